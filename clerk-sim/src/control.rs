@@ -1,0 +1,128 @@
+//! `/_sim`: looking at the simulator and telling it what to do. Needs no key and counts against no limit.
+
+use serde::de::DeserializeOwned;
+use serde::{Deserialize, Serialize};
+use serde_json::json;
+
+use crate::churn;
+use crate::faults::Faults;
+use crate::oddity::Oddity;
+use crate::reply::Reply;
+use crate::state::{State, now};
+use crate::unstorable::{self, Unstorable};
+
+/// At most so many users by one request.
+const MAX_AT_ONCE: u64 = 1_000_000;
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Rate {
+    rate: Option<f64>,
+}
+
+#[derive(Deserialize, Default)]
+#[serde(default, deny_unknown_fields)]
+struct Random {
+    create: u64,
+    update: u64,
+    delete: u64,
+}
+
+#[derive(Serialize)]
+struct Changed {
+    created: Vec<String>,
+    updated: Vec<String>,
+    deleted: Vec<String>,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Flaw {
+    kind: Unstorable,
+}
+
+pub(crate) fn answer(state: &State, method: &str, path: &str, body: &[u8]) -> Reply {
+    let parts: Vec<&str> = path.trim_start_matches("/_sim").trim_matches('/').split('/').collect();
+    let answered = match (method, parts.as_slice()) {
+        ("GET", ["stats"]) => Ok(stats(state)),
+        ("GET", ["log"]) => Ok(Reply::value(&state.stats().log())),
+        ("GET", ["faults"]) => Ok(Reply::value(&*state.faults())),
+        ("PUT", ["faults"]) => parse::<Faults>(body).and_then(|faults| {
+            faults.check()?;
+            *state.faults() = faults;
+            Ok(Reply::value(&*state.faults()))
+        }),
+        ("DELETE", ["faults"]) => {
+            *state.faults() = Faults::default();
+            Ok(Reply::value(&*state.faults()))
+        }
+        ("GET", ["churn"]) => Ok(Reply::value(&json!({"rate": *state.churn.borrow()}))),
+        ("POST", ["churn"]) => parse::<Rate>(body).and_then(|Rate { rate }| {
+            if rate.is_some_and(|rate| !(0.0..=100_000.0).contains(&rate)) {
+                return Err("rate must be from 0 to 100000 changes a second".to_owned());
+            }
+            state.churn.send_replace(rate);
+            Ok(Reply::value(&json!({"rate": rate})))
+        }),
+        ("POST", ["users", "random"]) => parse::<Random>(body).and_then(|random| {
+            if random.create.max(random.update).max(random.delete) > MAX_AT_ONCE {
+                return Err(format!("at most {MAX_AT_ONCE} at once"));
+            }
+            Ok(Reply::value(&Changed {
+                created: (0..random.create).map(|_| churn::create(state)).collect(),
+                updated: (0..random.update).filter_map(|_| churn::update(state)).collect(),
+                deleted: (0..random.delete).filter_map(|_| churn::delete(state)).collect(),
+            }))
+        }),
+        ("POST", ["users", "unstorable"]) => {
+            parse::<Flaw>(body).map(|Flaw { kind }| Reply::value(&json!({"id": unstorable::add(state, kind)})))
+        }
+        ("GET", ["users", "odd"]) => Ok(odd(state)),
+        ("GET", ["users", id]) => match state.read().get(id) {
+            Some(entry) => Ok(Reply::json(entry.served(now()))),
+            None => return problem(404, &format!("there is no user {id}")),
+        },
+        _ => {
+            return problem(
+                404,
+                &format!("there is no {method} {path}; see the README of clerk-sim for what there is"),
+            );
+        }
+    };
+    answered.unwrap_or_else(|why| problem(400, &why))
+}
+
+fn parse<T: DeserializeOwned>(body: &[u8]) -> Result<T, String> {
+    serde_json::from_slice(body).map_err(|error| error.to_string())
+}
+
+fn problem(status: u16, why: &str) -> Reply {
+    Reply {
+        status,
+        ..Reply::value(&json!({"error": why}))
+    }
+}
+
+fn stats(state: &State) -> Reply {
+    let users = state.read().len();
+    let stats = state.stats();
+    Reply::value(&json!({
+        "users": users,
+        "requests": stats.requests,
+        "by_path": stats.by_path,
+        "by_status": stats.by_status,
+        "busiest_window": stats.busiest_window,
+    }))
+}
+
+fn odd(state: &State) -> Reply {
+    let store = state.read();
+    let odd: Vec<(String, Oddity)> = crate::generate::in_order(&store)
+        .filter_map(|entry| Some((entry.id.to_string(), entry.oddity?)))
+        .collect();
+    Reply::value(
+        &odd.into_iter()
+            .map(|(id, oddity)| json!({"id": id, "oddity": oddity}))
+            .collect::<Vec<_>>(),
+    )
+}

@@ -1,0 +1,115 @@
+//! One user as the simulator keeps it: bytes ready to be served, and the little that indexes need.
+
+use std::ops::Range;
+
+use serde_json::Value;
+
+use crate::canonical;
+use crate::facts::Facts;
+use crate::oddity::Oddity;
+
+/// A stored user. Never changed in place: a change makes a new entry, so that the past can be shown by those who lag.
+pub(crate) struct Entry {
+    pub(crate) id: Box<str>,
+    pub(crate) created_at: i64,
+    pub(crate) updated_at: i64,
+    pub(crate) oddity: Option<Oddity>,
+    bytes: Box<[u8]>,
+    lockout: Option<Box<Lockout>>,
+}
+
+/// A lock that ends by itself, and where the document speaks of it.
+struct Lockout {
+    expires_at: i64,
+    locked: Range<usize>,
+    seconds: Range<usize>,
+}
+
+impl Entry {
+    /// Bytes served exactly as they are.
+    pub(crate) fn verbatim(id: &str, created_at: i64, updated_at: i64, bytes: Vec<u8>) -> Self {
+        Self {
+            id: id.into(),
+            created_at,
+            updated_at,
+            oddity: None,
+            bytes: bytes.into(),
+            lockout: None,
+        }
+    }
+
+    /// A document; with `lock_ends_at`, its `lockout_expires_in_seconds` counts down to that moment.
+    pub(crate) fn new(id: &str, document: &Value, lock_ends_at: Option<i64>) -> Self {
+        let time = |key: &str| document.get(key).and_then(Value::as_i64);
+        let created_at = time("created_at").unwrap_or(0);
+        let updated_at = time("updated_at").unwrap_or(created_at);
+        Self::verbatim(id, created_at, updated_at, canonical::to_bytes(document)).lock_until(lock_ends_at)
+    }
+
+    pub(crate) fn odd(mut self, oddity: Option<Oddity>) -> Self {
+        self.oddity = oddity;
+        self
+    }
+
+    pub(crate) fn lock_until(mut self, ends_at: Option<i64>) -> Self {
+        self.lockout = ends_at.and_then(|expires_at| {
+            let start = self.bytes.as_ptr() as usize;
+            let place = |part: &str| {
+                let from = part.as_ptr() as usize - start;
+                from..from + part.len()
+            };
+            let (locked, seconds) = Facts::read(&self.bytes)?.lockout()?;
+            Some(Box::new(Lockout {
+                expires_at,
+                locked: place(locked),
+                seconds: place(seconds),
+            }))
+        });
+        self
+    }
+
+    pub(crate) fn lock_ends_at(&self) -> Option<i64> {
+        self.lockout.as_ref().map(|lockout| lockout.expires_at)
+    }
+
+    /// What to read facts from; only the countdown can differ from what is served.
+    pub(crate) fn stored(&self) -> &[u8] {
+        &self.bytes
+    }
+
+    /// Appends the document as it is at this moment.
+    ///
+    /// Clerk documents `lockout_expires_in_seconds` as the seconds that remain; that an expired lock shows as `locked: false` with
+    /// null seconds is a guess.
+    pub(crate) fn write(&self, now: i64, out: &mut Vec<u8>) {
+        let Some(lockout) = &self.lockout else {
+            return out.extend_from_slice(&self.bytes);
+        };
+        let left = (lockout.expires_at - now + 999).div_euclid(1000);
+        let (locked, seconds) = if left > 0 {
+            ("true", left.to_string())
+        } else {
+            ("false", "null".to_owned())
+        };
+        let mut parts = [(&lockout.locked, locked), (&lockout.seconds, &*seconds)];
+        parts.sort_by_key(|(range, _)| range.start);
+        let mut done = 0;
+        for (range, text) in parts {
+            out.extend_from_slice(&self.bytes[done..range.start]);
+            out.extend_from_slice(text.as_bytes());
+            done = range.end;
+        }
+        out.extend_from_slice(&self.bytes[done..]);
+    }
+
+    pub(crate) fn served(&self, now: i64) -> Vec<u8> {
+        let mut out = Vec::with_capacity(self.bytes.len() + 8);
+        self.write(now, &mut out);
+        out
+    }
+
+    /// The document as a value; none where the bytes are not JSON.
+    pub(crate) fn value(&self, now: i64) -> Option<Value> {
+        serde_json::from_slice(&self.served(now)).ok()
+    }
+}

@@ -1,0 +1,131 @@
+//! The `clerk-sim` program.
+
+use std::io::Write as _;
+use std::process::ExitCode;
+use std::time::Duration;
+
+use clap::{Parser, ValueEnum};
+use clerk_sim::{Options, RateLimit, Sim};
+use tokio::signal::unix::{SignalKind, signal};
+
+/// Simulates the users part of Clerk's Backend API on 127.0.0.1, with generated users and faults on demand.
+///
+/// Prints one line when it listens, and ends with exit code 0 on SIGTERM and SIGINT. Faults, statistics and changes at random are under
+/// /_sim while it runs.
+#[derive(Parser)]
+#[command(name = "clerk-sim", version)]
+struct Arguments {
+    /// How many users to generate
+    #[arg(long, value_name = "N", default_value_t = 100)]
+    users: usize,
+    /// Which users they are: the same seed gives the same ones
+    #[arg(long, value_name = "N", default_value_t = 1)]
+    seed: u64,
+    /// The port to listen on; 0 takes a free one
+    #[arg(long, value_name = "PORT", default_value_t = 8787)]
+    port: u16,
+    /// Which of Clerk's rate limits to apply
+    #[arg(long, value_enum, default_value_t = Limit::Off)]
+    rate_limit: Limit,
+    /// How much longer every answer takes, such as 80ms
+    #[arg(long, value_name = "DURATION", default_value = "0s", value_parser = humantime::parse_duration)]
+    latency: Duration,
+    /// Changes that happen by themselves, such as 5/s or 30/min: of ten, six update, two create and two delete [default: none]
+    #[arg(long, value_name = "RATE", value_parser = rate)]
+    churn: Option<f64>,
+    /// The secret key to accept; with sk_live_… the instance calls itself production
+    #[arg(long, value_name = "KEY", default_value = "sk_test_clerk_sim")]
+    secret_key: String,
+    /// The id of the instance [default: derived from the seed]
+    #[arg(long, value_name = "ID", default_value = "", hide_default_value = true)]
+    instance: String,
+}
+
+#[derive(Clone, Copy, ValueEnum)]
+enum Limit {
+    /// 1000 requests in 10 seconds
+    Production,
+    /// 100 requests in 10 seconds
+    Development,
+    /// No limit
+    Off,
+}
+
+/// Reads `5/s`, `30/min` or `100/h` as changes per second.
+fn rate(text: &str) -> Result<f64, String> {
+    let seconds = |unit: &str| match unit.trim() {
+        "s" | "sec" => Some(1.0),
+        "m" | "min" => Some(60.0),
+        "h" => Some(3600.0),
+        _ => None,
+    };
+    let read = || {
+        let (number, unit) = text.split_once('/')?;
+        let number: f64 = number.trim().parse().ok()?;
+        Some(number / seconds(unit)?).filter(|rate| (0.0..=100_000.0).contains(rate))
+    };
+    read().ok_or_else(|| "expected a number of changes per s, min or h, such as 5/s or 30/min".to_owned())
+}
+
+#[tokio::main]
+async fn main() -> ExitCode {
+    let arguments = Arguments::parse();
+    let options = Options {
+        users: arguments.users,
+        seed: arguments.seed,
+        port: arguments.port,
+        rate_limit: match arguments.rate_limit {
+            Limit::Production => RateLimit::Production,
+            Limit::Development => RateLimit::Development,
+            Limit::Off => RateLimit::Off,
+        },
+        latency: arguments.latency,
+        churn: arguments.churn,
+        secret_key: arguments.secret_key,
+        instance_id: arguments.instance,
+    };
+    tokio::select! {
+        // First, so that a signal during the generation of many users ends it as well.
+        biased;
+        stopped = stopped() => match stopped {
+            Ok(()) => exit(0),
+            Err(error) => eprintln!("error: cannot listen for signals: {error}"),
+        },
+        error = serve(options) => eprintln!("error: {error}"),
+    }
+    exit(1)
+}
+
+/// Freeing a million users one by one takes a while; the operating system does it at once.
+fn exit(code: i32) -> ! {
+    std::process::exit(code)
+}
+
+/// Returns only if it cannot go on.
+async fn serve(options: Options) -> String {
+    let (port, users) = (options.port, options.users);
+    let sim = match Sim::start(options).await {
+        Ok(sim) => sim,
+        Err(error) => return format!("cannot listen on 127.0.0.1:{port}: {error}\nhint: --port 0 takes a free port"),
+    };
+    let line = format!(
+        "clerk-sim listening on {} (instance {}, {users} users, key {})\n",
+        sim.url(),
+        sim.instance_id(),
+        sim.secret_key()
+    );
+    let mut stdout = std::io::stdout();
+    if let Err(error) = stdout.write_all(line.as_bytes()).and_then(|()| stdout.flush()) {
+        return format!("cannot say that it listens: {error}");
+    }
+    std::future::pending().await
+}
+
+async fn stopped() -> std::io::Result<()> {
+    let (mut term, mut int) = (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
+    tokio::select! {
+        _ = term.recv() => {}
+        _ = int.recv() => {}
+    }
+    Ok(())
+}

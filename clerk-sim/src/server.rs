@@ -1,0 +1,200 @@
+//! Connections, and what happens to every request before and after its answer is made.
+
+use std::collections::BTreeMap;
+use std::net::{Ipv4Addr, SocketAddr};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use http_body_util::{BodyExt, Limited};
+use hyper::body::{Bytes, Incoming};
+use hyper::service::service_fn;
+use hyper::{HeaderMap, Request, Response};
+use hyper_util::rt::{TokioIo, TokioTimer};
+use tokio::net::TcpListener;
+use tokio::sync::watch;
+use tokio::task::JoinSet;
+
+use crate::control;
+use crate::errors::{self, Failure};
+use crate::faults::{Effect, ErrorBody, Verdict};
+use crate::reply::{Answer, Dropped, Ending, Reply};
+use crate::routes::{self, Ask, Route};
+use crate::state::{State, now};
+use crate::stats;
+
+/// The longest body that is read.
+const MAX_BODY: usize = 64 * 1024 * 1024;
+
+/// Headers that the log keeps.
+const LOGGED: [&str; 3] = ["clerk-api-version", "accept-encoding", "user-agent"];
+
+pub(crate) async fn bind(port: u16) -> std::io::Result<(TcpListener, SocketAddr)> {
+    let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, port)).await?;
+    let address = listener.local_addr()?;
+    Ok((listener, address))
+}
+
+/// Waits for the word to stop, or for nobody to be left who could give it.
+pub(crate) async fn stopped(stop: &mut watch::Receiver<bool>) {
+    let _ = stop.wait_for(|stop| *stop).await;
+}
+
+/// Serves until told to stop, then closes everything.
+pub(crate) async fn run(listener: TcpListener, state: Arc<State>, mut stop: watch::Receiver<bool>) {
+    let mut connections = JoinSet::new();
+    loop {
+        tokio::select! {
+            () = stopped(&mut stop) => break,
+            Some(_) = connections.join_next() => {}
+            accepted = listener.accept() => match accepted {
+                Ok((stream, _)) => {
+                    // Without it answers wait for acknowledgements; a socket that cannot is about to fail anyway.
+                    let _ = stream.set_nodelay(true);
+                    let state = state.clone();
+                    connections.spawn(async move {
+                        let service = service_fn(move |request| serve(state.clone(), request));
+                        // The errors are the client's doing, or a fault's.
+                        let _ = hyper::server::conn::http1::Builder::new()
+                            .timer(TokioTimer::new())
+                            .serve_connection(TokioIo::new(stream), service)
+                            .await;
+                    });
+                }
+                // Out of file descriptors, most likely: others may be closed meanwhile.
+                Err(_) => tokio::time::sleep(Duration::from_millis(10)).await,
+            },
+        }
+    }
+    drop(listener);
+    connections.shutdown().await;
+}
+
+fn header<'a>(headers: &'a HeaderMap, name: &str) -> Option<&'a str> {
+    headers.get(name).and_then(|value| value.to_str().ok())
+}
+
+async fn serve(state: Arc<State>, request: Request<Incoming>) -> Result<Response<Answer>, Dropped> {
+    let started = Instant::now();
+    let (head, body) = request.into_parts();
+    let path = head.uri.path().to_owned();
+    let query = head.uri.query().unwrap_or_default().to_owned();
+    let gzip = header(&head.headers, "accept-encoding").is_some_and(accepts_gzip);
+    if path == "/_sim" || path.starts_with("/_sim/") {
+        let reply = match read(body).await {
+            Ok(body) => control::answer(&state, head.method.as_str(), &path, &body),
+            Err(failure) => routes::refuse(&state, &failure, &Default::default()),
+        };
+        return Ok(finish(reply, gzip).into_response(Ending::Whole));
+    }
+    let route = Route::find(head.method.as_str(), &path);
+    state.stats().arrived(route.template(), started);
+    let at = now();
+    let answered = v1(&state, &head, &path, &query, body)
+        .await
+        .map(|(reply, ending)| (finish(reply, gzip), ending));
+    let headers = LOGGED
+        .iter()
+        .filter_map(|name| Some(((*name).to_owned(), header(&head.headers, name)?.to_owned())));
+    let request = stats::Request {
+        method: head.method.to_string(),
+        path: head.uri.path_and_query().map_or(path.clone(), ToString::to_string),
+        status: answered.as_ref().map_or(0, |(reply, _)| reply.status),
+        at,
+        took_us: 0,
+        headers: headers.collect::<BTreeMap<_, _>>(),
+    };
+    state.stats().answered(request, started.elapsed());
+    answered.map(|(reply, ending)| reply.into_response(ending))
+}
+
+fn finish(reply: Reply, gzip: bool) -> Reply {
+    if gzip { reply.gzip() } else { reply }
+}
+
+fn accepts_gzip(header: &str) -> bool {
+    header.split(',').any(|coding| {
+        let mut parts = coding.split(';').map(str::trim);
+        let named = parts.next().is_some_and(|name| name.eq_ignore_ascii_case("gzip"));
+        named && !parts.any(|part| matches!(part, "q=0" | "q=0.0" | "q=0.00" | "q=0.000"))
+    })
+}
+
+async fn read(body: Incoming) -> Result<Bytes, Failure> {
+    let body = Limited::new(body, MAX_BODY)
+        .collect()
+        .await
+        .map_err(Failure::not_json)?;
+    Ok(body.to_bytes())
+}
+
+async fn v1(
+    state: &Arc<State>,
+    head: &hyper::http::request::Parts,
+    path: &str,
+    query: &str,
+    body: Incoming,
+) -> Result<(Reply, Ending), Dropped> {
+    let route = Route::find(head.method.as_str(), path);
+    let Verdict {
+        quirks,
+        latency_ms,
+        effect,
+    } = {
+        let mut dice = state.dice();
+        state.faults().judge(route.endpoint(), &mut *dice)
+    };
+    let latency = state.options.latency + Duration::from_millis(latency_ms);
+    if !latency.is_zero() {
+        tokio::time::sleep(latency).await;
+    }
+    let ending = match effect {
+        Some(Effect::DropBefore) => return Err(Dropped),
+        Some(Effect::Html) => {
+            let reply = Reply {
+                status: 200,
+                html: true,
+                body: errors::html(200).into_bytes(),
+                ..Reply::default()
+            };
+            return Ok((reply, Ending::Whole));
+        }
+        Some(Effect::Error(error)) => {
+            let failure = Failure::injected(error.status, error.retry_after);
+            let mut reply = routes::refuse(state, &failure, &quirks);
+            match error.body {
+                ErrorBody::Json => {}
+                ErrorBody::Html => (reply.html, reply.body) = (true, errors::html(error.status).into_bytes()),
+                ErrorBody::Empty => reply.body.clear(),
+            }
+            return Ok((reply, Ending::Whole));
+        }
+        Some(Effect::Truncate) => Ending::Half,
+        Some(Effect::DropDuring) => Ending::Start,
+        Some(Effect::Stall) => Ending::Never,
+        Some(Effect::LatencyMs(_) | Effect::Quirks(_)) | None => Ending::Whole,
+    };
+    let body = match read(body).await {
+        Ok(body) => body,
+        Err(failure) => return Ok((routes::refuse(state, &failure, &quirks), Ending::Whole)),
+    };
+    let (state, path, query, headers) = (state.clone(), path.to_owned(), query.to_owned(), head.headers.clone());
+    let method = head.method.clone();
+    let work = move || {
+        let ask = Ask {
+            route: Route::find(method.as_str(), &path),
+            path: &path,
+            query: &query,
+            authorization: header(&headers, "authorization"),
+            version: header(&headers, "clerk-api-version"),
+            body: &body,
+            quirks: &quirks,
+        };
+        routes::answer(&state, &ask)
+    };
+    // Lists can take long: other connections, and the caller's own tasks, go on meanwhile.
+    let reply = match route {
+        Route::List | Route::Count => tokio::task::spawn_blocking(work).await.map_err(|_| Dropped)?,
+        _ => work(),
+    };
+    Ok((reply, ending))
+}

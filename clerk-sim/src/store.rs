@@ -1,0 +1,203 @@
+//! The users and their indexes.
+
+use std::collections::{HashSet, VecDeque};
+use std::hash::BuildHasher;
+use std::sync::Arc;
+
+use hashbrown::{DefaultHashBuilder, HashTable};
+
+use crate::document::Entry;
+use crate::facts::{Facts, Kind, normal};
+use crate::ranked::Ranked;
+
+/// How far back lists can be made to lag.
+pub(crate) const JOURNAL_MS: i64 = 10 * 60 * 1000;
+/// Bounds the memory of the journal under heavy churn.
+const JOURNAL_LENGTH: usize = 100_000;
+
+pub(crate) struct Store {
+    by_id: HashTable<Arc<Entry>>,
+    pub(crate) by_created: Ranked,
+    pub(crate) by_updated: Ranked,
+    /// By the hash of an identifier; whoever looks up compares, as hashes collide and odd users may share an address.
+    identifiers: HashTable<(u64, Arc<Entry>)>,
+    journal: VecDeque<Change>,
+    hasher: DefaultHashBuilder,
+}
+
+struct Change {
+    at: i64,
+    id: Box<str>,
+    before: Option<Arc<Entry>>,
+}
+
+/// What lists that lag must show differently from what is.
+#[derive(Default)]
+pub(crate) struct Past {
+    /// Users that changed since.
+    pub(crate) changed: HashSet<Box<str>>,
+    /// As they were then; those created since are only in `changed`.
+    pub(crate) before: Vec<Arc<Entry>>,
+}
+
+/// Entries with the hashes of their identifiers, prepared by several threads.
+pub(crate) struct Prepared {
+    entries: Vec<Arc<Entry>>,
+    identifiers: Vec<(u64, u32)>,
+    hasher: DefaultHashBuilder,
+}
+
+impl Prepared {
+    pub(crate) fn new(hasher: DefaultHashBuilder) -> Self {
+        Self {
+            entries: Vec::new(),
+            identifiers: Vec::new(),
+            hasher,
+        }
+    }
+
+    pub(crate) fn push(&mut self, entry: Entry) {
+        let index = u32::try_from(self.entries.len()).expect("fewer than four billion users fit in memory");
+        for hash in identifier_hashes(&self.hasher, &entry) {
+            self.identifiers.push((hash, index));
+        }
+        self.entries.push(Arc::new(entry));
+    }
+}
+
+fn identifier_hash(hasher: &DefaultHashBuilder, kind: Kind, normal: &str) -> u64 {
+    hasher.hash_one((kind, normal))
+}
+
+fn identifier_hashes(hasher: &DefaultHashBuilder, entry: &Entry) -> Vec<u64> {
+    let identifiers = Facts::read(entry.stored())
+        .map(|facts| facts.identifiers())
+        .unwrap_or_default();
+    identifiers
+        .iter()
+        .map(|(kind, value)| identifier_hash(hasher, *kind, value))
+        .collect()
+}
+
+impl Store {
+    /// The parts must have been prepared with this hasher.
+    pub(crate) fn new(hasher: DefaultHashBuilder, parts: Vec<Prepared>) -> Self {
+        let total = parts.iter().map(|part| part.entries.len()).sum();
+        let mut by_id = HashTable::with_capacity(total);
+        let mut identifiers = HashTable::with_capacity(parts.iter().map(|part| part.identifiers.len()).sum());
+        let mut all = Vec::with_capacity(total);
+        for part in parts {
+            for (hash, index) in part.identifiers {
+                identifiers.insert_unique(hash, (hash, part.entries[index as usize].clone()), |(hash, _)| *hash);
+            }
+            for entry in part.entries {
+                by_id.insert_unique(hasher.hash_one(&*entry.id), entry.clone(), |e: &Arc<Entry>| {
+                    hasher.hash_one(&*e.id)
+                });
+                all.push(entry);
+            }
+        }
+        let by_updated = Ranked::new(all.clone(), |entry| entry.updated_at);
+        let by_created = Ranked::new(all, |entry| entry.created_at);
+        Self {
+            by_id,
+            by_created,
+            by_updated,
+            identifiers,
+            journal: VecDeque::new(),
+            hasher,
+        }
+    }
+
+    pub(crate) fn len(&self) -> usize {
+        self.by_id.len()
+    }
+
+    pub(crate) fn get(&self, id: &str) -> Option<&Arc<Entry>> {
+        self.by_id.find(self.hasher.hash_one(id), |entry| &*entry.id == id)
+    }
+
+    /// Users that may have this identifier: a superset, to be compared.
+    pub(crate) fn candidates(&self, kind: Kind, value: &str) -> impl Iterator<Item = &Arc<Entry>> {
+        let hash = identifier_hash(&self.hasher, kind, &normal(kind, value));
+        self.identifiers
+            .iter_hash(hash)
+            .filter(move |(found, _)| *found == hash)
+            .map(|(_, entry)| entry)
+    }
+
+    /// Whether somebody other than `except` has this identifier.
+    pub(crate) fn is_taken(&self, kind: Kind, value: &str, except: &str) -> bool {
+        let wanted = (kind, normal(kind, value));
+        self.candidates(kind, value).any(|entry| {
+            &*entry.id != except
+                && Facts::read(entry.stored()).is_some_and(|facts| facts.identifiers().contains(&wanted))
+        })
+    }
+
+    /// Adds the user, or replaces the one with this id.
+    pub(crate) fn put(&mut self, entry: Entry, now: i64) {
+        let entry = Arc::new(entry);
+        let before = self.unlink(&entry.id);
+        self.note(now, &entry.id, before);
+        for hash in identifier_hashes(&self.hasher, &entry) {
+            self.identifiers
+                .insert_unique(hash, (hash, entry.clone()), |(hash, _)| *hash);
+        }
+        self.by_created.insert(entry.clone());
+        self.by_updated.insert(entry.clone());
+        let hash = self.hasher.hash_one(&*entry.id);
+        self.by_id.insert_unique(hash, entry, |e| self.hasher.hash_one(&*e.id));
+    }
+
+    pub(crate) fn remove(&mut self, id: &str, now: i64) -> bool {
+        let before = self.unlink(id);
+        let found = before.is_some();
+        if found {
+            self.note(now, id, before);
+        }
+        found
+    }
+
+    fn unlink(&mut self, id: &str) -> Option<Arc<Entry>> {
+        let found = self
+            .by_id
+            .find_entry(self.hasher.hash_one(id), |entry| &*entry.id == id)
+            .ok()?;
+        let (entry, _) = found.remove();
+        self.by_created.remove(&entry);
+        self.by_updated.remove(&entry);
+        for hash in identifier_hashes(&self.hasher, &entry) {
+            if let Ok(found) = self
+                .identifiers
+                .find_entry(hash, |(h, e)| *h == hash && Arc::ptr_eq(e, &entry))
+            {
+                found.remove();
+            }
+        }
+        Some(entry)
+    }
+
+    fn note(&mut self, now: i64, id: &str, before: Option<Arc<Entry>>) {
+        self.journal.push_back(Change {
+            at: now,
+            id: id.into(),
+            before,
+        });
+        while self.journal.len() > JOURNAL_LENGTH || self.journal.front().is_some_and(|c| c.at < now - JOURNAL_MS) {
+            self.journal.pop_front();
+        }
+    }
+
+    /// What was different at that moment.
+    pub(crate) fn past(&self, moment: i64) -> Past {
+        let mut past = Past::default();
+        for change in self.journal.iter().skip_while(|change| change.at <= moment) {
+            // The first change since tells how the user was then; later ones tell of states in between.
+            if past.changed.insert(change.id.clone()) {
+                past.before.extend(change.before.clone());
+            }
+        }
+        past
+    }
+}

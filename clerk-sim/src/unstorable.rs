@@ -1,0 +1,94 @@
+//! Users that a mirror cannot store or read, made on demand only.
+
+use serde::{Deserialize, Serialize};
+use serde_json::{Value, json};
+
+use crate::document::Entry;
+use crate::generate::{self, Birth};
+use crate::state::{State, now};
+
+/// What is wrong with a user.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Unstorable {
+    /// A NUL character in a name: valid JSON that Postgres can store neither in `text` nor in `jsonb`.
+    NulInName,
+    /// A NUL character in metadata.
+    NulInMetadata,
+    /// A document of five megabytes.
+    Huge,
+    /// Times as strings.
+    TimesAsStrings,
+    /// No `created_at`.
+    CreatedAtMissing,
+    /// A name that is a number.
+    NameAsNumber,
+    /// Half of a surrogate pair in a name: JSON by its grammar, but no text.
+    LoneSurrogate,
+    /// Bytes that are no UTF-8.
+    InvalidUtf8,
+    /// A list entry that is a string and not an object.
+    NotAnObject,
+}
+
+impl Unstorable {
+    /// All of them.
+    pub const ALL: [Self; 9] = [
+        Self::NulInName,
+        Self::NulInMetadata,
+        Self::Huge,
+        Self::TimesAsStrings,
+        Self::CreatedAtMissing,
+        Self::NameAsNumber,
+        Self::LoneSurrogate,
+        Self::InvalidUtf8,
+        Self::NotAnObject,
+    ];
+}
+
+/// Adds a user with this flaw, created now, and returns its id.
+pub(crate) fn add(state: &State, kind: Unstorable) -> String {
+    let now = now();
+    let base = generate::user(state.options.seed, state.next_user(), Birth::Live { now });
+    let bytes = bytes(&base, kind, now);
+    let id = base.id.to_string();
+    state
+        .write()
+        .put(Entry::verbatim(&id, now, base.updated_at, bytes), now);
+    id
+}
+
+fn bytes(base: &Entry, kind: Unstorable, now: i64) -> Vec<u8> {
+    const MARK: &str = "clerk-sim-mark";
+    let with = |change: &dyn Fn(&mut Value)| {
+        let mut document = base.value(now).expect("a generated user is JSON");
+        change(&mut document);
+        crate::canonical::to_bytes(&document)
+    };
+    // What no JSON value can hold is put in the place of a mark.
+    let replaced = |by: &[u8]| {
+        let bytes = with(&|user| user["first_name"] = MARK.into());
+        let at = bytes
+            .windows(MARK.len())
+            .position(|part| part == MARK.as_bytes())
+            .unwrap_or_default();
+        [&bytes[..at], by, &bytes[at + MARK.len()..]].concat()
+    };
+    match kind {
+        Unstorable::NulInName => with(&|user| user["first_name"] = "Nul\0Name".into()),
+        Unstorable::NulInMetadata => with(&|user| user["public_metadata"] = json!({"note": ["nul\0"]})),
+        Unstorable::Huge => with(&|user| user["public_metadata"] = json!({"blob": "x".repeat(5 * 1024 * 1024)})),
+        Unstorable::TimesAsStrings => with(&|user| {
+            for key in ["created_at", "updated_at"] {
+                user[key] = user[key].to_string().into();
+            }
+        }),
+        Unstorable::CreatedAtMissing => with(&|user| {
+            user.as_object_mut().map(|user| user.remove("created_at"));
+        }),
+        Unstorable::NameAsNumber => with(&|user| user["first_name"] = 42.into()),
+        Unstorable::LoneSurrogate => replaced(br"half \ud83d emoji"),
+        Unstorable::InvalidUtf8 => replaced(b"latin-1 \xe9\xff"),
+        Unstorable::NotAnObject => serde_json::to_vec(&*base.id).expect("a string can be written to memory"),
+    }
+}
