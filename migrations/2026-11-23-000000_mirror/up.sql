@@ -1,0 +1,192 @@
+-- Clerk's users: every field of Clerk's document in a column of its own, in the order of Clerk's specification 2026-05-12.
+-- Times are Clerk's Unix milliseconds. `clerk.user_document` puts the document together again.
+CREATE TABLE clerk.users (
+    id text PRIMARY KEY,
+    object text,
+    external_id text,
+    primary_email_address_id text,
+    primary_phone_number_id text,
+    primary_web3_wallet_id text,
+    username text,
+    first_name text,
+    last_name text,
+    locale text,
+    profile_image_url text,
+    image_url text,
+    has_image boolean,
+    public_metadata jsonb,
+    private_metadata jsonb,
+    unsafe_metadata jsonb,
+    email_addresses jsonb,
+    phone_numbers jsonb,
+    web3_wallets jsonb,
+    passkeys jsonb,
+    password_enabled boolean,
+    two_factor_enabled boolean,
+    totp_enabled boolean,
+    backup_code_enabled boolean,
+    mfa_enabled_at timestamptz,
+    mfa_disabled_at timestamptz,
+    password_last_updated_at timestamptz,
+    external_accounts jsonb,
+    saml_accounts jsonb,
+    enterprise_accounts jsonb,
+    organization_memberships jsonb,
+    last_sign_in_at timestamptz,
+    banned boolean,
+    locked boolean,
+    deprovisioned boolean,
+    lockout_expires_in_seconds bigint,
+    verification_attempts_remaining bigint,
+    updated_at timestamptz,
+    created_at timestamptz NOT NULL,
+    delete_self_enabled boolean,
+    create_organization_enabled boolean,
+    create_organizations_limit bigint,
+    last_active_at timestamptz,
+    legal_accepted_at timestamptz,
+    bypass_client_trust boolean,
+    scim jsonb,
+    -- Keys that this version of clerk2pg does not know, as Clerk sent them.
+    extra jsonb,
+    -- Known keys that Clerk did not send: in their columns NULL stands for "not sent", elsewhere for "sent as null".
+    absent text[],
+    -- Derived, for those who query.
+    primary_email text,
+    primary_email_verified boolean,
+    primary_phone text,
+    full_name text,
+    -- clerk2pg's own.
+    digest bytea NOT NULL,
+    first_seen_at timestamptz NOT NULL DEFAULT now(),
+    changed_at timestamptz NOT NULL DEFAULT now(),
+    deleted_at timestamptz
+);
+
+-- A full sync compares the mirror with Clerk's list in stretches of this order.
+CREATE INDEX users_created_at_idx ON clerk.users (created_at, id);
+
+COMMENT ON TABLE clerk.users IS 'Clerk''s users, kept in step by clerk2pg. Read and reference it; what is written here is overwritten.';
+COMMENT ON COLUMN clerk.users.primary_email IS 'The address that primary_email_address_id names; NULL where it names none';
+COMMENT ON COLUMN clerk.users.extra IS 'Keys of Clerk''s document that have no column of their own';
+COMMENT ON COLUMN clerk.users.absent IS 'Keys that have a column but were not in Clerk''s document';
+COMMENT ON COLUMN clerk.users.digest IS 'BLAKE3, cut to 128 bits, of the document as Clerk sent it';
+COMMENT ON COLUMN clerk.users.first_seen_at IS 'When clerk2pg first stored the user';
+COMMENT ON COLUMN clerk.users.changed_at IS 'When clerk2pg last stored a change of the user';
+COMMENT ON COLUMN clerk.users.deleted_at IS 'With deletes.mode = "mark": when clerk2pg learned that the user is gone from Clerk';
+
+CREATE FUNCTION clerk.user_document(u clerk.users) RETURNS jsonb
+LANGUAGE sql STABLE PARALLEL SAFE
+-- In two halves, as a function takes at most 100 arguments.
+RETURN (jsonb_build_object(
+        'id', u.id,
+        'object', u.object,
+        'external_id', u.external_id,
+        'primary_email_address_id', u.primary_email_address_id,
+        'primary_phone_number_id', u.primary_phone_number_id,
+        'primary_web3_wallet_id', u.primary_web3_wallet_id,
+        'username', u.username,
+        'first_name', u.first_name,
+        'last_name', u.last_name,
+        'locale', u.locale,
+        'profile_image_url', u.profile_image_url,
+        'image_url', u.image_url,
+        'has_image', u.has_image,
+        'public_metadata', u.public_metadata,
+        'private_metadata', u.private_metadata,
+        'unsafe_metadata', u.unsafe_metadata,
+        'email_addresses', u.email_addresses,
+        'phone_numbers', u.phone_numbers,
+        'web3_wallets', u.web3_wallets,
+        'passkeys', u.passkeys,
+        'password_enabled', u.password_enabled,
+        'two_factor_enabled', u.two_factor_enabled,
+        'totp_enabled', u.totp_enabled
+    ) || jsonb_build_object(
+        'backup_code_enabled', u.backup_code_enabled,
+        'mfa_enabled_at', (extract(epoch FROM u.mfa_enabled_at) * 1000)::bigint,
+        'mfa_disabled_at', (extract(epoch FROM u.mfa_disabled_at) * 1000)::bigint,
+        'password_last_updated_at', (extract(epoch FROM u.password_last_updated_at) * 1000)::bigint,
+        'external_accounts', u.external_accounts,
+        'saml_accounts', u.saml_accounts,
+        'enterprise_accounts', u.enterprise_accounts,
+        'organization_memberships', u.organization_memberships,
+        'last_sign_in_at', (extract(epoch FROM u.last_sign_in_at) * 1000)::bigint,
+        'banned', u.banned,
+        'locked', u.locked,
+        'deprovisioned', u.deprovisioned,
+        'lockout_expires_in_seconds', u.lockout_expires_in_seconds,
+        'verification_attempts_remaining', u.verification_attempts_remaining,
+        'updated_at', (extract(epoch FROM u.updated_at) * 1000)::bigint,
+        'created_at', (extract(epoch FROM u.created_at) * 1000)::bigint,
+        'delete_self_enabled', u.delete_self_enabled,
+        'create_organization_enabled', u.create_organization_enabled,
+        'create_organizations_limit', u.create_organizations_limit,
+        'last_active_at', (extract(epoch FROM u.last_active_at) * 1000)::bigint,
+        'legal_accepted_at', (extract(epoch FROM u.legal_accepted_at) * 1000)::bigint,
+        'bypass_client_trust', u.bypass_client_trust,
+        'scim', u.scim
+    )) - coalesce(u.absent, '{}'::text[]) || coalesce(u.extra, '{}'::jsonb);
+
+COMMENT ON FUNCTION clerk.user_document(clerk.users) IS 'The user as Clerk''s API sends it: SELECT clerk.user_document(u) FROM clerk.users u';
+
+-- What could not be stored, and why; a row goes once its user can be stored, or is gone.
+CREATE TABLE clerk.rejected_users (
+    user_id text PRIMARY KEY,
+    reason text NOT NULL,
+    first_seen_at timestamptz NOT NULL DEFAULT now(),
+    last_seen_at timestamptz NOT NULL DEFAULT now(),
+    -- As received, cut to 64 kB. Text, for it may be what jsonb refuses.
+    document text
+);
+
+-- Users that a walk over Clerk's list did not meet. A question, not a deletion: Clerk is asked for each by name.
+CREATE TABLE clerk.missing_users (
+    user_id text PRIMARY KEY,
+    -- The run that began the walk which found the user missing.
+    walk bigint NOT NULL,
+    found_at timestamptz NOT NULL DEFAULT now(),
+    -- Clerk, asked for it by name in a list, left it out.
+    absent boolean NOT NULL DEFAULT false,
+    -- A person let this deletion through the guard.
+    approved_at timestamptz
+);
+
+-- A row a pass, failed ones too.
+CREATE TABLE clerk.sync_runs (
+    id bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
+    kind text NOT NULL,
+    holder text NOT NULL,
+    started_at timestamptz NOT NULL DEFAULT now(),
+    ended_at timestamptz,
+    -- running, in_step, changed, held, incomplete or failed
+    outcome text NOT NULL DEFAULT 'running',
+    -- The run whose walk this one took up again.
+    resumed bigint,
+    created bigint NOT NULL DEFAULT 0,
+    updated bigint NOT NULL DEFAULT 0,
+    -- Rows written although nobody changed the user: other spelling, fields that move by themselves. Counted among the unchanged.
+    refreshed bigint NOT NULL DEFAULT 0,
+    deleted bigint NOT NULL DEFAULT 0,
+    unchanged bigint NOT NULL DEFAULT 0,
+    held bigint NOT NULL DEFAULT 0,
+    rejected bigint NOT NULL DEFAULT 0,
+    requests bigint NOT NULL DEFAULT 0,
+    -- The checksum of the held deletions, to approve them by.
+    plan text,
+    error text
+);
+
+-- One row: which Clerk instance this database mirrors, how far the full sync has come, and who may write.
+CREATE TABLE clerk.sync_state (
+    only_row boolean PRIMARY KEY DEFAULT true CHECK (only_row),
+    instance_id text,
+    environment_type text,
+    pinned_at timestamptz,
+    checkpoint jsonb,
+    lease_holder text,
+    -- Grows with each change of holder; a writer with an older one is fenced off.
+    lease_epoch bigint NOT NULL DEFAULT 0,
+    lease_expires_at timestamptz
+);
+INSERT INTO clerk.sync_state DEFAULT VALUES;

@@ -1,0 +1,204 @@
+//! What can go wrong at Clerk, by what the caller does about it.
+
+use std::{fmt, time::Duration};
+
+use reqwest::{StatusCode, header::HeaderMap};
+use serde::Deserialize;
+
+/// A failed request.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// 401: nothing else will go through either.
+    #[error("Clerk refused the secret key: {0}")]
+    KeyRefused(Answer),
+    /// 404; only with `resource_not_found` does it speak of the user asked for.
+    #[error("Clerk does not know what was asked for: {0}")]
+    NotFound(Answer),
+    /// 400, 403, 409, 410, 422, a redirect and the like: asking again would get the same.
+    #[error("Clerk refused the request: {0}")]
+    Refused(Answer),
+    /// 429: come back later.
+    #[error("Clerk's rate limit is used up: {answer}")]
+    RateLimited {
+        /// What came back.
+        answer: Answer,
+        /// From `Retry-After`; zero occurs (observed) and none is read as zero.
+        retry_after: Duration,
+    },
+    /// 5xx, or no answer at all.
+    #[error("Clerk cannot be reached: {why}")]
+    Unavailable {
+        /// In words.
+        why: String,
+        /// From `Retry-After`; zero where there is none.
+        retry_after: Duration,
+    },
+    /// A success whose body is not what was asked for: HTML of a proxy, JSON cut short, …
+    #[error("Clerk's answer cannot be read: {0}")]
+    Garbage(String),
+    /// The body is larger than is read.
+    #[error("Clerk's answer is larger than {} MiB", limit >> 20)]
+    TooLarge {
+        /// In bytes.
+        limit: usize,
+    },
+}
+
+impl Error {
+    pub(super) fn retry(&self) -> Retry {
+        match self {
+            Error::RateLimited { retry_after, .. } => Retry::WhenTold(*retry_after),
+            Error::Unavailable { retry_after, .. } => Retry::Soon(*retry_after),
+            Error::Garbage(_) => Retry::Soon(Duration::ZERO),
+            Error::KeyRefused(_) | Error::NotFound(_) | Error::Refused(_) | Error::TooLarge { .. } => Retry::No,
+        }
+    }
+
+    pub(super) fn of_answer(answer: Answer, headers: &HeaderMap) -> Self {
+        let retry_after = headers
+            .get("retry-after")
+            .and_then(|value| value.to_str().ok()?.trim().parse().ok())
+            .map_or(Duration::ZERO, Duration::from_secs);
+        match answer.status {
+            StatusCode::UNAUTHORIZED => Error::KeyRefused(answer),
+            StatusCode::NOT_FOUND => Error::NotFound(answer),
+            StatusCode::TOO_MANY_REQUESTS => Error::RateLimited { answer, retry_after },
+            // A proxy in front of Clerk answers 520 to 527. Source: documented, observed.
+            status if status.is_server_error() || status == StatusCode::REQUEST_TIMEOUT => Error::Unavailable {
+                why: answer.to_string(),
+                retry_after,
+            },
+            _ => Error::Refused(answer),
+        }
+    }
+
+    pub(super) fn unavailable(api_url: &str, error: &reqwest::Error) -> Self {
+        let what = if error.is_timeout() {
+            "no answer in time"
+        } else if error.is_connect() {
+            "cannot connect"
+        } else if error.is_body() || error.is_decode() {
+            "the connection ended in the middle of the answer"
+        } else {
+            "the connection failed"
+        };
+        // reqwest's own text repeats the address with its query; the innermost cause is what helps.
+        let mut cause: &dyn std::error::Error = error;
+        while let Some(inner) = cause.source() {
+            cause = inner;
+        }
+        Error::Unavailable {
+            why: format!("{what} ({cause}), at {api_url}"),
+            retry_after: Duration::ZERO,
+        }
+    }
+
+    pub(super) fn garbage(request: &str, body: &[u8], why: &str) -> Self {
+        let what = describe(body).unwrap_or_else(|| format!("{} bytes of JSON: {why}", body.len()));
+        Error::Garbage(format!("{request} gave {what}"))
+    }
+}
+
+/// When a failed request may be sent again, and the least time until then.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) enum Retry {
+    /// Not at all: 401, 403, 404, 422 and the like.
+    No,
+    /// With backoff, as long as the time for outages lasts.
+    Soon(Duration),
+    /// As the server said; being told when to come back is no outage.
+    WhenTold(Duration),
+}
+
+/// An answer other than success, in what a person needs of it.
+#[derive(Debug)]
+pub struct Answer {
+    status: StatusCode,
+    path: String,
+    code: Option<String>,
+    message: String,
+    trace: Option<String>,
+}
+
+impl Answer {
+    pub(super) fn new(status: StatusCode, headers: &HeaderMap, body: &[u8], path: &str) -> Self {
+        #[derive(Deserialize)]
+        struct Body {
+            errors: Vec<Item>,
+            clerk_trace_id: Option<String>,
+        }
+        #[derive(Deserialize)]
+        struct Item {
+            code: Option<String>,
+            message: Option<String>,
+            long_message: Option<String>,
+        }
+
+        let header = |name| {
+            headers
+                .get(name)
+                .and_then(|value| value.to_str().ok())
+                .map(str::to_owned)
+        };
+        let (mut code, mut message, mut trace) = (None, None, header("cf-ray"));
+        if let Ok(body) = serde_json::from_slice::<Body>(body) {
+            trace = body.clerk_trace_id.or(trace);
+            if let Some(item) = body.errors.into_iter().next() {
+                code = item.code;
+                message = item.long_message.or(item.message);
+            }
+        }
+        if status.is_redirection() {
+            message = header("location").map(|to| format!("a redirect to {to}; is clerk.api_url right?"));
+        }
+        Self {
+            status,
+            path: path.split('/').take(2).collect::<Vec<_>>().join("/"),
+            code,
+            message: message
+                .or_else(|| describe(body))
+                .unwrap_or_else(|| format!("a body of {} bytes", body.len())),
+            trace,
+        }
+    }
+
+    /// Whether Clerk's error code is this one; emulators write codes in capitals (observed).
+    pub(super) fn has_code(&self, code: &str) -> bool {
+        self.code.as_deref().is_some_and(|own| own.eq_ignore_ascii_case(code))
+    }
+}
+
+impl fmt::Display for Answer {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "GET /v1/{} gave {}", self.path, self.status.as_u16())?;
+        if let Some(code) = &self.code {
+            write!(f, " {code}")?;
+        }
+        write!(f, ", {}", self.message)?;
+        if let Some(trace) = &self.trace {
+            write!(f, " (trace {trace})")?;
+        }
+        Ok(())
+    }
+}
+
+/// What a body is that is no JSON; none where it may be some.
+fn describe(body: &[u8]) -> Option<String> {
+    let text = String::from_utf8_lossy(&body[..body.len().min(4096)]);
+    let text = text.trim_start();
+    if text.is_empty() {
+        return Some("an empty body".to_owned());
+    }
+    if !text.starts_with('<') {
+        return None;
+    }
+    let lower = text.to_ascii_lowercase();
+    let title = lower
+        .find("<title>")
+        .zip(lower.find("</title>"))
+        .and_then(|(from, to)| text.get(from + "<title>".len()..to));
+    Some(match title {
+        Some(title) => format!("an HTML page, “{}”, as a proxy sends it", title.trim()),
+        None => "an HTML page, as a proxy sends it".to_owned(),
+    })
+}

@@ -1,0 +1,267 @@
+//! The Clerk side: asks the Backend API within its budget, and turns answers into pages of undecoded users.
+
+mod budget;
+mod error;
+mod page;
+
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
+    time::{Duration, Instant},
+};
+
+use anyhow::Context;
+use backon::{ExponentialBuilder, Retryable};
+use reqwest::header::{AUTHORIZATION, HeaderMap, HeaderValue};
+use serde::Deserialize;
+use tracing::{debug, warn};
+
+use crate::{secret::Secret, walk};
+use budget::Budget;
+pub use error::Error;
+use error::{Answer, Retry};
+pub use page::{Page, Raw};
+
+/// The version of Clerk's API that this client speaks. The users endpoints are the same since 2025-04-10. Source: documented.
+const API_VERSION: &str = "2026-05-12";
+
+/// Most users in a page. A larger limit is answered with 10 users and no error. Source: documented, observed.
+pub const PAGE: u32 = 500;
+
+/// Most ids in one question by name. Source: documented.
+pub const NAMES: usize = 100;
+
+/// The largest body that is read, in bytes after decompression: a page of 500 users of 64 kB each.
+const MAX_BODY: usize = 32 << 20;
+
+/// How often a rate-limited request waits as it was told before it counts as failed.
+const RATE_LIMITED_TRIES: u32 = 20;
+
+/// How to reach a Clerk instance.
+#[derive(Debug, Clone)]
+pub struct Settings {
+    /// Base address without `/v1`.
+    pub api_url: String,
+    /// The instance's secret key.
+    pub secret_key: Secret,
+    /// The part of Clerk's rate limit that may be spent, above 0 and up to 1.
+    pub request_budget: f64,
+    /// For one request; also how long one that fails is tried again, so that an outage is an error after twice this time at most.
+    pub timeout: Duration,
+}
+
+/// What `/v1/instance` says of the key's instance.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+pub struct Instance {
+    /// `ins_…`
+    pub id: String,
+    /// `production`, `development`, …
+    #[serde(default)]
+    pub environment_type: String,
+}
+
+/// The answer to asking for one user by id.
+#[derive(Debug)]
+pub enum Lookup {
+    /// The user, as a page of one.
+    Found(Page),
+    /// Clerk says with 404 `resource_not_found` that there is no such user.
+    Gone,
+}
+
+/// A client of Clerk's Backend API. Clones share the budget, the connections and the request counter.
+#[derive(Debug, Clone)]
+pub struct Client {
+    http: reqwest::Client,
+    api_url: String,
+    timeout: Duration,
+    budget: Arc<Budget>,
+    requests: Arc<AtomicU64>,
+}
+
+impl Client {
+    /// A client; no request is made yet.
+    ///
+    /// # Errors
+    /// The key cannot be sent in a header, or no trusted certificates can be loaded.
+    pub fn new(settings: &Settings) -> anyhow::Result<Self> {
+        let mut authorization = HeaderValue::from_str(&format!("Bearer {}", settings.secret_key.expose()))
+            .map_err(|_| anyhow::anyhow!("the secret key holds characters that no key has; was it copied whole?"))?;
+        authorization.set_sensitive(true);
+        let headers = HeaderMap::from_iter([
+            (AUTHORIZATION, authorization),
+            (
+                reqwest::header::HeaderName::from_static("clerk-api-version"),
+                HeaderValue::from_static(API_VERSION),
+            ),
+        ]);
+        let http = reqwest::Client::builder()
+            .user_agent(concat!("clerk2pg/", env!("CARGO_PKG_VERSION")))
+            .default_headers(headers)
+            .timeout(settings.timeout)
+            .connect_timeout(settings.timeout.min(Duration::from_secs(10)))
+            // A redirect means a wrong address; following it would carry the question, not the key, to somebody else.
+            .redirect(reqwest::redirect::Policy::none())
+            .build()
+            .context("cannot set up HTTPS")?;
+        Ok(Self {
+            http,
+            api_url: settings.api_url.trim_end_matches('/').to_owned(),
+            timeout: settings.timeout,
+            budget: Arc::new(Budget::new(&settings.secret_key, settings.request_budget)),
+            requests: Arc::default(),
+        })
+    }
+
+    /// Requests sent so far, retries among them.
+    pub fn requests(&self) -> u64 {
+        self.requests.load(Ordering::Relaxed)
+    }
+
+    /// The base address, for messages.
+    pub fn api_url(&self) -> &str {
+        &self.api_url
+    }
+
+    /// The key's instance; none where the server does not know the endpoint, as emulators do not.
+    pub async fn instance(&self) -> Result<Option<Instance>, Error> {
+        match self.get("instance", &[]).await {
+            Ok(body) => serde_json::from_slice(&body)
+                .map(Some)
+                .map_err(|error| Error::garbage("GET /v1/instance", &body, &error.to_string())),
+            Err(Error::NotFound(_)) => Ok(None),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// How many users Clerk has; none where the server does not know the endpoint.
+    pub async fn count(&self) -> Result<Option<u64>, Error> {
+        #[derive(Deserialize)]
+        struct Total {
+            total_count: u64,
+        }
+        match self.get("users/count", &[]).await {
+            Ok(body) => serde_json::from_slice(&body)
+                .map(|total: Total| Some(total.total_count))
+                .map_err(|error| Error::garbage("GET /v1/users/count", &body, &error.to_string())),
+            Err(Error::NotFound(_)) => Ok(None),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// A page of the list in ascending order of `created_at`, at most `limit` users.
+    pub async fn list(&self, query: &walk::Query, limit: u32) -> Result<Page, Error> {
+        let mut parameters = vec![("order_by", "+created_at".to_owned()), ("limit", limit.to_string())];
+        if let Some(after) = &query.after {
+            parameters.push(("starting_after", after.clone()));
+        }
+        if let Some(after) = query.created_after {
+            parameters.push(("created_at_after", after.to_string()));
+        }
+        if query.offset > 0 {
+            parameters.push(("offset", query.offset.to_string()));
+        }
+        let body = self.get("users", &parameters).await?;
+        Page::parse(body).map_err(|(body, why)| Error::garbage("GET /v1/users", &body, &why))
+    }
+
+    /// Asks for users by name: those of `ids` (at most [`NAMES`]) that exist. Unknown ids are left out. Source: documented. A server that
+    /// ignores the filter answers with strangers, so the answer must be held against the question.
+    pub async fn named(&self, ids: &[&str]) -> Result<Page, Error> {
+        debug_assert!(ids.len() <= NAMES, "Clerk takes {NAMES} ids");
+        // The key is repeated: the form `user_id[0]=` is silently ignored and answers with everybody. Source: observed.
+        let mut parameters: Vec<_> = ids.iter().map(|id| ("user_id", (*id).to_owned())).collect();
+        parameters.push(("limit", NAMES.to_string()));
+        let body = self.get("users", &parameters).await?;
+        Page::parse(body).map_err(|(body, why)| Error::garbage("GET /v1/users?user_id=…", &body, &why))
+    }
+
+    /// Asks for one user by id.
+    pub async fn user(&self, id: &str) -> Result<Lookup, Error> {
+        match self.get(&format!("users/{}", urlencode(id)), &[]).await {
+            Ok(body) => Page::single(body)
+                .map(Lookup::Found)
+                .map_err(|(body, why)| Error::garbage("GET /v1/users/{id}", &body, &why)),
+            Err(Error::NotFound(answer)) if answer.has_code("resource_not_found") => Ok(Lookup::Gone),
+            Err(error) => Err(error),
+        }
+    }
+
+    async fn get(&self, path: &str, parameters: &[(&str, String)]) -> Result<Vec<u8>, Error> {
+        let started = Instant::now();
+        let mut rate_limited = 0;
+        (|| self.attempt(path, parameters))
+            .retry(
+                ExponentialBuilder::default()
+                    .with_min_delay(Duration::from_millis(250))
+                    .with_max_delay(Duration::from_secs(10))
+                    .without_max_times()
+                    .with_jitter(),
+            )
+            .when(|error| match error.retry() {
+                Retry::No => false,
+                Retry::WhenTold(_) => {
+                    rate_limited += 1;
+                    rate_limited <= RATE_LIMITED_TRIES
+                }
+                Retry::Soon(_) => started.elapsed() < self.timeout,
+            })
+            .adjust(|error, backoff| match error.retry() {
+                // `Retry-After: 0` occurs: never at once. Source: observed.
+                Retry::WhenTold(after) => {
+                    Some(after.max(Duration::from_secs(1)) + Duration::from_millis(fastrand::u64(50..500)))
+                }
+                Retry::Soon(after) => backoff.map(|backoff| backoff.max(after)),
+                Retry::No => None,
+            })
+            .notify(|error, wait| {
+                let wait_ms = u64::try_from(wait.as_millis()).unwrap_or(u64::MAX);
+                if matches!(error, Error::RateLimited { .. }) {
+                    warn!(wait_ms, "Clerk asks to slow down");
+                } else {
+                    debug!(wait_ms, %error, "asking Clerk again");
+                }
+            })
+            .await
+    }
+
+    async fn attempt(&self, path: &str, parameters: &[(&str, String)]) -> Result<Vec<u8>, Error> {
+        self.budget.wait().await;
+        self.requests.fetch_add(1, Ordering::Relaxed);
+        let unavailable = |error: reqwest::Error| Error::unavailable(&self.api_url, &error);
+        let mut response = self
+            .http
+            .get(format!("{}/v1/{path}", self.api_url))
+            .query(parameters)
+            .send()
+            .await
+            .map_err(unavailable)?;
+
+        let status = response.status();
+        let headers = std::mem::take(response.headers_mut());
+        let mut body = Vec::new();
+        while let Some(chunk) = response.chunk().await.map_err(unavailable)? {
+            if body.len() + chunk.len() > MAX_BODY {
+                return Err(Error::TooLarge { limit: MAX_BODY });
+            }
+            body.extend_from_slice(&chunk);
+        }
+        if status.is_success() {
+            Ok(body)
+        } else {
+            Err(Error::of_answer(Answer::new(status, &headers, &body, path), &headers))
+        }
+    }
+}
+
+/// Ids are letters, digits and underscores; anything else must not leave its segment of the path.
+fn urlencode(id: &str) -> String {
+    id.bytes()
+        .map(|byte| match byte {
+            b'a'..=b'z' | b'A'..=b'Z' | b'0'..=b'9' | b'_' | b'-' => char::from(byte).to_string(),
+            byte => format!("%{byte:02X}"),
+        })
+        .collect()
+}

@@ -1,0 +1,178 @@
+//! Splits a body into the undecoded documents of its users. A document is decoded only where it differs from what is stored.
+
+use std::{borrow::Cow, ops::Range};
+
+use serde::Deserialize;
+use serde_json::value::RawValue;
+
+use crate::user::{Digest, milliseconds};
+
+/// The users of one answer.
+#[derive(Debug)]
+pub struct Page {
+    text: String,
+    users: Vec<Raw>,
+}
+
+/// One undecoded user.
+#[derive(Debug)]
+pub struct Raw {
+    /// Clerk's id, where there is a readable one.
+    pub id: Option<String>,
+    /// Unix milliseconds, where there is a readable one.
+    pub created_at: Option<i64>,
+    /// Of the document's bytes.
+    pub digest: Digest,
+    /// The bytes were no valid UTF-8 and had to be replaced: the document must not be stored.
+    pub is_mangled: bool,
+    range: Range<usize>,
+}
+
+impl Page {
+    /// Reads a list in both its forms: a bare array (documented), and `{"data": […]}` as emulators send it (observed).
+    /// Where the body is neither, gives it back with the reason.
+    pub(super) fn parse(body: Vec<u8>) -> Result<Self, (Vec<u8>, String)> {
+        #[derive(Deserialize)]
+        struct Wrapped<'a> {
+            #[serde(borrow)]
+            data: Vec<&'a RawValue>,
+        }
+        Self::new(body, |text| {
+            if text.trim_start().starts_with('{') {
+                serde_json::from_str(text).map(|Wrapped { data }| data)
+            } else {
+                serde_json::from_str(text)
+            }
+        })
+    }
+
+    /// Reads the document of one user.
+    pub(super) fn single(body: Vec<u8>) -> Result<Self, (Vec<u8>, String)> {
+        Self::new(body, |text| serde_json::from_str(text).map(|user| vec![user]))
+    }
+
+    fn new(
+        body: Vec<u8>,
+        split: impl for<'a> Fn(&'a str) -> serde_json::Result<Vec<&'a RawValue>>,
+    ) -> Result<Self, (Vec<u8>, String)> {
+        let (text, mangled) = match String::from_utf8(body) {
+            Ok(text) => (text, Vec::new()),
+            Err(error) => mend(error.as_bytes()),
+        };
+        let users = match split(&text) {
+            Ok(users) => users.into_iter().map(|raw| Raw::new(raw, &text, &mangled)).collect(),
+            Err(error) => return Err((text.into_bytes(), error.to_string())),
+        };
+        Ok(Self { text, users })
+    }
+
+    /// The users, in the server's order.
+    pub fn users(&self) -> &[Raw] {
+        &self.users
+    }
+
+    /// The document of one of [`Self::users`].
+    pub fn document(&self, user: &Raw) -> &str {
+        &self.text[user.range.clone()]
+    }
+}
+
+impl Raw {
+    fn new(document: &RawValue, text: &str, mangled: &[usize]) -> Self {
+        #[derive(Deserialize)]
+        struct Head<'a> {
+            #[serde(borrow)]
+            id: Option<&'a RawValue>,
+            #[serde(borrow)]
+            created_at: Option<&'a RawValue>,
+        }
+        let json = document.get();
+        let head = serde_json::from_str(json).unwrap_or(Head {
+            id: None,
+            created_at: None,
+        });
+        let start = json.as_ptr() as usize - text.as_ptr() as usize;
+        let range = start..start + json.len();
+        Self {
+            id: head
+                .id
+                .and_then(|id| serde_json::from_str::<Cow<'_, str>>(id.get()).ok())
+                .filter(|id| !id.is_empty() && !id.contains('\0'))
+                .map(Cow::into_owned),
+            created_at: head
+                .created_at
+                .and_then(|at| serde_json::from_str(at.get()).ok())
+                .map(milliseconds),
+            digest: Digest::of(json.as_bytes()),
+            is_mangled: mangled.iter().any(|at| range.contains(at)),
+            range,
+        }
+    }
+}
+
+/// Replaces what is not UTF-8, and says where: one broken document must not cost its whole page.
+fn mend(bytes: &[u8]) -> (String, Vec<usize>) {
+    let mut text = String::with_capacity(bytes.len());
+    let mut mangled = Vec::new();
+    for chunk in bytes.utf8_chunks() {
+        text.push_str(chunk.valid());
+        if !chunk.invalid().is_empty() {
+            mangled.push(text.len());
+            text.push(char::REPLACEMENT_CHARACTER);
+        }
+    }
+    (text, mangled)
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn ids(body: &[u8]) -> Vec<Option<String>> {
+        let page = Page::parse(body.to_vec()).unwrap();
+        page.users.into_iter().map(|raw| raw.id).collect()
+    }
+
+    #[test]
+    fn both_forms_of_a_list() {
+        let expected = [Some("a".to_owned()), None];
+        assert_eq!(ids(br#"[{"id":"a"},{"id":7}]"#), expected);
+        assert_eq!(ids(br#" {"data":[{"id":"a"}, "x"],"total_count":2}"#), expected);
+        assert_eq!(ids(b"[]"), []);
+    }
+
+    #[test]
+    fn a_document_is_its_own_bytes() {
+        let page = Page::parse(br#"[ {"id":"a", "created_at":1700000000}, {"id":"b"} ]"#.to_vec()).unwrap();
+        let document = r#"{"id":"a", "created_at":1700000000}"#;
+        assert_eq!(page.document(&page.users()[0]), document);
+        assert_eq!(page.users()[0].digest, Digest::of(document.as_bytes()));
+        assert_eq!(page.users()[0].created_at, Some(1_700_000_000_000));
+    }
+
+    #[test]
+    fn bytes_that_are_no_text_spoil_their_own_document_only() {
+        let page = Page::parse(b"[{\"id\":\"a\"},{\"id\":\"b\",\"x\":\"\xff\"},{\"id\":\"c\"}]".to_vec()).unwrap();
+        let mangled: Vec<_> = page.users().iter().map(|raw| raw.is_mangled).collect();
+        assert_eq!(mangled, [false, true, false]);
+    }
+
+    proptest! {
+        #[test]
+        fn any_bytes_give_a_page_or_an_error(body in prop::collection::vec(any::<u8>(), 0..400)) {
+            let _ = Page::parse(body.clone());
+            let _ = Page::single(body);
+        }
+
+        #[test]
+        fn nearly_json_gives_a_page_or_an_error(body in r#"[\[\]{}",:0-9a-z\\]{0,80}"#) {
+            if let Ok(page) = Page::parse(body.into_bytes()) {
+                for raw in page.users() {
+                    let _ = crate::user::decode(page.document(raw));
+                }
+            }
+        }
+    }
+}

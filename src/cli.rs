@@ -1,0 +1,87 @@
+//! The command line.
+
+use std::path::PathBuf;
+
+use clap::{Parser, Subcommand, ValueEnum};
+
+/// Keeps a Postgres database in step with Clerk's users, without a webhook.
+///
+/// Without a command it runs as a daemon: full syncs on their schedule, the first at start, until SIGTERM. The users are in the table
+/// clerk.users of the database.
+#[derive(Debug, Parser)]
+#[command(
+    version,
+    after_help = "\
+Environment:
+  CLERK_SECRET_KEY   the Clerk instance's secret key (sk_live_… or sk_test_…)
+  DATABASE_URL       postgres://user:password@host:port/database
+  CLERK_API_URL      another address than https://api.clerk.com
+  RUST_LOG           log levels, for example clerk2pg=debug
+Each secret also as <NAME>_FILE and as a systemd credential; every setting of
+config.toml also as CLERK2PG_<SECTION>__<KEY>.
+
+Exit codes:
+  0  in step         1  failed        2  wrong usage or configuration
+  3  done, but deletions are held     4  with --dry-run --exit-code: there are differences"
+)]
+pub struct Arguments {
+    /// Configuration file [default: ./config.toml, else /etc/clerk2pg/config.toml, where there is one]
+    #[arg(long, value_name = "FILE", global = true)]
+    pub config: Option<PathBuf>,
+
+    /// One full sync, then exit
+    #[arg(long)]
+    pub once: bool,
+
+    /// Print the plan of one full sync; write nothing, not even migrations
+    #[arg(long)]
+    pub dry_run: bool,
+
+    /// With --dry-run: exit with 4 where there are differences
+    #[arg(long, requires = "dry_run")]
+    pub exit_code: bool,
+
+    /// How results are printed on stdout; logs go to stderr
+    #[arg(long, value_enum, default_value_t, global = true)]
+    pub format: Format,
+
+    /// What to do instead of syncing
+    #[command(subcommand)]
+    pub command: Option<Command>,
+}
+
+/// How results are printed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, ValueEnum)]
+pub enum Format {
+    /// For people
+    #[default]
+    Human,
+    /// One object
+    Json,
+}
+
+/// What to do instead of syncing.
+#[derive(Debug, Clone, PartialEq, Eq, Subcommand)]
+pub enum Command {
+    /// Show the last passes, held deletions and rejected users
+    Status,
+    /// Let the held deletions with this checksum through, once
+    Approve {
+        /// The checksum, from the report, the log or `clerk2pg status`
+        sum: String,
+    },
+    /// Apply migrations and exit
+    Migrate,
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory;
+
+    use super::*;
+
+    #[test]
+    fn the_command_line_is_consistent() {
+        Arguments::command().debug_assert();
+    }
+}

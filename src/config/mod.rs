@@ -1,0 +1,396 @@
+//! The configuration: defaults, `config.toml`, `CLERK2PG_<SECTION>__<KEY>`, and the names people already have set; later wins.
+
+mod sources;
+
+use std::{fmt, path::PathBuf, time::Duration};
+
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
+
+pub use sources::{Source, load};
+
+use crate::{guard::Limits, pass::DeleteMode, secret::Secret};
+
+/// Everything that can be set. Only `main` sees it whole; the parts get theirs.
+#[derive(Debug, Clone, Serialize, Deserialize, Default)]
+#[serde(default, deny_unknown_fields)]
+#[allow(missing_docs, reason = "each is the section of the same name in config.toml")]
+pub struct Settings {
+    pub clerk: Clerk,
+    pub database: Database,
+    pub schedule: Schedule,
+    pub deletes: Deletes,
+    pub lease: Lease,
+    pub events: Events,
+    pub http: Http,
+    pub log: Log,
+}
+
+/// `[clerk]`
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Clerk {
+    /// Base address of the Backend API, without `/v1`.
+    pub api_url: String,
+    /// `sk_live_…` or `sk_test_…`
+    pub secret_key: Secret,
+    /// The part of Clerk's rate limit that may be spent.
+    pub request_budget: f64,
+    /// For one request; an outage is an error after twice this time.
+    pub timeout: Span,
+}
+
+impl Default for Clerk {
+    fn default() -> Self {
+        Self {
+            api_url: "https://api.clerk.com".to_owned(),
+            secret_key: Secret::default(),
+            request_budget: 0.25,
+            timeout: Span(Duration::from_secs(30)),
+        }
+    }
+}
+
+/// `[database]`
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Database {
+    /// `postgres://user:password@host:port/database`
+    pub url: Secret,
+    /// Whether migrations are applied at start.
+    pub migrate: bool,
+    /// Most connections at a time.
+    pub max_connections: usize,
+}
+
+impl Default for Database {
+    fn default() -> Self {
+        Self {
+            url: Secret::default(),
+            migrate: true,
+            max_connections: 4,
+        }
+    }
+}
+
+/// `[schedule]`: six fields with seconds first, in UTC; empty turns one off.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Schedule {
+    /// For incremental syncs.
+    pub incremental: String,
+    /// For full syncs.
+    pub full: String,
+}
+
+impl Default for Schedule {
+    fn default() -> Self {
+        Self {
+            incremental: "*/5 * * * * *".to_owned(),
+            full: "0 0 * * * *".to_owned(),
+        }
+    }
+}
+
+/// `[deletes]`
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Deletes {
+    /// What becomes of the row of a deleted user.
+    #[serde(with = "delete_mode")]
+    pub mode: DeleteMode,
+    /// More deletions than this in one pass are held.
+    pub max_count: u64,
+    /// More deletions than this part of the mirror, in percent, are held.
+    pub max_percent: f64,
+    /// Up to this many are never held.
+    pub min_count: u64,
+}
+
+impl Default for Deletes {
+    fn default() -> Self {
+        Self {
+            mode: DeleteMode::Delete,
+            max_count: 500,
+            max_percent: 20.0,
+            min_count: 10,
+        }
+    }
+}
+
+impl Deletes {
+    /// The guard's part.
+    pub fn limits(&self) -> Limits {
+        Limits {
+            min_count: self.min_count,
+            max_count: self.max_count,
+            max_percent: self.max_percent,
+        }
+    }
+}
+
+/// `[lease]`
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Lease {
+    /// How long a holder that vanished keeps others waiting.
+    pub ttl: Span,
+}
+
+impl Default for Lease {
+    fn default() -> Self {
+        Self {
+            ttl: Span(Duration::from_secs(15)),
+        }
+    }
+}
+
+/// `[events]`
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Events {
+    /// Whether the first import makes events.
+    pub initial: bool,
+    /// How long events are kept.
+    pub keep: Span,
+}
+
+impl Default for Events {
+    fn default() -> Self {
+        Self {
+            initial: false,
+            keep: Span(Duration::from_secs(30 * 24 * 3600)),
+        }
+    }
+}
+
+/// `[http]`
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Http {
+    /// Where to listen for probes and scrapes; empty turns it off.
+    pub listen: String,
+}
+
+impl Default for Http {
+    fn default() -> Self {
+        Self {
+            listen: "127.0.0.1:9465".to_owned(),
+        }
+    }
+}
+
+/// `[log]`
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Log {
+    /// How lines look.
+    #[serde(with = "log_format")]
+    pub format: LogFormat,
+    /// A level, or directives as in `RUST_LOG`.
+    pub level: String,
+}
+
+impl Default for Log {
+    fn default() -> Self {
+        Self {
+            format: LogFormat::Auto,
+            level: "info".to_owned(),
+        }
+    }
+}
+
+/// How log lines look.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum LogFormat {
+    /// The journal where systemd reads it, else for people.
+    Auto,
+    /// For people.
+    Pretty,
+    /// An object a line.
+    Json,
+    /// The journal's own protocol, with fields.
+    Journald,
+}
+
+/// Words for values, with an error that lists them.
+macro_rules! words {
+    ($module:ident, $type:ty, $($word:literal => $value:expr),+) => {
+        mod $module {
+            use super::*;
+
+            pub fn serialize<S: Serializer>(value: &$type, serializer: S) -> Result<S::Ok, S::Error> {
+                $(if *value == $value { return serializer.serialize_str($word); })+
+                unreachable!("every value has its word")
+            }
+
+            pub fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<$type, D::Error> {
+                let word = String::deserialize(deserializer)?;
+                $(if word == $word { return Ok($value); })+
+                Err(serde::de::Error::custom(format!("{word:?} is none of {}", [$($word),+].join(", "))))
+            }
+        }
+    };
+}
+
+words!(delete_mode, DeleteMode, "delete" => DeleteMode::Delete, "mark" => DeleteMode::Mark, "keep" => DeleteMode::Keep);
+words!(log_format, LogFormat, "auto" => LogFormat::Auto, "pretty" => LogFormat::Pretty, "json" => LogFormat::Json,
+    "journald" => LogFormat::Journald);
+
+/// A duration written as people write it: `30s`, `5m`, `30d`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Span(pub Duration);
+
+impl<'de> Deserialize<'de> for Span {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let text = String::deserialize(deserializer)?;
+        humantime::parse_duration(&text).map(Self).map_err(|_| {
+            serde::de::Error::custom(format!("{text:?} is no duration; write for example \"30s\" or \"5m\""))
+        })
+    }
+}
+
+impl Serialize for Span {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_str(&humantime::format_duration(self.0))
+    }
+}
+
+/// A configuration that cannot be used: what is wrong, where, and what would be right.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ConfigError {
+    /// What is wrong and where.
+    pub message: String,
+    /// What would be right.
+    pub hint: Option<String>,
+}
+
+impl ConfigError {
+    fn new(message: impl Into<String>) -> Self {
+        Self {
+            message: message.into(),
+            hint: None,
+        }
+    }
+
+    fn hint(mut self, hint: impl Into<String>) -> Self {
+        self.hint = Some(hint.into());
+        self
+    }
+}
+
+impl fmt::Display for ConfigError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.message)
+    }
+}
+
+impl std::error::Error for ConfigError {}
+
+/// Loaded settings, with where they came from.
+#[derive(Debug, Clone)]
+pub struct Loaded {
+    /// The settings.
+    pub settings: Settings,
+    /// The file that was read, if any.
+    pub file: Option<PathBuf>,
+    /// Keys that were set but have no effect in this version.
+    pub without_effect: Vec<String>,
+}
+
+impl Loaded {
+    /// Checks what the types cannot: ranges, schedules, and that something is there to talk to.
+    ///
+    /// # Errors
+    /// The first setting that cannot be used.
+    pub fn validate(&self) -> Result<(), ConfigError> {
+        let Settings {
+            clerk,
+            schedule,
+            deletes,
+            lease,
+            database,
+            ..
+        } = &self.settings;
+        if !(clerk.request_budget > 0.0 && clerk.request_budget <= 1.0) {
+            return Err(self.wrong(
+                "clerk.request_budget",
+                clerk.request_budget,
+                "a part above 0 and up to 1, for example 0.25",
+            ));
+        }
+        if clerk.timeout.0 < Duration::from_millis(100) {
+            return Err(self.wrong(
+                "clerk.timeout",
+                humantime::format_duration(clerk.timeout.0),
+                "at least 100ms",
+            ));
+        }
+        if !clerk.api_url.starts_with("http://") && !clerk.api_url.starts_with("https://") {
+            return Err(self.wrong("clerk.api_url", &clerk.api_url, "an address that begins with https://"));
+        }
+        if !(0.0..=100.0).contains(&deletes.max_percent) {
+            return Err(self.wrong("deletes.max_percent", deletes.max_percent, "a percentage from 0 to 100"));
+        }
+        if lease.ttl.0 < Duration::from_secs(1) {
+            return Err(self.wrong("lease.ttl", humantime::format_duration(lease.ttl.0), "at least 1s"));
+        }
+        if database.max_connections < 2 {
+            return Err(self.wrong("database.max_connections", database.max_connections, "at least 2"));
+        }
+        for (key, cron) in [
+            ("schedule.full", &schedule.full),
+            ("schedule.incremental", &schedule.incremental),
+        ] {
+            if !cron.is_empty() && !crate::daemon::is_schedule(cron) {
+                return Err(self.wrong(
+                    key,
+                    cron,
+                    "six fields, seconds first, in UTC: \"0 0 * * * *\" is every full hour; \"\" turns it off",
+                ));
+            }
+        }
+        Ok(())
+    }
+
+    /// Checks what talking to Clerk needs.
+    ///
+    /// # Errors
+    /// There is no secret key, or something else in its place.
+    pub fn require_key(&self) -> Result<(), ConfigError> {
+        let key = self.settings.clerk.secret_key.expose();
+        let found = "it is in Clerk's dashboard under Configure → API keys, and begins with sk_live_ or sk_test_";
+        if key.is_empty() {
+            return Err(ConfigError::new("CLERK_SECRET_KEY is not set").hint(found));
+        }
+        if key.starts_with("pk_") {
+            return Err(
+                ConfigError::new("CLERK_SECRET_KEY holds a publishable key (pk_…), which cannot read users")
+                    .hint(format!("the secret key is needed; {found}")),
+            );
+        }
+        if !key.starts_with("sk_live_") && !key.starts_with("sk_test_") {
+            return Err(ConfigError::new("CLERK_SECRET_KEY is no secret key of Clerk").hint(found));
+        }
+        Ok(())
+    }
+
+    /// Checks what talking to Postgres needs.
+    ///
+    /// # Errors
+    /// There is no address.
+    pub fn require_database(&self) -> Result<(), ConfigError> {
+        if self.settings.database.url.expose().is_empty() {
+            return Err(ConfigError::new("DATABASE_URL is not set")
+                .hint("for example postgres://user:password@localhost:5432/app; or database.url in config.toml"));
+        }
+        Ok(())
+    }
+
+    fn wrong(&self, key: &str, value: impl fmt::Display, expected: &str) -> ConfigError {
+        let place = self
+            .file
+            .as_ref()
+            .map_or_else(String::new, |file| format!(" ({})", file.display()));
+        ConfigError::new(format!("{key} = {value} cannot be used{place}")).hint(format!("expected {expected}"))
+    }
+}

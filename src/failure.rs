@@ -1,0 +1,92 @@
+//! Why a pass or a command failed, by what happens next.
+
+use std::fmt;
+
+use crate::{clerk, mirror};
+
+/// A failure with what a person needs: what failed, why, and what to do.
+#[derive(Debug)]
+pub struct Failure {
+    /// What the caller does about it.
+    pub cause: Cause,
+    /// What failed and why.
+    pub message: String,
+    /// What to do.
+    pub hint: Option<String>,
+}
+
+/// What a caller does about a failure.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Cause {
+    /// Clerk is away: wait for it.
+    ClerkAway,
+    /// Postgres is away: wait for it.
+    PostgresAway,
+    /// Another clerk2pg is at work: try again later.
+    Busy,
+    /// The pass was told to stop.
+    Stopped,
+    /// A person has to change something first: a key, a password, a schema, the configuration.
+    NeedsPerson,
+    /// Everything else.
+    Other,
+}
+
+impl Failure {
+    /// A failure without a hint.
+    pub fn new(cause: Cause, message: impl Into<String>) -> Self {
+        Self {
+            cause,
+            message: message.into(),
+            hint: None,
+        }
+    }
+
+    /// Adds what to do.
+    #[must_use]
+    pub fn hint(mut self, hint: impl Into<String>) -> Self {
+        self.hint = Some(hint.into());
+        self
+    }
+}
+
+impl fmt::Display for Failure {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.message)
+    }
+}
+
+impl std::error::Error for Failure {}
+
+impl From<clerk::Error> for Failure {
+    fn from(error: clerk::Error) -> Self {
+        let failure = |cause| Failure::new(cause, error.to_string());
+        match &error {
+            clerk::Error::KeyRefused(_) => failure(Cause::NeedsPerson).hint(
+                "is CLERK_SECRET_KEY of this instance, and not rolled? See Clerk's dashboard under Configure → API keys",
+            ),
+            clerk::Error::Unavailable { .. } => {
+                failure(Cause::ClerkAway).hint("is clerk.api_url (CLERK_API_URL) right, and can this machine reach it?")
+            }
+            clerk::Error::RateLimited { .. } => failure(Cause::ClerkAway)
+                .hint("something else spends this instance's limit; a lower clerk.request_budget leaves more to it"),
+            clerk::Error::Garbage(_) => failure(Cause::ClerkAway)
+                .hint("a proxy may be answering in Clerk's place; is clerk.api_url (CLERK_API_URL) right?"),
+            clerk::Error::NotFound(_) | clerk::Error::Refused(_) | clerk::Error::TooLarge { .. } => {
+                failure(Cause::Other).hint("is clerk.api_url (CLERK_API_URL) Clerk's Backend API?")
+            }
+        }
+    }
+}
+
+impl From<mirror::Error> for Failure {
+    fn from(error: mirror::Error) -> Self {
+        let cause = match &error {
+            mirror::Error::Unavailable(_) => Cause::PostgresAway,
+            mirror::Error::Refused(_) | mirror::Error::Denied(_) | mirror::Error::Schema(_) => Cause::NeedsPerson,
+            mirror::Error::LeaseLost => Cause::Busy,
+            mirror::Error::Database(_) => Cause::Other,
+        };
+        Failure::new(cause, error.to_string()).hint(error.hint())
+    }
+}

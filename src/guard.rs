@@ -1,0 +1,89 @@
+//! The guard before deletions: how many a pass may make, and the checksum by which a person approves more.
+
+use std::fmt::Write;
+
+/// The limits of `[deletes]`.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Limits {
+    /// Up to this many deletions are never held.
+    pub min_count: u64,
+    /// More than this many are held.
+    pub max_count: u64,
+    /// More than this part of the mirror, in percent, is held.
+    pub max_percent: f64,
+}
+
+impl Limits {
+    /// Whether `deletions` of a mirror of `users` rows must wait for a person.
+    pub fn hold(&self, deletions: u64, users: u64) -> bool {
+        deletions > self.min_count
+            && (deletions > self.max_count || deletions as f64 > users as f64 * self.max_percent / 100.0)
+    }
+}
+
+/// The checksum of a set of deletions: of the ids in byte order, so that it depends on nothing but who would be deleted.
+#[derive(Debug, Default)]
+pub struct Checksum {
+    hasher: blake3::Hasher,
+    any: bool,
+}
+
+impl Checksum {
+    /// Adds the next id; the caller keeps byte order.
+    pub fn add(&mut self, id: &str) {
+        self.hasher.update(id.as_bytes());
+        self.hasher.update(b"\n");
+        self.any = true;
+    }
+
+    /// Twelve hexadecimal digits; none for no deletions.
+    pub fn finish(&self) -> Option<String> {
+        self.any.then(|| {
+            let hash = self.hasher.finalize();
+            hash.as_bytes()[..6].iter().fold(String::new(), |mut text, byte| {
+                let _ = write!(text, "{byte:02x}");
+                text
+            })
+        })
+    }
+
+    /// The checksum of ids in any order.
+    pub fn of(ids: &[String]) -> Option<String> {
+        let mut ids: Vec<_> = ids.iter().collect();
+        ids.sort_unstable();
+        let mut checksum = Self::default();
+        ids.into_iter().for_each(|id| checksum.add(id));
+        checksum.finish()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn held_above_the_minimum_and_either_limit() {
+        let limits = Limits {
+            min_count: 10,
+            max_count: 500,
+            max_percent: 20.0,
+        };
+        let check = |deletions, users, held| assert_eq!(limits.hold(deletions, users), held, "{deletions} of {users}");
+        check(0, 0, false);
+        check(10, 10, false);
+        check(11, 11, true);
+        check(11, 55, false);
+        check(11, 54, true);
+        check(500, 1_000_000, false);
+        check(501, 1_000_000, true);
+    }
+
+    #[test]
+    fn the_checksum_is_of_the_set() {
+        let ids = |list: &[&str]| list.iter().map(ToString::to_string).collect::<Vec<_>>();
+        assert_eq!(Checksum::of(&[]), None);
+        assert_eq!(Checksum::of(&ids(&["a", "b"])), Checksum::of(&ids(&["b", "a"])));
+        assert_ne!(Checksum::of(&ids(&["a", "b"])), Checksum::of(&ids(&["ab"])));
+        assert_eq!(Checksum::of(&ids(&["a"])).unwrap().len(), 12);
+    }
+}

@@ -1,0 +1,21 @@
+//! clerk2pg keeps a Postgres database in step with a Clerk instance by asking Clerk: creates, updates and deletes, with no public
+//! endpoint.
+//!
+//! The way of a user through the program: fetch ([`clerk`]) → decode ([`user`]) → compare ([`walk`], [`compare`], [`guard`]: pure) → apply
+//! ([`mirror`], one transaction). [`pass`] is the one place that sees every step; [`daemon`] runs passes on schedule.
+
+pub mod clerk;
+pub mod cli;
+pub mod compare;
+pub mod config;
+pub mod daemon;
+pub mod failure;
+pub mod guard;
+pub mod logging;
+pub mod mirror;
+pub mod output;
+pub mod pass;
+pub mod progress;
+pub mod secret;
+pub mod user;
+pub mod walk;

@@ -1,0 +1,261 @@
+//! The process: arguments, configuration, logging and exit codes. The only place that sees the whole configuration.
+
+use std::{io::Write, process::ExitCode, time::Duration};
+
+use clap::Parser;
+use clerk2pg::{
+    clerk,
+    cli::{Arguments, Command, Format},
+    config::{self, ConfigError, Loaded, Source},
+    daemon,
+    failure::{Cause, Failure},
+    logging::{self, Levels},
+    mirror::{self, Mirror},
+    output,
+    pass::{Options, Outcome, Pass},
+    progress::Progress,
+};
+use tokio_util::sync::CancellationToken;
+use tracing::{info, warn};
+
+const FAILED: u8 = 1;
+const USAGE: u8 = 2;
+const HELD: u8 = 3;
+const DIFFERENCES: u8 = 4;
+
+/// How long a single run waits for Postgres, and for another clerk2pg's lease on top of the lease's own time.
+const PATIENCE: Duration = Duration::from_secs(30);
+
+fn main() -> ExitCode {
+    let arguments = Arguments::parse();
+    let loaded = match config::load(&Source::of_process(arguments.config.clone())) {
+        Ok(loaded) => loaded,
+        Err(error) => return unusable(&error),
+    };
+    let progress = Progress::default();
+    let levels = match logging::start(&loaded.settings.log, progress.clone()) {
+        Ok(levels) => levels,
+        Err(error) => {
+            say(
+                &format!("log.level (or RUST_LOG) cannot be used: {error}"),
+                Some("for example info, or clerk2pg=debug"),
+            );
+            return ExitCode::from(USAGE);
+        }
+    };
+    for key in &loaded.without_effect {
+        warn!(key, "this setting has no effect in this version");
+    }
+    // It fails only where one is installed already.
+    let _ = rustls::crypto::ring::default_provider().install_default();
+    let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
+        Ok(runtime) => runtime,
+        Err(error) => {
+            say(&format!("the runtime does not start: {error}"), None);
+            return ExitCode::from(FAILED);
+        }
+    };
+    let code = runtime.block_on(dispatch(&arguments, loaded, &levels, &progress));
+    // A hung connection must not keep the process: what matters is committed or given up by now.
+    runtime.shutdown_timeout(Duration::from_millis(100));
+    code
+}
+
+async fn dispatch(arguments: &Arguments, loaded: Loaded, levels: &Levels, progress: &Progress) -> ExitCode {
+    let needs_key = arguments.command.is_none();
+    let checked = loaded
+        .require_database()
+        .and_then(|()| if needs_key { loaded.require_key() } else { Ok(()) });
+    // Of two things that are missing, the key is asked for first.
+    let checked = if needs_key {
+        loaded.require_key().and(checked)
+    } else {
+        checked
+    };
+    if let Err(error) = checked {
+        return unusable(&error);
+    }
+    let format = arguments.format;
+    let result = match &arguments.command {
+        Some(Command::Status) => status(&loaded, format).await,
+        Some(Command::Approve { sum }) => approve(&loaded, format, sum).await,
+        Some(Command::Migrate) => migrate(&loaded, format).await,
+        None if arguments.dry_run => dry_run(&loaded, format, arguments.exit_code, progress).await,
+        None if arguments.once => once(&loaded, format, progress).await,
+        None => follow(arguments, loaded, levels, progress).await,
+    };
+    result.unwrap_or_else(|failure| {
+        say(&failure.message, failure.hint.as_deref());
+        if needs_key && let Err(error) = output::failure(format, &failure) {
+            say(&format!("stdout cannot be written: {error}"), None);
+        }
+        ExitCode::from(FAILED)
+    })
+}
+
+async fn follow(
+    arguments: &Arguments,
+    loaded: Loaded,
+    levels: &Levels,
+    progress: &Progress,
+) -> Result<ExitCode, Failure> {
+    let setup = |loaded: &Loaded| {
+        Ok::<_, Failure>(daemon::Setup {
+            pass: pass(loaded, progress, None)?,
+            full: loaded.settings.schedule.full.clone(),
+        })
+    };
+    info!(
+        version = env!("CARGO_PKG_VERSION"),
+        full = loaded.settings.schedule.full,
+        "clerk2pg follows Clerk"
+    );
+    let mut reload = || {
+        let usage = |error: ConfigError| Failure {
+            cause: Cause::NeedsPerson,
+            message: error.message,
+            hint: error.hint,
+        };
+        let loaded = config::load(&Source::of_process(arguments.config.clone())).map_err(usage)?;
+        loaded.require_key().map_err(usage)?;
+        loaded.require_database().map_err(usage)?;
+        let setup = setup(&loaded)?;
+        levels
+            .set(&loaded.settings.log)
+            .map_err(|error| Failure::new(Cause::NeedsPerson, format!("log.level cannot be used: {error}")))?;
+        Ok(setup)
+    };
+    daemon::run(setup(&loaded)?, &mut reload).await?;
+    Ok(ExitCode::SUCCESS)
+}
+
+async fn once(loaded: &Loaded, format: Format, progress: &Progress) -> Result<ExitCode, Failure> {
+    let pass = pass(loaded, progress, Some(loaded.settings.lease.ttl.0 + PATIENCE))?;
+    let report = daemon::once(&pass.stop, async {
+        pass.mirror.wait(PATIENCE).await?;
+        pass.full_sync().await
+    })
+    .await?;
+    output::report(format, &report).map_err(stdout)?;
+    Ok(match report.outcome {
+        Outcome::Held => ExitCode::from(HELD),
+        Outcome::Incomplete => ExitCode::from(FAILED),
+        Outcome::InStep | Outcome::Changed | Outcome::Planned => ExitCode::SUCCESS,
+    })
+}
+
+async fn dry_run(loaded: &Loaded, format: Format, exit_code: bool, progress: &Progress) -> Result<ExitCode, Failure> {
+    let pass = pass(loaded, progress, None)?;
+    let mut unwritten = None;
+    let mut print = |line: clerk2pg::pass::Line<'_>| {
+        if format == Format::Human && unwritten.is_none() {
+            unwritten = progress.suspend(|| output::plan_line(line)).err();
+        }
+    };
+    let report = daemon::once(&pass.stop, pass.plan(&mut print)).await?;
+    match unwritten {
+        // `clerk2pg --dry-run | head` has read enough.
+        Some(error) if error.kind() == std::io::ErrorKind::BrokenPipe => return Ok(ExitCode::SUCCESS),
+        Some(error) => return Err(stdout(error)),
+        None => {}
+    }
+    output::report(format, &report).map_err(stdout)?;
+    Ok(match report.outcome {
+        Outcome::Incomplete => ExitCode::from(FAILED),
+        _ if exit_code && report.has_changes() => ExitCode::from(DIFFERENCES),
+        _ => ExitCode::SUCCESS,
+    })
+}
+
+async fn status(loaded: &Loaded, format: Format) -> Result<ExitCode, Failure> {
+    let mirror = existing_mirror(loaded).await?;
+    output::status(format, &mirror.status(10, 20).await?).map_err(stdout)?;
+    Ok(ExitCode::SUCCESS)
+}
+
+async fn approve(loaded: &Loaded, format: Format, sum: &str) -> Result<ExitCode, Failure> {
+    let mirror = existing_mirror(loaded).await?;
+    let Some(count) = mirror.approve(sum).await? else {
+        return Err(match mirror.held_checksum().await? {
+            Some(held) => Failure::new(
+                Cause::Other,
+                format!(
+                    "the held deletions have the checksum {held}, not {sum}: they are others than those you looked at"
+                ),
+            )
+            .hint("look again with `clerk2pg --dry-run`"),
+            None => Failure::new(Cause::Other, "no deletions are held").hint("see `clerk2pg status`"),
+        });
+    };
+    output::approved(format, count, chrono::DateTime::from(std::time::SystemTime::now())).map_err(stdout)?;
+    Ok(ExitCode::SUCCESS)
+}
+
+async fn migrate(loaded: &Loaded, format: Format) -> Result<ExitCode, Failure> {
+    let applied = mirror(loaded)?.prepare(true).await?;
+    output::migrated(format, &applied).map_err(stdout)?;
+    Ok(ExitCode::SUCCESS)
+}
+
+fn mirror(loaded: &Loaded) -> Result<Mirror, Failure> {
+    let database = &loaded.settings.database;
+    Ok(Mirror::new(&mirror::Settings {
+        url: database.url.clone(),
+        max_connections: database.max_connections,
+    })?)
+}
+
+/// For commands that read: there must be something.
+async fn existing_mirror(loaded: &Loaded) -> Result<Mirror, Failure> {
+    let mirror = mirror(loaded)?;
+    if mirror.exists().await? {
+        return Ok(mirror);
+    }
+    Err(Failure::new(Cause::NeedsPerson, "there is no mirror in this database yet").hint("run `clerk2pg --once` first"))
+}
+
+fn pass(loaded: &Loaded, progress: &Progress, patience: Option<Duration>) -> Result<Pass, Failure> {
+    let settings = &loaded.settings;
+    let clerk = clerk::Client::new(&clerk::Settings {
+        api_url: settings.clerk.api_url.clone(),
+        secret_key: settings.clerk.secret_key.clone(),
+        request_budget: settings.clerk.request_budget,
+        timeout: settings.clerk.timeout.0,
+    })
+    .map_err(|error| Failure::new(Cause::NeedsPerson, format!("{error:#}")))?;
+    let host = gethostname::gethostname();
+    Ok(Pass {
+        clerk,
+        mirror: mirror(loaded)?,
+        options: Options {
+            delete_mode: settings.deletes.mode,
+            limits: settings.deletes.limits(),
+            migrate: settings.database.migrate,
+            holder: format!("{}:{}", host.to_string_lossy(), std::process::id()),
+            lease_ttl: settings.lease.ttl.0,
+            patience,
+        },
+        stop: CancellationToken::new(),
+        progress: progress.clone(),
+    })
+}
+
+fn unusable(error: &ConfigError) -> ExitCode {
+    say(&error.message, error.hint.as_deref());
+    ExitCode::from(USAGE)
+}
+
+/// Tells a person what failed, why, and what to do.
+fn say(message: &str, hint: Option<&str>) {
+    let error = anstyle::AnsiColor::Red.on_default().bold();
+    let mut stderr = anstream::stderr().lock();
+    // Nobody is left to tell when stderr is gone.
+    let _ = writeln!(stderr, "{error}error:{error:#} {message}");
+    if let Some(hint) = hint {
+        let _ = writeln!(stderr, "hint: {hint}");
+    }
+}
+
+fn stdout(error: std::io::Error) -> Failure {
+    Failure::new(Cause::Other, format!("stdout cannot be written: {error}"))
+}

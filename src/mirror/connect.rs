@@ -1,0 +1,120 @@
+//! The pool of connections to Postgres, without libpq.
+
+use std::{str::FromStr, time::Duration};
+
+use diesel::ConnectionError;
+use diesel_async::{
+    AsyncPgConnection,
+    pooled_connection::{
+        AsyncDieselConnectionManager, ManagerConfig, PoolError as Connect, RecyclingMethod,
+        deadpool::{Object, Pool, PoolError},
+    },
+};
+use tokio_postgres::{NoTls, config::SslMode, error::SqlState};
+
+use super::Error;
+use crate::secret::Secret;
+
+/// A connection of the pool.
+pub(super) type Connection = Object<AsyncPgConnection>;
+
+/// How long connecting may take where `connect_timeout` in the address does not say.
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// A pool; connections are made when they are asked for.
+pub(super) fn pool(url: &Secret, max_connections: usize) -> Result<Pool<AsyncPgConnection>, Error> {
+    let config = parse(url)?;
+    let timeout = config.get_connect_timeout().copied().unwrap_or(CONNECT_TIMEOUT);
+    let mut manager = ManagerConfig::default();
+    manager.recycling_method = RecyclingMethod::Verified;
+    manager.custom_setup = Box::new(move |_| {
+        let config = config.clone();
+        Box::pin(async move {
+            let (client, connection) = config.connect(NoTls).await.map_err(|error| classify(&config, &error))?;
+            AsyncPgConnection::try_from_client_and_connection(client, connection).await
+        })
+    });
+    // The manager keeps the address it is given; the real one, with its password, stays in the closure.
+    Pool::builder(AsyncDieselConnectionManager::new_with_config("", manager))
+        .max_size(max_connections)
+        .runtime(deadpool::Runtime::Tokio1)
+        .wait_timeout(Some(Duration::from_secs(60)))
+        .create_timeout(Some(timeout + Duration::from_secs(1)))
+        .recycle_timeout(Some(timeout))
+        .build()
+        .map_err(|error| Error::Database(error.to_string()))
+}
+
+/// A connection out of the pool.
+pub(super) async fn get(pool: &Pool<AsyncPgConnection>) -> Result<Connection, Error> {
+    pool.get().await.map_err(|error| match error {
+        PoolError::Backend(Connect::ConnectionError(ConnectionError::BadConnection(why))) => Error::Unavailable(why),
+        PoolError::Backend(Connect::ConnectionError(ConnectionError::InvalidConnectionUrl(why))) => Error::Refused(why),
+        PoolError::Backend(Connect::QueryError(error)) => error.into(),
+        PoolError::Timeout(_) => Error::Unavailable("no connection in time".to_owned()),
+        error => Error::Unavailable(error.to_string()),
+    })
+}
+
+fn parse(url: &Secret) -> Result<tokio_postgres::Config, Error> {
+    // The library's text says which parameter is wrong; it never quotes the password.
+    let mut config = tokio_postgres::Config::from_str(url.expose()).map_err(|error| {
+        use std::error::Error as _;
+        let cause = error.source().map_or_else(|| error.to_string(), ToString::to_string);
+        Error::Refused(format!("database.url cannot be read: {cause}"))
+    })?;
+    if config.get_ssl_mode() == SslMode::Require {
+        // Going on without TLS would send the password and every user in clear, against what was asked for.
+        return Err(Error::Refused(
+            "sslmode=require, but this version of clerk2pg cannot speak TLS with Postgres".to_owned(),
+        ));
+    }
+    if config.get_application_name().is_none() {
+        config.application_name("clerk2pg");
+    }
+    if config.get_connect_timeout().is_none() {
+        config.connect_timeout(CONNECT_TIMEOUT);
+    }
+    // A server that vanished without a word is noticed within half a minute.
+    config.tcp_user_timeout(Duration::from_secs(30));
+    config.keepalives_idle(Duration::from_secs(30));
+    Ok(config)
+}
+
+fn classify(config: &tokio_postgres::Config, error: &tokio_postgres::Error) -> ConnectionError {
+    use std::error::Error as _;
+    let place = place(config);
+    let Some(database) = error.as_db_error() else {
+        let cause = error.source().map_or_else(|| error.to_string(), ToString::to_string);
+        let why = format!("{cause}, at {place}");
+        return if error.to_string().contains("password missing") || error.to_string().contains("invalid configuration")
+        {
+            ConnectionError::InvalidConnectionUrl(why)
+        } else {
+            ConnectionError::BadConnection(why)
+        };
+    };
+    let why = format!("{}, at {place}", database.message());
+    let refused = [
+        SqlState::INVALID_PASSWORD,
+        SqlState::INVALID_AUTHORIZATION_SPECIFICATION,
+        SqlState::INVALID_CATALOG_NAME,
+        SqlState::INSUFFICIENT_PRIVILEGE,
+    ];
+    if refused.contains(database.code()) {
+        ConnectionError::InvalidConnectionUrl(why)
+    } else {
+        ConnectionError::BadConnection(why)
+    }
+}
+
+/// Host, port and database, for messages; no password.
+fn place(config: &tokio_postgres::Config) -> String {
+    let host = match config.get_hosts().first() {
+        Some(tokio_postgres::config::Host::Tcp(host)) => host.clone(),
+        Some(tokio_postgres::config::Host::Unix(path)) => path.display().to_string(),
+        None => "no host".to_owned(),
+    };
+    let port = config.get_ports().first().copied().unwrap_or(5432);
+    format!("{host}:{port}/{}", config.get_dbname().unwrap_or_default())
+}

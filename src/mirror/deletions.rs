@@ -1,0 +1,223 @@
+//! `clerk.missing_users`: whom the walk did not meet, what Clerk said of them, and carrying out confirmed deletions.
+
+use diesel::{
+    prelude::*,
+    sql_query,
+    sql_types::{Array, BigInt, Nullable, Text, Timestamptz},
+};
+use diesel_async::{AsyncConnection, AsyncPgConnection, RunQueryDsl};
+
+use super::{
+    Error, Lease, Mirror, Rejected, Run,
+    apply::{self, Failure},
+    runs,
+    schema::{missing_users, rejected_users, users},
+    unsigned,
+};
+use crate::guard::Checksum;
+
+pub(super) async fn note_missing(conn: &mut AsyncPgConnection, run: &Run, ids: &[String]) -> QueryResult<()> {
+    if !ids.is_empty() {
+        sql_query(
+            "INSERT INTO clerk.missing_users (user_id, walk) SELECT id, $2 FROM unnest($1) AS id
+             ON CONFLICT (user_id) DO UPDATE SET walk = excluded.walk, absent = false",
+        )
+        .bind::<Array<Text>, _>(ids)
+        .bind::<BigInt, _>(run.walk)
+        .execute(conn)
+        .await?;
+    }
+    Ok(())
+}
+
+pub(super) async fn forget_missing(conn: &mut AsyncPgConnection, ids: &[String]) -> QueryResult<()> {
+    if !ids.is_empty() {
+        diesel::delete(missing_users::table.filter(missing_users::user_id.eq_any(ids)))
+            .execute(conn)
+            .await?;
+    }
+    Ok(())
+}
+
+impl Mirror {
+    /// Forgets whom earlier walks missed and this one met.
+    pub async fn close_walk(&self, lease: &Lease, run: &Run) -> Result<(), Error> {
+        let conn = &mut self.connection().await?;
+        lease.fence(conn).await?;
+        diesel::delete(missing_users::table.filter(missing_users::walk.ne(run.walk)))
+            .execute(conn)
+            .await?;
+        Ok(())
+    }
+
+    /// The next ids that the walk missed, in order, behind `after`.
+    pub async fn missing(&self, after: &str, limit: usize) -> Result<Vec<String>, Error> {
+        Ok(missing_users::table
+            .select(missing_users::user_id)
+            .filter(missing_users::user_id.gt(after))
+            .order(missing_users::user_id)
+            .limit(limit as i64)
+            .load(&mut self.connection().await?)
+            .await?)
+    }
+
+    /// Notes that Clerk left these out when it was asked for them by name.
+    pub async fn note_absent(&self, lease: &Lease, ids: &[String]) -> Result<(), Error> {
+        let conn = &mut self.connection().await?;
+        lease.fence(conn).await?;
+        diesel::update(missing_users::table.filter(missing_users::user_id.eq_any(ids)))
+            .set(missing_users::absent.eq(true))
+            .execute(conn)
+            .await?;
+        Ok(())
+    }
+
+    /// How many are absent and not approved: what the guard has to judge.
+    pub async fn count_absent(&self) -> Result<u64, Error> {
+        let count: i64 = missing_users::table
+            .filter(missing_users::absent.and(missing_users::approved_at.is_null()))
+            .count()
+            .get_result(&mut self.connection().await?)
+            .await?;
+        Ok(unsigned(count))
+    }
+
+    /// Everyone whose deletion a person let through.
+    pub async fn approved(&self) -> Result<Vec<String>, Error> {
+        Ok(missing_users::table
+            .select(missing_users::user_id)
+            .filter(missing_users::approved_at.is_not_null())
+            .load(&mut self.connection().await?)
+            .await?)
+    }
+
+    /// The next absent ids, in order, behind `after`; with `approved`, only those that a person let through.
+    pub async fn absent(&self, after: &str, limit: usize, approved: bool) -> Result<Vec<String>, Error> {
+        let mut query = missing_users::table
+            .select(missing_users::user_id)
+            .filter(missing_users::absent.and(missing_users::user_id.gt(after)))
+            .order(missing_users::user_id)
+            .limit(limit as i64)
+            .into_boxed();
+        if approved {
+            query = query.filter(missing_users::approved_at.is_not_null());
+        }
+        Ok(query.load(&mut self.connection().await?).await?)
+    }
+
+    /// The checksum of the deletions that wait for a person; none where there are none.
+    pub async fn held_checksum(&self) -> Result<Option<String>, Error> {
+        let conn = &mut self.connection().await?;
+        checksum(conn).await.map_err(Error::from)
+    }
+
+    /// Lets the deletions with this checksum through, once. None where what waits has another checksum, or nothing waits.
+    pub async fn approve(&self, sum: &str) -> Result<Option<u64>, Error> {
+        let mut conn = self.connection().await?;
+        conn.transaction(async |conn| {
+            // The set must not change between summing and approving.
+            sql_query("LOCK TABLE clerk.missing_users IN SHARE ROW EXCLUSIVE MODE")
+                .execute(conn)
+                .await?;
+            if checksum(conn).await?.as_deref() != Some(sum) {
+                return Ok(None);
+            }
+            let rows = diesel::update(
+                missing_users::table.filter(missing_users::absent.and(missing_users::approved_at.is_null())),
+            )
+            .set(missing_users::approved_at.eq(diesel::dsl::now.into_sql::<Nullable<Timestamptz>>()))
+            .execute(conn)
+            .await?;
+            Ok(Some(rows as u64))
+        })
+        .await
+        .map_err(|error: diesel::result::Error| error.into())
+    }
+
+    /// Deletes users whose deletion Clerk confirmed, or with `mark` marks them. Returns how many, and those whose rows the application's
+    /// own constraints hold back.
+    pub async fn delete(
+        &self,
+        lease: &Lease,
+        run: &Run,
+        ids: &[String],
+        mark: bool,
+    ) -> Result<(u64, Vec<Rejected>), Error> {
+        let mut conn = self.connection().await?;
+        conn.transaction(async |conn| {
+            apply::begin(conn, lease).await?;
+            let (mut deleted, mut kept) = (0, Vec::new());
+            let mut parts = vec![ids];
+            while let Some(part) = parts.pop() {
+                let result = conn.transaction(async |conn| remove(conn, part, mark).await).await;
+                match (result.map_err(Failure::from), part) {
+                    (Ok(rows), _) => deleted += rows,
+                    (Err(Failure::OneRow(error)), [only]) => kept.push(Rejected {
+                        user_id: only.clone(),
+                        reason: format!("gone from Clerk, but the row cannot be deleted: {}", Error::from(error)),
+                        document: None,
+                    }),
+                    (Err(Failure::OneRow(_)), part) => {
+                        let (left, right) = part.split_at(part.len() / 2);
+                        parts.extend([right, left]);
+                    }
+                    (Err(Failure::Whole(error)), _) => return Err(error),
+                }
+            }
+            let gone: Vec<&String> = ids
+                .iter()
+                .filter(|id| !kept.iter().any(|kept| kept.user_id == **id))
+                .collect();
+            diesel::delete(rejected_users::table.filter(rejected_users::user_id.eq_any(gone)))
+                .execute(conn)
+                .await?;
+            apply::reject(conn, &kept).await?;
+            forget_missing(conn, ids).await?;
+            runs::count_deletions(conn, run, deleted, kept.len() as u64).await?;
+            Ok((deleted, kept))
+        })
+        .await
+    }
+}
+
+async fn remove(conn: &mut AsyncPgConnection, ids: &[String], mark: bool) -> QueryResult<u64> {
+    let rows = if mark {
+        diesel::update(users::table.filter(users::id.eq_any(ids).and(users::deleted_at.is_null())))
+            .set((
+                users::deleted_at.eq(diesel::dsl::now.into_sql::<Nullable<Timestamptz>>()),
+                users::changed_at.eq(diesel::dsl::now),
+            ))
+            .execute(conn)
+            .await?
+    } else {
+        diesel::delete(users::table.filter(users::id.eq_any(ids)))
+            .execute(conn)
+            .await?
+    };
+    Ok(rows as u64)
+}
+
+/// Reads the ids in chunks, so that a held deletion of everybody costs no memory.
+async fn checksum(conn: &mut AsyncPgConnection) -> QueryResult<Option<String>> {
+    #[derive(QueryableByName)]
+    struct Row {
+        #[diesel(sql_type = Text)]
+        user_id: String,
+    }
+    let mut checksum = Checksum::default();
+    let mut after = String::new();
+    loop {
+        let rows: Vec<Row> = sql_query(
+            "SELECT user_id FROM clerk.missing_users WHERE absent AND approved_at IS NULL AND user_id COLLATE \"C\" > $1
+             ORDER BY user_id COLLATE \"C\" LIMIT 10000",
+        )
+        .bind::<Text, _>(&after)
+        .load(conn)
+        .await?;
+        let Some(last) = rows.last() else {
+            return Ok(checksum.finish());
+        };
+        rows.iter().for_each(|row| checksum.add(&row.user_id));
+        after.clone_from(&last.user_id);
+    }
+}

@@ -1,0 +1,123 @@
+//! What can go wrong at Postgres, by what the caller does about it.
+
+use diesel::result::{DatabaseErrorKind, Error as Diesel};
+
+/// A failed use of the mirror.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// The server cannot be reached or has gone away: worth waiting for.
+    #[error("Postgres cannot be reached: {0}")]
+    Unavailable(String),
+    /// The server answers, but not to this role, password or database name.
+    #[error("Postgres does not let clerk2pg in: {0}")]
+    Refused(String),
+    /// The role may not do what is needed.
+    #[error("the database role may not do this: {0}")]
+    Denied(String),
+    /// The schema is somebody else's, or another version's.
+    #[error("{0}")]
+    Schema(#[from] SchemaError),
+    /// Another process holds the lease now; nothing of the batch was written.
+    #[error("another clerk2pg has taken over; this one stopped writing")]
+    LeaseLost,
+    /// Everything else that Postgres says.
+    #[error("Postgres: {0}")]
+    Database(String),
+}
+
+/// Why a schema `clerk` cannot be used.
+#[derive(Debug, thiserror::Error)]
+pub enum SchemaError {
+    /// There are tables in it, but not clerk2pg's.
+    #[error("the database has a schema \"clerk\" that is not clerk2pg's")]
+    Foreign,
+    /// Migrations were applied that this binary does not know.
+    #[error("the schema \"clerk\" is newer than this clerk2pg: it has the migration {0}")]
+    Newer(String),
+    /// Migrations are pending.
+    #[error("the schema \"clerk\" is {}", if *.missing { "not there" } else { "older than this clerk2pg" })]
+    Outdated {
+        /// There is nothing yet.
+        missing: bool,
+    },
+}
+
+impl Error {
+    /// What the user can do about it.
+    pub fn hint(&self) -> &'static str {
+        match self {
+            Error::Unavailable(_) => {
+                "is the server running, and are host and port in database.url (DATABASE_URL) right?"
+            }
+            Error::Refused(_) => "check user, password and database name in database.url (DATABASE_URL)",
+            Error::Denied(_) => {
+                "let the role own the schema: CREATE SCHEMA clerk AUTHORIZATION <role>, or ALTER SCHEMA clerk OWNER TO <role>"
+            }
+            Error::Schema(SchemaError::Foreign) => {
+                "use another database, or move that schema away; nothing was touched"
+            }
+            Error::Schema(SchemaError::Newer(_)) => "run the newer clerk2pg here, or none; nothing was touched",
+            Error::Schema(SchemaError::Outdated { .. }) => {
+                "run `clerk2pg migrate`, or set database.migrate = true to have it done at start"
+            }
+            Error::LeaseLost => "two are running for one database: keep one, or give this one a longer lease.ttl",
+            Error::Database(_) => "the server's own log may say more",
+        }
+    }
+
+    /// Whether one row of the batch may be to blame, so that the others deserve a try without it.
+    pub(super) fn may_be_one_rows(error: &Diesel) -> bool {
+        match error {
+            Diesel::DatabaseError(kind, info) => match kind {
+                DatabaseErrorKind::UnableToSendCommand
+                | DatabaseErrorKind::ClosedConnection
+                | DatabaseErrorKind::SerializationFailure
+                | DatabaseErrorKind::ReadOnlyTransaction => false,
+                DatabaseErrorKind::Unknown => !is_everyones(info.message()),
+                _ => true,
+            },
+            _ => false,
+        }
+    }
+}
+
+/// diesel passes no SQLSTATE on, so that these conditions are known by their text; in another language of the server they pass for a
+/// row's, and the rejection that is then written meets the same condition and fails the batch all the same.
+fn is_everyones(message: &str) -> bool {
+    [
+        "permission denied",
+        "canceling statement",
+        "deadlock detected",
+        "could not extend file",
+        "terminating connection",
+        "out of memory",
+        "current transaction is aborted",
+    ]
+    .iter()
+    .any(|text| message.contains(text))
+}
+
+impl From<Diesel> for Error {
+    fn from(error: Diesel) -> Self {
+        match &error {
+            Diesel::DatabaseError(kind, info) => {
+                let message = info.message();
+                let detail = info.details().map_or_else(String::new, |detail| format!(" ({detail})"));
+                match kind {
+                    DatabaseErrorKind::UnableToSendCommand | DatabaseErrorKind::ClosedConnection => {
+                        Error::Unavailable(message.to_owned())
+                    }
+                    _ if message.starts_with("permission denied") || message.starts_with("must be owner") => {
+                        Error::Denied(message.to_owned())
+                    }
+                    _ if message.contains("terminating connection") || message.contains("shutting down") => {
+                        Error::Unavailable(message.to_owned())
+                    }
+                    _ => Error::Database(format!("{message}{detail}")),
+                }
+            }
+            Diesel::BrokenTransactionManager => Error::Unavailable("the connection broke in a transaction".to_owned()),
+            _ => Error::Database(error.to_string()),
+        }
+    }
+}

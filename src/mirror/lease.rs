@@ -1,0 +1,114 @@
+//! The lease: who may write. Each takeover raises the epoch, and every writing transaction begins by checking its own, so that a holder
+//! that slept through its lease cannot write when it wakes.
+
+use std::time::Duration;
+
+use diesel::{
+    prelude::*,
+    sql_query,
+    sql_types::{BigInt, Double, Nullable, Text},
+};
+use diesel_async::{AsyncPgConnection, RunQueryDsl};
+
+use super::{Error, Mirror, schema::sync_state};
+
+/// The proof of being the one writer, asked for by everything that writes.
+#[derive(Debug, Clone)]
+pub struct Lease {
+    /// Who holds it, in words for `status` and messages.
+    pub holder: String,
+    epoch: i64,
+    ttl: Duration,
+}
+
+/// Who has the lease while we want it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Held {
+    /// The other's name.
+    pub holder: String,
+}
+
+impl Mirror {
+    /// Takes the lease if it is free or has run out, by the database's clock.
+    pub async fn acquire_lease(&self, holder: &str, ttl: Duration) -> Result<Result<Lease, Held>, Error> {
+        #[derive(QueryableByName)]
+        struct Epoch {
+            #[diesel(sql_type = BigInt)]
+            lease_epoch: i64,
+        }
+        let conn = &mut self.connection().await?;
+        let epoch: Option<Epoch> = sql_query(
+            "UPDATE clerk.sync_state
+             SET lease_holder = $1, lease_epoch = lease_epoch + 1,
+                 lease_expires_at = clock_timestamp() + $2 * interval '1 second'
+             WHERE lease_holder IS NULL OR lease_expires_at < clock_timestamp()
+             RETURNING lease_epoch",
+        )
+        .bind::<Text, _>(holder)
+        .bind::<Double, _>(ttl.as_secs_f64())
+        .get_result(conn)
+        .await
+        .optional()?;
+        if let Some(Epoch { lease_epoch: epoch }) = epoch {
+            return Ok(Ok(Lease {
+                holder: holder.to_owned(),
+                epoch,
+                ttl,
+            }));
+        }
+        Ok(Err(Held {
+            holder: self.lease_holder().await?.unwrap_or_default(),
+        }))
+    }
+
+    /// Keeps the lease while nothing is written for a while.
+    pub async fn renew_lease(&self, lease: &Lease) -> Result<(), Error> {
+        lease.fence(&mut *self.connection().await?).await
+    }
+
+    /// Lets others in. Without effect where they are in already.
+    pub async fn release_lease(&self, lease: &Lease) -> Result<(), Error> {
+        diesel::update(sync_state::table.filter(sync_state::lease_epoch.eq(lease.epoch)))
+            .set((
+                sync_state::lease_holder.eq(None::<String>),
+                sync_state::lease_expires_at.eq(None::<chrono::DateTime<chrono::Utc>>),
+            ))
+            .execute(&mut self.connection().await?)
+            .await?;
+        Ok(())
+    }
+
+    /// Who holds a lease that has not run out.
+    pub async fn lease_holder(&self) -> Result<Option<String>, Error> {
+        #[derive(QueryableByName)]
+        struct Holder {
+            #[diesel(sql_type = Nullable<Text>)]
+            lease_holder: Option<String>,
+        }
+        let holder: Option<Holder> =
+            sql_query("SELECT lease_holder FROM clerk.sync_state WHERE lease_expires_at >= clock_timestamp()")
+                .get_result(&mut self.connection().await?)
+                .await
+                .optional()?;
+        Ok(holder.and_then(|holder| holder.lease_holder))
+    }
+}
+
+impl Lease {
+    /// Checks the epoch and renews the lease. Within a transaction the row stays locked until its end, so that a takeover waits for it.
+    pub(super) async fn fence(&self, conn: &mut AsyncPgConnection) -> Result<(), Error> {
+        let rows = sql_query(
+            "UPDATE clerk.sync_state SET lease_expires_at = clock_timestamp() + $2 * interval '1 second' WHERE lease_epoch = $1",
+        )
+        .bind::<BigInt, _>(self.epoch)
+        .bind::<Double, _>(self.ttl.as_secs_f64())
+        .execute(conn)
+        .await?;
+        if rows == 1 { Ok(()) } else { Err(Error::LeaseLost) }
+    }
+
+    /// How often to renew: three tries before it runs out.
+    pub fn renewal(&self) -> Duration {
+        self.ttl / 3
+    }
+}

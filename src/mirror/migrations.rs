@@ -1,0 +1,116 @@
+//! The embedded migrations: which are applied, whether the schema is ours, and applying what is pending.
+
+use diesel::{
+    migration::{Migration, MigrationSource},
+    pg::Pg,
+    prelude::*,
+    sql_query,
+    sql_types::{Bool, Text},
+};
+use diesel_async::{
+    AnsiTransactionManager, AsyncMigrationHarness, RunQueryDsl, SimpleAsyncConnection, TransactionManager,
+};
+use diesel_migrations::{EmbeddedMigrations, MigrationHarness, embed_migrations};
+
+use super::{Error, connect::Connection, error::SchemaError};
+
+/// Everything under `migrations/`.
+pub const MIGRATIONS: EmbeddedMigrations = embed_migrations!();
+
+/// Two daemons may start at once, and migrations take no lock of their own. Any constant will do, as long as it is ours.
+const LOCK: i64 = 0x636c_6572_6b32_7067;
+
+/// What is in the database.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum State {
+    /// No schema `clerk`, or an empty one prepared for us.
+    Empty { schema_exists: bool },
+    /// Ours, with this many migrations to come.
+    Ours { pending: usize },
+}
+
+fn versions() -> Result<Vec<String>, Error> {
+    let migrations: Vec<Box<dyn Migration<Pg>>> = MIGRATIONS
+        .migrations()
+        .map_err(|error| Error::Database(error.to_string()))?;
+    Ok(migrations
+        .iter()
+        .map(|migration| migration.name().version().to_string())
+        .collect())
+}
+
+/// Looks without touching.
+pub(super) async fn state(conn: &mut Connection) -> Result<State, Error> {
+    #[derive(QueryableByName)]
+    struct Found {
+        #[diesel(sql_type = Bool)]
+        schema: bool,
+        #[diesel(sql_type = Bool)]
+        tables: bool,
+        #[diesel(sql_type = Bool)]
+        bookkeeping: bool,
+    }
+    let found: Found = sql_query(
+        "SELECT EXISTS (SELECT FROM pg_namespace WHERE nspname = 'clerk') AS schema,
+                EXISTS (SELECT FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace WHERE n.nspname = 'clerk') AS tables,
+                to_regclass('clerk.__diesel_schema_migrations') IS NOT NULL AS bookkeeping",
+    )
+    .get_result(conn)
+    .await?;
+    if !found.bookkeeping {
+        return if found.tables {
+            Err(SchemaError::Foreign.into())
+        } else {
+            Ok(State::Empty {
+                schema_exists: found.schema,
+            })
+        };
+    }
+
+    #[derive(QueryableByName)]
+    struct Applied {
+        #[diesel(sql_type = Text)]
+        version: String,
+    }
+    let applied: Vec<Applied> = sql_query("SELECT version FROM clerk.__diesel_schema_migrations ORDER BY version")
+        .load(conn)
+        .await?;
+    let known = versions()?;
+    if let Some(unknown) = applied.iter().find(|applied| !known.contains(&applied.version)) {
+        // An application that keeps its own tables in a schema "clerk" through diesel has versions that are all strange to us.
+        let ours = applied.iter().any(|applied| known.contains(&applied.version));
+        return Err(match ours {
+            true => SchemaError::Newer(unknown.version.clone()),
+            false => SchemaError::Foreign,
+        }
+        .into());
+    }
+    Ok(State::Ours {
+        pending: known.len() - applied.len(),
+    })
+}
+
+/// Applies what is pending, all of it or nothing, and returns the versions applied.
+pub(super) async fn apply(mut conn: Connection) -> Result<Vec<String>, Error> {
+    // One outer transaction holds the lock, which also works through a pooler that gives out transactions.
+    AnsiTransactionManager::begin_transaction(&mut *conn).await?;
+    sql_query(format!("SELECT pg_advisory_xact_lock({LOCK})"))
+        .execute(&mut conn)
+        .await?;
+    if state(&mut conn).await? == (State::Empty { schema_exists: false }) {
+        conn.batch_execute("CREATE SCHEMA clerk").await?;
+    }
+    // diesel's bookkeeping goes where the search path points: into our schema, not among the application's own migrations.
+    conn.batch_execute("SET LOCAL search_path = clerk, pg_catalog").await?;
+    let mut harness = AsyncMigrationHarness::new(conn);
+    let applied = harness
+        .run_pending_migrations(MIGRATIONS)
+        .map(|versions| versions.iter().map(ToString::to_string).collect())
+        .map_err(|error| match error.downcast::<diesel::result::Error>() {
+            Ok(error) => Error::from(*error),
+            Err(error) => Error::Database(format!("a migration failed: {error}")),
+        })?;
+    let mut conn = harness.into_inner();
+    AnsiTransactionManager::commit_transaction(&mut *conn).await?;
+    Ok(applied)
+}

@@ -1,0 +1,157 @@
+//! The Postgres side: reads the mirror for the comparison, and applies what the comparison found, a batch a transaction.
+
+mod apply;
+mod connect;
+mod deletions;
+mod error;
+mod lease;
+mod migrations;
+mod read;
+mod runs;
+mod schema;
+mod status;
+
+use std::time::{Duration, Instant};
+
+use backon::{ExponentialBuilder, Retryable};
+use diesel::prelude::*;
+use diesel_async::{AsyncPgConnection, RunQueryDsl, pooled_connection::deadpool::Pool};
+
+pub use apply::{Batch, Committed, Rejected, Write};
+pub use error::{Error, SchemaError};
+pub use lease::{Held, Lease};
+pub use migrations::MIGRATIONS;
+pub use runs::{Checkpoint, Finish, Run};
+pub use status::{LastRun, Status};
+
+use crate::secret::Secret;
+use connect::Connection;
+use schema::{rejected_users, sync_state, users};
+
+/// How to reach the database.
+#[derive(Debug, Clone)]
+pub struct Settings {
+    /// `postgres://…` or libpq's `key=value` form.
+    pub url: Secret,
+    /// Most connections at a time.
+    pub max_connections: usize,
+}
+
+/// The mirror of one Clerk instance in one database. Clones share the pool.
+#[derive(Clone)]
+pub struct Mirror {
+    pool: Pool<AsyncPgConnection>,
+}
+
+impl std::fmt::Debug for Mirror {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Mirror").finish_non_exhaustive()
+    }
+}
+
+impl Mirror {
+    /// A mirror; nothing is connected yet.
+    ///
+    /// # Errors
+    /// The address cannot be read.
+    pub fn new(settings: &Settings) -> Result<Self, Error> {
+        Ok(Self {
+            pool: connect::pool(&settings.url, settings.max_connections)?,
+        })
+    }
+
+    /// Waits for a server that is away, at most this long.
+    pub async fn wait(&self, patience: Duration) -> Result<(), Error> {
+        let started = Instant::now();
+        (|| self.connection())
+            .retry(
+                ExponentialBuilder::default()
+                    .with_min_delay(Duration::from_millis(200))
+                    .with_max_delay(Duration::from_secs(3))
+                    .without_max_times()
+                    .with_jitter(),
+            )
+            .when(|error| matches!(error, Error::Unavailable(_)) && started.elapsed() < patience)
+            .await
+            .map(drop)
+    }
+
+    async fn connection(&self) -> Result<Connection, Error> {
+        connect::get(&self.pool).await
+    }
+
+    /// Whether there is a schema to read. Touches nothing.
+    ///
+    /// # Errors
+    /// The schema is foreign or newer than this binary, or older and therefore not readable.
+    pub async fn exists(&self) -> Result<bool, Error> {
+        match migrations::state(&mut self.connection().await?).await? {
+            migrations::State::Empty { .. } => Ok(false),
+            migrations::State::Ours { pending: 0 } => Ok(true),
+            migrations::State::Ours { .. } => Err(SchemaError::Outdated { missing: false }.into()),
+        }
+    }
+
+    /// Makes sure that the schema is this binary's, applying migrations where `migrate` allows. Returns those applied.
+    pub async fn prepare(&self, migrate: bool) -> Result<Vec<String>, Error> {
+        let mut connection = self.connection().await?;
+        match migrations::state(&mut connection).await? {
+            migrations::State::Ours { pending: 0 } => Ok(Vec::new()),
+            _ if migrate => migrations::apply(connection).await,
+            migrations::State::Empty { .. } => Err(SchemaError::Outdated { missing: true }.into()),
+            migrations::State::Ours { .. } => Err(SchemaError::Outdated { missing: false }.into()),
+        }
+    }
+
+    /// The id of the Clerk instance that this database mirrors; none before the first sync.
+    pub async fn instance(&self) -> Result<Option<String>, Error> {
+        Ok(sync_state::table
+            .select(sync_state::instance_id)
+            .first(&mut self.connection().await?)
+            .await?)
+    }
+
+    /// Ties the database to a Clerk instance, for good.
+    pub async fn pin(&self, lease: &Lease, id: &str, environment: &str) -> Result<(), Error> {
+        let conn = &mut self.connection().await?;
+        lease.fence(conn).await?;
+        diesel::update(sync_state::table.filter(sync_state::instance_id.is_null()))
+            .set((
+                sync_state::instance_id.eq(id),
+                sync_state::environment_type.eq(environment),
+                sync_state::pinned_at.eq(diesel::dsl::now),
+            ))
+            .execute(conn)
+            .await?;
+        Ok(())
+    }
+
+    /// Users in the mirror, those marked as deleted aside.
+    pub async fn count(&self) -> Result<u64, Error> {
+        let count: i64 = users::table
+            .filter(users::deleted_at.is_null())
+            .count()
+            .get_result(&mut self.connection().await?)
+            .await?;
+        Ok(unsigned(count))
+    }
+
+    /// Whether anybody is listed as rejected.
+    pub async fn has_rejected(&self) -> Result<bool, Error> {
+        Ok(diesel::select(diesel::dsl::exists(
+            rejected_users::table.select(rejected_users::user_id),
+        ))
+        .get_result(&mut self.connection().await?)
+        .await?)
+    }
+}
+
+/// Postgres counts in `bigint`; a count is never negative.
+fn unsigned(count: i64) -> u64 {
+    u64::try_from(count).unwrap_or_default()
+}
+
+/// The other way round; nothing that is counted here comes near the limit.
+fn signed(count: u64) -> i64 {
+    i64::try_from(count).unwrap_or(i64::MAX)
+}

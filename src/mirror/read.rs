@@ -1,0 +1,94 @@
+//! Reads `clerk.users` for the comparison.
+
+use std::collections::HashMap;
+
+use chrono::{DateTime, Utc};
+use diesel::{
+    prelude::*,
+    sql_query,
+    sql_types::{Array, Text},
+};
+use diesel_async::RunQueryDsl;
+
+use super::{Error, Mirror, schema::users};
+use crate::{compare::Known, user::Digest, walk::Interval};
+
+type Row = (String, DateTime<Utc>, Vec<u8>, Option<DateTime<Utc>>);
+
+fn known((id, created_at, digest, deleted_at): Row) -> Known {
+    Known {
+        id,
+        created_at: created_at.timestamp_millis(),
+        // A digest of another length is none of ours, and equals nothing.
+        digest: Digest(digest.try_into().unwrap_or_default()),
+        deleted: deleted_at.is_some(),
+    }
+}
+
+/// Times are checked when they are decoded; what lies outside is the edge.
+pub(super) fn timestamp(milliseconds: i64) -> DateTime<Utc> {
+    DateTime::from_timestamp_millis(milliseconds).unwrap_or(DateTime::<Utc>::MAX_UTC)
+}
+
+impl Mirror {
+    /// Most rows of a stretch that are held at a time: a page's worth normally, more only where Clerk's list has a gap.
+    pub const STRETCH: i64 = 2_000;
+
+    /// The rows of a stretch of `created_at`, at most [`Self::STRETCH`], in order, behind `after`.
+    pub async fn stretch(&self, interval: Interval, after: Option<&Known>) -> Result<Vec<Known>, Error> {
+        let mut query = users::table
+            .select((users::id, users::created_at, users::digest, users::deleted_at))
+            .order((users::created_at, users::id))
+            .limit(Self::STRETCH)
+            .into_boxed();
+        if let Some(from) = interval.from {
+            query = query.filter(users::created_at.ge(timestamp(from)));
+        }
+        if let Some(before) = interval.before {
+            query = query.filter(users::created_at.lt(timestamp(before)));
+        }
+        if let Some(after) = after {
+            let at = timestamp(after.created_at);
+            query = query.filter(
+                users::created_at
+                    .gt(at)
+                    .or(users::created_at.eq(at).and(users::id.gt(after.id.clone()))),
+            );
+        }
+        let rows: Vec<Row> = query.load(&mut self.connection().await?).await?;
+        Ok(rows.into_iter().map(known).collect())
+    }
+
+    /// The rows of these ids, wherever their `created_at` lies.
+    pub async fn named(&self, ids: &[&str]) -> Result<Vec<Known>, Error> {
+        if ids.is_empty() {
+            return Ok(Vec::new());
+        }
+        let rows: Vec<Row> = users::table
+            .select((users::id, users::created_at, users::digest, users::deleted_at))
+            .filter(users::id.eq_any(ids))
+            .load(&mut self.connection().await?)
+            .await?;
+        Ok(rows.into_iter().map(known).collect())
+    }
+
+    /// The documents of these ids, put together again from their columns.
+    pub async fn documents(&self, ids: &[&str]) -> Result<HashMap<String, String>, Error> {
+        #[derive(QueryableByName)]
+        struct Row {
+            #[diesel(sql_type = Text)]
+            id: String,
+            #[diesel(sql_type = Text)]
+            document: String,
+        }
+        if ids.is_empty() {
+            return Ok(HashMap::new());
+        }
+        let rows: Vec<Row> =
+            sql_query("SELECT u.id, clerk.user_document(u)::text AS document FROM clerk.users u WHERE u.id = ANY($1)")
+                .bind::<Array<Text>, _>(ids)
+                .load(&mut self.connection().await?)
+                .await?;
+        Ok(rows.into_iter().map(|row| (row.id, row.document)).collect())
+    }
+}

@@ -1,0 +1,118 @@
+//! What `status` tells.
+
+use chrono::{DateTime, Utc};
+use diesel::{dsl::count_star, prelude::*, sql_types::Timestamptz};
+use diesel_async::RunQueryDsl;
+use serde::Serialize;
+
+use super::{
+    Error, Mirror,
+    schema::{missing_users, rejected_users, sync_runs, sync_state},
+    unsigned,
+};
+
+/// A row of `clerk.sync_runs`.
+#[derive(Debug, Clone, Serialize, Queryable, Selectable)]
+#[diesel(table_name = sync_runs)]
+#[allow(missing_docs, reason = "each is the column of the same name")]
+pub struct LastRun {
+    pub id: i64,
+    pub kind: String,
+    pub started_at: DateTime<Utc>,
+    pub ended_at: Option<DateTime<Utc>>,
+    pub outcome: String,
+    pub created: i64,
+    pub updated: i64,
+    pub deleted: i64,
+    pub unchanged: i64,
+    pub held: i64,
+    pub rejected: i64,
+    pub requests: i64,
+    pub plan: Option<String>,
+    pub error: Option<String>,
+}
+
+/// The state of the mirror.
+#[derive(Debug, Clone, Serialize)]
+pub struct Status {
+    /// The pinned Clerk instance.
+    pub instance_id: Option<String>,
+    /// Its kind.
+    pub environment_type: Option<String>,
+    /// The database's clock, that all ages are measured by.
+    pub now: DateTime<Utc>,
+    /// Users in the mirror.
+    pub users: u64,
+    /// Who syncs at this moment.
+    pub lease_holder: Option<String>,
+    /// When a pass last ended in step, or changed something and was whole.
+    pub last_success_at: Option<DateTime<Utc>>,
+    /// The last passes, newest first.
+    pub runs: Vec<LastRun>,
+    /// Deletions that wait for a person.
+    pub held: u64,
+    /// Their checksum.
+    pub plan: Option<String>,
+    /// Deletions that a person approved and the next pass carries out.
+    pub approved: u64,
+    /// How many users are rejected.
+    pub rejected: u64,
+    /// The first of them, with their reasons.
+    pub rejected_users: Vec<(String, String)>,
+}
+
+impl Mirror {
+    /// Collects the state; `runs` and `rejected` say how many of each are wanted.
+    pub async fn status(&self, runs: i64, rejected: i64) -> Result<Status, Error> {
+        let lease_holder = self.lease_holder().await?;
+        let users = self.count().await?;
+        let plan = self.held_checksum().await?;
+        let held = self.count_absent().await?;
+        let conn = &mut self.connection().await?;
+        let (instance_id, environment_type, now) = sync_state::table
+            .select((
+                sync_state::instance_id,
+                sync_state::environment_type,
+                diesel::dsl::now.into_sql::<Timestamptz>(),
+            ))
+            .first(conn)
+            .await?;
+        Ok(Status {
+            instance_id,
+            environment_type,
+            now,
+            users,
+            lease_holder,
+            last_success_at: sync_runs::table
+                .select(diesel::dsl::max(sync_runs::ended_at))
+                .filter(sync_runs::outcome.eq_any(["in_step", "changed", "held"]))
+                .first(conn)
+                .await?,
+            runs: sync_runs::table
+                .select(LastRun::as_select())
+                .order(sync_runs::id.desc())
+                .limit(runs)
+                .load(conn)
+                .await?,
+            held,
+            plan,
+            approved: missing_users::table
+                .filter(missing_users::approved_at.is_not_null())
+                .select(count_star())
+                .first(conn)
+                .await
+                .map(unsigned)?,
+            rejected: rejected_users::table
+                .select(count_star())
+                .first(conn)
+                .await
+                .map(unsigned)?,
+            rejected_users: rejected_users::table
+                .select((rejected_users::user_id, rejected_users::reason))
+                .order(rejected_users::user_id)
+                .limit(rejected)
+                .load(conn)
+                .await?,
+        })
+    }
+}

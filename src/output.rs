@@ -1,0 +1,293 @@
+//! What is printed on stdout: reports, plans and the status, for people and for programs.
+
+use std::io::{self, Write};
+
+use anstyle::{AnsiColor, Style};
+use chrono::{DateTime, TimeDelta, Utc};
+
+use crate::{
+    cli::Format,
+    failure::Failure,
+    mirror::{LastRun, Status},
+    pass::{Line, Outcome, Report},
+};
+
+const GREEN: Style = AnsiColor::Green.on_default();
+const YELLOW: Style = AnsiColor::Yellow.on_default();
+const RED: Style = AnsiColor::Red.on_default();
+const BOLD: Style = Style::new().bold();
+
+/// Prints the report of a pass, or of a dry run behind its lines.
+pub fn report(format: Format, report: &Report) -> io::Result<()> {
+    let mut out = anstream::stdout().lock();
+    match format {
+        Format::Json => writeln!(out, "{}", serde_json::to_string(report)?),
+        Format::Human if report.outcome == Outcome::Planned => plan_totals(&mut out, report),
+        Format::Human => pass_totals(&mut out, report),
+    }
+}
+
+/// Prints a failed pass for programs; people are told on stderr.
+pub fn failure(format: Format, failure: &Failure) -> io::Result<()> {
+    if format == Format::Human {
+        return Ok(());
+    }
+    let object = serde_json::json!({
+        "outcome": "failed", "created": 0, "updated": 0, "deleted": 0, "unchanged": 0, "held": 0, "rejected": 0,
+        "requests": 0, "duration_ms": 0, "plan": null, "error": failure.message, "hint": failure.hint,
+    });
+    writeln!(io::stdout(), "{object}")
+}
+
+/// Prints a line of a plan, as people know it from infrastructure tools.
+pub fn plan_line(line: Line<'_>) -> io::Result<()> {
+    let mut out = anstream::stdout().lock();
+    match line {
+        Line::Create(id) => writeln!(out, "{GREEN}+{GREEN:#} {id}"),
+        Line::Update(id, fields) => writeln!(out, "{YELLOW}~{YELLOW:#} {id} {}", fields.join(", ")),
+        Line::Delete(id) => writeln!(out, "{RED}-{RED:#} {id}"),
+        Line::Hold(id) => writeln!(out, "{RED}-{RED:#} {id} (held)"),
+        Line::Reject(id, reason) => writeln!(out, "{YELLOW}!{YELLOW:#} {id} {reason}"),
+    }
+}
+
+fn plan_totals(out: &mut impl Write, report: &Report) -> io::Result<()> {
+    if report.has_changes() {
+        writeln!(
+            out,
+            "\n{BOLD}Plan:{BOLD:#} {} to create, {} to update, {} to delete, {} unchanged.",
+            number(report.created),
+            number(report.updated),
+            number(report.deleted + report.held),
+            number(report.unchanged),
+        )?;
+    } else {
+        writeln!(
+            out,
+            "{BOLD}No changes.{BOLD:#} The mirror is in step with {} ({} users).",
+            report.instance,
+            number(report.unchanged)
+        )?;
+    }
+    if report.rejected > 0 {
+        writeln!(out, "{} cannot be stored.", users(report.rejected))?;
+    }
+    if let Some(plan) = &report.plan {
+        writeln!(out, "Checksum of the deletions: {plan}")?;
+    }
+    held(out, report)
+}
+
+fn pass_totals(out: &mut impl Write, report: &Report) -> io::Result<()> {
+    let headline = match report.outcome {
+        Outcome::InStep | Outcome::Changed | Outcome::Planned => {
+            format!("{GREEN}In step{GREEN:#} with {}", report.instance)
+        }
+        Outcome::Held => format!(
+            "{YELLOW}Deletions are held{YELLOW:#}, else in step with {}",
+            report.instance
+        ),
+        Outcome::Incomplete => format!("{RED}Incomplete{RED:#}: not in step with {}", report.instance),
+    };
+    writeln!(out, "{headline}")?;
+    writeln!(
+        out,
+        "  {} created, {} updated, {} deleted, {} unchanged",
+        number(report.created),
+        number(report.updated),
+        number(report.deleted),
+        number(report.unchanged),
+    )?;
+    if report.rejected > 0 {
+        writeln!(
+            out,
+            "  {} rejected: see `clerk2pg status` or the table clerk.rejected_users",
+            number(report.rejected)
+        )?;
+    }
+    for note in &report.notes {
+        writeln!(out, "  {note}")?;
+    }
+    writeln!(
+        out,
+        "  {} requests in {:.1} s",
+        number(report.requests),
+        report.duration_ms as f64 / 1000.0
+    )?;
+    held(out, report)
+}
+
+fn held(out: &mut impl Write, report: &Report) -> io::Result<()> {
+    let Some(plan) = report.plan.as_ref().filter(|_| report.held > 0) else {
+        return Ok(());
+    };
+    writeln!(
+        out,
+        "{YELLOW}{} deletions are held{YELLOW:#}, as there are more than [deletes] allows or Clerk shows nobody at all.\n\
+         If they are right: clerk2pg approve {plan}",
+        number(report.held)
+    )
+}
+
+/// Prints the status.
+pub fn status(format: Format, status: &Status) -> io::Result<()> {
+    let mut out = anstream::stdout().lock();
+    if format == Format::Json {
+        return writeln!(out, "{}", serde_json::to_string(status)?);
+    }
+    match &status.instance_id {
+        Some(id) => writeln!(
+            out,
+            "{BOLD}{}{BOLD:#} users of {id} ({})",
+            number(status.users),
+            status.environment_type.as_deref().unwrap_or("unknown")
+        )?,
+        None => writeln!(out, "No Clerk instance yet: the first sync is still to come.")?,
+    }
+    match status.last_success_at {
+        Some(at) => writeln!(
+            out,
+            "Last in step {} ago ({})",
+            age(status.now - at),
+            at.format("%F %T UTC")
+        )?,
+        None => writeln!(out, "Never in step so far")?,
+    }
+    if let Some(holder) = &status.lease_holder {
+        writeln!(out, "{holder} is syncing at this moment")?;
+    }
+    if let Some(plan) = &status.plan {
+        writeln!(
+            out,
+            "{YELLOW}{} deletions are held{YELLOW:#}; if they are right: clerk2pg approve {plan}",
+            number(status.held)
+        )?;
+    }
+    if status.approved > 0 {
+        writeln!(
+            out,
+            "{} deletions are approved and due with the next pass",
+            number(status.approved)
+        )?;
+    }
+    if status.rejected > 0 {
+        writeln!(out, "\n{YELLOW}{} rejected{YELLOW:#}", users(status.rejected))?;
+        for (id, reason) in &status.rejected_users {
+            writeln!(out, "  {id}  {reason}")?;
+        }
+        let more = status.rejected.saturating_sub(status.rejected_users.len() as u64);
+        if more > 0 {
+            writeln!(out, "  … and {} more in clerk.rejected_users", number(more))?;
+        }
+    }
+    if !status.runs.is_empty() {
+        writeln!(
+            out,
+            "\n{BOLD}{:<20} {:<11} {:<10} {:>9} {:>9} {:>9} {:>10} {:>9}{BOLD:#}",
+            "started (UTC)", "kind", "outcome", "created", "updated", "deleted", "unchanged", "took"
+        )?;
+        for run in &status.runs {
+            status_run(&mut out, run)?;
+        }
+    }
+    Ok(())
+}
+
+fn status_run(out: &mut impl Write, run: &LastRun) -> io::Result<()> {
+    let style = match run.outcome.as_str() {
+        "failed" | "incomplete" => RED,
+        "held" => YELLOW,
+        _ => Style::new(),
+    };
+    let took = run.ended_at.map_or_else(String::new, |at| age(at - run.started_at));
+    writeln!(
+        out,
+        "{:<20} {:<11} {style}{:<10}{style:#} {:>9} {:>9} {:>9} {:>10} {took:>9}",
+        run.started_at.format("%F %T"),
+        run.kind,
+        run.outcome,
+        run.created,
+        run.updated,
+        run.deleted,
+        run.unchanged,
+    )?;
+    if let Some(error) = &run.error {
+        writeln!(out, "  {style}{error}{style:#}")?;
+    }
+    Ok(())
+}
+
+fn users(count: u64) -> String {
+    match count {
+        1 => "1 user".to_owned(),
+        count => format!("{} users", number(count)),
+    }
+}
+
+/// With thousands set apart.
+fn number(n: u64) -> String {
+    let digits = n.to_string();
+    let mut text = String::new();
+    for (at, digit) in digits.chars().enumerate() {
+        if at > 0 && (digits.len() - at).is_multiple_of(3) {
+            text.push(',');
+        }
+        text.push(digit);
+    }
+    text
+}
+
+fn age(delta: TimeDelta) -> String {
+    let seconds = delta.num_milliseconds().max(0) as f64 / 1000.0;
+    match seconds {
+        s if s < 10.0 => format!("{s:.1} s"),
+        s if s < 120.0 => format!("{s:.0} s"),
+        s if s < 7200.0 => format!("{:.0} min", s / 60.0),
+        s if s < 172_800.0 => format!("{:.0} h", s / 3600.0),
+        s => format!("{:.0} days", s / 86_400.0),
+    }
+}
+
+/// Prints what `approve` did.
+pub fn approved(format: Format, count: u64, at: DateTime<Utc>) -> io::Result<()> {
+    let mut out = anstream::stdout().lock();
+    match format {
+        Format::Json => writeln!(out, "{}", serde_json::json!({"approved": count, "at": at})),
+        Format::Human => writeln!(
+            out,
+            "{} deletions are approved. The next full sync asks Clerk for each once more and carries them out.",
+            number(count)
+        ),
+    }
+}
+
+/// Prints what `migrate` did.
+pub fn migrated(format: Format, versions: &[String]) -> io::Result<()> {
+    let mut out = anstream::stdout().lock();
+    match (format, versions) {
+        (Format::Json, versions) => writeln!(out, "{}", serde_json::json!({"applied": versions})),
+        (Format::Human, []) => writeln!(out, "The schema \"clerk\" is up to date."),
+        (Format::Human, versions) => {
+            versions
+                .iter()
+                .try_for_each(|version| writeln!(out, "applied {version}"))?;
+            writeln!(out, "The schema \"clerk\" is up to date now.")
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn numbers_and_ages_are_for_people() {
+        assert_eq!(
+            [0, 999, 1000, 1_234_567].map(number),
+            ["0", "999", "1,000", "1,234,567"]
+        );
+        let ages = [0, 9_900, 61_000, 600_000, 86_400_000, 864_000_000];
+        let ages = ages.map(|ms| age(TimeDelta::milliseconds(ms)));
+        assert_eq!(ages, ["0.0 s", "9.9 s", "61 s", "10 min", "24 h", "10 days"]);
+    }
+}

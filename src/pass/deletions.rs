@@ -1,0 +1,253 @@
+//! The second part of a pass: whom the walk did not meet is asked for by name, in two ways, before anyone is deleted.
+
+use std::collections::HashSet;
+
+use tracing::{debug, info, warn};
+
+use super::{DeleteMode, Line, Running, Sink};
+use crate::{
+    clerk::{self, Lookup, NAMES, Page},
+    failure::{Cause, Failure},
+    guard::Checksum,
+    mirror::{Batch, Lease, Run},
+};
+
+/// A batch of names leaves room for the witness.
+const BATCH: usize = NAMES - 1;
+
+/// So many witnesses are tried before a batch is left undecided.
+const WITNESSES: usize = 3;
+
+/// What Clerk says to a list of names.
+enum ByName {
+    /// Those in the page exist; the others were left out.
+    Answered(Page),
+    /// The answer proves nothing.
+    Void(&'static str),
+}
+
+/// What Clerk says to one id.
+enum ById {
+    Gone,
+    Found(Page),
+    Unclear(clerk::Error),
+}
+
+impl Running<'_> {
+    /// Carries out or holds the deletions that the walk left as a question.
+    pub(super) async fn settle_deletions(&mut self, lease: &Lease, run: &Run) -> Result<(), Failure> {
+        let mirror = &self.pass.mirror;
+        let mut after = String::new();
+        loop {
+            let ids = mirror.missing(&after, BATCH).await?;
+            let Some(last) = ids.last() else { break };
+            after.clone_from(last);
+            let absent = self.ask_for(&ids).await?;
+            mirror.note_absent(lease, &absent).await?;
+        }
+
+        let absent = mirror.count_absent().await?;
+        let hold = absent > 0 && self.must_hold(absent, mirror.count().await?);
+        let mark = self.pass.options.delete_mode == DeleteMode::Mark;
+        let mut after = String::new();
+        loop {
+            let ids = mirror.absent(&after, NAMES, hold).await?;
+            let Some(last) = ids.last() else { break };
+            after.clone_from(last);
+            let confirmed = self.confirm(&ids).await?;
+            if !confirmed.is_empty() {
+                let (deleted, kept) = mirror.delete(lease, run, &confirmed, mark).await?;
+                self.report.deleted += deleted;
+                self.report.rejected += kept.len() as u64;
+                super::warn_of(&kept);
+            }
+        }
+        if hold {
+            self.report.held = absent;
+            self.report.plan = mirror.held_checksum().await?;
+            warn!(
+                held = absent,
+                plan = self.report.plan,
+                "deletions are held; see them with `clerk2pg --dry-run`, let them through with `clerk2pg approve`"
+            );
+        }
+        Ok(())
+    }
+
+    /// The same for a dry run, on what it kept in memory.
+    pub(super) async fn plan_deletions(&mut self) -> Result<(), Failure> {
+        let Sink::Paper { missing, .. } = &mut self.sink else {
+            return Ok(());
+        };
+        let missing = std::mem::take(missing);
+        let Some(mirror) = self.mirror else { return Ok(()) };
+        let approved: HashSet<String> = mirror.approved().await?.into_iter().collect();
+        let mut absent = Vec::new();
+        for ids in missing.chunks(BATCH) {
+            absent.append(&mut self.ask_for(ids).await?);
+        }
+        let (approved, unapproved): (Vec<String>, Vec<String>) =
+            absent.into_iter().partition(|id| approved.contains(id));
+        let count = unapproved.len() as u64;
+        let hold = count > 0 && self.must_hold(count, mirror.count().await?);
+        let mut candidates = approved;
+        if hold {
+            self.report.held = count;
+            self.report.plan = Checksum::of(&unapproved);
+        } else {
+            candidates.extend_from_slice(&unapproved);
+        }
+        let mut delete = Vec::new();
+        for ids in candidates.chunks(NAMES) {
+            delete.append(&mut self.confirm(ids).await?);
+        }
+        self.report.deleted = delete.len() as u64;
+        if !hold {
+            self.report.plan = Checksum::of(&delete);
+        }
+        if let Sink::Paper { print, .. } = &mut self.sink {
+            delete.iter().for_each(|id| print(Line::Delete(id)));
+            if hold {
+                unapproved.iter().for_each(|id| print(Line::Hold(id)));
+            }
+        }
+        Ok(())
+    }
+
+    fn must_hold(&self, absent: u64, users: u64) -> bool {
+        // A Clerk without a single user is more likely a wrong key or an outage than everybody's farewell, and offers no witness.
+        self.witnesses.is_empty() || self.pass.options.limits.hold(absent, users)
+    }
+
+    /// Asks for ids by name. Those found are brought in step; those left out are returned.
+    async fn ask_for(&mut self, ids: &[String]) -> Result<Vec<String>, Failure> {
+        if self.witnesses.is_empty() {
+            // Nobody is known to exist, so no answer can be trusted: everybody stays a question, and is held.
+            return Ok(ids.to_vec());
+        }
+        let page = match self.by_name(ids).await? {
+            ByName::Answered(page) => page,
+            ByName::Void(why) => {
+                self.note(format!(
+                    "{} missing users could not be asked for by name: {why}",
+                    ids.len()
+                ));
+                return Ok(Vec::new());
+            }
+        };
+        let asked: HashSet<&str> = ids.iter().map(String::as_str).collect();
+        let found: Vec<&clerk::Raw> = page
+            .users()
+            .iter()
+            .filter(|raw| raw.id.as_deref().is_some_and(|id| asked.contains(id)))
+            .collect();
+        let found_ids: HashSet<&str> = found.iter().filter_map(|raw| raw.id.as_deref()).collect();
+        let absent: Vec<String> = ids
+            .iter()
+            .filter(|id| !found_ids.contains(id.as_str()))
+            .cloned()
+            .collect();
+        if !found_ids.is_empty() {
+            info!(users = found_ids.len(), "the list had not shown some users that exist");
+            self.keep(&page, &found).await?;
+        }
+        Ok(absent)
+    }
+
+    /// Brings the mirror in step with users that turned out to exist.
+    async fn keep(&mut self, page: &Page, found: &[&clerk::Raw]) -> Result<(), Failure> {
+        let more = Batch {
+            found: found.iter().filter_map(|raw| raw.id.clone()).collect(),
+            ..Batch::default()
+        };
+        self.take(page, found.iter().copied(), None, HashSet::new(), more).await
+    }
+
+    /// Asks for names together with one that is known to exist. An answer without that one, or with strangers, is void.
+    async fn by_name(&self, ids: &[String]) -> Result<ByName, Failure> {
+        let mut why = "";
+        for witness in self.witnesses.iter().rev().take(WITNESSES) {
+            let mut names: Vec<&str> = ids.iter().map(String::as_str).collect();
+            names.push(witness);
+            let page = match self.pass.or_stop_raw(self.pass.clerk.named(&names)).await? {
+                Ok(page) => page,
+                Err(
+                    clerk::Error::NotFound(_)
+                    | clerk::Error::Refused(_)
+                    | clerk::Error::Garbage(_)
+                    | clerk::Error::TooLarge { .. },
+                ) => {
+                    return Ok(ByName::Void("the answer cannot be used"));
+                }
+                Err(error) => return Err(error.into()),
+            };
+            let names: HashSet<&str> = names.into_iter().collect();
+            let is_stranger = |raw: &clerk::Raw| raw.id.as_deref().is_none_or(|id| !names.contains(id));
+            if page.users().iter().any(is_stranger) {
+                return Ok(ByName::Void(
+                    "the answer holds users that were not asked for; this server ignores user_id",
+                ));
+            }
+            if page.users().iter().any(|raw| raw.id.as_ref() == Some(witness)) {
+                return Ok(ByName::Answered(page));
+            }
+            why = "the answer leaves out a user that is known to exist";
+            debug!(witness, "{why}");
+        }
+        Ok(ByName::Void(why))
+    }
+
+    /// Asks for each id alone: those that Clerk says are gone are returned, those found after all are brought in step.
+    async fn confirm(&mut self, ids: &[String]) -> Result<Vec<String>, Failure> {
+        // A server that knows nobody by id, not even one who exists, confirms nothing.
+        let witness = self.witnesses.back().cloned();
+        if let Some(witness) = witness
+            && !matches!(self.by_id(&witness).await?, ById::Found(_))
+        {
+            self.note(format!(
+                "{} deletions could not be confirmed: a user that is known to exist is not found by its id",
+                ids.len()
+            ));
+            return Ok(Vec::new());
+        }
+        let mut gone = Vec::new();
+        let mut unclear = 0;
+        for id in ids {
+            match self.by_id(id).await? {
+                ById::Gone => gone.push(id.clone()),
+                ById::Found(page) => {
+                    info!(user_id = id, "left out of the list, but there");
+                    let found: Vec<&clerk::Raw> = page.users().iter().collect();
+                    self.keep(&page, &found).await?;
+                }
+                ById::Unclear(error) => {
+                    warn!(user_id = id, %error, "a deletion could not be confirmed");
+                    unclear += 1;
+                }
+            }
+        }
+        if unclear > 0 {
+            self.note(format!("{unclear} deletions could not be confirmed"));
+        }
+        Ok(gone)
+    }
+
+    async fn by_id(&self, id: &str) -> Result<ById, Failure> {
+        match self.pass.or_stop_raw(self.pass.clerk.user(id)).await? {
+            Ok(Lookup::Gone) => Ok(ById::Gone),
+            Ok(Lookup::Found(page)) if page.users().iter().any(|raw| raw.id.as_deref() == Some(id)) => {
+                Ok(ById::Found(page))
+            }
+            Ok(Lookup::Found(_)) => Err(Failure::new(
+                Cause::Other,
+                "Clerk answered with another user than asked for",
+            )),
+            Err(
+                error @ (clerk::Error::KeyRefused(_)
+                | clerk::Error::Unavailable { .. }
+                | clerk::Error::RateLimited { .. }),
+            ) => Err(error.into()),
+            Err(error) => Ok(ById::Unclear(error)),
+        }
+    }
+}

@@ -1,0 +1,184 @@
+//! The first part of a pass: the walk over Clerk's list.
+
+use std::time::Instant;
+
+use chrono::Utc;
+use tracing::{debug, warn};
+
+use super::{Running, page};
+use crate::{
+    clerk::{self, PAGE, Page},
+    failure::Failure,
+    mirror::Batch,
+    walk::{Entry, Position, Step, Walk},
+};
+
+/// So many users in a row that cannot be read are a broken server, not broken users.
+const STEPS: u32 = 3;
+
+/// So many users met on the last pages are remembered as known to exist.
+const WITNESSES: usize = 5;
+
+/// How far Clerk's clock may be behind ours when it is asked who was created meanwhile.
+const CLOCK_SLACK_MS: i64 = 60_000;
+
+/// How the pages are asked for, narrower where one cannot be read.
+struct Reader {
+    limit: u32,
+    /// Pages read since the limit was last changed.
+    good: u32,
+    /// Users stepped over in a row, and in all.
+    stepped: u32,
+    left_out: u64,
+}
+
+impl Running<'_> {
+    /// Walks the list from `position`, or from its beginning, and brings the mirror in step with every page.
+    pub(super) async fn walk_list(&mut self, position: Option<Position>) -> Result<(), Failure> {
+        let clerk = &self.pass.clerk;
+        let started_ms = Utc::now().timestamp_millis();
+        let before = self.pass.or_stop(clerk.count()).await?;
+        self.pass.progress.start(before);
+        let mut walk = position.map_or_else(Walk::new, Walk::resume);
+        let mut reader = Reader {
+            limit: PAGE,
+            good: 0,
+            stepped: 0,
+            left_out: 0,
+        };
+        let mut created_meanwhile = 0;
+        loop {
+            let page = self.read(&mut walk, &mut reader).await?;
+            let names: Vec<String> = page.users().iter().map(page::name).collect();
+            let entries: Vec<Entry<'_>> = page
+                .users()
+                .iter()
+                .zip(&names)
+                .map(|(raw, id)| Entry {
+                    id,
+                    created_at: raw.created_at,
+                })
+                .collect();
+            let step = walk.receive(&entries);
+            let (accepted, is_end) = match step {
+                Step::Again => continue,
+                Step::Page(accepted) => (accepted, false),
+                Step::End(accepted) => (accepted, true),
+            };
+            let fresh: Vec<&clerk::Raw> = accepted.fresh.iter().map(|&at| &page.users()[at]).collect();
+            created_meanwhile += fresh
+                .iter()
+                .filter(|raw| raw.created_at.is_some_and(|at| at >= started_ms - CLOCK_SLACK_MS))
+                .count() as u64;
+            self.remember(&fresh);
+            let more = Batch {
+                checkpoint: self.checkpoint(walk.position()),
+                ..Batch::default()
+            };
+            self.take(&page, fresh, accepted.judged, accepted.carried, more).await?;
+            self.pass.progress.seen(walk.seen());
+            if is_end {
+                break;
+            }
+        }
+        self.flush().await?;
+        if walk.lost_cursor() {
+            warn!("this server does not page by cursor; the walk went by dates or offsets");
+        }
+        if !walk.is_ordered() {
+            self.note("the list is not in the order asked for, so that deletions were not looked for");
+        }
+        if reader.left_out > 0 {
+            self.note(format!("{} users could not be read", reader.left_out));
+        }
+        self.count_again(before, walk.seen(), created_meanwhile).await
+    }
+
+    pub(super) fn note(&mut self, note: impl Into<String>) {
+        self.report.notes.push(note.into());
+    }
+
+    /// The walk's total must lie between what Clerk counts before and after, given who was created meanwhile; whoever was deleted meanwhile
+    /// lies in that range too.
+    async fn count_again(&mut self, before: Option<u64>, seen: u64, created_meanwhile: u64) -> Result<(), Failure> {
+        let after = self.pass.or_stop(self.pass.clerk.count()).await?;
+        let (Some(before), Some(after)) = (before, after) else {
+            warn!("this server does not count users; whether the walk met all of them is not checked");
+            return Ok(());
+        };
+        debug!(before, after, seen, created_meanwhile, "counted");
+        let expected = before.min(after)..=before.max(after) + created_meanwhile;
+        if !expected.contains(&seen) {
+            self.note(format!("the walk met {seen} users, but Clerk counts {after}"));
+        }
+        Ok(())
+    }
+
+    fn remember(&mut self, fresh: &[&clerk::Raw]) {
+        let last = fresh.iter().rev().filter_map(|raw| raw.id.clone()).take(1);
+        let first = fresh.iter().filter_map(|raw| raw.id.clone()).take(1);
+        self.witnesses.extend(first.chain(last));
+        let surplus = self.witnesses.len().saturating_sub(WITNESSES);
+        self.witnesses.drain(..surplus);
+    }
+
+    /// The next page. One that cannot be read is asked for in smaller parts, down to the user to blame, who is stepped over.
+    async fn read(&mut self, walk: &mut Walk, reader: &mut Reader) -> Result<Page, Failure> {
+        loop {
+            let query = walk.query();
+            let asked = Instant::now();
+            let error = match self
+                .pass
+                .or_stop_raw(self.pass.clerk.list(&query, reader.limit))
+                .await?
+            {
+                Ok(page) => {
+                    let elapsed_ms = u64::try_from(asked.elapsed().as_millis()).unwrap_or(u64::MAX);
+                    debug!(users = page.users().len(), elapsed_ms, "page");
+                    reader.succeed();
+                    return Ok(page);
+                }
+                Err(error) => error,
+            };
+            let may_be_one_users = match &error {
+                clerk::Error::NotFound(_) | clerk::Error::Refused(_) => {
+                    if walk.refused() {
+                        continue;
+                    }
+                    false
+                }
+                clerk::Error::Garbage(_) | clerk::Error::TooLarge { .. } => true,
+                // A server that can still count has trouble with this page only.
+                clerk::Error::Unavailable { .. } => self.pass.or_stop_raw(self.pass.clerk.count()).await?.is_ok(),
+                clerk::Error::KeyRefused(_) | clerk::Error::RateLimited { .. } => false,
+            };
+            if !may_be_one_users || reader.stepped >= STEPS {
+                return Err(error.into());
+            }
+            if reader.limit > 1 {
+                reader.limit = (reader.limit / 10).max(1);
+                debug!(%error, limit = reader.limit, "a page cannot be read; asking for a smaller one");
+            } else {
+                warn!(%error, "a user cannot be read; going on behind it");
+                walk.step_over();
+                reader.stepped += 1;
+                reader.left_out += 1;
+                // Behind the user to blame, pages are whole again.
+                reader.limit = PAGE;
+            }
+            reader.good = 0;
+        }
+    }
+}
+
+impl Reader {
+    fn succeed(&mut self) {
+        self.good += 1;
+        if self.limit == PAGE {
+            self.stepped = 0;
+        } else if self.good > 10 {
+            self.limit = (self.limit * 10).min(PAGE);
+            self.good = 0;
+        }
+    }
+}

@@ -1,0 +1,518 @@
+//! A full sync from beginning to end: the one place that sees both Clerk and the mirror.
+//!
+//! `fetch (Clerk) → decode → compare (pure) → apply (Postgres, one transaction)`, a page at a time; then Clerk is asked by name for whom
+//! the walk did not meet, and the guard decides whether the confirmed deletions are carried out or held.
+
+mod deletions;
+mod list;
+mod page;
+mod report;
+
+use std::{
+    collections::{HashSet, VecDeque},
+    future::Future,
+    time::{Duration, Instant},
+};
+
+use chrono::{DateTime, TimeDelta, Utc};
+use tokio_util::sync::CancellationToken;
+use tracing::{info, warn};
+
+use crate::{
+    clerk,
+    failure::{Cause, Failure},
+    guard::Limits,
+    mirror::{Batch, Checkpoint, Finish, Lease, Mirror, Rejected, Run},
+    progress::Progress,
+    walk::{Interval, Position},
+};
+pub use report::{Outcome, Report};
+
+/// A walk that was cut off longer ago than this starts anew: what it met in its first part is too old to call the mirror in step.
+const CHECKPOINT_AGE: TimeDelta = TimeDelta::hours(1);
+
+/// Pages without a change write nothing, except that the checkpoint follows at least this often.
+const CHECKPOINT_EVERY: Duration = Duration::from_secs(5);
+
+/// How often a held lease is asked for again.
+const LEASE_POLL: Duration = Duration::from_millis(500);
+
+/// What becomes of the row of a user that is gone from Clerk.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum DeleteMode {
+    /// The row goes.
+    Delete,
+    /// `deleted_at` is set.
+    Mark,
+    /// Nothing.
+    Keep,
+}
+
+/// How passes behave.
+#[derive(Debug, Clone)]
+pub struct Options {
+    /// What becomes of deleted users.
+    pub delete_mode: DeleteMode,
+    /// When deletions are held.
+    pub limits: Limits,
+    /// Whether migrations are applied first.
+    pub migrate: bool,
+    /// This process, in the lease and in `clerk.sync_runs`.
+    pub holder: String,
+    /// How long a lease lasts without renewal.
+    pub lease_ttl: Duration,
+    /// How long to wait for another's lease; none waits for ever.
+    pub patience: Option<Duration>,
+}
+
+/// One line of a dry run.
+#[derive(Debug, Clone, Copy)]
+pub enum Line<'a> {
+    /// A user would be created.
+    Create(&'a str),
+    /// A user would be updated in these fields.
+    Update(&'a str, &'a [String]),
+    /// A user would be deleted.
+    Delete(&'a str),
+    /// A user would be deleted if a person approved.
+    Hold(&'a str),
+    /// A user cannot be stored, for this reason.
+    Reject(&'a str, &'a str),
+}
+
+/// Who is told the lines of a dry run.
+pub type Printer<'a> = &'a mut (dyn FnMut(Line<'_>) + Send);
+
+/// What a pass works with.
+#[derive(Debug, Clone)]
+pub struct Pass {
+    /// The Clerk side.
+    pub clerk: clerk::Client,
+    /// The Postgres side.
+    pub mirror: Mirror,
+    /// How to behave.
+    pub options: Options,
+    /// Cancelled when the pass shall stop; what is not committed by then is done by the next pass.
+    pub stop: CancellationToken,
+    /// Who is shown how far it has come.
+    pub progress: Progress,
+}
+
+/// Where the plan of a page goes: into the mirror, or onto paper.
+enum Sink<'a> {
+    Mirror {
+        lease: &'a Lease,
+        run: &'a Run,
+        /// When the walk began, by the database's clock.
+        walk_started_at: DateTime<Utc>,
+        /// When this run began, by the database's clock.
+        now: DateTime<Utc>,
+    },
+    Paper {
+        print: Printer<'a>,
+        /// Whom the walk did not meet.
+        missing: Vec<String>,
+    },
+}
+
+/// A pass under way.
+struct Running<'a> {
+    pass: &'a Pass,
+    sink: Sink<'a>,
+    /// The mirror to compare with; none in a dry run where there is no schema yet.
+    mirror: Option<&'a Mirror>,
+    report: Report,
+    started: Instant,
+    /// Somebody may be listed as rejected.
+    heal: bool,
+    /// Users met on the last pages: they are known to exist.
+    witnesses: VecDeque<String>,
+    unchanged_uncommitted: u64,
+    checkpointed: Instant,
+}
+
+impl Pass {
+    /// A full sync.
+    ///
+    /// # Errors
+    /// The pass could not be carried through; what it committed stays, and the next one goes on from there.
+    pub async fn full_sync(&self) -> Result<Report, Failure> {
+        let started = Instant::now();
+        let requests = self.clerk.requests();
+        let identified = self.identify().await;
+        let instance = match identified {
+            Ok(instance) => instance,
+            Err(failure) => {
+                self.record(&failure, requests).await;
+                return Err(failure);
+            }
+        };
+        let applied = self.mirror.prepare(self.options.migrate).await?;
+        if !applied.is_empty() {
+            info!(migrations = applied.len(), "the schema is up to date now");
+        }
+        let pinned = self.mirror.instance().await?;
+        if let Err(failure) = same_instance(pinned.as_deref(), &instance.id) {
+            self.record(&failure, requests).await;
+            return Err(failure);
+        }
+
+        let lease = self.acquire_lease().await?;
+        let result = self.with_lease(&lease, &instance, started, requests).await;
+        if let Err(error) = self.mirror.release_lease(&lease).await {
+            // It runs out by itself.
+            warn!(%error, "the lease could not be given back");
+        }
+        result
+    }
+
+    /// The plan of a full sync, told line by line. Writes nothing.
+    pub async fn plan(&self, print: Printer<'_>) -> Result<Report, Failure> {
+        let started = Instant::now();
+        let requests = self.clerk.requests();
+        let instance = self.identify().await?;
+        let exists = self.mirror.exists().await?;
+        if exists {
+            same_instance(self.mirror.instance().await?.as_deref(), &instance.id)?;
+        }
+        let mut running = Running {
+            pass: self,
+            sink: Sink::Paper {
+                print,
+                missing: Vec::new(),
+            },
+            mirror: exists.then_some(&self.mirror),
+            report: Report::new(&instance.id),
+            started,
+            heal: false,
+            witnesses: VecDeque::new(),
+            unchanged_uncommitted: 0,
+            checkpointed: started,
+        };
+        let result = running.walk_list(None).await;
+        self.progress.finish();
+        result?;
+        running.plan_deletions().await?;
+        let mut report = running.report;
+        if !report.notes.is_empty() {
+            report.outcome = Outcome::Incomplete;
+        } else {
+            report.outcome = Outcome::Planned;
+        }
+        self.close(&mut report, started, requests);
+        Ok(report)
+    }
+
+    fn close(&self, report: &mut Report, started: Instant, requests: u64) {
+        report.requests = self.clerk.requests() - requests;
+        report.duration_ms = u64::try_from(started.elapsed().as_millis()).unwrap_or(u64::MAX);
+    }
+
+    /// Which instance the key belongs to. Where the server has no such endpoint, its address stands for the identity.
+    async fn identify(&self) -> Result<clerk::Instance, Failure> {
+        let instance = self.or_stop(self.clerk.instance()).await?;
+        Ok(instance.unwrap_or_else(|| {
+            warn!("this server does not say which instance it is; its address is taken for it");
+            clerk::Instance {
+                id: format!("url:{}", self.clerk.api_url()),
+                environment_type: "emulator".to_owned(),
+            }
+        }))
+    }
+
+    /// Lists a pass that failed before it could begin, if there is a schema to list it in.
+    async fn record(&self, failure: &Failure, requests: u64) {
+        if failure.cause == Cause::Stopped || !matches!(self.mirror.exists().await, Ok(true)) {
+            return;
+        }
+        let requests = self.clerk.requests() - requests;
+        if let Err(error) = self
+            .mirror
+            .record_failure("full", &self.options.holder, requests, &failure.message)
+            .await
+        {
+            warn!(%error, "the failed pass could not be recorded");
+        }
+    }
+
+    async fn acquire_lease(&self) -> Result<Lease, Failure> {
+        let started = Instant::now();
+        let mut told = false;
+        loop {
+            let held = match self
+                .mirror
+                .acquire_lease(&self.options.holder, self.options.lease_ttl)
+                .await?
+            {
+                Ok(lease) => return Ok(lease),
+                Err(held) => held,
+            };
+            if self
+                .options
+                .patience
+                .is_some_and(|patience| started.elapsed() >= patience)
+            {
+                let message = format!("{} is syncing this database at this moment", held.holder);
+                return Err(Failure::new(Cause::Busy, message).hint(format!(
+                    "waited {} s for it; try again later, or stop the other one",
+                    started.elapsed().as_secs()
+                )));
+            }
+            if !told {
+                info!(holder = held.holder, "waiting for another clerk2pg to finish");
+                told = true;
+            }
+            tokio::select! {
+                () = self.stop.cancelled() => return Err(stopped()),
+                () = tokio::time::sleep(LEASE_POLL) => {}
+            }
+        }
+    }
+
+    /// Runs the pass while the lease is kept alive beside it.
+    async fn with_lease(
+        &self,
+        lease: &Lease,
+        instance: &clerk::Instance,
+        started: Instant,
+        requests: u64,
+    ) -> Result<Report, Failure> {
+        let pass = self.run(lease, instance, started, requests);
+        let keep = async {
+            loop {
+                tokio::time::sleep(lease.renewal()).await;
+                match self.mirror.renew_lease(lease).await {
+                    Err(error @ crate::mirror::Error::LeaseLost) => return Failure::from(error),
+                    // Postgres being away for a moment costs nothing yet; the pass's own statements will say.
+                    Ok(()) | Err(_) => {}
+                }
+            }
+        };
+        tokio::select! {
+            biased;
+            result = pass => result,
+            lost = keep => Err(lost),
+        }
+    }
+
+    async fn run(
+        &self,
+        lease: &Lease,
+        instance: &clerk::Instance,
+        started: Instant,
+        requests: u64,
+    ) -> Result<Report, Failure> {
+        let mirror = &self.mirror;
+        // Again, now that nobody else can pin: two with different keys may have started at once.
+        mirror.pin(lease, &instance.id, &instance.environment_type).await?;
+        same_instance(mirror.instance().await?.as_deref(), &instance.id)?;
+        let (run, now, checkpoint) = mirror.begin_run(lease, "full", CHECKPOINT_AGE).await?;
+        if let Some(checkpoint) = &checkpoint {
+            info!(
+                run = checkpoint.walk,
+                users = checkpoint.position.seen,
+                "going on with the walk that was cut off"
+            );
+        }
+        let mut running = Running {
+            pass: self,
+            sink: Sink::Mirror {
+                lease,
+                run: &run,
+                walk_started_at: checkpoint.as_ref().map_or(now, |checkpoint| checkpoint.started_at),
+                now,
+            },
+            mirror: Some(mirror),
+            report: Report::new(&instance.id),
+            started,
+            heal: mirror.has_rejected().await?,
+            witnesses: VecDeque::new(),
+            unchanged_uncommitted: 0,
+            checkpointed: started,
+        };
+        let result = running
+            .whole(lease, &run, checkpoint.map(|checkpoint| checkpoint.position))
+            .await;
+        self.progress.finish();
+        let mut report = running.report;
+        self.close(&mut report, started, requests);
+        let error = match &result {
+            Ok(()) => (!report.notes.is_empty()).then(|| report.notes.join("; ")),
+            Err(failure) => Some(failure.message.clone()),
+        };
+        if result.is_ok() {
+            report.outcome = if error.is_some() {
+                Outcome::Incomplete
+            } else if report.held > 0 {
+                Outcome::Held
+            } else if report.has_changes() {
+                Outcome::Changed
+            } else {
+                Outcome::InStep
+            };
+        }
+        let finish = Finish {
+            outcome: if result.is_ok() {
+                report.outcome.name()
+            } else {
+                "failed"
+            },
+            held: report.held,
+            requests: report.requests,
+            plan: report.plan.clone(),
+            error,
+            is_walked: result.is_ok(),
+            is_whole: result.is_ok() && report.outcome != Outcome::Incomplete,
+        };
+        let recorded = mirror.finish_run(lease, &run, &finish).await;
+        result?;
+        recorded?;
+        Ok(report)
+    }
+
+    /// Waits for Clerk, but not when the pass shall stop.
+    async fn or_stop<T>(&self, answer: impl Future<Output = Result<T, clerk::Error>>) -> Result<T, Failure> {
+        self.or_stop_raw(answer).await?.map_err(Failure::from)
+    }
+
+    /// The same for those who want to look at Clerk's error.
+    async fn or_stop_raw<T>(&self, answer: impl Future<Output = T>) -> Result<T, Failure> {
+        tokio::select! {
+            biased;
+            () = self.stop.cancelled() => Err(stopped()),
+            answer = answer => Ok(answer),
+        }
+    }
+}
+
+impl Running<'_> {
+    async fn whole(&mut self, lease: &Lease, run: &Run, position: Option<Position>) -> Result<(), Failure> {
+        self.walk_list(position).await?;
+        self.pass.mirror.close_walk(lease, run).await?;
+        self.settle_deletions(lease, run).await
+    }
+
+    /// Brings the mirror in step with some users of a page, and notes who is missing in the stretch that the page lets judge.
+    async fn take<'p>(
+        &mut self,
+        page: &'p clerk::Page,
+        users: impl IntoIterator<Item = &'p clerk::Raw>,
+        judged: Option<Interval>,
+        carried: HashSet<String>,
+        mut more: Batch<'_>,
+    ) -> Result<(), Failure> {
+        let judged = judged.filter(|_| self.pass.options.delete_mode != DeleteMode::Keep);
+        let chosen = page::Chosen::new(page, users);
+        let mut loaded = page::Loaded::new(self.mirror, &chosen, judged, carried).await?;
+        let decoded = page::Decoded::new(&chosen, &loaded);
+        let mut batch = page::batch(&chosen, &loaded, &decoded, self.heal);
+        batch.found.append(&mut more.found);
+        batch.checkpoint = more.checkpoint;
+        if let Some(mirror) = self.mirror {
+            while let Some(missing) = loaded.rest(mirror).await? {
+                self.apply(Batch {
+                    missing,
+                    ..Batch::default()
+                })
+                .await?;
+            }
+        }
+        self.apply(batch).await
+    }
+
+    async fn apply(&mut self, mut batch: Batch<'_>) -> Result<(), Failure> {
+        self.report.unchanged += batch.unchanged + batch.refresh.len() as u64;
+        match &mut self.sink {
+            Sink::Mirror { lease, run, .. } => {
+                let is_due = self.checkpointed.elapsed() >= CHECKPOINT_EVERY;
+                if batch.is_empty() && !is_due {
+                    self.unchanged_uncommitted += batch.unchanged;
+                    return Ok(());
+                }
+                batch.unchanged += std::mem::take(&mut self.unchanged_uncommitted);
+                let done = self.pass.mirror.commit(lease, run, &batch).await?;
+                self.checkpointed = Instant::now();
+                self.report.created += done.created;
+                self.report.updated += done.updated;
+                self.report.rejected += done.rejected.len() as u64;
+                self.heal |= !done.rejected.is_empty();
+                warn_of(&done.rejected);
+            }
+            Sink::Paper { print, missing } => {
+                self.report.created += batch.create.len() as u64;
+                self.report.updated += batch.update.len() as u64;
+                self.report.rejected += batch.reject.len() as u64;
+                batch
+                    .create
+                    .iter()
+                    .for_each(|write| print(Line::Create(&write.user.id)));
+                batch
+                    .update
+                    .iter()
+                    .for_each(|write| print(Line::Update(&write.user.id, &write.changed)));
+                batch
+                    .reject
+                    .iter()
+                    .for_each(|user| print(Line::Reject(&user.user_id, &user.reason)));
+                missing.append(&mut batch.missing);
+            }
+        }
+        Ok(())
+    }
+
+    /// Writes what quiet pages left unwritten.
+    async fn flush(&mut self) -> Result<(), Failure> {
+        if let Sink::Mirror { lease, run, .. } = &self.sink
+            && self.unchanged_uncommitted > 0
+        {
+            let batch = Batch {
+                unchanged: std::mem::take(&mut self.unchanged_uncommitted),
+                ..Batch::default()
+            };
+            self.pass.mirror.commit(lease, run, &batch).await?;
+        }
+        Ok(())
+    }
+
+    fn checkpoint(&self, position: Option<&Position>) -> Option<Checkpoint> {
+        let Sink::Mirror {
+            run,
+            walk_started_at,
+            now,
+            ..
+        } = &self.sink
+        else {
+            return None;
+        };
+        Some(Checkpoint {
+            walk: run.walk,
+            started_at: *walk_started_at,
+            written_at: *now + self.started.elapsed(),
+            position: position?.clone(),
+        })
+    }
+}
+
+fn warn_of(rejected: &[Rejected]) {
+    for user in rejected {
+        warn!(user_id = user.user_id, reason = user.reason, "left out");
+    }
+}
+
+fn stopped() -> Failure {
+    Failure::new(
+        Cause::Stopped,
+        "stopped before the pass was done; the next one goes on from here",
+    )
+}
+
+fn same_instance(pinned: Option<&str>, instance: &str) -> Result<(), Failure> {
+    match pinned {
+        Some(pinned) if pinned != instance => Err(Failure::new(
+            Cause::NeedsPerson,
+            format!("this database mirrors the Clerk instance {pinned}, but the key is of {instance}"),
+        )
+        .hint("use that instance's key, or another database for this one; nothing was read or written")),
+        _ => Ok(()),
+    }
+}

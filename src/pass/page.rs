@@ -1,0 +1,233 @@
+//! Turns the users of a page into the batch that brings the mirror in step with them.
+
+use std::collections::{HashMap, HashSet};
+
+use crate::{
+    clerk,
+    compare::{Comparison, Fetched, Known, compare},
+    failure::Failure,
+    mirror::{Batch, Mirror, Rejected, Write},
+    user::{Change, Rejection, User, decode},
+    walk::Interval,
+};
+
+/// Some users of a page, to be held against the mirror.
+pub(super) struct Chosen<'p> {
+    page: &'p clerk::Page,
+    /// Users with an id and a time, whose documents can be looked at.
+    readable: Vec<&'p clerk::Raw>,
+    /// The others.
+    rejected: Vec<Rejected>,
+}
+
+/// The name of a user in walks and rejections; of one without an id, what stands for it.
+pub(super) fn name(raw: &clerk::Raw) -> String {
+    raw.id.clone().unwrap_or_else(|| {
+        let digest: String = raw.digest.0[..6].iter().map(|byte| format!("{byte:02x}")).collect();
+        format!("(no id, digest {digest})")
+    })
+}
+
+impl<'p> Chosen<'p> {
+    pub(super) fn new(page: &'p clerk::Page, users: impl IntoIterator<Item = &'p clerk::Raw>) -> Self {
+        let mut chosen = Self {
+            page,
+            readable: Vec::new(),
+            rejected: Vec::new(),
+        };
+        for raw in users {
+            if raw.id.is_some() && raw.created_at.is_some() && !raw.is_mangled {
+                chosen.readable.push(raw);
+                continue;
+            }
+            let document = page.document(raw);
+            let rejection = match decode(document) {
+                _ if raw.is_mangled => Rejection::new("the document is not valid UTF-8"),
+                Err(rejection) => rejection,
+                Ok(_) => Rejection::new("the document names a field twice"),
+            };
+            chosen.rejected.push(rejected(name(raw), rejection, document));
+        }
+        chosen
+    }
+
+    fn fetched(&self) -> Vec<Fetched<'p>> {
+        let fetched = |raw: &&'p clerk::Raw| {
+            Some(Fetched {
+                id: raw.id.as_deref()?,
+                digest: raw.digest,
+            })
+        };
+        self.readable.iter().filter_map(fetched).collect()
+    }
+}
+
+fn rejected(user_id: String, Rejection { reason }: Rejection, document: &str) -> Rejected {
+    Rejected {
+        user_id,
+        reason,
+        document: Some(document.to_owned()),
+    }
+}
+
+/// What the comparison needs from the mirror, loaded before it runs.
+pub(super) struct Loaded {
+    known: Vec<Known>,
+    comparison: Comparison,
+    /// Documents of the users that differ, by id.
+    stored: HashMap<String, String>,
+    /// Users marked as deleted that are there again.
+    returned: HashSet<String>,
+    judged: Option<Interval>,
+    carried: HashSet<String>,
+}
+
+impl Loaded {
+    /// Loads the mirror's side and compares.
+    pub(super) async fn new(
+        mirror: Option<&Mirror>,
+        chosen: &Chosen<'_>,
+        judged: Option<Interval>,
+        mut carried: HashSet<String>,
+    ) -> Result<Self, Failure> {
+        let fetched = chosen.fetched();
+        carried.extend(chosen.rejected.iter().map(|user| user.user_id.clone()));
+        let Some(mirror) = mirror else {
+            return Ok(Self {
+                comparison: compare(&fetched, &[], None, &carried),
+                known: Vec::new(),
+                stored: HashMap::new(),
+                returned: HashSet::new(),
+                judged: None,
+                carried,
+            });
+        };
+        let mut known = match judged {
+            Some(judged) => mirror.stretch(judged, None).await?,
+            None => Vec::new(),
+        };
+        let in_stretch: HashSet<&str> = known.iter().map(|row| row.id.as_str()).collect();
+        let elsewhere: Vec<&str> = fetched
+            .iter()
+            .map(|user| user.id)
+            .filter(|id| !in_stretch.contains(id))
+            .collect();
+        let elsewhere = mirror.named(&elsewhere).await?;
+        let stretch = known.len();
+        known.extend(elsewhere);
+        let comparison = compare(&fetched, &known, judged, &carried);
+        let differ: Vec<&str> = comparison.differ.iter().map(|&at| fetched[at].id).collect();
+        let stored = mirror.documents(&differ).await?;
+        let returned = known
+            .iter()
+            .filter(|row| row.deleted)
+            .map(|row| row.id.clone())
+            .collect();
+        known.truncate(stretch);
+        carried.extend(fetched.iter().map(|user| user.id.to_owned()));
+        Ok(Self {
+            known,
+            comparison,
+            stored,
+            returned,
+            judged,
+            carried,
+        })
+    }
+
+    /// Where the stretch holds more rows than are loaded at a time, the missing among the next ones. A stretch is larger than a page only
+    /// where Clerk's list has a gap, so nearly always there are none.
+    pub(super) async fn rest(&mut self, mirror: &Mirror) -> Result<Option<Vec<String>>, Failure> {
+        let Some((judged, last)) = self.judged.zip(self.known.last()) else {
+            return Ok(None);
+        };
+        if (self.known.len() as i64) < Mirror::STRETCH {
+            return Ok(None);
+        }
+        self.known = mirror.stretch(judged, Some(last)).await?;
+        let comparison = compare(&[], &self.known, Some(judged), &self.carried);
+        Ok((!self.known.is_empty()).then_some(comparison.missing))
+    }
+}
+
+/// The users to be written, decoded: the batch borrows from them.
+pub(super) struct Decoded<'p> {
+    create: Vec<Result<User<'p>, Rejected>>,
+    differ: Vec<Result<User<'p>, Rejected>>,
+}
+
+impl<'p> Decoded<'p> {
+    pub(super) fn new(chosen: &Chosen<'p>, loaded: &Loaded) -> Self {
+        let all = |positions: &[usize]| {
+            positions
+                .iter()
+                .map(|&at| {
+                    let raw = chosen.readable[at];
+                    let document = chosen.page.document(raw);
+                    decode(document).map_err(|rejection| rejected(name(raw), rejection, document))
+                })
+                .collect()
+        };
+        Self {
+            create: all(&loaded.comparison.create),
+            differ: all(&loaded.comparison.differ),
+        }
+    }
+}
+
+/// The batch that brings the mirror in step with the chosen users. `heal`: users may be listed as rejected.
+pub(super) fn batch<'d>(chosen: &'d Chosen<'_>, loaded: &Loaded, decoded: &'d Decoded<'_>, heal: bool) -> Batch<'d> {
+    let mut batch = Batch {
+        unchanged: loaded.comparison.unchanged,
+        reject: chosen.rejected.clone(),
+        missing: loaded.comparison.missing.clone(),
+        ..Batch::default()
+    };
+    if heal {
+        batch.heal = chosen.readable.iter().filter_map(|raw| raw.id.clone()).collect();
+    }
+    let write = |at: usize, user: &'d User<'d>, changed| Write {
+        user,
+        changed,
+        digest: chosen.readable[at].digest,
+        document: chosen.page.document(chosen.readable[at]),
+    };
+    for (&at, user) in loaded.comparison.create.iter().zip(&decoded.create) {
+        match user {
+            Ok(user) => batch.create.push(write(at, user, Vec::new())),
+            Err(rejected) => batch.reject.push(rejected.clone()),
+        }
+    }
+    for (&at, user) in loaded.comparison.differ.iter().zip(&decoded.differ) {
+        let user = match user {
+            Ok(user) => user,
+            Err(rejected) => {
+                batch.reject.push(rejected.clone());
+                continue;
+            }
+        };
+        match change(loaded, user) {
+            Change::Same => batch.unchanged += 1,
+            Change::Refresh => batch.refresh.push(write(at, user, Vec::new())),
+            Change::Update(changed) => batch.update.push(write(at, user, changed)),
+        }
+    }
+    batch
+}
+
+fn change(loaded: &Loaded, new: &User<'_>) -> Change {
+    let was_deleted = loaded.returned.contains(new.id.as_ref());
+    match loaded.stored.get(new.id.as_ref()).map(|document| decode(document)) {
+        Some(Ok(old)) => match old.change(new) {
+            // Marked as deleted, and there again: a change, whatever else is the same.
+            Change::Update(mut changed) if was_deleted => {
+                changed.push("deleted_at".to_owned());
+                Change::Update(changed)
+            }
+            _ if was_deleted => Change::Update(vec!["deleted_at".to_owned()]),
+            change => change,
+        },
+        // A row that somebody made unreadable, or that went a moment ago: writing it whole mends it.
+        Some(Err(_)) | None => Change::Update(vec!["id".to_owned()]),
+    }
+}

@@ -1,0 +1,92 @@
+//! What a pass did.
+
+use serde::{Serialize, Serializer};
+
+/// How a pass ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Outcome {
+    /// Nothing had to change.
+    InStep,
+    /// Something changed, and now it is in step.
+    Changed,
+    /// Done, but deletions wait for a person.
+    Held,
+    /// Part of Clerk's users could not be seen or judged.
+    Incomplete,
+    /// A dry run: what a pass would do.
+    Planned,
+}
+
+impl Outcome {
+    /// As in the report and in `clerk.sync_runs`.
+    pub fn name(self) -> &'static str {
+        match self {
+            Outcome::InStep => "in_step",
+            Outcome::Changed => "changed",
+            Outcome::Held => "held",
+            Outcome::Incomplete => "incomplete",
+            Outcome::Planned => "planned",
+        }
+    }
+}
+
+impl Serialize for Outcome {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.serialize_str(self.name())
+    }
+}
+
+/// What a pass did, or with [`Outcome::Planned`] would do. Its JSON is part of the command line's contract.
+#[derive(Debug, Clone, Serialize)]
+pub struct Report {
+    /// How it ended.
+    pub outcome: Outcome,
+    /// Users new to the mirror.
+    pub created: u64,
+    /// Users that changed.
+    pub updated: u64,
+    /// Users deleted, or marked so.
+    pub deleted: u64,
+    /// Users in step.
+    pub unchanged: u64,
+    /// Deletions that wait for a person.
+    pub held: u64,
+    /// Users that could not be stored, and rows that could not be deleted.
+    pub rejected: u64,
+    /// Requests sent to Clerk.
+    pub requests: u64,
+    /// From start to end.
+    pub duration_ms: u64,
+    /// The checksum of the deletions that are held, or in a dry run that would be made or held.
+    pub plan: Option<String>,
+    /// The Clerk instance.
+    #[serde(skip)]
+    pub instance: String,
+    /// Why the pass is incomplete, and what it had to do without.
+    #[serde(skip)]
+    pub notes: Vec<String>,
+}
+
+impl Report {
+    pub(super) fn new(instance: &str) -> Self {
+        Self {
+            outcome: Outcome::InStep,
+            created: 0,
+            updated: 0,
+            deleted: 0,
+            unchanged: 0,
+            held: 0,
+            rejected: 0,
+            requests: 0,
+            duration_ms: 0,
+            plan: None,
+            instance: instance.to_owned(),
+            notes: Vec::new(),
+        }
+    }
+
+    /// Whether anything changes.
+    pub fn has_changes(&self) -> bool {
+        self.created + self.updated + self.deleted + self.held > 0
+    }
+}

@@ -1,0 +1,426 @@
+//! The walk over all users by ascending `created_at`: which page to ask for next, and what a page proves. Pure: it sees
+//! neither HTTP nor SQL, so that every way in which a list can mislead is a table test.
+//!
+//! Clerk documents a cursor (`starting_after`) for this order. What happens when the cursor's user is deleted meanwhile is not
+//! documented, emulators ignore cursors and filters, and offsets drift when users are deleted. So each page is held against
+//! what the walk knows (nothing may lie before its bound), and where a way of asking misleads, the next one is taken:
+//! the cursor, the cursor before it, a `created_at` bound, overlapping offsets.
+
+use std::collections::HashSet;
+
+use serde::{Deserialize, Serialize};
+
+/// By how many users offset pages overlap, so that as many may be deleted between two requests without one being skipped.
+const OVERLAP: u64 = 10;
+
+/// After this many pages in a row that the cursor could not give, it is not tried again in this walk.
+const CURSOR_TRIES: u32 = 2;
+
+/// A request for a page, in ascending order of `created_at`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Query {
+    /// `starting_after`: the page begins behind this user.
+    pub after: Option<String>,
+    /// `created_at_after`, exclusive, in Unix milliseconds.
+    pub created_after: Option<i64>,
+    /// `offset`; zero where `after` is given.
+    pub offset: u64,
+}
+
+/// What the walk needs to know of a user on a page.
+#[derive(Debug, Clone, Copy)]
+pub struct Entry<'a> {
+    /// Clerk's id.
+    pub id: &'a str,
+    /// Unix milliseconds; none where the document has no readable one.
+    pub created_at: Option<i64>,
+}
+
+/// A half-open stretch of `created_at`, in Unix milliseconds; an open end is unbounded.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Interval {
+    /// First millisecond in it.
+    pub from: Option<i64>,
+    /// First millisecond behind it.
+    pub before: Option<i64>,
+}
+
+impl Interval {
+    /// Whether a moment lies in it.
+    pub fn contains(&self, at: i64) -> bool {
+        self.from.is_none_or(|from| at >= from) && self.before.is_none_or(|before| at < before)
+    }
+}
+
+/// What a page means for the walk.
+#[derive(Debug, PartialEq, Eq)]
+pub enum Step {
+    /// The page continues the walk.
+    Page(Page),
+    /// The page proves nothing; ask again: the next query differs.
+    Again,
+    /// Nobody is left. Judge the rest of the mirror against `carried`.
+    End(Page),
+}
+
+/// The part of a page that continues the walk.
+#[derive(Debug, PartialEq, Eq, Default)]
+pub struct Page {
+    /// Which entries are met for the first time, in their order.
+    pub fresh: Vec<usize>,
+    /// The stretch of the mirror that can now be judged: whoever is in it there, but neither fresh nor carried, is missing.
+    /// `None` where the page allows no such judgement.
+    pub judged: Option<Interval>,
+    /// Ids accepted before, that lie in the stretch too.
+    pub carried: HashSet<String>,
+}
+
+/// Where a walk can be taken up again.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Position {
+    /// Id of the last user before the bound.
+    pub after: String,
+    /// That user's `created_at`, in Unix milliseconds.
+    pub after_created_at: i64,
+    /// Everyone in the mirror before this moment, in Unix milliseconds, has been judged.
+    pub judged_to: i64,
+    /// Users met up to there.
+    pub seen: u64,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Way {
+    Cursor,
+    CursorBefore,
+    /// By `created_at_after`, with an offset among the users that share the bound.
+    Date {
+        offset: u64,
+    },
+    /// By offset from the top. `met`: a page overlapped with what is known, so that the next one continues it.
+    Offset {
+        offset: u64,
+        met: bool,
+    },
+    /// By offset through a list that is not in the order asked for: users can be read, but nobody judged.
+    Unordered {
+        offset: u64,
+    },
+}
+
+/// The state of a walk. It holds the ids that share the last `created_at`, and nothing that grows with the number of users.
+#[derive(Debug)]
+pub struct Walk {
+    way: Way,
+    /// `created_at` of the last accepted user.
+    bound: Option<i64>,
+    /// Accepted users at the bound.
+    tied: HashSet<String>,
+    last: Option<String>,
+    before_last: Option<String>,
+    judged_to: Option<i64>,
+    position: Option<Position>,
+    seen: u64,
+    cursor_failures: u32,
+    /// First id of the last page by offset that held nobody fresh.
+    stale_page: Option<String>,
+}
+
+impl Default for Walk {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl Walk {
+    /// A walk from the first user on.
+    pub fn new() -> Self {
+        Self {
+            way: Way::Cursor,
+            bound: None,
+            tied: HashSet::new(),
+            last: None,
+            before_last: None,
+            judged_to: None,
+            position: None,
+            seen: 0,
+            cursor_failures: 0,
+            stale_page: None,
+        }
+    }
+
+    /// A walk that goes on where an earlier one was cut off.
+    pub fn resume(position: Position) -> Self {
+        Self {
+            bound: Some(position.after_created_at),
+            tied: HashSet::from([position.after.clone()]),
+            last: Some(position.after.clone()),
+            judged_to: Some(position.judged_to),
+            seen: position.seen,
+            position: Some(position),
+            ..Self::new()
+        }
+    }
+
+    /// The page to ask for.
+    pub fn query(&self) -> Query {
+        let mut query = Query {
+            after: None,
+            created_after: None,
+            offset: 0,
+        };
+        match self.way {
+            Way::Cursor => query.after = self.last.clone(),
+            Way::CursorBefore => query.after = self.before_last.clone(),
+            Way::Date { offset } => {
+                query.created_after = self.bound.map(|bound| bound - 1);
+                query.offset = offset;
+            }
+            Way::Offset { offset, .. } | Way::Unordered { offset } => query.offset = offset,
+        }
+        query
+    }
+
+    /// Users met so far.
+    pub fn seen(&self) -> u64 {
+        self.seen
+    }
+
+    /// Where to go on after a kill; none before the first bound was passed.
+    pub fn position(&self) -> Option<&Position> {
+        self.position.as_ref()
+    }
+
+    /// Whether the list has kept the order asked for, so that absence from it can be noticed.
+    pub fn is_ordered(&self) -> bool {
+        !matches!(self.way, Way::Unordered { .. })
+    }
+
+    /// Whether the cursor was given up on, so that the walk goes by dates or offsets.
+    pub fn lost_cursor(&self) -> bool {
+        self.cursor_failures >= CURSOR_TRIES
+    }
+
+    /// The server refused the query itself (404 or 422). False where there is no other way left to ask.
+    pub fn refused(&mut self) -> bool {
+        if self.way == Way::Cursor && self.last.is_none() {
+            return false;
+        }
+        self.another_way()
+    }
+
+    /// Steps over the next user, whose page cannot be read even when it is asked for alone. Nobody is thereby judged gone: whoever
+    /// is missing is asked for by name.
+    pub fn step_over(&mut self) {
+        self.way = match self.way {
+            Way::Cursor | Way::CursorBefore => Way::Date {
+                offset: self.tied.len() as u64 + 1,
+            },
+            Way::Date { offset } => Way::Date {
+                offset: offset.max(self.tied.len() as u64) + 1,
+            },
+            Way::Offset { offset, met } => Way::Offset {
+                offset: offset + 1,
+                met,
+            },
+            Way::Unordered { offset } => Way::Unordered { offset: offset + 1 },
+        };
+    }
+
+    /// Takes the answer to [`Self::query`].
+    pub fn receive(&mut self, entries: &[Entry<'_>]) -> Step {
+        let dates = || entries.iter().filter_map(|entry| entry.created_at);
+        if self.is_ordered() && !dates().is_sorted() {
+            self.way = Way::Unordered { offset: 0 };
+            self.seen = 0;
+            return Step::Again;
+        }
+        let backward = self.bound.is_some_and(|bound| dates().any(|at| at < bound));
+        let fresh = self.fresh(entries);
+        match self.way {
+            Way::Cursor if self.last.is_none() && entries.is_empty() => self.end(),
+            Way::Cursor | Way::CursorBefore if !backward && !fresh.is_empty() => self.accept(entries, fresh),
+            // The cursor before was obeyed: it leads to the last user alone, so behind that one there is nobody.
+            Way::CursorBefore if self.is_last_alone(entries) => self.end(),
+            Way::Cursor | Way::CursorBefore => {
+                self.another_way();
+                Step::Again
+            }
+            Way::Date { .. } if backward => {
+                self.another_way();
+                Step::Again
+            }
+            Way::Date { .. } if entries.is_empty() => self.end(),
+            Way::Date { offset } if fresh.is_empty() => {
+                self.way = Way::Date {
+                    offset: offset + advance(entries),
+                };
+                Step::Again
+            }
+            Way::Date { .. } => self.accept(entries, fresh),
+            Way::Offset { offset, met } => self.receive_by_offset(entries, fresh, offset, met),
+            Way::Unordered { offset } => {
+                let first = entries.first().map(|entry| entry.id.to_owned());
+                if first.is_none() || first == self.stale_page {
+                    return self.end();
+                }
+                self.stale_page = first;
+                self.way = Way::Unordered {
+                    offset: offset + entries.len() as u64,
+                };
+                self.seen += entries.len() as u64;
+                Step::Page(Page {
+                    fresh: (0..entries.len()).collect(),
+                    ..Page::default()
+                })
+            }
+        }
+    }
+
+    fn receive_by_offset(&mut self, entries: &[Entry<'_>], fresh: Vec<usize>, offset: u64, met: bool) -> Step {
+        let meets = offset == 0 || fresh.len() < entries.len();
+        if !meets && !met {
+            // Users were deleted, and everything moved up by more than the overlap: go back until known ones are met.
+            self.way = Way::Offset {
+                offset: offset.saturating_sub(entries.len().max(100) as u64),
+                met,
+            };
+            return Step::Again;
+        }
+        if fresh.is_empty() {
+            let first = entries.first().map(|entry| entry.id.to_owned());
+            if first.is_none() || first == self.stale_page {
+                return self.end();
+            }
+            self.stale_page = first;
+        }
+        let step = if fresh.is_empty() {
+            Step::Again
+        } else {
+            self.stale_page = None;
+            self.accept(entries, fresh)
+        };
+        // The next page must meet this one again, unless this one was too short to overlap with.
+        self.way = Way::Offset {
+            offset: offset + advance(entries),
+            met: entries.len() as u64 <= OVERLAP,
+        };
+        step
+    }
+
+    /// Entries that the walk has not accepted before. Before the bound everybody has been met, or is someone whose
+    /// `created_at` was set to the past meanwhile; the latter is asked for by name, or found by the next walk.
+    fn fresh(&self, entries: &[Entry<'_>]) -> Vec<usize> {
+        let mut met = HashSet::new();
+        (0..entries.len())
+            .filter(|&at| {
+                let entry = entries[at];
+                let behind = match (entry.created_at, self.bound) {
+                    (Some(at), Some(bound)) => at >= bound,
+                    _ => true,
+                };
+                behind && !self.tied.contains(entry.id) && met.insert(entry.id)
+            })
+            .collect()
+    }
+
+    fn is_last_alone(&self, entries: &[Entry<'_>]) -> bool {
+        matches!(entries, [only] if self.last.as_deref() == Some(only.id))
+    }
+
+    fn accept(&mut self, entries: &[Entry<'_>], fresh: Vec<usize>) -> Step {
+        let bound = fresh
+            .iter()
+            .rev()
+            .find_map(|&at| entries[at].created_at)
+            .max(self.bound);
+        let carried = self.tied.clone();
+        let judged = Interval {
+            from: self.judged_to,
+            before: bound,
+        };
+
+        let moved = bound > self.bound;
+        if moved {
+            self.tied.clear();
+            if let Some(before) = fresh
+                .iter()
+                .rev()
+                .map(|&at| entries[at])
+                .find(|e| e.created_at.is_some() && e.created_at < bound)
+                && let (Some(after_created_at), Some(judged_to)) = (before.created_at, bound)
+            {
+                let tied = fresh.iter().filter(|&&at| entries[at].created_at == bound).count();
+                self.position = Some(Position {
+                    after: before.id.to_owned(),
+                    after_created_at,
+                    judged_to,
+                    seen: self.seen + (fresh.len() - tied) as u64,
+                });
+            }
+        }
+        for &at in &fresh {
+            let entry = entries[at];
+            if entry.created_at.is_none() || entry.created_at == bound {
+                self.tied.insert(entry.id.to_owned());
+            }
+            self.before_last = self.last.replace(entry.id.to_owned());
+        }
+        self.bound = bound;
+        self.judged_to = bound;
+        self.seen += fresh.len() as u64;
+
+        match self.way {
+            Way::Cursor => self.cursor_failures = 0,
+            Way::CursorBefore => self.way = Way::Cursor,
+            Way::Date { .. } if !self.lost_cursor() => self.way = Way::Cursor,
+            Way::Date { .. } if moved => self.way = Way::Date { offset: 0 },
+            Way::Date { offset } => {
+                self.way = Way::Date {
+                    offset: offset + advance(entries),
+                }
+            }
+            Way::Offset { .. } | Way::Unordered { .. } => {}
+        }
+        Step::Page(Page {
+            fresh,
+            judged: Some(judged),
+            carried,
+        })
+    }
+
+    fn end(&mut self) -> Step {
+        Step::End(Page {
+            fresh: Vec::new(),
+            judged: self.is_ordered().then_some(Interval {
+                from: self.judged_to,
+                before: None,
+            }),
+            carried: self.tied.clone(),
+        })
+    }
+
+    fn another_way(&mut self) -> bool {
+        self.way = match self.way {
+            Way::Cursor if self.before_last.is_some() => Way::CursorBefore,
+            Way::Cursor | Way::CursorBefore => {
+                self.cursor_failures += 1;
+                Way::Date { offset: 0 }
+            }
+            Way::Date { .. } => Way::Offset {
+                offset: self.seen.saturating_sub(OVERLAP),
+                met: false,
+            },
+            Way::Offset { .. } | Way::Unordered { .. } => return false,
+        };
+        true
+    }
+}
+
+/// How far the next offset lies behind this page's: all of it less the overlap.
+fn advance(entries: &[Entry<'_>]) -> u64 {
+    let length = entries.len() as u64;
+    if length > OVERLAP { length - OVERLAP } else { length }
+}
+
+#[cfg(test)]
+mod tests;
