@@ -1,0 +1,37 @@
+//! A full sync brings the mirror in step, and does nothing where it is.
+
+use crate::harness::World;
+
+#[tokio::test(flavor = "multi_thread")]
+async fn ten_thousand_users_then_nothing_then_a_hundred_changes() {
+    let world = World::new(10_000).await;
+    world
+        .once()
+        .await
+        .assert(0, "changed +10000 ~0 -0 =0 held 0 rejected 0");
+    world.assert_in_step().await;
+
+    let versions = world.db.versions().await;
+    world
+        .once()
+        .await
+        .assert(0, "in_step +0 ~0 -0 =10000 held 0 rejected 0");
+    assert_eq!(world.db.versions().await, versions, "a quiet pass wrote rows");
+
+    for n in 0..100 {
+        match n % 4 {
+            0 => drop(world.sim.create_random()),
+            1 => drop(world.sim.delete_random()),
+            _ => drop(world.sim.update_random()),
+        }
+    }
+    let ran = world.once().await;
+    assert_eq!(ran.code, Some(0), "{ran:#?}");
+    assert_eq!(
+        (ran.json()["created"].clone(), ran.json()["deleted"].clone()),
+        (25.into(), 25.into())
+    );
+    world.assert_in_step().await;
+    let count = world.db.number("SELECT count(*) FROM clerk.users").await;
+    assert_eq!(count as usize, world.sim.count());
+}

@@ -1,0 +1,8 @@
+//! The whole program against a real PostgreSQL, Clerk's simulator over real HTTP, and the real binary.
+//!
+//! `make test` provides the server in `DATABASE_URL`; every test makes a database of its own there.
+
+#[allow(dead_code, reason = "each test uses its part")]
+mod harness;
+
+mod full_sync;
