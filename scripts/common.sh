@@ -1,0 +1,196 @@
+# shellcheck shell=bash
+# Sourced by the scripts here: messages, ending what was started, and a PostgreSQL server of one's own.
+set -euo pipefail
+
+# At a terminal, take it from make: Ctrl-C then reaches this script alone, which decides what ends in which order and with which status;
+# make itself would call it an interrupt. bash does that where it is started with -m, and gives the terminal back at the end.
+read -r _ _ _ _ group _ _ foreground _ </proc/$$/stat
+if [[ $group == "$foreground" && $- != *m* ]]; then
+    exec bash -m "$0" "$@"
+fi
+# Elsewhere too, what is started in the background gets a process group, and can be ended with its children.
+set -m
+# Nobody could resume it: the shell waits for make, which is not stopped.
+trap '' TSTP
+
+cd "$(dirname "${BASH_SOURCE[0]}")/.."
+clusters=$PWD/target/postgres
+started=()
+server_pid=
+throwaway=
+
+say() { printf '%s\n' "$*"; }
+
+# die MESSAGE [HINT]
+die() {
+    printf 'error: %s\n' "$1" >&2
+    [[ $# == 1 ]] || printf 'hint: %s\n' "$2" >&2
+    exit 1
+}
+
+# Runs a program in the background; $! is its id. It ends when this script does, even when that is killed outright.
+spawn() {
+    setpriv --pdeathsig TERM -- "$@" </dev/null &
+    started+=($!)
+}
+
+# Waits for a process to end, for SECONDS at most.
+gone() {
+    local pid=$1 tenths=$(($2 * 10))
+    while kill -0 "$pid" 2>/dev/null; do
+        ((tenths-- > 0)) || return 1
+        sleep 0.1
+    done
+}
+
+# Ends what was started, the last first and PostgreSQL at the very end.
+finish() {
+    trap '' INT TERM HUP PIPE
+    # bash would name every job that it sees ended by a signal.
+    exec 2>/dev/null
+    local i pid
+    for ((i = ${#started[@]} - 1; i >= 0; i--)); do
+        pid=${started[i]}
+        # Cargo's compilers and tests are in its group.
+        kill -TERM -- "-$pid" 2>/dev/null || continue
+        gone "$pid" 10 || kill -KILL -- "-$pid" 2>/dev/null || true
+    done
+    if [[ -n $server_pid ]] && kill -INT "$server_pid" 2>/dev/null; then
+        gone "$server_pid" 20 || kill -QUIT "$server_pid" 2>/dev/null || true
+    fi
+    [[ -z $throwaway ]] || rm -rf "$throwaway"
+}
+trap finish EXIT
+trap 'exit 130' INT
+trap 'exit 143' TERM HUP PIPE
+
+# Sets pg_bin to the folder of the server programs.
+find_postgres() {
+    local candidates
+    mapfile -t candidates < <(
+        printf '%s\n' "${CLERK2PG_PG_BIN:-}"
+        dirname "$(command -v postgres || echo /none/postgres)"
+        printf '%s\n' /usr/lib/postgresql/*/bin | sort --reverse --version-sort
+    )
+    for pg_bin in "${candidates[@]}"; do
+        if [[ -x $pg_bin/postgres && -x $pg_bin/initdb && -x $pg_bin/psql ]]; then
+            return
+        fi
+    done
+    pg_bin=
+    return 1
+}
+
+install_postgres() {
+    local missing="no PostgreSQL server programs (postgres, initdb) found" as_root=() log
+    local hint="as root: apt-get install postgresql; or set DATABASE_URL to a server that runs already"
+    command -v apt-get >/dev/null || die "$missing" "install PostgreSQL's server, or set DATABASE_URL to one that runs already"
+    if [[ $(id -u) != 0 ]]; then
+        command -v sudo >/dev/null || die "$missing" "$hint"
+        as_root=(sudo)
+        # Without a terminal there is nobody to type a password.
+        [[ -t 0 ]] || as_root=(sudo -n)
+    fi
+    say "No PostgreSQL server programs found: installing the package postgresql${as_root[0]:+ with sudo}. It gets no cluster of its own."
+    log=$(mktemp)
+    # The package would create and start a cluster on port 5432, which nobody asked for. The setting goes again, as later installations
+    # are the machine's own business.
+    # shellcheck disable=SC2016 # the shell that it is for expands it
+    if ! "${as_root[@]}" sh -e -c '
+        setting=/etc/postgresql-common/createcluster.d/clerk2pg.conf
+        trap "rm -f $setting" EXIT
+        export DEBIAN_FRONTEND=noninteractive
+        apt-get update
+        apt-get install -y --no-install-recommends -o DPkg::Lock::Timeout=300 postgresql-common
+        mkdir -p "${setting%/*}"
+        echo "create_main_cluster = false" >$setting
+        apt-get install -y --no-install-recommends -o DPkg::Lock::Timeout=300 postgresql
+    ' >"$log" 2>&1 </dev/null; then
+        tail -n 20 "$log" >&2
+        rm -f "$log"
+        die "PostgreSQL could not be installed" "$hint"
+    fi
+    rm -f "$log"
+    find_postgres || die "$missing, although the package postgresql is installed" "$hint"
+}
+
+# Sets owner to what runs a command as the cluster's owner, who must be able to reach the folder of clusters.
+own_clusters() {
+    [[ -d $clusters ]] || rm -f "$clusters"
+    mkdir -p "$clusters"
+    owner=()
+    owner_id=$(id -u)
+    [[ $owner_id == 0 ]] || return 0
+    # PostgreSQL refuses to run as root.
+    local user=nobody
+    ! id postgres >/dev/null 2>&1 || user=postgres
+    owner_id=$(id -u "$user")
+    owner=(--reuid="$owner_id" --regid="$(id -g "$user")" --init-groups --)
+    if ! setpriv "${owner[@]}" test -x "$clusters"; then
+        # A checkout under /root, for one.
+        rm -rf "$clusters"
+        ln -s "$(mktemp -d /var/tmp/clerk2pg-XXXXXX)" "$clusters"
+        chmod 711 "$clusters/"
+    fi
+}
+
+# create_cluster NAME
+create_cluster() {
+    local dir
+    dir=$(readlink -f "$clusters")/$1
+    rm -rf "$dir"
+    mkdir -m 700 "$dir"
+    (umask 077 && od -An -N12 -tx1 /dev/urandom | tr -d ' \n' >"$dir/password")
+    chown -R "$owner_id" "$dir"
+    (cd "$dir" && setpriv "${owner[@]}" "$pg_bin/initdb" --pgdata="$dir/data" --username=postgres --pwfile="$dir/password" \
+        --auth=scram-sha-256 --encoding=UTF8 --no-locale --no-sync) >"$dir/log" 2>&1 || {
+        cat "$dir/log" >&2
+        die "initdb failed"
+    }
+}
+
+# start_cluster NAME [-c SETTING=VALUE]…: sets server to the address without a database's name.
+start_cluster() {
+    local dir port
+    dir=$(readlink -f "$clusters")/$1
+    shift
+    # The port is taken rather than looked for: two at once cannot choose the same. Below the range that the system gives to clients.
+    for _ in {1..20}; do
+        port=$((20000 + RANDOM % 12000))
+        # No socket: its path is limited to 107 bytes, and a checkout's may be longer.
+        (cd "$dir" && exec setpriv --pdeathsig INT "${owner[@]}" "$pg_bin/postgres" -D "$dir/data" -p "$port" \
+            -c listen_addresses=127.0.0.1 -c unix_socket_directories= "$@") >"$dir/log" 2>&1 </dev/null &
+        server_pid=$!
+        while ! gone "$server_pid" 0; do
+            if [[ $(sed -n '1p;8p' "$dir/data/postmaster.pid" 2>/dev/null | tr -d ' \n') == "${server_pid}ready" ]]; then
+                # shellcheck disable=SC2034 # for those who source this
+                server=postgres://postgres:$(<"$dir/password")@127.0.0.1:$port
+                return
+            fi
+            sleep 0.1
+        done
+        server_pid=
+        grep -q 'Address already in use' "$dir/log" || break
+    done
+    cat "$dir/log" >&2
+    die "PostgreSQL does not start"
+}
+
+# Clusters of scripts that were killed.
+remove_leftovers() {
+    local dir
+    for dir in "$clusters"/*-[0-9]*; do
+        if [[ -d $dir && ! -d /proc/${dir##*-} ]]; then rm -rf "$dir"; fi
+    done
+}
+
+# private_cluster NAME [-c SETTING=VALUE]…: a new cluster that runs until this script ends.
+private_cluster() {
+    # Settings for other servers must not reach this one's clients.
+    unset "${!PG@}"
+    find_postgres || install_postgres
+    own_clusters
+    remove_leftovers
+    create_cluster "$1"
+    start_cluster "$@"
+}
