@@ -27,7 +27,7 @@ struct Lockout {
 
 impl Entry {
     /// Bytes served exactly as they are.
-    pub(crate) fn verbatim(id: &str, created_at: i64, updated_at: i64, bytes: Vec<u8>) -> Self {
+    pub(crate) fn verbatim(id: &str, created_at: i64, updated_at: i64, bytes: impl Into<Box<[u8]>>) -> Self {
         Self {
             id: id.into(),
             created_at,

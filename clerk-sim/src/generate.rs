@@ -8,6 +8,7 @@ use rand::{Rng, RngExt, SeedableRng};
 
 use crate::accounts::{self, Person};
 use crate::document::Entry;
+use crate::facts::{Facts, Kind};
 use crate::ids::id;
 use crate::metadata;
 use crate::model::{Scim, User};
@@ -58,8 +59,10 @@ pub(crate) fn store(seed: u64, users: usize, now: i64) -> Store {
                 let hasher = hasher.clone();
                 scope.spawn(move || {
                     let mut part = Prepared::new(hasher);
+                    let mut buffer = Vec::new();
                     for n in start..users.min(start + share) {
-                        part.push(user(seed, n as u64, Birth::Seeded { now }));
+                        let (entry, identifiers) = generate(seed, n as u64, Birth::Seeded { now }, &mut buffer);
+                        part.push(entry, &identifiers);
                     }
                     part
                 })
@@ -75,6 +78,11 @@ pub(crate) fn store(seed: u64, users: usize, now: i64) -> Store {
 
 /// The n-th user of a seed.
 pub(crate) fn user(seed: u64, n: u64, birth: Birth) -> Entry {
+    generate(seed, n, birth, &mut Vec::new()).0
+}
+
+/// The n-th user of a seed, and what it can be looked up by; the buffer saves growing a new one for each of a million.
+fn generate(seed: u64, n: u64, birth: Birth, buffer: &mut Vec<u8>) -> (Entry, Vec<(Kind, String)>) {
     let mut rng = rng(seed, n, 0);
     let (created_at, now) = match birth {
         Birth::Seeded { now } => (created_at(seed, n, &mut rng), now),
@@ -104,12 +112,19 @@ pub(crate) fn user(seed: u64, n: u64, birth: Birth) -> Entry {
     let (user, lock_seconds) = document(user_id, n, created_at, updated_at, &mut rng);
     let lock_ends_at = lock_seconds.map(|seconds| now + seconds * 1000);
     let Some(oddity) = oddity else {
-        let bytes = serde_json::to_vec(&user).expect("a user can always be written to memory");
-        return Entry::verbatim(&user.id, created_at, updated_at, bytes).lock_until(lock_ends_at);
+        buffer.clear();
+        serde_json::to_writer(&mut *buffer, &user).expect("a user can always be written to memory");
+        let entry = Entry::verbatim(&user.id, created_at, updated_at, buffer.as_slice()).lock_until(lock_ends_at);
+        return (entry, user.identifiers());
     };
     let mut document = serde_json::to_value(&user).expect("a user is a JSON value");
     oddity.apply(&mut document);
-    Entry::new(&user.id, &document, lock_ends_at).odd(Some(oddity))
+    let entry = Entry::new(&user.id, &document, lock_ends_at).odd(Some(oddity));
+    // The deviation may have taken an address away or added one.
+    let identifiers = Facts::read(entry.stored())
+        .map(|facts| facts.identifiers())
+        .unwrap_or_default();
+    (entry, identifiers)
 }
 
 /// More users were created lately than long ago; those of an import at once.

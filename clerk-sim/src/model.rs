@@ -6,6 +6,8 @@
 use serde::Serialize;
 use serde_json::{Map, Value};
 
+use crate::facts::{Kind, normal};
+
 #[derive(Serialize)]
 pub(crate) struct User {
     pub(crate) id: String,
@@ -63,6 +65,45 @@ pub(crate) struct User {
     pub(crate) bypass_client_trust: Option<bool>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) scim: Option<Scim>,
+}
+
+impl User {
+    /// What [`crate::facts::Facts::identifiers`] reads from the written document, without reading it.
+    pub(crate) fn identifiers(&self) -> Vec<(Kind, String)> {
+        let mut all = Vec::with_capacity(6);
+        all.extend(
+            self.email_addresses
+                .iter()
+                .map(|email| (Kind::Email, &*email.email_address)),
+        );
+        all.extend(
+            self.phone_numbers
+                .iter()
+                .map(|phone| (Kind::Phone, &*phone.phone_number)),
+        );
+        all.extend(
+            self.web3_wallets
+                .iter()
+                .map(|wallet| (Kind::Wallet, &*wallet.web3_wallet)),
+        );
+        all.extend(self.username.as_deref().map(|username| (Kind::Username, username)));
+        all.extend(
+            self.external_id
+                .as_deref()
+                .map(|external_id| (Kind::ExternalId, external_id)),
+        );
+        let accounts = self.external_accounts.iter();
+        let accounts = accounts.map(|account| {
+            (
+                Kind::Account,
+                format!("{} {}", account.provider, account.provider_user_id),
+            )
+        });
+        all.into_iter()
+            .map(|(kind, value)| (kind, normal(kind, value)))
+            .chain(accounts)
+            .collect()
+    }
 }
 
 /// Any of the specification's verifications.

@@ -3,6 +3,7 @@
 use std::collections::{HashSet, VecDeque};
 use std::hash::BuildHasher;
 use std::sync::Arc;
+use std::thread::ScopedJoinHandle;
 
 use hashbrown::{DefaultHashBuilder, HashTable};
 
@@ -56,10 +57,12 @@ impl Prepared {
         }
     }
 
-    pub(crate) fn push(&mut self, entry: Entry) {
+    /// Adds a user with all that it can be looked up by, in normal form.
+    pub(crate) fn push(&mut self, entry: Entry, identifiers: &[(Kind, String)]) {
         let index = u32::try_from(self.entries.len()).expect("fewer than four billion users fit in memory");
-        for hash in identifier_hashes(&self.hasher, &entry) {
-            self.identifiers.push((hash, index));
+        for (kind, value) in identifiers {
+            self.identifiers
+                .push((identifier_hash(&self.hasher, *kind, value), index));
         }
         self.entries.push(Arc::new(entry));
     }
@@ -82,23 +85,25 @@ fn identifier_hashes(hasher: &DefaultHashBuilder, entry: &Entry) -> Vec<u64> {
 impl Store {
     /// The parts must have been prepared with this hasher.
     pub(crate) fn new(hasher: DefaultHashBuilder, parts: Vec<Prepared>) -> Self {
-        let total = parts.iter().map(|part| part.entries.len()).sum();
-        let mut by_id = HashTable::with_capacity(total);
-        let mut identifiers = HashTable::with_capacity(parts.iter().map(|part| part.identifiers.len()).sum());
-        let mut all = Vec::with_capacity(total);
-        for part in parts {
-            for (hash, index) in part.identifiers {
-                identifiers.insert_unique(hash, (hash, part.entries[index as usize].clone()), |(hash, _)| *hash);
+        let all = || parts.iter().flat_map(|part| &part.entries);
+        let (by_created, by_updated, by_id, identifiers) = std::thread::scope(|scope| {
+            let by_created = scope.spawn(|| Ranked::new(all(), |entry| entry.created_at));
+            let by_updated = scope.spawn(|| Ranked::new(all(), |entry| entry.updated_at));
+            let mut by_id = HashTable::with_capacity(all().count());
+            let mut identifiers = HashTable::with_capacity(parts.iter().map(|part| part.identifiers.len()).sum());
+            for part in &parts {
+                for (hash, index) in &part.identifiers {
+                    let entry = part.entries[*index as usize].clone();
+                    identifiers.insert_unique(*hash, (*hash, entry), |(hash, _)| *hash);
+                }
+                for entry in &part.entries {
+                    let hash = |entry: &Arc<Entry>| hasher.hash_one(&*entry.id);
+                    by_id.insert_unique(hash(entry), entry.clone(), hash);
+                }
             }
-            for entry in part.entries {
-                by_id.insert_unique(hasher.hash_one(&*entry.id), entry.clone(), |e: &Arc<Entry>| {
-                    hasher.hash_one(&*e.id)
-                });
-                all.push(entry);
-            }
-        }
-        let by_updated = Ranked::new(all.clone(), |entry| entry.updated_at);
-        let by_created = Ranked::new(all, |entry| entry.created_at);
+            let ranked = |thread: ScopedJoinHandle<'_, Ranked>| thread.join().expect("sorting does not panic");
+            (ranked(by_created), ranked(by_updated), by_id, identifiers)
+        });
         Self {
             by_id,
             by_created,

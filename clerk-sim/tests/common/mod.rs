@@ -1,0 +1,115 @@
+//! A small client for tests.
+#![allow(dead_code, reason = "every test binary uses a part of it")]
+
+use clerk_sim::{Options, Sim};
+use reqwest::{Client, Method, StatusCode};
+use serde_json::Value;
+
+/// A simulator with a client that knows its key.
+pub struct Clerk {
+    pub sim: Sim,
+    pub client: Client,
+}
+
+/// An answer, read to its end.
+pub struct Answer {
+    pub status: StatusCode,
+    pub retry_after: Option<String>,
+    pub bytes: Vec<u8>,
+}
+
+impl Answer {
+    pub fn json(&self) -> Value {
+        serde_json::from_slice(&self.bytes)
+            .unwrap_or_else(|error| panic!("{error}: {}", String::from_utf8_lossy(&self.bytes)))
+    }
+
+    pub fn ids(&self) -> Vec<String> {
+        let list = self.json();
+        let list = list.as_array().unwrap_or_else(|| panic!("no list: {list}"));
+        list.iter()
+            .map(|user| user["id"].as_str().expect("a user has an id").to_owned())
+            .collect()
+    }
+
+    pub fn code(&self) -> String {
+        self.json()["errors"][0]["code"].as_str().unwrap_or_default().to_owned()
+    }
+}
+
+impl Clerk {
+    pub async fn with(options: Options) -> Self {
+        let sim = Sim::start(options).await.expect("the simulator starts");
+        Self {
+            sim,
+            client: Client::new(),
+        }
+    }
+
+    pub async fn users(users: usize) -> Self {
+        Self::with(Options {
+            users,
+            ..Options::default()
+        })
+        .await
+    }
+
+    /// A request under `/v1` with the key.
+    pub async fn ask(&self, method: Method, path: &str, body: Option<Value>) -> reqwest::Result<Answer> {
+        let mut request = self.client.request(method, format!("{}/v1{path}", self.sim.url()));
+        request = request.bearer_auth(self.sim.secret_key());
+        if let Some(body) = body {
+            request = request.json(&body);
+        }
+        let response = request.send().await?;
+        let retry_after = response
+            .headers()
+            .get("retry-after")
+            .map(|value| value.to_str().unwrap_or("?").to_owned());
+        Ok(Answer {
+            status: response.status(),
+            retry_after,
+            bytes: response.bytes().await?.to_vec(),
+        })
+    }
+
+    pub async fn get(&self, path: &str) -> Answer {
+        self.ask(Method::GET, path, None).await.expect("an answer")
+    }
+
+    /// The ids of a list that must be answered.
+    pub async fn list(&self, query: &str) -> Vec<String> {
+        let answer = self.get(&format!("/users?{query}")).await;
+        assert_eq!(answer.status, 200, "{}", String::from_utf8_lossy(&answer.bytes));
+        answer.ids()
+    }
+
+    /// The status and code of an error.
+    pub async fn refused(&self, path: &str) -> (u16, String) {
+        let answer = self.get(path).await;
+        (answer.status.as_u16(), answer.code())
+    }
+
+    pub async fn count(&self, query: &str) -> u64 {
+        let answer = self.get(&format!("/users/count?{query}")).await;
+        answer.json()["total_count"]
+            .as_u64()
+            .unwrap_or_else(|| panic!("no count: {}", answer.json()))
+    }
+
+    /// All pages by the cursor.
+    pub async fn walk(&self, query: &str, limit: usize) -> Vec<String> {
+        let mut all: Vec<String> = Vec::new();
+        loop {
+            let cursor = all
+                .last()
+                .map(|last| format!("&starting_after={last}"))
+                .unwrap_or_default();
+            let page = self.list(&format!("{query}&limit={limit}{cursor}")).await;
+            if page.is_empty() {
+                return all;
+            }
+            all.extend(page);
+        }
+    }
+}
