@@ -1,0 +1,256 @@
+//! Answers against Clerk's own OpenAPI document, where there is a copy of it.
+//!
+//! The document is Clerk's and not part of this project: its path is taken from `CLERK_OPENAPI`, or is
+//! `../shared/clerk/openapi-2026-05-12.yml` beside the repository. Without it these tests say so and pass.
+
+mod common;
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::PathBuf;
+
+use clerk_sim::{Oddity, Options};
+use common::{Answer, Clerk};
+use jsonschema::{Draft, Validator};
+use reqwest::Method;
+use saphyr::{LoadableYamlNode, Scalar, Yaml};
+use serde_json::{Value, json};
+
+/// Clerk's document with schemas as JSON Schema has them.
+struct Spec(Value);
+
+impl Spec {
+    fn read() -> Option<Self> {
+        let beside = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../../shared/clerk/openapi-2026-05-12.yml");
+        let path = std::env::var_os("CLERK_OPENAPI").map_or(beside, PathBuf::from);
+        let Ok(text) = std::fs::read_to_string(&path) else {
+            println!(
+                "SKIPPED: no OpenAPI document of Clerk's at {}; CLERK_OPENAPI can name one",
+                path.display()
+            );
+            return None;
+        };
+        let documents = Yaml::load_from_str(&text).expect("the document is YAML");
+        Some(Self(json_schema(to_json(&documents[0]))))
+    }
+
+    fn validator(&self, schema: &str) -> Validator {
+        let root = json!({"$ref": format!("#/components/schemas/{schema}"), "components": self.0["components"]});
+        jsonschema::options()
+            .with_draft(Draft::Draft202012)
+            .build(&root)
+            .expect("the schema can be compiled")
+    }
+
+    /// The properties of the body of an operation.
+    fn properties(&self, path: &str, method: &str) -> BTreeMap<String, Value> {
+        let body = &self.0["paths"][path][method]["requestBody"]["content"]["application/json"]["schema"]["properties"];
+        let map = body.as_object().unwrap_or_else(|| panic!("no body of {method} {path}"));
+        map.iter()
+            .map(|(name, schema)| (name.clone(), schema.clone()))
+            .collect()
+    }
+}
+
+fn to_json(yaml: &Yaml<'_>) -> Value {
+    match yaml {
+        Yaml::Value(Scalar::Null) | Yaml::BadValue => Value::Null,
+        Yaml::Value(Scalar::Boolean(flag)) => (*flag).into(),
+        Yaml::Value(Scalar::Integer(number)) => (*number).into(),
+        Yaml::Value(Scalar::FloatingPoint(number)) => number.into_inner().into(),
+        Yaml::Value(Scalar::String(text)) => text.as_ref().into(),
+        Yaml::Sequence(items) => items.iter().map(to_json).collect(),
+        Yaml::Mapping(pairs) => pairs
+            .iter()
+            .map(|(key, value)| {
+                let key = to_json(key);
+                (
+                    key.as_str().map_or_else(|| key.to_string(), str::to_owned),
+                    to_json(value),
+                )
+            })
+            .collect(),
+        Yaml::Representation(text, ..) => text.as_ref().into(),
+        Yaml::Tagged(_, inner) => to_json(inner),
+        Yaml::Alias(_) => panic!("the document uses no aliases"),
+    }
+}
+
+/// OpenAPI 3.0 says `nullable: true` where JSON Schema has null as one of the types.
+fn json_schema(value: Value) -> Value {
+    match value {
+        Value::Object(mut map) => {
+            let nullable = map.get("nullable") == Some(&Value::Bool(true));
+            if nullable {
+                map.remove("nullable");
+            }
+            let schema: Value = map.into_iter().map(|(key, value)| (key, json_schema(value))).collect();
+            if nullable {
+                json!({"anyOf": [{"type": "null"}, schema]})
+            } else {
+                schema
+            }
+        }
+        Value::Array(items) => items.into_iter().map(json_schema).collect(),
+        other => other,
+    }
+}
+
+/// Where a document breaks a schema: the paths, with what is wrong there.
+fn errors(validator: &Validator, document: &Value) -> Vec<(String, String)> {
+    validator
+        .iter_errors(document)
+        .map(|error| (error.instance_path().to_string(), error.to_string()))
+        .collect()
+}
+
+fn assert_valid(validator: &Validator, document: &Value) {
+    let errors = errors(validator, document);
+    assert!(errors.is_empty(), "{errors:#?} in {document:#}");
+}
+
+#[tokio::test]
+async fn generated_users_are_valid_but_for_the_odd_ones_in_their_one_way() {
+    let Some(spec) = Spec::read() else { return };
+    let user = spec.validator("User");
+    let clerk = Clerk::with(Options {
+        users: 2500,
+        ..Options::default()
+    })
+    .await;
+    let mut oddities = BTreeSet::new();
+    let mut listed = 0;
+    for offset in (0..2500).step_by(500) {
+        let page = clerk.get(&format!("/users?limit=500&offset={offset}")).await.json();
+        for document in page.as_array().expect("a list") {
+            listed += 1;
+            let id = document["id"].as_str().expect("an id");
+            let Some(oddity) = clerk.sim.oddity(id) else {
+                assert_valid(&user, document);
+                continue;
+            };
+            oddities.insert(oddity);
+            let errors = errors(&user, document);
+            assert!(!errors.is_empty(), "{oddity:?} should break the schema: {document:#}");
+            for (path, what) in errors {
+                // What lacks or exceeds a key is reported at the user itself, by the name of the key.
+                let is_meant =
+                    path.starts_with(&format!("/{}", oddity.key())) || (path.is_empty() && what.contains(oddity.key()));
+                assert!(is_meant, "{oddity:?} breaks {path:?} as well: {what}");
+            }
+        }
+    }
+    assert_eq!(listed, 2500);
+    assert_eq!(oddities, BTreeSet::from(Oddity::ALL));
+    let odd = clerk
+        .sim
+        .user_ids()
+        .iter()
+        .filter(|id| clerk.sim.oddity(id).is_some())
+        .count();
+    assert!((25..150).contains(&odd), "{odd} of 2500 are odd");
+}
+
+#[tokio::test]
+async fn users_born_and_changed_at_random_stay_valid() {
+    let Some(spec) = Spec::read() else { return };
+    let user = spec.validator("User");
+    let clerk = Clerk::users(150).await;
+    for _ in 0..150 {
+        clerk.sim.create_random();
+        clerk.sim.update_random();
+        clerk.sim.update_random();
+    }
+    for id in clerk.sim.user_ids().iter().filter(|id| clerk.sim.oddity(id).is_none()) {
+        assert_valid(&user, &clerk.sim.document(id).expect("a user"));
+    }
+}
+
+async fn write(clerk: &Clerk, method: Method, path: &str, body: Value) -> Answer {
+    clerk.ask(method, path, Some(body)).await.expect("an answer")
+}
+
+#[tokio::test]
+async fn every_answer_has_its_schema() {
+    let Some(spec) = Spec::read() else { return };
+    let (user, error) = (spec.validator("User"), spec.validator("ClerkErrors"));
+    let clerk = Clerk::users(20).await;
+    assert_valid(&spec.validator("TotalCount"), &clerk.get("/users/count").await.json());
+    assert_valid(&spec.validator("Instance"), &clerk.get("/instance").await.json());
+    let created = write(
+        &clerk,
+        Method::POST,
+        "/users",
+        json!({
+            "email_address": ["a@example.com", "b@example.com"], "email_address_identification_status": ["verified", "reserved"],
+            "phone_number": ["+15555550100"], "web3_wallet": ["0xabc"], "username": "abc", "password": "correct horse",
+            "first_name": "A", "public_metadata": {"deep": {"a": 1, "b": 2}}, "created_at": "2020-01-02T03:04:05.678+02:00",
+            "locked": true, "totp_secret": "JBSWY3DPEHPK3PXP", "legal_accepted_at": "2020-01-02T03:04:05Z",
+        }),
+    )
+    .await;
+    assert_eq!(created.status, 200);
+    assert_valid(&user, &created.json());
+    let path = format!("/users/{}", created.json()["id"].as_str().expect("an id"));
+    let second_email = created.json()["email_addresses"][0]["id"].clone();
+    for (method, path, body) in [
+        (
+            Method::PATCH,
+            path.clone(),
+            json!({"first_name": null, "username": "", "primary_email_address_id": second_email}),
+        ),
+        (
+            Method::PATCH,
+            format!("{path}/metadata"),
+            json!({"public_metadata": {"deep": {"a": null, "c": [3]}}}),
+        ),
+        (
+            Method::PUT,
+            format!("{path}/metadata"),
+            json!({"private_metadata": {"only": true}}),
+        ),
+        (Method::POST, format!("{path}/ban"), json!({})),
+        (Method::POST, format!("{path}/unban"), json!({})),
+        (Method::POST, format!("{path}/lock"), json!({})),
+        (Method::POST, format!("{path}/unlock"), json!({})),
+        (Method::GET, path.clone(), json!({})),
+    ] {
+        let answer = write(&clerk, method.clone(), &path, body).await;
+        assert_eq!(answer.status, 200, "{method} {path}");
+        assert_valid(&user, &answer.json());
+    }
+    let deleted = write(&clerk, Method::DELETE, &path, json!({})).await;
+    assert_valid(&spec.validator("DeletedObject"), &deleted.json());
+    for (method, path, body, status) in [
+        (Method::GET, path.clone(), json!({}), 404),
+        (Method::GET, "/users?limit=0".to_owned(), json!({}), 422),
+        (Method::POST, "/users".to_owned(), json!({"shoe_size": 1}), 422),
+        (Method::POST, "/users".to_owned(), json!([]), 400),
+        (Method::GET, "/nowhere".to_owned(), json!({}), 404),
+    ] {
+        let answer = write(&clerk, method, &path, body).await;
+        assert_eq!(answer.status.as_u16(), status);
+        assert_valid(&error, &answer.json());
+    }
+}
+
+#[tokio::test]
+async fn every_parameter_of_a_body_is_known_and_no_other() {
+    let Some(spec) = Spec::read() else { return };
+    let clerk = Clerk::users(1).await;
+    let path = format!("/users/{}", clerk.sim.user_ids()[0]);
+    for (template, method, path) in [
+        ("/users", Method::POST, "/users".to_owned()),
+        ("/users/{user_id}", Method::PATCH, path.clone()),
+        ("/users/{user_id}/metadata", Method::PATCH, format!("{path}/metadata")),
+        ("/users/{user_id}/metadata", Method::PUT, format!("{path}/metadata")),
+    ] {
+        let properties = spec.properties(template, &method.as_str().to_lowercase());
+        for name in properties.keys() {
+            // No parameter takes an object within a list, so this says only whether the name is known.
+            let answer = write(&clerk, method.clone(), &path, json!({name: [{}]})).await;
+            assert_eq!(answer.code(), "form_param_value_invalid", "{method} {template}: {name}");
+        }
+        let answer = write(&clerk, method.clone(), &path, json!({"shoe_size": 1})).await;
+        assert_eq!(answer.code(), "form_param_unknown", "{method} {template}");
+    }
+}
