@@ -2,7 +2,7 @@
 
 use std::{io::Write, process::ExitCode, time::Duration};
 
-use clap::Parser;
+use clap::{CommandFactory, Parser};
 use clerk2pg::{
     clerk,
     cli::{Arguments, Command, Format},
@@ -28,6 +28,12 @@ const PATIENCE: Duration = Duration::from_secs(30);
 
 fn main() -> ExitCode {
     let arguments = Arguments::parse();
+    if arguments.command.is_some() && (arguments.once || arguments.dry_run) {
+        let message = "--once and --dry-run sync, and go with no command";
+        Arguments::command()
+            .error(clap::error::ErrorKind::ArgumentConflict, message)
+            .exit();
+    }
     let loaded = match config::load(&Source::of_process(arguments.config.clone())) {
         Ok(loaded) => loaded,
         Err(error) => return unusable(&error),

@@ -10,7 +10,8 @@ use std::collections::HashSet;
 
 use serde::{Deserialize, Serialize};
 
-/// By how many users offset pages overlap, so that as many may be deleted between two requests without one being skipped.
+/// By how many users pages asked for by offset overlap, half a page at most. Where users are deleted between two requests everything
+/// behind them moves up; a page that no longer overlaps with what is known shows it, and the walk steps back.
 const OVERLAP: u64 = 10;
 
 /// After this many pages in a row that the cursor could not give, it is not tried again in this walk.
@@ -95,16 +96,28 @@ enum Way {
     /// By `created_at_after`, with an offset among the users that share the bound.
     Date {
         offset: u64,
+        expect: Expect,
     },
-    /// By offset from the top. `met`: a page overlapped with what is known, so that the next one continues it.
+    /// By offset from the top.
     Offset {
         offset: u64,
-        met: bool,
+        expect: Expect,
     },
     /// By offset through a list that is not in the order asked for: users can be read, but nobody judged.
     Unordered {
         offset: u64,
     },
+}
+
+/// What the next page by offset must show to be believed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Expect {
+    /// Somebody known: it overlaps with the page before, so that nobody slipped between them.
+    Overlap,
+    /// The page behind it was empty: where it holds nobody new, the list has ended.
+    End,
+    /// Nothing: an unreadable user lies between.
+    Gap,
 }
 
 /// The state of a walk. It holds the ids that share the last `created_at`, and nothing that grows with the number of users.
@@ -171,7 +184,7 @@ impl Walk {
         match self.way {
             Way::Cursor => query.after = self.last.clone(),
             Way::CursorBefore => query.after = self.before_last.clone(),
-            Way::Date { offset } => {
+            Way::Date { offset, .. } => {
                 query.created_after = self.bound.map(|bound| bound - 1);
                 query.offset = offset;
             }
@@ -211,16 +224,19 @@ impl Walk {
     /// Steps over the next user, whose page cannot be read even when it is asked for alone. Nobody is thereby judged gone: whoever
     /// is missing is asked for by name.
     pub fn step_over(&mut self) {
+        let expect = Expect::Gap;
         self.way = match self.way {
             Way::Cursor | Way::CursorBefore => Way::Date {
                 offset: self.tied.len() as u64 + 1,
+                expect,
             },
-            Way::Date { offset } => Way::Date {
+            Way::Date { offset, .. } => Way::Date {
                 offset: offset.max(self.tied.len() as u64) + 1,
+                expect,
             },
-            Way::Offset { offset, met } => Way::Offset {
+            Way::Offset { offset, .. } => Way::Offset {
                 offset: offset + 1,
-                met,
+                expect,
             },
             Way::Unordered { offset } => Way::Unordered { offset: offset + 1 },
         };
@@ -249,15 +265,26 @@ impl Walk {
                 self.another_way();
                 Step::Again
             }
-            Way::Date { .. } if entries.is_empty() => self.end(),
-            Way::Date { offset } if fresh.is_empty() => {
-                self.way = Way::Date {
-                    offset: offset + advance(entries),
-                };
-                Step::Again
-            }
-            Way::Date { .. } => self.accept(entries, fresh),
-            Way::Offset { offset, met } => self.receive_by_offset(entries, fresh, offset, met),
+            Way::Date { offset, expect } => match self.judge(offset, expect, entries, &fresh) {
+                Verdict::Believe if fresh.is_empty() => {
+                    self.way = onwards_by_date(offset, entries);
+                    Step::Again
+                }
+                Verdict::Believe => self.accept(entries, fresh),
+                Verdict::StepBack(offset, expect) => {
+                    self.way = Way::Date { offset, expect };
+                    Step::Again
+                }
+                Verdict::End => self.end(),
+            },
+            Way::Offset { offset, expect } => match self.judge(offset, expect, entries, &fresh) {
+                Verdict::Believe => self.receive_by_offset(entries, fresh, offset),
+                Verdict::StepBack(offset, expect) => {
+                    self.way = Way::Offset { offset, expect };
+                    Step::Again
+                }
+                Verdict::End => self.end(),
+            },
             Way::Unordered { offset } => {
                 let first = entries.first().map(|entry| entry.id.to_owned());
                 if first.is_none() || first == self.stale_page {
@@ -276,33 +303,37 @@ impl Walk {
         }
     }
 
-    fn receive_by_offset(&mut self, entries: &[Entry<'_>], fresh: Vec<usize>, offset: u64, met: bool) -> Step {
-        let meets = offset == 0 || fresh.len() < entries.len();
-        if !meets && !met {
-            // Users were deleted, and everything moved up by more than the overlap: go back until known ones are met.
-            self.way = Way::Offset {
-                offset: offset.saturating_sub(entries.len().max(100) as u64),
-                met,
-            };
-            return Step::Again;
+    fn judge(&self, offset: u64, expect: Expect, entries: &[Entry<'_>], fresh: &[usize]) -> Verdict {
+        let back = offset.saturating_sub((entries.len() as u64).max(OVERLAP));
+        match expect {
+            _ if entries.is_empty() && offset == 0 => Verdict::End,
+            // The list may have shrunk to less than the offset: the end is where known users are followed by nobody.
+            _ if entries.is_empty() => Verdict::StepBack(back, Expect::End),
+            Expect::End if fresh.is_empty() => Verdict::End,
+            // A page of one cannot both overlap and go on.
+            Expect::Overlap | Expect::End if offset > 0 && entries.len() > 1 && fresh.len() == entries.len() => {
+                Verdict::StepBack(back, Expect::Overlap)
+            }
+            _ => Verdict::Believe,
         }
-        if fresh.is_empty() {
+    }
+
+    fn receive_by_offset(&mut self, entries: &[Entry<'_>], fresh: Vec<usize>, offset: u64) -> Step {
+        let step = if fresh.is_empty() {
+            // The same page at another offset: the server does not know offsets either, and has shown everything it has.
             let first = entries.first().map(|entry| entry.id.to_owned());
-            if first.is_none() || first == self.stale_page {
+            if first == self.stale_page {
                 return self.end();
             }
             self.stale_page = first;
-        }
-        let step = if fresh.is_empty() {
             Step::Again
         } else {
             self.stale_page = None;
             self.accept(entries, fresh)
         };
-        // The next page must meet this one again, unless this one was too short to overlap with.
         self.way = Way::Offset {
             offset: offset + advance(entries),
-            met: entries.len() as u64 <= OVERLAP,
+            expect: Expect::Overlap,
         };
         step
     }
@@ -334,10 +365,11 @@ impl Walk {
             .find_map(|&at| entries[at].created_at)
             .max(self.bound);
         let carried = self.tied.clone();
-        let judged = Interval {
+        // Without a bound nothing is behind the walk yet.
+        let judged = bound.is_some().then_some(Interval {
             from: self.judged_to,
             before: bound,
-        };
+        });
 
         let moved = bound > self.bound;
         if moved {
@@ -373,19 +405,11 @@ impl Walk {
             Way::Cursor => self.cursor_failures = 0,
             Way::CursorBefore => self.way = Way::Cursor,
             Way::Date { .. } if !self.lost_cursor() => self.way = Way::Cursor,
-            Way::Date { .. } if moved => self.way = Way::Date { offset: 0 },
-            Way::Date { offset } => {
-                self.way = Way::Date {
-                    offset: offset + advance(entries),
-                }
-            }
+            Way::Date { .. } if moved => self.way = from_bound(),
+            Way::Date { offset, .. } => self.way = onwards_by_date(offset, entries),
             Way::Offset { .. } | Way::Unordered { .. } => {}
         }
-        Step::Page(Page {
-            fresh,
-            judged: Some(judged),
-            carried,
-        })
+        Step::Page(Page { fresh, judged, carried })
     }
 
     fn end(&mut self) -> Step {
@@ -404,11 +428,11 @@ impl Walk {
             Way::Cursor if self.before_last.is_some() => Way::CursorBefore,
             Way::Cursor | Way::CursorBefore => {
                 self.cursor_failures += 1;
-                Way::Date { offset: 0 }
+                from_bound()
             }
             Way::Date { .. } => Way::Offset {
                 offset: self.seen.saturating_sub(OVERLAP),
-                met: false,
+                expect: Expect::Overlap,
             },
             Way::Offset { .. } | Way::Unordered { .. } => return false,
         };
@@ -416,10 +440,31 @@ impl Walk {
     }
 }
 
+/// What a page by offset is worth.
+enum Verdict {
+    Believe,
+    StepBack(u64, Expect),
+    End,
+}
+
+fn from_bound() -> Way {
+    Way::Date {
+        offset: 0,
+        expect: Expect::Overlap,
+    }
+}
+
+fn onwards_by_date(offset: u64, entries: &[Entry<'_>]) -> Way {
+    Way::Date {
+        offset: offset + advance(entries),
+        expect: Expect::Overlap,
+    }
+}
+
 /// How far the next offset lies behind this page's: all of it less the overlap.
 fn advance(entries: &[Entry<'_>]) -> u64 {
     let length = entries.len() as u64;
-    if length > OVERLAP { length - OVERLAP } else { length }
+    length - OVERLAP.min(length / 2)
 }
 
 #[cfg(test)]

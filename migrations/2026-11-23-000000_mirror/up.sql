@@ -148,7 +148,9 @@ CREATE TABLE clerk.missing_users (
     found_at timestamptz NOT NULL DEFAULT now(),
     -- Clerk, asked for it by name in a list, left it out.
     absent boolean NOT NULL DEFAULT false,
-    -- A person let this deletion through the guard.
+    -- The guard held this deletion back.
+    held_at timestamptz,
+    -- A person let it through.
     approved_at timestamptz
 );
 

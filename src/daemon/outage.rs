@@ -54,12 +54,12 @@ impl Outage {
         }
     }
 
-    /// When to try again: after the backoff; never where there is no outage. What is not an outage waits for the schedule like any
-    /// other pass.
+    /// When to try again: after the backoff; never where there is no outage. What a person has to change waits for the schedule like
+    /// any other pass.
     pub(super) async fn over(&mut self) {
         let wait = self.0.as_mut().and_then(|state| match state.cause {
-            Cause::ClerkAway | Cause::PostgresAway | Cause::Busy => state.next,
-            _ => None,
+            Cause::NeedsPerson | Cause::Stopped => None,
+            Cause::ClerkAway | Cause::PostgresAway | Cause::Busy | Cause::Other => state.next,
         });
         match wait {
             Some(wait) => tokio::time::sleep(wait).await,

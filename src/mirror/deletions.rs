@@ -82,6 +82,32 @@ impl Mirror {
         Ok(unsigned(count))
     }
 
+    /// Holds back every absent one that is not approved, until a person approves; returns their checksum.
+    pub async fn hold(&self, lease: &Lease) -> Result<Option<String>, Error> {
+        let mut conn = self.connection().await?;
+        conn.transaction(async |conn| {
+            apply::begin(conn, lease).await?;
+            sql_query(
+                "UPDATE clerk.missing_users SET held_at = CASE WHEN absent THEN coalesce(held_at, now()) END
+                 WHERE approved_at IS NULL",
+            )
+            .execute(conn)
+            .await?;
+            Ok(checksum(conn).await?)
+        })
+        .await
+    }
+
+    /// Forgets questions that this pass left open without holding them; the next walk asks anew. Approvals stay.
+    pub async fn forget_open(&self, lease: &Lease) -> Result<(), Error> {
+        let conn = &mut self.connection().await?;
+        lease.fence(conn).await?;
+        diesel::delete(missing_users::table.filter(missing_users::approved_at.is_null()))
+            .execute(conn)
+            .await?;
+        Ok(())
+    }
+
     /// Everyone whose deletion a person let through.
     pub async fn approved(&self) -> Result<Vec<String>, Error> {
         Ok(missing_users::table
@@ -123,7 +149,11 @@ impl Mirror {
                 return Ok(None);
             }
             let rows = diesel::update(
-                missing_users::table.filter(missing_users::absent.and(missing_users::approved_at.is_null())),
+                missing_users::table.filter(
+                    missing_users::held_at
+                        .is_not_null()
+                        .and(missing_users::approved_at.is_null()),
+                ),
             )
             .set(missing_users::approved_at.eq(diesel::dsl::now.into_sql::<Nullable<Timestamptz>>()))
             .execute(conn)
@@ -208,7 +238,7 @@ async fn checksum(conn: &mut AsyncPgConnection) -> QueryResult<Option<String>> {
     let mut after = String::new();
     loop {
         let rows: Vec<Row> = sql_query(
-            "SELECT user_id FROM clerk.missing_users WHERE absent AND approved_at IS NULL AND user_id COLLATE \"C\" > $1
+            "SELECT user_id FROM clerk.missing_users WHERE held_at IS NOT NULL AND approved_at IS NULL AND user_id COLLATE \"C\" > $1
              ORDER BY user_id COLLATE \"C\" LIMIT 10000",
         )
         .bind::<Text, _>(&after)

@@ -27,6 +27,7 @@ diesel::table! {
         walk -> BigInt,
         found_at -> Timestamptz,
         absent -> Bool,
+        held_at -> Nullable<Timestamptz>,
         approved_at -> Nullable<Timestamptz>,
     }
 }

@@ -67,7 +67,6 @@ impl Mirror {
         let lease_holder = self.lease_holder().await?;
         let users = self.count().await?;
         let plan = self.held_checksum().await?;
-        let held = self.count_absent().await?;
         let conn = &mut self.connection().await?;
         let (instance_id, environment_type, now) = sync_state::table
             .select((
@@ -94,7 +93,16 @@ impl Mirror {
                 .limit(runs)
                 .load(conn)
                 .await?,
-            held,
+            held: missing_users::table
+                .filter(
+                    missing_users::held_at
+                        .is_not_null()
+                        .and(missing_users::approved_at.is_null()),
+                )
+                .select(count_star())
+                .first(conn)
+                .await
+                .map(unsigned)?,
             plan,
             approved: missing_users::table
                 .filter(missing_users::approved_at.is_not_null())

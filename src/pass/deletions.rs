@@ -64,12 +64,14 @@ impl Running<'_> {
         }
         if hold {
             self.report.held = absent;
-            self.report.plan = mirror.held_checksum().await?;
+            self.report.plan = mirror.hold(lease).await?;
             warn!(
                 held = absent,
                 plan = self.report.plan,
                 "deletions are held; see them with `clerk2pg --dry-run`, let them through with `clerk2pg approve`"
             );
+        } else {
+            mirror.forget_open(lease).await?;
         }
         Ok(())
     }

@@ -8,7 +8,7 @@ use tracing::{debug, warn};
 use super::{Running, page};
 use crate::{
     clerk::{self, PAGE, Page},
-    failure::Failure,
+    failure::{Cause, Failure},
     mirror::Batch,
     walk::{Entry, Position, Step, Walk},
 };
@@ -21,6 +21,9 @@ const WITNESSES: usize = 5;
 
 /// How far Clerk's clock may be behind ours when it is asked who was created meanwhile.
 const CLOCK_SLACK_MS: i64 = 60_000;
+
+/// So many answers in a row that do not continue the walk are a server that cannot be walked.
+const IDLE: u32 = 10_000;
 
 /// How the pages are asked for, narrower where one cannot be read.
 struct Reader {
@@ -47,6 +50,7 @@ impl Running<'_> {
             left_out: 0,
         };
         let mut created_meanwhile = 0;
+        let mut idle = 0;
         loop {
             let page = self.read(&mut walk, &mut reader).await?;
             let names: Vec<String> = page.users().iter().map(page::name).collect();
@@ -61,10 +65,19 @@ impl Running<'_> {
                 .collect();
             let step = walk.receive(&entries);
             let (accepted, is_end) = match step {
-                Step::Again => continue,
+                Step::Again if idle < IDLE => {
+                    idle += 1;
+                    continue;
+                }
+                Step::Again => {
+                    let message = format!("Clerk's list does not advance beyond {} users", walk.seen());
+                    return Err(Failure::new(Cause::Other, message)
+                        .hint("is clerk.api_url (CLERK_API_URL) Clerk's Backend API?"));
+                }
                 Step::Page(accepted) => (accepted, false),
                 Step::End(accepted) => (accepted, true),
             };
+            idle = 0;
             let fresh: Vec<&clerk::Raw> = accepted.fresh.iter().map(|&at| &page.users()[at]).collect();
             created_meanwhile += fresh
                 .iter()

@@ -24,7 +24,7 @@ use crate::{
     guard::Limits,
     mirror::{Batch, Checkpoint, Finish, Lease, Mirror, Rejected, Run},
     progress::Progress,
-    walk::{Interval, Position},
+    walk::{Interval, Position, Walk},
 };
 pub use report::{Outcome, Report};
 
@@ -210,14 +210,16 @@ impl Pass {
 
     /// Which instance the key belongs to. Where the server has no such endpoint, its address stands for the identity.
     async fn identify(&self) -> Result<clerk::Instance, Failure> {
-        let instance = self.or_stop(self.clerk.instance()).await?;
-        Ok(instance.unwrap_or_else(|| {
-            warn!("this server does not say which instance it is; its address is taken for it");
-            clerk::Instance {
-                id: format!("url:{}", self.clerk.api_url()),
-                environment_type: "emulator".to_owned(),
-            }
-        }))
+        if let Some(instance) = self.or_stop(self.clerk.instance()).await? {
+            return Ok(instance);
+        }
+        // A wrong address answers 404 to everything, and must not be taken for an emulator.
+        self.or_stop(self.clerk.list(&Walk::new().query(), 1)).await?;
+        warn!("this server does not say which instance it is; its address is taken for it");
+        Ok(clerk::Instance {
+            id: format!("url:{}", self.clerk.api_url()),
+            environment_type: "emulator".to_owned(),
+        })
     }
 
     /// Lists a pass that failed before it could begin, if there is a schema to list it in.

@@ -206,6 +206,31 @@ fn a_page_that_cannot_be_read_costs_its_user_only() {
     assert_eq!(met, ["user_000", "user_001", "user_003", "user_004", "user_005"]);
 }
 
+#[test]
+fn a_page_without_a_single_date_judges_nobody() {
+    let mut state = Walk::new();
+    let undated = ["a", "b"].map(|id| Entry { id, created_at: None });
+    let Step::Page(page) = state.receive(&undated) else {
+        panic!("not a page")
+    };
+    assert_eq!((page.fresh.len(), page.judged), (2, None));
+    let dated = [Entry {
+        id: "c",
+        created_at: Some(5),
+    }];
+    let Step::Page(page) = state.receive(&dated) else {
+        panic!("not a page")
+    };
+    assert_eq!(
+        page.judged,
+        Some(Interval {
+            from: None,
+            before: Some(5)
+        })
+    );
+    assert!(page.carried.contains("a"));
+}
+
 proptest! {
     #[test]
     fn a_quiet_list_is_met_once_each_in_order(
@@ -218,7 +243,7 @@ proptest! {
     #[test]
     fn whoever_stays_is_met(
         dates in prop::collection::vec(0i64..30, 1..80),
-        limit in 1usize..12,
+        limit in 2usize..12,
         fate in prop::sample::select(vec![Fate::Refuse, Fate::Empty, Fate::FromTheTop]),
         deletions in prop::collection::vec((0usize..40, 0usize..80), 0..30),
         cursors_die in any::<bool>(),
@@ -234,6 +259,31 @@ proptest! {
                     server.users.retain(|(_, user)| user != cursor);
                 }
             });
+        let unique: HashSet<_> = met.iter().collect();
+        prop_assert_eq!(unique.len(), met.len(), "met twice");
+        for (_, id) in &server.users {
+            prop_assert!(unique.contains(id), "{} was skipped", id);
+        }
+        assert_tiles(&judged);
+    }
+
+    /// A server that knows neither cursors nor filters: as long as no more users go between two requests than pages overlap, nobody is
+    /// skipped; when more go, the walk steps back until it meets known ones.
+    #[test]
+    fn whoever_stays_is_met_by_offset(
+        count in 1usize..200,
+        limit in 21usize..40,
+        ignores_dates in any::<bool>(),
+        deletions in prop::collection::vec((0usize..20, 0usize..200), 0..60),
+    ) {
+        let dates: Vec<i64> = (0..count as i64).collect();
+        let mut server = Server { ignores_cursor: true, ignores_dates, ..Server::new(users(&dates), limit) };
+        let (met, judged) = walk(&mut server, &mut Walk::new(), |server, request, _| {
+            for (_, victim) in deletions.iter().filter(|(when, _)| *when == request) {
+                let id = format!("user_{victim:03}");
+                server.users.retain(|(_, user)| *user != id);
+            }
+        });
         let unique: HashSet<_> = met.iter().collect();
         prop_assert_eq!(unique.len(), met.len(), "met twice");
         for (_, id) in &server.users {
