@@ -283,10 +283,9 @@ impl Pass {
         let keep = async {
             loop {
                 tokio::time::sleep(lease.renewal()).await;
-                match self.mirror.renew_lease(lease).await {
-                    Err(error @ crate::mirror::Error::LeaseLost) => return Failure::from(error),
-                    // Postgres being away for a moment costs nothing yet; the pass's own statements will say.
-                    Ok(()) | Err(_) => {}
+                // Postgres being away for a moment costs nothing yet; the pass's own statements will say.
+                if let Err(error @ crate::mirror::Error::LeaseLost) = self.mirror.renew_lease(lease).await {
+                    return Failure::from(error);
                 }
             }
         };
