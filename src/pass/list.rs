@@ -63,6 +63,7 @@ impl Running<'_> {
                     created_at: raw.created_at,
                 })
                 .collect();
+            self.remember(&page);
             let step = walk.receive(&entries);
             let (accepted, is_end) = match step {
                 Step::Again if idle < IDLE => {
@@ -83,7 +84,6 @@ impl Running<'_> {
                 .iter()
                 .filter(|raw| raw.created_at.is_some_and(|at| at >= started_ms - CLOCK_SLACK_MS))
                 .count() as u64;
-            self.remember(&fresh);
             let more = Batch {
                 checkpoint: self.checkpoint(walk.position()),
                 ..Batch::default()
@@ -127,10 +127,12 @@ impl Running<'_> {
         Ok(())
     }
 
-    fn remember(&mut self, fresh: &[&clerk::Raw]) {
-        let last = fresh.iter().rev().filter_map(|raw| raw.id.clone()).take(1);
-        let first = fresh.iter().filter_map(|raw| raw.id.clone()).take(1);
-        self.witnesses.extend(first.chain(last));
+    /// Users met before count too: a walk taken up again behind the last user meets nobody else.
+    fn remember(&mut self, page: &Page) {
+        let mut ids = page.users().iter().filter_map(|raw| raw.id.clone());
+        let first = ids.next();
+        let last = ids.next_back();
+        self.witnesses.extend(first.into_iter().chain(last));
         let surplus = self.witnesses.len().saturating_sub(WITNESSES);
         self.witnesses.drain(..surplus);
     }
