@@ -266,6 +266,8 @@ impl Walk {
                 Step::Again
             }
             Way::Date { offset, expect } => match self.judge(offset, expect, entries, &fresh) {
+                // Asked for further on, the same again: offsets are ignored, and the bound leads to the last users alone.
+                Verdict::Believe if fresh.is_empty() && self.is_stale(entries) => self.end(),
                 Verdict::Believe if fresh.is_empty() => {
                     self.way = onwards_by_date(offset, entries);
                     Step::Again
@@ -286,11 +288,9 @@ impl Walk {
                 Verdict::End => self.end(),
             },
             Way::Unordered { offset } => {
-                let first = entries.first().map(|entry| entry.id.to_owned());
-                if first.is_none() || first == self.stale_page {
+                if entries.is_empty() || self.is_stale(entries) {
                     return self.end();
                 }
-                self.stale_page = first;
                 self.way = Way::Unordered {
                     offset: offset + entries.len() as u64,
                 };
@@ -319,17 +319,12 @@ impl Walk {
     }
 
     fn receive_by_offset(&mut self, entries: &[Entry<'_>], fresh: Vec<usize>, offset: u64) -> Step {
-        let step = if fresh.is_empty() {
-            // The same page at another offset: the server does not know offsets either, and has shown everything it has.
-            let first = entries.first().map(|entry| entry.id.to_owned());
-            if first == self.stale_page {
-                return self.end();
-            }
-            self.stale_page = first;
-            Step::Again
-        } else {
-            self.stale_page = None;
+        let step = if !fresh.is_empty() {
             self.accept(entries, fresh)
+        } else if self.is_stale(entries) {
+            return self.end();
+        } else {
+            Step::Again
         };
         self.way = Way::Offset {
             offset: offset + advance(entries),
@@ -358,7 +353,16 @@ impl Walk {
         matches!(entries, [only] if self.last.as_deref() == Some(only.id))
     }
 
+    /// Whether a page without anybody fresh begins as the one before it did, so that asking further on gets nowhere: the server ignores
+    /// offsets, and has shown everything it has.
+    fn is_stale(&mut self, entries: &[Entry<'_>]) -> bool {
+        let first = entries.first().map(|entry| entry.id.to_owned());
+        let before = std::mem::replace(&mut self.stale_page, first);
+        before == self.stale_page
+    }
+
     fn accept(&mut self, entries: &[Entry<'_>], fresh: Vec<usize>) -> Step {
+        self.stale_page = None;
         let bound = fresh
             .iter()
             .rev()

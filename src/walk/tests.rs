@@ -232,6 +232,22 @@ fn a_page_without_a_single_date_judges_nobody() {
 }
 
 proptest! {
+    /// Whatever a server ignores, the walk ends, and takes nobody for fresh twice where the list is in order.
+    #[test]
+    fn every_walk_ends(
+        dates in prop::collection::vec(0i64..12, 0..40), limit in 1usize..15,
+        ignores_cursor in any::<bool>(), ignores_dates in any::<bool>(), ignores_offset in any::<bool>(), descending in any::<bool>(),
+    ) {
+        let mut server = Server { ignores_cursor, ignores_dates, ignores_offset, descending, ..Server::new(users(&dates), limit) };
+        let mut state = Walk::new();
+        let (met, judged) = walk(&mut server, &mut state, |_, _, _| {});
+        if state.is_ordered() {
+            let unique: HashSet<_> = met.iter().collect();
+            prop_assert_eq!(unique.len(), met.len(), "met twice");
+            assert_tiles(&judged);
+        }
+    }
+
     #[test]
     fn a_quiet_list_is_met_once_each_in_order(
         dates in prop::collection::vec(0i64..12, 0..60), limit in 1usize..20,
