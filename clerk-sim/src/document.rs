@@ -2,6 +2,7 @@
 
 use std::ops::Range;
 
+use bytes::Bytes;
 use serde_json::Value;
 
 use crate::canonical;
@@ -14,7 +15,7 @@ pub(crate) struct Entry {
     pub(crate) created_at: i64,
     pub(crate) updated_at: i64,
     pub(crate) oddity: Option<Oddity>,
-    bytes: Box<[u8]>,
+    bytes: Bytes,
     lockout: Option<Box<Lockout>>,
 }
 
@@ -27,7 +28,7 @@ struct Lockout {
 
 impl Entry {
     /// Bytes served exactly as they are.
-    pub(crate) fn verbatim(id: &str, created_at: i64, updated_at: i64, bytes: impl Into<Box<[u8]>>) -> Self {
+    pub(crate) fn verbatim(id: &str, created_at: i64, updated_at: i64, bytes: impl Into<Bytes>) -> Self {
         Self {
             id: id.into(),
             created_at,
