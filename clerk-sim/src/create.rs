@@ -152,7 +152,7 @@ fn document(state: &State, fields: &Fields, now: i64) -> (String, Value) {
             let mut address = json!({
                 "id": id("idn_", now, &mut *dice),
                 "object": name,
-                // Lowered, as Clerk keeps them (observed).
+                // Lowered (a guess).
                 name: if name == "email_address" { value.to_lowercase() } else { value.to_owned() },
                 "verification": if reserved { Value::Null } else { json!(verified("verification_admin", "admin")) },
                 "created_at": now,

@@ -1,6 +1,7 @@
 //! Clerk's error answers.
 //!
-//! The form and the codes are documented; the wording of the messages is written after Clerk's and not promised by it.
+//! The form is documented, and so are most codes. Guessed are the `form_…` codes other than `form_param_value_invalid` and
+//! `form_identifier_exists`, `request_body_invalid`, `gateway_timeout` and `service_unavailable`, and the wording of all messages.
 
 use serde_json::{Value, json};
 

@@ -181,7 +181,8 @@ impl<'a> Facts<'a> {
     }
 }
 
-/// The form in which identifiers are compared: Clerk lowers addresses and usernames (observed), external ids are the application's.
+/// The form in which identifiers are compared: addresses and usernames without case (a guess), as external ids are the
+/// application's own.
 pub(crate) fn normal(kind: Kind, value: &str) -> String {
     match kind {
         Kind::Email | Kind::Username | Kind::Wallet => value.to_lowercase(),

@@ -5,7 +5,7 @@ use serde_json::{Map, Value};
 
 use crate::errors::Failure;
 
-/// What a parameter may be. All but lists and objects may be null (documented).
+/// What a parameter may be. All but lists and objects may be null, as most are documented to.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Type {
     Text,

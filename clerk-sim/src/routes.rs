@@ -117,7 +117,7 @@ pub(crate) fn refuse(state: &State, failure: &Failure, quirks: &Quirks) -> Reply
             ..Reply::default()
         }
     } else {
-        Reply::value(&failure.body(&trace_id(&mut *state.dice()), quirks.upper_case_codes))
+        Reply::value(&failure.body(&trace_id(&mut *state.noise()), quirks.upper_case_codes))
     };
     reply.status = failure.status;
     reply.retry_after = failure.retry_after;
@@ -204,7 +204,7 @@ fn list(state: &State, ask: &Ask<'_>) -> Result<Reply, Failure> {
         query.limit = query.limit.min(longest.max(1));
     }
     if quirks.random_pages {
-        query.limit = state.dice().random_range(1..=query.limit);
+        query.limit = state.noise().random_range(1..=query.limit);
     }
     let now = now();
     let (users, total) = {

@@ -140,8 +140,8 @@ async fn v1(
         latency_ms,
         effect,
     } = {
-        let mut dice = state.dice();
-        state.faults().judge(route.endpoint(), &mut *dice)
+        let mut noise = state.noise();
+        state.faults().judge(route.endpoint(), &mut *noise)
     };
     let latency = state.options.latency + Duration::from_millis(latency_ms);
     if !latency.is_zero() {

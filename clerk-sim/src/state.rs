@@ -60,6 +60,7 @@ pub(crate) struct State {
     limiter: Mutex<Limiter>,
     stats: Mutex<Stats>,
     dice: Mutex<ChaCha8Rng>,
+    noise: Mutex<ChaCha8Rng>,
     next_user: AtomicU64,
 }
 
@@ -85,6 +86,7 @@ impl State {
             limiter: Mutex::new(Limiter::new(options.rate_limit)),
             stats: Mutex::default(),
             dice: Mutex::new(ChaCha8Rng::seed_from_u64(options.seed)),
+            noise: Mutex::new(ChaCha8Rng::seed_from_u64(!options.seed)),
             next_user: AtomicU64::new(options.users as u64),
             churn: watch::Sender::new(options.churn),
             options,
@@ -111,8 +113,14 @@ impl State {
         lock(&self.stats)
     }
 
+    /// Decides what happens to users.
     pub(crate) fn dice(&self) -> MutexGuard<'_, ChaCha8Rng> {
         lock(&self.dice)
+    }
+
+    /// Decides what happens to requests: apart from the dice, so that requests do not change what becomes of users.
+    pub(crate) fn noise(&self) -> MutexGuard<'_, ChaCha8Rng> {
+        lock(&self.noise)
     }
 
     /// The number of the next user to be generated.

@@ -127,7 +127,7 @@ fn merge(old: &mut Value, new: &Value) {
 }
 
 fn update(state: &State, id: &str, ask: &Ask<'_>) -> Result<String, Failure> {
-    // Until 2025-11-10 this endpoint replaced metadata; from 2026-05-12 on it refuses (documented).
+    // From 2026-05-12 on this endpoint refuses metadata (documented); that it replaced them before is a guess.
     let mut known = UPDATE_FIELDS.to_vec();
     if matches!(ask.version, Some("2025-04-10" | "2025-11-10")) {
         known.extend(METADATA_FIELDS);

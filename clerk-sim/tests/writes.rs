@@ -304,6 +304,17 @@ async fn bytes_stay_the_same_and_edits_that_change_nothing_change_none() {
 }
 
 #[tokio::test]
+async fn what_happens_at_random_is_the_same_for_a_seed_whatever_was_asked() {
+    let (a, b) = (Clerk::users(40).await, Clerk::users(40).await);
+    assert_eq!(a.get("/users/user_nobody").await.status, 404);
+    for _ in 0..20 {
+        assert_eq!(a.sim.update_random(), b.sim.update_random());
+        assert_eq!(a.sim.delete_random(), b.sim.delete_random());
+    }
+    assert_eq!(a.sim.create_random(), b.sim.create_random());
+}
+
+#[tokio::test]
 async fn odd_documents_are_served_verbatim_in_their_place() {
     let clerk = Clerk::users(0).await;
     clerk
