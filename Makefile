@@ -1,7 +1,39 @@
+# DATABASE_URL set: that server is used, and none is started. CLERK_SECRET_KEY set: the demo mirrors the real Clerk.
+
 .PHONY: help
 help: ## Say what there is
-	@sed -n 's/^\([a-z]*\):.*## /make \1\t/p' Makefile | expand -t 14
+	@sed -n 's/^\([a-z]*\):.*## /make \1	/p' Makefile | expand -t 14
+
+.PHONY: run
+run: ## Mirror 10,000 simulated users into a private PostgreSQL, and follow their changes for 15 s
+	@scripts/demo run
+
+.PHONY: up
+up: ## The same until Ctrl-C
+	@scripts/demo up
+
+.PHONY: psql
+psql: ## Look into the database of the last `make run` or `make up`
+	@scripts/psql $(ARGS)
 
 .PHONY: test
-test: ## Run all tests against a private PostgreSQL (or the one DATABASE_URL names)
+test: ## Run all tests against a private PostgreSQL; ARGS=… are cargo test's
 	@scripts/test $(ARGS)
+
+.PHONY: fmt
+fmt: ## Format the code
+	cargo fmt --all
+
+.PHONY: lint
+lint: ## Check format, lints and documentation
+	cargo fmt --all --check
+	cargo clippy --workspace --all-targets --locked -- -D warnings
+	RUSTDOCFLAGS='-D warnings' cargo doc --workspace --no-deps --locked
+
+.PHONY: deny
+deny: ## Check dependencies: bans, licences, sources (needs cargo-deny)
+	cargo deny --locked check bans licenses sources
+
+.PHONY: clean
+clean: ## Stop private PostgreSQL clusters, and remove all that was built
+	@scripts/clean

@@ -17,7 +17,7 @@ cd "$(dirname "${BASH_SOURCE[0]}")/.."
 clusters=$PWD/target/postgres
 started=()
 server_pid=
-throwaway=
+remove=()
 
 say() { printf '%s\n' "$*"; }
 
@@ -58,7 +58,7 @@ finish() {
     if [[ -n $server_pid ]] && kill -INT "$server_pid" 2>/dev/null; then
         gone "$server_pid" 20 || kill -QUIT "$server_pid" 2>/dev/null || true
     fi
-    [[ -z $throwaway ]] || rm -rf "$throwaway"
+    rm -rf "${remove[@]}"
 }
 trap finish EXIT
 trap 'exit 130' INT
@@ -163,8 +163,8 @@ start_cluster() {
         server_pid=$!
         while ! gone "$server_pid" 0; do
             if [[ $(sed -n '1p;8p' "$dir/data/postmaster.pid" 2>/dev/null | tr -d ' \n') == "${server_pid}ready" ]]; then
-                # shellcheck disable=SC2034 # for those who source this
                 server=postgres://postgres:$(<"$dir/password")@127.0.0.1:$port
+                (umask 077 && printf '%s' "$server" >"$dir/server")
                 return
             fi
             sleep 0.1
@@ -184,13 +184,18 @@ remove_leftovers() {
     done
 }
 
-# private_cluster NAME [-c SETTING=VALUE]…: a new cluster that runs until this script ends.
-private_cluster() {
-    # Settings for other servers must not reach this one's clients.
+# Makes sure that clusters can be made: server programs, and a folder for them. Settings meant for other servers must not reach their
+# clients.
+prepare_clusters() {
     unset "${!PG@}"
     find_postgres || install_postgres
     own_clusters
     remove_leftovers
-    create_cluster "$1"
-    start_cluster "$@"
+}
+
+# Makes the demo's cluster this script's until it ends; fails where it is another's.
+hold_demo() {
+    local lock
+    exec {lock}>"$clusters/demo.lock"
+    flock --nonblock "$lock"
 }
