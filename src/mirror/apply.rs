@@ -59,7 +59,7 @@ pub struct Batch<'a> {
     pub unchanged: u64,
     /// Users that cannot be stored.
     pub reject: Vec<Rejected>,
-    /// Ids that may be listed as rejected and no longer are.
+    /// Ids that are listed as rejected, and go from the list unless they are rejected again.
     pub heal: Vec<String>,
     /// Ids that the walk did not meet.
     pub missing: Vec<String>,

@@ -11,7 +11,10 @@ mod runs;
 mod schema;
 mod status;
 
-use std::time::{Duration, Instant};
+use std::{
+    collections::HashSet,
+    time::{Duration, Instant},
+};
 
 use backon::{ExponentialBuilder, Retryable};
 use diesel::prelude::*;
@@ -136,13 +139,13 @@ impl Mirror {
         Ok(unsigned(count))
     }
 
-    /// Whether anybody is listed as rejected.
-    pub async fn has_rejected(&self) -> Result<bool, Error> {
-        Ok(diesel::select(diesel::dsl::exists(
-            rejected_users::table.select(rejected_users::user_id),
-        ))
-        .get_result(&mut self.connection().await?)
-        .await?)
+    /// Who is listed as rejected.
+    pub async fn rejected(&self) -> Result<HashSet<String>, Error> {
+        let ids: Vec<String> = rejected_users::table
+            .select(rejected_users::user_id)
+            .load(&mut self.connection().await?)
+            .await?;
+        Ok(ids.into_iter().collect())
     }
 }
 

@@ -123,8 +123,8 @@ struct Running<'a> {
     mirror: Option<&'a Mirror>,
     report: Report,
     started: Instant,
-    /// Somebody may be listed as rejected.
-    heal: bool,
+    /// Who is listed as rejected.
+    rejected: HashSet<String>,
     /// Users met on the last pages: they are known to exist.
     witnesses: VecDeque<String>,
     unchanged_uncommitted: u64,
@@ -184,7 +184,7 @@ impl Pass {
             mirror: exists.then_some(&self.mirror),
             report: Report::new(&instance.id),
             started,
-            heal: false,
+            rejected: HashSet::new(),
             witnesses: VecDeque::new(),
             unchanged_uncommitted: 0,
             checkpointed: started,
@@ -326,7 +326,7 @@ impl Pass {
             mirror: Some(mirror),
             report: Report::new(&instance.id),
             started,
-            heal: mirror.has_rejected().await?,
+            rejected: mirror.rejected().await?,
             witnesses: VecDeque::new(),
             unchanged_uncommitted: 0,
             checkpointed: started,
@@ -406,7 +406,7 @@ impl Running<'_> {
         let chosen = page::Chosen::new(page, users);
         let mut loaded = page::Loaded::new(self.mirror, &chosen, judged, carried).await?;
         let decoded = page::Decoded::new(&chosen, &loaded);
-        let mut batch = page::batch(&chosen, &loaded, &decoded, self.heal);
+        let mut batch = page::batch(&chosen, &loaded, &decoded, &self.rejected);
         batch.found.append(&mut more.found);
         batch.checkpoint = more.checkpoint;
         if let Some(mirror) = self.mirror {
@@ -436,8 +436,8 @@ impl Running<'_> {
                 self.report.created += done.created;
                 self.report.updated += done.updated;
                 self.report.rejected += done.rejected.len() as u64;
-                self.heal |= !done.rejected.is_empty();
                 warn_of(&done.rejected);
+                self.rejected.extend(done.rejected.into_iter().map(|user| user.user_id));
             }
             Sink::Paper { print, missing } => {
                 self.report.created += batch.create.len() as u64;

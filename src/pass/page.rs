@@ -175,17 +175,21 @@ impl<'p> Decoded<'p> {
     }
 }
 
-/// The batch that brings the mirror in step with the chosen users. `heal`: users may be listed as rejected.
-pub(super) fn batch<'d>(chosen: &'d Chosen<'_>, loaded: &Loaded, decoded: &'d Decoded<'_>, heal: bool) -> Batch<'d> {
+/// The batch that brings the mirror in step with the chosen users. `listed` are listed as rejected.
+pub(super) fn batch<'d>(
+    chosen: &'d Chosen<'_>,
+    loaded: &Loaded,
+    decoded: &'d Decoded<'_>,
+    listed: &HashSet<String>,
+) -> Batch<'d> {
+    let ids = chosen.readable.iter().filter_map(|raw| raw.id.as_ref());
     let mut batch = Batch {
         unchanged: loaded.comparison.unchanged,
         reject: chosen.rejected.clone(),
+        heal: ids.filter(|id| listed.contains(*id)).cloned().collect(),
         missing: loaded.comparison.missing.clone(),
         ..Batch::default()
     };
-    if heal {
-        batch.heal = chosen.readable.iter().filter_map(|raw| raw.id.clone()).collect();
-    }
     let write = |at: usize, user: &'d User<'d>, changed| Write {
         user,
         changed,
