@@ -15,6 +15,7 @@ trap '' TSTP
 
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 clusters=$PWD/target/postgres
+exec {never}<> <(:)
 started=()
 server_pid=
 remove=()
@@ -30,16 +31,20 @@ die() {
 
 # Runs a program in the background; $! is its id. It ends when this script does, even when that is killed outright.
 spawn() {
-    setpriv --pdeathsig TERM -- "$@" </dev/null &
+    setpriv --pdeathsig TERM "$@" </dev/null &
     started+=($!)
 }
 
-# Waits for a process to end, for SECONDS at most.
+# Waits for a tenth of a second. The program sleep would have the terminal for that time, and take Ctrl-C with it.
+tick() { read -rt 0.1 -u "$never" || true; }
+
+# gone PID SECONDS: waits for a process to end, for so long at most.
 gone() {
-    local pid=$1 tenths=$(($2 * 10))
-    while kill -0 "$pid" 2>/dev/null; do
+    local pid=$1 tenths=$(($2 * 10)) state
+    # One that has ended is a zombie while bash is in a trap.
+    while read -r state 2>/dev/null </proc/"$pid"/stat && [[ $state != *') Z '* ]]; do
         ((tenths-- > 0)) || return 1
-        sleep 0.1
+        tick
     done
 }
 
@@ -125,7 +130,7 @@ own_clusters() {
     local user=nobody
     ! id postgres >/dev/null 2>&1 || user=postgres
     owner_id=$(id -u "$user")
-    owner=(--reuid="$owner_id" --regid="$(id -g "$user")" --init-groups --)
+    owner=(--reuid="$owner_id" --regid="$(id -g "$user")" --init-groups)
     if ! setpriv "${owner[@]}" test -x "$clusters"; then
         # A checkout under /root, for one.
         rm -rf "$clusters"
@@ -142,8 +147,12 @@ create_cluster() {
     mkdir -m 700 "$dir"
     (umask 077 && od -An -N12 -tx1 /dev/urandom | tr -d ' \n' >"$dir/password")
     chown -R "$owner_id" "$dir"
-    (cd "$dir" && setpriv "${owner[@]}" "$pg_bin/initdb" --pgdata="$dir/data" --username=postgres --pwfile="$dir/password" \
-        --auth=scram-sha-256 --encoding=UTF8 --no-locale --no-sync) >"$dir/log" 2>&1 || {
+    # From within the folder, as the current one may be closed to the owner.
+    cd "$dir"
+    spawn "${owner[@]}" "$pg_bin/initdb" --pgdata="$dir/data" --username=postgres --pwfile="$dir/password" \
+        --auth=scram-sha-256 --encoding=UTF8 --no-locale --no-sync >"$dir/log" 2>&1
+    cd "$OLDPWD"
+    wait "${started[-1]}" || {
         cat "$dir/log" >&2
         die "initdb failed"
     }
@@ -167,7 +176,7 @@ start_cluster() {
                 (umask 077 && printf '%s' "$server" >"$dir/server")
                 return
             fi
-            sleep 0.1
+            tick
         done
         server_pid=
         grep -q 'Address already in use' "$dir/log" || break
