@@ -27,6 +27,12 @@ struct State {
     first: Option<u64>,
 }
 
+/// What a log line says besides how many were met.
+struct Line {
+    total: Option<u64>,
+    rate: f64,
+}
+
 impl Progress {
     /// A walk over so many users begins; none where Clerk does not say how many.
     pub fn start(&self, total: Option<u64>) {
@@ -48,26 +54,39 @@ impl Progress {
 
     /// So many users have been met.
     pub fn seen(&self, users: u64) {
+        // The line is written after the lock is given back: the writer of the log asks for it too.
+        if let Some(Line { total, rate }) = self.advance(users, std::io::stderr().is_terminal()) {
+            let users_per_second = rate.round();
+            match total {
+                Some(total) => info!(users, total, users_per_second, "syncing"),
+                None => info!(users, users_per_second, "syncing"),
+            }
+        }
+    }
+
+    fn advance(&self, users: u64, is_terminal: bool) -> Option<Line> {
         let mut state = self.lock();
-        let Some(state) = state.as_mut() else { return };
+        let state = state.as_mut()?;
         // A walk that is taken up again must not claim the users of its first part for its rate.
         let first = *state.first.get_or_insert_with(|| {
             state.bar.reset_eta();
             users
         });
         state.bar.set_position(users);
-        if std::io::stderr().is_terminal() {
+        if is_terminal {
             if state.bar.is_hidden() && state.started.elapsed() > QUIET {
                 state.bar.set_draw_target(ProgressDrawTarget::stderr());
             }
-        } else if state.told.elapsed() >= EVERY {
-            state.told = Instant::now();
-            let rate = (users - first.min(users)) as f64 / state.started.elapsed().as_secs_f64();
-            match state.bar.length() {
-                Some(total) => info!(users, total, users_per_second = rate.round(), "syncing"),
-                None => info!(users, users_per_second = rate.round(), "syncing"),
-            }
+            return None;
         }
+        if state.told.elapsed() < EVERY {
+            return None;
+        }
+        state.told = Instant::now();
+        Some(Line {
+            total: state.bar.length(),
+            rate: users.saturating_sub(first) as f64 / state.started.elapsed().as_secs_f64(),
+        })
     }
 
     /// The walk is over.
@@ -87,5 +106,66 @@ impl Progress {
 
     fn lock(&self) -> std::sync::MutexGuard<'_, Option<State>> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::{
+        io::{self, Write},
+        sync::mpsc,
+    };
+
+    use tracing_subscriber::fmt::MakeWriter;
+
+    use super::*;
+
+    /// Writes log lines as the program does: while the bar stands aside.
+    #[derive(Clone)]
+    struct Log(Progress, mpsc::Sender<Vec<u8>>);
+
+    impl Write for Log {
+        fn write(&mut self, line: &[u8]) -> io::Result<usize> {
+            self.0
+                .suspend(|| self.1.send(line.to_vec()))
+                .map_err(io::Error::other)?;
+            Ok(line.len())
+        }
+
+        fn flush(&mut self) -> io::Result<()> {
+            Ok(())
+        }
+    }
+
+    impl<'w> MakeWriter<'w> for Log {
+        type Writer = Log;
+
+        fn make_writer(&'w self) -> Log {
+            self.clone()
+        }
+    }
+
+    #[test]
+    fn a_log_line_comes_through_the_same_door_as_the_bar() {
+        let progress = Progress::default();
+        progress.start(Some(1000));
+        if let Some(state) = progress.lock().as_mut() {
+            state.told -= EVERY;
+        }
+        let (sender, lines) = mpsc::channel();
+        let log = tracing_subscriber::fmt()
+            .with_ansi(false)
+            .with_writer(Log(progress.clone(), sender))
+            .finish();
+        std::thread::spawn(move || {
+            tracing::subscriber::with_default(log, || {
+                let line = progress.advance(500, false).expect("a line is due");
+                assert_eq!(line.total, Some(1000));
+                assert!(progress.advance(600, false).is_none(), "ten seconds have not passed");
+                info!("written while nothing is locked");
+            });
+        });
+        let line = lines.recv_timeout(Duration::from_secs(30)).expect("the log is stuck");
+        assert!(String::from_utf8_lossy(&line).contains("nothing is locked"));
     }
 }
