@@ -5,4 +5,7 @@
 #[allow(dead_code, reason = "each test uses its part")]
 mod harness;
 
+mod deletions;
 mod full_sync;
+mod trouble;
+mod walks;

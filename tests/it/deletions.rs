@@ -1,0 +1,406 @@
+//! Nobody leaves the mirror unless Clerk, asked for that user by name, said so; whoever is gone does leave.
+
+use clerk_sim::{Effect, Endpoint, ErrorBody, Faults, Quirks, Rule, WrongCount};
+
+use crate::{
+    harness::World,
+    trouble::{check, error, mirrored, mirrored_ids, under},
+};
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_deletion_at_clerk_deletes_the_row() {
+    let world = mirrored(30).await;
+    let ids = world.sim.user_ids();
+    // The first, the last, and some in between.
+    for at in [0, 7, 8, 29] {
+        assert!(world.sim.delete(&ids[at]));
+    }
+    world.once().await.assert(0, "changed +0 ~0 -4 =26 held 0 rejected 0");
+    world.assert_in_step().await;
+    world.once().await.assert(0, "in_step +0 ~0 -0 =26 held 0 rejected 0");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn marked_users_keep_their_row_and_can_return() {
+    let mark = [("CLERK2PG_DELETES__MODE", "mark")];
+    let world = mirrored(12).await;
+    let gone = world.sim.user_ids()[3].clone();
+    let document = world.sim.document(&gone).unwrap();
+    let deleted_at = format!("SELECT deleted_at FROM clerk.users WHERE id = '{gone}'");
+
+    world.sim.delete(&gone);
+    world
+        .once_with(&mark)
+        .await
+        .assert(0, "changed +0 ~0 -1 =11 held 0 rejected 0");
+    let marked_at = world.db.text(&deleted_at).await;
+    assert!(marked_at.is_some());
+    assert_eq!(world.db.number("SELECT count(*) FROM clerk.users").await, 12);
+    world.assert_in_step().await;
+
+    let versions = world.db.versions().await;
+    world
+        .once_with(&mark)
+        .await
+        .assert(0, "in_step +0 ~0 -0 =11 held 0 rejected 0");
+    assert_eq!(world.db.versions().await, versions, "somebody was marked twice");
+    assert_eq!(world.db.text(&deleted_at).await, marked_at);
+
+    // The very same bytes as before.
+    world.sim.insert(document);
+    world
+        .once_with(&mark)
+        .await
+        .assert(0, "changed +0 ~1 -0 =11 held 0 rejected 0");
+    assert_eq!(world.db.text(&deleted_at).await, None);
+    world.assert_in_step().await;
+
+    // Marked rows are not deleted when the mode changes; the users are gone all the same.
+    world.sim.delete(&gone);
+    world
+        .once_with(&mark)
+        .await
+        .assert(0, "changed +0 ~0 -1 =11 held 0 rejected 0");
+    world.once().await.assert(0, "in_step +0 ~0 -0 =11 held 0 rejected 0");
+    assert!(world.db.text(&deleted_at).await.is_some());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn keeping_asks_nothing() {
+    let keep = [("CLERK2PG_DELETES__MODE", "keep")];
+    let world = mirrored(12).await;
+    let versions = world.db.versions().await;
+    let asked = |world: &World| {
+        world
+            .sim
+            .log()
+            .iter()
+            .filter(|request| is_by_name(&request.path))
+            .count()
+    };
+    world.sim.delete(&world.sim.user_ids()[3]);
+    world
+        .once_with(&keep)
+        .await
+        .assert(0, "in_step +0 ~0 -0 =11 held 0 rejected 0");
+    assert_eq!(world.db.versions().await, versions);
+    assert_eq!(asked(&world), 0);
+    // The deletion was left for later, not forgotten.
+    world.once().await.assert(0, "changed +0 ~0 -1 =11 held 0 rejected 0");
+    assert_eq!(asked(&world), 3, "the names, a witness, and the one who is gone");
+}
+
+/// Whether a request asks for users by their ids.
+fn is_by_name(path: &str) -> bool {
+    path.contains("user_id=") || path.starts_with("/v1/users/user_")
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn whoever_a_list_hides_is_kept() {
+    let world = mirrored(60).await;
+    let hidden = vec![world.sim.user_ids()[20].clone(), world.sim.user_ids()[59].clone()];
+    let hiding = Quirks {
+        hidden_from_lists: hidden.clone(),
+        ..Quirks::default()
+    };
+    check(
+        "hidden from every list",
+        &world,
+        hiding.clone(),
+        1,
+        "incomplete +0 ~0 -0 =60 held 0 rejected 0",
+    )
+    .await;
+    check(
+        "hidden, and names are ignored",
+        &world,
+        Quirks {
+            ignore_user_id: true,
+            ..hiding.clone()
+        },
+        1,
+        "incomplete +0 ~0 -0 =58 held 0 rejected 0",
+    )
+    .await;
+    // Hidden while the list is walked, but not when they are asked for by name; by id they are not found.
+    let walk = lists_of_a_walk(&world).await;
+    let mut faults = Faults::from(
+        Rule::new(Effect::Quirks(Box::new(hiding)))
+            .on([Endpoint::List])
+            .next(walk),
+    );
+    faults.quirks.not_found_by_id.clone_from(&hidden);
+    check(
+        "in the list by name",
+        &world,
+        faults,
+        1,
+        "incomplete +0 ~0 -0 =60 held 0 rejected 0",
+    )
+    .await;
+    check(
+        "not found by id, but in the list",
+        &world,
+        Quirks {
+            not_found_by_id: world.sim.user_ids(),
+            ..Quirks::default()
+        },
+        0,
+        "in_step +0 ~0 -0 =60 held 0 rejected 0",
+    )
+    .await;
+}
+
+/// How many list requests a pass makes that deletes nobody.
+async fn lists_of_a_walk(world: &World) -> u64 {
+    let lists = || world.sim.requests_by_path()["GET /v1/users"];
+    let before = lists();
+    world.once().await;
+    lists() - before
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn lists_that_mislead_delete_nobody() {
+    let world = mirrored(60).await;
+    let in_step = "in_step +0 ~0 -0 =60 held 0 rejected 0";
+    let with = |change: fn(&mut Quirks)| {
+        let mut quirks = Quirks::default();
+        change(&mut quirks);
+        quirks
+    };
+    check("pages of 7", &world, with(|q| q.max_page = Some(7)), 0, in_step).await;
+    check("pages of 1", &world, with(|q| q.max_page = Some(1)), 0, in_step).await;
+    check("random pages", &world, with(|q| q.random_pages = true), 0, in_step).await;
+    check(
+        "user_id is ignored",
+        &world,
+        with(|q| q.ignore_user_id = true),
+        0,
+        in_step,
+    )
+    .await;
+    check(
+        "empty lists",
+        &world,
+        with(|q| q.empty_lists = true),
+        1,
+        "incomplete +0 ~0 -0 =0 held 60 rejected 0",
+    )
+    .await;
+    check(
+        "empty lists and a count to match",
+        &world,
+        with(|q| {
+            q.empty_lists = true;
+            q.count = Some(WrongCount::Fixed(0));
+        }),
+        3,
+        "held +0 ~0 -0 =0 held 60 rejected 0",
+    )
+    .await;
+    for offset in [-1, 1, 1000] {
+        check(
+            "a count that is wrong",
+            &world,
+            with_count(offset),
+            1,
+            "incomplete +0 ~0 -0 =60 held 0 rejected 0",
+        )
+        .await;
+    }
+    let first_page_only = Faults::from(
+        Rule::new(Effect::Quirks(Box::new(Quirks {
+            empty_lists: true,
+            ..Quirks::default()
+        })))
+        .on([Endpoint::List])
+        .skip(1),
+    );
+    let mut faults = first_page_only;
+    faults.quirks.max_page = Some(7);
+    check(
+        "all lists behind the first page are empty, those by name too",
+        &world,
+        faults,
+        1,
+        "incomplete +0 ~0 -0 =7 held 0 rejected 0",
+    )
+    .await;
+    check("and then all is well", &world, Faults::default(), 0, in_step).await;
+}
+
+fn with_count(offset: i64) -> Quirks {
+    Quirks {
+        count: Some(WrongCount::Offset(offset)),
+        ..Quirks::default()
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn approving_an_empty_list_deletes_nobody() {
+    let world = mirrored(20).await;
+    let nobody = Quirks {
+        empty_lists: true,
+        count: Some(WrongCount::Fixed(0)),
+        ..Quirks::default()
+    };
+    let ran = under(&world, nobody.clone(), &[]).await;
+    ran.assert(3, "held +0 ~0 -0 =0 held 20 rejected 0");
+    let plan = ran.json()["plan"].as_str().unwrap().to_owned();
+    assert_eq!(world.run(&["approve", &plan]).await.code, Some(0));
+    let ran = under(&world, nobody, &[]).await;
+    assert_eq!(ran.json()["deleted"], 0, "{ran:#?}");
+    world.once().await.assert(0, "in_step +0 ~0 -0 =20 held 0 rejected 0");
+    world.assert_in_step().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn stale_lists_delete_nobody() {
+    let world = mirrored(10).await;
+    let created: Vec<String> = (0..3).map(|_| world.sim.create_random()).collect();
+    world.once().await.assert(0, "changed +3 ~0 -0 =10 held 0 rejected 0");
+    let gone = world.sim.user_ids()[4].clone();
+    world.sim.delete(&gone);
+    let stale = Quirks {
+        stale_lists_ms: 60_000,
+        ..Quirks::default()
+    };
+    // Lists and counts do not know the new users yet; by id they are there.
+    check(
+        "stale lists",
+        &world,
+        stale,
+        0,
+        "in_step +0 ~0 -0 =13 held 0 rejected 0",
+    )
+    .await;
+    let mirrored = mirrored_ids(&world).await;
+    assert!(created.iter().all(|id| mirrored.contains(id)) && mirrored.contains(&gone));
+    world.once().await.assert(0, "changed +0 ~0 -1 =12 held 0 rejected 0");
+    world.assert_in_step().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_deletion_that_cannot_be_confirmed_waits() {
+    let world = mirrored(30).await;
+    world.sim.delete(&world.sim.user_ids()[11]);
+    let unconfirmed = "incomplete +0 ~0 -0 =29 held 0 rejected 0";
+    let html_not_found = Quirks {
+        html_not_found: true,
+        ..Quirks::default()
+    };
+    let gets = |effect| Rule::new(effect).on([Endpoint::Get]);
+    check("404 by a proxy in front", &world, html_not_found, 1, unconfirmed).await;
+    for body in [ErrorBody::Json, ErrorBody::Html, ErrorBody::Empty] {
+        check("404 for everybody", &world, gets(error(404, body)), 1, unconfirmed).await;
+    }
+    for body in [ErrorBody::Html, ErrorBody::Empty] {
+        check(
+            "404 in other words",
+            &world,
+            gets(error(404, body)).skip(1),
+            1,
+            unconfirmed,
+        )
+        .await;
+    }
+    for status in [400, 403, 410, 422] {
+        check(
+            "refused",
+            &world,
+            gets(error(status, ErrorBody::Json)).skip(1),
+            1,
+            unconfirmed,
+        )
+        .await;
+    }
+    check(
+        "HTML instead of a user",
+        &world,
+        gets(Effect::Html).skip(1),
+        1,
+        unconfirmed,
+    )
+    .await;
+    check(
+        "names are ignored",
+        &world,
+        Quirks {
+            ignore_user_id: true,
+            ..Quirks::default()
+        },
+        1,
+        unconfirmed,
+    )
+    .await;
+    // An outage is not about this user.
+    for effect in [error(503, ErrorBody::Html), Effect::DropBefore, Effect::Truncate] {
+        let name = format!("{effect:?}");
+        let ran = under(&world, gets(effect), &[]).await;
+        let outcome = ran.json()["outcome"].clone();
+        assert!(outcome == "failed" || outcome == "incomplete", "{name}: {ran:#?}");
+        assert_eq!(ran.code, Some(1), "{name}");
+    }
+    assert_eq!(mirrored_ids(&world).await.len(), 30, "somebody was deleted");
+    let ran = world.once().await;
+    assert_eq!((ran.code, &ran.json()["deleted"]), (Some(0), &1.into()), "{ran:#?}");
+    world.assert_in_step().await;
+    world.once().await.assert(0, "in_step +0 ~0 -0 =29 held 0 rejected 0");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_pass_taken_up_again_behind_the_last_user_still_deletes() {
+    let world = mirrored(30).await;
+    let ids = world.sim.user_ids();
+    world.sim.delete(&ids[11]);
+    let ran = under(&world, Rule::new(Effect::DropBefore).on([Endpoint::Get]), &[]).await;
+    assert_eq!(ran.json()["outcome"], "failed", "{ran:#?}");
+    // The walk goes on behind the last user but one, and there is nobody any more.
+    world.sim.delete(&ids[29]);
+    let ran = world.once().await;
+    let json = ran.json();
+    assert_eq!(
+        (ran.code, &json["deleted"], &json["held"]),
+        (Some(0), &2.into(), &0.into()),
+        "{ran:#?}"
+    );
+    world.assert_in_step().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn names_that_fail_half_way_are_no_answer() {
+    let world = mirrored(30).await;
+    world.sim.delete(&world.sim.user_ids()[11]);
+    let walk = lists_of_a_walk_without(&world).await;
+    let unconfirmed = "incomplete +0 ~0 -0 =29 held 0 rejected 0";
+    for effect in [error(422, ErrorBody::Json), error(404, ErrorBody::Json), Effect::Html] {
+        let name = format!("{effect:?}");
+        let rule = Rule::new(effect).on([Endpoint::List]).skip(walk);
+        check(&name, &world, rule, 1, unconfirmed).await;
+    }
+    let nobody = Effect::Quirks(Box::new(Quirks {
+        empty_lists: true,
+        ..Quirks::default()
+    }));
+    check(
+        "nobody has such a name",
+        &world,
+        Rule::new(nobody).on([Endpoint::List]).skip(walk),
+        1,
+        unconfirmed,
+    )
+    .await;
+    world.once().await.assert(0, "changed +0 ~0 -1 =29 held 0 rejected 0");
+}
+
+/// How many list requests the walk itself makes, where somebody is missing.
+async fn lists_of_a_walk_without(world: &World) -> u64 {
+    let before = world.sim.log().len();
+    let ran = world.once_with(&[("CLERK2PG_DELETES__MODE", "keep")]).await;
+    assert_eq!(ran.code, Some(0), "{ran:#?}");
+    let log = world.sim.log();
+    log[before..]
+        .iter()
+        .filter(|request| request.path.starts_with("/v1/users?"))
+        .count() as u64
+}

@@ -1,0 +1,56 @@
+//! Passes while Clerk's server is in trouble.
+
+use std::collections::BTreeSet;
+
+use clerk_sim::{Effect, ErrorAnswer, ErrorBody, Faults};
+
+use crate::harness::{Ran, World};
+
+/// Some users, mirrored.
+pub async fn mirrored(users: usize) -> World {
+    let world = World::new(users).await;
+    let ran = world.once().await;
+    assert_eq!(ran.code, Some(0), "{ran:#?}");
+    world
+}
+
+pub async fn mirrored_ids(world: &World) -> BTreeSet<String> {
+    world.db.documents().await.into_keys().collect()
+}
+
+/// A pass under faults. Whoever is still at Clerk must still be in the mirror.
+pub async fn under(world: &World, faults: impl Into<Faults>, environment: &[(&str, &str)]) -> Ran {
+    world.sim.set_faults(faults);
+    let before = mirrored_ids(world).await;
+    let mut all = vec![("CLERK2PG_CLERK__TIMEOUT", "500ms")];
+    all.extend_from_slice(environment);
+    let ran = world.once_with(&all).await;
+    world.sim.clear_faults();
+    let after = mirrored_ids(world).await;
+    let lost: Vec<_> = before
+        .difference(&after)
+        .filter(|id| world.sim.document(id).is_some())
+        .collect();
+    assert!(
+        lost.is_empty(),
+        "{lost:?} are at Clerk, but no longer in the mirror: {ran:#?}"
+    );
+    ran
+}
+
+pub async fn check(name: &str, world: &World, faults: impl Into<Faults>, code: i32, summary: &str) {
+    let ran = under(world, faults, &[]).await;
+    assert_eq!(
+        (ran.code, ran.summary().as_str()),
+        (Some(code), summary),
+        "{name}: {ran:#?}"
+    );
+}
+
+pub fn error(status: u16, body: ErrorBody) -> Effect {
+    Effect::Error(ErrorAnswer {
+        status,
+        retry_after: None,
+        body,
+    })
+}
