@@ -154,3 +154,132 @@ async fn an_order_that_is_ignored() {
         check_ignoring(false, created_at, offset, true).await;
     }
 }
+
+/// A first sync, then one with changes, on a server that is not quite Clerk.
+async fn check_emulator(quirks: Quirks) {
+    let name = format!("{quirks:?}");
+    let world = World::new(25).await;
+    world.sim.set_faults(quirks);
+    let ran = world.once().await;
+    assert_eq!(
+        ran.summary(),
+        "changed +25 ~0 -0 =0 held 0 rejected 0",
+        "{name}: {ran:#?}"
+    );
+    world.assert_in_step().await;
+    let ids = world.sim.user_ids();
+    world.sim.delete(&ids[20]);
+    world
+        .sim
+        .update(&ids[3], |user| user["username"] = "somebody_else".into());
+    world.sim.create_random();
+    let ran = world.once().await;
+    assert_eq!(
+        ran.summary(),
+        "changed +1 ~1 -1 =23 held 0 rejected 0",
+        "{name}: {ran:#?}"
+    );
+    world.assert_in_step().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn emulators_are_served_as_far_as_they_go() {
+    let all = Quirks {
+        wrapped_lists: true,
+        missing_instance: true,
+        missing_count: true,
+        upper_case_codes: true,
+        ignore_starting_after: true,
+        ..pages_of(12)
+    };
+    check_emulator(all.clone()).await;
+    check_emulator(Quirks {
+        wrapped_lists: true,
+        ..Quirks::default()
+    })
+    .await;
+    check_emulator(Quirks {
+        missing_instance: true,
+        ..Quirks::default()
+    })
+    .await;
+    check_emulator(Quirks {
+        missing_count: true,
+        ..Quirks::default()
+    })
+    .await;
+    check_emulator(Quirks {
+        upper_case_codes: true,
+        ..Quirks::default()
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn times_in_seconds_are_understood() {
+    let world = World::new(25).await;
+    let quirks = Quirks {
+        times_in_seconds: true,
+        ..pages_of(7)
+    };
+    world.sim.set_faults(quirks.clone());
+    world.once().await.assert(0, "changed +25 ~0 -0 =0 held 0 rejected 0");
+    world.once().await.assert(0, "in_step +0 ~0 -0 =25 held 0 rejected 0");
+    for id in world.sim.user_ids() {
+        let sql = format!("SELECT extract(epoch FROM created_at)::bigint FROM clerk.users WHERE id = '{id}'");
+        let created_at = world.sim.document(&id).unwrap()["created_at"].as_i64().unwrap();
+        assert_eq!(world.db.number(&sql).await, created_at / 1000, "{id}");
+    }
+    world.sim.delete(&world.sim.user_ids()[20]);
+    let ran = under(&world, quirks, &[]).await;
+    ran.assert(0, "changed +0 ~0 -1 =24 held 0 rejected 0");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_emulator_is_known_by_its_address() {
+    let world = World::new(3).await;
+    let missing_instance = Quirks {
+        missing_instance: true,
+        ..Quirks::default()
+    };
+    world.sim.set_faults(missing_instance);
+    assert_eq!(world.once().await.code, Some(0));
+    world.sim.clear_faults();
+    // Now it says which instance it is: another one, as far as anybody knows.
+    let ran = world.once().await;
+    assert_eq!(ran.code, Some(1));
+    assert!(
+        ran.stderr.contains(&world.sim.url()) && ran.stderr.contains(world.sim.instance_id()),
+        "{ran:#?}"
+    );
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_busy_clerk_loses_nobody() {
+    let world = mirrored(200).await;
+    let old = world.sim.user_ids();
+    for quirks in [
+        pages_of(23),
+        Quirks {
+            random_pages: true,
+            ..Quirks::default()
+        },
+    ] {
+        let mut faults = Faults::from(quirks);
+        faults.rules.push(Rule::new(Effect::LatencyMs(20)).on([Endpoint::List]));
+        world.sim.set_faults(faults);
+        world.sim.set_churn(Some(100.0));
+        let ran = world.once().await;
+        world.sim.set_churn(None);
+        let mirror = mirrored_ids(&world).await;
+        let lost: Vec<_> = old
+            .iter()
+            .filter(|id| world.sim.document(id).is_some() && !mirror.contains(*id))
+            .collect();
+        assert!(lost.is_empty(), "{lost:?}: {ran:#?}");
+        assert_ne!(ran.json()["outcome"], "failed", "{ran:#?}");
+    }
+    world.sim.clear_faults();
+    assert_eq!(world.once().await.code, Some(0));
+    world.assert_in_step().await;
+}
