@@ -7,5 +7,6 @@ mod harness;
 
 mod deletions;
 mod full_sync;
+mod guard;
 mod trouble;
 mod walks;

@@ -1,0 +1,289 @@
+//! A mass deletion waits for a person, who approves that very plan, once.
+
+use std::collections::BTreeSet;
+
+use clerk_sim::{Effect, Endpoint, Quirks, Rule};
+
+use crate::{
+    harness::{Ran, World},
+    trouble::{mirrored, mirrored_ids, under},
+};
+
+/// Deletes the first of Clerk's users, oldest first.
+fn delete(world: &World, users: usize) -> BTreeSet<String> {
+    let ids: BTreeSet<String> = world.sim.user_ids().into_iter().take(users).collect();
+    assert_eq!(ids.len(), users);
+    assert!(ids.iter().all(|id| world.sim.delete(id)));
+    ids
+}
+
+fn plan(ran: &Ran) -> String {
+    ran.json()["plan"]
+        .as_str()
+        .unwrap_or_else(|| panic!("no plan: {ran:#?}"))
+        .to_owned()
+}
+
+async fn approve(world: &World, sum: &str) {
+    let ran = world.run(&["approve", sum]).await;
+    assert_eq!(ran.code, Some(0), "{ran:#?}");
+}
+
+async fn refused(world: &World, sum: &str, why: &str) {
+    let ran = world.run(&["approve", sum]).await;
+    assert_eq!((ran.code, ran.stdout.as_str()), (Some(1), ""), "{ran:#?}");
+    assert!(ran.stderr.contains(why), "{ran:#?}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn held_deletions_wait_while_all_else_goes_on() {
+    let world = mirrored(60).await;
+    world.sim.set_faults(Quirks {
+        max_page: Some(7),
+        ..Quirks::default()
+    });
+    let gone = delete(&world, 15);
+    let new: Vec<_> = (0..2).map(|_| world.sim.create_random()).collect();
+    let changed = world.sim.user_ids()[3].clone();
+    world.sim.update(&changed, |user| user["first_name"] = "Changed".into());
+
+    let planned = world.run(&["--dry-run"]).await;
+    let ran = world.once().await;
+    ran.assert(3, "held +2 ~1 -0 =44 held 15 rejected 0");
+    let sum = plan(&ran);
+    let mirror = world.db.documents().await;
+    assert_eq!(mirror[&changed]["first_name"], "Changed");
+    assert!(new.iter().chain(&gone).all(|id| mirror.contains_key(id)));
+    let row = "SELECT concat_ws(' ', outcome, held, deleted, plan) FROM clerk.sync_runs ORDER BY id DESC LIMIT 1";
+    assert_eq!(world.db.text(row).await.unwrap(), format!("held 15 0 {sum}"));
+
+    // The dry run before it and one after it show the same plan.
+    for dry_run in [planned, world.run(&["--dry-run"]).await] {
+        assert_eq!(dry_run.code, Some(0), "{dry_run:#?}");
+        let held: BTreeSet<String> = dry_run
+            .stdout
+            .lines()
+            .filter_map(|line| Some(line.strip_prefix("- ")?.strip_suffix(" (held)")?.to_owned()))
+            .collect();
+        assert_eq!(held, gone);
+        assert!(dry_run.stdout.contains(&sum), "{dry_run:#?}");
+        assert!(dry_run.stdout.contains("15 to delete"), "{dry_run:#?}");
+    }
+    for arguments in [&["status"][..], &["--once"]] {
+        let ran = world.run(arguments).await;
+        assert!(ran.stdout.contains(&format!("clerk2pg approve {sum}")), "{ran:#?}");
+    }
+    // Held once more, with the same checksum.
+    let again = world.once().await;
+    again.assert(3, "held +0 ~0 -0 =47 held 15 rejected 0");
+    assert_eq!(plan(&again), sum);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_approval_is_for_one_plan_and_one_time() {
+    let world = mirrored(60).await;
+    refused(&world, "0123456789ab", "no deletions are held").await;
+    let gone = delete(&world, 15);
+    let sum = plan(&world.once().await);
+    refused(&world, "0123456789ab", &sum).await;
+    refused(&world, &sum[..11], &sum).await;
+    world.once().await.assert(3, "held +0 ~0 -0 =45 held 15 rejected 0");
+    approve(&world, &sum).await;
+    refused(&world, &sum, "no deletions are held").await;
+
+    // Deleted after the approval: others than those that somebody looked at.
+    let more = delete(&world, 14);
+    let ran = world.once().await;
+    ran.assert(3, "held +0 ~0 -15 =31 held 14 rejected 0");
+    let mirror = mirrored_ids(&world).await;
+    assert!(gone.is_disjoint(&mirror) && more.is_subset(&mirror));
+    assert_ne!(plan(&ran), sum);
+    refused(&world, &sum, &plan(&ran)).await;
+    approve(&world, &plan(&ran)).await;
+    world.once().await.assert(0, "changed +0 ~0 -14 =31 held 0 rejected 0");
+    world.once().await.assert(0, "in_step +0 ~0 -0 =31 held 0 rejected 0");
+    world.assert_in_step().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn whoever_is_back_is_not_deleted() {
+    let world = mirrored(40).await;
+    let back = world.sim.user_ids()[2].clone();
+    let document = world.sim.document(&back).unwrap();
+    let gone = delete(&world, 12);
+    assert!(gone.contains(&back));
+    let sum = plan(&world.once().await);
+    approve(&world, &sum).await;
+    world.sim.insert(document);
+    world.once().await.assert(0, "changed +0 ~0 -11 =29 held 0 rejected 0");
+    world.assert_in_step().await;
+    // The approval was for that deletion, not for the next one of the same user.
+    world.sim.delete(&back);
+    let hold_all = [
+        ("CLERK2PG_DELETES__MIN_COUNT", "0"),
+        ("CLERK2PG_DELETES__MAX_COUNT", "0"),
+    ];
+    world
+        .once_with(&hold_all)
+        .await
+        .assert(3, "held +0 ~0 -0 =28 held 1 rejected 0");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_plan_that_has_changed_needs_another_look() {
+    let world = mirrored(40).await;
+    let back = world.sim.user_ids()[2].clone();
+    let document = world.sim.document(&back).unwrap();
+    delete(&world, 13);
+    let sum = plan(&world.once().await);
+    world.sim.insert(document);
+    let ran = world.once().await;
+    ran.assert(3, "held +0 ~0 -0 =28 held 12 rejected 0");
+    refused(&world, &sum, &plan(&ran)).await;
+    // Too few are left to be held.
+    delete(&world, 0);
+    let relaxed = [("CLERK2PG_DELETES__MIN_COUNT", "12")];
+    world
+        .once_with(&relaxed)
+        .await
+        .assert(0, "changed +0 ~0 -12 =28 held 0 rejected 0");
+    refused(&world, &plan(&ran), "no deletions are held").await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_approval_outlasts_a_pass_that_fails() {
+    let world = mirrored(40).await;
+    delete(&world, 12);
+    let sum = plan(&world.once().await);
+    approve(&world, &sum).await;
+    for endpoint in [Endpoint::List, Endpoint::Get] {
+        let ran = under(&world, Rule::new(Effect::DropBefore).on([endpoint]), &[]).await;
+        assert_eq!(
+            (ran.code, &ran.json()["outcome"]),
+            (Some(1), &"failed".into()),
+            "{ran:#?}"
+        );
+    }
+    let status = world.run(&["status", "--format", "json"]).await.json();
+    assert_eq!((&status["approved"], &status["held"]), (&12.into(), &0.into()));
+    let ran = world.once().await;
+    assert_eq!((ran.code, &ran.json()["deleted"]), (Some(0), &12.into()), "{ran:#?}");
+    world.assert_in_step().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_approved_deletion_is_confirmed_all_the_same() {
+    let world = mirrored(40).await;
+    delete(&world, 12);
+    approve(&world, &plan(&world.once().await)).await;
+    let html_not_found = Quirks {
+        html_not_found: true,
+        ..Quirks::default()
+    };
+    let ran = under(&world, html_not_found, &[]).await;
+    ran.assert(1, "incomplete +0 ~0 -0 =28 held 0 rejected 0");
+    world.once().await.assert(0, "changed +0 ~0 -12 =28 held 0 rejected 0");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_clerk_without_users_is_held_whatever_the_limits_say() {
+    let no_limits = [
+        ("CLERK2PG_DELETES__MIN_COUNT", "1000"),
+        ("CLERK2PG_DELETES__MAX_PERCENT", "100"),
+    ];
+    let world = mirrored(3).await;
+    let gone = delete(&world, 3);
+    let ran = world.once_with(&no_limits).await;
+    ran.assert(3, "held +0 ~0 -0 =0 held 3 rejected 0");
+    assert_eq!(mirrored_ids(&world).await, gone);
+    approve(&world, &plan(&ran)).await;
+    world
+        .once_with(&no_limits)
+        .await
+        .assert(0, "changed +0 ~0 -3 =0 held 0 rejected 0");
+    world.once().await.assert(0, "in_step +0 ~0 -0 =0 held 0 rejected 0");
+    // An empty mirror of an empty Clerk is nothing to worry about, and it fills again.
+    world.sim.create_random();
+    world.once().await.assert(0, "changed +1 ~0 -0 =0 held 0 rejected 0");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn more_than_one_question_by_name_is_one_plan() {
+    let world = mirrored(300).await;
+    delete(&world, 250);
+    let ran = world.once().await;
+    ran.assert(3, "held +0 ~0 -0 =50 held 250 rejected 0");
+    assert_eq!(
+        world.run(&["--dry-run", "--format", "json"]).await.json()["plan"],
+        ran.json()["plan"]
+    );
+    approve(&world, &plan(&ran)).await;
+    let approved = world.run(&["--dry-run", "--format", "json"]).await.json();
+    assert_eq!((&approved["deleted"], &approved["held"]), (&250.into(), &0.into()));
+    world.once().await.assert(0, "changed +0 ~0 -250 =50 held 0 rejected 0");
+    world.assert_in_step().await;
+}
+
+/// Deletes so many of so many users under these limits.
+async fn check(users: usize, deletions: usize, limits: &[(&str, &str)], held: bool) {
+    let world = mirrored(users).await;
+    delete(&world, deletions);
+    let ran = world.once_with(limits).await;
+    let left = users - deletions;
+    let expected = match held {
+        true => format!("held +0 ~0 -0 ={left} held {deletions} rejected 0"),
+        false => format!("changed +0 ~0 -{deletions} ={left} held 0 rejected 0"),
+    };
+    assert_eq!(
+        ran.summary(),
+        expected,
+        "{deletions} of {users} with {limits:?}: {ran:#?}"
+    );
+    assert_eq!(ran.code, Some(if held { 3 } else { 0 }));
+}
+
+const MIN_COUNT: &str = "CLERK2PG_DELETES__MIN_COUNT";
+const MAX_COUNT: &str = "CLERK2PG_DELETES__MAX_COUNT";
+const MAX_PERCENT: &str = "CLERK2PG_DELETES__MAX_PERCENT";
+
+#[tokio::test(flavor = "multi_thread")]
+async fn limits_by_default() {
+    check(20, 10, &[], false).await;
+    check(20, 11, &[], true).await;
+    check(100, 20, &[], false).await;
+    check(100, 21, &[], true).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn limits_by_percent_and_by_count() {
+    check(30, 15, &[(MAX_PERCENT, "50")], false).await;
+    check(30, 16, &[(MAX_PERCENT, "50")], true).await;
+    check(30, 1, &[(MIN_COUNT, "0"), (MAX_PERCENT, "0")], true).await;
+    check(
+        30,
+        5,
+        &[(MIN_COUNT, "0"), (MAX_COUNT, "5"), (MAX_PERCENT, "100")],
+        false,
+    )
+    .await;
+    check(30, 6, &[(MIN_COUNT, "0"), (MAX_COUNT, "5"), (MAX_PERCENT, "100")], true).await;
+    check(30, 6, &[(MIN_COUNT, "6"), (MAX_COUNT, "0"), (MAX_PERCENT, "0")], false).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn limits_out_of_the_file() {
+    let world = mirrored(20).await;
+    let directory = tempfile::tempdir().unwrap();
+    let file = directory.path().join("config.toml");
+    std::fs::write(&file, "[deletes]\nmin_count = 0\nmax_percent = 4.5\nmode = \"mark\"\n").unwrap();
+    delete(&world, 1);
+    let arguments = ["--once", "--format", "json", "--config", file.to_str().unwrap()];
+    let ran = world.run(&arguments).await;
+    ran.assert(3, "held +0 ~0 -0 =19 held 1 rejected 0");
+    approve(&world, &plan(&ran)).await;
+    world
+        .run(&arguments)
+        .await
+        .assert(0, "changed +0 ~0 -1 =19 held 0 rejected 0");
+    assert_eq!(world.db.number("SELECT count(deleted_at) FROM clerk.users").await, 1);
+}
