@@ -36,6 +36,10 @@ enum ById {
 impl Running<'_> {
     /// Carries out or holds the deletions that the walk left as a question.
     pub(super) async fn settle_deletions(&mut self, lease: &Lease, run: &Run) -> Result<(), Failure> {
+        if self.pass.options.delete_mode == DeleteMode::Keep {
+            // The walk may go on with one that was begun in another mode, and that noted who is missing.
+            return Ok(());
+        }
         let mirror = &self.pass.mirror;
         let mut after = String::new();
         loop {
