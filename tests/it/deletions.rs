@@ -90,6 +90,17 @@ async fn keeping_asks_nothing() {
     assert_eq!(asked(&world), 3, "the names, a witness, and the one who is gone");
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn keeping_holds_for_a_pass_taken_up_again() {
+    let world = mirrored(12).await;
+    world.sim.delete(&world.sim.user_ids()[3]);
+    let ran = under(&world, Rule::new(Effect::DropBefore).on([Endpoint::Get]), &[]).await;
+    assert_eq!(ran.json()["outcome"], "failed", "{ran:#?}");
+    let ran = world.once_with(&[("CLERK2PG_DELETES__MODE", "keep")]).await;
+    assert_eq!((ran.code, &ran.json()["deleted"]), (Some(0), &0.into()), "{ran:#?}");
+    assert_eq!(mirrored_ids(&world).await.len(), 12);
+}
+
 /// Whether a request asks for users by their ids.
 fn is_by_name(path: &str) -> bool {
     path.contains("user_id=") || path.starts_with("/v1/users/user_")

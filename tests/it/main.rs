@@ -8,5 +8,6 @@ mod harness;
 mod deletions;
 mod full_sync;
 mod guard;
+mod rejected;
 mod trouble;
 mod walks;
