@@ -189,9 +189,8 @@ impl Running<'_> {
 impl Reader {
     fn succeed(&mut self) {
         self.good += 1;
-        if self.limit == PAGE {
-            self.stepped = 0;
-        } else if self.good > 10 {
+        self.stepped = 0;
+        if self.good > 10 {
             self.limit = (self.limit * 10).min(PAGE);
             self.good = 0;
         }
