@@ -5,6 +5,7 @@
 #[allow(dead_code, reason = "each test uses its part")]
 mod harness;
 
+mod constraints;
 mod deletions;
 mod full_sync;
 mod guard;

@@ -267,3 +267,63 @@ async fn a_user_without_a_usable_id_is_listed_by_its_digest() {
         "{names:#?}"
     );
 }
+
+/// Breaks the JSON of these users, so that no page with one of them can be read.
+async fn check_unreadable(positions: &[usize]) {
+    let patience = [("CLERK2PG_CLERK__TIMEOUT", "200ms")];
+    let world = mirrored(60).await;
+    let ids = world.sim.user_ids();
+    let documents: Vec<Value> = positions
+        .iter()
+        .map(|&at| world.sim.document(&ids[at]).unwrap())
+        .collect();
+    for document in &documents {
+        let bytes = document.to_string();
+        let created_at = document["created_at"].as_i64().unwrap();
+        let half = bytes.as_bytes()[..bytes.len() / 2].to_vec();
+        world
+            .sim
+            .insert_raw(document["id"].as_str().unwrap(), created_at, created_at, half);
+    }
+    let changed = &ids[40];
+    world.sim.update(changed, |user| user["first_name"] = "Changed".into());
+    let new = world.sim.create_random();
+
+    let ran = world.once_with(&patience).await;
+    let left = 59 - positions.len();
+    ran.assert(1, &format!("incomplete +1 ~1 -0 ={left} held 0 rejected 0"));
+    let mirror = world.db.documents().await;
+    assert_eq!(
+        (mirror.len(), &mirror[changed]["first_name"]),
+        (61, &"Changed".into()),
+        "{positions:?}"
+    );
+    assert!(mirror.contains_key(&new));
+    let error = world
+        .db
+        .text("SELECT error FROM clerk.sync_runs ORDER BY id DESC LIMIT 1")
+        .await
+        .unwrap();
+    let met = 61 - positions.len();
+    let note = format!("the walk met {met} users, but Clerk counts 61");
+    assert!(
+        error.contains("users could not be read") && error.contains(&note),
+        "{error}"
+    );
+
+    for document in documents {
+        world.sim.insert(document);
+    }
+    world.once().await.assert(0, "in_step +0 ~0 -0 =61 held 0 rejected 0");
+    world.assert_in_step().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_page_that_cannot_be_read_costs_its_user() {
+    check_unreadable(&[30]).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn pages_that_cannot_be_read_cost_their_users() {
+    check_unreadable(&[0, 20, 21, 59]).await;
+}

@@ -1,0 +1,222 @@
+//! The application's own constraints on `clerk.users` hold back one row, never the others.
+
+use crate::{
+    harness::World,
+    trouble::{mirrored, mirrored_ids},
+};
+
+async fn reasons(world: &World) -> Vec<(String, String)> {
+    let sql = "SELECT user_id, reason FROM clerk.rejected_users ORDER BY user_id";
+    let rows = world.db.client.query(sql, &[]).await.unwrap();
+    rows.iter().map(|row| (row.get(0), row.get(1))).collect()
+}
+
+/// The application adds `ddl`, which refuses users named "refused". `mend` takes it away again.
+async fn check_refused(ddl: &str, why: &str, mend: &str) {
+    let world = mirrored(40).await;
+    world.db.execute(ddl).await;
+    let ids = world.sim.user_ids();
+    let refuse = |id: &str| assert!(world.sim.update(id, |user| user["username"] = "refused".into()));
+    refuse(&ids[17]);
+    let new = world.sim.create_random();
+    refuse(&new);
+    assert!(world.sim.update(&ids[18], |user| user["username"] = "welcome".into()));
+    let fine = world.sim.create_random();
+
+    let before = world.db.documents().await;
+    let ran = world.once().await;
+    ran.assert(0, "changed +1 ~1 -0 =38 held 0 rejected 2");
+    let mirror = world.db.documents().await;
+    assert_eq!(mirror[&ids[17]], before[&ids[17]], "{ddl}");
+    assert!(mirror.contains_key(&fine) && !mirror.contains_key(&new), "{ddl}");
+    let mut expected = [ids[17].clone(), new.clone()];
+    expected.sort();
+    let listed = reasons(&world).await;
+    assert_eq!(
+        listed.iter().map(|(id, _)| id.clone()).collect::<Vec<_>>(),
+        expected,
+        "{ddl}"
+    );
+    assert!(
+        listed.iter().all(|(_, reason)| reason.contains(why)),
+        "{ddl}: {listed:#?}"
+    );
+
+    world.once().await.assert(0, "in_step +0 ~0 -0 =40 held 0 rejected 2");
+    world.db.execute(mend).await;
+    world.once().await.assert(0, "changed +1 ~1 -0 =40 held 0 rejected 0");
+    assert_eq!(reasons(&world).await, []);
+    world.assert_in_step().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_check() {
+    check_refused(
+        "ALTER TABLE clerk.users ADD CONSTRAINT nobody_refused CHECK (username IS DISTINCT FROM 'refused')",
+        "nobody_refused",
+        "ALTER TABLE clerk.users DROP CONSTRAINT nobody_refused",
+    )
+    .await;
+}
+
+const RAISE: &str = "CREATE FUNCTION refuse() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN
+    IF NEW.username = 'refused' THEN RAISE EXCEPTION 'nobody is called so here'; END IF;
+    RETURN NEW;
+    END $$;";
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_trigger() {
+    check_refused(
+        &format!(
+            "{RAISE} CREATE TRIGGER refuse BEFORE INSERT OR UPDATE ON clerk.users FOR EACH ROW EXECUTE FUNCTION refuse()"
+        ),
+        "nobody is called so here",
+        "DROP FUNCTION refuse CASCADE",
+    )
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_trigger_that_waits_for_the_commit() {
+    check_refused(
+        &format!(
+            "{RAISE} CREATE CONSTRAINT TRIGGER refuse AFTER INSERT OR UPDATE ON clerk.users
+             DEFERRABLE INITIALLY DEFERRED FOR EACH ROW EXECUTE FUNCTION refuse()"
+        ),
+        "nobody is called so here",
+        "DROP FUNCTION refuse CASCADE",
+    )
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_column_of_a_narrower_type() {
+    check_refused(
+        "CREATE DOMAIN name AS text CHECK (VALUE <> 'refused');
+         ALTER TABLE clerk.users ADD COLUMN name public.name GENERATED ALWAYS AS (username) STORED",
+        "domain public.name",
+        "ALTER TABLE clerk.users DROP COLUMN name",
+    )
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_unique_address_is_free_again_with_the_pass_after_the_deletion() {
+    let world = mirrored(20).await;
+    world
+        .db
+        .execute("CREATE UNIQUE INDEX one_user_per_address ON clerk.users (primary_email)")
+        .await;
+    let with_email = "SELECT id FROM clerk.users WHERE primary_email IS NOT NULL ORDER BY created_at LIMIT 1";
+    let old = world.db.text(with_email).await.unwrap();
+    // Deleted, and signed up again with the same address.
+    let mut document = world.sim.document(&old).unwrap();
+    world.sim.delete(&old);
+    let new = "user_signed_up_again".to_owned();
+    document["id"] = new.clone().into();
+    document["created_at"] = 1_790_000_000_000_i64.into();
+    world.sim.insert(document);
+    world.once().await.assert(0, "changed +0 ~0 -1 =19 held 0 rejected 1");
+    let listed = reasons(&world).await;
+    assert_eq!(listed.len(), 1);
+    assert!(
+        listed[0].0 == new && listed[0].1.contains("one_user_per_address"),
+        "{listed:?}"
+    );
+    world.once().await.assert(0, "changed +1 ~0 -0 =19 held 0 rejected 0");
+    assert_eq!(reasons(&world).await, []);
+    world.assert_in_step().await;
+}
+
+/// An order of one of two deleted users holds that user's row back.
+async fn check_held_back(on_delete: &str) {
+    let world = mirrored(30).await;
+    let ids = world.sim.user_ids();
+    let [ordering, other] = [&ids[5], &ids[6]];
+    world
+        .db
+        .execute(&format!(
+            "CREATE TABLE orders (user_id text NOT NULL REFERENCES clerk.users {on_delete}); INSERT INTO orders VALUES ('{ordering}')"
+        ))
+        .await;
+    world.sim.delete(ordering);
+    world.sim.delete(other);
+    world.sim.update(&ids[7], |user| user["first_name"] = "Changed".into());
+    world.once().await.assert(0, "changed +0 ~1 -1 =27 held 0 rejected 1");
+    let mirror = mirrored_ids(&world).await;
+    assert!(mirror.contains(ordering) && !mirror.contains(other), "{on_delete}");
+    let listed = reasons(&world).await;
+    assert!(
+        listed.len() == 1 && listed[0].0 == *ordering && listed[0].1.contains("gone from Clerk"),
+        "{listed:?}"
+    );
+    assert!(listed[0].1.contains("orders"), "{listed:?}");
+
+    world.once().await.assert(0, "in_step +0 ~0 -0 =28 held 0 rejected 1");
+    world.db.execute("DELETE FROM orders").await;
+    world.once().await.assert(0, "changed +0 ~0 -1 =28 held 0 rejected 0");
+    assert_eq!(reasons(&world).await, []);
+    world.assert_in_step().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_foreign_key_holds_its_row_back() {
+    check_held_back("").await;
+    check_held_back("ON DELETE RESTRICT").await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_foreign_key_that_waits_for_the_commit_holds_its_row_back() {
+    check_held_back("DEFERRABLE INITIALLY DEFERRED").await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_foreign_key_may_go_along() {
+    let world = mirrored(12).await;
+    let ids = world.sim.user_ids();
+    world
+        .db
+        .execute(&format!(
+            "CREATE TABLE orders (user_id text REFERENCES clerk.users ON DELETE SET NULL);
+             CREATE TABLE notes (user_id text REFERENCES clerk.users ON DELETE CASCADE);
+             INSERT INTO orders VALUES ('{0}'), ('{1}'); INSERT INTO notes VALUES ('{0}'), ('{1}')",
+            ids[5], ids[6]
+        ))
+        .await;
+    world.sim.delete(&ids[5]);
+    world.once().await.assert(0, "changed +0 ~0 -1 =11 held 0 rejected 0");
+    assert_eq!(
+        world
+            .db
+            .number("SELECT count(*) FROM orders WHERE user_id IS NULL")
+            .await,
+        1
+    );
+    assert_eq!(
+        world
+            .db
+            .text("SELECT string_agg(user_id, ',') FROM notes")
+            .await
+            .as_ref(),
+        Some(&ids[6])
+    );
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn whoever_is_held_back_can_return() {
+    let world = mirrored(12).await;
+    let id = world.sim.user_ids()[5].clone();
+    let document = world.sim.document(&id).unwrap();
+    world
+        .db
+        .execute(&format!(
+            "CREATE TABLE orders (user_id text REFERENCES clerk.users); INSERT INTO orders VALUES ('{id}')"
+        ))
+        .await;
+    world.sim.delete(&id);
+    world.once().await.assert(0, "in_step +0 ~0 -0 =11 held 0 rejected 1");
+    world.sim.insert(document);
+    world.once().await.assert(0, "in_step +0 ~0 -0 =12 held 0 rejected 0");
+    assert_eq!(reasons(&world).await, []);
+    world.assert_in_step().await;
+}
