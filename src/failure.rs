@@ -26,6 +26,8 @@ pub enum Cause {
     Busy,
     /// The pass was told to stop.
     Stopped,
+    /// The configuration cannot be used as it stands; nothing was tried yet.
+    Configuration,
     /// A person has to change something first: a key, a password, a schema, the configuration.
     NeedsPerson,
     /// Everything else.
@@ -83,6 +85,7 @@ impl From<mirror::Error> for Failure {
     fn from(error: mirror::Error) -> Self {
         let cause = match &error {
             mirror::Error::Unavailable(_) => Cause::PostgresAway,
+            mirror::Error::Address(_) => Cause::Configuration,
             mirror::Error::Refused(_) | mirror::Error::Denied(_) | mirror::Error::Schema(_) => Cause::NeedsPerson,
             mirror::Error::LeaseLost => Cause::Busy,
             mirror::Error::Database(_) => Cause::Other,

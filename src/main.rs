@@ -95,7 +95,10 @@ async fn dispatch(arguments: &Arguments, loaded: Loaded, levels: &Levels, progre
         if needs_key && let Err(error) = output::failure(format, &failure) {
             say(&format!("stdout cannot be written: {error}"), None);
         }
-        ExitCode::from(FAILED)
+        ExitCode::from(match failure.cause {
+            Cause::Configuration => USAGE,
+            _ => FAILED,
+        })
     })
 }
 

@@ -371,6 +371,12 @@ impl Loaded {
         if !key.starts_with("sk_live_") && !key.starts_with("sk_test_") {
             return Err(ConfigError::new("CLERK_SECRET_KEY is no secret key of Clerk").hint(found));
         }
+        if !key.bytes().all(|byte| byte.is_ascii_graphic()) {
+            return Err(ConfigError::new(
+                "CLERK_SECRET_KEY holds characters that no key has; was it copied whole, and alone?",
+            )
+            .hint(found));
+        }
         Ok(())
     }
 

@@ -58,7 +58,7 @@ impl Outage {
     /// any other pass.
     pub(super) async fn over(&mut self) {
         let wait = self.0.as_mut().and_then(|state| match state.cause {
-            Cause::NeedsPerson | Cause::Stopped => None,
+            Cause::Configuration | Cause::NeedsPerson | Cause::Stopped => None,
             Cause::ClerkAway | Cause::PostgresAway | Cause::Busy | Cause::Other => state.next,
         });
         match wait {

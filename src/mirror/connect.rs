@@ -61,11 +61,11 @@ fn parse(url: &Secret) -> Result<tokio_postgres::Config, Error> {
     let mut config = tokio_postgres::Config::from_str(url.expose()).map_err(|error| {
         use std::error::Error as _;
         let cause = error.source().map_or_else(|| error.to_string(), ToString::to_string);
-        Error::Refused(format!("database.url cannot be read: {cause}"))
+        Error::Address(cause)
     })?;
     if config.get_ssl_mode() == SslMode::Require {
         // Going on without TLS would send the password and every user in clear, against what was asked for.
-        return Err(Error::Refused(
+        return Err(Error::Address(
             "sslmode=require, but this version of clerk2pg cannot speak TLS with Postgres".to_owned(),
         ));
     }

@@ -5,6 +5,9 @@ use diesel::result::{DatabaseErrorKind, Error as Diesel};
 /// A failed use of the mirror.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
+    /// The address cannot be used, whatever server is there.
+    #[error("database.url (DATABASE_URL) cannot be used: {0}")]
+    Address(String),
     /// The server cannot be reached or has gone away: worth waiting for.
     #[error("Postgres cannot be reached: {0}")]
     Unavailable(String),
@@ -46,6 +49,7 @@ impl Error {
     /// What the user can do about it.
     pub fn hint(&self) -> &'static str {
         match self {
+            Error::Address(_) => "for example postgres://user:password@localhost:5432/app",
             Error::Unavailable(_) => {
                 "is the server running, and are host and port in database.url (DATABASE_URL) right?"
             }
