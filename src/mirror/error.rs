@@ -101,12 +101,22 @@ fn is_everyones(message: &str) -> bool {
     .any(|text| message.contains(text))
 }
 
+/// What Postgres adds to a violated constraint, `Key (column)=(value) already exists.`, without the value: that is somebody's address or
+/// name, and errors are logged. Every other form may hold a whole row.
+fn without_values(detail: &str) -> Option<String> {
+    let (columns, rest) = detail.split_once(")=(")?;
+    let (_, consequence) = rest.split_once(") ")?;
+    let is_told_whole = !consequence.contains(['(', ')']);
+    is_told_whole.then(|| format!("{columns}) {consequence}"))
+}
+
 impl From<Diesel> for Error {
     fn from(error: Diesel) -> Self {
         match &error {
             Diesel::DatabaseError(kind, info) => {
                 let message = info.message();
-                let detail = info.details().map_or_else(String::new, |detail| format!(" ({detail})"));
+                let detail = info.details().and_then(without_values);
+                let detail = detail.map_or_else(String::new, |detail| format!(" ({detail})"));
                 match kind {
                     DatabaseErrorKind::UnableToSendCommand | DatabaseErrorKind::ClosedConnection => {
                         Error::Unavailable(message.to_owned())
@@ -123,5 +133,27 @@ impl From<Diesel> for Error {
             Diesel::BrokenTransactionManager => Error::Unavailable("the connection broke in a transaction".to_owned()),
             _ => Error::Database(error.to_string()),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn no_value_is_told() {
+        let check =
+            |detail, expected: Option<&str>| assert_eq!(without_values(detail).as_deref(), expected, "{detail}");
+        check(
+            "Key (primary_email)=(ann@example.com) already exists.",
+            Some("Key (primary_email) already exists."),
+        );
+        check(
+            r#"Key (id)=(user_1) is still referenced from table "orders"."#,
+            Some(r#"Key (id) is still referenced from table "orders"."#),
+        );
+        check("Failing row contains (user_1, ann@example.com, null).", None);
+        check("Key (a)=(ann) conflicts with existing key (a)=(ann).", None);
+        check("Key (full_name)=(Ann (the first) of many) already exists.", None);
     }
 }
