@@ -26,6 +26,7 @@ async fn check_refused(ddl: &str, why: &str, mend: &str) {
     let before = world.db.documents().await;
     let ran = world.once().await;
     ran.assert(0, "changed +1 ~1 -0 =38 held 0 rejected 2");
+    assert!(ran.stderr.contains(why) && !ran.stderr.contains('@'), "{ddl}: {ran:#?}");
     let mirror = world.db.documents().await;
     assert_eq!(mirror[&ids[17]], before[&ids[17]], "{ddl}");
     assert!(mirror.contains_key(&fine) && !mirror.contains_key(&new), "{ddl}");
@@ -116,7 +117,9 @@ async fn a_unique_address_is_free_again_with_the_pass_after_the_deletion() {
     document["id"] = new.clone().into();
     document["created_at"] = 1_790_000_000_000_i64.into();
     world.sim.insert(document);
-    world.once().await.assert(0, "changed +0 ~0 -1 =19 held 0 rejected 1");
+    let ran = world.once().await;
+    ran.assert(0, "changed +0 ~0 -1 =19 held 0 rejected 1");
+    assert!(!ran.stderr.contains('@'), "{ran:#?}");
     let listed = reasons(&world).await;
     assert_eq!(listed.len(), 1);
     assert!(
