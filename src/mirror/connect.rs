@@ -21,10 +21,12 @@ pub(super) type Connection = Object<AsyncPgConnection>;
 /// How long connecting may take where `connect_timeout` in the address does not say.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// A pool; connections are made when they are asked for.
-pub(super) fn pool(url: &Secret, max_connections: usize) -> Result<Pool<AsyncPgConnection>, Error> {
-    let config = parse(url)?;
-    let timeout = config.get_connect_timeout().copied().unwrap_or(CONNECT_TIMEOUT);
+/// A pool, and the `connect_timeout` that the address states. Connections are made when they are asked for.
+pub(super) fn pool(url: &Secret, max_connections: usize) -> Result<(Pool<AsyncPgConnection>, Option<Duration>), Error> {
+    let mut config = parse(url)?;
+    let stated = config.get_connect_timeout().copied();
+    let timeout = stated.unwrap_or(CONNECT_TIMEOUT);
+    config.connect_timeout(timeout);
     let mut manager = ManagerConfig::default();
     manager.recycling_method = RecyclingMethod::Verified;
     manager.custom_setup = Box::new(move |_| {
@@ -42,6 +44,7 @@ pub(super) fn pool(url: &Secret, max_connections: usize) -> Result<Pool<AsyncPgC
         .create_timeout(Some(timeout + Duration::from_secs(1)))
         .recycle_timeout(Some(timeout))
         .build()
+        .map(|pool| (pool, stated))
         .map_err(|error| Error::Database(error.to_string()))
 }
 
@@ -71,9 +74,6 @@ fn parse(url: &Secret) -> Result<tokio_postgres::Config, Error> {
     }
     if config.get_application_name().is_none() {
         config.application_name("clerk2pg");
-    }
-    if config.get_connect_timeout().is_none() {
-        config.connect_timeout(CONNECT_TIMEOUT);
     }
     // A server that vanished without a word is noticed within half a minute.
     config.tcp_user_timeout(Duration::from_secs(30));

@@ -44,6 +44,8 @@ pub struct Settings {
 #[derive(Clone)]
 pub struct Mirror {
     pool: Pool<AsyncPgConnection>,
+    /// What the address states as `connect_timeout`.
+    connect_timeout: Option<Duration>,
 }
 
 impl std::fmt::Debug for Mirror {
@@ -58,14 +60,14 @@ impl Mirror {
     /// # Errors
     /// The address cannot be read.
     pub fn new(settings: &Settings) -> Result<Self, Error> {
-        Ok(Self {
-            pool: connect::pool(&settings.url, settings.max_connections)?,
-        })
+        let (pool, connect_timeout) = connect::pool(&settings.url, settings.max_connections)?;
+        Ok(Self { pool, connect_timeout })
     }
 
-    /// Waits for a server that is away, at most this long.
+    /// Waits for a server that is away, at most this long; a `connect_timeout` in the address stands above it.
     pub async fn wait(&self, patience: Duration) -> Result<(), Error> {
         let started = Instant::now();
+        let patience = self.connect_timeout.unwrap_or(patience);
         (|| self.connection())
             .retry(
                 ExponentialBuilder::default()
