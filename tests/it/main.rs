@@ -5,10 +5,14 @@
 #[allow(dead_code, reason = "each test uses its part")]
 mod harness;
 
+mod cli;
 mod constraints;
 mod deletions;
 mod full_sync;
 mod guard;
+mod refusals;
 mod rejected;
+mod schemas;
 mod trouble;
+mod usage;
 mod walks;

@@ -1,0 +1,259 @@
+//! The commands and what they print, for people and for programs.
+
+use std::collections::BTreeSet;
+
+use clerk_sim::Unstorable;
+use serde_json::Value;
+
+use crate::{harness::World, trouble::mirrored};
+
+fn keys(value: &Value) -> BTreeSet<&str> {
+    value.as_object().unwrap().keys().map(String::as_str).collect()
+}
+
+const REPORT: [&str; 10] = [
+    "outcome",
+    "created",
+    "updated",
+    "deleted",
+    "unchanged",
+    "held",
+    "rejected",
+    "requests",
+    "duration_ms",
+    "plan",
+];
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_report_is_one_object_with_these_keys() {
+    let world = World::new(10).await;
+    for arguments in [
+        &["--dry-run", "--format", "json"][..],
+        &["--once", "--format", "json"],
+        &["--format=json", "--once"],
+    ] {
+        let before = world.sim.requests();
+        let ran = world.run(arguments).await;
+        assert_eq!((ran.code, ran.stdout.lines().count()), (Some(0), 1), "{ran:#?}");
+        let json = ran.json();
+        assert_eq!(keys(&json), BTreeSet::from(REPORT));
+        assert_eq!(json["requests"], world.sim.requests() - before);
+        assert_eq!(json["plan"], Value::Null);
+        assert!(json["duration_ms"].as_u64().unwrap() > 0);
+    }
+    // A failure has the same keys, and says why.
+    let ran = world
+        .run_with(
+            &["--once", "--format", "json"],
+            &[("CLERK_SECRET_KEY", "sk_live_other")],
+        )
+        .await;
+    assert_eq!((ran.code, ran.stdout.lines().count()), (Some(1), 1), "{ran:#?}");
+    let json = ran.json();
+    assert!(BTreeSet::from(REPORT).is_subset(&keys(&json)), "{json}");
+    assert_eq!(json["outcome"], "failed");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_dry_run_of_an_empty_database_leaves_it_empty() {
+    let world = World::new(12).await;
+    let ran = world.run(&["--dry-run"]).await;
+    assert_eq!(ran.code, Some(0), "{ran:#?}");
+    let mut expected: BTreeSet<String> = world.sim.user_ids().iter().map(|id| format!("+ {id}")).collect();
+    expected.insert(String::new());
+    expected.insert("Plan: 12 to create, 0 to update, 0 to delete, 0 unchanged.".to_owned());
+    assert_eq!(ran.stdout.lines().map(str::to_owned).collect::<BTreeSet<_>>(), expected);
+    assert_eq!(world.run(&["--dry-run", "--exit-code"]).await.code, Some(4));
+    let schemas = "SELECT count(*) FROM pg_namespace WHERE nspname = 'clerk'";
+    assert_eq!(world.db.number(schemas).await, 0);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_dry_run_tells_what_a_pass_then_does() {
+    let world = mirrored(30).await;
+    let ids = world.sim.user_ids();
+    let in_step = world.run(&["--dry-run", "--exit-code"]).await;
+    assert_eq!(in_step.code, Some(0), "{in_step:#?}");
+    let expected = format!(
+        "No changes. The mirror is in step with {} (30 users).\n",
+        world.sim.instance_id()
+    );
+    assert_eq!(in_step.stdout, expected);
+
+    for at in [3, 9] {
+        world.sim.delete(&ids[at]);
+    }
+    world.sim.update(&ids[5], |user| {
+        user["first_name"] = "Changed".into();
+        user["public_metadata"] = serde_json::json!({"changed": true});
+        user["updated_at"] = (user["updated_at"].as_i64().unwrap() + 1).into();
+    });
+    // Clerk does not always say that something changed: `updated_at` stays.
+    let mut banned = world.sim.document(&ids[6]).unwrap();
+    banned["banned"] = (banned["banned"] != true).into();
+    banned["brand_new_key"] = 1.into();
+    world.sim.insert(banned);
+    let new = world.sim.create_random();
+    let bad = world.sim.insert_unstorable(Unstorable::NulInName);
+    let versions = world.db.versions().await;
+    let runs = "SELECT count(*) FROM clerk.sync_runs";
+    let before = world.db.number(runs).await;
+
+    let ran = world.run(&["--dry-run"]).await;
+    assert_eq!(ran.code, Some(0), "{ran:#?}");
+    let (lines, totals) = ran.stdout.split_once("\n\n").unwrap();
+    let lines: BTreeSet<&str> = lines.lines().collect();
+    let changed = format!("~ {} first_name, public_metadata, updated_at", ids[5]);
+    let expected = [
+        format!("+ {new}"),
+        changed,
+        format!("~ {} banned, brand_new_key", ids[6]),
+        format!("- {}", ids[3]),
+        format!("- {}", ids[9]),
+        format!("! {bad} first_name holds the character U+0000, which Postgres cannot store"),
+    ];
+    assert_eq!(lines, expected.iter().map(String::as_str).collect());
+    let json = world.run(&["--dry-run", "--format", "json"]).await;
+    json.assert(0, "planned +1 ~2 -2 =26 held 0 rejected 1");
+    let sum = json.json()["plan"].as_str().unwrap().to_owned();
+    assert_eq!(
+        totals,
+        format!(
+            "Plan: 1 to create, 2 to update, 2 to delete, 26 unchanged.\n1 user cannot be stored.\nChecksum of the deletions: {sum}\n"
+        )
+    );
+    assert_eq!(world.run(&["--dry-run", "--exit-code"]).await.code, Some(4));
+    assert_eq!(
+        (world.db.versions().await, world.db.number(runs).await),
+        (versions, before)
+    );
+
+    world.once().await.assert(0, "changed +1 ~2 -2 =26 held 0 rejected 1");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_status_for_people() {
+    let world = World::new(12).await;
+    let ran = world.run(&["status"]).await;
+    assert_eq!(ran.code, Some(1));
+    assert!(
+        ran.stderr
+            .contains("there is no mirror in this database yet\nhint: run `clerk2pg --once` first"),
+        "{ran:#?}"
+    );
+
+    let bad = world.sim.insert_unstorable(Unstorable::TimesAsStrings);
+    world.once().await.assert(0, "changed +12 ~0 -0 =0 held 0 rejected 1");
+    world
+        .once_with(&[("CLERK_SECRET_KEY", "sk_live_other")])
+        .await
+        .assert(1, "failed +0 ~0 -0 =0 held 0 rejected 0");
+    let ran = world.run_with(&["status"], &[("CLERK_SECRET_KEY", "")]).await;
+    assert_eq!((ran.code, ran.stderr.as_str()), (Some(0), ""), "{ran:#?}");
+    for part in [
+        &format!("12 users of {} (production)", world.sim.instance_id()),
+        "Last in step",
+        "1 user rejected",
+        &bad,
+        "changed",
+        "failed",
+        "Clerk refused the secret key",
+    ] {
+        assert!(ran.stdout.contains(part), "nothing of {part:?}: {ran:#?}");
+    }
+    assert!(
+        !ran.stdout.contains("is syncing") && !ran.stdout.contains("held"),
+        "{ran:#?}"
+    );
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_status_for_programs() {
+    let world = mirrored(12).await;
+    world.once().await.assert(0, "in_step +0 ~0 -0 =12 held 0 rejected 0");
+    let ran = world.run(&["status", "--format", "json"]).await;
+    assert_eq!((ran.code, ran.stdout.lines().count()), (Some(0), 1), "{ran:#?}");
+    let json = ran.json();
+    for (key, expected) in [
+        ("instance_id", Value::from(world.sim.instance_id())),
+        ("environment_type", "production".into()),
+        ("users", 12.into()),
+        ("held", 0.into()),
+        ("plan", Value::Null),
+        ("approved", 0.into()),
+        ("rejected", 0.into()),
+        ("lease_holder", Value::Null),
+    ] {
+        assert_eq!(json[key], expected, "{key}");
+    }
+    let runs = json["runs"].as_array().unwrap();
+    let outcomes: Vec<_> = runs.iter().map(|run| run["outcome"].as_str().unwrap()).collect();
+    assert_eq!(outcomes, ["in_step", "changed"], "newest first");
+    assert_eq!((&runs[1]["created"], &runs[0]["unchanged"]), (&12.into(), &12.into()));
+    assert_eq!(json["last_success_at"], runs[0]["ended_at"]);
+}
+
+/// A pass, at a level of logging, with a password in the database's address.
+async fn everything_said(world: &World, level: &str) -> String {
+    let (scheme, rest) = world.db.url.split_once("://").unwrap();
+    let (user, place) = rest.rsplit_once('@').unwrap_or(("postgres", rest));
+    let user = user.split(':').next().unwrap();
+    let url = format!("{scheme}://{user}:hidden_password@{place}");
+    let mut said = String::new();
+    for arguments in [&["--dry-run"][..], &["--once"], &["status"], &["migrate"]] {
+        let ran = world
+            .run_with(arguments, &[("DATABASE_URL", &url), ("RUST_LOG", level)])
+            .await;
+        assert_eq!(ran.code, Some(0), "{ran:#?}");
+        said += &ran.stdout;
+        said += &ran.stderr;
+    }
+    said
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn no_secret_is_said_at_any_level() {
+    let world = World::new(10).await;
+    world.sim.insert_unstorable(Unstorable::NameAsNumber);
+    let said = everything_said(&world, "trace").await;
+    assert!(
+        said.contains("TRACE") && said.contains("DEBUG"),
+        "the test would not see what it looks for"
+    );
+    for secret in ["hidden_password", world.sim.secret_key()] {
+        let place = said
+            .find(secret)
+            .map(|at| said[at.saturating_sub(300)..].lines().take(3).collect::<Vec<_>>());
+        assert_eq!(place, None, "{secret} is said");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn nobodys_data_is_said_above_debug() {
+    let world = World::new(40).await;
+    for kind in [
+        Unstorable::NameAsNumber,
+        Unstorable::NulInMetadata,
+        Unstorable::InvalidUtf8,
+        Unstorable::TimesAsStrings,
+    ] {
+        world.sim.insert_unstorable(kind);
+    }
+    let mut said = everything_said(&world, "info").await;
+    world.sim.delete(&world.sim.user_ids()[3]);
+    for id in &world.sim.user_ids()[5..15] {
+        world.sim.update(id, |user| user["first_name"] = "Somebody".into());
+    }
+    said += &everything_said(&world, "info").await;
+    assert!(!said.contains('@') && !said.contains("Somebody"), "{said}");
+    let names = world
+        .db
+        .client
+        .query("SELECT last_name FROM clerk.users WHERE length(last_name) > 4", &[])
+        .await
+        .unwrap();
+    assert!(names.len() > 5);
+    for name in names {
+        assert!(!said.contains(name.get::<_, &str>(0)), "{said}");
+    }
+}
