@@ -174,7 +174,10 @@ async fn attempt(
         reject(conn, &done.rejected).await?;
         heal(conn, batch, &done.rejected).await?;
         deletions::note_missing(conn, run, &batch.missing).await?;
-        deletions::forget_missing(conn, &batch.found).await?;
+        // A user whose `created_at` was moved is missed at the old place and met at the new one.
+        let met = batch.update.iter().map(|write| write.user.id.as_ref());
+        let met: Vec<&str> = met.chain(batch.found.iter().map(String::as_str)).collect();
+        deletions::forget_missing(conn, &met).await?;
         runs::progress(conn, run, batch, &done).await?;
         Ok(done)
     })

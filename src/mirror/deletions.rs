@@ -30,7 +30,7 @@ pub(super) async fn note_missing(conn: &mut AsyncPgConnection, run: &Run, ids: &
     Ok(())
 }
 
-pub(super) async fn forget_missing(conn: &mut AsyncPgConnection, ids: &[String]) -> QueryResult<()> {
+pub(super) async fn forget_missing(conn: &mut AsyncPgConnection, ids: &[&str]) -> QueryResult<()> {
     if !ids.is_empty() {
         diesel::delete(missing_users::table.filter(missing_users::user_id.eq_any(ids)))
             .execute(conn)
@@ -202,7 +202,7 @@ impl Mirror {
                 .execute(conn)
                 .await?;
             apply::reject(conn, &kept).await?;
-            forget_missing(conn, ids).await?;
+            forget_missing(conn, &ids.iter().map(String::as_str).collect::<Vec<_>>()).await?;
             runs::count_deletions(conn, run, deleted, kept.len() as u64).await?;
             Ok((deleted, kept))
         })

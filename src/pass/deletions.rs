@@ -82,10 +82,11 @@ impl Running<'_> {
 
     /// The same for a dry run, on what it kept in memory.
     pub(super) async fn plan_deletions(&mut self) -> Result<(), Failure> {
-        let Sink::Paper { missing, .. } = &mut self.sink else {
+        let Sink::Paper { missing, updated, .. } = &mut self.sink else {
             return Ok(());
         };
-        let missing = std::mem::take(missing);
+        let mut missing = std::mem::take(missing);
+        missing.retain(|id| !updated.contains(id));
         let Some(mirror) = self.mirror else { return Ok(()) };
         let approved: HashSet<String> = mirror.approved().await?.into_iter().collect();
         let mut absent = Vec::new();

@@ -112,6 +112,8 @@ enum Sink<'a> {
         print: Printer<'a>,
         /// Whom the walk did not meet.
         missing: Vec<String>,
+        /// Who was met and would be updated: with another `created_at` at another place than the mirror has them.
+        updated: HashSet<String>,
     },
 }
 
@@ -180,6 +182,7 @@ impl Pass {
             sink: Sink::Paper {
                 print,
                 missing: Vec::new(),
+                updated: HashSet::new(),
             },
             mirror: exists.then_some(&self.mirror),
             report: Report::new(&instance.id),
@@ -439,7 +442,11 @@ impl Running<'_> {
                 warn_of(&done.rejected);
                 self.rejected.extend(done.rejected.into_iter().map(|user| user.user_id));
             }
-            Sink::Paper { print, missing } => {
+            Sink::Paper {
+                print,
+                missing,
+                updated,
+            } => {
                 self.report.created += batch.create.len() as u64;
                 self.report.updated += batch.update.len() as u64;
                 self.report.rejected += batch.reject.len() as u64;
@@ -456,6 +463,7 @@ impl Running<'_> {
                     .iter()
                     .for_each(|user| print(Line::Reject(&user.user_id, &user.reason)));
                 missing.append(&mut batch.missing);
+                updated.extend(batch.update.iter().map(|write| write.user.id.to_string()));
             }
         }
         Ok(())
