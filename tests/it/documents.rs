@@ -1,0 +1,272 @@
+//! What Clerk sends is what the mirror holds, key for key; what changes there changes here.
+
+use std::collections::BTreeSet;
+
+use clerk_sim::{Oddity, Options, Quirks};
+use serde_json::{Value, json};
+
+use crate::{
+    harness::World,
+    trouble::{mirrored, mirrored_ids},
+};
+
+#[tokio::test(flavor = "multi_thread")]
+async fn every_kind_of_user_survives_the_round_trip() {
+    let mut odd = BTreeSet::new();
+    for seed in [2, 3, 5, 7] {
+        let world = World::with(Options {
+            users: 300,
+            seed,
+            ..Options::default()
+        })
+        .await;
+        world.once().await.assert(0, "changed +300 ~0 -0 =0 held 0 rejected 0");
+        world.assert_in_step().await;
+        odd.extend(world.sim.user_ids().iter().filter_map(|id| world.sim.oddity(id)));
+    }
+    assert_eq!(odd, BTreeSet::from(Oddity::ALL), "not every oddity was among them");
+}
+
+const CREATED_AT: i64 = 1_790_000_000_000;
+
+/// Puts a user with these fields, written as JSON, and mirrors it. Gives the document as sent.
+async fn put(world: &World, id: &str, fields: &str) -> Value {
+    let document =
+        format!(r#"{{"id":"{id}","object":"user","created_at":{CREATED_AT},"updated_at":{CREATED_AT}{fields}}}"#);
+    world
+        .sim
+        .insert_raw(id, CREATED_AT, CREATED_AT, document.clone().into_bytes());
+    let ran = world.once().await;
+    assert_eq!(ran.code, Some(0), "{ran:#?}");
+    serde_json::from_str(&document).unwrap()
+}
+
+/// The mirror gives the same document back.
+async fn check_kept(fields: &str) {
+    let world = World::new(0).await;
+    let sent = put(&world, "user_kept", fields).await;
+    assert_eq!(world.db.documents().await["user_kept"], sent);
+    world.once().await.assert(0, "in_step +0 ~0 -0 =1 held 0 rejected 0");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn keys_that_nobody_knows_are_kept() {
+    check_kept(r#","agent_policy":{"mode":"ask","tools":[1,null,{}]},"beta":null,"Ünïcode \"key\"":"x","":[]"#).await;
+    // Names that mean something on our side, and nothing at Clerk.
+    check_kept(r#","extra":{"a":1},"absent":["id"],"digest":"0","deleted_at":5,"primary_email":"x","full_name":null"#)
+        .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn null_is_not_missing() {
+    check_kept("").await;
+    check_kept(r#","first_name":null,"banned":null,"last_sign_in_at":null,"public_metadata":null,"scim":null"#).await;
+    check_kept(r#","first_name":"","public_metadata":{},"email_addresses":[],"locale":null"#).await;
+    // One after the other: each is kept, none is a change of the user.
+    let world = World::new(0).await;
+    put(&world, "user_kept", r#","last_name":null"#).await;
+    let changed_at = "SELECT changed_at FROM clerk.users";
+    let before = world.db.text(changed_at).await;
+    for fields in ["", r#","last_name":null,"passkeys":null"#] {
+        let sent = put(&world, "user_kept", fields).await;
+        assert_eq!(world.db.documents().await["user_kept"], sent);
+        assert_eq!(world.db.text(changed_at).await, before);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn numbers_keep_their_digits() {
+    check_kept(r#","public_metadata":{"big":9007199254740993,"long":123456789012345678901234567890,"fine":0.10000000000000000001}"#).await;
+    check_kept(r#","brand_new":[18446744073709551616,-0.1,1.50,0]"#).await;
+    check_kept(r#","create_organizations_limit":9223372036854775807,"last_active_at":1690000000001"#).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_same_in_other_words_is_no_change() {
+    let world = World::new(0).await;
+    put(
+        &world,
+        "user_same",
+        r#","first_name":"Zoë","public_metadata":{"a":1,"b":[true]},"locked":true,"verification_attempts_remaining":9"#,
+    )
+    .await;
+    let changed_at = "SELECT changed_at FROM clerk.users";
+    let first_seen_at = "SELECT first_seen_at FROM clerk.users";
+    let before = world.db.text(changed_at).await;
+    assert_eq!(world.db.text(first_seen_at).await, before);
+    let respelled = r#", "public_metadata":{"b":[true], "a":1.0},"locked":true,"first_name":"Zo\u00eb","verification_attempts_remaining":3"#;
+    put(&world, "user_same", respelled).await;
+    assert_eq!(world.db.text(changed_at).await, before);
+    // What moves by itself is kept all the same.
+    assert_eq!(
+        world.db.documents().await["user_same"]["verification_attempts_remaining"],
+        3
+    );
+    let versions = world.db.versions().await;
+    world.once().await.assert(0, "in_step +0 ~0 -0 =1 held 0 rejected 0");
+    assert_eq!(world.db.versions().await, versions);
+
+    put(&world, "user_same", r#","first_name":"Zoe""#).await;
+    assert_ne!(world.db.text(changed_at).await, before);
+    assert_eq!(world.db.text(first_seen_at).await, before);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_creation_date_that_moves_moves_the_user() {
+    let world = mirrored(40).await;
+    world.sim.set_faults(Quirks {
+        max_page: Some(7),
+        ..Quirks::default()
+    });
+    let ids = world.sim.user_ids();
+    let created_at = |at: usize| world.sim.document(&ids[at]).unwrap()["created_at"].as_i64().unwrap();
+    // Over page borders in both directions, onto another user's, and before and behind everybody.
+    let moves = [
+        (30, created_at(2) + 1),
+        (3, created_at(35) + 1),
+        (20, created_at(21)),
+        (25, created_at(0) - 1_000_000_000),
+        (0, created_at(39) + 1_000_000_000),
+    ];
+    for (at, time) in moves {
+        assert!(world.sim.update(&ids[at], |user| user["created_at"] = time.into()));
+    }
+    let planned = world.run(&["--dry-run", "--format", "json"]).await;
+    planned.assert(0, "planned +0 ~5 -0 =35 held 0 rejected 0");
+    let lines = world.run(&["--dry-run"]).await.stdout;
+    assert_eq!(
+        lines.lines().filter(|line| line.starts_with("~ ")).count(),
+        5,
+        "{lines}"
+    );
+    let asked = |world: &World| {
+        world
+            .sim
+            .log()
+            .iter()
+            .filter(|request| request.path.contains("user_id="))
+            .count()
+    };
+    let before = asked(&world);
+    world.once().await.assert(0, "changed +0 ~5 -0 =35 held 0 rejected 0");
+    assert_eq!(asked(&world), before, "somebody who was met was asked for by name");
+    world.assert_in_step().await;
+    world.once().await.assert(0, "in_step +0 ~0 -0 =40 held 0 rejected 0");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn imported_users_may_be_older_than_all() {
+    let world = mirrored(10).await;
+    let old =
+        |n: i64| json!({"id": format!("user_import{n}"), "object": "user", "created_at": n, "updated_at": CREATED_AT});
+    // The year 1 is the oldest that Postgres is asked to hold here, 1970 in milliseconds reads as seconds.
+    for at in [-1_000_000_000_000, -1, 100_000_000_000, 1_000_000_000_000] {
+        world.sim.insert(old(at));
+    }
+    world.once().await.assert(0, "changed +4 ~0 -0 =10 held 0 rejected 0");
+    world.assert_in_step().await;
+    world.once().await.assert(0, "in_step +0 ~0 -0 =14 held 0 rejected 0");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn changes_that_leave_updated_at_alone_are_found() {
+    let world = mirrored(20).await;
+    let ids = world.sim.user_ids();
+    for (at, field, value) in [
+        (2, "banned", json!(true)),
+        (3, "locked", json!(true)),
+        (4, "last_active_at", json!(CREATED_AT)),
+        (5, "organization_memberships", json!([{"id": "orgmem_1"}])),
+        (6, "agent_policy", json!("new")),
+    ] {
+        let mut document = world.sim.document(&ids[at]).unwrap();
+        assert_ne!(document[field], value);
+        document[field] = value;
+        world.sim.insert(document);
+    }
+    world.once().await.assert(0, "changed +0 ~5 -0 =15 held 0 rejected 0");
+    world.assert_in_step().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn many_users_of_one_moment() {
+    let world = mirrored(5).await;
+    world.sim.set_faults(Quirks {
+        max_page: Some(7),
+        ..Quirks::default()
+    });
+    let tied = |n: usize| format!("user_tied{n:02}");
+    for n in 0..30 {
+        world
+            .sim
+            .insert(json!({"id": tied(n), "object": "user", "created_at": CREATED_AT, "updated_at": CREATED_AT}));
+    }
+    world.once().await.assert(0, "changed +30 ~0 -0 =5 held 0 rejected 0");
+    for n in [0, 7, 13, 29] {
+        world.sim.delete(&tied(n));
+    }
+    world.once().await.assert(0, "changed +0 ~0 -4 =31 held 0 rejected 0");
+    assert_eq!(mirrored_ids(&world).await.len(), 31);
+    world.assert_in_step().await;
+}
+
+/// What is derived from a user with these fields: address, verified, number, name; `-` for null.
+async fn check_derived(fields: &str, expected: &str) {
+    let world = World::new(0).await;
+    put(&world, "user_derived", fields).await;
+    let sql = "SELECT concat_ws(' | ', coalesce(primary_email, '-'), coalesce(primary_email_verified::text, '-'),
+        coalesce(primary_phone, '-'), coalesce(full_name, '-')) FROM clerk.users";
+    assert_eq!(world.db.text(sql).await.as_deref(), Some(expected), "{fields}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn derived_columns() {
+    let addresses = r#","email_addresses":[{"id":"a","email_address":"first@example.com","verification":{"status":"verified"}},{},
+        {"id":"b","email_address":"second@example.com","verification":{"status":"unverified"}},{"id":"c","email_address":"third@example.com","verification":null}],
+        "phone_numbers":[{"id":"p","phone_number":"+1555"}]"#;
+    check_derived("", "- | - | - | -").await;
+    check_derived(addresses, "- | - | - | -").await;
+    let named = |rest: &str| format!("{addresses}{rest}");
+    check_derived(
+        &named(r#","primary_email_address_id":"b""#),
+        "second@example.com | false | - | -",
+    )
+    .await;
+    check_derived(
+        &named(r#","primary_email_address_id":"a","first_name":"Ann""#),
+        "first@example.com | true | - | Ann",
+    )
+    .await;
+    check_derived(
+        &named(r#","primary_email_address_id":"c","last_name":" Lee ""#),
+        "third@example.com | false | - | Lee",
+    )
+    .await;
+    check_derived(
+        &named(r#","primary_email_address_id":"gone","first_name":"","last_name":null"#),
+        "- | - | - | -",
+    )
+    .await;
+    check_derived(
+        &named(r#","primary_phone_number_id":"p","first_name":"Ann","last_name":"Lee""#),
+        "- | - | +1555 | Ann Lee",
+    )
+    .await;
+
+    // They follow when only the name of the primary address changes.
+    let world = World::new(0).await;
+    let email = "SELECT primary_email FROM clerk.users";
+    for (id, address) in [
+        ("a", Some("first@example.com")),
+        ("b", Some("second@example.com")),
+        ("gone", None),
+    ] {
+        put(
+            &world,
+            "user_derived",
+            &named(&format!(r#","primary_email_address_id":"{id}""#)),
+        )
+        .await;
+        assert_eq!(world.db.text(email).await.as_deref(), address);
+    }
+}
