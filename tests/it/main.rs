@@ -4,17 +4,28 @@
 
 #[allow(dead_code, reason = "each test uses its part")]
 mod harness;
+mod process;
+mod proxy;
+mod server;
 
+mod budget;
 mod cli;
+mod client;
 mod constraints;
+mod daemon;
 mod deletions;
 mod documents;
 mod full_sync;
 mod guard;
+mod lease;
+mod migrations;
+mod outage;
 mod refusals;
 mod rejected;
+mod resume;
 mod schemas;
 mod specification;
+mod stop;
 mod trouble;
 mod usage;
 mod walks;

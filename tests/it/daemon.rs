@@ -1,0 +1,221 @@
+//! The daemon at its daily work: passes on schedule, one at a time, and a configuration that is read again at SIGHUP.
+
+use std::{path::Path, time::Duration};
+
+use clerk_sim::{Effect, Quirks, Rule};
+use rustix::process::Signal;
+
+use crate::{
+    harness::{World, eventually},
+    process::{NEVER, Process},
+};
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_first_full_sync_is_due_at_start_and_no_other_without_a_schedule() {
+    let world = World::new(30).await;
+    let daemon = world.follow(&[NEVER]);
+    world.passes(1).await;
+    world.assert_in_step().await;
+
+    world.sim.create_random();
+    tokio::time::sleep(Duration::from_millis(1500)).await;
+    assert_eq!((world.users().await, world.runs("true").await), (30, 1));
+    let ran = daemon.stop(Signal::TERM).await;
+    assert_eq!((ran.code, ran.stdout.as_str()), (Some(0), ""), "{ran:#?}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn later_passes_mirror_what_changes() {
+    let world = World::new(40).await;
+    let daemon = world.follow(&[]);
+    world.passes(1).await;
+    for _ in 0..2 {
+        for _ in 0..3 {
+            world.sim.create_random();
+            world.sim.update_random();
+            world.sim.delete_random();
+        }
+        world.comes_in_step().await;
+    }
+    let ran = daemon.stop(Signal::TERM).await;
+    assert_eq!(ran.code, Some(0), "{ran:#?}");
+    world.assert_one_at_a_time().await;
+    assert_eq!(world.lease_holder().await, None);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn passes_slower_than_the_schedule_neither_overlap_nor_pile_up() {
+    let world = World::new(10).await;
+    // Five requests make a pass of three seconds, for a schedule of every second.
+    world.sim.set_faults(Rule::new(Effect::LatencyMs(600)));
+    let daemon = world.follow(&[]);
+    world.passes(2).await;
+    world.sim.clear_faults();
+    let slow = world.db.number("SELECT max(id) FROM clerk.sync_runs").await;
+    world.passes(slow + 5).await;
+    let ran = daemon.stop(Signal::TERM).await;
+    assert_eq!(ran.code, Some(0), "{ran:#?}");
+
+    world.assert_one_at_a_time().await;
+    // One tick may have been waiting; behind it, each pass has a tick of its own.
+    let five = format!(
+        "SELECT extract(epoch FROM max(started_at) - min(started_at)) FROM clerk.sync_runs WHERE id BETWEEN {slow} + 1 AND {slow} + 5"
+    );
+    let took: f64 = world.db.text(&five).await.unwrap().parse().unwrap();
+    assert!(took > 2.0, "five passes within {took} s: ticks had piled up");
+}
+
+/// A daemon on a configuration file, which is not overruled by the environment.
+fn on_file(world: &World, file: &Path, text: &str) -> Process {
+    std::fs::write(file, text).unwrap();
+    Process::spawn(world.command(&["--config", file.to_str().unwrap()]))
+}
+
+async fn reload(daemon: &Process, file: &Path, text: &str, says: &str) {
+    std::fs::write(file, text).unwrap();
+    let before = daemon.said(says);
+    daemon.signal(Signal::HUP);
+    eventually(&format!("{says}, after {text:?}"), async || daemon.said(says) > before).await;
+}
+
+const RELOADED: &str = "configuration reloaded";
+const KEPT: &str = "the old one stays";
+
+#[tokio::test(flavor = "multi_thread")]
+async fn sighup_brings_another_schedule() {
+    let world = World::new(10).await;
+    let directory = tempfile::tempdir().unwrap();
+    let file = directory.path().join("config.toml");
+    let daemon = on_file(&world, &file, "[schedule]\nfull = \"\"\n");
+    world.passes(1).await;
+
+    reload(&daemon, &file, "[schedule]\nfull = \"* * * * * *\"\n", RELOADED).await;
+    world.passes(4).await;
+
+    reload(&daemon, &file, "[schedule]\nfull = \"\"\n", RELOADED).await;
+    // A pass for the reload itself, and one that may have been due before.
+    tokio::time::sleep(Duration::from_millis(500)).await;
+    let passes = world.runs("true").await;
+    tokio::time::sleep(Duration::from_millis(2500)).await;
+    assert_eq!(world.runs("true").await, passes, "the old schedule goes on");
+    assert_eq!(daemon.stop(Signal::TERM).await.code, Some(0));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn sighup_brings_another_log_level() {
+    let world = World::new(10).await;
+    let directory = tempfile::tempdir().unwrap();
+    let file = directory.path().join("config.toml");
+    let quiet = "[schedule]\nfull = \"\"\n[log]\nlevel = \"warn\"\n";
+    let daemon = on_file(&world, &file, quiet);
+    world.passes(1).await;
+    assert_eq!(daemon.log(), "");
+
+    reload(
+        &daemon,
+        &file,
+        "[schedule]\nfull = \"\"\n[log]\nlevel = \"info\"\n",
+        "full sync",
+    )
+    .await;
+    std::fs::write(&file, quiet).unwrap();
+    daemon.signal(Signal::HUP);
+    world.passes(3).await;
+    let ran = daemon.stop(Signal::TERM).await;
+    assert_eq!(ran.stderr.matches("full sync").count(), 1, "{ran:#?}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn sighup_brings_another_mode_of_deleting() {
+    let world = World::new(20).await;
+    let directory = tempfile::tempdir().unwrap();
+    let file = directory.path().join("config.toml");
+    let mode = |mode| format!("[schedule]\nfull = \"* * * * * *\"\n[deletes]\nmode = \"{mode}\"\n");
+    let daemon = on_file(&world, &file, &mode("keep"));
+    world.passes(1).await;
+    let gone = world.sim.delete_random().unwrap();
+    let before = world.runs("true").await;
+    world.passes(before + 2).await;
+    assert_eq!(world.users().await, 20, "kept rows are not deleted");
+
+    reload(&daemon, &file, &mode("mark"), RELOADED).await;
+    let marked = format!("SELECT count(*) FROM clerk.users WHERE id = '{gone}' AND deleted_at IS NOT NULL");
+    eventually("the user is marked", async || world.db.number(&marked).await == 1).await;
+
+    let another = world.sim.delete_random().unwrap();
+    reload(&daemon, &file, &mode("delete"), RELOADED).await;
+    let left = format!("SELECT count(*) FROM clerk.users WHERE id = '{another}'");
+    eventually("the row goes", async || world.db.number(&left).await == 0).await;
+    assert_eq!(daemon.stop(Signal::TERM).await.code, Some(0));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_broken_file_is_reported_and_the_old_configuration_stays() {
+    let world = World::new(10).await;
+    let directory = tempfile::tempdir().unwrap();
+    let file = directory.path().join("config.toml");
+    let good = "[schedule]\nfull = \"* * * * * *\"\n";
+    let daemon = on_file(&world, &file, good);
+    world.passes(1).await;
+    for (broken, said) in [
+        ("[schedule\n", "TOML"),
+        ("[schedule]\nful = \"\"\n", "schedule.full"),
+        ("[schedule]\nfull = \"every second\"\n", "every second"),
+        ("[log]\nlevel = \"clerk2pg=loud\"\n", "log.level"),
+        ("[deletes]\nmax_percent = 120\n", "max_percent"),
+    ] {
+        let told = daemon.said(KEPT);
+        reload(&daemon, &file, broken, KEPT).await;
+        assert_eq!(daemon.said(KEPT), told + 1);
+        let log = daemon.log();
+        let line = log.lines().rfind(|line| line.contains(KEPT)).unwrap();
+        assert!(line.contains("ERROR") && line.contains(said), "{broken:?}: {line}");
+    }
+    std::fs::remove_file(&file).unwrap();
+    let told = daemon.said(KEPT);
+    daemon.signal(Signal::HUP);
+    eventually("a missing file is told", async || daemon.said(KEPT) > told).await;
+
+    world.sim.update_random();
+    world.comes_in_step().await;
+    reload(&daemon, &file, good, RELOADED).await;
+    assert_eq!(daemon.stop(Signal::TERM).await.code, Some(0));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_refused_key_ends_the_daemon_at_its_start() {
+    let world = World::new(10).await;
+    world.sim.set_faults(Quirks {
+        unauthorized: true,
+        ..Quirks::default()
+    });
+    let ran = world.follow(&[]).ended().await;
+    assert_eq!(ran.code, Some(1), "{ran:#?}");
+    assert!(ran.stderr.contains("error: Clerk refused the secret key"), "{ran:#?}");
+    assert!(ran.stderr.contains("hint: "), "{ran:#?}");
+    assert!(!ran.stderr.contains(world.sim.secret_key()), "{ran:#?}");
+    let schemas = "SELECT count(*) FROM pg_namespace WHERE nspname = 'clerk'";
+    assert_eq!(world.db.number(schemas).await, 0, "something was written");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_key_refused_later_is_told_once_and_waited_for() {
+    let world = World::new(10).await;
+    let daemon = world.follow(&[]);
+    world.passes(1).await;
+    world.sim.set_faults(Quirks {
+        unauthorized: true,
+        ..Quirks::default()
+    });
+    eventually("three failed passes", async || {
+        world.runs("outcome = 'failed'").await >= 3
+    })
+    .await;
+    assert_eq!(daemon.said("Clerk refused the secret key"), 1, "{}", daemon.log());
+    world.sim.clear_faults();
+    world.sim.create_random();
+    world.comes_in_step().await;
+    let ran = daemon.stop(Signal::TERM).await;
+    assert_eq!(ran.code, Some(0), "{ran:#?}");
+    assert_eq!(ran.stderr.matches("back to normal").count(), 1, "{ran:#?}");
+}

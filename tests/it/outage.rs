@@ -1,0 +1,258 @@
+//! Clerk or Postgres away, at the start or later: the daemon waits, says so once, and recovers by itself; a single run gives up in time.
+
+use std::time::{Duration, Instant};
+
+use clerk_sim::{Effect, ErrorAnswer, ErrorBody, Rule};
+use rustix::process::Signal;
+
+use crate::{
+    harness::{World, connect, eventually},
+    process::{NEVER, Process},
+    proxy::{Proxy, upstream},
+};
+
+const AWAY: &str = "waiting until it can be reached";
+const BACK: &str = "back to normal";
+
+/// An outage costs each request this long, so that there are several attempts in a few seconds.
+const IMPATIENT: (&str, &str) = ("CLERK2PG_CLERK__TIMEOUT", "500ms");
+
+fn error(status: u16, body: ErrorBody) -> Rule {
+    Rule::new(Effect::Error(ErrorAnswer {
+        status,
+        retry_after: None,
+        body,
+    }))
+}
+
+/// Waits for the daemon to be in step again; it must have said once that it waited, and once that it does not any more.
+async fn recovers(world: &World, daemon: Process) {
+    world.sim.create_random();
+    world.comes_in_step().await;
+    daemon.says(BACK).await;
+    let ran = daemon.stop(Signal::TERM).await;
+    assert_eq!(ran.code, Some(0), "{ran:#?}");
+    for text in [AWAY, BACK] {
+        assert_eq!(ran.stderr.matches(text).count(), 1, "{text}: {ran:#?}");
+    }
+    assert!(!ran.stderr.contains("ERROR"), "{ran:#?}");
+    assert_eq!(world.lease_holder().await, None);
+    world.assert_one_at_a_time().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn clerk_refuses_connections_at_the_start() {
+    let world = World::new(20).await;
+    let mut clerk = Proxy::refusing(upstream(&world.sim.url()));
+    // Without a schedule it is the backoff alone that brings the next attempt.
+    let daemon = world.follow(&[("CLERK_API_URL", &clerk.url(&world.sim.url())), IMPATIENT, NEVER]);
+    daemon.says(AWAY).await;
+    assert_eq!(daemon.said("cannot connect"), 1, "{}", daemon.log());
+    // Time for two more attempts.
+    tokio::time::sleep(Duration::from_secs(4)).await;
+    assert_eq!(daemon.said(AWAY), 1, "{}", daemon.log());
+    clerk.let_through();
+    world.passes(1).await;
+    world.assert_in_step().await;
+    daemon.says(BACK).await;
+    assert_eq!(daemon.stop(Signal::TERM).await.code, Some(0));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn clerk_goes_away_later() {
+    let world = World::new(20).await;
+    let mut clerk = Proxy::open(upstream(&world.sim.url()));
+    let daemon = world.follow(&[("CLERK_API_URL", &clerk.url(&world.sim.url())), IMPATIENT]);
+    world.passes(1).await;
+    clerk.refuse().await;
+    eventually("three failed attempts", async || {
+        world.runs("outcome = 'failed'").await >= 3
+    })
+    .await;
+    clerk.let_through();
+    recovers(&world, daemon).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn clerk_answers_with_errors_or_somebody_elses_pages() {
+    let outage = async |fault: Rule| {
+        let world = World::new(20).await;
+        let daemon = world.follow(&[IMPATIENT]);
+        world.passes(1).await;
+        world.sim.set_faults(fault);
+        eventually("three failed attempts", async || {
+            world.runs("outcome = 'failed'").await >= 3
+        })
+        .await;
+        world.sim.clear_faults();
+        recovers(&world, daemon).await;
+    };
+    tokio::join!(
+        outage(error(503, ErrorBody::Json)),
+        outage(error(521, ErrorBody::Html)),
+        outage(Rule::new(Effect::Html)),
+        outage(Rule::new(Effect::Truncate)),
+        outage(Rule::new(Effect::DropBefore)),
+    );
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn postgres_refuses_connections_at_the_start() {
+    let world = World::new(20).await;
+    let mut postgres = Proxy::refusing(upstream(&world.db.url));
+    let daemon = world.follow(&[("DATABASE_URL", &postgres.url(&world.db.url)), NEVER]);
+    daemon.says(AWAY).await;
+    assert_eq!(daemon.said("Postgres cannot be reached"), 1, "{}", daemon.log());
+    let attempts = world.sim.requests();
+    eventually("two more attempts", async || world.sim.requests() >= attempts + 2).await;
+    assert_eq!(daemon.said(AWAY), 1, "{}", daemon.log());
+    postgres.let_through();
+    world.passes(1).await;
+    world.assert_in_step().await;
+    daemon.says(BACK).await;
+    assert_eq!(daemon.stop(Signal::TERM).await.code, Some(0));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn postgres_goes_away_later() {
+    let world = World::new(20).await;
+    let mut postgres = Proxy::open(upstream(&world.db.url));
+    let daemon = world.follow(&[("DATABASE_URL", &postgres.url(&world.db.url))]);
+    world.passes(1).await;
+    postgres.refuse().await;
+    daemon.says(AWAY).await;
+    let attempts = world.sim.requests();
+    eventually("two more attempts", async || world.sim.requests() >= attempts + 2).await;
+    postgres.let_through();
+    recovers(&world, daemon).await;
+}
+
+/// Postgres goes away in the middle of a batch, in a way of the test's own; new connections go through.
+async fn cut_in_the_middle(cut: impl Fn(&Proxy)) {
+    let world = World::new(100).await;
+    let postgres = Proxy::open(upstream(&world.db.url));
+    let daemon = world.follow(&[("DATABASE_URL", &postgres.url(&world.db.url)), NEVER]);
+    world.passes(1).await;
+    assert_eq!(daemon.stop(Signal::TERM).await.code, Some(0));
+
+    world.sim.user_ids().iter().take(80).for_each(|id| {
+        world.sim.update(id, |user| user["first_name"] = "Cut".into());
+    });
+    (0..20).for_each(|_| drop(world.sim.create_random()));
+    cut(&postgres);
+    let daemon = world.follow(&[("DATABASE_URL", &postgres.url(&world.db.url))]);
+    eventually("the cut", async || !postgres.is_to_cut()).await;
+    recovers(&world, daemon).await;
+    let created = world.db.number("SELECT sum(created) FROM clerk.sync_runs").await;
+    assert_eq!(created, world.users().await, "users were counted twice, or not at all");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn connections_are_cut_in_the_middle_of_a_batch() {
+    // The batch alone is some hundred kilobytes.
+    cut_in_the_middle(|postgres| postgres.cut_at(60_000, "")).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn connections_are_cut_at_a_commit_whose_outcome_nobody_learns() {
+    cut_in_the_middle(|postgres| postgres.cut_at(60_000, "COMMIT")).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_administrator_ends_the_connections() {
+    let world = World::new(30).await;
+    let daemon = world.follow(&[]);
+    world.passes(1).await;
+    let other = connect(&world.db.url).await;
+    other
+        .batch_execute("BEGIN; LOCK TABLE clerk.users IN EXCLUSIVE MODE")
+        .await
+        .unwrap();
+    world.sim.update_random();
+    let ours = "FROM pg_stat_activity WHERE datname = current_database() AND application_name = 'clerk2pg'";
+    let blocked = format!("SELECT count(*) {ours} AND wait_event_type = 'Lock'");
+    eventually("it is in a transaction", async || world.db.number(&blocked).await > 0).await;
+    let ended = format!("SELECT count(pg_terminate_backend(pid)) {ours}");
+    assert!(world.db.number(&ended).await > 0);
+    daemon.says(AWAY).await;
+    other.batch_execute("COMMIT").await.unwrap();
+    recovers(&world, daemon).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn connections_that_end_while_nobody_uses_them_are_no_outage() {
+    let world = World::new(30).await;
+    let daemon = world.follow(&[("CLERK2PG_SCHEDULE__FULL", "*/4 * * * * *")]);
+    world.passes(1).await;
+    // Between two passes.
+    eventually("no pass", async || world.lease_holder().await.is_none()).await;
+    let ended = "SELECT count(pg_terminate_backend(pid)) FROM pg_stat_activity
+        WHERE datname = current_database() AND application_name = 'clerk2pg'";
+    assert!(world.db.number(ended).await > 0);
+    world.sim.create_random();
+    world.comes_in_step().await;
+    let ran = daemon.stop(Signal::TERM).await;
+    assert_eq!((ran.code, ran.stderr.matches(AWAY).count()), (Some(0), 0), "{ran:#?}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_single_run_gives_up_on_clerk() {
+    let world = World::new(10).await;
+    let clerk = Proxy::refusing(upstream(&world.sim.url()));
+    let url = clerk.url(&world.sim.url());
+    let started = Instant::now();
+    let ran = world
+        .once_with(&[("CLERK_API_URL", &url), ("CLERK2PG_CLERK__TIMEOUT", "2s")])
+        .await;
+    let took = started.elapsed();
+    assert!((2..5).contains(&took.as_secs()), "{took:?}: {ran:#?}");
+    assert_eq!(
+        (ran.code, ran.json()["outcome"].as_str()),
+        (Some(1), Some("failed")),
+        "{ran:#?}"
+    );
+    assert!(
+        ran.stderr.contains("error: Clerk cannot be reached: cannot connect"),
+        "{ran:#?}"
+    );
+    assert!(
+        ran.stderr.contains("hint: is clerk.api_url (CLERK_API_URL) right"),
+        "{ran:#?}"
+    );
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_single_run_gives_up_on_postgres() {
+    let world = World::new(10).await;
+    let refusing = Proxy::refusing(upstream(&world.db.url));
+    let mut silent = Proxy::refusing(upstream(&world.db.url));
+    silent.fall_silent();
+    let patient = async |postgres: &Proxy| {
+        let started = Instant::now();
+        let url = postgres.url(&world.db.url);
+        let ran = world.once_with(&[("DATABASE_URL", &url)]).await;
+        let took = started.elapsed();
+        // Half a minute, and the last attempt on top of it.
+        assert!((30..45).contains(&took.as_secs()), "{took:?}: {ran:#?}");
+        assert_eq!(
+            (ran.code, ran.json()["outcome"].as_str()),
+            (Some(1), Some("failed")),
+            "{ran:#?}"
+        );
+        assert!(ran.stderr.contains("error: Postgres cannot be reached"), "{ran:#?}");
+        assert!(ran.stderr.contains("hint: is the server running"), "{ran:#?}");
+    };
+    tokio::join!(patient(&refusing), patient(&silent));
+    assert_eq!(world.sim.requests(), 0, "Clerk was asked for nothing");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_single_run_waits_a_while_for_a_postgres_that_is_starting() {
+    let world = World::new(10).await;
+    let mut postgres = Proxy::refusing(upstream(&world.db.url));
+    let url = postgres.url(&world.db.url);
+    let run = world.begin(&[("DATABASE_URL", &url)]);
+    tokio::time::sleep(Duration::from_secs(1)).await;
+    postgres.let_through();
+    run.ended().await.assert(0, "changed +10 ~0 -0 =0 held 0 rejected 0");
+}

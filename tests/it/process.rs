@@ -1,0 +1,165 @@
+//! The program while it runs: what it says, and how it is told to end.
+
+use std::{
+    sync::{Arc, Mutex},
+    time::{Duration, Instant},
+};
+
+use rustix::process::Signal;
+use tokio::{
+    io::{AsyncRead, AsyncReadExt},
+    process::{Child, Command},
+    task::JoinHandle,
+};
+
+use crate::harness::{PATIENCE, Ran, World, eventually, signal};
+
+/// How long a program may take to end once it is told to.
+pub const STOPS_WITHIN: Duration = Duration::from_secs(5);
+
+/// A schedule that is never due while a test runs.
+pub const NEVER: (&str, &str) = ("CLERK2PG_SCHEDULE__FULL", "");
+
+/// A process whose output is read while it runs.
+pub struct Process {
+    child: Child,
+    log: Arc<Mutex<Vec<u8>>>,
+    stderr: JoinHandle<()>,
+    stdout: JoinHandle<Vec<u8>>,
+}
+
+impl Process {
+    pub fn spawn(mut command: Command) -> Self {
+        Self::new(command.spawn().unwrap())
+    }
+
+    pub fn new(mut child: Child) -> Self {
+        let log = Arc::<Mutex<Vec<u8>>>::default();
+        let mut stdout = child.stdout.take().unwrap();
+        Self {
+            stderr: tokio::spawn(copy(child.stderr.take().unwrap(), log.clone())),
+            stdout: tokio::spawn(async move {
+                let mut bytes = Vec::new();
+                stdout.read_to_end(&mut bytes).await.unwrap();
+                bytes
+            }),
+            child,
+            log,
+        }
+    }
+
+    /// Everything on stderr so far.
+    pub fn log(&self) -> String {
+        String::from_utf8(self.log.lock().unwrap().clone()).unwrap()
+    }
+
+    /// How many lines on stderr so far hold a text.
+    pub fn said(&self, text: &str) -> usize {
+        self.log().lines().filter(|line| line.contains(text)).count()
+    }
+
+    /// Waits until a line on stderr holds a text.
+    pub async fn says(&self, text: &str) {
+        eventually(&format!("the log says {text:?}"), async || self.said(text) > 0).await;
+    }
+
+    pub fn signal(&self, sent: Signal) {
+        signal(&self.child, sent);
+    }
+
+    /// Sends a signal that ends the process, and holds it to the time it has for that.
+    pub async fn stop(self, sent: Signal) -> Ran {
+        let told = Instant::now();
+        self.signal(sent);
+        let ran = self.ended().await;
+        let took = told.elapsed();
+        assert!(took <= STOPS_WITHIN, "{took:?} from {sent:?} to the end: {ran:#?}");
+        ran
+    }
+
+    /// Ends the process without a chance to tidy up.
+    pub async fn kill(mut self) {
+        self.child.kill().await.unwrap();
+    }
+
+    pub async fn ended(mut self) -> Ran {
+        let ending = async {
+            let status = self.child.wait().await.unwrap();
+            self.stderr.await.unwrap();
+            Ran {
+                code: status.code(),
+                stdout: String::from_utf8(self.stdout.await.unwrap()).unwrap(),
+                stderr: String::from_utf8(self.log.lock().unwrap().clone()).unwrap(),
+            }
+        };
+        tokio::time::timeout(PATIENCE, ending)
+            .await
+            .expect("the program does not end")
+    }
+}
+
+async fn copy(mut from: impl AsyncRead + Unpin, to: Arc<Mutex<Vec<u8>>>) {
+    let mut buffer = [0; 8192];
+    while let Ok(length @ 1..) = from.read(&mut buffer).await {
+        to.lock().unwrap().extend_from_slice(&buffer[..length]);
+    }
+}
+
+impl World {
+    /// A daemon whose log can be read while it runs.
+    pub fn follow(&self, environment: &[(&str, &str)]) -> Process {
+        Process::new(self.daemon(environment))
+    }
+
+    /// A full sync under way.
+    pub fn begin(&self, environment: &[(&str, &str)]) -> Process {
+        let mut command = self.command(&["--once", "--format", "json"]);
+        command.envs(environment.iter().copied());
+        Process::spawn(command)
+    }
+
+    /// How many passes a condition holds for; none where there is no schema yet.
+    pub async fn runs(&self, condition: &str) -> i64 {
+        let exists = "SELECT (to_regclass('clerk.sync_runs') IS NOT NULL)::int";
+        match self.db.number(exists).await {
+            0 => 0,
+            _ => {
+                self.db
+                    .number(&format!("SELECT count(*) FROM clerk.sync_runs WHERE {condition}"))
+                    .await
+            }
+        }
+    }
+
+    /// Waits until so many passes have come to their end, failed ones aside.
+    pub async fn passes(&self, count: i64) {
+        let condition = "ended_at IS NOT NULL AND outcome <> 'failed'";
+        eventually(&format!("{count} passes"), async || self.runs(condition).await >= count).await;
+    }
+
+    /// Waits for a pass that began after this moment, and holds the mirror against Clerk.
+    pub async fn comes_in_step(&self) {
+        let last = self.db.number("SELECT coalesce(max(id), 0) FROM clerk.sync_runs").await;
+        let whole = format!("id > {last} AND outcome IN ('in_step', 'changed')");
+        eventually("a pass that began later", async || self.runs(&whole).await > 0).await;
+        self.assert_in_step().await;
+    }
+
+    /// No two passes were ever at work at once, and nobody holds the lease.
+    pub async fn assert_one_at_a_time(&self) {
+        let overlapping = "SELECT count(*) FROM clerk.sync_runs a JOIN clerk.sync_runs b
+            ON a.id < b.id AND b.started_at < coalesce(a.ended_at, 'infinity') AND a.started_at < coalesce(b.ended_at, 'infinity')";
+        assert_eq!(self.db.number(overlapping).await, 0, "passes overlapped");
+    }
+
+    /// Who is named in the lease, run out or not.
+    pub async fn lease_holder(&self) -> Option<String> {
+        self.db
+            .text("SELECT lease_holder FROM clerk.sync_state WHERE lease_holder IS NOT NULL")
+            .await
+    }
+
+    pub async fn users(&self) -> i64 {
+        self.db.number("SELECT count(*) FROM clerk.users").await
+    }
+}

@@ -1,0 +1,218 @@
+//! A TCP proxy in the test's own process, to break the network instead of mocking it.
+
+use std::{
+    io,
+    net::SocketAddr,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
+};
+
+use tokio::{
+    io::{AsyncReadExt, AsyncWriteExt},
+    net::{TcpListener, TcpSocket, TcpStream},
+    sync::watch,
+    task::JoinHandle,
+};
+
+/// What becomes of connections.
+#[derive(Clone, Debug, PartialEq)]
+enum Mode {
+    /// They reach the server.
+    Open,
+    /// They are taken, and nothing ever comes back.
+    Silent,
+    /// They reach the server until the client has sent so many bytes, and behind them this text; with it, everything is cut.
+    Cut { after: usize, at: &'static str },
+}
+
+/// A proxy before one server. The port is its own for as long as it lives, so that nobody else answers while it refuses.
+pub struct Proxy {
+    pub address: SocketAddr,
+    upstream: SocketAddr,
+    mode: Arc<watch::Sender<Mode>>,
+    /// Changed to cut all connections.
+    cut: Arc<watch::Sender<()>>,
+    connections: Arc<AtomicU64>,
+    accepting: Option<JoinHandle<()>>,
+    /// Bound but not listening: the kernel refuses for us.
+    refusing: Option<TcpSocket>,
+}
+
+impl Proxy {
+    /// A proxy that refuses every connection until it is opened.
+    pub fn refusing(upstream: SocketAddr) -> Self {
+        let socket = bound(SocketAddr::from(([127, 0, 0, 1], 0))).unwrap();
+        Self {
+            address: socket.local_addr().unwrap(),
+            upstream,
+            mode: Arc::new(watch::Sender::new(Mode::Open)),
+            cut: Arc::default(),
+            connections: Arc::default(),
+            accepting: None,
+            refusing: Some(socket),
+        }
+    }
+
+    pub fn open(upstream: SocketAddr) -> Self {
+        let mut proxy = Self::refusing(upstream);
+        proxy.let_through();
+        proxy
+    }
+
+    /// Lets connections through, those that are being refused from now on too.
+    pub fn let_through(&mut self) {
+        self.mode.send_replace(Mode::Open);
+        if let Some(socket) = self.refusing.take() {
+            let listener = socket.listen(128).unwrap();
+            let (upstream, mode, cut, count) = (
+                self.upstream,
+                self.mode.clone(),
+                self.cut.clone(),
+                self.connections.clone(),
+            );
+            self.accepting = Some(tokio::spawn(accept(listener, upstream, mode, cut, count)));
+        }
+    }
+
+    /// Takes connections without a word, and keeps quiet on those there are.
+    pub fn fall_silent(&mut self) {
+        self.let_through();
+        self.mode.send_replace(Mode::Silent);
+    }
+
+    /// Cuts everything when a client sends a text behind so many bytes on one connection.
+    pub fn cut_at(&self, after: usize, at: &'static str) {
+        self.mode.send_replace(Mode::Cut { after, at });
+    }
+
+    /// Whether a cut that was asked for is still to come.
+    pub fn is_to_cut(&self) -> bool {
+        *self.mode.borrow() != Mode::Open
+    }
+
+    /// Cuts all connections; new ones are let through.
+    pub fn cut(&self) {
+        self.cut.send_replace(());
+    }
+
+    /// Cuts all connections, and refuses new ones.
+    pub async fn refuse(&mut self) {
+        if let Some(accepting) = self.accepting.take() {
+            accepting.abort();
+            let _ = accepting.await;
+            self.refusing = Some(bound(self.address).unwrap());
+        }
+        self.cut();
+    }
+
+    /// Connections taken so far.
+    pub fn connections(&self) -> u64 {
+        self.connections.load(Ordering::Relaxed)
+    }
+
+    /// A Postgres or HTTP address that leads through the proxy.
+    pub fn url(&self, url: &str) -> String {
+        let host = host_of(url);
+        url.replacen(&host, &self.address.to_string(), 1)
+    }
+}
+
+impl Drop for Proxy {
+    fn drop(&mut self) {
+        if let Some(accepting) = self.accepting.take() {
+            accepting.abort();
+        }
+        self.cut();
+    }
+}
+
+/// Where an address leads, as an IP address and port.
+pub fn upstream(url: &str) -> SocketAddr {
+    host_of(url).parse().unwrap_or_else(|error| panic!("{url}: {error}"))
+}
+
+fn host_of(url: &str) -> String {
+    let rest = url.split_once("://").unwrap().1;
+    let authority = rest.split(['/', '?']).next().unwrap();
+    authority.rsplit('@').next().unwrap().to_owned()
+}
+
+fn bound(address: SocketAddr) -> io::Result<TcpSocket> {
+    let socket = TcpSocket::new_v4()?;
+    // Connections of before linger in the kernel.
+    socket.set_reuseaddr(true)?;
+    socket.bind(address)?;
+    Ok(socket)
+}
+
+async fn accept(
+    listener: TcpListener,
+    upstream: SocketAddr,
+    mode: Arc<watch::Sender<Mode>>,
+    cut: Arc<watch::Sender<()>>,
+    count: Arc<AtomicU64>,
+) {
+    loop {
+        let (client, _) = listener.accept().await.unwrap();
+        count.fetch_add(1, Ordering::Relaxed);
+        let (mode, cut) = (mode.clone(), cut.clone());
+        tokio::spawn(async move {
+            let mut cutting = cut.subscribe();
+            tokio::select! {
+                // Both ends close with the streams that are dropped.
+                _ = cutting.changed() => {}
+                _ = carry(client, upstream, &mode, &cut) => {}
+            }
+        });
+    }
+}
+
+async fn carry(
+    mut client: TcpStream,
+    upstream: SocketAddr,
+    mode: &watch::Sender<Mode>,
+    cut: &watch::Sender<()>,
+) -> io::Result<()> {
+    let mut server = TcpStream::connect(upstream).await?;
+    let (mut from_client, mut to_client) = client.split();
+    let (mut from_server, mut to_server) = server.split();
+    let there = async {
+        let (mut buffer, mut sent) = (vec![0; 4096], 0);
+        loop {
+            let length = from_client.read(&mut buffer).await?;
+            if length == 0 {
+                return to_server.shutdown().await;
+            }
+            let bytes = &buffer[..length];
+            sent += length;
+            let now = mode.borrow().clone();
+            if now == Mode::Silent {
+                continue;
+            }
+            to_server.write_all(bytes).await?;
+            if let Mode::Cut { after, at } = now
+                && sent >= after
+                && String::from_utf8_lossy(bytes).contains(at)
+            {
+                mode.send_replace(Mode::Open);
+                cut.send_replace(());
+                return Ok(());
+            }
+        }
+    };
+    let back = async {
+        let mut buffer = vec![0; 65_536];
+        loop {
+            let length = from_server.read(&mut buffer).await?;
+            if length == 0 {
+                return to_client.shutdown().await;
+            }
+            if *mode.borrow() != Mode::Silent {
+                to_client.write_all(&buffer[..length]).await?;
+            }
+        }
+    };
+    tokio::try_join!(there, back).map(drop)
+}
