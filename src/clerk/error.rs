@@ -49,7 +49,7 @@ impl Error {
         match self {
             Error::RateLimited { retry_after, .. } => Retry::WhenTold(*retry_after),
             Error::Unavailable { retry_after, .. } => Retry::Soon(*retry_after),
-            Error::Garbage(_) => Retry::Soon(Duration::ZERO),
+            Error::Garbage(_) => Retry::Briefly,
             Error::KeyRefused(_) | Error::NotFound(_) | Error::Refused(_) | Error::TooLarge { .. } => Retry::No,
         }
     }
@@ -104,6 +104,8 @@ impl Error {
 pub(super) enum Retry {
     /// Not at all: 401, 403, 404, 422 and the like.
     No,
+    /// A few times with backoff: what spoiled the answer on its way passes, what is wrong with it in itself stays.
+    Briefly,
     /// With backoff, as long as the time for outages lasts.
     Soon(Duration),
     /// As the server said; being told when to come back is no outage.

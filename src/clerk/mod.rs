@@ -15,7 +15,7 @@ use std::{
 use anyhow::Context;
 use backon::{ExponentialBuilder, Retryable};
 use reqwest::header::{AUTHORIZATION, HeaderMap, HeaderValue};
-use serde::Deserialize;
+use serde::{Deserialize, de::DeserializeOwned};
 use tracing::{debug, warn};
 
 use crate::{secret::Secret, walk};
@@ -38,6 +38,9 @@ const MAX_BODY: usize = 32 << 20;
 
 /// How often a rate-limited request waits as it was told before it counts as failed.
 const RATE_LIMITED_TRIES: u32 = 20;
+
+/// How often an answer that cannot be read is asked for again.
+const GARBAGE_TRIES: u32 = 2;
 
 /// How to reach a Clerk instance.
 #[derive(Debug, Clone)]
@@ -127,13 +130,7 @@ impl Client {
 
     /// The key's instance; none where the server does not know the endpoint, as emulators do not.
     pub async fn instance(&self) -> Result<Option<Instance>, Error> {
-        match self.get("instance", &[]).await {
-            Ok(body) => serde_json::from_slice(&body)
-                .map(Some)
-                .map_err(|error| Error::garbage("GET /v1/instance", &body, &error.to_string())),
-            Err(Error::NotFound(_)) => Ok(None),
-            Err(error) => Err(error),
-        }
+        known(self.get("instance", &[], json("GET /v1/instance")).await)
     }
 
     /// How many users Clerk has; none where the server does not know the endpoint.
@@ -142,13 +139,8 @@ impl Client {
         struct Total {
             total_count: u64,
         }
-        match self.get("users/count", &[]).await {
-            Ok(body) => serde_json::from_slice(&body)
-                .map(|total: Total| Some(total.total_count))
-                .map_err(|error| Error::garbage("GET /v1/users/count", &body, &error.to_string())),
-            Err(Error::NotFound(_)) => Ok(None),
-            Err(error) => Err(error),
-        }
+        let total = self.get("users/count", &[], json("GET /v1/users/count")).await;
+        Ok(known(total)?.map(|total: Total| total.total_count))
     }
 
     /// A page of the list in ascending order of `created_at`, at most `limit` users.
@@ -163,8 +155,8 @@ impl Client {
         if query.offset > 0 {
             parameters.push(("offset", query.offset.to_string()));
         }
-        let body = self.get("users", &parameters).await?;
-        Page::parse(body).map_err(|(body, why)| Error::garbage("GET /v1/users", &body, &why))
+        let read = |body| Page::parse(body).map_err(|(body, why)| Error::garbage("GET /v1/users", &body, &why));
+        self.get("users", &parameters, read).await
     }
 
     /// Asks for users by name: those of `ids` (at most [`NAMES`]) that exist. Unknown ids are left out. Source: documented. A server that
@@ -174,25 +166,31 @@ impl Client {
         // The key is repeated: the form `user_id[0]=` is silently ignored and answers with everybody. Source: observed.
         let mut parameters: Vec<_> = ids.iter().map(|id| ("user_id", (*id).to_owned())).collect();
         parameters.push(("limit", NAMES.to_string()));
-        let body = self.get("users", &parameters).await?;
-        Page::parse(body).map_err(|(body, why)| Error::garbage("GET /v1/users?user_id=…", &body, &why))
+        let read =
+            |body| Page::parse(body).map_err(|(body, why)| Error::garbage("GET /v1/users?user_id=…", &body, &why));
+        self.get("users", &parameters, read).await
     }
 
     /// Asks for one user by id.
     pub async fn user(&self, id: &str) -> Result<Lookup, Error> {
-        match self.get(&format!("users/{}", urlencode(id)), &[]).await {
-            Ok(body) => Page::single(body)
-                .map(Lookup::Found)
-                .map_err(|(body, why)| Error::garbage("GET /v1/users/{id}", &body, &why)),
+        let read = |body| Page::single(body).map_err(|(body, why)| Error::garbage("GET /v1/users/{id}", &body, &why));
+        match self.get(&format!("users/{}", urlencode(id)), &[], read).await {
+            Ok(page) => Ok(Lookup::Found(page)),
             Err(Error::NotFound(answer)) if answer.has_code("resource_not_found") => Ok(Lookup::Gone),
             Err(error) => Err(error),
         }
     }
 
-    async fn get(&self, path: &str, parameters: &[(&str, String)]) -> Result<Vec<u8>, Error> {
+    /// Asks until there is an answer that `read` can read, as far as the error deserves another try.
+    async fn get<T>(
+        &self,
+        path: &str,
+        parameters: &[(&str, String)],
+        read: impl Fn(Vec<u8>) -> Result<T, Error>,
+    ) -> Result<T, Error> {
         let started = Instant::now();
-        let mut rate_limited = 0;
-        (|| self.attempt(path, parameters))
+        let (mut rate_limited, mut garbage) = (0, 0);
+        (async || read(self.attempt(path, parameters).await?))
             .retry(
                 ExponentialBuilder::default()
                     .with_min_delay(Duration::from_millis(250))
@@ -206,7 +204,12 @@ impl Client {
                     rate_limited += 1;
                     rate_limited <= RATE_LIMITED_TRIES
                 }
-                Retry::Soon(_) => started.elapsed() < self.timeout,
+                Retry::Briefly => {
+                    garbage += 1;
+                    garbage <= GARBAGE_TRIES
+                }
+                // A server that wants to be left alone for longer than an outage may last is away.
+                Retry::Soon(after) => started.elapsed().saturating_add(after) < self.timeout,
             })
             .adjust(|error, backoff| match error.retry() {
                 // `Retry-After: 0` occurs: never at once. Source: observed.
@@ -214,6 +217,7 @@ impl Client {
                     Some(after.max(Duration::from_secs(1)) + Duration::from_millis(fastrand::u64(50..500)))
                 }
                 Retry::Soon(after) => backoff.map(|backoff| backoff.max(after)),
+                Retry::Briefly => backoff,
                 Retry::No => None,
             })
             .notify(|error, wait| {
@@ -253,6 +257,19 @@ impl Client {
         } else {
             Err(Error::of_answer(Answer::new(status, &headers, &body, path), &headers))
         }
+    }
+}
+
+fn json<T: DeserializeOwned>(request: &str) -> impl Fn(Vec<u8>) -> Result<T, Error> {
+    move |body| serde_json::from_slice(&body).map_err(|error| Error::garbage(request, &body, &error.to_string()))
+}
+
+/// None where the server does not know the endpoint.
+fn known<T>(answer: Result<T, Error>) -> Result<Option<T>, Error> {
+    match answer {
+        Ok(answer) => Ok(Some(answer)),
+        Err(Error::NotFound(_)) => Ok(None),
+        Err(error) => Err(error),
     }
 }
 

@@ -92,9 +92,13 @@ impl Process {
                 stderr: String::from_utf8(self.log.lock().unwrap().clone()).unwrap(),
             }
         };
-        tokio::time::timeout(PATIENCE, ending)
-            .await
-            .expect("the program does not end")
+        let log = self.log.clone();
+        tokio::time::timeout(PATIENCE, ending).await.unwrap_or_else(|_| {
+            panic!(
+                "the program does not end: {}",
+                String::from_utf8_lossy(&log.lock().unwrap())
+            )
+        })
     }
 }
 

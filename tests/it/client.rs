@@ -1,0 +1,316 @@
+//! The client of Clerk's API: what it sends, what it retries and when, what it refuses to read, and what it says about it.
+
+use std::time::{Duration, Instant};
+
+use clerk_sim::{Effect, ErrorAnswer, ErrorBody, Options, Rule, Sim};
+use clerk2pg::{
+    clerk::{Client, Error, Settings},
+    secret::Secret,
+    walk,
+};
+
+use crate::server::{Server, answer};
+
+const KEY: &str = "sk_live_of_the_client";
+
+const FIRST_PAGE: walk::Query = walk::Query {
+    after: None,
+    created_after: None,
+    offset: 0,
+};
+
+fn client(url: &str, timeout: Duration) -> Client {
+    client_with(url, KEY, 1.0, timeout)
+}
+
+/// A client of the test's own, beside those of the binary.
+pub fn client_with(url: &str, key: &str, request_budget: f64, timeout: Duration) -> Client {
+    // The program does the same at its start; a second time it fails, and the first stays.
+    let _ = rustls::crypto::ring::default_provider().install_default();
+    Client::new(&Settings {
+        api_url: url.to_owned(),
+        secret_key: Secret::from(key.to_owned()),
+        request_budget,
+        timeout,
+    })
+    .unwrap()
+}
+
+async fn sim(users: usize) -> Sim {
+    let options = Options {
+        users,
+        secret_key: KEY.to_owned(),
+        ..Options::default()
+    };
+    Sim::start(options).await.unwrap()
+}
+
+fn error(status: u16, retry_after: Option<u64>) -> Rule {
+    Rule::new(Effect::Error(ErrorAnswer {
+        status,
+        retry_after,
+        body: ErrorBody::Json,
+    }))
+}
+
+const PATIENT: Duration = Duration::from_secs(30);
+const IMPATIENT: Duration = Duration::from_millis(300);
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_every_request_carries() {
+    let sim = sim(20).await;
+    let client = client(&sim.url(), PATIENT);
+    client.instance().await.unwrap().unwrap();
+    client.count().await.unwrap().unwrap();
+    assert_eq!(client.list(&FIRST_PAGE, 500).await.unwrap().users().len(), 20);
+    client.named(&["user_nobody"]).await.unwrap();
+    client.user(&sim.user_ids()[0]).await.unwrap();
+    let log = sim.log();
+    assert_eq!((log.len() as u64, client.requests()), (5, 5));
+    for request in log {
+        let header = |name: &str| request.headers.get(name).map_or("", String::as_str);
+        assert_eq!(request.status, 200, "{request:?}");
+        assert_eq!(header("clerk-api-version"), "2026-05-12", "{request:?}");
+        assert!(header("accept-encoding").contains("gzip"), "{request:?}");
+        assert_eq!(header("user-agent"), concat!("clerk2pg/", env!("CARGO_PKG_VERSION")));
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_passes_is_tried_again() {
+    let statuses = [500, 502, 503, 504, 520, 521, 522, 524].map(|status| error(status, None));
+    let others = [Effect::DropBefore, Effect::DropDuring, Effect::Truncate, Effect::Html].map(Rule::new);
+    for rule in statuses.into_iter().chain(others) {
+        let sim = sim(20).await;
+        let client = client(&sim.url(), PATIENT);
+        sim.set_faults(rule.clone().next(1));
+        let started = Instant::now();
+        let page = client.list(&FIRST_PAGE, 500).await;
+        assert_eq!(page.unwrap().users().len(), 20, "{rule:?}");
+        assert!(sim.requests() >= 2, "{rule:?}");
+        // With a pause before it, and a short one.
+        let took = started.elapsed();
+        assert!(
+            (Duration::from_millis(200)..Duration::from_secs(3)).contains(&took),
+            "{took:?} {rule:?}"
+        );
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn retries_back_off() {
+    let sim = sim(0).await;
+    sim.set_faults(error(503, None).next(4));
+    client(&sim.url(), PATIENT).count().await.unwrap();
+    let times: Vec<i64> = sim.log().iter().map(|request| request.at).collect();
+    let pauses: Vec<i64> = times.windows(2).map(|pair| pair[1] - pair[0]).collect();
+    assert_eq!(pauses.len(), 4);
+    // Each pause is at least twice as long as the least of the one before, whatever the jitter adds.
+    for (pause, least) in pauses.iter().zip([250, 500, 1000, 2000]) {
+        assert!((least - 10..3 * least).contains(pause), "{pauses:?}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_stays_wrong_is_not_tried_again() {
+    for status in [400, 401, 403, 404, 409, 410, 422] {
+        let sim = sim(0).await;
+        sim.set_faults(error(status, None));
+        let client = client(&sim.url(), PATIENT);
+        let error = client.list(&FIRST_PAGE, 500).await.unwrap_err();
+        assert_eq!(sim.requests(), 1, "{status}");
+        assert!(error.to_string().contains(&status.to_string()), "{error}");
+        let as_expected = match status {
+            401 => matches!(error, Error::KeyRefused(_)),
+            404 => matches!(error, Error::NotFound(_)),
+            _ => matches!(error, Error::Refused(_)),
+        };
+        assert!(as_expected, "{error:?}");
+    }
+}
+
+async fn waits(status: u16, retry_after: Option<u64>, least: Duration) {
+    let sim = sim(0).await;
+    sim.set_faults(error(status, retry_after).next(1));
+    let started = Instant::now();
+    client(&sim.url(), PATIENT).count().await.unwrap();
+    let took = started.elapsed();
+    assert!(took >= least, "{status} {retry_after:?}: asked again after {took:?}");
+    assert!(
+        took < least + Duration::from_secs(2),
+        "{status} {retry_after:?}: took {took:?}"
+    );
+    assert_eq!(sim.requests(), 2);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn never_sooner_than_told_and_never_at_once() {
+    let second = Duration::from_secs(1);
+    tokio::join!(
+        waits(429, Some(2), 2 * second),
+        waits(429, Some(0), second),
+        waits(429, None, second),
+        waits(503, Some(2), 2 * second),
+        waits(503, Some(0), second / 5),
+    );
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn being_told_to_wait_is_no_outage() {
+    let sim = sim(0).await;
+    sim.set_faults(error(429, Some(1)).next(3));
+    // Three waits of more than a second, for a client that bears an outage for less than one.
+    client(&sim.url(), IMPATIENT).count().await.unwrap();
+    assert_eq!(sim.requests(), 4);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_absurd_retry_after_harms_nobody() {
+    for told in ["18446744073709551615", "-1", "Wed, 21 Oct 2026 07:28:00 GMT", "soon"] {
+        for status in ["429 Too Many Requests", "503 Service Unavailable"] {
+            let header = format!("retry-after: {told}\r\n");
+            let server = Server::start(move |_| answer(status, &header, b"")).await;
+            let client = client(&server.url, IMPATIENT);
+            let asking = tokio::spawn(async move { client.count().await });
+            // It waits, or it gives up with an error; it does not panic, and does not ask at once.
+            tokio::time::sleep(Duration::from_millis(150)).await;
+            assert_eq!(server.asked().len(), 1, "{status} {told}");
+            asking.abort();
+            assert!(
+                asking.await.err().is_none_or(|ended| ended.is_cancelled()),
+                "{status} {told}"
+            );
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_outage_longer_than_the_patience_is_an_error_in_time() {
+    let patience = Duration::from_secs(1);
+    for (rule, least, said) in [
+        (error(503, None), patience, "503"),
+        // Who asks to be left alone for an hour need not be asked again.
+        (error(503, Some(3600)), Duration::ZERO, "503"),
+        (Rule::new(Effect::Stall), patience, "no answer in time"),
+        (Rule::new(Effect::LatencyMs(60_000)), patience, "no answer in time"),
+        (Rule::new(Effect::DropBefore), patience, "the connection"),
+        (Rule::new(Effect::Truncate), patience, "the connection"),
+    ] {
+        let sim = sim(20).await;
+        sim.set_faults(rule.clone());
+        let client = client(&sim.url(), patience);
+        let started = Instant::now();
+        let asked = tokio::time::timeout(10 * patience, client.list(&FIRST_PAGE, 500)).await;
+        let error = asked.unwrap_or_else(|_| panic!("no end: {rule:?}")).unwrap_err();
+        let took = started.elapsed();
+        // Twice the time of one request, and a little for a pause that had begun.
+        assert!((least..3 * patience).contains(&took), "{took:?}: {rule:?}");
+        assert!(matches!(error, Error::Unavailable { .. }), "{error:?}");
+        assert!(error.to_string().contains(said), "{error}: {rule:?}");
+        assert!(!error.to_string().contains(KEY), "{error}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn nobody_there() {
+    let nobody = crate::proxy::Proxy::refusing(([127, 0, 0, 1], 1).into());
+    let url = format!("http://{}", nobody.address);
+    let error = client(&url, IMPATIENT).count().await.unwrap_err();
+    assert!(
+        error
+            .to_string()
+            .starts_with("Clerk cannot be reached: cannot connect ("),
+        "{error}"
+    );
+    assert!(error.to_string().contains(&url), "{error}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_no_json_is_told_for_what_it_is() {
+    let html = b"<!DOCTYPE html><html><head><title>Just a moment...</title></head></html>";
+    for (status, body, said) in [
+        (
+            "200 OK",
+            html.as_slice(),
+            "GET /v1/users gave an HTML page, \u{201c}Just a moment...\u{201d}",
+        ),
+        (
+            "200 OK",
+            b"[{\"id\": \"user_1\", \"crea",
+            "23 bytes of JSON: EOF while parsing",
+        ),
+        ("200 OK", b"", "GET /v1/users gave an empty body"),
+        ("200 OK", b"{\"data\": 7}", "GET /v1/users gave"),
+        ("200 OK", b"null", "GET /v1/users gave"),
+        ("502 Bad Gateway", html, "gave 502, an HTML page"),
+        ("503 Service Unavailable", b"", "gave 503, an empty body"),
+    ] {
+        let server = Server::start(move |_| answer(status, "", body)).await;
+        let error = client(&server.url, IMPATIENT).list(&FIRST_PAGE, 500).await.unwrap_err();
+        assert!(error.to_string().contains(said), "{error}");
+        assert!(server.asked().len() > 1, "not tried again: {error}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_body_cut_short_is_tried_again_and_told() {
+    let server = Server::start(|_| b"HTTP/1.1 200 OK\r\ncontent-length: 100\r\n\r\n[{\"id\":".to_vec()).await;
+    let error = client(&server.url, IMPATIENT).list(&FIRST_PAGE, 500).await.unwrap_err();
+    let said = "Clerk cannot be reached: the connection ended in the middle of the answer (";
+    assert!(error.to_string().starts_with(said), "{error}");
+    assert!(server.asked().len() > 1, "not tried again");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_body_without_end_is_not_read_to_its_end() {
+    let head = "HTTP/1.1 200 OK\r\ncontent-type: application/json\r\nconnection: close\r\n\r\n[";
+    let server = Server::endless(move |_| head.as_bytes().to_vec()).await;
+    let error = client(&server.url, PATIENT).list(&FIRST_PAGE, 500).await.unwrap_err();
+    assert_eq!(error.to_string(), "Clerk's answer is larger than 32 MiB");
+    // What was under way is on top of it.
+    assert!(server.sent() < 64 << 20, "{} bytes were taken", server.sent());
+    assert_eq!(server.asked().len(), 1, "asking again would get the same");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_compressed_body_counts_as_large_as_it_becomes() {
+    let compress = "head -c 268435456 /dev/zero | gzip";
+    let bomb = std::process::Command::new("sh")
+        .args(["-c", compress])
+        .output()
+        .unwrap()
+        .stdout;
+    assert!((1..1 << 20).contains(&bomb.len()), "{} bytes", bomb.len());
+    let server = Server::start(move |_| answer("200 OK", "content-encoding: gzip\r\n", &bomb)).await;
+    let error = client(&server.url, PATIENT).list(&FIRST_PAGE, 500).await.unwrap_err();
+    assert!(matches!(error, Error::TooLarge { .. }), "{error:?}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_redirect_is_not_followed() {
+    let elsewhere = Server::start(|_| answer("200 OK", "", b"[]")).await;
+    let header = format!("location: {}/v1/users\r\n", elsewhere.url);
+    let server = Server::start(move |_| answer("301 Moved Permanently", &header, b"")).await;
+    let error = client(&server.url, PATIENT).list(&FIRST_PAGE, 500).await.unwrap_err();
+    let said = format!(
+        "gave 301, a redirect to {}/v1/users; is clerk.api_url right?",
+        elsewhere.url
+    );
+    assert!(error.to_string().contains(&said), "{error}");
+    assert_eq!((server.asked().len(), elsewhere.asked().len()), (1, 0));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_address_may_end_in_a_slash() {
+    let server = Server::start(|_| answer("200 OK", "", b"[]")).await;
+    client(&format!("{}/", server.url), PATIENT)
+        .list(&FIRST_PAGE, 500)
+        .await
+        .unwrap();
+    let head = &server.asked()[0];
+    assert!(
+        head.starts_with("GET /v1/users?order_by=%2Bcreated_at&limit=500 "),
+        "{head}"
+    );
+    assert!(head.contains(&format!("authorization: Bearer {KEY}\r\n")), "{head}");
+}
