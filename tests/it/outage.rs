@@ -9,6 +9,7 @@ use crate::{
     harness::{World, connect, eventually},
     process::{NEVER, Process},
     proxy::{Proxy, upstream},
+    server::{Server, answer},
 };
 
 const AWAY: &str = "waiting until it can be reached";
@@ -255,4 +256,26 @@ async fn a_single_run_waits_a_while_for_a_postgres_that_is_starting() {
     tokio::time::sleep(Duration::from_secs(1)).await;
     postgres.let_through();
     run.ended().await.assert(0, "changed +10 ~0 -0 =0 held 0 rejected 0");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_wrong_address_is_an_error_and_nothing_is_tied_to_it() {
+    let world = World::new(10).await;
+    for (status, body) in [
+        ("404 Not Found", "<html><title>Not Found</title></html>"),
+        ("404 Not Found", ""),
+        ("301 Moved Permanently", ""),
+        ("200 OK", "<html><title>Welcome to nginx!</title></html>"),
+        ("200 OK", "{}"),
+    ] {
+        let server = Server::start(move |_| answer(status, "", body.as_bytes())).await;
+        let ran = world.once_with(&[("CLERK_API_URL", &server.url), IMPATIENT]).await;
+        assert_eq!(
+            (ran.code, ran.json()["outcome"].as_str()),
+            (Some(1), Some("failed")),
+            "{ran:#?}"
+        );
+        assert!(ran.stderr.contains("clerk.api_url (CLERK_API_URL)"), "{ran:#?}");
+    }
+    world.once().await.assert(0, "changed +10 ~0 -0 =0 held 0 rejected 0");
 }

@@ -1,0 +1,277 @@
+//! The schema: each migration up and down over loaded data, beside whatever else is in the database, by whoever may do so.
+
+use std::collections::BTreeSet;
+
+use clerk2pg::mirror::MIGRATIONS;
+use diesel::{
+    migration::{Migration, MigrationSource},
+    pg::Pg,
+};
+use diesel_async::{AsyncConnection, AsyncMigrationHarness, AsyncPgConnection, SimpleAsyncConnection};
+use diesel_migrations::MigrationHarness;
+
+use crate::harness::{Database, Ran, World, connect};
+
+fn migrations() -> Vec<Box<dyn Migration<Pg>>> {
+    let mut migrations = MIGRATIONS.migrations().unwrap();
+    migrations.sort_by_key(|migration| migration.name().version().as_owned());
+    migrations
+}
+
+/// diesel's own way to run migrations, with its bookkeeping where clerk2pg has it.
+async fn harness(db: &Database) -> AsyncMigrationHarness<AsyncPgConnection> {
+    let mut connection = AsyncPgConnection::establish(&db.url).await.unwrap();
+    connection
+        .batch_execute("CREATE SCHEMA IF NOT EXISTS clerk; SET search_path = clerk, pg_catalog")
+        .await
+        .unwrap();
+    AsyncMigrationHarness::new(connection)
+}
+
+/// Everything in the schema, by kind and name, diesel's bookkeeping aside.
+async fn objects(db: &Database) -> BTreeSet<String> {
+    let sql = "SELECT 'relation ' || relname FROM pg_class WHERE relnamespace = 'clerk'::regnamespace
+        UNION ALL SELECT 'function ' || proname FROM pg_proc WHERE pronamespace = 'clerk'::regnamespace
+        UNION ALL SELECT 'type ' || typname FROM pg_type WHERE typnamespace = 'clerk'::regnamespace
+        UNION ALL SELECT 'trigger ' || tgname FROM pg_trigger JOIN pg_class c ON c.oid = tgrelid
+            WHERE relnamespace = 'clerk'::regnamespace AND NOT tgisinternal";
+    let rows = db.client.query(sql, &[]).await.unwrap();
+    rows.iter()
+        .map(|row| row.get::<_, String>(0))
+        .filter(|name| !name.contains("__diesel_schema_migrations"))
+        .collect()
+}
+
+/// Objects of ours outside of our schema.
+async fn elsewhere(db: &Database) -> Option<String> {
+    db.text("SELECT string_agg(oid::regclass::text, ', ') FROM pg_class WHERE relnamespace = 'public'::regnamespace")
+        .await
+}
+
+async fn migrate(world: &World) -> Ran {
+    world.run(&["migrate"]).await
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn each_goes_up_and_down_over_loaded_data() {
+    let world = World::new(50).await;
+    // After each step down the newest schema is come by again, by whatever is pending, and is whole.
+    for steps in 1..=migrations().len() {
+        world.once().await;
+        world.assert_in_step().await;
+        let whole = objects(&world.db).await;
+        let mut harness = harness(&world.db).await;
+        for migration in migrations().iter().rev().take(steps) {
+            harness.revert_migration(migration).unwrap();
+        }
+        drop(harness);
+        if steps == migrations().len() {
+            assert_eq!(objects(&world.db).await, BTreeSet::new(), "left behind");
+        }
+        let ran = migrate(&world).await;
+        assert_eq!(ran.code, Some(0), "{ran:#?}");
+        assert_eq!(ran.stdout.matches("applied ").count(), steps, "{ran:#?}");
+        assert_eq!(objects(&world.db).await, whole);
+    }
+    assert_eq!(world.once().await.code, Some(0));
+    world.assert_in_step().await;
+    assert_eq!(elsewhere(&world.db).await, None);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn one_by_one_they_make_the_schema_that_the_program_wants() {
+    let world = World::new(20).await;
+    let mut harness = harness(&world.db).await;
+    for migration in migrations() {
+        let applied = harness.run_next_migration(MIGRATIONS).unwrap();
+        assert_eq!(applied, migration.name().version());
+    }
+    drop(harness);
+    let ran = world.once_with(&[("CLERK2PG_DATABASE__MIGRATE", "false")]).await;
+    ran.assert(0, "changed +20 ~0 -0 =0 held 0 rejected 0");
+    world.assert_in_step().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn no_step_down_takes_rows_of_the_application_with_it() {
+    let world = World::new(20).await;
+    assert_eq!(world.once().await.code, Some(0));
+    world
+        .db
+        .execute(
+            "CREATE TABLE orders (id int PRIMARY KEY, user_id text REFERENCES clerk.users ON DELETE CASCADE);
+             INSERT INTO orders SELECT row_number() OVER (), id FROM clerk.users",
+        )
+        .await;
+    let before = objects(&world.db).await;
+    let mut harness = harness(&world.db).await;
+    let reverted: Result<Vec<_>, _> = migrations()
+        .iter()
+        .rev()
+        .map(|migration| harness.revert_migration(migration))
+        .collect();
+    let error = reverted.unwrap_err().to_string();
+    assert!(
+        error.contains("cannot drop table users because other objects depend on it"),
+        "{error}"
+    );
+    drop(harness);
+    assert_eq!(world.db.number("SELECT count(*) FROM orders").await, 20);
+    assert!(objects(&world.db).await.is_subset(&before));
+    let ran = world.once().await;
+    assert_eq!(
+        (ran.code, ran.json()["unchanged"].as_i64()),
+        (Some(0), Some(20)),
+        "{ran:#?}"
+    );
+    world.assert_in_step().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn two_at_once() {
+    let world = World::new(10).await;
+    let (one, other, run) = tokio::join!(migrate(&world), migrate(&world), world.once());
+    let applied = |ran: &Ran| ran.stdout.matches("applied ").count();
+    for ran in [&one, &other] {
+        assert_eq!(ran.code, Some(0), "{ran:#?}");
+        assert!(ran.stdout.contains("The schema \"clerk\" is up to date"), "{ran:#?}");
+    }
+    assert!(applied(&one) + applied(&other) <= migrations().len());
+    run.assert(0, "changed +10 ~0 -0 =0 held 0 rejected 0");
+    let again = migrate(&world).await;
+    assert_eq!((again.code, applied(&again)), (Some(0), 0), "{again:#?}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn not_by_itself_where_that_is_turned_off() {
+    const OFF: (&str, &str) = ("CLERK2PG_DATABASE__MIGRATE", "false");
+    let world = World::new(10).await;
+    let ran = world.once_with(&[OFF]).await;
+    assert_eq!(ran.code, Some(1), "{ran:#?}");
+    assert!(
+        ran.stderr.contains("error: the schema \"clerk\" is not there"),
+        "{ran:#?}"
+    );
+    assert!(ran.stderr.contains("hint: run `clerk2pg migrate`"), "{ran:#?}");
+    assert_eq!(
+        world
+            .db
+            .number("SELECT count(*) FROM pg_namespace WHERE nspname = 'clerk'")
+            .await,
+        0
+    );
+
+    assert_eq!(migrate(&world).await.code, Some(0));
+    world
+        .once_with(&[OFF])
+        .await
+        .assert(0, "changed +10 ~0 -0 =0 held 0 rejected 0");
+
+    // An older schema is told from none.
+    let mut harness = harness(&world.db).await;
+    harness.revert_migration(migrations().last().unwrap()).unwrap();
+    drop(harness);
+    let ran = world.once_with(&[OFF]).await;
+    assert_eq!(ran.code, Some(1), "{ran:#?}");
+    assert!(ran.stderr.contains("is older than this clerk2pg"), "{ran:#?}");
+}
+
+/// A role that can log in and nothing more, and its address of the database.
+async fn role(db: &Database) -> (String, String) {
+    let name = format!("role_of_{}", db.text("SELECT current_database()").await.unwrap());
+    db.execute(&format!("CREATE ROLE {name} LOGIN PASSWORD 'its password'"))
+        .await;
+    db.execute("REVOKE CREATE ON SCHEMA public FROM PUBLIC").await;
+    let (_, rest) = db.url.split_once('@').unwrap();
+    let url = format!("postgres://{name}:its%20password@{rest}");
+    (name, url)
+}
+
+/// Roles outlive their database: this one goes, and what it made stays to be looked at.
+async fn drop_role(db: &Database, name: &str) {
+    db.execute(&format!(
+        "REASSIGN OWNED BY {name} TO CURRENT_USER; DROP OWNED BY {name}; DROP ROLE {name}"
+    ))
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_empty_schema_of_its_own_is_all_that_a_role_needs() {
+    let world = World::new(30).await;
+    let (name, url) = role(&world.db).await;
+    let mine = [("DATABASE_URL", url.as_str())];
+
+    let denied = world.once_with(&mine).await;
+    world
+        .db
+        .execute(&format!("CREATE SCHEMA clerk AUTHORIZATION {name}"))
+        .await;
+    let first = world.once_with(&mine).await;
+    world.sim.delete_random();
+    let second = world.once_with(&mine).await;
+    drop_role(&world.db, &name).await;
+
+    assert_eq!(denied.code, Some(1), "{denied:#?}");
+    let stderr = &denied.stderr;
+    assert!(
+        stderr.contains("error: the database role may not do this: permission denied"),
+        "{stderr}"
+    );
+    assert!(
+        stderr.contains("hint: let the role own the schema: CREATE SCHEMA clerk AUTHORIZATION"),
+        "{stderr}"
+    );
+    assert!(
+        !stderr.contains("its password") && !stderr.contains("its%20password"),
+        "{stderr}"
+    );
+    first.assert(0, "changed +30 ~0 -0 =0 held 0 rejected 0");
+    second.assert(0, "changed +0 ~0 -1 =29 held 0 rejected 0");
+    world.assert_in_step().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_applications_own_bookkeeping_is_left_alone() {
+    let world = World::new(10).await;
+    let theirs = "20200101000000";
+    world
+        .db
+        .execute(&format!(
+            "CREATE TABLE public.__diesel_schema_migrations (version varchar(50) PRIMARY KEY, run_on timestamp NOT NULL DEFAULT now());
+             INSERT INTO public.__diesel_schema_migrations (version) VALUES ('{theirs}')"
+        ))
+        .await;
+    world.once().await.assert(0, "changed +10 ~0 -0 =0 held 0 rejected 0");
+    let versions = async |schema: &str| {
+        let sql = format!("SELECT string_agg(version, ',' ORDER BY version) FROM {schema}.__diesel_schema_migrations");
+        world.db.text(&sql).await.unwrap()
+    };
+    assert_eq!(versions("public").await, theirs);
+    let ours: Vec<String> = migrations()
+        .iter()
+        .map(|migration| migration.name().version().to_string())
+        .collect();
+    assert_eq!(versions("clerk").await, ours.join(","));
+    assert_eq!(
+        elsewhere(&world.db).await.unwrap().matches(',').count(),
+        1,
+        "the table and its key"
+    );
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_search_path_of_the_roles_own_does_not_mislead() {
+    let world = World::new(10).await;
+    let database = world.db.text("SELECT current_database()").await.unwrap();
+    world
+        .db
+        .execute(&format!(
+            "CREATE SCHEMA app; CREATE TABLE app.users (id int); ALTER DATABASE {database} SET search_path = app"
+        ))
+        .await;
+    world.once().await.assert(0, "changed +10 ~0 -0 =0 held 0 rejected 0");
+    world.once().await.assert(0, "in_step +0 ~0 -0 =10 held 0 rejected 0");
+    let fresh = connect(&world.db.url).await;
+    let tables = "SELECT count(*) FROM pg_class WHERE relnamespace = 'app'::regnamespace";
+    assert_eq!(fresh.query_one(tables, &[]).await.unwrap().get::<_, i64>(0), 1);
+}
