@@ -1,5 +1,7 @@
 //! A full sync brings the mirror in step, and does nothing where it is.
 
+use clerk_sim::{Effect, Endpoint, Faults, Quirks, Rule};
+
 use crate::harness::World;
 
 #[tokio::test(flavor = "multi_thread")]
@@ -34,4 +36,23 @@ async fn ten_thousand_users_then_nothing_then_a_hundred_changes() {
     world.assert_in_step().await;
     let count = world.db.number("SELECT count(*) FROM clerk.users").await;
     assert_eq!(count as usize, world.sim.count());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_long_walk_says_how_far_it_has_come() {
+    let world = World::new(60).await;
+    world.sim.set_faults(Faults {
+        quirks: Quirks {
+            max_page: Some(20),
+            ..Quirks::default()
+        },
+        rules: vec![Rule::new(Effect::LatencyMs(5100)).on([Endpoint::List]).next(2)],
+    });
+    let ran = world.once().await;
+    ran.assert(0, "changed +60 ~0 -0 =0 held 0 rejected 0");
+    let lines: Vec<&str> = ran.stderr.lines().filter(|line| line.contains("syncing")).collect();
+    assert!(
+        matches!(lines[..], [line] if line.contains("users=40 total=60")),
+        "{ran:#?}"
+    );
 }

@@ -1,0 +1,73 @@
+//! Clerk's rate limit is shared with the user's own backend: a stated part of it is spent, and no more.
+
+use std::time::Duration;
+
+use crate::client::client_with;
+use crate::harness::World;
+use clerk_sim::{Options, Quirks, RateLimit, Sim};
+
+async fn spends(key: &str, limit: RateLimit, requests: usize, budget: u64) {
+    let options = Options {
+        users: 0,
+        secret_key: key.to_owned(),
+        rate_limit: limit,
+        ..Options::default()
+    };
+    let sim = Sim::start(options).await.unwrap();
+    let client = client_with(&sim.url(), key, 0.25, Duration::from_secs(30));
+    // Clones share one budget.
+    let asking: Vec<_> = (0..5)
+        .map(|_| {
+            let client = client.clone();
+            tokio::spawn(async move {
+                for _ in 0..requests / 5 {
+                    client.count().await.unwrap();
+                }
+            })
+        })
+        .collect();
+    for asking in asking {
+        asking.await.unwrap();
+    }
+    let busiest = sim.busiest_window();
+    assert_eq!(sim.requests(), requests as u64, "some were refused");
+    assert!(
+        busiest <= budget,
+        "{busiest} requests in ten seconds with {key}, of {budget}"
+    );
+    assert!(
+        busiest * 10 >= budget * 8,
+        "{busiest} requests in ten seconds waste the {budget} there are"
+    );
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_quarter_of_what_the_kind_of_key_allows() {
+    tokio::join!(
+        spends("sk_test_budget", RateLimit::Development, 30, 25),
+        spends("sk_live_budget", RateLimit::Production, 300, 250),
+    );
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_walk_completes_although_others_use_up_the_limit() {
+    let world = World::with(Options {
+        users: 60,
+        rate_limit: RateLimit::Development,
+        ..Options::default()
+    })
+    .await;
+    world.sim.set_faults(Quirks {
+        max_page: Some(2),
+        ..Quirks::default()
+    });
+    let backend = client_with(&world.sim.url(), world.sim.secret_key(), 1.0, Duration::from_secs(30));
+    for _ in 0..85 {
+        backend.count().await.unwrap();
+    }
+    let run = world.begin(&[]);
+    run.says("Clerk asks to slow down").await;
+    run.ended().await.assert(0, "changed +60 ~0 -0 =0 held 0 rejected 0");
+    world.assert_in_step().await;
+    assert!(world.sim.log().iter().any(|request| request.status == 429));
+}

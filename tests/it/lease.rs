@@ -1,0 +1,216 @@
+//! One writer: several processes on one database wait for each other, and one that slept through its lease cannot write.
+
+use clerk_sim::{Effect, Endpoint, Quirks, Rule};
+use rustix::process::Signal;
+
+use crate::{
+    harness::{World, eventually},
+    process::Process,
+};
+
+#[tokio::test(flavor = "multi_thread")]
+async fn three_start_at_once_on_an_empty_database() {
+    let world = World::new(200).await;
+    let runs: Vec<Process> = (0..3).map(|_| world.begin(&[])).collect();
+    let mut created = 0;
+    for run in runs {
+        let ran = run.ended().await;
+        assert_eq!(ran.code, Some(0), "{ran:#?}");
+        let json = ran.json();
+        assert_eq!(
+            json["created"].as_i64().unwrap() + json["unchanged"].as_i64().unwrap(),
+            200,
+            "{ran:#?}"
+        );
+        created += json["created"].as_i64().unwrap();
+    }
+    assert_eq!(created, 200, "the first one creates, the others find all in step");
+    world.assert_in_step().await;
+    world.assert_one_at_a_time().await;
+    assert_eq!(world.runs("outcome IN ('changed', 'in_step')").await, 3);
+    assert_eq!(world.lease_holder().await, None);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_daemon_and_single_runs_take_turns() {
+    let world = World::new(30).await;
+    world.sim.set_faults(Rule::new(Effect::LatencyMs(100)));
+    let daemon = world.follow(&[]);
+    world.passes(1).await;
+    for _ in 0..2 {
+        world.sim.create_random();
+        let ran = world.once().await;
+        assert_eq!(ran.code, Some(0), "{ran:#?}");
+        world.assert_in_step().await;
+    }
+    world.sim.create_random();
+    world.comes_in_step().await;
+    let ran = daemon.stop(Signal::TERM).await;
+    assert_eq!(ran.code, Some(0), "{ran:#?}");
+    world.assert_one_at_a_time().await;
+    assert_eq!(world.runs("outcome = 'failed'").await, 0);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn two_daemons_take_turns_and_either_can_go() {
+    let world = World::new(30).await;
+    let (one, other) = (world.follow(&[]), world.follow(&[]));
+    eventually("both have had a turn", async || {
+        let holders = "SELECT count(DISTINCT holder) FROM clerk.sync_runs WHERE outcome <> 'failed'";
+        world.runs("true").await > 0 && world.db.number(holders).await == 2
+    })
+    .await;
+    world.sim.create_random();
+    world.comes_in_step().await;
+    one.kill().await;
+    world.sim.delete_random();
+    world.comes_in_step().await;
+    let ran = other.stop(Signal::TERM).await;
+    assert_eq!(ran.code, Some(0), "{ran:#?}");
+    world.assert_one_at_a_time().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_single_run_waits_for_one_at_work_and_for_the_lease_of_one_that_was_killed() {
+    let world = World::new(30).await;
+    world
+        .sim
+        .set_faults(Rule::new(Effect::Stall).on([Endpoint::List]).next(1));
+    // The lease is renewed for as long as its holder lives, however slow Clerk is.
+    let first = world.begin(&[("CLERK2PG_CLERK__TIMEOUT", "60s")]);
+    eventually("the first is at work", async || {
+        world.runs("outcome = 'running'").await == 1
+    })
+    .await;
+    let second = world.begin(&[]);
+    second.says("waiting for another clerk2pg to finish").await;
+    tokio::time::sleep(std::time::Duration::from_millis(1500)).await;
+    assert_eq!(world.runs("true").await, 1, "the lease was lost while its holder lived");
+    first.kill().await;
+    second.ended().await.assert(0, "changed +30 ~0 -0 =0 held 0 rejected 0");
+    assert_eq!(world.runs("outcome = 'failed'").await, 1);
+    world.assert_one_at_a_time().await;
+}
+
+/// A pass falls asleep with a page under way, and another takes over and goes on to newer documents.
+async fn sleeps_through_its_lease(newer: impl Fn(&World)) -> (World, Process) {
+    let world = World::new(60).await;
+    world.sim.set_faults(Quirks {
+        max_page: Some(20),
+        ..Quirks::default()
+    });
+    world.once().await.assert(0, "changed +60 ~0 -0 =0 held 0 rejected 0");
+    for id in world.sim.user_ids() {
+        world.sim.update(&id, |user| user["first_name"] = "Old".into());
+    }
+    world
+        .sim
+        .set_faults(Rule::new(Effect::LatencyMs(1000)).on([Endpoint::List]).next(1));
+    let sleeper = world.begin(&[]);
+    eventually("it asks for a page", async || {
+        world
+            .sim
+            .faults()
+            .rules
+            .first()
+            .is_some_and(|rule| rule.next == Some(0))
+    })
+    .await;
+    sleeper.signal(Signal::STOP);
+    // The page that it will find when it wakes.
+    let sent = world.sim.requests();
+    eventually("the page is sent", async || world.sim.log().len() as u64 >= sent).await;
+
+    newer(&world);
+    let ran = world.once().await;
+    assert_eq!(ran.code, Some(0), "{ran:#?}");
+    world.assert_in_step().await;
+    (world, sleeper)
+}
+
+async fn wakes_in_vain(world: &World, sleeper: Process) {
+    let versions = world.db.versions().await;
+    sleeper.signal(Signal::CONT);
+    let ran = sleeper.ended().await;
+    assert_eq!(
+        (ran.code, ran.json()["outcome"].as_str()),
+        (Some(1), Some("failed")),
+        "{ran:#?}"
+    );
+    assert!(
+        ran.stderr
+            .contains("error: another clerk2pg has taken over; this one stopped writing"),
+        "{ran:#?}"
+    );
+    assert!(
+        ran.stderr.contains("hint: two are running for one database"),
+        "{ran:#?}"
+    );
+    assert_eq!(world.db.versions().await, versions, "a stale page was written");
+    world.assert_in_step().await;
+    world.assert_one_at_a_time().await;
+    assert_eq!(world.runs("outcome = 'failed'").await, 1);
+    assert_eq!(world.runs("outcome = 'running'").await, 0);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_stale_page_is_not_written() {
+    let (world, sleeper) = sleeps_through_its_lease(|world| {
+        for id in world.sim.user_ids() {
+            world.sim.update(&id, |user| user["first_name"] = "New".into());
+        }
+    })
+    .await;
+    wakes_in_vain(&world, sleeper).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_stale_page_does_not_bring_deleted_users_back() {
+    let (world, sleeper) = sleeps_through_its_lease(|world| (0..5).for_each(|_| drop(world.sim.delete_random()))).await;
+    wakes_in_vain(&world, sleeper).await;
+    assert_eq!(world.users().await, 55);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn one_that_wakes_does_not_disturb_the_one_at_work() {
+    let (world, sleeper) = sleeps_through_its_lease(|_| ()).await;
+    world
+        .sim
+        .set_faults(Rule::new(Effect::LatencyMs(1500)).on([Endpoint::Count]).next(1));
+    world.sim.create_random();
+    let at_work = world.begin(&[]);
+    eventually("another is at work", async || {
+        world.runs("outcome = 'running'").await == 1
+    })
+    .await;
+    sleeper.signal(Signal::CONT);
+    let ran = sleeper.ended().await;
+    assert_eq!(ran.code, Some(1), "{ran:#?}");
+    assert!(
+        world.lease_holder().await.is_some(),
+        "it gave back a lease that is another's"
+    );
+    at_work
+        .ended()
+        .await
+        .assert(0, "changed +1 ~0 -0 =60 held 0 rejected 0");
+    world.assert_in_step().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_daemon_that_slept_goes_on_when_it_wakes() {
+    let world = World::new(30).await;
+    let daemon = world.follow(&[]);
+    world.passes(1).await;
+    daemon.signal(Signal::STOP);
+    for _ in 0..2 {
+        world.sim.update_random();
+        assert_eq!(world.once().await.code, Some(0));
+    }
+    daemon.signal(Signal::CONT);
+    world.sim.create_random();
+    world.comes_in_step().await;
+    let ran = daemon.stop(Signal::TERM).await;
+    assert_eq!(ran.code, Some(0), "{ran:#?}");
+    world.assert_one_at_a_time().await;
+}
