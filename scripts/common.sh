@@ -131,7 +131,7 @@ own_clusters() {
     ! id postgres >/dev/null 2>&1 || user=postgres
     owner_id=$(id -u "$user")
     owner=(--reuid="$owner_id" --regid="$(id -g "$user")" --init-groups)
-    if ! setpriv "${owner[@]}" test -x "$clusters"; then
+    if ! setpriv "${owner[@]}" test -x "$(readlink -f "$clusters")"; then
         # A checkout under /root, for one.
         rm -rf "$clusters"
         ln -s "$(mktemp -d /var/tmp/clerk2pg-XXXXXX)" "$clusters"
