@@ -102,8 +102,11 @@ fn is_everyones(message: &str) -> bool {
 }
 
 /// What Postgres adds to a violated constraint, `Key (column)=(value) already exists.`, without the value: that is somebody's address or
-/// name, and errors are logged. Every other form may hold a whole row.
+/// name, and errors are logged. What it says of half a surrogate pair quotes nothing; every other form may hold a whole row.
 fn without_values(detail: &str) -> Option<String> {
+    if detail.starts_with("Unicode ") {
+        return Some(detail.to_owned());
+    }
     let (columns, rest) = detail.split_once(")=(")?;
     let (_, consequence) = rest.split_once(") ")?;
     let is_told_whole = !consequence.contains(['(', ')']);
@@ -152,6 +155,8 @@ mod tests {
             r#"Key (id)=(user_1) is still referenced from table "orders"."#,
             Some(r#"Key (id) is still referenced from table "orders"."#),
         );
+        let surrogate = "Unicode low surrogate must follow a high surrogate.";
+        check(surrogate, Some(surrogate));
         check("Failing row contains (user_1, ann@example.com, null).", None);
         check("Key (a)=(ann) conflicts with existing key (a)=(ann).", None);
         check("Key (full_name)=(Ann (the first) of many) already exists.", None);
