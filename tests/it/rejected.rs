@@ -24,18 +24,21 @@ async fn rejected(world: &World) -> BTreeMap<String, String> {
     rows.iter().map(|row| (row.get(0), row.get(1))).collect()
 }
 
+/// Later than every generated user's `created_at`.
+const LATER: i64 = 1_790_000_000_000;
+
 fn now() -> i64 {
     SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_millis() as i64
 }
 
-/// Puts a user at the end of Clerk's list, as these bytes.
-fn put(world: &World, id: &str, bytes: impl Into<Vec<u8>>) {
-    world.sim.insert_raw(id, now(), now(), bytes.into());
+/// Puts a user into Clerk's list, as these bytes, which should speak of the same moment: a list out of order proves nothing.
+fn put(world: &World, id: &str, created_at: i64, bytes: impl Into<Vec<u8>>) {
+    world.sim.insert_raw(id, created_at, created_at, bytes.into());
 }
 
 /// A plain user with these fields.
 fn user(id: &str, fields: Value) -> Value {
-    let mut user = json!({"id": id, "object": "user", "created_at": now(), "updated_at": now()});
+    let mut user = json!({"id": id, "object": "user", "created_at": LATER, "updated_at": LATER});
     for (key, value) in fields.as_object().unwrap() {
         user[key] = value.clone();
     }
@@ -152,7 +155,7 @@ async fn whoever_was_stored_before_keeps_the_row() {
         while let Some(at) = bytes.windows(from.len()).position(|part| part == from) {
             bytes.splice(at..at + from.len(), to.iter().copied());
         }
-        put(&world, id, bytes);
+        put(&world, id, now(), bytes);
         let ran = world.once().await;
         // One that hides even its id leaves open who it is, so that the pass cannot call itself whole.
         let code = i32::from(kind == Unstorable::NotAnObject);
@@ -171,7 +174,12 @@ async fn whoever_was_stored_before_keeps_the_row() {
         assert_eq!(rejected(&world).await, BTreeMap::new(), "{kind:?}");
     }
     // Whoever is deleted while rejected goes all the same.
-    put(&world, &ids[4], user(&ids[4], json!({"first_name": 7})).to_string());
+    put(
+        &world,
+        &ids[4],
+        LATER,
+        user(&ids[4], json!({"first_name": 7})).to_string(),
+    );
     assert_eq!(world.once().await.json()["rejected"], 1);
     world.sim.delete(&ids[4]);
     world.once().await.assert(0, "changed +0 ~0 -1 =19 held 0 rejected 0");
@@ -182,7 +190,6 @@ async fn whoever_was_stored_before_keeps_the_row() {
 #[tokio::test(flavor = "multi_thread")]
 async fn what_only_postgres_can_refuse() {
     let deep = format!("{}1{}", "[".repeat(100_000), "]".repeat(100_000));
-    let raw = |id: &str, field: &str, value: &str| put_field(&world_user(id), field, value);
     let world = World::new(20).await;
     let cases = [
         ("user_deep", "public_metadata", deep.as_str(), "stack depth"),
@@ -204,7 +211,7 @@ async fn what_only_postgres_can_refuse() {
         ),
     ];
     for (id, field, value, _) in cases {
-        put(&world, id, raw(id, field, value));
+        put(&world, id, LATER, with_field(id, field, value));
     }
     // Odd, but nothing that could not be stored.
     let odd = [
@@ -219,7 +226,7 @@ async fn what_only_postgres_can_refuse() {
         ("user_slash", "username", r#""\u2028 \\u0000 '\" \ud83d\ude00""#),
     ];
     for (id, field, value) in odd {
-        put(&world, id, raw(id, field, value));
+        put(&world, id, LATER, with_field(id, field, value));
     }
     let ran = world.once().await;
     ran.assert(0, &format!("changed +25 ~0 -0 =0 held 0 rejected {}", cases.len()));
@@ -235,12 +242,9 @@ async fn what_only_postgres_can_refuse() {
     assert_eq!(world.db.versions().await, versions);
 }
 
-fn world_user(id: &str) -> String {
-    user(id, json!({})).to_string()
-}
-
-/// A document with one more field, whose value need not be JSON that a [`Value`] can hold.
-fn put_field(document: &str, field: &str, value: &str) -> String {
+/// A user with a field whose value need not be anything that a [`Value`] can hold.
+fn with_field(id: &str, field: &str, value: &str) -> String {
+    let document = user(id, json!({})).to_string();
     format!(
         "{},{}:{value}}}",
         document.strip_suffix('}').unwrap(),
@@ -256,7 +260,8 @@ async fn a_user_without_a_usable_id_is_listed_by_its_digest() {
         put(
             &world,
             &format!("user_place{n}"),
-            format!(r#"{{"id":{id},"created_at":{}}}"#, now()),
+            LATER,
+            format!(r#"{{"id":{id},"created_at":{LATER}}}"#),
         );
     }
     world.once().await.assert(0, "changed +5 ~0 -0 =0 held 0 rejected 5");
