@@ -93,11 +93,11 @@ async fn sighup_brings_another_schedule() {
     world.passes(4).await;
 
     reload(&daemon, &file, "[schedule]\nfull = \"\"\n", RELOADED).await;
-    // A pass for the reload itself, and one that may have been due before.
-    tokio::time::sleep(Duration::from_millis(500)).await;
     let passes = world.runs("true").await;
-    tokio::time::sleep(Duration::from_millis(2500)).await;
-    assert_eq!(world.runs("true").await, passes, "the old schedule goes on");
+    tokio::time::sleep(Duration::from_secs(4)).await;
+    let more = world.runs("true").await - passes;
+    // One for the reload itself, and one that was due before.
+    assert!(more <= 2, "{more} passes: the old schedule goes on");
     assert_eq!(daemon.stop(Signal::TERM).await.code, Some(0));
 }
 

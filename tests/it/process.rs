@@ -85,20 +85,23 @@ impl Process {
     pub async fn ended(mut self) -> Ran {
         let ending = async {
             let status = self.child.wait().await.unwrap();
-            self.stderr.await.unwrap();
+            (&mut self.stderr).await.unwrap();
             Ran {
                 code: status.code(),
-                stdout: String::from_utf8(self.stdout.await.unwrap()).unwrap(),
+                stdout: String::from_utf8((&mut self.stdout).await.unwrap()).unwrap(),
                 stderr: String::from_utf8(self.log.lock().unwrap().clone()).unwrap(),
             }
         };
-        let log = self.log.clone();
-        tokio::time::timeout(PATIENCE, ending).await.unwrap_or_else(|_| {
-            panic!(
-                "the program does not end: {}",
-                String::from_utf8_lossy(&log.lock().unwrap())
-            )
-        })
+        let ran = tokio::time::timeout(PATIENCE, ending).await;
+        ran.expect("the program does not end")
+    }
+}
+
+impl Drop for Process {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            eprintln!("what the program said:\n{}", self.log());
+        }
     }
 }
 
