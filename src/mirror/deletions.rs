@@ -8,10 +8,9 @@ use diesel::{
 use diesel_async::{AsyncConnection, AsyncPgConnection, RunQueryDsl};
 
 use super::{
-    Error, Lease, Mirror, Rejected, Run,
-    apply::{self, Failure},
-    runs,
+    Error, Lease, Mirror, Rejected, Run, rejected, runs,
     schema::{missing_users, rejected_users, users},
+    transaction::{self, Failure},
     unsigned,
 };
 use crate::guard::Checksum;
@@ -86,7 +85,7 @@ impl Mirror {
     pub async fn hold(&self, lease: &Lease) -> Result<Option<String>, Error> {
         let mut conn = self.connection().await?;
         conn.transaction(async |conn| {
-            apply::begin(conn, lease).await?;
+            transaction::begin(conn, lease).await?;
             sql_query(
                 "UPDATE clerk.missing_users SET held_at = CASE WHEN absent THEN coalesce(held_at, now()) END
                  WHERE approved_at IS NULL",
@@ -175,7 +174,7 @@ impl Mirror {
     ) -> Result<(u64, Vec<Rejected>), Error> {
         let mut conn = self.connection().await?;
         conn.transaction(async |conn| {
-            apply::begin(conn, lease).await?;
+            transaction::begin(conn, lease).await?;
             let (mut deleted, mut kept) = (0, Vec::new());
             let mut parts = vec![ids];
             while let Some(part) = parts.pop() {
@@ -201,7 +200,7 @@ impl Mirror {
             diesel::delete(rejected_users::table.filter(rejected_users::user_id.eq_any(gone)))
                 .execute(conn)
                 .await?;
-            apply::reject(conn, &kept).await?;
+            rejected::reject(conn, &kept).await?;
             forget_missing(conn, &ids.iter().map(String::as_str).collect::<Vec<_>>()).await?;
             runs::count_deletions(conn, run, deleted, kept.len() as u64).await?;
             Ok((deleted, kept))

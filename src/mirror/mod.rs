@@ -1,26 +1,27 @@
 //! The Postgres side: reads the mirror for the comparison, and applies what the comparison found, a batch a transaction.
 
 mod apply;
+mod batch;
 mod connect;
 mod deletions;
 mod error;
 mod lease;
 mod migrations;
 mod read;
+mod rejected;
 mod runs;
 mod schema;
 mod status;
+mod transaction;
+mod upsert;
 
-use std::{
-    collections::HashSet,
-    time::{Duration, Instant},
-};
+use std::time::{Duration, Instant};
 
 use backon::{ExponentialBuilder, Retryable};
 use diesel::prelude::*;
 use diesel_async::{AsyncPgConnection, RunQueryDsl, pooled_connection::deadpool::Pool};
 
-pub use apply::{Batch, Committed, Rejected, Write};
+pub use batch::{Batch, Committed, Rejected, Write};
 pub use error::{Error, SchemaError};
 pub use lease::{Held, Lease};
 pub use migrations::MIGRATIONS;
@@ -29,7 +30,7 @@ pub use status::{LastRun, Status};
 
 use crate::secret::Secret;
 use connect::Connection;
-use schema::{rejected_users, sync_state, users};
+use schema::{sync_state, users};
 
 /// How to reach the database.
 #[derive(Debug, Clone)]
@@ -139,15 +140,6 @@ impl Mirror {
             .get_result(&mut self.connection().await?)
             .await?;
         Ok(unsigned(count))
-    }
-
-    /// Who is listed as rejected.
-    pub async fn rejected(&self) -> Result<HashSet<String>, Error> {
-        let ids: Vec<String> = rejected_users::table
-            .select(rejected_users::user_id)
-            .load(&mut self.connection().await?)
-            .await?;
-        Ok(ids.into_iter().collect())
     }
 }
 

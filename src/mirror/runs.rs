@@ -10,9 +10,9 @@ use diesel_async::{AsyncConnection, AsyncPgConnection, RunQueryDsl};
 use serde::{Deserialize, Serialize};
 
 use super::{
-    Batch, Committed, Error, Lease, Mirror, apply,
+    Batch, Committed, Error, Lease, Mirror,
     schema::{rejected_users, sync_runs, sync_state},
-    signed,
+    signed, transaction,
 };
 use crate::walk::Position;
 
@@ -67,7 +67,7 @@ impl Mirror {
     ) -> Result<(Run, DateTime<Utc>, Option<Checkpoint>), Error> {
         let mut conn = self.connection().await?;
         conn.transaction(async |conn| {
-            apply::begin(conn, lease).await?;
+            transaction::begin(conn, lease).await?;
             // Whoever is listed as running does not hold the lease any more.
             diesel::update(sync_runs::table.filter(sync_runs::outcome.eq("running")))
                 .set((
@@ -104,7 +104,7 @@ impl Mirror {
     pub async fn finish_run(&self, lease: &Lease, run: &Run, finish: &Finish) -> Result<(), Error> {
         let mut conn = self.connection().await?;
         conn.transaction(async |conn| {
-            apply::begin(conn, lease).await?;
+            transaction::begin(conn, lease).await?;
             if finish.is_walked {
                 diesel::update(sync_state::table)
                     .set(sync_state::checkpoint.eq(None::<serde_json::Value>))

@@ -4,7 +4,10 @@ use std::collections::HashSet;
 
 use tracing::{debug, info, warn};
 
-use super::{DeleteMode, Line, Running, Sink};
+use super::{
+    DeleteMode, Line,
+    running::{Running, Sink, warn_of},
+};
 use crate::{
     clerk::{self, Lookup, NAMES, Page},
     failure::{Cause, Failure},
@@ -63,7 +66,7 @@ impl Running<'_> {
                 let (deleted, kept) = mirror.delete(lease, run, &confirmed, mark).await?;
                 self.report.deleted += deleted;
                 self.report.rejected += kept.len() as u64;
-                super::warn_of(&kept);
+                warn_of(&kept);
             }
         }
         if hold {
@@ -206,13 +209,9 @@ impl Running<'_> {
 
     /// Asks for each id alone: those that Clerk says are gone are returned, those found after all are brought in step.
     async fn confirm(&mut self, ids: &[String]) -> Result<Vec<String>, Failure> {
-        // A server that knows nobody by id, not even one who exists, confirms nothing.
-        let witness = self.witnesses.back().cloned();
-        if let Some(witness) = witness
-            && !matches!(self.by_id(&witness).await?, ById::Found(_))
-        {
+        if !self.knows_somebody_by_id().await? {
             self.note(format!(
-                "{} deletions could not be confirmed: a user that is known to exist is not found by its id",
+                "{} deletions could not be confirmed: users that are known to exist are not found by their id",
                 ids.len()
             ));
             return Ok(Vec::new());
@@ -237,6 +236,16 @@ impl Running<'_> {
             self.note(format!("{unclear} deletions could not be confirmed"));
         }
         Ok(gone)
+    }
+
+    /// A server that finds nobody by id, not even one who exists, confirms nothing. Where there is no witness a person has approved.
+    async fn knows_somebody_by_id(&self) -> Result<bool, Failure> {
+        for witness in self.witnesses.iter().rev().take(WITNESSES) {
+            if matches!(self.by_id(witness).await?, ById::Found(_)) {
+                return Ok(true);
+            }
+        }
+        Ok(self.witnesses.is_empty())
     }
 
     async fn by_id(&self, id: &str) -> Result<ById, Failure> {

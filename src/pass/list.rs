@@ -5,7 +5,7 @@ use std::time::Instant;
 use chrono::Utc;
 use tracing::{debug, warn};
 
-use super::{Running, page};
+use super::{page, running::Running};
 use crate::{
     clerk::{self, PAGE, Page},
     failure::{Cause, Failure},
@@ -30,9 +30,9 @@ struct Reader {
     limit: u32,
     /// Pages read since the limit was last changed.
     good: u32,
-    /// Users stepped over in a row, and in all.
+    /// Users stepped over in a row, and whether there was any.
     stepped: u32,
-    left_out: u64,
+    left_out: bool,
 }
 
 impl Running<'_> {
@@ -47,7 +47,7 @@ impl Running<'_> {
             limit: PAGE,
             good: 0,
             stepped: 0,
-            left_out: 0,
+            left_out: false,
         };
         let mut created_meanwhile = 0;
         let mut idle = 0;
@@ -69,6 +69,10 @@ impl Running<'_> {
                 Step::Again if idle < IDLE => {
                     idle += 1;
                     continue;
+                }
+                Step::Page(_) if !walk.is_ordered() && before.is_some_and(|users| walk.seen() > 2 * users + 10_000) => {
+                    let message = "Clerk's list is in another order with every request and has no end";
+                    return Err(Failure::new(Cause::Other, message));
                 }
                 Step::Again => {
                     let message = format!("Clerk's list does not advance beyond {} users", walk.seen());
@@ -101,8 +105,8 @@ impl Running<'_> {
         if !walk.is_ordered() {
             self.note("the list is not in the order asked for, so that deletions were not looked for");
         }
-        if reader.left_out > 0 {
-            self.note(format!("{} users could not be read", reader.left_out));
+        if reader.left_out {
+            self.note("some users could not be read and were left out");
         }
         self.count_again(before, walk.seen(), created_meanwhile).await
     }
@@ -177,7 +181,7 @@ impl Running<'_> {
                 warn!(%error, "a user cannot be read; going on behind it");
                 walk.step_over();
                 reader.stepped += 1;
-                reader.left_out += 1;
+                reader.left_out = true;
                 // Behind the user to blame, pages are whole again.
                 reader.limit = PAGE;
             }

@@ -7,6 +7,7 @@ mod deletions;
 mod list;
 mod page;
 mod report;
+mod running;
 
 use std::{
     collections::{HashSet, VecDeque},
@@ -14,7 +15,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use chrono::{DateTime, TimeDelta, Utc};
+use chrono::TimeDelta;
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
@@ -22,17 +23,15 @@ use crate::{
     clerk,
     failure::{Cause, Failure},
     guard::Limits,
-    mirror::{Batch, Checkpoint, Finish, Lease, Mirror, Rejected, Run},
+    mirror::{Finish, Lease, Mirror},
     progress::Progress,
-    walk::{Interval, Position, Walk},
+    walk::Walk,
 };
 pub use report::{Outcome, Report};
+use running::{Running, Sink};
 
 /// A walk that was cut off longer ago than this starts anew: what it met in its first part is too old to call the mirror in step.
 const CHECKPOINT_AGE: TimeDelta = TimeDelta::hours(1);
-
-/// Pages without a change write nothing, except that the checkpoint follows at least this often.
-const CHECKPOINT_EVERY: Duration = Duration::from_secs(5);
 
 /// How often a held lease is asked for again.
 const LEASE_POLL: Duration = Duration::from_millis(500);
@@ -96,41 +95,6 @@ pub struct Pass {
     pub stop: CancellationToken,
     /// Who is shown how far it has come.
     pub progress: Progress,
-}
-
-/// Where the plan of a page goes: into the mirror, or onto paper.
-enum Sink<'a> {
-    Mirror {
-        lease: &'a Lease,
-        run: &'a Run,
-        /// When the walk began, by the database's clock.
-        walk_started_at: DateTime<Utc>,
-        /// When this run began, by the database's clock.
-        now: DateTime<Utc>,
-    },
-    Paper {
-        print: Printer<'a>,
-        /// Whom the walk did not meet.
-        missing: Vec<String>,
-        /// Who was met and would be updated: with another `created_at` at another place than the mirror has them.
-        updated: HashSet<String>,
-    },
-}
-
-/// A pass under way.
-struct Running<'a> {
-    pass: &'a Pass,
-    sink: Sink<'a>,
-    /// The mirror to compare with; none in a dry run where there is no schema yet.
-    mirror: Option<&'a Mirror>,
-    report: Report,
-    started: Instant,
-    /// Who is listed as rejected.
-    rejected: HashSet<String>,
-    /// Users met on the last pages: they are known to exist.
-    witnesses: VecDeque<String>,
-    unchanged_uncommitted: u64,
-    checkpointed: Instant,
 }
 
 impl Pass {
@@ -386,125 +350,6 @@ impl Pass {
             () = self.stop.cancelled() => Err(stopped()),
             answer = answer => Ok(answer),
         }
-    }
-}
-
-impl Running<'_> {
-    async fn whole(&mut self, lease: &Lease, run: &Run, position: Option<Position>) -> Result<(), Failure> {
-        self.walk_list(position).await?;
-        self.pass.mirror.close_walk(lease, run).await?;
-        self.settle_deletions(lease, run).await
-    }
-
-    /// Brings the mirror in step with some users of a page, and notes who is missing in the stretch that the page lets judge.
-    async fn take<'p>(
-        &mut self,
-        page: &'p clerk::Page,
-        users: impl IntoIterator<Item = &'p clerk::Raw>,
-        judged: Option<Interval>,
-        carried: HashSet<String>,
-        mut more: Batch<'_>,
-    ) -> Result<(), Failure> {
-        let judged = judged.filter(|_| self.pass.options.delete_mode != DeleteMode::Keep);
-        let chosen = page::Chosen::new(page, users);
-        let mut loaded = page::Loaded::new(self.mirror, &chosen, judged, carried).await?;
-        let decoded = page::Decoded::new(&chosen, &loaded);
-        let mut batch = page::batch(&chosen, &loaded, &decoded, &self.rejected);
-        batch.found.append(&mut more.found);
-        batch.checkpoint = more.checkpoint;
-        if let Some(mirror) = self.mirror {
-            while let Some(missing) = loaded.rest(mirror).await? {
-                self.apply(Batch {
-                    missing,
-                    ..Batch::default()
-                })
-                .await?;
-            }
-        }
-        self.apply(batch).await
-    }
-
-    async fn apply(&mut self, mut batch: Batch<'_>) -> Result<(), Failure> {
-        self.report.unchanged += batch.unchanged + batch.refresh.len() as u64;
-        match &mut self.sink {
-            Sink::Mirror { lease, run, .. } => {
-                let is_due = self.checkpointed.elapsed() >= CHECKPOINT_EVERY;
-                if batch.is_empty() && !is_due {
-                    self.unchanged_uncommitted += batch.unchanged;
-                    return Ok(());
-                }
-                batch.unchanged += std::mem::take(&mut self.unchanged_uncommitted);
-                let done = self.pass.mirror.commit(lease, run, &batch).await?;
-                self.checkpointed = Instant::now();
-                self.report.created += done.created;
-                self.report.updated += done.updated;
-                self.report.rejected += done.rejected.len() as u64;
-                warn_of(&done.rejected);
-                self.rejected.extend(done.rejected.into_iter().map(|user| user.user_id));
-            }
-            Sink::Paper {
-                print,
-                missing,
-                updated,
-            } => {
-                self.report.created += batch.create.len() as u64;
-                self.report.updated += batch.update.len() as u64;
-                self.report.rejected += batch.reject.len() as u64;
-                batch
-                    .create
-                    .iter()
-                    .for_each(|write| print(Line::Create(&write.user.id)));
-                batch
-                    .update
-                    .iter()
-                    .for_each(|write| print(Line::Update(&write.user.id, &write.changed)));
-                batch
-                    .reject
-                    .iter()
-                    .for_each(|user| print(Line::Reject(&user.user_id, &user.reason)));
-                missing.append(&mut batch.missing);
-                updated.extend(batch.update.iter().map(|write| write.user.id.to_string()));
-            }
-        }
-        Ok(())
-    }
-
-    /// Writes what quiet pages left unwritten.
-    async fn flush(&mut self) -> Result<(), Failure> {
-        if let Sink::Mirror { lease, run, .. } = &self.sink
-            && self.unchanged_uncommitted > 0
-        {
-            let batch = Batch {
-                unchanged: std::mem::take(&mut self.unchanged_uncommitted),
-                ..Batch::default()
-            };
-            self.pass.mirror.commit(lease, run, &batch).await?;
-        }
-        Ok(())
-    }
-
-    fn checkpoint(&self, position: Option<&Position>) -> Option<Checkpoint> {
-        let Sink::Mirror {
-            run,
-            walk_started_at,
-            now,
-            ..
-        } = &self.sink
-        else {
-            return None;
-        };
-        Some(Checkpoint {
-            walk: run.walk,
-            started_at: *walk_started_at,
-            written_at: *now + self.started.elapsed(),
-            position: position?.clone(),
-        })
-    }
-}
-
-fn warn_of(rejected: &[Rejected]) {
-    for user in rejected {
-        warn!(user_id = user.user_id, reason = user.reason, "left out");
     }
 }
 

@@ -1,0 +1,77 @@
+//! What one transaction does, as a value.
+
+use super::Checkpoint;
+use crate::user::{Digest, User};
+
+/// A user to be written.
+#[derive(Debug, Clone)]
+pub struct Write<'a> {
+    /// Decoded.
+    pub user: &'a User<'a>,
+    /// Names of the fields that changed; empty for a new user.
+    pub changed: Vec<String>,
+    /// Of the document.
+    pub digest: Digest,
+    /// As received, for the case that Postgres refuses it.
+    pub document: &'a str,
+}
+
+/// A user that cannot be stored.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Rejected {
+    /// Clerk's id, or what stands for it where the document has none.
+    pub user_id: String,
+    /// In words.
+    pub reason: String,
+    /// As received; none where the row, not a document, is the trouble.
+    pub document: Option<String>,
+}
+
+/// What one transaction does. A value: it can be counted and printed instead.
+#[derive(Debug, Default)]
+pub struct Batch<'a> {
+    /// Users new to the mirror.
+    pub create: Vec<Write<'a>>,
+    /// Users that changed.
+    pub update: Vec<Write<'a>>,
+    /// Rows to be brought up to date although nobody changed the user.
+    pub refresh: Vec<Write<'a>>,
+    /// Users of the page that are in step.
+    pub unchanged: u64,
+    /// Users that cannot be stored.
+    pub reject: Vec<Rejected>,
+    /// Ids that are listed as rejected, and go from the list unless they are rejected again.
+    pub heal: Vec<String>,
+    /// Ids that the walk did not meet.
+    pub missing: Vec<String>,
+    /// Ids that turned out to exist after all.
+    pub found: Vec<String>,
+    /// Where the walk stands after this batch.
+    pub checkpoint: Option<Checkpoint>,
+}
+
+impl Batch<'_> {
+    /// Whether applying it would change anything but progress.
+    pub fn is_empty(&self) -> bool {
+        self.create.is_empty()
+            && self.update.is_empty()
+            && self.refresh.is_empty()
+            && self.reject.is_empty()
+            && self.heal.is_empty()
+            && self.missing.is_empty()
+            && self.found.is_empty()
+    }
+}
+
+/// What a batch did.
+#[derive(Debug, Default, Clone, PartialEq, Eq)]
+pub struct Committed {
+    /// Rows inserted.
+    pub created: u64,
+    /// Rows updated because their user changed.
+    pub updated: u64,
+    /// Rows updated although nobody changed the user.
+    pub refreshed: u64,
+    /// Everyone who could not be stored, those that Postgres refused among them.
+    pub rejected: Vec<Rejected>,
+}

@@ -1,0 +1,49 @@
+//! How a writing transaction begins, and what its failure means.
+
+use diesel::result::Error as Diesel;
+use diesel_async::{AsyncPgConnection, SimpleAsyncConnection};
+
+use super::{Error, Lease};
+
+/// Opens every writing transaction: the lease is checked and its row locked, constraints speak at their statement and not at the commit,
+/// and no statement of ours can block the application for long.
+pub(super) async fn begin(conn: &mut AsyncPgConnection, lease: &Lease) -> Result<(), Error> {
+    conn.batch_execute(
+        "SET CONSTRAINTS ALL IMMEDIATE; SET LOCAL statement_timeout = '60s'; SET LOCAL lock_timeout = '30s'",
+    )
+    .await?;
+    lease.fence(conn).await
+}
+
+/// Why an attempt came to nothing.
+pub(super) enum Failure {
+    /// One row may be to blame.
+    OneRow(Diesel),
+    /// It is not about a row.
+    Whole(Error),
+}
+
+impl Failure {
+    pub(super) fn into_error(self) -> Error {
+        match self {
+            Failure::OneRow(error) => error.into(),
+            Failure::Whole(error) => error,
+        }
+    }
+}
+
+impl From<Diesel> for Failure {
+    fn from(error: Diesel) -> Self {
+        if Error::may_be_one_rows(&error) {
+            Failure::OneRow(error)
+        } else {
+            Failure::Whole(error.into())
+        }
+    }
+}
+
+impl From<Error> for Failure {
+    fn from(error: Error) -> Self {
+        Failure::Whole(error)
+    }
+}
