@@ -7,7 +7,7 @@ mod page;
 use std::{
     sync::{
         Arc,
-        atomic::{AtomicU64, Ordering},
+        atomic::{AtomicU32, AtomicU64, Ordering},
     },
     time::{Duration, Instant},
 };
@@ -189,7 +189,7 @@ impl Client {
         read: impl Fn(Vec<u8>) -> Result<T, Error>,
     ) -> Result<T, Error> {
         let started = Instant::now();
-        let (mut rate_limited, mut garbage) = (0, 0);
+        let (rate_limited, mut garbage) = (AtomicU32::new(0), 0);
         (async || read(self.attempt(path, parameters).await?))
             .retry(
                 ExponentialBuilder::default()
@@ -200,10 +200,7 @@ impl Client {
             )
             .when(|error| match error.retry() {
                 Retry::No => false,
-                Retry::WhenTold(_) => {
-                    rate_limited += 1;
-                    rate_limited <= RATE_LIMITED_TRIES
-                }
+                Retry::WhenTold(_) => rate_limited.fetch_add(1, Ordering::Relaxed) < RATE_LIMITED_TRIES,
                 Retry::Briefly => {
                     garbage += 1;
                     garbage <= GARBAGE_TRIES
@@ -222,7 +219,7 @@ impl Client {
             })
             .notify(|error, wait| {
                 let wait_ms = u64::try_from(wait.as_millis()).unwrap_or(u64::MAX);
-                if matches!(error, Error::RateLimited { .. }) {
+                if rate_limited.load(Ordering::Relaxed) == 1 && matches!(error, Error::RateLimited { .. }) {
                     warn!(wait_ms, "Clerk asks to slow down");
                 } else {
                     debug!(wait_ms, %error, "asking Clerk again");

@@ -104,12 +104,15 @@ pub async fn run(mut setup: Setup, reload: Reload<'_>) -> Result<(), Failure> {
         let told = tokio::select! {
             biased;
             told = signals.next() => Some(told),
-            _ = is_due.recv() => None,
+            // During an outage a tick stays where it is, else a tight schedule would be the end of all backoff.
+            _ = is_due.recv(), if !outage.is_waiting() => None,
             () = outage.over() => None,
         };
         let told = match told {
             Some(told) => Some(told),
             None => {
+                // This pass is the one that a waiting tick asks for.
+                let _ = is_due.try_recv();
                 let (result, told) = guarded(&setup.pass, &mut signals).await;
                 match result {
                     Ok(report) => {
@@ -137,7 +140,7 @@ pub async fn run(mut setup: Setup, reload: Reload<'_>) -> Result<(), Failure> {
                     setup = new;
                     schedule = start_schedule(&setup.full, &due).await?;
                     info!("configuration reloaded");
-                    // What was waited for may be what was changed.
+                    outage.try_now();
                     let _ = due.try_send(());
                 }
                 Err(failure) => {

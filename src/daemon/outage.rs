@@ -54,16 +54,31 @@ impl Outage {
         }
     }
 
+    /// Whether the next pass waits for the backoff, whatever the schedule says.
+    pub(super) fn is_waiting(&self) -> bool {
+        self.wait().is_some()
+    }
+
+    /// The configuration changed, and what was waited for may be what was changed.
+    pub(super) fn try_now(&mut self) {
+        if let Some(state) = &mut self.0 {
+            state.next = Some(Duration::ZERO);
+        }
+    }
+
     /// When to try again: after the backoff; never where there is no outage. What a person has to change waits for the schedule like
     /// any other pass.
-    pub(super) async fn over(&mut self) {
-        let wait = self.0.as_mut().and_then(|state| match state.cause {
-            Cause::Configuration | Cause::NeedsPerson | Cause::Stopped => None,
-            Cause::ClerkAway | Cause::PostgresAway | Cause::Busy | Cause::Other => state.next,
-        });
-        match wait {
+    pub(super) async fn over(&self) {
+        match self.wait() {
             Some(wait) => tokio::time::sleep(wait).await,
             None => std::future::pending().await,
         }
+    }
+
+    fn wait(&self) -> Option<Duration> {
+        self.0.as_ref().and_then(|state| match state.cause {
+            Cause::Configuration | Cause::NeedsPerson | Cause::Stopped => None,
+            Cause::ClerkAway | Cause::PostgresAway | Cause::Busy | Cause::Other => state.next,
+        })
     }
 }
