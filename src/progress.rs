@@ -1,12 +1,13 @@
 //! Shows how far a walk has come: a bar on a terminal, a log line every ten seconds elsewhere. A walk of a few seconds shows nothing.
 
 use std::{
+    fmt::Write,
     io::IsTerminal,
     sync::{Arc, Mutex, PoisonError},
     time::{Duration, Instant},
 };
 
-use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
+use indicatif::{HumanCount, ProgressBar, ProgressDrawTarget, ProgressState, ProgressStyle};
 use tracing::info;
 
 /// A walk shorter than this needs no bar.
@@ -38,11 +39,14 @@ impl Progress {
     pub fn start(&self, total: Option<u64>) {
         let bar = ProgressBar::with_draw_target(total, ProgressDrawTarget::hidden());
         let template = match total {
-            Some(_) => "{bar:30} {human_pos} of {human_len} users, {per_sec}, {eta} left",
-            None => "{spinner} {human_pos} users, {per_sec}",
+            Some(_) => "{bar:30} {human_pos} of {human_len} users, {rate} a second, {eta} left",
+            None => "{spinner} {human_pos} users, {rate} a second",
         };
         if let Ok(style) = ProgressStyle::with_template(template) {
-            bar.set_style(style);
+            bar.set_style(style.with_key("rate", |state: &ProgressState, out: &mut dyn Write| {
+                // A bar that cannot be drawn is no reason to stop.
+                let _ = write!(out, "{}", HumanCount(state.per_sec() as u64));
+            }));
         }
         *self.lock() = Some(State {
             bar,
@@ -111,10 +115,7 @@ impl Progress {
 
 #[cfg(test)]
 mod tests {
-    use std::{
-        io::{self, Write},
-        sync::mpsc,
-    };
+    use std::{io, sync::mpsc};
 
     use tracing_subscriber::fmt::MakeWriter;
 
@@ -124,7 +125,7 @@ mod tests {
     #[derive(Clone)]
     struct Log(Progress, mpsc::Sender<Vec<u8>>);
 
-    impl Write for Log {
+    impl io::Write for Log {
         fn write(&mut self, line: &[u8]) -> io::Result<usize> {
             self.0
                 .suspend(|| self.1.send(line.to_vec()))
