@@ -22,7 +22,7 @@ pub fn report(format: Format, report: &Report) -> io::Result<()> {
     let mut out = anstream::stdout().lock();
     match format {
         Format::Json => writeln!(out, "{}", serde_json::to_string(report)?),
-        Format::Human if report.outcome == Outcome::Planned => plan_totals(&mut out, report),
+        Format::Human if report.is_plan => plan_totals(&mut out, report),
         Format::Human => pass_totals(&mut out, report),
     }
 }
@@ -75,16 +75,23 @@ fn plan_totals(out: &mut impl Write, report: &Report) -> io::Result<()> {
     if let Some(plan) = &report.plan {
         writeln!(out, "Checksum of the deletions: {plan}")?;
     }
+    for note in &report.notes {
+        writeln!(out, "{RED}Incomplete:{RED:#} {note}")?;
+    }
     held(out, report)
 }
 
 fn pass_totals(out: &mut impl Write, report: &Report) -> io::Result<()> {
+    let but = match report.rejected {
+        0 => String::new(),
+        rejected => format!(", but for {} rejected", number(rejected)),
+    };
     let headline = match report.outcome {
         Outcome::InStep | Outcome::Changed | Outcome::Planned => {
-            format!("{GREEN}In step{GREEN:#} with {}", report.instance)
+            format!("{GREEN}In step{GREEN:#} with {}{but}", report.instance)
         }
         Outcome::Held => format!(
-            "{YELLOW}Deletions are held{YELLOW:#}, else in step with {}",
+            "{YELLOW}Deletions are held{YELLOW:#}, else in step with {}{but}",
             report.instance
         ),
         Outcome::Incomplete => format!("{RED}Incomplete{RED:#}: not in step with {}", report.instance),

@@ -39,14 +39,22 @@ pub(super) async fn forget_missing(conn: &mut AsyncPgConnection, ids: &[&str]) -
 }
 
 impl Mirror {
-    /// Forgets whom earlier walks missed and this one met.
+    /// Forgets whom earlier walks missed and this one met. Whoever this one missed is asked for anew, whatever a run that was cut off had
+    /// learnt.
     pub async fn close_walk(&self, lease: &Lease, run: &Run) -> Result<(), Error> {
-        let conn = &mut self.connection().await?;
-        lease.fence(conn).await?;
-        diesel::delete(missing_users::table.filter(missing_users::walk.ne(run.walk)))
-            .execute(conn)
-            .await?;
-        Ok(())
+        let mut conn = self.connection().await?;
+        conn.transaction(async |conn| {
+            transaction::begin(conn, lease).await?;
+            diesel::delete(missing_users::table.filter(missing_users::walk.ne(run.walk)))
+                .execute(conn)
+                .await?;
+            diesel::update(missing_users::table.filter(missing_users::absent))
+                .set(missing_users::absent.eq(false))
+                .execute(conn)
+                .await?;
+            Ok(())
+        })
+        .await
     }
 
     /// The next ids that the walk missed, in order, behind `after`.
@@ -62,22 +70,31 @@ impl Mirror {
 
     /// Notes that Clerk left these out when it was asked for them by name.
     pub async fn note_absent(&self, lease: &Lease, ids: &[String]) -> Result<(), Error> {
-        let conn = &mut self.connection().await?;
-        lease.fence(conn).await?;
-        diesel::update(missing_users::table.filter(missing_users::user_id.eq_any(ids)))
-            .set(missing_users::absent.eq(true))
-            .execute(conn)
-            .await?;
-        Ok(())
+        let mut conn = self.connection().await?;
+        conn.transaction(async |conn| {
+            transaction::begin(conn, lease).await?;
+            diesel::update(missing_users::table.filter(missing_users::user_id.eq_any(ids)))
+                .set(missing_users::absent.eq(true))
+                .execute(conn)
+                .await?;
+            Ok(())
+        })
+        .await
     }
 
-    /// How many are absent and not approved: what the guard has to judge.
+    /// How many the guard has to judge: those absent and not approved. Rows that the application's own constraints held back before are
+    /// known to be gone, and must not stand in the way of others.
     pub async fn count_absent(&self) -> Result<u64, Error> {
-        let count: i64 = missing_users::table
-            .filter(missing_users::absent.and(missing_users::approved_at.is_null()))
-            .count()
-            .get_result(&mut self.connection().await?)
-            .await?;
+        #[derive(QueryableByName)]
+        struct Count {
+            #[diesel(sql_type = BigInt)]
+            count: i64,
+        }
+        let Count { count } = sql_query(format!(
+            "SELECT count(*) AS count FROM clerk.missing_users m WHERE {JUDGED}"
+        ))
+        .get_result(&mut self.connection().await?)
+        .await?;
         Ok(unsigned(count))
     }
 
@@ -86,10 +103,10 @@ impl Mirror {
         let mut conn = self.connection().await?;
         conn.transaction(async |conn| {
             transaction::begin(conn, lease).await?;
-            sql_query(
-                "UPDATE clerk.missing_users SET held_at = CASE WHEN absent THEN coalesce(held_at, now()) END
-                 WHERE approved_at IS NULL",
-            )
+            sql_query(format!(
+                "UPDATE clerk.missing_users m SET held_at = CASE WHEN {JUDGED} THEN coalesce(held_at, now()) END
+                 WHERE approved_at IS NULL"
+            ))
             .execute(conn)
             .await?;
             Ok(checksum(conn).await?)
@@ -99,12 +116,15 @@ impl Mirror {
 
     /// Forgets questions that this pass left open without holding them; the next walk asks anew. Approvals stay.
     pub async fn forget_open(&self, lease: &Lease) -> Result<(), Error> {
-        let conn = &mut self.connection().await?;
-        lease.fence(conn).await?;
-        diesel::delete(missing_users::table.filter(missing_users::approved_at.is_null()))
-            .execute(conn)
-            .await?;
-        Ok(())
+        let mut conn = self.connection().await?;
+        conn.transaction(async |conn| {
+            transaction::begin(conn, lease).await?;
+            diesel::delete(missing_users::table.filter(missing_users::approved_at.is_null()))
+                .execute(conn)
+                .await?;
+            Ok(())
+        })
+        .await
     }
 
     /// Everyone whose deletion a person let through.
@@ -163,8 +183,8 @@ impl Mirror {
         .map_err(|error: diesel::result::Error| error.into())
     }
 
-    /// Deletes users whose deletion Clerk confirmed, or with `mark` marks them. Returns how many, and those whose rows the application's
-    /// own constraints hold back.
+    /// Deletes users whose deletion Clerk confirmed, or with `mark` marks them. Returns how many, and those whose rows cannot go: the
+    /// application's own constraints hold them back, or a foreign key without an index makes it take too long.
     pub async fn delete(
         &self,
         lease: &Lease,
@@ -173,40 +193,67 @@ impl Mirror {
         mark: bool,
     ) -> Result<(u64, Vec<Rejected>), Error> {
         let mut conn = self.connection().await?;
-        conn.transaction(async |conn| {
-            transaction::begin(conn, lease).await?;
-            let (mut deleted, mut kept) = (0, Vec::new());
-            let mut parts = vec![ids];
-            while let Some(part) = parts.pop() {
-                let result = conn.transaction(async |conn| remove(conn, part, mark).await).await;
-                match (result.map_err(Failure::from), part) {
-                    (Ok(rows), _) => deleted += rows,
-                    (Err(Failure::OneRow(error)), [only]) => kept.push(Rejected {
+        let (mut deleted, mut kept) = (0, Vec::new());
+        let mut parts = vec![ids];
+        // A transaction a part: what took long once need not be done again.
+        while let Some(part) = parts.pop() {
+            match (delete_part(&mut conn, lease, run, part, mark).await, part) {
+                (Ok(rows), _) => deleted += rows,
+                (Err(Failure::OneRow(error) | Failure::TooLong(error)), [only]) => {
+                    let row = Rejected {
                         user_id: only.clone(),
                         reason: format!("gone from Clerk, but the row cannot be deleted: {}", Error::from(error)),
                         document: None,
-                    }),
-                    (Err(Failure::OneRow(_)), part) => {
-                        let (left, right) = part.split_at(part.len() / 2);
-                        parts.extend([right, left]);
-                    }
-                    (Err(Failure::Whole(error)), _) => return Err(error),
+                    };
+                    keep(&mut conn, lease, run, &row).await?;
+                    kept.push(row);
                 }
+                (Err(Failure::OneRow(_) | Failure::TooLong(_)), part) => {
+                    let (left, right) = part.split_at(part.len() / 2);
+                    parts.extend([right, left]);
+                }
+                (Err(Failure::Whole(error)), _) => return Err(error),
             }
-            let gone: Vec<&String> = ids
-                .iter()
-                .filter(|id| !kept.iter().any(|kept| kept.user_id == **id))
-                .collect();
-            diesel::delete(rejected_users::table.filter(rejected_users::user_id.eq_any(gone)))
-                .execute(conn)
-                .await?;
-            rejected::reject(conn, &kept).await?;
-            forget_missing(conn, &ids.iter().map(String::as_str).collect::<Vec<_>>()).await?;
-            runs::count_deletions(conn, run, deleted, kept.len() as u64).await?;
-            Ok((deleted, kept))
-        })
-        .await
+        }
+        Ok((deleted, kept))
     }
+}
+
+/// Which missing users (`m`) the guard judges.
+const JUDGED: &str = "m.absent AND m.approved_at IS NULL AND NOT EXISTS (
+    SELECT FROM clerk.rejected_users r WHERE r.user_id = m.user_id AND r.document IS NULL)";
+
+async fn delete_part(
+    conn: &mut AsyncPgConnection,
+    lease: &Lease,
+    run: &Run,
+    ids: &[String],
+    mark: bool,
+) -> Result<u64, Failure> {
+    conn.transaction(async |conn| {
+        transaction::begin(conn, lease).await?;
+        let rows = remove(conn, ids, mark).await?;
+        diesel::delete(rejected_users::table.filter(rejected_users::user_id.eq_any(ids)))
+            .execute(conn)
+            .await?;
+        let ids: Vec<&str> = ids.iter().map(String::as_str).collect();
+        forget_missing(conn, &ids).await?;
+        runs::count_deletions(conn, run, rows, 0).await?;
+        Ok(rows)
+    })
+    .await
+}
+
+/// Lists a row that cannot go.
+async fn keep(conn: &mut AsyncPgConnection, lease: &Lease, run: &Run, row: &Rejected) -> Result<(), Error> {
+    conn.transaction(async |conn| {
+        transaction::begin(conn, lease).await?;
+        rejected::reject(conn, std::slice::from_ref(row)).await?;
+        forget_missing(conn, &[&row.user_id]).await?;
+        runs::count_deletions(conn, run, 0, 1).await?;
+        Ok(())
+    })
+    .await
 }
 
 async fn remove(conn: &mut AsyncPgConnection, ids: &[String], mark: bool) -> QueryResult<u64> {

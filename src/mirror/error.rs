@@ -69,6 +69,12 @@ impl Error {
         }
     }
 
+    /// Whether a statement was cancelled for its own length, or for waiting on a lock.
+    pub(super) fn is_time_out(error: &Diesel) -> bool {
+        matches!(error, Diesel::DatabaseError(_, info) if info.message().starts_with("canceling statement due to")
+            && info.message().ends_with("timeout"))
+    }
+
     /// Whether one row of the batch may be to blame, so that the others deserve a try without it.
     pub(super) fn may_be_one_rows(error: &Diesel) -> bool {
         match error {

@@ -19,7 +19,7 @@ use std::time::{Duration, Instant};
 
 use backon::{ExponentialBuilder, Retryable};
 use diesel::prelude::*;
-use diesel_async::{AsyncPgConnection, RunQueryDsl, pooled_connection::deadpool::Pool};
+use diesel_async::{AsyncConnection, AsyncPgConnection, RunQueryDsl, pooled_connection::deadpool::Pool};
 
 pub use batch::{Batch, Committed, Rejected, Write};
 pub use error::{Error, SchemaError};
@@ -119,17 +119,20 @@ impl Mirror {
 
     /// Ties the database to a Clerk instance, for good.
     pub async fn pin(&self, lease: &Lease, id: &str, environment: &str) -> Result<(), Error> {
-        let conn = &mut self.connection().await?;
-        lease.fence(conn).await?;
-        diesel::update(sync_state::table.filter(sync_state::instance_id.is_null()))
-            .set((
-                sync_state::instance_id.eq(id),
-                sync_state::environment_type.eq(environment),
-                sync_state::pinned_at.eq(diesel::dsl::now),
-            ))
-            .execute(conn)
-            .await?;
-        Ok(())
+        let mut conn = self.connection().await?;
+        conn.transaction(async |conn| {
+            transaction::begin(conn, lease).await?;
+            diesel::update(sync_state::table.filter(sync_state::instance_id.is_null()))
+                .set((
+                    sync_state::instance_id.eq(id),
+                    sync_state::environment_type.eq(environment),
+                    sync_state::pinned_at.eq(diesel::dsl::now),
+                ))
+                .execute(conn)
+                .await?;
+            Ok(())
+        })
+        .await
     }
 
     /// Users in the mirror, those marked as deleted aside.

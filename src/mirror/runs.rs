@@ -16,6 +16,9 @@ use super::{
 };
 use crate::walk::Position;
 
+/// How long passes stay listed.
+const KEPT: chrono::TimeDelta = chrono::TimeDelta::days(30);
+
 /// A pass in progress.
 #[derive(Debug, Clone)]
 pub struct Run {
@@ -34,6 +37,8 @@ pub struct Checkpoint {
     pub started_at: DateTime<Utc>,
     /// When this was written, by the database's clock as far as the daemon knows it.
     pub written_at: DateTime<Utc>,
+    /// Whether missing users were looked for on the way.
+    pub judged: bool,
     /// Where to go on.
     pub position: Position,
 }
@@ -58,12 +63,14 @@ pub struct Finish {
 }
 
 impl Mirror {
-    /// Opens a pass, and the walk it goes on with: one that was cut off less than `max_age` ago, or a new one.
+    /// Opens a pass, and the walk it goes on with: one that was cut off less than `max_age` ago and began less than twice that ago, or a
+    /// new one. A pass that `judges` who is missing does not go on with a walk that did not.
     pub async fn begin_run(
         &self,
         lease: &Lease,
         kind: &str,
         max_age: chrono::TimeDelta,
+        judges: bool,
     ) -> Result<(Run, DateTime<Utc>, Option<Checkpoint>), Error> {
         let mut conn = self.connection().await?;
         conn.transaction(async |conn| {
@@ -84,7 +91,11 @@ impl Mirror {
             // One that an older version wrote in another form starts anew.
             let checkpoint = checkpoint
                 .and_then(|json| serde_json::from_value::<Checkpoint>(json).ok())
-                .filter(|checkpoint| now - checkpoint.written_at < max_age);
+                .filter(|checkpoint| now - checkpoint.written_at < max_age && now - checkpoint.started_at < max_age * 2)
+                .filter(|checkpoint| checkpoint.judged || !judges);
+            diesel::delete(sync_runs::table.filter(sync_runs::started_at.lt(now - KEPT)))
+                .execute(conn)
+                .await?;
             let id: i64 = diesel::insert_into(sync_runs::table)
                 .values((
                     sync_runs::kind.eq(kind),

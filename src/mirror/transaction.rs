@@ -19,6 +19,8 @@ pub(super) async fn begin(conn: &mut AsyncPgConnection, lease: &Lease) -> Result
 pub(super) enum Failure {
     /// One row may be to blame.
     OneRow(Diesel),
+    /// A statement ran into its time limit.
+    TooLong(Diesel),
     /// It is not about a row.
     Whole(Error),
 }
@@ -26,7 +28,7 @@ pub(super) enum Failure {
 impl Failure {
     pub(super) fn into_error(self) -> Error {
         match self {
-            Failure::OneRow(error) => error.into(),
+            Failure::OneRow(error) | Failure::TooLong(error) => error.into(),
             Failure::Whole(error) => error,
         }
     }
@@ -36,6 +38,8 @@ impl From<Diesel> for Failure {
     fn from(error: Diesel) -> Self {
         if Error::may_be_one_rows(&error) {
             Failure::OneRow(error)
+        } else if Error::is_time_out(&error) {
+            Failure::TooLong(error)
         } else {
             Failure::Whole(error.into())
         }

@@ -30,7 +30,8 @@ use crate::{
 pub use report::{Outcome, Report};
 use running::{Running, Sink};
 
-/// A walk that was cut off longer ago than this starts anew: what it met in its first part is too old to call the mirror in step.
+/// A walk that was cut off longer ago than this, or began longer ago than twice this, starts anew: what it met in its first part is too
+/// old to call the mirror in step.
 const CHECKPOINT_AGE: TimeDelta = TimeDelta::hours(1);
 
 /// How often a held lease is asked for again.
@@ -113,15 +114,15 @@ impl Pass {
                 return Err(failure);
             }
         };
+        // A strange key must not even migrate; where the schema is not this version's, the pin is looked at behind the migrations.
+        if matches!(self.mirror.exists().await, Ok(true)) {
+            self.check_pin(&instance, requests).await?;
+        }
         let applied = self.mirror.prepare(self.options.migrate).await?;
         if !applied.is_empty() {
             info!(migrations = applied.len(), "the schema is up to date now");
         }
-        let pinned = self.mirror.instance().await?;
-        if let Err(failure) = same_instance(pinned.as_deref(), &instance.id) {
-            self.record(&failure, requests).await;
-            return Err(failure);
-        }
+        self.check_pin(&instance, requests).await?;
 
         let lease = self.acquire_lease().await?;
         let result = self.with_lease(&lease, &instance, started, requests).await;
@@ -161,6 +162,7 @@ impl Pass {
         result?;
         running.plan_deletions().await?;
         let mut report = running.report;
+        report.is_plan = true;
         if !report.notes.is_empty() {
             report.outcome = Outcome::Incomplete;
         } else {
@@ -187,6 +189,15 @@ impl Pass {
             id: format!("url:{}", self.clerk.api_url()),
             environment_type: "emulator".to_owned(),
         })
+    }
+
+    async fn check_pin(&self, instance: &clerk::Instance, requests: u64) -> Result<(), Failure> {
+        let pinned = self.mirror.instance().await?;
+        let checked = same_instance(pinned.as_deref(), &instance.id);
+        if let Err(failure) = &checked {
+            self.record(failure, requests).await;
+        }
+        checked
     }
 
     /// Lists a pass that failed before it could begin, if there is a schema to list it in.
@@ -274,7 +285,14 @@ impl Pass {
         // Again, now that nobody else can pin: two with different keys may have started at once.
         mirror.pin(lease, &instance.id, &instance.environment_type).await?;
         same_instance(mirror.instance().await?.as_deref(), &instance.id)?;
-        let (run, now, checkpoint) = mirror.begin_run(lease, "full", CHECKPOINT_AGE).await?;
+        let (run, now, checkpoint) = mirror
+            .begin_run(
+                lease,
+                "full",
+                CHECKPOINT_AGE,
+                self.options.delete_mode != DeleteMode::Keep,
+            )
+            .await?;
         if let Some(checkpoint) = &checkpoint {
             info!(
                 run = checkpoint.walk,
@@ -304,6 +322,9 @@ impl Pass {
         self.progress.finish();
         let mut report = running.report;
         self.close(&mut report, started, requests);
+        if result.is_ok() && report.rejected > 0 && report.created + report.updated + report.unchanged == 0 {
+            report.notes.push("not a single user could be stored".to_owned());
+        }
         let error = match &result {
             Ok(()) => (!report.notes.is_empty()).then(|| report.notes.join("; ")),
             Err(failure) => Some(failure.message.clone()),
@@ -366,7 +387,7 @@ fn same_instance(pinned: Option<&str>, instance: &str) -> Result<(), Failure> {
             Cause::NeedsPerson,
             format!("this database mirrors the Clerk instance {pinned}, but the key is of {instance}"),
         )
-        .hint("use that instance's key, or another database for this one; nothing was read or written")),
+        .hint("use that instance's key, or another database for this one; no user was read or written")),
         _ => Ok(()),
     }
 }

@@ -62,9 +62,16 @@ pub struct Report {
     /// The Clerk instance.
     #[serde(skip)]
     pub instance: String,
-    /// Why the pass is incomplete, and what it had to do without.
-    #[serde(skip)]
+    /// Why the pass is incomplete.
+    #[serde(rename = "error", serialize_with = "joined", skip_serializing_if = "Vec::is_empty")]
     pub notes: Vec<String>,
+    /// Nothing of it was done: it is the report of a dry run.
+    #[serde(skip)]
+    pub is_plan: bool,
+}
+
+fn joined<S: Serializer>(notes: &[String], serializer: S) -> Result<S::Ok, S::Error> {
+    serializer.serialize_str(&notes.join("; "))
 }
 
 impl Report {
@@ -82,6 +89,7 @@ impl Report {
             plan: None,
             instance: instance.to_owned(),
             notes: Vec::new(),
+            is_plan: false,
         }
     }
 

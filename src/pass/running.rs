@@ -161,6 +161,7 @@ impl Running<'_> {
         Some(Checkpoint {
             walk: run.walk,
             started_at: *walk_started_at,
+            judged: self.pass.options.delete_mode != DeleteMode::Keep,
             written_at: *now + self.started.elapsed(),
             position: position?.clone(),
         })
