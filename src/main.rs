@@ -36,7 +36,7 @@ fn main() -> ExitCode {
     }
     let loaded = match config::load(&Source::of_process(arguments.config.clone())) {
         Ok(loaded) => loaded,
-        Err(error) => return unusable(&error),
+        Err(error) => return unusable(&arguments, error),
     };
     let progress = Progress::default();
     let levels = match logging::start(&loaded.settings.log, progress.clone()) {
@@ -69,17 +69,10 @@ fn main() -> ExitCode {
 
 async fn dispatch(arguments: &Arguments, loaded: Loaded, levels: &Levels, progress: &Progress) -> ExitCode {
     let needs_key = arguments.command.is_none();
-    let checked = loaded
-        .require_database()
-        .and_then(|()| if needs_key { loaded.require_key() } else { Ok(()) });
     // Of two things that are missing, the key is asked for first.
-    let checked = if needs_key {
-        loaded.require_key().and(checked)
-    } else {
-        checked
-    };
-    if let Err(error) = checked {
-        return unusable(&error);
+    let checked = if needs_key { loaded.require_key() } else { Ok(()) };
+    if let Err(error) = checked.and_then(|()| loaded.require_database()) {
+        return unusable(arguments, error);
     }
     let format = arguments.format;
     let result = match &arguments.command {
@@ -90,16 +83,7 @@ async fn dispatch(arguments: &Arguments, loaded: Loaded, levels: &Levels, progre
         None if arguments.once => once(&loaded, format, progress).await,
         None => follow(arguments, loaded, levels, progress).await,
     };
-    result.unwrap_or_else(|failure| {
-        say(&failure.message, failure.hint.as_deref());
-        if needs_key && let Err(error) = output::failure(format, &failure) {
-            say(&format!("stdout cannot be written: {error}"), None);
-        }
-        ExitCode::from(match failure.cause {
-            Cause::Configuration => USAGE,
-            _ => FAILED,
-        })
-    })
+    result.unwrap_or_else(|failure| failed(arguments, &failure))
 }
 
 async fn follow(
@@ -249,9 +233,28 @@ fn pass(loaded: &Loaded, progress: &Progress, patience: Option<Duration>) -> Res
     })
 }
 
-fn unusable(error: &ConfigError) -> ExitCode {
-    say(&error.message, error.hint.as_deref());
-    ExitCode::from(USAGE)
+fn unusable(arguments: &Arguments, error: ConfigError) -> ExitCode {
+    failed(
+        arguments,
+        &Failure {
+            cause: Cause::Configuration,
+            message: error.message,
+            hint: error.hint,
+        },
+    )
+}
+
+/// Tells what failed, to people and to programs.
+fn failed(arguments: &Arguments, failure: &Failure) -> ExitCode {
+    say(&failure.message, failure.hint.as_deref());
+    let syncs_once = arguments.command.is_none() && (arguments.once || arguments.dry_run);
+    if syncs_once && let Err(error) = output::failure(arguments.format, failure) {
+        say(&format!("stdout cannot be written: {error}"), None);
+    }
+    ExitCode::from(match failure.cause {
+        Cause::Configuration => USAGE,
+        _ => FAILED,
+    })
 }
 
 /// Tells a person what failed, why, and what to do.

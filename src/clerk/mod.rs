@@ -36,8 +36,8 @@ pub const NAMES: usize = 100;
 /// The largest body that is read, in bytes after decompression: a page of 500 users of 64 kB each.
 const MAX_BODY: usize = 32 << 20;
 
-/// How often a rate-limited request waits as it was told before it counts as failed.
-const RATE_LIMITED_TRIES: u32 = 20;
+/// How long a rate-limited request waits as it was told, in all, before it counts as failed.
+const RATE_LIMITED: Duration = Duration::from_secs(120);
 
 /// How often an answer that cannot be read is asked for again.
 const GARBAGE_TRIES: u32 = 2;
@@ -200,7 +200,10 @@ impl Client {
             )
             .when(|error| match error.retry() {
                 Retry::No => false,
-                Retry::WhenTold(_) => rate_limited.fetch_add(1, Ordering::Relaxed) < RATE_LIMITED_TRIES,
+                Retry::WhenTold(after) => {
+                    rate_limited.fetch_add(1, Ordering::Relaxed);
+                    started.elapsed().saturating_add(after) < RATE_LIMITED
+                }
                 Retry::Briefly => {
                     garbage += 1;
                     garbage <= GARBAGE_TRIES

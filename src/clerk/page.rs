@@ -5,7 +5,7 @@ use std::{borrow::Cow, ops::Range};
 use serde::Deserialize;
 use serde_json::value::RawValue;
 
-use crate::user::{Digest, milliseconds};
+use crate::user::{Digest, is_storable, milliseconds};
 
 /// The users of one answer.
 #[derive(Debug)]
@@ -102,7 +102,8 @@ impl Raw {
             created_at: head
                 .created_at
                 .and_then(|at| serde_json::from_str(at.get()).ok())
-                .map(milliseconds),
+                .map(milliseconds)
+                .filter(|&at| is_storable(at)),
             digest: Digest::of(json.as_bytes()),
             is_mangled: mangled.iter().any(|at| range.contains(at)),
             range,

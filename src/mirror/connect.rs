@@ -66,6 +66,13 @@ fn parse(url: &Secret) -> Result<tokio_postgres::Config, Error> {
         let cause = error.source().map_or_else(|| error.to_string(), ToString::to_string);
         Error::Address(cause)
     })?;
+    let is_split_wrong = |host: &tokio_postgres::config::Host| matches!(host, tokio_postgres::config::Host::Tcp(host) if host.contains('@'));
+    if config.get_hosts().iter().any(is_split_wrong) {
+        // What is taken for the host begins with the end of the password, so it is not shown.
+        return Err(Error::Address(
+            "there is an @ too many; one in the password is written %40".to_owned(),
+        ));
+    }
     if config.get_ssl_mode() == SslMode::Require {
         // Going on without TLS would send the password and every user in clear, against what was asked for.
         return Err(Error::Address(

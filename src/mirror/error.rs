@@ -119,6 +119,21 @@ fn without_values(detail: &str) -> Option<String> {
     is_told_whole.then(|| format!("{columns}) {consequence}"))
 }
 
+/// A message without the values that Postgres quotes when it cannot convert one: `invalid input syntax for type integer: "…"`.
+fn without_quoted_values(message: &str) -> String {
+    let mut told = String::new();
+    let mut rest = message;
+    while let Some(at) = rest.find('"') {
+        let (before, quoted) = rest.split_at(at);
+        told.push_str(before);
+        let end = quoted[1..].find('"').map_or(quoted.len(), |end| end + 2);
+        let is_value = before.ends_with(": ") || before.ends_with("value ");
+        told.push_str(if is_value { "\"…\"" } else { &quoted[..end] });
+        rest = &quoted[end..];
+    }
+    told + rest
+}
+
 impl From<Diesel> for Error {
     fn from(error: Diesel) -> Self {
         match &error {
@@ -136,7 +151,7 @@ impl From<Diesel> for Error {
                     _ if message.contains("terminating connection") || message.contains("shutting down") => {
                         Error::Unavailable(message.to_owned())
                     }
-                    _ => Error::Database(format!("{message}{detail}")),
+                    _ => Error::Database(format!("{}{detail}", without_quoted_values(message))),
                 }
             }
             Diesel::BrokenTransactionManager => Error::Unavailable("the connection broke in a transaction".to_owned()),
@@ -148,6 +163,24 @@ impl From<Diesel> for Error {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn no_quoted_value_is_told() {
+        let check = |message, expected| assert_eq!(without_quoted_values(message), expected);
+        check(
+            r#"invalid input syntax for type integer: "ann@x""#,
+            r#"invalid input syntax for type integer: "…""#,
+        );
+        check(
+            r#"value "77777777777" is out of range for type integer"#,
+            r#"value "…" is out of range for type integer"#,
+        );
+        check(
+            r#"relation "clerk.users" does not exist"#,
+            r#"relation "clerk.users" does not exist"#,
+        );
+        check(r#"unterminated: "ann"#, r#"unterminated: "…""#);
+    }
 
     #[test]
     fn no_value_is_told() {

@@ -131,10 +131,6 @@ impl Running<'_> {
 
     /// Asks for ids by name. Those found are brought in step; those left out are returned.
     async fn ask_for(&mut self, ids: &[String]) -> Result<Vec<String>, Failure> {
-        if self.witnesses.is_empty() {
-            // Nobody is known to exist, so no answer can be trusted: everybody stays a question, and is held.
-            return Ok(ids.to_vec());
-        }
         let page = match self.by_name(ids).await? {
             ByName::Answered(page) => page,
             ByName::Void(why) => {
@@ -173,20 +169,17 @@ impl Running<'_> {
         self.take(page, found.iter().copied(), None, HashSet::new(), more).await
     }
 
-    /// Asks for names together with one that is known to exist. An answer without that one, or with strangers, is void.
+    /// Asks for names together with one that is known to exist. An answer without that one, or with strangers, is void. Where nobody is
+    /// known to exist the names are asked for alone: their deletions are held for a person in any case.
     async fn by_name(&self, ids: &[String]) -> Result<ByName, Failure> {
         let mut why = "";
-        for witness in self.witnesses.iter().rev().take(WITNESSES) {
-            let mut names: Vec<&str> = ids.iter().map(String::as_str).collect();
-            names.push(witness);
+        let witnesses = self.witnesses.iter().rev().take(WITNESSES).map(Some);
+        let alone = self.witnesses.is_empty().then_some(None);
+        for witness in witnesses.chain(alone) {
+            let names: Vec<&str> = ids.iter().chain(witness).map(String::as_str).collect();
             let page = match self.pass.or_stop_raw(self.pass.clerk.named(&names)).await? {
                 Ok(page) => page,
-                Err(
-                    clerk::Error::NotFound(_)
-                    | clerk::Error::Refused(_)
-                    | clerk::Error::Garbage(_)
-                    | clerk::Error::TooLarge { .. },
-                ) => {
+                Err(error) if self.is_of_this_request(&error).await? => {
                     return Ok(ByName::Void("the answer cannot be used"));
                 }
                 Err(error) => return Err(error.into()),
@@ -198,6 +191,9 @@ impl Running<'_> {
                     "the answer holds users that were not asked for; this server ignores user_id",
                 ));
             }
+            let Some(witness) = witness else {
+                return Ok(ByName::Answered(page));
+            };
             if page.users().iter().any(|raw| raw.id.as_ref() == Some(witness)) {
                 return Ok(ByName::Answered(page));
             }
@@ -205,6 +201,16 @@ impl Running<'_> {
             debug!(witness, "{why}");
         }
         Ok(ByName::Void(why))
+    }
+
+    /// Whether an error is about what was asked for, and not about Clerk being away: a server that can still count has trouble with
+    /// this request only.
+    pub(super) async fn is_of_this_request(&self, error: &clerk::Error) -> Result<bool, Failure> {
+        Ok(match error {
+            clerk::Error::KeyRefused(_) | clerk::Error::RateLimited { .. } => false,
+            clerk::Error::Unavailable { .. } => self.pass.or_stop_raw(self.pass.clerk.count()).await?.is_ok(),
+            _ => true,
+        })
     }
 
     /// Asks for each id alone: those that Clerk says are gone are returned, those found after all are brought in step.
@@ -258,12 +264,8 @@ impl Running<'_> {
                 Cause::Other,
                 "Clerk answered with another user than asked for",
             )),
-            Err(
-                error @ (clerk::Error::KeyRefused(_)
-                | clerk::Error::Unavailable { .. }
-                | clerk::Error::RateLimited { .. }),
-            ) => Err(error.into()),
-            Err(error) => Ok(ById::Unclear(error)),
+            Err(error) if self.is_of_this_request(&error).await? => Ok(ById::Unclear(error)),
+            Err(error) => Err(error.into()),
         }
     }
 }

@@ -23,7 +23,7 @@ const WITNESSES: usize = 5;
 const CLOCK_SLACK_MS: i64 = 60_000;
 
 /// So many answers in a row that do not continue the walk are a server that cannot be walked.
-const IDLE: u32 = 10_000;
+const IDLE: u32 = 500;
 
 /// How the pages are asked for, narrower where one cannot be read.
 struct Reader {
@@ -166,10 +166,7 @@ impl Running<'_> {
                     }
                     false
                 }
-                clerk::Error::Garbage(_) | clerk::Error::TooLarge { .. } => true,
-                // A server that can still count has trouble with this page only.
-                clerk::Error::Unavailable { .. } => self.pass.or_stop_raw(self.pass.clerk.count()).await?.is_ok(),
-                clerk::Error::KeyRefused(_) | clerk::Error::RateLimited { .. } => false,
+                error => self.is_of_this_request(error).await?,
             };
             if !may_be_one_users || reader.stepped >= STEPS {
                 return Err(error.into());

@@ -104,6 +104,11 @@ pub fn milliseconds(time: i64) -> i64 {
 /// Postgres' `timestamptz` ends in the year 294276; earlier than the year 1 nobody signed up.
 const TIMES: std::ops::RangeInclusive<i64> = -62_135_596_800_000..=9_000_000_000_000_000;
 
+/// Whether a time in Unix milliseconds lies within what is stored.
+pub fn is_storable(time: i64) -> bool {
+    TIMES.contains(&time)
+}
+
 fn value<'a>(field: &Field, raw: &'a RawValue) -> Result<Value<'a>, Rejection> {
     let text = raw.get();
     if text == "null" {
@@ -127,7 +132,7 @@ fn value<'a>(field: &Field, raw: &'a RawValue) -> Result<Value<'a>, Rejection> {
         Kind::Time => {
             let time = serde_json::from_str(text).map_err(|_| wrong("a time in milliseconds"))?;
             let time = milliseconds(time);
-            if !TIMES.contains(&time) {
+            if !is_storable(time) {
                 return Err(Rejection::new(format!("{}: the time is out of range", field.name)));
             }
             Ok(Value::Time(time))

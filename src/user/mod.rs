@@ -8,7 +8,7 @@ use std::borrow::Cow;
 
 use serde_json::value::RawValue;
 
-pub use decode::{Rejection, decode, milliseconds};
+pub use decode::{Rejection, decode, is_storable, milliseconds};
 use fields::{FIELDS, ID};
 
 /// A BLAKE3 hash, cut to 128 bits, of a user's bytes as received: equal bytes need no second look.
