@@ -14,20 +14,21 @@ pub(super) struct Outage(Option<State>);
 #[derive(Debug)]
 struct State {
     cause: Cause,
-    message: String,
+    /// Tells failures of one cause apart; their words may hold a trace of each request.
+    hint: Option<String>,
     since: Instant,
     backoff: ExponentialBackoff,
     next: Option<Duration>,
 }
 
 impl Outage {
-    /// Takes note of a failed pass. An outage that goes on is not told again, nor is any failure with the same words.
+    /// Takes note of a failed pass. What goes on is not told again.
     pub(super) fn note(&mut self, failure: &Failure) {
         let is_away = matches!(failure.cause, Cause::ClerkAway | Cause::PostgresAway);
         let is_new = self
             .0
             .as_ref()
-            .is_none_or(|state| state.cause != failure.cause || (!is_away && state.message != failure.message));
+            .is_none_or(|state| state.cause != failure.cause || (!is_away && state.hint != failure.hint));
         if is_new {
             match failure.cause {
                 Cause::ClerkAway | Cause::PostgresAway => {
@@ -37,7 +38,7 @@ impl Outage {
             }
             self.0 = Some(State {
                 cause: failure.cause,
-                message: failure.message.clone(),
+                hint: failure.hint.clone(),
                 since: Instant::now(),
                 backoff: ExponentialBuilder::default()
                     .with_min_delay(Duration::from_secs(1))

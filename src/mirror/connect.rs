@@ -125,3 +125,19 @@ fn place(config: &tokio_postgres::Config) -> String {
     let port = config.get_ports().first().copied().unwrap_or(5432);
     format!("{host}:{port}/{}", config.get_dbname().unwrap_or_default())
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_unescaped_at_sign_shows_nothing_of_the_password() {
+        let error = parse(&Secret::from("postgres://u:first@second@host/db".to_owned())).unwrap_err();
+        assert!(matches!(error, Error::Address(_)), "{error:?}");
+        let told = format!("{error} {}", error.hint());
+        assert!(
+            told.contains("%40") && !told.contains("first") && !told.contains("second"),
+            "{told}"
+        );
+    }
+}

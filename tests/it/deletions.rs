@@ -4,7 +4,7 @@ use clerk_sim::{Effect, Endpoint, ErrorBody, Faults, Quirks, Rule, WrongCount};
 
 use crate::{
     harness::World,
-    trouble::{check, error, mirrored, mirrored_ids, under},
+    trouble::{away_behind_the_walk, check, error, mirrored, mirrored_ids, under},
 };
 
 #[tokio::test(flavor = "multi_thread")]
@@ -94,7 +94,7 @@ async fn keeping_asks_nothing() {
 async fn keeping_holds_for_a_pass_taken_up_again() {
     let world = mirrored(12).await;
     world.sim.delete(&world.sim.user_ids()[3]);
-    let ran = under(&world, Rule::new(Effect::DropBefore).on([Endpoint::Get]), &[]).await;
+    let ran = under(&world, away_behind_the_walk(), &[]).await;
     assert_eq!(ran.json()["outcome"], "failed", "{ran:#?}");
     let ran = world.once_with(&[("CLERK2PG_DELETES__MODE", "keep")]).await;
     assert_eq!((ran.code, &ran.json()["deleted"]), (Some(0), &0.into()), "{ran:#?}");
@@ -364,7 +364,7 @@ async fn a_pass_taken_up_again_behind_the_last_user_still_deletes() {
     let world = mirrored(30).await;
     let ids = world.sim.user_ids();
     world.sim.delete(&ids[11]);
-    let ran = under(&world, Rule::new(Effect::DropBefore).on([Endpoint::Get]), &[]).await;
+    let ran = under(&world, away_behind_the_walk(), &[]).await;
     assert_eq!(ran.json()["outcome"], "failed", "{ran:#?}");
     // The walk goes on behind the last user but one, and there is nobody any more.
     world.sim.delete(&ids[29]);
@@ -414,4 +414,19 @@ async fn lists_of_a_walk_without(world: &World) -> u64 {
         .iter()
         .filter(|request| request.path.starts_with("/v1/users?"))
         .count() as u64
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_user_whose_own_answer_fails_costs_no_pass() {
+    let world = mirrored(30).await;
+    let ids = world.sim.user_ids();
+    world.sim.delete(&ids[4]);
+    world.sim.update(&ids[9], |user| user["first_name"] = "Changed".into());
+    // The witness is found; whoever is asked for behind it is not.
+    let fails = Rule::new(error(500, ErrorBody::Json)).on([Endpoint::Get]).skip(1);
+    let ran = under(&world, fails, &[]).await;
+    ran.assert(1, "incomplete +0 ~1 -0 =28 held 0 rejected 0");
+    assert_eq!(ran.json()["error"], "1 deletions could not be confirmed");
+    world.once().await.assert(0, "changed +0 ~0 -1 =29 held 0 rejected 0");
+    world.assert_in_step().await;
 }

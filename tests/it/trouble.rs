@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 
-use clerk_sim::{Effect, ErrorAnswer, ErrorBody, Faults};
+use clerk_sim::{Effect, Endpoint, ErrorAnswer, ErrorBody, Faults, Quirks, Rule};
 
 use crate::harness::{Ran, World};
 
@@ -45,6 +45,17 @@ pub async fn check(name: &str, world: &World, faults: impl Into<Faults>, code: i
         (Some(code), summary),
         "{name}: {ran:#?}"
     );
+}
+
+/// Clerk goes away when the walk is over: both counts around it are still answered.
+pub fn away_behind_the_walk() -> Faults {
+    Faults {
+        quirks: Quirks::default(),
+        rules: vec![
+            Rule::new(Effect::DropBefore).on([Endpoint::Get]),
+            Rule::new(Effect::DropBefore).on([Endpoint::Count]).skip(2),
+        ],
+    }
 }
 
 pub fn error(status: u16, body: ErrorBody) -> Effect {
