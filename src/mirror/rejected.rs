@@ -19,6 +19,16 @@ impl Mirror {
             .await?;
         Ok(ids.into_iter().collect())
     }
+
+    /// Whose rows the application held back although they are gone from Clerk: the rejections without a document.
+    pub async fn kept_rows(&self) -> Result<HashSet<String>, Error> {
+        let ids: Vec<String> = rejected_users::table
+            .select(rejected_users::user_id)
+            .filter(rejected_users::document.is_null())
+            .load(&mut self.connection().await?)
+            .await?;
+        Ok(ids.into_iter().collect())
+    }
 }
 
 /// Lists users as rejected.

@@ -12,7 +12,7 @@ use crate::{
     clerk::{self, Lookup, NAMES, Page},
     failure::{Cause, Failure},
     guard::Checksum,
-    mirror::{Batch, Lease, Run},
+    mirror::{Batch, Lease, Mirror, Run},
 };
 
 /// A batch of names leaves room for the witness.
@@ -54,7 +54,7 @@ impl Running<'_> {
         }
 
         let absent = mirror.count_absent().await?;
-        let hold = absent > 0 && self.must_hold(absent, mirror.count().await?);
+        let hold = self.must_hold(mirror, absent).await?;
         let mark = self.pass.options.delete_mode == DeleteMode::Mark;
         let mut after = String::new();
         loop {
@@ -69,7 +69,9 @@ impl Running<'_> {
                 warn_of(&kept);
             }
         }
-        if hold {
+        if !hold {
+            mirror.forget_open(lease).await?;
+        } else if absent > 0 {
             self.report.held = absent;
             self.report.plan = mirror.hold(lease).await?;
             warn!(
@@ -77,8 +79,6 @@ impl Running<'_> {
                 plan = self.report.plan,
                 "deletions are held; see them with `clerk2pg --dry-run`, let them through with `clerk2pg approve`"
             );
-        } else {
-            mirror.forget_open(lease).await?;
         }
         Ok(())
     }
@@ -98,12 +98,13 @@ impl Running<'_> {
         }
         let (approved, unapproved): (Vec<String>, Vec<String>) =
             absent.into_iter().partition(|id| approved.contains(id));
-        let count = unapproved.len() as u64;
-        let hold = count > 0 && self.must_hold(count, mirror.count().await?);
+        let kept = mirror.kept_rows().await?;
+        let judged: Vec<String> = unapproved.iter().filter(|id| !kept.contains(*id)).cloned().collect();
+        let hold = self.must_hold(mirror, judged.len() as u64).await?;
         let mut candidates = approved;
         if hold {
-            self.report.held = count;
-            self.report.plan = Checksum::of(&unapproved);
+            self.report.held = judged.len() as u64;
+            self.report.plan = Checksum::of(&judged);
         } else {
             candidates.extend_from_slice(&unapproved);
         }
@@ -118,15 +119,19 @@ impl Running<'_> {
         if let Sink::Paper { print, .. } = &mut self.sink {
             delete.iter().for_each(|id| print(Line::Delete(id)));
             if hold {
-                unapproved.iter().for_each(|id| print(Line::Hold(id)));
+                judged.iter().for_each(|id| print(Line::Hold(id)));
             }
         }
         Ok(())
     }
 
-    fn must_hold(&self, absent: u64, users: u64) -> bool {
+    /// Whether only what a person approved may go.
+    async fn must_hold(&self, mirror: &Mirror, absent: u64) -> Result<bool, Failure> {
         // A Clerk without a single user is more likely a wrong key or an outage than everybody's farewell, and offers no witness.
-        self.witnesses.is_empty() || self.pass.options.limits.hold(absent, users)
+        if self.witnesses.is_empty() {
+            return Ok(true);
+        }
+        Ok(absent > 0 && self.pass.options.limits.hold(absent, mirror.count().await?))
     }
 
     /// Asks for ids by name. Those found are brought in step; those left out are returned.
