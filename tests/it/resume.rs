@@ -75,7 +75,8 @@ async fn killed_at_random_moments(seed: u64) {
     const USERS: usize = 2000;
     let world = slow_world(USERS, 80, Duration::from_millis(20)).await;
     let mut random = fastrand::Rng::with_seed(seed);
-    for _ in 0..5 {
+    // At least five kills, and on a busy machine as many more as it takes for a first page to be committed between two of them.
+    for kills in 1.. {
         let run = world.begin(&[]);
         // A lease of a second may be in the way at first; from then on, any moment is as good as another.
         let begun = world.runs("true").await;
@@ -83,6 +84,10 @@ async fn killed_at_random_moments(seed: u64) {
         eventually("the run begins", begins).await;
         tokio::time::sleep(Duration::from_millis(random.u64(0..250))).await;
         run.kill().await;
+        if kills >= 5 && world.checkpoint().await > 0 {
+            break;
+        }
+        assert!(kills < 50, "seed {seed}: nothing is ever stored");
     }
     let runs = world.runs("true").await;
     let walked = world.checkpoint().await;
@@ -90,7 +95,6 @@ async fn killed_at_random_moments(seed: u64) {
     assert_eq!(ran.code, Some(0), "seed {seed}: {ran:#?}");
     world.assert_in_step().await;
 
-    assert!(walked > 0, "seed {seed}: nothing was stored before the kills");
     assert!(world.resumed().await, "seed {seed}: the walk began anew");
     let (met, rest) = (met(&ran), USERS as i64 - walked);
     // At most the page at the checkpoint is met twice.
