@@ -1,8 +1,8 @@
-# DATABASE_URL set: that server is used, and none is started. CLERK_SECRET_KEY set: the demo mirrors the real Clerk.
+# DATABASE_URL set: that server is used, and none is started, but for the benchmark. CLERK_SECRET_KEY set: the demo mirrors the real Clerk.
 
 .PHONY: help
 help: ## Say what there is
-	@sed -n 's/^\([a-z]*\):.*## /make \1	/p' Makefile | expand -t 14
+	@sed -n 's/^\([a-z-]*\):.*## /make \1	/p' Makefile | expand -t 22
 
 .PHONY: run
 run: ## Mirror 10,000 simulated users into a private PostgreSQL, and follow their changes for 15 s
@@ -19,6 +19,10 @@ psql: ## Look into the database of the last `make run` or `make up`
 .PHONY: test
 test: ## Run all tests against a private PostgreSQL; ARGS=… are cargo test's
 	@scripts/test $(ARGS)
+
+.PHONY: bench-freshness
+bench-freshness: ## Measure how fresh the mirror of a million users is and what that costs; benches/README.md says how
+	@scripts/bench-freshness
 
 .PHONY: fmt
 fmt: ## Format the code

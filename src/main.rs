@@ -8,11 +8,12 @@ use clerk2pg::{
     cli::{Arguments, Command, Format},
     config::{self, ConfigError, Loaded, Source},
     daemon,
+    due::Due,
     failure::{Cause, Failure},
     logging::{self, Levels},
     mirror::{self, Mirror},
     output,
-    pass::{Options, Outcome, Pass},
+    pass::{Memory, Options, Outcome, Pass},
     progress::Progress,
 };
 use tokio_util::sync::CancellationToken;
@@ -96,10 +97,12 @@ async fn follow(
         Ok::<_, Failure>(daemon::Setup {
             pass: pass(loaded, progress, None)?,
             full: loaded.settings.schedule.full.clone(),
+            incremental: loaded.settings.schedule.incremental.clone(),
         })
     };
     info!(
         version = env!("CARGO_PKG_VERSION"),
+        incremental = loaded.settings.schedule.incremental,
         full = loaded.settings.schedule.full,
         "clerk2pg follows Clerk"
     );
@@ -126,7 +129,7 @@ async fn once(loaded: &Loaded, format: Format, progress: &Progress) -> Result<Ex
     let pass = pass(loaded, progress, Some(loaded.settings.lease.ttl.0 + PATIENCE))?;
     let report = daemon::once(&pass.stop, async {
         pass.mirror.wait(PATIENCE).await?;
-        pass.full_sync().await
+        pass.full_sync(&mut Memory::default()).await
     })
     .await?;
     output::report(format, &report).map_err(stdout)?;
@@ -227,9 +230,12 @@ fn pass(loaded: &Loaded, progress: &Progress, patience: Option<Duration>) -> Res
             holder: format!("{}:{}", host.to_string_lossy(), std::process::id()),
             lease_ttl: settings.lease.ttl.0,
             patience,
+            initial_events: settings.events.initial,
+            keep_events: settings.events.keep.0,
         },
         stop: CancellationToken::new(),
         progress: progress.clone(),
+        due: Due::default(),
     })
 }
 

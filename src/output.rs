@@ -8,7 +8,7 @@ use chrono::{DateTime, TimeDelta, Utc};
 use crate::{
     cli::Format,
     failure::Failure,
-    mirror::{LastRun, Status},
+    mirror::{Freshness, LastRun, Status},
     pass::{Line, Outcome, Report},
 };
 
@@ -154,11 +154,27 @@ pub fn status(format: Format, status: &Status) -> io::Result<()> {
     match status.last_success_at {
         Some(at) => writeln!(
             out,
-            "Last in step {} ago ({})",
+            "Last full sync in step {} ago ({})",
             age(status.now - at),
             at.format("%F %T UTC")
         )?,
-        None => writeln!(out, "Never in step so far")?,
+        None => writeln!(out, "No full sync in step so far")?,
+    }
+    if let Some(at) = status.last_seen_at {
+        writeln!(
+            out,
+            "A daemon is connected; it last looked {} ago",
+            age(status.now - at)
+        )?;
+    }
+    if let Some(Freshness { p50_ms, p99_ms, passes }) = status.freshness {
+        writeln!(
+            out,
+            "Changes of the last hour were {} old at the median and {} at the 99th percentile, over {} passes",
+            age(TimeDelta::milliseconds(p50_ms)),
+            age(TimeDelta::milliseconds(p99_ms)),
+            number(passes.unsigned_abs()),
+        )?;
     }
     if let Some(holder) = &status.lease_holder {
         writeln!(out, "{holder} is syncing at this moment")?;
@@ -262,7 +278,7 @@ pub fn approved(format: Format, count: u64, at: DateTime<Utc>) -> io::Result<()>
         Format::Json => writeln!(out, "{}", serde_json::json!({"approved": count, "at": at})),
         Format::Human => writeln!(
             out,
-            "{} deletions are approved. The next full sync asks Clerk for each once more and carries them out.",
+            "{} deletions are approved. The next full sync, at once where a daemon runs, asks Clerk for each once more and carries them out.",
             number(count)
         ),
     }

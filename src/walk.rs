@@ -47,6 +47,12 @@ pub struct Interval {
 }
 
 impl Interval {
+    /// All time.
+    pub const ALL: Self = Self {
+        from: None,
+        before: None,
+    };
+
     /// Whether a moment lies in it.
     pub fn contains(&self, at: i64) -> bool {
         self.from.is_none_or(|from| at >= from) && self.before.is_none_or(|before| at < before)

@@ -7,11 +7,20 @@ use serde_json::value::RawValue;
 
 use crate::user::{Digest, is_storable, milliseconds};
 
+/// The body of an answer, and the server's clock as its `Date` header told it.
+pub(super) struct Body {
+    pub(super) bytes: Vec<u8>,
+    /// In Unix milliseconds.
+    pub(super) date: Option<i64>,
+}
+
 /// The users of one answer.
 #[derive(Debug)]
 pub struct Page {
     text: String,
     users: Vec<Raw>,
+    /// The server's clock when it answered, in Unix milliseconds, cut to whole seconds; none where it does not say.
+    pub date: Option<i64>,
 }
 
 /// One undecoded user.
@@ -21,6 +30,8 @@ pub struct Raw {
     pub id: Option<String>,
     /// Unix milliseconds, where there is a readable one.
     pub created_at: Option<i64>,
+    /// Unix milliseconds, where there is a readable one.
+    pub updated_at: Option<i64>,
     /// Of the document's bytes.
     pub digest: Digest,
     /// The bytes were no valid UTF-8 and had to be replaced: the document must not be stored.
@@ -31,7 +42,7 @@ pub struct Raw {
 impl Page {
     /// Reads a list in both its forms: a bare array (documented), and `{"data": […]}` as emulators send it (observed).
     /// Where the body is neither, gives it back with the reason.
-    pub(super) fn parse(body: Vec<u8>) -> Result<Self, (Vec<u8>, String)> {
+    pub(super) fn parse(body: Body) -> Result<Self, (Vec<u8>, String)> {
         #[derive(Deserialize)]
         struct Wrapped<'a> {
             #[serde(borrow)]
@@ -47,15 +58,15 @@ impl Page {
     }
 
     /// Reads the document of one user.
-    pub(super) fn single(body: Vec<u8>) -> Result<Self, (Vec<u8>, String)> {
+    pub(super) fn single(body: Body) -> Result<Self, (Vec<u8>, String)> {
         Self::new(body, |text| serde_json::from_str(text).map(|user| vec![user]))
     }
 
     fn new(
-        body: Vec<u8>,
+        Body { bytes, date }: Body,
         split: impl for<'a> Fn(&'a str) -> serde_json::Result<Vec<&'a RawValue>>,
     ) -> Result<Self, (Vec<u8>, String)> {
-        let (text, mangled) = match String::from_utf8(body) {
+        let (text, mangled) = match String::from_utf8(bytes) {
             Ok(text) => (text, Vec::new()),
             Err(error) => mend(error.as_bytes()),
         };
@@ -63,7 +74,7 @@ impl Page {
             Ok(users) => users.into_iter().map(|raw| Raw::new(raw, &text, &mangled)).collect(),
             Err(error) => return Err((text.into_bytes(), error.to_string())),
         };
-        Ok(Self { text, users })
+        Ok(Self { text, users, date })
     }
 
     /// The users, in the server's order.
@@ -85,12 +96,21 @@ impl Raw {
             id: Option<&'a RawValue>,
             #[serde(borrow)]
             created_at: Option<&'a RawValue>,
+            #[serde(borrow)]
+            updated_at: Option<&'a RawValue>,
         }
         let json = document.get();
         let head = serde_json::from_str(json).unwrap_or(Head {
             id: None,
             created_at: None,
+            updated_at: None,
         });
+        let time = |value: Option<&RawValue>| {
+            value
+                .and_then(|at| serde_json::from_str(at.get()).ok())
+                .map(milliseconds)
+                .filter(|&at| is_storable(at))
+        };
         let start = json.as_ptr() as usize - text.as_ptr() as usize;
         let range = start..start + json.len();
         Self {
@@ -99,11 +119,8 @@ impl Raw {
                 .and_then(|id| serde_json::from_str::<Cow<'_, str>>(id.get()).ok())
                 .filter(|id| !id.is_empty() && !id.contains('\0'))
                 .map(Cow::into_owned),
-            created_at: head
-                .created_at
-                .and_then(|at| serde_json::from_str(at.get()).ok())
-                .map(milliseconds)
-                .filter(|&at| is_storable(at)),
+            created_at: time(head.created_at),
+            updated_at: time(head.updated_at),
             digest: Digest::of(json.as_bytes()),
             is_mangled: mangled.iter().any(|at| range.contains(at)),
             range,
@@ -131,8 +148,15 @@ mod tests {
 
     use super::*;
 
-    fn ids(body: &[u8]) -> Vec<Option<String>> {
-        let page = Page::parse(body.to_vec()).unwrap();
+    fn body(bytes: impl Into<Vec<u8>>) -> Body {
+        Body {
+            bytes: bytes.into(),
+            date: None,
+        }
+    }
+
+    fn ids(bytes: &[u8]) -> Vec<Option<String>> {
+        let page = Page::parse(body(bytes)).unwrap();
         page.users.into_iter().map(|raw| raw.id).collect()
     }
 
@@ -146,7 +170,7 @@ mod tests {
 
     #[test]
     fn a_document_is_its_own_bytes() {
-        let page = Page::parse(br#"[ {"id":"a", "created_at":1700000000}, {"id":"b"} ]"#.to_vec()).unwrap();
+        let page = Page::parse(body(br#"[ {"id":"a", "created_at":1700000000}, {"id":"b"} ]"#)).unwrap();
         let document = r#"{"id":"a", "created_at":1700000000}"#;
         assert_eq!(page.document(&page.users()[0]), document);
         assert_eq!(page.users()[0].digest, Digest::of(document.as_bytes()));
@@ -155,21 +179,21 @@ mod tests {
 
     #[test]
     fn bytes_that_are_no_text_spoil_their_own_document_only() {
-        let page = Page::parse(b"[{\"id\":\"a\"},{\"id\":\"b\",\"x\":\"\xff\"},{\"id\":\"c\"}]".to_vec()).unwrap();
+        let page = Page::parse(body(b"[{\"id\":\"a\"},{\"id\":\"b\",\"x\":\"\xff\"},{\"id\":\"c\"}]")).unwrap();
         let mangled: Vec<_> = page.users().iter().map(|raw| raw.is_mangled).collect();
         assert_eq!(mangled, [false, true, false]);
     }
 
     proptest! {
         #[test]
-        fn any_bytes_give_a_page_or_an_error(body in prop::collection::vec(any::<u8>(), 0..400)) {
-            let _ = Page::parse(body.clone());
-            let _ = Page::single(body);
+        fn any_bytes_give_a_page_or_an_error(bytes in prop::collection::vec(any::<u8>(), 0..400)) {
+            let _ = Page::parse(body(bytes.clone()));
+            let _ = Page::single(body(bytes));
         }
 
         #[test]
-        fn nearly_json_gives_a_page_or_an_error(body in r#"[\[\]{}",:0-9a-z\\]{0,80}"#) {
-            if let Ok(page) = Page::parse(body.into_bytes()) {
+        fn nearly_json_gives_a_page_or_an_error(text in r#"[\[\]{}",:0-9a-z\\]{0,80}"#) {
+            if let Ok(page) = Page::parse(body(text)) {
                 for raw in page.users() {
                     let _ = crate::user::decode(page.document(raw));
                 }

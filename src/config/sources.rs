@@ -23,7 +23,7 @@ const FAMILIAR: [(&str, &str); 4] = [
 ];
 
 /// Keys of the contract that this version does not act on yet.
-const WITHOUT_EFFECT: [&str; 4] = ["schedule.incremental", "events.initial", "events.keep", "http.listen"];
+const WITHOUT_EFFECT: [&str; 1] = ["http.listen"];
 
 const PREFIX: &str = "CLERK2PG_";
 

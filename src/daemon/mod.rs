@@ -1,27 +1,39 @@
 //! The daemon: one loop that runs one pass at a time, on schedule, until it is told to stop.
 
+mod hear;
 mod outage;
+mod pace;
 mod schedule;
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use tokio::{
     signal::unix::{Signal, SignalKind, signal},
-    sync::mpsc,
+    task::JoinSet,
 };
 use tokio_util::sync::CancellationToken;
-use tracing::{error, info, warn};
+use tracing::{debug, error, info, warn};
 
 use crate::{
+    due::{Due, Task},
     failure::{Cause, Failure},
-    pass::{Outcome, Pass, Report},
+    mirror::Freshness,
+    pass::{Followed, Memory, Outcome, Pass, Report},
 };
+use hear::hear;
 use outage::Outage;
+use pace::Pace;
 use schedule::Schedule;
 pub use schedule::is_schedule;
 
 /// How long a pass may take to stop: the batch under way is committed, or given up.
 const GRACE: Duration = Duration::from_millis(4_500);
+
+/// How long another clerk2pg is left to its work before it is looked at again.
+const REST: Duration = Duration::from_millis(500);
+
+/// How often the freshness is told where no full sync tells it.
+const TELL_FRESHNESS: Duration = Duration::from_secs(600);
 
 /// What a daemon runs by: replaced as a whole when the configuration is reloaded.
 pub struct Setup {
@@ -29,6 +41,8 @@ pub struct Setup {
     pub pass: Pass,
     /// When full syncs are due; empty for never, but for the first.
     pub full: String,
+    /// When incremental syncs are due; empty for never.
+    pub incremental: String,
 }
 
 /// Makes a [`Setup`] out of the configuration as it is now.
@@ -39,11 +53,13 @@ struct Signals {
     terminate: Signal,
     interrupt: Signal,
     hangup: Signal,
+    user1: Signal,
 }
 
 enum Told {
     Stop(&'static str),
     Reload,
+    Sync,
 }
 
 impl Signals {
@@ -52,6 +68,7 @@ impl Signals {
             terminate: signal(SignalKind::terminate())?,
             interrupt: signal(SignalKind::interrupt())?,
             hangup: signal(SignalKind::hangup())?,
+            user1: signal(SignalKind::user_defined1())?,
         })
     }
 
@@ -60,6 +77,7 @@ impl Signals {
             _ = self.terminate.recv() => Told::Stop("SIGTERM"),
             _ = self.interrupt.recv() => Told::Stop("SIGINT"),
             _ = self.hangup.recv() => Told::Reload,
+            _ = self.user1.recv() => Told::Sync,
         }
     }
 }
@@ -81,8 +99,8 @@ pub async fn once<T>(stop: &CancellationToken, pass: impl Future<Output = Result
                     stop.cancel();
                     return tokio::time::timeout(GRACE, pass).await.unwrap_or_else(|_| Err(given_up()));
                 }
-                // There is nothing to reload in a single pass.
-                Told::Reload => {}
+                // There is nothing to reload or to ask for in a single pass.
+                Told::Reload | Told::Sync => {}
             },
         }
     }
@@ -92,56 +110,40 @@ pub async fn once<T>(stop: &CancellationToken, pass: impl Future<Output = Result
 ///
 /// # Errors
 /// The first pass met something that a person has to change: a refused key, another instance's database, a strange schema.
-pub async fn run(mut setup: Setup, reload: Reload<'_>) -> Result<(), Failure> {
+pub async fn run(setup: Setup, reload: Reload<'_>) -> Result<(), Failure> {
     let mut signals = Signals::new().map_err(no_signals)?;
-    let (due, mut is_due) = mpsc::channel(1);
-    let mut schedule = start_schedule(&setup.full, &due).await?;
-    // The first pass is due at once.
-    let _ = due.try_send(());
-    let mut outage = Outage::default();
-    let mut succeeded_once = false;
+    let mut at_work = AtWork::start(setup).await?;
     loop {
+        let due = &at_work.setup.pass.due;
         let told = tokio::select! {
             biased;
             told = signals.next() => Some(told),
-            // During an outage a tick stays where it is, else a tight schedule would be the end of all backoff.
-            _ = is_due.recv(), if !outage.is_waiting() => None,
-            () = outage.over() => None,
+            () = at_work.rested() => None,
+            // During an outage a mark stays where it is, else a tight schedule would be the end of all backoff.
+            () = due.any(), if !at_work.outage.is_waiting() && at_work.rest.is_none() => None,
+            () = at_work.outage.over() => None,
         };
         let told = match told {
             Some(told) => Some(told),
-            None => {
-                // This pass is the one that a waiting tick asks for.
-                let _ = is_due.try_recv();
-                let (result, told) = guarded(&setup.pass, &mut signals).await;
-                match result {
-                    Ok(report) => {
-                        succeeded_once = true;
-                        outage.end();
-                        tell(&report);
-                    }
-                    Err(failure) if failure.cause == Cause::Stopped => {}
-                    Err(failure) if failure.cause == Cause::NeedsPerson && !succeeded_once => return Err(failure),
-                    Err(failure) => outage.note(&failure),
-                }
-                told
-            }
+            None => at_work.turn(&mut signals).await?,
         };
         match told {
             None => {}
+            Some(Told::Sync) => at_work.setup.pass.due.incremental(),
             Some(Told::Stop(name)) => {
                 info!(signal = name, "stopping");
-                schedule.stop().await;
+                at_work.schedule.stop().await;
                 return Ok(());
             }
             Some(Told::Reload) => match reload() {
-                Ok(new) => {
-                    schedule.stop().await;
-                    setup = new;
-                    schedule = start_schedule(&setup.full, &due).await?;
+                Ok(setup) => {
+                    at_work.schedule.stop().await;
+                    let outage = at_work.outage;
+                    at_work = AtWork::start(setup).await?;
+                    at_work.succeeded_once = true;
+                    at_work.outage = outage;
+                    at_work.outage.try_now();
                     info!("configuration reloaded");
-                    outage.try_now();
-                    let _ = due.try_send(());
                 }
                 Err(failure) => {
                     error!(error = %failure, hint = failure.hint, "the new configuration cannot be used; the old one stays");
@@ -151,9 +153,151 @@ pub async fn run(mut setup: Setup, reload: Reload<'_>) -> Result<(), Failure> {
     }
 }
 
+/// The loop's state.
+struct AtWork {
+    setup: Setup,
+    schedule: Schedule,
+    memory: Memory,
+    outage: Outage,
+    pace: Pace,
+    /// Until when another clerk2pg is left to its work.
+    rest: Option<Instant>,
+    succeeded_once: bool,
+    told_freshness: Instant,
+    /// Listening ends with it.
+    _hearing: JoinSet<()>,
+}
+
+impl AtWork {
+    /// Begins with a full sync.
+    async fn start(setup: Setup) -> Result<Self, Failure> {
+        let due = &setup.pass.due;
+        let schedule = Schedule::start(&setup.full, &setup.incremental, due)
+            .await
+            .map_err(|error| Failure::new(Cause::Other, format!("the schedule does not start: {error}")))?;
+        let mut hearing = JoinSet::new();
+        hearing.spawn(hear(setup.pass.mirror.clone(), due.clone()));
+        due.full();
+        Ok(Self {
+            setup,
+            schedule,
+            memory: Memory::default(),
+            outage: Outage::default(),
+            pace: Pace::default(),
+            rest: None,
+            succeeded_once: false,
+            told_freshness: Instant::now(),
+            _hearing: hearing,
+        })
+    }
+
+    /// Ends a rest when it is over.
+    async fn rested(&self) {
+        match self.rest {
+            Some(until) => tokio::time::sleep_until(until.into()).await,
+            None => std::future::pending().await,
+        }
+    }
+
+    /// Does the most urgent of what is due.
+    async fn turn(&mut self, signals: &mut Signals) -> Result<Option<Told>, Failure> {
+        self.rest = None;
+        let pass = &self.setup.pass;
+        let Some(task) = pass.due.take() else { return Ok(None) };
+        if task == Task::Tick && !self.pace.allows(Instant::now()) {
+            return Ok(None);
+        }
+        let limited = pass.clerk.rate_limited();
+        let (result, told) = guarded(pass, &task, &mut self.memory, signals).await;
+        self.pace.note(pass.clerk.rate_limited() > limited, Instant::now());
+        match result {
+            Ok(followed) => {
+                if let Task::Full = task {
+                    self.succeeded_once = true;
+                }
+                self.outage.end();
+                self.follow_up(&task, followed).await;
+            }
+            Err(failure) if failure.cause == Cause::Stopped => {}
+            Err(failure) if failure.cause == Cause::NeedsPerson && !self.succeeded_once => return Err(failure),
+            Err(failure) => {
+                self.outage.note(&failure);
+                if self.outage.is_waiting() {
+                    put_back(&pass.due, task);
+                }
+            }
+        }
+        Ok(told)
+    }
+
+    async fn follow_up(&mut self, task: &Task, followed: Followed) {
+        let due = &self.setup.pass.due;
+        match followed {
+            Followed::Done(report) => tell(name(task), &report),
+            Followed::Idle => debug!(pass = name(task), "nothing to do"),
+            Followed::StandingBy => {
+                debug!(pass = name(task), "another clerk2pg is at work");
+                // What somebody waits for is looked at once the other one is done; it may have seen to it by then.
+                if *task != Task::Tick {
+                    put_back(due, task.clone());
+                    self.rest = Some(Instant::now() + REST);
+                }
+            }
+        }
+        if let Some(why) = self.memory.take_walk() {
+            info!(why, "a full sync is due");
+            due.full();
+        }
+        if *task == Task::Full || self.told_freshness.elapsed() >= TELL_FRESHNESS {
+            self.told_freshness = Instant::now();
+            self.tell_freshness().await;
+        }
+    }
+
+    async fn tell_freshness(&self) {
+        match self.setup.pass.mirror.freshness().await {
+            Ok(Some(Freshness { p50_ms, p99_ms, passes })) => {
+                info!(
+                    p50_ms,
+                    p99_ms, passes, "age of changes when they were committed, in the last hour"
+                );
+            }
+            Ok(None) => {}
+            Err(error) => debug!(%error, "the freshness cannot be told"),
+        }
+    }
+}
+
+fn put_back(due: &Due, task: Task) {
+    match task {
+        Task::Full => due.full(),
+        Task::Incremental | Task::Tick => due.incremental(),
+        Task::Users(ids) => ids.iter().for_each(|id| due.user(id)),
+    }
+}
+
+fn name(task: &Task) -> &'static str {
+    match task {
+        Task::Full => "full sync",
+        Task::Incremental | Task::Tick => "incremental sync",
+        Task::Users(_) => "sync on demand",
+    }
+}
+
 /// Runs a pass while listening to signals; a signal that came meanwhile is handed back.
-async fn guarded(pass: &Pass, signals: &mut Signals) -> (Result<Report, Failure>, Option<Told>) {
-    let sync = pass.full_sync();
+async fn guarded(
+    pass: &Pass,
+    task: &Task,
+    memory: &mut Memory,
+    signals: &mut Signals,
+) -> (Result<Followed, Failure>, Option<Told>) {
+    let sync = async {
+        match task {
+            Task::Full => pass.full_sync(memory).await.map(Followed::Done),
+            Task::Incremental | Task::Tick => pass.incremental(memory).await,
+            Task::Users(ids) => pass.on_demand(ids, memory).await,
+        }
+    };
     tokio::pin!(sync);
     let mut reload = None;
     loop {
@@ -161,6 +305,7 @@ async fn guarded(pass: &Pass, signals: &mut Signals) -> (Result<Report, Failure>
             biased;
             result = &mut sync => return (result, reload),
             told = signals.next() => match told {
+                Told::Sync => pass.due.incremental(),
                 Told::Reload => reload = Some(Told::Reload),
                 Told::Stop(name) => {
                     pass.stop.cancel();
@@ -172,13 +317,7 @@ async fn guarded(pass: &Pass, signals: &mut Signals) -> (Result<Report, Failure>
     }
 }
 
-async fn start_schedule(cron: &str, due: &mpsc::Sender<()>) -> Result<Schedule, Failure> {
-    Schedule::start(cron, due.clone())
-        .await
-        .map_err(|error| Failure::new(Cause::Other, format!("the schedule {cron:?} does not start: {error}")))
-}
-
-fn tell(report: &Report) {
+fn tell(pass: &'static str, report: &Report) {
     let Report {
         outcome,
         created,
@@ -189,6 +328,7 @@ fn tell(report: &Report) {
         rejected,
         requests,
         duration_ms,
+        freshness_ms,
         ..
     } = report;
     let outcome_name = outcome.name();
@@ -196,12 +336,12 @@ fn tell(report: &Report) {
         let why = report.notes.join("; ");
         warn!(
             outcome = outcome_name,
-            why, created, updated, deleted, unchanged, rejected, requests, duration_ms, "full sync"
+            why, created, updated, deleted, unchanged, rejected, requests, duration_ms, "{pass}"
         );
     } else {
         info!(
             outcome = outcome_name,
-            created, updated, deleted, unchanged, held, rejected, requests, duration_ms, "full sync"
+            created, updated, deleted, unchanged, held, rejected, requests, duration_ms, freshness_ms, "{pass}"
         );
     }
 }

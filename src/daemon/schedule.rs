@@ -1,10 +1,11 @@
-//! The schedule. A job only says that a pass is due, on a channel of one place: ticks that come while a pass runs are one tick.
+//! The schedule. A job only marks a pass as due: ticks that come while a pass runs are one tick.
 
-use tokio::sync::mpsc;
 use tokio_cron_scheduler::{Job, JobScheduler, JobSchedulerError};
 
-/// A running schedule of full syncs. Dropping it without [`Self::stop`] leaves its task behind.
-pub struct Schedule(Option<JobScheduler>);
+use crate::due::Due;
+
+/// A running schedule. Dropping it without [`Self::stop`] leaves its task behind.
+pub struct Schedule(JobScheduler);
 
 /// Whether a text is a schedule: six fields, seconds first.
 pub fn is_schedule(cron: &str) -> bool {
@@ -12,30 +13,30 @@ pub fn is_schedule(cron: &str) -> bool {
 }
 
 impl Schedule {
-    /// Says on `due` when a full sync is due. An empty `cron` never does.
+    /// Marks full and incremental syncs as due. An empty text never does.
     ///
     /// # Errors
-    /// The schedule cannot be read, or the scheduler does not start.
-    pub async fn start(cron: &str, due: mpsc::Sender<()>) -> Result<Self, JobSchedulerError> {
-        if cron.is_empty() {
-            return Ok(Self(None));
-        }
+    /// A schedule cannot be read, or the scheduler does not start.
+    pub async fn start(full: &str, incremental: &str, due: &Due) -> Result<Self, JobSchedulerError> {
         let scheduler = JobScheduler::new().await?;
-        let job = Job::new_async(cron, move |_, _| {
-            // A full place means that a pass is due already.
-            let _ = due.try_send(());
-            Box::pin(async {})
-        })?;
-        scheduler.add(job).await?;
+        for (cron, mark) in [(full, Due::full as fn(&Due)), (incremental, Due::tick)] {
+            if cron.is_empty() {
+                continue;
+            }
+            let due = due.clone();
+            let job = Job::new_async(cron, move |_, _| {
+                mark(&due);
+                Box::pin(async {})
+            })?;
+            scheduler.add(job).await?;
+        }
         scheduler.start().await?;
-        Ok(Self(Some(scheduler)))
+        Ok(Self(scheduler))
     }
 
     /// Ends the schedule.
-    pub async fn stop(self) {
-        if let Some(mut scheduler) = self.0 {
-            // It fails only where the scheduler is gone already.
-            let _ = scheduler.shutdown().await;
-        }
+    pub async fn stop(mut self) {
+        // It fails only where the scheduler is gone already.
+        let _ = self.0.shutdown().await;
     }
 }

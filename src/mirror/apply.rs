@@ -4,9 +4,9 @@ use diesel_async::{AsyncConnection, AsyncPgConnection};
 use tracing::warn;
 
 use super::{
-    Batch, Committed, Error, Lease, Mirror, Run, deletions, rejected, runs,
+    Batch, Committed, Error, Lease, Mirror, Run, Write, deletions, events, rejected, runs, signed,
     transaction::{self, Failure},
-    upsert::{REFRESH, UPSERT, store},
+    upsert::{REFRESH, Stored, UPSERT, store},
 };
 
 impl Mirror {
@@ -39,9 +39,18 @@ async fn attempt(
             rejected: batch.reject.clone(),
             ..Committed::default()
         };
-        done.created = store(conn, &UPSERT, &batch.create, isolate, &mut done.rejected).await?;
-        done.updated = store(conn, &UPSERT, &batch.update, isolate, &mut done.rejected).await?;
-        done.refreshed = store(conn, &REFRESH, &batch.refresh, isolate, &mut done.rejected).await?;
+        let created = store(conn, &UPSERT, &batch.create, isolate, &mut done.rejected).await?;
+        let updated = store(conn, &UPSERT, &batch.update, isolate, &mut done.rejected).await?;
+        let refreshed = store(conn, &REFRESH, &batch.refresh, isolate, &mut done.rejected).await?;
+        done.created = created.len() as u64;
+        done.updated = updated.len() as u64;
+        done.refreshed = refreshed.len() as u64;
+        if run.tells {
+            let changes: Vec<_> = created.iter().chain(&updated).map(change).collect();
+            events::stored(conn, &changes).await?;
+        }
+        let all = || created.iter().chain(&updated).chain(&refreshed);
+        let more = all().filter(|stored| stored.is_new || stored.write.returns).count();
         rejected::reject(conn, &done.rejected).await?;
         rejected::heal(conn, &batch.heal, &done.rejected).await?;
         deletions::note_missing(conn, run, &batch.missing).await?;
@@ -50,7 +59,19 @@ async fn attempt(
         let met: Vec<&str> = met.chain(batch.found.iter().map(String::as_str)).collect();
         deletions::forget_missing(conn, &met).await?;
         runs::progress(conn, run, batch, &done).await?;
+        runs::follow(conn, signed(more as u64), batch.watermark).await?;
         Ok(done)
     })
     .await
+}
+
+/// Whoever was not there, or was marked as deleted, is new to those who follow the events.
+fn change<'s>(stored: &'s Stored<'_>) -> (events::Type, &'s Write<'s>) {
+    let is_new = stored.is_new || stored.write.returns;
+    let kind = if is_new {
+        events::Type::Created
+    } else {
+        events::Type::Updated
+    };
+    (kind, stored.write)
 }

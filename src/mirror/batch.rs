@@ -10,6 +10,8 @@ pub struct Write<'a> {
     pub user: &'a User<'a>,
     /// Names of the fields that changed; empty for a new user.
     pub changed: Vec<String>,
+    /// The row is marked as deleted, and its user is there again.
+    pub returns: bool,
     /// Of the document.
     pub digest: Digest,
     /// As received, for the case that Postgres refuses it.
@@ -25,6 +27,10 @@ pub struct Rejected {
     pub reason: String,
     /// As received; none where the row, not a document, is the trouble.
     pub document: Option<String>,
+    /// Of the document.
+    pub digest: Option<Digest>,
+    /// Unix milliseconds, where there is a readable one.
+    pub created_at: Option<i64>,
 }
 
 /// What one transaction does. A value: it can be counted and printed instead.
@@ -48,6 +54,8 @@ pub struct Batch<'a> {
     pub found: Vec<String>,
     /// Where the walk stands after this batch.
     pub checkpoint: Option<Checkpoint>,
+    /// Everybody who was updated at Clerk before this moment, less the overlap, is in the mirror with this batch. In Unix milliseconds.
+    pub watermark: Option<i64>,
 }
 
 impl Batch<'_> {
@@ -60,13 +68,14 @@ impl Batch<'_> {
             && self.heal.is_empty()
             && self.missing.is_empty()
             && self.found.is_empty()
+            && self.watermark.is_none()
     }
 }
 
 /// What a batch did.
 #[derive(Debug, Default, Clone, PartialEq, Eq)]
 pub struct Committed {
-    /// Rows inserted.
+    /// Users new to the mirror.
     pub created: u64,
     /// Rows updated because their user changed.
     pub updated: u64,

@@ -28,13 +28,11 @@ pub(super) fn pool(url: &Secret, max_connections: usize) -> Result<(Pool<AsyncPg
     let timeout = stated.unwrap_or(CONNECT_TIMEOUT);
     config.connect_timeout(timeout);
     let mut manager = ManagerConfig::default();
-    manager.recycling_method = RecyclingMethod::Verified;
+    // A connection that was closed is known to be; asking each time would be a query more than a quiet pass is allowed.
+    manager.recycling_method = RecyclingMethod::Fast;
     manager.custom_setup = Box::new(move |_| {
         let config = config.clone();
-        Box::pin(async move {
-            let (client, connection) = config.connect(NoTls).await.map_err(|error| classify(&config, &error))?;
-            AsyncPgConnection::try_from_client_and_connection(client, connection).await
-        })
+        Box::pin(async move { open(&config).await })
     });
     // The manager keeps the address it is given; the real one, with its password, stays in the closure.
     Pool::builder(AsyncDieselConnectionManager::new_with_config("", manager))
@@ -48,11 +46,31 @@ pub(super) fn pool(url: &Secret, max_connections: usize) -> Result<(Pool<AsyncPg
         .map_err(|error| Error::Database(error.to_string()))
 }
 
+/// A connection beside the pool.
+pub(super) async fn single(url: &Secret) -> Result<AsyncPgConnection, Error> {
+    let mut config = parse(url)?;
+    let timeout = config.get_connect_timeout().copied().unwrap_or(CONNECT_TIMEOUT);
+    config.connect_timeout(timeout);
+    open(&config).await.map_err(of_connecting)
+}
+
+async fn open(config: &tokio_postgres::Config) -> Result<AsyncPgConnection, ConnectionError> {
+    let (client, connection) = config.connect(NoTls).await.map_err(|error| classify(config, &error))?;
+    AsyncPgConnection::try_from_client_and_connection(client, connection).await
+}
+
+fn of_connecting(error: ConnectionError) -> Error {
+    match error {
+        ConnectionError::InvalidConnectionUrl(why) => Error::Refused(why),
+        ConnectionError::BadConnection(why) => Error::Unavailable(why),
+        error => Error::Unavailable(error.to_string()),
+    }
+}
+
 /// A connection out of the pool.
 pub(super) async fn get(pool: &Pool<AsyncPgConnection>) -> Result<Connection, Error> {
     pool.get().await.map_err(|error| match error {
-        PoolError::Backend(Connect::ConnectionError(ConnectionError::BadConnection(why))) => Error::Unavailable(why),
-        PoolError::Backend(Connect::ConnectionError(ConnectionError::InvalidConnectionUrl(why))) => Error::Refused(why),
+        PoolError::Backend(Connect::ConnectionError(error)) => of_connecting(error),
         PoolError::Backend(Connect::QueryError(error)) => error.into(),
         PoolError::Timeout(_) => Error::Unavailable("no connection in time".to_owned()),
         error => Error::Unavailable(error.to_string()),

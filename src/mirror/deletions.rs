@@ -8,19 +8,28 @@ use diesel::{
 use diesel_async::{AsyncConnection, AsyncPgConnection, RunQueryDsl};
 
 use super::{
-    Error, Lease, Mirror, Rejected, Run, rejected, runs,
+    Error, Kind, Lease, Mirror, Rejected, Run, counts, events, rejected, runs,
     schema::{missing_users, rejected_users, users},
+    signed,
     transaction::{self, Failure},
     unsigned,
 };
 use crate::guard::Checksum;
 
+/// A full sync asks anew for everybody whom it missed. The others leave alone who is known to be gone: held, or kept by the application.
 pub(super) async fn note_missing(conn: &mut AsyncPgConnection, run: &Run, ids: &[String]) -> QueryResult<()> {
     if !ids.is_empty() {
-        sql_query(
-            "INSERT INTO clerk.missing_users (user_id, walk) SELECT id, $2 FROM unnest($1) AS id
-             ON CONFLICT (user_id) DO UPDATE SET walk = excluded.walk, absent = false",
-        )
+        let (news, held) = match run.kind {
+            Kind::Full => ("", ""),
+            Kind::Incremental | Kind::OnDemand => (
+                "WHERE NOT EXISTS (SELECT FROM clerk.rejected_users r WHERE r.user_id = id AND r.document IS NULL)",
+                "WHERE NOT missing_users.absent",
+            ),
+        };
+        sql_query(format!(
+            "INSERT INTO clerk.missing_users (user_id, walk) SELECT id, $2 FROM unnest($1) AS id {news}
+             ON CONFLICT (user_id) DO UPDATE SET walk = excluded.walk, absent = false {held}"
+        ))
         .bind::<Array<Text>, _>(ids)
         .bind::<BigInt, _>(run.walk)
         .execute(conn)
@@ -39,9 +48,9 @@ pub(super) async fn forget_missing(conn: &mut AsyncPgConnection, ids: &[&str]) -
 }
 
 impl Mirror {
-    /// Forgets whom earlier walks missed and this one met. Whoever this one missed is asked for anew, whatever a run that was cut off had
-    /// learnt.
-    pub async fn close_walk(&self, lease: &Lease, run: &Run) -> Result<(), Error> {
+    /// Closes a walk that met everybody. Forgets whom earlier walks missed and this one met; whoever this one missed is asked for anew,
+    /// whatever a run that was cut off had learnt. `watermark` is the newest `updated_at` at Clerk when the walk began, in Unix milliseconds.
+    pub async fn close_walk(&self, lease: &Lease, run: &Run, watermark: Option<i64>) -> Result<(), Error> {
         let mut conn = self.connection().await?;
         conn.transaction(async |conn| {
             transaction::begin(conn, lease).await?;
@@ -52,16 +61,18 @@ impl Mirror {
                 .set(missing_users::absent.eq(false))
                 .execute(conn)
                 .await?;
+            counts::recount(conn).await?;
+            runs::follow(conn, 0, watermark).await?;
             Ok(())
         })
         .await
     }
 
-    /// The next ids that the walk missed, in order, behind `after`.
-    pub async fn missing(&self, after: &str, limit: usize) -> Result<Vec<String>, Error> {
+    /// The next ids that the pass missed, in order, behind `after`.
+    pub async fn missing(&self, run: &Run, after: &str, limit: usize) -> Result<Vec<String>, Error> {
         Ok(missing_users::table
             .select(missing_users::user_id)
-            .filter(missing_users::user_id.gt(after))
+            .filter(missing_users::walk.eq(run.walk).and(missing_users::user_id.gt(after)))
             .order(missing_users::user_id)
             .limit(limit as i64)
             .load(&mut self.connection().await?)
@@ -98,6 +109,22 @@ impl Mirror {
         Ok(unsigned(count))
     }
 
+    /// How many users passes other than full ones have deleted within the last hour.
+    pub async fn deleted_lately(&self) -> Result<u64, Error> {
+        #[derive(QueryableByName)]
+        struct Count {
+            #[diesel(sql_type = BigInt)]
+            count: i64,
+        }
+        let Count { count } = sql_query(
+            "SELECT coalesce(sum(deleted), 0)::bigint AS count FROM clerk.sync_runs
+             WHERE kind <> 'full' AND started_at > now() - interval '1 hour'",
+        )
+        .get_result(&mut self.connection().await?)
+        .await?;
+        Ok(unsigned(count))
+    }
+
     /// Holds back every absent one that is not approved, until a person approves; returns their checksum.
     pub async fn hold(&self, lease: &Lease) -> Result<Option<String>, Error> {
         let mut conn = self.connection().await?;
@@ -114,12 +141,15 @@ impl Mirror {
         .await
     }
 
-    /// Forgets questions that this pass left open without holding them; the next walk asks anew. Approvals stay.
-    pub async fn forget_open(&self, lease: &Lease) -> Result<(), Error> {
+    /// Forgets questions that this pass left open without holding them; the next one asks anew. Approvals stay.
+    pub async fn forget_open(&self, lease: &Lease, run: &Run) -> Result<(), Error> {
         let mut conn = self.connection().await?;
         conn.transaction(async |conn| {
             transaction::begin(conn, lease).await?;
-            diesel::delete(missing_users::table.filter(missing_users::approved_at.is_null()))
+            let is_open = missing_users::walk
+                .eq(run.walk)
+                .and(missing_users::approved_at.is_null());
+            diesel::delete(missing_users::table.filter(is_open))
                 .execute(conn)
                 .await?;
             Ok(())
@@ -136,10 +166,11 @@ impl Mirror {
             .await?)
     }
 
-    /// The next absent ids, in order, behind `after`; with `approved`, only those that a person let through.
-    pub async fn absent(&self, after: &str, limit: usize, approved: bool) -> Result<Vec<String>, Error> {
+    /// The next absent ids among those that the pass missed, in order, behind `after`; with `approved`, only those that a person let through.
+    pub async fn absent(&self, run: &Run, after: &str, limit: usize, approved: bool) -> Result<Vec<String>, Error> {
         let mut query = missing_users::table
             .select(missing_users::user_id)
+            .filter(missing_users::walk.eq(run.walk))
             .filter(missing_users::absent.and(missing_users::user_id.gt(after)))
             .order(missing_users::user_id)
             .limit(limit as i64)
@@ -177,6 +208,8 @@ impl Mirror {
             .set(missing_users::approved_at.eq(diesel::dsl::now.into_sql::<Nullable<Timestamptz>>()))
             .execute(conn)
             .await?;
+            // A daemon need not wait for its schedule.
+            sql_query("NOTIFY clerk2pg, 'full'").execute(conn).await?;
             Ok(Some(rows as u64))
         })
         .await
@@ -204,6 +237,8 @@ impl Mirror {
                         user_id: only.clone(),
                         reason: format!("gone from Clerk, but the row cannot be deleted: {}", Error::from(error)),
                         document: None,
+                        digest: None,
+                        created_at: None,
                     };
                     keep(&mut conn, lease, run, &row).await?;
                     kept.push(row);
@@ -232,13 +267,18 @@ async fn delete_part(
 ) -> Result<u64, Failure> {
     conn.transaction(async |conn| {
         transaction::begin(conn, lease).await?;
-        let rows = remove(conn, ids, mark).await?;
+        let gone = remove(conn, ids, mark).await?;
+        let rows = gone.len() as u64;
+        if run.tells {
+            events::deleted(conn, &gone).await?;
+        }
         diesel::delete(rejected_users::table.filter(rejected_users::user_id.eq_any(ids)))
             .execute(conn)
             .await?;
         let ids: Vec<&str> = ids.iter().map(String::as_str).collect();
         forget_missing(conn, &ids).await?;
         runs::count_deletions(conn, run, rows, 0).await?;
+        runs::follow(conn, -signed(rows), None).await?;
         Ok(rows)
     })
     .await
@@ -256,21 +296,35 @@ async fn keep(conn: &mut AsyncPgConnection, lease: &Lease, run: &Run, row: &Reje
     .await
 }
 
-async fn remove(conn: &mut AsyncPgConnection, ids: &[String], mark: bool) -> QueryResult<u64> {
-    let rows = if mark {
+/// Removes or marks rows, and returns id and `external_id` of those that were there.
+async fn remove(
+    conn: &mut AsyncPgConnection,
+    ids: &[String],
+    mark: bool,
+) -> QueryResult<Vec<(String, Option<String>)>> {
+    let gone = (users::id, users::external_id);
+    if mark {
         diesel::update(users::table.filter(users::id.eq_any(ids).and(users::deleted_at.is_null())))
             .set((
                 users::deleted_at.eq(diesel::dsl::now.into_sql::<Nullable<Timestamptz>>()),
                 users::changed_at.eq(diesel::dsl::now),
             ))
-            .execute(conn)
-            .await?
+            .returning(gone)
+            .get_results(conn)
+            .await
     } else {
-        diesel::delete(users::table.filter(users::id.eq_any(ids)))
-            .execute(conn)
-            .await?
-    };
-    Ok(rows as u64)
+        // A row that was marked in another mode went long ago for those who follow the events; it goes all the same.
+        let live: Vec<(String, Option<String>)> = users::table
+            .select(gone)
+            .filter(users::id.eq_any(ids).and(users::deleted_at.is_null()))
+            .load(conn)
+            .await?;
+        let went: Vec<String> = diesel::delete(users::table.filter(users::id.eq_any(ids)))
+            .returning(users::id)
+            .get_results(conn)
+            .await?;
+        Ok(live.into_iter().filter(|(id, _)| went.contains(id)).collect())
+    }
 }
 
 /// Reads the ids in chunks, so that a held deletion of everybody costs no memory.

@@ -29,8 +29,13 @@ pub struct Held {
 }
 
 impl Mirror {
-    /// Takes the lease if it is free or has run out, by the database's clock.
-    pub async fn acquire_lease(&self, holder: &str, ttl: Duration) -> Result<Result<Lease, Held>, Error> {
+    /// Takes the lease if it is free or has run out, by the database's clock; with `epoch`, only if nobody has had it since then.
+    pub async fn acquire_lease(
+        &self,
+        holder: &str,
+        ttl: Duration,
+        epoch: Option<i64>,
+    ) -> Result<Result<Lease, Held>, Error> {
         #[derive(QueryableByName)]
         struct Epoch {
             #[diesel(sql_type = BigInt)]
@@ -41,11 +46,12 @@ impl Mirror {
             "UPDATE clerk.sync_state
              SET lease_holder = $1, lease_epoch = lease_epoch + 1,
                  lease_expires_at = clock_timestamp() + $2 * interval '1 second'
-             WHERE lease_holder IS NULL OR lease_expires_at < clock_timestamp()
+             WHERE (lease_holder IS NULL OR lease_expires_at < clock_timestamp()) AND lease_epoch = coalesce($3, lease_epoch)
              RETURNING lease_epoch",
         )
         .bind::<Text, _>(holder)
         .bind::<Double, _>(ttl.as_secs_f64())
+        .bind::<Nullable<BigInt>, _>(epoch)
         .get_result(conn)
         .await
         .optional()?;

@@ -3,9 +3,12 @@
 mod apply;
 mod batch;
 mod connect;
+mod counts;
 mod deletions;
 mod error;
+mod events;
 mod lease;
+mod listen;
 mod migrations;
 mod read;
 mod rejected;
@@ -22,15 +25,17 @@ use diesel::prelude::*;
 use diesel_async::{AsyncConnection, AsyncPgConnection, RunQueryDsl, pooled_connection::deadpool::Pool};
 
 pub use batch::{Batch, Committed, Rejected, Write};
+pub use counts::State;
 pub use error::{Error, SchemaError};
 pub use lease::{Held, Lease};
+pub use listen::{Listener, NotHeard};
 pub use migrations::MIGRATIONS;
-pub use runs::{Checkpoint, Finish, Run};
-pub use status::{LastRun, Status};
+pub use runs::{Begin, Checkpoint, Finish, Kind, Run};
+pub use status::{Freshness, LastRun, Status};
 
 use crate::secret::Secret;
 use connect::Connection;
-use schema::{sync_state, users};
+use schema::sync_state;
 
 /// How to reach the database.
 #[derive(Debug, Clone)]
@@ -45,6 +50,7 @@ pub struct Settings {
 #[derive(Clone)]
 pub struct Mirror {
     pool: Pool<AsyncPgConnection>,
+    url: Secret,
     /// What the address states as `connect_timeout`.
     connect_timeout: Option<Duration>,
 }
@@ -62,7 +68,11 @@ impl Mirror {
     /// The address cannot be read.
     pub fn new(settings: &Settings) -> Result<Self, Error> {
         let (pool, connect_timeout) = connect::pool(&settings.url, settings.max_connections)?;
-        Ok(Self { pool, connect_timeout })
+        Ok(Self {
+            pool,
+            url: settings.url.clone(),
+            connect_timeout,
+        })
     }
 
     /// Waits for a server that is away, at most this long; a `connect_timeout` in the address stands above it.
@@ -137,10 +147,9 @@ impl Mirror {
 
     /// Users in the mirror, those marked as deleted aside.
     pub async fn count(&self) -> Result<u64, Error> {
-        let count: i64 = users::table
-            .filter(users::deleted_at.is_null())
-            .count()
-            .get_result(&mut self.connection().await?)
+        let count: i64 = sync_state::table
+            .select(sync_state::users)
+            .first(&mut self.connection().await?)
             .await?;
         Ok(unsigned(count))
     }

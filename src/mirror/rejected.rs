@@ -1,23 +1,38 @@
 //! `clerk.rejected_users`: what could not be stored, and why.
 
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 
 use diesel::prelude::*;
 use diesel_async::{AsyncPgConnection, RunQueryDsl};
 
-use super::{Error, Mirror, Rejected, schema::rejected_users};
+use super::{Error, Mirror, Rejected, read::timestamp, schema::rejected_users};
+use crate::user::Digest;
 
 /// Most bytes of a rejected document that are kept.
 const KEPT: usize = 64 << 10;
 
 impl Mirror {
-    /// Who is listed as rejected.
-    pub async fn rejected(&self) -> Result<HashSet<String>, Error> {
-        let ids: Vec<String> = rejected_users::table
-            .select(rejected_users::user_id)
+    /// Who is listed as rejected, with the digest of which document.
+    pub async fn rejected(&self) -> Result<HashMap<String, Option<Digest>>, Error> {
+        let rows: Vec<(String, Option<Vec<u8>>)> = rejected_users::table
+            .select((rejected_users::user_id, rejected_users::digest))
             .load(&mut self.connection().await?)
             .await?;
-        Ok(ids.into_iter().collect())
+        Ok(rows
+            .into_iter()
+            .map(|(id, digest)| (id, digest.and_then(of_row)))
+            .collect())
+    }
+
+    /// Which documents of these users are listed as rejected.
+    pub async fn rejected_documents(&self, ids: &[String]) -> Result<HashMap<String, Digest>, Error> {
+        let rows: Vec<(String, Option<Vec<u8>>)> = rejected_users::table
+            .select((rejected_users::user_id, rejected_users::digest))
+            .filter(rejected_users::user_id.eq_any(ids))
+            .load(&mut self.connection().await?)
+            .await?;
+        let digest = |(id, digest): (String, Option<Vec<u8>>)| Some((id, of_row(digest?)?));
+        Ok(rows.into_iter().filter_map(digest).collect())
     }
 
     /// Whose rows the application held back although they are gone from Clerk: the rejections without a document.
@@ -31,21 +46,31 @@ impl Mirror {
     }
 }
 
+fn of_row(digest: Vec<u8>) -> Option<Digest> {
+    Some(Digest(digest.try_into().ok()?))
+}
+
 /// Lists users as rejected.
 pub(super) async fn reject(conn: &mut AsyncPgConnection, rejected: &[Rejected]) -> QueryResult<()> {
     for user in rejected {
         let document = user.document.as_deref().map(kept);
+        let digest = user.digest.map(|digest| digest.0.to_vec());
+        let created_at = user.created_at.map(timestamp);
         diesel::insert_into(rejected_users::table)
             .values((
                 rejected_users::user_id.eq(&user.user_id),
                 rejected_users::reason.eq(&user.reason),
                 rejected_users::document.eq(document),
+                rejected_users::digest.eq(&digest),
+                rejected_users::created_at.eq(created_at),
             ))
             .on_conflict(rejected_users::user_id)
             .do_update()
             .set((
                 rejected_users::reason.eq(&user.reason),
                 rejected_users::document.eq(document),
+                rejected_users::digest.eq(&digest),
+                rejected_users::created_at.eq(created_at),
                 rejected_users::last_seen_at.eq(diesel::dsl::now),
             ))
             .execute(conn)

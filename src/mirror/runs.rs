@@ -1,6 +1,6 @@
 //! `clerk.sync_runs` and the checkpoint: what a pass did so far, written in the transactions that did it.
 
-use chrono::{DateTime, Utc};
+use chrono::{DateTime, TimeDelta, Utc};
 use diesel::{
     prelude::*,
     sql_query,
@@ -11,13 +11,52 @@ use serde::{Deserialize, Serialize};
 
 use super::{
     Batch, Committed, Error, Lease, Mirror,
+    read::timestamp,
     schema::{rejected_users, sync_runs, sync_state},
     signed, transaction,
 };
 use crate::walk::Position;
 
-/// How long passes stay listed.
-const KEPT: chrono::TimeDelta = chrono::TimeDelta::days(30);
+/// How long full syncs stay listed.
+const KEPT: TimeDelta = TimeDelta::days(30);
+
+/// How long the others do, of which there may be one a second.
+const OTHERS_KEPT: TimeDelta = TimeDelta::days(2);
+
+/// What a pass looks at.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Kind {
+    /// Everybody.
+    Full,
+    /// Recent changes, and whether somebody is gone.
+    Incremental,
+    /// Users that were asked for by name.
+    OnDemand,
+}
+
+impl Kind {
+    /// As in `clerk.sync_runs`.
+    pub fn name(self) -> &'static str {
+        match self {
+            Kind::Full => "full",
+            Kind::Incremental => "incremental",
+            Kind::OnDemand => "on_demand",
+        }
+    }
+}
+
+/// How to open a pass.
+#[derive(Debug, Clone, Copy)]
+pub struct Begin {
+    /// What it looks at; only a full sync goes on with a walk that was cut off.
+    pub kind: Kind,
+    /// How long ago a walk may have been cut off to be gone on with; it may have begun twice that ago.
+    pub max_age: TimeDelta,
+    /// Whether the pass looks for who is missing. Then it does not go on with a walk that did not.
+    pub judges: bool,
+    /// Whether the first import makes events too.
+    pub initial_events: bool,
+}
 
 /// A pass in progress.
 #[derive(Debug, Clone)]
@@ -26,6 +65,12 @@ pub struct Run {
     pub id: i64,
     /// The run that began the walk: this one, or the one whose walk this one takes up again.
     pub walk: i64,
+    /// What it looks at.
+    pub kind: Kind,
+    /// No full sync was ever done before.
+    pub is_import: bool,
+    /// Whether changes make events.
+    pub(super) tells: bool,
 }
 
 /// How far a walk has come; what came before it is committed.
@@ -39,6 +84,9 @@ pub struct Checkpoint {
     pub written_at: DateTime<Utc>,
     /// Whether missing users were looked for on the way.
     pub judged: bool,
+    /// The newest `updated_at` at Clerk when the walk began, in Unix milliseconds; none where the server does not tell.
+    #[serde(default)]
+    pub watermark: Option<i64>,
     /// Where to go on.
     pub position: Position,
 }
@@ -56,6 +104,8 @@ pub struct Finish {
     pub plan: Option<String>,
     /// Why it failed or is incomplete.
     pub error: Option<String>,
+    /// Age of the newest change when it was committed, in milliseconds.
+    pub freshness_ms: Option<i64>,
     /// The walk came to its end, so that its checkpoint has served.
     pub is_walked: bool,
     /// Nobody was left out, so that whoever is listed as rejected but was not met is gone.
@@ -63,15 +113,18 @@ pub struct Finish {
 }
 
 impl Mirror {
-    /// Opens a pass, and the walk it goes on with: one that was cut off less than `max_age` ago and began less than twice that ago, or a
-    /// new one. A pass that `judges` who is missing does not go on with a walk that did not.
+    /// Opens a pass, and the walk it goes on with, if there is one. Returns the time by the database's clock besides.
     pub async fn begin_run(
         &self,
         lease: &Lease,
-        kind: &str,
-        max_age: chrono::TimeDelta,
-        judges: bool,
+        begin: Begin,
     ) -> Result<(Run, DateTime<Utc>, Option<Checkpoint>), Error> {
+        let Begin {
+            kind,
+            max_age,
+            judges,
+            initial_events,
+        } = begin;
         let mut conn = self.connection().await?;
         conn.transaction(async |conn| {
             transaction::begin(conn, lease).await?;
@@ -84,21 +137,30 @@ impl Mirror {
                 ))
                 .execute(conn)
                 .await?;
-            let (checkpoint, now): (Option<serde_json::Value>, DateTime<Utc>) = sync_state::table
-                .select((sync_state::checkpoint, diesel::dsl::now.into_sql::<Timestamptz>()))
-                .first(conn)
-                .await?;
+            let (checkpoint, imported_at, now): (Option<serde_json::Value>, Option<DateTime<Utc>>, DateTime<Utc>) =
+                sync_state::table
+                    .select((
+                        sync_state::checkpoint,
+                        sync_state::imported_at,
+                        diesel::dsl::now.into_sql::<Timestamptz>(),
+                    ))
+                    .first(conn)
+                    .await?;
             // One that an older version wrote in another form starts anew.
             let checkpoint = checkpoint
+                .filter(|_| kind == Kind::Full)
                 .and_then(|json| serde_json::from_value::<Checkpoint>(json).ok())
                 .filter(|checkpoint| now - checkpoint.written_at < max_age && now - checkpoint.started_at < max_age * 2)
                 .filter(|checkpoint| checkpoint.judged || !judges);
-            diesel::delete(sync_runs::table.filter(sync_runs::started_at.lt(now - KEPT)))
-                .execute(conn)
-                .await?;
+            if kind == Kind::Full {
+                let is_old = sync_runs::started_at.lt(now - KEPT).or(sync_runs::started_at
+                    .lt(now - OTHERS_KEPT)
+                    .and(sync_runs::kind.ne(kind.name())));
+                diesel::delete(sync_runs::table.filter(is_old)).execute(conn).await?;
+            }
             let id: i64 = diesel::insert_into(sync_runs::table)
                 .values((
-                    sync_runs::kind.eq(kind),
+                    sync_runs::kind.eq(kind.name()),
                     sync_runs::holder.eq(&lease.holder),
                     sync_runs::resumed.eq(checkpoint.as_ref().map(|checkpoint| checkpoint.walk)),
                 ))
@@ -106,7 +168,15 @@ impl Mirror {
                 .get_result(conn)
                 .await?;
             let walk = checkpoint.as_ref().map_or(id, |checkpoint| checkpoint.walk);
-            Ok((Run { id, walk }, now, checkpoint))
+            let is_import = imported_at.is_none();
+            let run = Run {
+                id,
+                walk,
+                kind,
+                is_import,
+                tells: initial_events || !is_import,
+            };
+            Ok((run, now, checkpoint))
         })
         .await
     }
@@ -119,6 +189,11 @@ impl Mirror {
             if finish.is_walked {
                 diesel::update(sync_state::table)
                     .set(sync_state::checkpoint.eq(None::<serde_json::Value>))
+                    .execute(conn)
+                    .await?;
+                // Not before the end: a reader of events may begin from here on, and what this pass did was silent to its last batch.
+                diesel::update(sync_state::table.filter(sync_state::imported_at.is_null()))
+                    .set(sync_state::imported_at.eq(diesel::dsl::now.into_sql::<Nullable<Timestamptz>>()))
                     .execute(conn)
                     .await?;
             }
@@ -140,6 +215,7 @@ impl Mirror {
                     sync_runs::requests.eq(signed(finish.requests)),
                     sync_runs::plan.eq(&finish.plan),
                     sync_runs::error.eq(&finish.error),
+                    sync_runs::freshness_ms.eq(finish.freshness_ms),
                 ))
                 .execute(conn)
                 .await?;
@@ -149,10 +225,10 @@ impl Mirror {
     }
 
     /// Records a pass that failed before it could take the lease: a refused key, another instance's key.
-    pub async fn record_failure(&self, kind: &str, holder: &str, requests: u64, error: &str) -> Result<(), Error> {
+    pub async fn record_failure(&self, kind: Kind, holder: &str, requests: u64, error: &str) -> Result<(), Error> {
         diesel::insert_into(sync_runs::table)
             .values((
-                sync_runs::kind.eq(kind),
+                sync_runs::kind.eq(kind.name()),
                 sync_runs::holder.eq(holder),
                 sync_runs::ended_at.eq(diesel::dsl::now.into_sql::<Nullable<Timestamptz>>()),
                 sync_runs::outcome.eq("failed"),
@@ -188,6 +264,18 @@ pub(super) async fn progress(
         let json = serde_json::to_string(checkpoint).map_err(|error| Error::Database(error.to_string()))?;
         sql_query("UPDATE clerk.sync_state SET checkpoint = $1::jsonb")
             .bind::<Nullable<Text>, _>(Some(json))
+            .execute(conn)
+            .await?;
+    }
+    Ok(())
+}
+
+/// Keeps the number of users, and moves the watermark.
+pub(super) async fn follow(conn: &mut AsyncPgConnection, more: i64, watermark: Option<i64>) -> QueryResult<()> {
+    if more != 0 || watermark.is_some() {
+        sql_query("UPDATE clerk.sync_state SET users = users + $1, watermark = greatest(watermark, $2)")
+            .bind::<BigInt, _>(more)
+            .bind::<Nullable<Timestamptz>, _>(watermark.map(timestamp))
             .execute(conn)
             .await?;
     }

@@ -4,6 +4,7 @@
 diesel::table! {
     clerk.users (id) {
         id -> Text,
+        external_id -> Nullable<Text>,
         created_at -> Timestamptz,
         digest -> Bytea,
         changed_at -> Timestamptz,
@@ -18,6 +19,8 @@ diesel::table! {
         first_seen_at -> Timestamptz,
         last_seen_at -> Timestamptz,
         document -> Nullable<Text>,
+        digest -> Nullable<Bytea>,
+        created_at -> Nullable<Timestamptz>,
     }
 }
 
@@ -51,6 +54,7 @@ diesel::table! {
         requests -> BigInt,
         plan -> Nullable<Text>,
         error -> Nullable<Text>,
+        freshness_ms -> Nullable<BigInt>,
     }
 }
 
@@ -64,6 +68,9 @@ diesel::table! {
         lease_holder -> Nullable<Text>,
         lease_epoch -> BigInt,
         lease_expires_at -> Nullable<Timestamptz>,
+        watermark -> Nullable<Timestamptz>,
+        users -> BigInt,
+        imported_at -> Nullable<Timestamptz>,
     }
 }
 

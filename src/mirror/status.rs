@@ -1,12 +1,17 @@
 //! What `status` tells.
 
 use chrono::{DateTime, Utc};
-use diesel::{dsl::count_star, prelude::*, sql_types::Timestamptz};
+use diesel::{
+    dsl::count_star,
+    prelude::*,
+    sql_query,
+    sql_types::{BigInt, Nullable, Timestamptz},
+};
 use diesel_async::RunQueryDsl;
 use serde::Serialize;
 
 use super::{
-    Error, Mirror,
+    Error, Kind, Mirror,
     schema::{missing_users, rejected_users, sync_runs, sync_state},
     unsigned,
 };
@@ -30,6 +35,7 @@ pub struct LastRun {
     pub requests: i64,
     pub plan: Option<String>,
     pub error: Option<String>,
+    pub freshness_ms: Option<i64>,
 }
 
 /// The state of the mirror.
@@ -45,8 +51,12 @@ pub struct Status {
     pub users: u64,
     /// Who syncs at this moment.
     pub lease_holder: Option<String>,
-    /// When a pass last ended in step, or changed something and was whole.
+    /// When a full sync last ended in step, or changed something and was whole.
     pub last_success_at: Option<DateTime<Utc>>,
+    /// When a daemon of this role last used this database. Looks that find nothing to do write nothing, and leave this trace alone.
+    pub last_seen_at: Option<DateTime<Utc>>,
+    /// How old changes were when they were committed, in the last hour.
+    pub freshness: Option<Freshness>,
     /// The last passes, newest first.
     pub runs: Vec<LastRun>,
     /// Deletions that wait for a person.
@@ -61,12 +71,65 @@ pub struct Status {
     pub rejected_users: Vec<(String, String)>,
 }
 
+/// How old the newest change of a pass was when it was committed, over the passes of an hour.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+pub struct Freshness {
+    /// The median, in milliseconds.
+    pub p50_ms: i64,
+    /// The 99th percentile, in milliseconds.
+    pub p99_ms: i64,
+    /// Of how many passes.
+    pub passes: i64,
+}
+
 impl Mirror {
+    /// How fresh the last hour's changes were; none where there were none.
+    pub async fn freshness(&self) -> Result<Option<Freshness>, Error> {
+        #[derive(QueryableByName)]
+        struct Row {
+            #[diesel(sql_type = Nullable<BigInt>)]
+            p50: Option<i64>,
+            #[diesel(sql_type = Nullable<BigInt>)]
+            p99: Option<i64>,
+            #[diesel(sql_type = BigInt)]
+            passes: i64,
+        }
+        let Row { p50, p99, passes } = sql_query(
+            "SELECT percentile_disc(0.5) WITHIN GROUP (ORDER BY freshness_ms) AS p50,
+                    percentile_disc(0.99) WITHIN GROUP (ORDER BY freshness_ms) AS p99, count(freshness_ms) AS passes
+             FROM clerk.sync_runs WHERE started_at > now() - interval '1 hour'",
+        )
+        .get_result(&mut self.connection().await?)
+        .await?;
+        Ok(p50
+            .zip(p99)
+            .map(|(p50_ms, p99_ms)| Freshness { p50_ms, p99_ms, passes }))
+    }
+
+    /// When another connection of this name and role last did something here.
+    async fn last_seen(&self) -> Result<Option<DateTime<Utc>>, Error> {
+        #[derive(QueryableByName)]
+        struct Row {
+            #[diesel(sql_type = Nullable<Timestamptz>)]
+            at: Option<DateTime<Utc>>,
+        }
+        let Row { at } = sql_query(
+            "SELECT max(state_change) AS at FROM pg_stat_activity
+             WHERE datname = current_database() AND application_name = current_setting('application_name')
+               AND usename = current_user AND pid <> pg_backend_pid()",
+        )
+        .get_result(&mut self.connection().await?)
+        .await?;
+        Ok(at)
+    }
+
     /// Collects the state; `runs` and `rejected` say how many of each are wanted.
     pub async fn status(&self, runs: i64, rejected: i64) -> Result<Status, Error> {
         let lease_holder = self.lease_holder().await?;
         let users = self.count().await?;
         let plan = self.held_checksum().await?;
+        let freshness = self.freshness().await?;
+        let last_seen_at = self.last_seen().await?;
         let conn = &mut self.connection().await?;
         let (instance_id, environment_type, now) = sync_state::table
             .select((
@@ -82,8 +145,11 @@ impl Mirror {
             now,
             users,
             lease_holder,
+            last_seen_at,
+            freshness,
             last_success_at: sync_runs::table
                 .select(diesel::dsl::max(sync_runs::ended_at))
+                .filter(sync_runs::kind.eq(Kind::Full.name()))
                 .filter(sync_runs::outcome.eq_any(["in_step", "changed", "held"]))
                 .first(conn)
                 .await?,

@@ -1,6 +1,6 @@
 //! Writes users into `clerk.users` as a set. The statement follows from the table of fields.
 
-use std::sync::LazyLock;
+use std::{collections::HashMap, sync::LazyLock};
 
 use chrono::{DateTime, Utc};
 use diesel::{
@@ -23,30 +23,40 @@ pub(super) static UPSERT: LazyLock<String> = LazyLock::new(|| sql(", changed_at 
 /// Brings rows up to date without calling them changed.
 pub(super) static REFRESH: LazyLock<String> = LazyLock::new(|| sql(""));
 
-/// Writes users, and returns how many. With `isolate`, those that Postgres refuses are cornered by halving and added to `rejected`.
-pub(super) async fn store(
+/// A user that was written.
+pub(super) struct Stored<'w> {
+    pub(super) write: &'w Write<'w>,
+    /// There was no row before.
+    pub(super) is_new: bool,
+}
+
+/// Writes users, and returns those that were stored: a trigger of the application's may have left some out. With `isolate`, those that
+/// Postgres refuses are cornered by halving and added to `rejected`.
+pub(super) async fn store<'w>(
     conn: &mut AsyncPgConnection,
     sql: &str,
-    writes: &[Write<'_>],
+    writes: &'w [Write<'_>],
     isolate: bool,
     rejected: &mut Vec<Rejected>,
-) -> Result<u64, Failure> {
+) -> Result<Vec<Stored<'w>>, Failure> {
     if writes.is_empty() {
-        return Ok(0);
+        return Ok(Vec::new());
     }
     if !isolate {
         return Ok(upsert(conn, sql, writes).await?);
     }
-    let mut stored = 0;
+    let mut stored = Vec::new();
     let mut suspects = vec![writes];
     while let Some(part) = suspects.pop() {
         let result = conn.transaction(async |conn| upsert(conn, sql, part).await).await;
         match (result.map_err(Failure::from), part) {
-            (Ok(rows), _) => stored += rows,
+            (Ok(rows), _) => stored.extend(rows),
             (Err(Failure::OneRow(error)), [only]) => rejected.push(Rejected {
                 user_id: only.user.id.to_string(),
                 reason: format!("Postgres refused it: {}", Error::from(error)),
                 document: Some(only.document.to_owned()),
+                digest: Some(only.digest),
+                created_at: Some(only.user.created_at),
             }),
             (Err(Failure::OneRow(_)), part) => {
                 let (left, right) = part.split_at(part.len() / 2);
@@ -100,7 +110,8 @@ fn sql(on_update: &str) -> String {
     let join = |parts: &mut dyn Iterator<Item = String>| parts.collect::<Vec<_>>().join(", ");
     format!(
         "INSERT INTO clerk.users ({columns}) SELECT {values} FROM unnest({parameters}) AS t({columns}) \
-         ON CONFLICT (id) DO UPDATE SET {sets}, deleted_at = NULL{on_update}",
+         ON CONFLICT (id) DO UPDATE SET {sets}, deleted_at = NULL{on_update} \
+         RETURNING id, xmax = 0 AS is_new",
         columns = columns.join(", "),
         values = join(&mut values.into_iter()),
         parameters = join(&mut parameters.into_iter()),
@@ -108,7 +119,16 @@ fn sql(on_update: &str) -> String {
     )
 }
 
-async fn upsert(conn: &mut AsyncPgConnection, sql: &str, writes: &[Write<'_>]) -> QueryResult<u64> {
+#[derive(QueryableByName)]
+struct Row {
+    #[diesel(sql_type = Text)]
+    id: String,
+    /// A row that was there has been locked by this transaction before it was updated.
+    #[diesel(sql_type = Bool)]
+    is_new: bool,
+}
+
+async fn upsert<'w>(conn: &mut AsyncPgConnection, sql: &str, writes: &'w [Write<'_>]) -> QueryResult<Vec<Stored<'w>>> {
     let mut query = sql_query(sql).into_boxed::<Pg>();
     for (at, field) in FIELDS.iter().enumerate() {
         let column = writes.iter().map(|write| &write.user.values[at]);
@@ -122,7 +142,7 @@ async fn upsert(conn: &mut AsyncPgConnection, sql: &str, writes: &[Write<'_>]) -
     }
     let users = || writes.iter().map(|write| write.user);
     let derived = || users().map(|user| &user.derived);
-    let rows = query
+    let rows: Vec<Row> = query
         .bind::<Array<Nullable<Text>>, _>(users().map(extra).collect::<Vec<_>>())
         .bind::<Array<Nullable<Text>>, _>(users().map(absent).collect::<Vec<_>>())
         .bind::<Array<Nullable<Text>>, _>(derived().map(|d| d.primary_email.as_deref()).collect::<Vec<_>>())
@@ -130,9 +150,16 @@ async fn upsert(conn: &mut AsyncPgConnection, sql: &str, writes: &[Write<'_>]) -
         .bind::<Array<Nullable<Text>>, _>(derived().map(|d| d.primary_phone.as_deref()).collect::<Vec<_>>())
         .bind::<Array<Nullable<Text>>, _>(derived().map(|d| d.full_name.as_deref()).collect::<Vec<_>>())
         .bind::<Array<Binary>, _>(writes.iter().map(|write| write.digest.0.to_vec()).collect::<Vec<_>>())
-        .execute(conn)
+        .load(conn)
         .await?;
-    Ok(rows as u64)
+    let rows: HashMap<String, bool> = rows.into_iter().map(|row| (row.id, row.is_new)).collect();
+    let stored = |write: &'w Write<'w>| {
+        Some(Stored {
+            write,
+            is_new: *rows.get(write.user.id.as_ref())?,
+        })
+    };
+    Ok(writes.iter().filter_map(stored).collect())
 }
 
 fn text<'v>(value: &'v Value<'_>) -> Option<&'v str> {

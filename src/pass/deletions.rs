@@ -2,17 +2,20 @@
 
 use std::collections::HashSet;
 
+use futures_util::{StreamExt, stream};
 use tracing::{debug, info, warn};
 
 use super::{
-    DeleteMode, Line,
+    DeleteMode, Line, Pass,
+    on_demand::SIDE_BY_SIDE,
     running::{Running, Sink, warn_of},
 };
 use crate::{
     clerk::{self, Lookup, NAMES, Page},
     failure::{Cause, Failure},
     guard::Checksum,
-    mirror::{Batch, Lease, Mirror, Run},
+    mirror::{Batch, Kind, Lease, Mirror, Run},
+    walk::Interval,
 };
 
 /// A batch of names leaves room for the witness.
@@ -30,35 +33,45 @@ enum ByName {
 }
 
 /// What Clerk says to one id.
-enum ById {
+pub(super) enum ById {
     Gone,
     Found(Page),
     Unclear(clerk::Error),
 }
 
 impl Running<'_> {
-    /// Carries out or holds the deletions that the walk left as a question.
-    pub(super) async fn settle_deletions(&mut self, lease: &Lease, run: &Run) -> Result<(), Failure> {
+    /// Carries out or holds the deletions that the pass left as a question. Returns how many were asked about.
+    pub(super) async fn settle_deletions(&mut self, lease: &Lease, run: &Run) -> Result<usize, Failure> {
         if self.pass.options.delete_mode == DeleteMode::Keep {
             // The walk may go on with one that was begun in another mode, and that noted who is missing.
-            return Ok(());
+            return Ok(0);
         }
         let mirror = &self.pass.mirror;
+        let mut missing = 0;
         let mut after = String::new();
         loop {
-            let ids = mirror.missing(&after, BATCH).await?;
+            let ids = mirror.missing(run, &after, BATCH).await?;
             let Some(last) = ids.last() else { break };
             after.clone_from(last);
+            missing += ids.len();
             let absent = self.ask_for(&ids).await?;
             mirror.note_absent(lease, &absent).await?;
         }
 
+        if missing == 0 && run.kind != Kind::Full {
+            return Ok(0);
+        }
         let absent = mirror.count_absent().await?;
-        let hold = self.must_hold(mirror, absent).await?;
+        // Looks every few seconds must not make many small deletions of one large one.
+        let lately = match run.kind {
+            Kind::Full => 0,
+            Kind::Incremental | Kind::OnDemand => mirror.deleted_lately().await?,
+        };
+        let hold = self.must_hold(mirror, absent, lately).await?;
         let mark = self.pass.options.delete_mode == DeleteMode::Mark;
         let mut after = String::new();
         loop {
-            let ids = mirror.absent(&after, NAMES, hold).await?;
+            let ids = mirror.absent(run, &after, NAMES, hold).await?;
             let Some(last) = ids.last() else { break };
             after.clone_from(last);
             let confirmed = self.confirm(&ids).await?;
@@ -70,7 +83,7 @@ impl Running<'_> {
             }
         }
         if !hold {
-            mirror.forget_open(lease).await?;
+            mirror.forget_open(lease, run).await?;
         } else if absent > 0 {
             self.report.held = absent;
             self.report.plan = mirror.hold(lease).await?;
@@ -80,7 +93,7 @@ impl Running<'_> {
                 "deletions are held; see them with `clerk2pg --dry-run`, let them through with `clerk2pg approve`"
             );
         }
-        Ok(())
+        Ok(missing)
     }
 
     /// The same for a dry run, on what it kept in memory.
@@ -100,7 +113,7 @@ impl Running<'_> {
             absent.into_iter().partition(|id| approved.contains(id));
         let kept = mirror.kept_rows().await?;
         let judged: Vec<String> = unapproved.iter().filter(|id| !kept.contains(*id)).cloned().collect();
-        let hold = self.must_hold(mirror, judged.len() as u64).await?;
+        let hold = self.must_hold(mirror, judged.len() as u64, 0).await?;
         let mut candidates = approved;
         if hold {
             self.report.held = judged.len() as u64;
@@ -125,13 +138,18 @@ impl Running<'_> {
         Ok(())
     }
 
-    /// Whether only what a person approved may go.
-    async fn must_hold(&self, mirror: &Mirror, absent: u64) -> Result<bool, Failure> {
+    /// Whether only what a person approved may go, where so many are absent and so many went lately.
+    async fn must_hold(&self, mirror: &Mirror, absent: u64, lately: u64) -> Result<bool, Failure> {
         // A Clerk without a single user is more likely a wrong key or an outage than everybody's farewell, and offers no witness.
         if self.witnesses.is_empty() {
             return Ok(true);
         }
-        Ok(absent > 0 && self.pass.options.limits.hold(absent, mirror.count().await?))
+        Ok(absent > 0
+            && self
+                .pass
+                .options
+                .limits
+                .hold(absent + lately, mirror.count().await? + lately))
     }
 
     /// Asks for ids by name. Those found are brought in step; those left out are returned.
@@ -208,19 +226,18 @@ impl Running<'_> {
         Ok(ByName::Void(why))
     }
 
-    /// Whether an error is about what was asked for, and not about Clerk being away: a server that can still count has trouble with
-    /// this request only.
     pub(super) async fn is_of_this_request(&self, error: &clerk::Error) -> Result<bool, Failure> {
-        Ok(match error {
-            clerk::Error::KeyRefused(_) | clerk::Error::RateLimited { .. } => false,
-            clerk::Error::Unavailable { .. } => self.pass.or_stop_raw(self.pass.clerk.count()).await?.is_ok(),
-            _ => true,
-        })
+        self.pass.is_of_this_request(error).await
     }
 
     /// Asks for each id alone: those that Clerk says are gone are returned, those found after all are brought in step.
     async fn confirm(&mut self, ids: &[String]) -> Result<Vec<String>, Failure> {
-        if !self.knows_somebody_by_id().await? {
+        let answers = stream::iter(ids)
+            .map(async |id| (id, self.pass.by_id(id).await))
+            .buffered(SIDE_BY_SIDE)
+            .collect::<Vec<_>>();
+        let (knows_somebody, answers) = tokio::join!(self.knows_somebody_by_id(), answers);
+        if !knows_somebody? {
             self.note(format!(
                 "{} deletions could not be confirmed: users that are known to exist are not found by their id",
                 ids.len()
@@ -229,8 +246,8 @@ impl Running<'_> {
         }
         let mut gone = Vec::new();
         let mut unclear = 0;
-        for id in ids {
-            match self.by_id(id).await? {
+        for (id, answer) in answers {
+            match answer? {
                 ById::Gone => gone.push(id.clone()),
                 ById::Found(page) => {
                     info!(user_id = id, "left out of the list, but there");
@@ -252,15 +269,27 @@ impl Running<'_> {
     /// A server that finds nobody by id, not even one who exists, confirms nothing. Where there is no witness a person has approved.
     async fn knows_somebody_by_id(&self) -> Result<bool, Failure> {
         for witness in self.witnesses.iter().rev().take(WITNESSES) {
-            if matches!(self.by_id(witness).await?, ById::Found(_)) {
+            if matches!(self.pass.by_id(witness).await?, ById::Found(_)) {
                 return Ok(true);
             }
         }
         Ok(self.witnesses.is_empty())
     }
+}
 
-    async fn by_id(&self, id: &str) -> Result<ById, Failure> {
-        match self.pass.or_stop_raw(self.pass.clerk.user(id)).await? {
+impl Pass {
+    /// Whether an error is about what was asked for, and not about Clerk being away: a server that can still count has trouble with
+    /// this request only.
+    async fn is_of_this_request(&self, error: &clerk::Error) -> Result<bool, Failure> {
+        Ok(match error {
+            clerk::Error::KeyRefused(_) | clerk::Error::RateLimited { .. } => false,
+            clerk::Error::Unavailable { .. } => self.or_stop_raw(self.clerk.count(Interval::ALL)).await?.is_ok(),
+            _ => true,
+        })
+    }
+
+    pub(super) async fn by_id(&self, id: &str) -> Result<ById, Failure> {
+        match self.or_stop_raw(self.clerk.user(id)).await? {
             Ok(Lookup::Gone) => Ok(ById::Gone),
             Ok(Lookup::Found(page)) if page.users().iter().any(|raw| raw.id.as_deref() == Some(id)) => {
                 Ok(ById::Found(page))

@@ -10,7 +10,7 @@ use crate::{
     clerk::{self, PAGE, Page},
     failure::{Cause, Failure},
     mirror::Batch,
-    walk::{Entry, Position, Step, Walk},
+    walk::{Entry, Interval, Position, Step, Walk},
 };
 
 /// So many users in a row that cannot be read are a broken server, not broken users.
@@ -40,7 +40,7 @@ impl Running<'_> {
     pub(super) async fn walk_list(&mut self, position: Option<Position>) -> Result<(), Failure> {
         let clerk = &self.pass.clerk;
         let started_ms = Utc::now().timestamp_millis();
-        let before = self.pass.or_stop(clerk.count()).await?;
+        let before = self.pass.or_stop(clerk.count(Interval::ALL)).await?;
         self.pass.progress.start(before);
         let mut walk = position.map_or_else(Walk::new, Walk::resume);
         let mut reader = Reader {
@@ -97,6 +97,7 @@ impl Running<'_> {
             if is_end {
                 break;
             }
+            self.attend().await?;
         }
         self.flush().await?;
         if walk.lost_cursor() {
@@ -118,7 +119,7 @@ impl Running<'_> {
     /// The walk's total must lie between what Clerk counts before and after, given who was created meanwhile; whoever was deleted meanwhile
     /// lies in that range too.
     async fn count_again(&mut self, before: Option<u64>, seen: u64, created_meanwhile: u64) -> Result<(), Failure> {
-        let after = self.pass.or_stop(self.pass.clerk.count()).await?;
+        let after = self.pass.or_stop(self.pass.clerk.count(Interval::ALL)).await?;
         let (Some(before), Some(after)) = (before, after) else {
             warn!("this server does not count users; whether the walk met all of them is not checked");
             return Ok(());
@@ -132,7 +133,7 @@ impl Running<'_> {
     }
 
     /// Users met before count too: a walk taken up again behind the last user meets nobody else.
-    fn remember(&mut self, page: &Page) {
+    pub(super) fn remember(&mut self, page: &Page) {
         let mut ids = page.users().iter().filter_map(|raw| raw.id.clone());
         let first = ids.next();
         let last = ids.next_back();

@@ -46,7 +46,7 @@ impl<'p> Chosen<'p> {
                 Err(rejection) => rejection,
                 Ok(_) => Rejection::new("the document names a field twice"),
             };
-            chosen.rejected.push(rejected(name(raw), rejection, document));
+            chosen.rejected.push(rejected(raw, rejection, document));
         }
         chosen
     }
@@ -62,11 +62,13 @@ impl<'p> Chosen<'p> {
     }
 }
 
-fn rejected(user_id: String, Rejection { reason }: Rejection, document: &str) -> Rejected {
+fn rejected(raw: &clerk::Raw, Rejection { reason }: Rejection, document: &str) -> Rejected {
     Rejected {
-        user_id,
+        user_id: name(raw),
         reason,
         document: Some(document.to_owned()),
+        digest: Some(raw.digest),
+        created_at: raw.created_at,
     }
 }
 
@@ -164,7 +166,7 @@ impl<'p> Decoded<'p> {
                 .map(|&at| {
                     let raw = chosen.readable[at];
                     let document = chosen.page.document(raw);
-                    decode(document).map_err(|rejection| rejected(name(raw), rejection, document))
+                    decode(document).map_err(|rejection| rejected(raw, rejection, document))
                 })
                 .collect()
         };
@@ -193,6 +195,7 @@ pub(super) fn batch<'d>(
     let write = |at: usize, user: &'d User<'d>, changed| Write {
         user,
         changed,
+        returns: loaded.returned.contains(user.id.as_ref()),
         digest: chosen.readable[at].digest,
         document: chosen.page.document(chosen.readable[at]),
     };

@@ -59,6 +59,9 @@ pub struct Report {
     pub duration_ms: u64,
     /// The checksum of the deletions that are held, or in a dry run that would be made or held.
     pub plan: Option<String>,
+    /// Age of the newest change when it was committed, in milliseconds; none where nothing with a time of its own changed.
+    #[serde(skip)]
+    pub freshness_ms: Option<i64>,
     /// The Clerk instance.
     #[serde(skip)]
     pub instance: String,
@@ -87,6 +90,7 @@ impl Report {
             requests: 0,
             duration_ms: 0,
             plan: None,
+            freshness_ms: None,
             instance: instance.to_owned(),
             notes: Vec::new(),
             is_plan: false,

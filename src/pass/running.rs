@@ -1,18 +1,19 @@
 //! A pass under way: what it has seen so far, and where the plan of each page goes.
 
 use std::{
-    collections::{HashSet, VecDeque},
+    collections::{HashMap, HashSet, VecDeque},
     time::{Duration, Instant},
 };
 
 use chrono::{DateTime, Utc};
 use tracing::warn;
 
-use super::{DeleteMode, Line, Pass, Printer, Report, page};
+use super::{DeleteMode, Line, Memory, Pass, Printer, Report, page};
 use crate::{
     clerk,
     failure::Failure,
-    mirror::{Batch, Checkpoint, Lease, Mirror, Rejected, Run},
+    mirror::{Batch, Checkpoint, Kind, Lease, Mirror, Rejected, Run, Write},
+    user::{Digest, Value},
     walk::{Interval, Position},
 };
 
@@ -24,8 +25,8 @@ pub(super) enum Sink<'a> {
     Mirror {
         lease: &'a Lease,
         run: &'a Run,
-        /// When the walk began, by the database's clock.
-        walk_started_at: DateTime<Utc>,
+        /// The walk to go on with.
+        resumed: Option<Checkpoint>,
         /// When this run began, by the database's clock.
         now: DateTime<Utc>,
     },
@@ -46,19 +47,65 @@ pub(super) struct Running<'a> {
     pub(super) mirror: Option<&'a Mirror>,
     pub(super) report: Report,
     pub(super) started: Instant,
-    /// Who is listed as rejected.
-    pub(super) rejected: HashSet<String>,
+    pub(super) memory: &'a mut Memory,
+    /// Who is listed as rejected, with which document.
+    pub(super) rejected: HashMap<String, Option<Digest>>,
     /// Users met on the last pages: they are known to exist.
     pub(super) witnesses: VecDeque<String>,
+    /// Everybody who was updated at Clerk before it, less the overlap, is in the mirror, or will be when this walk is done. In Unix
+    /// milliseconds.
+    pub(super) watermark: Option<i64>,
+    /// When the walk began, by the database's clock.
+    pub(super) walk_started_at: Option<DateTime<Utc>>,
     pub(super) unchanged_uncommitted: u64,
     pub(super) checkpointed: Instant,
+    /// `updated_at` of the newest change so far, and its age when it was committed, in milliseconds.
+    newest_change: Option<(i64, i64)>,
 }
 
-impl Running<'_> {
-    pub(super) async fn whole(&mut self, lease: &Lease, run: &Run, position: Option<Position>) -> Result<(), Failure> {
-        self.walk_list(position).await?;
-        self.pass.mirror.close_walk(lease, run).await?;
-        self.settle_deletions(lease, run).await
+impl<'a> Running<'a> {
+    pub(super) fn new(
+        pass: &'a Pass,
+        sink: Sink<'a>,
+        mirror: Option<&'a Mirror>,
+        report: Report,
+        started: Instant,
+        memory: &'a mut Memory,
+    ) -> Self {
+        Self {
+            pass,
+            sink,
+            mirror,
+            report,
+            started,
+            memory,
+            rejected: HashMap::new(),
+            witnesses: VecDeque::new(),
+            watermark: None,
+            walk_started_at: None,
+            unchanged_uncommitted: 0,
+            checkpointed: started,
+            newest_change: None,
+        }
+    }
+
+    pub(super) fn lease(&self) -> Option<&'a Lease> {
+        match self.sink {
+            Sink::Mirror { lease, .. } => Some(lease),
+            Sink::Paper { .. } => None,
+        }
+    }
+
+    /// How old the newest change was when it was committed, in milliseconds.
+    pub(super) fn freshness_ms(&self) -> Option<i64> {
+        self.newest_change.map(|(_, age)| age)
+    }
+
+    /// Whether this very document was rejected before; only a full sync tries it again.
+    fn is_rejected(&self, raw: &clerk::Raw) -> bool {
+        let is_full = matches!(self.sink, Sink::Mirror { run, .. } if run.kind == Kind::Full);
+        let listed = self.rejected.get(&page::name(raw)).copied().flatten();
+        !is_full && listed == Some(raw.digest)
     }
 
     /// Brings the mirror in step with some users of a page, and notes who is missing in the stretch that the page lets judge.
@@ -67,16 +114,20 @@ impl Running<'_> {
         page: &'p clerk::Page,
         users: impl IntoIterator<Item = &'p clerk::Raw>,
         judged: Option<Interval>,
-        carried: HashSet<String>,
+        mut carried: HashSet<String>,
         mut more: Batch<'_>,
     ) -> Result<(), Failure> {
         let judged = judged.filter(|_| self.pass.options.delete_mode != DeleteMode::Keep);
+        let (again, users): (Vec<_>, Vec<_>) = users.into_iter().partition(|raw| self.is_rejected(raw));
+        carried.extend(again.into_iter().map(page::name));
         let chosen = page::Chosen::new(page, users);
         let mut loaded = page::Loaded::new(self.mirror, &chosen, judged, carried).await?;
         let decoded = page::Decoded::new(&chosen, &loaded);
-        let mut batch = page::batch(&chosen, &loaded, &decoded, &self.rejected);
+        let listed: HashSet<String> = self.rejected.keys().cloned().collect();
+        let mut batch = page::batch(&chosen, &loaded, &decoded, &listed);
         batch.found.append(&mut more.found);
         batch.checkpoint = more.checkpoint;
+        batch.watermark = more.watermark;
         if let Some(mirror) = self.mirror {
             while let Some(missing) = loaded.rest(mirror).await? {
                 self.apply(Batch {
@@ -101,11 +152,17 @@ impl Running<'_> {
                 batch.unchanged += std::mem::take(&mut self.unchanged_uncommitted);
                 let done = self.pass.mirror.commit(lease, run, &batch).await?;
                 self.checkpointed = Instant::now();
+                if let Some(newest) = newest_change(&batch).filter(|_| !run.is_import)
+                    && self.newest_change.is_none_or(|(before, _)| newest > before)
+                {
+                    self.newest_change = Some((newest, (self.memory.now() - newest).max(0)));
+                }
                 self.report.created += done.created;
                 self.report.updated += done.updated;
                 self.report.rejected += done.rejected.len() as u64;
                 warn_of(&done.rejected);
-                self.rejected.extend(done.rejected.into_iter().map(|user| user.user_id));
+                self.rejected
+                    .extend(done.rejected.into_iter().map(|user| (user.user_id, user.digest)));
             }
             Sink::Paper {
                 print,
@@ -149,23 +206,29 @@ impl Running<'_> {
     }
 
     pub(super) fn checkpoint(&self, position: Option<&Position>) -> Option<Checkpoint> {
-        let Sink::Mirror {
-            run,
-            walk_started_at,
-            now,
-            ..
-        } = &self.sink
-        else {
+        let Sink::Mirror { run, now, .. } = &self.sink else {
             return None;
         };
         Some(Checkpoint {
             walk: run.walk,
-            started_at: *walk_started_at,
+            started_at: self.walk_started_at?,
             judged: self.pass.options.delete_mode != DeleteMode::Keep,
             written_at: *now + self.started.elapsed(),
+            watermark: self.watermark,
             position: position?.clone(),
         })
     }
+}
+
+/// The newest `updated_at` among users who are new, or whose `updated_at` moved.
+fn newest_change(batch: &Batch<'_>) -> Option<i64> {
+    let moved = |write: &&Write<'_>| write.changed.iter().any(|field| field == "updated_at");
+    let writes = batch.create.iter().chain(batch.update.iter().filter(moved));
+    let times = writes.filter_map(|write| match write.user.get("updated_at") {
+        Some(Value::Time(at)) => Some(*at),
+        _ => None,
+    });
+    times.max()
 }
 
 pub(super) fn warn_of(rejected: &[Rejected]) {

@@ -5,6 +5,7 @@ use std::time::Duration;
 use crate::client::client_with;
 use crate::harness::World;
 use clerk_sim::{Options, Quirks, RateLimit, Sim};
+use clerk2pg::walk::Interval;
 
 async fn spends(key: &str, limit: RateLimit, requests: usize, budget: u64) {
     let options = Options {
@@ -21,7 +22,7 @@ async fn spends(key: &str, limit: RateLimit, requests: usize, budget: u64) {
             let client = client.clone();
             tokio::spawn(async move {
                 for _ in 0..requests / 5 {
-                    client.count().await.unwrap();
+                    client.count(Interval::ALL).await.unwrap();
                 }
             })
         })
@@ -63,7 +64,7 @@ async fn a_walk_completes_although_others_use_up_the_limit() {
     });
     let backend = client_with(&world.sim.url(), world.sim.secret_key(), 1.0, Duration::from_secs(30));
     for _ in 0..85 {
-        backend.count().await.unwrap();
+        backend.count(Interval::ALL).await.unwrap();
     }
     let run = world.begin(&[]);
     run.says("Clerk asks to slow down").await;

@@ -152,7 +152,7 @@ async fn the_status_for_people() {
     assert_eq!((ran.code, ran.stderr.as_str()), (Some(0), ""), "{ran:#?}");
     for part in [
         &format!("12 users of {} (production)", world.sim.instance_id()),
-        "Last in step",
+        "Last full sync in step",
         "1 user rejected",
         &bad,
         "changed",

@@ -46,7 +46,7 @@ async fn a_long_walk_says_how_far_it_has_come() {
             max_page: Some(20),
             ..Quirks::default()
         },
-        rules: vec![Rule::new(Effect::LatencyMs(5100)).on([Endpoint::List]).next(2)],
+        rules: vec![Rule::new(Effect::LatencyMs(5100)).on([Endpoint::List]).skip(1).next(2)],
     });
     let ran = world.once().await;
     ran.assert(0, "changed +60 ~0 -0 =0 held 0 rejected 0");

@@ -255,10 +255,11 @@ impl World {
         self.run_with(&["--once", "--format", "json"], environment).await
     }
 
-    /// A daemon with a schedule of every second.
+    /// A daemon with full syncs every second, and nothing else.
     pub fn daemon(&self, environment: &[(&str, &str)]) -> Child {
         self.command(&[])
             .env("CLERK2PG_SCHEDULE__FULL", "* * * * * *")
+            .env("CLERK2PG_SCHEDULE__INCREMENTAL", "")
             .env("CLERK2PG_CLERK__TIMEOUT", "2s")
             .envs(environment.iter().copied())
             .spawn()

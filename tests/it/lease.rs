@@ -108,7 +108,7 @@ async fn sleeps_through_its_lease(newer: impl Fn(&World)) -> (World, Process) {
     }
     world
         .sim
-        .set_faults(Rule::new(Effect::LatencyMs(1000)).on([Endpoint::List]).next(1));
+        .set_faults(Rule::new(Effect::LatencyMs(1000)).on([Endpoint::List]).skip(1).next(1));
     let sleeper = world.begin(&[]);
     eventually("it asks for a page", async || {
         world

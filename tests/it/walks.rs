@@ -28,7 +28,7 @@ async fn check_cursor(fate: DeletedCursor, more: fn(&mut Quirks), victims: &[usi
     let mut faults = Faults::from(quirks);
     faults
         .rules
-        .push(Rule::new(Effect::LatencyMs(500)).on([Endpoint::List]).skip(2).next(1));
+        .push(Rule::new(Effect::LatencyMs(500)).on([Endpoint::List]).skip(3).next(1));
     world.sim.set_faults(faults);
     let before = world.sim.log().len();
     let pass = world.command(&["--once", "--format", "json"]).spawn().unwrap();
@@ -36,7 +36,7 @@ async fn check_cursor(fate: DeletedCursor, more: fn(&mut Quirks), victims: &[usi
         let log = world.sim.log();
         log[before..]
             .iter()
-            .filter(|request| request.path.starts_with("/v1/users?"))
+            .filter(|request| request.path.starts_with("/v1/users?order_by=%2Bcreated_at"))
             .count()
     };
     eventually("two pages are out", async || lists() >= 2).await;

@@ -1,0 +1,96 @@
+//! How long a change at Clerk takes until an application knows of it.
+
+use std::time::{Duration, Instant};
+
+use anyhow::{Result, ensure};
+
+use crate::{
+    changes::Changes,
+    events::Watcher,
+    ledger::Ledger,
+    options::Options,
+    requests::{Requests, now_ms},
+    table::{Table, percentile},
+    world::{Schedule, World},
+};
+
+/// Changes in a second.
+const RATE: u64 = 10;
+
+/// How long the last changes may take.
+const PATIENCE: Duration = Duration::from_secs(60);
+
+/// A quarter of a production instance's limit in ten seconds: the default budget.
+const BUDGET: u64 = 250;
+
+/// What half of the changes, and what 99 in a hundred, should take at most.
+fn wanted(schedule: Schedule) -> (Duration, Duration) {
+    match schedule {
+        Schedule::EverySecond => (Duration::from_millis(1500), Duration::from_secs(3)),
+        Schedule::Default => (Duration::from_secs(4), Duration::from_secs(8)),
+    }
+}
+
+pub async fn run(world: &mut World, schedule: Schedule, options: &Options, table: &mut Table) -> Result<()> {
+    world.follow(schedule).await?;
+    let changes = Changes::new(&world.sim);
+    let mut watcher = world.watch().await?;
+    let from = now_ms();
+    let mut ledger = make(world, changes, options.seconds).await?;
+    settle(world, &mut watcher, &mut ledger).await?;
+    let requests = Requests::since(&world.sim, from);
+
+    let name = schedule.name();
+    println!("{} changes, a look {name}", options.seconds * RATE);
+    ledger.print();
+    println!("  {} requests: {}", requests.count(), requests.kinds());
+    let (p50, p99) = wanted(schedule);
+    let sorted = ledger.sorted();
+    table.within(format!("a change, {name}: p50"), p50, percentile(&sorted, 50));
+    table.within(format!("a change, {name}: p99"), p99, percentile(&sorted, 99));
+    let what = format!("requests in the busiest 10 s, {name}");
+    table.at_most(what, BUDGET, requests.busiest_window());
+    table.at_most(format!("changes never seen, {name}"), 0, ledger.outstanding() as u64);
+    verify(world, &ledger, table).await
+}
+
+/// Makes changes for so many seconds, evenly.
+async fn make(world: &mut World, mut changes: Changes, seconds: u64) -> Result<Ledger> {
+    let mut ledger = Ledger::default();
+    let mut ticks = tokio::time::interval(Duration::from_millis(1000 / RATE));
+    for _ in 0..seconds * RATE {
+        ticks.tick().await;
+        world.daemon()?.check()?;
+        ledger.made(changes.make(&world.sim));
+    }
+    Ok(ledger)
+}
+
+/// Enters what was seen, and waits a while for the rest.
+async fn settle(world: &mut World, watcher: &mut Watcher, ledger: &mut Ledger) -> Result<()> {
+    let until = Instant::now() + PATIENCE;
+    while ledger.outstanding() > 0 && Instant::now() < until {
+        world.daemon()?.check()?;
+        if let Some(event) = watcher.next(Duration::from_secs(1)).await? {
+            ledger.seen(event);
+        }
+    }
+    Ok(())
+}
+
+/// Fast is of no use where it is wrong.
+async fn verify(world: &World, ledger: &Ledger, table: &mut Table) -> Result<()> {
+    if let Some(example) = ledger.example() {
+        table.failure(format!(
+            "{} changes were never seen, such as {example}",
+            ledger.outstanding()
+        ));
+        return Ok(());
+    }
+    let (mirror, clerk) = (world.database.users().await?, world.sim.count());
+    ensure!(
+        usize::try_from(mirror) == Ok(clerk),
+        "the mirror has {mirror} users and Clerk {clerk}, although all events came"
+    );
+    Ok(())
+}

@@ -1,0 +1,76 @@
+//! How fresh the mirror is and what that costs at Clerk, in Postgres and on the machine: the real binary against a million simulated users.
+//!
+//! `make bench-freshness` runs it; benches/README.md says how each figure is measured. It ends with a table, and fails where something does
+//! not work, but not where a figure is worse than wanted.
+
+mod changes;
+mod daemon;
+mod deletions;
+mod development;
+mod events;
+mod idle;
+mod latency;
+mod ledger;
+mod options;
+mod requests;
+mod server;
+mod table;
+mod world;
+
+use std::process::ExitCode;
+
+use anyhow::Result;
+
+use options::{Options, Stage};
+use server::Server;
+use table::Table;
+use world::{Schedule, World};
+
+// The daemon is tied to the thread that starts it: here the main one, which is the last to end.
+#[tokio::main]
+async fn main() -> ExitCode {
+    let mut table = Table::default();
+    let result = run(&mut table).await;
+    table.print();
+    let mut works = true;
+    for failure in table.failures() {
+        println!("FAILED: {failure}");
+        works = false;
+    }
+    if let Err(error) = result {
+        println!("FAILED: {error:#}");
+        works = false;
+    }
+    if works { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+}
+
+async fn run(table: &mut Table) -> Result<()> {
+    let options = Options::from_environment()?;
+    let server = Server::connect().await?;
+    println!("{options}; {server}");
+    if options.needs_production() {
+        production(&options, &server, table).await?;
+    }
+    if options.has(Stage::Development) {
+        development::run(&options, &server, table).await?;
+    }
+    Ok(())
+}
+
+/// All that is measured on the large instance, in an order that changes the schedule once only: each start of the daemon is a full sync.
+async fn production(options: &Options, server: &Server, table: &mut Table) -> Result<()> {
+    let mut world = World::production(options.users, server).await?;
+    if options.has(Stage::Idle) {
+        idle::run(&mut world, server, options, table).await?;
+    }
+    if options.has(Stage::Five) {
+        latency::run(&mut world, Schedule::Default, options, table).await?;
+    }
+    if options.has(Stage::Deletions) {
+        deletions::run(&mut world, table).await?;
+    }
+    if options.has(Stage::Second) {
+        latency::run(&mut world, Schedule::EverySecond, options, table).await?;
+    }
+    world.end().await
+}

@@ -1,0 +1,144 @@
+//! The database server: databases for the daemon, and what the server counts.
+
+use std::fmt;
+
+use anyhow::{Context, Result};
+use tokio_postgres::{Client, NoTls};
+
+/// The daemon's own role, so that its statements can be told from those asked here.
+const ROLE: &str = "clerk2pg_bench";
+
+/// A server of this benchmark's own, from scripts/bench-freshness.
+pub struct Server {
+    client: Client,
+    address: String,
+    password: String,
+    version: String,
+    counts_statements: bool,
+}
+
+/// A database that belongs to the daemon's role.
+pub struct Database {
+    /// For the daemon.
+    pub url: String,
+    /// For the benchmark, as another role.
+    pub own_url: String,
+    pub client: Client,
+}
+
+/// A statement, and how often it was executed.
+pub struct Statement {
+    pub text: String,
+    pub calls: i64,
+}
+
+pub async fn connect(url: &str) -> Result<Client> {
+    let (client, connection) = tokio_postgres::connect(url, NoTls)
+        .await
+        .context("PostgreSQL cannot be reached")?;
+    tokio::spawn(connection);
+    Ok(client)
+}
+
+impl Server {
+    pub async fn connect() -> Result<Self> {
+        let url = std::env::var("DATABASE_URL").context("run it with `make bench-freshness`, which starts a server")?;
+        let client = connect(&url).await?;
+        let password = format!("{:016x}", fastrand::u64(..));
+        client
+            .batch_execute(&format!("CREATE ROLE {ROLE} LOGIN PASSWORD '{password}'"))
+            .await?;
+        let version = client.query_one("SHOW server_version", &[]).await?.get::<_, String>(0);
+        let loaded: String = client.query_one("SHOW shared_preload_libraries", &[]).await?.get(0);
+        let counts_statements = loaded.contains("pg_stat_statements");
+        if counts_statements {
+            client.batch_execute("CREATE EXTENSION pg_stat_statements").await?;
+        }
+        Ok(Self {
+            client,
+            address: url.strip_suffix("/postgres").unwrap_or(&url).to_owned(),
+            password,
+            version,
+            counts_statements,
+        })
+    }
+
+    pub async fn create(&self, name: &str) -> Result<Database> {
+        self.client
+            .batch_execute(&format!("CREATE DATABASE {name} OWNER {ROLE}"))
+            .await?;
+        let host = self.address.rsplit_once('@').map_or("", |(_, host)| host);
+        let own_url = format!("{}/{name}", self.address);
+        Ok(Database {
+            url: format!("postgres://{ROLE}:{}@{host}/{name}", self.password),
+            client: connect(&own_url).await?,
+            own_url,
+        })
+    }
+
+    /// Begins to count statements anew.
+    pub async fn forget_statements(&self) -> Result<()> {
+        if self.counts_statements {
+            self.client.batch_execute("SELECT pg_stat_statements_reset()").await?;
+        }
+        Ok(())
+    }
+
+    /// The daemon's statements since then, the most frequent first; none where the server cannot count them.
+    pub async fn statements(&self) -> Result<Option<Vec<Statement>>> {
+        if !self.counts_statements {
+            return Ok(None);
+        }
+        let sql = "SELECT regexp_replace(query, '\\s+', ' ', 'g'), sum(calls)::bigint
+            FROM pg_stat_statements JOIN pg_roles ON pg_roles.oid = userid WHERE rolname = $1 GROUP BY 1 ORDER BY 2 DESC, 1";
+        let rows = self.client.query(sql, &[&ROLE]).await?;
+        let statement = |row: &tokio_postgres::Row| Statement {
+            text: row.get(0),
+            calls: row.get(1),
+        };
+        Ok(Some(rows.iter().map(statement).collect()))
+    }
+}
+
+impl fmt::Display for Server {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "PostgreSQL {}", self.version)
+    }
+}
+
+impl Database {
+    /// Rows written so far in tables of the database. Not those of the catalog, which autovacuum writes when it likes.
+    pub async fn rows_written(&self) -> Result<i64> {
+        let sql = "SELECT coalesce(sum(n_tup_ins + n_tup_upd + n_tup_del), 0)::bigint
+            FROM pg_stat_all_tables WHERE schemaname <> 'pg_catalog'";
+        Ok(self.client.query_one(sql, &[]).await?.get(0))
+    }
+
+    /// Users in the mirror.
+    pub async fn users(&self) -> Result<i64> {
+        let row = self.client.query_one("SELECT count(*) FROM clerk.users", &[]).await?;
+        Ok(row.get(0))
+    }
+
+    /// What autovacuum would have done in time.
+    pub async fn vacuum(&self) -> Result<()> {
+        Ok(self.client.batch_execute("VACUUM ANALYZE clerk.users").await?)
+    }
+
+    /// Full syncs that reached their end; none where there is no schema yet.
+    pub async fn full_syncs(&self) -> Result<i64> {
+        let exists = "SELECT to_regclass('clerk.sync_runs') IS NOT NULL";
+        if !self.client.query_one(exists, &[]).await?.get::<_, bool>(0) {
+            return Ok(0);
+        }
+        let sql = "SELECT count(*) FROM clerk.sync_runs WHERE kind = 'full' AND outcome IN ('in_step', 'changed')";
+        Ok(self.client.query_one(sql, &[]).await?.get(0))
+    }
+
+    /// The last pass, in words.
+    pub async fn last_run(&self) -> Result<String> {
+        let sql = "SELECT format('%s: %s %s', kind, outcome, error) FROM clerk.sync_runs ORDER BY id DESC LIMIT 1";
+        let row = self.client.query_opt(sql, &[]).await?;
+        Ok(row.map_or_else(|| "none".to_owned(), |row| row.get(0)))
+    }
+}

@@ -1,0 +1,170 @@
+//! A simulated Clerk instance, its mirror, and the daemon between them.
+
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, bail, ensure};
+use clerk_sim::{Effect, RateLimit, Rule, Sim};
+
+use crate::{
+    daemon::{self, Daemon},
+    events::Watcher,
+    requests,
+    server::{Database, Server},
+    table::seconds,
+};
+
+/// How long an answer of Clerk's takes, while something is measured.
+const LATENCY_MS: u64 = 80;
+
+/// How long a full sync may take.
+const FULL_SYNC: Duration = Duration::from_secs(30 * 60);
+
+/// When incremental syncs are due.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Schedule {
+    /// Every five seconds.
+    Default,
+    EverySecond,
+}
+
+impl Schedule {
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Default => "every 5 s",
+            Self::EverySecond => "every second",
+        }
+    }
+
+    pub fn period(self) -> Duration {
+        match self {
+            Self::Default => Duration::from_secs(5),
+            Self::EverySecond => Duration::from_secs(1),
+        }
+    }
+}
+
+pub struct World {
+    pub sim: Sim,
+    pub database: Database,
+    daemon: Option<(Schedule, Daemon)>,
+}
+
+impl World {
+    /// A large instance, mirrored already.
+    pub async fn production(users: usize, server: &Server) -> Result<Self> {
+        let world = Self::start(users, RateLimit::Production, "sk_live_bench", "bench", server).await?;
+        world.load().await?;
+        Ok(world)
+    }
+
+    /// A development instance, not mirrored yet.
+    pub async fn development(users: usize, server: &Server) -> Result<Self> {
+        Self::start(
+            users,
+            RateLimit::Development,
+            "sk_test_bench",
+            "bench_development",
+            server,
+        )
+        .await
+    }
+
+    async fn start(users: usize, rate_limit: RateLimit, key: &str, database: &str, server: &Server) -> Result<Self> {
+        println!("Making {users} users");
+        let options = clerk_sim::Options {
+            users,
+            rate_limit,
+            secret_key: key.to_owned(),
+            ..clerk_sim::Options::default()
+        };
+        Ok(Self {
+            sim: Sim::start(options).await.context("the simulator does not start")?,
+            database: server.create(database).await?,
+            daemon: None,
+        })
+    }
+
+    /// The first full sync, which may spend the whole rate limit: it is not what is measured.
+    async fn load(&self) -> Result<()> {
+        let begun = Instant::now();
+        let status = daemon::command(&self.sim, &self.database.url)
+            .arg("--once")
+            .env("CLERK2PG_CLERK__REQUEST_BUDGET", "1.0")
+            .status();
+        let status = tokio::time::timeout(FULL_SYNC, status)
+            .await
+            .context("the first full sync does not end")??;
+        ensure!(status.success(), "the first full sync ended with {status}");
+        println!("Mirrored in {}", seconds(begun.elapsed()));
+        self.database.vacuum().await
+    }
+
+    /// Sees to it that a daemon runs on this schedule, and is done with the full sync that it does at its start.
+    pub async fn follow(&mut self, schedule: Schedule) -> Result<()> {
+        match &self.daemon {
+            Some((running, _)) if *running == schedule => return Ok(()),
+            _ => self.stop().await?,
+        }
+        // The full sync is not what is measured, and need not take longer than the budget makes it.
+        self.sim.clear_faults();
+        let before = self.database.full_syncs().await?;
+        let mut command = daemon::command(&self.sim, &self.database.url);
+        command.env("CLERK2PG_SCHEDULE__FULL", "");
+        if schedule == Schedule::EverySecond {
+            command.env("CLERK2PG_SCHEDULE__INCREMENTAL", "* * * * * *");
+        }
+        self.daemon = Some((schedule, Daemon::start(command)?));
+        let begun = Instant::now();
+        while self.database.full_syncs().await? == before {
+            self.sleep(Duration::from_millis(500)).await?;
+            if begun.elapsed() > FULL_SYNC {
+                bail!(
+                    "the daemon's full sync does not end; the last pass: {}",
+                    self.database.last_run().await?
+                );
+            }
+        }
+        println!(
+            "\nDaemon, {}: its full sync took {}",
+            schedule.name(),
+            seconds(begun.elapsed())
+        );
+        self.sim.set_faults(Rule::new(Effect::LatencyMs(LATENCY_MS)));
+        requests::look(&self.sim).await
+    }
+
+    /// Waits until a look is over and the next is not yet due, so that stretches of time begin and end between two.
+    pub async fn between_looks(&mut self) -> Result<()> {
+        requests::look(&self.sim).await?;
+        let (schedule, _) = self.daemon.as_ref().context("no daemon runs")?;
+        let half = schedule.period() / 2;
+        self.sleep(half).await
+    }
+
+    pub fn daemon(&mut self) -> Result<&mut Daemon> {
+        let (_, daemon) = self.daemon.as_mut().context("no daemon runs")?;
+        Ok(daemon)
+    }
+
+    pub async fn sleep(&mut self, duration: Duration) -> Result<()> {
+        self.daemon()?.sleep(duration).await
+    }
+
+    /// Events from now on.
+    pub async fn watch(&self) -> Result<Watcher> {
+        Watcher::start(&self.database.own_url).await
+    }
+
+    async fn stop(&mut self) -> Result<()> {
+        match self.daemon.take() {
+            Some((_, daemon)) => daemon.stop().await,
+            None => Ok(()),
+        }
+    }
+
+    pub async fn end(mut self) -> Result<()> {
+        self.stop().await?;
+        self.sim.stop().await;
+        Ok(())
+    }
+}

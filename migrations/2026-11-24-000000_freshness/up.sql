@@ -1,0 +1,46 @@
+-- What changed, in order, in the form of Clerk's own webhook events. Written in the transaction that changed the row, by one writer at a
+-- time, so that ids are never out of the order of commits; they may have gaps.
+CREATE TABLE clerk.user_events (
+    id bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
+    -- user.created, user.updated or user.deleted
+    type text NOT NULL,
+    user_id text NOT NULL,
+    -- When it happened at Clerk, as far as Clerk tells; else when clerk2pg learned of it.
+    occurred_at timestamptz NOT NULL,
+    -- Names of the fields that an update changed.
+    changed text[] NOT NULL DEFAULT '{}',
+    payload jsonb NOT NULL,
+    recorded_at timestamptz NOT NULL DEFAULT now()
+);
+
+COMMENT ON TABLE clerk.user_events IS 'What changed in clerk.users, in order; NOTIFY clerk_user_events tells of new ones';
+COMMENT ON COLUMN clerk.user_events.payload IS 'The envelope of Clerk''s webhooks: data, object, type, timestamp, instance_id';
+
+ALTER TABLE clerk.sync_state
+    -- The newest updated_at that was seen at Clerk; all changes before it, less an overlap, are in the mirror.
+    ADD COLUMN watermark timestamptz,
+    -- Rows of clerk.users that are not marked as deleted, kept in the transactions that add and remove them.
+    ADD COLUMN users bigint NOT NULL DEFAULT 0,
+    -- When the first full sync was done. Until then there are no events, unless events.initial says so.
+    ADD COLUMN imported_at timestamptz;
+
+UPDATE clerk.sync_state SET
+    users = (SELECT count(*) FROM clerk.users WHERE deleted_at IS NULL),
+    imported_at = (SELECT min(ended_at) FROM clerk.sync_runs WHERE kind = 'full' AND outcome IN ('in_step', 'changed', 'held'));
+
+ALTER TABLE clerk.sync_runs
+    -- Age of the newest change when it was committed, in milliseconds; null where nothing with a time of its own changed.
+    ADD COLUMN freshness_ms bigint;
+
+-- Passes come every few seconds now, and each looks for one that was cut off.
+CREATE INDEX sync_runs_running_idx ON clerk.sync_runs (id) WHERE outcome = 'running';
+CREATE INDEX sync_runs_started_at_idx ON clerk.sync_runs (started_at);
+
+ALTER TABLE clerk.rejected_users
+    -- Of the document, so that the same one need not be refused again, and its place in Clerk's list.
+    ADD COLUMN digest bytea,
+    ADD COLUMN created_at timestamptz;
+
+-- Stretches of the mirror are counted by this index alone.
+DROP INDEX clerk.users_created_at_idx;
+CREATE INDEX users_created_at_idx ON clerk.users (created_at, id) INCLUDE (deleted_at);

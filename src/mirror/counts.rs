@@ -1,0 +1,145 @@
+//! How many users the mirror expects at Clerk: its rows, less those known to be gone, and those that could not be stored.
+
+use chrono::{DateTime, Utc};
+use diesel::{
+    prelude::*,
+    sql_query,
+    sql_types::{BigInt, Bool, Nullable, Text, Timestamptz},
+};
+use diesel_async::{AsyncConnection, AsyncPgConnection, RunQueryDsl};
+
+use super::{Error, Lease, Mirror, read::timestamp, transaction};
+use crate::walk::Interval;
+
+/// What an incremental sync begins with, in one query.
+#[derive(Debug, Clone, QueryableByName)]
+pub struct State {
+    /// The pinned Clerk instance.
+    #[diesel(sql_type = Nullable<Text>)]
+    pub instance_id: Option<String>,
+    /// Whether a full sync was ever done.
+    #[diesel(sql_type = Bool)]
+    pub is_imported: bool,
+    /// Everybody who was updated at Clerk before it, less the overlap, is in the mirror. In Unix milliseconds.
+    #[diesel(sql_type = Nullable<BigInt>)]
+    pub watermark: Option<i64>,
+    /// How many users the mirror expects at Clerk, by what is kept of its number of rows.
+    #[diesel(sql_type = BigInt)]
+    pub expected: i64,
+    /// Who has the lease at this moment.
+    #[diesel(sql_type = Nullable<Text>)]
+    pub lease_holder: Option<String>,
+    /// Grows with every lease: whoever takes one at this epoch knows that nobody wrote since.
+    #[diesel(sql_type = BigInt)]
+    pub lease_epoch: i64,
+}
+
+/// By how much the users at Clerk differ from the mirror's rows in the stretch from `$1` to `$2`. The tables read are small; the rows of users
+/// are looked up one by one, whatever the planner thinks of their number.
+const DIFFERENCE: &str = "
+    (SELECT count(*) FROM clerk.rejected_users r
+     WHERE r.document IS NOT NULL AND {rejected}
+       AND coalesce((SELECT u.deleted_at IS NOT NULL FROM clerk.users u WHERE u.id = r.user_id), true))
+  - (SELECT count(*) FROM (
+         SELECT user_id FROM clerk.missing_users WHERE absent
+         UNION SELECT user_id FROM clerk.rejected_users WHERE document IS NULL) AS gone
+     WHERE (SELECT u.deleted_at IS NULL AND {gone} FROM clerk.users u WHERE u.id = gone.user_id))";
+
+fn difference(rejected: &str, gone: &str) -> String {
+    DIFFERENCE.replace("{rejected}", rejected).replace("{gone}", gone)
+}
+
+const STRETCH: &str =
+    "created_at >= coalesce($1, '-infinity'::timestamptz) AND created_at < coalesce($2, 'infinity'::timestamptz)";
+
+#[derive(QueryableByName)]
+struct Number {
+    #[diesel(sql_type = BigInt)]
+    number: i64,
+}
+
+/// Counts the rows, and keeps the number.
+pub(super) async fn recount(conn: &mut AsyncPgConnection) -> QueryResult<()> {
+    sql_query("UPDATE clerk.sync_state SET users = (SELECT count(*) FROM clerk.users WHERE deleted_at IS NULL)")
+        .execute(conn)
+        .await
+        .map(drop)
+}
+
+impl Mirror {
+    /// What an incremental sync begins with.
+    pub async fn state(&self) -> Result<State, Error> {
+        let sql = format!(
+            "SELECT instance_id, imported_at IS NOT NULL AS is_imported, users + {difference} AS expected, lease_epoch,
+                    (extract(epoch FROM watermark) * 1000)::bigint AS watermark,
+                    CASE WHEN lease_expires_at >= clock_timestamp() THEN lease_holder END AS lease_holder
+             FROM clerk.sync_state",
+            difference = difference("true", "true")
+        );
+        Ok(sql_query(sql).get_result(&mut self.connection().await?).await?)
+    }
+
+    /// Counts the rows anew, whatever is kept of their number, and returns how many users are expected at Clerk.
+    pub async fn recount(&self, lease: &Lease) -> Result<i64, Error> {
+        let mut conn = self.connection().await?;
+        conn.transaction(async |conn| {
+            transaction::begin(conn, lease).await?;
+            recount(conn).await?;
+            let sql = format!(
+                "SELECT users + {difference} AS number FROM clerk.sync_state",
+                difference = difference("true", "true")
+            );
+            let Number { number } = sql_query(sql).get_result(conn).await?;
+            Ok(number)
+        })
+        .await
+    }
+
+    /// How many users are expected at Clerk in a stretch of `created_at`.
+    pub async fn expected(&self, stretch: Interval) -> Result<i64, Error> {
+        let sql = format!(
+            "SELECT (SELECT count(*) FROM clerk.users WHERE deleted_at IS NULL AND {STRETCH}) + {difference} AS number",
+            difference = difference(
+                &format!("r.{}", STRETCH.replace("AND created", "AND r.created")),
+                STRETCH
+            )
+        );
+        let Number { number } = sql_query(sql)
+            .bind::<Nullable<Timestamptz>, _>(stretch.from.map(timestamp))
+            .bind::<Nullable<Timestamptz>, _>(stretch.before.map(timestamp))
+            .get_result(&mut self.connection().await?)
+            .await?;
+        Ok(number)
+    }
+
+    /// A moment with about half of a stretch's `users` before it, in Unix milliseconds; none where there is no such moment. Nobody is within
+    /// a millisecond of it, if that can be had: then it is the same whether bounds include their moment or not.
+    pub async fn middle(&self, stretch: Interval, users: i64) -> Result<Option<i64>, Error> {
+        #[derive(QueryableByName)]
+        struct Row {
+            #[diesel(sql_type = Timestamptz)]
+            created_at: DateTime<Utc>,
+        }
+        let sql = format!(
+            "SELECT created_at FROM clerk.users WHERE deleted_at IS NULL AND {STRETCH} ORDER BY created_at, id OFFSET $3 LIMIT 2"
+        );
+        let rows: Vec<Row> = sql_query(sql)
+            .bind::<Nullable<Timestamptz>, _>(stretch.from.map(timestamp))
+            .bind::<Nullable<Timestamptz>, _>(stretch.before.map(timestamp))
+            .bind::<BigInt, _>((users / 2 - 1).max(0))
+            .load(&mut self.connection().await?)
+            .await?;
+        let [before, behind] = rows.as_slice() else {
+            return Ok(None);
+        };
+        let (before, behind) = (
+            before.created_at.timestamp_millis(),
+            behind.created_at.timestamp_millis(),
+        );
+        Ok(Some(match behind - before {
+            3.. => before + 2,
+            _ if stretch.from == Some(behind) => behind + 1,
+            _ => behind,
+        }))
+    }
+}

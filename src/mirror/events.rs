@@ -1,0 +1,138 @@
+//! `clerk.user_events`: what changed, in the form of Clerk's own webhook events, written in the transaction that changed it.
+//!
+//! Every writing transaction holds the lease's row until its end, so that ids are given and committed in one order.
+
+use std::time::Duration;
+
+use diesel::{
+    QueryResult, sql_query,
+    sql_types::{Array, BigInt, Double, Nullable, Text, Timestamptz},
+};
+use diesel_async::{AsyncConnection, AsyncPgConnection, RunQueryDsl};
+
+use super::{Error, Lease, Mirror, Write, read::timestamp, transaction};
+use crate::user::Value;
+
+/// So many events are pruned in one transaction.
+const PRUNED_AT_ONCE: i64 = 1_000;
+
+/// What is told of a user.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Type {
+    Created,
+    Updated,
+}
+
+impl Type {
+    fn name(self) -> &'static str {
+        match self {
+            Type::Created => "user.created",
+            Type::Updated => "user.updated",
+        }
+    }
+}
+
+/// Tells of users who were stored.
+pub(super) async fn stored(conn: &mut AsyncPgConnection, changes: &[(Type, &Write<'_>)]) -> QueryResult<()> {
+    if changes.is_empty() {
+        return Ok(());
+    }
+    let writes = || changes.iter().map(|(_, write)| write);
+    let types: Vec<_> = changes.iter().map(|(kind, _)| kind.name()).collect();
+    let ids: Vec<_> = writes().map(|write| write.user.id.as_ref()).collect();
+    let times: Vec<_> = changes
+        .iter()
+        .map(|(kind, write)| happened_at(*kind, write).map(timestamp))
+        .collect();
+    let changed: Vec<_> = writes()
+        .map(|write| serde_json::Value::from(write.changed.clone()).to_string())
+        .collect();
+    let documents: Vec<_> = writes().map(|write| write.document).collect();
+    // The oldest first, as a webhook would have told them.
+    sql_query(
+        "INSERT INTO clerk.user_events (type, user_id, occurred_at, changed, payload)
+         SELECT type, user_id, coalesce(at, now()), ARRAY(SELECT jsonb_array_elements_text(changed::jsonb)),
+                jsonb_build_object('object', 'event', 'type', type, 'instance_id', instance_id, 'data', document::jsonb,
+                    'timestamp', (extract(epoch FROM coalesce(at, now())) * 1000)::bigint)
+         FROM unnest($1, $2, $3, $4, $5) AS t(type, user_id, at, changed, document), clerk.sync_state
+         ORDER BY coalesce(at, now()), user_id",
+    )
+    .bind::<Array<Text>, _>(types)
+    .bind::<Array<Text>, _>(ids)
+    .bind::<Array<Nullable<Timestamptz>>, _>(times)
+    .bind::<Array<Text>, _>(changed)
+    .bind::<Array<Text>, _>(documents)
+    .execute(conn)
+    .await?;
+    notify(conn).await
+}
+
+/// When a change happened, in Unix milliseconds, as far as the document tells: a ban does not move `updated_at`.
+fn happened_at(kind: Type, write: &Write<'_>) -> Option<i64> {
+    let moved = kind == Type::Created || write.changed.iter().any(|field| field == "updated_at");
+    match write.user.get("updated_at") {
+        Some(Value::Time(at)) if moved => Some(*at),
+        _ => None,
+    }
+}
+
+/// Tells of users who are gone, by id and `external_id`. When they went is not known, only that it is known now.
+pub(super) async fn deleted(conn: &mut AsyncPgConnection, users: &[(String, Option<String>)]) -> QueryResult<()> {
+    if users.is_empty() {
+        return Ok(());
+    }
+    let (ids, external_ids): (Vec<_>, Vec<_>) = users.iter().map(|(id, external)| (id, external.as_deref())).unzip();
+    sql_query(
+        "INSERT INTO clerk.user_events (type, user_id, occurred_at, payload)
+         SELECT 'user.deleted', user_id, now(),
+                jsonb_build_object('object', 'event', 'type', 'user.deleted', 'instance_id', instance_id,
+                    'timestamp', (extract(epoch FROM now()) * 1000)::bigint,
+                    'data', jsonb_strip_nulls(jsonb_build_object('id', user_id, 'object', 'user', 'deleted', true,
+                        'external_id', external_id)))
+         FROM unnest($1, $2) AS t(user_id, external_id), clerk.sync_state ORDER BY user_id",
+    )
+    .bind::<Array<Text>, _>(ids)
+    .bind::<Array<Nullable<Text>>, _>(external_ids)
+    .execute(conn)
+    .await?;
+    notify(conn).await
+}
+
+/// One notification a transaction: the same one twice in a transaction is sent once, and a transaction tells of its last event.
+async fn notify(conn: &mut AsyncPgConnection) -> QueryResult<()> {
+    sql_query("SELECT pg_notify('clerk_user_events', max(id)::text) FROM clerk.user_events")
+        .execute(conn)
+        .await
+        .map(drop)
+}
+
+impl Mirror {
+    /// Removes events older than `keep`, at most `batches` of a thousand, each in a transaction of its own. Returns how many.
+    pub async fn prune_events(&self, lease: &Lease, keep: Duration, batches: u32) -> Result<u64, Error> {
+        let mut conn = self.connection().await?;
+        let mut pruned = 0;
+        for _ in 0..batches {
+            let rows = conn
+                .transaction(async |conn| {
+                    transaction::begin(conn, lease).await?;
+                    // Older ones have smaller ids, so that the first ones tell whether there is anything to remove.
+                    let rows = sql_query(
+                        "DELETE FROM clerk.user_events e
+                         USING (SELECT id, recorded_at FROM clerk.user_events ORDER BY id LIMIT $2) AS oldest
+                         WHERE e.id = oldest.id AND oldest.recorded_at < now() - $1 * interval '1 second'",
+                    )
+                    .bind::<Double, _>(keep.as_secs_f64())
+                    .bind::<BigInt, _>(PRUNED_AT_ONCE)
+                    .execute(conn)
+                    .await?;
+                    Ok::<_, Error>(rows)
+                })
+                .await?;
+            pruned += rows as u64;
+            if (rows as i64) < PRUNED_AT_ONCE {
+                break;
+            }
+        }
+        Ok(pruned)
+    }
+}

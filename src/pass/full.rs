@@ -1,0 +1,160 @@
+//! A full sync, and its plan.
+
+use tracing::info;
+
+use super::{Memory, Outcome, Pass, Printer, Report, Running, run::Opening, running::Sink, same_instance};
+use crate::{
+    clerk,
+    failure::{Cause, Failure},
+    mirror::{Kind, Lease, Run},
+    recent::{Entry, Recent},
+};
+
+/// So many users are looked at for the newest change: the first ones may have no readable time.
+const TOP: u32 = 10;
+
+impl Pass {
+    /// A full sync.
+    ///
+    /// # Errors
+    /// The pass could not be carried through; what it committed stays, and the next one goes on from there.
+    pub async fn full_sync(&self, memory: &mut Memory) -> Result<Report, Failure> {
+        let opening = Opening::new(self, Kind::Full);
+        memory.instance = None;
+        let identified = self.identify().await;
+        let instance = match identified {
+            Ok(instance) => instance,
+            Err(failure) => {
+                self.record(&failure, opening).await;
+                return Err(failure);
+            }
+        };
+        // A strange key must not even migrate; where the schema is not this version's, the pin is looked at behind the migrations.
+        if matches!(self.mirror.exists().await, Ok(true)) {
+            self.check_pin(&instance, opening).await?;
+        }
+        let applied = self.mirror.prepare(self.options.migrate).await?;
+        if !applied.is_empty() {
+            info!(migrations = applied.len(), "the schema is up to date now");
+        }
+        self.check_pin(&instance, opening).await?;
+
+        let lease = self.acquire_lease().await?;
+        memory.instance = Some(instance.clone());
+        let work = async |running: &mut Running<'_>, lease: &Lease, run: &Run| {
+            // Again, now that nobody else can pin: two with different keys may have started at once.
+            self.mirror.pin(lease, &instance.id, &instance.environment_type).await?;
+            same_instance(self.mirror.instance().await?.as_deref(), &instance.id)?;
+            running.whole(lease, run).await
+        };
+        let result = self.under_lease(&lease, opening, memory, work).await;
+        if result.is_err() {
+            memory.instance = None;
+        }
+        result
+    }
+
+    /// The plan of a full sync, told line by line. Writes nothing.
+    pub async fn plan(&self, print: Printer<'_>) -> Result<Report, Failure> {
+        let opening = Opening::new(self, Kind::Full);
+        let instance = self.identify().await?;
+        let exists = self.mirror.exists().await?;
+        if exists {
+            same_instance(self.mirror.instance().await?.as_deref(), &instance.id)?;
+        }
+        let sink = Sink::Paper {
+            print,
+            missing: Vec::new(),
+            updated: std::collections::HashSet::new(),
+        };
+        let mut memory = Memory::default();
+        let mirror = exists.then_some(&self.mirror);
+        let report = Report::new(&instance.id);
+        let mut running = Running::new(self, sink, mirror, report, opening.started, &mut memory);
+        let result = running.walk_list(None).await;
+        self.progress.finish();
+        result?;
+        running.plan_deletions().await?;
+        let mut report = running.report;
+        report.is_plan = true;
+        report.outcome = if report.notes.is_empty() {
+            Outcome::Planned
+        } else {
+            Outcome::Incomplete
+        };
+        report.requests = self.clerk.requests() - opening.requests;
+        report.duration_ms = u64::try_from(opening.started.elapsed().as_millis()).unwrap_or(u64::MAX);
+        Ok(report)
+    }
+
+    async fn check_pin(&self, instance: &clerk::Instance, opening: Opening) -> Result<(), Failure> {
+        let pinned = self.mirror.instance().await?;
+        let checked = same_instance(pinned.as_deref(), &instance.id);
+        if let Err(failure) = &checked {
+            self.record(failure, opening).await;
+        }
+        checked
+    }
+
+    /// Lists a pass that failed before it could begin, if there is a schema to list it in.
+    pub(super) async fn record(&self, failure: &Failure, opening: Opening) {
+        if failure.cause == Cause::Stopped || !matches!(self.mirror.exists().await, Ok(true)) {
+            return;
+        }
+        let requests = self.clerk.requests() - opening.requests;
+        if let Err(error) = self
+            .mirror
+            .record_failure(opening.kind, &self.options.holder, requests, &failure.message)
+            .await
+        {
+            tracing::warn!(%error, "the failed pass could not be recorded");
+        }
+    }
+}
+
+impl Running<'_> {
+    async fn whole(&mut self, lease: &Lease, run: &Run) -> Result<(), Failure> {
+        let Sink::Mirror { resumed, now, .. } = &mut self.sink else {
+            return Ok(());
+        };
+        let resumed = resumed.take();
+        if let Some(checkpoint) = &resumed {
+            info!(
+                run = checkpoint.walk,
+                users = checkpoint.position.seen,
+                "going on with the walk that was cut off"
+            );
+        }
+        self.walk_started_at = Some(resumed.as_ref().map_or(*now, |checkpoint| checkpoint.started_at));
+        self.watermark = match &resumed {
+            Some(checkpoint) => checkpoint.watermark,
+            None => self.newest_change().await?,
+        };
+        self.walk_list(resumed.map(|checkpoint| checkpoint.position)).await?;
+        self.pass.mirror.close_walk(lease, run, self.watermark).await?;
+        self.settle_deletions(lease, run).await.map(drop)
+    }
+
+    /// The newest `updated_at` at Clerk: whoever changes from now on has a later one. In Unix milliseconds; zero where there is nobody, and none
+    /// where the server cannot say.
+    async fn newest_change(&mut self) -> Result<Option<i64>, Failure> {
+        let page = match self.pass.or_stop_raw(self.pass.clerk.recent(0, TOP)).await? {
+            Ok(page) => page,
+            // The list may hold what cannot be read; the walk will say.
+            Err(error) if self.is_of_this_request(&error).await? => return Ok(None),
+            Err(error) => return Err(error.into()),
+        };
+        self.memory.set_clock(page.date);
+        let mut recent = Recent::new(0, TOP);
+        let entries = page.users().iter().map(|raw| Entry {
+            id: raw.id.as_deref().unwrap_or_default(),
+            updated_at: raw.updated_at,
+        });
+        recent.receive(&entries.collect::<Vec<_>>(), None);
+        Ok(if page.users().is_empty() {
+            Some(0)
+        } else {
+            recent.newest(page.date)
+        })
+    }
+}

@@ -1,0 +1,289 @@
+//! An incremental sync: whoever changed at Clerk, newest first, and then whether Clerk counts as many users as the mirror expects. A look at both
+//! comes first and writes nothing; only where there is something to write is the lease taken.
+
+use std::{
+    collections::{HashMap, HashSet},
+    time::Instant,
+};
+
+use super::{
+    DeleteMode, Memory, Pass, Report, Running, memory::Deserves, page, run::Opening, running::Sink, same_instance,
+};
+use crate::{
+    clerk::{PAGE, Page},
+    failure::Failure,
+    mirror::{Batch, Kind, Lease, Run, State},
+    recent::{Entry, Recent, Step},
+    user::Digest,
+    walk::Interval,
+};
+
+/// So many users of the first page are remembered as known to exist.
+const WITNESSES: usize = 3;
+
+/// What came of an incremental sync.
+#[derive(Debug)]
+pub enum Followed {
+    /// Nothing had to be done.
+    Idle,
+    /// Something was done.
+    Done(Report),
+    /// Another clerk2pg is at work.
+    StandingBy,
+}
+
+/// How far a look at recent changes has come.
+pub(super) struct Look {
+    recent: Recent,
+    began: Instant,
+    /// When the first page was there.
+    seen: Instant,
+    /// Clerk's clock at that time, in Unix milliseconds.
+    date: Option<i64>,
+    /// The page that differs from the mirror, and whether it is the last; none where nothing differs.
+    page: Option<(Page, Step)>,
+    /// Users on the first page: they are known to exist.
+    witnesses: Vec<String>,
+    /// The list cannot be followed.
+    is_unordered: bool,
+}
+
+impl Pass {
+    /// An incremental sync.
+    ///
+    /// # Errors
+    /// The pass could not be carried through; what it committed stays, and the next one does the rest.
+    pub async fn incremental(&self, memory: &mut Memory) -> Result<Followed, Failure> {
+        let opening = Opening::new(self, Kind::Incremental);
+        let result = self.follow(opening, memory).await;
+        match &result {
+            Err(failure) if memory.is_news(failure.cause) => self.record(failure, opening).await,
+            Err(_) => {}
+            Ok(_) => memory.succeeded(),
+        }
+        result
+    }
+
+    async fn follow(&self, opening: Opening, memory: &mut Memory) -> Result<Followed, Failure> {
+        let Some(instance) = memory.instance.clone() else {
+            memory.walk("no full sync was done yet");
+            return Ok(Followed::Idle);
+        };
+        let state = self.mirror.state().await?;
+        same_instance(state.instance_id.as_deref(), &instance.id)?;
+        let Some(watermark) = state.watermark.filter(|_| state.is_imported) else {
+            memory.walk("how far the changes were followed is not known");
+            return Ok(Followed::Idle);
+        };
+        if state.lease_holder.is_some() {
+            return Ok(Followed::StandingBy);
+        }
+
+        let (look, total) = tokio::join!(self.look(memory, watermark), self.total());
+        let (look, total) = (look?, total?);
+        memory.set_clock(look.date);
+        if look.is_unordered {
+            let is_small = total.is_some_and(|total| total <= u64::from(PAGE));
+            memory.tell_once("this server does not list users by their last change; only full syncs see changes");
+            if is_small {
+                memory.walk("changes cannot be followed here, and there are few users");
+            }
+            return Ok(Followed::Idle);
+        }
+        if look.page.is_none() && !self.differs(&state, total, memory) {
+            look.teach(memory);
+            return Ok(Followed::Idle);
+        }
+        let Some(lease) = self.lease_since(state.lease_epoch).await? else {
+            return Ok(Followed::StandingBy);
+        };
+        let work = async |running: &mut Running<'_>, lease: &Lease, run: &Run| {
+            running.watermark = Some(watermark);
+            running.follow(look).await?;
+            running.look_for_missing(lease, run, total).await
+        };
+        let report = self.under_lease(&lease, opening, memory, work).await?;
+        Ok(Followed::Done(report))
+    }
+
+    /// How many users Clerk has; none where that is not asked, or the server does not tell.
+    async fn total(&self) -> Result<Option<u64>, Failure> {
+        if self.options.delete_mode == DeleteMode::Keep {
+            return Ok(None);
+        }
+        self.or_stop(self.clerk.count(Interval::ALL)).await
+    }
+
+    /// Whether the counts deserve a closer look.
+    fn differs(&self, state: &State, total: Option<u64>, memory: &mut Memory) -> bool {
+        let Some(total) = total else {
+            if self.options.delete_mode != DeleteMode::Keep {
+                memory.tell_once("this server does not count users; only full syncs see deletions");
+            }
+            return false;
+        };
+        let difference = i64::try_from(total).unwrap_or(i64::MAX) - state.expected;
+        match memory.doubt.judge(difference, Instant::now()) {
+            Deserves::Nothing => false,
+            Deserves::Search => true,
+            Deserves::Walk => {
+                memory.walk("the counts agree again, though nobody was found who explains it");
+                false
+            }
+        }
+    }
+
+    /// Reads recent changes down to the floor, or to the first page that differs from the mirror.
+    async fn look(&self, memory: &Memory, watermark: i64) -> Result<Look, Failure> {
+        let mut look = Look {
+            recent: Recent::new(memory.floor.get(watermark), memory.first_page()),
+            began: Instant::now(),
+            seen: Instant::now(),
+            date: None,
+            page: None,
+            witnesses: Vec::new(),
+            is_unordered: false,
+        };
+        let mut is_first = true;
+        loop {
+            let (page, step) = look.next(self).await?;
+            if std::mem::take(&mut is_first) {
+                look.seen = Instant::now();
+                look.date = page.date;
+                look.witnesses = page
+                    .users()
+                    .iter()
+                    .filter_map(|raw| raw.id.clone())
+                    .take(WITNESSES)
+                    .collect();
+            }
+            if step == Step::Unordered {
+                look.is_unordered = true;
+                return Ok(look);
+            }
+            if self.is_news(&page).await? {
+                look.page = Some((page, step));
+                return Ok(look);
+            }
+            if step == Step::End {
+                return Ok(look);
+            }
+        }
+    }
+
+    /// Whether a page holds anything that the mirror does not. What was rejected before is rejected already; only a full sync tries it again.
+    pub(super) async fn is_news(&self, page: &Page) -> Result<bool, Failure> {
+        let chosen = page::Chosen::new(page, page.users());
+        let loaded = page::Loaded::new(Some(&self.mirror), &chosen, None, HashSet::new()).await?;
+        let decoded = page::Decoded::new(&chosen, &loaded);
+        let batch = page::batch(&chosen, &loaded, &decoded, &HashSet::new());
+        if batch.is_empty() {
+            return Ok(false);
+        }
+        let written = batch.create.iter().chain(&batch.update).chain(&batch.refresh);
+        let mut news: HashMap<String, Digest> =
+            written.map(|write| (write.user.id.to_string(), write.digest)).collect();
+        news.extend(
+            batch
+                .reject
+                .iter()
+                .filter_map(|user| Some((user.user_id.clone(), user.digest?))),
+        );
+        let ids: Vec<String> = news.keys().cloned().collect();
+        let rejected = self.mirror.rejected_documents(&ids).await?;
+        Ok(news.iter().any(|(id, digest)| rejected.get(id) != Some(digest)))
+    }
+}
+
+impl Look {
+    async fn next(&mut self, pass: &Pass) -> Result<(Page, Step), Failure> {
+        let (offset, limit) = self.recent.query();
+        let page = pass.or_stop(pass.clerk.recent(offset, limit)).await?;
+        let names: Vec<String> = page.users().iter().map(page::name).collect();
+        let entries = page.users().iter().zip(&names).map(|(raw, id)| Entry {
+            id,
+            updated_at: raw.updated_at,
+        });
+        let step = self.recent.receive(&entries.collect::<Vec<_>>(), None);
+        Ok((page, step))
+    }
+
+    /// The newest change at Clerk when the look began, in Unix milliseconds.
+    fn watermark(&self) -> Option<i64> {
+        self.recent.newest(self.date)
+    }
+
+    fn teach(&self, memory: &mut Memory) {
+        memory.above = self.recent.above();
+        if let Some(newest) = self.watermark() {
+            memory.floor.learn(self.began, self.seen, newest);
+        }
+    }
+}
+
+impl Running<'_> {
+    /// Brings the mirror in step with whoever changed. The watermark moves with the last page.
+    async fn follow(&mut self, mut look: Look) -> Result<(), Failure> {
+        self.witnesses.extend(look.witnesses.drain(..));
+        let Some((mut page, mut step)) = look.page.take() else {
+            look.teach(self.memory);
+            return Ok(());
+        };
+        loop {
+            let more = Batch {
+                watermark: look.watermark().filter(|_| step == Step::End),
+                ..Batch::default()
+            };
+            self.take(&page, page.users(), None, HashSet::new(), more).await?;
+            match step {
+                Step::More => {}
+                Step::End => break,
+                Step::Unordered => {
+                    self.note("the list of changes was in another order than asked for");
+                    return Ok(());
+                }
+            }
+            (page, step) = look.next(self.pass).await?;
+        }
+        look.teach(self.memory);
+        Ok(())
+    }
+
+    /// Compares Clerk's count from the beginning of the pass with what the mirror expects now, and searches for whoever makes the difference.
+    async fn look_for_missing(&mut self, lease: &Lease, run: &Run, total: Option<u64>) -> Result<(), Failure> {
+        let Some(total) = total else { return Ok(()) };
+        let state = self.pass.mirror.state().await?;
+        if !self.pass.differs(&state, Some(total), self.memory) {
+            return Ok(());
+        }
+        let difference = i64::try_from(total).unwrap_or(i64::MAX) - state.expected;
+        let created = self.report.created;
+        self.search(run).await?;
+        let missing = self.settle_deletions(lease, run).await?;
+        if missing == 0 && self.report.created == created {
+            self.memory.doubt.found_nobody(difference, Instant::now());
+        }
+        Ok(())
+    }
+
+    /// Does what became due meanwhile and cannot wait, at a moment when no page is half done.
+    pub(super) async fn attend(&mut self) -> Result<(), Failure> {
+        let Sink::Mirror { run, .. } = self.sink else {
+            return Ok(());
+        };
+        let users = self.pass.due.take_users();
+        if !users.is_empty() {
+            self.bring(&users).await?;
+        }
+        let Some(watermark) = self.watermark.filter(|_| !run.is_import) else {
+            return Ok(());
+        };
+        if self.pass.due.take_incremental() {
+            let look = self.pass.look(self.memory, watermark).await?;
+            if !look.is_unordered {
+                self.follow(look).await?;
+            }
+        }
+        Ok(())
+    }
+}

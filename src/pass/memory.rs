@@ -1,0 +1,225 @@
+//! What a daemon remembers from one pass to the next. Losing it costs requests, never users.
+
+use std::{
+    collections::BTreeSet,
+    time::{Duration, Instant},
+};
+
+use backon::{BackoffBuilder, ExponentialBackoff, ExponentialBuilder};
+use tracing::warn;
+
+use crate::{
+    clerk,
+    failure::Cause,
+    recent::{Floor, LAG},
+};
+
+/// The smallest first page of an incremental sync.
+const FIRST_PAGE: u32 = 20;
+
+/// How often passes other than full ones remove old events.
+const PRUNE_EVERY: Duration = Duration::from_secs(600);
+
+/// Clocks that differ by less are called the same: Clerk tells its time in whole seconds.
+const SAME_CLOCK_MS: i64 = 2_000;
+
+/// What is remembered. By default nothing is.
+#[derive(Debug, Default)]
+pub struct Memory {
+    /// Whose users these are, as the last full sync asked.
+    pub(super) instance: Option<clerk::Instance>,
+    pub(super) floor: Floor,
+    /// Users on the last incremental sync's pages that lay above the floor.
+    pub(super) above: u64,
+    pub(super) doubt: Doubt,
+    /// Why a full sync is due.
+    walk: Option<&'static str>,
+    told: BTreeSet<&'static str>,
+    pruned: Option<Instant>,
+    failed: Option<Cause>,
+    /// Clerk's clock less ours, in milliseconds.
+    clock: i64,
+}
+
+impl Memory {
+    /// Why a full sync is due before its time, if it is.
+    pub fn take_walk(&mut self) -> Option<&'static str> {
+        self.walk.take()
+    }
+
+    pub(super) fn walk(&mut self, why: &'static str) {
+        self.walk = Some(why);
+    }
+
+    /// Says once what this server lacks.
+    pub(super) fn tell_once(&mut self, what: &'static str) {
+        if self.told.insert(what) {
+            warn!("{what}");
+        }
+    }
+
+    /// The first page shall hold what the last walk met, so that steady change takes no second request.
+    pub(super) fn first_page(&self) -> u32 {
+        u32::try_from(self.above + 10).unwrap_or(u32::MAX).max(FIRST_PAGE)
+    }
+
+    /// Whether a failure is another than the one before: an outage is listed once, however often it is tried.
+    pub(super) fn is_news(&mut self, cause: Cause) -> bool {
+        self.failed.replace(cause) != Some(cause)
+    }
+
+    pub(super) fn succeeded(&mut self) {
+        self.failed = None;
+    }
+
+    /// Whether old events are to be removed now.
+    pub(super) fn prunes(&mut self, always: bool) -> bool {
+        let is_due = always || self.pruned.is_none_or(|at| at.elapsed() >= PRUNE_EVERY);
+        if is_due {
+            self.pruned = Some(Instant::now());
+        }
+        is_due
+    }
+
+    /// Takes note of Clerk's clock, in Unix milliseconds.
+    pub(super) fn set_clock(&mut self, theirs: Option<i64>) {
+        let difference = theirs.map_or(0, |theirs| theirs - chrono::Utc::now().timestamp_millis());
+        self.clock = if difference.abs() < SAME_CLOCK_MS {
+            0
+        } else {
+            difference
+        };
+    }
+
+    /// The time by Clerk's clock, in Unix milliseconds.
+    pub(super) fn now(&self) -> i64 {
+        chrono::Utc::now().timestamp_millis() + self.clock
+    }
+}
+
+/// A difference between Clerk's count and what the mirror expects, for which nobody was found. It is looked into again with growing pauses, as it
+/// may be a list that lags, or a count that is wrong for good.
+#[derive(Debug, Default)]
+pub(super) struct Doubt {
+    unexplained: Option<Unexplained>,
+    /// Since when Clerk counts more. A user who is created between the list and the count is in the mirror after the next look.
+    more_since: Option<Instant>,
+}
+
+#[derive(Debug)]
+struct Unexplained {
+    difference: i64,
+    pauses: ExponentialBackoff,
+    again: Instant,
+}
+
+/// What a difference of counts deserves.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Deserves {
+    Nothing,
+    Search,
+    /// A full sync: somebody who is counted but not found may have hidden somebody who is gone.
+    Walk,
+}
+
+impl Doubt {
+    /// Judges Clerk's count less the expected one.
+    pub(super) fn judge(&mut self, difference: i64, now: Instant) -> Deserves {
+        if difference <= 0 {
+            self.more_since = None;
+        }
+        if let Some(unexplained) = &self.unexplained {
+            if difference == unexplained.difference {
+                return if now >= unexplained.again {
+                    Deserves::Search
+                } else {
+                    Deserves::Nothing
+                };
+            }
+            let hides = unexplained.difference > 0 && difference < unexplained.difference;
+            self.unexplained = None;
+            if hides {
+                return Deserves::Walk;
+            }
+        }
+        match difference {
+            0 => Deserves::Nothing,
+            ..0 => Deserves::Search,
+            1.. => {
+                let since = *self.more_since.get_or_insert(now);
+                if now.saturating_duration_since(since) >= LAG {
+                    Deserves::Search
+                } else {
+                    Deserves::Nothing
+                }
+            }
+        }
+    }
+
+    /// Nobody was found.
+    pub(super) fn found_nobody(&mut self, difference: i64, now: Instant) {
+        let mut pauses = match self.unexplained.take() {
+            Some(unexplained) if unexplained.difference == difference => unexplained.pauses,
+            _ => ExponentialBuilder::default()
+                .with_min_delay(Duration::from_secs(5))
+                .with_max_delay(Duration::from_secs(3600))
+                .without_max_times()
+                .build(),
+        };
+        let pause = pauses.next().unwrap_or(Duration::from_secs(3600));
+        self.unexplained = Some(Unexplained {
+            difference,
+            pauses,
+            again: now + pause,
+        });
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn after(start: Instant, seconds: u64) -> Instant {
+        start + Duration::from_secs(seconds)
+    }
+
+    #[test]
+    fn fewer_at_clerk_is_searched_for_at_once_and_in_vain_with_growing_pauses() {
+        let (mut doubt, start) = (Doubt::default(), Instant::now());
+        assert_eq!(doubt.judge(0, start), Deserves::Nothing);
+        assert_eq!(doubt.judge(-1, start), Deserves::Search);
+        doubt.found_nobody(-1, start);
+        assert_eq!(doubt.judge(-1, after(start, 4)), Deserves::Nothing);
+        assert_eq!(doubt.judge(-1, after(start, 5)), Deserves::Search);
+        doubt.found_nobody(-1, after(start, 5));
+        assert_eq!(doubt.judge(-1, after(start, 14)), Deserves::Nothing);
+        assert_eq!(doubt.judge(-1, after(start, 15)), Deserves::Search);
+        assert_eq!(doubt.judge(-2, after(start, 15)), Deserves::Search, "one more is gone");
+    }
+
+    #[test]
+    fn a_count_that_was_wrong_for_a_moment_is_forgotten() {
+        let (mut doubt, start) = (Doubt::default(), Instant::now());
+        doubt.found_nobody(-3, start);
+        assert_eq!(doubt.judge(0, start), Deserves::Nothing);
+        assert_eq!(doubt.judge(-3, start), Deserves::Search);
+    }
+
+    #[test]
+    fn more_at_clerk_has_to_last() {
+        let (mut doubt, start) = (Doubt::default(), Instant::now());
+        assert_eq!(doubt.judge(1, start), Deserves::Nothing);
+        assert_eq!(doubt.judge(0, after(start, 5)), Deserves::Nothing);
+        assert_eq!(doubt.judge(1, after(start, 6)), Deserves::Nothing);
+        assert_eq!(doubt.judge(2, after(start, 16)), Deserves::Search);
+    }
+
+    #[test]
+    fn one_who_is_counted_but_not_found_hides_nobody_for_long() {
+        let (mut doubt, start) = (Doubt::default(), Instant::now());
+        doubt.found_nobody(1, start);
+        assert_eq!(doubt.judge(1, start), Deserves::Nothing);
+        assert_eq!(doubt.judge(0, start), Deserves::Walk);
+        assert_eq!(doubt.judge(0, start), Deserves::Nothing);
+    }
+}

@@ -1,0 +1,109 @@
+//! A pass on demand: some users by name, at once, because somebody waits for them.
+
+use futures_util::{StreamExt, stream};
+use tracing::{debug, warn};
+
+use super::{Followed, Memory, Pass, Running, deletions::ById, run::Opening, same_instance};
+use crate::{
+    failure::Failure,
+    mirror::{Batch, Kind, Lease, Run},
+};
+
+/// So many users are asked for side by side.
+pub(super) const SIDE_BY_SIDE: usize = 8;
+
+/// What Clerk says to some ids.
+#[derive(Default)]
+struct Asked {
+    /// Who differs from the mirror.
+    news: Vec<crate::clerk::Page>,
+    /// Who is not there.
+    gone: Vec<String>,
+}
+
+impl Pass {
+    /// Brings these users. A user who is not in the mirror and not at Clerk is nobody.
+    ///
+    /// # Errors
+    /// The pass could not be carried through.
+    pub async fn on_demand(&self, ids: &[String], memory: &mut Memory) -> Result<Followed, Failure> {
+        let opening = Opening::new(self, Kind::OnDemand);
+        let Some(instance) = memory.instance.clone() else {
+            memory.walk("no full sync was done yet");
+            return Ok(Followed::Idle);
+        };
+        let state = self.mirror.state().await?;
+        same_instance(state.instance_id.as_deref(), &instance.id)?;
+        if state.lease_holder.is_some() {
+            return Ok(Followed::StandingBy);
+        }
+        let asked = self.ask_by_id(ids).await?;
+        if asked.news.is_empty() && asked.gone.is_empty() {
+            return Ok(Followed::Idle);
+        }
+        let Some(lease) = self.lease_since(state.lease_epoch).await? else {
+            return Ok(Followed::StandingBy);
+        };
+        let work =
+            async |running: &mut Running<'_>, lease: &Lease, run: &Run| running.take_asked(lease, run, asked).await;
+        let report = self.under_lease(&lease, opening, memory, work).await?;
+        Ok(Followed::Done(report))
+    }
+
+    async fn ask_by_id(&self, ids: &[String]) -> Result<Asked, Failure> {
+        let mut answers = stream::iter(ids)
+            .map(async |id| (id, self.by_id(id).await))
+            .buffered(SIDE_BY_SIDE);
+        let mut asked = Asked::default();
+        let mut absent = Vec::new();
+        while let Some((id, answer)) = answers.next().await {
+            match answer? {
+                ById::Found(page) => {
+                    if self.is_news(&page).await? {
+                        asked.news.push(page);
+                    }
+                }
+                ById::Gone => absent.push(id.as_str()),
+                ById::Unclear(error) => warn!(user_id = id, %error, "a user who was asked for cannot be read"),
+            }
+        }
+        let known = self.mirror.named(&absent).await?;
+        asked.gone = known.into_iter().filter(|row| !row.deleted).map(|row| row.id).collect();
+        debug!(
+            users = ids.len(),
+            news = asked.news.len(),
+            gone = asked.gone.len(),
+            "asked for by name"
+        );
+        Ok(asked)
+    }
+}
+
+impl Running<'_> {
+    /// The same within a pass that is under way. Who is not there any more is found by that pass, or the next.
+    pub(super) async fn bring(&mut self, ids: &[String]) -> Result<(), Failure> {
+        for page in self.pass.ask_by_id(ids).await?.news {
+            self.take(&page, page.users(), None, Default::default(), Batch::default())
+                .await?;
+        }
+        Ok(())
+    }
+
+    async fn take_asked(&mut self, lease: &Lease, run: &Run, asked: Asked) -> Result<(), Failure> {
+        for page in &asked.news {
+            self.take(page, page.users(), None, Default::default(), Batch::default())
+                .await?;
+        }
+        if asked.gone.is_empty() {
+            return Ok(());
+        }
+        let recent = self.pass.or_stop(self.pass.clerk.recent(0, 3)).await?;
+        self.remember(&recent);
+        self.apply(Batch {
+            missing: asked.gone,
+            ..Batch::default()
+        })
+        .await?;
+        self.settle_deletions(lease, run).await.map(drop)
+    }
+}

@@ -1,0 +1,198 @@
+//! A pass under its lease: opened, kept alive beside its work, and closed with its row in `clerk.sync_runs`.
+
+use std::time::{Duration, Instant};
+
+use chrono::TimeDelta;
+use tracing::{info, warn};
+
+use super::{DeleteMode, Memory, Options, Outcome, Pass, Report, Running, running::Sink, stopped};
+use crate::{
+    failure::{Cause, Failure},
+    mirror::{self, Begin, Finish, Kind, Lease, Run},
+};
+
+/// A walk that was cut off longer ago than this, or began longer ago than twice this, starts anew: what it met in its first part is too
+/// old to call the mirror in step.
+const CHECKPOINT_AGE: TimeDelta = TimeDelta::hours(1);
+
+/// How often a held lease is asked for again.
+const LEASE_POLL: Duration = Duration::from_millis(500);
+
+/// So many batches of old events are removed by one pass; what is left waits for the next.
+const PRUNES: u32 = 100;
+
+/// When and how a pass began.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Opening {
+    pub(super) kind: Kind,
+    pub(super) started: Instant,
+    /// Requests sent before it.
+    pub(super) requests: u64,
+}
+
+impl Opening {
+    pub(super) fn new(pass: &Pass, kind: Kind) -> Self {
+        Self {
+            kind,
+            started: Instant::now(),
+            requests: pass.clerk.requests(),
+        }
+    }
+}
+
+impl Pass {
+    /// Waits for the lease.
+    pub(super) async fn acquire_lease(&self) -> Result<Lease, Failure> {
+        let started = Instant::now();
+        let mut told = false;
+        loop {
+            let held = match self
+                .mirror
+                .acquire_lease(&self.options.holder, self.options.lease_ttl, None)
+                .await?
+            {
+                Ok(lease) => return Ok(lease),
+                Err(held) => held,
+            };
+            if self
+                .options
+                .patience
+                .is_some_and(|patience| started.elapsed() >= patience)
+            {
+                let message = format!("{} is syncing this database at this moment", held.holder);
+                return Err(Failure::new(Cause::Busy, message).hint(format!(
+                    "waited {} s for it; try again later, or stop the other one",
+                    started.elapsed().as_secs()
+                )));
+            }
+            if !told {
+                info!(holder = held.holder, "waiting for another clerk2pg to finish");
+                told = true;
+            }
+            tokio::select! {
+                () = self.stop.cancelled() => return Err(stopped()),
+                () = tokio::time::sleep(LEASE_POLL) => {}
+            }
+        }
+    }
+
+    /// Takes the lease if nobody has had it since `epoch`; none where somebody was quicker.
+    pub(super) async fn lease_since(&self, epoch: i64) -> Result<Option<Lease>, Failure> {
+        let Options { holder, lease_ttl, .. } = &self.options;
+        Ok(self.mirror.acquire_lease(holder, *lease_ttl, Some(epoch)).await?.ok())
+    }
+
+    /// Does a pass's work while the lease is kept alive beside it, and gives the lease back.
+    pub(super) async fn under_lease(
+        &self,
+        lease: &Lease,
+        opening: Opening,
+        memory: &mut Memory,
+        work: impl AsyncFnOnce(&mut Running<'_>, &Lease, &Run) -> Result<(), Failure>,
+    ) -> Result<Report, Failure> {
+        let pass = self.run(lease, opening, memory, work);
+        let keep = async {
+            loop {
+                tokio::time::sleep(lease.renewal()).await;
+                // Postgres being away for a moment costs nothing yet; the pass's own statements will say.
+                if let Err(error @ mirror::Error::LeaseLost) = self.mirror.renew_lease(lease).await {
+                    return Failure::from(error);
+                }
+            }
+        };
+        let result = tokio::select! {
+            biased;
+            result = pass => result,
+            lost = keep => Err(lost),
+        };
+        if let Err(error) = self.mirror.release_lease(lease).await {
+            // It runs out by itself.
+            warn!(%error, "the lease could not be given back");
+        }
+        result
+    }
+
+    async fn run(
+        &self,
+        lease: &Lease,
+        opening: Opening,
+        memory: &mut Memory,
+        work: impl AsyncFnOnce(&mut Running<'_>, &Lease, &Run) -> Result<(), Failure>,
+    ) -> Result<Report, Failure> {
+        let mirror = &self.mirror;
+        let begin = Begin {
+            kind: opening.kind,
+            max_age: CHECKPOINT_AGE,
+            judges: self.options.delete_mode != DeleteMode::Keep,
+            initial_events: self.options.initial_events,
+        };
+        let (run, now, checkpoint) = mirror.begin_run(lease, begin).await?;
+        let instance = memory.instance.as_ref().map_or("", |instance| &instance.id);
+        let report = Report::new(instance);
+        let sink = Sink::Mirror {
+            lease,
+            run: &run,
+            resumed: checkpoint,
+            now,
+        };
+        let mut running = Running::new(self, sink, Some(mirror), report, opening.started, memory);
+        running.rejected = mirror.rejected().await?;
+        let result = work(&mut running, lease, &run).await;
+        self.progress.finish();
+        let freshness_ms = running.freshness_ms();
+        let mut report = running.report;
+        report.requests = self.clerk.requests() - opening.requests;
+        report.duration_ms = u64::try_from(opening.started.elapsed().as_millis()).unwrap_or(u64::MAX);
+        report.freshness_ms = freshness_ms;
+        let is_full = opening.kind == Kind::Full;
+        if is_full && result.is_ok() && report.rejected > 0 && report.created + report.updated + report.unchanged == 0 {
+            report.notes.push("not a single user could be stored".to_owned());
+        }
+        let error = match &result {
+            Ok(()) => (!report.notes.is_empty()).then(|| report.notes.join("; ")),
+            Err(failure) => Some(failure.message.clone()),
+        };
+        if result.is_ok() {
+            report.outcome = if error.is_some() {
+                Outcome::Incomplete
+            } else if report.held > 0 {
+                Outcome::Held
+            } else if report.has_changes() {
+                Outcome::Changed
+            } else {
+                Outcome::InStep
+            };
+            self.prune_events(lease, is_full, memory).await;
+        }
+        let finish = Finish {
+            outcome: if result.is_ok() {
+                report.outcome.name()
+            } else {
+                "failed"
+            },
+            held: report.held,
+            requests: report.requests,
+            plan: report.plan.clone(),
+            error,
+            freshness_ms,
+            is_walked: is_full && result.is_ok(),
+            is_whole: is_full && result.is_ok() && report.outcome != Outcome::Incomplete,
+        };
+        let recorded = mirror.finish_run(lease, &run, &finish).await;
+        result?;
+        recorded?;
+        Ok(report)
+    }
+
+    /// Removes old events, now and then. What cannot be removed is no reason to call the pass failed.
+    async fn prune_events(&self, lease: &Lease, always: bool, memory: &mut Memory) {
+        if !memory.prunes(always) {
+            return;
+        }
+        match self.mirror.prune_events(lease, self.options.keep_events, PRUNES).await {
+            Ok(0) => {}
+            Ok(events) => info!(events, "old events are removed"),
+            Err(error) => warn!(%error, "old events could not be removed"),
+        }
+    }
+}

@@ -1,0 +1,226 @@
+//! The search for whoever makes Clerk's count differ from the mirror's: carries out what [`crate::search`] plans, several stretches side by side.
+
+use std::collections::HashSet;
+
+use futures_util::{StreamExt, stream};
+use tracing::{debug, info};
+
+use super::{Running, on_demand::SIDE_BY_SIDE};
+use crate::{
+    clerk::Page,
+    failure::Failure,
+    mirror::{Batch, Run},
+    search::{How, Paged, Stretch, judge, walk, walks_cheaper},
+    walk::Interval,
+};
+
+const UNUSABLE: &str = "this server does not count or list by created_at as asked";
+
+/// A request to be sent.
+enum Ask {
+    /// Count up to this moment, with so many expected.
+    Count { at: i64, local: i64 },
+    /// A page behind so many users.
+    Page { offset: u64 },
+    /// Nothing; everybody is to be asked for by name.
+    Names,
+}
+
+/// What came back.
+enum Answer {
+    Count { at: i64, local: i64, remote: Option<u64> },
+    Page { offset: u64, page: Page },
+    Names,
+}
+
+impl Running<'_> {
+    /// Notes who is missing, and brings in step who was not seen before. Where a full walk is cheaper, says so instead.
+    pub(super) async fn search(&mut self, run: &Run) -> Result<(), Failure> {
+        let Some(whole) = self.whole_stretch().await? else {
+            return Ok(());
+        };
+        let users = u64::try_from(whole.remote).unwrap_or_default();
+        let difference = (whole.local - whole.remote).unsigned_abs();
+        if difference == 0 {
+            return Ok(());
+        }
+        info!(
+            expected = whole.local,
+            clerk = whole.remote,
+            run = run.id,
+            "Clerk counts other users than the mirror has"
+        );
+        if walks_cheaper(users, difference) {
+            self.memory
+                .walk("so many users differ that a walk is cheaper than a search");
+            return Ok(());
+        }
+        let begun = self.pass.clerk.requests();
+        let mut open = vec![whole];
+        loop {
+            open.retain(Stretch::differs);
+            if open.is_empty() {
+                return Ok(());
+            }
+            if self.pass.clerk.requests() - begun + open.len() as u64 > walk(users) {
+                self.memory.walk("a search has cost as much as a walk");
+                return Ok(());
+            }
+            let answers = self.ask_round(open).await?;
+            open = Vec::new();
+            for (stretch, answer) in answers {
+                match self.learn(&stretch, answer).await? {
+                    Some(parts) => open.extend(parts),
+                    None => {
+                        self.memory.tell_once(UNUSABLE);
+                        self.memory.walk(UNUSABLE);
+                        return Ok(());
+                    }
+                }
+            }
+            self.attend().await?;
+        }
+    }
+
+    /// Both sides' counts of everybody, as they are now.
+    async fn whole_stretch(&mut self) -> Result<Option<Stretch>, Failure> {
+        let Some(lease) = self.lease() else { return Ok(None) };
+        let (local, remote) = tokio::join!(
+            self.pass.mirror.recount(lease),
+            self.pass.or_stop(self.pass.clerk.count(Interval::ALL))
+        );
+        let local = local?;
+        Ok(remote?.map(|remote| Stretch {
+            interval: Interval::ALL,
+            local,
+            remote: i64::try_from(remote).unwrap_or(i64::MAX),
+        }))
+    }
+
+    /// Asks about each stretch, several at a time.
+    async fn ask_round(&self, open: Vec<Stretch>) -> Result<Vec<(Stretch, Answer)>, Failure> {
+        let mut asks = Vec::with_capacity(open.len());
+        for stretch in open {
+            asks.push((stretch, self.plan(&stretch).await?));
+        }
+        debug!(stretches = asks.len(), "searching");
+        let mut answers = stream::iter(asks)
+            .map(async |(stretch, ask)| (stretch, self.ask(&stretch, ask).await))
+            .buffered(SIDE_BY_SIDE);
+        let mut all = Vec::new();
+        while let Some((stretch, answer)) = answers.next().await {
+            all.push((stretch, answer?));
+        }
+        Ok(all)
+    }
+
+    async fn plan(&self, stretch: &Stretch) -> Result<Ask, Failure> {
+        Ok(match stretch.how() {
+            How::Names => Ask::Names,
+            How::Page { offset } => Ask::Page { offset },
+            How::Halve => match self.pass.mirror.middle(stretch.interval, stretch.local).await? {
+                Some(at) => {
+                    let local = self.pass.mirror.expected(up_to(stretch, at)).await?;
+                    Ask::Count { at, local }
+                }
+                None => Ask::Page { offset: 0 },
+            },
+        })
+    }
+
+    async fn ask(&self, stretch: &Stretch, ask: Ask) -> Result<Answer, Failure> {
+        let clerk = &self.pass.clerk;
+        Ok(match ask {
+            Ask::Count { at, local } => Answer::Count {
+                at,
+                local,
+                remote: self.pass.or_stop(clerk.count(up_to(stretch, at))).await?,
+            },
+            Ask::Page { offset } => Answer::Page {
+                offset,
+                page: self.pass.or_stop(clerk.stretch(stretch.interval, offset)).await?,
+            },
+            Ask::Names => Answer::Names,
+        })
+    }
+
+    /// Takes an answer, and returns the parts of the stretch that are left; none where the server cannot be used for this.
+    async fn learn(&mut self, stretch: &Stretch, answer: Answer) -> Result<Option<Vec<Stretch>>, Failure> {
+        match answer {
+            Answer::Names => {
+                self.miss_all(stretch.interval).await?;
+                Ok(Some(Vec::new()))
+            }
+            Answer::Count { at, local, remote } => {
+                let remote = remote.and_then(|remote| i64::try_from(remote).ok());
+                Ok(remote.and_then(|remote| stretch.part(at, local, remote)).map(Vec::from))
+            }
+            Answer::Page { offset, page } => {
+                let times: Vec<i64> = page.users().iter().filter_map(|raw| raw.created_at).collect();
+                match judge(stretch, offset, &times) {
+                    Paged::Unusable => Ok(None),
+                    Paged::OneMoment(at) => self.part_around(stretch, at).await,
+                    Paged::Part { judged, left } => {
+                        self.remember(&page);
+                        self.take(&page, page.users(), Some(judged), HashSet::new(), Batch::default())
+                            .await?;
+                        let mut parts = Vec::new();
+                        for (interval, remote) in left {
+                            let local = self.pass.mirror.expected(interval).await?;
+                            parts.push(Stretch {
+                                interval,
+                                local,
+                                remote,
+                            });
+                        }
+                        Ok(Some(parts))
+                    }
+                }
+            }
+        }
+    }
+
+    /// Parts a stretch into what lies before, at and behind a moment that many users share.
+    async fn part_around(&mut self, stretch: &Stretch, at: i64) -> Result<Option<Vec<Stretch>>, Failure> {
+        let mut parts = Vec::new();
+        let mut rest = *stretch;
+        for at in [at, at + 1] {
+            let part = up_to(&rest, at);
+            let local = self.pass.mirror.expected(part).await?;
+            let remote = self.pass.or_stop(self.pass.clerk.count(part)).await?;
+            let remote = remote.and_then(|remote| i64::try_from(remote).ok());
+            let Some([before, behind]) = remote.and_then(|remote| rest.part(at, local, remote)) else {
+                return Ok(None);
+            };
+            parts.push(before);
+            rest = behind;
+        }
+        parts.push(rest);
+        Ok(Some(parts))
+    }
+
+    /// Notes everybody of a stretch as missing: a question, as ever.
+    async fn miss_all(&mut self, stretch: Interval) -> Result<(), Failure> {
+        let mut last: Option<crate::compare::Known> = None;
+        loop {
+            let rows = self.pass.mirror.stretch(stretch, last.as_ref()).await?;
+            let live = rows.iter().filter(|row| !row.deleted);
+            self.apply(Batch {
+                missing: live.map(|row| row.id.clone()).collect(),
+                ..Batch::default()
+            })
+            .await?;
+            match rows.into_iter().next_back() {
+                Some(row) => last = Some(row),
+                None => return Ok(()),
+            }
+        }
+    }
+}
+
+fn up_to(stretch: &Stretch, at: i64) -> Interval {
+    Interval {
+        before: Some(at),
+        ..stretch.interval
+    }
+}

@@ -1,0 +1,364 @@
+//! The search for users who are gone: where Clerk counts fewer than the mirror, stretches of `created_at` whose counts differ are parted until
+//! a page shows who is missing. Pure: it sees neither HTTP nor SQL.
+//!
+//! Nothing here says that anybody is gone. A count may be wrong for a moment and a page may be short; whoever is missing is asked for by name.
+
+use crate::walk::Interval;
+
+/// The largest page. Source: documented.
+pub const PAGE: u64 = 500;
+
+/// Stretches up to this many users are parted by a page out of their middle: it tells how many are missing on either side, as a count
+/// does, and shows 500 users besides. Larger ones are parted by counts, as large offsets are slow. Source: documented.
+const PAGED: u64 = 64 * PAGE;
+
+/// How far outside of a stretch a user on its page may lie: the bounds may include their own moment, and emulators cut times to seconds.
+const SLACK_MS: i64 = 1_000;
+
+/// A stretch of `created_at` as both sides count it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Stretch {
+    /// Where it lies.
+    pub interval: Interval,
+    /// How many users the mirror expects at Clerk.
+    pub local: i64,
+    /// How many Clerk has.
+    pub remote: i64,
+}
+
+/// What to do with a stretch whose counts differ.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum How {
+    /// Count at Clerk up to the middle of the mirror's users in it.
+    Halve,
+    /// Look at a page of it, behind this many users.
+    Page {
+        /// From the stretch's first user on.
+        offset: u64,
+    },
+    /// Ask by name for everybody whom the mirror has in it.
+    Names,
+}
+
+impl Stretch {
+    /// Whether the sides differ; a stretch where they do not is done.
+    pub fn differs(&self) -> bool {
+        self.local != self.remote
+    }
+
+    /// The cheapest way to learn more.
+    pub fn how(&self) -> How {
+        let remote = u64::try_from(self.remote).unwrap_or_default();
+        let is_one_moment =
+            matches!(self.interval, Interval { from: Some(from), before: Some(before) } if from + 1 >= before);
+        if remote == 0 || (is_one_moment && remote > PAGE) {
+            How::Names
+        } else if remote <= PAGE || self.local < 2 {
+            How::Page { offset: 0 }
+        } else if remote <= PAGED {
+            How::Page {
+                offset: (remote - PAGE) / 2,
+            }
+        } else {
+            How::Halve
+        }
+    }
+
+    /// The two parts before and behind a moment; none where the counts cannot be of parts of this stretch, as when a server ignores the
+    /// bounds.
+    pub fn part(&self, at: i64, local: i64, remote: i64) -> Option<[Self; 2]> {
+        let before = Self {
+            interval: Interval {
+                before: Some(at),
+                ..self.interval
+            },
+            local,
+            remote,
+        };
+        let behind = Self {
+            interval: Interval {
+                from: Some(at),
+                ..self.interval
+            },
+            local: self.local - local,
+            remote: self.remote - remote,
+        };
+        // Users who come and go meanwhile make small differences; many more on one side than in the whole are no accident.
+        let most = 10 * (self.local - self.remote).abs() + 100;
+        ((before.local - before.remote).abs() <= most).then_some([before, behind])
+    }
+}
+
+/// What a page of a stretch proves.
+#[derive(Debug, PartialEq, Eq)]
+pub enum Paged {
+    /// Whoever the mirror has in this part, but not the page, is missing; and the parts that are left, with Clerk's counts.
+    Part {
+        /// What the page lets judge.
+        judged: Interval,
+        /// What lies before and behind it; the mirror's counts are still to be had.
+        left: Vec<(Interval, i64)>,
+    },
+    /// The page shows one moment only, which more users share than it holds: the stretch is to be parted there.
+    OneMoment(i64),
+    /// The page is not of this stretch, or in no order: this server does not list by `created_at`.
+    Unusable,
+}
+
+/// Judges the page behind the first `offset` users of a stretch by its users' `created_at`, in the page's order.
+pub fn judge(stretch: &Stretch, offset: u64, times: &[i64]) -> Paged {
+    let Interval { from, before } = stretch.interval;
+    let lies_in = |at: &i64| {
+        from.is_none_or(|from| *at >= from - SLACK_MS) && before.is_none_or(|before| *at < before + SLACK_MS)
+    };
+    let (Some(&first), Some(&last)) = (times.first(), times.last()) else {
+        return Paged::Unusable;
+    };
+    if !times.is_sorted() || !times.iter().all(lies_in) {
+        return Paged::Unusable;
+    }
+    let offset = i64::try_from(offset).unwrap_or(i64::MAX);
+    let is_first = offset == 0;
+    let is_last = offset + times.len() as i64 >= stretch.remote;
+    if first == last && !(is_first && is_last) {
+        return Paged::OneMoment(first);
+    }
+    let mut left = Vec::new();
+    let mut judged = stretch.interval;
+    if !is_first {
+        // Those who share the first moment may lie before the page.
+        judged.from = Some(first + 1);
+        let tied = times.iter().filter(|&&at| at == first).count() as i64;
+        left.push((
+            Interval {
+                from,
+                before: Some(first + 1),
+            },
+            offset + tied,
+        ));
+    }
+    if !is_last {
+        judged.before = Some(last);
+        let shown = times.iter().filter(|&&at| at < last).count() as i64;
+        left.push((
+            Interval {
+                from: Some(last),
+                before,
+            },
+            stretch.remote - offset - shown,
+        ));
+    }
+    Paged::Part { judged, left }
+}
+
+/// Whether a full walk over `users` is cheaper than to look for `missing` ones among them: a search takes about a request for each time that
+/// a missing user's part of the list can be halved before it is a page, and some more around that page.
+pub fn walks_cheaper(users: u64, missing: u64) -> bool {
+    let pages = (users / PAGE + 1) as f64;
+    let places = (missing as f64).min(pages);
+    places * ((pages / places).max(1.0).log2() + 2.0) > walk(users) as f64
+}
+
+/// How many requests a full walk over `users` takes, its counts among them.
+pub fn walk(users: u64) -> u64 {
+    users / PAGE + 5
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+
+    use proptest::prelude::*;
+
+    use super::*;
+
+    const ALL: Interval = Interval::ALL;
+
+    fn count(times: &[(i64, u32)], interval: Interval) -> i64 {
+        times.iter().filter(|(at, _)| interval.contains(*at)).count() as i64
+    }
+
+    /// Searches as the pass does, and returns who is to be asked for by name, who was seen, and the number of requests.
+    fn search(mirror: &[(i64, u32)], clerk: &[(i64, u32)]) -> (BTreeSet<u32>, BTreeSet<u32>, usize) {
+        let (mut asked, mut seen, mut requests) = (BTreeSet::new(), BTreeSet::new(), 0);
+        let whole = Stretch {
+            interval: ALL,
+            local: mirror.len() as i64,
+            remote: clerk.len() as i64,
+        };
+        let mut open = vec![whole];
+        while let Some(stretch) = open.pop() {
+            if !stretch.differs() {
+                continue;
+            }
+            assert!(requests < 10_000, "the search does not end");
+            let within = |list: &[(i64, u32)]| -> Vec<(i64, u32)> {
+                list.iter()
+                    .copied()
+                    .filter(|(at, _)| stretch.interval.contains(*at))
+                    .collect()
+            };
+            let part = |at: i64| {
+                let interval = Interval {
+                    before: Some(at),
+                    ..stretch.interval
+                };
+                stretch
+                    .part(at, count(mirror, interval), count(clerk, interval))
+                    .unwrap()
+            };
+            let ours = within(mirror);
+            match stretch.how() {
+                How::Names => asked.extend(ours.iter().map(|(_, id)| *id)),
+                How::Halve => {
+                    requests += 1;
+                    let middle = ours[ours.len() / 2].0;
+                    let at = if middle > ours[0].0 { middle } else { middle + 1 };
+                    open.extend(part(at));
+                }
+                How::Page { offset } => {
+                    requests += 1;
+                    let page: Vec<_> = within(clerk)
+                        .into_iter()
+                        .skip(offset as usize)
+                        .take(PAGE as usize)
+                        .collect();
+                    let times: Vec<i64> = page.iter().map(|(at, _)| *at).collect();
+                    match judge(&stretch, offset, &times) {
+                        Paged::Part { judged, left } => {
+                            let shown: BTreeSet<u32> = page.iter().map(|(_, id)| *id).collect();
+                            asked.extend(
+                                ours.iter()
+                                    .filter(|(at, id)| judged.contains(*at) && !shown.contains(id))
+                                    .map(|(_, id)| *id),
+                            );
+                            seen.extend(shown);
+                            open.extend(left.into_iter().map(|(interval, remote)| Stretch {
+                                interval,
+                                local: count(mirror, interval),
+                                remote,
+                            }));
+                        }
+                        Paged::OneMoment(at) => {
+                            requests += 2;
+                            let [before, rest] = part(at);
+                            let interval = Interval {
+                                from: Some(at),
+                                before: Some(at + 1),
+                            };
+                            let [moment, behind] = rest
+                                .part(at + 1, count(mirror, interval), count(clerk, interval))
+                                .unwrap();
+                            open.extend([before, moment, behind]);
+                        }
+                        Paged::Unusable => panic!("unusable: {stretch:?} {offset}"),
+                    }
+                }
+            }
+        }
+        (asked, seen, requests)
+    }
+
+    fn users(times: Vec<i64>) -> Vec<(i64, u32)> {
+        let mut users: Vec<_> = times.into_iter().zip(0..).collect();
+        users.sort_unstable();
+        users
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(64))]
+
+        #[test]
+        fn all_who_are_gone_are_asked_for_and_all_who_are_new_are_seen(
+            times in prop::collection::vec(prop_oneof![0i64..100, 0i64..1_000_000], 0..3000),
+            gone in prop::collection::hash_set(0u32..3000, 0..30),
+            new in prop::collection::vec(0i64..1_000_000, 0..3),
+        ) {
+            let all = users(times);
+            let mirror = all.clone();
+            let mut clerk: Vec<_> = all.iter().copied().filter(|(_, id)| !gone.contains(id)).collect();
+            clerk.extend(new.iter().copied().zip(10_000..));
+            clerk.sort_unstable();
+            let (asked, seen, _) = search(&mirror, &clerk);
+            let lost: Vec<_> = mirror.iter().filter(|user| !clerk.contains(user)).collect();
+            // One that came and one that went may hide each other, until the one that came is in the mirror.
+            if new.is_empty() {
+                prop_assert!(lost.iter().all(|(_, id)| asked.contains(id)));
+            } else if lost.is_empty() {
+                prop_assert!(clerk.iter().filter(|(_, id)| *id >= 10_000).all(|(_, id)| seen.contains(id)));
+            }
+        }
+
+        #[test]
+        fn a_page_parts_its_stretch_without_a_gap(
+            mut times in prop::collection::vec(0i64..40, 1..60), offset in 0usize..50, shown in 1usize..20,
+        ) {
+            times.sort_unstable();
+            let offset = offset.min(times.len() - 1);
+            let page: Vec<i64> = times.iter().copied().skip(offset).take(shown).collect();
+            let stretch = Stretch { interval: ALL, local: 0, remote: times.len() as i64 };
+            if let Paged::Part { judged, left } = judge(&stretch, offset as u64, &page) {
+                for at in -1..41 {
+                    let covers = left.iter().filter(|(interval, _)| interval.contains(at)).count()
+                        + usize::from(judged.contains(at));
+                    prop_assert_eq!(covers, 1, "{}", at);
+                    // All of the judged part is on the page.
+                    let there = times.iter().filter(|&&time| time == at).count();
+                    prop_assert!(!judged.contains(at) || page.iter().filter(|&&time| time == at).count() == there);
+                }
+                for (interval, remote) in left {
+                    prop_assert_eq!(times.iter().filter(|&&at| interval.contains(at)).count() as i64, remote);
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn one_among_a_million_takes_about_ten_requests_and_a_hundred_less_than_four_hundred() {
+        let mirror = users((0..1_000_000).map(|n| n * 90_000).collect());
+        let without = |gone: &BTreeSet<u32>| -> Vec<(i64, u32)> {
+            mirror.iter().copied().filter(|(_, id)| !gone.contains(id)).collect()
+        };
+        for gone in [0, 3, 123_456, 500_000, 999_999] {
+            let (asked, _, requests) = search(&mirror, &without(&BTreeSet::from([gone])));
+            assert_eq!(asked, BTreeSet::from([gone]));
+            assert!(requests <= 12, "{requests}");
+        }
+        let mut dice = fastrand::Rng::with_seed(7);
+        let gone: BTreeSet<u32> = std::iter::repeat_with(|| dice.u32(..1_000_000)).take(100).collect();
+        let (asked, _, requests) = search(&mirror, &without(&gone));
+        assert_eq!(asked, gone);
+        assert!(requests < 400, "{requests}");
+    }
+
+    #[test]
+    fn counts_that_ignore_the_bounds_are_not_believed() {
+        let whole = Stretch {
+            interval: ALL,
+            local: 100_000,
+            remote: 99_999,
+        };
+        assert_eq!(whole.part(50, 50_000, 99_999), None);
+        assert!(whole.part(50, 50_000, 49_999).is_some());
+        let page: Vec<i64> = (0..500).map(|n| n * 1_000_000).collect();
+        let part = Stretch {
+            interval: Interval {
+                from: Some(1_000_000),
+                before: Some(2_000_000),
+            },
+            local: 20,
+            remote: 19,
+        };
+        assert_eq!(judge(&part, 0, &page), Paged::Unusable);
+    }
+
+    #[test]
+    fn many_missing_ones_are_met_by_a_walk() {
+        assert!(!walks_cheaper(1_000_000, 1));
+        assert!(!walks_cheaper(1_000_000, 100));
+        assert!(walks_cheaper(1_000_000, 2_000));
+        assert!(!walks_cheaper(300, 30));
+        assert!(!walks_cheaper(10_000, 5));
+        assert!(walks_cheaper(10_000, 15));
+    }
+}
