@@ -15,6 +15,9 @@ const PAGED: u64 = 64 * PAGE;
 /// How far outside of a stretch a user on its page may lie: the bounds may include their own moment, and emulators cut times to seconds.
 const SLACK_MS: i64 = 1_000;
 
+/// By how many users a count may be off while people come and go.
+const SLIP: i64 = 5;
+
 /// A stretch of `created_at` as both sides count it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Stretch {
@@ -101,6 +104,8 @@ pub enum Paged {
     },
     /// The page shows one moment only, which more users share than it holds: the stretch is to be parted there.
     OneMoment(i64),
+    /// The page shows nobody, though users were counted: nothing is learned.
+    Nobody,
     /// The page is not of this stretch, or in no order: this server does not list by `created_at`.
     Unusable,
 }
@@ -111,15 +116,24 @@ pub fn judge(stretch: &Stretch, offset: u64, times: &[i64]) -> Paged {
     let lies_in = |at: &i64| {
         from.is_none_or(|from| *at >= from - SLACK_MS) && before.is_none_or(|before| *at < before + SLACK_MS)
     };
+    let offset = i64::try_from(offset).unwrap_or(i64::MAX);
+    let unseen = stretch.remote - offset - times.len() as i64;
+    let is_first = offset == 0;
+    // A page cut short by the server leaves more unseen than come and go meanwhile.
+    let is_last = unseen <= 0 || (unseen <= SLIP && (times.len() as u64) < PAGE);
     let (Some(&first), Some(&last)) = (times.first(), times.last()) else {
-        return Paged::Unusable;
+        return if is_first && is_last {
+            Paged::Part {
+                judged: stretch.interval,
+                left: Vec::new(),
+            }
+        } else {
+            Paged::Nobody
+        };
     };
     if !times.is_sorted() || !times.iter().all(lies_in) {
         return Paged::Unusable;
     }
-    let offset = i64::try_from(offset).unwrap_or(i64::MAX);
-    let is_first = offset == 0;
-    let is_last = offset + times.len() as i64 >= stretch.remote;
     if first == last && !(is_first && is_last) {
         return Paged::OneMoment(first);
     }
@@ -174,8 +188,16 @@ mod tests {
 
     const ALL: Interval = Interval::ALL;
 
-    fn count(times: &[(i64, u32)], interval: Interval) -> i64 {
-        times.iter().filter(|(at, _)| interval.contains(*at)).count() as i64
+    /// The part of a list, sorted by time, that lies in a stretch.
+    fn within(list: &[(i64, u32)], interval: Interval) -> &[(i64, u32)] {
+        let rank = |moment: i64| list.partition_point(|(at, _)| *at < moment);
+        let from = interval.from.map_or(0, rank);
+        let before = interval.before.map_or(list.len(), rank);
+        &list[from..before.max(from)]
+    }
+
+    fn count(list: &[(i64, u32)], interval: Interval) -> i64 {
+        within(list, interval).len() as i64
     }
 
     /// Searches as the pass does, and returns who is to be asked for by name, who was seen, and the number of requests.
@@ -192,12 +214,6 @@ mod tests {
                 continue;
             }
             assert!(requests < 10_000, "the search does not end");
-            let within = |list: &[(i64, u32)]| -> Vec<(i64, u32)> {
-                list.iter()
-                    .copied()
-                    .filter(|(at, _)| stretch.interval.contains(*at))
-                    .collect()
-            };
             let part = |at: i64| {
                 let interval = Interval {
                     before: Some(at),
@@ -207,7 +223,7 @@ mod tests {
                     .part(at, count(mirror, interval), count(clerk, interval))
                     .unwrap()
             };
-            let ours = within(mirror);
+            let ours = within(mirror, stretch.interval);
             match stretch.how() {
                 How::Names => asked.extend(ours.iter().map(|(_, id)| *id)),
                 How::Halve => {
@@ -218,8 +234,9 @@ mod tests {
                 }
                 How::Page { offset } => {
                     requests += 1;
-                    let page: Vec<_> = within(clerk)
-                        .into_iter()
+                    let page: Vec<_> = within(clerk, stretch.interval)
+                        .iter()
+                        .copied()
                         .skip(offset as usize)
                         .take(PAGE as usize)
                         .collect();
@@ -251,7 +268,7 @@ mod tests {
                                 .unwrap();
                             open.extend([before, moment, behind]);
                         }
-                        Paged::Unusable => panic!("unusable: {stretch:?} {offset}"),
+                        other => panic!("{other:?}: {stretch:?} {offset}"),
                     }
                 }
             }
@@ -296,6 +313,8 @@ mod tests {
             times.sort_unstable();
             let offset = offset.min(times.len() - 1);
             let page: Vec<i64> = times.iter().copied().skip(offset).take(shown).collect();
+            // A page that ends just before the last users is taken for the last one.
+            prop_assume!(offset + page.len() == times.len() || offset + page.len() + 5 < times.len());
             let stretch = Stretch { interval: ALL, local: 0, remote: times.len() as i64 };
             if let Paged::Part { judged, left } = judge(&stretch, offset as u64, &page) {
                 for at in -1..41 {
@@ -350,6 +369,21 @@ mod tests {
             remote: 19,
         };
         assert_eq!(judge(&part, 0, &page), Paged::Unusable);
+    }
+
+    #[test]
+    fn a_page_that_is_shorter_than_counted_is_no_gap_of_the_server() {
+        let stretch = Stretch {
+            interval: ALL,
+            local: 4,
+            remote: 3,
+        };
+        let all = |page| matches!(judge(&stretch, 0, page), Paged::Part { judged: ALL, left } if left.is_empty());
+        assert!(all(&[1]) && all(&[1, 2]) && all(&[]));
+        assert_eq!(judge(&stretch, 1, &[]), Paged::Nobody);
+        let many = Stretch { remote: 300, ..stretch };
+        assert_eq!(judge(&many, 0, &[]), Paged::Nobody);
+        assert_eq!(judge(&many, 0, &[7, 7]), Paged::OneMoment(7));
     }
 
     #[test]
