@@ -17,6 +17,7 @@ mod deletions;
 mod documents;
 mod full_sync;
 mod guard;
+mod history;
 mod lease;
 mod migrations;
 mod outage;
