@@ -52,6 +52,8 @@ pub struct Recent {
     last_page: HashSet<String>,
     /// A page was empty: the end is where known users are followed by nobody.
     is_past_end: bool,
+    /// A user was stepped over, so that the next page need not overlap with the one before.
+    is_gap: bool,
     above: u64,
 }
 
@@ -66,6 +68,7 @@ impl Recent {
             newest: None,
             last_page: HashSet::new(),
             is_past_end: false,
+            is_gap: false,
             above: 0,
         }
     }
@@ -87,8 +90,21 @@ impl Recent {
         self.above
     }
 
-    /// Takes the answer to [`Self::query`], with the number of all users where Clerk told it.
-    pub fn receive(&mut self, entries: &[Entry<'_>], total: Option<u64>) -> Step {
+    /// The page cannot be read: the next one is smaller. False where it holds one user already, who is to be stepped over.
+    pub fn narrow(&mut self) -> bool {
+        let is_one = self.limit == 1;
+        self.limit = (self.limit / 10).max(1);
+        !is_one
+    }
+
+    /// Steps over the user at the offset, who cannot be read even alone.
+    pub fn step_over(&mut self) {
+        self.offset += 1;
+        self.is_gap = true;
+    }
+
+    /// Takes the answer to [`Self::query`].
+    pub fn receive(&mut self, entries: &[Entry<'_>]) -> Step {
         let times = || entries.iter().filter_map(|entry| entry.updated_at);
         if !times().is_sorted_by(|a, b| a >= b) {
             return Step::Unordered;
@@ -104,7 +120,7 @@ impl Recent {
         }
         self.above += times().filter(|&at| at >= self.floor).count() as u64;
         let length = entries.len() as u64;
-        if self.offset > 0 && !self.touches(entries) {
+        if self.offset > 0 && !std::mem::take(&mut self.is_gap) && !self.touches(entries) {
             self.offset = self.offset.saturating_sub(length.max(OVERLAP));
             return Step::More;
         }
@@ -116,9 +132,8 @@ impl Recent {
         self.last_page = entries.iter().map(|entry| entry.id.to_owned()).collect();
         self.reached = times().next_back().into_iter().chain(self.reached).min();
         let is_short = length < u64::from(self.limit);
-        // A short page alone proves no end, as servers cut pages; neither does a count alone, as it may lag behind the list.
-        let is_last = is_short && (is_known || total.is_some_and(|total| self.offset + length >= total));
-        if is_last || times().next_back().is_some_and(|oldest| oldest < self.floor) {
+        // A short page alone proves no end, as servers cut pages.
+        if (is_short && is_known) || times().next_back().is_some_and(|oldest| oldest < self.floor) {
             return Step::End;
         }
         if is_known && is_whole {
@@ -248,7 +263,7 @@ mod tests {
                     updated_at: Some(*at),
                 })
                 .collect();
-            let step = recent.receive(&entries, Some(server.0.len() as u64));
+            let step = recent.receive(&entries);
             if step != Step::More {
                 return (met, step, asked);
             }
@@ -281,7 +296,8 @@ mod tests {
         let mut server = Server((0..1000).map(|id| (id, 5)).collect());
         assert_eq!(walk(&mut server, 6, 20, &[]).2, 1);
         let mut few = Server((0..15).map(|id| (id, 5)).collect());
-        assert_eq!(walk(&mut few, 0, 20, &[]).2, 1);
+        assert_eq!(walk(&mut few, 6, 20, &[]).2, 1);
+        assert_eq!(walk(&mut few, 0, 20, &[]).2, 2);
     }
 
     #[test]
@@ -291,12 +307,30 @@ mod tests {
             updated_at: Some(at),
         };
         let mut recent = Recent::new(0, 2);
-        assert_eq!(recent.receive(&[entry("a", 1), entry("b", 2)], None), Step::Unordered);
+        assert_eq!(recent.receive(&[entry("a", 1), entry("b", 2)]), Step::Unordered);
         let mut recent = Recent::new(0, 2);
         let page = [entry("a", 2), entry("b", 1)];
-        assert_eq!(recent.receive(&page, None), Step::More);
+        assert_eq!(recent.receive(&page), Step::More);
         recent.limit = 2;
-        assert_eq!(recent.receive(&page, None), Step::Unordered);
+        assert_eq!(recent.receive(&page), Step::Unordered);
+    }
+
+    #[test]
+    fn one_who_cannot_be_read_is_stepped_over() {
+        let entry = |id, at| Entry {
+            id,
+            updated_at: Some(at),
+        };
+        let mut recent = Recent::new(5, 20);
+        assert!(recent.narrow());
+        assert_eq!(recent.query(), (0, 2));
+        assert!(recent.narrow());
+        assert!(!recent.narrow(), "there is nothing smaller than one");
+        recent.step_over();
+        assert_eq!(recent.query(), (1, 1));
+        assert_eq!(recent.receive(&[entry("b", 9)]), Step::More);
+        assert_eq!(recent.receive(&[entry("b", 9), entry("c", 4)]), Step::End);
+        assert_eq!(recent.newest(None), Some(9));
     }
 
     #[test]
@@ -306,7 +340,7 @@ mod tests {
             id: "a",
             updated_at: Some(4_000_000_000_000),
         }];
-        recent.receive(&page, Some(1));
+        recent.receive(&page);
         assert_eq!(recent.newest(Some(1_700_000_000_000)), Some(1_700_000_000_000));
         assert_eq!(recent.newest(None), Some(4_000_000_000_000));
     }

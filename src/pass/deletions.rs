@@ -280,7 +280,7 @@ impl Running<'_> {
 impl Pass {
     /// Whether an error is about what was asked for, and not about Clerk being away: a server that can still count has trouble with
     /// this request only.
-    async fn is_of_this_request(&self, error: &clerk::Error) -> Result<bool, Failure> {
+    pub(super) async fn is_of_this_request(&self, error: &clerk::Error) -> Result<bool, Failure> {
         Ok(match error {
             clerk::Error::KeyRefused(_) | clerk::Error::RateLimited { .. } => false,
             clerk::Error::Unavailable { .. } => self.or_stop_raw(self.clerk.count(Interval::ALL)).await?.is_ok(),

@@ -130,6 +130,7 @@ impl Running<'_> {
             Some(checkpoint) => checkpoint.watermark,
             None => self.newest_change().await?,
         };
+        self.memory.has_no_order = self.watermark.is_none();
         self.walk_list(resumed.map(|checkpoint| checkpoint.position)).await?;
         self.pass.mirror.close_walk(lease, run, self.watermark).await?;
         self.settle_deletions(lease, run).await.map(drop)
@@ -150,7 +151,7 @@ impl Running<'_> {
             id: raw.id.as_deref().unwrap_or_default(),
             updated_at: raw.updated_at,
         });
-        recent.receive(&entries.collect::<Vec<_>>(), None);
+        recent.receive(&entries.collect::<Vec<_>>());
         Ok(if page.users().is_empty() {
             Some(0)
         } else {

@@ -6,11 +6,13 @@ use std::{
     time::Instant,
 };
 
+use tracing::warn;
+
 use super::{
     DeleteMode, Memory, Pass, Report, Running, memory::Deserves, page, run::Opening, running::Sink, same_instance,
 };
 use crate::{
-    clerk::{PAGE, Page},
+    clerk::{self, PAGE, Page},
     failure::Failure,
     mirror::{Batch, Kind, Lease, Run, State},
     recent::{Entry, Recent, Step},
@@ -20,6 +22,9 @@ use crate::{
 
 /// So many users of the first page are remembered as known to exist.
 const WITNESSES: usize = 3;
+
+/// So many users in a row that cannot be read are a broken server, not broken users.
+const STEPS: u32 = 3;
 
 /// What came of an incremental sync.
 #[derive(Debug)]
@@ -71,24 +76,23 @@ impl Pass {
         };
         let state = self.mirror.state().await?;
         same_instance(state.instance_id.as_deref(), &instance.id)?;
-        let Some(watermark) = state.watermark.filter(|_| state.is_imported) else {
-            memory.walk("how far the changes were followed is not known");
-            return Ok(Followed::Idle);
-        };
         if state.lease_holder.is_some() {
             return Ok(Followed::StandingBy);
         }
+        let watermark = match state.watermark.filter(|_| state.is_imported) {
+            Some(watermark) => watermark,
+            None if memory.has_no_order => return self.cannot_follow(memory).await,
+            None => {
+                memory.walk("how far the changes were followed is not known");
+                return Ok(Followed::Idle);
+            }
+        };
 
         let (look, total) = tokio::join!(self.look(memory, watermark), self.total());
         let (look, total) = (look?, total?);
         memory.set_clock(look.date);
         if look.is_unordered {
-            let is_small = total.is_some_and(|total| total <= u64::from(PAGE));
-            memory.tell_once("this server does not list users by their last change; only full syncs see changes");
-            if is_small {
-                memory.walk("changes cannot be followed here, and there are few users");
-            }
-            return Ok(Followed::Idle);
+            return self.cannot_follow(memory).await;
         }
         if look.page.is_none() && !self.differs(&state, total, memory) {
             look.teach(memory);
@@ -104,6 +108,16 @@ impl Pass {
         };
         let report = self.under_lease(&lease, opening, memory, work).await?;
         Ok(Followed::Done(report))
+    }
+
+    /// Where the list cannot be had by the last change, only full syncs see changes. Emulators are small, so that it may be one each time.
+    async fn cannot_follow(&self, memory: &mut Memory) -> Result<Followed, Failure> {
+        memory.tell_once("this server does not list users by their last change; only full syncs see changes");
+        let total = self.or_stop(self.clerk.count(Interval::ALL)).await?;
+        if total.is_some_and(|total| total <= u64::from(PAGE)) {
+            memory.walk("changes cannot be followed here, and there are few users");
+        }
+        Ok(Followed::Idle)
     }
 
     /// How many users Clerk has; none where that is not asked, or the server does not tell.
@@ -146,7 +160,10 @@ impl Pass {
         };
         let mut is_first = true;
         loop {
-            let (page, step) = look.next(self).await?;
+            let Some((page, step)) = look.next(self).await? else {
+                look.is_unordered = true;
+                return Ok(look);
+            };
             if std::mem::take(&mut is_first) {
                 look.seen = Instant::now();
                 look.date = page.date;
@@ -196,16 +213,40 @@ impl Pass {
 }
 
 impl Look {
-    async fn next(&mut self, pass: &Pass) -> Result<(Page, Step), Failure> {
-        let (offset, limit) = self.recent.query();
-        let page = pass.or_stop(pass.clerk.recent(offset, limit)).await?;
+    /// The next page, and what it means; none where the server refuses to list in this order.
+    async fn next(&mut self, pass: &Pass) -> Result<Option<(Page, Step)>, Failure> {
+        let Some(page) = self.read(pass).await? else {
+            return Ok(None);
+        };
         let names: Vec<String> = page.users().iter().map(page::name).collect();
         let entries = page.users().iter().zip(&names).map(|(raw, id)| Entry {
             id,
             updated_at: raw.updated_at,
         });
-        let step = self.recent.receive(&entries.collect::<Vec<_>>(), None);
-        Ok((page, step))
+        let step = self.recent.receive(&entries.collect::<Vec<_>>());
+        Ok(Some((page, step)))
+    }
+
+    /// The next page. One that cannot be read is asked for in smaller parts, down to the user to blame, who is stepped over: a full sync says who
+    /// it is.
+    async fn read(&mut self, pass: &Pass) -> Result<Option<Page>, Failure> {
+        let mut stepped = 0;
+        loop {
+            let (offset, limit) = self.recent.query();
+            let error = match pass.or_stop_raw(pass.clerk.recent(offset, limit)).await? {
+                Ok(page) => return Ok(Some(page)),
+                Err(clerk::Error::Refused(_) | clerk::Error::NotFound(_)) => return Ok(None),
+                Err(error) => error,
+            };
+            if stepped >= STEPS || !pass.is_of_this_request(&error).await? {
+                return Err(error.into());
+            }
+            if !self.recent.narrow() {
+                warn!(%error, "a user who changed cannot be read; going on behind it");
+                self.recent.step_over();
+                stepped += 1;
+            }
+        }
     }
 
     /// The newest change at Clerk when the look began, in Unix milliseconds.
@@ -243,7 +284,13 @@ impl Running<'_> {
                     return Ok(());
                 }
             }
-            (page, step) = look.next(self.pass).await?;
+            (page, step) = match look.next(self.pass).await? {
+                Some(next) => next,
+                None => {
+                    self.note("Clerk refused to list more changes");
+                    return Ok(());
+                }
+            };
         }
         look.teach(self.memory);
         Ok(())

@@ -32,6 +32,8 @@ pub struct Memory {
     /// Users on the last incremental sync's pages that lay above the floor.
     pub(super) above: u64,
     pub(super) doubt: Doubt,
+    /// The server does not list users by their last change, as the last full sync found.
+    pub(super) has_no_order: bool,
     /// Why a full sync is due.
     walk: Option<&'static str>,
     told: BTreeSet<&'static str>,
