@@ -6,8 +6,9 @@ use clap::{Parser, Subcommand, ValueEnum};
 
 /// Keeps a Postgres database in step with Clerk's users, without a webhook.
 ///
-/// Without a command it runs as a daemon: full syncs on their schedule, the first at start, until SIGTERM. The users are in the table
-/// clerk.users of the database.
+/// Without a command it runs as a daemon until SIGTERM: a full sync at start and every hour, and in between every five seconds an
+/// incremental one, which follows changes and finds deletions. The users are in the table clerk.users of the database, what changed is in
+/// clerk.user_events.
 #[derive(Debug, Parser)]
 #[command(
     version,
@@ -63,7 +64,7 @@ pub enum Format {
 /// What to do instead of syncing.
 #[derive(Debug, Clone, PartialEq, Eq, Subcommand)]
 pub enum Command {
-    /// Show the last passes, held deletions and rejected users
+    /// Show the last passes, freshness, held deletions and rejected users
     Status,
     /// Let the held deletions with this checksum through, once
     Approve {

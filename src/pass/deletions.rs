@@ -177,7 +177,7 @@ impl Running<'_> {
             .cloned()
             .collect();
         if !found_ids.is_empty() {
-            info!(users = found_ids.len(), "the list had not shown some users that exist");
+            debug!(users = found_ids.len(), "no page had shown some users that exist");
             self.keep(&page, &found).await?;
         }
         Ok(absent)

@@ -3,7 +3,7 @@
 use std::collections::HashSet;
 
 use futures_util::{StreamExt, stream};
-use tracing::{debug, info};
+use tracing::debug;
 
 use super::{Running, on_demand::SIDE_BY_SIDE};
 use crate::{
@@ -44,7 +44,7 @@ impl Running<'_> {
         if difference == 0 {
             return Ok(());
         }
-        info!(
+        debug!(
             expected = whole.local,
             clerk = whole.remote,
             run = run.id,
