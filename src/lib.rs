@@ -1,8 +1,9 @@
 //! clerk2pg keeps a Postgres database in step with a Clerk instance by asking Clerk: creates, updates and deletes, with no public
 //! endpoint.
 //!
-//! The way of a user through the program: fetch ([`clerk`]) → decode ([`user`]) → compare ([`walk`], [`compare`], [`guard`]: pure) → apply
-//! ([`mirror`], one transaction). [`pass`] is the one place that sees every step; [`daemon`] runs passes on schedule.
+//! The way of a user through the program: fetch ([`clerk`]) → decode ([`user`]) → compare ([`walk`], [`recent`], [`search`], [`compare`], [`guard`]:
+//! pure) → apply ([`mirror`], one transaction) → publish (events, in that transaction). [`pass`] is the one place that sees every step; [`daemon`]
+//! does what is [`due`].
 
 pub mod clerk;
 pub mod cli;

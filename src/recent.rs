@@ -10,11 +10,10 @@ use std::{
     time::{Duration, Instant},
 };
 
+use crate::walk::PAGE;
+
 /// By how many users pages overlap.
 const OVERLAP: u64 = 10;
-
-/// The largest page. Source: documented.
-const PAGE: u32 = 500;
 
 /// How long a change may take at Clerk from its `updated_at` to its place in the list: that it may take a while is a guess, and what takes
 /// longer is found by the next full sync.

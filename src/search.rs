@@ -3,10 +3,10 @@
 //!
 //! Nothing here says that anybody is gone. A count may be wrong for a moment and a page may be short; whoever is missing is asked for by name.
 
-use crate::walk::Interval;
+use crate::walk::{self, Interval};
 
-/// The largest page. Source: documented.
-pub const PAGE: u64 = 500;
+/// Users on a page.
+const PAGE: u64 = walk::PAGE as u64;
 
 /// Stretches up to this many users are parted by a page out of their middle: it tells how many are missing on either side, as a count
 /// does, and shows 500 users besides. Larger ones are parted by counts, as large offsets are slow. Source: documented.
@@ -170,11 +170,11 @@ pub fn judge(stretch: &Stretch, offset: u64, times: &[i64]) -> Paged {
 pub fn walks_cheaper(users: u64, missing: u64) -> bool {
     let pages = (users / PAGE + 1) as f64;
     let places = (missing as f64).min(pages);
-    places * ((pages / places).max(1.0).log2() + 2.0) > walk(users) as f64
+    places * ((pages / places).max(1.0).log2() + 2.0) > walk_costs(users) as f64
 }
 
 /// How many requests a full walk over `users` takes, its counts among them.
-pub fn walk(users: u64) -> u64 {
+pub fn walk_costs(users: u64) -> u64 {
     users / PAGE + 5
 }
 

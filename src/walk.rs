@@ -10,6 +10,9 @@ use std::collections::HashSet;
 
 use serde::{Deserialize, Serialize};
 
+/// Most users in a page. A larger limit is answered with 10 users and no error. Source: documented, observed.
+pub const PAGE: u32 = 500;
+
 /// By how many users pages asked for by offset overlap, half a page at most. Where users are deleted between two requests everything
 /// behind them moves up; a page that no longer overlaps with what is known shows it, and the walk steps back.
 const OVERLAP: u64 = 10;

@@ -23,7 +23,7 @@ use tracing::{debug, warn};
 
 use crate::{
     secret::Secret,
-    walk::{self, Interval},
+    walk::{self, Interval, PAGE},
 };
 use budget::Budget;
 pub use error::Error;
@@ -33,9 +33,6 @@ pub use page::{Page, Raw};
 
 /// The version of Clerk's API that this client speaks. The users endpoints are the same since 2025-04-10. Source: documented.
 const API_VERSION: &str = "2026-05-12";
-
-/// Most users in a page. A larger limit is answered with 10 users and no error. Source: documented, observed.
-pub const PAGE: u32 = 500;
 
 /// Most ids in one question by name. Source: documented.
 pub const NAMES: usize = 100;

@@ -6,8 +6,7 @@ use futures_util::{StreamExt, stream};
 use tracing::{debug, info, warn};
 
 use super::{
-    DeleteMode, Line, Pass,
-    on_demand::SIDE_BY_SIDE,
+    DeleteMode, Line, Pass, SIDE_BY_SIDE,
     running::{Running, Sink, warn_of},
 };
 use crate::{

@@ -12,12 +12,12 @@ use super::{
     DeleteMode, Memory, Pass, Report, Running, memory::Deserves, page, run::Opening, running::Sink, same_instance,
 };
 use crate::{
-    clerk::{self, PAGE, Page},
+    clerk::{self, Page},
     failure::Failure,
     mirror::{Batch, Kind, Lease, Run, State},
     recent::{Entry, Recent, Step},
     user::Digest,
-    walk::Interval,
+    walk::{Interval, PAGE},
 };
 
 /// So many users of the first page are remembered as known to exist.
@@ -303,11 +303,13 @@ impl Running<'_> {
         if !self.pass.differs(&state, Some(total), self.memory) {
             return Ok(());
         }
-        let difference = i64::try_from(total).unwrap_or(i64::MAX) - state.expected;
         let created = self.report.created;
-        self.search(run).await?;
+        self.search(state.expected).await?;
         let missing = self.settle_deletions(lease, run).await?;
         if missing == 0 && self.report.created == created {
+            // Perhaps it is our own number that is wrong: somebody else may have written to the table.
+            let expected = self.pass.mirror.recount(lease).await?;
+            let difference = i64::try_from(total).unwrap_or(i64::MAX) - expected;
             self.memory.doubt.found_nobody(difference, Instant::now());
         }
         Ok(())

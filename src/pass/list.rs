@@ -7,10 +7,10 @@ use tracing::{debug, warn};
 
 use super::{page, running::Running};
 use crate::{
-    clerk::{self, PAGE, Page},
+    clerk::{self, Page},
     failure::{Cause, Failure},
     mirror::Batch,
-    walk::{Entry, Interval, Position, Step, Walk},
+    walk::{Entry, Interval, PAGE, Position, Step, Walk},
 };
 
 /// So many users in a row that cannot be read are a broken server, not broken users.

@@ -37,6 +37,9 @@ pub use memory::Memory;
 pub use report::{Outcome, Report};
 use running::Running;
 
+/// So many requests are sent side by side where one does not wait for the other.
+const SIDE_BY_SIDE: usize = 8;
+
 /// What becomes of the row of a user that is gone from Clerk.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum DeleteMode {

@@ -3,14 +3,11 @@
 use futures_util::{StreamExt, stream};
 use tracing::{debug, warn};
 
-use super::{Followed, Memory, Pass, Running, deletions::ById, run::Opening, same_instance};
+use super::{Followed, Memory, Pass, Running, SIDE_BY_SIDE, deletions::ById, run::Opening, same_instance};
 use crate::{
     failure::Failure,
     mirror::{Batch, Kind, Lease, Run},
 };
-
-/// So many users are asked for side by side.
-pub(super) const SIDE_BY_SIDE: usize = 8;
 
 /// What Clerk says to some ids.
 #[derive(Default)]

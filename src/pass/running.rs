@@ -89,13 +89,6 @@ impl<'a> Running<'a> {
         }
     }
 
-    pub(super) fn lease(&self) -> Option<&'a Lease> {
-        match self.sink {
-            Sink::Mirror { lease, .. } => Some(lease),
-            Sink::Paper { .. } => None,
-        }
-    }
-
     /// How old the newest change was when it was committed, in milliseconds.
     pub(super) fn freshness_ms(&self) -> Option<i64> {
         self.newest_change.map(|(_, age)| age)

@@ -5,12 +5,12 @@ use std::collections::HashSet;
 use futures_util::{StreamExt, stream};
 use tracing::debug;
 
-use super::{Running, on_demand::SIDE_BY_SIDE};
+use super::{Running, SIDE_BY_SIDE};
 use crate::{
     clerk::Page,
     failure::Failure,
-    mirror::{Batch, Run},
-    search::{How, Paged, Stretch, judge, walk, walks_cheaper},
+    mirror::Batch,
+    search::{How, Paged, Stretch, judge, walk_costs, walks_cheaper},
     walk::Interval,
 };
 
@@ -35,11 +35,16 @@ enum Answer {
 
 impl Running<'_> {
     /// Notes who is missing, and brings in step who was not seen before. Where a full walk is cheaper, says so instead.
-    pub(super) async fn search(&mut self, run: &Run) -> Result<(), Failure> {
-        let Some(whole) = self.whole_stretch().await? else {
+    pub(super) async fn search(&mut self, expected: i64) -> Result<(), Failure> {
+        // Anew: a user who came after the list was read may have been counted, or one who is in it by now may not.
+        let Some(users) = self.pass.or_stop(self.pass.clerk.count(Interval::ALL)).await? else {
             return Ok(());
         };
-        let users = u64::try_from(whole.remote).unwrap_or_default();
+        let whole = Stretch {
+            interval: Interval::ALL,
+            local: expected,
+            remote: i64::try_from(users).unwrap_or(i64::MAX),
+        };
         let difference = (whole.local - whole.remote).unsigned_abs();
         if difference == 0 {
             return Ok(());
@@ -47,7 +52,6 @@ impl Running<'_> {
         debug!(
             expected = whole.local,
             clerk = whole.remote,
-            run = run.id,
             "Clerk counts other users than the mirror has"
         );
         if walks_cheaper(users, difference) {
@@ -62,7 +66,7 @@ impl Running<'_> {
             if open.is_empty() {
                 return Ok(());
             }
-            if self.pass.clerk.requests() - begun + open.len() as u64 > walk(users) {
+            if self.pass.clerk.requests() - begun + open.len() as u64 > walk_costs(users) {
                 self.memory.walk("a search has cost as much as a walk");
                 return Ok(());
             }
@@ -80,21 +84,6 @@ impl Running<'_> {
             }
             self.attend().await?;
         }
-    }
-
-    /// Both sides' counts of everybody, as they are now.
-    async fn whole_stretch(&mut self) -> Result<Option<Stretch>, Failure> {
-        let Some(lease) = self.lease() else { return Ok(None) };
-        let (local, remote) = tokio::join!(
-            self.pass.mirror.recount(lease),
-            self.pass.or_stop(self.pass.clerk.count(Interval::ALL))
-        );
-        let local = local?;
-        Ok(remote?.map(|remote| Stretch {
-            interval: Interval::ALL,
-            local,
-            remote: i64::try_from(remote).unwrap_or(i64::MAX),
-        }))
     }
 
     /// Asks about each stretch, several at a time.
