@@ -102,8 +102,11 @@ impl Pass {
             running.follow(look).await?;
             running.look_for_missing(lease, run, total).await
         };
-        let report = self.under_lease(&lease, opening, memory, work).await?;
-        Ok(Followed::Done(report))
+        let result = self.under_lease(&lease, opening, memory, work).await;
+        if let Err(failure) = &result {
+            memory.listed(failure.cause);
+        }
+        result.map(Followed::Done)
     }
 
     /// How many users Clerk has; none where that is not asked, or the server does not tell.

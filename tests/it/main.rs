@@ -7,6 +7,7 @@ mod harness;
 mod process;
 mod proxy;
 mod server;
+mod statements;
 
 mod budget;
 mod cli;
@@ -17,6 +18,7 @@ mod deletions;
 mod documents;
 mod full_sync;
 mod guard;
+mod incremental;
 mod lease;
 mod migrations;
 mod outage;
