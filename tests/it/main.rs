@@ -26,6 +26,7 @@ mod refusals;
 mod rejected;
 mod resume;
 mod schemas;
+mod shifts;
 mod specification;
 mod stop;
 mod trouble;
