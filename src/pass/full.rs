@@ -128,7 +128,11 @@ impl Running<'_> {
         self.walk_started_at = Some(resumed.as_ref().map_or(*now, |checkpoint| checkpoint.started_at));
         self.watermark = match &resumed {
             Some(checkpoint) => checkpoint.watermark,
-            None => self.newest_change().await?,
+            None => {
+                let newest = self.newest_change().await?;
+                self.memory.cannot_follow = newest.is_none();
+                newest
+            }
         };
         self.walk_list(resumed.map(|checkpoint| checkpoint.position)).await?;
         self.pass.mirror.close_walk(lease, run, self.watermark).await?;

@@ -72,7 +72,12 @@ impl Pass {
         let state = self.mirror.state().await?;
         same_instance(state.instance_id.as_deref(), &instance.id)?;
         let Some(watermark) = state.watermark.filter(|_| state.is_imported) else {
-            memory.walk("how far the changes were followed is not known");
+            if memory.cannot_follow {
+                // Another full sync would not tell either.
+                cannot_follow(memory, state.expected <= i64::from(PAGE));
+            } else {
+                memory.walk("how far the changes were followed is not known");
+            }
             return Ok(Followed::Idle);
         };
         if state.lease_holder.is_some() {
@@ -83,11 +88,7 @@ impl Pass {
         let (look, total) = (look?, total?);
         memory.set_clock(look.date);
         if look.is_unordered {
-            let is_small = total.is_some_and(|total| total <= u64::from(PAGE));
-            memory.tell_once("this server does not list users by their last change; only full syncs see changes");
-            if is_small {
-                memory.walk("changes cannot be followed here, and there are few users");
-            }
+            cannot_follow(memory, total.is_some_and(|total| total <= u64::from(PAGE)));
             return Ok(Followed::Idle);
         }
         if look.page.is_none() && !self.differs(&state, total, memory) {
@@ -195,6 +196,14 @@ impl Pass {
         let ids: Vec<String> = news.keys().cloned().collect();
         let rejected = self.mirror.rejected_documents(&ids).await?;
         Ok(news.iter().any(|(id, digest)| rejected.get(id) != Some(digest)))
+    }
+}
+
+/// Only full syncs see changes; few users are walked at each tick.
+fn cannot_follow(memory: &mut Memory, is_small: bool) {
+    memory.tell_once("this server does not list users by their last change; only full syncs see changes");
+    if is_small {
+        memory.walk("changes cannot be followed here, and there are few users");
     }
 }
 

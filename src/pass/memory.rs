@@ -32,6 +32,8 @@ pub struct Memory {
     /// Users on the last incremental sync's pages that lay above the floor.
     pub(super) above: u64,
     pub(super) doubt: Doubt,
+    /// The last full sync could not tell from where on changes are to be followed.
+    pub(super) cannot_follow: bool,
     /// Why a full sync is due.
     walk: Option<&'static str>,
     told: BTreeSet<&'static str>,

@@ -28,6 +28,7 @@ mod resume;
 mod schemas;
 mod shifts;
 mod specification;
+mod stand_ins;
 mod stop;
 mod trouble;
 mod usage;
