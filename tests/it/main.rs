@@ -22,6 +22,7 @@ mod incremental;
 mod lease;
 mod migrations;
 mod outage;
+mod pace;
 mod refusals;
 mod rejected;
 mod resume;
