@@ -155,7 +155,7 @@ impl Recent {
 /// passes here is measured by a clock that never jumps, so that clocks may differ.
 ///
 /// A change is visible at the latest [`LAG`] after its `updated_at`. So when a walk began at least that long after an earlier one, it has met all
-/// that was changed before what was the newest then.
+/// that was changed up to what was the newest then; those who share that moment are not met again, as there may be many.
 #[derive(Debug, Default)]
 pub struct Floor {
     floor: Option<i64>,
@@ -175,7 +175,7 @@ impl Floor {
         while let Some((end, at)) = self.walks.front().copied()
             && began.saturating_duration_since(end) >= LAG
         {
-            self.floor = self.floor.max(Some(at));
+            self.floor = self.floor.max(Some(at + 1));
             self.walks.pop_front();
         }
         self.walks.push_back((ended, newest));
@@ -355,8 +355,8 @@ mod tests {
         floor.learn(at(10), at(10), 100_000);
         assert_eq!(floor.get(100_000), 90_000, "the walk at 10 began too early");
         floor.learn(at(11), at(11), 100_000);
-        assert_eq!(floor.get(100_000), 100_000);
+        assert_eq!(floor.get(100_000), 100_001);
         floor.learn(at(30), at(30), 50_000);
-        assert_eq!(floor.get(100_000), 100_000, "a list that lags lowers nothing");
+        assert_eq!(floor.get(100_000), 100_001, "a list that lags lowers nothing");
     }
 }

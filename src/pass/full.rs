@@ -7,7 +7,7 @@ use crate::{
     clerk,
     failure::{Cause, Failure},
     mirror::{Kind, Lease, Run},
-    recent::{Entry, Recent},
+    recent::{Entry, Recent, Step},
 };
 
 /// So many users are looked at for the newest change: the first ones may have no readable time.
@@ -130,7 +130,6 @@ impl Running<'_> {
             Some(checkpoint) => checkpoint.watermark,
             None => self.newest_change().await?,
         };
-        self.memory.has_no_order = self.watermark.is_none();
         self.walk_list(resumed.map(|checkpoint| checkpoint.position)).await?;
         self.pass.mirror.close_walk(lease, run, self.watermark).await?;
         self.settle_deletions(lease, run).await.map(drop)
@@ -141,7 +140,11 @@ impl Running<'_> {
     async fn newest_change(&mut self) -> Result<Option<i64>, Failure> {
         let page = match self.pass.or_stop_raw(self.pass.clerk.recent(0, TOP)).await? {
             Ok(page) => page,
-            // The list may hold what cannot be read; the walk will say.
+            Err(clerk::Error::Refused(_) | clerk::Error::NotFound(_)) => {
+                self.memory.has_no_order = true;
+                return Ok(None);
+            }
+            // The list may begin with somebody who cannot be read; the walk will say.
             Err(error) if self.is_of_this_request(&error).await? => return Ok(None),
             Err(error) => return Err(error.into()),
         };
@@ -151,11 +154,9 @@ impl Running<'_> {
             id: raw.id.as_deref().unwrap_or_default(),
             updated_at: raw.updated_at,
         });
-        recent.receive(&entries.collect::<Vec<_>>());
-        Ok(if page.users().is_empty() {
-            Some(0)
-        } else {
-            recent.newest(page.date)
-        })
+        let step = recent.receive(&entries.collect::<Vec<_>>());
+        let newest = recent.newest(page.date);
+        self.memory.has_no_order = step == Step::Unordered || (newest.is_none() && !page.users().is_empty());
+        Ok(if page.users().is_empty() { Some(0) } else { newest })
     }
 }

@@ -106,8 +106,11 @@ impl Pass {
             running.follow(look).await?;
             running.look_for_missing(lease, run, total).await
         };
-        let report = self.under_lease(&lease, opening, memory, work).await?;
-        Ok(Followed::Done(report))
+        let result = self.under_lease(&lease, opening, memory, work).await;
+        if let Err(failure) = &result {
+            memory.listed(failure.cause);
+        }
+        result.map(Followed::Done)
     }
 
     /// Where the list cannot be had by the last change, only full syncs see changes. Emulators are small, so that it may be one each time.

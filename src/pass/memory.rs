@@ -70,6 +70,11 @@ impl Memory {
         self.failed.replace(cause) != Some(cause)
     }
 
+    /// A failure is listed already.
+    pub(super) fn listed(&mut self, cause: Cause) {
+        self.failed = Some(cause);
+    }
+
     pub(super) fn succeeded(&mut self) {
         self.failed = None;
     }

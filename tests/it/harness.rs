@@ -212,11 +212,15 @@ impl World {
 
     /// Whatever the options say, the key is a production one, so that the budget does not slow the test down.
     pub async fn with(options: Options) -> Self {
-        let options = Options {
+        Self::exactly(Options {
             secret_key: "sk_live_test".to_owned(),
-            port: 0,
             ..options
-        };
+        })
+        .await
+    }
+
+    /// With the options as they are, the key among them.
+    pub async fn exactly(options: Options) -> Self {
         let (db, sim) = tokio::join!(Database::new(), Sim::start(options));
         Self { db, sim: sim.unwrap() }
     }

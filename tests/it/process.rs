@@ -5,6 +5,7 @@ use std::{
     time::{Duration, Instant},
 };
 
+use clerk_sim::Request;
 use rustix::process::Signal;
 use tokio::{
     io::{AsyncRead, AsyncReadExt},
@@ -19,6 +20,9 @@ pub const STOPS_WITHIN: Duration = Duration::from_secs(5);
 
 /// A schedule that is never due while a test runs.
 pub const NEVER: (&str, &str) = ("CLERK2PG_SCHEDULE__FULL", "");
+
+/// A look for changes every second.
+pub const EVERY_SECOND: (&str, &str) = ("CLERK2PG_SCHEDULE__INCREMENTAL", "* * * * * *");
 
 /// A process whose output is read while it runs.
 pub struct Process {
@@ -116,6 +120,46 @@ impl World {
     /// A daemon whose log can be read while it runs.
     pub fn follow(&self, environment: &[(&str, &str)]) -> Process {
         Process::new(self.daemon(environment))
+    }
+
+    /// A daemon that looks for changes every second and has done its one full sync.
+    pub async fn looking(&self, environment: &[(&str, &str)]) -> Process {
+        let walked = "kind = 'full' AND ended_at IS NOT NULL AND outcome <> 'failed'";
+        let before = self.runs(walked).await;
+        let daemon = self.follow(&[&[NEVER, EVERY_SECOND], environment].concat());
+        eventually("the first full sync", async || self.runs(walked).await > before).await;
+        daemon
+    }
+
+    /// The first requests of all looks so far that were answered.
+    pub fn looks(&self) -> Vec<Request> {
+        let mut log = self.sim.log();
+        // Ten are what a full sync looks at for its watermark.
+        log.retain(|request| {
+            let is_first = request.path.contains("order_by=-updated_at") && request.path.ends_with("&offset=0");
+            is_first && !request.path.contains("limit=10&") && request.status == 200
+        });
+        log
+    }
+
+    /// Waits for a look that begins after this moment and is done.
+    pub async fn looked(&self) {
+        let before = self.looks().len();
+        // The first may be under way already, and the third begins when the second is done.
+        eventually("three looks", async || self.looks().len() >= before + 3).await;
+    }
+
+    /// Does something while these stand still, and nothing that they asked for is under way.
+    pub async fn while_frozen(&self, daemons: &[&Process], happens: impl FnOnce()) {
+        daemons.iter().for_each(|daemon| daemon.signal(Signal::STOP));
+        let mut answered = None;
+        eventually("all is answered", async || {
+            let (sent, log) = (self.sim.requests(), self.sim.log().len() as u64);
+            sent == log && answered.replace(sent) == Some(sent)
+        })
+        .await;
+        happens();
+        daemons.iter().for_each(|daemon| daemon.signal(Signal::CONT));
     }
 
     /// A full sync under way.

@@ -5,10 +5,11 @@ use std::{
     net::SocketAddr,
     sync::{
         Arc,
-        atomic::{AtomicU64, Ordering},
+        atomic::{AtomicI64, AtomicU64, Ordering},
     },
 };
 
+use chrono::{NaiveDateTime, TimeDelta};
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
     net::{TcpListener, TcpSocket, TcpStream},
@@ -34,6 +35,8 @@ pub struct Proxy {
     mode: Arc<watch::Sender<Mode>>,
     /// Changed to cut all connections.
     cut: Arc<watch::Sender<()>>,
+    /// By how many seconds the server's clock is wrong.
+    clock: Arc<AtomicI64>,
     connections: Arc<AtomicU64>,
     accepting: Option<JoinHandle<()>>,
     /// Bound but not listening: the kernel refuses for us.
@@ -49,6 +52,7 @@ impl Proxy {
             upstream,
             mode: Arc::new(watch::Sender::new(Mode::Open)),
             cut: Arc::default(),
+            clock: Arc::default(),
             connections: Arc::default(),
             accepting: None,
             refusing: Some(socket),
@@ -66,13 +70,14 @@ impl Proxy {
         self.mode.send_replace(Mode::Open);
         if let Some(socket) = self.refusing.take() {
             let listener = socket.listen(128).unwrap();
-            let (upstream, mode, cut, count) = (
+            let (upstream, mode, cut, clock, count) = (
                 self.upstream,
                 self.mode.clone(),
                 self.cut.clone(),
+                self.clock.clone(),
                 self.connections.clone(),
             );
-            self.accepting = Some(tokio::spawn(accept(listener, upstream, mode, cut, count)));
+            self.accepting = Some(tokio::spawn(accept(listener, upstream, mode, cut, clock, count)));
         }
     }
 
@@ -90,6 +95,11 @@ impl Proxy {
     /// Whether a cut that was asked for is still to come.
     pub fn is_to_cut(&self) -> bool {
         *self.mode.borrow() != Mode::Open
+    }
+
+    /// From now on, HTTP answers tell a time that is wrong by so many seconds.
+    pub fn shift_clock(&self, seconds: i64) {
+        self.clock.store(seconds, Ordering::Relaxed);
     }
 
     /// Cuts all connections; new ones are let through.
@@ -152,18 +162,19 @@ async fn accept(
     upstream: SocketAddr,
     mode: Arc<watch::Sender<Mode>>,
     cut: Arc<watch::Sender<()>>,
+    clock: Arc<AtomicI64>,
     count: Arc<AtomicU64>,
 ) {
     loop {
         let (client, _) = listener.accept().await.unwrap();
         count.fetch_add(1, Ordering::Relaxed);
-        let (mode, cut) = (mode.clone(), cut.clone());
+        let (mode, cut, clock) = (mode.clone(), cut.clone(), clock.clone());
         tokio::spawn(async move {
             let mut cutting = cut.subscribe();
             tokio::select! {
                 // Both ends close with the streams that are dropped.
                 _ = cutting.changed() => {}
-                _ = carry(client, upstream, &mode, &cut) => {}
+                _ = carry(client, upstream, &mode, &cut, &clock) => {}
             }
         });
     }
@@ -174,6 +185,7 @@ async fn carry(
     upstream: SocketAddr,
     mode: &watch::Sender<Mode>,
     cut: &watch::Sender<()>,
+    clock: &AtomicI64,
 ) -> io::Result<()> {
     let mut server = TcpStream::connect(upstream).await?;
     let (mut from_client, mut to_client) = client.split();
@@ -209,10 +221,26 @@ async fn carry(
             if length == 0 {
                 return to_client.shutdown().await;
             }
+            shift(&mut buffer[..length], clock.load(Ordering::Relaxed));
             if *mode.borrow() != Mode::Silent {
                 to_client.write_all(&buffer[..length]).await?;
             }
         }
     };
     tokio::try_join!(there, back).map(drop)
+}
+
+/// Changes the time in the `Date` header of an answer that begins with these bytes.
+fn shift(answer: &mut [u8], seconds: i64) {
+    const NAME: &[u8] = b"\r\ndate: ";
+    const FORM: &str = "%a, %d %b %Y %H:%M:%S GMT";
+    if seconds == 0 || !answer.starts_with(b"HTTP/") {
+        return;
+    }
+    let at = answer.windows(NAME.len()).position(|bytes| bytes == NAME).unwrap() + NAME.len();
+    let length = answer[at..].iter().position(|&byte| byte == b'\r').unwrap();
+    let date = &mut answer[at..at + length];
+    let told = NaiveDateTime::parse_from_str(std::str::from_utf8(date).unwrap(), FORM).unwrap();
+    let shifted = told + TimeDelta::seconds(seconds);
+    date.copy_from_slice(shifted.format(FORM).to_string().as_bytes());
 }

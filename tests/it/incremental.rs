@@ -1,0 +1,333 @@
+//! The incremental sync at its daily work: it brings what changed, costs next to nothing where nothing did, and asks for a full sync where
+//! it cannot go on.
+
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use clerk_sim::{Effect, Endpoint, ErrorBody, Quirks, Rule, Unstorable};
+use rustix::process::Signal;
+use serde_json::Value;
+use tokio::{
+    io::{AsyncReadExt, AsyncWriteExt},
+    net::TcpStream,
+};
+
+use crate::{
+    harness::{World, eventually},
+    proxy::upstream,
+    statements::Statements,
+    trouble::error,
+};
+
+pub fn now() -> i64 {
+    SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_millis() as i64
+}
+
+/// Gives a user another name, at this moment by Clerk's clock.
+pub fn rename(world: &World, id: &str, name: &str, at: i64) {
+    let renamed = world.sim.update(id, |user| {
+        user["first_name"] = name.into();
+        user["updated_at"] = at.into();
+    });
+    assert!(renamed, "{id} is gone");
+}
+
+/// Adds somebody like the first user.
+pub fn import(world: &World, id: &str, created_at: i64, updated_at: i64) {
+    let mut user = world.sim.document(&world.sim.user_ids()[0]).unwrap();
+    user["id"] = id.into();
+    user["created_at"] = created_at.into();
+    user["updated_at"] = updated_at.into();
+    user["email_addresses"] = Value::Array(Vec::new());
+    user["primary_email_address_id"] = Value::Null;
+    world.sim.insert(user);
+}
+
+impl World {
+    /// What all incremental syncs did, and how many of them are not listed as a success.
+    pub async fn incremental(&self) -> String {
+        let sql = "SELECT concat('+', coalesce(sum(created), 0), ' ~', coalesce(sum(updated), 0), ' -', coalesce(sum(deleted), 0),
+                ' rejected ', coalesce(sum(rejected), 0), ' other ', count(*) FILTER (WHERE outcome <> 'changed'))
+            FROM clerk.sync_runs WHERE kind = 'incremental'";
+        self.db.text(sql).await.unwrap()
+    }
+
+    /// In Unix milliseconds.
+    pub async fn watermark(&self) -> i64 {
+        let sql = "SELECT (extract(epoch FROM watermark) * 1000)::bigint FROM clerk.sync_state";
+        self.db.number(sql).await
+    }
+
+    /// Nothing was brought by another full sync than the daemon's first.
+    pub async fn assert_one_full_sync(&self) {
+        assert_eq!(self.runs("kind = 'full'").await, 1);
+    }
+
+    pub async fn first_name(&self, id: &str) -> String {
+        let sql = format!("SELECT first_name FROM clerk.users WHERE id = '{id}'");
+        self.db.text(&sql).await.unwrap()
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn creates_and_updates_come_by_a_look() {
+    let world = World::new(60).await;
+    let daemon = world.looking(&[]).await;
+    assert_eq!(world.incremental().await, "+0 ~0 -0 rejected 0 other 0");
+    let before = now();
+    let ids = world.sim.user_ids();
+    let mut unstorable = String::new();
+    let changes = || {
+        (0..3).for_each(|_| drop(world.sim.create_random()));
+        for id in [&ids[0], &ids[20], &ids[40], &ids[59]] {
+            rename(&world, id, "Changed", now());
+        }
+        unstorable = world.sim.insert_unstorable(Unstorable::NulInName);
+    };
+    world.while_frozen(&[&daemon], changes).await;
+    world.looked().await;
+    assert_eq!(world.incremental().await, "+3 ~4 -0 rejected 1 other 0");
+    let rejected = "SELECT string_agg(user_id, ' ') FROM clerk.rejected_users";
+    assert_eq!(world.db.text(rejected).await, Some(unstorable.clone()));
+    // Clerk tells its time in whole seconds, and the watermark is not beyond it.
+    let watermark = world.watermark().await;
+    assert!(
+        (before - 1000..=now()).contains(&watermark),
+        "{watermark} since {before}"
+    );
+
+    assert!(world.sim.delete(&unstorable));
+    world.assert_in_step().await;
+    world.assert_one_full_sync().await;
+    world.assert_one_at_a_time().await;
+    let ran = daemon.stop(Signal::TERM).await;
+    assert_eq!(ran.code, Some(0), "{ran:#?}");
+    assert_eq!(world.lease_holder().await, None);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn imports_with_dates_of_long_ago_come_by_a_look() {
+    let world = World::new(60).await;
+    let daemon = world.looking(&[]).await;
+    for n in 0..30 {
+        import(&world, &format!("user_import{n}"), 1_300_000_000_000 + n, now());
+    }
+    world.looked().await;
+    world.assert_in_step().await;
+    assert_eq!(world.incremental().await, "+30 ~0 -0 rejected 0 other 0");
+    world.assert_one_full_sync().await;
+    assert_eq!(daemon.stop(Signal::TERM).await.code, Some(0));
+}
+
+/// Every write to a table of ours is noted in one of the test's.
+const AUDIT: &str = "
+    CREATE TABLE public.writes (written text);
+    CREATE FUNCTION public.note_write() RETURNS trigger LANGUAGE plpgsql AS $$
+        BEGIN INSERT INTO public.writes VALUES (TG_OP || ' ' || TG_TABLE_NAME); RETURN NULL; END $$;
+    DO $$ DECLARE name text; BEGIN
+        FOR name IN SELECT tablename FROM pg_tables WHERE schemaname = 'clerk' LOOP
+            EXECUTE format('CREATE TRIGGER note_write AFTER INSERT OR UPDATE OR DELETE ON clerk.%I
+                FOR EACH ROW EXECUTE FUNCTION public.note_write()', name);
+        END LOOP;
+    END $$";
+
+/// Looks with nothing to do: two requests, three statements and no write each, whoever is at the top of the list.
+async fn check_idle(name: &str, prepare: impl FnOnce(&World)) {
+    const LOOKS: usize = 8;
+    let world = World::new(60).await;
+    prepare(&world);
+    let postgres = Statements::before(&world.db.url).await;
+    let daemon = world.looking(&[("DATABASE_URL", &postgres.url)]).await;
+    world.looked().await;
+    world.db.execute(AUDIT).await;
+    let (versions, runs) = (world.db.versions().await, world.runs("true").await);
+    let (looks, answered, executed) = (world.looks().len(), world.sim.log().len(), postgres.executed());
+    eventually("more looks", async || world.looks().len() >= looks + LOOKS).await;
+    let executed = postgres.executed() - executed;
+    let log = &world.sim.log()[answered..];
+
+    let looks = world.looks().len() - looks;
+    let counts = log.iter().filter(|request| request.path == "/v1/users/count").count();
+    // One may have been asked without the other at either end.
+    assert!(counts.abs_diff(looks) <= 1, "{name}: {counts} counts in {looks} looks");
+    assert!(log.len().abs_diff(looks + counts) <= 1, "{name}: {log:#?}");
+    let most = 3 * looks as u64 + 3;
+    assert!(
+        (looks as u64..=most).contains(&executed),
+        "{name}: {executed} statements in {looks} looks"
+    );
+    let written = "SELECT string_agg(DISTINCT written, ', ') FROM public.writes";
+    assert_eq!(world.db.text(written).await, None, "{name}");
+    assert_eq!(world.db.versions().await, versions, "{name}");
+    assert_eq!(world.runs("true").await, runs, "{name}");
+
+    rename(&world, &world.sim.user_ids()[0], "Changed", now());
+    world.looked().await;
+    let written = world.db.text(written).await.unwrap();
+    assert!(
+        written.contains("UPDATE users"),
+        "{name}: writes are not noted: {written}"
+    );
+    assert_eq!(daemon.stop(Signal::TERM).await.code, Some(0), "{name}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_look_with_nothing_to_do_writes_nothing() {
+    let locked = check_idle("a locked user", |world| {
+        world.sim.update(&world.sim.user_ids()[30], |user| {
+            user["locked"] = true.into();
+            user["lockout_expires_in_seconds"] = 3000.into();
+        });
+    });
+    let unstorable = check_idle("users that cannot be stored", |world| {
+        for kind in Unstorable::ALL {
+            // It takes its time, and is like the others.
+            if kind != Unstorable::Huge {
+                world.sim.insert_unstorable(kind);
+            }
+        }
+    });
+    let future = check_idle("a time of the future", |world| {
+        rename(world, &world.sim.user_ids()[30], "Later", now() + 3_600_000);
+    });
+    tokio::join!(check_idle("nothing", |_| ()), locked, unstorable, future);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_lost_watermark_is_found_again_by_a_full_sync() {
+    let world = World::new(60).await;
+    let daemon = world.looking(&[]).await;
+    world.looked().await;
+    let watermark = world.watermark().await;
+    world.db.execute("UPDATE clerk.sync_state SET watermark = NULL").await;
+    rename(&world, &world.sim.user_ids()[0], "Changed", now());
+    daemon.says("a full sync is due").await;
+    assert_eq!(
+        daemon.said("how far the changes were followed is not known"),
+        1,
+        "{}",
+        daemon.log()
+    );
+    world.passes(2).await;
+    world.assert_in_step().await;
+    assert!(world.watermark().await > watermark);
+
+    rename(&world, &world.sim.user_ids()[1], "Changed", now());
+    world.looked().await;
+    world.assert_in_step().await;
+    assert_eq!(world.incremental().await, "+0 ~1 -0 rejected 0 other 0");
+    assert_eq!(world.runs("kind = 'full'").await, 2);
+    assert_eq!(daemon.stop(Signal::TERM).await.code, Some(0));
+}
+
+/// Asks Clerk to do something.
+async fn post(world: &World, path: &str) {
+    let mut clerk = TcpStream::connect(upstream(&world.sim.url())).await.unwrap();
+    let request = format!(
+        "POST {path} HTTP/1.1\r\nhost: clerk\r\nauthorization: Bearer {}\r\ncontent-length: 0\r\nconnection: close\r\n\r\n",
+        world.sim.secret_key()
+    );
+    clerk.write_all(request.as_bytes()).await.unwrap();
+    let mut answer = String::new();
+    clerk.read_to_string(&mut answer).await.unwrap();
+    assert!(answer.starts_with("HTTP/1.1 200"), "{answer}");
+}
+
+/// A ban of the user who would be the last one to be looked at.
+async fn ban(world: &World) -> String {
+    let updated_at = |id: &String| world.sim.document(id).unwrap()["updated_at"].as_i64();
+    let id = world.sim.user_ids().into_iter().min_by_key(updated_at).unwrap();
+    post(world, &format!("/v1/users/{id}/ban")).await;
+    assert_eq!(world.sim.document(&id).unwrap()["banned"], true);
+    id
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn bans_that_leave_no_trace_in_the_list_are_brought_by_the_next_full_sync() {
+    let world = World::new(60).await;
+    let daemon = world.looking(&[]).await;
+    let id = ban(&world).await;
+    world.looked().await;
+    let banned = format!("SELECT banned::int FROM clerk.users WHERE id = '{id}'");
+    assert_eq!(world.db.number(&banned).await, 0, "then it needs no full sync");
+    world.db.execute("NOTIFY clerk2pg, 'full'").await;
+    eventually("the ban", async || world.db.number(&banned).await == 1).await;
+    world.assert_in_step().await;
+
+    world.sim.set_faults(Quirks {
+        bans_move_updated_at: true,
+        ..Quirks::default()
+    });
+    ban(&world).await;
+    world.looked().await;
+    world.assert_in_step().await;
+    assert_eq!(world.incremental().await, "+0 ~1 -0 rejected 0 other 0");
+    assert_eq!(daemon.stop(Signal::TERM).await.code, Some(0));
+}
+
+/// A look that breaks in its middle is an outage, told once; the watermark stays, and who was left is brought later.
+async fn check_broken(effect: Effect) {
+    let world = World::new(400).await;
+    let daemon = world.looking(&[]).await;
+    let (watermark, ids) = (world.watermark().await, world.sim.user_ids());
+    let breaks = || {
+        ids[..300].iter().for_each(|id| rename(&world, id, "Broken", now()));
+        world
+            .sim
+            .set_faults(Rule::new(effect.clone()).on([Endpoint::List]).skip(2));
+    };
+    world.while_frozen(&[&daemon], breaks).await;
+    daemon.says("waiting until it can be reached").await;
+    let mirrored = "SELECT count(*) FROM clerk.users WHERE first_name = 'Broken'";
+    let some = world.db.number(mirrored).await;
+    assert!((1..300).contains(&some), "{effect:?}: {some} before the fault");
+    let asked = world.sim.requests();
+    eventually("more attempts", async || world.sim.requests() >= asked + 6).await;
+    assert_eq!(world.watermark().await, watermark, "{effect:?}");
+    assert_eq!(
+        world.runs("kind = 'incremental' AND outcome = 'failed'").await,
+        1,
+        "{effect:?}"
+    );
+
+    world.sim.clear_faults();
+    daemon.says("back to normal").await;
+    world.looked().await;
+    let ran = daemon.stop(Signal::TERM).await;
+    world.assert_in_step().await;
+    assert!(world.watermark().await > watermark, "{effect:?}");
+    let twice = "SELECT count(*) FROM (SELECT FROM clerk.user_events GROUP BY user_id HAVING count(*) > 1) AS t";
+    assert_eq!(world.db.number(twice).await, 0, "{effect:?}");
+    world.assert_one_full_sync().await;
+    for text in ["waiting until it can be reached", "back to normal"] {
+        assert_eq!(ran.stderr.matches(text).count(), 1, "{effect:?}: {text}: {ran:#?}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_list_that_breaks_is_an_outage_told_once() {
+    tokio::join!(
+        check_broken(error(503, ErrorBody::Json)),
+        check_broken(Effect::Html),
+        check_broken(Effect::Truncate),
+    );
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn one_odd_page_is_asked_for_again() {
+    let world = World::new(60).await;
+    let daemon = world.looking(&[]).await;
+    for effect in [error(503, ErrorBody::Html), Effect::Html, Effect::Truncate] {
+        let id = &world.sim.user_ids()[0];
+        let name = format!("{effect:?}");
+        let breaks = || {
+            rename(&world, id, &name, now());
+            world.sim.set_faults(Rule::new(effect).on([Endpoint::List]).next(1));
+        };
+        world.while_frozen(&[&daemon], breaks).await;
+        world.looked().await;
+        assert_eq!(world.first_name(id).await, name);
+    }
+    assert_eq!(world.incremental().await, "+0 ~3 -0 rejected 0 other 0");
+    let ran = daemon.stop(Signal::TERM).await;
+    assert!(!ran.stderr.contains("WARN"), "{ran:#?}");
+}

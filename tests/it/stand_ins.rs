@@ -1,0 +1,184 @@
+//! Servers that are not quite Clerk: changes are followed as far as they let it, nothing wrong is done, and what they lack is said once.
+
+use clerk_sim::Quirks;
+use rustix::process::Signal;
+
+use crate::{
+    harness::{World, eventually},
+    incremental::{now, rename},
+    process::Process,
+    trouble::mirrored_ids,
+};
+
+const NO_ORDER: &str = "this server does not list users by their last change";
+const NO_COUNT: &str = "this server does not count users; only full syncs see deletions";
+
+/// Some changes, and what looks make of them.
+async fn check(quirks: Quirks, users: usize, says: Option<&str>, sees_deletions: bool) {
+    let name = format!("{users} users, {quirks:?}");
+    let world = World::new(users).await;
+    world.sim.set_faults(quirks);
+    let daemon = world.looking(&[]).await;
+    world.assert_in_step().await;
+    let ids = world.sim.user_ids();
+    for round in 0..2 {
+        world.sim.create_random();
+        // More than the first page of a look.
+        for id in &ids[..30] {
+            rename(&world, id, &format!("Changed {round}"), now());
+        }
+        let gone = &ids[30 + round];
+        assert!(world.sim.delete(gone));
+        world.looked().await;
+        if !sees_deletions {
+            assert!(mirrored_ids(&world).await.contains(gone), "{name}");
+            world
+                .db
+                .execute(&format!("DELETE FROM clerk.users WHERE id = '{gone}'"))
+                .await;
+        }
+        world.assert_in_step().await;
+    }
+    world.looked().await;
+    for text in [NO_ORDER, NO_COUNT] {
+        let times = usize::from(says == Some(text));
+        assert_eq!(daemon.said(text), times, "{name}: {text}: {}", daemon.log());
+    }
+    let ran = daemon.stop(Signal::TERM).await;
+    assert!(!ran.stderr.contains("ERROR"), "{name}: {ran:#?}");
+    assert_eq!(world.runs("outcome = 'failed'").await, 0, "{name}");
+}
+
+fn no_order() -> Quirks {
+    Quirks {
+        ignore_order_by: true,
+        ..Quirks::default()
+    }
+}
+
+/// Whether the order is ignored from the start or later on, few users are followed by full syncs.
+async fn check_walked(world: World, daemon: Process) {
+    let ids = world.sim.user_ids();
+    for round in 0..2 {
+        let new = world.sim.create_random();
+        ids[..30]
+            .iter()
+            .for_each(|id| rename(&world, id, &format!("Changed {round}"), now()));
+        let gone = &ids[30 + round];
+        assert!(world.sim.delete(gone));
+        // The first may have begun before.
+        let walks = "kind = 'full' AND ended_at IS NOT NULL";
+        let before = world.runs(walks).await;
+        eventually("two full syncs", async || world.runs(walks).await >= before + 2).await;
+        let mirror = mirrored_ids(&world).await;
+        assert!(
+            mirror.contains(gone),
+            "a list without its order proves that nobody is gone"
+        );
+        assert!(mirror.contains(&new));
+        world
+            .db
+            .execute(&format!("DELETE FROM clerk.users WHERE id = '{gone}'"))
+            .await;
+        world.assert_in_step().await;
+    }
+    assert_eq!(daemon.said(NO_ORDER), 1, "{}", daemon.log());
+    let ran = daemon.stop(Signal::TERM).await;
+    assert!(!ran.stderr.contains("ERROR"), "{ran:#?}");
+    assert_eq!(world.runs("outcome = 'failed'").await, 0);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn few_users_in_an_order_of_the_servers_own_are_walked() {
+    let from_the_start = async {
+        let world = World::new(60).await;
+        world.sim.set_faults(no_order());
+        let daemon = world.looking(&[]).await;
+        check_walked(world, daemon).await;
+    };
+    let later = async {
+        let world = World::new(60).await;
+        let daemon = world.looking(&[]).await;
+        world.sim.set_faults(no_order());
+        check_walked(world, daemon).await;
+    };
+    tokio::join!(from_the_start, later);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn many_users_in_an_order_of_the_servers_own_are_left_to_the_schedule_of_full_syncs() {
+    let check = async |is_later: bool| {
+        let world = World::new(700).await;
+        let quirks = if is_later { Quirks::default() } else { no_order() };
+        world.sim.set_faults(quirks);
+        let daemon = world.looking(&[("RUST_LOG", "clerk2pg=debug")]).await;
+        world.sim.set_faults(no_order());
+        daemon.says(NO_ORDER).await;
+        rename(&world, &world.sim.user_ids()[0], "Changed", now());
+        let ticks = daemon.said("nothing to do");
+        eventually("three more ticks", async || daemon.said("nothing to do") >= ticks + 3).await;
+        assert_eq!(world.runs("true").await, 1, "a full sync for each tick");
+        world.db.execute("NOTIFY clerk2pg, 'full'").await;
+        world.passes(2).await;
+        world.assert_in_step().await;
+        let ran = daemon.stop(Signal::TERM).await;
+        assert_eq!(ran.stderr.matches(NO_ORDER).count(), 1, "{ran:#?}");
+    };
+    tokio::join!(check(false), check(true));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_missing_count_hides_deletions_only() {
+    let quirks = Quirks {
+        missing_count: true,
+        ..Quirks::default()
+    };
+    check(quirks, 60, Some(NO_COUNT), false).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn offsets_that_are_ignored_matter_to_long_lists_only() {
+    let quirks = Quirks {
+        ignore_offset: true,
+        ..Quirks::default()
+    };
+    tokio::join!(check(quirks.clone(), 60, None, true), check(quirks, 700, None, true));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn wrapped_lists_are_understood() {
+    let quirks = Quirks {
+        wrapped_lists: true,
+        ..Quirks::default()
+    };
+    check(quirks, 60, None, true).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn times_in_seconds_are_understood() {
+    let world = World::new(60).await;
+    world.sim.set_faults(Quirks {
+        times_in_seconds: true,
+        ..Quirks::default()
+    });
+    let daemon = world.looking(&[]).await;
+    let ids = world.sim.user_ids();
+    for (round, gone) in ids[30..35].iter().enumerate() {
+        let name = format!("Changed {round}");
+        ids[..30].iter().for_each(|id| rename(&world, id, &name, now()));
+        assert!(world.sim.delete(gone));
+        let new = world.sim.create_random();
+        world.looked().await;
+        for id in &ids[..30] {
+            assert_eq!(world.first_name(id).await, name, "{id}");
+        }
+        let mirror = mirrored_ids(&world).await;
+        assert!(mirror.contains(&new) && !mirror.contains(gone), "{name}");
+    }
+    assert_eq!(world.incremental().await, "+5 ~150 -5 rejected 0 other 0");
+    world.assert_one_full_sync().await;
+    let watermark = world.watermark().await;
+    assert!((now() - watermark).abs() < 30_000, "{watermark}");
+    let ran = daemon.stop(Signal::TERM).await;
+    assert!(!ran.stderr.contains("WARN"), "{ran:#?}");
+}
