@@ -257,10 +257,12 @@ impl Running<'_> {
             return Ok(());
         }
         let difference = i64::try_from(total).unwrap_or(i64::MAX) - state.expected;
-        let created = self.report.created;
+        let changes = self.report.created + self.report.deleted;
         self.search(run).await?;
-        let missing = self.settle_deletions(lease, run).await?;
-        if missing == 0 && self.report.created == created {
+        self.settle_deletions(lease, run).await?;
+        // Whoever was asked for and is there all the same explains nothing, nor does an answer that proves nothing.
+        let expected = self.pass.mirror.state().await?.expected;
+        if expected == state.expected && self.report.created + self.report.deleted == changes {
             self.memory.doubt.found_nobody(difference, Instant::now());
         }
         Ok(())
