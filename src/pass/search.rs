@@ -39,7 +39,8 @@ impl Running<'_> {
         let Some(whole) = self.whole_stretch().await? else {
             return Ok(());
         };
-        let users = u64::try_from(whole.remote).unwrap_or_default();
+        // Where Clerk counts hardly anybody, all whom the mirror has would be asked for by name.
+        let users = u64::try_from(whole.local.max(whole.remote)).unwrap_or_default();
         let difference = (whole.local - whole.remote).unsigned_abs();
         if difference == 0 {
             return Ok(());
