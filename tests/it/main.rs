@@ -21,6 +21,7 @@ mod lease;
 mod looks;
 mod migrations;
 mod missing;
+mod missing_guard;
 mod missing_trouble;
 mod outage;
 mod refusals;
