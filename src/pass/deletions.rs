@@ -39,26 +39,26 @@ pub(super) enum ById {
 }
 
 impl Running<'_> {
-    /// Carries out or holds the deletions that the pass left as a question. Returns how many were asked about.
-    pub(super) async fn settle_deletions(&mut self, lease: &Lease, run: &Run) -> Result<usize, Failure> {
+    /// Carries out or holds the deletions that the pass left as a question.
+    pub(super) async fn settle_deletions(&mut self, lease: &Lease, run: &Run) -> Result<(), Failure> {
         if self.pass.options.delete_mode == DeleteMode::Keep {
             // The walk may go on with one that was begun in another mode, and that noted who is missing.
-            return Ok(0);
+            return Ok(());
         }
         let mirror = &self.pass.mirror;
-        let mut missing = 0;
+        let mut any_missing = false;
         let mut after = String::new();
         loop {
             let ids = mirror.missing(run, &after, BATCH).await?;
             let Some(last) = ids.last() else { break };
             after.clone_from(last);
-            missing += ids.len();
+            any_missing = true;
             let absent = self.ask_for(&ids).await?;
             mirror.note_absent(lease, &absent).await?;
         }
 
-        if missing == 0 && run.kind != Kind::Full {
-            return Ok(0);
+        if !any_missing && run.kind != Kind::Full {
+            return Ok(());
         }
         let absent = mirror.count_absent().await?;
         // Looks every few seconds must not make many small deletions of one large one.
@@ -92,7 +92,7 @@ impl Running<'_> {
                 "deletions are held; see them with `clerk2pg --dry-run`, let them through with `clerk2pg approve`"
             );
         }
-        Ok(missing)
+        Ok(())
     }
 
     /// The same for a dry run, on what it kept in memory.

@@ -302,17 +302,24 @@ impl Running<'_> {
     /// Compares Clerk's count from the beginning of the pass with what the mirror expects now, and searches for whoever makes the difference.
     async fn look_for_missing(&mut self, lease: &Lease, run: &Run, total: Option<u64>) -> Result<(), Failure> {
         let Some(total) = total else { return Ok(()) };
+        if self.report.created > 0 {
+            self.memory.doubt.saw_newcomers();
+        }
         let state = self.pass.mirror.state().await?;
         if !self.pass.differs(&state, Some(total), self.memory) {
             return Ok(());
         }
-        let created = self.report.created;
-        self.search(state.expected).await?;
-        let missing = self.settle_deletions(lease, run).await?;
-        if missing == 0 && self.report.created == created {
+        let counts_fewer = i64::try_from(total).unwrap_or(i64::MAX) < state.expected;
+        let changes = self.report.created + self.report.deleted;
+        let Some(remote) = self.search(state.expected, counts_fewer).await? else {
+            return Ok(());
+        };
+        self.settle_deletions(lease, run).await?;
+        // Whoever was asked for and is there all the same explains nothing, nor does an answer that proves nothing.
+        let expected = self.pass.mirror.state().await?.expected;
+        if expected == state.expected && self.report.created + self.report.deleted == changes {
             // Perhaps it is our own number that is wrong: somebody else may have written to the table.
-            let expected = self.pass.mirror.recount(lease).await?;
-            let difference = i64::try_from(total).unwrap_or(i64::MAX) - expected;
+            let difference = remote - self.pass.mirror.recount(lease).await?;
             self.memory.doubt.found_nobody(difference, Instant::now());
         }
         Ok(())

@@ -163,6 +163,11 @@ impl Doubt {
         }
     }
 
+    /// Users came since the last look: that Clerk counts more has a reason that will pass.
+    pub(super) fn saw_newcomers(&mut self) {
+        self.more_since = None;
+    }
+
     /// Nobody was found.
     pub(super) fn found_nobody(&mut self, difference: i64, now: Instant) {
         let mut pauses = match self.unexplained.take() {

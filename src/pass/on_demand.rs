@@ -101,6 +101,6 @@ impl Running<'_> {
             ..Batch::default()
         })
         .await?;
-        self.settle_deletions(lease, run).await.map(drop)
+        self.settle_deletions(lease, run).await
     }
 }

@@ -34,26 +34,31 @@ enum Answer {
 }
 
 impl Running<'_> {
-    /// Notes who is missing, and brings in step who was not seen before. Where a full walk is cheaper, says so instead.
-    pub(super) async fn search(&mut self, expected: i64) -> Result<(), Failure> {
+    /// Notes who is missing, and brings in step who was not seen before. Where a full walk is cheaper, says so instead. Returns Clerk's count; none
+    /// where it gives no reason any more, be it to look for who is gone or for who is new.
+    pub(super) async fn search(&mut self, expected: i64, counts_fewer: bool) -> Result<Option<i64>, Failure> {
         // Anew: a user who came after the list was read may have been counted, or one who is in it by now may not.
-        let Some(users) = self.pass.or_stop(self.pass.clerk.count(Interval::ALL)).await? else {
-            return Ok(());
+        let Some(remote) = self.pass.or_stop(self.pass.clerk.count(Interval::ALL)).await? else {
+            return Ok(None);
         };
+        let remote = i64::try_from(remote).unwrap_or(i64::MAX);
+        if remote == expected || counts_fewer != (remote < expected) {
+            return Ok(None);
+        }
+        self.search_all(expected, remote).await?;
+        Ok(Some(remote))
+    }
+
+    async fn search_all(&mut self, local: i64, remote: i64) -> Result<(), Failure> {
         let whole = Stretch {
             interval: Interval::ALL,
-            local: expected,
-            remote: i64::try_from(users).unwrap_or(i64::MAX),
+            local,
+            remote,
         };
-        let difference = (whole.local - whole.remote).unsigned_abs();
-        if difference == 0 {
-            return Ok(());
-        }
-        debug!(
-            expected = whole.local,
-            clerk = whole.remote,
-            "Clerk counts other users than the mirror has"
-        );
+        // Where Clerk counts hardly anybody, all whom the mirror has would be asked for by name.
+        let users = local.max(remote).unsigned_abs();
+        let difference = (local - remote).unsigned_abs();
+        debug!(local, remote, "Clerk counts other users than the mirror expects");
         if walks_cheaper(users, difference) {
             self.memory
                 .walk("so many users differ that a walk is cheaper than a search");
