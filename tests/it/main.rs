@@ -15,6 +15,8 @@ mod constraints;
 mod daemon;
 mod deletions;
 mod documents;
+mod event_order;
+mod events;
 mod full_sync;
 mod guard;
 mod lease;
