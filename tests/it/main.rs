@@ -15,6 +15,7 @@ mod constraints;
 mod daemon;
 mod deletions;
 mod documents;
+mod event_causes;
 mod event_order;
 mod events;
 mod full_sync;
