@@ -127,7 +127,8 @@ async fn a_reader_that_goes_by_id_misses_nothing_whoever_writes() {
     }
     world.sim.set_churn(None);
     assert_eq!(daemon.stop(Signal::TERM).await.code, Some(0));
-    assert_eq!(world.once_with(&UNLIMITED).await.code, Some(0));
+    let ran = world.once_with(&UNLIMITED).await;
+    assert_eq!(ran.code, Some(0), "{ran:#?}");
     world.assert_in_step().await;
     is_over.store(true, Ordering::Release);
 
