@@ -44,8 +44,12 @@ pub(super) async fn stored(conn: &mut AsyncPgConnection, changes: &[(Type, &Writ
         .iter()
         .map(|(kind, write)| happened_at(*kind, write).map(timestamp))
         .collect();
-    let changed: Vec<_> = writes()
-        .map(|write| serde_json::Value::from(write.changed.clone()).to_string())
+    let changed: Vec<_> = changes
+        .iter()
+        .map(|(kind, write)| match kind {
+            Type::Created => "[]".to_owned(),
+            Type::Updated => serde_json::Value::from(write.changed.clone()).to_string(),
+        })
         .collect();
     let documents: Vec<_> = writes().map(|write| write.document).collect();
     // The oldest first, as a webhook would have told them.

@@ -294,7 +294,7 @@ pub fn comparable(mut document: Value) -> Value {
 }
 
 /// Numbers as jsonb writes them.
-fn normal(value: Value) -> Value {
+pub fn normal(value: Value) -> Value {
     match value {
         Value::Number(number) if number.to_string().contains(['e', 'E']) => {
             // Only small exponents occur in the data.

@@ -24,6 +24,8 @@ enum Mode {
     Open,
     /// They are taken, and nothing ever comes back.
     Silent,
+    /// They reach a Postgres server, but for what it notifies: as behind a pooler that gives out connections for a transaction at a time.
+    Deaf,
     /// They reach the server until the client has sent so many bytes, and behind them this text; with it, everything is cut.
     Cut { after: usize, at: &'static str },
 }
@@ -62,6 +64,13 @@ impl Proxy {
     pub fn open(upstream: SocketAddr) -> Self {
         let mut proxy = Self::refusing(upstream);
         proxy.let_through();
+        proxy
+    }
+
+    /// A proxy before a Postgres server that swallows every notification.
+    pub fn deaf(upstream: SocketAddr) -> Self {
+        let proxy = Self::open(upstream);
+        proxy.mode.send_replace(Mode::Deaf);
         proxy
     }
 
@@ -216,14 +225,21 @@ async fn carry(
     };
     let back = async {
         let mut buffer = vec![0; 65_536];
+        let mut pending = Vec::new();
         loop {
             let length = from_server.read(&mut buffer).await?;
             if length == 0 {
                 return to_client.shutdown().await;
             }
             shift(&mut buffer[..length], clock.load(Ordering::Relaxed));
-            if *mode.borrow() != Mode::Silent {
-                to_client.write_all(&buffer[..length]).await?;
+            let now = mode.borrow().clone();
+            match now {
+                Mode::Silent => {}
+                Mode::Deaf => {
+                    pending.extend_from_slice(&buffer[..length]);
+                    to_client.write_all(&without_notifications(&mut pending)).await?;
+                }
+                Mode::Open | Mode::Cut { .. } => to_client.write_all(&buffer[..length]).await?,
             }
         }
     };
@@ -243,4 +259,21 @@ fn shift(answer: &mut [u8], seconds: i64) {
     let told = NaiveDateTime::parse_from_str(std::str::from_utf8(date).unwrap(), FORM).unwrap();
     let shifted = told + TimeDelta::seconds(seconds);
     date.copy_from_slice(shifted.format(FORM).to_string().as_bytes());
+}
+
+/// Takes the whole messages of a Postgres server out of what came from it, and leaves out those that notify.
+fn without_notifications(pending: &mut Vec<u8>) -> Vec<u8> {
+    let mut rest = Vec::new();
+    // A message is a letter, and a length that counts itself but not the letter.
+    while let Some((head, _)) = pending.split_first_chunk::<5>() {
+        let length = 1 + u32::from_be_bytes([head[1], head[2], head[3], head[4]]) as usize;
+        if pending.len() < length {
+            break;
+        }
+        let message: Vec<u8> = pending.drain(..length).collect();
+        if message[0] != b'A' {
+            rest.extend(message);
+        }
+    }
+    rest
 }

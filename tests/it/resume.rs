@@ -308,3 +308,16 @@ fn clerk_time_of_now() -> serde_json::Value {
         .timestamp_millis()
         .into()
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn who_was_met_before_the_cut_may_be_gone_by_now() {
+    let world = slow_world(300, 20, Duration::from_millis(50)).await;
+    world.kill_at(100).await;
+    assert!(world.checkpoint().await >= 20);
+    let ids = world.sim.user_ids();
+    assert!(ids[..5].iter().all(|id| world.sim.delete(id)));
+    let ran = world.once().await;
+    assert_eq!(ran.code, Some(0), "{ran:#?}");
+    assert!(world.resumed().await);
+    world.once().await.assert(0, "changed +0 ~0 -5 =295 held 0 rejected 0");
+}

@@ -1,0 +1,269 @@
+//! What makes an event and what does not: other words for the same, users who come back, and rows that the application holds back.
+
+use std::collections::BTreeSet;
+
+use clerk_sim::Unstorable;
+use serde_json::Value;
+
+use crate::{events::MARK, harness::World, trouble::mirrored};
+
+const NOTHING: [String; 0] = [];
+const CREATED_AT: i64 = 1_790_000_000_000;
+
+/// A user with these fields, written as JSON, at Clerk and in the mirror.
+async fn put(world: &World, fields: &str) {
+    let document =
+        format!(r#"{{"id":"user_put","object":"user","created_at":{CREATED_AT},"updated_at":{CREATED_AT}{fields}}}"#);
+    world
+        .sim
+        .insert_raw("user_put", CREATED_AT, CREATED_AT, document.clone().into_bytes());
+    let ran = world.once().await;
+    assert_eq!(ran.code, Some(0), "{ran:#?}");
+    let mirrored = &world.db.documents().await["user_put"];
+    assert_eq!(*mirrored, serde_json::from_str::<Value>(&document).unwrap());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_same_in_other_words_is_no_event() {
+    let world = mirrored(1).await;
+    put(
+        &world,
+        r#","first_name":"Zoë","last_name":null,"locked":true,"lockout_expires_in_seconds":60,"verification_attempts_remaining":9,
+            "public_metadata":{"a":1,"b":[true]}"#,
+    )
+    .await;
+    let created = ["user.created user_put".to_owned()];
+    assert_eq!(world.told(0).await, created);
+    for respelled in [
+        // What moves by itself.
+        r#","first_name":"Zoë","last_name":null,"locked":true,"lockout_expires_in_seconds":900,"verification_attempts_remaining":3,
+            "public_metadata":{"a":1,"b":[true]}"#,
+        // Another order of keys, and other words for text and numbers.
+        r#","public_metadata":{"b":[true], "a":1.0},"lockout_expires_in_seconds":1000,"verification_attempts_remaining":2,"locked":true,
+            "last_name":null,"first_name":"Zo\u00eb""#,
+        // A key that is missing for one that is null, and the other way round.
+        r#","public_metadata":{"b":[true], "a":1},"lockout_expires_in_seconds":null,"locked":true,"first_name":"Zoë","username":null,
+            "never_heard_of":null"#,
+        r#","public_metadata":{"b":[true], "a":1},"locked":true,"first_name":"Zoë","last_name":null"#,
+    ] {
+        put(&world, respelled).await;
+        assert_eq!(world.told(0).await, created, "{respelled}");
+    }
+
+    put(
+        &world,
+        r#","public_metadata":{"b":[true], "a":2},"locked":false,"first_name":"Zoë""#,
+    )
+    .await;
+    let events = world.events(0).await;
+    assert_eq!(events.len(), 2, "{events:#?}");
+    assert_eq!(events[1].changed, ["locked", "public_metadata"]);
+    put(
+        &world,
+        r#","public_metadata":{"b":[true], "a":2},"locked":false,"first_name":"Zoë","never_heard_of":0"#,
+    )
+    .await;
+    let events = world.events(events[1].id).await;
+    assert_eq!(events.len(), 1, "{events:#?}");
+    assert_eq!(events[0].changed, ["never_heard_of"]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn who_is_marked_is_told_as_deleted_and_who_is_back_as_created() {
+    let world = mirrored(10).await;
+    let id = world.sim.user_ids()[4].clone();
+    let document = world.sim.document(&id).unwrap();
+    assert!(world.sim.delete(&id));
+    world
+        .once_with(&[MARK])
+        .await
+        .assert(0, "changed +0 ~0 -1 =9 held 0 rejected 0");
+    assert_eq!(world.told(0).await, [format!("user.deleted {id}")]);
+    world
+        .once_with(&[MARK])
+        .await
+        .assert(0, "in_step +0 ~0 -0 =9 held 0 rejected 0");
+    assert_eq!(world.told(0).await.len(), 1);
+
+    for (name, renamed) in [("the same", false), ("changed meanwhile", true)] {
+        let before = world.last_event().await;
+        world.sim.insert(document.clone());
+        if renamed {
+            world.rename(&id, "Changed");
+        }
+        assert_eq!(world.once_with(&[MARK]).await.code, Some(0));
+        let events = world.events(before).await;
+        assert_eq!(
+            (events.len(), events[0].kind.as_str()),
+            (1, "user.created"),
+            "{name}: {events:#?}"
+        );
+        assert_eq!(events[0].changed, NOTHING, "{name}");
+        assert_eq!(
+            events[0].payload["data"]["first_name"],
+            world.sim.document(&id).unwrap()["first_name"]
+        );
+        world.assert_in_step().await;
+
+        assert!(world.sim.delete(&id));
+        assert_eq!(world.once_with(&[MARK]).await.code, Some(0));
+        assert_eq!(world.told(events[0].id).await, [format!("user.deleted {id}")], "{name}");
+    }
+
+    // Told long ago; that the row goes now is nothing new.
+    let last = world.last_event().await;
+    world
+        .db
+        .execute(&format!("DELETE FROM clerk.users WHERE id = '{id}'"))
+        .await;
+    assert_eq!(world.once().await.code, Some(0));
+    assert_eq!(world.told(last).await, NOTHING);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn who_signs_up_again_with_the_same_address_is_somebody_else() {
+    for environment in [&[][..], &[MARK]] {
+        let world = mirrored(10).await;
+        let old = world.sim.user_ids()[4].clone();
+        let mut document = world.sim.document(&old).unwrap();
+        assert!(world.sim.delete(&old));
+        document["id"] = "user_signed_up_again".into();
+        document["created_at"] = CREATED_AT.into();
+        let emails = document["email_addresses"].clone();
+        world.sim.insert(document);
+        assert_eq!(world.once_with(environment).await.code, Some(0));
+        let expected = [
+            "user.created user_signed_up_again".to_owned(),
+            format!("user.deleted {old}"),
+        ];
+        assert_eq!(world.told(0).await, expected);
+        let events = world.events(0).await;
+        let created = events.iter().find(|event| event.kind == "user.created").unwrap();
+        assert_eq!(created.payload["data"]["email_addresses"], emails);
+        world.assert_in_step().await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_mirror_that_keeps_everybody_tells_of_no_deletion() {
+    let keep = [("CLERK2PG_DELETES__MODE", "keep")];
+    let world = mirrored(10).await;
+    let ids = world.sim.user_ids();
+    assert!(world.sim.delete(&ids[4]));
+    world.rename(&ids[5], "Changed");
+    world
+        .once_with(&keep)
+        .await
+        .assert(0, "changed +0 ~1 -0 =8 held 0 rejected 0");
+    assert_eq!(world.told(0).await, [format!("user.updated {}", ids[5])]);
+    assert_eq!(world.users().await, 10);
+}
+
+/// The application keeps users named "refused" out, by an error or without a word; `mend` ends that.
+async fn check_kept_out(ddl: &str, mend: &str) {
+    let world = mirrored(20).await;
+    let ids = world.sim.user_ids();
+    world.db.execute(ddl).await;
+    let refuse = |id: &str| assert!(world.sim.update(id, |user| user["username"] = "refused".into()));
+    let new = world.sim.create_random();
+    refuse(&new);
+    refuse(&ids[7]);
+    world.rename(&ids[8], "Changed");
+    let others = [format!("user.updated {}", ids[8])];
+    for _ in 0..2 {
+        assert_eq!(world.once().await.code, Some(0));
+        assert_eq!(world.told(0).await, others, "{ddl}");
+    }
+
+    let last = world.last_event().await;
+    world.db.execute(mend).await;
+    world.once().await.assert(0, "changed +1 ~1 -0 =19 held 0 rejected 0");
+    assert_eq!(
+        world.told(last).await,
+        [format!("user.created {new}"), format!("user.updated {}", ids[7])],
+        "{ddl}"
+    );
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn who_breaks_a_constraint_makes_an_event_once_it_is_gone() {
+    check_kept_out(
+        "ALTER TABLE clerk.users ADD CONSTRAINT nobody_refused CHECK (username IS DISTINCT FROM 'refused')",
+        "ALTER TABLE clerk.users DROP CONSTRAINT nobody_refused",
+    )
+    .await;
+}
+
+/// A trigger of the application's that does this to users named "refused".
+fn trigger(when: &str, row: &str, what: &str) -> String {
+    format!(
+        "CREATE FUNCTION refuse() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN
+         IF {row}.username = 'refused' THEN {what}; END IF; RETURN {row}; END $$;
+         CREATE TRIGGER refuse {when} ON clerk.users FOR EACH ROW EXECUTE FUNCTION refuse()"
+    )
+}
+
+const MEND: &str = "DROP FUNCTION refuse CASCADE";
+
+#[tokio::test(flavor = "multi_thread")]
+async fn whom_a_trigger_refuses_makes_an_event_once_it_is_gone() {
+    let raise = "RAISE EXCEPTION 'nobody is called so here'";
+    check_kept_out(&trigger("BEFORE INSERT OR UPDATE", "NEW", raise), MEND).await;
+    check_kept_out(&trigger("AFTER INSERT OR UPDATE", "NEW", raise), MEND).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn whom_a_trigger_leaves_out_without_a_word_makes_no_event() {
+    check_kept_out(&trigger("BEFORE INSERT OR UPDATE", "NEW", "RETURN NULL"), MEND).await;
+}
+
+/// Of two deleted users, the application holds the first back until `mend`.
+async fn check_held_back(ddl: &str, mend: &str, environment: &[(&str, &str)]) {
+    let world = World::new(20).await;
+    let ids = world.sim.user_ids();
+    assert!(world.sim.update(&ids[7], |user| user["username"] = "refused".into()));
+    assert_eq!(world.once().await.code, Some(0));
+    world.db.execute(&ddl.replace("{id}", &ids[7])).await;
+    assert!(world.sim.delete(&ids[7]) && world.sim.delete(&ids[8]));
+    for _ in 0..2 {
+        assert_eq!(world.once_with(environment).await.code, Some(0));
+        assert_eq!(world.told(0).await, [format!("user.deleted {}", ids[8])], "{ddl}");
+    }
+    let last = world.last_event().await;
+    world.db.execute(mend).await;
+    world
+        .once_with(environment)
+        .await
+        .assert(0, "changed +0 ~0 -1 =18 held 0 rejected 0");
+    assert_eq!(world.told(last).await, [format!("user.deleted {}", ids[7])], "{ddl}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_row_that_cannot_go_is_not_told_as_deleted() {
+    let orders = "CREATE TABLE orders (user_id text REFERENCES clerk.users); INSERT INTO orders VALUES ('{id}')";
+    check_held_back(orders, "DROP TABLE orders", &[]).await;
+    let waiting = "CREATE TABLE orders (user_id text REFERENCES clerk.users DEFERRABLE INITIALLY DEFERRED);
+        INSERT INTO orders VALUES ('{id}')";
+    check_held_back(waiting, "DROP TABLE orders", &[]).await;
+    check_held_back(&trigger("BEFORE DELETE", "OLD", "RETURN NULL"), MEND, &[]).await;
+    check_held_back(&trigger("BEFORE UPDATE", "NEW", "RETURN NULL"), MEND, &[MARK]).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn who_cannot_be_stored_makes_no_event_and_hides_no_others() {
+    let world = mirrored(10).await;
+    let before: BTreeSet<String> = world.db.documents().await.into_keys().collect();
+    for kind in Unstorable::ALL {
+        world.sim.create_random();
+        world.sim.insert_unstorable(kind);
+    }
+    assert_eq!(world.once().await.code, Some(0));
+    let stored: Vec<String> = world.db.documents().await.into_keys().collect();
+    let new: Vec<_> = stored
+        .iter()
+        .filter(|id| !before.contains(*id))
+        .map(|id| format!("user.created {id}"))
+        .collect();
+    assert!(new.len() >= Unstorable::ALL.len(), "{new:?}");
+    assert_eq!(world.told(0).await, new);
+}

@@ -1,0 +1,284 @@
+//! For whoever reads `clerk.user_events`: what is notified, in which order ids come into sight, how long events stay, and what they add up to.
+
+use std::{
+    collections::BTreeMap,
+    future::poll_fn,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::{Duration, Instant},
+};
+
+use clerk_sim::Quirks;
+use rustix::process::Signal;
+use serde_json::Value;
+use tokio::sync::mpsc::{UnboundedReceiver, unbounded_channel};
+use tokio_postgres::{AsyncMessage, Client, NoTls};
+
+use crate::{
+    events::{INITIAL, MARK},
+    harness::{PATIENCE, World, connect, eventually},
+    process::NEVER,
+    trouble::mirrored,
+};
+
+/// Nothing is held, however much is deleted.
+const UNLIMITED: [(&str, &str); 2] = [
+    ("CLERK2PG_DELETES__MAX_PERCENT", "100"),
+    ("CLERK2PG_DELETES__MAX_COUNT", "1000000"),
+];
+
+/// A connection that listens, and what it hears.
+async fn listen(url: &str, channel: &str) -> (Client, UnboundedReceiver<String>) {
+    let (client, mut connection) = tokio_postgres::connect(url, NoTls).await.unwrap();
+    let (heard, hearing) = unbounded_channel();
+    tokio::spawn(async move {
+        while let Some(Ok(message)) = poll_fn(|context| connection.poll_message(context)).await {
+            if let AsyncMessage::Notification(notification) = message {
+                let _ = heard.send(notification.payload().to_owned());
+            }
+        }
+    });
+    client.batch_execute(&format!("LISTEN {channel}")).await.unwrap();
+    (client, hearing)
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn each_transaction_notifies_once_of_its_last_event() {
+    let world = mirrored(60).await;
+    world.sim.set_faults(Quirks {
+        max_page: Some(7),
+        ..Quirks::default()
+    });
+    let (client, mut heard) = listen(&world.db.url, "clerk_user_events").await;
+    let watching = tokio::spawn(async move {
+        let mut told = Vec::new();
+        loop {
+            let payload = tokio::time::timeout(PATIENCE, heard.recv()).await.unwrap().unwrap();
+            if payload == "the end" {
+                return told;
+            }
+            let id: i64 = payload.parse().unwrap();
+            // It is there at once, and the last of its transaction.
+            let sql =
+                "SELECT max(id) FROM clerk.user_events WHERE xmin = (SELECT xmin FROM clerk.user_events WHERE id = $1)";
+            let last: Option<i64> = client.query_one(sql, &[&id]).await.unwrap().get(0);
+            assert_eq!(last, Some(id));
+            told.push(id);
+        }
+    });
+
+    let ids = world.sim.user_ids();
+    for at in [0, 1, 2, 20, 21, 40, 55] {
+        world.rename(&ids[at], "Changed");
+    }
+    for at in [10, 30, 50] {
+        assert!(world.sim.delete(&ids[at]));
+    }
+    world.sim.create_random();
+    world.once().await.assert(0, "changed +1 ~7 -3 =50 held 0 rejected 0");
+    world.once().await.assert(0, "in_step +0 ~0 -0 =58 held 0 rejected 0");
+    world.db.execute("NOTIFY clerk_user_events, 'the end'").await;
+
+    let told = watching.await.unwrap();
+    let lasts = "SELECT max(id) FROM clerk.user_events GROUP BY xmin ORDER BY 1";
+    let rows = world.db.client.query(lasts, &[]).await.unwrap();
+    assert_eq!(told, rows.iter().map(|row| row.get(0)).collect::<Vec<i64>>());
+    // A transaction for each page with changes, and one for the deletions.
+    assert!(told.len() >= 5, "{told:?}");
+    assert_eq!(world.events(0).await.len(), 11);
+}
+
+/// Reads on from its position, again and again, until it is told that nothing more comes; gives the ids in the order of reading.
+async fn read(url: String, is_over: Arc<AtomicBool>) -> (Vec<i64>, usize) {
+    let client = connect(&url).await;
+    let statement = "SELECT id FROM clerk.user_events WHERE id > $1 ORDER BY id LIMIT 1000";
+    let statement = client.prepare(statement).await.unwrap();
+    let (mut ids, mut batches) = (Vec::<i64>::new(), 0);
+    loop {
+        let is_last = is_over.load(Ordering::Acquire);
+        let rows = client
+            .query(&statement, &[&ids.last().copied().unwrap_or(0)])
+            .await
+            .unwrap();
+        ids.extend(rows.iter().map(|row| row.get::<_, i64>(0)));
+        batches += usize::from(!rows.is_empty());
+        if is_last && rows.is_empty() {
+            return (ids, batches);
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_reader_that_goes_by_id_misses_nothing_whoever_writes() {
+    let world = mirrored(300).await;
+    world.sim.set_faults(Quirks {
+        max_page: Some(40),
+        ..Quirks::default()
+    });
+    let is_over = Arc::<AtomicBool>::default();
+    let readers = [0, 1].map(|_| tokio::spawn(read(world.db.url.clone(), is_over.clone())));
+    let daemon = world.follow(&[&UNLIMITED[..], &[("CLERK2PG_SCHEDULE__INCREMENTAL", "* * * * * *")]].concat());
+    world.sim.set_churn(Some(100.0));
+    let started = Instant::now();
+    while started.elapsed() < Duration::from_secs(5) {
+        tokio::join!(world.once_with(&UNLIMITED), world.once_with(&UNLIMITED));
+    }
+    world.sim.set_churn(None);
+    assert_eq!(daemon.stop(Signal::TERM).await.code, Some(0));
+    let ran = world.once_with(&UNLIMITED).await;
+    assert_eq!(ran.code, Some(0), "{ran:#?}");
+    world.assert_in_step().await;
+    is_over.store(true, Ordering::Release);
+
+    let rows = world
+        .db
+        .client
+        .query("SELECT id FROM clerk.user_events ORDER BY id", &[])
+        .await
+        .unwrap();
+    let all: Vec<i64> = rows.iter().map(|row| row.get(0)).collect();
+    for reader in readers {
+        let (ids, batches) = reader.await.unwrap();
+        assert_eq!(ids, all);
+        assert!(batches >= 5, "{batches} batches of {} events", all.len());
+    }
+    let writers = "SELECT count(DISTINCT holder) FROM clerk.sync_runs WHERE created + updated + deleted > 0";
+    assert!(world.db.number(writers).await >= 3, "nobody competed");
+    world.assert_one_at_a_time().await;
+}
+
+async fn remember(world: &World, events: i64, age: &str) {
+    world
+        .db
+        .execute(&format!(
+            "INSERT INTO clerk.user_events (type, user_id, occurred_at, payload, recorded_at)
+             SELECT 'user.updated', 'user_' || n, now() - interval '{age}', '{{}}', now() - interval '{age}'
+             FROM generate_series(1, {events}) AS n"
+        ))
+        .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_full_sync_removes_old_events_and_no_others() {
+    let world = mirrored(5).await;
+    remember(&world, 2500, "31 days").await;
+    remember(&world, 20, "29 days").await;
+    remember(&world, 30, "90 minutes").await;
+    remember(&world, 40, "50 minutes").await;
+    let count = async || world.db.number("SELECT count(*) FROM clerk.user_events").await;
+    world.once().await.assert(0, "in_step +0 ~0 -0 =5 held 0 rejected 0");
+    assert_eq!(count().await, 90);
+    let hour = [("CLERK2PG_EVENTS__KEEP", "1h")];
+    world
+        .once_with(&hour)
+        .await
+        .assert(0, "in_step +0 ~0 -0 =5 held 0 rejected 0");
+    assert_eq!(count().await, 40);
+    world
+        .once_with(&hour)
+        .await
+        .assert(0, "in_step +0 ~0 -0 =5 held 0 rejected 0");
+    assert_eq!(count().await, 40);
+
+    // Ids go on behind those that were removed.
+    let last = world.last_event().await;
+    world.rename(&world.sim.user_ids()[2], "Changed");
+    world.once().await.assert(0, "changed +0 ~1 -0 =4 held 0 rejected 0");
+    assert_eq!(world.events(last).await.len(), 1);
+}
+
+/// What moves by itself makes no event, so that a reader has it from some time before.
+fn settled(mut document: Value) -> Value {
+    for field in ["lockout_expires_in_seconds", "verification_attempts_remaining"] {
+        if let Some(value) = document.get_mut(field) {
+            *value = Value::Null;
+        }
+    }
+    document
+}
+
+/// The users after all events, each of which must make sense after those before it.
+async fn replayed(world: &World) -> BTreeMap<String, Value> {
+    let mut users = BTreeMap::new();
+    for event in world.events(0).await {
+        let data = event.payload["data"].clone();
+        assert_eq!(data["id"], event.user_id);
+        let before = match event.kind.as_str() {
+            "user.deleted" => users.remove(&event.user_id),
+            _ => users.insert(event.user_id.clone(), settled(data)),
+        };
+        assert_eq!(before.is_none(), event.kind == "user.created", "{event:#?}");
+    }
+    users
+}
+
+/// From nothing, by full and incremental syncs under way while users change.
+async fn check_replay(mode: &[(&str, &str)]) {
+    let world = World::new(120).await;
+    world.sim.set_faults(Quirks {
+        max_page: Some(25),
+        ..Quirks::default()
+    });
+    let environment = [mode, &UNLIMITED, &[INITIAL]].concat();
+    assert_eq!(world.once_with(&environment).await.code, Some(0));
+    let removed: Vec<_> = (0..6)
+        .map(|at| world.sim.document(&world.sim.user_ids()[at * 9]).unwrap())
+        .collect();
+    for document in &removed {
+        assert!(world.sim.delete(document["id"].as_str().unwrap()));
+    }
+    for _ in 0..3 {
+        for _ in 0..15 {
+            world.sim.create_random();
+            world.sim.update_random();
+            world.sim.update_random();
+            world.sim.delete_random();
+        }
+        assert_eq!(world.once_with(&environment).await.code, Some(0));
+    }
+    let following = [
+        &environment[..],
+        &[NEVER, ("CLERK2PG_SCHEDULE__INCREMENTAL", "* * * * * *")],
+    ]
+    .concat();
+    let daemon = world.follow(&following);
+    world.sim.set_churn(Some(30.0));
+    for document in removed {
+        world.sim.insert(document);
+    }
+    let incremental = "kind = 'incremental' AND outcome = 'changed'";
+    eventually("incremental syncs", async || world.runs(incremental).await >= 4).await;
+    world.sim.set_churn(None);
+    assert_eq!(daemon.stop(Signal::TERM).await.code, Some(0));
+    assert_eq!(world.once_with(&environment).await.code, Some(0));
+    world.assert_in_step().await;
+
+    let mirror: BTreeMap<_, _> = world
+        .db
+        .documents()
+        .await
+        .into_iter()
+        .map(|(id, user)| (id, settled(user)))
+        .collect();
+    let replayed = replayed(&world).await;
+    assert_eq!(replayed.keys().collect::<Vec<_>>(), mirror.keys().collect::<Vec<_>>());
+    for (id, user) in &mirror {
+        assert_eq!(replayed[id], *user, "{id}");
+    }
+    for kind in ["user.created", "user.updated", "user.deleted"] {
+        let after_import = format!("SELECT count(*) FROM clerk.user_events WHERE type = '{kind}'");
+        assert!(world.db.number(&after_import).await >= 20, "few of {kind}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn events_from_the_beginning_add_up_to_the_mirror() {
+    check_replay(&[]).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn events_add_up_to_the_mirror_where_users_are_marked() {
+    check_replay(&[MARK]).await;
+}

@@ -1,0 +1,347 @@
+//! `clerk.user_events`: what changed is told once, in the form of Clerk's webhooks, and nothing else is.
+
+use std::path::PathBuf;
+
+use clerk_sim::{Effect, Endpoint, Faults, Options, Quirks, Rule};
+use rustix::process::Signal;
+use saphyr::{LoadableYamlNode, Yaml};
+use serde_json::{Value, json};
+
+use crate::{
+    harness::{World, eventually, normal},
+    process::NEVER,
+    trouble::mirrored,
+};
+
+pub const INITIAL: (&str, &str) = ("CLERK2PG_EVENTS__INITIAL", "true");
+pub const MARK: (&str, &str) = ("CLERK2PG_DELETES__MODE", "mark");
+
+/// A row of `clerk.user_events`.
+#[derive(Debug)]
+pub struct Event {
+    pub id: i64,
+    pub kind: String,
+    pub user_id: String,
+    /// Unix milliseconds.
+    pub occurred_at: i64,
+    /// The time of the transaction that wrote it.
+    pub is_now: bool,
+    /// Sorted.
+    pub changed: Vec<String>,
+    pub payload: Value,
+}
+
+impl World {
+    /// All events behind `after`, in order.
+    pub async fn events(&self, after: i64) -> Vec<Event> {
+        let sql =
+            "SELECT id, type, user_id, (extract(epoch FROM occurred_at) * 1000)::bigint, occurred_at = recorded_at,
+            ARRAY(SELECT unnest(changed) ORDER BY 1), payload::text FROM clerk.user_events WHERE id > $1 ORDER BY id";
+        let rows = self.db.client.query(sql, &[&after]).await.unwrap();
+        let event = |row: &tokio_postgres::Row| Event {
+            id: row.get(0),
+            kind: row.get(1),
+            user_id: row.get(2),
+            occurred_at: row.get(3),
+            is_now: row.get(4),
+            changed: row.get(5),
+            payload: serde_json::from_str(row.get(6)).unwrap(),
+        };
+        rows.iter().map(event).collect()
+    }
+
+    /// The last event's id.
+    pub async fn last_event(&self) -> i64 {
+        self.db
+            .number("SELECT coalesce(max(id), 0) FROM clerk.user_events")
+            .await
+    }
+
+    /// Type and user of all events behind `after`, sorted.
+    pub async fn told(&self, after: i64) -> Vec<String> {
+        let events = self.events(after).await;
+        let mut told: Vec<_> = events.iter().map(|e| format!("{} {}", e.kind, e.user_id)).collect();
+        told.sort();
+        told
+    }
+
+    /// Another first name for a user.
+    pub fn rename(&self, id: &str, name: &str) {
+        assert!(self.sim.update(id, |user| user["first_name"] = name.into()));
+    }
+}
+
+fn of<'e>(events: &'e [Event], user: &str) -> &'e Event {
+    let mut of = events.iter().filter(|event| event.user_id == user);
+    let event = of.next().unwrap_or_else(|| panic!("no event of {user}: {events:#?}"));
+    assert!(of.next().is_none(), "two events of {user}: {events:#?}");
+    event
+}
+
+/// An event's payload is exactly this envelope around `data`.
+#[track_caller]
+fn assert_envelope(world: &World, event: &Event, kind: &str, data: Value) {
+    let envelope = json!({"data": normal(data), "object": "event", "type": kind, "timestamp": event.occurred_at,
+        "instance_id": world.sim.instance_id()});
+    assert_eq!(normal(event.payload.clone()), envelope);
+    assert_eq!(event.kind, kind);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_happens_to_a_user_makes_one_event_each() {
+    let world = World::new(12).await;
+    let ids = world.sim.user_ids();
+    let [updated, banned, known_elsewhere, gone] = [&ids[1], &ids[2], &ids[3], &ids[4]];
+    for (id, external_id) in [(known_elsewhere, json!("crm-7")), (gone, Value::Null)] {
+        assert!(world.sim.update(id, |user| user["external_id"] = external_id));
+    }
+    world.once().await.assert(0, "changed +12 ~0 -0 =0 held 0 rejected 0");
+
+    let created = world.sim.create_random();
+    assert!(world.sim.update(updated, |user| {
+        user["first_name"] = "Changed".into();
+        user["public_metadata"] = json!({"plan": "changed"});
+    }));
+    // Without a word in `updated_at`.
+    let mut document = world.sim.document(banned).unwrap();
+    document["banned"] = true.into();
+    world.sim.insert(document);
+    assert!(world.sim.delete(known_elsewhere) && world.sim.delete(gone));
+    world.once().await.assert(0, "changed +1 ~2 -2 =8 held 0 rejected 0");
+
+    let events = world.events(0).await;
+    assert_eq!(events.len(), 5, "{events:#?}");
+    for (id, kind, changed) in [
+        (&created, "user.created", [].as_slice()),
+        (
+            updated,
+            "user.updated",
+            &["first_name", "public_metadata", "updated_at"],
+        ),
+        (banned, "user.updated", &["banned"]),
+    ] {
+        let (event, document) = (of(&events, id), world.sim.document(id).unwrap());
+        assert_eq!(event.changed, changed, "{kind}");
+        let moved = id != banned;
+        assert_eq!(event.is_now, !moved, "{kind}");
+        if moved {
+            assert_eq!(event.occurred_at, document["updated_at"].as_i64().unwrap(), "{kind}");
+        }
+        assert_envelope(&world, event, kind, document);
+    }
+    for (id, data) in [
+        (
+            known_elsewhere,
+            json!({"id": known_elsewhere, "object": "user", "deleted": true, "external_id": "crm-7"}),
+        ),
+        (gone, json!({"id": gone, "object": "user", "deleted": true})),
+    ] {
+        let event = of(&events, id);
+        assert!(event.changed.is_empty() && event.is_now, "{event:#?}");
+        assert_envelope(&world, event, "user.deleted", data);
+    }
+
+    world.once().await.assert(0, "in_step +0 ~0 -0 =11 held 0 rejected 0");
+    assert_eq!(world.last_event().await, events[4].id);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_comes_in_one_page_is_told_in_the_order_in_which_it_happened() {
+    let world = mirrored(20).await;
+    let ids = world.sim.user_ids();
+    let order = [11, 3, 17, 0, 8];
+    for (nth, at) in order.into_iter().enumerate() {
+        let time = 1_790_000_000_000 + nth as i64;
+        assert!(world.sim.update(&ids[at], |user| user["updated_at"] = time.into()));
+    }
+    world.once().await.assert(0, "changed +0 ~5 -0 =15 held 0 rejected 0");
+    let told: Vec<_> = world.events(0).await.into_iter().map(|event| event.user_id).collect();
+    assert_eq!(told, order.map(|at| ids[at].clone()));
+}
+
+/// Keys of a mapping that a schema lists under a name.
+fn keys<'y>(schema: &'y Yaml<'y>, list: &str) -> Vec<&'y str> {
+    match schema.as_mapping_get(list) {
+        Some(list) if list.is_sequence() => list
+            .as_sequence()
+            .unwrap()
+            .iter()
+            .map(|key| key.as_str().unwrap())
+            .collect(),
+        Some(list) => list
+            .as_mapping()
+            .unwrap()
+            .keys()
+            .map(|key| key.as_str().unwrap())
+            .collect(),
+        None => Vec::new(),
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn payloads_hold_what_clerks_event_schemas_require() {
+    let beside = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../shared/clerk/webhooks-2025-04-15.yml");
+    let path = std::env::var_os("CLERK_WEBHOOKS").map_or(beside, PathBuf::from);
+    let Ok(text) = std::fs::read_to_string(&path) else {
+        println!(
+            "SKIPPED: no event schemas of Clerk's at {}; CLERK_WEBHOOKS can name them",
+            path.display()
+        );
+        return;
+    };
+    let documents = Yaml::load_from_str(&text).expect("the document is YAML");
+    let schema = |reference: &str| &documents[0]["components"]["schemas"][reference.rsplit('/').next().unwrap()];
+
+    let world = mirrored(30).await;
+    let ids = world.sim.user_ids();
+    let mut as_specified = ids.iter().filter(|id| world.sim.oddity(id).is_none());
+    let [updated, gone] = [as_specified.next().unwrap(), as_specified.next().unwrap()];
+    world.rename(updated, "Changed");
+    assert!(world.sim.update(gone, |user| user["external_id"] = "crm-7".into()));
+    world.once().await.assert(0, "changed +0 ~2 -0 =28 held 0 rejected 0");
+    assert!(world.sim.delete(gone));
+    let mut created = world.sim.create_random();
+    while world.sim.oddity(&created).is_some() {
+        created = world.sim.create_random();
+    }
+    assert_eq!(world.once().await.code, Some(0));
+
+    let events = world.events(0).await;
+    for (kind, user) in [
+        ("user.created", &created),
+        ("user.updated", updated),
+        ("user.deleted", gone),
+    ] {
+        let is_it = |event: &&Event| event.kind == kind && event.user_id == *user;
+        let payload = &events.iter().find(is_it).unwrap().payload;
+        let content = &documents[0]["x-webhooks"][kind]["post"]["requestBody"]["content"]["application/json"];
+        let all = content["schema"]["allOf"]
+            .as_sequence()
+            .expect("an envelope and its data");
+        let envelope = schema(all[0]["$ref"].as_str().unwrap());
+        let data = schema(all[1]["properties"]["data"]["$ref"].as_str().unwrap());
+        let required = [keys(envelope, "required"), keys(&all[1], "required")].concat();
+        assert_eq!(required.len(), 5, "{kind}: {required:?}");
+        let data_required = keys(data, "required");
+        assert!(data_required.len() >= 2, "{kind}: {data_required:?}");
+        for (schema, required, payload) in [(envelope, required, payload), (data, data_required, &payload["data"])] {
+            for key in required {
+                assert!(payload.get(key).is_some(), "{kind} lacks {key}: {payload:#}");
+            }
+            if kind == "user.deleted" {
+                let known = keys(schema, "properties");
+                for key in payload.as_object().unwrap().keys().filter(|key| *key != "data") {
+                    assert!(known.contains(&key.as_str()), "{kind} has {key}: {payload:#}");
+                }
+            }
+        }
+    }
+}
+
+/// 300 users at a slow server of small pages, and a first import that was killed half way.
+async fn half_imported(environment: &[(&str, &str)]) -> World {
+    let world = World::with(Options {
+        users: 300,
+        ..Options::default()
+    })
+    .await;
+    world.sim.set_faults(slow_pages(20, 60));
+    let run = world.begin(environment);
+    eventually("there is a schema", async || world.runs("true").await > 0).await;
+    eventually("a part is imported", async || world.users().await >= 100).await;
+    run.kill().await;
+    assert!(world.users().await < 300);
+    let imported = "SELECT count(*) FROM clerk.sync_state WHERE imported_at IS NOT NULL";
+    assert_eq!(world.db.number(imported).await, 0);
+    world
+}
+
+pub fn slow_pages(users: usize, latency_ms: u64) -> Faults {
+    Faults {
+        quirks: Quirks {
+            max_page: Some(users),
+            ..Quirks::default()
+        },
+        rules: vec![Rule::new(Effect::LatencyMs(latency_ms)).on([Endpoint::List])],
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_first_import_makes_no_events_even_if_it_takes_two_runs() {
+    let world = half_imported(&[]).await;
+    let ids = world.sim.user_ids();
+    // Already imported, still to come, new, and gone from both parts.
+    for at in [2, 250] {
+        world.rename(&ids[at], "Changed");
+    }
+    world.sim.create_random();
+    assert!(world.sim.delete(&ids[3]) && world.sim.delete(&ids[251]));
+    let ran = world.once().await;
+    assert_eq!(ran.code, Some(0), "{ran:#?}");
+    assert_eq!(world.told(0).await, [] as [String; 0]);
+
+    // What the import did not look at any more is told by the next pass.
+    world.sim.clear_faults();
+    world.once().await.assert(0, "changed +0 ~1 -1 =298 held 0 rejected 0");
+    let expected = [format!("user.deleted {}", ids[3]), format!("user.updated {}", ids[2])];
+    assert_eq!(world.told(0).await, expected);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn with_initial_events_the_first_import_tells_of_everybody_once() {
+    let world = half_imported(&[INITIAL]).await;
+    let ran = world.once_with(&[INITIAL]).await;
+    assert_eq!(ran.code, Some(0), "{ran:#?}");
+    let mut expected: Vec<_> = world
+        .sim
+        .user_ids()
+        .iter()
+        .map(|id| format!("user.created {id}"))
+        .collect();
+    expected.sort();
+    assert_eq!(world.told(0).await, expected);
+    for event in world.events(0).await {
+        let document = world.sim.document(&event.user_id).unwrap();
+        assert_eq!(event.occurred_at, document["updated_at"].as_i64().unwrap());
+        assert!(event.changed.is_empty(), "{event:#?}");
+    }
+    world
+        .once_with(&[INITIAL])
+        .await
+        .assert(0, "in_step +0 ~0 -0 =300 held 0 rejected 0");
+    assert_eq!(world.told(0).await, expected);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn who_is_asked_for_during_the_first_import_comes_silently() {
+    let world = World::new(200).await;
+    world.sim.set_faults(slow_pages(5, 100));
+    let daemon = world.follow(&[NEVER, ("CLERK2PG_LOG__LEVEL", "debug")]);
+    daemon.says("listening").await;
+    eventually("the import has begun", async || {
+        world.runs("outcome = 'running'").await > 0
+    })
+    .await;
+    let last = world.sim.user_ids()[199].clone();
+    world.db.execute(&format!("NOTIFY clerk2pg, '{last}'")).await;
+    let row = format!("SELECT count(*) FROM clerk.users WHERE id = '{last}'");
+    eventually("the user's row", async || world.db.number(&row).await == 1).await;
+    assert!(world.users().await < 200, "the import was over");
+    let imported = "SELECT count(*) FROM clerk.sync_state WHERE imported_at IS NOT NULL";
+    assert_eq!(world.db.number(imported).await, 0);
+    world.rename(&last, "Changed");
+    world.db.execute(&format!("NOTIFY clerk2pg, '{last}'")).await;
+    let changed = format!("{row} AND first_name = 'Changed'");
+    eventually("the change", async || world.db.number(&changed).await == 1).await;
+    assert!(world.users().await < 200, "the import was over");
+
+    world.sim.clear_faults();
+    world.passes(1).await;
+    assert_eq!(world.db.number(imported).await, 1);
+    assert_eq!((world.users().await, world.last_event().await), (200, 0));
+    world.rename(&last, "Changed again");
+    world.db.execute(&format!("NOTIFY clerk2pg, '{last}'")).await;
+    eventually("an event", async || world.last_event().await > 0).await;
+    assert_eq!(world.told(0).await, [format!("user.updated {last}")]);
+    assert_eq!(daemon.stop(Signal::TERM).await.code, Some(0));
+}

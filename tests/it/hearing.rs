@@ -1,0 +1,112 @@
+//! How the daemon hears `NOTIFY clerk2pg`: over a connection that is cut, behind a pooler, and beside another daemon.
+
+use rustix::process::Signal;
+
+use crate::{
+    harness::{World, eventually},
+    on_demand::{DEBUG, LISTENING, attentive, ends_well},
+    process::NEVER,
+    proxy::{Proxy, upstream},
+};
+
+#[tokio::test(flavor = "multi_thread")]
+async fn where_notifications_are_swallowed_the_schedule_goes_on() {
+    let world = World::new(20).await;
+    let pooler = Proxy::deaf(upstream(&world.db.url));
+    let daemon = world.follow(&[
+        NEVER,
+        ("CLERK2PG_SCHEDULE__INCREMENTAL", "* * * * * *"),
+        ("DATABASE_URL", &pooler.url(&world.db.url)),
+    ]);
+    world.passes(1).await;
+    world.sim.create_random();
+    world.comes_in_step().await;
+    let told = "NOTIFY clerk2pg is not heard";
+    assert_eq!(daemon.said(told), 0, "{}", daemon.log());
+    daemon.says(told).await;
+    for _ in 0..2 {
+        world.sim.create_random();
+        world.sim.delete_random();
+        world.comes_in_step().await;
+    }
+    let ran = daemon.stop(Signal::TERM).await;
+    assert_eq!(ran.code, Some(0), "{ran:#?}");
+    assert_eq!(ran.stderr.matches(told).count(), 1, "{ran:#?}");
+    assert_eq!(ran.stderr.matches("WARN").count(), 1, "{ran:#?}");
+    assert_eq!(world.runs("kind = 'on_demand'").await, 0);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_listening_connection_that_is_cut_is_made_anew() {
+    let (world, daemon) = attentive(20).await;
+    for times in 2..4 {
+        let ears = "datname = current_database() AND query LIKE 'LISTEN%'";
+        let cut = format!("SELECT count(pg_terminate_backend(pid)) FROM pg_stat_activity WHERE {ears}");
+        assert_eq!(world.db.number(&cut).await, 1);
+        let id = world.sim.create_random();
+        world.ask(&id).await;
+        eventually("the user's row", async || world.has(&id).await).await;
+        eventually("it listens again", async || daemon.said(LISTENING) == times).await;
+        world.brings_somebody().await;
+    }
+    world.assert_in_step().await;
+    ends_well(daemon).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_was_asked_for_while_postgres_was_out_of_reach_comes_afterwards() {
+    let world = World::new(20).await;
+    let mut postgres = Proxy::open(upstream(&world.db.url));
+    let daemon = world.follow(&[NEVER, DEBUG, ("DATABASE_URL", &postgres.url(&world.db.url))]);
+    daemon.says(LISTENING).await;
+    world.passes(1).await;
+    postgres.refuse().await;
+    let id = world.sim.create_random();
+    world.ask(&id).await;
+    world.ask("sync").await;
+    daemon.says("cannot listen yet").await;
+    assert!(!world.has(&id).await);
+    postgres.let_through();
+    eventually("the user's row", async || world.has(&id).await).await;
+    world.assert_in_step().await;
+    assert_eq!(daemon.stop(Signal::TERM).await.code, Some(0));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn two_daemons_bring_a_user_once() {
+    let world = World::new(20).await;
+    let daemons = [world.attend().await, world.attend().await];
+    for nth in 1..=5 {
+        world.brings_somebody().await;
+        assert_eq!(world.last_event().await, nth);
+    }
+    // Both have looked.
+    let last = world.brings_somebody().await;
+    let asked = async || {
+        let log = world.sim.log();
+        log.iter().filter(|request| request.path.ends_with(&last)).count() >= 2
+    };
+    eventually("both have asked", asked).await;
+    world.assert_in_step().await;
+    for daemon in daemons {
+        ends_well(daemon).await;
+    }
+    assert_eq!(world.runs("kind = 'on_demand'").await, 6);
+    assert_eq!(world.runs("outcome NOT IN ('changed', 'in_step')").await, 0);
+    world.assert_one_at_a_time().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_reload_leaves_one_ear_open() {
+    let (world, daemon) = attentive(20).await;
+    daemon.signal(Signal::HUP);
+    eventually("it listens again", async || daemon.said(LISTENING) == 2).await;
+    eventually("the full sync of a start", async || {
+        daemon.said("full sync outcome") == 2
+    })
+    .await;
+    let ears = "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND query LIKE 'LISTEN%'";
+    eventually("the old ear is closed", async || world.db.number(ears).await == 1).await;
+    world.brings_somebody().await;
+    ends_well(daemon).await;
+}
