@@ -99,17 +99,23 @@ impl Due {
         if !users.is_empty() {
             return Some(Task::Users(users));
         }
-        let mut marks = self.marks();
-        if std::mem::take(&mut marks.full) {
-            (marks.incremental, marks.tick) = (false, false);
+        if self.marks().full {
+            self.absorb();
             return Some(Task::Full);
         }
+        let mut marks = self.marks();
         let (asked, tick) = (std::mem::take(&mut marks.incremental), std::mem::take(&mut marks.tick));
         match (asked, tick) {
             (true, _) => Some(Task::Incremental),
             (false, true) => Some(Task::Tick),
             (false, false) => None,
         }
+    }
+
+    /// A full sync begins: it does what was due, users who are to be brought aside.
+    pub fn absorb(&self) {
+        let mut marks = self.marks();
+        (marks.full, marks.incremental, marks.tick) = (false, false, false);
     }
 
     /// Takes the users who are to be brought.

@@ -51,7 +51,7 @@ pub struct Recent {
     last_page: HashSet<String>,
     /// A page was empty: the end is where known users are followed by nobody.
     is_past_end: bool,
-    /// A user was stepped over, so that the next page need not overlap with the one before.
+    /// The next page need not overlap with the one before.
     is_gap: bool,
     above: u64,
 }
@@ -139,7 +139,10 @@ impl Recent {
             // Asked for further on, the same again: offsets are ignored.
             return Step::Unordered;
         }
-        self.offset += length - OVERLAP.min(length / 2);
+        let overlap = OVERLAP.min(length / 2);
+        self.offset += length - overlap;
+        // A page of one cannot both overlap and go on.
+        self.is_gap = overlap == 0;
         self.limit = (self.limit * 4).min(PAGE);
         Step::More
     }
@@ -247,13 +250,26 @@ mod tests {
         }
     }
 
-    /// Walks down to `floor`, and returns whom it met with which `updated_at`, and how it ended.
-    fn walk(server: &mut Server, floor: i64, first: u32, events: &[Event]) -> (HashSet<(String, i64)>, Step, usize) {
+    /// Walks down to `floor` past those who cannot be read, and returns whom it met with which `updated_at`, how it ended, and after how many
+    /// requests.
+    fn walk_past(
+        broken: &HashSet<String>,
+        server: &mut Server,
+        floor: i64,
+        first: u32,
+        events: &[Event],
+    ) -> (HashSet<(String, i64)>, Step, usize) {
         let mut recent = Recent::new(floor, first);
         let mut met = HashSet::new();
         let mut events = events.iter();
         for asked in 1..10_000 {
             let page = server.page(recent.query());
+            if page.iter().any(|(id, _)| broken.contains(id)) {
+                if !recent.narrow() {
+                    recent.step_over();
+                }
+                continue;
+            }
             met.extend(page.iter().cloned());
             let entries: Vec<_> = page
                 .iter()
@@ -273,7 +289,27 @@ mod tests {
         panic!("the walk does not end");
     }
 
+    fn walk(server: &mut Server, floor: i64, first: u32, events: &[Event]) -> (HashSet<(String, i64)>, Step, usize) {
+        walk_past(&HashSet::new(), server, floor, first, events)
+    }
+
     proptest! {
+        #[test]
+        fn those_who_cannot_be_read_cost_themselves_alone(
+            times in prop::collection::vec(0i64..200, 1..300), floor in 0i64..210, first in 1u32..40,
+            broken in prop::collection::hash_set(0u32..300, 0..4),
+        ) {
+            let mut server = Server(times.into_iter().enumerate().map(|(id, at)| (id as u32, at)).collect());
+            let broken: HashSet<String> = broken.iter().map(ToString::to_string).collect();
+            let (met, step, asked) = walk_past(&broken, &mut server, floor, first, &[]);
+            prop_assert_eq!(step, Step::End);
+            prop_assert!(asked < 200, "{} requests", asked);
+            for (id, at) in server.0.iter().filter(|user| user.1 >= floor) {
+                let id = id.to_string();
+                prop_assert!(broken.contains(&id) || met.contains(&(id.clone(), *at)), "{}", id);
+            }
+        }
+
         #[test]
         fn nobody_above_the_floor_is_passed_by(
             times in prop::collection::vec(0i64..50, 0..600), floor in 0i64..60, first in 1u32..40,
@@ -328,7 +364,8 @@ mod tests {
         recent.step_over();
         assert_eq!(recent.query(), (1, 1));
         assert_eq!(recent.receive(&[entry("b", 9)]), Step::More);
-        assert_eq!(recent.receive(&[entry("b", 9), entry("c", 4)]), Step::End);
+        assert_eq!(recent.query(), (2, 4));
+        assert_eq!(recent.receive(&[entry("c", 4)]), Step::End);
         assert_eq!(recent.newest(None), Some(9));
     }
 

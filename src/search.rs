@@ -104,8 +104,8 @@ pub enum Paged {
     },
     /// The page shows one moment only, which more users share than it holds: the stretch is to be parted there.
     OneMoment(i64),
-    /// The page shows nobody, though users were counted: nothing is learned.
-    Nobody,
+    /// The page shows nobody, though users were counted, or many more than were: nothing is learned.
+    Unclear,
     /// The page is not of this stretch, or in no order: this server does not list by `created_at`.
     Unusable,
 }
@@ -128,11 +128,14 @@ pub fn judge(stretch: &Stretch, offset: u64, times: &[i64]) -> Paged {
                 left: Vec::new(),
             }
         } else {
-            Paged::Nobody
+            Paged::Unclear
         };
     };
     if !times.is_sorted() || !times.iter().all(lies_in) {
         return Paged::Unusable;
+    }
+    if unseen < -SLIP {
+        return Paged::Unclear;
     }
     if first == last && !(is_first && is_last) {
         return Paged::OneMoment(first);
@@ -380,9 +383,10 @@ mod tests {
         };
         let all = |page| matches!(judge(&stretch, 0, page), Paged::Part { judged: ALL, left } if left.is_empty());
         assert!(all(&[1]) && all(&[1, 2]) && all(&[]));
-        assert_eq!(judge(&stretch, 1, &[]), Paged::Nobody);
+        assert_eq!(judge(&stretch, 1, &[]), Paged::Unclear);
+        assert_eq!(judge(&stretch, 0, &[1, 2, 3, 4, 5, 6, 7, 8, 9]), Paged::Unclear);
         let many = Stretch { remote: 300, ..stretch };
-        assert_eq!(judge(&many, 0, &[]), Paged::Nobody);
+        assert_eq!(judge(&many, 0, &[]), Paged::Unclear);
         assert_eq!(judge(&many, 0, &[7, 7]), Paged::OneMoment(7));
     }
 

@@ -29,6 +29,8 @@ UPDATE clerk.sync_state SET
     imported_at = (SELECT min(ended_at) FROM clerk.sync_runs WHERE kind = 'full' AND outcome IN ('in_step', 'changed', 'held'));
 
 ALTER TABLE clerk.sync_runs
+    -- Those of the deletions that a person had approved.
+    ADD COLUMN approved bigint NOT NULL DEFAULT 0,
     -- Age of the newest change when it was committed, in milliseconds; null where nothing with a time of its own changed.
     ADD COLUMN freshness_ms bigint;
 

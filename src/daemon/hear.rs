@@ -13,20 +13,26 @@ use crate::{
 /// The longest id that is asked for; Clerk's have 32 characters.
 const ID: usize = 100;
 
-/// Listens for as long as that has a use, and marks what is asked for as due.
+/// Listens, and marks what is asked for as due.
 pub(super) async fn hear(mirror: Mirror, due: Due) {
-    let pauses = ExponentialBuilder::default()
-        .with_min_delay(Duration::from_millis(500))
-        .with_max_delay(Duration::from_secs(30))
-        .without_max_times()
-        .with_jitter();
-    let mut waiting = pauses.build();
-    let mut has_heard = false;
+    let pauses = |least, most| {
+        ExponentialBuilder::default()
+            .with_min_delay(least)
+            .with_max_delay(most)
+            .without_max_times()
+            .with_jitter()
+            .build()
+    };
+    let lost = || pauses(Duration::from_millis(500), Duration::from_secs(30));
+    // A pooler stays one; a standby becomes a server that can be listened to.
+    let mut deaf = pauses(Duration::from_secs(5), Duration::from_secs(600));
+    let mut waiting = lost();
+    let (mut has_heard, mut has_told) = (false, false);
     loop {
-        match mirror.listen().await {
+        let pause = match mirror.listen().await {
             Ok(mut listener) => {
                 debug!("listening");
-                waiting = pauses.build();
+                waiting = lost();
                 if std::mem::replace(&mut has_heard, true) {
                     // What was asked for in between was not heard.
                     due.incremental();
@@ -34,17 +40,23 @@ pub(super) async fn hear(mirror: Mirror, due: Due) {
                 while let Ok(payload) = listener.next().await {
                     mark(&due, &payload);
                 }
+                waiting.next()
             }
-            Err(NotHeard::Away(error)) => debug!(%error, "cannot listen yet"),
+            Err(NotHeard::Away(error)) => {
+                debug!(%error, "cannot listen yet");
+                waiting.next()
+            }
             Err(NotHeard::Deaf(why)) => {
-                warn!(
-                    why,
-                    "NOTIFY clerk2pg is not heard over this connection, as behind a pooler in transaction mode; going on by the schedule alone"
-                );
-                return;
+                if !std::mem::replace(&mut has_told, true) {
+                    warn!(
+                        why,
+                        "NOTIFY clerk2pg is not heard over this connection, as behind a pooler in transaction mode; going on by the schedule alone"
+                    );
+                }
+                deaf.next()
             }
-        }
-        tokio::time::sleep(waiting.next().unwrap_or(Duration::from_secs(30))).await;
+        };
+        tokio::time::sleep(pause.unwrap_or(Duration::from_secs(600))).await;
     }
 }
 

@@ -203,7 +203,14 @@ impl AtWork {
     async fn turn(&mut self, signals: &mut Signals) -> Result<Option<Told>, Failure> {
         self.rest = None;
         let pass = &self.setup.pass;
-        let Some(task) = pass.due.take() else { return Ok(None) };
+        // Before the instance is known nothing else can be done.
+        let task = if self.memory.knows_instance() {
+            pass.due.take()
+        } else {
+            pass.due.absorb();
+            Some(Task::Full)
+        };
+        let Some(task) = task else { return Ok(None) };
         if task == Task::Tick && !self.pace.allows(Instant::now()) {
             return Ok(None);
         }
@@ -222,9 +229,7 @@ impl AtWork {
             Err(failure) if failure.cause == Cause::NeedsPerson && !self.succeeded_once => return Err(failure),
             Err(failure) => {
                 self.outage.note(&failure);
-                if self.outage.is_waiting() {
-                    put_back(&pass.due, task);
-                }
+                put_back(&pass.due, task);
             }
         }
         Ok(told)

@@ -73,8 +73,7 @@ impl Outage {
         }
     }
 
-    /// When to try again: after the backoff; never where there is no outage. What a person has to change waits for the schedule like
-    /// any other pass.
+    /// When to try again: after the backoff; never where there is no outage.
     pub(super) async fn over(&self) {
         match self.wait() {
             Some(wait) => tokio::time::sleep(wait).await,
@@ -83,9 +82,6 @@ impl Outage {
     }
 
     fn wait(&self) -> Option<Duration> {
-        self.0.as_ref().and_then(|state| match state.cause {
-            Cause::Configuration | Cause::NeedsPerson | Cause::Stopped => None,
-            Cause::ClerkAway | Cause::PostgresAway | Cause::Busy | Cause::Other => state.next,
-        })
+        self.0.as_ref().and_then(|state| state.next)
     }
 }

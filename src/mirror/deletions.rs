@@ -109,7 +109,7 @@ impl Mirror {
         Ok(unsigned(count))
     }
 
-    /// How many users passes other than full ones have deleted within the last hour.
+    /// How many users were deleted within the last hour without a person's approval.
     pub async fn deleted_lately(&self) -> Result<u64, Error> {
         #[derive(QueryableByName)]
         struct Count {
@@ -117,8 +117,8 @@ impl Mirror {
             count: i64,
         }
         let Count { count } = sql_query(
-            "SELECT coalesce(sum(deleted), 0)::bigint AS count FROM clerk.sync_runs
-             WHERE kind <> 'full' AND started_at > now() - interval '1 hour'",
+            "SELECT coalesce(sum(deleted - approved), 0)::bigint AS count FROM clerk.sync_runs
+             WHERE started_at > now() - interval '1 hour'",
         )
         .get_result(&mut self.connection().await?)
         .await?;
@@ -275,9 +275,18 @@ async fn delete_part(
         diesel::delete(rejected_users::table.filter(rejected_users::user_id.eq_any(ids)))
             .execute(conn)
             .await?;
+        let went: Vec<&str> = gone.iter().map(|(id, _)| id.as_str()).collect();
+        let is_approved = missing_users::user_id
+            .eq_any(went)
+            .and(missing_users::approved_at.is_not_null());
+        let approved: i64 = missing_users::table
+            .filter(is_approved)
+            .count()
+            .get_result(conn)
+            .await?;
         let ids: Vec<&str> = ids.iter().map(String::as_str).collect();
         forget_missing(conn, &ids).await?;
-        runs::count_deletions(conn, run, rows, 0).await?;
+        runs::count_deletions(conn, run, rows, unsigned(approved), 0).await?;
         runs::follow(conn, -signed(rows), None).await?;
         Ok(rows)
     })
@@ -290,7 +299,7 @@ async fn keep(conn: &mut AsyncPgConnection, lease: &Lease, run: &Run, row: &Reje
         transaction::begin(conn, lease).await?;
         rejected::reject(conn, std::slice::from_ref(row)).await?;
         forget_missing(conn, &[&row.user_id]).await?;
-        runs::count_deletions(conn, run, 0, 1).await?;
+        runs::count_deletions(conn, run, 0, 0, 1).await?;
         Ok(())
     })
     .await

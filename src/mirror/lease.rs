@@ -72,10 +72,11 @@ impl Mirror {
         lease.fence(&mut *self.connection().await?).await
     }
 
-    /// Lets others in. Without effect where they are in already.
+    /// Lets others in. Without effect where they are in already. The epoch grows, for those who ask whether anybody wrote since.
     pub async fn release_lease(&self, lease: &Lease) -> Result<(), Error> {
         diesel::update(sync_state::table.filter(sync_state::lease_epoch.eq(lease.epoch)))
             .set((
+                sync_state::lease_epoch.eq(sync_state::lease_epoch + 1),
                 sync_state::lease_holder.eq(None::<String>),
                 sync_state::lease_expires_at.eq(None::<chrono::DateTime<chrono::Utc>>),
             ))

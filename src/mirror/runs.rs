@@ -282,17 +282,22 @@ pub(super) async fn follow(conn: &mut AsyncPgConnection, more: i64, watermark: O
     Ok(())
 }
 
+/// Adds deletions to the pass's row, those that a person approved among them, and rows that could not go.
 pub(super) async fn count_deletions(
     conn: &mut AsyncPgConnection,
     run: &Run,
     deleted: u64,
+    approved: u64,
     kept: u64,
 ) -> QueryResult<()> {
-    sql_query("UPDATE clerk.sync_runs SET deleted = deleted + $2, rejected = rejected + $3 WHERE id = $1")
-        .bind::<BigInt, _>(run.id)
-        .bind::<BigInt, _>(signed(deleted))
-        .bind::<BigInt, _>(signed(kept))
-        .execute(conn)
-        .await?;
+    sql_query(
+        "UPDATE clerk.sync_runs SET deleted = deleted + $2, approved = approved + $3, rejected = rejected + $4 WHERE id = $1",
+    )
+    .bind::<BigInt, _>(run.id)
+    .bind::<BigInt, _>(signed(deleted))
+    .bind::<BigInt, _>(signed(approved))
+    .bind::<BigInt, _>(signed(kept))
+    .execute(conn)
+    .await?;
     Ok(())
 }

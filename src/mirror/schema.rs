@@ -55,6 +55,7 @@ diesel::table! {
         plan -> Nullable<Text>,
         error -> Nullable<Text>,
         freshness_ms -> Nullable<BigInt>,
+        approved -> BigInt,
     }
 }
 

@@ -61,12 +61,7 @@ impl Running<'_> {
             return Ok(());
         }
         let absent = mirror.count_absent().await?;
-        // Looks every few seconds must not make many small deletions of one large one.
-        let lately = match run.kind {
-            Kind::Full => 0,
-            Kind::Incremental | Kind::OnDemand => mirror.deleted_lately().await?,
-        };
-        let hold = self.must_hold(mirror, absent, lately).await?;
+        let hold = self.must_hold(mirror, absent).await?;
         let mark = self.pass.options.delete_mode == DeleteMode::Mark;
         let mut after = String::new();
         loop {
@@ -112,7 +107,7 @@ impl Running<'_> {
             absent.into_iter().partition(|id| approved.contains(id));
         let kept = mirror.kept_rows().await?;
         let judged: Vec<String> = unapproved.iter().filter(|id| !kept.contains(*id)).cloned().collect();
-        let hold = self.must_hold(mirror, judged.len() as u64, 0).await?;
+        let hold = self.must_hold(mirror, judged.len() as u64).await?;
         let mut candidates = approved;
         if hold {
             self.report.held = judged.len() as u64;
@@ -137,18 +132,19 @@ impl Running<'_> {
         Ok(())
     }
 
-    /// Whether only what a person approved may go, where so many are absent and so many went lately.
-    async fn must_hold(&self, mirror: &Mirror, absent: u64, lately: u64) -> Result<bool, Failure> {
+    /// Whether only what a person approved may go, where so many are absent. They are judged together with those who went within the last
+    /// hour: passes every few seconds must not make many small deletions of one large one.
+    async fn must_hold(&self, mirror: &Mirror, absent: u64) -> Result<bool, Failure> {
         // A Clerk without a single user is more likely a wrong key or an outage than everybody's farewell, and offers no witness.
         if self.witnesses.is_empty() {
             return Ok(true);
         }
-        Ok(absent > 0
-            && self
-                .pass
-                .options
-                .limits
-                .hold(absent + lately, mirror.count().await? + lately))
+        if absent == 0 {
+            return Ok(false);
+        }
+        let lately = mirror.deleted_lately().await?;
+        let users = mirror.count().await? + lately;
+        Ok(self.pass.options.limits.hold(absent + lately, users))
     }
 
     /// Asks for ids by name. Those found are brought in step; those left out are returned.

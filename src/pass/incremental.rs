@@ -6,14 +6,14 @@ use std::{
     time::Instant,
 };
 
-use tracing::warn;
+use tracing::debug;
 
 use super::{
     DeleteMode, Memory, Pass, Report, Running, memory::Deserves, page, run::Opening, running::Sink, same_instance,
 };
 use crate::{
     clerk::{self, Page},
-    failure::Failure,
+    failure::{Cause, Failure},
     mirror::{Batch, Kind, Lease, Run, State},
     recent::{Entry, Recent, Step},
     user::Digest,
@@ -25,6 +25,9 @@ const WITNESSES: usize = 3;
 
 /// So many users in a row that cannot be read are a broken server, not broken users.
 const STEPS: u32 = 3;
+
+/// With more users than this above the floor, no looks are made in between.
+const MANY: u64 = 5_000;
 
 /// What came of an incremental sync.
 #[derive(Debug)]
@@ -51,6 +54,8 @@ pub(super) struct Look {
     witnesses: Vec<String>,
     /// The list cannot be followed.
     is_unordered: bool,
+    /// Somebody could not be read.
+    has_stepped: bool,
 }
 
 impl Pass {
@@ -160,6 +165,7 @@ impl Pass {
             page: None,
             witnesses: Vec::new(),
             is_unordered: false,
+            has_stepped: false,
         };
         let mut is_first = true;
         loop {
@@ -230,8 +236,7 @@ impl Look {
         Ok(Some((page, step)))
     }
 
-    /// The next page. One that cannot be read is asked for in smaller parts, down to the user to blame, who is stepped over: a full sync says who
-    /// it is.
+    /// The next page. One that cannot be read is asked for in smaller parts, down to the user to blame, who is stepped over.
     async fn read(&mut self, pass: &Pass) -> Result<Option<Page>, Failure> {
         let mut stepped = 0;
         loop {
@@ -245,8 +250,9 @@ impl Look {
                 return Err(error.into());
             }
             if !self.recent.narrow() {
-                warn!(%error, "a user who changed cannot be read; going on behind it");
+                debug!(%error, "a user who changed cannot be read; going on behind it");
                 self.recent.step_over();
+                self.has_stepped = true;
                 stepped += 1;
             }
         }
@@ -258,6 +264,9 @@ impl Look {
     }
 
     fn teach(&self, memory: &mut Memory) {
+        if self.has_stepped {
+            memory.tell_once("a user who changed cannot be read, and is stepped over");
+        }
         memory.above = self.recent.above();
         if let Some(newest) = self.watermark() {
             memory.floor.learn(self.began, self.seen, newest);
@@ -266,8 +275,10 @@ impl Look {
 }
 
 impl Running<'_> {
-    /// Brings the mirror in step with whoever changed. The watermark moves with the last page.
+    /// Brings the mirror in step with whoever changed. The watermark moves with the last page; not in a full sync, which has not been everywhere
+    /// yet, and moves it at its own end.
     async fn follow(&mut self, mut look: Look) -> Result<(), Failure> {
+        let moves = !matches!(self.sink, Sink::Mirror { run, .. } if run.kind == Kind::Full);
         self.witnesses.extend(look.witnesses.drain(..));
         let Some((mut page, mut step)) = look.page.take() else {
             look.teach(self.memory);
@@ -275,7 +286,7 @@ impl Running<'_> {
         };
         loop {
             let more = Batch {
-                watermark: look.watermark().filter(|_| step == Step::End),
+                watermark: look.watermark().filter(|_| moves && step == Step::End),
                 ..Batch::default()
             };
             self.take(&page, page.users(), None, HashSet::new(), more).await?;
@@ -334,15 +345,32 @@ impl Running<'_> {
         if !users.is_empty() {
             self.bring(&users).await?;
         }
-        let Some(watermark) = self.watermark.filter(|_| !run.is_import) else {
+        let Some(watermark) = self.watermark.filter(|_| !run.is_import && self.looks_between) else {
             return Ok(());
         };
-        if self.pass.due.take_incremental() {
-            let look = self.pass.look(self.memory, watermark).await?;
-            if !look.is_unordered {
-                self.follow(look).await?;
-            }
+        // After a change of very many users, looks are as long as walks for a while.
+        if self.memory.above > MANY || !self.pass.due.take_incremental() {
+            return Ok(());
         }
-        Ok(())
+        match self.look_between(watermark).await {
+            Err(failure) if matches!(failure.cause, Cause::Stopped | Cause::Busy | Cause::PostgresAway) => Err(failure),
+            Err(failure) => {
+                debug!(%failure, "no more looks in this pass");
+                self.looks_between = false;
+                Ok(())
+            }
+            Ok(()) => Ok(()),
+        }
+    }
+
+    async fn look_between(&mut self, watermark: i64) -> Result<(), Failure> {
+        let look = self.pass.look(self.memory, watermark).await?;
+        // What costs that much once would cost it between any two pages.
+        self.looks_between = !look.is_unordered && !look.has_stepped;
+        self.has_looked = true;
+        if look.is_unordered {
+            return Ok(());
+        }
+        self.follow(look).await
     }
 }

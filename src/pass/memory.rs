@@ -1,7 +1,7 @@
 //! What a daemon remembers from one pass to the next. Losing it costs requests, never users.
 
 use std::{
-    collections::BTreeSet,
+    collections::{BTreeMap, BTreeSet},
     time::{Duration, Instant},
 };
 
@@ -20,6 +20,9 @@ const FIRST_PAGE: u32 = 20;
 /// How often passes other than full ones remove old events.
 const PRUNE_EVERY: Duration = Duration::from_secs(600);
 
+/// How often full syncs are due for one and the same reason.
+const WALK_EVERY: Duration = Duration::from_secs(10);
+
 /// Clocks that differ by less are called the same: Clerk tells its time in whole seconds.
 const SAME_CLOCK_MS: i64 = 2_000;
 
@@ -36,6 +39,7 @@ pub struct Memory {
     pub(super) has_no_order: bool,
     /// Why a full sync is due.
     walk: Option<&'static str>,
+    walked: BTreeMap<&'static str, Instant>,
     told: BTreeSet<&'static str>,
     pruned: Option<Instant>,
     failed: Option<Cause>,
@@ -44,13 +48,23 @@ pub struct Memory {
 }
 
 impl Memory {
+    /// Whether a full sync has told whose users these are; the others go by it.
+    pub fn knows_instance(&self) -> bool {
+        self.instance.is_some()
+    }
+
     /// Why a full sync is due before its time, if it is.
     pub fn take_walk(&mut self) -> Option<&'static str> {
         self.walk.take()
     }
 
+    /// A full sync is due, but not again and again for the same reason.
     pub(super) fn walk(&mut self, why: &'static str) {
-        self.walk = Some(why);
+        let is_new = self.walked.get(why).is_none_or(|at| at.elapsed() >= WALK_EVERY);
+        if is_new {
+            self.walked.insert(why, Instant::now());
+            self.walk = Some(why);
+        }
     }
 
     /// Says once what this server lacks.

@@ -3,7 +3,7 @@
 use futures_util::{StreamExt, stream};
 use tracing::{debug, warn};
 
-use super::{Followed, Memory, Pass, Running, SIDE_BY_SIDE, deletions::ById, run::Opening, same_instance};
+use super::{DeleteMode, Followed, Memory, Pass, Running, SIDE_BY_SIDE, deletions::ById, run::Opening, same_instance};
 use crate::{
     failure::Failure,
     mirror::{Batch, Kind, Lease, Run},
@@ -65,6 +65,9 @@ impl Pass {
             }
         }
         let known = self.mirror.named(&absent).await?;
+        if self.options.delete_mode == DeleteMode::Keep {
+            return Ok(asked);
+        }
         asked.gone = known.into_iter().filter(|row| !row.deleted).map(|row| row.id).collect();
         debug!(
             users = ids.len(),
@@ -77,9 +80,15 @@ impl Pass {
 }
 
 impl Running<'_> {
-    /// The same within a pass that is under way. Who is not there any more is found by that pass, or the next.
+    /// The same within a pass that is under way. Who is not there any more is a question for the end of that pass.
     pub(super) async fn bring(&mut self, ids: &[String]) -> Result<(), Failure> {
-        for page in self.pass.ask_by_id(ids).await?.news {
+        let Asked { news, gone } = self.pass.ask_by_id(ids).await?;
+        self.apply(Batch {
+            missing: gone,
+            ..Batch::default()
+        })
+        .await?;
+        for page in news {
             self.take(&page, page.users(), None, Default::default(), Batch::default())
                 .await?;
         }

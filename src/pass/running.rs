@@ -57,6 +57,9 @@ pub(super) struct Running<'a> {
     pub(super) watermark: Option<i64>,
     /// When the walk began, by the database's clock.
     pub(super) walk_started_at: Option<DateTime<Utc>>,
+    /// Whether recent changes are looked at between pages, and whether they were.
+    pub(super) looks_between: bool,
+    pub(super) has_looked: bool,
     pub(super) unchanged_uncommitted: u64,
     pub(super) checkpointed: Instant,
     /// `updated_at` of the newest change so far, and its age when it was committed, in milliseconds.
@@ -83,6 +86,8 @@ impl<'a> Running<'a> {
             witnesses: VecDeque::new(),
             watermark: None,
             walk_started_at: None,
+            looks_between: true,
+            has_looked: false,
             unchanged_uncommitted: 0,
             checkpointed: started,
             newest_change: None,

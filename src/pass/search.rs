@@ -153,7 +153,7 @@ impl Running<'_> {
                 let times: Vec<i64> = page.users().iter().filter_map(|raw| raw.created_at).collect();
                 match judge(stretch, offset, &times) {
                     Paged::Unusable => Ok(None),
-                    Paged::Nobody => Ok(Some(Vec::new())),
+                    Paged::Unclear => Ok(Some(Vec::new())),
                     Paged::OneMoment(at) => self.part_around(stretch, at).await,
                     Paged::Part { judged, left } => {
                         self.remember(&page);
