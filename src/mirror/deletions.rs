@@ -23,7 +23,7 @@ pub(super) async fn note_missing(conn: &mut AsyncPgConnection, run: &Run, ids: &
             Kind::Full => ("", ""),
             Kind::Incremental | Kind::OnDemand => (
                 "WHERE NOT EXISTS (SELECT FROM clerk.rejected_users r WHERE r.user_id = id AND r.document IS NULL)",
-                "WHERE NOT missing_users.absent",
+                "WHERE NOT (missing_users.absent AND missing_users.held_at IS NOT NULL)",
             ),
         };
         sql_query(format!(

@@ -217,3 +217,30 @@ async fn deletions_that_cannot_be_confirmed() {
     check(&following, "a refused key", with(|q| q.unauthorized = true), 0).await;
     following.ends_in_step_after_any_walk().await;
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_outage_between_two_questions_leaves_nothing_behind() {
+    let following = Following::new(60, &[]).await;
+    let sim = &following.world.sim;
+    let gone = sim.user_ids()[20].clone();
+    let by_id = || {
+        sim.requests_by_path()
+            .get("GET /v1/users/{user_id}")
+            .copied()
+            .unwrap_or(0)
+    };
+    let before = by_id();
+    sim.set_faults(Rule::new(Effect::DropBefore).on([Endpoint::Get]));
+    assert!(sim.delete(&gone));
+    eventually("the question by id", async || by_id() > before).await;
+    // Clerk left the user out of a list, and then went away.
+    sim.set_faults(Rule::new(Effect::DropBefore));
+    eventually("the pass fails", async || {
+        following.world.runs("outcome = 'failed'").await == 1
+    })
+    .await;
+    assert!(following.is_mirrored(&gone).await);
+    sim.clear_faults();
+    following.goes(&gone).await;
+    following.ends_in_step(1).await;
+}
