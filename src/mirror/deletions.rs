@@ -79,6 +79,19 @@ impl Mirror {
             .await?)
     }
 
+    /// Whose deletion is held among these.
+    pub async fn held_among(&self, ids: &[&str]) -> Result<Vec<String>, Error> {
+        Ok(missing_users::table
+            .select(missing_users::user_id)
+            .filter(
+                missing_users::user_id
+                    .eq_any(ids)
+                    .and(missing_users::held_at.is_not_null()),
+            )
+            .load(&mut self.connection().await?)
+            .await?)
+    }
+
     /// Notes that Clerk left these out when it was asked for them by name.
     pub async fn note_absent(&self, lease: &Lease, ids: &[String]) -> Result<(), Error> {
         let mut conn = self.connection().await?;

@@ -244,3 +244,25 @@ async fn an_outage_between_two_questions_leaves_nothing_behind() {
     following.goes(&gone).await;
     following.ends_in_step(1).await;
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn users_who_were_held_are_counted_again_when_lists_show_them() {
+    let following = Following::new(60, &[]).await;
+    let sim = &following.world.sim;
+    let ids = sim.user_ids();
+    let held = "SELECT count(*) FROM clerk.missing_users WHERE held_at IS NOT NULL";
+    let held = async || following.world.db.number(held).await;
+    sim.set_faults(with(|q| {
+        q.empty_lists = true;
+        q.count = Some(WrongCount::Fixed(0));
+    }));
+    eventually("all are held", async || held().await == 60).await;
+    following.is_idle("all are held").await;
+    sim.clear_faults();
+    // One of them is really gone: the others' return has all of them judged anew.
+    following.delete([&ids[20]]).await;
+    eventually("nobody is held", async || held().await == 0).await;
+    assert_eq!(following.lost().await.len(), 0);
+    following.delete([&ids[30]]).await;
+    following.ends_in_step(2).await;
+}
