@@ -34,14 +34,15 @@ pub struct State {
     pub lease_epoch: i64,
 }
 
-/// By how much the users at Clerk differ from the mirror's rows in the stretch from `$1` to `$2`. The tables read are small; the rows of users
+/// By how much the users at Clerk differ from the mirror's rows in the stretch from `$1` to `$2`: whose deletion is held is gone, but whoever a
+/// pass that was cut off left behind as absent is a question still. The tables read are small; the rows of users
 /// are looked up one by one, whatever the planner thinks of their number.
 const DIFFERENCE: &str = "
     (SELECT count(*) FROM clerk.rejected_users r
      WHERE r.document IS NOT NULL AND {rejected}
        AND coalesce((SELECT u.deleted_at IS NOT NULL FROM clerk.users u WHERE u.id = r.user_id), true))
   - (SELECT count(*) FROM (
-         SELECT user_id FROM clerk.missing_users WHERE absent
+         SELECT user_id FROM clerk.missing_users WHERE absent AND held_at IS NOT NULL
          UNION SELECT user_id FROM clerk.rejected_users WHERE document IS NULL) AS gone
      WHERE (SELECT u.deleted_at IS NULL AND {gone} FROM clerk.users u WHERE u.id = gone.user_id))";
 

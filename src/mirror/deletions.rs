@@ -23,7 +23,7 @@ pub(super) async fn note_missing(conn: &mut AsyncPgConnection, run: &Run, ids: &
             Kind::Full => ("", ""),
             Kind::Incremental | Kind::OnDemand => (
                 "WHERE NOT EXISTS (SELECT FROM clerk.rejected_users r WHERE r.user_id = id AND r.document IS NULL)",
-                "WHERE NOT missing_users.absent",
+                "WHERE NOT (missing_users.absent AND missing_users.held_at IS NOT NULL)",
             ),
         };
         sql_query(format!(
@@ -75,6 +75,19 @@ impl Mirror {
             .filter(missing_users::walk.eq(run.walk).and(missing_users::user_id.gt(after)))
             .order(missing_users::user_id)
             .limit(limit as i64)
+            .load(&mut self.connection().await?)
+            .await?)
+    }
+
+    /// Whose deletion is held among these.
+    pub async fn held_among(&self, ids: &[&str]) -> Result<Vec<String>, Error> {
+        Ok(missing_users::table
+            .select(missing_users::user_id)
+            .filter(
+                missing_users::user_id
+                    .eq_any(ids)
+                    .and(missing_users::held_at.is_not_null()),
+            )
             .load(&mut self.connection().await?)
             .await?)
     }

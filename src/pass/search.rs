@@ -157,7 +157,17 @@ impl Running<'_> {
                     Paged::OneMoment(at) => self.part_around(stretch, at).await,
                     Paged::Part { judged, left } => {
                         self.remember(&page);
-                        self.take(&page, page.users(), Some(judged), HashSet::new(), Batch::default())
+                        let ids: Vec<&str> = page.users().iter().filter_map(|raw| raw.id.as_deref()).collect();
+                        let found = self.pass.mirror.held_among(&ids).await?;
+                        if !found.is_empty() {
+                            // The others that were held with them deserve another look, too.
+                            self.memory.walk("users whose deletion was held are there again");
+                        }
+                        let more = Batch {
+                            found,
+                            ..Batch::default()
+                        };
+                        self.take(&page, page.users(), Some(judged), HashSet::new(), more)
                             .await?;
                         let mut parts = Vec::new();
                         for (interval, remote) in left {

@@ -217,3 +217,52 @@ async fn deletions_that_cannot_be_confirmed() {
     check(&following, "a refused key", with(|q| q.unauthorized = true), 0).await;
     following.ends_in_step_after_any_walk().await;
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_outage_between_two_questions_leaves_nothing_behind() {
+    let following = Following::new(60, &[]).await;
+    let sim = &following.world.sim;
+    let gone = sim.user_ids()[20].clone();
+    let by_id = || {
+        sim.requests_by_path()
+            .get("GET /v1/users/{user_id}")
+            .copied()
+            .unwrap_or(0)
+    };
+    let before = by_id();
+    sim.set_faults(Rule::new(Effect::DropBefore).on([Endpoint::Get]));
+    assert!(sim.delete(&gone));
+    eventually("the question by id", async || by_id() > before).await;
+    // Clerk left the user out of a list, and then went away.
+    sim.set_faults(Rule::new(Effect::DropBefore));
+    eventually("the pass fails", async || {
+        following.world.runs("outcome = 'failed'").await == 1
+    })
+    .await;
+    assert!(following.is_mirrored(&gone).await);
+    sim.clear_faults();
+    following.goes(&gone).await;
+    following.ends_in_step(1).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn users_who_were_held_are_counted_again_when_lists_show_them() {
+    let following = Following::new(60, &[]).await;
+    let sim = &following.world.sim;
+    let ids = sim.user_ids();
+    let held = "SELECT count(*) FROM clerk.missing_users WHERE held_at IS NOT NULL";
+    let held = async || following.world.db.number(held).await;
+    sim.set_faults(with(|q| {
+        q.empty_lists = true;
+        q.count = Some(WrongCount::Fixed(0));
+    }));
+    eventually("all are held", async || held().await == 60).await;
+    following.is_idle("all are held").await;
+    sim.clear_faults();
+    // One of them is really gone: the others' return has all of them judged anew.
+    following.delete([&ids[20]]).await;
+    eventually("nobody is held", async || held().await == 0).await;
+    assert_eq!(following.lost().await.len(), 0);
+    following.delete([&ids[30]]).await;
+    following.ends_in_step(2).await;
+}
