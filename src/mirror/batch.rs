@@ -18,6 +18,19 @@ pub struct Write<'a> {
     pub document: &'a str,
 }
 
+impl Write<'_> {
+    /// The user as one that cannot be stored.
+    pub(super) fn rejected(&self, reason: String) -> Rejected {
+        Rejected {
+            user_id: self.user.id.to_string(),
+            reason,
+            document: Some(self.document.to_owned()),
+            digest: Some(self.digest),
+            created_at: Some(self.user.created_at),
+        }
+    }
+}
+
 /// A user that cannot be stored.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Rejected {

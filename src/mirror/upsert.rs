@@ -30,8 +30,8 @@ pub(super) struct Stored<'w> {
     pub(super) is_new: bool,
 }
 
-/// Writes users, and returns those that were stored: a trigger of the application's may have left some out. With `isolate`, those that
-/// Postgres refuses are cornered by halving and added to `rejected`.
+/// Writes users, and returns those that were stored. Those that Postgres refuses, with `isolate`, and those that a trigger of the application
+/// left out are added to `rejected`.
 pub(super) async fn store<'w>(
     conn: &mut AsyncPgConnection,
     sql: &str,
@@ -42,22 +42,43 @@ pub(super) async fn store<'w>(
     if writes.is_empty() {
         return Ok(Vec::new());
     }
-    if !isolate {
-        return Ok(upsert(conn, sql, writes).await?);
+    let refused = rejected.len();
+    let stored = if isolate {
+        store_apart(conn, sql, writes, rejected).await?
+    } else {
+        upsert(conn, sql, writes).await?
+    };
+    let is_told = |write: &Write<'_>| {
+        let id = write.user.id.as_ref();
+        rejected[refused..].iter().any(|user| user.user_id == id)
+            || stored.iter().any(|stored| std::ptr::eq(stored.write, write))
+    };
+    if stored.len() + rejected.len() - refused < writes.len() {
+        let left_out: Vec<_> = writes.iter().filter(|write| !is_told(write)).collect();
+        rejected.extend(left_out.into_iter().map(|write| {
+            let reason = "a trigger of the application left it out, without an error".to_owned();
+            write.rejected(reason)
+        }));
     }
+    Ok(stored)
+}
+
+/// Writes users behind savepoints, and corners those that Postgres refuses by halving.
+async fn store_apart<'w>(
+    conn: &mut AsyncPgConnection,
+    sql: &str,
+    writes: &'w [Write<'_>],
+    rejected: &mut Vec<Rejected>,
+) -> Result<Vec<Stored<'w>>, Failure> {
     let mut stored = Vec::new();
     let mut suspects = vec![writes];
     while let Some(part) = suspects.pop() {
         let result = conn.transaction(async |conn| upsert(conn, sql, part).await).await;
         match (result.map_err(Failure::from), part) {
             (Ok(rows), _) => stored.extend(rows),
-            (Err(Failure::OneRow(error)), [only]) => rejected.push(Rejected {
-                user_id: only.user.id.to_string(),
-                reason: format!("Postgres refused it: {}", Error::from(error)),
-                document: Some(only.document.to_owned()),
-                digest: Some(only.digest),
-                created_at: Some(only.user.created_at),
-            }),
+            (Err(Failure::OneRow(error)), [only]) => {
+                rejected.push(only.rejected(format!("Postgres refused it: {}", Error::from(error))));
+            }
             (Err(Failure::OneRow(_)), part) => {
                 let (left, right) = part.split_at(part.len() / 2);
                 suspects.extend([right, left]);

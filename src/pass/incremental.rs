@@ -65,18 +65,16 @@ impl Pass {
     /// The pass could not be carried through; what it committed stays, and the next one does the rest.
     pub async fn incremental(&self, memory: &mut Memory) -> Result<Followed, Failure> {
         let opening = Opening::new(self, Kind::Incremental);
-        let mut is_listed = false;
-        let result = self.follow(opening, memory, &mut is_listed).await;
+        let result = self.follow(opening, memory).await;
         match &result {
-            Err(failure) if memory.is_news(failure.cause) && !is_listed => self.record(failure, opening).await,
+            Err(failure) if memory.is_news(failure.cause) => self.record(failure, opening).await,
             Err(_) => {}
             Ok(_) => memory.succeeded(),
         }
         result
     }
 
-    /// `is_listed` tells whether the pass came so far as to have a row in `clerk.sync_runs`.
-    async fn follow(&self, opening: Opening, memory: &mut Memory, is_listed: &mut bool) -> Result<Followed, Failure> {
+    async fn follow(&self, opening: Opening, memory: &mut Memory) -> Result<Followed, Failure> {
         let Some(instance) = memory.instance.clone() else {
             memory.walk("no full sync was done yet");
             return Ok(Followed::Idle);
@@ -109,7 +107,6 @@ impl Pass {
             return Ok(Followed::StandingBy);
         };
         let work = async |running: &mut Running<'_>, lease: &Lease, run: &Run| {
-            *is_listed = true;
             running.watermark = Some(watermark);
             running.follow(look).await?;
             running.look_for_missing(lease, run, total).await

@@ -184,6 +184,10 @@ impl Doubt {
 
     /// Nobody was found.
     pub(super) fn found_nobody(&mut self, difference: i64, now: Instant) {
+        if difference == 0 {
+            self.unexplained = None;
+            return;
+        }
         let mut pauses = match self.unexplained.take() {
             Some(unexplained) if unexplained.difference == difference => unexplained.pauses,
             _ => ExponentialBuilder::default()

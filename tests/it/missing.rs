@@ -217,6 +217,11 @@ async fn a_row_that_somebody_added_goes() {
     following.world.db.execute(&copy).await;
     following.delete([&ids[300]]).await;
     following.goes("user_nobody").await;
+    // A search in vain counts the rows.
+    eventually("the number that is kept is mended", async || {
+        following.miscounted().await == 0
+    })
+    .await;
     following.ends_in_step(1).await;
 }
 

@@ -113,19 +113,32 @@ async fn one_after_the_other_goes_where_the_limits_allow_it() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn what_full_syncs_delete_does_not_count_against_the_others() {
+async fn what_any_pass_deleted_within_the_hour_counts_but_not_what_was_approved() {
     let following = Following::new(40, &[]).await;
     let (sim, db) = (&following.world.sim, &following.world.db);
     let ids = sim.user_ids();
-    let walk = "INSERT INTO clerk.sync_runs (kind, holder, outcome, ended_at, deleted) VALUES ('full', 'x', 'changed', now(), 30)";
-    db.execute(walk).await;
-    following.delete(&ids[..3]).await;
-    // And what went more than an hour ago does not either.
-    let long_ago = "UPDATE clerk.sync_runs SET started_at = started_at - interval '2 hours', ended_at = ended_at - interval '2 hours'";
-    db.execute(long_ago).await;
+    let walk = |hours: u32, approved: u32| {
+        format!(
+            "INSERT INTO clerk.sync_runs (kind, holder, outcome, started_at, ended_at, deleted, approved)
+             VALUES ('full', 'x', 'changed', now() - interval '{hours} hours', now(), 30, {approved})"
+        )
+    };
+    db.execute(&walk(2, 0)).await;
+    db.execute(&walk(0, 30)).await;
     following.delete(&ids[10..18]).await;
-    following.delete([&ids[20], &ids[21]]).await;
+    db.execute(&walk(0, 0)).await;
     assert!(sim.delete(&ids[30]));
     following.held(1).await;
+    // Nor does another kind of pass let it through.
+    following.world.db.execute("NOTIFY clerk2pg, 'full'").await;
+    eventually("a full sync", async || {
+        following
+            .world
+            .runs("kind = 'full' AND holder <> 'x' AND outcome = 'held'")
+            .await
+            == 1
+    })
+    .await;
+    assert!(following.is_mirrored(&ids[30]).await);
     following.ends().await;
 }

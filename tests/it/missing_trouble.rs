@@ -118,7 +118,7 @@ async fn check(following: &Following, name: &str, faults: impl Into<Faults>, mos
     sim.set_faults(faults);
     following.looks(1).await;
     assert!(sim.delete(gone));
-    following.ticks(5).await;
+    following.ticks(3).await;
     assert_eq!(following.lost().await.len(), 0, "{name}: {}", following.daemon.log());
     let more = following.asked().split_off(asked);
     assert!(more.len() <= most, "{name}: {} requests: {more:#?}", more.len());
