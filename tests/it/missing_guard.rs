@@ -120,7 +120,7 @@ async fn what_any_pass_deleted_within_the_hour_counts_but_not_what_was_approved(
     let walk = |hours: u32, approved: u32| {
         format!(
             "INSERT INTO clerk.sync_runs (kind, holder, outcome, started_at, ended_at, deleted, approved)
-             VALUES ('full', 'x', 'changed', now() - interval '{hours} hours', now(), 30, {approved})"
+             SELECT 'full', 'x', 'changed', at, at, 30, {approved} FROM (SELECT now() - interval '{hours} hours 1 minute' AS at) AS t"
         )
     };
     db.execute(&walk(2, 0)).await;
