@@ -1,4 +1,4 @@
-//! The guard before deletions: how many a pass may make, and the checksum by which a person approves more.
+//! The guard before deletions: how many may be made within an hour, and the checksum by which a person approves more.
 
 use std::fmt::Write;
 

@@ -110,6 +110,8 @@ impl World {
         let before = self.database.full_syncs().await?;
         let mut command = daemon::command(&self.sim, &self.database.url);
         command.env("CLERK2PG_SCHEDULE__FULL", "");
+        // As whoever loses more than the default of 500 users an hour has to say.
+        command.env("CLERK2PG_DELETES__MAX_COUNT", "100000");
         if schedule == Schedule::EverySecond {
             command.env("CLERK2PG_SCHEDULE__INCREMENTAL", "* * * * * *");
         }

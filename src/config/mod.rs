@@ -98,7 +98,7 @@ pub struct Deletes {
     /// What becomes of the row of a deleted user.
     #[serde(with = "delete_mode")]
     pub mode: DeleteMode,
-    /// More deletions than this in one pass are held.
+    /// More deletions than this within an hour are held.
     pub max_count: u64,
     /// More deletions than this part of the mirror, in percent, are held.
     pub max_percent: f64,

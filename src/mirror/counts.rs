@@ -8,7 +8,7 @@ use diesel::{
 };
 use diesel_async::{AsyncConnection, AsyncPgConnection, RunQueryDsl};
 
-use super::{Error, Lease, Mirror, read::timestamp, transaction};
+use super::{Error, Lease, Mirror, read::timestamp, schema::users, transaction};
 use crate::walk::Interval;
 
 /// What an incremental sync begins with, in one query.
@@ -52,6 +52,12 @@ fn difference(rejected: &str, gone: &str) -> String {
 
 const STRETCH: &str =
     "created_at >= coalesce($1, '-infinity'::timestamptz) AND created_at < coalesce($2, 'infinity'::timestamptz)";
+
+#[derive(QueryableByName)]
+struct At {
+    #[diesel(sql_type = Timestamptz)]
+    created_at: DateTime<Utc>,
+}
 
 #[derive(QueryableByName)]
 struct Number {
@@ -98,12 +104,16 @@ impl Mirror {
 
     /// How many users are expected at Clerk in a stretch of `created_at`.
     pub async fn expected(&self, stretch: Interval) -> Result<i64, Error> {
+        let rows = format!("(SELECT count(*) FROM clerk.users WHERE deleted_at IS NULL AND {STRETCH})");
+        self.expected_with(stretch, &rows).await
+    }
+
+    /// The same, with the number of rows as SQL.
+    async fn expected_with(&self, stretch: Interval, rows: &str) -> Result<i64, Error> {
+        let rejected = format!("r.{}", STRETCH.replace("AND created", "AND r.created"));
         let sql = format!(
-            "SELECT (SELECT count(*) FROM clerk.users WHERE deleted_at IS NULL AND {STRETCH}) + {difference} AS number",
-            difference = difference(
-                &format!("r.{}", STRETCH.replace("AND created", "AND r.created")),
-                STRETCH
-            )
+            "SELECT {rows} + {difference} AS number",
+            difference = difference(&rejected, STRETCH)
         );
         let Number { number } = sql_query(sql)
             .bind::<Nullable<Timestamptz>, _>(stretch.from.map(timestamp))
@@ -113,21 +123,18 @@ impl Mirror {
         Ok(number)
     }
 
-    /// A moment with about half of a stretch's `users` before it, in Unix milliseconds; none where there is no such moment. Nobody is within
-    /// a millisecond of it, if that can be had: then it is the same whether bounds include their moment or not.
-    pub async fn middle(&self, stretch: Interval, users: i64) -> Result<Option<i64>, Error> {
-        #[derive(QueryableByName)]
-        struct Row {
-            #[diesel(sql_type = Timestamptz)]
-            created_at: DateTime<Utc>,
-        }
+    /// A moment with about half of a stretch's `users` before it, in Unix milliseconds, and how many are expected at Clerk before it; none where
+    /// there is no such moment. Nobody is within a millisecond of it, if that can be had: then it is the same whether bounds include their
+    /// moment or not.
+    pub async fn halve(&self, stretch: Interval, users: i64) -> Result<Option<(i64, i64)>, Error> {
+        let skipped = (users / 2 - 1).max(0);
         let sql = format!(
             "SELECT created_at FROM clerk.users WHERE deleted_at IS NULL AND {STRETCH} ORDER BY created_at, id OFFSET $3 LIMIT 2"
         );
-        let rows: Vec<Row> = sql_query(sql)
+        let rows: Vec<At> = sql_query(sql)
             .bind::<Nullable<Timestamptz>, _>(stretch.from.map(timestamp))
             .bind::<Nullable<Timestamptz>, _>(stretch.before.map(timestamp))
-            .bind::<BigInt, _>((users / 2 - 1).max(0))
+            .bind::<BigInt, _>(skipped)
             .load(&mut self.connection().await?)
             .await?;
         let [before, behind] = rows.as_slice() else {
@@ -137,10 +144,31 @@ impl Mirror {
             before.created_at.timestamp_millis(),
             behind.created_at.timestamp_millis(),
         );
-        Ok(Some(match behind - before {
+        let at = match behind - before {
             3.. => before + 2,
             _ if stretch.from == Some(behind) => behind + 1,
             _ => behind,
-        }))
+        };
+        let half = Interval {
+            before: Some(at),
+            ..stretch
+        };
+        // Where nobody shares the moment, the rows before it were counted on the way.
+        let expected = if before < at && at <= behind {
+            self.expected_with(half, &(skipped + 1).to_string()).await?
+        } else {
+            self.expected(half).await?
+        };
+        Ok(Some((at, expected)))
+    }
+
+    /// The newest `created_at`, in Unix milliseconds.
+    pub async fn newest(&self) -> Result<Option<i64>, Error> {
+        let newest: Option<DateTime<Utc>> = users::table
+            .filter(users::deleted_at.is_null())
+            .select(diesel::dsl::max(users::created_at))
+            .first(&mut self.connection().await?)
+            .await?;
+        Ok(newest.map(|at| at.timestamp_millis()))
     }
 }

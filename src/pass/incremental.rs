@@ -332,6 +332,9 @@ impl Running<'_> {
             // Perhaps it is our own number that is wrong: somebody else may have written to the table.
             let difference = remote - self.pass.mirror.recount(lease).await?;
             self.memory.doubt.found_nobody(difference, Instant::now());
+        } else if expected != remote {
+            // Others may have been hidden by what happened meanwhile: they need not wait for the schedule.
+            self.pass.due.incremental();
         }
         Ok(())
     }

@@ -5,7 +5,7 @@ use std::collections::HashSet;
 use futures_util::{StreamExt, stream};
 use tracing::debug;
 
-use super::{Running, SIDE_BY_SIDE};
+use super::{Pass, Running, SIDE_BY_SIDE};
 use crate::{
     clerk::Page,
     failure::Failure,
@@ -37,24 +37,34 @@ impl Running<'_> {
     /// Notes who is missing, and brings in step who was not seen before. Where a full walk is cheaper, says so instead. Returns Clerk's count; none
     /// where it gives no reason any more, be it to look for who is gone or for who is new.
     pub(super) async fn search(&mut self, expected: i64, counts_fewer: bool) -> Result<Option<i64>, Failure> {
+        // Whoever signs up during the search for who is gone must not hide them.
+        let newest = match counts_fewer {
+            true => self.pass.mirror.newest().await?,
+            false => None,
+        };
+        let interval = Interval {
+            from: None,
+            before: newest.map(|at| at + 1),
+        };
         // Anew: a user who came after the list was read may have been counted, or one who is in it by now may not.
-        let Some(remote) = self.pass.or_stop(self.pass.clerk.count(Interval::ALL)).await? else {
+        let Some(remote) = self.pass.or_stop(self.pass.clerk.count(interval)).await? else {
             return Ok(None);
         };
         let remote = i64::try_from(remote).unwrap_or(i64::MAX);
         if remote == expected || counts_fewer != (remote < expected) {
             return Ok(None);
         }
-        self.search_all(expected, remote).await?;
+        self.search_in(Stretch {
+            interval,
+            local: expected,
+            remote,
+        })
+        .await?;
         Ok(Some(remote))
     }
 
-    async fn search_all(&mut self, local: i64, remote: i64) -> Result<(), Failure> {
-        let whole = Stretch {
-            interval: Interval::ALL,
-            local,
-            remote,
-        };
+    async fn search_in(&mut self, whole: Stretch) -> Result<(), Failure> {
+        let Stretch { local, remote, .. } = whole;
         // Where Clerk counts hardly anybody, all whom the mirror has would be asked for by name.
         let users = local.max(remote).unsigned_abs();
         let difference = (local - remote).unsigned_abs();
@@ -75,10 +85,18 @@ impl Running<'_> {
                 self.memory.walk("a search has cost as much as a walk");
                 return Ok(());
             }
-            let answers = self.ask_round(open).await?;
-            open = Vec::new();
-            for (stretch, answer) in answers {
-                match self.learn(&stretch, answer).await? {
+            let mut asks = Vec::with_capacity(open.len());
+            for stretch in std::mem::take(&mut open) {
+                asks.push((stretch, self.pass.plan_for(&stretch).await?));
+            }
+            debug!(stretches = asks.len(), "searching");
+            // Pages are taken as they come: no more than are under way are held.
+            let pass = self.pass;
+            let mut answers = stream::iter(asks)
+                .map(async |(stretch, ask)| (stretch, pass.ask(&stretch, ask).await))
+                .buffered(SIDE_BY_SIDE);
+            while let Some((stretch, answer)) = answers.next().await {
+                match self.learn(&stretch, answer?).await? {
                     Some(parts) => open.extend(parts),
                     None => {
                         self.memory.tell_once(UNUSABLE);
@@ -89,53 +107,6 @@ impl Running<'_> {
             }
             self.attend().await?;
         }
-    }
-
-    /// Asks about each stretch, several at a time.
-    async fn ask_round(&self, open: Vec<Stretch>) -> Result<Vec<(Stretch, Answer)>, Failure> {
-        let mut asks = Vec::with_capacity(open.len());
-        for stretch in open {
-            asks.push((stretch, self.plan(&stretch).await?));
-        }
-        debug!(stretches = asks.len(), "searching");
-        let mut answers = stream::iter(asks)
-            .map(async |(stretch, ask)| (stretch, self.ask(&stretch, ask).await))
-            .buffered(SIDE_BY_SIDE);
-        let mut all = Vec::new();
-        while let Some((stretch, answer)) = answers.next().await {
-            all.push((stretch, answer?));
-        }
-        Ok(all)
-    }
-
-    async fn plan(&self, stretch: &Stretch) -> Result<Ask, Failure> {
-        Ok(match stretch.how() {
-            How::Names => Ask::Names,
-            How::Page { offset } => Ask::Page { offset },
-            How::Halve => match self.pass.mirror.middle(stretch.interval, stretch.local).await? {
-                Some(at) => {
-                    let local = self.pass.mirror.expected(up_to(stretch, at)).await?;
-                    Ask::Count { at, local }
-                }
-                None => Ask::Page { offset: 0 },
-            },
-        })
-    }
-
-    async fn ask(&self, stretch: &Stretch, ask: Ask) -> Result<Answer, Failure> {
-        let clerk = &self.pass.clerk;
-        Ok(match ask {
-            Ask::Count { at, local } => Answer::Count {
-                at,
-                local,
-                remote: self.pass.or_stop(clerk.count(up_to(stretch, at))).await?,
-            },
-            Ask::Page { offset } => Answer::Page {
-                offset,
-                page: self.pass.or_stop(clerk.stretch(stretch.interval, offset)).await?,
-            },
-            Ask::Names => Answer::Names,
-        })
     }
 
     /// Takes an answer, and returns the parts of the stretch that are left; none where the server cannot be used for this.
@@ -220,6 +191,36 @@ impl Running<'_> {
                 None => return Ok(()),
             }
         }
+    }
+}
+
+impl Pass {
+    /// What to ask about a stretch whose counts differ.
+    async fn plan_for(&self, stretch: &Stretch) -> Result<Ask, Failure> {
+        Ok(match stretch.how() {
+            How::Names => Ask::Names,
+            How::Page { offset } => Ask::Page { offset },
+            How::Halve => match self.mirror.halve(stretch.interval, stretch.local).await? {
+                Some((at, local)) => Ask::Count { at, local },
+                None => Ask::Page { offset: 0 },
+            },
+        })
+    }
+
+    async fn ask(&self, stretch: &Stretch, ask: Ask) -> Result<Answer, Failure> {
+        let clerk = &self.clerk;
+        Ok(match ask {
+            Ask::Count { at, local } => Answer::Count {
+                at,
+                local,
+                remote: self.or_stop(clerk.count(up_to(stretch, at))).await?,
+            },
+            Ask::Page { offset } => Answer::Page {
+                offset,
+                page: self.or_stop(clerk.stretch(stretch.interval, offset)).await?,
+            },
+            Ask::Names => Answer::Names,
+        })
     }
 }
 
