@@ -75,15 +75,10 @@ impl Pass {
     }
 
     async fn follow(&self, opening: Opening, memory: &mut Memory) -> Result<Followed, Failure> {
-        let Some(instance) = memory.instance.clone() else {
-            memory.walk("no full sync was done yet");
-            return Ok(Followed::Idle);
+        let state = match self.begin_look(memory).await? {
+            Ok(state) => state,
+            Err(followed) => return Ok(followed),
         };
-        let state = self.mirror.state().await?;
-        same_instance(state.instance_id.as_deref(), &instance.id)?;
-        if state.lease_holder.is_some() {
-            return Ok(Followed::StandingBy);
-        }
         let watermark = match state.watermark.filter(|_| state.is_imported) {
             Some(watermark) => watermark,
             None if memory.has_no_order => return self.cannot_follow(memory).await,
@@ -116,6 +111,20 @@ impl Pass {
             memory.listed(failure.cause);
         }
         result.map(Followed::Done)
+    }
+
+    /// What a look begins with; what comes of it where it cannot begin.
+    pub(super) async fn begin_look(&self, memory: &mut Memory) -> Result<Result<State, Followed>, Failure> {
+        let Some(instance) = &memory.instance else {
+            memory.walk("no full sync was done yet");
+            return Ok(Err(Followed::Idle));
+        };
+        let state = self.mirror.state().await?;
+        same_instance(state.instance_id.as_deref(), &instance.id)?;
+        if state.lease_holder.is_some() {
+            return Ok(Err(Followed::StandingBy));
+        }
+        Ok(Ok(state))
     }
 
     /// Where the list cannot be had by the last change, only full syncs see changes. Emulators are small, so that it may be one each time.

@@ -3,8 +3,8 @@
 //! `fetch (Clerk) → decode → compare (pure) → apply (Postgres, one transaction) → publish (events, in that transaction)`, a page at a time; then
 //! Clerk is asked by name for whom the pass did not meet, and the guard decides whether the confirmed deletions are carried out or held.
 //!
-//! A full sync ([`full`]) meets everybody; an incremental one ([`incremental`]) meets who changed, and searches ([`search`]) where Clerk counts
-//! fewer; a pass on demand ([`on_demand`]) asks for some by name.
+//! A full sync (`full`) meets everybody; an incremental one (`incremental`) meets who changed, and searches (`search`) where Clerk counts
+//! fewer; a pass on demand (`on_demand`) asks for some by name.
 
 mod deletions;
 mod full;

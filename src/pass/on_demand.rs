@@ -3,7 +3,7 @@
 use futures_util::{StreamExt, stream};
 use tracing::{debug, warn};
 
-use super::{DeleteMode, Followed, Memory, Pass, Running, SIDE_BY_SIDE, deletions::ById, run::Opening, same_instance};
+use super::{DeleteMode, Followed, Memory, Pass, Running, SIDE_BY_SIDE, deletions::ById, run::Opening};
 use crate::{
     failure::Failure,
     mirror::{Batch, Kind, Lease, Run},
@@ -25,15 +25,10 @@ impl Pass {
     /// The pass could not be carried through.
     pub async fn on_demand(&self, ids: &[String], memory: &mut Memory) -> Result<Followed, Failure> {
         let opening = Opening::new(self, Kind::OnDemand);
-        let Some(instance) = memory.instance.clone() else {
-            memory.walk("no full sync was done yet");
-            return Ok(Followed::Idle);
+        let state = match self.begin_look(memory).await? {
+            Ok(state) => state,
+            Err(followed) => return Ok(followed),
         };
-        let state = self.mirror.state().await?;
-        same_instance(state.instance_id.as_deref(), &instance.id)?;
-        if state.lease_holder.is_some() {
-            return Ok(Followed::StandingBy);
-        }
         let asked = self.ask_by_id(ids).await?;
         if asked.news.is_empty() && asked.gone.is_empty() {
             return Ok(Followed::Idle);
@@ -64,11 +59,10 @@ impl Pass {
                 ById::Unclear(error) => warn!(user_id = id, %error, "a user who was asked for cannot be read"),
             }
         }
-        let known = self.mirror.named(&absent).await?;
-        if self.options.delete_mode == DeleteMode::Keep {
-            return Ok(asked);
+        if self.options.delete_mode != DeleteMode::Keep {
+            let known = self.mirror.named(&absent).await?;
+            asked.gone = known.into_iter().filter(|row| !row.deleted).map(|row| row.id).collect();
         }
-        asked.gone = known.into_iter().filter(|row| !row.deleted).map(|row| row.id).collect();
         debug!(
             users = ids.len(),
             news = asked.news.len(),
