@@ -199,6 +199,8 @@ async fn carry(
     let mut server = TcpStream::connect(upstream).await?;
     let (mut from_client, mut to_client) = client.split();
     let (mut from_server, mut to_server) = server.split();
+    // What the server says to the last message must not come through before the cut.
+    let is_last = std::sync::atomic::AtomicBool::new(false);
     let there = async {
         let (mut buffer, mut sent) = (vec![0; 4096], 0);
         loop {
@@ -212,11 +214,11 @@ async fn carry(
             if now == Mode::Silent {
                 continue;
             }
+            let cuts =
+                matches!(now, Mode::Cut { after, at } if sent >= after && String::from_utf8_lossy(bytes).contains(at));
+            is_last.store(cuts, Ordering::Relaxed);
             to_server.write_all(bytes).await?;
-            if let Mode::Cut { after, at } = now
-                && sent >= after
-                && String::from_utf8_lossy(bytes).contains(at)
-            {
+            if cuts {
                 mode.send_replace(Mode::Open);
                 cut.send_replace(());
                 return Ok(());
@@ -234,6 +236,7 @@ async fn carry(
             shift(&mut buffer[..length], clock.load(Ordering::Relaxed));
             let now = mode.borrow().clone();
             match now {
+                _ if is_last.load(Ordering::Relaxed) => {}
                 Mode::Silent => {}
                 Mode::Deaf => {
                     pending.extend_from_slice(&buffer[..length]);
