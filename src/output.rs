@@ -163,7 +163,7 @@ pub fn status(format: Format, status: &Status) -> io::Result<()> {
     if let Some(at) = status.last_seen_at {
         writeln!(
             out,
-            "A daemon is connected; it last looked {} ago",
+            "A daemon is connected; it last used this database {} ago",
             age(status.now - at)
         )?;
     }

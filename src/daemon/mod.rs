@@ -276,7 +276,8 @@ impl AtWork {
 fn put_back(due: &Due, task: Task) {
     match task {
         Task::Full => due.full(),
-        Task::Incremental | Task::Tick => due.incremental(),
+        Task::Incremental => due.incremental(),
+        Task::Tick => due.tick(),
         Task::Users(ids) => ids.iter().for_each(|id| due.user(id)),
     }
 }

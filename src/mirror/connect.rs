@@ -37,8 +37,6 @@ pub(super) fn pool(url: &Secret, max_connections: usize) -> Result<(Pool<AsyncPg
     // The manager keeps the address it is given; the real one, with its password, stays in the closure.
     Pool::builder(AsyncDieselConnectionManager::new_with_config("", manager))
         .max_size(max_connections)
-        // What one connection can do is not spread over all of them.
-        .queue_mode(deadpool::managed::QueueMode::Lifo)
         .runtime(deadpool::Runtime::Tokio1)
         .wait_timeout(Some(Duration::from_secs(60)))
         .create_timeout(Some(timeout + Duration::from_secs(1)))

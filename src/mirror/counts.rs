@@ -92,14 +92,11 @@ impl Mirror {
         conn.transaction(async |conn| {
             transaction::begin(conn, lease).await?;
             recount(conn).await?;
-            let sql = format!(
-                "SELECT users + {difference} AS number FROM clerk.sync_state",
-                difference = difference("true", "true")
-            );
-            let Number { number } = sql_query(sql).get_result(conn).await?;
-            Ok(number)
+            Ok::<_, Error>(())
         })
-        .await
+        .await?;
+        drop(conn);
+        Ok(self.state().await?.expected)
     }
 
     /// How many users are expected at Clerk in a stretch of `created_at`.

@@ -318,34 +318,29 @@ async fn keep(conn: &mut AsyncPgConnection, lease: &Lease, run: &Run, row: &Reje
     .await
 }
 
-/// Removes or marks rows, and returns id and `external_id` of those that were there.
+/// Removes or marks rows, and returns id and `external_id` of those that were there, unmarked.
 async fn remove(
     conn: &mut AsyncPgConnection,
     ids: &[String],
     mark: bool,
 ) -> QueryResult<Vec<(String, Option<String>)>> {
-    let gone = (users::id, users::external_id);
     if mark {
         diesel::update(users::table.filter(users::id.eq_any(ids).and(users::deleted_at.is_null())))
             .set((
                 users::deleted_at.eq(diesel::dsl::now.into_sql::<Nullable<Timestamptz>>()),
                 users::changed_at.eq(diesel::dsl::now),
             ))
-            .returning(gone)
+            .returning((users::id, users::external_id))
             .get_results(conn)
             .await
     } else {
-        // A row that was marked in another mode went long ago for those who follow the events; it goes all the same.
-        let live: Vec<(String, Option<String>)> = users::table
-            .select(gone)
-            .filter(users::id.eq_any(ids).and(users::deleted_at.is_null()))
-            .load(conn)
-            .await?;
-        let went: Vec<String> = diesel::delete(users::table.filter(users::id.eq_any(ids)))
-            .returning(users::id)
+        let went: Vec<(String, Option<String>, bool)> = diesel::delete(users::table.filter(users::id.eq_any(ids)))
+            .returning((users::id, users::external_id, users::deleted_at.is_null()))
             .get_results(conn)
             .await?;
-        Ok(live.into_iter().filter(|(id, _)| went.contains(id)).collect())
+        // A row that was marked in another mode went long ago for those who follow the events; it goes all the same.
+        let live = went.into_iter().filter(|(_, _, is_live)| *is_live);
+        Ok(live.map(|(id, external_id, _)| (id, external_id)).collect())
     }
 }
 

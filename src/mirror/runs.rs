@@ -152,12 +152,6 @@ impl Mirror {
                 .and_then(|json| serde_json::from_value::<Checkpoint>(json).ok())
                 .filter(|checkpoint| now - checkpoint.written_at < max_age && now - checkpoint.started_at < max_age * 2)
                 .filter(|checkpoint| checkpoint.judged || !judges);
-            if kind == Kind::Full {
-                let is_old = sync_runs::started_at.lt(now - KEPT).or(sync_runs::started_at
-                    .lt(now - OTHERS_KEPT)
-                    .and(sync_runs::kind.ne(kind.name())));
-                diesel::delete(sync_runs::table.filter(is_old)).execute(conn).await?;
-            }
             let id: i64 = diesel::insert_into(sync_runs::table)
                 .values((
                     sync_runs::kind.eq(kind.name()),
@@ -177,6 +171,23 @@ impl Mirror {
                 tells: initial_events || !is_import,
             };
             Ok((run, now, checkpoint))
+        })
+        .await
+    }
+
+    /// Removes passes that are listed for long enough.
+    pub async fn prune_runs(&self, lease: &Lease) -> Result<(), Error> {
+        let mut conn = self.connection().await?;
+        conn.transaction(async |conn| {
+            transaction::begin(conn, lease).await?;
+            let now: DateTime<Utc> = diesel::select(diesel::dsl::now.into_sql::<Timestamptz>())
+                .get_result(conn)
+                .await?;
+            let is_old = sync_runs::started_at.lt(now - KEPT).or(sync_runs::started_at
+                .lt(now - OTHERS_KEPT)
+                .and(sync_runs::kind.ne(Kind::Full.name())));
+            diesel::delete(sync_runs::table.filter(is_old)).execute(conn).await?;
+            Ok(())
         })
         .await
     }

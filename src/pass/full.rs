@@ -132,12 +132,7 @@ impl Running<'_> {
         };
         self.walk_list(resumed.map(|checkpoint| checkpoint.position)).await?;
         self.pass.mirror.close_walk(lease, run, self.watermark).await?;
-        self.settle_deletions(lease, run).await?;
-        if self.has_looked {
-            // A look between two pages sees who changed, but not whether the counts agree.
-            self.pass.due.tick();
-        }
-        Ok(())
+        self.settle_deletions(lease, run).await
     }
 
     /// The newest `updated_at` at Clerk: whoever changes from now on has a later one. In Unix milliseconds; zero where there is nobody, and none

@@ -81,7 +81,7 @@ impl Pass {
         };
         let watermark = match state.watermark.filter(|_| state.is_imported) {
             Some(watermark) => watermark,
-            None if memory.has_no_order => return self.cannot_follow(memory).await,
+            None if memory.has_no_order => return Ok(cannot_follow(memory, &state)),
             None => {
                 memory.walk("how far the changes were followed is not known");
                 return Ok(Followed::Idle);
@@ -92,7 +92,7 @@ impl Pass {
         let (look, total) = (look?, total?);
         memory.set_clock(look.date);
         if look.is_unordered {
-            return self.cannot_follow(memory).await;
+            return Ok(cannot_follow(memory, &state));
         }
         if look.page.is_none() && !self.differs(&state, total, memory) {
             look.teach(memory);
@@ -125,16 +125,6 @@ impl Pass {
             return Ok(Err(Followed::StandingBy));
         }
         Ok(Ok(state))
-    }
-
-    /// Where the list cannot be had by the last change, only full syncs see changes. Emulators are small, so that it may be one each time.
-    async fn cannot_follow(&self, memory: &mut Memory) -> Result<Followed, Failure> {
-        memory.tell_once("this server does not list users by their last change; only full syncs see changes");
-        let total = self.or_stop(self.clerk.count(Interval::ALL)).await?;
-        if total.is_some_and(|total| total <= u64::from(PAGE)) {
-            memory.walk("changes cannot be followed here, and there are few users");
-        }
-        Ok(Followed::Idle)
     }
 
     /// How many users Clerk has; none where that is not asked, or the server does not tell.
@@ -211,7 +201,7 @@ impl Pass {
         let chosen = page::Chosen::new(page, page.users());
         let loaded = page::Loaded::new(Some(&self.mirror), &chosen, None, HashSet::new()).await?;
         let decoded = page::Decoded::new(&chosen, &loaded);
-        let batch = page::batch(&chosen, &loaded, &decoded, &HashSet::new());
+        let batch = page::batch(&chosen, &loaded, &decoded, &HashMap::new());
         if batch.is_empty() {
             return Ok(false);
         }
@@ -228,6 +218,15 @@ impl Pass {
         let rejected = self.mirror.rejected_documents(&ids).await?;
         Ok(news.iter().any(|(id, digest)| rejected.get(id) != Some(digest)))
     }
+}
+
+/// Where the list cannot be had by the last change, only full syncs see changes. Emulators are small, so that it may be one each time.
+fn cannot_follow(memory: &mut Memory, state: &State) -> Followed {
+    memory.tell_once("this server does not list users by their last change; only full syncs see changes");
+    if state.expected <= i64::from(PAGE) {
+        memory.walk("changes cannot be followed here, and there are few users");
+    }
+    Followed::Idle
 }
 
 impl Look {
@@ -330,14 +329,15 @@ impl Running<'_> {
             return Ok(());
         }
         let counts_fewer = i64::try_from(total).unwrap_or(i64::MAX) < state.expected;
-        let changes = self.report.created + self.report.deleted;
+        let created = self.report.created;
         let Some(remote) = self.search(state.expected, counts_fewer).await? else {
             return Ok(());
         };
         self.settle_deletions(lease, run).await?;
-        // Whoever was asked for and is there all the same explains nothing, nor does an answer that proves nothing.
-        let expected = self.pass.mirror.state().await?.expected;
-        if expected == state.expected && self.report.created + self.report.deleted == changes {
+        // Whoever was asked for and is there all the same explains nothing, nor does an answer that proves nothing, nor whoever signed up meanwhile.
+        let between = self.created_between;
+        let expected = self.pass.mirror.state().await?.expected - i64::try_from(between).unwrap_or(i64::MAX);
+        if expected == state.expected && self.report.created == created + between && self.report.deleted == 0 {
             // Perhaps it is our own number that is wrong: somebody else may have written to the table.
             let difference = remote - self.pass.mirror.recount(lease).await?;
             self.memory.doubt.found_nobody(difference, Instant::now());
@@ -353,9 +353,17 @@ impl Running<'_> {
         let Sink::Mirror { run, .. } = self.sink else {
             return Ok(());
         };
+        let created = self.report.created;
+        let result = self.attend_to(run).await;
+        self.created_between += self.report.created - created;
+        result
+    }
+
+    async fn attend_to(&mut self, run: &Run) -> Result<(), Failure> {
         let users = self.pass.due.take_users();
         if !users.is_empty() {
-            self.bring(&users).await?;
+            let asked = self.pass.ask_by_id(&users).await?;
+            self.bring(asked).await?;
         }
         let Some(watermark) = self.watermark.filter(|_| !run.is_import && self.looks_between) else {
             return Ok(());

@@ -11,7 +11,7 @@ use crate::{
 
 /// What Clerk says to some ids.
 #[derive(Default)]
-struct Asked {
+pub(super) struct Asked {
     /// Who differs from the mirror.
     news: Vec<crate::clerk::Page>,
     /// Who is not there.
@@ -37,12 +37,12 @@ impl Pass {
             return Ok(Followed::StandingBy);
         };
         let work =
-            async |running: &mut Running<'_>, lease: &Lease, run: &Run| running.take_asked(lease, run, asked).await;
+            async |running: &mut Running<'_>, lease: &Lease, run: &Run| running.bring_alone(lease, run, asked).await;
         let report = self.under_lease(&lease, opening, memory, work).await?;
         Ok(Followed::Done(report))
     }
 
-    async fn ask_by_id(&self, ids: &[String]) -> Result<Asked, Failure> {
+    pub(super) async fn ask_by_id(&self, ids: &[String]) -> Result<Asked, Failure> {
         let mut answers = stream::iter(ids)
             .map(async |id| (id, self.by_id(id).await))
             .buffered(SIDE_BY_SIDE);
@@ -74,36 +74,27 @@ impl Pass {
 }
 
 impl Running<'_> {
-    /// The same within a pass that is under way. Who is not there any more is a question for the end of that pass.
-    pub(super) async fn bring(&mut self, ids: &[String]) -> Result<(), Failure> {
-        let Asked { news, gone } = self.pass.ask_by_id(ids).await?;
+    /// Brings who was asked for. Who is not there any more is a question for the end of the pass.
+    pub(super) async fn bring(&mut self, Asked { news, gone }: Asked) -> Result<(), Failure> {
+        for page in &news {
+            self.take(page, page.users(), None, Default::default(), Batch::default())
+                .await?;
+        }
         self.apply(Batch {
             missing: gone,
             ..Batch::default()
         })
-        .await?;
-        for page in news {
-            self.take(&page, page.users(), None, Default::default(), Batch::default())
-                .await?;
-        }
-        Ok(())
+        .await
     }
 
-    async fn take_asked(&mut self, lease: &Lease, run: &Run, asked: Asked) -> Result<(), Failure> {
-        for page in &asked.news {
-            self.take(page, page.users(), None, Default::default(), Batch::default())
-                .await?;
+    async fn bring_alone(&mut self, lease: &Lease, run: &Run, asked: Asked) -> Result<(), Failure> {
+        let has_gone = !asked.gone.is_empty();
+        self.bring(asked).await?;
+        if has_gone {
+            let known = self.pass.or_stop(self.pass.clerk.recent(0, 3)).await?;
+            self.remember(&known);
+            self.settle_deletions(lease, run).await?;
         }
-        if asked.gone.is_empty() {
-            return Ok(());
-        }
-        let recent = self.pass.or_stop(self.pass.clerk.recent(0, 3)).await?;
-        self.remember(&recent);
-        self.apply(Batch {
-            missing: asked.gone,
-            ..Batch::default()
-        })
-        .await?;
-        self.settle_deletions(lease, run).await
+        Ok(())
     }
 }

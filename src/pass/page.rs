@@ -7,7 +7,7 @@ use crate::{
     compare::{Comparison, Fetched, Known, compare},
     failure::Failure,
     mirror::{Batch, Mirror, Rejected, Write},
-    user::{Change, Rejection, User, decode},
+    user::{Change, Digest, Rejection, User, decode},
     walk::Interval,
 };
 
@@ -182,13 +182,13 @@ pub(super) fn batch<'d>(
     chosen: &'d Chosen<'_>,
     loaded: &Loaded,
     decoded: &'d Decoded<'_>,
-    listed: &HashSet<String>,
+    listed: &HashMap<String, Option<Digest>>,
 ) -> Batch<'d> {
     let ids = chosen.readable.iter().filter_map(|raw| raw.id.as_ref());
     let mut batch = Batch {
         unchanged: loaded.comparison.unchanged,
         reject: chosen.rejected.clone(),
-        heal: ids.filter(|id| listed.contains(*id)).cloned().collect(),
+        heal: ids.filter(|id| listed.contains_key(*id)).cloned().collect(),
         missing: loaded.comparison.missing.clone(),
         ..Batch::default()
     };

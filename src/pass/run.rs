@@ -139,6 +139,10 @@ impl Pass {
         running.rejected = mirror.rejected().await?;
         let result = work(&mut running, lease, &run).await;
         self.progress.finish();
+        if running.has_looked {
+            // A look in between sees who changed, but not whether the counts agree.
+            self.due.incremental();
+        }
         let freshness_ms = running.freshness_ms();
         let mut report = running.report;
         report.requests = self.clerk.requests() - opening.requests;
@@ -162,7 +166,7 @@ impl Pass {
             } else {
                 Outcome::InStep
             };
-            self.prune_events(lease, is_full, memory).await;
+            self.prune(lease, is_full, memory).await;
         }
         let finish = Finish {
             outcome: if result.is_ok() {
@@ -184,10 +188,13 @@ impl Pass {
         Ok(report)
     }
 
-    /// Removes old events, now and then. What cannot be removed is no reason to call the pass failed.
-    async fn prune_events(&self, lease: &Lease, always: bool, memory: &mut Memory) {
+    /// Removes old events and passes, now and then. What cannot be removed is no reason to call the pass failed.
+    async fn prune(&self, lease: &Lease, always: bool, memory: &mut Memory) {
         if !memory.prunes(always) {
             return;
+        }
+        if let Err(error) = self.mirror.prune_runs(lease).await {
+            warn!(%error, "old passes could not be removed");
         }
         match self.mirror.prune_events(lease, self.options.keep_events, PRUNES).await {
             Ok(0) => {}

@@ -60,6 +60,8 @@ pub(super) struct Running<'a> {
     /// Whether recent changes are looked at between pages, and whether they were.
     pub(super) looks_between: bool,
     pub(super) has_looked: bool,
+    /// Users created between pages.
+    pub(super) created_between: u64,
     pub(super) unchanged_uncommitted: u64,
     pub(super) checkpointed: Instant,
     /// `updated_at` of the newest change so far, and its age when it was committed, in milliseconds.
@@ -88,6 +90,7 @@ impl<'a> Running<'a> {
             walk_started_at: None,
             looks_between: true,
             has_looked: false,
+            created_between: 0,
             unchanged_uncommitted: 0,
             checkpointed: started,
             newest_change: None,
@@ -121,8 +124,7 @@ impl<'a> Running<'a> {
         let chosen = page::Chosen::new(page, users);
         let mut loaded = page::Loaded::new(self.mirror, &chosen, judged, carried).await?;
         let decoded = page::Decoded::new(&chosen, &loaded);
-        let listed: HashSet<String> = self.rejected.keys().cloned().collect();
-        let mut batch = page::batch(&chosen, &loaded, &decoded, &listed);
+        let mut batch = page::batch(&chosen, &loaded, &decoded, &self.rejected);
         batch.found.append(&mut more.found);
         batch.checkpoint = more.checkpoint;
         batch.watermark = more.watermark;
