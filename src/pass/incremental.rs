@@ -335,11 +335,14 @@ impl Running<'_> {
         };
         self.settle_deletions(lease, run).await?;
         // Whoever was asked for and is there all the same explains nothing, nor does an answer that proves nothing, nor whoever signed up meanwhile.
-        let between = self.created_between;
-        let expected = self.pass.mirror.state().await?.expected - i64::try_from(between).unwrap_or(i64::MAX);
-        if expected == state.expected && self.report.created == created + between && self.report.deleted == 0 {
+        let between = i64::try_from(self.created_between).unwrap_or(i64::MAX);
+        let expected = self.pass.mirror.state().await?.expected - between;
+        if expected == state.expected
+            && self.report.created == created + self.created_between
+            && self.report.deleted == 0
+        {
             // Perhaps it is our own number that is wrong: somebody else may have written to the table.
-            let difference = remote - self.pass.mirror.recount(lease).await?;
+            let difference = remote + between - self.pass.mirror.recount(lease).await?;
             self.memory.doubt.found_nobody(difference, Instant::now());
         } else if expected != remote {
             // Others may have been hidden by what happened meanwhile: they need not wait for the schedule.

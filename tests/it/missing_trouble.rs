@@ -85,6 +85,59 @@ async fn a_count_that_is_too_small_for_good() {
     following.ends_in_step(1).await;
 }
 
+/// Every answer takes so long that a look is due before a search is over.
+fn slowly(quirks: Quirks) -> Faults {
+    Faults {
+        quirks,
+        rules: vec![Rule::new(Effect::LatencyMs(400))],
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn newcomers_explain_no_count_that_is_too_small() {
+    let following = Following::new(USERS, &[]).await;
+    let sim = &following.world.sim;
+    sim.set_faults(slowly(count(WrongCount::Offset(-2))));
+    let begun = std::time::Instant::now();
+    while begun.elapsed() < std::time::Duration::from_secs(12) {
+        sim.create_random();
+        tokio::time::sleep(std::time::Duration::from_millis(700)).await;
+    }
+    let searches = following.asked();
+    let searches = searches
+        .iter()
+        .filter(|path| path.starts_with("/v1/users/count?"))
+        .count();
+    // At once, after five seconds, and after ten more; one more where somebody signs up between the list and the count.
+    assert!(
+        (2..=4).contains(&searches),
+        "{searches} searches: {}",
+        following.daemon.log()
+    );
+    sim.clear_faults();
+    following.ends_in_step(1).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn who_is_gone_by_a_look_within_a_search_is_searched_for_next() {
+    // No look comes by itself.
+    let following = Following::new(USERS, &[("CLERK2PG_SCHEDULE__INCREMENTAL", "")]).await;
+    let sim = &following.world.sim;
+    let ids = sim.user_ids();
+    sim.set_faults(slowly(Quirks::default()));
+    let sync = async || following.world.db.execute("NOTIFY clerk2pg, 'sync'").await;
+    assert!(sim.delete(&ids[100]));
+    sync().await;
+    let is_searching = async || following.asked().iter().any(|path| path.contains("limit=500"));
+    eventually("a page of the search", is_searching).await;
+    assert!(sim.delete(&ids[500]));
+    sync().await;
+    following.goes(&ids[100]).await;
+    following.goes(&ids[500]).await;
+    sim.clear_faults();
+    following.ends_in_step(1).await;
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_count_that_is_too_large_for_good() {
     let following = Following::new(USERS, &[]).await;
