@@ -20,13 +20,10 @@ const RATE: u64 = 10;
 /// How long the last changes may take.
 const PATIENCE: Duration = Duration::from_secs(60);
 
-/// A quarter of a production instance's limit in ten seconds: the default budget.
-const BUDGET: u64 = 250;
-
 /// What half of the changes, and what 99 in a hundred, should take at most.
 fn wanted(schedule: Schedule) -> (Duration, Duration) {
     match schedule {
-        Schedule::EverySecond => (Duration::from_millis(1500), Duration::from_secs(3)),
+        Schedule::EverySecond | Schedule::EverySecondOnHalf => (Duration::from_millis(1500), Duration::from_secs(3)),
         Schedule::Default => (Duration::from_secs(4), Duration::from_secs(8)),
     }
 }
@@ -49,7 +46,7 @@ pub async fn run(world: &mut World, schedule: Schedule, options: &Options, table
     table.within(format!("a change, {name}: p50"), p50, percentile(&sorted, 50));
     table.within(format!("a change, {name}: p99"), p99, percentile(&sorted, 99));
     let what = format!("requests in the busiest 10 s, {name}");
-    table.at_most(what, BUDGET, requests.busiest_window());
+    table.at_most(what, schedule.budget(), requests.busiest_window());
     table.at_most(format!("changes never seen, {name}"), 0, ledger.outstanding() as u64);
     verify(world, &ledger, table).await
 }

@@ -57,7 +57,7 @@ async fn run(table: &mut Table) -> Result<()> {
     Ok(())
 }
 
-/// All that is measured on the large instance, in an order that changes the schedule once only: each start of the daemon is a full sync.
+/// All that is measured on the large instance, in an order that seldom changes the schedule: each start of the daemon is a full sync.
 async fn production(options: &Options, server: &Server, table: &mut Table) -> Result<()> {
     let mut world = World::production(options.users, server).await?;
     if options.has(Stage::Idle) {
@@ -71,6 +71,9 @@ async fn production(options: &Options, server: &Server, table: &mut Table) -> Re
     }
     if options.has(Stage::Second) {
         latency::run(&mut world, Schedule::EverySecond, options, table).await?;
+    }
+    if options.has(Stage::Half) {
+        latency::run(&mut world, Schedule::EverySecondOnHalf, options, table).await?;
     }
     world.end().await
 }

@@ -17,14 +17,16 @@ pub enum Stage {
     Five,
     Deletions,
     Second,
+    Half,
     Development,
 }
 
-const STAGES: [(&str, Stage); 5] = [
+const STAGES: [(&str, Stage); 6] = [
     ("idle", Stage::Idle),
     ("five", Stage::Five),
     ("deletions", Stage::Deletions),
     ("second", Stage::Second),
+    ("half", Stage::Half),
     ("development", Stage::Development),
 ];
 

@@ -25,6 +25,8 @@ pub enum Schedule {
     /// Every five seconds.
     Default,
     EverySecond,
+    /// Every second, with half of Clerk's rate limit instead of the default quarter.
+    EverySecondOnHalf,
 }
 
 impl Schedule {
@@ -32,13 +34,22 @@ impl Schedule {
         match self {
             Self::Default => "every 5 s",
             Self::EverySecond => "every second",
+            Self::EverySecondOnHalf => "every second, half of the limit",
         }
     }
 
     pub fn period(self) -> Duration {
         match self {
             Self::Default => Duration::from_secs(5),
-            Self::EverySecond => Duration::from_secs(1),
+            Self::EverySecond | Self::EverySecondOnHalf => Duration::from_secs(1),
+        }
+    }
+
+    /// How many requests it may make in ten seconds, of the 1000 of a production instance.
+    pub fn budget(self) -> u64 {
+        match self {
+            Self::Default | Self::EverySecond => 250,
+            Self::EverySecondOnHalf => 500,
         }
     }
 }
@@ -112,8 +123,11 @@ impl World {
         command.env("CLERK2PG_SCHEDULE__FULL", "");
         // As whoever loses more than the default of 500 users an hour has to say.
         command.env("CLERK2PG_DELETES__MAX_COUNT", "100000");
-        if schedule == Schedule::EverySecond {
+        if schedule != Schedule::Default {
             command.env("CLERK2PG_SCHEDULE__INCREMENTAL", "* * * * * *");
+        }
+        if schedule == Schedule::EverySecondOnHalf {
+            command.env("CLERK2PG_CLERK__REQUEST_BUDGET", "0.5");
         }
         self.daemon = Some((schedule, Daemon::start(command)?));
         let begun = Instant::now();
