@@ -123,6 +123,17 @@ impl Due {
         std::mem::take(&mut self.marks().users).into_iter().collect()
     }
 
+    /// Whether users are to be brought.
+    pub fn has_users(&self) -> bool {
+        !self.marks().users.is_empty()
+    }
+
+    /// Whether an incremental sync is due, whoever marked it.
+    pub fn has_incremental(&self) -> bool {
+        let marks = self.marks();
+        marks.incremental || marks.tick
+    }
+
     /// Takes the mark of an incremental sync, whoever made it.
     pub fn take_incremental(&self) -> bool {
         let mut marks = self.marks();

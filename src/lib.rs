@@ -1,7 +1,7 @@
 //! clerk2pg keeps a Postgres database in step with a Clerk instance by asking Clerk: creates, updates and deletes, with no public
 //! endpoint.
 //!
-//! The way of a user through the program: fetch ([`clerk`]) → decode ([`user`]) → compare ([`walk`], [`recent`], [`search`], [`compare`], [`guard`]:
+//! The way of a user through the program: fetch ([`clerk`]) → decode ([`user`]) → compare ([`split`], [`walk`], [`recent`], [`search`], [`compare`], [`guard`]:
 //! pure) → apply ([`mirror`], one transaction) → publish (events, in that transaction). [`pass`] is the one place that sees every step; [`daemon`]
 //! does what is [`due`].
 
@@ -21,5 +21,6 @@ pub mod progress;
 pub mod recent;
 pub mod search;
 pub mod secret;
+pub mod split;
 pub mod user;
 pub mod walk;

@@ -224,6 +224,7 @@ fn pass(loaded: &Loaded, progress: &Progress, patience: Option<Duration>) -> Res
         clerk,
         mirror: mirror(loaded)?,
         options: Options {
+            concurrency: settings.clerk.concurrency,
             delete_mode: settings.deletes.mode,
             limits: settings.deletes.limits(),
             migrate: settings.database.migrate,

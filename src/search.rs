@@ -44,9 +44,14 @@ pub enum How {
 }
 
 impl Stretch {
-    /// Whether the sides differ; a stretch where they do not is done.
-    pub fn differs(&self) -> bool {
-        self.local != self.remote
+    /// Whether it is worth a look where Clerk counts fewer in all, or else more. Who goes during the search makes the part behind it look as if
+    /// Clerk had more there.
+    pub fn matters(&self, counts_fewer: bool) -> bool {
+        if counts_fewer {
+            self.remote < self.local
+        } else {
+            self.remote > self.local
+        }
     }
 
     /// The cheapest way to learn more.
@@ -213,7 +218,7 @@ mod tests {
         };
         let mut open = vec![whole];
         while let Some(stretch) = open.pop() {
-            if !stretch.differs() {
+            if !stretch.matters(clerk.len() < mirror.len()) {
                 continue;
             }
             assert!(requests < 10_000, "the search does not end");

@@ -20,12 +20,15 @@ const OVERLAP: u64 = 10;
 /// After this many pages in a row that the cursor could not give, it is not tried again in this walk.
 const CURSOR_TRIES: u32 = 2;
 
+/// By how much a user may lie before a stretch on its first page: the bound may include its own moment, and emulators cut times to seconds.
+const SLACK_MS: i64 = 1_000;
+
 /// A request for a page, in ascending order of `created_at`.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Query {
     /// `starting_after`: the page begins behind this user.
     pub after: Option<String>,
-    /// `created_at_after`, exclusive, in Unix milliseconds.
+    /// `created_at_after`, exclusive, in Unix milliseconds: the stretch's beginning, or the walk's bound.
     pub created_after: Option<i64>,
     /// `offset`; zero where `after` is given.
     pub offset: u64,
@@ -41,7 +44,7 @@ pub struct Entry<'a> {
 }
 
 /// A half-open stretch of `created_at`, in Unix milliseconds; an open end is unbounded.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Interval {
     /// First millisecond in it.
     pub from: Option<i64>,
@@ -69,8 +72,10 @@ pub enum Step {
     Page(Page),
     /// The page proves nothing; ask again: the next query differs.
     Again,
-    /// Nobody is left. Judge the rest of the mirror against `carried`.
+    /// Nobody is left in the stretch. Judge the rest of its mirror against `carried`.
     End(Page),
+    /// The list does not keep to the stretch, or to the order: this server can only be walked as a whole.
+    Unfit,
 }
 
 /// The part of a page that continues the walk.
@@ -132,6 +137,8 @@ enum Expect {
 /// The state of a walk. It holds the ids that share the last `created_at`, and nothing that grows with the number of users.
 #[derive(Debug)]
 pub struct Walk {
+    /// What is walked. Its end is found by whoever lies behind it, not by a filter.
+    stretch: Interval,
     way: Way,
     /// `created_at` of the last accepted user.
     bound: Option<i64>,
@@ -154,15 +161,21 @@ impl Default for Walk {
 }
 
 impl Walk {
-    /// A walk from the first user on.
+    /// A walk from the first user to the last.
     pub fn new() -> Self {
+        Self::over(Interval::ALL)
+    }
+
+    /// A walk over a stretch of `created_at`.
+    pub fn over(stretch: Interval) -> Self {
         Self {
+            stretch,
             way: Way::Cursor,
             bound: None,
             tied: HashSet::new(),
             last: None,
             before_last: None,
-            judged_to: None,
+            judged_to: stretch.from,
             position: None,
             seen: 0,
             cursor_failures: 0,
@@ -170,8 +183,8 @@ impl Walk {
         }
     }
 
-    /// A walk that goes on where an earlier one was cut off.
-    pub fn resume(position: Position) -> Self {
+    /// A walk that goes on where an earlier one over the same stretch was cut off.
+    pub fn resume(stretch: Interval, position: Position) -> Self {
         Self {
             bound: Some(position.after_created_at),
             tied: HashSet::from([position.after.clone()]),
@@ -179,22 +192,23 @@ impl Walk {
             judged_to: Some(position.judged_to),
             seen: position.seen,
             position: Some(position),
-            ..Self::new()
+            ..Self::over(stretch)
         }
     }
 
     /// The page to ask for.
     pub fn query(&self) -> Query {
+        // Every parameter but the cursor has to stay the same from page to page. Source: documented.
         let mut query = Query {
             after: None,
-            created_after: None,
+            created_after: self.stretch.from.map(|from| from - 1),
             offset: 0,
         };
         match self.way {
             Way::Cursor => query.after = self.last.clone(),
             Way::CursorBefore => query.after = self.before_last.clone(),
             Way::Date { offset, .. } => {
-                query.created_after = self.bound.map(|bound| bound - 1);
+                query.created_after = self.bound.or(self.stretch.from).map(|bound| bound - 1);
                 query.offset = offset;
             }
             Way::Offset { offset, .. } | Way::Unordered { offset } => query.offset = offset,
@@ -255,14 +269,26 @@ impl Walk {
     pub fn receive(&mut self, entries: &[Entry<'_>]) -> Step {
         let dates = || entries.iter().filter_map(|entry| entry.created_at);
         if self.is_ordered() && !dates().is_sorted() {
+            if self.stretch != Interval::ALL {
+                return Step::Unfit;
+            }
             self.way = Way::Unordered { offset: 0 };
             self.seen = 0;
             return Step::Again;
         }
+        if self
+            .stretch
+            .from
+            .is_some_and(|from| dates().any(|at| at < from - SLACK_MS))
+        {
+            return Step::Unfit;
+        }
         let backward = self.bound.is_some_and(|bound| dates().any(|at| at < bound));
+        let reaches_end = self.stretch.before.is_some_and(|before| dates().any(|at| at >= before));
         let fresh = self.fresh(entries);
         match self.way {
             Way::Cursor if self.last.is_none() && entries.is_empty() => self.end(),
+            Way::Cursor | Way::CursorBefore if !backward && reaches_end => self.accept_last(fresh),
             Way::Cursor | Way::CursorBefore if !backward && !fresh.is_empty() => self.accept(entries, fresh),
             // The cursor before was obeyed: it leads to the last user alone, so behind that one there is nobody.
             Way::CursorBefore if self.is_last_alone(entries) => self.end(),
@@ -276,6 +302,7 @@ impl Walk {
             }
             Way::Date { offset, expect } => match self.judge(offset, expect, entries, &fresh) {
                 // Asked for further on, the same again: offsets are ignored, and the bound leads to the last users alone.
+                Verdict::Believe if reaches_end => self.accept_last(fresh),
                 Verdict::Believe if fresh.is_empty() && self.is_stale(entries) => self.end(),
                 Verdict::Believe if fresh.is_empty() => {
                     self.way = onwards_by_date(offset, entries);
@@ -289,6 +316,7 @@ impl Walk {
                 Verdict::End => self.end(),
             },
             Way::Offset { offset, expect } => match self.judge(offset, expect, entries, &fresh) {
+                Verdict::Believe if reaches_end => self.accept_last(fresh),
                 Verdict::Believe => self.receive_by_offset(entries, fresh, offset),
                 Verdict::StepBack(offset, expect) => {
                     self.way = Way::Offset { offset, expect };
@@ -314,13 +342,19 @@ impl Walk {
 
     fn judge(&self, offset: u64, expect: Expect, entries: &[Entry<'_>], fresh: &[usize]) -> Verdict {
         let back = offset.saturating_sub((entries.len() as u64).max(OVERLAP));
+        let is_ours = |entry: &&Entry<'_>| {
+            entry
+                .created_at
+                .is_none_or(|at| self.stretch.before.is_none_or(|before| at < before))
+        };
+        let ours = entries.iter().filter(is_ours).count();
         match expect {
-            _ if entries.is_empty() && offset == 0 => Verdict::End,
+            _ if ours == 0 && offset == 0 => Verdict::End,
             // The list may have shrunk to less than the offset: the end is where known users are followed by nobody.
-            _ if entries.is_empty() => Verdict::StepBack(back, Expect::End),
+            _ if ours == 0 => Verdict::StepBack(back, Expect::End),
             Expect::End if fresh.is_empty() => Verdict::End,
             // A page of one cannot both overlap and go on.
-            Expect::Overlap | Expect::End if offset > 0 && entries.len() > 1 && fresh.len() == entries.len() => {
+            Expect::Overlap | Expect::End if offset > 0 && entries.len() > 1 && fresh.len() == ours => {
                 Verdict::StepBack(back, Expect::Overlap)
             }
             _ => Verdict::Believe,
@@ -342,17 +376,16 @@ impl Walk {
         step
     }
 
-    /// Entries that the walk has not accepted before. Before the bound everybody has been met, or is someone whose
+    /// Entries of the stretch that the walk has not accepted before. Before the bound everybody has been met, or is someone whose
     /// `created_at` was set to the past meanwhile; the latter is asked for by name, or found by the next walk.
     fn fresh(&self, entries: &[Entry<'_>]) -> Vec<usize> {
         let mut met = HashSet::new();
         (0..entries.len())
             .filter(|&at| {
                 let entry = entries[at];
-                let behind = match (entry.created_at, self.bound) {
-                    (Some(at), Some(bound)) => at >= bound,
-                    _ => true,
-                };
+                let behind = entry
+                    .created_at
+                    .is_none_or(|at| self.stretch.contains(at) && self.bound.is_none_or(|bound| at >= bound));
                 behind && !self.tied.contains(entry.id) && met.insert(entry.id)
             })
             .collect()
@@ -425,15 +458,30 @@ impl Walk {
         Step::Page(Page { fresh, judged, carried })
     }
 
+    /// Accepts the page behind whose last fresh entry the stretch ends.
+    fn accept_last(&mut self, fresh: Vec<usize>) -> Step {
+        self.seen += fresh.len() as u64;
+        Step::End(Page {
+            fresh,
+            judged: Some(self.rest()),
+            carried: self.tied.clone(),
+        })
+    }
+
     fn end(&mut self) -> Step {
         Step::End(Page {
             fresh: Vec::new(),
-            judged: self.is_ordered().then_some(Interval {
-                from: self.judged_to,
-                before: None,
-            }),
+            judged: self.is_ordered().then(|| self.rest()),
             carried: self.tied.clone(),
         })
+    }
+
+    /// What is not judged yet.
+    fn rest(&self) -> Interval {
+        Interval {
+            from: self.judged_to,
+            before: self.stretch.before,
+        }
     }
 
     fn another_way(&mut self) -> bool {

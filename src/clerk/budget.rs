@@ -11,7 +11,11 @@ const WINDOW: Duration = Duration::from_secs(10);
 
 /// A shared rate limit on requests.
 #[derive(Debug)]
-pub(super) struct Budget(DefaultDirectRateLimiter);
+pub(super) struct Budget {
+    limiter: DefaultDirectRateLimiter,
+    /// Requests in a window.
+    requests: u32,
+}
 
 impl Budget {
     /// `part` of the limit of the key's kind of instance: 1000 requests in 10 s for production (`sk_live_`), 100 for development.
@@ -22,12 +26,21 @@ impl Budget {
         } else {
             100.0
         };
-        Self(DefaultDirectRateLimiter::direct(quota((limit * part) as u32)))
+        let requests = (limit * part) as u32;
+        Self {
+            limiter: DefaultDirectRateLimiter::direct(quota(requests)),
+            requests,
+        }
+    }
+
+    /// How many requests it lets out in a second, over time.
+    pub(super) fn per_second(&self) -> f64 {
+        f64::from(self.requests) / WINDOW.as_secs_f64()
     }
 
     /// Waits until a request may be sent.
     pub(super) async fn wait(&self) {
-        self.0.until_ready().await;
+        self.limiter.until_ready().await;
     }
 }
 

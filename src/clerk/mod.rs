@@ -129,6 +129,11 @@ impl Client {
         self.requests.load(Ordering::Relaxed)
     }
 
+    /// How many requests the budget lets out in a second, over time.
+    pub fn requests_per_second(&self) -> f64 {
+        self.budget.per_second()
+    }
+
     /// How often Clerk's rate limit refused a request so far.
     pub fn rate_limited(&self) -> u64 {
         self.refusals.load(Ordering::Relaxed)

@@ -35,6 +35,8 @@ pub struct Clerk {
     pub secret_key: Secret,
     /// The part of Clerk's rate limit that may be spent.
     pub request_budget: f64,
+    /// How many pages a full sync works on at a time, while as many more are on their way.
+    pub concurrency: usize,
     /// For one request; an outage is an error after twice this time.
     pub timeout: Span,
 }
@@ -45,6 +47,7 @@ impl Default for Clerk {
             api_url: "https://api.clerk.com".to_owned(),
             secret_key: Secret::default(),
             request_budget: 0.25,
+            concurrency: 8,
             timeout: Span(Duration::from_secs(30)),
         }
     }
@@ -317,6 +320,9 @@ impl Loaded {
                 clerk.request_budget,
                 "a part above 0 and up to 1, for example 0.25",
             ));
+        }
+        if !(1..=64).contains(&clerk.concurrency) {
+            return Err(self.wrong("clerk.concurrency", clerk.concurrency, "a number from 1 to 64"));
         }
         if clerk.timeout.0 < Duration::from_millis(100) {
             return Err(self.wrong(

@@ -34,7 +34,12 @@ async fn attempt(
     isolate: bool,
 ) -> Result<Committed, Failure> {
     conn.transaction(async |conn| {
-        transaction::begin(conn, lease).await?;
+        // What is told has to be told in one order. What is silent may be written side by side.
+        if run.tells {
+            transaction::begin(conn, lease).await?;
+        } else {
+            transaction::begin_beside(conn, lease).await?;
+        }
         let mut done = Committed {
             rejected: batch.reject.clone(),
             ..Committed::default()
@@ -58,8 +63,8 @@ async fn attempt(
         let met = batch.update.iter().map(|write| write.user.id.as_ref());
         let met: Vec<&str> = met.chain(batch.found.iter().map(String::as_str)).collect();
         deletions::forget_missing(conn, &met).await?;
+        runs::follow(conn, signed(more as u64), batch.watermark, batch.checkpoint.as_ref()).await?;
         runs::progress(conn, run, batch, &done).await?;
-        runs::follow(conn, signed(more as u64), batch.watermark).await?;
         Ok(done)
     })
     .await

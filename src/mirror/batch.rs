@@ -1,6 +1,6 @@
 //! What one transaction does, as a value.
 
-use super::Checkpoint;
+use super::Mark;
 use crate::user::{Digest, User};
 
 /// A user to be written.
@@ -65,14 +65,14 @@ pub struct Batch<'a> {
     pub missing: Vec<String>,
     /// Ids that turned out to exist after all.
     pub found: Vec<String>,
-    /// Where the walk stands after this batch.
-    pub checkpoint: Option<Checkpoint>,
+    /// Where the walk over its part of the list stands after this batch.
+    pub checkpoint: Option<Mark>,
     /// Everybody who was updated at Clerk before this moment, less the overlap, is in the mirror with this batch. In Unix milliseconds.
     pub watermark: Option<i64>,
 }
 
 impl Batch<'_> {
-    /// Whether applying it would change anything but progress.
+    /// Whether applying it would change anything but progress on the way.
     pub fn is_empty(&self) -> bool {
         self.create.is_empty()
             && self.update.is_empty()
@@ -82,6 +82,7 @@ impl Batch<'_> {
             && self.missing.is_empty()
             && self.found.is_empty()
             && self.watermark.is_none()
+            && self.checkpoint.as_ref().is_none_or(|mark| !mark.is_end)
     }
 }
 

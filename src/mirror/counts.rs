@@ -8,7 +8,7 @@ use diesel::{
 };
 use diesel_async::{AsyncConnection, AsyncPgConnection, RunQueryDsl};
 
-use super::{Error, Lease, Mirror, read::timestamp, schema::users, transaction};
+use super::{Error, Lease, Mirror, read::timestamp, schema::users, signed, transaction};
 use crate::walk::Interval;
 
 /// What an incremental sync begins with, in one query.
@@ -157,6 +157,39 @@ impl Mirror {
             self.expected(half).await?
         };
         Ok(Some((at, expected)))
+    }
+
+    /// The moments that part the mirror into stretches with about as many rows each, in Unix milliseconds.
+    pub async fn bounds(&self, parts: usize) -> Result<Vec<i64>, Error> {
+        let rows = (self.count().await? / parts.max(1) as u64).max(1);
+        let mut bounds: Vec<DateTime<Utc>> = Vec::new();
+        while bounds.len() + 1 < parts {
+            // A stretch at a time, so that each query is short. Rows that are marked as deleted make no difference that matters.
+            let mut next = users::table
+                .select(users::created_at)
+                .order((users::created_at, users::id))
+                .offset(signed(rows))
+                .limit(1)
+                .into_boxed();
+            if let Some(last) = bounds.last() {
+                next = next.filter(users::created_at.ge(*last));
+            }
+            match next.first(&mut self.connection().await?).await.optional()? {
+                // More than a part's users share a moment: it is one part with whatever follows.
+                Some(at) if bounds.last() == Some(&at) => {
+                    let behind = users::table
+                        .filter(users::created_at.gt(at))
+                        .select(diesel::dsl::min(users::created_at));
+                    match behind.first(&mut self.connection().await?).await? {
+                        Some(behind) => bounds.push(behind),
+                        None => break,
+                    }
+                }
+                Some(at) => bounds.push(at),
+                None => break,
+            }
+        }
+        Ok(bounds.into_iter().map(|at| at.timestamp_millis()).collect())
     }
 
     /// The newest `created_at`, in Unix milliseconds.

@@ -62,7 +62,7 @@ impl Mirror {
                 .execute(conn)
                 .await?;
             counts::recount(conn).await?;
-            runs::follow(conn, 0, watermark).await?;
+            runs::follow(conn, 0, watermark, None).await?;
             Ok(())
         })
         .await
@@ -300,7 +300,7 @@ async fn delete_part(
         let ids: Vec<&str> = ids.iter().map(String::as_str).collect();
         forget_missing(conn, &ids).await?;
         runs::count_deletions(conn, run, rows, unsigned(approved), 0).await?;
-        runs::follow(conn, -signed(rows), None).await?;
+        runs::follow(conn, -signed(rows), None, None).await?;
         Ok(rows)
     })
     .await

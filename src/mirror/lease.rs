@@ -10,7 +10,7 @@ use diesel::{
 };
 use diesel_async::{AsyncPgConnection, RunQueryDsl};
 
-use super::{Error, Mirror, schema::sync_state};
+use super::{Error, Mirror};
 
 /// The proof of being the one writer, asked for by everything that writes.
 #[derive(Debug, Clone)]
@@ -43,10 +43,14 @@ impl Mirror {
         }
         let conn = &mut self.connection().await?;
         let epoch: Option<Epoch> = sql_query(
-            "UPDATE clerk.sync_state
+            "WITH free AS (
+                 SELECT only_row FROM clerk.sync_state
+                 WHERE (lease_holder IS NULL OR lease_expires_at < clock_timestamp()) AND lease_epoch = coalesce($3, lease_epoch)
+                 FOR UPDATE)
+             UPDATE clerk.sync_state AS state
              SET lease_holder = $1, lease_epoch = lease_epoch + 1,
                  lease_expires_at = clock_timestamp() + $2 * interval '1 second'
-             WHERE (lease_holder IS NULL OR lease_expires_at < clock_timestamp()) AND lease_epoch = coalesce($3, lease_epoch)
+             FROM free WHERE state.only_row = free.only_row
              RETURNING lease_epoch",
         )
         .bind::<Text, _>(holder)
@@ -74,14 +78,14 @@ impl Mirror {
 
     /// Lets others in. Without effect where they are in already. The epoch grows, for those who ask whether anybody wrote since.
     pub async fn release_lease(&self, lease: &Lease) -> Result<(), Error> {
-        diesel::update(sync_state::table.filter(sync_state::lease_epoch.eq(lease.epoch)))
-            .set((
-                sync_state::lease_epoch.eq(sync_state::lease_epoch + 1),
-                sync_state::lease_holder.eq(None::<String>),
-                sync_state::lease_expires_at.eq(None::<chrono::DateTime<chrono::Utc>>),
-            ))
-            .execute(&mut self.connection().await?)
-            .await?;
+        sql_query(
+            "WITH mine AS (SELECT only_row FROM clerk.sync_state WHERE lease_epoch = $1 FOR UPDATE)
+             UPDATE clerk.sync_state AS state SET lease_epoch = lease_epoch + 1, lease_holder = NULL, lease_expires_at = NULL
+             FROM mine WHERE state.only_row = mine.only_row",
+        )
+        .bind::<BigInt, _>(lease.epoch)
+        .execute(&mut self.connection().await?)
+        .await?;
         Ok(())
     }
 
@@ -111,6 +115,15 @@ impl Lease {
         .bind::<Double, _>(self.ttl.as_secs_f64())
         .execute(conn)
         .await?;
+        if rows == 1 { Ok(()) } else { Err(Error::LeaseLost) }
+    }
+
+    /// Checks the epoch, and keeps takeovers waiting until the transaction's end, but nobody else who has this lease.
+    pub(super) async fn hold(&self, conn: &mut AsyncPgConnection) -> Result<(), Error> {
+        let rows = sql_query("SELECT FROM clerk.sync_state WHERE lease_epoch = $1 FOR KEY SHARE")
+            .bind::<BigInt, _>(self.epoch)
+            .execute(conn)
+            .await?;
         if rows == 1 { Ok(()) } else { Err(Error::LeaseLost) }
     }
 

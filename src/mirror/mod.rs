@@ -30,7 +30,7 @@ pub use error::{Error, SchemaError};
 pub use lease::{Held, Lease};
 pub use listen::{Listener, NotHeard};
 pub use migrations::MIGRATIONS;
-pub use runs::{Begin, Checkpoint, Finish, Kind, Run};
+pub use runs::{Begin, Checkpoint, Finish, Kind, Mark, Run};
 pub use status::{Freshness, LastRun, Status};
 
 use crate::secret::Secret;
@@ -90,6 +90,11 @@ impl Mirror {
             .when(|error| matches!(error, Error::Unavailable(_)) && started.elapsed() < patience)
             .await
             .map(drop)
+    }
+
+    /// Most connections at a time.
+    pub fn max_connections(&self) -> usize {
+        self.pool.status().max_size
     }
 
     async fn connection(&self) -> Result<Connection, Error> {

@@ -12,27 +12,24 @@ use crate::user::Digest;
 const KEPT: usize = 64 << 10;
 
 impl Mirror {
-    /// Who is listed as rejected, with the digest of which document.
-    pub async fn rejected(&self) -> Result<HashMap<String, Option<Digest>>, Error> {
-        let rows: Vec<(String, Option<Vec<u8>>)> = rejected_users::table
-            .select((rejected_users::user_id, rejected_users::digest))
-            .load(&mut self.connection().await?)
-            .await?;
-        Ok(rows
-            .into_iter()
-            .map(|(id, digest)| (id, digest.and_then(of_row)))
-            .collect())
+    /// Whether anybody is listed as rejected.
+    pub async fn rejects(&self) -> Result<bool, Error> {
+        let any = rejected_users::table.select(rejected_users::user_id);
+        Ok(diesel::select(diesel::dsl::exists(any))
+            .get_result(&mut self.connection().await?)
+            .await?)
     }
 
-    /// Which documents of these users are listed as rejected.
-    pub async fn rejected_documents(&self, ids: &[String]) -> Result<HashMap<String, Digest>, Error> {
+    /// Who of these is listed as rejected, with the digest of which document.
+    pub async fn rejected(&self, ids: &[String]) -> Result<HashMap<String, Option<Digest>>, Error> {
         let rows: Vec<(String, Option<Vec<u8>>)> = rejected_users::table
             .select((rejected_users::user_id, rejected_users::digest))
             .filter(rejected_users::user_id.eq_any(ids))
             .load(&mut self.connection().await?)
             .await?;
-        let digest = |(id, digest): (String, Option<Vec<u8>>)| Some((id, of_row(digest?)?));
-        Ok(rows.into_iter().filter_map(digest).collect())
+        let of_row = |digest: Vec<u8>| Some(Digest(digest.try_into().ok()?));
+        let listed = rows.into_iter().map(|(id, digest)| (id, digest.and_then(of_row)));
+        Ok(listed.collect())
     }
 
     /// Whose rows the application held back although they are gone from Clerk: the rejections without a document.
@@ -44,10 +41,6 @@ impl Mirror {
             .await?;
         Ok(ids.into_iter().collect())
     }
-}
-
-fn of_row(digest: Vec<u8>) -> Option<Digest> {
-    Some(Digest(digest.try_into().ok()?))
 }
 
 /// Lists users as rejected.

@@ -15,7 +15,7 @@ use super::{
     schema::{rejected_users, sync_runs, sync_state},
     signed, transaction,
 };
-use crate::walk::Position;
+use crate::split::Part;
 
 /// How long full syncs stay listed.
 const KEPT: TimeDelta = TimeDelta::days(30);
@@ -73,7 +73,7 @@ pub struct Run {
     pub(super) tells: bool,
 }
 
-/// How far a walk has come; what came before it is committed.
+/// How far a walk has come; what came before that is committed.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Checkpoint {
     /// The run that began the walk.
@@ -87,8 +87,21 @@ pub struct Checkpoint {
     /// The newest `updated_at` at Clerk when the walk began, in Unix milliseconds; none where the server does not tell.
     #[serde(default)]
     pub watermark: Option<i64>,
-    /// Where to go on.
-    pub position: Position,
+    /// Where to go on: the parts of the list, which are walked side by side.
+    pub parts: Vec<Part>,
+}
+
+/// How far the walk over one part has come.
+#[derive(Debug)]
+pub struct Mark {
+    /// Which of the checkpoint's parts.
+    pub number: usize,
+    /// How it stands.
+    pub part: Part,
+    /// It is walked to its end, which is written even where nothing changed.
+    pub is_end: bool,
+    /// When this is written, by the database's clock as far as the daemon knows it.
+    pub written_at: DateTime<Utc>,
 }
 
 /// How a pass ended.
@@ -175,6 +188,21 @@ impl Mirror {
         .await
     }
 
+    /// Notes that a walk begins, and over which parts.
+    pub async fn begin_walk(&self, lease: &Lease, checkpoint: &Checkpoint) -> Result<(), Error> {
+        let json = serde_json::to_value(checkpoint).map_err(|error| Error::Database(error.to_string()))?;
+        let mut conn = self.connection().await?;
+        conn.transaction(async |conn| {
+            transaction::begin(conn, lease).await?;
+            diesel::update(sync_state::table)
+                .set(sync_state::checkpoint.eq(Some(json)))
+                .execute(conn)
+                .await?;
+            Ok(())
+        })
+        .await
+    }
+
     /// Removes passes that are listed for long enough.
     pub async fn prune_runs(&self, lease: &Lease) -> Result<(), Error> {
         let mut conn = self.connection().await?;
@@ -252,7 +280,7 @@ impl Mirror {
     }
 }
 
-/// Adds what a batch did to the pass's row, and moves the checkpoint.
+/// Adds what a batch did to the pass's row.
 pub(super) async fn progress(
     conn: &mut AsyncPgConnection,
     run: &Run,
@@ -271,25 +299,33 @@ pub(super) async fn progress(
     .bind::<BigInt, _>(signed(done.rejected.len() as u64))
     .execute(conn)
     .await?;
-    if let Some(checkpoint) = &batch.checkpoint {
-        let json = serde_json::to_string(checkpoint).map_err(|error| Error::Database(error.to_string()))?;
-        sql_query("UPDATE clerk.sync_state SET checkpoint = $1::jsonb")
-            .bind::<Nullable<Text>, _>(Some(json))
-            .execute(conn)
-            .await?;
-    }
     Ok(())
 }
 
-/// Keeps the number of users, and moves the watermark.
-pub(super) async fn follow(conn: &mut AsyncPgConnection, more: i64, watermark: Option<i64>) -> QueryResult<()> {
-    if more != 0 || watermark.is_some() {
-        sql_query("UPDATE clerk.sync_state SET users = users + $1, watermark = greatest(watermark, $2)")
-            .bind::<BigInt, _>(more)
-            .bind::<Nullable<Timestamptz>, _>(watermark.map(timestamp))
-            .execute(conn)
-            .await?;
+/// Keeps the number of users, and moves the watermark and the checkpoint.
+pub(super) async fn follow(
+    conn: &mut AsyncPgConnection,
+    more: i64,
+    watermark: Option<i64>,
+    mark: Option<&Mark>,
+) -> Result<(), Error> {
+    if more == 0 && watermark.is_none() && mark.is_none() {
+        return Ok(());
     }
+    let json = |value| serde_json::to_string(value).map_err(|error| Error::Database(error.to_string()));
+    let part = mark.map(|mark| json(&mark.part)).transpose()?;
+    sql_query(
+        "UPDATE clerk.sync_state SET users = users + $1, watermark = greatest(watermark, $2),
+             checkpoint = CASE WHEN $3 IS NULL THEN checkpoint
+                 ELSE jsonb_set(jsonb_set(checkpoint, ARRAY['parts', $4::text], $3::jsonb), '{written_at}', to_jsonb($5)) END",
+    )
+    .bind::<BigInt, _>(more)
+    .bind::<Nullable<Timestamptz>, _>(watermark.map(timestamp))
+    .bind::<Nullable<Text>, _>(part)
+    .bind::<BigInt, _>(signed(mark.map_or(0, |mark| mark.number as u64)))
+    .bind::<Nullable<Timestamptz>, _>(mark.map(|mark| mark.written_at))
+    .execute(conn)
+    .await?;
     Ok(())
 }
 

@@ -5,14 +5,21 @@ use diesel_async::{AsyncPgConnection, SimpleAsyncConnection};
 
 use super::{Error, Lease};
 
+const GUARDS: &str =
+    "SET CONSTRAINTS ALL IMMEDIATE; SET LOCAL statement_timeout = '60s'; SET LOCAL lock_timeout = '30s'";
+
 /// Opens every writing transaction: the lease is checked and its row locked, constraints speak at their statement and not at the commit,
 /// and no statement of ours can block the application for long.
 pub(super) async fn begin(conn: &mut AsyncPgConnection, lease: &Lease) -> Result<(), Error> {
-    conn.batch_execute(
-        "SET CONSTRAINTS ALL IMMEDIATE; SET LOCAL statement_timeout = '60s'; SET LOCAL lock_timeout = '30s'",
-    )
-    .await?;
+    conn.batch_execute(GUARDS).await?;
     lease.fence(conn).await
+}
+
+/// The same for transactions of one pass that may go on side by side: the row is locked against whoever would take the lease over, but not
+/// against one another, before they count what they did.
+pub(super) async fn begin_beside(conn: &mut AsyncPgConnection, lease: &Lease) -> Result<(), Error> {
+    conn.batch_execute(GUARDS).await?;
+    lease.hold(conn).await
 }
 
 /// Why an attempt came to nothing.

@@ -5,10 +5,7 @@ use std::collections::HashSet;
 use futures_util::{StreamExt, stream};
 use tracing::{debug, info, warn};
 
-use super::{
-    DeleteMode, Line, Pass, SIDE_BY_SIDE,
-    running::{Running, Sink, warn_of},
-};
+use super::{DeleteMode, Line, Pass, desk::warn_of, running::Running};
 use crate::{
     clerk::{self, Lookup, NAMES, Page},
     failure::{Cause, Failure},
@@ -92,12 +89,12 @@ impl Running<'_> {
 
     /// The same for a dry run, on what it kept in memory.
     pub(super) async fn plan_deletions(&mut self) -> Result<(), Failure> {
-        let Sink::Paper { missing, updated, .. } = &mut self.sink else {
+        let Some(paper) = &mut self.paper else {
             return Ok(());
         };
-        let mut missing = std::mem::take(missing);
-        missing.retain(|id| !updated.contains(id));
-        let Some(mirror) = self.mirror else { return Ok(()) };
+        let mut missing = std::mem::take(&mut paper.missing);
+        missing.retain(|id| !paper.updated.contains(id));
+        let Some(mirror) = self.desk.mirror else { return Ok(()) };
         let approved: HashSet<String> = mirror.approved().await?.into_iter().collect();
         let mut absent = Vec::new();
         for ids in missing.chunks(BATCH) {
@@ -123,10 +120,10 @@ impl Running<'_> {
         if !hold {
             self.report.plan = Checksum::of(&delete);
         }
-        if let Sink::Paper { print, .. } = &mut self.sink {
-            delete.iter().for_each(|id| print(Line::Delete(id)));
+        if let Some(paper) = &mut self.paper {
+            delete.iter().for_each(|id| (paper.print)(Line::Delete(id)));
             if hold {
-                judged.iter().for_each(|id| print(Line::Hold(id)));
+                judged.iter().for_each(|id| (paper.print)(Line::Hold(id)));
             }
         }
         Ok(())
@@ -229,7 +226,7 @@ impl Running<'_> {
     async fn confirm(&mut self, ids: &[String]) -> Result<Vec<String>, Failure> {
         let answers = stream::iter(ids)
             .map(async |id| (id, self.pass.by_id(id).await))
-            .buffered(SIDE_BY_SIDE)
+            .buffered(self.pass.options.concurrency)
             .collect::<Vec<_>>();
         let (knows_somebody, answers) = tokio::join!(self.knows_somebody_by_id(), answers);
         if !knows_somebody? {

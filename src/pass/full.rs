@@ -1,13 +1,22 @@
 //! A full sync, and its plan.
 
+use std::{collections::HashSet, sync::atomic::AtomicBool};
+
 use tracing::info;
 
-use super::{Memory, Outcome, Pass, Printer, Report, Running, run::Opening, running::Sink, same_instance};
+use super::{
+    Memory, Outcome, Pass, Printer, Report, Running,
+    desk::{Desk, Target},
+    run::Opening,
+    running::Paper,
+    same_instance,
+};
 use crate::{
     clerk,
     failure::{Cause, Failure},
     mirror::{Kind, Lease, Run},
     recent::{Entry, Recent, Step},
+    split::Part,
 };
 
 /// So many users are looked at for the newest change: the first ones may have no readable time.
@@ -62,15 +71,20 @@ impl Pass {
         if exists {
             same_instance(self.mirror.instance().await?.as_deref(), &instance.id)?;
         }
-        let sink = Sink::Paper {
+        let mut memory = Memory::default();
+        let rejects = AtomicBool::new(false);
+        let desk = Desk {
+            pass: self,
+            target: Target::Paper,
+            mirror: exists.then_some(&self.mirror),
+            rejects: &rejects,
+        };
+        let mut running = Running::new(desk, Report::new(&instance.id), &mut memory);
+        running.paper = Some(Paper {
             print,
             missing: Vec::new(),
-            updated: std::collections::HashSet::new(),
-        };
-        let mut memory = Memory::default();
-        let mirror = exists.then_some(&self.mirror);
-        let report = Report::new(&instance.id);
-        let mut running = Running::new(self, sink, mirror, report, opening.started, &mut memory);
+            updated: HashSet::new(),
+        });
         let result = running.walk_list(None).await;
         self.progress.finish();
         result?;
@@ -114,23 +128,21 @@ impl Pass {
 
 impl Running<'_> {
     async fn whole(&mut self, lease: &Lease, run: &Run) -> Result<(), Failure> {
-        let Sink::Mirror { resumed, now, .. } = &mut self.sink else {
-            return Ok(());
-        };
-        let resumed = resumed.take();
+        let resumed = self.resumed.take();
         if let Some(checkpoint) = &resumed {
             info!(
                 run = checkpoint.walk,
-                users = checkpoint.position.seen,
+                users = checkpoint.parts.iter().map(Part::seen).sum::<u64>(),
                 "going on with the walk that was cut off"
             );
         }
-        self.walk_started_at = Some(resumed.as_ref().map_or(*now, |checkpoint| checkpoint.started_at));
+        let began = resumed.as_ref().map(|checkpoint| checkpoint.started_at);
+        self.walk_started_at = began.or_else(|| self.desk.now());
         self.watermark = match &resumed {
             Some(checkpoint) => checkpoint.watermark,
             None => self.newest_change().await?,
         };
-        self.walk_list(resumed.map(|checkpoint| checkpoint.position)).await?;
+        self.walk_list(resumed.map(|checkpoint| checkpoint.parts)).await?;
         self.pass.mirror.close_walk(lease, run, self.watermark).await?;
         self.settle_deletions(lease, run).await
     }

@@ -8,9 +8,7 @@ use std::{
 
 use tracing::debug;
 
-use super::{
-    DeleteMode, Memory, Pass, Report, Running, memory::Deserves, page, run::Opening, running::Sink, same_instance,
-};
+use super::{DeleteMode, Memory, Pass, Report, Running, memory::Deserves, page, run::Opening, same_instance};
 use crate::{
     clerk::{self, Page},
     failure::{Cause, Failure},
@@ -215,8 +213,8 @@ impl Pass {
                 .filter_map(|user| Some((user.user_id.clone(), user.digest?))),
         );
         let ids: Vec<String> = news.keys().cloned().collect();
-        let rejected = self.mirror.rejected_documents(&ids).await?;
-        Ok(news.iter().any(|(id, digest)| rejected.get(id) != Some(digest)))
+        let rejected = self.mirror.rejected(&ids).await?;
+        Ok(news.iter().any(|(id, digest)| rejected.get(id) != Some(&Some(*digest))))
     }
 }
 
@@ -286,7 +284,7 @@ impl Running<'_> {
     /// Brings the mirror in step with whoever changed. The watermark moves with the last page; not in a full sync, which has not been everywhere
     /// yet, and moves it at its own end.
     async fn follow(&mut self, mut look: Look) -> Result<(), Failure> {
-        let moves = !matches!(self.sink, Sink::Mirror { run, .. } if run.kind == Kind::Full);
+        let moves = self.run().is_some_and(|run| run.kind != Kind::Full);
         self.witnesses.extend(look.witnesses.drain(..));
         let Some((mut page, mut step)) = look.page.take() else {
             look.teach(self.memory);
@@ -351,28 +349,35 @@ impl Running<'_> {
         Ok(())
     }
 
+    /// Whether something became due meanwhile that cannot wait.
+    pub(super) fn has_to_attend(&self) -> bool {
+        self.pass.due.has_users() || (self.may_look() && self.pass.due.has_incremental())
+    }
+
+    /// Whether looks are made in between. After a change of very many users, they are as long as walks for a while.
+    fn may_look(&self) -> bool {
+        let knows_where = self.watermark.is_some() && self.run().is_some_and(|run| !run.is_import);
+        knows_where && self.looks_between && self.memory.above <= MANY
+    }
+
     /// Does what became due meanwhile and cannot wait, at a moment when no page is half done.
     pub(super) async fn attend(&mut self) -> Result<(), Failure> {
-        let Sink::Mirror { run, .. } = self.sink else {
-            return Ok(());
-        };
         let created = self.report.created;
-        let result = self.attend_to(run).await;
+        let result = self.attend_to_it().await;
         self.created_between += self.report.created - created;
         result
     }
 
-    async fn attend_to(&mut self, run: &Run) -> Result<(), Failure> {
+    async fn attend_to_it(&mut self) -> Result<(), Failure> {
         let users = self.pass.due.take_users();
         if !users.is_empty() {
             let asked = self.pass.ask_by_id(&users).await?;
             self.bring(asked).await?;
         }
-        let Some(watermark) = self.watermark.filter(|_| !run.is_import && self.looks_between) else {
+        let Some(watermark) = self.watermark.filter(|_| self.may_look()) else {
             return Ok(());
         };
-        // After a change of very many users, looks are as long as walks for a while.
-        if self.memory.above > MANY || !self.pass.due.take_incremental() {
+        if !self.pass.due.take_incremental() {
             return Ok(());
         }
         match self.look_between(watermark).await {

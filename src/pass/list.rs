@@ -1,122 +1,210 @@
-//! The first part of a pass: the walk over Clerk's list.
-
-use std::time::Instant;
+//! The first part of a full sync: the walk over Clerk's list, in parts side by side.
 
 use chrono::Utc;
+use futures_util::{StreamExt, stream, stream::FuturesUnordered};
+use tokio::sync::Semaphore;
 use tracing::{debug, warn};
 
-use super::{page, running::Running};
-use crate::{
-    clerk::{self, Page},
-    failure::{Cause, Failure},
-    mirror::Batch,
-    walk::{Entry, Interval, PAGE, Position, Step, Walk},
+use super::{
+    Running,
+    walker::{Setting, Walker, Went},
 };
-
-/// So many users in a row that cannot be read are a broken server, not broken users.
-const STEPS: u32 = 3;
-
-/// So many users met on the last pages are remembered as known to exist.
-const WITNESSES: usize = 5;
+use crate::{
+    failure::Failure,
+    mirror::Checkpoint,
+    split::{self, Histogram, Part},
+    walk::{Interval, Walk},
+};
 
 /// How far Clerk's clock may be behind ours when it is asked who was created meanwhile.
 const CLOCK_SLACK_MS: i64 = 60_000;
 
-/// So many answers in a row that do not continue the walk are a server that cannot be walked.
-const IDLE: u32 = 500;
+/// So many rounds of counts tell well enough where users lie.
+const ROUNDS: usize = 12;
 
-/// How the pages are asked for, narrower where one cannot be read.
-struct Reader {
-    limit: u32,
-    /// Pages read since the limit was last changed.
-    good: u32,
-    /// Users stepped over in a row, and whether there was any.
-    stepped: u32,
+const UNFIT: &str = "this server does not list by created_at as asked; the walk goes over all users in one row";
+
+/// What is known of the walk besides what it brought.
+#[derive(Default)]
+struct Walked {
+    /// Users met, by part.
+    seen: Vec<u64>,
+    created_meanwhile: u64,
+    lost_cursor: bool,
+    is_unordered: bool,
     left_out: bool,
 }
 
 impl Running<'_> {
-    /// Walks the list from `position`, or from its beginning, and brings the mirror in step with every page.
-    pub(super) async fn walk_list(&mut self, position: Option<Position>) -> Result<(), Failure> {
-        let clerk = &self.pass.clerk;
-        let started_ms = Utc::now().timestamp_millis();
-        let before = self.pass.or_stop(clerk.count(Interval::ALL)).await?;
+    /// Walks the list, in the parts of a walk that was cut off or from its beginning, and brings the mirror in step with every page.
+    pub(super) async fn walk_list(&mut self, resumed: Option<Vec<Part>>) -> Result<(), Failure> {
+        let since = Utc::now().timestamp_millis() - CLOCK_SLACK_MS;
+        let before = self.pass.or_stop(self.pass.clerk.count(Interval::ALL)).await?;
         self.pass.progress.start(before);
-        let is_resumed = position.is_some();
-        let mut walk = position.map_or_else(Walk::new, Walk::resume);
-        let mut reader = Reader {
-            limit: PAGE,
-            good: 0,
-            stepped: 0,
-            left_out: false,
+        let is_resumed = resumed.is_some();
+        let parts = match resumed {
+            Some(parts) => parts,
+            None => self.split(before).await?,
         };
-        let mut created_meanwhile = 0;
-        let mut idle = 0;
-        loop {
-            let page = self.read(&mut walk, &mut reader).await?;
-            let names: Vec<String> = page.users().iter().map(page::name).collect();
-            let entries: Vec<Entry<'_>> = page
-                .users()
-                .iter()
-                .zip(&names)
-                .map(|(raw, id)| Entry {
-                    id,
-                    created_at: raw.created_at,
-                })
-                .collect();
-            self.remember(&page);
-            let step = walk.receive(&entries);
-            let (accepted, is_end) = match step {
-                Step::Again if idle < IDLE => {
-                    idle += 1;
-                    continue;
-                }
-                Step::Page(_) if !walk.is_ordered() && before.is_some_and(|users| walk.seen() > 2 * users + 10_000) => {
-                    let message = "Clerk's list is in another order with every request and has no end";
-                    return Err(Failure::new(Cause::Other, message));
-                }
-                Step::Again => {
-                    let message = format!("Clerk's list does not advance beyond {} users", walk.seen());
-                    return Err(Failure::new(Cause::Other, message)
-                        .hint("is clerk.api_url (CLERK_API_URL) Clerk's Backend API?"));
-                }
-                Step::Page(accepted) => (accepted, false),
-                Step::End(accepted) => (accepted, true),
-            };
-            idle = 0;
-            let fresh: Vec<&clerk::Raw> = accepted.fresh.iter().map(|&at| &page.users()[at]).collect();
-            created_meanwhile += fresh
-                .iter()
-                .filter(|raw| raw.created_at.is_some_and(|at| at >= started_ms - CLOCK_SLACK_MS))
-                .count() as u64;
-            let more = Batch {
-                checkpoint: self.checkpoint(walk.position()),
-                ..Batch::default()
-            };
-            self.take(&page, fresh, accepted.judged, accepted.carried, more).await?;
-            self.pass.progress.seen(walk.seen());
-            if is_end {
-                break;
+        let unchanged = self.report.unchanged;
+        let walked = match self.walk_parts(parts, before, since).await? {
+            Some(walked) => walked,
+            None => {
+                self.memory.tell_once(UNFIT);
+                self.memory.walks_in_one = true;
+                self.report.unchanged = unchanged;
+                let whole = self.walk_parts(split::at(&[]), before, since).await?;
+                whole.unwrap_or_default()
             }
-            self.attend().await?;
-        }
-        self.flush().await?;
-        if walk.lost_cursor() {
+        };
+        if walked.lost_cursor {
             warn!("this server does not page by cursor; the walk went by dates or offsets");
         }
-        if !walk.is_ordered() {
+        if walked.is_unordered {
             self.note("the list is not in the order asked for, so that deletions were not looked for");
         }
-        if reader.left_out {
+        if walked.left_out {
             self.note("some users could not be read and were left out");
         }
         // Before it was cut off, a walk taken up again may have met users who were gone by the first count of this run.
-        let created_meanwhile = (!is_resumed).then_some(created_meanwhile);
-        self.count_again(before, walk.seen(), created_meanwhile).await
+        let created_meanwhile = (!is_resumed).then_some(walked.created_meanwhile);
+        self.count_again(before, walked.seen.iter().sum(), created_meanwhile)
+            .await
     }
 
-    pub(super) fn note(&mut self, note: impl Into<String>) {
-        self.report.notes.push(note.into());
+    /// The parts to walk.
+    async fn split(&mut self, users: Option<u64>) -> Result<Vec<Part>, Failure> {
+        let whole = split::at(&[]);
+        let parts = users.map_or(1, |users| split::parts(users, self.pass.walks()));
+        if parts == 1 || self.memory.walks_in_one {
+            return Ok(whole);
+        }
+        let users = users.unwrap_or_default();
+        let bounds = match self.desk.mirror {
+            // What the mirror has, it need not ask Clerk for.
+            Some(mirror) if mirror.count().await? > users / 2 => mirror.bounds(parts).await?,
+            _ => match self.count_bounds(users, parts).await? {
+                Some(bounds) => bounds,
+                None => return Ok(whole),
+            },
+        };
+        debug!(parts = bounds.len() + 1, "walking side by side");
+        Ok(split::at(&bounds))
+    }
+
+    /// The moments between parts of about equal size, by counts at Clerk. None where the server does not count as asked.
+    async fn count_bounds(&self, users: u64, parts: usize) -> Result<Option<Vec<i64>>, Failure> {
+        let clerk = &self.pass.clerk;
+        let before = |at| Interval {
+            from: None,
+            before: Some(at),
+        };
+        let Ok(page) = self.pass.or_stop_raw(clerk.list(&Walk::new().query(), 1)).await? else {
+            return Ok(None);
+        };
+        let Some(first) = page.users().first().and_then(|raw| raw.created_at) else {
+            return Ok(None);
+        };
+        match self.pass.or_stop_raw(clerk.count(before(first))).await? {
+            Ok(Some(none)) if none <= users / 2 => {}
+            _ => return Ok(None),
+        }
+        let mut histogram = Histogram::new(first, Utc::now().timestamp_millis() + CLOCK_SLACK_MS, users, parts);
+        for _ in 0..ROUNDS {
+            let open = histogram.open();
+            if open.is_empty() {
+                break;
+            }
+            let mut counts = stream::iter(open)
+                .map(async |at| (at, self.pass.or_stop_raw(clerk.count(before(at))).await))
+                .buffered(self.pass.options.concurrency);
+            let mut counted = Vec::new();
+            while let Some((at, count)) = counts.next().await {
+                match count? {
+                    Ok(Some(count)) => counted.push((at, count)),
+                    _ => return Ok(None),
+                }
+            }
+            if !histogram.learn(&counted) {
+                return Ok(None);
+            }
+        }
+        Ok(Some(histogram.bounds()))
+    }
+
+    /// Walks over the parts side by side. None where this server can only be walked as a whole.
+    async fn walk_parts(
+        &mut self,
+        parts: Vec<Part>,
+        users: Option<u64>,
+        since: i64,
+    ) -> Result<Option<Walked>, Failure> {
+        self.begin_walk(&parts).await?;
+        let mut walked = Walked {
+            seen: parts.iter().map(Part::seen).collect(),
+            ..Walked::default()
+        };
+        let places = Semaphore::new(self.pass.places());
+        let setting = Setting {
+            desk: self.desk,
+            places: &places,
+            users,
+            since,
+        };
+        let open = parts.into_iter().enumerate().filter(|(_, part)| part.done.is_none());
+        // The last one is the next.
+        let mut ready: Vec<Walker> = open.rev().map(|(number, part)| Walker::new(number, part)).collect();
+        let mut under_way = FuturesUnordered::new();
+        loop {
+            let has_to_attend = self.has_to_attend();
+            while !has_to_attend && under_way.len() < self.pass.walks() {
+                let Some(mut walker) = ready.pop() else { break };
+                under_way.push(async move {
+                    let stride = walker.stride(setting).await;
+                    (walker, stride)
+                });
+            }
+            let Some((walker, stride)) = under_way.next().await else {
+                if ready.is_empty() {
+                    return Ok(Some(walked));
+                }
+                self.attend().await?;
+                continue;
+            };
+            let stride = stride?;
+            walked.created_meanwhile += stride.created_meanwhile;
+            walked.seen[walker.number()] = walker.seen();
+            self.remember_all(stride.witnesses);
+            self.tell(stride.brought);
+            self.pass.progress.seen(walked.seen.iter().sum());
+            match walker.went {
+                Went::On => ready.push(walker),
+                Went::ToTheEnd => {
+                    walked.lost_cursor |= walker.lost_cursor();
+                    walked.is_unordered |= !walker.is_ordered();
+                    walked.left_out |= walker.has_left_out();
+                }
+                Went::Astray => return Ok(None),
+            }
+        }
+    }
+
+    /// Notes where a walk begins or goes on, for the case that it is cut off.
+    async fn begin_walk(&self, parts: &[Part]) -> Result<(), Failure> {
+        let (Some((lease, run)), Some(written_at), Some(started_at)) =
+            (self.lease().zip(self.run()), self.desk.now(), self.walk_started_at)
+        else {
+            return Ok(());
+        };
+        let checkpoint = Checkpoint {
+            walk: run.walk,
+            started_at,
+            written_at,
+            judged: self.pass.options.delete_mode != super::DeleteMode::Keep,
+            watermark: self.watermark,
+            parts: parts.to_vec(),
+        };
+        Ok(self.pass.mirror.begin_walk(lease, &checkpoint).await?)
     }
 
     /// The walk's total must lie between what Clerk counts before and after, given who was created meanwhile; whoever was deleted meanwhile
@@ -139,71 +227,5 @@ impl Running<'_> {
             self.note(format!("the walk met {seen} users, but Clerk counts {after}"));
         }
         Ok(())
-    }
-
-    /// Users met before count too: a walk taken up again behind the last user meets nobody else.
-    pub(super) fn remember(&mut self, page: &Page) {
-        let mut ids = page.users().iter().filter_map(|raw| raw.id.clone());
-        let first = ids.next();
-        let last = ids.next_back();
-        self.witnesses.extend(first.into_iter().chain(last));
-        let surplus = self.witnesses.len().saturating_sub(WITNESSES);
-        self.witnesses.drain(..surplus);
-    }
-
-    /// The next page. One that cannot be read is asked for in smaller parts, down to the user to blame, who is stepped over.
-    async fn read(&mut self, walk: &mut Walk, reader: &mut Reader) -> Result<Page, Failure> {
-        loop {
-            let query = walk.query();
-            let asked = Instant::now();
-            let error = match self
-                .pass
-                .or_stop_raw(self.pass.clerk.list(&query, reader.limit))
-                .await?
-            {
-                Ok(page) => {
-                    let elapsed_ms = u64::try_from(asked.elapsed().as_millis()).unwrap_or(u64::MAX);
-                    debug!(users = page.users().len(), elapsed_ms, "page");
-                    reader.succeed();
-                    return Ok(page);
-                }
-                Err(error) => error,
-            };
-            let may_be_one_users = match &error {
-                clerk::Error::NotFound(_) | clerk::Error::Refused(_) => {
-                    if walk.refused() {
-                        continue;
-                    }
-                    false
-                }
-                error => self.is_of_this_request(error).await?,
-            };
-            if !may_be_one_users || reader.stepped >= STEPS {
-                return Err(error.into());
-            }
-            if reader.limit > 1 {
-                reader.limit = (reader.limit / 10).max(1);
-                debug!(%error, limit = reader.limit, "a page cannot be read; asking for a smaller one");
-            } else {
-                warn!(%error, "a user cannot be read; going on behind it");
-                walk.step_over();
-                reader.stepped += 1;
-                reader.left_out = true;
-                // Behind the user to blame, pages are whole again.
-                reader.limit = PAGE;
-            }
-            reader.good = 0;
-        }
-    }
-}
-
-impl Reader {
-    fn succeed(&mut self) {
-        self.good += 1;
-        self.stepped = 0;
-        if self.good > 10 {
-            self.limit = (self.limit * 10).min(PAGE);
-            self.good = 0;
-        }
     }
 }

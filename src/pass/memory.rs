@@ -37,6 +37,8 @@ pub struct Memory {
     pub(super) doubt: Doubt,
     /// The server does not list users by their last change, as the last full sync found.
     pub(super) has_no_order: bool,
+    /// The server can only be walked as a whole.
+    pub(super) walks_in_one: bool,
     /// Why a full sync is due.
     walk: Option<&'static str>,
     walked: BTreeMap<&'static str, Instant>,

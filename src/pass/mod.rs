@@ -7,6 +7,7 @@
 //! fewer; a pass on demand (`on_demand`) asks for some by name.
 
 mod deletions;
+mod desk;
 mod full;
 mod incremental;
 mod list;
@@ -17,6 +18,7 @@ mod report;
 mod run;
 mod running;
 mod search;
+mod walker;
 
 use std::{future::Future, time::Duration};
 
@@ -37,9 +39,6 @@ pub use memory::Memory;
 pub use report::{Outcome, Report};
 use running::Running;
 
-/// So many requests are sent side by side where one does not wait for the other.
-const SIDE_BY_SIDE: usize = 8;
-
 /// What becomes of the row of a user that is gone from Clerk.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum DeleteMode {
@@ -54,6 +53,9 @@ pub enum DeleteMode {
 /// How passes behave.
 #[derive(Debug, Clone)]
 pub struct Options {
+    /// How many pages a full sync works on at a time, while as many more are on their way; and how many requests are sent side by side
+    /// elsewhere.
+    pub concurrency: usize,
     /// What becomes of deleted users.
     pub delete_mode: DeleteMode,
     /// When deletions are held.
@@ -108,6 +110,18 @@ pub struct Pass {
 }
 
 impl Pass {
+    /// How many walks may be under way: two for each page that may be worked on, as each waits for Clerk most of the time. But not more than the
+    /// budget lets out in half a second: they would only wait for it.
+    fn walks(&self) -> usize {
+        let for_budget = (self.clerk.requests_per_second() / 2.0).ceil() as usize;
+        for_budget.clamp(1, 2 * self.options.concurrency)
+    }
+
+    /// How many pages may be worked on at a time; without a connection none can be.
+    fn places(&self) -> usize {
+        self.options.concurrency.min(self.mirror.max_connections())
+    }
+
     /// Which instance the key belongs to. Where the server has no such endpoint, its address stands for the identity.
     async fn identify(&self) -> Result<clerk::Instance, Failure> {
         if let Some(instance) = self.or_stop(self.clerk.instance()).await? {

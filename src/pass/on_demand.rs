@@ -3,7 +3,7 @@
 use futures_util::{StreamExt, stream};
 use tracing::{debug, warn};
 
-use super::{DeleteMode, Followed, Memory, Pass, Running, SIDE_BY_SIDE, deletions::ById, run::Opening};
+use super::{DeleteMode, Followed, Memory, Pass, Running, deletions::ById, run::Opening};
 use crate::{
     failure::Failure,
     mirror::{Batch, Kind, Lease, Run},
@@ -45,7 +45,7 @@ impl Pass {
     pub(super) async fn ask_by_id(&self, ids: &[String]) -> Result<Asked, Failure> {
         let mut answers = stream::iter(ids)
             .map(async |id| (id, self.by_id(id).await))
-            .buffered(SIDE_BY_SIDE);
+            .buffered(self.options.concurrency);
         let mut asked = Asked::default();
         let mut absent = Vec::new();
         while let Some((id, answer)) = answers.next().await {

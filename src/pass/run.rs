@@ -1,11 +1,18 @@
 //! A pass under its lease: opened, kept alive beside its work, and closed with its row in `clerk.sync_runs`.
 
-use std::time::{Duration, Instant};
+use std::{
+    sync::atomic::AtomicBool,
+    time::{Duration, Instant},
+};
 
 use chrono::TimeDelta;
 use tracing::{info, warn};
 
-use super::{DeleteMode, Memory, Options, Outcome, Pass, Report, Running, running::Sink, stopped};
+use super::{
+    DeleteMode, Memory, Options, Outcome, Pass, Report, Running,
+    desk::{Desk, Target},
+    stopped,
+};
 use crate::{
     failure::{Cause, Failure},
     mirror::{self, Begin, Finish, Kind, Lease, Run},
@@ -129,14 +136,20 @@ impl Pass {
         let (run, now, checkpoint) = mirror.begin_run(lease, begin).await?;
         let instance = memory.instance.as_ref().map_or("", |instance| &instance.id);
         let report = Report::new(instance);
-        let sink = Sink::Mirror {
+        let target = Target::Mirror {
             lease,
             run: &run,
-            resumed: checkpoint,
-            now,
+            began: (now, Instant::now()),
         };
-        let mut running = Running::new(self, sink, Some(mirror), report, opening.started, memory);
-        running.rejected = mirror.rejected().await?;
+        let rejects = AtomicBool::new(mirror.rejects().await?);
+        let desk = Desk {
+            pass: self,
+            target,
+            mirror: Some(mirror),
+            rejects: &rejects,
+        };
+        let mut running = Running::new(desk, report, memory);
+        running.resumed = checkpoint;
         let result = work(&mut running, lease, &run).await;
         self.progress.finish();
         if running.has_looked {

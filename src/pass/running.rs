@@ -1,57 +1,35 @@
-//! A pass under way: what it has seen so far, and where the plan of each page goes.
+//! A pass under way: what it has seen so far.
 
-use std::{
-    collections::{HashMap, HashSet, VecDeque},
-    time::{Duration, Instant},
-};
+use std::collections::{HashSet, VecDeque};
 
 use chrono::{DateTime, Utc};
-use tracing::warn;
 
-use super::{DeleteMode, Line, Memory, Pass, Printer, Report, page};
+use super::{
+    Line, Memory, Pass, Printer, Report,
+    desk::{Brought, Desk, Planned, Quiet, Target},
+};
 use crate::{
     clerk,
     failure::Failure,
-    mirror::{Batch, Checkpoint, Kind, Lease, Mirror, Rejected, Run, Write},
-    user::{Digest, Value},
-    walk::{Interval, Position},
+    mirror::{Batch, Checkpoint, Lease, Run},
+    walk::Interval,
 };
 
-/// Pages without a change write nothing, except that the checkpoint follows at least this often.
-const CHECKPOINT_EVERY: Duration = Duration::from_secs(5);
-
-/// Where the plan of a page goes: into the mirror, or onto paper.
-pub(super) enum Sink<'a> {
-    Mirror {
-        lease: &'a Lease,
-        run: &'a Run,
-        /// The walk to go on with.
-        resumed: Option<Checkpoint>,
-        /// When this run began, by the database's clock.
-        now: DateTime<Utc>,
-    },
-    Paper {
-        print: Printer<'a>,
-        /// Whom the walk did not meet.
-        missing: Vec<String>,
-        /// Who was met and would be updated: with another `created_at` at another place than the mirror has them.
-        updated: HashSet<String>,
-    },
-}
+/// So many users met on the last pages are remembered as known to exist.
+const WITNESSES: usize = 5;
 
 /// A pass under way.
 pub(super) struct Running<'a> {
     pub(super) pass: &'a Pass,
-    pub(super) sink: Sink<'a>,
-    /// The mirror to compare with; none in a dry run where there is no schema yet.
-    pub(super) mirror: Option<&'a Mirror>,
+    pub(super) desk: Desk<'a>,
+    /// What a dry run tells and remembers.
+    pub(super) paper: Option<Paper<'a>>,
     pub(super) report: Report,
-    pub(super) started: Instant,
     pub(super) memory: &'a mut Memory,
-    /// Who is listed as rejected, with which document.
-    pub(super) rejected: HashMap<String, Option<Digest>>,
     /// Users met on the last pages: they are known to exist.
     pub(super) witnesses: VecDeque<String>,
+    /// The walk to go on with.
+    pub(super) resumed: Option<Checkpoint>,
     /// Everybody who was updated at Clerk before it, less the overlap, is in the mirror, or will be when this walk is done. In Unix
     /// milliseconds.
     pub(super) watermark: Option<i64>,
@@ -62,38 +40,53 @@ pub(super) struct Running<'a> {
     pub(super) has_looked: bool,
     /// Users created between pages.
     pub(super) created_between: u64,
-    pub(super) unchanged_uncommitted: u64,
-    pub(super) checkpointed: Instant,
+    quiet: Quiet,
     /// `updated_at` of the newest change so far, and its age when it was committed, in milliseconds.
     newest_change: Option<(i64, i64)>,
 }
 
+/// A plan on paper.
+pub(super) struct Paper<'a> {
+    pub(super) print: Printer<'a>,
+    /// Whom the walk did not meet.
+    pub(super) missing: Vec<String>,
+    /// Who was met and would be updated: with another `created_at` at another place than the mirror has them.
+    pub(super) updated: HashSet<String>,
+}
+
 impl<'a> Running<'a> {
-    pub(super) fn new(
-        pass: &'a Pass,
-        sink: Sink<'a>,
-        mirror: Option<&'a Mirror>,
-        report: Report,
-        started: Instant,
-        memory: &'a mut Memory,
-    ) -> Self {
+    pub(super) fn new(desk: Desk<'a>, report: Report, memory: &'a mut Memory) -> Self {
         Self {
-            pass,
-            sink,
-            mirror,
+            pass: desk.pass,
+            desk,
+            paper: None,
             report,
-            started,
             memory,
-            rejected: HashMap::new(),
             witnesses: VecDeque::new(),
+            resumed: None,
             watermark: None,
             walk_started_at: None,
             looks_between: true,
             has_looked: false,
             created_between: 0,
-            unchanged_uncommitted: 0,
-            checkpointed: started,
+            quiet: Quiet::default(),
             newest_change: None,
+        }
+    }
+
+    /// The pass that writes, as opposed to a dry run.
+    pub(super) fn run(&self) -> Option<&'a Run> {
+        match self.desk.target {
+            Target::Mirror { run, .. } => Some(run),
+            Target::Paper => None,
+        }
+    }
+
+    /// The proof of being the one who writes; none in a dry run.
+    pub(super) fn lease(&self) -> Option<&'a Lease> {
+        match self.desk.target {
+            Target::Mirror { lease, .. } => Some(lease),
+            Target::Paper => None,
         }
     }
 
@@ -102,11 +95,8 @@ impl<'a> Running<'a> {
         self.newest_change.map(|(_, age)| age)
     }
 
-    /// Whether this very document was rejected before; only a full sync tries it again.
-    fn is_rejected(&self, raw: &clerk::Raw) -> bool {
-        let is_full = matches!(self.sink, Sink::Mirror { run, .. } if run.kind == Kind::Full);
-        let listed = self.rejected.get(&page::name(raw)).copied().flatten();
-        !is_full && listed == Some(raw.digest)
+    pub(super) fn note(&mut self, note: impl Into<String>) {
+        self.report.notes.push(note.into());
     }
 
     /// Brings the mirror in step with some users of a page, and notes who is missing in the stretch that the page lets judge.
@@ -115,124 +105,68 @@ impl<'a> Running<'a> {
         page: &'p clerk::Page,
         users: impl IntoIterator<Item = &'p clerk::Raw>,
         judged: Option<Interval>,
-        mut carried: HashSet<String>,
-        mut more: Batch<'_>,
+        carried: HashSet<String>,
+        more: Batch<'_>,
     ) -> Result<(), Failure> {
-        let judged = judged.filter(|_| self.pass.options.delete_mode != DeleteMode::Keep);
-        let (again, users): (Vec<_>, Vec<_>) = users.into_iter().partition(|raw| self.is_rejected(raw));
-        carried.extend(again.into_iter().map(page::name));
-        let chosen = page::Chosen::new(page, users);
-        let mut loaded = page::Loaded::new(self.mirror, &chosen, judged, carried).await?;
-        let decoded = page::Decoded::new(&chosen, &loaded);
-        let mut batch = page::batch(&chosen, &loaded, &decoded, &self.rejected);
-        batch.found.append(&mut more.found);
-        batch.checkpoint = more.checkpoint;
-        batch.watermark = more.watermark;
-        if let Some(mirror) = self.mirror {
-            while let Some(missing) = loaded.rest(mirror).await? {
-                self.apply(Batch {
-                    missing,
-                    ..Batch::default()
-                })
-                .await?;
-            }
-        }
-        self.apply(batch).await
-    }
-
-    pub(super) async fn apply(&mut self, mut batch: Batch<'_>) -> Result<(), Failure> {
-        self.report.unchanged += batch.unchanged + batch.refresh.len() as u64;
-        match &mut self.sink {
-            Sink::Mirror { lease, run, .. } => {
-                let is_due = self.checkpointed.elapsed() >= CHECKPOINT_EVERY;
-                if batch.is_empty() && !is_due {
-                    self.unchanged_uncommitted += batch.unchanged;
-                    return Ok(());
-                }
-                batch.unchanged += std::mem::take(&mut self.unchanged_uncommitted);
-                let done = self.pass.mirror.commit(lease, run, &batch).await?;
-                self.checkpointed = Instant::now();
-                if let Some(newest) = newest_change(&batch).filter(|_| !run.is_import)
-                    && self.newest_change.is_none_or(|(before, _)| newest > before)
-                {
-                    self.newest_change = Some((newest, (self.memory.now() - newest).max(0)));
-                }
-                self.report.created += done.created;
-                self.report.updated += done.updated;
-                self.report.rejected += done.rejected.len() as u64;
-                warn_of(&done.rejected);
-                self.rejected
-                    .extend(done.rejected.into_iter().map(|user| (user.user_id, user.digest)));
-            }
-            Sink::Paper {
-                print,
-                missing,
-                updated,
-            } => {
-                self.report.created += batch.create.len() as u64;
-                self.report.updated += batch.update.len() as u64;
-                self.report.rejected += batch.reject.len() as u64;
-                batch
-                    .create
-                    .iter()
-                    .for_each(|write| print(Line::Create(&write.user.id)));
-                batch
-                    .update
-                    .iter()
-                    .for_each(|write| print(Line::Update(&write.user.id, &write.changed)));
-                batch
-                    .reject
-                    .iter()
-                    .for_each(|user| print(Line::Reject(&user.user_id, &user.reason)));
-                missing.append(&mut batch.missing);
-                updated.extend(batch.update.iter().map(|write| write.user.id.to_string()));
-            }
-        }
+        let taken = self.desk.take(&mut self.quiet, page, users, judged, carried, more);
+        let brought = taken.await?;
+        self.tell(brought);
         Ok(())
     }
 
-    /// Writes what quiet pages left unwritten.
-    pub(super) async fn flush(&mut self) -> Result<(), Failure> {
-        if let Sink::Mirror { lease, run, .. } = &self.sink
-            && self.unchanged_uncommitted > 0
+    pub(super) async fn apply(&mut self, batch: Batch<'_>) -> Result<(), Failure> {
+        let brought = self.desk.apply(&mut self.quiet, batch).await?;
+        self.tell(brought);
+        Ok(())
+    }
+
+    /// Takes into account what came of some users.
+    pub(super) fn tell(&mut self, brought: Brought) {
+        self.report.created += brought.created;
+        self.report.updated += brought.updated;
+        self.report.unchanged += brought.unchanged;
+        self.report.rejected += brought.rejected;
+        if let Some(newest) = brought.newest
+            && self.newest_change.is_none_or(|(before, _)| newest > before)
         {
-            let batch = Batch {
-                unchanged: std::mem::take(&mut self.unchanged_uncommitted),
-                ..Batch::default()
-            };
-            self.pass.mirror.commit(lease, run, &batch).await?;
+            self.newest_change = Some((newest, (self.memory.now() - newest).max(0)));
         }
-        Ok(())
+        if let Some(paper) = &mut self.paper {
+            paper.note(brought.planned);
+        }
     }
 
-    pub(super) fn checkpoint(&self, position: Option<&Position>) -> Option<Checkpoint> {
-        let Sink::Mirror { run, now, .. } = &self.sink else {
-            return None;
-        };
-        Some(Checkpoint {
-            walk: run.walk,
-            started_at: self.walk_started_at?,
-            judged: self.pass.options.delete_mode != DeleteMode::Keep,
-            written_at: *now + self.started.elapsed(),
-            watermark: self.watermark,
-            position: position?.clone(),
-        })
+    /// Users met before count too: a walk taken up again behind the last user meets nobody else.
+    pub(super) fn remember(&mut self, page: &clerk::Page) {
+        self.remember_all(ends(page));
+    }
+
+    pub(super) fn remember_all(&mut self, ids: impl IntoIterator<Item = String>) {
+        self.witnesses.extend(ids);
+        let surplus = self.witnesses.len().saturating_sub(WITNESSES);
+        self.witnesses.drain(..surplus);
     }
 }
 
-/// The newest `updated_at` among users who are new, or whose `updated_at` moved.
-fn newest_change(batch: &Batch<'_>) -> Option<i64> {
-    let moved = |write: &&Write<'_>| write.changed.iter().any(|field| field == "updated_at");
-    let writes = batch.create.iter().chain(batch.update.iter().filter(moved));
-    let times = writes.filter_map(|write| match write.user.get("updated_at") {
-        Some(Value::Time(at)) => Some(*at),
-        _ => None,
-    });
-    times.max()
+/// The first and the last user of a page.
+pub(super) fn ends(page: &clerk::Page) -> impl Iterator<Item = String> {
+    let mut ids = page.users().iter().filter_map(|raw| raw.id.clone());
+    let first = ids.next();
+    first.into_iter().chain(ids.next_back())
 }
 
-pub(super) fn warn_of(rejected: &[Rejected]) {
-    for user in rejected {
-        warn!(user_id = user.user_id, reason = user.reason, "left out");
+impl Paper<'_> {
+    fn note(&mut self, planned: Planned) {
+        planned.create.iter().for_each(|id| (self.print)(Line::Create(id)));
+        planned
+            .update
+            .iter()
+            .for_each(|(id, changed)| (self.print)(Line::Update(id, changed)));
+        planned
+            .reject
+            .iter()
+            .for_each(|(id, reason)| (self.print)(Line::Reject(id, reason)));
+        self.missing.extend(planned.missing);
+        self.updated.extend(planned.update.into_iter().map(|(id, _)| id));
     }
 }

@@ -5,7 +5,7 @@ use std::collections::HashSet;
 use futures_util::{StreamExt, stream};
 use tracing::debug;
 
-use super::{Pass, Running, SIDE_BY_SIDE};
+use super::{Pass, Running};
 use crate::{
     clerk::Page,
     failure::Failure,
@@ -74,10 +74,11 @@ impl Running<'_> {
                 .walk("so many users differ that a walk is cheaper than a search");
             return Ok(());
         }
+        let counts_fewer = remote < local;
         let begun = self.pass.clerk.requests();
         let mut open = vec![whole];
         loop {
-            open.retain(Stretch::differs);
+            open.retain(|stretch| stretch.matters(counts_fewer));
             if open.is_empty() {
                 return Ok(());
             }
@@ -94,7 +95,7 @@ impl Running<'_> {
             let pass = self.pass;
             let mut answers = stream::iter(asks)
                 .map(async |(stretch, ask)| (stretch, pass.ask(&stretch, ask).await))
-                .buffered(SIDE_BY_SIDE);
+                .buffered(pass.options.concurrency);
             while let Some((stretch, answer)) = answers.next().await {
                 match self.learn(&stretch, answer?).await? {
                     Some(parts) => open.extend(parts),

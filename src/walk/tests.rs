@@ -89,9 +89,11 @@ fn walk(
                 judged.extend(page.judged);
             }
             Step::End(page) => {
+                met.extend(page.fresh.iter().map(|&at| entries[at].id.to_owned()));
                 judged.extend(page.judged);
                 break;
             }
+            Step::Unfit => panic!("unfit"),
         }
     }
     (met, judged)
@@ -199,7 +201,7 @@ fn a_page_that_cannot_be_read_costs_its_user_only() {
         match state.receive(&entries) {
             Step::Page(page) => met.extend(page.fresh.iter().map(|&at| entries[at].id.to_owned())),
             Step::Again => {}
-            Step::End(_) => break,
+            Step::End(_) | Step::Unfit => break,
         }
     }
     assert!(skipped);
@@ -229,6 +231,27 @@ fn a_page_without_a_single_date_judges_nobody() {
         })
     );
     assert!(page.carried.contains("a"));
+}
+
+#[test]
+fn a_server_that_does_not_keep_to_a_stretch_is_unfit_for_it() {
+    let stretch = Interval {
+        from: Some(5_000),
+        before: Some(9_000),
+    };
+    let entry = |at| Entry {
+        id: "a",
+        created_at: Some(at),
+    };
+    assert_eq!(Walk::over(stretch).receive(&[entry(3_999), entry(6_000)]), Step::Unfit);
+    assert_eq!(Walk::over(stretch).receive(&[entry(7_000), entry(6_000)]), Step::Unfit);
+    // One that cuts times to seconds, or whose bounds include their moment.
+    let all = Step::End(Page {
+        fresh: vec![1],
+        judged: Some(stretch),
+        carried: HashSet::new(),
+    });
+    assert_eq!(Walk::over(stretch).receive(&[4_999, 6_000, 9_000].map(entry)), all);
 }
 
 proptest! {
@@ -308,6 +331,46 @@ proptest! {
         assert_tiles(&judged);
     }
 
+    /// Stretches walked one by one meet whoever stays exactly once, whatever goes meanwhile and however the server pages.
+    #[test]
+    fn stretches_meet_whoever_stays(
+        dates in prop::collection::vec(0i64..30, 1..120),
+        mut bounds in prop::collection::vec(0i64..32, 0..4),
+        limit in 2usize..30,
+        fate in prop::sample::select(vec![Fate::Refuse, Fate::Empty, Fate::FromTheTop]),
+        ignores_cursor in any::<bool>(),
+        deletions in prop::collection::vec((0usize..40, 0usize..120), 0..30),
+    ) {
+        // Offsets overlap by ten, so that a smaller page by offset may not.
+        let limit = if ignores_cursor { limit + 20 } else { limit };
+        bounds.sort_unstable();
+        bounds.dedup();
+        let ends = bounds.iter().map(|at| Some(*at));
+        let stretches = std::iter::once(None).chain(ends.clone()).zip(ends.chain([None]));
+        let mut server = Server { fate, ignores_cursor, ..Server::new(users(&dates), limit) };
+        let (mut met, mut judged) = (Vec::new(), Vec::new());
+        let mut requests = 0;
+        for (from, before) in stretches {
+            let mut state = Walk::over(Interval { from, before });
+            let (part, tiles) = walk(&mut server, &mut state, |server, _, _| {
+                for (_, victim) in deletions.iter().filter(|(when, _)| *when == requests) {
+                    let id = format!("user_{victim:03}");
+                    server.users.retain(|(_, user)| *user != id);
+                }
+                requests += 1;
+            });
+            prop_assert_eq!(state.seen() as usize, part.len());
+            met.extend(part);
+            judged.extend(tiles);
+        }
+        let unique: HashSet<_> = met.iter().collect();
+        prop_assert_eq!(unique.len(), met.len(), "met twice");
+        for (_, id) in &server.users {
+            prop_assert!(unique.contains(id), "{} was skipped", id);
+        }
+        assert_tiles(&judged);
+    }
+
     /// A walk cut off anywhere and taken up at its position meets everybody in its two parts, and judges all time.
     #[test]
     fn a_walk_is_taken_up_again(
@@ -324,7 +387,7 @@ proptest! {
             }
         }
         if let Some(position) = first.position().cloned() {
-            let mut second = Walk::resume(position.clone());
+            let mut second = Walk::resume(Interval::ALL, position.clone());
             let (rest, judged) = walk(&mut server.clone(), &mut second, |_, _, _| {});
             prop_assert_eq!(judged[0].from, Some(position.judged_to));
             prop_assert_eq!(position.seen as usize + rest.len(), dates.len());

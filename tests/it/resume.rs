@@ -46,7 +46,10 @@ impl World {
     /// How far the walk that was cut off had come.
     async fn checkpoint(&self) -> i64 {
         self.db
-            .number("SELECT coalesce((checkpoint #>> '{position,seen}')::bigint, 0) FROM clerk.sync_state")
+            .number(
+                "SELECT coalesce(sum(coalesce((part ->> 'done')::bigint, (part #>> '{position,seen}')::bigint)), 0)::bigint
+                 FROM clerk.sync_state, jsonb_array_elements(checkpoint -> 'parts') AS part",
+            )
             .await
     }
 

@@ -159,6 +159,10 @@ async fn settings_in_the_environment() {
         "above 0 and up to 1",
     )
     .await;
+    for nonsense in ["0", "65"] {
+        let variable = ("CLERK2PG_CLERK__CONCURRENCY", nonsense);
+        check(&[variable], "clerk.concurrency", "a number from 1 to 64").await;
+    }
     check(&[("CLERK_API_URL", "api.clerk.com")], "clerk.api_url", "https://").await;
     check(&[("RUST_LOG", "clerk2pg=loud")], "RUST_LOG", "clerk2pg=debug").await;
     // The type says it all.

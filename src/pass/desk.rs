@@ -1,0 +1,223 @@
+//! Where pages are worked on: held against the mirror, and what follows carried out or put on paper. Several may be worked on side by side.
+
+use std::{
+    collections::{HashMap, HashSet},
+    sync::atomic::{AtomicBool, Ordering},
+    time::{Duration, Instant},
+};
+
+use chrono::{DateTime, Utc};
+use tracing::warn;
+
+use super::{DeleteMode, Pass, page};
+use crate::{
+    clerk::{Page, Raw},
+    failure::Failure,
+    mirror::{Batch, Kind, Lease, Mirror, Rejected, Run, Write},
+    user::{Digest, Value},
+    walk::Interval,
+};
+
+/// Pages without a change write nothing, except that the checkpoint follows at least this often.
+const CHECKPOINT_EVERY: Duration = Duration::from_secs(5);
+
+/// Where the plan of a page goes: into the mirror, or onto paper.
+#[derive(Clone, Copy)]
+pub(super) enum Target<'a> {
+    Mirror {
+        lease: &'a Lease,
+        run: &'a Run,
+        /// When this run began, by the database's clock and by ours.
+        began: (DateTime<Utc>, Instant),
+    },
+    Paper,
+}
+
+/// What all need who work on pages.
+#[derive(Clone, Copy)]
+pub(super) struct Desk<'a> {
+    pub(super) pass: &'a Pass,
+    pub(super) target: Target<'a>,
+    /// The mirror to compare with; none in a dry run where there is no schema yet.
+    pub(super) mirror: Option<&'a Mirror>,
+    /// Whether anybody is listed as rejected.
+    pub(super) rejects: &'a AtomicBool,
+}
+
+/// What quiet pages left unwritten.
+pub(super) struct Quiet {
+    unchanged: u64,
+    written: Instant,
+}
+
+impl Default for Quiet {
+    fn default() -> Self {
+        Self {
+            unchanged: 0,
+            written: Instant::now(),
+        }
+    }
+}
+
+/// What came of some users.
+#[derive(Default)]
+pub(super) struct Brought {
+    pub(super) created: u64,
+    pub(super) updated: u64,
+    pub(super) unchanged: u64,
+    pub(super) rejected: u64,
+    /// The newest `updated_at` among users who are new, or whose `updated_at` moved; none in an import.
+    pub(super) newest: Option<i64>,
+    /// What was put on paper instead.
+    pub(super) planned: Planned,
+}
+
+/// The plan of some users.
+#[derive(Default)]
+pub(super) struct Planned {
+    pub(super) create: Vec<String>,
+    pub(super) update: Vec<(String, Vec<String>)>,
+    pub(super) reject: Vec<(String, String)>,
+    pub(super) missing: Vec<String>,
+}
+
+impl Brought {
+    /// Adds what came of others.
+    pub(super) fn add(&mut self, other: Self) {
+        self.created += other.created;
+        self.updated += other.updated;
+        self.unchanged += other.unchanged;
+        self.rejected += other.rejected;
+        self.newest = self.newest.max(other.newest);
+        self.planned.create.extend(other.planned.create);
+        self.planned.update.extend(other.planned.update);
+        self.planned.reject.extend(other.planned.reject);
+        self.planned.missing.extend(other.planned.missing);
+    }
+}
+
+impl Desk<'_> {
+    /// Brings the mirror in step with some users of a page, and notes who is missing in the stretch that the page lets judge.
+    pub(super) async fn take<'p>(
+        &self,
+        quiet: &mut Quiet,
+        page: &'p Page,
+        users: impl IntoIterator<Item = &'p Raw>,
+        judged: Option<Interval>,
+        mut carried: HashSet<String>,
+        mut more: Batch<'_>,
+    ) -> Result<Brought, Failure> {
+        let judged = judged.filter(|_| self.pass.options.delete_mode != DeleteMode::Keep);
+        let users: Vec<&Raw> = users.into_iter().collect();
+        let listed = self.listed(&users).await?;
+        let (again, users): (Vec<_>, Vec<_>) = users.into_iter().partition(|raw| self.is_rejected(&listed, raw));
+        carried.extend(again.into_iter().map(page::name));
+        let chosen = page::Chosen::new(page, users);
+        let mut loaded = page::Loaded::new(self.mirror, &chosen, judged, carried).await?;
+        let decoded = page::Decoded::new(&chosen, &loaded);
+        let mut batch = page::batch(&chosen, &loaded, &decoded, &listed);
+        batch.found.append(&mut more.found);
+        batch.checkpoint = more.checkpoint;
+        batch.watermark = more.watermark;
+        let mut brought = Brought::default();
+        if let Some(mirror) = self.mirror {
+            while let Some(missing) = loaded.rest(mirror).await? {
+                let missing = Batch {
+                    missing,
+                    ..Batch::default()
+                };
+                brought.add(self.apply(quiet, missing).await?);
+            }
+        }
+        brought.add(self.apply(quiet, batch).await?);
+        Ok(brought)
+    }
+
+    /// Carries out a batch, or puts it on paper.
+    pub(super) async fn apply(&self, quiet: &mut Quiet, mut batch: Batch<'_>) -> Result<Brought, Failure> {
+        let mut brought = Brought {
+            unchanged: batch.unchanged + batch.refresh.len() as u64,
+            ..Brought::default()
+        };
+        let Target::Mirror { lease, run, .. } = self.target else {
+            plan(&mut brought, batch);
+            return Ok(brought);
+        };
+        if batch.is_empty() && quiet.written.elapsed() < CHECKPOINT_EVERY {
+            quiet.unchanged += batch.unchanged;
+            return Ok(brought);
+        }
+        batch.unchanged += std::mem::take(&mut quiet.unchanged);
+        let done = self.pass.mirror.commit(lease, run, &batch).await?;
+        quiet.written = Instant::now();
+        brought.newest = newest_change(&batch).filter(|_| !run.is_import);
+        brought.created = done.created;
+        brought.updated = done.updated;
+        brought.rejected = done.rejected.len() as u64;
+        if !done.rejected.is_empty() {
+            self.rejects.store(true, Ordering::Relaxed);
+            warn_of(&done.rejected);
+        }
+        Ok(brought)
+    }
+
+    /// The time by the database's clock; none where nothing is written.
+    pub(super) fn now(&self) -> Option<DateTime<Utc>> {
+        match self.target {
+            Target::Mirror { began: (now, then), .. } => Some(now + then.elapsed()),
+            Target::Paper => None,
+        }
+    }
+
+    /// Who of these is listed as rejected, with which document.
+    async fn listed(&self, users: &[&Raw]) -> Result<HashMap<String, Option<Digest>>, Failure> {
+        let names = || users.iter().map(|raw| page::name(raw)).collect::<Vec<_>>();
+        match self.mirror {
+            Some(mirror) if self.rejects.load(Ordering::Relaxed) => Ok(mirror.rejected(&names()).await?),
+            _ => Ok(HashMap::new()),
+        }
+    }
+
+    /// Whether this very document was rejected before; only a full sync tries it again.
+    fn is_rejected(&self, listed: &HashMap<String, Option<Digest>>, raw: &Raw) -> bool {
+        let is_full = matches!(self.target, Target::Mirror { run, .. } if run.kind == Kind::Full);
+        !is_full && !listed.is_empty() && listed.get(&page::name(raw)).copied().flatten() == Some(raw.digest)
+    }
+}
+
+fn plan(brought: &mut Brought, batch: Batch<'_>) {
+    brought.created = batch.create.len() as u64;
+    brought.updated = batch.update.len() as u64;
+    brought.rejected = batch.reject.len() as u64;
+    let id = |write: &Write<'_>| write.user.id.to_string();
+    brought.planned = Planned {
+        create: batch.create.iter().map(id).collect(),
+        update: batch
+            .update
+            .iter()
+            .map(|write| (id(write), write.changed.clone()))
+            .collect(),
+        reject: batch
+            .reject
+            .into_iter()
+            .map(|user| (user.user_id, user.reason))
+            .collect(),
+        missing: batch.missing,
+    };
+}
+
+fn newest_change(batch: &Batch<'_>) -> Option<i64> {
+    let moved = |write: &&Write<'_>| write.changed.iter().any(|field| field == "updated_at");
+    let writes = batch.create.iter().chain(batch.update.iter().filter(moved));
+    let times = writes.filter_map(|write| match write.user.get("updated_at") {
+        Some(Value::Time(at)) => Some(*at),
+        _ => None,
+    });
+    times.max()
+}
+
+pub(super) fn warn_of(rejected: &[Rejected]) {
+    for user in rejected {
+        warn!(user_id = user.user_id, reason = user.reason, "left out");
+    }
+}
