@@ -215,6 +215,7 @@ fn pass(loaded: &Loaded, progress: &Progress, patience: Option<Duration>) -> Res
     let clerk = clerk::Client::new(&clerk::Settings {
         api_url: settings.clerk.api_url.clone(),
         secret_key: settings.clerk.secret_key.clone(),
+        rate_limit: Some(settings.clerk.rate_limit).filter(|&limit| limit > 0),
         request_budget: settings.clerk.request_budget,
         timeout: settings.clerk.timeout.0,
     })

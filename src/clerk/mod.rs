@@ -53,6 +53,8 @@ pub struct Settings {
     pub api_url: String,
     /// The instance's secret key.
     pub secret_key: Secret,
+    /// Clerk's rate limit for this instance, in requests in ten seconds; none for what is usual for such a key.
+    pub rate_limit: Option<u32>,
     /// The part of Clerk's rate limit that may be spent, above 0 and up to 1.
     pub request_budget: f64,
     /// For one request; also how long one that fails is tried again, so that an outage is an error after twice this time at most.
@@ -118,7 +120,11 @@ impl Client {
             http,
             api_url: settings.api_url.trim_end_matches('/').to_owned(),
             timeout: settings.timeout,
-            budget: Arc::new(Budget::new(&settings.secret_key, settings.request_budget)),
+            budget: Arc::new(Budget::new(
+                &settings.secret_key,
+                settings.rate_limit,
+                settings.request_budget,
+            )),
             requests: Arc::default(),
             refusals: Arc::default(),
         })

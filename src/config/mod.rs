@@ -33,6 +33,8 @@ pub struct Clerk {
     pub api_url: String,
     /// `sk_live_…` or `sk_test_…`
     pub secret_key: Secret,
+    /// Clerk's rate limit for this instance, in requests in ten seconds; zero stands for what is usual for such a key.
+    pub rate_limit: u32,
     /// The part of Clerk's rate limit that may be spent.
     pub request_budget: f64,
     /// How many pages a full sync works on at a time, while as many more are on their way.
@@ -46,6 +48,7 @@ impl Default for Clerk {
         Self {
             api_url: "https://api.clerk.com".to_owned(),
             secret_key: Secret::default(),
+            rate_limit: 0,
             request_budget: 0.25,
             concurrency: 8,
             timeout: Span(Duration::from_secs(30)),

@@ -30,6 +30,7 @@ pub fn client_with(url: &str, key: &str, request_budget: f64, timeout: Duration)
     Client::new(&Settings {
         api_url: url.to_owned(),
         secret_key: Secret::from(key.to_owned()),
+        rate_limit: None,
         request_budget,
         timeout,
     })
