@@ -63,8 +63,9 @@ CREATE TABLE clerk.users (
     deleted_at timestamptz
 );
 
--- A full sync compares the mirror with Clerk's list in stretches of this order.
-CREATE INDEX users_created_at_idx ON clerk.users (created_at, id);
+-- A full sync compares the mirror with Clerk's list in stretches of this order. All that it compares is in the index, so that the rows
+-- themselves, which are many times as large, are not read.
+CREATE INDEX users_created_at_idx ON clerk.users (created_at, id) INCLUDE (digest, deleted_at);
 
 COMMENT ON TABLE clerk.users IS 'Clerk''s users, kept in step by clerk2pg. Read and reference it; what is written here is overwritten.';
 COMMENT ON COLUMN clerk.users.primary_email IS 'The address that primary_email_address_id names; NULL where it names none';

@@ -21,7 +21,11 @@ impl Budget {
     /// `part` of the limit, in requests in ten seconds; where it is not stated, that of the key's kind of instance: 1000 for production
     /// (`sk_live_`), 100 for development. Source: documented.
     pub(super) fn new(key: &Secret, limit: Option<u32>, part: f64) -> Self {
-        let of_kind = if key.expose().starts_with("sk_live_") { 1000 } else { 100 };
+        let of_kind = if key.expose().starts_with("sk_live_") {
+            1000
+        } else {
+            100
+        };
         let requests = (f64::from(limit.unwrap_or(of_kind)) * part) as u32;
         Self {
             limiter: DefaultDirectRateLimiter::direct(quota(requests)),

@@ -5,6 +5,7 @@ mod error;
 mod page;
 
 use std::{
+    io::Read,
     sync::{
         Arc,
         atomic::{AtomicU32, AtomicU64, Ordering},
@@ -14,9 +15,10 @@ use std::{
 
 use anyhow::Context;
 use backon::{ExponentialBuilder, Retryable};
+use flate2::read::MultiGzDecoder;
 use reqwest::{
     StatusCode,
-    header::{AUTHORIZATION, HeaderMap, HeaderValue},
+    header::{ACCEPT_ENCODING, AUTHORIZATION, CONTENT_ENCODING, HeaderMap, HeaderValue},
 };
 use serde::{Deserialize, de::DeserializeOwned};
 use tracing::{debug, warn};
@@ -102,6 +104,7 @@ impl Client {
         authorization.set_sensitive(true);
         let headers = HeaderMap::from_iter([
             (AUTHORIZATION, authorization),
+            (ACCEPT_ENCODING, HeaderValue::from_static("gzip")),
             (
                 reqwest::header::HeaderName::from_static("clerk-api-version"),
                 HeaderValue::from_static(API_VERSION),
@@ -287,12 +290,18 @@ impl Client {
 
         let status = response.status();
         let headers = std::mem::take(response.headers_mut());
-        let mut body = Vec::new();
+        let length = response
+            .content_length()
+            .and_then(|length| usize::try_from(length).ok());
+        let mut body = Vec::with_capacity(length.unwrap_or_default().min(MAX_BODY));
         while let Some(chunk) = response.chunk().await.map_err(unavailable)? {
             if body.len() + chunk.len() > MAX_BODY {
                 return Err(Error::TooLarge { limit: MAX_BODY });
             }
             body.extend_from_slice(&chunk);
+        }
+        if is_gzip(&headers) {
+            body = unpack(&body, path)?;
         }
         if status.is_success() {
             return Ok(Body {
@@ -305,6 +314,26 @@ impl Client {
         }
         Err(Error::of_answer(Answer::new(status, &headers, &body, path), &headers))
     }
+}
+
+fn is_gzip(headers: &HeaderMap) -> bool {
+    let coding = headers.get(CONTENT_ENCODING).and_then(|coding| coding.to_str().ok());
+    coding.is_some_and(|coding| coding.trim().eq_ignore_ascii_case("gzip"))
+}
+
+/// Unpacks a whole body, not beyond what is read of one.
+fn unpack(packed: &[u8], path: &str) -> Result<Vec<u8>, Error> {
+    // A gzip stream ends with the length of what was packed; a wrong one only costs time.
+    let stated = packed.last_chunk().map_or(0, |length| u32::from_le_bytes(*length));
+    let mut body = Vec::with_capacity((stated as usize).min(MAX_BODY) + 1);
+    let read = MultiGzDecoder::new(packed)
+        .take(MAX_BODY as u64 + 1)
+        .read_to_end(&mut body)
+        .map_err(|error| Error::Garbage(format!("GET /v1/{path} gave what cannot be unpacked: {error}")))?;
+    if read > MAX_BODY {
+        return Err(Error::TooLarge { limit: MAX_BODY });
+    }
+    Ok(body)
 }
 
 fn json<T: DeserializeOwned>(request: &str) -> impl Fn(Body) -> Result<T, Error> {

@@ -5,7 +5,10 @@ use std::{borrow::Cow, ops::Range};
 use serde::Deserialize;
 use serde_json::value::RawValue;
 
-use crate::user::{Digest, is_storable, milliseconds};
+use crate::{
+    user::{Digest, is_storable, milliseconds},
+    walk::PAGE,
+};
 
 /// The body of an answer, and the server's clock as its `Date` header told it.
 pub(super) struct Body {
@@ -49,29 +52,38 @@ impl Page {
             data: Vec<&'a RawValue>,
         }
         Self::new(body, |text| {
-            if text.trim_start().starts_with('{') {
-                serde_json::from_str(text).map(|Wrapped { data }| data)
-            } else {
-                serde_json::from_str(text)
+            if let Some(users) = split(text) {
+                return Ok(users);
             }
+            let users: Vec<&RawValue> = if text.trim_start().starts_with('{') {
+                serde_json::from_str(text).map(|Wrapped { data }| data)?
+            } else {
+                serde_json::from_str(text)?
+            };
+            Ok(users.into_iter().map(with_head).collect())
         })
     }
 
     /// Reads the document of one user.
     pub(super) fn single(body: Body) -> Result<Self, (Vec<u8>, String)> {
-        Self::new(body, |text| serde_json::from_str(text).map(|user| vec![user]))
+        Self::new(body, |text| {
+            serde_json::from_str(text).map(|user| vec![with_head(user)])
+        })
     }
 
     fn new(
         Body { bytes, date }: Body,
-        split: impl for<'a> Fn(&'a str) -> serde_json::Result<Vec<&'a RawValue>>,
+        split: impl for<'a> Fn(&'a str) -> serde_json::Result<Vec<(&'a str, Head<'a>)>>,
     ) -> Result<Self, (Vec<u8>, String)> {
         let (text, mangled) = match String::from_utf8(bytes) {
             Ok(text) => (text, Vec::new()),
             Err(error) => mend(error.as_bytes()),
         };
         let users = match split(&text) {
-            Ok(users) => users.into_iter().map(|raw| Raw::new(raw, &text, &mangled)).collect(),
+            Ok(users) => users
+                .into_iter()
+                .map(|(document, head)| Raw::new(document, head, &text, &mangled))
+                .collect(),
             Err(error) => return Err((text.into_bytes(), error.to_string())),
         };
         Ok(Self { text, users, date })
@@ -88,23 +100,46 @@ impl Page {
     }
 }
 
-impl Raw {
-    fn new(document: &RawValue, text: &str, mangled: &[usize]) -> Self {
-        #[derive(Deserialize)]
-        struct Head<'a> {
-            #[serde(borrow)]
-            id: Option<&'a RawValue>,
-            #[serde(borrow)]
-            created_at: Option<&'a RawValue>,
-            #[serde(borrow)]
-            updated_at: Option<&'a RawValue>,
+/// What is read of every document.
+#[derive(Deserialize, Default)]
+struct Head<'a> {
+    #[serde(borrow)]
+    id: Option<&'a RawValue>,
+    #[serde(borrow)]
+    created_at: Option<&'a RawValue>,
+    #[serde(borrow)]
+    updated_at: Option<&'a RawValue>,
+}
+
+fn with_head(document: &RawValue) -> (&str, Head<'_>) {
+    let json = document.get();
+    (json, serde_json::from_str(json).unwrap_or_default())
+}
+
+/// Splits a bare array of objects and reads their heads in one pass, as this is done with every user of every full sync. None for
+/// anything else.
+fn split(list: &str) -> Option<Vec<(&str, Head<'_>)>> {
+    let space = [' ', '\n', '\r', '\t'];
+    let mut rest = list
+        .trim_start_matches(space)
+        .strip_prefix('[')?
+        .trim_start_matches(space);
+    let mut users = Vec::with_capacity(PAGE as usize);
+    loop {
+        let mut documents = serde_json::Deserializer::from_str(rest).into_iter();
+        let head = documents.next()?.ok()?;
+        let (document, behind) = rest.split_at(documents.byte_offset());
+        users.push((document, head));
+        rest = behind.trim_start_matches(space);
+        if let Some(end) = rest.strip_prefix(']') {
+            return end.trim_start_matches(space).is_empty().then_some(users);
         }
-        let json = document.get();
-        let head = serde_json::from_str(json).unwrap_or(Head {
-            id: None,
-            created_at: None,
-            updated_at: None,
-        });
+        rest = rest.strip_prefix(',')?.trim_start_matches(space);
+    }
+}
+
+impl Raw {
+    fn new(json: &str, head: Head<'_>, text: &str, mangled: &[usize]) -> Self {
         let time = |value: Option<&RawValue>| {
             value
                 .and_then(|at| serde_json::from_str(at.get()).ok())
@@ -189,6 +224,22 @@ mod tests {
         fn any_bytes_give_a_page_or_an_error(bytes in prop::collection::vec(any::<u8>(), 0..400)) {
             let _ = Page::parse(body(bytes.clone()));
             let _ = Page::single(body(bytes));
+        }
+
+        /// In one pass or in two, the documents are the same.
+        #[test]
+        fn a_list_is_split_alike_in_both_ways(
+            users in prop::collection::vec(r#" ?\{("id": ?"[a-z]"(, ?"created_at":[0-9]{1,3})?)? ?(,?"x":\[\{\},"\]"\])?\}"#, 0..5), space in "[ \n]?",
+        ) {
+            let text = format!("{space}[{}{space}]{space}", users.join(","));
+            let plain: Result<Vec<&RawValue>, _> = serde_json::from_str(&text);
+            let expected = plain.map(|users| users.iter().map(|raw| raw.get()).collect::<Vec<_>>());
+            match (split(&text), expected) {
+                (Some(users), expected) => {
+                    prop_assert_eq!(users.iter().map(|(document, _)| *document).collect::<Vec<_>>(), expected.unwrap());
+                }
+                (None, expected) => prop_assert!(users.is_empty() || expected.is_err(), "{}", text),
+            }
         }
 
         #[test]

@@ -111,7 +111,7 @@ impl Desk<'_> {
         let users: Vec<&Raw> = users.into_iter().collect();
         let listed = self.listed(&users).await?;
         let (again, users): (Vec<_>, Vec<_>) = users.into_iter().partition(|raw| self.is_rejected(&listed, raw));
-        carried.extend(again.into_iter().map(page::name));
+        carried.extend(again.into_iter().map(|raw| page::name(raw).into_owned()));
         let chosen = page::Chosen::new(page, users);
         let mut loaded = page::Loaded::new(self.mirror, &chosen, judged, carried).await?;
         let decoded = page::Decoded::new(&chosen, &loaded);
@@ -121,7 +121,7 @@ impl Desk<'_> {
         batch.watermark = more.watermark;
         let mut brought = Brought::default();
         if let Some(mirror) = self.mirror {
-            while let Some(missing) = loaded.rest(mirror).await? {
+            while let Some(missing) = loaded.rest(mirror, &chosen).await? {
                 let missing = Batch {
                     missing,
                     ..Batch::default()
@@ -171,7 +171,7 @@ impl Desk<'_> {
 
     /// Who of these is listed as rejected, with which document.
     async fn listed(&self, users: &[&Raw]) -> Result<HashMap<String, Option<Digest>>, Failure> {
-        let names = || users.iter().map(|raw| page::name(raw)).collect::<Vec<_>>();
+        let names = || users.iter().map(|raw| page::name(raw).into_owned()).collect::<Vec<_>>();
         match self.mirror {
             Some(mirror) if self.rejects.load(Ordering::Relaxed) => Ok(mirror.rejected(&names()).await?),
             _ => Ok(HashMap::new()),
@@ -181,7 +181,7 @@ impl Desk<'_> {
     /// Whether this very document was rejected before; only a full sync tries it again.
     fn is_rejected(&self, listed: &HashMap<String, Option<Digest>>, raw: &Raw) -> bool {
         let is_full = matches!(self.target, Target::Mirror { run, .. } if run.kind == Kind::Full);
-        !is_full && !listed.is_empty() && listed.get(&page::name(raw)).copied().flatten() == Some(raw.digest)
+        !is_full && !listed.is_empty() && listed.get(page::name(raw).as_ref()).copied().flatten() == Some(raw.digest)
     }
 }
 

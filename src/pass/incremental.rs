@@ -2,6 +2,7 @@
 //! comes first and writes nothing; only where there is something to write is the lease taken.
 
 use std::{
+    borrow::Cow,
     collections::{HashMap, HashSet},
     time::Instant,
 };
@@ -233,7 +234,7 @@ impl Look {
         let Some(page) = self.read(pass).await? else {
             return Ok(None);
         };
-        let names: Vec<String> = page.users().iter().map(page::name).collect();
+        let names: Vec<Cow<'_, str>> = page.users().iter().map(page::name).collect();
         let entries = page.users().iter().zip(&names).map(|(raw, id)| Entry {
             id,
             updated_at: raw.updated_at,

@@ -1,6 +1,9 @@
 //! Turns the users of a page into the batch that brings the mirror in step with them.
 
-use std::collections::{HashMap, HashSet};
+use std::{
+    borrow::Cow,
+    collections::{HashMap, HashSet},
+};
 
 use crate::{
     clerk,
@@ -21,10 +24,10 @@ pub(super) struct Chosen<'p> {
 }
 
 /// The name of a user in walks and rejections; of one without an id, what stands for it.
-pub(super) fn name(raw: &clerk::Raw) -> String {
-    raw.id.clone().unwrap_or_else(|| {
+pub(super) fn name(raw: &clerk::Raw) -> Cow<'_, str> {
+    raw.id.as_deref().map(Cow::from).unwrap_or_else(|| {
         let digest: String = raw.digest.0[..6].iter().map(|byte| format!("{byte:02x}")).collect();
-        format!("(no id, digest {digest})")
+        format!("(no id, digest {digest})").into()
     })
 }
 
@@ -64,7 +67,7 @@ impl<'p> Chosen<'p> {
 
 fn rejected(raw: &clerk::Raw, Rejection { reason }: Rejection, document: &str) -> Rejected {
     Rejected {
-        user_id: name(raw),
+        user_id: name(raw).into_owned(),
         reason,
         document: Some(document.to_owned()),
         digest: Some(raw.digest),
@@ -126,7 +129,6 @@ impl Loaded {
             .map(|row| row.id.clone())
             .collect();
         known.truncate(stretch);
-        carried.extend(fetched.iter().map(|user| user.id.to_owned()));
         Ok(Self {
             known,
             comparison,
@@ -139,7 +141,7 @@ impl Loaded {
 
     /// Where the stretch holds more rows than are loaded at a time, the missing among the next ones. A stretch is larger than a page only
     /// where Clerk's list has a gap, so nearly always there are none.
-    pub(super) async fn rest(&mut self, mirror: &Mirror) -> Result<Option<Vec<String>>, Failure> {
+    pub(super) async fn rest(&mut self, mirror: &Mirror, chosen: &Chosen<'_>) -> Result<Option<Vec<String>>, Failure> {
         let Some((judged, last)) = self.judged.zip(self.known.last()) else {
             return Ok(None);
         };
@@ -147,7 +149,7 @@ impl Loaded {
             return Ok(None);
         }
         self.known = mirror.stretch(judged, Some(last)).await?;
-        let comparison = compare(&[], &self.known, Some(judged), &self.carried);
+        let comparison = compare(&chosen.fetched(), &self.known, Some(judged), &self.carried);
         Ok((!self.known.is_empty()).then_some(comparison.missing))
     }
 }

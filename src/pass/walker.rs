@@ -1,6 +1,6 @@
 //! The walk over one part of Clerk's list: fetches its pages one after the other and works on each.
 
-use std::time::Instant;
+use std::{borrow::Cow, time::Instant};
 
 use tokio::sync::Semaphore;
 use tokio_util::task::AbortOnDropHandle;
@@ -124,7 +124,7 @@ impl Walker {
         let mut stride = Stride::default();
         for _ in 0..=IDLE {
             let page = self.read(desk.pass).await?;
-            let names: Vec<String> = page.users().iter().map(page::name).collect();
+            let names: Vec<Cow<'_, str>> = page.users().iter().map(page::name).collect();
             let entries = page.users().iter().zip(&names).map(|(raw, id)| Entry {
                 id,
                 created_at: raw.created_at,
