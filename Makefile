@@ -20,9 +20,13 @@ psql: ## Look into the database of the last `make run` or `make up`
 test: ## Run all tests against a private PostgreSQL; ARGS=… are cargo test's
 	@scripts/test $(ARGS)
 
+.PHONY: bench
+bench: ## Measure the mirror of a million users against the machine, Clerk's limit and other tools; benches/README.md says how
+	@scripts/bench scale
+
 .PHONY: bench-freshness
 bench-freshness: ## Measure how fresh the mirror of a million users is and what that costs; benches/README.md says how
-	@scripts/bench-freshness
+	@scripts/bench freshness
 
 .PHONY: fmt
 fmt: ## Format the code

@@ -8,7 +8,7 @@ use tokio_postgres::{Client, NoTls};
 /// The daemon's own role, so that its statements can be told from those asked here.
 const ROLE: &str = "clerk2pg_bench";
 
-/// A server of this benchmark's own, from scripts/bench-freshness.
+/// A server of this benchmark's own, from scripts/bench.
 pub struct Server {
     client: Client,
     address: String,

@@ -38,6 +38,7 @@ mod rejected;
 mod resume;
 mod schemas;
 mod shifts;
+mod side_by_side;
 mod specification;
 mod stand_ins;
 mod stop;

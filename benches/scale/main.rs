@@ -1,0 +1,86 @@
+//! How fast the mirror of a million users is made and compared, against the limits of the machine and of Clerk, and against what people use today.
+//!
+//! `make bench` runs it; benches/README.md says how each figure is measured. It ends with a table, and fails where something does not work, but
+//! not where a figure is worse than wanted.
+
+mod growth;
+mod limit;
+mod load;
+mod options;
+mod peers;
+mod run;
+mod start;
+#[path = "../freshness/table.rs"]
+#[allow(dead_code, reason = "the other benchmark shows other figures")]
+mod table;
+mod unchanged;
+mod world;
+
+use std::process::ExitCode;
+
+use anyhow::Result;
+use clerk_sim::RateLimit;
+
+use options::{Options, Stage};
+use table::Table;
+use world::{Server, World};
+
+#[tokio::main]
+async fn main() -> ExitCode {
+    let mut table = Table::default();
+    let result = run(&mut table).await;
+    table.print();
+    if let Err(error) = result {
+        println!("FAILED: {error:#}");
+        return ExitCode::FAILURE;
+    }
+    ExitCode::SUCCESS
+}
+
+async fn run(table: &mut Table) -> Result<()> {
+    let options = Options::from_environment()?;
+    let server = Server::connect().await?;
+    println!("{options}; {server}");
+    let mut grown = Vec::new();
+    if options.has(Stage::Start) || options.has(Stage::Growth) || options.has(Stage::Peers) {
+        small(&options, &server, &mut grown, table).await?;
+    }
+    if options.needs_large() {
+        let world = World::start(options.users, RateLimit::Off, &server).await?;
+        let loaded = load::run(&world, &options, table).await?;
+        let again = unchanged::run(&world, &options, table).await?;
+        grown.push((options.users, loaded, again));
+        world.stop().await;
+    }
+    if options.has(Stage::Growth) {
+        growth::show(&grown, table);
+    }
+    if options.has(Stage::Limit) {
+        // With the same seed the users are the same, so that the mirror is the last one's.
+        let world = World::start(options.users, RateLimit::Production, &server).await?;
+        limit::run(&world, &options, table).await?;
+        world.stop().await;
+    }
+    Ok(())
+}
+
+/// What is measured with fewer users.
+async fn small(options: &Options, server: &Server, grown: &mut Vec<growth::Size>, table: &mut Table) -> Result<()> {
+    for (users, with) in [(options.users / 100, Stage::Start), (options.users / 10, Stage::Peers)] {
+        if !options.has(with) && !options.has(Stage::Growth) {
+            continue;
+        }
+        let world = World::start(users, RateLimit::Off, server).await?;
+        if options.has(Stage::Growth) {
+            grown.push(growth::measure(&world).await?);
+        }
+        if options.has(with) {
+            match with {
+                Stage::Peers => peers::run(&world, options, table).await?,
+                _ => start::run(&world, table).await?,
+            }
+        }
+        world.stop().await;
+    }
+    Ok(())
+}

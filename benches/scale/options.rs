@@ -1,0 +1,82 @@
+//! What to measure, out of the environment.
+
+use std::{env, fmt};
+
+use anyhow::{Context, Result, bail, ensure};
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Stage {
+    Start,
+    Growth,
+    Peers,
+    Load,
+    Unchanged,
+    Limit,
+}
+
+const STAGES: [(&str, Stage); 6] = [
+    ("start", Stage::Start),
+    ("growth", Stage::Growth),
+    ("peers", Stage::Peers),
+    ("load", Stage::Load),
+    ("unchanged", Stage::Unchanged),
+    ("limit", Stage::Limit),
+];
+
+pub struct Options {
+    /// `BENCH_USERS`: of the large instance.
+    pub users: usize,
+    /// `BENCH_RUNS`: how often each is measured.
+    pub runs: usize,
+    /// `BENCH_ONLY`: all stages where it is not set.
+    stages: Vec<Stage>,
+}
+
+impl Options {
+    pub fn from_environment() -> Result<Self> {
+        let number = |name: &str, default: usize| match env::var(name).ok().filter(|value| !value.is_empty()) {
+            Some(value) => value.parse().with_context(|| format!("{name}={value}")),
+            None => Ok(default),
+        };
+        let options = Self {
+            users: number("BENCH_USERS", 1_000_000)?,
+            runs: number("BENCH_RUNS", 3)?,
+            stages: stages(&env::var("BENCH_ONLY").unwrap_or_default())?,
+        };
+        ensure!(options.users >= 100_000, "BENCH_USERS must be at least 100000");
+        ensure!(options.runs > 0, "BENCH_RUNS must be at least 1");
+        Ok(options)
+    }
+
+    pub fn has(&self, stage: Stage) -> bool {
+        self.stages.contains(&stage)
+    }
+
+    /// The mirror that is loaded first is what the others are measured with.
+    pub fn needs_large(&self) -> bool {
+        use Stage::{Growth, Limit, Load, Unchanged};
+        [Growth, Limit, Load, Unchanged].iter().any(|stage| self.has(*stage))
+    }
+}
+
+impl fmt::Display for Options {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let cores = std::thread::available_parallelism().map_or(1, usize::from);
+        write!(f, "{} users, medians of {}; {cores} cores", self.users, self.runs)
+    }
+}
+
+fn stages(only: &str) -> Result<Vec<Stage>> {
+    if only.is_empty() {
+        return Ok(STAGES.iter().map(|(_, stage)| *stage).collect());
+    }
+    only.split(',')
+        .map(|name| match STAGES.iter().find(|(known, _)| *known == name.trim()) {
+            Some((_, stage)) => Ok(*stage),
+            None => bail!(
+                "BENCH_ONLY: there is no stage {name:?}, but {:?}",
+                STAGES.map(|(known, _)| known)
+            ),
+        })
+        .collect()
+}

@@ -1,0 +1,106 @@
+//! A full sync of users who did not change, against curl fetching the same pages over as many connections.
+
+use std::{fmt::Write as _, path::Path};
+
+use anyhow::{Context, Result, ensure};
+use tokio::process::Command;
+
+use crate::{
+    load::DATABASE,
+    options::{Options, Stage},
+    run::{Took, measure, median, ratio, show},
+    table::Table,
+    world::World,
+};
+
+/// As many as clerk2pg walks side by side by default where the rate limit allows.
+const CONNECTIONS: &str = "16";
+
+const MOST: f64 = 1.5;
+const MOST_MICROSECONDS: f64 = 8.0;
+const MOST_MB: f64 = 96.0;
+
+/// How many rows of users were ever written.
+const WRITTEN: &str = "SELECT (n_tup_ins + n_tup_upd + n_tup_del)::bigint FROM pg_stat_user_tables
+    WHERE schemaname = 'clerk' AND relname = 'users'";
+
+pub async fn run(world: &World, options: &Options, table: &mut Table) -> Result<Took> {
+    println!("Full sync of {} unchanged users", world.users);
+    // What autovacuum would have done in time.
+    world.server().execute(DATABASE, "VACUUM ANALYZE clerk.users").await?;
+    world.server().execute(DATABASE, "CHECKPOINT").await?;
+    let written = world.server().number(DATABASE, WRITTEN).await?;
+    let before = world.sim.log().len();
+    let mut syncs = vec![world.once(DATABASE).await?];
+    let pages: Vec<String> = world.sim.log()[before..]
+        .iter()
+        .map(|request| request.path.clone())
+        .filter(|path| path.contains("order_by=%2Bcreated_at"))
+        .collect();
+    ensure!(pages.len() * 500 >= world.users, "the simulator's log is cut off");
+    if !options.has(Stage::Unchanged) {
+        show("clerk2pg", &syncs);
+        return Ok(syncs[0]);
+    }
+    let list = Path::new(&std::env::var("BENCH_SCRATCH").context("run it with `make bench`")?).join("pages");
+    let mut config = String::new();
+    for page in &pages {
+        writeln!(config, "url = \"{}{page}\"\noutput = \"/dev/null\"", world.sim.url())?;
+    }
+    std::fs::write(&list, config)?;
+    let mut curls = Vec::new();
+    for number in 0..options.runs {
+        if number > 0 {
+            syncs.push(world.once(DATABASE).await?);
+        }
+        let mut curl = Command::new("curl");
+        curl.args([
+            "-s",
+            "--fail",
+            "--compressed",
+            "--parallel",
+            "--parallel-max",
+            CONNECTIONS,
+            "-H",
+        ])
+        .arg(format!("Authorization: Bearer {}", world.sim.secret_key()))
+        .arg("-K")
+        .arg(&list)
+        // It draws a meter all the same.
+        .stderr(std::process::Stdio::null());
+        curls.push(measure("curl", curl).await?);
+    }
+    show("clerk2pg", &syncs);
+    show("curl", &curls);
+    let (sync, curl) = (median(&syncs), median(&curls));
+    let measured = format!(
+        "{:.2} × ({:.1} s, {:.1} s)",
+        ratio(sync, curl),
+        sync.wall.as_secs_f64(),
+        curl.wall.as_secs_f64()
+    );
+    table.row(
+        "unchanged full sync, against curl",
+        format!("≤ {MOST} ×"),
+        measured,
+        ratio(sync, curl) <= MOST,
+    );
+    let microseconds = sync.cpu * 1e6 / world.users as f64;
+    let is_met = microseconds < MOST_MICROSECONDS;
+    table.row(
+        "its CPU a user",
+        format!("< {MOST_MICROSECONDS} µs"),
+        format!("{microseconds:.1} µs"),
+        is_met,
+    );
+    let written = world.server().number(DATABASE, WRITTEN).await? - written;
+    table.row("rows of users that it writes", "0", written.to_string(), written == 0);
+    let peak = syncs.iter().map(|took| took.peak_mb).fold(0.0, f64::max);
+    table.row(
+        "peak memory, unchanged full sync",
+        format!("< {MOST_MB} MB"),
+        format!("{peak:.0} MB"),
+        peak < MOST_MB,
+    );
+    Ok(sync)
+}
