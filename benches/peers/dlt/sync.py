@@ -38,5 +38,5 @@ if __name__ == "__main__":
         dataset_name="clerk",
         pipelines_dir=os.path.join(sys.argv[1], "pipelines"),
     )
-    # With COPY rather than INSERT.
+    # With COPY rather than INSERT, which is faster, though an empty text is taken for NULL then.
     pipeline.run(source, loader_file_format="csv")
