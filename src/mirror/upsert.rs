@@ -6,7 +6,7 @@ use chrono::{DateTime, Utc};
 use diesel::{
     pg::Pg,
     prelude::*,
-    sql_query,
+    query_builder::{AstPass, Query, QueryFragment, QueryId},
     sql_types::{Array, BigInt, Binary, Bool, Nullable, Text, Timestamptz},
 };
 use diesel_async::{AsyncConnection, AsyncPgConnection, RunQueryDsl};
@@ -14,14 +14,20 @@ use diesel_async::{AsyncConnection, AsyncPgConnection, RunQueryDsl};
 use super::{Error, Rejected, Write, read::timestamp, transaction::Failure};
 use crate::user::{
     User, Value,
-    fields::{FIELDS, Kind},
+    fields::{FIELDS, Field, Kind},
 };
 
 /// Inserts users, or updates those that are there as changed.
-pub(super) static UPSERT: LazyLock<String> = LazyLock::new(|| sql(", changed_at = now()"));
+pub(super) static UPSERT: LazyLock<Statement> = LazyLock::new(|| Statement::new(", changed_at = now()"));
 
 /// Brings rows up to date without calling them changed.
-pub(super) static REFRESH: LazyLock<String> = LazyLock::new(|| sql(""));
+pub(super) static REFRESH: LazyLock<Statement> = LazyLock::new(|| Statement::new(""));
+
+/// The SQL around an array for each column.
+pub(super) struct Statement {
+    before: String,
+    behind: String,
+}
 
 /// A user that was written.
 pub(super) struct Stored<'w> {
@@ -34,7 +40,7 @@ pub(super) struct Stored<'w> {
 /// left out are added to `rejected`.
 pub(super) async fn store<'w>(
     conn: &mut AsyncPgConnection,
-    sql: &str,
+    statement: &'static Statement,
     writes: &'w [Write<'_>],
     isolate: bool,
     rejected: &mut Vec<Rejected>,
@@ -44,9 +50,9 @@ pub(super) async fn store<'w>(
     }
     let refused = rejected.len();
     let stored = if isolate {
-        store_apart(conn, sql, writes, rejected).await?
+        store_apart(conn, statement, writes, rejected).await?
     } else {
-        upsert(conn, sql, writes).await?
+        upsert(conn, statement, writes).await?
     };
     let is_told = |write: &Write<'_>| {
         let id = write.user.id.as_ref();
@@ -66,14 +72,14 @@ pub(super) async fn store<'w>(
 /// Writes users behind savepoints, and corners those that Postgres refuses by halving.
 async fn store_apart<'w>(
     conn: &mut AsyncPgConnection,
-    sql: &str,
+    statement: &'static Statement,
     writes: &'w [Write<'_>],
     rejected: &mut Vec<Rejected>,
 ) -> Result<Vec<Stored<'w>>, Failure> {
     let mut stored = Vec::new();
     let mut suspects = vec![writes];
     while let Some(part) = suspects.pop() {
-        let result = conn.transaction(async |conn| upsert(conn, sql, part).await).await;
+        let result = conn.transaction(async |conn| upsert(conn, statement, part).await).await;
         match (result.map_err(Failure::from), part) {
             (Ok(rows), _) => stored.extend(rows),
             (Err(Failure::OneRow(error)), [only]) => {
@@ -89,91 +95,142 @@ async fn store_apart<'w>(
     Ok(stored)
 }
 
-/// The insert as a set, with what to do where the row is there already.
-fn sql(on_update: &str) -> String {
-    let names = || FIELDS.iter().map(|field| field.name);
-    let own = [
-        "extra",
-        "absent",
-        "primary_email",
-        "primary_email_verified",
-        "primary_phone",
-        "full_name",
-        "digest",
-    ];
-    let columns: Vec<&str> = names().chain(own).collect();
-    let values = FIELDS
-        .iter()
-        .map(|field| match field.kind {
-            Kind::Json => format!("t.{}::jsonb", field.name),
-            _ => format!("t.{}", field.name),
-        })
-        .chain(own.iter().map(|name| match *name {
-            "extra" => "t.extra::jsonb".to_owned(),
-            "absent" => "string_to_array(t.absent, ',')".to_owned(),
-            name => format!("t.{name}"),
-        }));
-    let types = FIELDS
-        .iter()
-        .map(|field| match field.kind {
-            // jsonb travels as text: a JSON text needs no second encoding, and its numbers keep all their digits.
-            Kind::Text | Kind::Json => "text",
-            Kind::Bool => "boolean",
-            Kind::Int => "bigint",
-            Kind::Time => "timestamptz",
-        })
-        .chain(["text", "text", "text", "boolean", "text", "text", "bytea"]);
-    let parameters = types.enumerate().map(|(n, kind)| format!("${}::{kind}[]", n + 1));
-    let sets = columns
-        .iter()
-        .filter(|name| **name != "id")
-        .map(|name| format!("{name} = excluded.{name}"));
-    let join = |parts: &mut dyn Iterator<Item = String>| parts.collect::<Vec<_>>().join(", ");
-    format!(
-        "INSERT INTO clerk.users ({columns}) SELECT {values} FROM unnest({parameters}) AS t({columns}) \
-         ON CONFLICT (id) DO UPDATE SET {sets}, deleted_at = NULL{on_update} \
-         RETURNING id, xmax = 0 AS is_new",
-        columns = columns.join(", "),
-        values = join(&mut values.into_iter()),
-        parameters = join(&mut parameters.into_iter()),
-        sets = join(&mut sets.into_iter()),
-    )
-}
+/// Ours besides Clerk's fields, with their types in an array of each.
+const OWN: [(&str, &str); 7] = [
+    ("extra", "text"),
+    ("absent", "text"),
+    ("primary_email", "text"),
+    ("primary_email_verified", "boolean"),
+    ("primary_phone", "text"),
+    ("full_name", "text"),
+    ("digest", "bytea"),
+];
 
-#[derive(QueryableByName)]
-struct Row {
-    #[diesel(sql_type = Text)]
-    id: String,
-    /// A row that was there has been locked by this transaction before it was updated.
-    #[diesel(sql_type = Bool)]
-    is_new: bool,
-}
-
-async fn upsert<'w>(conn: &mut AsyncPgConnection, sql: &str, writes: &'w [Write<'_>]) -> QueryResult<Vec<Stored<'w>>> {
-    let mut query = sql_query(sql).into_boxed::<Pg>();
-    for (at, field) in FIELDS.iter().enumerate() {
-        let column = writes.iter().map(|write| &write.user.values[at]);
-        query = match field.kind {
-            Kind::Text => query.bind::<Array<Nullable<Text>>, _>(column.map(text).collect::<Vec<_>>()),
-            Kind::Json => query.bind::<Array<Nullable<Text>>, _>(column.map(json).collect::<Vec<_>>()),
-            Kind::Bool => query.bind::<Array<Nullable<Bool>>, _>(column.map(boolean).collect::<Vec<_>>()),
-            Kind::Int => query.bind::<Array<Nullable<BigInt>>, _>(column.map(int).collect::<Vec<_>>()),
-            Kind::Time => query.bind::<Array<Nullable<Timestamptz>>, _>(column.map(time).collect::<Vec<_>>()),
-        };
+impl Statement {
+    /// The insert as a set, with what to do where the row is there already.
+    fn new(on_update: &str) -> Self {
+        let names = FIELDS.iter().map(|field| field.name);
+        let columns: Vec<&str> = names.chain(OWN.iter().map(|(name, _)| *name)).collect();
+        let values = FIELDS
+            .iter()
+            .map(|field| match field.kind {
+                Kind::Json => format!("t.{}::jsonb", field.name),
+                _ => format!("t.{}", field.name),
+            })
+            .chain(OWN.iter().map(|(name, _)| match *name {
+                "extra" => "t.extra::jsonb".to_owned(),
+                "absent" => "string_to_array(t.absent, ',')".to_owned(),
+                name => format!("t.{name}"),
+            }));
+        let values: Vec<String> = values.collect();
+        let sets = columns.iter().filter(|name| **name != "id");
+        let sets: Vec<String> = sets.map(|name| format!("{name} = excluded.{name}")).collect();
+        let (columns, values, sets) = (columns.join(", "), values.join(", "), sets.join(", "));
+        Self {
+            before: format!("INSERT INTO clerk.users ({columns}) SELECT {values} FROM unnest("),
+            behind: format!(
+                ") AS t({columns}) ON CONFLICT (id) DO UPDATE SET {sets}, deleted_at = NULL{on_update} \
+                 RETURNING id, xmax = 0 AS is_new"
+            ),
+        }
     }
-    let users = || writes.iter().map(|write| write.user);
-    let derived = || users().map(|user| &user.derived);
-    let rows: Vec<Row> = query
-        .bind::<Array<Nullable<Text>>, _>(users().map(extra).collect::<Vec<_>>())
-        .bind::<Array<Nullable<Text>>, _>(users().map(absent).collect::<Vec<_>>())
-        .bind::<Array<Nullable<Text>>, _>(derived().map(|d| d.primary_email.as_deref()).collect::<Vec<_>>())
-        .bind::<Array<Nullable<Bool>>, _>(derived().map(|d| d.primary_email_verified).collect::<Vec<_>>())
-        .bind::<Array<Nullable<Text>>, _>(derived().map(|d| d.primary_phone.as_deref()).collect::<Vec<_>>())
-        .bind::<Array<Nullable<Text>>, _>(derived().map(|d| d.full_name.as_deref()).collect::<Vec<_>>())
-        .bind::<Array<Binary>, _>(writes.iter().map(|write| write.digest.0.to_vec()).collect::<Vec<_>>())
-        .load(conn)
-        .await?;
-    let rows: HashMap<String, bool> = rows.into_iter().map(|row| (row.id, row.is_new)).collect();
+}
+
+/// A column of all rows that are written.
+enum Column<'w> {
+    /// `jsonb` travels as text: a JSON text needs no second encoding, and its numbers keep all their digits.
+    Text(Vec<Option<&'w str>>),
+    Made(Vec<Option<String>>),
+    Bool(Vec<Option<bool>>),
+    Int(Vec<Option<i64>>),
+    Time(Vec<Option<DateTime<Utc>>>),
+    Bytes(Vec<&'w [u8]>),
+}
+
+/// The insert of some users. Unlike a query made of text, Diesel prepares it once for each connection: it is long, and planned for every page
+/// otherwise.
+struct Upsert<'w> {
+    statement: &'static Statement,
+    columns: Vec<(Column<'w>, &'static str)>,
+}
+
+impl<'w> Upsert<'w> {
+    fn new(statement: &'static Statement, writes: &'w [Write<'_>]) -> Self {
+        let of_field = |(at, field): (usize, &Field)| {
+            let values = writes.iter().map(|write| &write.user.values[at]);
+            match field.kind {
+                Kind::Text => (Column::Text(values.map(text).collect()), "text"),
+                Kind::Json => (Column::Text(values.map(json).collect()), "text"),
+                Kind::Bool => (Column::Bool(values.map(boolean).collect()), "boolean"),
+                Kind::Int => (Column::Int(values.map(int).collect()), "bigint"),
+                Kind::Time => (Column::Time(values.map(time).collect()), "timestamptz"),
+            }
+        };
+        let users = || writes.iter().map(|write| write.user);
+        let of_own = |(name, kind): &(&str, &'static str)| {
+            let derived = users().map(|user| &user.derived);
+            let column = match *name {
+                "extra" => Column::Made(users().map(extra).collect()),
+                "absent" => Column::Made(users().map(absent).collect()),
+                "primary_email" => Column::Text(derived.map(|derived| derived.primary_email.as_deref()).collect()),
+                "primary_email_verified" => {
+                    Column::Bool(derived.map(|derived| derived.primary_email_verified).collect())
+                }
+                "primary_phone" => Column::Text(derived.map(|derived| derived.primary_phone.as_deref()).collect()),
+                "full_name" => Column::Text(derived.map(|derived| derived.full_name.as_deref()).collect()),
+                _ => Column::Bytes(writes.iter().map(|write| &write.digest.0[..]).collect()),
+            };
+            (column, *kind)
+        };
+        let columns = FIELDS.iter().enumerate().map(of_field).chain(OWN.iter().map(of_own));
+        Self {
+            statement,
+            columns: columns.collect(),
+        }
+    }
+}
+
+impl QueryFragment<Pg> for Upsert<'_> {
+    fn walk_ast<'b>(&'b self, mut out: AstPass<'_, 'b, Pg>) -> QueryResult<()> {
+        out.push_sql(&self.statement.before);
+        for (at, (column, kind)) in self.columns.iter().enumerate() {
+            if at > 0 {
+                out.push_sql(", ");
+            }
+            match column {
+                Column::Text(values) => out.push_bind_param::<Array<Nullable<Text>>, _>(values)?,
+                Column::Made(values) => out.push_bind_param::<Array<Nullable<Text>>, _>(values)?,
+                Column::Bool(values) => out.push_bind_param::<Array<Nullable<Bool>>, _>(values)?,
+                Column::Int(values) => out.push_bind_param::<Array<Nullable<BigInt>>, _>(values)?,
+                Column::Time(values) => out.push_bind_param::<Array<Nullable<Timestamptz>>, _>(values)?,
+                Column::Bytes(values) => out.push_bind_param::<Array<Binary>, _>(values)?,
+            }
+            out.push_sql("::");
+            out.push_sql(kind);
+            out.push_sql("[]");
+        }
+        out.push_sql(&self.statement.behind);
+        Ok(())
+    }
+}
+
+impl QueryId for Upsert<'_> {
+    type QueryId = ();
+    const HAS_STATIC_QUERY_ID: bool = false;
+}
+
+impl Query for Upsert<'_> {
+    // The id, and whether there was no row: one that was there has been locked by this transaction before it was updated.
+    type SqlType = (Text, Bool);
+}
+
+async fn upsert<'w>(
+    conn: &mut AsyncPgConnection,
+    statement: &'static Statement,
+    writes: &'w [Write<'_>],
+) -> QueryResult<Vec<Stored<'w>>> {
+    let rows: Vec<(String, bool)> = Upsert::new(statement, writes).load(conn).await?;
+    let rows: HashMap<String, bool> = rows.into_iter().collect();
     let stored = |write: &'w Write<'w>| {
         Some(Stored {
             write,

@@ -155,8 +155,10 @@ impl Running<'_> {
         // The last one is the next.
         let mut ready: Vec<Walker> = open.rev().map(|(number, part)| Walker::new(number, part)).collect();
         let mut under_way = FuturesUnordered::new();
+        // Looks that take as long as their schedule must not keep the walks from going on.
+        let mut has_attended = false;
         loop {
-            let has_to_attend = self.has_to_attend();
+            let has_to_attend = !has_attended && self.has_to_attend();
             while !has_to_attend && under_way.len() < self.pass.walks() {
                 let Some(mut walker) = ready.pop() else { break };
                 under_way.push(async move {
@@ -169,8 +171,10 @@ impl Running<'_> {
                     return Ok(Some(walked));
                 }
                 self.attend().await?;
+                has_attended = true;
                 continue;
             };
+            has_attended = false;
             let stride = stride?;
             walked.created_meanwhile += stride.created_meanwhile;
             walked.seen[walker.number()] = walker.seen();

@@ -117,9 +117,9 @@ impl Pass {
         for_budget.clamp(1, 2 * self.options.concurrency)
     }
 
-    /// How many pages may be worked on at a time; without a connection none can be.
+    /// How many pages may be worked on at a time: each takes a connection, and one is left to renew the lease.
     fn places(&self) -> usize {
-        self.options.concurrency.min(self.mirror.max_connections())
+        self.options.concurrency.min(self.mirror.max_connections() - 1).max(1)
     }
 
     /// Which instance the key belongs to. Where the server has no such endpoint, its address stands for the identity.
