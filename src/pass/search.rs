@@ -2,7 +2,7 @@
 
 use std::collections::HashSet;
 
-use futures_util::{StreamExt, stream};
+use futures_util::{StreamExt, stream::FuturesUnordered};
 use tracing::debug;
 
 use super::{Pass, Running};
@@ -76,37 +76,43 @@ impl Running<'_> {
         }
         let counts_fewer = remote < local;
         let begun = self.pass.clerk.requests();
+        let pass = self.pass;
         let mut open = vec![whole];
+        let mut under_way = FuturesUnordered::new();
+        let mut has_attended = false;
         loop {
             open.retain(|stretch| stretch.matters(counts_fewer));
-            if open.is_empty() {
-                return Ok(());
-            }
-            if self.pass.clerk.requests() - begun + open.len() as u64 > walk_costs(users) {
+            let sent = pass.clerk.requests() - begun;
+            if sent + (open.len() + under_way.len()) as u64 > walk_costs(users) {
                 self.memory.walk("a search has cost as much as a walk");
                 return Ok(());
             }
-            let mut asks = Vec::with_capacity(open.len());
-            for stretch in std::mem::take(&mut open) {
-                asks.push((stretch, self.pass.plan_for(&stretch).await?));
+            // A stretch goes on as soon as its answer is there; pages are held while they are under way only.
+            let has_to_attend = !has_attended && self.has_to_attend();
+            while !has_to_attend && under_way.len() < pass.options.concurrency {
+                let Some(stretch) = open.pop() else { break };
+                under_way.push(async move {
+                    let answer = pass.ask(&stretch).await;
+                    (stretch, answer)
+                });
             }
-            debug!(stretches = asks.len(), "searching");
-            // Pages are taken as they come: no more than are under way are held.
-            let pass = self.pass;
-            let mut answers = stream::iter(asks)
-                .map(async |(stretch, ask)| (stretch, pass.ask(&stretch, ask).await))
-                .buffered(pass.options.concurrency);
-            while let Some((stretch, answer)) = answers.next().await {
-                match self.learn(&stretch, answer?).await? {
-                    Some(parts) => open.extend(parts),
-                    None => {
-                        self.memory.tell_once(UNUSABLE);
-                        self.memory.walk(UNUSABLE);
-                        return Ok(());
-                    }
+            let Some((stretch, answer)) = under_way.next().await else {
+                if open.is_empty() {
+                    return Ok(());
+                }
+                self.attend().await?;
+                has_attended = true;
+                continue;
+            };
+            has_attended = false;
+            match self.learn(&stretch, answer?).await? {
+                Some(parts) => open.extend(parts),
+                None => {
+                    self.memory.tell_once(UNUSABLE);
+                    self.memory.walk(UNUSABLE);
+                    return Ok(());
                 }
             }
-            self.attend().await?;
         }
     }
 
@@ -208,9 +214,9 @@ impl Pass {
         })
     }
 
-    async fn ask(&self, stretch: &Stretch, ask: Ask) -> Result<Answer, Failure> {
+    async fn ask(&self, stretch: &Stretch) -> Result<Answer, Failure> {
         let clerk = &self.clerk;
-        Ok(match ask {
+        Ok(match self.plan_for(stretch).await? {
             Ask::Count { at, local } => Answer::Count {
                 at,
                 local,
