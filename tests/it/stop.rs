@@ -103,7 +103,9 @@ async fn while_others_lock_the_table() {
 
         other.batch_execute("COMMIT").await.unwrap();
         assert_eq!(world.users().await, 30, "half a batch was written");
-        world.once().await.assert(0, "changed +5 ~0 -0 =30 held 0 rejected 0");
+        // The walk was cut off before its page or behind it, so that it goes on from the beginning or from there.
+        let ran = world.once().await;
+        assert_eq!((ran.code, &ran.json()["created"]), (Some(0), &5.into()), "{ran:#?}");
         world.assert_in_step().await;
     }
 }
