@@ -284,8 +284,17 @@ impl Walk {
             return Step::Unfit;
         }
         let backward = self.bound.is_some_and(|bound| dates().any(|at| at < bound));
-        let reaches_end = self.stretch.before.is_some_and(|before| dates().any(|at| at >= before));
-        let fresh = self.fresh(entries);
+        // Whoever comes behind the first one of the next stretch is that one's, those without a date as well.
+        let is_next = |entry: &Entry<'_>| {
+            entry
+                .created_at
+                .zip(self.stretch.before)
+                .is_some_and(|(at, before)| at >= before)
+        };
+        let end = entries.iter().position(is_next);
+        let reaches_end = end.is_some();
+        let ours = end.unwrap_or(entries.len());
+        let fresh = self.fresh(&entries[..ours]);
         match self.way {
             Way::Cursor if self.last.is_none() && entries.is_empty() => self.end(),
             Way::Cursor | Way::CursorBefore if !backward && reaches_end => self.accept_last(fresh),
@@ -300,9 +309,9 @@ impl Walk {
                 self.another_way();
                 Step::Again
             }
-            Way::Date { offset, expect } => match self.judge(offset, expect, entries, &fresh) {
-                // Asked for further on, the same again: offsets are ignored, and the bound leads to the last users alone.
+            Way::Date { offset, expect } => match judge(offset, expect, entries.len(), ours, fresh.len()) {
                 Verdict::Believe if reaches_end => self.accept_last(fresh),
+                // Asked for further on, the same again: offsets are ignored, and the bound leads to the last users alone.
                 Verdict::Believe if fresh.is_empty() && self.is_stale(entries) => self.end(),
                 Verdict::Believe if fresh.is_empty() => {
                     self.way = onwards_by_date(offset, entries);
@@ -315,7 +324,7 @@ impl Walk {
                 }
                 Verdict::End => self.end(),
             },
-            Way::Offset { offset, expect } => match self.judge(offset, expect, entries, &fresh) {
+            Way::Offset { offset, expect } => match judge(offset, expect, entries.len(), ours, fresh.len()) {
                 Verdict::Believe if reaches_end => self.accept_last(fresh),
                 Verdict::Believe => self.receive_by_offset(entries, fresh, offset),
                 Verdict::StepBack(offset, expect) => {
@@ -337,27 +346,6 @@ impl Walk {
                     ..Page::default()
                 })
             }
-        }
-    }
-
-    fn judge(&self, offset: u64, expect: Expect, entries: &[Entry<'_>], fresh: &[usize]) -> Verdict {
-        let back = offset.saturating_sub((entries.len() as u64).max(OVERLAP));
-        let is_ours = |entry: &&Entry<'_>| {
-            entry
-                .created_at
-                .is_none_or(|at| self.stretch.before.is_none_or(|before| at < before))
-        };
-        let ours = entries.iter().filter(is_ours).count();
-        match expect {
-            _ if ours == 0 && offset == 0 => Verdict::End,
-            // The list may have shrunk to less than the offset: the end is where known users are followed by nobody.
-            _ if ours == 0 => Verdict::StepBack(back, Expect::End),
-            Expect::End if fresh.is_empty() => Verdict::End,
-            // A page of one cannot both overlap and go on.
-            Expect::Overlap | Expect::End if offset > 0 && entries.len() > 1 && fresh.len() == ours => {
-                Verdict::StepBack(back, Expect::Overlap)
-            }
-            _ => Verdict::Believe,
         }
     }
 
@@ -506,6 +494,22 @@ enum Verdict {
     Believe,
     StepBack(u64, Expect),
     End,
+}
+
+/// Judges a page by offset: its length, how many on it are of the stretch, and how many of those are met for the first time.
+fn judge(offset: u64, expect: Expect, length: usize, ours: usize, fresh: usize) -> Verdict {
+    let back = offset.saturating_sub((length as u64).max(OVERLAP));
+    match expect {
+        _ if ours == 0 && offset == 0 => Verdict::End,
+        // The list may have shrunk to less than the offset: the end is where known users are followed by nobody.
+        _ if ours == 0 => Verdict::StepBack(back, Expect::End),
+        Expect::End if fresh == 0 => Verdict::End,
+        // A page of one cannot both overlap and go on.
+        Expect::Overlap | Expect::End if offset > 0 && length > 1 && fresh == ours => {
+            Verdict::StepBack(back, Expect::Overlap)
+        }
+        _ => Verdict::Believe,
+    }
 }
 
 fn from_bound() -> Way {

@@ -7,13 +7,18 @@ mod changes;
 mod daemon;
 mod deletions;
 mod development;
+#[path = "../common/environment.rs"]
+mod environment;
 mod events;
 mod idle;
 mod latency;
 mod ledger;
 mod options;
+#[path = "../common/postgres.rs"]
+mod postgres;
 mod requests;
 mod server;
+#[path = "../common/table.rs"]
 mod table;
 mod world;
 

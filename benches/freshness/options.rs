@@ -1,8 +1,10 @@
 //! What to measure, out of the environment.
 
-use std::{env, fmt, str::FromStr};
+use std::fmt;
 
-use anyhow::{Context, Result, bail, ensure};
+use anyhow::{Result, ensure};
+
+use crate::environment::{number, stages};
 
 /// The default stretch of changes, and the longest that fits into the simulator's log of requests.
 const SECONDS: u64 = 120;
@@ -44,7 +46,7 @@ impl Options {
         let options = Self {
             users: number("BENCH_USERS", 1_000_000)?,
             seconds: number("BENCH_SECONDS", SECONDS)?,
-            stages: stages(&variable("BENCH_ONLY").unwrap_or_default())?,
+            stages: stages(&STAGES)?,
         };
         ensure!(
             options.users >= FEWEST_USERS,
@@ -80,34 +82,5 @@ impl fmt::Display for Options {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let cores = std::thread::available_parallelism().map_or(1, usize::from);
         write!(f, "{} users, {} s of changes; {cores} cores", self.users, self.seconds)
-    }
-}
-
-fn stages(only: &str) -> Result<Vec<Stage>> {
-    if only.is_empty() {
-        return Ok(STAGES.iter().map(|(_, stage)| *stage).collect());
-    }
-    only.split(',')
-        .map(|name| match STAGES.iter().find(|(known, _)| *known == name.trim()) {
-            Some((_, stage)) => Ok(*stage),
-            None => bail!(
-                "BENCH_ONLY: there is no stage {name:?}, but {:?}",
-                STAGES.map(|(known, _)| known)
-            ),
-        })
-        .collect()
-}
-
-fn variable(name: &str) -> Option<String> {
-    env::var(name).ok().filter(|value| !value.is_empty())
-}
-
-fn number<T: FromStr>(name: &str, default: T) -> Result<T>
-where
-    T::Err: std::error::Error + Send + Sync + 'static,
-{
-    match variable(name) {
-        Some(value) => value.parse().with_context(|| format!("{name}={value}")),
-        None => Ok(default),
     }
 }

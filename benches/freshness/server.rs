@@ -3,7 +3,9 @@
 use std::fmt;
 
 use anyhow::{Context, Result};
-use tokio_postgres::{Client, NoTls};
+use tokio_postgres::Client;
+
+use crate::postgres::connect;
 
 /// The daemon's own role, so that its statements can be told from those asked here.
 const ROLE: &str = "clerk2pg_bench";
@@ -30,14 +32,6 @@ pub struct Database {
 pub struct Statement {
     pub text: String,
     pub calls: i64,
-}
-
-pub async fn connect(url: &str) -> Result<Client> {
-    let (client, connection) = tokio_postgres::connect(url, NoTls)
-        .await
-        .context("PostgreSQL cannot be reached")?;
-    tokio::spawn(connection);
-    Ok(client)
 }
 
 impl Server {

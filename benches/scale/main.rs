@@ -3,14 +3,18 @@
 //! `make bench` runs it; benches/README.md says how each figure is measured. It ends with a table, and fails where something does not work, but
 //! not where a figure is worse than wanted.
 
+#[path = "../common/environment.rs"]
+mod environment;
 mod growth;
 mod limit;
 mod load;
 mod options;
 mod peers;
+#[path = "../common/postgres.rs"]
+mod postgres;
 mod run;
 mod start;
-#[path = "../freshness/table.rs"]
+#[path = "../common/table.rs"]
 #[allow(dead_code, reason = "the other benchmark shows other figures")]
 mod table;
 mod unchanged;

@@ -1,8 +1,10 @@
 //! What to measure, out of the environment.
 
-use std::{env, fmt};
+use std::fmt;
 
-use anyhow::{Context, Result, bail, ensure};
+use anyhow::{Result, ensure};
+
+use crate::environment::{number, stages};
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Stage {
@@ -34,14 +36,10 @@ pub struct Options {
 
 impl Options {
     pub fn from_environment() -> Result<Self> {
-        let number = |name: &str, default: usize| match env::var(name).ok().filter(|value| !value.is_empty()) {
-            Some(value) => value.parse().with_context(|| format!("{name}={value}")),
-            None => Ok(default),
-        };
         let options = Self {
             users: number("BENCH_USERS", 1_000_000)?,
             runs: number("BENCH_RUNS", 3)?,
-            stages: stages(&env::var("BENCH_ONLY").unwrap_or_default())?,
+            stages: stages(&STAGES)?,
         };
         ensure!(options.users >= 100_000, "BENCH_USERS must be at least 100000");
         ensure!(options.runs > 0, "BENCH_RUNS must be at least 1");
@@ -64,19 +62,4 @@ impl fmt::Display for Options {
         let cores = std::thread::available_parallelism().map_or(1, usize::from);
         write!(f, "{} users, medians of {}; {cores} cores", self.users, self.runs)
     }
-}
-
-fn stages(only: &str) -> Result<Vec<Stage>> {
-    if only.is_empty() {
-        return Ok(STAGES.iter().map(|(_, stage)| *stage).collect());
-    }
-    only.split(',')
-        .map(|name| match STAGES.iter().find(|(known, _)| *known == name.trim()) {
-            Some((_, stage)) => Ok(*stage),
-            None => bail!(
-                "BENCH_ONLY: there is no stage {name:?}, but {:?}",
-                STAGES.map(|(known, _)| known)
-            ),
-        })
-        .collect()
 }

@@ -5,9 +5,12 @@ use std::{fmt, time::Instant};
 use anyhow::{Context, Result};
 use clerk_sim::{RateLimit, Sim};
 use tokio::process::Command;
-use tokio_postgres::{Client, NoTls};
+use tokio_postgres::Client;
 
-use crate::run::{Took, measure};
+use crate::{
+    postgres::connect,
+    run::{Took, measure},
+};
 
 /// Settings as they come, but for Clerk's rate limit, which is nobody else's here. The simulator keeps its own where a stage wants one.
 const NO_LIMIT: (&str, &str) = ("CLERK2PG_CLERK__RATE_LIMIT", "1000000");
@@ -24,14 +27,6 @@ pub struct World {
     pub sim: Sim,
     pub users: usize,
     server: Server,
-}
-
-async fn connect(url: &str) -> Result<Client> {
-    let (client, connection) = tokio_postgres::connect(url, NoTls)
-        .await
-        .context("PostgreSQL cannot be reached")?;
-    tokio::spawn(connection);
-    Ok(client)
 }
 
 impl Server {

@@ -301,7 +301,11 @@ impl Client {
             body.extend_from_slice(&chunk);
         }
         if is_gzip(&headers) {
-            body = unpack(&body, path)?;
+            body = match unpack(&body, path) {
+                Err(error) if status.is_success() => return Err(error),
+                // A refusal is one whatever it says besides.
+                unpacked => unpacked.unwrap_or_default(),
+            };
         }
         if status.is_success() {
             return Ok(Body {

@@ -159,9 +159,9 @@ impl Mirror {
         Ok(Some((at, expected)))
     }
 
-    /// The moments that part the mirror into stretches with about as many rows each, in Unix milliseconds.
-    pub async fn bounds(&self, parts: usize) -> Result<Vec<i64>, Error> {
-        let rows = (self.count().await? / parts.max(1) as u64).max(1);
+    /// The moments that part the mirror, with its `users`, into stretches with about as many rows each, in Unix milliseconds.
+    pub async fn bounds(&self, users: u64, parts: usize) -> Result<Vec<i64>, Error> {
+        let rows = (users / parts.max(1) as u64).max(1);
         let mut bounds: Vec<DateTime<Utc>> = Vec::new();
         while bounds.len() + 1 < parts {
             // A stretch at a time, so that each query is short. Rows that are marked as deleted make no difference that matters.

@@ -7,6 +7,7 @@ use tracing::{debug, warn};
 
 use super::{
     Running,
+    desk::Target,
     walker::{Setting, Walker, Went},
 };
 use crate::{
@@ -80,9 +81,13 @@ impl Running<'_> {
             return Ok(whole);
         }
         let users = users.unwrap_or_default();
-        let bounds = match self.desk.mirror {
-            // What the mirror has, it need not ask Clerk for.
-            Some(mirror) if mirror.count().await? > users / 2 => mirror.bounds(parts).await?,
+        let held = match self.desk.mirror {
+            Some(mirror) => Some((mirror, mirror.count().await?)),
+            None => None,
+        };
+        let bounds = match held {
+            // Where the mirror knows the users lie, Clerk need not be asked.
+            Some((mirror, held)) if held > users / 2 => mirror.bounds(held, parts).await?,
             _ => match self.count_bounds(users, parts).await? {
                 Some(bounds) => bounds,
                 None => return Ok(whole),
@@ -195,9 +200,10 @@ impl Running<'_> {
 
     /// Notes where a walk begins or goes on, for the case that it is cut off.
     async fn begin_walk(&self, parts: &[Part]) -> Result<(), Failure> {
-        let (Some((lease, run)), Some(written_at), Some(started_at)) =
-            (self.lease().zip(self.run()), self.desk.now(), self.walk_started_at)
-        else {
+        let Target::Mirror { lease, run, .. } = self.desk.target else {
+            return Ok(());
+        };
+        let (Some(written_at), Some(started_at)) = (self.desk.now(), self.walk_started_at) else {
             return Ok(());
         };
         let checkpoint = Checkpoint {

@@ -11,7 +11,7 @@ use super::{
 use crate::{
     clerk,
     failure::Failure,
-    mirror::{Batch, Checkpoint, Lease, Run},
+    mirror::{Batch, Checkpoint, Run},
     walk::Interval,
 };
 
@@ -78,14 +78,6 @@ impl<'a> Running<'a> {
     pub(super) fn run(&self) -> Option<&'a Run> {
         match self.desk.target {
             Target::Mirror { run, .. } => Some(run),
-            Target::Paper => None,
-        }
-    }
-
-    /// The proof of being the one who writes; none in a dry run.
-    pub(super) fn lease(&self) -> Option<&'a Lease> {
-        match self.desk.target {
-            Target::Mirror { lease, .. } => Some(lease),
             Target::Paper => None,
         }
     }

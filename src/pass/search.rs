@@ -16,16 +16,6 @@ use crate::{
 
 const UNUSABLE: &str = "this server does not count or list by created_at as asked";
 
-/// A request to be sent.
-enum Ask {
-    /// Count up to this moment, with so many expected.
-    Count { at: i64, local: i64 },
-    /// A page behind so many users.
-    Page { offset: u64 },
-    /// Nothing; everybody is to be asked for by name.
-    Names,
-}
-
 /// What came back.
 enum Answer {
     Count { at: i64, local: i64, remote: Option<u64> },
@@ -202,32 +192,22 @@ impl Running<'_> {
 }
 
 impl Pass {
-    /// What to ask about a stretch whose counts differ.
-    async fn plan_for(&self, stretch: &Stretch) -> Result<Ask, Failure> {
-        Ok(match stretch.how() {
-            How::Names => Ask::Names,
-            How::Page { offset } => Ask::Page { offset },
-            How::Halve => match self.mirror.halve(stretch.interval, stretch.local).await? {
-                Some((at, local)) => Ask::Count { at, local },
-                None => Ask::Page { offset: 0 },
-            },
-        })
-    }
-
+    /// Asks what tells most about a stretch whose counts differ.
     async fn ask(&self, stretch: &Stretch) -> Result<Answer, Failure> {
         let clerk = &self.clerk;
-        Ok(match self.plan_for(stretch).await? {
-            Ask::Count { at, local } => Answer::Count {
-                at,
-                local,
-                remote: self.or_stop(clerk.count(up_to(stretch, at))).await?,
+        let offset = match stretch.how() {
+            How::Names => return Ok(Answer::Names),
+            How::Page { offset } => offset,
+            How::Halve => match self.mirror.halve(stretch.interval, stretch.local).await? {
+                Some((at, local)) => {
+                    let remote = self.or_stop(clerk.count(up_to(stretch, at))).await?;
+                    return Ok(Answer::Count { at, local, remote });
+                }
+                None => 0,
             },
-            Ask::Page { offset } => Answer::Page {
-                offset,
-                page: self.or_stop(clerk.stretch(stretch.interval, offset)).await?,
-            },
-            Ask::Names => Answer::Names,
-        })
+        };
+        let page = self.or_stop(clerk.stretch(stretch.interval, offset)).await?;
+        Ok(Answer::Page { offset, page })
     }
 }
 

@@ -254,6 +254,29 @@ fn a_server_that_does_not_keep_to_a_stretch_is_unfit_for_it() {
     assert_eq!(Walk::over(stretch).receive(&[4_999, 6_000, 9_000].map(entry)), all);
 }
 
+#[test]
+fn whoever_has_no_date_belongs_to_one_stretch() {
+    let stretch = Interval {
+        from: None,
+        before: Some(5),
+    };
+    let entry = |id, created_at| Entry { id, created_at };
+    // The one behind the stretch's end is on the next one's first page, too.
+    let page = [("a", Some(1)), ("b", None), ("c", Some(7)), ("d", None)].map(|(id, at)| entry(id, at));
+    let Step::End(last) = Walk::over(stretch).receive(&page) else {
+        panic!("not the end")
+    };
+    assert_eq!(last.fresh, [0, 1]);
+    let next = Interval {
+        from: Some(5),
+        before: None,
+    };
+    let Step::Page(first) = Walk::over(next).receive(&page[2..]) else {
+        panic!("not a page")
+    };
+    assert_eq!(first.fresh, [0, 1]);
+}
+
 proptest! {
     /// Whatever a server ignores, the walk ends, and takes nobody for fresh twice where the list is in order.
     #[test]

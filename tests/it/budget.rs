@@ -7,7 +7,7 @@ use crate::harness::World;
 use clerk_sim::{Options, Quirks, RateLimit, Sim};
 use clerk2pg::walk::Interval;
 
-async fn spends(key: &str, limit: RateLimit, requests: usize, budget: u64) {
+async fn spends(key: &str, limit: RateLimit, stated: Option<u32>, requests: usize, budget: u64) {
     let options = Options {
         users: 0,
         secret_key: key.to_owned(),
@@ -15,7 +15,7 @@ async fn spends(key: &str, limit: RateLimit, requests: usize, budget: u64) {
         ..Options::default()
     };
     let sim = Sim::start(options).await.unwrap();
-    let client = client_with(&sim.url(), key, 0.25, Duration::from_secs(30));
+    let client = client_with(&sim.url(), key, stated, 0.25, Duration::from_secs(30));
     // Clones share one budget.
     let asking: Vec<_> = (0..5)
         .map(|_| {
@@ -45,9 +45,14 @@ async fn spends(key: &str, limit: RateLimit, requests: usize, budget: u64) {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_quarter_of_what_the_kind_of_key_allows() {
     tokio::join!(
-        spends("sk_test_budget", RateLimit::Development, 30, 25),
-        spends("sk_live_budget", RateLimit::Production, 300, 250),
+        spends("sk_test_budget", RateLimit::Development, None, 30, 25),
+        spends("sk_live_budget", RateLimit::Production, None, 300, 250),
     );
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_quarter_of_what_clerk_has_agreed_to() {
+    spends("sk_live_budget", RateLimit::Off, Some(160), 45, 40).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -62,7 +67,13 @@ async fn a_walk_completes_although_others_use_up_the_limit() {
         max_page: Some(2),
         ..Quirks::default()
     });
-    let backend = client_with(&world.sim.url(), world.sim.secret_key(), 1.0, Duration::from_secs(30));
+    let backend = client_with(
+        &world.sim.url(),
+        world.sim.secret_key(),
+        None,
+        1.0,
+        Duration::from_secs(30),
+    );
     for _ in 0..85 {
         backend.count(Interval::ALL).await.unwrap();
     }

@@ -20,17 +20,17 @@ const FIRST_PAGE: walk::Query = walk::Query {
 };
 
 fn client(url: &str, timeout: Duration) -> Client {
-    client_with(url, KEY, 1.0, timeout)
+    client_with(url, KEY, None, 1.0, timeout)
 }
 
 /// A client of the test's own, beside those of the binary.
-pub fn client_with(url: &str, key: &str, request_budget: f64, timeout: Duration) -> Client {
+pub fn client_with(url: &str, key: &str, rate_limit: Option<u32>, request_budget: f64, timeout: Duration) -> Client {
     // The program does the same at its start; a second time it fails, and the first stays.
     let _ = rustls::crypto::ring::default_provider().install_default();
     Client::new(&Settings {
         api_url: url.to_owned(),
         secret_key: Secret::from(key.to_owned()),
-        rate_limit: None,
+        rate_limit,
         request_budget,
         timeout,
     })
@@ -285,6 +285,17 @@ async fn a_compressed_body_counts_as_large_as_it_becomes() {
     let server = Server::start(move |_| answer("200 OK", "content-encoding: gzip\r\n", &bomb)).await;
     let error = client(&server.url, PATIENT).list(&FIRST_PAGE, 500).await.unwrap_err();
     assert!(matches!(error, Error::TooLarge { .. }), "{error:?}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_refusal_is_one_whatever_its_body_is_packed_in() {
+    let gzip = "content-encoding: gzip\r\n";
+    let server = Server::start(move |_| answer("401 Unauthorized", gzip, b"no gzip")).await;
+    let error = client(&server.url, PATIENT).list(&FIRST_PAGE, 500).await.unwrap_err();
+    assert!(matches!(error, Error::KeyRefused(_)), "{error:?}");
+    let server = Server::start(move |_| answer("200 OK", gzip, b"no gzip")).await;
+    let error = client(&server.url, PATIENT).list(&FIRST_PAGE, 500).await.unwrap_err();
+    assert!(matches!(error, Error::Garbage(_)), "{error:?}");
 }
 
 #[tokio::test(flavor = "multi_thread")]

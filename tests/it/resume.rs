@@ -44,7 +44,7 @@ impl World {
     }
 
     /// How far the walk that was cut off had come.
-    async fn checkpoint(&self) -> i64 {
+    pub async fn checkpoint(&self) -> i64 {
         self.db
             .number(
                 "SELECT coalesce(sum(coalesce((part ->> 'done')::bigint, (part #>> '{position,seen}')::bigint)), 0)::bigint
