@@ -115,13 +115,13 @@ pub async fn run(setup: Setup, reload: Reload<'_>) -> Result<(), Failure> {
     let mut at_work = AtWork::start(setup).await?;
     loop {
         let due = &at_work.setup.pass.due;
+        // Meanwhile a mark stays where it is, else a tight schedule would be the end of all backoff.
+        let pause = at_work.rest.max(at_work.outage.waits_until());
         let told = tokio::select! {
             biased;
             told = signals.next() => Some(told),
-            () = at_work.rested() => None,
-            // During an outage a mark stays where it is, else a tight schedule would be the end of all backoff.
-            () = due.any(), if !at_work.outage.is_waiting() && at_work.rest.is_none() => None,
-            () = at_work.outage.over() => None,
+            () = over(pause) => None,
+            () = due.any(), if pause.is_none() => None,
         };
         let told = match told {
             Some(told) => Some(told),
@@ -129,7 +129,10 @@ pub async fn run(setup: Setup, reload: Reload<'_>) -> Result<(), Failure> {
         };
         match told {
             None => {}
-            Some(Told::Sync) => at_work.setup.pass.due.incremental(),
+            Some(Told::Sync) => {
+                at_work.setup.pass.due.incremental();
+                at_work.outage.try_now();
+            }
             Some(Told::Stop(name)) => {
                 info!(signal = name, "stopping");
                 at_work.schedule.stop().await;
@@ -189,14 +192,6 @@ impl AtWork {
             told_freshness: Instant::now(),
             _hearing: hearing,
         })
-    }
-
-    /// Ends a rest when it is over.
-    async fn rested(&self) {
-        match self.rest {
-            Some(until) => tokio::time::sleep_until(until.into()).await,
-            None => std::future::pending().await,
-        }
     }
 
     /// Does the most urgent of what is due.
@@ -270,6 +265,13 @@ impl AtWork {
             Ok(None) => {}
             Err(error) => debug!(%error, "the freshness cannot be told"),
         }
+    }
+}
+
+async fn over(pause: Option<Instant>) {
+    match pause {
+        Some(until) => tokio::time::sleep_until(until.into()).await,
+        None => std::future::pending().await,
     }
 }
 

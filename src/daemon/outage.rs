@@ -18,7 +18,8 @@ struct State {
     hint: Option<String>,
     since: Instant,
     backoff: ExponentialBackoff,
-    next: Option<Duration>,
+    /// When to try again.
+    next: Instant,
 }
 
 impl Outage {
@@ -46,11 +47,11 @@ impl Outage {
                     .without_max_times()
                     .with_jitter()
                     .build(),
-                next: None,
+                next: Instant::now(),
             });
         }
         if let Some(state) = &mut self.0 {
-            state.next = state.backoff.next();
+            state.next = Instant::now() + state.backoff.next().unwrap_or_default();
         }
     }
 
@@ -61,27 +62,18 @@ impl Outage {
         }
     }
 
-    /// Whether the next pass waits for the backoff, whatever the schedule says.
-    pub(super) fn is_waiting(&self) -> bool {
-        self.wait().is_some()
+    /// Until when the next pass waits, whatever the schedule says; none where nothing is waited for.
+    pub(super) fn waits_until(&self) -> Option<Instant> {
+        self.0
+            .as_ref()
+            .map(|state| state.next)
+            .filter(|next| *next > Instant::now())
     }
 
-    /// The configuration changed, and what was waited for may be what was changed.
+    /// What was waited for may have been mended: the configuration changed, or a person asks. The pauses after more failures go on growing.
     pub(super) fn try_now(&mut self) {
         if let Some(state) = &mut self.0 {
-            state.next = Some(Duration::ZERO);
+            state.next = Instant::now();
         }
-    }
-
-    /// When to try again: after the backoff; never where there is no outage.
-    pub(super) async fn over(&self) {
-        match self.wait() {
-            Some(wait) => tokio::time::sleep(wait).await,
-            None => std::future::pending().await,
-        }
-    }
-
-    fn wait(&self) -> Option<Duration> {
-        self.0.as_ref().and_then(|state| state.next)
     }
 }

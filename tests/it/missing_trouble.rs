@@ -176,8 +176,10 @@ async fn check(following: &Following, name: &str, faults: impl Into<Faults>, mos
     let more = following.asked().split_off(asked);
     assert!(more.len() <= most, "{name}: {} requests: {more:#?}", more.len());
     sim.clear_faults();
+    // By the schedule, the next attempt may be a minute away.
+    following.looks(1).await;
     following.goes(gone).await;
-    following.looks(2).await;
+    following.looks(1).await;
     following.world.assert_in_step().await;
     following.is_counted().await;
 }

@@ -7,6 +7,7 @@ use rustix::process::Signal;
 
 use crate::{
     harness::{World, connect, eventually},
+    looks::Following,
     process::{NEVER, Process},
     proxy::{Proxy, upstream},
     server::{Server, answer},
@@ -72,6 +73,17 @@ async fn clerk_goes_away_later() {
     .await;
     clerk.let_through();
     recovers(&world, daemon).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn who_asks_is_not_kept_waiting_for_the_next_attempt() {
+    let following = Following::new(20, &[]).await;
+    following.world.sim.set_faults(error(401, ErrorBody::Json));
+    // The pauses between so many attempts would add up to minutes.
+    following.looks(10).await;
+    following.world.sim.clear_faults();
+    following.looks(1).await;
+    following.ends_in_step(1).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
