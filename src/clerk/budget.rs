@@ -1,8 +1,12 @@
 //! The part of Clerk's rate limit that clerk2pg spends. The limit is shared with the user's own backend, so it is a guest's part.
 
-use std::{num::NonZeroU32, time::Duration};
+use std::{num::NonZeroU32, sync::Arc, time::Duration};
 
 use governor::{DefaultDirectRateLimiter, Quota};
+use tokio::{
+    runtime::Handle,
+    sync::{OwnedSemaphorePermit, Semaphore},
+};
 
 use crate::secret::Secret;
 
@@ -12,9 +16,31 @@ const WINDOW: Duration = Duration::from_secs(10);
 /// A shared rate limit on requests.
 #[derive(Debug)]
 pub(super) struct Budget {
-    limiter: DefaultDirectRateLimiter,
+    /// One for each request in a window.
+    places: Arc<Semaphore>,
+    /// One for each request in a window that can wait: a tenth fewer.
+    patient: Arc<Semaphore>,
+    /// For what goes on for minutes.
+    steady: DefaultDirectRateLimiter,
     /// Requests in a window.
     requests: u32,
+}
+
+/// A request's place in the budget. When it is dropped, the request may still count at Clerk for the length of a window.
+#[derive(Debug)]
+pub(super) struct Place(Vec<OwnedSemaphorePermit>);
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        let permits = std::mem::take(&mut self.0);
+        // Without a runtime the program is at its end.
+        if let Ok(runtime) = Handle::try_current() {
+            runtime.spawn(async move {
+                tokio::time::sleep(WINDOW).await;
+                drop(permits);
+            });
+        }
+    }
 }
 
 impl Budget {
@@ -26,9 +52,11 @@ impl Budget {
         } else {
             100
         };
-        let requests = (f64::from(limit.unwrap_or(of_kind)) * part) as u32;
+        let requests = ((f64::from(limit.unwrap_or(of_kind)) * part) as u32).max(1);
         Self {
-            limiter: DefaultDirectRateLimiter::direct(quota(requests)),
+            places: Arc::new(Semaphore::new(requests as usize)),
+            patient: Arc::new(Semaphore::new((requests - requests / 10) as usize)),
+            steady: DefaultDirectRateLimiter::direct(quota(requests)),
             requests,
         }
     }
@@ -38,9 +66,20 @@ impl Budget {
         f64::from(self.requests) / WINDOW.as_secs_f64()
     }
 
-    /// Waits until a request may be sent.
-    pub(super) async fn wait(&self) {
-        self.limiter.until_ready().await;
+    /// Waits until a request may be sent. It holds its place until it is answered, and for a window more. One that is patient leaves a tenth of
+    /// the places to others.
+    pub(super) async fn place(&self, is_patient: bool) -> Place {
+        let mut permits = Vec::new();
+        for places in is_patient.then_some(&self.patient).into_iter().chain([&self.places]) {
+            // They are never closed.
+            permits.extend(places.clone().acquire_owned().await);
+        }
+        Place(permits)
+    }
+
+    /// Keeps what goes on for minutes from using up all places at once, so that others find some.
+    pub(super) async fn steady(&self) {
+        self.steady.until_ready().await;
     }
 }
 
@@ -59,8 +98,44 @@ mod tests {
 
     use super::*;
 
+    #[tokio::test(start_paused = true)]
+    async fn a_burst_may_take_the_whole_budget_but_no_window_more() {
+        let key = Secret::from("sk_live_budget".to_owned());
+        let budget = Budget::new(&key, None, 0.25);
+        let start = tokio::time::Instant::now();
+        let mut arrivals = Vec::new();
+        for request in 0..700u64 {
+            let place = budget.place(false).await;
+            // Each arrives some time after it was sent, and before it is answered.
+            tokio::time::sleep(Duration::from_millis(request % 3)).await;
+            arrivals.push(start.elapsed());
+            tokio::time::sleep(Duration::from_millis(request % 2)).await;
+            drop(place);
+        }
+        let within = |from: Duration| arrivals.iter().filter(|at| (from..from + WINDOW).contains(at)).count();
+        let windows: Vec<usize> = arrivals.iter().map(|from| within(*from)).collect();
+        assert_eq!(windows[0], 250);
+        assert_eq!(windows.into_iter().max(), Some(250));
+        assert!(arrivals[699] < Duration::from_secs(22), "{:?}", arrivals[699]);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn who_cannot_wait_finds_a_place_in_a_burst() {
+        let budget = Budget::new(&Secret::from("sk_live_budget".to_owned()), None, 0.25);
+        let start = tokio::time::Instant::now();
+        for _ in 0..225 {
+            budget.place(true).await;
+        }
+        for _ in 0..25 {
+            budget.place(false).await;
+        }
+        assert_eq!(start.elapsed(), Duration::ZERO);
+        budget.place(true).await;
+        assert!(start.elapsed() >= WINDOW);
+    }
+
     #[test]
-    fn no_window_sees_more_than_the_budget() {
+    fn what_flows_steadily_takes_no_more_than_the_budget_in_any_window() {
         for budget in [10, 25, 100, 250, 1000] {
             let clock = FakeRelativeClock::default();
             let limiter = RateLimiter::direct_with_clock(quota(budget), clock.clone());

@@ -89,6 +89,7 @@ pub struct Client {
     api_url: String,
     timeout: Duration,
     budget: Arc<Budget>,
+    is_patient: bool,
     requests: Arc<AtomicU64>,
     refusals: Arc<AtomicU64>,
 }
@@ -128,9 +129,19 @@ impl Client {
                 settings.rate_limit,
                 settings.request_budget,
             )),
+            is_patient: false,
             requests: Arc::default(),
             refusals: Arc::default(),
         })
+    }
+
+    /// The same client, for requests that come in great numbers: they leave a tenth of the budget to those that somebody waits for.
+    #[must_use]
+    pub fn patient(&self) -> Self {
+        Self {
+            is_patient: true,
+            ..self.clone()
+        }
     }
 
     /// Requests sent so far, retries among them.
@@ -203,6 +214,7 @@ impl Client {
         if query.offset > 0 {
             parameters.push(("offset", query.offset.to_string()));
         }
+        self.budget.steady().await;
         self.get("users", &parameters, list("GET /v1/users")).await
     }
 
@@ -277,7 +289,7 @@ impl Client {
     }
 
     async fn attempt(&self, path: &str, parameters: &[(&str, String)]) -> Result<Body, Error> {
-        self.budget.wait().await;
+        let _place = self.budget.place(self.is_patient).await;
         self.requests.fetch_add(1, Ordering::Relaxed);
         let unavailable = |error: reqwest::Error| Error::unavailable(&self.api_url, &error);
         let mut response = self

@@ -194,7 +194,7 @@ impl Running<'_> {
 impl Pass {
     /// Asks what tells most about a stretch whose counts differ.
     async fn ask(&self, stretch: &Stretch) -> Result<Answer, Failure> {
-        let clerk = &self.clerk;
+        let clerk = self.clerk.patient();
         let offset = match stretch.how() {
             How::Names => return Ok(Answer::Names),
             How::Page { offset } => offset,
