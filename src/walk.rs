@@ -63,6 +63,12 @@ impl Interval {
     pub fn contains(&self, at: i64) -> bool {
         self.from.is_none_or(|from| at >= from) && self.before.is_none_or(|before| at < before)
     }
+
+    /// What lies before a moment in it, and what does not.
+    pub fn split(self, at: i64) -> [Self; 2] {
+        let at = Some(at);
+        [Self { before: at, ..self }, Self { from: at, ..self }]
+    }
 }
 
 /// What a page means for the walk.

@@ -327,9 +327,9 @@ impl Running<'_> {
         if !self.pass.differs(&state, Some(total), self.memory) {
             return Ok(());
         }
-        let counts_fewer = i64::try_from(total).unwrap_or(i64::MAX) < state.expected;
         let created = self.report.created;
-        let Some(remote) = self.search(state.expected, counts_fewer).await? else {
+        let total = i64::try_from(total).unwrap_or(i64::MAX);
+        let Some(remote) = self.search(state.expected, total).await? else {
             return Ok(());
         };
         self.settle_deletions(lease, run).await?;

@@ -2,7 +2,7 @@
 
 use std::collections::HashSet;
 
-use futures_util::{StreamExt, stream::FuturesUnordered};
+use futures_util::{StreamExt, future::try_join_all, stream::FuturesUnordered};
 use tracing::debug;
 
 use super::{Pass, Running};
@@ -10,7 +10,7 @@ use crate::{
     clerk::Page,
     failure::Failure,
     mirror::Batch,
-    search::{How, Paged, Stretch, judge, walk_costs, walks_cheaper},
+    search::{How, Paged, Stretch, first_parts, judge, walk_costs, walks_cheaper},
     walk::Interval,
 };
 
@@ -26,7 +26,8 @@ enum Answer {
 impl Running<'_> {
     /// Notes who is missing, and brings in step who was not seen before. Where a full walk is cheaper, says so instead. Returns Clerk's count; none
     /// where it gives no reason any more, be it to look for who is gone or for who is new.
-    pub(super) async fn search(&mut self, expected: i64, counts_fewer: bool) -> Result<Option<i64>, Failure> {
+    pub(super) async fn search(&mut self, expected: i64, total: i64) -> Result<Option<i64>, Failure> {
+        let counts_fewer = total < expected;
         // Whoever signs up during the search for who is gone must not hide them.
         let newest = match counts_fewer {
             true => self.pass.mirror.newest().await?,
@@ -36,24 +37,30 @@ impl Running<'_> {
             from: None,
             before: newest.map(|at| at + 1),
         };
+        let difference = expected - total;
+        let parts = first_parts(expected.unsigned_abs(), difference.unsigned_abs());
         // Anew: a user who came after the list was read may have been counted, or one who is in it by now may not.
-        let Some(remote) = self.pass.or_stop(self.pass.clerk.count(interval)).await? else {
+        let Some(stretches) = self.pass.count_parts(interval, expected, parts).await? else {
             return Ok(None);
         };
-        let remote = i64::try_from(remote).unwrap_or(i64::MAX);
+        if parts > 1 && !stretches.iter().all(|stretch| stretch.is_part(difference)) {
+            self.is_unusable();
+            return Ok(Some(total));
+        }
+        let remote: i64 = stretches.iter().map(|part| part.remote).sum();
         if remote == expected || counts_fewer != (remote < expected) {
             return Ok(None);
         }
-        self.search_in(Stretch {
+        let whole = Stretch {
             interval,
             local: expected,
             remote,
-        })
-        .await?;
+        };
+        self.search_in(whole, stretches).await?;
         Ok(Some(remote))
     }
 
-    async fn search_in(&mut self, whole: Stretch) -> Result<(), Failure> {
+    async fn search_in(&mut self, whole: Stretch, mut open: Vec<Stretch>) -> Result<(), Failure> {
         let Stretch { local, remote, .. } = whole;
         // Where Clerk counts hardly anybody, all whom the mirror has would be asked for by name.
         let users = local.max(remote).unsigned_abs();
@@ -67,7 +74,6 @@ impl Running<'_> {
         let counts_fewer = remote < local;
         let begun = self.pass.clerk.requests();
         let pass = self.pass;
-        let mut open = vec![whole];
         let mut under_way = FuturesUnordered::new();
         let mut has_attended = false;
         loop {
@@ -98,12 +104,16 @@ impl Running<'_> {
             match self.learn(&stretch, answer?).await? {
                 Some(parts) => open.extend(parts),
                 None => {
-                    self.memory.tell_once(UNUSABLE);
-                    self.memory.walk(UNUSABLE);
+                    self.is_unusable();
                     return Ok(());
                 }
             }
         }
+    }
+
+    fn is_unusable(&mut self) {
+        self.memory.tell_once(UNUSABLE);
+        self.memory.walk(UNUSABLE);
     }
 
     /// Takes an answer, and returns the parts of the stretch that are left; none where the server cannot be used for this.
@@ -158,7 +168,7 @@ impl Running<'_> {
         let mut parts = Vec::new();
         let mut rest = *stretch;
         for at in [at, at + 1] {
-            let part = up_to(&rest, at);
+            let [part, _] = rest.interval.split(at);
             let local = self.pass.mirror.expected(part).await?;
             let remote = self.pass.or_stop(self.pass.clerk.count(part)).await?;
             let remote = remote.and_then(|remote| i64::try_from(remote).ok());
@@ -192,6 +202,38 @@ impl Running<'_> {
 }
 
 impl Pass {
+    /// Counts a stretch in so many parts of about equal size; none where the server does not count.
+    async fn count_parts(&self, whole: Interval, users: i64, parts: usize) -> Result<Option<Vec<Stretch>>, Failure> {
+        let mut stretches = vec![(whole, users)];
+        while stretches.len() < parts {
+            let halves = stretches.iter().map(async |&(interval, users)| {
+                let half = self.mirror.halve(interval, users).await?;
+                Ok::<_, Failure>(match half {
+                    Some((at, before)) => {
+                        let [first, second] = interval.split(at);
+                        vec![(first, before), (second, users - before)]
+                    }
+                    None => vec![(interval, users)],
+                })
+            });
+            let halves = try_join_all(halves).await?.concat();
+            if halves.len() == stretches.len() {
+                break;
+            }
+            stretches = halves;
+        }
+        let clerk = &self.clerk.patient();
+        let counted = stretches.into_iter().map(async |(interval, local)| {
+            let remote = self.or_stop(clerk.count(interval)).await?;
+            Ok::<_, Failure>(remote.map(|remote| Stretch {
+                interval,
+                local,
+                remote: i64::try_from(remote).unwrap_or(i64::MAX),
+            }))
+        });
+        Ok(try_join_all(counted).await?.into_iter().collect())
+    }
+
     /// Asks what tells most about a stretch whose counts differ.
     async fn ask(&self, stretch: &Stretch) -> Result<Answer, Failure> {
         let clerk = self.clerk.patient();
@@ -200,7 +242,7 @@ impl Pass {
             How::Page { offset } => offset,
             How::Halve => match self.mirror.halve(stretch.interval, stretch.local).await? {
                 Some((at, local)) => {
-                    let remote = self.or_stop(clerk.count(up_to(stretch, at))).await?;
+                    let remote = self.or_stop(clerk.count(stretch.interval.split(at)[0])).await?;
                     return Ok(Answer::Count { at, local, remote });
                 }
                 None => 0,
@@ -208,12 +250,5 @@ impl Pass {
         };
         let page = self.or_stop(clerk.stretch(stretch.interval, offset)).await?;
         Ok(Answer::Page { offset, page })
-    }
-}
-
-fn up_to(stretch: &Stretch, at: i64) -> Interval {
-    Interval {
-        before: Some(at),
-        ..stretch.interval
     }
 }

@@ -34,6 +34,27 @@ async fn one_among_thousands() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn among_so_many_that_parts_are_counted_to_begin_with() {
+    let following = Following::new(70_000, &[]).await;
+    let sim = &following.world.sim;
+    let ids = sim.user_ids();
+    following.delete([&ids[40_000]]).await;
+    let asked = following.asked();
+    assert!(asked.len() <= 20, "{} requests: {asked:#?}", asked.len());
+    let is_count = |path: &&String| path.contains("/count?");
+    assert!(asked.iter().filter(is_count).count() >= 2, "{asked:#?}");
+    // Where each part's count is that of all, only a walk finds who is gone.
+    sim.set_faults(Quirks {
+        ignore_created_at: true,
+        ..Quirks::default()
+    });
+    following.delete([&ids[20_000]]).await;
+    sim.clear_faults();
+    assert_eq!(following.lost().await.len(), 0);
+    following.ends_in_step(2).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn the_first_and_the_last() {
     check("both ends and one between", 3_000, &[0, 700, 2_999], 20).await;
     check("on one page", 300, &[0, 1, 150, 299], 20).await;
