@@ -7,7 +7,7 @@ mod page;
 use std::{
     io::Read,
     sync::{
-        Arc,
+        Arc, PoisonError, RwLock,
         atomic::{AtomicU32, AtomicU64, Ordering},
     },
     time::{Duration, Instant},
@@ -16,6 +16,7 @@ use std::{
 use anyhow::Context;
 use backon::{ExponentialBuilder, Retryable};
 use flate2::read::MultiGzDecoder;
+use libdeflater::Decompressor;
 use reqwest::{
     StatusCode,
     header::{ACCEPT_ENCODING, AUTHORIZATION, CONTENT_ENCODING, HeaderMap, HeaderValue},
@@ -25,6 +26,7 @@ use tracing::{debug, warn};
 
 use crate::{
     secret::Secret,
+    user::DigestKey,
     walk::{self, Interval, PAGE},
 };
 use budget::Budget;
@@ -90,6 +92,7 @@ pub struct Client {
     timeout: Duration,
     budget: Arc<Budget>,
     is_patient: bool,
+    digest_key: Arc<RwLock<DigestKey>>,
     requests: Arc<AtomicU64>,
     refusals: Arc<AtomicU64>,
 }
@@ -130,6 +133,7 @@ impl Client {
                 settings.request_budget,
             )),
             is_patient: false,
+            digest_key: Arc::default(),
             requests: Arc::default(),
             refusals: Arc::default(),
         })
@@ -142,6 +146,15 @@ impl Client {
             is_patient: true,
             ..self.clone()
         }
+    }
+
+    /// Takes the digests of all pages to come with this key.
+    pub fn set_digest_key(&self, key: DigestKey) {
+        *self.digest_key.write().unwrap_or_else(PoisonError::into_inner) = key;
+    }
+
+    fn digest_key(&self) -> DigestKey {
+        *self.digest_key.read().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Requests sent so far, retries among them.
@@ -188,7 +201,7 @@ impl Client {
             ("limit", limit.to_string()),
             ("offset", offset.to_string()),
         ];
-        self.get("users", &parameters, list("GET /v1/users?order_by=-updated_at"))
+        self.get("users", &parameters, self.page("GET /v1/users?order_by=-updated_at"))
             .await
     }
 
@@ -198,7 +211,7 @@ impl Client {
         parameters.push(("order_by", "+created_at".to_owned()));
         parameters.push(("limit", PAGE.to_string()));
         parameters.push(("offset", offset.to_string()));
-        self.get("users", &parameters, list("GET /v1/users?created_at_after=…"))
+        self.get("users", &parameters, self.page("GET /v1/users?created_at_after=…"))
             .await
     }
 
@@ -215,7 +228,7 @@ impl Client {
             parameters.push(("offset", query.offset.to_string()));
         }
         self.budget.steady().await;
-        self.get("users", &parameters, list("GET /v1/users")).await
+        self.get("users", &parameters, self.page("GET /v1/users")).await
     }
 
     /// Asks for users by name: those of `ids` (at most [`NAMES`]) that exist. Unknown ids are left out. Source: documented. A server that
@@ -225,17 +238,26 @@ impl Client {
         // The key is repeated: the form `user_id[0]=` is silently ignored and answers with everybody. Source: observed.
         let mut parameters: Vec<_> = ids.iter().map(|id| ("user_id", (*id).to_owned())).collect();
         parameters.push(("limit", NAMES.to_string()));
-        self.get("users", &parameters, list("GET /v1/users?user_id=…")).await
+        self.get("users", &parameters, self.page("GET /v1/users?user_id=…"))
+            .await
     }
 
     /// Asks for one user by id.
     pub async fn user(&self, id: &str) -> Result<Lookup, Error> {
-        let read = |body| Page::single(body).map_err(|(body, why)| Error::garbage("GET /v1/users/{id}", &body, &why));
+        let key = self.digest_key();
+        let read =
+            |body| Page::single(body, &key).map_err(|(body, why)| Error::garbage("GET /v1/users/{id}", &body, &why));
         match self.get(&format!("users/{}", urlencode(id)), &[], read).await {
             Ok(page) => Ok(Lookup::Found(page)),
             Err(Error::NotFound(answer)) if answer.has_code("resource_not_found") => Ok(Lookup::Gone),
             Err(error) => Err(error),
         }
+    }
+
+    /// Reads an answer as a page of users.
+    fn page(&self, request: &str) -> impl Fn(Body) -> Result<Page, Error> {
+        let key = self.digest_key();
+        move |body| Page::parse(body, &key).map_err(|(body, why)| Error::garbage(request, &body, &why))
     }
 
     /// Asks until there is an answer that `read` can read, as far as the error deserves another try.
@@ -339,9 +361,15 @@ fn is_gzip(headers: &HeaderMap) -> bool {
 
 /// Unpacks a whole body, not beyond what is read of one.
 fn unpack(packed: &[u8], path: &str) -> Result<Vec<u8>, Error> {
-    // A gzip stream ends with the length of what was packed; a wrong one only costs time.
-    let stated = packed.last_chunk().map_or(0, |length| u32::from_le_bytes(*length));
-    let mut body = Vec::with_capacity((stated as usize).min(MAX_BODY) + 1);
+    // A gzip stream ends with the length of what was packed. A wrong one, or that of the last of several members, only costs time.
+    let stated = packed.last_chunk().map_or(0, |length| u32::from_le_bytes(*length)) as usize;
+    if (1..=MAX_BODY).contains(&stated) {
+        let mut body = vec![0; stated];
+        if Decompressor::new().gzip_decompress(packed, &mut body) == Ok(stated) {
+            return Ok(body);
+        }
+    }
+    let mut body = Vec::new();
     let read = MultiGzDecoder::new(packed)
         .take(MAX_BODY as u64 + 1)
         .read_to_end(&mut body)
@@ -356,10 +384,6 @@ fn json<T: DeserializeOwned>(request: &str) -> impl Fn(Body) -> Result<T, Error>
     move |Body { bytes, .. }| {
         serde_json::from_slice(&bytes).map_err(|error| Error::garbage(request, &bytes, &error.to_string()))
     }
-}
-
-fn list(request: &str) -> impl Fn(Body) -> Result<Page, Error> {
-    move |body| Page::parse(body).map_err(|(body, why)| Error::garbage(request, &body, &why))
 }
 
 /// The server's clock, in Unix milliseconds.

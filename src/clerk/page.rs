@@ -6,7 +6,7 @@ use serde::Deserialize;
 use serde_json::value::RawValue;
 
 use crate::{
-    user::{Digest, is_storable, milliseconds},
+    user::{Digest, DigestKey, is_storable, milliseconds},
     walk::PAGE,
 };
 
@@ -45,13 +45,13 @@ pub struct Raw {
 impl Page {
     /// Reads a list in both its forms: a bare array (documented), and `{"data": […]}` as emulators send it (observed).
     /// Where the body is neither, gives it back with the reason.
-    pub(super) fn parse(body: Body) -> Result<Self, (Vec<u8>, String)> {
+    pub(super) fn parse(body: Body, key: &DigestKey) -> Result<Self, (Vec<u8>, String)> {
         #[derive(Deserialize)]
         struct Wrapped<'a> {
             #[serde(borrow)]
             data: Vec<&'a RawValue>,
         }
-        Self::new(body, |text| {
+        Self::new(body, key, |text| {
             if let Some(users) = split(text) {
                 return Ok(users);
             }
@@ -65,14 +65,15 @@ impl Page {
     }
 
     /// Reads the document of one user.
-    pub(super) fn single(body: Body) -> Result<Self, (Vec<u8>, String)> {
-        Self::new(body, |text| {
+    pub(super) fn single(body: Body, key: &DigestKey) -> Result<Self, (Vec<u8>, String)> {
+        Self::new(body, key, |text| {
             serde_json::from_str(text).map(|user| vec![with_head(user)])
         })
     }
 
     fn new(
         Body { bytes, date }: Body,
+        key: &DigestKey,
         split: impl for<'a> Fn(&'a str) -> serde_json::Result<Vec<(&'a str, Head<'a>)>>,
     ) -> Result<Self, (Vec<u8>, String)> {
         let (text, mangled) = match String::from_utf8(bytes) {
@@ -82,7 +83,7 @@ impl Page {
         let users = match split(&text) {
             Ok(users) => users
                 .into_iter()
-                .map(|(document, head)| Raw::new(document, head, &text, &mangled))
+                .map(|(document, head)| Raw::new(document, head, key, &text, &mangled))
                 .collect(),
             Err(error) => return Err((text.into_bytes(), error.to_string())),
         };
@@ -139,7 +140,7 @@ fn split(list: &str) -> Option<Vec<(&str, Head<'_>)>> {
 }
 
 impl Raw {
-    fn new(json: &str, head: Head<'_>, text: &str, mangled: &[usize]) -> Self {
+    fn new(json: &str, head: Head<'_>, key: &DigestKey, text: &str, mangled: &[usize]) -> Self {
         let time = |value: Option<&RawValue>| {
             value
                 .and_then(|at| serde_json::from_str(at.get()).ok())
@@ -156,7 +157,7 @@ impl Raw {
                 .map(Cow::into_owned),
             created_at: time(head.created_at),
             updated_at: time(head.updated_at),
-            digest: Digest::of(json.as_bytes()),
+            digest: Digest::of(key, json.as_bytes()),
             is_mangled: mangled.iter().any(|at| range.contains(at)),
             range,
         }
@@ -190,8 +191,12 @@ mod tests {
         }
     }
 
+    fn parse(bytes: impl Into<Vec<u8>>) -> Result<Page, (Vec<u8>, String)> {
+        Page::parse(body(bytes), &DigestKey::default())
+    }
+
     fn ids(bytes: &[u8]) -> Vec<Option<String>> {
-        let page = Page::parse(body(bytes)).unwrap();
+        let page = parse(bytes).unwrap();
         page.users.into_iter().map(|raw| raw.id).collect()
     }
 
@@ -205,16 +210,19 @@ mod tests {
 
     #[test]
     fn a_document_is_its_own_bytes() {
-        let page = Page::parse(body(br#"[ {"id":"a", "created_at":1700000000}, {"id":"b"} ]"#)).unwrap();
+        let page = parse(br#"[ {"id":"a", "created_at":1700000000}, {"id":"b"} ]"#).unwrap();
         let document = r#"{"id":"a", "created_at":1700000000}"#;
         assert_eq!(page.document(&page.users()[0]), document);
-        assert_eq!(page.users()[0].digest, Digest::of(document.as_bytes()));
+        assert_eq!(
+            page.users()[0].digest,
+            Digest::of(&DigestKey::default(), document.as_bytes())
+        );
         assert_eq!(page.users()[0].created_at, Some(1_700_000_000_000));
     }
 
     #[test]
     fn bytes_that_are_no_text_spoil_their_own_document_only() {
-        let page = Page::parse(body(b"[{\"id\":\"a\"},{\"id\":\"b\",\"x\":\"\xff\"},{\"id\":\"c\"}]")).unwrap();
+        let page = parse(b"[{\"id\":\"a\"},{\"id\":\"b\",\"x\":\"\xff\"},{\"id\":\"c\"}]").unwrap();
         let mangled: Vec<_> = page.users().iter().map(|raw| raw.is_mangled).collect();
         assert_eq!(mangled, [false, true, false]);
     }
@@ -222,8 +230,8 @@ mod tests {
     proptest! {
         #[test]
         fn any_bytes_give_a_page_or_an_error(bytes in prop::collection::vec(any::<u8>(), 0..400)) {
-            let _ = Page::parse(body(bytes.clone()));
-            let _ = Page::single(body(bytes));
+            let _ = parse(bytes.clone());
+            let _ = Page::single(body(bytes), &DigestKey::default());
         }
 
         /// In one pass or in two, the documents are the same.
@@ -244,7 +252,7 @@ mod tests {
 
         #[test]
         fn nearly_json_gives_a_page_or_an_error(text in r#"[\[\]{}",:0-9a-z\\]{0,80}"#) {
-            if let Ok(page) = Page::parse(body(text)) {
+            if let Ok(page) = parse(text) {
                 for raw in page.users() {
                     let _ = crate::user::decode(page.document(raw));
                 }

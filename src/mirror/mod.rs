@@ -33,7 +33,7 @@ pub use migrations::MIGRATIONS;
 pub use runs::{Begin, Checkpoint, Finish, Kind, Mark, Run};
 pub use status::{Freshness, LastRun, Status};
 
-use crate::secret::Secret;
+use crate::{secret::Secret, user::DigestKey};
 use connect::Connection;
 use schema::sync_state;
 
@@ -130,6 +130,15 @@ impl Mirror {
             .select(sync_state::instance_id)
             .first(&mut self.connection().await?)
             .await?)
+    }
+
+    /// The key of the digests that are stored here.
+    pub async fn digest_key(&self) -> Result<DigestKey, Error> {
+        let key: Vec<u8> = sync_state::table
+            .select(sync_state::digest_key)
+            .first(&mut self.connection().await?)
+            .await?;
+        Ok(DigestKey::new(&key))
     }
 
     /// Ties the database to a Clerk instance, for good.

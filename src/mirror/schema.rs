@@ -72,6 +72,7 @@ diesel::table! {
         watermark -> Nullable<Timestamptz>,
         users -> BigInt,
         imported_at -> Nullable<Timestamptz>,
+        digest_key -> Bytea,
     }
 }
 

@@ -47,6 +47,7 @@ impl Pass {
             info!(migrations = applied.len(), "the schema is up to date now");
         }
         self.check_pin(&instance, opening).await?;
+        self.clerk.set_digest_key(self.mirror.digest_key().await?);
 
         let lease = self.acquire_lease().await?;
         memory.instance = Some(instance.clone());
@@ -70,6 +71,7 @@ impl Pass {
         let exists = self.mirror.exists().await?;
         if exists {
             same_instance(self.mirror.instance().await?.as_deref(), &instance.id)?;
+            self.clerk.set_digest_key(self.mirror.digest_key().await?);
         }
         let mut memory = Memory::default();
         let rejects = AtomicBool::new(false);

@@ -6,21 +6,43 @@ mod json;
 
 use std::borrow::Cow;
 
+use highway::{HighwayHash, HighwayHasher, Key};
 use serde_json::value::RawValue;
 
 pub use decode::{Rejection, decode, is_storable, milliseconds};
 use fields::{FIELDS, ID};
 
-/// A BLAKE3 hash, cut to 128 bits, of a user's bytes as received: equal bytes need no second look.
+/// The key of digests, a secret of the database that they are stored in: end users write parts of their documents, and must not be able to
+/// make two of them with the same digest. Where there is no database yet it is all zeros.
+#[derive(Clone, Copy, Default, PartialEq, Eq)]
+pub struct DigestKey([u64; 4]);
+
+impl std::fmt::Debug for DigestKey {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("[redacted]")
+    }
+}
+
+impl DigestKey {
+    /// A key of 32 bytes; what is missing is zero.
+    pub fn new(bytes: &[u8]) -> Self {
+        let mut key = [0; 4];
+        for (part, bytes) in key.iter_mut().zip(bytes.chunks(8)) {
+            *part = bytes.iter().fold(0, |part, byte| part << 8 | u64::from(*byte));
+        }
+        Self(key)
+    }
+}
+
+/// A keyed hash (HighwayHash, 128 bits) of a user's bytes as received: equal bytes need no second look.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct Digest(pub [u8; 16]);
 
 impl Digest {
     /// The digest of a document's bytes.
-    pub fn of(document: &[u8]) -> Self {
-        let mut digest = [0; 16];
-        digest.copy_from_slice(&blake3::hash(document).as_bytes()[..16]);
-        Self(digest)
+    pub fn of(key: &DigestKey, document: &[u8]) -> Self {
+        let [low, high] = HighwayHasher::new(Key(key.0)).hash128(document);
+        Self((u128::from(high) << 64 | u128::from(low)).to_le_bytes())
     }
 }
 

@@ -288,6 +288,27 @@ async fn a_compressed_body_counts_as_large_as_it_becomes() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_body_packed_in_several_members_is_read_to_its_end() {
+    let mut split_anywhere = vec![r#"[{"id":"user_a"},"#, r#"{"id":"user_b"}]"#];
+    // The length at the end of the stream is the last member's; here it is the first one's, too.
+    let alike = vec![r#"[{"id":"user_a"},"#, r#"{"id":"user_b"} ]"#];
+    split_anywhere.push("");
+    for members in [split_anywhere, alike] {
+        let packed: Vec<u8> = members.iter().flat_map(|member| gzip(member)).collect();
+        let server = Server::start(move |_| answer("200 OK", "content-encoding: gzip\r\n", &packed)).await;
+        let page = client(&server.url, PATIENT).list(&FIRST_PAGE, 500).await.unwrap();
+        let ids: Vec<_> = page.users().iter().map(|raw| raw.id.as_deref()).collect();
+        assert_eq!(ids, [Some("user_a"), Some("user_b")], "{members:?}");
+    }
+}
+
+fn gzip(text: &str) -> Vec<u8> {
+    let mut packed = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::fast());
+    std::io::Write::write_all(&mut packed, text.as_bytes()).unwrap();
+    packed.finish().unwrap()
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_refusal_is_one_whatever_its_body_is_packed_in() {
     let gzip = "content-encoding: gzip\r\n";
     let server = Server::start(move |_| answer("401 Unauthorized", gzip, b"no gzip")).await;

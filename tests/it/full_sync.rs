@@ -56,3 +56,28 @@ async fn a_long_walk_says_how_far_it_has_come() {
         "{ran:#?}"
     );
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn other_digests_of_the_same_documents_are_no_changes() {
+    let world = World::new(30).await;
+    world.once().await.assert(0, "changed +30 ~0 -0 =0 held 0 rejected 0");
+    let digests = "SELECT string_agg(encode(digest, 'hex'), ' ' ORDER BY id) FROM clerk.users";
+    let before = world.db.text(digests).await;
+    let changed_at = "SELECT string_agg(changed_at::text, ' ' ORDER BY id) FROM clerk.users";
+    let changed = world.db.text(changed_at).await;
+
+    // As after an upgrade from digests of another kind.
+    world
+        .db
+        .execute("UPDATE clerk.sync_state SET digest_key = sha256('another')")
+        .await;
+    world.once().await.assert(0, "in_step +0 ~0 -0 =30 held 0 rejected 0");
+    assert_ne!(world.db.text(digests).await, before, "the key makes no difference");
+    assert_eq!(world.db.text(changed_at).await, changed);
+    let events = world.db.number("SELECT count(*) FROM clerk.user_events").await;
+    assert_eq!(events, 0);
+
+    let versions = world.db.versions().await;
+    world.once().await.assert(0, "in_step +0 ~0 -0 =30 held 0 rejected 0");
+    assert_eq!(world.db.versions().await, versions, "a quiet pass wrote rows");
+}
