@@ -16,7 +16,7 @@ use std::{
 use anyhow::Context;
 use backon::{ExponentialBuilder, Retryable};
 use flate2::read::MultiGzDecoder;
-use libdeflater::Decompressor;
+use libdeflater::{Decompressor, crc32};
 use reqwest::{
     StatusCode,
     header::{ACCEPT_ENCODING, AUTHORIZATION, CONTENT_ENCODING, HeaderMap, HeaderValue},
@@ -361,12 +361,19 @@ fn is_gzip(headers: &HeaderMap) -> bool {
 
 /// Unpacks a whole body, not beyond what is read of one.
 fn unpack(packed: &[u8], path: &str) -> Result<Vec<u8>, Error> {
-    // A gzip stream ends with the length of what was packed. A wrong one, or that of the last of several members, only costs time.
-    let stated = packed.last_chunk().map_or(0, |length| u32::from_le_bytes(*length)) as usize;
-    if (1..=MAX_BODY).contains(&stated) {
-        let mut body = vec![0; stated];
-        if Decompressor::new().gzip_decompress(packed, &mut body) == Ok(stated) {
-            return Ok(body);
+    // A gzip member ends with the checksum and the length of what was packed. Of several, the first alone is unpacked at once: then they are
+    // another one's.
+    if let Some([a, b, c, d, length @ ..]) = packed.last_chunk::<8>() {
+        let (checksum, length) = (
+            u32::from_le_bytes([*a, *b, *c, *d]),
+            u32::from_le_bytes(*length) as usize,
+        );
+        if (1..=MAX_BODY).contains(&length) {
+            let mut body = vec![0; length];
+            let unpacked = Decompressor::new().gzip_decompress(packed, &mut body);
+            if unpacked == Ok(length) && crc32(&body) == checksum {
+                return Ok(body);
+            }
         }
     }
     let mut body = Vec::new();
