@@ -4,9 +4,12 @@ mod hear;
 mod outage;
 mod pace;
 mod schedule;
+mod service;
 
 use std::time::{Duration, Instant};
 
+use chrono::Utc;
+use futures_util::FutureExt;
 use tokio::{
     signal::unix::{Signal, SignalKind, signal},
     task::JoinSet,
@@ -111,8 +114,14 @@ pub async fn once<T>(stop: &CancellationToken, pass: impl Future<Output = Result
 /// # Errors
 /// The first pass met something that a person has to change: a refused key, another instance's database, a strange schema.
 pub async fn run(setup: Setup, reload: Reload<'_>) -> Result<(), Failure> {
+    // Boxed, as the compiler gives up on a type so deep.
+    service::watched(work(setup, reload).boxed_local()).await
+}
+
+async fn work(setup: Setup, reload: Reload<'_>) -> Result<(), Failure> {
     let mut signals = Signals::new().map_err(no_signals)?;
     let mut at_work = AtWork::start(setup).await?;
+    service::ready();
     loop {
         let due = &at_work.setup.pass.due;
         // Meanwhile a mark stays where it is, else a tight schedule would be the end of all backoff.
@@ -135,10 +144,11 @@ pub async fn run(setup: Setup, reload: Reload<'_>) -> Result<(), Failure> {
             }
             Some(Told::Stop(name)) => {
                 info!(signal = name, "stopping");
+                service::stopping();
                 at_work.schedule.stop().await;
                 return Ok(());
             }
-            Some(Told::Reload) => match reload() {
+            Some(Told::Reload) => match read_again(reload) {
                 Ok(setup) => {
                     at_work.schedule.stop().await;
                     let outage = at_work.outage;
@@ -154,6 +164,13 @@ pub async fn run(setup: Setup, reload: Reload<'_>) -> Result<(), Failure> {
             },
         }
     }
+}
+
+fn read_again(reload: &mut dyn FnMut() -> Result<Setup, Failure>) -> Result<Setup, Failure> {
+    service::reloading();
+    let setup = reload();
+    service::ready();
+    setup
 }
 
 /// The loop's state.
@@ -217,12 +234,15 @@ impl AtWork {
                 if let Task::Full = task {
                     self.succeeded_once = true;
                 }
-                self.outage.end();
+                if self.outage.end() {
+                    service::status("back to normal");
+                }
                 self.follow_up(&task, followed).await;
             }
             Err(failure) if failure.cause == Cause::Stopped => {}
             Err(failure) if failure.cause == Cause::NeedsPerson && !self.succeeded_once => return Err(failure),
             Err(failure) => {
+                service::status(&format!("failing: {failure}"));
                 self.outage.note(&failure);
                 put_back(&pass.due, task);
             }
@@ -233,7 +253,10 @@ impl AtWork {
     async fn follow_up(&mut self, task: &Task, followed: Followed) {
         let due = &self.setup.pass.due;
         match followed {
-            Followed::Done(report) => tell(name(task), &report),
+            Followed::Done(report) => {
+                service::status(&service::words(name(task), &report, Utc::now()));
+                tell(name(task), &report);
+            }
             Followed::Idle => debug!(pass = name(task), "nothing to do"),
             Followed::StandingBy => {
                 debug!(pass = name(task), "another clerk2pg is at work");
@@ -316,6 +339,7 @@ async fn guarded(
                 Told::Sync => pass.due.incremental(),
                 Told::Reload => reload = Some(Told::Reload),
                 Told::Stop(name) => {
+                    service::stopping();
                     pass.stop.cancel();
                     let result = tokio::time::timeout(GRACE, sync).await.unwrap_or_else(|_| Err(given_up()));
                     return (result, Some(Told::Stop(name)));

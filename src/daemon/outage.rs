@@ -55,11 +55,13 @@ impl Outage {
         }
     }
 
-    /// A pass went through.
-    pub(super) fn end(&mut self) {
-        if let Some(state) = self.0.take() {
+    /// A pass went through. Returns whether that ends an outage.
+    pub(super) fn end(&mut self) -> bool {
+        let ended = self.0.take();
+        if let Some(state) = &ended {
             info!(after_s = state.since.elapsed().as_secs(), "back to normal");
         }
+        ended.is_some()
     }
 
     /// Until when the next pass waits, whatever the schedule says; none where nothing is waited for.

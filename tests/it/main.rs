@@ -37,6 +37,7 @@ mod refusals;
 mod rejected;
 mod resume;
 mod schemas;
+mod service;
 mod shifts;
 mod side_by_side;
 mod specification;

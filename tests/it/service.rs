@@ -1,0 +1,114 @@
+//! What a service manager is told, over a real socket.
+
+use std::{
+    collections::VecDeque,
+    sync::{Arc, Mutex},
+};
+
+use clerk_sim::{Effect, Rule};
+use rustix::process::Signal;
+use tempfile::TempDir;
+use tokio::net::UnixDatagram;
+
+use crate::{
+    harness::{World, eventually},
+    process::{EVERY_SECOND, NEVER, Process},
+};
+
+/// The manager's end of the socket.
+struct Manager {
+    folder: TempDir,
+    told: Arc<Mutex<VecDeque<String>>>,
+}
+
+impl Manager {
+    fn new() -> Self {
+        let folder = TempDir::new().unwrap();
+        let socket = UnixDatagram::bind(folder.path().join("notify")).unwrap();
+        let told = Arc::<Mutex<VecDeque<String>>>::default();
+        let heard = told.clone();
+        tokio::spawn(async move {
+            let mut datagram = [0; 4096];
+            while let Ok(length) = socket.recv(&mut datagram).await {
+                let text = String::from_utf8(datagram[..length].to_vec()).unwrap();
+                heard.lock().unwrap().extend(text.lines().map(str::to_owned));
+            }
+        });
+        Self { folder, told }
+    }
+
+    fn socket(&self) -> String {
+        self.folder.path().join("notify").to_str().unwrap().to_owned()
+    }
+
+    /// Waits for a word that begins like this, and returns it; what came before is forgotten.
+    async fn hears(&self, beginning: &str) -> String {
+        let mut heard = None;
+        eventually(&format!("the manager hears {beginning}"), async || {
+            let mut told = self.told.lock().unwrap();
+            while let Some(word) = told.pop_front() {
+                if word.starts_with(beginning) {
+                    heard = Some(word);
+                    return true;
+                }
+            }
+            false
+        })
+        .await;
+        heard.unwrap()
+    }
+}
+
+fn follow(world: &World, manager: &Manager, more: &[(&str, &str)]) -> Process {
+    let socket = manager.socket();
+    world.follow(&[&[("NOTIFY_SOCKET", socket.as_str())], more].concat())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn it_hears_of_a_service_from_start_to_end() {
+    let world = World::new(30).await;
+    let manager = Manager::new();
+    let daemon = follow(&world, &manager, &[NEVER]);
+    manager.hears("READY=1").await;
+    let status = manager.hears("STATUS=changed; last full sync at ").await;
+    let totals = ": 30 created, 0 updated, 0 deleted, 0 unchanged";
+    assert!(status.ends_with(totals), "{status}");
+
+    daemon.signal(Signal::HUP);
+    manager.hears("RELOADING=1").await;
+    manager.hears("READY=1").await;
+    manager.hears("STATUS=in step; last full sync at ").await;
+
+    let (ran, _) = tokio::join!(daemon.stop(Signal::TERM), manager.hears("STOPPING=1"));
+    assert_eq!(ran.code, Some(0), "{ran:#?}");
+    let told = manager.told.lock().unwrap();
+    assert!(told.iter().all(|word| !word.starts_with("WATCHDOG")), "{told:?}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn its_watchdog_is_fed_while_clerk_is_slow() {
+    let world = World::new(30).await;
+    world.sim.set_faults(Rule::new(Effect::LatencyMs(3_000)));
+    let manager = Manager::new();
+    let daemon = follow(&world, &manager, &[("WATCHDOG_USEC", "300000")]);
+    manager.hears("READY=1").await;
+    for _ in 0..10 {
+        manager.hears("WATCHDOG=1").await;
+    }
+    let table = world.db.text("SELECT to_regclass('clerk.users')::text").await;
+    assert_eq!(table, None, "Clerk has answered already");
+    daemon.stop(Signal::TERM).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_failure_is_told_in_words() {
+    let world = World::new(3).await;
+    let manager = Manager::new();
+    let daemon = follow(&world, &manager, &[EVERY_SECOND, ("CLERK2PG_CLERK__TIMEOUT", "1s")]);
+    manager.hears("STATUS=changed").await;
+    world.sim.set_faults(Rule::new(Effect::DropBefore));
+    manager.hears("STATUS=failing: Clerk cannot be reached").await;
+    world.sim.clear_faults();
+    manager.hears("STATUS=back to normal").await;
+    daemon.stop(Signal::TERM).await;
+}
