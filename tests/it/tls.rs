@@ -207,6 +207,26 @@ async fn a_certificate_is_held_against_authority_and_name() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn users_that_cross_a_network_in_clear_are_told_of_once() {
+    let server = Postgres::start().await;
+    // It leads to this machine, but does not look like it.
+    let check = async |role: &str, mode: &str| {
+        let url = url(&server, role, &format!("sslmode={mode}&hostaddr=0.0.0.0"));
+        let ran = migrate(&server, &url, &[]).await;
+        assert_eq!(ran.code, Some(0), "{role} {mode}: {ran:#?}");
+        ran.stderr
+            .matches("the connection to Postgres is not encrypted")
+            .count()
+    };
+    assert_eq!(check("plain", "prefer").await, 1);
+    assert_eq!(check("plain", "disable").await, 1);
+    assert_eq!(check("anyway", "allow").await, 1);
+    assert_eq!(check("encrypted", "allow").await, 0);
+    assert_eq!(check("encrypted", "prefer").await, 0);
+    assert_eq!(check("encrypted", "require").await, 0);
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_socket_needs_no_tls() {
     let server = Postgres::start().await;
     let folder = server.socket().display().to_string();

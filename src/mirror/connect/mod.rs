@@ -210,7 +210,7 @@ impl Connector {
     }
 
     fn tell_of_clear(&self, ip: IpAddr, place: &str) {
-        if !ip.is_loopback() && !self.has_told_of_clear.swap(true, Ordering::Relaxed) {
+        if !ip.to_canonical().is_loopback() && !self.has_told_of_clear.swap(true, Ordering::Relaxed) {
             warn!(
                 place,
                 "the connection to Postgres is not encrypted: who is on the way can read the users; sslmode=verify-full in its address, or require, asks for TLS"
