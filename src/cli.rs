@@ -15,7 +15,8 @@ use clap::{Parser, Subcommand, ValueEnum};
     after_help = "\
 Environment:
   CLERK_SECRET_KEY   the Clerk instance's secret key (sk_live_… or sk_test_…)
-  DATABASE_URL       postgres://user:password@host:port/database
+  DATABASE_URL       postgres://user:password@host:port/database; what it leaves
+                     out comes from PGHOST, PGSSLMODE and so on, as for psql
   CLERK_API_URL      another address than https://api.clerk.com
   RUST_LOG           log levels, for example clerk2pg=debug
 Each secret also as <NAME>_FILE and as a systemd credential; every setting of

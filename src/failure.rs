@@ -85,8 +85,11 @@ impl From<mirror::Error> for Failure {
     fn from(error: mirror::Error) -> Self {
         let cause = match &error {
             mirror::Error::Unavailable(_) => Cause::PostgresAway,
-            mirror::Error::Address(_) => Cause::Configuration,
-            mirror::Error::Refused(_) | mirror::Error::Denied(_) | mirror::Error::Schema(_) => Cause::NeedsPerson,
+            mirror::Error::Address { .. } => Cause::Configuration,
+            mirror::Error::Tls { .. }
+            | mirror::Error::Refused(_)
+            | mirror::Error::Denied(_)
+            | mirror::Error::Schema(_) => Cause::NeedsPerson,
             mirror::Error::LeaseLost => Cause::Busy,
             mirror::Error::Database(_) => Cause::Other,
         };

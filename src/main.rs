@@ -197,6 +197,7 @@ fn mirror(loaded: &Loaded) -> Result<Mirror, Failure> {
     let database = &loaded.settings.database;
     Ok(Mirror::new(&mirror::Settings {
         url: database.url.clone(),
+        variables: loaded.variables.clone(),
         max_connections: database.max_connections,
     })?)
 }

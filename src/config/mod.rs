@@ -8,7 +8,7 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 pub use sources::{Source, load};
 
-use crate::{guard::Limits, pass::DeleteMode, secret::Secret};
+use crate::{guard::Limits, mirror::Variables, pass::DeleteMode, secret::Secret};
 
 /// Everything that can be set. Only `main` sees it whole; the parts get theirs.
 #[derive(Debug, Clone, Serialize, Deserialize, Default)]
@@ -60,7 +60,7 @@ impl Default for Clerk {
 #[derive(Debug, Clone, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Database {
-    /// `postgres://user:password@host:port/database`
+    /// `postgres://user:password@host:port/database`, or libpq's `name=value` form.
     pub url: Secret,
     /// Whether migrations are applied at start.
     pub migrate: bool,
@@ -301,6 +301,8 @@ pub struct Loaded {
     pub file: Option<PathBuf>,
     /// Keys that were set but have no effect in this version.
     pub without_effect: Vec<String>,
+    /// libpq's variables, and `HOME`.
+    pub variables: Variables,
 }
 
 impl Loaded {
@@ -394,9 +396,11 @@ impl Loaded {
     /// # Errors
     /// There is no address.
     pub fn require_database(&self) -> Result<(), ConfigError> {
-        if self.settings.database.url.expose().is_empty() {
-            return Err(ConfigError::new("DATABASE_URL is not set")
-                .hint("for example postgres://user:password@localhost:5432/app; or database.url in config.toml"));
+        // Less than the database's name, and a shell that is set up for psql would decide what is written to.
+        if self.settings.database.url.expose().is_empty() && !self.variables.contains_key("PGDATABASE") {
+            return Err(ConfigError::new("DATABASE_URL is not set").hint(
+                "for example postgres://user:password@localhost:5432/app; or database.url in config.toml, or PGDATABASE, PGHOST and so on",
+            ));
         }
         Ok(())
     }

@@ -9,6 +9,7 @@ use std::{
 use config::{Config, ConfigError as LibraryError, File, FileFormat, Map, Value, ValueKind};
 
 use super::{ConfigError, Loaded, Settings};
+use crate::{mirror::Variables, secret::Secret};
 
 /// Read where no file is named, the first that exists.
 const FILES: [&str; 2] = ["config.toml", "/etc/clerk2pg/config.toml"];
@@ -90,9 +91,18 @@ pub fn load(source: &Source) -> Result<Loaded, ConfigError> {
             .into_iter()
             .filter(|key| WITHOUT_EFFECT.contains(&key.as_str()))
             .collect(),
+        variables: libpq(source),
     };
     loaded.validate()?;
     Ok(loaded)
+}
+
+/// The variables that stand in for what the database's address leaves out. An empty one counts as unset.
+fn libpq(source: &Source) -> Variables {
+    let set = source.environment.iter().filter(|(_, value)| !value.is_empty());
+    set.filter(|(name, _)| name.starts_with("PG") || *name == "HOME")
+        .map(|(name, value)| (name.clone(), Secret::from(value.clone())))
+        .collect()
 }
 
 /// Settings out of the environment as variable, key and value, in the order of precedence.

@@ -6,8 +6,23 @@ use diesel::result::{DatabaseErrorKind, Error as Diesel};
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
     /// The address cannot be used, whatever server is there.
-    #[error("database.url (DATABASE_URL) cannot be used: {0}")]
-    Address(String),
+    #[error("{place} cannot be used: {why}")]
+    Address {
+        /// The setting, variable or parameter.
+        place: String,
+        /// What is wrong with it.
+        why: String,
+        /// What would be right.
+        hint: &'static str,
+    },
+    /// The server is there, but not with the TLS that is asked for.
+    #[error("TLS with Postgres fails: {why}")]
+    Tls {
+        /// What is wrong.
+        why: String,
+        /// What can be done about it.
+        hint: &'static str,
+    },
     /// The server cannot be reached or has gone away: worth waiting for.
     #[error("Postgres cannot be reached: {0}")]
     Unavailable(String),
@@ -49,9 +64,15 @@ impl Error {
     /// What the user can do about it.
     pub fn hint(&self) -> &'static str {
         match self {
-            Error::Address(_) => "for example postgres://user:password@localhost:5432/app",
+            Error::Address { hint, .. } | Error::Tls { hint, .. } => hint,
             Error::Unavailable(_) => {
                 "is the server running, and are host and port in database.url (DATABASE_URL) right?"
+            }
+            Error::Refused(why) if why.contains("certificate") => {
+                "sslcert and sslkey in database.url (DATABASE_URL) name the certificate and its key"
+            }
+            Error::Refused(why) if why.contains("no encryption") => {
+                "the server may want TLS: sslmode=verify-full in database.url (DATABASE_URL), or require"
             }
             Error::Refused(_) => "check user, password and database name in database.url (DATABASE_URL)",
             Error::Denied(_) => {

@@ -6,7 +6,7 @@ use diesel::sql_query;
 use diesel_async::{AsyncPgConnection, RunQueryDsl};
 use futures_util::StreamExt;
 
-use super::{Error, Mirror, connect};
+use super::{Error, Mirror};
 
 /// The channel that is listened to.
 const CHANNEL: &str = "clerk2pg";
@@ -36,7 +36,7 @@ impl Mirror {
     /// Listens, and makes sure that what is notified through the pool is heard.
     pub async fn listen(&self) -> Result<Listener, NotHeard> {
         let away = |error: Error| NotHeard::Away(error);
-        let mut conn = connect::single(&self.url).await.map_err(away)?;
+        let mut conn = self.connector.open().await.map_err(away)?;
         match sql_query(format!("LISTEN {CHANNEL}"))
             .execute(&mut conn)
             .await

@@ -18,7 +18,11 @@ mod status;
 mod transaction;
 mod upsert;
 
-use std::time::{Duration, Instant};
+use std::{
+    collections::BTreeMap,
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
 use backon::{ExponentialBuilder, Retryable};
 use diesel::prelude::*;
@@ -34,14 +38,19 @@ pub use runs::{Begin, Checkpoint, Finish, Kind, Mark, Run};
 pub use status::{Freshness, LastRun, Status};
 
 use crate::{secret::Secret, user::DigestKey};
-use connect::Connection;
+use connect::{Connection, Connector};
 use schema::sync_state;
+
+/// Variables of the environment by name: libpq's, and `HOME`.
+pub type Variables = BTreeMap<String, Secret>;
 
 /// How to reach the database.
 #[derive(Debug, Clone)]
 pub struct Settings {
     /// `postgres://…` or libpq's `key=value` form.
     pub url: Secret,
+    /// They stand in for what `url` leaves out.
+    pub variables: Variables,
     /// Most connections at a time.
     pub max_connections: usize,
 }
@@ -50,9 +59,8 @@ pub struct Settings {
 #[derive(Clone)]
 pub struct Mirror {
     pool: Pool<AsyncPgConnection>,
-    url: Secret,
-    /// What the address states as `connect_timeout`.
-    connect_timeout: Option<Duration>,
+    /// For connections beside the pool.
+    connector: Arc<Connector>,
 }
 
 impl std::fmt::Debug for Mirror {
@@ -65,20 +73,19 @@ impl Mirror {
     /// A mirror; nothing is connected yet.
     ///
     /// # Errors
-    /// The address cannot be read.
+    /// The address, or a file that it names, cannot be used.
     pub fn new(settings: &Settings) -> Result<Self, Error> {
-        let (pool, connect_timeout) = connect::pool(&settings.url, settings.max_connections)?;
+        let connector = Arc::new(Connector::new(settings)?);
         Ok(Self {
-            pool,
-            url: settings.url.clone(),
-            connect_timeout,
+            pool: connect::pool(connector.clone(), settings.max_connections)?,
+            connector,
         })
     }
 
     /// Waits for a server that is away, at most this long; a `connect_timeout` in the address stands above it.
     pub async fn wait(&self, patience: Duration) -> Result<(), Error> {
         let started = Instant::now();
-        let patience = self.connect_timeout.unwrap_or(patience);
+        let patience = self.connector.connect_timeout().unwrap_or(patience);
         (|| self.connection())
             .retry(
                 ExponentialBuilder::default()

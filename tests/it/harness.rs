@@ -36,7 +36,11 @@ pub async fn connect(url: &str) -> Client {
 
 impl Database {
     pub async fn new() -> Self {
-        let admin = admin_url();
+        Self::at(admin_url()).await
+    }
+
+    /// On another server than that of most tests.
+    pub async fn at(admin: String) -> Self {
         let name = format!("clerk2pg_test_{:016x}", fastrand_u64());
         connect(&admin)
             .await
@@ -233,6 +237,8 @@ impl World {
             .env("DATABASE_URL", &self.db.url)
             .env("CLERK_SECRET_KEY", self.sim.secret_key())
             .env("CLERK_API_URL", self.sim.url())
+            // Proxies before Postgres look at what is sent, whatever the server that the tests were given offers.
+            .env("PGSSLMODE", "disable")
             .env("CLERK2PG_CLERK__REQUEST_BUDGET", "1.0")
             .env("CLERK2PG_LEASE__TTL", "1s");
         command

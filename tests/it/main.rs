@@ -4,12 +4,15 @@
 
 #[allow(dead_code, reason = "each test uses its part")]
 mod harness;
+mod postgres;
 mod process;
 mod proxy;
 mod server;
 mod statements;
 
+mod addresses;
 mod budget;
+mod certificates;
 mod cli;
 mod client;
 mod constraints;
@@ -43,6 +46,7 @@ mod side_by_side;
 mod specification;
 mod stand_ins;
 mod stop;
+mod tls;
 mod trouble;
 mod usage;
 mod walks;

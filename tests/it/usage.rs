@@ -115,8 +115,24 @@ async fn the_database() {
         )
         .await;
     }
-    let tls = "postgres://app:hidden@localhost/app?sslmode=require";
-    check(&[("DATABASE_URL", tls)], "TLS", EXAMPLE).await;
+    let with = |parameter| format!("postgres://app:hidden@localhost/app?{parameter}");
+    let full = "sslmode=full, expected disable, allow, prefer, require, verify-ca, verify-full";
+    check(&[("DATABASE_URL", &with("sslmode=full"))], full, EXAMPLE).await;
+    let unknown = "there is no parameter sslmod; did you mean sslmode?";
+    check(&[("DATABASE_URL", &with("sslmod=require"))], unknown, EXAMPLE).await;
+    check(
+        &[("PGSSLMODE", "on")],
+        "PGSSLMODE cannot be used: it is on, expected disable",
+        EXAMPLE,
+    )
+    .await;
+    let missing = "sslrootcert=/nowhere/ca.pem cannot be used: there is no such file";
+    check(
+        &[("DATABASE_URL", &with("sslmode=verify-full&sslrootcert=/nowhere/ca.pem"))],
+        missing,
+        "sslrootcert=FILE",
+    )
+    .await;
 }
 
 #[tokio::test]

@@ -1,0 +1,301 @@
+//! A connection string with libpq's meanings: what it leaves out comes from libpq's variables, then from libpq's defaults.
+
+use std::{
+    net::IpAddr,
+    path::{Path, PathBuf},
+    time::Duration,
+};
+
+use tokio_postgres::{
+    Config,
+    config::{ChannelBinding, SslNegotiation, TargetSessionAttrs},
+};
+
+use super::{
+    given::Given,
+    tls::{Mode, Roots, Tls},
+};
+use crate::mirror::{Error, Variables};
+
+/// Where distributions have the server's socket, and where PostgreSQL has it that one builds.
+const SOCKETS: [&str; 2] = ["/var/run/postgresql", "/tmp"];
+
+/// Where to connect to, and how.
+#[derive(Debug)]
+pub(super) struct Address {
+    /// In the order of the string; at least one.
+    pub(super) hosts: Vec<Host>,
+    /// Whether they are tried in any order.
+    pub(super) shuffled: bool,
+    /// What is the same for every host.
+    pub(super) config: Config,
+    pub(super) user: String,
+    pub(super) database: String,
+    /// Where passwords are looked up if none is given.
+    pub(super) passfile: Option<PathBuf>,
+    pub(super) tls: Tls,
+    /// For one attempt, if stated.
+    pub(super) connect_timeout: Option<Duration>,
+}
+
+/// A server.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Host {
+    /// A host name, or the folder of a socket.
+    pub(super) name: Option<String>,
+    /// Spares asking for the name's addresses.
+    pub(super) ip: Option<IpAddr>,
+    pub(super) port: u16,
+}
+
+impl Host {
+    /// The folder of the socket, where it is not reached over the network.
+    pub(super) fn socket(&self) -> Option<PathBuf> {
+        match (&self.name, self.ip) {
+            (Some(folder), None) if folder.starts_with('/') => Some(PathBuf::from(folder)),
+            (None, None) => {
+                let file = format!(".s.PGSQL.{}", self.port);
+                let has_socket = |folder: &&str| Path::new(folder).join(&file).exists();
+                Some(PathBuf::from(
+                    SOCKETS.into_iter().find(has_socket).unwrap_or(SOCKETS[0]),
+                ))
+            }
+            _ => None,
+        }
+    }
+
+    /// The name that the server's certificate is held against.
+    pub(super) fn name(&self) -> String {
+        match (&self.name, self.ip) {
+            (Some(name), _) => name.clone(),
+            (None, Some(ip)) => ip.to_string(),
+            (None, None) => String::new(),
+        }
+    }
+
+    /// What passwords are looked up by.
+    pub(super) fn in_passfile(&self) -> String {
+        let name = self.name();
+        if name.is_empty() || SOCKETS.contains(&name.as_str()) {
+            return "localhost".to_owned();
+        }
+        name
+    }
+}
+
+impl Address {
+    /// Reads a connection string; nothing is asked for, and no file is read.
+    ///
+    /// # Errors
+    /// Which parameter cannot be used, and what would be right; no password, and nothing that may be part of one.
+    pub(super) fn parse(string: &str, variables: &Variables) -> Result<Self, Error> {
+        let given = Given::new(string, variables)?;
+        let home = variables
+            .get("HOME")
+            .map_or_else(std::env::home_dir, |home| Some(PathBuf::from(home.expose())));
+        let user = match given.text("user") {
+            Some(user) => user.to_owned(),
+            None => whoami::username().map_err(|_| given.unusable("user", "it names no user"))?,
+        };
+        let database = given.text("dbname").unwrap_or(&user).to_owned();
+        let passfile = given.text("passfile").map(PathBuf::from);
+        let tls = tls(&given, home.clone())?;
+        let connect_timeout = given.number("connect_timeout", "a number of seconds")?;
+        let connect_timeout = connect_timeout.filter(|&seconds| seconds > 0).map(Duration::from_secs);
+        Ok(Self {
+            hosts: hosts(&given)?,
+            shuffled: given
+                .word("load_balance_hosts", &[("disable", false), ("random", true)])?
+                .unwrap_or_default(),
+            config: config(&given, &user, &database, &tls)?,
+            user,
+            database,
+            passfile: passfile.or_else(|| Some(home?.join(".pgpass"))),
+            tls,
+            connect_timeout,
+        })
+    }
+
+    /// Whether TLS may come into it; it never does on a socket.
+    pub(super) fn may_use_tls(&self) -> bool {
+        self.tls.mode != Mode::Disable && self.hosts.iter().any(|host| host.socket().is_none())
+    }
+
+    /// Host, port and database, for messages.
+    pub(super) fn place(&self, host: &Host) -> String {
+        let name = host
+            .socket()
+            .map_or_else(|| host.name(), |folder| folder.display().to_string());
+        let name = if name.contains(':') { format!("[{name}]") } else { name };
+        format!("{name}:{}/{}", host.port, self.database)
+    }
+}
+
+fn hosts(given: &Given) -> Result<Vec<Host>, Error> {
+    fn list<'a>(given: &'a Given, name: &str) -> Vec<&'a str> {
+        given
+            .text(name)
+            .map(|text| text.split(',').collect())
+            .unwrap_or_default()
+    }
+    let (names, ips, ports) = (list(given, "host"), list(given, "hostaddr"), list(given, "port"));
+    if names.iter().any(|name| name.contains('@')) {
+        // What is taken for the host begins with the end of the password, so it is not shown.
+        return Err(given.unusable("host", "there is an @ too many; one in the password is written %40"));
+    }
+    if !names.is_empty() && !ips.is_empty() && names.len() != ips.len() {
+        return Err(given.unusable("hostaddr", "host and hostaddr are lists of one length"));
+    }
+    let count = names.len().max(ips.len()).max(1);
+    if ports.len() > 1 && ports.len() != count {
+        return Err(given.unusable("port", "there is one port for all hosts, or one for each"));
+    }
+    let port = |text: &str| match text {
+        "" => Ok(5432),
+        // A / in the password makes the password a port, so it is not shown.
+        text => text.parse().ok().filter(|&port| port != 0).ok_or_else(|| {
+            given.unusable(
+                "port",
+                "a port is a number from 1 to 65535; in the password, / is written %2F",
+            )
+        }),
+    };
+    (0..count)
+        .map(|index| {
+            let ip = ips.get(index).filter(|ip| !ip.is_empty());
+            Ok(Host {
+                name: names
+                    .get(index)
+                    .filter(|name| !name.is_empty())
+                    .map(ToString::to_string),
+                ip: ip
+                    .map(|ip| ip.parse().map_err(|_| given.wrong("hostaddr", "numeric IP addresses")))
+                    .transpose()?,
+                port: port(ports.get(index).or(ports.first()).unwrap_or(&""))?,
+            })
+        })
+        .collect()
+}
+
+fn tls(given: &Given, home: Option<PathBuf>) -> Result<Tls, Error> {
+    let mode = given.word(
+        "sslmode",
+        &[
+            ("disable", Mode::Disable),
+            ("allow", Mode::Allow),
+            ("prefer", Mode::Prefer),
+            ("require", Mode::Require),
+            ("verify-ca", Mode::VerifyCa),
+            ("verify-full", Mode::VerifyFull),
+        ],
+    )?;
+    let roots = given.text("sslrootcert").map(|text| match text {
+        "system" => Roots::System,
+        file => Roots::File(PathBuf::from(file)),
+    });
+    let is_system = roots == Some(Roots::System);
+    // Anybody can have a certificate of a public authority: what counts is the name in it.
+    let mode = mode.unwrap_or(if is_system { Mode::VerifyFull } else { Mode::Prefer });
+    if is_system && mode != Mode::VerifyFull {
+        return Err(given.unusable("sslmode", "sslrootcert=system goes with sslmode=verify-full only"));
+    }
+    let is_direct = given
+        .word("sslnegotiation", &[("postgres", false), ("direct", true)])?
+        .unwrap_or_default();
+    if is_direct && mode < Mode::Require {
+        return Err(given.unusable(
+            "sslnegotiation",
+            "sslnegotiation=direct goes with sslmode=require or more",
+        ));
+    }
+    // Without effect, or what is done anyway; what is asked for in vain is an error.
+    given.word("gssencmode", &[("disable", ()), ("prefer", ())])?;
+    given.word("sslcompression", &[("0", ())])?;
+    Ok(Tls {
+        mode,
+        roots,
+        certificate: given.text("sslcert").map(PathBuf::from),
+        key: given.text("sslkey").map(PathBuf::from),
+        home,
+        sends_name: given.word("sslsni", &[("0", false), ("1", true)])?.unwrap_or(true),
+        is_direct,
+        only_13: given
+            .word(
+                "ssl_min_protocol_version",
+                &[
+                    ("TLSv1", false),
+                    ("TLSv1.1", false),
+                    ("TLSv1.2", false),
+                    ("TLSv1.3", true),
+                ],
+            )?
+            .unwrap_or_default(),
+    })
+}
+
+fn config(given: &Given, user: &str, database: &str, tls: &Tls) -> Result<Config, Error> {
+    let mut config = Config::new();
+    let application = given
+        .text("application_name")
+        .or(given.text("fallback_application_name"));
+    config
+        .user(user)
+        .dbname(database)
+        .application_name(application.unwrap_or("clerk2pg"));
+    if let Some(password) = given.text("password") {
+        config.password(password);
+    }
+    if let Some(options) = given.text("options") {
+        config.options(options);
+    }
+    given.word(
+        "client_encoding",
+        &[("UTF8", ()), ("utf8", ()), ("UTF-8", ()), ("auto", ())],
+    )?;
+    let binding = [
+        ("disable", ChannelBinding::Disable),
+        ("prefer", ChannelBinding::Prefer),
+        ("require", ChannelBinding::Require),
+    ];
+    config.channel_binding(
+        given
+            .word("channel_binding", &binding)?
+            .unwrap_or(ChannelBinding::Prefer),
+    );
+    // The others of libpq's words ask for a server that cannot be written to.
+    let attributes = [
+        ("any", TargetSessionAttrs::Any),
+        ("read-write", TargetSessionAttrs::ReadWrite),
+        ("primary", TargetSessionAttrs::ReadWrite),
+    ];
+    config.target_session_attrs(
+        given
+            .word("target_session_attrs", &attributes)?
+            .unwrap_or(TargetSessionAttrs::Any),
+    );
+    if tls.is_direct {
+        config.ssl_negotiation(SslNegotiation::Direct);
+    }
+    // A server that vanished without a word is noticed within half a minute.
+    let timeout = given.number("tcp_user_timeout", "a number of milliseconds")?;
+    config.tcp_user_timeout(Duration::from_millis(timeout.filter(|&ms| ms > 0).unwrap_or(30_000)));
+    config.keepalives(given.word("keepalives", &[("0", false), ("1", true)])?.unwrap_or(true));
+    let seconds = |name| {
+        let stated = given.number(name, "a number of seconds")?;
+        Ok::<_, Error>(stated.filter(|&seconds| seconds > 0).map(Duration::from_secs))
+    };
+    config.keepalives_idle(seconds("keepalives_idle")?.unwrap_or(Duration::from_secs(30)));
+    if let Some(interval) = seconds("keepalives_interval")? {
+        config.keepalives_interval(interval);
+    }
+    if let Some(count) = given
+        .number("keepalives_count", "a number")?
+        .and_then(|count| u32::try_from(count).ok())
+    {
+        config.keepalives_retries(count);
+    }
+    Ok(config)
+}
+
+#[cfg(test)]
+mod tests;

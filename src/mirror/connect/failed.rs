@@ -1,0 +1,177 @@
+//! Why an attempt to connect failed, and whether the other way, encrypted or in clear, is worth one.
+
+use std::io;
+
+use rustls::{AlertDescription, CertificateError, Error as RustlsError};
+use tokio_postgres::error::{DbError, SqlState};
+
+use crate::mirror::Error;
+
+/// An attempt that failed.
+#[derive(Debug)]
+pub(super) struct Failed {
+    pub(super) kind: Kind,
+    pub(super) error: Error,
+}
+
+/// What the other way depends on.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Kind {
+    /// The server does not speak TLS.
+    NoTls,
+    /// The handshake came to no agreement.
+    Handshake,
+    /// No rule of the server's lets this role in this way.
+    NotThisWay,
+    /// The server refuses for another reason.
+    Refused,
+    /// Everything else, above all a server that is away.
+    Away,
+}
+
+impl Failed {
+    pub(super) fn away(why: String) -> Self {
+        Self {
+            kind: Kind::Away,
+            error: Error::Unavailable(why),
+        }
+    }
+
+    /// Sorts what the library says; the place is where it was tried.
+    pub(super) fn new(error: &tokio_postgres::Error, place: &str) -> Self {
+        use std::error::Error as _;
+        if let Some(answer) = error.as_db_error() {
+            return refused(answer, place);
+        }
+        let cause = error.source();
+        if let Some(cause) = cause.and_then(rustls_error) {
+            return handshake(cause, place);
+        }
+        let text = cause.map_or_else(|| error.to_string(), ToString::to_string);
+        let why = format!("{text}, at {place}");
+        // The library tells these apart by nothing but their text.
+        match (error.to_string().as_str(), text.as_str()) {
+            (_, "server does not support TLS") => Self {
+                kind: Kind::NoTls,
+                error: Error::Tls {
+                    why: format!("the server does not offer it, at {place}"),
+                    hint: "turn on ssl at the server; in a network that is trusted, sslmode=prefer goes on without",
+                },
+            },
+            ("error performing TLS handshake", "invalid dns name") => Self {
+                kind: Kind::Handshake,
+                error: Error::Tls {
+                    why: format!("the host is no name of the DNS, at {place}"),
+                    hint: "name the server by another of its names, with hostaddr beside it if need be",
+                },
+            },
+            ("invalid configuration" | "authentication error", _) => Self {
+                kind: Kind::Refused,
+                error: Error::Refused(why),
+            },
+            _ => Self::away(why),
+        }
+    }
+}
+
+fn refused(answer: &DbError, place: &str) -> Failed {
+    let why = format!("{}, at {place}", answer.message());
+    let code = answer.code();
+    let refused = [
+        SqlState::INVALID_PASSWORD,
+        SqlState::INVALID_AUTHORIZATION_SPECIFICATION,
+        SqlState::INVALID_CATALOG_NAME,
+        SqlState::INSUFFICIENT_PRIVILEGE,
+    ];
+    Failed {
+        kind: if *code == SqlState::INVALID_AUTHORIZATION_SPECIFICATION {
+            Kind::NotThisWay
+        } else {
+            Kind::Refused
+        },
+        error: if refused.contains(code) {
+            Error::Refused(why)
+        } else {
+            Error::Unavailable(why)
+        },
+    }
+}
+
+/// With TLS 1.3, what the server says to the client's certificate comes behind the handshake, as an error in reading.
+fn rustls_error<'a>(cause: &'a (dyn std::error::Error + 'static)) -> Option<&'a RustlsError> {
+    cause.downcast_ref::<io::Error>()?.get_ref()?.downcast_ref()
+}
+
+fn handshake(error: &RustlsError, place: &str) -> Failed {
+    let (why, hint) = match error {
+        RustlsError::InvalidCertificate(error) => certificate(error),
+        RustlsError::AlertReceived(
+            alert @ (AlertDescription::BadCertificate
+            | AlertDescription::CertificateExpired
+            | AlertDescription::CertificateRequired
+            | AlertDescription::CertificateRevoked
+            | AlertDescription::CertificateUnknown
+            | AlertDescription::DecryptError
+            | AlertDescription::UnknownCA
+            | AlertDescription::UnsupportedCertificate),
+        ) => (
+            format!("the server does not accept clerk2pg's certificate ({alert:?})"),
+            "sslcert must be a certificate of the authority in the server's ssl_ca_file, and sslkey its key",
+        ),
+        // The server's own trouble, not the address's.
+        RustlsError::AlertReceived(AlertDescription::InternalError) => {
+            return Failed::away(format!("{error}, at {place}"));
+        }
+        error => (
+            error.to_string(),
+            "does the server, or what is before it, speak TLS 1.2 or newer?",
+        ),
+    };
+    Failed {
+        kind: Kind::Handshake,
+        error: Error::Tls {
+            why: format!("{why}, at {place}"),
+            hint,
+        },
+    }
+}
+
+fn certificate(error: &CertificateError) -> (String, &'static str) {
+    match error {
+        CertificateError::UnknownIssuer => (
+            "the server's certificate is of no authority that sslrootcert names".to_owned(),
+            "sslrootcert must name the authority (CA) that signed the server's certificate; who runs the database has it for download",
+        ),
+        CertificateError::NotValidForNameContext { expected, presented } => {
+            let names = match presented.as_slice() {
+                [] => "no name (subjectAltName)".to_owned(),
+                // The library has them as DnsName("db.example") and IpAddress(10.0.0.1).
+                names => names
+                    .iter()
+                    .map(|name| {
+                        name.split(['(', ')', '"'])
+                            .rfind(|part| !part.is_empty())
+                            .unwrap_or(name)
+                    })
+                    .collect::<Vec<_>>()
+                    .join(", "),
+            };
+            (
+                format!("the server's certificate is for {names}, not for {}", expected.to_str()),
+                "is the host the right one? sslmode=verify-ca accepts any name from that authority",
+            )
+        }
+        CertificateError::Expired | CertificateError::ExpiredContext { .. } => (
+            "the server's certificate has expired".to_owned(),
+            "have it renewed; is the clock of this machine right?",
+        ),
+        CertificateError::NotValidYet | CertificateError::NotValidYetContext { .. } => (
+            "the server's certificate is not valid yet".to_owned(),
+            "is the clock of this machine right?",
+        ),
+        error => (
+            format!("the server's certificate cannot be accepted: {error}"),
+            "a certificate of X.509 version 3 with the host in subjectAltName can",
+        ),
+    }
+}

@@ -1,0 +1,292 @@
+//! Connections to Postgres, without libpq but with its meanings: the pool, and those beside it.
+
+mod address;
+mod failed;
+mod given;
+mod passfile;
+mod string;
+mod tls;
+mod verifier;
+
+use std::{
+    net::IpAddr,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::Duration,
+};
+
+use diesel::{ConnectionError, result::Error as Diesel};
+use diesel_async::{
+    AsyncPgConnection,
+    pooled_connection::{
+        AsyncDieselConnectionManager, ManagerConfig, PoolError as Connect, RecyclingMethod,
+        deadpool::{Object, Pool, PoolError},
+    },
+};
+use tokio_postgres::{Config, NoTls, config::SslMode};
+use tokio_postgres_rustls::MakeRustlsConnect;
+use tracing::warn;
+
+use super::{Error, Settings};
+use address::{Address, Host};
+use failed::{Failed, Kind};
+use tls::Mode;
+
+/// A connection of the pool.
+pub(super) type Connection = Object<AsyncPgConnection>;
+
+/// How long an attempt may take where `connect_timeout` in the address does not say.
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// Makes connections to one address.
+#[derive(Debug)]
+pub(super) struct Connector {
+    address: Address,
+    /// What is told once and not with each connection.
+    has_told_of_clear: AtomicBool,
+    has_told_of_passfile: AtomicBool,
+}
+
+impl Connector {
+    /// Reads the address; nothing is connected yet.
+    ///
+    /// # Errors
+    /// The address, or a file that it names, cannot be used.
+    pub(super) fn new(settings: &Settings) -> Result<Self, Error> {
+        let connector = Self {
+            address: Address::parse(settings.url.expose(), &settings.variables)?,
+            has_told_of_clear: AtomicBool::default(),
+            has_told_of_passfile: AtomicBool::default(),
+        };
+        // Each connection reads the files anew, but what is wrong with them now is told now.
+        connector.tls()?;
+        Ok(connector)
+    }
+
+    /// What the address states as `connect_timeout`.
+    pub(super) fn connect_timeout(&self) -> Option<Duration> {
+        self.address.connect_timeout
+    }
+
+    /// A connection to the first server that takes one.
+    ///
+    /// # Errors
+    /// As with libpq, a server that is away hands on to the next one, and one that refuses does not.
+    pub(super) async fn open(&self) -> Result<AsyncPgConnection, Error> {
+        let tls = self.tls()?;
+        let mut hosts: Vec<&Host> = self.address.hosts.iter().collect();
+        if self.address.shuffled {
+            fastrand::shuffle(&mut hosts);
+        }
+        let mut away = Vec::new();
+        for host in hosts {
+            match self.open_at(host, tls.as_ref()).await {
+                Err(Error::Unavailable(why)) => away.push(why),
+                opened => return opened,
+            }
+        }
+        Err(Error::Unavailable(away.join("; ")))
+    }
+
+    fn tls(&self) -> Result<Option<MakeRustlsConnect>, Error> {
+        let connector = self.address.may_use_tls().then(|| self.address.tls.connector());
+        connector.transpose()
+    }
+
+    /// A connection to the first address of a host that gives one.
+    async fn open_at(&self, host: &Host, tls: Option<&MakeRustlsConnect>) -> Result<AsyncPgConnection, Error> {
+        let place = self.address.place(host);
+        let mut config = self.address.config.clone();
+        config.port(host.port);
+        if let Some(password) = self.password(host) {
+            config.password(password);
+        }
+        if let Some(folder) = host.socket() {
+            config.host_path(folder);
+            return self.attempt(config, None, &place).await.map_err(|failed| failed.error);
+        }
+        config.host(host.name());
+        let mut away = Vec::new();
+        for ip in self.resolve(host, &place).await? {
+            let mut config = config.clone();
+            config.hostaddr(ip);
+            match self.open_either_way(config, tls, ip, &place).await {
+                Err(Error::Unavailable(why)) => away.push(why),
+                opened => return opened,
+            }
+        }
+        // All addresses of localhost are told apart by nothing.
+        away.dedup();
+        Err(Error::Unavailable(away.join("; ")))
+    }
+
+    /// The password for a host out of the file, where none is given.
+    fn password(&self, host: &Host) -> Option<String> {
+        let (None, Some(file)) = (self.address.config.get_password(), &self.address.passfile) else {
+            return None;
+        };
+        let entry = passfile::Entry {
+            host: &host.in_passfile(),
+            port: host.port,
+            database: &self.address.database,
+            user: &self.address.user,
+        };
+        passfile::read(file, &entry).unwrap_or_else(|why| {
+            if !self.has_told_of_passfile.swap(true, Ordering::Relaxed) {
+                warn!("{why}");
+            }
+            None
+        })
+    }
+
+    async fn resolve(&self, host: &Host, place: &str) -> Result<Vec<IpAddr>, Error> {
+        if let Some(ip) = host.ip {
+            return Ok(vec![ip]);
+        }
+        let name = host.name();
+        let looking = tokio::net::lookup_host((name.as_str(), host.port));
+        match tokio::time::timeout(self.timeout(), looking).await {
+            Ok(Ok(found)) => {
+                let mut ips: Vec<IpAddr> = found.map(|address| address.ip()).collect();
+                if self.address.shuffled {
+                    fastrand::shuffle(&mut ips);
+                }
+                Ok(ips)
+            }
+            Ok(Err(error)) => Err(Error::Unavailable(format!("{error}, at {place}"))),
+            Err(_) => Err(Error::Unavailable(format!(
+                "the host's name is not resolved in time, at {place}"
+            ))),
+        }
+    }
+
+    /// A connection encrypted or in clear, whichever `sslmode` asks for first, and then the other if it allows that.
+    async fn open_either_way(
+        &self,
+        config: Config,
+        tls: Option<&MakeRustlsConnect>,
+        ip: IpAddr,
+        place: &str,
+    ) -> Result<AsyncPgConnection, Error> {
+        let mode = self.address.tls.mode;
+        let first = tls.filter(|_| mode != Mode::Allow);
+        let opened = self.attempt(config.clone(), first, place).await;
+        let failed = match opened {
+            Ok(connection) => {
+                if first.is_none() {
+                    self.tell_of_clear(ip, place);
+                }
+                return Ok(connection);
+            }
+            Err(failed) => failed,
+        };
+        match (mode, failed.kind) {
+            (Mode::Allow, Kind::NotThisWay | Kind::Refused) => {
+                self.attempt(config, tls, place)
+                    .await
+                    .map_err(|over_tls| match over_tls.kind {
+                        Kind::NoTls => failed.error,
+                        _ => over_tls.error,
+                    })
+            }
+            // Who is to be trusted, and is not, is not talked to in clear.
+            (Mode::Prefer, Kind::Handshake) if self.address.tls.checks() => Err(failed.error),
+            // A server that is starting or full is not asked again, least of all in clear.
+            (Mode::Prefer, Kind::NoTls | Kind::Handshake | Kind::NotThisWay) => {
+                let connection = self
+                    .attempt(config, None, place)
+                    .await
+                    .map_err(|in_clear| match failed.kind {
+                        Kind::NoTls => in_clear.error,
+                        _ => failed.error,
+                    })?;
+                self.tell_of_clear(ip, place);
+                Ok(connection)
+            }
+            _ => Err(failed.error),
+        }
+    }
+
+    fn tell_of_clear(&self, ip: IpAddr, place: &str) {
+        if !ip.to_canonical().is_loopback() && !self.has_told_of_clear.swap(true, Ordering::Relaxed) {
+            warn!(
+                place,
+                "the connection to Postgres is not encrypted: who is on the way can read the users; sslmode=verify-full in its address, or require, asks for TLS"
+            );
+        }
+    }
+
+    fn timeout(&self) -> Duration {
+        self.address.connect_timeout.unwrap_or(CONNECT_TIMEOUT)
+    }
+
+    async fn attempt(
+        &self,
+        mut config: Config,
+        tls: Option<&MakeRustlsConnect>,
+        place: &str,
+    ) -> Result<AsyncPgConnection, Failed> {
+        let connecting = async {
+            let failed = |error: tokio_postgres::Error| Failed::new(&error, place);
+            let connection = if let Some(tls) = tls {
+                config.ssl_mode(SslMode::Require);
+                let (client, connection) = config.connect(tls.clone()).await.map_err(failed)?;
+                AsyncPgConnection::try_from_client_and_connection(client, connection).await
+            } else {
+                config.ssl_mode(SslMode::Disable);
+                let (client, connection) = config.connect(NoTls).await.map_err(failed)?;
+                AsyncPgConnection::try_from_client_and_connection(client, connection).await
+            };
+            connection.map_err(|error| Failed::away(format!("{error}, at {place}")))
+        };
+        // The library's own limit is for the TCP connection alone.
+        tokio::time::timeout(self.timeout(), connecting)
+            .await
+            .unwrap_or_else(|_| Err(Failed::away(format!("no answer in time, at {place}"))))
+    }
+}
+
+/// A pool. Connections are made when they are asked for.
+pub(super) fn pool(connector: Arc<Connector>, max_connections: usize) -> Result<Pool<AsyncPgConnection>, Error> {
+    let timeout = connector.timeout();
+    let mut manager = ManagerConfig::default();
+    // A connection that was closed is known to be; asking each time would be a query more than a quiet pass is allowed.
+    manager.recycling_method = RecyclingMethod::Fast;
+    manager.custom_setup = Box::new(move |_| {
+        let connector = connector.clone();
+        // diesel has no kind of its own for most of our errors, and hands this one through.
+        let packed = |error| ConnectionError::CouldntSetupConfiguration(Diesel::QueryBuilderError(Box::new(error)));
+        Box::pin(async move { connector.open().await.map_err(packed) })
+    });
+    // The manager keeps the address it is given; the real one, with its password, stays in the closure.
+    Pool::builder(AsyncDieselConnectionManager::new_with_config("", manager))
+        .max_size(max_connections)
+        .runtime(deadpool::Runtime::Tokio1)
+        .wait_timeout(Some(Duration::from_secs(60)))
+        .recycle_timeout(Some(timeout))
+        .build()
+        .map_err(|error| Error::Database(error.to_string()))
+}
+
+/// A connection out of the pool.
+pub(super) async fn get(pool: &Pool<AsyncPgConnection>) -> Result<Connection, Error> {
+    pool.get().await.map_err(|error| match error {
+        PoolError::Backend(Connect::ConnectionError(error)) => unpacked(error),
+        PoolError::Backend(Connect::QueryError(error)) => error.into(),
+        PoolError::Timeout(_) => Error::Unavailable("no connection in time".to_owned()),
+        error => Error::Unavailable(error.to_string()),
+    })
+}
+
+/// Our own error out of diesel's.
+fn unpacked(error: ConnectionError) -> Error {
+    match error {
+        ConnectionError::CouldntSetupConfiguration(Diesel::QueryBuilderError(ours)) => match ours.downcast() {
+            Ok(ours) => *ours,
+            Err(other) => Error::Unavailable(other.to_string()),
+        },
+        error => Error::Unavailable(error.to_string()),
+    }
+}

@@ -1,0 +1,130 @@
+//! `~/.pgpass`, read as libpq reads it.
+
+use std::{fs, io::ErrorKind, os::unix::fs::PermissionsExt, path::Path};
+
+/// What a line must match.
+pub(super) struct Entry<'a> {
+    pub(super) host: &'a str,
+    pub(super) port: u16,
+    pub(super) database: &'a str,
+    pub(super) user: &'a str,
+}
+
+/// The password that a file has for an entry; none where there is no such file or line.
+///
+/// # Errors
+/// Why the file is left aside, as a warning: the server may ask for no password.
+pub(super) fn read(file: &Path, entry: &Entry<'_>) -> Result<Option<String>, String> {
+    let aside = |why: &str| Err(format!("{} is left aside: {why}", file.display()));
+    let metadata = match fs::metadata(file) {
+        Ok(metadata) => metadata,
+        Err(error) if matches!(error.kind(), ErrorKind::NotFound | ErrorKind::NotADirectory) => return Ok(None),
+        Err(error) => return aside(&error.to_string()),
+    };
+    if !metadata.is_file() {
+        return aside("it is no plain file");
+    }
+    if metadata.permissions().mode() & 0o077 != 0 {
+        return aside("others than its owner may read or write it; chmod 600 mends that");
+    }
+    match fs::read_to_string(file) {
+        Ok(text) => Ok(password(&text, entry)),
+        Err(error) => aside(&error.to_string()),
+    }
+}
+
+/// The password in the first line that matches.
+fn password(text: &str, entry: &Entry<'_>) -> Option<String> {
+    let port = entry.port.to_string();
+    let fields = [entry.host, &port, entry.database, entry.user];
+    text.lines().filter(|line| !line.starts_with('#')).find_map(|line| {
+        let rest = fields.iter().try_fold(line, |rest, field| behind(rest, field))?;
+        Some(unescaped(rest))
+    })
+}
+
+/// What is behind the first field of a line, where that is a text or stands for every one.
+fn behind<'a>(line: &'a str, text: &str) -> Option<&'a str> {
+    if let Some(rest) = line.strip_prefix("*:") {
+        return Some(rest);
+    }
+    let mut rest = line;
+    for expected in text.chars() {
+        rest = rest.strip_prefix('\\').unwrap_or(rest).strip_prefix(expected)?;
+    }
+    rest.strip_prefix(':')
+}
+
+/// A password up to a bare colon, without the backslashes that escape.
+fn unescaped(text: &str) -> String {
+    let mut password = String::new();
+    let mut characters = text.chars();
+    while let Some(character) = characters.next().filter(|&character| character != ':') {
+        password.push(match character {
+            '\\' => characters.next().unwrap_or('\\'),
+            other => other,
+        });
+    }
+    password
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const ENTRY: Entry<'_> = Entry {
+        host: "db.example",
+        port: 5432,
+        database: "app",
+        user: "ann",
+    };
+
+    #[track_caller]
+    fn check(text: &str, expected: Option<&str>) {
+        assert_eq!(password(text, &ENTRY).as_deref(), expected, "{text:?}");
+    }
+
+    #[test]
+    fn lines() {
+        check("db.example:5432:app:ann:secret\n", Some("secret"));
+        check("db.example:5432:app:ann:secret\r\n", Some("secret"));
+        check("*:*:*:*:secret", Some("secret"));
+        check(
+            "# db.example:5432:app:ann:no\n\nother:*:*:*:no\n*:*:*:ann:first\n*:*:*:*:second",
+            Some("first"),
+        );
+        check("db.example:5433:*:*:no", None);
+        check("db.exampl:*:*:*:no", None);
+        check("db.example.org:*:*:*:no", None);
+        check("db.example:5432:app:ann", None);
+        check("", None);
+    }
+
+    #[test]
+    fn escapes() {
+        check(r"*:*:*:*:a\:b\\c", Some(r"a:b\c"));
+        check("*:*:*:*:a:b", Some("a"));
+        check(r"db\.example:*:*:*:secret", Some("secret"));
+        let colons = Entry {
+            host: "::1",
+            user: r"a\b",
+            ..ENTRY
+        };
+        assert_eq!(password(r"\:\:1:*:*:a\\b:secret", &colons).as_deref(), Some("secret"));
+        assert_eq!(password("::1:*:*:*:bare", &colons).as_deref(), Some("bare"));
+    }
+
+    #[test]
+    fn a_file_that_others_may_read_is_left_aside() {
+        let directory = tempfile::tempdir().unwrap();
+        let file = directory.path().join("pgpass");
+        assert_eq!(read(&file, &ENTRY), Ok(None));
+        fs::write(&file, "*:*:*:*:secret").unwrap();
+        fs::set_permissions(&file, fs::Permissions::from_mode(0o640)).unwrap();
+        let told = read(&file, &ENTRY).unwrap_err();
+        assert!(told.contains("chmod 600") && !told.contains("secret"), "{told}");
+        fs::set_permissions(&file, fs::Permissions::from_mode(0o600)).unwrap();
+        assert_eq!(read(&file, &ENTRY), Ok(Some("secret".to_owned())));
+        assert!(read(directory.path(), &ENTRY).unwrap_err().contains("plain file"));
+    }
+}

@@ -1,0 +1,207 @@
+//! TLS as `sslmode` and its companions ask for it.
+
+use std::{
+    fs,
+    io::ErrorKind,
+    os::unix::fs::MetadataExt,
+    path::{Path, PathBuf},
+    sync::Arc,
+};
+
+use rustls::{
+    ClientConfig, RootCertStore,
+    client::WebPkiServerVerifier,
+    pki_types::{CertificateDer, PrivateKeyDer, pem::PemObject},
+    version::{TLS12, TLS13},
+};
+use tokio_postgres_rustls::MakeRustlsConnect;
+
+use super::verifier::{Trust, Verifier};
+use crate::mirror::Error;
+
+/// `sslmode`, from the least to the most that is asked for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) enum Mode {
+    Disable,
+    /// In clear, unless the server refuses that.
+    Allow,
+    /// Encrypted, unless the server does not offer it.
+    Prefer,
+    Require,
+    VerifyCa,
+    VerifyFull,
+}
+
+/// Which authorities are trusted.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum Roots {
+    /// The system's.
+    System,
+    File(PathBuf),
+}
+
+/// What is asked for.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Tls {
+    pub(super) mode: Mode,
+    pub(super) roots: Option<Roots>,
+    pub(super) certificate: Option<PathBuf>,
+    pub(super) key: Option<PathBuf>,
+    /// Where files are looked for that are not named.
+    pub(super) home: Option<PathBuf>,
+    /// Whether the server is told by which name it is called.
+    pub(super) sends_name: bool,
+    /// Whether TLS begins without a word of PostgreSQL's protocol before it.
+    pub(super) is_direct: bool,
+    pub(super) only_13: bool,
+}
+
+impl Tls {
+    /// Makes ready what the handshake takes. The files are read each time: certificates are renewed while the daemon runs.
+    ///
+    /// # Errors
+    /// A file is missing or cannot be used.
+    pub(super) fn connector(&self) -> Result<MakeRustlsConnect, Error> {
+        let versions: &[_] = if self.only_13 { &[&TLS13] } else { &[&TLS13, &TLS12] };
+        let builder = ClientConfig::builder_with_protocol_versions(versions);
+        let verifier = Verifier {
+            trust: self.trust()?,
+            algorithms: builder.crypto_provider().signature_verification_algorithms,
+        };
+        let builder = builder.dangerous().with_custom_certificate_verifier(Arc::new(verifier));
+        let mut config = match self.identity()? {
+            Some((file, certificates, key)) => builder.with_client_auth_cert(certificates, key).map_err(|error| {
+                wrong(
+                    "sslcert",
+                    &file,
+                    &error.to_string(),
+                    "sslkey must be the key of sslcert",
+                )
+            })?,
+            None => builder.with_no_client_auth(),
+        };
+        config.enable_sni = self.sends_name;
+        if self.is_direct {
+            config.alpn_protocols = vec![b"postgresql".to_vec()];
+        }
+        Ok(MakeRustlsConnect::new(config))
+    }
+
+    /// Whether a server that cannot show a trusted certificate is refused. In clear it could not, either.
+    pub(super) fn checks(&self) -> bool {
+        self.mode >= Mode::VerifyCa || self.roots_file().is_some() || self.roots == Some(Roots::System)
+    }
+
+    /// The authorities' file, where there is one. As with libpq, one that is there makes `require` check it.
+    fn roots_file(&self) -> Option<PathBuf> {
+        match &self.roots {
+            Some(Roots::System) => None,
+            Some(Roots::File(file)) => Some(file.clone()),
+            None if self.mode < Mode::Require => None,
+            None => self
+                .default("root.crt")
+                .filter(|file| self.mode > Mode::Require || file.exists()),
+        }
+    }
+
+    fn trust(&self) -> Result<Trust, Error> {
+        if !self.checks() {
+            return Ok(Trust::Anybody);
+        }
+        let (certificates, file) = match (&self.roots, self.roots_file()) {
+            (Some(Roots::System), _) => (rustls_native_certs::load_native_certs().certs, PathBuf::from("system")),
+            (_, Some(file)) => (certificates("sslrootcert", &file, AUTHORITY)?, file),
+            (_, None) => return Err(wrong("sslrootcert", Path::new(""), "it is left out", AUTHORITY)),
+        };
+        let mut roots = RootCertStore::empty();
+        let (added, _) = roots.add_parsable_certificates(certificates.iter().cloned());
+        if added == 0 {
+            return Err(wrong("sslrootcert", &file, "there is no certificate in it", AUTHORITY));
+        }
+        let chain = WebPkiServerVerifier::builder(Arc::new(roots))
+            .build()
+            .map_err(|error| wrong("sslrootcert", &file, &error.to_string(), AUTHORITY))?;
+        Ok(Trust::Signed {
+            chain,
+            roots: certificates,
+            checks_name: self.mode == Mode::VerifyFull,
+        })
+    }
+
+    /// The certificate that clerk2pg shows where the server asks for one, and its key.
+    #[allow(clippy::type_complexity, reason = "a file and what is in it")]
+    fn identity(&self) -> Result<Option<(PathBuf, Vec<CertificateDer<'static>>, PrivateKeyDer<'static>)>, Error> {
+        let file = match &self.certificate {
+            Some(file) => file.clone(),
+            None => match self.default("postgresql.crt").filter(|file| file.exists()) {
+                Some(file) => file,
+                None => return Ok(None),
+            },
+        };
+        let certificates = certificates("sslcert", &file, READABLE)?;
+        let key = self
+            .key
+            .clone()
+            .or_else(|| self.default("postgresql.key"))
+            .unwrap_or_default();
+        Ok(Some((file, certificates, private_key(&key)?)))
+    }
+
+    fn default(&self, name: &str) -> Option<PathBuf> {
+        Some(self.home.as_ref()?.join(".postgresql").join(name))
+    }
+}
+
+const AUTHORITY: &str = "sslrootcert=FILE names the authority (CA) that signed the server's certificate, as who runs the database has it \
+    for download; sslrootcert=system trusts those that this machine trusts";
+
+const READABLE: &str = "a PEM file that clerk2pg's user can read";
+
+fn certificates(parameter: &str, file: &Path, hint: &'static str) -> Result<Vec<CertificateDer<'static>>, Error> {
+    let text = fs::read(file).map_err(|error| unreadable(parameter, file, &error, hint))?;
+    let certificates: Result<Vec<_>, _> = CertificateDer::pem_slice_iter(&text).collect();
+    match certificates {
+        Ok(certificates) if !certificates.is_empty() => Ok(certificates),
+        Ok(_) => Err(wrong(parameter, file, "there is no certificate in it", hint)),
+        Err(error) => Err(wrong(parameter, file, &error.to_string(), hint)),
+    }
+}
+
+fn private_key(file: &Path) -> Result<PrivateKeyDer<'static>, Error> {
+    let wrong = |why: &str, hint| wrong("sslkey", file, why, hint);
+    let unreadable = |error| unreadable("sslkey", file, &error, READABLE);
+    let metadata = fs::metadata(file).map_err(unreadable)?;
+    // As with libpq: root may let a group read a key that is root's.
+    let others = if metadata.uid() == 0 { 0o037 } else { 0o077 };
+    if metadata.mode() & others != 0 {
+        let hint = "chmod 600; where the file is root's, 640 will do";
+        return Err(wrong("others than its owner may read or write it", hint));
+    }
+    let text = fs::read(file).map_err(unreadable)?;
+    PrivateKeyDer::from_pem_slice(&text).map_err(|_| {
+        if String::from_utf8_lossy(&text).contains("ENCRYPTED") {
+            wrong(
+                "the key is encrypted",
+                "openssl pkey -in FILE -out FILE2 takes the password off",
+            )
+        } else {
+            wrong("there is no private key in it", READABLE)
+        }
+    })
+}
+
+fn unreadable(parameter: &str, file: &Path, error: &std::io::Error, hint: &'static str) -> Error {
+    let why = match error.kind() {
+        ErrorKind::NotFound => "there is no such file".to_owned(),
+        _ => error.to_string(),
+    };
+    wrong(parameter, file, &why, hint)
+}
+
+fn wrong(parameter: &str, file: &Path, why: &str, hint: &'static str) -> Error {
+    Error::Address {
+        place: format!("{parameter}={}", file.display()),
+        why: why.to_owned(),
+        hint,
+    }
+}

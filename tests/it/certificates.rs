@@ -1,0 +1,147 @@
+//! Certificates as people have them: old ones, a server's own as its own authority, and those that clients show.
+
+use rcgen::{BasicConstraints, IsCa, KeyPair, date_time_ymd};
+use x509_cert::{
+    Certificate, Version,
+    der::{Decode, EncodePem, pem::LineEnding},
+};
+
+use crate::{
+    postgres::{Postgres, parameters},
+    tls::{accepted, migrate, refused, url},
+};
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_server_shows_an_odd_one() {
+    let server = Postgres::start().await;
+    let ca = server.file("ca.pem", &server.authority.certificate);
+    let check = async |parameters: String| migrate(&server, &url(&server, "encrypted", &parameters), &[]).await;
+
+    let mut expired = parameters(&["localhost"], "localhost");
+    expired.not_after = date_time_ymd(2020, 1, 1);
+    let (certificate, key) = server.authority.sign_parameters(&expired);
+    server.show(&certificate, &key).await;
+    refused(
+        &check(format!("sslmode=verify-ca&sslrootcert={ca}")).await,
+        1,
+        "has expired",
+        "clock",
+    );
+    accepted(&check("sslmode=require".to_owned()).await);
+
+    // A server's own, as `openssl req -x509` makes it, copied to the clients.
+    let own = |not_after| {
+        let (mut params, key) = (parameters(&["localhost"], "localhost"), KeyPair::generate().unwrap());
+        params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+        params.not_after = date_time_ymd(not_after, 1, 1);
+        (params.self_signed(&key).unwrap(), key.serialize_pem())
+    };
+    let (certificate, key) = own(3000);
+    server.show(&certificate.pem(), &key).await;
+    let file = server.file("own.pem", &certificate.pem());
+    accepted(&check(format!("sslmode=verify-full&sslrootcert={file}")).await);
+    let elsewhere = format!("sslmode=verify-full&sslrootcert={file}&host=127.0.0.1");
+    refused(&check(elsewhere).await, 1, "not for 127.0.0.1", "verify-ca");
+    refused(
+        &check(format!("sslmode=verify-ca&sslrootcert={ca}")).await,
+        1,
+        "certificate",
+        "",
+    );
+    let (certificate, key) = own(2020);
+    server.show(&certificate.pem(), &key).await;
+    let file = server.file("own.pem", &certificate.pem());
+    refused(
+        &check(format!("sslmode=verify-ca&sslrootcert={file}")).await,
+        1,
+        "has expired",
+        "clock",
+    );
+
+    // Version 1, as `openssl x509 -req` made it for long. Nobody looks at who signed it.
+    let (certificate, key) = own(3000);
+    let mut first = Certificate::from_der(certificate.der()).unwrap();
+    first.tbs_certificate.version = Version::V1;
+    first.tbs_certificate.extensions = None;
+    server.show(&first.to_pem(LineEnding::LF).unwrap(), &key).await;
+    accepted(&check("sslmode=require&channel_binding=require".to_owned()).await);
+    refused(
+        &check(format!("sslmode=verify-ca&sslrootcert={ca}")).await,
+        1,
+        "cannot be accepted",
+        "version 3",
+    );
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_server_asks_for_a_certificate() {
+    let server = Postgres::start().await;
+    let check = async |parameters: &str, environment: &[(&str, &str)]| {
+        let url = url(&server, "certified", &format!("sslmode=require{parameters}"));
+        migrate(&server, &url, environment).await
+    };
+    refused(
+        &check("", &[]).await,
+        1,
+        "valid client certificate",
+        "sslcert and sslkey",
+    );
+    let (certificate, key) = server.authority.sign(&[], "certified");
+    let (certificate, key) = (server.file("client.crt", &certificate), server.file("client.key", &key));
+    let shown = format!("&sslcert={certificate}&sslkey={key}");
+    accepted(&check(&shown, &[]).await);
+    accepted(&check("", &[("PGSSLCERT", &certificate), ("PGSSLKEY", &key)]).await);
+    // Somebody else's.
+    let (someone, someones) = server.authority.sign(&[], "someone");
+    let (someone, someones) = (
+        server.file("someone.crt", &someone),
+        server.file("someone.key", &someones),
+    );
+    let ran = check(&format!("&sslcert={someone}&sslkey={someones}"), &[]).await;
+    refused(&ran, 1, "certificate authentication failed", "sslcert and sslkey");
+    let ran = check(&format!("&sslcert={certificate}&sslkey={someones}"), &[]).await;
+    refused(
+        &ran,
+        2,
+        &format!("sslcert={certificate} cannot be used"),
+        "sslkey must be the key",
+    );
+
+    // Keys that cannot be used are told before anything is tried.
+    let chmod = |mode| {
+        let permissions = std::os::unix::fs::PermissionsExt::from_mode(mode);
+        std::fs::set_permissions(&key, permissions).unwrap();
+    };
+    chmod(0o644);
+    refused(
+        &check(&shown, &[]).await,
+        2,
+        "others than its owner may read",
+        "chmod 600",
+    );
+    chmod(0o600);
+    let missing = format!("&sslcert={certificate}&sslkey=/nowhere/client.key");
+    refused(
+        &check(&missing, &[]).await,
+        2,
+        "sslkey=/nowhere/client.key cannot be used: there is no such file",
+        "PEM",
+    );
+    let ran = check(&format!("&sslcert={certificate}"), &[]).await;
+    refused(
+        &ran,
+        2,
+        "/.postgresql/postgresql.key cannot be used: there is no such file",
+        "PEM",
+    );
+    let encrypted = "-----BEGIN ENCRYPTED PRIVATE KEY-----\nAA==\n-----END ENCRYPTED PRIVATE KEY-----\n";
+    let locked = server.file("locked.key", encrypted);
+    let ran = check(&format!("&sslcert={certificate}&sslkey={locked}"), &[]).await;
+    refused(&ran, 2, "the key is encrypted", "openssl pkey");
+
+    // libpq's places for them.
+    for (from, to) in [(&certificate, "postgresql.crt"), (&key, "postgresql.key")] {
+        server.file(&format!(".postgresql/{to}"), &std::fs::read_to_string(from).unwrap());
+    }
+    accepted(&check("", &[]).await);
+}

@@ -1,0 +1,264 @@
+//! A PostgreSQL server of a test's own, and an authority that signs certificates for it and its clients.
+
+use std::{
+    fs,
+    net::SocketAddr,
+    os::unix::fs::{MetadataExt, PermissionsExt, chown},
+    path::{Path, PathBuf},
+    process::{Child, Command, Stdio},
+};
+
+use rcgen::{BasicConstraints, CertificateParams, DnType, IsCa, Issuer, KeyPair};
+use rustix::process::{Pid, Signal, kill_process};
+use tempfile::TempDir;
+
+use crate::harness::{connect, eventually};
+
+/// A running server, with TLS. It ends with the test, and with the test's process.
+pub struct Postgres {
+    pub authority: Authority,
+    pub port: u16,
+    /// Files that clients name, and the socket.
+    pub files: TempDir,
+    directory: TempDir,
+    server: Child,
+}
+
+/// Roles are let in by how they come; all have the password `hidden`.
+const RULES: &str = "\
+local all all trust
+host all postgres all trust
+hostssl all encrypted all scram-sha-256
+hostnossl all plain all scram-sha-256
+hostssl all certified all cert
+host all anyway all scram-sha-256
+";
+
+const ROLES: [&str; 4] = ["encrypted", "plain", "certified", "anyway"];
+
+impl Postgres {
+    /// A server whose certificate is for `localhost`.
+    pub async fn start() -> Self {
+        let authority = Authority::new("an authority of the test's");
+        let (directory, files) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+        let owner = owner();
+        if let Some(owner) = owner {
+            chown(directory.path(), Some(owner), Some(owner)).unwrap();
+        }
+        let data = directory.path().join("data");
+        let made = program("initdb", owner)
+            .arg("--pgdata")
+            .arg(&data)
+            .args([
+                "--username=postgres",
+                "--auth=trust",
+                "--encoding=UTF8",
+                "--no-locale",
+                "--no-sync",
+            ])
+            .output()
+            .unwrap();
+        assert!(made.status.success(), "{made:?}");
+        let (certificate, key) = authority.sign(&["localhost"], "localhost");
+        write_like(&data, "server.crt", &certificate);
+        write_like(&data, "server.key", &key);
+        write_like(&data, "root.crt", &authority.certificate);
+        write_like(&data, "pg_hba.conf", RULES);
+        // The socket's folder is the server's, as nobody else may write there.
+        let settings = format!(
+            "listen_addresses = '127.0.0.1'\nunix_socket_directories = '{}'\nfsync = off\nmax_connections = 40\n\
+             ssl = on\nssl_cert_file = 'server.crt'\nssl_key_file = 'server.key'\nssl_ca_file = 'root.crt'\n",
+            directory.path().display()
+        );
+        write_like(&data, "postgresql.conf", &settings);
+        let (server, port) = run(&data, owner).await;
+        let started = Self {
+            authority,
+            port,
+            files,
+            directory,
+            server,
+        };
+        let client = connect(&started.admin()).await;
+        for role in ROLES {
+            let sql = format!("CREATE ROLE {role} LOGIN SUPERUSER PASSWORD 'hidden'");
+            client.batch_execute(&sql).await.unwrap();
+        }
+        started
+    }
+
+    /// For the test itself.
+    pub fn admin(&self) -> String {
+        format!("postgres://postgres@127.0.0.1:{}/postgres", self.port)
+    }
+
+    pub fn socket(&self) -> &Path {
+        self.directory.path()
+    }
+
+    /// Writes a file that a client names; others may not read it.
+    pub fn file(&self, name: &str, text: &str) -> String {
+        let file = self.files.path().join(name);
+        fs::create_dir_all(file.parent().unwrap()).unwrap();
+        fs::write(&file, text).unwrap();
+        fs::set_permissions(&file, fs::Permissions::from_mode(0o600)).unwrap();
+        file.display().to_string()
+    }
+
+    /// Gives the server another certificate.
+    pub async fn show(&self, certificate: &str, key: &str) {
+        let data = self.directory.path().join("data");
+        write_like(&data, "server.crt", certificate);
+        write_like(&data, "server.key", key);
+        self.reload().await;
+    }
+
+    /// Changes a setting.
+    pub async fn set(&self, setting: &str) {
+        let client = connect(&self.admin()).await;
+        client
+            .batch_execute(&format!("ALTER SYSTEM SET {setting}"))
+            .await
+            .unwrap();
+        self.reload().await;
+    }
+
+    /// Waits until new connections get what was changed.
+    async fn reload(&self) {
+        let loaded = async || {
+            let sql = "SELECT pg_conf_load_time()::text";
+            let row = connect(&self.admin()).await.query_one(sql, &[]).await.unwrap();
+            row.get::<_, String>(0)
+        };
+        let before = loaded().await;
+        let client = connect(&self.admin()).await;
+        client.batch_execute("SELECT pg_reload_conf()").await.unwrap();
+        eventually("the server has reloaded", async || loaded().await != before).await;
+    }
+}
+
+impl Drop for Postgres {
+    fn drop(&mut self) {
+        let pid = i32::try_from(self.server.id()).ok().and_then(Pid::from_raw);
+        if let Some(pid) = pid {
+            // At once, and without a checkpoint: nobody needs the data.
+            let _ = kill_process(pid, Signal::QUIT);
+        }
+        let _ = self.server.wait();
+    }
+}
+
+/// Starts the server on a port that it takes rather than one that was free a moment ago.
+async fn run(data: &Path, owner: Option<u32>) -> (Child, u16) {
+    for _ in 0..20 {
+        let port = 20_000 + fastrand::u16(..12_000);
+        let log = fs::File::create(data.with_extension("log")).unwrap();
+        let mut server = program("postgres", owner)
+            .arg("-D")
+            .arg(data)
+            .args(["-p", &port.to_string()])
+            .stdout(log.try_clone().unwrap())
+            .stderr(log)
+            .spawn()
+            .unwrap();
+        let mut is_ready = false;
+        eventually("the server is ready, or has ended", async || {
+            let state = fs::read_to_string(data.join("postmaster.pid")).unwrap_or_default();
+            let lines: Vec<_> = state.lines().map(str::trim).collect();
+            is_ready = lines.first() == Some(&server.id().to_string().as_str()) && lines.get(7) == Some(&"ready");
+            is_ready || server.try_wait().unwrap().is_some()
+        })
+        .await;
+        if is_ready {
+            return (server, port);
+        }
+        let told = fs::read_to_string(data.with_extension("log")).unwrap();
+        assert!(told.contains("Address already in use"), "{told}");
+    }
+    panic!("no port is free");
+}
+
+/// A server program. As PostgreSQL does not run as root, somebody else runs it then; it ends with the thread that started it.
+fn program(name: &str, owner: Option<u32>) -> Command {
+    let folder = std::env::var("CLERK2PG_PG_BIN").expect("CLERK2PG_PG_BIN is not set: run the tests with `make test`");
+    let mut command = Command::new("setpriv");
+    command.args(["--pdeathsig", "QUIT"]);
+    if let Some(owner) = owner {
+        command.args([
+            format!("--reuid={owner}"),
+            format!("--regid={owner}"),
+            "--clear-groups".to_owned(),
+        ]);
+    }
+    command.arg(PathBuf::from(folder).join(name));
+    command.env_clear().current_dir("/").stdin(Stdio::null());
+    command
+}
+
+/// Who runs the server in root's place.
+fn owner() -> Option<u32> {
+    if fs::metadata("/proc/self").unwrap().uid() != 0 {
+        return None;
+    }
+    let users = fs::read_to_string("/etc/passwd").unwrap();
+    let id = |name: &str| {
+        let line = users.lines().find(|line| line.split(':').next() == Some(name))?;
+        line.split(':').nth(2)?.parse().ok()
+    };
+    Some(
+        id("postgres")
+            .or(id("nobody"))
+            .expect("neither postgres nor nobody is a user"),
+    )
+}
+
+/// Writes a file of the server's.
+fn write_like(data: &Path, name: &str, text: &str) {
+    let (file, folder) = (data.join(name), fs::metadata(data).unwrap());
+    fs::write(&file, text).unwrap();
+    fs::set_permissions(&file, fs::Permissions::from_mode(0o600)).unwrap();
+    chown(&file, Some(folder.uid()), Some(folder.gid())).unwrap();
+}
+
+/// Signs certificates.
+pub struct Authority {
+    pub certificate: String,
+    issuer: Issuer<'static, KeyPair>,
+}
+
+impl Authority {
+    pub fn new(name: &str) -> Self {
+        let key = KeyPair::generate().unwrap();
+        let mut params = parameters(&[], name);
+        params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+        Self {
+            certificate: params.self_signed(&key).unwrap().pem(),
+            issuer: Issuer::new(params, key),
+        }
+    }
+
+    /// A certificate for hosts, or for the role of this name, and its key.
+    pub fn sign(&self, hosts: &[&str], name: &str) -> (String, String) {
+        self.sign_parameters(&parameters(hosts, name))
+    }
+
+    pub fn sign_parameters(&self, params: &CertificateParams) -> (String, String) {
+        let key = KeyPair::generate().unwrap();
+        (params.signed_by(&key, &self.issuer).unwrap().pem(), key.serialize_pem())
+    }
+}
+
+pub fn parameters(hosts: &[&str], name: &str) -> CertificateParams {
+    let hosts: Vec<String> = hosts.iter().map(ToString::to_string).collect();
+    let mut params = CertificateParams::new(hosts).unwrap();
+    params.distinguished_name.push(DnType::CommonName, name);
+    params
+}
+
+/// An address on which nobody listens, for as long as the socket lives.
+pub fn nobody() -> (tokio::net::TcpSocket, SocketAddr) {
+    let socket = tokio::net::TcpSocket::new_v4().unwrap();
+    socket.bind(SocketAddr::from(([127, 0, 0, 1], 0))).unwrap();
+    let address = socket.local_addr().unwrap();
+    (socket, address)
+}

@@ -1,0 +1,327 @@
+//! TLS with Postgres: what each `sslmode` gets through to, and what a person is told where one does not.
+
+use clerk_sim::{Options, Sim};
+use rustix::process::Signal;
+
+use crate::{
+    harness::{Database, Ran, World, command, eventually},
+    on_demand::{DEBUG, LISTENING},
+    postgres::{Authority, Postgres},
+    process::{NEVER, Process},
+};
+
+/// A whole way through the program, with nobody's files but the test's.
+pub async fn migrate(server: &Postgres, url: &str, environment: &[(&str, &str)]) -> Ran {
+    let mut command = command();
+    command
+        .arg("migrate")
+        .env("DATABASE_URL", url)
+        .env("HOME", server.files.path())
+        .envs(environment.iter().copied());
+    command.output().await.unwrap().into()
+}
+
+/// The address of a role at `localhost`, the name that the certificate is for.
+pub fn url(server: &Postgres, role: &str, parameters: &str) -> String {
+    format!(
+        "postgres://{role}:hidden@localhost:{}/postgres?{parameters}",
+        server.port
+    )
+}
+
+#[track_caller]
+pub fn accepted(ran: &Ran) {
+    assert_eq!(ran.code, Some(0), "{ran:#?}");
+    assert!(!ran.stderr.contains("WARN"), "{ran:#?}");
+}
+
+#[track_caller]
+pub fn refused(ran: &Ran, code: i32, what: &str, hint: &str) {
+    assert_eq!(ran.code, Some(code), "{what}: {ran:#?}");
+    let has = |start: &str, part: &str| {
+        ran.stderr
+            .lines()
+            .any(|line| line.starts_with(start) && line.contains(part))
+    };
+    assert!(has("error: ", what), "no error with {what:?}: {ran:#?}");
+    assert!(has("hint: ", hint), "no hint with {hint:?}: {ran:#?}");
+    assert!(!ran.stderr.contains("hidden"), "{ran:#?}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn every_mode_gets_through_to_what_libpq_says() {
+    let server = Postgres::start().await;
+    let roots = format!("&sslrootcert={}", server.file("ca.pem", &server.authority.certificate));
+    let other = format!(
+        "&sslrootcert={}",
+        server.file("other.pem", &Authority::new("another").certificate)
+    );
+    // By mode and further parameters: whether a role comes in that must come encrypted, and one that must come in clear.
+    let cases = [
+        ("disable", "", false, true),
+        ("allow", "", true, true),
+        ("prefer", "", true, true),
+        ("require", "", true, false),
+        ("require", roots.as_str(), true, false),
+        ("verify-ca", roots.as_str(), true, false),
+        ("verify-full", roots.as_str(), true, false),
+        ("verify-full", &format!("{roots}&channel_binding=require"), true, false),
+        ("require", "&channel_binding=require", true, false),
+        ("disable", other.as_str(), false, true),
+        ("require", other.as_str(), false, false),
+        ("prefer", other.as_str(), false, false),
+    ];
+    for (mode, more, encrypted, plain) in cases {
+        for (role, comes_in) in [("encrypted", encrypted), ("plain", plain)] {
+            let ran = migrate(&server, &url(&server, role, &format!("sslmode={mode}{more}")), &[]).await;
+            assert_eq!(ran.code, Some(i32::from(!comes_in)), "{role} {mode}{more}: {ran:#?}");
+        }
+    }
+    // Who states nothing prefers.
+    accepted(&migrate(&server, &url(&server, "encrypted", ""), &[]).await);
+    accepted(&migrate(&server, &url(&server, "plain", ""), &[]).await);
+    let in_clear = url(&server, "encrypted", "sslmode=disable");
+    refused(
+        &migrate(&server, &in_clear, &[]).await,
+        1,
+        "no encryption",
+        "sslmode=verify-full",
+    );
+    let unbound = url(&server, "anyway", "sslmode=disable&channel_binding=require");
+    refused(
+        &migrate(&server, &unbound, &[]).await,
+        1,
+        "channel binding",
+        "check user",
+    );
+
+    server.set("ssl = off").await;
+    for mode in ["allow", "prefer"] {
+        accepted(&migrate(&server, &url(&server, "anyway", &format!("sslmode={mode}")), &[]).await);
+    }
+    for mode in ["require", &format!("verify-ca{roots}"), &format!("verify-full{roots}")] {
+        let ran = migrate(&server, &url(&server, "anyway", &format!("sslmode={mode}")), &[]).await;
+        refused(
+            &ran,
+            1,
+            "TLS with Postgres fails: the server does not offer it, at localhost:",
+            "turn on ssl",
+        );
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_certificate_is_held_against_authority_and_name() {
+    let server = Postgres::start().await;
+    let ca = server.file("ca.pem", &server.authority.certificate);
+    let other = server.file("other.pem", &Authority::new("another").certificate);
+    let elsewhere = url(&server, "encrypted", "").replace("localhost", "127.0.0.1");
+    let check = async |url: String, environment: &[(&str, &str)]| migrate(&server, &url, environment).await;
+
+    for mode in ["prefer", "require", "verify-ca", "verify-full"] {
+        let ran = check(
+            url(&server, "anyway", &format!("sslmode={mode}&sslrootcert={other}")),
+            &[],
+        )
+        .await;
+        refused(
+            &ran,
+            1,
+            "certificate is of no authority that sslrootcert names",
+            "sslrootcert must name the authority",
+        );
+    }
+    let ran = check(format!("{elsewhere}sslmode=verify-full&sslrootcert={ca}"), &[]).await;
+    refused(
+        &ran,
+        1,
+        "certificate is for localhost, not for 127.0.0.1",
+        "sslmode=verify-ca",
+    );
+    accepted(&check(format!("{elsewhere}sslmode=verify-ca&sslrootcert={ca}"), &[]).await);
+    accepted(&check(format!("{elsewhere}sslmode=require&sslrootcert={ca}"), &[]).await);
+    // The name is what counts, wherever it leads.
+    let named = format!(
+        "{}sslmode=verify-full&sslrootcert={ca}&hostaddr=127.0.0.1",
+        url(&server, "encrypted", "")
+    );
+    accepted(&check(named.clone(), &[]).await);
+    accepted(&check(named.replace("localhost", "LOCALHOST"), &[]).await);
+
+    // The system's authorities, which OpenSSL's variable names.
+    let system = url(&server, "encrypted", "sslrootcert=system");
+    accepted(&check(system.clone(), &[("SSL_CERT_FILE", &ca)]).await);
+    refused(
+        &check(system.clone(), &[("SSL_CERT_FILE", &other)]).await,
+        1,
+        "of no authority",
+        "sslrootcert",
+    );
+    refused(
+        &check(format!("{system}&sslmode=require"), &[]).await,
+        2,
+        "sslmode=verify-full only",
+        "for example",
+    );
+
+    // Nobody is trusted by oversight.
+    for mode in ["verify-ca", "verify-full"] {
+        let ran = check(url(&server, "encrypted", &format!("sslmode={mode}")), &[]).await;
+        refused(
+            &ran,
+            2,
+            "/.postgresql/root.crt cannot be used: there is no such file",
+            "sslrootcert=system",
+        );
+    }
+    let ran = check(
+        url(&server, "encrypted", "sslmode=verify-ca&sslrootcert=/nowhere/ca.pem"),
+        &[],
+    )
+    .await;
+    refused(
+        &ran,
+        2,
+        "sslrootcert=/nowhere/ca.pem cannot be used: there is no such file",
+        "sslrootcert=FILE",
+    );
+    let empty = server.file("empty.pem", "nothing\n");
+    let ran = check(
+        url(&server, "encrypted", &format!("sslmode=verify-ca&sslrootcert={empty}")),
+        &[],
+    )
+    .await;
+    refused(&ran, 2, "there is no certificate in it", "sslrootcert=FILE");
+
+    // As with libpq, a file in its place is enough to have it looked at.
+    server.file(".postgresql/root.crt", &server.authority.certificate);
+    accepted(&check(url(&server, "encrypted", "sslmode=verify-full"), &[]).await);
+    server.file(".postgresql/root.crt", &Authority::new("another").certificate);
+    refused(
+        &check(url(&server, "encrypted", "sslmode=require"), &[]).await,
+        1,
+        "of no authority",
+        "sslrootcert",
+    );
+    accepted(&check(url(&server, "encrypted", "sslmode=prefer"), &[]).await);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn users_that_cross_a_network_in_clear_are_told_of_once() {
+    let server = Postgres::start().await;
+    // It leads to this machine, but does not look like it.
+    let check = async |role: &str, mode: &str| {
+        let url = url(&server, role, &format!("sslmode={mode}&hostaddr=0.0.0.0"));
+        let ran = migrate(&server, &url, &[]).await;
+        assert_eq!(ran.code, Some(0), "{role} {mode}: {ran:#?}");
+        ran.stderr
+            .matches("the connection to Postgres is not encrypted")
+            .count()
+    };
+    assert_eq!(check("plain", "prefer").await, 1);
+    assert_eq!(check("plain", "disable").await, 1);
+    assert_eq!(check("anyway", "allow").await, 1);
+    assert_eq!(check("encrypted", "allow").await, 0);
+    assert_eq!(check("encrypted", "prefer").await, 0);
+    assert_eq!(check("encrypted", "require").await, 0);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_socket_needs_no_tls() {
+    let server = Postgres::start().await;
+    let folder = server.socket().display().to_string();
+    for url in [
+        format!(
+            "host={folder} port={} user=anyway dbname=postgres sslmode=verify-full",
+            server.port
+        ),
+        format!(
+            "postgres://anyway@{}:{}/postgres?sslmode=require",
+            folder.replace('/', "%2F"),
+            server.port
+        ),
+    ] {
+        accepted(&migrate(&server, &url, &[]).await);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_daemon_with_every_connection_encrypted() {
+    let server = Postgres::start().await;
+    let options = Options {
+        users: 30,
+        secret_key: "sk_live_test".to_owned(),
+        ..Options::default()
+    };
+    let (db, sim) = tokio::join!(Database::at(server.admin()), Sim::start(options));
+    let world = World { db, sim: sim.unwrap() };
+    let ca = server.file("ca.pem", &server.authority.certificate);
+    let address = |password: &str| {
+        let database = world.db.url.rsplit_once('/').unwrap().1;
+        let place = format!("localhost:{}/{database}", server.port);
+        format!("postgres://encrypted:{password}@{place}?sslmode=verify-full&sslrootcert={ca}")
+    };
+    let ran = world.once_with(&[("DATABASE_URL", &address("hidden"))]).await;
+    ran.assert(0, "changed +30 ~0 -0 =0 held 0 rejected 0");
+
+    let passfile = server.file("pass", "*:*:*:*:hidden\n");
+    let (url, config) = (address(""), server.file("config.toml", ""));
+    let mut command = world.command(&["--config", &config]);
+    command.envs([NEVER, DEBUG, ("CLERK2PG_SCHEDULE__INCREMENTAL", "")]);
+    command.env("DATABASE_URL", &url).env("PGPASSFILE", &passfile);
+    let daemon = Process::spawn(command);
+    daemon.says(LISTENING).await;
+    let id = world.sim.create_random();
+    world.ask(&id).await;
+    eventually("the user's row", async || world.has(&id).await).await;
+    let clear = "SELECT count(*) FROM pg_stat_activity JOIN pg_stat_ssl USING (pid) WHERE application_name = 'clerk2pg' AND NOT ssl";
+    assert_eq!(world.db.number(clear).await, 0);
+
+    // A certificate of somebody else's is no outage that ends by itself, and those that are open go on.
+    server.file("ca.pem", &Authority::new("another").certificate);
+    daemon.signal(Signal::HUP);
+    daemon.says("TLS with Postgres fails").await;
+    server.file("ca.pem", &server.authority.certificate);
+    // A new password, too, is found without a restart.
+    world.db.execute("ALTER ROLE encrypted PASSWORD 'renewed'").await;
+    server.file("pass", "*:*:*:*:renewed\n");
+    world.sim.create_random();
+    daemon.signal(Signal::HUP);
+    world.comes_in_step().await;
+    let ran = daemon.stop(Signal::TERM).await;
+    assert_eq!(ran.code, Some(0), "{ran:#?}");
+    assert!(
+        !ran.stderr.contains("hidden") && !ran.stderr.contains("renewed"),
+        "{ran:#?}"
+    );
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_daemon_that_trusts_somebody_else_ends_at_once() {
+    let server = Postgres::start().await;
+    let other = server.file("other.pem", &Authority::new("another").certificate);
+    let url = url(
+        &server,
+        "encrypted",
+        &format!("sslmode=verify-full&sslrootcert={other}"),
+    );
+    let sim = Sim::start(Options {
+        users: 1,
+        ..Options::default()
+    });
+    let sim = sim.await.unwrap();
+    for arguments in [&[][..], &["--once"], &["--dry-run"]] {
+        let mut command = command();
+        command.args(arguments).env("DATABASE_URL", &url);
+        command
+            .env("CLERK_SECRET_KEY", sim.secret_key())
+            .env("CLERK_API_URL", sim.url());
+        let ran = Process::spawn(command).ended().await;
+        refused(
+            &ran,
+            1,
+            "TLS with Postgres fails",
+            "sslrootcert must name the authority",
+        );
+    }
+}
