@@ -22,8 +22,12 @@ pub(super) type Connection = Object<AsyncPgConnection>;
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// A pool, and the `connect_timeout` that the address states. Connections are made when they are asked for.
-pub(super) fn pool(url: &Secret, max_connections: usize) -> Result<(Pool<AsyncPgConnection>, Option<Duration>), Error> {
-    let mut config = parse(url)?;
+pub(super) fn pool(
+    url: &Secret,
+    max_connections: usize,
+    application_name: &str,
+) -> Result<(Pool<AsyncPgConnection>, Option<Duration>), Error> {
+    let mut config = parse(url, application_name)?;
     let stated = config.get_connect_timeout().copied();
     let timeout = stated.unwrap_or(CONNECT_TIMEOUT);
     config.connect_timeout(timeout);
@@ -48,7 +52,7 @@ pub(super) fn pool(url: &Secret, max_connections: usize) -> Result<(Pool<AsyncPg
 
 /// A connection beside the pool.
 pub(super) async fn single(url: &Secret) -> Result<AsyncPgConnection, Error> {
-    let mut config = parse(url)?;
+    let mut config = parse(url, "clerk2pg")?;
     let timeout = config.get_connect_timeout().copied().unwrap_or(CONNECT_TIMEOUT);
     config.connect_timeout(timeout);
     open(&config).await.map_err(of_connecting)
@@ -77,7 +81,7 @@ pub(super) async fn get(pool: &Pool<AsyncPgConnection>) -> Result<Connection, Er
     })
 }
 
-fn parse(url: &Secret) -> Result<tokio_postgres::Config, Error> {
+fn parse(url: &Secret, application_name: &str) -> Result<tokio_postgres::Config, Error> {
     // The library's text says which parameter is wrong; it never quotes the password.
     let mut config = tokio_postgres::Config::from_str(url.expose()).map_err(|error| {
         use std::error::Error as _;
@@ -98,7 +102,7 @@ fn parse(url: &Secret) -> Result<tokio_postgres::Config, Error> {
         ));
     }
     if config.get_application_name().is_none() {
-        config.application_name("clerk2pg");
+        config.application_name(application_name);
     }
     // A server that vanished without a word is noticed within half a minute.
     config.tcp_user_timeout(Duration::from_secs(30));
@@ -150,7 +154,7 @@ mod tests {
 
     #[test]
     fn an_unescaped_at_sign_shows_nothing_of_the_password() {
-        let error = parse(&Secret::from("postgres://u:first@second@host/db".to_owned())).unwrap_err();
+        let error = parse(&Secret::from("postgres://u:first@second@host/db".to_owned()), "test").unwrap_err();
         assert!(matches!(error, Error::Address(_)), "{error:?}");
         let told = format!("{error} {}", error.hint());
         assert!(
