@@ -68,7 +68,8 @@ impl Budget {
 
     /// The part of it that is spent at this moment.
     pub(super) fn used(&self) -> f64 {
-        1.0 - self.places.available_permits() as f64 / f64::from(self.requests)
+        let spent = self.requests as usize - self.places.available_permits();
+        spent as f64 / f64::from(self.requests)
     }
 
     /// Waits until a request may be sent. It holds its place until it is answered, and for a window more. One that is patient leaves a tenth of

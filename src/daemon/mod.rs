@@ -198,6 +198,10 @@ impl AtWork {
             Err(failure) if failure.cause == Cause::NeedsPerson && !self.succeeded_once => return Err(failure),
             Err(failure) => {
                 pass.watch.failed(kind(&task), &failure.message);
+                if failure.cause == Cause::Busy {
+                    // Somebody else keeps the mirror in step.
+                    pass.watch.stands_by("another clerk2pg");
+                }
                 self.outage.note(&failure);
                 put_back(&pass.due, task);
             }
@@ -216,7 +220,10 @@ impl AtWork {
                 watch.idle(kind(task));
                 debug!(pass = name(task), "nothing to do");
             }
-            Followed::Blind => watch.blind(kind(task)),
+            Followed::Blind => {
+                watch.blind(kind(task));
+                debug!(pass = name(task), "what changed cannot be seen");
+            }
             Followed::StandingBy => {
                 watch.stood_by(kind(task));
                 debug!(pass = name(task), "another clerk2pg is at work");

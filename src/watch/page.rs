@@ -178,9 +178,15 @@ fn plots(out: &mut String, lately: &Lately) -> fmt::Result {
 
 fn passes(out: &mut String, lately: &Lately) -> fmt::Result {
     out.push_str(
-        "<section><h2>Last passes</h2><div class=\"wide\"><table><thead><tr><th>started, UTC<th>kind<th>outcome<th>created<th>updated\
-         <th>deleted<th class=\"spare\">requests<th class=\"spare\">took</tr></thead><tbody>",
+        "<section><h2>Last passes</h2><div class=\"wide\"><table><thead><tr><th><span class=\"spare\">started, </span>UTC<th>kind<th>outcome",
     );
+    for (head, brief) in [("created", "new"), ("updated", "upd."), ("deleted", "del.")] {
+        write!(
+            out,
+            "<th><span class=\"spare\">{head}</span><span class=\"brief\">{brief}</span>"
+        )?;
+    }
+    out.push_str("<th class=\"spare\">requests<th class=\"spare\">took</tr></thead><tbody>");
     for run in &lately.runs {
         pass(out, run)?;
     }
@@ -201,8 +207,9 @@ fn pass(out: &mut String, run: &LastRun) -> fmt::Result {
         .map_or_else(|| "…".to_owned(), |at| age(at - run.started_at));
     write!(
         out,
-        "<tr><td>{}<td>{}<td{class}>{}",
-        run.started_at.format("%b %e %T"),
+        "<tr><td><span class=\"spare\">{} </span>{}<td>{}<td{class}>{}",
+        run.started_at.format("%b %e"),
+        run.started_at.format("%T"),
         Plain(&run.kind.replace('_', " ")),
         Plain(&run.outcome.replace('_', " ")),
     )?;
