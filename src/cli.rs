@@ -74,6 +74,8 @@ pub enum Command {
     },
     /// Apply migrations and exit
     Migrate,
+    /// Ask the daemon on this machine whether it is ready: exit with 0 if so, else with 1
+    Health,
 }
 
 #[cfg(test)]

@@ -3,7 +3,7 @@
 //!
 //! The way of a user through the program: fetch ([`clerk`]) → decode ([`user`]) → compare ([`split`], [`walk`], [`recent`], [`search`], [`compare`], [`guard`]:
 //! pure) → apply ([`mirror`], one transaction) → publish (events, in that transaction). [`pass`] is the one place that sees every step; [`daemon`]
-//! does what is [`due`].
+//! does what is [`due`], and lets others [`watch`] it.
 
 pub mod clerk;
 pub mod cli;
@@ -24,3 +24,4 @@ pub mod secret;
 pub mod split;
 pub mod user;
 pub mod walk;
+pub mod watch;

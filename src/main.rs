@@ -15,9 +15,10 @@ use clerk2pg::{
     output,
     pass::{Memory, Options, Outcome, Pass},
     progress::Progress,
+    watch::{self, Listener, Sources, Verdict, Watch},
 };
 use tokio_util::sync::CancellationToken;
-use tracing::{info, warn};
+use tracing::info;
 
 const FAILED: u8 = 1;
 const USAGE: u8 = 2;
@@ -50,9 +51,6 @@ fn main() -> ExitCode {
             return ExitCode::from(USAGE);
         }
     };
-    for key in &loaded.without_effect {
-        warn!(key, "this setting has no effect in this version");
-    }
     // It fails only where one is installed already.
     let _ = rustls::crypto::ring::default_provider().install_default();
     let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
@@ -69,10 +67,13 @@ fn main() -> ExitCode {
 }
 
 async fn dispatch(arguments: &Arguments, loaded: Loaded, levels: &Levels, progress: &Progress) -> ExitCode {
-    let needs_key = arguments.command.is_none();
-    // Of two things that are missing, the key is asked for first.
-    let checked = if needs_key { loaded.require_key() } else { Ok(()) };
-    if let Err(error) = checked.and_then(|()| loaded.require_database()) {
+    // Of two things that are missing, the key is asked for first. A probe needs neither.
+    let checked = match arguments.command {
+        None => loaded.require_key().and_then(|()| loaded.require_database()),
+        Some(Command::Health) => Ok(()),
+        Some(_) => loaded.require_database(),
+    };
+    if let Err(error) = checked {
         return unusable(arguments, error);
     }
     let format = arguments.format;
@@ -80,6 +81,7 @@ async fn dispatch(arguments: &Arguments, loaded: Loaded, levels: &Levels, progre
         Some(Command::Status) => status(&loaded, format).await,
         Some(Command::Approve { sum }) => approve(&loaded, format, sum).await,
         Some(Command::Migrate) => migrate(&loaded, format).await,
+        Some(Command::Health) => health(&loaded, format).await,
         None if arguments.dry_run => dry_run(&loaded, format, arguments.exit_code, progress).await,
         None if arguments.once => once(&loaded, format, progress).await,
         None => follow(arguments, loaded, levels, progress).await,
@@ -93,9 +95,10 @@ async fn follow(
     levels: &Levels,
     progress: &Progress,
 ) -> Result<ExitCode, Failure> {
+    let watch = Watch::default();
     let setup = |loaded: &Loaded| {
         Ok::<_, Failure>(daemon::Setup {
-            pass: pass(loaded, progress, None)?,
+            pass: pass(loaded, progress, &watch, None)?,
             full: loaded.settings.schedule.full.clone(),
             incremental: loaded.settings.schedule.incremental.clone(),
         })
@@ -106,27 +109,67 @@ async fn follow(
         full = loaded.settings.schedule.full,
         "clerk2pg follows Clerk"
     );
+    let usage = |error: ConfigError| Failure {
+        cause: Cause::NeedsPerson,
+        message: error.message,
+        hint: error.hint,
+    };
+    let address = |loaded: &Loaded| loaded.settings.http.address().unwrap_or_default();
+    let mut listener = Listener::default();
+    let first = setup(&loaded)?;
+    listener.serve(listener.bind(address(&loaded))?, sources(&loaded, &first.pass)?)?;
     let mut reload = || {
-        let usage = |error: ConfigError| Failure {
-            cause: Cause::NeedsPerson,
-            message: error.message,
-            hint: error.hint,
-        };
         let loaded = config::load(&Source::of_process(arguments.config.clone())).map_err(usage)?;
         loaded.require_key().map_err(usage)?;
         loaded.require_database().map_err(usage)?;
         let setup = setup(&loaded)?;
+        let sources = sources(&loaded, &setup.pass)?;
+        let bound = listener.bind(address(&loaded))?;
         levels
             .set(&loaded.settings.log)
             .map_err(|error| Failure::new(Cause::NeedsPerson, format!("log.level cannot be used: {error}")))?;
+        listener.serve(bound, sources)?;
         Ok(setup)
     };
-    daemon::run(setup(&loaded)?, &mut reload).await?;
+    daemon::run(first, &mut reload).await?;
     Ok(ExitCode::SUCCESS)
 }
 
+/// What the daemon shows to those who watch it.
+fn sources(loaded: &Loaded, pass: &Pass) -> Result<Sources, Failure> {
+    Ok(Sources {
+        watch: pass.watch.clone(),
+        clerk: pass.clerk.clone(),
+        // Another name than the daemon's: `status` tells by that when the daemon was last at work here.
+        mirror: mirror(loaded, 1, "clerk2pg watch")?,
+        holder: pass.options.holder.clone(),
+    })
+}
+
+async fn health(loaded: &Loaded, format: Format) -> Result<ExitCode, Failure> {
+    let http = &loaded.settings.http;
+    let known = http.address().ok().flatten().filter(|address| address.port() != 0);
+    let verdict = match known {
+        Some(address) => watch::ask(address).await,
+        None => Verdict::bad(format!(
+            "http.listen = {:?} is no address to ask at; the daemon and this command need the same one, with a port",
+            http.listen
+        )),
+    };
+    output::health(format, verdict.is_good, &verdict.says).map_err(stdout)?;
+    match verdict.is_good {
+        true => Ok(ExitCode::SUCCESS),
+        false => Err(Failure::new(Cause::Other, format!("not ready: {}", verdict.says))),
+    }
+}
+
 async fn once(loaded: &Loaded, format: Format, progress: &Progress) -> Result<ExitCode, Failure> {
-    let pass = pass(loaded, progress, Some(loaded.settings.lease.ttl.0 + PATIENCE))?;
+    let pass = pass(
+        loaded,
+        progress,
+        &Watch::default(),
+        Some(loaded.settings.lease.ttl.0 + PATIENCE),
+    )?;
     let report = daemon::once(&pass.stop, async {
         pass.mirror.wait(PATIENCE).await?;
         pass.full_sync(&mut Memory::default()).await
@@ -141,7 +184,7 @@ async fn once(loaded: &Loaded, format: Format, progress: &Progress) -> Result<Ex
 }
 
 async fn dry_run(loaded: &Loaded, format: Format, exit_code: bool, progress: &Progress) -> Result<ExitCode, Failure> {
-    let pass = pass(loaded, progress, None)?;
+    let pass = pass(loaded, progress, &Watch::default(), None)?;
     let mut unwritten = None;
     let mut print = |line: clerk2pg::pass::Line<'_>| {
         if format == Format::Human && unwritten.is_none() {
@@ -188,30 +231,35 @@ async fn approve(loaded: &Loaded, format: Format, sum: &str) -> Result<ExitCode,
 }
 
 async fn migrate(loaded: &Loaded, format: Format) -> Result<ExitCode, Failure> {
-    let applied = mirror(loaded)?.prepare(true).await?;
+    let applied = whole_mirror(loaded)?.prepare(true).await?;
     output::migrated(format, &applied).map_err(stdout)?;
     Ok(ExitCode::SUCCESS)
 }
 
-fn mirror(loaded: &Loaded) -> Result<Mirror, Failure> {
-    let database = &loaded.settings.database;
+fn mirror(loaded: &Loaded, max_connections: usize, application_name: &'static str) -> Result<Mirror, Failure> {
     Ok(Mirror::new(&mirror::Settings {
-        url: database.url.clone(),
+        url: loaded.settings.database.url.clone(),
         variables: loaded.variables.clone(),
-        max_connections: database.max_connections,
+        max_connections,
+        application_name,
     })?)
+}
+
+/// The mirror with as many connections as are allowed.
+fn whole_mirror(loaded: &Loaded) -> Result<Mirror, Failure> {
+    mirror(loaded, loaded.settings.database.max_connections, "clerk2pg")
 }
 
 /// For commands that read: there must be something.
 async fn existing_mirror(loaded: &Loaded) -> Result<Mirror, Failure> {
-    let mirror = mirror(loaded)?;
+    let mirror = whole_mirror(loaded)?;
     if mirror.exists().await? {
         return Ok(mirror);
     }
     Err(Failure::new(Cause::NeedsPerson, "there is no mirror in this database yet").hint("run `clerk2pg --once` first"))
 }
 
-fn pass(loaded: &Loaded, progress: &Progress, patience: Option<Duration>) -> Result<Pass, Failure> {
+fn pass(loaded: &Loaded, progress: &Progress, watch: &Watch, patience: Option<Duration>) -> Result<Pass, Failure> {
     let settings = &loaded.settings;
     let clerk = clerk::Client::new(&clerk::Settings {
         api_url: settings.clerk.api_url.clone(),
@@ -220,11 +268,12 @@ fn pass(loaded: &Loaded, progress: &Progress, patience: Option<Duration>) -> Res
         request_budget: settings.clerk.request_budget,
         timeout: settings.clerk.timeout.0,
     })
-    .map_err(|error| Failure::new(Cause::NeedsPerson, format!("{error:#}")))?;
+    .map_err(|error| Failure::new(Cause::NeedsPerson, format!("{error:#}")))?
+    .counting(watch.requests());
     let host = gethostname::gethostname();
     Ok(Pass {
         clerk,
-        mirror: mirror(loaded)?,
+        mirror: whole_mirror(loaded)?,
         options: Options {
             concurrency: settings.clerk.concurrency,
             delete_mode: settings.deletes.mode,
@@ -239,6 +288,7 @@ fn pass(loaded: &Loaded, progress: &Progress, patience: Option<Duration>) -> Res
         stop: CancellationToken::new(),
         progress: progress.clone(),
         due: Due::default(),
+        watch: watch.clone(),
     })
 }
 

@@ -248,7 +248,7 @@ fn users(count: u64) -> String {
 }
 
 /// With thousands set apart.
-fn number(n: u64) -> String {
+pub(crate) fn number(n: u64) -> String {
     let digits = n.to_string();
     let mut text = String::new();
     for (at, digit) in digits.chars().enumerate() {
@@ -260,7 +260,8 @@ fn number(n: u64) -> String {
     text
 }
 
-fn age(delta: TimeDelta) -> String {
+/// A span of time, as people tell it.
+pub(crate) fn age(delta: TimeDelta) -> String {
     let seconds = delta.num_milliseconds().max(0) as f64 / 1000.0;
     match seconds {
         s if s < 10.0 => format!("{s:.1} s"),
@@ -281,6 +282,19 @@ pub fn approved(format: Format, count: u64, at: DateTime<Utc>) -> io::Result<()>
             "{} deletions are approved. The next full sync, at once where a daemon runs, asks Clerk for each once more and carries them out.",
             number(count)
         ),
+    }
+}
+
+/// Prints what `health` learnt, for programs in any case; who is not ready is told to people on stderr.
+pub fn health(format: Format, is_ready: bool, reason: &str) -> io::Result<()> {
+    let mut out = anstream::stdout().lock();
+    match format {
+        Format::Json => {
+            let object = serde_json::json!({"ready": is_ready, "reason": reason});
+            writeln!(out, "{object}")
+        }
+        Format::Human if is_ready => writeln!(out, "{reason}"),
+        Format::Human => Ok(()),
     }
 }
 

@@ -38,6 +38,8 @@ pub fn command(sim: &Sim, database: &str) -> Command {
         .env("CLERK_SECRET_KEY", sim.secret_key())
         .env("CLERK_API_URL", sim.url())
         .env("RUST_LOG", "warn")
+        // Another one may run on this machine.
+        .env("CLERK2PG_HTTP__LISTEN", "")
         // Not where a config.toml may lie.
         .current_dir("/")
         .stdin(Stdio::null())

@@ -66,6 +66,12 @@ impl Budget {
         f64::from(self.requests) / WINDOW.as_secs_f64()
     }
 
+    /// The part of it that is spent at this moment.
+    pub(super) fn used(&self) -> f64 {
+        let spent = self.requests as usize - self.places.available_permits();
+        spent as f64 / f64::from(self.requests)
+    }
+
     /// Waits until a request may be sent. It holds its place until it is answered, and for a window more. One that is patient leaves a tenth of
     /// the places to others.
     pub(super) async fn place(&self, is_patient: bool) -> Place {

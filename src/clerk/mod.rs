@@ -3,12 +3,13 @@
 mod budget;
 mod error;
 mod page;
+mod tally;
 
 use std::{
     io::Read,
     sync::{
         Arc, PoisonError, RwLock,
-        atomic::{AtomicU32, AtomicU64, Ordering},
+        atomic::{AtomicU32, Ordering},
     },
     time::{Duration, Instant},
 };
@@ -17,10 +18,7 @@ use anyhow::Context;
 use backon::{ExponentialBuilder, Retryable};
 use flate2::read::MultiGzDecoder;
 use libdeflater::{Decompressor, crc32};
-use reqwest::{
-    StatusCode,
-    header::{ACCEPT_ENCODING, AUTHORIZATION, CONTENT_ENCODING, HeaderMap, HeaderValue},
-};
+use reqwest::header::{ACCEPT_ENCODING, AUTHORIZATION, CONTENT_ENCODING, HeaderMap, HeaderValue};
 use serde::{Deserialize, de::DeserializeOwned};
 use tracing::{debug, warn};
 
@@ -34,6 +32,7 @@ pub use error::Error;
 use error::{Answer, Retry};
 use page::Body;
 pub use page::{Page, Raw};
+pub use tally::Tally;
 
 /// The version of Clerk's API that this client speaks. The users endpoints are the same since 2025-04-10. Source: documented.
 const API_VERSION: &str = "2026-05-12";
@@ -84,7 +83,7 @@ pub enum Lookup {
     Gone,
 }
 
-/// A client of Clerk's Backend API. Clones share the budget, the connections and the request counter.
+/// A client of Clerk's Backend API. Clones share the budget, the connections and the counts of requests.
 #[derive(Debug, Clone)]
 pub struct Client {
     http: reqwest::Client,
@@ -93,8 +92,7 @@ pub struct Client {
     budget: Arc<Budget>,
     is_patient: bool,
     digest_key: Arc<RwLock<DigestKey>>,
-    requests: Arc<AtomicU64>,
-    refusals: Arc<AtomicU64>,
+    tally: Tally,
 }
 
 impl Client {
@@ -134,9 +132,14 @@ impl Client {
             )),
             is_patient: false,
             digest_key: Arc::default(),
-            requests: Arc::default(),
-            refusals: Arc::default(),
+            tally: Tally::default(),
         })
+    }
+
+    /// The same client, which counts its requests together with those counted before.
+    #[must_use]
+    pub fn counting(self, tally: Tally) -> Self {
+        Self { tally, ..self }
     }
 
     /// The same client, for requests that come in great numbers: they leave a tenth of the budget to those that somebody waits for.
@@ -159,7 +162,7 @@ impl Client {
 
     /// Requests sent so far, retries among them.
     pub fn requests(&self) -> u64 {
-        self.requests.load(Ordering::Relaxed)
+        self.tally.sent()
     }
 
     /// How many requests the budget lets out in a second, over time.
@@ -167,9 +170,14 @@ impl Client {
         self.budget.per_second()
     }
 
+    /// The part of the budget that is spent at this moment, from 0 to 1.
+    pub fn budget_used(&self) -> f64 {
+        self.budget.used()
+    }
+
     /// How often Clerk's rate limit refused a request so far.
     pub fn rate_limited(&self) -> u64 {
-        self.refusals.load(Ordering::Relaxed)
+        self.tally.rate_limited()
     }
 
     /// The base address, for messages.
@@ -312,15 +320,17 @@ impl Client {
 
     async fn attempt(&self, path: &str, parameters: &[(&str, String)]) -> Result<Body, Error> {
         let _place = self.budget.place(self.is_patient).await;
-        self.requests.fetch_add(1, Ordering::Relaxed);
+        self.tally.send();
         let unavailable = |error: reqwest::Error| Error::unavailable(&self.api_url, &error);
-        let mut response = self
+        let sent = self
             .http
             .get(format!("{}/v1/{path}", self.api_url))
             .query(parameters)
             .send()
-            .await
-            .map_err(unavailable)?;
+            .await;
+        self.tally
+            .answer(sent.as_ref().ok().map(|response| response.status().as_u16()));
+        let mut response = sent.map_err(unavailable)?;
 
         let status = response.status();
         let headers = std::mem::take(response.headers_mut());
@@ -346,9 +356,6 @@ impl Client {
                 bytes: body,
                 date: date(&headers),
             });
-        }
-        if status == StatusCode::TOO_MANY_REQUESTS {
-            self.refusals.fetch_add(1, Ordering::Relaxed);
         }
         Err(Error::of_answer(Answer::new(status, &headers, &body, path), &headers))
     }

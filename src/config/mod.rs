@@ -1,11 +1,13 @@
 //! The configuration: defaults, `config.toml`, `CLERK2PG_<SECTION>__<KEY>`, and the names people already have set; later wins.
 
+mod http;
 mod sources;
 
 use std::{fmt, path::PathBuf, time::Duration};
 
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
+pub use http::Http;
 pub use sources::{Source, load};
 
 use crate::{guard::Limits, mirror::Variables, pass::DeleteMode, secret::Secret};
@@ -169,22 +171,6 @@ impl Default for Events {
     }
 }
 
-/// `[http]`
-#[derive(Debug, Clone, Serialize, Deserialize)]
-#[serde(default, deny_unknown_fields)]
-pub struct Http {
-    /// Where to listen for probes and scrapes; empty turns it off.
-    pub listen: String,
-}
-
-impl Default for Http {
-    fn default() -> Self {
-        Self {
-            listen: "127.0.0.1:9465".to_owned(),
-        }
-    }
-}
-
 /// `[log]`
 #[derive(Debug, Clone, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
@@ -299,8 +285,6 @@ pub struct Loaded {
     pub settings: Settings,
     /// The file that was read, if any.
     pub file: Option<PathBuf>,
-    /// Keys that were set but have no effect in this version.
-    pub without_effect: Vec<String>,
     /// libpq's variables, and `HOME`.
     pub variables: Variables,
 }
@@ -317,6 +301,7 @@ impl Loaded {
             deletes,
             lease,
             database,
+            http,
             ..
         } = &self.settings;
         if !(clerk.request_budget > 0.0 && clerk.request_budget <= 1.0) {
@@ -347,6 +332,9 @@ impl Loaded {
         }
         if database.max_connections < 2 {
             return Err(self.wrong("database.max_connections", database.max_connections, "at least 2"));
+        }
+        if let Err(expected) = http.address() {
+            return Err(self.wrong("http.listen", &http.listen, expected));
         }
         for (key, cron) in [
             ("schedule.full", &schedule.full),

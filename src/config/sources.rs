@@ -23,9 +23,6 @@ const FAMILIAR: [(&str, &str); 4] = [
     ("CLERK_WEBHOOK_SECRET", ""),
 ];
 
-/// Keys of the contract that this version does not act on yet.
-const WITHOUT_EFFECT: [&str; 1] = ["http.listen"];
-
 const PREFIX: &str = "CLERK2PG_";
 
 /// What `load` reads. Taken apart from the process's environment, so that a test can give its own.
@@ -56,7 +53,6 @@ impl Source {
 pub fn load(source: &Source) -> Result<Loaded, ConfigError> {
     let known = known_keys()?;
     let mut builder = Config::builder();
-    let mut set = Vec::new();
 
     let file = match &source.file {
         Some(file) => Some(file.clone()),
@@ -68,7 +64,6 @@ pub fn load(source: &Source) -> Result<Loaded, ConfigError> {
         let place = file.display().to_string();
         for key in keys_of_file(&text, &place)? {
             check_key(&known, &key, &place, &key)?;
-            set.push(key);
         }
         builder = builder.add_source(File::from_str(&text, FileFormat::Toml));
     }
@@ -77,7 +72,6 @@ pub fn load(source: &Source) -> Result<Loaded, ConfigError> {
         builder = builder
             .set_override(&key, Value::new(Some(&name), ValueKind::String(value)))
             .map_err(|error| ConfigError::new(format!("{name} cannot be used: {error}")))?;
-        set.push(key);
     }
 
     let settings = builder
@@ -87,10 +81,6 @@ pub fn load(source: &Source) -> Result<Loaded, ConfigError> {
     let loaded = Loaded {
         settings,
         file,
-        without_effect: set
-            .into_iter()
-            .filter(|key| WITHOUT_EFFECT.contains(&key.as_str()))
-            .collect(),
         variables: libpq(source),
     };
     loaded.validate()?;
@@ -389,11 +379,5 @@ mod tests {
             error.message.contains("purge") && error.message.contains("mark"),
             "{error}"
         );
-    }
-
-    #[test]
-    fn keys_that_do_nothing_yet_are_told() {
-        let loaded = loaded(Some("[http]\nlisten = \"\"\n"), &[]).unwrap();
-        assert_eq!(loaded.without_effect, ["http.listen"]);
     }
 }

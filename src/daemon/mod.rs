@@ -5,29 +5,28 @@ mod outage;
 mod pace;
 mod schedule;
 mod service;
+mod signals;
 
 use std::time::{Duration, Instant};
 
 use chrono::Utc;
-use futures_util::FutureExt;
-use tokio::{
-    signal::unix::{Signal, SignalKind, signal},
-    task::JoinSet,
-};
+use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, error, info, warn};
 
 use crate::{
     due::{Due, Task},
     failure::{Cause, Failure},
-    mirror::Freshness,
+    mirror::{Freshness, Kind},
     pass::{Followed, Memory, Outcome, Pass, Report},
+    watch::Done,
 };
 use hear::hear;
 use outage::Outage;
 use pace::Pace;
 use schedule::Schedule;
 pub use schedule::is_schedule;
+use signals::{Signals, Told};
 
 /// How long a pass may take to stop: the batch under way is committed, or given up.
 const GRACE: Duration = Duration::from_millis(4_500);
@@ -51,46 +50,12 @@ pub struct Setup {
 /// Makes a [`Setup`] out of the configuration as it is now.
 pub type Reload<'a> = &'a mut dyn FnMut() -> Result<Setup, Failure>;
 
-/// The signals that a service gets.
-struct Signals {
-    terminate: Signal,
-    interrupt: Signal,
-    hangup: Signal,
-    user1: Signal,
-}
-
-enum Told {
-    Stop(&'static str),
-    Reload,
-    Sync,
-}
-
-impl Signals {
-    fn new() -> std::io::Result<Self> {
-        Ok(Self {
-            terminate: signal(SignalKind::terminate())?,
-            interrupt: signal(SignalKind::interrupt())?,
-            hangup: signal(SignalKind::hangup())?,
-            user1: signal(SignalKind::user_defined1())?,
-        })
-    }
-
-    async fn next(&mut self) -> Told {
-        tokio::select! {
-            _ = self.terminate.recv() => Told::Stop("SIGTERM"),
-            _ = self.interrupt.recv() => Told::Stop("SIGINT"),
-            _ = self.hangup.recv() => Told::Reload,
-            _ = self.user1.recv() => Told::Sync,
-        }
-    }
-}
-
 /// Runs one pass, and stops it at SIGTERM and SIGINT.
 ///
 /// # Errors
 /// The pass failed or was stopped.
 pub async fn once<T>(stop: &CancellationToken, pass: impl Future<Output = Result<T, Failure>>) -> Result<T, Failure> {
-    let mut signals = Signals::new().map_err(no_signals)?;
+    let mut signals = Signals::new()?;
     tokio::pin!(pass);
     loop {
         tokio::select! {
@@ -114,12 +79,13 @@ pub async fn once<T>(stop: &CancellationToken, pass: impl Future<Output = Result
 /// # Errors
 /// The first pass met something that a person has to change: a refused key, another instance's database, a strange schema.
 pub async fn run(setup: Setup, reload: Reload<'_>) -> Result<(), Failure> {
-    // Boxed, as the compiler gives up on a type so deep.
-    service::watched(work(setup, reload).boxed_local()).await
+    let watch = setup.pass.watch.clone();
+    // Boxed, as its type is nested too deep for another layer around it.
+    service::watched(watch.beating(Box::pin(work(setup, reload)))).await
 }
 
 async fn work(setup: Setup, reload: Reload<'_>) -> Result<(), Failure> {
-    let mut signals = Signals::new().map_err(no_signals)?;
+    let mut signals = Signals::new()?;
     let mut at_work = AtWork::start(setup).await?;
     service::ready();
     loop {
@@ -195,6 +161,7 @@ impl AtWork {
         let schedule = Schedule::start(&setup.full, &setup.incremental, due)
             .await
             .map_err(|error| Failure::new(Cause::Other, format!("the schedule does not start: {error}")))?;
+        setup.pass.watch.expects(&setup.full, &setup.incremental);
         let mut hearing = JoinSet::new();
         hearing.spawn(hear(setup.pass.mirror.clone(), due.clone()));
         due.full();
@@ -226,6 +193,7 @@ impl AtWork {
         if task == Task::Tick && !self.pace.allows(Instant::now()) {
             return Ok(None);
         }
+        pass.watch.begins(kind(&task));
         let limited = pass.clerk.rate_limited();
         let (result, told) = guarded(pass, &task, &mut self.memory, signals).await;
         self.pace.note(pass.clerk.rate_limited() > limited, Instant::now());
@@ -243,6 +211,11 @@ impl AtWork {
             Err(failure) if failure.cause == Cause::NeedsPerson && !self.succeeded_once => return Err(failure),
             Err(failure) => {
                 service::status(&format!("failing: {failure}"));
+                pass.watch.failed(kind(&task), &failure.message);
+                if failure.cause == Cause::Busy {
+                    // Somebody else keeps the mirror in step.
+                    pass.watch.stands_by("another clerk2pg");
+                }
                 self.outage.note(&failure);
                 put_back(&pass.due, task);
             }
@@ -251,14 +224,23 @@ impl AtWork {
     }
 
     async fn follow_up(&mut self, task: &Task, followed: Followed) {
-        let due = &self.setup.pass.due;
+        let Pass { due, watch, .. } = &self.setup.pass;
         match followed {
             Followed::Done(report) => {
                 service::status(&service::words(name(task), &report, Utc::now()));
+                watch.done(kind(task), &done(&report));
                 tell(name(task), &report);
             }
-            Followed::Idle => debug!(pass = name(task), "nothing to do"),
+            Followed::Idle => {
+                watch.idle(kind(task));
+                debug!(pass = name(task), "nothing to do");
+            }
+            Followed::Blind => {
+                watch.blind(kind(task));
+                debug!(pass = name(task), "what changed cannot be seen");
+            }
             Followed::StandingBy => {
+                watch.stood_by(kind(task));
                 debug!(pass = name(task), "another clerk2pg is at work");
                 // What somebody waits for is looked at once the other one is done; it may have seen to it by then.
                 if *task != Task::Tick {
@@ -312,6 +294,24 @@ fn name(task: &Task) -> &'static str {
         Task::Full => "full sync",
         Task::Incremental | Task::Tick => "incremental sync",
         Task::Users(_) => "sync on demand",
+    }
+}
+
+fn kind(task: &Task) -> Kind {
+    match task {
+        Task::Full => Kind::Full,
+        Task::Incremental | Task::Tick => Kind::Incremental,
+        Task::Users(_) => Kind::OnDemand,
+    }
+}
+
+/// What those who watch are told of a pass.
+fn done(report: &Report) -> Done {
+    Done {
+        outcome: report.outcome.name(),
+        took: Duration::from_millis(report.duration_ms),
+        incomplete: (report.outcome == Outcome::Incomplete).then(|| report.notes.join("; ")),
+        holds: report.held > 0,
     }
 }
 
@@ -383,8 +383,4 @@ fn given_up() -> Failure {
         Cause::Stopped,
         "stopped in the middle of a batch, which was not committed; the next pass does it again",
     )
-}
-
-fn no_signals(error: std::io::Error) -> Failure {
-    Failure::new(Cause::Other, format!("signals cannot be received: {error}"))
 }

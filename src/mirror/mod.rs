@@ -7,6 +7,7 @@ mod counts;
 mod deletions;
 mod error;
 mod events;
+mod glance;
 mod lease;
 mod listen;
 mod migrations;
@@ -31,6 +32,7 @@ use diesel_async::{AsyncConnection, AsyncPgConnection, RunQueryDsl, pooled_conne
 pub use batch::{Batch, Committed, Rejected, Write};
 pub use counts::State;
 pub use error::{Error, SchemaError};
+pub use glance::{Glance, Lately, Stretch};
 pub use lease::{Held, Lease};
 pub use listen::{Listener, NotHeard};
 pub use migrations::MIGRATIONS;
@@ -53,6 +55,8 @@ pub struct Settings {
     pub variables: Variables,
     /// Most connections at a time.
     pub max_connections: usize,
+    /// What the connections of the pool are called at the server, where the address does not say.
+    pub application_name: &'static str,
 }
 
 /// The mirror of one Clerk instance in one database. Clones share the pool.

@@ -12,6 +12,7 @@ use crate::{
     guard::Checksum,
     mirror::{Batch, Kind, Lease, Mirror, Run},
     walk::Interval,
+    watch::Changes,
 };
 
 /// A batch of names leaves room for the witness.
@@ -70,6 +71,11 @@ impl Running<'_> {
                 let (deleted, kept) = mirror.delete(lease, run, &confirmed, mark).await?;
                 self.report.deleted += deleted;
                 self.report.rejected += kept.len() as u64;
+                self.pass.watch.changed(Changes {
+                    deleted,
+                    rejected: kept.len() as u64,
+                    ..Changes::default()
+                });
                 warn_of(&kept);
             }
         }

@@ -66,8 +66,8 @@ pub(super) struct Brought {
     pub(super) updated: u64,
     pub(super) unchanged: u64,
     pub(super) rejected: u64,
-    /// The newest `updated_at` among users who are new, or whose `updated_at` moved; none in an import.
-    pub(super) newest: Option<i64>,
+    /// When users changed who are new, or whose `updated_at` moved, in Unix milliseconds; nothing in an import.
+    pub(super) times: Vec<i64>,
     /// What was put on paper instead.
     pub(super) planned: Planned,
 }
@@ -88,7 +88,7 @@ impl Brought {
         self.updated += other.updated;
         self.unchanged += other.unchanged;
         self.rejected += other.rejected;
-        self.newest = self.newest.max(other.newest);
+        self.times.extend(other.times);
         self.planned.create.extend(other.planned.create);
         self.planned.update.extend(other.planned.update);
         self.planned.reject.extend(other.planned.reject);
@@ -150,7 +150,9 @@ impl Desk<'_> {
         batch.unchanged += std::mem::take(&mut quiet.unchanged);
         let done = self.pass.mirror.commit(lease, run, &batch).await?;
         quiet.written = Instant::now();
-        brought.newest = newest_change(&batch).filter(|_| !run.is_import);
+        if !run.is_import {
+            brought.times = times(&batch).collect();
+        }
         brought.created = done.created;
         brought.updated = done.updated;
         brought.rejected = done.rejected.len() as u64;
@@ -206,14 +208,13 @@ fn plan(brought: &mut Brought, batch: Batch<'_>) {
     };
 }
 
-fn newest_change(batch: &Batch<'_>) -> Option<i64> {
+fn times(batch: &Batch<'_>) -> impl Iterator<Item = i64> {
     let moved = |write: &&Write<'_>| write.changed.iter().any(|field| field == "updated_at");
     let writes = batch.create.iter().chain(batch.update.iter().filter(moved));
-    let times = writes.filter_map(|write| match write.user.get("updated_at") {
+    writes.filter_map(|write| match write.user.get("updated_at") {
         Some(Value::Time(at)) => Some(*at),
         _ => None,
-    });
-    times.max()
+    })
 }
 
 pub(super) fn warn_of(rejected: &[Rejected]) {

@@ -35,6 +35,8 @@ pub enum Followed {
     Idle,
     /// Something was done.
     Done(Report),
+    /// Recent changes cannot be seen: a full sync brings them.
+    Blind,
     /// Another clerk2pg is at work.
     StandingBy,
 }
@@ -83,7 +85,7 @@ impl Pass {
             None if memory.has_no_order => return Ok(cannot_follow(memory, &state)),
             None => {
                 memory.walk("how far the changes were followed is not known");
-                return Ok(Followed::Idle);
+                return Ok(Followed::Blind);
             }
         };
 
@@ -116,11 +118,12 @@ impl Pass {
     pub(super) async fn begin_look(&self, memory: &mut Memory) -> Result<Result<State, Followed>, Failure> {
         let Some(instance) = &memory.instance else {
             memory.walk("no full sync was done yet");
-            return Ok(Err(Followed::Idle));
+            return Ok(Err(Followed::Blind));
         };
         let state = self.mirror.state().await?;
         same_instance(state.instance_id.as_deref(), &instance.id)?;
-        if state.lease_holder.is_some() {
+        if let Some(holder) = &state.lease_holder {
+            self.watch.stands_by(holder);
             return Ok(Err(Followed::StandingBy));
         }
         Ok(Ok(state))
@@ -225,7 +228,7 @@ fn cannot_follow(memory: &mut Memory, state: &State) -> Followed {
     if state.expected <= i64::from(PAGE) {
         memory.walk("changes cannot be followed here, and there are few users");
     }
-    Followed::Idle
+    Followed::Blind
 }
 
 impl Look {
@@ -393,6 +396,7 @@ impl Running<'_> {
     }
 
     async fn look_between(&mut self, watermark: i64) -> Result<(), Failure> {
+        self.pass.watch.begins(Kind::Incremental);
         let look = self.pass.look(self.memory, watermark).await?;
         // What costs that much once would cost it between any two pages.
         self.looks_between = !look.is_unordered && !look.has_stepped;
@@ -400,6 +404,8 @@ impl Running<'_> {
         if look.is_unordered {
             return Ok(());
         }
-        self.follow(look).await
+        self.follow(look).await?;
+        self.pass.watch.looked();
+        Ok(())
     }
 }

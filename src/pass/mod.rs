@@ -33,6 +33,7 @@ use crate::{
     mirror::Mirror,
     progress::Progress,
     walk::Walk,
+    watch::Watch,
 };
 pub use incremental::Followed;
 pub use memory::Memory;
@@ -107,6 +108,8 @@ pub struct Pass {
     pub progress: Progress,
     /// What becomes due while a full sync is under way, and is done between two of its pages.
     pub due: Due,
+    /// Who is told how it goes, for those who watch.
+    pub watch: Watch,
 }
 
 impl Pass {

@@ -61,6 +61,7 @@ impl Pass {
                 Ok(lease) => return Ok(lease),
                 Err(held) => held,
             };
+            self.watch.stands_by(&held.holder);
             if self
                 .options
                 .patience
@@ -86,7 +87,11 @@ impl Pass {
     /// Takes the lease if nobody has had it since `epoch`; none where somebody was quicker.
     pub(super) async fn lease_since(&self, epoch: i64) -> Result<Option<Lease>, Failure> {
         let Options { holder, lease_ttl, .. } = &self.options;
-        Ok(self.mirror.acquire_lease(holder, *lease_ttl, Some(epoch)).await?.ok())
+        let lease = self.mirror.acquire_lease(holder, *lease_ttl, Some(epoch)).await?;
+        if lease.is_err() {
+            self.watch.stands_by("another clerk2pg");
+        }
+        Ok(lease.ok())
     }
 
     /// Does a pass's work while the lease is kept alive beside it, and gives the lease back.
@@ -97,6 +102,7 @@ impl Pass {
         memory: &mut Memory,
         work: impl AsyncFnOnce(&mut Running<'_>, &Lease, &Run) -> Result<(), Failure>,
     ) -> Result<Report, Failure> {
+        let _holding = self.watch.holds_lease();
         let pass = self.run(lease, opening, memory, work);
         let keep = async {
             loop {

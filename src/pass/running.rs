@@ -1,6 +1,9 @@
 //! A pass under way: what it has seen so far.
 
-use std::collections::{HashSet, VecDeque};
+use std::{
+    collections::{HashSet, VecDeque},
+    time::Duration,
+};
 
 use chrono::{DateTime, Utc};
 
@@ -13,6 +16,7 @@ use crate::{
     failure::Failure,
     mirror::{Batch, Checkpoint, Run},
     walk::Interval,
+    watch::Changes,
 };
 
 /// So many users met on the last pages are remembered as known to exist.
@@ -118,13 +122,32 @@ impl<'a> Running<'a> {
         self.report.updated += brought.updated;
         self.report.unchanged += brought.unchanged;
         self.report.rejected += brought.rejected;
-        if let Some(newest) = brought.newest
-            && self.newest_change.is_none_or(|(before, _)| newest > before)
-        {
-            self.newest_change = Some((newest, (self.memory.now() - newest).max(0)));
+        if let Some(run) = self.run() {
+            self.watch(run, &brought);
         }
         if let Some(paper) = &mut self.paper {
             paper.note(brought.planned);
+        }
+    }
+
+    /// Tells those who watch what is committed now.
+    fn watch(&mut self, run: &Run, brought: &Brought) {
+        let Pass { watch, .. } = self.pass;
+        watch.changed(Changes {
+            created: brought.created,
+            updated: brought.updated,
+            deleted: 0,
+            rejected: brought.rejected,
+        });
+        let now = self.memory.now();
+        let age = |at: i64| (now - at).max(0);
+        for &at in &brought.times {
+            watch.fresh(run.kind, Duration::from_millis(age(at).unsigned_abs()));
+        }
+        if let Some(&newest) = brought.times.iter().max()
+            && self.newest_change.is_none_or(|(before, _)| newest > before)
+        {
+            self.newest_change = Some((newest, age(newest)));
         }
     }
 

@@ -192,11 +192,13 @@ impl Ran {
     }
 }
 
-/// The binary with an environment of nothing but what is given here, in a directory without a `config.toml`.
+/// The binary with an environment of nothing but what is given here, in a directory without a `config.toml`. Nobody can watch it, as many run at
+/// once.
 pub fn command() -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_clerk2pg"));
     command
         .env_clear()
+        .env("CLERK2PG_HTTP__LISTEN", "")
         .current_dir(std::env::temp_dir())
         .stdin(Stdio::null())
         .stdout(Stdio::piped())

@@ -179,6 +179,16 @@ async fn settings_in_the_environment() {
         let variable = ("CLERK2PG_CLERK__CONCURRENCY", nonsense);
         check(&[variable], "clerk.concurrency", "a number from 1 to 64").await;
     }
+    for listen in ["0.0.0.0:9465", "[::]:9465", "192.0.2.1:80"] {
+        let what = format!("http.listen = {listen} cannot be used");
+        check(&[("CLERK2PG_HTTP__LISTEN", listen)], &what, "http.allow_remote = true").await;
+    }
+    check(
+        &[("CLERK2PG_HTTP__LISTEN", "9465")],
+        "http.listen = 9465",
+        "127.0.0.1:9465",
+    )
+    .await;
     check(&[("CLERK_API_URL", "api.clerk.com")], "clerk.api_url", "https://").await;
     check(&[("RUST_LOG", "clerk2pg=loud")], "RUST_LOG", "clerk2pg=debug").await;
     // The type says it all.
@@ -288,6 +298,7 @@ async fn the_command_line() {
         "status",
         "approve",
         "migrate",
+        "health",
         "CLERK_SECRET_KEY",
         "DATABASE_URL",
         "Exit codes",

@@ -238,10 +238,10 @@ fn config(given: &Given, user: &str, database: &str, tls: &Tls) -> Result<Config
     let application = given
         .text("application_name")
         .or(given.text("fallback_application_name"));
-    config
-        .user(user)
-        .dbname(database)
-        .application_name(application.unwrap_or("clerk2pg"));
+    config.user(user).dbname(database);
+    if let Some(application) = application {
+        config.application_name(application);
+    }
     if let Some(password) = given.text("password") {
         config.password(password);
     }

@@ -55,8 +55,12 @@ impl Connector {
     /// # Errors
     /// The address, or a file that it names, cannot be used.
     pub(super) fn new(settings: &Settings) -> Result<Self, Error> {
+        let mut address = Address::parse(settings.url.expose(), &settings.variables)?;
+        if address.config.get_application_name().is_none() {
+            address.config.application_name(settings.application_name);
+        }
         let connector = Self {
-            address: Address::parse(settings.url.expose(), &settings.variables)?,
+            address,
             has_told_of_clear: AtomicBool::default(),
             has_told_of_passfile: AtomicBool::default(),
         };

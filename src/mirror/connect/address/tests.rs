@@ -86,7 +86,7 @@ fn what_nobody_states() {
     assert_eq!(address.tls.mode, Mode::Prefer);
     assert_eq!((address.database.as_str(), address.connect_timeout), ("u", None));
     assert_eq!(address.passfile, Some(PathBuf::from("/home/ann/.pgpass")));
-    assert_eq!(address.config.get_application_name(), Some("clerk2pg"));
+    assert_eq!(address.config.get_application_name(), None);
     assert_eq!(address.config.get_tcp_user_timeout(), Some(&Duration::from_secs(30)));
     assert_eq!(address.config.get_password(), None);
     let system = parse("postgres://u@db?sslrootcert=system", &[]).unwrap();

@@ -1,0 +1,49 @@
+//! Counts of requests.
+
+use std::{
+    collections::BTreeMap,
+    sync::{
+        Arc, Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicU64, Ordering},
+    },
+};
+
+/// Counts requests, and what came back. Clones share the counts; they outlive a client, which is replaced when the configuration is reloaded.
+#[derive(Debug, Clone, Default)]
+pub struct Tally(Arc<Counts>);
+
+#[derive(Debug, Default)]
+struct Counts {
+    sent: AtomicU64,
+    /// By status; none where no answer came.
+    answers: Mutex<BTreeMap<Option<u16>, u64>>,
+}
+
+impl Tally {
+    /// Requests sent so far, retries among them.
+    pub fn sent(&self) -> u64 {
+        self.0.sent.load(Ordering::Relaxed)
+    }
+
+    /// How often Clerk's rate limit refused a request.
+    pub fn rate_limited(&self) -> u64 {
+        self.lock().get(&Some(429)).copied().unwrap_or_default()
+    }
+
+    /// What came back: how many answers of each status, and with none how many requests without an answer.
+    pub fn answers(&self) -> BTreeMap<Option<u16>, u64> {
+        self.lock().clone()
+    }
+
+    pub(super) fn send(&self) {
+        self.0.sent.fetch_add(1, Ordering::Relaxed);
+    }
+
+    pub(super) fn answer(&self, status: Option<u16>) {
+        *self.lock().entry(status).or_default() += 1;
+    }
+
+    fn lock(&self) -> MutexGuard<'_, BTreeMap<Option<u16>, u64>> {
+        self.0.answers.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}

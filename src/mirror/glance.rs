@@ -1,0 +1,131 @@
+//! What the status page and the metrics show of the mirror, at a price that does not grow with it.
+
+use chrono::{DateTime, Utc};
+use diesel::{
+    prelude::*,
+    sql_query,
+    sql_types::{BigInt, Double, Nullable, Text, Timestamptz},
+};
+use diesel_async::RunQueryDsl;
+
+use super::{Error, Freshness, Kind, LastRun, Mirror, schema::sync_runs};
+
+/// So many of the last passes are looked at, as more are not made in the time that is shown: one a second for six hours, and some.
+const MOST_PASSES: i64 = 25_000;
+
+/// How the mirror stands.
+#[derive(Debug, Clone, QueryableByName)]
+pub struct Glance {
+    /// The database's clock.
+    #[diesel(sql_type = Timestamptz)]
+    pub now: DateTime<Utc>,
+    /// The pinned Clerk instance.
+    #[diesel(sql_type = Nullable<Text>)]
+    pub instance_id: Option<String>,
+    /// Its kind.
+    #[diesel(sql_type = Nullable<Text>)]
+    pub environment_type: Option<String>,
+    /// Users in the mirror.
+    #[diesel(sql_type = BigInt)]
+    pub users: i64,
+    /// Deletions that wait for a person.
+    #[diesel(sql_type = BigInt)]
+    pub held: i64,
+    /// Users that could not be stored, and rows that could not be deleted.
+    #[diesel(sql_type = BigInt)]
+    pub rejected: i64,
+    /// Who syncs at this moment.
+    #[diesel(sql_type = Nullable<Text>)]
+    pub lease_holder: Option<String>,
+}
+
+/// What happened lately.
+#[derive(Debug, Clone)]
+pub struct Lately {
+    /// When a full sync last ended in step, or changed something and was whole.
+    pub last_full_at: Option<DateTime<Utc>>,
+    /// How old changes were when they were committed, in the last hour.
+    pub freshness: Option<Freshness>,
+    /// The last passes, newest first.
+    pub runs: Vec<LastRun>,
+    /// The stretches in which there were passes, the last first.
+    pub stretches: Vec<Stretch>,
+}
+
+/// The passes that began in a stretch of time.
+#[derive(Debug, Clone, QueryableByName)]
+pub struct Stretch {
+    /// How many stretches ago that was; the last is 0.
+    #[diesel(sql_type = BigInt)]
+    pub ago: i64,
+    /// How old the newest change of a pass was when it was committed, in milliseconds: the median.
+    #[diesel(sql_type = Nullable<BigInt>)]
+    pub median_ms: Option<i64>,
+    /// The same, at worst.
+    #[diesel(sql_type = Nullable<BigInt>)]
+    pub worst_ms: Option<i64>,
+    /// Users new to the mirror.
+    #[diesel(sql_type = BigInt)]
+    pub created: i64,
+    /// Users that changed.
+    #[diesel(sql_type = BigInt)]
+    pub updated: i64,
+    /// Users deleted, or marked so.
+    #[diesel(sql_type = BigInt)]
+    pub deleted: i64,
+}
+
+impl Mirror {
+    /// How the mirror stands, in one query.
+    pub async fn glance(&self) -> Result<Glance, Error> {
+        Ok(sql_query(
+            "SELECT now() AS now, instance_id, environment_type, users,
+                    (SELECT count(*) FROM clerk.missing_users WHERE held_at IS NOT NULL AND approved_at IS NULL) AS held,
+                    (SELECT count(*) FROM clerk.rejected_users) AS rejected,
+                    CASE WHEN lease_expires_at >= clock_timestamp() THEN lease_holder END AS lease_holder
+             FROM clerk.sync_state",
+        )
+        .get_result(&mut self.connection().await?)
+        .await?)
+    }
+
+    /// What happened in the last `stretches` times `seconds`, with so many `runs`.
+    pub async fn lately(&self, runs: i64, stretches: i64, seconds: f64) -> Result<Lately, Error> {
+        let freshness = self.freshness().await?;
+        let conn = &mut self.connection().await?;
+        let stretches = sql_query(
+            "SELECT floor(extract(epoch FROM now() - started_at) / $2)::bigint AS ago,
+                    percentile_disc(0.5) WITHIN GROUP (ORDER BY freshness_ms) AS median_ms, max(freshness_ms) AS worst_ms,
+                    sum(created)::bigint AS created, sum(updated)::bigint AS updated, sum(deleted)::bigint AS deleted
+             FROM clerk.sync_runs
+             WHERE id > (SELECT max(id) FROM clerk.sync_runs) - $3
+               AND started_at > now() - $1 * $2 * interval '1 second' AND started_at <= now()
+             GROUP BY 1 ORDER BY 1",
+        )
+        .bind::<BigInt, _>(stretches)
+        .bind::<Double, _>(seconds)
+        .bind::<BigInt, _>(MOST_PASSES)
+        .load(conn)
+        .await?;
+        // By number rather than by time, which no index knows: the first that fits is not far from the end.
+        let last_full_at: Option<Option<DateTime<Utc>>> = sync_runs::table
+            .select(sync_runs::ended_at)
+            .filter(sync_runs::kind.eq(Kind::Full.name()))
+            .filter(sync_runs::outcome.eq_any(["in_step", "changed", "held"]))
+            .order(sync_runs::id.desc())
+            .first(conn)
+            .await
+            .optional()?;
+        Ok(Lately {
+            last_full_at: last_full_at.flatten(),
+            freshness,
+            runs: sync_runs::table
+                .select(LastRun::as_select())
+                .order(sync_runs::id.desc())
+                .limit(runs)
+                .load(conn)
+                .await?,
+            stretches,
+        })
+    }
+}

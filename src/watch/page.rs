@@ -1,0 +1,266 @@
+//! The status page: one document without script or anything from elsewhere, and without a word about any user.
+
+use std::{
+    fmt::{self, Display, Write},
+    time::Duration,
+};
+
+use chrono::{DateTime, Utc};
+
+use super::{Sources, health::anonymous, plot};
+use crate::{
+    mirror::{Freshness, Glance, LastRun, Lately},
+    output::{age, number},
+};
+
+/// So many of the last passes are listed.
+pub(super) const PASSES: i64 = 15;
+
+/// The plots show so many stretches: six hours.
+pub(super) const STRETCHES: i64 = 72;
+
+/// How long each is.
+pub(super) const STRETCH: Duration = Duration::from_secs(300);
+
+const STYLE: &str = include_str!("page.css");
+
+/// Text that is no markup.
+struct Plain<'a>(&'a str);
+
+impl Display for Plain<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.chars().try_for_each(|letter| match letter {
+            '&' => f.write_str("&amp;"),
+            '<' => f.write_str("&lt;"),
+            '>' => f.write_str("&gt;"),
+            '"' => f.write_str("&quot;"),
+            letter => f.write_char(letter),
+        })
+    }
+}
+
+/// The page. `nonce` is what the style is allowed by.
+pub(super) fn render(
+    sources: &Sources,
+    glance: &Result<Glance, String>,
+    lately: &Result<Lately, String>,
+    nonce: &str,
+) -> Result<String, fmt::Error> {
+    let mut out = String::with_capacity(32 << 10);
+    let (ready, alive) = (sources.watch.ready(), sources.watch.alive());
+    let verdict = if alive.is_good { &ready } else { &alive };
+    let headline = match verdict.is_good {
+        true if sources.watch.is_standing_by() => "Standing by",
+        true => "In step",
+        false => "Not in step",
+    };
+    write!(
+        out,
+        "<!doctype html><html lang=\"en\"><head><meta charset=\"utf-8\">\
+         <meta name=\"viewport\" content=\"width=device-width, initial-scale=1\">\
+         <meta http-equiv=\"refresh\" content=\"15\"><meta name=\"robots\" content=\"noindex\">\
+         <title>{headline} – clerk2pg</title><style nonce=\"{nonce}\">{STYLE}</style></head><body>"
+    )?;
+    let class = if verdict.is_good { "good" } else { "bad" };
+    write!(out, "<header class=\"{class}\"><h1>{headline}</h1>")?;
+    // What the headline says need not be said twice.
+    if verdict.says != "in step" {
+        write!(out, "<p>{}</p>", Plain(&verdict.says))?;
+    }
+    out.push_str("</header>");
+    tiles(&mut out, sources, glance.as_ref().ok(), lately.as_ref().ok())?;
+    match lately {
+        Ok(lately) => {
+            plots(&mut out, lately)?;
+            passes(&mut out, lately)?;
+        }
+        Err(why) => write!(
+            out,
+            "<section><h2>The mirror cannot be read at this moment</h2>{}</section>",
+            Plain(why)
+        )?,
+    }
+    footer(&mut out, sources, glance.as_ref().ok())?;
+    out.push_str("</body></html>\n");
+    Ok(out)
+}
+
+fn tiles(out: &mut String, sources: &Sources, glance: Option<&Glance>, lately: Option<&Lately>) -> fmt::Result {
+    let now = Utc::now();
+    out.push_str("<dl>");
+    let since = |at: Option<DateTime<Utc>>, now: DateTime<Utc>| {
+        at.map_or_else(|| "not yet".to_owned(), |at| format!("{} ago", age(now - at)))
+    };
+    let unknown = || "unknown".to_owned();
+    let succeeded = since(sources.watch.succeeded_at(), now);
+    tile(out, "Last pass in step", &succeeded, "", false)?;
+    let last_full = lately
+        .zip(glance)
+        .map(|(lately, glance)| since(lately.last_full_at, glance.now));
+    tile(
+        out,
+        "Last full sync in step",
+        &last_full.unwrap_or_else(unknown),
+        "",
+        false,
+    )?;
+    let (value, more) = match lately.map(|lately| lately.freshness) {
+        Some(Some(Freshness { p50_ms, p99_ms, .. })) => {
+            let [p50, p99] = [p50_ms, p99_ms].map(|ms| age(chrono::TimeDelta::milliseconds(ms)));
+            (p50, format!("median; 99 of 100 within {p99}"))
+        }
+        Some(None) => ("–".to_owned(), "no changes".to_owned()),
+        None => (unknown(), String::new()),
+    };
+    tile(out, "Freshness in the last hour", &value, &more, false)?;
+    let count = |count: fn(&Glance) -> i64| glance.map(|glance| count(glance).unsigned_abs());
+    let shown = |count: Option<u64>| count.map_or_else(unknown, number);
+    tile(
+        out,
+        "Users in the mirror",
+        &shown(count(|glance| glance.users)),
+        "",
+        false,
+    )?;
+    let held = count(|glance| glance.held);
+    let (waits, more) = match held {
+        Some(1..) => (true, "`clerk2pg status` shows how to let them through"),
+        _ => (false, ""),
+    };
+    tile(out, "Held deletions", &shown(held), more, waits)?;
+    let rejected = count(|glance| glance.rejected);
+    let (has_some, more) = match rejected {
+        Some(1..) => (true, "`clerk2pg status` tells the reasons"),
+        _ => (false, ""),
+    };
+    tile(out, "Rejected users", &shown(rejected), more, has_some)?;
+    let lease = glance.map(|glance| match &glance.lease_holder {
+        None => "free",
+        Some(holder) if *holder == sources.holder => "this daemon",
+        Some(holder) => holder.as_str(),
+    });
+    tile(out, "Lease", lease.unwrap_or("unknown"), "", false)?;
+    let limit = sources.clerk.requests_per_second();
+    let used = format!("{:.0} %", 100.0 * sources.clerk.budget_used());
+    let refused = match sources.clerk.rate_limited() {
+        0 => String::new(),
+        refused => format!("; {} rate-limited so far", number(refused)),
+    };
+    let more = format!("of {limit} requests a second{refused}");
+    tile(out, "Budget at Clerk in use", &used, &more, false)?;
+    out.push_str("</dl>");
+    Ok(())
+}
+
+fn tile(out: &mut String, name: &str, value: &str, more: &str, warns: bool) -> fmt::Result {
+    let class = if warns { " class=\"warn\"" } else { "" };
+    write!(out, "<div><dt>{name}</dt><dd{class}>{}", Plain(value))?;
+    if !more.is_empty() {
+        write!(out, "<small>{}</small>", Plain(more))?;
+    }
+    out.push_str("</dd></div>");
+    Ok(())
+}
+
+fn plots(out: &mut String, lately: &Lately) -> fmt::Result {
+    write!(
+        out,
+        "<div class=\"plots\">\
+         <figure><h2>Age of changes when committed</h2>{}\
+         <figcaption>in five minutes:<i class=\"median\"></i>median<i class=\"worst\"></i>oldest</figcaption></figure>\
+         <figure><h2>Users changed</h2>{}\
+         <figcaption>in five minutes:<i class=\"created\"></i>created<i class=\"updated\"></i>updated<i class=\"deleted\"></i>deleted\
+         </figcaption></figure></div>",
+        plot::freshness(&lately.stretches)?,
+        plot::changes(&lately.stretches)?,
+    )
+}
+
+fn passes(out: &mut String, lately: &Lately) -> fmt::Result {
+    out.push_str(
+        "<section><h2>Last passes</h2><div class=\"wide\"><table><thead><tr><th><span class=\"spare\">started, </span>UTC<th>kind<th>outcome",
+    );
+    for (head, brief) in [("created", "new"), ("updated", "upd."), ("deleted", "del.")] {
+        write!(
+            out,
+            "<th><span class=\"spare\">{head}</span><span class=\"brief\">{brief}</span>"
+        )?;
+    }
+    out.push_str("<th class=\"spare\">requests<th class=\"spare\">took</tr></thead><tbody>");
+    for run in &lately.runs {
+        pass(out, run)?;
+    }
+    if lately.runs.is_empty() {
+        out.push_str("<tr><td>none yet</tr>");
+    }
+    out.push_str("</tbody></table></div></section>");
+    Ok(())
+}
+
+fn pass(out: &mut String, run: &LastRun) -> fmt::Result {
+    let class = match run.outcome.as_str() {
+        "failed" | "incomplete" | "held" => " class=\"bad\"",
+        _ => "",
+    };
+    let took = run
+        .ended_at
+        .map_or_else(|| "…".to_owned(), |at| age(at - run.started_at));
+    write!(
+        out,
+        "<tr><td><span class=\"spare\">{} </span>{}<td>{}<td{class}>{}",
+        run.started_at.format("%b %e"),
+        run.started_at.format("%T"),
+        Plain(&run.kind.replace('_', " ")),
+        Plain(&run.outcome.replace('_', " ")),
+    )?;
+    for count in [run.created, run.updated, run.deleted] {
+        write!(out, "<td>{}", number(count.unsigned_abs()))?;
+    }
+    write!(
+        out,
+        "<td class=\"spare\">{}<td class=\"spare\">{took}</tr>",
+        number(run.requests.unsigned_abs())
+    )?;
+    if let Some(error) = &run.error {
+        write!(
+            out,
+            "<tr><td class=\"why\" colspan=\"8\">{}</tr>",
+            Plain(&anonymous(error))
+        )?;
+    }
+    Ok(())
+}
+
+fn footer(out: &mut String, sources: &Sources, glance: Option<&Glance>) -> fmt::Result {
+    out.push_str("<footer>");
+    if let Some(Glance {
+        instance_id: Some(instance),
+        environment_type,
+        ..
+    }) = glance
+    {
+        write!(out, "{}", Plain(instance))?;
+        if let Some(environment) = environment_type {
+            write!(out, " ({})", Plain(environment))?;
+        }
+        out.push_str(" · ");
+    }
+    write!(
+        out,
+        "clerk2pg {} · {} · running since {} · this page renews itself every 15 s</footer>",
+        env!("CARGO_PKG_VERSION"),
+        Plain(&sources.holder),
+        sources.watch.0.started.format("%F %T UTC"),
+    )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_others_wrote_is_no_markup() {
+        let text = Plain("<script>alert(\"&\")</script>").to_string();
+        assert_eq!(text, "&lt;script&gt;alert(&quot;&amp;&quot;)&lt;/script&gt;");
+    }
+}

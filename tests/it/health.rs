@@ -1,0 +1,112 @@
+//! `clerk2pg health`: what a container's health check asks, with neither a key nor a database.
+
+use std::{net::TcpListener, time::Instant};
+
+use clerk_sim::Quirks;
+
+use crate::{
+    harness::{Ran, World, command},
+    trouble::mirrored,
+    watched::{ANY, Watched},
+};
+
+async fn health(listen: &str, arguments: &[&str]) -> Ran {
+    let mut command = command();
+    command
+        .arg("health")
+        .args(arguments)
+        .env("CLERK2PG_HTTP__LISTEN", listen);
+    command.env("CLERK2PG_HTTP__ALLOW_REMOTE", "true");
+    command.output().await.unwrap().into()
+}
+
+#[track_caller]
+fn assert_unwell(ran: &Ran, why: &str) {
+    assert_eq!((ran.code, ran.stdout.as_str()), (Some(1), ""), "{ran:#?}");
+    assert!(
+        ran.stderr.starts_with("error: not ready: ") && ran.stderr.contains(why),
+        "{ran:#?}"
+    );
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn tells_what_the_daemon_says() {
+    let world = mirrored(10).await;
+    let watched = Watched::obedient(&world, &[crate::process::EVERY_SECOND]).await;
+    watched.is_ready("in step").await;
+    let port = watched.address.rsplit_once(':').unwrap().1;
+    for listen in [
+        format!("127.0.0.1:{port}"),
+        format!("localhost:{port}"),
+        format!("0.0.0.0:{port}"),
+    ] {
+        let ran = health(&listen, &[]).await;
+        assert_eq!(
+            (ran.code, ran.stdout.as_str(), ran.stderr.as_str()),
+            (Some(0), "in step\n", "")
+        );
+    }
+    let ran = health(&watched.address, &["--format", "json"]).await;
+    assert_eq!(ran.code, Some(0), "{ran:#?}");
+    assert_eq!(ran.json(), serde_json::json!({"ready": true, "reason": "in step"}));
+
+    world.sim.set_faults(Quirks {
+        unauthorized: true,
+        ..Quirks::default()
+    });
+    watched.is_not_ready("refused").await;
+    assert_unwell(&health(&watched.address, &[]).await, "Clerk refused the secret key");
+    let ran = health(&watched.address, &["--format", "json"]).await;
+    assert_eq!(
+        (ran.code, ran.json()["ready"].as_bool()),
+        (Some(1), Some(false)),
+        "{ran:#?}"
+    );
+    assert!(
+        ran.json()["reason"]
+            .as_str()
+            .unwrap()
+            .contains("Clerk refused the secret key"),
+        "{ran:#?}"
+    );
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn nobody_and_strangers_are_not_ready() {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = listener.local_addr().unwrap().to_string();
+    // Connections are taken by the kernel, and nobody says anything.
+    let begun = Instant::now();
+    assert_unwell(&health(&address, &[]).await, "nothing was said within 5 s");
+    assert!((5..8).contains(&begun.elapsed().as_secs()), "{:?}", begun.elapsed());
+    drop(listener);
+    let ran = health(&address, &[]).await;
+    assert_unwell(
+        &ran,
+        &format!("no daemon answers at http://{address}/readyz: Connection refused"),
+    );
+    assert!(ran.stderr.contains("http.listen"), "{ran:#?}");
+
+    let stranger = crate::server::Server::start(|_| crate::server::answer("404 Not Found", "", b"who?")).await;
+    let address = stranger.url.strip_prefix("http://").unwrap();
+    assert_unwell(
+        &health(address, &[]).await,
+        "404 Not Found is nothing that clerk2pg says",
+    );
+    assert_unwell(&health("", &[]).await, "http.listen = \"\" is no address to ask at");
+    assert_unwell(&health(ANY.1, &[]).await, "is no address to ask at");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_proxy_in_the_environment_is_not_asked() {
+    let world = World::new(3).await;
+    let watched = Watched::obedient(&world, &[]).await;
+    watched.is_ready("in step").await;
+    let mut command = command();
+    command.arg("health").env("CLERK2PG_HTTP__LISTEN", &watched.address);
+    command
+        .env("HTTP_PROXY", "http://127.0.0.1:1")
+        .env("http_proxy", "http://127.0.0.1:1");
+    let ran = Ran::from(command.output().await.unwrap());
+    assert_eq!(ran.code, Some(0), "{ran:#?}");
+}
