@@ -57,12 +57,12 @@ pub struct Recent {
 }
 
 impl Recent {
-    /// A walk down to `floor`, in Unix milliseconds, with a first page of `limit` users.
+    /// A walk down to `floor`, in Unix milliseconds, with a first page of `limit` users, at least two: pages of one cannot overlap.
     pub fn new(floor: i64, limit: u32) -> Self {
         Self {
             floor,
             offset: 0,
-            limit: limit.clamp(1, PAGE),
+            limit: limit.clamp(2, PAGE),
             reached: None,
             newest: None,
             last_page: HashSet::new(),
@@ -333,6 +333,14 @@ mod tests {
         let mut few = Server((0..15).map(|id| (id, 5)).collect());
         assert_eq!(walk(&mut few, 6, 20, &[]).2, 1);
         assert_eq!(walk(&mut few, 0, 20, &[]).2, 2);
+    }
+
+    #[test]
+    fn who_moves_up_behind_the_first_page_is_met() {
+        let mut server = Server((0..40).map(|id| (id, 100 - i64::from(id))).collect());
+        let (met, step, _) = walk(&mut server, 70, 1, &[Event::Delete(vec![0; 10])]);
+        assert_eq!(step, Step::End);
+        assert!((10..=30).all(|id| met.contains(&(id.to_string(), 100 - id))), "{met:?}");
     }
 
     #[test]
