@@ -5,6 +5,7 @@
 //! pure) → apply ([`mirror`], one transaction) → publish (events, in that transaction). [`pass`] is the one place that sees every step; [`daemon`]
 //! does what is [`due`], and lets others [`watch`] it.
 
+pub mod check;
 pub mod clerk;
 pub mod cli;
 pub mod compare;

@@ -6,6 +6,7 @@ use anstyle::{AnsiColor, Style};
 use chrono::{DateTime, TimeDelta, Utc};
 
 use crate::{
+    check::{Finding, Status as Tried, is_ok},
     cli::Format,
     failure::Failure,
     mirror::{Freshness, LastRun, Status},
@@ -270,6 +271,40 @@ pub(crate) fn age(delta: TimeDelta) -> String {
         s if s < 172_800.0 => format!("{:.0} h", s / 3600.0),
         s => format!("{:.0} days", s / 86_400.0),
     }
+}
+
+/// Prints what `check` found.
+pub fn findings(format: Format, findings: &[Finding]) -> io::Result<()> {
+    let mut out = anstream::stdout().lock();
+    if format == Format::Json {
+        let object = serde_json::json!({"ok": is_ok(findings), "checks": findings});
+        return writeln!(out, "{object}");
+    }
+    let width = findings
+        .iter()
+        .map(|finding| finding.name.len())
+        .max()
+        .unwrap_or_default();
+    for Finding {
+        name,
+        status,
+        says,
+        hint,
+    } in findings
+    {
+        let (style, mark) = match status {
+            Tried::Ok => (GREEN, "✓"),
+            Tried::Warn => (YELLOW, "!"),
+            Tried::Failed => (RED, "✗"),
+            Tried::Skipped => (Style::new(), "-"),
+        };
+        let skipped = if *status == Tried::Skipped { "not tried: " } else { "" };
+        writeln!(out, "{style}{mark}{style:#} {name:width$}  {skipped}{says}")?;
+        if let Some(hint) = hint {
+            writeln!(out, "  {:width$}  hint: {hint}", "")?;
+        }
+    }
+    Ok(())
 }
 
 /// Prints what `approve` did.

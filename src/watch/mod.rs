@@ -18,16 +18,16 @@ use std::{
 
 use chrono::{DateTime, Utc};
 
-pub use ask::ask;
+pub use ask::{ask, hear};
 pub use health::Verdict;
 pub use listener::Listener;
 pub use metrics::Changes;
 pub use show::Sources;
+pub(crate) use timetable::Timetable;
 
 use crate::{clerk::Tally, mirror::Kind};
 use health::Health;
 use metrics::Metrics;
-use timetable::Timetable;
 
 /// How often the loop shows that it is alive.
 const BEAT: Duration = Duration::from_secs(3);

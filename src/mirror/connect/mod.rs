@@ -40,6 +40,16 @@ pub(super) type Connection = Object<AsyncPgConnection>;
 /// How long an attempt may take where `connect_timeout` in the address does not say.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
 
+/// A connection, and what it is like on this side: a pooler knows its own way to the server only.
+pub(super) struct Opened {
+    pub(super) connection: AsyncPgConnection,
+    /// Host, port and database.
+    pub(super) place: String,
+    pub(super) is_encrypted: bool,
+    /// Nothing of it leaves this machine.
+    pub(super) is_local: bool,
+}
+
 /// Makes connections to one address.
 #[derive(Debug)]
 pub(super) struct Connector {
@@ -74,11 +84,23 @@ impl Connector {
         self.address.connect_timeout
     }
 
+    /// The address's `sslmode`, whether a server without a trusted certificate is refused, and whether the certificate must be for the host's
+    /// name.
+    pub(super) fn trust(&self) -> (&'static str, bool, bool) {
+        let tls = &self.address.tls;
+        (tls.mode.name(), tls.checks(), tls.mode == Mode::VerifyFull)
+    }
+
     /// A connection to the first server that takes one.
     ///
     /// # Errors
     /// As with libpq, a server that is away hands on to the next one, and one that refuses does not.
     pub(super) async fn open(&self) -> Result<AsyncPgConnection, Error> {
+        self.reach().await.map(|opened| opened.connection)
+    }
+
+    /// The same, with what the connection is like.
+    pub(super) async fn reach(&self) -> Result<Opened, Error> {
         let tls = self.tls()?;
         let mut hosts: Vec<&Host> = self.address.hosts.iter().collect();
         if self.address.shuffled {
@@ -100,7 +122,7 @@ impl Connector {
     }
 
     /// A connection to the first address of a host that gives one.
-    async fn open_at(&self, host: &Host, tls: Option<&MakeRustlsConnect>) -> Result<AsyncPgConnection, Error> {
+    async fn open_at(&self, host: &Host, tls: Option<&MakeRustlsConnect>) -> Result<Opened, Error> {
         let place = self.address.place(host);
         let mut config = self.address.config.clone();
         config.port(host.port);
@@ -173,16 +195,16 @@ impl Connector {
         tls: Option<&MakeRustlsConnect>,
         ip: IpAddr,
         place: &str,
-    ) -> Result<AsyncPgConnection, Error> {
+    ) -> Result<Opened, Error> {
         let mode = self.address.tls.mode;
         let first = tls.filter(|_| mode != Mode::Allow);
         let opened = self.attempt(config.clone(), first, place).await;
         let failed = match opened {
-            Ok(connection) => {
+            Ok(opened) => {
                 if first.is_none() {
                     self.tell_of_clear(ip, place);
                 }
-                return Ok(connection);
+                return Ok(opened);
             }
             Err(failed) => failed,
         };
@@ -199,7 +221,7 @@ impl Connector {
             (Mode::Prefer, Kind::Handshake) if self.address.tls.checks() => Err(failed.error),
             // A server that is starting or full is not asked again, least of all in clear.
             (Mode::Prefer, Kind::NoTls | Kind::Handshake | Kind::NotThisWay) => {
-                let connection = self
+                let opened = self
                     .attempt(config, None, place)
                     .await
                     .map_err(|in_clear| match failed.kind {
@@ -207,7 +229,7 @@ impl Connector {
                         _ => failed.error,
                     })?;
                 self.tell_of_clear(ip, place);
-                Ok(connection)
+                Ok(opened)
             }
             _ => Err(failed.error),
         }
@@ -231,7 +253,8 @@ impl Connector {
         mut config: Config,
         tls: Option<&MakeRustlsConnect>,
         place: &str,
-    ) -> Result<AsyncPgConnection, Failed> {
+    ) -> Result<Opened, Failed> {
+        let is_local = config.get_hostaddrs().iter().all(|ip| ip.to_canonical().is_loopback());
         let connecting = async {
             let failed = |error: tokio_postgres::Error| Failed::new(&error, place);
             let connection = if let Some(tls) = tls {
@@ -243,7 +266,12 @@ impl Connector {
                 let (client, connection) = config.connect(NoTls).await.map_err(failed)?;
                 AsyncPgConnection::try_from_client_and_connection(client, connection).await
             };
-            connection.map_err(|error| Failed::away(format!("{error}, at {place}")))
+            Ok(Opened {
+                connection: connection.map_err(|error| Failed::away(format!("{error}, at {place}")))?,
+                place: place.to_owned(),
+                is_encrypted: tls.is_some(),
+                is_local,
+            })
         };
         // The library's own limit is for the TCP connection alone.
         tokio::time::timeout(self.timeout(), connecting)
