@@ -4,6 +4,7 @@ use std::io::{self, Write};
 
 use anstyle::{AnsiColor, Style};
 use chrono::{DateTime, TimeDelta, Utc};
+use serde::Serialize;
 
 use crate::{
     check::{Finding, Status as Tried, is_ok},
@@ -277,8 +278,16 @@ pub(crate) fn age(delta: TimeDelta) -> String {
 pub fn findings(format: Format, findings: &[Finding]) -> io::Result<()> {
     let mut out = anstream::stdout().lock();
     if format == Format::Json {
-        let object = serde_json::json!({"ok": is_ok(findings), "checks": findings});
-        return writeln!(out, "{object}");
+        #[derive(Serialize)]
+        struct Object<'a> {
+            ok: bool,
+            checks: &'a [Finding],
+        }
+        let object = Object {
+            ok: is_ok(findings),
+            checks: findings,
+        };
+        return writeln!(out, "{}", serde_json::to_string(&object)?);
     }
     let width = findings
         .iter()

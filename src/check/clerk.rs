@@ -4,7 +4,7 @@ use std::time::Instant;
 
 use chrono::{DateTime, TimeDelta, Utc};
 
-use super::{Finding, STEP, Status, within};
+use super::{Finding, STEP, within};
 use crate::{
     clerk::{Client, Instance, Page},
     failure::{Cause, Failure},
@@ -47,7 +47,7 @@ impl Seen {
     pub(super) fn instance(&self, pinned: Option<&Option<String>>) -> Finding {
         let name = "instance";
         let Some(identity) = &self.identity else {
-            return Finding::skipped(name, "Clerk did not tell");
+            return Finding::skipped(name, "nothing is known from Clerk");
         };
         let Instance { id, environment_type } = &identity.instance;
         let pin = pinned.map(Option::as_deref);
@@ -139,9 +139,8 @@ async fn answers(client: &Client, is_live_key: bool) -> Result<Seen, Failure> {
         }
     }
     Ok(Seen {
-        answer: Finding::new(
+        answer: Finding::ok(
             "clerk",
-            Status::Ok,
             format!("{} takes the key, and answers in {took} ms", client.api_url()),
         ),
         identity: Some(Identity {
@@ -168,6 +167,7 @@ fn ahead(date: i64, asked: DateTime<Utc>, answered: DateTime<Utc>) -> Option<Tim
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::check::Status;
 
     fn seen(id: &str, environment_type: &str, is_live_key: bool) -> Seen {
         Seen {

@@ -148,7 +148,7 @@ fn tls(link: &Link) -> Finding {
             true => Finding::ok(name, "not encrypted, and nothing leaves this machine"),
             false => Finding::warn(
                 name,
-                format!("not encrypted (sslmode={sslmode}): who is on the way can read the users and the password"),
+                format!("not encrypted (sslmode={sslmode}): who is on the way can read the users"),
             )
             .hint("sslmode=verify-full in database.url (DATABASE_URL), or require"),
         };

@@ -132,19 +132,20 @@ impl Finding {
 
 /// Tries everything, in less than half a minute.
 pub async fn run(subject: &Subject) -> Vec<Finding> {
-    let (clerk, database) = tokio::join!(
+    let (clerk, database, listener) = tokio::join!(
         async {
             match &subject.clerk {
                 Ok(client) => clerk::ask(client, subject.is_live_key).await,
-                Err(failure) => clerk::Seen::nothing(side_failed("clerk", failure)),
+                Err(failure) => clerk::Seen::nothing(unready("clerk", failure, "key to ask with")),
             }
         },
         async {
             match &subject.mirror {
                 Ok(mirror) => database::look(mirror, subject.migrate).await,
-                Err(failure) => database::Seen::nothing(side_failed("database", failure)),
+                Err(failure) => database::Seen::nothing(unready("database", failure, "address to connect to")),
             }
-        }
+        },
+        listener::knock(subject.listen)
     );
     let per_second = subject.clerk.as_ref().map(Client::requests_per_second);
     let mut findings = vec![
@@ -161,9 +162,9 @@ pub async fn run(subject: &Subject) -> Vec<Finding> {
             [&subject.incremental, &subject.full],
             Utc::now(),
         ),
-        Err(_) => Finding::skipped("budget", "it follows from the key, and there is none to use"),
+        Err(_) => Finding::skipped("budget", "it follows from the key"),
     });
-    findings.push(listener::knock(subject.listen).await);
+    findings.push(listener);
     debug_assert!(findings.iter().map(|finding| finding.name).eq(NAMES));
     findings
 }
@@ -190,38 +191,46 @@ pub fn is_unusable(findings: &[Finding]) -> bool {
 
 fn configuration(subject: &Subject) -> Finding {
     let name = NAMES[0];
-    let of_sides = [subject.clerk.as_ref().err(), subject.mirror.as_ref().err()];
-    let unusable = of_sides
+    let of_sides = [
+        ("for Clerk", subject.clerk.as_ref().err()),
+        ("for the database", subject.mirror.as_ref().err()),
+    ];
+    let unusable: Vec<_> = of_sides
         .into_iter()
-        .flatten()
-        .filter(|failure| failure.cause == Cause::Configuration);
-    let (messages, hints): (Vec<_>, Vec<_>) = unusable
-        .map(|failure| (&*failure.message, failure.hint.as_deref()))
-        .unzip();
-    if !messages.is_empty() {
-        let hints: Vec<_> = hints.into_iter().flatten().collect();
-        return Finding::failed(name, messages.join("; ")).hint(hints.join("; "));
+        .filter_map(|(side, failure)| Some((side, failure?)))
+        .filter(|(_, failure)| failure.cause == Cause::Configuration)
+        .collect();
+    match unusable.as_slice() {
+        [] => {}
+        [(_, failure)] => return Finding::of(name, failure),
+        several => {
+            let messages: Vec<_> = several.iter().map(|(_, failure)| failure.message.as_str()).collect();
+            let hints = several
+                .iter()
+                .filter_map(|(side, failure)| Some((side, failure.hint.as_ref()?)));
+            let hints: Vec<_> = hints.map(|(side, hint)| format!("{side}: {hint}")).collect();
+            return Finding::failed(name, messages.join("; ")).hint(hints.join("; "));
+        }
     }
     let read = match &subject.file {
         Some(file) => format!("{} is read, and every key in it is known", file.display()),
-        None => "no file; the environment and the defaults stand".to_owned(),
+        None => "there is no file; the environment and the defaults stand".to_owned(),
     };
     if subject.exposed.is_empty() {
         return Finding::ok(name, read);
     }
     let files: Vec<_> = subject.exposed.iter().map(|file| file.display().to_string()).collect();
-    let files = files.join(", ");
-    Finding::warn(
-        name,
-        format!("{read}; everybody on this machine can read the secret in {files}"),
-    )
-    .hint(format!("chmod o-r {}", files.replace(',', "")))
+    let says = format!(
+        "{read}; everybody on this machine can read the secret in {}",
+        files.join(" and ")
+    );
+    Finding::warn(name, says).hint(format!("chmod o-r {}", files.join(" ")))
 }
 
-/// A side that there is nothing to try for: the configuration says why, unless it is something else.
-fn side_failed(name: &'static str, failure: &Failure) -> Finding {
+/// A side that could not be set up. Where it is the configuration that has nothing for it, that is told there.
+fn unready(name: &'static str, failure: &Failure, lacks: &str) -> Finding {
     match failure.cause {
-        Cause::Configuration => Finding::skipped(name, "the configuration names nothing that can be used"),
+        Cause::Configuration => Finding::skipped(name, format!("the configuration has no {lacks}")),
         _ => Finding::of(name, failure),
     }
 }

@@ -14,6 +14,8 @@ mod watched;
 mod addresses;
 mod budget;
 mod certificates;
+mod check;
+mod check_database;
 mod cli;
 mod client;
 mod constraints;
