@@ -65,7 +65,7 @@ impl Seen {
         if !identity.is_told {
             let lacks = match identity.lacks.as_slice() {
                 [] => String::new(),
-                lacks => format!("; it does without {}", lacks.join(" and ")),
+                lacks => format!("; it lacks {}", lacks.join(" and ")),
             };
             let says = format!(
                 "this server does not say which instance it is, so that its address stands for it{users}{lacks}{mirrored}"
@@ -75,11 +75,8 @@ impl Seen {
         }
         let says = format!("{id} ({environment_type}){users}{mirrored}");
         if !identity.lacks.is_empty() {
-            return Finding::warn(
-                name,
-                format!("{says}; it does without {}", identity.lacks.join(" and ")),
-            )
-            .hint("is clerk.api_url (CLERK_API_URL) Clerk's own address?");
+            return Finding::warn(name, format!("{says}; it lacks {}", identity.lacks.join(" and ")))
+                .hint("is clerk.api_url (CLERK_API_URL) Clerk's own address?");
         }
         let contradicts = match environment_type.as_str() {
             "production" => !identity.is_live_key,
@@ -123,7 +120,7 @@ async fn answers(client: &Client, is_live_key: bool) -> Result<Seen, Failure> {
     let users = within(STEP, late, client.count(Interval::ALL)).await?;
     let mut lacks = Vec::new();
     if users.is_none() {
-        lacks.push("a count of its users, so that only full syncs see deletions");
+        lacks.push("counts of users (only full syncs see deletions)");
     }
     let is_told = told.is_some();
     // Clerk has cursors; of an emulator one does not know.
@@ -135,7 +132,7 @@ async fn answers(client: &Client, is_live_key: bool) -> Result<Seen, Failure> {
         };
         match within(STEP, late, client.list(&query, 1)).await {
             Ok(next) if id(&next) != Some(first) => {}
-            _ => lacks.push("cursors, which other ways stand in for"),
+            _ => lacks.push("cursors (other ways stand in for them)"),
         }
     }
     Ok(Seen {

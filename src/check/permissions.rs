@@ -80,18 +80,17 @@ fn may_sync(rights: &Rights) -> Finding {
     for function in &rights.closed_functions {
         lack("EXECUTE", &format!("FUNCTION {function}"));
     }
-    let hidden: Vec<_> = rights.tables.iter().filter(|table| table.hides_rows).collect();
-    if let Some(table) = hidden.first() {
-        let names: Vec<_> = hidden.iter().map(|table| format!("clerk.{}", table.name)).collect();
-        // It would be mistaken for an empty mirror, whose users are all new.
+    let (hidden, filtered): (Vec<_>, Vec<_>) = rights
+        .tables
+        .iter()
+        .filter(|table| table.is_filtered)
+        .partition(|table| !table.has_policy);
+    for table in hidden {
+        let name = format!("clerk.{}", table.name);
         lacks.push(format!(
-            "a view of all rows, as row-level security may hide some of {}",
-            names.join(", ")
+            "a policy by which row-level security shows it the rows of {name}"
         ));
-        grants.push(format!(
-            "ALTER ROLE {role} BYPASSRLS; or for each: ALTER TABLE clerk.{} DISABLE ROW LEVEL SECURITY",
-            table.name
-        ));
+        grants.push(format!("CREATE POLICY clerk2pg ON {name} TO {role} USING (true);"));
     }
     if !lacks.is_empty() {
         return Finding::failed(NAME, format!("{role} lacks {}", lacks.join("; "))).hint(format!(
@@ -99,6 +98,16 @@ fn may_sync(rights: &Rights) -> Finding {
             owner(rights),
             grants.join(" ")
         ));
+    }
+    if let Some(table) = filtered.first() {
+        return Finding::warn(
+            NAME,
+            format!(
+                "row-level security chooses which rows of clerk.{} {role} sees",
+                table.name
+            ),
+        )
+        .hint("nothing, if its policy shows them all");
     }
     match rights.tables.iter().find(|table| !table.is_own) {
         None => Finding::ok(NAME, format!("{role} owns what it works with")),
@@ -193,11 +202,20 @@ mod tests {
     #[test]
     fn rows_that_are_hidden() {
         let mut rights = granted();
-        rights.tables[1].hides_rows = true;
-        let says = "app lacks a view of all rows, as row-level security may hide some of clerk.brand_new";
-        let hint =
-            "as app: ALTER ROLE app BYPASSRLS; or for each: ALTER TABLE clerk.brand_new DISABLE ROW LEVEL SECURITY";
+        rights.tables[1].is_filtered = true;
+        let says = "app lacks a policy by which row-level security shows it the rows of clerk.brand_new";
+        let hint = "as app: CREATE POLICY clerk2pg ON clerk.brand_new TO app USING (true);";
         check(&rights, &CURRENT, true, Status::Failed, says, Some(hint));
+        rights.tables[1].has_policy = true;
+        let says = "row-level security chooses which rows of clerk.brand_new app sees";
+        check(
+            &rights,
+            &CURRENT,
+            true,
+            Status::Warn,
+            says,
+            Some("nothing, if its policy shows them all"),
+        );
     }
 
     #[test]

@@ -72,9 +72,12 @@ pub struct Table {
     /// The role has the owner's rights.
     #[diesel(sql_type = Bool)]
     pub is_own: bool,
-    /// Row-level security may hide rows from the role.
+    /// Row-level security chooses which rows the role sees.
     #[diesel(sql_type = Bool)]
-    pub hides_rows: bool,
+    pub is_filtered: bool,
+    /// There is a policy of that for the role; without one it sees none.
+    #[diesel(sql_type = Bool)]
+    pub has_policy: bool,
     #[diesel(sql_type = Bool)]
     selects: bool,
     #[diesel(sql_type = Bool)]
@@ -105,7 +108,9 @@ impl Rights {
         .await?;
         let tables = sql_query(
             "SELECT c.relname::text AS name, quote_ident(pg_get_userbyid(c.relowner)) AS owner,
-                    pg_has_role(c.relowner, 'USAGE') AS is_own, row_security_active(c.oid) AS hides_rows,
+                    pg_has_role(c.relowner, 'USAGE') AS is_own, row_security_active(c.oid) AS is_filtered,
+                    EXISTS (SELECT FROM pg_policy p, unnest(p.polroles) AS allowed
+                            WHERE p.polrelid = c.oid AND (allowed = 0 OR pg_has_role(allowed, 'USAGE'))) AS has_policy,
                     has_table_privilege(c.oid, 'SELECT') AS selects, has_table_privilege(c.oid, 'INSERT') AS inserts,
                     has_table_privilege(c.oid, 'UPDATE') AS updates, has_table_privilege(c.oid, 'DELETE') AS deletes
              FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
@@ -174,7 +179,8 @@ impl Rights {
             name: name.to_owned(),
             owner: "admin".to_owned(),
             is_own: false,
-            hides_rows: false,
+            is_filtered: false,
+            has_policy: false,
             selects: rights.contains(&"SELECT"),
             inserts: rights.contains(&"INSERT"),
             updates: rights.contains(&"UPDATE"),

@@ -148,6 +148,11 @@ async fn all_is_well() {
             "100 requests a second; a full sync of 30 users sends about 7, in 0.1 s",
         )
         .is("listener", "ok", "turned off");
+    let (is_first, rest) = (
+        "{\"ok\":true,\"checks\":[{\"name\":\"configuration\",\"status\":\"ok\",\"says\":",
+        &checked.ran.stdout,
+    );
+    assert!(rest.starts_with(is_first) && rest.lines().count() == 1, "{checked:#?}");
     assert_eq!(world.sim.requests() - before, 3);
     assert_eq!(checked.ran.stderr, "");
 }
@@ -293,7 +298,7 @@ async fn what_an_emulator_lacks() {
     check(&world).await.only(&[]).is(
         "instance",
         "warn",
-        "it does without a count of its users, so that only full syncs see deletions and cursors",
+        "it lacks counts of users (only full syncs see deletions) and cursors",
     );
     world.sim.set_faults(missing);
     assert_eq!(world.once().await.code, Some(0));

@@ -96,11 +96,20 @@ impl Connector {
     /// # Errors
     /// As with libpq, a server that is away hands on to the next one, and one that refuses does not.
     pub(super) async fn open(&self) -> Result<AsyncPgConnection, Error> {
-        self.reach().await.map(|opened| opened.connection)
+        let opened = self.open_first().await?;
+        if !opened.is_encrypted && !opened.is_local {
+            self.tell_of_clear(&opened.place);
+        }
+        Ok(opened.connection)
     }
 
-    /// The same, with what the connection is like.
+    /// The same for whoever sees for themselves what the connection is like: no warning is given of it any more.
     pub(super) async fn reach(&self) -> Result<Opened, Error> {
+        self.has_told_of_clear.store(true, Ordering::Relaxed);
+        self.open_first().await
+    }
+
+    async fn open_first(&self) -> Result<Opened, Error> {
         let tls = self.tls()?;
         let mut hosts: Vec<&Host> = self.address.hosts.iter().collect();
         if self.address.shuffled {
@@ -138,7 +147,7 @@ impl Connector {
         for ip in self.resolve(host, &place).await? {
             let mut config = config.clone();
             config.hostaddr(ip);
-            match self.open_either_way(config, tls, ip, &place).await {
+            match self.open_either_way(config, tls, &place).await {
                 Err(Error::Unavailable(why)) => away.push(why),
                 opened => return opened,
             }
@@ -193,19 +202,13 @@ impl Connector {
         &self,
         config: Config,
         tls: Option<&MakeRustlsConnect>,
-        ip: IpAddr,
         place: &str,
     ) -> Result<Opened, Error> {
         let mode = self.address.tls.mode;
         let first = tls.filter(|_| mode != Mode::Allow);
         let opened = self.attempt(config.clone(), first, place).await;
         let failed = match opened {
-            Ok(opened) => {
-                if first.is_none() {
-                    self.tell_of_clear(ip, place);
-                }
-                return Ok(opened);
-            }
+            Ok(opened) => return Ok(opened),
             Err(failed) => failed,
         };
         match (mode, failed.kind) {
@@ -220,23 +223,19 @@ impl Connector {
             // Who is to be trusted, and is not, is not talked to in clear.
             (Mode::Prefer, Kind::Handshake) if self.address.tls.checks() => Err(failed.error),
             // A server that is starting or full is not asked again, least of all in clear.
-            (Mode::Prefer, Kind::NoTls | Kind::Handshake | Kind::NotThisWay) => {
-                let opened = self
-                    .attempt(config, None, place)
-                    .await
-                    .map_err(|in_clear| match failed.kind {
-                        Kind::NoTls => in_clear.error,
-                        _ => failed.error,
-                    })?;
-                self.tell_of_clear(ip, place);
-                Ok(opened)
-            }
+            (Mode::Prefer, Kind::NoTls | Kind::Handshake | Kind::NotThisWay) => self
+                .attempt(config, None, place)
+                .await
+                .map_err(|in_clear| match failed.kind {
+                    Kind::NoTls => in_clear.error,
+                    _ => failed.error,
+                }),
             _ => Err(failed.error),
         }
     }
 
-    fn tell_of_clear(&self, ip: IpAddr, place: &str) {
-        if !ip.to_canonical().is_loopback() && !self.has_told_of_clear.swap(true, Ordering::Relaxed) {
+    fn tell_of_clear(&self, place: &str) {
+        if !self.has_told_of_clear.swap(true, Ordering::Relaxed) {
             warn!(
                 place,
                 "the connection to Postgres is not encrypted: who is on the way can read the users; sslmode=verify-full in its address, or require, asks for TLS"
