@@ -7,7 +7,7 @@ use super::Finding;
 /// What is no matter: Clerk tells whole seconds only.
 const TOLERATED: TimeDelta = TimeDelta::seconds(5);
 
-const HINT: &str = "have it set over the network (NTP): certificates, schedules and the age of changes go by it; no user is lost or deleted for it";
+const HINT: &str = "have it set over the network (NTP): certificates, schedules and the age of changes go by it";
 
 /// Compares, by how far the others' clocks are ahead of this machine's.
 pub(super) fn compare(clerk: Option<TimeDelta>, database: Option<TimeDelta>) -> Finding {
