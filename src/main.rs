@@ -1,6 +1,6 @@
 //! The process: arguments, configuration, logging and exit codes. The only place that sees the whole configuration.
 
-use std::{io::Write, process::ExitCode, time::Duration};
+use std::{io::Write, process::ExitCode, sync::LazyLock, time::Duration};
 
 use clap::{CommandFactory, Parser};
 use clerk2pg::{
@@ -27,6 +27,13 @@ const DIFFERENCES: u8 = 4;
 
 /// How long a single run waits for Postgres, and for another clerk2pg's lease on top of the lease's own time.
 const PATIENCE: Duration = Duration::from_secs(30);
+
+/// This process among all that work on a database. In containers that share their host's name, each may be process 1.
+static HOLDER: LazyLock<String> = LazyLock::new(|| {
+    let host = gethostname::gethostname();
+    let (host, pid) = (host.to_string_lossy(), std::process::id());
+    format!("{host}:{pid}:{:04x}", fastrand::u16(..))
+});
 
 fn main() -> ExitCode {
     let arguments = Arguments::parse();
@@ -98,6 +105,8 @@ async fn follow(
     let setup = |loaded: &Loaded| {
         Ok::<_, Failure>(daemon::Setup {
             pass: pass(loaded, progress, &watch, None)?,
+            // Another name than the passes': `status` tells by theirs when the daemon was last at work here.
+            aside: mirror(loaded, 1, "clerk2pg aside")?,
             full: loaded.settings.schedule.full.clone(),
             incremental: loaded.settings.schedule.incremental.clone(),
         })
@@ -111,13 +120,13 @@ async fn follow(
     let address = |loaded: &Loaded| loaded.settings.http.address().unwrap_or_default();
     let mut listener = Listener::default();
     let first = setup(&loaded)?;
-    listener.serve(listener.bind(address(&loaded))?, sources(&loaded, &first.pass)?)?;
+    listener.serve(listener.bind(address(&loaded))?, sources(&first))?;
     let mut reload = || {
         let loaded = config::load(&Source::of_process(arguments.config.clone()))?;
         loaded.require_key()?;
         loaded.require_database()?;
         let setup = setup(&loaded)?;
-        let sources = sources(&loaded, &setup.pass)?;
+        let sources = sources(&setup);
         let bound = listener.bind(address(&loaded))?;
         levels
             .set(&loaded.settings.log)
@@ -130,14 +139,13 @@ async fn follow(
 }
 
 /// What the daemon shows to those who watch it.
-fn sources(loaded: &Loaded, pass: &Pass) -> Result<Sources, Failure> {
-    Ok(Sources {
+fn sources(daemon::Setup { pass, aside, .. }: &daemon::Setup) -> Sources {
+    Sources {
         watch: pass.watch.clone(),
         clerk: pass.clerk.clone(),
-        // Another name than the daemon's: `status` tells by that when the daemon was last at work here.
-        mirror: mirror(loaded, 1, "clerk2pg watch")?,
+        mirror: aside.clone(),
         holder: pass.options.holder.clone(),
-    })
+    }
 }
 
 async fn health(loaded: &Loaded, format: Format) -> Result<ExitCode, Failure> {
@@ -299,7 +307,6 @@ fn clerk(loaded: &Loaded) -> Result<clerk::Client, Failure> {
 
 fn pass(loaded: &Loaded, progress: &Progress, watch: &Watch, patience: Option<Duration>) -> Result<Pass, Failure> {
     let settings = &loaded.settings;
-    let host = gethostname::gethostname();
     Ok(Pass {
         clerk: clerk(loaded)?.counting(watch.requests()),
         mirror: whole_mirror(loaded)?,
@@ -308,7 +315,7 @@ fn pass(loaded: &Loaded, progress: &Progress, watch: &Watch, patience: Option<Du
             delete_mode: settings.deletes.mode,
             limits: settings.deletes.limits(),
             migrate: settings.database.migrate,
-            holder: format!("{}:{}", host.to_string_lossy(), std::process::id()),
+            holder: HOLDER.clone(),
             lease_ttl: settings.lease.ttl.0,
             patience,
             initial_events: settings.events.initial,

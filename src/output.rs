@@ -162,6 +162,7 @@ pub fn status(format: Format, status: &Status) -> io::Result<()> {
         )?,
         None => writeln!(out, "No full sync in step so far")?,
     }
+    replicas(&mut out, status)?;
     if let Some(at) = status.last_seen_at {
         writeln!(
             out,
@@ -216,6 +217,20 @@ pub fn status(format: Format, status: &Status) -> io::Result<()> {
         }
     }
     Ok(())
+}
+
+fn replicas(out: &mut impl Write, status: &Status) -> io::Result<()> {
+    match &status.leader {
+        Some(leader) if status.last_seen_at.is_some() || !status.standbys.is_empty() => write!(out, "{leader} leads")?,
+        Some(leader) => write!(out, "{leader} led last; no daemon is connected")?,
+        None if status.standbys.is_empty() => return Ok(()),
+        None => write!(out, "No daemon leads at this moment")?,
+    }
+    match status.standbys.as_slice() {
+        [] => writeln!(out),
+        [standby] => writeln!(out, "; {standby} stands by"),
+        standbys => writeln!(out, "; {} stand by", standbys.join(", ")),
+    }
 }
 
 fn status_run(out: &mut impl Write, run: &LastRun) -> io::Result<()> {

@@ -11,7 +11,7 @@ use super::{
 };
 use crate::{
     failure::{Cause, Failure},
-    mirror::{Error, Link, Mirror, NotHeard, Rights, SchemaError, Server},
+    mirror::{Error, Link, Mirror, NotHeard, Replicas, Rights, SchemaError, Server},
 };
 
 /// How long it may take to connect: longer than one host that keeps silent is waited for, so that the next one has its turn.
@@ -202,12 +202,29 @@ async fn hear(mirror: &Mirror, is_standby: bool) -> Finding {
 
 async fn lease(mirror: &Mirror) -> Finding {
     let name = "lease";
-    match within(STEP, || late(STEP), mirror.lease_holder()).await {
-        Ok(Some(holder)) => Finding::ok(name, format!("{holder} is syncing at this moment")),
-        Ok(None) => Finding::ok(name, "free: nobody is syncing at this moment"),
+    let asked = async { Ok::<_, Error>((mirror.lease_holder().await?, mirror.replicas().await?)) };
+    match within(STEP, || late(STEP), asked).await {
+        Ok((holder, replicas)) => Finding::ok(name, held(holder.as_deref(), &replicas)),
         Err(failure) if failure.cause == Cause::NeedsPerson => Finding::skipped(name, "the role may not read it"),
         Err(failure) => Finding::of(name, &failure),
     }
+}
+
+/// Who syncs, who leads, and who stands by.
+fn held(holder: Option<&str>, Replicas { leader, standbys }: &Replicas) -> String {
+    let mut says = match holder {
+        Some(holder) => format!("{holder} is syncing at this moment"),
+        None => "free: nobody is syncing at this moment".to_owned(),
+    };
+    if let Some(leader) = leader {
+        says += &format!("; of the daemons, {leader} leads or led last");
+    }
+    match standbys.as_slice() {
+        [] => {}
+        [standby] => says += &format!("; {standby} stands by"),
+        standbys => says += &format!("; {} stand by", standbys.join(", ")),
+    }
+    says
 }
 
 #[cfg(test)]
@@ -264,6 +281,28 @@ mod tests {
             Status::Ok,
             "TLS; the server's certificate is checked, and the name",
         );
+    }
+
+    #[test]
+    fn who_syncs_leads_and_stands_by() {
+        let check = |holder, leader: Option<&str>, standbys: &[&str], expected: &str| {
+            let replicas = Replicas {
+                leader: leader.map(str::to_owned),
+                standbys: standbys.iter().map(ToString::to_string).collect(),
+            };
+            assert_eq!(held(holder, &replicas), expected);
+        };
+        let free = "free: nobody is syncing at this moment";
+        check(None, None, &[], free);
+        check(
+            None,
+            Some("a:1"),
+            &[],
+            &format!("{free}; of the daemons, a:1 leads or led last"),
+        );
+        let all = "a:1 is syncing at this moment; of the daemons, a:1 leads or led last; b:2, c:3 stand by";
+        check(Some("a:1"), Some("a:1"), &["b:2", "c:3"], all);
+        check(None, None, &["b:2"], &format!("{free}; b:2 stands by"));
     }
 
     #[test]

@@ -14,8 +14,9 @@ use super::Error;
 const USES: [&str; 4] = ["SELECT", "INSERT", "UPDATE", "DELETE"];
 
 /// Tables that less is done with. Locking a row, as the lease does, takes UPDATE; identity columns take no right to their sequences.
-const EXCEPTIONS: [(&str, &[&str]); 3] = [
+const EXCEPTIONS: [(&str, &[&str]); 4] = [
     (BOOKKEEPING, &["SELECT"]),
+    ("leader", &["SELECT", "UPDATE"]),
     ("sync_state", &["SELECT", "UPDATE"]),
     ("user_events", &["SELECT", "INSERT", "DELETE"]),
 ];

@@ -1,6 +1,7 @@
 //! `clerk2pg check`: the database, its rights and what is in it.
 
 use clerk_sim::Unstorable;
+use rustix::process::Signal;
 
 use crate::{
     check::{Checked, check_with},
@@ -166,6 +167,12 @@ async fn what_the_role_lacks_and_the_grant_that_mends_it() {
         .assert(0, "changed +0 ~0 -6 =4 held 0 rejected 0");
     world.assert_in_step().await;
 
+    let daemon = world.follow(&[("DATABASE_URL", &role.url)]);
+    world.sim.create_random();
+    world.comes_in_step().await;
+    assert_eq!(daemon.said("WARN"), 0, "{}", daemon.log());
+    assert_eq!(daemon.stop(Signal::TERM).await.code, Some(0));
+
     // What is taken away again is named, and nothing else.
     world
         .db
@@ -200,7 +207,7 @@ async fn what_the_role_lacks_and_the_grant_that_mends_it() {
         .is("permissions", "warn", "chooses which rows of clerk.users");
     world.sim.create_random();
     let ran = run(&["--once", "--format", "json"]).await;
-    ran.assert(0, "changed +1 ~0 -0 =4 held 0 rejected 0");
+    ran.assert(0, "changed +1 ~0 -0 =5 held 0 rejected 0");
     world.assert_in_step().await;
 
     // A table of a version to come is not forgotten.

@@ -43,6 +43,7 @@ mod outage;
 mod pace;
 mod refusals;
 mod rejected;
+mod replicas;
 mod resume;
 mod schemas;
 mod service;
