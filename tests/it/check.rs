@@ -289,7 +289,9 @@ async fn what_an_emulator_lacks() {
     world.sim.set_faults(missing.clone());
     let address =
         "does not say which instance it is, so that its address stands for it, 3 users; this database mirrors none yet";
+    let before = world.sim.requests();
     check(&world).await.only(&[]).is("instance", "warn", address);
+    assert_eq!(world.sim.requests() - before, 4);
     world.sim.set_faults(Quirks {
         missing_count: true,
         ignore_starting_after: true,
