@@ -93,7 +93,7 @@ pub async fn run(setup: Setup, reload: Reload<'_>) -> Result<(), Failure> {
 async fn work(setup: Setup, reload: Reload<'_>) -> Result<(), Failure> {
     let mut signals = Signals::new()?;
     let mut at_work = AtWork::start(setup).await?;
-    service::ready();
+    service::started();
     loop {
         let due = &at_work.setup.pass.due;
         // Meanwhile a mark stays where it is, else a tight schedule would be the end of all backoff.
@@ -161,6 +161,7 @@ struct AtWork {
     /// None before the first time that Clerk and Postgres have let this one in.
     election: Option<Election>,
     outage: Outage,
+    status: service::Status,
     pace: Pace,
     /// Until when another clerk2pg is left to its work.
     rest: Option<Instant>,
@@ -187,6 +188,7 @@ impl AtWork {
             memory: Memory::default(),
             election: None,
             outage: Outage::default(),
+            status: service::Status::default(),
             pace: Pace::default(),
             rest: None,
             succeeded_once: false,
@@ -237,7 +239,7 @@ impl AtWork {
                     self.succeeded_once = true;
                 }
                 if self.outage.end() {
-                    service::status("back to normal");
+                    self.status.recovered();
                 }
                 if let Some(election) = &self.election {
                     election.fails_since(None);
@@ -247,7 +249,7 @@ impl AtWork {
             Err(failure) if failure.cause == Cause::Stopped => {}
             Err(failure) if failure.cause == Cause::NeedsPerson && !self.succeeded_once => return Err(failure),
             Err(failure) => {
-                service::status(&format!("failing: {failure}"));
+                self.status.failing(&failure);
                 pass.watch.failed(kind(&task), &failure.message);
                 if failure.cause == Cause::Busy {
                     // Somebody else keeps the mirror in step.
@@ -267,11 +269,12 @@ impl AtWork {
         let Pass { due, watch, .. } = &self.setup.pass;
         match followed {
             Followed::Done(report) => {
-                service::status(&service::words(name(task), &report, Utc::now()));
+                self.status.done(name(task), &report, Utc::now());
                 watch.done(kind(task), &done(&report));
                 tell(name(task), &report);
             }
             Followed::Idle => {
+                self.status.idle();
                 watch.idle(kind(task));
                 debug!(pass = name(task), "nothing to do");
             }
@@ -280,6 +283,7 @@ impl AtWork {
                 debug!(pass = name(task), "what changed cannot be seen");
             }
             Followed::StandingBy => {
+                self.status.standing_by();
                 watch.stood_by(kind(task));
                 debug!(pass = name(task), "another clerk2pg is at work");
                 // What somebody waits for is looked at once the other one is done; it may have seen to it by then. A leader sees to it anyway.

@@ -7,29 +7,87 @@ use chrono::{DateTime, Utc};
 use sd_notify::NotifyState;
 use tracing::debug;
 
-use crate::pass::Report;
+use crate::{
+    failure::{Cause, Failure},
+    pass::Report,
+};
 
 /// So often within its time is the watchdog told of life: two may be late.
 const BEATS: u32 = 3;
 
 /// The daemon takes signals, and its first pass is under way.
+pub(super) fn started() {
+    tell(&[
+        NotifyState::Ready,
+        NotifyState::Status("the first full sync is under way"),
+    ]);
+}
+
+/// The daemon is ready again, be it with the old configuration.
 pub(super) fn ready() {
-    tell(&NotifyState::Ready);
+    tell(&[NotifyState::Ready]);
 }
 
 /// The configuration is read again; [`ready`] ends it.
 pub(super) fn reloading() {
-    tell(&NotifyState::Reloading);
+    tell(&[NotifyState::Reloading]);
 }
 
 /// The daemon ends.
 pub(super) fn stopping() {
-    tell(&NotifyState::Stopping);
+    tell(&[NotifyState::Stopping]);
 }
 
-/// What `systemctl status` shows.
-pub(super) fn status(text: &str) {
-    tell(&NotifyState::Status(&text.replace('\n', " ")));
+/// What `systemctl status` shows: the last pass that did something in words, or what keeps the next one from being done.
+#[derive(Debug, Default)]
+pub(super) struct Status {
+    last: String,
+    shown: String,
+}
+
+impl Status {
+    /// A pass did something, or a full one came to its end.
+    pub(super) fn done(&mut self, pass: &str, report: &Report, at: DateTime<Utc>) {
+        self.last = words(pass, report, at);
+        self.show(self.last.clone());
+    }
+
+    /// There was nothing to do, so that nothing stands in the way any more.
+    pub(super) fn idle(&mut self) {
+        if !self.shown.ends_with(&self.last) {
+            self.show(self.last.clone());
+        }
+    }
+
+    /// Another clerk2pg has to be waited for.
+    pub(super) fn standing_by(&mut self) {
+        self.show("standing by: another clerk2pg is syncing this database".to_owned());
+    }
+
+    /// A pass failed.
+    pub(super) fn failing(&mut self, failure: &Failure) {
+        // Where another clerk2pg is at work, this one does what it should.
+        let state = if failure.cause == Cause::Busy {
+            "standing by"
+        } else {
+            "failing"
+        };
+        self.show(format!("{state}: {failure}"));
+    }
+
+    /// What passes failed of is over.
+    pub(super) fn recovered(&mut self) {
+        let separator = if self.last.is_empty() { "" } else { "; " };
+        self.show(format!("back to normal{separator}{}", self.last));
+    }
+
+    fn show(&mut self, text: String) {
+        if text != self.shown {
+            // The protocol has a line for each word.
+            tell(&[NotifyState::Status(&text.replace('\n', " "))]);
+            self.shown = text;
+        }
+    }
 }
 
 /// Does the work of the loop, and feeds the watchdog as long as the loop's own thread comes by: waiting for a slow Clerk is no reason to be
@@ -40,7 +98,7 @@ pub(super) async fn watched<T>(work: impl Future<Output = T>) -> T {
     };
     let mut work = pin!(work);
     loop {
-        tell(&NotifyState::Watchdog);
+        tell(&[NotifyState::Watchdog]);
         tokio::select! {
             biased;
             result = &mut work => return result,
@@ -49,8 +107,7 @@ pub(super) async fn watched<T>(work: impl Future<Output = T>) -> T {
     }
 }
 
-/// The last pass in words, for people.
-pub(super) fn words(pass: &str, report: &Report, at: DateTime<Utc>) -> String {
+fn words(pass: &str, report: &Report, at: DateTime<Utc>) -> String {
     let Report {
         created,
         updated,
@@ -73,8 +130,8 @@ pub(super) fn words(pass: &str, report: &Report, at: DateTime<Utc>) -> String {
     text
 }
 
-fn tell(state: &NotifyState<'_>) {
-    if let Err(error) = sd_notify::notify(std::slice::from_ref(state)) {
+fn tell(states: &[NotifyState<'_>]) {
+    if let Err(error) = sd_notify::notify(states) {
         debug!(%error, "the service manager cannot be told");
     }
 }

@@ -70,6 +70,7 @@ async fn it_hears_of_a_service_from_start_to_end() {
     let manager = Manager::new();
     let daemon = follow(&world, &manager, &[NEVER]);
     manager.hears("READY=1").await;
+    manager.hears("STATUS=the first full sync is under way").await;
     let status = manager.hears("STATUS=changed; last full sync at ").await;
     let totals = ": 30 created, 0 updated, 0 deleted, 0 unchanged";
     assert!(status.ends_with(totals), "{status}");
@@ -109,6 +110,29 @@ async fn a_failure_is_told_in_words() {
     world.sim.set_faults(Rule::new(Effect::DropBefore));
     manager.hears("STATUS=failing: Clerk cannot be reached").await;
     world.sim.clear_faults();
-    manager.hears("STATUS=back to normal").await;
+    manager
+        .hears("STATUS=back to normal; changed; last full sync at ")
+        .await;
+    daemon.stop(Signal::TERM).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn standing_by_is_told_as_long_as_it_lasts() {
+    let world = World::new(3).await;
+    let manager = Manager::new();
+    let daemon = follow(&world, &manager, &[NEVER, EVERY_SECOND]);
+    manager.hears("STATUS=changed").await;
+    world
+        .db
+        .execute(
+            "UPDATE clerk.sync_state SET lease_holder = 'other:1', lease_epoch = lease_epoch + 1,
+                 lease_expires_at = now() + interval '1 hour'",
+        )
+        .await;
+    manager.hears("STATUS=standing by: ").await;
+    let free =
+        "UPDATE clerk.sync_state SET lease_holder = NULL, lease_epoch = lease_epoch + 1, lease_expires_at = NULL";
+    world.db.execute(free).await;
+    manager.hears("STATUS=changed; last full sync at ").await;
     daemon.stop(Signal::TERM).await;
 }
