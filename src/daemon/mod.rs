@@ -23,7 +23,7 @@ use crate::{
     pass::{Followed, Memory, Outcome, Pass, Report},
     watch::Done,
 };
-use election::Election;
+use election::{Election, Place};
 use hear::hear;
 use outage::Outage;
 use pace::Pace;
@@ -87,7 +87,8 @@ pub async fn once<T>(stop: &CancellationToken, pass: impl Future<Output = Result
 pub async fn run(setup: Setup, reload: Reload<'_>) -> Result<(), Failure> {
     let watch = setup.pass.watch.clone();
     // Boxed, as its type is nested too deep for another layer around it.
-    service::watched(watch.beating(Box::pin(work(setup, reload)))).await
+    let work = Box::pin(work(setup, reload));
+    watch.beating(service::pulse(), service::alive, work).await
 }
 
 async fn work(setup: Setup, reload: Reload<'_>) -> Result<(), Failure> {
@@ -102,8 +103,8 @@ async fn work(setup: Setup, reload: Reload<'_>) -> Result<(), Failure> {
         let told = tokio::select! {
             biased;
             told = signals.next() => Some(told),
-            leads = turns(&mut at_work.election) => {
-                at_work.take_turn(leads);
+            place = moves(&mut at_work.election) => {
+                at_work.take_place(&place);
                 continue;
             }
             () = over(pause), if leads => None,
@@ -202,14 +203,18 @@ impl AtWork {
         self.election.as_ref().is_none_or(Election::leads)
     }
 
-    /// Begins to lead or to stand by. What it knew of the mirror is another one's work by now, so that it begins as at a start.
-    fn take_turn(&mut self, leads: bool) {
+    /// Leads or stands by from now on. What a new leader knew of the mirror is another one's work by now: it begins as at a start.
+    fn take_place(&mut self, place: &Place) {
         let due = &self.setup.pass.due;
-        if leads {
-            self.memory = Memory::default();
-            due.absorb();
-            drop(due.take_users());
-            due.full();
+        match place {
+            Place::Leads => {
+                self.status.leading();
+                self.memory = Memory::default();
+                due.absorb();
+                drop(due.take_users());
+                due.full();
+            }
+            Place::Follows(leader) => self.status.standing_by(&leads(leader)),
         }
     }
 
@@ -283,7 +288,10 @@ impl AtWork {
                 debug!(pass = name(task), "what changed cannot be seen");
             }
             Followed::StandingBy => {
-                self.status.standing_by();
+                match self.election.as_ref().map(Election::place) {
+                    Some(Place::Follows(leader)) => self.status.standing_by(&leads(&leader)),
+                    _ => self.status.standing_by("another clerk2pg is syncing this database"),
+                }
                 watch.stood_by(kind(task));
                 debug!(pass = name(task), "another clerk2pg is at work");
                 // What somebody waits for is looked at once the other one is done; it may have seen to it by then. A leader sees to it anyway.
@@ -334,11 +342,15 @@ fn done(report: &Report) -> Done {
     }
 }
 
-async fn turns(election: &mut Option<Election>) -> bool {
+async fn moves(election: &mut Option<Election>) -> Place {
     match election {
-        Some(election) => election.turns().await,
+        Some(election) => election.moves().await,
         None => std::future::pending().await,
     }
+}
+
+fn leads(leader: &Option<String>) -> String {
+    format!("{} leads", leader.as_deref().unwrap_or("another clerk2pg"))
 }
 
 fn tell(pass: &'static str, report: &Report) {

@@ -1,7 +1,7 @@
 //! The service manager, where one listens (`NOTIFY_SOCKET`): it is told when the daemon is ready, what the last pass did, and that the loop is
 //! alive. Elsewhere nothing is told.
 
-use std::{pin::pin, time::Duration};
+use std::time::Duration;
 
 use chrono::{DateTime, Utc};
 use sd_notify::NotifyState;
@@ -60,8 +60,13 @@ impl Status {
     }
 
     /// Another clerk2pg has to be waited for.
-    pub(super) fn standing_by(&mut self) {
-        self.show("standing by: another clerk2pg is syncing this database".to_owned());
+    pub(super) fn standing_by(&mut self, why: &str) {
+        self.show(format!("standing by: {why}"));
+    }
+
+    /// This one leads from now on, and begins with a full sync.
+    pub(super) fn leading(&mut self) {
+        self.show("leads now; a full sync is under way".to_owned());
     }
 
     /// A pass failed.
@@ -90,21 +95,15 @@ impl Status {
     }
 }
 
-/// Does the work of the loop, and feeds the watchdog as long as the loop's own thread comes by: waiting for a slow Clerk is no reason to be
-/// restarted, being stuck is.
-pub(super) async fn watched<T>(work: impl Future<Output = T>) -> T {
-    let Some(limit) = sd_notify::watchdog_enabled().filter(|limit| *limit > Duration::ZERO) else {
-        return work.await;
-    };
-    let mut work = pin!(work);
-    loop {
-        tell(&[NotifyState::Watchdog]);
-        tokio::select! {
-            biased;
-            result = &mut work => return result,
-            () = tokio::time::sleep(limit / BEATS) => {}
-        }
-    }
+/// How often the watchdog wants to hear of life, where there is one.
+pub(super) fn pulse() -> Option<Duration> {
+    let limit = sd_notify::watchdog_enabled().filter(|limit| *limit > Duration::ZERO)?;
+    Some(limit / BEATS)
+}
+
+/// The loop that does the work is alive.
+pub(super) fn alive() {
+    tell(&[NotifyState::Watchdog]);
 }
 
 fn words(pass: &str, report: &Report, at: DateTime<Utc>) -> String {

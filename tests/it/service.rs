@@ -136,3 +136,18 @@ async fn standing_by_is_told_as_long_as_it_lasts() {
     manager.hears("STATUS=changed; last full sync at ").await;
     daemon.stop(Signal::TERM).await;
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_standby_says_who_leads_and_when_it_leads_itself() {
+    let world = World::new(30).await;
+    let (managers, lease) = ([Manager::new(), Manager::new()], ("CLERK2PG_LEASE__TTL", "3s"));
+    let leader = follow(&world, &managers[0], &[NEVER, EVERY_SECOND, lease]);
+    managers[0].hears("STATUS=changed; last full sync").await;
+    let standby = follow(&world, &managers[1], &[NEVER, EVERY_SECOND, lease]);
+    let name = world.db.text("SELECT holder FROM clerk.leader").await.unwrap();
+    managers[1].hears(&format!("STATUS=standing by: {name} leads")).await;
+    assert_eq!(leader.stop(Signal::TERM).await.code, Some(0));
+    managers[1].hears("STATUS=leads now; a full sync is under way").await;
+    managers[1].hears("STATUS=in step; last full sync").await;
+    assert_eq!(standby.stop(Signal::TERM).await.code, Some(0));
+}
