@@ -1,23 +1,23 @@
 //! How a writing transaction begins, and what its failure means.
 
 use diesel::result::Error as Diesel;
-use diesel_async::{AsyncPgConnection, SimpleAsyncConnection};
+use diesel_async::SimpleAsyncConnection;
 
-use super::{Error, Lease};
+use super::{Error, Lease, session::Session};
 
 const GUARDS: &str =
     "SET CONSTRAINTS ALL IMMEDIATE; SET LOCAL statement_timeout = '60s'; SET LOCAL lock_timeout = '30s'";
 
 /// Opens every writing transaction: the lease is checked and its row locked, constraints speak at their statement and not at the commit,
 /// and no statement of ours can block the application for long.
-pub(super) async fn begin(conn: &mut AsyncPgConnection, lease: &Lease) -> Result<(), Error> {
+pub(super) async fn begin(conn: &mut Session, lease: &Lease) -> Result<(), Error> {
     conn.batch_execute(GUARDS).await?;
     lease.fence(conn).await
 }
 
 /// The same for transactions of one pass that may go on side by side: the row is locked against whoever would take the lease over, but not
 /// against one another, before they count what they did.
-pub(super) async fn begin_beside(conn: &mut AsyncPgConnection, lease: &Lease) -> Result<(), Error> {
+pub(super) async fn begin_beside(conn: &mut Session, lease: &Lease) -> Result<(), Error> {
     conn.batch_execute(GUARDS).await?;
     lease.hold(conn).await
 }

@@ -39,6 +39,7 @@ mod missing_trouble;
 mod on_demand;
 mod outage;
 mod pace;
+mod pgbouncer;
 mod refusals;
 mod rejected;
 mod resume;

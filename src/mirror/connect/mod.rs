@@ -18,24 +18,24 @@ use std::{
 };
 
 use diesel::{ConnectionError, result::Error as Diesel};
-use diesel_async::{
-    AsyncPgConnection,
-    pooled_connection::{
-        AsyncDieselConnectionManager, ManagerConfig, PoolError as Connect, RecyclingMethod,
-        deadpool::{Object, Pool, PoolError},
-    },
+use diesel_async::pooled_connection::{
+    AsyncDieselConnectionManager, ManagerConfig, PoolError as Connect, RecyclingMethod,
+    deadpool::{Object, Pool, PoolError},
 };
 use tokio_postgres::{Config, NoTls, config::SslMode};
 use tokio_postgres_rustls::MakeRustlsConnect;
 use tracing::warn;
 
-use super::{Error, Settings};
+use super::{
+    Error, Settings,
+    session::{Failovers, Session},
+};
 use address::{Address, Host};
 use failed::{Failed, Kind};
 use tls::Mode;
 
 /// A connection of the pool.
-pub(super) type Connection = Object<AsyncPgConnection>;
+pub(super) type Connection = Object<Session>;
 
 /// How long an attempt may take where `connect_timeout` in the address does not say.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
@@ -47,6 +47,7 @@ pub(super) struct Connector {
     /// What is told once and not with each connection.
     has_told_of_clear: AtomicBool,
     has_told_of_passfile: AtomicBool,
+    failovers: Failovers,
 }
 
 impl Connector {
@@ -63,6 +64,7 @@ impl Connector {
             address,
             has_told_of_clear: AtomicBool::default(),
             has_told_of_passfile: AtomicBool::default(),
+            failovers: Failovers::default(),
         };
         // Each connection reads the files anew, but what is wrong with them now is told now.
         connector.tls()?;
@@ -78,7 +80,7 @@ impl Connector {
     ///
     /// # Errors
     /// As with libpq, a server that is away hands on to the next one, and one that refuses does not.
-    pub(super) async fn open(&self) -> Result<AsyncPgConnection, Error> {
+    pub(super) async fn open(&self) -> Result<Session, Error> {
         let tls = self.tls()?;
         let mut hosts: Vec<&Host> = self.address.hosts.iter().collect();
         if self.address.shuffled {
@@ -100,7 +102,7 @@ impl Connector {
     }
 
     /// A connection to the first address of a host that gives one.
-    async fn open_at(&self, host: &Host, tls: Option<&MakeRustlsConnect>) -> Result<AsyncPgConnection, Error> {
+    async fn open_at(&self, host: &Host, tls: Option<&MakeRustlsConnect>) -> Result<Session, Error> {
         let place = self.address.place(host);
         let mut config = self.address.config.clone();
         config.port(host.port);
@@ -173,7 +175,7 @@ impl Connector {
         tls: Option<&MakeRustlsConnect>,
         ip: IpAddr,
         place: &str,
-    ) -> Result<AsyncPgConnection, Error> {
+    ) -> Result<Session, Error> {
         let mode = self.address.tls.mode;
         let first = tls.filter(|_| mode != Mode::Allow);
         let opened = self.attempt(config.clone(), first, place).await;
@@ -231,19 +233,19 @@ impl Connector {
         mut config: Config,
         tls: Option<&MakeRustlsConnect>,
         place: &str,
-    ) -> Result<AsyncPgConnection, Failed> {
+    ) -> Result<Session, Failed> {
+        let (failovers, began_after) = (self.failovers.clone(), self.failovers.seen());
         let connecting = async {
             let failed = |error: tokio_postgres::Error| Failed::new(&error, place);
-            let connection = if let Some(tls) = tls {
+            Ok(if let Some(tls) = tls {
                 config.ssl_mode(SslMode::Require);
                 let (client, connection) = config.connect(tls.clone()).await.map_err(failed)?;
-                AsyncPgConnection::try_from_client_and_connection(client, connection).await
+                Session::new(client, connection, failovers, began_after)
             } else {
                 config.ssl_mode(SslMode::Disable);
                 let (client, connection) = config.connect(NoTls).await.map_err(failed)?;
-                AsyncPgConnection::try_from_client_and_connection(client, connection).await
-            };
-            connection.map_err(|error| Failed::away(format!("{error}, at {place}")))
+                Session::new(client, connection, failovers, began_after)
+            })
         };
         // The library's own limit is for the TCP connection alone.
         tokio::time::timeout(self.timeout(), connecting)
@@ -253,7 +255,7 @@ impl Connector {
 }
 
 /// A pool. Connections are made when they are asked for.
-pub(super) fn pool(connector: Arc<Connector>, max_connections: usize) -> Result<Pool<AsyncPgConnection>, Error> {
+pub(super) fn pool(connector: Arc<Connector>, max_connections: usize) -> Result<Pool<Session>, Error> {
     let timeout = connector.timeout();
     let mut manager = ManagerConfig::default();
     // A connection that was closed is known to be; asking each time would be a query more than a quiet pass is allowed.
@@ -275,7 +277,7 @@ pub(super) fn pool(connector: Arc<Connector>, max_connections: usize) -> Result<
 }
 
 /// A connection out of the pool.
-pub(super) async fn get(pool: &Pool<AsyncPgConnection>) -> Result<Connection, Error> {
+pub(super) async fn get(pool: &Pool<Session>) -> Result<Connection, Error> {
     pool.get().await.map_err(|error| match error {
         PoolError::Backend(Connect::ConnectionError(error)) => unpacked(error),
         PoolError::Backend(Connect::QueryError(error)) => error.into(),
