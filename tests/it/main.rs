@@ -23,6 +23,7 @@ mod documents;
 mod event_causes;
 mod event_order;
 mod events;
+mod failover;
 mod full_sync;
 mod guard;
 mod health;

@@ -28,6 +28,7 @@ pub struct Postgres {
 const RULES: &str = "\
 local all all trust
 host all postgres all trust
+host replication postgres all trust
 hostssl all encrypted all scram-sha-256
 hostnossl all plain all scram-sha-256
 hostssl all certified all cert
@@ -142,6 +143,44 @@ impl Postgres {
         }
         let _ = self.server.wait();
     }
+
+    /// Once more, on the same port.
+    pub async fn start_again(&mut self) {
+        let server = run_at(&self.directory.path().join("data"), self.port).await;
+        self.server = server.expect("somebody else has taken the port");
+    }
+
+    /// Another server that follows this one, until it is promoted. This one is stopped for as long as it takes to copy it.
+    pub async fn standby(&mut self) -> Self {
+        let directory = tempfile::tempdir().unwrap();
+        give(directory.path());
+        let (from, data) = (self.directory.path().join("data"), directory.path().join("data"));
+        self.stop(Signal::INT);
+        let copied = Command::new("cp").arg("-a").arg(&from).arg(&data).output().unwrap();
+        assert!(copied.status.success(), "{copied:?}");
+        self.start_again().await;
+        let follow = format!(
+            "primary_conninfo = 'host=127.0.0.1 port={} user=postgres'\nunix_socket_directories = '{}'\n",
+            self.port,
+            directory.path().display()
+        );
+        write_like(&data, "postgresql.auto.conf", &follow);
+        write_like(&data, "standby.signal", "");
+        let (server, port) = run(&data).await;
+        Self {
+            authority: Authority::new("an authority of nothing"),
+            port,
+            files: tempfile::tempdir().unwrap(),
+            directory,
+            server,
+        }
+    }
+
+    /// Makes a standby the primary.
+    pub async fn promote(&self) {
+        let client = connect(&self.admin()).await;
+        client.batch_execute("SELECT pg_promote()").await.unwrap();
+    }
 }
 
 impl Drop for Postgres {
@@ -178,7 +217,7 @@ async fn run_at(data: &Path, port: u16) -> Option<Child> {
         let state = fs::read_to_string(data.join("postmaster.pid")).unwrap_or_default();
         let lines: Vec<_> = state.lines().map(str::trim).collect();
         is_ready = lines.first() == Some(&server.id().to_string().as_str())
-            && lines.get(7) == Some(&"ready");
+            && matches!(lines.get(7), Some(&("ready" | "standby")));
         is_ready || server.try_wait().unwrap().is_some()
     })
     .await;
