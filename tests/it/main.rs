@@ -41,6 +41,7 @@ mod on_demand;
 mod outage;
 mod pace;
 mod pgbouncer;
+mod privileges;
 mod refusals;
 mod rejected;
 mod resume;
