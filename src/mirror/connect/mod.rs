@@ -236,7 +236,7 @@ impl Connector {
     ) -> Result<Session, Failed> {
         let (failovers, began_after) = (self.failovers.clone(), self.failovers.seen());
         let connecting = async {
-            let failed = |error: tokio_postgres::Error| Failed::new(&error, place);
+            let failed = |error: tokio_postgres::Error| Failed::new(&error, place, self.address.tls.is_direct);
             Ok(if let Some(tls) = tls {
                 config.ssl_mode(SslMode::Require);
                 let (client, connection) = config.connect(tls.clone()).await.map_err(failed)?;
