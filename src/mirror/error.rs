@@ -126,7 +126,6 @@ fn is_everyones(message: &str) -> bool {
         "canceling statement",
         "deadlock detected",
         "could not extend file",
-        "terminating connection",
         "out of memory",
         "current transaction is aborted",
     ]
@@ -175,9 +174,6 @@ impl From<Diesel> for Error {
                     DatabaseErrorKind::ReadOnlyTransaction => Error::ReadOnly(message.to_owned()),
                     _ if message.starts_with("permission denied") || message.starts_with("must be owner") => {
                         Error::Denied(message.to_owned())
-                    }
-                    _ if message.contains("terminating connection") || message.contains("shutting down") => {
-                        Error::Unavailable(message.to_owned())
                     }
                     _ => Error::Database(format!("{}{detail}", without_quoted_values(message))),
                 }

@@ -50,7 +50,7 @@ impl Mirror {
             .map_err(Error::from)
         {
             Ok(()) => {}
-            Err(error @ Error::Unavailable(_)) => return Err(away(error)),
+            Err(error @ (Error::Unavailable(_) | Error::ReadOnly(_))) => return Err(away(error)),
             Err(error) => return Err(NotHeard::Deaf(error.to_string())),
         }
         let token = format!("echo {:016x}", fastrand::u64(..));

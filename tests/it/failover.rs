@@ -10,6 +10,7 @@ use crate::{
     harness::{Database, World, connect, eventually},
     postgres::Postgres,
     process::{NEVER, Process},
+    watched::{ANY, Watched},
 };
 
 const USERS: usize = 1000;
@@ -185,7 +186,9 @@ async fn a_primary_that_stays_open_for_reading_is_left() {
 #[tokio::test(flavor = "multi_thread")]
 async fn connections_of_before_do_not_outlive_a_failover() {
     let mut pair = Pair::new().await;
-    let daemon = pair.world.looking(&[]).await;
+    let watched = Watched::new(pair.world.looking(&[ANY]).await).await;
+    // Whoever looks has a connection of its own.
+    watched.metrics().await;
     pair.has_followed(USERS as i64).await;
     pair.primary.set("default_transaction_read_only = on").await;
     pair.standby.promote().await;
@@ -196,12 +199,14 @@ async fn connections_of_before_do_not_outlive_a_failover() {
         pair.world.sim.delete_random();
         pair.world.comes_in_step().await;
     }
-    let ours =
-        "SELECT count(*) FROM pg_stat_activity WHERE application_name = 'clerk2pg' AND datname LIKE 'clerk2pg_test%'";
+    let ours = "SELECT count(*) FROM pg_stat_activity WHERE application_name LIKE 'clerk2pg%'";
     let before = connect(&pair.primary.admin()).await;
-    let left = async || before.query_one(ours, &[]).await.unwrap().get::<_, i64>(0) == 0;
+    let left = async || {
+        watched.metrics().await;
+        before.query_one(ours, &[]).await.unwrap().get::<_, i64>(0) == 0
+    };
     eventually("nothing is connected to the old primary", left).await;
-    ends_well(daemon).await;
+    ends_well(watched.daemon).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -213,15 +218,16 @@ async fn what_a_standby_was_not_sent_is_looked_for_again() {
     let ids = pair.world.sim.user_ids()[100..160].to_vec();
     let rename = |name: &str| ids.iter().for_each(|id| pair.world.rename(id, name));
     let named = |name: &str| format!("SELECT count(*) FROM clerk.users WHERE first_name = '{name}'");
+    let has = async |name: &str| pair.world.db.number(&named(name)).await == 60;
     rename("Before");
-    pair.world.comes_in_step().await;
+    eventually("the first changes", async || has("Before").await).await;
     eventually("the standby has followed", async || {
         pair.seen(&named("Before")).await == 60
     })
     .await;
     pair.standby.stop(Signal::INT);
     rename("After");
-    pair.world.comes_in_step().await;
+    eventually("the second changes", async || has("After").await).await;
     // For so long that looks do not go down to these changes any more.
     let looks = pair.world.looks().len();
     eventually("looks go on", async || pair.world.looks().len() >= looks + 15).await;

@@ -28,7 +28,7 @@ use tracing::warn;
 
 use super::{
     Error, Settings,
-    session::{Failovers, Session},
+    session::{Session, failovers},
 };
 use address::{Address, Host};
 use failed::{Failed, Kind};
@@ -47,7 +47,6 @@ pub(super) struct Connector {
     /// What is told once and not with each connection.
     has_told_of_clear: AtomicBool,
     has_told_of_passfile: AtomicBool,
-    failovers: Failovers,
 }
 
 impl Connector {
@@ -64,7 +63,6 @@ impl Connector {
             address,
             has_told_of_clear: AtomicBool::default(),
             has_told_of_passfile: AtomicBool::default(),
-            failovers: Failovers::default(),
         };
         // Each connection reads the files anew, but what is wrong with them now is told now.
         connector.tls()?;
@@ -234,17 +232,17 @@ impl Connector {
         tls: Option<&MakeRustlsConnect>,
         place: &str,
     ) -> Result<Session, Failed> {
-        let (failovers, began_after) = (self.failovers.clone(), self.failovers.seen());
+        let began_after = failovers();
         let connecting = async {
             let failed = |error: tokio_postgres::Error| Failed::new(&error, place, self.address.tls.is_direct);
             Ok(if let Some(tls) = tls {
                 config.ssl_mode(SslMode::Require);
                 let (client, connection) = config.connect(tls.clone()).await.map_err(failed)?;
-                Session::new(client, connection, failovers, began_after)
+                Session::new(client, connection, began_after)
             } else {
                 config.ssl_mode(SslMode::Disable);
                 let (client, connection) = config.connect(NoTls).await.map_err(failed)?;
-                Session::new(client, connection, failovers, began_after)
+                Session::new(client, connection, began_after)
             })
         };
         // The library's own limit is for the TCP connection alone.

@@ -9,7 +9,7 @@ mod row;
 mod statement;
 
 use std::sync::{
-    Arc, OnceLock,
+    Arc, LazyLock, OnceLock,
     atomic::{AtomicBool, Ordering},
 };
 
@@ -48,10 +48,14 @@ pub(super) struct Session {
     _driver: AbortOnDropHandle<()>,
 }
 
-/// How many times a server that was written to was found to take no writes any more. Connections from before such a moment are of no use, as
-/// another server has its place.
-#[derive(Debug, Default, Clone)]
-pub(super) struct Failovers(Arc<watch::Sender<u64>>);
+/// How many times a server was found to take no writes any more: all connections from before such a moment are of no use, as another server
+/// has its place. A process has one database, so that this is true of all its pools.
+static FAILOVERS: LazyLock<watch::Sender<u64>> = LazyLock::new(|| watch::Sender::new(0));
+
+/// Failovers so far, to be asked for before a connection is made.
+pub(super) fn failovers() -> u64 {
+    *FAILOVERS.borrow()
+}
 
 /// What is known of a connection.
 #[derive(Debug)]
@@ -60,25 +64,8 @@ struct Standing {
     end: OnceLock<String>,
     /// The server said that it ends.
     is_spent: AtomicBool,
-    failovers: Failovers,
-    /// How many there had been when the connection was asked for.
+    /// How many failovers there had been when it was asked for.
     began_after: u64,
-}
-
-impl Failovers {
-    /// So far.
-    pub(super) fn seen(&self) -> u64 {
-        *self.0.borrow()
-    }
-
-    /// One more, unless another connection of that time has seen it before.
-    fn see(&self, began_after: u64) {
-        self.0.send_if_modified(|seen| {
-            let is_new = *seen == began_after;
-            *seen += u64::from(is_new);
-            is_new
-        });
-    }
 }
 
 impl Session {
@@ -86,7 +73,6 @@ impl Session {
     pub(super) fn new<S>(
         client: Client,
         mut connection: tokio_postgres::Connection<tokio_postgres::Socket, S>,
-        failovers: Failovers,
         began_after: u64,
     ) -> Self
     where
@@ -95,7 +81,6 @@ impl Session {
         let standing = Arc::new(Standing {
             end: OnceLock::new(),
             is_spent: AtomicBool::default(),
-            failovers,
             began_after,
         });
         let (told, notifications) = mpsc::unbounded_channel();
@@ -130,7 +115,7 @@ impl Session {
     /// # Errors
     /// The connection is lost.
     pub(super) async fn notification(&mut self) -> QueryResult<String> {
-        let mut failovers = self.standing.failovers.0.subscribe();
+        let mut failovers = FAILOVERS.subscribe();
         let began_after = self.standing.began_after;
         tokio::select! {
             payload = self.notifications.recv() => payload.ok_or_else(|| {
@@ -154,7 +139,12 @@ impl Standing {
         match kind {
             DatabaseErrorKind::ClosedConnection => self.is_spent.store(true, Ordering::Relaxed),
             DatabaseErrorKind::ReadOnlyTransaction => {
-                self.failovers.see(self.began_after);
+                FAILOVERS.send_if_modified(|seen| {
+                    // Unless another connection of that time has met it before.
+                    let is_new = *seen == self.began_after;
+                    *seen += u64::from(is_new);
+                    is_new
+                });
             }
             _ => {}
         }
@@ -162,7 +152,7 @@ impl Standing {
     }
 
     fn is_over(&self) -> bool {
-        self.is_spent.load(Ordering::Relaxed) || self.failovers.seen() > self.began_after
+        self.is_spent.load(Ordering::Relaxed) || failovers() > self.began_after
     }
 }
 
