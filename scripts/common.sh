@@ -86,37 +86,70 @@ find_postgres() {
     return 1
 }
 
-install_postgres() {
-    local missing="no PostgreSQL server programs (postgres, initdb) found" as_root=() log
-    local hint="as root: apt-get install postgresql; or set DATABASE_URL to a server that runs already"
-    command -v apt-get >/dev/null || die "$missing" "install PostgreSQL's server, or set DATABASE_URL to one that runs already"
+# install_package MISSING HINT SCRIPT: runs a script of apt-get's as root. Without root, or where it fails, says what is missing.
+install_package() {
+    local missing=$1 hint=$2 script=$3 as_root=() log
+    command -v apt-get >/dev/null || die "$missing" "$hint"
     if [[ $(id -u) != 0 ]]; then
         command -v sudo >/dev/null || die "$missing" "$hint"
         as_root=(sudo)
         # Without a terminal there is nobody to type a password.
         [[ -t 0 ]] || as_root=(sudo -n)
     fi
-    say "No PostgreSQL server programs found: installing the package postgresql${as_root[0]:+ with sudo}. It gets no cluster of its own."
+    say "$missing: installing Debian's package${as_root[0]:+ with sudo}."
     log=$(mktemp)
+    if ! "${as_root[@]}" sh -e -c "
+        export DEBIAN_FRONTEND=noninteractive
+        add() { apt-get install -y --no-install-recommends -o DPkg::Lock::Timeout=300 \"\$@\"; }
+        apt-get update
+        $script" >"$log" 2>&1 </dev/null; then
+        tail -n 20 "$log" >&2
+        rm -f "$log"
+        die "$missing, and the package cannot be installed" "$hint"
+    fi
+    rm -f "$log"
+}
+
+install_postgres() {
+    local missing="no PostgreSQL server programs (postgres, initdb) found"
+    local hint="as root: apt-get install postgresql; or set DATABASE_URL to a server that runs already"
     # The package would create and start a cluster on port 5432, which nobody asked for. The setting goes again, as later installations
     # are the machine's own business.
     # shellcheck disable=SC2016 # the shell that it is for expands it
-    if ! "${as_root[@]}" sh -e -c '
+    install_package "$missing" "$hint" '
         setting=/etc/postgresql-common/createcluster.d/clerk2pg.conf
         trap "rm -f $setting" EXIT
-        export DEBIAN_FRONTEND=noninteractive
-        apt-get update
-        apt-get install -y --no-install-recommends -o DPkg::Lock::Timeout=300 postgresql-common
+        add postgresql-common
         mkdir -p "${setting%/*}"
         echo "create_main_cluster = false" >$setting
-        apt-get install -y --no-install-recommends -o DPkg::Lock::Timeout=300 postgresql
-    ' >"$log" 2>&1 </dev/null; then
-        tail -n 20 "$log" >&2
-        rm -f "$log"
-        die "PostgreSQL could not be installed" "$hint"
-    fi
-    rm -f "$log"
+        add postgresql'
     find_postgres || die "$missing, although the package postgresql is installed" "$hint"
+}
+
+# Sets pgbouncer to the program, which Debian has where not everybody's PATH leads.
+find_pgbouncer() {
+    for pgbouncer in "${CLERK2PG_PGBOUNCER:-}" "$(command -v pgbouncer || true)" /usr/sbin/pgbouncer; do
+        if [[ -x $pgbouncer ]]; then return; fi
+    done
+    pgbouncer=
+    return 1
+}
+
+install_pgbouncer() {
+    local missing="no PgBouncer found, which tests need"
+    local hint="as root: apt-get install pgbouncer; or set CLERK2PG_PGBOUNCER to the program"
+    # The package would start a service on port 6432, now and whenever the machine starts.
+    # shellcheck disable=SC2016 # the shell that it is for expands it
+    install_package "$missing" "$hint" '
+        policy=/usr/sbin/policy-rc.d
+        if [ ! -e $policy ]; then
+            trap "rm -f $policy" EXIT
+            printf "#!/bin/sh\nexit 101\n" >$policy
+            chmod +x $policy
+        fi
+        add pgbouncer
+        update-rc.d pgbouncer disable'
+    find_pgbouncer || die "$missing, although the package pgbouncer is installed" "$hint"
 }
 
 # Sets owner to what runs a command as the cluster's owner, who must be able to reach the folder of clusters.

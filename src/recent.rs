@@ -164,6 +164,8 @@ pub struct Floor {
     floor: Option<i64>,
     /// When walks ended, and the newest change that they met; the oldest first.
     walks: VecDeque<(Instant, i64)>,
+    /// The stored watermark, as last heard.
+    watermark: Option<i64>,
 }
 
 impl Floor {
@@ -171,6 +173,19 @@ impl Floor {
     pub fn get(&self, watermark: i64) -> i64 {
         let stored = watermark - i64::try_from(LAG.as_millis()).unwrap_or(i64::MAX);
         self.floor.map_or(stored, |floor| floor.max(stored))
+    }
+
+    /// Takes note of the stored watermark. One that went back means that the database did: a standby that has taken over lacks what it was
+    /// not sent, and what walks have taught is true of the other database.
+    pub fn heed(&mut self, watermark: i64) {
+        if self
+            .watermark
+            .replace(watermark)
+            .is_some_and(|before| watermark < before)
+        {
+            self.floor = None;
+            self.walks.clear();
+        }
     }
 
     /// A walk from `began` to `ended` met everybody down to the floor, and `newest` at the top.
@@ -403,5 +418,12 @@ mod tests {
         assert_eq!(floor.get(100_000), 100_001);
         floor.learn(at(30), at(30), 50_000);
         assert_eq!(floor.get(100_000), 100_001, "a list that lags lowers nothing");
+        floor.heed(100_000);
+        floor.heed(100_000);
+        assert_eq!(floor.get(100_000), 100_001);
+        floor.heed(95_000);
+        assert_eq!(floor.get(95_000), 85_000, "the database has forgotten what was met");
+        floor.learn(at(50), at(50), 100_000);
+        assert_eq!(floor.get(95_000), 85_000);
     }
 }

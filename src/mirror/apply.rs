@@ -1,10 +1,12 @@
 //! Applies a batch: users, rejections, missing ones, progress and counts in one transaction that begins by checking the lease.
 
-use diesel_async::{AsyncConnection, AsyncPgConnection};
+use diesel_async::AsyncConnection;
 use tracing::warn;
 
 use super::{
-    Batch, Committed, Error, Lease, Mirror, Run, Write, deletions, events, rejected, runs, signed,
+    Batch, Committed, Error, Lease, Mirror, Run, Write, deletions, events, rejected, runs,
+    session::Session,
+    signed,
     transaction::{self, Failure},
     upsert::{REFRESH, Stored, UPSERT, store},
 };
@@ -27,7 +29,7 @@ impl Mirror {
 }
 
 async fn attempt(
-    conn: &mut AsyncPgConnection,
+    conn: &mut Session,
     lease: &Lease,
     run: &Run,
     batch: &Batch<'_>,

@@ -6,9 +6,9 @@ use diesel::{
     sql_query,
     sql_types::{BigInt, Bool, Nullable, Text, Timestamptz},
 };
-use diesel_async::{AsyncConnection, AsyncPgConnection, RunQueryDsl};
+use diesel_async::{AsyncConnection, RunQueryDsl};
 
-use super::{Error, Lease, Mirror, read::timestamp, schema::users, signed, transaction};
+use super::{Error, Lease, Mirror, read::timestamp, schema::users, session::Session, signed, transaction};
 use crate::walk::Interval;
 
 /// What an incremental sync begins with, in one query.
@@ -66,7 +66,7 @@ struct Number {
 }
 
 /// Counts the rows, and keeps the number.
-pub(super) async fn recount(conn: &mut AsyncPgConnection) -> QueryResult<()> {
+pub(super) async fn recount(conn: &mut Session) -> QueryResult<()> {
     sql_query("UPDATE clerk.sync_state SET users = (SELECT count(*) FROM clerk.users WHERE deleted_at IS NULL)")
         .execute(conn)
         .await

@@ -5,11 +5,12 @@ use diesel::{
     sql_query,
     sql_types::{Array, BigInt, Nullable, Text, Timestamptz},
 };
-use diesel_async::{AsyncConnection, AsyncPgConnection, RunQueryDsl};
+use diesel_async::{AsyncConnection, RunQueryDsl};
 
 use super::{
     Error, Kind, Lease, Mirror, Rejected, Run, counts, events, rejected, runs,
     schema::{missing_users, rejected_users, users},
+    session::Session,
     signed,
     transaction::{self, Failure},
     unsigned,
@@ -17,7 +18,7 @@ use super::{
 use crate::guard::Checksum;
 
 /// A full sync asks anew for everybody whom it missed. The others leave alone who is known to be gone: held, or kept by the application.
-pub(super) async fn note_missing(conn: &mut AsyncPgConnection, run: &Run, ids: &[String]) -> QueryResult<()> {
+pub(super) async fn note_missing(conn: &mut Session, run: &Run, ids: &[String]) -> QueryResult<()> {
     if !ids.is_empty() {
         let (news, held) = match run.kind {
             Kind::Full => ("", ""),
@@ -38,7 +39,7 @@ pub(super) async fn note_missing(conn: &mut AsyncPgConnection, run: &Run, ids: &
     Ok(())
 }
 
-pub(super) async fn forget_missing(conn: &mut AsyncPgConnection, ids: &[&str]) -> QueryResult<()> {
+pub(super) async fn forget_missing(conn: &mut Session, ids: &[&str]) -> QueryResult<()> {
     if !ids.is_empty() {
         diesel::delete(missing_users::table.filter(missing_users::user_id.eq_any(ids)))
             .execute(conn)
@@ -271,13 +272,7 @@ impl Mirror {
 const JUDGED: &str = "m.absent AND m.approved_at IS NULL AND NOT EXISTS (
     SELECT FROM clerk.rejected_users r WHERE r.user_id = m.user_id AND r.document IS NULL)";
 
-async fn delete_part(
-    conn: &mut AsyncPgConnection,
-    lease: &Lease,
-    run: &Run,
-    ids: &[String],
-    mark: bool,
-) -> Result<u64, Failure> {
+async fn delete_part(conn: &mut Session, lease: &Lease, run: &Run, ids: &[String], mark: bool) -> Result<u64, Failure> {
     conn.transaction(async |conn| {
         transaction::begin(conn, lease).await?;
         let gone = remove(conn, ids, mark).await?;
@@ -307,7 +302,7 @@ async fn delete_part(
 }
 
 /// Lists a row that cannot go.
-async fn keep(conn: &mut AsyncPgConnection, lease: &Lease, run: &Run, row: &Rejected) -> Result<(), Error> {
+async fn keep(conn: &mut Session, lease: &Lease, run: &Run, row: &Rejected) -> Result<(), Error> {
     conn.transaction(async |conn| {
         transaction::begin(conn, lease).await?;
         rejected::reject(conn, std::slice::from_ref(row)).await?;
@@ -319,11 +314,7 @@ async fn keep(conn: &mut AsyncPgConnection, lease: &Lease, run: &Run, row: &Reje
 }
 
 /// Removes or marks rows, and returns id and `external_id` of those that were there, unmarked.
-async fn remove(
-    conn: &mut AsyncPgConnection,
-    ids: &[String],
-    mark: bool,
-) -> QueryResult<Vec<(String, Option<String>)>> {
+async fn remove(conn: &mut Session, ids: &[String], mark: bool) -> QueryResult<Vec<(String, Option<String>)>> {
     if mark {
         diesel::update(users::table.filter(users::id.eq_any(ids).and(users::deleted_at.is_null())))
             .set((
@@ -345,7 +336,7 @@ async fn remove(
 }
 
 /// Reads the ids in chunks, so that a held deletion of everybody costs no memory.
-async fn checksum(conn: &mut AsyncPgConnection) -> QueryResult<Option<String>> {
+async fn checksum(conn: &mut Session) -> QueryResult<Option<String>> {
     #[derive(QueryableByName)]
     struct Row {
         #[diesel(sql_type = Text)]

@@ -26,6 +26,9 @@ pub enum Error {
     /// The server cannot be reached or has gone away: worth waiting for.
     #[error("Postgres cannot be reached: {0}")]
     Unavailable(String),
+    /// The server takes no writes, as a standby: worth waiting for, as there may be another one, or it may become the primary.
+    #[error("this Postgres server takes no writes: {0}")]
+    ReadOnly(String),
     /// The server answers, but not to this role, password or database name.
     #[error("Postgres does not let clerk2pg in: {0}")]
     Refused(String),
@@ -67,6 +70,9 @@ impl Error {
             Error::Address { hint, .. } | Error::Tls { hint, .. } => hint,
             Error::Unavailable(_) => {
                 "is the server running, and are host and port in database.url (DATABASE_URL) right?"
+            }
+            Error::ReadOnly(_) => {
+                "database.url (DATABASE_URL) has to lead to the primary; it may name all servers: postgres://…@one,two/…?target_session_attrs=read-write"
             }
             Error::Refused(why) if why.contains("certificate") => {
                 "sslcert and sslkey in database.url (DATABASE_URL) name the certificate and its key"
@@ -120,7 +126,6 @@ fn is_everyones(message: &str) -> bool {
         "canceling statement",
         "deadlock detected",
         "could not extend file",
-        "terminating connection",
         "out of memory",
         "current transaction is aborted",
     ]
@@ -166,11 +171,9 @@ impl From<Diesel> for Error {
                     DatabaseErrorKind::UnableToSendCommand | DatabaseErrorKind::ClosedConnection => {
                         Error::Unavailable(message.to_owned())
                     }
+                    DatabaseErrorKind::ReadOnlyTransaction => Error::ReadOnly(message.to_owned()),
                     _ if message.starts_with("permission denied") || message.starts_with("must be owner") => {
                         Error::Denied(message.to_owned())
-                    }
-                    _ if message.contains("terminating connection") || message.contains("shutting down") => {
-                        Error::Unavailable(message.to_owned())
                     }
                     _ => Error::Database(format!("{}{detail}", without_quoted_values(message))),
                 }

@@ -8,9 +8,9 @@ use diesel::{
     QueryResult, sql_query,
     sql_types::{Array, BigInt, Double, Nullable, Text, Timestamptz},
 };
-use diesel_async::{AsyncConnection, AsyncPgConnection, RunQueryDsl};
+use diesel_async::{AsyncConnection, RunQueryDsl};
 
-use super::{Error, Lease, Mirror, Write, read::timestamp, transaction};
+use super::{Error, Lease, Mirror, Write, read::timestamp, session::Session, transaction};
 use crate::user::Value;
 
 /// So many events are pruned in one transaction.
@@ -33,7 +33,7 @@ impl Type {
 }
 
 /// Tells of users who were stored.
-pub(super) async fn stored(conn: &mut AsyncPgConnection, changes: &[(Type, &Write<'_>)]) -> QueryResult<()> {
+pub(super) async fn stored(conn: &mut Session, changes: &[(Type, &Write<'_>)]) -> QueryResult<()> {
     if changes.is_empty() {
         return Ok(());
     }
@@ -81,7 +81,7 @@ fn happened_at(kind: Type, write: &Write<'_>) -> Option<i64> {
 }
 
 /// Tells of users who are gone, by id and `external_id`. When they went is not known, only that it is known now.
-pub(super) async fn deleted(conn: &mut AsyncPgConnection, users: &[(String, Option<String>)]) -> QueryResult<()> {
+pub(super) async fn deleted(conn: &mut Session, users: &[(String, Option<String>)]) -> QueryResult<()> {
     if users.is_empty() {
         return Ok(());
     }
@@ -103,7 +103,7 @@ pub(super) async fn deleted(conn: &mut AsyncPgConnection, users: &[(String, Opti
 }
 
 /// One notification a transaction: the same one twice in a transaction is sent once, and a transaction tells of its last event.
-async fn notify(conn: &mut AsyncPgConnection) -> QueryResult<()> {
+async fn notify(conn: &mut Session) -> QueryResult<()> {
     sql_query("SELECT pg_notify('clerk_user_events', max(id)::text) FROM clerk.user_events")
         .execute(conn)
         .await

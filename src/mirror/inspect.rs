@@ -9,9 +9,9 @@ use diesel::{
     sql_query,
     sql_types::{Bool, Integer, Nullable, Text, Timestamptz},
 };
-use diesel_async::{AsyncPgConnection, RunQueryDsl};
+use diesel_async::{AsyncConnection, RunQueryDsl, SimpleAsyncConnection};
 
-use super::{Error, Mirror, Rights, connect::Opened};
+use super::{Error, Mirror, Rights, connect::Opened, session::Session};
 
 /// What the catalogs say.
 #[derive(Debug, Clone)]
@@ -75,9 +75,8 @@ impl Mirror {
             is_local,
         } = self.connector.reach().await?;
         let (server, ahead, rights) = connection
-            .build_transaction()
-            .read_only()
-            .run(async |conn| {
+            .transaction(async |conn| {
+                conn.batch_execute("SET TRANSACTION READ ONLY").await?;
                 let (server, ahead) = server(conn).await?;
                 Ok::<_, Error>((server, ahead, Rights::read(conn).await?))
             })
@@ -100,7 +99,7 @@ impl Mirror {
     }
 }
 
-async fn server(conn: &mut AsyncPgConnection) -> Result<(Server, TimeDelta), Error> {
+async fn server(conn: &mut Session) -> Result<(Server, TimeDelta), Error> {
     let before = DateTime::<Utc>::from(SystemTime::now());
     let server: Server = sql_query(
         "SELECT current_setting('server_version') AS version, current_setting('server_version_num')::int AS version_number,

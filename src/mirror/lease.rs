@@ -8,9 +8,9 @@ use diesel::{
     sql_query,
     sql_types::{BigInt, Double, Nullable, Text},
 };
-use diesel_async::{AsyncPgConnection, RunQueryDsl};
+use diesel_async::RunQueryDsl;
 
-use super::{Error, Mirror};
+use super::{Error, Mirror, session::Session};
 
 /// The proof of being the one writer, asked for by everything that writes.
 #[derive(Debug, Clone)]
@@ -107,7 +107,7 @@ impl Mirror {
 
 impl Lease {
     /// Checks the epoch and renews the lease. Within a transaction the row stays locked until its end, so that a takeover waits for it.
-    pub(super) async fn fence(&self, conn: &mut AsyncPgConnection) -> Result<(), Error> {
+    pub(super) async fn fence(&self, conn: &mut Session) -> Result<(), Error> {
         let rows = sql_query(
             "UPDATE clerk.sync_state SET lease_expires_at = clock_timestamp() + $2 * interval '1 second' WHERE lease_epoch = $1",
         )
@@ -119,7 +119,7 @@ impl Lease {
     }
 
     /// Checks the epoch, and keeps takeovers waiting until the transaction's end, but nobody else who has this lease.
-    pub(super) async fn hold(&self, conn: &mut AsyncPgConnection) -> Result<(), Error> {
+    pub(super) async fn hold(&self, conn: &mut Session) -> Result<(), Error> {
         let rows = sql_query("SELECT FROM clerk.sync_state WHERE lease_epoch = $1 FOR KEY SHARE")
             .bind::<BigInt, _>(self.epoch)
             .execute(conn)

@@ -2,11 +2,10 @@
 
 use std::time::Duration;
 
-use diesel::sql_query;
-use diesel_async::{AsyncPgConnection, RunQueryDsl};
-use futures_util::StreamExt;
+use diesel::{QueryResult, QueryableByName, sql_query, sql_types::Integer};
+use diesel_async::{RunQueryDsl, SimpleAsyncConnection};
 
-use super::{Error, Mirror};
+use super::{Error, Mirror, session::Session};
 
 /// The channel that is listened to.
 const CHANNEL: &str = "clerk2pg";
@@ -14,9 +13,12 @@ const CHANNEL: &str = "clerk2pg";
 /// How long the answer to a notification of our own may take.
 const ECHO: Duration = Duration::from_secs(10);
 
+/// How often two connections are compared.
+const TRIES: usize = 3;
+
 /// A connection that hears.
 pub struct Listener {
-    conn: AsyncPgConnection,
+    conn: Session,
     /// What is heard of it is our own echo.
     token: String,
 }
@@ -37,13 +39,18 @@ impl Mirror {
     pub async fn listen(&self) -> Result<Listener, NotHeard> {
         let away = |error: Error| NotHeard::Away(error);
         let mut conn = self.connector.open().await.map_err(away)?;
-        match sql_query(format!("LISTEN {CHANNEL}"))
-            .execute(&mut conn)
+        if self.is_shared(&mut conn).await.map_err(away)? {
+            return Err(NotHeard::Deaf(
+                "a pooler gives one server connection to many".to_owned(),
+            ));
+        }
+        match conn
+            .batch_execute(&format!("LISTEN {CHANNEL}"))
             .await
             .map_err(Error::from)
         {
-            Ok(_) => {}
-            Err(error @ Error::Unavailable(_)) => return Err(away(error)),
+            Ok(()) => {}
+            Err(error @ (Error::Unavailable(_) | Error::ReadOnly(_))) => return Err(away(error)),
             Err(error) => return Err(NotHeard::Deaf(error.to_string())),
         }
         let token = format!("echo {:016x}", fastrand::u64(..));
@@ -56,9 +63,25 @@ impl Mirror {
         drop(other);
         match tokio::time::timeout(ECHO, listener.echo()).await {
             Ok(heard) => heard.map_err(away)?,
-            Err(_) => return Err(NotHeard::Deaf("what is notified does not arrive".to_owned())),
+            Err(_) => {
+                // A pooler may have it on a server connection that goes to somebody else next; most likely to us.
+                let _ = listener.conn.batch_execute(&format!("UNLISTEN {CHANNEL}")).await;
+                return Err(NotHeard::Deaf("what is notified does not arrive".to_owned()));
+            }
         }
         Ok(listener)
+    }
+
+    /// Whether a connection of the pool has the same server process behind it: what is listened to would stay with that process when it
+    /// goes to other clients. A pooler hands out what was given back last, so that a few tries tell.
+    async fn is_shared(&self, conn: &mut Session) -> Result<bool, Error> {
+        let mut other = self.connection().await?;
+        for _ in 0..TRIES {
+            if process(conn).await? == process(&mut other).await? {
+                return Ok(true);
+            }
+        }
+        Ok(false)
     }
 }
 
@@ -73,15 +96,22 @@ impl Listener {
     /// # Errors
     /// The connection is lost.
     pub async fn next(&mut self) -> Result<String, Error> {
-        let mut stream = std::pin::pin!(self.conn.notifications_stream());
-        match stream.next().await {
-            Some(notification) => Ok(notification?.payload),
-            None => Err(Error::Unavailable("the listening connection has ended".to_owned())),
-        }
+        Ok(self.conn.notification().await?)
     }
 
     /// Whether a payload is a daemon's trial of its own ears.
     pub fn is_echo(payload: &str) -> bool {
         payload.starts_with("echo ")
     }
+}
+
+/// The server process behind a connection at this moment.
+async fn process(conn: &mut Session) -> QueryResult<i32> {
+    #[derive(QueryableByName)]
+    struct Process {
+        #[diesel(sql_type = Integer)]
+        pid: i32,
+    }
+    let Process { pid } = sql_query("SELECT pg_backend_pid() AS pid").get_result(conn).await?;
+    Ok(pid)
 }

@@ -18,6 +18,7 @@ mod rejected;
 mod rights;
 mod runs;
 mod schema;
+mod session;
 mod status;
 mod transaction;
 mod upsert;
@@ -30,7 +31,7 @@ use std::{
 
 use backon::{ExponentialBuilder, Retryable};
 use diesel::prelude::*;
-use diesel_async::{AsyncConnection, AsyncPgConnection, RunQueryDsl, pooled_connection::deadpool::Pool};
+use diesel_async::{AsyncConnection, RunQueryDsl, pooled_connection::deadpool::Pool};
 
 pub use batch::{Batch, Committed, Rejected, Write};
 pub use counts::State;
@@ -48,6 +49,7 @@ pub use status::{Freshness, LastRun, Status};
 use crate::{secret::Secret, user::DigestKey};
 use connect::{Connection, Connector};
 use schema::sync_state;
+use session::Session;
 
 /// Variables of the environment by name: libpq's, and `HOME`.
 pub type Variables = BTreeMap<String, Secret>;
@@ -68,7 +70,7 @@ pub struct Settings {
 /// The mirror of one Clerk instance in one database. Clones share the pool.
 #[derive(Clone)]
 pub struct Mirror {
-    pool: Pool<AsyncPgConnection>,
+    pool: Pool<Session>,
     /// For connections beside the pool.
     connector: Arc<Connector>,
 }

@@ -3,9 +3,9 @@
 use std::collections::{HashMap, HashSet};
 
 use diesel::prelude::*;
-use diesel_async::{AsyncPgConnection, RunQueryDsl};
+use diesel_async::RunQueryDsl;
 
-use super::{Error, Mirror, Rejected, read::timestamp, schema::rejected_users};
+use super::{Error, Mirror, Rejected, read::timestamp, schema::rejected_users, session::Session};
 use crate::user::Digest;
 
 /// Most bytes of a rejected document that are kept.
@@ -44,7 +44,7 @@ impl Mirror {
 }
 
 /// Lists users as rejected.
-pub(super) async fn reject(conn: &mut AsyncPgConnection, rejected: &[Rejected]) -> QueryResult<()> {
+pub(super) async fn reject(conn: &mut Session, rejected: &[Rejected]) -> QueryResult<()> {
     for user in rejected {
         let document = user.document.as_deref().map(kept);
         let digest = user.digest.map(|digest| digest.0.to_vec());
@@ -78,7 +78,7 @@ fn kept(document: &str) -> &str {
 }
 
 /// Takes `healed` off the list, those aside that are rejected again.
-pub(super) async fn heal(conn: &mut AsyncPgConnection, healed: &[String], rejected: &[Rejected]) -> QueryResult<()> {
+pub(super) async fn heal(conn: &mut Session, healed: &[String], rejected: &[Rejected]) -> QueryResult<()> {
     let healed: Vec<&String> = healed
         .iter()
         .filter(|id| !rejected.iter().any(|user| user.user_id == **id))

@@ -5,9 +5,9 @@ use diesel::{
     sql_query,
     sql_types::{Bool, Nullable, Text},
 };
-use diesel_async::{AsyncPgConnection, RunQueryDsl};
+use diesel_async::RunQueryDsl;
 
-use super::Error;
+use super::{Error, session::Session};
 
 /// What every table of the schema is used for, unless it stands in [`EXCEPTIONS`]: a new one that is forgotten there is asked too much for, never
 /// too little.
@@ -90,7 +90,7 @@ pub struct Table {
 }
 
 impl Rights {
-    pub(super) async fn read(conn: &mut AsyncPgConnection) -> Result<Self, Error> {
+    pub(super) async fn read(conn: &mut Session) -> Result<Self, Error> {
         #[derive(QueryableByName)]
         struct Function {
             #[diesel(sql_type = Text)]

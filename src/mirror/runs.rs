@@ -6,13 +6,14 @@ use diesel::{
     sql_query,
     sql_types::{BigInt, Nullable, Text, Timestamptz},
 };
-use diesel_async::{AsyncConnection, AsyncPgConnection, RunQueryDsl};
+use diesel_async::{AsyncConnection, RunQueryDsl};
 use serde::{Deserialize, Serialize};
 
 use super::{
     Batch, Committed, Error, Lease, Mirror,
     read::timestamp,
     schema::{rejected_users, sync_runs, sync_state},
+    session::Session,
     signed, transaction,
 };
 use crate::split::Part;
@@ -281,12 +282,7 @@ impl Mirror {
 }
 
 /// Adds what a batch did to the pass's row.
-pub(super) async fn progress(
-    conn: &mut AsyncPgConnection,
-    run: &Run,
-    batch: &Batch<'_>,
-    done: &Committed,
-) -> Result<(), Error> {
+pub(super) async fn progress(conn: &mut Session, run: &Run, batch: &Batch<'_>, done: &Committed) -> Result<(), Error> {
     sql_query(
         "UPDATE clerk.sync_runs SET created = created + $2, updated = updated + $3, refreshed = refreshed + $4,
              unchanged = unchanged + $5, rejected = rejected + $6 WHERE id = $1",
@@ -304,7 +300,7 @@ pub(super) async fn progress(
 
 /// Keeps the number of users, and moves the watermark and the checkpoint.
 pub(super) async fn follow(
-    conn: &mut AsyncPgConnection,
+    conn: &mut Session,
     more: i64,
     watermark: Option<i64>,
     mark: Option<&Mark>,
@@ -331,7 +327,7 @@ pub(super) async fn follow(
 
 /// Adds deletions to the pass's row, those that a person approved among them, and rows that could not go.
 pub(super) async fn count_deletions(
-    conn: &mut AsyncPgConnection,
+    conn: &mut Session,
     run: &Run,
     deleted: u64,
     approved: u64,

@@ -9,9 +9,9 @@ use diesel::{
     query_builder::{AstPass, Query, QueryFragment, QueryId},
     sql_types::{Array, BigInt, Binary, Bool, Nullable, Text, Timestamptz},
 };
-use diesel_async::{AsyncConnection, AsyncPgConnection, RunQueryDsl};
+use diesel_async::{AsyncConnection, RunQueryDsl};
 
-use super::{Error, Rejected, Write, read::timestamp, transaction::Failure};
+use super::{Error, Rejected, Write, read::timestamp, session::Session, transaction::Failure};
 use crate::user::{
     User, Value,
     fields::{FIELDS, Field, Kind},
@@ -39,7 +39,7 @@ pub(super) struct Stored<'w> {
 /// Writes users, and returns those that were stored. Those that Postgres refuses, with `isolate`, and those that a trigger of the application
 /// left out are added to `rejected`.
 pub(super) async fn store<'w>(
-    conn: &mut AsyncPgConnection,
+    conn: &mut Session,
     statement: &'static Statement,
     writes: &'w [Write<'_>],
     isolate: bool,
@@ -71,7 +71,7 @@ pub(super) async fn store<'w>(
 
 /// Writes users behind savepoints, and corners those that Postgres refuses by halving.
 async fn store_apart<'w>(
-    conn: &mut AsyncPgConnection,
+    conn: &mut Session,
     statement: &'static Statement,
     writes: &'w [Write<'_>],
     rejected: &mut Vec<Rejected>,
@@ -147,8 +147,7 @@ enum Column<'w> {
     Bytes(Vec<&'w [u8]>),
 }
 
-/// The insert of some users. Unlike a query made of text, Diesel prepares it once for each connection: it is long, and planned for every page
-/// otherwise.
+/// The insert of some users.
 struct Upsert<'w> {
     statement: &'static Statement,
     columns: Vec<(Column<'w>, &'static str)>,
@@ -225,7 +224,7 @@ impl Query for Upsert<'_> {
 }
 
 async fn upsert<'w>(
-    conn: &mut AsyncPgConnection,
+    conn: &mut Session,
     statement: &'static Statement,
     writes: &'w [Write<'_>],
 ) -> QueryResult<Vec<Stored<'w>>> {

@@ -89,6 +89,7 @@ impl Pass {
             }
         };
 
+        memory.floor.heed(watermark);
         let (look, total) = tokio::join!(self.look(memory, watermark), self.total());
         let (look, total) = (look?, total?);
         memory.set_clock(look.date);

@@ -28,6 +28,7 @@ pub struct Postgres {
 const RULES: &str = "\
 local all all trust
 host all postgres all trust
+host replication postgres all trust
 hostssl all encrypted all scram-sha-256
 hostnossl all plain all scram-sha-256
 hostssl all certified all cert
@@ -41,12 +42,9 @@ impl Postgres {
     pub async fn start() -> Self {
         let authority = Authority::new("an authority of the test's");
         let (directory, files) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
-        let owner = owner();
-        if let Some(owner) = owner {
-            chown(directory.path(), Some(owner), Some(owner)).unwrap();
-        }
+        give(directory.path());
         let data = directory.path().join("data");
-        let made = program("initdb", owner)
+        let made = program("initdb")
             .arg("--pgdata")
             .arg(&data)
             .args([
@@ -71,7 +69,7 @@ impl Postgres {
             directory.path().display()
         );
         write_like(&data, "postgresql.conf", &settings);
-        let (server, port) = run(&data, owner).await;
+        let (server, port) = run(&data).await;
         let started = Self {
             authority,
             port,
@@ -142,62 +140,132 @@ impl Postgres {
     }
 }
 
-impl Drop for Postgres {
-    fn drop(&mut self) {
-        let pid = i32::try_from(self.server.id()).ok().and_then(Pid::from_raw);
-        if let Some(pid) = pid {
-            // At once, and without a checkpoint: nobody needs the data.
-            let _ = kill_process(pid, Signal::QUIT);
+impl Postgres {
+    /// Ends the server: by SIGINT in order, by SIGQUIT as a crash would.
+    pub fn stop(&mut self, signal: Signal) {
+        if let Some(pid) = i32::try_from(self.server.id()).ok().and_then(Pid::from_raw) {
+            let _ = kill_process(pid, signal);
         }
         let _ = self.server.wait();
+    }
+
+    /// Once more, on the same port.
+    pub async fn start_again(&mut self) {
+        let server = run_at(&self.directory.path().join("data"), self.port).await;
+        self.server = server.expect("somebody else has taken the port");
+    }
+
+    /// Another server that follows this one, until it is promoted. This one is stopped for as long as it takes to copy it.
+    pub async fn standby(&mut self) -> Self {
+        let directory = tempfile::tempdir().unwrap();
+        give(directory.path());
+        let (from, data) = (self.directory.path().join("data"), directory.path().join("data"));
+        self.stop(Signal::INT);
+        let copied = Command::new("cp").arg("-a").arg(&from).arg(&data).output().unwrap();
+        assert!(copied.status.success(), "{copied:?}");
+        self.start_again().await;
+        let follow = format!(
+            "primary_conninfo = 'host=127.0.0.1 port={} user=postgres'\nunix_socket_directories = '{}'\n",
+            self.port,
+            directory.path().display()
+        );
+        write_like(&data, "postgresql.auto.conf", &follow);
+        write_like(&data, "standby.signal", "");
+        let (server, port) = run(&data).await;
+        Self {
+            authority: Authority::new("an authority of nothing"),
+            port,
+            files: tempfile::tempdir().unwrap(),
+            directory,
+            server,
+        }
+    }
+
+    /// Makes a standby the primary.
+    pub async fn promote(&self) {
+        let client = connect(&self.admin()).await;
+        client.batch_execute("SELECT pg_promote()").await.unwrap();
+    }
+}
+
+impl Drop for Postgres {
+    fn drop(&mut self) {
+        // Without a checkpoint: nobody needs the data.
+        self.stop(Signal::QUIT);
     }
 }
 
 /// Starts the server on a port that it takes rather than one that was free a moment ago.
-async fn run(data: &Path, owner: Option<u32>) -> (Child, u16) {
+async fn run(data: &Path) -> (Child, u16) {
     for _ in 0..20 {
-        let port = 20_000 + fastrand::u16(..12_000);
-        let log = fs::File::create(data.with_extension("log")).unwrap();
-        let mut server = program("postgres", owner)
-            .arg("-D")
-            .arg(data)
-            .args(["-p", &port.to_string()])
-            .stdout(log.try_clone().unwrap())
-            .stderr(log)
-            .spawn()
-            .unwrap();
-        let mut is_ready = false;
-        eventually("the server is ready, or has ended", async || {
-            let state = fs::read_to_string(data.join("postmaster.pid")).unwrap_or_default();
-            let lines: Vec<_> = state.lines().map(str::trim).collect();
-            is_ready = lines.first() == Some(&server.id().to_string().as_str()) && lines.get(7) == Some(&"ready");
-            is_ready || server.try_wait().unwrap().is_some()
-        })
-        .await;
-        if is_ready {
+        let port = any_port();
+        if let Some(server) = run_at(data, port).await {
             return (server, port);
         }
-        let told = fs::read_to_string(data.with_extension("log")).unwrap();
-        assert!(told.contains("Address already in use"), "{told}");
     }
     panic!("no port is free");
 }
 
-/// A server program. As PostgreSQL does not run as root, somebody else runs it then; it ends with the thread that started it.
-fn program(name: &str, owner: Option<u32>) -> Command {
+/// None where another program has the port.
+async fn run_at(data: &Path, port: u16) -> Option<Child> {
+    let log = fs::File::create(data.with_extension("log")).unwrap();
+    let mut server = program("postgres")
+        .arg("-D")
+        .arg(data)
+        .args(["-p", &port.to_string()])
+        .stdout(log.try_clone().unwrap())
+        .stderr(log)
+        .spawn()
+        .unwrap();
+    let mut is_ready = false;
+    eventually("the server is ready, or has ended", async || {
+        let state = fs::read_to_string(data.join("postmaster.pid")).unwrap_or_default();
+        let lines: Vec<_> = state.lines().map(str::trim).collect();
+        is_ready = lines.first() == Some(&server.id().to_string().as_str())
+            && matches!(lines.get(7), Some(&("ready" | "standby")));
+        is_ready || server.try_wait().unwrap().is_some()
+    })
+    .await;
+    if is_ready {
+        return Some(server);
+    }
+    let told = fs::read_to_string(data.with_extension("log")).unwrap();
+    assert!(told.contains("Address already in use"), "{told}");
+    None
+}
+
+/// A port that may be free, below the range that the system gives to clients.
+pub fn any_port() -> u16 {
+    20_000 + fastrand::u16(..12_000)
+}
+
+/// One of PostgreSQL's programs.
+fn program(name: &str) -> Command {
     let folder = std::env::var("CLERK2PG_PG_BIN").expect("CLERK2PG_PG_BIN is not set: run the tests with `make test`");
+    server_program(&PathBuf::from(folder).join(name), "QUIT")
+}
+
+/// A server. As none of them runs as root, somebody else runs it then; a signal ends it with the thread that started it.
+pub fn server_program(file: &Path, signal: &str) -> Command {
     let mut command = Command::new("setpriv");
-    command.args(["--pdeathsig", "QUIT"]);
-    if let Some(owner) = owner {
+    command.args(["--pdeathsig", signal]);
+    if let Some(owner) = owner() {
         command.args([
             format!("--reuid={owner}"),
             format!("--regid={owner}"),
             "--clear-groups".to_owned(),
         ]);
     }
-    command.arg(PathBuf::from(folder).join(name));
+    command.arg(file);
     command.env_clear().current_dir("/").stdin(Stdio::null());
     command
+}
+
+/// Makes a file or folder the property of whoever runs servers.
+pub fn give(path: &Path) {
+    if let Some(owner) = owner() {
+        chown(path, Some(owner), Some(owner)).unwrap();
+    }
 }
 
 /// Who runs the server in root's place.

@@ -4,7 +4,7 @@ use clerk_sim::{Options, Sim};
 use rustix::process::Signal;
 
 use crate::{
-    harness::{Database, Ran, World, command, eventually},
+    harness::{Database, Ran, World, command, connect, eventually},
     on_demand::{DEBUG, LISTENING},
     postgres::{Authority, Postgres},
     process::{NEVER, Process},
@@ -323,5 +323,23 @@ async fn a_daemon_that_trusts_somebody_else_ends_at_once() {
             "TLS with Postgres fails",
             "sslrootcert must name the authority",
         );
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn tls_from_the_first_byte_where_the_server_knows_it() {
+    let server = Postgres::start().await;
+    let ca = server.file("ca.pem", &server.authority.certificate);
+    let version = connect(&server.admin()).await;
+    let version = version.query_one("SELECT current_setting('server_version_num')::int", &[]);
+    let is_known = version.await.unwrap().get::<_, i32>(0) >= 170_000;
+    for mode in ["require".to_owned(), format!("verify-full&sslrootcert={ca}")] {
+        let url = url(&server, "encrypted", &format!("sslmode={mode}&sslnegotiation=direct"));
+        let ran = migrate(&server, &url, &[]).await;
+        if is_known {
+            accepted(&ran);
+        } else {
+            refused(&ran, 1, "older than PostgreSQL 17", "is the server running");
+        }
     }
 }

@@ -37,8 +37,8 @@ impl Failed {
         }
     }
 
-    /// Sorts what the library says; the place is where it was tried.
-    pub(super) fn new(error: &tokio_postgres::Error, place: &str) -> Self {
+    /// Sorts what the library says; the place is where it was tried, `is_direct` whether with TLS from the first byte.
+    pub(super) fn new(error: &tokio_postgres::Error, place: &str, is_direct: bool) -> Self {
         use std::error::Error as _;
         if let Some(answer) = error.as_db_error() {
             return refused(answer, place);
@@ -65,6 +65,10 @@ impl Failed {
                     hint: "name the server by another of its names, with hostaddr beside it if need be",
                 },
             },
+            // A server that is going away may do the same.
+            ("error performing TLS handshake", "tls handshake eof") if is_direct => Self::away(format!(
+                "{text}, as of a server older than PostgreSQL 17, which sslnegotiation=direct needs, at {place}"
+            )),
             ("invalid configuration" | "authentication error", _) => Self {
                 kind: Kind::Refused,
                 error: Error::Refused(why),

@@ -18,31 +18,31 @@ use std::{
 };
 
 use diesel::{ConnectionError, result::Error as Diesel};
-use diesel_async::{
-    AsyncPgConnection,
-    pooled_connection::{
-        AsyncDieselConnectionManager, ManagerConfig, PoolError as Connect, RecyclingMethod,
-        deadpool::{Object, Pool, PoolError},
-    },
+use diesel_async::pooled_connection::{
+    AsyncDieselConnectionManager, ManagerConfig, PoolError as Connect, RecyclingMethod,
+    deadpool::{Object, Pool, PoolError},
 };
 use tokio_postgres::{Config, NoTls, config::SslMode};
 use tokio_postgres_rustls::MakeRustlsConnect;
 use tracing::warn;
 
-use super::{Error, Settings};
+use super::{
+    Error, Settings,
+    session::{Session, failovers},
+};
 use address::{Address, Host};
 use failed::{Failed, Kind};
 use tls::Mode;
 
 /// A connection of the pool.
-pub(super) type Connection = Object<AsyncPgConnection>;
+pub(super) type Connection = Object<Session>;
 
 /// How long an attempt may take where `connect_timeout` in the address does not say.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// A connection, and what it is like on this side: a pooler knows its own way to the server only.
 pub(super) struct Opened {
-    pub(super) connection: AsyncPgConnection,
+    pub(super) connection: Session,
     /// Host, port and database.
     pub(super) place: String,
     pub(super) is_encrypted: bool,
@@ -95,7 +95,7 @@ impl Connector {
     ///
     /// # Errors
     /// As with libpq, a server that is away hands on to the next one, and one that refuses does not.
-    pub(super) async fn open(&self) -> Result<AsyncPgConnection, Error> {
+    pub(super) async fn open(&self) -> Result<Session, Error> {
         let opened = self.open_first().await?;
         if !opened.is_encrypted && !opened.is_local {
             self.tell_of_clear(&opened.place);
@@ -253,20 +253,21 @@ impl Connector {
         tls: Option<&MakeRustlsConnect>,
         place: &str,
     ) -> Result<Opened, Failed> {
+        let began_after = failovers();
         let is_local = config.get_hostaddrs().iter().all(|ip| ip.to_canonical().is_loopback());
         let connecting = async {
-            let failed = |error: tokio_postgres::Error| Failed::new(&error, place);
+            let failed = |error: tokio_postgres::Error| Failed::new(&error, place, self.address.tls.is_direct);
             let connection = if let Some(tls) = tls {
                 config.ssl_mode(SslMode::Require);
                 let (client, connection) = config.connect(tls.clone()).await.map_err(failed)?;
-                AsyncPgConnection::try_from_client_and_connection(client, connection).await
+                Session::new(client, connection, began_after)
             } else {
                 config.ssl_mode(SslMode::Disable);
                 let (client, connection) = config.connect(NoTls).await.map_err(failed)?;
-                AsyncPgConnection::try_from_client_and_connection(client, connection).await
+                Session::new(client, connection, began_after)
             };
             Ok(Opened {
-                connection: connection.map_err(|error| Failed::away(format!("{error}, at {place}")))?,
+                connection,
                 place: place.to_owned(),
                 is_encrypted: tls.is_some(),
                 is_local,
@@ -280,7 +281,7 @@ impl Connector {
 }
 
 /// A pool. Connections are made when they are asked for.
-pub(super) fn pool(connector: Arc<Connector>, max_connections: usize) -> Result<Pool<AsyncPgConnection>, Error> {
+pub(super) fn pool(connector: Arc<Connector>, max_connections: usize) -> Result<Pool<Session>, Error> {
     let timeout = connector.timeout();
     let mut manager = ManagerConfig::default();
     // A connection that was closed is known to be; asking each time would be a query more than a quiet pass is allowed.
@@ -302,7 +303,7 @@ pub(super) fn pool(connector: Arc<Connector>, max_connections: usize) -> Result<
 }
 
 /// A connection out of the pool.
-pub(super) async fn get(pool: &Pool<AsyncPgConnection>) -> Result<Connection, Error> {
+pub(super) async fn get(pool: &Pool<Session>) -> Result<Connection, Error> {
     pool.get().await.map_err(|error| match error {
         PoolError::Backend(Connect::ConnectionError(error)) => unpacked(error),
         PoolError::Backend(Connect::QueryError(error)) => error.into(),

@@ -1,0 +1,305 @@
+//! A connection as diesel sees it, of which nothing stays behind at the server: each statement travels whole and without a name, in one message
+//! with its values.
+//!
+//! diesel-async's own connection prepares every statement under a name, and changes settings of the session when it begins. A pooler that
+//! gives out connections for a transaction at a time (PgBouncer, and what clouds have in its place) takes neither: the name is known at one
+//! server connection, and the next message may reach another.
+
+mod row;
+mod statement;
+
+use std::sync::{
+    Arc, LazyLock, OnceLock,
+    atomic::{AtomicBool, Ordering},
+};
+
+use diesel::{
+    ConnectionError, ConnectionResult, QueryResult,
+    connection::{CacheSize, DynInstrumentation, Instrumentation},
+    pg::Pg,
+    query_builder::{AsQuery, QueryFragment, QueryId},
+    result::{DatabaseErrorInformation, DatabaseErrorKind, Error as Diesel},
+};
+use diesel_async::{
+    AnsiTransactionManager, AsyncConnection, AsyncConnectionCore, SimpleAsyncConnection, TransactionManager,
+    pooled_connection::PoolableConnection,
+};
+use futures_util::{FutureExt, StreamExt, future::BoxFuture, stream::BoxStream};
+use tokio::sync::{mpsc, watch};
+use tokio_postgres::{
+    AsyncMessage, Client,
+    error::{DbError, Severity, SqlState},
+    tls::TlsStream,
+    types::ToSql,
+};
+use tokio_util::task::AbortOnDropHandle;
+
+use row::Row;
+use statement::Statement;
+
+/// A connection to a server, or to a pooler before it.
+pub(super) struct Session {
+    client: Client,
+    transaction: AnsiTransactionManager,
+    instrumentation: DynInstrumentation,
+    standing: Arc<Standing>,
+    notifications: mpsc::UnboundedReceiver<String>,
+    /// What is under way on a connection that nobody has any more is cut off.
+    _driver: AbortOnDropHandle<()>,
+}
+
+/// How many times a server was found to take no writes any more: all connections from before such a moment are of no use, as another server
+/// has its place. A process has one database, so that this is true of all its pools.
+static FAILOVERS: LazyLock<watch::Sender<u64>> = LazyLock::new(|| watch::Sender::new(0));
+
+/// Failovers so far, to be asked for before a connection is made.
+pub(super) fn failovers() -> u64 {
+    *FAILOVERS.borrow()
+}
+
+/// What is known of a connection.
+#[derive(Debug)]
+struct Standing {
+    /// Why it ended.
+    end: OnceLock<String>,
+    /// The server said that it ends.
+    is_spent: AtomicBool,
+    /// How many failovers there had been when it was asked for.
+    began_after: u64,
+}
+
+impl Session {
+    /// Drives a connection, which was asked for after so many failovers.
+    pub(super) fn new<S>(
+        client: Client,
+        mut connection: tokio_postgres::Connection<tokio_postgres::Socket, S>,
+        began_after: u64,
+    ) -> Self
+    where
+        S: TlsStream + Unpin + Send + 'static,
+    {
+        let standing = Arc::new(Standing {
+            end: OnceLock::new(),
+            is_spent: AtomicBool::default(),
+            began_after,
+        });
+        let (told, notifications) = mpsc::unbounded_channel();
+        let ending = standing.clone();
+        let driver = tokio::spawn(async move {
+            let mut messages = futures_util::stream::poll_fn(|context| connection.poll_message(context));
+            while let Some(message) = messages.next().await {
+                match message {
+                    Ok(AsyncMessage::Notification(notification)) => {
+                        let _ = told.send(notification.payload().to_owned());
+                    }
+                    Ok(_) => {}
+                    Err(error) => {
+                        let _ = ending.end.set(text(&error));
+                        break;
+                    }
+                }
+            }
+        });
+        Self {
+            client,
+            transaction: AnsiTransactionManager::default(),
+            instrumentation: DynInstrumentation::none(),
+            standing,
+            notifications,
+            _driver: AbortOnDropHandle::new(driver),
+        }
+    }
+
+    /// The payload of the next notification.
+    ///
+    /// # Errors
+    /// The connection is lost.
+    pub(super) async fn notification(&mut self) -> QueryResult<String> {
+        let mut failovers = FAILOVERS.subscribe();
+        let began_after = self.standing.began_after;
+        tokio::select! {
+            payload = self.notifications.recv() => payload.ok_or_else(|| {
+                let why = self.standing.end.get().map_or("the connection has ended", String::as_str);
+                lost(why.to_owned())
+            }),
+            // What is notified from now on is notified at the server that has its place.
+            _ = failovers.wait_for(|seen| *seen > began_after) => Err(lost("the server takes no writes any more".to_owned())),
+        }
+    }
+}
+
+impl Standing {
+    /// An error as diesel has it; what it says of the connection is kept.
+    fn error(&self, error: &tokio_postgres::Error) -> Diesel {
+        let Some(answer) = error.as_db_error() else {
+            let end = self.end.get().filter(|_| error.is_closed());
+            return lost(end.cloned().unwrap_or_else(|| text(error)));
+        };
+        let kind = kind(answer);
+        match kind {
+            DatabaseErrorKind::ClosedConnection => self.is_spent.store(true, Ordering::Relaxed),
+            DatabaseErrorKind::ReadOnlyTransaction => {
+                FAILOVERS.send_if_modified(|seen| {
+                    // Unless another connection of that time has met it before.
+                    let is_new = *seen == self.began_after;
+                    *seen += u64::from(is_new);
+                    is_new
+                });
+            }
+            _ => {}
+        }
+        Diesel::DatabaseError(kind, Box::new(Answer(answer.clone())))
+    }
+
+    fn is_over(&self) -> bool {
+        self.is_spent.load(Ordering::Relaxed) || failovers() > self.began_after
+    }
+}
+
+fn lost(why: String) -> Diesel {
+    Diesel::DatabaseError(DatabaseErrorKind::UnableToSendCommand, Box::new(why))
+}
+
+/// The library's errors keep what they are about in their source.
+fn text(error: &tokio_postgres::Error) -> String {
+    use std::error::Error as _;
+    error.source().map_or_else(|| error.to_string(), ToString::to_string)
+}
+
+fn kind(answer: &DbError) -> DatabaseErrorKind {
+    let code = answer.code();
+    // A pooler that lost its server says so in class 08, and leaves the severity's untranslated form out.
+    let ends = matches!(answer.parsed_severity(), Some(Severity::Fatal | Severity::Panic))
+        || answer.severity() == "FATAL"
+        || code.code().starts_with("08");
+    match *code {
+        _ if ends => DatabaseErrorKind::ClosedConnection,
+        SqlState::UNIQUE_VIOLATION => DatabaseErrorKind::UniqueViolation,
+        SqlState::FOREIGN_KEY_VIOLATION => DatabaseErrorKind::ForeignKeyViolation,
+        SqlState::RESTRICT_VIOLATION => DatabaseErrorKind::RestrictViolation,
+        SqlState::EXCLUSION_VIOLATION => DatabaseErrorKind::ExclusionViolation,
+        SqlState::T_R_SERIALIZATION_FAILURE => DatabaseErrorKind::SerializationFailure,
+        SqlState::READ_ONLY_SQL_TRANSACTION => DatabaseErrorKind::ReadOnlyTransaction,
+        SqlState::NOT_NULL_VIOLATION => DatabaseErrorKind::NotNullViolation,
+        SqlState::CHECK_VIOLATION => DatabaseErrorKind::CheckViolation,
+        _ => DatabaseErrorKind::Unknown,
+    }
+}
+
+impl SimpleAsyncConnection for Session {
+    async fn batch_execute(&mut self, query: &str) -> QueryResult<()> {
+        let executed = self.client.batch_execute(query).await;
+        executed.map_err(|error| self.standing.error(&error))
+    }
+}
+
+impl AsyncConnectionCore for Session {
+    type ExecuteFuture<'conn, 'query> = BoxFuture<'conn, QueryResult<usize>>;
+    type LoadFuture<'conn, 'query> = BoxFuture<'conn, QueryResult<Self::Stream<'conn, 'query>>>;
+    type Stream<'conn, 'query> = BoxStream<'static, QueryResult<Row>>;
+    type Row<'conn, 'query> = Row;
+    type Backend = Pg;
+
+    fn load<'conn, 'query, T>(&'conn mut self, source: T) -> Self::LoadFuture<'conn, 'query>
+    where
+        T: AsQuery + 'query,
+        T::Query: QueryFragment<Pg> + QueryId + 'query,
+    {
+        let statement = Statement::new(&source.as_query());
+        async move {
+            let Statement { sql, values } = statement?;
+            let standing = self.standing.clone();
+            let rows = self.client.query_typed_raw(&sql, values).await;
+            let rows = rows.map_err(|error| standing.error(&error))?;
+            let rows = rows.map(move |row| row.map(Row::new).map_err(|error| standing.error(&error)));
+            Ok(rows.boxed())
+        }
+        .boxed()
+    }
+
+    fn execute_returning_count<'conn, 'query, T>(&'conn mut self, source: T) -> Self::ExecuteFuture<'conn, 'query>
+    where
+        T: QueryFragment<Pg> + QueryId + 'query,
+    {
+        let statement = Statement::new(&source);
+        async move {
+            let Statement { sql, values } = statement?;
+            let values: Vec<_> = values
+                .iter()
+                .map(|(value, kind)| (value as &(dyn ToSql + Sync), kind.clone()))
+                .collect();
+            let rows = self.client.execute_typed(&sql, &values).await;
+            let rows = rows.map_err(|error| self.standing.error(&error))?;
+            Ok(usize::try_from(rows).unwrap_or(usize::MAX))
+        }
+        .boxed()
+    }
+}
+
+impl AsyncConnection for Session {
+    type TransactionManager = AnsiTransactionManager;
+
+    async fn establish(_: &str) -> ConnectionResult<Self> {
+        // The pool is given the connector's way in, and nothing else makes connections.
+        Err(ConnectionError::BadConnection(
+            "connections are made by the connector".to_owned(),
+        ))
+    }
+
+    fn transaction_state(&mut self) -> &mut AnsiTransactionManager {
+        &mut self.transaction
+    }
+
+    fn instrumentation(&mut self) -> &mut dyn Instrumentation {
+        &mut *self.instrumentation
+    }
+
+    fn set_instrumentation(&mut self, instrumentation: impl Instrumentation) {
+        self.instrumentation = instrumentation.into();
+    }
+
+    fn set_prepared_statement_cache_size(&mut self, _: CacheSize) {
+        // There is no cache.
+    }
+}
+
+impl PoolableConnection for Session {
+    fn is_broken(&mut self) -> bool {
+        AnsiTransactionManager::is_broken_transaction_manager(self)
+            || self.client.is_closed()
+            || self.standing.is_over()
+    }
+}
+
+/// What the server said of an error.
+struct Answer(DbError);
+
+impl DatabaseErrorInformation for Answer {
+    fn message(&self) -> &str {
+        self.0.message()
+    }
+
+    fn details(&self) -> Option<&str> {
+        self.0.detail()
+    }
+
+    fn hint(&self) -> Option<&str> {
+        self.0.hint()
+    }
+
+    fn table_name(&self) -> Option<&str> {
+        self.0.table()
+    }
+
+    fn column_name(&self) -> Option<&str> {
+        self.0.column()
+    }
+
+    fn constraint_name(&self) -> Option<&str> {
+        self.0.constraint()
+    }
+
+    fn statement_position(&self) -> Option<i32> {
+        None
+    }
+}

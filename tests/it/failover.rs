@@ -1,0 +1,263 @@
+//! The server is started anew, crashes, or hands over to another one while users are being written: the pass goes on from where it was, each
+//! user is counted once, and nobody is lost.
+
+use std::time::Duration;
+
+use clerk_sim::{Options, Quirks, Sim};
+use rustix::process::Signal;
+
+use crate::{
+    harness::{Database, World, connect, eventually},
+    postgres::Postgres,
+    process::{NEVER, Process},
+    watched::{ANY, Watched},
+};
+
+const USERS: usize = 1000;
+const AWAY: &str = "waiting until it can be reached";
+const BACK: &str = "back to normal";
+const NO_WRITES: &str = "this Postgres server takes no writes";
+
+/// Users whose full sync takes some time.
+async fn world(url: String) -> World {
+    let options = Options {
+        users: USERS,
+        latency: Duration::from_millis(20),
+        secret_key: "sk_live_test".to_owned(),
+        ..Options::default()
+    };
+    let (db, sim) = tokio::join!(Database::at(url), Sim::start(options));
+    let world = World { db, sim: sim.unwrap() };
+    world.sim.set_faults(Quirks {
+        max_page: Some(25),
+        ..Quirks::default()
+    });
+    world
+}
+
+impl World {
+    /// The test's own connection is lost with the server, too.
+    async fn reconnect(&mut self) {
+        self.db.client = connect(&self.db.url).await;
+    }
+
+    /// Waits until a full sync has stored some more pages.
+    async fn walks_on(&self) {
+        eventually("the sync begins", async || self.runs("true").await > 0).await;
+        let before = self.checkpoint().await;
+        eventually("pages are stored", async || self.checkpoint().await > before + 50).await;
+    }
+
+    /// Everybody is there, and was counted once, over however many passes.
+    async fn has_everybody_once(&self) {
+        let whole = "outcome IN ('changed', 'in_step') AND ended_at IS NOT NULL";
+        eventually("a full sync is over", async || self.runs(whole).await > 0).await;
+        self.assert_in_step().await;
+        let counted =
+            "SELECT concat_ws(' ', sum(created), sum(updated), sum(deleted), sum(rejected)) FROM clerk.sync_runs";
+        assert_eq!(self.db.text(counted).await.unwrap(), format!("{USERS} 0 0 0"));
+        assert_eq!(self.db.number("SELECT users FROM clerk.sync_state").await, USERS as i64);
+    }
+}
+
+async fn ends_well(daemon: Process) {
+    let ran = daemon.stop(Signal::TERM).await;
+    assert_eq!(ran.code, Some(0), "{ran:#?}");
+    assert!(!ran.stderr.contains("ERROR"), "{ran:#?}");
+    let told = [AWAY, BACK].map(|text| ran.stderr.matches(text).count());
+    assert_eq!(told[0], told[1], "{ran:#?}");
+}
+
+async fn restarted_between_pages(signal: Signal) {
+    let mut server = Postgres::start().await;
+    let mut world = world(server.admin()).await;
+    let daemon = world.follow(&[NEVER]);
+    for _ in 0..3 {
+        world.walks_on().await;
+        server.stop(signal);
+        server.start_again().await;
+        world.reconnect().await;
+    }
+    world.has_everybody_once().await;
+    assert!(world.runs("resumed IS NOT NULL").await > 0);
+    ends_well(daemon).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn restarted_in_the_middle_of_a_sync() {
+    restarted_between_pages(Signal::INT).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn crashed_in_the_middle_of_a_sync() {
+    restarted_between_pages(Signal::QUIT).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn restarted_while_a_batch_is_being_written() {
+    for signal in [Signal::INT, Signal::QUIT] {
+        let mut server = Postgres::start().await;
+        let mut world = world(server.admin()).await;
+        let daemon = world.follow(&[NEVER]);
+        world.walks_on().await;
+        // A batch has written its users by the time it comes to its pass's row.
+        let lock = connect(&world.db.url).await;
+        lock.batch_execute("BEGIN; LOCK clerk.sync_runs IN SHARE MODE")
+            .await
+            .unwrap();
+        let waiting = "SELECT count(*) FROM pg_stat_activity WHERE wait_event_type = 'Lock' AND query LIKE 'UPDATE clerk.sync_runs%'";
+        eventually("a batch waits", async || world.db.number(waiting).await > 0).await;
+        server.stop(signal);
+        server.start_again().await;
+        world.reconnect().await;
+        world.has_everybody_once().await;
+        ends_well(daemon).await;
+    }
+}
+
+/// Two servers, one of which follows the other, and a database on both.
+struct Pair {
+    // Dropped first, while there is a server to drop its database at.
+    world: World,
+    primary: Postgres,
+    standby: Postgres,
+}
+
+impl Pair {
+    async fn new() -> Self {
+        let mut primary = Postgres::start().await;
+        let standby = primary.standby().await;
+        let url = format!(
+            "postgres://postgres@127.0.0.1:{},127.0.0.1:{}/postgres?target_session_attrs=read-write",
+            primary.port, standby.port
+        );
+        let world = world(url).await;
+        Self {
+            world,
+            primary,
+            standby,
+        }
+    }
+
+    /// What the standby shows of the database.
+    async fn seen(&self, sql: &str) -> i64 {
+        let url = self.world.db.url.replace("read-write", "any");
+        let url = url.replace(&format!("127.0.0.1:{},", self.primary.port), "");
+        connect(&url).await.query_one(sql, &[]).await.unwrap().get(0)
+    }
+
+    async fn has_followed(&self, users: i64) {
+        let sql = "SELECT count(*) FROM clerk.users";
+        eventually("the standby has followed", async || self.seen(sql).await >= users).await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_standby_takes_over_in_the_middle_of_a_sync() {
+    let mut pair = Pair::new().await;
+    let daemon = pair.world.follow(&[NEVER]);
+    pair.world.walks_on().await;
+    pair.has_followed(1).await;
+    // What it had committed and not sent yet is lost, the checkpoint with the users.
+    pair.primary.stop(Signal::QUIT);
+    daemon.says(AWAY).await;
+    pair.standby.promote().await;
+    pair.world.reconnect().await;
+    pair.world.has_everybody_once().await;
+    assert!(pair.world.runs("resumed IS NOT NULL").await > 0);
+    ends_well(daemon).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_primary_that_stays_open_for_reading_is_left() {
+    let mut pair = Pair::new().await;
+    let daemon = pair.world.follow(&[NEVER]);
+    pair.world.walks_on().await;
+    pair.has_followed(1).await;
+    // All connections stay, and nothing can be written over them any more.
+    pair.primary.set("default_transaction_read_only = on").await;
+    pair.standby.promote().await;
+    daemon.says(NO_WRITES).await;
+    pair.world.reconnect().await;
+    pair.world.has_everybody_once().await;
+    ends_well(daemon).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn connections_of_before_do_not_outlive_a_failover() {
+    let mut pair = Pair::new().await;
+    let watched = Watched::new(pair.world.looking(&[ANY]).await).await;
+    // Whoever looks has a connection of its own.
+    watched.metrics().await;
+    pair.has_followed(USERS as i64).await;
+    pair.primary.set("default_transaction_read_only = on").await;
+    pair.standby.promote().await;
+    pair.world.reconnect().await;
+    // The first change is what it notices it by.
+    for _ in 0..2 {
+        pair.world.sim.create_random();
+        pair.world.sim.delete_random();
+        pair.world.comes_in_step().await;
+    }
+    let ours = "SELECT count(*) FROM pg_stat_activity WHERE application_name LIKE 'clerk2pg%'";
+    let before = connect(&pair.primary.admin()).await;
+    let left = async || {
+        watched.metrics().await;
+        before.query_one(ours, &[]).await.unwrap().get::<_, i64>(0) == 0
+    };
+    eventually("nothing is connected to the old primary", left).await;
+    ends_well(watched.daemon).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_a_standby_was_not_sent_is_looked_for_again() {
+    let mut pair = Pair::new().await;
+    let daemon = pair.world.looking(&[]).await;
+    pair.has_followed(USERS as i64).await;
+    // More than a look sees in any case.
+    let ids = pair.world.sim.user_ids()[100..160].to_vec();
+    let rename = |name: &str| ids.iter().for_each(|id| pair.world.rename(id, name));
+    let named = |name: &str| format!("SELECT count(*) FROM clerk.users WHERE first_name = '{name}'");
+    let has = async |name: &str| pair.world.db.number(&named(name)).await == 60;
+    rename("Before");
+    eventually("the first changes", async || has("Before").await).await;
+    eventually("the standby has followed", async || {
+        pair.seen(&named("Before")).await == 60
+    })
+    .await;
+    pair.standby.stop(Signal::INT);
+    rename("After");
+    eventually("the second changes", async || has("After").await).await;
+    // For so long that looks do not go down to these changes any more.
+    let looks = pair.world.looks().len();
+    eventually("looks go on", async || pair.world.looks().len() >= looks + 15).await;
+    pair.primary.stop(Signal::QUIT);
+    pair.standby.start_again().await;
+    assert_eq!(pair.seen(&named("Before")).await, 60, "the changes are to be lost");
+    pair.standby.promote().await;
+    pair.world.reconnect().await;
+    let found = async || pair.world.db.number(&named("After")).await == 60;
+    eventually("the changes are found again", found).await;
+    pair.world.assert_in_step().await;
+    assert_eq!(pair.world.runs("kind = 'full'").await, 1);
+    ends_well(daemon).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_server_that_takes_no_writes_is_waited_for() {
+    let server = Postgres::start().await;
+    let world = world(server.admin()).await;
+    let daemon = world.looking(&[]).await;
+    server.set("default_transaction_read_only = on").await;
+    let id = world.sim.create_random();
+    daemon.says(NO_WRITES).await;
+    let once = world.once().await;
+    assert_eq!(once.code, Some(1), "{once:#?}");
+    assert!(once.stderr.contains("target_session_attrs=read-write"), "{once:#?}");
+    assert!(!world.has(&id).await);
+    server.set("default_transaction_read_only = off").await;
+    eventually("the new user", async || world.has(&id).await).await;
+    world.assert_in_step().await;
+    assert_eq!(world.runs("rejected > 0").await, 0);
+    ends_well(daemon).await;
+}

@@ -1,0 +1,361 @@
+//! Everything through the real PgBouncer in transaction mode, with so few server connections that they change hands all the time: it works as
+//! without, and leaves nothing behind on a connection that goes to others.
+
+use std::{
+    fs,
+    path::{Path, PathBuf},
+    process::Child,
+    time::Duration,
+};
+
+use clerk_sim::{Options, Quirks};
+use rustix::process::{Pid, Signal, kill_process};
+use tempfile::TempDir;
+use tokio_postgres::{Client, SimpleQueryMessage};
+
+use crate::{
+    harness::{World, connect, eventually},
+    on_demand::DEBUG,
+    postgres::{any_port, give, server_program},
+};
+
+/// A running PgBouncer. It ends with the test, and with the test's process.
+struct PgBouncer {
+    port: u16,
+    directory: TempDir,
+    server: Child,
+}
+
+impl PgBouncer {
+    /// One before the server at an address, with so many connections to each database there.
+    async fn before(url: &str, connections: usize) -> Self {
+        let directory = tempfile::tempdir().unwrap();
+        give(directory.path());
+        for _ in 0..20 {
+            let port = any_port();
+            let file = directory.path().join("pgbouncer.ini");
+            fs::write(&file, settings(url, port, connections)).unwrap();
+            give(&file);
+            if let Some(server) = start(directory.path()).await {
+                return Self {
+                    port,
+                    directory,
+                    server,
+                };
+            }
+        }
+        panic!("no port is free");
+    }
+
+    fn stop(&mut self) {
+        if let Some(pid) = i32::try_from(self.server.id()).ok().and_then(Pid::from_raw) {
+            // At once, whoever is connected.
+            let _ = kill_process(pid, Signal::TERM);
+        }
+        let _ = self.server.wait();
+    }
+
+    /// Once more, on the same port.
+    async fn start_again(&mut self) {
+        self.server = start(self.directory.path())
+            .await
+            .expect("somebody else has taken the port");
+    }
+
+    /// A database's address, through it.
+    fn url(&self, url: &str) -> String {
+        let database = url.rsplit('/').next().unwrap().split('?').next().unwrap();
+        format!("postgres://anybody@127.0.0.1:{}/{database}", self.port)
+    }
+}
+
+impl Drop for PgBouncer {
+    fn drop(&mut self) {
+        self.stop();
+    }
+}
+
+/// None where another program has the port.
+async fn start(directory: &Path) -> Option<Child> {
+    let log = directory.join("log");
+    let output = fs::File::create(&log).unwrap();
+    let mut server = server_program(&program(), "TERM")
+        .arg(directory.join("pgbouncer.ini"))
+        .stdout(output.try_clone().unwrap())
+        .stderr(output)
+        .spawn()
+        .unwrap();
+    let said = || fs::read_to_string(&log).unwrap();
+    eventually("PgBouncer is up, or has ended", async || {
+        said().contains("process up") || server.try_wait().unwrap().is_some()
+    })
+    .await;
+    if said().contains("process up") {
+        return Some(server);
+    }
+    assert!(said().contains("in use"), "{}", said());
+    None
+}
+
+/// All that is not said here is as PgBouncer has it: above all, how many prepared statements it keeps.
+fn settings(url: &str, port: u16, connections: usize) -> String {
+    let server: tokio_postgres::Config = url.parse().unwrap();
+    let [tokio_postgres::config::Host::Tcp(host)] = server.get_hosts() else {
+        panic!("the tests' server has one name");
+    };
+    let quoted = |text: &str| format!("'{}'", text.replace('\'', "''"));
+    let password = server
+        .get_password()
+        .map(|bytes| String::from_utf8(bytes.to_vec()).unwrap());
+    let password = password.map_or_else(String::new, |password| format!("password={}", quoted(&password)));
+    let user = quoted(server.get_user().unwrap());
+    let server_port = server.get_ports().first().copied().unwrap_or(5432);
+    format!(
+        "[databases]\n* = host={host} port={server_port} user={user} {password}\n\
+         [pgbouncer]\nlisten_addr = 127.0.0.1\nlisten_port = {port}\nunix_socket_dir =\nauth_type = any\n\
+         pool_mode = transaction\ndefault_pool_size = {connections}\n"
+    )
+}
+
+fn program() -> PathBuf {
+    let path = std::env::var_os("PATH").unwrap_or_default();
+    let given = std::env::var_os("CLERK2PG_PGBOUNCER").map(PathBuf::from);
+    let folders = std::env::split_paths(&path).chain([PathBuf::from("/usr/sbin")]);
+    given
+        .into_iter()
+        .chain(folders.map(|folder| folder.join("pgbouncer")))
+        .find(|file| file.is_file())
+        .expect(
+            "there is no pgbouncer in PATH or /usr/sbin, and CLERK2PG_PGBOUNCER names none: `make test` installs it",
+        )
+}
+
+/// Where clerk2pg reaches its database through a pooler. The test itself does not.
+struct Pooled {
+    world: World,
+    pooler: PgBouncer,
+    /// How many server connections there are.
+    connections: usize,
+    /// What a client finds on a connection of its own, without the pooler.
+    fresh: Vec<String>,
+}
+
+impl Pooled {
+    async fn new(options: Options, connections: usize) -> Self {
+        let mut world = World::with(options).await;
+        let fresh = found(&connect(&world.db.url).await).await;
+        let pooler = PgBouncer::before(&world.db.url, connections).await;
+        world.db.url = pooler.url(&world.db.url);
+        Self {
+            world,
+            pooler,
+            connections,
+            fresh,
+        }
+    }
+
+    async fn with_users(users: usize, connections: usize) -> Self {
+        let options = Options {
+            users,
+            ..Options::default()
+        };
+        Self::new(options, connections).await
+    }
+
+    /// Does something while somebody else has the same server connections in turn, and never meets anything on them.
+    async fn beside_others<T>(&self, work: impl Future<Output = T>) -> T {
+        let others = async {
+            let client = connect(&self.world.db.url).await;
+            loop {
+                assert_eq!(found(&client).await, self.fresh);
+                tokio::time::sleep(Duration::from_millis(1)).await;
+            }
+        };
+        tokio::select! {
+            worked = work => worked,
+            () = others => unreachable!("it goes on for ever"),
+        }
+    }
+
+    /// Nothing of clerk2pg is left on any of the server connections.
+    async fn assert_nothing_is_left(&self) {
+        let mut holding = Vec::new();
+        for _ in 0..self.connections {
+            let client = connect(&self.world.db.url).await;
+            client.batch_execute("BEGIN").await.unwrap();
+            assert_eq!(found(&client).await, self.fresh);
+            holding.push(client);
+        }
+    }
+}
+
+/// What there is on the server connection that a client is given: settings that matter, and everything that stays when a transaction ends.
+async fn found(client: &Client) -> Vec<String> {
+    let sql = "
+        SELECT name || ' = ' || setting FROM pg_settings WHERE name IN ('search_path', 'TimeZone', 'statement_timeout', 'lock_timeout',
+            'idle_in_transaction_session_timeout', 'session_replication_role', 'default_transaction_read_only', 'role')
+        UNION ALL SELECT 'prepared ' || statement FROM pg_prepared_statements
+        UNION ALL SELECT 'listening to ' || channel FROM pg_listening_channels() AS channel
+        UNION ALL SELECT 'advisory lock' FROM pg_locks WHERE locktype = 'advisory' AND pid = pg_backend_pid()
+        UNION ALL SELECT 'temporary ' || relname FROM pg_class WHERE relpersistence = 't'";
+    let messages = client.simple_query(sql).await.unwrap();
+    let rows = messages.iter().filter_map(|message| match message {
+        SimpleQueryMessage::Row(row) => Some(row.get(0).unwrap().to_owned()),
+        _ => None,
+    });
+    rows.collect()
+}
+
+async fn migrations_and_syncs(users: usize, connections: usize) {
+    let pooled = Pooled::with_users(users, connections).await;
+    let world = &pooled.world;
+    pooled
+        .beside_others(async {
+            let ran = world.run(&["migrate"]).await;
+            assert_eq!(ran.code, Some(0), "{ran:#?}");
+            let created = format!("changed +{users} ~0 -0 =0 held 0 rejected 0");
+            world.once().await.assert(0, &created);
+            world.sim.create_random();
+            world.sim.delete_random();
+            world.sim.update_random();
+            let changed = format!("changed +1 ~1 -1 ={} held 0 rejected 0", users - 2);
+            world.once().await.assert(0, &changed);
+            let unchanged = format!("in_step +0 ~0 -0 ={users} held 0 rejected 0");
+            world.once().await.assert(0, &unchanged);
+            world.assert_in_step().await;
+        })
+        .await;
+    pooled.assert_nothing_is_left().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn full_syncs_over_two_connections() {
+    // So many that the list is walked in parts, which are written side by side.
+    migrations_and_syncs(9000, 2).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn full_syncs_over_one_connection() {
+    migrations_and_syncs(300, 1).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_daemon_follows_and_says_once_that_it_hears_nothing() {
+    const DEAF: &str = "NOTIFY clerk2pg is not heard";
+    for connections in [2, 1] {
+        let pooled = Pooled::with_users(50, connections).await;
+        let world = &pooled.world;
+        let ran = pooled
+            .beside_others(async {
+                let daemon = world.looking(&[DEBUG]).await;
+                daemon.says(DEAF).await;
+                for _ in 0..3 {
+                    world.sim.create_random();
+                    world.sim.update_random();
+                    world.sim.delete_random();
+                    world.comes_in_step().await;
+                }
+                daemon.stop(Signal::TERM).await
+            })
+            .await;
+        assert_eq!(ran.code, Some(0), "{ran:#?}");
+        assert_eq!(ran.stderr.matches(DEAF).count(), 1, "{ran:#?}");
+        assert_eq!(ran.stderr.matches("WARN").count(), 1, "{ran:#?}");
+        assert!(!ran.stderr.contains("ERROR"), "{ran:#?}");
+        assert_eq!(world.runs("outcome NOT IN ('changed', 'in_step')").await, 0);
+        pooled.assert_nothing_is_left().await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn killed_on_the_way_it_goes_on() {
+    const USERS: usize = 1000;
+    let options = Options {
+        users: USERS,
+        latency: Duration::from_millis(20),
+        ..Options::default()
+    };
+    let pooled = Pooled::new(options, 2).await;
+    let world = &pooled.world;
+    world.sim.set_faults(Quirks {
+        max_page: Some(50),
+        ..Quirks::default()
+    });
+    for kills in 1..=3 {
+        let run = world.begin(&[]);
+        eventually("the run begins", async || world.runs("true").await >= kills).await;
+        let before = world.checkpoint().await;
+        eventually("a page is stored", async || world.checkpoint().await > before).await;
+        run.kill().await;
+    }
+    let ran = world.once().await;
+    assert_eq!(ran.code, Some(0), "{ran:#?}");
+    world.assert_in_step().await;
+    assert_eq!(world.runs("resumed IS NOT NULL").await, 3);
+    let created = "SELECT sum(created) FROM clerk.sync_runs";
+    assert_eq!(world.db.number(created).await, USERS as i64);
+    world.assert_one_at_a_time().await;
+    pooled.assert_nothing_is_left().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn two_daemons_take_turns() {
+    let pooled = Pooled::with_users(100, 2).await;
+    let world = &pooled.world;
+    pooled
+        .beside_others(async {
+            let (one, two) = (world.looking(&[]).await, world.looking(&[]).await);
+            for _ in 0..3 {
+                world.sim.create_random();
+                world.sim.delete_random();
+                world.comes_in_step().await;
+            }
+            one.kill().await;
+            world.sim.create_random();
+            world.comes_in_step().await;
+            let ran = two.stop(Signal::TERM).await;
+            assert_eq!(ran.code, Some(0), "{ran:#?}");
+            assert!(!ran.stderr.contains("ERROR"), "{ran:#?}");
+        })
+        .await;
+    world.assert_one_at_a_time().await;
+    pooled.assert_nothing_is_left().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn held_deletions_are_shown_and_approved() {
+    let pooled = Pooled::with_users(60, 1).await;
+    let world = &pooled.world;
+    world.once().await.assert(0, "changed +60 ~0 -0 =0 held 0 rejected 0");
+    for id in world.sim.user_ids().iter().take(15) {
+        world.sim.delete(id);
+    }
+    let held = world.once().await;
+    held.assert(3, "held +0 ~0 -0 =45 held 15 rejected 0");
+    let sum = held.json()["plan"].as_str().unwrap().to_owned();
+    let status = world.run(&["status"]).await;
+    assert!(
+        status.stdout.contains(&format!("clerk2pg approve {sum}")),
+        "{status:#?}"
+    );
+    let approved = world.run(&["approve", &sum]).await;
+    assert_eq!(approved.code, Some(0), "{approved:#?}");
+    world.once().await.assert(0, "changed +0 ~0 -15 =45 held 0 rejected 0");
+    world.assert_in_step().await;
+    pooled.assert_nothing_is_left().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_pooler_that_is_started_anew_is_waited_for() {
+    let mut pooled = Pooled::with_users(50, 2).await;
+    let daemon = pooled.world.looking(&[]).await;
+    pooled.pooler.stop();
+    pooled.world.sim.create_random();
+    daemon.says("waiting until it can be reached").await;
+    pooled.pooler.start_again().await;
+    pooled.world.comes_in_step().await;
+    daemon.says("back to normal").await;
+    let ran = daemon.stop(Signal::TERM).await;
+    assert_eq!(ran.code, Some(0), "{ran:#?}");
+    assert!(!ran.stderr.contains("ERROR"), "{ran:#?}");
+}

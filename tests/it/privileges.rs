@@ -1,0 +1,303 @@
+//! Roles with no more rights than `docs/permissions.md` gives them can do everything that is theirs to do. Its SQL is run as it stands there,
+//! but for the names.
+
+use rustix::process::Signal;
+use tokio_postgres::{Client, error::SqlState};
+
+use crate::{
+    harness::{Ran, World, connect, eventually},
+    process::{EVERY_SECOND, NEVER, Process},
+};
+
+/// The blocks of SQL in the document, in their order.
+fn blocks() -> [String; 5] {
+    let file = format!("{}/docs/permissions.md", env!("CARGO_MANIFEST_DIR"));
+    let text = std::fs::read_to_string(file).unwrap();
+    let parts = text.split("```sql\n").skip(1);
+    let blocks: Vec<String> = parts.map(|part| part.split("```").next().unwrap().to_owned()).collect();
+    blocks
+        .try_into()
+        .expect("docs/permissions.md has another number of blocks")
+}
+
+/// A world whose database gives nothing to roles that it does not know, and the roles of the document under names of the test's own.
+struct Restricted {
+    world: World,
+    database: String,
+    /// The server's address without user and database.
+    server: String,
+    /// What the roles' names begin with.
+    prefix: String,
+}
+
+impl Restricted {
+    async fn new(users: usize) -> Self {
+        let world = World::new(users).await;
+        let database = world.db.text("SELECT current_database()").await.unwrap();
+        let server = world
+            .db
+            .url
+            .split_once('@')
+            .unwrap()
+            .1
+            .split('/')
+            .next()
+            .unwrap()
+            .to_owned();
+        let prefix = database.replace("clerk2pg_test", "role");
+        world
+            .db
+            .execute(&format!(
+                "REVOKE ALL ON DATABASE {database} FROM PUBLIC; REVOKE ALL ON SCHEMA public FROM PUBLIC;
+                 CREATE TABLE public.untouchable (id int)"
+            ))
+            .await;
+        Self {
+            world,
+            database,
+            server,
+            prefix,
+        }
+    }
+
+    /// A block with the names of this world.
+    fn named(&self, block: &str) -> String {
+        // By way of names that occur in no other: the database's may hold one of the roles'.
+        let names = [
+            ("DATABASE app", "DATABASE <1>", &self.database),
+            ("clerk2pg_owner", "<2>", &format!("{}_owner", self.prefix)),
+            ("clerk2pg", "<3>", &format!("{}_daemon", self.prefix)),
+            ("app_reader", "<4>", &format!("{}_reader", self.prefix)),
+        ];
+        let sql = names
+            .iter()
+            .fold(block.to_owned(), |sql, (name, place, _)| sql.replace(name, place));
+        names.iter().fold(sql, |sql, (_, place, ours)| {
+            sql.replace(place.trim_start_matches("DATABASE "), ours)
+        })
+    }
+
+    async fn run_block(&self, block: &str) {
+        self.world.db.execute(&self.named(block)).await;
+    }
+
+    fn url(&self, role: &str, password: &str) -> String {
+        format!(
+            "postgres://{}_{role}:{}@{}/{}",
+            self.prefix,
+            password.replace(' ', "%20"),
+            self.server,
+            self.database
+        )
+    }
+
+    /// Roles are the server's and outlive the database.
+    async fn end(self) {
+        for role in ["owner", "daemon", "reader"] {
+            let name = format!("{}_{role}", self.prefix);
+            let exists = format!("SELECT count(*) FROM pg_roles WHERE rolname = '{name}'");
+            if self.world.db.number(&exists).await == 1 {
+                self.world
+                    .db
+                    .execute(&format!("DROP OWNED BY {name} CASCADE; DROP ROLE {name}"))
+                    .await;
+            }
+        }
+    }
+}
+
+/// Everything that a daemon and its commands do, with this address.
+async fn does_everything(world: &World, url: &str, environment: &[(&str, &str)]) {
+    let all = [environment, &[("DATABASE_URL", url)]].concat();
+    let once = async || world.run_with(&["--once", "--format", "json"], &all).await;
+    let db = &world.db;
+
+    once().await.assert(0, "changed +60 ~0 -0 =0 held 0 rejected 0");
+    // Somebody whom the application's own rules keep out, and old events.
+    db.execute("ALTER TABLE clerk.users ADD CHECK (first_name <> 'Unwanted')")
+        .await;
+    db.execute(
+        "INSERT INTO clerk.user_events (type, user_id, occurred_at, payload, recorded_at)
+         VALUES ('user.created', 'user_old', now(), '{}', now() - interval '31 days')",
+    )
+    .await;
+    let ids = world.sim.user_ids();
+    world.sim.update(&ids[3], |user| user["first_name"] = "Unwanted".into());
+    world.sim.update(&ids[4], |user| user["first_name"] = "Changed".into());
+    world.sim.delete(&ids[5]);
+    world.sim.create_random();
+    once().await.assert(0, "changed +1 ~1 -1 =57 held 0 rejected 1");
+    let events = "SELECT string_agg(type, ' ' ORDER BY type) FROM clerk.user_events";
+    let told = "user.created user.deleted user.updated";
+    assert_eq!(db.text(events).await.as_deref(), Some(told), "the old one is pruned");
+    world.sim.update(&ids[3], |user| user["first_name"] = "Wanted".into());
+    once().await.assert(0, "changed +0 ~1 -0 =59 held 0 rejected 0");
+
+    for id in &ids[10..25] {
+        world.sim.delete(id);
+    }
+    let planned = world.run_with(&["--dry-run", "--format", "json"], &all).await;
+    planned.assert(0, "planned +0 ~0 -0 =45 held 15 rejected 0");
+    let held = once().await;
+    held.assert(3, "held +0 ~0 -0 =45 held 15 rejected 0");
+    let sum = held.json()["plan"].as_str().unwrap().to_owned();
+    let status = world.run_with(&["status"], &all).await;
+    assert!(
+        status.stdout.contains(&format!("clerk2pg approve {sum}")),
+        "{status:#?}"
+    );
+    let approved = world.run_with(&["approve", &sum], &all).await;
+    assert_eq!(approved.code, Some(0), "{approved:#?}");
+    once().await.assert(0, "changed +0 ~0 -15 =45 held 0 rejected 0");
+
+    let daemon = Process::new(world.daemon(&[&all[..], &[NEVER, EVERY_SECOND]].concat()));
+    world.comes_in_step().await;
+    world.sim.create_random();
+    world.sim.update_random();
+    world.sim.delete_random();
+    world.comes_in_step().await;
+    let id = world.sim.create_random();
+    world.ask(&id).await;
+    eventually("the user's row", async || world.has(&id).await).await;
+    let ran = daemon.stop(Signal::TERM).await;
+    assert_eq!(ran.code, Some(0), "{ran:#?}");
+    assert!(
+        !ran.stderr.contains("WARN") && !ran.stderr.contains("ERROR"),
+        "{ran:#?}"
+    );
+    assert_eq!(world.lease_holder().await, None);
+    world.assert_in_step().await;
+
+    let marking = [&all[..], &[("CLERK2PG_DELETES__MODE", "mark")]].concat();
+    world.sim.delete_random();
+    let marked = world.run_with(&["--once", "--format", "json"], &marking).await;
+    marked.assert(0, "changed +0 ~0 -1 =45 held 0 rejected 0");
+}
+
+async fn may_not(client: &Client, sql: &str) {
+    let error = client.batch_execute(sql).await.unwrap_err();
+    assert_eq!(error.code(), Some(&SqlState::INSUFFICIENT_PRIVILEGE), "{sql}: {error}");
+}
+
+fn succeeded(ran: &Ran) {
+    assert_eq!(ran.code, Some(0), "{ran:#?}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_role_that_owns_the_schema_and_nothing_else() {
+    let restricted = Restricted::new(60).await;
+    let [own, ..] = blocks();
+    restricted.run_block(&own).await;
+    let url = restricted.url("daemon", "its password");
+    let client = connect(&url).await;
+    may_not(&client, "CREATE SCHEMA elsewhere").await;
+    may_not(&client, "CREATE TABLE public.elsewhere (id int)").await;
+    may_not(&client, "TABLE public.untouchable").await;
+    drop(client);
+    does_everything(&restricted.world, &url, &[]).await;
+    restricted.end().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_role_that_owns_nothing() {
+    const OFF: (&str, &str) = ("CLERK2PG_DATABASE__MIGRATE", "false");
+    let restricted = Restricted::new(60).await;
+    let (world, [_, roles, rights, ..]) = (&restricted.world, blocks());
+    restricted.run_block(&roles).await;
+    let owner = restricted.url("owner", "its password");
+    // Where functions are not everybody's, either.
+    let client = connect(&owner).await;
+    client
+        .batch_execute("ALTER DEFAULT PRIVILEGES REVOKE EXECUTE ON FUNCTIONS FROM PUBLIC")
+        .await
+        .unwrap();
+    client.batch_execute(&restricted.named(&rights)).await.unwrap();
+    let daemon = restricted.url("daemon", "another password");
+    let early = world.run_with(&["--once"], &[("DATABASE_URL", &daemon), OFF]).await;
+    assert_eq!(early.code, Some(1), "{early:#?}");
+    assert!(early.stderr.contains("hint: run `clerk2pg migrate`"), "{early:#?}");
+    succeeded(&world.run_with(&["migrate"], &[("DATABASE_URL", &owner)]).await);
+    // What a later version's migration may make.
+    client.batch_execute("CREATE TABLE clerk.later (id int)").await.unwrap();
+
+    let running = connect(&daemon).await;
+    running
+        .batch_execute("INSERT INTO clerk.later VALUES (1)")
+        .await
+        .unwrap();
+    may_not(&running, "ALTER TABLE clerk.users ADD COLUMN more int").await;
+    may_not(&running, "TRUNCATE clerk.users").await;
+    may_not(&running, "CREATE TABLE clerk.more (id int)").await;
+    drop(running);
+    client.batch_execute("DROP TABLE clerk.later").await.unwrap();
+    does_everything(world, &daemon, &[OFF]).await;
+    drop(client);
+    restricted.end().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_role_that_owns_nothing_any_more() {
+    let restricted = Restricted::new(60).await;
+    let (world, [_, roles, _, again, _]) = (&restricted.world, blocks());
+    restricted.run_block(&roles).await;
+    let owner = [("DATABASE_URL", restricted.url("owner", "its password"))];
+    let owner = owner.each_ref().map(|(name, url)| (*name, url.as_str()));
+    succeeded(&world.run_with(&["migrate"], &owner).await);
+    let client = connect(owner[0].1).await;
+    client
+        .batch_execute(&restricted.named(&format!("GRANT USAGE ON SCHEMA clerk TO clerk2pg; {again}")))
+        .await
+        .unwrap();
+    drop(client);
+    let daemon = restricted.url("daemon", "another password");
+    does_everything(world, &daemon, &[("CLERK2PG_DATABASE__MIGRATE", "false")]).await;
+    restricted.end().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_application_that_reads() {
+    let restricted = Restricted::new(20).await;
+    let (world, [own, .., reading]) = (&restricted.world, blocks());
+    restricted.run_block(&own).await;
+    let url = restricted.url("daemon", "its password");
+    succeeded(&world.run_with(&["--once"], &[("DATABASE_URL", &url)]).await);
+    let (name, database) = (format!("{}_reader", restricted.prefix), &restricted.database);
+    let create = format!(
+        "CREATE ROLE {name} LOGIN PASSWORD 'hidden'; GRANT CONNECT ON DATABASE {database} TO {name};
+         CREATE SCHEMA shop AUTHORIZATION {name}"
+    );
+    world.db.execute(&create).await;
+    let owner = connect(&url).await;
+    owner.batch_execute(&restricted.named(&reading)).await.unwrap();
+
+    let reader = connect(&restricted.url("reader", "hidden")).await;
+    for sql in [
+        "SELECT clerk.user_document(u) FROM clerk.users u",
+        "TABLE clerk.user_events",
+        "SELECT imported_at FROM clerk.sync_state",
+        "CREATE TABLE shop.orders (user_id text REFERENCES clerk.users ON DELETE SET NULL)",
+        "INSERT INTO shop.orders SELECT id FROM clerk.users",
+    ] {
+        reader
+            .batch_execute(sql)
+            .await
+            .unwrap_or_else(|error| panic!("{sql}: {error}"));
+    }
+    may_not(&reader, "DELETE FROM clerk.users").await;
+    may_not(&reader, "UPDATE clerk.users SET first_name = NULL").await;
+    may_not(&reader, "SELECT digest_key FROM clerk.sync_state").await;
+    may_not(&reader, "TABLE clerk.rejected_users").await;
+    // The daemon's role has no right to the application's table, and needs none.
+    world.sim.delete_random();
+    let ran = world
+        .run_with(&["--once", "--format", "json"], &[("DATABASE_URL", &url)])
+        .await;
+    ran.assert(0, "changed +0 ~0 -1 =19 held 0 rejected 0");
+    let left = reader
+        .query_one("SELECT count(user_id) FROM shop.orders", &[])
+        .await
+        .unwrap();
+    assert_eq!(left.get::<_, i64>(0), 19);
+    drop((reader, owner));
+    restricted.end().await;
+}
