@@ -9,7 +9,7 @@ use diesel::{
     sql_query,
     sql_types::{Bool, Integer, Nullable, Text, Timestamptz},
 };
-use diesel_async::{AsyncConnection, RunQueryDsl, SimpleAsyncConnection};
+use diesel_async::{RunQueryDsl, SimpleAsyncConnection};
 
 use super::{Error, Mirror, Rights, connect::Opened, session::Session};
 
@@ -74,13 +74,11 @@ impl Mirror {
             is_encrypted,
             is_local,
         } = self.connector.reach().await?;
-        let (server, ahead, rights) = connection
-            .transaction(async |conn| {
-                conn.batch_execute("SET TRANSACTION READ ONLY").await?;
-                let (server, ahead) = server(conn).await?;
-                Ok::<_, Error>((server, ahead, Rights::read(conn).await?))
-            })
-            .await?;
+        // The connection is nobody else's: what fails within ends with it.
+        connection.batch_execute("BEGIN READ ONLY").await?;
+        let (server, ahead) = server(&mut connection).await?;
+        let rights = Rights::read(&mut connection).await?;
+        connection.batch_execute("COMMIT").await?;
         let (sslmode, checks_certificate, checks_name) = self.connector.trust();
         let tls = is_encrypted.then(|| server.tls.clone().unwrap_or_else(|| "TLS".to_owned()));
         Ok(Inspection {

@@ -17,6 +17,7 @@ use crate::{
     harness::{World, connect, eventually},
     on_demand::DEBUG,
     postgres::{any_port, give, server_program},
+    process::{EVERY_SECOND, NEVER},
 };
 
 /// A running PgBouncer. It ends with the test, and with the test's process.
@@ -299,18 +300,20 @@ async fn killed_on_the_way_it_goes_on() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn two_daemons_take_turns() {
+async fn of_two_daemons_one_leads_and_the_other_follows_it() {
     let pooled = Pooled::with_users(100, 2).await;
     let world = &pooled.world;
     pooled
         .beside_others(async {
-            let (one, two) = (world.looking(&[]).await, world.looking(&[]).await);
+            let (one, two) = (world.looking(&[]).await, world.follow(&[NEVER, EVERY_SECOND]));
+            two.says("standing by").await;
             for _ in 0..3 {
                 world.sim.create_random();
                 world.sim.delete_random();
                 world.comes_in_step().await;
             }
             one.kill().await;
+            two.says("this one leads now").await;
             world.sim.create_random();
             world.comes_in_step().await;
             let ran = two.stop(Signal::TERM).await;
