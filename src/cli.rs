@@ -65,6 +65,8 @@ pub enum Format {
 /// What to do instead of syncing.
 #[derive(Debug, Clone, PartialEq, Eq, Subcommand)]
 pub enum Command {
+    /// Try everything that a sync needs, and say what is wrong and what mends it; writes nothing
+    Check,
     /// Show the last passes, freshness, held deletions and rejected users
     Status,
     /// Let the held deletions with this checksum through, once

@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-use crate::{clerk, mirror};
+use crate::{clerk, config::ConfigError, mirror};
 
 /// A failure with what a person needs: what failed, why, and what to do.
 #[derive(Debug)]
@@ -59,6 +59,16 @@ impl fmt::Display for Failure {
 }
 
 impl std::error::Error for Failure {}
+
+impl From<ConfigError> for Failure {
+    fn from(ConfigError { message, hint }: ConfigError) -> Self {
+        Failure {
+            cause: Cause::Configuration,
+            message,
+            hint,
+        }
+    }
+}
 
 impl From<clerk::Error> for Failure {
     fn from(error: clerk::Error) -> Self {

@@ -3,8 +3,9 @@
 //!
 //! The way of a user through the program: fetch ([`clerk`]) → decode ([`user`]) → compare ([`split`], [`walk`], [`recent`], [`search`], [`compare`], [`guard`]:
 //! pure) → apply ([`mirror`], one transaction) → publish (events, in that transaction). [`pass`] is the one place that sees every step; [`daemon`]
-//! does what is [`due`], and lets others [`watch`] it.
+//! does what is [`due`], and lets others [`watch`] it. [`check`] tries what all of it needs, and writes nothing.
 
+pub mod check;
 pub mod clerk;
 pub mod cli;
 pub mod compare;

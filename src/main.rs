@@ -1,12 +1,12 @@
 //! The process: arguments, configuration, logging and exit codes. The only place that sees the whole configuration.
 
-use std::{io::Write, process::ExitCode, time::Duration};
+use std::{io::Write, process::ExitCode, sync::LazyLock, time::Duration};
 
 use clap::{CommandFactory, Parser};
 use clerk2pg::{
-    clerk,
+    check, clerk,
     cli::{Arguments, Command, Format},
-    config::{self, ConfigError, Loaded, Source},
+    config::{self, Loaded, Source},
     daemon,
     due::Due,
     failure::{Cause, Failure},
@@ -28,6 +28,13 @@ const DIFFERENCES: u8 = 4;
 /// How long a single run waits for Postgres, and for another clerk2pg's lease on top of the lease's own time.
 const PATIENCE: Duration = Duration::from_secs(30);
 
+/// This process among all that work on a database. In containers that share their host's name, each may be process 1.
+static HOLDER: LazyLock<String> = LazyLock::new(|| {
+    let host = gethostname::gethostname();
+    let (host, pid) = (host.to_string_lossy(), std::process::id());
+    format!("{host}:{pid}:{:04x}", fastrand::u16(..))
+});
+
 fn main() -> ExitCode {
     let arguments = Arguments::parse();
     if arguments.command.is_some() && (arguments.once || arguments.dry_run) {
@@ -38,17 +45,15 @@ fn main() -> ExitCode {
     }
     let loaded = match config::load(&Source::of_process(arguments.config.clone())) {
         Ok(loaded) => loaded,
-        Err(error) => return unusable(&arguments, error),
+        Err(error) => return unusable(&arguments, error.into()),
     };
     let progress = Progress::default();
     let levels = match logging::start(&loaded.settings.log, progress.clone()) {
         Ok(levels) => levels,
         Err(error) => {
-            say(
-                &format!("log.level (or RUST_LOG) cannot be used: {error}"),
-                Some("for example info, or clerk2pg=debug"),
-            );
-            return ExitCode::from(USAGE);
+            let message = format!("log.level (or RUST_LOG) cannot be used: {error}");
+            let failure = Failure::new(Cause::Configuration, message).hint("for example info, or clerk2pg=debug");
+            return unusable(&arguments, failure);
         }
     };
     // It fails only where one is installed already.
@@ -67,17 +72,18 @@ fn main() -> ExitCode {
 }
 
 async fn dispatch(arguments: &Arguments, loaded: Loaded, levels: &Levels, progress: &Progress) -> ExitCode {
-    // Of two things that are missing, the key is asked for first. A probe needs neither.
+    // Of two things that are missing, the key is asked for first. A probe needs neither, and a check tells of both.
     let checked = match arguments.command {
         None => loaded.require_key().and_then(|()| loaded.require_database()),
-        Some(Command::Health) => Ok(()),
+        Some(Command::Check | Command::Health) => Ok(()),
         Some(_) => loaded.require_database(),
     };
     if let Err(error) = checked {
-        return unusable(arguments, error);
+        return unusable(arguments, error.into());
     }
     let format = arguments.format;
     let result = match &arguments.command {
+        Some(Command::Check) => check(&loaded, format).await,
         Some(Command::Status) => status(&loaded, format).await,
         Some(Command::Approve { sum }) => approve(&loaded, format, sum).await,
         Some(Command::Migrate) => migrate(&loaded, format).await,
@@ -99,6 +105,8 @@ async fn follow(
     let setup = |loaded: &Loaded| {
         Ok::<_, Failure>(daemon::Setup {
             pass: pass(loaded, progress, &watch, None)?,
+            // Another name than the passes': `status` tells by theirs when the daemon was last at work here.
+            aside: mirror(loaded, 1, "clerk2pg aside")?,
             full: loaded.settings.schedule.full.clone(),
             incremental: loaded.settings.schedule.incremental.clone(),
         })
@@ -109,21 +117,16 @@ async fn follow(
         full = loaded.settings.schedule.full,
         "clerk2pg follows Clerk"
     );
-    let usage = |error: ConfigError| Failure {
-        cause: Cause::NeedsPerson,
-        message: error.message,
-        hint: error.hint,
-    };
     let address = |loaded: &Loaded| loaded.settings.http.address().unwrap_or_default();
     let mut listener = Listener::default();
     let first = setup(&loaded)?;
-    listener.serve(listener.bind(address(&loaded))?, sources(&loaded, &first.pass)?)?;
+    listener.serve(listener.bind(address(&loaded))?, sources(&first))?;
     let mut reload = || {
-        let loaded = config::load(&Source::of_process(arguments.config.clone())).map_err(usage)?;
-        loaded.require_key().map_err(usage)?;
-        loaded.require_database().map_err(usage)?;
+        let loaded = config::load(&Source::of_process(arguments.config.clone()))?;
+        loaded.require_key()?;
+        loaded.require_database()?;
         let setup = setup(&loaded)?;
-        let sources = sources(&loaded, &setup.pass)?;
+        let sources = sources(&setup);
         let bound = listener.bind(address(&loaded))?;
         levels
             .set(&loaded.settings.log)
@@ -136,14 +139,13 @@ async fn follow(
 }
 
 /// What the daemon shows to those who watch it.
-fn sources(loaded: &Loaded, pass: &Pass) -> Result<Sources, Failure> {
-    Ok(Sources {
+fn sources(daemon::Setup { pass, aside, .. }: &daemon::Setup) -> Sources {
+    Sources {
         watch: pass.watch.clone(),
         clerk: pass.clerk.clone(),
-        // Another name than the daemon's: `status` tells by that when the daemon was last at work here.
-        mirror: mirror(loaded, 1, "clerk2pg watch")?,
+        mirror: aside.clone(),
         holder: pass.options.holder.clone(),
-    })
+    }
 }
 
 async fn health(loaded: &Loaded, format: Format) -> Result<ExitCode, Failure> {
@@ -206,6 +208,38 @@ async fn dry_run(loaded: &Loaded, format: Format, exit_code: bool, progress: &Pr
     })
 }
 
+async fn check(loaded: &Loaded, format: Format) -> Result<ExitCode, Failure> {
+    let settings = &loaded.settings;
+    let clerk = || Ok(clerk(loaded)?.asking_once());
+    let subject = check::Subject {
+        file: loaded.file.clone(),
+        exposed: loaded.exposed(),
+        clerk: loaded.require_key().map_err(Failure::from).and_then(|()| clerk()),
+        is_live_key: settings.clerk.secret_key.expose().starts_with("sk_live_"),
+        mirror: loaded
+            .require_database()
+            .map_err(Failure::from)
+            .and_then(|()| mirror(loaded, 2, "clerk2pg check")),
+        migrate: settings.database.migrate,
+        full: settings.schedule.full.clone(),
+        incremental: settings.schedule.incremental.clone(),
+        listen: settings.http.address().unwrap_or_default(),
+    };
+    told(format, &check::run(&subject).await)
+}
+
+/// Tells what a check found.
+fn told(format: Format, findings: &[check::Finding]) -> Result<ExitCode, Failure> {
+    output::findings(format, findings).map_err(stdout)?;
+    Ok(if check::is_unusable(findings) {
+        ExitCode::from(USAGE)
+    } else if check::is_ok(findings) {
+        ExitCode::SUCCESS
+    } else {
+        ExitCode::from(FAILED)
+    })
+}
+
 async fn status(loaded: &Loaded, format: Format) -> Result<ExitCode, Failure> {
     let mirror = existing_mirror(loaded).await?;
     output::status(format, &mirror.status(10, 20).await?).map_err(stdout)?;
@@ -259,27 +293,29 @@ async fn existing_mirror(loaded: &Loaded) -> Result<Mirror, Failure> {
     Err(Failure::new(Cause::NeedsPerson, "there is no mirror in this database yet").hint("run `clerk2pg --once` first"))
 }
 
+fn clerk(loaded: &Loaded) -> Result<clerk::Client, Failure> {
+    let settings = &loaded.settings.clerk;
+    clerk::Client::new(&clerk::Settings {
+        api_url: settings.api_url.clone(),
+        secret_key: settings.secret_key.clone(),
+        rate_limit: Some(settings.rate_limit).filter(|&limit| limit > 0),
+        request_budget: settings.request_budget,
+        timeout: settings.timeout.0,
+    })
+    .map_err(|error| Failure::new(Cause::NeedsPerson, format!("{error:#}")))
+}
+
 fn pass(loaded: &Loaded, progress: &Progress, watch: &Watch, patience: Option<Duration>) -> Result<Pass, Failure> {
     let settings = &loaded.settings;
-    let clerk = clerk::Client::new(&clerk::Settings {
-        api_url: settings.clerk.api_url.clone(),
-        secret_key: settings.clerk.secret_key.clone(),
-        rate_limit: Some(settings.clerk.rate_limit).filter(|&limit| limit > 0),
-        request_budget: settings.clerk.request_budget,
-        timeout: settings.clerk.timeout.0,
-    })
-    .map_err(|error| Failure::new(Cause::NeedsPerson, format!("{error:#}")))?
-    .counting(watch.requests());
-    let host = gethostname::gethostname();
     Ok(Pass {
-        clerk,
+        clerk: clerk(loaded)?.counting(watch.requests()),
         mirror: whole_mirror(loaded)?,
         options: Options {
             concurrency: settings.clerk.concurrency,
             delete_mode: settings.deletes.mode,
             limits: settings.deletes.limits(),
             migrate: settings.database.migrate,
-            holder: format!("{}:{}", host.to_string_lossy(), std::process::id()),
+            holder: HOLDER.clone(),
             lease_ttl: settings.lease.ttl.0,
             patience,
             initial_events: settings.events.initial,
@@ -292,15 +328,13 @@ fn pass(loaded: &Loaded, progress: &Progress, watch: &Watch, patience: Option<Du
     })
 }
 
-fn unusable(arguments: &Arguments, error: ConfigError) -> ExitCode {
-    failed(
-        arguments,
-        &Failure {
-            cause: Cause::Configuration,
-            message: error.message,
-            hint: error.hint,
-        },
-    )
+/// Tells of a configuration that cannot be used.
+fn unusable(arguments: &Arguments, failure: Failure) -> ExitCode {
+    if arguments.command == Some(Command::Check) {
+        return told(arguments.format, &check::unusable(&failure))
+            .unwrap_or_else(|failure| failed(arguments, &failure));
+    }
+    failed(arguments, &failure)
 }
 
 /// Tells what failed, to people and to programs.

@@ -4,8 +4,10 @@ use std::io::{self, Write};
 
 use anstyle::{AnsiColor, Style};
 use chrono::{DateTime, TimeDelta, Utc};
+use serde::Serialize;
 
 use crate::{
+    check::{Finding, Status as Tried, is_ok},
     cli::Format,
     failure::Failure,
     mirror::{Freshness, LastRun, Status},
@@ -160,6 +162,7 @@ pub fn status(format: Format, status: &Status) -> io::Result<()> {
         )?,
         None => writeln!(out, "No full sync in step so far")?,
     }
+    replicas(&mut out, status)?;
     if let Some(at) = status.last_seen_at {
         writeln!(
             out,
@@ -216,6 +219,20 @@ pub fn status(format: Format, status: &Status) -> io::Result<()> {
     Ok(())
 }
 
+fn replicas(out: &mut impl Write, status: &Status) -> io::Result<()> {
+    match &status.leader {
+        Some(leader) if status.last_seen_at.is_some() || !status.standbys.is_empty() => write!(out, "{leader} leads")?,
+        Some(leader) => write!(out, "{leader} led last; no daemon is connected")?,
+        None if status.standbys.is_empty() => return Ok(()),
+        None => write!(out, "No daemon leads at this moment")?,
+    }
+    match status.standbys.as_slice() {
+        [] => writeln!(out),
+        [standby] => writeln!(out, "; {standby} stands by"),
+        standbys => writeln!(out, "; {} stand by", standbys.join(", ")),
+    }
+}
+
 fn status_run(out: &mut impl Write, run: &LastRun) -> io::Result<()> {
     let style = match run.outcome.as_str() {
         "failed" | "incomplete" => RED,
@@ -270,6 +287,48 @@ pub(crate) fn age(delta: TimeDelta) -> String {
         s if s < 172_800.0 => format!("{:.0} h", s / 3600.0),
         s => format!("{:.0} days", s / 86_400.0),
     }
+}
+
+/// Prints what `check` found.
+pub fn findings(format: Format, findings: &[Finding]) -> io::Result<()> {
+    let mut out = anstream::stdout().lock();
+    if format == Format::Json {
+        #[derive(Serialize)]
+        struct Object<'a> {
+            ok: bool,
+            checks: &'a [Finding],
+        }
+        let object = Object {
+            ok: is_ok(findings),
+            checks: findings,
+        };
+        return writeln!(out, "{}", serde_json::to_string(&object)?);
+    }
+    let width = findings
+        .iter()
+        .map(|finding| finding.name.len())
+        .max()
+        .unwrap_or_default();
+    for Finding {
+        name,
+        status,
+        says,
+        hint,
+    } in findings
+    {
+        let (style, mark) = match status {
+            Tried::Ok => (GREEN, "✓"),
+            Tried::Warn => (YELLOW, "!"),
+            Tried::Failed => (RED, "✗"),
+            Tried::Skipped => (Style::new(), "-"),
+        };
+        let skipped = if *status == Tried::Skipped { "not tried: " } else { "" };
+        writeln!(out, "{style}{mark}{style:#} {name:width$}  {skipped}{says}")?;
+        if let Some(hint) = hint {
+            writeln!(out, "  {:width$}  hint: {hint}", "")?;
+        }
+    }
+    Ok(())
 }
 
 /// Prints what `approve` did.

@@ -91,6 +91,7 @@ pub struct Client {
     timeout: Duration,
     budget: Arc<Budget>,
     is_patient: bool,
+    asks_once: bool,
     digest_key: Arc<RwLock<DigestKey>>,
     tally: Tally,
 }
@@ -131,6 +132,7 @@ impl Client {
                 settings.request_budget,
             )),
             is_patient: false,
+            asks_once: false,
             digest_key: Arc::default(),
             tally: Tally::default(),
         })
@@ -148,6 +150,15 @@ impl Client {
         Self {
             is_patient: true,
             ..self.clone()
+        }
+    }
+
+    /// The same client, for who wants to know how Clerk answers at this moment: nothing is asked twice.
+    #[must_use]
+    pub fn asking_once(self) -> Self {
+        Self {
+            asks_once: true,
+            ..self
         }
     }
 
@@ -183,6 +194,14 @@ impl Client {
     /// The base address, for messages.
     pub fn api_url(&self) -> &str {
         &self.api_url
+    }
+
+    /// What stands for the identity of a server that does not tell it.
+    pub fn address_as_instance(&self) -> Instance {
+        Instance {
+            id: format!("url:{}", self.api_url),
+            environment_type: "emulator".to_owned(),
+        }
     }
 
     /// The key's instance; none where the server does not know the endpoint, as emulators do not.
@@ -286,6 +305,7 @@ impl Client {
                     .with_jitter(),
             )
             .when(|error| match error.retry() {
+                _ if self.asks_once => false,
                 Retry::No => false,
                 Retry::WhenTold(after) => {
                     rate_limited.fetch_add(1, Ordering::Relaxed);

@@ -1,5 +1,6 @@
 //! The configuration: defaults, `config.toml`, `CLERK2PG_<SECTION>__<KEY>`, and the names people already have set; later wins.
 
+mod exposed;
 mod http;
 mod sources;
 
@@ -285,6 +286,8 @@ pub struct Loaded {
     pub settings: Settings,
     /// The file that was read, if any.
     pub file: Option<PathBuf>,
+    /// Files that secrets were read from, the configuration file among them if there is one in it.
+    pub secrets: Vec<PathBuf>,
     /// libpq's variables, and `HOME`.
     pub variables: Variables,
 }

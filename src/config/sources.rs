@@ -8,7 +8,7 @@ use std::{
 
 use config::{Config, ConfigError as LibraryError, File, FileFormat, Map, Value, ValueKind};
 
-use super::{ConfigError, Loaded, Settings};
+use super::{ConfigError, Loaded, Settings, exposed::holds_password};
 use crate::{mirror::Variables, secret::Secret};
 
 /// Read where no file is named, the first that exists.
@@ -53,6 +53,7 @@ impl Source {
 pub fn load(source: &Source) -> Result<Loaded, ConfigError> {
     let known = known_keys()?;
     let mut builder = Config::builder();
+    let mut secrets = Vec::new();
 
     let file = match &source.file {
         Some(file) => Some(file.clone()),
@@ -62,13 +63,18 @@ pub fn load(source: &Source) -> Result<Loaded, ConfigError> {
         let text = std::fs::read_to_string(file)
             .map_err(|error| ConfigError::new(format!("{} cannot be read: {error}", file.display())))?;
         let place = file.display().to_string();
-        for key in keys_of_file(&text, &place)? {
+        let parsed = parse(&text, &place)?;
+        for key in flatten("", &parsed.cache) {
             check_key(&known, &key, &place, &key)?;
+            if parsed.get_string(&key).is_ok_and(|value| is_secret(&key, &value)) {
+                secrets.push(file.clone());
+            }
         }
         builder = builder.add_source(File::from_str(&text, FileFormat::Toml));
     }
 
-    for (name, key, value) in overrides(source, &known)? {
+    for Override { name, key, value, file } in overrides(source, &known)? {
+        secrets.extend(file.filter(|_| is_secret(&key, &value)));
         builder = builder
             .set_override(&key, Value::new(Some(&name), ValueKind::String(value)))
             .map_err(|error| ConfigError::new(format!("{name} cannot be used: {error}")))?;
@@ -81,6 +87,7 @@ pub fn load(source: &Source) -> Result<Loaded, ConfigError> {
     let loaded = Loaded {
         settings,
         file,
+        secrets,
         variables: libpq(source),
     };
     loaded.validate()?;
@@ -95,8 +102,27 @@ fn libpq(source: &Source) -> Variables {
         .collect()
 }
 
-/// Settings out of the environment as variable, key and value, in the order of precedence.
-fn overrides(source: &Source, known: &[String]) -> Result<Vec<(String, String, String)>, ConfigError> {
+/// Whether others must not read a value.
+fn is_secret(key: &str, value: &str) -> bool {
+    match key {
+        "clerk.secret_key" => !value.is_empty(),
+        "database.url" => holds_password(value),
+        _ => false,
+    }
+}
+
+/// A setting out of the environment.
+struct Override {
+    /// The variable.
+    name: String,
+    key: String,
+    value: String,
+    /// Where the value itself comes from, if not from the variable.
+    file: Option<PathBuf>,
+}
+
+/// Settings out of the environment, in the order of precedence.
+fn overrides(source: &Source, known: &[String]) -> Result<Vec<Override>, ConfigError> {
     let mut overrides = Vec::new();
     for (name, value) in &source.environment {
         // Orchestrators set CLERK2PG_PORT and the like for services of that name; only the double underscore makes a setting.
@@ -109,26 +135,36 @@ fn overrides(source: &Source, known: &[String]) -> Result<Vec<(String, String, S
         if !known.contains(&key) {
             check_key(&known_names, name, "the environment", name)?;
         }
-        overrides.push((name.clone(), key, value.clone()));
+        overrides.push(Override {
+            name: name.clone(),
+            key,
+            value: value.clone(),
+            file: None,
+        });
     }
     for (name, key) in FAMILIAR {
-        if let (Some(value), false) = (familiar(source, name)?, key.is_empty()) {
-            overrides.push((name.to_owned(), key.to_owned(), value));
+        if let (Some((value, file)), false) = (familiar(source, name)?, key.is_empty()) {
+            overrides.push(Override {
+                name: name.to_owned(),
+                key: key.to_owned(),
+                value,
+                file,
+            });
         }
     }
     Ok(overrides)
 }
 
-/// The value of a familiar name: itself, the file that `<NAME>_FILE` names, or a systemd credential. An empty one counts as unset, as
-/// compose files set it.
-fn familiar(source: &Source, name: &str) -> Result<Option<String>, ConfigError> {
+/// The value of a familiar name, and the file that it comes from: itself, the file that `<NAME>_FILE` names, or a systemd credential. An empty
+/// one counts as unset, as compose files set it.
+fn familiar(source: &Source, name: &str) -> Result<Option<(String, Option<PathBuf>)>, ConfigError> {
     let variable = |name: &str| source.environment.get(name).filter(|value| !value.is_empty());
     if let Some(value) = variable(name) {
-        return Ok(Some(value.clone()));
+        return Ok(Some((value.clone(), None)));
     }
     let read = |file: &Path, by: &str| {
         std::fs::read_to_string(file)
-            .map(|value| Some(value.trim_end_matches(['\r', '\n']).to_owned()))
+            .map(|value| Some((value.trim_end_matches(['\r', '\n']).to_owned(), Some(file.to_owned()))))
             .map_err(|error| {
                 ConfigError::new(format!("{} cannot be read: {error}", file.display()))
                     .hint(format!("it is named by {by}"))
@@ -153,8 +189,8 @@ fn known_keys() -> Result<Vec<String>, ConfigError> {
     Ok(flatten("", &defaults.cache))
 }
 
-fn keys_of_file(text: &str, place: &str) -> Result<Vec<String>, ConfigError> {
-    let config = Config::builder()
+fn parse(text: &str, place: &str) -> Result<Config, ConfigError> {
+    Config::builder()
         .add_source(File::from_str(text, FileFormat::Toml))
         .build()
         .map_err(|error| {
@@ -166,8 +202,7 @@ fn keys_of_file(text: &str, place: &str) -> Result<Vec<String>, ConfigError> {
                 .unwrap_or("TOML parse error")
                 .trim();
             ConfigError::new(format!("{place} is no valid TOML: {line}"))
-        })?;
-    Ok(flatten("", &config.cache))
+        })
 }
 
 fn flatten(prefix: &str, value: &Value) -> Vec<String> {

@@ -1,11 +1,13 @@
 //! The daemon: one loop that runs one pass at a time, on schedule, until it is told to stop.
 
+mod election;
 mod hear;
 mod outage;
 mod pace;
 mod schedule;
 mod service;
 mod signals;
+mod task;
 
 use std::time::{Duration, Instant};
 
@@ -15,18 +17,20 @@ use tokio_util::sync::CancellationToken;
 use tracing::{debug, error, info, warn};
 
 use crate::{
-    due::{Due, Task},
+    due::Task,
     failure::{Cause, Failure},
-    mirror::{Freshness, Kind},
+    mirror::{Freshness, Mirror},
     pass::{Followed, Memory, Outcome, Pass, Report},
     watch::Done,
 };
+use election::Election;
 use hear::hear;
 use outage::Outage;
 use pace::Pace;
 use schedule::Schedule;
 pub use schedule::is_schedule;
 use signals::{Signals, Told};
+use task::{given_up, guarded, kind, name, put_back, sync};
 
 /// How long a pass may take to stop: the batch under way is committed, or given up.
 const GRACE: Duration = Duration::from_millis(4_500);
@@ -41,6 +45,8 @@ const TELL_FRESHNESS: Duration = Duration::from_secs(600);
 pub struct Setup {
     /// The pass, connected to both sides.
     pub pass: Pass,
+    /// The same database over a connection of its own, for what must not wait for a pass.
+    pub aside: Mirror,
     /// When full syncs are due; empty for never, but for the first.
     pub full: String,
     /// When incremental syncs are due; empty for never.
@@ -92,11 +98,16 @@ async fn work(setup: Setup, reload: Reload<'_>) -> Result<(), Failure> {
         let due = &at_work.setup.pass.due;
         // Meanwhile a mark stays where it is, else a tight schedule would be the end of all backoff.
         let pause = at_work.rest.max(at_work.outage.waits_until());
+        let leads = at_work.leads();
         let told = tokio::select! {
             biased;
             told = signals.next() => Some(told),
-            () = over(pause) => None,
-            () = due.any(), if pause.is_none() => None,
+            leads = turns(&mut at_work.election) => {
+                at_work.take_turn(leads);
+                continue;
+            }
+            () = over(pause), if leads => None,
+            () = due.any(), if leads && pause.is_none() => None,
         };
         let told = match told {
             Some(told) => Some(told),
@@ -112,6 +123,9 @@ async fn work(setup: Setup, reload: Reload<'_>) -> Result<(), Failure> {
                 info!(signal = name, "stopping");
                 service::stopping();
                 at_work.schedule.stop().await;
+                if let Some(election) = at_work.election {
+                    election.leave().await;
+                }
                 return Ok(());
             }
             Some(Told::Reload) => match read_again(reload) {
@@ -144,6 +158,8 @@ struct AtWork {
     setup: Setup,
     schedule: Schedule,
     memory: Memory,
+    /// None before the first time that Clerk and Postgres have let this one in.
+    election: Option<Election>,
     outage: Outage,
     pace: Pace,
     /// Until when another clerk2pg is left to its work.
@@ -169,6 +185,7 @@ impl AtWork {
             setup,
             schedule,
             memory: Memory::default(),
+            election: None,
             outage: Outage::default(),
             pace: Pace::default(),
             rest: None,
@@ -176,6 +193,22 @@ impl AtWork {
             told_freshness: Instant::now(),
             _hearing: hearing,
         })
+    }
+
+    /// Whether it is for this one to sync.
+    fn leads(&self) -> bool {
+        self.election.as_ref().is_none_or(Election::leads)
+    }
+
+    /// Begins to lead or to stand by. What it knew of the mirror is another one's work by now, so that it begins as at a start.
+    fn take_turn(&mut self, leads: bool) {
+        let due = &self.setup.pass.due;
+        if leads {
+            self.memory = Memory::default();
+            due.absorb();
+            drop(due.take_users());
+            due.full();
+        }
     }
 
     /// Does the most urgent of what is due.
@@ -195,7 +228,8 @@ impl AtWork {
         }
         pass.watch.begins(kind(&task));
         let limited = pass.clerk.rate_limited();
-        let (result, told) = guarded(pass, &task, &mut self.memory, signals).await;
+        let sync = sync(&self.setup, &task, &mut self.memory, &mut self.election);
+        let (result, told) = guarded(pass, signals, sync).await;
         self.pace.note(pass.clerk.rate_limited() > limited, Instant::now());
         match result {
             Ok(followed) => {
@@ -204,6 +238,9 @@ impl AtWork {
                 }
                 if self.outage.end() {
                     service::status("back to normal");
+                }
+                if let Some(election) = &self.election {
+                    election.fails_since(None);
                 }
                 self.follow_up(&task, followed).await;
             }
@@ -217,6 +254,9 @@ impl AtWork {
                     pass.watch.stands_by("another clerk2pg");
                 }
                 self.outage.note(&failure);
+                if let Some(election) = &self.election {
+                    election.fails_since(self.outage.since());
+                }
                 put_back(&pass.due, task);
             }
         }
@@ -242,8 +282,8 @@ impl AtWork {
             Followed::StandingBy => {
                 watch.stood_by(kind(task));
                 debug!(pass = name(task), "another clerk2pg is at work");
-                // What somebody waits for is looked at once the other one is done; it may have seen to it by then.
-                if *task != Task::Tick {
+                // What somebody waits for is looked at once the other one is done; it may have seen to it by then. A leader sees to it anyway.
+                if *task != Task::Tick && self.leads() {
                     put_back(due, task.clone());
                     self.rest = Some(Instant::now() + REST);
                 }
@@ -280,31 +320,6 @@ async fn over(pause: Option<Instant>) {
     }
 }
 
-fn put_back(due: &Due, task: Task) {
-    match task {
-        Task::Full => due.full(),
-        Task::Incremental => due.incremental(),
-        Task::Tick => due.tick(),
-        Task::Users(ids) => ids.iter().for_each(|id| due.user(id)),
-    }
-}
-
-fn name(task: &Task) -> &'static str {
-    match task {
-        Task::Full => "full sync",
-        Task::Incremental | Task::Tick => "incremental sync",
-        Task::Users(_) => "sync on demand",
-    }
-}
-
-fn kind(task: &Task) -> Kind {
-    match task {
-        Task::Full => Kind::Full,
-        Task::Incremental | Task::Tick => Kind::Incremental,
-        Task::Users(_) => Kind::OnDemand,
-    }
-}
-
 /// What those who watch are told of a pass.
 fn done(report: &Report) -> Done {
     Done {
@@ -315,37 +330,10 @@ fn done(report: &Report) -> Done {
     }
 }
 
-/// Runs a pass while listening to signals; a signal that came meanwhile is handed back.
-async fn guarded(
-    pass: &Pass,
-    task: &Task,
-    memory: &mut Memory,
-    signals: &mut Signals,
-) -> (Result<Followed, Failure>, Option<Told>) {
-    let sync = async {
-        match task {
-            Task::Full => pass.full_sync(memory).await.map(Followed::Done),
-            Task::Incremental | Task::Tick => pass.incremental(memory).await,
-            Task::Users(ids) => pass.on_demand(ids, memory).await,
-        }
-    };
-    tokio::pin!(sync);
-    let mut reload = None;
-    loop {
-        tokio::select! {
-            biased;
-            result = &mut sync => return (result, reload),
-            told = signals.next() => match told {
-                Told::Sync => pass.due.incremental(),
-                Told::Reload => reload = Some(Told::Reload),
-                Told::Stop(name) => {
-                    service::stopping();
-                    pass.stop.cancel();
-                    let result = tokio::time::timeout(GRACE, sync).await.unwrap_or_else(|_| Err(given_up()));
-                    return (result, Some(Told::Stop(name)));
-                }
-            },
-        }
+async fn turns(election: &mut Option<Election>) -> bool {
+    match election {
+        Some(election) => election.turns().await,
+        None => std::future::pending().await,
     }
 }
 
@@ -376,11 +364,4 @@ fn tell(pass: &'static str, report: &Report) {
             created, updated, deleted, unchanged, held, rejected, requests, duration_ms, freshness_ms, "{pass}"
         );
     }
-}
-
-fn given_up() -> Failure {
-    Failure::new(
-        Cause::Stopped,
-        "stopped in the middle of a batch, which was not committed; the next pass does it again",
-    )
 }

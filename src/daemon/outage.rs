@@ -64,6 +64,11 @@ impl Outage {
         ended.is_some()
     }
 
+    /// Since when passes fail.
+    pub(super) fn since(&self) -> Option<Instant> {
+        self.0.as_ref().map(|state| state.since)
+    }
+
     /// Until when the next pass waits, whatever the schedule says; none where nothing is waited for.
     pub(super) fn waits_until(&self) -> Option<Instant> {
         self.0

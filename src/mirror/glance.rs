@@ -37,6 +37,12 @@ pub struct Glance {
     /// Who syncs at this moment.
     #[diesel(sql_type = Nullable<Text>)]
     pub lease_holder: Option<String>,
+    /// Who leads, or led last.
+    #[diesel(sql_type = Nullable<Text>)]
+    pub leader: Option<String>,
+    /// How many stand by.
+    #[diesel(sql_type = BigInt)]
+    pub standbys: i64,
 }
 
 /// What happened lately.
@@ -82,7 +88,9 @@ impl Mirror {
             "SELECT now() AS now, instance_id, environment_type, users,
                     (SELECT count(*) FROM clerk.missing_users WHERE held_at IS NOT NULL AND approved_at IS NULL) AS held,
                     (SELECT count(*) FROM clerk.rejected_users) AS rejected,
-                    CASE WHEN lease_expires_at >= clock_timestamp() THEN lease_holder END AS lease_holder
+                    CASE WHEN lease_expires_at >= clock_timestamp() THEN lease_holder END AS lease_holder,
+                    (SELECT holder FROM clerk.leader) AS leader,
+                    (SELECT count(*) FROM clerk.standbys WHERE expires_at > clock_timestamp()) AS standbys
              FROM clerk.sync_state",
         )
         .get_result(&mut self.connection().await?)

@@ -127,6 +127,11 @@ impl Lease {
         if rows == 1 { Ok(()) } else { Err(Error::LeaseLost) }
     }
 
+    /// How long it lasts without renewal.
+    pub(super) fn ttl(&self) -> Duration {
+        self.ttl
+    }
+
     /// How often to renew: three tries before it runs out.
     pub fn renewal(&self) -> Duration {
         self.ttl / 3

@@ -11,7 +11,7 @@ use diesel_async::RunQueryDsl;
 use serde::Serialize;
 
 use super::{
-    Error, Kind, Mirror,
+    Error, Kind, Mirror, Replicas,
     schema::{missing_users, rejected_users, sync_runs, sync_state},
     unsigned,
 };
@@ -51,6 +51,10 @@ pub struct Status {
     pub users: u64,
     /// Who syncs at this moment.
     pub lease_holder: Option<String>,
+    /// The daemon that leads, or led last: one that is alone does not say so again and again.
+    pub leader: Option<String>,
+    /// Daemons that wait to take over.
+    pub standbys: Vec<String>,
     /// When a full sync last ended in step, or changed something and was whole.
     pub last_success_at: Option<DateTime<Utc>>,
     /// When a daemon of this role last used this database. Looks that find nothing to do write nothing, and leave this trace alone.
@@ -126,6 +130,7 @@ impl Mirror {
     /// Collects the state; `runs` and `rejected` say how many of each are wanted.
     pub async fn status(&self, runs: i64, rejected: i64) -> Result<Status, Error> {
         let lease_holder = self.lease_holder().await?;
+        let Replicas { leader, standbys } = self.replicas().await?;
         let users = self.count().await?;
         let plan = self.held_checksum().await?;
         let freshness = self.freshness().await?;
@@ -145,6 +150,8 @@ impl Mirror {
             now,
             users,
             lease_holder,
+            leader,
+            standbys,
             last_seen_at,
             freshness,
             last_success_at: sync_runs::table

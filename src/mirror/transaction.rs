@@ -1,24 +1,37 @@
 //! How a writing transaction begins, and what its failure means.
 
+use std::time::Duration;
+
 use diesel::result::Error as Diesel;
 use diesel_async::SimpleAsyncConnection;
 
 use super::{Error, Lease, session::Session};
 
-const GUARDS: &str =
-    "SET CONSTRAINTS ALL IMMEDIATE; SET LOCAL statement_timeout = '60s'; SET LOCAL lock_timeout = '30s'";
+/// The least time after which a silent transaction is ended: a machine may be busy.
+const LEAST_SILENCE: Duration = Duration::from_secs(5);
+
+/// A holder that is stopped or cut off within a transaction keeps the lease's row locked. The server ends that transaction, so that others can take
+/// over as if it had stopped between two.
+async fn guard(conn: &mut Session, lease: &Lease) -> Result<(), Error> {
+    let silence = lease.ttl().max(LEAST_SILENCE).as_millis();
+    let guards = format!(
+        "SET CONSTRAINTS ALL IMMEDIATE; SET LOCAL statement_timeout = '60s'; SET LOCAL lock_timeout = '30s'; \
+         SET LOCAL idle_in_transaction_session_timeout = {silence}"
+    );
+    Ok(conn.batch_execute(&guards).await?)
+}
 
 /// Opens every writing transaction: the lease is checked and its row locked, constraints speak at their statement and not at the commit,
 /// and no statement of ours can block the application for long.
 pub(super) async fn begin(conn: &mut Session, lease: &Lease) -> Result<(), Error> {
-    conn.batch_execute(GUARDS).await?;
+    guard(conn, lease).await?;
     lease.fence(conn).await
 }
 
 /// The same for transactions of one pass that may go on side by side: the row is locked against whoever would take the lease over, but not
 /// against one another, before they count what they did.
 pub(super) async fn begin_beside(conn: &mut Session, lease: &Lease) -> Result<(), Error> {
-    conn.batch_execute(GUARDS).await?;
+    guard(conn, lease).await?;
     lease.hold(conn).await
 }
 

@@ -30,6 +30,32 @@ impl Pass {
     pub async fn full_sync(&self, memory: &mut Memory) -> Result<Report, Failure> {
         let opening = Opening::new(self, Kind::Full);
         memory.instance = None;
+        let instance = self.open(opening).await?;
+        let lease = self.acquire_lease().await?;
+        memory.instance = Some(instance.clone());
+        let work = async |running: &mut Running<'_>, lease: &Lease, run: &Run| {
+            // Again, now that nobody else can pin: two with different keys may have started at once.
+            self.mirror.pin(lease, &instance.id, &instance.environment_type).await?;
+            same_instance(self.mirror.instance().await?.as_deref(), &instance.id)?;
+            running.whole(lease, run).await
+        };
+        let result = self.under_lease(&lease, opening, memory, work).await;
+        if result.is_err() {
+            memory.instance = None;
+        }
+        result
+    }
+
+    /// What a full sync begins with, alone: whether the key is good, and of the instance that is mirrored here, and whether the schema can be used.
+    /// Pending migrations are applied.
+    ///
+    /// # Errors
+    /// A full sync could not begin.
+    pub async fn enter(&self) -> Result<(), Failure> {
+        self.open(Opening::new(self, Kind::Full)).await.map(drop)
+    }
+
+    async fn open(&self, opening: Opening) -> Result<clerk::Instance, Failure> {
         let identified = self.identify().await;
         let instance = match identified {
             Ok(instance) => instance,
@@ -48,20 +74,7 @@ impl Pass {
         }
         self.check_pin(&instance, opening).await?;
         self.clerk.set_digest_key(self.mirror.digest_key().await?);
-
-        let lease = self.acquire_lease().await?;
-        memory.instance = Some(instance.clone());
-        let work = async |running: &mut Running<'_>, lease: &Lease, run: &Run| {
-            // Again, now that nobody else can pin: two with different keys may have started at once.
-            self.mirror.pin(lease, &instance.id, &instance.environment_type).await?;
-            same_instance(self.mirror.instance().await?.as_deref(), &instance.id)?;
-            running.whole(lease, run).await
-        };
-        let result = self.under_lease(&lease, opening, memory, work).await;
-        if result.is_err() {
-            memory.instance = None;
-        }
-        result
+        Ok(instance)
     }
 
     /// The plan of a full sync, told line by line. Writes nothing.

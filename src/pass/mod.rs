@@ -133,10 +133,7 @@ impl Pass {
         // A wrong address answers 404 to everything, and must not be taken for an emulator.
         self.or_stop(self.clerk.list(&Walk::new().query(), 1)).await?;
         warn!("this server does not say which instance it is; its address is taken for it");
-        Ok(clerk::Instance {
-            id: format!("url:{}", self.clerk.api_url()),
-            environment_type: "emulator".to_owned(),
-        })
+        Ok(self.clerk.address_as_instance())
     }
 
     /// Waits for Clerk, but not when the pass shall stop.
@@ -161,7 +158,8 @@ fn stopped() -> Failure {
     )
 }
 
-fn same_instance(pinned: Option<&str>, instance: &str) -> Result<(), Failure> {
+/// Whether a database may mirror an instance: the one that it mirrors already, or any if there is none.
+pub(crate) fn same_instance(pinned: Option<&str>, instance: &str) -> Result<(), Failure> {
     match pinned {
         Some(pinned) if pinned != instance => Err(Failure::new(
             Cause::NeedsPerson,

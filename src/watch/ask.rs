@@ -20,14 +20,22 @@ const MAX_BODY: usize = 64 << 10;
 
 /// What the daemon that listens there says to `/readyz`. Where nobody says anything that makes sense, it is not ready either.
 pub async fn ask(listens: SocketAddr) -> Verdict {
+    hear(listens)
+        .await
+        .unwrap_or_else(|why| Verdict::bad(format!("{why}; does it run, and with the same http.listen?")))
+}
+
+/// The same, where it matters whether a daemon says it.
+///
+/// # Errors
+/// Why nothing that makes sense was heard.
+pub async fn hear(listens: SocketAddr) -> Result<Verdict, String> {
     let address = SocketAddr::new(reachable(listens.ip()), listens.port());
     let late = || Err(format!("nothing was said within {} s", PATIENCE.as_secs()));
     let answer = tokio::time::timeout(PATIENCE, readyz(address)).await;
-    answer.unwrap_or_else(|_| late()).unwrap_or_else(|why| {
-        Verdict::bad(format!(
-            "no daemon answers at http://{address}/readyz: {why}; does it run, and with the same http.listen?"
-        ))
-    })
+    answer
+        .unwrap_or_else(|_| late())
+        .map_err(|why| format!("no daemon answers at http://{address}/readyz: {why}"))
 }
 
 /// What listens everywhere is asked here.

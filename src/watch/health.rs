@@ -53,7 +53,7 @@ pub(super) struct Health {
     pub(super) beat: Instant,
     pub(super) timetable: Timetable,
     pub(super) succeeded_at: Option<DateTime<Utc>>,
-    /// Who has the lease that this one found taken.
+    /// Why it is not for this one to sync.
     pub(super) standing_by: Option<String>,
     failing: Option<Failing>,
     /// A full sync has come to its end.
@@ -128,10 +128,10 @@ impl Health {
         });
     }
 
-    pub(super) fn stands_by(&mut self, holder: &str) {
+    pub(super) fn stands_by(&mut self, why: String) {
         // Clerk and Postgres have answered.
         self.failing = None;
-        self.standing_by = Some(holder.to_owned());
+        self.standing_by = Some(why);
     }
 
     pub(super) fn alive(&self, now: Instant) -> Verdict {
@@ -147,8 +147,8 @@ impl Health {
         if let Some(Failing { why, since }) = &self.failing {
             return Verdict::bad(format!("{why}; failing since {}", clock(*since)));
         }
-        if let Some(holder) = &self.standing_by {
-            return Verdict::good(format!("standing by: {holder} is syncing this database at this moment"));
+        if let Some(why) = &self.standing_by {
+            return Verdict::good(format!("standing by: {why}"));
         }
         if !self.has_walked {
             return Verdict::bad("no full sync has come to its end since the start; the first is under way");
@@ -246,8 +246,8 @@ mod tests {
         let refused = "Clerk refused the key; failing since 2026-01-02 10:00:01 UTC";
         check(&health, "10:00:06", false, refused);
 
-        health.stands_by("other:1");
-        let standby = "standing by: other:1 is syncing this database at this moment";
+        health.stands_by("other:1 leads".to_owned());
+        let standby = "standing by: other:1 leads";
         check(&health, "23:00:00", true, standby);
 
         health.done(Kind::Full, &full(None, false), at("10:01:00"));

@@ -60,6 +60,7 @@ pub struct Changes {
 #[derive(Debug)]
 pub(super) struct Metrics {
     pub(super) lease_held: Gauge,
+    pub(super) leader: Gauge,
     attempts: Family<Labels<1>, Time>,
     successes: Family<Labels<1>, Time>,
     passes: Family<Labels<2>, Counter>,
@@ -73,6 +74,7 @@ impl Default for Metrics {
     fn default() -> Self {
         let metrics = Self {
             lease_held: Gauge::default(),
+            leader: Gauge::default(),
             attempts: Family::default(),
             successes: Family::default(),
             passes: Family::default(),
@@ -173,8 +175,13 @@ impl Watch {
         registry.register("ready", "Whether /readyz answers 200", flag(self.ready().is_good));
         registry.register(
             "standing_by",
-            "Whether another clerk2pg had the lease when this one last looked",
+            "Whether another clerk2pg led, or had the lease, when this one last looked",
             flag(self.is_standing_by()),
+        );
+        registry.register(
+            "leader",
+            "Whether this process leads the others on its database, and asks Clerk for all of them",
+            self.0.metrics.leader.clone(),
         );
         registry.register(
             "lease_held",

@@ -18,16 +18,16 @@ use std::{
 
 use chrono::{DateTime, Utc};
 
-pub use ask::ask;
+pub use ask::{ask, hear};
 pub use health::Verdict;
 pub use listener::Listener;
 pub use metrics::Changes;
 pub use show::Sources;
+pub(crate) use timetable::Timetable;
 
 use crate::{clerk::Tally, mirror::Kind};
 use health::Health;
 use metrics::Metrics;
-use timetable::Timetable;
 
 /// How often the loop shows that it is alive.
 const BEAT: Duration = Duration::from_secs(3);
@@ -154,7 +154,23 @@ impl Watch {
 
     /// Another clerk2pg has the lease.
     pub fn stands_by(&self, holder: &str) {
-        self.health().stands_by(holder);
+        let why = format!("{holder} is syncing this database at this moment");
+        self.health().stands_by(why);
+    }
+
+    /// Another clerk2pg leads.
+    pub fn follows(&self, leader: &str) {
+        self.health().stands_by(format!("{leader} leads"));
+    }
+
+    /// Whether this one leads the others.
+    pub fn leads(&self, leads: bool) {
+        self.0.metrics.leader.set(i64::from(leads));
+    }
+
+    /// Nobody sees at this moment whether another clerk2pg leads.
+    pub fn loses_sight(&self, why: &str) {
+        self.health().failed(why, Utc::now());
     }
 
     /// This process has the lease, until what is returned is dropped.

@@ -134,12 +134,20 @@ fn tiles(out: &mut String, sources: &Sources, glance: Option<&Glance>, lately: O
         _ => (false, ""),
     };
     tile(out, "Rejected users", &shown(rejected), more, has_some)?;
-    let lease = glance.map(|glance| match &glance.lease_holder {
-        None => "free",
-        Some(holder) if *holder == sources.holder => "this daemon",
-        Some(holder) => holder.as_str(),
-    });
-    tile(out, "Lease", lease.unwrap_or("unknown"), "", false)?;
+    let named = |holder: &Option<String>, none| match holder {
+        None => none,
+        Some(holder) if *holder == sources.holder => "this daemon".to_owned(),
+        Some(holder) => holder.clone(),
+    };
+    let leader = glance.map(|glance| named(&glance.leader, "nobody".to_owned()));
+    let more = match glance.map_or(0, |glance| glance.standbys) {
+        0 => String::new(),
+        1 => "another one stands by".to_owned(),
+        standbys => format!("{standbys} stand by"),
+    };
+    tile(out, "Leader", leader.as_deref().unwrap_or("unknown"), &more, false)?;
+    let lease = glance.map(|glance| named(&glance.lease_holder, "free".to_owned()));
+    tile(out, "Lease", lease.as_deref().unwrap_or("unknown"), "", false)?;
     let limit = sources.clerk.requests_per_second();
     let used = format!("{:.0} %", 100.0 * sources.clerk.budget_used());
     let refused = match sources.clerk.rate_limited() {

@@ -8,14 +8,14 @@ use croner::{
 
 /// The schedules; by default nothing is ever due.
 #[derive(Debug, Default)]
-pub(super) struct Timetable {
+pub(crate) struct Timetable {
     full: Option<Cron>,
     incremental: Option<Cron>,
 }
 
 impl Timetable {
     /// Reads the schedules as the scheduler does. One that is empty, or that it would refuse, is never due.
-    pub(super) fn new(full: &str, incremental: &str) -> Self {
+    pub(crate) fn new(full: &str, incremental: &str) -> Self {
         let read = |schedule: &str| {
             let parser = CronParser::builder()
                 .seconds(Seconds::Required)
@@ -30,7 +30,7 @@ impl Timetable {
     }
 
     /// When the next pass is due behind a moment, if ever; with `only_full`, the next full sync.
-    pub(super) fn next(&self, moment: DateTime<Utc>, only_full: bool) -> Option<DateTime<Utc>> {
+    pub(crate) fn next(&self, moment: DateTime<Utc>, only_full: bool) -> Option<DateTime<Utc>> {
         let incremental = self.incremental.as_ref().filter(|_| !only_full);
         let schedules = self.full.iter().chain(incremental);
         schedules

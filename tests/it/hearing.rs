@@ -73,25 +73,34 @@ async fn what_was_asked_for_while_postgres_was_out_of_reach_comes_afterwards() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn two_daemons_bring_a_user_once() {
+async fn of_two_daemons_the_leader_brings_a_user() {
     let world = World::new(20).await;
-    let daemons = [world.attend().await, world.attend().await];
+    let leader = world.attend().await;
+    let standby = world.follow(&[NEVER, DEBUG]);
+    standby.says(LISTENING).await;
+    standby.says("standing by").await;
     for nth in 1..=5 {
         world.brings_somebody().await;
         assert_eq!(world.last_event().await, nth);
     }
-    // Both have looked.
     let last = world.brings_somebody().await;
-    let asked = async || {
-        let log = world.sim.log();
-        log.iter().filter(|request| request.path.ends_with(&last)).count() >= 2
-    };
-    eventually("both have asked", asked).await;
+    let asked = world
+        .sim
+        .log()
+        .iter()
+        .filter(|request| request.path.ends_with(&last))
+        .count();
+    assert_eq!(asked, 1, "both have asked");
+    ends_well(leader).await;
+    standby.says("this one leads now").await;
+    eventually("its first full sync is over", async || {
+        standby.said("full sync outcome") > 0
+    })
+    .await;
+    world.brings_somebody().await;
     world.assert_in_step().await;
-    for daemon in daemons {
-        ends_well(daemon).await;
-    }
-    assert_eq!(world.runs("kind = 'on_demand'").await, 6);
+    ends_well(standby).await;
+    assert_eq!(world.runs("kind = 'on_demand'").await, 7);
     assert_eq!(world.runs("outcome NOT IN ('changed', 'in_step')").await, 0);
     world.assert_one_at_a_time().await;
 }

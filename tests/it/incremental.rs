@@ -136,7 +136,9 @@ async fn check_idle(name: &str, prepare: impl FnOnce(&World)) {
     let world = World::new(60).await;
     prepare(&world);
     let postgres = Statements::before(&world.db.url).await;
-    let daemon = world.looking(&[("DATABASE_URL", &postgres.url)]).await;
+    // As it is by default: a leader makes sure of its place twice in a lease's time, which is one statement.
+    let lease = ("CLERK2PG_LEASE__TTL", "15s");
+    let daemon = world.looking(&[lease, ("DATABASE_URL", &postgres.url)]).await;
     world.looked().await;
     world.db.execute(AUDIT).await;
     let (versions, runs) = (world.db.versions().await, world.runs("true").await);

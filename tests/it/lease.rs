@@ -55,25 +55,6 @@ async fn a_daemon_and_single_runs_take_turns() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn two_daemons_take_turns_and_either_can_go() {
-    let world = World::new(30).await;
-    let (one, other) = (world.follow(&[]), world.follow(&[]));
-    eventually("both have had a turn", async || {
-        let holders = "SELECT count(DISTINCT holder) FROM clerk.sync_runs WHERE outcome <> 'failed'";
-        world.runs("true").await > 0 && world.db.number(holders).await == 2
-    })
-    .await;
-    world.sim.create_random();
-    world.comes_in_step().await;
-    one.kill().await;
-    world.sim.delete_random();
-    world.comes_in_step().await;
-    let ran = other.stop(Signal::TERM).await;
-    assert_eq!(ran.code, Some(0), "{ran:#?}");
-    world.assert_one_at_a_time().await;
-}
-
-#[tokio::test(flavor = "multi_thread")]
 async fn a_single_run_waits_for_one_at_work_and_for_the_lease_of_one_that_was_killed() {
     let world = World::new(30).await;
     world

@@ -94,6 +94,11 @@ impl Postgres {
         self.directory.path()
     }
 
+    /// What the server said.
+    pub fn log(&self) -> String {
+        fs::read_to_string(self.directory.path().join("data.log")).unwrap()
+    }
+
     /// Writes a file that a client names; others may not read it.
     pub fn file(&self, name: &str, text: &str) -> String {
         let file = self.files.path().join(name);

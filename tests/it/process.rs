@@ -67,6 +67,10 @@ impl Process {
         eventually(&format!("the log says {text:?}"), async || self.said(text) > 0).await;
     }
 
+    pub fn pid(&self) -> u32 {
+        self.child.id().expect("the process is gone already")
+    }
+
     pub fn signal(&self, sent: Signal) {
         signal(&self.child, sent);
     }
@@ -149,15 +153,20 @@ impl World {
         eventually("three looks", async || self.looks().len() >= before + 3).await;
     }
 
-    /// Does something while these stand still, and nothing that they asked for is under way.
-    pub async fn while_frozen(&self, daemons: &[&Process], happens: impl FnOnce()) {
-        daemons.iter().for_each(|daemon| daemon.signal(Signal::STOP));
+    /// Waits until nothing that was asked for is under way.
+    pub async fn all_is_answered(&self) {
         let mut answered = None;
         eventually("all is answered", async || {
             let (sent, log) = (self.sim.requests(), self.sim.log().len() as u64);
             sent == log && answered.replace(sent) == Some(sent)
         })
         .await;
+    }
+
+    /// Does something while these stand still, and nothing that they asked for is under way.
+    pub async fn while_frozen(&self, daemons: &[&Process], happens: impl FnOnce()) {
+        daemons.iter().for_each(|daemon| daemon.signal(Signal::STOP));
+        self.all_is_answered().await;
         happens();
         daemons.iter().for_each(|daemon| daemon.signal(Signal::CONT));
     }

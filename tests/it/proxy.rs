@@ -24,6 +24,8 @@ enum Mode {
     Open,
     /// They are taken, and nothing ever comes back.
     Silent,
+    /// What is sent, either way, is kept until they are open again, as by a network that is cut and mended.
+    Held,
     /// They reach a Postgres server, but for what it notifies: as behind a pooler that gives out connections for a transaction at a time.
     Deaf,
     /// They reach the server until the client has sent so many bytes, and behind them this text; with it, everything is cut.
@@ -94,6 +96,11 @@ impl Proxy {
     pub fn fall_silent(&mut self) {
         self.let_through();
         self.mode.send_replace(Mode::Silent);
+    }
+
+    /// Keeps what is sent either way; [`Self::let_through`] delivers it.
+    pub fn hold(&self) {
+        self.mode.send_replace(Mode::Held);
     }
 
     /// Cuts everything when a client sends a text behind so many bytes on one connection.
@@ -196,6 +203,12 @@ async fn carry(
     cut: &watch::Sender<()>,
     clock: &AtomicI64,
 ) -> io::Result<()> {
+    let held = async || {
+        let mut now = mode.subscribe();
+        // It is there for as long as the proxy is.
+        let _ = now.wait_for(|mode| *mode != Mode::Held).await;
+    };
+    held().await;
     let mut server = TcpStream::connect(upstream).await?;
     let (mut from_client, mut to_client) = client.split();
     let (mut from_server, mut to_server) = server.split();
@@ -208,6 +221,7 @@ async fn carry(
             if length == 0 {
                 return to_server.shutdown().await;
             }
+            held().await;
             let bytes = &buffer[..length];
             sent += length;
             let now = mode.borrow().clone();
@@ -233,6 +247,7 @@ async fn carry(
             if length == 0 {
                 return to_client.shutdown().await;
             }
+            held().await;
             shift(&mut buffer[..length], clock.load(Ordering::Relaxed));
             let now = mode.borrow().clone();
             match now {
@@ -242,7 +257,8 @@ async fn carry(
                     pending.extend_from_slice(&buffer[..length]);
                     to_client.write_all(&without_notifications(&mut pending)).await?;
                 }
-                Mode::Open | Mode::Cut { .. } => to_client.write_all(&buffer[..length]).await?,
+                // Held only since a moment ago.
+                Mode::Open | Mode::Held | Mode::Cut { .. } => to_client.write_all(&buffer[..length]).await?,
             }
         }
     };

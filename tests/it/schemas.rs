@@ -26,7 +26,7 @@ fn assert_refused(ran: &Ran, what: &str, hint: &str) {
 }
 
 /// Every row and every table in the database, as far as a write would show.
-async fn state(world: &World) -> String {
+pub async fn state(world: &World) -> String {
     let relations = |kinds| {
         format!(
             "SELECT string_agg(c.oid::regclass::text, ' ' ORDER BY c.oid) FROM pg_class c JOIN pg_namespace n ON n.oid = relnamespace
@@ -155,13 +155,13 @@ async fn several_that_migrate_at_once() {
 }
 
 /// A role that may connect, with an address that uses it. Roles belong to the whole server, so the name is the database's.
-struct Role {
-    name: String,
-    url: String,
+pub struct Role {
+    pub name: String,
+    pub url: String,
 }
 
 impl Role {
-    async fn new(world: &World) -> Self {
+    pub async fn new(world: &World) -> Self {
         let database = world.db.text("SELECT current_database()").await.unwrap();
         let name = format!("{database}_role");
         world
@@ -178,7 +178,7 @@ impl Role {
         world.run_with(arguments, &[("DATABASE_URL", &self.url)]).await
     }
 
-    async fn end(self, world: &World) {
+    pub async fn end(self, world: &World) {
         let name = self.name;
         world
             .db

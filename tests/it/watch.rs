@@ -422,6 +422,6 @@ async fn looking_often_asks_the_database_seldom() {
     let asked = statements.executed() - before;
     assert!((1..40).contains(&asked), "{asked} statements for 40 who looked");
     let connections = "SELECT count(*) FROM pg_stat_activity
-        WHERE application_name = 'clerk2pg watch' AND datname = current_database()";
+        WHERE application_name = 'clerk2pg aside' AND datname = current_database()";
     assert_eq!(world.db.number(connections).await, 1);
 }

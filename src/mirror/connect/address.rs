@@ -178,17 +178,7 @@ fn hosts(given: &Given) -> Result<Vec<Host>, Error> {
 }
 
 fn tls(given: &Given, home: Option<PathBuf>) -> Result<Tls, Error> {
-    let mode = given.word(
-        "sslmode",
-        &[
-            ("disable", Mode::Disable),
-            ("allow", Mode::Allow),
-            ("prefer", Mode::Prefer),
-            ("require", Mode::Require),
-            ("verify-ca", Mode::VerifyCa),
-            ("verify-full", Mode::VerifyFull),
-        ],
-    )?;
+    let mode = given.word("sslmode", &Mode::ALL.map(|mode| (mode.name(), mode)))?;
     let roots = given.text("sslrootcert").map(|text| match text {
         "system" => Roots::System,
         file => Roots::File(PathBuf::from(file)),

@@ -40,6 +40,16 @@ pub(super) type Connection = Object<Session>;
 /// How long an attempt may take where `connect_timeout` in the address does not say.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
 
+/// A connection, and what it is like on this side: a pooler knows its own way to the server only.
+pub(super) struct Opened {
+    pub(super) connection: Session,
+    /// Host, port and database.
+    pub(super) place: String,
+    pub(super) is_encrypted: bool,
+    /// Nothing of it leaves this machine.
+    pub(super) is_local: bool,
+}
+
 /// Makes connections to one address.
 #[derive(Debug)]
 pub(super) struct Connector {
@@ -74,11 +84,32 @@ impl Connector {
         self.address.connect_timeout
     }
 
+    /// The address's `sslmode`, whether a server without a trusted certificate is refused, and whether the certificate must be for the host's
+    /// name.
+    pub(super) fn trust(&self) -> (&'static str, bool, bool) {
+        let tls = &self.address.tls;
+        (tls.mode.name(), tls.checks(), tls.mode == Mode::VerifyFull)
+    }
+
     /// A connection to the first server that takes one.
     ///
     /// # Errors
     /// As with libpq, a server that is away hands on to the next one, and one that refuses does not.
     pub(super) async fn open(&self) -> Result<Session, Error> {
+        let opened = self.open_first().await?;
+        if !opened.is_encrypted && !opened.is_local {
+            self.tell_of_clear(&opened.place);
+        }
+        Ok(opened.connection)
+    }
+
+    /// The same for whoever sees for themselves what the connection is like: no warning is given of it any more.
+    pub(super) async fn reach(&self) -> Result<Opened, Error> {
+        self.has_told_of_clear.store(true, Ordering::Relaxed);
+        self.open_first().await
+    }
+
+    async fn open_first(&self) -> Result<Opened, Error> {
         let tls = self.tls()?;
         let mut hosts: Vec<&Host> = self.address.hosts.iter().collect();
         if self.address.shuffled {
@@ -100,7 +131,7 @@ impl Connector {
     }
 
     /// A connection to the first address of a host that gives one.
-    async fn open_at(&self, host: &Host, tls: Option<&MakeRustlsConnect>) -> Result<Session, Error> {
+    async fn open_at(&self, host: &Host, tls: Option<&MakeRustlsConnect>) -> Result<Opened, Error> {
         let place = self.address.place(host);
         let mut config = self.address.config.clone();
         config.port(host.port);
@@ -116,7 +147,7 @@ impl Connector {
         for ip in self.resolve(host, &place).await? {
             let mut config = config.clone();
             config.hostaddr(ip);
-            match self.open_either_way(config, tls, ip, &place).await {
+            match self.open_either_way(config, tls, &place).await {
                 Err(Error::Unavailable(why)) => away.push(why),
                 opened => return opened,
             }
@@ -171,19 +202,13 @@ impl Connector {
         &self,
         config: Config,
         tls: Option<&MakeRustlsConnect>,
-        ip: IpAddr,
         place: &str,
-    ) -> Result<Session, Error> {
+    ) -> Result<Opened, Error> {
         let mode = self.address.tls.mode;
         let first = tls.filter(|_| mode != Mode::Allow);
         let opened = self.attempt(config.clone(), first, place).await;
         let failed = match opened {
-            Ok(connection) => {
-                if first.is_none() {
-                    self.tell_of_clear(ip, place);
-                }
-                return Ok(connection);
-            }
+            Ok(opened) => return Ok(opened),
             Err(failed) => failed,
         };
         match (mode, failed.kind) {
@@ -198,23 +223,19 @@ impl Connector {
             // Who is to be trusted, and is not, is not talked to in clear.
             (Mode::Prefer, Kind::Handshake) if self.address.tls.checks() => Err(failed.error),
             // A server that is starting or full is not asked again, least of all in clear.
-            (Mode::Prefer, Kind::NoTls | Kind::Handshake | Kind::NotThisWay) => {
-                let connection = self
-                    .attempt(config, None, place)
-                    .await
-                    .map_err(|in_clear| match failed.kind {
-                        Kind::NoTls => in_clear.error,
-                        _ => failed.error,
-                    })?;
-                self.tell_of_clear(ip, place);
-                Ok(connection)
-            }
+            (Mode::Prefer, Kind::NoTls | Kind::Handshake | Kind::NotThisWay) => self
+                .attempt(config, None, place)
+                .await
+                .map_err(|in_clear| match failed.kind {
+                    Kind::NoTls => in_clear.error,
+                    _ => failed.error,
+                }),
             _ => Err(failed.error),
         }
     }
 
-    fn tell_of_clear(&self, ip: IpAddr, place: &str) {
-        if !ip.to_canonical().is_loopback() && !self.has_told_of_clear.swap(true, Ordering::Relaxed) {
+    fn tell_of_clear(&self, place: &str) {
+        if !self.has_told_of_clear.swap(true, Ordering::Relaxed) {
             warn!(
                 place,
                 "the connection to Postgres is not encrypted: who is on the way can read the users; sslmode=verify-full in its address, or require, asks for TLS"
@@ -231,11 +252,12 @@ impl Connector {
         mut config: Config,
         tls: Option<&MakeRustlsConnect>,
         place: &str,
-    ) -> Result<Session, Failed> {
+    ) -> Result<Opened, Failed> {
         let began_after = failovers();
+        let is_local = config.get_hostaddrs().iter().all(|ip| ip.to_canonical().is_loopback());
         let connecting = async {
             let failed = |error: tokio_postgres::Error| Failed::new(&error, place, self.address.tls.is_direct);
-            Ok(if let Some(tls) = tls {
+            let connection = if let Some(tls) = tls {
                 config.ssl_mode(SslMode::Require);
                 let (client, connection) = config.connect(tls.clone()).await.map_err(failed)?;
                 Session::new(client, connection, began_after)
@@ -243,6 +265,12 @@ impl Connector {
                 config.ssl_mode(SslMode::Disable);
                 let (client, connection) = config.connect(NoTls).await.map_err(failed)?;
                 Session::new(client, connection, began_after)
+            };
+            Ok(Opened {
+                connection,
+                place: place.to_owned(),
+                is_encrypted: tls.is_some(),
+                is_local,
             })
         };
         // The library's own limit is for the TCP connection alone.

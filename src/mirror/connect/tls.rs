@@ -32,6 +32,29 @@ pub(super) enum Mode {
     VerifyFull,
 }
 
+impl Mode {
+    pub(super) const ALL: [Self; 6] = [
+        Mode::Disable,
+        Mode::Allow,
+        Mode::Prefer,
+        Mode::Require,
+        Mode::VerifyCa,
+        Mode::VerifyFull,
+    ];
+
+    /// As in the address.
+    pub(super) fn name(self) -> &'static str {
+        match self {
+            Mode::Disable => "disable",
+            Mode::Allow => "allow",
+            Mode::Prefer => "prefer",
+            Mode::Require => "require",
+            Mode::VerifyCa => "verify-ca",
+            Mode::VerifyFull => "verify-full",
+        }
+    }
+}
+
 /// Which authorities are trusted.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum Roots {

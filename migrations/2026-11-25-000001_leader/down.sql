@@ -1,0 +1,2 @@
+DROP TABLE clerk.standbys;
+DROP TABLE clerk.leader;

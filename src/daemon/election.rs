@@ -1,0 +1,178 @@
+//! Which of several daemons leads. The others stand by: they ask Clerk nothing, and take over when the leader stops, vanishes, or fails for long.
+
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::{Duration, Instant},
+};
+
+use tokio::{sync::watch, task::JoinSet};
+use tracing::{debug, info, warn};
+
+use super::service;
+use crate::{
+    failure::Failure,
+    mirror::{Error, Kept, Mirror, Wait},
+    watch::Watch,
+};
+
+/// How long leaving may take: a database that is away must not keep the daemon from ending.
+const FAREWELL: Duration = Duration::from_secs(1);
+
+/// This daemon's part in it.
+pub(super) struct Election {
+    candidate: Candidate,
+    leads: watch::Receiver<bool>,
+    /// Ends with it.
+    taking_part: JoinSet<()>,
+}
+
+/// Who may lead.
+#[derive(Clone)]
+pub(super) struct Candidate {
+    /// With a connection of its own: a pass at work must not keep its own leader from being seen.
+    pub(super) mirror: Mirror,
+    pub(super) holder: String,
+    pub(super) ttl: Duration,
+    pub(super) watch: Watch,
+    /// Passes have failed for so long that another one may have more luck.
+    is_failing: Arc<AtomicBool>,
+    /// Who is known to lead in this one's place.
+    leader: Option<String>,
+}
+
+impl Candidate {
+    pub(super) fn new(mirror: Mirror, holder: String, ttl: Duration, watch: Watch) -> Self {
+        Self {
+            mirror,
+            holder,
+            ttl,
+            watch,
+            is_failing: Arc::default(),
+            leader: None,
+        }
+    }
+}
+
+impl Election {
+    /// Leads, or else stands by from now on.
+    pub(super) async fn begin(candidate: Candidate) -> Result<Self, Failure> {
+        let (turn, leads) = watch::channel(candidate.mirror.lead(&candidate.holder, candidate.ttl).await?);
+        candidate.watch.leads(*leads.borrow());
+        let mut taking_part = JoinSet::new();
+        taking_part.spawn(take_part(candidate.clone(), turn));
+        Ok(Self {
+            candidate,
+            leads,
+            taking_part,
+        })
+    }
+
+    pub(super) fn leads(&self) -> bool {
+        *self.leads.borrow()
+    }
+
+    /// Waits until this one begins to lead, or to stand by. Returns whether it leads.
+    pub(super) async fn turns(&mut self) -> bool {
+        if self.leads.changed().await.is_err() {
+            // The task ends with us alone.
+            std::future::pending::<()>().await;
+        }
+        *self.leads.borrow_and_update()
+    }
+
+    /// Passes fail, since then; or do not.
+    pub(super) fn fails_since(&self, since: Option<Instant>) {
+        let is_failing = since.is_some_and(|since| since.elapsed() >= self.candidate.ttl);
+        self.candidate.is_failing.store(is_failing, Ordering::Relaxed);
+    }
+
+    /// Leaves, so that others need not wait.
+    pub(super) async fn leave(mut self) {
+        self.taking_part.shutdown().await;
+        let Candidate { mirror, holder, .. } = &self.candidate;
+        match tokio::time::timeout(FAREWELL, mirror.resign(holder)).await {
+            Ok(Ok(())) => {}
+            Ok(Err(error)) => debug!(%error, "others will notice by themselves"),
+            Err(_) => debug!("others will notice by themselves"),
+        }
+    }
+}
+
+async fn take_part(mut candidate: Candidate, turn: watch::Sender<bool>) {
+    let mut failed = false;
+    loop {
+        let leads = *turn.borrow();
+        let result = match leads {
+            true => candidate.keep_leading(&turn).await,
+            false => candidate.stand_by(&turn).await,
+        };
+        let pause = match result {
+            Ok(pause) => {
+                failed = false;
+                pause
+            }
+            Err(error) => {
+                // The passes of a leader say it themselves.
+                if !leads {
+                    candidate.watch.loses_sight(&error.to_string());
+                    if !std::mem::replace(&mut failed, true) {
+                        warn!(%error, "cannot see whether the leader is there; this one cannot take over meanwhile");
+                    }
+                }
+                candidate.ttl / 6
+            }
+        };
+        tokio::time::sleep(pause).await;
+    }
+}
+
+impl Candidate {
+    async fn keep_leading(&self, turn: &watch::Sender<bool>) -> Result<Duration, Error> {
+        // A loop that is stuck does not lead.
+        if !self.watch.alive().is_good {
+            return Ok(self.ttl / 3);
+        }
+        match self.mirror.keep_leading(&self.holder, self.ttl).await? {
+            // Whoever comes has the time of a lease before it counts on nobody being here.
+            Kept::Alone => Ok(self.ttl / 2),
+            Kept::Watched if self.is_failing.swap(false, Ordering::Relaxed) => {
+                self.mirror.resign(&self.holder).await?;
+                warn!("passes keep failing here; another clerk2pg may lead");
+                self.turn(turn, false);
+                // The others get their turn first.
+                Ok(self.ttl)
+            }
+            Kept::Watched => Ok(self.ttl / 3),
+            Kept::Lost => {
+                self.turn(turn, false);
+                Ok(Duration::ZERO)
+            }
+        }
+    }
+
+    async fn stand_by(&mut self, turn: &watch::Sender<bool>) -> Result<Duration, Error> {
+        let Wait { leader, remaining } = self.mirror.stand_by(&self.holder, self.ttl).await?;
+        if remaining.is_zero() && self.mirror.lead(&self.holder, self.ttl).await? {
+            info!(before = self.leader.take(), "this one leads now");
+            self.turn(turn, true);
+            return Ok(self.ttl / 3);
+        }
+        if let Some(leader) = leader {
+            self.watch.follows(&leader);
+            service::status(&format!("standing by: {leader} leads"));
+            if self.leader.as_ref() != Some(&leader) {
+                info!(leader, "standing by");
+                self.leader = Some(leader);
+            }
+        }
+        Ok(remaining.clamp(Duration::from_millis(20), self.ttl / 3))
+    }
+
+    fn turn(&self, turn: &watch::Sender<bool>, leads: bool) {
+        self.watch.leads(leads);
+        turn.send_replace(leads);
+    }
+}

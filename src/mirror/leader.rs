@@ -1,0 +1,160 @@
+//! The leader: which of several daemons asks Clerk, while the others stand by. It saves requests; what keeps writers apart is the lease.
+
+use std::time::Duration;
+
+use diesel::{
+    prelude::*,
+    sql_query,
+    sql_types::{Bool, Double, Nullable, Text},
+};
+use diesel_async::RunQueryDsl;
+
+use super::{Error, Mirror};
+
+/// How a leader finds its place.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Kept {
+    /// It leads, and nobody waits for it to go.
+    Alone,
+    /// It leads, and others stand by.
+    Watched,
+    /// Another one leads.
+    Lost,
+}
+
+/// What a standby waits for.
+#[derive(Debug, Clone)]
+pub struct Wait {
+    /// Who leads; none where the last one has stopped.
+    pub leader: Option<String>,
+    /// After how long the leader counts as gone, if it does not show itself.
+    pub remaining: Duration,
+}
+
+/// Who leads, and who stands by.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Replicas {
+    /// Who leads, or led last: one that is alone does not say so again and again, and may have gone without a word.
+    pub leader: Option<String>,
+    /// In the order of their names.
+    pub standbys: Vec<String>,
+}
+
+impl Mirror {
+    /// Leads, if nobody else does: the last one has stopped, or did not show itself for `ttl`, by the database's clock. Returns whether it does.
+    pub async fn lead(&self, holder: &str, ttl: Duration) -> Result<bool, Error> {
+        let rows = sql_query(
+            "WITH taken AS (
+                 UPDATE clerk.leader SET holder = $1, expires_at = clock_timestamp() + $2 * interval '1 second'
+                 WHERE holder IS NULL OR holder = $1 OR expires_at < clock_timestamp()
+                 RETURNING holder),
+             gone AS (
+                 DELETE FROM clerk.standbys
+                 WHERE (holder = $1 OR expires_at < clock_timestamp() - interval '1 hour') AND EXISTS (SELECT FROM taken))
+             SELECT FROM taken",
+        )
+        .bind::<Text, _>(holder)
+        .bind::<Double, _>(ttl.as_secs_f64())
+        .execute(&mut self.connection().await?)
+        .await?;
+        Ok(rows == 1)
+    }
+
+    /// Goes on leading. Writes only while others stand by.
+    pub async fn keep_leading(&self, holder: &str, ttl: Duration) -> Result<Kept, Error> {
+        #[derive(QueryableByName)]
+        struct Place {
+            #[diesel(sql_type = Bool)]
+            leads: bool,
+            #[diesel(sql_type = Bool)]
+            is_watched: bool,
+        }
+        let place: Place = sql_query(
+            "WITH watched AS (SELECT EXISTS (SELECT FROM clerk.standbys WHERE expires_at > clock_timestamp()) AS is_watched),
+             kept AS (
+                 UPDATE clerk.leader SET expires_at = clock_timestamp() + $2 * interval '1 second'
+                 FROM watched WHERE holder = $1 AND is_watched)
+             SELECT coalesce(holder = $1, false) AS leads, is_watched FROM clerk.leader, watched",
+        )
+        .bind::<Text, _>(holder)
+        .bind::<Double, _>(ttl.as_secs_f64())
+        .get_result(&mut self.connection().await?)
+        .await?;
+        Ok(match (place.leads, place.is_watched) {
+            (false, _) => Kept::Lost,
+            (true, false) => Kept::Alone,
+            (true, true) => Kept::Watched,
+        })
+    }
+
+    /// Waits to take over, and lets the leader know for the next `ttl`.
+    pub async fn stand_by(&self, holder: &str, ttl: Duration) -> Result<Wait, Error> {
+        #[derive(QueryableByName)]
+        struct Row {
+            #[diesel(sql_type = Nullable<Text>)]
+            leader: Option<String>,
+            #[diesel(sql_type = Double)]
+            remaining: f64,
+        }
+        let Row { leader, remaining } = sql_query(
+            "WITH standby AS (
+                 INSERT INTO clerk.standbys AS mine (holder, expires_at)
+                 VALUES ($1, clock_timestamp() + $2 * interval '1 second')
+                 ON CONFLICT (holder) DO UPDATE
+                 SET expires_at = excluded.expires_at,
+                     since = CASE WHEN mine.expires_at < clock_timestamp() THEN excluded.since ELSE mine.since END
+                 RETURNING since)
+             SELECT leader.holder AS leader,
+                    CASE WHEN leader.holder IS NULL THEN 0 ELSE
+                        extract(epoch FROM greatest(leader.expires_at, since + $2 * interval '1 second') - clock_timestamp())
+                    END::double precision AS remaining
+             FROM clerk.leader AS leader, standby",
+        )
+        .bind::<Text, _>(holder)
+        .bind::<Double, _>(ttl.as_secs_f64())
+        .get_result(&mut self.connection().await?)
+        .await?;
+        Ok(Wait {
+            leader,
+            remaining: Duration::try_from_secs_f64(remaining).unwrap_or_default(),
+        })
+    }
+
+    /// Leaves the place to others, whether it led or stood by.
+    pub async fn resign(&self, holder: &str) -> Result<(), Error> {
+        sql_query(
+            "WITH gone AS (DELETE FROM clerk.standbys WHERE holder = $1)
+             UPDATE clerk.leader SET holder = NULL, expires_at = NULL WHERE holder = $1",
+        )
+        .bind::<Text, _>(holder)
+        .execute(&mut self.connection().await?)
+        .await?;
+        Ok(())
+    }
+
+    /// Who leads, and who stands by.
+    pub async fn replicas(&self) -> Result<Replicas, Error> {
+        #[derive(QueryableByName)]
+        struct Row {
+            #[diesel(sql_type = Text)]
+            holder: String,
+            #[diesel(sql_type = Bool)]
+            leads: bool,
+        }
+        let rows: Vec<Row> = sql_query(
+            "SELECT holder, true AS leads FROM clerk.leader WHERE holder IS NOT NULL
+             UNION ALL SELECT holder, false FROM clerk.standbys WHERE expires_at > clock_timestamp() ORDER BY holder",
+        )
+        .load(&mut self.connection().await?)
+        .await?;
+        let mut replicas = Replicas::default();
+        for row in rows {
+            if row.leads {
+                replicas.leader = Some(row.holder);
+            } else {
+                replicas.standbys.push(row.holder);
+            }
+        }
+        Ok(replicas)
+    }
+}

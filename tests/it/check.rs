@@ -1,0 +1,500 @@
+//! `clerk2pg check`: the configuration, Clerk, the clocks, the budget and the listener.
+
+use std::{
+    fs::{self, Permissions},
+    net::TcpListener,
+    os::unix::fs::PermissionsExt,
+    time::{Duration, Instant},
+};
+
+use clerk_sim::{Effect, Endpoint, ErrorAnswer, ErrorBody, Options, Quirks, Rule, Sim};
+use rustix::process::Signal;
+use serde_json::Value;
+
+use crate::{
+    harness::{Ran, World, eventually},
+    process::EVERY_SECOND,
+    proxy::{Proxy, upstream},
+    schemas::state,
+    server::{Server, answer},
+    trouble::mirrored,
+    watched::Watched,
+};
+
+const NAMES: [&str; 12] = [
+    "configuration",
+    "clerk",
+    "instance",
+    "clock",
+    "database",
+    "tls",
+    "permissions",
+    "schema",
+    "notifications",
+    "lease",
+    "budget",
+    "listener",
+];
+
+/// What a check told.
+#[derive(Debug)]
+pub struct Checked {
+    pub ran: Ran,
+    json: Value,
+}
+
+impl Checked {
+    pub fn new(ran: Ran) -> Self {
+        let json = ran.json();
+        let checks = json["checks"].as_array().unwrap();
+        let names: Vec<_> = checks.iter().map(|check| check["name"].as_str().unwrap()).collect();
+        assert_eq!(names, NAMES, "{ran:#?}");
+        let failed: Vec<_> = checks.iter().filter(|check| check["status"] == "failed").collect();
+        assert_eq!(json["ok"], failed.is_empty(), "{ran:#?}");
+        assert!(
+            failed.iter().all(|check| check["hint"].is_string()),
+            "a failure without its mend: {ran:#?}"
+        );
+        let code = match failed.first() {
+            None => 0,
+            Some(first) if first["name"] == "configuration" => 2,
+            Some(_) => 1,
+        };
+        assert_eq!(ran.code, Some(code), "{ran:#?}");
+        Self { ran, json }
+    }
+
+    pub fn find(&self, name: &str) -> &Value {
+        let mut checks = self.json["checks"].as_array().unwrap().iter();
+        checks.find(|check| check["name"] == name).unwrap()
+    }
+
+    /// Holds one of the lines to its status and a part of what it says.
+    #[track_caller]
+    pub fn is(&self, name: &str, status: &str, says: &str) -> &Self {
+        let found = self.find(name);
+        assert_eq!(found["status"], status, "{name}: {:#?}", self.ran);
+        let said = found["says"].as_str().unwrap();
+        assert!(said.contains(says), "{name} says nothing of {says:?}: {said}");
+        self
+    }
+
+    /// Holds a line to a part of its mend.
+    #[track_caller]
+    pub fn mend(&self, name: &str, hint: &str) -> &Self {
+        let found = self.find(name)["hint"].as_str().unwrap_or_default();
+        assert!(found.contains(hint), "{name} has no mend with {hint:?}: {found}");
+        self
+    }
+
+    /// Nothing failed but these.
+    #[track_caller]
+    pub fn only(&self, names: &[&str]) -> &Self {
+        let checks = self.json["checks"].as_array().unwrap().iter();
+        let failed = checks.filter(|check| check["status"] == "failed");
+        let failed: Vec<_> = failed.map(|check| check["name"].as_str().unwrap()).collect();
+        assert_eq!(failed, names, "{:#?}", self.ran);
+        self
+    }
+}
+
+/// A check, which has written nothing and told no secret.
+pub async fn check_with(world: &World, environment: &[(&str, &str)]) -> Checked {
+    let before = state(world).await;
+    let started = Instant::now();
+    let ran = world.run_with(&["check", "--format", "json"], environment).await;
+    assert!(started.elapsed() < Duration::from_secs(30), "{ran:#?}");
+    assert_eq!(state(world).await, before, "{ran:#?}");
+    let said = format!("{}{}", ran.stdout, ran.stderr);
+    for secret in [world.sim.secret_key(), "hidden"] {
+        assert!(!said.contains(secret), "{ran:#?}");
+    }
+    Checked::new(ran)
+}
+
+async fn check(world: &World) -> Checked {
+    check_with(world, &[]).await
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn all_is_well() {
+    let world = mirrored(30).await;
+    let before = world.sim.requests();
+    let checked = check(&world).await;
+    let id = world.sim.instance_id();
+    checked
+        .only(&[])
+        .is("configuration", "ok", "no file")
+        .is(
+            "clerk",
+            "ok",
+            &format!("{} takes the key, and answers in ", world.sim.url()),
+        )
+        .is(
+            "instance",
+            "ok",
+            &format!("{id} (production), 30 users; this database mirrors it"),
+        )
+        .is("clock", "ok", "Clerk's clock agrees, the database's clock agrees")
+        .is("database", "ok", "PostgreSQL 1")
+        .is("tls", "ok", "nothing leaves this machine")
+        .is("permissions", "ok", "owns what it works with")
+        .is("schema", "ok", "up to date")
+        .is("notifications", "ok", "is heard")
+        .is("lease", "ok", "free")
+        .is(
+            "budget",
+            "ok",
+            "100 requests a second; a full sync of 30 users sends about 7, in 0.1 s",
+        )
+        .is("listener", "ok", "turned off");
+    let (is_first, rest) = (
+        "{\"ok\":true,\"checks\":[{\"name\":\"configuration\",\"status\":\"ok\",\"says\":",
+        &checked.ran.stdout,
+    );
+    assert!(rest.starts_with(is_first) && rest.lines().count() == 1, "{checked:#?}");
+    assert_eq!(world.sim.requests() - before, 3);
+    assert_eq!(checked.ran.stderr, "");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn people_are_told_the_same() {
+    let world = World::new(3).await;
+    let listen = ("CLERK2PG_HTTP__LISTEN", "127.0.0.1:0");
+    let ran = world.run_with(&["check"], &[listen]).await;
+    assert_eq!((ran.code, ran.stderr.as_str()), (Some(0), ""), "{ran:#?}");
+    let lines: Vec<_> = ran.stdout.lines().collect();
+    assert_eq!(lines.len(), NAMES.len(), "{ran:#?}");
+    for (line, name) in lines.iter().zip(NAMES) {
+        let mark = if name == "lease" { "-" } else { "✓" };
+        assert!(line.starts_with(&format!("{mark} {name} ")), "{line}");
+    }
+    assert!(
+        lines[7].ends_with("not there yet: the first start makes it"),
+        "{ran:#?}"
+    );
+    assert!(lines[9].ends_with("not tried: there is no mirror yet"), "{ran:#?}");
+    assert!(lines[11].contains("is free"), "{ran:#?}");
+
+    let ran = world
+        .run_with(&["check"], &[("CLERK_SECRET_KEY", "sk_live_other")])
+        .await;
+    assert_eq!((ran.code, ran.stderr.as_str()), (Some(1), ""), "{ran:#?}");
+    let mut lines = ran.stdout.lines().skip_while(|line| !line.starts_with("✗ clerk "));
+    assert!(
+        lines.next().unwrap().contains("Clerk refused the secret key"),
+        "{ran:#?}"
+    );
+    assert!(
+        lines
+            .next()
+            .unwrap()
+            .trim_start()
+            .starts_with("hint: is CLERK_SECRET_KEY of this instance"),
+        "{ran:#?}"
+    );
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn keys_that_do_not_fit() {
+    let world = mirrored(3).await;
+    let refused = check_with(&world, &[("CLERK_SECRET_KEY", "sk_live_other")]).await;
+    refused
+        .only(&["clerk"])
+        .is("clerk", "failed", "Clerk refused the secret key")
+        .is("instance", "skipped", "")
+        .is("clock", "ok", "the database's clock agrees")
+        .is("lease", "ok", "free");
+    assert!(!refused.ran.stdout.contains("sk_live_other"), "{refused:#?}");
+
+    let other = Sim::start(Options {
+        secret_key: world.sim.secret_key().to_owned(),
+        instance_id: "ins_another".to_owned(),
+        ..Options::default()
+    });
+    let other = other.await.unwrap();
+    let pinned = format!(
+        "mirrors the Clerk instance {}, but the key is of ins_another",
+        world.sim.instance_id()
+    );
+    check_with(&world, &[("CLERK_API_URL", &other.url())])
+        .await
+        .only(&["instance"])
+        .is("instance", "failed", &pinned)
+        .mend("instance", "use that instance's key");
+
+    let checked = check_with(&world, &[("CLERK_SECRET_KEY", "pk_live_a")]).await;
+    checked
+        .only(&["configuration"])
+        .is("configuration", "failed", "holds a publishable key")
+        .is("clerk", "skipped", "")
+        .is("budget", "skipped", "")
+        .is("schema", "ok", "up to date");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn clerk_in_trouble_stops_no_other_check() {
+    let world = mirrored(3).await;
+    let check = async |faults: Rule, says: &str| {
+        world.sim.set_faults(faults);
+        let checked = check(&world).await;
+        world.sim.clear_faults();
+        checked
+            .only(&["clerk"])
+            .is("clerk", "failed", says)
+            .is("instance", "skipped", "")
+            .is("schema", "ok", "up to date")
+            .is("notifications", "ok", "is heard")
+            .is("lease", "ok", "free")
+            .is("budget", "ok", "100 requests a second");
+    };
+    let error = |status, retry_after| {
+        Rule::new(Effect::Error(ErrorAnswer {
+            status,
+            retry_after,
+            body: ErrorBody::Json,
+        }))
+    };
+    check(Rule::new(Effect::Html), "an HTML page").await;
+    check(Rule::new(Effect::Html).on([Endpoint::Count]), "an HTML page").await;
+    check(error(429, Some(30)), "Clerk's rate limit is used up").await;
+    check(error(503, None), "503").await;
+    check(Rule::new(Effect::LatencyMs(60_000)), "no answer within 5 s").await;
+
+    let gone = Proxy::refusing(upstream(&world.sim.url()));
+    let url = gone.url(&world.sim.url());
+    check_with(&world, &[("CLERK_API_URL", &url)])
+        .await
+        .only(&["clerk"])
+        .is(
+            "clerk",
+            "failed",
+            &format!("Clerk cannot be reached: cannot connect (Connection refused (os error 111)), at {url}"),
+        )
+        .is("database", "ok", "");
+    let nothing = Server::start(|_| answer("404 Not Found", "", b"")).await;
+    check_with(&world, &[("CLERK_API_URL", &nothing.url)])
+        .await
+        .only(&["clerk"])
+        .is("clerk", "failed", "GET /v1/users gave 404");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_an_emulator_lacks() {
+    let world = World::new(3).await;
+    let missing = Quirks {
+        missing_instance: true,
+        ..Quirks::default()
+    };
+    world.sim.set_faults(missing.clone());
+    let address =
+        "does not say which instance it is, so that its address stands for it, 3 users; this database mirrors none yet";
+    let before = world.sim.requests();
+    check(&world).await.only(&[]).is("instance", "warn", address);
+    assert_eq!(world.sim.requests() - before, 4);
+    world.sim.set_faults(Quirks {
+        missing_count: true,
+        ignore_starting_after: true,
+        ..missing.clone()
+    });
+    check(&world).await.only(&[]).is(
+        "instance",
+        "warn",
+        "it lacks counts of users (only full syncs see deletions) and cursors",
+    );
+    world.sim.set_faults(missing);
+    assert_eq!(world.once().await.code, Some(0));
+    check(&world)
+        .await
+        .only(&[])
+        .is("instance", "warn", "this database mirrors it");
+    // The same database, with Clerk's own address.
+    world.sim.clear_faults();
+    check(&world).await.only(&["instance"]).is(
+        "instance",
+        "failed",
+        &format!("mirrors the Clerk instance url:{}", world.sim.url()),
+    );
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_clock_that_is_off() {
+    let world = mirrored(3).await;
+    let clerk = Proxy::open(upstream(&world.sim.url()));
+    let url = clerk.url(&world.sim.url());
+    clerk.shift_clock(3600);
+    check_with(&world, &[("CLERK_API_URL", &url)])
+        .await
+        .only(&[])
+        .is("clock", "warn", "the clock of whoever answers in Clerk's name is off")
+        .is("clock", "warn", "s ahead, the database's clock agrees")
+        .mend("clock", "NTP");
+    clerk.shift_clock(-3600);
+    let away = ("DATABASE_URL", "postgres://app:hidden@127.0.0.1:1/app");
+    check_with(&world, &[("CLERK_API_URL", &url), away])
+        .await
+        .only(&["database"])
+        .is("clock", "warn", "which one is off cannot be told")
+        .is("clock", "warn", "s behind");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_configuration_that_cannot_be_used() {
+    let world = mirrored(3).await;
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("config.toml");
+    let path = file.display().to_string();
+    let check = async |text: &str, environment: &[(&str, &str)]| {
+        fs::write(&file, text).unwrap();
+        let arguments = ["check", "--config", &path, "--format", "json"];
+        Checked::new(world.run_with(&arguments, environment).await)
+    };
+    let misspelt = check("[schedule]\nfulll = \"\"\n", &[]).await;
+    misspelt
+        .only(&["configuration"])
+        .is(
+            "configuration",
+            "failed",
+            &format!("{path}: there is no setting schedule.fulll"),
+        )
+        .mend("configuration", "did you mean schedule.full?");
+    for name in &NAMES[1..] {
+        misspelt.is(name, "skipped", "the configuration cannot be used");
+    }
+    check("", &[("RUST_LOG", "clerk2pg=nonsense")]).await.is(
+        "configuration",
+        "failed",
+        "log.level (or RUST_LOG) cannot be used",
+    );
+    check("", &[("DATABASE_URL", "postgres://app:hidden@db/app?sslmod=x")])
+        .await
+        .only(&["configuration"])
+        .is("configuration", "failed", "there is no parameter sslmod")
+        .is("clerk", "ok", "")
+        .is("clock", "ok", "Clerk's clock agrees")
+        .is("database", "skipped", "")
+        .is("lease", "skipped", "");
+    // Both at once.
+    check("", &[("DATABASE_URL", ""), ("CLERK_SECRET_KEY", "")])
+        .await
+        .is(
+            "configuration",
+            "failed",
+            "CLERK_SECRET_KEY is not set; DATABASE_URL is not set",
+        )
+        .mend("configuration", "for the database: for example postgres://")
+        .is("clerk", "skipped", "the configuration has no key to ask with")
+        .is("database", "skipped", "the configuration has no address to connect to");
+    check("[lease]\nttl = \"2s\"\n", &[]).await.only(&[]).is(
+        "configuration",
+        "ok",
+        &format!("{path} is read, and every key in it is known"),
+    );
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn secrets_that_everybody_can_read() {
+    let world = World::new(3).await;
+    let folder = tempfile::tempdir().unwrap();
+    fs::set_permissions(folder.path(), Permissions::from_mode(0o755)).unwrap();
+    let write = |name: &str, mode, text: &str| {
+        let file = folder.path().join(name);
+        fs::write(&file, text).unwrap();
+        fs::set_permissions(&file, Permissions::from_mode(mode)).unwrap();
+        file.display().to_string()
+    };
+    let with_key = format!("[clerk]\nsecret_key = \"{}\"\n", world.sim.secret_key());
+    let check = async |config: &str, key: &str| {
+        let environment = [("CLERK_SECRET_KEY", ""), ("CLERK_SECRET_KEY_FILE", key)];
+        let arguments = ["check", "--config", config, "--format", "json"];
+        let checked = Checked::new(world.run_with(&arguments, &environment).await);
+        checked.only(&[]);
+        assert!(!checked.ran.stdout.contains(world.sim.secret_key()), "{checked:#?}");
+        checked
+    };
+    let (open, closed) = (
+        write("open.toml", 0o644, &with_key),
+        write("closed.toml", 0o640, &with_key),
+    );
+    let (plain, key) = (
+        write("plain.toml", 0o644, ""),
+        write("key", 0o604, world.sim.secret_key()),
+    );
+    let told = check(&open, "").await;
+    told.is("configuration", "warn", &format!("can read the secret in {open}"))
+        .mend("configuration", &format!("chmod o-r {open}"));
+    check(&closed, "").await.is("configuration", "ok", &closed);
+    check(&plain, &key)
+        .await
+        .is("configuration", "warn", &format!("can read the secret in {key}"));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_daemon_beside_it() {
+    let world = World::new(30).await;
+    let watched = Watched::obedient(&world, &[EVERY_SECOND]).await;
+    watched.is_ready("in step").await;
+    let listen = ("CLERK2PG_HTTP__LISTEN", watched.address.as_str());
+    check_with_daemon(&world, &[listen]).await.only(&[]).is(
+        "listener",
+        "ok",
+        &format!("a daemon answers at http://{}/: in step", watched.address),
+    );
+    // Its ears are left alone.
+    world.db.execute("NOTIFY clerk2pg, 'full'").await;
+    world.passes(2).await;
+    assert_eq!(watched.daemon.said("WARN"), 0, "{}", watched.daemon.log());
+
+    // While it syncs it has the lease.
+    world
+        .sim
+        .set_faults(Rule::new(Effect::LatencyMs(300)).on([Endpoint::List]));
+    let holds = async || {
+        world.db.execute("NOTIFY clerk2pg, 'full'").await;
+        let checked = check_with_daemon(&world, &[listen]).await;
+        let lease = checked.find("lease");
+        lease["status"] == "ok"
+            && lease["says"]
+                .as_str()
+                .unwrap()
+                .contains(" is syncing at this moment; of the daemons, ")
+    };
+    eventually("a check meets a pass", holds).await;
+    world.sim.set_faults(Quirks {
+        unauthorized: true,
+        ..Quirks::default()
+    });
+    watched.is_not_ready("refused").await;
+    check_with_daemon(&world, &[listen])
+        .await
+        .only(&["clerk"])
+        .is("listener", "warn", "and is not ready: ");
+    assert_eq!(watched.daemon.stop(Signal::TERM).await.code, Some(0));
+
+    let taken = TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = taken.local_addr().unwrap().to_string();
+    check_with(&world, &[("CLERK2PG_HTTP__LISTEN", &address)])
+        .await
+        .is("listener", "warn", "Address already in use")
+        .mend("listener", "choose another one in http.listen");
+}
+
+/// A check while a daemon writes.
+async fn check_with_daemon(world: &World, environment: &[(&str, &str)]) -> Checked {
+    Checked::new(world.run_with(&["check", "--format", "json"], environment).await)
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn schedules_that_the_budget_does_not_cover() {
+    let world = World::new(3).await;
+    let often = [EVERY_SECOND, ("CLERK2PG_CLERK__RATE_LIMIT", "10")];
+    check_with(&world, &often)
+        .await
+        .only(&[])
+        .is("budget", "warn", "1 requests a second")
+        .is("budget", "warn", "looking for changes every 1.0 s sends 2 a second")
+        .mend(
+            "budget",
+            "look less often (schedule.incremental), or a larger clerk.request_budget",
+        );
+}

@@ -1,0 +1,386 @@
+//! `clerk2pg check`: the database, its rights and what is in it.
+
+use clerk_sim::Unstorable;
+use rustix::process::Signal;
+
+use crate::{
+    check::{Checked, check_with},
+    harness::{Ran, World, command},
+    postgres::Postgres,
+    proxy::{Proxy, upstream},
+    schemas::Role,
+    tls::url,
+    trouble::mirrored,
+};
+
+const BY_HAND: (&str, &str) = ("CLERK2PG_DATABASE__MIGRATE", "false");
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_database_out_of_reach() {
+    let world = mirrored(3).await;
+    let check = async |url: &str, says: &str| {
+        let checked = check_with(&world, &[("DATABASE_URL", url)]).await;
+        checked
+            .only(&["database"])
+            .is("database", "failed", says)
+            .is("clerk", "ok", "takes the key")
+            .is("instance", "ok", "whether this database mirrors it cannot be told")
+            .is("clock", "ok", "Clerk's clock agrees");
+        for name in ["tls", "permissions", "schema", "notifications", "lease"] {
+            checked.is(name, "skipped", "there is no connection to the database");
+        }
+    };
+    let server = upstream(&world.db.url);
+    let mut proxy = Proxy::refusing(server);
+    let away = proxy.url(&world.db.url);
+    check(&away, "Postgres cannot be reached").await;
+    proxy.fall_silent();
+    check(&format!("{away}?connect_timeout=60"), "no answer within 12 s").await;
+    let nowhere = format!("postgres://postgres:hidden@{server}/clerk2pg_no_such_database");
+    check(&nowhere, "does not let clerk2pg in").await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_in_the_schema() {
+    let world = World::new(3).await;
+    let nothing = check_with(&world, &[BY_HAND]).await;
+    nothing
+        .only(&["schema"])
+        .is("permissions", "skipped", "")
+        .is("schema", "failed", "is not there")
+        .mend("schema", "clerk2pg migrate");
+    world.db.execute("CREATE SCHEMA clerk").await;
+    check_with(&world, &[])
+        .await
+        .only(&[])
+        .is("schema", "ok", "not there yet");
+
+    world.db.execute("CREATE TABLE clerk.orders (id text)").await;
+    check_with(&world, &[])
+        .await
+        .only(&["schema"])
+        .is("schema", "failed", "that is not clerk2pg's")
+        .is("permissions", "skipped", "")
+        .is("lease", "skipped", "");
+    world.db.execute("DROP TABLE clerk.orders").await;
+
+    assert_eq!(world.once().await.code, Some(0));
+    // As an older version left it.
+    let older = "DELETE FROM clerk.__diesel_schema_migrations WHERE version = (SELECT max(version) FROM clerk.__diesel_schema_migrations)";
+    world.db.execute(&format!("BEGIN; {older}; COMMIT")).await;
+    let pending = check_with(&world, &[]).await;
+    pending
+        .only(&[])
+        .is("schema", "ok", "the next start applies the pending migrations")
+        .is("permissions", "ok", "may apply the pending migrations")
+        .is("instance", "ok", "this database mirrors it")
+        .is("lease", "skipped", "migrations are pending");
+    check_with(&world, &[BY_HAND])
+        .await
+        .only(&["schema"])
+        .is("schema", "failed", "older than this clerk2pg")
+        .mend("schema", "clerk2pg migrate");
+    world
+        .db
+        .execute("INSERT INTO clerk.__diesel_schema_migrations VALUES ('99991231000000')")
+        .await;
+    check_with(&world, &[]).await.only(&["schema"]).is(
+        "schema",
+        "failed",
+        "newer than this clerk2pg: it has the migration 99991231000000",
+    );
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_the_role_lacks_and_the_grant_that_mends_it() {
+    let world = World::new(10).await;
+    let role = Role::new(&world).await;
+    let name = &role.name;
+    let check = async || check_with(&world, &[("DATABASE_URL", &role.url)]).await;
+    let run = async |arguments: &[&str]| world.run_with(arguments, &[("DATABASE_URL", &role.url)]).await;
+
+    let checked = check().await;
+    checked
+        .only(&["permissions"])
+        .is(
+            "permissions",
+            "failed",
+            &format!("{name} may not create the schema clerk in "),
+        )
+        .mend("permissions", &format!("CREATE SCHEMA clerk AUTHORIZATION {name}"));
+    world.db.execute("CREATE SCHEMA clerk").await;
+    check().await.only(&["permissions"]).is(
+        "permissions",
+        "failed",
+        &format!("{name} may not create in the schema clerk, which is "),
+    );
+
+    assert_eq!(world.once().await.code, Some(0));
+    let lacking = check().await;
+    lacking
+        .only(&["permissions"])
+        .is("permissions", "failed", &format!("{name} lacks USAGE on SCHEMA clerk"))
+        .is("schema", "skipped", "the role may not read which version it is")
+        .is("instance", "ok", "whether this database mirrors it cannot be told")
+        .is("lease", "skipped", "");
+    // What the line says is enough for all that a sync does.
+    grant(&world, &lacking).await;
+    check()
+        .await
+        .only(&[])
+        .is(
+            "permissions",
+            "ok",
+            "may do all that a sync does; migrations of later versions are ",
+        )
+        .is("schema", "ok", "up to date")
+        .is("instance", "ok", "this database mirrors it")
+        .is("lease", "ok", "free");
+    let ids = world.sim.user_ids();
+    world.sim.delete(&ids[4]);
+    world.sim.update(&ids[5], |user| user["first_name"] = "Changed".into());
+    world.sim.create_random();
+    run(&["--once", "--format", "json"])
+        .await
+        .assert(0, "changed +1 ~1 -1 =8 held 0 rejected 0");
+    world.assert_in_step().await;
+
+    let bad = world.sim.insert_unstorable(Unstorable::NulInName);
+    run(&["--once", "--format", "json"])
+        .await
+        .assert(0, "in_step +0 ~0 -0 =10 held 0 rejected 1");
+    for id in [&bad, &ids[0], &ids[1], &ids[2], &ids[3], &ids[6], &ids[7]] {
+        world.sim.delete(id);
+    }
+    let strict = [
+        ("DATABASE_URL", role.url.as_str()),
+        ("CLERK2PG_DELETES__MIN_COUNT", "1"),
+        ("CLERK2PG_DELETES__MAX_COUNT", "1"),
+    ];
+    let held = world.once_with(&strict).await;
+    held.assert(3, "held +0 ~0 -0 =4 held 6 rejected 0");
+    let sum = held.json()["plan"].as_str().unwrap().to_owned();
+    assert_eq!(run(&["approve", &sum]).await.code, Some(0));
+    world
+        .once_with(&strict)
+        .await
+        .assert(0, "changed +0 ~0 -6 =4 held 0 rejected 0");
+    world.assert_in_step().await;
+
+    let daemon = world.follow(&[("DATABASE_URL", &role.url)]);
+    world.sim.create_random();
+    world.comes_in_step().await;
+    assert_eq!(daemon.said("WARN"), 0, "{}", daemon.log());
+    assert_eq!(daemon.stop(Signal::TERM).await.code, Some(0));
+
+    // What is taken away again is named, and nothing else.
+    world
+        .db
+        .execute(&format!(
+            "REVOKE DELETE ON clerk.users FROM {name}; REVOKE UPDATE, DELETE ON clerk.missing_users FROM {name};
+             REVOKE EXECUTE ON FUNCTION clerk.user_document FROM PUBLIC, {name}"
+        ))
+        .await;
+    let partial = check().await;
+    partial.only(&["permissions"]).is(
+        "permissions",
+        "failed",
+        &format!("{name} lacks DELETE on clerk.users; UPDATE, DELETE on clerk.missing_users; EXECUTE on FUNCTION clerk.user_document(clerk.users)"),
+    );
+    grant(&world, &partial).await;
+    check().await.only(&[]);
+
+    world
+        .db
+        .execute("ALTER TABLE clerk.users ENABLE ROW LEVEL SECURITY")
+        .await;
+    let hidden = check().await;
+    hidden.only(&["permissions"]).is(
+        "permissions",
+        "failed",
+        &format!("{name} lacks a policy by which row-level security shows it the rows of clerk.users"),
+    );
+    grant(&world, &hidden).await;
+    check()
+        .await
+        .only(&[])
+        .is("permissions", "warn", "chooses which rows of clerk.users");
+    world.sim.create_random();
+    let ran = run(&["--once", "--format", "json"]).await;
+    ran.assert(0, "changed +1 ~0 -0 =5 held 0 rejected 0");
+    world.assert_in_step().await;
+
+    // A table of a version to come is not forgotten.
+    world.db.execute("CREATE TABLE clerk.brand_new ()").await;
+    check().await.only(&["permissions"]).is(
+        "permissions",
+        "failed",
+        &format!("{name} lacks SELECT, INSERT, UPDATE, DELETE on clerk.brand_new"),
+    );
+    let older = "DELETE FROM clerk.__diesel_schema_migrations WHERE version = (SELECT max(version) FROM clerk.__diesel_schema_migrations)";
+    world.db.execute(older).await;
+    check()
+        .await
+        .only(&["permissions"])
+        .is(
+            "permissions",
+            "failed",
+            "may not apply the pending migrations: clerk.__diesel_schema_migrations is ",
+        )
+        .mend("permissions", "run `clerk2pg migrate` as ");
+    role.end(&world).await;
+}
+
+/// Does what the mend says.
+async fn grant(world: &World, checked: &Checked) {
+    let hint = checked.find("permissions")["hint"].as_str().unwrap();
+    let (_, sql) = hint.split_once(": ").unwrap();
+    world.db.execute(sql).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_wrong_password_and_a_server_that_takes_no_writes() {
+    let world = mirrored(3).await;
+    let server = Postgres::start().await;
+    let check = async |url: &str| check_with(&world, &[("DATABASE_URL", url), ("PGSSLMODE", "")]).await;
+    let wrong = format!(
+        "postgres://plain:hidden_too@127.0.0.1:{}/postgres?sslmode=disable",
+        server.port
+    );
+    check(&wrong)
+        .await
+        .only(&["database"])
+        .is(
+            "database",
+            "failed",
+            "password authentication failed for user \"plain\"",
+        )
+        .mend("database", "check user, password");
+
+    let client = crate::harness::connect(&server.admin()).await;
+    client
+        .batch_execute("ALTER ROLE plain SET default_transaction_read_only = on")
+        .await
+        .unwrap();
+    let right = format!(
+        "postgres://plain:hidden@127.0.0.1:{}/postgres?sslmode=disable",
+        server.port
+    );
+    // Nothing else comes to a stop over it.
+    check(&right)
+        .await
+        .only(&["database"])
+        .is("database", "failed", "as plain: transactions are read-only")
+        .mend("database", "ALTER ROLE plain SET default_transaction_read_only = off")
+        .is("permissions", "ok", "may create the schema")
+        .is("schema", "ok", "not there yet")
+        .is("notifications", "ok", "is heard");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn how_the_way_there_is_protected() {
+    let (world, server) = (World::new(3).await, Postgres::start().await);
+    let roots = format!("sslrootcert={}", server.file("ca.pem", &server.authority.certificate));
+    let check = async |role: &str, parameters: &str| {
+        let url = url(&server, role, parameters);
+        check_with(&world, &[("DATABASE_URL", &url), ("PGSSLMODE", "")]).await
+    };
+    let tls = async |role: &str, parameters: &str, status: &str, says: &str| {
+        check(role, parameters).await.only(&[]).is("tls", status, says);
+    };
+    let verified = format!("sslmode=verify-full&{roots}");
+    tls(
+        "encrypted",
+        &verified,
+        "ok",
+        "TLSv1.3; the server's certificate is checked, and the name in it (sslmode=verify-full)",
+    )
+    .await;
+    let signed = format!("sslmode=verify-ca&{roots}");
+    tls(
+        "encrypted",
+        &signed,
+        "ok",
+        "TLSv1.3; the server's certificate is checked, but not the name in it",
+    )
+    .await;
+    tls(
+        "encrypted",
+        "sslmode=require",
+        "ok",
+        "TLSv1.3; the server's certificate is not checked (sslmode=require)",
+    )
+    .await;
+    tls("encrypted", "", "ok", "not checked (sslmode=prefer)").await;
+    tls("plain", "", "ok", "not encrypted, and nothing leaves this machine").await;
+    // It leads to this machine, but does not look like it.
+    tls(
+        "plain",
+        "hostaddr=0.0.0.0",
+        "warn",
+        "not encrypted (sslmode=prefer): who is on the way",
+    )
+    .await;
+    check("plain", "sslmode=require")
+        .await
+        .only(&["database"])
+        .is("tls", "skipped", "");
+    check("encrypted", "sslmode=disable")
+        .await
+        .only(&["database"])
+        .is("database", "failed", "no encryption")
+        .mend("database", "sslmode=verify-full");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn behind_a_pooler_that_swallows_notifications() {
+    let world = mirrored(3).await;
+    let pooler = Proxy::deaf(upstream(&world.db.url));
+    check_with(&world, &[("DATABASE_URL", &pooler.url(&world.db.url))])
+        .await
+        .only(&[])
+        .is("notifications", "warn", "NOTIFY clerk2pg is not heard")
+        .mend("notifications", "nothing, where the schedule is enough")
+        .is("lease", "ok", "free");
+}
+
+/// What the server is asked, by its own log.
+#[tokio::test(flavor = "multi_thread")]
+async fn no_statement_writes() {
+    let (world, server) = (World::new(3).await, Postgres::start().await);
+    server.set("log_line_prefix = '%a says '").await;
+    server.set("log_statement = 'all'").await;
+    let url = url(&server, "plain", "sslmode=disable");
+    let run = async |arguments: &[&str]| -> Ran {
+        let mut command = command();
+        command.args(arguments).envs([
+            ("DATABASE_URL", url.as_str()),
+            ("CLERK_SECRET_KEY", world.sim.secret_key()),
+            ("CLERK_API_URL", &world.sim.url()),
+        ]);
+        command.output().await.unwrap().into()
+    };
+    for prepares in [&[][..], &["--once"]] {
+        if !prepares.is_empty() {
+            assert_eq!(run(prepares).await.code, Some(0));
+        }
+        let before = server.log().len();
+        assert_eq!(run(&["check"]).await.code, Some(0));
+        let log = server.log().split_off(before);
+        let statements: Vec<&str> = log
+            .lines()
+            .filter_map(|line| line.strip_prefix("clerk2pg check says LOG:  "))
+            .filter(|line| line.starts_with("statement: ") || line.starts_with("execute "))
+            .map(|line| line.split_once(": ").unwrap().1)
+            .collect();
+        assert!(statements.len() > 5, "{log}");
+        for statement in statements {
+            let first = statement.split_whitespace().next().unwrap();
+            assert!(
+                ["SELECT", "BEGIN", "COMMIT", "SET", "LISTEN"].contains(&first),
+                "{statement}"
+            );
+        }
+        assert!(log.contains("BEGIN TRANSACTION READ ONLY"), "{log}");
+    }
+}
