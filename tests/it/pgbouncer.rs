@@ -17,6 +17,7 @@ use crate::{
     harness::{World, connect, eventually},
     on_demand::DEBUG,
     postgres::{any_port, give, server_program},
+    process::{EVERY_SECOND, NEVER},
 };
 
 /// A running PgBouncer. It ends with the test, and with the test's process.
@@ -253,7 +254,7 @@ async fn a_daemon_follows_and_says_once_that_it_hears_nothing() {
                     world.sim.create_random();
                     world.sim.update_random();
                     world.sim.delete_random();
-                    world.comes_in_step().await;
+                    world.catches_up().await;
                 }
                 daemon.stop(Signal::TERM).await
             })
@@ -304,15 +305,16 @@ async fn two_daemons_take_turns() {
     let world = &pooled.world;
     pooled
         .beside_others(async {
-            let (one, two) = (world.looking(&[]).await, world.looking(&[]).await);
+            let one = world.looking(&[]).await;
+            let two = world.follow(&[NEVER, EVERY_SECOND]);
             for _ in 0..3 {
                 world.sim.create_random();
                 world.sim.delete_random();
-                world.comes_in_step().await;
+                world.catches_up().await;
             }
             one.kill().await;
             world.sim.create_random();
-            world.comes_in_step().await;
+            world.catches_up().await;
             let ran = two.stop(Signal::TERM).await;
             assert_eq!(ran.code, Some(0), "{ran:#?}");
             assert!(!ran.stderr.contains("ERROR"), "{ran:#?}");
@@ -353,7 +355,7 @@ async fn a_pooler_that_is_started_anew_is_waited_for() {
     pooled.world.sim.create_random();
     daemon.says("waiting until it can be reached").await;
     pooled.pooler.start_again().await;
-    pooled.world.comes_in_step().await;
+    pooled.world.catches_up().await;
     daemon.says("back to normal").await;
     let ran = daemon.stop(Signal::TERM).await;
     assert_eq!(ran.code, Some(0), "{ran:#?}");
