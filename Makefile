@@ -20,6 +20,14 @@ psql: ## Look into the database of the last `make run` or `make up`
 test: ## Run all tests against a private PostgreSQL; ARGS=… are cargo test's
 	@scripts/test $(ARGS)
 
+.PHONY: deb
+deb: ## Build the Debian package in target/debian; ARGS=… are cargo-deb's
+	@scripts/deb $(ARGS)
+
+.PHONY: test-systemd
+test-systemd: ## Prove the package and its units in a booted Debian (as root; ALLOW_SKIP=1 where that cannot be had)
+	@scripts/test-systemd
+
 .PHONY: bench
 bench: ## Measure the mirror of a million users against the machine, Clerk's limit and other tools; benches/README.md says how
 	@scripts/bench scale

@@ -191,27 +191,36 @@ create_cluster() {
     }
 }
 
+# serve NAME PORT [-c SETTING=VALUE]…: starts a cluster's server on that port; fails where it does not come up.
+serve() {
+    local dir port=$2
+    dir=$(readlink -f "$clusters")/$1
+    shift 2
+    # No socket: its path is limited to 107 bytes, and a checkout's may be longer.
+    (cd "$dir" && exec setpriv --pdeathsig INT "${owner[@]}" "$pg_bin/postgres" -D "$dir/data" -p "$port" \
+        -c listen_addresses=127.0.0.1 -c unix_socket_directories= "$@") >"$dir/log" 2>&1 </dev/null &
+    server_pid=$!
+    while ! gone "$server_pid" 0; do
+        if [[ $(sed -n '1p;8p' "$dir/data/postmaster.pid" 2>/dev/null | tr -d ' \n') == "${server_pid}ready" ]]; then return; fi
+        tick
+    done
+    server_pid=
+    return 1
+}
+
 # start_cluster NAME [-c SETTING=VALUE]…: sets server to the address without a database's name.
 start_cluster() {
-    local dir port
-    dir=$(readlink -f "$clusters")/$1
+    local name=$1 dir port
+    dir=$(readlink -f "$clusters")/$name
     shift
     # The port is taken rather than looked for: two at once cannot choose the same. Below the range that the system gives to clients.
     for _ in {1..20}; do
         port=$((20000 + RANDOM % 12000))
-        # No socket: its path is limited to 107 bytes, and a checkout's may be longer.
-        (cd "$dir" && exec setpriv --pdeathsig INT "${owner[@]}" "$pg_bin/postgres" -D "$dir/data" -p "$port" \
-            -c listen_addresses=127.0.0.1 -c unix_socket_directories= "$@") >"$dir/log" 2>&1 </dev/null &
-        server_pid=$!
-        while ! gone "$server_pid" 0; do
-            if [[ $(sed -n '1p;8p' "$dir/data/postmaster.pid" 2>/dev/null | tr -d ' \n') == "${server_pid}ready" ]]; then
-                server=postgres://postgres:$(<"$dir/password")@127.0.0.1:$port
-                (umask 077 && printf '%s' "$server" >"$dir/server")
-                return
-            fi
-            tick
-        done
-        server_pid=
+        if serve "$name" "$port" "$@"; then
+            server=postgres://postgres:$(<"$dir/password")@127.0.0.1:$port
+            (umask 077 && printf '%s' "$server" >"$dir/server")
+            return
+        fi
         grep -q 'Address already in use' "$dir/log" || break
     done
     cat "$dir/log" >&2
@@ -240,4 +249,26 @@ hold_demo() {
     local lock
     exec {lock}>"$clusters/demo.lock"
     flock --nonblock "$lock"
+}
+
+# start_sim PROGRAM OUTPUT OPTION…: starts the simulator on a free port, and sets CLERK_API_URL to its address.
+start_sim() {
+    local program=$1 output=$2
+    shift 2
+    spawn "$program" --port 0 "$@" >"$output"
+    until grep -q listening "$output"; do
+        ! gone "${started[-1]}" 0 || die "the simulator does not start"
+        tick
+    done
+    CLERK_API_URL=$(sed -n 's/^clerk-sim listening on \([^ ]*\) .*/\1/p' "$output")
+    export CLERK_API_URL
+}
+
+# sim METHOD PATH [BODY]: asks the simulator, without need of curl.
+sim() {
+    local address=${CLERK_API_URL#http://} body=${3:-} connection
+    exec {connection}<>"/dev/tcp/${address%:*}/${address#*:}"
+    printf '%s /_sim/%s HTTP/1.1\r\nHost: sim\r\nConnection: close\r\nContent-Length: %d\r\n\r\n%s' "$1" "$2" "${#body}" "$body" >&"$connection"
+    sed '1,/^\r$/d' <&"$connection"
+    exec {connection}>&-
 }

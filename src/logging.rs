@@ -1,7 +1,12 @@
 //! Log lines on stderr, or in the journal.
 
-use std::io::{self, IsTerminal, Write};
+use std::{
+    fs::File,
+    io::{self, IsTerminal, Write},
+    os::{fd::AsFd, unix::fs::MetadataExt},
+};
 
+use tracing_journald::{Priority, PriorityMappings};
 use tracing_subscriber::{
     EnvFilter, Layer, Registry, filter::ParseError, fmt::MakeWriter, layer::SubscriberExt, reload,
     util::SubscriberInitExt,
@@ -22,13 +27,14 @@ pub struct Levels(reload::Handle<EnvFilter, Registry>);
 /// The level cannot be read.
 pub fn start(log: &Log, progress: Progress) -> Result<Levels, ParseError> {
     let (filter, handle) = reload::Layer::new(filter(log)?);
-    let journal = matches!(
-        (log.format, std::env::var_os("JOURNAL_STREAM")),
-        (LogFormat::Journald, _) | (LogFormat::Auto, Some(_))
-    );
+    let journal = match log.format {
+        LogFormat::Journald => true,
+        LogFormat::Auto => stderr_is_journal(),
+        LogFormat::Pretty | LogFormat::Json => false,
+    };
     let terminal = Terminal(progress);
     let lines: Box<dyn Layer<_> + Send + Sync> = match tracing_journald::layer() {
-        Ok(layer) if journal => layer.boxed(),
+        Ok(layer) if journal => layer.with_priority_mappings(priorities()).boxed(),
         _ if log.format == LogFormat::Json => tracing_subscriber::fmt::layer()
             .json()
             .flatten_event(true)
@@ -55,6 +61,30 @@ impl Levels {
         // Only a process that is ending has no subscriber any more.
         let _ = self.0.reload(filter);
         Ok(())
+    }
+}
+
+/// systemd tells which stream is the journal's. Whoever starts the program with another one may still have the variable, from a terminal's own service for
+/// one.
+fn stderr_is_journal() -> bool {
+    let (Ok(stream), Ok(stderr)) = (
+        std::env::var("JOURNAL_STREAM"),
+        io::stderr().as_fd().try_clone_to_owned(),
+    ) else {
+        return false;
+    };
+    File::from(stderr)
+        .metadata()
+        .is_ok_and(|stderr| stream == format!("{}:{}", stderr.dev(), stderr.ino()))
+}
+
+/// syslog's meanings: by default everything would be one step more urgent, and `journalctl` would print each line of level info in bold.
+fn priorities() -> PriorityMappings {
+    PriorityMappings {
+        info: Priority::Informational,
+        debug: Priority::Debug,
+        trace: Priority::Debug,
+        ..PriorityMappings::new()
     }
 }
 

@@ -118,7 +118,7 @@ mod tests {
             tokio::time::sleep(Duration::from_millis(request % 2)).await;
             drop(place);
         }
-        let within = |from: Duration| arrivals.iter().filter(|at| (from..from + WINDOW).contains(at)).count();
+        let within = |from: Duration| arrivals.iter().filter(|at| (from..from + WINDOW).contains(*at)).count();
         let windows: Vec<usize> = arrivals.iter().map(|from| within(*from)).collect();
         assert_eq!(windows[0], 250);
         assert_eq!(windows.into_iter().max(), Some(250));

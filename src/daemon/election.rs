@@ -11,7 +11,6 @@ use std::{
 use tokio::{sync::watch, task::JoinSet};
 use tracing::{debug, info, warn};
 
-use super::service;
 use crate::{
     failure::Failure,
     mirror::{Error, Kept, Mirror, Wait},
@@ -24,23 +23,30 @@ const FAREWELL: Duration = Duration::from_secs(1);
 /// This daemon's part in it.
 pub(super) struct Election {
     candidate: Candidate,
-    leads: watch::Receiver<bool>,
+    place: watch::Receiver<Place>,
     /// Ends with it.
     taking_part: JoinSet<()>,
+}
+
+/// What it came to.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum Place {
+    /// This one leads.
+    Leads,
+    /// Another one does; none where it is not known yet which.
+    Follows(Option<String>),
 }
 
 /// Who may lead.
 #[derive(Clone)]
 pub(super) struct Candidate {
     /// With a connection of its own: a pass at work must not keep its own leader from being seen.
-    pub(super) mirror: Mirror,
-    pub(super) holder: String,
-    pub(super) ttl: Duration,
-    pub(super) watch: Watch,
+    mirror: Mirror,
+    holder: String,
+    ttl: Duration,
+    watch: Watch,
     /// Passes have failed for so long that another one may have more luck.
     is_failing: Arc<AtomicBool>,
-    /// Who is known to lead in this one's place.
-    leader: Option<String>,
 }
 
 impl Candidate {
@@ -51,7 +57,6 @@ impl Candidate {
             ttl,
             watch,
             is_failing: Arc::default(),
-            leader: None,
         }
     }
 }
@@ -59,28 +64,36 @@ impl Candidate {
 impl Election {
     /// Leads, or else stands by from now on.
     pub(super) async fn begin(candidate: Candidate) -> Result<Self, Failure> {
-        let (turn, leads) = watch::channel(candidate.mirror.lead(&candidate.holder, candidate.ttl).await?);
-        candidate.watch.leads(*leads.borrow());
+        let first = match candidate.mirror.lead(&candidate.holder, candidate.ttl).await? {
+            true => Place::Leads,
+            false => Place::Follows(None),
+        };
+        candidate.watch.leads(first == Place::Leads);
+        let (tell, place) = watch::channel(first);
         let mut taking_part = JoinSet::new();
-        taking_part.spawn(take_part(candidate.clone(), turn));
+        taking_part.spawn(take_part(candidate.clone(), tell));
         Ok(Self {
             candidate,
-            leads,
+            place,
             taking_part,
         })
     }
 
-    pub(super) fn leads(&self) -> bool {
-        *self.leads.borrow()
+    pub(super) fn place(&self) -> Place {
+        self.place.borrow().clone()
     }
 
-    /// Waits until this one begins to lead, or to stand by. Returns whether it leads.
-    pub(super) async fn turns(&mut self) -> bool {
-        if self.leads.changed().await.is_err() {
+    pub(super) fn leads(&self) -> bool {
+        *self.place.borrow() == Place::Leads
+    }
+
+    /// Waits until this one begins to lead, or to follow another one.
+    pub(super) async fn moves(&mut self) -> Place {
+        if self.place.changed().await.is_err() {
             // The task ends with us alone.
             std::future::pending::<()>().await;
         }
-        *self.leads.borrow_and_update()
+        self.place.borrow_and_update().clone()
     }
 
     /// Passes fail, since then; or do not.
@@ -101,13 +114,13 @@ impl Election {
     }
 }
 
-async fn take_part(mut candidate: Candidate, turn: watch::Sender<bool>) {
+async fn take_part(candidate: Candidate, place: watch::Sender<Place>) {
     let mut failed = false;
     loop {
-        let leads = *turn.borrow();
+        let leads = *place.borrow() == Place::Leads;
         let result = match leads {
-            true => candidate.keep_leading(&turn).await,
-            false => candidate.stand_by(&turn).await,
+            true => candidate.keep_leading(&place).await,
+            false => candidate.stand_by(&place).await,
         };
         let pause = match result {
             Ok(pause) => {
@@ -130,7 +143,7 @@ async fn take_part(mut candidate: Candidate, turn: watch::Sender<bool>) {
 }
 
 impl Candidate {
-    async fn keep_leading(&self, turn: &watch::Sender<bool>) -> Result<Duration, Error> {
+    async fn keep_leading(&self, place: &watch::Sender<Place>) -> Result<Duration, Error> {
         // A loop that is stuck does not lead.
         if !self.watch.alive().is_good {
             return Ok(self.ttl / 3);
@@ -141,38 +154,38 @@ impl Candidate {
             Kept::Watched if self.is_failing.swap(false, Ordering::Relaxed) => {
                 self.mirror.resign(&self.holder).await?;
                 warn!("passes keep failing here; another clerk2pg may lead");
-                self.turn(turn, false);
+                self.take(place, Place::Follows(None));
                 // The others get their turn first.
                 Ok(self.ttl)
             }
             Kept::Watched => Ok(self.ttl / 3),
             Kept::Lost => {
-                self.turn(turn, false);
+                self.take(place, Place::Follows(None));
                 Ok(Duration::ZERO)
             }
         }
     }
 
-    async fn stand_by(&mut self, turn: &watch::Sender<bool>) -> Result<Duration, Error> {
+    async fn stand_by(&self, place: &watch::Sender<Place>) -> Result<Duration, Error> {
         let Wait { leader, remaining } = self.mirror.stand_by(&self.holder, self.ttl).await?;
         if remaining.is_zero() && self.mirror.lead(&self.holder, self.ttl).await? {
-            info!(before = self.leader.take(), "this one leads now");
-            self.turn(turn, true);
+            info!(before = leader, "this one leads now");
+            self.take(place, Place::Leads);
             return Ok(self.ttl / 3);
         }
         if let Some(leader) = leader {
             self.watch.follows(&leader);
-            service::status(&format!("standing by: {leader} leads"));
-            if self.leader.as_ref() != Some(&leader) {
+            let is_known = matches!(&*place.borrow(), Place::Follows(Some(known)) if *known == leader);
+            if !is_known {
                 info!(leader, "standing by");
-                self.leader = Some(leader);
+                self.take(place, Place::Follows(Some(leader)));
             }
         }
         Ok(remaining.clamp(Duration::from_millis(20), self.ttl / 3))
     }
 
-    fn turn(&self, turn: &watch::Sender<bool>, leads: bool) {
-        self.watch.leads(leads);
-        turn.send_replace(leads);
+    fn take(&self, place: &watch::Sender<Place>, now: Place) {
+        self.watch.leads(now == Place::Leads);
+        place.send_replace(now);
     }
 }

@@ -23,7 +23,7 @@ use crate::{
     pass::{Followed, Memory, Outcome, Pass, Report},
     watch::Done,
 };
-use election::Election;
+use election::{Election, Place};
 use hear::hear;
 use outage::Outage;
 use pace::Pace;
@@ -87,13 +87,14 @@ pub async fn once<T>(stop: &CancellationToken, pass: impl Future<Output = Result
 pub async fn run(setup: Setup, reload: Reload<'_>) -> Result<(), Failure> {
     let watch = setup.pass.watch.clone();
     // Boxed, as its type is nested too deep for another layer around it.
-    service::watched(watch.beating(Box::pin(work(setup, reload)))).await
+    let work = Box::pin(work(setup, reload));
+    watch.beating(service::pulse(), service::alive, work).await
 }
 
 async fn work(setup: Setup, reload: Reload<'_>) -> Result<(), Failure> {
     let mut signals = Signals::new()?;
     let mut at_work = AtWork::start(setup).await?;
-    service::ready();
+    service::started();
     loop {
         let due = &at_work.setup.pass.due;
         // Meanwhile a mark stays where it is, else a tight schedule would be the end of all backoff.
@@ -102,8 +103,8 @@ async fn work(setup: Setup, reload: Reload<'_>) -> Result<(), Failure> {
         let told = tokio::select! {
             biased;
             told = signals.next() => Some(told),
-            leads = turns(&mut at_work.election) => {
-                at_work.take_turn(leads);
+            place = moves(&mut at_work.election) => {
+                at_work.take_place(&place);
                 continue;
             }
             () = over(pause), if leads => None,
@@ -161,6 +162,7 @@ struct AtWork {
     /// None before the first time that Clerk and Postgres have let this one in.
     election: Option<Election>,
     outage: Outage,
+    status: service::Status,
     pace: Pace,
     /// Until when another clerk2pg is left to its work.
     rest: Option<Instant>,
@@ -187,6 +189,7 @@ impl AtWork {
             memory: Memory::default(),
             election: None,
             outage: Outage::default(),
+            status: service::Status::default(),
             pace: Pace::default(),
             rest: None,
             succeeded_once: false,
@@ -200,14 +203,18 @@ impl AtWork {
         self.election.as_ref().is_none_or(Election::leads)
     }
 
-    /// Begins to lead or to stand by. What it knew of the mirror is another one's work by now, so that it begins as at a start.
-    fn take_turn(&mut self, leads: bool) {
+    /// Leads or stands by from now on. What a new leader knew of the mirror is another one's work by now: it begins as at a start.
+    fn take_place(&mut self, place: &Place) {
         let due = &self.setup.pass.due;
-        if leads {
-            self.memory = Memory::default();
-            due.absorb();
-            drop(due.take_users());
-            due.full();
+        match place {
+            Place::Leads => {
+                self.status.leading();
+                self.memory = Memory::default();
+                due.absorb();
+                drop(due.take_users());
+                due.full();
+            }
+            Place::Follows(leader) => self.status.standing_by(&leads(leader)),
         }
     }
 
@@ -237,7 +244,7 @@ impl AtWork {
                     self.succeeded_once = true;
                 }
                 if self.outage.end() {
-                    service::status("back to normal");
+                    self.status.recovered();
                 }
                 if let Some(election) = &self.election {
                     election.fails_since(None);
@@ -247,7 +254,7 @@ impl AtWork {
             Err(failure) if failure.cause == Cause::Stopped => {}
             Err(failure) if failure.cause == Cause::NeedsPerson && !self.succeeded_once => return Err(failure),
             Err(failure) => {
-                service::status(&format!("failing: {failure}"));
+                self.status.failing(&failure);
                 pass.watch.failed(kind(&task), &failure.message);
                 if failure.cause == Cause::Busy {
                     // Somebody else keeps the mirror in step.
@@ -267,11 +274,12 @@ impl AtWork {
         let Pass { due, watch, .. } = &self.setup.pass;
         match followed {
             Followed::Done(report) => {
-                service::status(&service::words(name(task), &report, Utc::now()));
+                self.status.done(name(task), &report, Utc::now());
                 watch.done(kind(task), &done(&report));
                 tell(name(task), &report);
             }
             Followed::Idle => {
+                self.status.idle();
                 watch.idle(kind(task));
                 debug!(pass = name(task), "nothing to do");
             }
@@ -280,6 +288,10 @@ impl AtWork {
                 debug!(pass = name(task), "what changed cannot be seen");
             }
             Followed::StandingBy => {
+                match self.election.as_ref().map(Election::place) {
+                    Some(Place::Follows(leader)) => self.status.standing_by(&leads(&leader)),
+                    _ => self.status.standing_by("another clerk2pg is syncing this database"),
+                }
                 watch.stood_by(kind(task));
                 debug!(pass = name(task), "another clerk2pg is at work");
                 // What somebody waits for is looked at once the other one is done; it may have seen to it by then. A leader sees to it anyway.
@@ -330,11 +342,15 @@ fn done(report: &Report) -> Done {
     }
 }
 
-async fn turns(election: &mut Option<Election>) -> bool {
+async fn moves(election: &mut Option<Election>) -> Place {
     match election {
-        Some(election) => election.turns().await,
+        Some(election) => election.moves().await,
         None => std::future::pending().await,
     }
+}
+
+fn leads(leader: &Option<String>) -> String {
+    format!("{} leads", leader.as_deref().unwrap_or("another clerk2pg"))
 }
 
 fn tell(pass: &'static str, report: &Report) {

@@ -1,56 +1,112 @@
 //! The service manager, where one listens (`NOTIFY_SOCKET`): it is told when the daemon is ready, what the last pass did, and that the loop is
 //! alive. Elsewhere nothing is told.
 
-use std::{pin::pin, time::Duration};
+use std::time::Duration;
 
 use chrono::{DateTime, Utc};
 use sd_notify::NotifyState;
 use tracing::debug;
 
-use crate::pass::Report;
+use crate::{
+    failure::{Cause, Failure},
+    pass::Report,
+};
 
 /// So often within its time is the watchdog told of life: two may be late.
 const BEATS: u32 = 3;
 
 /// The daemon takes signals, and its first pass is under way.
+pub(super) fn started() {
+    tell(&[
+        NotifyState::Ready,
+        NotifyState::Status("the first full sync is under way"),
+    ]);
+}
+
+/// The daemon is ready again, be it with the old configuration.
 pub(super) fn ready() {
-    tell(&NotifyState::Ready);
+    tell(&[NotifyState::Ready]);
 }
 
 /// The configuration is read again; [`ready`] ends it.
 pub(super) fn reloading() {
-    tell(&NotifyState::Reloading);
+    tell(&[NotifyState::Reloading]);
 }
 
 /// The daemon ends.
 pub(super) fn stopping() {
-    tell(&NotifyState::Stopping);
+    tell(&[NotifyState::Stopping]);
 }
 
-/// What `systemctl status` shows.
-pub(super) fn status(text: &str) {
-    tell(&NotifyState::Status(&text.replace('\n', " ")));
+/// What `systemctl status` shows: the last pass that did something in words, or what keeps the next one from being done.
+#[derive(Debug, Default)]
+pub(super) struct Status {
+    last: String,
+    shown: String,
 }
 
-/// Does the work of the loop, and feeds the watchdog as long as the loop's own thread comes by: waiting for a slow Clerk is no reason to be
-/// restarted, being stuck is.
-pub(super) async fn watched<T>(work: impl Future<Output = T>) -> T {
-    let Some(limit) = sd_notify::watchdog_enabled().filter(|limit| *limit > Duration::ZERO) else {
-        return work.await;
-    };
-    let mut work = pin!(work);
-    loop {
-        tell(&NotifyState::Watchdog);
-        tokio::select! {
-            biased;
-            result = &mut work => return result,
-            () = tokio::time::sleep(limit / BEATS) => {}
+impl Status {
+    /// A pass did something, or a full one came to its end.
+    pub(super) fn done(&mut self, pass: &str, report: &Report, at: DateTime<Utc>) {
+        self.last = words(pass, report, at);
+        self.show(self.last.clone());
+    }
+
+    /// There was nothing to do, so that nothing stands in the way any more.
+    pub(super) fn idle(&mut self) {
+        if !self.shown.ends_with(&self.last) {
+            self.show(self.last.clone());
+        }
+    }
+
+    /// Another clerk2pg has to be waited for.
+    pub(super) fn standing_by(&mut self, why: &str) {
+        self.show(format!("standing by: {why}"));
+    }
+
+    /// This one leads from now on, and begins with a full sync.
+    pub(super) fn leading(&mut self) {
+        self.show("leads now; a full sync is under way".to_owned());
+    }
+
+    /// A pass failed.
+    pub(super) fn failing(&mut self, failure: &Failure) {
+        // Where another clerk2pg is at work, this one does what it should.
+        let state = if failure.cause == Cause::Busy {
+            "standing by"
+        } else {
+            "failing"
+        };
+        self.show(format!("{state}: {failure}"));
+    }
+
+    /// What passes failed of is over.
+    pub(super) fn recovered(&mut self) {
+        let separator = if self.last.is_empty() { "" } else { "; " };
+        self.show(format!("back to normal{separator}{}", self.last));
+    }
+
+    fn show(&mut self, text: String) {
+        if text != self.shown {
+            // The protocol has a line for each word.
+            tell(&[NotifyState::Status(&text.replace('\n', " "))]);
+            self.shown = text;
         }
     }
 }
 
-/// The last pass in words, for people.
-pub(super) fn words(pass: &str, report: &Report, at: DateTime<Utc>) -> String {
+/// How often the watchdog wants to hear of life, where there is one.
+pub(super) fn pulse() -> Option<Duration> {
+    let limit = sd_notify::watchdog_enabled().filter(|limit| *limit > Duration::ZERO)?;
+    Some(limit / BEATS)
+}
+
+/// The loop that does the work is alive.
+pub(super) fn alive() {
+    tell(&[NotifyState::Watchdog]);
+}
+
+fn words(pass: &str, report: &Report, at: DateTime<Utc>) -> String {
     let Report {
         created,
         updated,
@@ -73,8 +129,8 @@ pub(super) fn words(pass: &str, report: &Report, at: DateTime<Utc>) -> String {
     text
 }
 
-fn tell(state: &NotifyState<'_>) {
-    if let Err(error) = sd_notify::notify(std::slice::from_ref(state)) {
+fn tell(states: &[NotifyState<'_>]) {
+    if let Err(error) = sd_notify::notify(states) {
         debug!(%error, "the service manager cannot be told");
     }
 }

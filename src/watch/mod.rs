@@ -29,7 +29,7 @@ use crate::{clerk::Tally, mirror::Kind};
 use health::Health;
 use metrics::Metrics;
 
-/// How often the loop shows that it is alive.
+/// How often the loop shows that it is alive, at least.
 const BEAT: Duration = Duration::from_secs(3);
 
 /// How a daemon is and what it did. Clones share it, and it outlives a reload of the configuration.
@@ -84,15 +84,18 @@ impl Watch {
         self.0.requests.clone()
     }
 
-    /// Does the work of the loop, and shows all the time that its thread is not stuck in it.
-    pub async fn beating<T>(&self, work: impl Future<Output = T>) -> T {
+    /// Does the work of the loop, and shows all the time that its thread is not stuck in it: here, and with each beat to somebody else who may want
+    /// to know it more often. Waiting for a slow Clerk is life; being stuck is none.
+    pub async fn beating<T>(&self, pulse: Option<Duration>, beat: impl Fn(), work: impl Future<Output = T>) -> T {
+        let pause = pulse.map_or(BEAT, |pulse| pulse.min(BEAT));
         let mut work = pin!(work);
         loop {
             self.health().beat = Instant::now();
+            beat();
             tokio::select! {
                 biased;
                 result = &mut work => return result,
-                () = tokio::time::sleep(BEAT) => {}
+                () = tokio::time::sleep(pause) => {}
             }
         }
     }
@@ -229,6 +232,9 @@ mod tests {
             tokio::time::sleep(2 * BEAT).await;
             watch.alive()
         };
-        assert_eq!(watch.beating(work).await, Verdict::good("alive"));
+        let beats = std::cell::Cell::new(0);
+        let beat = || beats.set(beats.get() + 1);
+        assert_eq!(watch.beating(Some(BEAT / 2), beat, work).await, Verdict::good("alive"));
+        assert!((4..=5).contains(&beats.get()), "{beats:?}");
     }
 }

@@ -70,6 +70,7 @@ async fn it_hears_of_a_service_from_start_to_end() {
     let manager = Manager::new();
     let daemon = follow(&world, &manager, &[NEVER]);
     manager.hears("READY=1").await;
+    manager.hears("STATUS=the first full sync is under way").await;
     let status = manager.hears("STATUS=changed; last full sync at ").await;
     let totals = ": 30 created, 0 updated, 0 deleted, 0 unchanged";
     assert!(status.ends_with(totals), "{status}");
@@ -109,6 +110,44 @@ async fn a_failure_is_told_in_words() {
     world.sim.set_faults(Rule::new(Effect::DropBefore));
     manager.hears("STATUS=failing: Clerk cannot be reached").await;
     world.sim.clear_faults();
-    manager.hears("STATUS=back to normal").await;
+    manager
+        .hears("STATUS=back to normal; changed; last full sync at ")
+        .await;
     daemon.stop(Signal::TERM).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn standing_by_is_told_as_long_as_it_lasts() {
+    let world = World::new(3).await;
+    let manager = Manager::new();
+    let daemon = follow(&world, &manager, &[NEVER, EVERY_SECOND]);
+    manager.hears("STATUS=changed").await;
+    world
+        .db
+        .execute(
+            "UPDATE clerk.sync_state SET lease_holder = 'other:1', lease_epoch = lease_epoch + 1,
+                 lease_expires_at = now() + interval '1 hour'",
+        )
+        .await;
+    manager.hears("STATUS=standing by: ").await;
+    let free =
+        "UPDATE clerk.sync_state SET lease_holder = NULL, lease_epoch = lease_epoch + 1, lease_expires_at = NULL";
+    world.db.execute(free).await;
+    manager.hears("STATUS=changed; last full sync at ").await;
+    daemon.stop(Signal::TERM).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_standby_says_who_leads_and_when_it_leads_itself() {
+    let world = World::new(30).await;
+    let (managers, lease) = ([Manager::new(), Manager::new()], ("CLERK2PG_LEASE__TTL", "3s"));
+    let leader = follow(&world, &managers[0], &[NEVER, EVERY_SECOND, lease]);
+    managers[0].hears("STATUS=changed; last full sync").await;
+    let standby = follow(&world, &managers[1], &[NEVER, EVERY_SECOND, lease]);
+    let name = world.db.text("SELECT holder FROM clerk.leader").await.unwrap();
+    managers[1].hears(&format!("STATUS=standing by: {name} leads")).await;
+    assert_eq!(leader.stop(Signal::TERM).await.code, Some(0));
+    managers[1].hears("STATUS=leads now; a full sync is under way").await;
+    managers[1].hears("STATUS=in step; last full sync").await;
+    assert_eq!(standby.stop(Signal::TERM).await.code, Some(0));
 }
