@@ -254,7 +254,7 @@ async fn a_daemon_follows_and_says_once_that_it_hears_nothing() {
                     world.sim.create_random();
                     world.sim.update_random();
                     world.sim.delete_random();
-                    world.comes_in_step().await;
+                    world.catches_up().await;
                 }
                 daemon.stop(Signal::TERM).await
             })
@@ -310,12 +310,12 @@ async fn of_two_daemons_one_leads_and_the_other_follows_it() {
             for _ in 0..3 {
                 world.sim.create_random();
                 world.sim.delete_random();
-                world.comes_in_step().await;
+                world.catches_up().await;
             }
             one.kill().await;
             two.says("this one leads now").await;
             world.sim.create_random();
-            world.comes_in_step().await;
+            world.catches_up().await;
             let ran = two.stop(Signal::TERM).await;
             assert_eq!(ran.code, Some(0), "{ran:#?}");
             assert!(!ran.stderr.contains("ERROR"), "{ran:#?}");
@@ -356,7 +356,7 @@ async fn a_pooler_that_is_started_anew_is_waited_for() {
     pooled.world.sim.create_random();
     daemon.says("waiting until it can be reached").await;
     pooled.pooler.start_again().await;
-    pooled.world.comes_in_step().await;
+    pooled.world.catches_up().await;
     daemon.says("back to normal").await;
     let ran = daemon.stop(Signal::TERM).await;
     assert_eq!(ran.code, Some(0), "{ran:#?}");

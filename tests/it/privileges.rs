@@ -151,11 +151,11 @@ async fn does_everything(world: &World, url: &str, environment: &[(&str, &str)])
     once().await.assert(0, "changed +0 ~0 -15 =45 held 0 rejected 0");
 
     let daemon = Process::new(world.daemon(&[&all[..], &[NEVER, EVERY_SECOND]].concat()));
-    world.comes_in_step().await;
+    world.catches_up().await;
     world.sim.create_random();
     world.sim.update_random();
     world.sim.delete_random();
-    world.comes_in_step().await;
+    world.catches_up().await;
     let id = world.sim.create_random();
     world.ask(&id).await;
     eventually("the user's row", async || world.has(&id).await).await;

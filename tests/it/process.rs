@@ -13,7 +13,7 @@ use tokio::{
     task::JoinHandle,
 };
 
-use crate::harness::{PATIENCE, Ran, World, eventually, signal};
+use crate::harness::{PATIENCE, Ran, World, comparable, eventually, signal};
 
 /// How long a program may take to end once it is told to.
 pub const STOPS_WITHIN: Duration = Duration::from_secs(5);
@@ -210,6 +210,19 @@ impl World {
         let overlapping = "SELECT count(*) FROM clerk.sync_runs a JOIN clerk.sync_runs b
             ON a.id < b.id AND b.started_at < coalesce(a.ended_at, 'infinity') AND a.started_at < coalesce(b.ended_at, 'infinity')";
         assert_eq!(self.db.number(overlapping).await, 0, "passes overlapped");
+    }
+
+    /// Waits until the mirror shows what Clerk has at this moment, whichever passes bring it there, and they are over.
+    pub async fn catches_up(&self) {
+        let has_all = async || {
+            let (mirror, ids) = (self.db.documents().await, self.sim.user_ids());
+            let is_same = |id: &String| {
+                let documents = mirror.get(id).cloned().zip(self.sim.document(id));
+                documents.is_some_and(|(mirror, clerk)| comparable(mirror) == comparable(clerk))
+            };
+            mirror.len() == ids.len() && ids.iter().all(is_same) && self.runs("ended_at IS NULL").await == 0
+        };
+        eventually("the mirror catches up", has_all).await;
     }
 
     /// Who is named in the lease, run out or not.
