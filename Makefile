@@ -28,6 +28,10 @@ deb: ## Build the Debian package in target/debian; ARGS=… are cargo-deb's
 test-systemd: ## Prove the package and its units in a booted Debian (as root; ALLOW_SKIP=1 where that cannot be had)
 	@scripts/test-systemd
 
+.PHONY: test-docker
+test-docker: ## Build the images and run the compose files against a simulated Clerk (needs a Docker engine)
+	@scripts/test-docker
+
 .PHONY: bench
 bench: ## Measure the mirror of a million users against the machine, Clerk's limit and other tools; benches/README.md says how
 	@scripts/bench scale

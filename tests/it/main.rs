@@ -19,6 +19,7 @@ mod check_database;
 mod cli;
 mod client;
 mod constraints;
+mod containers;
 mod daemon;
 mod deletions;
 mod documents;

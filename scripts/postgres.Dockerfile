@@ -1,0 +1,9 @@
+# Stands in for the official image of PostgreSQL, as far as compose.yaml goes, where that cannot be pulled.
+FROM debian:bookworm-slim
+RUN apt-get update && apt-get install --yes --no-install-recommends postgresql && rm -rf /var/lib/apt/lists/* /var/lib/postgresql/*
+ENV PATH=/usr/lib/postgresql/15/bin:$PATH PGDATA=/var/lib/postgresql/data
+RUN install -d -o postgres -g postgres "$PGDATA" /run/postgresql
+VOLUME /var/lib/postgresql/data
+USER postgres
+COPY --chmod=755 postgres-entrypoint /usr/local/bin/
+ENTRYPOINT ["postgres-entrypoint"]
