@@ -13,7 +13,9 @@ fn file(name: &str) -> String {
 /// The YAML blocks of a document.
 fn blocks(document: &str) -> Vec<String> {
     let blocks = document.split("```yaml\n").skip(1);
-    blocks.map(|block| block.split("```").next().unwrap().to_owned()).collect()
+    blocks
+        .map(|block| block.split("```").next().unwrap().to_owned())
+        .collect()
 }
 
 /// The variables of the program in a text, whichever way they are set: `NAME: value`, `NAME=value` or `{name: NAME, value: value}`.
@@ -22,8 +24,12 @@ fn variables(text: &str) -> BTreeMap<String, String> {
     for line in text.lines() {
         let line = line.trim_start_matches(|letter: char| !letter.is_ascii_uppercase());
         let line = line.replace("ENV ", "").replace(", value: ", ": ");
-        let Some((name, value)) = line.split_once([':', '=']) else { continue };
-        let is_name = name.bytes().all(|byte| byte.is_ascii_uppercase() || byte == b'_');
+        let Some((name, value)) = line.split_once([':', '=']) else {
+            continue;
+        };
+        let is_name = name
+            .bytes()
+            .all(|byte| byte.is_ascii_uppercase() || byte.is_ascii_digit() || byte == b'_');
         if is_name && (name.starts_with("CLERK") || name.starts_with("DATABASE_URL")) {
             let value = value.trim().trim_end_matches('}').trim_matches('"');
             found.insert(name.to_owned(), value.to_owned());
@@ -74,7 +80,13 @@ fn the_yaml_can_be_read() {
             kinds.push(document.as_mapping_get("kind").unwrap().as_str().unwrap().to_owned());
         }
     }
-    let expected = ["Deployment", "PodDisruptionBudget", "NetworkPolicy", "Deployment", "CronJob"];
+    let expected = [
+        "Deployment",
+        "PodDisruptionBudget",
+        "NetworkPolicy",
+        "Deployment",
+        "CronJob",
+    ];
     assert_eq!(kinds, expected);
     for name in ["compose.yaml", "compose.sim.yaml"] {
         let documents = Yaml::load_from_str(&file(name)).unwrap();
