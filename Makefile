@@ -28,6 +28,10 @@ deb: ## Build the Debian package in target/debian; ARGS=… are cargo-deb's
 test-systemd: ## Prove the package and its units in a booted Debian (as root; ALLOW_SKIP=1 where that cannot be had)
 	@scripts/test-systemd
 
+.PHONY: histories
+histories: ## Play random histories while everything breaks; HISTORIES=1..1000 chooses, HISTORIES=17 plays one again
+	@scripts/test --test history -- --nocapture
+
 .PHONY: test-docker
 test-docker: ## Build the images and run the compose files against a simulated Clerk (needs a Docker engine)
 	@scripts/test-docker

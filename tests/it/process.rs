@@ -71,6 +71,12 @@ impl Process {
         self.child.id().expect("the process is gone already")
     }
 
+    /// Whether it has come to its end by itself.
+    #[allow(dead_code, reason = "the histories use it")]
+    pub fn has_ended(&mut self) -> bool {
+        self.child.try_wait().unwrap().is_some()
+    }
+
     pub fn signal(&self, sent: Signal) {
         signal(&self.child, sent);
     }

@@ -1,0 +1,96 @@
+//! What happens at Clerk: people sign up, change, are imported, banned and deleted, and sign up again.
+
+use std::collections::BTreeSet;
+
+use clerk_sim::Sim;
+use fastrand::Rng;
+use serde_json::Value;
+
+/// Clerk, and what a mirror must not get wrong.
+pub struct Clerk {
+    pub sim: Sim,
+    /// Who was ever deleted, from just before it happened.
+    pub gone: BTreeSet<String>,
+    /// Documents of some who are gone, to sign up again with the same address.
+    farewells: Vec<Value>,
+}
+
+impl Clerk {
+    pub fn new(sim: Sim) -> Self {
+        Self {
+            sim,
+            gone: BTreeSet::new(),
+            farewells: Vec::new(),
+        }
+    }
+
+    /// Something happens to somebody. Returns what.
+    pub fn happen(&mut self, dice: &mut Rng) -> &'static str {
+        let ids = self.sim.user_ids();
+        let somebody = dice.choice(&ids).cloned();
+        match (dice.u32(0..100), somebody) {
+            (0..22, _) | (_, None) => {
+                self.sim.create_random();
+                "users created"
+            }
+            (22..50, Some(id)) => {
+                let plan = dice.u32(..);
+                assert!(self.sim.update(&id, |user| user["public_metadata"] = plan.into()));
+                "users updated"
+            }
+            (50..58, Some(id)) => {
+                self.ban(&id);
+                "users banned, or let in again"
+            }
+            (58..66, Some(id)) => {
+                self.import(dice, &id);
+                "users imported with an old date"
+            }
+            (66..70, Some(id)) => {
+                let created_at = dice.i64(1_500_000_000_000..1_750_000_000_000);
+                assert!(self.sim.update(&id, |user| user["created_at"] = created_at.into()));
+                "created_at patched"
+            }
+            (70..76, Some(_)) if !self.farewells.is_empty() => {
+                let mut document = self.farewells.swap_remove(dice.usize(..self.farewells.len()));
+                document["id"] = format!("user_again{:018x}", dice.u64(..)).into();
+                document["created_at"] = now().into();
+                document["updated_at"] = now().into();
+                self.sim.insert(document);
+                "users created again with the same address"
+            }
+            // With nobody left deletions are held for a person.
+            (70.., Some(_)) if ids.len() == 1 => {
+                self.sim.create_random();
+                "users created"
+            }
+            (70.., Some(id)) => {
+                self.farewells.extend(self.sim.document(&id));
+                self.gone.insert(id.clone());
+                assert!(self.sim.delete(&id));
+                "users deleted"
+            }
+        }
+    }
+
+    /// One that moves no `updated_at`.
+    fn ban(&self, id: &str) {
+        let mut document = self.sim.document(id).unwrap();
+        document["banned"] = Value::from(document["banned"] != true);
+        self.sim.insert(document);
+    }
+
+    /// A copy of somebody with an id of its own, who signed up long ago.
+    fn import(&self, dice: &mut Rng, id: &str) {
+        let mut document = self.sim.document(id).unwrap();
+        document["id"] = format!("user_imported{:016x}", dice.u64(..)).into();
+        document["created_at"] = dice.i64(1_400_000_000_000..1_500_000_000_000).into();
+        document["updated_at"] = now().into();
+        self.sim.insert(document);
+    }
+}
+
+pub fn now() -> i64 {
+    let since = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH);
+    i64::try_from(since.unwrap().as_millis()).unwrap()
+}

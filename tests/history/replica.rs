@@ -1,0 +1,119 @@
+//! The program, one of several, with a network of its own to Postgres.
+
+use rustix::process::Signal;
+
+use crate::{
+    harness::World,
+    process::Process,
+    proxy::{Proxy, upstream},
+};
+
+pub struct Replica {
+    /// What its connections are called at the server.
+    pub name: String,
+    pub postgres: Proxy,
+    /// The settings of this history.
+    settings: Vec<(&'static str, String)>,
+    process: Option<Process>,
+    pub is_stopped: bool,
+    /// Every process that it ever was.
+    pub pids: Vec<u32>,
+}
+
+impl Replica {
+    pub fn start(world: &World, name: String, settings: Vec<(&'static str, String)>) -> Self {
+        let mut this = Self {
+            name,
+            postgres: Proxy::open(upstream(&world.db.url)),
+            settings,
+            process: None,
+            is_stopped: false,
+            pids: Vec::new(),
+        };
+        this.restart(world);
+        this
+    }
+
+    fn restart(&mut self, world: &World) {
+        let separator = if world.db.url.contains('?') { '&' } else { '?' };
+        let url = self.postgres.url(&world.db.url);
+        let mut command = world.command(&[]);
+        command
+            .env(
+                "DATABASE_URL",
+                format!("{url}{separator}application_name={}", self.name),
+            )
+            .envs(self.settings.iter().map(|(name, value)| (name, value)));
+        let process = Process::spawn(command);
+        self.pids.push(process.pid());
+        self.process = Some(process);
+    }
+
+    /// Ends without a chance to tidy up, and comes back.
+    pub async fn is_killed(&mut self, world: &World) {
+        if let Some(process) = self.process.take() {
+            process.kill().await;
+        }
+        self.is_stopped = false;
+        self.restart(world);
+    }
+
+    /// Ends as it should, and comes back. One that stands still is woken first.
+    pub async fn is_restarted(&mut self, world: &World) {
+        self.goes_on();
+        self.ends().await;
+        self.restart(world);
+    }
+
+    pub fn stands_still(&mut self) {
+        self.signal(Signal::STOP);
+        self.is_stopped = true;
+    }
+
+    pub fn goes_on(&mut self) {
+        if std::mem::take(&mut self.is_stopped) {
+            self.signal(Signal::CONT);
+        }
+    }
+
+    fn signal(&self, signal: Signal) {
+        if let Some(process) = &self.process {
+            process.signal(signal);
+        }
+    }
+
+    /// A daemon ends by itself where its first pass meets what a person has to change: a refused key. Somebody starts it again, as a service manager
+    /// does. Returns whether that was so.
+    pub async fn comes_back(&mut self, world: &World) -> bool {
+        let has_ended = self.process.as_mut().is_some_and(Process::has_ended);
+        if has_ended && let Some(process) = self.process.take() {
+            let ran = process.ended().await;
+            assert_eq!(ran.code, Some(1), "{ran:#?}");
+            self.restart(world);
+        }
+        has_ended
+    }
+
+    /// Ends at SIGTERM, within its time.
+    pub async fn ends(&mut self) {
+        if let Some(process) = self.process.take() {
+            let ran = process.stop(Signal::TERM).await;
+            // Until behind its first line, a signal ends it as any program.
+            let listens = ran.stderr.lines().count() > 1;
+            assert!(matches!(ran.code, Some(0 | 1)) || !listens, "{ran:#?}");
+            assert!(!ran.stderr.contains("panicked"), "{ran:#?}");
+        }
+    }
+
+    /// Tells it something that ends a program which does not listen yet.
+    pub fn is_told(&self, signal: Signal) {
+        // Behind its first line it does.
+        if self.log().lines().count() > 1 {
+            self.signal(signal);
+        }
+    }
+
+    pub fn log(&self) -> String {
+        self.process.as_ref().map(Process::log).unwrap_or_default()
+    }
+}
