@@ -7,8 +7,11 @@ FROM rust:1-bookworm AS build
 WORKDIR /source
 COPY . .
 # What is left out of the build's context is not in the crates that follow either.
+# Cargo goes by the times of files, and the cached folder outlives the checkout that filled it: a file that differs from the built one but is older, saved while
+# that build ran or in another checkout, would pass for built. So all files are new to it; what other crates were compiled to stays.
 RUN --mount=type=cache,target=/usr/local/cargo/registry --mount=type=cache,target=/source/target \
-    cargo build --release --locked --bin clerk2pg \
+    find . -path ./target -prune -o -type f -exec touch {} + \
+    && cargo build --release --locked --bin clerk2pg \
     && install -D target/release/clerk2pg /image/usr/bin/clerk2pg
 # The libraries that the program names, where it looks for them.
 RUN ldd /image/usr/bin/clerk2pg | grep -o '/[^ ]*' | sort -u | xargs -I{} cp --dereference --parents {} /image \
@@ -19,7 +22,8 @@ RUN ldd /image/usr/bin/clerk2pg | grep -o '/[^ ]*' | sort -u | xargs -I{} cp --d
 
 FROM build AS build-sim
 RUN --mount=type=cache,target=/usr/local/cargo/registry --mount=type=cache,target=/source/target \
-    cargo build --release --locked --package clerk-sim --bin clerk-sim \
+    find . -path ./target -prune -o -type f -exec touch {} + \
+    && cargo build --release --locked --package clerk-sim --bin clerk-sim \
     && rm /image/usr/bin/clerk2pg && install target/release/clerk-sim /image/usr/bin/clerk-sim
 
 FROM scratch AS clerk-sim
