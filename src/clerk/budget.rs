@@ -61,6 +61,25 @@ impl Budget {
         }
     }
 
+    /// One that takes the place of another: requests that may still count at Clerk are spent of it already.
+    pub(super) fn in_place_of(this: Arc<Self>, other: &Arc<Self>) -> Arc<Self> {
+        if this.requests == other.requests {
+            return Arc::clone(other);
+        }
+        for places in [&this.places, &this.patient] {
+            let spent = (other.spent() as usize).min(places.available_permits());
+            let permits = places.clone().try_acquire_many_owned(spent as u32);
+            // A window later they are free again.
+            drop(Place(permits.into_iter().collect()));
+        }
+        this
+    }
+
+    /// How many requests may still count at Clerk.
+    pub(super) fn spent(&self) -> u32 {
+        self.requests - self.places.available_permits() as u32
+    }
+
     /// How many requests it lets out in a second, over time.
     pub(super) fn per_second(&self) -> f64 {
         f64::from(self.requests) / WINDOW.as_secs_f64()
@@ -68,8 +87,7 @@ impl Budget {
 
     /// The part of it that is spent at this moment.
     pub(super) fn used(&self) -> f64 {
-        let spent = self.requests as usize - self.places.available_permits();
-        spent as f64 / f64::from(self.requests)
+        f64::from(self.spent()) / f64::from(self.requests)
     }
 
     /// Waits until a request may be sent. It holds its place until it is answered, and for a window more. One that is patient leaves a tenth of
@@ -138,6 +156,24 @@ mod tests {
         assert_eq!(start.elapsed(), Duration::ZERO);
         budget.place(true).await;
         assert!(start.elapsed() >= WINDOW);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn one_that_takes_the_place_of_another_has_spent_what_that_one_has() {
+        let key = Secret::from("sk_live_budget".to_owned());
+        for (part, left) in [(0.25, 50), (0.3, 100), (0.1, 0)] {
+            let (before, start) = (Arc::new(Budget::new(&key, None, 0.25)), tokio::time::Instant::now());
+            for _ in 0..200 {
+                before.place(false).await;
+            }
+            let budget = Budget::in_place_of(Arc::new(Budget::new(&key, None, part)), &before);
+            for _ in 0..left {
+                budget.place(false).await;
+            }
+            assert_eq!(start.elapsed(), Duration::ZERO, "{part}");
+            budget.place(false).await;
+            assert!(start.elapsed() >= WINDOW, "{part}");
+        }
     }
 
     #[test]

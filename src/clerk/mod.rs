@@ -144,6 +144,13 @@ impl Client {
         Self { tally, ..self }
     }
 
+    /// The same client, which takes the place of another: what that one has spent counts as its own.
+    #[must_use]
+    pub fn in_place_of(self, other: &Self) -> Self {
+        let budget = Budget::in_place_of(self.budget, &other.budget);
+        Self { budget, ..self }
+    }
+
     /// The same client, for requests that come in great numbers: they leave a tenth of the budget to those that somebody waits for.
     #[must_use]
     pub fn patient(&self) -> Self {

@@ -3,9 +3,10 @@
 use std::time::Duration;
 
 use crate::client::client_with;
-use crate::harness::World;
+use crate::harness::{World, eventually};
 use clerk_sim::{Options, Quirks, RateLimit, Sim};
 use clerk2pg::walk::Interval;
+use rustix::process::Signal;
 
 async fn spends(key: &str, limit: RateLimit, stated: Option<u32>, requests: usize, budget: u64) {
     let options = Options {
@@ -75,4 +76,27 @@ async fn a_walk_completes_although_others_use_up_the_limit() {
     run.ended().await.assert(0, "changed +60 ~0 -0 =0 held 0 rejected 0");
     world.assert_in_step().await;
     assert!(world.sim.log().iter().any(|request| request.status == 429));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_configuration_read_again_brings_no_second_budget() {
+    let world = World::new(60).await;
+    world.sim.set_faults(Quirks {
+        max_page: Some(4),
+        ..Quirks::default()
+    });
+    // 20 requests in ten seconds.
+    let daemon = world.follow(&[("CLERK2PG_CLERK__REQUEST_BUDGET", "0.02")]);
+    world.passes(1).await;
+    for reloads in 1..4 {
+        daemon.signal(Signal::HUP);
+        eventually("it is reloaded", async || {
+            daemon.said("configuration reloaded") == reloads
+        })
+        .await;
+    }
+    let before = world.sim.requests();
+    eventually("a window more", async || world.sim.requests() > before + 15).await;
+    let busiest = world.sim.busiest_window();
+    assert!(busiest <= 20, "{busiest} requests in ten seconds");
 }
