@@ -6,9 +6,14 @@ use clerk_sim::Sim;
 use fastrand::Rng;
 use serde_json::Value;
 
+/// How many are remembered to sign up again.
+const FAREWELLS: usize = 500;
+
 /// Clerk, and what a mirror must not get wrong.
 pub struct Clerk {
     pub sim: Sim,
+    /// Who is there.
+    ids: Vec<String>,
     /// Who was ever deleted, from just before it happened.
     pub gone: BTreeSet<String>,
     /// Documents of some who are gone, to sign up again with the same address.
@@ -18,6 +23,7 @@ pub struct Clerk {
 impl Clerk {
     pub fn new(sim: Sim) -> Self {
         Self {
+            ids: sim.user_ids(),
             sim,
             gone: BTreeSet::new(),
             farewells: Vec::new(),
@@ -26,13 +32,9 @@ impl Clerk {
 
     /// Something happens to somebody. Returns what.
     pub fn happen(&mut self, dice: &mut Rng) -> &'static str {
-        let ids = self.sim.user_ids();
-        let somebody = dice.choice(&ids).cloned();
+        let somebody = dice.choice(&self.ids).cloned();
         match (dice.u32(0..100), somebody) {
-            (0..22, _) | (_, None) => {
-                self.sim.create_random();
-                "users created"
-            }
+            (0..22, _) | (_, None) => self.create(),
             (22..50, Some(id)) => {
                 let plan = dice.u32(..);
                 assert!(self.sim.update(&id, |user| user["public_metadata"] = plan.into()));
@@ -56,21 +58,31 @@ impl Clerk {
                 document["id"] = format!("user_again{:018x}", dice.u64(..)).into();
                 document["created_at"] = now().into();
                 document["updated_at"] = now().into();
-                self.sim.insert(document);
+                self.ids.push(self.sim.insert(document));
                 "users created again with the same address"
             }
             // With nobody left deletions are held for a person.
-            (70.., Some(_)) if ids.len() == 1 => {
-                self.sim.create_random();
-                "users created"
-            }
-            (70.., Some(id)) => {
-                self.farewells.extend(self.sim.document(&id));
+            (70.., Some(_)) if self.ids.len() == 1 => self.create(),
+            (70.., Some(_)) => {
+                let id = self.ids.swap_remove(dice.usize(..self.ids.len()));
+                if self.farewells.len() < FAREWELLS {
+                    self.farewells.extend(self.sim.document(&id));
+                }
                 self.gone.insert(id.clone());
                 assert!(self.sim.delete(&id));
                 "users deleted"
             }
         }
+    }
+
+    /// One of those who are there.
+    pub fn anybody(&self, dice: &mut Rng) -> String {
+        dice.choice(&self.ids).cloned().unwrap_or_default()
+    }
+
+    fn create(&mut self) -> &'static str {
+        self.ids.push(self.sim.create_random());
+        "users created"
     }
 
     /// One that moves no `updated_at`.
@@ -81,12 +93,12 @@ impl Clerk {
     }
 
     /// A copy of somebody with an id of its own, who signed up long ago.
-    fn import(&self, dice: &mut Rng, id: &str) {
+    fn import(&mut self, dice: &mut Rng, id: &str) {
         let mut document = self.sim.document(id).unwrap();
         document["id"] = format!("user_imported{:016x}", dice.u64(..)).into();
         document["created_at"] = dice.i64(1_400_000_000_000..1_500_000_000_000).into();
         document["updated_at"] = now().into();
-        self.sim.insert(document);
+        self.ids.push(self.sim.insert(document));
     }
 }
 

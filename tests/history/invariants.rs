@@ -1,8 +1,14 @@
 //! What must hold at every moment, and in the end.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    hash::{DefaultHasher, Hash, Hasher},
+    pin::pin,
+};
 
+use futures_util::TryStreamExt;
 use serde_json::Value;
+use tokio_postgres::Row;
 
 use crate::{
     clerk::Clerk,
@@ -10,15 +16,26 @@ use crate::{
     replica::Replica,
 };
 
+/// Clerk counts requests in windows of this length, in milliseconds.
+const WINDOW: i64 = 10_000;
+
+/// How long a request may be on its way after the process that sent it has ended, in milliseconds.
+const ON_ITS_WAY: i64 = 1000;
+
 /// Notes who leaves the mirror, and who writes under whose lease.
 const AUDIT: &str = "
     CREATE TABLE public.departures (user_id text NOT NULL);
-    CREATE TABLE public.writes (writer text, holder text);
-    CREATE FUNCTION public.note() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN
-        INSERT INTO public.writes SELECT DISTINCT current_setting('application_name'), lease_holder FROM clerk.sync_state;
-        IF TG_OP = 'DELETE' THEN
-            INSERT INTO public.departures VALUES (OLD.id);
-        ELSIF TG_OP = 'UPDATE' AND NEW.deleted_at IS NOT NULL AND OLD.deleted_at IS NULL THEN
+    CREATE TABLE public.writes (what text NOT NULL, writer text NOT NULL, holder text);
+    CREATE FUNCTION public.note() RETURNS trigger LANGUAGE plpgsql AS $$
+    DECLARE
+        what text := CASE
+            WHEN TG_OP = 'INSERT' THEN 'created'
+            WHEN TG_OP = 'DELETE' OR (NEW.deleted_at IS NOT NULL AND OLD.deleted_at IS NULL) THEN 'deleted'
+            WHEN NEW.changed_at IS DISTINCT FROM OLD.changed_at THEN 'updated'
+            ELSE 'refreshed' END;
+    BEGIN
+        INSERT INTO public.writes SELECT what, current_setting('application_name'), lease_holder FROM clerk.sync_state;
+        IF what = 'deleted' THEN
             INSERT INTO public.departures VALUES (OLD.id);
         END IF;
         RETURN NULL;
@@ -29,15 +46,10 @@ pub async fn watch(world: &World) {
     world.db.execute(AUDIT).await;
 }
 
-/// Nobody has left the mirror who was not deleted at Clerk.
+/// Nobody has left the mirror since this was last asked who was not deleted at Clerk.
 pub async fn nobody_left_who_exists(world: &World, clerk: &Clerk, seed: u64) {
-    let rows = world
-        .db
-        .client
-        .query("SELECT user_id FROM public.departures", &[])
-        .await
-        .unwrap();
-    for row in rows {
+    let sql = "DELETE FROM public.departures RETURNING user_id";
+    for row in world.db.client.query(sql, &[]).await.unwrap() {
         let id: String = row.get(0);
         assert!(
             clerk.gone.contains(&id),
@@ -48,73 +60,129 @@ pub async fn nobody_left_who_exists(world: &World, clerk: &Clerk, seed: u64) {
 
 /// Every write was made by a process that had the lease.
 pub async fn only_holders_wrote(world: &World, replicas: &[Replica], seed: u64) {
-    let sql = "SELECT DISTINCT writer, holder FROM public.writes WHERE writer LIKE 'replica%'";
+    let sql = "SELECT DISTINCT writer, holder FROM public.writes";
     for row in world.db.client.query(sql, &[]).await.unwrap() {
         let (writer, holder): (String, Option<String>) = (row.get(0), row.get(1));
         let holder = holder.unwrap_or_else(|| panic!("seed {seed}: {writer} wrote without a lease"));
         let pid: u32 = holder.split(':').nth_back(1).unwrap().parse().unwrap();
         let replica = replicas.iter().find(|replica| replica.name == writer).unwrap();
         assert!(
-            replica.pids.contains(&pid),
+            replica.lives.iter().any(|life| life.pid == pid),
             "seed {seed}: {writer} wrote under the lease of {holder}"
+        );
+    }
+}
+
+/// In no ten seconds were there more requests than all processes that lived in them may send; of the requests that the simulator remembers.
+pub fn budget_is_kept(world: &World, replicas: &[Replica], budget: u32, seed: u64) {
+    let mut arrived: Vec<i64> = world.sim.log().iter().map(|request| request.at).collect();
+    arrived.sort_unstable();
+    for (first, from) in arrived.iter().enumerate() {
+        let until = from + WINDOW;
+        let requests = arrived[first..].partition_point(|at| *at < until);
+        let lived =
+            |life: &&crate::replica::Life| life.from < until && life.until.is_none_or(|end| end + ON_ITS_WAY >= *from);
+        let processes = replicas.iter().flat_map(|replica| &replica.lives).filter(lived).count();
+        assert!(
+            requests <= processes * budget as usize,
+            "seed {seed}: {requests} requests of {processes} processes, which may send {budget} each"
         );
     }
 }
 
 /// Why the mirror differs from Clerk, if it does.
 pub async fn difference(world: &World) -> Option<String> {
-    let mirror = mirrored(world).await;
-    let there: BTreeSet<String> = world.sim.user_ids().into_iter().collect();
-    let here: BTreeSet<String> = mirror.keys().cloned().collect();
-    if here != there {
-        let (lost, left): (Vec<_>, Vec<_>) = (there.difference(&here).collect(), here.difference(&there).collect());
-        return Some(format!("lost {lost:?}, left over {left:?}"));
-    }
-    let differs = |id: &&String| world.sim.document(id).map(comparable).as_ref() != mirror.get(*id);
-    there.iter().find(differs).map(|id| format!("{id} differs"))
+    let mut left_over = Vec::new();
+    let mut differing = Vec::new();
+    let mut lost: BTreeSet<String> = world.sim.user_ids().into_iter().collect();
+    each(world, MIRROR, |row| {
+        let (id, document) = (row.get::<_, String>(0), read(row.get(1)));
+        match world.sim.document(&id).map(comparable) {
+            None => left_over.push(id),
+            Some(there) => {
+                lost.remove(&id);
+                if there != document {
+                    differing.push(id);
+                }
+            }
+        }
+    })
+    .await;
+    let is_equal = lost.is_empty() && left_over.is_empty() && differing.is_empty();
+    (!is_equal).then(|| format!("lost {lost:?}, left over {left_over:?}, differing {differing:?}"))
 }
 
-/// The mirror's documents, in the form in which they can be compared.
-async fn mirrored(world: &World) -> BTreeMap<String, Value> {
-    let documents = world.db.documents().await.into_iter();
-    documents.map(|(id, document)| (id, comparable(document))).collect()
+const MIRROR: &str = "SELECT id, clerk.user_document(u)::text FROM clerk.users u WHERE deleted_at IS NULL";
+
+/// Row by row, as there may be more than fit into memory.
+async fn each(world: &World, sql: &str, mut see: impl FnMut(&Row)) {
+    let mut rows = pin!(world.db.client.query_raw(sql, [""; 0]).await.unwrap());
+    while let Some(row) = rows.try_next().await.unwrap() {
+        see(&row);
+    }
+}
+
+fn read(document: &str) -> Value {
+    comparable(serde_json::from_str(document).unwrap())
+}
+
+fn hash(document: &str) -> u64 {
+    let mut hasher = DefaultHasher::new();
+    read(document).to_string().hash(&mut hasher);
+    hasher.finish()
 }
 
 /// Whoever follows the events has what the mirror has, and was told nothing twice or out of order.
 pub async fn events_tell_the_mirror(world: &World, seed: u64) {
+    let mut told = BTreeMap::<String, u64>::new();
     let sql = "SELECT type, user_id, (payload->'data')::text FROM clerk.user_events ORDER BY id";
-    let mut users = BTreeMap::<String, Value>::new();
-    for row in world.db.client.query(sql, &[]).await.unwrap() {
-        let (kind, id, data): (String, String, String) = (row.get(0), row.get(1), row.get(2));
-        let data = comparable(serde_json::from_str(&data).unwrap());
-        let (was_there, must_be) = match kind.as_str() {
-            "user.deleted" => (users.remove(&id).is_some(), true),
-            "user.created" => (users.insert(id.clone(), data).is_some(), false),
-            _ => (users.insert(id.clone(), data).is_some(), true),
+    each(world, sql, |row| {
+        let (kind, id, data): (&str, String, &str) = (row.get(0), row.get(1), row.get(2));
+        let data = hash(data);
+        let before = match kind {
+            "user.deleted" => told.remove(&id),
+            _ => told.insert(id.clone(), data),
         };
-        assert_eq!(was_there, must_be, "seed {seed}: {kind} of {id}");
-    }
-    assert_eq!(
-        users,
-        mirrored(world).await,
-        "seed {seed}: the events tell another story"
-    );
+        let is_in_order = match kind {
+            "user.created" => before.is_none(),
+            "user.updated" => before.is_some_and(|before| before != data),
+            _ => before.is_some(),
+        };
+        assert!(
+            is_in_order,
+            "seed {seed}: {kind} of {id}, of whom {before:?} was told before"
+        );
+    })
+    .await;
+    let mut mirror = BTreeMap::new();
+    each(world, MIRROR, |row| {
+        mirror.insert(row.get::<_, String>(0), hash(row.get(1)));
+    })
+    .await;
+    assert!(told == mirror, "seed {seed}: the events tell another story");
 }
 
 /// The passes have counted what they did.
 pub async fn counts_are_true(world: &World, seed: u64) {
-    let sql = "SELECT coalesce(sum(created) - sum(deleted), 0)::bigint FROM clerk.sync_runs";
-    let users = world.users().await;
-    let live = world
-        .db
-        .number("SELECT count(*) FROM clerk.users WHERE deleted_at IS NULL")
+    for what in ["created", "updated", "deleted"] {
+        let number = async |sql: String| world.db.number(&sql).await;
+        let counted = number(format!("SELECT coalesce(sum({what}), 0)::bigint FROM clerk.sync_runs")).await;
+        let done = number(format!("SELECT count(*) FROM public.writes WHERE what = '{what}'")).await;
+        let told = number(format!(
+            "SELECT count(*) FROM clerk.user_events WHERE type = 'user.{what}'"
+        ))
         .await;
-    assert_eq!(
-        world.db.number(sql).await,
-        live,
-        "seed {seed}: created less deleted, of {users} rows"
+        assert_eq!(
+            (counted, told),
+            (done, done),
+            "seed {seed}: {what}: counted, told, and done"
+        );
+    }
+    let live = "SELECT count(*) FROM clerk.users WHERE deleted_at IS NULL";
+    let (live, kept) = (
+        world.db.number(live).await,
+        world.db.number("SELECT users FROM clerk.sync_state").await,
     );
-    let kept = world.db.number("SELECT users FROM clerk.sync_state").await;
     assert_eq!(kept, live, "seed {seed}: the number that is kept");
     let running = world.runs("outcome = 'running'").await;
     assert_eq!(running, 0, "seed {seed}: a pass that never ended");

@@ -1,12 +1,16 @@
 //! Random histories at Clerk while the real program runs and everything around it breaks.
 //!
 //! A seed makes a history: what happens to users, what becomes of Clerk's answers, of Postgres and of the program itself, and when. In the
-//! end the mirror must equal Clerk, and at no time may anybody be deleted who exists. `make histories` plays some; `HISTORIES=1..1000` chooses others,
-//! and `HISTORIES=17` plays one again.
+//! end the mirror must equal Clerk, and at no time may anybody be deleted who exists. `make test` plays a few; `make histories` plays others:
+//! `HISTORIES=1..1000` chooses, and `HISTORIES=17` plays one again. Of one that fails, the steps that it takes are looked for: `STEPS=3,8,11`
+//! plays those alone.
 
 #[allow(dead_code, reason = "shared with the other tests, which use more of it")]
 #[path = "../it/harness.rs"]
 mod harness;
+#[allow(dead_code, reason = "shared with the other tests, which use more of it")]
+#[path = "../it/postgres.rs"]
+mod postgres;
 #[allow(dead_code, reason = "shared with the other tests, which use more of it")]
 #[path = "../it/process.rs"]
 mod process;
@@ -18,43 +22,62 @@ mod clerk;
 mod invariants;
 mod play;
 mod replica;
+mod server;
+mod shrink;
 mod trouble;
 
-use std::{collections::BTreeMap, ops::Range};
+use std::collections::BTreeSet;
 
 use futures_util::{StreamExt, stream};
-use play::play;
+use play::{Story, Tried, play};
 
 /// Histories that are played at once: most of the time they wait.
-const AT_A_TIME: usize = 3;
+const AT_A_TIME: usize = 6;
 
-/// Those that are played where nobody chooses.
-const SAMPLE: Range<u64> = 1..25;
+/// Those that `make test` plays.
+const SAMPLE: std::ops::Range<u64> = 1..19;
 
-fn seeds() -> Range<u64> {
+fn chosen() -> Vec<Story> {
     let Ok(text) = std::env::var("HISTORIES") else {
-        return SAMPLE;
+        return SAMPLE.map(Story::whole).collect();
     };
-    let number = |text: &str| text.parse().unwrap_or_else(|_| panic!("HISTORIES={text:?} is no seed"));
-    match text.split_once("..") {
-        Some((first, last)) => number(first)..number(last) + 1,
-        None => number(&text)..number(&text) + 1,
+    let number = |text: &str| text.parse().unwrap_or_else(|_| panic!("{text:?} is no number"));
+    let seeds = match text.split_once("..") {
+        Some((first, last)) => number(first)..=number(last),
+        None => number(&text)..=number(&text),
+    };
+    let mut stories: Vec<Story> = seeds.map(Story::whole).collect();
+    if let Ok(steps) = std::env::var("STEPS") {
+        let steps: BTreeSet<u64> = steps.split(',').map(number).collect();
+        stories.iter_mut().for_each(|story| story.steps.clone_from(&steps));
     }
+    stories
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn whatever_breaks() {
-    let seeds = seeds();
-    let count = seeds.end - seeds.start;
-    let mut tried = BTreeMap::<&str, u64>::new();
-    let mut played = stream::iter(seeds).map(play).buffer_unordered(AT_A_TIME);
-    while let Some(of_one) = played.next().await {
-        of_one
-            .into_iter()
-            .for_each(|(what, times)| *tried.entry(what).or_default() += times);
+    let stories = chosen();
+    let count = stories.len();
+    let mut tried = Tried::new();
+    let mut failed = Vec::new();
+    let mut played = stream::iter(stories)
+        .map(async |story| (story.clone(), play(story).await))
+        .buffer_unordered(AT_A_TIME);
+    while let Some((story, result)) = played.next().await {
+        match result {
+            Ok(of_one) => of_one
+                .into_iter()
+                .for_each(|(what, times)| *tried.entry(what).or_default() += times),
+            Err(_) => failed.push(story),
+        }
     }
-    println!("{count} histories");
+    println!("{count} histories, {} failed", failed.len());
     for (what, times) in tried {
         println!("{times:>8}  {what}");
+    }
+    if let Some(story) = failed.first() {
+        let shrunk = shrink::shrink(story.clone()).await;
+        let seeds: Vec<_> = failed.iter().map(|story| story.seed).collect();
+        panic!("failed: {seeds:?}; the first of them with the fewest steps: {shrunk} make histories");
     }
 }

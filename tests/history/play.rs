@@ -1,53 +1,94 @@
 //! A history from its seed to its end.
 
-use std::{collections::BTreeMap, time::Duration};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    fmt,
+    time::{Duration, Instant},
+};
 
 use clerk_sim::Options;
 use fastrand::Rng;
 use rustix::process::Signal;
-use tokio::task::JoinSet;
+use tokio::{
+    runtime::Handle,
+    task::{JoinError, JoinSet, spawn_blocking},
+};
 
 use crate::{
     clerk::Clerk,
-    harness::{World, eventually},
+    harness::{Database, World, within},
     invariants,
     replica::Replica,
+    server::Server,
     trouble,
 };
 
 /// How much happens in a history.
-const STEPS: usize = 60;
+const STEPS: u64 = 60;
 
-/// Plays a history, and tells what was tried.
-pub async fn play(seed: u64) -> BTreeMap<&'static str, u64> {
-    let mut dice = Rng::with_seed(seed);
-    let world = World::with(Options {
-        users: *dice.choice(&[0, 1, 30, 200, 700]).unwrap(),
-        seed,
-        ..Options::default()
-    })
-    .await;
-    let ran = world.run(&["migrate"]).await;
-    assert_eq!(ran.code, Some(0), "{ran:#?}");
-    invariants::watch(&world).await;
-    let settings = settings(&mut dice);
+/// What a history is made from.
+#[derive(Clone, Debug)]
+pub struct Story {
+    pub seed: u64,
+    /// Those of its steps that are played: each has dice of its own, so that others can be left out.
+    pub steps: BTreeSet<u64>,
+}
+
+impl Story {
+    pub fn whole(seed: u64) -> Self {
+        Self {
+            seed,
+            steps: (0..STEPS).collect(),
+        }
+    }
+}
+
+impl fmt::Display for Story {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "HISTORIES={}", self.seed)?;
+        if self.steps.len() < Self::whole(self.seed).steps.len() {
+            let steps: Vec<_> = self.steps.iter().map(u64::to_string).collect();
+            write!(f, " STEPS={}", steps.join(","))?;
+        }
+        Ok(())
+    }
+}
+
+/// What was tried, and how often.
+pub type Tried = BTreeMap<&'static str, u64>;
+
+/// Plays a history on a thread of its own, as some of it blocks. An error is a panic, which has told of itself.
+pub async fn play(story: Story) -> Result<Tried, JoinError> {
+    let runtime = Handle::current();
+    spawn_blocking(move || runtime.block_on(played(story))).await
+}
+
+async fn played(story: Story) -> Tried {
+    let dice = &mut Rng::with_seed(story.seed);
+    let users = *dice.choice(&[0, 1, 30, 200, 700]).unwrap();
     let replicas = *dice.choice(&[1, 1, 2, 3]).unwrap();
-    let replicas = (0..replicas)
-        .map(|number| Replica::start(&world, format!("replica{number}"), settings.clone()))
-        .collect();
-    let mut history = History {
-        seed,
-        clerk: Clerk::new(world.sim.clone()),
-        world,
-        replicas,
-        tried: BTreeMap::new(),
-        meanwhile: JoinSet::new(),
+    let server = match dice.u32(0..4) {
+        0 => Some(Server::start(64).await),
+        _ => None,
     };
-    for _ in 0..STEPS {
-        history.step(&mut dice).await;
+    let mut history = History::begin(story.seed, users, server).await;
+    // Requests in ten seconds.
+    let budget = *dice.choice(&[1000, 1000, 250, 100]).unwrap();
+    history.starts(replicas, budget, settings(dice)).await;
+    for step in story.steps {
+        let dice = &mut Rng::with_seed(story.seed ^ (step + 1).wrapping_mul(0x9e37_79b9_7f4a_7c15));
+        if dice.u32(0..100) < 65 {
+            history.happens(dice);
+        } else {
+            history.breaks(dice).await;
+        }
+        // Sometimes much happens within one pass, and sometimes passes come in between.
+        let pause = *dice.choice(&[0, 5, 40, 150, 400]).unwrap();
+        tokio::time::sleep(Duration::from_millis(pause)).await;
+        history.nobody_left_who_exists().await;
     }
     history.heals().await;
-    history.comes_in_step().await;
+    history.comes_in_step(Duration::from_secs(60)).await;
     history.ends().await
 }
 
@@ -58,65 +99,125 @@ fn settings(dice: &mut Rng) -> Vec<(&'static str, String)> {
         ("CLERK2PG_SCHEDULE__FULL", "*/3 * * * * *".to_owned()),
         ("CLERK2PG_CLERK__TIMEOUT", "500ms".to_owned()),
         ("CLERK2PG_CLERK__CONCURRENCY", dice.u32(1..5).to_string()),
-        ("CLERK2PG_EVENTS__INITIAL", "true".to_owned()),
         ("CLERK2PG_DELETES__MODE", mode.to_owned()),
-        // Small instances lose a large part of their users in a history; what is held is tested elsewhere.
-        ("CLERK2PG_DELETES__MIN_COUNT", "100000".to_owned()),
     ]
 }
 
-struct History {
+/// A Clerk, a database, the program once or several times, and what became of them.
+pub struct History {
     seed: u64,
-    world: World,
-    clerk: Clerk,
-    replicas: Vec<Replica>,
-    tried: BTreeMap<&'static str, u64>,
+    pub clerk: Clerk,
+    pub world: World,
+    pub replicas: Vec<Replica>,
+    /// The first so many of the replicas are never ended.
+    pub spared: usize,
+    /// Requests in ten seconds that a process may send.
+    budget: u32,
+    pub tried: Tried,
     meanwhile: JoinSet<()>,
+    /// Where it is not the one that all others use. Behind `world`, whose database is dropped before it.
+    server: Option<Server>,
 }
 
 impl History {
-    async fn step(&mut self, dice: &mut Rng) {
+    pub async fn begin(seed: u64, users: usize, server: Option<Server>) -> Self {
+        let sim = clerk_sim::Sim::start(Options {
+            users,
+            seed,
+            secret_key: "sk_live_test".to_owned(),
+            ..Options::default()
+        });
+        let db = match &server {
+            Some(server) => Database::at(server.address()).await,
+            None => Database::new().await,
+        };
+        let world = World {
+            db,
+            sim: sim.await.unwrap(),
+        };
+        let ran = world.run(&["migrate"]).await;
+        assert_eq!(ran.code, Some(0), "{ran:#?}");
+        invariants::watch(&world).await;
+        Self {
+            seed,
+            clerk: Clerk::new(world.sim.clone()),
+            world,
+            replicas: Vec::new(),
+            spared: 0,
+            budget: 0,
+            tried: Tried::new(),
+            meanwhile: JoinSet::new(),
+            server,
+        }
+    }
+
+    /// Starts so many of the program.
+    pub async fn starts(&mut self, replicas: usize, budget: u32, mut settings: Vec<(&'static str, String)>) {
+        self.budget = budget;
+        settings.extend([
+            (
+                "CLERK2PG_CLERK__REQUEST_BUDGET",
+                (f64::from(budget) / 1000.0).to_string(),
+            ),
+            ("CLERK2PG_EVENTS__INITIAL", "true".to_owned()),
+            // Small instances lose a large part of their users in a history; what is held is tested elsewhere.
+            ("CLERK2PG_DELETES__MIN_COUNT", "1000000".to_owned()),
+        ]);
+        for number in 0..replicas {
+            let replica = Replica::start(&self.world, format!("replica{number}"), settings.clone());
+            self.replicas.push(replica);
+        }
+    }
+
+    /// Something happens to somebody at Clerk.
+    pub fn happens(&mut self, dice: &mut Rng) {
+        *self.tried.entry(self.clerk.happen(dice)).or_default() += 1;
+    }
+
+    /// Something breaks, is mended, or is asked for.
+    pub async fn breaks(&mut self, dice: &mut Rng) {
         let at = dice.usize(..self.replicas.len());
+        let is_spared = at < self.spared;
         let replica = &mut self.replicas[at];
         let what = match dice.u32(0..100) {
-            0..65 => self.clerk.happen(dice),
-            65..77 => trouble::of_clerk(&self.world.sim, dice),
-            77..85 => trouble::of_postgres(&self.world.db.url, replica, dice, &mut self.meanwhile).await,
-            85..88 => {
+            0..33 => trouble::of_clerk(&self.world.sim, dice),
+            33..56 => trouble::of_postgres(&self.world.db.url, replica, dice, &mut self.meanwhile).await,
+            56..61 if self.server.is_some() => self.server_breaks(dice).await,
+            56..66 => {
                 replica.postgres.let_through();
                 "the way to Postgres is open again"
             }
-            88..91 => {
+            66..74 if !is_spared => {
                 replica.is_killed(&self.world).await;
                 "killed outright"
             }
-            91..93 if !replica.is_stopped => {
+            74..80 if !replica.is_stopped => {
                 replica.stands_still();
                 "stopped by a signal"
             }
-            91..95 => {
+            66..86 => {
                 replica.goes_on();
                 "continued"
             }
-            95 => {
+            86..89 if !is_spared => {
                 replica.postgres.let_through();
                 replica.is_restarted(&self.world).await;
                 "restarted"
             }
-            96 => {
+            86..91 => {
                 replica.is_told(Signal::HUP);
                 "reloaded"
             }
-            97 => {
+            91..94 => {
                 replica.is_told(Signal::USR1);
                 "asked by a signal"
             }
-            98 => {
+            94..97 => {
                 self.world.db.execute("NOTIFY clerk2pg, 'full'").await;
                 "full syncs asked for"
             }
             _ => {
-                let id = dice.choice(&self.world.sim.user_ids()).cloned().unwrap_or_default();
+                let id = self.clerk.anybody(dice);
                 self.world.db.execute(&format!("NOTIFY clerk2pg, '{id}'")).await;
                 "users asked for by name"
             }
@@ -127,71 +228,117 @@ impl History {
                 *self.tried.entry("ended by itself over a refused key").or_default() += 1;
             }
         }
-        // Sometimes much happens within one pass, and sometimes passes come in between.
-        let pause = *dice.choice(&[0, 5, 40, 150, 400]).unwrap();
-        tokio::time::sleep(Duration::from_millis(pause)).await;
-        invariants::nobody_left_who_exists(&self.world, &self.clerk, self.seed).await;
+    }
+
+    async fn server_breaks(&mut self, dice: &mut Rng) -> &'static str {
+        let Some(server) = &mut self.server else {
+            return "nothing";
+        };
+        let pause = Duration::from_millis(dice.u64(0..1000));
+        let what = match dice.u32(0..4) {
+            0 => {
+                server.restarts(true, pause).await;
+                "PostgreSQL restarted"
+            }
+            1 => {
+                server.restarts(false, pause).await;
+                "PostgreSQL crashed"
+            }
+            _ if server.fills() => {
+                // So that there is something to write.
+                for _ in 0..10 {
+                    *self.tried.entry(self.clerk.happen(dice)).or_default() += 1;
+                }
+                tokio::time::sleep(pause).await;
+                server.is_emptied().await;
+                "disk full"
+            }
+            _ => "disk full: not tried, as nobody may mount one here",
+        };
+        self.world.db.client = trouble::patient(&self.world.db.url).await;
+        what
     }
 
     /// Nothing is wrong any more.
-    async fn heals(&mut self) {
+    pub async fn heals(&mut self) {
         self.world.sim.clear_faults();
-        for replica in &mut self.replicas {
-            replica.postgres.let_through();
-            replica.goes_on();
-            replica.comes_back(&self.world).await;
-        }
         while let Some(done) = self.meanwhile.join_next().await {
             done.unwrap();
         }
+        // Whoever should have done so may have lost the server.
+        self.world.db.execute(&trouble::allow(0)).await;
+        for replica in &mut self.replicas {
+            replica.postgres.let_through();
+            replica.postgres.cut();
+            replica.goes_on();
+            replica.comes_back(&self.world).await;
+        }
     }
 
-    /// The second full sync from here on leaves the mirror equal to Clerk, at the latest.
-    async fn comes_in_step(&mut self) {
-        let last = self.world.runs("true").await;
-        let newest = if last == 0 {
-            0
-        } else {
-            self.world.db.number("SELECT max(id) FROM clerk.sync_runs").await
-        };
-        let whole = format!("kind = 'full' AND id > {newest} AND outcome IN ('in_step', 'changed')");
-        let mut passes = 0;
-        while passes < 2 {
-            let before = passes;
-            eventually(
-                &format!("seed {}: a full sync, {passes} so far", self.seed),
-                async || {
-                    self.replicas.iter().for_each(|replica| replica.is_told(Signal::USR1));
-                    passes = self.world.runs(&whole).await;
-                    passes > before
-                },
-            )
-            .await;
+    /// The second full sync from here on leaves the mirror equal to Clerk, at the latest, and one more writes nothing.
+    pub async fn comes_in_step(&mut self, patience: Duration) {
+        let seed = self.seed;
+        for pass in ["the first", "the second"] {
+            self.syncs(patience, pass).await;
         }
         if let Some(why) = invariants::difference(&self.world).await {
             let logs: Vec<String> = self.replicas.iter().map(Replica::log).collect();
-            panic!(
-                "seed {}: after {passes} full syncs {why}\n{}",
-                self.seed,
-                logs.join("\n---\n")
-            );
+            panic!("seed {seed}: after two full syncs {why}\n{}", logs.join("\n---\n"));
         }
-        let (versions, runs) = (self.world.db.versions().await, self.world.runs(&whole).await);
-        eventually("a quiet full sync", async || self.world.runs(&whole).await > runs).await;
-        assert_eq!(
-            self.world.db.versions().await,
-            versions,
-            "seed {}: a quiet pass wrote",
-            self.seed
+        let versions = self.world.db.versions().await;
+        self.syncs(patience, "a quiet").await;
+        assert!(
+            self.world.db.versions().await == versions,
+            "seed {seed}: a quiet pass wrote"
         );
     }
 
-    async fn ends(mut self) -> BTreeMap<&'static str, u64> {
+    /// Waits for a full sync that begins from here on.
+    async fn syncs(&mut self, patience: Duration, which: &str) {
+        let Self { world, replicas, .. } = self;
+        let last = world
+            .db
+            .number("SELECT coalesce(max(id), 0) FROM clerk.sync_runs")
+            .await;
+        let whole = format!("kind = 'full' AND id > {last} AND outcome IN ('in_step', 'changed')");
+        world.db.execute("NOTIFY clerk2pg, 'full'").await;
+        let mut asked = Instant::now();
+        within(
+            patience,
+            &format!("seed {}: {which} full sync", self.seed),
+            async || {
+                for replica in &mut *replicas {
+                    replica.comes_back(world).await;
+                    // So that a pause after what was wrong need not be waited for.
+                    if asked.elapsed() > Duration::from_secs(1) {
+                        replica.is_told(Signal::USR1);
+                    }
+                }
+                if asked.elapsed() > Duration::from_secs(1) {
+                    asked = Instant::now();
+                }
+                world.runs(&whole).await > 0
+            },
+        )
+        .await;
+    }
+
+    pub async fn nobody_left_who_exists(&self) {
+        invariants::nobody_left_who_exists(&self.world, &self.clerk, self.seed).await;
+    }
+
+    /// No process has ever asked Clerk for more than it may.
+    pub fn budget_is_kept(&self) {
+        invariants::budget_is_kept(&self.world, &self.replicas, self.budget, self.seed);
+    }
+
+    pub async fn ends(mut self) -> Tried {
         for replica in &mut self.replicas {
             replica.ends().await;
         }
         let (world, seed) = (&self.world, self.seed);
-        invariants::nobody_left_who_exists(world, &self.clerk, seed).await;
+        self.nobody_left_who_exists().await;
+        self.budget_is_kept();
         invariants::only_holders_wrote(world, &self.replicas, seed).await;
         invariants::counts_are_true(world, seed).await;
         invariants::events_tell_the_mirror(world, seed).await;
@@ -203,8 +350,10 @@ impl History {
             *self.tried.entry(what).or_default() += passes.unsigned_abs();
         }
         // Dropping a database waits for clients that have not come as far as their password, and must not keep other histories waiting.
-        let Self { world, tried, .. } = self;
-        tokio::task::spawn_blocking(|| drop(world)).await.unwrap();
+        let Self {
+            world, server, tried, ..
+        } = self;
+        spawn_blocking(|| drop((world, server))).await.unwrap();
         tried
     }
 }

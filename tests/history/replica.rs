@@ -3,6 +3,7 @@
 use rustix::process::Signal;
 
 use crate::{
+    clerk::now,
     harness::World,
     process::Process,
     proxy::{Proxy, upstream},
@@ -17,7 +18,14 @@ pub struct Replica {
     process: Option<Process>,
     pub is_stopped: bool,
     /// Every process that it ever was.
-    pub pids: Vec<u32>,
+    pub lives: Vec<Life>,
+}
+
+/// A process from just before its start until just after its end, in Unix milliseconds.
+pub struct Life {
+    pub pid: u32,
+    pub from: i64,
+    pub until: Option<i64>,
 }
 
 impl Replica {
@@ -28,7 +36,7 @@ impl Replica {
             settings,
             process: None,
             is_stopped: false,
-            pids: Vec::new(),
+            lives: Vec::new(),
         };
         this.restart(world);
         this
@@ -44,8 +52,13 @@ impl Replica {
                 format!("{url}{separator}application_name={}", self.name),
             )
             .envs(self.settings.iter().map(|(name, value)| (name, value)));
+        let from = now();
         let process = Process::spawn(command);
-        self.pids.push(process.pid());
+        self.lives.push(Life {
+            pid: process.pid(),
+            from,
+            until: None,
+        });
         self.process = Some(process);
     }
 
@@ -53,6 +66,7 @@ impl Replica {
     pub async fn is_killed(&mut self, world: &World) {
         if let Some(process) = self.process.take() {
             process.kill().await;
+            self.has_ended();
         }
         self.is_stopped = false;
         self.restart(world);
@@ -76,6 +90,12 @@ impl Replica {
         }
     }
 
+    fn has_ended(&mut self) {
+        if let Some(life) = self.lives.last_mut() {
+            life.until = Some(now());
+        }
+    }
+
     fn signal(&self, signal: Signal) {
         if let Some(process) = &self.process {
             process.signal(signal);
@@ -89,6 +109,7 @@ impl Replica {
         if has_ended && let Some(process) = self.process.take() {
             let ran = process.ended().await;
             assert_eq!(ran.code, Some(1), "{ran:#?}");
+            self.has_ended();
             self.restart(world);
         }
         has_ended
@@ -98,6 +119,7 @@ impl Replica {
     pub async fn ends(&mut self) {
         if let Some(process) = self.process.take() {
             let ran = process.stop(Signal::TERM).await;
+            self.has_ended();
             // Until behind its first line, a signal ends it as any program.
             let listens = ran.stderr.lines().count() > 1;
             assert!(matches!(ran.code, Some(0 | 1)) || !listens, "{ran:#?}");

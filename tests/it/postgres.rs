@@ -40,8 +40,13 @@ const ROLES: [&str; 4] = ["encrypted", "plain", "certified", "anyway"];
 impl Postgres {
     /// A server whose certificate is for `localhost`.
     pub async fn start() -> Self {
+        Self::start_in(tempfile::tempdir().unwrap(), "").await
+    }
+
+    /// One whose data is in this folder, with some more lines of settings.
+    pub async fn start_in(directory: TempDir, more: &str) -> Self {
         let authority = Authority::new("an authority of the test's");
-        let (directory, files) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+        let files = tempfile::tempdir().unwrap();
         give(directory.path());
         let data = directory.path().join("data");
         let made = program("initdb")
@@ -53,6 +58,8 @@ impl Postgres {
                 "--encoding=UTF8",
                 "--no-locale",
                 "--no-sync",
+                // In megabytes: no test writes much.
+                "--wal-segsize=4",
             ])
             .output()
             .unwrap();
@@ -65,7 +72,7 @@ impl Postgres {
         // The socket's folder is the server's, as nobody else may write there.
         let settings = format!(
             "listen_addresses = '127.0.0.1'\nunix_socket_directories = '{}'\nfsync = off\nmax_connections = 40\n\
-             ssl = on\nssl_cert_file = 'server.crt'\nssl_key_file = 'server.key'\nssl_ca_file = 'root.crt'\n",
+             ssl = on\nssl_cert_file = 'server.crt'\nssl_key_file = 'server.key'\nssl_ca_file = 'root.crt'\n{more}",
             directory.path().display()
         );
         write_like(&data, "postgresql.conf", &settings);
@@ -147,6 +154,12 @@ impl Postgres {
             let _ = kill_process(pid, signal);
         }
         let _ = self.server.wait();
+    }
+
+    /// Whether it has come to its end by itself.
+    #[allow(dead_code, reason = "the histories use it")]
+    pub fn has_ended(&mut self) -> bool {
+        self.server.try_wait().unwrap().is_some()
     }
 
     /// Once more, on the same port.

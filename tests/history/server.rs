@@ -1,0 +1,115 @@
+//! A PostgreSQL server of a history's own: it is restarted, it crashes, and its disk is full.
+
+use std::{
+    fs::{self, File},
+    path::PathBuf,
+    time::Duration,
+};
+
+use rustix::{
+    fs::{FallocateFlags, fallocate},
+    mount::{MountFlags, UnmountFlags, mount, unmount},
+    process::Signal,
+};
+use tempfile::TempDir;
+use tokio_postgres::NoTls;
+
+use crate::{harness::within, postgres::Postgres};
+
+/// How long a server may take to come back: what was in its log when it crashed is done again first.
+const RECOVERY: Duration = Duration::from_secs(120);
+
+pub struct Server {
+    postgres: Postgres,
+    disk: Option<Disk>,
+}
+
+impl Server {
+    /// One on a disk of so many megabytes, where this process may mount one, else on the usual one.
+    pub async fn start(megabytes: u32) -> Self {
+        let disk = Disk::mounted(megabytes);
+        let folder = match &disk {
+            Some(disk) => tempfile::tempdir_in(disk.folder.path()),
+            None => tempfile::tempdir(),
+        };
+        // The log must leave room for tables.
+        let settings = format!("max_wal_size = {}\nmin_wal_size = 8\n", megabytes / 6);
+        Self {
+            postgres: Postgres::start_in(folder.unwrap(), &settings).await,
+            disk,
+        }
+    }
+
+    pub fn address(&self) -> String {
+        self.postgres.admin()
+    }
+
+    /// Ends in order, or as in a crash, and comes back after a pause.
+    pub async fn restarts(&mut self, in_order: bool, pause: Duration) {
+        self.postgres.stop(if in_order { Signal::INT } else { Signal::QUIT });
+        tokio::time::sleep(pause).await;
+        self.answers().await;
+    }
+
+    /// Leaves no room on the disk; false where it has none of its own.
+    pub fn fills(&self) -> bool {
+        self.disk.as_ref().map(Disk::fill).is_some()
+    }
+
+    /// There is room again, and whoever looks after the server starts it if it has ended.
+    pub async fn is_emptied(&mut self) {
+        if let Some(disk) = &self.disk {
+            fs::remove_file(disk.ballast()).unwrap();
+        }
+        self.answers().await;
+    }
+
+    async fn answers(&mut self) {
+        let address = self.address();
+        within(RECOVERY, "the server answers again", async || {
+            if self.postgres.has_ended() {
+                self.postgres.start_again().await;
+            }
+            tokio_postgres::connect(&address, NoTls).await.is_ok()
+        })
+        .await;
+    }
+}
+
+/// A small file system in memory.
+struct Disk {
+    folder: TempDir,
+}
+
+impl Disk {
+    /// `make test` lets tests see mounts of their own, as far as it may.
+    fn mounted(megabytes: u32) -> Option<Self> {
+        std::env::var_os("CLERK2PG_MAY_MOUNT")?;
+        let folder = tempfile::tempdir().unwrap();
+        let size = std::ffi::CString::new(format!("size={megabytes}m")).unwrap();
+        mount("tmpfs", folder.path(), "tmpfs", MountFlags::empty(), &*size).unwrap();
+        Some(Self { folder })
+    }
+
+    fn ballast(&self) -> PathBuf {
+        self.folder.path().join("ballast")
+    }
+
+    fn fill(&self) {
+        let ballast = File::create(self.ballast()).unwrap();
+        let (mut length, mut more) = (0, 1 << 30);
+        while more >= 4096 {
+            match fallocate(&ballast, FallocateFlags::empty(), length, more) {
+                Ok(()) => length += more,
+                Err(_) => more /= 2,
+            }
+        }
+    }
+}
+
+impl Drop for Disk {
+    fn drop(&mut self) {
+        // Nobody uses it any more, as the server's folder is gone.
+        let _ = unmount(self.folder.path(), UnmountFlags::DETACH);
+    }
+}
