@@ -32,6 +32,10 @@ test-systemd: ## Prove the package and its units in a booted Debian (as root; AL
 histories: ## Play random histories while everything breaks; HISTORIES=1..1000 chooses, HISTORIES=17 plays one again
 	@scripts/test --test history -- --nocapture
 
+.PHONY: soak
+soak: ## Break everything around the program for a long time while 200,000 users change; SOAK=30m is how long
+	@scripts/test --release --test soak -- --nocapture
+
 .PHONY: test-docker
 test-docker: ## Build the images and run the compose files against a simulated Clerk (needs a Docker engine)
 	@scripts/test-docker

@@ -121,17 +121,20 @@ async fn follow(
     let mut listener = Listener::default();
     let first = setup(&loaded)?;
     listener.serve(listener.bind(address(&loaded))?, sources(&first))?;
+    let mut clerk = first.pass.clerk.clone();
     let mut reload = || {
         let loaded = config::load(&Source::of_process(arguments.config.clone()))?;
         loaded.require_key()?;
         loaded.require_database()?;
-        let setup = setup(&loaded)?;
+        let mut setup = setup(&loaded)?;
+        setup.pass.clerk = setup.pass.clerk.in_place_of(&clerk);
         let sources = sources(&setup);
         let bound = listener.bind(address(&loaded))?;
         levels
             .set(&loaded.settings.log)
             .map_err(|error| Failure::new(Cause::NeedsPerson, format!("log.level cannot be used: {error}")))?;
         listener.serve(bound, sources)?;
+        clerk = setup.pass.clerk.clone();
         Ok(setup)
     };
     daemon::run(first, &mut reload).await?;

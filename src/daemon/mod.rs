@@ -130,9 +130,8 @@ async fn work(setup: Setup, reload: Reload<'_>) -> Result<(), Failure> {
                 return Ok(());
             }
             Some(Told::Reload) => match read_again(reload) {
-                Ok(mut setup) => {
+                Ok(setup) => {
                     at_work.schedule.stop().await;
-                    setup.pass.clerk = setup.pass.clerk.in_place_of(&at_work.setup.pass.clerk);
                     let outage = at_work.outage;
                     at_work = AtWork::start(setup).await?;
                     at_work.succeeded_once = true;

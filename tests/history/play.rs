@@ -294,7 +294,7 @@ impl History {
     }
 
     /// Waits for a full sync that begins from here on.
-    async fn syncs(&mut self, patience: Duration, which: &str) {
+    pub async fn syncs(&mut self, patience: Duration, which: &str) {
         let Self { world, replicas, .. } = self;
         let last = world
             .db

@@ -1,5 +1,7 @@
 //! The program, one of several, with a network of its own to Postgres.
 
+use std::fs;
+
 use rustix::process::Signal;
 
 use crate::{
@@ -133,6 +135,17 @@ impl Replica {
         if self.log().lines().count() > 1 {
             self.signal(signal);
         }
+    }
+
+    /// The most memory that it took since this was last asked, in kB.
+    #[allow(dead_code, reason = "the soak asks")]
+    pub fn peak_memory(&self) -> u64 {
+        let pid = self.process.as_ref().map(Process::pid).unwrap_or_default();
+        let status = fs::read_to_string(format!("/proc/{pid}/status")).unwrap();
+        let peak = status.lines().find_map(|line| line.strip_prefix("VmHWM:")).unwrap();
+        // Counted anew from here on. Source: proc_pid_clear_refs(5).
+        fs::write(format!("/proc/{pid}/clear_refs"), "5").unwrap();
+        peak.trim().trim_end_matches(" kB").parse().unwrap()
     }
 
     pub fn log(&self) -> String {

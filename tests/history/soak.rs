@@ -1,1 +1,111 @@
-fn main() {}
+//! The program at work for a long time on many users who change all the time, while everything around it breaks. `SOAK=30m` is how long.
+
+#[allow(dead_code, reason = "shared with the other tests, which use more of it")]
+#[path = "../it/harness.rs"]
+mod harness;
+#[allow(dead_code, reason = "shared with the other tests, which use more of it")]
+#[path = "../it/postgres.rs"]
+mod postgres;
+#[allow(dead_code, reason = "shared with the other tests, which use more of it")]
+#[path = "../it/process.rs"]
+mod process;
+#[allow(dead_code, reason = "shared with the other tests, which use more of it")]
+#[path = "../it/proxy.rs"]
+mod proxy;
+
+mod clerk;
+mod invariants;
+#[allow(dead_code, reason = "the histories play whole stories")]
+mod play;
+mod replica;
+mod server;
+mod trouble;
+
+use std::time::{Duration, Instant};
+
+use fastrand::Rng;
+use play::History;
+use server::Server;
+use tokio::time::MissedTickBehavior;
+
+const USERS: usize = 200_000;
+
+/// Changes in a second.
+const CHURN: u32 = 50;
+
+/// Requests in ten seconds, as by default.
+const BUDGET: u32 = 250;
+
+/// Of the server's disk, in megabytes.
+const DISK: u32 = 6000;
+
+/// Between two things that break.
+const PAUSE: Duration = Duration::from_secs(2);
+
+/// How long a sync of so many users may take.
+const PATIENCE: Duration = Duration::from_secs(600);
+
+/// Memory is told for parts of this length.
+const PART: Duration = Duration::from_secs(60);
+
+fn duration() -> Duration {
+    let text = std::env::var("SOAK").unwrap_or_else(|_| "30m".to_owned());
+    humantime::parse_duration(&text).unwrap_or_else(|error| panic!("SOAK={text:?}: {error}"))
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn for_a_long_time() {
+    let duration = duration();
+    let seed = std::env::var("SEED").map_or(1, |seed| seed.parse().unwrap());
+    let dice = &mut Rng::with_seed(seed);
+    let server = Server::start(DISK).await;
+    let mut history = History::begin(seed, USERS, Some(server)).await;
+    // Lives from the beginning to the end, so that what grows is seen.
+    history.spared = 1;
+    let full = ("CLERK2PG_SCHEDULE__FULL", "0 */3 * * * *".to_owned());
+    history.starts(3, BUDGET, vec![full]).await;
+    history.syncs(PATIENCE, "the first").await;
+
+    let started = Instant::now();
+    println!(
+        "{USERS} users, {CHURN} changes a second for {}",
+        humantime::format_duration(duration)
+    );
+    let mut ticks = tokio::time::interval(Duration::from_secs(1) / CHURN);
+    // What breaks takes its time, and changes wait for it: they are made up for.
+    ticks.set_missed_tick_behavior(MissedTickBehavior::Burst);
+    let mut memory = Vec::new();
+    let (mut broke, mut part, mut ticked) = (started, started, 0u32);
+    while started.elapsed() < duration {
+        ticks.tick().await;
+        history.happens(dice);
+        ticked += 1;
+        if broke.elapsed() > PAUSE {
+            broke = Instant::now();
+            history.breaks(dice).await;
+        }
+        if ticked % CHURN == 0 {
+            history.nobody_left_who_exists().await;
+        }
+        if part.elapsed() > PART {
+            part = Instant::now();
+            let peak = history.replicas[0].peak_memory();
+            memory.push(peak);
+            history.budget_is_kept();
+            let (passes, users) = (
+                history.world.runs("ended_at IS NOT NULL").await,
+                history.world.users().await,
+            );
+            let minutes = started.elapsed().as_secs() / 60;
+            println!("{minutes:>4} min: {passes} passes, {users} users in the mirror, peak memory {peak} kB");
+        }
+    }
+    history.heals().await;
+    history.comes_in_step(PATIENCE).await;
+    let changes = ticked;
+    let tried = history.ends().await;
+    println!("{changes} changes; nobody deleted wrongly, nothing lost; peak memory by the minute, in kB: {memory:?}");
+    for (what, times) in tried {
+        println!("{times:>8}  {what}");
+    }
+}
