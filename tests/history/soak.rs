@@ -102,10 +102,24 @@ async fn for_a_long_time() {
     }
     history.heals().await;
     history.comes_in_step(PATIENCE).await;
-    let changes = ticked;
+    let users = history.world.users().await;
     let tried = history.ends().await;
-    println!("{changes} changes; nobody deleted wrongly, nothing lost; peak memory by the minute, in kB: {memory:?}");
+    println!("{duration:?}, seed {seed}: {ticked} changes, {users} users at the end");
+    println!("nobody was deleted wrongly, no change was lost");
+    println!("peak memory of a process that lived through it, by the minute, in kB: {memory:?}");
     for (what, times) in tried {
         println!("{times:>8}  {what}");
     }
+    let third = memory.len() / 3;
+    if third > 2 {
+        let (first, last) = (median(&memory[..third]), median(&memory[memory.len() - third..]));
+        println!("in the first third {first} kB, in the last {last} kB (medians)");
+        assert!(last * 4 <= first * 5, "memory grows: {memory:?}");
+    }
+}
+
+fn median(memory: &[u64]) -> u64 {
+    let mut sorted = memory.to_vec();
+    sorted.sort_unstable();
+    sorted[sorted.len() / 2]
 }

@@ -157,7 +157,7 @@ pub async fn of_postgres(
     dice: &mut Rng,
     meanwhile: &mut JoinSet<()>,
 ) -> &'static str {
-    match dice.u32(0..8) {
+    match dice.u32(0..9) {
         0 => {
             replica.postgres.cut();
             "connections to Postgres cut"
@@ -209,6 +209,20 @@ pub async fn of_postgres(
                 }
             });
             "rows locked by the application"
+        }
+        7 => {
+            let (client, pause) = (patient(url).await, Duration::from_millis(dice.u64(100..900)));
+            meanwhile.spawn(async move {
+                // Against the order in which they are written: who waits longest for a deadlock to end finds it, and loses.
+                for table in ["clerk.user_events", "clerk.users"] {
+                    let sql = format!("BEGIN; LOCK TABLE {table} IN EXCLUSIVE MODE");
+                    if client.batch_execute(&sql).await.is_err() {
+                        break;
+                    }
+                    tokio::time::sleep(pause).await;
+                }
+            });
+            "tables locked in another order"
         }
         _ => {
             let client = patient(url).await;

@@ -126,9 +126,10 @@ impl Proxy {
     /// Cuts all connections, and refuses new ones.
     pub async fn refuse(&mut self) {
         if let Some(accepting) = self.accepting.take() {
+            // Before the other lets go of the port, else it may be anybody's.
+            self.refusing = Some(bound(self.address).unwrap());
             accepting.abort();
             let _ = accepting.await;
-            self.refusing = Some(bound(self.address).unwrap());
         }
         self.cut();
     }
@@ -167,8 +168,9 @@ fn host_of(url: &str) -> String {
 
 fn bound(address: SocketAddr) -> io::Result<TcpSocket> {
     let socket = TcpSocket::new_v4()?;
-    // Connections of before linger in the kernel.
+    // Connections of before linger in the kernel, and one socket takes the place of another.
     socket.set_reuseaddr(true)?;
+    socket.set_reuseport(true)?;
     socket.bind(address)?;
     Ok(socket)
 }
