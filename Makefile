@@ -32,6 +32,10 @@ test-systemd: ## Prove the package and its units in a booted Debian (as root; AL
 histories: ## Play random histories while everything breaks; HISTORIES=1..1000 chooses, HISTORIES=17 plays one again
 	@scripts/test --test history -- --nocapture
 
+.PHONY: fuzz
+fuzz: ## Throw bytes at what reads Clerk's answers, for FUZZ=1m (needs a nightly toolchain and cargo-fuzz); ARGS=… are libFuzzer's
+	@scripts/fuzz $(ARGS)
+
 .PHONY: test-docker
 test-docker: ## Build the images and run the compose files against a simulated Clerk (needs a Docker engine)
 	@scripts/test-docker
