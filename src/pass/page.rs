@@ -69,7 +69,7 @@ fn rejected(raw: &clerk::Raw, Rejection { reason }: Rejection, document: &str) -
     Rejected {
         user_id: name(raw).into_owned(),
         reason,
-        document: Some(document.to_owned()),
+        document: Some(Rejected::kept(document)),
         digest: Some(raw.digest),
         created_at: raw.created_at,
     }
