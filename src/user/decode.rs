@@ -23,8 +23,9 @@ pub const MAX_ID: usize = 255;
 /// Most keys of a document. Clerk's have some fifty.
 pub const MAX_KEYS: usize = 1_000;
 
-/// How deep a document may be nested: as deep as both Postgres and the comparison by meaning go with certainty.
-pub const MAX_DEPTH: usize = 100;
+/// How deep a document may be nested. Postgres goes as deep as its stack allows: what just fits into a column might not fit into an event, which
+/// wraps the document, and nobody would be to blame.
+pub const MAX_DEPTH: usize = 1_000;
 
 /// Why one user cannot be stored. Names fields and kinds of values, never their content.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
