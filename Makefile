@@ -36,6 +36,10 @@ histories: ## Play random histories while everything breaks; HISTORIES=1..1000 c
 soak: ## Break everything around the program for a long time while 200,000 users change; SOAK=30m is how long
 	@scripts/test --release --test soak -- --nocapture
 
+.PHONY: fuzz
+fuzz: ## Throw bytes at what reads Clerk's answers, for FUZZ=1m (needs a nightly toolchain and cargo-fuzz); ARGS=… are libFuzzer's
+	@scripts/fuzz $(ARGS)
+
 .PHONY: test-docker
 test-docker: ## Build the images and run the compose files against a simulated Clerk (needs a Docker engine)
 	@scripts/test-docker

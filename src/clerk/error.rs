@@ -5,6 +5,11 @@ use std::{fmt, time::Duration};
 use reqwest::{StatusCode, header::HeaderMap};
 use serde::Deserialize;
 
+use super::MAX_ANSWER;
+
+/// Most characters of a server's own words that are repeated.
+const MAX_WORDS: usize = 500;
+
 /// A failed request.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
@@ -94,7 +99,7 @@ impl Error {
     }
 
     pub(super) fn garbage(request: &str, body: &[u8], why: &str) -> Self {
-        let what = describe(body).unwrap_or_else(|| format!("{} bytes of JSON: {why}", body.len()));
+        let what = describe(body).unwrap_or_else(|| format!("{} bytes of JSON: {}", body.len(), words(why)));
         Error::Garbage(format!("{request} gave {what}"))
     }
 }
@@ -136,18 +141,15 @@ impl Answer {
             long_message: Option<String>,
         }
 
-        let header = |name| {
-            headers
-                .get(name)
-                .and_then(|value| value.to_str().ok())
-                .map(str::to_owned)
-        };
+        let header = |name| headers.get(name).and_then(|value| value.to_str().ok()).map(words);
         let (mut code, mut message, mut trace) = (None, None, header("cf-ray"));
-        if let Ok(body) = serde_json::from_slice::<Body>(body) {
-            trace = body.clerk_trace_id.or(trace);
+        if body.len() <= MAX_ANSWER
+            && let Ok(body) = serde_json::from_slice::<Body>(body)
+        {
+            trace = body.clerk_trace_id.as_deref().map(words).or(trace);
             if let Some(item) = body.errors.into_iter().next() {
-                code = item.code;
-                message = item.long_message.or(item.message);
+                code = item.code.as_deref().map(words);
+                message = item.long_message.or(item.message).as_deref().map(words);
             }
         }
         if status.is_redirection() {
@@ -184,6 +186,12 @@ impl fmt::Display for Answer {
     }
 }
 
+/// The beginning of what a server says, fit for logs and for Postgres: without control characters.
+fn words(text: &str) -> String {
+    let printable = |c: char| if c.is_control() { char::REPLACEMENT_CHARACTER } else { c };
+    text.chars().take(MAX_WORDS).map(printable).collect()
+}
+
 /// What a body is that is no JSON; none where it may be some.
 fn describe(body: &[u8]) -> Option<String> {
     let text = String::from_utf8_lossy(&body[..body.len().min(4096)]);
@@ -200,7 +208,7 @@ fn describe(body: &[u8]) -> Option<String> {
         .zip(lower.find("</title>"))
         .and_then(|(from, to)| text.get(from + "<title>".len()..to));
     Some(match title {
-        Some(title) => format!("an HTML page, “{}”, as a proxy sends it", title.trim()),
+        Some(title) => format!("an HTML page, “{}”, as a proxy sends it", words(title.trim())),
         None => "an HTML page, as a proxy sends it".to_owned(),
     })
 }

@@ -30,8 +30,7 @@ use crate::{
 use budget::Budget;
 pub use error::Error;
 use error::{Answer, Retry};
-use page::Body;
-pub use page::{Page, Raw};
+pub use page::{Body, MAX_USERS, Page, Raw};
 pub use tally::Tally;
 
 /// The version of Clerk's API that this client speaks. The users endpoints are the same since 2025-04-10. Source: documented.
@@ -41,7 +40,10 @@ const API_VERSION: &str = "2026-05-12";
 pub const NAMES: usize = 100;
 
 /// The largest body that is read, in bytes after decompression: a page of 500 users of 64 kB each.
-const MAX_BODY: usize = 32 << 20;
+pub const MAX_BODY: usize = 32 << 20;
+
+/// The largest body that is read of an answer without users.
+const MAX_ANSWER: usize = 1 << 20;
 
 /// How long a rate-limited request waits as it was told, in all, before it counts as failed.
 const RATE_LIMITED: Duration = Duration::from_secs(120);
@@ -220,11 +222,12 @@ impl Client {
     pub async fn count(&self, stretch: Interval) -> Result<Option<u64>, Error> {
         #[derive(Deserialize)]
         struct Total {
-            total_count: u64,
+            // Four billion are beyond any instance, and sums of them within what is reckoned with.
+            total_count: u32,
         }
         let parameters = bounds(stretch);
         let total = self.get("users/count", &parameters, json("GET /v1/users/count")).await;
-        Ok(known(total)?.map(|total: Total| total.total_count))
+        Ok(known(total)?.map(|total: Total| total.total_count.into()))
     }
 
     /// A page of the list in descending order of `updated_at`, at most `limit` users. Clerk has no cursor for this order, and no filter by
@@ -393,8 +396,11 @@ fn is_gzip(headers: &HeaderMap) -> bool {
     coding.is_some_and(|coding| coding.trim().eq_ignore_ascii_case("gzip"))
 }
 
-/// Unpacks a whole body, not beyond what is read of one.
-fn unpack(packed: &[u8], path: &str) -> Result<Vec<u8>, Error> {
+/// Unpacks a whole gzip body. `path` is for the error.
+///
+/// # Errors
+/// It is no gzip, or unpacks to more than [`MAX_BODY`]; no more than that is unpacked.
+pub fn unpack(packed: &[u8], path: &str) -> Result<Vec<u8>, Error> {
     // A gzip member ends with the checksum and the length of what was packed. Of several, the first alone is unpacked at once: then they are
     // another one's.
     if let Some([a, b, c, d, length @ ..]) = packed.last_chunk::<8>() {
@@ -423,6 +429,9 @@ fn unpack(packed: &[u8], path: &str) -> Result<Vec<u8>, Error> {
 
 fn json<T: DeserializeOwned>(request: &str) -> impl Fn(Body) -> Result<T, Error> {
     move |Body { bytes, .. }| {
+        if bytes.len() > MAX_ANSWER {
+            return Err(Error::TooLarge { limit: MAX_ANSWER });
+        }
         serde_json::from_slice(&bytes).map_err(|error| Error::garbage(request, &bytes, &error.to_string()))
     }
 }

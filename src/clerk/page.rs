@@ -1,20 +1,28 @@
 //! Splits a body into the undecoded documents of its users. A document is decoded only where it differs from what is stored.
 
-use std::{borrow::Cow, ops::Range};
+use std::{borrow::Cow, fmt, ops::Range};
 
-use serde::Deserialize;
+use serde::{
+    Deserialize, Deserializer,
+    de::{self, SeqAccess, Visitor},
+};
 use serde_json::value::RawValue;
 
 use crate::{
-    user::{Digest, DigestKey, is_storable, milliseconds},
+    user::{Digest, DigestKey, MAX_ID, is_storable, milliseconds},
     walk::PAGE,
 };
 
+/// Most users of one answer, for servers that take no notice of the limit: a body of the tiniest ones has room for ten million.
+pub const MAX_USERS: usize = 20 * PAGE as usize;
+
 /// The body of an answer, and the server's clock as its `Date` header told it.
-pub(super) struct Body {
-    pub(super) bytes: Vec<u8>,
+#[derive(Debug)]
+pub struct Body {
+    /// Unpacked.
+    pub bytes: Vec<u8>,
     /// In Unix milliseconds.
-    pub(super) date: Option<i64>,
+    pub date: Option<i64>,
 }
 
 /// The users of one answer.
@@ -44,28 +52,41 @@ pub struct Raw {
 
 impl Page {
     /// Reads a list in both its forms: a bare array (documented), and `{"data": […]}` as emulators send it (observed).
-    /// Where the body is neither, gives it back with the reason.
-    pub(super) fn parse(body: Body, key: &DigestKey) -> Result<Self, (Vec<u8>, String)> {
+    ///
+    /// # Errors
+    /// The body is neither, or holds more than [`MAX_USERS`]: gives it back with the reason, which quotes nothing of it.
+    pub fn parse(body: Body, key: &DigestKey) -> Result<Self, (Vec<u8>, String)> {
         #[derive(Deserialize)]
         struct Wrapped<'a> {
             #[serde(borrow)]
-            data: Vec<&'a RawValue>,
+            data: &'a RawValue,
         }
         Self::new(body, key, |text| {
             if let Some(users) = split(text) {
                 return Ok(users);
             }
-            let users: Vec<&RawValue> = if text.trim_start().starts_with('{') {
-                serde_json::from_str(text).map(|Wrapped { data }| data)?
+            let list = if text.trim_start().starts_with('{') {
+                serde_json::from_str(text).map(|Wrapped { data }| data.get())?
             } else {
-                serde_json::from_str(text)?
+                text
             };
+            // Of another value, serde_json's error would quote all.
+            if list
+                .trim_start()
+                .starts_with(['"', '-', '0', '1', '2', '3', '4', '5', '6', '7', '8', '9'])
+            {
+                return Err(de::Error::custom("no list of users"));
+            }
+            let Documents(users) = serde_json::from_str(list)?;
             Ok(users.into_iter().map(with_head).collect())
         })
     }
 
     /// Reads the document of one user.
-    pub(super) fn single(body: Body, key: &DigestKey) -> Result<Self, (Vec<u8>, String)> {
+    ///
+    /// # Errors
+    /// The body is no JSON: gives it back with the reason.
+    pub fn single(body: Body, key: &DigestKey) -> Result<Self, (Vec<u8>, String)> {
         Self::new(body, key, |text| {
             serde_json::from_str(text).map(|user| vec![with_head(user)])
         })
@@ -76,15 +97,28 @@ impl Page {
         key: &DigestKey,
         split: impl for<'a> Fn(&'a str) -> serde_json::Result<Vec<(&'a str, Head<'a>)>>,
     ) -> Result<Self, (Vec<u8>, String)> {
-        let (text, mangled) = match String::from_utf8(bytes) {
+        // What is not UTF-8 is replaced: one broken document must not cost its whole page.
+        let (text, broken) = match String::from_utf8(bytes) {
             Ok(text) => (text, Vec::new()),
-            Err(error) => mend(error.as_bytes()),
+            Err(error) => (
+                String::from_utf8_lossy(error.as_bytes()).into_owned(),
+                error.into_bytes(),
+            ),
         };
         let users = match split(&text) {
-            Ok(users) => users
-                .into_iter()
-                .map(|(document, head)| Raw::new(document, head, key, &text, &mangled))
-                .collect(),
+            Ok(users) => {
+                let mut replaced = replaced(&broken).peekable();
+                users
+                    .into_iter()
+                    .map(|(document, head)| {
+                        let start = document.as_ptr() as usize - text.as_ptr() as usize;
+                        let range = start..start + document.len();
+                        while replaced.next_if(|&at| at < range.start).is_some() {}
+                        let is_mangled = replaced.peek().is_some_and(|at| range.contains(at));
+                        Raw::new(document, head, key, range, is_mangled)
+                    })
+                    .collect()
+            }
             Err(error) => return Err((text.into_bytes(), error.to_string())),
         };
         Ok(Self { text, users, date })
@@ -112,13 +146,43 @@ struct Head<'a> {
     updated_at: Option<&'a RawValue>,
 }
 
+/// The documents of a list, not more than are read of one.
+struct Documents<'a>(Vec<&'a RawValue>);
+
+impl<'de> Deserialize<'de> for Documents<'de> {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct List;
+
+        impl<'de> Visitor<'de> for List {
+            type Value = Documents<'de>;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("a list of users")
+            }
+
+            fn visit_seq<A: SeqAccess<'de>>(self, mut list: A) -> Result<Documents<'de>, A::Error> {
+                let mut users = Vec::new();
+                while let Some(user) = list.next_element()? {
+                    if users.len() == MAX_USERS {
+                        return Err(de::Error::custom(format_args!("more than {MAX_USERS} users")));
+                    }
+                    users.push(user);
+                }
+                Ok(Documents(users))
+            }
+        }
+
+        deserializer.deserialize_seq(List)
+    }
+}
+
 fn with_head(document: &RawValue) -> (&str, Head<'_>) {
     let json = document.get();
     (json, serde_json::from_str(json).unwrap_or_default())
 }
 
 /// Splits a bare array of objects and reads their heads in one pass, as this is done with every user of every full sync. None for
-/// anything else.
+/// anything else, and for more than are read.
 fn split(list: &str) -> Option<Vec<(&str, Head<'_>)>> {
     let space = [' ', '\n', '\r', '\t'];
     let mut rest = list
@@ -126,7 +190,7 @@ fn split(list: &str) -> Option<Vec<(&str, Head<'_>)>> {
         .strip_prefix('[')?
         .trim_start_matches(space);
     let mut users = Vec::with_capacity(PAGE as usize);
-    loop {
+    while users.len() < MAX_USERS {
         let mut documents = serde_json::Deserializer::from_str(rest).into_iter();
         let head = documents.next()?.ok()?;
         let (document, behind) = rest.split_at(documents.byte_offset());
@@ -137,45 +201,47 @@ fn split(list: &str) -> Option<Vec<(&str, Head<'_>)>> {
         }
         rest = rest.strip_prefix(',')?.trim_start_matches(space);
     }
+    None
 }
 
 impl Raw {
-    fn new(json: &str, head: Head<'_>, key: &DigestKey, text: &str, mangled: &[usize]) -> Self {
+    fn new(json: &str, head: Head<'_>, key: &DigestKey, range: Range<usize>, is_mangled: bool) -> Self {
         let time = |value: Option<&RawValue>| {
             value
                 .and_then(|at| serde_json::from_str(at.get()).ok())
                 .map(milliseconds)
                 .filter(|&at| is_storable(at))
         };
-        let start = json.as_ptr() as usize - text.as_ptr() as usize;
-        let range = start..start + json.len();
         Self {
             id: head
                 .id
                 .and_then(|id| serde_json::from_str::<Cow<'_, str>>(id.get()).ok())
-                .filter(|id| !id.is_empty() && !id.contains('\0'))
+                .filter(|id| (1..=MAX_ID).contains(&id.len()) && !id.contains('\0'))
                 .map(Cow::into_owned),
             created_at: time(head.created_at),
             updated_at: time(head.updated_at),
             digest: Digest::of(key, json.as_bytes()),
-            is_mangled: mangled.iter().any(|at| range.contains(at)),
+            is_mangled,
             range,
         }
     }
 }
 
-/// Replaces what is not UTF-8, and says where: one broken document must not cost its whole page.
-fn mend(bytes: &[u8]) -> (String, Vec<usize>) {
-    let mut text = String::with_capacity(bytes.len());
-    let mut mangled = Vec::new();
-    for chunk in bytes.utf8_chunks() {
-        text.push_str(chunk.valid());
-        if !chunk.invalid().is_empty() {
-            mangled.push(text.len());
-            text.push(char::REPLACEMENT_CHARACTER);
-        }
-    }
-    (text, mangled)
+/// Where replacement characters stand in the text that was made of these bytes, in order. They are not kept, as there may be as many as
+/// bytes.
+fn replaced(bytes: &[u8]) -> impl Iterator<Item = usize> + '_ {
+    let mut length = 0;
+    bytes.utf8_chunks().filter_map(move |chunk| {
+        length += chunk.valid().len();
+        let at = length;
+        let is_broken = !chunk.invalid().is_empty();
+        length += if is_broken {
+            char::REPLACEMENT_CHARACTER.len_utf8()
+        } else {
+            0
+        };
+        is_broken.then_some(at)
+    })
 }
 
 #[cfg(test)]

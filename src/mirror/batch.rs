@@ -24,7 +24,7 @@ impl Write<'_> {
         Rejected {
             user_id: self.user.id.to_string(),
             reason,
-            document: Some(self.document.to_owned()),
+            document: Some(Rejected::kept(self.document)),
             digest: Some(self.digest),
             created_at: Some(self.user.created_at),
         }
@@ -38,12 +38,19 @@ pub struct Rejected {
     pub user_id: String,
     /// In words.
     pub reason: String,
-    /// As received; none where the row, not a document, is the trouble.
+    /// As received, see [`Self::kept`]; none where the row, not a document, is the trouble.
     pub document: Option<String>,
     /// Of the document.
     pub digest: Option<Digest>,
     /// Unix milliseconds, where there is a readable one.
     pub created_at: Option<i64>,
+}
+
+impl Rejected {
+    /// As much of a document as is kept: its first 64 kB, cut between characters.
+    pub fn kept(document: &str) -> String {
+        document[..document.floor_char_boundary(64 << 10)].to_owned()
+    }
 }
 
 /// What one transaction does. A value: it can be counted and printed instead.

@@ -8,9 +8,6 @@ use diesel_async::RunQueryDsl;
 use super::{Error, Mirror, Rejected, read::timestamp, schema::rejected_users, session::Session};
 use crate::user::Digest;
 
-/// Most bytes of a rejected document that are kept.
-const KEPT: usize = 64 << 10;
-
 impl Mirror {
     /// Whether anybody is listed as rejected.
     pub async fn rejects(&self) -> Result<bool, Error> {
@@ -46,7 +43,7 @@ impl Mirror {
 /// Lists users as rejected.
 pub(super) async fn reject(conn: &mut Session, rejected: &[Rejected]) -> QueryResult<()> {
     for user in rejected {
-        let document = user.document.as_deref().map(kept);
+        let document = user.document.as_deref();
         let digest = user.digest.map(|digest| digest.0.to_vec());
         let created_at = user.created_at.map(timestamp);
         diesel::insert_into(rejected_users::table)
@@ -70,11 +67,6 @@ pub(super) async fn reject(conn: &mut Session, rejected: &[Rejected]) -> QueryRe
             .await?;
     }
     Ok(())
-}
-
-/// The beginning of a document, cut between characters.
-fn kept(document: &str) -> &str {
-    &document[..document.floor_char_boundary(KEPT)]
 }
 
 /// Takes `healed` off the list, those aside that are rejected again.

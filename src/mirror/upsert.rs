@@ -169,7 +169,7 @@ impl<'w> Upsert<'w> {
         let of_own = |(name, kind): &(&str, &'static str)| {
             let derived = users().map(|user| &user.derived);
             let column = match *name {
-                "extra" => Column::Made(users().map(extra).collect()),
+                "extra" => Column::Made(users().map(User::extra_object).collect()),
                 "absent" => Column::Made(users().map(absent).collect()),
                 "primary_email" => Column::Text(derived.map(|derived| derived.primary_email.as_deref()).collect()),
                 "primary_email_verified" => {
@@ -272,18 +272,6 @@ fn time(value: &Value<'_>) -> Option<DateTime<Utc>> {
         Value::Time(time) => Some(timestamp(*time)),
         _ => None,
     }
-}
-
-fn extra(user: &User<'_>) -> Option<String> {
-    if user.extra.is_empty() {
-        return None;
-    }
-    let pairs: Vec<String> = user
-        .extra
-        .iter()
-        .map(|(key, value)| format!("{}:{}", serde_json::Value::from(key.as_ref()), value.get()))
-        .collect();
-    Some(format!("{{{}}}", pairs.join(",")))
 }
 
 fn absent(user: &User<'_>) -> Option<String> {

@@ -10,7 +10,7 @@ use crate::{
     compare::{Comparison, Fetched, Known, compare},
     failure::Failure,
     mirror::{Batch, Mirror, Rejected, Write},
-    user::{Change, Digest, Rejection, User, decode},
+    user::{Change, Digest, Rejection, User, decode, decode_stored},
     walk::Interval,
 };
 
@@ -69,7 +69,7 @@ fn rejected(raw: &clerk::Raw, Rejection { reason }: Rejection, document: &str) -
     Rejected {
         user_id: name(raw).into_owned(),
         reason,
-        document: Some(document.to_owned()),
+        document: Some(Rejected::kept(document)),
         digest: Some(raw.digest),
         created_at: raw.created_at,
     }
@@ -226,7 +226,11 @@ pub(super) fn batch<'d>(
 
 fn change(loaded: &Loaded, new: &User<'_>) -> Change {
     let was_deleted = loaded.returned.contains(new.id.as_ref());
-    match loaded.stored.get(new.id.as_ref()).map(|document| decode(document)) {
+    match loaded
+        .stored
+        .get(new.id.as_ref())
+        .map(|document| decode_stored(document))
+    {
         Some(Ok(old)) => match old.change(new) {
             // Marked as deleted, and there again: a change, whatever else is the same.
             Change::Update(mut changed) if was_deleted => {

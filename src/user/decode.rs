@@ -14,7 +14,18 @@ use super::{
 };
 
 /// The largest document that is stored, in bytes. Clerk caps a user's metadata at 8 kB a kind, so that a real user stays far below.
+/// Numbers count as long as Postgres writes them out: `1e99999` has a hundred thousand digits when it is read back.
 pub const MAX_DOCUMENT: usize = 1 << 20;
+
+/// The longest id that is stored, in bytes. Clerk's have 32; what is much longer does not fit into an index.
+pub const MAX_ID: usize = 255;
+
+/// Most keys of a document. Clerk's have some fifty.
+pub const MAX_KEYS: usize = 1_000;
+
+/// How deep a document may be nested. Postgres goes as deep as its stack allows: what just fits into a column might not fit into an event, which
+/// wraps the document, and nobody would be to blame.
+pub const MAX_DEPTH: usize = 1_000;
 
 /// Why one user cannot be stored. Names fields and kinds of values, never their content.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -38,17 +49,40 @@ impl Rejection {
 /// Decodes one user's document.
 ///
 /// # Errors
-/// The document is no JSON object, is too large, lacks `id` or `created_at`, holds a value of another kind than Clerk
+/// The document is no JSON object, is too large or too deep, lacks `id` or `created_at`, holds a value of another kind than Clerk
 /// documents, or a character that Postgres cannot store.
 pub fn decode(document: &str) -> Result<User<'_>, Rejection> {
+    let too_large = |bytes: u64, how: &str| {
+        Rejection::new(format!(
+            "the document is too large: {bytes} bytes{how}, at most {MAX_DOCUMENT} are stored"
+        ))
+    };
     if document.len() > MAX_DOCUMENT {
-        return Err(Rejection::new(format!(
-            "the document is too large: {} bytes, at most {MAX_DOCUMENT} are stored",
-            document.len()
-        )));
+        return Err(too_large(document.len() as u64, ""));
     }
+    let (user, exponents) = read(document, milliseconds)?;
+    let written = exponents.saturating_add(document.len() as u64);
+    if written > MAX_DOCUMENT as u64 {
+        return Err(too_large(written, " with its numbers written out"));
+    }
+    Ok(user)
+}
+
+/// Decodes a document that Postgres has put together again: it may be larger than it was when it came, and its times are in milliseconds.
+///
+/// # Errors
+/// As [`decode`], but for the size.
+pub fn decode_stored(document: &str) -> Result<User<'_>, Rejection> {
+    read(document, |time| time).map(|(user, _)| user)
+}
+
+/// The user, and how many bytes Postgres may write for exponents.
+fn read(document: &str, unit: fn(i64) -> i64) -> Result<(User<'_>, u64), Rejection> {
     let Keys(keys) = serde_json::from_str(document).map_err(|error| {
         Rejection::new(match error.classify() {
+            serde_json::error::Category::Data if document.trim_start().starts_with('{') => {
+                format!("the document has more than {MAX_KEYS} keys")
+            }
             serde_json::error::Category::Data => "the document is not a JSON object".to_owned(),
             _ => format!("the document is not valid JSON at byte {}", error.column()),
         })
@@ -57,22 +91,30 @@ pub fn decode(document: &str) -> Result<User<'_>, Rejection> {
     let mut values = vec![Value::Absent; FIELDS.len()];
     let mut extra = Vec::new();
     let mut hint = 0;
+    let mut exponents = 0_u64;
     for (key, raw) in keys {
         match fields::position(&key, hint) {
             Some(at) => {
-                values[at] = value(&FIELDS[at], raw)?;
+                values[at] = value(&FIELDS[at], raw, unit, &mut exponents)?;
                 hint = at + 1;
             }
             None => {
-                if key.contains('\0') || holds_nul(raw.get()) {
+                if key.contains('\0') {
                     return Err(nul("an unknown key"));
                 }
+                exponents = exponents.saturating_add(json("an unknown key", raw)?);
                 extra.push((key, raw));
             }
         }
     }
 
     let id = match &values[ID] {
+        Value::Text(id) if id.len() > MAX_ID => {
+            return Err(Rejection::new(format!(
+                "id: {} bytes, at most {MAX_ID} are stored",
+                id.len()
+            )));
+        }
         Value::Text(id) if !id.is_empty() => id.clone(),
         _ => return Err(Rejection::new("id is missing")),
     };
@@ -88,7 +130,7 @@ pub fn decode(document: &str) -> Result<User<'_>, Rejection> {
         derived: Derived::default(),
     };
     user.derived = derive(&user);
-    Ok(user)
+    Ok((user, exponents))
 }
 
 /// Clerk's times are Unix milliseconds; old fixtures and emulators send seconds. A value below 10^11 (1973 in milliseconds)
@@ -101,15 +143,20 @@ pub fn milliseconds(time: i64) -> i64 {
     }
 }
 
-/// Postgres' `timestamptz` ends in the year 294276; earlier than the year 1 nobody signed up.
-const TIMES: std::ops::RangeInclusive<i64> = -62_135_596_800_000..=9_000_000_000_000_000;
+/// chrono ends in the year 262142, before Postgres' `timestamptz` does; earlier than the year 1 nobody signed up.
+const TIMES: std::ops::RangeInclusive<i64> = -62_135_596_800_000..=8_210_000_000_000_000;
 
 /// Whether a time in Unix milliseconds lies within what is stored.
 pub fn is_storable(time: i64) -> bool {
     TIMES.contains(&time)
 }
 
-fn value<'a>(field: &Field, raw: &'a RawValue) -> Result<Value<'a>, Rejection> {
+fn value<'a>(
+    field: &Field,
+    raw: &'a RawValue,
+    unit: fn(i64) -> i64,
+    exponents: &mut u64,
+) -> Result<Value<'a>, Rejection> {
     let text = raw.get();
     if text == "null" {
         return Ok(Value::Null);
@@ -131,19 +178,36 @@ fn value<'a>(field: &Field, raw: &'a RawValue) -> Result<Value<'a>, Rejection> {
             .map_err(|_| wrong("a whole number")),
         Kind::Time => {
             let time = serde_json::from_str(text).map_err(|_| wrong("a time in milliseconds"))?;
-            let time = milliseconds(time);
+            let time = unit(time);
             if !is_storable(time) {
                 return Err(Rejection::new(format!("{}: the time is out of range", field.name)));
             }
             Ok(Value::Time(time))
         }
         Kind::Json => {
-            if holds_nul(text) {
-                return Err(nul(field.name));
-            }
+            *exponents = exponents.saturating_add(json(field.name, raw)?);
             Ok(Value::Json(raw))
         }
     }
+}
+
+/// Checks what becomes `jsonb`. Returns how many bytes Postgres may write for exponents.
+fn json(place: &str, raw: &RawValue) -> Result<u64, Rejection> {
+    let Extent {
+        depth,
+        exponents,
+        holds_nul,
+    } = Extent::of(raw.get());
+    if holds_nul {
+        return Err(nul(place));
+    }
+    // The document's own braces are the first level.
+    if depth >= MAX_DEPTH {
+        return Err(Rejection::new(format!(
+            "{place}: nested deeper than {MAX_DEPTH} levels"
+        )));
+    }
+    Ok(exponents)
 }
 
 fn nul(place: &str) -> Rejection {
@@ -162,12 +226,49 @@ fn string(text: &str) -> Option<Cow<'_, str>> {
     }
 }
 
-/// Whether a JSON text holds the escape `\u0000` (and not `\\u0000`, which is a backslash and five letters).
-fn holds_nul(json: &str) -> bool {
-    json.match_indices(r"\u0000").any(|(at, _)| {
-        let before = json.as_bytes()[..at].iter().rev();
-        before.take_while(|&&byte| byte == b'\\').count() % 2 == 0
-    })
+/// What a JSON text will be to Postgres.
+struct Extent {
+    depth: usize,
+    /// The sum of all exponents, whatever their sign.
+    exponents: u64,
+    /// The escape `\u0000` occurs (and not `\\u0000`, which is a backslash and five letters).
+    holds_nul: bool,
+}
+
+impl Extent {
+    fn of(json: &str) -> Self {
+        let bytes = json.as_bytes();
+        let (mut at, mut open, mut is_string) = (0, 0_usize, false);
+        let mut extent = Self {
+            depth: 0,
+            exponents: 0,
+            holds_nul: false,
+        };
+        while let Some(&byte) = bytes.get(at) {
+            match byte {
+                b'"' => is_string = !is_string,
+                b'\\' => {
+                    extent.holds_nul |= bytes[at..].starts_with(br"\u0000");
+                    at += 1;
+                }
+                _ if is_string => {}
+                b'[' | b'{' => {
+                    open += 1;
+                    extent.depth = extent.depth.max(open);
+                }
+                b']' | b'}' => open -= 1,
+                b'e' | b'E' if bytes[at - 1].is_ascii_digit() => {
+                    let exponent = json[at + 1..].trim_start_matches(['+', '-']);
+                    let end = exponent.find(|c: char| !c.is_ascii_digit()).unwrap_or(exponent.len());
+                    let exponent = exponent[..end].parse().unwrap_or(u64::MAX);
+                    extent.exponents = extent.exponents.saturating_add(exponent);
+                }
+                _ => {}
+            }
+            at += 1;
+        }
+        extent
+    }
 }
 
 fn kind_of(raw: &RawValue) -> &'static str {
@@ -251,6 +352,9 @@ impl<'de> Deserialize<'de> for Keys<'de> {
             fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Keys<'de>, A::Error> {
                 let mut keys = Vec::with_capacity(FIELDS.len());
                 while let Some((Key(key), value)) = map.next_entry()? {
+                    if keys.len() == MAX_KEYS {
+                        return Err(serde::de::Error::custom("too many keys"));
+                    }
                     keys.push((key, value));
                 }
                 Ok(Keys(keys))
@@ -331,6 +435,12 @@ mod tests {
     fn seconds_become_milliseconds() {
         let user = decode(r#"{"id":"u","created_at":1700000000}"#).unwrap();
         assert_eq!(user.created_at, 1_700_000_000_000);
+    }
+
+    #[test]
+    fn what_is_stored_is_in_milliseconds_already() {
+        let stored = r#"{"id":"u","created_at":1000,"x":"large"}"#.replace("large", &"x".repeat(MAX_DOCUMENT));
+        assert_eq!(decode_stored(&stored).unwrap().created_at, 1_000);
     }
 
     #[test]

@@ -9,7 +9,9 @@ use std::borrow::Cow;
 use highway::{HighwayHash, HighwayHasher, Key};
 use serde_json::value::RawValue;
 
-pub use decode::{Rejection, decode, is_storable, milliseconds};
+pub use decode::{
+    MAX_DEPTH, MAX_DOCUMENT, MAX_ID, MAX_KEYS, Rejection, decode, decode_stored, is_storable, milliseconds,
+};
 use fields::{FIELDS, ID};
 
 /// The key of digests, a secret of the database that they are stored in: end users write parts of their documents, and must not be able to
@@ -134,6 +136,19 @@ impl<'a> User<'a> {
             .zip(&self.values)
             .filter(|(_, value)| matches!(value, Value::Absent))
             .map(|(field, _)| field.name)
+    }
+
+    /// The keys that [`FIELDS`] does not know, as one JSON object; none where there are none.
+    pub fn extra_object(&self) -> Option<String> {
+        if self.extra.is_empty() {
+            return None;
+        }
+        let pairs: Vec<String> = self
+            .extra
+            .iter()
+            .map(|(key, value)| format!("{}:{}", serde_json::Value::from(key.as_ref()), value.get()))
+            .collect();
+        Some(format!("{{{}}}", pairs.join(",")))
     }
 
     /// What `new` changes of `self`.

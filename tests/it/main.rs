@@ -10,6 +10,8 @@ mod proxy;
 mod server;
 mod statements;
 mod watched;
+#[path = "../../fuzz/targets/way.rs"]
+mod way;
 
 mod addresses;
 mod budget;
@@ -32,6 +34,7 @@ mod guard;
 mod health;
 mod hearing;
 mod history;
+mod hostile;
 mod incremental;
 mod lease;
 mod listener;

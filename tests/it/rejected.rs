@@ -192,7 +192,7 @@ async fn what_only_postgres_can_refuse() {
     let deep = format!("{}1{}", "[".repeat(100_000), "]".repeat(100_000));
     let world = World::new(20).await;
     let cases = [
-        ("user_deep", "public_metadata", deep.as_str(), "stack depth"),
+        ("user_deep", "public_metadata", deep.as_str(), "nested deeper"),
         ("user_number", "unsafe_metadata", r#"{"n":1e200000}"#, "numeric"),
         (
             "user_surrogate",
