@@ -5,6 +5,8 @@ use std::{fmt, time::Duration};
 use reqwest::{StatusCode, header::HeaderMap};
 use serde::Deserialize;
 
+use crate::secret::without_secrets;
+
 /// A failed request.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
@@ -94,7 +96,7 @@ impl Error {
     }
 
     pub(super) fn garbage(request: &str, body: &[u8], why: &str) -> Self {
-        let what = describe(body).unwrap_or_else(|| format!("{} bytes of JSON: {why}", body.len()));
+        let what = describe(body).unwrap_or_else(|| format!("{} bytes of JSON: {}", body.len(), unquoted(why)));
         Error::Garbage(format!("{request} gave {what}"))
     }
 }
@@ -153,14 +155,15 @@ impl Answer {
         if status.is_redirection() {
             message = header("location").map(|to| format!("a redirect to {to}; is clerk.api_url right?"));
         }
+        let message = message.map(|message| without_secrets(&message));
         Self {
             status,
             path: path.split('/').take(2).collect::<Vec<_>>().join("/"),
-            code,
+            code: code.map(|code| without_secrets(&code)),
             message: message
                 .or_else(|| describe(body))
                 .unwrap_or_else(|| format!("a body of {} bytes", body.len())),
-            trace,
+            trace: trace.map(|trace| without_secrets(&trace)),
         }
     }
 
@@ -200,7 +203,15 @@ fn describe(body: &[u8]) -> Option<String> {
         .zip(lower.find("</title>"))
         .and_then(|(from, to)| text.get(from + "<title>".len()..to));
     Some(match title {
-        Some(title) => format!("an HTML page, “{}”, as a proxy sends it", title.trim()),
+        Some(title) => format!("an HTML page, “{}”, as a proxy sends it", without_secrets(title.trim())),
         None => "an HTML page, as a proxy sends it".to_owned(),
     })
+}
+
+/// An error of the JSON library without the text that it quotes: that is out of the answer.
+fn unquoted(why: &str) -> String {
+    match why.split_once('"').zip(why.rsplit_once('"')) {
+        Some(((before, _), (_, behind))) => format!("{before}\"…\"{behind}"),
+        None => why.to_owned(),
+    }
 }

@@ -6,6 +6,7 @@
 mod harness;
 mod postgres;
 mod process;
+mod provocations;
 mod proxy;
 mod server;
 mod statements;
@@ -50,6 +51,7 @@ mod rejected;
 mod replicas;
 mod resume;
 mod schemas;
+mod secrets;
 mod service;
 mod shifts;
 mod side_by_side;
