@@ -33,6 +33,7 @@ mod guard;
 mod health;
 mod hearing;
 mod history;
+mod hostile;
 mod incremental;
 mod lease;
 mod listener;
