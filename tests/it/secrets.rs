@@ -2,13 +2,17 @@
 //!
 //! Each line of [`CASES`] makes one thing go wrong; each is played at each of [`LEVELS`].
 
-use std::{collections::BTreeMap, fs, time::Duration};
+use std::{collections::BTreeMap, fs, io, time::Duration};
 
 use clerk_sim::{Faults, Options, Sim, Unstorable};
 use futures_util::StreamExt;
 use rustix::process::Signal;
 use serde_json::{Value, json};
 use tempfile::TempDir;
+use tokio::{
+    io::{AsyncReadExt, AsyncWriteExt},
+    net::TcpStream,
+};
 
 use crate::{
     harness::{Database, Ran, World, connect, eventually},
@@ -238,8 +242,10 @@ impl Scene {
         }
         let watched = Watched::new(daemon).await;
         for path in ["/", "/metrics", "/readyz", "/livez", "/nowhere"] {
-            let answer = watched.get(path).await;
-            self.said += &format!("{path}\n{}\n{}\n", answer.head, answer.body);
+            // One that cannot go on may end meanwhile.
+            if let Ok(answer) = whole_answer(&watched.address, path).await {
+                self.said += &format!("{path}\n{answer}\n");
+            }
         }
         let seen = "SELECT string_agg(concat_ws(' ', application_name, query), E'\n') FROM pg_stat_activity WHERE usename = 'anyway'";
         self.said += &self.world.db.text(seen).await.unwrap_or_default();
@@ -290,6 +296,15 @@ fn personal(user: &mut Value, number: usize) {
     user["primary_phone_number_id"] = "idn_2".into();
     user["phone_numbers"] = json!([{"id": "idn_2", "phone_number": "+15550199887766"}]);
     user["private_metadata"] = json!({"note": "a private note"});
+}
+
+async fn whole_answer(address: &str, path: &str) -> io::Result<String> {
+    let mut stream = TcpStream::connect(address).await?;
+    let question = format!("GET {path} HTTP/1.1\r\nHost: {address}\r\n\r\n");
+    stream.write_all(question.as_bytes()).await?;
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer).await?;
+    Ok(answer)
 }
 
 fn echo((status, headers, body): Answer, head: &str) -> Vec<u8> {
