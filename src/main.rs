@@ -18,7 +18,7 @@ use clerk2pg::{
     watch::{self, Listener, Sources, Verdict, Watch},
 };
 use tokio_util::sync::CancellationToken;
-use tracing::info;
+use tracing::{info, warn};
 
 const FAILED: u8 = 1;
 const USAGE: u8 = 2;
@@ -80,6 +80,13 @@ async fn dispatch(arguments: &Arguments, loaded: Loaded, levels: &Levels, progre
     };
     if let Err(error) = checked {
         return unusable(arguments, error.into());
+    }
+    if arguments.command.is_none() {
+        for file in loaded.exposed() {
+            let file = file.display().to_string();
+            let mend = format!("chmod o-r {file}");
+            warn!(file, mend, "others on this machine can read the secret in this file");
+        }
     }
     let format = arguments.format;
     let result = match &arguments.command {

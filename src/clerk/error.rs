@@ -6,6 +6,7 @@ use reqwest::{StatusCode, header::HeaderMap};
 use serde::Deserialize;
 
 use super::MAX_ANSWER;
+use crate::secret::without_secrets;
 
 /// Most characters of a server's own words that are repeated.
 const MAX_WORDS: usize = 500;
@@ -99,7 +100,7 @@ impl Error {
     }
 
     pub(super) fn garbage(request: &str, body: &[u8], why: &str) -> Self {
-        let what = describe(body).unwrap_or_else(|| format!("{} bytes of JSON: {}", body.len(), words(why)));
+        let what = describe(body).unwrap_or_else(|| format!("{} bytes of JSON: {}", body.len(), words(&unquoted(why))));
         Error::Garbage(format!("{request} gave {what}"))
     }
 }
@@ -186,10 +187,10 @@ impl fmt::Display for Answer {
     }
 }
 
-/// The beginning of what a server says, fit for logs and for Postgres: without control characters.
+/// The beginning of what a server says, fit for logs and for Postgres: without what it may have been sent, and without control characters.
 fn words(text: &str) -> String {
     let printable = |c: char| if c.is_control() { char::REPLACEMENT_CHARACTER } else { c };
-    text.chars().take(MAX_WORDS).map(printable).collect()
+    without_secrets(text).chars().take(MAX_WORDS).map(printable).collect()
 }
 
 /// What a body is that is no JSON; none where it may be some.
@@ -211,4 +212,12 @@ fn describe(body: &[u8]) -> Option<String> {
         Some(title) => format!("an HTML page, “{}”, as a proxy sends it", words(title.trim())),
         None => "an HTML page, as a proxy sends it".to_owned(),
     })
+}
+
+/// An error of the JSON library without the text that it quotes: that is out of the answer.
+fn unquoted(why: &str) -> String {
+    match why.split_once('"').zip(why.rsplit_once('"')) {
+        Some(((before, _), (_, behind))) => format!("{before}\"…\"{behind}"),
+        None => why.to_owned(),
+    }
 }

@@ -1,6 +1,7 @@
 //! Secrets in files that everybody on this machine can read.
 
 use std::{
+    collections::BTreeSet,
     fs,
     os::unix::fs::MetadataExt,
     path::{Path, PathBuf},
@@ -12,9 +13,11 @@ use super::Loaded;
 const OF_CONTAINER: [&str; 2] = ["/run/secrets", "/var/run/secrets"];
 
 impl Loaded {
-    /// Files with secrets that others than their owner and its group can read.
+    /// Files with secrets that others than their owner and its group can read, each once. A group is how a service that is not root is given a file of
+    /// root's.
     pub fn exposed(&self) -> Vec<PathBuf> {
-        self.secrets.iter().filter(|file| is_exposed(file)).cloned().collect()
+        let exposed: BTreeSet<_> = self.secrets.iter().filter(|file| is_exposed(file)).collect();
+        exposed.into_iter().cloned().collect()
     }
 }
 

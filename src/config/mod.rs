@@ -11,7 +11,12 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer};
 pub use http::Http;
 pub use sources::{Source, load};
 
-use crate::{guard::Limits, mirror::Variables, pass::DeleteMode, secret::Secret};
+use crate::{
+    guard::Limits,
+    mirror::Variables,
+    pass::DeleteMode,
+    secret::{Secret, without_secrets},
+};
 
 /// Everything that can be set. Only `main` sees it whole; the parts get theirs.
 #[derive(Debug, Clone, Serialize, Deserialize, Default)]
@@ -324,8 +329,16 @@ impl Loaded {
                 "at least 100ms",
             ));
         }
-        if !clerk.api_url.starts_with("http://") && !clerk.api_url.starts_with("https://") {
-            return Err(self.wrong("clerk.api_url", &clerk.api_url, "an address that begins with https://"));
+        let host = clerk
+            .api_url
+            .strip_prefix("https://")
+            .or(clerk.api_url.strip_prefix("http://"));
+        if host.is_none_or(|host| host.contains('@')) {
+            return Err(self.wrong(
+                "clerk.api_url",
+                &clerk.api_url,
+                "an address that begins with https://, without user and password: the key takes their place",
+            ));
         }
         if !(0.0..=100.0).contains(&deletes.max_percent) {
             return Err(self.wrong("deletes.max_percent", deletes.max_percent, "a percentage from 0 to 100"));
@@ -401,6 +414,8 @@ impl Loaded {
             .file
             .as_ref()
             .map_or_else(String::new, |file| format!(" ({})", file.display()));
+        // A key or the database's address, perhaps, that was meant for another setting.
+        let value = without_secrets(&value.to_string());
         ConfigError::new(format!("{key} = {value} cannot be used{place}")).hint(format!("expected {expected}"))
     }
 }

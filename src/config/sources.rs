@@ -9,7 +9,10 @@ use std::{
 use config::{Config, ConfigError as LibraryError, File, FileFormat, Map, Value, ValueKind};
 
 use super::{ConfigError, Loaded, Settings, exposed::holds_password};
-use crate::{mirror::Variables, secret::Secret};
+use crate::{
+    mirror::Variables,
+    secret::{Secret, without_secrets},
+};
 
 /// Read where no file is named, the first that exists.
 const FILES: [&str; 2] = ["config.toml", "/etc/clerk2pg/config.toml"];
@@ -166,8 +169,13 @@ fn familiar(source: &Source, name: &str) -> Result<Option<(String, Option<PathBu
         std::fs::read_to_string(file)
             .map(|value| Some((value.trim_end_matches(['\r', '\n']).to_owned(), Some(file.to_owned()))))
             .map_err(|error| {
-                ConfigError::new(format!("{} cannot be read: {error}", file.display()))
-                    .hint(format!("it is named by {by}"))
+                // What is no whole path may be the secret itself.
+                match file.is_absolute() {
+                    true => ConfigError::new(format!("{} cannot be read: {error}", file.display()))
+                        .hint(format!("it is named by {by}")),
+                    false => ConfigError::new(format!("the file that {by} names cannot be read: {error}"))
+                        .hint("it names a file with the secret in it, best by its whole path"),
+                }
             })
     };
     let by = format!("{name}_FILE");
@@ -261,13 +269,13 @@ fn explain(error: &LibraryError, file: Option<&Path>) -> ConfigError {
             let found = if is_secret {
                 String::new()
             } else {
-                format!(", not {unexpected}")
+                format!(", not {}", without_secrets(&unexpected.to_string()))
             };
             ConfigError::new(format!("{place}: {key} must be {expected}{found}"))
         }
         error => {
             let place = file.map_or_else(|| "the configuration".to_owned(), |file| file.display().to_string());
-            ConfigError::new(format!("{place}: {error}"))
+            ConfigError::new(format!("{place}: {}", without_secrets(&error.to_string())))
         }
     }
 }

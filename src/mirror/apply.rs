@@ -18,7 +18,7 @@ impl Mirror {
         let mut conn = self.connection().await?;
         match attempt(&mut conn, lease, run, batch, false).await {
             Err(Failure::OneRow(error)) => {
-                warn!(%error, "a user cannot be stored; looking for which");
+                warn!(error = %Error::from(error), "a user cannot be stored; looking for which");
                 attempt(&mut conn, lease, run, batch, true)
                     .await
                     .map_err(Failure::into_error)

@@ -2,6 +2,8 @@
 
 use diesel::result::{DatabaseErrorKind, Error as Diesel};
 
+use crate::secret::without_secrets;
+
 /// A failed use of the mirror.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
@@ -145,15 +147,21 @@ fn without_values(detail: &str) -> Option<String> {
     is_told_whole.then(|| format!("{columns}) {consequence}"))
 }
 
-/// A message without the values that Postgres quotes when it cannot convert one: `invalid input syntax for type integer: "…"`.
+/// A message without the values that Postgres quotes when it cannot convert one: `invalid input syntax for type integer: "…"`. There may be quotes in
+/// the value, so that it ends with the last one.
 fn without_quoted_values(message: &str) -> String {
     let mut told = String::new();
     let mut rest = message;
     while let Some(at) = rest.find('"') {
         let (before, quoted) = rest.split_at(at);
         told.push_str(before);
-        let end = quoted[1..].find('"').map_or(quoted.len(), |end| end + 2);
         let is_value = before.ends_with(": ") || before.ends_with("value ");
+        let end = if is_value {
+            quoted[1..].rfind('"')
+        } else {
+            quoted[1..].find('"')
+        };
+        let end = end.map_or(quoted.len(), |end| end + 2);
         told.push_str(if is_value { "\"…\"" } else { &quoted[..end] });
         rest = &quoted[end..];
     }
@@ -164,18 +172,19 @@ impl From<Diesel> for Error {
     fn from(error: Diesel) -> Self {
         match &error {
             Diesel::DatabaseError(kind, info) => {
-                let message = info.message();
+                // A trigger of the application says whatever it likes.
+                let message = without_secrets(&without_quoted_values(info.message()));
                 let detail = info.details().and_then(without_values);
                 let detail = detail.map_or_else(String::new, |detail| format!(" ({detail})"));
                 match kind {
                     DatabaseErrorKind::UnableToSendCommand | DatabaseErrorKind::ClosedConnection => {
-                        Error::Unavailable(message.to_owned())
+                        Error::Unavailable(message)
                     }
-                    DatabaseErrorKind::ReadOnlyTransaction => Error::ReadOnly(message.to_owned()),
+                    DatabaseErrorKind::ReadOnlyTransaction => Error::ReadOnly(message),
                     _ if message.starts_with("permission denied") || message.starts_with("must be owner") => {
-                        Error::Denied(message.to_owned())
+                        Error::Denied(message)
                     }
-                    _ => Error::Database(format!("{}{detail}", without_quoted_values(message))),
+                    _ => Error::Database(message + &detail),
                 }
             }
             Diesel::BrokenTransactionManager => Error::Unavailable("the connection broke in a transaction".to_owned()),
@@ -204,6 +213,7 @@ mod tests {
             r#"relation "clerk.users" does not exist"#,
         );
         check(r#"unterminated: "ann"#, r#"unterminated: "…""#);
+        check(r#"quotes in it: ""Ann" of many""#, r#"quotes in it: "…""#);
     }
 
     #[test]

@@ -13,7 +13,7 @@ use serde_json::Value;
 
 use crate::{
     harness::{Ran, World, eventually},
-    process::EVERY_SECOND,
+    process::{EVERY_SECOND, NEVER, Process},
     proxy::{Proxy, upstream},
     schemas::state,
     server::{Server, answer},
@@ -427,6 +427,34 @@ async fn secrets_that_everybody_can_read() {
     check(&plain, &key)
         .await
         .is("configuration", "warn", &format!("can read the secret in {key}"));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn who_syncs_is_told_of_them_as_well() {
+    let world = World::new(3).await;
+    let folder = tempfile::tempdir().unwrap();
+    fs::set_permissions(folder.path(), Permissions::from_mode(0o755)).unwrap();
+    let file = folder.path().join("config.toml");
+    fs::write(&file, format!("[clerk]\nsecret_key = \"{}\"\n", world.sim.secret_key())).unwrap();
+    let path = file.display().to_string();
+    let said = async |mode, arguments: &[&str]| {
+        fs::set_permissions(&file, Permissions::from_mode(mode)).unwrap();
+        let arguments = [&["--config", &path], arguments].concat();
+        let mut command = world.command(&arguments);
+        command.env("CLERK_SECRET_KEY", "").envs([NEVER]);
+        let process = Process::spawn(command);
+        if arguments.len() == 2 {
+            process.says(" full sync ").await;
+            process.signal(Signal::TERM);
+        }
+        let ran = process.ended().await;
+        assert_eq!(ran.code, Some(0), "{ran:#?}");
+        ran.stderr.matches(&format!("mend=\"chmod o-r {path}\"")).count()
+    };
+    for arguments in [&["--once"][..], &["--dry-run"], &[]] {
+        assert_eq!(said(0o644, arguments).await, 1, "{arguments:?}");
+        assert_eq!(said(0o640, arguments).await, 0, "{arguments:?}");
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -1,11 +1,18 @@
 //! Where the daemon listens, and whom it answers.
 
-use std::{net::TcpListener, path::Path};
+use std::{
+    net::{IpAddr, TcpListener, UdpSocket},
+    path::Path,
+};
 
 use rustix::process::Signal;
+use tokio::{
+    io::{AsyncReadExt, AsyncWriteExt},
+    net::TcpStream,
+};
 
 use crate::{
-    harness::{World, eventually},
+    harness::{PATIENCE, World, eventually},
     process::Process,
     trouble::mirrored,
     watched::{ANY, Watched, addresses, get, send},
@@ -107,6 +114,63 @@ async fn only_questions_and_only_from_this_machines_pages() {
         nonce
     };
     assert_ne!(nonce().await, nonce().await);
+}
+
+/// This machine's address as others see it, where it has one.
+fn address_of_this_machine() -> Option<IpAddr> {
+    // Nothing is sent: connecting a datagram socket only chooses the way.
+    let socket = UdpSocket::bind("0.0.0.0:0").unwrap();
+    socket.connect("192.0.2.1:9").ok()?;
+    Some(socket.local_addr().unwrap().ip())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn nobody_else_gets_in() {
+    let world = mirrored(5).await;
+    let watched = Watched::obedient(&world, &[]).await;
+    let port = watched.address.rsplit_once(':').unwrap().1;
+    // Another address of the loopback network stands for any other of this machine's.
+    let others = [Some(IpAddr::from([127, 0, 0, 2])), address_of_this_machine()];
+    for other in others.into_iter().flatten() {
+        let address = format!("{other}:{port}");
+        assert!(get(&address, "/livez").await.is_none(), "{address} answers");
+    }
+    assert_eq!(watched.probe("/livez").await.0, 200);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn who_says_too_much_or_nothing_stops_nobody() {
+    let world = mirrored(5).await;
+    let watched = Watched::obedient(&world, &[]).await;
+    let huge = format!(
+        "GET / HTTP/1.1\r\nHost: localhost\r\nX: {}\r\n\r\n",
+        "x".repeat(1 << 20)
+    );
+    let many = format!("GET / HTTP/1.1\r\nHost: localhost\r\n{}\r\n", "X: x\r\n".repeat(1000));
+    for request in [huge, many, "\r\n\r\nnonsense\0".to_owned()] {
+        let mut stream = TcpStream::connect(&watched.address).await.unwrap();
+        let mut answer = Vec::new();
+        // It may be cut off before it has said all.
+        let _ = stream.write_all(request.as_bytes()).await;
+        let read = tokio::time::timeout(PATIENCE, stream.read_to_end(&mut answer)).await;
+        assert!(read.is_ok(), "it is listened to for ever");
+        assert!(
+            !answer.starts_with(b"HTTP/1.1 200"),
+            "{}",
+            String::from_utf8_lossy(&answer)
+        );
+    }
+    // More than are answered at a time, each in the middle of its question.
+    let mut slow = Vec::new();
+    for _ in 0..100 {
+        let mut stream = TcpStream::connect(&watched.address).await.unwrap();
+        stream.write_all(b"GET / HTTP/1.1\r\nHost: loc").await.unwrap();
+        slow.push(stream);
+    }
+    assert_eq!(watched.probe("/livez").await.0, 200);
+    let mut end = Vec::new();
+    slow[0].read_to_end(&mut end).await.unwrap();
+    assert_eq!(watched.daemon.stop(Signal::TERM).await.code, Some(0));
 }
 
 /// A daemon on a file, which alone says where it listens.

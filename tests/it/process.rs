@@ -91,6 +91,14 @@ impl Process {
         ran
     }
 
+    /// Waits for the end; who waits for something for longer than this is told to stop.
+    pub async fn ended_within(mut self, limit: Duration) -> Ran {
+        if tokio::time::timeout(limit, self.child.wait()).await.is_err() {
+            self.signal(Signal::TERM);
+        }
+        self.ended().await
+    }
+
     /// Ends the process without a chance to tidy up.
     pub async fn kill(mut self) {
         self.child.kill().await.unwrap();

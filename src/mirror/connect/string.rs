@@ -60,6 +60,10 @@ fn of_url(text: &str) -> Result<Vec<(String, String)>, String> {
     add("host", &hosts.join(","))?;
     add("port", &ports.join(","))?;
     let (path, query) = rest.split_once('?').unwrap_or((rest, ""));
+    // Else the rest of the password would be told as the database's name.
+    if path.contains('@') {
+        return Err("an @ in the password is written %40, and a / is written %2F".to_owned());
+    }
     add("dbname", path.strip_prefix('/').unwrap_or_default())?;
     for pair in query.split('&').filter(|pair| !pair.is_empty()) {
         match pair.split_once('=') {
@@ -205,6 +209,8 @@ mod tests {
             "postgres://u:p@[::1",
             "postgres://u:p@[::1]5432",
             "postgres://h/d?hidden",
+            "postgres://u:p@hidden/hidden@h/d",
+            "postgres://u:hidden/hidden@h/d",
         ] {
             let told = parameters(text).unwrap_err();
             assert!(!told.contains("hidden"), "{text}: {told}");

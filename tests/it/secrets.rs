@@ -1,0 +1,367 @@
+//! Nothing secret is printed, and nobody's address, name or number: everything that the program says, at every level, whatever goes wrong.
+//!
+//! Each line of [`CASES`] makes one thing go wrong; each is played at each of [`LEVELS`].
+
+use std::{collections::BTreeMap, fs, io, time::Duration};
+
+use clerk_sim::{Faults, Options, Sim, Unstorable};
+use futures_util::StreamExt;
+use rustix::process::Signal;
+use serde_json::{Value, json};
+use tempfile::TempDir;
+use tokio::{
+    io::{AsyncReadExt, AsyncWriteExt},
+    net::TcpStream,
+};
+
+use crate::{
+    harness::{Database, Ran, World, connect, eventually},
+    postgres::Postgres,
+    process::{NEVER, Process},
+    provocations::CASES,
+    server::{Server, answer},
+    watched::{ANY, Watched},
+};
+
+/// As Clerk's, with characters that have another form in an address.
+pub const KEY: &str = "sk_live_Zx7Kq9Vw+Rt5Yp8/Lm2Nc4Bd6";
+
+/// With characters that mean something else in an address.
+pub const PASSWORD: &str = "Hq7Zt5wLn@Kd9Bv4Rc/Rv3Tx8Wm4y";
+
+/// What Clerk or Postgres do not take, is no less a secret.
+pub const WRONG_KEY: &str = "sk_live_Gd3Hs8Jf2Kp6Lq9Mw4Nv7";
+pub const WRONG_PASSWORD: &str = "Cj5Xk2Vb8Nm3Qw";
+pub const PROXY_PASSWORD: &str = "Fy6Tg9Hb4Uj2Ik";
+pub const WEBHOOK_SECRET: &str = "whsec_Pl3Ok8Ij5Uh2Yg7Tf";
+
+/// All users' addresses are there.
+const MAILBOXES: &str = "mailboxes-of-a-test.example";
+pub const EMAIL: &str = "zebulonia.1@mailboxes-of-a-test.example";
+const PERSONAL: [&str; 5] = [MAILBOXES, "Zebulonia", "Quackenbush", "5550199887766", "a private note"];
+
+/// The forms of a secret, and all parts of it that tell much.
+fn forms(secret: &str) -> Vec<String> {
+    let bare = secret.trim_start_matches("sk_live_").trim_start_matches("whsec_");
+    let letters: Vec<char> = bare.chars().collect();
+    let mut forms: Vec<String> = letters.windows(8).map(|part| part.iter().collect()).collect();
+    forms.push(encoded(secret));
+    forms
+}
+
+pub fn encoded(text: &str) -> String {
+    text.replace('%', "%25")
+        .replace('@', "%40")
+        .replace('/', "%2F")
+        .replace('+', "%2B")
+}
+
+fn secrets() -> Vec<String> {
+    let secrets = [KEY, PASSWORD, WRONG_KEY, WRONG_PASSWORD, PROXY_PASSWORD, WEBHOOK_SECRET];
+    let base64 = [
+        "c2tfbGl2ZV9aeDdLcTlWdytSdDVZcDgvTG0yTmM0QmQ2",
+        "SHE3WnQ1d0xuQEtkOUJ2NFJjL1J2M1R4OFdtNHk=",
+    ];
+    let forms = secrets.iter().flat_map(|secret| forms(secret));
+    forms.chain(base64.map(str::to_owned)).collect()
+}
+
+fn personal_data() -> Vec<String> {
+    PERSONAL.map(str::to_owned).to_vec()
+}
+
+/// The lines of a text that hold one of these words.
+fn leaks<'t>(text: &'t str, words: &[String]) -> Vec<&'t str> {
+    let holds = |line: &&str| words.iter().any(|word| line.contains(word.as_str()));
+    text.lines().filter(holds).collect()
+}
+
+/// `RUST_LOG` as who looks for a fault sets it, for every library as well.
+const LEVELS: [&str; 5] = ["error", "warn", "info", "debug", "trace"];
+
+const SYNC: &[&str] = &["--once", "--format", "json"];
+
+const OTHERS: [&[&str]; 6] = [
+    &["check"],
+    &["--dry-run"],
+    &["status"],
+    &["migrate"],
+    &["approve", "0123456789ab"],
+    &["health"],
+];
+
+/// How long a command that waits for something may do so; then it is told to stop, as some would wait for minutes.
+const LIMIT: Duration = Duration::from_secs(2);
+
+/// An answer in Clerk's place: status, headers and body. `ECHO` stands for the key that was sent, and somebody's address.
+type Answer = (&'static str, &'static str, &'static str);
+
+/// A mirror, and what is about to go wrong with it.
+pub struct Scene {
+    world: World,
+    environment: BTreeMap<&'static str, String>,
+    files: TempDir,
+    answer: Option<Answer>,
+    sql: &'static str,
+    said: String,
+}
+
+/// What a case does.
+impl Scene {
+    pub fn set(&mut self, name: &'static str, value: impl Into<String>) {
+        self.environment.insert(name, value.into());
+    }
+
+    /// The file has to say everything.
+    pub fn config(&mut self, text: &str) {
+        for name in ["CLERK_SECRET_KEY", "CLERK_API_URL", "DATABASE_URL"] {
+            self.set(name, "");
+        }
+        fs::write(self.files.path().join("config.toml"), text).unwrap();
+    }
+
+    pub fn file(&self, text: &str) -> String {
+        let file = self.files.path().join("file");
+        fs::write(&file, text).unwrap();
+        file.display().to_string()
+    }
+
+    /// The database's address, with another form of the password.
+    pub fn url(&self, password: &str) -> String {
+        self.world.db.url.replace("postgres@", &format!("anyway:{password}@"))
+    }
+
+    pub fn clerk_url(&self) -> String {
+        self.world.sim.url()
+    }
+
+    pub fn fault(&mut self, fault: impl Into<Faults>) {
+        self.world.sim.set_faults(fault);
+    }
+
+    /// Done to the mirror by a superuser.
+    pub fn sql(&mut self, sql: &'static str) {
+        self.sql = sql;
+    }
+
+    pub fn answer(&mut self, status: &'static str, headers: &'static str, body: &'static str) {
+        self.answer = Some((status, headers, body));
+    }
+}
+
+impl Scene {
+    async fn new(postgres: &Postgres) -> Self {
+        let options = Options {
+            users: 12,
+            secret_key: KEY.to_owned(),
+            ..Options::default()
+        };
+        let (db, sim) = tokio::join!(Database::at(postgres.admin()), Sim::start(options));
+        let world = World { db, sim: sim.unwrap() };
+        for (number, id) in world.sim.user_ids().iter().enumerate() {
+            world.sim.update(id, |user| personal(user, number));
+        }
+        let mut scene = Self {
+            world,
+            environment: BTreeMap::new(),
+            files: tempfile::tempdir().unwrap(),
+            answer: None,
+            sql: "",
+            said: String::new(),
+        };
+        scene.set("DATABASE_URL", scene.url(&encoded(PASSWORD)));
+        scene.set("CLERK2PG_CLERK__TIMEOUT", "200ms");
+        scene.set("CLERK_WEBHOOK_SECRET", WEBHOOK_SECRET);
+        scene
+    }
+
+    /// All that is said of a case.
+    async fn play(postgres: &Postgres, case: fn(&mut Self)) -> String {
+        let mut scene = Self::new(postgres).await;
+        let first = scene.command(&["--once"]).output().await.unwrap();
+        scene.keep("the first sync", first.into());
+        case(&mut scene);
+        scene.world.db.execute(scene.sql).await;
+        let server = match scene.answer {
+            Some(given) => Some(Server::start(move |head| echo(given, head)).await),
+            None => None,
+        };
+        if let Some(server) = &server {
+            scene.set("CLERK_API_URL", &server.url);
+        }
+        for level in LEVELS {
+            scene.set("RUST_LOG", level);
+            scene.change();
+            scene.run(SYNC).await;
+        }
+        // At the last level, which tells most.
+        for command in OTHERS {
+            scene.run(command).await;
+        }
+        scene.change();
+        scene.daemon().await;
+        scene.kept().await;
+        scene.said
+    }
+
+    fn command(&self, arguments: &[&str]) -> tokio::process::Command {
+        let mut command = self.world.command(arguments);
+        command.current_dir(self.files.path()).envs(&self.environment);
+        command
+    }
+
+    async fn run(&mut self, arguments: &[&str]) {
+        let process = Process::spawn(self.command(arguments));
+        self.keep(&format!("{arguments:?}"), process.ended_within(LIMIT).await);
+    }
+
+    fn keep(&mut self, what: &str, Ran { code, stdout, stderr }: Ran) {
+        assert_ne!(code, Some(101), "{what} panicked: {stderr}");
+        self.said += &format!("{what}\n{stdout}\n{stderr}\n");
+    }
+
+    /// A daemon, all that it answers, and what others see of it.
+    async fn daemon(&mut self) {
+        let mut command = self.command(&[]);
+        command.envs([ANY, NEVER]);
+        let mut daemon = Process::spawn(command);
+        let is_over = async |daemon: &mut Process, texts: &[&str]| {
+            eventually("it goes on", async || {
+                daemon.has_ended() || texts.iter().any(|text| daemon.said(text) > 0)
+            })
+            .await;
+        };
+        is_over(&mut daemon, &["listening for"]).await;
+        let _ = tokio::time::timeout(
+            LIMIT,
+            is_over(&mut daemon, &[" full sync ", "waiting until", "the pass failed"]),
+        )
+        .await;
+        if daemon.has_ended() {
+            return self.keep("the daemon", daemon.ended().await);
+        }
+        let watched = Watched::new(daemon).await;
+        for path in ["/", "/metrics", "/readyz", "/livez", "/nowhere"] {
+            // One that cannot go on may end meanwhile.
+            if let Ok(answer) = whole_answer(&watched.address, path).await {
+                self.said += &format!("{path}\n{answer}\n");
+            }
+        }
+        let seen = "SELECT string_agg(concat_ws(' ', application_name, query), E'\n') FROM pg_stat_activity WHERE usename = 'anyway'";
+        self.said += &self.world.db.text(seen).await.unwrap_or_default();
+        self.said += &fs::read_to_string(format!("/proc/{}/cmdline", watched.daemon.pid())).unwrap();
+        let ran = watched.daemon.stop(Signal::TERM).await;
+        self.keep("the daemon", ran);
+    }
+
+    /// What the database keeps of passes and rejected users; documents aside, as they are what is mirrored.
+    async fn kept(&mut self) {
+        let sql = "SELECT concat_ws(E'\n',
+            (SELECT string_agg(to_jsonb(r)::text, E'\n') FROM clerk.sync_runs r),
+            (SELECT string_agg(concat_ws(' ', user_id, reason), E'\n') FROM clerk.rejected_users),
+            (SELECT string_agg(to_jsonb(s)::text, E'\n') FROM clerk.sync_state s))";
+        self.said += &self.world.db.text(sql).await.unwrap();
+    }
+
+    /// What the next sync meets: users who came, changed, went, and cannot be stored.
+    fn change(&self) {
+        let sim = &self.world.sim;
+        let ids = sim.user_ids();
+        for id in &ids[..2] {
+            sim.update(id, |user| {
+                user["username"] = "refused".into();
+                user["public_metadata"] = fastrand::u32(..).into();
+            });
+        }
+        assert!(sim.delete(&ids[3]));
+        // An address that somebody else has.
+        sim.update(&sim.create_random(), |user| personal(user, 7));
+        for kind in Unstorable::ALL.into_iter().filter(|kind| *kind != Unstorable::Huge) {
+            sim.insert_unstorable(kind);
+        }
+        for field in ["first_name", "created_at", "banned", "last_sign_in_at"] {
+            sim.update(&sim.create_random(), |user| {
+                user[field] = json!([{"email_address": EMAIL}])
+            });
+        }
+    }
+}
+
+/// Makes somebody distinctive of a user.
+fn personal(user: &mut Value, number: usize) {
+    user["first_name"] = "Zebulonia".into();
+    user["last_name"] = "\"Zeb\" Quackenbush".into();
+    user["primary_email_address_id"] = "idn_1".into();
+    user["email_addresses"] = json!([{"id": "idn_1", "email_address": format!("zebulonia.{number}@{MAILBOXES}")}]);
+    user["primary_phone_number_id"] = "idn_2".into();
+    user["phone_numbers"] = json!([{"id": "idn_2", "phone_number": "+15550199887766"}]);
+    user["private_metadata"] = json!({"note": "a private note"});
+}
+
+async fn whole_answer(address: &str, path: &str) -> io::Result<String> {
+    let mut stream = TcpStream::connect(address).await?;
+    let question = format!("GET {path} HTTP/1.1\r\nHost: {address}\r\n\r\n");
+    stream.write_all(question.as_bytes()).await?;
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer).await?;
+    Ok(answer)
+}
+
+fn echo((status, headers, body): Answer, head: &str) -> Vec<u8> {
+    let key = head
+        .lines()
+        .find_map(|line| line.split_once("Bearer "))
+        .map_or("", |(_, key)| key);
+    let told = |text: &str| text.replace("ECHO", &format!("{key} {EMAIL}"));
+    answer(status, &told(headers), told(body).as_bytes())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn nothing_secret_is_said_at_any_level_whatever_goes_wrong() {
+    let postgres = Postgres::start().await;
+    let set = format!("ALTER ROLE anyway PASSWORD '{PASSWORD}'");
+    connect(&postgres.admin()).await.batch_execute(&set).await.unwrap();
+    let played =
+        futures_util::stream::iter(CASES).map(async |(name, case)| (*name, Scene::play(&postgres, *case).await));
+    let mut played: Vec<_> = played.buffer_unordered(4).collect().await;
+    let (secrets, personal) = (secrets(), personal_data());
+    // A value that the server refuses is between it and who runs it; what is sent to it, statements, holds none.
+    let log = postgres.log();
+    let of_the_server = |line: &&str| !["ERROR: ", "DETAIL: ", "HINT: "].iter().any(|kind| line.contains(kind));
+    assert_eq!(leaks(&log, &secrets), [""; 0]);
+    played.push((
+        "the server's log",
+        log.lines().filter(of_the_server).collect::<Vec<_>>().join("\n"),
+    ));
+    for (name, said) in &played {
+        assert_eq!(leaks(said, &secrets), [""; 0], "{name}");
+        assert_eq!(leaks(said, &personal), [""; 0], "{name}");
+    }
+
+    // It has been looked at where it would be.
+    let said = |name: &str| &played.iter().find(|(played, _)| *played == name).unwrap().1;
+    for part in [
+        " TRACE ",
+        " DEBUG ",
+        " WARN ",
+        "left out",
+        "/metrics",
+        "clerk2pg_passes_total",
+        "SELECT ",
+        "user_",
+    ] {
+        assert!(said("nothing").contains(part), "{part} is not looked at");
+    }
+    assert!(log.contains("STATEMENT: "));
+}
+
+#[test]
+fn what_is_looked_for_is_found() {
+    for secret in [KEY, PASSWORD, WEBHOOK_SECRET] {
+        for hidden in [secret.to_owned(), encoded(secret), secret[10..20].to_owned()] {
+            let line = format!("DEBUG sent to=\"Bearer {hidden}\"");
+            assert_eq!(leaks(&format!("before\n{line}\nbehind"), &secrets()), [line.as_str()]);
+        }
+    }
+    assert_eq!(leaks(&format!("a\n  {EMAIL}"), &personal_data()).len(), 1);
+}
