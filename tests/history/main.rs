@@ -63,7 +63,12 @@ async fn whatever_breaks() {
     let mut played = stream::iter(stories)
         .map(async |story| (story.clone(), play(story).await))
         .buffer_unordered(AT_A_TIME);
+    let mut done = 0;
     while let Some((story, result)) = played.next().await {
+        done += 1;
+        if done % 100 == 0 {
+            println!("{done} of {count}");
+        }
         match result {
             Ok(of_one) => of_one
                 .into_iter()

@@ -137,15 +137,15 @@ impl Replica {
         }
     }
 
-    /// The most memory that it took since this was last asked, in kB.
+    /// The most memory that it took since this was last asked, in kB; none of one that has just ended.
     #[allow(dead_code, reason = "the soak asks")]
-    pub fn peak_memory(&self) -> u64 {
-        let pid = self.process.as_ref().map(Process::pid).unwrap_or_default();
-        let status = fs::read_to_string(format!("/proc/{pid}/status")).unwrap();
-        let peak = status.lines().find_map(|line| line.strip_prefix("VmHWM:")).unwrap();
+    pub fn peak_memory(&self) -> Option<u64> {
+        let pid = self.process.as_ref().map(Process::pid)?;
+        let status = fs::read_to_string(format!("/proc/{pid}/status")).ok()?;
+        let peak = status.lines().find_map(|line| line.strip_prefix("VmHWM:"))?;
         // Counted anew from here on. Source: proc_pid_clear_refs(5).
-        fs::write(format!("/proc/{pid}/clear_refs"), "5").unwrap();
-        peak.trim().trim_end_matches(" kB").parse().unwrap()
+        fs::write(format!("/proc/{pid}/clear_refs"), "5").ok()?;
+        peak.trim().trim_end_matches(" kB").parse().ok()
     }
 
     pub fn log(&self) -> String {

@@ -25,6 +25,7 @@ use std::time::{Duration, Instant};
 
 use fastrand::Rng;
 use play::History;
+use replica::Replica;
 use server::Server;
 use tokio::time::MissedTickBehavior;
 
@@ -89,24 +90,33 @@ async fn for_a_long_time() {
         }
         if part.elapsed() > PART {
             part = Instant::now();
-            let peak = history.replicas[0].peak_memory();
-            memory.push(peak);
+            let peaks = history.replicas.iter().filter_map(Replica::peak_memory);
+            memory.push(peaks.max().unwrap_or_default());
             history.budget_is_kept();
             let (passes, users) = (
                 history.world.runs("ended_at IS NOT NULL").await,
                 history.world.users().await,
             );
             let minutes = started.elapsed().as_secs() / 60;
-            println!("{minutes:>4} min: {passes} passes, {users} users in the mirror, peak memory {peak} kB");
+            println!(
+                "{minutes:>4} min: {passes} passes, {users} users in the mirror, at most {} kB of memory",
+                memory[memory.len() - 1]
+            );
         }
     }
     history.heals().await;
     history.comes_in_step(PATIENCE).await;
     let users = history.world.users().await;
+    let [life] = &*history.replicas[0].lives else {
+        panic!("the process that nobody kills has ended");
+    };
+    let passes = history.world.runs("true").await;
+    let own = history.world.runs(&format!("holder LIKE '%:{}:%'", life.pid)).await;
     let tried = history.ends().await;
     println!("{duration:?}, seed {seed}: {ticked} changes, {users} users at the end");
     println!("nobody was deleted wrongly, no change was lost");
-    println!("peak memory of a process that lived through it, by the minute, in kB: {memory:?}");
+    println!("{passes} passes, {own} of them by the process that lived through it all");
+    println!("the most memory that any process took, by the minute, in kB: {memory:?}");
     for (what, times) in tried {
         println!("{times:>8}  {what}");
     }

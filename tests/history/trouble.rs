@@ -183,45 +183,29 @@ pub async fn of_postgres(
             "sessions ended by an administrator"
         }
         5 => {
-            let (client, pause) = (patient(url).await, Duration::from_millis(dice.u64(50..800)));
-            let table = *dice
-                .choice(&["clerk.users", "clerk.user_events", "clerk.sync_state"])
-                .unwrap();
-            meanwhile.spawn(async move {
-                let sql = format!("BEGIN; LOCK TABLE {table} IN EXCLUSIVE MODE");
-                // The server may be restarted meanwhile.
-                if client.batch_execute(&sql).await.is_ok() {
-                    tokio::time::sleep(pause).await;
-                }
-            });
+            let table = dice.choice(&["clerk.users", "clerk.user_events", "clerk.sync_state"]);
+            let pause = Duration::from_millis(dice.u64(50..800));
+            meanwhile.spawn(one_after_the_other(
+                patient(url).await,
+                table.map(|table| locked(table)).into_iter().collect(),
+                pause,
+            ));
             "tables locked by the application"
         }
         6 => {
-            let (client, pause) = (patient(url).await, Duration::from_millis(dice.u64(20..300)));
-            meanwhile.spawn(async move {
-                // Against the order in which rows are written, so that a deadlock may come of it. Whoever loses, nothing of it stays.
-                for order in ["DESC", "ASC"] {
-                    let sql = format!("BEGIN; SELECT FROM (SELECT id FROM clerk.users ORDER BY id {order} LIMIT 3) t JOIN clerk.users u USING (id) FOR UPDATE OF u");
-                    if client.batch_execute(&sql).await.is_err() {
-                        break;
-                    }
-                    tokio::time::sleep(pause).await;
-                }
+            // Against the order in which rows are written, so that a deadlock may come of it.
+            let rows = ["DESC", "ASC"].map(|order| {
+                format!("SELECT FROM (SELECT id FROM clerk.users ORDER BY id {order} LIMIT 3) t JOIN clerk.users u USING (id) FOR UPDATE OF u")
             });
+            let pause = Duration::from_millis(dice.u64(20..300));
+            meanwhile.spawn(one_after_the_other(patient(url).await, rows.to_vec(), pause));
             "rows locked by the application"
         }
         7 => {
-            let (client, pause) = (patient(url).await, Duration::from_millis(dice.u64(100..900)));
-            meanwhile.spawn(async move {
-                // Against the order in which they are written: who waits longest for a deadlock to end finds it, and loses.
-                for table in ["clerk.user_events", "clerk.users"] {
-                    let sql = format!("BEGIN; LOCK TABLE {table} IN EXCLUSIVE MODE");
-                    if client.batch_execute(&sql).await.is_err() {
-                        break;
-                    }
-                    tokio::time::sleep(pause).await;
-                }
-            });
+            // Against the order in which they are written: who waits longest for a deadlock to end finds it, and loses.
+            let tables = ["clerk.user_events", "clerk.users"].map(locked);
+            let pause = Duration::from_millis(dice.u64(100..900));
+            meanwhile.spawn(one_after_the_other(patient(url).await, tables.to_vec(), pause));
             "tables locked in another order"
         }
         _ => {
@@ -236,6 +220,22 @@ pub async fn of_postgres(
             });
             "statements that may take next to no time"
         }
+    }
+}
+
+fn locked(table: &str) -> String {
+    format!("LOCK TABLE {table} IN EXCLUSIVE MODE")
+}
+
+/// A transaction with a pause behind each statement, of which nothing stays: it may lose a deadlock, or its server.
+async fn one_after_the_other(client: Client, statements: Vec<String>, pause: Duration) {
+    let mut done = client.batch_execute("BEGIN").await;
+    for sql in statements {
+        if done.is_err() {
+            return;
+        }
+        done = client.batch_execute(&sql).await;
+        tokio::time::sleep(pause).await;
     }
 }
 
