@@ -219,8 +219,10 @@ impl History {
                 "full syncs asked for"
             }
             _ => {
-                let id = self.clerk.anybody(dice);
-                self.world.db.execute(&format!("NOTIFY clerk2pg, '{id}'")).await;
+                for _ in 0..5 {
+                    let id = self.clerk.anybody(dice);
+                    self.world.db.execute(&format!("NOTIFY clerk2pg, '{id}'")).await;
+                }
                 "users asked for by name"
             }
         };

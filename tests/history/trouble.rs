@@ -9,25 +9,38 @@ use tokio_postgres::Client;
 
 use crate::{harness::connect, replica::Replica};
 
+const ALL: &[Endpoint] = &[Endpoint::List, Endpoint::Count, Endpoint::Get];
+const LISTS: &[Endpoint] = &[Endpoint::List];
+const COUNTS: &[Endpoint] = &[Endpoint::Count];
+const BY_ID: &[Endpoint] = &[Endpoint::Get];
+
 /// Something is wrong with some of the next answers. Returns what.
 pub fn of_clerk(sim: &Sim, dice: &mut Rng) -> &'static str {
-    let (what, effect) = effect(sim, dice);
-    let mut rule = Rule::new(effect)
-        .skip(dice.u64(0..3))
-        .next(dice.u64(1..6))
-        .probability(*dice.choice(&[0.2, 0.5, 1.0]).unwrap());
-    if dice.bool() {
-        let all = [Endpoint::List, Endpoint::Count, Endpoint::Get];
-        rule = rule.on([*dice.choice(&all).unwrap()]);
-    }
     let mut faults = sim.faults();
     faults.rules.retain(|rule| rule.next != Some(0));
-    faults.rules.push(rule);
+    let (what, effects) = effects(sim, dice);
+    for (places, effect) in effects {
+        // What only misleads may last: passes come to their end all the same.
+        let often = match effect {
+            Effect::Quirks(_) => dice.u64(1..60),
+            _ => dice.u64(1..6),
+        };
+        let rule = Rule::new(effect)
+            .skip(dice.u64(0..3))
+            .next(often)
+            .probability(*dice.choice(&[0.2, 0.5, 1.0, 1.0]).unwrap());
+        faults.rules.push(match dice.bool() {
+            true => rule.on(places),
+            false => rule.on([*dice.choice(places).unwrap()]),
+        });
+    }
     sim.set_faults(faults);
     what
 }
 
-fn effect(sim: &Sim, dice: &mut Rng) -> (&'static str, Effect) {
+type Effects = (&'static str, Vec<(&'static [Endpoint], Effect)>);
+
+fn effects(sim: &Sim, dice: &mut Rng) -> Effects {
     let error = |status, retry_after, body| {
         Effect::Error(ErrorAnswer {
             status,
@@ -46,25 +59,34 @@ fn effect(sim: &Sim, dice: &mut Rng) -> (&'static str, Effect) {
             .filter(|id| id.bytes().map(usize::from).sum::<usize>() % 2 == half);
         ids.filter(|_| dice.u32(0..4) == 0).take(60).collect()
     };
-    match dice.u32(0..24) {
-        0 | 1 => ("answers 429", error(429, Some(dice.u64(0..2)), ErrorBody::Json)),
-        2 => ("answers 500", error(500, None, ErrorBody::Json)),
-        3 => ("answers 503", error(503, Some(1), ErrorBody::Empty)),
-        4 => ("answers 521 with HTML", error(521, None, ErrorBody::Html)),
-        5 => ("answers 401", error(401, None, ErrorBody::Json)),
-        6 => ("HTML with status 200", Effect::Html),
-        7 => ("truncated bodies", Effect::Truncate),
-        8 => ("connections dropped before an answer", Effect::DropBefore),
-        9 => ("connections dropped in an answer", Effect::DropDuring),
-        10 => ("stalled answers", Effect::Stall),
-        11 | 12 => ("slow answers", Effect::LatencyMs(dice.u64(50..1200))),
-        13 => (
-            "ignored cursors",
-            quirks(Quirks {
-                ignore_starting_after: true,
+    let hidden = |dice: &mut Rng| {
+        let hidden_from_lists = some_of(0, dice);
+        quirks(Quirks {
+            hidden_from_lists,
+            ..none.clone()
+        })
+    };
+    let (what, places, effect) = match dice.u32(0..27) {
+        0 | 1 => ("answers 429", ALL, error(429, Some(dice.u64(0..2)), ErrorBody::Json)),
+        2 => ("answers 500", ALL, error(500, None, ErrorBody::Json)),
+        3 => ("answers 503", ALL, error(503, Some(1), ErrorBody::Empty)),
+        4 => ("answers 521 with HTML", ALL, error(521, None, ErrorBody::Html)),
+        5 => ("answers 401", ALL, error(401, None, ErrorBody::Json)),
+        6 => ("answers 404 with HTML", ALL, error(404, None, ErrorBody::Html)),
+        7 => ("HTML with status 200", ALL, Effect::Html),
+        8 => ("truncated bodies", ALL, Effect::Truncate),
+        9 => ("connections dropped before an answer", ALL, Effect::DropBefore),
+        10 => ("connections dropped in an answer", ALL, Effect::DropDuring),
+        11 => ("stalled answers", ALL, Effect::Stall),
+        12 => ("slow answers", ALL, Effect::LatencyMs(dice.u64(50..1200))),
+        13 => {
+            let ignore_starting_after = true;
+            let effect = Quirks {
+                ignore_starting_after,
                 ..none
-            }),
-        ),
+            };
+            ("ignored cursors", LISTS, quirks(effect))
+        }
         14 => {
             let cursor = [
                 DeletedCursor::Unprocessable,
@@ -72,36 +94,29 @@ fn effect(sim: &Sim, dice: &mut Rng) -> (&'static str, Effect) {
                 DeletedCursor::Restart,
             ];
             let deleted_cursor = *dice.choice(&cursor).unwrap();
-            ("vanished cursors", quirks(Quirks { deleted_cursor, ..none }))
+            let effect = Quirks { deleted_cursor, ..none };
+            ("vanished cursors", LISTS, quirks(effect))
         }
-        15 => (
-            "clamped limits",
-            quirks(Quirks {
-                max_page: Some(dice.usize(1..20)),
-                ..none
-            }),
-        ),
-        16 => (
-            "short pages",
-            quirks(Quirks {
-                random_pages: true,
-                ..none
-            }),
-        ),
-        17 => (
-            "empty lists",
-            quirks(Quirks {
-                empty_lists: true,
-                ..none
-            }),
-        ),
-        18 => (
-            "lists that lag behind",
-            quirks(Quirks {
-                stale_lists_ms: dice.u64(100..3000),
-                ..none
-            }),
-        ),
+        15 => {
+            let max_page = Some(dice.usize(1..20));
+            ("clamped limits", LISTS, quirks(Quirks { max_page, ..none }))
+        }
+        16 => {
+            let random_pages = true;
+            ("short pages", LISTS, quirks(Quirks { random_pages, ..none }))
+        }
+        17 => {
+            let empty_lists = true;
+            ("empty lists", LISTS, quirks(Quirks { empty_lists, ..none }))
+        }
+        18 => {
+            let stale_lists_ms = dice.u64(100..3000);
+            (
+                "lists that lag behind",
+                LISTS,
+                quirks(Quirks { stale_lists_ms, ..none }),
+            )
+        }
         19 => {
             let wrong = [
                 WrongCount::Offset(-2),
@@ -109,45 +124,46 @@ fn effect(sim: &Sim, dice: &mut Rng) -> (&'static str, Effect) {
                 WrongCount::Fixed(0),
                 WrongCount::Fixed(7),
             ];
-            (
-                "wrong counts",
-                quirks(Quirks {
-                    count: dice.choice(&wrong).copied(),
-                    ..none
-                }),
-            )
+            let count = dice.choice(&wrong).copied();
+            ("wrong counts", COUNTS, quirks(Quirks { count, ..none }))
         }
-        20 => (
-            "users left out of lists",
-            quirks(Quirks {
-                hidden_from_lists: some_of(0, dice),
+        20 | 21 => ("users left out of lists", LISTS, hidden(dice)),
+        22 => {
+            let says_nothing = match dice.u32(0..4) {
+                0 => error(404, None, ErrorBody::Html),
+                1 => error(404, None, ErrorBody::Empty),
+                2 => error(403, None, ErrorBody::Json),
+                _ => Effect::Html,
+            };
+            let effects = vec![(LISTS, hidden(dice)), (BY_ID, says_nothing)];
+            return ("users left out of lists, and answers by id that say nothing", effects);
+        }
+        23 | 24 => {
+            let not_found_by_id = some_of(1, dice);
+            let effect = Quirks {
+                not_found_by_id,
                 ..none
-            }),
-        ),
-        21 => (
-            "users not found by id",
-            quirks(Quirks {
-                not_found_by_id: some_of(1, dice),
-                ..none
-            }),
-        ),
-        22 => (
-            "ignored filters",
-            quirks(Quirks {
+            };
+            ("users not found by id", BY_ID, quirks(effect))
+        }
+        25 => {
+            let effect = Quirks {
                 ignore_created_at: true,
                 ignore_user_id: true,
                 ..none
-            }),
-        ),
-        _ => (
-            "ignored orders and offsets",
-            quirks(Quirks {
+            };
+            ("ignored filters", LISTS, quirks(effect))
+        }
+        _ => {
+            let effect = Quirks {
                 ignore_order_by: true,
                 ignore_offset: true,
                 ..none
-            }),
-        ),
-    }
+            };
+            ("ignored orders and offsets", LISTS, quirks(effect))
+        }
+    };
+    (what, vec![(places, effect)])
 }
 
 /// Something happens to Postgres, or to the way of one replica to it. What takes a while goes on in `meanwhile`. Returns what.
