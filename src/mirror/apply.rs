@@ -49,15 +49,16 @@ async fn attempt(
         let created = store(conn, &UPSERT, &batch.create, isolate, &mut done.rejected).await?;
         let updated = store(conn, &UPSERT, &batch.update, isolate, &mut done.rejected).await?;
         let refreshed = store(conn, &REFRESH, &batch.refresh, isolate, &mut done.rejected).await?;
-        done.created = created.len() as u64;
-        done.updated = updated.len() as u64;
+        let new = created.iter().chain(&updated).filter(|stored| stored.creates());
+        done.created = new.count() as u64;
+        done.updated = (created.len() + updated.len()) as u64 - done.created;
         done.refreshed = refreshed.len() as u64;
         if run.tells {
             let changes: Vec<_> = created.iter().chain(&updated).map(change).collect();
             events::stored(conn, &changes).await?;
         }
         let all = || created.iter().chain(&updated).chain(&refreshed);
-        let more = all().filter(|stored| stored.is_new || stored.write.returns).count();
+        let more = all().filter(|stored| stored.creates()).count();
         rejected::reject(conn, &done.rejected).await?;
         rejected::heal(conn, &batch.heal, &done.rejected).await?;
         deletions::note_missing(conn, run, &batch.missing).await?;
@@ -72,10 +73,8 @@ async fn attempt(
     .await
 }
 
-/// Whoever was not there, or was marked as deleted, is new to those who follow the events.
 fn change<'s>(stored: &'s Stored<'_>) -> (events::Type, &'s Write<'s>) {
-    let is_new = stored.is_new || stored.write.returns;
-    let kind = if is_new {
+    let kind = if stored.creates() {
         events::Type::Created
     } else {
         events::Type::Updated

@@ -96,9 +96,9 @@ impl Batch<'_> {
 /// What a batch did.
 #[derive(Debug, Default, Clone, PartialEq, Eq)]
 pub struct Committed {
-    /// Users new to the mirror.
+    /// Users new to the mirror, or back in it after they were marked as deleted.
     pub created: u64,
-    /// Rows updated because their user changed.
+    /// Users who changed.
     pub updated: u64,
     /// Rows updated although nobody changed the user.
     pub refreshed: u64,

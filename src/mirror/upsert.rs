@@ -36,6 +36,13 @@ pub(super) struct Stored<'w> {
     pub(super) is_new: bool,
 }
 
+impl Stored<'_> {
+    /// There was nobody before: no row, or one that was marked as deleted.
+    pub(super) fn creates(&self) -> bool {
+        self.is_new || self.write.returns
+    }
+}
+
 /// Writes users, and returns those that were stored. Those that Postgres refuses, with `isolate`, and those that a trigger of the application
 /// left out are added to `rejected`.
 pub(super) async fn store<'w>(

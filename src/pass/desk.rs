@@ -188,17 +188,14 @@ impl Desk<'_> {
 }
 
 fn plan(brought: &mut Brought, batch: Batch<'_>) {
-    brought.created = batch.create.len() as u64;
-    brought.updated = batch.update.len() as u64;
+    let (returning, update): (Vec<_>, Vec<_>) = batch.update.iter().partition(|write| write.returns);
+    brought.created = (batch.create.len() + returning.len()) as u64;
+    brought.updated = update.len() as u64;
     brought.rejected = batch.reject.len() as u64;
     let id = |write: &Write<'_>| write.user.id.to_string();
     brought.planned = Planned {
-        create: batch.create.iter().map(id).collect(),
-        update: batch
-            .update
-            .iter()
-            .map(|write| (id(write), write.changed.clone()))
-            .collect(),
+        create: batch.create.iter().chain(returning).map(id).collect(),
+        update: update.iter().map(|write| (id(write), write.changed.clone())).collect(),
         reject: batch
             .reject
             .into_iter()

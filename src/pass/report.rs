@@ -41,7 +41,7 @@ impl Serialize for Outcome {
 pub struct Report {
     /// How it ended.
     pub outcome: Outcome,
-    /// Users new to the mirror.
+    /// Users new to the mirror, or back in it after they were marked as deleted.
     pub created: u64,
     /// Users that changed.
     pub updated: u64,

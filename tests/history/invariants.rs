@@ -30,7 +30,9 @@ const AUDIT: &str = "
     DECLARE
         what text := CASE
             WHEN TG_OP = 'INSERT' THEN 'created'
-            WHEN TG_OP = 'DELETE' OR (NEW.deleted_at IS NOT NULL AND OLD.deleted_at IS NULL) THEN 'deleted'
+            WHEN TG_OP = 'DELETE' THEN 'deleted'
+            WHEN NEW.deleted_at IS NOT NULL AND OLD.deleted_at IS NULL THEN 'deleted'
+            WHEN NEW.deleted_at IS NULL AND OLD.deleted_at IS NOT NULL THEN 'created'
             WHEN NEW.changed_at IS DISTINCT FROM OLD.changed_at THEN 'updated'
             ELSE 'refreshed' END;
     BEGIN

@@ -32,7 +32,7 @@ use futures_util::{StreamExt, stream};
 use play::{Story, Tried, play};
 
 /// Histories that are played at once: most of the time they wait.
-const AT_A_TIME: usize = 6;
+const AT_A_TIME: usize = 8;
 
 /// Those that `make test` plays.
 const SAMPLE: std::ops::Range<u64> = 1..19;

@@ -48,10 +48,12 @@ async fn marked_users_keep_their_row_and_can_return() {
 
     // The very same bytes as before.
     world.sim.insert(document);
+    let plan = world.run_with(&["--dry-run", "--format", "json"], &mark).await;
+    plan.assert(0, "planned +1 ~0 -0 =11 held 0 rejected 0");
     world
         .once_with(&mark)
         .await
-        .assert(0, "changed +0 ~1 -0 =11 held 0 rejected 0");
+        .assert(0, "changed +1 ~0 -0 =11 held 0 rejected 0");
     assert_eq!(world.db.text(&deleted_at).await, None);
     world.assert_in_step().await;
 
