@@ -43,6 +43,9 @@ const DISK: u32 = 6000;
 /// Between two things that break.
 const PAUSE: Duration = Duration::from_secs(2);
 
+/// Things break for so long, then all is mended, and nothing breaks for as long: passes must come to their end, too.
+const SPELL: Duration = Duration::from_secs(30);
+
 /// How long a sync of so many users may take.
 const PATIENCE: Duration = Duration::from_secs(600);
 
@@ -76,12 +79,19 @@ async fn for_a_long_time() {
     // What breaks takes its time, and changes wait for it: they are made up for.
     ticks.set_missed_tick_behavior(MissedTickBehavior::Burst);
     let mut memory = Vec::new();
-    let (mut broke, mut part, mut ticked) = (started, started, 0u32);
+    let (mut broke, mut part, mut spell, mut is_peace) = (started, started, started, false);
+    let mut ticked = 0u32;
     while started.elapsed() < duration {
         ticks.tick().await;
         history.happens(dice);
         ticked += 1;
-        if broke.elapsed() > PAUSE {
+        if spell.elapsed() > SPELL {
+            (spell, is_peace) = (Instant::now(), !is_peace);
+            if is_peace {
+                history.heals().await;
+            }
+        }
+        if !is_peace && broke.elapsed() > PAUSE {
             broke = Instant::now();
             history.breaks(dice).await;
         }
@@ -115,7 +125,7 @@ async fn for_a_long_time() {
     let tried = history.ends().await;
     println!("{duration:?}, seed {seed}: {ticked} changes, {users} users at the end");
     println!("nobody was deleted wrongly, no change was lost");
-    println!("{passes} passes, {own} of them by the process that lived through it all");
+    println!("{passes} passes, whole and failed, {own} of them by the process that lived through it all");
     println!("the most memory that any process took, by the minute, in kB: {memory:?}");
     for (what, times) in tried {
         println!("{times:>8}  {what}");
