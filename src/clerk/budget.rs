@@ -1,6 +1,10 @@
 //! The part of Clerk's rate limit that clerk2pg spends. The limit is shared with the user's own backend, so it is a guest's part.
 
-use std::{num::NonZeroU32, sync::Arc, time::Duration};
+use std::{
+    num::NonZeroU32,
+    sync::{Arc, OnceLock},
+    time::Duration,
+};
 
 use governor::{DefaultDirectRateLimiter, Quota};
 use tokio::{
@@ -24,6 +28,8 @@ pub(super) struct Budget {
     steady: DefaultDirectRateLimiter,
     /// Requests in a window.
     requests: u32,
+    /// The one whose place it took, which may have spent more than there are places here.
+    before: OnceLock<Arc<Budget>>,
 }
 
 /// A request's place in the budget. When it is dropped, the request may still count at Clerk for the length of a window.
@@ -58,6 +64,7 @@ impl Budget {
             patient: Arc::new(Semaphore::new((requests - requests / 10) as usize)),
             steady: DefaultDirectRateLimiter::direct(quota(requests)),
             requests,
+            before: OnceLock::new(),
         }
     }
 
@@ -66,18 +73,24 @@ impl Budget {
         if this.requests == other.requests {
             return Arc::clone(other);
         }
+        let spent = other.spent();
         for places in [&this.places, &this.patient] {
-            let spent = (other.spent() as usize).min(places.available_permits());
+            let spent = (spent as usize).min(places.available_permits());
             let permits = places.clone().try_acquire_many_owned(spent as u32);
             // A window later they are free again.
             drop(Place(permits.into_iter().collect()));
+        }
+        // Nothing spent is nothing to remember, else all that ever were would be kept.
+        if spent > 0 {
+            this.before.get_or_init(|| Arc::clone(other));
         }
         this
     }
 
     /// How many requests may still count at Clerk.
-    pub(super) fn spent(&self) -> u32 {
-        self.requests - self.places.available_permits() as u32
+    fn spent(&self) -> u32 {
+        let own = self.requests - self.places.available_permits() as u32;
+        own.max(self.before.get().map_or(0, |before| before.spent()))
     }
 
     /// How many requests it lets out in a second, over time.
@@ -87,7 +100,7 @@ impl Budget {
 
     /// The part of it that is spent at this moment.
     pub(super) fn used(&self) -> f64 {
-        f64::from(self.spent()) / f64::from(self.requests)
+        (f64::from(self.spent()) / f64::from(self.requests)).min(1.0)
     }
 
     /// Waits until a request may be sent. It holds its place until it is answered, and for a window more. One that is patient leaves a tenth of
@@ -161,18 +174,20 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn one_that_takes_the_place_of_another_has_spent_what_that_one_has() {
         let key = Secret::from("sk_live_budget".to_owned());
-        for (part, left) in [(0.25, 50), (0.3, 100), (0.1, 0)] {
-            let (before, start) = (Arc::new(Budget::new(&key, None, 0.25)), tokio::time::Instant::now());
+        for (parts, left) in [(&[0.25][..], 50), (&[0.3], 100), (&[0.1], 0), (&[0.1, 0.25], 50)] {
+            let (mut budget, start) = (Arc::new(Budget::new(&key, None, 0.25)), tokio::time::Instant::now());
             for _ in 0..200 {
-                before.place(false).await;
+                budget.place(false).await;
             }
-            let budget = Budget::in_place_of(Arc::new(Budget::new(&key, None, part)), &before);
+            for part in parts {
+                budget = Budget::in_place_of(Arc::new(Budget::new(&key, None, *part)), &budget);
+            }
             for _ in 0..left {
                 budget.place(false).await;
             }
-            assert_eq!(start.elapsed(), Duration::ZERO, "{part}");
+            assert_eq!(start.elapsed(), Duration::ZERO, "{parts:?}");
             budget.place(false).await;
-            assert!(start.elapsed() >= WINDOW, "{part}");
+            assert!(start.elapsed() >= WINDOW, "{parts:?}");
         }
     }
 
