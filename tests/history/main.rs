@@ -48,7 +48,7 @@ fn chosen() -> Vec<Story> {
     };
     let mut stories: Vec<Story> = seeds.map(Story::whole).collect();
     if let Ok(steps) = std::env::var("STEPS") {
-        let steps: BTreeSet<u64> = steps.split(',').map(number).collect();
+        let steps: BTreeSet<u64> = steps.split(',').filter(|step| !step.is_empty()).map(number).collect();
         stories.iter_mut().for_each(|story| story.steps.clone_from(&steps));
     }
     stories

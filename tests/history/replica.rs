@@ -12,8 +12,7 @@ use crate::{
 };
 
 pub struct Replica {
-    /// What its connections are called at the server.
-    pub name: String,
+    name: String,
     pub postgres: Proxy,
     /// The settings of this history.
     settings: Vec<(&'static str, String)>,
@@ -26,6 +25,8 @@ pub struct Replica {
 /// A process from just before its start until just after its end, in Unix milliseconds.
 pub struct Life {
     pub pid: u32,
+    /// What its connections are called at the server.
+    pub name: String,
     pub from: i64,
     pub until: Option<i64>,
 }
@@ -47,17 +48,16 @@ impl Replica {
     fn restart(&mut self, world: &World) {
         let separator = if world.db.url.contains('?') { '&' } else { '?' };
         let url = self.postgres.url(&world.db.url);
+        let name = format!("{}-{}", self.name, self.lives.len());
         let mut command = world.command(&[]);
         command
-            .env(
-                "DATABASE_URL",
-                format!("{url}{separator}application_name={}", self.name),
-            )
+            .env("DATABASE_URL", format!("{url}{separator}application_name={name}"))
             .envs(self.settings.iter().map(|(name, value)| (name, value)));
         let from = now();
         let process = Process::spawn(command);
         self.lives.push(Life {
             pid: process.pid(),
+            name,
             from,
             until: None,
         });
@@ -67,6 +67,7 @@ impl Replica {
     /// Ends without a chance to tidy up, and comes back.
     pub async fn is_killed(&mut self, world: &World) {
         if let Some(process) = self.process.take() {
+            assert!(!process.log().contains("panicked"), "{}", process.log());
             process.kill().await;
             self.has_ended();
         }
@@ -111,6 +112,7 @@ impl Replica {
         if has_ended && let Some(process) = self.process.take() {
             let ran = process.ended().await;
             assert_eq!(ran.code, Some(1), "{ran:#?}");
+            assert!(ran.stderr.contains("refused the secret key"), "{ran:#?}");
             self.has_ended();
             self.restart(world);
         }

@@ -14,10 +14,10 @@ use rustix::{
 use tempfile::TempDir;
 use tokio_postgres::NoTls;
 
-use crate::{harness::within, postgres::Postgres};
-
-/// How long a server may take to come back: what was in its log when it crashed is done again first.
-const RECOVERY: Duration = Duration::from_secs(120);
+use crate::{
+    harness::within,
+    postgres::{Postgres, RECOVERY},
+};
 
 pub struct Server {
     postgres: Postgres,

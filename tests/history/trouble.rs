@@ -5,9 +5,9 @@ use std::time::Duration;
 use clerk_sim::{DeletedCursor, Effect, Endpoint, ErrorAnswer, ErrorBody, Quirks, Rule, Sim, WrongCount};
 use fastrand::Rng;
 use tokio::task::JoinSet;
-use tokio_postgres::Client;
+use tokio_postgres::{Client, NoTls};
 
-use crate::{harness::connect, replica::Replica};
+use crate::{harness::within, postgres::RECOVERY, replica::Replica};
 
 const ALL: &[Endpoint] = &[Endpoint::List, Endpoint::Count, Endpoint::Get];
 const LISTS: &[Endpoint] = &[Endpoint::List];
@@ -25,6 +25,12 @@ pub fn of_clerk(sim: &Sim, dice: &mut Rng) -> &'static str {
             Effect::Quirks(_) => dice.u64(1..60),
             _ => dice.u64(1..6),
         };
+        // Somebody whom a list leaves out and who is not found by id, either: nobody could tell that from a deletion.
+        if denies(&effect) {
+            faults.rules.retain(|rule| !leaves_out(&rule.effect));
+        } else if leaves_out(&effect) {
+            faults.rules.retain(|rule| !denies(&rule.effect));
+        }
         let rule = Rule::new(effect)
             .skip(dice.u64(0..3))
             .next(often)
@@ -36,6 +42,16 @@ pub fn of_clerk(sim: &Sim, dice: &mut Rng) -> &'static str {
     }
     sim.set_faults(faults);
     what
+}
+
+/// Whether users who exist are not found by id.
+fn denies(effect: &Effect) -> bool {
+    matches!(effect, Effect::Quirks(quirks) if !quirks.not_found_by_id.is_empty())
+}
+
+/// Whether lists may lack anybody, not only some who are named.
+fn leaves_out(effect: &Effect) -> bool {
+    matches!(effect, Effect::Quirks(quirks) if !denies(effect) && quirks.hidden_from_lists.is_empty() && quirks.count.is_none())
 }
 
 type Effects = (&'static str, Vec<(&'static [Endpoint], Effect)>);
@@ -227,7 +243,10 @@ pub async fn of_postgres(
         _ => {
             let client = patient(url).await;
             let milliseconds = dice.u32(1..40);
-            client.batch_execute(&allow(milliseconds)).await.unwrap();
+            // Another setting of the database may be changed at this very moment.
+            if client.batch_execute(&allow(milliseconds)).await.is_err() {
+                return "nothing, as somebody else was at it";
+            }
             replica.postgres.cut();
             let (pause, back) = (Duration::from_millis(dice.u64(100..600)), allow(0));
             meanwhile.spawn(async move {
@@ -262,9 +281,19 @@ pub fn allow(milliseconds: u32) -> String {
     )
 }
 
-/// A connection of the test's own, for whom statements may take as long as they do, whatever the database's setting is at this moment.
+/// A connection of the test's own, for whom statements may take as long as they do, whatever the database's setting is at this moment. The server may
+/// have to recover first.
 pub async fn patient(url: &str) -> Client {
-    let client = connect(url).await;
-    while client.batch_execute("SET statement_timeout = 0").await.is_err() {}
-    client
+    let mut patient = None;
+    within(RECOVERY, "the server lets the test in", async || {
+        if let Ok((client, connection)) = tokio_postgres::connect(url, NoTls).await {
+            tokio::spawn(connection);
+            if client.batch_execute("SET statement_timeout = 0").await.is_ok() {
+                patient = Some(client);
+            }
+        }
+        patient.is_some()
+    })
+    .await;
+    patient.unwrap()
 }

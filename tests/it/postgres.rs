@@ -6,13 +6,14 @@ use std::{
     os::unix::fs::{MetadataExt, PermissionsExt, chown},
     path::{Path, PathBuf},
     process::{Child, Command, Stdio},
+    time::Duration,
 };
 
 use rcgen::{BasicConstraints, CertificateParams, DnType, IsCa, Issuer, KeyPair};
 use rustix::process::{Pid, Signal, kill_process};
 use tempfile::TempDir;
 
-use crate::harness::{connect, eventually};
+use crate::harness::{connect, eventually, within};
 
 /// A running server, with TLS. It ends with the test, and with the test's process.
 pub struct Postgres {
@@ -23,6 +24,9 @@ pub struct Postgres {
     directory: TempDir,
     server: Child,
 }
+
+/// How long a server may take to start: what was in its log when it crashed is done again first.
+pub const RECOVERY: Duration = Duration::from_secs(120);
 
 /// Roles are let in by how they come; all have the password `hidden`.
 const RULES: &str = "\
@@ -58,7 +62,7 @@ impl Postgres {
                 "--encoding=UTF8",
                 "--no-locale",
                 "--no-sync",
-                // In megabytes: no test writes much.
+                // In megabytes: most tests write little.
                 "--wal-segsize=4",
             ])
             .output()
@@ -231,7 +235,7 @@ async fn run_at(data: &Path, port: u16) -> Option<Child> {
         .spawn()
         .unwrap();
     let mut is_ready = false;
-    eventually("the server is ready, or has ended", async || {
+    within(RECOVERY, "the server is ready, or has ended", async || {
         let state = fs::read_to_string(data.join("postmaster.pid")).unwrap_or_default();
         let lines: Vec<_> = state.lines().map(str::trim).collect();
         is_ready = lines.first() == Some(&server.id().to_string().as_str())

@@ -54,7 +54,8 @@ impl Process {
 
     /// Everything on stderr so far.
     pub fn log(&self) -> String {
-        String::from_utf8(self.log.lock().unwrap().clone()).unwrap()
+        // What is still being written may end within a character.
+        String::from_utf8_lossy(&self.log.lock().unwrap()).into_owned()
     }
 
     /// How many lines on stderr so far hold a text.
