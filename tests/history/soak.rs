@@ -100,9 +100,9 @@ async fn for_a_long_time() {
         }
         if part.elapsed() > PART {
             part = Instant::now();
-            let peaks: Vec<u64> = history.replicas.iter().filter_map(Replica::peak_memory).collect();
-            memory.push(peaks[0]);
-            let most = peaks.into_iter().max().unwrap_or_default();
+            let peaks: Vec<Option<u64>> = history.replicas.iter().map(Replica::peak_memory).collect();
+            memory.extend(peaks[0]);
+            let most = peaks.into_iter().flatten().max().unwrap_or_default();
             history.budget_is_kept();
             let (passes, users) = (
                 history.world.runs("ended_at IS NOT NULL").await,
