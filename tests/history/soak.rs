@@ -95,7 +95,7 @@ async fn for_a_long_time() {
             broke = Instant::now();
             history.breaks(dice).await;
         }
-        if ticked % CHURN == 0 {
+        if ticked.is_multiple_of(CHURN) {
             history.nobody_left_who_exists().await;
         }
         if part.elapsed() > PART {
