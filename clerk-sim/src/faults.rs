@@ -204,6 +204,34 @@ pub enum WrongCount {
     Fixed(u64),
 }
 
+/// Read replicas that lag behind the primary. Clerk's reads come from such (inferred; older states were observed in lists).
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Replicas {
+    /// How far they lag, in milliseconds. At most ten minutes.
+    pub lag_ms: u64,
+    /// Which part of the reads they answer, from 0 to 1. The primary answers the others.
+    #[serde(default = "half")]
+    pub share: f64,
+}
+
+fn half() -> f64 {
+    0.5
+}
+
+impl Replicas {
+    fn check(&self, place: &str) -> Result<(), String> {
+        if (0.0..=1.0).contains(&self.share) {
+            Ok(())
+        } else {
+            Err(format!(
+                "{place}.replicas.share is {}, but must be from 0 to 1",
+                self.share
+            ))
+        }
+    }
+}
+
 /// Ways in which answers can differ from Clerk's; the default has none.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
@@ -228,6 +256,9 @@ pub struct Quirks {
     pub empty_lists: bool,
     /// Lists and counts show the state of so many milliseconds ago; single reads show the present. At most ten minutes.
     pub stale_lists_ms: u64,
+    /// Some reads, lists, counts and single reads alike, show an older state: see [`Replicas`]. Where `stale_lists_ms` is set
+    /// too, the older of the two states.
+    pub replicas: Option<Replicas>,
     /// Counts are wrong.
     pub count: Option<WrongCount>,
     /// `/v1/instance` is a 404, as emulators do (observed).
@@ -267,6 +298,7 @@ impl Quirks {
             random_pages,
             empty_lists,
             stale_lists_ms,
+            replicas,
             count,
             missing_instance,
             missing_count,
@@ -291,6 +323,7 @@ impl Quirks {
         self.random_pages |= random_pages;
         self.empty_lists |= empty_lists;
         self.stale_lists_ms = self.stale_lists_ms.max(*stale_lists_ms);
+        self.replicas = replicas.or(self.replicas);
         self.count = count.or(self.count);
         self.missing_instance |= missing_instance;
         self.missing_count |= missing_count;
@@ -309,6 +342,8 @@ impl Quirks {
 pub(crate) struct Verdict {
     pub(crate) quirks: Quirks,
     pub(crate) latency_ms: u64,
+    /// How far behind the replica lags that answers; 0 at the primary.
+    pub(crate) lag_ms: u64,
     /// Never `LatencyMs` or `Quirks`.
     pub(crate) effect: Option<Effect>,
 }
@@ -316,7 +351,15 @@ pub(crate) struct Verdict {
 impl Faults {
     /// Says what is wrong with faults that can never work.
     pub(crate) fn check(&self) -> Result<(), String> {
+        if let Some(replicas) = &self.quirks.replicas {
+            replicas.check("quirks")?;
+        }
         for (index, rule) in self.rules.iter().enumerate() {
+            if let Effect::Quirks(quirks) = &rule.effect
+                && let Some(replicas) = &quirks.replicas
+            {
+                replicas.check(&format!("rules[{index}].effect.quirks"))?;
+            }
             if !(0.0..=1.0).contains(&rule.probability) {
                 return Err(format!(
                     "rules[{index}].probability is {}, but must be from 0 to 1",
@@ -340,6 +383,7 @@ impl Faults {
         let mut verdict = Verdict {
             quirks: self.quirks.clone(),
             latency_ms: 0,
+            lag_ms: 0,
             effect: None,
         };
         for rule in &mut self.rules {
@@ -354,6 +398,13 @@ impl Faults {
                     break;
                 }
             }
+        }
+        let is_read = matches!(endpoint, Some(Endpoint::List | Endpoint::Count | Endpoint::Get));
+        if let Some(Replicas { lag_ms, share }) = verdict.quirks.replicas
+            && is_read
+            && rng.random::<f64>() < share
+        {
+            verdict.lag_ms = lag_ms;
         }
         verdict
     }

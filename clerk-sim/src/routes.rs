@@ -98,6 +98,24 @@ pub(crate) struct Ask<'a> {
     pub(crate) version: Option<&'a str>,
     pub(crate) body: &'a [u8],
     pub(crate) quirks: &'a Quirks,
+    /// How far behind the replica lags that answers; 0 at the primary.
+    pub(crate) lag_ms: u64,
+}
+
+impl Ask<'_> {
+    /// The moment whose state a list or a count shows; `None` for the present.
+    fn shown_by_lists(&self) -> Option<i64> {
+        ago(self.lag_ms.max(self.quirks.stale_lists_ms))
+    }
+
+    /// The moment whose state a single read shows; `None` for the present.
+    fn shown_by_id(&self) -> Option<i64> {
+        ago(self.lag_ms)
+    }
+}
+
+fn ago(lag_ms: u64) -> Option<i64> {
+    (lag_ms > 0).then(|| now().saturating_sub_unsigned(lag_ms))
 }
 
 /// The answer to a request that no fault has replaced.
@@ -155,14 +173,14 @@ fn dispatch(state: &State, ask: &Ask<'_>) -> Result<Reply, Failure> {
         Route::Count => {
             let mut filter = query::count(ask.query)?;
             filter.forget(quirks);
-            let count = select::count(&state.read(), &filter, quirks, now());
+            let count = select::count(&state.read(), &filter, quirks, ask.shown_by_lists());
             Ok(Reply::value(&json!({"object": "total_count", "total_count": count})))
         }
         Route::Get(id) => {
             if quirks.not_found_by_id.iter().any(|hidden| hidden == id) {
                 return Err(Failure::no_user(id));
             }
-            one(state, id, quirks)
+            one(state, id, quirks, ask.shown_by_id())
         }
         Route::Instance if quirks.missing_instance => Err(Failure::no_path(ask.path)),
         Route::Instance => {
@@ -184,13 +202,14 @@ fn dispatch(state: &State, ask: &Ask<'_>) -> Result<Reply, Failure> {
         }
         _ => {
             let id = write::apply(state, ask)?;
-            one(state, &id, quirks)
+            one(state, &id, quirks, None)
         }
     }
 }
 
-fn one(state: &State, id: &str, quirks: &Quirks) -> Result<Reply, Failure> {
-    let entry = state.read().get(id).cloned().ok_or_else(|| Failure::no_user(id))?;
+/// A user as at that moment.
+fn one(state: &State, id: &str, quirks: &Quirks, moment: Option<i64>) -> Result<Reply, Failure> {
+    let entry = state.read().at(id, moment).ok_or_else(|| Failure::no_user(id))?;
     let mut body = Vec::with_capacity(4096);
     document(&entry, quirks, now(), &mut body);
     Ok(Reply::json(body))
@@ -206,13 +225,13 @@ fn list(state: &State, ask: &Ask<'_>) -> Result<Reply, Failure> {
     if quirks.random_pages {
         query.limit = state.noise().random_range(1..=query.limit);
     }
-    let now = now();
+    let (now, moment) = (now(), ask.shown_by_lists());
     let (users, total) = {
         let store = state.read();
         let total = quirks
             .wrapped_lists
-            .then(|| select::count(&store, &query.filter, quirks, now));
-        (select::page(&store, &query, quirks, now)?, total)
+            .then(|| select::count(&store, &query.filter, quirks, moment));
+        (select::page(&store, &query, quirks, moment)?, total)
     };
     let mut body = Vec::with_capacity(users.len() * 2560 + 64);
     if total.is_some() {

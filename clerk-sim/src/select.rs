@@ -15,12 +15,17 @@ use crate::query::{Bounds, Filter, Order, Property, Query};
 use crate::ranked::Ranked;
 use crate::store::{Past, Store};
 
-/// The users of a page, in order.
-pub(crate) fn page(store: &Store, query: &Query, quirks: &Quirks, now: i64) -> Result<Vec<Arc<Entry>>, Failure> {
+/// The users of a page, in order, as at that moment.
+pub(crate) fn page(
+    store: &Store,
+    query: &Query,
+    quirks: &Quirks,
+    moment: Option<i64>,
+) -> Result<Vec<Arc<Entry>>, Failure> {
     if quirks.empty_lists {
         return Ok(Vec::new());
     }
-    let past = past(store, quirks, now);
+    let past = store.past(moment);
     let cursor = match &query.starting_after {
         Some(id) if !quirks.ignore_starting_after => match at(store, &past, id) {
             Some(entry) => Some((entry.created_at, entry.id.clone())),
@@ -79,9 +84,9 @@ pub(crate) fn page(store: &Store, query: &Query, quirks: &Quirks, now: i64) -> R
     }
 }
 
-/// How many users a filter means.
-pub(crate) fn count(store: &Store, filter: &Filter, quirks: &Quirks, now: i64) -> u64 {
-    let past = past(store, quirks, now);
+/// How many users a filter means, as at that moment.
+pub(crate) fn count(store: &Store, filter: &Filter, quirks: &Quirks, moment: Option<i64>) -> u64 {
+    let past = store.past(moment);
     let simple = filter.user_id.include.is_empty() && filter.user_id.exclude.is_empty() && filter.facts.is_empty();
     let count = if simple && past.changed.is_empty() {
         created(&store.by_created, filter.created_at).len()
@@ -95,14 +100,7 @@ pub(crate) fn count(store: &Store, filter: &Filter, quirks: &Quirks, now: i64) -
     }
 }
 
-fn past(store: &Store, quirks: &Quirks, now: i64) -> Past {
-    match i64::try_from(quirks.stale_lists_ms) {
-        Ok(0) => Past::default(),
-        lag => store.past(now.saturating_sub(lag.unwrap_or(i64::MAX))),
-    }
-}
-
-/// A user as lists know it.
+/// A user as the list knows it.
 fn at<'a>(store: &'a Store, past: &'a Past, id: &str) -> Option<&'a Arc<Entry>> {
     if past.changed.contains(id) {
         past.before.iter().find(|entry| &*entry.id == id)

@@ -138,6 +138,7 @@ async fn v1(
     let Verdict {
         quirks,
         latency_ms,
+        lag_ms,
         effect,
     } = {
         let mut noise = state.noise();
@@ -188,6 +189,7 @@ async fn v1(
             version: header(&headers, "clerk-api-version"),
             body: &body,
             quirks: &quirks,
+            lag_ms,
         };
         routes::answer(&state, &ask)
     };

@@ -11,7 +11,7 @@ use crate::document::Entry;
 use crate::facts::{Facts, Kind, normal};
 use crate::ranked::Ranked;
 
-/// How far back lists can be made to lag.
+/// How far back answers can be made to lag.
 pub(crate) const JOURNAL_MS: i64 = 10 * 60 * 1000;
 /// Bounds the memory of the journal under heavy churn.
 const JOURNAL_LENGTH: usize = 100_000;
@@ -32,7 +32,7 @@ struct Change {
     before: Option<Arc<Entry>>,
 }
 
-/// What lists that lag must show differently from what is.
+/// What answers that lag must show differently from what is.
 #[derive(Default)]
 pub(crate) struct Past {
     /// Users that changed since.
@@ -184,8 +184,10 @@ impl Store {
     }
 
     fn note(&mut self, now: i64, id: &str, before: Option<Arc<Entry>>) {
+        // In order even where a writer read the clock before it got the lock.
+        let at = self.journal.back().map_or(now, |last| last.at.max(now));
         self.journal.push_back(Change {
-            at: now,
+            at,
             id: id.into(),
             before,
         });
@@ -194,10 +196,27 @@ impl Store {
         }
     }
 
+    /// A user as at that moment; `None` is the present.
+    pub(crate) fn at(&self, id: &str, moment: Option<i64>) -> Option<Arc<Entry>> {
+        let mut since = self.since(moment);
+        match since.find(|change| &*change.id == id) {
+            Some(first) => first.before.clone(),
+            None => self.get(id).cloned(),
+        }
+    }
+
+    /// The changes since that moment; none of the present.
+    fn since(&self, moment: Option<i64>) -> impl Iterator<Item = &Change> {
+        let first = moment.map_or(self.journal.len(), |moment| {
+            self.journal.partition_point(|change| change.at <= moment)
+        });
+        self.journal.range(first..)
+    }
+
     /// What was different at that moment.
-    pub(crate) fn past(&self, moment: i64) -> Past {
+    pub(crate) fn past(&self, moment: Option<i64>) -> Past {
         let mut past = Past::default();
-        for change in self.journal.iter().skip_while(|change| change.at <= moment) {
+        for change in self.since(moment) {
             // The first change since tells how the user was then; later ones tell of states in between.
             if past.changed.insert(change.id.clone()) {
                 past.before.extend(change.before.clone());
