@@ -1,7 +1,8 @@
 //! What can go wrong at Postgres, by what the caller does about it.
 
-use diesel::result::{DatabaseErrorKind, Error as Diesel};
+use diesel::result::Error as Diesel;
 
+use super::session::Fault;
 use crate::secret::without_secrets;
 
 /// A failed use of the mirror.
@@ -97,42 +98,6 @@ impl Error {
             Error::Database(_) => "the server's own log may say more",
         }
     }
-
-    /// Whether a statement was cancelled for its own length, or for waiting on a lock.
-    pub(super) fn is_time_out(error: &Diesel) -> bool {
-        matches!(error, Diesel::DatabaseError(_, info) if info.message().starts_with("canceling statement due to")
-            && info.message().ends_with("timeout"))
-    }
-
-    /// Whether one row of the batch may be to blame, so that the others deserve a try without it.
-    pub(super) fn may_be_one_rows(error: &Diesel) -> bool {
-        match error {
-            Diesel::DatabaseError(kind, info) => match kind {
-                DatabaseErrorKind::UnableToSendCommand
-                | DatabaseErrorKind::ClosedConnection
-                | DatabaseErrorKind::SerializationFailure
-                | DatabaseErrorKind::ReadOnlyTransaction => false,
-                DatabaseErrorKind::Unknown => !is_everyones(info.message()),
-                _ => true,
-            },
-            _ => false,
-        }
-    }
-}
-
-/// diesel passes no SQLSTATE on, so that these conditions are known by their text; in another language of the server they pass for a
-/// row's, and the rejection that is then written meets the same condition and fails the batch all the same.
-fn is_everyones(message: &str) -> bool {
-    [
-        "permission denied",
-        "canceling statement",
-        "deadlock detected",
-        "could not extend file",
-        "out of memory",
-        "current transaction is aborted",
-    ]
-    .iter()
-    .any(|text| message.contains(text))
 }
 
 /// What Postgres adds to a violated constraint, `Key (column)=(value) already exists.`, without the value: that is somebody's address or
@@ -168,27 +133,34 @@ fn without_quoted_values(message: &str) -> String {
     told + rest
 }
 
+impl From<Fault> for Error {
+    fn from(fault: Fault) -> Self {
+        // A trigger of the application says whatever it likes.
+        let message = without_secrets(&without_quoted_values(&fault.to_string()));
+        let Fault::Refused(answer) = &fault else {
+            return Error::Unavailable(message);
+        };
+        match answer.code().code() {
+            _ if fault.ends_connection() => Error::Unavailable(message),
+            _ if fault.is_read_only() => Error::ReadOnly(message),
+            "42501" => Error::Denied(message),
+            _ => {
+                let detail = answer.detail().and_then(without_values);
+                let detail = detail.map_or_else(String::new, |detail| format!(" ({detail})"));
+                Error::Database(message + &detail)
+            }
+        }
+    }
+}
+
 impl From<Diesel> for Error {
     fn from(error: Diesel) -> Self {
-        match &error {
-            Diesel::DatabaseError(kind, info) => {
-                // A trigger of the application says whatever it likes.
-                let message = without_secrets(&without_quoted_values(info.message()));
-                let detail = info.details().and_then(without_values);
-                let detail = detail.map_or_else(String::new, |detail| format!(" ({detail})"));
-                match kind {
-                    DatabaseErrorKind::UnableToSendCommand | DatabaseErrorKind::ClosedConnection => {
-                        Error::Unavailable(message)
-                    }
-                    DatabaseErrorKind::ReadOnlyTransaction => Error::ReadOnly(message),
-                    _ if message.starts_with("permission denied") || message.starts_with("must be owner") => {
-                        Error::Denied(message)
-                    }
-                    _ => Error::Database(message + &detail),
-                }
+        match Fault::of(error) {
+            Ok(fault) => fault.into(),
+            Err(Diesel::BrokenTransactionManager) => {
+                Error::Unavailable("the connection broke in a transaction".to_owned())
             }
-            Diesel::BrokenTransactionManager => Error::Unavailable("the connection broke in a transaction".to_owned()),
-            _ => Error::Database(error.to_string()),
+            Err(other) => Error::Database(other.to_string()),
         }
     }
 }

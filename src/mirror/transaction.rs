@@ -5,7 +5,10 @@ use std::time::Duration;
 use diesel::result::Error as Diesel;
 use diesel_async::SimpleAsyncConnection;
 
-use super::{Error, Lease, session::Session};
+use super::{
+    Error, Lease,
+    session::{Fault, Session},
+};
 
 /// The least time after which a silent transaction is ended: a machine may be busy.
 const LEAST_SILENCE: Duration = Duration::from_secs(5);
@@ -38,9 +41,9 @@ pub(super) async fn begin_beside(conn: &mut Session, lease: &Lease) -> Result<()
 /// Why an attempt came to nothing.
 pub(super) enum Failure {
     /// One row may be to blame.
-    OneRow(Diesel),
-    /// A statement ran into its time limit.
-    TooLong(Diesel),
+    OneRow(Fault),
+    /// A statement ran into its time limit, or waited too long for a lock.
+    TooLong(Fault),
     /// It is not about a row.
     Whole(Error),
 }
@@ -48,20 +51,38 @@ pub(super) enum Failure {
 impl Failure {
     pub(super) fn into_error(self) -> Error {
         match self {
-            Failure::OneRow(error) | Failure::TooLong(error) => error.into(),
+            Failure::OneRow(fault) | Failure::TooLong(fault) => fault.into(),
             Failure::Whole(error) => error,
         }
     }
 }
 
+impl From<Fault> for Failure {
+    fn from(fault: Fault) -> Self {
+        match fault.sqlstate() {
+            Some("57014" | "55P03") => Failure::TooLong(fault),
+            Some(code) if !fault.ends_connection() && !is_everyones(code) => Failure::OneRow(fault),
+            _ => Failure::Whole(fault.into()),
+        }
+    }
+}
+
+/// Whether a condition is surely about the whole transaction or server, whatever the rows were. Everything else may be one user's data in an
+/// expression, a constraint or a trigger of the application: even "permission denied" and "out of range" of a system table. Functions of
+/// extensions report a value that they do not like as an internal error.
+fn is_everyones(code: &str) -> bool {
+    // Connections, transactions, rollbacks, resources, interventions, and the system below.
+    let classes = ["08", "25", "40", "53", "57", "58"];
+    // Something is in use, or a parameter cannot be changed now.
+    let codes = ["55006", "55P02"];
+    classes.iter().any(|class| code.starts_with(class)) || codes.contains(&code)
+}
+
 impl From<Diesel> for Failure {
     fn from(error: Diesel) -> Self {
-        if Error::may_be_one_rows(&error) {
-            Failure::OneRow(error)
-        } else if Error::is_time_out(&error) {
-            Failure::TooLong(error)
-        } else {
-            Failure::Whole(error.into())
+        match Fault::of(error) {
+            Ok(fault) => fault.into(),
+            Err(other) => Failure::Whole(other.into()),
         }
     }
 }

@@ -7,6 +7,7 @@ use diesel::{
     pg::Pg,
     prelude::*,
     query_builder::{AstPass, Query, QueryFragment, QueryId},
+    result::Error as Diesel,
     sql_types::{Array, BigInt, Binary, Bool, Nullable, Text, Timestamptz},
 };
 use diesel_async::{AsyncConnection, RunQueryDsl};
@@ -83,6 +84,10 @@ async fn store_apart<'w>(
     writes: &'w [Write<'_>],
     rejected: &mut Vec<Rejected>,
 ) -> Result<Vec<Stored<'w>>, Failure> {
+    // What fails without a row is no row's fault: a right, a table or a type is missing.
+    conn.transaction(async |conn| upsert(conn, statement, &[]).await)
+        .await
+        .map_err(|error: Diesel| Failure::Whole(error.into()))?;
     let mut stored = Vec::new();
     let mut suspects = vec![writes];
     while let Some(part) = suspects.pop() {

@@ -60,6 +60,7 @@ mod service;
 mod shifts;
 mod side_by_side;
 mod specification;
+mod sqlstate;
 mod stand_ins;
 mod stop;
 mod tls;

@@ -5,6 +5,7 @@
 //! gives out connections for a transaction at a time (PgBouncer, and what clouds have in its place) takes neither: the name is known at one
 //! server connection, and the next message may reach another.
 
+mod fault;
 mod row;
 mod statement;
 
@@ -18,7 +19,7 @@ use diesel::{
     connection::{CacheSize, DynInstrumentation, Instrumentation},
     pg::Pg,
     query_builder::{AsQuery, QueryFragment, QueryId},
-    result::{DatabaseErrorInformation, DatabaseErrorKind, Error as Diesel},
+    result::Error as Diesel,
 };
 use diesel_async::{
     AnsiTransactionManager, AsyncConnection, AsyncConnectionCore, SimpleAsyncConnection, TransactionManager,
@@ -26,14 +27,10 @@ use diesel_async::{
 };
 use futures_util::{FutureExt, StreamExt, future::BoxFuture, stream::BoxStream};
 use tokio::sync::{mpsc, watch};
-use tokio_postgres::{
-    AsyncMessage, Client,
-    error::{DbError, Severity, SqlState},
-    tls::TlsStream,
-    types::ToSql,
-};
+use tokio_postgres::{AsyncMessage, Client, tls::TlsStream, types::ToSql};
 use tokio_util::task::AbortOnDropHandle;
 
+pub(super) use fault::Fault;
 use row::Row;
 use statement::Statement;
 
@@ -135,20 +132,18 @@ impl Standing {
             let end = self.end.get().filter(|_| error.is_closed());
             return lost(end.cloned().unwrap_or_else(|| text(error)));
         };
-        let kind = kind(answer);
-        match kind {
-            DatabaseErrorKind::ClosedConnection => self.is_spent.store(true, Ordering::Relaxed),
-            DatabaseErrorKind::ReadOnlyTransaction => {
-                FAILOVERS.send_if_modified(|seen| {
-                    // Unless another connection of that time has met it before.
-                    let is_new = *seen == self.began_after;
-                    *seen += u64::from(is_new);
-                    is_new
-                });
-            }
-            _ => {}
+        let fault = Fault::Refused(Box::new(answer.clone()));
+        if fault.ends_connection() {
+            self.is_spent.store(true, Ordering::Relaxed);
+        } else if fault.is_read_only() {
+            FAILOVERS.send_if_modified(|seen| {
+                // Unless another connection of that time has met it before.
+                let is_new = *seen == self.began_after;
+                *seen += u64::from(is_new);
+                is_new
+            });
         }
-        Diesel::DatabaseError(kind, Box::new(Answer(answer.clone())))
+        fault.into()
     }
 
     fn is_over(&self) -> bool {
@@ -157,33 +152,13 @@ impl Standing {
 }
 
 fn lost(why: String) -> Diesel {
-    Diesel::DatabaseError(DatabaseErrorKind::UnableToSendCommand, Box::new(why))
+    Fault::Lost(why).into()
 }
 
 /// The library's errors keep what they are about in their source.
 fn text(error: &tokio_postgres::Error) -> String {
     use std::error::Error as _;
     error.source().map_or_else(|| error.to_string(), ToString::to_string)
-}
-
-fn kind(answer: &DbError) -> DatabaseErrorKind {
-    let code = answer.code();
-    // A pooler that lost its server says so in class 08, and leaves the severity's untranslated form out.
-    let ends = matches!(answer.parsed_severity(), Some(Severity::Fatal | Severity::Panic))
-        || answer.severity() == "FATAL"
-        || code.code().starts_with("08");
-    match *code {
-        _ if ends => DatabaseErrorKind::ClosedConnection,
-        SqlState::UNIQUE_VIOLATION => DatabaseErrorKind::UniqueViolation,
-        SqlState::FOREIGN_KEY_VIOLATION => DatabaseErrorKind::ForeignKeyViolation,
-        SqlState::RESTRICT_VIOLATION => DatabaseErrorKind::RestrictViolation,
-        SqlState::EXCLUSION_VIOLATION => DatabaseErrorKind::ExclusionViolation,
-        SqlState::T_R_SERIALIZATION_FAILURE => DatabaseErrorKind::SerializationFailure,
-        SqlState::READ_ONLY_SQL_TRANSACTION => DatabaseErrorKind::ReadOnlyTransaction,
-        SqlState::NOT_NULL_VIOLATION => DatabaseErrorKind::NotNullViolation,
-        SqlState::CHECK_VIOLATION => DatabaseErrorKind::CheckViolation,
-        _ => DatabaseErrorKind::Unknown,
-    }
 }
 
 impl SimpleAsyncConnection for Session {
@@ -268,38 +243,5 @@ impl PoolableConnection for Session {
         AnsiTransactionManager::is_broken_transaction_manager(self)
             || self.client.is_closed()
             || self.standing.is_over()
-    }
-}
-
-/// What the server said of an error.
-struct Answer(DbError);
-
-impl DatabaseErrorInformation for Answer {
-    fn message(&self) -> &str {
-        self.0.message()
-    }
-
-    fn details(&self) -> Option<&str> {
-        self.0.detail()
-    }
-
-    fn hint(&self) -> Option<&str> {
-        self.0.hint()
-    }
-
-    fn table_name(&self) -> Option<&str> {
-        self.0.table()
-    }
-
-    fn column_name(&self) -> Option<&str> {
-        self.0.column()
-    }
-
-    fn constraint_name(&self) -> Option<&str> {
-        self.0.constraint()
-    }
-
-    fn statement_position(&self) -> Option<i32> {
-        None
     }
 }

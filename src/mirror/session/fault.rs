@@ -1,0 +1,62 @@
+//! Why a statement failed.
+
+use diesel::result::Error as Diesel;
+use tokio_postgres::error::{DbError, Severity, SqlState};
+
+/// A failed statement: what the server said, or why there is no answer of it.
+///
+/// diesel's own error drops the SQLSTATE, and everything is decided by the SQLSTATE: texts are in the server's language, and the application's
+/// data may be part of them. Therefore diesel's error carries this one whole, and [`Fault::of`] gets it back.
+#[derive(Debug, thiserror::Error)]
+pub(in crate::mirror) enum Fault {
+    /// The server refused the statement.
+    #[error("{}", .0.message())]
+    Refused(Box<DbError>),
+    /// The connection was lost.
+    #[error("{0}")]
+    Lost(String),
+}
+
+impl Fault {
+    /// The fault that an error of a [`Session`](super::Session) carries.
+    ///
+    /// # Errors
+    /// The error is one of diesel's own.
+    pub(in crate::mirror) fn of(error: Diesel) -> Result<Self, Diesel> {
+        match error {
+            Diesel::QueryBuilderError(fault) => match fault.downcast() {
+                Ok(fault) => Ok(*fault),
+                Err(other) => Err(Diesel::QueryBuilderError(other)),
+            },
+            other => Err(other),
+        }
+    }
+
+    /// The server's code for what is wrong; `None` if the server did not answer.
+    pub(in crate::mirror) fn sqlstate(&self) -> Option<&str> {
+        match self {
+            Fault::Refused(answer) => Some(answer.code().code()),
+            Fault::Lost(_) => None,
+        }
+    }
+
+    /// The connection cannot be used any more.
+    pub(in crate::mirror) fn ends_connection(&self) -> bool {
+        let Fault::Refused(answer) = self else { return true };
+        // A pooler that lost its server says so in class 08, and leaves the severity's untranslated form out.
+        matches!(answer.parsed_severity(), Some(Severity::Fatal | Severity::Panic))
+            || answer.severity() == "FATAL"
+            || answer.code().code().starts_with("08")
+    }
+
+    /// The server takes no writes.
+    pub(in crate::mirror) fn is_read_only(&self) -> bool {
+        matches!(self, Fault::Refused(answer) if *answer.code() == SqlState::READ_ONLY_SQL_TRANSACTION)
+    }
+}
+
+impl From<Fault> for Diesel {
+    fn from(fault: Fault) -> Self {
+        Diesel::QueryBuilderError(Box::new(fault))
+    }
+}

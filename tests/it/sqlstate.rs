@@ -1,0 +1,158 @@
+//! The SQLSTATE decides what an error means; its text, which users' data and the server's language have a part in, decides nothing.
+
+use std::collections::BTreeSet;
+
+use clerk_sim::{Options, Sim};
+
+use crate::{
+    harness::{Database, World, connect},
+    trouble::mirrored_ids,
+};
+
+/// Words that PostgreSQL uses where something is everybody's trouble.
+const WORDS: [&str; 9] = [
+    "permission denied",
+    "permission denied for table users",
+    "must be owner of table users",
+    "deadlock detected",
+    "canceling statement due to user request",
+    "canceling statement due to statement timeout",
+    "could not extend file",
+    "out of memory",
+    "current transaction is aborted",
+];
+
+async fn rejected_ids(world: &World) -> BTreeSet<String> {
+    let rows = world
+        .db
+        .client
+        .query("SELECT user_id FROM clerk.rejected_users", &[])
+        .await;
+    rows.unwrap().iter().map(|row| row.get(0)).collect()
+}
+
+async fn assert_rejected(world: &World, expected: &BTreeSet<String>) {
+    assert_eq!(rejected_ids(world).await, *expected, "others are rejected");
+    let all: BTreeSet<String> = world.sim.user_ids().into_iter().collect();
+    let good: BTreeSet<String> = all.difference(expected).cloned().collect();
+    assert_eq!(mirrored_ids(world).await, good, "others are in the mirror");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn words_in_a_users_data_cost_that_user_alone() {
+    let world = World::new(30).await;
+    assert_eq!(world.run(&["migrate"]).await.code, Some(0));
+    let index = "CREATE INDEX ON clerk.users (((unsafe_metadata->>'age')::int))";
+    world.db.execute(index).await;
+    let ids = world.sim.user_ids();
+    let mut expected = BTreeSet::new();
+    let set_age = |id: &str, age: &str| {
+        assert!(
+            world
+                .sim
+                .update(id, |user| user["unsafe_metadata"] = serde_json::json!({ "age": age }))
+        );
+    };
+    // In a first import, in a full sync and in an incremental one.
+    for (id, word) in ids.iter().zip(WORDS) {
+        set_age(id, word);
+        expected.insert(id.clone());
+    }
+    world.once().await.assert(0, "changed +21 ~0 -0 =0 held 0 rejected 9");
+    assert_rejected(&world, &expected).await;
+    for (id, word) in ids.iter().skip(9).zip(WORDS) {
+        set_age(id, word);
+        world.once().await;
+        let sql = format!("SELECT reason FROM clerk.rejected_users WHERE user_id = '{id}'");
+        let reason = world
+            .db
+            .text(&sql)
+            .await
+            .unwrap_or_else(|| panic!("{word:?} is not listed"));
+        assert!(reason.contains("integer"), "{word:?}: {reason}");
+        set_age(id, "30");
+        assert_eq!(world.once().await.code, Some(0));
+    }
+    assert_rejected(&world, &expected).await;
+}
+
+/// A trigger of the application that refuses each user whose first name is a SQLSTATE, with it.
+const REFUSING: &str = "
+    CREATE FUNCTION public.refuse() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN
+        IF NEW.first_name ~ '^[0-9A-Z]{5}$' THEN
+            RAISE EXCEPTION 'Zugriff verweigert: Verklemmung, Abbruch' USING ERRCODE = NEW.first_name;
+        END IF;
+        RETURN NEW;
+    END $$;
+    CREATE TRIGGER refuse BEFORE INSERT OR UPDATE ON clerk.users FOR EACH ROW EXECUTE FUNCTION public.refuse()";
+
+#[tokio::test(flavor = "multi_thread")]
+async fn whatever_a_row_meets_may_be_that_rows() {
+    let world = World::new(30).await;
+    assert_eq!(world.run(&["migrate"]).await.code, Some(0));
+    world.db.execute(REFUSING).await;
+    let codes = [
+        "0A000", "21000", "22003", "22P02", "23502", "23505", "23514", "38000", "42501", "42703", "42883", "42P01",
+        "3F000", "54000", "55000", "55P04", "P0001", "P0002", "XX000",
+    ];
+    let ids = world.sim.user_ids();
+    let mut expected = BTreeSet::new();
+    for (id, code) in ids.iter().zip(codes) {
+        assert!(world.sim.update(id, |user| user["first_name"] = code.into()));
+        expected.insert(id.clone());
+    }
+    world.once().await.assert(0, "changed +11 ~0 -0 =0 held 0 rejected 19");
+    assert_rejected(&world, &expected).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_missing_right_is_everybodys() {
+    let (db, sim) = tokio::join!(
+        Database::new(),
+        Sim::start(Options {
+            users: 20,
+            secret_key: "sk_live_test".to_owned(),
+            ..Options::default()
+        })
+    );
+    let world = World { db, sim: sim.unwrap() };
+    let role = world
+        .db
+        .text("SELECT replace(current_database(), 'test', 'role')")
+        .await
+        .unwrap();
+    assert_eq!(world.once().await.code, Some(0));
+    world
+        .db
+        .execute(&format!(
+            "CREATE ROLE {role} LOGIN PASSWORD 'secret'; GRANT USAGE ON SCHEMA clerk TO {role};
+             GRANT ALL ON ALL TABLES IN SCHEMA clerk TO {role}; GRANT EXECUTE ON ALL FUNCTIONS IN SCHEMA clerk TO {role};
+             REVOKE UPDATE, DELETE ON clerk.users FROM {role}"
+        ))
+        .await;
+    let url = {
+        let (_, place) = world.db.url.split_once('@').unwrap();
+        format!("postgres://{role}:secret@{place}")
+    };
+    connect(&url).await;
+    let ids = world.sim.user_ids();
+    let environment = [("DATABASE_URL", url.as_str()), ("CLERK2PG_DATABASE__MIGRATE", "false")];
+    let mut refused = Vec::new();
+    world.sim.update(&ids[0], |user| user["first_name"] = "Changed".into());
+    refused.push(world.once_with(&environment).await);
+    world
+        .db
+        .execute(&format!("GRANT UPDATE ON clerk.users TO {role}"))
+        .await;
+    world.sim.delete(&ids[1]);
+    refused.push(world.once_with(&environment).await);
+    for ran in refused {
+        assert_eq!(ran.code, Some(1), "{ran:#?}");
+        assert!(ran.stderr.contains("the database role may not do this"), "{ran:#?}");
+    }
+    assert!(rejected_ids(&world).await.is_empty(), "nobody's data was to blame");
+    world
+        .db
+        .execute(&format!("DROP OWNED BY {role}; DROP ROLE {role}"))
+        .await;
+}
