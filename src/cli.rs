@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use clap::{Parser, Subcommand, ValueEnum};
+use clap::{ArgGroup, Parser, Subcommand, ValueEnum};
 
 /// Keeps a Postgres database in step with Clerk's users, without a webhook.
 ///
@@ -23,8 +23,11 @@ Each secret also as <NAME>_FILE and as a systemd credential; every setting of
 config.toml also as CLERK2PG_<SECTION>__<KEY>.
 
 Exit codes:
-  0  in step         1  failed        2  wrong usage or configuration
-  3  done, but deletions are held     4  with --dry-run --exit-code: there are differences"
+  0  in sync         1  failed        2  wrong usage or configuration
+  3  done, but deletions are held
+With --exit-code also:
+  4  a dry run found differences      5  in sync, but users are rejected",
+    group = ArgGroup::new("single").multiple(true)
 )]
 pub struct Arguments {
     /// Configuration file [default: ./config.toml, else /etc/clerk2pg/config.toml, where there is one]
@@ -32,15 +35,15 @@ pub struct Arguments {
     pub config: Option<PathBuf>,
 
     /// One full sync, then exit
-    #[arg(long)]
+    #[arg(long, group = "single")]
     pub once: bool,
 
     /// Print the plan of one full sync; write nothing, not even migrations
-    #[arg(long)]
+    #[arg(long, group = "single")]
     pub dry_run: bool,
 
-    /// With --dry-run: exit with 4 where there are differences
-    #[arg(long, requires = "dry_run")]
+    /// With --once or --dry-run: exit with 5 if users are rejected; with --dry-run: exit with 4 if there are differences
+    #[arg(long, requires = "single")]
     pub exit_code: bool,
 
     /// How results are printed on stdout; logs go to stderr

@@ -24,6 +24,7 @@ const FAILED: u8 = 1;
 const USAGE: u8 = 2;
 const HELD: u8 = 3;
 const DIFFERENCES: u8 = 4;
+const REJECTED: u8 = 5;
 
 /// How long a single run waits for Postgres, and for another clerk2pg's lease on top of the lease's own time.
 const PATIENCE: Duration = Duration::from_secs(30);
@@ -96,7 +97,7 @@ async fn dispatch(arguments: &Arguments, loaded: Loaded, levels: &Levels, progre
         Some(Command::Migrate) => migrate(&loaded, format).await,
         Some(Command::Health) => health(&loaded, format).await,
         None if arguments.dry_run => dry_run(&loaded, format, arguments.exit_code, progress).await,
-        None if arguments.once => once(&loaded, format, progress).await,
+        None if arguments.once => once(&loaded, format, arguments.exit_code, progress).await,
         None => follow(arguments, loaded, levels, progress).await,
     };
     result.unwrap_or_else(|failure| failed(arguments, &failure))
@@ -175,7 +176,7 @@ async fn health(loaded: &Loaded, format: Format) -> Result<ExitCode, Failure> {
     }
 }
 
-async fn once(loaded: &Loaded, format: Format, progress: &Progress) -> Result<ExitCode, Failure> {
+async fn once(loaded: &Loaded, format: Format, exit_code: bool, progress: &Progress) -> Result<ExitCode, Failure> {
     let pass = pass(
         loaded,
         progress,
@@ -191,6 +192,7 @@ async fn once(loaded: &Loaded, format: Format, progress: &Progress) -> Result<Ex
     Ok(match report.outcome {
         Outcome::Held => ExitCode::from(HELD),
         Outcome::Incomplete => ExitCode::from(FAILED),
+        _ if exit_code && report.rejected > 0 => ExitCode::from(REJECTED),
         Outcome::InStep | Outcome::Changed | Outcome::Planned => ExitCode::SUCCESS,
     })
 }
@@ -214,6 +216,7 @@ async fn dry_run(loaded: &Loaded, format: Format, exit_code: bool, progress: &Pr
     Ok(match report.outcome {
         Outcome::Incomplete => ExitCode::from(FAILED),
         _ if exit_code && report.has_changes() => ExitCode::from(DIFFERENCES),
+        _ if exit_code && report.rejected > 0 => ExitCode::from(REJECTED),
         _ => ExitCode::SUCCESS,
     })
 }

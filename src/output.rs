@@ -63,16 +63,24 @@ fn plan_totals(out: &mut impl Write, report: &Report) -> io::Result<()> {
             number(report.deleted + report.held),
             number(report.unchanged),
         )?;
+        if report.rejected > 0 {
+            writeln!(out, "{} cannot be stored.", users(report.rejected))?;
+        }
+    } else if report.rejected > 0 {
+        writeln!(
+            out,
+            "{BOLD}No changes{BOLD:#}, but {YELLOW}{} cannot be stored{YELLOW:#}. All others are in sync with {} ({}).",
+            users(report.rejected),
+            report.instance,
+            users(report.unchanged)
+        )?;
     } else {
         writeln!(
             out,
-            "{BOLD}No changes.{BOLD:#} The mirror is in step with {} ({} users).",
+            "{BOLD}No changes.{BOLD:#} The mirror is in sync with {} ({}).",
             report.instance,
-            number(report.unchanged)
+            users(report.unchanged)
         )?;
-    }
-    if report.rejected > 0 {
-        writeln!(out, "{} cannot be stored.", users(report.rejected))?;
     }
     if let Some(plan) = &report.plan {
         writeln!(out, "Checksum of the deletions: {plan}")?;
@@ -86,17 +94,17 @@ fn plan_totals(out: &mut impl Write, report: &Report) -> io::Result<()> {
 fn pass_totals(out: &mut impl Write, report: &Report) -> io::Result<()> {
     let but = match report.rejected {
         0 => String::new(),
-        rejected => format!(", but for {} rejected", number(rejected)),
+        rejected => format!(", but {YELLOW}{}{YELLOW:#}", are_rejected(rejected)),
     };
     let headline = match report.outcome {
         Outcome::InStep | Outcome::Changed | Outcome::Planned => {
-            format!("{GREEN}In step{GREEN:#} with {}{but}", report.instance)
+            format!("{GREEN}In sync{GREEN:#} with {}{but}", report.instance)
         }
         Outcome::Held => format!(
-            "{YELLOW}Deletions are held{YELLOW:#}, else in step with {}{but}",
+            "{YELLOW}Deletions are held{YELLOW:#}, otherwise in sync with {}{but}",
             report.instance
         ),
-        Outcome::Incomplete => format!("{RED}Incomplete{RED:#}: not in step with {}", report.instance),
+        Outcome::Incomplete => format!("{RED}Incomplete{RED:#}: not in sync with {}", report.instance),
     };
     writeln!(out, "{headline}")?;
     writeln!(
@@ -170,13 +178,18 @@ pub fn status(format: Format, status: &Status) -> io::Result<()> {
             age(status.now - at)
         )?;
     }
-    if let Some(Freshness { p50_ms, p99_ms, passes }) = status.freshness {
+    if let Some(Freshness {
+        p50_ms,
+        p99_ms,
+        changes,
+    }) = status.freshness
+    {
         writeln!(
             out,
-            "Changes of the last hour were {} old at the median and {} at the 99th percentile, over {} passes",
+            "Changes of the last hour were {} old at the median and {} at the 99th percentile, over {} changes",
             age(TimeDelta::milliseconds(p50_ms)),
             age(TimeDelta::milliseconds(p99_ms)),
-            number(passes.unsigned_abs()),
+            number(changes.unsigned_abs()),
         )?;
     }
     if let Some(holder) = &status.lease_holder {
@@ -262,6 +275,12 @@ fn users(count: u64) -> String {
         1 => "1 user".to_owned(),
         count => format!("{} users", number(count)),
     }
+}
+
+/// Says how many users are rejected.
+pub(crate) fn are_rejected(count: u64) -> String {
+    let are = if count == 1 { "is" } else { "are" };
+    format!("{} {are} rejected", users(count))
 }
 
 /// With thousands set apart.

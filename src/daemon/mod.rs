@@ -313,10 +313,14 @@ impl AtWork {
 
     async fn tell_freshness(&self) {
         match self.setup.pass.mirror.freshness().await {
-            Ok(Some(Freshness { p50_ms, p99_ms, passes })) => {
+            Ok(Some(Freshness {
+                p50_ms,
+                p99_ms,
+                changes,
+            })) => {
                 info!(
                     p50_ms,
-                    p99_ms, passes, "age of changes when they were committed, in the last hour"
+                    p99_ms, changes, "age of changes when they were committed, in the last hour"
                 );
             }
             Ok(None) => {}

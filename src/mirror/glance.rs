@@ -64,10 +64,10 @@ pub struct Stretch {
     /// How many stretches ago that was; the last is 0.
     #[diesel(sql_type = BigInt)]
     pub ago: i64,
-    /// How old the newest change of a pass was when it was committed, in milliseconds: the median.
+    /// How old changes were when they were committed, in milliseconds: the median over the changes.
     #[diesel(sql_type = Nullable<BigInt>)]
     pub median_ms: Option<i64>,
-    /// The same, at worst.
+    /// The oldest of them.
     #[diesel(sql_type = Nullable<BigInt>)]
     pub worst_ms: Option<i64>,
     /// Users new to the mirror.
@@ -102,13 +102,30 @@ impl Mirror {
         let freshness = self.freshness().await?;
         let conn = &mut self.connection().await?;
         let stretches = sql_query(
-            "SELECT floor(extract(epoch FROM now() - started_at) / $2)::bigint AS ago,
-                    percentile_disc(0.5) WITHIN GROUP (ORDER BY freshness_ms) AS median_ms, max(freshness_ms) AS worst_ms,
-                    sum(created)::bigint AS created, sum(updated)::bigint AS updated, sum(deleted)::bigint AS deleted
-             FROM clerk.sync_runs
-             WHERE id > (SELECT max(id) FROM clerk.sync_runs) - $3
-               AND started_at > now() - $1 * $2 * interval '1 second' AND started_at <= now()
-             GROUP BY 1 ORDER BY 1",
+            "WITH runs AS (
+                 SELECT pg_catalog.floor(extract(epoch FROM pg_catalog.now() - started_at)::pg_catalog.float8 / $2)::pg_catalog.int8 AS ago,
+                        created, updated, deleted, ages_ms,
+                        age_count::pg_catalog.float8 / pg_catalog.cardinality(ages_ms)::pg_catalog.float8 AS weight
+                 FROM clerk.sync_runs
+                 WHERE id > (SELECT pg_catalog.max(id) FROM clerk.sync_runs) - $3
+                   AND started_at > pg_catalog.now() - $1::pg_catalog.float8 * $2 * interval '1 second'
+                   AND started_at <= pg_catalog.now()
+             ), ages AS (
+                 SELECT ago, age, pg_catalog.sum(weight) AS weight FROM runs, pg_catalog.unnest(ages_ms) AS age GROUP BY ago, age
+             ), ranked AS (
+                 SELECT ago, age, pg_catalog.sum(weight) OVER (PARTITION BY ago ORDER BY age) AS up_to,
+                        pg_catalog.sum(weight) OVER (PARTITION BY ago) AS total
+                 FROM ages
+             ), medians AS (
+                 SELECT ago, pg_catalog.min(age) FILTER (WHERE up_to >= total * 0.5::pg_catalog.float8) AS median_ms,
+                        pg_catalog.max(age) AS worst_ms
+                 FROM ranked GROUP BY ago
+             ), sums AS (
+                 SELECT ago, pg_catalog.sum(created)::pg_catalog.int8 AS created, pg_catalog.sum(updated)::pg_catalog.int8 AS updated,
+                        pg_catalog.sum(deleted)::pg_catalog.int8 AS deleted
+                 FROM runs GROUP BY ago
+             )
+             SELECT ago, median_ms, worst_ms, created, updated, deleted FROM sums LEFT JOIN medians USING (ago) ORDER BY ago",
         )
         .bind::<BigInt, _>(stretches)
         .bind::<Double, _>(seconds)

@@ -7,6 +7,7 @@ mod counts;
 mod deletions;
 mod error;
 mod events;
+mod freshness;
 mod glance;
 mod inspect;
 mod leader;
@@ -36,6 +37,7 @@ use diesel_async::{AsyncConnection, RunQueryDsl, pooled_connection::deadpool::Po
 pub use batch::{Batch, Committed, Rejected, Write};
 pub use counts::State;
 pub use error::{Error, SchemaError};
+pub use freshness::{AgeSummary, Ages, Freshness};
 pub use glance::{Glance, Lately, Stretch};
 pub use inspect::{Inspection, Link, Server};
 pub use leader::{Kept, Replicas, Wait};
@@ -44,7 +46,7 @@ pub use listen::{Listener, NotHeard};
 pub use migrations::MIGRATIONS;
 pub use rights::Rights;
 pub use runs::{Begin, Checkpoint, Finish, Kind, Mark, Run};
-pub use status::{Freshness, LastRun, Status};
+pub use status::{LastRun, Status};
 
 use crate::{secret::Secret, user::DigestKey};
 use connect::{Connection, Connector};

@@ -10,7 +10,7 @@ use diesel_async::{AsyncConnection, RunQueryDsl};
 use serde::{Deserialize, Serialize};
 
 use super::{
-    Batch, Committed, Error, Lease, Mirror,
+    AgeSummary, Batch, Committed, Error, Lease, Mirror,
     read::timestamp,
     schema::{rejected_users, sync_runs, sync_state},
     session::Session,
@@ -118,8 +118,8 @@ pub struct Finish {
     pub plan: Option<String>,
     /// Why it failed or is incomplete.
     pub error: Option<String>,
-    /// Age of the newest change when it was committed, in milliseconds.
-    pub freshness_ms: Option<i64>,
+    /// How old its changes were when they were committed.
+    pub ages: AgeSummary,
     /// The walk came to its end, so that its checkpoint has served.
     pub is_walked: bool,
     /// Nobody was left out, so that whoever is listed as rejected but was not met is gone.
@@ -255,7 +255,9 @@ impl Mirror {
                     sync_runs::requests.eq(signed(finish.requests)),
                     sync_runs::plan.eq(&finish.plan),
                     sync_runs::error.eq(&finish.error),
-                    sync_runs::freshness_ms.eq(finish.freshness_ms),
+                    sync_runs::freshness_ms.eq(finish.ages.median_ms),
+                    sync_runs::age_count.eq(finish.ages.count),
+                    sync_runs::ages_ms.eq(&finish.ages.ages_ms),
                 ))
                 .execute(conn)
                 .await?;

@@ -56,6 +56,8 @@ diesel::table! {
         error -> Nullable<Text>,
         freshness_ms -> Nullable<BigInt>,
         approved -> BigInt,
+        age_count -> BigInt,
+        ages_ms -> Nullable<Array<BigInt>>,
     }
 }
 

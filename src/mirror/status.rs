@@ -5,13 +5,13 @@ use diesel::{
     dsl::count_star,
     prelude::*,
     sql_query,
-    sql_types::{BigInt, Nullable, Timestamptz},
+    sql_types::{Nullable, Timestamptz},
 };
 use diesel_async::RunQueryDsl;
 use serde::Serialize;
 
 use super::{
-    Error, Kind, Mirror, Replicas,
+    Error, Freshness, Kind, Mirror, Replicas,
     schema::{missing_users, rejected_users, sync_runs, sync_state},
     unsigned,
 };
@@ -75,41 +75,7 @@ pub struct Status {
     pub rejected_users: Vec<(String, String)>,
 }
 
-/// How old the newest change of a pass was when it was committed, over the passes of an hour.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
-pub struct Freshness {
-    /// The median, in milliseconds.
-    pub p50_ms: i64,
-    /// The 99th percentile, in milliseconds.
-    pub p99_ms: i64,
-    /// Of how many passes.
-    pub passes: i64,
-}
-
 impl Mirror {
-    /// How fresh the last hour's changes were; none where there were none.
-    pub async fn freshness(&self) -> Result<Option<Freshness>, Error> {
-        #[derive(QueryableByName)]
-        struct Row {
-            #[diesel(sql_type = Nullable<BigInt>)]
-            p50: Option<i64>,
-            #[diesel(sql_type = Nullable<BigInt>)]
-            p99: Option<i64>,
-            #[diesel(sql_type = BigInt)]
-            passes: i64,
-        }
-        let Row { p50, p99, passes } = sql_query(
-            "SELECT percentile_disc(0.5) WITHIN GROUP (ORDER BY freshness_ms) AS p50,
-                    percentile_disc(0.99) WITHIN GROUP (ORDER BY freshness_ms) AS p99, count(freshness_ms) AS passes
-             FROM clerk.sync_runs WHERE started_at > now() - interval '1 hour'",
-        )
-        .get_result(&mut self.connection().await?)
-        .await?;
-        Ok(p50
-            .zip(p99)
-            .map(|(p50_ms, p99_ms)| Freshness { p50_ms, p99_ms, passes }))
-    }
-
     /// When another connection of this name and role last did something here.
     async fn last_seen(&self) -> Result<Option<DateTime<Utc>>, Error> {
         #[derive(QueryableByName)]

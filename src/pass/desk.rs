@@ -13,7 +13,7 @@ use super::{DeleteMode, Pass, page};
 use crate::{
     clerk::{Page, Raw},
     failure::Failure,
-    mirror::{Batch, Kind, Lease, Mirror, Rejected, Run, Write},
+    mirror::{Batch, Committed, Kind, Lease, Mirror, Rejected, Run, Write},
     user::{Digest, Value},
     walk::Interval,
 };
@@ -151,7 +151,7 @@ impl Desk<'_> {
         let done = self.pass.mirror.commit(lease, run, &batch).await?;
         quiet.written = Instant::now();
         if !run.is_import {
-            brought.times = times(&batch).collect();
+            brought.times = times(&batch, &done).collect();
         }
         brought.created = done.created;
         brought.updated = done.updated;
@@ -205,10 +205,13 @@ fn plan(brought: &mut Brought, batch: Batch<'_>) {
     };
 }
 
-fn times(batch: &Batch<'_>) -> impl Iterator<Item = i64> {
+/// When the users changed that are stored now.
+fn times(batch: &Batch<'_>, done: &Committed) -> impl Iterator<Item = i64> {
+    let refused: HashSet<&str> = done.rejected.iter().map(|user| &*user.user_id).collect();
     let moved = |write: &&Write<'_>| write.changed.iter().any(|field| field == "updated_at");
     let writes = batch.create.iter().chain(batch.update.iter().filter(moved));
-    writes.filter_map(|write| match write.user.get("updated_at") {
+    let stored = writes.filter(move |write| !refused.contains(&*write.user.id));
+    stored.filter_map(|write| match write.user.get("updated_at") {
         Some(Value::Time(at)) => Some(*at),
         _ => None,
     })

@@ -59,7 +59,7 @@ pub struct Report {
     pub duration_ms: u64,
     /// The checksum of the deletions that are held, or in a dry run that would be made or held.
     pub plan: Option<String>,
-    /// Age of the newest change when it was committed, in milliseconds; none where nothing with a time of its own changed.
+    /// Median age of the changes when they were committed, in milliseconds; `None` if nothing with a time of its own changed.
     #[serde(skip)]
     pub freshness_ms: Option<i64>,
     /// The Clerk instance.

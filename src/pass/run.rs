@@ -162,11 +162,11 @@ impl Pass {
             // A look in between sees who changed, but not whether the counts agree.
             self.due.incremental();
         }
-        let freshness_ms = running.freshness_ms();
+        let ages = running.ages.summary();
         let mut report = running.report;
         report.requests = self.clerk.requests() - opening.requests;
         report.duration_ms = u64::try_from(opening.started.elapsed().as_millis()).unwrap_or(u64::MAX);
-        report.freshness_ms = freshness_ms;
+        report.freshness_ms = ages.median_ms;
         let is_full = opening.kind == Kind::Full;
         if is_full && result.is_ok() && report.rejected > 0 && report.created + report.updated + report.unchanged == 0 {
             report.notes.push("not a single user could be stored".to_owned());
@@ -197,7 +197,7 @@ impl Pass {
             requests: report.requests,
             plan: report.plan.clone(),
             error,
-            freshness_ms,
+            ages,
             is_walked: is_full && result.is_ok(),
             is_whole: is_full && result.is_ok() && report.outcome != Outcome::Incomplete,
         };

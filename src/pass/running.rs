@@ -14,7 +14,7 @@ use super::{
 use crate::{
     clerk,
     failure::Failure,
-    mirror::{Batch, Checkpoint, Run},
+    mirror::{Ages, Batch, Checkpoint, Run},
     walk::Interval,
     watch::Changes,
 };
@@ -45,8 +45,8 @@ pub(super) struct Running<'a> {
     /// Users created between pages.
     pub(super) created_between: u64,
     quiet: Quiet,
-    /// `updated_at` of the newest change so far, and its age when it was committed, in milliseconds.
-    newest_change: Option<(i64, i64)>,
+    /// How old the changes so far were when they were committed.
+    pub(super) ages: Ages,
 }
 
 /// A plan on paper.
@@ -74,7 +74,7 @@ impl<'a> Running<'a> {
             has_looked: false,
             created_between: 0,
             quiet: Quiet::default(),
-            newest_change: None,
+            ages: Ages::default(),
         }
     }
 
@@ -84,11 +84,6 @@ impl<'a> Running<'a> {
             Target::Mirror { run, .. } => Some(run),
             Target::Paper => None,
         }
-    }
-
-    /// How old the newest change was when it was committed, in milliseconds.
-    pub(super) fn freshness_ms(&self) -> Option<i64> {
-        self.newest_change.map(|(_, age)| age)
     }
 
     pub(super) fn note(&mut self, note: impl Into<String>) {
@@ -140,14 +135,10 @@ impl<'a> Running<'a> {
             rejected: brought.rejected,
         });
         let now = self.memory.now();
-        let age = |at: i64| (now - at).max(0);
-        for &at in &brought.times {
-            watch.fresh(run.kind, Duration::from_millis(age(at).unsigned_abs()));
-        }
-        if let Some(&newest) = brought.times.iter().max()
-            && self.newest_change.is_none_or(|(before, _)| newest > before)
-        {
-            self.newest_change = Some((newest, age(newest)));
+        for at in &brought.times {
+            let age_ms = now.saturating_sub(*at).max(0);
+            watch.fresh(run.kind, Duration::from_millis(age_ms.unsigned_abs()));
+            self.ages.add(age_ms);
         }
     }
 

@@ -10,7 +10,7 @@ use chrono::{DateTime, Utc};
 use super::{Sources, health::anonymous, plot};
 use crate::{
     mirror::{Freshness, Glance, LastRun, Lately},
-    output::{age, number},
+    output::{age, are_rejected, number},
 };
 
 /// So many of the last passes are listed.
@@ -49,10 +49,12 @@ pub(super) fn render(
     let mut out = String::with_capacity(32 << 10);
     let (ready, alive) = (sources.watch.ready(), sources.watch.alive());
     let verdict = if alive.is_good { &ready } else { &alive };
+    let rejected = glance.as_ref().map_or(0, |glance| glance.rejected.unsigned_abs());
     let headline = match verdict.is_good {
-        true if sources.watch.is_standing_by() => "Standing by",
-        true => "In step",
-        false => "Not in step",
+        true if sources.watch.is_standing_by() => "Standing by".to_owned(),
+        true if rejected > 0 => format!("In step, but {}", are_rejected(rejected)),
+        true => "In step".to_owned(),
+        false => "Not in step".to_owned(),
     };
     write!(
         out,

@@ -75,7 +75,7 @@ async fn a_dry_run_tells_what_a_pass_then_does() {
     let in_step = world.run(&["--dry-run", "--exit-code"]).await;
     assert_eq!(in_step.code, Some(0), "{in_step:#?}");
     let expected = format!(
-        "No changes. The mirror is in step with {} (30 users).\n",
+        "No changes. The mirror is in sync with {} (30 users).\n",
         world.sim.instance_id()
     );
     assert_eq!(in_step.stdout, expected);

@@ -133,7 +133,7 @@ async fn how_fresh_changes_were_is_told_by_status_and_log() {
     let p50 = world.db.number(middle).await;
     let p99 = world.db.number("SELECT max(freshness_ms) FROM clerk.sync_runs").await;
     let status = world.run(&["--format", "json", "status"]).await.json();
-    let expected = serde_json::json!({"p50_ms": p50, "p99_ms": p99, "passes": 3});
+    let expected = serde_json::json!({"p50_ms": p50, "p99_ms": p99, "changes": 3});
     assert_eq!(status["freshness"], expected, "{status:#}");
     assert_eq!(
         status["runs"][0]["freshness_ms"]
@@ -145,7 +145,7 @@ async fn how_fresh_changes_were_is_told_by_status_and_log() {
     let ran = world.run(&["status"]).await;
     let seconds = |ms: i64| Duration::from_millis(ms.unsigned_abs()).as_secs_f64();
     let line = format!(
-        "Changes of the last hour were {:.1} s old at the median and {:.1} s at the 99th percentile, over 3 passes",
+        "Changes of the last hour were {:.1} s old at the median and {:.1} s at the 99th percentile, over 3 changes",
         seconds(p50),
         seconds(p99)
     );
@@ -155,7 +155,7 @@ async fn how_fresh_changes_were_is_told_by_status_and_log() {
     daemon.says(TOLD).await;
     let log = daemon.log();
     let told = log.lines().find(|line| line.contains(TOLD)).unwrap();
-    for field in [format!("p50_ms={p50}"), format!("p99_ms={p99}"), "passes=3".to_owned()] {
+    for field in [format!("p50_ms={p50}"), format!("p99_ms={p99}"), "changes=3".to_owned()] {
         assert!(told.contains(&field), "{field}: {told}");
     }
     assert_eq!(daemon.stop(Signal::TERM).await.code, Some(0));

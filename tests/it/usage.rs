@@ -266,7 +266,7 @@ async fn files_that_cannot_be_read() {
 async fn the_command_line() {
     for arguments in [
         &["--exit-code"][..],
-        &["--once", "--exit-code"],
+        &["status", "--exit-code"],
         &["--format", "xml"],
         &["approve"],
         &["synchronise"],

@@ -1,0 +1,77 @@
+//! Rejected users are said in the first line, and are exit code 5 where a script asks for it.
+
+use clerk_sim::Unstorable;
+
+use crate::{harness::Ran, harness::World, trouble::mirrored};
+
+fn first_line(ran: &Ran) -> &str {
+    ran.stdout.lines().next().unwrap_or_default()
+}
+
+/// A hundred users who are stored, and one or two who cannot be.
+async fn with_rejected(rejected: usize) -> World {
+    let world = World::new(100).await;
+    let kinds = [Unstorable::NulInName, Unstorable::NotAnObject];
+    for kind in &kinds[..rejected] {
+        world.sim.insert_unstorable(*kind);
+    }
+    world
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn rejected_users_are_said_in_the_first_line() {
+    let world = with_rejected(1).await;
+    let ran = world.run(&["--once"]).await;
+    let instance = world.sim.instance_id();
+    let one = format!("In sync with {instance}, but 1 user is rejected");
+    assert_eq!((ran.code, first_line(&ran)), (Some(0), &*one), "{ran:#?}");
+    world.sim.insert_unstorable(Unstorable::NulInMetadata);
+    let ran = world.run(&["--once"]).await;
+    let two = format!("In sync with {instance}, but 2 users are rejected");
+    assert_eq!((ran.code, first_line(&ran)), (Some(0), &*two), "{ran:#?}");
+    let ran = world.run(&["--dry-run"]).await;
+    // Behind a line for each of them.
+    let last_line = ran.stdout.lines().last().unwrap_or_default();
+    let plan = format!("No changes, but 2 users cannot be stored. All others are in sync with {instance} (100 users).");
+    assert_eq!((ran.code, last_line), (Some(0), &*plan), "{ran:#?}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn with_exit_code_rejected_users_are_5() {
+    let world = with_rejected(2).await;
+    let once = ["--once", "--exit-code", "--format", "json"];
+    let dry_run = ["--dry-run", "--exit-code", "--format", "json"];
+    world
+        .run(&dry_run)
+        .await
+        .assert(4, "planned +100 ~0 -0 =0 held 0 rejected 2");
+    world
+        .run(&once)
+        .await
+        .assert(5, "changed +100 ~0 -0 =0 held 0 rejected 2");
+    world
+        .run(&once)
+        .await
+        .assert(5, "in_step +0 ~0 -0 =100 held 0 rejected 2");
+    world
+        .run(&dry_run)
+        .await
+        .assert(5, "planned +0 ~0 -0 =100 held 0 rejected 2");
+    world.once().await.assert(0, "in_step +0 ~0 -0 =100 held 0 rejected 2");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn with_exit_code_everything_else_stays_as_it_is() {
+    let world = mirrored(60).await;
+    let once = ["--once", "--exit-code", "--format", "json"];
+    world
+        .run(&once)
+        .await
+        .assert(0, "in_step +0 ~0 -0 =60 held 0 rejected 0");
+    world.sim.insert_unstorable(Unstorable::NulInName);
+    for id in world.sim.user_ids().iter().take(20) {
+        assert!(world.sim.delete(id));
+    }
+    // A person must look at the held deletions first.
+    world.run(&once).await.assert(3, "held +0 ~0 -0 =40 held 20 rejected 1");
+}

@@ -1,0 +1,131 @@
+//! How old changes were when they were committed: each change counts, whichever sync committed it.
+
+use crate::{
+    harness::{World, eventually},
+    incremental::{now, rename},
+    trouble::mirrored,
+    watched::Watched,
+};
+
+/// The moments at which users changed at Clerk, and the moments before and after each sync that committed the changes.
+struct Changes {
+    world: World,
+    times: Vec<(i64, i64, i64)>,
+}
+
+impl Changes {
+    async fn new(users: usize) -> Self {
+        let world = mirrored(users).await;
+        Self {
+            world,
+            times: Vec::new(),
+        }
+    }
+
+    /// Users change so many seconds ago, and one sync commits it.
+    async fn happen(&mut self, seconds_ago: impl Iterator<Item = i64>) {
+        let before = now();
+        let moments: Vec<i64> = seconds_ago.map(|seconds| before - 1000 * seconds).collect();
+        for (id, at) in self.world.sim.user_ids().iter().zip(&moments) {
+            rename(&self.world, id, &format!("Changed at {before}"), *at);
+        }
+        let changed = moments.len();
+        let unchanged = self.world.sim.count() - changed;
+        self.world
+            .once()
+            .await
+            .assert(0, &format!("changed +0 ~{changed} -0 ={unchanged} held 0 rejected 0"));
+        let after = now();
+        self.times.extend(moments.into_iter().map(|at| (at, before, after)));
+    }
+
+    /// What `status` must say at least and at most, as syncs take their time.
+    fn percentile(&self, percent: usize) -> std::ops::RangeInclusive<i64> {
+        let rank = (self.times.len() * percent).div_ceil(100) - 1;
+        let at = |age: fn(&(i64, i64, i64)) -> i64| {
+            let mut ages: Vec<i64> = self.times.iter().map(age).collect();
+            ages.sort_unstable();
+            ages[rank]
+        };
+        at(|(at, before, _)| before - at)..=at(|(at, _, after)| after - at)
+    }
+
+    async fn told(&self) -> (i64, i64, i64) {
+        let status = self.world.run(&["--format", "json", "status"]).await.json();
+        let field = |name: &str| status["freshness"][name].as_i64().unwrap();
+        (field("p50_ms"), field("p99_ms"), field("changes"))
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn each_change_of_the_last_hour_counts() {
+    let mut changes = Changes::new(120).await;
+    changes.happen((1..=90).map(|n| 8 * n)).await;
+    for _ in 0..3 {
+        changes.happen(0..1).await;
+    }
+    let (p50, p99, count) = changes.told().await;
+    assert_eq!(count, 93);
+    for (told, percent) in [(p50, 50), (p99, 99)] {
+        let expected = changes.percentile(percent);
+        assert!(expected.contains(&told), "{percent}: {told}, not {expected:?}");
+    }
+    // Nearly six minutes; the newest change of each sync is some seconds old at most.
+    assert!(p50 > 340_000 && p99 > 710_000, "{p50} {p99}");
+    let ran = changes.world.run(&["status"]).await;
+    let line =
+        "Changes of the last hour were 6 min old at the median and 12 min at the 99th percentile, over 93 changes";
+    assert!(ran.stdout.lines().any(|told| told == line), "{ran:#?}");
+
+    let watched = Watched::obedient(&changes.world, &[]).await;
+    watched.is_ready("in step").await;
+    eventually("the page tells the same", async || {
+        let page = watched.get("/").await.body;
+        page.contains("<dd>6 min<small>median; 99 of 100 within 12 min</small>")
+            && page.contains("median 6 min, at worst 12 min")
+    })
+    .await;
+    let runs = changes.world.run(&["--format", "json", "status"]).await.json()["runs"].clone();
+    let of_first = runs
+        .as_array()
+        .unwrap()
+        .iter()
+        .find(|run| run["updated"] == 90)
+        .unwrap();
+    assert!(of_first["freshness_ms"].as_i64() >= Some(360_000), "{of_first:#}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_refused_change_has_no_age() {
+    let world = mirrored(20).await;
+    world
+        .db
+        .execute("ALTER TABLE clerk.users ADD CONSTRAINT polite CHECK (first_name <> 'refused') NOT VALID")
+        .await;
+    let ids = world.sim.user_ids();
+    rename(&world, &ids[0], "refused", now() - 3_000_000);
+    rename(&world, &ids[1], "stored", now());
+    world.once().await.assert(0, "changed +0 ~1 -0 =18 held 0 rejected 1");
+    let freshness = world.run(&["--format", "json", "status"]).await.json()["freshness"].clone();
+    assert_eq!(freshness["changes"], 1, "{freshness}");
+    assert!(freshness["p99_ms"].as_i64() < Some(1_000_000), "{freshness}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_sync_with_many_changes_weighs_as_many() {
+    let mut changes = Changes::new(700).await;
+    changes.happen((1..=600).map(|n| n + 100)).await;
+    for _ in 0..5 {
+        changes.happen(0..1).await;
+    }
+    let (p50, p99, count) = changes.told().await;
+    assert_eq!(count, 605);
+    for (told, percent) in [(p50, 50), (p99, 99)] {
+        // Of many changes, a hundred evenly spaced ones are kept.
+        let (expected, spacing) = (changes.percentile(percent), 6100);
+        let expected = expected.start() - spacing..=expected.end() + spacing;
+        assert!(expected.contains(&told), "{percent}: {told}, not {expected:?}");
+    }
+    let kept = "SELECT max(cardinality(ages_ms)) FROM clerk.sync_runs";
+    assert_eq!(changes.world.db.number(kept).await, 100);
+}
