@@ -35,7 +35,7 @@ pub async fn run(world: &World, options: &Options, table: &mut Table) -> Result<
     let pages: Vec<String> = world.sim.log()[before..]
         .iter()
         .map(|request| request.path.clone())
-        .filter(|path| path.contains("order_by=%2Bcreated_at"))
+        .filter(|path| path.contains("order_by=created_at"))
         .collect();
     ensure!(pages.len() * 500 >= world.users, "the simulator's log is cut off");
     if !options.has(Stage::Unchanged) {

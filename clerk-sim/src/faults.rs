@@ -232,6 +232,16 @@ impl Replicas {
     }
 }
 
+/// What is in another order at each request.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Shuffle {
+    /// Users that share the time a list is ordered by.
+    Ties,
+    /// Whole lists.
+    All,
+}
+
 /// Ways in which answers can differ from Clerk's; the default has none.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
@@ -246,6 +256,10 @@ pub struct Quirks {
     pub ignore_offset: bool,
     /// `order_by` is ignored: always the default, newest first.
     pub ignore_order_by: bool,
+    /// `order_by` with a literal `+` is not understood: ascending by `updated_at` (observed in an emulator).
+    pub unknown_plus: bool,
+    /// Lists by time are shuffled anew at each request.
+    pub shuffle: Option<Shuffle>,
     /// What becomes of a page after a user who is gone.
     pub deleted_cursor: DeletedCursor,
     /// Pages hold at most so many users, whatever the limit asked for; at least one.
@@ -293,6 +307,8 @@ impl Quirks {
             ignore_user_id,
             ignore_offset,
             ignore_order_by,
+            unknown_plus,
+            shuffle,
             deleted_cursor,
             max_page,
             random_pages,
@@ -316,6 +332,8 @@ impl Quirks {
         self.ignore_user_id |= ignore_user_id;
         self.ignore_offset |= ignore_offset;
         self.ignore_order_by |= ignore_order_by;
+        self.unknown_plus |= unknown_plus;
+        self.shuffle = shuffle.or(self.shuffle);
         if *deleted_cursor != DeletedCursor::default() {
             self.deleted_cursor = *deleted_cursor;
         }

@@ -51,7 +51,9 @@ mod store;
 mod unstorable;
 mod write;
 
-pub use faults::{DeletedCursor, Effect, Endpoint, ErrorAnswer, ErrorBody, Faults, Quirks, Replicas, Rule, WrongCount};
+pub use faults::{
+    DeletedCursor, Effect, Endpoint, ErrorAnswer, ErrorBody, Faults, Quirks, Replicas, Rule, Shuffle, WrongCount,
+};
 pub use limit::RateLimit;
 pub use oddity::Oddity;
 pub use sim::Sim;

@@ -5,7 +5,7 @@
 
 use crate::errors::Failure;
 use crate::facts::{Facts, Kind, normal};
-use crate::faults::Quirks;
+use crate::faults::{Quirks, Shuffle};
 
 /// At most so many values of one filter (documented).
 const VALUES: usize = 100;
@@ -46,6 +46,10 @@ pub(crate) struct Query {
     pub(crate) limit: usize,
     pub(crate) offset: usize,
     pub(crate) starting_after: Option<String>,
+    /// The order was asked for with a literal `+`.
+    has_plus: bool,
+    /// What is shuffled, and the seed for it.
+    pub(crate) shuffle: Option<(Shuffle, u64)>,
 }
 
 /// Ids to include and to exclude.
@@ -101,6 +105,9 @@ impl Query {
         self.filter.forget(quirks);
         if quirks.ignore_offset {
             self.offset = 0;
+        }
+        if quirks.unknown_plus && self.has_plus {
+            self.order.by = Property::UpdatedAt;
         }
         if quirks.ignore_order_by {
             self.order = NEWEST_FIRST;
@@ -275,6 +282,8 @@ pub(crate) fn list(query: &str) -> Result<Query, Failure> {
         limit,
         offset,
         starting_after,
+        has_plus: pairs.first("order_by").is_some_and(|text| text.starts_with('+')),
+        shuffle: None,
     })
 }
 

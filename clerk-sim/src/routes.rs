@@ -225,6 +225,7 @@ fn list(state: &State, ask: &Ask<'_>) -> Result<Reply, Failure> {
     if quirks.random_pages {
         query.limit = state.noise().random_range(1..=query.limit);
     }
+    query.shuffle = quirks.shuffle.map(|shuffle| (shuffle, state.noise().random()));
     let (now, moment) = (now(), ask.shown_by_lists());
     let (users, total) = {
         let store = state.read();

@@ -4,13 +4,14 @@
 //! else reads every document, and so gets slow at a million users.
 
 use std::cmp::Ordering;
+use std::hash::{DefaultHasher, Hash, Hasher};
 use std::ops::Range;
 use std::sync::Arc;
 
 use crate::document::Entry;
 use crate::errors::Failure;
 use crate::facts::Facts;
-use crate::faults::{DeletedCursor, Quirks, WrongCount};
+use crate::faults::{DeletedCursor, Quirks, Shuffle, WrongCount};
 use crate::query::{Bounds, Filter, Order, Property, Query};
 use crate::ranked::Ranked;
 use crate::store::{Past, Store};
@@ -53,7 +54,7 @@ pub(crate) fn page(
     let looked_up = !query.filter.user_id.include.is_empty() || query.filter.facts.exact().next().is_some();
     let (offset, limit) = (query.offset, query.limit);
     match ranked {
-        Some(ranked) if !looked_up && past.changed.is_empty() => {
+        Some(ranked) if !looked_up && past.changed.is_empty() && query.shuffle.is_none() => {
             let ranks = ranks(ranked, query, cursor);
             let wanted = |entry: &&Arc<Entry>| matches(&query.filter, entry) && visible(entry);
             Ok(if query.order.descending {
@@ -77,8 +78,18 @@ pub(crate) fn page(
         }
         _ => {
             let mut all = gather(store, &query.filter, &past);
-            all.retain(|entry| visible(entry) && cursor.is_none_or(|cursor| follows(entry, cursor, query.order)));
-            sort(&mut all, query.order);
+            all.retain(visible);
+            match query.shuffle {
+                None => {
+                    all.retain(|entry| cursor.is_none_or(|cursor| follows(entry, cursor, query.order)));
+                    sort(&mut all, query.order);
+                }
+                Some((shuffle, seed)) => {
+                    sort_shuffled(&mut all, query.order, shuffle, seed);
+                    let last = cursor.and_then(|(_, id)| all.iter().position(|entry| *entry.id == *id));
+                    all.drain(..last.map_or(0, |last| last + 1));
+                }
+            }
             Ok(all.into_iter().skip(offset).take(limit).collect())
         }
     }
@@ -197,6 +208,21 @@ enum SortKey {
 
 fn sort(entries: &mut [Arc<Entry>], order: Order) {
     entries.sort_by_cached_key(|entry| (sort_key(entry, order.by), entry.id.clone()));
+    if order.descending {
+        entries.reverse();
+    }
+}
+
+fn sort_shuffled(entries: &mut [Arc<Entry>], order: Order, shuffle: Shuffle, seed: u64) {
+    let dice = |id: &str| {
+        let mut hasher = DefaultHasher::new();
+        (seed, id).hash(&mut hasher);
+        hasher.finish()
+    };
+    match shuffle {
+        Shuffle::Ties => entries.sort_by_cached_key(|entry| (sort_key(entry, order.by), dice(&entry.id))),
+        Shuffle::All => entries.sort_by_cached_key(|entry| dice(&entry.id)),
+    }
     if order.descending {
         entries.reverse();
     }

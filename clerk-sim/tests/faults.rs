@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use clerk_sim::{
     DeletedCursor, Effect, Endpoint, ErrorAnswer, ErrorBody, Faults, Options, Quirks, RateLimit, Replicas, Rule,
-    Unstorable, WrongCount,
+    Shuffle, Unstorable, WrongCount,
 };
 use common::Clerk;
 use reqwest::Method;
@@ -161,6 +161,53 @@ async fn parameters_are_ignored() {
         ..Quirks::default()
     });
     assert_eq!(clerk.list("order_by=created_at&limit=1").await, ids[39..]);
+}
+
+#[tokio::test]
+async fn an_unknown_plus_sorts_by_the_last_change() {
+    let clerk = Clerk::users(40).await;
+    let ids = clerk.sim.user_ids();
+    assert!(clerk.sim.update(&ids[3], |user| user["first_name"] = "Changed".into()));
+    clerk.sim.set_faults(Quirks {
+        unknown_plus: true,
+        ..Quirks::default()
+    });
+    let plus = clerk.list("order_by=%2Bcreated_at&limit=500").await;
+    assert_eq!(plus.last(), Some(&ids[3]));
+    assert_eq!(plus, clerk.list("order_by=updated_at&limit=500").await);
+    assert_eq!(clerk.list("order_by=created_at&limit=500").await, ids);
+}
+
+#[tokio::test]
+async fn ties_or_whole_lists_are_shuffled() {
+    let clerk = Clerk::users(60).await;
+    let ids = clerk.sim.user_ids();
+    let shuffle = |shuffle| {
+        clerk.sim.set_faults(Quirks {
+            shuffle: Some(shuffle),
+            ..Quirks::default()
+        });
+    };
+    ids[20..50].iter().for_each(|id| {
+        clerk
+            .sim
+            .update(id, |user| user["updated_at"] = 1_900_000_000_000i64.into());
+    });
+    shuffle(Shuffle::Ties);
+    let by_update = "order_by=-updated_at&limit=500";
+    let (once, again) = (clerk.list(by_update).await, clerk.list(by_update).await);
+    assert_ne!(once[..30], again[..30]);
+    assert_eq!(once[30..], again[30..]);
+    assert!(once[..30].iter().all(|id| ids[20..50].contains(id)));
+    assert_eq!(clerk.walk("order_by=created_at", 7).await, ids, "nobody shares a time");
+    shuffle(Shuffle::All);
+    let by_creation = "order_by=created_at&limit=500";
+    let (once, again) = (clerk.list(by_creation).await, clerk.list(by_creation).await);
+    assert_ne!(once, again);
+    let (mut once, mut ids) = (once, ids);
+    once.sort();
+    ids.sort();
+    assert_eq!(once, ids);
 }
 
 #[tokio::test]

@@ -36,6 +36,9 @@ pub use tally::Tally;
 /// The version of Clerk's API that this client speaks. The users endpoints are the same since 2025-04-10. Source: documented.
 const API_VERSION: &str = "2026-05-12";
 
+/// Ascending, as `+` is implied (documented). A literal one is unknown to emulators that strip only `-`: they sort by something else (observed).
+const BY_CREATION: &str = "created_at";
+
 /// Most ids in one question by name. Source: documented.
 pub const NAMES: usize = 100;
 
@@ -245,7 +248,7 @@ impl Client {
     /// A page of a stretch of `created_at`, in its ascending order, behind the first `offset` of it.
     pub async fn stretch(&self, stretch: Interval, offset: u64) -> Result<Page, Error> {
         let mut parameters = bounds(stretch);
-        parameters.push(("order_by", "+created_at".to_owned()));
+        parameters.push(("order_by", BY_CREATION.to_owned()));
         parameters.push(("limit", PAGE.to_string()));
         parameters.push(("offset", offset.to_string()));
         self.get("users", &parameters, self.page("GET /v1/users?created_at_after=…"))
@@ -254,7 +257,7 @@ impl Client {
 
     /// A page of the list in ascending order of `created_at`, at most `limit` users.
     pub async fn list(&self, query: &walk::Query, limit: u32) -> Result<Page, Error> {
-        let mut parameters = vec![("order_by", "+created_at".to_owned()), ("limit", limit.to_string())];
+        let mut parameters = vec![("order_by", BY_CREATION.to_owned()), ("limit", limit.to_string())];
         if let Some(after) = &query.after {
             parameters.push(("starting_after", after.clone()));
         }

@@ -342,7 +342,7 @@ async fn the_address_may_end_in_a_slash() {
         .unwrap();
     let head = &server.asked()[0];
     assert!(
-        head.starts_with("GET /v1/users?order_by=%2Bcreated_at&limit=500 "),
+        head.starts_with("GET /v1/users?order_by=created_at&limit=500 "),
         "{head}"
     );
     assert!(head.contains(&format!("authorization: Bearer {KEY}\r\n")), "{head}");

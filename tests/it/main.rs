@@ -48,6 +48,7 @@ mod missing;
 mod missing_guard;
 mod missing_trouble;
 mod on_demand;
+mod orders;
 mod outage;
 mod pace;
 mod pgbouncer;

@@ -35,7 +35,7 @@ async fn large_world(faults: impl Into<Faults>) -> World {
 
 fn pages(log: &[Request]) -> Vec<&Request> {
     let is_page =
-        |request: &&Request| request.path.contains("order_by=%2Bcreated_at") && !request.path.contains("limit=1&");
+        |request: &&Request| request.path.contains("order_by=created_at") && !request.path.contains("limit=1&");
     log.iter().filter(is_page).collect()
 }
 

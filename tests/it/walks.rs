@@ -36,7 +36,7 @@ async fn check_cursor(fate: DeletedCursor, more: fn(&mut Quirks), victims: &[usi
         let log = world.sim.log();
         log[before..]
             .iter()
-            .filter(|request| request.path.starts_with("/v1/users?order_by=%2Bcreated_at"))
+            .filter(|request| request.path.starts_with("/v1/users?order_by=created_at"))
             .count()
     };
     eventually("two pages are out", async || lists() >= 2).await;
