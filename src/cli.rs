@@ -77,6 +77,13 @@ pub enum Command {
         /// The checksum, from the report, the log or `clerk2pg status`
         sum: String,
     },
+    /// Mirror another Clerk instance in this database from now on; without its id, show which one the key is of
+    ///
+    /// Rows of users that the new instance does not know are held, as deletions to approve.
+    Repin {
+        /// The instance that the key is of, as this command shows it
+        instance: Option<String>,
+    },
     /// Apply migrations and exit
     Migrate,
     /// Ask the daemon on this machine whether it is ready: exit with 0 if so, else with 1

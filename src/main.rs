@@ -13,7 +13,7 @@ use clerk2pg::{
     logging::{self, Levels},
     mirror::{self, Mirror},
     output,
-    pass::{Memory, Options, Outcome, Pass},
+    pass::{Memory, Options, Outcome, Pass, Rechecks, Repinned},
     progress::Progress,
     watch::{self, Listener, Sources, Verdict, Watch},
 };
@@ -94,6 +94,7 @@ async fn dispatch(arguments: &Arguments, loaded: Loaded, levels: &Levels, progre
         Some(Command::Check) => check(&loaded, format).await,
         Some(Command::Status) => status(&loaded, format).await,
         Some(Command::Approve { sum }) => approve(&loaded, format, sum).await,
+        Some(Command::Repin { instance }) => repin(&loaded, format, instance.as_deref(), progress).await,
         Some(Command::Migrate) => migrate(&loaded, format).await,
         Some(Command::Health) => health(&loaded, format).await,
         None if arguments.dry_run => dry_run(&loaded, format, arguments.exit_code, progress).await,
@@ -277,6 +278,21 @@ async fn approve(loaded: &Loaded, format: Format, sum: &str) -> Result<ExitCode,
     Ok(ExitCode::SUCCESS)
 }
 
+async fn repin(
+    loaded: &Loaded,
+    format: Format,
+    instance: Option<&str>,
+    progress: &Progress,
+) -> Result<ExitCode, Failure> {
+    loaded.require_key()?;
+    existing_mirror(loaded).await?;
+    let patience = Some(loaded.settings.lease.ttl.0 + PATIENCE);
+    let pass = pass(loaded, progress, &Watch::default(), patience)?;
+    let repinned: Repinned = daemon::once(&pass.stop, pass.repin(instance)).await?;
+    output::repinned(format, &repinned).map_err(stdout)?;
+    Ok(ExitCode::SUCCESS)
+}
+
 async fn migrate(loaded: &Loaded, format: Format) -> Result<ExitCode, Failure> {
     let applied = whole_mirror(loaded)?.prepare(true).await?;
     output::migrated(format, &applied).map_err(stdout)?;
@@ -338,6 +354,7 @@ fn pass(loaded: &Loaded, progress: &Progress, watch: &Watch, patience: Option<Du
         progress: progress.clone(),
         due: Due::default(),
         watch: watch.clone(),
+        rechecks: Rechecks::default(),
     })
 }
 

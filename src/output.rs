@@ -11,7 +11,7 @@ use crate::{
     cli::Format,
     failure::Failure,
     mirror::{Freshness, LastRun, Status},
-    pass::{Line, Outcome, Report},
+    pass::{Line, Outcome, Repinned, Report},
 };
 
 const GREEN: Style = AnsiColor::Green.on_default();
@@ -359,6 +359,27 @@ pub fn approved(format: Format, count: u64, at: DateTime<Utc>) -> io::Result<()>
             out,
             "{} deletions are approved. The next full sync, at once where a daemon runs, asks Clerk for each once more and carries them out.",
             number(count)
+        ),
+    }
+}
+
+/// Prints which instance is mirrored from now on.
+pub fn repinned(format: Format, repinned: &Repinned) -> io::Result<()> {
+    let mut out = anstream::stdout().lock();
+    let Repinned { before, after, held } = repinned;
+    match format {
+        Format::Json => {
+            let object = serde_json::json!({"before": before, "after": after, "held": held});
+            writeln!(out, "{object}")
+        }
+        Format::Human if before.as_ref() == Some(after) => {
+            writeln!(out, "This database mirrors {after} already; nothing changed.")
+        }
+        Format::Human => writeln!(
+            out,
+            "This database mirrors {after} from now on. {} rows are held until a full sync finds their users there;\n\
+             the others stay held until you approve their deletion.",
+            number(*held)
         ),
     }
 }

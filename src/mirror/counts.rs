@@ -65,12 +65,16 @@ struct Number {
     number: i64,
 }
 
-/// Counts the rows, and keeps the number.
-pub(super) async fn recount(conn: &mut Session) -> QueryResult<()> {
-    sql_query("UPDATE clerk.sync_state SET users = (SELECT count(*) FROM clerk.users WHERE deleted_at IS NULL)")
-        .execute(conn)
-        .await
-        .map(drop)
+/// Counts the rows, and keeps the number of those that are not marked as deleted. Returns the number of the others.
+pub(super) async fn recount(conn: &mut Session) -> QueryResult<i64> {
+    let Number { number } = sql_query(
+        "WITH counted AS (
+             SELECT pg_catalog.count(*) AS rows, pg_catalog.count(*) FILTER (WHERE deleted_at IS NULL) AS live FROM clerk.users)
+         UPDATE clerk.sync_state SET users = counted.live FROM counted RETURNING counted.rows - counted.live AS number",
+    )
+    .get_result(conn)
+    .await?;
+    Ok(number)
 }
 
 impl Mirror {
@@ -190,6 +194,17 @@ impl Mirror {
             }
         }
         Ok(bounds.into_iter().map(|at| at.timestamp_millis()).collect())
+    }
+
+    /// Ids of the users that were created last.
+    pub async fn newest_ids(&self, limit: usize) -> Result<Vec<String>, Error> {
+        Ok(users::table
+            .select(users::id)
+            .filter(users::deleted_at.is_null())
+            .order((users::created_at.desc(), users::id.desc()))
+            .limit(limit as i64)
+            .load(&mut self.connection().await?)
+            .await?)
     }
 
     /// The newest `created_at`, in Unix milliseconds.

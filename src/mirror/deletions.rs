@@ -1,9 +1,11 @@
 //! `clerk.missing_users`: whom the walk did not meet, what Clerk said of them, and carrying out confirmed deletions.
 
+use std::{collections::HashMap, time::Duration};
+
 use diesel::{
     prelude::*,
     sql_query,
-    sql_types::{Array, BigInt, Nullable, Text, Timestamptz},
+    sql_types::{Array, BigInt, Double, Nullable, Text, Timestamptz},
 };
 use diesel_async::{AsyncConnection, RunQueryDsl};
 
@@ -24,7 +26,7 @@ pub(super) async fn note_missing(conn: &mut Session, run: &Run, ids: &[String]) 
             Kind::Full => ("", ""),
             Kind::Incremental | Kind::OnDemand => (
                 "WHERE NOT EXISTS (SELECT FROM clerk.rejected_users r WHERE r.user_id = id AND r.document IS NULL)",
-                "WHERE NOT (missing_users.absent AND missing_users.held_at IS NOT NULL)",
+                "WHERE NOT (missing_users.absent AND missing_users.held_at IS NOT NULL AND missing_users.approved_at IS NULL)",
             ),
         };
         sql_query(format!(
@@ -49,20 +51,43 @@ pub(super) async fn forget_missing(conn: &mut Session, ids: &[&str]) -> QueryRes
 }
 
 impl Mirror {
-    /// Closes a walk that met everybody. Forgets whom earlier walks missed and this one met; whoever this one missed is asked for anew,
-    /// whatever a run that was cut off had learnt. `watermark` is the newest `updated_at` at Clerk when the walk began, in Unix milliseconds.
-    pub async fn close_walk(&self, lease: &Lease, run: &Run, watermark: Option<i64>) -> Result<(), Error> {
+    /// Closes a walk over the whole list. Every missing id is asked for again by id, whatever a run that was cut off had
+    /// learned. Ids that only earlier walks missed are forgotten, except those whose deletion is held or approved: only
+    /// Clerk's answer about the id itself releases them. With `with_marked`, rows that are marked as deleted are missing too.
+    /// `watermark` is the newest `updated_at` at Clerk when the walk began, in Unix milliseconds.
+    pub async fn close_walk(
+        &self,
+        lease: &Lease,
+        run: &Run,
+        watermark: Option<i64>,
+        with_marked: bool,
+    ) -> Result<(), Error> {
         let mut conn = self.connection().await?;
         conn.transaction(async |conn| {
             transaction::begin(conn, lease).await?;
-            diesel::delete(missing_users::table.filter(missing_users::walk.ne(run.walk)))
+            // An id without a row has nothing left to delete.
+            sql_query(
+                "DELETE FROM clerk.missing_users m
+                 WHERE (m.walk <> $1 AND m.held_at IS NULL AND m.approved_at IS NULL)
+                    OR NOT EXISTS (SELECT FROM clerk.users u WHERE u.id = m.user_id)",
+            )
+            .bind::<BigInt, _>(run.walk)
+            .execute(conn)
+            .await?;
+            sql_query("UPDATE clerk.missing_users SET walk = $1, absent = false WHERE walk <> $1 OR absent")
+                .bind::<BigInt, _>(run.walk)
                 .execute(conn)
                 .await?;
-            diesel::update(missing_users::table.filter(missing_users::absent))
-                .set(missing_users::absent.eq(false))
+            let marked = counts::recount(conn).await?;
+            if with_marked && marked > 0 {
+                sql_query(
+                    "INSERT INTO clerk.missing_users (user_id, walk)
+                     SELECT id, $1 FROM clerk.users WHERE deleted_at IS NOT NULL ON CONFLICT (user_id) DO NOTHING",
+                )
+                .bind::<BigInt, _>(run.walk)
                 .execute(conn)
                 .await?;
-            counts::recount(conn).await?;
+            }
             runs::follow(conn, 0, watermark, None).await?;
             Ok(())
         })
@@ -78,6 +103,62 @@ impl Mirror {
             .limit(limit as i64)
             .load(&mut self.connection().await?)
             .await?)
+    }
+
+    /// Whether any deletion is held or approved.
+    pub async fn holds(&self) -> Result<bool, Error> {
+        let held = missing_users::table.filter(missing_users::held_at.is_not_null());
+        Ok(diesel::select(diesel::dsl::exists(held))
+            .get_result(&mut self.connection().await?)
+            .await?)
+    }
+
+    /// How many deletions wait for a person.
+    pub async fn count_held(&self) -> Result<u64, Error> {
+        let count: i64 = missing_users::table
+            .filter(
+                missing_users::held_at
+                    .is_not_null()
+                    .and(missing_users::approved_at.is_null()),
+            )
+            .count()
+            .get_result(&mut self.connection().await?)
+            .await?;
+        Ok(unsigned(count))
+    }
+
+    /// Ids of all rows that are marked as deleted.
+    pub async fn all_marked(&self) -> Result<Vec<String>, Error> {
+        Ok(users::table
+            .select(users::id)
+            .filter(users::deleted_at.is_not_null())
+            .load(&mut self.connection().await?)
+            .await?)
+    }
+
+    /// How much longer these rows have to be known before Clerk's answer counts, by the database's clock: those that were first
+    /// seen or last updated less than `least` ago. More than `least` means that the clock went back since.
+    pub async fn too_young(&self, ids: &[String], least: Duration) -> Result<HashMap<String, Duration>, Error> {
+        #[derive(QueryableByName)]
+        struct Row {
+            #[diesel(sql_type = Text)]
+            id: String,
+            #[diesel(sql_type = Double)]
+            remaining: f64,
+        }
+        let rows: Vec<Row> = sql_query(
+            "SELECT id, remaining FROM (
+                 SELECT u.id, $2 - extract(epoch FROM pg_catalog.clock_timestamp() - greatest(u.first_seen_at, u.changed_at))
+                     ::double precision AS remaining
+                 FROM clerk.users u WHERE u.id = ANY($1) AND u.deleted_at IS NULL) AS rows
+             WHERE remaining > 0::double precision",
+        )
+        .bind::<Array<Text>, _>(ids)
+        .bind::<Double, _>(least.as_secs_f64())
+        .load(&mut self.connection().await?)
+        .await?;
+        let remaining = |seconds| Duration::try_from_secs_f64(seconds).unwrap_or(Duration::MAX);
+        Ok(rows.into_iter().map(|row| (row.id, remaining(row.remaining))).collect())
     }
 
     /// Whose deletion is held among these.
@@ -123,7 +204,7 @@ impl Mirror {
         Ok(unsigned(count))
     }
 
-    /// How many users were deleted within the last hour without a person's approval.
+    /// How many rows were deleted within the last hour without a person's approval, by the time at which they went.
     pub async fn deleted_lately(&self) -> Result<u64, Error> {
         #[derive(QueryableByName)]
         struct Count {
@@ -131,37 +212,37 @@ impl Mirror {
             count: i64,
         }
         let Count { count } = sql_query(
-            "SELECT coalesce(sum(deleted - approved), 0)::bigint AS count FROM clerk.sync_runs
-             WHERE started_at > now() - interval '1 hour'",
+            "SELECT coalesce(pg_catalog.sum(users), 0::numeric)::bigint AS count FROM clerk.recent_deletions
+             WHERE deleted_at > pg_catalog.now() - interval '1 hour'",
         )
         .get_result(&mut self.connection().await?)
         .await?;
         Ok(unsigned(count))
     }
 
-    /// Holds back every absent one that is not approved, until a person approves; returns their checksum.
-    pub async fn hold(&self, lease: &Lease) -> Result<Option<String>, Error> {
+    /// Holds every absent id that is not approved. It stays held until a person approves it or Clerk shows the user again.
+    pub async fn hold(&self, lease: &Lease) -> Result<(), Error> {
         let mut conn = self.connection().await?;
         conn.transaction(async |conn| {
             transaction::begin(conn, lease).await?;
             sql_query(format!(
-                "UPDATE clerk.missing_users m SET held_at = CASE WHEN {JUDGED} THEN coalesce(held_at, now()) END
-                 WHERE approved_at IS NULL"
+                "UPDATE clerk.missing_users m SET held_at = pg_catalog.now() WHERE m.held_at IS NULL AND {JUDGED}"
             ))
             .execute(conn)
             .await?;
-            Ok(checksum(conn).await?)
+            Ok(())
         })
         .await
     }
 
-    /// Forgets questions that this pass left open without holding them; the next one asks anew. Approvals stay.
+    /// Forgets questions that this sync left open; the next one asks again. Held and approved deletions stay.
     pub async fn forget_open(&self, lease: &Lease, run: &Run) -> Result<(), Error> {
         let mut conn = self.connection().await?;
         conn.transaction(async |conn| {
             transaction::begin(conn, lease).await?;
             let is_open = missing_users::walk
                 .eq(run.walk)
+                .and(missing_users::held_at.is_null())
                 .and(missing_users::approved_at.is_null());
             diesel::delete(missing_users::table.filter(is_open))
                 .execute(conn)
@@ -171,28 +252,35 @@ impl Mirror {
         .await
     }
 
-    /// Everyone whose deletion a person let through.
-    pub async fn approved(&self) -> Result<Vec<String>, Error> {
-        Ok(missing_users::table
-            .select(missing_users::user_id)
-            .filter(missing_users::approved_at.is_not_null())
+    /// Ids whose deletion is held, and whether a person approved it.
+    pub async fn held(&self) -> Result<HashMap<String, bool>, Error> {
+        let rows: Vec<(String, bool)> = missing_users::table
+            .select((missing_users::user_id, missing_users::approved_at.is_not_null()))
+            .filter(
+                missing_users::held_at
+                    .is_not_null()
+                    .or(missing_users::approved_at.is_not_null()),
+            )
             .load(&mut self.connection().await?)
-            .await?)
+            .await?;
+        Ok(rows.into_iter().collect())
     }
 
-    /// The next absent ids among those that the pass missed, in order, behind `after`; with `approved`, only those that a person let through.
-    pub async fn absent(&self, run: &Run, after: &str, limit: usize, approved: bool) -> Result<Vec<String>, Error> {
-        let mut query = missing_users::table
+    /// The next absent ids that this sync may delete, in order, behind `after`: approved ones, and those that are not held.
+    pub async fn deletable(&self, run: &Run, after: &str, limit: usize) -> Result<Vec<String>, Error> {
+        Ok(missing_users::table
             .select(missing_users::user_id)
             .filter(missing_users::walk.eq(run.walk))
             .filter(missing_users::absent.and(missing_users::user_id.gt(after)))
+            .filter(
+                missing_users::held_at
+                    .is_null()
+                    .or(missing_users::approved_at.is_not_null()),
+            )
             .order(missing_users::user_id)
             .limit(limit as i64)
-            .into_boxed();
-        if approved {
-            query = query.filter(missing_users::approved_at.is_not_null());
-        }
-        Ok(query.load(&mut self.connection().await?).await?)
+            .load(&mut self.connection().await?)
+            .await?)
     }
 
     /// The checksum of the deletions that wait for a person; none where there are none.

@@ -180,6 +180,35 @@ impl Mirror {
         .await
     }
 
+    /// Ties the database to another Clerk instance. Every row is held, and no approval stays: they were about users of the
+    /// other instance. Returns how many rows are held.
+    pub async fn repin(&self, lease: &Lease, id: &str, environment: &str) -> Result<u64, Error> {
+        let mut conn = self.connection().await?;
+        conn.transaction(async |conn| {
+            transaction::begin(conn, lease).await?;
+            diesel::update(sync_state::table)
+                .set((
+                    sync_state::instance_id.eq(id),
+                    sync_state::environment_type.eq(environment),
+                    sync_state::pinned_at.eq(diesel::dsl::now),
+                    sync_state::watermark.eq(None::<chrono::DateTime<chrono::Utc>>),
+                    sync_state::checkpoint.eq(None::<serde_json::Value>),
+                ))
+                .execute(conn)
+                .await?;
+            let held = diesel::sql_query(
+                "INSERT INTO clerk.missing_users AS m (user_id, walk, absent, held_at)
+                 SELECT id, 0::bigint, true, pg_catalog.now() FROM clerk.users WHERE deleted_at IS NULL
+                 ON CONFLICT (user_id) DO UPDATE
+                 SET absent = true, held_at = coalesce(m.held_at, excluded.held_at), approved_at = NULL",
+            )
+            .execute(conn)
+            .await?;
+            Ok(held as u64)
+        })
+        .await
+    }
+
     /// Users in the mirror, those marked as deleted aside.
     pub async fn count(&self) -> Result<u64, Error> {
         let count: i64 = sync_state::table

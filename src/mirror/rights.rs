@@ -14,9 +14,10 @@ use super::{Error, session::Session};
 const USES: [&str; 4] = ["SELECT", "INSERT", "UPDATE", "DELETE"];
 
 /// Tables that less is done with. Locking a row, as the lease does, takes UPDATE; identity columns take no right to their sequences.
-const EXCEPTIONS: [(&str, &[&str]); 4] = [
+const EXCEPTIONS: [(&str, &[&str]); 5] = [
     (BOOKKEEPING, &["SELECT"]),
     ("leader", &["SELECT", "UPDATE"]),
+    ("recent_deletions", &["SELECT", "INSERT", "DELETE"]),
     ("sync_state", &["SELECT", "UPDATE"]),
     ("user_events", &["SELECT", "INSERT", "DELETE"]),
 ];

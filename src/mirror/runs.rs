@@ -335,6 +335,18 @@ pub(super) async fn count_deletions(
     approved: u64,
     kept: u64,
 ) -> QueryResult<()> {
+    let unapproved = deleted.saturating_sub(approved);
+    if unapproved > 0 {
+        sql_query(
+            "WITH old AS (
+                 DELETE FROM clerk.recent_deletions
+                 WHERE deleted_at < pg_catalog.clock_timestamp() - interval '1 hour')
+             INSERT INTO clerk.recent_deletions (users) VALUES ($1)",
+        )
+        .bind::<BigInt, _>(signed(unapproved))
+        .execute(conn)
+        .await?;
+    }
     sql_query(
         "UPDATE clerk.sync_runs SET deleted = deleted + $2, approved = approved + $3, rejected = rejected + $4 WHERE id = $1",
     )

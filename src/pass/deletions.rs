@@ -1,46 +1,69 @@
-//! The second part of a pass: whom the walk did not meet is asked for by name, in two ways, before anyone is deleted.
+//! The last part of a sync: ids that Clerk's list left out are asked for by id, in two ways, before any row is deleted.
 
-use std::collections::HashSet;
+use std::{
+    collections::{HashMap, HashSet},
+    time::{Duration, Instant},
+};
 
 use futures_util::{StreamExt, stream};
 use tracing::{debug, info, warn};
 
-use super::{DeleteMode, Line, Pass, desk::warn_of, running::Running};
+use super::{
+    DeleteMode, Line, Pass,
+    desk::warn_of,
+    identity::Identity,
+    recheck::{REPLICA_LAG, Said, ask_again},
+    running::Running,
+};
 use crate::{
     clerk::{self, Lookup, NAMES, Page},
-    failure::{Cause, Failure},
+    failure::Failure,
     guard::Checksum,
     mirror::{Batch, Kind, Lease, Mirror, Run},
     walk::Interval,
     watch::Changes,
 };
 
-/// A batch of names leaves room for the witness.
+/// Ids per request; one place is left for the witness.
 const BATCH: usize = NAMES - 1;
 
-/// So many witnesses are tried before a batch is left undecided.
+/// Witnesses that are tried before a batch is left undecided.
 const WITNESSES: usize = 3;
 
-/// What Clerk says to a list of names.
-enum ByName {
-    /// Those in the page exist; the others were left out.
+/// How long ids whose answers failed are asked for again, in all. What stays unclear is left to the next sync.
+const ASK_AGAIN: Duration = Duration::from_secs(10);
+
+/// What Clerk answers when it is asked for a batch of ids.
+enum ByIds {
+    /// The users in the page exist; Clerk left the others out.
     Answered(Page),
-    /// The answer proves nothing.
+    /// The server takes no notice of the ids.
+    Ignored,
+    /// The answer proves nothing, for this reason.
     Void(&'static str),
 }
 
-/// What Clerk says to one id.
+/// What Clerk answers when it is asked for one id.
 pub(super) enum ById {
     Gone,
     Found(Page),
-    Unclear(clerk::Error),
+    Unclear(String),
+}
+
+/// What came of asking for each id alone.
+#[derive(Default)]
+struct Confirmed {
+    /// Clerk said that these do not exist, and the answers count.
+    gone: Vec<String>,
+    /// These have to be asked for again, after this time at most.
+    later: Vec<(String, Duration)>,
 }
 
 impl Running<'_> {
-    /// Carries out or holds the deletions that the pass left as a question.
+    /// Deletes or holds the rows whose users the sync did not find.
     pub(super) async fn settle_deletions(&mut self, lease: &Lease, run: &Run) -> Result<(), Failure> {
         if self.pass.options.delete_mode == DeleteMode::Keep {
-            // The walk may go on with one that was begun in another mode, and that noted who is missing.
+            // The walk may continue one that was begun in another mode, and that noted missing ids.
             return Ok(());
         }
         let mirror = &self.pass.mirror;
@@ -59,37 +82,91 @@ impl Running<'_> {
             return Ok(());
         }
         let absent = mirror.count_absent().await?;
-        let hold = self.must_hold(mirror, absent).await?;
-        let mark = self.pass.options.delete_mode == DeleteMode::Mark;
-        let mut after = String::new();
-        loop {
-            let ids = mirror.absent(run, &after, NAMES, hold).await?;
-            let Some(last) = ids.last() else { break };
-            after.clone_from(last);
-            let confirmed = self.confirm(&ids).await?;
-            if !confirmed.is_empty() {
-                let (deleted, kept) = mirror.delete(lease, run, &confirmed, mark).await?;
-                self.report.deleted += deleted;
-                self.report.rejected += kept.len() as u64;
-                self.pass.watch.changed(Changes {
-                    deleted,
-                    rejected: kept.len() as u64,
-                    ..Changes::default()
-                });
-                warn_of(&kept);
-            }
+        if absent > 0 && self.must_hold(mirror, absent).await? {
+            mirror.hold(lease).await?;
         }
-        if !hold {
-            mirror.forget_open(lease, run).await?;
-        } else if absent > 0 {
-            self.report.held = absent;
-            self.report.plan = mirror.hold(lease).await?;
+        let later = self.delete_absent(lease, run).await?;
+        self.delete_later(lease, run, later).await?;
+        mirror.forget_open(lease, run).await?;
+        self.report.held = mirror.count_held().await?;
+        if self.report.held > 0 {
+            self.report.plan = mirror.held_checksum().await?;
             warn!(
-                held = absent,
+                held = self.report.held,
                 plan = self.report.plan,
-                "deletions are held; see them with `clerk2pg --dry-run`, let them through with `clerk2pg approve`"
+                "deletions are held; see them with `clerk2pg --dry-run`, approve them with `clerk2pg approve`"
             );
         }
+        Ok(())
+    }
+
+    /// Deletes the absent rows that are not held. Returns the ids that have to be asked for again later.
+    async fn delete_absent(&mut self, lease: &Lease, run: &Run) -> Result<Vec<(String, Duration)>, Failure> {
+        let mut later = Vec::new();
+        let mut after = String::new();
+        loop {
+            let ids = self.pass.mirror.deletable(run, &after, NAMES).await?;
+            let Some(last) = ids.last() else { return Ok(later) };
+            after.clone_from(last);
+            let confirmed = self.confirm(&ids).await?;
+            self.delete(lease, run, &confirmed.gone).await?;
+            later.extend(confirmed.later);
+        }
+    }
+
+    /// Asks again for ids whose first answer does not count yet: at the end of a single run, or with the daemon's next syncs.
+    async fn delete_later(&mut self, lease: &Lease, run: &Run, later: Vec<(String, Duration)>) -> Result<(), Failure> {
+        let Some(pause) = later.iter().map(|(_, pause)| *pause).max() else {
+            return Ok(());
+        };
+        let ids: Vec<String> = later.into_iter().map(|(id, _)| id).collect();
+        info!(
+            users = ids.len(),
+            pause_ms = pause.as_millis() as u64,
+            "deletions are confirmed once more, as Clerk may answer from a replica that lags"
+        );
+        if !self.pass.is_single_run() {
+            ask_again(&self.pass.due, ids, pause);
+            return Ok(());
+        }
+        self.pass.pause(pause).await?;
+        for ids in ids.chunks(NAMES) {
+            let confirmed = self.confirm(ids).await?;
+            self.delete(lease, run, &confirmed.gone).await?;
+            if !confirmed.later.is_empty() {
+                self.note(format!(
+                    "{} deletions could not be confirmed twice; the next sync asks again",
+                    confirmed.later.len()
+                ));
+            }
+        }
+        Ok(())
+    }
+
+    /// Deletes rows whose deletion Clerk confirmed, if it is the mirrored instance that did.
+    async fn delete(&mut self, lease: &Lease, run: &Run, ids: &[String]) -> Result<(), Failure> {
+        if ids.is_empty() {
+            return Ok(());
+        }
+        if let Identity::Unclear(why) = self.pass.confirm_instance(self.memory).await? {
+            self.note(format!(
+                "{} deletions wait until Clerk says which instance this is: {why}",
+                ids.len()
+            ));
+            return Ok(());
+        }
+        let mark = self.pass.options.delete_mode == DeleteMode::Mark;
+        let (deleted, kept) = self.pass.mirror.delete(lease, run, ids, mark).await?;
+        ids.iter()
+            .for_each(|id| _ = self.pass.rechecks.note(Said::Deleted, id, Instant::now()));
+        self.report.deleted += deleted;
+        self.report.rejected += kept.len() as u64;
+        self.pass.watch.changed(Changes {
+            deleted,
+            rejected: kept.len() as u64,
+            ..Changes::default()
+        });
+        warn_of(&kept);
         Ok(())
     }
 
@@ -98,65 +175,65 @@ impl Running<'_> {
         let Some(paper) = &mut self.paper else {
             return Ok(());
         };
-        let mut missing = std::mem::take(&mut paper.missing);
+        let mut missing: HashSet<String> = std::mem::take(&mut paper.missing).into_iter().collect();
         missing.retain(|id| !paper.updated.contains(id));
         let Some(mirror) = self.desk.mirror else { return Ok(()) };
-        let approved: HashSet<String> = mirror.approved().await?.into_iter().collect();
+        let held = mirror.held().await?;
+        missing.extend(held.keys().cloned());
+        if self.pass.options.delete_mode == DeleteMode::Delete {
+            missing.extend(mirror.all_marked().await?);
+        }
+        let mut missing: Vec<String> = missing.into_iter().collect();
+        missing.sort_unstable();
         let mut absent = Vec::new();
         for ids in missing.chunks(BATCH) {
             absent.append(&mut self.ask_for(ids).await?);
         }
-        let (approved, unapproved): (Vec<String>, Vec<String>) =
-            absent.into_iter().partition(|id| approved.contains(id));
         let kept = mirror.kept_rows().await?;
-        let judged: Vec<String> = unapproved.iter().filter(|id| !kept.contains(*id)).cloned().collect();
-        let hold = self.must_hold(mirror, judged.len() as u64).await?;
-        let mut candidates = approved;
-        if hold {
-            self.report.held = judged.len() as u64;
-            self.report.plan = Checksum::of(&judged);
-        } else {
-            candidates.extend_from_slice(&unapproved);
-        }
+        let is_judged = |id: &&String| held.get(*id) != Some(&true) && !kept.contains(*id);
+        let judged: Vec<String> = absent.iter().filter(is_judged).cloned().collect();
+        let hold = !judged.is_empty() && self.must_hold(mirror, judged.len() as u64).await?;
+        let is_held = |id: &String| match held.get(id) {
+            Some(is_approved) => !is_approved,
+            None => hold && !kept.contains(id),
+        };
+        let (held, candidates): (Vec<String>, Vec<String>) = absent.into_iter().partition(is_held);
         let mut delete = Vec::new();
         for ids in candidates.chunks(NAMES) {
-            delete.append(&mut self.confirm(ids).await?);
+            let confirmed = self.confirm(ids).await?;
+            delete.extend(confirmed.gone);
+            delete.extend(confirmed.later.into_iter().map(|(id, _)| id));
         }
         self.report.deleted = delete.len() as u64;
-        if !hold {
-            self.report.plan = Checksum::of(&delete);
-        }
+        self.report.held = held.len() as u64;
+        self.report.plan = Checksum::of(if held.is_empty() { &delete } else { &held });
         if let Some(paper) = &mut self.paper {
             delete.iter().for_each(|id| (paper.print)(Line::Delete(id)));
-            if hold {
-                judged.iter().for_each(|id| (paper.print)(Line::Hold(id)));
-            }
+            held.iter().for_each(|id| (paper.print)(Line::Hold(id)));
         }
         Ok(())
     }
 
-    /// Whether only what a person approved may go, where so many are absent. They are judged together with those who went within the last
-    /// hour: passes every few seconds must not make many small deletions of one large one.
+    /// Whether new deletions must wait for a person when so many ids are absent. They are judged together with the rows
+    /// that went within the last hour: syncs every few seconds must not split one large deletion into many small ones.
     async fn must_hold(&self, mirror: &Mirror, absent: u64) -> Result<bool, Failure> {
-        // A Clerk without a single user is more likely a wrong key or an outage than everybody's farewell, and offers no witness.
+        // No user at all is more likely a wrong key or an outage than a real deletion, and offers no witness.
         if self.witnesses.is_empty() {
             return Ok(true);
-        }
-        if absent == 0 {
-            return Ok(false);
         }
         let lately = mirror.deleted_lately().await?;
         let users = mirror.count().await? + lately;
         Ok(self.pass.options.limits.hold(absent + lately, users))
     }
 
-    /// Asks for ids by name. Those found are brought in step; those left out are returned.
+    /// Asks for a batch of ids. Stores the users that are found, and returns the ids that are absent.
     async fn ask_for(&mut self, ids: &[String]) -> Result<Vec<String>, Failure> {
-        let page = match self.by_name(ids).await? {
-            ByName::Answered(page) => page,
-            ByName::Void(why) => {
+        let page = match self.by_ids(ids).await? {
+            ByIds::Answered(page) => page,
+            ByIds::Ignored => return self.ask_one_by_one(ids).await,
+            ByIds::Void(why) => {
                 self.note(format!(
-                    "{} missing users could not be asked for by name: {why}",
+                    "{} missing users could not be asked for by id: {why}",
                     ids.len()
                 ));
                 return Ok(Vec::new());
@@ -176,98 +253,169 @@ impl Running<'_> {
             .collect();
         if !found_ids.is_empty() {
             debug!(users = found_ids.len(), "no page had shown some users that exist");
-            self.keep(&page, &found).await?;
+            self.store_found(&page, &found).await?;
         }
         Ok(absent)
     }
 
-    /// Brings the mirror in step with users that turned out to exist.
-    async fn keep(&mut self, page: &Page, found: &[&clerk::Raw]) -> Result<(), Failure> {
+    /// Asks for each id alone, where the server cannot be asked for many. Two such answers confirm a deletion there.
+    async fn ask_one_by_one(&mut self, ids: &[String]) -> Result<Vec<String>, Failure> {
+        self.memory
+            .tell_once("this server ignores user_id; deletions are confirmed by two answers for each id");
+        self.asks_one_by_one = true;
+        let (absent, unclear) = self.ask_each(ids).await?;
+        for id in &absent {
+            self.pass.rechecks.note(Said::Gone, id, Instant::now());
+        }
+        self.note_unclear(unclear, "missing users could not be asked for by id");
+        Ok(absent)
+    }
+
+    /// Stores users that turned out to exist.
+    async fn store_found(&mut self, page: &Page, found: &[&clerk::Raw]) -> Result<(), Failure> {
+        let ids: Vec<String> = found.iter().filter_map(|raw| raw.id.clone()).collect();
+        ids.iter().for_each(|id| self.pass.rechecks.forget(Said::Gone, id));
         let more = Batch {
-            found: found.iter().filter_map(|raw| raw.id.clone()).collect(),
+            found: ids,
             ..Batch::default()
         };
         self.take(page, found.iter().copied(), None, HashSet::new(), more).await
     }
 
-    /// Asks for names together with one that is known to exist. An answer without that one, or with strangers, is void. Where nobody is
-    /// known to exist the names are asked for alone: their deletions are held for a person in any case.
-    async fn by_name(&self, ids: &[String]) -> Result<ByName, Failure> {
+    /// Asks for ids together with one that is known to exist. An answer without that one, or with strangers, is void. Where
+    /// no user is known to exist the ids are asked for alone: their deletions are held in any case.
+    async fn by_ids(&self, ids: &[String]) -> Result<ByIds, Failure> {
         let mut why = "";
         let witnesses = self.witnesses.iter().rev().take(WITNESSES).map(Some);
         let alone = self.witnesses.is_empty().then_some(None);
         for witness in witnesses.chain(alone) {
-            let names: Vec<&str> = ids.iter().chain(witness).map(String::as_str).collect();
-            let page = match self.pass.or_stop_raw(self.pass.clerk.named(&names)).await? {
+            let asked: Vec<&str> = ids.iter().chain(witness).map(String::as_str).collect();
+            let page = match self.pass.or_stop_raw(self.pass.clerk.named(&asked)).await? {
                 Ok(page) => page,
-                Err(error) if self.is_of_this_request(&error).await? => {
-                    return Ok(ByName::Void("the answer cannot be used"));
+                Err(error) if self.pass.is_of_this_request(&error).await? => {
+                    return Ok(ByIds::Void("the answer cannot be used"));
                 }
                 Err(error) => return Err(error.into()),
             };
-            let names: HashSet<&str> = names.into_iter().collect();
-            let is_stranger = |raw: &clerk::Raw| raw.id.as_deref().is_none_or(|id| !names.contains(id));
+            let asked: HashSet<&str> = asked.into_iter().collect();
+            let is_stranger = |raw: &clerk::Raw| raw.id.as_deref().is_none_or(|id| !asked.contains(id));
             if page.users().iter().any(is_stranger) {
-                return Ok(ByName::Void(
-                    "the answer holds users that were not asked for; this server ignores user_id",
-                ));
+                return Ok(ByIds::Ignored);
             }
             let Some(witness) = witness else {
-                return Ok(ByName::Answered(page));
+                return Ok(ByIds::Answered(page));
             };
             if page.users().iter().any(|raw| raw.id.as_ref() == Some(witness)) {
-                return Ok(ByName::Answered(page));
+                return Ok(ByIds::Answered(page));
             }
             why = "the answer leaves out a user that is known to exist";
             debug!(witness, "{why}");
         }
-        Ok(ByName::Void(why))
+        Ok(ByIds::Void(why))
     }
 
-    pub(super) async fn is_of_this_request(&self, error: &clerk::Error) -> Result<bool, Failure> {
-        self.pass.is_of_this_request(error).await
-    }
-
-    /// Asks for each id alone: those that Clerk says are gone are returned, those found after all are brought in step.
-    async fn confirm(&mut self, ids: &[String]) -> Result<Vec<String>, Failure> {
-        let answers = stream::iter(ids)
-            .map(async |id| (id, self.pass.by_id(id).await))
-            .buffered(self.pass.options.concurrency)
-            .collect::<Vec<_>>();
-        let (knows_somebody, answers) = tokio::join!(self.knows_somebody_by_id(), answers);
-        if !knows_somebody? {
+    /// Asks for each id alone. An answer counts for rows that the mirror has known for ten seconds.
+    async fn confirm(&mut self, ids: &[String]) -> Result<Confirmed, Failure> {
+        let mut confirmed = Confirmed::default();
+        let (ids, young) = self.apart(ids).await?;
+        confirmed.later = young;
+        if ids.is_empty() {
+            return Ok(confirmed);
+        }
+        // Where the list cannot be filtered, answers for single ids are all that there is: they need two witnesses.
+        let least = if self.asks_one_by_one { 2 } else { 1 };
+        if !self.knows_users_by_id(least).await? {
             self.note(format!(
                 "{} deletions could not be confirmed: users that are known to exist are not found by their id",
                 ids.len()
             ));
-            return Ok(Vec::new());
+            return Ok(confirmed);
         }
+        let (gone, unclear) = self.ask_each(&ids).await?;
+        self.note_unclear(unclear, "deletions could not be confirmed");
+        confirmed.gone = gone;
+        Ok(confirmed)
+    }
+
+    /// Sets ids apart whose answer would not count yet, each with the time that is left.
+    async fn apart(&self, ids: &[String]) -> Result<(Vec<String>, Vec<(String, Duration)>), Failure> {
+        let rechecks = &self.pass.rechecks;
+        let now = Instant::now();
+        let mut young = match self.desk.mirror {
+            Some(mirror) => mirror.too_young(ids, REPLICA_LAG).await?,
+            None => HashMap::new(),
+        };
+        // A row that is younger than new was written before the database's clock went back: our own clock decides.
+        young.retain(|id, left| {
+            if *left <= REPLICA_LAG {
+                return true;
+            }
+            *left = REPLICA_LAG.saturating_sub(rechecks.note(Said::Gone, id, now));
+            !left.is_zero()
+        });
+        if self.asks_one_by_one {
+            for id in ids {
+                let left = REPLICA_LAG.saturating_sub(rechecks.note(Said::Gone, id, now));
+                if !left.is_zero() {
+                    let longest = young.get(id).copied().unwrap_or_default().max(left);
+                    young.insert(id.clone(), longest);
+                }
+            }
+        }
+        let old = ids.iter().filter(|id| !young.contains_key(*id)).cloned().collect();
+        let mut young: Vec<_> = young.into_iter().collect();
+        young.sort_unstable();
+        Ok((old, young))
+    }
+
+    /// Asks for each id alone. Stores the users that are found; returns the ids that Clerk says are gone, and the number of
+    /// ids that stay unclear.
+    async fn ask_each(&mut self, ids: &[String]) -> Result<(Vec<String>, usize), Failure> {
+        let mut answers = self.pass.each_by_id(ids).await?;
+        answers.sort_unstable_by(|(a, _), (b, _)| a.cmp(b));
         let mut gone = Vec::new();
         let mut unclear = 0;
         for (id, answer) in answers {
-            match answer? {
-                ById::Gone => gone.push(id.clone()),
+            match answer {
+                ById::Gone => gone.push(id),
                 ById::Found(page) => {
-                    info!(user_id = id, "left out of the list, but there");
+                    info!(user_id = id, "left out of the list, but found by id");
                     let found: Vec<&clerk::Raw> = page.users().iter().collect();
-                    self.keep(&page, &found).await?;
+                    self.store_found(&page, &found).await?;
                 }
                 ById::Unclear(error) => {
-                    warn!(user_id = id, %error, "a deletion could not be confirmed");
+                    warn!(user_id = id, error, "a deletion could not be confirmed");
                     unclear += 1;
                 }
             }
         }
-        if unclear > 0 {
-            self.note(format!("{unclear} deletions could not be confirmed"));
-        }
-        Ok(gone)
+        Ok((gone, unclear))
     }
 
-    /// A server that finds nobody by id, not even one who exists, confirms nothing. Where there is no witness a person has approved.
-    async fn knows_somebody_by_id(&self) -> Result<bool, Failure> {
-        for witness in self.witnesses.iter().rev().take(WITNESSES) {
-            if matches!(self.pass.by_id(witness).await?, ById::Found(_)) {
+    fn note_unclear(&mut self, unclear: usize, what: &str) {
+        if unclear > 0 {
+            self.note(format!("{unclear} {what}"));
+        }
+    }
+
+    /// Whether so many users that are known to exist are found by their id. A server that finds nobody by id confirms
+    /// nothing. Where no user is known to exist, a person has approved.
+    async fn knows_users_by_id(&self, least: usize) -> Result<bool, Failure> {
+        let mut witnesses: Vec<String> = Vec::new();
+        for witness in self.witnesses.iter().rev() {
+            if witnesses.len() < WITNESSES && !witnesses.contains(witness) {
+                witnesses.push(witness.clone());
+            }
+        }
+        let (first, others) = witnesses.split_at(least.min(witnesses.len()));
+        let mut found = 0;
+        for witnesses in [first, others] {
+            let answers = self.pass.each_by_id(witnesses).await?;
+            found += answers
+                .iter()
+                .filter(|(_, answer)| matches!(answer, ById::Found(_)))
+                .count();
+            if found >= least {
                 return Ok(true);
             }
         }
@@ -286,18 +434,84 @@ impl Pass {
         })
     }
 
+    /// What Clerk says when it is asked for one id.
+    ///
+    /// # Errors
+    /// Clerk is away, or refuses the key.
     pub(super) async fn by_id(&self, id: &str) -> Result<ById, Failure> {
-        match self.or_stop_raw(self.clerk.user(id)).await? {
-            Ok(Lookup::Gone) => Ok(ById::Gone),
-            Ok(Lookup::Found(page)) if page.users().iter().any(|raw| raw.id.as_deref() == Some(id)) => {
-                Ok(ById::Found(page))
-            }
-            Ok(Lookup::Found(_)) => Err(Failure::new(
-                Cause::Other,
-                "Clerk answered with another user than asked for",
-            )),
-            Err(error) if self.is_of_this_request(&error).await? => Ok(ById::Unclear(error)),
+        match self.answer_by_id(&self.clerk, id).await? {
+            Ok(answer) => Ok(answer),
+            Err(error) if self.is_of_this_request(&error).await? => Ok(ById::Unclear(error.to_string())),
             Err(error) => Err(error.into()),
         }
+    }
+
+    async fn answer_by_id(&self, clerk: &clerk::Client, id: &str) -> Result<Result<ById, clerk::Error>, Failure> {
+        let lookup = self.or_stop_raw(clerk.user(id)).await?;
+        Ok(lookup.map(|lookup| match lookup {
+            Lookup::Gone => ById::Gone,
+            Lookup::Found(page) if page.users().iter().any(|raw| raw.id.as_deref() == Some(id)) => ById::Found(page),
+            Lookup::Found(_) => ById::Unclear("Clerk answered with another user than it was asked for".to_owned()),
+        }))
+    }
+
+    /// Asks for each id alone, several side by side. Failed requests are repeated together and for a limited time, so that
+    /// the sync ends however many fail.
+    ///
+    /// # Errors
+    /// Clerk is away, or refuses the key.
+    async fn each_by_id(&self, ids: &[String]) -> Result<Vec<(String, ById)>, Failure> {
+        let mut answers = Vec::new();
+        let mut failed = HashMap::new();
+        let once = &self.clerk.clone().asking_once();
+        self.ask_side_by_side(once, ids, &mut answers, &mut failed).await?;
+        let Some(error) = failed.values().next() else {
+            return Ok(answers);
+        };
+        let is_limited = |error| matches!(error, &clerk::Error::RateLimited { .. });
+        let patience = if failed.values().any(is_limited) {
+            // The client itself waits as long as it is told to.
+            Duration::MAX
+        } else if self.is_of_this_request(error).await? {
+            ASK_AGAIN
+        } else {
+            let error = failed.into_values().next();
+            return error.map_or(Ok(answers), |error| Err(error.into()));
+        };
+        let again: Vec<String> = failed.keys().cloned().collect();
+        let asked = self.ask_side_by_side(&self.clerk, &again, &mut answers, &mut failed);
+        if let Ok(asked) = tokio::time::timeout(patience, asked).await {
+            asked?;
+        }
+        let unclear = failed
+            .into_iter()
+            .map(|(id, error)| (id, ById::Unclear(error.to_string())));
+        answers.extend(unclear);
+        Ok(answers)
+    }
+
+    async fn ask_side_by_side(
+        &self,
+        clerk: &clerk::Client,
+        ids: &[String],
+        answers: &mut Vec<(String, ById)>,
+        failed: &mut HashMap<String, clerk::Error>,
+    ) -> Result<(), Failure> {
+        let mut asked = stream::iter(ids)
+            .map(async |id| (id, self.answer_by_id(clerk, id).await))
+            .buffer_unordered(self.options.concurrency);
+        while let Some((id, answer)) = asked.next().await {
+            match answer? {
+                Ok(answer) => {
+                    failed.remove(id);
+                    answers.push((id.clone(), answer));
+                }
+                Err(error @ clerk::Error::KeyRefused(_)) => return Err(error.into()),
+                Err(error) => {
+                    failed.insert(id.clone(), error);
+                }
+            }
+        }
+        Ok(())
     }
 }

@@ -9,7 +9,7 @@ use std::{
 use chrono::{DateTime, Utc};
 use tracing::warn;
 
-use super::{DeleteMode, Pass, page};
+use super::{DeleteMode, Pass, page, recheck::Trust};
 use crate::{
     clerk::{Page, Raw},
     failure::Failure,
@@ -42,6 +42,10 @@ pub(super) struct Desk<'a> {
     pub(super) mirror: Option<&'a Mirror>,
     /// Whether anybody is listed as rejected.
     pub(super) rejects: &'a AtomicBool,
+    /// Whether a deletion was held when the sync began.
+    pub(super) holds: &'a AtomicBool,
+    /// Whether the users are answers to questions by id.
+    pub(super) is_by_id: bool,
 }
 
 /// What quiet pages left unwritten.
@@ -66,6 +70,8 @@ pub(super) struct Brought {
     pub(super) updated: u64,
     pub(super) unchanged: u64,
     pub(super) rejected: u64,
+    /// Users that Clerk showed in a state that is not trusted yet, and that was not stored.
+    pub(super) older: Vec<String>,
     /// When users changed who are new, or whose `updated_at` moved, in Unix milliseconds; nothing in an import.
     pub(super) times: Vec<i64>,
     /// What was put on paper instead.
@@ -88,6 +94,7 @@ impl Brought {
         self.updated += other.updated;
         self.unchanged += other.unchanged;
         self.rejected += other.rejected;
+        self.older.extend(other.older);
         self.times.extend(other.times);
         self.planned.create.extend(other.planned.create);
         self.planned.update.extend(other.planned.update);
@@ -96,7 +103,7 @@ impl Brought {
     }
 }
 
-impl Desk<'_> {
+impl<'a> Desk<'a> {
     /// Brings the mirror in step with some users of a page, and notes who is missing in the stretch that the page lets judge.
     pub(super) async fn take<'p>(
         &self,
@@ -115,11 +122,15 @@ impl Desk<'_> {
         let chosen = page::Chosen::new(page, users);
         let mut loaded = page::Loaded::new(self.mirror, &chosen, judged, carried).await?;
         let decoded = page::Decoded::new(&chosen, &loaded);
-        let mut batch = page::batch(&chosen, &loaded, &decoded, &listed);
+        let (mut batch, older) = page::batch(&chosen, &loaded, &decoded, &listed, self.trust());
         batch.found.append(&mut more.found);
+        batch.found.append(&mut self.released(&chosen).await?);
         batch.checkpoint = more.checkpoint;
         batch.watermark = more.watermark;
-        let mut brought = Brought::default();
+        let mut brought = Brought {
+            older,
+            ..Brought::default()
+        };
         if let Some(mirror) = self.mirror {
             while let Some(missing) = loaded.rest(mirror, &chosen).await? {
                 let missing = Batch {
@@ -168,6 +179,21 @@ impl Desk<'_> {
         match self.target {
             Target::Mirror { began: (now, then), .. } => Some(now + then.elapsed()),
             Target::Paper => None,
+        }
+    }
+
+    fn trust(&self) -> Trust<'a> {
+        Trust {
+            rechecks: &self.pass.rechecks,
+            is_by_id: self.is_by_id,
+        }
+    }
+
+    /// Ids on the page whose deletion is held: Clerk shows their users again.
+    async fn released(&self, chosen: &page::Chosen<'_>) -> Result<Vec<String>, Failure> {
+        match self.mirror {
+            Some(mirror) if self.holds.load(Ordering::Relaxed) => Ok(mirror.held_among(&chosen.ids()).await?),
+            _ => Ok(Vec::new()),
         }
     }
 

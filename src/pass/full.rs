@@ -1,11 +1,11 @@
 //! A full sync, and its plan.
 
-use std::{collections::HashSet, sync::atomic::AtomicBool};
+use std::{collections::HashSet, sync::atomic::AtomicBool, time::Instant};
 
 use tracing::info;
 
 use super::{
-    Memory, Outcome, Pass, Printer, Report, Running,
+    DeleteMode, Memory, Outcome, Pass, Printer, Report, Running,
     desk::{Desk, Target},
     run::Opening,
     running::Paper,
@@ -26,16 +26,20 @@ impl Pass {
     /// A full sync.
     ///
     /// # Errors
-    /// The pass could not be carried through; what it committed stays, and the next one goes on from there.
+    /// The sync could not be completed; what it committed stays, and the next one continues from there.
     pub async fn full_sync(&self, memory: &mut Memory) -> Result<Report, Failure> {
         let opening = Opening::new(self, Kind::Full);
         memory.instance = None;
         let instance = self.open(opening).await?;
+        memory.asked_instance = Some(Instant::now());
         let lease = self.acquire_lease().await?;
         memory.instance = Some(instance.clone());
         let work = async |running: &mut Running<'_>, lease: &Lease, run: &Run| {
+            if self.mirror.instance().await?.is_none() {
+                self.identify_again(&instance).await?;
+                self.mirror.pin(lease, &instance.id, &instance.environment_type).await?;
+            }
             // Again, now that nobody else can pin: two with different keys may have started at once.
-            self.mirror.pin(lease, &instance.id, &instance.environment_type).await?;
             same_instance(self.mirror.instance().await?.as_deref(), &instance.id)?;
             running.whole(lease, run).await
         };
@@ -56,7 +60,12 @@ impl Pass {
     }
 
     async fn open(&self, opening: Opening) -> Result<clerk::Instance, Failure> {
-        let identified = self.identify().await;
+        // A strange key must not even migrate; where the schema is not this version's, the pin is read after the migrations.
+        let pinned = match self.mirror.exists().await {
+            Ok(true) => self.mirror.instance().await?,
+            _ => None,
+        };
+        let identified = self.identify(pinned.as_deref()).await;
         let instance = match identified {
             Ok(instance) => instance,
             Err(failure) => {
@@ -64,10 +73,6 @@ impl Pass {
                 return Err(failure);
             }
         };
-        // A strange key must not even migrate; where the schema is not this version's, the pin is looked at behind the migrations.
-        if matches!(self.mirror.exists().await, Ok(true)) {
-            self.check_pin(&instance, opening).await?;
-        }
         let applied = self.mirror.prepare(self.options.migrate).await?;
         if !applied.is_empty() {
             info!(migrations = applied.len(), "the schema is up to date now");
@@ -80,19 +85,24 @@ impl Pass {
     /// The plan of a full sync, told line by line. Writes nothing.
     pub async fn plan(&self, print: Printer<'_>) -> Result<Report, Failure> {
         let opening = Opening::new(self, Kind::Full);
-        let instance = self.identify().await?;
         let exists = self.mirror.exists().await?;
+        let pinned = match exists {
+            true => self.mirror.instance().await?,
+            false => None,
+        };
+        let instance = self.identify(pinned.as_deref()).await?;
         if exists {
-            same_instance(self.mirror.instance().await?.as_deref(), &instance.id)?;
             self.clerk.set_digest_key(self.mirror.digest_key().await?);
         }
         let mut memory = Memory::default();
-        let rejects = AtomicBool::new(false);
+        let (rejects, holds) = (AtomicBool::new(false), AtomicBool::new(false));
         let desk = Desk {
             pass: self,
             target: Target::Paper,
             mirror: exists.then_some(&self.mirror),
             rejects: &rejects,
+            holds: &holds,
+            is_by_id: false,
         };
         let mut running = Running::new(desk, Report::new(&instance.id), &mut memory);
         running.paper = Some(Paper {
@@ -158,8 +168,11 @@ impl Running<'_> {
             None => self.newest_change().await?,
         };
         self.walk_list(resumed.map(|checkpoint| checkpoint.parts)).await?;
-        self.pass.mirror.close_walk(lease, run, self.watermark).await?;
-        self.settle_deletions(lease, run).await
+        let removes_marked = self.pass.options.delete_mode == DeleteMode::Delete;
+        let close = self.pass.mirror.close_walk(lease, run, self.watermark, removes_marked);
+        close.await?;
+        self.settle_deletions(lease, run).await?;
+        self.settle_older().await
     }
 
     /// The newest `updated_at` at Clerk: whoever changes from now on has a later one. In Unix milliseconds; zero where there is nobody, and none
@@ -172,7 +185,7 @@ impl Running<'_> {
                 return Ok(None);
             }
             // The list may begin with somebody who cannot be read; the walk will say.
-            Err(error) if self.is_of_this_request(&error).await? => return Ok(None),
+            Err(error) if self.pass.is_of_this_request(&error).await? => return Ok(None),
             Err(error) => return Err(error.into()),
         };
         self.memory.set_clock(page.date);

@@ -9,7 +9,9 @@ use std::{
 
 use tracing::debug;
 
-use super::{DeleteMode, Memory, Pass, Report, Running, memory::Deserves, page, run::Opening, same_instance};
+use super::{
+    DeleteMode, Memory, Pass, Report, Running, memory::Deserves, page, recheck::Trust, run::Opening, same_instance,
+};
 use crate::{
     clerk::{self, Page},
     failure::{Cause, Failure},
@@ -100,6 +102,7 @@ impl Pass {
             look.teach(memory);
             return Ok(Followed::Idle);
         }
+        self.expect_instance(memory).await?;
         let Some(lease) = self.lease_since(state.lease_epoch).await? else {
             return Ok(Followed::StandingBy);
         };
@@ -189,7 +192,7 @@ impl Pass {
                 look.is_unordered = true;
                 return Ok(look);
             }
-            if self.is_news(&page).await? {
+            if self.is_news(&page, false).await? {
                 look.page = Some((page, step));
                 return Ok(look);
             }
@@ -200,11 +203,16 @@ impl Pass {
     }
 
     /// Whether a page holds anything that the mirror does not. What was rejected before is rejected already; only a full sync tries it again.
-    pub(super) async fn is_news(&self, page: &Page) -> Result<bool, Failure> {
+    pub(super) async fn is_news(&self, page: &Page, is_by_id: bool) -> Result<bool, Failure> {
         let chosen = page::Chosen::new(page, page.users());
         let loaded = page::Loaded::new(Some(&self.mirror), &chosen, None, HashSet::new()).await?;
         let decoded = page::Decoded::new(&chosen, &loaded);
-        let batch = page::batch(&chosen, &loaded, &decoded, &HashMap::new());
+        let trust = Trust {
+            rechecks: &self.rechecks,
+            is_by_id,
+        };
+        let (batch, older) = page::batch(&chosen, &loaded, &decoded, &HashMap::new(), trust);
+        self.note_older(&older);
         if batch.is_empty() {
             return Ok(false);
         }
@@ -399,6 +407,9 @@ impl Running<'_> {
     async fn look_between(&mut self, watermark: i64) -> Result<(), Failure> {
         self.pass.watch.begins(Kind::Incremental);
         let look = self.pass.look(self.memory, watermark).await?;
+        if look.page.is_some() {
+            self.pass.expect_instance(self.memory).await?;
+        }
         // What costs that much once would cost it between any two pages.
         self.looks_between = !look.is_unordered && !look.has_stepped;
         self.has_looked = true;

@@ -31,6 +31,8 @@ const SAME_CLOCK_MS: i64 = 2_000;
 pub struct Memory {
     /// Whose users these are, as the last full sync asked.
     pub(super) instance: Option<clerk::Instance>,
+    /// When Clerk was last asked for it.
+    pub(super) asked_instance: Option<Instant>,
     pub(super) floor: Floor,
     /// Users on the last incremental sync's pages that lay above the floor.
     pub(super) above: u64,

@@ -9,11 +9,13 @@
 mod deletions;
 mod desk;
 mod full;
+mod identity;
 mod incremental;
 mod list;
 mod memory;
 mod on_demand;
 mod page;
+mod recheck;
 mod report;
 mod run;
 mod running;
@@ -23,7 +25,6 @@ mod walker;
 use std::{future::Future, time::Duration};
 
 use tokio_util::sync::CancellationToken;
-use tracing::warn;
 
 use crate::{
     clerk,
@@ -32,11 +33,13 @@ use crate::{
     guard::Limits,
     mirror::Mirror,
     progress::Progress,
-    walk::Walk,
     watch::Watch,
 };
+pub use identity::Repinned;
+pub(crate) use identity::same_instance;
 pub use incremental::Followed;
 pub use memory::Memory;
+pub use recheck::Rechecks;
 pub use report::{Outcome, Report};
 use running::Running;
 
@@ -110,6 +113,8 @@ pub struct Pass {
     pub due: Due,
     /// Who is told how it goes, for those who watch.
     pub watch: Watch,
+    /// Answers that count only when they are given again later.
+    pub rechecks: Rechecks,
 }
 
 impl Pass {
@@ -120,20 +125,14 @@ impl Pass {
         for_budget.clamp(1, 2 * self.options.concurrency)
     }
 
+    /// Whether this is `--once`: nothing is left to a next sync that need not be.
+    fn is_single_run(&self) -> bool {
+        self.options.patience.is_some()
+    }
+
     /// How many pages may be worked on at a time: each takes a connection, and one is left to renew the lease.
     fn places(&self) -> usize {
         self.options.concurrency.min(self.mirror.max_connections() - 1).max(1)
-    }
-
-    /// Which instance the key belongs to. Where the server has no such endpoint, its address stands for the identity.
-    async fn identify(&self) -> Result<clerk::Instance, Failure> {
-        if let Some(instance) = self.or_stop(self.clerk.instance()).await? {
-            return Ok(instance);
-        }
-        // A wrong address answers 404 to everything, and must not be taken for an emulator.
-        self.or_stop(self.clerk.list(&Walk::new().query(), 1)).await?;
-        warn!("this server does not say which instance it is; its address is taken for it");
-        Ok(self.clerk.address_as_instance())
     }
 
     /// Waits for Clerk, but not when the pass shall stop.
@@ -156,16 +155,4 @@ fn stopped() -> Failure {
         Cause::Stopped,
         "stopped before the pass was done; the next one goes on from here",
     )
-}
-
-/// Whether a database may mirror an instance: the one that it mirrors already, or any if there is none.
-pub(crate) fn same_instance(pinned: Option<&str>, instance: &str) -> Result<(), Failure> {
-    match pinned {
-        Some(pinned) if pinned != instance => Err(Failure::new(
-            Cause::NeedsPerson,
-            format!("this database mirrors the Clerk instance {pinned}, but the key is of {instance}"),
-        )
-        .hint("use that instance's key, or another database for this one; no user was read or written")),
-        _ => Ok(()),
-    }
 }

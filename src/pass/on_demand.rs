@@ -1,9 +1,16 @@
 //! A pass on demand: some users by name, at once, because somebody waits for them.
 
+use std::time::Instant;
+
 use futures_util::{StreamExt, stream};
 use tracing::{debug, warn};
 
-use super::{DeleteMode, Followed, Memory, Pass, Running, deletions::ById, run::Opening};
+use super::{
+    DeleteMode, Followed, Memory, Pass, Running,
+    deletions::ById,
+    recheck::{REPLICA_LAG, Said, ask_again},
+    run::Opening,
+};
 use crate::{
     failure::Failure,
     mirror::{Batch, Kind, Lease, Run},
@@ -33,6 +40,7 @@ impl Pass {
         if asked.news.is_empty() && asked.gone.is_empty() {
             return Ok(Followed::Idle);
         }
+        self.expect_instance(memory).await?;
         let Some(lease) = self.lease_since(state.lease_epoch).await? else {
             return Ok(Followed::StandingBy);
         };
@@ -51,12 +59,15 @@ impl Pass {
         while let Some((id, answer)) = answers.next().await {
             match answer? {
                 ById::Found(page) => {
-                    if self.is_news(&page).await? {
+                    self.rechecks.forget(Said::Gone, id);
+                    if self.is_news(&page, true).await? {
                         asked.news.push(page);
+                    } else if self.rechecks.since(Said::Older, id, Instant::now()) >= Some(REPLICA_LAG) {
+                        self.rechecks.forget(Said::Older, id);
                     }
                 }
                 ById::Gone => absent.push(id.as_str()),
-                ById::Unclear(error) => warn!(user_id = id, %error, "a user who was asked for cannot be read"),
+                ById::Unclear(error) => warn!(user_id = id, error, "a user that was asked for by id cannot be read"),
             }
         }
         if self.options.delete_mode != DeleteMode::Keep {
@@ -73,12 +84,49 @@ impl Pass {
     }
 }
 
+impl Pass {
+    /// Remembers users that were shown in a state that is not trusted yet. A daemon asks for them again.
+    pub(super) fn note_older(&self, ids: &[String]) {
+        let now = Instant::now();
+        let is_first = |id: &&String| self.rechecks.note(Said::Older, id, now).is_zero();
+        let ids: Vec<String> = ids.iter().filter(is_first).cloned().collect();
+        if !ids.is_empty() && !self.is_single_run() {
+            debug!(
+                users = ids.len(),
+                "Clerk shows an older state; asking again when replicas have caught up"
+            );
+            ask_again(&self.due, ids, REPLICA_LAG);
+        }
+    }
+}
+
 impl Running<'_> {
+    /// Asks a single run's untrusted states again. What Clerk still shows after ten seconds is stored.
+    pub(super) async fn settle_older(&mut self) -> Result<(), Failure> {
+        let older = self.pass.rechecks.older(Instant::now());
+        let Some(pause) = older.iter().map(|(_, left)| *left).max() else {
+            return Ok(());
+        };
+        if !self.pass.is_single_run() {
+            return Ok(());
+        }
+        self.pass.pause(pause).await?;
+        let ids: Vec<String> = older.into_iter().map(|(id, _)| id).collect();
+        let asked = self.pass.ask_by_id(&ids).await?;
+        // The next sync deletes whoever is gone by now.
+        let gone = Vec::new();
+        self.bring(Asked { gone, ..asked }).await
+    }
+
     /// Brings who was asked for. Who is not there any more is a question for the end of the pass.
     pub(super) async fn bring(&mut self, Asked { news, gone }: Asked) -> Result<(), Failure> {
         for page in &news {
-            self.take(page, page.users(), None, Default::default(), Batch::default())
-                .await?;
+            self.take_by_id(page).await?;
+            for id in page.users().iter().filter_map(|raw| raw.id.as_deref()) {
+                if self.pass.rechecks.since(Said::Older, id, Instant::now()) >= Some(REPLICA_LAG) {
+                    self.pass.rechecks.forget(Said::Older, id);
+                }
+            }
         }
         self.apply(Batch {
             missing: gone,

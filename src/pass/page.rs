@@ -5,12 +5,13 @@ use std::{
     collections::{HashMap, HashSet},
 };
 
+use super::recheck::Trust;
 use crate::{
     clerk,
     compare::{Comparison, Fetched, Known, compare},
     failure::Failure,
     mirror::{Batch, Mirror, Rejected, Write},
-    user::{Change, Digest, Rejection, User, decode, decode_stored},
+    user::{Change, Digest, Rejection, User, Value, decode, decode_stored},
     walk::Interval,
 };
 
@@ -52,6 +53,11 @@ impl<'p> Chosen<'p> {
             chosen.rejected.push(rejected(raw, rejection, document));
         }
         chosen
+    }
+
+    /// Ids of the readable users.
+    pub(super) fn ids(&self) -> Vec<&'p str> {
+        self.readable.iter().filter_map(|raw| raw.id.as_deref()).collect()
     }
 
     fn fetched(&self) -> Vec<Fetched<'p>> {
@@ -179,13 +185,16 @@ impl<'p> Decoded<'p> {
     }
 }
 
-/// The batch that brings the mirror in step with the chosen users. `listed` are listed as rejected.
+/// The batch that stores the chosen users, and the ids of those that are not trusted to be in this state any more. `listed`
+/// are listed as rejected.
 pub(super) fn batch<'d>(
     chosen: &'d Chosen<'_>,
     loaded: &Loaded,
     decoded: &'d Decoded<'_>,
     listed: &HashMap<String, Option<Digest>>,
-) -> Batch<'d> {
+    trust: Trust<'_>,
+) -> (Batch<'d>, Vec<String>) {
+    let mut older = Vec::new();
     let ids = chosen.readable.iter().filter_map(|raw| raw.id.as_ref());
     let mut batch = Batch {
         unchanged: loaded.comparison.unchanged,
@@ -203,6 +212,7 @@ pub(super) fn batch<'d>(
     };
     for (&at, user) in loaded.comparison.create.iter().zip(&decoded.create) {
         match user {
+            Ok(user) if !trust.takes_new(&user.id) => older.push(user.id.to_string()),
             Ok(user) => batch.create.push(write(at, user, Vec::new())),
             Err(rejected) => batch.reject.push(rejected.clone()),
         }
@@ -215,32 +225,54 @@ pub(super) fn batch<'d>(
                 continue;
             }
         };
-        match change(loaded, user) {
+        let (change, is_older) = change(loaded, user);
+        let is_trusted = match loaded.returned.contains(user.id.as_ref()) {
+            true => trust.takes_new(&user.id),
+            false => !is_older || trust.takes_older(&user.id),
+        };
+        match change {
+            _ if !is_trusted => {
+                batch.unchanged += 1;
+                older.push(user.id.to_string());
+            }
             Change::Same => batch.unchanged += 1,
             Change::Refresh => batch.refresh.push(write(at, user, Vec::new())),
             Change::Update(changed) => batch.update.push(write(at, user, changed)),
         }
     }
-    batch
+    (batch, older)
 }
 
-fn change(loaded: &Loaded, new: &User<'_>) -> Change {
+/// What a user's document changes, and whether it is older than the stored one.
+fn change(loaded: &Loaded, new: &User<'_>) -> (Change, bool) {
     let was_deleted = loaded.returned.contains(new.id.as_ref());
     match loaded
         .stored
         .get(new.id.as_ref())
         .map(|document| decode_stored(document))
     {
-        Some(Ok(old)) => match old.change(new) {
-            // Marked as deleted, and there again: a change, whatever else is the same.
-            Change::Update(mut changed) if was_deleted => {
-                changed.push("deleted_at".to_owned());
-                Change::Update(changed)
-            }
-            _ if was_deleted => Change::Update(vec!["deleted_at".to_owned()]),
-            change => change,
-        },
-        // A row that somebody made unreadable, or that went a moment ago: writing it whole mends it.
-        Some(Err(_)) | None => Change::Update(vec!["id".to_owned()]),
+        Some(Ok(old)) => {
+            let is_older = updated_at(new) < updated_at(&old) && updated_at(new).is_some();
+            let change = match old.change(new) {
+                // Marked as deleted, and there again: a change, whatever else is the same.
+                Change::Update(mut changed) if was_deleted => {
+                    changed.push("deleted_at".to_owned());
+                    Change::Update(changed)
+                }
+                _ if was_deleted => Change::Update(vec!["deleted_at".to_owned()]),
+                change => change,
+            };
+            (change, is_older)
+        }
+        // A row that somebody made unreadable, or that went a moment ago: it is written whole.
+        Some(Err(_)) | None => (Change::Update(vec!["id".to_owned()]), false),
+    }
+}
+
+/// In Unix milliseconds; `None` if Clerk does not say it.
+fn updated_at(user: &User<'_>) -> Option<i64> {
+    match user.get("updated_at") {
+        Some(Value::Time(at)) => Some(*at),
+        _ => None,
     }
 }

@@ -148,11 +148,14 @@ impl Pass {
             began: (now, Instant::now()),
         };
         let rejects = AtomicBool::new(mirror.rejects().await?);
+        let holds = AtomicBool::new(mirror.holds().await?);
         let desk = Desk {
             pass: self,
             target,
             mirror: Some(mirror),
             rejects: &rejects,
+            holds: &holds,
+            is_by_id: false,
         };
         let mut running = Running::new(desk, report, memory);
         running.resumed = checkpoint;

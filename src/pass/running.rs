@@ -44,6 +44,8 @@ pub(super) struct Running<'a> {
     pub(super) has_looked: bool,
     /// Users created between pages.
     pub(super) created_between: u64,
+    /// The server takes no notice of `user_id`, so that ids can only be asked for one by one.
+    pub(super) asks_one_by_one: bool,
     quiet: Quiet,
     /// How old the changes so far were when they were committed.
     pub(super) ages: Ages,
@@ -73,6 +75,7 @@ impl<'a> Running<'a> {
             looks_between: true,
             has_looked: false,
             created_between: 0,
+            asks_one_by_one: false,
             quiet: Quiet::default(),
             ages: Ages::default(),
         }
@@ -105,6 +108,19 @@ impl<'a> Running<'a> {
         Ok(())
     }
 
+    /// Stores the user of a page that answers a question by id.
+    pub(super) async fn take_by_id(&mut self, page: &clerk::Page) -> Result<(), Failure> {
+        let desk = Desk {
+            is_by_id: true,
+            ..self.desk
+        };
+        let users = page.users();
+        let taken = desk.take(&mut self.quiet, page, users, None, HashSet::new(), Batch::default());
+        let brought = taken.await?;
+        self.tell(brought);
+        Ok(())
+    }
+
     pub(super) async fn apply(&mut self, batch: Batch<'_>) -> Result<(), Failure> {
         let brought = self.desk.apply(&mut self.quiet, batch).await?;
         self.tell(brought);
@@ -117,6 +133,7 @@ impl<'a> Running<'a> {
         self.report.updated += brought.updated;
         self.report.unchanged += brought.unchanged;
         self.report.rejected += brought.rejected;
+        self.pass.note_older(&brought.older);
         if let Some(run) = self.run() {
             self.watch(run, &brought);
         }

@@ -278,6 +278,16 @@ impl World {
             .unwrap()
     }
 
+    /// Makes all rows older than an answer of Clerk has to be apart from them, so that a deletion is not put off.
+    pub async fn age_rows(&self) {
+        self.db
+            .execute(
+                "UPDATE clerk.users
+                 SET first_seen_at = first_seen_at - interval '1 hour', changed_at = changed_at - interval '1 hour'",
+            )
+            .await;
+    }
+
     /// Holds the mirror against Clerk, document by document.
     pub async fn assert_in_step(&self) {
         let mirror = self.db.documents().await;

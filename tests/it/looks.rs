@@ -42,6 +42,7 @@ impl Following {
             world.runs("kind = 'full' AND ended_at IS NOT NULL").await > walks
         })
         .await;
+        world.age_rows().await;
         let mut following = Self {
             world,
             daemon,

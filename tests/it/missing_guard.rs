@@ -113,20 +113,18 @@ async fn one_after_the_other_goes_where_the_limits_allow_it() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn what_any_pass_deleted_within_the_hour_counts_but_not_what_was_approved() {
+async fn what_any_sync_deleted_within_the_hour_counts() {
     let following = Following::new(40, &[]).await;
     let (sim, db) = (&following.world.sim, &following.world.db);
     let ids = sim.user_ids();
-    let walk = |hours: u32, approved: u32| {
+    let went = |hours: u32| {
         format!(
-            "INSERT INTO clerk.sync_runs (kind, holder, outcome, started_at, ended_at, deleted, approved)
-             SELECT 'full', 'x', 'changed', at, at, 30, {approved} FROM (SELECT now() - interval '{hours} hours 1 minute' AS at) AS t"
+            "INSERT INTO clerk.recent_deletions (deleted_at, users) VALUES (now() - interval '{hours} hours 1 minute', 30)"
         )
     };
-    db.execute(&walk(2, 0)).await;
-    db.execute(&walk(0, 30)).await;
+    db.execute(&went(2)).await;
     following.delete(&ids[10..18]).await;
-    db.execute(&walk(0, 0)).await;
+    db.execute(&went(0)).await;
     assert!(sim.delete(&ids[30]));
     following.held(1).await;
     // Nor does another kind of pass let it through.

@@ -315,10 +315,22 @@ async fn users_who_were_held_are_counted_again_when_lists_show_them() {
     eventually("all are held", async || held().await == 60).await;
     following.is_idle("all are held").await;
     sim.clear_faults();
-    // One of them is really gone: the others' return has all of them judged anew.
-    following.delete([&ids[20]]).await;
-    eventually("nobody is held", async || held().await == 0).await;
+    // One of them is really gone. The others are released, and that one waits for a person.
+    assert!(sim.delete(&ids[20]));
+    eventually("one is held", async || held().await == 1).await;
+    eventually("a full sync", async || {
+        following.world.runs("kind = 'full' AND held = 1").await == 1
+    })
+    .await;
+    assert!(following.is_mirrored(&ids[20]).await);
+    let status = following.world.run(&["status", "--format", "json"]).await.json();
+    let ran = following
+        .world
+        .run(&["approve", status["plan"].as_str().unwrap()])
+        .await;
+    assert_eq!(ran.code, Some(0), "{ran:#?}");
+    following.goes(&ids[20]).await;
     assert_eq!(following.lost().await.len(), 0);
     following.delete([&ids[30]]).await;
-    following.ends_in_step(2).await;
+    following.ends_in_step(3).await;
 }

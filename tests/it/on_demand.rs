@@ -31,6 +31,7 @@ impl World {
             daemon.said("full sync outcome") > 0
         })
         .await;
+        self.age_rows().await;
         daemon
     }
 

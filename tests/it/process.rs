@@ -147,6 +147,7 @@ impl World {
         let before = self.runs(walked).await;
         let daemon = self.follow(&[&[NEVER, EVERY_SECOND], environment].concat());
         eventually("the first full sync", async || self.runs(walked).await > before).await;
+        self.age_rows().await;
         daemon
     }
 

@@ -145,14 +145,25 @@ async fn a_clerk_that_is_away_or_somebody_else() {
         .run_with(&["--once"], &[patience, ("CLERK_API_URL", &closed)])
         .await;
     assert_refused(&ran, &closed, "clerk.api_url (CLERK_API_URL)");
+    // A server that does not say which instance it is, and knows none of the users.
+    let other = Sim::start(Options {
+        users: 5,
+        seed: 2,
+        secret_key: world.sim.secret_key().to_owned(),
+        ..Options::default()
+    })
+    .await
+    .unwrap();
     let instance = |effect| Rule::new(effect).on([Endpoint::Instance]);
     for (effect, what) in [
         (Effect::Html, "HTML page"),
         (Effect::Truncate, "Clerk cannot be reached"),
         (Effect::Stall, "in time"),
     ] {
-        world.sim.set_faults(instance(effect));
-        let ran = world.run_with(&["--once"], &[patience]).await;
+        other.set_faults(instance(effect));
+        let ran = world
+            .run_with(&["--once"], &[patience, ("CLERK_API_URL", &other.url())])
+            .await;
         assert_refused(&ran, what, "clerk.api_url (CLERK_API_URL)");
     }
     assert_eq!(world.db.versions().await, versions);

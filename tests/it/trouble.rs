@@ -11,6 +11,7 @@ pub async fn mirrored(users: usize) -> World {
     let world = World::new(users).await;
     let ran = world.once().await;
     assert_eq!(ran.code, Some(0), "{ran:#?}");
+    world.age_rows().await;
     world
 }
 
