@@ -13,6 +13,9 @@ use crate::{
     walk::{Interval, Query, Walk},
 };
 
+/// Users that are read to see whether a list is in the order asked for.
+const RECENT: u32 = 10;
+
 /// What Clerk said.
 pub(super) struct Seen {
     /// Whether Clerk answers, and takes the key.
@@ -133,6 +136,14 @@ async fn answers(client: &Client, is_live_key: bool) -> Result<Seen, Failure> {
         match within(STEP, late, client.list(&query, 1)).await {
             Ok(next) if id(&next) != Some(first) => {}
             _ => lacks.push("cursors (other ways stand in for them)"),
+        }
+        let asked = within(STEP, late, client.named(&[first])).await?;
+        if asked.users().iter().any(|raw| raw.id.as_deref() != Some(first)) {
+            lacks.push("the filter user_id (a deletion takes two answers for its id, ten seconds apart)");
+        }
+        let recent = within(STEP, late, client.recent(0, RECENT)).await?;
+        if !recent.users().is_sorted_by(|a, b| a.updated_at >= b.updated_at) {
+            lacks.push("lists by the last change (only full syncs see changes)");
         }
     }
     Ok(Seen {

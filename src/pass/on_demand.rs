@@ -113,7 +113,7 @@ impl Running<'_> {
         self.pass.pause(pause).await?;
         let ids: Vec<String> = older.into_iter().map(|(id, _)| id).collect();
         let asked = self.pass.ask_by_id(&ids).await?;
-        // The next sync deletes whoever is gone by now.
+        // Users that are gone by now are deleted by the next sync.
         let gone = Vec::new();
         self.bring(Asked { gone, ..asked }).await
     }

@@ -291,7 +291,7 @@ async fn what_an_emulator_lacks() {
         "does not say which instance it is, so that its address stands for it, 3 users; this database mirrors none yet";
     let before = world.sim.requests();
     check(&world).await.only(&[]).is("instance", "warn", address);
-    assert_eq!(world.sim.requests() - before, 4);
+    assert_eq!(world.sim.requests() - before, 6);
     world.sim.set_faults(Quirks {
         missing_count: true,
         ignore_starting_after: true,
@@ -302,6 +302,24 @@ async fn what_an_emulator_lacks() {
         "warn",
         "it lacks counts of users (only full syncs see deletions) and cursors",
     );
+    world.sim.set_faults(Quirks {
+        ignore_user_id: true,
+        ignore_order_by: true,
+        ..missing.clone()
+    });
+    check(&world)
+        .await
+        .only(&[])
+        .is(
+            "instance",
+            "warn",
+            "the filter user_id (a deletion takes two answers for its id, ten seconds apart)",
+        )
+        .is(
+            "instance",
+            "warn",
+            "lists by the last change (only full syncs see changes)",
+        );
     world.sim.set_faults(missing);
     assert_eq!(world.once().await.code, Some(0));
     check(&world)

@@ -115,6 +115,19 @@ async fn a_single_run_waits_for_rows_that_are_seconds_old() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_database_clock_that_goes_back_keeps_no_row() {
+    let world = mirrored(20).await;
+    world
+        .db
+        .execute("UPDATE clerk.users SET changed_at = now() + interval '30 minutes'")
+        .await;
+    assert!(world.sim.delete_random().is_some());
+    let started = Instant::now();
+    world.once().await.assert(0, "changed +0 ~0 -1 =19 held 0 rejected 0");
+    assert!(started.elapsed() >= Duration::from_secs(10));
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn an_older_state_is_stored_if_clerk_still_shows_it_later() {
     let world = mirrored(20).await;
     let id = world.sim.user_ids()[4].clone();
