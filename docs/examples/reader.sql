@@ -7,6 +7,8 @@
 
 -- 1. Once: the tables.
 
+-- Names are PostgreSQL's own or written with their schema, so that nobody's look-alikes are found.
+SET search_path = '';
 SET client_min_messages = warning;  -- no word about what exists already
 
 SELECT to_regnamespace('app') IS NULL AS new \gset

@@ -174,6 +174,8 @@ async function pause(ms: number): Promise<void> {
 async function follow(client: pg.Client, well: () => void): Promise<void> {
   client.on("notification", () => ring());
   await client.connect();
+  // Names are PostgreSQL's own or written with their schema, so that nobody's look-alikes are found.
+  await client.query("SET search_path = ''");
   // Before the first look, so that nothing comes between.
   await client.query("LISTEN clerk_user_events");
   while (!stopping) {

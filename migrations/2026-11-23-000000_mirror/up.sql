@@ -58,8 +58,8 @@ CREATE TABLE clerk.users (
     full_name text,
     -- clerk2pg's own.
     digest bytea NOT NULL,
-    first_seen_at timestamptz NOT NULL DEFAULT now(),
-    changed_at timestamptz NOT NULL DEFAULT now(),
+    first_seen_at timestamptz NOT NULL DEFAULT pg_catalog.now(),
+    changed_at timestamptz NOT NULL DEFAULT pg_catalog.now(),
     deleted_at timestamptz
 );
 
@@ -79,7 +79,7 @@ COMMENT ON COLUMN clerk.users.deleted_at IS 'With deletes.mode = "mark": when cl
 CREATE FUNCTION clerk.user_document(u clerk.users) RETURNS jsonb
 LANGUAGE sql STABLE PARALLEL SAFE
 -- In two halves, as a function takes at most 100 arguments.
-RETURN (jsonb_build_object(
+RETURN (pg_catalog.jsonb_build_object(
         'id', u.id,
         'object', u.object,
         'external_id', u.external_id,
@@ -103,28 +103,28 @@ RETURN (jsonb_build_object(
         'password_enabled', u.password_enabled,
         'two_factor_enabled', u.two_factor_enabled,
         'totp_enabled', u.totp_enabled
-    ) || jsonb_build_object(
+    ) || pg_catalog.jsonb_build_object(
         'backup_code_enabled', u.backup_code_enabled,
-        'mfa_enabled_at', (extract(epoch FROM u.mfa_enabled_at) * 1000)::bigint,
-        'mfa_disabled_at', (extract(epoch FROM u.mfa_disabled_at) * 1000)::bigint,
-        'password_last_updated_at', (extract(epoch FROM u.password_last_updated_at) * 1000)::bigint,
+        'mfa_enabled_at', (extract(epoch FROM u.mfa_enabled_at) * 1000::numeric)::bigint,
+        'mfa_disabled_at', (extract(epoch FROM u.mfa_disabled_at) * 1000::numeric)::bigint,
+        'password_last_updated_at', (extract(epoch FROM u.password_last_updated_at) * 1000::numeric)::bigint,
         'external_accounts', u.external_accounts,
         'saml_accounts', u.saml_accounts,
         'enterprise_accounts', u.enterprise_accounts,
         'organization_memberships', u.organization_memberships,
-        'last_sign_in_at', (extract(epoch FROM u.last_sign_in_at) * 1000)::bigint,
+        'last_sign_in_at', (extract(epoch FROM u.last_sign_in_at) * 1000::numeric)::bigint,
         'banned', u.banned,
         'locked', u.locked,
         'deprovisioned', u.deprovisioned,
         'lockout_expires_in_seconds', u.lockout_expires_in_seconds,
         'verification_attempts_remaining', u.verification_attempts_remaining,
-        'updated_at', (extract(epoch FROM u.updated_at) * 1000)::bigint,
-        'created_at', (extract(epoch FROM u.created_at) * 1000)::bigint,
+        'updated_at', (extract(epoch FROM u.updated_at) * 1000::numeric)::bigint,
+        'created_at', (extract(epoch FROM u.created_at) * 1000::numeric)::bigint,
         'delete_self_enabled', u.delete_self_enabled,
         'create_organization_enabled', u.create_organization_enabled,
         'create_organizations_limit', u.create_organizations_limit,
-        'last_active_at', (extract(epoch FROM u.last_active_at) * 1000)::bigint,
-        'legal_accepted_at', (extract(epoch FROM u.legal_accepted_at) * 1000)::bigint,
+        'last_active_at', (extract(epoch FROM u.last_active_at) * 1000::numeric)::bigint,
+        'legal_accepted_at', (extract(epoch FROM u.legal_accepted_at) * 1000::numeric)::bigint,
         'bypass_client_trust', u.bypass_client_trust,
         'scim', u.scim
     )) - coalesce(u.absent, '{}'::text[]) || coalesce(u.extra, '{}'::jsonb);
@@ -135,8 +135,8 @@ COMMENT ON FUNCTION clerk.user_document(clerk.users) IS 'The user as Clerk''s AP
 CREATE TABLE clerk.rejected_users (
     user_id text PRIMARY KEY,
     reason text NOT NULL,
-    first_seen_at timestamptz NOT NULL DEFAULT now(),
-    last_seen_at timestamptz NOT NULL DEFAULT now(),
+    first_seen_at timestamptz NOT NULL DEFAULT pg_catalog.now(),
+    last_seen_at timestamptz NOT NULL DEFAULT pg_catalog.now(),
     -- As received, cut to 64 kB. Text, for it may be what jsonb refuses.
     document text
 );
@@ -146,7 +146,7 @@ CREATE TABLE clerk.missing_users (
     user_id text PRIMARY KEY,
     -- The run that began the walk which found the user missing.
     walk bigint NOT NULL,
-    found_at timestamptz NOT NULL DEFAULT now(),
+    found_at timestamptz NOT NULL DEFAULT pg_catalog.now(),
     -- Clerk, asked for it by name in a list, left it out.
     absent boolean NOT NULL DEFAULT false,
     -- The guard held this deletion back.
@@ -160,7 +160,7 @@ CREATE TABLE clerk.sync_runs (
     id bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
     kind text NOT NULL,
     holder text NOT NULL,
-    started_at timestamptz NOT NULL DEFAULT now(),
+    started_at timestamptz NOT NULL DEFAULT pg_catalog.now(),
     ended_at timestamptz,
     -- running, in_step, changed, held, incomplete or failed
     outcome text NOT NULL DEFAULT 'running',

@@ -10,7 +10,7 @@ CREATE TABLE clerk.user_events (
     -- Names of the fields that an update changed.
     changed text[] NOT NULL DEFAULT '{}',
     payload jsonb NOT NULL,
-    recorded_at timestamptz NOT NULL DEFAULT now()
+    recorded_at timestamptz NOT NULL DEFAULT pg_catalog.now()
 );
 
 COMMENT ON TABLE clerk.user_events IS 'What changed in clerk.users, in order; NOTIFY clerk_user_events tells of new ones';
@@ -25,8 +25,8 @@ ALTER TABLE clerk.sync_state
     ADD COLUMN imported_at timestamptz;
 
 UPDATE clerk.sync_state SET
-    users = (SELECT count(*) FROM clerk.users WHERE deleted_at IS NULL),
-    imported_at = (SELECT min(ended_at) FROM clerk.sync_runs WHERE kind = 'full' AND outcome IN ('in_step', 'changed', 'held'));
+    users = (SELECT pg_catalog.count(*) FROM clerk.users WHERE deleted_at IS NULL),
+    imported_at = (SELECT pg_catalog.min(ended_at) FROM clerk.sync_runs WHERE kind = 'full' AND outcome IN ('in_step', 'changed', 'held'));
 
 ALTER TABLE clerk.sync_runs
     -- Those of the deletions that a person had approved.

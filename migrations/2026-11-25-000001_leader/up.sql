@@ -11,6 +11,6 @@ INSERT INTO clerk.leader DEFAULT VALUES;
 CREATE TABLE clerk.standbys (
     holder text PRIMARY KEY,
     -- Since when: a leader has the time of a lease to notice that somebody waits.
-    since timestamptz NOT NULL DEFAULT clock_timestamp(),
+    since timestamptz NOT NULL DEFAULT pg_catalog.clock_timestamp(),
     expires_at timestamptz NOT NULL
 );

@@ -38,10 +38,10 @@ pub struct State {
 /// pass that was cut off left behind as absent is a question still. The tables read are small; the rows of users
 /// are looked up one by one, whatever the planner thinks of their number.
 const DIFFERENCE: &str = "
-    (SELECT count(*) FROM clerk.rejected_users r
+    (SELECT pg_catalog.count(*) FROM clerk.rejected_users r
      WHERE r.document IS NOT NULL AND {rejected}
        AND coalesce((SELECT u.deleted_at IS NOT NULL FROM clerk.users u WHERE u.id = r.user_id), true))
-  - (SELECT count(*) FROM (
+  - (SELECT pg_catalog.count(*) FROM (
          SELECT user_id FROM clerk.missing_users WHERE absent AND held_at IS NOT NULL
          UNION SELECT user_id FROM clerk.rejected_users WHERE document IS NULL) AS gone
      WHERE (SELECT u.deleted_at IS NULL AND {gone} FROM clerk.users u WHERE u.id = gone.user_id))";
@@ -82,8 +82,8 @@ impl Mirror {
     pub async fn state(&self) -> Result<State, Error> {
         let sql = format!(
             "SELECT instance_id, imported_at IS NOT NULL AS is_imported, users + {difference} AS expected, lease_epoch,
-                    (extract(epoch FROM watermark) * 1000)::bigint AS watermark,
-                    CASE WHEN lease_expires_at >= clock_timestamp() THEN lease_holder END AS lease_holder
+                    (extract(epoch FROM watermark) * 1000::numeric)::bigint AS watermark,
+                    CASE WHEN lease_expires_at >= pg_catalog.clock_timestamp() THEN lease_holder END AS lease_holder
              FROM clerk.sync_state",
             difference = difference("true", "true")
         );
@@ -105,7 +105,7 @@ impl Mirror {
 
     /// How many users are expected at Clerk in a stretch of `created_at`.
     pub async fn expected(&self, stretch: Interval) -> Result<i64, Error> {
-        let rows = format!("(SELECT count(*) FROM clerk.users WHERE deleted_at IS NULL AND {STRETCH})");
+        let rows = format!("(SELECT pg_catalog.count(*) FROM clerk.users WHERE deleted_at IS NULL AND {STRETCH})");
         self.expected_with(stretch, &rows).await
     }
 

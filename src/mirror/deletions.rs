@@ -30,7 +30,7 @@ pub(super) async fn note_missing(conn: &mut Session, run: &Run, ids: &[String]) 
             ),
         };
         sql_query(format!(
-            "INSERT INTO clerk.missing_users (user_id, walk) SELECT id, $2 FROM unnest($1) AS id {news}
+            "INSERT INTO clerk.missing_users (user_id, walk) SELECT id, $2 FROM pg_catalog.unnest($1) AS id {news}
              ON CONFLICT (user_id) DO UPDATE SET walk = excluded.walk, absent = false {held}"
         ))
         .bind::<Array<Text>, _>(ids)
@@ -197,7 +197,7 @@ impl Mirror {
             count: i64,
         }
         let Count { count } = sql_query(format!(
-            "SELECT count(*) AS count FROM clerk.missing_users m WHERE {JUDGED}"
+            "SELECT pg_catalog.count(*) AS count FROM clerk.missing_users m WHERE {JUDGED}"
         ))
         .get_result(&mut self.connection().await?)
         .await?;

@@ -55,11 +55,11 @@ pub(super) async fn stored(conn: &mut Session, changes: &[(Type, &Write<'_>)]) -
     // The oldest first, as a webhook would have told them.
     sql_query(
         "INSERT INTO clerk.user_events (type, user_id, occurred_at, changed, payload)
-         SELECT type, user_id, coalesce(at, now()), ARRAY(SELECT jsonb_array_elements_text(changed::jsonb)),
-                jsonb_build_object('object', 'event', 'type', type, 'instance_id', instance_id, 'data', document::jsonb,
-                    'timestamp', (extract(epoch FROM coalesce(at, now())) * 1000)::bigint)
+         SELECT type, user_id, coalesce(at, pg_catalog.now()), ARRAY(SELECT pg_catalog.jsonb_array_elements_text(changed::jsonb)),
+                pg_catalog.jsonb_build_object('object', 'event', 'type', type, 'instance_id', instance_id, 'data', document::jsonb,
+                    'timestamp', (extract(epoch FROM coalesce(at, pg_catalog.now())) * 1000::numeric)::bigint)
          FROM unnest($1, $2, $3, $4, $5) AS t(type, user_id, at, changed, document), clerk.sync_state
-         ORDER BY coalesce(at, now()), user_id",
+         ORDER BY coalesce(at, pg_catalog.now()), user_id",
     )
     .bind::<Array<Text>, _>(types)
     .bind::<Array<Text>, _>(ids)
@@ -88,10 +88,10 @@ pub(super) async fn deleted(conn: &mut Session, users: &[(String, Option<String>
     let (ids, external_ids): (Vec<_>, Vec<_>) = users.iter().map(|(id, external)| (id, external.as_deref())).unzip();
     sql_query(
         "INSERT INTO clerk.user_events (type, user_id, occurred_at, payload)
-         SELECT 'user.deleted', user_id, now(),
-                jsonb_build_object('object', 'event', 'type', 'user.deleted', 'instance_id', instance_id,
-                    'timestamp', (extract(epoch FROM now()) * 1000)::bigint,
-                    'data', jsonb_strip_nulls(jsonb_build_object('id', user_id, 'object', 'user', 'deleted', true,
+         SELECT 'user.deleted', user_id, pg_catalog.now(),
+                pg_catalog.jsonb_build_object('object', 'event', 'type', 'user.deleted', 'instance_id', instance_id,
+                    'timestamp', (extract(epoch FROM pg_catalog.now()) * 1000::numeric)::bigint,
+                    'data', pg_catalog.jsonb_strip_nulls(pg_catalog.jsonb_build_object('id', user_id, 'object', 'user', 'deleted', true,
                         'external_id', external_id)))
          FROM unnest($1, $2) AS t(user_id, external_id), clerk.sync_state ORDER BY user_id",
     )
@@ -104,7 +104,7 @@ pub(super) async fn deleted(conn: &mut Session, users: &[(String, Option<String>
 
 /// One notification a transaction: the same one twice in a transaction is sent once, and a transaction tells of its last event.
 async fn notify(conn: &mut Session) -> QueryResult<()> {
-    sql_query("SELECT pg_notify('clerk_user_events', max(id)::text) FROM clerk.user_events")
+    sql_query("SELECT pg_catalog.pg_notify('clerk_user_events', pg_catalog.max(id)::text) FROM clerk.user_events")
         .execute(conn)
         .await
         .map(drop)
@@ -123,7 +123,7 @@ impl Mirror {
                     let rows = sql_query(
                         "DELETE FROM clerk.user_events e
                          USING (SELECT id, recorded_at FROM clerk.user_events ORDER BY id LIMIT $2) AS oldest
-                         WHERE e.id = oldest.id AND oldest.recorded_at < now() - $1 * interval '1 second'",
+                         WHERE e.id = oldest.id AND oldest.recorded_at < pg_catalog.now() - $1 * interval '1 second'",
                     )
                     .bind::<Double, _>(keep.as_secs_f64())
                     .bind::<BigInt, _>(PRUNED_AT_ONCE)

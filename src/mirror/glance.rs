@@ -85,12 +85,12 @@ impl Mirror {
     /// How the mirror stands, in one query.
     pub async fn glance(&self) -> Result<Glance, Error> {
         Ok(sql_query(
-            "SELECT now() AS now, instance_id, environment_type, users,
-                    (SELECT count(*) FROM clerk.missing_users WHERE held_at IS NOT NULL AND approved_at IS NULL) AS held,
-                    (SELECT count(*) FROM clerk.rejected_users) AS rejected,
-                    CASE WHEN lease_expires_at >= clock_timestamp() THEN lease_holder END AS lease_holder,
+            "SELECT pg_catalog.now() AS now, instance_id, environment_type, users,
+                    (SELECT pg_catalog.count(*) FROM clerk.missing_users WHERE held_at IS NOT NULL AND approved_at IS NULL) AS held,
+                    (SELECT pg_catalog.count(*) FROM clerk.rejected_users) AS rejected,
+                    CASE WHEN lease_expires_at >= pg_catalog.clock_timestamp() THEN lease_holder END AS lease_holder,
                     (SELECT holder FROM clerk.leader) AS leader,
-                    (SELECT count(*) FROM clerk.standbys WHERE expires_at > clock_timestamp()) AS standbys
+                    (SELECT pg_catalog.count(*) FROM clerk.standbys WHERE expires_at > pg_catalog.clock_timestamp()) AS standbys
              FROM clerk.sync_state",
         )
         .get_result(&mut self.connection().await?)

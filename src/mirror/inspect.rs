@@ -9,7 +9,7 @@ use diesel::{
     sql_query,
     sql_types::{Bool, Integer, Nullable, Text, Timestamptz},
 };
-use diesel_async::{RunQueryDsl, SimpleAsyncConnection};
+use diesel_async::{AsyncConnection, RunQueryDsl, SimpleAsyncConnection};
 
 use super::{Error, Mirror, Rights, connect::Opened, session::Session};
 
@@ -74,11 +74,13 @@ impl Mirror {
             is_encrypted,
             is_local,
         } = self.connector.reach().await?;
-        // The connection is nobody else's: what fails within ends with it.
-        connection.batch_execute("BEGIN READ ONLY").await?;
-        let (server, ahead) = server(&mut connection).await?;
-        let rights = Rights::read(&mut connection).await?;
-        connection.batch_execute("COMMIT").await?;
+        let (server, ahead, rights) = connection
+            .transaction(async |conn| {
+                conn.batch_execute("SET TRANSACTION READ ONLY").await?;
+                let (server, ahead) = server(conn).await?;
+                Ok::<_, Error>((server, ahead, Rights::read(conn).await?))
+            })
+            .await?;
         let (sslmode, checks_certificate, checks_name) = self.connector.trust();
         let tls = is_encrypted.then(|| server.tls.clone().unwrap_or_else(|| "TLS".to_owned()));
         Ok(Inspection {
@@ -100,10 +102,10 @@ impl Mirror {
 async fn server(conn: &mut Session) -> Result<(Server, TimeDelta), Error> {
     let before = DateTime::<Utc>::from(SystemTime::now());
     let server: Server = sql_query(
-        "SELECT current_setting('server_version') AS version, current_setting('server_version_num')::int AS version_number,
-                pg_is_in_recovery() AS is_standby, current_setting('default_transaction_read_only')::bool AS is_read_only,
-                clock_timestamp() AS now,
-                (SELECT s.version FROM pg_stat_ssl s WHERE s.pid = pg_backend_pid() AND s.ssl) AS tls",
+        "SELECT pg_catalog.current_setting('server_version') AS version, pg_catalog.current_setting('server_version_num')::int AS version_number,
+                pg_catalog.pg_is_in_recovery() AS is_standby, pg_catalog.current_setting('default_transaction_read_only')::bool AS is_read_only,
+                pg_catalog.clock_timestamp() AS now,
+                (SELECT s.version FROM pg_catalog.pg_stat_ssl s WHERE s.pid = pg_catalog.pg_backend_pid() AND s.ssl) AS tls",
     )
     .get_result(conn)
     .await?;

@@ -45,12 +45,12 @@ impl Mirror {
     pub async fn lead(&self, holder: &str, ttl: Duration) -> Result<bool, Error> {
         let rows = sql_query(
             "WITH taken AS (
-                 UPDATE clerk.leader SET holder = $1, expires_at = clock_timestamp() + $2 * interval '1 second'
-                 WHERE holder IS NULL OR holder = $1 OR expires_at < clock_timestamp()
+                 UPDATE clerk.leader SET holder = $1, expires_at = pg_catalog.clock_timestamp() + $2 * interval '1 second'
+                 WHERE holder IS NULL OR holder = $1 OR expires_at < pg_catalog.clock_timestamp()
                  RETURNING holder),
              gone AS (
                  DELETE FROM clerk.standbys
-                 WHERE (holder = $1 OR expires_at < clock_timestamp() - interval '1 hour') AND EXISTS (SELECT FROM taken))
+                 WHERE (holder = $1 OR expires_at < pg_catalog.clock_timestamp() - interval '1 hour') AND EXISTS (SELECT FROM taken))
              SELECT FROM taken",
         )
         .bind::<Text, _>(holder)
@@ -70,9 +70,9 @@ impl Mirror {
             is_watched: bool,
         }
         let place: Place = sql_query(
-            "WITH watched AS (SELECT EXISTS (SELECT FROM clerk.standbys WHERE expires_at > clock_timestamp()) AS is_watched),
+            "WITH watched AS (SELECT EXISTS (SELECT FROM clerk.standbys WHERE expires_at > pg_catalog.clock_timestamp()) AS is_watched),
              kept AS (
-                 UPDATE clerk.leader SET expires_at = clock_timestamp() + $2 * interval '1 second'
+                 UPDATE clerk.leader SET expires_at = pg_catalog.clock_timestamp() + $2 * interval '1 second'
                  FROM watched WHERE holder = $1 AND is_watched)
              SELECT coalesce(holder = $1, false) AS leads, is_watched FROM clerk.leader, watched",
         )
@@ -99,14 +99,14 @@ impl Mirror {
         let Row { leader, remaining } = sql_query(
             "WITH standby AS (
                  INSERT INTO clerk.standbys AS mine (holder, expires_at)
-                 VALUES ($1, clock_timestamp() + $2 * interval '1 second')
+                 VALUES ($1, pg_catalog.clock_timestamp() + $2 * interval '1 second')
                  ON CONFLICT (holder) DO UPDATE
                  SET expires_at = excluded.expires_at,
-                     since = CASE WHEN mine.expires_at < clock_timestamp() THEN excluded.since ELSE mine.since END
+                     since = CASE WHEN mine.expires_at < pg_catalog.clock_timestamp() THEN excluded.since ELSE mine.since END
                  RETURNING since)
              SELECT leader.holder AS leader,
                     CASE WHEN leader.holder IS NULL THEN 0 ELSE
-                        extract(epoch FROM greatest(leader.expires_at, since + $2 * interval '1 second') - clock_timestamp())
+                        extract(epoch FROM greatest(leader.expires_at, since + $2 * interval '1 second') - pg_catalog.clock_timestamp())
                     END::double precision AS remaining
              FROM clerk.leader AS leader, standby",
         )
@@ -143,7 +143,7 @@ impl Mirror {
         }
         let rows: Vec<Row> = sql_query(
             "SELECT holder, true AS leads FROM clerk.leader WHERE holder IS NOT NULL
-             UNION ALL SELECT holder, false FROM clerk.standbys WHERE expires_at > clock_timestamp() ORDER BY holder",
+             UNION ALL SELECT holder, false FROM clerk.standbys WHERE expires_at > pg_catalog.clock_timestamp() ORDER BY holder",
         )
         .load(&mut self.connection().await?)
         .await?;

@@ -45,11 +45,11 @@ impl Mirror {
         let epoch: Option<Epoch> = sql_query(
             "WITH free AS (
                  SELECT only_row FROM clerk.sync_state
-                 WHERE (lease_holder IS NULL OR lease_expires_at < clock_timestamp()) AND lease_epoch = coalesce($3, lease_epoch)
+                 WHERE (lease_holder IS NULL OR lease_expires_at < pg_catalog.clock_timestamp()) AND lease_epoch = coalesce($3, lease_epoch)
                  FOR UPDATE)
              UPDATE clerk.sync_state AS state
              SET lease_holder = $1, lease_epoch = lease_epoch + 1,
-                 lease_expires_at = clock_timestamp() + $2 * interval '1 second'
+                 lease_expires_at = pg_catalog.clock_timestamp() + $2 * interval '1 second'
              FROM free WHERE state.only_row = free.only_row
              RETURNING lease_epoch",
         )
@@ -96,11 +96,12 @@ impl Mirror {
             #[diesel(sql_type = Nullable<Text>)]
             lease_holder: Option<String>,
         }
-        let holder: Option<Holder> =
-            sql_query("SELECT lease_holder FROM clerk.sync_state WHERE lease_expires_at >= clock_timestamp()")
-                .get_result(&mut self.connection().await?)
-                .await
-                .optional()?;
+        let holder: Option<Holder> = sql_query(
+            "SELECT lease_holder FROM clerk.sync_state WHERE lease_expires_at >= pg_catalog.clock_timestamp()",
+        )
+        .get_result(&mut self.connection().await?)
+        .await
+        .optional()?;
         Ok(holder.and_then(|holder| holder.lease_holder))
     }
 }
@@ -109,7 +110,7 @@ impl Lease {
     /// Checks the epoch and renews the lease. Within a transaction the row stays locked until its end, so that a takeover waits for it.
     pub(super) async fn fence(&self, conn: &mut Session) -> Result<(), Error> {
         let rows = sql_query(
-            "UPDATE clerk.sync_state SET lease_expires_at = clock_timestamp() + $2 * interval '1 second' WHERE lease_epoch = $1",
+            "UPDATE clerk.sync_state SET lease_expires_at = pg_catalog.clock_timestamp() + $2 * interval '1 second' WHERE lease_epoch = $1",
         )
         .bind::<BigInt, _>(self.epoch)
         .bind::<Double, _>(self.ttl.as_secs_f64())

@@ -56,10 +56,13 @@ impl Mirror {
         let token = format!("echo {:016x}", fastrand::u64(..));
         let mut listener = Listener { conn, token };
         let mut other = self.connection().await.map_err(away)?;
-        sql_query(format!("SELECT pg_notify('{CHANNEL}', '{}')", listener.token))
-            .execute(&mut other)
-            .await
-            .map_err(|error| away(error.into()))?;
+        sql_query(format!(
+            "SELECT pg_catalog.pg_notify('{CHANNEL}', '{}')",
+            listener.token
+        ))
+        .execute(&mut other)
+        .await
+        .map_err(|error| away(error.into()))?;
         drop(other);
         match tokio::time::timeout(ECHO, listener.echo()).await {
             Ok(heard) => heard.map_err(away)?,
@@ -112,6 +115,8 @@ async fn process(conn: &mut Session) -> QueryResult<i32> {
         #[diesel(sql_type = Integer)]
         pid: i32,
     }
-    let Process { pid } = sql_query("SELECT pg_backend_pid() AS pid").get_result(conn).await?;
+    let Process { pid } = sql_query("SELECT pg_catalog.pg_backend_pid() AS pid")
+        .get_result(conn)
+        .await?;
     Ok(pid)
 }

@@ -7,12 +7,10 @@ use diesel::{
     sql_query,
     sql_types::{Bool, Text},
 };
-use diesel_async::{
-    AnsiTransactionManager, AsyncMigrationHarness, RunQueryDsl, SimpleAsyncConnection, TransactionManager,
-};
+use diesel_async::{AsyncMigrationHarness, RunQueryDsl, SimpleAsyncConnection, TransactionManager};
 use diesel_migrations::{EmbeddedMigrations, MigrationHarness, embed_migrations};
 
-use super::{Error, connect::Connection, error::SchemaError};
+use super::{Error, connect::Connection, error::SchemaError, session::Transactions};
 
 /// Everything under `migrations/`.
 pub const MIGRATIONS: EmbeddedMigrations = embed_migrations!();
@@ -51,9 +49,9 @@ pub(super) async fn state(conn: &mut Connection) -> Result<State, Error> {
         bookkeeping: bool,
     }
     let found: Found = sql_query(
-        "SELECT EXISTS (SELECT FROM pg_namespace WHERE nspname = 'clerk') AS schema,
-                EXISTS (SELECT FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace WHERE n.nspname = 'clerk') AS tables,
-                to_regclass('clerk.__diesel_schema_migrations') IS NOT NULL AS bookkeeping",
+        "SELECT EXISTS (SELECT FROM pg_catalog.pg_namespace WHERE nspname = 'clerk') AS schema,
+                EXISTS (SELECT FROM pg_catalog.pg_class c JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace WHERE n.nspname = 'clerk') AS tables,
+                pg_catalog.to_regclass('clerk.__diesel_schema_migrations') IS NOT NULL AS bookkeeping",
     )
     .get_result(conn)
     .await?;
@@ -93,15 +91,16 @@ pub(super) async fn state(conn: &mut Connection) -> Result<State, Error> {
 /// Applies what is pending, all of it or nothing, and returns the versions applied.
 pub(super) async fn apply(mut conn: Connection) -> Result<Vec<String>, Error> {
     // One outer transaction holds the lock, which also works through a pooler that gives out transactions.
-    AnsiTransactionManager::begin_transaction(&mut *conn).await?;
-    sql_query(format!("SELECT pg_advisory_xact_lock({LOCK})"))
+    Transactions::begin_transaction(&mut *conn).await?;
+    sql_query(format!("SELECT pg_catalog.pg_advisory_xact_lock({LOCK})"))
         .execute(&mut conn)
         .await?;
     if state(&mut conn).await? == (State::Empty { schema_exists: false }) {
         conn.batch_execute("CREATE SCHEMA clerk").await?;
     }
-    // diesel's bookkeeping goes where the search path points: into our schema, not among the application's own migrations.
-    conn.batch_execute("SET LOCAL search_path = clerk, pg_catalog").await?;
+    // diesel's bookkeeping goes where the search path points: into our schema, not among the application's own migrations. `pg_catalog`, which is not
+    // named, is the first one in which names are found, before what somebody may have put into the schema.
+    conn.batch_execute("SET LOCAL search_path = clerk").await?;
     let mut harness = AsyncMigrationHarness::new(conn);
     let applied = harness
         .run_pending_migrations(MIGRATIONS)
@@ -111,6 +110,6 @@ pub(super) async fn apply(mut conn: Connection) -> Result<Vec<String>, Error> {
             Err(error) => Error::Database(format!("a migration failed: {error}")),
         })?;
     let mut conn = harness.into_inner();
-    AnsiTransactionManager::commit_transaction(&mut *conn).await?;
+    Transactions::commit_transaction(&mut *conn).await?;
     Ok(applied)
 }

@@ -98,31 +98,31 @@ impl Rights {
             signature: String,
         }
         let whole = sql_query(
-            "SELECT quote_ident(current_user) AS role, quote_ident(current_database()) AS database,
-                    has_database_privilege(current_database(), 'CREATE') AS creates_schemas,
-                    quote_ident(pg_get_userbyid(n.nspowner)) AS owner,
-                    coalesce(has_schema_privilege(n.oid, 'USAGE'), false) AS uses,
-                    coalesce(has_schema_privilege(n.oid, 'CREATE'), false) AS creates,
-                    EXISTS (SELECT FROM pg_class c WHERE c.relnamespace = n.oid) AS is_filled
-             FROM (SELECT) AS always LEFT JOIN pg_namespace n ON n.nspname = 'clerk'",
+            "SELECT pg_catalog.quote_ident(current_user) AS role, pg_catalog.quote_ident(pg_catalog.current_database()) AS database,
+                    pg_catalog.has_database_privilege(pg_catalog.current_database(), 'CREATE') AS creates_schemas,
+                    pg_catalog.quote_ident(pg_catalog.pg_get_userbyid(n.nspowner)) AS owner,
+                    coalesce(pg_catalog.has_schema_privilege(n.oid, 'USAGE'), false) AS uses,
+                    coalesce(pg_catalog.has_schema_privilege(n.oid, 'CREATE'), false) AS creates,
+                    EXISTS (SELECT FROM pg_catalog.pg_class c WHERE c.relnamespace = n.oid) AS is_filled
+             FROM (SELECT) AS always LEFT JOIN pg_catalog.pg_namespace n ON n.nspname = 'clerk'",
         )
         .get_result(conn)
         .await?;
         let tables = sql_query(
-            "SELECT c.relname::text AS name, quote_ident(pg_get_userbyid(c.relowner)) AS owner,
-                    pg_has_role(c.relowner, 'USAGE') AS is_own, row_security_active(c.oid) AS is_filtered,
-                    EXISTS (SELECT FROM pg_policy p, unnest(p.polroles) AS allowed
-                            WHERE p.polrelid = c.oid AND (allowed = 0 OR pg_has_role(allowed, 'USAGE'))) AS has_policy,
-                    has_table_privilege(c.oid, 'SELECT') AS selects, has_table_privilege(c.oid, 'INSERT') AS inserts,
-                    has_table_privilege(c.oid, 'UPDATE') AS updates, has_table_privilege(c.oid, 'DELETE') AS deletes
-             FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
+            "SELECT c.relname::text AS name, pg_catalog.quote_ident(pg_catalog.pg_get_userbyid(c.relowner)) AS owner,
+                    pg_catalog.pg_has_role(c.relowner, 'USAGE') AS is_own, pg_catalog.row_security_active(c.oid) AS is_filtered,
+                    EXISTS (SELECT FROM pg_catalog.pg_policy p, pg_catalog.unnest(p.polroles) AS allowed
+                            WHERE p.polrelid = c.oid AND (allowed = 0::oid OR pg_catalog.pg_has_role(allowed, 'USAGE'))) AS has_policy,
+                    pg_catalog.has_table_privilege(c.oid, 'SELECT') AS selects, pg_catalog.has_table_privilege(c.oid, 'INSERT') AS inserts,
+                    pg_catalog.has_table_privilege(c.oid, 'UPDATE') AS updates, pg_catalog.has_table_privilege(c.oid, 'DELETE') AS deletes
+             FROM pg_catalog.pg_class c JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
              WHERE n.nspname = 'clerk' AND c.relkind IN ('r', 'p') ORDER BY c.relname",
         )
         .load(conn)
         .await?;
         let functions: Vec<Function> = sql_query(
-            "SELECT p.oid::regprocedure::text AS signature FROM pg_proc p JOIN pg_namespace n ON n.oid = p.pronamespace
-             WHERE n.nspname = 'clerk' AND NOT has_function_privilege(p.oid, 'EXECUTE') ORDER BY 1",
+            "SELECT p.oid::regprocedure::text AS signature FROM pg_catalog.pg_proc p JOIN pg_catalog.pg_namespace n ON n.oid = p.pronamespace
+             WHERE n.nspname = 'clerk' AND NOT pg_catalog.has_function_privilege(p.oid, 'EXECUTE') ORDER BY 1",
         )
         .load(conn)
         .await?;

@@ -315,7 +315,7 @@ pub(super) async fn follow(
     sql_query(
         "UPDATE clerk.sync_state SET users = users + $1, watermark = greatest(watermark, $2),
              checkpoint = CASE WHEN $3 IS NULL THEN checkpoint
-                 ELSE jsonb_set(jsonb_set(checkpoint, ARRAY['parts', $4::text], $3::jsonb), '{written_at}', to_jsonb($5)) END",
+                 ELSE pg_catalog.jsonb_set(pg_catalog.jsonb_set(checkpoint, ARRAY['parts', $4::text], $3::jsonb), '{written_at}'::text[], pg_catalog.to_jsonb($5)) END",
     )
     .bind::<BigInt, _>(more)
     .bind::<Nullable<Timestamptz>, _>(watermark.map(timestamp))

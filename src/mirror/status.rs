@@ -84,9 +84,9 @@ impl Mirror {
             at: Option<DateTime<Utc>>,
         }
         let Row { at } = sql_query(
-            "SELECT max(state_change) AS at FROM pg_stat_activity
-             WHERE datname = current_database() AND application_name = current_setting('application_name')
-               AND usename = current_user AND pid <> pg_backend_pid()",
+            "SELECT pg_catalog.max(state_change) AS at FROM pg_catalog.pg_stat_activity
+             WHERE datname = pg_catalog.current_database() AND application_name = pg_catalog.current_setting('application_name')
+               AND usename = current_user AND pid <> pg_catalog.pg_backend_pid()",
         )
         .get_result(&mut self.connection().await?)
         .await?;

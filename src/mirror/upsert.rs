@@ -19,7 +19,7 @@ use crate::user::{
 };
 
 /// Inserts users, or updates those that are there as changed.
-pub(super) static UPSERT: LazyLock<Statement> = LazyLock::new(|| Statement::new(", changed_at = now()"));
+pub(super) static UPSERT: LazyLock<Statement> = LazyLock::new(|| Statement::new(", changed_at = pg_catalog.now()"));
 
 /// Brings rows up to date without calling them changed.
 pub(super) static REFRESH: LazyLock<Statement> = LazyLock::new(|| Statement::new(""));
@@ -131,7 +131,7 @@ impl Statement {
             })
             .chain(OWN.iter().map(|(name, _)| match *name {
                 "extra" => "t.extra::jsonb".to_owned(),
-                "absent" => "string_to_array(t.absent, ',')".to_owned(),
+                "absent" => "pg_catalog.string_to_array(t.absent, ',')".to_owned(),
                 name => format!("t.{name}"),
             }));
         let values: Vec<String> = values.collect();

@@ -381,6 +381,6 @@ async fn no_statement_writes() {
                 "{statement}"
             );
         }
-        assert!(log.contains("BEGIN READ ONLY"), "{log}");
+        assert!(log.contains("SET TRANSACTION READ ONLY"), "{log}");
     }
 }

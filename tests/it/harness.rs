@@ -41,10 +41,19 @@ impl Database {
 
     /// On another server than that of most tests.
     pub async fn at(admin: String) -> Self {
+        Self::made(admin, "").await
+    }
+
+    /// With options of `CREATE DATABASE`.
+    pub async fn with(options: &str) -> Self {
+        Self::made(admin_url(), options).await
+    }
+
+    async fn made(admin: String, options: &str) -> Self {
         let name = format!("clerk2pg_test_{:016x}", fastrand_u64());
         connect(&admin)
             .await
-            .batch_execute(&format!("CREATE DATABASE {name}"))
+            .batch_execute(&format!("CREATE DATABASE {name} {options}"))
             .await
             .unwrap();
         let url = with_database(&admin, &name);

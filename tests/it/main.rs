@@ -16,6 +16,7 @@ mod way;
 
 mod addresses;
 mod budget;
+mod captured;
 mod certificates;
 mod check;
 mod check_database;
@@ -42,6 +43,7 @@ mod hostile;
 mod identity;
 mod incremental;
 mod injection;
+mod isolation;
 mod lagging;
 mod lease;
 mod listener;

@@ -107,7 +107,7 @@ impl Restricted {
 }
 
 /// Everything that a daemon and its commands do, with this address.
-async fn does_everything(world: &World, url: &str, environment: &[(&str, &str)]) {
+pub async fn does_everything(world: &World, url: &str, environment: &[(&str, &str)]) {
     let all = [environment, &[("DATABASE_URL", url)]].concat();
     let once = async || world.run_with(&["--once", "--format", "json"], &all).await;
     let db = &world.db;

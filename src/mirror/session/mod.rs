@@ -8,6 +8,7 @@
 mod fault;
 mod row;
 mod statement;
+mod transactions;
 
 use std::sync::{
     Arc, LazyLock, OnceLock,
@@ -22,10 +23,14 @@ use diesel::{
     result::Error as Diesel,
 };
 use diesel_async::{
-    AnsiTransactionManager, AsyncConnection, AsyncConnectionCore, SimpleAsyncConnection, TransactionManager,
+    AsyncConnection, AsyncConnectionCore, SimpleAsyncConnection, TransactionManager,
     pooled_connection::PoolableConnection,
 };
-use futures_util::{FutureExt, StreamExt, future::BoxFuture, stream::BoxStream};
+use futures_util::{
+    FutureExt, StreamExt, TryStreamExt,
+    future::{BoxFuture, join3},
+    stream::{self, BoxStream},
+};
 use tokio::sync::{mpsc, watch};
 use tokio_postgres::{AsyncMessage, Client, tls::TlsStream, types::ToSql};
 use tokio_util::task::AbortOnDropHandle;
@@ -33,16 +38,23 @@ use tokio_util::task::AbortOnDropHandle;
 pub(super) use fault::Fault;
 use row::Row;
 use statement::Statement;
+pub(super) use transactions::Transactions;
+use transactions::{BEGIN, COMMIT};
 
 /// A connection to a server, or to a pooler before it.
 pub(super) struct Session {
-    client: Client,
-    transaction: AnsiTransactionManager,
+    wire: Wire,
+    transactions: Transactions,
     instrumentation: DynInstrumentation,
-    standing: Arc<Standing>,
     notifications: mpsc::UnboundedReceiver<String>,
     /// What is under way on a connection that nobody has any more is cut off.
     _driver: AbortOnDropHandle<()>,
+}
+
+/// The way to the server.
+struct Wire {
+    client: Client,
+    standing: Arc<Standing>,
 }
 
 /// How many times a server was found to take no writes any more: all connections from before such a moment are of no use, as another server
@@ -98,10 +110,9 @@ impl Session {
             }
         });
         Self {
-            client,
-            transaction: AnsiTransactionManager::default(),
+            wire: Wire { client, standing },
+            transactions: Transactions::default(),
             instrumentation: DynInstrumentation::none(),
-            standing,
             notifications,
             _driver: AbortOnDropHandle::new(driver),
         }
@@ -113,15 +124,43 @@ impl Session {
     /// The connection is lost.
     pub(super) async fn notification(&mut self) -> QueryResult<String> {
         let mut failovers = FAILOVERS.subscribe();
-        let began_after = self.standing.began_after;
+        let began_after = self.wire.standing.began_after;
         tokio::select! {
             payload = self.notifications.recv() => payload.ok_or_else(|| {
-                let why = self.standing.end.get().map_or("the connection has ended", String::as_str);
+                let why = self.wire.standing.end.get().map_or("the connection has ended", String::as_str);
                 lost(why.to_owned())
             }),
             // What is notified from now on is notified at the server that has its place.
             _ = failovers.wait_for(|seen| *seen > began_after) => Err(lost("the server takes no writes any more".to_owned())),
         }
+    }
+}
+
+impl Wire {
+    async fn send(&self, sql: &str) -> QueryResult<()> {
+        let sent = self.client.batch_execute(sql).await;
+        sent.map_err(|error| self.standing.error(&error))
+    }
+
+    /// Runs a statement in the transaction that is open, or else in one of its own, which costs no round trip: its beginning, the statement and its end
+    /// are sent together when this is first polled. Whoever stops polling leaves nothing open.
+    async fn in_transaction<T>(
+        &self,
+        is_open: QueryResult<bool>,
+        statement: impl Future<Output = Result<T, tokio_postgres::Error>>,
+    ) -> QueryResult<T> {
+        let failed = |error: tokio_postgres::Error| self.standing.error(&error);
+        if is_open? {
+            return statement.await.map_err(failed);
+        }
+        let begin = self.client.batch_execute(BEGIN);
+        let commit = self.client.batch_execute(COMMIT);
+        // In this order: each sends when it is polled for the first time.
+        let (begun, done, committed) = join3(begin, statement, commit).await;
+        begun.map_err(failed)?;
+        let done = done.map_err(failed)?;
+        committed.map_err(failed)?;
+        Ok(done)
     }
 }
 
@@ -163,8 +202,7 @@ fn text(error: &tokio_postgres::Error) -> String {
 
 impl SimpleAsyncConnection for Session {
     async fn batch_execute(&mut self, query: &str) -> QueryResult<()> {
-        let executed = self.client.batch_execute(query).await;
-        executed.map_err(|error| self.standing.error(&error))
+        self.wire.send(query).await
     }
 }
 
@@ -183,11 +221,14 @@ impl AsyncConnectionCore for Session {
         let statement = Statement::new(&source.as_query());
         async move {
             let Statement { sql, values } = statement?;
-            let standing = self.standing.clone();
-            let rows = self.client.query_typed_raw(&sql, values).await;
-            let rows = rows.map_err(|error| standing.error(&error))?;
-            let rows = rows.map(move |row| row.map(Row::new).map_err(|error| standing.error(&error)));
-            Ok(rows.boxed())
+            // All of them: the end of the transaction is behind them on the same connection.
+            let rows = async {
+                let rows = self.wire.client.query_typed_raw(&sql, values).await?;
+                rows.try_collect::<Vec<_>>().await
+            };
+            let is_open = self.transactions.is_open();
+            let rows = self.wire.in_transaction(is_open, rows).await?;
+            Ok(stream::iter(rows).map(|row| Ok(Row::new(row))).boxed())
         }
         .boxed()
     }
@@ -203,8 +244,9 @@ impl AsyncConnectionCore for Session {
                 .iter()
                 .map(|(value, kind)| (value as &(dyn ToSql + Sync), kind.clone()))
                 .collect();
-            let rows = self.client.execute_typed(&sql, &values).await;
-            let rows = rows.map_err(|error| self.standing.error(&error))?;
+            let executing = self.wire.client.execute_typed(&sql, &values);
+            let is_open = self.transactions.is_open();
+            let rows = self.wire.in_transaction(is_open, executing).await?;
             Ok(usize::try_from(rows).unwrap_or(usize::MAX))
         }
         .boxed()
@@ -212,7 +254,7 @@ impl AsyncConnectionCore for Session {
 }
 
 impl AsyncConnection for Session {
-    type TransactionManager = AnsiTransactionManager;
+    type TransactionManager = Transactions;
 
     async fn establish(_: &str) -> ConnectionResult<Self> {
         // The pool is given the connector's way in, and nothing else makes connections.
@@ -221,8 +263,8 @@ impl AsyncConnection for Session {
         ))
     }
 
-    fn transaction_state(&mut self) -> &mut AnsiTransactionManager {
-        &mut self.transaction
+    fn transaction_state(&mut self) -> &mut Transactions {
+        &mut self.transactions
     }
 
     fn instrumentation(&mut self) -> &mut dyn Instrumentation {
@@ -240,8 +282,8 @@ impl AsyncConnection for Session {
 
 impl PoolableConnection for Session {
     fn is_broken(&mut self) -> bool {
-        AnsiTransactionManager::is_broken_transaction_manager(self)
-            || self.client.is_closed()
-            || self.standing.is_over()
+        Transactions::is_broken_transaction_manager(self)
+            || self.wire.client.is_closed()
+            || self.wire.standing.is_over()
     }
 }

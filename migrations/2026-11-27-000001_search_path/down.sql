@@ -1,0 +1,2 @@
+-- The older version's expressions mean the same; nothing is to be undone.
+SELECT;
