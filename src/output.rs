@@ -219,6 +219,15 @@ pub fn status(format: Format, status: &Status) -> io::Result<()> {
             writeln!(out, "  … and {} more in clerk.rejected_users", number(more))?;
         }
     }
+    if !status.unexpected_values.is_empty() {
+        let of_field = |(field, count): (&String, &i64)| format!("{field} of {}", users(count.unsigned_abs()));
+        let fields: Vec<_> = status.unexpected_values.iter().map(of_field).collect();
+        writeln!(
+            out,
+            "\nValues of an unexpected type, kept in extra: {}",
+            fields.join(", ")
+        )?;
+    }
     if !status.runs.is_empty() {
         writeln!(
             out,

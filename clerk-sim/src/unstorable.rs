@@ -11,19 +11,19 @@ use crate::state::{State, now};
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Unstorable {
-    /// A NUL character in a name: valid JSON that Postgres can store neither in `text` nor in `jsonb`.
-    NulInName,
-    /// A NUL character in metadata.
-    NulInMetadata,
+    /// A document of 2,000 keys.
+    ManyKeys,
     /// A document of five megabytes.
     Huge,
-    /// Times as strings.
-    TimesAsStrings,
+    /// A `created_at` that is a word.
+    CreatedAtAsWord,
+    /// A `created_at` beyond every calendar.
+    CreatedAtTooLate,
     /// No `created_at`.
     CreatedAtMissing,
-    /// A name that is a number.
-    NameAsNumber,
-    /// Half of a surrogate pair in a name: JSON by its grammar, but no text.
+    /// A `created_at` that is a list.
+    CreatedAtAsList,
+    /// Half of a surrogate pair in `created_at`: JSON by its grammar, but no text.
     LoneSurrogate,
     /// Bytes that are no UTF-8.
     InvalidUtf8,
@@ -34,12 +34,12 @@ pub enum Unstorable {
 impl Unstorable {
     /// All of them.
     pub const ALL: [Self; 9] = [
-        Self::NulInName,
-        Self::NulInMetadata,
+        Self::ManyKeys,
         Self::Huge,
-        Self::TimesAsStrings,
+        Self::CreatedAtAsWord,
+        Self::CreatedAtTooLate,
         Self::CreatedAtMissing,
-        Self::NameAsNumber,
+        Self::CreatedAtAsList,
         Self::LoneSurrogate,
         Self::InvalidUtf8,
         Self::NotAnObject,
@@ -66,8 +66,8 @@ fn bytes(base: &Entry, kind: Unstorable, now: i64) -> Vec<u8> {
         crate::canonical::to_bytes(&document)
     };
     // What no JSON value can hold is put in the place of a mark.
-    let replaced = |by: &[u8]| {
-        let bytes = with(&|user| user["first_name"] = MARK.into());
+    let replaced = |field: &str, by: &[u8]| {
+        let bytes = with(&|user| user[field] = MARK.into());
         let at = bytes
             .windows(MARK.len())
             .position(|part| part == MARK.as_bytes())
@@ -75,20 +75,20 @@ fn bytes(base: &Entry, kind: Unstorable, now: i64) -> Vec<u8> {
         [&bytes[..at], by, &bytes[at + MARK.len()..]].concat()
     };
     match kind {
-        Unstorable::NulInName => with(&|user| user["first_name"] = "Nul\0Name".into()),
-        Unstorable::NulInMetadata => with(&|user| user["public_metadata"] = json!({"note": ["nul\0"]})),
-        Unstorable::Huge => with(&|user| user["public_metadata"] = json!({"blob": "x".repeat(5 * 1024 * 1024)})),
-        Unstorable::TimesAsStrings => with(&|user| {
-            for key in ["created_at", "updated_at"] {
-                user[key] = user[key].to_string().into();
+        Unstorable::ManyKeys => with(&|user| {
+            for n in 0..2_000 {
+                user[format!("key_{n}")] = n.into();
             }
         }),
+        Unstorable::Huge => with(&|user| user["public_metadata"] = json!({"blob": "x".repeat(5 * 1024 * 1024)})),
+        Unstorable::CreatedAtAsWord => with(&|user| user["created_at"] = "soon".into()),
+        Unstorable::CreatedAtTooLate => with(&|user| user["created_at"] = i64::MAX.into()),
         Unstorable::CreatedAtMissing => with(&|user| {
             user.as_object_mut().map(|user| user.remove("created_at"));
         }),
-        Unstorable::NameAsNumber => with(&|user| user["first_name"] = 42.into()),
-        Unstorable::LoneSurrogate => replaced(br"half \ud83d emoji"),
-        Unstorable::InvalidUtf8 => replaced(b"latin-1 \xe9\xff"),
+        Unstorable::CreatedAtAsList => with(&|user| user["created_at"] = json!([user["created_at"]])),
+        Unstorable::LoneSurrogate => replaced("created_at", br"half \ud83d emoji"),
+        Unstorable::InvalidUtf8 => replaced("first_name", b"latin-1 \xe9\xff"),
         Unstorable::NotAnObject => serde_json::to_vec(&*base.id).expect("a string can be written to memory"),
     }
 }

@@ -4,12 +4,12 @@ use std::{borrow::Cow, fmt, ops::Range};
 
 use serde::{
     Deserialize, Deserializer,
-    de::{self, SeqAccess, Visitor},
+    de::{self, IgnoredAny, MapAccess, SeqAccess, Visitor},
 };
 use serde_json::value::RawValue;
 
 use crate::{
-    user::{Digest, DigestKey, MAX_ID, is_storable, milliseconds},
+    user::{self, Digest, DigestKey, MAX_ID},
     walk::PAGE,
 };
 
@@ -82,13 +82,17 @@ impl Page {
         })
     }
 
-    /// Reads the document of one user.
+    /// Reads the document of one user, in both its forms: bare (documented), and `{"data": {…}}`, as servers send it that wrap lists, too.
     ///
     /// # Errors
     /// The body is no JSON: gives it back with the reason.
     pub fn single(body: Body, key: &DigestKey) -> Result<Self, (Vec<u8>, String)> {
         Self::new(body, key, |text| {
-            serde_json::from_str(text).map(|user| vec![with_head(user)])
+            let (document, head) = with_head(serde_json::from_str(text)?);
+            Ok(vec![match head.data.filter(|data| data.get().starts_with('{')) {
+                Some(user) if head.id.is_none() => with_head(user),
+                _ => (document, head),
+            }])
         })
     }
 
@@ -135,15 +139,83 @@ impl Page {
     }
 }
 
-/// What is read of every document.
-#[derive(Deserialize, Default)]
+/// What is read of every document. Of a key that occurs twice the last counts, as in `jsonb`.
+#[derive(Default)]
 struct Head<'a> {
-    #[serde(borrow)]
     id: Option<&'a RawValue>,
-    #[serde(borrow)]
     created_at: Option<&'a RawValue>,
-    #[serde(borrow)]
     updated_at: Option<&'a RawValue>,
+    /// No field of a user: where servers put the user that they wrap.
+    data: Option<&'a RawValue>,
+}
+
+enum HeadKey {
+    Id,
+    CreatedAt,
+    UpdatedAt,
+    Data,
+    Other,
+}
+
+impl<'de> Deserialize<'de> for HeadKey {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct Key;
+
+        impl Visitor<'_> for Key {
+            type Value = HeadKey;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("a key")
+            }
+
+            fn visit_bytes<E>(self, key: &[u8]) -> Result<HeadKey, E> {
+                Ok(match key {
+                    b"id" => HeadKey::Id,
+                    b"created_at" => HeadKey::CreatedAt,
+                    b"updated_at" => HeadKey::UpdatedAt,
+                    b"data" => HeadKey::Data,
+                    _ => HeadKey::Other,
+                })
+            }
+        }
+
+        // As text, half of a surrogate pair in another key would hide the id.
+        deserializer.deserialize_bytes(Key)
+    }
+}
+
+impl<'de> Deserialize<'de> for Head<'de> {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct Document;
+
+        impl<'de> Visitor<'de> for Document {
+            type Value = Head<'de>;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("an object")
+            }
+
+            fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Head<'de>, A::Error> {
+                let mut head = Head::default();
+                while let Some(key) = map.next_key()? {
+                    let value = match key {
+                        HeadKey::Id => &mut head.id,
+                        HeadKey::CreatedAt => &mut head.created_at,
+                        HeadKey::UpdatedAt => &mut head.updated_at,
+                        HeadKey::Data => &mut head.data,
+                        HeadKey::Other => {
+                            map.next_value::<IgnoredAny>()?;
+                            continue;
+                        }
+                    };
+                    *value = Some(map.next_value()?);
+                }
+                Ok(head)
+            }
+        }
+
+        deserializer.deserialize_map(Document)
+    }
 }
 
 /// The documents of a list, not more than are read of one.
@@ -206,12 +278,7 @@ fn split(list: &str) -> Option<Vec<(&str, Head<'_>)>> {
 
 impl Raw {
     fn new(json: &str, head: Head<'_>, key: &DigestKey, range: Range<usize>, is_mangled: bool) -> Self {
-        let time = |value: Option<&RawValue>| {
-            value
-                .and_then(|at| serde_json::from_str(at.get()).ok())
-                .map(milliseconds)
-                .filter(|&at| is_storable(at))
-        };
+        let time = |value: Option<&RawValue>| value.and_then(|at| user::time(at.get()));
         Self {
             id: head
                 .id
@@ -272,6 +339,46 @@ mod tests {
         assert_eq!(ids(br#"[{"id":"a"},{"id":7}]"#), expected);
         assert_eq!(ids(br#" {"data":[{"id":"a"}, "x"],"total_count":2}"#), expected);
         assert_eq!(ids(b"[]"), []);
+    }
+
+    #[test]
+    fn a_wrapped_user_is_read() {
+        let single = |text: &str| Page::single(body(text), &DigestKey::default()).unwrap();
+        for text in [
+            r#"{"id":"a","created_at":1}"#,
+            r#" {"object":"user", "data": {"id":"a","created_at":1} }"#,
+        ] {
+            let page = single(text);
+            assert_eq!(page.users()[0].id.as_deref(), Some("a"), "{text}");
+            assert_eq!(page.document(&page.users()[0]), r#"{"id":"a","created_at":1}"#);
+        }
+        // A field of the user's that happens to have that name.
+        let page = single(r#"{"id":"a","data":{"id":"b"}}"#);
+        assert_eq!(page.users()[0].id.as_deref(), Some("a"));
+        for text in [r#"{"data":[{"id":"b"}]}"#, r#"{"data":"b"}"#, "[]", "7"] {
+            assert_eq!(single(text).users()[0].id, None, "{text}");
+        }
+    }
+
+    #[test]
+    fn the_head_is_read_as_the_document_is() {
+        for (head, expected) in [
+            (r#""created_at":1790000000000.0"#, Some(1_790_000_000_000)),
+            (r#""created_at":"2026-09-21T14:13:20Z""#, Some(1_790_000_000_000)),
+            (r#""created_at":1,"created_at":1.79e12"#, Some(1_790_000_000_000)),
+            (r#""created_at":"soon""#, None),
+            (r#""created_at":null"#, None),
+            (r#""created_at":8210000000000001"#, None),
+            (r#""\ud800":1,"created_at":1790000000000"#, Some(1_790_000_000_000)),
+        ] {
+            let document = format!(r#"{{"id":"z","id":"a",{head}}}"#);
+            for list in [format!("[{document}]"), format!(r#"{{"data":[{document}]}}"#)] {
+                let page = parse(list.as_str()).unwrap();
+                let raw = &page.users()[0];
+                assert_eq!((raw.id.as_deref(), raw.created_at), (Some("a"), expected), "{list}");
+            }
+            assert_eq!(user::decode(&document).ok().map(|user| user.created_at), expected);
+        }
     }
 
     #[test]

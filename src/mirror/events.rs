@@ -51,7 +51,9 @@ pub(super) async fn stored(conn: &mut Session, changes: &[(Type, &Write<'_>)]) -
             Type::Updated => serde_json::Value::from(write.changed.clone()).to_string(),
         })
         .collect();
-    let documents: Vec<_> = writes().map(|write| write.document).collect();
+    let documents: Vec<_> = writes()
+        .map(|write| write.user.storable.as_deref().unwrap_or(write.document))
+        .collect();
     // The oldest first, as a webhook would have told them.
     sql_query(
         "INSERT INTO clerk.user_events (type, user_id, occurred_at, changed, payload)

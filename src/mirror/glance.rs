@@ -34,6 +34,9 @@ pub struct Glance {
     /// Users that could not be stored, and rows that could not be deleted.
     #[diesel(sql_type = BigInt)]
     pub rejected: i64,
+    /// Users with a value that does not fit its column; more than ten thousand are not counted.
+    #[diesel(sql_type = BigInt)]
+    pub unexpected: i64,
     /// Who syncs at this moment.
     #[diesel(sql_type = Nullable<Text>)]
     pub lease_holder: Option<String>,
@@ -88,6 +91,8 @@ impl Mirror {
             "SELECT pg_catalog.now() AS now, instance_id, environment_type, users,
                     (SELECT pg_catalog.count(*) FROM clerk.missing_users WHERE held_at IS NOT NULL AND approved_at IS NULL) AS held,
                     (SELECT pg_catalog.count(*) FROM clerk.rejected_users) AS rejected,
+                    (SELECT pg_catalog.count(*) FROM (SELECT FROM clerk.users WHERE unexpected IS NOT NULL LIMIT 10000) AS counted)
+                        AS unexpected,
                     CASE WHEN lease_expires_at >= pg_catalog.clock_timestamp() THEN lease_holder END AS lease_holder,
                     (SELECT holder FROM clerk.leader) AS leader,
                     (SELECT pg_catalog.count(*) FROM clerk.standbys WHERE expires_at > pg_catalog.clock_timestamp()) AS standbys

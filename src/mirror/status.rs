@@ -1,11 +1,13 @@
 //! What `status` tells.
 
+use std::collections::BTreeMap;
+
 use chrono::{DateTime, Utc};
 use diesel::{
     dsl::count_star,
     prelude::*,
     sql_query,
-    sql_types::{Nullable, Timestamptz},
+    sql_types::{BigInt, Nullable, Text, Timestamptz},
 };
 use diesel_async::RunQueryDsl;
 use serde::Serialize;
@@ -73,6 +75,8 @@ pub struct Status {
     pub rejected: u64,
     /// The first of them, with their reasons.
     pub rejected_users: Vec<(String, String)>,
+    /// How many users have a value of an unexpected type, by field.
+    pub unexpected_values: BTreeMap<String, i64>,
 }
 
 impl Mirror {
@@ -93,6 +97,25 @@ impl Mirror {
         Ok(at)
     }
 
+    /// How many users have a value that does not fit its column, by field.
+    async fn unexpected_values(&self) -> Result<BTreeMap<String, i64>, Error> {
+        #[derive(QueryableByName)]
+        struct Row {
+            #[diesel(sql_type = Text)]
+            field: String,
+            #[diesel(sql_type = BigInt)]
+            users: i64,
+        }
+        let rows: Vec<Row> = sql_query(
+            "SELECT field, pg_catalog.count(*) AS users
+             FROM clerk.users AS u CROSS JOIN LATERAL pg_catalog.unnest(u.unexpected) AS fields(field)
+             WHERE u.unexpected IS NOT NULL GROUP BY field",
+        )
+        .load(&mut self.connection().await?)
+        .await?;
+        Ok(rows.into_iter().map(|row| (row.field, row.users)).collect())
+    }
+
     /// Collects the state; `runs` and `rejected` say how many of each are wanted.
     pub async fn status(&self, runs: i64, rejected: i64) -> Result<Status, Error> {
         let lease_holder = self.lease_holder().await?;
@@ -101,6 +124,7 @@ impl Mirror {
         let plan = self.held_checksum().await?;
         let freshness = self.freshness().await?;
         let last_seen_at = self.last_seen().await?;
+        let unexpected_values = self.unexpected_values().await?;
         let conn = &mut self.connection().await?;
         let (instance_id, environment_type, now) = sync_state::table
             .select((
@@ -160,6 +184,7 @@ impl Mirror {
                 .limit(rejected)
                 .load(conn)
                 .await?,
+            unexpected_values,
         })
     }
 }

@@ -108,12 +108,14 @@ async fn store_apart<'w>(
 }
 
 /// Ours besides Clerk's fields, with their types in an array of each.
-const OWN: [(&str, &str); 7] = [
+const OWN: [(&str, &str); 9] = [
     ("extra", "text"),
     ("absent", "text"),
+    ("unexpected", "text"),
     ("primary_email", "text"),
     ("primary_email_verified", "boolean"),
     ("primary_phone", "text"),
+    ("primary_phone_verified", "boolean"),
     ("full_name", "text"),
     ("digest", "bytea"),
 ];
@@ -131,7 +133,7 @@ impl Statement {
             })
             .chain(OWN.iter().map(|(name, _)| match *name {
                 "extra" => "t.extra::jsonb".to_owned(),
-                "absent" => "pg_catalog.string_to_array(t.absent, ',')".to_owned(),
+                "absent" | "unexpected" => format!("pg_catalog.string_to_array(t.{name}, ',')"),
                 name => format!("t.{name}"),
             }));
         let values: Vec<String> = values.collect();
@@ -182,12 +184,16 @@ impl<'w> Upsert<'w> {
             let derived = users().map(|user| &user.derived);
             let column = match *name {
                 "extra" => Column::Made(users().map(User::extra_object).collect()),
-                "absent" => Column::Made(users().map(absent).collect()),
+                "absent" => Column::Made(users().map(|user| names(user.absent())).collect()),
+                "unexpected" => Column::Made(users().map(|user| names(user.unexpected())).collect()),
                 "primary_email" => Column::Text(derived.map(|derived| derived.primary_email.as_deref()).collect()),
                 "primary_email_verified" => {
                     Column::Bool(derived.map(|derived| derived.primary_email_verified).collect())
                 }
                 "primary_phone" => Column::Text(derived.map(|derived| derived.primary_phone.as_deref()).collect()),
+                "primary_phone_verified" => {
+                    Column::Bool(derived.map(|derived| derived.primary_phone_verified).collect())
+                }
                 "full_name" => Column::Text(derived.map(|derived| derived.full_name.as_deref()).collect()),
                 _ => Column::Bytes(writes.iter().map(|write| &write.digest.0[..]).collect()),
             };
@@ -260,7 +266,7 @@ fn text<'v>(value: &'v Value<'_>) -> Option<&'v str> {
 
 fn json<'v>(value: &'v Value<'_>) -> Option<&'v str> {
     match value {
-        Value::Json(json) => Some(json.get()),
+        Value::Json(json) => Some(json),
         _ => None,
     }
 }
@@ -286,7 +292,7 @@ fn time(value: &Value<'_>) -> Option<DateTime<Utc>> {
     }
 }
 
-fn absent(user: &User<'_>) -> Option<String> {
-    let names: Vec<_> = user.absent().collect();
+fn names<'n>(names: impl Iterator<Item = &'n str>) -> Option<String> {
+    let names: Vec<_> = names.collect();
     (!names.is_empty()).then(|| names.join(","))
 }

@@ -161,6 +161,7 @@ impl<'a> Desk<'a> {
         batch.unchanged += std::mem::take(&mut quiet.unchanged);
         let done = self.pass.mirror.commit(lease, run, &batch).await?;
         quiet.written = Instant::now();
+        page::warn_of_unexpected(&batch);
         if !run.is_import {
             brought.times = times(&batch, &done).collect();
         }

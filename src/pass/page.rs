@@ -2,8 +2,11 @@
 
 use std::{
     borrow::Cow,
-    collections::{HashMap, HashSet},
+    collections::{BTreeSet, HashMap, HashSet},
+    sync::{Mutex, PoisonError},
 };
+
+use tracing::warn;
 
 use super::recheck::Trust;
 use crate::{
@@ -48,7 +51,7 @@ impl<'p> Chosen<'p> {
             let rejection = match decode(document) {
                 _ if raw.is_mangled => Rejection::new("the document is not valid UTF-8"),
                 Err(rejection) => rejection,
-                Ok(_) => Rejection::new("the document names a field twice"),
+                Ok(_) => Rejection::new("its id or created_at cannot be read"),
             };
             chosen.rejected.push(rejected(raw, rejection, document));
         }
@@ -241,6 +244,23 @@ pub(super) fn batch<'d>(
         }
     }
     (batch, older)
+}
+
+/// Warns of fields whose values do not fit their columns: once for each field, as all users may have such a value.
+pub(super) fn warn_of_unexpected(batch: &Batch<'_>) {
+    static KNOWN: Mutex<BTreeSet<&str>> = Mutex::new(BTreeSet::new());
+    for write in batch.create.iter().chain(&batch.update).chain(&batch.refresh) {
+        for field in write.user.unexpected() {
+            if KNOWN.lock().unwrap_or_else(PoisonError::into_inner).insert(field) {
+                warn!(
+                    field,
+                    user_id = write.user.id.as_ref(),
+                    "a value of an unexpected type: its column is NULL and extra holds the value; \
+                     `clerk2pg status` counts the users"
+                );
+            }
+        }
+    }
 }
 
 /// What a user's document changes, and whether it is older than the stored one.

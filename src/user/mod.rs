@@ -1,18 +1,20 @@
 //! Clerk's user as a value: decoded from the bytes that Clerk sent, compared by meaning, free of HTTP and SQL.
 
+mod contact;
 mod decode;
 pub mod fields;
 mod json;
+mod number;
+mod storable;
 
 use std::borrow::Cow;
 
 use highway::{HighwayHash, HighwayHasher, Key};
-use serde_json::value::RawValue;
 
-pub use decode::{
-    MAX_DEPTH, MAX_DOCUMENT, MAX_ID, MAX_KEYS, Rejection, decode, decode_stored, is_storable, milliseconds,
-};
+pub use decode::{MAX_DOCUMENT, MAX_ID, MAX_KEYS, Rejection, decode, decode_stored};
 use fields::{FIELDS, ID};
+pub use number::{milliseconds, time};
+pub use storable::MAX_DEPTH;
 
 /// The key of digests, a secret of the database that they are stored in: end users write parts of their documents, and must not be able to
 /// make two of them with the same digest. Where there is no database yet it is all zeros.
@@ -64,7 +66,10 @@ pub enum Value<'a> {
     /// [`fields::Kind::Time`], in Unix milliseconds.
     Time(i64),
     /// [`fields::Kind::Json`], as it came.
-    Json(&'a RawValue),
+    Json(&'a str),
+    /// A value that the column cannot hold: NULL there, and this JSON text in `extra`. It is the value as it came, or, where `jsonb` cannot
+    /// hold that either, a string of its JSON text.
+    Unexpected(Cow<'a, str>),
 }
 
 impl Value<'_> {
@@ -79,7 +84,21 @@ impl Value<'_> {
             (Value::Bool(a), Value::Bool(b)) => a == b,
             (Value::Int(a), Value::Int(b)) | (Value::Time(a), Value::Time(b)) => a == b,
             (Value::Json(a), Value::Json(b)) => json::same(a, b),
+            // What comes back from `extra` may look like a value that fits.
+            (Value::Unexpected(a), b) | (b, Value::Unexpected(a)) => b.json().is_some_and(|b| json::same(a, &b)),
             (a, b) => a.is_empty() && b.is_empty(),
+        }
+    }
+
+    /// The value as JSON text. None if there is no value.
+    fn json(&self) -> Option<Cow<'_, str>> {
+        match self {
+            Value::Absent | Value::Null => None,
+            Value::Text(text) => Some(serde_json::Value::from(text.as_ref()).to_string().into()),
+            Value::Bool(value) => Some(value.to_string().into()),
+            Value::Int(number) | Value::Time(number) => Some(number.to_string().into()),
+            Value::Json(json) => Some(Cow::Borrowed(json)),
+            Value::Unexpected(json) => Some(Cow::Borrowed(json)),
         }
     }
 }
@@ -93,10 +112,12 @@ pub struct User<'a> {
     pub created_at: i64,
     /// A value for each of [`FIELDS`], in its order.
     pub values: Vec<Value<'a>>,
-    /// Keys that [`FIELDS`] does not know, as they came.
-    pub extra: Vec<(Cow<'a, str>, &'a RawValue)>,
+    /// Keys that [`FIELDS`] does not know, with their JSON texts as far as `jsonb` can hold them.
+    pub extra: Vec<(Cow<'a, str>, Cow<'a, str>)>,
     /// What the mirror offers to those who query.
     pub derived: Derived,
+    /// The document with strings in place of what `jsonb` cannot hold; `None` if it can hold all of it.
+    pub storable: Option<String>,
 }
 
 /// Columns that Clerk does not send but everybody asks for.
@@ -106,8 +127,10 @@ pub struct Derived {
     pub primary_email: Option<String>,
     /// Whether that address is verified; none where there is none.
     pub primary_email_verified: Option<bool>,
-    /// The number that `primary_phone_number_id` names.
+    /// The number that `primary_phone_number_id` names; none where it names none.
     pub primary_phone: Option<String>,
+    /// Whether that number is verified; none where there is none.
+    pub primary_phone_verified: Option<bool>,
     /// First and last name, as far as there are any.
     pub full_name: Option<String>,
 }
@@ -138,17 +161,30 @@ impl<'a> User<'a> {
             .map(|(field, _)| field.name)
     }
 
-    /// The keys that [`FIELDS`] does not know, as one JSON object; none where there are none.
-    pub fn extra_object(&self) -> Option<String> {
-        if self.extra.is_empty() {
-            return None;
-        }
-        let pairs: Vec<String> = self
-            .extra
+    /// Names of the known fields whose values do not fit their columns.
+    pub fn unexpected(&self) -> impl Iterator<Item = &'static str> + '_ {
+        self.misfits().map(|(name, _)| name)
+    }
+
+    fn misfits(&self) -> impl Iterator<Item = (&'static str, &str)> + '_ {
+        FIELDS
             .iter()
-            .map(|(key, value)| format!("{}:{}", serde_json::Value::from(key.as_ref()), value.get()))
+            .zip(&self.values)
+            .filter_map(|(field, value)| match value {
+                Value::Unexpected(json) => Some((field.name, json.as_ref())),
+                _ => None,
+            })
+    }
+
+    /// What has no column of its own and what does not fit its column, as one JSON object; none where there is nothing.
+    pub fn extra_object(&self) -> Option<String> {
+        let extra = self.extra.iter().map(|(key, value)| (key.as_ref(), value.as_ref()));
+        let misfits = self.misfits().map(|(name, value): (&str, &str)| (name, value));
+        let pairs: Vec<String> = extra
+            .chain(misfits)
+            .map(|(key, value)| format!("{}:{value}", serde_json::Value::from(key)))
             .collect();
-        Some(format!("{{{}}}", pairs.join(",")))
+        (!pairs.is_empty()).then(|| format!("{{{}}}", pairs.join(",")))
     }
 
     /// What `new` changes of `self`.
@@ -173,7 +209,7 @@ impl<'a> User<'a> {
             let (old, new) = (self.extra(key), new.extra(key));
             let same = match (old, new) {
                 (Some(old), Some(new)) => json::same(old, new),
-                (one, other) => one.or(other).is_none_or(|value| value.get() == "null"),
+                (one, other) => one.or(other).is_none_or(|value| value == "null"),
             };
             if !same {
                 changed.push(key.to_owned());
@@ -188,12 +224,12 @@ impl<'a> User<'a> {
         }
     }
 
-    fn extra(&self, key: &str) -> Option<&'a RawValue> {
+    fn extra(&self, key: &str) -> Option<&str> {
         self.extra
             .iter()
             .rev()
             .find(|(name, _)| name == key)
-            .map(|(_, value)| *value)
+            .map(|(_, value)| value.as_ref())
     }
 }
 

@@ -269,4 +269,9 @@ fn glance_metrics(registry: &mut Registry, glance: &Glance) {
         "Users that cannot be stored, and rows that cannot be deleted",
         ConstGauge::new(glance.rejected),
     );
+    registry.register(
+        "unexpected_values",
+        "Users with a value of an unexpected type, which is kept in extra; at most 10000",
+        ConstGauge::new(glance.unexpected),
+    );
 }

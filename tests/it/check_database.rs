@@ -145,7 +145,7 @@ async fn what_the_role_lacks_and_the_grant_that_mends_it() {
         .assert(0, "changed +1 ~1 -1 =8 held 0 rejected 0");
     world.assert_in_step().await;
 
-    let bad = world.sim.insert_unstorable(Unstorable::NulInName);
+    let bad = world.sim.insert_unstorable(Unstorable::ManyKeys);
     run(&["--once", "--format", "json"])
         .await
         .assert(0, "in_step +0 ~0 -0 =10 held 0 rejected 1");

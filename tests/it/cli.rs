@@ -94,7 +94,7 @@ async fn a_dry_run_tells_what_a_pass_then_does() {
     banned["brand_new_key"] = 1.into();
     world.sim.insert(banned);
     let new = world.sim.create_random();
-    let bad = world.sim.insert_unstorable(Unstorable::NulInName);
+    let bad = world.sim.insert_unstorable(Unstorable::ManyKeys);
     let versions = world.db.versions().await;
     let runs = "SELECT count(*) FROM clerk.sync_runs";
     let before = world.db.number(runs).await;
@@ -110,7 +110,7 @@ async fn a_dry_run_tells_what_a_pass_then_does() {
         format!("~ {} banned, brand_new_key", ids[6]),
         format!("- {}", ids[3]),
         format!("- {}", ids[9]),
-        format!("! {bad} first_name holds the character U+0000, which Postgres cannot store"),
+        format!("! {bad} the document has more than 1000 keys"),
     ];
     assert_eq!(lines, expected.iter().map(String::as_str).collect());
     let json = world.run(&["--dry-run", "--format", "json"]).await;
@@ -142,7 +142,7 @@ async fn the_status_for_people() {
         "{ran:#?}"
     );
 
-    let bad = world.sim.insert_unstorable(Unstorable::TimesAsStrings);
+    let bad = world.sim.insert_unstorable(Unstorable::CreatedAtAsWord);
     world.once().await.assert(0, "changed +12 ~0 -0 =0 held 0 rejected 1");
     world
         .once_with(&[("CLERK_SECRET_KEY", "sk_live_other")])
@@ -214,7 +214,7 @@ async fn everything_said(world: &World, level: &str) -> (String, String) {
 #[tokio::test(flavor = "multi_thread")]
 async fn no_secret_is_said_at_any_level() {
     let world = World::new(10).await;
-    world.sim.insert_unstorable(Unstorable::NameAsNumber);
+    world.sim.insert_unstorable(Unstorable::CreatedAtAsList);
     let (said, password) = everything_said(&world, "trace").await;
     assert!(
         said.contains("TRACE") && said.contains("DEBUG"),
@@ -232,10 +232,10 @@ async fn no_secret_is_said_at_any_level() {
 async fn nobodys_data_is_said_above_debug() {
     let world = World::new(40).await;
     for kind in [
-        Unstorable::NameAsNumber,
-        Unstorable::NulInMetadata,
+        Unstorable::CreatedAtAsList,
+        Unstorable::CreatedAtTooLate,
         Unstorable::InvalidUtf8,
-        Unstorable::TimesAsStrings,
+        Unstorable::CreatedAtAsWord,
     ] {
         world.sim.insert_unstorable(kind);
     }

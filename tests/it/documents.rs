@@ -210,12 +210,12 @@ async fn many_users_of_one_moment() {
     world.assert_in_step().await;
 }
 
-/// What is derived from a user with these fields: address, verified, number, name; `-` for null.
+/// What is derived from a user with these fields: address, verified, number, verified, name; `-` for null.
 async fn check_derived(fields: &str, expected: &str) {
     let world = World::new(0).await;
     put(&world, "user_derived", fields).await;
     let sql = "SELECT concat_ws(' | ', coalesce(primary_email, '-'), coalesce(primary_email_verified::text, '-'),
-        coalesce(primary_phone, '-'), coalesce(full_name, '-')) FROM clerk.users";
+        coalesce(primary_phone, '-'), coalesce(primary_phone_verified::text, '-'), coalesce(full_name, '-')) FROM clerk.users";
     assert_eq!(world.db.text(sql).await.as_deref(), Some(expected), "{fields}");
 }
 
@@ -224,34 +224,39 @@ async fn derived_columns() {
     let addresses = r#","email_addresses":[{"id":"a","email_address":"first@example.com","verification":{"status":"verified"}},{},
         {"id":"b","email_address":"second@example.com","verification":{"status":"unverified"}},{"id":"c","email_address":"third@example.com","verification":null}],
         "phone_numbers":[{"id":"p","phone_number":"+1555"}]"#;
-    check_derived("", "- | - | - | -").await;
-    check_derived(addresses, "- | - | - | -").await;
+    check_derived("", "- | - | - | - | -").await;
+    check_derived(addresses, "- | - | - | - | -").await;
     let named = |rest: &str| format!("{addresses}{rest}");
     check_derived(
         &named(r#","primary_email_address_id":"b""#),
-        "second@example.com | false | - | -",
+        "second@example.com | false | - | - | -",
     )
     .await;
     check_derived(
         &named(r#","primary_email_address_id":"a","first_name":"Ann""#),
-        "first@example.com | true | - | Ann",
+        "first@example.com | true | - | - | Ann",
     )
     .await;
     check_derived(
         &named(r#","primary_email_address_id":"c","last_name":" Lee ""#),
-        "third@example.com | false | - | Lee",
+        "third@example.com | false | - | - | Lee",
     )
     .await;
     check_derived(
         &named(r#","primary_email_address_id":"gone","first_name":"","last_name":null"#),
-        "- | - | - | -",
+        "- | - | - | - | -",
     )
     .await;
     check_derived(
         &named(r#","primary_phone_number_id":"p","first_name":"Ann","last_name":"Lee""#),
-        "- | - | +1555 | Ann Lee",
+        "- | - | +1555 | false | Ann Lee",
     )
     .await;
+
+    let odd = r#","primary_email_address_id":"b","primary_phone_number_id":"b",
+        "email_addresses":[{"id":"b","email_address":"odd@example.com","phone_number":null,"verification":"verified"}],
+        "phone_numbers":[{"id":"a","phone_number":"+1"},{"id":"b","phone_number":"+0","phone_number":"+1555","verification":{"status":"verified"}}]"#;
+    check_derived(odd, "odd@example.com | false | +1555 | true | -").await;
 
     // They follow when only the name of the primary address changes.
     let world = World::new(0).await;

@@ -11,7 +11,7 @@ fn first_line(ran: &Ran) -> &str {
 /// A hundred users who are stored, and one or two who cannot be.
 async fn with_rejected(rejected: usize) -> World {
     let world = World::new(100).await;
-    let kinds = [Unstorable::NulInName, Unstorable::NotAnObject];
+    let kinds = [Unstorable::ManyKeys, Unstorable::NotAnObject];
     for kind in &kinds[..rejected] {
         world.sim.insert_unstorable(*kind);
     }
@@ -25,7 +25,7 @@ async fn rejected_users_are_said_in_the_first_line() {
     let instance = world.sim.instance_id();
     let one = format!("In sync with {instance}, but 1 user is rejected");
     assert_eq!((ran.code, first_line(&ran)), (Some(0), &*one), "{ran:#?}");
-    world.sim.insert_unstorable(Unstorable::NulInMetadata);
+    world.sim.insert_unstorable(Unstorable::CreatedAtTooLate);
     let ran = world.run(&["--once"]).await;
     let two = format!("In sync with {instance}, but 2 users are rejected");
     assert_eq!((ran.code, first_line(&ran)), (Some(0), &*two), "{ran:#?}");
@@ -68,7 +68,7 @@ async fn with_exit_code_everything_else_stays_as_it_is() {
         .run(&once)
         .await
         .assert(0, "in_step +0 ~0 -0 =60 held 0 rejected 0");
-    world.sim.insert_unstorable(Unstorable::NulInName);
+    world.sim.insert_unstorable(Unstorable::ManyKeys);
     for id in world.sim.user_ids().iter().take(20) {
         assert!(world.sim.delete(id));
     }

@@ -81,7 +81,7 @@ async fn creates_and_updates_come_by_a_look() {
         for id in [&ids[0], &ids[20], &ids[40], &ids[59]] {
             rename(&world, id, "Changed", now());
         }
-        unstorable = world.sim.insert_unstorable(Unstorable::NulInName);
+        unstorable = world.sim.insert_unstorable(Unstorable::ManyKeys);
     };
     world.while_frozen(&[&daemon], changes).await;
     world.looked().await;

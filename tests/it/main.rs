@@ -73,6 +73,7 @@ mod stand_ins;
 mod stop;
 mod tls;
 mod trouble;
+mod unexpected;
 mod usage;
 mod walks;
 mod watch;

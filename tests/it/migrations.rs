@@ -176,6 +176,116 @@ async fn not_by_itself_where_that_is_turned_off() {
     assert!(ran.stderr.contains("is older than this clerk2pg"), "{ran:#?}");
 }
 
+/// The migration that adds `primary_phone_verified`, and the one that fills it in.
+const VALUES: [&str; 2] = ["20261127000003", "20261127000013"];
+
+/// Reverts every migration from that of the new columns on.
+async fn before_values(db: &Database) {
+    let mut harness = harness(db).await;
+    for migration in migrations().iter().rev() {
+        if migration.name().version().to_string().as_str() >= VALUES[0] {
+            harness.revert_migration(migration).unwrap();
+        }
+    }
+}
+
+/// What is derived of each user, in the order of ids.
+async fn derived(db: &Database) -> String {
+    let sql = "SELECT string_agg(concat_ws(' ', id, primary_email, primary_email_verified, primary_phone, primary_phone_verified),
+        E'\\n' ORDER BY id) FROM clerk.users";
+    db.text(sql).await.unwrap()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn rows_that_are_there_get_what_is_derived() {
+    let world = World::new(60).await;
+    let shapes = [
+        r#"{"id":"p","email_address":"a@x","phone_number":"+1"}"#,
+        r#"{"id":"p","email_address":"a@x","phone_number":null,"verification":{"status":"verified"}}"#,
+        r#"{"id":"p","email_address":null,"phone_number":"+1","verification":{"status":"verified"}}"#,
+        r#"{"id":"p","email_address":"a@x","phone_number":"+1","verification":"verified"}"#,
+        r#"{"id":"p","email_address":"a@x","phone_number":"+1","verification":["verified"]}"#,
+        r#"{"id":"p","email_address":"a@x","phone_number":"+1","verification":{"status":42}}"#,
+        r#"{"id":"p","email_address":7,"phone_number":["+1"]}"#,
+        r#"{"id":"q","email_address":"a@x","phone_number":"+1"}"#,
+        r#"7,null,["p"],{"id":["p"]},{"id":"p"},{"id":"p","email_address":"a@x","phone_number":"+1"},{"id":"p","email_address":"b@x"}"#,
+        "",
+    ];
+    for (n, entries) in shapes.iter().enumerate() {
+        for (suffix, list) in [
+            ("", format!("[{entries}]")),
+            ("_odd", r#""none""#.to_owned()),
+            ("_object", r#"{"p":1}"#.to_owned()),
+        ] {
+            let id = format!("user_{n}{suffix}");
+            let document = format!(
+                r#"{{"id":"{id}","created_at":1790000000000,"primary_email_address_id":"p","primary_phone_number_id":"p",
+                "email_addresses":{list},"phone_numbers":{list},"external_id":42}}"#
+            );
+            world
+                .sim
+                .insert_raw(&id, 1_790_000_000_000, 1_790_000_000_000, document.into_bytes());
+        }
+    }
+    assert_eq!(world.once().await.code, Some(0));
+    let expected = derived(&world.db).await;
+    assert!(
+        expected.contains("user_2 +1 t\n") && expected.contains("user_8 a@x f +1 f\n"),
+        "{expected}"
+    );
+    let others =
+        "SELECT md5(string_agg((to_jsonb(u) - 'primary_phone_verified')::text, '' ORDER BY id)) FROM clerk.users u";
+    let before = world.db.text(others).await;
+
+    before_values(&world.db).await;
+    // As earlier versions left them.
+    world
+        .db
+        .execute(
+            "UPDATE clerk.users SET primary_email = NULL, primary_email_verified = NULL, primary_phone = primary_email",
+        )
+        .await;
+    let ran = migrate(&world).await;
+    assert_eq!(ran.code, Some(0), "{ran:#?}");
+    assert_eq!(derived(&world.db).await, expected);
+    assert_eq!(world.db.text(others).await, before);
+    // Nothing is left for the next sync.
+    let versions = world.db.versions().await;
+    assert_eq!(world.once().await.json()["outcome"], "in_step");
+    assert_eq!(world.db.versions().await, versions);
+    world.assert_in_step().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_row_that_the_application_refuses_keeps_no_other_from_what_is_derived() {
+    let world = World::new(0).await;
+    for n in 0..3 {
+        let document = format!(
+            r#"{{"id":"user_{n}","created_at":1790000000000,"primary_phone_number_id":"p",
+            "phone_numbers":[{{"id":"p","phone_number":"+{n}"}}]}}"#
+        );
+        world.sim.insert_raw(
+            &format!("user_{n}"),
+            1_790_000_000_000,
+            1_790_000_000_000,
+            document.into_bytes(),
+        );
+    }
+    world.once().await.assert(0, "changed +3 ~0 -0 =0 held 0 rejected 0");
+    before_values(&world.db).await;
+    world
+        .db
+        .execute(
+            "CREATE FUNCTION public.refuse() RETURNS trigger LANGUAGE plpgsql AS
+             $$ BEGIN IF NEW.id = 'user_1' THEN RAISE 'not this one'; END IF; RETURN NEW; END $$;
+             CREATE TRIGGER refuse BEFORE UPDATE ON clerk.users FOR EACH ROW EXECUTE FUNCTION public.refuse()",
+        )
+        .await;
+    let ran = migrate(&world).await;
+    assert_eq!(ran.code, Some(0), "{ran:#?}");
+    assert_eq!(derived(&world.db).await, "user_0 +0 f\nuser_1 +1\nuser_2 +2 f");
+}
+
 /// A role that can log in and nothing more, and its address of the database.
 async fn role(db: &Database) -> (String, String) {
     let name = format!("role_of_{}", db.text("SELECT current_database()").await.unwrap());

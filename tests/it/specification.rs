@@ -82,9 +82,11 @@ async fn every_field_has_its_column() {
     let derived_and_ours = [
         "extra",
         "absent",
+        "unexpected",
         "primary_email",
         "primary_email_verified",
         "primary_phone",
+        "primary_phone_verified",
         "full_name",
         "digest",
         "first_seen_at",

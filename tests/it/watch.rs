@@ -152,7 +152,7 @@ async fn passes(world: &World) -> BTreeMap<String, f64> {
 #[tokio::test(flavor = "multi_thread")]
 async fn metrics_tell_what_was_done() {
     let world = World::new(25).await;
-    world.sim.insert_unstorable(Unstorable::NulInName);
+    world.sim.insert_unstorable(Unstorable::ManyKeys);
     let watched = Watched::obedient(&world, &[]).await;
     watched.is_ready("in step").await;
     assert_eq!(
@@ -349,7 +349,7 @@ fn personal(document: &serde_json::Value) -> Vec<String> {
 #[tokio::test(flavor = "multi_thread")]
 async fn the_page_shows_the_mirror_and_nobody_in_it() {
     let world = World::new(200).await;
-    world.sim.insert_unstorable(Unstorable::NulInName);
+    world.sim.insert_unstorable(Unstorable::ManyKeys);
     let watched = Watched::obedient(&world, &[]).await;
     watched.is_ready("in step").await;
     (0..20).for_each(|_| drop((world.sim.create_random(), world.sim.update_random())));

@@ -1,0 +1,1 @@
+DROP INDEX clerk.users_unexpected_idx;
