@@ -19,7 +19,7 @@ use hyper::{
     server::conn::http1,
     service::service_fn,
 };
-use hyper_util::rt::TokioIo;
+use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::{
     net::{TcpListener, TcpStream},
     sync::Semaphore,
@@ -27,13 +27,17 @@ use tokio::{
 };
 use tracing::{debug, info};
 
-use super::{Sources, Verdict, metrics, page, show::Show};
+use super::{Sources, Verdict, crowd::Crowd, metrics, page, show::Show};
 use crate::failure::{Cause, Failure};
 
-/// So many are answered at a time; others wait. Connections must not use up the files that the daemon may open.
+/// Requests for the page and the metrics that are answered at a time; others wait. Probes need no
+/// database, and are answered at once.
 const AT_A_TIME: usize = 64;
 
-/// How long a connection may take from its beginning to its end, so that who says nothing keeps nobody waiting for long.
+/// How long a connection may take until the head of its request is there.
+const HEAD: Duration = Duration::from_secs(2);
+
+/// How long a connection may take from its beginning to its end.
 const PATIENCE: Duration = Duration::from_secs(10);
 
 const TEXT: &str = "text/plain; charset=utf-8";
@@ -103,6 +107,7 @@ impl Listener {
         let desk = Arc::new(Desk {
             show: Show::new(sources),
             is_loopback: is_loopback(local.ip()),
+            places: Semaphore::new(AT_A_TIME),
         });
         self.serving.spawn(accept(listener, desk));
         Ok(())
@@ -129,20 +134,19 @@ fn cannot_listen(address: SocketAddr, error: &io::Error) -> Failure {
 }
 
 async fn accept(listener: TcpListener, desk: Arc<Desk>) {
-    let places = Arc::new(Semaphore::new(AT_A_TIME));
+    let crowd = Crowd::default();
     loop {
-        // It is never closed.
-        let place = places.clone().acquire_owned().await;
         match listener.accept().await {
-            Ok((stream, _)) => {
+            // Never waits: a connection that says nothing must not keep a probe out.
+            Ok((stream, _)) => crowd.admit(|seat| {
                 let desk = desk.clone();
-                tokio::spawn(async move {
-                    if tokio::time::timeout(PATIENCE, converse(stream, desk)).await.is_err() {
+                async move {
+                    let conversation = converse(stream, desk, || seat.has_asked());
+                    if tokio::time::timeout(PATIENCE, conversation).await.is_err() {
                         debug!("a connection took too long");
                     }
-                    drop(place);
-                });
-            }
+                }
+            }),
             Err(error) => {
                 // Out of file descriptors, most likely: others may be closed meanwhile.
                 debug!(%error, "a connection could not be taken");
@@ -152,14 +156,18 @@ async fn accept(listener: TcpListener, desk: Arc<Desk>) {
     }
 }
 
-async fn converse(stream: TcpStream, desk: Arc<Desk>) {
-    let service = service_fn(move |request: Request<Incoming>| {
+/// Answers one request. `asked` is called when its head is there.
+async fn converse(stream: TcpStream, desk: Arc<Desk>, asked: impl Fn()) {
+    let service = service_fn(|request: Request<Incoming>| {
+        asked();
         let desk = desk.clone();
-        let (asked, _) = request.into_parts();
-        async move { Ok::<_, std::convert::Infallible>(desk.answer(&asked).await) }
+        let (parts, _) = request.into_parts();
+        async move { Ok::<_, std::convert::Infallible>(desk.answer(&parts).await) }
     });
     let conversation = http1::Builder::new()
         .keep_alive(false)
+        .timer(TokioTimer::new())
+        .header_read_timeout(HEAD)
         .serve_connection(TokioIo::new(stream), service);
     if let Err(error) = conversation.await {
         debug!(%error, "a connection ended early");
@@ -170,6 +178,8 @@ async fn converse(stream: TcpStream, desk: Arc<Desk>) {
 struct Desk {
     show: Show,
     is_loopback: bool,
+    /// Limits how many ask for what needs the database.
+    places: Semaphore,
 }
 
 type Answer = Response<Full<Bytes>>;
@@ -201,6 +211,8 @@ impl Desk {
 
     async fn metrics(&self) -> Answer {
         let Sources { watch, clerk, .. } = &self.show.sources;
+        // It is never closed.
+        let _place = self.places.acquire().await;
         let glance = self.show.glance().await;
         match watch.render(clerk, glance.as_ref().ok()) {
             Ok(metrics) => respond(StatusCode::OK, metrics::CONTENT_TYPE, metrics),
@@ -209,6 +221,7 @@ impl Desk {
     }
 
     async fn page(&self) -> Answer {
+        let _place = self.places.acquire().await;
         let (glance, lately) = (self.show.glance().await, self.show.lately().await);
         // Nobody can write into the page; it is a second lock on the door.
         let nonce = format!("{:032x}", fastrand::u128(..));

@@ -2,6 +2,7 @@
 //! [`Listener`] reads it, and answers those who ask.
 
 mod ask;
+mod crowd;
 mod health;
 mod listener;
 mod metrics;

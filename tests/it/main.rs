@@ -24,6 +24,7 @@ mod cli;
 mod client;
 mod constraints;
 mod containers;
+mod crowd;
 mod daemon;
 mod deletions;
 mod documents;

@@ -1,0 +1,85 @@
+//! The connections that are open at a time: a bounded number, of which the one that has waited
+//! longest without a request makes room for the next.
+
+use std::{
+    collections::BTreeMap,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+};
+
+use tokio::task::AbortHandle;
+
+/// Connections at a time. They must not use up the files that the daemon may open, of which most
+/// systems allow 1,024.
+const MOST: usize = 256;
+
+/// The open connections. Clones share them.
+#[derive(Debug, Clone, Default)]
+pub(super) struct Crowd(Arc<Mutex<Seats>>);
+
+#[derive(Debug, Default)]
+struct Seats {
+    next: u64,
+    /// Connections without the head of a request, the oldest first.
+    silent: BTreeMap<u64, AbortHandle>,
+    /// Connections that are being answered.
+    asking: BTreeMap<u64, AbortHandle>,
+}
+
+/// A connection's place; it is free again once this is dropped.
+#[derive(Debug)]
+pub(super) struct Seat {
+    number: u64,
+    crowd: Crowd,
+}
+
+impl Crowd {
+    /// Serves a connection in a task of its own. If the crowd is full, the oldest connection
+    /// without a request is dropped for it; else the oldest one.
+    pub(super) fn admit<F>(&self, serve: impl FnOnce(Arc<Seat>) -> F)
+    where
+        F: Future<Output = ()> + Send + 'static,
+    {
+        let mut seats = self.seats();
+        if seats.silent.len() + seats.asking.len() >= MOST {
+            let oldest = seats.silent.pop_first().or_else(|| seats.asking.pop_first());
+            if let Some((_, task)) = oldest {
+                task.abort();
+            }
+        }
+        let number = seats.next;
+        seats.next += 1;
+        let seat = Arc::new(Seat {
+            number,
+            crowd: self.clone(),
+        });
+        let served = serve(seat.clone());
+        // The lock is held until the task is noted, so that it cannot end before.
+        let task = tokio::spawn(async move {
+            served.await;
+            drop(seat);
+        });
+        seats.silent.insert(number, task.abort_handle());
+    }
+
+    fn seats(&self) -> MutexGuard<'_, Seats> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Seat {
+    /// The head of a request is there.
+    pub(super) fn has_asked(&self) {
+        let mut seats = self.crowd.seats();
+        if let Some(task) = seats.silent.remove(&self.number) {
+            seats.asking.insert(self.number, task);
+        }
+    }
+}
+
+impl Drop for Seat {
+    fn drop(&mut self) {
+        let mut seats = self.crowd.seats();
+        seats.silent.remove(&self.number);
+        seats.asking.remove(&self.number);
+    }
+}
