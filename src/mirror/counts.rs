@@ -8,7 +8,7 @@ use diesel::{
 };
 use diesel_async::{AsyncConnection, RunQueryDsl};
 
-use super::{Error, Lease, Mirror, read::timestamp, schema::users, session::Session, signed, transaction};
+use super::{Error, Lease, Mirror, lease, read::timestamp, schema::users, session::Session, signed, transaction};
 use crate::walk::Interval;
 
 /// What an incremental sync begins with, in one query.
@@ -83,9 +83,10 @@ impl Mirror {
         let sql = format!(
             "SELECT instance_id, imported_at IS NOT NULL AS is_imported, users + {difference} AS expected, lease_epoch,
                     (extract(epoch FROM watermark) * 1000::numeric)::bigint AS watermark,
-                    CASE WHEN lease_expires_at >= pg_catalog.clock_timestamp() THEN lease_holder END AS lease_holder
+                    CASE WHEN {held} THEN lease_holder END AS lease_holder
              FROM clerk.sync_state",
-            difference = difference("true", "true")
+            difference = difference("true", "true"),
+            held = lease::held(),
         );
         Ok(sql_query(sql).get_result(&mut self.connection().await?).await?)
     }

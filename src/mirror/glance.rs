@@ -8,7 +8,7 @@ use diesel::{
 };
 use diesel_async::RunQueryDsl;
 
-use super::{Error, Freshness, Kind, LastRun, Mirror, schema::sync_runs};
+use super::{Error, Freshness, Kind, LastRun, Mirror, leader, lease, schema::sync_runs};
 
 /// So many of the last passes are looked at, as more are not made in the time that is shown: one a second for six hours, and some.
 const MOST_PASSES: i64 = 25_000;
@@ -87,17 +87,19 @@ pub struct Stretch {
 impl Mirror {
     /// How the mirror stands, in one query.
     pub async fn glance(&self) -> Result<Glance, Error> {
-        Ok(sql_query(
+        Ok(sql_query(format!(
             "SELECT pg_catalog.now() AS now, instance_id, environment_type, users,
                     (SELECT pg_catalog.count(*) FROM clerk.missing_users WHERE held_at IS NOT NULL AND approved_at IS NULL) AS held,
                     (SELECT pg_catalog.count(*) FROM clerk.rejected_users) AS rejected,
                     (SELECT pg_catalog.count(*) FROM (SELECT FROM clerk.users WHERE unexpected IS NOT NULL LIMIT 10000) AS counted)
                         AS unexpected,
-                    CASE WHEN lease_expires_at >= pg_catalog.clock_timestamp() THEN lease_holder END AS lease_holder,
+                    CASE WHEN {held} THEN lease_holder END AS lease_holder,
                     (SELECT holder FROM clerk.leader) AS leader,
-                    (SELECT pg_catalog.count(*) FROM clerk.standbys WHERE expires_at > pg_catalog.clock_timestamp()) AS standbys
+                    (SELECT pg_catalog.count(*) FROM clerk.standbys WHERE {there}) AS standbys
              FROM clerk.sync_state",
-        )
+            held = lease::held(),
+            there = leader::there(),
+        ))
         .get_result(&mut self.connection().await?)
         .await?)
     }

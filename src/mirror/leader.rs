@@ -9,7 +9,18 @@ use diesel::{
 };
 use diesel_async::RunQueryDsl;
 
-use super::{Error, Mirror};
+use super::{
+    Error, Mirror,
+    expiry::{UNKNOWN, lasts},
+};
+
+/// The time to live that a statement is given as its second value, in seconds.
+const OWN: &str = "($2 * interval '1 second')";
+
+/// A condition in SQL: a standby is there.
+pub(super) fn there() -> String {
+    lasts("expires_at", "ttl", UNKNOWN)
+}
 
 /// How a leader finds its place.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -43,16 +54,19 @@ pub struct Replicas {
 impl Mirror {
     /// Leads, if nobody else does: the last one has stopped, or did not show itself for `ttl`, by the database's clock. Returns whether it does.
     pub async fn lead(&self, holder: &str, ttl: Duration) -> Result<bool, Error> {
-        let rows = sql_query(
+        let rows = sql_query(format!(
             "WITH taken AS (
-                 UPDATE clerk.leader SET holder = $1, expires_at = pg_catalog.clock_timestamp() + $2 * interval '1 second'
-                 WHERE holder IS NULL OR holder = $1 OR expires_at < pg_catalog.clock_timestamp()
+                 UPDATE clerk.leader SET holder = $1, expires_at = pg_catalog.clock_timestamp() + {OWN}, ttl = {OWN}
+                 WHERE holder IS NULL OR holder = $1 OR {lasts} IS NOT TRUE
                  RETURNING holder),
              gone AS (
                  DELETE FROM clerk.standbys
-                 WHERE (holder = $1 OR expires_at < pg_catalog.clock_timestamp() - interval '1 hour') AND EXISTS (SELECT FROM taken))
+                 WHERE (holder = $1 OR expires_at < pg_catalog.clock_timestamp() - interval '1 hour'
+                        OR expires_at > pg_catalog.clock_timestamp() + coalesce(ttl, {OWN}) + interval '1 hour')
+                   AND EXISTS (SELECT FROM taken))
              SELECT FROM taken",
-        )
+            lasts = lasts("expires_at", "ttl", OWN),
+        ))
         .bind::<Text, _>(holder)
         .bind::<Double, _>(ttl.as_secs_f64())
         .execute(&mut self.connection().await?)
@@ -69,13 +83,14 @@ impl Mirror {
             #[diesel(sql_type = Bool)]
             is_watched: bool,
         }
-        let place: Place = sql_query(
-            "WITH watched AS (SELECT EXISTS (SELECT FROM clerk.standbys WHERE expires_at > pg_catalog.clock_timestamp()) AS is_watched),
+        let place: Place = sql_query(format!(
+            "WITH watched AS (SELECT EXISTS (SELECT FROM clerk.standbys WHERE {there}) AS is_watched),
              kept AS (
-                 UPDATE clerk.leader SET expires_at = pg_catalog.clock_timestamp() + $2 * interval '1 second'
+                 UPDATE clerk.leader SET expires_at = pg_catalog.clock_timestamp() + {OWN}, ttl = {OWN}
                  FROM watched WHERE holder = $1 AND is_watched)
              SELECT coalesce(holder = $1, false) AS leads, is_watched FROM clerk.leader, watched",
-        )
+            there = lasts("expires_at", "ttl", OWN),
+        ))
         .bind::<Text, _>(holder)
         .bind::<Double, _>(ttl.as_secs_f64())
         .get_result(&mut self.connection().await?)
@@ -96,20 +111,26 @@ impl Mirror {
             #[diesel(sql_type = Double)]
             remaining: f64,
         }
-        let Row { leader, remaining } = sql_query(
+        let Row { leader, remaining } = sql_query(format!(
+            // `since` begins anew where the clock may have jumped, so that the leader has the time
+            // of a lease to show itself by the clock as it is now.
             "WITH standby AS (
-                 INSERT INTO clerk.standbys AS mine (holder, expires_at)
-                 VALUES ($1, pg_catalog.clock_timestamp() + $2 * interval '1 second')
+                 INSERT INTO clerk.standbys AS mine (holder, expires_at, ttl)
+                 VALUES ($1, pg_catalog.clock_timestamp() + {OWN}, {OWN})
                  ON CONFLICT (holder) DO UPDATE
-                 SET expires_at = excluded.expires_at,
-                     since = CASE WHEN mine.expires_at < pg_catalog.clock_timestamp() THEN excluded.since ELSE mine.since END
+                 SET expires_at = excluded.expires_at, ttl = excluded.ttl,
+                     since = CASE WHEN {mine} AND mine.since <= pg_catalog.clock_timestamp()
+                         THEN mine.since ELSE excluded.since END
                  RETURNING since)
              SELECT leader.holder AS leader,
                     CASE WHEN leader.holder IS NULL THEN 0 ELSE
-                        extract(epoch FROM greatest(leader.expires_at, since + $2 * interval '1 second') - pg_catalog.clock_timestamp())
+                        extract(epoch FROM greatest(CASE WHEN {lasts} THEN leader.expires_at END, since + {OWN})
+                            - pg_catalog.clock_timestamp())
                     END::double precision AS remaining
              FROM clerk.leader AS leader, standby",
-        )
+            mine = lasts("mine.expires_at", "mine.ttl", OWN),
+            lasts = lasts("leader.expires_at", "leader.ttl", OWN),
+        ))
         .bind::<Text, _>(holder)
         .bind::<Double, _>(ttl.as_secs_f64())
         .get_result(&mut self.connection().await?)
@@ -124,7 +145,7 @@ impl Mirror {
     pub async fn resign(&self, holder: &str) -> Result<(), Error> {
         sql_query(
             "WITH gone AS (DELETE FROM clerk.standbys WHERE holder = $1)
-             UPDATE clerk.leader SET holder = NULL, expires_at = NULL WHERE holder = $1",
+             UPDATE clerk.leader SET holder = NULL, expires_at = NULL, ttl = NULL WHERE holder = $1",
         )
         .bind::<Text, _>(holder)
         .execute(&mut self.connection().await?)
@@ -141,10 +162,11 @@ impl Mirror {
             #[diesel(sql_type = Bool)]
             leads: bool,
         }
-        let rows: Vec<Row> = sql_query(
+        let rows: Vec<Row> = sql_query(format!(
             "SELECT holder, true AS leads FROM clerk.leader WHERE holder IS NOT NULL
-             UNION ALL SELECT holder, false FROM clerk.standbys WHERE expires_at > pg_catalog.clock_timestamp() ORDER BY holder",
-        )
+             UNION ALL SELECT holder, false FROM clerk.standbys WHERE {} ORDER BY holder",
+            there()
+        ))
         .load(&mut self.connection().await?)
         .await?;
         let mut replicas = Replicas::default();

@@ -10,7 +10,19 @@ use diesel::{
 };
 use diesel_async::RunQueryDsl;
 
-use super::{Error, Mirror, session::Session};
+use super::{
+    Error, Mirror,
+    expiry::{UNKNOWN, lasts},
+    session::Session,
+};
+
+/// The time to live that a statement is given as its second value, in seconds.
+const OWN: &str = "($2 * interval '1 second')";
+
+/// A condition in SQL: the lease has not run out.
+pub(super) fn held() -> String {
+    lasts("lease_expires_at", "lease_ttl", UNKNOWN)
+}
 
 /// The proof of being the one writer, asked for by everything that writes.
 #[derive(Debug, Clone)]
@@ -42,17 +54,18 @@ impl Mirror {
             lease_epoch: i64,
         }
         let conn = &mut self.connection().await?;
-        let epoch: Option<Epoch> = sql_query(
+        let epoch: Option<Epoch> = sql_query(format!(
             "WITH free AS (
                  SELECT only_row FROM clerk.sync_state
-                 WHERE (lease_holder IS NULL OR lease_expires_at < pg_catalog.clock_timestamp()) AND lease_epoch = coalesce($3, lease_epoch)
+                 WHERE (lease_holder IS NULL OR {lasts} IS NOT TRUE) AND lease_epoch = coalesce($3, lease_epoch)
                  FOR UPDATE)
              UPDATE clerk.sync_state AS state
-             SET lease_holder = $1, lease_epoch = lease_epoch + 1,
-                 lease_expires_at = pg_catalog.clock_timestamp() + $2 * interval '1 second'
+             SET lease_holder = $1, lease_epoch = lease_epoch + 1, lease_ttl = {OWN},
+                 lease_expires_at = pg_catalog.clock_timestamp() + {OWN}
              FROM free WHERE state.only_row = free.only_row
              RETURNING lease_epoch",
-        )
+            lasts = lasts("lease_expires_at", "lease_ttl", OWN),
+        ))
         .bind::<Text, _>(holder)
         .bind::<Double, _>(ttl.as_secs_f64())
         .bind::<Nullable<BigInt>, _>(epoch)
@@ -80,7 +93,8 @@ impl Mirror {
     pub async fn release_lease(&self, lease: &Lease) -> Result<(), Error> {
         sql_query(
             "WITH mine AS (SELECT only_row FROM clerk.sync_state WHERE lease_epoch = $1 FOR UPDATE)
-             UPDATE clerk.sync_state AS state SET lease_epoch = lease_epoch + 1, lease_holder = NULL, lease_expires_at = NULL
+             UPDATE clerk.sync_state AS state SET lease_epoch = lease_epoch + 1, lease_holder = NULL,
+                 lease_expires_at = NULL, lease_ttl = NULL
              FROM mine WHERE state.only_row = mine.only_row",
         )
         .bind::<BigInt, _>(lease.epoch)
@@ -96,12 +110,10 @@ impl Mirror {
             #[diesel(sql_type = Nullable<Text>)]
             lease_holder: Option<String>,
         }
-        let holder: Option<Holder> = sql_query(
-            "SELECT lease_holder FROM clerk.sync_state WHERE lease_expires_at >= pg_catalog.clock_timestamp()",
-        )
-        .get_result(&mut self.connection().await?)
-        .await
-        .optional()?;
+        let holder: Option<Holder> = sql_query(format!("SELECT lease_holder FROM clerk.sync_state WHERE {}", held()))
+            .get_result(&mut self.connection().await?)
+            .await
+            .optional()?;
         Ok(holder.and_then(|holder| holder.lease_holder))
     }
 }
@@ -109,9 +121,10 @@ impl Mirror {
 impl Lease {
     /// Checks the epoch and renews the lease. Within a transaction the row stays locked until its end, so that a takeover waits for it.
     pub(super) async fn fence(&self, conn: &mut Session) -> Result<(), Error> {
-        let rows = sql_query(
-            "UPDATE clerk.sync_state SET lease_expires_at = pg_catalog.clock_timestamp() + $2 * interval '1 second' WHERE lease_epoch = $1",
-        )
+        let rows = sql_query(format!(
+            "UPDATE clerk.sync_state SET lease_expires_at = pg_catalog.clock_timestamp() + {OWN}, lease_ttl = {OWN}
+             WHERE lease_epoch = $1"
+        ))
         .bind::<BigInt, _>(self.epoch)
         .bind::<Double, _>(self.ttl.as_secs_f64())
         .execute(conn)

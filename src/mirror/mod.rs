@@ -8,6 +8,7 @@ mod deletions;
 mod error;
 mod events;
 mod freshness;
+mod expiry;
 mod glance;
 mod inspect;
 mod leader;

@@ -71,6 +71,7 @@ diesel::table! {
         lease_holder -> Nullable<Text>,
         lease_epoch -> BigInt,
         lease_expires_at -> Nullable<Timestamptz>,
+        lease_ttl -> Nullable<Interval>,
         watermark -> Nullable<Timestamptz>,
         users -> BigInt,
         imported_at -> Nullable<Timestamptz>,

@@ -3,7 +3,10 @@
 
 use std::{
     collections::BTreeMap,
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    sync::{
+        Arc, Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicBool, Ordering},
+    },
 };
 
 use tokio::task::AbortHandle;
@@ -29,6 +32,7 @@ struct Seats {
 #[derive(Debug)]
 pub(super) struct Seat {
     number: u64,
+    has_asked: AtomicBool,
     crowd: Crowd,
 }
 
@@ -39,6 +43,31 @@ impl Crowd {
     where
         F: Future<Output = ()> + Send + 'static,
     {
+        let seat = Arc::new(Seat {
+            number: self.make_room(),
+            has_asked: AtomicBool::new(false),
+            crowd: self.clone(),
+        });
+        let task = Arc::downgrade(&seat);
+        let served = serve(seat.clone());
+        // Without the lock: a runtime that shuts down drops the future here, and the seat with it.
+        let handle = tokio::spawn(async move {
+            served.await;
+            drop(seat);
+        });
+        // As long as the seat is held here, it is not given back.
+        if let Some(seat) = task.upgrade() {
+            let mut seats = self.seats();
+            let rows = match seat.has_asked.load(Ordering::Relaxed) {
+                true => &mut seats.asking,
+                false => &mut seats.silent,
+            };
+            rows.insert(seat.number, handle.abort_handle());
+        }
+    }
+
+    /// Returns the number of the next seat.
+    fn make_room(&self) -> u64 {
         let mut seats = self.seats();
         if seats.silent.len() + seats.asking.len() >= MOST {
             let oldest = seats.silent.pop_first().or_else(|| seats.asking.pop_first());
@@ -46,19 +75,8 @@ impl Crowd {
                 task.abort();
             }
         }
-        let number = seats.next;
         seats.next += 1;
-        let seat = Arc::new(Seat {
-            number,
-            crowd: self.clone(),
-        });
-        let served = serve(seat.clone());
-        // The lock is held until the task is noted, so that it cannot end before.
-        let task = tokio::spawn(async move {
-            served.await;
-            drop(seat);
-        });
-        seats.silent.insert(number, task.abort_handle());
+        seats.next
     }
 
     fn seats(&self) -> MutexGuard<'_, Seats> {
@@ -70,6 +88,7 @@ impl Seat {
     /// The head of a request is there.
     pub(super) fn has_asked(&self) {
         let mut seats = self.crowd.seats();
+        self.has_asked.store(true, Ordering::Relaxed);
         if let Some(task) = seats.silent.remove(&self.number) {
             seats.asking.insert(self.number, task);
         }

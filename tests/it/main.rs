@@ -22,6 +22,7 @@ mod check;
 mod check_database;
 mod cli;
 mod client;
+mod clocks;
 mod constraints;
 mod containers;
 mod crowd;

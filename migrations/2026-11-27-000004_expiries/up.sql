@@ -1,0 +1,5 @@
+-- How long each expiry was set ahead. One that is further away than that was set before the clock
+-- went back, and counts as run out. NULL: set by an older version.
+ALTER TABLE clerk.leader ADD COLUMN ttl interval;
+ALTER TABLE clerk.standbys ADD COLUMN ttl interval;
+ALTER TABLE clerk.sync_state ADD COLUMN lease_ttl interval;
