@@ -44,6 +44,14 @@ impl Failure {
         }
     }
 
+    /// Whether it stops every sync, whatever it is about: everything waits for its end.
+    pub fn is_of_all(&self) -> bool {
+        match self.cause {
+            Cause::ClerkAway | Cause::PostgresAway | Cause::Busy | Cause::Stopped => true,
+            Cause::Configuration | Cause::NeedsPerson | Cause::Other => false,
+        }
+    }
+
     /// Adds what to do.
     #[must_use]
     pub fn hint(mut self, hint: impl Into<String>) -> Self {

@@ -8,6 +8,7 @@
 pub mod check;
 pub mod clerk;
 pub mod cli;
+mod clock;
 pub mod compare;
 pub mod config;
 pub mod daemon;

@@ -4,6 +4,7 @@ use chrono::{DateTime, TimeDelta, Utc};
 
 use super::Finding;
 use crate::{
+    mirror::Kind,
     output::{age, number},
     walk::PAGE,
     watch::Timetable,
@@ -37,11 +38,11 @@ pub(super) fn weigh(
             number(requests),
             age(takes)
         );
-        if every(&Timetable::new(full, ""), now).is_some_and(|gap| gap < takes) {
+        if every(&Timetable::new(full, ""), Kind::Full, now).is_some_and(|gap| gap < takes) {
             too_much.push("full syncs are due more often than one can be done: fewer of them (schedule.full)");
         }
     }
-    if let Some(gap) = every(&Timetable::new("", incremental), now) {
+    if let Some(gap) = every(&Timetable::new("", incremental), Kind::Incremental, now) {
         let wanted = LOOK / (gap.num_milliseconds() as f64 / 1000.0);
         says += &format!(
             "; looking for changes every {} sends {} a second",
@@ -61,11 +62,11 @@ pub(super) fn weigh(
 }
 
 /// How often a schedule comes, on the average of the next times.
-fn every(timetable: &Timetable, now: DateTime<Utc>) -> Option<TimeDelta> {
-    let first = timetable.next(now, false)?;
+fn every(timetable: &Timetable, kind: Kind, now: DateTime<Utc>) -> Option<TimeDelta> {
+    let first = timetable.next(kind, now)?;
     let (mut last, mut gaps) = (first, 0);
     while gaps < OCCURRENCES {
-        let Some(next) = timetable.next(last, false) else { break };
+        let Some(next) = timetable.next(kind, last) else { break };
         (last, gaps) = (next, gaps + 1);
     }
     (gaps > 0).then(|| (last - first) / gaps)

@@ -24,6 +24,8 @@ pub(super) struct Budget {
     places: Arc<Semaphore>,
     /// One for each request in a window that can wait: a tenth fewer.
     patient: Arc<Semaphore>,
+    /// One for each request in a window that a notification asks for: a quarter of them.
+    asked: Arc<Semaphore>,
     /// For what goes on for minutes.
     steady: DefaultDirectRateLimiter,
     /// Requests in a window.
@@ -62,6 +64,7 @@ impl Budget {
         Self {
             places: Arc::new(Semaphore::new(requests as usize)),
             patient: Arc::new(Semaphore::new((requests - requests / 10) as usize)),
+            asked: Arc::new(Semaphore::new(part_of_notifications(requests) as usize)),
             steady: DefaultDirectRateLimiter::direct(quota(requests)),
             requests,
             before: OnceLock::new(),
@@ -74,7 +77,12 @@ impl Budget {
             return Arc::clone(other);
         }
         let spent = other.spent();
-        for places in [&this.places, &this.patient] {
+        let spent_on_notifications = part_of_notifications(other.requests) - other.asked.available_permits() as u32;
+        for (places, spent) in [
+            (&this.places, spent),
+            (&this.patient, spent),
+            (&this.asked, spent_on_notifications),
+        ] {
             let spent = (spent as usize).min(places.available_permits());
             let permits = places.clone().try_acquire_many_owned(spent as u32);
             // A window later they are free again.
@@ -106,18 +114,48 @@ impl Budget {
     /// Waits until a request may be sent. It holds its place until it is answered, and for a window more. One that is patient leaves a tenth of
     /// the places to others.
     pub(super) async fn place(&self, is_patient: bool) -> Place {
+        Self::hold(is_patient.then_some(&self.patient), &self.places).await
+    }
+
+    /// The same for a request that a notification asks for.
+    pub(super) async fn place_for_notification(&self) -> Place {
+        Self::hold(Some(&self.asked), &self.places).await
+    }
+
+    async fn hold(part: Option<&Arc<Semaphore>>, whole: &Arc<Semaphore>) -> Place {
         let mut permits = Vec::new();
-        for places in is_patient.then_some(&self.patient).into_iter().chain([&self.places]) {
+        for places in part.into_iter().chain([whole]) {
             // They are never closed.
             permits.extend(places.clone().acquire_owned().await);
         }
         Place(permits)
     }
 
+    /// How many requests notifications may ask for in a window.
+    pub(super) fn for_notifications(&self) -> usize {
+        part_of_notifications(self.requests) as usize
+    }
+
+    /// How many of them may be sent at this moment.
+    pub(super) fn free_for_notifications(&self) -> usize {
+        self.asked.available_permits()
+    }
+
+    /// Waits until one of them may be sent.
+    pub(super) async fn is_free_for_notifications(&self) {
+        // It is never closed.
+        drop(self.asked.acquire().await);
+    }
+
     /// Keeps what goes on for minutes from using up all places at once, so that others find some.
     pub(super) async fn steady(&self) {
         self.steady.until_ready().await;
     }
+}
+
+/// A quarter, and one request at least.
+fn part_of_notifications(requests: u32) -> u32 {
+    (requests / 4).max(1)
 }
 
 /// A quota that lets at most `requests` through in any window: what may come in a burst is taken off what flows steadily.
@@ -169,6 +207,26 @@ mod tests {
         assert_eq!(start.elapsed(), Duration::ZERO);
         budget.place(true).await;
         assert!(start.elapsed() >= WINDOW);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn notifications_have_a_quarter_in_any_window() {
+        let budget = Budget::new(&Secret::from("sk_test_budget".to_owned()), None, 0.25);
+        assert_eq!((budget.requests, budget.for_notifications()), (25, 6));
+        let start = tokio::time::Instant::now();
+        let mut arrivals = Vec::new();
+        for _ in 0..20 {
+            budget.place_for_notification().await;
+            arrivals.push(start.elapsed());
+        }
+        for from in &arrivals {
+            let window = *from..*from + WINDOW;
+            let within = arrivals.iter().filter(|at| window.contains(*at)).count();
+            assert!(within <= 6, "{within} from {from:?}");
+        }
+        assert_eq!(budget.free_for_notifications(), 4);
+        budget.place(false).await;
+        assert!(start.elapsed() < 4 * WINDOW, "the rest is left to others");
     }
 
     #[tokio::test(start_paused = true)]

@@ -96,6 +96,7 @@ pub struct Client {
     timeout: Duration,
     budget: Arc<Budget>,
     is_patient: bool,
+    is_for_notifications: bool,
     asks_once: bool,
     digest_key: Arc<RwLock<DigestKey>>,
     tally: Tally,
@@ -137,6 +138,7 @@ impl Client {
                 settings.request_budget,
             )),
             is_patient: false,
+            is_for_notifications: false,
             asks_once: false,
             digest_key: Arc::default(),
             tally: Tally::default(),
@@ -163,6 +165,31 @@ impl Client {
             is_patient: true,
             ..self.clone()
         }
+    }
+
+    /// The same client, for requests that notifications ask for: they get a quarter of the budget, as
+    /// anybody who may connect to the database can send them.
+    #[must_use]
+    pub fn for_notifications(&self) -> Self {
+        Self {
+            is_for_notifications: true,
+            ..self.clone()
+        }
+    }
+
+    /// How many requests notifications may ask for in ten seconds.
+    pub fn most_for_notifications(&self) -> usize {
+        self.budget.for_notifications()
+    }
+
+    /// How many of them may be sent at this moment.
+    pub fn free_for_notifications(&self) -> usize {
+        self.budget.free_for_notifications()
+    }
+
+    /// Waits until one of them may be sent.
+    pub async fn is_free_for_notifications(&self) {
+        self.budget.is_free_for_notifications().await;
     }
 
     /// The same client, for who wants to know how Clerk answers at this moment: nothing is asked twice.
@@ -352,7 +379,10 @@ impl Client {
     }
 
     async fn attempt(&self, path: &str, parameters: &[(&str, String)]) -> Result<Body, Error> {
-        let _place = self.budget.place(self.is_patient).await;
+        let _place = match self.is_for_notifications {
+            true => self.budget.place_for_notification().await,
+            false => self.budget.place(self.is_patient).await,
+        };
         self.tally.send();
         let unavailable = |error: reqwest::Error| Error::unavailable(&self.api_url, &error);
         let sent = self

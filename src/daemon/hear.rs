@@ -67,8 +67,8 @@ fn mark(due: &Due, payload: &str) {
             && text.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'_')
     };
     match payload.trim() {
-        "sync" => due.incremental(),
-        "full" => due.full(),
+        "sync" => due.ask_incremental(),
+        "full" => due.ask_full(),
         id if is_id(id) => due.user(id),
         echo if Listener::is_echo(echo) => {}
         other => debug!(
@@ -81,14 +81,14 @@ fn mark(due: &Due, payload: &str) {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::due::Task;
+    use crate::due::{Allowed, Task};
 
     #[test]
     fn what_can_be_asked_for() {
         let check = |payload, expected| {
             let due = Due::default();
             mark(&due, payload);
-            assert_eq!(due.take(), expected, "{payload:?}");
+            assert_eq!(due.take(&Allowed::ALL), expected, "{payload:?}");
         };
         check("sync", Some(Task::Incremental));
         check(" full\n", Some(Task::Full));

@@ -4,6 +4,7 @@ mod election;
 mod hear;
 mod outage;
 mod pace;
+mod regular;
 mod schedule;
 mod service;
 mod signals;
@@ -17,9 +18,9 @@ use tokio_util::sync::CancellationToken;
 use tracing::{debug, error, info, warn};
 
 use crate::{
-    due::Task,
+    due::{Allowed, Limits, Task},
     failure::{Cause, Failure},
-    mirror::{Freshness, Mirror},
+    mirror::{Freshness, Kind, Mirror},
     pass::{Followed, Memory, Outcome, Pass, Report},
     watch::Done,
 };
@@ -30,13 +31,16 @@ use pace::Pace;
 use schedule::Schedule;
 pub use schedule::is_schedule;
 use signals::{Signals, Told};
-use task::{given_up, guarded, kind, name, put_back, sync};
+use task::{given_up, guarded, name, sync};
 
 /// How long a pass may take to stop: the batch under way is committed, or given up.
 const GRACE: Duration = Duration::from_millis(4_500);
 
 /// How long another clerk2pg is left to its work before it is looked at again.
 const REST: Duration = Duration::from_millis(500);
+
+/// Not for now.
+const FAR: Duration = Duration::from_secs(86_400);
 
 /// How often the freshness is told where no full sync tells it.
 const TELL_FRESHNESS: Duration = Duration::from_secs(600);
@@ -96,10 +100,8 @@ async fn work(setup: Setup, reload: Reload<'_>) -> Result<(), Failure> {
     let mut at_work = AtWork::start(setup).await?;
     service::started();
     loop {
-        let due = &at_work.setup.pass.due;
-        // Meanwhile a mark stays where it is, else a tight schedule would be the end of all backoff.
-        let pause = at_work.rest.max(at_work.outage.waits_until());
         let leads = at_work.leads();
+        let gates = at_work.gates();
         let told = tokio::select! {
             biased;
             told = signals.next() => Some(told),
@@ -107,8 +109,7 @@ async fn work(setup: Setup, reload: Reload<'_>) -> Result<(), Failure> {
                 at_work.take_place(&place);
                 continue;
             }
-            () = over(pause), if leads => None,
-            () = due.any(), if leads && pause.is_none() => None,
+            () = is_due(&at_work.setup.pass, gates), if leads => None,
         };
         let told = match told {
             Some(told) => Some(told),
@@ -176,6 +177,13 @@ impl AtWork {
     /// Begins with a full sync.
     async fn start(setup: Setup) -> Result<Self, Failure> {
         let due = &setup.pass.due;
+        let clerk = &setup.pass.clerk;
+        // An incremental sync takes two requests, more where it finds something.
+        let part = clerk.requests_per_second() / 4.0;
+        due.limit(Limits {
+            ids_at_once: clerk.most_for_notifications(),
+            gap: Duration::from_secs_f64((2.0 / part).clamp(0.1, 10.0)),
+        });
         let schedule = Schedule::start(&setup.full, &setup.incremental, due)
             .await
             .map_err(|error| Failure::new(Cause::Other, format!("the schedule does not start: {error}")))?;
@@ -211,10 +219,26 @@ impl AtWork {
                 self.status.leading();
                 self.memory = Memory::default();
                 due.absorb();
-                drop(due.take_users());
+                due.forget_users();
                 due.full();
             }
             Place::Follows(leader) => self.status.standing_by(&leads(leader)),
+        }
+    }
+
+    /// From when on each kind of sync may be done. Meanwhile a mark stays where it is; otherwise a
+    /// tight schedule would defeat all backoff.
+    fn gates(&self) -> Gates {
+        let gate = |kind| self.rest.max(self.outage.waits_until(kind));
+        // Before the instance is known a full sync is done in place of the others.
+        let gate_in_place = |kind| match self.memory.knows_instance() {
+            true => gate(kind),
+            false => gate(Kind::Full),
+        };
+        Gates {
+            full: gate(Kind::Full),
+            incremental: gate_in_place(Kind::Incremental),
+            on_demand: gate_in_place(Kind::OnDemand),
         }
     }
 
@@ -222,9 +246,17 @@ impl AtWork {
     async fn turn(&mut self, signals: &mut Signals) -> Result<Option<Told>, Failure> {
         self.rest = None;
         let pass = &self.setup.pass;
+        let may = |kind| self.outage.waits_until(kind).is_none();
         // Before the instance is known nothing else can be done.
         let task = if self.memory.knows_instance() {
-            pass.due.take()
+            pass.due.take(&Allowed {
+                full: may(Kind::Full),
+                incremental: may(Kind::Incremental),
+                users: match may(Kind::OnDemand) {
+                    true => pass.clerk.free_for_notifications(),
+                    false => 0,
+                },
+            })
         } else {
             pass.due.absorb();
             Some(Task::Full)
@@ -233,7 +265,7 @@ impl AtWork {
         if task == Task::Tick && !self.pace.allows(Instant::now()) {
             return Ok(None);
         }
-        pass.watch.begins(kind(&task));
+        pass.watch.begins(task.kind());
         let limited = pass.clerk.rate_limited();
         let sync = sync(&self.setup, &task, &mut self.memory, &mut self.election);
         let (result, told) = guarded(pass, signals, sync).await;
@@ -243,7 +275,10 @@ impl AtWork {
                 if let Task::Full = task {
                     self.succeeded_once = true;
                 }
-                if self.outage.end() {
+                if let Task::Users(ids) = &task {
+                    pass.due.users_done(ids);
+                }
+                if self.outage.end(task.kind()) {
                     self.status.recovered();
                 }
                 if let Some(election) = &self.election {
@@ -255,16 +290,16 @@ impl AtWork {
             Err(failure) if failure.cause == Cause::NeedsPerson && !self.succeeded_once => return Err(failure),
             Err(failure) => {
                 self.status.failing(&failure);
-                pass.watch.failed(kind(&task), &failure.message);
+                pass.watch.failed(task.kind(), &failure.message);
                 if failure.cause == Cause::Busy {
                     // Somebody else keeps the mirror in step.
                     pass.watch.stands_by("another clerk2pg");
                 }
-                self.outage.note(&failure);
+                self.outage.note(task.kind(), &failure);
                 if let Some(election) = &self.election {
                     election.fails_since(self.outage.since());
                 }
-                put_back(&pass.due, task);
+                pass.due.failed(task, !failure.is_of_all());
             }
         }
         Ok(told)
@@ -275,16 +310,16 @@ impl AtWork {
         match followed {
             Followed::Done(report) => {
                 self.status.done(name(task), &report, Utc::now());
-                watch.done(kind(task), &done(&report));
+                watch.done(task.kind(), &done(&report));
                 tell(name(task), &report);
             }
             Followed::Idle => {
                 self.status.idle();
-                watch.idle(kind(task));
+                watch.idle(task.kind());
                 debug!(pass = name(task), "nothing to do");
             }
             Followed::Blind => {
-                watch.blind(kind(task));
+                watch.blind(task.kind());
                 debug!(pass = name(task), "what changed cannot be seen");
             }
             Followed::StandingBy => {
@@ -292,11 +327,11 @@ impl AtWork {
                     Some(Place::Follows(leader)) => self.status.standing_by(&leads(&leader)),
                     _ => self.status.standing_by("another clerk2pg is syncing this database"),
                 }
-                watch.stood_by(kind(task));
+                watch.stood_by(task.kind());
                 debug!(pass = name(task), "another clerk2pg is at work");
                 // What somebody waits for is looked at once the other one is done; it may have seen to it by then. A leader sees to it anyway.
                 if *task != Task::Tick && self.leads() {
-                    put_back(due, task.clone());
+                    due.put_back(task.clone());
                     self.rest = Some(Instant::now() + REST);
                 }
             }
@@ -329,10 +364,34 @@ impl AtWork {
     }
 }
 
-async fn over(pause: Option<Instant>) {
-    match pause {
-        Some(until) => tokio::time::sleep_until(until.into()).await,
-        None => std::future::pending().await,
+/// From when on each kind of sync may be done; none for now.
+#[derive(Clone, Copy)]
+struct Gates {
+    full: Option<Instant>,
+    incremental: Option<Instant>,
+    on_demand: Option<Instant>,
+}
+
+/// Waits until something is due that may be done.
+async fn is_due(pass: &Pass, gates: Gates) {
+    loop {
+        let is_free = pass.clerk.free_for_notifications() > 0;
+        let on_demand = match is_free {
+            true => gates.on_demand,
+            false => Some(Instant::now() + FAR),
+        };
+        let next = pass.due.next(gates.full, gates.incremental, on_demand);
+        let over = async {
+            match next {
+                Some(next) => tokio::time::sleep_until(next.into()).await,
+                None => std::future::pending().await,
+            }
+        };
+        tokio::select! {
+            () = over => return,
+            () = pass.due.changed() => {}
+            () = pass.clerk.is_free_for_notifications(), if !is_free && pass.due.has_users() => {}
+        }
     }
 }
 

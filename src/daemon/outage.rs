@@ -1,86 +1,225 @@
-//! Waiting out an outage: with backoff, and told once when it begins and once when it ends.
+//! Waiting out failures: with backoff, and told once when they begin and once when they end.
+//!
+//! Clerk or Postgres being away stops every kind of sync. Anything else stops one kind: the others
+//! go on meanwhile.
 
 use std::time::{Duration, Instant};
 
 use backon::{BackoffBuilder, ExponentialBackoff, ExponentialBuilder};
 use tracing::{error, info, warn};
 
-use crate::failure::{Cause, Failure};
+use crate::{
+    failure::{Cause, Failure},
+    mirror::Kind,
+};
 
 /// The state of an outage; by default there is none.
 #[derive(Debug, Default)]
-pub(super) struct Outage(Option<State>);
+pub(super) struct Outage {
+    told: Option<Told>,
+    /// Since when no sync goes through.
+    since: Option<Instant>,
+    /// Something is away: all wait.
+    away: Option<Failing>,
+    full: Option<Failing>,
+    incremental: Option<Failing>,
+    on_demand: Option<Failing>,
+}
 
 #[derive(Debug)]
-struct State {
+struct Told {
     cause: Cause,
     /// Tells failures of one cause apart; their words may hold a trace of each request.
     hint: Option<String>,
-    since: Instant,
+    at: Instant,
+}
+
+#[derive(Debug)]
+struct Failing {
+    /// Clerk or Postgres is away, which another kind of sync may find to be over.
+    is_away: bool,
     backoff: ExponentialBackoff,
     /// When to try again.
     next: Instant,
 }
 
-impl Outage {
-    /// Takes note of a failed pass. What goes on is not told again.
-    pub(super) fn note(&mut self, failure: &Failure) {
-        let is_away = matches!(failure.cause, Cause::ClerkAway | Cause::PostgresAway);
-        let is_new = self
-            .0
-            .as_ref()
-            .is_none_or(|state| state.cause != failure.cause || (!is_away && state.hint != failure.hint));
-        if is_new {
-            match failure.cause {
-                Cause::ClerkAway | Cause::PostgresAway => {
-                    warn!(error = %failure, hint = failure.hint, "waiting until it can be reached");
-                }
-                _ => error!(error = %failure, hint = failure.hint, "the pass failed"),
-            }
-            self.0 = Some(State {
-                cause: failure.cause,
-                hint: failure.hint.clone(),
-                since: Instant::now(),
-                backoff: ExponentialBuilder::default()
-                    .with_min_delay(Duration::from_secs(1))
-                    .with_max_delay(Duration::from_secs(60))
-                    .without_max_times()
-                    .with_jitter()
-                    .build(),
-                next: Instant::now(),
-            });
-        }
-        if let Some(state) = &mut self.0 {
-            state.next = Instant::now() + state.backoff.next().unwrap_or_default();
+impl Failing {
+    fn new() -> Self {
+        Self {
+            is_away: false,
+            backoff: ExponentialBuilder::default()
+                .with_min_delay(Duration::from_secs(1))
+                .with_max_delay(Duration::from_secs(60))
+                .without_max_times()
+                .with_jitter()
+                .build(),
+            next: Instant::now(),
         }
     }
 
-    /// A pass went through. Returns whether that ends an outage.
-    pub(super) fn end(&mut self) -> bool {
-        let ended = self.0.take();
-        if let Some(state) = &ended {
-            info!(after_s = state.since.elapsed().as_secs(), "back to normal");
+    fn again(this: &mut Option<Self>, is_away: bool) {
+        let this = this.get_or_insert_with(Self::new);
+        this.is_away = is_away;
+        this.next = Instant::now() + this.backoff.next().unwrap_or_default();
+    }
+}
+
+impl Outage {
+    fn of(&mut self, kind: Kind) -> &mut Option<Failing> {
+        match kind {
+            Kind::Full => &mut self.full,
+            Kind::Incremental => &mut self.incremental,
+            Kind::OnDemand => &mut self.on_demand,
+        }
+    }
+
+    /// Takes note of a failed sync. What goes on is not told again.
+    pub(super) fn note(&mut self, kind: Kind, failure: &Failure) {
+        let is_of_all = failure.is_of_all();
+        self.since.get_or_insert_with(Instant::now);
+        if kind == Kind::OnDemand && !is_of_all {
+            // Its users have pauses of their own; users who are asked for later need not wait for them.
+            warn!(error = %failure, hint = failure.hint, "a sync on demand failed; its users are tried again later");
+            return;
+        }
+        self.tell(failure);
+        if is_of_all {
+            Failing::again(&mut self.away, true);
+        }
+        Failing::again(self.of(kind), is_of_all);
+    }
+
+    fn tell(&mut self, failure: &Failure) {
+        let is_away = matches!(failure.cause, Cause::ClerkAway | Cause::PostgresAway);
+        let is_new = self
+            .told
+            .as_ref()
+            .is_none_or(|told| told.cause != failure.cause || (!is_away && told.hint != failure.hint));
+        if !is_new {
+            return;
+        }
+        match is_away {
+            true => warn!(error = %failure, hint = failure.hint, "waiting until it can be reached"),
+            false => error!(error = %failure, hint = failure.hint, "the pass failed"),
+        }
+        self.told = Some(Told {
+            cause: failure.cause,
+            hint: failure.hint.clone(),
+            at: self.told.take().map_or_else(Instant::now, |told| told.at),
+        });
+    }
+
+    /// A sync went through. Returns whether that ends all trouble.
+    pub(super) fn end(&mut self, kind: Kind) -> bool {
+        (self.since, self.away) = (None, None);
+        // A kind that had no trouble says nothing of the others'.
+        if self.of(kind).take().is_some() || kind == Kind::Full {
+            for other in [&mut self.full, &mut self.incremental, &mut self.on_demand] {
+                other.take_if(|failing| failing.is_away);
+            }
+        }
+        if self.full.is_some() || self.incremental.is_some() || self.on_demand.is_some() {
+            return false;
+        }
+        let ended = self.told.take();
+        if let Some(told) = &ended {
+            info!(after_s = told.at.elapsed().as_secs(), "back to normal");
         }
         ended.is_some()
     }
 
-    /// Since when passes fail.
+    /// Since when no sync goes through.
     pub(super) fn since(&self) -> Option<Instant> {
-        self.0.as_ref().map(|state| state.since)
+        self.since
     }
 
-    /// Until when the next pass waits, whatever the schedule says; none where nothing is waited for.
-    pub(super) fn waits_until(&self) -> Option<Instant> {
-        self.0
-            .as_ref()
-            .map(|state| state.next)
-            .filter(|next| *next > Instant::now())
+    /// Until when a kind of sync waits, whatever the schedule says; none where nothing is waited for.
+    pub(super) fn waits_until(&self, kind: Kind) -> Option<Instant> {
+        let own = match kind {
+            Kind::Full => &self.full,
+            Kind::Incremental => &self.incremental,
+            Kind::OnDemand => &self.on_demand,
+        };
+        let waits = self.away.iter().chain(own).map(|failing| failing.next).max();
+        waits.filter(|next| *next > Instant::now())
     }
 
-    /// What was waited for may have been mended: the configuration changed, or a person asks. The pauses after more failures go on growing.
+    /// What was waited for may be over: the configuration changed, or a person asks. The pauses after more failures go on growing.
     pub(super) fn try_now(&mut self) {
-        if let Some(state) = &mut self.0 {
-            state.next = Instant::now();
+        let failing = [
+            &mut self.away,
+            &mut self.full,
+            &mut self.incremental,
+            &mut self.on_demand,
+        ];
+        for failing in failing.into_iter().flatten() {
+            failing.next = Instant::now();
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const KINDS: [Kind; 3] = [Kind::Full, Kind::Incremental, Kind::OnDemand];
+
+    fn waiting(outage: &Outage) -> Vec<Kind> {
+        KINDS
+            .into_iter()
+            .filter(|kind| outage.waits_until(*kind).is_some())
+            .collect()
+    }
+
+    fn failure(cause: Cause) -> Failure {
+        Failure::new(cause, "it failed")
+    }
+
+    #[test]
+    fn who_is_away_is_waited_for_by_all_until_one_gets_through() {
+        let mut outage = Outage::default();
+        outage.note(Kind::Incremental, &failure(Cause::ClerkAway));
+        assert_eq!(waiting(&outage), KINDS);
+        assert!(outage.since().is_some());
+        assert!(outage.end(Kind::Incremental));
+        assert_eq!((waiting(&outage), outage.since()), (Vec::new(), None));
+        outage.note(Kind::Incremental, &failure(Cause::PostgresAway));
+        assert!(outage.end(Kind::Full), "a full sync sees everything");
+        assert!(!outage.end(Kind::Full), "nothing has begun since");
+    }
+
+    #[test]
+    fn a_kind_that_fails_alone_keeps_nobody_else_waiting() {
+        for cause in [Cause::Other, Cause::NeedsPerson] {
+            let mut outage = Outage::default();
+            outage.note(Kind::Full, &failure(cause));
+            assert_eq!(waiting(&outage), [Kind::Full]);
+            assert!(!outage.end(Kind::Incremental));
+            assert_eq!(waiting(&outage), [Kind::Full]);
+            outage.try_now();
+            assert_eq!(waiting(&outage), []);
+            assert!(outage.end(Kind::Full));
+        }
+    }
+
+    #[test]
+    fn a_server_that_fails_one_kind_alone_is_asked_less_and_less_for_it() {
+        let mut outage = Outage::default();
+        let mut waits = Vec::new();
+        for _ in 0..8 {
+            outage.note(Kind::Full, &failure(Cause::ClerkAway));
+            assert!(!outage.end(Kind::Incremental));
+            waits.push(outage.waits_until(Kind::Full).unwrap() - Instant::now());
+            assert_eq!(waiting(&outage), [Kind::Full]);
+        }
+        assert!(waits[7] > Duration::from_secs(30), "{waits:?}");
+    }
+
+    #[test]
+    fn users_who_fail_keep_no_others_waiting() {
+        let mut outage = Outage::default();
+        outage.note(Kind::OnDemand, &failure(Cause::Other));
+        assert_eq!(waiting(&outage), []);
+        assert!(!outage.end(Kind::Incremental));
     }
 }

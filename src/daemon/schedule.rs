@@ -1,11 +1,44 @@
-//! The schedule. A job only marks a pass as due: ticks that come while a pass runs are one tick.
+//! The schedule. A job only marks a sync as due: ticks that come while one runs are one tick.
 
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::Duration,
+};
+
+use tokio::task::JoinHandle;
 use tokio_cron_scheduler::{Job, JobScheduler, JobSchedulerError};
+use tokio_util::sync::CancellationToken;
+use tracing::{debug, info, warn};
 
-use crate::due::Due;
+use super::regular::{Marked, Regular};
+use crate::{clock::Clock, due::Due, watch::Timetable};
+
+/// How often the clocks are compared.
+const CHECK: Duration = Duration::from_secs(1);
 
 /// A running schedule. Dropping it without [`Self::stop`] leaves its task behind.
-pub struct Schedule(JobScheduler);
+pub struct Schedule {
+    stop: CancellationToken,
+    kept: JoinHandle<()>,
+}
+
+/// What the schedule is made of.
+#[derive(Clone)]
+struct Plan {
+    full: String,
+    incremental: String,
+    due: Due,
+    marked: Arc<Marks>,
+}
+
+#[derive(Default)]
+struct Marks {
+    full: AtomicBool,
+    incremental: AtomicBool,
+}
 
 /// Whether a text is a schedule: six fields, seconds first.
 pub fn is_schedule(cron: &str) -> bool {
@@ -18,25 +51,164 @@ impl Schedule {
     /// # Errors
     /// A schedule cannot be read, or the scheduler does not start.
     pub async fn start(full: &str, incremental: &str, due: &Due) -> Result<Self, JobSchedulerError> {
+        Self::by(Clock::default(), full, incremental, due).await
+    }
+
+    async fn by(clock: Clock, full: &str, incremental: &str, due: &Due) -> Result<Self, JobSchedulerError> {
+        let plan = Plan {
+            full: full.to_owned(),
+            incremental: incremental.to_owned(),
+            due: due.clone(),
+            marked: Arc::default(),
+        };
+        let regular = Regular::new(Timetable::new(full, incremental), clock.now());
+        let scheduler = plan.scheduler().await?;
+        let stop = CancellationToken::new();
+        let kept = tokio::spawn(keep(plan, scheduler, regular, clock, stop.clone()));
+        Ok(Self { stop, kept })
+    }
+
+    /// Ends the schedule.
+    pub async fn stop(self) {
+        self.stop.cancel();
+        // It fails only if the task has panicked.
+        let _ = self.kept.await;
+    }
+}
+
+impl Plan {
+    /// The scheduler goes by the wall clock, and computes the next tick of a job once the one before
+    /// has come.
+    async fn scheduler(&self) -> Result<JobScheduler, JobSchedulerError> {
         let scheduler = JobScheduler::new().await?;
-        for (cron, mark) in [(full, Due::full as fn(&Due)), (incremental, Due::tick)] {
+        let full = |plan: &Plan| {
+            plan.marked.full.store(true, Ordering::Relaxed);
+            plan.due.full();
+        };
+        let incremental = |plan: &Plan| {
+            plan.marked.incremental.store(true, Ordering::Relaxed);
+            plan.due.tick();
+        };
+        for (cron, mark) in [
+            (&self.full, full as fn(&Plan)),
+            (&self.incremental, incremental as fn(&Plan)),
+        ] {
             if cron.is_empty() {
                 continue;
             }
-            let due = due.clone();
-            let job = Job::new_async(cron, move |_, _| {
-                mark(&due);
+            let plan = self.clone();
+            let job = Job::new_async(cron.as_str(), move |_, _| {
+                mark(&plan);
                 Box::pin(async {})
             })?;
             scheduler.add(job).await?;
         }
         scheduler.start().await?;
-        Ok(Self(scheduler))
+        Ok(scheduler)
+    }
+}
+
+/// Compares the clocks, and begins the schedule anew when the wall clock has jumped.
+async fn keep(plan: Plan, mut scheduler: JobScheduler, mut regular: Regular, clock: Clock, stop: CancellationToken) {
+    let mut is_stale = false;
+    while stop.run_until_cancelled(tokio::time::sleep(CHECK)).await.is_some() {
+        let marked = Marked {
+            full: plan.marked.full.swap(false, Ordering::Relaxed),
+            incremental: plan.marked.incremental.swap(false, Ordering::Relaxed),
+        };
+        let found = regular.check(clock.now(), marked);
+        if found.full {
+            plan.due.full();
+        }
+        if found.incremental {
+            plan.due.tick();
+        }
+        if let Some(jump) = found.jump {
+            info!(
+                by_s = jump.num_seconds(),
+                "this machine's clock has jumped; the schedule begins anew"
+            );
+        }
+        is_stale |= found.jump.is_some();
+        if is_stale {
+            match plan.scheduler().await {
+                Ok(new) => {
+                    end(std::mem::replace(&mut scheduler, new)).await;
+                    is_stale = false;
+                }
+                // What it does not mark is marked when its period is over.
+                Err(error) => warn!(%error, "the schedule could not begin anew; it is tried again"),
+            }
+        }
+    }
+    end(scheduler).await;
+}
+
+async fn end(mut scheduler: JobScheduler) {
+    if let Err(error) = scheduler.shutdown().await {
+        debug!(%error, "the scheduler is gone already");
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use chrono::TimeDelta;
+
+    use super::*;
+    use crate::{
+        due::{Allowed, Task},
+        mirror::Kind,
+    };
+
+    /// Waits until something is due, and takes it.
+    async fn next(due: &Due) -> Task {
+        let waiting = async {
+            loop {
+                match due.take(&Allowed::ALL) {
+                    Some(task) => return task,
+                    None => due.changed().await,
+                }
+            }
+        };
+        let patience = Duration::from_secs(60);
+        tokio::time::timeout(patience, waiting).await.expect("nothing is due")
     }
 
-    /// Ends the schedule.
-    pub async fn stop(mut self) {
-        // It fails only where the scheduler is gone already.
-        let _ = self.0.shutdown().await;
+    /// A schedule for once a day, at a time of day by the real clock.
+    fn daily(after: TimeDelta) -> String {
+        (Clock::default().now().wall + after)
+            .format("%-S %-M %-H * * *")
+            .to_string()
+    }
+
+    #[tokio::test(flavor = "multi_thread")]
+    async fn a_scheduler_that_waits_for_a_clock_that_went_back_is_not_waited_for() {
+        let (clock, due) = (Clock::default(), Due::default());
+        // The scheduler sees an hour to go, as it does when the clock has gone back by that.
+        clock.jump(TimeDelta::hours(1));
+        let in_an_hour = daily(TimeDelta::hours(1) + TimeDelta::seconds(2));
+        let schedule = Schedule::by(clock.clone(), &in_an_hour, "", &due).await.unwrap();
+        clock.jump(TimeDelta::hours(-1));
+        assert_eq!(next(&due).await.kind(), Kind::Full);
+        schedule.stop().await;
+    }
+
+    #[tokio::test(flavor = "multi_thread")]
+    async fn what_was_slept_through_is_due_at_once_and_the_schedule_goes_on() {
+        let (clock, due) = (Clock::default(), Due::default());
+        let in_an_hour = daily(TimeDelta::hours(1));
+        let schedule = Schedule::by(clock.clone(), &in_an_hour, "* * * * * *", &due)
+            .await
+            .unwrap();
+        assert_eq!(next(&due).await, Task::Tick);
+        clock.jump(TimeDelta::hours(2));
+        while next(&due).await != Task::Full {}
+        for _ in 0..3 {
+            assert_eq!(next(&due).await, Task::Tick);
+        }
+        schedule.stop().await;
+        while due.take(&Allowed::ALL).is_some() {}
+        tokio::time::sleep(3 * CHECK).await;
+        assert_eq!(due.take(&Allowed::ALL), None, "it goes on when it is over");
     }
 }

@@ -1,9 +1,8 @@
 //! What is due, and doing it.
 
 use crate::{
-    due::{Due, Task},
+    due::Task,
     failure::{Cause, Failure},
-    mirror::Kind,
     pass::{Followed, Memory, Pass},
 };
 
@@ -20,25 +19,6 @@ pub(super) fn name(task: &Task) -> &'static str {
         Task::Full => "full sync",
         Task::Incremental | Task::Tick => "incremental sync",
         Task::Users(_) => "sync on demand",
-    }
-}
-
-/// As in `clerk.sync_runs`.
-pub(super) fn kind(task: &Task) -> Kind {
-    match task {
-        Task::Full => Kind::Full,
-        Task::Incremental | Task::Tick => Kind::Incremental,
-        Task::Users(_) => Kind::OnDemand,
-    }
-}
-
-/// Leaves it for later.
-pub(super) fn put_back(due: &Due, task: Task) {
-    match task {
-        Task::Full => due.full(),
-        Task::Incremental => due.incremental(),
-        Task::Tick => due.tick(),
-        Task::Users(ids) => ids.iter().for_each(|id| due.user(id)),
     }
 }
 

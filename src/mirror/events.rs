@@ -4,6 +4,7 @@
 
 use std::time::Duration;
 
+use chrono::Utc;
 use diesel::{
     QueryResult, sql_query,
     sql_types::{Array, BigInt, Double, Nullable, Text, Timestamptz},
@@ -121,14 +122,16 @@ impl Mirror {
             let rows = conn
                 .transaction(async |conn| {
                     transaction::begin(conn, lease).await?;
-                    // Older ones have smaller ids, so that the first ones tell whether there is anything to remove.
+                    // Older events have smaller ids, so that the first ones tell whether there is anything to
+                    // remove. A clock that has jumped ahead, here or there, makes nothing old.
                     let rows = sql_query(
                         "DELETE FROM clerk.user_events e
                          USING (SELECT id, recorded_at FROM clerk.user_events ORDER BY id LIMIT $2) AS oldest
-                         WHERE e.id = oldest.id AND oldest.recorded_at < pg_catalog.now() - $1 * interval '1 second'",
+                         WHERE e.id = oldest.id AND oldest.recorded_at < least(pg_catalog.now(), $3) - $1 * interval '1 second'",
                     )
                     .bind::<Double, _>(keep.as_secs_f64())
                     .bind::<BigInt, _>(PRUNED_AT_ONCE)
+                    .bind::<Timestamptz, _>(Utc::now())
                     .execute(conn)
                     .await?;
                     Ok::<_, Error>(rows)

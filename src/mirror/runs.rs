@@ -24,6 +24,9 @@ const KEPT: TimeDelta = TimeDelta::days(30);
 /// How long the others do, of which there may be one a second.
 const OTHERS_KEPT: TimeDelta = TimeDelta::days(2);
 
+/// How far times may differ by a clock that was not set meanwhile.
+const SAME_CLOCK: TimeDelta = TimeDelta::seconds(1);
+
 /// What a pass looks at.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Kind {
@@ -124,6 +127,8 @@ pub struct Finish {
     pub is_walked: bool,
     /// Nobody was left out, so that whoever is listed as rejected but was not met is gone.
     pub is_whole: bool,
+    /// What the database's clock should say by now, unless it was set during the sync.
+    pub expected_now: DateTime<Utc>,
 }
 
 impl Mirror {
@@ -164,6 +169,8 @@ impl Mirror {
             let checkpoint = checkpoint
                 .filter(|_| kind == Kind::Full)
                 .and_then(|json| serde_json::from_value::<Checkpoint>(json).ok())
+                // One of the future was written before the clock went back: nobody knows how old it is.
+                .filter(|checkpoint| checkpoint.written_at.max(checkpoint.started_at) <= now + SAME_CLOCK)
                 .filter(|checkpoint| now - checkpoint.written_at < max_age && now - checkpoint.started_at < max_age * 2)
                 .filter(|checkpoint| checkpoint.judged || !judges);
             let id: i64 = diesel::insert_into(sync_runs::table)
@@ -212,6 +219,8 @@ impl Mirror {
             let now: DateTime<Utc> = diesel::select(diesel::dsl::now.into_sql::<Timestamptz>())
                 .get_result(conn)
                 .await?;
+            // A clock that has jumped ahead, here or there, makes nothing old.
+            let now = now.min(Utc::now());
             let is_old = sync_runs::started_at.lt(now - KEPT).or(sync_runs::started_at
                 .lt(now - OTHERS_KEPT)
                 .and(sync_runs::kind.ne(Kind::Full.name())));
@@ -237,7 +246,11 @@ impl Mirror {
                     .execute(conn)
                     .await?;
             }
-            if finish.is_whole {
+            let now: DateTime<Utc> = diesel::select(diesel::dsl::now.into_sql::<Timestamptz>())
+                .get_result(conn)
+                .await?;
+            // If the clock went back, users that this sync met seem to be met before it.
+            if finish.is_whole && now + SAME_CLOCK >= finish.expected_now {
                 let started_at: DateTime<Utc> = sync_runs::table
                     .find(run.walk)
                     .select(sync_runs::started_at)

@@ -29,8 +29,15 @@ impl Pass {
     /// The sync could not be completed; what it committed stays, and the next one continues from there.
     pub async fn full_sync(&self, memory: &mut Memory) -> Result<Report, Failure> {
         let opening = Opening::new(self, Kind::Full);
-        memory.instance = None;
-        let instance = self.open(opening).await?;
+        let before = memory.instance.take();
+        let instance = match self.open(opening).await {
+            Ok(instance) => instance,
+            Err(failure) => {
+                // Other kinds of sync go on as they did before; but not where it is another instance.
+                memory.instance = before.filter(|_| failure.cause != Cause::NeedsPerson);
+                return Err(failure);
+            }
+        };
         memory.asked_instance = Some(Instant::now());
         let lease = self.acquire_lease().await?;
         memory.instance = Some(instance.clone());
@@ -44,7 +51,10 @@ impl Pass {
             running.whole(lease, run).await
         };
         let result = self.under_lease(&lease, opening, memory, work).await;
-        if result.is_err() {
+        if result
+            .as_ref()
+            .is_err_and(|failure| failure.cause == Cause::NeedsPerson)
+        {
             memory.instance = None;
         }
         result

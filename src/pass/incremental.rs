@@ -14,6 +14,7 @@ use super::{
 };
 use crate::{
     clerk::{self, Page},
+    due::Task,
     failure::{Cause, Failure},
     mirror::{Batch, Kind, Lease, Run, State},
     recent::{Entry, Recent, Step},
@@ -364,7 +365,8 @@ impl Running<'_> {
 
     /// Whether something became due meanwhile that cannot wait.
     pub(super) fn has_to_attend(&self) -> bool {
-        self.pass.due.has_users() || (self.may_look() && self.pass.due.has_incremental())
+        let has_users = self.pass.due.has_users() && self.pass.clerk.free_for_notifications() > 0;
+        has_users || (self.may_look() && self.pass.due.has_incremental())
     }
 
     /// Whether looks are made in between. After a change of very many users, they are as long as walks for a while.
@@ -382,10 +384,9 @@ impl Running<'_> {
     }
 
     async fn attend_to_it(&mut self) -> Result<(), Failure> {
-        let users = self.pass.due.take_users();
+        let users = self.pass.due.take_users(self.pass.clerk.free_for_notifications());
         if !users.is_empty() {
-            let asked = self.pass.ask_by_id(&users).await?;
-            self.bring(asked).await?;
+            self.bring_between(users).await?;
         }
         let Some(watermark) = self.watermark.filter(|_| self.may_look()) else {
             return Ok(());
@@ -402,6 +403,29 @@ impl Running<'_> {
             }
             Ok(()) => Ok(()),
         }
+    }
+
+    /// Users who cannot be brought are left for later: this sync is about all others.
+    async fn bring_between(&mut self, users: Vec<String>) -> Result<(), Failure> {
+        let brought = async {
+            let asked = self.pass.ask_by_id(&users).await?;
+            self.bring(asked).await
+        };
+        match brought.await {
+            Ok(()) => self.pass.due.users_done(&users),
+            Err(failure) if failure.is_of_all() => {
+                self.pass.due.put_back(Task::Users(users));
+                // If it is Clerk that is away, the sync itself finds out.
+                if failure.cause != Cause::ClerkAway {
+                    return Err(failure);
+                }
+            }
+            Err(failure) => {
+                debug!(%failure, "users who were asked for cannot be brought yet");
+                self.pass.due.users_failed(users);
+            }
+        }
+        Ok(())
     }
 
     async fn look_between(&mut self, watermark: i64) -> Result<(), Failure> {

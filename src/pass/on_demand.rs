@@ -3,7 +3,7 @@
 use std::time::Instant;
 
 use futures_util::{StreamExt, stream};
-use tracing::{debug, warn};
+use tracing::debug;
 
 use super::{
     DeleteMode, Followed, Memory, Pass, Running,
@@ -51,11 +51,15 @@ impl Pass {
     }
 
     pub(super) async fn ask_by_id(&self, ids: &[String]) -> Result<Asked, Failure> {
+        let part = Pass {
+            clerk: self.clerk.for_notifications(),
+            ..self.clone()
+        };
         let mut answers = stream::iter(ids)
-            .map(async |id| (id, self.by_id(id).await))
+            .map(async |id| (id, part.by_id(id).await))
             .buffered(self.options.concurrency);
         let mut asked = Asked::default();
-        let mut absent = Vec::new();
+        let (mut absent, mut unclear) = (Vec::new(), Vec::new());
         while let Some((id, answer)) = answers.next().await {
             match answer? {
                 ById::Found(page) => {
@@ -67,13 +71,25 @@ impl Pass {
                     }
                 }
                 ById::Gone => absent.push(id.as_str()),
-                ById::Unclear(error) => warn!(user_id = id, error, "a user that was asked for by id cannot be read"),
+                ById::Unclear(error) => {
+                    debug!(
+                        user_id = id,
+                        error, "a user that was asked for by id cannot be read yet"
+                    );
+                    unclear.push(id.clone());
+                }
             }
+        }
+        drop(answers);
+        if !unclear.is_empty() {
+            self.due.users_failed(unclear);
         }
         if self.options.delete_mode != DeleteMode::Keep {
             let known = self.mirror.named(&absent).await?;
             asked.gone = known.into_iter().filter(|row| !row.deleted).map(|row| row.id).collect();
         }
+        let unknown = absent.iter().filter(|id| !asked.gone.iter().any(|gone| gone == *id));
+        self.due.users_unknown(unknown.map(|id| (*id).to_owned()).collect());
         debug!(
             users = ids.len(),
             news = asked.news.len(),

@@ -140,12 +140,13 @@ impl Pass {
             initial_events: self.options.initial_events,
         };
         let (run, now, checkpoint) = mirror.begin_run(lease, begin).await?;
+        let opened = Instant::now();
         let instance = memory.instance.as_ref().map_or("", |instance| &instance.id);
         let report = Report::new(instance);
         let target = Target::Mirror {
             lease,
             run: &run,
-            began: (now, Instant::now()),
+            began: (now, opened),
         };
         let rejects = AtomicBool::new(mirror.rejects().await?);
         let holds = AtomicBool::new(mirror.holds().await?);
@@ -202,6 +203,7 @@ impl Pass {
             error,
             ages,
             is_walked: is_full && result.is_ok(),
+            expected_now: now + opened.elapsed(),
             is_whole: is_full && result.is_ok() && report.outcome != Outcome::Incomplete,
         };
         let recorded = mirror.finish_run(lease, &run, &finish).await;

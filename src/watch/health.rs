@@ -5,16 +5,19 @@ use std::{
     time::{Duration, Instant},
 };
 
-use chrono::{DateTime, TimeDelta, Utc};
+use chrono::{DateTime, Utc};
 
 use super::{Done, timetable::Timetable};
-use crate::mirror::Kind;
+use crate::{clock::Moment, mirror::Kind};
 
 /// A loop that shows no life for so long is stuck.
 const SILENCE: Duration = Duration::from_secs(60);
 
-/// How late a pass may come to its end before the mirror counts as out of step.
-const LATE: TimeDelta = TimeDelta::minutes(15);
+/// How late an incremental sync may come to its end before the mirror counts as out of sync.
+const LATE: Duration = Duration::from_secs(2 * 60);
+
+/// The same for a full sync; one that takes longer may be late by twice the time of the last one.
+const FULL_LATE: Duration = Duration::from_secs(15 * 60);
 
 /// The longest reason, in characters: some errors quote what a server said.
 const LONGEST: usize = 500;
@@ -51,11 +54,16 @@ impl Verdict {
 pub(super) struct Health {
     /// When the loop last showed that it is alive.
     pub(super) beat: Instant,
-    pub(super) timetable: Timetable,
-    pub(super) succeeded_at: Option<DateTime<Utc>>,
+    timetable: Timetable,
+    /// When a sync of any kind last succeeded.
+    pub(super) succeeded_at: Option<Instant>,
+    full: Expected,
+    incremental: Expected,
+    /// How long the last full sync took.
+    full_took: Duration,
     /// Why it is not for this one to sync.
     pub(super) standing_by: Option<String>,
-    failing: Option<Failing>,
+    failing: Vec<Failing>,
     /// A full sync has come to its end.
     has_walked: bool,
     /// Why the last full sync did not see or judge everybody.
@@ -68,8 +76,27 @@ pub(super) struct Health {
 
 #[derive(Debug)]
 struct Failing {
+    /// None if it is not about a sync.
+    kind: Option<Kind>,
     why: String,
     since: DateTime<Utc>,
+}
+
+/// When the next sync of a kind is to succeed, by a clock that does not jump.
+#[derive(Debug, Clone, Copy)]
+struct Expected {
+    /// When the last one succeeded, or could have for the first time.
+    since: Instant,
+    /// How long after that the schedule had the next one; none if never.
+    due_in: Option<Duration>,
+}
+
+impl Expected {
+    /// For how long there was none, if it is late.
+    fn late(&self, patience: Duration, now: Instant) -> Option<Duration> {
+        let passed = now.saturating_duration_since(self.since);
+        (passed > self.due_in?.saturating_add(patience)).then_some(passed)
+    }
 }
 
 impl Health {
@@ -78,8 +105,17 @@ impl Health {
             beat,
             timetable: Timetable::default(),
             succeeded_at: None,
+            full: Expected {
+                since: beat,
+                due_in: None,
+            },
+            incremental: Expected {
+                since: beat,
+                due_in: None,
+            },
+            full_took: Duration::ZERO,
             standing_by: None,
-            failing: None,
+            failing: Vec::new(),
             has_walked: false,
             incomplete: None,
             holds: false,
@@ -87,24 +123,70 @@ impl Health {
         }
     }
 
-    pub(super) fn idle(&mut self, kind: Kind, now: DateTime<Utc>) {
-        (self.standing_by, self.failing) = (None, None);
+    /// From now on, syncs are due by this timetable.
+    pub(super) fn expects(&mut self, timetable: Timetable, now: Moment) {
+        self.timetable = timetable;
+        self.begins(now);
+    }
+
+    /// It is for this one to sync, from now on.
+    pub(super) fn begins(&mut self, now: Moment) {
+        for kind in [Kind::Full, Kind::Incremental] {
+            self.expect(kind, now);
+        }
+    }
+
+    fn expect(&mut self, kind: Kind, now: Moment) {
+        let expected = Expected {
+            since: now.steady,
+            due_in: self.timetable.next_in(kind, now.wall),
+        };
+        match kind {
+            Kind::Full => self.full = expected,
+            Kind::Incremental => self.incremental = expected,
+            Kind::OnDemand => {}
+        }
+    }
+
+    /// A sync succeeded. A full one does what an incremental one does.
+    pub(super) fn succeeded(&mut self, kind: Kind, now: Moment) {
+        self.succeeded_at = Some(now.steady);
+        self.expect(kind, now);
+        if kind == Kind::Full {
+            self.expect(Kind::Incremental, now);
+        }
+    }
+
+    /// Nothing keeps this kind of sync from its work.
+    fn goes_through(&mut self, kind: Kind) {
+        self.standing_by = None;
+        // Clerk and Postgres have answered; another kind that fails still may fail.
+        self.failing.retain(|failing| {
+            let others = kind != Kind::Full && failing.kind != Some(kind);
+            others && matches!(failing.kind, Some(Kind::Full | Kind::Incremental))
+        });
+    }
+
+    pub(super) fn idle(&mut self, kind: Kind, now: Moment) {
+        self.goes_through(kind);
         self.is_blind &= kind != Kind::Incremental;
-        self.succeeded_at = Some(now);
+        self.succeeded(kind, now);
     }
 
     pub(super) fn blind(&mut self) {
-        (self.standing_by, self.failing, self.is_blind) = (None, None, true);
+        self.goes_through(Kind::Incremental);
+        self.is_blind = true;
     }
 
-    pub(super) fn done(&mut self, kind: Kind, done: &Done, now: DateTime<Utc>) {
+    pub(super) fn done(&mut self, kind: Kind, done: &Done, now: Moment) {
         if let (Some(why), Kind::Incremental | Kind::OnDemand) = (&done.incomplete, kind) {
-            return self.failed(why, now);
+            return self.failed(Some(kind), why, now.wall);
         }
-        (self.standing_by, self.failing) = (None, None);
+        self.goes_through(kind);
         match kind {
             Kind::Full => {
                 self.has_walked = true;
+                self.full_took = done.took;
                 self.holds = done.holds;
                 self.incomplete = done.incomplete.as_deref().map(anonymous);
             }
@@ -115,22 +197,22 @@ impl Health {
             Kind::OnDemand => self.holds |= done.holds,
         }
         if done.incomplete.is_none() {
-            self.succeeded_at = Some(now);
+            self.succeeded(kind, now);
         }
     }
 
-    pub(super) fn failed(&mut self, why: &str, now: DateTime<Utc>) {
+    pub(super) fn failed(&mut self, kind: Option<Kind>, why: &str, now: DateTime<Utc>) {
         self.standing_by = None;
-        let since = self.failing.take().map_or(now, |failing| failing.since);
-        self.failing = Some(Failing {
-            why: anonymous(why),
-            since,
-        });
+        let why = anonymous(why);
+        match self.failing.iter_mut().find(|failing| failing.kind == kind) {
+            Some(failing) => failing.why = why,
+            None => self.failing.push(Failing { kind, why, since: now }),
+        }
     }
 
     pub(super) fn stands_by(&mut self, why: String) {
         // Clerk and Postgres have answered.
-        self.failing = None;
+        self.failing.clear();
         self.standing_by = Some(why);
     }
 
@@ -143,8 +225,9 @@ impl Health {
         Verdict::bad(format!("the loop that does the work has shown no life for {seconds} s"))
     }
 
-    pub(super) fn ready(&self, now: DateTime<Utc>) -> Verdict {
-        if let Some(Failing { why, since }) = &self.failing {
+    pub(super) fn ready(&self, now: Instant) -> Verdict {
+        // What has failed for longest.
+        if let Some(Failing { why, since, .. }) = self.failing.first() {
             return Verdict::bad(format!("{why}; failing since {}", clock(*since)));
         }
         if let Some(why) = &self.standing_by {
@@ -156,14 +239,15 @@ impl Health {
         if let Some(why) = &self.incomplete {
             return Verdict::bad(format!("the last full sync was incomplete: {why}"));
         }
-        if let Some(at) = self.succeeded_at
-            && let Some(due) = self.timetable.next(at, self.is_blind)
-            && now - due > LATE
-        {
-            let at = clock(at);
-            return Verdict::bad(format!(
-                "the last pass that succeeded ended {at}, too long ago for the schedule"
-            ));
+        let incremental = self.incremental.late(LATE, now).filter(|_| !self.is_blind);
+        let full = self.full.late(FULL_LATE.max(2 * self.full_took), now);
+        for (kind, late) in [("incremental", incremental), ("full", full)] {
+            if let Some(late) = late {
+                let late = humantime::format_duration(Duration::from_secs(late.as_secs()));
+                return Verdict::bad(format!(
+                    "no {kind} sync has succeeded for {late}, too long for the schedule"
+                ));
+            }
         }
         Verdict::good(match self.holds {
             true => "in step, but for deletions that are held; `clerk2pg status` shows them",
@@ -205,8 +289,20 @@ pub(super) fn anonymous(text: &str) -> String {
 mod tests {
     use super::*;
 
-    fn at(time: &str) -> DateTime<Utc> {
+    fn wall(time: &str) -> DateTime<Utc> {
         format!("2026-01-02T{time}Z").parse().unwrap()
+    }
+
+    /// A health that begins at midnight, and its moments.
+    fn begin() -> (Health, impl Fn(&str) -> Moment) {
+        let start = Instant::now();
+        let at = move |time: &str| Moment {
+            wall: wall(time),
+            steady: start + (wall(time) - wall("00:00:00")).to_std().unwrap(),
+        };
+        let mut health = Health::new(start);
+        health.expects(Timetable::new("0 0 * * * *", "*/5 * * * * *"), at("00:00:00"));
+        (health, at)
     }
 
     fn full(incomplete: Option<&str>, holds: bool) -> Done {
@@ -232,17 +328,16 @@ mod tests {
 
     #[test]
     fn ready_in_words() {
-        let mut health = Health::new(Instant::now());
-        health.timetable = Timetable::new("0 0 * * * *", "*/5 * * * * *");
+        let (mut health, at) = begin();
         let check = |health: &Health, time, is_good, says: &str| {
-            let verdict = health.ready(at(time));
+            let verdict = health.ready(at(time).steady);
             assert_eq!((verdict.is_good, verdict.says.as_str()), (is_good, says));
         };
         let first = "no full sync has come to its end since the start; the first is under way";
         check(&health, "10:00:00", false, first);
 
-        health.failed("Clerk is away", at("10:00:01"));
-        health.failed("Clerk refused the key", at("10:00:05"));
+        health.failed(Some(Kind::Full), "Clerk is away", wall("10:00:01"));
+        health.failed(Some(Kind::Full), "Clerk refused the key", wall("10:00:05"));
         let refused = "Clerk refused the key; failing since 2026-01-02 10:00:01 UTC";
         check(&health, "10:00:06", false, refused);
 
@@ -252,11 +347,6 @@ mod tests {
 
         health.done(Kind::Full, &full(None, false), at("10:01:00"));
         check(&health, "10:01:00", true, "in step");
-        check(&health, "10:16:05", true, "in step");
-        let late = "the last pass that succeeded ended 2026-01-02 10:01:00 UTC, too long ago for the schedule";
-        check(&health, "10:16:06", false, late);
-        health.idle(Kind::Incremental, at("10:16:07"));
-        check(&health, "10:16:07", true, "in step");
 
         health.done(Kind::Full, &full(Some("two pages are gone"), false), at("11:00:00"));
         let incomplete = "the last full sync was incomplete: two pages are gone";
@@ -279,13 +369,84 @@ mod tests {
     }
 
     #[test]
-    fn who_sees_no_changes_is_late_by_the_other_schedule() {
-        let mut health = Health::new(Instant::now());
-        health.timetable = Timetable::new("0 0 * * * *", "*/5 * * * * *");
+    fn each_kind_is_late_by_its_own_schedule() {
+        let (mut health, at) = begin();
+        let says = |health: &Health, time: &str| health.ready(at(time).steady).says;
+        health.done(Kind::Full, &full(None, false), at("10:01:00"));
+        assert_eq!(says(&health, "10:03:05"), "in step");
+        let late = "no incremental sync has succeeded for 2m 6s, too long for the schedule";
+        assert_eq!(says(&health, "10:03:06"), late);
+        // Users who are asked for one by one are not all that changed.
+        health.idle(Kind::OnDemand, at("10:03:06"));
+        assert_eq!(says(&health, "10:03:06"), late);
+        for minute in 3..75 {
+            let time = format!("{}:{:02}:07", 10 + minute / 60, minute % 60);
+            health.idle(Kind::Incremental, at(&time));
+            assert_eq!(says(&health, &time), "in step");
+        }
+        health.idle(Kind::Incremental, at("11:15:01"));
+        assert_eq!(
+            says(&health, "11:15:01"),
+            "no full sync has succeeded for 1h 14m 1s, too long for the schedule"
+        );
+        // One that takes long may be late for longer.
+        let slow = Done {
+            took: Duration::from_secs(20 * 60),
+            ..full(None, false)
+        };
+        health.done(Kind::Full, &slow, at("11:20:00"));
+        health.idle(Kind::Incremental, at("12:35:00"));
+        assert_eq!(says(&health, "12:35:00"), "in step");
+    }
+
+    #[test]
+    fn a_clock_that_jumps_makes_nothing_late_and_hides_nothing() {
+        let (mut health, at) = begin();
+        health.done(Kind::Full, &full(None, false), at("10:01:00"));
+        let back = |time: &str| Moment {
+            wall: at(time).wall - chrono::TimeDelta::hours(5),
+            ..at(time)
+        };
+        health.idle(Kind::Incremental, back("10:01:05"));
+        assert!(health.ready(at("10:01:10").steady).is_good);
+        assert!(!health.ready(at("10:03:20").steady).is_good);
+        health.idle(Kind::Incremental, at("10:03:25"));
+        assert!(health.ready(at("10:03:30").steady).is_good);
+    }
+
+    #[test]
+    fn a_kind_that_fails_is_not_forgotten_for_another_that_does_not() {
+        let (mut health, at) = begin();
+        health.done(Kind::Full, &full(None, false), at("10:01:00"));
+        health.failed(Some(Kind::Full), "no page can be read", wall("11:00:00"));
+        health.failed(Some(Kind::OnDemand), "no user", wall("11:00:01"));
+        health.idle(Kind::Incremental, at("11:00:05"));
+        let verdict = health.ready(at("11:00:05").steady);
+        assert_eq!(
+            verdict.says,
+            "no page can be read; failing since 2026-01-02 11:00:00 UTC"
+        );
+        health.done(Kind::Full, &full(None, false), at("11:01:00"));
+        assert!(health.ready(at("11:01:00").steady).is_good);
+    }
+
+    #[test]
+    fn one_that_begins_to_lead_has_the_time_of_its_schedule() {
+        let (mut health, at) = begin();
+        health.done(Kind::Full, &full(None, false), at("10:01:00"));
+        health.stands_by("other:1 leads".to_owned());
+        health.begins(at("15:00:01"));
+        health.idle(Kind::Incremental, at("15:00:05"));
+        assert!(health.ready(at("15:00:05").steady).is_good);
+    }
+
+    #[test]
+    fn where_changes_cannot_be_seen_only_full_syncs_are_late() {
+        let (mut health, at) = begin();
         health.done(Kind::Full, &full(None, false), at("10:00:10"));
         health.blind();
-        assert!(health.ready(at("11:14:00")).is_good);
-        assert!(!health.ready(at("11:16:00")).is_good);
+        assert!(health.ready(at("11:14:00").steady).is_good);
+        assert!(!health.ready(at("11:16:00").steady).is_good);
     }
 
     #[test]

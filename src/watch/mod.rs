@@ -26,7 +26,7 @@ pub use metrics::Changes;
 pub use show::Sources;
 pub(crate) use timetable::Timetable;
 
-use crate::{clerk::Tally, mirror::Kind};
+use crate::{clerk::Tally, clock::Moment, mirror::Kind};
 use health::Health;
 use metrics::Metrics;
 
@@ -103,7 +103,7 @@ impl Watch {
 
     /// From now on passes are due by these schedules; an empty one is never due.
     pub fn expects(&self, full: &str, incremental: &str) {
-        self.health().timetable = Timetable::new(full, incremental);
+        self.health().expects(Timetable::new(full, incremental), Moment::now());
     }
 
     /// A pass begins.
@@ -114,14 +114,14 @@ impl Watch {
     /// A look found nothing to do.
     pub fn idle(&self, kind: Kind) {
         self.succeeded(kind, "idle");
-        self.health().idle(kind, Utc::now());
+        self.health().idle(kind, Moment::now());
     }
 
     /// A look between two pages of a full sync saw what changed.
     pub fn looked(&self) {
-        let now = Utc::now();
-        self.0.metrics.succeeded(Kind::Incremental, now);
-        self.health().succeeded_at = Some(now);
+        let now = Moment::now();
+        self.0.metrics.succeeded(Kind::Incremental, now.wall);
+        self.health().succeeded(Kind::Incremental, now);
     }
 
     /// This server does not show what changed, so that only full syncs bring it.
@@ -137,7 +137,7 @@ impl Watch {
             None => self.succeeded(kind, done.outcome),
             Some(_) => self.0.metrics.ended(kind, done.outcome),
         }
-        self.health().done(kind, done, Utc::now());
+        self.health().done(kind, done, Moment::now());
     }
 
     fn succeeded(&self, kind: Kind, outcome: &'static str) {
@@ -148,7 +148,7 @@ impl Watch {
     /// A pass could not be carried through.
     pub fn failed(&self, kind: Kind, why: &str) {
         self.0.metrics.ended(kind, "failed");
-        self.health().failed(why, Utc::now());
+        self.health().failed(Some(kind), why, Utc::now());
     }
 
     /// Nothing was done, as another clerk2pg is at work; [`Self::stands_by`] says who.
@@ -170,11 +170,14 @@ impl Watch {
     /// Whether this one leads the others.
     pub fn leads(&self, leads: bool) {
         self.0.metrics.leader.set(i64::from(leads));
+        if leads {
+            self.health().begins(Moment::now());
+        }
     }
 
     /// Nobody sees at this moment whether another clerk2pg leads.
     pub fn loses_sight(&self, why: &str) {
-        self.health().failed(why, Utc::now());
+        self.health().failed(None, why, Utc::now());
     }
 
     /// This process has the lease, until what is returned is dropped.
@@ -201,12 +204,12 @@ impl Watch {
 
     /// Whether the mirror is in step, and this daemon able to keep it so.
     pub fn ready(&self) -> Verdict {
-        self.health().ready(Utc::now())
+        self.health().ready(Instant::now())
     }
 
-    /// When a pass last ended with the mirror in step.
-    fn succeeded_at(&self) -> Option<DateTime<Utc>> {
-        self.health().succeeded_at
+    /// How long ago a sync of any kind last ended with the mirror in sync.
+    fn since_success(&self) -> Option<Duration> {
+        self.health().succeeded_at.map(|at| at.elapsed())
     }
 
     /// Whether another clerk2pg had the lease when this one last looked.

@@ -88,13 +88,15 @@ pub(super) fn render(
 }
 
 fn tiles(out: &mut String, sources: &Sources, glance: Option<&Glance>, lately: Option<&Lately>) -> fmt::Result {
-    let now = Utc::now();
     out.push_str("<dl>");
     let since = |at: Option<DateTime<Utc>>, now: DateTime<Utc>| {
         at.map_or_else(|| "not yet".to_owned(), |at| format!("{} ago", age(now - at)))
     };
     let unknown = || "unknown".to_owned();
-    let succeeded = since(sources.watch.succeeded_at(), now);
+    let succeeded = sources.watch.since_success().map_or_else(
+        || "not yet".to_owned(),
+        |since| format!("{} ago", age(chrono::TimeDelta::from_std(since).unwrap_or_default())),
+    );
     tile(out, "Last pass in step", &succeeded, "", false)?;
     let last_full = lately
         .zip(glance)

@@ -1,10 +1,14 @@
-//! When a pass should have come, by the schedules.
+//! When a sync should have come, by the schedules.
+
+use std::time::Duration;
 
 use chrono::{DateTime, Utc};
 use croner::{
     Cron,
     parser::{CronParser, Seconds},
 };
+
+use crate::mirror::Kind;
 
 /// The schedules; by default nothing is ever due.
 #[derive(Debug, Default)]
@@ -29,13 +33,19 @@ impl Timetable {
         }
     }
 
-    /// When the next pass is due behind a moment, if ever; with `only_full`, the next full sync.
-    pub(crate) fn next(&self, moment: DateTime<Utc>, only_full: bool) -> Option<DateTime<Utc>> {
-        let incremental = self.incremental.as_ref().filter(|_| !only_full);
-        let schedules = self.full.iter().chain(incremental);
-        schedules
-            .filter_map(|schedule| schedule.find_next_occurrence(&moment, false).ok())
-            .min()
+    /// When the next sync of a kind is due after a moment, if ever.
+    pub(crate) fn next(&self, kind: Kind, moment: DateTime<Utc>) -> Option<DateTime<Utc>> {
+        let schedule = match kind {
+            Kind::Full => &self.full,
+            Kind::Incremental => &self.incremental,
+            Kind::OnDemand => return None,
+        };
+        schedule.as_ref()?.find_next_occurrence(&moment, false).ok()
+    }
+
+    /// How long after a moment that is.
+    pub(crate) fn next_in(&self, kind: Kind, moment: DateTime<Utc>) -> Option<Duration> {
+        (self.next(kind, moment)? - moment).to_std().ok()
     }
 }
 
@@ -44,22 +54,20 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_next_of_both() {
-        let check = |full, incremental, only_full, expected: Option<&str>| {
+    fn the_next_of_each() {
+        let check = |full, incremental, expected: [Option<&str>; 2]| {
             let moment: DateTime<Utc> = "2026-01-02T10:30:02Z".parse().unwrap();
-            let next = Timetable::new(full, incremental).next(moment, only_full);
-            assert_eq!(
-                next,
-                expected.map(|text| text.parse().unwrap()),
-                "{full:?} {incremental:?}"
-            );
+            let timetable = Timetable::new(full, incremental);
+            let next = [Kind::Full, Kind::Incremental].map(|kind| timetable.next(kind, moment));
+            let expected = expected.map(|text| text.map(|text| text.parse().unwrap()));
+            assert_eq!(next, expected, "{full:?} {incremental:?}");
         };
-        check("0 0 * * * *", "*/5 * * * * *", false, Some("2026-01-02T10:30:05Z"));
-        check("0 0 * * * *", "*/5 * * * * *", true, Some("2026-01-02T11:00:00Z"));
-        check("0 0 * * * *", "", false, Some("2026-01-02T11:00:00Z"));
-        check("", "", false, None);
+        let (hour, second) = (Some("2026-01-02T11:00:00Z"), Some("2026-01-02T10:30:05Z"));
+        check("0 0 * * * *", "*/5 * * * * *", [hour, second]);
+        check("0 0 * * * *", "", [hour, None]);
+        check("", "", [None, None]);
         // Day of the month and weekday must both fit: the next Friday the 13th.
-        check("0 0 0 13 * 5", "", false, Some("2026-02-13T00:00:00Z"));
-        check("", "0 0 0 31 2 *", false, None);
+        check("0 0 0 13 * 5", "", [Some("2026-02-13T00:00:00Z"), None]);
+        check("", "0 0 0 31 2 *", [None, None]);
     }
 }

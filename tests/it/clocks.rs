@@ -5,6 +5,7 @@ use clerk_sim::{Effect, Endpoint, Rule};
 use rustix::process::Signal;
 
 use crate::{
+    events::slow_pages,
     harness::{World, eventually},
     process::{EVERY_SECOND, NEVER, Process},
     watched::{ANY, Watched},
@@ -131,4 +132,32 @@ async fn what_an_older_version_left_runs_out_by_the_readers_own_time() {
     let daemon = world.looking(&[LEASE]).await;
     assert_eq!(world.leader().await, Some(daemon.pid()));
     assert_eq!(daemon.stop(Signal::TERM).await.code, Some(0));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_walk_that_was_cut_off_in_the_future_is_not_gone_on_with() {
+    let world = World::new(100).await;
+    world.sim.set_faults(slow_pages(10, 100));
+    for (age, resumes) in [("1 minute", true), ("-30 minutes", false)] {
+        let run = world.begin(&[]);
+        let cut = "SELECT coalesce(sum((part #>> '{position,seen}')::bigint), 0)::bigint
+            FROM clerk.sync_state, jsonb_array_elements(checkpoint -> 'parts') AS part";
+        eventually("a part of the walk is done", async || {
+            world.runs("outcome = 'running'").await == 1 && world.db.number(cut).await >= 20
+        })
+        .await;
+        run.kill().await;
+        let aged = format!(
+            "UPDATE clerk.sync_state SET checkpoint = jsonb_set(jsonb_set(checkpoint,
+                 '{{written_at}}', to_jsonb(now() - interval '{age}')), '{{started_at}}', to_jsonb(now() - interval '{age}'))"
+        );
+        world.db.execute(&aged).await;
+        assert_eq!(world.once().await.code, Some(0));
+        let resumed = "SELECT (resumed IS NOT NULL)::text FROM clerk.sync_runs ORDER BY id DESC LIMIT 1";
+        assert_eq!(world.db.text(resumed).await, Some(resumes.to_string()), "{age}");
+        world
+            .db
+            .execute("DELETE FROM clerk.users; UPDATE clerk.sync_state SET users = 0")
+            .await;
+    }
 }

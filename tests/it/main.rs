@@ -34,6 +34,7 @@ mod event_order;
 mod events;
 mod exit_codes;
 mod failover;
+mod flood;
 mod freshness;
 mod full_sync;
 mod guard;

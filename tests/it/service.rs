@@ -126,7 +126,7 @@ async fn standing_by_is_told_as_long_as_it_lasts() {
         .db
         .execute(
             "UPDATE clerk.sync_state SET lease_holder = 'other:1', lease_epoch = lease_epoch + 1,
-                 lease_expires_at = now() + interval '1 hour'",
+                 lease_ttl = '1 hour', lease_expires_at = now() + interval '1 hour'",
         )
         .await;
     manager.hears("STATUS=standing by: ").await;

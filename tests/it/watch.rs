@@ -72,7 +72,7 @@ async fn who_stands_by_is_ready() {
         .db
         .execute(
             "UPDATE clerk.sync_state SET lease_holder = 'other:1', lease_epoch = lease_epoch + 1,
-                 lease_expires_at = now() + interval '1 hour'",
+                 lease_ttl = '1 hour', lease_expires_at = now() + interval '1 hour'",
         )
         .await;
     let watched = Watched::obedient(&world, &[EVERY_SECOND]).await;

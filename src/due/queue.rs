@@ -1,0 +1,232 @@
+//! Users that were asked for by id and wait for their turn. Anybody who may connect to the database
+//! can ask, so that everything here is bounded.
+
+use std::{
+    collections::{BTreeSet, HashMap, HashSet, VecDeque},
+    time::{Duration, Instant},
+};
+
+/// Ids that wait. What is asked for beyond that is left to an incremental sync.
+pub(super) const MOST: usize = 1_000;
+
+/// How long an id that nobody has is not asked for again.
+const UNKNOWN_FOR: Duration = Duration::from_secs(10);
+
+/// Ids that nobody has and that are remembered.
+const MOST_UNKNOWN: usize = 4_000;
+
+/// The pause after the first failure; each further one is four times as long.
+const PAUSE: Duration = Duration::from_secs(2);
+
+/// How often an id is tried.
+const TRIES: u32 = 5;
+
+/// The queue.
+#[derive(Debug, Default)]
+pub(super) struct Queue {
+    /// In the order in which they were asked for.
+    ready: VecDeque<String>,
+    /// Ids that nobody had a moment ago, by when they may be asked for again.
+    deferred: BTreeSet<(Instant, String)>,
+    /// Ids that failed, by when they are tried again.
+    retries: BTreeSet<(Instant, String)>,
+    /// Everything in the three.
+    waiting: HashSet<String>,
+    /// How often an id failed.
+    failures: HashMap<String, u32>,
+    /// Ids that nobody had, and until when they are not asked for again, the oldest first.
+    unknown: VecDeque<(Instant, String)>,
+    unknown_until: HashMap<String, Instant>,
+}
+
+impl Queue {
+    /// Takes an id in, unless it waits already. Returns whether there was room for it.
+    pub(super) fn add(&mut self, id: &str, now: Instant) -> bool {
+        if self.waiting.contains(id) {
+            return true;
+        }
+        if self.waiting.len() >= MOST {
+            return false;
+        }
+        self.waiting.insert(id.to_owned());
+        match self.unknown_until.get(id).copied().filter(|until| *until > now) {
+            Some(until) => drop(self.deferred.insert((until, id.to_owned()))),
+            None => self.ready.push_back(id.to_owned()),
+        }
+        true
+    }
+
+    /// Takes up to `most` ids whose turn it is. One that failed is taken alone, and after all that
+    /// did not: it may be the one that makes a sync fail.
+    pub(super) fn take(&mut self, most: usize, now: Instant) -> Vec<String> {
+        while self.deferred.first().is_some_and(|(until, _)| *until <= now) {
+            self.ready.extend(self.deferred.pop_first().map(|(_, id)| id));
+        }
+        let mut taken: Vec<String> = self.ready.drain(..most.min(self.ready.len())).collect();
+        if taken.is_empty() && most > 0 && self.retries.first().is_some_and(|(until, _)| *until <= now) {
+            taken.extend(self.retries.pop_first().map(|(_, id)| id));
+        }
+        for id in &taken {
+            self.waiting.remove(id);
+        }
+        taken
+    }
+
+    /// When there is something to take: `None` if never, a moment that is over if now.
+    pub(super) fn next(&self, now: Instant) -> Option<Instant> {
+        let later = [&self.deferred, &self.retries].map(|ids| ids.first().map(|(until, _)| *until));
+        match self.ready.is_empty() {
+            false => Some(now),
+            true => later.into_iter().flatten().min(),
+        }
+    }
+
+    pub(super) fn len(&self) -> usize {
+        self.waiting.len()
+    }
+
+    /// These could not be asked for, through no fault of theirs.
+    pub(super) fn put_back(&mut self, ids: impl IntoIterator<Item = String>, now: Instant) {
+        for id in ids {
+            if !self.add(&id, now) {
+                self.failures.remove(&id);
+            }
+        }
+    }
+
+    /// These failed. Returns those that are given up.
+    pub(super) fn failed(&mut self, ids: impl IntoIterator<Item = String>, now: Instant) -> Vec<String> {
+        let mut given_up = Vec::new();
+        for id in ids {
+            let failures = self.failures.get(&id).copied().unwrap_or_default() + 1;
+            let is_waiting = self.waiting.contains(&id);
+            if failures >= TRIES || (self.waiting.len() >= MOST && !is_waiting) {
+                self.failures.remove(&id);
+                given_up.push(id);
+                continue;
+            }
+            self.failures.insert(id.clone(), failures);
+            if !is_waiting {
+                self.waiting.insert(id.clone());
+                self.retries.insert((now + PAUSE * 4u32.pow(failures - 1), id));
+            }
+        }
+        given_up
+    }
+
+    /// These are done. An id that waits again keeps its failures.
+    pub(super) fn done(&mut self, ids: &[String]) {
+        for id in ids {
+            if !self.waiting.contains(id) {
+                self.failures.remove(id);
+            }
+        }
+    }
+
+    /// Nobody has these ids, neither Clerk nor the mirror.
+    pub(super) fn unknown(&mut self, ids: impl IntoIterator<Item = String>, now: Instant) {
+        while let Some((until, _)) = self.unknown.front()
+            && (*until <= now || self.unknown.len() >= MOST_UNKNOWN)
+        {
+            self.forget_one();
+        }
+        for id in ids {
+            if self.unknown.len() >= MOST_UNKNOWN {
+                self.forget_one();
+            }
+            let until = now + UNKNOWN_FOR;
+            self.unknown_until.insert(id.clone(), until);
+            self.unknown.push_back((until, id));
+        }
+    }
+
+    fn forget_one(&mut self) {
+        if let Some((until, id)) = self.unknown.pop_front()
+            && self.unknown_until.get(&id) == Some(&until)
+        {
+            self.unknown_until.remove(&id);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn ids(ids: &[&str]) -> Vec<String> {
+        ids.iter().map(|id| (*id).to_owned()).collect()
+    }
+
+    fn queue(waiting: &[&str], now: Instant) -> Queue {
+        let mut queue = Queue::default();
+        waiting.iter().for_each(|id| assert!(queue.add(id, now)));
+        queue
+    }
+
+    #[test]
+    fn ids_come_in_order_once_and_so_many_at_a_time() {
+        let now = Instant::now();
+        let mut queue = queue(&["c", "a", "b", "a"], now);
+        assert_eq!(queue.take(0, now), ids(&[]));
+        assert_eq!(queue.take(2, now), ids(&["c", "a"]));
+        assert_eq!(queue.take(9, now), ids(&["b"]));
+        assert_eq!((queue.len(), queue.next(now)), (0, None));
+    }
+
+    #[test]
+    fn what_failed_comes_behind_all_others_alone_with_growing_pauses_and_is_given_up() {
+        let start = Instant::now();
+        let after = |seconds| start + Duration::from_secs(seconds);
+        let mut queue = queue(&["bad", "worse"], start);
+        let taken = queue.take(9, start);
+        assert!(queue.failed(taken, start).is_empty());
+        assert_eq!(queue.next(start), Some(after(2)));
+        assert!(queue.add("bad", start), "it waits already");
+        assert!(queue.add("good", after(2)));
+        assert_eq!(queue.take(9, after(2)), ids(&["good"]));
+        assert_eq!(queue.take(9, after(2)), ids(&["bad"]));
+        assert!(queue.failed(ids(&["bad"]), after(2)).is_empty());
+        assert_eq!(queue.take(9, after(3)), ids(&["worse"]));
+        queue.done(&ids(&["worse"]));
+        for at in [10, 42, 170] {
+            assert_eq!(queue.next(start), Some(after(at)));
+            assert_eq!(queue.take(9, after(at)), ids(&["bad"]));
+            let given_up = queue.failed(ids(&["bad"]), after(at));
+            assert_eq!(given_up, if at == 170 { ids(&["bad"]) } else { ids(&[]) });
+        }
+        assert_eq!((queue.len(), queue.failures.len()), (0, 0));
+    }
+
+    #[test]
+    fn an_unknown_id_is_asked_for_again_after_a_while() {
+        let start = Instant::now();
+        let mut queue = queue(&["nobody"], start);
+        let taken = queue.take(9, start);
+        queue.unknown(taken, start);
+        assert!(queue.add("nobody", start) && queue.add("nobody", start));
+        assert_eq!(queue.take(9, start + UNKNOWN_FOR / 2), ids(&[]));
+        assert_eq!(queue.take(9, start + UNKNOWN_FOR), ids(&["nobody"]));
+        assert!(queue.add("nobody", start + UNKNOWN_FOR));
+        assert_eq!(queue.take(9, start + UNKNOWN_FOR), ids(&["nobody"]));
+    }
+
+    #[test]
+    fn a_flood_takes_no_more_memory_than_is_stated() {
+        let start = Instant::now();
+        let mut queue = Queue::default();
+        for second in 0..30 {
+            let now = start + Duration::from_secs(second);
+            for n in 0..2 * MOST {
+                queue.add(&format!("user_{second}_{n}"), now);
+            }
+            assert_eq!(queue.len(), MOST);
+            let taken = queue.take(MOST, now);
+            match second % 3 {
+                0 => drop(queue.failed(taken, now)),
+                _ => queue.unknown(taken, now),
+            }
+            assert!(queue.unknown.len() <= MOST_UNKNOWN && queue.unknown_until.len() <= MOST_UNKNOWN);
+            assert!(queue.failures.len() <= 2 * MOST, "{}", queue.failures.len());
+        }
+    }
+}

@@ -1,0 +1,249 @@
+//! What some ask for, or what fails again and again, keeps nobody else waiting.
+
+use std::time::Duration;
+
+use clerk_sim::Request;
+use rustix::process::Signal;
+
+use crate::{
+    events::slow_pages,
+    harness::{World, connect, eventually, within},
+    on_demand::{DEBUG, LISTENING},
+    process::{EVERY_SECOND, NEVER},
+    watched::{ANY, Watched},
+};
+
+/// Requests in ten seconds, all of which may be spent.
+const LIMIT: (&str, &str) = ("CLERK2PG_CLERK__RATE_LIMIT", "200");
+
+/// How many of them notifications may ask for.
+const PART: usize = 50;
+
+/// How long a change may take on a busy machine, where it takes a second or two on an idle one.
+const SOON: Duration = Duration::from_secs(20);
+
+/// Sends ids that nobody has, until it is dropped.
+struct Flood {
+    role: String,
+    sending: tokio::task::JoinHandle<()>,
+}
+
+impl Flood {
+    /// By a role that owns nothing and may do nothing.
+    async fn begin(world: &World) -> Self {
+        let role = format!("flood_{}", world.db.text("SELECT md5(random()::text)").await.unwrap());
+        world.db.execute(&format!("CREATE ROLE {role}")).await;
+        let client = connect(&world.db.url).await;
+        client.batch_execute(&format!("SET ROLE {role}")).await.unwrap();
+        let sending = tokio::spawn(async move {
+            let sql = "SELECT pg_notify('clerk2pg', 'user_flood' || md5(random()::text)) FROM generate_series(1, 150)";
+            while client.execute(sql, &[]).await.is_ok() {
+                tokio::time::sleep(Duration::from_millis(200)).await;
+            }
+        });
+        Self { role, sending }
+    }
+
+    async fn end(self, world: &World) {
+        self.sending.abort();
+        let _ = self.sending.await;
+        let left = format!("DROP ROLE {}", self.role);
+        eventually("the role can go", async || {
+            world.db.client.batch_execute(&left).await.is_ok()
+        })
+        .await;
+    }
+}
+
+impl World {
+    /// Reads of ids that nobody has.
+    fn read_in_vain(&self) -> Vec<Request> {
+        let mut log = self.sim.log();
+        log.retain(|request| request.path.contains("user_flood"));
+        log
+    }
+
+    /// In no ten seconds are more ids read than the part that is stated.
+    fn assert_notifications_keep_to_their_part(&self) {
+        let reads = self.read_in_vain();
+        for first in &reads {
+            let window = first.at..first.at + 10_000;
+            let within = reads.iter().filter(|request| window.contains(&request.at)).count();
+            assert!(within <= PART, "{within} reads by id in ten seconds");
+        }
+    }
+
+    /// Somebody comes, somebody changes and somebody goes, and the mirror shows it soon.
+    async fn keeps_up(&self) {
+        let users = self.users().await;
+        let new = self.sim.create_random();
+        let changed = self.sim.user_ids()[0].clone();
+        self.rename(&changed, &new);
+        let gone = self.sim.user_ids()[1].clone();
+        assert!(self.sim.delete(&gone));
+        let sql = format!("SELECT count(*) FROM clerk.users WHERE first_name = '{new}'");
+        within(SOON, "the changes", async || {
+            self.has(&new).await && !self.has(&gone).await && self.db.number(&sql).await == 1
+        })
+        .await;
+        assert_eq!(self.users().await, users);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_flood_of_notifications_keeps_nobody_waiting() {
+    let world = World::new(40).await;
+    let watched = Watched::obedient(&world, &[EVERY_SECOND, LIMIT, DEBUG]).await;
+    watched.is_ready("in step").await;
+    watched.daemon.says(LISTENING).await;
+    let flood = Flood::begin(&world).await;
+    eventually("it is asked for", async || world.read_in_vain().len() >= PART).await;
+    for _ in 0..5 {
+        world.keeps_up().await;
+    }
+    // A look needs two requests; what notifications ask for besides has to fit in their part, too.
+    let before = world.looks().len();
+    within(SOON, "the schedule goes on", async || world.looks().len() >= before + 5).await;
+    eventually("more are asked for, a window later", async || {
+        world.read_in_vain().len() >= 2 * PART
+    })
+    .await;
+    watched.is_ready("in step").await;
+    flood.end(&world).await;
+    world.assert_notifications_keep_to_their_part();
+    assert_eq!(watched.daemon.stop(Signal::TERM).await.code, Some(0));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_flood_during_a_full_sync_keeps_neither_it_nor_changes_waiting() {
+    let world = World::new(100).await;
+    let watched = Watched::obedient(&world, &[EVERY_SECOND, LIMIT, DEBUG]).await;
+    watched.is_ready("in step").await;
+    watched.daemon.says(LISTENING).await;
+    let flood = Flood::begin(&world).await;
+    eventually("it is asked for", async || !world.read_in_vain().is_empty()).await;
+    world.sim.set_faults(slow_pages(5, 200));
+    let walked = async || world.runs("kind = 'full' AND outcome IN ('in_step', 'changed')").await;
+    let before = walked().await;
+    world.ask("full").await;
+    eventually("a full sync is at work", async || {
+        world.runs("kind = 'full' AND outcome = 'running'").await == 1
+    })
+    .await;
+    let new = world.sim.create_random();
+    within(SOON, "the new user", async || world.has(&new).await).await;
+    eventually("the full sync ends", async || walked().await > before).await;
+    flood.end(&world).await;
+    world.assert_notifications_keep_to_their_part();
+    assert_eq!(watched.daemon.stop(Signal::TERM).await.code, Some(0));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn one_that_asks_for_syncs_without_end_gets_some() {
+    let world = World::new(40).await;
+    let daemon = world.follow(&[NEVER, LIMIT, DEBUG]);
+    daemon.says(LISTENING).await;
+    world.passes(1).await;
+    let begun = (world.looks().len(), std::time::Instant::now());
+    for _ in 0..100 {
+        world.ask("sync").await;
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    // Each takes two requests of five a second.
+    let most = begun.1.elapsed().as_secs_f64() / 0.4 + 1.0;
+    let looks = world.looks().len() - begun.0;
+    assert!(looks > 0 && looks as f64 <= most, "{looks} looks");
+    // The last one is not forgotten.
+    let id = world.sim.create_random();
+    world.ask("sync").await;
+    eventually("the user's row", async || world.has(&id).await).await;
+    assert_eq!(daemon.stop(Signal::TERM).await.code, Some(0));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_id_that_nobody_has_is_not_read_again_at_once() {
+    let world = World::new(40).await;
+    let daemon = world.follow(&[NEVER, DEBUG]);
+    daemon.says(LISTENING).await;
+    world.passes(1).await;
+    let id = "user_flood0123456789abcdef";
+    let reads = || {
+        world
+            .read_in_vain()
+            .iter()
+            .map(|request| request.at)
+            .collect::<Vec<_>>()
+    };
+    world.ask(id).await;
+    eventually("the first read", async || reads().len() == 1).await;
+    for _ in 0..20 {
+        world.ask(id).await;
+        world.brings_somebody().await;
+    }
+    // Somebody may have it by then.
+    eventually("the second read", async || reads().len() == 2).await;
+    let times = reads();
+    assert!(times[1] - times[0] >= 9_000, "{times:?}");
+    assert_eq!(daemon.stop(Signal::TERM).await.code, Some(0));
+}
+
+/// Makes every sync of a kind fail that has something to write, and nothing else.
+fn fails(kind: &str) -> String {
+    format!(
+        "CREATE FUNCTION public.refuse() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN RAISE 'not this kind'; END $$;
+         CREATE TRIGGER refuse BEFORE INSERT ON clerk.sync_runs FOR EACH ROW
+             WHEN (NEW.kind = '{kind}') EXECUTE FUNCTION public.refuse()"
+    )
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_full_sync_that_fails_keeps_no_change_waiting() {
+    let world = World::new(40).await;
+    let watched = Watched::new(world.follow(&[NEVER, EVERY_SECOND, ANY, DEBUG])).await;
+    watched.is_ready("in step").await;
+    watched.daemon.says(LISTENING).await;
+    world.db.execute(&fails("full")).await;
+    world.ask("full").await;
+    watched.is_not_ready("not this kind").await;
+    for _ in 0..3 {
+        world.keeps_up().await;
+        let new = world.sim.create_random();
+        world.ask(&new).await;
+        within(SOON, "the new user", async || world.has(&new).await).await;
+    }
+    watched.is_not_ready("not this kind").await;
+    world.db.execute("DROP FUNCTION public.refuse CASCADE").await;
+    watched.is_ready("in step").await;
+    let ran = watched.daemon.stop(Signal::TERM).await;
+    assert_eq!(ran.stderr.matches("ERROR").count(), 1, "{ran:#?}");
+    assert_eq!(ran.stderr.matches("back to normal").count(), 1, "{ran:#?}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn users_who_cannot_be_brought_keep_nobody_waiting() {
+    let world = World::new(40).await;
+    let watched = Watched::new(world.follow(&[NEVER, EVERY_SECOND, ANY, DEBUG])).await;
+    watched.is_ready("in step").await;
+    watched.daemon.says(LISTENING).await;
+    world.db.execute(&fails("on_demand")).await;
+    // A ban moves no `updated_at`: only by id does it come.
+    let id = world.sim.user_ids()[5].clone();
+    let mut document = world.sim.document(&id).unwrap();
+    document["banned"] = true.into();
+    world.sim.insert(document);
+    world.ask(&id).await;
+    watched.daemon.says("a sync on demand failed").await;
+    for _ in 0..3 {
+        world.keeps_up().await;
+    }
+    watched.is_ready("in step").await;
+    world.db.execute("DROP FUNCTION public.refuse CASCADE").await;
+    let banned = format!("SELECT count(*) FROM clerk.users WHERE banned AND id = '{id}'");
+    eventually("it is tried again", async || world.db.number(&banned).await == 1).await;
+    let ran = watched.daemon.stop(Signal::TERM).await;
+    assert_eq!(
+        (ran.code, ran.stderr.matches("ERROR").count()),
+        (Some(0), 0),
+        "{ran:#?}"
+    );
+}
