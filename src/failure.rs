@@ -80,22 +80,14 @@ impl From<ConfigError> for Failure {
 
 impl From<clerk::Error> for Failure {
     fn from(error: clerk::Error) -> Self {
-        let failure = |cause| Failure::new(cause, error.to_string());
-        match &error {
-            clerk::Error::KeyRefused(_) => failure(Cause::NeedsPerson).hint(
-                "is CLERK_SECRET_KEY of this instance, and not rolled? See Clerk's dashboard under Configure → API keys",
-            ),
-            clerk::Error::Unavailable { .. } => {
-                failure(Cause::ClerkAway).hint("is clerk.api_url (CLERK_API_URL) right, and can this machine reach it?")
+        let cause = match &error {
+            clerk::Error::KeyRefused(_) => Cause::NeedsPerson,
+            clerk::Error::Unavailable { .. } | clerk::Error::RateLimited { .. } | clerk::Error::Garbage(_) => {
+                Cause::ClerkAway
             }
-            clerk::Error::RateLimited { .. } => failure(Cause::ClerkAway)
-                .hint("something else spends this instance's limit; a lower clerk.request_budget leaves more to it"),
-            clerk::Error::Garbage(_) => failure(Cause::ClerkAway)
-                .hint("a proxy may be answering in Clerk's place; is clerk.api_url (CLERK_API_URL) right?"),
-            clerk::Error::NotFound(_) | clerk::Error::Refused(_) | clerk::Error::TooLarge { .. } => {
-                failure(Cause::Other).hint("is clerk.api_url (CLERK_API_URL) Clerk's Backend API?")
-            }
-        }
+            clerk::Error::NotFound(_) | clerk::Error::Refused(_) | clerk::Error::TooLarge { .. } => Cause::Other,
+        };
+        Failure::new(cause, error.to_string()).hint(error.hint())
     }
 }
 

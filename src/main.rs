@@ -88,6 +88,13 @@ async fn dispatch(arguments: &Arguments, loaded: Loaded, levels: &Levels, progre
             let mend = format!("chmod o-r {file}");
             warn!(file, mend, "others on this machine can read the secret in this file");
         }
+        let clerk = &loaded.settings.clerk;
+        if clerk.sends_key_in_clear() {
+            warn!(
+                api_url = clerk.api_url,
+                "the secret key is sent to another machine in clear text; write clerk.api_url with https://"
+            );
+        }
     }
     let format = arguments.format;
     let result = match &arguments.command {
@@ -228,6 +235,7 @@ async fn check(loaded: &Loaded, format: Format) -> Result<ExitCode, Failure> {
     let subject = check::Subject {
         file: loaded.file.clone(),
         exposed: loaded.exposed(),
+        sends_key_in_clear: settings.clerk.sends_key_in_clear(),
         clerk: loaded.require_key().map_err(Failure::from).and_then(|()| clerk()),
         is_live_key: settings.clerk.secret_key.expose().starts_with("sk_live_"),
         mirror: loaded

@@ -45,6 +45,8 @@ pub struct Subject {
     pub file: Option<PathBuf>,
     /// Files with secrets that others on this machine may read.
     pub exposed: Vec<PathBuf>,
+    /// The secret key travels in clear text to another machine.
+    pub sends_key_in_clear: bool,
     /// The Clerk side.
     pub clerk: Result<Client, Failure>,
     /// Whether the key is one of a production instance.
@@ -216,15 +218,23 @@ fn configuration(subject: &Subject) -> Finding {
         Some(file) => format!("{} is read, and every key in it is known", file.display()),
         None => "there is no file; the environment and the defaults stand".to_owned(),
     };
-    if subject.exposed.is_empty() {
-        return Finding::ok(name, read);
+    let (mut says, mut hints) = (vec![read], Vec::new());
+    if subject.sends_key_in_clear {
+        says.push("the secret key is sent to another machine in clear text".to_owned());
+        hints.push("write clerk.api_url (CLERK_API_URL) with https://".to_owned());
     }
-    let files: Vec<_> = subject.exposed.iter().map(|file| file.display().to_string()).collect();
-    let says = format!(
-        "{read}; everybody on this machine can read the secret in {}",
-        files.join(" and ")
-    );
-    Finding::warn(name, says).hint(format!("chmod o-r {}", files.join(" ")))
+    if !subject.exposed.is_empty() {
+        let files: Vec<_> = subject.exposed.iter().map(|file| file.display().to_string()).collect();
+        says.push(format!(
+            "everybody on this machine can read the secret in {}",
+            files.join(" and ")
+        ));
+        hints.push(format!("chmod o-r {}", files.join(" ")));
+    }
+    match hints.as_slice() {
+        [] => Finding::ok(name, says.concat()),
+        hints => Finding::warn(name, says.join("; ")).hint(hints.join("; ")),
+    }
 }
 
 /// A side that could not be set up. Where it is the configuration that has nothing for it, that is told there.

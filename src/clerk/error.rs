@@ -18,7 +18,7 @@ pub enum Error {
     #[error("Clerk refused the secret key: {0}")]
     KeyRefused(Answer),
     /// 404; only with `resource_not_found` does it speak of the user asked for.
-    #[error("Clerk does not know what was asked for: {0}")]
+    #[error("Clerk does not know {what}: {0}", what = .0.missing())]
     NotFound(Answer),
     /// 400, 403, 409, 410, 422, a redirect and the like: asking again would get the same.
     #[error("Clerk refused the request: {0}")]
@@ -60,11 +60,55 @@ impl Error {
         }
     }
 
-    pub(super) fn of_answer(answer: Answer, headers: &HeaderMap) -> Self {
-        let retry_after = headers
-            .get("retry-after")
-            .and_then(|value| value.to_str().ok()?.trim().parse().ok())
-            .map_or(Duration::ZERO, Duration::from_secs);
+    /// What to do about it.
+    pub fn hint(&self) -> &'static str {
+        match self {
+            Error::KeyRefused(_) => {
+                "is CLERK_SECRET_KEY of this instance, and not rolled? See Clerk's dashboard under Configure → API keys"
+            }
+            Error::Unavailable { .. } => "is clerk.api_url (CLERK_API_URL) right, and can this machine reach it?",
+            Error::RateLimited { .. } => {
+                "something else spends this instance's limit; a lower clerk.request_budget leaves more to it"
+            }
+            Error::Garbage(_) => "a proxy may be answering in Clerk's place; is clerk.api_url (CLERK_API_URL) right?",
+            Error::NotFound(answer) if answer.is_of_instance() => {
+                "set CLERK_SECRET_KEY to a key of an instance that exists: this one was deleted, or its key is of another Clerk environment"
+            }
+            Error::NotFound(answer) | Error::Refused(answer) if answer.code.is_some() => match answer.status {
+                StatusCode::PAYMENT_REQUIRED => "look at the plan and the bills of the instance in Clerk's dashboard",
+                StatusCode::FORBIDDEN => {
+                    "let the key's instance do this in Clerk's dashboard, or ask Clerk's support and name the trace"
+                }
+                StatusCode::GONE => "update clerk2pg: Clerk has ended what this version asks for",
+                _ => {
+                    "update clerk2pg; if the newest version gets the same answer, report it with the code and the trace"
+                }
+            },
+            Error::NotFound(_) | Error::Refused(_) | Error::TooLarge { .. } => {
+                "is clerk.api_url (CLERK_API_URL) Clerk's Backend API?"
+            }
+        }
+    }
+
+    /// What a refused question about a list says of the order or the filters that were asked for.
+    pub fn objection(&self) -> Objection {
+        match self {
+            Error::Refused(Answer { status, code, .. })
+                if matches!(*status, StatusCode::BAD_REQUEST | StatusCode::UNPROCESSABLE_ENTITY) =>
+            {
+                if code.is_some() {
+                    Objection::Certain
+                } else {
+                    Objection::Possible
+                }
+            }
+            // A server or proxy that knows no codes may say it in any way, and may say this to everything for a moment.
+            Error::NotFound(answer) | Error::Refused(answer) if answer.code.is_none() => Objection::Possible,
+            _ => Objection::None,
+        }
+    }
+
+    pub(super) fn of_answer(answer: Answer, retry_after: Duration) -> Self {
         match answer.status {
             StatusCode::UNAUTHORIZED => Error::KeyRefused(answer),
             StatusCode::NOT_FOUND => Error::NotFound(answer),
@@ -103,6 +147,17 @@ impl Error {
         let what = describe(body).unwrap_or_else(|| format!("{} bytes of JSON: {}", body.len(), words(&unquoted(why))));
         Error::Garbage(format!("{request} gave {what}"))
     }
+}
+
+/// Whether an answer objects to the order or the filters of a list.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Objection {
+    /// The server says so in its own codes.
+    Certain,
+    /// It may be that; it is believed if it repeats.
+    Possible,
+    /// It is about something else.
+    None,
 }
 
 /// When a failed request may be sent again, and the least time until then.
@@ -167,6 +222,20 @@ impl Answer {
         }
     }
 
+    /// Whether it is about the key's instance: a list of users always exists, even if it is empty. Source: observed.
+    fn is_of_instance(&self) -> bool {
+        self.path == "users" && self.status == StatusCode::NOT_FOUND && self.has_code("resource_not_found")
+    }
+
+    /// What a 404 speaks of.
+    fn missing(&self) -> &'static str {
+        if self.is_of_instance() {
+            "the key's instance"
+        } else {
+            "what was asked for"
+        }
+    }
+
     /// Whether Clerk's error code is this one; emulators write codes in capitals (observed).
     pub(super) fn has_code(&self, code: &str) -> bool {
         self.code.as_deref().is_some_and(|own| own.eq_ignore_ascii_case(code))
@@ -219,5 +288,92 @@ fn unquoted(why: &str) -> String {
     match why.split_once('"').zip(why.rsplit_once('"')) {
         Some(((before, _), (_, behind))) => format!("{before}\"…\"{behind}"),
         None => why.to_owned(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn error(status: u16, code: Option<&str>, path: &str) -> Error {
+        let body = code.map(|code| {
+            format!(r#"{{"errors":[{{"code":"{code}","message":"short","long_message":"A long message."}}],"clerk_trace_id":"trace_1"}}"#)
+        });
+        let status = StatusCode::from_u16(status).unwrap();
+        let body = body.unwrap_or_else(|| "{}".to_owned());
+        Error::of_answer(
+            Answer::new(status, &HeaderMap::new(), body.as_bytes(), path),
+            Duration::ZERO,
+        )
+    }
+
+    #[test]
+    fn what_clerk_says_is_said_with_a_hint_that_fits() {
+        let check = |status, code: &str, path, begins: &str, hint: &str| {
+            let error = error(status, Some(code), path);
+            let says = format!("{begins}: GET /v1/{path} gave {status} {code}, A long message. (trace trace_1)");
+            assert_eq!(error.to_string(), says);
+            assert!(error.hint().contains(hint), "{says}: {}", error.hint());
+            assert!(!error.hint().contains("api_url"), "{says}: {}", error.hint());
+        };
+        let refused = "Clerk refused the request";
+        check(402, "payment_required", "users", refused, "the plan and the bills");
+        check(403, "authorization_invalid", "users", refused, "dashboard");
+        check(
+            404,
+            "feature_not_enabled",
+            "users",
+            "Clerk does not know what was asked for",
+            "update clerk2pg",
+        );
+        check(
+            404,
+            "resource_not_found",
+            "users",
+            "Clerk does not know the key's instance",
+            "an instance that exists",
+        );
+        check(
+            404,
+            "RESOURCE_NOT_FOUND",
+            "users",
+            "Clerk does not know the key's instance",
+            "an instance that exists",
+        );
+        check(
+            404,
+            "resource_not_found",
+            "users/count",
+            "Clerk does not know what was asked for",
+            "report it",
+        );
+        check(410, "operation_deprecated", "users", refused, "update clerk2pg");
+        check(
+            422,
+            "form_param_value_invalid",
+            "users",
+            refused,
+            "report it with the code and the trace",
+        );
+        check(400, "api_version_invalid", "users", refused, "update clerk2pg");
+        // What Clerk did not say may be of another server.
+        for status in [400, 402, 403, 404, 410, 422] {
+            assert!(error(status, None, "users").hint().contains("clerk.api_url"));
+        }
+    }
+
+    #[test]
+    fn an_objection_to_the_order_is_told_from_other_refusals() {
+        let check = |status, code, expected| assert_eq!(error(status, code, "users").objection(), expected, "{status}");
+        check(422, Some("form_param_value_invalid"), Objection::Certain);
+        check(400, Some("INVALID_PARAM"), Objection::Certain);
+        check(422, None, Objection::Possible);
+        check(404, None, Objection::Possible);
+        check(405, None, Objection::Possible);
+        check(404, Some("resource_not_found"), Objection::None);
+        check(403, Some("authorization_invalid"), Objection::None);
+        check(410, Some("operation_deprecated"), Objection::None);
+        check(401, None, Objection::None);
+        check(500, None, Objection::None);
     }
 }

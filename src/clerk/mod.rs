@@ -28,8 +28,8 @@ use crate::{
     walk::{self, Interval, PAGE},
 };
 use budget::Budget;
-pub use error::Error;
 use error::{Answer, Retry};
+pub use error::{Error, Objection};
 pub use page::{Body, MAX_USERS, Page, Raw};
 pub use tally::Tally;
 
@@ -57,7 +57,7 @@ const GARBAGE_TRIES: u32 = 2;
 /// How to reach a Clerk instance.
 #[derive(Debug, Clone)]
 pub struct Settings {
-    /// Base address without `/v1`.
+    /// Base address; a trailing `/v1` is taken off.
     pub api_url: String,
     /// The instance's secret key.
     pub secret_key: Secret,
@@ -130,7 +130,7 @@ impl Client {
             .context("cannot set up HTTPS")?;
         Ok(Self {
             http,
-            api_url: settings.api_url.trim_end_matches('/').to_owned(),
+            api_url: base(&settings.api_url).to_owned(),
             timeout: settings.timeout,
             budget: Arc::new(Budget::new(
                 &settings.secret_key,
@@ -420,7 +420,10 @@ impl Client {
                 date: date(&headers),
             });
         }
-        Err(Error::of_answer(Answer::new(status, &headers, &body, path), &headers))
+        Err(Error::of_answer(
+            Answer::new(status, &headers, &body, path),
+            retry_after(&headers),
+        ))
     }
 }
 
@@ -469,10 +472,35 @@ fn json<T: DeserializeOwned>(request: &str) -> impl Fn(Body) -> Result<T, Error>
     }
 }
 
+/// The address that paths with `/v1` are put behind: Clerk's documents give it with and without that.
+fn base(api_url: &str) -> &str {
+    let url = api_url.trim_end_matches('/');
+    url.strip_suffix("/v1").map_or(url, |url| url.trim_end_matches('/'))
+}
+
 /// The server's clock, in Unix milliseconds.
 fn date(headers: &HeaderMap) -> Option<i64> {
     let text = headers.get(reqwest::header::DATE)?.to_str().ok()?;
     Some(chrono::DateTime::parse_from_rfc2822(text).ok()?.timestamp_millis())
+}
+
+/// How long the server wants to be left alone: `Retry-After` in seconds, or as a date, which is held against the server's own clock.
+/// Zero if it does not say.
+fn retry_after(headers: &HeaderMap) -> Duration {
+    let text = headers
+        .get(reqwest::header::RETRY_AFTER)
+        .and_then(|value| value.to_str().ok());
+    let Some(text) = text.map(str::trim) else {
+        return Duration::ZERO;
+    };
+    if let Ok(seconds) = text.parse() {
+        return Duration::from_secs(seconds);
+    }
+    let now = date(headers).unwrap_or_else(|| chrono::Utc::now().timestamp_millis());
+    let then = chrono::DateTime::parse_from_rfc2822(text).map(|at| at.timestamp_millis());
+    then.map_or(Duration::ZERO, |then| {
+        Duration::from_millis(u64::try_from(then.saturating_sub(now)).unwrap_or_default())
+    })
 }
 
 /// A half-open stretch as Clerk's bounds, which most likely exclude their own moment. Source: a guess; where it is wrong, users at the very
@@ -500,4 +528,49 @@ fn urlencode(id: &str) -> String {
             byte => format!("%{byte:02X}"),
         })
         .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_address_with_the_version_is_the_same() {
+        for url in [
+            "https://api.clerk.com",
+            "https://api.clerk.com/",
+            "https://api.clerk.com/v1",
+            "https://api.clerk.com//v1//",
+        ] {
+            assert_eq!(base(url), "https://api.clerk.com", "{url}");
+        }
+        assert_eq!(base("http://localhost:1/clerk/v1/"), "http://localhost:1/clerk");
+        assert_eq!(base("http://localhost:1/my-v1"), "http://localhost:1/my-v1");
+    }
+
+    #[test]
+    fn retry_after_is_seconds_or_a_date() {
+        let check = |pairs: &[(&'static str, &str)], expected| {
+            let headers = pairs.iter().map(|(name, value)| {
+                let name = reqwest::header::HeaderName::from_static(name);
+                (name, HeaderValue::from_str(value).unwrap())
+            });
+            assert_eq!(
+                retry_after(&headers.collect()),
+                Duration::from_secs(expected),
+                "{pairs:?}"
+            );
+        };
+        let date = ("date", "Sun, 06 Nov 1994 08:49:37 GMT");
+        check(&[], 0);
+        check(&[("retry-after", "7")], 7);
+        check(&[("retry-after", " 0 ")], 0);
+        check(&[("retry-after", "soon")], 0);
+        check(&[("retry-after", "-3")], 0);
+        check(&[("retry-after", "Sun, 06 Nov 1994 08:50:07 GMT"), date], 30);
+        check(&[("retry-after", "Sun, 06 Nov 1994 08:49:37 GMT"), date], 0);
+        check(&[("retry-after", "Sun, 06 Nov 1994 08:49:07 GMT"), date], 0);
+        // Without the server's clock ours stands in, by which that is long ago.
+        check(&[("retry-after", "Sun, 06 Nov 1994 08:50:07 GMT")], 0);
+    }
 }

@@ -37,7 +37,7 @@ pub struct Settings {
 #[derive(Debug, Clone, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Clerk {
-    /// Base address of the Backend API, without `/v1`.
+    /// Base address of the Backend API; a trailing `/v1` is taken off.
     pub api_url: String,
     /// `sk_live_…` or `sk_test_…`
     pub secret_key: Secret,
@@ -49,6 +49,23 @@ pub struct Clerk {
     pub concurrency: usize,
     /// For one request; an outage is an error after twice this time.
     pub timeout: Span,
+}
+
+impl Clerk {
+    /// Whether the secret key travels in clear text to another machine.
+    pub fn sends_key_in_clear(&self) -> bool {
+        let Some(rest) = self.api_url.strip_prefix("http://") else {
+            return false;
+        };
+        let authority = rest.split(['/', '?', '#']).next().unwrap_or_default();
+        let host = match authority.strip_prefix('[') {
+            Some(address) => address.split(']').next().unwrap_or_default(),
+            None => authority.split(':').next().unwrap_or_default(),
+        };
+        let is_name = host.eq_ignore_ascii_case("localhost") || host.to_ascii_lowercase().ends_with(".localhost");
+        let address = host.parse::<std::net::IpAddr>().map(|address| address.to_canonical());
+        !is_name && !address.is_ok_and(|address| address.is_loopback())
+    }
 }
 
 impl Default for Clerk {
@@ -308,6 +325,7 @@ impl Loaded {
             schedule,
             deletes,
             lease,
+            events,
             database,
             http,
             ..
@@ -321,13 +339,6 @@ impl Loaded {
         }
         if !(1..=64).contains(&clerk.concurrency) {
             return Err(self.wrong("clerk.concurrency", clerk.concurrency, "a number from 1 to 64"));
-        }
-        if clerk.timeout.0 < Duration::from_millis(100) {
-            return Err(self.wrong(
-                "clerk.timeout",
-                humantime::format_duration(clerk.timeout.0),
-                "at least 100ms",
-            ));
         }
         let host = clerk
             .api_url
@@ -343,8 +354,30 @@ impl Loaded {
         if !(0.0..=100.0).contains(&deletes.max_percent) {
             return Err(self.wrong("deletes.max_percent", deletes.max_percent, "a percentage from 0 to 100"));
         }
-        if lease.ttl.0 < Duration::from_secs(1) {
-            return Err(self.wrong("lease.ttl", humantime::format_duration(lease.ttl.0), "at least 1s"));
+        // Postgres counts in milliseconds of 32 bits, and in microseconds since the year 2000.
+        for (key, span, range, expected) in [
+            (
+                "clerk.timeout",
+                clerk.timeout.0,
+                Duration::from_millis(100)..=Duration::from_hours(1),
+                "a duration from 100ms to 1h",
+            ),
+            (
+                "lease.ttl",
+                lease.ttl.0,
+                Duration::from_secs(1)..=Duration::from_hours(24),
+                "a duration from 1s to 24h",
+            ),
+            (
+                "events.keep",
+                events.keep.0,
+                Duration::from_secs(1)..=Duration::from_hours(24 * 36_500),
+                "a duration from 1s to 36500d",
+            ),
+        ] {
+            if !range.contains(&span) {
+                return Err(self.wrong(key, humantime::format_duration(span), expected));
+            }
         }
         if database.max_connections < 2 {
             return Err(self.wrong("database.max_connections", database.max_connections, "at least 2"));
@@ -417,5 +450,42 @@ impl Loaded {
         // A key or the database's address, perhaps, that was meant for another setting.
         let value = without_secrets(&value.to_string());
         ConfigError::new(format!("{key} = {value} cannot be used{place}")).hint(format!("expected {expected}"))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_key_in_clear_text_stays_on_this_machine() {
+        let check = |api_url: &str, expected| {
+            let clerk = Clerk {
+                api_url: api_url.to_owned(),
+                ..Clerk::default()
+            };
+            assert_eq!(clerk.sends_key_in_clear(), expected, "{api_url}");
+        };
+        for url in [
+            "https://api.clerk.com",
+            "http://localhost:5555",
+            "http://clerk.localhost/v1",
+            "http://127.0.0.1",
+            "http://127.1.2.3:80/v1",
+            "http://[::1]:5555",
+            "http://[::ffff:127.0.0.1]",
+        ] {
+            check(url, false);
+        }
+        for url in [
+            "http://api.clerk.com",
+            "http://10.0.0.5:5555",
+            "http://clerk-sim:5555",
+            "http://[2001:db8::1]/v1",
+            "http://localhost.example.com",
+            "http://127.0.0.1.example.com",
+        ] {
+            check(url, true);
+        }
     }
 }

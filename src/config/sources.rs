@@ -401,6 +401,75 @@ mod tests {
     }
 
     #[test]
+    fn a_number_or_duration_beyond_reason_names_its_range() {
+        for (variable, values, says, expected) in [
+            (
+                "LEASE__TTL",
+                &["0s", "999ms", "30d", "9000000000y"][..],
+                "lease.ttl = ",
+                "1s to 24h",
+            ),
+            (
+                "CLERK__TIMEOUT",
+                &["0s", "99ms", "61m", "1y"],
+                "clerk.timeout = ",
+                "100ms to 1h",
+            ),
+            (
+                "EVENTS__KEEP",
+                &["0s", "101y", "9000000000y"],
+                "events.keep = ",
+                "1s to 36500d",
+            ),
+            ("CLERK__CONCURRENCY", &["0", "65"], "clerk.concurrency = ", "1 to 64"),
+            (
+                "CLERK__REQUEST_BUDGET",
+                &["0", "-1", "1.01", "NaN", "inf"],
+                "clerk.request_budget = ",
+                "above 0",
+            ),
+            (
+                "DELETES__MAX_PERCENT",
+                &["-0.1", "100.1", "NaN"],
+                "deletes.max_percent = ",
+                "0 to 100",
+            ),
+        ] {
+            let variable = format!("CLERK2PG_{variable}");
+            for value in values {
+                let error = loaded(None, &[(&variable, value)]).unwrap_err();
+                assert!(error.message.starts_with(says), "{value}: {error}");
+                assert!(
+                    error.hint.as_deref().is_some_and(|hint| hint.contains(expected)),
+                    "{value}: {error:?}"
+                );
+            }
+        }
+        // What the types refuse names its place, too.
+        for (section, key, value) in [
+            ("lease", "ttl", "-5s"),
+            ("lease", "ttl", "99999999999999999999y"),
+            ("deletes", "max_count", "-1"),
+            ("clerk", "rate_limit", "-1"),
+            ("clerk", "rate_limit", "4294967296"),
+        ] {
+            let variable = format!("CLERK2PG_{}__{}", section.to_uppercase(), key.to_uppercase());
+            let error = loaded(None, &[(&variable, value)]).unwrap_err();
+            let is_named = [variable, format!("{section}.{key}")]
+                .iter()
+                .any(|place| error.message.contains(place));
+            assert!(is_named, "{value}: {error}");
+        }
+        for (variable, value) in [
+            ("LEASE__TTL", "24h"),
+            ("EVENTS__KEEP", "36500d"),
+            ("CLERK__TIMEOUT", "1h"),
+        ] {
+            loaded(None, &[(&format!("CLERK2PG_{variable}"), value)]).unwrap();
+        }
+    }
+
+    #[test]
     fn no_error_shows_a_secret() {
         for (file, environment) in [
             ("[clerk]\nsecret_key = [\"sk_test_hidden\"]\n", vec![]),

@@ -12,7 +12,7 @@ use super::{
     same_instance,
 };
 use crate::{
-    clerk,
+    clerk::{self, Objection},
     failure::{Cause, Failure},
     mirror::{Kind, Lease, Run},
     recent::{Entry, Recent, Step},
@@ -188,9 +188,12 @@ impl Running<'_> {
     /// The newest `updated_at` at Clerk: whoever changes from now on has a later one. In Unix milliseconds; zero where there is nobody, and none
     /// where the server cannot say.
     async fn newest_change(&mut self) -> Result<Option<i64>, Failure> {
-        let page = match self.pass.or_stop_raw(self.pass.clerk.recent(0, TOP)).await? {
+        let page = match self.pass.recent(0, TOP).await? {
             Ok(page) => page,
-            Err(clerk::Error::Refused(_) | clerk::Error::NotFound(_)) => {
+            Err(error @ (clerk::Error::Refused(_) | clerk::Error::NotFound(_))) => {
+                if error.objection() == Objection::None {
+                    return Err(error.into());
+                }
                 self.memory.has_no_order = true;
                 return Ok(None);
             }

@@ -13,7 +13,7 @@ use super::{
     DeleteMode, Memory, Pass, Report, Running, memory::Deserves, page, recheck::Trust, run::Opening, same_instance,
 };
 use crate::{
-    clerk::{self, Page},
+    clerk::{self, Objection, Page},
     due::Task,
     failure::{Cause, Failure},
     mirror::{Batch, Kind, Lease, Run, State},
@@ -261,9 +261,14 @@ impl Look {
         let mut stepped = 0;
         loop {
             let (offset, limit) = self.recent.query();
-            let error = match pass.or_stop_raw(pass.clerk.recent(offset, limit)).await? {
+            let error = match pass.recent(offset, limit).await? {
                 Ok(page) => return Ok(Some(page)),
-                Err(clerk::Error::Refused(_) | clerk::Error::NotFound(_)) => return Ok(None),
+                Err(error @ (clerk::Error::Refused(_) | clerk::Error::NotFound(_))) => {
+                    return match error.objection() {
+                        Objection::None => Err(error.into()),
+                        _ => Ok(None),
+                    };
+                }
                 Err(error) => error,
             };
             if stepped >= STEPS || !pass.is_of_this_request(&error).await? {

@@ -27,7 +27,7 @@ use std::{future::Future, time::Duration};
 use tokio_util::sync::CancellationToken;
 
 use crate::{
-    clerk,
+    clerk::{self, Objection, Page},
     due::Due,
     failure::{Cause, Failure},
     guard::Limits,
@@ -42,6 +42,9 @@ pub use memory::Memory;
 pub use recheck::Rechecks;
 pub use report::{Outcome, Report};
 use running::Running;
+
+/// The pause before a refusal that may be about the order of a list is believed.
+const BELIEVED_AFTER: Duration = Duration::from_secs(1);
 
 /// What becomes of the row of a user that is gone from Clerk.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -146,6 +149,19 @@ impl Pass {
             biased;
             () = self.stop.cancelled() => Err(stopped()),
             answer = answer => Ok(answer),
+        }
+    }
+
+    /// A page in the order of the last change. A refusal that may be about the order is believed only if it repeats: a server or proxy that
+    /// restarts may answer 404 to everything for a moment.
+    async fn recent(&self, offset: u64, limit: u32) -> Result<Result<Page, clerk::Error>, Failure> {
+        let answer = self.or_stop_raw(self.clerk.recent(offset, limit)).await?;
+        match answer {
+            Err(error) if error.objection() == Objection::Possible => {
+                self.or_stop_raw(tokio::time::sleep(BELIEVED_AFTER)).await?;
+                self.or_stop_raw(self.clerk.recent(offset, limit)).await
+            }
+            answer => Ok(answer),
         }
     }
 }

@@ -100,6 +100,55 @@ async fn both_forms_and_variables_in_place_of_what_is_left_out() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn an_address_that_is_shared_with_other_clients() {
+    let db = Database::new().await;
+    db.execute("CREATE SCHEMA elsewhere").await;
+    let prisma = "schema=elsewhere&connection_limit=5&pgbouncer=true&pool_timeout=10&sslaccept=accept_invalid_certs\
+                  &socket_timeout=5&statement_cache_size=0&supa=base-pooler.x";
+    for url in [
+        format!("{}?{prisma}", db.url),
+        format!(
+            "{}?currentSchema=elsewhere&prepareThreshold=0",
+            db.url.replacen("postgres://", "jdbc:postgresql://", 1)
+        ),
+        db.url.replacen("postgres://", "postgresql+asyncpg://", 1),
+    ] {
+        accepted(&run(&["migrate"], &[("DATABASE_URL", &url)]).await);
+    }
+    let strangers = "SELECT count(*) FROM pg_class WHERE relnamespace = 'elsewhere'::regnamespace";
+    assert_eq!(db.number(strangers).await, 0);
+    assert!(
+        db.number("SELECT count(*) FROM pg_class WHERE relnamespace = 'clerk'::regnamespace")
+            .await
+            > 0
+    );
+
+    // Said at the level debug, with names only.
+    let url = format!("{}?{prisma}", db.url);
+    let ran = run(&["migrate"], &[("DATABASE_URL", &url), ("RUST_LOG", "clerk2pg=debug")]).await;
+    let said: Vec<_> = ran
+        .stderr
+        .lines()
+        .filter(|line| line.contains("are left aside"))
+        .collect();
+    assert_eq!(said.len(), 1, "{ran:#?}");
+    assert!(
+        said[0].contains("connection_limit") && !said[0].contains("elsewhere"),
+        "{ran:#?}"
+    );
+    let ran = run(&["migrate"], &[("DATABASE_URL", &url)]).await;
+    assert!(!ran.stderr.contains("left aside"), "{ran:#?}");
+
+    let ran = run(
+        &["migrate"],
+        &[("DATABASE_URL", &format!("{}?connection_limits=5", db.url))],
+    )
+    .await;
+    assert_eq!(ran.code, Some(2), "{ran:#?}");
+    assert!(ran.stderr.contains("did you mean connection_limit?"), "{ran:#?}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_password_out_of_a_file() {
     // Only a server that asks for one can tell.
     let server = Postgres::start().await;

@@ -1,6 +1,6 @@
 //! Servers that are not quite Clerk: changes are followed as far as they let it, nothing wrong is done, and what they lack is said once.
 
-use clerk_sim::Quirks;
+use clerk_sim::{Effect, Endpoint, ErrorAnswer, ErrorBody, Quirks, Rule};
 use rustix::process::Signal;
 
 use crate::{
@@ -182,4 +182,83 @@ async fn times_in_seconds_are_understood() {
     assert!((now() - watermark).abs() < 30_000, "{watermark}");
     let ran = daemon.stop(Signal::TERM).await;
     assert!(!ran.stderr.contains("WARN"), "{ran:#?}");
+}
+
+/// An answer of 404 for lists, with or without Clerk's code.
+fn not_found(body: ErrorBody) -> Rule {
+    Rule::new(Effect::Error(ErrorAnswer {
+        status: 404,
+        retry_after: None,
+        body,
+    }))
+    .on([Endpoint::List])
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn one_404_for_a_list_says_nothing_about_its_order() {
+    let world = World::new(60).await;
+    let daemon = world.looking(&[]).await;
+    for body in [ErrorBody::Html, ErrorBody::Json] {
+        world.sim.set_faults(not_found(body).next(1));
+        let changed = world.sim.user_ids()[3].clone();
+        rename(&world, &changed, &format!("Changed {body:?}"), now());
+        world.looked().await;
+        world.sim.clear_faults();
+        eventually("the change", async || {
+            world.first_name(&changed).await == format!("Changed {body:?}")
+        })
+        .await;
+    }
+    assert_eq!(daemon.said(NO_ORDER), 0, "{}", daemon.log());
+    assert_eq!(world.runs("kind = 'full'").await, 1);
+    daemon.stop(Signal::TERM).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_instance_that_is_not_known_is_said_to_be_that() {
+    let world = World::new(5).await;
+    assert_eq!(world.once().await.code, Some(0));
+    world.sim.set_faults(not_found(ErrorBody::Json));
+    let ran = world.once().await;
+    assert_eq!(ran.code, Some(1), "{ran:#?}");
+    assert!(
+        ran.stderr
+            .contains("error: Clerk does not know the key's instance: GET /v1/users gave 404 resource_not_found"),
+        "{ran:#?}"
+    );
+    assert!(
+        ran.stderr
+            .contains("hint: set CLERK_SECRET_KEY to a key of an instance that exists"),
+        "{ran:#?}"
+    );
+    assert!(
+        !ran.stderr.contains(NO_ORDER) && !ran.stderr.contains("api_url"),
+        "{ran:#?}"
+    );
+    assert_eq!(world.users().await, 5);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_address_with_the_version_is_read_and_a_key_in_clear_text_is_warned_of() {
+    let world = World::new(5).await;
+    let url = format!("{}/v1/", world.sim.url());
+    world
+        .once_with(&[("CLERK_API_URL", &url)])
+        .await
+        .assert(0, "changed +5 ~0 -0 =0 held 0 rejected 0");
+    let clear = "the secret key is sent to another machine in clear text";
+    let ran = world.run(&["check"]).await;
+    assert!(!ran.stdout.contains(clear), "{ran:#?}");
+    // Nobody answers there.
+    let away = [
+        ("CLERK_API_URL", "http://192.0.2.1:9"),
+        ("CLERK2PG_CLERK__TIMEOUT", "100ms"),
+    ];
+    let ran = world.run_with(&["check"], &away).await;
+    assert!(
+        ran.stdout.contains(clear) && ran.stdout.contains("with https://"),
+        "{ran:#?}"
+    );
+    let ran = world.once_with(&away).await;
+    assert_eq!(ran.stderr.matches(clear).count(), 1, "{ran:#?}");
 }

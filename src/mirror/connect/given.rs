@@ -2,7 +2,12 @@
 
 use std::collections::BTreeMap;
 
-use super::string;
+use tracing::debug;
+
+use super::{
+    foreign::{ALIASES, LEFT_ASIDE},
+    string,
+};
 use crate::mirror::{Error, Variables};
 
 /// Where the string comes from, for messages.
@@ -63,31 +68,41 @@ const OTHERS: [&str; 16] = [
     "sslpassword",
 ];
 
-/// The values that are stated, by parameter, each with the variable that it comes from. An empty one counts as left out.
+/// Values by parameter, each with the variable that it comes from.
+type Values = BTreeMap<&'static str, (String, Option<&'static str>)>;
+
+/// The values that are stated. An empty one counts as left out.
 pub(super) struct Given {
-    values: BTreeMap<&'static str, (String, Option<&'static str>)>,
+    values: Values,
 }
 
 impl Given {
     pub(super) fn new(text: &str, variables: &Variables) -> Result<Self, Error> {
-        let mut values = BTreeMap::new();
+        let mut values = Values::new();
+        let mut others = Others::default();
         let mut is_behind_password = false;
         for (name, value) in string::parameters(text).map_err(|why| unusable(STRING, why))? {
-            let Some(&(known, _)) = PARAMETERS.iter().find(|(known, _)| *known == name) else {
+            let alias = ALIASES.iter().find(|(alias, _)| *alias == name);
+            let name = alias.map_or(name.as_str(), |(_, name)| name);
+            if let Some(&(known, _)) = PARAMETERS.iter().find(|(known, _)| *known == name) {
+                is_behind_password |= known == "password";
+                if !value.is_empty() {
+                    values.insert(known, (value, None));
+                }
+                continue;
+            }
+            if !others.take(name, &value)? {
                 // A password that lacks its quotes goes on as a parameter.
                 let why = if is_behind_password && !string::is_url(text) {
                     "there is an unknown parameter behind the password; one with spaces in it is written password='…'"
                         .to_owned()
                 } else {
-                    unknown(&name)
+                    unknown(name)
                 };
                 return Err(unusable(STRING, why));
-            };
-            is_behind_password |= known == "password";
-            if !value.is_empty() {
-                values.insert(known, (value, None));
             }
         }
+        others.apply(&mut values, variables)?;
         for (name, variable) in PARAMETERS {
             if let Some(value) = variables.get(variable).filter(|value| !value.expose().is_empty()) {
                 values
@@ -141,14 +156,103 @@ impl Given {
     }
 }
 
+/// What other clients' parameters say.
+#[derive(Default)]
+struct Others {
+    left_aside: Vec<&'static str>,
+    /// node-postgres', asyncpg's and Java's `ssl`, as a word of `sslmode`.
+    ssl: Option<&'static str>,
+    /// Prisma's `sslaccept`: whether the server's certificate is held against the host's name.
+    is_strict: Option<bool>,
+    has_identity: bool,
+    has_password: bool,
+}
+
+impl Others {
+    /// Whether it is a parameter of another client.
+    fn take(&mut self, name: &str, value: &str) -> Result<bool, Error> {
+        let expected = |words: &[&str]| unusable(STRING, format!("{name}={value}, expected {}", words.join(", ")));
+        match name {
+            "ssl" => {
+                self.ssl = match value {
+                    "true" | "1" | "require" | "no-verify" => Some("require"),
+                    "" | "false" | "0" | "disable" | "allow" | "prefer" => None,
+                    "verify-ca" => Some("verify-ca"),
+                    "verify-full" => Some("verify-full"),
+                    _ => return Err(expected(&["true", "false", "require", "verify-ca", "verify-full"])),
+                };
+            }
+            "sslaccept" => {
+                self.is_strict = match value {
+                    "strict" => Some(true),
+                    "" | "accept_invalid_certs" => Some(false),
+                    _ => return Err(expected(&["strict", "accept_invalid_certs"])),
+                };
+            }
+            // A certificate of the client in a form of its own, and its password. A server that asks for one refuses who has none.
+            "sslidentity" => self.has_identity = true,
+            "sslpassword" => self.has_password = true,
+            _ => match LEFT_ASIDE.iter().find(|known| **known == name) {
+                Some(known) => self.left_aside.push(known),
+                None => return Ok(false),
+            },
+        }
+        Ok(true)
+    }
+
+    /// Turns what concerns TLS into libpq's parameters. Nothing becomes less than libpq's own parameters ask for.
+    fn apply(mut self, values: &mut Values, variables: &Variables) -> Result<(), Error> {
+        // To libpq it is the password of a key. Without it the key could not be read.
+        if self.has_password && values.contains_key("sslkey") {
+            return Err(unusable(STRING, unknown("sslpassword")));
+        }
+        self.left_aside.extend(self.has_identity.then_some("sslidentity"));
+        self.left_aside.extend(self.has_password.then_some("sslpassword"));
+        let stated = values.get("sslmode").map(|(mode, _)| mode.as_str());
+        if stated == Some("no-verify") {
+            values.insert("sslmode", ("require".to_owned(), None));
+        } else if let (None, Some(mode)) = (stated, self.ssl) {
+            values.insert("sslmode", (mode.to_owned(), None));
+        }
+        if let Some(is_strict) = self.is_strict {
+            // Prisma's sslcert is the certificate of the server's authority.
+            if !values.contains_key("sslkey")
+                && let Some(certificate) = values.remove("sslcert")
+                && is_strict
+            {
+                values.entry("sslrootcert").or_insert(certificate);
+            }
+            if is_strict && values.get("sslmode").is_none_or(|(mode, _)| mode != "disable") {
+                values.insert("sslmode", ("verify-full".to_owned(), None));
+                // Prisma trusts the system's authorities.
+                let is_stated = variables
+                    .get("PGSSLROOTCERT")
+                    .is_some_and(|file| !file.expose().is_empty());
+                if !is_stated {
+                    values.entry("sslrootcert").or_insert(("system".to_owned(), None));
+                }
+            }
+        }
+        if !self.left_aside.is_empty() {
+            let parameters = self.left_aside.join(", ");
+            debug!(
+                parameters,
+                "parameters of other clients in the address of Postgres are left aside"
+            );
+        }
+        Ok(())
+    }
+}
+
 fn unknown(name: &str) -> String {
     if OTHERS.contains(&name) {
         return format!("{name} is a parameter of libpq's that clerk2pg does not have");
     }
     let distance = |known: &str| strsim::damerau_levenshtein(known, name);
-    match PARAMETERS.iter().map(|(known, _)| (distance(known), known)).min() {
+    let known = PARAMETERS.iter().map(|(known, _)| known).chain(LEFT_ASIDE);
+    match known.map(|known| (distance(known), known)).min() {
         Some((..=3, nearest)) => format!("there is no parameter {name}; did you mean {nearest}?"),
-        _ => format!("libpq has no parameter {name}; take it out"),
+        _ => format!("neither libpq nor a client that is known has a parameter {name}; take it out"),
     }
 }
 

@@ -2,6 +2,7 @@
 
 mod address;
 mod failed;
+mod foreign;
 mod given;
 mod passfile;
 mod string;

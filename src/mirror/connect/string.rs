@@ -19,10 +19,17 @@ pub(super) fn parameters(text: &str) -> Result<Vec<(String, String)>, String> {
     }
 }
 
+/// What is behind the scheme. SQLAlchemy names a driver in it (`postgresql+asyncpg://`), and Java begins with `jdbc:`.
 fn without_scheme(text: &str) -> Option<&str> {
-    ["postgres://", "postgresql://"]
+    let text = text.strip_prefix("jdbc:").unwrap_or(text);
+    let rest = ["postgresql", "postgres"]
         .iter()
-        .find_map(|scheme| text.strip_prefix(scheme))
+        .find_map(|scheme| text.strip_prefix(scheme))?;
+    let rest = match rest.strip_prefix('+') {
+        Some(driver) => driver.trim_start_matches(|c: char| c.is_ascii_alphanumeric() || c == '_'),
+        None => rest,
+    };
+    rest.strip_prefix("://")
 }
 
 fn of_url(text: &str) -> Result<Vec<(String, String)>, String> {
@@ -67,8 +74,6 @@ fn of_url(text: &str) -> Result<Vec<(String, String)>, String> {
     add("dbname", path.strip_prefix('/').unwrap_or_default())?;
     for pair in query.split('&').filter(|pair| !pair.is_empty()) {
         match pair.split_once('=') {
-            // Java's way to say it, which libpq knows, too.
-            Some(("ssl", "true")) => add("sslmode", "require")?,
             Some((name, value)) => add(name, value)?,
             None => return Err("each parameter behind the ? is written name=value".to_owned()),
         }
@@ -171,10 +176,9 @@ mod tests {
             "postgres://u:a?b@h",
             &[("user", "u"), ("password", "a?b"), ("host", "h")],
         );
-        check(
-            "postgres://h/d?ssl=true",
-            &[("host", "h"), ("dbname", "d"), ("sslmode", "require")],
-        );
+        for scheme in ["postgresql+asyncpg", "postgres+psycopg2", "jdbc:postgresql"] {
+            check(&format!("{scheme}://h/d"), &[("host", "h"), ("dbname", "d")]);
+        }
         check(
             "postgres://h/d?user=a@b",
             &[("host", "h"), ("dbname", "d"), ("user", "a@b")],
@@ -203,6 +207,9 @@ mod tests {
             "host=h password=first hidden",
             "password='hidden",
             "mysql://u:hidden@h/d",
+            "postgresql+:hidden@h/d",
+            "postgresqlx://u:hidden@h/d",
+            "jdbc:mysql://u:hidden@h/d",
             "postgres://u:hidden%@h",
             "postgres://u:hidden%00@h",
             "postgres://u:hidden%ff@h",

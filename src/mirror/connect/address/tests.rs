@@ -111,8 +111,21 @@ fn what_is_wrong_names_the_parameter_and_what_would_be_right() {
         "no parameter sslmod; did you mean sslmode?",
     );
     check(
-        "postgres://u:hidden@h/d?schema=public",
-        "no parameter schema; take it out",
+        "postgres://u:hidden@h/d?schemas=public",
+        "no parameter schemas; did you mean schema?",
+    );
+    check(
+        "postgres://u:hidden@h/d?frobnicate=1",
+        "a parameter frobnicate; take it out",
+    );
+    check(
+        "postgres://u:hidden@h/d?sslaccept=yes",
+        "sslaccept=yes, expected strict, accept_invalid_certs",
+    );
+    check("postgres://u:hidden@h/d?ssl=maybe", "ssl=maybe, expected true");
+    check(
+        "postgres://u:hidden@h/d?sslkey=k&sslpassword=secret",
+        "sslpassword is a parameter of libpq's",
     );
     check("postgres://u:hidden@h/d?sslcrl=x", "sslcrl is a parameter of libpq's");
     check(
@@ -161,5 +174,68 @@ fn what_is_wrong_names_the_parameter_and_what_would_be_right() {
         &[("PGPORT", "x")],
         "PGPORT cannot be used: ",
         "1 to 65535",
+    );
+}
+
+#[test]
+fn parameters_of_other_clients_are_left_aside() {
+    let plain = parse("postgres://u:p@db:6543/app?sslmode=require", &[]).unwrap();
+    for parameters in [
+        "schema=public&connection_limit=5&pgbouncer=true&pool_timeout=0&socket_timeout=3&statement_cache_size=0",
+        "sslaccept=accept_invalid_certs&sslidentity=client.p12&sslpassword=secret&supa=base-pooler.x",
+        "uselibpqcompat=true&statement_timeout=1&lock_timeout=1",
+        "prepareThreshold=0&currentSchema=other&pool_max_conns=10&search_path=other",
+        "serverVersion=16&charset=utf8&sslcert=",
+    ] {
+        let url = format!("postgres://u:p@db:6543/app?sslmode=require&{parameters}");
+        let address = parse(&url, &[]).unwrap();
+        assert_eq!(format!("{address:?}"), format!("{plain:?}"), "{parameters}");
+    }
+    let words = parse(
+        "host=db port=6543 user=u password=p dbname=app sslmode=require pool_max_conns=3",
+        &[],
+    );
+    assert_eq!(format!("{:?}", words.unwrap()), format!("{plain:?}"));
+}
+
+#[test]
+fn what_other_clients_ask_of_tls_is_never_less() {
+    let tls = |parameters: &str| parse(&format!("postgres://u@db/app?{parameters}"), &[]).unwrap().tls;
+    let check = |parameters: &str, mode| assert_eq!(tls(parameters).mode, mode, "{parameters}");
+    check("schema=public", Mode::Prefer);
+    check("sslaccept=strict", Mode::VerifyFull);
+    check("sslmode=require&sslaccept=strict", Mode::VerifyFull);
+    check("sslaccept=strict&sslmode=prefer", Mode::VerifyFull);
+    check("sslmode=disable&sslaccept=strict", Mode::Disable);
+    check("sslaccept=accept_invalid_certs", Mode::Prefer);
+    check("sslmode=verify-full&sslaccept=accept_invalid_certs", Mode::VerifyFull);
+    check("ssl=true", Mode::Require);
+    check("ssl=verify-full", Mode::VerifyFull);
+    check("ssl=false", Mode::Prefer);
+    check("sslmode=verify-full&ssl=true", Mode::VerifyFull);
+    check("ssl=true&sslmode=verify-ca", Mode::VerifyCa);
+    check("ssl=no-verify", Mode::Require);
+    check("sslmode=no-verify", Mode::Require);
+    check("ssl-mode=verify-full&ssl-root-cert=/ca.pem", Mode::VerifyFull);
+    // Prisma's name for the certificate of the server's authority, and libpq's for the client's.
+    let file = |path: &str| Some(PathBuf::from(path));
+    let strict = tls("sslaccept=strict&sslcert=/ca.pem");
+    assert_eq!(
+        (strict.roots, strict.certificate),
+        (Some(Roots::File("/ca.pem".into())), None)
+    );
+    assert_eq!(tls("sslaccept=strict").roots, Some(Roots::System));
+    let variables = [("PGSSLROOTCERT", "/own.pem")];
+    let own = parse("postgres://u@db/app?sslaccept=strict", &variables).unwrap().tls;
+    assert_eq!(
+        (own.mode, own.roots),
+        (Mode::VerifyFull, Some(Roots::File("/own.pem".into())))
+    );
+    let lax = tls("sslaccept=accept_invalid_certs&sslcert=/ca.pem");
+    assert_eq!((lax.roots, lax.certificate), (None, None));
+    let own = tls("sslcert=/client.pem&sslkey=/client.key");
+    assert_eq!(
+        (own.roots, own.certificate, own.key),
+        (None, file("/client.pem"), file("/client.key"))
     );
 }
