@@ -138,8 +138,23 @@ fn server(server: &Server, Link { place, .. }: &Link, role: &str) -> Finding {
         return Finding::failed(name, format!("{says}: transactions are read-only (default_transaction_read_only)"))
             .hint(format!("ALTER ROLE {role} SET default_transaction_read_only = off; or is it set for the database, the server or in the address?"));
     }
-    Finding::ok(name, says)
+    match server.encoding.as_str() {
+        "UTF8" => Finding::ok(name, says),
+        "SQL_ASCII" => Finding::warn(
+            name,
+            format!("{says}: its encoding is SQL_ASCII, which has no escapes of JSON beyond ASCII, so that users with one are rejected"),
+        )
+        .hint(ENCODING),
+        encoding => Finding::warn(
+            name,
+            format!("{says}: its encoding is {encoding}, which cannot hold all of Unicode, so that users with other characters are rejected"),
+        )
+        .hint(ENCODING),
+    }
 }
+
+/// What helps where an encoding cannot hold all users.
+const ENCODING: &str = "move to a database that is made with CREATE DATABASE … TEMPLATE template0 ENCODING 'UTF8'";
 
 fn tls(link: &Link) -> Finding {
     let (name, sslmode) = ("tls", link.sslmode);

@@ -13,7 +13,7 @@ pub use sources::{Source, load};
 
 use crate::{
     guard::Limits,
-    mirror::Variables,
+    mirror::{Mirror, Variables},
     pass::DeleteMode,
     secret::{Secret, without_secrets},
 };
@@ -379,8 +379,9 @@ impl Loaded {
                 return Err(self.wrong(key, humantime::format_duration(span), expected));
             }
         }
-        if database.max_connections < 2 {
-            return Err(self.wrong("database.max_connections", database.max_connections, "at least 2"));
+        if !(2..=Mirror::MOST_CONNECTIONS).contains(&database.max_connections) {
+            let expected = format!("2 to {}", Mirror::MOST_CONNECTIONS);
+            return Err(self.wrong("database.max_connections", database.max_connections, &expected));
         }
         if let Err(expected) = http.address() {
             return Err(self.wrong("http.listen", &http.listen, expected));

@@ -296,6 +296,11 @@ impl AtWork {
                     pass.watch.stands_by("another clerk2pg");
                 }
                 self.outage.note(task.kind(), &failure);
+                if failure.cause == Cause::Other && matches!(pass.mirror.exists().await, Ok(false)) {
+                    // Nothing that is known of the mirror is true any more. The next try begins as at a start, which makes the schema.
+                    warn!("the schema \"clerk\" is not there any more; beginning anew");
+                    (self.memory, self.election) = (Memory::default(), None);
+                }
                 if let Some(election) = &self.election {
                     election.fails_since(self.outage.since());
                 }

@@ -41,6 +41,9 @@ pub struct Server {
     /// Whether transactions of this role in this database take no writes.
     #[diesel(sql_type = Bool)]
     pub is_read_only: bool,
+    /// In which encoding the database holds its texts.
+    #[diesel(sql_type = Text)]
+    pub encoding: String,
     #[diesel(sql_type = Timestamptz)]
     now: DateTime<Utc>,
     /// The version of TLS on the connection that the server has; behind a pooler, that is the pooler's.
@@ -104,7 +107,7 @@ async fn server(conn: &mut Session) -> Result<(Server, TimeDelta), Error> {
     let server: Server = sql_query(
         "SELECT pg_catalog.current_setting('server_version') AS version, pg_catalog.current_setting('server_version_num')::int AS version_number,
                 pg_catalog.pg_is_in_recovery() AS is_standby, pg_catalog.current_setting('default_transaction_read_only')::bool AS is_read_only,
-                pg_catalog.clock_timestamp() AS now,
+                pg_catalog.current_setting('server_encoding') AS encoding, pg_catalog.clock_timestamp() AS now,
                 (SELECT s.version FROM pg_catalog.pg_stat_ssl s WHERE s.pid = pg_catalog.pg_backend_pid() AND s.ssl) AS tls",
     )
     .get_result(conn)
@@ -124,6 +127,7 @@ impl Server {
             version_number,
             is_standby,
             is_read_only,
+            encoding: "UTF8".to_owned(),
             now: DateTime::default(),
             tls: None,
         }

@@ -5,6 +5,7 @@ mod batch;
 mod connect;
 mod counts;
 mod deletions;
+mod encoding;
 mod error;
 mod events;
 mod expiry;
@@ -64,7 +65,7 @@ pub struct Settings {
     pub url: Secret,
     /// They stand in for what `url` leaves out.
     pub variables: Variables,
-    /// Most connections at a time.
+    /// Most connections at a time; from 1 to [`Mirror::MOST_CONNECTIONS`], and what lies outside counts as the nearer one.
     pub max_connections: usize,
     /// What the connections of the pool are called at the server, where the address does not say.
     pub application_name: &'static str,
@@ -85,6 +86,9 @@ impl std::fmt::Debug for Mirror {
 }
 
 impl Mirror {
+    /// The largest number of connections that can be asked for: more than a server is set up for.
+    pub const MOST_CONNECTIONS: usize = 1_000;
+
     /// A mirror; nothing is connected yet.
     ///
     /// # Errors
@@ -92,7 +96,10 @@ impl Mirror {
     pub fn new(settings: &Settings) -> Result<Self, Error> {
         let connector = Arc::new(Connector::new(settings)?);
         Ok(Self {
-            pool: connect::pool(connector.clone(), settings.max_connections)?,
+            pool: connect::pool(
+                connector.clone(),
+                settings.max_connections.clamp(1, Self::MOST_CONNECTIONS),
+            )?,
             connector,
         })
     }

@@ -5,7 +5,7 @@ use std::collections::{HashMap, HashSet};
 use diesel::prelude::*;
 use diesel_async::RunQueryDsl;
 
-use super::{Error, Mirror, Rejected, read::timestamp, schema::rejected_users, session::Session};
+use super::{Error, Mirror, Rejected, encoding, read::timestamp, schema::rejected_users, session::Session};
 use crate::user::Digest;
 
 impl Mirror {
@@ -43,22 +43,24 @@ impl Mirror {
 /// Lists users as rejected.
 pub(super) async fn reject(conn: &mut Session, rejected: &[Rejected]) -> QueryResult<()> {
     for user in rejected {
-        let document = user.document.as_deref();
+        let document = user.document.as_deref().map(|document| encoding::json(conn, document));
+        let user_id = encoding::message(conn, &user.user_id);
+        let reason = encoding::message(conn, &user.reason);
         let digest = user.digest.map(|digest| digest.0.to_vec());
         let created_at = user.created_at.map(timestamp);
         diesel::insert_into(rejected_users::table)
             .values((
-                rejected_users::user_id.eq(&user.user_id),
-                rejected_users::reason.eq(&user.reason),
-                rejected_users::document.eq(document),
+                rejected_users::user_id.eq(&user_id),
+                rejected_users::reason.eq(&reason),
+                rejected_users::document.eq(&document),
                 rejected_users::digest.eq(&digest),
                 rejected_users::created_at.eq(created_at),
             ))
             .on_conflict(rejected_users::user_id)
             .do_update()
             .set((
-                rejected_users::reason.eq(&user.reason),
-                rejected_users::document.eq(document),
+                rejected_users::reason.eq(&reason),
+                rejected_users::document.eq(&document),
                 rejected_users::digest.eq(&digest),
                 rejected_users::created_at.eq(created_at),
                 rejected_users::last_seen_at.eq(diesel::dsl::now),

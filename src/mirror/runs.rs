@@ -10,7 +10,7 @@ use diesel_async::{AsyncConnection, RunQueryDsl};
 use serde::{Deserialize, Serialize};
 
 use super::{
-    AgeSummary, Batch, Committed, Error, Lease, Mirror,
+    AgeSummary, Batch, Committed, Error, Lease, Mirror, encoding,
     read::timestamp,
     schema::{rejected_users, sync_runs, sync_state},
     session::Session,
@@ -260,6 +260,7 @@ impl Mirror {
                     .execute(conn)
                     .await?;
             }
+            let error = finish.error.as_deref().map(|error| encoding::message(conn, error));
             diesel::update(sync_runs::table.find(run.id))
                 .set((
                     sync_runs::ended_at.eq(diesel::dsl::now.into_sql::<Nullable<Timestamptz>>()),
@@ -267,7 +268,7 @@ impl Mirror {
                     sync_runs::held.eq(signed(finish.held)),
                     sync_runs::requests.eq(signed(finish.requests)),
                     sync_runs::plan.eq(&finish.plan),
-                    sync_runs::error.eq(&finish.error),
+                    sync_runs::error.eq(&error),
                     sync_runs::freshness_ms.eq(finish.ages.median_ms),
                     sync_runs::age_count.eq(finish.ages.count),
                     sync_runs::ages_ms.eq(&finish.ages.ages_ms),
@@ -281,6 +282,8 @@ impl Mirror {
 
     /// Records a pass that failed before it could take the lease: a refused key, another instance's key.
     pub async fn record_failure(&self, kind: Kind, holder: &str, requests: u64, error: &str) -> Result<(), Error> {
+        let mut conn = self.connection().await?;
+        let error = encoding::message(&conn, error).into_owned();
         diesel::insert_into(sync_runs::table)
             .values((
                 sync_runs::kind.eq(kind.name()),
@@ -290,7 +293,7 @@ impl Mirror {
                 sync_runs::requests.eq(signed(requests)),
                 sync_runs::error.eq(error),
             ))
-            .execute(&mut self.connection().await?)
+            .execute(&mut conn)
             .await?;
         Ok(())
     }

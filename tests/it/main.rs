@@ -29,6 +29,8 @@ mod crowd;
 mod daemon;
 mod deletions;
 mod documents;
+mod dropped;
+mod encodings;
 mod event_causes;
 mod event_order;
 mod events;

@@ -66,6 +66,9 @@ pub(super) fn failovers() -> u64 {
     *FAILOVERS.borrow()
 }
 
+/// Encodings that keep every character: one has them all, and one keeps bytes whatever they stand for.
+const UNICODE: [&str; 2] = ["UTF8", "SQL_ASCII"];
+
 /// What is known of a connection.
 #[derive(Debug)]
 struct Standing {
@@ -75,6 +78,8 @@ struct Standing {
     is_spent: AtomicBool,
     /// How many failovers there had been when it was asked for.
     began_after: u64,
+    /// The database can hold every character. One that does not say so, as behind an odd pooler, is taken to be like most.
+    holds_unicode: bool,
 }
 
 impl Session {
@@ -91,6 +96,9 @@ impl Session {
             end: OnceLock::new(),
             is_spent: AtomicBool::default(),
             began_after,
+            holds_unicode: connection
+                .parameter("server_encoding")
+                .is_none_or(|encoding| UNICODE.contains(&encoding)),
         });
         let (told, notifications) = mpsc::unbounded_channel();
         let ending = standing.clone();
@@ -116,6 +124,11 @@ impl Session {
             notifications,
             _driver: AbortOnDropHandle::new(driver),
         }
+    }
+
+    /// Whether the database can hold every character, in a text that is stored as it comes.
+    pub(super) fn holds_unicode(&self) -> bool {
+        self.wire.standing.holds_unicode
     }
 
     /// The payload of the next notification.

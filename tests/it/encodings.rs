@@ -1,0 +1,141 @@
+//! Databases whose encoding cannot hold all of Unicode: a character that it lacks costs its user.
+
+use clerk_sim::{Effect, Endpoint, Options, Rule, Sim};
+use serde_json::{Value, json};
+
+use crate::{
+    check::check_with,
+    harness::{Database, Ran, World},
+};
+
+const LATER: i64 = 1_790_000_000_000;
+
+async fn world(encoding: &str) -> World {
+    let options = Options {
+        users: 0,
+        secret_key: "sk_live_test".to_owned(),
+        ..Options::default()
+    };
+    let made = format!("TEMPLATE template0 ENCODING '{encoding}' LC_COLLATE 'C' LC_CTYPE 'C'");
+    let (db, sim) = tokio::join!(Database::with(&made), Sim::start(options));
+    World { db, sim: sim.unwrap() }
+}
+
+fn user(id: &str, name: &str) -> Value {
+    json!({"id": id, "object": "user", "created_at": LATER, "updated_at": LATER, "first_name": name, "public_metadata": {"name": name}})
+}
+
+async fn rejected(world: &World) -> Vec<(String, String, String)> {
+    let sql = "SELECT user_id, reason, document FROM clerk.rejected_users ORDER BY user_id";
+    let rows = world.db.client.query(sql, &[]).await.unwrap();
+    rows.iter().map(|row| (row.get(0), row.get(1), row.get(2))).collect()
+}
+
+#[track_caller]
+fn assert_counts(ran: &Ran, counts: &str) {
+    assert_eq!(ran.code, Some(0), "{ran:#?}");
+    assert!(ran.summary().ends_with(counts), "{ran:#?}");
+}
+
+async fn stored(world: &World, id: &str) -> Option<String> {
+    world
+        .db
+        .text(&format!("SELECT first_name FROM clerk.users WHERE id = '{id}'"))
+        .await
+}
+
+/// A list in which one user's name is raw, one's has JSON's escapes, and one's is wrong besides.
+fn fill(world: &World) {
+    for at in 0..30 {
+        world.sim.insert(user(&format!("user_plain{at}"), "Ann"));
+    }
+    world.sim.insert(user("user_raw", "Ann 😀"));
+    let escaped = serde_json::to_string(&user("user_escaped", "Ann ?"))
+        .unwrap()
+        .replace('?', "\\ud83d\\ude00");
+    world.sim.insert_raw("user_escaped", LATER, LATER, escaped.into());
+    let nul = serde_json::to_string(&user("user_nul", "😀 ?"))
+        .unwrap()
+        .replace('?', "\\u0000");
+    world.sim.insert_raw("user_nul", LATER, LATER, nul.into());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn latin1() {
+    let world = world("LATIN1").await;
+    fill(&world);
+    world.sim.insert(user("user_latin", "Zoë"));
+    let escaped = serde_json::to_string(&user("user_latin_escaped", "Zo?"))
+        .unwrap()
+        .replace('?', "\\u00eb");
+    world.sim.insert_raw("user_latin_escaped", LATER, LATER, escaped.into());
+    let initial = [("CLERK2PG_EVENTS__INITIAL", "true")];
+    assert_counts(&world.once_with(&initial).await, "+32 ~0 -0 =0 held 0 rejected 3");
+    for id in ["user_latin", "user_latin_escaped"] {
+        assert_eq!(stored(&world, id).await.as_deref(), Some("Zoë"));
+    }
+    let listed = rejected(&world).await;
+    let ids: Vec<&str> = listed.iter().map(|(id, ..)| id.as_str()).collect();
+    assert_eq!(ids, ["user_escaped", "user_nul", "user_raw"]);
+    for (id, reason, document) in &listed {
+        // What is kept is the same JSON, in a form that the encoding can hold.
+        let kept: Value = serde_json::from_str(document).unwrap();
+        assert_eq!(
+            kept["public_metadata"],
+            serde_json::from_slice::<Value>(&world.sim.raw(id).unwrap()).unwrap()["public_metadata"]
+        );
+        assert!(id == "user_nul" || reason.contains("LATIN1"), "{id}: {reason}");
+    }
+    // And in an incremental change, there and back.
+    world
+        .sim
+        .update("user_plain3", |user| user["first_name"] = "Ben 😀".into());
+    assert_counts(&world.once().await, "+0 ~0 -0 =31 held 0 rejected 4");
+    world
+        .sim
+        .update("user_plain3", |user| user["first_name"] = "Ben".into());
+    world.sim.update("user_raw", |user| {
+        user["first_name"] = "Ann".into();
+        user["public_metadata"] = json!({});
+    });
+    assert_counts(&world.once().await, "+1 ~1 -0 =31 held 0 rejected 2");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn sql_ascii() {
+    let world = world("SQL_ASCII").await;
+    fill(&world);
+    let initial = [("CLERK2PG_EVENTS__INITIAL", "true")];
+    // Bytes are kept as they come, and escapes in jsonb cannot be made bytes of.
+    assert_counts(&world.once_with(&initial).await, "+31 ~0 -0 =0 held 0 rejected 2");
+    assert_eq!(stored(&world, "user_raw").await.as_deref(), Some("Ann 😀"));
+    let listed = rejected(&world).await;
+    let ids: Vec<&str> = listed.iter().map(|(id, ..)| id.as_str()).collect();
+    assert_eq!(ids, ["user_escaped", "user_nul"]);
+    assert_counts(&world.once().await, "+0 ~0 -0 =31 held 0 rejected 2");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_a_failed_sync_says_can_be_kept() {
+    let world = world("LATIN1").await;
+    world.once().await;
+    // The message has quotes that are not in LATIN1.
+    world.sim.set_faults(Rule::new(Effect::Html).on([Endpoint::List]));
+    let ran = world.once().await;
+    assert_eq!(ran.code, Some(1), "{ran:#?}");
+    let error = "SELECT error FROM clerk.sync_runs ORDER BY id DESC LIMIT 1";
+    let error = world.db.text(error).await.unwrap();
+    assert!(error.contains("an HTML page, \""), "{error}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn check_says_what_an_encoding_costs() {
+    for (encoding, says) in [
+        ("LATIN1", "LATIN1, which cannot hold all of Unicode"),
+        ("SQL_ASCII", "SQL_ASCII"),
+    ] {
+        let world = world(encoding).await;
+        let checked = check_with(&world, &[]).await;
+        checked.is("database", "warn", says).mend("database", "ENCODING 'UTF8'");
+    }
+}
