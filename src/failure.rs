@@ -94,7 +94,9 @@ impl From<clerk::Error> for Failure {
 impl From<mirror::Error> for Failure {
     fn from(error: mirror::Error) -> Self {
         let cause = match &error {
-            mirror::Error::Unavailable(_) | mirror::Error::ReadOnly(_) => Cause::PostgresAway,
+            mirror::Error::Unavailable(_) | mirror::Error::ReadOnly(_) | mirror::Error::Locked(_) => {
+                Cause::PostgresAway
+            }
             mirror::Error::Address { .. } => Cause::Configuration,
             mirror::Error::Tls { .. }
             | mirror::Error::Refused(_)

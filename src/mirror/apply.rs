@@ -1,31 +1,54 @@
 //! Applies a batch: users, rejections, missing ones, progress and counts in one transaction that begins by checking the lease.
 
 use diesel_async::AsyncConnection;
-use tracing::warn;
+use tracing::{debug, warn};
 
 use super::{
-    Batch, Committed, Error, Lease, Mirror, Run, Write, deletions, events, rejected, runs,
+    Batch, Committed, Error, Lease, Mirror, Run,
+    batch::BLOCKED,
+    deletions,
+    locks::{self, Patience, USUAL_WAIT, is_lock},
+    rejected, runs,
     session::Session,
     signed,
+    store::{self, Outcome},
     transaction::{self, Failure},
-    upsert::{REFRESH, Stored, UPSERT, store},
 };
 
 impl Mirror {
-    /// Applies a batch, all of it or nothing. A row that Postgres refuses costs its user only: the batch is applied again with each
-    /// suspect behind a savepoint.
+    /// Applies a batch, all of it or nothing. A row that Postgres refuses, or that the application has locked, costs its user only: the
+    /// batch is applied again with each suspect behind a savepoint.
     pub async fn commit(&self, lease: &Lease, run: &Run, batch: &Batch<'_>) -> Result<Committed, Error> {
         let mut conn = self.connection().await?;
-        match attempt(&mut conn, lease, run, batch, false).await {
-            Err(Failure::OneRow(error)) => {
-                warn!(error = %Error::from(error), "a user cannot be stored; looking for which");
-                attempt(&mut conn, lease, run, batch, true)
-                    .await
-                    .map_err(Failure::into_error)
-            }
-            result => result.map_err(Failure::into_error),
+        let fault = match attempt(&mut conn, lease, run, batch, Care::None).await {
+            Err(Failure::OneRow(fault)) => fault,
+            Err(Failure::TooLong(fault)) if is_lock(&fault) => fault,
+            result => return result.map_err(Failure::into_error),
+        };
+        let is_blocked = fault.sqlstate().is_some_and(|code| BLOCKED.contains(&code));
+        let error = Error::from(fault);
+        if is_blocked {
+            debug!(%error, "a user cannot be stored now; looking for which");
+        } else {
+            warn!(%error, "a user cannot be stored; looking for which");
         }
+        let result = match attempt(&mut conn, lease, run, batch, Care::Users).await {
+            // A trigger or an index of the application on the events may refuse one of them.
+            Err(Failure::OneRow(_)) if run.tells => attempt(&mut conn, lease, run, batch, Care::Events).await,
+            result => result,
+        };
+        result.map_err(Failure::into_error)
     }
+}
+
+/// What an attempt does behind savepoints.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Care {
+    None,
+    /// Users are stored apart. Their events are made together, in the order in which the changes happened.
+    Users,
+    /// Users are stored apart, each with its event.
+    Events,
 }
 
 async fn attempt(
@@ -33,33 +56,43 @@ async fn attempt(
     lease: &Lease,
     run: &Run,
     batch: &Batch<'_>,
-    isolate: bool,
+    care: Care,
 ) -> Result<Committed, Failure> {
     conn.transaction(async |conn| {
         // What is told has to be told in one order. What is silent may be written side by side.
-        if run.tells {
-            transaction::begin(conn, lease).await?;
-        } else {
-            transaction::begin_beside(conn, lease).await?;
+        transaction::begin_for(conn, lease, batch.writes_users(), !run.tells).await?;
+        let mut outcome = Outcome::default();
+        if batch.writes_users() {
+            outcome = match care {
+                Care::None => {
+                    Patience::new().begin(conn).await?;
+                    store::together(conn, batch).await?
+                }
+                Care::Users | Care::Events => store::apart(conn, batch, run.tells && care == Care::Events).await?,
+            };
+            locks::wait_at_most(conn, USUAL_WAIT).await?;
         }
+        if run.tells && care != Care::Events {
+            outcome.publish(conn).await?;
+        }
+        let Outcome {
+            changed,
+            refreshed,
+            rejected,
+        } = outcome;
         let mut done = Committed {
-            rejected: batch.reject.clone(),
+            created: changed.iter().filter(|stored| stored.creates()).count() as u64,
+            refreshed: refreshed.len() as u64,
+            rejected: batch.reject.iter().cloned().chain(rejected).collect(),
             ..Committed::default()
         };
-        let created = store(conn, &UPSERT, &batch.create, isolate, &mut done.rejected).await?;
-        let updated = store(conn, &UPSERT, &batch.update, isolate, &mut done.rejected).await?;
-        let refreshed = store(conn, &REFRESH, &batch.refresh, isolate, &mut done.rejected).await?;
-        let new = created.iter().chain(&updated).filter(|stored| stored.creates());
-        done.created = new.count() as u64;
-        done.updated = (created.len() + updated.len()) as u64 - done.created;
-        done.refreshed = refreshed.len() as u64;
-        if run.tells {
-            let changes: Vec<_> = created.iter().chain(&updated).map(change).collect();
-            events::stored(conn, &changes).await?;
-        }
-        let all = || created.iter().chain(&updated).chain(&refreshed);
-        let more = all().filter(|stored| stored.creates()).count();
-        rejected::reject(conn, &done.rejected).await?;
+        done.updated = changed.len() as u64 - done.created;
+        let more = changed
+            .iter()
+            .chain(&refreshed)
+            .filter(|stored| stored.creates())
+            .count();
+        rejected::reject(conn, run, &done.rejected).await?;
         rejected::heal(conn, &batch.heal, &done.rejected).await?;
         deletions::note_missing(conn, run, &batch.missing).await?;
         // A user whose `created_at` was moved is missed at the old place and met at the new one.
@@ -71,13 +104,4 @@ async fn attempt(
         Ok(done)
     })
     .await
-}
-
-fn change<'s>(stored: &'s Stored<'_>) -> (events::Type, &'s Write<'s>) {
-    let kind = if stored.creates() {
-        events::Type::Created
-    } else {
-        events::Type::Updated
-    };
-    (kind, stored.write)
 }

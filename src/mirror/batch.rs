@@ -1,6 +1,6 @@
 //! What one transaction does, as a value.
 
-use super::Mark;
+use super::{Mark, locks::LOCKED};
 use crate::user::{Digest, User};
 
 /// A user to be written.
@@ -19,17 +19,21 @@ pub struct Write<'a> {
 }
 
 impl Write<'_> {
-    /// The user as one that cannot be stored.
-    pub(super) fn rejected(&self, reason: String) -> Rejected {
+    /// The user as one that Postgres refuses with this code.
+    pub(super) fn rejected(&self, sqlstate: &str, reason: String) -> Rejected {
         Rejected {
             user_id: self.user.id.to_string(),
             reason,
             document: Some(Rejected::kept(self.document)),
             digest: Some(self.digest),
             created_at: Some(self.user.created_at),
+            sqlstate: Some(sqlstate.to_owned()),
         }
     }
 }
+
+/// Codes that speak of other users or locks: `unique_violation`, `exclusion_violation` and `lock_not_available`.
+pub(super) const BLOCKED: [&str; 3] = ["23505", "23P01", LOCKED];
 
 /// A user that cannot be stored.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -44,9 +48,16 @@ pub struct Rejected {
     pub digest: Option<Digest>,
     /// Unix milliseconds, where there is a readable one.
     pub created_at: Option<i64>,
+    /// The code that Postgres refused the row with; `None` if the document itself cannot be stored.
+    pub sqlstate: Option<String>,
 }
 
 impl Rejected {
+    /// Other users or locks of the application are in the way, so that it may be stored or deleted once they are gone.
+    pub fn is_blocked(&self) -> bool {
+        self.sqlstate.as_deref().is_some_and(|code| BLOCKED.contains(&code))
+    }
+
     /// As much of a document as is kept: its first 64 kB, cut between characters.
     pub fn kept(document: &str) -> String {
         document[..document.floor_char_boundary(64 << 10)].to_owned()
@@ -79,6 +90,11 @@ pub struct Batch<'a> {
 }
 
 impl Batch<'_> {
+    /// Whether it writes rows of `clerk.users`.
+    pub(super) fn writes_users(&self) -> bool {
+        !(self.create.is_empty() && self.update.is_empty() && self.refresh.is_empty())
+    }
+
     /// Whether applying it would change anything but progress on the way.
     pub fn is_empty(&self) -> bool {
         self.create.is_empty()

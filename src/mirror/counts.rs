@@ -26,6 +26,12 @@ pub struct State {
     /// How many users the mirror expects at Clerk, by what is kept of its number of rows.
     #[diesel(sql_type = BigInt)]
     pub expected: i64,
+    /// The application had locked users that are to be stored again.
+    #[diesel(sql_type = Bool)]
+    pub has_put_off_users: bool,
+    /// The application had locked rows that are to be deleted again, and no person has to be waited for.
+    #[diesel(sql_type = Bool)]
+    pub has_put_off_deletions: bool,
     /// Who has the lease at this moment.
     #[diesel(sql_type = Nullable<Text>)]
     pub lease_holder: Option<String>,
@@ -83,6 +89,10 @@ impl Mirror {
         let sql = format!(
             "SELECT instance_id, imported_at IS NOT NULL AS is_imported, users + {difference} AS expected, lease_epoch,
                     (extract(epoch FROM watermark) * 1000::numeric)::bigint AS watermark,
+                    EXISTS (SELECT FROM clerk.rejected_users WHERE sqlstate = '55P03' AND document IS NOT NULL) AS has_put_off_users,
+                    EXISTS (SELECT FROM clerk.rejected_users r WHERE r.sqlstate = '55P03' AND r.document IS NULL AND NOT EXISTS (
+                        SELECT FROM clerk.missing_users m
+                        WHERE m.user_id = r.user_id AND m.held_at IS NOT NULL AND m.approved_at IS NULL)) AS has_put_off_deletions,
                     CASE WHEN {held} THEN lease_holder END AS lease_holder
              FROM clerk.sync_state",
             difference = difference("true", "true"),

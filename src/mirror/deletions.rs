@@ -1,4 +1,4 @@
-//! `clerk.missing_users`: whom the walk did not meet, what Clerk said of them, and carrying out confirmed deletions.
+//! `clerk.missing_users`: whom the walk did not meet, what Clerk said of them, and what is held.
 
 use std::{collections::HashMap, time::Duration};
 
@@ -10,12 +10,10 @@ use diesel::{
 use diesel_async::{AsyncConnection, RunQueryDsl};
 
 use super::{
-    Error, Kind, Lease, Mirror, Rejected, Run, counts, events, rejected, runs,
-    schema::{missing_users, rejected_users, users},
+    Error, Kind, Lease, Mirror, Run, counts, runs,
+    schema::{missing_users, users},
     session::Session,
-    signed,
-    transaction::{self, Failure},
-    unsigned,
+    transaction, unsigned,
 };
 use crate::guard::Checksum;
 
@@ -25,7 +23,8 @@ pub(super) async fn note_missing(conn: &mut Session, run: &Run, ids: &[String]) 
         let (news, held) = match run.kind {
             Kind::Full => ("", ""),
             Kind::Incremental | Kind::OnDemand => (
-                "WHERE NOT EXISTS (SELECT FROM clerk.rejected_users r WHERE r.user_id = id AND r.document IS NULL)",
+                "WHERE NOT EXISTS (SELECT FROM clerk.rejected_users r WHERE r.user_id = id AND r.document IS NULL
+                     AND r.sqlstate IS DISTINCT FROM '55P03')",
                 "WHERE NOT (missing_users.absent AND missing_users.held_at IS NOT NULL AND missing_users.approved_at IS NULL)",
             ),
         };
@@ -317,113 +316,12 @@ impl Mirror {
         .await
         .map_err(|error: diesel::result::Error| error.into())
     }
-
-    /// Deletes users whose deletion Clerk confirmed, or with `mark` marks them. Returns how many, and those whose rows cannot go: the
-    /// application's own constraints hold them back, or a foreign key without an index makes it take too long.
-    pub async fn delete(
-        &self,
-        lease: &Lease,
-        run: &Run,
-        ids: &[String],
-        mark: bool,
-    ) -> Result<(u64, Vec<Rejected>), Error> {
-        let mut conn = self.connection().await?;
-        let (mut deleted, mut kept) = (0, Vec::new());
-        let mut parts = vec![ids];
-        // A transaction a part: what took long once need not be done again.
-        while let Some(part) = parts.pop() {
-            match (delete_part(&mut conn, lease, run, part, mark).await, part) {
-                (Ok(rows), _) => deleted += rows,
-                (Err(Failure::OneRow(error) | Failure::TooLong(error)), [only]) => {
-                    // What fails without a row is no row's fault: a right or a table is missing.
-                    remove(&mut conn, &[], mark).await?;
-                    let row = Rejected {
-                        user_id: only.clone(),
-                        reason: format!("gone from Clerk, but the row cannot be deleted: {}", Error::from(error)),
-                        document: None,
-                        digest: None,
-                        created_at: None,
-                    };
-                    keep(&mut conn, lease, run, &row).await?;
-                    kept.push(row);
-                }
-                (Err(Failure::OneRow(_) | Failure::TooLong(_)), part) => {
-                    let (left, right) = part.split_at(part.len() / 2);
-                    parts.extend([right, left]);
-                }
-                (Err(Failure::Whole(error)), _) => return Err(error),
-            }
-        }
-        Ok((deleted, kept))
-    }
 }
 
 /// Which missing users (`m`) the guard judges.
 const JUDGED: &str = "m.absent AND m.approved_at IS NULL AND NOT EXISTS (
-    SELECT FROM clerk.rejected_users r WHERE r.user_id = m.user_id AND r.document IS NULL)";
-
-async fn delete_part(conn: &mut Session, lease: &Lease, run: &Run, ids: &[String], mark: bool) -> Result<u64, Failure> {
-    conn.transaction(async |conn| {
-        transaction::begin(conn, lease).await?;
-        let gone = remove(conn, ids, mark).await?;
-        let rows = gone.len() as u64;
-        if run.tells {
-            events::deleted(conn, &gone).await?;
-        }
-        diesel::delete(rejected_users::table.filter(rejected_users::user_id.eq_any(ids)))
-            .execute(conn)
-            .await?;
-        let went: Vec<&str> = gone.iter().map(|(id, _)| id.as_str()).collect();
-        let is_approved = missing_users::user_id
-            .eq_any(went)
-            .and(missing_users::approved_at.is_not_null());
-        let approved: i64 = missing_users::table
-            .filter(is_approved)
-            .count()
-            .get_result(conn)
-            .await?;
-        let ids: Vec<&str> = ids.iter().map(String::as_str).collect();
-        forget_missing(conn, &ids).await?;
-        runs::count_deletions(conn, run, rows, unsigned(approved), 0).await?;
-        runs::follow(conn, -signed(rows), None, None).await?;
-        Ok(rows)
-    })
-    .await
-}
-
-/// Lists a row that cannot go.
-async fn keep(conn: &mut Session, lease: &Lease, run: &Run, row: &Rejected) -> Result<(), Error> {
-    conn.transaction(async |conn| {
-        transaction::begin(conn, lease).await?;
-        rejected::reject(conn, std::slice::from_ref(row)).await?;
-        forget_missing(conn, &[&row.user_id]).await?;
-        runs::count_deletions(conn, run, 0, 0, 1).await?;
-        Ok(())
-    })
-    .await
-}
-
-/// Removes or marks rows, and returns id and `external_id` of those that were there, unmarked.
-async fn remove(conn: &mut Session, ids: &[String], mark: bool) -> QueryResult<Vec<(String, Option<String>)>> {
-    if mark {
-        diesel::update(users::table.filter(users::id.eq_any(ids).and(users::deleted_at.is_null())))
-            .set((
-                users::deleted_at.eq(diesel::dsl::now.into_sql::<Nullable<Timestamptz>>()),
-                users::changed_at.eq(diesel::dsl::now),
-            ))
-            .returning((users::id, users::external_id))
-            .get_results(conn)
-            .await
-    } else {
-        let went: Vec<(String, Option<String>, bool)> = diesel::delete(users::table.filter(users::id.eq_any(ids)))
-            .returning((users::id, users::external_id, users::deleted_at.is_null()))
-            .get_results(conn)
-            .await?;
-        // A row that was marked in another mode went long ago for those who follow the events; it goes all the same.
-        let live = went.into_iter().filter(|(_, _, is_live)| *is_live);
-        Ok(live.map(|(id, external_id, _)| (id, external_id)).collect())
-    }
-}
+    SELECT FROM clerk.rejected_users r WHERE r.user_id = m.user_id AND r.document IS NULL
+      AND r.sqlstate IS DISTINCT FROM '55P03')";
 
 /// Reads the ids in chunks, so that a held deletion of everybody costs no memory.
 async fn checksum(conn: &mut Session) -> QueryResult<Option<String>> {

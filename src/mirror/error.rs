@@ -2,7 +2,7 @@
 
 use diesel::result::Error as Diesel;
 
-use super::session::Fault;
+use super::{locks::LOCKED, session::Fault};
 use crate::secret::without_secrets;
 
 /// A failed use of the mirror.
@@ -32,6 +32,9 @@ pub enum Error {
     /// The server takes no writes, as a standby: worth waiting for, as there may be another one, or it may become the primary.
     #[error("this Postgres server takes no writes: {0}")]
     ReadOnly(String),
+    /// The application has locked a whole table, or somebody has locked a row of the bookkeeping: worth waiting for.
+    #[error("the database is locked: {0}")]
+    Locked(String),
     /// The server answers, but not to this role, password or database name.
     #[error("Postgres does not let clerk2pg in: {0}")]
     Refused(String),
@@ -76,6 +79,9 @@ impl Error {
             }
             Error::ReadOnly(_) => {
                 "database.url (DATABASE_URL) has to lead to the primary; it may name all servers: postgres://…@one,two/…?target_session_attrs=read-write"
+            }
+            Error::Locked(_) => {
+                "the view pg_locks shows which transaction holds a table of the schema clerk; let it end"
             }
             Error::Refused(why) if why.contains("certificate") => {
                 "sslcert and sslkey in database.url (DATABASE_URL) name the certificate and its key"
@@ -144,6 +150,7 @@ impl From<Fault> for Error {
             _ if fault.ends_connection() => Error::Unavailable(message),
             _ if fault.is_read_only() => Error::ReadOnly(message),
             "42501" => Error::Denied(message),
+            LOCKED => Error::Locked(message),
             _ => {
                 let detail = answer.detail().and_then(without_values);
                 let detail = detail.map_or_else(String::new, |detail| format!(" ({detail})"));

@@ -4,10 +4,12 @@ mod apply;
 mod batch;
 mod connect;
 mod counts;
+mod delete;
 mod deletions;
 mod encoding;
 mod error;
 mod events;
+mod exchange;
 mod expiry;
 mod freshness;
 mod glance;
@@ -15,6 +17,7 @@ mod inspect;
 mod leader;
 mod lease;
 mod listen;
+mod locks;
 mod migrations;
 mod read;
 mod rejected;
@@ -23,6 +26,7 @@ mod runs;
 mod schema;
 mod session;
 mod status;
+mod store;
 mod transaction;
 mod upsert;
 
@@ -38,6 +42,7 @@ use diesel_async::{AsyncConnection, RunQueryDsl, pooled_connection::deadpool::Po
 
 pub use batch::{Batch, Committed, Rejected, Write};
 pub use counts::State;
+pub use delete::Deleted;
 pub use error::{Error, SchemaError};
 pub use freshness::{AgeSummary, Ages, Freshness};
 pub use glance::{Glance, Lately, Stretch};

@@ -2,11 +2,27 @@
 
 use std::collections::{HashMap, HashSet};
 
-use diesel::prelude::*;
-use diesel_async::RunQueryDsl;
+use diesel::{
+    prelude::*,
+    sql_query,
+    sql_types::{Array, Text},
+};
+use diesel_async::{AsyncConnection, RunQueryDsl};
 
-use super::{Error, Mirror, Rejected, encoding, read::timestamp, schema::rejected_users, session::Session};
+use super::{
+    Error, Kind, Lease, Mirror, Rejected, Run,
+    batch::BLOCKED,
+    encoding,
+    locks::LOCKED,
+    read::timestamp,
+    schema::{rejected_users, sync_runs},
+    session::Session,
+    transaction, unsigned,
+};
 use crate::user::Digest;
+
+/// Rejected users that are logged at the end of a sync.
+const LOGGED: i64 = 1_000;
 
 impl Mirror {
     /// Whether anybody is listed as rejected.
@@ -29,11 +45,109 @@ impl Mirror {
         Ok(listed.collect())
     }
 
+    /// How many users the sync tried last, and could not store or delete.
+    pub async fn rejected_in(&self, run: &Run) -> Result<u64, Error> {
+        let count: i64 = rejected_users::table
+            .filter(rejected_users::run.eq(run.id))
+            .count()
+            .get_result(&mut self.connection().await?)
+            .await?;
+        Ok(unsigned(count))
+    }
+
+    /// Users and rows that others or locks are in the way of at the end of a sync, with the reasons; if it is not a full one, those that were
+    /// listed before aside.
+    pub async fn left_blocked(&self, run: &Run) -> Result<Vec<(String, String)>, Error> {
+        let began = sync_runs::table
+            .filter(sync_runs::id.eq(run.id))
+            .select(sync_runs::started_at.nullable())
+            .single_value();
+        let mut rows = rejected_users::table
+            .select((rejected_users::user_id, rejected_users::reason))
+            .filter(rejected_users::run.eq(run.id))
+            .filter(rejected_users::sqlstate.eq_any(BLOCKED))
+            .order(rejected_users::user_id)
+            .limit(LOGGED)
+            .into_boxed();
+        if run.kind != Kind::Full {
+            rows = rows.filter(rejected_users::first_seen_at.nullable().ge(began));
+        }
+        Ok(rows.load(&mut self.connection().await?).await?)
+    }
+
+    /// The next users, in order, behind `after`, that may be stored once others are: another's value was in the way, or a lock.
+    pub async fn blocked(&self, after: &str, limit: usize) -> Result<Vec<String>, Error> {
+        Ok(rejected_users::table
+            .select(rejected_users::user_id)
+            .filter(rejected_users::document.is_not_null())
+            .filter(rejected_users::sqlstate.eq_any(BLOCKED))
+            .filter(rejected_users::user_id.gt(after))
+            .order(rejected_users::user_id)
+            .limit(limit as i64)
+            .load(&mut self.connection().await?)
+            .await?)
+    }
+
+    /// Users that Postgres refused: those that this sync tried, those that the application had locked, and then those that were tried
+    /// longest ago. With `locked`, only those that were locked.
+    pub async fn refused(&self, run: &Run, locked: bool, limit: usize) -> Result<Vec<String>, Error> {
+        let mut rows = rejected_users::table
+            .select(rejected_users::user_id)
+            .filter(rejected_users::document.is_not_null())
+            .filter(rejected_users::sqlstate.is_not_null())
+            .order((
+                rejected_users::run.is_not_distinct_from(run.id).desc(),
+                rejected_users::sqlstate.eq(LOCKED).desc(),
+                rejected_users::last_seen_at,
+                rejected_users::user_id,
+            ))
+            .limit(limit as i64)
+            .into_boxed();
+        if locked {
+            rows = rows.filter(rejected_users::sqlstate.eq(LOCKED));
+        }
+        Ok(rows.load(&mut self.connection().await?).await?)
+    }
+
+    /// Rows that could not be deleted because the application had locked them.
+    pub async fn put_off_deletions(&self) -> Result<Vec<String>, Error> {
+        Ok(rejected_users::table
+            .select(rejected_users::user_id)
+            .filter(rejected_users::document.is_null())
+            .filter(rejected_users::sqlstate.eq(LOCKED))
+            .load(&mut self.connection().await?)
+            .await?)
+    }
+
+    /// Notes that Clerk left these rejected users out when it was asked for them. Those without a row leave the list, unless they came to
+    /// it so lately that a lagging replica may not know them yet; the others are tried later than those that were not.
+    pub async fn note_left_out(&self, lease: &Lease, ids: &[String]) -> Result<(), Error> {
+        let mut conn = self.connection().await?;
+        conn.transaction(async |conn| {
+            transaction::begin(conn, lease).await?;
+            sql_query(
+                "DELETE FROM clerk.rejected_users r
+                 WHERE r.user_id = ANY($1) AND r.first_seen_at < pg_catalog.now() - interval '10 seconds'
+                   AND NOT EXISTS (SELECT FROM clerk.users u WHERE u.id = r.user_id)",
+            )
+            .bind::<Array<Text>, _>(ids)
+            .execute(conn)
+            .await?;
+            diesel::update(rejected_users::table.filter(rejected_users::user_id.eq_any(ids)))
+                .set(rejected_users::last_seen_at.eq(diesel::dsl::now))
+                .execute(conn)
+                .await?;
+            Ok(())
+        })
+        .await
+    }
+
     /// Whose rows the application held back although they are gone from Clerk: the rejections without a document.
     pub async fn kept_rows(&self) -> Result<HashSet<String>, Error> {
         let ids: Vec<String> = rejected_users::table
             .select(rejected_users::user_id)
             .filter(rejected_users::document.is_null())
+            .filter(rejected_users::sqlstate.is_distinct_from(LOCKED))
             .load(&mut self.connection().await?)
             .await?;
         Ok(ids.into_iter().collect())
@@ -41,7 +155,7 @@ impl Mirror {
 }
 
 /// Lists users as rejected.
-pub(super) async fn reject(conn: &mut Session, rejected: &[Rejected]) -> QueryResult<()> {
+pub(super) async fn reject(conn: &mut Session, run: &Run, rejected: &[Rejected]) -> QueryResult<()> {
     for user in rejected {
         let document = user.document.as_deref().map(|document| encoding::json(conn, document));
         let user_id = encoding::message(conn, &user.user_id);
@@ -55,6 +169,8 @@ pub(super) async fn reject(conn: &mut Session, rejected: &[Rejected]) -> QueryRe
                 rejected_users::document.eq(&document),
                 rejected_users::digest.eq(&digest),
                 rejected_users::created_at.eq(created_at),
+                rejected_users::sqlstate.eq(&user.sqlstate),
+                rejected_users::run.eq(Some(run.id)),
             ))
             .on_conflict(rejected_users::user_id)
             .do_update()
@@ -63,6 +179,8 @@ pub(super) async fn reject(conn: &mut Session, rejected: &[Rejected]) -> QueryRe
                 rejected_users::document.eq(&document),
                 rejected_users::digest.eq(&digest),
                 rejected_users::created_at.eq(created_at),
+                rejected_users::sqlstate.eq(&user.sqlstate),
+                rejected_users::run.eq(Some(run.id)),
                 rejected_users::last_seen_at.eq(diesel::dsl::now),
             ))
             .execute(conn)

@@ -115,6 +115,8 @@ pub struct Finish {
     pub outcome: &'static str,
     /// Deletions that wait for a person.
     pub held: u64,
+    /// Users that could not be stored or deleted in the end, others that were rejected for a moment aside.
+    pub rejected: u64,
     /// Requests sent.
     pub requests: u64,
     /// The checksum of the held deletions.
@@ -266,6 +268,7 @@ impl Mirror {
                     sync_runs::ended_at.eq(diesel::dsl::now.into_sql::<Nullable<Timestamptz>>()),
                     sync_runs::outcome.eq(finish.outcome),
                     sync_runs::held.eq(signed(finish.held)),
+                    sync_runs::rejected.eq(signed(finish.rejected)),
                     sync_runs::requests.eq(signed(finish.requests)),
                     sync_runs::plan.eq(&finish.plan),
                     sync_runs::error.eq(&error),

@@ -21,6 +21,8 @@ diesel::table! {
         document -> Nullable<Text>,
         digest -> Nullable<Bytea>,
         created_at -> Nullable<Timestamptz>,
+        sqlstate -> Nullable<Text>,
+        run -> Nullable<BigInt>,
     }
 }
 
@@ -79,4 +81,4 @@ diesel::table! {
     }
 }
 
-diesel::allow_tables_to_appear_in_same_query!(users, missing_users, rejected_users);
+diesel::allow_tables_to_appear_in_same_query!(users, missing_users, rejected_users, sync_runs);

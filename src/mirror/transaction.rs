@@ -7,6 +7,7 @@ use diesel_async::SimpleAsyncConnection;
 
 use super::{
     Error, Lease,
+    locks::USUAL_WAIT,
     session::{Fault, Session},
 };
 
@@ -15,11 +16,12 @@ const LEAST_SILENCE: Duration = Duration::from_secs(5);
 
 /// A holder that is stopped or cut off within a transaction keeps the lease's row locked. The server ends that transaction, so that others can take
 /// over as if it had stopped between two.
-async fn guard(conn: &mut Session, lease: &Lease) -> Result<(), Error> {
+async fn guard(conn: &mut Session, lease: &Lease, first: &str) -> Result<(), Error> {
     let silence = lease.ttl().max(LEAST_SILENCE).as_millis();
     let guards = format!(
-        "SET CONSTRAINTS ALL IMMEDIATE; SET LOCAL statement_timeout = '60s'; SET LOCAL lock_timeout = '30s'; \
-         SET LOCAL idle_in_transaction_session_timeout = {silence}"
+        "SET CONSTRAINTS ALL IMMEDIATE; SET LOCAL statement_timeout = '60s'; SET LOCAL lock_timeout = {usual}; \
+         SET LOCAL idle_in_transaction_session_timeout = {silence}; {first}",
+        usual = USUAL_WAIT.as_millis()
     );
     Ok(conn.batch_execute(&guards).await?)
 }
@@ -27,15 +29,23 @@ async fn guard(conn: &mut Session, lease: &Lease) -> Result<(), Error> {
 /// Opens every writing transaction: the lease is checked and its row locked, constraints speak at their statement and not at the commit,
 /// and no statement of ours can block the application for long.
 pub(super) async fn begin(conn: &mut Session, lease: &Lease) -> Result<(), Error> {
-    guard(conn, lease).await?;
+    guard(conn, lease, "").await?;
     lease.fence(conn).await
 }
 
-/// The same for transactions of one pass that may go on side by side: the row is locked against whoever would take the lease over, but not
-/// against one another, before they count what they did.
-pub(super) async fn begin_beside(conn: &mut Session, lease: &Lease) -> Result<(), Error> {
-    guard(conn, lease).await?;
-    lease.hold(conn).await
+/// Locks the table against what would lock it as a whole. Comes before the lease's row is locked, so that the lease can be renewed
+/// meanwhile. From then on, waiting for a lock is about a row.
+const LOCK_USERS: &str = "LOCK TABLE clerk.users IN ROW EXCLUSIVE MODE";
+
+/// Opens a transaction as [`begin`] does. With `users`, it writes users. With `beside`, several of one sync may go on side by side: the lease's
+/// row is locked against a takeover, but not against one another, before they count what they did.
+pub(super) async fn begin_for(conn: &mut Session, lease: &Lease, users: bool, beside: bool) -> Result<(), Error> {
+    guard(conn, lease, if users { LOCK_USERS } else { "" }).await?;
+    if beside {
+        lease.hold(conn).await
+    } else {
+        lease.fence(conn).await
+    }
 }
 
 /// Why an attempt came to nothing.

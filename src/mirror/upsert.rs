@@ -7,12 +7,11 @@ use diesel::{
     pg::Pg,
     prelude::*,
     query_builder::{AstPass, Query, QueryFragment, QueryId},
-    result::Error as Diesel,
     sql_types::{Array, BigInt, Binary, Bool, Nullable, Text, Timestamptz},
 };
-use diesel_async::{AsyncConnection, RunQueryDsl};
+use diesel_async::RunQueryDsl;
 
-use super::{Error, Rejected, Write, read::timestamp, session::Session, transaction::Failure};
+use super::{Write, read::timestamp, session::Session};
 use crate::user::{
     User, Value,
     fields::{FIELDS, Field, Kind},
@@ -31,6 +30,7 @@ pub(super) struct Statement {
 }
 
 /// A user that was written.
+#[derive(Debug, Clone, Copy)]
 pub(super) struct Stored<'w> {
     pub(super) write: &'w Write<'w>,
     /// There was no row before.
@@ -42,69 +42,6 @@ impl Stored<'_> {
     pub(super) fn creates(&self) -> bool {
         self.is_new || self.write.returns
     }
-}
-
-/// Writes users, and returns those that were stored. Those that Postgres refuses, with `isolate`, and those that a trigger of the application
-/// left out are added to `rejected`.
-pub(super) async fn store<'w>(
-    conn: &mut Session,
-    statement: &'static Statement,
-    writes: &'w [Write<'_>],
-    isolate: bool,
-    rejected: &mut Vec<Rejected>,
-) -> Result<Vec<Stored<'w>>, Failure> {
-    if writes.is_empty() {
-        return Ok(Vec::new());
-    }
-    let refused = rejected.len();
-    let stored = if isolate {
-        store_apart(conn, statement, writes, rejected).await?
-    } else {
-        upsert(conn, statement, writes).await?
-    };
-    let is_told = |write: &Write<'_>| {
-        let id = write.user.id.as_ref();
-        rejected[refused..].iter().any(|user| user.user_id == id)
-            || stored.iter().any(|stored| std::ptr::eq(stored.write, write))
-    };
-    if stored.len() + rejected.len() - refused < writes.len() {
-        let left_out: Vec<_> = writes.iter().filter(|write| !is_told(write)).collect();
-        rejected.extend(left_out.into_iter().map(|write| {
-            let reason = "a trigger of the application left it out, without an error".to_owned();
-            write.rejected(reason)
-        }));
-    }
-    Ok(stored)
-}
-
-/// Writes users behind savepoints, and corners those that Postgres refuses by halving.
-async fn store_apart<'w>(
-    conn: &mut Session,
-    statement: &'static Statement,
-    writes: &'w [Write<'_>],
-    rejected: &mut Vec<Rejected>,
-) -> Result<Vec<Stored<'w>>, Failure> {
-    // What fails without a row is no row's fault: a right, a table or a type is missing.
-    conn.transaction(async |conn| upsert(conn, statement, &[]).await)
-        .await
-        .map_err(|error: Diesel| Failure::Whole(error.into()))?;
-    let mut stored = Vec::new();
-    let mut suspects = vec![writes];
-    while let Some(part) = suspects.pop() {
-        let result = conn.transaction(async |conn| upsert(conn, statement, part).await).await;
-        match (result.map_err(Failure::from), part) {
-            (Ok(rows), _) => stored.extend(rows),
-            (Err(Failure::OneRow(error)), [only]) => {
-                rejected.push(only.rejected(format!("Postgres refused it: {}", Error::from(error))));
-            }
-            (Err(Failure::OneRow(_)), part) => {
-                let (left, right) = part.split_at(part.len() / 2);
-                suspects.extend([right, left]);
-            }
-            (Err(error), _) => return Err(error),
-        }
-    }
-    Ok(stored)
 }
 
 /// Ours besides Clerk's fields, with their types in an array of each.
@@ -168,7 +105,7 @@ struct Upsert<'w> {
 }
 
 impl<'w> Upsert<'w> {
-    fn new(statement: &'static Statement, writes: &'w [Write<'_>]) -> Self {
+    fn new(statement: &'static Statement, writes: &[&'w Write<'w>]) -> Self {
         let of_field = |(at, field): (usize, &Field)| {
             let values = writes.iter().map(|write| &write.user.values[at]);
             match field.kind {
@@ -179,7 +116,7 @@ impl<'w> Upsert<'w> {
                 Kind::Time => (Column::Time(values.map(time).collect()), "timestamptz"),
             }
         };
-        let users = || writes.iter().map(|write| write.user);
+        let users = || writes.iter().map(|write: &&'w Write<'w>| write.user);
         let of_own = |(name, kind): &(&str, &'static str)| {
             let derived = users().map(|user| &user.derived);
             let column = match *name {
@@ -241,20 +178,26 @@ impl Query for Upsert<'_> {
     type SqlType = (Text, Bool);
 }
 
-async fn upsert<'w>(
+/// Writes users with one statement, in this order, and returns those that were stored.
+pub(super) async fn upsert<'w>(
     conn: &mut Session,
     statement: &'static Statement,
-    writes: &'w [Write<'_>],
+    writes: &[&'w Write<'w>],
 ) -> QueryResult<Vec<Stored<'w>>> {
     let rows: Vec<(String, bool)> = Upsert::new(statement, writes).load(conn).await?;
     let rows: HashMap<String, bool> = rows.into_iter().collect();
-    let stored = |write: &'w Write<'w>| {
+    let stored = |&write: &&'w Write<'w>| {
         Some(Stored {
             write,
             is_new: *rows.get(write.user.id.as_ref())?,
         })
     };
     Ok(writes.iter().filter_map(stored).collect())
+}
+
+/// Whether a column is written whenever a user is, so that a value which it loses for a moment comes back.
+pub(super) fn is_written(column: &str) -> bool {
+    FIELDS.iter().any(|field| field.name == column) || OWN.iter().any(|(name, _)| *name == column)
 }
 
 fn text<'v>(value: &'v Value<'_>) -> Option<&'v str> {

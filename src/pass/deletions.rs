@@ -25,7 +25,7 @@ use crate::{
 };
 
 /// Ids per request; one place is left for the witness.
-const BATCH: usize = NAMES - 1;
+pub(super) const BATCH: usize = NAMES - 1;
 
 /// Witnesses that are tried before a batch is left undecided.
 const WITNESSES: usize = 3;
@@ -34,7 +34,7 @@ const WITNESSES: usize = 3;
 const ASK_AGAIN: Duration = Duration::from_secs(10);
 
 /// What Clerk answers when it is asked for a batch of ids.
-enum ByIds {
+pub(super) enum ByIds {
     /// The users in the page exist; Clerk left the others out.
     Answered(Page),
     /// The server takes no notice of the ids.
@@ -156,17 +156,18 @@ impl Running<'_> {
             return Ok(());
         }
         let mark = self.pass.options.delete_mode == DeleteMode::Mark;
-        let (deleted, kept) = self.pass.mirror.delete(lease, run, ids, mark).await?;
-        ids.iter()
-            .for_each(|id| _ = self.pass.rechecks.note(Said::Deleted, id, Instant::now()));
-        self.report.deleted += deleted;
-        self.report.rejected += kept.len() as u64;
+        let done = self.pass.mirror.delete(lease, run, ids, mark).await?;
+        for id in ids {
+            if !done.kept.iter().any(|row| row.user_id == *id) {
+                self.pass.rechecks.note(Said::Deleted, id, Instant::now());
+            }
+        }
+        self.report.deleted += done.rows;
         self.pass.watch.changed(Changes {
-            deleted,
-            rejected: kept.len() as u64,
+            deleted: done.rows,
             ..Changes::default()
         });
-        warn_of(&kept);
+        warn_of(&done.kept);
         Ok(())
     }
 
@@ -284,7 +285,7 @@ impl Running<'_> {
 
     /// Asks for ids together with one that is known to exist. An answer without that one, or with strangers, is void. Where
     /// no user is known to exist the ids are asked for alone: their deletions are held in any case.
-    async fn by_ids(&self, ids: &[String]) -> Result<ByIds, Failure> {
+    pub(super) async fn by_ids(&self, ids: &[String]) -> Result<ByIds, Failure> {
         let mut why = "";
         let witnesses = self.witnesses.iter().rev().take(WITNESSES).map(Some);
         let alone = self.witnesses.is_empty().then_some(None);

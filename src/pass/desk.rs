@@ -46,6 +46,8 @@ pub(super) struct Desk<'a> {
     pub(super) holds: &'a AtomicBool,
     /// Whether the users are answers to questions by id.
     pub(super) is_by_id: bool,
+    /// Documents that were rejected before are tried again. A full sync always does so, and so do answers to questions by id.
+    pub(super) tries_rejected: bool,
 }
 
 /// What quiet pages left unwritten.
@@ -207,10 +209,14 @@ impl<'a> Desk<'a> {
         }
     }
 
-    /// Whether this very document was rejected before; only a full sync tries it again.
+    /// Whether this very document was rejected before, and is not tried again now.
     fn is_rejected(&self, listed: &HashMap<String, Option<Digest>>, raw: &Raw) -> bool {
         let is_full = matches!(self.target, Target::Mirror { run, .. } if run.kind == Kind::Full);
-        !is_full && !listed.is_empty() && listed.get(page::name(raw).as_ref()).copied().flatten() == Some(raw.digest)
+        !is_full
+            && !self.is_by_id
+            && !self.tries_rejected
+            && !listed.is_empty()
+            && listed.get(page::name(raw).as_ref()).copied().flatten() == Some(raw.digest)
     }
 }
 
@@ -244,8 +250,13 @@ fn times(batch: &Batch<'_>, done: &Committed) -> impl Iterator<Item = i64> {
     })
 }
 
+/// Logs users that are rejected. Those that the sync tries again at its end are logged then.
 pub(super) fn warn_of(rejected: &[Rejected]) {
-    for user in rejected {
-        warn!(user_id = user.user_id, reason = user.reason, "left out");
+    for user in rejected.iter().filter(|user| !user.is_blocked()) {
+        warn_left_out(&user.user_id, &user.reason);
     }
+}
+
+pub(super) fn warn_left_out(id: &str, reason: &str) {
+    warn!(user_id = id, reason, "left out");
 }

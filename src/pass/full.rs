@@ -113,6 +113,7 @@ impl Pass {
             rejects: &rejects,
             holds: &holds,
             is_by_id: false,
+            tries_rejected: false,
         };
         let mut running = Running::new(desk, Report::new(&instance.id), &mut memory);
         running.paper = Some(Paper {
@@ -182,7 +183,8 @@ impl Running<'_> {
         let close = self.pass.mirror.close_walk(lease, run, self.watermark, removes_marked);
         close.await?;
         self.settle_deletions(lease, run).await?;
-        self.settle_older().await
+        self.settle_older().await?;
+        self.retry_refused(lease, run).await
     }
 
     /// The newest `updated_at` at Clerk: whoever changes from now on has a later one. In Unix milliseconds; zero where there is nobody, and none

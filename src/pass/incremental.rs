@@ -99,7 +99,8 @@ impl Pass {
         if look.is_unordered {
             return Ok(cannot_follow(memory, &state));
         }
-        if look.page.is_none() && !self.differs(&state, total, memory) {
+        let differs = look.page.is_none() && self.differs(&state, total, memory);
+        if look.page.is_none() && !differs && !self.has_put_off(&state) {
             look.teach(memory);
             return Ok(Followed::Idle);
         }
@@ -110,7 +111,12 @@ impl Pass {
         let work = async |running: &mut Running<'_>, lease: &Lease, run: &Run| {
             running.watermark = Some(watermark);
             running.follow(look).await?;
-            running.look_for_missing(lease, run, total).await
+            let has_deletions = running.resume_deletions().await?;
+            let has_settled = running.look_for_missing(lease, run, total).await?;
+            if has_deletions && !has_settled {
+                running.settle_deletions(lease, run).await?;
+            }
+            running.retry_refused(lease, run).await
         };
         let result = self.under_lease(&lease, opening, memory, work).await;
         if let Err(failure) = &result {
@@ -203,7 +209,13 @@ impl Pass {
         }
     }
 
-    /// Whether a page holds anything that the mirror does not. What was rejected before is rejected already; only a full sync tries it again.
+    /// Whether the application had locked rows that are to be tried again.
+    fn has_put_off(&self, state: &State) -> bool {
+        state.has_put_off_users || (state.has_put_off_deletions && self.options.delete_mode != DeleteMode::Keep)
+    }
+
+    /// Whether a page holds anything that the mirror does not. A document that was rejected before counts only if it is an answer
+    /// to a question by id: somebody asked for the user.
     pub(super) async fn is_news(&self, page: &Page, is_by_id: bool) -> Result<bool, Failure> {
         let chosen = page::Chosen::new(page, page.users());
         let loaded = page::Loaded::new(Some(&self.mirror), &chosen, None, HashSet::new()).await?;
@@ -214,6 +226,10 @@ impl Pass {
         };
         let (batch, older) = page::batch(&chosen, &loaded, &decoded, &HashMap::new(), trust);
         self.note_older(&older);
+        if is_by_id {
+            let ids: Vec<String> = page.users().iter().filter_map(|raw| raw.id.clone()).collect();
+            return Ok(!batch.is_empty() || !self.mirror.rejected(&ids).await?.is_empty());
+        }
         if batch.is_empty() {
             return Ok(false);
         }
@@ -336,19 +352,20 @@ impl Running<'_> {
     }
 
     /// Compares Clerk's count from the beginning of the pass with what the mirror expects now, and searches for whoever makes the difference.
-    async fn look_for_missing(&mut self, lease: &Lease, run: &Run, total: Option<u64>) -> Result<(), Failure> {
-        let Some(total) = total else { return Ok(()) };
+    /// Returns whether deletions were settled.
+    async fn look_for_missing(&mut self, lease: &Lease, run: &Run, total: Option<u64>) -> Result<bool, Failure> {
+        let Some(total) = total else { return Ok(false) };
         if self.report.created > 0 {
             self.memory.doubt.saw_newcomers();
         }
         let state = self.pass.mirror.state().await?;
         if !self.pass.differs(&state, Some(total), self.memory) {
-            return Ok(());
+            return Ok(false);
         }
         let created = self.report.created;
         let total = i64::try_from(total).unwrap_or(i64::MAX);
         let Some(remote) = self.search(state.expected, total).await? else {
-            return Ok(());
+            return Ok(false);
         };
         self.settle_deletions(lease, run).await?;
         // Whoever was asked for and is there all the same explains nothing, nor does an answer that proves nothing, nor whoever signed up meanwhile.
@@ -365,7 +382,7 @@ impl Running<'_> {
             // Others may have been hidden by what happened meanwhile: they need not wait for the schedule.
             self.pass.due.incremental();
         }
-        Ok(())
+        Ok(true)
     }
 
     /// Whether something became due meanwhile that cannot wait.

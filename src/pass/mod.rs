@@ -17,6 +17,7 @@ mod on_demand;
 mod page;
 mod recheck;
 mod report;
+mod retry;
 mod run;
 mod running;
 mod search;

@@ -128,7 +128,12 @@ impl Running<'_> {
         }
         self.pass.pause(pause).await?;
         let ids: Vec<String> = older.into_iter().map(|(id, _)| id).collect();
-        let asked = self.pass.ask_by_id(&ids).await?;
+        self.store_by_id(&ids).await
+    }
+
+    /// Asks for users by id and stores those that exist.
+    pub(super) async fn store_by_id(&mut self, ids: &[String]) -> Result<(), Failure> {
+        let asked = self.pass.ask_by_id(ids).await?;
         // Users that are gone by now are deleted by the next sync.
         let gone = Vec::new();
         self.bring(Asked { gone, ..asked }).await
@@ -154,11 +159,11 @@ impl Running<'_> {
     async fn bring_alone(&mut self, lease: &Lease, run: &Run, asked: Asked) -> Result<(), Failure> {
         let has_gone = !asked.gone.is_empty();
         self.bring(asked).await?;
-        if has_gone {
+        if self.resume_deletions().await? || has_gone {
             let known = self.pass.or_stop(self.pass.clerk.recent(0, 3)).await?;
             self.remember(&known);
             self.settle_deletions(lease, run).await?;
         }
-        Ok(())
+        self.retry_refused(lease, run).await
     }
 }

@@ -81,6 +81,7 @@ fn rejected(raw: &clerk::Raw, Rejection { reason }: Rejection, document: &str) -
         document: Some(Rejected::kept(document)),
         digest: Some(raw.digest),
         created_at: raw.created_at,
+        sqlstate: None,
     }
 }
 
@@ -165,8 +166,8 @@ impl Loaded {
 
 /// The users to be written, decoded: the batch borrows from them.
 pub(super) struct Decoded<'p> {
-    create: Vec<Result<User<'p>, Rejected>>,
-    differ: Vec<Result<User<'p>, Rejected>>,
+    create: Vec<Result<User<'p>, Box<Rejected>>>,
+    differ: Vec<Result<User<'p>, Box<Rejected>>>,
 }
 
 impl<'p> Decoded<'p> {
@@ -177,7 +178,7 @@ impl<'p> Decoded<'p> {
                 .map(|&at| {
                     let raw = chosen.readable[at];
                     let document = chosen.page.document(raw);
-                    decode(document).map_err(|rejection| rejected(raw, rejection, document))
+                    decode(document).map_err(|rejection| Box::new(rejected(raw, rejection, document)))
                 })
                 .collect()
         };
@@ -217,14 +218,14 @@ pub(super) fn batch<'d>(
         match user {
             Ok(user) if !trust.takes_new(&user.id) => older.push(user.id.to_string()),
             Ok(user) => batch.create.push(write(at, user, Vec::new())),
-            Err(rejected) => batch.reject.push(rejected.clone()),
+            Err(rejected) => batch.reject.push(Rejected::clone(rejected)),
         }
     }
     for (&at, user) in loaded.comparison.differ.iter().zip(&decoded.differ) {
         let user = match user {
             Ok(user) => user,
             Err(rejected) => {
-                batch.reject.push(rejected.clone());
+                batch.reject.push(Rejected::clone(rejected));
                 continue;
             }
         };

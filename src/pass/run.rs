@@ -10,12 +10,13 @@ use tracing::{info, warn};
 
 use super::{
     DeleteMode, Memory, Options, Outcome, Pass, Report, Running,
-    desk::{Desk, Target},
+    desk::{Desk, Target, warn_left_out},
     stopped,
 };
 use crate::{
     failure::{Cause, Failure},
     mirror::{self, Begin, Finish, Kind, Lease, Run},
+    watch::Changes,
 };
 
 /// A walk that was cut off longer ago than this, or began longer ago than twice this, starts anew: what it met in its first part is too
@@ -157,6 +158,7 @@ impl Pass {
             rejects: &rejects,
             holds: &holds,
             is_by_id: false,
+            tries_rejected: false,
         };
         let mut running = Running::new(desk, report, memory);
         running.resumed = checkpoint;
@@ -171,6 +173,17 @@ impl Pass {
         report.requests = self.clerk.requests() - opening.requests;
         report.duration_ms = u64::try_from(opening.started.elapsed().as_millis()).unwrap_or(u64::MAX);
         report.freshness_ms = ages.median_ms;
+        // What was rejected for a moment only does not count. Where Postgres is away the end of the sync cannot be written either.
+        report.rejected = mirror.rejected_in(&run).await.unwrap_or(report.rejected);
+        self.watch.changed(Changes {
+            rejected: report.rejected,
+            ..Changes::default()
+        });
+        if report.rejected > 0 {
+            for (id, reason) in mirror.left_blocked(&run).await.unwrap_or_default() {
+                warn_left_out(&id, &reason);
+            }
+        }
         let is_full = opening.kind == Kind::Full;
         if is_full && result.is_ok() && report.rejected > 0 && report.created + report.updated + report.unchanged == 0 {
             report.notes.push("not a single user could be stored".to_owned());
@@ -198,6 +211,7 @@ impl Pass {
                 "failed"
             },
             held: report.held,
+            rejected: report.rejected,
             requests: report.requests,
             plan: report.plan.clone(),
             error,

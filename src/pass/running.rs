@@ -149,7 +149,8 @@ impl<'a> Running<'a> {
             created: brought.created,
             updated: brought.updated,
             deleted: 0,
-            rejected: brought.rejected,
+            // What is rejected now may be stored by the end of the sync.
+            rejected: 0,
         });
         let now = self.memory.now();
         for at in &brought.times {

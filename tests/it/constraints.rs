@@ -91,6 +91,20 @@ async fn a_trigger_that_waits_for_the_commit() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_trigger_on_the_events() {
+    check_refused(
+        "CREATE FUNCTION refuse() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN
+             IF NEW.payload #>> '{data,username}' = 'refused' THEN RAISE EXCEPTION 'nobody is called so here'; END IF;
+             RETURN NEW;
+             END $$;
+         CREATE TRIGGER refuse BEFORE INSERT ON clerk.user_events FOR EACH ROW EXECUTE FUNCTION refuse()",
+        "nobody is called so here",
+        "DROP FUNCTION refuse CASCADE",
+    )
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_column_of_a_narrower_type() {
     check_refused(
         "CREATE DOMAIN name AS text CHECK (VALUE <> 'refused');
@@ -99,36 +113,6 @@ async fn a_column_of_a_narrower_type() {
         "ALTER TABLE clerk.users DROP COLUMN name",
     )
     .await;
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn a_unique_address_is_free_again_with_the_pass_after_the_deletion() {
-    let world = mirrored(20).await;
-    world
-        .db
-        .execute("CREATE UNIQUE INDEX one_user_per_address ON clerk.users (primary_email)")
-        .await;
-    let with_email = "SELECT id FROM clerk.users WHERE primary_email IS NOT NULL ORDER BY created_at LIMIT 1";
-    let old = world.db.text(with_email).await.unwrap();
-    // Deleted, and signed up again with the same address.
-    let mut document = world.sim.document(&old).unwrap();
-    world.sim.delete(&old);
-    let new = "user_signed_up_again".to_owned();
-    document["id"] = new.clone().into();
-    document["created_at"] = 1_790_000_000_000_i64.into();
-    world.sim.insert(document);
-    let ran = world.once().await;
-    ran.assert(0, "changed +0 ~0 -1 =19 held 0 rejected 1");
-    assert!(!ran.stderr.contains('@'), "{ran:#?}");
-    let listed = reasons(&world).await;
-    assert_eq!(listed.len(), 1);
-    assert!(
-        listed[0].0 == new && listed[0].1.contains("one_user_per_address"),
-        "{listed:?}"
-    );
-    world.once().await.assert(0, "changed +1 ~0 -0 =19 held 0 rejected 0");
-    assert_eq!(reasons(&world).await, []);
-    world.assert_in_step().await;
 }
 
 /// An order of one of two deleted users holds that user's row back.

@@ -1,0 +1,3 @@
+ALTER TABLE clerk.rejected_users
+    DROP COLUMN run,
+    DROP COLUMN sqlstate;

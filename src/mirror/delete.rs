@@ -1,0 +1,216 @@
+//! Carries out confirmed deletions.
+
+use diesel::{
+    prelude::*,
+    sql_types::{Nullable, Timestamptz},
+};
+use diesel_async::{AsyncConnection, RunQueryDsl};
+
+use super::{
+    Error, Lease, Mirror, Rejected, Run,
+    deletions::forget_missing,
+    events,
+    locks::{self, LOCKED, Patience, Purpose, USUAL_WAIT, is_lock},
+    rejected, runs,
+    schema::{missing_users, rejected_users, users},
+    session::Session,
+    signed,
+    store::LEFT_OUT,
+    transaction::{self, Failure},
+    unsigned,
+};
+
+/// What became of confirmed deletions.
+#[derive(Debug, Default)]
+pub struct Deleted {
+    /// How many rows are gone, or marked.
+    pub rows: u64,
+    /// Rows that cannot go, or not yet.
+    pub kept: Vec<Rejected>,
+}
+
+impl Mirror {
+    /// Deletes users whose deletion Clerk confirmed, or with `mark` marks them. Rows are kept if the application's own constraints or
+    /// triggers hold them back, or if a foreign key without an index makes it take too long. Those that it has locked stay for the next sync.
+    pub async fn delete(&self, lease: &Lease, run: &Run, ids: &[String], mark: bool) -> Result<Deleted, Error> {
+        let mut conn = self.connection().await?;
+        let mut deleted = Deleted::default();
+        let mut patience = Patience::new();
+        let mut parts = vec![ids];
+        // A transaction a part: what took long once need not be done again.
+        while let Some(part) = parts.pop() {
+            let (fault, is_first) = match delete_part(&mut conn, lease, run, part, mark, &mut patience).await {
+                Ok(done) => {
+                    deleted.rows += done.rows;
+                    deleted.kept.extend(done.kept);
+                    continue;
+                }
+                Err(Failure::OneRow(fault)) => (fault, false),
+                Err(Failure::TooLong(fault)) => {
+                    let expected_locks = patience.expects_locks();
+                    if is_lock(&fault) {
+                        patience.spend();
+                    }
+                    let is_first = is_lock(&fault) && !expected_locks;
+                    (fault, is_first)
+                }
+                Err(Failure::Whole(error)) => return Err(error),
+            };
+            match part {
+                // Again, now without the rows that are locked.
+                part if is_first => parts.push(part),
+                [only] => {
+                    // What fails without a row is no row's fault: a right or a table is missing.
+                    remove(&mut conn, &[], mark).await?;
+                    let row = if is_lock(&fault) {
+                        put_off(only)
+                    } else {
+                        let sqlstate = fault.sqlstate().unwrap_or_default().to_owned();
+                        let reason = format!("gone from Clerk, but the row cannot be deleted: {}", Error::from(fault));
+                        kept(only, &sqlstate, reason)
+                    };
+                    keep(&mut conn, lease, run, &row).await?;
+                    deleted.kept.push(row);
+                }
+                part => {
+                    let (left, right) = part.split_at(part.len() / 2);
+                    parts.extend([right, left]);
+                }
+            }
+        }
+        Ok(deleted)
+    }
+}
+
+/// Deletes users in one transaction. Once some rows are known to be locked, those that are locked now are left out.
+async fn delete_part(
+    conn: &mut Session,
+    lease: &Lease,
+    run: &Run,
+    ids: &[String],
+    mark: bool,
+    patience: &mut Patience,
+) -> Result<Deleted, Failure> {
+    conn.transaction(async |conn| {
+        transaction::begin_for(conn, lease, true, false).await?;
+        patience.begin(conn).await?;
+        let all: Vec<&str> = ids.iter().map(String::as_str).collect();
+        let locked = if patience.expects_locks() {
+            let purpose = if mark { Purpose::Mark } else { Purpose::Delete };
+            locks::locked(conn, &all, purpose).await?
+        } else {
+            Vec::new()
+        };
+        let ids: Vec<&str> = all
+            .into_iter()
+            .filter(|id| !locked.iter().any(|locked| locked == id))
+            .collect();
+        let mut gone = remove(conn, &ids, mark).await?;
+        locks::wait_at_most(conn, USUAL_WAIT).await?;
+        let stay = staying(conn, &ids, mark).await?;
+        gone.retain(|(id, _)| !stay.contains(id));
+        let rows = gone.len() as u64;
+        if run.tells {
+            events::deleted(conn, &gone).await?;
+        }
+        let went: Vec<&str> = ids
+            .into_iter()
+            .filter(|id| !stay.iter().any(|stay| stay == id))
+            .collect();
+        diesel::delete(rejected_users::table.filter(rejected_users::user_id.eq_any(&went)))
+            .execute(conn)
+            .await?;
+        let is_approved = missing_users::user_id
+            .eq_any(gone.iter().map(|(id, _)| id))
+            .and(missing_users::approved_at.is_not_null());
+        let approved: i64 = missing_users::table
+            .filter(is_approved)
+            .count()
+            .get_result(conn)
+            .await?;
+        forget_missing(conn, &went).await?;
+        runs::count_deletions(conn, run, rows, unsigned(approved), 0).await?;
+        runs::follow(conn, -signed(rows), None, None).await?;
+        let stay = stay.iter().map(|id| {
+            let reason = "gone from Clerk, but a trigger of the application keeps the row".to_owned();
+            kept(id, LEFT_OUT, reason)
+        });
+        let kept: Vec<Rejected> = stay.chain(locked.iter().map(|id| put_off(id))).collect();
+        for row in &kept {
+            list(conn, run, row).await?;
+        }
+        Ok(Deleted { rows, kept })
+    })
+    .await
+}
+
+/// A row that cannot go.
+fn kept(id: &str, sqlstate: &str, reason: String) -> Rejected {
+    Rejected {
+        user_id: id.to_owned(),
+        reason,
+        document: None,
+        digest: None,
+        created_at: None,
+        sqlstate: Some(sqlstate.to_owned()),
+    }
+}
+
+/// A row that cannot go yet.
+fn put_off(id: &str) -> Rejected {
+    let reason = "gone from Clerk, but the application holds a lock on the row; tried again with the next sync";
+    kept(id, LOCKED, reason.to_owned())
+}
+
+/// Lists a row that cannot go.
+async fn keep(conn: &mut Session, lease: &Lease, run: &Run, row: &Rejected) -> Result<(), Error> {
+    conn.transaction(async |conn| {
+        transaction::begin(conn, lease).await?;
+        list(conn, run, row).await
+    })
+    .await
+}
+
+async fn list(conn: &mut Session, run: &Run, row: &Rejected) -> Result<(), Error> {
+    rejected::reject(conn, run, std::slice::from_ref(row)).await?;
+    // One that is put off stays a question, so that an approval lasts until the row can go.
+    if row.sqlstate.as_deref() != Some(LOCKED) {
+        forget_missing(conn, &[&row.user_id]).await?;
+    }
+    runs::count_deletions(conn, run, 0, 0, 1).await?;
+    Ok(())
+}
+
+/// Removes or marks rows, and returns id and `external_id` of those that were there, unmarked.
+async fn remove(conn: &mut Session, ids: &[&str], mark: bool) -> QueryResult<Vec<(String, Option<String>)>> {
+    if mark {
+        diesel::update(users::table.filter(users::id.eq_any(ids).and(users::deleted_at.is_null())))
+            .set((
+                users::deleted_at.eq(diesel::dsl::now.into_sql::<Nullable<Timestamptz>>()),
+                users::changed_at.eq(diesel::dsl::now),
+            ))
+            .returning((users::id, users::external_id))
+            .get_results(conn)
+            .await
+    } else {
+        let went: Vec<(String, Option<String>, bool)> = diesel::delete(users::table.filter(users::id.eq_any(ids)))
+            .returning((users::id, users::external_id, users::deleted_at.is_null()))
+            .get_results(conn)
+            .await?;
+        // A row that was marked in another mode went long ago for those who follow the events; it goes all the same.
+        let live = went.into_iter().filter(|(_, _, is_live)| *is_live);
+        Ok(live.map(|(id, external_id, _)| (id, external_id)).collect())
+    }
+}
+
+/// Which rows are still as they were although they were removed, or with `mark` marked.
+async fn staying(conn: &mut Session, ids: &[&str], mark: bool) -> QueryResult<Vec<String>> {
+    let mut rows = users::table
+        .select(users::id)
+        .filter(users::id.eq_any(ids))
+        .into_boxed();
+    if mark {
+        rows = rows.filter(users::deleted_at.is_null());
+    }
+    rows.load(conn).await
+}

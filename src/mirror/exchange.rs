@@ -1,0 +1,109 @@
+//! Makes way for users that exchange unique values: their rows give the values up before they get their new ones.
+
+use std::collections::BTreeSet;
+
+use diesel::{
+    prelude::*,
+    result::Error as Diesel,
+    sql_query,
+    sql_types::{Array, Bool, Text},
+};
+use diesel_async::{AsyncConnection, RunQueryDsl};
+
+use super::{
+    session::{Fault, Session},
+    store::Blocked,
+    transaction::Failure,
+    upsert::is_written,
+};
+
+/// A column that a violated index of the application uses.
+#[derive(Debug, QueryableByName)]
+struct Column {
+    #[diesel(sql_type = Text)]
+    name: String,
+    #[diesel(sql_type = Bool)]
+    is_text: bool,
+}
+
+/// Columns without which there is no row.
+const NEEDED: [&str; 3] = ["id", "created_at", "digest"];
+
+/// Takes the values that are in each other's way out of the blocked users' rows: `NULL`, or if the application does not allow that, a value
+/// that nobody else has. Returns whether any row gave one up.
+pub(super) async fn free(conn: &mut Session, blocked: &[Blocked<'_>]) -> Result<bool, Failure> {
+    let indexes: BTreeSet<&str> = blocked.iter().filter_map(|blocked| index(&blocked.fault)).collect();
+    let indexes: Vec<&str> = indexes.into_iter().collect();
+    let mut columns = columns(conn, &indexes).await?;
+    // Only what is written together with the user comes back.
+    columns.retain(|column| is_written(&column.name) && !NEEDED.contains(&column.name.as_str()));
+    let ids: Vec<&str> = blocked
+        .iter()
+        .map(|blocked| blocked.job.write.user.id.as_ref())
+        .collect();
+    let to_null = columns.iter().map(|column| format!("{} = NULL", column.name)).collect();
+    // It reads as an address, as a constraint of the application may ask for one.
+    let texts = columns.iter().filter(|column| column.is_text);
+    let to_text = texts
+        .map(|column| format!("{} = id || '@clerk2pg.invalid'", column.name))
+        .collect();
+    for sets in [to_null, to_text] {
+        match set(conn, sets, &ids).await {
+            Ok(rows) => return Ok(rows > 0),
+            Err(Failure::OneRow(_)) => {}
+            Err(failure) => return Err(failure),
+        }
+    }
+    Ok(false)
+}
+
+/// The index of `clerk.users` that a fault is about.
+fn index(fault: &Fault) -> Option<&str> {
+    let Fault::Refused(answer) = fault else { return None };
+    let is_ours = answer.schema() == Some("clerk") && answer.table() == Some("users");
+    answer.constraint().filter(|_| is_ours)
+}
+
+async fn set(conn: &mut Session, sets: Vec<String>, ids: &[&str]) -> Result<usize, Failure> {
+    if sets.is_empty() {
+        return Ok(0);
+    }
+    let sql = format!("UPDATE clerk.users SET {} WHERE id = ANY($1)", sets.join(", "));
+    let updated = conn.transaction(async |conn| {
+        let rows = sql_query(sql).bind::<Array<Text>, _>(ids).execute(conn).await?;
+        Ok::<_, Diesel>(rows)
+    });
+    Ok(updated.await?)
+}
+
+/// The columns that these indexes use: as keys, in expressions and in predicates, and those that generated columns among them are made of.
+async fn columns(conn: &mut Session, indexes: &[&str]) -> QueryResult<Vec<Column>> {
+    sql_query(
+        "WITH index AS (
+             SELECT i.indexrelid, i.indkey FROM pg_catalog.pg_index i JOIN pg_catalog.pg_class c ON c.oid = i.indexrelid
+             WHERE i.indrelid = 'clerk.users'::pg_catalog.regclass AND c.relname::pg_catalog.text = ANY($1)),
+         used AS (
+             SELECT key::pg_catalog.int4 AS number
+             FROM index, pg_catalog.unnest(index.indkey::pg_catalog.int2[]) AS key
+             UNION SELECT d.refobjsubid FROM pg_catalog.pg_depend d JOIN index ON d.objid = index.indexrelid
+             WHERE d.classid = 'pg_catalog.pg_class'::pg_catalog.regclass
+               AND d.refclassid = 'pg_catalog.pg_class'::pg_catalog.regclass
+               AND d.refobjid = 'clerk.users'::pg_catalog.regclass),
+         made_of AS (
+             SELECT d.refobjsubid AS number FROM used
+             JOIN pg_catalog.pg_attrdef e ON e.adrelid = 'clerk.users'::pg_catalog.regclass
+               AND e.adnum::pg_catalog.int4 = used.number
+             JOIN pg_catalog.pg_depend d ON d.refclassid = 'pg_catalog.pg_class'::pg_catalog.regclass
+               AND d.refobjid = 'clerk.users'::pg_catalog.regclass
+               AND (d.classid = 'pg_catalog.pg_attrdef'::pg_catalog.regclass AND d.objid = e.oid
+                 OR d.classid = 'pg_catalog.pg_class'::pg_catalog.regclass AND d.objid = e.adrelid AND d.objsubid = used.number))
+         SELECT a.attname::pg_catalog.text AS name, a.atttypid = 'pg_catalog.text'::pg_catalog.regtype AS is_text
+         FROM pg_catalog.pg_attribute a
+         WHERE a.attrelid = 'clerk.users'::pg_catalog.regclass AND a.attgenerated = ''::pg_catalog.\"char\" AND a.attnum > 0
+           AND a.attnum::pg_catalog.int4 IN (SELECT number FROM used UNION SELECT number FROM made_of)
+         ORDER BY a.attnum",
+    )
+    .bind::<Array<Text>, _>(indexes)
+    .load(conn)
+    .await
+}

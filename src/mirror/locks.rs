@@ -1,0 +1,139 @@
+//! Locks of the application: how long a transaction waits for them, and which rows they are on.
+
+use std::time::{Duration, Instant};
+
+use diesel::{
+    prelude::*,
+    sql_query,
+    sql_types::{Array, Bool, Text},
+};
+use diesel_async::{RunQueryDsl, SimpleAsyncConnection};
+
+use super::{
+    session::{Fault, Session},
+    transaction::Failure,
+};
+
+/// How long a statement that writes users waits for a lock at first. The application's own transactions are mostly shorter.
+const FIRST_WAIT: Duration = Duration::from_millis(300);
+
+/// How long statements wait for locks in all once some rows are known to be locked.
+const WHOLE_WAIT: Duration = Duration::from_millis(500);
+
+/// How long a statement waits when that is used up: rows that nobody holds are written all the same.
+const LEAST_WAIT: Duration = Duration::from_millis(2);
+
+/// How long statements on the bookkeeping wait for a lock, and everything for a lock on a whole table.
+pub(super) const USUAL_WAIT: Duration = Duration::from_secs(30);
+
+/// How long statements still wait for locks of the application. Each failed wait takes its time off what is left, so that many locked
+/// rows keep others waiting hardly longer than one does.
+#[derive(Debug)]
+pub(super) struct Patience {
+    left: Option<Duration>,
+    began: Instant,
+}
+
+impl Patience {
+    /// For a transaction that expects no locks.
+    pub(super) fn new() -> Self {
+        Self {
+            left: None,
+            began: Instant::now(),
+        }
+    }
+
+    /// For one that expects some.
+    pub(super) fn short() -> Self {
+        Self {
+            left: Some(WHOLE_WAIT),
+            began: Instant::now(),
+        }
+    }
+
+    /// Whether some rows are known to be locked.
+    pub(super) fn expects_locks(&self) -> bool {
+        self.left.is_some()
+    }
+
+    /// Sets how long the next statements of the transaction wait.
+    pub(super) async fn begin(&mut self, conn: &mut Session) -> QueryResult<()> {
+        let wait = self.left.map_or(FIRST_WAIT, |left| (left / 4).max(LEAST_WAIT));
+        wait_at_most(conn, wait).await?;
+        self.began = Instant::now();
+        Ok(())
+    }
+
+    /// A statement waited in vain.
+    pub(super) fn spend(&mut self) {
+        self.left = Some(match self.left {
+            None => WHOLE_WAIT,
+            Some(left) => left.saturating_sub(self.began.elapsed()),
+        });
+    }
+}
+
+/// Sets how long the statements of the transaction wait for each lock.
+pub(super) async fn wait_at_most(conn: &mut Session, wait: Duration) -> QueryResult<()> {
+    conn.batch_execute(&format!("SET LOCAL lock_timeout = {}", wait.as_millis()))
+        .await
+}
+
+/// What is done with rows, which says how strongly they are locked.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Purpose {
+    Store,
+    Mark,
+    Delete,
+}
+
+/// Which of these users' rows another transaction has locked. Waits for none of them, and locks the others.
+pub(super) async fn locked(conn: &mut Session, ids: &[&str], purpose: Purpose) -> Result<Vec<String>, Failure> {
+    #[derive(QueryableByName)]
+    struct Row {
+        #[diesel(sql_type = Text)]
+        id: String,
+    }
+    if ids.is_empty() {
+        return Ok(Vec::new());
+    }
+    let strength = match purpose {
+        Purpose::Delete => "UPDATE",
+        Purpose::Store if updates_keys(conn).await? => "UPDATE",
+        Purpose::Store | Purpose::Mark => "NO KEY UPDATE",
+    };
+    let rows: Vec<Row> = sql_query(format!(
+        "WITH free AS MATERIALIZED (SELECT id FROM clerk.users WHERE id = ANY($1) FOR {strength} SKIP LOCKED)
+         SELECT u.id FROM clerk.users u WHERE u.id = ANY($1) AND NOT EXISTS (SELECT FROM free f WHERE f.id = u.id)"
+    ))
+    .bind::<Array<Text>, _>(ids)
+    .load(conn)
+    .await?;
+    Ok(rows.into_iter().map(|row| row.id).collect())
+}
+
+/// Whether storing a user updates columns that a foreign key could reference, because the application has a unique index on them.
+/// Such an update also waits for rows that are being inserted and reference the user.
+async fn updates_keys(conn: &mut Session) -> QueryResult<bool> {
+    #[derive(QueryableByName)]
+    struct Row {
+        #[diesel(sql_type = Bool)]
+        has_keys: bool,
+    }
+    let Row { has_keys } = sql_query(
+        "SELECT EXISTS (SELECT FROM pg_catalog.pg_index
+             WHERE indrelid = 'clerk.users'::pg_catalog.regclass AND indisunique AND NOT indisprimary
+               AND indexprs IS NULL AND indpred IS NULL) AS has_keys",
+    )
+    .get_result(conn)
+    .await?;
+    Ok(has_keys)
+}
+
+/// Whether a statement gave up waiting for a lock.
+pub(super) fn is_lock(fault: &Fault) -> bool {
+    fault.sqlstate() == Some(LOCKED)
+}
+
+/// `lock_not_available`.
+pub(super) const LOCKED: &str = "55P03";

@@ -1,0 +1,319 @@
+//! Stores the users of a batch: as sets, or if Postgres refuses one of them or the application holds a lock, apart.
+//!
+//! Values that are unique in the application's eyes are given up before they are taken: changed users are written before new ones, and
+//! those that are in each other's way are written last, together.
+
+use diesel_async::AsyncConnection;
+
+use super::{
+    Batch, Error, Rejected, Write, events, exchange,
+    locks::{self, LOCKED, Patience, Purpose, is_lock},
+    session::{Fault, Session},
+    transaction::Failure,
+    upsert::{REFRESH, Statement, Stored, UPSERT, upsert},
+};
+
+/// How often users that are in each other's way are tried one after the other before they are written together.
+const ROUNDS: usize = 8;
+
+/// `no_data`: the row is not there, and nobody says why.
+pub(super) const LEFT_OUT: &str = "02000";
+
+/// What became of the users of a batch.
+#[derive(Default)]
+pub(super) struct Outcome<'w> {
+    /// New, or changed.
+    pub(super) changed: Vec<Stored<'w>>,
+    /// Brought up to date without a change.
+    pub(super) refreshed: Vec<Stored<'w>>,
+    pub(super) rejected: Vec<Rejected>,
+}
+
+/// A user, and the statement that writes it.
+#[derive(Clone, Copy)]
+pub(super) struct Job<'w> {
+    statement: &'static Statement,
+    pub(super) write: &'w Write<'w>,
+}
+
+/// A user that another one's value is in the way of.
+pub(super) struct Blocked<'w> {
+    pub(super) job: Job<'w>,
+    pub(super) fault: Fault,
+}
+
+impl<'w> Outcome<'w> {
+    /// Makes the events of users that changed.
+    pub(super) async fn publish(&self, conn: &mut Session) -> diesel::QueryResult<()> {
+        let changes: Vec<_> = self.changed.iter().map(change).collect();
+        events::stored(conn, &changes).await
+    }
+
+    fn add(&mut self, job: Job<'w>, stored: Stored<'w>) {
+        if job.is_change() {
+            self.changed.push(stored);
+        } else {
+            self.refreshed.push(stored);
+        }
+    }
+
+    fn stored(&self) -> usize {
+        self.changed.len() + self.refreshed.len()
+    }
+}
+
+impl Job<'_> {
+    fn is_change(&self) -> bool {
+        std::ptr::eq(self.statement, &raw const *UPSERT)
+    }
+
+    fn id(&self) -> &str {
+        self.write.user.id.as_ref()
+    }
+}
+
+fn change<'s>(stored: &'s Stored<'_>) -> (events::Type, &'s Write<'s>) {
+    let kind = if stored.creates() {
+        events::Type::Created
+    } else {
+        events::Type::Updated
+    };
+    (kind, stored.write)
+}
+
+/// The users of a batch, in the order in which they are written: first those that may give a value up.
+fn jobs<'w>(batch: &'w Batch<'_>) -> Vec<Job<'w>> {
+    let changes = batch.update.iter().map(|write| (&*UPSERT, write));
+    let refreshes = batch.refresh.iter().map(|write| (&*REFRESH, write));
+    let creates = batch.create.iter().map(|write| (&*UPSERT, write));
+    let all = changes.chain(refreshes).chain(creates);
+    all.map(|(statement, write)| Job { statement, write }).collect()
+}
+
+/// Stores the users of a batch as sets.
+pub(super) async fn together<'w>(conn: &mut Session, batch: &'w Batch<'_>) -> Result<Outcome<'w>, Failure> {
+    let jobs = jobs(batch);
+    let mut outcome = Outcome::default();
+    write(conn, &jobs, &mut outcome).await?;
+    Ok(outcome)
+}
+
+/// Stores the users of a batch behind savepoints, and with `events` each set together with its events. Users that Postgres refuses and
+/// users that the application has locked are rejected.
+pub(super) async fn apart<'w>(conn: &mut Session, batch: &'w Batch<'_>, events: bool) -> Result<Outcome<'w>, Failure> {
+    let jobs = jobs(batch);
+    let statements = [&*UPSERT, &*REFRESH];
+    for statement in statements {
+        // What fails without a row is no row's fault: a right, a table or a type is missing.
+        conn.transaction(async |conn| upsert(conn, statement, &[]).await)
+            .await
+            .map_err(|error: diesel::result::Error| Failure::Whole(error.into()))?;
+    }
+    let mut apart = Apart::new(events);
+    apart.patience.begin(conn).await?;
+    let ids: Vec<&str> = jobs.iter().map(Job::id).collect();
+    let locked = locks::locked(conn, &ids, Purpose::Store).await?;
+    let (locked, free): (Vec<_>, Vec<_>) = jobs.into_iter().partition(|job| locked.iter().any(|id| id == job.id()));
+    locked.into_iter().for_each(|job| apart.put_off(job));
+    apart.halve(conn, free).await?;
+    apart.unblock(conn).await?;
+    Ok(apart.outcome)
+}
+
+/// Writes users as sets. Those that a trigger of the application left out are rejected.
+async fn write<'w>(conn: &mut Session, jobs: &[Job<'w>], outcome: &mut Outcome<'w>) -> diesel::QueryResult<()> {
+    for statement in [&*UPSERT, &*REFRESH] {
+        let of_statement: Vec<Job<'w>> = jobs
+            .iter()
+            .copied()
+            .filter(|job| std::ptr::eq(job.statement, statement))
+            .collect();
+        if of_statement.is_empty() {
+            continue;
+        }
+        let writes: Vec<&'w Write<'w>> = of_statement.iter().map(|job| job.write).collect();
+        let mut stored = upsert(conn, statement, &writes).await?.into_iter().peekable();
+        for job in of_statement {
+            match stored.next_if(|stored| std::ptr::eq(stored.write, job.write)) {
+                Some(stored) => outcome.add(job, stored),
+                None => {
+                    let reason = "a trigger of the application left it out, without an error".to_owned();
+                    outcome.rejected.push(job.write.rejected(LEFT_OUT, reason));
+                }
+            }
+        }
+    }
+    Ok(())
+}
+
+/// Users that are written behind savepoints.
+struct Apart<'w> {
+    events: bool,
+    patience: Patience,
+    outcome: Outcome<'w>,
+    blocked: Vec<Blocked<'w>>,
+}
+
+impl<'w> Apart<'w> {
+    fn new(events: bool) -> Self {
+        Self {
+            events,
+            patience: Patience::short(),
+            outcome: Outcome::default(),
+            blocked: Vec::new(),
+        }
+    }
+
+    /// Writes users, and corners by halving those that are refused.
+    async fn halve(&mut self, conn: &mut Session, jobs: Vec<Job<'w>>) -> Result<(), Failure> {
+        let mut suspects = vec![jobs];
+        while let Some(part) = suspects.pop() {
+            if part.is_empty() {
+                continue;
+            }
+            let written = conn.transaction(async |conn| {
+                let mut outcome = Outcome::default();
+                write(conn, &part, &mut outcome).await?;
+                if self.events {
+                    outcome.publish(conn).await?;
+                }
+                Ok::<_, diesel::result::Error>(outcome)
+            });
+            let fault = match written.await.map_err(Failure::from) {
+                Ok(outcome) => {
+                    self.outcome.changed.extend(outcome.changed);
+                    self.outcome.refreshed.extend(outcome.refreshed);
+                    self.outcome.rejected.extend(outcome.rejected);
+                    continue;
+                }
+                Err(Failure::OneRow(fault)) => fault,
+                Err(Failure::TooLong(fault)) if is_lock(&fault) => {
+                    self.patience.spend();
+                    self.patience.begin(conn).await?;
+                    fault
+                }
+                Err(failure) => return Err(failure),
+            };
+            match part.as_slice() {
+                [only] if is_lock(&fault) => self.put_off(*only),
+                [only] if is_conflict(&fault) => self.blocked.push(Blocked { job: *only, fault }),
+                [only] => self.reject(*only, fault),
+                part => {
+                    let (left, right) = part.split_at(part.len() / 2);
+                    suspects.extend([right.to_vec(), left.to_vec()]);
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Tries users again that others' values were in the way of, as long as that brings some of them in; what is left may be an
+    /// exchange among them.
+    async fn unblock(&mut self, conn: &mut Session) -> Result<(), Failure> {
+        let mut has_stored = self.outcome.stored() > 0;
+        for _ in 0..ROUNDS {
+            if self.blocked.is_empty() || !has_stored {
+                break;
+            }
+            let stored = self.outcome.stored();
+            // The other way round: of a chain, the one that was written last has given way for the one before it.
+            let again = std::mem::take(&mut self.blocked);
+            let again = again.into_iter().rev().map(|blocked| blocked.job).collect();
+            self.halve(conn, again).await?;
+            has_stored = self.outcome.stored() > stored;
+        }
+        self.exchange(conn).await
+    }
+
+    /// Writes blocked users together, after those that are in the mirror have given up their values. Users for which that is not enough
+    /// are rejected, and keep their rows as they were.
+    async fn exchange(&mut self, conn: &mut Session) -> Result<(), Failure> {
+        for _ in 0..ROUNDS {
+            // One alone is not in its own way.
+            if self.blocked.len() < 2 {
+                break;
+            }
+            let mut within = Apart::new(self.events);
+            let (blocked, apart) = (&self.blocked, &mut within);
+            let exchanged = conn.transaction(async |conn| {
+                if !exchange::free(conn, blocked).await? {
+                    return Err(Undone::Useless);
+                }
+                apart
+                    .halve(conn, blocked.iter().map(|blocked| blocked.job).collect())
+                    .await?;
+                let Apart { outcome, blocked, .. } = &*apart;
+                if outcome.rejected.is_empty() && blocked.is_empty() {
+                    Ok(())
+                } else {
+                    Err(Undone::Refused)
+                }
+            });
+            match exchanged.await {
+                Ok(()) => {
+                    self.blocked.clear();
+                    self.outcome.changed.append(&mut within.outcome.changed);
+                    self.outcome.refreshed.append(&mut within.outcome.refreshed);
+                    return Ok(());
+                }
+                Err(Undone::Useless) => break,
+                // Those that are refused all the same are rejected, and the others tried without them.
+                Err(Undone::Refused) => {
+                    let refused = |id: &str| within.outcome.rejected.iter().find(|user| user.user_id == id).cloned();
+                    for blocked in std::mem::take(&mut self.blocked) {
+                        let id = blocked.job.id();
+                        if let Some(rejected) = refused(id) {
+                            self.outcome.rejected.push(rejected);
+                        } else if within.blocked.iter().any(|again| again.job.id() == id) {
+                            self.reject(blocked.job, blocked.fault);
+                        } else {
+                            self.blocked.push(blocked);
+                        }
+                    }
+                }
+                Err(Undone::Failed(failure)) => return Err(failure),
+            }
+        }
+        for Blocked { job, fault } in std::mem::take(&mut self.blocked) {
+            self.reject(job, fault);
+        }
+        Ok(())
+    }
+
+    fn reject(&mut self, job: Job<'w>, fault: Fault) {
+        let sqlstate = fault.sqlstate().unwrap_or_default().to_owned();
+        let reason = format!("Postgres refused it: {}", Error::from(fault));
+        self.outcome.rejected.push(job.write.rejected(&sqlstate, reason));
+    }
+
+    fn put_off(&mut self, job: Job<'w>) {
+        let reason = "the application holds a lock on the row; tried again with the next sync".to_owned();
+        self.outcome.rejected.push(job.write.rejected(LOCKED, reason));
+    }
+}
+
+/// Why an exchange is undone.
+enum Undone {
+    /// Nobody gave up a value.
+    Useless,
+    /// Some were refused all the same.
+    Refused,
+    Failed(Failure),
+}
+
+impl From<Failure> for Undone {
+    fn from(failure: Failure) -> Self {
+        Undone::Failed(failure)
+    }
+}
+
+impl From<diesel::result::Error> for Undone {
+    fn from(error: diesel::result::Error) -> Self {
+        Undone::Failed(error.into())
+    }
+}
+
+/// Whether another row's value is in the way: `unique_violation` or `exclusion_violation`.
+fn is_conflict(fault: &Fault) -> bool {
+    matches!(fault.sqlstate(), Some("23505" | "23P01"))
+}

@@ -1,0 +1,306 @@
+//! Locks of the application: a locked row waits for its turn, and nobody else waits for it.
+
+use std::time::{Duration, Instant};
+
+use tokio_postgres::Client;
+
+use crate::{
+    harness::{World, connect, eventually},
+    looks::Following,
+    trouble::{mirrored, mirrored_ids},
+};
+
+/// A transaction of the application that goes on until it is told to end.
+async fn transaction(world: &World, sql: &str) -> Client {
+    let client = connect(&world.db.url).await;
+    client.batch_execute(&format!("BEGIN; {sql}")).await.unwrap();
+    client
+}
+
+fn lock(id: &str) -> String {
+    format!("SELECT FROM clerk.users WHERE id = '{id}' FOR UPDATE")
+}
+
+async fn is_called(world: &World, ids: &[String], name: &str) -> i64 {
+    let rows = world
+        .db
+        .client
+        .query(
+            "SELECT FROM clerk.users WHERE id = ANY($1) AND first_name = $2",
+            &[&ids, &name],
+        )
+        .await
+        .unwrap();
+    rows.len() as i64
+}
+
+fn rename(world: &World, ids: &[String], name: &str) {
+    for id in ids {
+        assert!(world.sim.update(id, |user| user["first_name"] = name.into()));
+    }
+}
+
+/// Whose rows are listed as locked.
+async fn locked(world: &World) -> Vec<String> {
+    let sql = "SELECT user_id, reason FROM clerk.rejected_users WHERE sqlstate = '55P03' ORDER BY user_id";
+    let rows = world.db.client.query(sql, &[]).await.unwrap();
+    let reason = |row: &tokio_postgres::Row| row.get::<_, String>(1);
+    assert!(
+        rows.iter()
+            .all(|row| reason(row).contains("the application holds a lock on the row")),
+        "{rows:?}"
+    );
+    rows.iter().map(|row| row.get(0)).collect()
+}
+
+/// How long the syncs took that changed these users, by the database's clock.
+async fn took(world: &World, ids: &[String]) -> Duration {
+    let sql = "SELECT extract(epoch FROM max(r.ended_at) - min(r.started_at))::float8 FROM clerk.sync_runs r
+               WHERE EXISTS (SELECT FROM clerk.users u WHERE u.id = ANY($1) AND u.changed_at >= r.started_at
+                   AND u.changed_at <= r.ended_at) AND r.kind <> 'full'";
+    let row = world.db.client.query_one(sql, &[&ids]).await.unwrap();
+    Duration::from_secs_f64(row.get(0))
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn one_locked_row_keeps_nobody_else_out() {
+    let following = Following::new(80, &[]).await;
+    let world = &following.world;
+    let ids = world.sim.user_ids();
+    let application = transaction(world, &lock(&ids[7])).await;
+    let (all, others) = (&ids[0..51], [&ids[..7], &ids[8..51]].concat());
+    rename(world, all, "Changed");
+    eventually("the others are in", async || {
+        is_called(world, &others, "Changed").await == 50
+    })
+    .await;
+    eventually("their sync is over", async || world.runs("ended_at IS NULL").await == 0).await;
+    let took = took(world, &others).await;
+    assert!(took < Duration::from_secs(5), "{took:?}: {}", following.daemon.log());
+    eventually("the locked one is listed", async || {
+        locked(world).await == [ids[7].clone()]
+    })
+    .await;
+    assert_eq!(is_called(world, all, "Changed").await, 50);
+
+    // It stays so for as long as the lock is held, and others go on.
+    rename(world, &others, "Again");
+    eventually("the others are in", async || {
+        is_called(world, &others, "Again").await == 50
+    })
+    .await;
+    following.looks(3).await;
+    assert_eq!(locked(world).await, [ids[7].clone()]);
+    application.batch_execute("ROLLBACK").await.unwrap();
+    eventually("the locked one is in", async || {
+        is_called(world, all, "Changed").await == 1 && locked(world).await.is_empty()
+    })
+    .await;
+    following.ends_in_step(1).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_single_run_says_who_is_locked() {
+    let world = mirrored(20).await;
+    let ids = world.sim.user_ids();
+    rename(&world, &ids[..5], "Changed");
+    let application = transaction(&world, &lock(&ids[2])).await;
+    world.once().await.assert(0, "changed +0 ~4 -0 =15 held 0 rejected 1");
+    assert_eq!(locked(&world).await, [ids[2].clone()]);
+    application.batch_execute("COMMIT").await.unwrap();
+    world.once().await.assert(0, "changed +0 ~1 -0 =19 held 0 rejected 0");
+    world.assert_in_step().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn locks_behind_triggers_keep_nobody_else_out() {
+    let world = mirrored(60).await;
+    let ids = world.sim.user_ids();
+    world
+        .db
+        .execute(
+            "CREATE TABLE profiles AS SELECT id, 0 AS changes FROM clerk.users;
+             CREATE FUNCTION count_change() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN
+                 UPDATE public.profiles p SET changes = changes + 1 WHERE p.id = NEW.id; RETURN NEW; END $$;
+             CREATE TRIGGER count_change AFTER UPDATE ON clerk.users FOR EACH ROW EXECUTE FUNCTION count_change()",
+        )
+        .await;
+    let sql = format!(
+        "SELECT FROM profiles WHERE id IN ('{}') FOR UPDATE",
+        ids[10..20].join("', '")
+    );
+    let application = transaction(&world, &sql).await;
+    rename(&world, &ids[..50], "Changed");
+    let begun = Instant::now();
+    world.once().await.assert(0, "changed +0 ~40 -0 =10 held 0 rejected 10");
+    assert!(begun.elapsed() < Duration::from_secs(10), "{:?}", begun.elapsed());
+    let mut expected = ids[10..20].to_vec();
+    expected.sort();
+    assert_eq!(locked(&world).await, expected);
+    application.batch_execute("ROLLBACK").await.unwrap();
+    world.once().await.assert(0, "changed +0 ~10 -0 =50 held 0 rejected 0");
+    world.assert_in_step().await;
+}
+
+/// Deletions of users whom uncommitted rows of the application reference.
+async fn check_references(references: &str) {
+    let following = Following::new(
+        40,
+        &[
+            ("CLERK2PG_DELETES__MAX_COUNT", "100"),
+            ("CLERK2PG_DELETES__MAX_PERCENT", "100"),
+        ],
+    )
+    .await;
+    let world = &following.world;
+    world
+        .db
+        .execute(&format!(
+            "CREATE TABLE orders (user_id text REFERENCES clerk.users {references})"
+        ))
+        .await;
+    let ids = world.sim.user_ids();
+    let (gone, ordering) = (&ids[4..16], &ids[6..10]);
+    let values = ordering
+        .iter()
+        .map(|id| format!("('{id}')"))
+        .collect::<Vec<_>>()
+        .join(", ");
+    let application = transaction(world, &format!("INSERT INTO orders VALUES {values}")).await;
+    gone.iter().for_each(|id| assert!(world.sim.delete(id)));
+    let mut expected = ordering.to_vec();
+    expected.sort();
+    eventually("the others are gone", async || mirrored_ids(world).await.len() == 32).await;
+    eventually("the four are listed", async || locked(world).await == expected).await;
+    let longest =
+        "SELECT max(extract(epoch FROM ended_at - started_at))::text FROM clerk.sync_runs WHERE kind <> 'full'";
+    following.looks(2).await;
+    let longest: f64 = world.db.text(longest).await.unwrap().parse().unwrap();
+    assert!(longest < 25.0, "{longest} s: {}", following.daemon.log());
+    assert_eq!(locked(world).await, expected);
+    let held = "SELECT count(*) FROM clerk.missing_users WHERE held_at IS NOT NULL";
+    assert_eq!(world.db.number(held).await, 0);
+    application.batch_execute("ROLLBACK").await.unwrap();
+    eventually("the four are gone", async || mirrored_ids(world).await.len() == 28).await;
+    eventually("nobody is listed", async || locked(world).await.is_empty()).await;
+    following.ends_in_step(1).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn deletions_wait_for_uncommitted_references_one_by_one() {
+    check_references("").await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn deletions_wait_for_uncommitted_references_that_would_cascade() {
+    check_references("ON DELETE CASCADE").await;
+}
+
+/// Whoever was put off is judged with all others once the lock is gone: locks do not add up to a mass deletion.
+#[tokio::test(flavor = "multi_thread")]
+async fn deletions_that_were_put_off_are_judged_with_the_next_ones() {
+    let world = mirrored(100).await;
+    let limits = [
+        ("CLERK2PG_DELETES__MAX_COUNT", "5"),
+        ("CLERK2PG_DELETES__MIN_COUNT", "1"),
+    ];
+    let ids = world.sim.user_ids();
+    let lock_all = format!(
+        "SELECT FROM clerk.users WHERE id IN ('{}') FOR UPDATE",
+        ids[..10].join("', '")
+    );
+    let application = transaction(&world, &lock_all).await;
+    ids[..4].iter().for_each(|id| assert!(world.sim.delete(id)));
+    world
+        .once_with(&limits)
+        .await
+        .assert(0, "in_step +0 ~0 -0 =96 held 0 rejected 4");
+    ids[4..8].iter().for_each(|id| assert!(world.sim.delete(id)));
+    let ran = world.once_with(&limits).await;
+    assert_eq!((ran.code, &ran.json()["held"]), (Some(3), &8.into()), "{ran:#?}");
+    application.batch_execute("ROLLBACK").await.unwrap();
+    let ran = world.once_with(&limits).await;
+    assert_eq!((ran.code, &ran.json()["held"]), (Some(3), &8.into()), "{ran:#?}");
+    assert_eq!(mirrored_ids(&world).await.len(), 100);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_locked_table_is_no_rows_fault() {
+    let following = Following::new(20, &[]).await;
+    let world = &following.world;
+    let ids = world.sim.user_ids();
+    let application = transaction(world, "LOCK TABLE clerk.users IN SHARE MODE").await;
+    rename(world, &ids[..5], "Changed");
+    // Half a minute, and then the sync fails as if the server were away.
+    eventually("a failed sync", async || world.runs("outcome = 'failed'").await == 1).await;
+    let error = world
+        .db
+        .text("SELECT error FROM clerk.sync_runs WHERE outcome = 'failed'")
+        .await
+        .unwrap();
+    assert!(error.contains("locked"), "{error}");
+    assert_eq!(world.db.number("SELECT count(*) FROM clerk.rejected_users").await, 0);
+    application.batch_execute("ROLLBACK").await.unwrap();
+    eventually("all are in", async || is_called(world, &ids[..5], "Changed").await == 5).await;
+    assert_eq!(world.db.number("SELECT count(*) FROM clerk.rejected_users").await, 0);
+    let (world, ran) = following.ends().await;
+    world.assert_in_step().await;
+    assert_eq!(ran.code, Some(0));
+}
+
+/// The application's trigger says that nothing was done, and the row is still there.
+async fn check_kept(trigger: &str, mode: &str) {
+    let world = mirrored(30).await;
+    world.db.execute(trigger).await;
+    let environment = [("CLERK2PG_DELETES__MODE", mode)];
+    let ids = world.sim.user_ids();
+    world
+        .db
+        .execute(&format!(
+            "UPDATE clerk.users SET username = 'kept' WHERE id = '{}'",
+            ids[3]
+        ))
+        .await;
+    ids[2..5].iter().for_each(|id| assert!(world.sim.delete(id)));
+    world
+        .once_with(&environment)
+        .await
+        .assert(0, "changed +0 ~0 -2 =27 held 0 rejected 1");
+    let listed = "SELECT user_id || ': ' || reason FROM clerk.rejected_users";
+    let reason = "gone from Clerk, but a trigger of the application keeps the row";
+    assert_eq!(world.db.text(listed).await.unwrap(), format!("{}: {reason}", ids[3]));
+    let events = "SELECT count(*) FROM clerk.user_events WHERE type = 'user.deleted'";
+    assert_eq!(world.db.number(events).await, 2);
+    world
+        .once_with(&environment)
+        .await
+        .assert(0, "in_step +0 ~0 -0 =27 held 0 rejected 1");
+    world.db.execute("DROP FUNCTION keep CASCADE").await;
+    world
+        .once_with(&environment)
+        .await
+        .assert(0, "changed +0 ~0 -1 =27 held 0 rejected 0");
+    world.assert_in_step().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_trigger_that_keeps_the_row() {
+    check_kept(
+        "CREATE FUNCTION keep() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN
+             IF OLD.username = 'kept' THEN RETURN NULL; END IF; RETURN OLD; END $$;
+         CREATE TRIGGER keep BEFORE DELETE ON clerk.users FOR EACH ROW EXECUTE FUNCTION keep()",
+        "delete",
+    )
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_trigger_that_takes_the_mark_off() {
+    check_kept(
+        "CREATE FUNCTION keep() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN
+             IF OLD.username = 'kept' THEN NEW.deleted_at := NULL; END IF; RETURN NEW; END $$;
+         CREATE TRIGGER keep BEFORE UPDATE ON clerk.users FOR EACH ROW EXECUTE FUNCTION keep()",
+        "mark",
+    )
+    .await;
+}
