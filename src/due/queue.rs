@@ -135,6 +135,13 @@ impl Queue {
                 self.forget_one();
             }
             let until = now + UNKNOWN_FOR;
+            // It was asked for again while it was being read.
+            if self.waiting.contains(&id)
+                && let Some(at) = self.ready.iter().position(|ready| *ready == id)
+            {
+                self.ready.remove(at);
+                self.deferred.insert((until, id.clone()));
+            }
             self.unknown_until.insert(id.clone(), until);
             self.unknown.push_back((until, id));
         }
@@ -202,7 +209,9 @@ mod tests {
         let start = Instant::now();
         let mut queue = queue(&["nobody"], start);
         let taken = queue.take(9, start);
+        assert!(queue.add("nobody", start), "again, while it is being read");
         queue.unknown(taken, start);
+        assert_eq!((queue.len(), queue.take(9, start)), (1, ids(&[])));
         assert!(queue.add("nobody", start) && queue.add("nobody", start));
         assert_eq!(queue.take(9, start + UNKNOWN_FOR / 2), ids(&[]));
         assert_eq!(queue.take(9, start + UNKNOWN_FOR), ids(&["nobody"]));

@@ -35,7 +35,8 @@ async fn later_passes_mirror_what_changes() {
             world.sim.update_random();
             world.sim.delete_random();
         }
-        world.comes_in_step().await;
+        // Users that were created a moment ago are deleted ten seconds later.
+        world.catches_up().await;
     }
     let ran = daemon.stop(Signal::TERM).await;
     assert_eq!(ran.code, Some(0), "{ran:#?}");

@@ -1,6 +1,10 @@
 //! What some ask for, or what fails again and again, keeps nobody else waiting.
 
-use std::time::Duration;
+use std::{
+    io::{Read, Write},
+    net::TcpStream,
+    time::Duration,
+};
 
 use clerk_sim::Request;
 use rustix::process::Signal;
@@ -10,6 +14,7 @@ use crate::{
     harness::{World, connect, eventually, within},
     on_demand::{DEBUG, LISTENING},
     process::{EVERY_SECOND, NEVER},
+    server::{Server, answer},
     watched::{ANY, Watched},
 };
 
@@ -240,6 +245,52 @@ async fn users_who_cannot_be_brought_keep_nobody_waiting() {
     world.db.execute("DROP FUNCTION public.refuse CASCADE").await;
     let banned = format!("SELECT count(*) FROM clerk.users WHERE banned AND id = '{id}'");
     eventually("it is tried again", async || world.db.number(&banned).await == 1).await;
+    let ran = watched.daemon.stop(Signal::TERM).await;
+    assert_eq!(
+        (ran.code, ran.stderr.matches("ERROR").count()),
+        (Some(0), 0),
+        "{ran:#?}"
+    );
+}
+
+/// Passes a request on, and returns the answer as it comes.
+fn forward(address: &str, head: &str) -> Vec<u8> {
+    tokio::task::block_in_place(|| {
+        let mut stream = TcpStream::connect(address).unwrap();
+        let head = head.replacen("\r\n", "\r\nconnection: close\r\n", 1);
+        stream.write_all(head.as_bytes()).unwrap();
+        let mut bytes = Vec::new();
+        stream.read_to_end(&mut bytes).unwrap();
+        bytes
+    })
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_id_that_is_answered_with_another_user_keeps_nobody_waiting() {
+    const WRONG: &str = "GET /v1/users/user_wrong";
+    let world = World::new(40).await;
+    let stranger = world.sim.document(&world.sim.user_ids()[0]).unwrap().to_string();
+    let address = world.sim.url().trim_start_matches("http://").to_owned();
+    let clerk = Server::start(move |head| match head.starts_with(WRONG) {
+        true => answer("200 OK", "content-type: application/json\r\n", stranger.as_bytes()),
+        false => forward(&address, head),
+    })
+    .await;
+    let tried = || clerk.asked().iter().filter(|head| head.starts_with(WRONG)).count();
+    let environment = [NEVER, EVERY_SECOND, ANY, DEBUG, ("CLERK_API_URL", clerk.url.as_str())];
+    let watched = Watched::new(world.follow(&environment)).await;
+    watched.is_ready("in step").await;
+    watched.daemon.says(LISTENING).await;
+    world.ask("user_wrong").await;
+    eventually("it is read", async || tried() > 0).await;
+    for _ in 0..3 {
+        world.keeps_up().await;
+        let new = world.sim.create_random();
+        world.ask(&new).await;
+        within(SOON, "the new user", async || world.has(&new).await).await;
+    }
+    eventually("it is tried again", async || tried() >= 3).await;
+    watched.is_ready("in step").await;
     let ran = watched.daemon.stop(Signal::TERM).await;
     assert_eq!(
         (ran.code, ran.stderr.matches("ERROR").count()),
