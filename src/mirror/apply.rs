@@ -98,7 +98,7 @@ async fn attempt(
         // A user whose `created_at` was moved is missed at the old place and met at the new one.
         let met = batch.update.iter().map(|write| write.user.id.as_ref());
         let met: Vec<&str> = met.chain(batch.found.iter().map(String::as_str)).collect();
-        deletions::forget_missing(conn, &met).await?;
+        deletions::release(conn, &met).await?;
         runs::follow(conn, signed(more as u64), batch.watermark, batch.checkpoint.as_ref()).await?;
         runs::progress(conn, run, batch, &done).await?;
         Ok(done)

@@ -207,11 +207,11 @@ impl Mirror {
         Ok(bounds.into_iter().map(|at| at.timestamp_millis()).collect())
     }
 
-    /// Ids of the users that were created last.
-    pub async fn newest_ids(&self, limit: usize) -> Result<Vec<String>, Error> {
+    /// Ids of the users that were created last, except `ids`.
+    pub async fn newest_ids_except(&self, ids: &[String], limit: usize) -> Result<Vec<String>, Error> {
         Ok(users::table
             .select(users::id)
-            .filter(users::deleted_at.is_null())
+            .filter(users::deleted_at.is_null().and(users::id.ne_all(ids)))
             .order((users::created_at.desc(), users::id.desc()))
             .limit(limit as i64)
             .load(&mut self.connection().await?)

@@ -49,6 +49,20 @@ pub(super) async fn forget_missing(conn: &mut Session, ids: &[&str]) -> QueryRes
     Ok(())
 }
 
+/// Forgets ids that Clerk shows. A replica that lags may still show a user whose deletion is held for less than ten seconds.
+pub(super) async fn release(conn: &mut Session, ids: &[&str]) -> QueryResult<()> {
+    if !ids.is_empty() {
+        sql_query(
+            "DELETE FROM clerk.missing_users WHERE user_id = ANY($1)
+               AND (held_at IS NULL OR held_at < pg_catalog.clock_timestamp() - interval '10 seconds')",
+        )
+        .bind::<Array<Text>, _>(ids)
+        .execute(conn)
+        .await?;
+    }
+    Ok(())
+}
+
 impl Mirror {
     /// Closes a walk over the whole list. Every missing id is asked for again by id, whatever a run that was cut off had
     /// learned. Ids that only earlier walks missed are forgotten, except those whose deletion is held or approved: only
@@ -160,6 +174,23 @@ impl Mirror {
         Ok(rows.into_iter().map(|row| (row.id, remaining(row.remaining))).collect())
     }
 
+    /// Whose deletion is held among these for less than ten seconds.
+    pub async fn held_lately_among(&self, ids: &[&str]) -> Result<Vec<String>, Error> {
+        #[derive(QueryableByName)]
+        struct Row {
+            #[diesel(sql_type = Text)]
+            user_id: String,
+        }
+        let rows: Vec<Row> = sql_query(
+            "SELECT user_id FROM clerk.missing_users
+             WHERE user_id = ANY($1) AND held_at >= pg_catalog.clock_timestamp() - interval '10 seconds'",
+        )
+        .bind::<Array<Text>, _>(ids)
+        .load(&mut self.connection().await?)
+        .await?;
+        Ok(rows.into_iter().map(|row| row.user_id).collect())
+    }
+
     /// Whose deletion is held among these.
     pub async fn held_among(&self, ids: &[&str]) -> Result<Vec<String>, Error> {
         Ok(missing_users::table
@@ -263,6 +294,17 @@ impl Mirror {
             .load(&mut self.connection().await?)
             .await?;
         Ok(rows.into_iter().collect())
+    }
+
+    /// Ids whose deletion a person approved and that are still to be deleted.
+    pub async fn approved(&self, limit: usize) -> Result<Vec<String>, Error> {
+        Ok(missing_users::table
+            .select(missing_users::user_id)
+            .filter(missing_users::approved_at.is_not_null())
+            .order(missing_users::user_id)
+            .limit(limit as i64)
+            .load(&mut self.connection().await?)
+            .await?)
     }
 
     /// The next absent ids that this sync may delete, in order, behind `after`: approved ones, and those that are not held.

@@ -51,6 +51,7 @@ pub use leader::{Kept, Replicas, Wait};
 pub use lease::{Held, Lease};
 pub use listen::{Listener, NotHeard};
 pub use migrations::MIGRATIONS;
+pub use read::Document;
 pub use rights::Rights;
 pub use runs::{Begin, Checkpoint, Finish, Kind, Mark, Run};
 pub use status::{LastRun, Status};
@@ -209,14 +210,18 @@ impl Mirror {
                 ))
                 .execute(conn)
                 .await?;
+            // No replica of the new instance lags behind this moment: what it shows first is released.
             let held = diesel::sql_query(
                 "INSERT INTO clerk.missing_users AS m (user_id, walk, absent, held_at)
-                 SELECT id, 0::bigint, true, pg_catalog.now() FROM clerk.users WHERE deleted_at IS NULL
+                 SELECT id, 0::bigint, true, pg_catalog.now() - interval '10 seconds' FROM clerk.users WHERE deleted_at IS NULL
                  ON CONFLICT (user_id) DO UPDATE
-                 SET absent = true, held_at = coalesce(m.held_at, excluded.held_at), approved_at = NULL",
+                 SET absent = true, held_at = coalesce(m.held_at, excluded.held_at)",
             )
             .execute(conn)
             .await?;
+            diesel::sql_query("UPDATE clerk.missing_users SET approved_at = NULL WHERE approved_at IS NOT NULL")
+                .execute(conn)
+                .await?;
             Ok(held as u64)
         })
         .await

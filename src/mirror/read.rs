@@ -1,17 +1,31 @@
 //! Reads `clerk.users` for the comparison.
 
-use std::collections::HashMap;
+use std::time::Duration;
 
 use chrono::{DateTime, Utc};
 use diesel::{
     prelude::*,
     sql_query,
-    sql_types::{Array, Text},
+    sql_types::{Array, Bool, Double, Text},
 };
 use diesel_async::RunQueryDsl;
 
 use super::{Error, Mirror, schema::users};
 use crate::{compare::Known, user::Digest, walk::Interval};
+
+/// A stored document.
+#[derive(Debug, Clone, QueryableByName)]
+pub struct Document {
+    /// Clerk's id.
+    #[diesel(sql_type = Text)]
+    pub id: String,
+    /// Put together again from the columns.
+    #[diesel(sql_type = Text)]
+    pub document: String,
+    /// The row was updated a moment ago.
+    #[diesel(sql_type = Bool)]
+    pub is_fresh: bool,
+}
 
 type Row = (String, DateTime<Utc>, Vec<u8>, Option<DateTime<Utc>>);
 
@@ -72,23 +86,20 @@ impl Mirror {
         Ok(rows.into_iter().map(known).collect())
     }
 
-    /// The documents of these ids, put together again from their columns.
-    pub async fn documents(&self, ids: &[&str]) -> Result<HashMap<String, String>, Error> {
-        #[derive(QueryableByName)]
-        struct Row {
-            #[diesel(sql_type = Text)]
-            id: String,
-            #[diesel(sql_type = Text)]
-            document: String,
-        }
+    /// The documents of these ids, put together again from their columns. A row is fresh if it was updated less than `fresh`
+    /// ago.
+    pub async fn documents(&self, ids: &[&str], fresh: Duration) -> Result<Vec<Document>, Error> {
         if ids.is_empty() {
-            return Ok(HashMap::new());
+            return Ok(Vec::new());
         }
-        let rows: Vec<Row> =
-            sql_query("SELECT u.id, clerk.user_document(u)::text AS document FROM clerk.users u WHERE u.id = ANY($1)")
-                .bind::<Array<Text>, _>(ids)
-                .load(&mut self.connection().await?)
-                .await?;
-        Ok(rows.into_iter().map(|row| (row.id, row.document)).collect())
+        Ok(sql_query(
+            "SELECT u.id, clerk.user_document(u)::text AS document,
+                    u.changed_at > pg_catalog.clock_timestamp() - $2 * interval '1 second' AS is_fresh
+             FROM clerk.users u WHERE u.id = ANY($1)",
+        )
+        .bind::<Array<Text>, _>(ids)
+        .bind::<Double, _>(fresh.as_secs_f64())
+        .load(&mut self.connection().await?)
+        .await?)
     }
 }

@@ -2,6 +2,7 @@
 
 use std::{
     collections::{HashMap, HashSet},
+    sync::atomic::Ordering,
     time::{Duration, Instant},
 };
 
@@ -12,7 +13,7 @@ use super::{
     DeleteMode, Line, Pass,
     desk::warn_of,
     identity::Identity,
-    recheck::{REPLICA_LAG, Said, ask_again},
+    recheck::{REPLICA_LAG, Said, make_due},
     running::Running,
 };
 use crate::{
@@ -30,8 +31,14 @@ pub(super) const BATCH: usize = NAMES - 1;
 /// Witnesses that are tried before a batch is left undecided.
 const WITNESSES: usize = 3;
 
-/// How long ids whose answers failed are asked for again, in all. What stays unclear is left to the next sync.
-const ASK_AGAIN: Duration = Duration::from_secs(10);
+/// How long failed requests for ids are repeated. What stays unclear is left to the next sync.
+const REPEATED: Duration = Duration::from_secs(10);
+
+/// Approved deletions that are tried again at a time.
+const MOST_APPROVED: usize = 500;
+
+/// After how long a daemon tries approved deletions again that could not be confirmed.
+const TRY_APPROVED_AGAIN: Duration = Duration::from_secs(60);
 
 /// What Clerk answers when it is asked for a batch of ids.
 pub(super) enum ByIds {
@@ -51,12 +58,11 @@ pub(super) enum ById {
 }
 
 /// What came of asking for each id alone.
-#[derive(Default)]
 struct Confirmed {
-    /// Clerk said that these do not exist, and the answers count.
+    /// Clerk said that these do not exist.
     gone: Vec<String>,
-    /// These have to be asked for again, after this time at most.
-    later: Vec<(String, Duration)>,
+    /// Clerk did not answer for all.
+    is_unclear: bool,
 }
 
 impl Running<'_> {
@@ -67,6 +73,7 @@ impl Running<'_> {
             return Ok(());
         }
         let mirror = &self.pass.mirror;
+        let mut later = Vec::new();
         let mut any_missing = false;
         let mut after = String::new();
         loop {
@@ -74,19 +81,17 @@ impl Running<'_> {
             let Some(last) = ids.last() else { break };
             after.clone_from(last);
             any_missing = true;
-            let absent = self.ask_for(&ids).await?;
-            mirror.note_absent(lease, &absent).await?;
+            later.extend(self.note_absent(lease, &ids).await?);
         }
 
         if !any_missing && run.kind != Kind::Full {
             return Ok(());
         }
-        let absent = mirror.count_absent().await?;
-        if absent > 0 && self.must_hold(mirror, absent).await? {
-            mirror.hold(lease).await?;
+        self.judge_and_delete(lease, run).await?;
+        if let Some(pause) = later.iter().map(|(_, pause)| *pause).max() {
+            let ids: Vec<String> = later.into_iter().map(|(id, _)| id).collect();
+            self.settle_later(lease, run, ids, pause).await?;
         }
-        let later = self.delete_absent(lease, run).await?;
-        self.delete_later(lease, run, later).await?;
         mirror.forget_open(lease, run).await?;
         self.report.held = mirror.count_held().await?;
         if self.report.held > 0 {
@@ -97,68 +102,104 @@ impl Running<'_> {
                 "deletions are held; see them with `clerk2pg --dry-run`, approve them with `clerk2pg approve`"
             );
         }
-        Ok(())
+        self.retry_approved().await
     }
 
-    /// Deletes the absent rows that are not held. Returns the ids that have to be asked for again later.
-    async fn delete_absent(&mut self, lease: &Lease, run: &Run) -> Result<Vec<(String, Duration)>, Failure> {
-        let mut later = Vec::new();
+    /// Asks for missing ids, and notes those that are absent. Returns the ids whose answer does not count yet.
+    async fn note_absent(&mut self, lease: &Lease, ids: &[String]) -> Result<Vec<(String, Duration)>, Failure> {
+        let absent = self.ask_for(ids).await?;
+        let (absent, later) = self.apart(&absent).await?;
+        self.pass.mirror.note_absent(lease, &absent).await?;
+        Ok(later)
+    }
+
+    /// Holds the absent ids if there are too many of them, and deletes the rows of those that are not held.
+    async fn judge_and_delete(&mut self, lease: &Lease, run: &Run) -> Result<(), Failure> {
+        let mirror = &self.pass.mirror;
+        let absent = mirror.count_absent().await?;
+        if absent > 0 && self.must_hold(mirror, absent).await? {
+            mirror.hold(lease).await?;
+        }
         let mut after = String::new();
         loop {
-            let ids = self.pass.mirror.deletable(run, &after, NAMES).await?;
-            let Some(last) = ids.last() else { return Ok(later) };
+            let ids = mirror.deletable(run, &after, NAMES).await?;
+            let Some(last) = ids.last() else { return Ok(()) };
             after.clone_from(last);
             let confirmed = self.confirm(&ids).await?;
-            self.delete(lease, run, &confirmed.gone).await?;
-            later.extend(confirmed.later);
+            if !confirmed.gone.is_empty() {
+                if !self.is_mirrored_instance().await? {
+                    return Ok(());
+                }
+                self.delete(lease, run, &confirmed.gone).await?;
+            }
+            if confirmed.is_unclear {
+                // What a server cannot answer for some it cannot answer for the next ones either.
+                return Ok(());
+            }
         }
     }
 
-    /// Asks again for ids whose first answer does not count yet: at the end of a single run, or with the daemon's next syncs.
-    async fn delete_later(&mut self, lease: &Lease, run: &Run, later: Vec<(String, Duration)>) -> Result<(), Failure> {
-        let Some(pause) = later.iter().map(|(_, pause)| *pause).max() else {
-            return Ok(());
-        };
-        let ids: Vec<String> = later.into_iter().map(|(id, _)| id).collect();
+    /// Whether the mirrored instance answers. The deletions wait where that is unclear.
+    async fn is_mirrored_instance(&mut self) -> Result<bool, Failure> {
+        match self.pass.confirm_instance(self.memory).await? {
+            Identity::Confirmed => Ok(true),
+            Identity::Unclear(why) => {
+                self.note(format!("deletions wait until Clerk says which instance this is: {why}"));
+                Ok(false)
+            }
+        }
+    }
+
+    /// Asks again for ids whose first answer does not count: at the end of a single run, or with the daemon's next syncs.
+    async fn settle_later(
+        &mut self,
+        lease: &Lease,
+        run: &Run,
+        ids: Vec<String>,
+        pause: Duration,
+    ) -> Result<(), Failure> {
         info!(
             users = ids.len(),
             pause_ms = pause.as_millis() as u64,
-            "deletions are confirmed once more, as Clerk may answer from a replica that lags"
+            "missing users are asked for once more, as Clerk may answer from a replica that lags"
         );
         if !self.pass.is_single_run() {
-            ask_again(&self.pass.due, ids, pause);
+            make_due(&self.pass.due, ids, pause);
             return Ok(());
         }
         self.pass.pause(pause).await?;
-        for ids in ids.chunks(NAMES) {
-            let confirmed = self.confirm(ids).await?;
-            self.delete(lease, run, &confirmed.gone).await?;
-            if !confirmed.later.is_empty() {
-                self.note(format!(
-                    "{} deletions could not be confirmed twice; the next sync asks again",
-                    confirmed.later.len()
-                ));
-            }
+        let mut later = 0;
+        for ids in ids.chunks(BATCH) {
+            later += self.note_absent(lease, ids).await?.len();
+        }
+        self.judge_and_delete(lease, run).await?;
+        if later > 0 {
+            self.note(format!(
+                "{later} missing users could not be asked for twice; the next sync asks again"
+            ));
         }
         Ok(())
     }
 
-    /// Deletes rows whose deletion Clerk confirmed, if it is the mirrored instance that did.
+    /// A daemon tries approved deletions that could not be carried out again in a minute.
+    async fn retry_approved(&self) -> Result<(), Failure> {
+        if self.pass.is_single_run() {
+            return Ok(());
+        }
+        let approved = self.pass.mirror.approved(MOST_APPROVED).await?;
+        if !approved.is_empty() {
+            make_due(&self.pass.due, approved, TRY_APPROVED_AGAIN);
+        }
+        Ok(())
+    }
+
+    /// Deletes rows whose deletion Clerk confirmed.
     async fn delete(&mut self, lease: &Lease, run: &Run, ids: &[String]) -> Result<(), Failure> {
-        if ids.is_empty() {
-            return Ok(());
-        }
-        if let Identity::Unclear(why) = self.pass.confirm_instance(self.memory).await? {
-            self.note(format!(
-                "{} deletions wait until Clerk says which instance this is: {why}",
-                ids.len()
-            ));
-            return Ok(());
-        }
         let mark = self.pass.options.delete_mode == DeleteMode::Mark;
         let done = self.pass.mirror.delete(lease, run, ids, mark).await?;
         for id in ids {
             if !done.kept.iter().any(|row| row.user_id == *id) {
+                self.pass.rechecks.forget(Said::Deleted, id);
                 self.pass.rechecks.note(Said::Deleted, id, Instant::now());
             }
         }
@@ -173,6 +214,9 @@ impl Running<'_> {
 
     /// The same for a dry run, on what it kept in memory.
     pub(super) async fn plan_deletions(&mut self) -> Result<(), Failure> {
+        if self.pass.options.delete_mode == DeleteMode::Keep {
+            return Ok(());
+        }
         let Some(paper) = &mut self.paper else {
             return Ok(());
         };
@@ -201,9 +245,7 @@ impl Running<'_> {
         let (held, candidates): (Vec<String>, Vec<String>) = absent.into_iter().partition(is_held);
         let mut delete = Vec::new();
         for ids in candidates.chunks(NAMES) {
-            let confirmed = self.confirm(ids).await?;
-            delete.extend(confirmed.gone);
-            delete.extend(confirmed.later.into_iter().map(|(id, _)| id));
+            delete.extend(self.confirm(ids).await?.gone);
         }
         self.report.deleted = delete.len() as u64;
         self.report.held = held.len() as u64;
@@ -241,19 +283,25 @@ impl Running<'_> {
             }
         };
         let asked: HashSet<&str> = ids.iter().map(String::as_str).collect();
-        let found: Vec<&clerk::Raw> = page
+        let mut found: Vec<&clerk::Raw> = page
             .users()
             .iter()
             .filter(|raw| raw.id.as_deref().is_some_and(|id| asked.contains(id)))
             .collect();
         let found_ids: HashSet<&str> = found.iter().filter_map(|raw| raw.id.as_deref()).collect();
+        if self.desk.holds.load(Ordering::Relaxed) {
+            // A replica that lags still shows what was held a moment ago.
+            let ids: Vec<&str> = found_ids.iter().copied().collect();
+            let held = self.pass.mirror.held_lately_among(&ids).await?;
+            found.retain(|raw| !held.iter().any(|id| raw.id.as_ref() == Some(id)));
+        }
         let absent: Vec<String> = ids
             .iter()
             .filter(|id| !found_ids.contains(id.as_str()))
             .cloned()
             .collect();
-        if !found_ids.is_empty() {
-            debug!(users = found_ids.len(), "no page had shown some users that exist");
+        if !found.is_empty() {
+            debug!(users = found.len(), "no page had shown some users that exist");
             self.store_found(&page, &found).await?;
         }
         Ok(absent)
@@ -315,27 +363,23 @@ impl Running<'_> {
         Ok(ByIds::Void(why))
     }
 
-    /// Asks for each id alone. An answer counts for rows that the mirror has known for ten seconds.
+    /// Asks for each id alone, where users that are known to exist are found that way.
     async fn confirm(&mut self, ids: &[String]) -> Result<Confirmed, Failure> {
-        let mut confirmed = Confirmed::default();
-        let (ids, young) = self.apart(ids).await?;
-        confirmed.later = young;
-        if ids.is_empty() {
-            return Ok(confirmed);
-        }
         // Where the list cannot be filtered, answers for single ids are all that there is: they need two witnesses.
         let least = if self.asks_one_by_one { 2 } else { 1 };
         if !self.knows_users_by_id(least).await? {
-            self.note(format!(
-                "{} deletions could not be confirmed: users that are known to exist are not found by their id",
-                ids.len()
-            ));
-            return Ok(confirmed);
+            self.note("deletions could not be confirmed: users that are known to exist are not found by their id");
+            return Ok(Confirmed {
+                gone: Vec::new(),
+                is_unclear: true,
+            });
         }
-        let (gone, unclear) = self.ask_each(&ids).await?;
+        let (gone, unclear) = self.ask_each(ids).await?;
         self.note_unclear(unclear, "deletions could not be confirmed");
-        confirmed.gone = gone;
-        Ok(confirmed)
+        Ok(Confirmed {
+            gone,
+            is_unclear: unclear > 0,
+        })
     }
 
     /// Sets ids apart whose answer would not count yet, each with the time that is left.
@@ -346,7 +390,7 @@ impl Running<'_> {
             Some(mirror) => mirror.too_young(ids, REPLICA_LAG).await?,
             None => HashMap::new(),
         };
-        // A row that is younger than new was written before the database's clock went back: our own clock decides.
+        // The database's clock went back since the row was written: the clock of this process decides.
         young.retain(|id, left| {
             if *left <= REPLICA_LAG {
                 return true;
@@ -474,7 +518,7 @@ impl Pass {
             // The client itself waits as long as it is told to.
             Duration::MAX
         } else if self.is_of_this_request(error).await? {
-            ASK_AGAIN
+            REPEATED
         } else {
             let error = failed.into_values().next();
             return error.map_or(Ok(answers), |error| Err(error.into()));
@@ -508,6 +552,8 @@ impl Pass {
                     answers.push((id.clone(), answer));
                 }
                 Err(error @ clerk::Error::KeyRefused(_)) => return Err(error.into()),
+                // The first time, the client was told not to wait.
+                Err(error @ clerk::Error::RateLimited { .. }) if failed.contains_key(id) => return Err(error.into()),
                 Err(error) => {
                     failed.insert(id.clone(), error);
                 }

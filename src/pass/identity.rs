@@ -84,6 +84,13 @@ impl Pass {
             told = self.ask_instance().await?;
         }
         let error = match told {
+            Ok(instance) if is_doubtful(&instance) && pinned.is_some() => {
+                if self.knows_mirrored_users().await? {
+                    return Ok(self.without_answer(pinned, "GET /v1/instance gave 404"));
+                }
+                same_instance(pinned, &instance.id)?;
+                return Ok(instance);
+            }
             Ok(instance) => {
                 same_instance(pinned, &instance.id)?;
                 if self.is_address(&instance) {
@@ -95,14 +102,20 @@ impl Pass {
             Err(error) => error,
         };
         match pinned {
-            Some(pinned) if self.knows_mirrored_users().await? => {
-                warn!(%error, "Clerk does not say which instance this is; users are synced, but none is deleted until it does");
-                Ok(clerk::Instance {
-                    id: pinned.to_owned(),
-                    environment_type: String::new(),
-                })
-            }
+            Some(_) if self.knows_mirrored_users().await? => Ok(self.without_answer(pinned, &error.to_string())),
             _ => Err(error.into()),
+        }
+    }
+
+    /// The pinned instance, taken for the one that answers.
+    fn without_answer(&self, pinned: Option<&str>, why: &str) -> clerk::Instance {
+        warn!(
+            error = why,
+            "Clerk does not say which instance this is; users are synced, but none is deleted until it does"
+        );
+        clerk::Instance {
+            id: pinned.unwrap_or_default().to_owned(),
+            environment_type: String::new(),
         }
     }
 
@@ -128,7 +141,7 @@ impl Pass {
 
     /// Whether the server knows one of the newest users of the mirror. Ids are unique among all instances.
     async fn knows_mirrored_users(&self) -> Result<bool, Failure> {
-        let ids = self.mirror.newest_ids(KNOWN).await?;
+        let ids = self.mirror.newest_ids_except(&[], KNOWN).await?;
         if ids.is_empty() {
             return Ok(false);
         }

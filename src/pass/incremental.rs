@@ -132,7 +132,11 @@ impl Pass {
             return Ok(Err(Followed::Blind));
         };
         let state = self.mirror.state().await?;
-        same_instance(state.instance_id.as_deref(), &instance.id)?;
+        if let Err(failure) = same_instance(state.instance_id.as_deref(), &instance.id) {
+            // A person has pinned another one; a full sync asks again which one the key is of.
+            memory.instance = None;
+            return Err(failure);
+        }
         if let Some(holder) = &state.lease_holder {
             self.watch.stands_by(holder);
             return Ok(Err(Followed::StandingBy));
@@ -246,6 +250,14 @@ impl Pass {
         let rejected = self.mirror.rejected(&ids).await?;
         Ok(news.iter().any(|(id, digest)| rejected.get(id) != Some(&Some(*digest))))
     }
+}
+
+/// Whether a sync ends with a failure of what is done between two of its pages.
+fn is_final(cause: Cause) -> bool {
+    matches!(
+        cause,
+        Cause::Stopped | Cause::Busy | Cause::PostgresAway | Cause::NeedsPerson
+    )
 }
 
 /// Where the list cannot be had by the last change, only full syncs see changes. Emulators are small, so that it may be one each time.
@@ -417,7 +429,7 @@ impl Running<'_> {
             return Ok(());
         }
         match self.look_between(watermark).await {
-            Err(failure) if matches!(failure.cause, Cause::Stopped | Cause::Busy | Cause::PostgresAway) => Err(failure),
+            Err(failure) if is_final(failure.cause) => Err(failure),
             Err(failure) => {
                 debug!(%failure, "no more looks in this pass");
                 self.looks_between = false;

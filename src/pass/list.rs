@@ -181,6 +181,7 @@ impl Running<'_> {
             };
             has_attended = false;
             let stride = stride?;
+            self.pass.expect_instance(self.memory).await?;
             walked.created_meanwhile += stride.created_meanwhile;
             walked.seen[walker.number()] = walker.seen();
             self.remember_all(stride.witnesses);

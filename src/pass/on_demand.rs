@@ -8,13 +8,17 @@ use tracing::debug;
 use super::{
     DeleteMode, Followed, Memory, Pass, Running,
     deletions::ById,
-    recheck::{REPLICA_LAG, Said, ask_again},
+    recheck::{REPLICA_LAG, Said, make_due},
     run::Opening,
 };
 use crate::{
+    clerk::NAMES,
     failure::Failure,
     mirror::{Batch, Kind, Lease, Run},
 };
+
+/// Users that are asked for together with ids that may be gone.
+const WITNESSES: u32 = 3;
 
 /// What Clerk says to some ids.
 #[derive(Default)]
@@ -60,11 +64,13 @@ impl Pass {
             .buffered(self.options.concurrency);
         let mut asked = Asked::default();
         let (mut absent, mut unclear) = (Vec::new(), Vec::new());
+        let holds = self.mirror.holds().await?;
         while let Some((id, answer)) = answers.next().await {
             match answer? {
                 ById::Found(page) => {
                     self.rechecks.forget(Said::Gone, id);
-                    if self.is_news(&page, true).await? {
+                    let is_held = holds && !self.mirror.held_among(&[id]).await?.is_empty();
+                    if is_held || self.is_news(&page, true).await? {
                         asked.news.push(page);
                     } else if self.rechecks.since(Said::Older, id, Instant::now()) >= Some(REPLICA_LAG) {
                         self.rechecks.forget(Said::Older, id);
@@ -111,24 +117,44 @@ impl Pass {
                 users = ids.len(),
                 "Clerk shows an older state; asking again when replicas have caught up"
             );
-            ask_again(&self.due, ids, REPLICA_LAG);
+            make_due(&self.due, ids, REPLICA_LAG);
         }
     }
 }
 
 impl Running<'_> {
-    /// Asks a single run's untrusted states again. What Clerk still shows after ten seconds is stored.
+    /// Asks again for users that were shown in a state that is not trusted. What Clerk still shows after ten seconds is stored.
+    /// A daemon does so only where there are many: the others are due by then.
     pub(super) async fn settle_older(&mut self) -> Result<(), Failure> {
         let older = self.pass.rechecks.older(Instant::now());
         let Some(pause) = older.iter().map(|(_, left)| *left).max() else {
             return Ok(());
         };
-        if !self.pass.is_single_run() {
+        if !self.pass.is_single_run() && older.len() <= NAMES {
             return Ok(());
         }
         self.pass.pause(pause).await?;
-        let ids: Vec<String> = older.into_iter().map(|(id, _)| id).collect();
-        self.store_by_id(&ids).await
+        let ids: Vec<&str> = older.iter().map(|(id, _)| id.as_str()).collect();
+        for ids in ids.chunks(NAMES) {
+            let page = self.pass.or_stop(self.pass.clerk.named(ids)).await?;
+            self.take_by_id(&page).await?;
+            // Users that are gone are left to the next sync.
+            let is_shown = |id: &str| page.users().iter().any(|raw| raw.id.as_deref() == Some(id));
+            let gone = ids.iter().filter(|id| !is_shown(id));
+            gone.for_each(|id| self.pass.rechecks.forget(Said::Older, id));
+        }
+        self.note_older_left();
+        Ok(())
+    }
+
+    /// Says how many users stay in another state than Clerk shows.
+    fn note_older_left(&mut self) {
+        let left = self.pass.rechecks.older(Instant::now()).len();
+        if left > 0 {
+            self.note(format!(
+                "Clerk showed {left} users in an older state than before; the next sync asks again"
+            ));
+        }
     }
 
     /// Asks for users by id and stores those that exist.
@@ -143,11 +169,6 @@ impl Running<'_> {
     pub(super) async fn bring(&mut self, Asked { news, gone }: Asked) -> Result<(), Failure> {
         for page in &news {
             self.take_by_id(page).await?;
-            for id in page.users().iter().filter_map(|raw| raw.id.as_deref()) {
-                if self.pass.rechecks.since(Said::Older, id, Instant::now()) >= Some(REPLICA_LAG) {
-                    self.pass.rechecks.forget(Said::Older, id);
-                }
-            }
         }
         self.apply(Batch {
             missing: gone,
@@ -157,11 +178,17 @@ impl Running<'_> {
     }
 
     async fn bring_alone(&mut self, lease: &Lease, run: &Run, asked: Asked) -> Result<(), Failure> {
-        let has_gone = !asked.gone.is_empty();
+        let gone = asked.gone.clone();
         self.bring(asked).await?;
-        if self.resume_deletions().await? || has_gone {
-            let known = self.pass.or_stop(self.pass.clerk.recent(0, 3)).await?;
-            self.remember(&known);
+        if self.resume_deletions().await? || !gone.is_empty() {
+            match self.pass.or_stop_raw(self.pass.clerk.recent(0, WITNESSES)).await? {
+                Ok(known) => self.remember(&known),
+                // Users of the mirror do as well: a witness proves itself by being in the answer.
+                Err(error) if self.pass.is_of_this_request(&error).await? => {
+                    self.remember_all(self.pass.mirror.newest_ids_except(&gone, WITNESSES as usize).await?);
+                }
+                Err(error) => return Err(error.into()),
+            }
             self.settle_deletions(lease, run).await?;
         }
         self.retry_refused(lease, run).await

@@ -8,12 +8,12 @@ use std::{
 
 use tracing::warn;
 
-use super::recheck::Trust;
+use super::recheck::{REPLICA_LAG, Trust};
 use crate::{
     clerk,
     compare::{Comparison, Fetched, Known, compare},
     failure::Failure,
-    mirror::{Batch, Mirror, Rejected, Write},
+    mirror::{Batch, Document, Mirror, Rejected, Write},
     user::{Change, Digest, Rejection, User, Value, decode, decode_stored},
     walk::Interval,
 };
@@ -91,6 +91,8 @@ pub(super) struct Loaded {
     comparison: Comparison,
     /// Documents of the users that differ, by id.
     stored: HashMap<String, String>,
+    /// Ids of the rows among them that were updated a moment ago.
+    fresh: HashSet<String>,
     /// Users marked as deleted that are there again.
     returned: HashSet<String>,
     judged: Option<Interval>,
@@ -112,6 +114,7 @@ impl Loaded {
                 comparison: compare(&fetched, &[], None, &carried),
                 known: Vec::new(),
                 stored: HashMap::new(),
+                fresh: HashSet::new(),
                 returned: HashSet::new(),
                 judged: None,
                 carried,
@@ -132,7 +135,14 @@ impl Loaded {
         known.extend(elsewhere);
         let comparison = compare(&fetched, &known, judged, &carried);
         let differ: Vec<&str> = comparison.differ.iter().map(|&at| fetched[at].id).collect();
-        let stored = mirror.documents(&differ).await?;
+        let documents = mirror.documents(&differ, REPLICA_LAG).await?;
+        let (mut stored, mut fresh) = (HashMap::new(), HashSet::new());
+        for Document { id, document, is_fresh } in documents {
+            if is_fresh {
+                fresh.insert(id.clone());
+            }
+            stored.insert(id, document);
+        }
         let returned = known
             .iter()
             .filter(|row| row.deleted)
@@ -143,6 +153,7 @@ impl Loaded {
             known,
             comparison,
             stored,
+            fresh,
             returned,
             judged,
             carried,
@@ -232,7 +243,7 @@ pub(super) fn batch<'d>(
         let (change, is_older) = change(loaded, user);
         let is_trusted = match loaded.returned.contains(user.id.as_ref()) {
             true => trust.takes_new(&user.id),
-            false => !is_older || trust.takes_older(&user.id),
+            false => !is_older || trust.takes_older(&user.id, loaded.fresh.contains(user.id.as_ref())),
         };
         match change {
             _ if !is_trusted => {

@@ -49,9 +49,10 @@ pub(super) struct Trust<'a> {
 }
 
 impl Trust<'_> {
-    /// Whether a state older than the mirror's is stored: Clerk still shows it by id, ten seconds after it did so first.
-    pub(super) fn takes_older(&self, id: &str) -> bool {
-        self.is_by_id && self.is_over(Said::Older, id) == Some(true)
+    /// Whether a state older than the mirror's is stored: Clerk still shows it by id, ten seconds after it did so first,
+    /// and the row was not updated meanwhile.
+    pub(super) fn takes_older(&self, id: &str, is_fresh: bool) -> bool {
+        self.is_by_id && !is_fresh && self.is_over(Said::Older, id) == Some(true)
     }
 
     /// Whether a user who is not in the mirror is stored: the row was not deleted a moment ago.
@@ -122,7 +123,7 @@ impl Answers {
 }
 
 /// Makes ids due after a pause, each to be asked for by id.
-pub(super) fn ask_again(due: &Due, ids: Vec<String>, pause: Duration) {
+pub(super) fn make_due(due: &Due, ids: Vec<String>, pause: Duration) {
     let due = due.clone();
     tokio::spawn(async move {
         tokio::time::sleep(pause).await;

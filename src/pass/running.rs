@@ -10,6 +10,7 @@ use chrono::{DateTime, Utc};
 use super::{
     Line, Memory, Pass, Printer, Report,
     desk::{Brought, Desk, Planned, Quiet, Target},
+    recheck::Said,
 };
 use crate::{
     clerk,
@@ -117,6 +118,12 @@ impl<'a> Running<'a> {
         let users = page.users();
         let taken = desk.take(&mut self.quiet, page, users, None, HashSet::new(), Batch::default());
         let brought = taken.await?;
+        // What is not called older again is stored now, or was not older.
+        for id in users.iter().filter_map(|raw| raw.id.as_deref()) {
+            if !brought.older.iter().any(|older| older == id) {
+                self.pass.rechecks.forget(Said::Older, id);
+            }
+        }
         self.tell(brought);
         Ok(())
     }

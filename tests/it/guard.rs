@@ -114,6 +114,7 @@ async fn whoever_is_back_is_not_deleted() {
     assert!(gone.contains(&back));
     let sum = plan(&world.once().await);
     approve(&world, &sum).await;
+    world.age_rows().await;
     world.sim.insert(document);
     world.once().await.assert(0, "changed +0 ~0 -11 =29 held 0 rejected 0");
     world.assert_in_step().await;
@@ -136,6 +137,7 @@ async fn a_plan_that_has_changed_needs_another_look() {
     let document = world.sim.document(&back).unwrap();
     delete(&world, 13);
     let sum = plan(&world.once().await);
+    world.age_rows().await;
     world.sim.insert(document);
     let ran = world.once().await;
     ran.assert(3, "held +0 ~0 -0 =28 held 12 rejected 0");

@@ -287,13 +287,21 @@ impl World {
             .unwrap()
     }
 
-    /// Makes all rows older than an answer of Clerk has to be apart from them, so that a deletion is not put off.
+    /// Makes all rows and held deletions so old that Clerk's next answer counts.
     pub async fn age_rows(&self) {
         self.db
             .execute(
                 "UPDATE clerk.users
-                 SET first_seen_at = first_seen_at - interval '1 hour', changed_at = changed_at - interval '1 hour'",
+                 SET first_seen_at = first_seen_at - interval '1 hour', changed_at = changed_at - interval '1 hour';
+                 UPDATE clerk.missing_users SET held_at = held_at - interval '1 hour'",
             )
+            .await;
+    }
+
+    /// Makes held deletions so old that Clerk's next answer counts.
+    pub async fn age_held(&self) {
+        self.db
+            .execute("UPDATE clerk.missing_users SET held_at = held_at - interval '1 hour'")
             .await;
     }
 

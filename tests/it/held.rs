@@ -103,6 +103,9 @@ async fn a_user_that_clerk_shows_again_is_released_and_the_others_are_not() {
     let held = delete(&world, 12);
     world.once().await.assert(3, "held +0 ~0 -0 =38 held 12 rejected 0");
     world.sim.insert(document);
+    // A replica that lags shows users who are gone; seconds later it does not.
+    world.once().await.assert(3, "held +0 ~0 -0 =39 held 12 rejected 0");
+    world.age_rows().await;
     world.once().await.assert(3, "held +0 ~0 -0 =39 held 11 rejected 0");
     assert_kept(&world, &held, "one is back").await;
     let plan = world.run(&["--dry-run"]).await;

@@ -97,7 +97,7 @@ async fn users_are_synced_and_none_deleted_where_the_instance_is_not_told() {
     world.sim.set_faults(instance_error(500));
     let ran = world.once_with(&[IMPATIENT]).await;
     ran.assert(1, "incomplete +1 ~0 -0 =19 held 0 rejected 0");
-    let why = "1 deletions wait until Clerk says which instance this is";
+    let why = "deletions wait until Clerk says which instance this is";
     assert!(ran.json()["error"].as_str().unwrap().contains(why), "{ran:#?}");
     assert!(world.has(&gone).await && world.has(&new).await);
 
@@ -110,6 +110,25 @@ async fn users_are_synced_and_none_deleted_where_the_instance_is_not_told() {
     eventually("the deleted one goes", async || !world.has(&gone).await).await;
     world.assert_in_step().await;
     assert_eq!(daemon.stop(Signal::TERM).await.code, Some(0));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_clerk_that_forgets_its_instance_is_known_by_its_users() {
+    let world = mirrored(20).await;
+    let missing = Quirks {
+        missing_instance: true,
+        ..Quirks::default()
+    };
+    world.sim.set_faults(missing.clone());
+    let new = world.sim.create_random();
+    world.once().await.assert(0, "changed +1 ~0 -0 =20 held 0 rejected 0");
+    assert!(world.has(&new).await);
+    // A server that knows none of them is another one.
+    let other = other(&world, 4).await;
+    other.set_faults(missing);
+    let ran = world.run_with(&["--once"], &[("CLERK_API_URL", &other.url())]).await;
+    assert_eq!(ran.code, Some(1), "{ran:#?}");
+    assert!(ran.stderr.contains("mirrors the Clerk instance"), "{ran:#?}");
 }
 
 #[tokio::test(flavor = "multi_thread")]

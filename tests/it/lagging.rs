@@ -82,6 +82,25 @@ async fn new_users_are_not_deleted_and_no_change_goes_back() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn an_import_that_a_replica_does_not_know_yet_is_not_held() {
+    let world = mirrored(40).await;
+    for _ in 0..15 {
+        world.sim.create_random();
+    }
+    world.once().await.assert(0, "changed +15 ~0 -0 =40 held 0 rejected 0");
+    world.sim.set_faults(Quirks {
+        replicas: Some(Replicas {
+            lag_ms: 6_000,
+            share: 1.0,
+        }),
+        ..Quirks::default()
+    });
+    let ran = world.once().await;
+    assert_eq!(ran.json()["held"], 0, "{ran:#?}");
+    assert_eq!(world.users().await, 55);
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_row_that_is_seconds_old_is_deleted_ten_seconds_later() {
     let (world, daemon) = attentive(20).await;
     let id = world.sim.create_random();
@@ -168,7 +187,7 @@ async fn servers_that_ignore_user_id_confirm_by_two_answers() {
     let started = Instant::now();
     world.once().await.assert(0, "changed +0 ~0 -1 =29 held 0 rejected 0");
     assert!(started.elapsed() >= Duration::from_secs(10), "{:?}", started.elapsed());
-    assert_eq!(by_id(&world), 2);
+    assert!(by_id(&world) >= 2, "{}", by_id(&world));
 
     // A daemon gets there too, and the guard agrees first.
     let daemon = world.looking(&[]).await;

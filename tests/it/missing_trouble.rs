@@ -314,6 +314,7 @@ async fn users_who_were_held_are_counted_again_when_lists_show_them() {
     }));
     eventually("all are held", async || held().await == 60).await;
     following.is_idle("all are held").await;
+    following.world.age_rows().await;
     sim.clear_faults();
     // One of them is really gone. The others are released, and that one waits for a person.
     assert!(sim.delete(&ids[20]));

@@ -27,6 +27,7 @@ pub async fn under(world: &World, faults: impl Into<Faults>, environment: &[(&st
     all.extend_from_slice(environment);
     let ran = world.once_with(&all).await;
     world.sim.clear_faults();
+    world.age_held().await;
     let after = mirrored_ids(world).await;
     let lost: Vec<_> = before
         .difference(&after)
