@@ -99,7 +99,7 @@ impl From<mirror::Error> for Failure {
             }
             mirror::Error::Address { .. } => Cause::Configuration,
             mirror::Error::Tls { .. }
-            | mirror::Error::Refused(_)
+            | mirror::Error::Refused { .. }
             | mirror::Error::Denied(_)
             | mirror::Error::Schema(_) => Cause::NeedsPerson,
             mirror::Error::LeaseLost => Cause::Busy,

@@ -36,8 +36,13 @@ pub enum Error {
     #[error("the database is locked: {0}")]
     Locked(String),
     /// The server answers, but not to this role, password or database name.
-    #[error("Postgres does not let clerk2pg in: {0}")]
-    Refused(String),
+    #[error("Postgres does not let clerk2pg in: {why}")]
+    Refused {
+        /// What it says.
+        why: String,
+        /// What can be done about it.
+        hint: &'static str,
+    },
     /// The role may not do what is needed.
     #[error("the database role may not do this: {0}")]
     Denied(String),
@@ -73,7 +78,7 @@ impl Error {
     /// What the user can do about it.
     pub fn hint(&self) -> &'static str {
         match self {
-            Error::Address { hint, .. } | Error::Tls { hint, .. } => hint,
+            Error::Address { hint, .. } | Error::Tls { hint, .. } | Error::Refused { hint, .. } => hint,
             Error::Unavailable(_) => {
                 "is the server running, and are host and port in database.url (DATABASE_URL) right?"
             }
@@ -83,13 +88,6 @@ impl Error {
             Error::Locked(_) => {
                 "the view pg_locks shows which transaction holds a table of the schema clerk; let it end"
             }
-            Error::Refused(why) if why.contains("certificate") => {
-                "sslcert and sslkey in database.url (DATABASE_URL) name the certificate and its key"
-            }
-            Error::Refused(why) if why.contains("no encryption") => {
-                "the server may want TLS: sslmode=verify-full in database.url (DATABASE_URL), or require"
-            }
-            Error::Refused(_) => "check user, password and database name in database.url (DATABASE_URL)",
             Error::Denied(_) => {
                 "let the role own the schema: CREATE SCHEMA clerk AUTHORIZATION <role>, or ALTER SCHEMA clerk OWNER TO <role>"
             }

@@ -37,11 +37,11 @@ impl Failed {
         }
     }
 
-    /// Sorts what the library says; the place is where it was tried, `is_direct` whether with TLS from the first byte.
-    pub(super) fn new(error: &tokio_postgres::Error, place: &str, is_direct: bool) -> Self {
+    /// Sorts what the library says; the place is where it was tried, `is_encrypted` whether with TLS, `is_direct` whether from the first byte.
+    pub(super) fn new(error: &tokio_postgres::Error, place: &str, is_encrypted: bool, is_direct: bool) -> Self {
         use std::error::Error as _;
         if let Some(answer) = error.as_db_error() {
-            return refused(answer, place);
+            return refused(answer, place, is_encrypted);
         }
         let cause = error.source();
         if let Some(cause) = cause.and_then(rustls_error) {
@@ -71,14 +71,17 @@ impl Failed {
             )),
             ("invalid configuration" | "authentication error", _) => Self {
                 kind: Kind::Refused,
-                error: Error::Refused(why),
+                error: Error::Refused { why, hint: CHECK },
             },
             _ => Self::away(why),
         }
     }
 }
 
-fn refused(answer: &DbError, place: &str) -> Failed {
+/// What to look at where the server does not say more.
+const CHECK: &str = "check user, password and database name in database.url (DATABASE_URL)";
+
+fn refused(answer: &DbError, place: &str, is_encrypted: bool) -> Failed {
     let why = format!("{}, at {place}", answer.message());
     let code = answer.code();
     let refused = [
@@ -94,7 +97,17 @@ fn refused(answer: &DbError, place: &str) -> Failed {
             Kind::Refused
         },
         error: if refused.contains(code) {
-            Error::Refused(why)
+            // The server's rules are by user, database and way in; the text, in its own language, says which of them is meant.
+            let hint = match (*code == SqlState::INVALID_AUTHORIZATION_SPECIFICATION, is_encrypted) {
+                (true, true) => {
+                    "check user, password and database name in database.url (DATABASE_URL); where the server asks for a certificate, sslcert and sslkey name it and its key"
+                }
+                (true, false) => {
+                    "check user, password and database name in database.url (DATABASE_URL); where the server wants TLS, sslmode=verify-full, or require"
+                }
+                _ => CHECK,
+            };
+            Error::Refused { why, hint }
         } else {
             Error::Unavailable(why)
         },

@@ -257,7 +257,8 @@ impl Connector {
         let began_after = failovers();
         let is_local = config.get_hostaddrs().iter().all(|ip| ip.to_canonical().is_loopback());
         let connecting = async {
-            let failed = |error: tokio_postgres::Error| Failed::new(&error, place, self.address.tls.is_direct);
+            let failed =
+                |error: tokio_postgres::Error| Failed::new(&error, place, tls.is_some(), self.address.tls.is_direct);
             let connection = if let Some(tls) = tls {
                 config.ssl_mode(SslMode::Require);
                 let (client, connection) = config.connect(tls.clone()).await.map_err(failed)?;
