@@ -188,6 +188,11 @@ pub fn walks_cheaper(users: u64, missing: u64) -> bool {
     places * ((pages / places).max(1.0).log2() + 2.0) > walk_costs(users) as f64
 }
 
+/// Whether a search that has sent so many requests, and has so many more to send, is given up for a full walk over `users`.
+pub fn is_given_up(sent: u64, waiting: u64, users: u64) -> bool {
+    sent + waiting > walk_costs(users)
+}
+
 /// How many requests a full walk over `users` takes, its counts among them.
 pub fn walk_costs(users: u64) -> u64 {
     users / PAGE + 5
@@ -350,6 +355,57 @@ mod tests {
                 }
                 for (interval, remote) in left {
                     prop_assert_eq!(times.iter().filter(|&&at| interval.contains(at)).count() as i64, remote);
+                }
+            }
+        }
+    }
+
+    proptest! {
+        /// Whatever a server counts and lists, the search ends before it has cost more than a walk.
+        #[test]
+        fn no_server_keeps_a_search_for_ever(
+            counts in prop::collection::vec(0i64..60_000, 1..20), pages in prop::collection::vec(prop::collection::vec(0i64..1_000_000, 0..6), 1..6),
+            users in 1i64..60_000, is_sorted in any::<bool>(),
+        ) {
+            let mut counts = counts.iter().copied().cycle();
+            let mut pages = pages.iter().cloned().cycle();
+            let mut open = vec![Stretch { interval: ALL, local: users, remote: counts.next().unwrap() }];
+            let (mut sent, mut steps) = (0, 0);
+            while let Some(stretch) = open.pop() {
+                steps += 1;
+                prop_assert!(steps <= 4 * walk_costs(users as u64), "the search does not end");
+                match stretch.how() {
+                    How::Names => {}
+                    How::Halve => {
+                        sent += 1;
+                        let at = stretch.interval.from.unwrap_or(0) + 500;
+                        let Some(parts) = stretch.part(at, stretch.local / 2, counts.next().unwrap()) else { break };
+                        open.extend(parts);
+                    }
+                    How::Page { offset } => {
+                        sent += 1;
+                        let mut page = pages.next().unwrap();
+                        if is_sorted {
+                            page.sort_unstable();
+                        }
+                        match judge(&stretch, offset, &page) {
+                            Paged::Part { left, .. } => open.extend(left.into_iter().map(|(interval, remote)| Stretch {
+                                interval,
+                                local: counts.next().unwrap(),
+                                remote,
+                            })),
+                            Paged::OneMoment(at) => {
+                                sent += 2;
+                                let Some(parts) = stretch.part(at, stretch.local / 2, counts.next().unwrap()) else { break };
+                                open.extend(parts);
+                            }
+                            Paged::Unclear => {}
+                            Paged::Unusable => break,
+                        }
+                    }
+                }
+                if is_given_up(sent, open.len() as u64, users as u64) {
+                    break;
                 }
             }
         }

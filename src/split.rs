@@ -10,6 +10,9 @@ const FOR_EACH: usize = 2;
 /// A shorter stretch is not worth its own last request.
 const FEWEST: u64 = 8 * PAGE as u64;
 
+/// So many rounds of counts tell well enough where users lie.
+const ROUNDS: u32 = 12;
+
 /// A stretch of the list, and how far its walk has come. The end of one is the beginning of the next.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Part {
@@ -62,6 +65,7 @@ pub struct Histogram {
     /// A moment in Unix milliseconds, and how many were created before it; both ascending.
     marks: Vec<(i64, u64)>,
     parts: u64,
+    rounds: u32,
 }
 
 impl Histogram {
@@ -70,6 +74,7 @@ impl Histogram {
         Self {
             marks: vec![(first, 0), (behind.max(first), users)],
             parts: parts.max(1) as u64,
+            rounds: 0,
         }
     }
 
@@ -77,8 +82,12 @@ impl Histogram {
         self.marks.last().map_or(0, |(_, users)| *users)
     }
 
-    /// The moments to be counted next: the middles of stretches that hold more than a part. None where it is known well enough.
+    /// The moments to be counted next: the middles of stretches that hold more than a part, not more than there are parts. None where it
+    /// is known well enough, or enough was counted.
     pub fn open(&self) -> Vec<i64> {
+        if self.rounds >= ROUNDS {
+            return Vec::new();
+        }
         let most = self.users() / self.parts;
         let large = self
             .marks
@@ -89,6 +98,7 @@ impl Histogram {
 
     /// Takes counts. False where they do not grow with time: nothing can be learnt from such a server.
     pub fn learn(&mut self, counted: &[(i64, u64)]) -> bool {
+        self.rounds += 1;
         self.marks.extend_from_slice(counted);
         self.marks.sort_unstable();
         self.marks.is_sorted_by_key(|(_, users)| *users)
@@ -159,6 +169,27 @@ mod tests {
     fn counts_that_do_not_grow_are_noticed() {
         let mut histogram = Histogram::new(0, 1_000, 100, 4);
         assert!(!histogram.learn(&[(250, 60), (500, 30)]));
+    }
+
+    proptest! {
+        #[test]
+        fn no_server_is_asked_for_counts_for_ever(
+            counts in prop::collection::vec(0u64..200_000, 1..50), users in 8_000u64..200_000, parts in 2usize..40,
+        ) {
+            let mut histogram = Histogram::new(0, 1 << 40, users, parts);
+            let mut counts = counts.iter().cycle();
+            let mut requests = 0;
+            loop {
+                let open = histogram.open();
+                prop_assert!(open.len() <= parts);
+                requests += open.len();
+                let counted: Vec<(i64, u64)> = open.into_iter().zip(counts.by_ref().copied()).collect();
+                if counted.is_empty() || !histogram.learn(&counted) {
+                    break;
+                }
+            }
+            prop_assert!(requests <= 12 * parts);
+        }
     }
 
     #[test]

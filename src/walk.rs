@@ -6,22 +6,32 @@
 //! what the walk knows (nothing may lie before its bound), and where a way of asking misleads, the next one is taken:
 //! the cursor, the cursor before it, a `created_at` bound, overlapping offsets.
 
+mod bounds;
+mod offset;
+
 use std::collections::HashSet;
 
 use serde::{Deserialize, Serialize};
 
+use crate::user::Digest;
+use bounds::{Bounds, Reading, name};
+pub use bounds::{Crowd, Unreadable, Visits};
+use offset::{Expect, OVERLAP, Verdict, advance, judge};
+
 /// Most users in a page. A larger limit is answered with 10 users and no error. Source: documented, observed.
 pub const PAGE: u32 = 500;
-
-/// By how many users pages asked for by offset overlap, half a page at most. Where users are deleted between two requests everything
-/// behind them moves up; a page that no longer overlaps with what is known shows it, and the walk steps back.
-const OVERLAP: u64 = 10;
 
 /// After this many pages in a row that the cursor could not give, it is not tried again in this walk.
 const CURSOR_TRIES: u32 = 2;
 
 /// By how much a user may lie before a stretch on its first page: the bound may include its own moment, and emulators cut times to seconds.
 const SLACK_MS: i64 = 1_000;
+
+/// How often a list without an order is read while it shows new users and holds fewer than Clerk counts: it may be shuffled at each request.
+const ROUNDS: u32 = 8;
+
+/// Users that are remembered of crowds.
+const CROWDED: u64 = 10_000;
 
 /// A request for a page, in ascending order of `created_at`.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -41,6 +51,8 @@ pub struct Entry<'a> {
     pub id: &'a str,
     /// Unix milliseconds; none where the document has no readable one.
     pub created_at: Option<i64>,
+    /// The same for the last change.
+    pub updated_at: Option<i64>,
 }
 
 /// A half-open stretch of `created_at`, in Unix milliseconds; an open end is unbounded.
@@ -78,6 +90,10 @@ pub enum Step {
     Page(Page),
     /// The page proves nothing; ask again: the next query differs.
     Again,
+    /// The list is in no order: it is read from its top, and whoever was met is met again.
+    Anew,
+    /// More answers than any honest list needs: this server's list has no end.
+    Endless,
     /// Nobody is left in the stretch. Judge the rest of its mirror against `carried`.
     End(Page),
     /// The list does not keep to the stretch, or to the order: this server can only be walked as a whole.
@@ -129,18 +145,8 @@ enum Way {
     },
 }
 
-/// What the next page by offset must show to be believed.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Expect {
-    /// Somebody known: it overlaps with the page before, so that nobody slipped between them.
-    Overlap,
-    /// The page behind it was empty: where it holds nobody new, the list has ended.
-    End,
-    /// Nothing: an unreadable user lies between.
-    Gap,
-}
-
-/// The state of a walk. It holds the ids that share the last `created_at`, and nothing that grows with the number of users.
+/// The state of a walk. It holds the ids that share the last `created_at`, and nothing that grows with the number of users, unless the list is
+/// in no order, or users have no readable `created_at`.
 #[derive(Debug)]
 pub struct Walk {
     /// What is walked. Its end is found by whoever lies behind it, not by a filter.
@@ -158,6 +164,22 @@ pub struct Walk {
     cursor_failures: u32,
     /// First id of the last page by offset that held nobody fresh.
     stale_page: Option<String>,
+    /// Users without a readable `created_at`: no bound tells that they were met.
+    undated: HashSet<String>,
+    /// Users of a list without an order.
+    met: HashSet<Digest>,
+    rounds: u32,
+    /// Whether this round through such a list has shown somebody new.
+    has_news: bool,
+    /// When the walk began, by Clerk's clock in Unix milliseconds; whoever came later is the incremental sync's.
+    began: Option<i64>,
+    reading: Reading,
+    bounds: Bounds,
+    /// How often the walk has stepped back in a row.
+    backs: u32,
+    crowds: Vec<Crowd>,
+    /// Whether users of the bound were on more than one page, or some at the end of one.
+    is_crowded: bool,
 }
 
 impl Default for Walk {
@@ -186,6 +208,27 @@ impl Walk {
             seen: 0,
             cursor_failures: 0,
             stale_page: None,
+            undated: HashSet::new(),
+            met: HashSet::new(),
+            rounds: 0,
+            has_news: false,
+            began: None,
+            reading: Reading::default(),
+            bounds: Bounds::default(),
+            backs: 0,
+            crowds: Vec::new(),
+            is_crowded: false,
+        }
+    }
+
+    /// The same walk, which ends at the moment when it began (by Clerk's clock, in Unix milliseconds): with people signing up between any two
+    /// requests it would have no end. `users` is how many Clerk counts.
+    #[must_use]
+    pub fn began(self, at: i64, users: Option<u64>) -> Self {
+        Self {
+            began: Some(at),
+            bounds: Bounds::of(users),
+            ..self
         }
     }
 
@@ -222,9 +265,24 @@ impl Walk {
         query
     }
 
+    /// How many users to ask for.
+    pub fn limit(&self) -> u32 {
+        self.reading.limit
+    }
+
     /// Users met so far.
     pub fn seen(&self) -> u64 {
         self.seen
+    }
+
+    /// Whether somebody could not be read and was stepped over.
+    pub fn has_left_out(&self) -> bool {
+        self.reading.has_left_out
+    }
+
+    /// Moments at which a server may have let users slip between two pages.
+    pub fn take_crowds(&mut self) -> Vec<Crowd> {
+        std::mem::take(&mut self.crowds)
     }
 
     /// Where to go on after a kill; none before the first bound was passed.
@@ -244,15 +302,29 @@ impl Walk {
 
     /// The server refused the query itself (404 or 422). False where there is no other way left to ask.
     pub fn refused(&mut self) -> bool {
-        if self.way == Way::Cursor && self.last.is_none() {
+        self.bounds.count(false);
+        if (self.way == Way::Cursor && self.last.is_none()) || self.bounds.are_passed(self.seen) {
             return false;
         }
         self.another_way()
     }
 
+    /// The answer to [`Self::query`] cannot be read: it is asked for in smaller parts, down to the user to blame, who is stepped over.
+    pub fn unreadable(&mut self) -> Unreadable {
+        self.bounds.count(false);
+        if self.bounds.are_passed(self.seen) {
+            return Unreadable::Broken;
+        }
+        let came = self.reading.fail();
+        if came == Unreadable::SteppedOver {
+            self.step_over();
+        }
+        came
+    }
+
     /// Steps over the next user, whose page cannot be read even when it is asked for alone. Nobody is thereby judged gone: whoever
     /// is missing is asked for by name.
-    pub fn step_over(&mut self) {
+    fn step_over(&mut self) {
         let expect = Expect::Gap;
         self.way = match self.way {
             Way::Cursor | Way::CursorBefore => Way::Date {
@@ -273,6 +345,17 @@ impl Walk {
 
     /// Takes the answer to [`Self::query`].
     pub fn receive(&mut self, entries: &[Entry<'_>]) -> Step {
+        let step = self.weigh(entries);
+        let has_fresh = matches!(&step, Step::Page(page) if !page.fresh.is_empty());
+        self.reading.succeed(has_fresh);
+        self.bounds.count(has_fresh);
+        if matches!(step, Step::End(_) | Step::Unfit) || !self.bounds.are_passed(self.seen) {
+            return step;
+        }
+        Step::Endless
+    }
+
+    fn weigh(&mut self, entries: &[Entry<'_>]) -> Step {
         let dates = || entries.iter().filter_map(|entry| entry.created_at);
         if self.is_ordered() && !dates().is_sorted() {
             if self.stretch != Interval::ALL {
@@ -280,7 +363,8 @@ impl Walk {
             }
             self.way = Way::Unordered { offset: 0 };
             self.seen = 0;
-            return Step::Again;
+            self.undated.clear();
+            return Step::Anew;
         }
         if self
             .stretch
@@ -303,7 +387,7 @@ impl Walk {
         let fresh = self.fresh(&entries[..ours]);
         match self.way {
             Way::Cursor if self.last.is_none() && entries.is_empty() => self.end(),
-            Way::Cursor | Way::CursorBefore if !backward && reaches_end => self.accept_last(fresh),
+            Way::Cursor | Way::CursorBefore if !backward && reaches_end => self.accept_last(entries, fresh),
             Way::Cursor | Way::CursorBefore if !backward && !fresh.is_empty() => self.accept(entries, fresh),
             // The cursor before was obeyed: it leads to the last user alone, so behind that one there is nobody.
             Way::CursorBefore if self.is_last_alone(entries) => self.end(),
@@ -315,44 +399,70 @@ impl Walk {
                 self.another_way();
                 Step::Again
             }
-            Way::Date { offset, expect } => match judge(offset, expect, entries.len(), ours, fresh.len()) {
-                Verdict::Believe if reaches_end => self.accept_last(fresh),
-                // Asked for further on, the same again: offsets are ignored, and the bound leads to the last users alone.
-                Verdict::Believe if fresh.is_empty() && self.is_stale(entries) => self.end(),
-                Verdict::Believe if fresh.is_empty() => {
-                    self.way = onwards_by_date(offset, entries);
-                    Step::Again
+            Way::Date { offset, expect } => {
+                match judge(offset, expect, self.backs, entries.len(), ours, fresh.len()) {
+                    Verdict::Believe if reaches_end => self.accept_last(entries, fresh),
+                    // Asked for further on, the same again: offsets are ignored, and the bound leads to the last users alone.
+                    Verdict::Believe if fresh.is_empty() && self.is_stale(entries) => self.end(),
+                    Verdict::Believe if fresh.is_empty() => {
+                        self.backs = 0;
+                        self.way = onwards_by_date(offset, entries);
+                        Step::Again
+                    }
+                    Verdict::Believe => self.accept(entries, fresh),
+                    Verdict::StepBack(offset, expect) => {
+                        self.backs += 1;
+                        self.way = Way::Date { offset, expect };
+                        Step::Again
+                    }
+                    Verdict::End => self.end(),
                 }
-                Verdict::Believe => self.accept(entries, fresh),
-                Verdict::StepBack(offset, expect) => {
-                    self.way = Way::Date { offset, expect };
-                    Step::Again
-                }
-                Verdict::End => self.end(),
-            },
-            Way::Offset { offset, expect } => match judge(offset, expect, entries.len(), ours, fresh.len()) {
-                Verdict::Believe if reaches_end => self.accept_last(fresh),
-                Verdict::Believe => self.receive_by_offset(entries, fresh, offset),
-                Verdict::StepBack(offset, expect) => {
-                    self.way = Way::Offset { offset, expect };
-                    Step::Again
-                }
-                Verdict::End => self.end(),
-            },
-            Way::Unordered { offset } => {
-                if entries.is_empty() || self.is_stale(entries) {
-                    return self.end();
-                }
-                self.way = Way::Unordered {
-                    offset: offset + entries.len() as u64,
-                };
-                self.seen += entries.len() as u64;
-                Step::Page(Page {
-                    fresh: (0..entries.len()).collect(),
-                    ..Page::default()
-                })
             }
+            Way::Offset { offset, expect } => {
+                match judge(offset, expect, self.backs, entries.len(), ours, fresh.len()) {
+                    Verdict::Believe if reaches_end => self.accept_last(entries, fresh),
+                    Verdict::Believe => self.receive_by_offset(entries, fresh, offset),
+                    Verdict::StepBack(offset, expect) => {
+                        self.backs += 1;
+                        self.way = Way::Offset { offset, expect };
+                        Step::Again
+                    }
+                    Verdict::End => self.end(),
+                }
+            }
+            Way::Unordered { offset } => self.receive_unordered(entries, offset),
         }
+    }
+
+    /// Takes a page of a list in no order: each user once, and none of them proves anything about another.
+    fn receive_unordered(&mut self, entries: &[Entry<'_>], offset: u64) -> Step {
+        self.way = Way::Unordered {
+            offset: offset + entries.len() as u64,
+        };
+        let met = &mut self.met;
+        let fresh: Vec<usize> = (0..entries.len())
+            .filter(|&at| met.insert(name(entries[at].id)))
+            .collect();
+        if !fresh.is_empty() {
+            self.stale_page = None;
+            self.has_news = true;
+            self.seen += fresh.len() as u64;
+            return Step::Page(Page {
+                fresh,
+                ..Page::default()
+            });
+        }
+        if !entries.is_empty() && !self.is_stale(entries) {
+            return Step::Again;
+        }
+        let lacks_some = self.bounds.users.is_some_and(|users| self.seen < users);
+        if !lacks_some || !std::mem::take(&mut self.has_news) || self.rounds >= ROUNDS {
+            return self.end();
+        }
+        self.rounds += 1;
+        self.stale_page = None;
+        self.way = Way::Unordered { offset: 0 };
+        Step::Again
     }
 
     fn receive_by_offset(&mut self, entries: &[Entry<'_>], fresh: Vec<usize>, offset: u64) -> Step {
@@ -364,9 +474,10 @@ impl Walk {
             Step::Again
         };
         self.way = Way::Offset {
-            offset: offset + advance(entries),
+            offset: offset + advance(entries.len()),
             expect: Expect::Overlap,
         };
+        self.backs = 0;
         step
     }
 
@@ -380,7 +491,8 @@ impl Walk {
                 let behind = entry
                     .created_at
                     .is_none_or(|at| self.stretch.contains(at) && self.bound.is_none_or(|bound| at >= bound));
-                behind && !self.tied.contains(entry.id) && met.insert(entry.id)
+                let is_known = self.tied.contains(entry.id) || self.undated.contains(entry.id);
+                behind && !is_known && met.insert(entry.id)
             })
             .collect()
     }
@@ -397,8 +509,28 @@ impl Walk {
         before == self.stale_page
     }
 
+    /// Whether a user came since the walk began. One whose `created_at` was set to the future did not.
+    fn is_newcomer(&self, entry: &Entry<'_>) -> bool {
+        let since = |at: i64| self.began.is_some_and(|began| at >= began);
+        entry.created_at.is_some_and(since) && entry.updated_at.is_none_or(since)
+    }
+
+    /// Accepts a page. One whose users all came since the walk began ends it: the others are behind them.
     fn accept(&mut self, entries: &[Entry<'_>], fresh: Vec<usize>) -> Step {
+        let is_end = fresh.iter().all(|&at| self.is_newcomer(&entries[at]));
+        if is_end && (entries.len() as u64) < u64::from(self.reading.limit) {
+            return self.accept_last(entries, fresh);
+        }
+        match self.go_on(entries, fresh) {
+            // A whole page may be followed by users who are known to the mirror, so that nobody behind it is judged.
+            Step::Page(page) if is_end => Step::End(page),
+            step => step,
+        }
+    }
+
+    fn go_on(&mut self, entries: &[Entry<'_>], fresh: Vec<usize>) -> Step {
         self.stale_page = None;
+        self.backs = 0;
         let bound = fresh
             .iter()
             .rev()
@@ -412,7 +544,9 @@ impl Walk {
         });
 
         let moved = bound > self.bound;
+        self.note_crowd(entries, &fresh, moved);
         if moved {
+            self.is_crowded = fresh.iter().filter(|&&at| entries[at].created_at == bound).count() > 1;
             self.tied.clear();
             if let Some(before) = fresh
                 .iter()
@@ -432,6 +566,9 @@ impl Walk {
         }
         for &at in &fresh {
             let entry = entries[at];
+            if entry.created_at.is_none() {
+                self.undated.insert(entry.id.to_owned());
+            }
             if entry.created_at.is_none() || entry.created_at == bound {
                 self.tied.insert(entry.id.to_owned());
             }
@@ -452,8 +589,25 @@ impl Walk {
         Step::Page(Page { fresh, judged, carried })
     }
 
+    /// Notes a moment that the walk leaves behind, if its users were not all on one page with others around them.
+    fn note_crowd(&mut self, entries: &[Entry<'_>], fresh: &[usize], is_left: bool) {
+        let Some(at) = self.bound else { return };
+        let there = fresh.iter().map(|&position| entries[position]);
+        let more: Vec<&str> = there
+            .filter(|entry| entry.created_at == Some(at))
+            .map(|entry| entry.id)
+            .collect();
+        self.is_crowded |= !more.is_empty();
+        let noted: u64 = self.crowds.iter().map(Crowd::met).sum();
+        if is_left && self.is_crowded && noted < CROWDED {
+            let dated = self.tied.difference(&self.undated).map(String::as_str);
+            self.crowds.push(Crowd::new(at, dated.chain(more)));
+        }
+    }
+
     /// Accepts the page behind whose last fresh entry the stretch ends.
-    fn accept_last(&mut self, fresh: Vec<usize>) -> Step {
+    fn accept_last(&mut self, entries: &[Entry<'_>], fresh: Vec<usize>) -> Step {
+        self.note_crowd(entries, &fresh, true);
         self.seen += fresh.len() as u64;
         Step::End(Page {
             fresh,
@@ -463,6 +617,7 @@ impl Walk {
     }
 
     fn end(&mut self) -> Step {
+        self.note_crowd(&[], &[], true);
         Step::End(Page {
             fresh: Vec::new(),
             judged: self.is_ordered().then(|| self.rest()),
@@ -495,29 +650,6 @@ impl Walk {
     }
 }
 
-/// What a page by offset is worth.
-enum Verdict {
-    Believe,
-    StepBack(u64, Expect),
-    End,
-}
-
-/// Judges a page by offset: its length, how many on it are of the stretch, and how many of those are met for the first time.
-fn judge(offset: u64, expect: Expect, length: usize, ours: usize, fresh: usize) -> Verdict {
-    let back = offset.saturating_sub((length as u64).max(OVERLAP));
-    match expect {
-        _ if ours == 0 && offset == 0 => Verdict::End,
-        // The list may have shrunk to less than the offset: the end is where known users are followed by nobody.
-        _ if ours == 0 => Verdict::StepBack(back, Expect::End),
-        Expect::End if fresh == 0 => Verdict::End,
-        // A page of one cannot both overlap and go on.
-        Expect::Overlap | Expect::End if offset > 0 && length > 1 && fresh == ours => {
-            Verdict::StepBack(back, Expect::Overlap)
-        }
-        _ => Verdict::Believe,
-    }
-}
-
 fn from_bound() -> Way {
     Way::Date {
         offset: 0,
@@ -527,15 +659,9 @@ fn from_bound() -> Way {
 
 fn onwards_by_date(offset: u64, entries: &[Entry<'_>]) -> Way {
     Way::Date {
-        offset: offset + advance(entries),
+        offset: offset + advance(entries.len()),
         expect: Expect::Overlap,
     }
-}
-
-/// How far the next offset lies behind this page's: all of it less the overlap.
-fn advance(entries: &[Entry<'_>]) -> u64 {
-    let length = entries.len() as u64;
-    length - OVERLAP.min(length / 2)
 }
 
 #[cfg(test)]

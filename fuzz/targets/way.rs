@@ -52,6 +52,7 @@ fn check(page: &Page, key: &DigestKey) {
     let list = page.users().iter().map(|raw| Entry {
         id: name(raw),
         created_at: raw.created_at,
+        updated_at: raw.updated_at,
     });
     let _ = Walk::new().receive(&list.collect::<Vec<_>>());
     let changes = page.users().iter().map(|raw| recent::Entry {

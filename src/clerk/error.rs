@@ -179,6 +179,8 @@ pub struct Answer {
     status: StatusCode,
     path: String,
     code: Option<String>,
+    /// The parameter that it is about.
+    parameter: Option<String>,
     message: String,
     trace: Option<String>,
 }
@@ -195,16 +197,22 @@ impl Answer {
             code: Option<String>,
             message: Option<String>,
             long_message: Option<String>,
+            meta: Option<Meta>,
+        }
+        #[derive(Deserialize)]
+        struct Meta {
+            param_name: Option<String>,
         }
 
         let header = |name| headers.get(name).and_then(|value| value.to_str().ok()).map(words);
-        let (mut code, mut message, mut trace) = (None, None, header("cf-ray"));
+        let (mut code, mut parameter, mut message, mut trace) = (None, None, None, header("cf-ray"));
         if body.len() <= MAX_ANSWER
             && let Ok(body) = serde_json::from_slice::<Body>(body)
         {
             trace = body.clerk_trace_id.as_deref().map(words).or(trace);
             if let Some(item) = body.errors.into_iter().next() {
                 code = item.code.as_deref().map(words);
+                parameter = item.meta.and_then(|meta| meta.param_name);
                 message = item.long_message.or(item.message).as_deref().map(words);
             }
         }
@@ -215,6 +223,7 @@ impl Answer {
             status,
             path: path.split('/').take(2).collect::<Vec<_>>().join("/"),
             code,
+            parameter,
             message: message
                 .or_else(|| describe(body))
                 .unwrap_or_else(|| format!("a body of {} bytes", body.len())),
@@ -234,6 +243,11 @@ impl Answer {
         } else {
             "what was asked for"
         }
+    }
+
+    /// Whether it is about this parameter.
+    pub fn is_about(&self, parameter: &str) -> bool {
+        self.parameter.as_deref() == Some(parameter)
     }
 
     /// Whether Clerk's error code is this one; emulators write codes in capitals (observed).

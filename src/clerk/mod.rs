@@ -8,7 +8,7 @@ mod tally;
 use std::{
     io::Read,
     sync::{
-        Arc, PoisonError, RwLock,
+        Arc, Mutex, PoisonError, RwLock,
         atomic::{AtomicU32, Ordering},
     },
     time::{Duration, Instant},
@@ -99,6 +99,8 @@ pub struct Client {
     is_for_notifications: bool,
     asks_once: bool,
     digest_key: Arc<RwLock<DigestKey>>,
+    /// The server's clock as the last answer told it, and when that came.
+    clock: Arc<Mutex<Option<(i64, Instant)>>>,
     tally: Tally,
 }
 
@@ -141,6 +143,7 @@ impl Client {
             is_for_notifications: false,
             asks_once: false,
             digest_key: Arc::default(),
+            clock: Arc::default(),
             tally: Tally::default(),
         })
     }
@@ -208,6 +211,13 @@ impl Client {
 
     fn digest_key(&self) -> DigestKey {
         *self.digest_key.read().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The time by the server's clock, in Unix milliseconds: up to a second late, as answers tell whole seconds. `None` if none told it.
+    pub fn now(&self) -> Option<i64> {
+        let told = *self.clock.lock().unwrap_or_else(PoisonError::into_inner);
+        let (date, at) = told?;
+        Some(date.saturating_add(i64::try_from(at.elapsed().as_millis()).unwrap_or(i64::MAX)))
     }
 
     /// Requests sent so far, retries among them.
@@ -415,10 +425,11 @@ impl Client {
             };
         }
         if status.is_success() {
-            return Ok(Body {
-                bytes: body,
-                date: date(&headers),
-            });
+            let date = date(&headers);
+            if let Some(date) = date {
+                *self.clock.lock().unwrap_or_else(PoisonError::into_inner) = Some((date, Instant::now()));
+            }
+            return Ok(Body { bytes: body, date });
         }
         Err(Error::of_answer(
             Answer::new(status, &headers, &body, path),

@@ -127,6 +127,7 @@ impl<'a> Desk<'a> {
         let (mut batch, older) = page::batch(&chosen, &loaded, &decoded, &listed, self.trust());
         batch.found.append(&mut more.found);
         batch.found.append(&mut self.released(&chosen).await?);
+        batch.missing.append(&mut more.missing);
         batch.checkpoint = more.checkpoint;
         batch.watermark = more.watermark;
         let mut brought = Brought {
@@ -144,6 +145,19 @@ impl<'a> Desk<'a> {
         }
         brought.add(self.apply(quiet, batch).await?);
         Ok(brought)
+    }
+
+    /// Which of these users the mirror has: to be asked for by id.
+    pub(super) async fn still_held(&self, ids: &[String]) -> Result<Vec<String>, Failure> {
+        let Some(mirror) = self.mirror.filter(|_| !ids.is_empty()) else {
+            return Ok(Vec::new());
+        };
+        if self.pass.options.delete_mode == DeleteMode::Keep {
+            return Ok(Vec::new());
+        }
+        let ids: Vec<&str> = ids.iter().map(String::as_str).collect();
+        let rows = mirror.named(&ids).await?;
+        Ok(rows.into_iter().filter(|row| !row.deleted).map(|row| row.id).collect())
     }
 
     /// Carries out a batch, or puts it on paper.

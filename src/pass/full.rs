@@ -15,7 +15,7 @@ use crate::{
     clerk::{self, Objection},
     failure::{Cause, Failure},
     mirror::{Kind, Lease, Run},
-    recent::{Entry, Recent, Step},
+    recent::{Entry, LAG_MS, Recent, Step},
     split::Part,
 };
 
@@ -120,6 +120,7 @@ impl Pass {
             print,
             missing: Vec::new(),
             updated: HashSet::new(),
+            planned: HashSet::new(),
         });
         let result = running.walk_list(None).await;
         self.progress.finish();
@@ -174,11 +175,25 @@ impl Running<'_> {
         }
         let began = resumed.as_ref().map(|checkpoint| checkpoint.started_at);
         self.walk_started_at = began.or_else(|| self.desk.now());
+        let begins = Instant::now();
+        let is_resumed = resumed.is_some();
         self.watermark = match &resumed {
             Some(checkpoint) => checkpoint.watermark,
             None => self.newest_change().await?,
         };
+        let seen = Instant::now();
+        // Whoever changed at that moment is in the list by now.
+        let is_past = self
+            .watermark
+            .zip(self.pass.clerk.now())
+            .is_some_and(|(newest, now)| now.saturating_sub(newest) >= LAG_MS);
         self.walk_list(resumed.map(|checkpoint| checkpoint.parts)).await?;
+        if let Some(newest) = self.watermark.filter(|_| !is_resumed) {
+            self.memory.floor.learn(begins, seen, newest);
+            if is_past {
+                self.memory.floor.settle(newest);
+            }
+        }
         let removes_marked = self.pass.options.delete_mode == DeleteMode::Delete;
         let close = self.pass.mirror.close_walk(lease, run, self.watermark, removes_marked);
         close.await?;

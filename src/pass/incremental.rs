@@ -19,14 +19,14 @@ use crate::{
     mirror::{Batch, Kind, Lease, Run, State},
     recent::{Entry, Recent, Step},
     user::Digest,
-    walk::{Interval, PAGE},
+    walk::{Interval, PAGE, Unreadable},
 };
 
 /// So many users of the first page are remembered as known to exist.
 const WITNESSES: usize = 3;
 
-/// So many users in a row that cannot be read are a broken server, not broken users.
-const STEPS: u32 = 3;
+/// Why a full sync is due that brings everybody of a moment.
+const TIED: &str = "more users changed in one moment than a page shows";
 
 /// With more users than this above the floor, no looks are made in between.
 const MANY: u64 = 5_000;
@@ -58,8 +58,8 @@ pub(super) struct Look {
     witnesses: Vec<String>,
     /// The list cannot be followed.
     is_unordered: bool,
-    /// Somebody could not be read.
-    has_stepped: bool,
+    /// Whether it moves the watermark, as it is not part of a full sync.
+    is_alone: bool,
 }
 
 impl Pass {
@@ -93,7 +93,7 @@ impl Pass {
         };
 
         memory.floor.heed(watermark);
-        let (look, total) = tokio::join!(self.look(memory, watermark), self.total());
+        let (look, total) = tokio::join!(self.look(memory, watermark, state.expected), self.total());
         let (look, total) = (look?, total?);
         memory.set_clock(look.date);
         if look.is_unordered {
@@ -172,16 +172,16 @@ impl Pass {
     }
 
     /// Reads recent changes down to the floor, or to the first page that differs from the mirror.
-    async fn look(&self, memory: &Memory, watermark: i64) -> Result<Look, Failure> {
+    async fn look(&self, memory: &Memory, watermark: i64, users: i64) -> Result<Look, Failure> {
         let mut look = Look {
-            recent: Recent::new(memory.floor.get(watermark), memory.first_page()),
+            recent: Recent::new(memory.floor.get(watermark), memory.first_page()).among(users.unsigned_abs()),
             began: Instant::now(),
             seen: Instant::now(),
             date: None,
             page: None,
             witnesses: Vec::new(),
             is_unordered: false,
-            has_stepped: false,
+            is_alone: true,
         };
         let mut is_first = true;
         loop {
@@ -286,7 +286,6 @@ impl Look {
 
     /// The next page. One that cannot be read is asked for in smaller parts, down to the user to blame, who is stepped over.
     async fn read(&mut self, pass: &Pass) -> Result<Option<Page>, Failure> {
-        let mut stepped = 0;
         loop {
             let (offset, limit) = self.recent.query();
             let error = match pass.recent(offset, limit).await? {
@@ -299,14 +298,13 @@ impl Look {
                 }
                 Err(error) => error,
             };
-            if stepped >= STEPS || !pass.is_of_this_request(&error).await? {
+            if !pass.is_of_this_request(&error).await? {
                 return Err(error.into());
             }
-            if !self.recent.narrow() {
-                debug!(%error, "a user who changed cannot be read; going on behind it");
-                self.recent.step_over();
-                self.has_stepped = true;
-                stepped += 1;
+            match self.recent.unreadable() {
+                Unreadable::Smaller => {}
+                Unreadable::SteppedOver => debug!(%error, "a user who changed cannot be read; going on behind it"),
+                Unreadable::Broken => return Err(error.into()),
             }
         }
     }
@@ -316,13 +314,26 @@ impl Look {
         self.recent.newest(self.date)
     }
 
+    /// The newest moment of which no page has shown all users, so that some of them may not have been met.
+    fn tied(&self, memory: &Memory) -> Option<i64> {
+        self.recent.tied(self.date).filter(|&at| !memory.floor.is_settled(at))
+    }
+
     fn teach(&self, memory: &mut Memory) {
-        if self.has_stepped {
+        if self.recent.has_stepped() {
             memory.tell_once("a user who changed cannot be read, and is stepped over");
         }
         memory.above = self.recent.above();
-        if let Some(newest) = self.watermark() {
-            memory.floor.learn(self.began, self.seen, newest);
+        match (self.watermark(), self.tied(memory)) {
+            (Some(newest), None) => memory.floor.learn(self.began, self.seen, newest),
+            (Some(newest), Some(tied)) => {
+                memory.floor.note(self.seen, newest);
+                // One that begins too early could miss those of the moment who are not in the list yet.
+                if self.is_alone && memory.floor.would_pass(tied, self.began) {
+                    memory.walk(TIED);
+                }
+            }
+            (None, _) => {}
         }
     }
 }
@@ -339,7 +350,9 @@ impl Running<'_> {
         };
         loop {
             let more = Batch {
-                watermark: look.watermark().filter(|_| moves && step == Step::End),
+                watermark: look
+                    .watermark()
+                    .filter(|_| moves && step == Step::End && look.tied(self.memory).is_none()),
                 ..Batch::default()
             };
             self.take(&page, page.users(), None, HashSet::new(), more).await?;
@@ -377,6 +390,9 @@ impl Running<'_> {
         let created = self.report.created;
         let total = i64::try_from(total).unwrap_or(i64::MAX);
         let Some(remote) = self.search(state.expected, total).await? else {
+            if self.report.created == 0 {
+                self.memory.doubt.vanished();
+            }
             return Ok(false);
         };
         self.settle_deletions(lease, run).await?;
@@ -464,12 +480,14 @@ impl Running<'_> {
 
     async fn look_between(&mut self, watermark: i64) -> Result<(), Failure> {
         self.pass.watch.begins(Kind::Incremental);
-        let look = self.pass.look(self.memory, watermark).await?;
+        let users = self.pass.mirror.state().await?.expected;
+        let mut look = self.pass.look(self.memory, watermark, users).await?;
+        look.is_alone = false;
         if look.page.is_some() {
             self.pass.expect_instance(self.memory).await?;
         }
         // What costs that much once would cost it between any two pages.
-        self.looks_between = !look.is_unordered && !look.has_stepped;
+        self.looks_between = !look.is_unordered && !look.recent.has_stepped();
         self.has_looked = true;
         if look.is_unordered {
             return Ok(());

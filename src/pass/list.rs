@@ -1,5 +1,7 @@
 //! The first part of a full sync: the walk over Clerk's list, in parts side by side.
 
+use std::collections::HashSet;
+
 use chrono::Utc;
 use futures_util::{StreamExt, stream, stream::FuturesUnordered};
 use tokio::sync::Semaphore;
@@ -8,29 +10,37 @@ use tracing::{debug, warn};
 use super::{
     Running,
     desk::Target,
+    page,
+    running::Met,
     walker::{Setting, Walker, Went},
 };
 use crate::{
+    clerk::Page,
     failure::Failure,
-    mirror::Checkpoint,
+    mirror::{Batch, Checkpoint},
     split::{self, Histogram, Part},
-    walk::{Interval, Walk},
+    walk::{Crowd, Interval, Visits, Walk},
 };
 
-/// How far Clerk's clock may be behind ours when it is asked who was created meanwhile.
+/// How far a clock may be ahead of ours that no answer tells.
 const CLOCK_SLACK_MS: i64 = 60_000;
 
-/// So many rounds of counts tell well enough where users lie.
-const ROUNDS: usize = 12;
-
 const UNFIT: &str = "this server does not list by created_at as asked; the walk goes over all users in one row";
+
+/// Moments that many users share and that are read again, where the walk met fewer users than Clerk counts.
+const CROWDS: usize = 64;
 
 /// What is known of the walk besides what it brought.
 #[derive(Default)]
 struct Walked {
     /// Users met, by part.
     seen: Vec<u64>,
-    created_meanwhile: u64,
+    /// Of them, users who were created since the walk began, and about when it did.
+    newcomers: u64,
+    on_the_verge: u64,
+    /// Users that were told of twice.
+    again: u64,
+    crowds: Vec<Crowd>,
     lost_cursor: bool,
     is_unordered: bool,
     left_out: bool,
@@ -39,25 +49,33 @@ struct Walked {
 impl Running<'_> {
     /// Walks the list, in the parts of a walk that was cut off or from its beginning, and brings the mirror in step with every page.
     pub(super) async fn walk_list(&mut self, resumed: Option<Vec<Part>>) -> Result<(), Failure> {
-        let since = Utc::now().timestamp_millis() - CLOCK_SLACK_MS;
-        let before = self.pass.or_stop(self.pass.clerk.count(Interval::ALL)).await?;
+        let began = self.beginning();
+        let existing = Interval {
+            from: None,
+            before: Some(began),
+        };
+        let before = self.pass.or_stop(self.pass.clerk.count(existing)).await?;
         self.pass.progress.start(before);
         let is_resumed = resumed.is_some();
         let parts = match resumed {
             Some(parts) => parts,
-            None => self.split(before).await?,
+            None => self.split(before, began).await?,
         };
-        let unchanged = self.report.unchanged;
-        let walked = match self.walk_parts(parts, before, since).await? {
+        let mut told = Met::default();
+        let walked = match self.walk_parts(parts, before, began, &mut told).await? {
             Some(walked) => walked,
             None => {
                 self.memory.tell_once(UNFIT);
                 self.memory.walks_in_one = true;
-                self.report.unchanged = unchanged;
-                let whole = self.walk_parts(split::at(&[]), before, since).await?;
-                whole.unwrap_or_default()
+                let again = self.take_back(&told);
+                let mut told = Met::default();
+                let whole = self.walk_parts(split::at(&[]), before, began, &mut told).await?;
+                let mut whole = whole.unwrap_or_default();
+                whole.again += again;
+                whole
             }
         };
+        self.report.unchanged = self.report.unchanged.saturating_sub(walked.again);
         if walked.lost_cursor {
             warn!("this server does not page by cursor; the walk went by dates or offsets");
         }
@@ -67,14 +85,80 @@ impl Running<'_> {
         if walked.left_out {
             self.note("some users could not be read and were left out");
         }
+        let after = self.pass.or_stop(self.pass.clerk.count(existing)).await?;
+        let (Some(before), Some(after)) = (before, after) else {
+            warn!("this server does not count users; whether the walk met all of them is not checked");
+            return Ok(());
+        };
+        let mut met = walked.seen.iter().sum::<u64>().saturating_sub(walked.newcomers);
+        if met < before.min(after) && !walked.crowds.is_empty() {
+            met += self.revisit(walked.crowds).await?;
+        }
+        debug!(before, after, met, verge = walked.on_the_verge, "counted");
         // Before it was cut off, a walk taken up again may have met users who were gone by the first count of this run.
-        let created_meanwhile = (!is_resumed).then_some(walked.created_meanwhile);
-        self.count_again(before, walked.seen.iter().sum(), created_meanwhile)
-            .await
+        let most = if is_resumed { u64::MAX } else { before.max(after) };
+        if met < before.min(after) || met.saturating_sub(walked.on_the_verge) > most {
+            self.note(format!("the walk met {met} users, but Clerk counts {after}"));
+        }
+        Ok(())
+    }
+
+    /// The moment when the walk begins and where it ends, by Clerk's clock in Unix milliseconds: whoever comes later has a later `updated_at` than
+    /// the watermark, and so is the incremental sync's.
+    fn beginning(&self) -> i64 {
+        let newest = self.watermark.filter(|newest| *newest > 0);
+        match (self.pass.clerk.now(), newest) {
+            (Some(now), newest) => newest.map_or(now, |newest| now.max(newest)),
+            // No answer has told the time: it is later than the newest change.
+            (None, Some(newest)) => newest + 1,
+            (None, None) => Utc::now().timestamp_millis() + CLOCK_SLACK_MS,
+        }
+    }
+
+    /// Reads moments again whose users did not fit on a page: where ties are broken differently at each request, some slip between two pages.
+    /// Returns how many the walk had not met.
+    async fn revisit(&mut self, mut crowds: Vec<Crowd>) -> Result<u64, Failure> {
+        crowds.sort_by_key(|crowd| std::cmp::Reverse(crowd.met()));
+        let mut found = 0;
+        for mut crowd in crowds.into_iter().take(CROWDS) {
+            let moment = Interval {
+                from: Some(crowd.at),
+                before: Some(crowd.at + 1),
+            };
+            let Some(users) = self.pass.or_stop(self.pass.clerk.count(moment)).await? else {
+                break;
+            };
+            let mut visits = Visits::new(&crowd, users);
+            while let Some(offset) = visits.next() {
+                let page = self.pass.or_stop(self.pass.clerk.stretch(moment, offset)).await?;
+                let new = self.take_unmet(&page, &mut crowd).await?;
+                visits.found(new);
+                found += new;
+            }
+        }
+        Ok(found)
+    }
+
+    /// Takes the users of a page that are of a crowd and were not met before. Returns how many there were.
+    async fn take_unmet(&mut self, page: &Page, crowd: &mut Crowd) -> Result<u64, Failure> {
+        let there = page.users().iter().filter(|raw| raw.created_at == Some(crowd.at));
+        let there: Vec<_> = there.filter(|raw| raw.id.is_some()).collect();
+        let unmet: Vec<_> = there.into_iter().filter(|raw| crowd.meet(&page::name(raw))).collect();
+        let found: Vec<String> = unmet.iter().filter_map(|raw| raw.id.clone()).collect();
+        if let Some(paper) = &mut self.paper {
+            paper.missing.retain(|id| !found.contains(id));
+        }
+        let count = unmet.len() as u64;
+        let more = Batch {
+            found,
+            ..Batch::default()
+        };
+        self.take(page, unmet, None, HashSet::new(), more).await?;
+        Ok(count)
     }
 
     /// The parts to walk.
-    async fn split(&mut self, users: Option<u64>) -> Result<Vec<Part>, Failure> {
+    async fn split(&mut self, users: Option<u64>, began: i64) -> Result<Vec<Part>, Failure> {
         let whole = split::at(&[]);
         let parts = users.map_or(1, |users| split::parts(users, self.pass.walks()));
         if parts == 1 || self.memory.walks_in_one {
@@ -88,7 +172,7 @@ impl Running<'_> {
         let bounds = match held {
             // Where the mirror knows the users lie, Clerk need not be asked.
             Some((mirror, held)) if held > users / 2 => mirror.bounds(held, parts).await?,
-            _ => match self.count_bounds(users, parts).await? {
+            _ => match self.count_bounds(users, parts, began).await? {
                 Some(bounds) => bounds,
                 None => return Ok(whole),
             },
@@ -98,7 +182,7 @@ impl Running<'_> {
     }
 
     /// The moments between parts of about equal size, by counts at Clerk. None where the server does not count as asked.
-    async fn count_bounds(&self, users: u64, parts: usize) -> Result<Option<Vec<i64>>, Failure> {
+    async fn count_bounds(&self, users: u64, parts: usize, began: i64) -> Result<Option<Vec<i64>>, Failure> {
         let clerk = &self.pass.clerk;
         let before = |at| Interval {
             from: None,
@@ -114,8 +198,8 @@ impl Running<'_> {
             Ok(Some(none)) if none <= users / 2 => {}
             _ => return Ok(None),
         }
-        let mut histogram = Histogram::new(first, Utc::now().timestamp_millis() + CLOCK_SLACK_MS, users, parts);
-        for _ in 0..ROUNDS {
+        let mut histogram = Histogram::new(first, began, users, parts);
+        loop {
             let open = histogram.open();
             if open.is_empty() {
                 break;
@@ -142,7 +226,8 @@ impl Running<'_> {
         &mut self,
         parts: Vec<Part>,
         users: Option<u64>,
-        since: i64,
+        began: i64,
+        told: &mut Met,
     ) -> Result<Option<Walked>, Failure> {
         self.begin_walk(&parts).await?;
         let mut walked = Walked {
@@ -153,12 +238,14 @@ impl Running<'_> {
         let setting = Setting {
             desk: self.desk,
             places: &places,
-            users,
-            since,
+            began,
         };
         let open = parts.into_iter().enumerate().filter(|(_, part)| part.done.is_none());
         // The last one is the next.
-        let mut ready: Vec<Walker> = open.rev().map(|(number, part)| Walker::new(number, part)).collect();
+        let mut ready: Vec<Walker> = open
+            .rev()
+            .map(|(number, part)| Walker::new(number, part, began, users))
+            .collect();
         let mut under_way = FuturesUnordered::new();
         // Looks that take as long as their schedule must not keep the walks from going on.
         let mut has_attended = false;
@@ -171,7 +258,7 @@ impl Running<'_> {
                     (walker, stride)
                 });
             }
-            let Some((walker, stride)) = under_way.next().await else {
+            let Some((mut walker, stride)) = under_way.next().await else {
                 if ready.is_empty() {
                     return Ok(Some(walked));
                 }
@@ -182,9 +269,17 @@ impl Running<'_> {
             has_attended = false;
             let stride = stride?;
             self.pass.expect_instance(self.memory).await?;
-            walked.created_meanwhile += stride.created_meanwhile;
+            if stride.is_anew {
+                walked.again += self.take_back(told);
+                *told = Met::default();
+                (walked.newcomers, walked.on_the_verge) = (0, 0);
+            }
+            told.add(&stride.brought);
+            walked.newcomers += stride.newcomers;
+            walked.on_the_verge += stride.on_the_verge;
             walked.seen[walker.number()] = walker.seen();
             self.remember_all(stride.witnesses);
+            self.witnesses.retain(|id| !stride.gone.contains(id));
             self.tell(stride.brought);
             self.pass.progress.seen(walked.seen.iter().sum());
             match walker.went {
@@ -193,6 +288,7 @@ impl Running<'_> {
                     walked.lost_cursor |= walker.lost_cursor();
                     walked.is_unordered |= !walker.is_ordered();
                     walked.left_out |= walker.has_left_out();
+                    walked.crowds.append(&mut walker.take_crowds());
                 }
                 Went::Astray => return Ok(None),
             }
@@ -216,27 +312,5 @@ impl Running<'_> {
             parts: parts.to_vec(),
         };
         Ok(self.pass.mirror.begin_walk(lease, &checkpoint).await?)
-    }
-
-    /// The walk's total must lie between what Clerk counts before and after, given who was created meanwhile; whoever was deleted meanwhile
-    /// lies in that range too. Where it is not known who was created, it may be any number more.
-    async fn count_again(
-        &mut self,
-        before: Option<u64>,
-        seen: u64,
-        created_meanwhile: Option<u64>,
-    ) -> Result<(), Failure> {
-        let after = self.pass.or_stop(self.pass.clerk.count(Interval::ALL)).await?;
-        let (Some(before), Some(after)) = (before, after) else {
-            warn!("this server does not count users; whether the walk met all of them is not checked");
-            return Ok(());
-        };
-        debug!(before, after, seen, created_meanwhile, "counted");
-        let most = created_meanwhile.map_or(u64::MAX, |created| before.max(after) + created);
-        let expected = before.min(after)..=most;
-        if !expected.contains(&seen) {
-            self.note(format!("the walk met {seen} users, but Clerk counts {after}"));
-        }
-        Ok(())
     }
 }

@@ -122,13 +122,25 @@ impl Memory {
     }
 }
 
+/// The most looks in a row that have to show a difference before it is searched for.
+const MOST_FLAPS: u32 = 7;
+
+/// So many looks in a row without a difference restore the trust in the count.
+const CALM: u32 = 100;
+
 /// A difference between Clerk's count and what the mirror expects, for which nobody was found. It is looked into again with growing pauses, as it
-/// may be a list that lags, or a count that is wrong for good.
+/// may be a list that lags, or a count that is wrong for good. A count that flaps between requests has to show a difference in more and more looks
+/// in a row.
 #[derive(Debug, Default)]
 pub(super) struct Doubt {
     unexplained: Option<Unexplained>,
     /// Since when Clerk counts more. A user who is created between the list and the count is in the mirror after the next look.
     more_since: Option<Instant>,
+    /// How often a difference was gone before it was explained.
+    flaps: u32,
+    /// Looks in a row that showed a difference of the same sign, and that sign; or none, and 0.
+    row: u32,
+    sign: i64,
 }
 
 #[derive(Debug)]
@@ -153,6 +165,11 @@ impl Doubt {
         if difference <= 0 {
             self.more_since = None;
         }
+        let before = std::mem::replace(&mut self.sign, difference.signum());
+        self.row = if self.sign == before { self.row + 1 } else { 1 };
+        if self.sign == 0 && self.row >= CALM {
+            self.flaps = 0;
+        }
         if let Some(unexplained) = &self.unexplained {
             if difference == unexplained.difference {
                 return if now >= unexplained.again {
@@ -163,16 +180,21 @@ impl Doubt {
             }
             let hides = unexplained.difference > 0 && difference < unexplained.difference;
             self.unexplained = None;
+            if difference == 0 {
+                self.vanished();
+            }
             if hides {
                 return Deserves::Walk;
             }
         }
+        let lasts = self.row > self.flaps;
         match difference {
             0 => Deserves::Nothing,
-            ..0 => Deserves::Search,
+            ..0 if lasts => Deserves::Search,
+            ..0 => Deserves::Nothing,
             1.. => {
                 let since = *self.more_since.get_or_insert(now);
-                if now.saturating_duration_since(since) >= LAG {
+                if lasts && now.saturating_duration_since(since) >= LAG {
                     Deserves::Search
                 } else {
                     Deserves::Nothing
@@ -184,6 +206,12 @@ impl Doubt {
     /// Users came since the last look: that Clerk counts more has a reason that will pass.
     pub(super) fn saw_newcomers(&mut self) {
         self.more_since = None;
+    }
+
+    /// A difference was gone before anybody was found who explains it.
+    pub(super) fn vanished(&mut self) {
+        self.flaps = (self.flaps + 1).min(MOST_FLAPS);
+        self.row = 0;
     }
 
     /// Nobody was found.
@@ -232,11 +260,41 @@ mod tests {
     }
 
     #[test]
-    fn a_count_that_was_wrong_for_a_moment_is_forgotten() {
+    fn a_count_that_was_wrong_for_a_moment_has_to_last_longer_the_next_time() {
         let (mut doubt, start) = (Doubt::default(), Instant::now());
         doubt.found_nobody(-3, start);
         assert_eq!(doubt.judge(0, start), Deserves::Nothing);
+        assert_eq!(doubt.judge(-3, start), Deserves::Nothing);
         assert_eq!(doubt.judge(-3, start), Deserves::Search);
+        for _ in 0..CALM {
+            doubt.judge(0, start);
+        }
+        assert_eq!(doubt.judge(-3, start), Deserves::Search, "it was right for long");
+    }
+
+    /// Looks every second for so many seconds, at differences that are gone when they are looked into.
+    fn searches(seconds: usize, mut difference: impl FnMut(usize) -> i64) -> usize {
+        let (mut doubt, start) = (Doubt::default(), Instant::now());
+        let searched = |second: &usize| {
+            let is_searched = doubt.judge(difference(*second), after(start, *second as u64)) == Deserves::Search;
+            if is_searched {
+                doubt.vanished();
+            }
+            is_searched
+        };
+        (0..seconds).filter(searched).count()
+    }
+
+    #[test]
+    fn a_count_that_flaps_is_looked_into_a_few_times_only() {
+        assert_eq!(searches(45, |second| -((second % 2) as i64)), 1);
+        assert_eq!(searches(45, |second| (second % 3) as i64 - 1), 1);
+        for seed in 0..20 {
+            let mut dice = fastrand::Rng::with_seed(seed);
+            let flaps = searches(45, |_| dice.i64(-1..=0));
+            assert!(flaps <= 6, "{flaps} searches");
+        }
+        assert!(searches(45, |_| -1) <= 9, "a count that never agrees");
     }
 
     #[test]

@@ -16,6 +16,7 @@ use crate::{
     clerk,
     failure::Failure,
     mirror::{Ages, Batch, Checkpoint, Run},
+    user::{Digest, DigestKey},
     walk::Interval,
     watch::Changes,
 };
@@ -52,6 +53,22 @@ pub(super) struct Running<'a> {
     pub(super) ages: Ages,
 }
 
+/// What was told of the users of a walk.
+#[derive(Debug, Default)]
+pub(super) struct Met {
+    written: u64,
+    unchanged: u64,
+    rejected: u64,
+}
+
+impl Met {
+    pub(super) fn add(&mut self, brought: &Brought) {
+        self.written += brought.created + brought.updated;
+        self.unchanged += brought.unchanged;
+        self.rejected += brought.rejected;
+    }
+}
+
 /// A plan on paper.
 pub(super) struct Paper<'a> {
     pub(super) print: Printer<'a>,
@@ -59,6 +76,8 @@ pub(super) struct Paper<'a> {
     pub(super) missing: Vec<String>,
     /// Who was met and would be updated: with another `created_at` at another place than the mirror has them.
     pub(super) updated: HashSet<String>,
+    /// Who is in the plan: a walk that begins anew meets them again.
+    pub(super) planned: HashSet<Digest>,
 }
 
 impl<'a> Running<'a> {
@@ -135,7 +154,10 @@ impl<'a> Running<'a> {
     }
 
     /// Takes into account what came of some users.
-    pub(super) fn tell(&mut self, brought: Brought) {
+    pub(super) fn tell(&mut self, mut brought: Brought) {
+        if let Some(paper) = &mut self.paper {
+            paper.leave_out_planned(&mut brought);
+        }
         self.report.created += brought.created;
         self.report.updated += brought.updated;
         self.report.unchanged += brought.unchanged;
@@ -147,6 +169,18 @@ impl<'a> Running<'a> {
         if let Some(paper) = &mut self.paper {
             paper.note(brought.planned);
         }
+    }
+
+    /// Takes back what was told of users whose walk begins anew, as they are met again. Users that were written count once, and are unchanged when
+    /// they are met again: their number, which is to be left out at the end, is returned.
+    pub(super) fn take_back(&mut self, told: &Met) -> u64 {
+        self.report.unchanged = self.report.unchanged.saturating_sub(told.unchanged);
+        if self.run().is_none() {
+            // The plan leaves out who is in it already.
+            return 0;
+        }
+        self.report.rejected = self.report.rejected.saturating_sub(told.rejected);
+        told.written
     }
 
     /// Tells those who watch what is committed now.
@@ -187,6 +221,18 @@ pub(super) fn ends(page: &clerk::Page) -> impl Iterator<Item = String> {
 }
 
 impl Paper<'_> {
+    /// Leaves out who is in the plan already.
+    fn leave_out_planned(&mut self, brought: &mut Brought) {
+        let mut is_new = |id: &String| self.planned.insert(Digest::of(&DigestKey::default(), id.as_bytes()));
+        let planned = &mut brought.planned;
+        planned.create.retain(&mut is_new);
+        planned.update.retain(|(id, _)| is_new(id));
+        planned.reject.retain(|(id, _)| is_new(id));
+        brought.created = planned.create.len() as u64;
+        brought.updated = planned.update.len() as u64;
+        brought.rejected = planned.reject.len() as u64;
+    }
+
     fn note(&mut self, planned: Planned) {
         planned.create.iter().for_each(|id| (self.print)(Line::Create(id)));
         planned

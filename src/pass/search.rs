@@ -10,7 +10,7 @@ use crate::{
     clerk::Page,
     failure::Failure,
     mirror::Batch,
-    search::{How, Paged, Stretch, first_parts, judge, walk_costs, walks_cheaper},
+    search::{How, Paged, Stretch, first_parts, is_given_up, judge, walks_cheaper},
     walk::Interval,
 };
 
@@ -18,9 +18,18 @@ const UNUSABLE: &str = "this server does not count or list by created_at as aske
 
 /// What came back.
 enum Answer {
-    Count { at: i64, local: i64, remote: Option<u64> },
-    Page { offset: u64, page: Page },
+    Count {
+        at: i64,
+        local: i64,
+        remote: Option<u64>,
+    },
+    Page {
+        offset: u64,
+        page: Page,
+    },
     Names,
+    /// The answer cannot be read: a full sync reads it in smaller parts.
+    Unreadable,
 }
 
 impl Running<'_> {
@@ -79,7 +88,7 @@ impl Running<'_> {
         loop {
             open.retain(|stretch| stretch.matters(counts_fewer));
             let sent = pass.clerk.requests() - begun;
-            if sent + (open.len() + under_way.len()) as u64 > walk_costs(users) {
+            if is_given_up(sent, (open.len() + under_way.len()) as u64, users) {
                 self.memory.walk("a search has cost as much as a walk");
                 return Ok(());
             }
@@ -119,6 +128,7 @@ impl Running<'_> {
     /// Takes an answer, and returns the parts of the stretch that are left; none where the server cannot be used for this.
     async fn learn(&mut self, stretch: &Stretch, answer: Answer) -> Result<Option<Vec<Stretch>>, Failure> {
         match answer {
+            Answer::Unreadable => Ok(Some(Vec::new())),
             Answer::Names => {
                 self.miss_all(stretch.interval).await?;
                 Ok(Some(Vec::new()))
@@ -248,7 +258,13 @@ impl Pass {
                 None => 0,
             },
         };
-        let page = self.or_stop(clerk.stretch(stretch.interval, offset)).await?;
-        Ok(Answer::Page { offset, page })
+        match self.or_stop_raw(clerk.stretch(stretch.interval, offset)).await? {
+            Ok(page) => Ok(Answer::Page { offset, page }),
+            Err(error) if self.is_of_this_request(&error).await? => {
+                debug!(%error, "a page of the search cannot be read");
+                Ok(Answer::Unreadable)
+            }
+            Err(error) => Err(error.into()),
+        }
     }
 }

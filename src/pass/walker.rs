@@ -17,14 +17,11 @@ use crate::{
     failure::{Cause, Failure},
     mirror::{Batch, Mark},
     split::Part,
-    walk::{Entry, PAGE, Step, Walk},
+    walk::{Crowd, Entry, Step, Unreadable, Walk},
 };
 
-/// So many users in a row that cannot be read are a broken server, not broken users.
-const STEPS: u32 = 3;
-
-/// So many answers in a row that do not continue the walk are a server that cannot be walked.
-const IDLE: u32 = 500;
+/// How far a user's `created_at` may be off from what Clerk counts by: emulators cut times to seconds.
+const VERGE_MS: i64 = 2_000;
 
 /// What a walk is told before it begins.
 #[derive(Clone, Copy)]
@@ -32,10 +29,8 @@ pub(super) struct Setting<'a> {
     pub(super) desk: Desk<'a>,
     /// How many pages may be worked on at a time: each takes memory.
     pub(super) places: &'a Semaphore,
-    /// How many users Clerk counts, where it does.
-    pub(super) users: Option<u64>,
-    /// Whoever is created from here on came meanwhile. In Unix milliseconds.
-    pub(super) since: i64,
+    /// When the walk began, by Clerk's clock in Unix milliseconds: whoever is created from here on came meanwhile.
+    pub(super) began: i64,
 }
 
 /// The walk over one part.
@@ -43,7 +38,8 @@ pub(super) struct Walker {
     number: usize,
     part: Part,
     walk: Walk,
-    reader: Reader,
+    /// Users whom Clerk did not know as a cursor since the last page.
+    lost: Vec<String>,
     quiet: Quiet,
     pub(super) went: Went,
 }
@@ -59,38 +55,28 @@ pub(super) enum Went {
     Astray,
 }
 
-/// How the pages are asked for, narrower where one cannot be read.
-struct Reader {
-    limit: u32,
-    /// Pages read since the limit was last changed.
-    good: u32,
-    /// Users stepped over in a row, and whether there was any.
-    stepped: u32,
-    left_out: bool,
-}
-
 /// What came of a page.
 #[derive(Default)]
 pub(super) struct Stride {
     pub(super) brought: Brought,
     /// Users on it who are known to exist.
     pub(super) witnesses: Vec<String>,
-    /// Users on it who were created since the walk began.
-    pub(super) created_meanwhile: u64,
+    /// Users on it who were created since the walk began, and about when it did.
+    pub(super) newcomers: u64,
+    pub(super) on_the_verge: u64,
+    /// Users whom Clerk does not know as a cursor any more.
+    pub(super) gone: Vec<String>,
+    /// The walk began anew with this page: all before it were met in vain.
+    pub(super) is_anew: bool,
 }
 
 impl Walker {
-    pub(super) fn new(number: usize, part: Part) -> Self {
+    pub(super) fn new(number: usize, part: Part, began: i64, users: Option<u64>) -> Self {
         Self {
             number,
-            walk: part.walk(),
+            walk: part.walk().began(began, users),
             part,
-            reader: Reader {
-                limit: PAGE,
-                good: 0,
-                stepped: 0,
-                left_out: false,
-            },
+            lost: Vec::new(),
             quiet: Quiet::default(),
             went: Went::On,
         }
@@ -115,31 +101,43 @@ impl Walker {
     }
 
     pub(super) fn has_left_out(&self) -> bool {
-        self.reader.left_out
+        self.walk.has_left_out()
+    }
+
+    /// Moments at which users may have slipped between two pages.
+    pub(super) fn take_crowds(&mut self) -> Vec<Crowd> {
+        self.walk.take_crowds()
     }
 
     /// Fetches the next page that continues the walk, and brings the mirror in step with it.
     pub(super) async fn stride(&mut self, setting: Setting<'_>) -> Result<Stride, Failure> {
-        let Setting { desk, users, .. } = setting;
+        let desk = setting.desk;
         let mut stride = Stride::default();
-        for _ in 0..=IDLE {
+        loop {
             let page = self.read(desk.pass).await?;
             let names: Vec<Cow<'_, str>> = page.users().iter().map(page::name).collect();
             let entries = page.users().iter().zip(&names).map(|(raw, id)| Entry {
                 id,
                 created_at: raw.created_at,
+                updated_at: raw.updated_at,
             });
             let step = self.walk.receive(&entries.collect::<Vec<_>>());
             stride.witnesses.extend(ends(&page));
+            stride.gone.append(&mut self.lost);
             let accepted = match step {
                 Step::Again => continue,
+                Step::Anew => {
+                    stride.is_anew = true;
+                    continue;
+                }
                 Step::Unfit => {
                     self.went = Went::Astray;
                     return Ok(stride);
                 }
-                Step::Page(_) if !self.is_ordered() && users.is_some_and(|users| self.seen() > 2 * users + 10_000) => {
-                    let message = "Clerk's list is in another order with every request and has no end";
-                    return Err(Failure::new(Cause::Other, message));
+                Step::Endless => {
+                    let message = format!("Clerk's list does not advance beyond {} users", self.seen());
+                    return Err(Failure::new(Cause::Other, message)
+                        .hint("is clerk.api_url (CLERK_API_URL) Clerk's Backend API?"));
                 }
                 Step::Page(accepted) => accepted,
                 Step::End(accepted) => {
@@ -148,10 +146,13 @@ impl Walker {
                 }
             };
             let fresh: Vec<&Raw> = accepted.fresh.iter().map(|&at| &page.users()[at]).collect();
-            let is_new = |raw: &&&Raw| raw.created_at.is_some_and(|at| at >= setting.since);
-            stride.created_meanwhile = fresh.iter().filter(is_new).count() as u64;
+            for age in fresh.iter().filter_map(|raw| Some(raw.created_at? - setting.began)) {
+                stride.newcomers += u64::from(age > VERGE_MS);
+                stride.on_the_verge += u64::from(age.abs() <= VERGE_MS);
+            }
             let more = Batch {
                 checkpoint: self.mark(&desk),
+                missing: desk.still_held(&stride.gone).await?,
                 ..Batch::default()
             };
             let _place = setting.places.acquire().await;
@@ -159,8 +160,6 @@ impl Walker {
             stride.brought = taken.await?;
             return Ok(stride);
         }
-        let message = format!("Clerk's list does not advance beyond {} users", self.seen());
-        Err(Failure::new(Cause::Other, message).hint("is clerk.api_url (CLERK_API_URL) Clerk's Backend API?"))
     }
 
     /// Where the walk stands, for the transaction of its page.
@@ -188,7 +187,8 @@ impl Walker {
     /// The next page. One that cannot be read is asked for in smaller parts, down to the user to blame, who is stepped over.
     async fn read(&mut self, pass: &Pass) -> Result<Page, Failure> {
         loop {
-            let (query, limit) = (self.walk.query(), self.reader.limit);
+            let (query, limit) = (self.walk.query(), self.walk.limit());
+            let cursor = query.after.clone();
             let asked = Instant::now();
             let clerk = pass.clerk.clone();
             // A task of its own: pages are unpacked, split and hashed on all cores.
@@ -197,7 +197,6 @@ impl Walker {
                 Ok(Ok(page)) => {
                     let elapsed_ms = u64::try_from(asked.elapsed().as_millis()).unwrap_or(u64::MAX);
                     debug!(part = self.number, users = page.users().len(), elapsed_ms, "page");
-                    self.reader.succeed();
                     return Ok(page);
                 }
                 Ok(Err(error)) => error,
@@ -206,51 +205,28 @@ impl Walker {
                     Err(_) => return Err(super::stopped()),
                 },
             };
-            let may_be_one_users = match &error {
+            match &error {
                 clerk::Error::NotFound(_) | clerk::Error::Refused(_) => {
+                    let is_cursors = match &error {
+                        clerk::Error::Refused(answer) => answer.is_about("starting_after"),
+                        _ => true,
+                    };
+                    self.lost.extend(cursor.filter(|_| is_cursors));
                     if self.walk.refused() {
                         continue;
                     }
-                    false
+                    return Err(error.into());
                 }
-                error => pass.is_of_this_request(error).await?,
-            };
-            if !may_be_one_users || self.reader.stepped >= STEPS {
-                return Err(error.into());
+                error if pass.is_of_this_request(error).await? => {}
+                _ => return Err(error.into()),
             }
-            if self.reader.narrow() {
-                debug!(%error, limit = self.reader.limit, "a page cannot be read; asking for a smaller one");
-            } else {
-                warn!(%error, "a user cannot be read; going on behind it");
-                self.walk.step_over();
-                self.reader.step_over();
+            match self.walk.unreadable() {
+                Unreadable::Smaller => {
+                    debug!(%error, limit = self.walk.limit(), "a page cannot be read; asking for a smaller one");
+                }
+                Unreadable::SteppedOver => warn!(%error, "a user cannot be read; going on behind it"),
+                Unreadable::Broken => return Err(error.into()),
             }
         }
-    }
-}
-
-impl Reader {
-    fn succeed(&mut self) {
-        self.good += 1;
-        self.stepped = 0;
-        if self.good > 10 {
-            self.limit = (self.limit * 10).min(PAGE);
-            self.good = 0;
-        }
-    }
-
-    /// Asks for fewer; false where it is one user already.
-    fn narrow(&mut self) -> bool {
-        self.good = 0;
-        let can_narrow = self.limit > 1;
-        self.limit = (self.limit / 10).max(1);
-        can_narrow
-    }
-
-    fn step_over(&mut self) {
-        self.stepped += 1;
-        self.left_out = true;
-        // Behind the user to blame, pages are whole again.
-        self.limit = PAGE;
     }
 }

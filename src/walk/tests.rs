@@ -80,10 +80,13 @@ fn walk(
             .map(|(at, id)| Entry {
                 id,
                 created_at: Some(*at),
+                updated_at: None,
             })
             .collect();
         match walk.receive(&entries) {
             Step::Again => {}
+            Step::Anew => met.clear(),
+            Step::Endless => panic!("given up after {request} requests"),
             Step::Page(page) => {
                 met.extend(page.fresh.iter().map(|&at| entries[at].id.to_owned()));
                 judged.extend(page.judged);
@@ -196,12 +199,16 @@ fn a_page_that_cannot_be_read_costs_its_user_only() {
             .map(|(at, id)| Entry {
                 id,
                 created_at: Some(*at),
+                updated_at: None,
             })
             .collect();
         match state.receive(&entries) {
             Step::Page(page) => met.extend(page.fresh.iter().map(|&at| entries[at].id.to_owned())),
             Step::Again => {}
-            Step::End(_) | Step::Unfit => break,
+            step => {
+                assert!(matches!(step, Step::End(_)), "{step:?}");
+                break;
+            }
         }
     }
     assert!(skipped);
@@ -211,7 +218,11 @@ fn a_page_that_cannot_be_read_costs_its_user_only() {
 #[test]
 fn a_page_without_a_single_date_judges_nobody() {
     let mut state = Walk::new();
-    let undated = ["a", "b"].map(|id| Entry { id, created_at: None });
+    let undated = ["a", "b"].map(|id| Entry {
+        id,
+        created_at: None,
+        updated_at: None,
+    });
     let Step::Page(page) = state.receive(&undated) else {
         panic!("not a page")
     };
@@ -219,6 +230,7 @@ fn a_page_without_a_single_date_judges_nobody() {
     let dated = [Entry {
         id: "c",
         created_at: Some(5),
+        updated_at: None,
     }];
     let Step::Page(page) = state.receive(&dated) else {
         panic!("not a page")
@@ -242,6 +254,7 @@ fn a_server_that_does_not_keep_to_a_stretch_is_unfit_for_it() {
     let entry = |at| Entry {
         id: "a",
         created_at: Some(at),
+        updated_at: None,
     };
     assert_eq!(Walk::over(stretch).receive(&[entry(3_999), entry(6_000)]), Step::Unfit);
     assert_eq!(Walk::over(stretch).receive(&[entry(7_000), entry(6_000)]), Step::Unfit);
@@ -260,7 +273,11 @@ fn whoever_has_no_date_belongs_to_one_stretch() {
         from: None,
         before: Some(5),
     };
-    let entry = |id, created_at| Entry { id, created_at };
+    let entry = |id, created_at| Entry {
+        id,
+        created_at,
+        updated_at: None,
+    };
     // The one behind the stretch's end is on the next one's first page, too.
     let page = [("a", Some(1)), ("b", None), ("c", Some(7)), ("d", None)].map(|(id, at)| entry(id, at));
     let Step::End(last) = Walk::over(stretch).receive(&page) else {
@@ -404,7 +421,7 @@ proptest! {
         let mut met = HashSet::new();
         for _ in 0..cut {
             let list = server.answer(&first.query()).unwrap();
-            let entries: Vec<_> = list.iter().map(|(at, id)| Entry { id, created_at: Some(*at) }).collect();
+            let entries: Vec<_> = list.iter().map(|(at, id)| Entry { id, created_at: Some(*at), updated_at: None }).collect();
             if let Step::Page(page) = first.receive(&entries) {
                 met.extend(page.fresh.iter().map(|&at| entries[at].id.to_owned()));
             }
@@ -416,6 +433,244 @@ proptest! {
             prop_assert_eq!(position.seen as usize + rest.len(), dates.len());
             met.extend(rest);
             prop_assert_eq!(met.len(), dates.len());
+        }
+    }
+}
+
+/// A user who was created and changed at that moment.
+fn entry(id: &str, at: i64) -> Entry<'_> {
+    Entry {
+        id,
+        created_at: Some(at),
+        updated_at: Some(at),
+    }
+}
+
+#[test]
+fn a_page_of_newcomers_ends_the_walk() {
+    let mut state = Walk::new().began(100, Some(2));
+    let Step::Page(first) = state.receive(&[entry("a", 1), entry("b", 100)]) else {
+        panic!("not a page")
+    };
+    assert_eq!(first.fresh, [0, 1]);
+    let Step::End(last) = state.receive(&[entry("c", 100), entry("d", 101)]) else {
+        panic!("not the end")
+    };
+    // A short page is followed by nobody.
+    assert_eq!((last.fresh.len(), last.judged.unwrap().before), (2, None));
+}
+
+#[test]
+fn nobody_behind_a_whole_page_of_newcomers_is_judged() {
+    let mut state = Walk::new().began(100, Some(2));
+    let ids: Vec<String> = (0..PAGE).map(|n| format!("user_{n:03}")).collect();
+    let page: Vec<_> = ids.iter().zip(100..).map(|(id, at)| entry(id, at)).collect();
+    let Step::End(last) = state.receive(&page) else {
+        panic!("not the end")
+    };
+    let bound = 100 + i64::from(PAGE) - 1;
+    assert_eq!((last.fresh.len(), last.judged.unwrap().before), (500, Some(bound)));
+}
+
+#[test]
+fn whoever_was_created_in_the_future_is_no_newcomer() {
+    let mut state = Walk::new().began(100, Some(2));
+    let future = Entry {
+        id: "a",
+        created_at: Some(1_000),
+        updated_at: Some(50),
+    };
+    assert!(matches!(state.receive(&[future]), Step::Page(_)));
+    assert!(matches!(state.receive(&[entry("b", 2_000)]), Step::End(_)));
+}
+
+#[test]
+fn an_only_user_who_cannot_be_read_ends_the_walk() {
+    let mut state = Walk::new().began(100, Some(1));
+    for (limit, came) in [
+        (500, Unreadable::Smaller),
+        (50, Unreadable::Smaller),
+        (5, Unreadable::Smaller),
+        (1, Unreadable::SteppedOver),
+    ] {
+        assert_eq!((state.limit(), state.unreadable()), (limit, came));
+    }
+    assert_eq!((state.limit(), state.query().offset), (PAGE, 1));
+    assert!(matches!(state.receive(&[]), Step::End(_)));
+    assert!(state.has_left_out());
+}
+
+#[test]
+fn a_server_that_nobody_can_read_is_broken() {
+    let mut state = Walk::new().began(100, Some(10));
+    let came = std::iter::repeat_with(|| state.unreadable()).position(|came| came == Unreadable::Broken);
+    assert_eq!(came, Some(12));
+}
+
+#[test]
+fn a_list_that_has_shrunk_to_nearly_nothing_is_not_searched_in_small_steps() {
+    let mut server = Server {
+        ignores_cursor: true,
+        ignores_dates: true,
+        ..Server::new(users(&(0..50_000).collect::<Vec<_>>()), 500)
+    };
+    let mut state = Walk::new().began(1_000_000, Some(50_000));
+    let mut requests = 0;
+    walk(&mut server, &mut state, |server, request, _| {
+        requests = request;
+        if request == 90 {
+            server.users.retain(|(at, _)| *at < 3);
+        }
+    });
+    assert!(requests < 120, "{requests} requests");
+}
+
+#[test]
+fn a_list_that_is_shuffled_at_each_request_is_met_whole_and_once() {
+    let mut dice = fastrand::Rng::with_seed(3);
+    let mut ids: Vec<String> = (0..701).map(|n| format!("user_{n:03}")).collect();
+    let mut state = Walk::new().began(1_000_000, Some(701));
+    let mut met = Vec::new();
+    let mut requests = 0;
+    loop {
+        requests += 1;
+        dice.shuffle(&mut ids);
+        let offset = state.query().offset as usize;
+        let page: Vec<_> = ids
+            .iter()
+            .skip(offset)
+            .take(500)
+            .map(|id| entry(id, id[5..].parse().unwrap()))
+            .collect();
+        match state.receive(&page) {
+            Step::Page(accepted) => met.extend(accepted.fresh.iter().map(|&at| page[at].id.to_owned())),
+            Step::Anew => met.clear(),
+            Step::Again => {}
+            step => {
+                assert!(matches!(step, Step::End(Page { judged: None, .. })), "{step:?}");
+                break;
+            }
+        }
+    }
+    let unique: HashSet<_> = met.iter().collect();
+    assert_eq!((unique.len(), met.len(), state.seen()), (701, 701, 701));
+    assert!(requests < 40, "{requests} requests");
+}
+
+#[test]
+fn moments_that_reach_over_a_page_are_crowds() {
+    let mut server = Server::new(users(&[1, 2, 2, 2, 3, 4, 4, 5]), 3);
+    let mut state = Walk::new();
+    walk(&mut server, &mut state, |_, _, _| {});
+    let crowds = state.take_crowds();
+    let met: Vec<_> = crowds.iter().map(|crowd| (crowd.at, crowd.met())).collect();
+    assert_eq!(met, [(2, 3), (4, 2)]);
+
+    let ids: Vec<String> = (0..500).map(|n| n.to_string()).collect();
+    let crowd = Crowd::new(2, ids.iter().map(String::as_str));
+    let mut visits = Visits::new(&crowd, 620);
+    let offsets: Vec<_> = std::iter::from_fn(|| visits.next()).take(3).collect();
+    assert_eq!(offsets, [0, 500, 0]);
+    visits.found(119);
+    assert_eq!(visits.next(), Some(500));
+    visits.found(1);
+    assert_eq!(visits.next(), None);
+    let mut in_vain = Visits::new(&crowd, 620);
+    assert_eq!(std::iter::from_fn(|| in_vain.next()).count(), 24);
+}
+
+/// What a hostile server answers.
+#[derive(Debug, Clone)]
+enum Answer {
+    Refused,
+    Unreadable,
+    /// Users by number, with their `created_at`; a new number each where it is `None`.
+    Page(Vec<(Option<u8>, Option<i64>)>),
+    /// The same in ascending order.
+    Sorted(Vec<(Option<u8>, i64)>),
+}
+
+fn answer() -> impl Strategy<Value = Answer> {
+    let number = prop_oneof![Just(None), any::<u8>().prop_map(Some)];
+    prop_oneof![
+        1 => Just(Answer::Refused),
+        1 => Just(Answer::Unreadable),
+        1 => prop::collection::vec((number.clone(), prop::option::of(0i64..50)), 0..6).prop_map(Answer::Page),
+        4 => prop::collection::vec((number, 0i64..1_000), 0..6).prop_map(Answer::Sorted),
+    ]
+}
+
+proptest! {
+    /// Whatever a server answers, over and over again, the walk ends after a number of requests that depends on the number of users.
+    #[test]
+    fn no_server_keeps_a_walk_for_ever(answers in prop::collection::vec(answer(), 1..8), users in 0u64..40, moves in any::<bool>()) {
+        let mut state = Walk::new().began(2_000, Some(users));
+        let mut next = 0u64;
+        let most = 50 + 17 * (200 + 2 * users);
+        for request in 0.. {
+            prop_assert!(request < most, "the walk does not end");
+            let shift = if moves { request as i64 / 8 * 3 } else { 0 };
+            let mut name = |number: Option<u8>| {
+                next += 1;
+                number.map_or_else(|| format!("new_{next}"), |number| format!("user_{number}"))
+            };
+            let list: Vec<(String, Option<i64>)> = match &answers[request as usize % answers.len()] {
+                Answer::Refused if state.refused() => continue,
+                Answer::Refused => break,
+                Answer::Unreadable if state.unreadable() == Unreadable::Broken => break,
+                Answer::Unreadable => continue,
+                Answer::Page(page) => page.iter().map(|(number, at)| (name(*number), *at)).collect(),
+                Answer::Sorted(page) => {
+                    let mut page = page.clone();
+                    page.sort_by_key(|(_, at)| *at);
+                    page.iter().map(|(number, at)| (name(*number), Some(at + shift))).collect()
+                }
+            };
+            let entries: Vec<_> = list.iter().map(|(id, at)| Entry { id, created_at: *at, updated_at: *at }).collect();
+            if matches!(state.receive(&entries), Step::End(_) | Step::Endless | Step::Unfit) {
+                break;
+            }
+        }
+    }
+
+    /// Somebody signs up between any two requests, or several do: the walk meets whoever was there, and ends.
+    #[test]
+    fn people_who_sign_up_do_not_keep_a_walk_for_ever(
+        dates in prop::collection::vec(0i64..1_000, 1..400), limit in 3usize..60, new in 1usize..120,
+        ignores_cursor in any::<bool>(), ignores_dates in any::<bool>(),
+    ) {
+        let limit = if ignores_cursor { limit + 20 } else { limit };
+        let mut server = Server { ignores_cursor, ignores_dates, ..Server::new(users(&dates), limit) };
+        let old = server.users.clone();
+        let mut state = Walk::new().began(1_000, Some(dates.len() as u64));
+        let mut requests = 0;
+        let mut met = Vec::new();
+        loop {
+            for n in 0..new {
+                server.users.insert((1_000 + requests, format!("new_{requests:05}_{n:03}")));
+            }
+            requests += 1;
+            prop_assert!(requests < 20 + 4 * dates.len() as i64, "the walk does not end");
+            let list = server.answer(&state.query()).unwrap();
+            let page: Vec<_> = list.iter().map(|(at, id)| entry(id, *at)).collect();
+            match state.receive(&page) {
+                Step::Page(accepted) => met.extend(accepted.fresh.iter().map(|&at| list[at].1.clone())),
+                Step::End(accepted) => {
+                    met.extend(accepted.fresh.iter().map(|&at| list[at].1.clone()));
+                    break;
+                }
+                Step::Again => {}
+                step => panic!("{step:?}"),
+            }
+        }
+        let unique: HashSet<_> = met.iter().collect();
+        prop_assert_eq!(unique.len(), met.len(), "met twice");
+        for (_, id) in &old {
+            prop_assert!(unique.contains(id), "{} was skipped", id);
+        }
+        if !ignores_cursor {
+            let pages = dates.len() as i64 / limit as i64;
+            prop_assert!(requests <= pages + 3, "{} requests for {} pages", requests, pages);
         }
     }
 }

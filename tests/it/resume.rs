@@ -167,8 +167,8 @@ async fn cut_off_by_an_outage() {
             .skip(skip),
         ],
     };
-    // The instance, the newest change and the count come before the first page.
-    world.sim.set_faults(outage(3 + 6));
+    // The instance, asked twice before it is pinned, the newest change and the count come before the first page.
+    world.sim.set_faults(outage(4 + 6));
     let ran = world.once_with(&[("CLERK2PG_CLERK__TIMEOUT", "300ms")]).await;
     assert_eq!(ran.code, Some(1), "{ran:#?}");
     assert_eq!(world.users().await, 120, "what was read is there");
