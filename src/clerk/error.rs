@@ -16,18 +16,18 @@ const MAX_WORDS: usize = 500;
 pub enum Error {
     /// 401: nothing else will go through either.
     #[error("Clerk refused the secret key: {0}")]
-    KeyRefused(Answer),
+    KeyRefused(Box<Answer>),
     /// 404; only with `resource_not_found` does it speak of the user asked for.
     #[error("Clerk does not know {what}: {0}", what = .0.missing())]
-    NotFound(Answer),
+    NotFound(Box<Answer>),
     /// 400, 403, 409, 410, 422, a redirect and the like: asking again would get the same.
     #[error("Clerk refused the request: {0}")]
-    Refused(Answer),
+    Refused(Box<Answer>),
     /// 429: come back later.
     #[error("Clerk's rate limit is used up: {answer}")]
     RateLimited {
         /// What came back.
-        answer: Answer,
+        answer: Box<Answer>,
         /// From `Retry-After`; zero occurs (observed) and none is read as zero.
         retry_after: Duration,
     },
@@ -93,10 +93,13 @@ impl Error {
     /// What a refused question about a list says of the order or the filters that were asked for.
     pub fn objection(&self) -> Objection {
         match self {
-            Error::Refused(Answer { status, code, .. })
-                if matches!(*status, StatusCode::BAD_REQUEST | StatusCode::UNPROCESSABLE_ENTITY) =>
+            Error::Refused(answer)
+                if matches!(
+                    answer.status,
+                    StatusCode::BAD_REQUEST | StatusCode::UNPROCESSABLE_ENTITY
+                ) =>
             {
-                if code.is_some() {
+                if answer.code.is_some() {
                     Objection::Certain
                 } else {
                     Objection::Possible
@@ -109,6 +112,7 @@ impl Error {
     }
 
     pub(super) fn of_answer(answer: Answer, retry_after: Duration) -> Self {
+        let answer = Box::new(answer);
         match answer.status {
             StatusCode::UNAUTHORIZED => Error::KeyRefused(answer),
             StatusCode::NOT_FOUND => Error::NotFound(answer),

@@ -129,7 +129,7 @@ impl Running<'_> {
                 break;
             };
             let mut visits = Visits::new(&crowd, users);
-            while let Some(offset) = visits.next() {
+            while let Some(offset) = visits.next_offset() {
                 let page = self.pass.or_stop(self.pass.clerk.stretch(moment, offset)).await?;
                 let new = self.take_unmet(&page, &mut crowd).await?;
                 visits.found(new);

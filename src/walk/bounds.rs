@@ -190,7 +190,7 @@ impl Visits {
     }
 
     /// The offset of the next page; `None` where all are met, or enough was asked.
-    pub fn next(&mut self) -> Option<u64> {
+    pub fn next_offset(&mut self) -> Option<u64> {
         if self.missing == 0 || self.left == 0 {
             return None;
         }

@@ -569,14 +569,14 @@ fn moments_that_reach_over_a_page_are_crowds() {
     let ids: Vec<String> = (0..500).map(|n| n.to_string()).collect();
     let crowd = Crowd::new(2, ids.iter().map(String::as_str));
     let mut visits = Visits::new(&crowd, 620);
-    let offsets: Vec<_> = std::iter::from_fn(|| visits.next()).take(3).collect();
+    let offsets: Vec<_> = std::iter::from_fn(|| visits.next_offset()).take(3).collect();
     assert_eq!(offsets, [0, 500, 0]);
     visits.found(119);
-    assert_eq!(visits.next(), Some(500));
+    assert_eq!(visits.next_offset(), Some(500));
     visits.found(1);
-    assert_eq!(visits.next(), None);
+    assert_eq!(visits.next_offset(), None);
     let mut in_vain = Visits::new(&crowd, 620);
-    assert_eq!(std::iter::from_fn(|| in_vain.next()).count(), 24);
+    assert_eq!(std::iter::from_fn(|| in_vain.next_offset()).count(), 24);
 }
 
 /// What a hostile server answers.
