@@ -183,8 +183,8 @@ pub struct Answer {
     status: StatusCode,
     path: String,
     code: Option<String>,
-    /// The parameter that it is about.
-    parameter: Option<String>,
+    /// It is about `starting_after`.
+    is_about_cursor: bool,
     message: String,
     trace: Option<String>,
 }
@@ -209,14 +209,16 @@ impl Answer {
         }
 
         let header = |name| headers.get(name).and_then(|value| value.to_str().ok()).map(words);
-        let (mut code, mut parameter, mut message, mut trace) = (None, None, None, header("cf-ray"));
+        let (mut code, mut is_about_cursor, mut message, mut trace) = (None, false, None, header("cf-ray"));
         if body.len() <= MAX_ANSWER
             && let Ok(body) = serde_json::from_slice::<Body>(body)
         {
             trace = body.clerk_trace_id.as_deref().map(words).or(trace);
             if let Some(item) = body.errors.into_iter().next() {
                 code = item.code.as_deref().map(words);
-                parameter = item.meta.and_then(|meta| meta.param_name);
+                is_about_cursor = item
+                    .meta
+                    .is_some_and(|meta| meta.param_name.as_deref() == Some("starting_after"));
                 message = item.long_message.or(item.message).as_deref().map(words);
             }
         }
@@ -227,7 +229,7 @@ impl Answer {
             status,
             path: path.split('/').take(2).collect::<Vec<_>>().join("/"),
             code,
-            parameter,
+            is_about_cursor,
             message: message
                 .or_else(|| describe(body))
                 .unwrap_or_else(|| format!("a body of {} bytes", body.len())),
@@ -249,9 +251,9 @@ impl Answer {
         }
     }
 
-    /// Whether it is about this parameter.
-    pub fn is_about(&self, parameter: &str) -> bool {
-        self.parameter.as_deref() == Some(parameter)
+    /// Whether it is about the cursor.
+    pub fn is_about_cursor(&self) -> bool {
+        self.is_about_cursor
     }
 
     /// Whether Clerk's error code is this one; emulators write codes in capitals (observed).

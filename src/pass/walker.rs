@@ -208,7 +208,7 @@ impl Walker {
             match &error {
                 clerk::Error::NotFound(_) | clerk::Error::Refused(_) => {
                     let is_cursors = match &error {
-                        clerk::Error::Refused(answer) => answer.is_about("starting_after"),
+                        clerk::Error::Refused(answer) => answer.is_about_cursor(),
                         _ => true,
                     };
                     self.lost.extend(cursor.filter(|_| is_cursors));
