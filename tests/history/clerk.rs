@@ -14,6 +14,8 @@ pub struct Clerk {
     pub sim: Sim,
     /// Who is there.
     ids: Vec<String>,
+    /// No two users have one primary address, as the application relies on.
+    pub are_addresses_unique: bool,
     /// Who was ever deleted, from just before it happened.
     pub gone: BTreeSet<String>,
     /// Documents of some who are gone, to sign up again with the same address.
@@ -25,6 +27,7 @@ impl Clerk {
         Self {
             ids: sim.user_ids(),
             sim,
+            are_addresses_unique: false,
             gone: BTreeSet::new(),
             farewells: Vec::new(),
         }
@@ -34,6 +37,7 @@ impl Clerk {
     pub fn happen(&mut self, dice: &mut Rng) -> &'static str {
         let somebody = dice.choice(&self.ids).cloned();
         match (dice.u32(0..100), somebody) {
+            (..15, Some(_)) if self.are_addresses_unique => self.exchange(dice),
             (0..22, _) | (_, None) => self.create(),
             (22..50, Some(id)) => {
                 let plan = dice.u32(..);
@@ -68,11 +72,68 @@ impl Clerk {
                 if self.farewells.len() < FAREWELLS {
                     self.farewells.extend(self.sim.document(&id));
                 }
-                self.gone.insert(id.clone());
-                assert!(self.sim.delete(&id));
+                self.delete(id);
                 "users deleted"
             }
         }
+    }
+
+    fn delete(&mut self, id: String) {
+        self.gone.insert(id.clone());
+        assert!(self.sim.delete(&id));
+    }
+
+    /// Somebody in particular is deleted.
+    pub fn deletes(&mut self, id: &str) {
+        self.ids.retain(|other| other != id);
+        self.delete(id.to_owned());
+    }
+
+    /// So many are deleted at once, but never everybody.
+    pub fn mass_deletion(&mut self, dice: &mut Rng, count: usize) {
+        dice.shuffle(&mut self.ids);
+        let count = count.min(self.ids.len().saturating_sub(1));
+        for id in self.ids.split_off(self.ids.len() - count) {
+            self.delete(id);
+        }
+    }
+
+    /// So many different users.
+    pub fn some(&self, dice: &mut Rng, count: usize) -> Vec<String> {
+        let mut ids = self.ids.clone();
+        dice.shuffle(&mut ids);
+        ids.truncate(count);
+        ids
+    }
+
+    /// Two to four users hand their addresses on in a circle; one of them may be left without any.
+    fn exchange(&self, dice: &mut Rng) -> &'static str {
+        const ADDRESSES: [&str; 2] = ["email_addresses", "primary_email_address_id"];
+        let count = dice.usize(2..5);
+        let ids = self.some(dice, count);
+        let mut addresses: Vec<[Value; 2]> = ids
+            .iter()
+            .map(|id| {
+                let document = self.sim.document(id).unwrap();
+                ADDRESSES.map(|field| document[field].clone())
+            })
+            .collect();
+        addresses.rotate_left(1);
+        if dice.u32(0..4) == 0 {
+            addresses[0] = [Value::Array(Vec::new()), Value::Null];
+        }
+        // Nobody can take an address that somebody else still has.
+        let none = || [Value::Array(Vec::new()), Value::Null];
+        let given = ids.iter().map(|id| (id, none()));
+        for (id, values) in given.chain(ids.iter().zip(addresses)) {
+            let changed = self.sim.update(id, |user| {
+                for (field, value) in ADDRESSES.into_iter().zip(values) {
+                    user[field] = value;
+                }
+            });
+            assert!(changed);
+        }
+        "addresses exchanged"
     }
 
     /// One of those who are there.
@@ -81,8 +142,20 @@ impl Clerk {
     }
 
     fn create(&mut self) -> &'static str {
-        self.ids.push(self.sim.create_random());
+        self.creates();
         "users created"
+    }
+
+    /// Somebody signs up. Returns the id.
+    pub fn creates(&mut self) -> String {
+        let id = self.sim.create_random();
+        self.ids.push(id.clone());
+        id
+    }
+
+    /// The most users that there can have been.
+    pub fn most(&self) -> usize {
+        self.ids.len() + self.gone.len()
     }
 
     /// One that moves no `updated_at`.
@@ -98,6 +171,10 @@ impl Clerk {
         document["id"] = format!("user_imported{:016x}", dice.u64(..)).into();
         document["created_at"] = dice.i64(1_400_000_000_000..1_500_000_000_000).into();
         document["updated_at"] = now().into();
+        if self.are_addresses_unique {
+            document["email_addresses"] = Value::Array(Vec::new());
+            document["primary_email_address_id"] = Value::Null;
+        }
         self.ids.push(self.sim.insert(document));
     }
 }

@@ -16,15 +16,20 @@ use crate::{
     replica::{Life, Replica},
 };
 
+/// By default so many deletions are never held, and more than so many percent of the users always.
+const GUARD: (u64, u64) = (10, 20);
+
 /// Clerk counts requests in windows of this length, in milliseconds.
 const WINDOW: i64 = 10_000;
 
 /// How long a request may be on its way after the process that sent it has ended, in milliseconds.
 const ON_ITS_WAY: i64 = 1000;
 
-/// Notes who leaves the mirror, and who writes under whose lease.
+/// Notes who leaves the mirror, whose deletion was ever held, whose row went back in time, and who writes under whose lease.
 const AUDIT: &str = "
-    CREATE TABLE public.departures (user_id text NOT NULL);
+    CREATE TABLE public.departures (user_id text NOT NULL, was_held boolean NOT NULL, is_told boolean NOT NULL DEFAULT false);
+    CREATE TABLE public.holds (user_id text PRIMARY KEY);
+    CREATE TABLE public.regressions (user_id text NOT NULL, was timestamptz NOT NULL, became timestamptz NOT NULL);
     CREATE TABLE public.writes (what text NOT NULL, writer text NOT NULL, holder text, epoch bigint NOT NULL);
     CREATE FUNCTION public.note() RETURNS trigger LANGUAGE plpgsql AS $$
     DECLARE
@@ -38,26 +43,65 @@ const AUDIT: &str = "
     BEGIN
         INSERT INTO public.writes SELECT what, current_setting('application_name'), lease_holder, lease_epoch FROM clerk.sync_state;
         IF what = 'deleted' THEN
-            INSERT INTO public.departures VALUES (OLD.id);
+            INSERT INTO public.departures VALUES (OLD.id, EXISTS (SELECT FROM public.holds h WHERE h.user_id = OLD.id));
+        END IF;
+        IF TG_OP = 'UPDATE' AND NEW.updated_at < OLD.updated_at THEN
+            INSERT INTO public.regressions VALUES (OLD.id, OLD.updated_at, NEW.updated_at);
         END IF;
         RETURN NULL;
     END $$;
+    CREATE FUNCTION public.note_hold() RETURNS trigger LANGUAGE plpgsql AS $$
+    BEGIN
+        -- What is held already may be approved at this very moment.
+        IF NEW.held_at IS NOT NULL AND (TG_OP = 'INSERT' OR OLD.held_at IS NULL) THEN
+            INSERT INTO public.holds VALUES (NEW.user_id) ON CONFLICT DO NOTHING;
+        END IF;
+        RETURN NULL;
+    END $$;
+    CREATE TRIGGER note_hold AFTER INSERT OR UPDATE ON clerk.missing_users FOR EACH ROW EXECUTE FUNCTION public.note_hold();
     CREATE TRIGGER note AFTER INSERT OR UPDATE OR DELETE ON clerk.users FOR EACH ROW EXECUTE FUNCTION public.note()";
 
 pub async fn watch(world: &World) {
     world.db.execute(AUDIT).await;
 }
 
-/// Nobody has left the mirror since this was last asked who was not deleted at Clerk.
-pub async fn nobody_left_who_exists(world: &World, clerk: &Clerk, seed: u64) {
-    let sql = "DELETE FROM public.departures RETURNING user_id";
+/// Nobody has left the mirror since this was last asked who was not deleted at Clerk; nor whose deletion was ever held, unless answers that lag behind
+/// may have shown the user again.
+pub async fn nobody_left_who_may_not(world: &World, clerk: &Clerk, may_lag: bool, seed: u64) {
+    let sql = "UPDATE public.departures SET is_told = true WHERE NOT is_told RETURNING user_id, was_held";
     for row in world.db.client.query(sql, &[]).await.unwrap() {
-        let id: String = row.get(0);
+        let (id, was_held): (String, bool) = (row.get(0), row.get(1));
         assert!(
             clerk.gone.contains(&id),
             "seed {seed}: {id} has left the mirror, but exists at Clerk"
         );
+        assert!(
+            may_lag || !was_held,
+            "seed {seed}: {id} has left the mirror, though nobody approved the deletion"
+        );
     }
+}
+
+/// No more have left the mirror than the guard lets go within an hour, and nobody approved.
+pub async fn the_guard_has_held(world: &World, most_users: usize, seed: u64) {
+    let departures = world.db.number("SELECT count(*) FROM public.departures").await;
+    let allowed = GUARD.0.max(most_users as u64 * GUARD.1 / 100);
+    assert!(
+        departures.unsigned_abs() <= allowed,
+        "seed {seed}: {departures} have left the mirror without approval, of {most_users} users"
+    );
+}
+
+/// A person approves what is held.
+pub async fn approved(world: &World) {
+    world.db.execute("TRUNCATE public.holds").await;
+}
+
+/// No row went back in time.
+pub async fn time_went_on(world: &World, seed: u64) {
+    let sql = "SELECT format('%s from %s to %s', user_id, was, became) FROM public.regressions";
+    let back = world.db.text(sql).await;
+    assert_eq!(back, None, "seed {seed}: an older state replaced a newer one");
 }
 
 /// Every write was made by a process that had the lease.
@@ -95,26 +139,61 @@ pub fn budget_is_kept(world: &World, replicas: &[Replica], budget: u32, seed: u6
     }
 }
 
-/// Why the mirror differs from Clerk, if it does.
-pub async fn difference(world: &World) -> Option<String> {
-    let mut left_over = Vec::new();
-    let mut differing = Vec::new();
+/// How the mirror differs from Clerk.
+#[derive(Debug, Default)]
+pub struct Difference {
+    /// At Clerk, but not in the mirror.
+    pub lost: BTreeSet<String>,
+    /// In the mirror, but not at Clerk.
+    pub left_over: BTreeSet<String>,
+    /// Other documents.
+    pub differing: BTreeSet<String>,
+}
+
+impl Difference {
+    pub fn is_none(&self) -> bool {
+        self.lost.is_empty() && self.left_over.is_empty() && self.differing.is_empty()
+    }
+}
+
+/// Whose deletion waits for a person.
+pub async fn held(world: &World) -> BTreeSet<String> {
+    let sql = "SELECT user_id FROM clerk.missing_users WHERE held_at IS NOT NULL AND approved_at IS NULL";
+    ids(world, sql).await
+}
+
+/// Who is listed as not stored.
+pub async fn rejected(world: &World) -> BTreeSet<String> {
+    ids(world, "SELECT user_id FROM clerk.rejected_users").await
+}
+
+async fn ids(world: &World, sql: &str) -> BTreeSet<String> {
+    let rows = world.db.client.query(sql, &[]).await.unwrap();
+    rows.iter().map(|row| row.get(0)).collect()
+}
+
+pub async fn difference(world: &World) -> Difference {
+    let mut left_over = BTreeSet::new();
+    let mut differing = BTreeSet::new();
     let mut lost: BTreeSet<String> = world.sim.user_ids().into_iter().collect();
     each(world, MIRROR, |row| {
         let (id, document) = (row.get::<_, String>(0), read(row.get(1)));
         match world.sim.document(&id).map(comparable) {
-            None => left_over.push(id),
+            None => drop(left_over.insert(id)),
             Some(there) => {
                 lost.remove(&id);
                 if there != document {
-                    differing.push(id);
+                    differing.insert(id);
                 }
             }
         }
     })
     .await;
-    let is_equal = lost.is_empty() && left_over.is_empty() && differing.is_empty();
-    (!is_equal).then(|| format!("lost {lost:?}, left over {left_over:?}, differing {differing:?}"))
+    Difference {
+        lost,
+        left_over,
+        differing,
+    }
 }
 
 const MIRROR: &str = "SELECT id, clerk.user_document(u)::text FROM clerk.users u WHERE deleted_at IS NULL";
@@ -140,9 +219,18 @@ fn hash(document: &str) -> u64 {
 /// Whoever follows the events has what the mirror has, and was told nothing twice or out of order.
 pub async fn events_tell_the_mirror(world: &World, seed: u64) {
     let mut told = BTreeMap::<String, u64>::new();
-    let sql = "SELECT type, user_id, (payload->'data')::text FROM clerk.user_events ORDER BY id";
+    let mut moments = BTreeMap::<String, i64>::new();
+    let sql = "SELECT type, user_id, (payload->'data')::text, (payload->'data'->>'updated_at')::float8::bigint
+        FROM clerk.user_events ORDER BY id";
     each(world, sql, |row| {
         let (kind, id, data): (&str, String, &str) = (row.get(0), row.get(1), row.get(2));
+        if let Some(moment) = row.get::<_, Option<i64>>(3) {
+            let before = moments.insert(id.clone(), moment).unwrap_or(moment);
+            assert!(
+                before <= moment,
+                "seed {seed}: {kind} of {id} is of {moment}, the event before of {before}"
+            );
+        }
         let data = hash(data);
         let before = match kind {
             "user.deleted" => told.remove(&id),

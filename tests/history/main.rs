@@ -18,10 +18,13 @@ mod process;
 #[path = "../it/proxy.rs"]
 mod proxy;
 
+mod application;
 mod clerk;
+mod clock;
 mod invariants;
 mod play;
 mod replica;
+mod scenes;
 mod server;
 mod shrink;
 mod trouble;

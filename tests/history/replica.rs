@@ -6,6 +6,7 @@ use rustix::process::Signal;
 
 use crate::{
     clerk::now,
+    clock::Clock,
     harness::World,
     process::Process,
     proxy::{Proxy, upstream},
@@ -14,6 +15,8 @@ use crate::{
 pub struct Replica {
     name: String,
     pub postgres: Proxy,
+    /// The wall clock of its machine.
+    pub clock: Clock,
     /// The settings of this history.
     settings: Vec<(&'static str, String)>,
     process: Option<Process>,
@@ -36,6 +39,7 @@ impl Replica {
         let mut this = Self {
             name,
             postgres: Proxy::open(upstream(&world.db.url)),
+            clock: Clock::new(),
             settings,
             process: None,
             is_stopped: false,
@@ -52,7 +56,8 @@ impl Replica {
         let mut command = world.command(&[]);
         command
             .env("DATABASE_URL", format!("{url}{separator}application_name={name}"))
-            .envs(self.settings.iter().map(|(name, value)| (name, value)));
+            .envs(self.settings.iter().map(|(name, value)| (name, value)))
+            .envs(self.clock.environment());
         let from = now();
         let process = Process::spawn(command);
         self.lives.push(Life {

@@ -13,11 +13,15 @@ mod process;
 #[path = "../it/proxy.rs"]
 mod proxy;
 
+mod application;
 mod clerk;
+mod clock;
 mod invariants;
 #[allow(dead_code, reason = "the histories play whole stories")]
 mod play;
 mod replica;
+#[allow(dead_code, reason = "the histories play them")]
+mod scenes;
 mod server;
 mod trouble;
 
@@ -96,7 +100,7 @@ async fn for_a_long_time() {
             history.breaks(dice).await;
         }
         if ticked.is_multiple_of(CHURN) {
-            history.nobody_left_who_exists().await;
+            history.nobody_left_who_may_not().await;
         }
         if part.elapsed() > PART {
             part = Instant::now();

@@ -2,23 +2,28 @@
 
 use std::time::Duration;
 
-use clerk_sim::{DeletedCursor, Effect, Endpoint, ErrorAnswer, ErrorBody, Quirks, Rule, Sim, WrongCount};
+use clerk_sim::{DeletedCursor, Effect, Endpoint, ErrorAnswer, ErrorBody, Quirks, Replicas, Rule, Sim, WrongCount};
 use fastrand::Rng;
 use tokio::task::JoinSet;
 use tokio_postgres::{Client, NoTls};
 
-use crate::{harness::within, postgres::RECOVERY, replica::Replica};
+use crate::{application::forgets_to_commit, harness::within, postgres::RECOVERY, replica::Replica};
 
 const ALL: &[Endpoint] = &[Endpoint::List, Endpoint::Count, Endpoint::Get];
 const LISTS: &[Endpoint] = &[Endpoint::List];
 const COUNTS: &[Endpoint] = &[Endpoint::Count];
 const BY_ID: &[Endpoint] = &[Endpoint::Get];
 
-/// Something is wrong with some of the next answers. Returns what.
-pub fn of_clerk(sim: &Sim, dice: &mut Rng) -> &'static str {
+/// Something is wrong with some of the next answers; they show a state of some seconds ago only if they `may_lag`. Returns what.
+pub fn of_clerk(sim: &Sim, dice: &mut Rng, may_lag: bool) -> &'static str {
     let mut faults = sim.faults();
     faults.rules.retain(|rule| rule.next != Some(0));
-    let (what, effects) = effects(sim, dice);
+    let (what, effects) = loop {
+        let chosen = effects(sim, dice);
+        if may_lag || !chosen.1.iter().any(|(_, effect)| lags_behind(effect)) {
+            break chosen;
+        }
+    };
     for (places, effect) in effects {
         // What only misleads may last: passes come to their end all the same.
         let often = match effect {
@@ -44,6 +49,26 @@ pub fn of_clerk(sim: &Sim, dice: &mut Rng) -> &'static str {
     what
 }
 
+/// Replicas answer a part of all reads, in a state of up to two seconds ago.
+fn replicas(dice: &mut Rng) -> Replicas {
+    Replicas {
+        lag_ms: dice.u64(100..=2000),
+        share: *dice.choice(&[0.2, 0.5, 0.8]).unwrap(),
+    }
+}
+
+/// Replicas lag behind until everything is well.
+pub fn lags(sim: &Sim, dice: &mut Rng) {
+    let mut faults = sim.faults();
+    faults.quirks.replicas = Some(replicas(dice));
+    sim.set_faults(faults);
+}
+
+/// Whether answers show a state of some seconds ago.
+fn lags_behind(effect: &Effect) -> bool {
+    matches!(effect, Effect::Quirks(quirks) if quirks.stale_lists_ms > 0 || quirks.replicas.is_some())
+}
+
 /// Whether users who exist are not found by id.
 fn denies(effect: &Effect) -> bool {
     matches!(effect, Effect::Quirks(quirks) if !quirks.not_found_by_id.is_empty())
@@ -51,7 +76,9 @@ fn denies(effect: &Effect) -> bool {
 
 /// Whether lists may lack anybody, not only some who are named.
 fn leaves_out(effect: &Effect) -> bool {
-    matches!(effect, Effect::Quirks(quirks) if !denies(effect) && quirks.hidden_from_lists.is_empty() && quirks.count.is_none())
+    matches!(effect, Effect::Quirks(quirks) if !denies(effect) && quirks.hidden_from_lists.is_empty() && quirks.count.is_none()
+        // Not for longer than it takes until an answer counts.
+        && quirks.replicas.is_none())
 }
 
 type Effects = (&'static str, Vec<(&'static [Endpoint], Effect)>);
@@ -82,7 +109,7 @@ fn effects(sim: &Sim, dice: &mut Rng) -> Effects {
             ..none.clone()
         })
     };
-    let (what, places, effect) = match dice.u32(0..27) {
+    let (what, places, effect) = match dice.u32(0..30) {
         0 | 1 => ("answers 429", ALL, error(429, Some(dice.u64(0..2)), ErrorBody::Json)),
         2 => ("answers 500", ALL, error(500, None, ErrorBody::Json)),
         3 => ("answers 503", ALL, error(503, Some(1), ErrorBody::Empty)),
@@ -162,6 +189,10 @@ fn effects(sim: &Sim, dice: &mut Rng) -> Effects {
             };
             ("users not found by id", BY_ID, quirks(effect))
         }
+        27..30 => {
+            let replicas = Some(replicas(dice));
+            ("replicas that lag behind", ALL, quirks(Quirks { replicas, ..none }))
+        }
         25 => {
             let effect = Quirks {
                 ignore_created_at: true,
@@ -189,7 +220,8 @@ pub async fn of_postgres(
     dice: &mut Rng,
     meanwhile: &mut JoinSet<()>,
 ) -> &'static str {
-    match dice.u32(0..9) {
+    match dice.u32(0..12) {
+        9..12 => forgets_to_commit(patient(url).await, dice, meanwhile),
         0 => {
             replica.postgres.cut();
             "connections to Postgres cut"

@@ -1,0 +1,95 @@
+//! Clocks that jump: the program's wall clock, and the database's, as far as stored times tell.
+
+use std::{
+    fs::{self, File},
+    os::unix::fs::FileExt,
+    path::{Path, PathBuf},
+    process::Command,
+    sync::OnceLock,
+};
+
+use fastrand::Rng;
+use tempfile::TempDir;
+
+use crate::harness::World;
+
+/// What lets the program's wall clock jump, built with the compiler that links Rust's programs.
+fn library() -> &'static Path {
+    static BUILT: OnceLock<(TempDir, PathBuf)> = OnceLock::new();
+    let (_, library) = BUILT.get_or_init(|| {
+        let folder = tempfile::tempdir().unwrap();
+        let library = folder.path().join("clock.so");
+        let source = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/history/clock.c");
+        let status = Command::new("cc")
+            .args(["-shared", "-fPIC", "-O2", "-Wall", "-o"])
+            .arg(&library)
+            .arg(source)
+            .status();
+        assert!(status.unwrap().success(), "cc cannot build {source}");
+        (folder, library)
+    });
+    library
+}
+
+/// The wall clock of a process to be started.
+pub struct Clock {
+    file: File,
+    path: PathBuf,
+    _folder: TempDir,
+}
+
+impl Clock {
+    pub fn new() -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("ahead");
+        fs::write(&path, 0i64.to_ne_bytes()).unwrap();
+        Self {
+            file: File::options().write(true).open(&path).unwrap(),
+            path,
+            _folder: folder,
+        }
+    }
+
+    /// Variables of the process's environment.
+    pub fn environment(&self) -> [(&'static str, &Path); 2] {
+        [("LD_PRELOAD", library()), ("CLOCK_JUMPS", &self.path)]
+    }
+
+    /// It tells a time that is ahead by so many seconds from here on.
+    pub fn jumps_to(&self, ahead_seconds: i64) {
+        self.file
+            .write_all_at(&(1000 * ahead_seconds).to_ne_bytes(), 0)
+            .unwrap();
+    }
+}
+
+/// Some minutes ahead or back, in seconds.
+pub fn some_minutes(dice: &mut Rng) -> i64 {
+    let seconds = dice.i64(30..3_600);
+    if dice.bool() { seconds } else { -seconds }
+}
+
+/// The database's clock jumps by so many seconds. It is one server for many histories, so that what is stored moves instead.
+pub async fn of_the_database_jumps(world: &World, seconds: i64) {
+    let by = format!("interval '{seconds} seconds'");
+    let mut sql = format!(
+        "UPDATE clerk.sync_state SET lease_expires_at = lease_expires_at - {by};
+         UPDATE clerk.leader SET expires_at = expires_at - {by};
+         UPDATE clerk.standbys SET expires_at = expires_at - {by}, since = since - {by};
+         UPDATE clerk.missing_users SET found_at = found_at - {by};"
+    );
+    // Back only: rows that a jump makes older than they are would be judged by answers of replicas that do not know them yet.
+    if seconds < 0 {
+        sql += &format!(
+            "UPDATE clerk.users SET first_seen_at = first_seen_at - {by}, changed_at = changed_at - {by}
+             WHERE changed_at > now() - interval '1 minute';"
+        );
+    }
+    // Those who note what the program writes need not know.
+    let sql =
+        format!("BEGIN; SET LOCAL session_replication_role = replica; SET LOCAL lock_timeout = '2s'; {sql} COMMIT");
+    if world.db.client.batch_execute(&sql).await.is_err() {
+        // Somebody else holds what is to be moved.
+        let _ = world.db.client.batch_execute("ROLLBACK").await;
+    }
+}

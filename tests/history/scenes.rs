@@ -1,0 +1,84 @@
+//! What is played when nothing else is wrong: the application keeps rows to itself, and a person approves what is held.
+
+use std::time::Duration;
+
+use fastrand::Rng;
+
+use crate::{application::Transaction, harness::within, invariants, play::History, trouble::patient};
+
+/// How long others may wait for rows that the application has locked, on a machine that has much else to do.
+const OTHERS_WAIT: Duration = Duration::from_secs(60);
+
+impl History {
+    /// The application locks some rows, and references others without a commit: whoever is not among them does not wait for that.
+    pub async fn nobody_waits_for_locks(&mut self, dice: &mut Rng) {
+        // Who takes an address that a held row keeps waits for a person.
+        let rejected = invariants::rejected(&self.world).await;
+        let mut ids = self.clerk.some(dice, 100);
+        ids.retain(|id| !rejected.contains(id));
+        ids.truncate(8);
+        let [locked, referenced, free] = match ids.as_slice() {
+            [a, b, c, d, e, f, rest @ ..] if !rest.is_empty() => [vec![a, b, c], vec![d, e, f], rest.iter().collect()],
+            _ => return,
+        };
+        let list = |ids: &[&String]| format!("SELECT id FROM clerk.users WHERE id = ANY ('{{{}}}')", join(ids));
+        let statements = [
+            format!("{} FOR UPDATE", list(&locked)),
+            format!("INSERT INTO public.profiles (user_id) {}", list(&referenced)),
+        ];
+        let Some(transaction) = Transaction::open(patient(&self.world.db.url).await, statements.into()).await else {
+            return;
+        };
+        for id in locked.iter().chain(&free) {
+            assert!(
+                self.world
+                    .sim
+                    .update(id, |user| user["public_metadata"] = "locked".into())
+            );
+        }
+        for id in &referenced {
+            self.clerk.deletes(id);
+        }
+        let news: Vec<String> = (0..3).map(|_| self.clerk.creates()).collect();
+        let others: Vec<&String> = free.into_iter().chain(&news).collect();
+        let world = &self.world;
+        let what = format!(
+            "seed {}: {others:?} are in the mirror while others are locked",
+            self.seed
+        );
+        within(OTHERS_WAIT, &what, async || {
+            let stored = format!(
+                "SELECT count(*) FROM clerk.users WHERE id = ANY ('{{{}}}') AND (id = ANY ('{{{}}}') OR public_metadata = '\"locked\"')",
+                join(&others),
+                join(&news.iter().collect::<Vec<_>>()),
+            );
+            world.db.number(&stored).await == i64::try_from(others.len()).unwrap()
+        })
+        .await;
+        match dice.bool() {
+            true => transaction.commit().await,
+            false => transaction.roll_back().await,
+        }
+        *self.tried.entry("changes beside locked rows").or_default() += 1;
+        self.is_well();
+    }
+
+    /// A person looks at the held deletions, finds them right, and approves them.
+    pub async fn is_approved(&mut self) {
+        let seed = self.seed;
+        if self.is_guarded {
+            invariants::the_guard_has_held(&self.world, self.clerk.most(), seed).await;
+        }
+        let status = self.world.run(&["--format", "json", "status"]).await.json();
+        let plan = status["plan"].as_str();
+        let plan = plan.unwrap_or_else(|| panic!("seed {seed}: no checksum of what is held: {status:#}"));
+        invariants::approved(&self.world).await;
+        let ran = self.world.run(&["approve", plan]).await;
+        assert_eq!(ran.code, Some(0), "seed {seed}: {ran:#?}");
+        *self.tried.entry("held deletions approved").or_default() += 1;
+    }
+}
+
+fn join(ids: &[&String]) -> String {
+    ids.iter().map(|id| id.as_str()).collect::<Vec<_>>().join(",")
+}
