@@ -97,7 +97,7 @@ async fn columns(conn: &mut Session, indexes: &[&str]) -> QueryResult<Vec<Column
                AND d.refobjid = 'clerk.users'::pg_catalog.regclass
                AND (d.classid = 'pg_catalog.pg_attrdef'::pg_catalog.regclass AND d.objid = e.oid
                  OR d.classid = 'pg_catalog.pg_class'::pg_catalog.regclass AND d.objid = e.adrelid AND d.objsubid = used.number))
-         SELECT a.attname::pg_catalog.text AS name, a.atttypid = 'pg_catalog.text'::pg_catalog.regtype AS is_text
+         SELECT pg_catalog.quote_ident(a.attname::pg_catalog.text) AS name, a.atttypid = 'pg_catalog.text'::pg_catalog.regtype AS is_text
          FROM pg_catalog.pg_attribute a
          WHERE a.attrelid = 'clerk.users'::pg_catalog.regclass AND a.attgenerated = ''::pg_catalog.\"char\" AND a.attnum > 0
            AND a.attnum::pg_catalog.int4 IN (SELECT number FROM used UNION SELECT number FROM made_of)

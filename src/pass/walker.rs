@@ -146,9 +146,11 @@ impl Walker {
                 }
             };
             let fresh: Vec<&Raw> = accepted.fresh.iter().map(|&at| &page.users()[at]).collect();
-            for age in fresh.iter().filter_map(|raw| Some(raw.created_at? - setting.began)) {
-                stride.newcomers += u64::from(age > VERGE_MS);
-                stride.on_the_verge += u64::from(age.abs() <= VERGE_MS);
+            for raw in &fresh {
+                // Whether Clerk counts a user without a readable time is not known.
+                let age = raw.created_at.map(|at| at - setting.began);
+                stride.newcomers += u64::from(age.is_some_and(|age| age > VERGE_MS));
+                stride.on_the_verge += u64::from(age.is_none_or(|age| age.abs() <= VERGE_MS));
             }
             let more = Batch {
                 checkpoint: self.mark(&desk),
