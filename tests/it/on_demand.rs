@@ -25,7 +25,11 @@ pub async fn attentive(users: usize) -> (World, Process) {
 
 impl World {
     pub async fn attend(&self) -> Process {
-        let daemon = self.follow(&[NEVER, DEBUG]);
+        self.attend_with(&[]).await
+    }
+
+    pub async fn attend_with(&self, environment: &[(&str, &str)]) -> Process {
+        let daemon = self.follow(&[&[NEVER, DEBUG], environment].concat());
         daemon.says(LISTENING).await;
         eventually("the first full sync is over", async || {
             daemon.said("full sync outcome") > 0
