@@ -133,7 +133,8 @@ impl Mirror {
     }
 
     async fn connection(&self) -> Result<Connection, Error> {
-        connect::get(&self.pool).await
+        // In a box, as every future that waits for it would else contain its code and its state.
+        Box::pin(connect::get(&self.pool)).await
     }
 
     /// Whether there is a schema to read. Touches nothing.

@@ -122,7 +122,7 @@ impl<'w> Upsert<'w> {
             let column = match *name {
                 "extra" => Column::Made(users().map(User::extra_object).collect()),
                 "absent" => Column::Made(users().map(|user| names(user.absent())).collect()),
-                "unexpected" => Column::Made(users().map(|user| names(user.unexpected())).collect()),
+                "unexpected" => Column::Made(users().map(|user| names(user.unexpected.iter().copied())).collect()),
                 "primary_email" => Column::Text(derived.map(|derived| derived.primary_email.as_deref()).collect()),
                 "primary_email_verified" => {
                     Column::Bool(derived.map(|derived| derived.primary_email_verified).collect())

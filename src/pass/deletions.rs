@@ -328,7 +328,7 @@ impl Running<'_> {
             found: ids,
             ..Batch::default()
         };
-        self.take(page, found.iter().copied(), None, HashSet::new(), more).await
+        self.take(page, found.to_vec(), None, HashSet::new(), more).await
     }
 
     /// Asks for ids together with one that is known to exist. An answer without that one, or with strangers, is void. Where

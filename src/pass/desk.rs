@@ -111,13 +111,12 @@ impl<'a> Desk<'a> {
         &self,
         quiet: &mut Quiet,
         page: &'p Page,
-        users: impl IntoIterator<Item = &'p Raw>,
+        users: Vec<&'p Raw>,
         judged: Option<Interval>,
         mut carried: HashSet<String>,
         mut more: Batch<'_>,
     ) -> Result<Brought, Failure> {
         let judged = judged.filter(|_| self.pass.options.delete_mode != DeleteMode::Keep);
-        let users: Vec<&Raw> = users.into_iter().collect();
         let listed = self.listed(&users).await?;
         let (again, users): (Vec<_>, Vec<_>) = users.into_iter().partition(|raw| self.is_rejected(&listed, raw));
         carried.extend(again.into_iter().map(|raw| page::name(raw).into_owned()));

@@ -221,7 +221,7 @@ impl Pass {
     /// Whether a page holds anything that the mirror does not. A document that was rejected before counts only if it is an answer
     /// to a question by id: somebody asked for the user.
     pub(super) async fn is_news(&self, page: &Page, is_by_id: bool) -> Result<bool, Failure> {
-        let chosen = page::Chosen::new(page, page.users());
+        let chosen = page::Chosen::new(page, page.users().iter().collect());
         let loaded = page::Loaded::new(Some(&self.mirror), &chosen, None, HashSet::new()).await?;
         let decoded = page::Decoded::new(&chosen, &loaded);
         let trust = Trust {
@@ -355,7 +355,8 @@ impl Running<'_> {
                     .filter(|_| moves && step == Step::End && look.tied(self.memory).is_none()),
                 ..Batch::default()
             };
-            self.take(&page, page.users(), None, HashSet::new(), more).await?;
+            self.take(&page, page.users().iter().collect(), None, HashSet::new(), more)
+                .await?;
             match step {
                 Step::More => {}
                 Step::End => break,

@@ -36,7 +36,7 @@ pub(super) fn name(raw: &clerk::Raw) -> Cow<'_, str> {
 }
 
 impl<'p> Chosen<'p> {
-    pub(super) fn new(page: &'p clerk::Page, users: impl IntoIterator<Item = &'p clerk::Raw>) -> Self {
+    pub(super) fn new(page: &'p clerk::Page, users: Vec<&'p clerk::Raw>) -> Self {
         let mut chosen = Self {
             page,
             readable: Vec::new(),
@@ -262,7 +262,7 @@ pub(super) fn batch<'d>(
 pub(super) fn warn_of_unexpected(batch: &Batch<'_>) {
     static KNOWN: Mutex<BTreeSet<&str>> = Mutex::new(BTreeSet::new());
     for write in batch.create.iter().chain(&batch.update).chain(&batch.refresh) {
-        for field in write.user.unexpected() {
+        for &field in &write.user.unexpected {
             if KNOWN.lock().unwrap_or_else(PoisonError::into_inner).insert(field) {
                 warn!(
                     field,

@@ -117,7 +117,7 @@ impl<'a> Running<'a> {
     pub(super) async fn take<'p>(
         &mut self,
         page: &'p clerk::Page,
-        users: impl IntoIterator<Item = &'p clerk::Raw>,
+        users: Vec<&'p clerk::Raw>,
         judged: Option<Interval>,
         carried: HashSet<String>,
         more: Batch<'_>,
@@ -135,7 +135,8 @@ impl<'a> Running<'a> {
             ..self.desk
         };
         let users = page.users();
-        let taken = desk.take(&mut self.quiet, page, users, None, HashSet::new(), Batch::default());
+        let all = users.iter().collect();
+        let taken = desk.take(&mut self.quiet, page, all, None, HashSet::new(), Batch::default());
         let brought = taken.await?;
         // What is not called older again is stored now, or was not older.
         for id in users.iter().filter_map(|raw| raw.id.as_deref()) {

@@ -155,7 +155,7 @@ impl Running<'_> {
                             found,
                             ..Batch::default()
                         };
-                        self.take(&page, page.users(), Some(judged), HashSet::new(), more)
+                        self.take(&page, page.users().iter().collect(), Some(judged), HashSet::new(), more)
                             .await?;
                         let mut parts = Vec::new();
                         for (interval, remote) in left {

@@ -1,17 +1,10 @@
 //! The columns that are derived from a document: which address and number are the primary ones, and the full name.
 
-use std::{borrow::Cow, fmt};
+use std::borrow::Cow;
 
-use serde::{
-    Deserialize, Deserializer,
-    de::{IgnoredAny, MapAccess, Visitor},
-};
 use serde_json::value::RawValue;
 
-use super::{
-    Derived, User, Value,
-    decode::{Key, string},
-};
+use super::{Derived, User, Value, decode::string, keys::keys};
 
 /// The lists that hold a user's addresses and numbers, as they came: one that cannot be stored as it is still names the primary one.
 #[derive(Default, Clone, Copy)]
@@ -55,65 +48,51 @@ fn primary(list: &RawValue, key: &str, primary_id: &str) -> Option<Primary> {
     // Entries are read one by one: an odd one must not hide the primary one.
     let entries: Vec<&RawValue> = serde_json::from_str(list.get()).ok()?;
     entries.into_iter().find_map(|entry| {
-        let entry: Entry<'_> = serde_json::from_str(entry.get()).ok()?;
+        let entry = Entry::read(entry.get())?;
         if entry.text("id")? != primary_id {
             return None;
         }
         Some(Primary {
-            value: entry.text(key).filter(|value| !value.contains('\0'))?.into_owned(),
+            value: entry.text(key)?.into_owned(),
             is_verified: entry.status().as_deref() == Some("verified"),
         })
     })
 }
 
-/// The keys of an object that matter here, with their values unread. Of a key that occurs twice the last counts, as in `jsonb`.
+/// The values of an object that matter here, unread. Of a key that occurs twice the last value counts, as in `jsonb`.
 #[derive(Default)]
-struct Entry<'a> {
-    values: [Option<&'a RawValue>; ENTRY.len()],
-}
+struct Entry<'a>([Option<&'a RawValue>; ENTRY.len()]);
 
 const ENTRY: [&str; 5] = ["id", "email_address", "phone_number", "verification", "status"];
 
+impl<'a> Extend<(Cow<'a, str>, &'a RawValue)> for Entry<'a> {
+    fn extend<I: IntoIterator<Item = (Cow<'a, str>, &'a RawValue)>>(&mut self, keys: I) {
+        for (key, value) in keys {
+            if let Some(at) = ENTRY.iter().position(|known| *known == key) {
+                self.0[at] = Some(value);
+            }
+        }
+    }
+}
+
 impl<'a> Entry<'a> {
-    fn get(&self, key: &str) -> Option<&'a RawValue> {
-        self.values[ENTRY.iter().position(|known| *known == key)?]
+    /// None if it is no object.
+    fn read(json: &'a str) -> Option<Self> {
+        keys(json).ok()
     }
 
-    fn text(&self, key: &str) -> Option<Cow<'a, str>> {
-        string(self.get(key)?.get())
+    fn get(&self, name: &str) -> Option<&'a str> {
+        let at = ENTRY.iter().position(|known| *known == name)?;
+        self.0[at].map(RawValue::get)
+    }
+
+    fn text(&self, name: &str) -> Option<Cow<'a, str>> {
+        string(self.get(name)?)
     }
 
     /// `verification.status`; Clerk leaves out or nulls the whole object in some documents. Source: observed.
     fn status(&self) -> Option<Cow<'a, str>> {
-        let verification: Entry<'_> = serde_json::from_str(self.get("verification")?.get()).ok()?;
-        verification.text("status")
-    }
-}
-
-impl<'de> Deserialize<'de> for Entry<'de> {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        struct Object;
-
-        impl<'de> Visitor<'de> for Object {
-            type Value = Entry<'de>;
-
-            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-                f.write_str("an object")
-            }
-
-            fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Entry<'de>, A::Error> {
-                let mut entry = Entry::default();
-                while let Some(key) = map.next_key::<Key<'_>>()? {
-                    match ENTRY.iter().position(|known| *known == key.text) {
-                        Some(at) => entry.values[at] = Some(map.next_value()?),
-                        None => drop(map.next_value::<IgnoredAny>()?),
-                    }
-                }
-                Ok(entry)
-            }
-        }
-
-        deserializer.deserialize_map(Object)
+        Entry::read(self.get("verification")?)?.text("status")
     }
 }
 

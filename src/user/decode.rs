@@ -1,17 +1,14 @@
 //! From a document's bytes to a [`User`], or to the reason why it cannot be stored.
 
-use std::{borrow::Cow, fmt};
+use std::borrow::Cow;
 
-use serde::{
-    Deserialize, Deserializer,
-    de::{MapAccess, Visitor},
-};
-use serde_json::value::RawValue;
+use serde_json::{error::Category, value::RawValue};
 
 use super::{
     Derived, User, Value,
     contact::{self, Lists},
     fields::{self, FIELDS, ID, Kind},
+    keys::keys,
     number::{self, Origin},
     storable::Room,
 };
@@ -64,24 +61,23 @@ pub fn decode_stored(document: &str) -> Result<User<'_>, Rejection> {
 }
 
 fn read(document: &str, origin: Origin, mut room: Room) -> Result<User<'_>, Rejection> {
-    let Keys { pairs: keys, is_odd } = serde_json::from_str(document).map_err(|error| {
+    let Keys(keys) = keys(document).map_err(|error| {
         Rejection::new(match error.classify() {
-            serde_json::error::Category::Data if document.trim_start().starts_with('{') => {
-                format!("the document has more than {MAX_KEYS} keys")
-            }
-            serde_json::error::Category::Data => "the document is not a JSON object".to_owned(),
+            Category::Data => "the document is not a JSON object".to_owned(),
             _ => format!("the document is not valid JSON at byte {}", error.column()),
         })
     })?;
+    if keys.len() > MAX_KEYS {
+        return Err(Rejection::new(format!("the document has more than {MAX_KEYS} keys")));
+    }
 
     let mut values = vec![Value::Absent; FIELDS.len()];
     let mut extra = Vec::new();
     let mut lists = Lists::default();
     // Keys and values that Postgres cannot hold, with what stands for them, by their place in the document.
     let mut replaced: Vec<(usize, String)> = Vec::new();
-    let mut hint = 0;
-    for (place, (key, raw)) in keys.iter().enumerate() {
-        let raw: &RawValue = raw;
+    let (mut hint, mut fits) = (0, true);
+    for (place, &(ref key, raw)) in keys.iter().enumerate() {
         if let Some(at) = fields::position(key, hint) {
             match FIELDS[at].name {
                 "email_addresses" => lists.email_addresses = Some(raw),
@@ -89,6 +85,7 @@ fn read(document: &str, origin: Origin, mut room: Room) -> Result<User<'_>, Reje
                 _ => {}
             }
             values[at] = value(FIELDS[at].kind, raw.get(), origin, &mut room);
+            fits &= !matches!(values[at], Value::Unexpected(_));
             match &values[at] {
                 Value::Unexpected(Cow::Owned(text)) => replaced.push((place, text.clone())),
                 // A number in an odd spelling can be more than Postgres holds, though its value is not.
@@ -126,16 +123,45 @@ fn read(document: &str, origin: Origin, mut room: Room) -> Result<User<'_>, Reje
         Some(Value::Unexpected(found)) => return Err(wrong_kind("created_at", "a time", found)),
         _ => return Err(Rejection::new("created_at is missing")),
     };
+    // A key that was escaped may have been spelled out.
+    let is_storable = replaced.is_empty() && keys.iter().all(|(key, _)| matches!(key, Cow::Borrowed(_)));
+    let unexpected = match fits {
+        true => Vec::new(),
+        false => unexpected(&values),
+    };
     let mut user = User {
         id,
         created_at,
         values,
+        unexpected,
         extra,
         derived: Derived::default(),
-        storable: (is_odd || !replaced.is_empty()).then(|| rewritten(&keys, &replaced)),
+        storable: (!is_storable).then(|| rewritten(&keys, &replaced)),
     };
     user.derived = contact::derive(&user, lists);
     Ok(user)
+}
+
+/// The keys of a document.
+struct Keys<'a>(Vec<(Cow<'a, str>, &'a RawValue)>);
+
+impl Default for Keys<'_> {
+    fn default() -> Self {
+        Self(Vec::with_capacity(FIELDS.len()))
+    }
+}
+
+impl<'a> Extend<(Cow<'a, str>, &'a RawValue)> for Keys<'a> {
+    fn extend<I: IntoIterator<Item = (Cow<'a, str>, &'a RawValue)>>(&mut self, keys: I) {
+        self.0.extend(keys);
+    }
+}
+
+/// Names of the fields whose values do not fit.
+fn unexpected(values: &[Value<'_>]) -> Vec<&'static str> {
+    let pairs = FIELDS.iter().zip(values);
+    let misfits = pairs.filter(|(_, value)| matches!(value, Value::Unexpected(_)));
+    misfits.map(|(field, _)| field.name).collect()
 }
 
 /// What the column of this kind holds for a value.
@@ -144,8 +170,8 @@ fn value<'a>(kind: Kind, json: &'a str, origin: Origin, room: &mut Room) -> Valu
         return Value::Null;
     }
     let read = match kind {
-        Kind::Text => string(json).filter(|text| !text.contains('\0')).map(Value::Text),
-        Kind::Bool => serde_json::from_str(json).ok().map(Value::Bool),
+        Kind::Text => string(json).map(Value::Text),
+        Kind::Bool => json.parse().ok().map(Value::Bool),
         Kind::Int => number::integer(json).map(Value::Int),
         Kind::Time => number::time_from(json, origin).map(Value::Time),
         Kind::Json => None,
@@ -176,14 +202,14 @@ fn rewritten(keys: &[(Cow<'_, str>, &RawValue)], replaced: &[(usize, String)]) -
     format!("{{{}}}", pairs.join(","))
 }
 
-/// A JSON string's content; borrowed where nothing is escaped.
+/// The content of a JSON string that Postgres can hold; borrowed where nothing is escaped.
 pub(super) fn string(text: &str) -> Option<Cow<'_, str>> {
     let inner = text.strip_prefix('"')?.strip_suffix('"')?;
-    if inner.contains('\\') {
-        serde_json::from_str(text).ok().map(Cow::Owned)
-    } else {
-        Some(Cow::Borrowed(inner))
+    if !inner.contains('\\') {
+        return Some(Cow::Borrowed(inner));
     }
+    let content: String = serde_json::from_str(text).ok()?;
+    (!content.contains('\0')).then_some(Cow::Owned(content))
 }
 
 fn wrong_kind(field: &str, expected: &str, found: &str) -> Rejection {
@@ -195,112 +221,6 @@ fn wrong_kind(field: &str, expected: &str, found: &str) -> Rejection {
         _ => "another number",
     };
     Rejection::new(format!("{field}: expected {expected}, found {found}"))
-}
-
-/// The keys of an object with their values unread.
-struct Keys<'a> {
-    pairs: Vec<(Cow<'a, str>, &'a RawValue)>,
-    /// A key is another one than the document has, see [`Key`].
-    is_odd: bool,
-}
-
-impl<'de> Deserialize<'de> for Keys<'de> {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        struct Object;
-
-        impl<'de> Visitor<'de> for Object {
-            type Value = Keys<'de>;
-
-            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-                f.write_str("an object")
-            }
-
-            fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Keys<'de>, A::Error> {
-                let mut keys = Keys {
-                    pairs: Vec::with_capacity(FIELDS.len()),
-                    is_odd: false,
-                };
-                while let Some((Key { text, is_odd }, value)) = map.next_entry()? {
-                    if keys.pairs.len() == MAX_KEYS {
-                        return Err(serde::de::Error::custom("too many keys"));
-                    }
-                    keys.is_odd |= is_odd;
-                    keys.pairs.push((text, value));
-                }
-                Ok(keys)
-            }
-        }
-
-        deserializer.deserialize_map(Object)
-    }
-}
-
-/// A key that Postgres can hold: U+0000 and halves of surrogate pairs are spelled out as the six letters of their escapes.
-pub(super) struct Key<'a> {
-    pub(super) text: Cow<'a, str>,
-    is_odd: bool,
-}
-
-impl<'a> Key<'a> {
-    fn new(text: Cow<'a, str>) -> Self {
-        let is_odd = text.contains('\0');
-        Self {
-            text: if is_odd {
-                text.replace('\0', r"\u0000").into()
-            } else {
-                text
-            },
-            is_odd,
-        }
-    }
-
-    /// Half of a surrogate pair comes as the three bytes that UTF-8 would have for it.
-    fn of_bytes(bytes: &[u8]) -> Self {
-        let mut text = String::with_capacity(bytes.len());
-        let mut rest = bytes;
-        while let Some(at) = rest.windows(3).position(|part| part[0] == 0xED && part[1] >= 0xA0) {
-            let half = 0xD000 | u32::from(rest[at + 1] & 0x3F) << 6 | u32::from(rest[at + 2] & 0x3F);
-            text += &String::from_utf8_lossy(&rest[..at]);
-            text += &format!("\\u{half:04x}");
-            rest = &rest[at + 3..];
-        }
-        text += &String::from_utf8_lossy(rest);
-        Self {
-            is_odd: true,
-            ..Self::new(text.into())
-        }
-    }
-}
-
-impl<'de> Deserialize<'de> for Key<'de> {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        struct Text;
-
-        impl<'de> Visitor<'de> for Text {
-            type Value = Key<'de>;
-
-            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-                f.write_str("a key")
-            }
-
-            fn visit_borrowed_bytes<E>(self, bytes: &'de [u8]) -> Result<Key<'de>, E> {
-                Ok(match std::str::from_utf8(bytes) {
-                    Ok(text) => Key::new(text.into()),
-                    Err(_) => Key::of_bytes(bytes),
-                })
-            }
-
-            fn visit_bytes<E>(self, bytes: &[u8]) -> Result<Key<'de>, E> {
-                Ok(match std::str::from_utf8(bytes) {
-                    Ok(text) => Key::new(text.to_owned().into()),
-                    Err(_) => Key::of_bytes(bytes),
-                })
-            }
-        }
-
-        // As text, half of a surrogate pair would be an error of the whole document.
-        deserializer.deserialize_bytes(Text)
-    }
 }
 
 #[cfg(test)]
@@ -354,7 +274,7 @@ mod tests {
     fn check_unexpected(field: &str, sent: &str, kept: &str) {
         let document = format!(r#"{{"id":"u","created_at":1700000000000,"{field}":{sent}}}"#);
         let user = decode(&document).unwrap();
-        let of = |user: &User<'_>| user.unexpected().map(str::to_owned).collect::<Vec<_>>();
+        let of = |user: &User<'_>| user.unexpected.clone();
         let is_known = fields::position(field, 0).is_some();
         assert_eq!(of(&user), if is_known { vec![field] } else { vec![] }, "{document}");
         let extra = user.extra_object().unwrap();
@@ -426,7 +346,7 @@ mod tests {
         let document =
             format!(r#"{{"id":"u","created_at":1700000000000.{zeros},"lockout_expires_in_seconds":5.{zeros}}}"#);
         let user = decode(&document).unwrap();
-        assert_eq!(user.unexpected().count(), 0);
+        assert_eq!(user.unexpected.len(), 0);
         let storable = r#"{"id":"u","created_at":1700000000000,"lockout_expires_in_seconds":5}"#;
         assert!(user.storable.is_some_and(|document| document == storable));
     }
@@ -438,14 +358,14 @@ mod tests {
         let user = decode(document).unwrap();
         assert_eq!((user.id.as_ref(), user.created_at), ("u", 1_700_000_000_000));
         assert!(matches!(user.get("first_name"), Some(Value::Text(name)) if name == "Ann"));
-        assert_eq!(user.unexpected().collect::<Vec<_>>(), ["banned"]);
+        assert_eq!(user.unexpected, ["banned"]);
         assert_eq!(user.extra("z"), Some("2"));
     }
 
     #[test]
     fn an_escaped_backslash_before_u0000_is_not_a_nul() {
         let user = decode(r#"{"id":"u","created_at":1,"public_metadata":{"a":"\\u0000"}}"#).unwrap();
-        assert_eq!(user.unexpected().count(), 0);
+        assert_eq!(user.unexpected.len(), 0);
     }
 
     #[test]

@@ -4,6 +4,7 @@ mod contact;
 mod decode;
 pub mod fields;
 mod json;
+mod keys;
 mod number;
 mod storable;
 
@@ -112,6 +113,8 @@ pub struct User<'a> {
     pub created_at: i64,
     /// A value for each of [`FIELDS`], in its order.
     pub values: Vec<Value<'a>>,
+    /// Names of the fields that are [`Value::Unexpected`].
+    pub unexpected: Vec<&'static str>,
     /// Keys that [`FIELDS`] does not know, with their JSON texts as far as `jsonb` can hold them.
     pub extra: Vec<(Cow<'a, str>, Cow<'a, str>)>,
     /// What the mirror offers to those who query.
@@ -161,25 +164,13 @@ impl<'a> User<'a> {
             .map(|(field, _)| field.name)
     }
 
-    /// Names of the known fields whose values do not fit their columns.
-    pub fn unexpected(&self) -> impl Iterator<Item = &'static str> + '_ {
-        self.misfits().map(|(name, _)| name)
-    }
-
-    fn misfits(&self) -> impl Iterator<Item = (&'static str, &str)> + '_ {
-        FIELDS
-            .iter()
-            .zip(&self.values)
-            .filter_map(|(field, value)| match value {
-                Value::Unexpected(json) => Some((field.name, json.as_ref())),
-                _ => None,
-            })
-    }
-
     /// What has no column of its own and what does not fit its column, as one JSON object; none where there is nothing.
     pub fn extra_object(&self) -> Option<String> {
         let extra = self.extra.iter().map(|(key, value)| (key.as_ref(), value.as_ref()));
-        let misfits = self.misfits().map(|(name, value): (&str, &str)| (name, value));
+        let misfits = self.unexpected.iter().filter_map(|&name| match self.get(name)? {
+            Value::Unexpected(json) => Some((name, json.as_ref())),
+            _ => None,
+        });
         let pairs: Vec<String> = extra
             .chain(misfits)
             .map(|(key, value)| format!("{}:{value}", serde_json::Value::from(key)))

@@ -58,25 +58,11 @@ struct Extent {
 impl Extent {
     fn of(json: &str) -> Self {
         let bytes = json.as_bytes();
-        let (mut at, mut open, mut is_string) = (0, 0_usize, false);
+        let (mut at, mut open) = (0, 0_usize);
         let mut extent = Self::default();
         while let Some(&byte) = bytes.get(at) {
             match byte {
-                b'"' => is_string = !is_string,
-                b'\\' => {
-                    // The escape `\u0000`, and not `\\u0000`, which is a backslash and five letters.
-                    match escaped(bytes, at) {
-                        Some(0) | Some(0xDC00..=0xDFFF) => extent.is_refused = true,
-                        Some(0xD800..=0xDBFF) => {
-                            let follows = matches!(escaped(bytes, at + 6), Some(0xDC00..=0xDFFF));
-                            extent.is_refused |= !follows;
-                            at += 6 * usize::from(follows);
-                        }
-                        _ => {}
-                    }
-                    at += 1;
-                }
-                _ if is_string => {}
+                b'"' => at = extent.string(bytes, at + 1),
                 b'[' | b'{' => {
                     open += 1;
                     extent.depth = extent.depth.max(open);
@@ -91,6 +77,29 @@ impl Extent {
             at += 1;
         }
         extent
+    }
+
+    /// Takes note of the string that begins at `at`. Returns where its closing quote is.
+    fn string(&mut self, bytes: &[u8], mut at: usize) -> usize {
+        while let Some(next) = bytes[at..].iter().position(|byte| matches!(byte, b'"' | b'\\')) {
+            at += next;
+            if bytes[at] == b'"' {
+                return at;
+            }
+            // The escape `\u0000`, and not `\\u0000`, which is a backslash and five letters.
+            match escaped(bytes, at) {
+                Some(0 | 0xDC00..=0xDFFF) => self.is_refused = true,
+                Some(0xD800..=0xDBFF) => {
+                    let follows = matches!(escaped(bytes, at + 6), Some(0xDC00..=0xDFFF));
+                    self.is_refused |= !follows;
+                    at += 6 * usize::from(follows);
+                }
+                _ => {}
+            }
+            // What is escaped may be a quote.
+            at = bytes.len().min(at + 2);
+        }
+        bytes.len()
     }
 
     /// Takes note of the number whose first digit is at `at`. Returns where it ends.

@@ -56,7 +56,7 @@ fn outcome(bytes: impl Into<Vec<u8>>) -> Result<Vec<String>, String> {
         let mangled = if raw.is_mangled { "mangled " } else { "" };
         match decode(page.document(raw)) {
             Ok(user) => {
-                let unexpected: Vec<_> = user.unexpected().map(|name| format!(" without {name}")).collect();
+                let unexpected: Vec<_> = user.unexpected.iter().map(|name| format!(" without {name}")).collect();
                 let respelled = user.storable.as_ref().map_or("", |_| ", respelled");
                 format!("{mangled}{}{}{respelled}", user.id, unexpected.concat())
             }

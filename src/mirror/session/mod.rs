@@ -175,6 +175,35 @@ impl Wire {
         committed.map_err(failed)?;
         Ok(done)
     }
+
+    /// The rows of a statement. Knows nothing of the query's type, as all of this would else be compiled for each query.
+    async fn rows(
+        &self,
+        is_open: QueryResult<bool>,
+        statement: QueryResult<Statement>,
+    ) -> QueryResult<BoxStream<'static, QueryResult<Row>>> {
+        let Statement { sql, values } = statement?;
+        // All of them: the end of the transaction is behind them on the same connection.
+        let rows = async {
+            let rows = self.client.query_typed_raw(&sql, values).await?;
+            rows.try_collect::<Vec<_>>().await
+        };
+        let rows = self.in_transaction(is_open, rows).await?;
+        Ok(stream::iter(rows).map(|row| Ok(Row::new(row))).boxed())
+    }
+
+    /// How many rows a statement affects.
+    async fn count(&self, is_open: QueryResult<bool>, statement: QueryResult<Statement>) -> QueryResult<usize> {
+        let Statement { sql, values } = statement?;
+        let values: Vec<_> = values
+            .iter()
+            .map(|(value, kind)| (value as &(dyn ToSql + Sync), kind.clone()))
+            .collect();
+        let rows = self
+            .in_transaction(is_open, self.client.execute_typed(&sql, &values))
+            .await?;
+        Ok(usize::try_from(rows).unwrap_or(usize::MAX))
+    }
 }
 
 impl Standing {
@@ -232,18 +261,8 @@ impl AsyncConnectionCore for Session {
         T::Query: QueryFragment<Pg> + QueryId + 'query,
     {
         let statement = Statement::new(&source.as_query());
-        async move {
-            let Statement { sql, values } = statement?;
-            // All of them: the end of the transaction is behind them on the same connection.
-            let rows = async {
-                let rows = self.wire.client.query_typed_raw(&sql, values).await?;
-                rows.try_collect::<Vec<_>>().await
-            };
-            let is_open = self.transactions.is_open();
-            let rows = self.wire.in_transaction(is_open, rows).await?;
-            Ok(stream::iter(rows).map(|row| Ok(Row::new(row))).boxed())
-        }
-        .boxed()
+        let is_open = self.transactions.is_open();
+        self.wire.rows(is_open, statement).boxed()
     }
 
     fn execute_returning_count<'conn, 'query, T>(&'conn mut self, source: T) -> Self::ExecuteFuture<'conn, 'query>
@@ -251,18 +270,8 @@ impl AsyncConnectionCore for Session {
         T: QueryFragment<Pg> + QueryId + 'query,
     {
         let statement = Statement::new(&source);
-        async move {
-            let Statement { sql, values } = statement?;
-            let values: Vec<_> = values
-                .iter()
-                .map(|(value, kind)| (value as &(dyn ToSql + Sync), kind.clone()))
-                .collect();
-            let executing = self.wire.client.execute_typed(&sql, &values);
-            let is_open = self.transactions.is_open();
-            let rows = self.wire.in_transaction(is_open, executing).await?;
-            Ok(usize::try_from(rows).unwrap_or(usize::MAX))
-        }
-        .boxed()
+        let is_open = self.transactions.is_open();
+        self.wire.count(is_open, statement).boxed()
     }
 }
 

@@ -23,13 +23,16 @@ impl Statement {
         query.to_sql(&mut builder, &Pg)?;
         let mut binds = RawBytesBindCollector::<Pg>::new();
         query.collect_binds(&mut binds, &mut BuiltIn, &Pg)?;
+        Self::of(builder, binds)
+    }
+
+    fn of(sql: PgQueryBuilder, binds: RawBytesBindCollector<Pg>) -> QueryResult<Self> {
         let kinds = binds.metadata.iter().map(kind_of);
         let values = binds.binds.into_iter().map(Encoded).zip(kinds);
+        let values = values.map(|(value, kind)| Ok((value, kind?)));
         Ok(Self {
-            sql: builder.finish(),
-            values: values
-                .map(|(value, kind)| Ok((value, kind?)))
-                .collect::<QueryResult<_>>()?,
+            sql: sql.finish(),
+            values: values.collect::<QueryResult<_>>()?,
         })
     }
 }
