@@ -14,6 +14,12 @@ pub struct Limits {
 }
 
 impl Limits {
+    /// How many more of a mirror's `users` rows may be deleted when `lately` were deleted within the last hour.
+    pub fn room(&self, lately: u64, users: u64) -> u64 {
+        let part = (users as f64 * self.max_percent / 100.0) as u64;
+        self.max_count.min(part).max(self.min_count).saturating_sub(lately)
+    }
+
     /// Whether `deletions` of a mirror of `users` rows must wait for a person.
     pub fn hold(&self, deletions: u64, users: u64) -> bool {
         deletions > self.min_count
@@ -76,6 +82,33 @@ mod tests {
         check(11, 54, true);
         check(500, 1_000_000, false);
         check(501, 1_000_000, true);
+    }
+
+    #[test]
+    fn the_room_is_what_is_not_held() {
+        for (min_count, max_count, max_percent) in [
+            (10, 500, 20.0),
+            (0, 500, 20.0),
+            (10, 5, 20.0),
+            (0, 0, 0.0),
+            (3, 10, 33.3),
+        ] {
+            let limits = Limits {
+                min_count,
+                max_count,
+                max_percent,
+            };
+            for users in [0, 1, 10, 49, 50, 51, 99, 1_000, 100_000] {
+                for lately in [0, 1, 7, 10, 100, 500] {
+                    let room = limits.room(lately, users);
+                    assert!(
+                        room == 0 || !limits.hold(lately + room, users),
+                        "{limits:?} {lately} of {users}"
+                    );
+                    assert!(limits.hold(lately + room + 1, users), "{limits:?} {lately} of {users}");
+                }
+            }
+        }
     }
 
     #[test]

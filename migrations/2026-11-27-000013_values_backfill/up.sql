@@ -64,7 +64,7 @@ FROM (
     WHERE pg_catalog.jsonb_typeof(r.extra) = 'object'::text AND key.name IN (
         SELECT field.attname::text FROM pg_catalog.pg_attribute AS field
         JOIN pg_catalog.pg_attribute AS extra ON extra.attrelid = field.attrelid AND extra.attname = 'extra'::name
-        WHERE field.attrelid = 'clerk.users'::pg_catalog.regclass AND field.attnum > 0::int2 AND field.attnum < extra.attnum
+        WHERE field.attrelid = 'clerk.users'::pg_catalog.regclass::pg_catalog.oid AND field.attnum > 0::int2 AND field.attnum < extra.attnum
     )
     GROUP BY r.id
 ) AS found

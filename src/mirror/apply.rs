@@ -7,7 +7,7 @@ use super::{
     Batch, Committed, Error, Lease, Mirror, Run,
     batch::BLOCKED,
     deletions,
-    locks::{self, Patience, USUAL_WAIT, is_lock},
+    locks::{self, Patience, USUAL_WAIT},
     rejected, runs,
     session::Session,
     signed,
@@ -16,13 +16,12 @@ use super::{
 };
 
 impl Mirror {
-    /// Applies a batch, all of it or nothing. A row that Postgres refuses, or that the application has locked, costs its user only: the
-    /// batch is applied again with each suspect behind a savepoint.
+    /// Applies a batch, all of it or nothing. A row that Postgres refuses, that takes too long or that the application has locked costs its user
+    /// only: the batch is applied again with each suspect behind a savepoint.
     pub async fn commit(&self, lease: &Lease, run: &Run, batch: &Batch<'_>) -> Result<Committed, Error> {
         let mut conn = self.connection().await?;
         let fault = match attempt(&mut conn, lease, run, batch, Care::None).await {
-            Err(Failure::OneRow(fault)) => fault,
-            Err(Failure::TooLong(fault)) if is_lock(&fault) => fault,
+            Err(Failure::OneRow(fault) | Failure::TooLong(fault)) => fault,
             result => return result.map_err(Failure::into_error),
         };
         let is_blocked = fault.sqlstate().is_some_and(|code| BLOCKED.contains(&code));
@@ -33,8 +32,10 @@ impl Mirror {
             warn!(%error, "a user cannot be stored; looking for which");
         }
         let result = match attempt(&mut conn, lease, run, batch, Care::Users).await {
-            // A trigger or an index of the application on the events may refuse one of them.
-            Err(Failure::OneRow(_)) if run.tells => attempt(&mut conn, lease, run, batch, Care::Events).await,
+            // A trigger or an index of the application on the events may refuse one of them, or wait for a lock.
+            Err(Failure::OneRow(_) | Failure::TooLong(_)) if run.tells => {
+                attempt(&mut conn, lease, run, batch, Care::Events).await
+            }
             result => result,
         };
         result.map_err(Failure::into_error)
@@ -70,10 +71,12 @@ async fn attempt(
                 }
                 Care::Users | Care::Events => store::apart(conn, batch, run.tells && care == Care::Events).await?,
             };
-            locks::wait_at_most(conn, USUAL_WAIT).await?;
         }
         if run.tells && care != Care::Events {
             outcome.publish(conn).await?;
+        }
+        if batch.writes_users() {
+            locks::wait_at_most(conn, USUAL_WAIT).await?;
         }
         let Outcome {
             changed,

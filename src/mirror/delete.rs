@@ -1,5 +1,7 @@
 //! Carries out confirmed deletions.
 
+use std::time::{Duration, Instant};
+
 use diesel::{
     prelude::*,
     sql_types::{Nullable, Timestamptz},
@@ -27,7 +29,13 @@ pub struct Deleted {
     pub rows: u64,
     /// Rows that cannot go, or not yet.
     pub kept: Vec<Rejected>,
+    /// Ids for which there was no time.
+    pub left: Vec<String>,
 }
+
+/// How long deleting may go on. What is not deleted by then is left to the next sync: others wait for this one, and Clerk's answer about
+/// its instance is to be fresh.
+const MOST_TIME: Duration = Duration::from_secs(30);
 
 impl Mirror {
     /// Deletes users whose deletion Clerk confirmed, or with `mark` marks them. Rows are kept if the application's own constraints or
@@ -37,8 +45,13 @@ impl Mirror {
         let mut deleted = Deleted::default();
         let mut patience = Patience::new();
         let mut parts = vec![ids];
+        let began = Instant::now();
         // A transaction a part: what took long once need not be done again.
         while let Some(part) = parts.pop() {
+            if began.elapsed() > MOST_TIME {
+                deleted.left.extend_from_slice(part);
+                continue;
+            }
             let (fault, is_first) = match delete_part(&mut conn, lease, run, part, mark, &mut patience).await {
                 Ok(done) => {
                     deleted.rows += done.rows;
@@ -106,13 +119,13 @@ async fn delete_part(
             .filter(|id| !locked.iter().any(|locked| locked == id))
             .collect();
         let mut gone = remove(conn, &ids, mark).await?;
-        locks::wait_at_most(conn, USUAL_WAIT).await?;
         let stay = staying(conn, &ids, mark).await?;
         gone.retain(|(id, _)| !stay.contains(id));
         let rows = gone.len() as u64;
         if run.tells {
             events::deleted(conn, &gone).await?;
         }
+        locks::wait_at_most(conn, USUAL_WAIT).await?;
         let went: Vec<&str> = ids
             .into_iter()
             .filter(|id| !stay.iter().any(|stay| stay == id))
@@ -139,7 +152,11 @@ async fn delete_part(
         for row in &kept {
             list(conn, run, row).await?;
         }
-        Ok(Deleted { rows, kept })
+        Ok(Deleted {
+            rows,
+            kept,
+            ..Deleted::default()
+        })
     })
     .await
 }

@@ -49,13 +49,16 @@ pub(super) async fn forget_missing(conn: &mut Session, ids: &[&str]) -> QueryRes
     Ok(())
 }
 
+/// Whether a deletion was held within the last ten seconds. A time that is still to come is from before the clock went back.
+const HELD_LATELY: &str =
+    "held_at BETWEEN pg_catalog.clock_timestamp() - interval '10 seconds' AND pg_catalog.clock_timestamp()";
+
 /// Forgets ids that Clerk shows. A replica that lags may still show a user whose deletion is held for less than ten seconds.
 pub(super) async fn release(conn: &mut Session, ids: &[&str]) -> QueryResult<()> {
     if !ids.is_empty() {
-        sql_query(
-            "DELETE FROM clerk.missing_users WHERE user_id = ANY($1)
-               AND (held_at IS NULL OR held_at < pg_catalog.clock_timestamp() - interval '10 seconds')",
-        )
+        sql_query(format!(
+            "DELETE FROM clerk.missing_users WHERE user_id = ANY($1) AND ({HELD_LATELY}) IS NOT TRUE"
+        ))
         .bind::<Array<Text>, _>(ids)
         .execute(conn)
         .await?;
@@ -181,10 +184,9 @@ impl Mirror {
             #[diesel(sql_type = Text)]
             user_id: String,
         }
-        let rows: Vec<Row> = sql_query(
-            "SELECT user_id FROM clerk.missing_users
-             WHERE user_id = ANY($1) AND held_at >= pg_catalog.clock_timestamp() - interval '10 seconds'",
-        )
+        let rows: Vec<Row> = sql_query(format!(
+            "SELECT user_id FROM clerk.missing_users WHERE user_id = ANY($1) AND {HELD_LATELY}"
+        ))
         .bind::<Array<Text>, _>(ids)
         .load(&mut self.connection().await?)
         .await?;
@@ -260,6 +262,20 @@ impl Mirror {
             ))
             .execute(conn)
             .await?;
+            Ok(())
+        })
+        .await
+    }
+
+    /// Holds these absent ids.
+    pub async fn hold_these(&self, lease: &Lease, ids: &[String]) -> Result<(), Error> {
+        let mut conn = self.connection().await?;
+        conn.transaction(async |conn| {
+            transaction::begin(conn, lease).await?;
+            diesel::update(missing_users::table.filter(missing_users::user_id.eq_any(ids)))
+                .set(missing_users::held_at.eq(diesel::dsl::now.into_sql::<Nullable<Timestamptz>>()))
+                .execute(conn)
+                .await?;
             Ok(())
         })
         .await

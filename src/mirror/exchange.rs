@@ -50,7 +50,7 @@ pub(super) async fn free(conn: &mut Session, blocked: &[Blocked<'_>]) -> Result<
     for sets in [to_null, to_text] {
         match set(conn, sets, &ids).await {
             Ok(rows) => return Ok(rows > 0),
-            Err(Failure::OneRow(_)) => {}
+            Err(Failure::OneRow(_) | Failure::TooLong(_)) => {}
             Err(failure) => return Err(failure),
         }
     }
@@ -81,25 +81,25 @@ async fn columns(conn: &mut Session, indexes: &[&str]) -> QueryResult<Vec<Column
     sql_query(
         "WITH index AS (
              SELECT i.indexrelid, i.indkey FROM pg_catalog.pg_index i JOIN pg_catalog.pg_class c ON c.oid = i.indexrelid
-             WHERE i.indrelid = 'clerk.users'::pg_catalog.regclass AND c.relname::pg_catalog.text = ANY($1)),
+             WHERE i.indrelid = 'clerk.users'::pg_catalog.regclass::pg_catalog.oid AND c.relname::pg_catalog.text = ANY($1)),
          used AS (
              SELECT key::pg_catalog.int4 AS number
              FROM index, pg_catalog.unnest(index.indkey::pg_catalog.int2[]) AS key
              UNION SELECT d.refobjsubid FROM pg_catalog.pg_depend d JOIN index ON d.objid = index.indexrelid
-             WHERE d.classid = 'pg_catalog.pg_class'::pg_catalog.regclass
-               AND d.refclassid = 'pg_catalog.pg_class'::pg_catalog.regclass
-               AND d.refobjid = 'clerk.users'::pg_catalog.regclass),
+             WHERE d.classid = 'pg_catalog.pg_class'::pg_catalog.regclass::pg_catalog.oid
+               AND d.refclassid = 'pg_catalog.pg_class'::pg_catalog.regclass::pg_catalog.oid
+               AND d.refobjid = 'clerk.users'::pg_catalog.regclass::pg_catalog.oid),
          made_of AS (
              SELECT d.refobjsubid AS number FROM used
-             JOIN pg_catalog.pg_attrdef e ON e.adrelid = 'clerk.users'::pg_catalog.regclass
+             JOIN pg_catalog.pg_attrdef e ON e.adrelid = 'clerk.users'::pg_catalog.regclass::pg_catalog.oid
                AND e.adnum::pg_catalog.int4 = used.number
-             JOIN pg_catalog.pg_depend d ON d.refclassid = 'pg_catalog.pg_class'::pg_catalog.regclass
-               AND d.refobjid = 'clerk.users'::pg_catalog.regclass
-               AND (d.classid = 'pg_catalog.pg_attrdef'::pg_catalog.regclass AND d.objid = e.oid
-                 OR d.classid = 'pg_catalog.pg_class'::pg_catalog.regclass AND d.objid = e.adrelid AND d.objsubid = used.number))
-         SELECT pg_catalog.quote_ident(a.attname::pg_catalog.text) AS name, a.atttypid = 'pg_catalog.text'::pg_catalog.regtype AS is_text
+             JOIN pg_catalog.pg_depend d ON d.refclassid = 'pg_catalog.pg_class'::pg_catalog.regclass::pg_catalog.oid
+               AND d.refobjid = 'clerk.users'::pg_catalog.regclass::pg_catalog.oid
+               AND (d.classid = 'pg_catalog.pg_attrdef'::pg_catalog.regclass::pg_catalog.oid AND d.objid = e.oid
+                 OR d.classid = 'pg_catalog.pg_class'::pg_catalog.regclass::pg_catalog.oid AND d.objid = e.adrelid AND d.objsubid = used.number))
+         SELECT pg_catalog.quote_ident(a.attname::pg_catalog.text) AS name, a.atttypid = 'pg_catalog.text'::pg_catalog.regtype::pg_catalog.oid AS is_text
          FROM pg_catalog.pg_attribute a
-         WHERE a.attrelid = 'clerk.users'::pg_catalog.regclass AND a.attgenerated = ''::pg_catalog.\"char\" AND a.attnum > 0
+         WHERE a.attrelid = 'clerk.users'::pg_catalog.regclass::pg_catalog.oid AND a.attgenerated = ''::pg_catalog.\"char\" AND a.attnum > 0
            AND a.attnum::pg_catalog.int4 IN (SELECT number FROM used UNION SELECT number FROM made_of)
          ORDER BY a.attnum",
     )

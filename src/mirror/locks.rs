@@ -122,7 +122,7 @@ async fn updates_keys(conn: &mut Session) -> QueryResult<bool> {
     }
     let Row { has_keys } = sql_query(
         "SELECT EXISTS (SELECT FROM pg_catalog.pg_index
-             WHERE indrelid = 'clerk.users'::pg_catalog.regclass AND indisunique AND NOT indisprimary
+             WHERE indrelid = 'clerk.users'::pg_catalog.regclass::pg_catalog.oid AND indisunique AND NOT indisprimary
                AND indexprs IS NULL AND indpred IS NULL) AS has_keys",
     )
     .get_result(conn)

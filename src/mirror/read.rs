@@ -87,14 +87,15 @@ impl Mirror {
     }
 
     /// The documents of these ids, put together again from their columns. A row is fresh if it was updated less than `fresh`
-    /// ago.
+    /// ago; a time that is still to come is from before the clock went back.
     pub async fn documents(&self, ids: &[&str], fresh: Duration) -> Result<Vec<Document>, Error> {
         if ids.is_empty() {
             return Ok(Vec::new());
         }
         Ok(sql_query(
             "SELECT u.id, clerk.user_document(u)::text AS document,
-                    u.changed_at > pg_catalog.clock_timestamp() - $2 * interval '1 second' AS is_fresh
+                    u.changed_at BETWEEN pg_catalog.clock_timestamp() - $2 * interval '1 second'
+                        AND pg_catalog.clock_timestamp() AS is_fresh
              FROM clerk.users u WHERE u.id = ANY($1)",
         )
         .bind::<Array<Text>, _>(ids)

@@ -15,7 +15,7 @@ use super::{
     encoding,
     locks::LOCKED,
     read::timestamp,
-    schema::{rejected_users, sync_runs},
+    schema::{missing_users, rejected_users, sync_runs},
     session::Session,
     transaction, unsigned,
 };
@@ -140,6 +140,21 @@ impl Mirror {
             Ok(())
         })
         .await
+    }
+
+    /// Whose rows among these the application kept, without a person's approval to delete them.
+    pub async fn kept_among(&self, ids: &[String]) -> Result<Vec<String>, Error> {
+        let approved = missing_users::table
+            .select(missing_users::user_id)
+            .filter(missing_users::approved_at.is_not_null());
+        Ok(rejected_users::table
+            .select(rejected_users::user_id)
+            .filter(rejected_users::user_id.eq_any(ids))
+            .filter(rejected_users::document.is_null())
+            .filter(rejected_users::sqlstate.is_distinct_from(LOCKED))
+            .filter(rejected_users::user_id.ne_all(approved))
+            .load(&mut self.connection().await?)
+            .await?)
     }
 
     /// Whose rows the application held back although they are gone from Clerk: the rejections without a document.

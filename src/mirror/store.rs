@@ -3,13 +3,13 @@
 //! Values that are unique in the application's eyes are given up before they are taken: changed users are written before new ones, and
 //! those that are in each other's way are written last, together.
 
-use diesel_async::AsyncConnection;
+use diesel_async::{AsyncConnection, SimpleAsyncConnection};
 
 use super::{
     Batch, Error, Rejected, Write, events, exchange,
     locks::{self, LOCKED, Patience, Purpose, is_lock},
     session::{Fault, Session},
-    transaction::Failure,
+    transaction::{self, Failure},
     upsert::{REFRESH, Statement, Stored, UPSERT, upsert},
 };
 
@@ -98,6 +98,10 @@ pub(super) async fn together<'w>(conn: &mut Session, batch: &'w Batch<'_>) -> Re
     Ok(outcome)
 }
 
+/// How long a set of users may take behind savepoints. A larger set that takes longer is halved; a user who takes longer alone is rejected,
+/// as an expression or trigger of the application hardly ends with that document.
+const MOST_TIME: &str = "SET LOCAL statement_timeout = '5s'";
+
 /// Stores the users of a batch behind savepoints, and with `events` each set together with its events. Users that Postgres refuses and
 /// users that the application has locked are rejected.
 pub(super) async fn apart<'w>(conn: &mut Session, batch: &'w Batch<'_>, events: bool) -> Result<Outcome<'w>, Failure> {
@@ -110,6 +114,7 @@ pub(super) async fn apart<'w>(conn: &mut Session, batch: &'w Batch<'_>, events: 
             .map_err(|error: diesel::result::Error| Failure::Whole(error.into()))?;
     }
     let mut apart = Apart::new(events);
+    conn.batch_execute(MOST_TIME).await?;
     apart.patience.begin(conn).await?;
     let ids: Vec<&str> = jobs.iter().map(Job::id).collect();
     let locked = locks::locked(conn, &ids, Purpose::Store).await?;
@@ -117,6 +122,7 @@ pub(super) async fn apart<'w>(conn: &mut Session, batch: &'w Batch<'_>, events: 
     locked.into_iter().for_each(|job| apart.put_off(job));
     apart.halve(conn, free).await?;
     apart.unblock(conn).await?;
+    conn.batch_execute(transaction::MOST_TIME).await?;
     Ok(apart.outcome)
 }
 
@@ -187,9 +193,11 @@ impl<'w> Apart<'w> {
                     continue;
                 }
                 Err(Failure::OneRow(fault)) => fault,
-                Err(Failure::TooLong(fault)) if is_lock(&fault) => {
-                    self.patience.spend();
-                    self.patience.begin(conn).await?;
+                Err(Failure::TooLong(fault)) => {
+                    if is_lock(&fault) {
+                        self.patience.spend();
+                        self.patience.begin(conn).await?;
+                    }
                     fault
                 }
                 Err(failure) => return Err(failure),

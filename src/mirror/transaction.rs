@@ -11,6 +11,9 @@ use super::{
     session::{Fault, Session},
 };
 
+/// How long a statement may take, as a rule.
+pub(super) const MOST_TIME: &str = "SET LOCAL statement_timeout = '60s'";
+
 /// The least time after which a silent transaction is ended: a machine may be busy.
 const LEAST_SILENCE: Duration = Duration::from_secs(5);
 
@@ -19,7 +22,7 @@ const LEAST_SILENCE: Duration = Duration::from_secs(5);
 async fn guard(conn: &mut Session, lease: &Lease, first: &str) -> Result<(), Error> {
     let silence = lease.ttl().max(LEAST_SILENCE).as_millis();
     let guards = format!(
-        "SET CONSTRAINTS ALL IMMEDIATE; SET LOCAL statement_timeout = '60s'; SET LOCAL lock_timeout = {usual}; \
+        "SET CONSTRAINTS ALL IMMEDIATE; {MOST_TIME}; SET LOCAL lock_timeout = {usual}; \
          SET LOCAL idle_in_transaction_session_timeout = {silence}; {first}",
         usual = USUAL_WAIT.as_millis()
     );

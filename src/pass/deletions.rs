@@ -21,7 +21,7 @@ use crate::{
     failure::Failure,
     guard::Checksum,
     mirror::{Batch, Kind, Lease, Mirror, Run},
-    walk::Interval,
+    walk::{Interval, Walk},
     watch::Changes,
 };
 
@@ -82,6 +82,7 @@ impl Running<'_> {
             after.clone_from(last);
             any_missing = true;
             later.extend(self.note_absent(lease, &ids).await?);
+            self.attend_between(run).await?;
         }
 
         if !any_missing && run.kind != Kind::Full {
@@ -126,17 +127,61 @@ impl Running<'_> {
             let Some(last) = ids.last() else { return Ok(()) };
             after.clone_from(last);
             let confirmed = self.confirm(&ids).await?;
-            if !confirmed.gone.is_empty() {
-                if !self.is_mirrored_instance().await? {
-                    return Ok(());
-                }
-                self.delete(lease, run, &confirmed.gone).await?;
+            if !confirmed.gone.is_empty() && !self.is_mirrored_instance().await? {
+                return Ok(());
+            }
+            if !self.delete_confirmed(lease, run, confirmed.gone).await? {
+                return Ok(());
             }
             if confirmed.is_unclear {
                 // What a server cannot answer for some it cannot answer for the next ones either.
                 return Ok(());
             }
+            self.attend_between(run).await?;
         }
+    }
+
+    /// Deletes rows whose deletion Clerk confirmed. Rows that the application kept before were not judged with the others, and may all be
+    /// free to go now: of these, no more go than the guard allows, and the rest is held. Returns whether there was time for all.
+    async fn delete_confirmed(&mut self, lease: &Lease, run: &Run, gone: Vec<String>) -> Result<bool, Failure> {
+        let mirror = &self.pass.mirror;
+        let kept: HashSet<String> = mirror.kept_among(&gone).await?.into_iter().collect();
+        let (mut kept, gone): (Vec<String>, Vec<String>) = gone.into_iter().partition(|id| kept.contains(id));
+        if !gone.is_empty() && !self.delete(lease, run, &gone).await? {
+            return Ok(false);
+        }
+        while !kept.is_empty() {
+            let room = self.room().await?;
+            if room == 0 {
+                self.pass.mirror.hold_these(lease, &kept).await?;
+                break;
+            }
+            let rest = kept.split_off(kept.len().min(room));
+            if !self.delete(lease, run, &kept).await? {
+                return Ok(false);
+            }
+            kept = rest;
+        }
+        Ok(true)
+    }
+
+    /// How many rows may still be deleted without a person's approval.
+    async fn room(&self) -> Result<usize, Failure> {
+        if self.witnesses.is_empty() {
+            return Ok(0);
+        }
+        let mirror = &self.pass.mirror;
+        let lately = mirror.deleted_lately().await?;
+        let room = self.pass.options.limits.room(lately, mirror.count().await? + lately);
+        Ok(usize::try_from(room).unwrap_or(usize::MAX))
+    }
+
+    /// Does in between what became due during a full sync, as a great many deletions take their time.
+    async fn attend_between(&mut self, run: &Run) -> Result<(), Failure> {
+        if run.kind == Kind::Full && self.has_to_attend() {
+            self.attend().await?;
+        }
+        Ok(())
     }
 
     /// Whether the mirrored instance answers. The deletions wait where that is unclear.
@@ -193,12 +238,12 @@ impl Running<'_> {
         Ok(())
     }
 
-    /// Deletes rows whose deletion Clerk confirmed.
-    async fn delete(&mut self, lease: &Lease, run: &Run, ids: &[String]) -> Result<(), Failure> {
+    /// Deletes rows whose deletion Clerk confirmed. Returns whether there was time for all of them.
+    async fn delete(&mut self, lease: &Lease, run: &Run, ids: &[String]) -> Result<bool, Failure> {
         let mark = self.pass.options.delete_mode == DeleteMode::Mark;
         let done = self.pass.mirror.delete(lease, run, ids, mark).await?;
         for id in ids {
-            if !done.kept.iter().any(|row| row.user_id == *id) {
+            if !done.kept.iter().any(|row| row.user_id == *id) && !done.left.contains(id) {
                 self.pass.rechecks.forget(Said::Deleted, id);
                 self.pass.rechecks.note(Said::Deleted, id, Instant::now());
             }
@@ -209,7 +254,10 @@ impl Running<'_> {
             ..Changes::default()
         });
         warn_of(&done.kept);
-        Ok(())
+        if !done.left.is_empty() {
+            self.note("deleting rows takes Postgres so long that some are left to the next sync");
+        }
+        Ok(done.left.is_empty())
     }
 
     /// The same for a dry run, on what it kept in memory.
@@ -469,26 +517,22 @@ impl Running<'_> {
 }
 
 impl Pass {
-    /// Whether an error is about what was asked for, and not about Clerk being away: a server that can still count has trouble with
-    /// this request only.
+    /// Whether an error is about what was asked for, and not about Clerk being away: a server that can still count or list has trouble
+    /// with this request only.
     pub(super) async fn is_of_this_request(&self, error: &clerk::Error) -> Result<bool, Failure> {
         Ok(match error {
             clerk::Error::KeyRefused(_) | clerk::Error::RateLimited { .. } => false,
-            clerk::Error::Unavailable { .. } => self.or_stop_raw(self.clerk.count(Interval::ALL)).await?.is_ok(),
+            clerk::Error::Unavailable { .. } => {
+                self.or_stop_raw(self.clerk.count(Interval::ALL)).await?.is_ok() || self.lists_users().await?
+            }
             _ => true,
         })
     }
 
-    /// What Clerk says when it is asked for one id.
-    ///
-    /// # Errors
-    /// Clerk is away, or refuses the key.
-    pub(super) async fn by_id(&self, id: &str) -> Result<ById, Failure> {
-        match self.answer_by_id(&self.clerk, id).await? {
-            Ok(answer) => Ok(answer),
-            Err(error) if self.is_of_this_request(&error).await? => Ok(ById::Unclear(error.to_string())),
-            Err(error) => Err(error.into()),
-        }
+    /// Whether Clerk lists users at this moment.
+    pub(super) async fn lists_users(&self) -> Result<bool, Failure> {
+        let clerk = self.clerk.clone().asking_once();
+        Ok(self.or_stop_raw(clerk.list(&Walk::new().query(), 1)).await?.is_ok())
     }
 
     async fn answer_by_id(&self, clerk: &clerk::Client, id: &str) -> Result<Result<ById, clerk::Error>, Failure> {
@@ -505,7 +549,7 @@ impl Pass {
     ///
     /// # Errors
     /// Clerk is away, or refuses the key.
-    async fn each_by_id(&self, ids: &[String]) -> Result<Vec<(String, ById)>, Failure> {
+    pub(super) async fn each_by_id(&self, ids: &[String]) -> Result<Vec<(String, ById)>, Failure> {
         let mut answers = Vec::new();
         let mut failed = HashMap::new();
         let once = &self.clerk.clone().asking_once();

@@ -188,14 +188,17 @@ impl Running<'_> {
             .zip(self.pass.clerk.now())
             .is_some_and(|(newest, now)| now.saturating_sub(newest) >= LAG_MS);
         self.walk_list(resumed.map(|checkpoint| checkpoint.parts)).await?;
-        if let Some(newest) = self.watermark.filter(|_| !is_resumed) {
+        // A walk that may have missed somebody does not stand for the changes since the last sync: they are followed from where they were.
+        let is_doubtful = !self.report.notes.is_empty() && self.pass.mirror.state().await?.watermark.is_some();
+        let watermark = self.watermark.filter(|_| !is_doubtful);
+        if let Some(newest) = watermark.filter(|_| !is_resumed) {
             self.memory.floor.learn(begins, seen, newest);
             if is_past {
                 self.memory.floor.settle(newest);
             }
         }
         let removes_marked = self.pass.options.delete_mode == DeleteMode::Delete;
-        let close = self.pass.mirror.close_walk(lease, run, self.watermark, removes_marked);
+        let close = self.pass.mirror.close_walk(lease, run, watermark, removes_marked);
         close.await?;
         self.settle_deletions(lease, run).await?;
         self.settle_older().await?;

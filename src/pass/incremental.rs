@@ -93,8 +93,8 @@ impl Pass {
         };
 
         memory.floor.heed(watermark);
-        let (look, total) = tokio::join!(self.look(memory, watermark, state.expected), self.total());
-        let (look, total) = (look?, total?);
+        let (look, counted) = tokio::join!(self.look(memory, watermark, state.expected), self.total());
+        let (look, total) = (look?, memory.counted(counted?)?);
         memory.set_clock(look.date);
         if look.is_unordered {
             return Ok(cannot_follow(memory, &state));
@@ -144,18 +144,24 @@ impl Pass {
         Ok(Ok(state))
     }
 
-    /// How many users Clerk has; none where that is not asked, or the server does not tell.
-    async fn total(&self) -> Result<Option<u64>, Failure> {
+    /// How many users Clerk has; none where that is not asked, or the server does not count. An error is not waited for: the next
+    /// incremental sync asks again.
+    async fn total(&self) -> Result<Result<Option<u64>, clerk::Error>, Failure> {
         if self.options.delete_mode == DeleteMode::Keep {
-            return Ok(None);
+            return Ok(Ok(None));
         }
-        self.or_stop(self.clerk.count(Interval::ALL)).await
+        let clerk = self.clerk.clone().asking_once();
+        match self.or_stop_raw(clerk.count(Interval::ALL)).await? {
+            // The client itself waits as long as it is told to.
+            Err(clerk::Error::RateLimited { .. }) => self.or_stop_raw(self.clerk.count(Interval::ALL)).await,
+            counted => Ok(counted),
+        }
     }
 
     /// Whether the counts deserve a closer look.
     fn differs(&self, state: &State, total: Option<u64>, memory: &mut Memory) -> bool {
         let Some(total) = total else {
-            if self.options.delete_mode != DeleteMode::Keep {
+            if self.options.delete_mode != DeleteMode::Keep && !memory.cannot_count {
                 memory.tell_once("this server does not count users; only full syncs see deletions");
             }
             return false;

@@ -15,7 +15,7 @@ use super::{
     walker::{Setting, Walker, Went},
 };
 use crate::{
-    clerk::Page,
+    clerk::{self, Page},
     failure::Failure,
     mirror::{Batch, Checkpoint},
     split::{self, Histogram, Part},
@@ -54,7 +54,7 @@ impl Running<'_> {
             from: None,
             before: Some(began),
         };
-        let before = self.pass.or_stop(self.pass.clerk.count(existing)).await?;
+        let before = self.count(existing).await?;
         self.pass.progress.start(before);
         let is_resumed = resumed.is_some();
         let parts = match resumed {
@@ -85,9 +85,12 @@ impl Running<'_> {
         if walked.left_out {
             self.note("some users could not be read and were left out");
         }
-        let after = self.pass.or_stop(self.pass.clerk.count(existing)).await?;
+        let after = match before {
+            Some(_) => self.count(existing).await?,
+            None => None,
+        };
         let (Some(before), Some(after)) = (before, after) else {
-            warn!("this server does not count users; whether the walk met all of them is not checked");
+            warn!("users were not counted; whether the walk met all of them is not checked");
             return Ok(());
         };
         let mut met = walked.seen.iter().sum::<u64>().saturating_sub(walked.newcomers);
@@ -101,6 +104,19 @@ impl Running<'_> {
             self.note(format!("the walk met {met} users, but Clerk counts {after}"));
         }
         Ok(())
+    }
+
+    /// How many users Clerk has in a stretch; none where the server does not count, or cannot at this moment though it lists users.
+    async fn count(&mut self, stretch: Interval) -> Result<Option<u64>, Failure> {
+        match self.pass.or_stop_raw(self.pass.clerk.count(stretch)).await? {
+            Ok(users) => Ok(users),
+            Err(error @ (clerk::Error::KeyRefused(_) | clerk::Error::RateLimited { .. })) => Err(error.into()),
+            Err(error) if self.pass.lists_users().await? => {
+                self.note(format!("users could not be counted: {error}"));
+                Ok(None)
+            }
+            Err(error) => Err(error.into()),
+        }
     }
 
     /// The moment when the walk begins and where it ends, by Clerk's clock in Unix milliseconds: whoever comes later has a later `updated_at` than
@@ -125,12 +141,17 @@ impl Running<'_> {
                 from: Some(crowd.at),
                 before: Some(crowd.at + 1),
             };
-            let Some(users) = self.pass.or_stop(self.pass.clerk.count(moment)).await? else {
+            let Some(users) = self.count(moment).await? else {
                 break;
             };
             let mut visits = Visits::new(&crowd, users);
             while let Some(offset) = visits.next_offset() {
-                let page = self.pass.or_stop(self.pass.clerk.stretch(moment, offset)).await?;
+                let page = match self.pass.or_stop_raw(self.pass.clerk.stretch(moment, offset)).await? {
+                    Ok(page) => page,
+                    // One of them cannot be read; the others were met by the walk.
+                    Err(error) if self.pass.is_of_this_request(&error).await? => break,
+                    Err(error) => return Err(error.into()),
+                };
                 let new = self.take_unmet(&page, &mut crowd).await?;
                 visits.found(new);
                 found += new;

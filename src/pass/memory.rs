@@ -39,6 +39,8 @@ pub struct Memory {
     pub(super) doubt: Doubt,
     /// The server does not list users by their last change, as the last full sync found.
     pub(super) has_no_order: bool,
+    /// Clerk failed to count its users when it was last asked to.
+    pub(super) cannot_count: bool,
     /// The server can only be walked as a whole.
     pub(super) walks_in_one: bool,
     /// Why a full sync is due.
@@ -75,6 +77,25 @@ impl Memory {
     pub(super) fn tell_once(&mut self, what: &'static str) {
         if self.told.insert(what) {
             warn!("{what}");
+        }
+    }
+
+    /// How many users Clerk has; none where it does not count them, or fails to. Without the number, changes are followed all the same.
+    ///
+    /// # Errors
+    /// Clerk refuses the key.
+    pub(super) fn counted(&mut self, total: Result<Option<u64>, clerk::Error>) -> Result<Option<u64>, clerk::Error> {
+        let could_count = !self.cannot_count;
+        self.cannot_count = total.is_err();
+        match total {
+            Err(error @ clerk::Error::KeyRefused(_)) => Err(error),
+            Err(error) => {
+                if could_count {
+                    warn!(%error, "users cannot be counted; until they can, only full syncs see deletions");
+                }
+                Ok(None)
+            }
+            Ok(total) => Ok(total),
         }
     }
 

@@ -2,7 +2,6 @@
 
 use std::time::Instant;
 
-use futures_util::{StreamExt, stream};
 use tracing::debug;
 
 use super::{
@@ -59,14 +58,12 @@ impl Pass {
             clerk: self.clerk.for_notifications(),
             ..self.clone()
         };
-        let mut answers = stream::iter(ids)
-            .map(async |id| (id, part.by_id(id).await))
-            .buffered(self.options.concurrency);
         let mut asked = Asked::default();
         let (mut absent, mut unclear) = (Vec::new(), Vec::new());
         let holds = self.mirror.holds().await?;
-        while let Some((id, answer)) = answers.next().await {
-            match answer? {
+        for (id, answer) in part.each_by_id(ids).await? {
+            let id = id.as_str();
+            match answer {
                 ById::Found(page) => {
                     self.rechecks.forget(Said::Gone, id);
                     let is_held = holds && !self.mirror.held_among(&[id]).await?.is_empty();
@@ -76,26 +73,26 @@ impl Pass {
                         self.rechecks.forget(Said::Older, id);
                     }
                 }
-                ById::Gone => absent.push(id.as_str()),
+                ById::Gone => absent.push(id.to_owned()),
                 ById::Unclear(error) => {
                     debug!(
                         user_id = id,
                         error, "a user that was asked for by id cannot be read yet"
                     );
-                    unclear.push(id.clone());
+                    unclear.push(id.to_owned());
                 }
             }
         }
-        drop(answers);
         if !unclear.is_empty() {
             self.due.users_failed(unclear);
         }
         if self.options.delete_mode != DeleteMode::Keep {
+            let absent: Vec<&str> = absent.iter().map(String::as_str).collect();
             let known = self.mirror.named(&absent).await?;
             asked.gone = known.into_iter().filter(|row| !row.deleted).map(|row| row.id).collect();
         }
         let unknown = absent.iter().filter(|id| !asked.gone.iter().any(|gone| gone == *id));
-        self.due.users_unknown(unknown.map(|id| (*id).to_owned()).collect());
+        self.due.users_unknown(unknown.cloned().collect());
         debug!(
             users = ids.len(),
             news = asked.news.len(),
@@ -136,7 +133,11 @@ impl Running<'_> {
         self.pass.pause(pause).await?;
         let ids: Vec<&str> = older.iter().map(|(id, _)| id.as_str()).collect();
         for ids in ids.chunks(NAMES) {
-            let page = self.pass.or_stop(self.pass.clerk.named(ids)).await?;
+            let page = match self.pass.or_stop_raw(self.pass.clerk.named(ids)).await? {
+                Ok(page) => page,
+                Err(error) if self.pass.is_of_this_request(&error).await? => break,
+                Err(error) => return Err(error.into()),
+            };
             self.take_by_id(&page).await?;
             // Users that are gone are left to the next sync.
             let is_shown = |id: &str| page.users().iter().any(|raw| raw.id.as_deref() == Some(id));

@@ -123,8 +123,9 @@ fn read(document: &str, origin: Origin, mut room: Room) -> Result<User<'_>, Reje
         Some(Value::Unexpected(found)) => return Err(wrong_kind("created_at", "a time", found)),
         _ => return Err(Rejection::new("created_at is missing")),
     };
-    // A key that was escaped may have been spelled out.
-    let is_storable = replaced.is_empty() && keys.iter().all(|(key, _)| matches!(key, Cow::Borrowed(_)));
+    // What is spelled out in a key begins with a backslash.
+    let is_spelled_out = |key: &Cow<'_, str>| matches!(key, Cow::Owned(key) if key.contains('\\'));
+    let is_storable = replaced.is_empty() && !keys.iter().any(|(key, _)| is_spelled_out(key));
     let unexpected = match fits {
         true => Vec::new(),
         false => unexpected(&values),

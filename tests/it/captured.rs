@@ -10,6 +10,7 @@ use crate::{
     harness::{Database, Ran, World, connect, eventually, with_database},
     privileges::does_everything,
     process::{EVERY_SECOND, NEVER, Process},
+    unique_values::set_address,
     watched::{ANY, Watched, get},
 };
 
@@ -149,6 +150,7 @@ async fn check(hostile: &Hostile, place: Place) {
 
     fine(&world.run_with(&["migrate"], &address).await);
     does_everything(&world, &url, &[]).await;
+    exchanges(&world, &url).await;
     fine(&world.once_with(&with(&[("CLERK2PG_DELETES__MODE", "keep")])).await);
     // The budget's warning is none of this.
     let checked = world.run_with(&["check"], &address).await;
@@ -181,12 +183,31 @@ async fn check(hostile: &Hostile, place: Place) {
     world.db.execute(&end).await;
 }
 
+/// Two users exchange what is unique in the application's eyes, and a person names the instance.
+async fn exchanges(world: &World, url: &str) {
+    let address = [("DATABASE_URL", url)];
+    let ids = world.sim.user_ids();
+    let set = |one: &str, two: &str| {
+        set_address(world, &ids[0], one);
+        set_address(world, &ids[1], two);
+    };
+    let expected = format!("changed +0 ~2 -0 ={} held 0 rejected 0", world.sim.count() - 2);
+    set("one@example.com", "two@example.com");
+    world.once_with(&address).await.assert(0, &expected);
+    let index = "CREATE UNIQUE INDEX ON clerk.users (primary_email) WHERE primary_email IN ('one@example.com', 'two@example.com')";
+    world.db.execute(index).await;
+    set("two@example.com", "one@example.com");
+    world.once_with(&address).await.assert(0, &expected);
+    let ran = world.run_with(&["repin"], &address).await;
+    assert_eq!(ran.code, Some(0), "{ran:#?}");
+}
+
 /// The SQL of the documents, as the schema's owner runs it. Monitoring asks by psql, one query at a time, and its path is its own affair.
 async fn documented(world: &World, url: &str, place: Place) {
     let root = Path::new(env!("CARGO_MANIFEST_DIR"));
     let mut files = vec![];
     if place != Place::Before {
-        files.extend(["README.md", "docs/operations.md"]);
+        files.extend(["README.md", "docs/operations.md", "docs/schema.md"]);
     }
     let mut scripts = Vec::new();
     for file in files {

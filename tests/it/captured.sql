@@ -17,7 +17,7 @@ DO $$
 DECLARE
     -- Of all that our statements have to do with, and more.
     types regtype[] := '{boolean,smallint,integer,bigint,numeric,double precision,text,varchar,name,"char",bytea,timestamptz,timestamp,interval,jsonb,
-        json,oid,xid,text[],bigint[],timestamptz[],boolean[],bytea[],oid[],name[]}';
+        json,oid,xid,regclass,regtype,text[],smallint[],integer[],bigint[],timestamptz[],boolean[],bytea[],oid[],name[]}';
     one regtype; two regtype; three regtype; name name; op text; proc record; signature text;
     body CONSTANT text := 'BEGIN PERFORM trap.spring(%L); RETURN NULL; END';
 BEGIN
@@ -58,7 +58,7 @@ BEGIN
             EXECUTE format('CREATE DOMAIN evil.%I AS text CHECK (trap.spring(%L))', name, name);
         END IF;
     END LOOP;
-    FOREACH name IN ARRAY '{regclass,regproc,regprocedure,regtype,regnamespace}'::name[] LOOP
+    FOREACH name IN ARRAY '{regproc,regprocedure,regnamespace}'::name[] LOOP
         EXECUTE format('CREATE DOMAIN evil.%I AS text CHECK (trap.spring(%L))', name, name);
     END LOOP;
 END $$;

@@ -8,6 +8,7 @@ use crate::{
     events::slow_pages,
     harness::{World, eventually},
     process::{EVERY_SECOND, NEVER, Process},
+    trouble::mirrored,
     watched::{ANY, Watched},
 };
 
@@ -160,4 +161,27 @@ async fn a_walk_that_was_cut_off_in_the_future_is_not_gone_on_with() {
             .execute("DELETE FROM clerk.users; UPDATE clerk.sync_state SET users = 0")
             .await;
     }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_was_held_or_updated_before_the_clock_went_back_is_old() {
+    let world = mirrored(50).await;
+    let ids = world.sim.user_ids();
+    let document = world.sim.document(&ids[3]).unwrap();
+    ids[..12].iter().for_each(|id| assert!(world.sim.delete(id)));
+    world.once().await.assert(3, "held +0 ~0 -0 =38 held 12 rejected 0");
+    let ahead = "UPDATE clerk.missing_users SET held_at = held_at + interval '30 minutes'";
+    world.db.execute(ahead).await;
+    world.sim.insert(document);
+    world.once().await.assert(3, "held +0 ~0 -0 =39 held 11 rejected 0");
+
+    // An older state that Clerk still shows when it is asked again is taken.
+    let id = &ids[20];
+    let old = world.sim.document(id).unwrap();
+    world.sim.update(id, |user| user["first_name"] = "Newer".into());
+    world.once().await.assert(3, "held +0 ~1 -0 =38 held 11 rejected 0");
+    let ahead = "UPDATE clerk.users SET changed_at = changed_at + interval '30 minutes'";
+    world.db.execute(ahead).await;
+    world.sim.insert(old);
+    world.once().await.assert(3, "held +0 ~1 -0 =39 held 11 rejected 0");
 }

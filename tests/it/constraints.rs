@@ -1,7 +1,7 @@
 //! The application's own constraints on `clerk.users` hold back one row, never the others.
 
 use crate::{
-    harness::World,
+    harness::{PATIENCE, Ran, World},
     trouble::{mirrored, mirrored_ids},
 };
 
@@ -205,5 +205,40 @@ async fn whoever_is_held_back_can_return() {
     world.sim.insert(document);
     world.once().await.assert(0, "in_step +0 ~0 -0 =12 held 0 rejected 0");
     assert_eq!(reasons(&world).await, []);
+    world.assert_in_step().await;
+}
+
+/// An expression of the application's never comes to its end for one user's document.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_user_for_whom_an_expression_takes_for_ever() {
+    let world = mirrored(40).await;
+    world
+        .db
+        .execute(
+            "CREATE FUNCTION slow(name text) RETURNS text LANGUAGE plpgsql IMMUTABLE AS $$ BEGIN
+                 IF name = 'slow' THEN PERFORM pg_catalog.pg_sleep(3600); END IF; RETURN name; END $$;
+             CREATE INDEX ON clerk.users (slow(username))",
+        )
+        .await;
+    let ids = world.sim.user_ids();
+    for id in &ids[3..9] {
+        assert!(
+            world
+                .sim
+                .update(id, |user| user["username"] = format!("fast_{id}").into())
+        );
+    }
+    assert!(world.sim.update(&ids[17], |user| user["username"] = "slow".into()));
+    // A statement for all of them at once takes a minute.
+    let once = world.command(&["--once", "--format", "json"]).output();
+    let ran = tokio::time::timeout(4 * PATIENCE, once).await.expect("an end").unwrap();
+    Ran::from(ran).assert(0, "changed +0 ~6 -0 =33 held 0 rejected 1");
+    let [(id, reason)] = &reasons(&world).await[..] else {
+        panic!("{:?}", reasons(&world).await);
+    };
+    assert_eq!(id, &ids[17]);
+    assert!(reason.contains("statement timeout"), "{reason}");
+    assert!(world.sim.update(&ids[17], |user| user["username"] = "fast".into()));
+    world.once().await.assert(0, "changed +0 ~1 -0 =39 held 0 rejected 0");
     world.assert_in_step().await;
 }

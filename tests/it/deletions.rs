@@ -103,7 +103,8 @@ async fn keeping_asks_nothing() {
 async fn keeping_holds_for_a_pass_taken_up_again() {
     let world = mirrored(12).await;
     world.sim.delete(&world.sim.user_ids()[3]);
-    let ran = under(&world, away_behind_the_walk(), &[]).await;
+    let away = away_behind_the_walk(&world).await;
+    let ran = under(&world, away, &[]).await;
     assert_eq!(ran.json()["outcome"], "failed", "{ran:#?}");
     let ran = world.once_with(&[("CLERK2PG_DELETES__MODE", "keep")]).await;
     assert_eq!((ran.code, &ran.json()["deleted"]), (Some(0), &0.into()), "{ran:#?}");
@@ -363,7 +364,8 @@ async fn a_pass_taken_up_again_behind_the_last_user_still_deletes() {
     let world = mirrored(30).await;
     let ids = world.sim.user_ids();
     world.sim.delete(&ids[11]);
-    let ran = under(&world, away_behind_the_walk(), &[]).await;
+    let away = away_behind_the_walk(&world).await;
+    let ran = under(&world, away, &[]).await;
     assert_eq!(ran.json()["outcome"], "failed", "{ran:#?}");
     // The walk goes on behind the last user but one, and there is nobody any more.
     world.sim.delete(&ids[29]);

@@ -333,3 +333,23 @@ async fn one_odd_page_is_asked_for_again() {
     let ran = daemon.stop(Signal::TERM).await;
     assert!(!ran.stderr.contains("WARN"), "{ran:#?}");
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_full_sync_that_may_have_missed_somebody_does_not_stand_for_the_changes_before_it() {
+    let world = World::new(60).await;
+    world.once().await.assert(0, "changed +60 ~0 -0 =0 held 0 rejected 0");
+    let watermark = world.watermark().await;
+    rename(&world, &world.sim.user_ids()[0], "Changed", now() + 2_000);
+    world.sim.set_faults(clerk_sim::Quirks {
+        count: Some(clerk_sim::WrongCount::Offset(1)),
+        ..clerk_sim::Quirks::default()
+    });
+    world
+        .once()
+        .await
+        .assert(1, "incomplete +0 ~1 -0 =59 held 0 rejected 0");
+    assert_eq!(world.watermark().await, watermark);
+    world.sim.clear_faults();
+    world.once().await.assert(0, "in_step +0 ~0 -0 =60 held 0 rejected 0");
+    assert!(world.watermark().await > watermark);
+}

@@ -99,6 +99,40 @@ async fn one_locked_row_keeps_nobody_else_out() {
     following.ends_in_step(1).await;
 }
 
+/// The least time that a change of the first of these users takes until it is in the mirror, of several, each together with a change of the
+/// second.
+async fn least_wait(world: &World, pairs: impl Iterator<Item = (&String, &String)>) -> Duration {
+    let mut least = Duration::MAX;
+    for (n, (one, other)) in pairs.enumerate() {
+        let name = format!("Changed {n}");
+        let changed = Instant::now();
+        rename(world, &[one.clone(), other.clone()], &name);
+        let one = [one.clone()];
+        eventually("the change", async || is_called(world, &one, &name).await == 1).await;
+        least = least.min(changed.elapsed());
+    }
+    least
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn nobody_waits_more_than_a_second_for_a_row_of_somebody_else() {
+    let following = Following::new(80, &[]).await;
+    let world = &following.world;
+    let ids = world.sim.user_ids();
+    let free = least_wait(world, ids[..6].iter().zip(&ids[10..16])).await;
+    let held = ids[20..26].join("', '");
+    let lock = format!("SELECT FROM clerk.users WHERE id IN ('{held}') FOR UPDATE");
+    let application = transaction(world, &lock).await;
+    let locked = least_wait(world, ids[..6].iter().zip(&ids[20..26])).await;
+    assert!(
+        locked <= free + Duration::from_secs(1),
+        "{locked:?} in place of {free:?}: {}",
+        following.daemon.log()
+    );
+    application.batch_execute("ROLLBACK").await.unwrap();
+    following.ends_in_step(1).await;
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_single_run_says_who_is_locked() {
     let world = mirrored(20).await;
@@ -139,6 +173,37 @@ async fn locks_behind_triggers_keep_nobody_else_out() {
     assert_eq!(locked(&world).await, expected);
     application.batch_execute("ROLLBACK").await.unwrap();
     world.once().await.assert(0, "changed +0 ~10 -0 =50 held 0 rejected 0");
+    world.assert_in_step().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn locks_behind_triggers_on_events_keep_nobody_else_out() {
+    let world = mirrored(60).await;
+    let ids = world.sim.user_ids();
+    world
+        .db
+        .execute(
+            "CREATE TABLE profiles AS SELECT id, 0 AS changes FROM clerk.users;
+             CREATE FUNCTION count_change() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN
+                 UPDATE public.profiles p SET changes = changes + 1 WHERE p.id = NEW.user_id; RETURN NEW; END $$;
+             CREATE TRIGGER count_change AFTER INSERT ON clerk.user_events FOR EACH ROW EXECUTE FUNCTION count_change()",
+        )
+        .await;
+    let sql = format!(
+        "SELECT FROM profiles WHERE id IN ('{}') FOR UPDATE",
+        ids[10..13].join("', '")
+    );
+    let application = transaction(&world, &sql).await;
+    rename(&world, &ids[..30], "Changed");
+    assert!(world.sim.delete(&ids[12]) && world.sim.delete(&ids[40]));
+    let begun = Instant::now();
+    world.once().await.assert(0, "changed +0 ~27 -1 =29 held 0 rejected 3");
+    assert!(begun.elapsed() < Duration::from_secs(15), "{:?}", begun.elapsed());
+    let mut expected = ids[10..13].to_vec();
+    expected.sort();
+    assert_eq!(locked(&world).await, expected);
+    application.batch_execute("ROLLBACK").await.unwrap();
+    world.once().await.assert(0, "changed +0 ~2 -1 =56 held 0 rejected 0");
     world.assert_in_step().await;
 }
 

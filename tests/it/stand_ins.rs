@@ -6,11 +6,12 @@ use rustix::process::Signal;
 use crate::{
     harness::{World, eventually},
     incremental::{now, rename},
-    process::Process,
+    process::{EVERY_SECOND, NEVER, Process},
     trouble::mirrored_ids,
 };
 
 const NO_ORDER: &str = "this server does not list users by their last change";
+const CANNOT_COUNT: &str = "users cannot be counted";
 const NO_COUNT: &str = "this server does not count users; only full syncs see deletions";
 
 /// Some changes, and what looks make of them.
@@ -261,4 +262,49 @@ async fn an_address_with_the_version_is_read_and_a_key_in_clear_text_is_warned_o
     );
     let ran = world.once_with(&away).await;
     assert_eq!(ran.stderr.matches(clear).count(), 1, "{ran:#?}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_server_that_fails_to_count_is_followed_all_the_same() {
+    let world = World::new(40).await;
+    world.once().await;
+    let ids = world.sim.user_ids();
+    let error = ErrorAnswer {
+        status: 500,
+        retry_after: None,
+        body: ErrorBody::Json,
+    };
+    let count_error = Rule::new(Effect::Error(error)).on([Endpoint::Count]);
+    world.sim.set_faults(count_error);
+    let impatient = ("CLERK2PG_CLERK__TIMEOUT", "500ms");
+
+    // A full sync does all but that.
+    world.age_rows().await;
+    let new = world.sim.create_random();
+    assert!(world.sim.delete(&ids[3]));
+    let ran = world.once_with(&[impatient]).await;
+    ran.assert(1, "incomplete +1 ~0 -1 =39 held 0 rejected 0");
+    let why = ran.json()["error"].as_str().unwrap().to_owned();
+    assert!(why.contains("users could not be counted"), "{ran:#?}");
+    assert!(world.has(&new).await && !world.has(&ids[3]).await);
+
+    // Changes are followed, and who is gone is found when users can be counted again.
+    let daemon = world.follow(&[NEVER, EVERY_SECOND, impatient]);
+    let new = world.sim.create_random();
+    eventually("the new user", async || world.has(&new).await).await;
+    assert!(world.sim.delete(&ids[4]));
+    rename(&world, &ids[5], "Changed", now());
+    let changed = format!(
+        "SELECT count(*) FROM clerk.users WHERE id = '{}' AND first_name = 'Changed'",
+        ids[5]
+    );
+    eventually("a change", async || world.db.number(&changed).await == 1).await;
+    daemon.says(CANNOT_COUNT).await;
+    assert!(world.has(&ids[4]).await, "{}", daemon.log());
+    world.sim.clear_faults();
+    eventually("the deleted one goes", async || !world.has(&ids[4]).await).await;
+    world.assert_in_step().await;
+    let ran = daemon.stop(Signal::TERM).await;
+    assert_eq!(ran.stderr.matches(CANNOT_COUNT).count(), 1, "{ran:#?}");
+    assert!(!ran.stderr.contains(NO_COUNT), "{ran:#?}");
 }

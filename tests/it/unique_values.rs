@@ -13,7 +13,7 @@ use crate::{
 const UNIQUE: &str = "CREATE UNIQUE INDEX one_user_per_address ON clerk.users (primary_email)";
 
 /// Gives a user this only address.
-fn set_address(world: &World, id: &str, address: &str) {
+pub fn set_address(world: &World, id: &str, address: &str) {
     let changed = world.sim.update(id, |user| {
         let of_address = format!("idn_{}", address.replace(['@', '.'], "_"));
         user["email_addresses"] = json!([{
