@@ -20,7 +20,7 @@ use super::{
     unsigned,
 };
 
-/// What became of confirmed deletions.
+/// The result of confirmed deletions.
 #[derive(Debug, Default)]
 pub struct Deleted {
     /// How many rows are gone, or marked.
@@ -37,7 +37,7 @@ impl Mirror {
         let mut deleted = Deleted::default();
         let mut patience = Patience::new();
         let mut parts = vec![ids];
-        // A transaction a part: what took long once need not be done again.
+        // One transaction for each part, so that a part that took long is not repeated.
         while let Some(part) = parts.pop() {
             let (fault, is_first) = match delete_part(&mut conn, lease, run, part, mark, &mut patience).await {
                 Ok(done) => {
@@ -173,7 +173,7 @@ async fn keep(conn: &mut Session, lease: &Lease, run: &Run, row: &Rejected) -> R
 
 async fn list(conn: &mut Session, run: &Run, row: &Rejected) -> Result<(), Error> {
     rejected::reject(conn, run, std::slice::from_ref(row)).await?;
-    // One that is put off stays a question, so that an approval lasts until the row can go.
+    // A deferred row stays in `clerk.missing_users`, so that an approval lasts until the row can be deleted.
     if row.sqlstate.as_deref() != Some(LOCKED) {
         forget_missing(conn, &[&row.user_id]).await?;
     }
@@ -197,13 +197,13 @@ async fn remove(conn: &mut Session, ids: &[&str], mark: bool) -> QueryResult<Vec
             .returning((users::id, users::external_id, users::deleted_at.is_null()))
             .get_results(conn)
             .await?;
-        // A row that was marked in another mode went long ago for those who follow the events; it goes all the same.
+        // For readers of the events, a row that was marked in another mode was deleted then; it makes no second event.
         let live = went.into_iter().filter(|(_, _, is_live)| *is_live);
         Ok(live.map(|(id, external_id, _)| (id, external_id)).collect())
     }
 }
 
-/// Which rows are still as they were although they were removed, or with `mark` marked.
+/// Which rows are still there after their removal, or with `mark` still unmarked.
 async fn staying(conn: &mut Session, ids: &[&str], mark: bool) -> QueryResult<Vec<String>> {
     let mut rows = users::table
         .select(users::id)
