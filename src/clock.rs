@@ -11,7 +11,7 @@ use std::{
 
 use chrono::{DateTime, TimeDelta, Utc};
 
-/// A moment by both.
+/// A moment by both clocks.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Moment {
     /// By the wall clock.
@@ -21,7 +21,7 @@ pub(crate) struct Moment {
 }
 
 impl Moment {
-    /// This one.
+    /// The current moment.
     pub(crate) fn now() -> Self {
         Self {
             wall: Utc::now(),
@@ -30,14 +30,14 @@ impl Moment {
     }
 }
 
-/// Tells the time; in tests the wall clock can jump. Clones jump together.
+/// Returns the time; in tests the wall clock can jump, for all clones at once.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Clock {
     ahead_ms: Arc<AtomicI64>,
 }
 
 impl Clock {
-    /// This moment.
+    /// The current moment, with the jumps so far.
     pub(crate) fn now(&self) -> Moment {
         let Moment { wall, steady } = Moment::now();
         let ahead = TimeDelta::milliseconds(self.ahead_ms.load(Ordering::Relaxed));

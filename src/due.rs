@@ -38,11 +38,11 @@ struct Marks {
     asked_incremental: Asked,
     users: Queue,
     limits: Limits,
-    /// What has had its turn, or failed, and lets others go first.
+    /// The kind that last had its turn, or failed: other kinds go first.
     yields: Option<Kind>,
 }
 
-/// A mark that counts only some time after the one before it.
+/// A mark that takes effect only after a gap since the one before it.
 #[derive(Debug, Default)]
 struct Asked {
     is_marked: bool,
@@ -81,7 +81,7 @@ pub enum Task {
 }
 
 impl Task {
-    /// As in `clerk.sync_runs`.
+    /// The kind of sync, as in `clerk.sync_runs`.
     pub fn kind(&self) -> Kind {
         match self {
             Task::Full => Kind::Full,
@@ -91,14 +91,14 @@ impl Task {
     }
 }
 
-/// What may be done at a moment.
+/// Which syncs may run at a moment.
 #[derive(Debug, Clone, Copy)]
 pub struct Allowed {
     /// A full sync.
     pub full: bool,
     /// An incremental sync.
     pub incremental: bool,
-    /// So many users by id.
+    /// How many users may be read by id.
     pub users: usize,
 }
 
@@ -141,7 +141,7 @@ impl Marks {
         self.users.next(now).is_some_and(|next| next <= now)
     }
 
-    /// What is next, of what may be done.
+    /// The next kind of sync, of those that may run.
     fn next(&self, allowed: &Allowed, now: Instant) -> Option<Kind> {
         // Somebody may be waiting for a single user. A full sync does what an incremental one does.
         let mut kinds = [
@@ -153,7 +153,7 @@ impl Marks {
         kinds.into_iter().find_map(|(kind, is_due)| is_due.then_some(kind))
     }
 
-    /// Takes the marks of incremental syncs; whether anybody but the schedule made one.
+    /// Takes the marks of incremental syncs. Returns whether one came from other than the schedule.
     fn take_incremental(&mut self, now: Instant) -> bool {
         let asked = std::mem::take(&mut self.incremental) || self.asked_incremental.is_due(now);
         self.tick = false;
@@ -224,8 +224,8 @@ impl Due {
         self.0.changed.notified().await;
     }
 
-    /// When something is due of what may be done, given when full and incremental syncs may be;
-    /// `None` if nothing is marked. A moment that is over means now.
+    /// When the next sync is due, given the earliest time for each kind; `None` if nothing is
+    /// marked. A moment in the past means now.
     pub fn next(&self, full: Option<Instant>, incremental: Option<Instant>, users: Option<Instant>) -> Option<Instant> {
         let (marks, now) = (self.marks(), Instant::now());
         let or_later = |at: Option<Instant>, not_before: Option<Instant>| {
@@ -265,12 +265,12 @@ impl Due {
         })
     }
 
-    /// A full sync begins: it does what was due, users who are to be brought aside.
+    /// A full sync begins: it does what was due, except users to be read by id.
     pub fn absorb(&self) {
         self.marks().absorb(Instant::now());
     }
 
-    /// Leaves a task for later, through no fault of its own.
+    /// Puts back a task that could not run but did not fail.
     pub fn put_back(&self, task: Task) {
         self.mark(|marks| match task {
             Task::Full => marks.full = true,
@@ -280,8 +280,8 @@ impl Due {
         });
     }
 
-    /// Leaves a task that failed for later: others go first. Users to whom it may be due are tried
-    /// only some times.
+    /// Puts back a task that failed: others go first. Users that may be the cause are tried a
+    /// limited number of times.
     pub fn failed(&self, task: Task, is_due_to_it: bool) {
         self.marks().yields = Some(task.kind());
         match task {
@@ -290,7 +290,8 @@ impl Due {
         }
     }
 
-    /// These users could not be brought. They are tried again after a while, some times.
+    /// Records users that could not be read. They are tried again after a pause, a limited number
+    /// of times.
     pub fn users_failed(&self, ids: Vec<String>) {
         let mut given_up = Vec::new();
         self.mark(|marks| given_up = marks.users.failed(ids, Instant::now()));
@@ -308,17 +309,17 @@ impl Due {
         self.marks().users.done(ids);
     }
 
-    /// Neither Clerk nor the mirror has these: they are not asked for again at once.
+    /// Records ids that neither Clerk nor the mirror has: they are not asked for again at once.
     pub fn users_unknown(&self, ids: Vec<String>) {
         self.marks().users.unknown(ids, Instant::now());
     }
 
-    /// Takes up to `most` of the users who are to be brought.
+    /// Takes up to `most` of the users to be read by id.
     pub fn take_users(&self, most: usize) -> Vec<String> {
         self.marks().users.take(most, Instant::now())
     }
 
-    /// Forgets the users who are to be brought.
+    /// Forgets the users to be read by id.
     pub fn forget_users(&self) {
         self.marks().users = Queue::default();
     }

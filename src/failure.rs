@@ -44,7 +44,7 @@ impl Failure {
         }
     }
 
-    /// Whether it stops every sync, whatever it is about: everything waits for its end.
+    /// Whether every kind of sync has to wait for its end.
     pub fn is_of_all(&self) -> bool {
         match self.cause {
             Cause::ClerkAway | Cause::PostgresAway | Cause::Busy | Cause::Stopped => true,

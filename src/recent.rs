@@ -19,7 +19,7 @@ use crate::walk::{PAGE, Unreadable};
 /// By how many users pages overlap.
 const OVERLAP: u64 = 10;
 
-/// Requests that any walk may take, and besides one for so many users that there are: from there on a full sync is cheaper.
+/// Requests that any walk may take, plus one for each `USERS_PER_REQUEST` users: beyond that a full sync is cheaper.
 const REQUESTS: u64 = 40;
 const USERS_PER_REQUEST: u64 = 250;
 
@@ -84,7 +84,7 @@ pub struct Recent {
     has_to_prove: Option<i64>,
     /// Moments of which no page has shown all users.
     tied: Vec<i64>,
-    /// Users that there are, about.
+    /// About how many users there are.
     users: u64,
     requests: u64,
     /// Users stepped over, in all and since the last page with somebody new.
@@ -117,7 +117,7 @@ impl Recent {
         }
     }
 
-    /// The same walk through a list of so many users, which may take more requests.
+    /// Sets the number of users in the list: the more users, the more requests the walk may take.
     #[must_use]
     pub fn among(self, users: u64) -> Self {
         Self { users, ..self }

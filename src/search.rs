@@ -188,7 +188,7 @@ pub fn walks_cheaper(users: u64, missing: u64) -> bool {
     places * ((pages / places).max(1.0).log2() + 2.0) > walk_costs(users) as f64
 }
 
-/// Whether a search that has sent so many requests, and has so many more to send, is given up for a full walk over `users`.
+/// Whether a search that has sent `sent` requests, and has `waiting` more to send, is given up for a full walk over `users`.
 pub fn is_given_up(sent: u64, waiting: u64, users: u64) -> bool {
     sent + waiting > walk_costs(users)
 }

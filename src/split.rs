@@ -10,7 +10,7 @@ const FOR_EACH: usize = 2;
 /// A shorter stretch is not worth its own last request.
 const FEWEST: u64 = 8 * PAGE as u64;
 
-/// So many rounds of counts tell well enough where users lie.
+/// Rounds of counts that show well enough how users are spread.
 const ROUNDS: u32 = 12;
 
 /// A stretch of the list, and how far its walk has come. The end of one is the beginning of the next.
@@ -82,8 +82,8 @@ impl Histogram {
         self.marks.last().map_or(0, |(_, users)| *users)
     }
 
-    /// The moments to be counted next: the middles of stretches that hold more than a part, not more than there are parts. None where it
-    /// is known well enough, or enough was counted.
+    /// The moments to be counted next: the middles of stretches that hold more than a part, not more than there are parts. Empty if
+    /// that is known well enough, or enough was counted.
     pub fn open(&self) -> Vec<i64> {
         if self.rounds >= ROUNDS {
             return Vec::new();

@@ -30,7 +30,7 @@ const SLACK_MS: i64 = 1_000;
 /// How often a list without an order is read while it shows new users and holds fewer than Clerk counts: it may be shuffled at each request.
 const ROUNDS: u32 = 8;
 
-/// Users that are remembered of crowds.
+/// Most users of crowds that are remembered.
 const CROWDED: u64 = 10_000;
 
 /// A request for a page, in ascending order of `created_at`.
@@ -90,7 +90,7 @@ pub enum Step {
     Page(Page),
     /// The page proves nothing; ask again: the next query differs.
     Again,
-    /// The list is in no order: it is read from its top, and whoever was met is met again.
+    /// The list is in no order: it is read from its top, and users are met again.
     Anew,
     /// More answers than any honest list needs: this server's list has no end.
     Endless,
@@ -171,7 +171,7 @@ pub struct Walk {
     rounds: u32,
     /// Whether this round through such a list has shown somebody new.
     has_news: bool,
-    /// When the walk began, by Clerk's clock in Unix milliseconds; whoever came later is the incremental sync's.
+    /// When the walk began, by Clerk's clock in Unix milliseconds; later users are left to the incremental sync.
     began: Option<i64>,
     reading: Reading,
     bounds: Bounds,

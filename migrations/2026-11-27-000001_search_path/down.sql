@@ -1,2 +1,2 @@
--- The older version's expressions mean the same; nothing is to be undone.
+-- The older version's expressions mean the same; there is nothing to undo.
 SELECT;

@@ -1,5 +1,5 @@
--- Earlier versions wrote names of functions without their schema, so that functions and operators that stood in schema "clerk" before the tables
--- did could have been bound into what follows. Everything that keeps an expression is made again from PostgreSQL's own.
+-- Earlier versions wrote names of functions without their schema, so that functions and operators created in schema "clerk" before the tables
+-- could have been bound into what follows. Every object that stores an expression is created again from PostgreSQL's own.
 CREATE OR REPLACE FUNCTION clerk.user_document(u clerk.users) RETURNS jsonb
 LANGUAGE sql STABLE PARALLEL SAFE
 -- In two halves, as a function takes at most 100 arguments.

@@ -1,4 +1,4 @@
--- One bad value costs one value. The rows that are there follow in a migration of their own, as this one locks readers out.
+-- One bad value costs one value. A separate migration updates existing rows, because this one locks readers out.
 ALTER TABLE clerk.users
     -- Whether the number in primary_phone is verified; NULL if there is none.
     ADD COLUMN primary_phone_verified boolean,

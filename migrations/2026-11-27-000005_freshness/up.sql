@@ -1,4 +1,4 @@
--- How old the changes of each sync were when they were committed. The age of the newest one, which was kept before, is always young: it says
+-- How old the changes of each sync were when they were committed. The age of the newest one, which was kept before, is always small: it says
 -- nothing about the others.
 ALTER TABLE clerk.sync_runs
     -- Changes with a time of their own.

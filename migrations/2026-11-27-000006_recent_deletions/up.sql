@@ -1,5 +1,5 @@
 -- When rows were deleted without a person's approval. The guard judges new deletions together with those
--- of the last hour, by the time at which the rows went: a sync may take longer than that.
+-- of the last hour, by the time at which the rows were deleted: a sync may take longer than that.
 CREATE TABLE clerk.recent_deletions (
     deleted_at timestamptz NOT NULL DEFAULT pg_catalog.clock_timestamp(),
     users bigint NOT NULL

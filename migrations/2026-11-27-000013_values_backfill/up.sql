@@ -1,4 +1,4 @@
--- Derives the primary address and number of the rows that are there: a row is written again only if its document changes.
+-- Derives the primary address and number of existing rows: a sync writes a row again only if its document changes.
 -- Rows that a constraint or trigger of the application refuses stay as they are.
 DO $backfill$
 DECLARE
@@ -70,5 +70,5 @@ FROM (
 ) AS found
 WHERE found.id = u.id AND u.unexpected IS NULL;
 
--- Few rows have one, so that counting them costs nothing.
+-- Few rows have one, so counting them is cheap.
 CREATE INDEX users_unexpected_idx ON clerk.users (id) WHERE unexpected IS NOT NULL;

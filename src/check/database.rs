@@ -153,7 +153,7 @@ fn server(server: &Server, Link { place, .. }: &Link, role: &str) -> Finding {
     }
 }
 
-/// What helps where an encoding cannot hold all users.
+/// The hint for a database whose encoding cannot hold all users.
 const ENCODING: &str = "move to a database that is made with CREATE DATABASE … TEMPLATE template0 ENCODING 'UTF8'";
 
 fn tls(link: &Link) -> Finding {

@@ -24,7 +24,7 @@ pub(super) struct Budget {
     places: Arc<Semaphore>,
     /// One for each request in a window that can wait: a tenth fewer.
     patient: Arc<Semaphore>,
-    /// One for each request in a window that a notification asks for: a quarter of them.
+    /// Places for requests that notifications ask for: a quarter of all.
     asked: Arc<Semaphore>,
     /// For what goes on for minutes.
     steady: DefaultDirectRateLimiter,

@@ -90,7 +90,7 @@ impl Error {
         }
     }
 
-    /// What a refused question about a list says of the order or the filters that were asked for.
+    /// Whether a refused request for a list objects to its order or its filters.
     pub fn objection(&self) -> Objection {
         match self {
             Error::Refused(answer)
@@ -156,11 +156,11 @@ impl Error {
 /// Whether an answer objects to the order or the filters of a list.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Objection {
-    /// The server says so in its own codes.
+    /// The server says so with one of its codes.
     Certain,
-    /// It may be that; it is believed if it repeats.
+    /// It may object; only a repeated answer counts.
     Possible,
-    /// It is about something else.
+    /// The error is about something else.
     None,
 }
 
@@ -242,7 +242,7 @@ impl Answer {
         self.path == "users" && self.status == StatusCode::NOT_FOUND && self.has_code("resource_not_found")
     }
 
-    /// What a 404 speaks of.
+    /// What Clerk does not know, by a 404, in words for a message.
     fn missing(&self) -> &'static str {
         if self.is_of_instance() {
             "the key's instance"

@@ -99,7 +99,7 @@ pub struct Client {
     is_for_notifications: bool,
     asks_once: bool,
     digest_key: Arc<RwLock<DigestKey>>,
-    /// The server's clock as the last answer told it, and when that came.
+    /// The server's time in the last answer that had one, and when that answer came.
     clock: Arc<Mutex<Option<(i64, Instant)>>>,
     tally: Tally,
 }
@@ -213,7 +213,7 @@ impl Client {
         *self.digest_key.read().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// The time by the server's clock, in Unix milliseconds: up to a second late, as answers tell whole seconds. `None` if none told it.
+    /// The time by the server's clock, in Unix milliseconds: up to a second late, as answers have whole seconds. `None` if no answer had it.
     pub fn now(&self) -> Option<i64> {
         let told = *self.clock.lock().unwrap_or_else(PoisonError::into_inner);
         let (date, at) = told?;
@@ -483,7 +483,7 @@ fn json<T: DeserializeOwned>(request: &str) -> impl Fn(Body) -> Result<T, Error>
     }
 }
 
-/// The address that paths with `/v1` are put behind: Clerk's documents give it with and without that.
+/// The address without a trailing `/v1`, which each path begins with: Clerk's documentation gives the address with and without it.
 fn base(api_url: &str) -> &str {
     let url = api_url.trim_end_matches('/');
     url.strip_suffix("/v1").map_or(url, |url| url.trim_end_matches('/'))
@@ -495,8 +495,8 @@ fn date(headers: &HeaderMap) -> Option<i64> {
     Some(chrono::DateTime::parse_from_rfc2822(text).ok()?.timestamp_millis())
 }
 
-/// How long the server wants to be left alone: `Retry-After` in seconds, or as a date, which is held against the server's own clock.
-/// Zero if it does not say.
+/// How long to wait before the next request: `Retry-After` in seconds, or as a date, which is compared with the server's own clock.
+/// Zero if the answer has none.
 fn retry_after(headers: &HeaderMap) -> Duration {
     let text = headers
         .get(reqwest::header::RETRY_AFTER)

@@ -145,7 +145,7 @@ struct Head<'a> {
     id: Option<&'a RawValue>,
     created_at: Option<&'a RawValue>,
     updated_at: Option<&'a RawValue>,
-    /// No field of a user: where servers put the user that they wrap.
+    /// Not a field of a user: servers that wrap the user put it under this key.
     data: Option<&'a RawValue>,
 }
 

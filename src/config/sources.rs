@@ -445,7 +445,7 @@ mod tests {
                 );
             }
         }
-        // What the types refuse names its place, too.
+        // Errors for values that the types refuse name the key, too.
         for (section, key, value) in [
             ("lease", "ttl", "-5s"),
             ("lease", "ttl", "99999999999999999999y"),

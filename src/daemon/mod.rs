@@ -297,7 +297,7 @@ impl AtWork {
                 }
                 self.outage.note(task.kind(), &failure);
                 if failure.cause == Cause::Other && matches!(pass.mirror.exists().await, Ok(false)) {
-                    // Nothing that is known of the mirror is true any more. The next try begins as at a start, which makes the schema.
+                    // What was remembered of the mirror no longer holds. The next attempt starts over, which creates the schema.
                     warn!("the schema \"clerk\" is not there any more; beginning anew");
                     (self.memory, self.election) = (Memory::default(), None);
                 }
@@ -369,7 +369,7 @@ impl AtWork {
     }
 }
 
-/// From when on each kind of sync may be done; none for now.
+/// The earliest time for each kind of sync; `None` if it may run now.
 #[derive(Clone, Copy)]
 struct Gates {
     full: Option<Instant>,

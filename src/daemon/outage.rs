@@ -1,7 +1,7 @@
-//! Waiting out failures: with backoff, and told once when they begin and once when they end.
+//! Waits out failures with backoff, and logs each once when it begins and once when it ends.
 //!
-//! Clerk or Postgres being away stops every kind of sync. Anything else stops one kind: the others
-//! go on meanwhile.
+//! If Clerk or Postgres is unavailable, every kind of sync waits. Any other failure delays one kind
+//! only.
 
 use std::time::{Duration, Instant};
 
@@ -19,7 +19,7 @@ pub(super) struct Outage {
     told: Option<Told>,
     /// Since when no sync goes through.
     since: Option<Instant>,
-    /// Something is away: all wait.
+    /// Clerk or Postgres is unavailable: all kinds wait.
     away: Option<Failing>,
     full: Option<Failing>,
     incremental: Option<Failing>,
@@ -36,7 +36,7 @@ struct Told {
 
 #[derive(Debug)]
 struct Failing {
-    /// Clerk or Postgres is away, which another kind of sync may find to be over.
+    /// Clerk or Postgres was unavailable; a success of another kind of sync may end this.
     is_away: bool,
     backoff: ExponentialBackoff,
     /// When to try again.
@@ -73,12 +73,12 @@ impl Outage {
         }
     }
 
-    /// Takes note of a failed sync. What goes on is not told again.
+    /// Records a failed sync. A failure that continues is not logged again.
     pub(super) fn note(&mut self, kind: Kind, failure: &Failure) {
         let is_of_all = failure.is_of_all();
         self.since.get_or_insert_with(Instant::now);
         if kind == Kind::OnDemand && !is_of_all {
-            // Its users have pauses of their own; users who are asked for later need not wait for them.
+            // These users have their own pauses; users requested later need not wait for them.
             warn!(error = %failure, hint = failure.hint, "a sync on demand failed; its users are tried again later");
             return;
         }
@@ -112,7 +112,7 @@ impl Outage {
     /// A sync went through. Returns whether that ends all trouble.
     pub(super) fn end(&mut self, kind: Kind) -> bool {
         (self.since, self.away) = (None, None);
-        // A kind that had no trouble says nothing of the others'.
+        // The success of a kind that had not failed proves nothing about the others.
         if self.of(kind).take().is_some() || kind == Kind::Full {
             for other in [&mut self.full, &mut self.incremental, &mut self.on_demand] {
                 other.take_if(|failing| failing.is_away);
@@ -133,7 +133,7 @@ impl Outage {
         self.since
     }
 
-    /// Until when a kind of sync waits, whatever the schedule says; none where nothing is waited for.
+    /// Until when a kind of sync waits, whatever the schedule says; `None` if it need not wait.
     pub(super) fn waits_until(&self, kind: Kind) -> Option<Instant> {
         let own = match kind {
             Kind::Full => &self.full,
@@ -144,7 +144,7 @@ impl Outage {
         waits.filter(|next| *next > Instant::now())
     }
 
-    /// What was waited for may be over: the configuration changed, or a person asks. The pauses after more failures go on growing.
+    /// Ends the waiting: the configuration changed, or a person asked, so its cause may be gone. Later pauses keep growing.
     pub(super) fn try_now(&mut self) {
         let failing = [
             &mut self.away,

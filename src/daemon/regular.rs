@@ -11,12 +11,12 @@ use crate::{clock::Moment, mirror::Kind, watch::Timetable};
 /// one, from one check to the next.
 const JUMP: TimeDelta = TimeDelta::seconds(2);
 
-/// How late a sync may be marked without a jump: the scheduler looks every half second, and a check
+/// How late a sync may be marked without a jump: the scheduler wakes every half second, and a check
 /// comes every second. Beyond that, a hundredth of the period, as a clock may be set by a little
 /// again and again.
 const SLACK: Duration = Duration::from_secs(3);
 
-/// What is watched.
+/// The state of the checks.
 #[derive(Debug)]
 pub(super) struct Regular {
     timetable: Timetable,
@@ -29,7 +29,7 @@ pub(super) struct Regular {
 #[derive(Debug)]
 struct Job {
     kind: Kind,
-    /// Until when it has to be marked, by the steady clock; none if it never is.
+    /// Until when it has to be marked, by the steady clock; `None` if it never is.
     until: Option<Instant>,
 }
 
@@ -43,7 +43,7 @@ pub(super) struct Marked {
 /// What a check found.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub(super) struct Found {
-    /// By how much the wall clock has jumped, if it did: the scheduler has to begin anew.
+    /// By how much the wall clock has jumped, if it did: the scheduler has to be restarted.
     pub(super) jump: Option<TimeDelta>,
     /// A full sync is due that the scheduler has not marked.
     pub(super) full: bool,
@@ -66,7 +66,7 @@ impl Regular {
         }
     }
 
-    /// Looks at both clocks.
+    /// Compares the clocks. Returns a jump, and the syncs that are due but were not marked.
     pub(super) fn check(&mut self, now: Moment, marked: Marked) -> Found {
         let expected = self.last.wall + (now.steady - self.last.steady);
         let jump = now.wall - expected;
@@ -88,7 +88,7 @@ impl Regular {
 
 impl Job {
     /// Whether it is due although the scheduler did not mark it: its period is over by the steady
-    /// clock, or its moment was skipped, as where the machine slept.
+    /// clock, or the clock jumped over its moment, for example while the machine slept.
     fn check(&mut self, timetable: &Timetable, now: Moment, skipped: Option<Moment>, is_marked: bool) -> bool {
         let is_over = self.until.is_some_and(|until| until <= now.steady);
         let was_skipped = skipped

@@ -25,7 +25,7 @@ pub struct Schedule {
     kept: JoinHandle<()>,
 }
 
-/// What the schedule is made of.
+/// What is needed to start a scheduler.
 #[derive(Clone)]
 struct Plan {
     full: String,
@@ -108,7 +108,7 @@ impl Plan {
     }
 }
 
-/// Compares the clocks, and begins the schedule anew when the wall clock has jumped.
+/// Compares the clocks, and restarts the scheduler when the wall clock has jumped.
 async fn keep(plan: Plan, mut scheduler: JobScheduler, mut regular: Regular, clock: Clock, stop: CancellationToken) {
     let mut is_stale = false;
     while stop.run_until_cancelled(tokio::time::sleep(CHECK)).await.is_some() {

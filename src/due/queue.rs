@@ -1,18 +1,18 @@
-//! Users that were asked for by id and wait for their turn. Anybody who may connect to the database
-//! can ask, so that everything here is bounded.
+//! Users that were asked for by id and wait for their turn. Any role that may connect to the
+//! database can ask, so everything here is bounded.
 
 use std::{
     collections::{BTreeSet, HashMap, HashSet, VecDeque},
     time::{Duration, Instant},
 };
 
-/// Ids that wait. What is asked for beyond that is left to an incremental sync.
+/// Most ids that wait. Further ones are left to an incremental sync.
 pub(super) const MOST: usize = 1_000;
 
-/// How long an id that nobody has is not asked for again.
+/// How long an id that neither Clerk nor the mirror has is not asked for again.
 const UNKNOWN_FOR: Duration = Duration::from_secs(10);
 
-/// Ids that nobody has and that are remembered.
+/// Most of these ids that are remembered.
 const MOST_UNKNOWN: usize = 4_000;
 
 /// The pause after the first failure; each further one is four times as long.
@@ -26,15 +26,15 @@ const TRIES: u32 = 5;
 pub(super) struct Queue {
     /// In the order in which they were asked for.
     ready: VecDeque<String>,
-    /// Ids that nobody had a moment ago, by when they may be asked for again.
+    /// Unknown ids, by when they may be asked for again.
     deferred: BTreeSet<(Instant, String)>,
     /// Ids that failed, by when they are tried again.
     retries: BTreeSet<(Instant, String)>,
-    /// Everything in the three.
+    /// All ids of the three fields above.
     waiting: HashSet<String>,
     /// How often an id failed.
     failures: HashMap<String, u32>,
-    /// Ids that nobody had, and until when they are not asked for again, the oldest first.
+    /// Unknown ids, and until when they are not asked for again, the oldest first.
     unknown: VecDeque<(Instant, String)>,
     unknown_until: HashMap<String, Instant>,
 }
@@ -72,7 +72,7 @@ impl Queue {
         taken
     }
 
-    /// When there is something to take: `None` if never, a moment that is over if now.
+    /// When there is something to take: `None` if never, a moment in the past if now.
     pub(super) fn next(&self, now: Instant) -> Option<Instant> {
         let later = [&self.deferred, &self.retries].map(|ids| ids.first().map(|(until, _)| *until));
         match self.ready.is_empty() {
@@ -85,7 +85,7 @@ impl Queue {
         self.waiting.len()
     }
 
-    /// These could not be asked for, through no fault of theirs.
+    /// Puts back ids that were not asked for and did not fail.
     pub(super) fn put_back(&mut self, ids: impl IntoIterator<Item = String>, now: Instant) {
         for id in ids {
             if !self.add(&id, now) {
@@ -94,7 +94,7 @@ impl Queue {
         }
     }
 
-    /// These failed. Returns those that are given up.
+    /// Records ids that failed. Returns those that are given up.
     pub(super) fn failed(&mut self, ids: impl IntoIterator<Item = String>, now: Instant) -> Vec<String> {
         let mut given_up = Vec::new();
         for id in ids {
@@ -114,7 +114,7 @@ impl Queue {
         given_up
     }
 
-    /// These are done. An id that waits again keeps its failures.
+    /// Records ids that are done. An id that waits again keeps its failures.
     pub(super) fn done(&mut self, ids: &[String]) {
         for id in ids {
             if !self.waiting.contains(id) {
@@ -123,7 +123,7 @@ impl Queue {
         }
     }
 
-    /// Nobody has these ids, neither Clerk nor the mirror.
+    /// Records ids that neither Clerk nor the mirror has.
     pub(super) fn unknown(&mut self, ids: impl IntoIterator<Item = String>, now: Instant) {
         while let Some((until, _)) = self.unknown.front()
             && (*until <= now || self.unknown.len() >= MOST_UNKNOWN)

@@ -53,7 +53,7 @@ pub struct Rejected {
 }
 
 impl Rejected {
-    /// Other users or locks of the application are in the way, so that it may be stored or deleted once they are gone.
+    /// Whether other users or locks of the application block it, so that it may be stored or deleted once they are gone.
     pub fn is_blocked(&self) -> bool {
         self.sqlstate.as_deref().is_some_and(|code| BLOCKED.contains(&code))
     }

@@ -26,10 +26,10 @@ pub struct State {
     /// How many users the mirror expects at Clerk, by what is kept of its number of rows.
     #[diesel(sql_type = BigInt)]
     pub expected: i64,
-    /// The application had locked users that are to be stored again.
+    /// Whether there are users to store again, because the application had locked their rows.
     #[diesel(sql_type = Bool)]
     pub has_put_off_users: bool,
-    /// The application had locked rows that are to be deleted again, and no person has to be waited for.
+    /// Whether there are rows to delete again, because the application had locked them, that need no approval.
     #[diesel(sql_type = Bool)]
     pub has_put_off_deletions: bool,
     /// Who has the lease at this moment.

@@ -6,7 +6,7 @@ use diesel::{
     prelude::*,
     sql_types::{Nullable, Timestamptz},
 };
-use diesel_async::{AsyncConnection, RunQueryDsl};
+use diesel_async::{AsyncConnection, RunQueryDsl, SimpleAsyncConnection};
 
 use super::{
     Error, Lease, Mirror, Rejected, Run,
@@ -22,7 +22,7 @@ use super::{
     unsigned,
 };
 
-/// What became of confirmed deletions.
+/// The result of confirmed deletions.
 #[derive(Debug, Default)]
 pub struct Deleted {
     /// How many rows are gone, or marked.
@@ -37,6 +37,9 @@ pub struct Deleted {
 /// its instance is to be fresh.
 const MOST_TIME: Duration = Duration::from_secs(30);
 
+/// How long several rows may take together. More than one that takes longer are tried in halves.
+const MOST_TIME_TOGETHER: &str = "SET LOCAL statement_timeout = '5s'";
+
 impl Mirror {
     /// Deletes users whose deletion Clerk confirmed, or with `mark` marks them. Rows are kept if the application's own constraints or
     /// triggers hold them back, or if a foreign key without an index makes it take too long. Those that it has locked stay for the next sync.
@@ -46,9 +49,11 @@ impl Mirror {
         let mut patience = Patience::new();
         let mut parts = vec![ids];
         let began = Instant::now();
-        // A transaction a part: what took long once need not be done again.
+        // One transaction for each part, so that a part that took long is not repeated.
         while let Some(part) = parts.pop() {
-            if began.elapsed() > MOST_TIME {
+            // However slow it is, something is done each time.
+            let has_done = deleted.rows > 0 || !deleted.kept.is_empty();
+            if has_done && began.elapsed() > MOST_TIME {
                 deleted.left.extend_from_slice(part);
                 continue;
             }
@@ -106,6 +111,9 @@ async fn delete_part(
 ) -> Result<Deleted, Failure> {
     conn.transaction(async |conn| {
         transaction::begin_for(conn, lease, true, false).await?;
+        if ids.len() > 1 {
+            conn.batch_execute(MOST_TIME_TOGETHER).await?;
+        }
         patience.begin(conn).await?;
         let all: Vec<&str> = ids.iter().map(String::as_str).collect();
         let locked = if patience.expects_locks() {
@@ -190,7 +198,7 @@ async fn keep(conn: &mut Session, lease: &Lease, run: &Run, row: &Rejected) -> R
 
 async fn list(conn: &mut Session, run: &Run, row: &Rejected) -> Result<(), Error> {
     rejected::reject(conn, run, std::slice::from_ref(row)).await?;
-    // One that is put off stays a question, so that an approval lasts until the row can go.
+    // A deferred row stays in `clerk.missing_users`, so that an approval lasts until the row can be deleted.
     if row.sqlstate.as_deref() != Some(LOCKED) {
         forget_missing(conn, &[&row.user_id]).await?;
     }
@@ -214,13 +222,13 @@ async fn remove(conn: &mut Session, ids: &[&str], mark: bool) -> QueryResult<Vec
             .returning((users::id, users::external_id, users::deleted_at.is_null()))
             .get_results(conn)
             .await?;
-        // A row that was marked in another mode went long ago for those who follow the events; it goes all the same.
+        // For readers of the events, a row that was marked in another mode was deleted then; it makes no second event.
         let live = went.into_iter().filter(|(_, _, is_live)| *is_live);
         Ok(live.map(|(id, external_id, _)| (id, external_id)).collect())
     }
 }
 
-/// Which rows are still as they were although they were removed, or with `mark` marked.
+/// Which rows are still there after their removal, or with `mark` still unmarked.
 async fn staying(conn: &mut Session, ids: &[&str], mark: bool) -> QueryResult<Vec<String>> {
     let mut rows = users::table
         .select(users::id)

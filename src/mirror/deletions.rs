@@ -1,4 +1,4 @@
-//! `clerk.missing_users`: whom the walk did not meet, what Clerk said of them, and what is held.
+//! `clerk.missing_users`: users that the walk did not meet, Clerk's answers about them, and which deletions are held.
 
 use std::{collections::HashMap, time::Duration};
 
@@ -177,7 +177,7 @@ impl Mirror {
         Ok(rows.into_iter().map(|row| (row.id, remaining(row.remaining))).collect())
     }
 
-    /// Whose deletion is held among these for less than ten seconds.
+    /// Of these ids, those whose deletion has been held for less than ten seconds.
     pub async fn held_lately_among(&self, ids: &[&str]) -> Result<Vec<String>, Error> {
         #[derive(QueryableByName)]
         struct Row {

@@ -1,5 +1,5 @@
-//! Texts for databases whose encoding cannot hold all of Unicode. Users whose data such a database lacks characters for are rejected, and what is
-//! kept of them and said about them is written in ASCII.
+//! Texts for databases whose encoding cannot hold all of Unicode. Users with characters that the encoding lacks are rejected; their documents and
+//! the messages about them are stored in ASCII.
 
 use std::{borrow::Cow, fmt::Write};
 

@@ -32,13 +32,13 @@ pub enum Error {
     /// The server takes no writes, as a standby: worth waiting for, as there may be another one, or it may become the primary.
     #[error("this Postgres server takes no writes: {0}")]
     ReadOnly(String),
-    /// The application has locked a whole table, or somebody has locked a row of the bookkeeping: worth waiting for.
+    /// The application has locked a whole table, or a row of clerk2pg's own tables is locked: worth waiting for.
     #[error("the database is locked: {0}")]
     Locked(String),
     /// The server answers, but not to this role, password or database name.
     #[error("Postgres does not let clerk2pg in: {why}")]
     Refused {
-        /// What it says.
+        /// The server's message.
         why: String,
         /// What can be done about it.
         hint: &'static str,
@@ -139,7 +139,7 @@ fn without_quoted_values(message: &str) -> String {
 
 impl From<Fault> for Error {
     fn from(fault: Fault) -> Self {
-        // A trigger of the application says whatever it likes.
+        // A trigger of the application can raise any message.
         let message = without_secrets(&without_quoted_values(&fault.to_string()));
         let Fault::Refused(answer) = &fault else {
             return Error::Unavailable(message);

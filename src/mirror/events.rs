@@ -123,7 +123,7 @@ impl Mirror {
                 .transaction(async |conn| {
                     transaction::begin(conn, lease).await?;
                     // Older events have smaller ids, so that the first ones tell whether there is anything to
-                    // remove. A clock that has jumped ahead, here or there, makes nothing old.
+                    // remove. A clock that has jumped ahead, ours or the database's, makes nothing old.
                     let rows = sql_query(
                         "DELETE FROM clerk.user_events e
                          USING (SELECT id, recorded_at FROM clerk.user_events ORDER BY id LIMIT $2) AS oldest

@@ -1,4 +1,4 @@
-//! Makes way for users that exchange unique values: their rows give the values up before they get their new ones.
+//! Lets users exchange unique values: their rows give the values up before they get their new ones.
 
 use std::collections::BTreeSet;
 
@@ -26,23 +26,23 @@ struct Column {
     is_text: bool,
 }
 
-/// Columns without which there is no row.
+/// Columns that every row must have.
 const NEEDED: [&str; 3] = ["id", "created_at", "digest"];
 
-/// Takes the values that are in each other's way out of the blocked users' rows: `NULL`, or if the application does not allow that, a value
-/// that nobody else has. Returns whether any row gave one up.
+/// Removes conflicting values from the blocked users' rows: sets them to `NULL`, or if the application does not allow that, to a value
+/// that no other row has. Returns whether any row changed.
 pub(super) async fn free(conn: &mut Session, blocked: &[Blocked<'_>]) -> Result<bool, Failure> {
     let indexes: BTreeSet<&str> = blocked.iter().filter_map(|blocked| index(&blocked.fault)).collect();
     let indexes: Vec<&str> = indexes.into_iter().collect();
     let mut columns = columns(conn, &indexes).await?;
-    // Only what is written together with the user comes back.
+    // Only columns that are written with the user get their values back.
     columns.retain(|column| is_written(&column.name) && !NEEDED.contains(&column.name.as_str()));
     let ids: Vec<&str> = blocked
         .iter()
         .map(|blocked| blocked.job.write.user.id.as_ref())
         .collect();
     let to_null = columns.iter().map(|column| format!("{} = NULL", column.name)).collect();
-    // It reads as an address, as a constraint of the application may ask for one.
+    // It has the form of an address, as a constraint of the application may require one.
     let texts = columns.iter().filter(|column| column.is_text);
     let to_text = texts
         .map(|column| format!("{} = id || '@clerk2pg.invalid'", column.name))

@@ -10,7 +10,7 @@ use serde::Serialize;
 
 use super::{Error, Mirror, signed};
 
-/// Ages that are kept for each sync.
+/// Most ages that are kept for each sync.
 const SAMPLES: usize = 100;
 
 /// How old the changes of a sync were when they were committed, in milliseconds.
@@ -23,7 +23,7 @@ impl Ages {
         self.0.push(age_ms);
     }
 
-    /// What is kept of them.
+    /// The summary to be stored.
     pub fn summary(mut self) -> AgeSummary {
         self.0.sort_unstable();
         let ages = self.0;

@@ -41,7 +41,7 @@ pub struct Server {
     /// Whether transactions of this role in this database take no writes.
     #[diesel(sql_type = Bool)]
     pub is_read_only: bool,
-    /// In which encoding the database holds its texts.
+    /// The database's encoding.
     #[diesel(sql_type = Text)]
     pub encoding: String,
     #[diesel(sql_type = Timestamptz)]

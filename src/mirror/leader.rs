@@ -112,8 +112,8 @@ impl Mirror {
             remaining: f64,
         }
         let Row { leader, remaining } = sql_query(format!(
-            // `since` begins anew where the clock may have jumped, so that the leader has the time
-            // of a lease to show itself by the clock as it is now.
+            // `since` is set again if the clock may have jumped, so that the leader has the time
+            // of a lease to renew its expiry by the clock as it is now.
             "WITH standby AS (
                  INSERT INTO clerk.standbys AS mine (holder, expires_at, ttl)
                  VALUES ($1, pg_catalog.clock_timestamp() + {OWN}, {OWN})

@@ -20,10 +20,10 @@ const FIRST_WAIT: Duration = Duration::from_millis(300);
 /// How long statements wait for locks in all once some rows are known to be locked.
 const WHOLE_WAIT: Duration = Duration::from_millis(500);
 
-/// How long a statement waits when that is used up: rows that nobody holds are written all the same.
+/// How long a statement waits when that is used up, so that unlocked rows are still written.
 const LEAST_WAIT: Duration = Duration::from_millis(2);
 
-/// How long statements on the bookkeeping wait for a lock, and everything for a lock on a whole table.
+/// How long statements on clerk2pg's own tables wait for a lock, and all statements for a lock on a whole table.
 pub(super) const USUAL_WAIT: Duration = Duration::from_secs(30);
 
 /// How long statements still wait for locks of the application. Each failed wait takes its time off what is left, so that many locked
@@ -64,7 +64,7 @@ impl Patience {
         Ok(())
     }
 
-    /// A statement waited in vain.
+    /// Records that a statement waited in vain.
     pub(super) fn spend(&mut self) {
         self.left = Some(match self.left {
             None => WHOLE_WAIT,
@@ -79,7 +79,7 @@ pub(super) async fn wait_at_most(conn: &mut Session, wait: Duration) -> QueryRes
         .await
 }
 
-/// What is done with rows, which says how strongly they are locked.
+/// What is done with rows, which decides the lock mode.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Purpose {
     Store,

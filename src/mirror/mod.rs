@@ -71,7 +71,7 @@ pub struct Settings {
     pub url: Secret,
     /// They stand in for what `url` leaves out.
     pub variables: Variables,
-    /// Most connections at a time; from 1 to [`Mirror::MOST_CONNECTIONS`], and what lies outside counts as the nearer one.
+    /// Most connections at a time, from 1 to [`Mirror::MOST_CONNECTIONS`]; a value outside is replaced by the nearest one inside.
     pub max_connections: usize,
     /// What the connections of the pool are called at the server, where the address does not say.
     pub application_name: &'static str,
@@ -133,7 +133,7 @@ impl Mirror {
     }
 
     async fn connection(&self) -> Result<Connection, Error> {
-        // In a box, as every future that waits for it would else contain its code and its state.
+        // Boxed: otherwise every future that awaits it would contain its code and its state.
         Box::pin(connect::get(&self.pool)).await
     }
 

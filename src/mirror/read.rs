@@ -22,7 +22,7 @@ pub struct Document {
     /// Put together again from the columns.
     #[diesel(sql_type = Text)]
     pub document: String,
-    /// The row was updated a moment ago.
+    /// Whether the row was updated within the time that the caller asked about.
     #[diesel(sql_type = Bool)]
     pub is_fresh: bool,
 }

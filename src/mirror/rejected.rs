@@ -55,8 +55,8 @@ impl Mirror {
         Ok(unsigned(count))
     }
 
-    /// Users and rows that others or locks are in the way of at the end of a sync, with the reasons; if it is not a full one, those that were
-    /// listed before aside.
+    /// Users and rows that other rows or locks block at the end of a sync, with the reasons; unless the sync is a full one, only those that
+    /// were not listed before it.
     pub async fn left_blocked(&self, run: &Run) -> Result<Vec<(String, String)>, Error> {
         let began = sync_runs::table
             .filter(sync_runs::id.eq(run.id))
@@ -75,7 +75,7 @@ impl Mirror {
         Ok(rows.load(&mut self.connection().await?).await?)
     }
 
-    /// The next users, in order, behind `after`, that may be stored once others are: another's value was in the way, or a lock.
+    /// The next users after `after`, in order, that another row's value or a lock blocked and that may be stored now.
     pub async fn blocked(&self, after: &str, limit: usize) -> Result<Vec<String>, Error> {
         Ok(rejected_users::table
             .select(rejected_users::user_id)

@@ -24,7 +24,7 @@ const KEPT: TimeDelta = TimeDelta::days(30);
 /// How long the others do, of which there may be one a second.
 const OTHERS_KEPT: TimeDelta = TimeDelta::days(2);
 
-/// How far times may differ by a clock that was not set meanwhile.
+/// The largest difference between two times if the clock was not set in between.
 const SAME_CLOCK: TimeDelta = TimeDelta::seconds(1);
 
 /// What a pass looks at.
@@ -115,7 +115,7 @@ pub struct Finish {
     pub outcome: &'static str,
     /// Deletions that wait for a person.
     pub held: u64,
-    /// Users that could not be stored or deleted in the end, others that were rejected for a moment aside.
+    /// Users that could not be stored or deleted by the end of the sync; those rejected only for a moment do not count.
     pub rejected: u64,
     /// Requests sent.
     pub requests: u64,
@@ -171,7 +171,7 @@ impl Mirror {
             let checkpoint = checkpoint
                 .filter(|_| kind == Kind::Full)
                 .and_then(|json| serde_json::from_value::<Checkpoint>(json).ok())
-                // One of the future was written before the clock went back: nobody knows how old it is.
+                // A time in the future was written before the clock went back: its age is unknown.
                 .filter(|checkpoint| checkpoint.written_at.max(checkpoint.started_at) <= now + SAME_CLOCK)
                 .filter(|checkpoint| now - checkpoint.written_at < max_age && now - checkpoint.started_at < max_age * 2)
                 .filter(|checkpoint| checkpoint.judged || !judges);
@@ -221,7 +221,7 @@ impl Mirror {
             let now: DateTime<Utc> = diesel::select(diesel::dsl::now.into_sql::<Timestamptz>())
                 .get_result(conn)
                 .await?;
-            // A clock that has jumped ahead, here or there, makes nothing old.
+            // A clock that has jumped ahead, ours or the database's, makes nothing old.
             let now = now.min(Utc::now());
             let is_old = sync_runs::started_at.lt(now - KEPT).or(sync_runs::started_at
                 .lt(now - OTHERS_KEPT)

@@ -1,7 +1,7 @@
 //! Stores the users of a batch: as sets, or if Postgres refuses one of them or the application holds a lock, apart.
 //!
-//! Values that are unique in the application's eyes are given up before they are taken: changed users are written before new ones, and
-//! those that are in each other's way are written last, together.
+//! Values that the application declares unique are given up before they are taken: changed users are written before new ones, and
+//! those that block each other are written last, together.
 
 use diesel_async::{AsyncConnection, SimpleAsyncConnection};
 
@@ -13,7 +13,7 @@ use super::{
     upsert::{REFRESH, Statement, Stored, UPSERT, upsert},
 };
 
-/// How often users that are in each other's way are tried one after the other before they are written together.
+/// How often users that block each other are tried one after the other before they are written together.
 const ROUNDS: usize = 8;
 
 /// `no_data`: the row is not there, and nobody says why.
@@ -170,7 +170,7 @@ impl<'w> Apart<'w> {
         }
     }
 
-    /// Writes users, and corners by halving those that are refused.
+    /// Writes users, and isolates those that are refused by halving.
     async fn halve(&mut self, conn: &mut Session, jobs: Vec<Job<'w>>) -> Result<(), Failure> {
         let mut suspects = vec![jobs];
         while let Some(part) = suspects.pop() {
@@ -215,8 +215,8 @@ impl<'w> Apart<'w> {
         Ok(())
     }
 
-    /// Tries users again that others' values were in the way of, as long as that brings some of them in; what is left may be an
-    /// exchange among them.
+    /// Tries users again that others' values blocked, as long as some of them get stored; the rest may exchange values among
+    /// themselves.
     async fn unblock(&mut self, conn: &mut Session) -> Result<(), Failure> {
         let mut has_stored = self.outcome.stored() > 0;
         for _ in 0..ROUNDS {
@@ -224,7 +224,7 @@ impl<'w> Apart<'w> {
                 break;
             }
             let stored = self.outcome.stored();
-            // The other way round: of a chain, the one that was written last has given way for the one before it.
+            // In reverse order: in a chain, the user written last has given up the value that the one before it needs.
             let again = std::mem::take(&mut self.blocked);
             let again = again.into_iter().rev().map(|blocked| blocked.job).collect();
             self.halve(conn, again).await?;
@@ -237,7 +237,7 @@ impl<'w> Apart<'w> {
     /// are rejected, and keep their rows as they were.
     async fn exchange(&mut self, conn: &mut Session) -> Result<(), Failure> {
         for _ in 0..ROUNDS {
-            // One alone is not in its own way.
+            // A single user cannot block itself.
             if self.blocked.len() < 2 {
                 break;
             }

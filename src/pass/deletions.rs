@@ -57,7 +57,7 @@ pub(super) enum ById {
     Unclear(String),
 }
 
-/// What came of asking for each id alone.
+/// The result of asking for each id alone.
 struct Confirmed {
     /// Clerk said that these do not exist.
     gone: Vec<String>,
@@ -226,7 +226,7 @@ impl Running<'_> {
         Ok(())
     }
 
-    /// A daemon tries approved deletions that could not be carried out again in a minute.
+    /// Makes approved deletions that could not be carried out due again after a minute, in a daemon.
     async fn retry_approved(&self) -> Result<(), Failure> {
         if self.pass.is_single_run() {
             return Ok(());
@@ -355,7 +355,7 @@ impl Running<'_> {
         Ok(absent)
     }
 
-    /// Asks for each id alone, where the server cannot be asked for many. Two such answers confirm a deletion there.
+    /// Asks for each id alone, because the server ignores `user_id`. Two such answers then confirm a deletion.
     async fn ask_one_by_one(&mut self, ids: &[String]) -> Result<Vec<String>, Failure> {
         self.memory
             .tell_once("this server ignores user_id; deletions are confirmed by two answers for each id");
@@ -411,7 +411,7 @@ impl Running<'_> {
         Ok(ByIds::Void(why))
     }
 
-    /// Asks for each id alone, where users that are known to exist are found that way.
+    /// Confirms deletions by asking for each id alone, provided that users known to exist are found that way.
     async fn confirm(&mut self, ids: &[String]) -> Result<Confirmed, Failure> {
         // Where the list cannot be filtered, answers for single ids are all that there is: they need two witnesses.
         let least = if self.asks_one_by_one { 2 } else { 1 };
@@ -491,7 +491,7 @@ impl Running<'_> {
         }
     }
 
-    /// Whether so many users that are known to exist are found by their id. A server that finds nobody by id confirms
+    /// Whether at least `least` users that are known to exist are found by their id. A server that finds nobody by id confirms
     /// nothing. Where no user is known to exist, a person has approved.
     async fn knows_users_by_id(&self, least: usize) -> Result<bool, Failure> {
         let mut witnesses: Vec<String> = Vec::new();

@@ -70,7 +70,7 @@ impl Pass {
     }
 
     async fn open(&self, opening: Opening) -> Result<clerk::Instance, Failure> {
-        // A strange key must not even migrate; where the schema is not this version's, the pin is read after the migrations.
+        // With a key of another instance, not even migrations may run; if the schema is not this version's, the pin is read after them.
         let pinned = match self.mirror.exists().await {
             Ok(true) => self.mirror.instance().await?,
             _ => None,
@@ -182,7 +182,7 @@ impl Running<'_> {
             None => self.newest_change().await?,
         };
         let seen = Instant::now();
-        // Whoever changed at that moment is in the list by now.
+        // Users that changed at that moment are in the list by now.
         let is_past = self
             .watermark
             .zip(self.pass.clerk.now())

@@ -25,7 +25,7 @@ const KNOWN: usize = 20;
 pub(super) enum Identity {
     /// It is the one that the database mirrors.
     Confirmed,
-    /// Nothing that could be used, for this reason.
+    /// The answer could not be used, for this reason.
     Unclear(String),
 }
 
@@ -119,7 +119,7 @@ impl Pass {
         }
     }
 
-    /// The instance to pin: the same one, said twice.
+    /// Checks before pinning that Clerk names the same instance a second time.
     pub(super) async fn identify_again(&self, first: &clerk::Instance) -> Result<(), Failure> {
         if self.is_address(first) {
             self.pause(PAUSE).await?;
@@ -175,8 +175,8 @@ impl Pass {
         Ok(Identity::Confirmed)
     }
 
-    /// Asks which instance answers before users are written, once a minute at most. Users are written where Clerk does not
-    /// say it: nobody is deleted thereby.
+    /// Asks which instance answers before users are written, once a minute at most. Users are written even if Clerk does not
+    /// say it, because that deletes none.
     ///
     /// # Errors
     /// As [`Self::confirm_instance`].

@@ -25,7 +25,7 @@ use crate::{
 /// So many users of the first page are remembered as known to exist.
 const WITNESSES: usize = 3;
 
-/// Why a full sync is due that brings everybody of a moment.
+/// The reason for a full sync if no page shows all users of a moment.
 const TIED: &str = "more users changed in one moment than a page shows";
 
 /// With more users than this above the floor, no looks are made in between.
@@ -462,7 +462,7 @@ impl Running<'_> {
         }
     }
 
-    /// Users who cannot be brought are left for later: this sync is about all others.
+    /// Brings users between two steps of this sync. Users that cannot be brought are left for later.
     async fn bring_between(&mut self, users: Vec<String>) -> Result<(), Failure> {
         let brought = async {
             let asked = self.pass.ask_by_id(&users).await?;

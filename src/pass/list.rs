@@ -22,12 +22,12 @@ use crate::{
     walk::{Crowd, Interval, Visits, Walk},
 };
 
-/// How far a clock may be ahead of ours that no answer tells.
+/// How far Clerk's clock may be ahead of ours if no answer has its time.
 const CLOCK_SLACK_MS: i64 = 60_000;
 
 const UNFIT: &str = "this server does not list by created_at as asked; the walk goes over all users in one row";
 
-/// Moments that many users share and that are read again, where the walk met fewer users than Clerk counts.
+/// Most moments that are read again if the walk met fewer users than Clerk counts.
 const CROWDS: usize = 64;
 
 /// What is known of the walk besides what it brought.
@@ -38,7 +38,7 @@ struct Walked {
     /// Of them, users who were created since the walk began, and about when it did.
     newcomers: u64,
     on_the_verge: u64,
-    /// Users that were told of twice.
+    /// Users that were counted twice.
     again: u64,
     crowds: Vec<Crowd>,
     lost_cursor: bool,
@@ -119,13 +119,13 @@ impl Running<'_> {
         }
     }
 
-    /// The moment when the walk begins and where it ends, by Clerk's clock in Unix milliseconds: whoever comes later has a later `updated_at` than
-    /// the watermark, and so is the incremental sync's.
+    /// The moment when the walk begins and where it ends, by Clerk's clock in Unix milliseconds: users that come later have a later `updated_at`
+    /// than the watermark, so the incremental sync stores them.
     fn beginning(&self) -> i64 {
         let newest = self.watermark.filter(|newest| *newest > 0);
         match (self.pass.clerk.now(), newest) {
             (Some(now), newest) => newest.map_or(now, |newest| now.max(newest)),
-            // No answer has told the time: it is later than the newest change.
+            // No answer has the time, but it is later than the newest change.
             (None, Some(newest)) => newest + 1,
             (None, None) => Utc::now().timestamp_millis() + CLOCK_SLACK_MS,
         }

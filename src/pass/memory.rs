@@ -143,10 +143,10 @@ impl Memory {
     }
 }
 
-/// The most looks in a row that have to show a difference before it is searched for.
+/// How many flaps count at most: a difference has to show in one more look in a row than flaps counted before it is searched for.
 const MOST_FLAPS: u32 = 7;
 
-/// So many looks in a row without a difference restore the trust in the count.
+/// Looks in a row without a difference that reset the flaps.
 const CALM: u32 = 100;
 
 /// A difference between Clerk's count and what the mirror expects, for which nobody was found. It is looked into again with growing pauses, as it

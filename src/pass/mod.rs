@@ -129,7 +129,7 @@ impl Pass {
         for_budget.clamp(1, 2 * self.options.concurrency)
     }
 
-    /// Whether this is `--once`: nothing is left to a next sync that need not be.
+    /// Whether this is `--once`, which leaves to a next sync only what it must.
     fn is_single_run(&self) -> bool {
         self.options.patience.is_some()
     }

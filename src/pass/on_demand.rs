@@ -121,7 +121,7 @@ impl Pass {
 
 impl Running<'_> {
     /// Asks again for users that were shown in a state that is not trusted. What Clerk still shows after ten seconds is stored.
-    /// A daemon does so only where there are many: the others are due by then.
+    /// A daemon does so only if there are many; otherwise on-demand syncs ask for them.
     pub(super) async fn settle_older(&mut self) -> Result<(), Failure> {
         let older = self.pass.rechecks.older(Instant::now());
         let Some(pause) = older.iter().map(|(_, left)| *left).max() else {

@@ -15,7 +15,7 @@ pub(super) const REPLICA_LAG: Duration = Duration::from_secs(10);
 /// How long a first answer is remembered.
 const REMEMBERED: Duration = Duration::from_secs(600);
 
-/// Most ids that are remembered of each kind; more of them are remembered anew.
+/// Most ids that are remembered of each kind; one more clears all of its kind.
 const MOST_IDS: usize = 10_000;
 
 /// First answers that wait to be given again. Clones share them.

@@ -53,7 +53,7 @@ pub(super) struct Running<'a> {
     pub(super) ages: Ages,
 }
 
-/// What was told of the users of a walk.
+/// What was counted for the users of a walk.
 #[derive(Debug, Default)]
 pub(super) struct Met {
     written: u64,
@@ -76,7 +76,7 @@ pub(super) struct Paper<'a> {
     pub(super) missing: Vec<String>,
     /// Who was met and would be updated: with another `created_at` at another place than the mirror has them.
     pub(super) updated: HashSet<String>,
-    /// Who is in the plan: a walk that begins anew meets them again.
+    /// Users in the plan: a walk that starts over meets them again.
     pub(super) planned: HashSet<Digest>,
 }
 
@@ -172,12 +172,12 @@ impl<'a> Running<'a> {
         }
     }
 
-    /// Takes back what was told of users whose walk begins anew, as they are met again. Users that were written count once, and are unchanged when
-    /// they are met again: their number, which is to be left out at the end, is returned.
+    /// Subtracts the counts of a walk that starts over, as its users are met again. Users that were written count once, and are unchanged when
+    /// they are met again. Returns their number, which is to be subtracted at the end.
     pub(super) fn take_back(&mut self, told: &Met) -> u64 {
         self.report.unchanged = self.report.unchanged.saturating_sub(told.unchanged);
         if self.run().is_none() {
-            // The plan leaves out who is in it already.
+            // The plan leaves out users that are in it already.
             return 0;
         }
         self.report.rejected = self.report.rejected.saturating_sub(told.rejected);
@@ -222,7 +222,7 @@ pub(super) fn ends(page: &clerk::Page) -> impl Iterator<Item = String> {
 }
 
 impl Paper<'_> {
-    /// Leaves out who is in the plan already.
+    /// Leaves out users that are in the plan already.
     fn leave_out_planned(&mut self, brought: &mut Brought) {
         let mut is_new = |id: &String| self.planned.insert(Digest::of(&DigestKey::default(), id.as_bytes()));
         let planned = &mut brought.planned;

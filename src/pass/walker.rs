@@ -29,7 +29,7 @@ pub(super) struct Setting<'a> {
     pub(super) desk: Desk<'a>,
     /// How many pages may be worked on at a time: each takes memory.
     pub(super) places: &'a Semaphore,
-    /// When the walk began, by Clerk's clock in Unix milliseconds: whoever is created from here on came meanwhile.
+    /// When the walk began, by Clerk's clock in Unix milliseconds: users created from then on are newcomers.
     pub(super) began: i64,
 }
 
@@ -66,7 +66,7 @@ pub(super) struct Stride {
     pub(super) on_the_verge: u64,
     /// Users whom Clerk does not know as a cursor any more.
     pub(super) gone: Vec<String>,
-    /// The walk began anew with this page: all before it were met in vain.
+    /// The walk started over with this page: users met before it do not count.
     pub(super) is_anew: bool,
 }
 

@@ -76,7 +76,7 @@ impl<'a> Extend<(Cow<'a, str>, &'a RawValue)> for Entry<'a> {
 }
 
 impl<'a> Entry<'a> {
-    /// None if it is no object.
+    /// `None` if it is not an object.
     fn read(json: &'a str) -> Option<Self> {
         keys(json).ok()
     }

@@ -42,7 +42,7 @@ pub(super) struct Decimal {
 }
 
 impl Decimal {
-    /// Reads a JSON number. None if its exponent is beyond reckoning.
+    /// Reads a JSON number. `None` if its exponent is too large.
     pub(super) fn of(text: &str) -> Option<Self> {
         let (mantissa, exponent) = match text.split_once(['e', 'E']) {
             Some((mantissa, exponent)) => (mantissa, exponent.parse::<i64>().ok()?),

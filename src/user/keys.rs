@@ -29,7 +29,7 @@ where
     Ok(keys)
 }
 
-/// As what keys are read.
+/// The type that keys are read as.
 #[derive(Clone, Copy)]
 enum Form {
     Text,

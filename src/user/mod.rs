@@ -130,9 +130,9 @@ pub struct Derived {
     pub primary_email: Option<String>,
     /// Whether that address is verified; none where there is none.
     pub primary_email_verified: Option<bool>,
-    /// The number that `primary_phone_number_id` names; none where it names none.
+    /// The number that `primary_phone_number_id` names; `None` if it names none.
     pub primary_phone: Option<String>,
-    /// Whether that number is verified; none where there is none.
+    /// Whether that number is verified; `None` if there is none.
     pub primary_phone_verified: Option<bool>,
     /// First and last name, as far as there are any.
     pub full_name: Option<String>,
@@ -164,7 +164,7 @@ impl<'a> User<'a> {
             .map(|(field, _)| field.name)
     }
 
-    /// What has no column of its own and what does not fit its column, as one JSON object; none where there is nothing.
+    /// What has no column of its own and what does not fit its column, as one JSON object; `None` if there is nothing.
     pub fn extra_object(&self) -> Option<String> {
         let extra = self.extra.iter().map(|(key, value)| (key.as_ref(), value.as_ref()));
         let misfits = self.unexpected.iter().filter_map(|&name| match self.get(name)? {

@@ -23,7 +23,8 @@ fn is_seconds(time: i64) -> bool {
     (0..100_000_000_000).contains(&time)
 }
 
-/// chrono ends in the year 262142, before Postgres' `timestamptz` does; earlier than the year 1 nobody signed up.
+/// Times that are stored, in Unix milliseconds: from the year 1 on, and not beyond chrono's end in the year 262142, which is before that of
+/// Postgres' `timestamptz`.
 const TIMES: std::ops::RangeInclusive<i64> = -62_135_596_800_000..=8_210_000_000_000_000;
 
 /// The whole number that a JSON text spells: `5`, `5.0`, `5e0`, `"5"`. None for anything else, and for what needs more than 64 bits.

@@ -1,4 +1,4 @@
-//! What Postgres can hold as `jsonb`, and how it holds what it cannot.
+//! Which values Postgres can hold as `jsonb`, and in which form other values are stored.
 
 use std::borrow::Cow;
 
@@ -45,7 +45,7 @@ impl Room {
     }
 }
 
-/// What a JSON text will be to Postgres.
+/// The properties of a JSON text that Postgres limits.
 #[derive(Default)]
 struct Extent {
     depth: usize,

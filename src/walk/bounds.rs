@@ -1,5 +1,5 @@
-//! What keeps a walk from going on for ever, and from giving up too early: how much is asked for at a time, and how many answers without
-//! a new user are borne.
+//! Bounds of a walk, so that it neither goes on for ever nor gives up too early: how many users it asks for at a time, and how many answers
+//! without a new user it may get.
 
 use std::collections::HashSet;
 
@@ -15,19 +15,19 @@ const WIDENS_AFTER: u32 = 10;
 /// Answers without a new user that any walk may meet.
 const IDLE: u64 = 50;
 
-/// Answers without a new user that each page with one makes up for.
+/// Further answers without a new user, for each page with one.
 const IDLE_PER_PAGE: u64 = 8;
 
 /// Known users that may be shown again, for each answer that shows no new one: ties are read from their beginning where the cursor is lost.
 const KNOWN_PER_IDLE: u64 = 10;
 
-/// Pages that any walk may take, besides two for each user that Clerk counts: a server may show one user a page.
+/// Pages with a new user that any walk may take, plus two for each user that Clerk counts: a server may show one user a page.
 const PAGES: u64 = 200;
 
-/// Users of a page that is large enough for any walk.
+/// Users met for one further page with a new user that a walk may take.
 const LARGE_PAGE: u64 = 50;
 
-/// Users that are expected where the server does not count them.
+/// The number of users that is assumed if the server does not count them.
 const UNCOUNTED: u64 = 10_000;
 
 /// Users that may be met beyond twice those that Clerk counts.
@@ -40,7 +40,7 @@ pub enum Unreadable {
     Smaller,
     /// The user to blame is stepped over.
     SteppedOver,
-    /// So much is unreadable that it is the server's doing.
+    /// So many users in a row are unreadable that the server must be broken.
     Broken,
 }
 
@@ -162,7 +162,7 @@ impl Crowd {
     }
 }
 
-/// What an id is remembered by.
+/// The digest by which an id is remembered.
 pub(super) fn name(id: &str) -> Digest {
     Digest::of(&DigestKey::default(), id.as_bytes())
 }
@@ -177,7 +177,7 @@ pub struct Visits {
 }
 
 impl Visits {
-    /// Of a crowd in which Clerk counts so many users.
+    /// Visits of a crowd in which Clerk counts `users` users.
     pub fn new(crowd: &Crowd, users: u64) -> Self {
         let pages = users.div_ceil(PAGE.into());
         Self {
@@ -203,7 +203,7 @@ impl Visits {
         Some(offset)
     }
 
-    /// Somebody was met.
+    /// Records that `users` more of the crowd were met.
     pub fn found(&mut self, users: u64) {
         self.missing = self.missing.saturating_sub(users);
     }

@@ -1,5 +1,5 @@
-//! The connections that are open at a time: a bounded number, of which the one that has waited
-//! longest without a request makes room for the next.
+//! The open connections: a bounded number, of which the oldest without a request is dropped for the
+//! next one.
 
 use std::{
     collections::BTreeMap,

@@ -76,7 +76,7 @@ pub(super) struct Health {
 
 #[derive(Debug)]
 struct Failing {
-    /// None if it is not about a sync.
+    /// `None` if it is not about a sync.
     kind: Option<Kind>,
     why: String,
     since: DateTime<Utc>,
@@ -87,12 +87,12 @@ struct Failing {
 struct Expected {
     /// When the last one succeeded, or could have for the first time.
     since: Instant,
-    /// How long after that the schedule had the next one; none if never.
+    /// How long after that the next one is due by the schedule; `None` if never.
     due_in: Option<Duration>,
 }
 
 impl Expected {
-    /// For how long there was none, if it is late.
+    /// How long ago `since` is, if the next sync is late by more than `patience`.
     fn late(&self, patience: Duration, now: Instant) -> Option<Duration> {
         let passed = now.saturating_duration_since(self.since);
         (passed > self.due_in?.saturating_add(patience)).then_some(passed)
@@ -129,7 +129,7 @@ impl Health {
         self.begins(now);
     }
 
-    /// It is for this one to sync, from now on.
+    /// This daemon syncs from now on.
     pub(super) fn begins(&mut self, now: Moment) {
         for kind in [Kind::Full, Kind::Incremental] {
             self.expect(kind, now);
@@ -157,7 +157,7 @@ impl Health {
         }
     }
 
-    /// Nothing keeps this kind of sync from its work.
+    /// A sync of this kind went through: removes the failures that it ends.
     fn goes_through(&mut self, kind: Kind) {
         self.standing_by = None;
         // Clerk and Postgres have answered; another kind that fails still may fail.
@@ -226,7 +226,7 @@ impl Health {
     }
 
     pub(super) fn ready(&self, now: Instant) -> Verdict {
-        // What has failed for longest.
+        // The failure that has lasted longest.
         if let Some(Failing { why, since, .. }) = self.failing.first() {
             return Verdict::bad(format!("{why}; failing since {}", clock(*since)));
         }

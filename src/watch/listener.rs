@@ -137,7 +137,7 @@ async fn accept(listener: TcpListener, desk: Arc<Desk>) {
     let crowd = Crowd::default();
     loop {
         match listener.accept().await {
-            // Never waits: a connection that says nothing must not keep a probe out.
+            // Never waits: an idle connection must not block a probe.
             Ok((stream, _)) => crowd.admit(|seat| {
                 let desk = desk.clone();
                 async move {
@@ -178,7 +178,7 @@ async fn converse(stream: TcpStream, desk: Arc<Desk>, asked: impl Fn()) {
 struct Desk {
     show: Show,
     is_loopback: bool,
-    /// Limits how many ask for what needs the database.
+    /// Limits how many requests use the database at a time.
     places: Semaphore,
 }
 

@@ -17,7 +17,7 @@ const PROFILES: &str = "
     );
     INSERT INTO public.profiles (user_id) SELECT id FROM clerk.users";
 
-/// What the application forgets to end.
+/// A transaction that the application leaves open.
 pub struct Transaction(Client);
 
 impl Transaction {

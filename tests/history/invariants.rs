@@ -16,7 +16,7 @@ use crate::{
     replica::{Life, Replica},
 };
 
-/// By default so many deletions are never held, and more than so many percent of the users always.
+/// The default limits: up to this many deletions are never held, and more than this percentage of the users always.
 const GUARD: (u64, u64) = (10, 20);
 
 /// Clerk counts requests in windows of this length, in milliseconds.
@@ -65,8 +65,8 @@ pub async fn watch(world: &World) {
     world.db.execute(AUDIT).await;
 }
 
-/// Nobody has left the mirror since this was last asked who was not deleted at Clerk; nor whose deletion was ever held, unless answers that lag behind
-/// may have shown the user again.
+/// Since the last call, no user has left the mirror that was not deleted at Clerk, nor one whose deletion was ever held, unless lagging answers may
+/// have shown the user again.
 pub async fn nobody_left_who_may_not(world: &World, clerk: &Clerk, may_lag: bool, seed: u64) {
     let sql = "UPDATE public.departures SET is_told = true WHERE NOT is_told RETURNING user_id, was_held";
     for row in world.db.client.query(sql, &[]).await.unwrap() {

@@ -38,7 +38,7 @@ fn called(file: &Path, names: &mut BTreeSet<String>) {
 struct Hostile {
     db: Database,
     name: String,
-    /// Whose they are.
+    /// The role that owns them.
     mallory: String,
 }
 

@@ -1,4 +1,4 @@
-//! The database's clock jumps. It is one server for many tests, so that what is stored moves instead: an expiry half an hour ahead is the same as a
+//! The database's clock jumps. One server serves many tests, so the stored times move instead: an expiry half an hour ahead is the same as a
 //! clock that has gone back by it.
 
 use clerk_sim::{Effect, Endpoint, Rule};

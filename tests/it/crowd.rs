@@ -1,4 +1,4 @@
-//! Connections that say nothing keep nobody out.
+//! Idle connections do not block others.
 
 use std::time::{Duration, Instant};
 

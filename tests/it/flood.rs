@@ -1,4 +1,4 @@
-//! What some ask for, or what fails again and again, keeps nobody else waiting.
+//! Floods of requests and syncs that keep failing do not delay other users.
 
 use std::{
     io::{Read, Write},
@@ -78,7 +78,7 @@ impl World {
         }
     }
 
-    /// Somebody comes, somebody changes and somebody goes, and the mirror shows it soon.
+    /// One user is created, one changes and one is deleted, and the mirror soon shows it.
     async fn keeps_up(&self) {
         let users = self.users().await;
         let new = self.sim.create_random();

@@ -1,4 +1,4 @@
-//! Locks of the application: a locked row waits for its turn, and nobody else waits for it.
+//! Locks of the application: a locked row is deferred, and no other user waits for it.
 
 use std::time::{Duration, Instant};
 
@@ -261,7 +261,7 @@ async fn deletions_wait_for_uncommitted_references_that_would_cascade() {
     check_references("ON DELETE CASCADE").await;
 }
 
-/// Whoever was put off is judged with all others once the lock is gone: locks do not add up to a mass deletion.
+/// Deferred deletions are judged with all others once the lock is gone: locks do not add up to a mass deletion.
 #[tokio::test(flavor = "multi_thread")]
 async fn deletions_that_were_put_off_are_judged_with_the_next_ones() {
     let world = mirrored(100).await;

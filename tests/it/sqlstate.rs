@@ -9,7 +9,7 @@ use crate::{
     trouble::mirrored_ids,
 };
 
-/// Words that PostgreSQL uses where something is everybody's trouble.
+/// Words that PostgreSQL uses in errors that concern all users.
 const WORDS: [&str; 9] = [
     "permission denied",
     "permission denied for table users",

@@ -37,7 +37,8 @@ impl Failed {
         }
     }
 
-    /// Sorts what the library says; the place is where it was tried, `is_encrypted` whether with TLS, `is_direct` whether from the first byte.
+    /// Classifies an error of the library. `place` is the address that was tried, `is_encrypted` whether with TLS, `is_direct` whether from
+    /// the first byte.
     pub(super) fn new(error: &tokio_postgres::Error, place: &str, is_encrypted: bool, is_direct: bool) -> Self {
         use std::error::Error as _;
         if let Some(answer) = error.as_db_error() {
@@ -78,7 +79,7 @@ impl Failed {
     }
 }
 
-/// What to look at where the server does not say more.
+/// The hint if the server gives no further reason.
 const CHECK: &str = "check user, password and database name in database.url (DATABASE_URL)";
 
 fn refused(answer: &DbError, place: &str, is_encrypted: bool) -> Failed {

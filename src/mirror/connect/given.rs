@@ -189,7 +189,7 @@ impl Others {
                     _ => return Err(expected(&["strict", "accept_invalid_certs"])),
                 };
             }
-            // A certificate of the client in a form of its own, and its password. A server that asks for one refuses who has none.
+            // A client certificate in a format of its own, and its password. A server that requires one refuses a client without it.
             "sslidentity" => self.has_identity = true,
             "sslpassword" => self.has_password = true,
             _ => match LEFT_ASIDE.iter().find(|known| **known == name) {
@@ -200,7 +200,7 @@ impl Others {
         Ok(true)
     }
 
-    /// Turns what concerns TLS into libpq's parameters. Nothing becomes less than libpq's own parameters ask for.
+    /// Converts parameters for TLS to libpq's. The result is never less secure than libpq's own parameters ask for.
     fn apply(mut self, values: &mut Values, variables: &Variables) -> Result<(), Error> {
         // To libpq it is the password of a key. Without it the key could not be read.
         if self.has_password && values.contains_key("sslkey") {

@@ -3,7 +3,7 @@
 use diesel::result::Error as Diesel;
 use tokio_postgres::error::{DbError, Severity, SqlState};
 
-/// A failed statement: what the server said, or why there is no answer of it.
+/// A failed statement: the server's error, or why the server did not answer.
 ///
 /// diesel's own error drops the SQLSTATE, and everything is decided by the SQLSTATE: texts are in the server's language, and the application's
 /// data may be part of them. Therefore diesel's error carries this one whole, and [`Fault::of`] gets it back.

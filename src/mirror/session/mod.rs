@@ -66,7 +66,7 @@ pub(super) fn failovers() -> u64 {
     *FAILOVERS.borrow()
 }
 
-/// Encodings that keep every character: one has them all, and one keeps bytes whatever they stand for.
+/// Encodings that keep every character: UTF8 has all of them, and SQL_ASCII stores bytes unchanged.
 const UNICODE: [&str; 2] = ["UTF8", "SQL_ASCII"];
 
 /// What is known of a connection.
@@ -78,7 +78,7 @@ struct Standing {
     is_spent: AtomicBool,
     /// How many failovers there had been when it was asked for.
     began_after: u64,
-    /// The database can hold every character. One that does not say so, as behind an odd pooler, is taken to be like most.
+    /// Whether the database can hold every character; also true if its encoding is not reported, as behind some poolers.
     holds_unicode: bool,
 }
 
@@ -156,7 +156,7 @@ impl Wire {
     }
 
     /// Runs a statement in the transaction that is open, or else in one of its own, which costs no round trip: its beginning, the statement and its end
-    /// are sent together when this is first polled. Whoever stops polling leaves nothing open.
+    /// are sent together when this is first polled. If it is dropped, no transaction stays open.
     async fn in_transaction<T>(
         &self,
         is_open: QueryResult<bool>,
@@ -176,7 +176,7 @@ impl Wire {
         Ok(done)
     }
 
-    /// The rows of a statement. Knows nothing of the query's type, as all of this would else be compiled for each query.
+    /// The rows of a statement. Independent of the query's type; otherwise all of this would be compiled for each query.
     async fn rows(
         &self,
         is_open: QueryResult<bool>,
@@ -218,7 +218,7 @@ impl Standing {
             self.is_spent.store(true, Ordering::Relaxed);
         } else if fault.is_read_only() {
             FAILOVERS.send_if_modified(|seen| {
-                // Unless another connection of that time has met it before.
+                // Unless another connection from the same time has reported it already.
                 let is_new = *seen == self.began_after;
                 *seen += u64::from(is_new);
                 is_new

@@ -1,4 +1,4 @@
-//! How transactions of ours begin and end, savepoints among them.
+//! How clerk2pg's transactions and savepoints begin and end.
 
 use diesel::{
     QueryResult,
