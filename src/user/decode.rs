@@ -79,12 +79,13 @@ fn read(document: &str, origin: Origin, mut room: Room) -> Result<User<'_>, Reje
     let (mut hint, mut fits) = (0, true);
     for (place, &(ref key, raw)) in keys.iter().enumerate() {
         if let Some(at) = fields::position(key, hint) {
-            match FIELDS[at].name {
-                "email_addresses" => lists.email_addresses = Some(raw),
-                "phone_numbers" => lists.phone_numbers = Some(raw),
+            let field = &FIELDS[at];
+            match field.kind {
+                Kind::Json if field.name == "email_addresses" => lists.email_addresses = Some(raw),
+                Kind::Json if field.name == "phone_numbers" => lists.phone_numbers = Some(raw),
                 _ => {}
             }
-            values[at] = value(FIELDS[at].kind, raw.get(), origin, &mut room);
+            values[at] = value(field.kind, raw.get(), origin, &mut room);
             fits &= !matches!(values[at], Value::Unexpected(_));
             match &values[at] {
                 Value::Unexpected(Cow::Owned(text)) => replaced.push((place, text.clone())),

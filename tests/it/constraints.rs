@@ -242,3 +242,37 @@ async fn a_user_for_whom_an_expression_takes_for_ever() {
     world.once().await.assert(0, "changed +0 ~1 -0 =39 held 0 rejected 0");
     world.assert_in_step().await;
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn deletions_that_take_long_are_spread_over_syncs() {
+    let world = mirrored(40).await;
+    world
+        .db
+        .execute(
+            "CREATE FUNCTION linger() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN PERFORM pg_catalog.pg_sleep(3); RETURN OLD; END $$;
+             CREATE TRIGGER linger BEFORE DELETE ON clerk.users FOR EACH ROW EXECUTE FUNCTION linger()",
+        )
+        .await;
+    for id in &world.sim.user_ids()[..20] {
+        world.sim.delete(id);
+    }
+    let all = [("CLERK2PG_DELETES__MAX_PERCENT", "100")];
+    let ran = world.once_with(&all).await;
+    let json = ran.json();
+    assert_eq!(
+        (ran.code, &json["outcome"]),
+        (Some(1), &"incomplete".into()),
+        "{ran:#?}"
+    );
+    assert!(
+        json["error"].as_str().unwrap().contains("are left to the next sync"),
+        "{ran:#?}"
+    );
+    let left = world.users().await;
+    assert!((21..40).contains(&left), "{left} are left: {ran:#?}");
+    // Nothing is forgotten: the next sync goes on.
+    world.db.execute("DROP TRIGGER linger ON clerk.users").await;
+    let ran = world.once_with(&all).await;
+    assert_eq!(ran.code, Some(0), "{ran:#?}");
+    world.assert_in_step().await;
+}
