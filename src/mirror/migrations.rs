@@ -88,28 +88,37 @@ pub(super) async fn state(conn: &mut Connection) -> Result<State, Error> {
     })
 }
 
-/// Applies what is pending, all of it or nothing, and returns the versions applied.
+/// Applies what is pending, and returns the versions applied. Each migration is a transaction: one that locks the users' table must not
+/// keep readers out while another one goes through all rows.
 pub(super) async fn apply(mut conn: Connection) -> Result<Vec<String>, Error> {
-    // One outer transaction holds the lock, which also works through a pooler that gives out transactions.
-    Transactions::begin_transaction(&mut *conn).await?;
-    sql_query(format!("SELECT pg_catalog.pg_advisory_xact_lock({LOCK})"))
-        .execute(&mut conn)
-        .await?;
-    if state(&mut conn).await? == (State::Empty { schema_exists: false }) {
-        conn.batch_execute("CREATE SCHEMA clerk").await?;
+    let mut applied = Vec::new();
+    loop {
+        Transactions::begin_transaction(&mut *conn).await?;
+        // It lasts as long as the transaction, and so works through a pooler that gives out transactions.
+        sql_query(format!("SELECT pg_catalog.pg_advisory_xact_lock({LOCK})"))
+            .execute(&mut conn)
+            .await?;
+        match state(&mut conn).await? {
+            State::Ours { pending: 0 } => {
+                Transactions::commit_transaction(&mut *conn).await?;
+                return Ok(applied);
+            }
+            State::Empty { schema_exists: false } => conn.batch_execute("CREATE SCHEMA clerk").await?,
+            _ => {}
+        }
+        // diesel's bookkeeping goes where the search path points: into our schema, not among the application's own migrations. `pg_catalog`,
+        // which is not named, is the first one in which names are found, before what somebody may have put into the schema.
+        conn.batch_execute("SET LOCAL search_path = clerk").await?;
+        let mut harness = AsyncMigrationHarness::new(conn);
+        let version = harness
+            .run_next_migration(MIGRATIONS)
+            .map(|version| version.to_string())
+            .map_err(|error| match error.downcast::<diesel::result::Error>() {
+                Ok(error) => Error::from(*error),
+                Err(error) => Error::Database(format!("a migration failed: {error}")),
+            })?;
+        conn = harness.into_inner();
+        Transactions::commit_transaction(&mut *conn).await?;
+        applied.push(version);
     }
-    // diesel's bookkeeping goes where the search path points: into our schema, not among the application's own migrations. `pg_catalog`, which is not
-    // named, is the first one in which names are found, before what somebody may have put into the schema.
-    conn.batch_execute("SET LOCAL search_path = clerk").await?;
-    let mut harness = AsyncMigrationHarness::new(conn);
-    let applied = harness
-        .run_pending_migrations(MIGRATIONS)
-        .map(|versions| versions.iter().map(ToString::to_string).collect())
-        .map_err(|error| match error.downcast::<diesel::result::Error>() {
-            Ok(error) => Error::from(*error),
-            Err(error) => Error::Database(format!("a migration failed: {error}")),
-        })?;
-    let mut conn = harness.into_inner();
-    Transactions::commit_transaction(&mut *conn).await?;
-    Ok(applied)
 }

@@ -122,6 +122,7 @@ impl Running<'_> {
             mirror.hold(lease).await?;
         }
         let mut after = String::new();
+        let mut has_time_for_kept = true;
         loop {
             let ids = mirror.deletable(run, &after, NAMES).await?;
             let Some(last) = ids.last() else { return Ok(()) };
@@ -130,9 +131,19 @@ impl Running<'_> {
             if !confirmed.gone.is_empty() && !self.is_mirrored_instance().await? {
                 return Ok(());
             }
-            if !self.delete_confirmed(lease, run, confirmed.gone).await? {
+            let kept: HashSet<String> = self
+                .pass
+                .mirror
+                .kept_among(&confirmed.gone)
+                .await?
+                .into_iter()
+                .collect();
+            let (kept, gone): (Vec<String>, Vec<String>) = confirmed.gone.into_iter().partition(|id| kept.contains(id));
+            if !gone.is_empty() && !self.delete(lease, run, &gone).await? {
                 return Ok(());
             }
+            // Rows that cannot go quickly must not keep the others here.
+            has_time_for_kept = has_time_for_kept && self.delete_kept(lease, run, kept).await?;
             if confirmed.is_unclear {
                 // What a server cannot answer for some it cannot answer for the next ones either.
                 return Ok(());
@@ -141,19 +152,16 @@ impl Running<'_> {
         }
     }
 
-    /// Deletes rows whose deletion Clerk confirmed. Rows that the application kept before were not judged with the others, and may all be
-    /// free to go now: of these, no more go than the guard allows, and the rest is held. Returns whether there was time for all.
-    async fn delete_confirmed(&mut self, lease: &Lease, run: &Run, gone: Vec<String>) -> Result<bool, Failure> {
-        let mirror = &self.pass.mirror;
-        let kept: HashSet<String> = mirror.kept_among(&gone).await?.into_iter().collect();
-        let (mut kept, gone): (Vec<String>, Vec<String>) = gone.into_iter().partition(|id| kept.contains(id));
-        if !gone.is_empty() && !self.delete(lease, run, &gone).await? {
-            return Ok(false);
-        }
+    /// Deletes rows that the application kept in an earlier sync. They were not judged with the others, and may all be free to go now: no more
+    /// of them go than the guard allows. Where some went, the rest is held. Returns whether there was time for all.
+    async fn delete_kept(&mut self, lease: &Lease, run: &Run, mut kept: Vec<String>) -> Result<bool, Failure> {
+        let before = self.report.deleted;
         while !kept.is_empty() {
             let room = self.room().await?;
             if room == 0 {
-                self.pass.mirror.hold_these(lease, &kept).await?;
+                if self.report.deleted > before {
+                    self.pass.mirror.hold_these(lease, &kept).await?;
+                }
                 break;
             }
             let rest = kept.split_off(kept.len().min(room));
