@@ -3,6 +3,7 @@
 use std::{
     io::{Read, Write},
     net::TcpStream,
+    sync::{Arc, Mutex},
     time::Duration,
 };
 
@@ -263,6 +264,30 @@ fn forward(address: &str, head: &str) -> Vec<u8> {
         stream.read_to_end(&mut bytes).unwrap();
         bytes
     })
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_wrapped_user_is_stored() {
+    let world = World::new(20).await;
+    let address = world.sim.url().trim_start_matches("http://").to_owned();
+    let wrapped = Arc::<Mutex<Option<(String, String)>>>::default();
+    let by_id = wrapped.clone();
+    let clerk = Server::start(move |head| match &*by_id.lock().unwrap() {
+        Some((id, document)) if head.starts_with(&format!("GET /v1/users/{id} ")) => {
+            let body = format!(r#"{{"data":{document}}}"#);
+            answer("200 OK", "content-type: application/json\r\n", body.as_bytes())
+        }
+        _ => forward(&address, head),
+    })
+    .await;
+    let daemon = world.attend_with(&[("CLERK_API_URL", clerk.url.as_str())]).await;
+    let new = world.sim.create_random();
+    let document = world.sim.document(&new).unwrap().to_string();
+    *wrapped.lock().unwrap() = Some((new.clone(), document));
+    world.ask(&new).await;
+    eventually("the user is in", async || world.has(&new).await).await;
+    assert_eq!(daemon.stop(Signal::TERM).await.code, Some(0));
+    world.assert_in_step().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -17,6 +17,7 @@ use crate::{
     harness::{World, eventually},
     process::{EVERY_SECOND, NEVER},
     proxy::upstream,
+    server::{Server, answer},
     trouble::{mirrored, mirrored_ids},
 };
 
@@ -167,6 +168,40 @@ async fn one_404_at_the_very_first_sync_pins_no_address() {
     assert_eq!(world.db.text(pinned).await.as_deref(), Some(world.sim.instance_id()));
     world.sim.set_faults(instance_error(404).next(1));
     world.once().await.assert(0, "in_step +0 ~0 -0 =12 held 0 rejected 0");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_server_that_names_two_instances_pins_neither() {
+    let asked = Arc::new(Mutex::new(0));
+    let server = Server::start(move |head| {
+        let path = head.split([' ', '?']).nth(1).unwrap();
+        let body = match path {
+            "/v1/instance" => {
+                let mut asked = asked.lock().unwrap();
+                *asked += 1;
+                format!(
+                    r#"{{"object":"instance","id":"ins_{}","environment_type":"production"}}"#,
+                    *asked % 2
+                )
+            }
+            "/v1/users/count" => r#"{"object":"total_count","total_count":1}"#.to_owned(),
+            _ => {
+                r#"[{"id":"user_a","object":"user","created_at":1600000000000,"updated_at":1600000000000}]"#.to_owned()
+            }
+        };
+        answer("200 OK", "content-type: application/json\r\n", body.as_bytes())
+    })
+    .await;
+    let world = World::new(0).await;
+    let ran = world.once_with(&[("CLERK_API_URL", &server.url)]).await;
+    assert_eq!(ran.code, Some(1), "{ran:#?}");
+    assert!(
+        ran.json()["error"].as_str().unwrap().contains("ins_1, then ins_0"),
+        "{ran:#?}"
+    );
+    let pinned = "SELECT instance_id FROM clerk.sync_state";
+    assert_eq!(world.db.text(pinned).await, None);
+    assert_eq!(world.users().await, 0);
 }
 
 #[tokio::test(flavor = "multi_thread")]

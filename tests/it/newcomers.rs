@@ -7,6 +7,7 @@ use rustix::process::Signal;
 use crate::{
     harness::{Ran, World, eventually},
     incremental::now,
+    process::{EVERY_SECOND, NEVER},
     server::{Server, answer},
 };
 
@@ -102,9 +103,20 @@ async fn sync(server: &Server) -> (Ran, i64, World) {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_walk_ends_though_somebody_signs_up_at_each_request() {
     let server = clerk(1_300, 0, true, |users, request, _, now| sign_up(users, 1, request, now)).await;
-    let (ran, old, _world) = sync(&server).await;
+    let (ran, old, world) = sync(&server).await;
     assert_eq!((ran.code, old), (Some(0), 1_300), "{ran:#?}");
     assert!(pages(&server) <= 8, "{} pages: {:#?}", pages(&server), server.asked());
+
+    // Those who sign up meanwhile are the incremental syncs', though others go on signing up.
+    let daemon = world.follow(&[NEVER, EVERY_SECOND, ("CLERK_API_URL", server.url.as_str())]);
+    eventually("a full sync is over", async || {
+        world.runs("kind = 'full' AND ended_at IS NOT NULL").await == 2
+    })
+    .await;
+    let met = server.asked().len() as i64;
+    let new = format!("SELECT count(*) FROM clerk.users WHERE id LIKE 'user\\_new%' AND id < 'user_new{met:04}'");
+    eventually("they are in", async || world.db.number(&new).await == met).await;
+    assert_eq!(daemon.stop(Signal::TERM).await.code, Some(0));
 }
 
 #[tokio::test(flavor = "multi_thread")]
