@@ -58,9 +58,11 @@ impl Rejected {
         self.sqlstate.as_deref().is_some_and(|code| BLOCKED.contains(&code))
     }
 
-    /// As much of a document as is kept: its first 64 kB, cut between characters.
+    /// As much of a document as is kept: its first 64 kB, cut between characters. U+0000, which is no JSON and no text to Postgres, is
+    /// replaced.
     pub fn kept(document: &str) -> String {
-        document[..document.floor_char_boundary(64 << 10)].to_owned()
+        let kept = &document[..document.floor_char_boundary(64 << 10)];
+        kept.replace('\0', "\u{FFFD}")
     }
 }
 

@@ -238,6 +238,7 @@ mod tests {
     fn what_cannot_be_stored_says_why() {
         check("[]", "the document is not a JSON object");
         check("{", "the document is not valid JSON at byte 1");
+        check("{\"a\0\":1}", "the document is not valid JSON at byte 4");
         check(r#"{"created_at":1}"#, "id is missing");
         check(r#"{"id":"","created_at":1}"#, "id is missing");
         check(

@@ -14,8 +14,14 @@ pub(super) fn keys<'a, C>(json: &'a str) -> serde_json::Result<C>
 where
     C: Default + Extend<(Cow<'a, str>, &'a RawValue)>,
 {
-    // As text, half of a surrogate pair in a key is an error of the whole object; as bytes, keys take longer.
-    read(json, Form::Text).or_else(|_| read(json, Form::Bytes))
+    read(json, Form::Text).or_else(|error| {
+        // As text, half of a surrogate pair in a key is an error of the whole object. As bytes, keys take longer, and this parser lets
+        // characters pass that JSON forbids, U+0000 among them.
+        if json.contains('\0') {
+            return Err(error);
+        }
+        read(json, Form::Bytes)
+    })
 }
 
 fn read<'a, C>(json: &'a str, form: Form) -> serde_json::Result<C>

@@ -111,6 +111,7 @@ fn few_places_make_sql_of_parts_and_only_of_constants() {
             ("counts.rs", "STRETCH"),
             ("counts.rs", "difference held"),
             ("counts.rs", "rows difference"),
+            ("deletions.rs", "HELD_LATELY"),
             ("deletions.rs", "JUDGED"),
             ("deletions.rs", "news held"),
             ("exchange.rs", ""),
@@ -127,7 +128,7 @@ fn few_places_make_sql_of_parts_and_only_of_constants() {
             ("locks.rs", ""),
             ("locks.rs", "strength"),
             ("migrations.rs", "LOCK"),
-            ("transaction.rs", "usual silence first"),
+            ("transaction.rs", "MOST_TIME usual silence first"),
             ("upsert.rs", "columns sets on_update"),
             ("upsert.rs", "columns values"),
         ]
