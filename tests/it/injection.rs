@@ -128,7 +128,8 @@ fn few_places_make_sql_of_parts_and_only_of_constants() {
             ("locks.rs", ""),
             ("locks.rs", "strength"),
             ("migrations.rs", "LOCK"),
-            ("transaction.rs", "MOST_TIME usual silence first"),
+            ("transaction.rs", ""),
+            ("transaction.rs", "statement usual silence first"),
             ("upsert.rs", "columns sets on_update"),
             ("upsert.rs", "columns values"),
         ]
