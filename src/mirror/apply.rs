@@ -1,6 +1,6 @@
 //! Applies a batch: users, rejections, missing ones, progress and counts in one transaction that begins by checking the lease.
 
-use diesel_async::{AsyncConnection, SimpleAsyncConnection};
+use diesel_async::AsyncConnection;
 use tracing::{debug, warn};
 
 use super::{
@@ -69,11 +69,7 @@ async fn attempt(
                     Patience::new().begin(conn).await?;
                     store::together(conn, batch).await?
                 }
-                Care::Users | Care::Events => {
-                    let outcome = store::apart(conn, batch, run.tells && care == Care::Events).await?;
-                    conn.batch_execute(&transaction::most_time(lease)).await?;
-                    outcome
-                }
+                Care::Users | Care::Events => store::apart(conn, batch, run.tells && care == Care::Events).await?,
             };
         }
         if run.tells && care != Care::Events {

@@ -9,7 +9,7 @@ use super::{
     Batch, Error, Rejected, Write, events, exchange,
     locks::{self, LOCKED, Patience, Purpose, is_lock},
     session::{Fault, Session},
-    transaction::Failure,
+    transaction::{self, Failure},
     upsert::{REFRESH, Statement, Stored, UPSERT, upsert},
 };
 
@@ -122,6 +122,7 @@ pub(super) async fn apart<'w>(conn: &mut Session, batch: &'w Batch<'_>, events: 
     locked.into_iter().for_each(|job| apart.put_off(job));
     apart.halve(conn, free).await?;
     apart.unblock(conn).await?;
+    conn.batch_execute(transaction::MOST_TIME).await?;
     Ok(apart.outcome)
 }
 

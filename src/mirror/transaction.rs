@@ -1,6 +1,6 @@
 //! How a writing transaction begins, and what its failure means.
 
-use std::{ops::RangeInclusive, time::Duration};
+use std::time::Duration;
 
 use diesel::result::Error as Diesel;
 use diesel_async::SimpleAsyncConnection;
@@ -11,27 +11,19 @@ use super::{
     session::{Fault, Session},
 };
 
-/// How long a statement may take, as a rule: within these times it is twice the lease's. A holder that is cut off in the middle of a
-/// message is no silent one to the server, which waits for the rest of the message as long as for a statement.
-const STATEMENT: RangeInclusive<Duration> = Duration::from_secs(10)..=Duration::from_secs(60);
+/// How long a statement may take, as a rule.
+pub(super) const MOST_TIME: &str = "SET LOCAL statement_timeout = '60s'";
 
 /// The least time after which a silent transaction is ended: a machine may be busy.
 const LEAST_SILENCE: Duration = Duration::from_secs(5);
-
-/// Sets how long the statements of the transaction may take.
-pub(super) fn most_time(lease: &Lease) -> String {
-    let most = (2 * lease.ttl()).clamp(*STATEMENT.start(), *STATEMENT.end());
-    format!("SET LOCAL statement_timeout = {}", most.as_millis())
-}
 
 /// A holder that is stopped or cut off within a transaction keeps the lease's row locked. The server ends that transaction, so that others can take
 /// over as if it had stopped between two.
 async fn guard(conn: &mut Session, lease: &Lease, first: &str) -> Result<(), Error> {
     let silence = lease.ttl().max(LEAST_SILENCE).as_millis();
     let guards = format!(
-        "SET CONSTRAINTS ALL IMMEDIATE; {statement}; SET LOCAL lock_timeout = {usual}; \
+        "SET CONSTRAINTS ALL IMMEDIATE; {MOST_TIME}; SET LOCAL lock_timeout = {usual}; \
          SET LOCAL idle_in_transaction_session_timeout = {silence}; {first}",
-        statement = most_time(lease),
         usual = USUAL_WAIT.as_millis()
     );
     Ok(conn.batch_execute(&guards).await?)

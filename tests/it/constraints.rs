@@ -229,7 +229,7 @@ async fn a_user_for_whom_an_expression_takes_for_ever() {
         );
     }
     assert!(world.sim.update(&ids[17], |user| user["username"] = "slow".into()));
-    // A statement for all of them at once takes half a minute.
+    // A statement for all of them at once takes a minute.
     let once = world.command(&["--once", "--format", "json"]).output();
     let ran = tokio::time::timeout(4 * PATIENCE, once).await.expect("an end").unwrap();
     Ran::from(ran).assert(0, "changed +0 ~6 -0 =33 held 0 rejected 1");

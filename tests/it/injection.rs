@@ -128,8 +128,7 @@ fn few_places_make_sql_of_parts_and_only_of_constants() {
             ("locks.rs", ""),
             ("locks.rs", "strength"),
             ("migrations.rs", "LOCK"),
-            ("transaction.rs", ""),
-            ("transaction.rs", "statement usual silence first"),
+            ("transaction.rs", "MOST_TIME usual silence first"),
             ("upsert.rs", "columns sets on_update"),
             ("upsert.rs", "columns values"),
         ]
