@@ -82,7 +82,6 @@ impl Running<'_> {
             after.clone_from(last);
             any_missing = true;
             later.extend(self.note_absent(lease, &ids).await?);
-            self.attend_between(run).await?;
         }
 
         if !any_missing && run.kind != Kind::Full {
@@ -148,7 +147,6 @@ impl Running<'_> {
                 // What a server cannot answer for some it cannot answer for the next ones either.
                 return Ok(());
             }
-            self.attend_between(run).await?;
         }
     }
 
@@ -182,14 +180,6 @@ impl Running<'_> {
         let lately = mirror.deleted_lately().await?;
         let room = self.pass.options.limits.room(lately, mirror.count().await? + lately);
         Ok(usize::try_from(room).unwrap_or(usize::MAX))
-    }
-
-    /// Does in between what became due during a full sync, as a great many deletions take their time.
-    async fn attend_between(&mut self, run: &Run) -> Result<(), Failure> {
-        if run.kind == Kind::Full && self.has_to_attend() {
-            self.attend().await?;
-        }
-        Ok(())
     }
 
     /// Whether the mirrored instance answers. The deletions wait where that is unclear.

@@ -144,7 +144,7 @@ impl Pass {
         Ok(Ok(state))
     }
 
-    /// How many users Clerk has; none where that is not asked, or the server does not count. An error is not waited for: the next
+    /// How many users Clerk has; `None` if that is not asked, or the server does not count. A failed request is not repeated: the next
     /// incremental sync asks again.
     async fn total(&self) -> Result<Result<Option<u64>, clerk::Error>, Failure> {
         if self.options.delete_mode == DeleteMode::Keep {

@@ -106,7 +106,7 @@ impl Running<'_> {
         Ok(())
     }
 
-    /// How many users Clerk has in a stretch; none where the server does not count, or cannot at this moment though it lists users.
+    /// How many users Clerk has in a stretch; `None` if the server does not count, or fails to although it lists users.
     async fn count(&mut self, stretch: Interval) -> Result<Option<u64>, Failure> {
         match self.pass.or_stop_raw(self.pass.clerk.count(stretch)).await? {
             Ok(users) => Ok(users),

@@ -80,7 +80,7 @@ impl Memory {
         }
     }
 
-    /// How many users Clerk has; none where it does not count them, or fails to. Without the number, changes are followed all the same.
+    /// How many users Clerk has; `None` if it does not count them, or fails to. Changes are followed without the number.
     ///
     /// # Errors
     /// Clerk refuses the key.

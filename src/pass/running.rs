@@ -110,7 +110,10 @@ impl<'a> Running<'a> {
     }
 
     pub(super) fn note(&mut self, note: impl Into<String>) {
-        self.report.notes.push(note.into());
+        let note = note.into();
+        if !self.report.notes.contains(&note) {
+            self.report.notes.push(note);
+        }
     }
 
     /// Brings the mirror in step with some users of a page, and notes who is missing in the stretch that the page lets judge.

@@ -134,7 +134,7 @@ impl Extent {
     }
 }
 
-/// The code unit of the escape `\uXXXX` at `at`, if there is one.
+/// The code unit of the escape, `\u` and four digits, at `at`; `None` if there is no escape.
 fn escaped(bytes: &[u8], at: usize) -> Option<u16> {
     let digits = bytes.get(at..at + 6)?.strip_prefix(br"\u")?;
     u16::from_str_radix(std::str::from_utf8(digits).ok()?, 16).ok()

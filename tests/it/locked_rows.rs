@@ -146,19 +146,22 @@ async fn a_single_run_says_who_is_locked() {
     world.assert_in_step().await;
 }
 
+/// The application counts changes in a table of its own, by a trigger that reaches the user's row there.
+async fn count_changes(world: &World, when: &str, id: &str) {
+    let sql = format!(
+        "CREATE TABLE profiles AS SELECT id, 0 AS changes FROM clerk.users;
+         CREATE FUNCTION count_change() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN
+             UPDATE public.profiles p SET changes = changes + 1 WHERE p.id = NEW.{id}; RETURN NEW; END $$;
+         CREATE TRIGGER count_change {when} FOR EACH ROW EXECUTE FUNCTION count_change()"
+    );
+    world.db.execute(&sql).await;
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn locks_behind_triggers_keep_nobody_else_out() {
     let world = mirrored(60).await;
     let ids = world.sim.user_ids();
-    world
-        .db
-        .execute(
-            "CREATE TABLE profiles AS SELECT id, 0 AS changes FROM clerk.users;
-             CREATE FUNCTION count_change() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN
-                 UPDATE public.profiles p SET changes = changes + 1 WHERE p.id = NEW.id; RETURN NEW; END $$;
-             CREATE TRIGGER count_change AFTER UPDATE ON clerk.users FOR EACH ROW EXECUTE FUNCTION count_change()",
-        )
-        .await;
+    count_changes(&world, "AFTER UPDATE ON clerk.users", "id").await;
     let sql = format!(
         "SELECT FROM profiles WHERE id IN ('{}') FOR UPDATE",
         ids[10..20].join("', '")
@@ -180,15 +183,7 @@ async fn locks_behind_triggers_keep_nobody_else_out() {
 async fn locks_behind_triggers_on_events_keep_nobody_else_out() {
     let world = mirrored(60).await;
     let ids = world.sim.user_ids();
-    world
-        .db
-        .execute(
-            "CREATE TABLE profiles AS SELECT id, 0 AS changes FROM clerk.users;
-             CREATE FUNCTION count_change() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN
-                 UPDATE public.profiles p SET changes = changes + 1 WHERE p.id = NEW.user_id; RETURN NEW; END $$;
-             CREATE TRIGGER count_change AFTER INSERT ON clerk.user_events FOR EACH ROW EXECUTE FUNCTION count_change()",
-        )
-        .await;
+    count_changes(&world, "AFTER INSERT ON clerk.user_events", "user_id").await;
     let sql = format!(
         "SELECT FROM profiles WHERE id IN ('{}') FOR UPDATE",
         ids[10..13].join("', '")
