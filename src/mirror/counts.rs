@@ -20,9 +20,9 @@ pub struct State {
     /// Whether a full sync was ever done.
     #[diesel(sql_type = Bool)]
     pub is_imported: bool,
-    /// Everybody who was updated at Clerk before it, less the overlap, is in the mirror. In Unix milliseconds.
-    #[diesel(sql_type = Nullable<BigInt>)]
-    pub watermark: Option<i64>,
+    /// Everybody who was updated at Clerk before it, less the overlap, is in the mirror.
+    #[diesel(sql_type = Nullable<Timestamptz>)]
+    pub watermark: Option<DateTime<Utc>>,
     /// How many users the mirror expects at Clerk, by what is kept of its number of rows.
     #[diesel(sql_type = BigInt)]
     pub expected: i64,
@@ -42,15 +42,15 @@ pub struct State {
 
 /// By how much the users at Clerk differ from the mirror's rows in the stretch from `$1` to `$2`: whose deletion is held is gone, but whoever a
 /// pass that was cut off left behind as absent is a question still. The tables read are small; the rows of users
-/// are looked up one by one, whatever the planner thinks of their number.
+/// are looked up one by one, whatever the planner thinks of their number. Names nothing without its schema.
 const DIFFERENCE: &str = "
     (SELECT pg_catalog.count(*) FROM clerk.rejected_users r
      WHERE r.document IS NOT NULL AND {rejected}
-       AND coalesce((SELECT u.deleted_at IS NOT NULL FROM clerk.users u WHERE u.id = r.user_id), true))
-  - (SELECT pg_catalog.count(*) FROM (
+       AND coalesce((SELECT u.deleted_at IS NOT NULL FROM clerk.users u WHERE u.id OPERATOR(pg_catalog.=) r.user_id), true))
+  OPERATOR(pg_catalog.-) (SELECT pg_catalog.count(*) FROM (
          SELECT user_id FROM clerk.missing_users WHERE absent AND held_at IS NOT NULL
          UNION SELECT user_id FROM clerk.rejected_users WHERE document IS NULL) AS gone
-     WHERE (SELECT u.deleted_at IS NULL AND {gone} FROM clerk.users u WHERE u.id = gone.user_id))";
+     WHERE (SELECT u.deleted_at IS NULL AND {gone} FROM clerk.users u WHERE u.id OPERATOR(pg_catalog.=) gone.user_id))";
 
 fn difference(rejected: &str, gone: &str) -> String {
     DIFFERENCE.replace("{rejected}", rejected).replace("{gone}", gone)
@@ -87,18 +87,21 @@ impl Mirror {
     /// What an incremental sync begins with.
     pub async fn state(&self) -> Result<State, Error> {
         let sql = format!(
-            "SELECT instance_id, imported_at IS NOT NULL AS is_imported, users + {difference} AS expected, lease_epoch,
-                    (extract(epoch FROM watermark) * 1000::numeric)::bigint AS watermark,
-                    EXISTS (SELECT FROM clerk.rejected_users WHERE sqlstate = '55P03' AND document IS NOT NULL) AS has_put_off_users,
-                    EXISTS (SELECT FROM clerk.rejected_users r WHERE r.sqlstate = '55P03' AND r.document IS NULL AND NOT EXISTS (
-                        SELECT FROM clerk.missing_users m
-                        WHERE m.user_id = r.user_id AND m.held_at IS NOT NULL AND m.approved_at IS NULL)) AS has_put_off_deletions,
+            "SELECT instance_id, imported_at IS NOT NULL AS is_imported, users OPERATOR(pg_catalog.+) {difference} AS expected,
+                    watermark, lease_epoch,
+                    EXISTS (SELECT FROM clerk.rejected_users
+                            WHERE sqlstate OPERATOR(pg_catalog.=) '55P03' AND document IS NOT NULL) AS has_put_off_users,
+                    EXISTS (SELECT FROM clerk.rejected_users r
+                            WHERE r.sqlstate OPERATOR(pg_catalog.=) '55P03' AND r.document IS NULL AND NOT EXISTS (
+                                SELECT FROM clerk.missing_users m WHERE m.user_id OPERATOR(pg_catalog.=) r.user_id
+                                    AND m.held_at IS NOT NULL AND m.approved_at IS NULL)) AS has_put_off_deletions,
                     CASE WHEN {held} THEN lease_holder END AS lease_holder
              FROM clerk.sync_state",
             difference = difference("true", "true"),
             held = lease::held(),
         );
-        Ok(sql_query(sql).get_result(&mut self.connection().await?).await?)
+        let mut conn = self.connection().await?;
+        Ok(sql_query(sql).get_result(&mut conn.autocommit()).await?)
     }
 
     /// Counts the rows anew, whatever is kept of their number, and returns how many users are expected at Clerk.
@@ -124,7 +127,7 @@ impl Mirror {
     async fn expected_with(&self, stretch: Interval, rows: &str) -> Result<i64, Error> {
         let rejected = format!("r.{}", STRETCH.replace("AND created", "AND r.created"));
         let sql = format!(
-            "SELECT {rows} + {difference} AS number",
+            "SELECT {rows} OPERATOR(pg_catalog.+) {difference} AS number",
             difference = difference(&rejected, STRETCH)
         );
         let Number { number } = sql_query(sql)

@@ -15,7 +15,7 @@ use super::{
 };
 
 /// The time to live that a statement is given as its second value, in seconds.
-const OWN: &str = "($2 * interval '1 second')";
+const OWN: &str = "($2 OPERATOR(pg_catalog.*) interval '1 second')";
 
 /// A condition in SQL: a standby is there.
 pub(super) fn there() -> String {
@@ -83,23 +83,30 @@ impl Mirror {
             #[diesel(sql_type = Bool)]
             is_watched: bool,
         }
+        let mut conn = self.connection().await?;
         let place: Place = sql_query(format!(
-            "WITH watched AS (SELECT EXISTS (SELECT FROM clerk.standbys WHERE {there}) AS is_watched),
-             kept AS (
-                 UPDATE clerk.leader SET expires_at = pg_catalog.clock_timestamp() + {OWN}, ttl = {OWN}
-                 FROM watched WHERE holder = $1 AND is_watched)
-             SELECT coalesce(holder = $1, false) AS leads, is_watched FROM clerk.leader, watched",
+            "SELECT coalesce(holder OPERATOR(pg_catalog.=) $1, false) AS leads,
+                    EXISTS (SELECT FROM clerk.standbys WHERE {there}) AS is_watched
+             FROM clerk.leader",
             there = lasts("expires_at", "ttl", OWN),
         ))
         .bind::<Text, _>(holder)
         .bind::<Double, _>(ttl.as_secs_f64())
-        .get_result(&mut self.connection().await?)
+        .get_result(&mut conn.autocommit())
         .await?;
-        Ok(match (place.leads, place.is_watched) {
-            (false, _) => Kept::Lost,
-            (true, false) => Kept::Alone,
-            (true, true) => Kept::Watched,
-        })
+        match (place.leads, place.is_watched) {
+            (false, _) => return Ok(Kept::Lost),
+            (true, false) => return Ok(Kept::Alone),
+            (true, true) => {}
+        }
+        let kept = sql_query(format!(
+            "UPDATE clerk.leader SET expires_at = pg_catalog.clock_timestamp() + {OWN}, ttl = {OWN} WHERE holder = $1"
+        ))
+        .bind::<Text, _>(holder)
+        .bind::<Double, _>(ttl.as_secs_f64())
+        .execute(&mut conn)
+        .await?;
+        Ok(if kept == 1 { Kept::Watched } else { Kept::Lost })
     }
 
     /// Waits to take over, and lets the leader know for the next `ttl`.

@@ -8,16 +8,22 @@ use diesel::{
     sql_query,
     sql_types::{BigInt, Double, Nullable, Text},
 };
-use diesel_async::RunQueryDsl;
+use diesel_async::{AsyncConnection, RunQueryDsl};
+use tracing::warn;
 
 use super::{
     Error, Mirror,
     expiry::{UNKNOWN, lasts},
+    locks,
     session::Session,
+    transaction::LEAST_SILENCE,
 };
 
 /// The time to live that a statement is given as its second value, in seconds.
 const OWN: &str = "($2 * interval '1 second')";
+
+/// How long a transaction of the holder is waited for.
+const PATIENCE: Duration = Duration::from_secs(5);
 
 /// A condition in SQL: the lease has not run out.
 pub(super) fn held() -> String {
@@ -53,34 +59,47 @@ impl Mirror {
             #[diesel(sql_type = BigInt)]
             lease_epoch: i64,
         }
-        let conn = &mut self.connection().await?;
-        let epoch: Option<Epoch> = sql_query(format!(
-            "WITH free AS (
-                 SELECT only_row FROM clerk.sync_state
-                 WHERE (lease_holder IS NULL OR {lasts} IS NOT TRUE) AND lease_epoch = coalesce($3, lease_epoch)
-                 FOR UPDATE)
-             UPDATE clerk.sync_state AS state
-             SET lease_holder = $1, lease_epoch = lease_epoch + 1, lease_ttl = {OWN},
-                 lease_expires_at = pg_catalog.clock_timestamp() + {OWN}
-             FROM free WHERE state.only_row = free.only_row
-             RETURNING lease_epoch",
-            lasts = lasts("lease_expires_at", "lease_ttl", OWN),
-        ))
-        .bind::<Text, _>(holder)
-        .bind::<Double, _>(ttl.as_secs_f64())
-        .bind::<Nullable<BigInt>, _>(epoch)
-        .get_result(conn)
-        .await
-        .optional()?;
-        if let Some(Epoch { lease_epoch: epoch }) = epoch {
-            return Ok(Ok(Lease {
-                holder: holder.to_owned(),
-                epoch,
-                ttl,
-            }));
+        let mut conn = self.connection().await?;
+        let epoch: QueryResult<Option<Epoch>> = conn
+            .transaction(async |conn| {
+                locks::wait_at_most(conn, PATIENCE).await?;
+                sql_query(format!(
+                    "WITH free AS (
+                         SELECT only_row FROM clerk.sync_state
+                         WHERE (lease_holder IS NULL OR {lasts} IS NOT TRUE) AND lease_epoch = coalesce($3, lease_epoch)
+                         FOR UPDATE)
+                     UPDATE clerk.sync_state AS state
+                     SET lease_holder = $1, lease_epoch = lease_epoch + 1, lease_ttl = {OWN},
+                         lease_expires_at = pg_catalog.clock_timestamp() + {OWN}
+                     FROM free WHERE state.only_row = free.only_row
+                     RETURNING lease_epoch",
+                    lasts = lasts("lease_expires_at", "lease_ttl", OWN),
+                ))
+                .bind::<Text, _>(holder)
+                .bind::<Double, _>(ttl.as_secs_f64())
+                .bind::<Nullable<BigInt>, _>(epoch)
+                .get_result(conn)
+                .await
+                .optional()
+            })
+            .await;
+        match epoch.map_err(Error::from) {
+            Ok(Some(Epoch { lease_epoch: epoch })) => {
+                return Ok(Ok(Lease {
+                    holder: holder.to_owned(),
+                    epoch,
+                    ttl,
+                }));
+            }
+            Ok(None) => {}
+            Err(Error::Locked(_)) => end_cut_off(&mut conn, ttl.max(LEAST_SILENCE)).await?,
+            Err(error) => return Err(error),
         }
+        // The pool may have no other connection.
+        drop(conn);
+        let holder = self.lease_holder().await?;
         Ok(Err(Held {
-            holder: self.lease_holder().await?.unwrap_or_default(),
+            holder: holder.unwrap_or_else(|| "another clerk2pg".to_owned()),
         }))
     }
 
@@ -116,6 +135,30 @@ impl Mirror {
             .optional()?;
         Ok(holder.and_then(|holder| holder.lease_holder))
     }
+}
+
+/// Ends a transaction whose holder was cut off within a message, and whose lease has run out. To Postgres, the message's statement has begun, but it
+/// waits for the rest of it with all its own timeouts put off (PostgreSQL 15, `ProcessInterrupts` while a command is read), and may do so for hours.
+async fn end_cut_off(conn: &mut Session, silence: Duration) -> QueryResult<()> {
+    let ended = sql_query(format!(
+        "SELECT pg_catalog.pg_terminate_backend(a.pid) FROM pg_catalog.pg_stat_activity a
+         WHERE a.datname = pg_catalog.current_database() AND a.usename = current_user
+           AND a.state = 'active' AND a.wait_event = 'ClientRead'
+           AND a.state_change < pg_catalog.clock_timestamp() - $1 * interval '1 second'
+           AND EXISTS (
+               SELECT FROM pg_catalog.pg_locks l
+               WHERE l.pid = a.pid AND l.relation = 'clerk.sync_state'::pg_catalog.regclass::pg_catalog.oid
+                 AND l.mode IN ('RowShareLock', 'RowExclusiveLock'))
+           AND NOT EXISTS (SELECT FROM clerk.sync_state WHERE {})",
+        held()
+    ))
+    .bind::<Double, _>(silence.as_secs_f64())
+    .execute(conn)
+    .await?;
+    if ended > 0 {
+        warn!("a transaction of a clerk2pg that was cut off is ended, so that others can sync");
+    }
+    Ok(())
 }
 
 impl Lease {

@@ -6,7 +6,7 @@ use chrono::{DateTime, Utc};
 use diesel::{
     prelude::*,
     sql_query,
-    sql_types::{Array, Bool, Double, Text},
+    sql_types::{Array, Binary, Bool, Double, Nullable, Text, Timestamptz},
 };
 use diesel_async::RunQueryDsl;
 
@@ -27,9 +27,25 @@ pub struct Document {
     pub is_fresh: bool,
 }
 
-type Row = (String, DateTime<Utc>, Vec<u8>, Option<DateTime<Utc>>);
+#[derive(Queryable, QueryableByName)]
+struct Row {
+    #[diesel(sql_type = Text)]
+    id: String,
+    #[diesel(sql_type = Timestamptz)]
+    created_at: DateTime<Utc>,
+    #[diesel(sql_type = Binary)]
+    digest: Vec<u8>,
+    #[diesel(sql_type = Nullable<Timestamptz>)]
+    deleted_at: Option<DateTime<Utc>>,
+}
 
-fn known((id, created_at, digest, deleted_at): Row) -> Known {
+fn known(row: Row) -> Known {
+    let Row {
+        id,
+        created_at,
+        digest,
+        deleted_at,
+    } = row;
     Known {
         id,
         created_at: created_at.timestamp_millis(),
@@ -78,11 +94,12 @@ impl Mirror {
         if ids.is_empty() {
             return Ok(Vec::new());
         }
-        let rows: Vec<Row> = users::table
-            .select((users::id, users::created_at, users::digest, users::deleted_at))
-            .filter(users::id.eq_any(ids))
-            .load(&mut self.connection().await?)
-            .await?;
+        let rows: Vec<Row> = sql_query(
+            "SELECT id, created_at, digest, deleted_at FROM clerk.users WHERE id OPERATOR(pg_catalog.=) ANY ($1)",
+        )
+        .bind::<Array<Text>, _>(ids)
+        .load(&mut self.connection().await?.autocommit())
+        .await?;
         Ok(rows.into_iter().map(known).collect())
     }
 
@@ -93,14 +110,15 @@ impl Mirror {
             return Ok(Vec::new());
         }
         Ok(sql_query(
-            "SELECT u.id, clerk.user_document(u)::text AS document,
-                    u.changed_at BETWEEN pg_catalog.clock_timestamp() - $2 * interval '1 second'
-                        AND pg_catalog.clock_timestamp() AS is_fresh
-             FROM clerk.users u WHERE u.id = ANY($1)",
+            "SELECT u.id, clerk.user_document(u)::pg_catalog.text AS document,
+                    (u.changed_at OPERATOR(pg_catalog.<=) pg_catalog.clock_timestamp()
+                     AND u.changed_at OPERATOR(pg_catalog.>=) (pg_catalog.clock_timestamp()
+                         OPERATOR(pg_catalog.-) ($2 OPERATOR(pg_catalog.*) interval '1 second'))) AS is_fresh
+             FROM clerk.users u WHERE u.id OPERATOR(pg_catalog.=) ANY ($1)",
         )
         .bind::<Array<Text>, _>(ids)
         .bind::<Double, _>(fresh.as_secs_f64())
-        .load(&mut self.connection().await?)
+        .load(&mut self.connection().await?.autocommit())
         .await?)
     }
 }

@@ -5,7 +5,7 @@ use std::collections::{HashMap, HashSet};
 use diesel::{
     prelude::*,
     sql_query,
-    sql_types::{Array, Text},
+    sql_types::{Array, Binary, Nullable, Text},
 };
 use diesel_async::{AsyncConnection, RunQueryDsl};
 
@@ -35,13 +35,23 @@ impl Mirror {
 
     /// Who of these is listed as rejected, with the digest of which document.
     pub async fn rejected(&self, ids: &[String]) -> Result<HashMap<String, Option<Digest>>, Error> {
-        let rows: Vec<(String, Option<Vec<u8>>)> = rejected_users::table
-            .select((rejected_users::user_id, rejected_users::digest))
-            .filter(rejected_users::user_id.eq_any(ids))
-            .load(&mut self.connection().await?)
-            .await?;
+        #[derive(QueryableByName)]
+        struct Row {
+            #[diesel(sql_type = Text)]
+            user_id: String,
+            #[diesel(sql_type = Nullable<Binary>)]
+            digest: Option<Vec<u8>>,
+        }
+        let rows: Vec<Row> = sql_query(
+            "SELECT user_id, digest FROM clerk.rejected_users WHERE user_id OPERATOR(pg_catalog.=) ANY ($1)",
+        )
+        .bind::<Array<Text>, _>(ids)
+        .load(&mut self.connection().await?.autocommit())
+        .await?;
         let of_row = |digest: Vec<u8>| Some(Digest(digest.try_into().ok()?));
-        let listed = rows.into_iter().map(|(id, digest)| (id, digest.and_then(of_row)));
+        let listed = rows
+            .into_iter()
+            .map(|row| (row.user_id, row.digest.and_then(of_row)));
         Ok(listed.collect())
     }
 

@@ -15,7 +15,7 @@ use super::{
 pub(super) const MOST_TIME: &str = "SET LOCAL statement_timeout = '60s'";
 
 /// The least time after which a silent transaction is ended: a machine may be busy.
-const LEAST_SILENCE: Duration = Duration::from_secs(5);
+pub(super) const LEAST_SILENCE: Duration = Duration::from_secs(5);
 
 /// A holder that is stopped or cut off within a transaction keeps the lease's row locked. The server ends that transaction, so that others can take
 /// over as if it had stopped between two.

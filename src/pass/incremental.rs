@@ -84,7 +84,7 @@ impl Pass {
             Err(followed) => return Ok(followed),
         };
         let watermark = match state.watermark.filter(|_| state.is_imported) {
-            Some(watermark) => watermark,
+            Some(watermark) => watermark.timestamp_millis(),
             None if memory.has_no_order => return Ok(cannot_follow(memory, &state)),
             None => {
                 memory.walk("how far the changes were followed is not known");

@@ -26,6 +26,8 @@ enum Mode {
     Silent,
     /// What is sent, either way, is kept until they are open again, as by a network that is cut and mended.
     Held,
+    /// They reach the server until a client sends this text; what follows it, within the same message, is held.
+    HeldBehind(&'static str),
     /// They reach a Postgres server, but for what it notifies: as behind a pooler that gives out connections for a transaction at a time.
     Deaf,
     /// They reach the server until the client has sent so many bytes, and behind them this text; with it, everything is cut.
@@ -101,6 +103,16 @@ impl Proxy {
     /// Keeps what is sent either way; [`Self::let_through`] delivers it.
     pub fn hold(&self) {
         self.mode.send_replace(Mode::Held);
+    }
+
+    /// Holds everything as soon as a client has sent a text, in the middle of the message.
+    pub fn hold_behind(&self, text: &'static str) {
+        self.mode.send_replace(Mode::HeldBehind(text));
+    }
+
+    /// Whether everything is held.
+    pub fn is_holding(&self) -> bool {
+        *self.mode.borrow() == Mode::Held
     }
 
     /// Cuts everything when a client sends a text behind so many bytes on one connection.
@@ -230,6 +242,16 @@ async fn carry(
             if now == Mode::Silent {
                 continue;
             }
+            if let Mode::HeldBehind(text) = now
+                && let Some(at) = bytes.windows(text.len()).position(|part| part == text.as_bytes())
+            {
+                let (before, behind) = bytes.split_at(at + text.len());
+                to_server.write_all(before).await?;
+                mode.send_replace(Mode::Held);
+                held().await;
+                to_server.write_all(behind).await?;
+                continue;
+            }
             let cuts =
                 matches!(now, Mode::Cut { after, at } if sent >= after && String::from_utf8_lossy(bytes).contains(at));
             is_last.store(cuts, Ordering::Relaxed);
@@ -260,7 +282,7 @@ async fn carry(
                     to_client.write_all(&without_notifications(&mut pending)).await?;
                 }
                 // Held only since a moment ago.
-                Mode::Open | Mode::Held | Mode::Cut { .. } => to_client.write_all(&buffer[..length]).await?,
+                Mode::Open | Mode::Held | Mode::HeldBehind(_) | Mode::Cut { .. } => to_client.write_all(&buffer[..length]).await?,
             }
         }
     };

@@ -291,6 +291,23 @@ async fn what_a_leader_sent_arrives_too_late() {
         .await;
 }
 
+/// To Postgres the statement is under way, and none of its timeouts counts until the rest of the message is there.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_leader_that_is_cut_off_within_a_message_is_followed() {
+    const CUT: &str = "Cut off here";
+    let this = Replicas::three(60, &[]).await;
+    this.leader().postgres.hold_behind(CUT);
+    for id in this.world.sim.user_ids() {
+        this.world.sim.update(&id, |user| user["first_name"] = CUT.into());
+    }
+    eventually("it is cut off", async || this.leader().postgres.is_holding()).await;
+    this.users_change_again();
+    this.another_takes_over().await;
+    assert_eq!(this.written_by_the_first().await, 0, "what it had written is undone");
+    this.the_first_comes_back_in_vain(0, |first| first.postgres.let_through())
+        .await;
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn only_the_leader_asks_clerk() {
     // The others look after the leader three times before they take over.

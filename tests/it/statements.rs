@@ -69,9 +69,8 @@ async fn carry(client: TcpStream, server: TcpStream, executed: Arc<AtomicU64>) -
         loop {
             let kind = from_client.read_u8().await?;
             let message = message(&mut from_client, Some(kind)).await?;
-            // Query and Execute; what goes before an Execute only prepares it. A transaction around a statement travels with it.
-            let brackets = message[5..].starts_with(b"BEGIN") || message[5..].starts_with(b"COMMIT");
-            if kind == b'E' || kind == b'Q' && !brackets {
+            // Query and Execute; what goes before an Execute only prepares it.
+            if matches!(kind, b'E' | b'Q') {
                 executed.fetch_add(1, Ordering::Relaxed);
             }
             to_server.write_all(&message).await?;

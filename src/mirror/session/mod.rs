@@ -51,6 +51,9 @@ pub(super) struct Session {
     _driver: AbortOnDropHandle<()>,
 }
 
+/// The same connection without a transaction around each statement.
+pub(super) struct Autocommit<'a>(&'a mut Session);
+
 /// The way to the server.
 struct Wire {
     client: Client,
@@ -129,6 +132,12 @@ impl Session {
     /// Whether the database can hold every character, in a text that is stored as it comes.
     pub(super) fn holds_unicode(&self) -> bool {
         self.wire.standing.holds_unicode
+    }
+
+    /// For statements that stand alone, only read, and name nothing without its schema, operators included: they run as they are, where others get a
+    /// transaction around each.
+    pub(super) fn autocommit(&mut self) -> Autocommit<'_> {
+        Autocommit(self)
     }
 
     /// The payload of the next notification.
@@ -272,6 +281,39 @@ impl AsyncConnectionCore for Session {
         let statement = Statement::new(&source);
         let is_open = self.transactions.is_open();
         self.wire.count(is_open, statement).boxed()
+    }
+}
+
+impl SimpleAsyncConnection for Autocommit<'_> {
+    async fn batch_execute(&mut self, query: &str) -> QueryResult<()> {
+        self.0.batch_execute(query).await
+    }
+}
+
+impl AsyncConnectionCore for Autocommit<'_> {
+    type ExecuteFuture<'conn, 'query> = BoxFuture<'conn, QueryResult<usize>>;
+    type LoadFuture<'conn, 'query> = BoxFuture<'conn, QueryResult<Self::Stream<'conn, 'query>>>;
+    type Stream<'conn, 'query> = BoxStream<'static, QueryResult<Row>>;
+    type Row<'conn, 'query> = Row;
+    type Backend = Pg;
+
+    fn load<'conn, 'query, T>(&'conn mut self, source: T) -> Self::LoadFuture<'conn, 'query>
+    where
+        T: AsQuery + 'query,
+        T::Query: QueryFragment<Pg> + QueryId + 'query,
+    {
+        let statement = Statement::new(&source.as_query());
+        let needs_none = self.0.transactions.is_open().map(|_| true);
+        self.0.wire.rows(needs_none, statement).boxed()
+    }
+
+    fn execute_returning_count<'conn, 'query, T>(&'conn mut self, source: T) -> Self::ExecuteFuture<'conn, 'query>
+    where
+        T: QueryFragment<Pg> + QueryId + 'query,
+    {
+        let statement = Statement::new(&source);
+        let needs_none = self.0.transactions.is_open().map(|_| true);
+        self.0.wire.count(needs_none, statement).boxed()
     }
 }
 
