@@ -99,7 +99,7 @@ impl Stretch {
 /// In how many parts a search counts the users to begin with: at once, as one question after the other takes longer. Not in more than the
 /// missing are likely to lie in, as each count is one of the budget.
 pub fn first_parts(users: u64, missing: u64) -> usize {
-    let for_missing = missing.clamp(4, 16).next_power_of_two();
+    let for_missing = missing.clamp(2, 16).next_power_of_two();
     let large = (users / PAGED).next_power_of_two();
     usize::try_from(for_missing.min(large)).unwrap_or(1)
 }
@@ -469,10 +469,10 @@ mod tests {
     #[test]
     fn a_search_begins_with_more_parts_where_more_are_missing() {
         let of_a_million = |missing| first_parts(1_000_000, missing);
-        assert_eq!([1, 2, 4, 5, 8, 9, 100].map(of_a_million), [4, 4, 4, 8, 8, 16, 16]);
+        assert_eq!([1, 2, 4, 5, 8, 9, 100].map(of_a_million), [2, 2, 4, 8, 8, 16, 16]);
         assert_eq!(
             [0, 500, PAGED, 3 * PAGED].map(|users| first_parts(users, 1)),
-            [1, 1, 1, 4]
+            [1, 1, 1, 2]
         );
     }
 

@@ -12,7 +12,7 @@ use tracing::{debug, info, warn};
 use super::{
     DeleteMode, Line, Pass,
     desk::warn_of,
-    identity::Identity,
+    identity::{Identity, Told},
     recheck::{REPLICA_LAG, Said, make_due},
     running::Running,
 };
@@ -126,9 +126,18 @@ impl Running<'_> {
             let ids = mirror.deletable(run, &after, NAMES).await?;
             let Some(last) = ids.last() else { return Ok(()) };
             after.clone_from(last);
-            let confirmed = self.confirm(&ids).await?;
-            if !confirmed.gone.is_empty() && !self.is_mirrored_instance().await? {
-                return Ok(());
+            // Side by side, as each costs a round trip.
+            let pass = self.pass;
+            let (told, confirmed) = tokio::join!(pass.ask_identity(), self.confirm(&ids));
+            let confirmed = confirmed?;
+            if !confirmed.gone.is_empty() {
+                let mut told = told?;
+                if told.is_old() {
+                    told = pass.ask_identity().await?;
+                }
+                if !self.is_mirrored_instance(told)? {
+                    return Ok(());
+                }
             }
             let kept: HashSet<String> = self
                 .pass
@@ -182,9 +191,9 @@ impl Running<'_> {
         Ok(usize::try_from(room).unwrap_or(usize::MAX))
     }
 
-    /// Whether the mirrored instance answers. The deletions wait where that is unclear.
-    async fn is_mirrored_instance(&mut self) -> Result<bool, Failure> {
-        match self.pass.confirm_instance(self.memory).await? {
+    /// Whether the mirrored instance answered. The deletions wait where that is unclear.
+    fn is_mirrored_instance(&mut self, told: Told) -> Result<bool, Failure> {
+        match self.pass.identity(told, self.memory)? {
             Identity::Confirmed => Ok(true),
             Identity::Unclear(why) => {
                 self.note(format!("deletions wait until Clerk says which instance this is: {why}"));

@@ -14,6 +14,9 @@ use crate::{
 /// How old Clerk's answer about its instance may be when users are written.
 const MAX_AGE: Duration = Duration::from_secs(60);
 
+/// How old it may be when rows are deleted, which may take a while itself.
+const MAX_AGE_OF_DELETIONS: Duration = Duration::from_secs(10);
+
 /// How long a server that does not know `/v1/instance` is given before it is asked again.
 const PAUSE: Duration = Duration::from_secs(1);
 
@@ -27,6 +30,19 @@ pub(super) enum Identity {
     Confirmed,
     /// The answer could not be used, for this reason.
     Unclear(String),
+}
+
+/// Clerk's answer to the question which instance it is; none where it has no such endpoint.
+pub(super) struct Told {
+    asked: Instant,
+    answer: Result<Option<clerk::Instance>, clerk::Error>,
+}
+
+impl Told {
+    /// Whether too much time has passed to delete anybody by it.
+    pub(super) fn is_old(&self) -> bool {
+        self.asked.elapsed() > MAX_AGE_OF_DELETIONS
+    }
 }
 
 /// A change of the instance that a database mirrors.
@@ -151,16 +167,24 @@ impl Pass {
         Ok(shown.any(|id| ids.contains(&id)))
     }
 
-    /// Asks whether the instance that answers is the mirrored one.
+    /// Asks once which instance answers.
+    pub(super) async fn ask_identity(&self) -> Result<Told, Failure> {
+        Ok(Told {
+            asked: Instant::now(),
+            answer: self.or_stop_raw(self.clerk.clone().asking_once().instance()).await?,
+        })
+    }
+
+    /// Whether the instance that answered is the mirrored one.
     ///
     /// # Errors
     /// It is another one, or the key is refused.
-    pub(super) async fn confirm_instance(&self, memory: &mut Memory) -> Result<Identity, Failure> {
+    pub(super) fn identity(&self, told: Told, memory: &mut Memory) -> Result<Identity, Failure> {
         let Some(known) = memory.instance.clone() else {
             return Ok(Identity::Unclear("no full sync was done yet".to_owned()));
         };
-        memory.asked_instance = Some(Instant::now());
-        let told = match self.or_stop_raw(self.clerk.clone().asking_once().instance()).await? {
+        memory.asked_instance = Some(told.asked);
+        let told = match told.answer {
             Ok(Some(told)) => told,
             Ok(None) if self.is_address(&known) => known.clone(),
             Ok(None) => return Ok(Identity::Unclear("GET /v1/instance gave 404".to_owned())),
@@ -179,12 +203,13 @@ impl Pass {
     /// say it, because that deletes none.
     ///
     /// # Errors
-    /// As [`Self::confirm_instance`].
+    /// As [`Self::identity`].
     pub(super) async fn expect_instance(&self, memory: &mut Memory) -> Result<(), Failure> {
         if memory.asked_instance.is_some_and(|at| at.elapsed() < MAX_AGE) {
             return Ok(());
         }
-        self.confirm_instance(memory).await.map(drop)
+        let told = self.ask_identity().await?;
+        self.identity(told, memory).map(drop)
     }
 
     /// Makes the database mirror the key's instance from now on, if it is `instance`. Every row is held until the new
