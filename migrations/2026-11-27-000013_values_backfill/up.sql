@@ -1,5 +1,9 @@
 -- Derives the primary address and number of existing rows: a sync writes a row again only if its document changes.
 -- Rows that a constraint or trigger of the application refuses stay as they are.
+
+-- A row that the application has locked is waited for, and not left out like one that is refused. Readers do not wait behind this.
+SET LOCAL lock_timeout = 0;
+
 DO $backfill$
 DECLARE
     -- The rows whose derived columns differ from what their documents say. Every literal has its type, so that no operator of another

@@ -8,13 +8,12 @@ use diesel::{
     sql_query,
     sql_types::{BigInt, Double, Nullable, Text},
 };
-use diesel_async::{AsyncConnection, RunQueryDsl};
+use diesel_async::RunQueryDsl;
 use tracing::warn;
 
 use super::{
     Error, Mirror,
     expiry::{UNKNOWN, lasts},
-    locks,
     session::Session,
     transaction::LEAST_SILENCE,
 };
@@ -23,7 +22,7 @@ use super::{
 const OWN: &str = "($2 * interval '1 second')";
 
 /// How long a transaction of the holder is waited for.
-const PATIENCE: Duration = Duration::from_secs(5);
+const PATIENCE: &str = "5s";
 
 /// A condition in SQL: the lease has not run out.
 pub(super) fn held() -> String {
@@ -48,59 +47,39 @@ pub struct Held {
 
 impl Mirror {
     /// Takes the lease if it is free or has run out, by the database's clock; with `epoch`, only if nobody has had it since then.
+    ///
+    /// # Errors
+    /// [`Error::Locked`] if somebody without a lease keeps its row locked.
     pub async fn acquire_lease(
         &self,
         holder: &str,
         ttl: Duration,
         epoch: Option<i64>,
     ) -> Result<Result<Lease, Held>, Error> {
-        #[derive(QueryableByName)]
-        struct Epoch {
-            #[diesel(sql_type = BigInt)]
-            lease_epoch: i64,
-        }
-        let mut conn = self.connection().await?;
-        let epoch: QueryResult<Option<Epoch>> = conn
-            .transaction(async |conn| {
-                locks::wait_at_most(conn, PATIENCE).await?;
-                sql_query(format!(
-                    "WITH free AS (
-                         SELECT only_row FROM clerk.sync_state
-                         WHERE (lease_holder IS NULL OR {lasts} IS NOT TRUE) AND lease_epoch = coalesce($3, lease_epoch)
-                         FOR UPDATE)
-                     UPDATE clerk.sync_state AS state
-                     SET lease_holder = $1, lease_epoch = lease_epoch + 1, lease_ttl = {OWN},
-                         lease_expires_at = pg_catalog.clock_timestamp() + {OWN}
-                     FROM free WHERE state.only_row = free.only_row
-                     RETURNING lease_epoch",
-                    lasts = lasts("lease_expires_at", "lease_ttl", OWN),
-                ))
-                .bind::<Text, _>(holder)
-                .bind::<Double, _>(ttl.as_secs_f64())
-                .bind::<Nullable<BigInt>, _>(epoch)
-                .get_result(conn)
-                .await
-                .optional()
-            })
-            .await;
-        match epoch.map_err(Error::from) {
-            Ok(Some(Epoch { lease_epoch: epoch })) => {
-                return Ok(Ok(Lease {
-                    holder: holder.to_owned(),
-                    epoch,
-                    ttl,
-                }));
+        let conn = &mut self.connection().await?;
+        loop {
+            match take(conn, holder, ttl, epoch).await.map_err(Error::from) {
+                Ok(Some(epoch)) => {
+                    return Ok(Ok(Lease {
+                        holder: holder.to_owned(),
+                        epoch,
+                        ttl,
+                    }));
+                }
+                Ok(None) => {
+                    let holder = lease_holder(conn).await?.unwrap_or_default();
+                    return Ok(Err(Held { holder }));
+                }
+                Err(Error::Locked(why)) => {
+                    if end_cut_off(conn, ttl.max(LEAST_SILENCE)).await {
+                        continue;
+                    }
+                    let holder = lease_holder(conn).await?;
+                    return holder.map_or(Err(Error::Locked(why)), |holder| Ok(Err(Held { holder })));
+                }
+                Err(error) => return Err(error),
             }
-            Ok(None) => {}
-            Err(Error::Locked(_)) => end_cut_off(&mut conn, ttl.max(LEAST_SILENCE)).await?,
-            Err(error) => return Err(error),
         }
-        // The pool may have no other connection.
-        drop(conn);
-        let holder = self.lease_holder().await?;
-        Ok(Err(Held {
-            holder: holder.unwrap_or_else(|| "another clerk2pg".to_owned()),
-        }))
     }
 
     /// Keeps the lease while nothing is written for a while.
@@ -124,26 +103,61 @@ impl Mirror {
 
     /// Who holds a lease that has not run out.
     pub async fn lease_holder(&self) -> Result<Option<String>, Error> {
-        #[derive(QueryableByName)]
-        struct Holder {
-            #[diesel(sql_type = Nullable<Text>)]
-            lease_holder: Option<String>,
-        }
-        let holder: Option<Holder> = sql_query(format!("SELECT lease_holder FROM clerk.sync_state WHERE {}", held()))
-            .get_result(&mut self.connection().await?)
-            .await
-            .optional()?;
-        Ok(holder.and_then(|holder| holder.lease_holder))
+        Ok(lease_holder(&mut *self.connection().await?).await?)
     }
 }
 
-/// Ends a transaction whose holder was cut off within a message, and whose lease has run out. To Postgres, the message's statement has begun, but it
-/// waits for the rest of it with all its own timeouts put off (PostgreSQL 15, `ProcessInterrupts` while a command is read), and may do so for hours.
-async fn end_cut_off(conn: &mut Session, silence: Duration) -> QueryResult<()> {
+async fn lease_holder(conn: &mut Session) -> QueryResult<Option<String>> {
+    #[derive(QueryableByName)]
+    struct Holder {
+        #[diesel(sql_type = Nullable<Text>)]
+        lease_holder: Option<String>,
+    }
+    let holder: Option<Holder> = sql_query(format!("SELECT lease_holder FROM clerk.sync_state WHERE {}", held()))
+        .get_result(conn)
+        .await
+        .optional()?;
+    Ok(holder.and_then(|holder| holder.lease_holder))
+}
+
+/// Takes the lease, and returns its epoch; none where somebody else has it.
+async fn take(conn: &mut Session, holder: &str, ttl: Duration, epoch: Option<i64>) -> QueryResult<Option<i64>> {
+    #[derive(QueryableByName)]
+    struct Epoch {
+        #[diesel(sql_type = BigInt)]
+        lease_epoch: i64,
+    }
+    // The time to wait is set by the statement itself, before it reads the row: a transaction in several messages could be cut off between two.
+    let epoch: Option<Epoch> = sql_query(format!(
+        "WITH free AS (
+             SELECT only_row FROM clerk.sync_state
+             WHERE (SELECT pg_catalog.set_config('lock_timeout', '{PATIENCE}', true)) IS NOT NULL
+               AND (lease_holder IS NULL OR {lasts} IS NOT TRUE) AND lease_epoch = coalesce($3, lease_epoch)
+             FOR UPDATE)
+         UPDATE clerk.sync_state AS state
+         SET lease_holder = $1, lease_epoch = lease_epoch + 1, lease_ttl = {OWN},
+             lease_expires_at = pg_catalog.clock_timestamp() + {OWN}
+         FROM free WHERE state.only_row = free.only_row
+         RETURNING lease_epoch",
+        lasts = lasts("lease_expires_at", "lease_ttl", OWN),
+    ))
+    .bind::<Text, _>(holder)
+    .bind::<Double, _>(ttl.as_secs_f64())
+    .bind::<Nullable<BigInt>, _>(epoch)
+    .get_result(conn)
+    .await
+    .optional()?;
+    Ok(epoch.map(|epoch| epoch.lease_epoch))
+}
+
+/// Ends a session whose client was cut off within a message and whose lease has run out. Returns whether there was one. Postgres takes the
+/// statement for begun and waits for the rest of the message, for hours if need be; its own timeouts do not count meanwhile. A client that still
+/// sends rows (`COPY`) is none of ours.
+async fn end_cut_off(conn: &mut Session, silence: Duration) -> bool {
     let ended = sql_query(format!(
         "SELECT pg_catalog.pg_terminate_backend(a.pid) FROM pg_catalog.pg_stat_activity a
          WHERE a.datname = pg_catalog.current_database() AND a.usename = current_user
-           AND a.state = 'active' AND a.wait_event = 'ClientRead'
+           AND a.state = 'active' AND a.wait_event = 'ClientRead' AND a.query NOT ILIKE 'copy%'
            AND a.state_change < pg_catalog.clock_timestamp() - $1 * interval '1 second'
            AND EXISTS (
                SELECT FROM pg_catalog.pg_locks l
@@ -154,11 +168,18 @@ async fn end_cut_off(conn: &mut Session, silence: Duration) -> QueryResult<()> {
     ))
     .bind::<Double, _>(silence.as_secs_f64())
     .execute(conn)
-    .await?;
-    if ended > 0 {
-        warn!("a transaction of a clerk2pg that was cut off is ended, so that others can sync");
+    .await;
+    match ended {
+        Ok(0) => false,
+        Ok(_) => {
+            warn!("the session of a clerk2pg that was cut off was ended, so that others can sync");
+            true
+        }
+        Err(error) => {
+            warn!(error = %Error::from(error), "whether a clerk2pg that was cut off keeps the others out cannot be seen");
+            false
+        }
     }
-    Ok(())
 }
 
 impl Lease {

@@ -1,5 +1,7 @@
 //! The embedded migrations: which are applied, whether the schema is ours, and applying what is pending.
 
+use std::time::Duration;
+
 use diesel::{
     migration::{Migration, MigrationSource},
     pg::Pg,
@@ -10,13 +12,20 @@ use diesel::{
 use diesel_async::{AsyncMigrationHarness, RunQueryDsl, SimpleAsyncConnection, TransactionManager};
 use diesel_migrations::{EmbeddedMigrations, MigrationHarness, embed_migrations};
 
-use super::{Error, connect::Connection, error::SchemaError, session::Transactions};
+use super::{Error, connect::Connection, error::SchemaError, locks, session::Transactions};
 
 /// Everything under `migrations/`.
 pub const MIGRATIONS: EmbeddedMigrations = embed_migrations!();
 
 /// Two daemons may start at once, and migrations take no lock of their own. Any constant will do, as long as it is ours.
 const LOCK: i64 = 0x636c_6572_6b32_7067;
+
+/// How long a migration waits for each lock.
+const LOCK_WAIT: Duration = Duration::from_secs(2);
+
+/// How often a migration that was locked out is tried again, with pauses for those who waited behind it: for half a minute in all.
+const MOST_RETRIES: usize = 10;
+const PAUSE: Duration = Duration::from_secs(1);
 
 /// What is in the database.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -89,36 +98,69 @@ pub(super) async fn state(conn: &mut Connection) -> Result<State, Error> {
 }
 
 /// Applies what is pending, and returns the versions applied. Each migration is a transaction: one that locks the users' table must not
-/// keep readers out while another one goes through all rows.
+/// keep readers out while another one goes through all rows. While it waits for such a lock, later readers wait behind it; therefore it gives up
+/// soon, and is tried again.
 pub(super) async fn apply(mut conn: Connection) -> Result<Vec<String>, Error> {
     let mut applied = Vec::new();
+    let mut retries = 0;
     loop {
         Transactions::begin_transaction(&mut *conn).await?;
-        // It lasts as long as the transaction, and so works through a pooler that gives out transactions.
-        sql_query(format!("SELECT pg_catalog.pg_advisory_xact_lock({LOCK})"))
-            .execute(&mut conn)
-            .await?;
-        match state(&mut conn).await? {
-            State::Ours { pending: 0 } => {
+        let tried;
+        (conn, tried) = apply_next(conn).await;
+        match tried {
+            Ok(version) => {
                 Transactions::commit_transaction(&mut *conn).await?;
-                return Ok(applied);
+                let Some(version) = version else { return Ok(applied) };
+                applied.push(version);
+                retries = 0;
             }
-            State::Empty { schema_exists: false } => conn.batch_execute("CREATE SCHEMA clerk").await?,
-            _ => {}
+            Err(error) => {
+                let undone = Transactions::rollback_transaction(&mut *conn).await;
+                if !matches!(error, Error::Locked(_)) || retries == MOST_RETRIES || undone.is_err() {
+                    return Err(error);
+                }
+                retries += 1;
+                tokio::time::sleep(PAUSE).await;
+            }
         }
-        // diesel's bookkeeping goes where the search path points: into our schema, not among the application's own migrations. `pg_catalog`,
-        // which is not named, is the first one in which names are found, before what somebody may have put into the schema.
-        conn.batch_execute("SET LOCAL search_path = clerk").await?;
-        let mut harness = AsyncMigrationHarness::new(conn);
-        let version = harness
-            .run_next_migration(MIGRATIONS)
-            .map(|version| version.to_string())
-            .map_err(|error| match error.downcast::<diesel::result::Error>() {
-                Ok(error) => Error::from(*error),
-                Err(error) => Error::Database(format!("a migration failed: {error}")),
-            })?;
-        conn = harness.into_inner();
-        Transactions::commit_transaction(&mut *conn).await?;
-        applied.push(version);
     }
+}
+
+/// Applies the next migration in the transaction that is open, and returns its version; none where nothing is pending. diesel's harness takes the
+/// connection by value, so that it is handed back.
+async fn apply_next(mut conn: Connection) -> (Connection, Result<Option<String>, Error>) {
+    match is_pending(&mut conn).await {
+        Ok(true) => {}
+        Ok(false) => return (conn, Ok(None)),
+        Err(error) => return (conn, Err(error)),
+    }
+    // One from before is none of this migration's.
+    conn.take_fault();
+    let mut harness = AsyncMigrationHarness::new(conn);
+    let version = match harness.run_next_migration(MIGRATIONS) {
+        Ok(version) => Ok(Some(version.to_string())),
+        Err(error) => Err(format!("a migration failed: {error}")),
+    };
+    conn = harness.into_inner();
+    // diesel's error has the text alone.
+    let version = version.map_err(|text| conn.take_fault().map_or(Error::Database(text), Error::from));
+    (conn, version)
+}
+
+/// Makes sure that nobody else migrates, and says whether anything is pending.
+async fn is_pending(conn: &mut Connection) -> Result<bool, Error> {
+    // It lasts as long as the transaction, and so works through a pooler that gives out transactions.
+    sql_query(format!("SELECT pg_catalog.pg_advisory_xact_lock({LOCK})"))
+        .execute(conn)
+        .await?;
+    match state(conn).await? {
+        State::Ours { pending: 0 } => return Ok(false),
+        State::Empty { schema_exists: false } => conn.batch_execute("CREATE SCHEMA clerk").await?,
+        _ => {}
+    }
+    // diesel's bookkeeping goes where the search path points: into our schema, not among the application's own migrations. `pg_catalog`,
+    // which is not named, is the first one in which names are found, before what somebody may have put into the schema.
+    conn.batch_execute("SET LOCAL search_path = clerk").await?;
+    locks::wait_at_most(conn, LOCK_WAIT).await?;
+    Ok(true)
 }

@@ -131,10 +131,10 @@ impl Running<'_> {
             let (told, confirmed) = tokio::join!(pass.ask_identity(), self.confirm(&ids));
             let confirmed = confirmed?;
             if !confirmed.gone.is_empty() {
-                let mut told = told?;
-                if told.is_old() {
-                    told = pass.ask_identity().await?;
-                }
+                let told = match told? {
+                    old if old.is_old() => pass.ask_identity().await?,
+                    told => told,
+                };
                 if !self.is_mirrored_instance(told)? {
                     return Ok(());
                 }

@@ -54,29 +54,32 @@ impl Pass {
         let started = Instant::now();
         let mut told = false;
         loop {
-            let held = match self
-                .mirror
-                .acquire_lease(&self.options.holder, self.options.lease_ttl, None)
-                .await?
-            {
-                Ok(lease) => return Ok(lease),
-                Err(held) => held,
-            };
-            self.watch.stands_by(&held.holder);
-            if self
-                .options
-                .patience
-                .is_some_and(|patience| started.elapsed() >= patience)
-            {
-                let message = format!("{} is syncing this database at this moment", held.holder);
-                return Err(Failure::new(Cause::Busy, message).hint(format!(
-                    "waited {} s for it; try again later, or stop the other one",
-                    started.elapsed().as_secs()
-                )));
-            }
-            if !told {
-                info!(holder = held.holder, "waiting for another clerk2pg to finish");
-                told = true;
+            let Options {
+                holder,
+                lease_ttl,
+                patience,
+                ..
+            } = &self.options;
+            let has_patience = patience.is_none_or(|patience| started.elapsed() < patience);
+            match self.mirror.acquire_lease(holder, *lease_ttl, None).await {
+                Ok(Ok(lease)) => return Ok(lease),
+                Ok(Err(held)) => {
+                    self.watch.stands_by(&held.holder);
+                    if !has_patience {
+                        let message = format!("{} is syncing this database at this moment", held.holder);
+                        return Err(Failure::new(Cause::Busy, message).hint(format!(
+                            "waited {} s for it; try again later, or stop the other one",
+                            started.elapsed().as_secs()
+                        )));
+                    }
+                    if !told {
+                        info!(holder = held.holder, "waiting for another clerk2pg to finish");
+                        told = true;
+                    }
+                }
+                // Whoever was stopped within a transaction lets go after a while. A daemon comes again by itself.
+                Err(mirror::Error::Locked(_)) if patience.is_some() && has_patience => {}
+                Err(error) => return Err(error.into()),
             }
             tokio::select! {
                 () = self.stop.cancelled() => return Err(stopped()),

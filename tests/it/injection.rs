@@ -123,7 +123,7 @@ fn few_places_make_sql_of_parts_and_only_of_constants() {
             ("leader.rs", "there"),
             ("lease.rs", ""),
             ("lease.rs", "OWN OWN"),
-            ("lease.rs", "lasts OWN OWN"),
+            ("lease.rs", "PATIENCE lasts OWN OWN"),
             ("listen.rs", "CHANNEL"),
             ("listen.rs", "CHANNEL "),
             ("locks.rs", ""),

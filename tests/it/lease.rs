@@ -4,8 +4,9 @@ use clerk_sim::{Effect, Endpoint, Quirks, Rule};
 use rustix::process::Signal;
 
 use crate::{
-    harness::{World, eventually},
-    process::Process,
+    harness::{World, connect, eventually},
+    process::{EVERY_SECOND, Process},
+    watched::{ANY, Watched},
 };
 
 /// No machine is so busy that a lease like this is lost for want of renewal.
@@ -74,6 +75,25 @@ async fn a_single_run_waits_for_one_at_work_and_for_the_lease_of_one_that_was_ki
     second.ended().await.assert(0, "changed +30 ~0 -0 =0 held 0 rejected 0");
     assert_eq!(world.runs("outcome = 'failed'").await, 1);
     world.assert_one_at_a_time().await;
+}
+
+/// A lock of somebody who has no lease is no sync of another clerk2pg's, and is said to be what it is.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_lock_of_somebody_else_on_the_lease_is_reported() {
+    let world = World::new(20).await;
+    world.once().await.assert(0, "changed +20 ~0 -0 =0 held 0 rejected 0");
+    let other = connect(&world.db.url).await;
+    let lock = "BEGIN; SELECT FROM clerk.sync_state FOR UPDATE";
+    other.batch_execute(lock).await.unwrap();
+    let watched = Watched::new(world.follow(&[ANY, EVERY_SECOND])).await;
+    watched.is_not_ready("the database is locked").await;
+    let single = world.begin(&[]);
+    watched.daemon.says("the database is locked").await;
+    other.batch_execute("ROLLBACK").await.unwrap();
+    single.ended().await.assert(0, "in_step +0 ~0 -0 =20 held 0 rejected 0");
+    watched.is_ready("in step").await;
+    assert_eq!(watched.daemon.said("another clerk2pg"), 0, "{}", watched.daemon.log());
+    assert_eq!(watched.daemon.stop(Signal::TERM).await.code, Some(0));
 }
 
 /// A pass falls asleep with a page under way, and another takes over and goes on to newer documents.

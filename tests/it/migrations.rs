@@ -10,7 +10,7 @@ use diesel::{
 use diesel_async::{AsyncConnection, AsyncMigrationHarness, AsyncPgConnection, SimpleAsyncConnection};
 use diesel_migrations::MigrationHarness;
 
-use crate::harness::{Database, Ran, World, connect};
+use crate::harness::{Database, Ran, World, connect, eventually};
 
 fn migrations() -> Vec<Box<dyn Migration<Pg>>> {
     let mut migrations = MIGRATIONS.migrations().unwrap();
@@ -384,4 +384,37 @@ async fn a_search_path_of_the_roles_own_does_not_mislead() {
     let fresh = connect(&world.db.url).await;
     let tables = "SELECT count(*) FROM pg_class WHERE relnamespace = 'app'::regnamespace";
     assert_eq!(fresh.query_one(tables, &[]).await.unwrap().get::<_, i64>(0), 1);
+}
+
+/// A reader that stays in its transaction keeps a migration out, and must not keep other readers out with it.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_migration_that_waits_for_a_reader_lets_others_read() {
+    let world = World::new(20).await;
+    world.once().await;
+    let mut harness = harness(&world.db).await;
+    for migration in migrations().iter().rev() {
+        harness.revert_migration(migration).unwrap();
+        if migration.name().to_string().contains("_values") && !migration.name().to_string().contains("backfill") {
+            break;
+        }
+    }
+    drop(harness);
+    let (reader, other) = tokio::join!(connect(&world.db.url), connect(&world.db.url));
+    let read = "SELECT count(*) FROM clerk.users";
+    reader.batch_execute(&format!("BEGIN; {read}")).await.unwrap();
+    other.batch_execute("SET statement_timeout = '4s'").await.unwrap();
+    let waits = "SELECT count(*) FROM pg_locks WHERE relation = 'clerk.users'::regclass AND mode = 'AccessExclusiveLock' AND NOT granted";
+    let migrating = async {
+        let ran = migrate(&world).await;
+        assert_eq!(ran.code, Some(0), "{ran:#?}");
+    };
+    let reading = async {
+        for _ in 0..3 {
+            eventually("the migration waits", async || world.db.number(waits).await > 0).await;
+            other.batch_execute(read).await.expect("a reader waited too long");
+        }
+        reader.batch_execute("COMMIT").await.unwrap();
+    };
+    tokio::join!(migrating, reading);
+    world.once().await.assert(0, "in_step +0 ~0 -0 =20 held 0 rejected 0");
 }

@@ -7,7 +7,7 @@ use tokio_postgres::error::{DbError, Severity, SqlState};
 ///
 /// diesel's own error drops the SQLSTATE, and everything is decided by the SQLSTATE: texts are in the server's language, and the application's
 /// data may be part of them. Therefore diesel's error carries this one whole, and [`Fault::of`] gets it back.
-#[derive(Debug, thiserror::Error)]
+#[derive(Debug, Clone, thiserror::Error)]
 pub(in crate::mirror) enum Fault {
     /// The server refused the statement.
     #[error("{}", .0.message())]

@@ -11,7 +11,7 @@ mod statement;
 mod transactions;
 
 use std::sync::{
-    Arc, LazyLock, OnceLock,
+    Arc, LazyLock, Mutex, OnceLock, PoisonError,
     atomic::{AtomicBool, Ordering},
 };
 
@@ -60,6 +60,21 @@ struct Wire {
     standing: Arc<Standing>,
 }
 
+/// What is sent around a statement.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Brackets {
+    /// A transaction is open, or none is needed.
+    None,
+    /// The beginning and the end of a transaction.
+    Transaction,
+}
+
+impl Brackets {
+    fn unless_open(is_open: bool) -> Self {
+        if is_open { Brackets::None } else { Brackets::Transaction }
+    }
+}
+
 /// How many times a server was found to take no writes any more: all connections from before such a moment are of no use, as another server
 /// has its place. A process has one database, so that this is true of all its pools.
 static FAILOVERS: LazyLock<watch::Sender<u64>> = LazyLock::new(|| watch::Sender::new(0));
@@ -79,6 +94,7 @@ struct Standing {
     end: OnceLock<String>,
     /// The server said that it ends.
     is_spent: AtomicBool,
+    last_fault: Mutex<Option<Fault>>,
     /// How many failovers there had been when it was asked for.
     began_after: u64,
     /// Whether the database can hold every character; also true if its encoding is not reported, as behind some poolers.
@@ -98,6 +114,7 @@ impl Session {
         let standing = Arc::new(Standing {
             end: OnceLock::new(),
             is_spent: AtomicBool::default(),
+            last_fault: Mutex::default(),
             began_after,
             holds_unicode: connection
                 .parameter("server_encoding")
@@ -140,6 +157,12 @@ impl Session {
         Autocommit(self)
     }
 
+    /// What failed last on this connection, for callers to whom a library hands the text alone.
+    pub(super) fn take_fault(&mut self) -> Option<Fault> {
+        let last = &self.wire.standing.last_fault;
+        last.lock().unwrap_or_else(PoisonError::into_inner).take()
+    }
+
     /// The payload of the next notification.
     ///
     /// # Errors
@@ -164,15 +187,15 @@ impl Wire {
         sent.map_err(|error| self.standing.error(&error))
     }
 
-    /// Runs a statement in the transaction that is open, or else in one of its own, which costs no round trip: its beginning, the statement and its end
-    /// are sent together when this is first polled. If it is dropped, no transaction stays open.
-    async fn in_transaction<T>(
+    /// Runs a statement as it is, or in a transaction of its own, which costs no round trip: its beginning, the statement and its end are sent together
+    /// when this is first polled. If it is dropped, no transaction stays open.
+    async fn in_brackets<T>(
         &self,
-        is_open: QueryResult<bool>,
+        brackets: QueryResult<Brackets>,
         statement: impl Future<Output = Result<T, tokio_postgres::Error>>,
     ) -> QueryResult<T> {
         let failed = |error: tokio_postgres::Error| self.standing.error(&error);
-        if is_open? {
+        if brackets? == Brackets::None {
             return statement.await.map_err(failed);
         }
         let begin = self.client.batch_execute(BEGIN);
@@ -188,7 +211,7 @@ impl Wire {
     /// The rows of a statement. Independent of the query's type; otherwise all of this would be compiled for each query.
     async fn rows(
         &self,
-        is_open: QueryResult<bool>,
+        brackets: QueryResult<Brackets>,
         statement: QueryResult<Statement>,
     ) -> QueryResult<BoxStream<'static, QueryResult<Row>>> {
         let Statement { sql, values } = statement?;
@@ -197,19 +220,19 @@ impl Wire {
             let rows = self.client.query_typed_raw(&sql, values).await?;
             rows.try_collect::<Vec<_>>().await
         };
-        let rows = self.in_transaction(is_open, rows).await?;
+        let rows = self.in_brackets(brackets, rows).await?;
         Ok(stream::iter(rows).map(|row| Ok(Row::new(row))).boxed())
     }
 
     /// How many rows a statement affects.
-    async fn count(&self, is_open: QueryResult<bool>, statement: QueryResult<Statement>) -> QueryResult<usize> {
+    async fn count(&self, brackets: QueryResult<Brackets>, statement: QueryResult<Statement>) -> QueryResult<usize> {
         let Statement { sql, values } = statement?;
         let values: Vec<_> = values
             .iter()
             .map(|(value, kind)| (value as &(dyn ToSql + Sync), kind.clone()))
             .collect();
         let rows = self
-            .in_transaction(is_open, self.client.execute_typed(&sql, &values))
+            .in_brackets(brackets, self.client.execute_typed(&sql, &values))
             .await?;
         Ok(usize::try_from(rows).unwrap_or(usize::MAX))
     }
@@ -223,6 +246,7 @@ impl Standing {
             return lost(end.cloned().unwrap_or_else(|| text(error)));
         };
         let fault = Fault::Refused(Box::new(answer.clone()));
+        *self.last_fault.lock().unwrap_or_else(PoisonError::into_inner) = Some(fault.clone());
         if fault.ends_connection() {
             self.is_spent.store(true, Ordering::Relaxed);
         } else if fault.is_read_only() {
@@ -270,8 +294,8 @@ impl AsyncConnectionCore for Session {
         T::Query: QueryFragment<Pg> + QueryId + 'query,
     {
         let statement = Statement::new(&source.as_query());
-        let is_open = self.transactions.is_open();
-        self.wire.rows(is_open, statement).boxed()
+        let brackets = self.transactions.is_open().map(Brackets::unless_open);
+        self.wire.rows(brackets, statement).boxed()
     }
 
     fn execute_returning_count<'conn, 'query, T>(&'conn mut self, source: T) -> Self::ExecuteFuture<'conn, 'query>
@@ -279,8 +303,8 @@ impl AsyncConnectionCore for Session {
         T: QueryFragment<Pg> + QueryId + 'query,
     {
         let statement = Statement::new(&source);
-        let is_open = self.transactions.is_open();
-        self.wire.count(is_open, statement).boxed()
+        let brackets = self.transactions.is_open().map(Brackets::unless_open);
+        self.wire.count(brackets, statement).boxed()
     }
 }
 
@@ -303,8 +327,8 @@ impl AsyncConnectionCore for Autocommit<'_> {
         T::Query: QueryFragment<Pg> + QueryId + 'query,
     {
         let statement = Statement::new(&source.as_query());
-        let needs_none = self.0.transactions.is_open().map(|_| true);
-        self.0.wire.rows(needs_none, statement).boxed()
+        let brackets = self.0.transactions.is_open().map(|_| Brackets::None);
+        self.0.wire.rows(brackets, statement).boxed()
     }
 
     fn execute_returning_count<'conn, 'query, T>(&'conn mut self, source: T) -> Self::ExecuteFuture<'conn, 'query>
@@ -312,8 +336,8 @@ impl AsyncConnectionCore for Autocommit<'_> {
         T: QueryFragment<Pg> + QueryId + 'query,
     {
         let statement = Statement::new(&source);
-        let needs_none = self.0.transactions.is_open().map(|_| true);
-        self.0.wire.count(needs_none, statement).boxed()
+        let brackets = self.0.transactions.is_open().map(|_| Brackets::None);
+        self.0.wire.count(brackets, statement).boxed()
     }
 }
 
