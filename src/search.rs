@@ -63,12 +63,12 @@ impl Stretch {
             How::Names
         } else if remote <= PAGE || self.local < 2 {
             How::Page { offset: 0 }
-        } else if remote <= PAGED {
+        } else if is_large(self.remote) {
+            How::Halve
+        } else {
             How::Page {
                 offset: (remote - PAGE) / 2,
             }
-        } else {
-            How::Halve
         }
     }
 
@@ -94,6 +94,11 @@ impl Stretch {
     pub fn is_part(&self, difference: i64) -> bool {
         (self.local - self.remote).abs() <= 10 * difference.abs() + 100
     }
+}
+
+/// Whether a stretch with so many users is parted by a count.
+pub fn is_large(users: i64) -> bool {
+    u64::try_from(users).is_ok_and(|users| users > PAGED)
 }
 
 /// In how many parts a search counts the users to begin with: at once, as one question after the other takes longer. Not in more than the

@@ -126,7 +126,6 @@ impl Running<'_> {
             let ids = mirror.deletable(run, &after, NAMES).await?;
             let Some(last) = ids.last() else { return Ok(()) };
             after.clone_from(last);
-            // Side by side, as each costs a round trip.
             let pass = self.pass;
             let (told, confirmed) = tokio::join!(pass.ask_identity(), self.confirm(&ids));
             let confirmed = confirmed?;
@@ -367,7 +366,8 @@ impl Running<'_> {
         self.memory
             .tell_once("this server ignores user_id; deletions are confirmed by two answers for each id");
         self.asks_one_by_one = true;
-        let (absent, unclear) = self.ask_each(ids).await?;
+        let answers = self.pass.each_by_id(ids).await?;
+        let (absent, unclear) = self.take_answers(answers).await?;
         for id in &absent {
             self.pass.rechecks.note(Said::Gone, id, Instant::now());
         }
@@ -422,14 +422,16 @@ impl Running<'_> {
     async fn confirm(&mut self, ids: &[String]) -> Result<Confirmed, Failure> {
         // Where the list cannot be filtered, answers for single ids are all that there is: they need two witnesses.
         let least = if self.asks_one_by_one { 2 } else { 1 };
-        if !self.knows_users_by_id(least).await? {
+        // Side by side, as each costs a round trip.
+        let (knows_users, answers) = tokio::join!(self.knows_users_by_id(least), self.pass.each_by_id(ids));
+        if !knows_users? {
             self.note("deletions could not be confirmed: users that are known to exist are not found by their id");
             return Ok(Confirmed {
                 gone: Vec::new(),
                 is_unclear: true,
             });
         }
-        let (gone, unclear) = self.ask_each(ids).await?;
+        let (gone, unclear) = self.take_answers(answers?).await?;
         self.note_unclear(unclear, "deletions could not be confirmed");
         Ok(Confirmed {
             gone,
@@ -468,10 +470,9 @@ impl Running<'_> {
         Ok((old, young))
     }
 
-    /// Asks for each id alone. Stores the users that are found; returns the ids that Clerk says are gone, and the number of
+    /// Takes the answers for single ids. Stores the users that are found; returns the ids that Clerk says are gone, and the number of
     /// ids that stay unclear.
-    async fn ask_each(&mut self, ids: &[String]) -> Result<(Vec<String>, usize), Failure> {
-        let mut answers = self.pass.each_by_id(ids).await?;
+    async fn take_answers(&mut self, mut answers: Vec<(String, ById)>) -> Result<(Vec<String>, usize), Failure> {
         answers.sort_unstable_by(|(a, _), (b, _)| a.cmp(b));
         let mut gone = Vec::new();
         let mut unclear = 0;

@@ -10,11 +10,26 @@ use crate::{
     clerk::Page,
     failure::Failure,
     mirror::Batch,
-    search::{How, Paged, Stretch, first_parts, is_given_up, judge, walks_cheaper},
+    search::{How, Paged, Stretch, first_parts, is_given_up, is_large, judge, walks_cheaper},
     walk::Interval,
 };
 
 const UNUSABLE: &str = "this server does not count or list by created_at as asked";
+
+/// Where the mirror's users of a stretch are halved: a moment, and how many are expected before it.
+type Half = (i64, i64);
+
+/// A stretch that is to be asked about, with its half if that was looked up beforehand.
+struct Open {
+    stretch: Stretch,
+    half: Option<Half>,
+}
+
+impl From<Stretch> for Open {
+    fn from(stretch: Stretch) -> Self {
+        Self { stretch, half: None }
+    }
+}
 
 /// What came back.
 enum Answer {
@@ -22,6 +37,8 @@ enum Answer {
         at: i64,
         local: i64,
         remote: Option<u64>,
+        /// The halves of both parts.
+        halves: [Option<Half>; 2],
     },
     Page {
         offset: u64,
@@ -49,14 +66,14 @@ impl Running<'_> {
         let difference = expected - total;
         let parts = first_parts(expected.unsigned_abs(), difference.unsigned_abs());
         // Anew: a user who came after the list was read may have been counted, or one who is in it by now may not.
-        let Some(stretches) = self.pass.count_parts(interval, expected, parts).await? else {
+        let Some(open) = self.pass.count_parts(interval, expected, parts).await? else {
             return Ok(None);
         };
-        if parts > 1 && !stretches.iter().all(|stretch| stretch.is_part(difference)) {
+        if parts > 1 && !open.iter().all(|open| open.stretch.is_part(difference)) {
             self.is_unusable();
             return Ok(Some(total));
         }
-        let remote: i64 = stretches.iter().map(|part| part.remote).sum();
+        let remote: i64 = open.iter().map(|open| open.stretch.remote).sum();
         if remote == expected || counts_fewer != (remote < expected) {
             return Ok(None);
         }
@@ -65,11 +82,11 @@ impl Running<'_> {
             local: expected,
             remote,
         };
-        self.search_in(whole, stretches).await?;
+        self.search_in(whole, open).await?;
         Ok(Some(remote))
     }
 
-    async fn search_in(&mut self, whole: Stretch, mut open: Vec<Stretch>) -> Result<(), Failure> {
+    async fn search_in(&mut self, whole: Stretch, mut open: Vec<Open>) -> Result<(), Failure> {
         let Stretch { local, remote, .. } = whole;
         // Where Clerk counts hardly anybody, all whom the mirror has would be asked for by name.
         let users = local.max(remote).unsigned_abs();
@@ -86,7 +103,7 @@ impl Running<'_> {
         let mut under_way = FuturesUnordered::new();
         let mut has_attended = false;
         loop {
-            open.retain(|stretch| stretch.matters(counts_fewer));
+            open.retain(|open| open.stretch.matters(counts_fewer));
             let sent = pass.clerk.requests() - begun;
             if is_given_up(sent, (open.len() + under_way.len()) as u64, users) {
                 self.memory.walk("a search has cost as much as a walk");
@@ -95,10 +112,10 @@ impl Running<'_> {
             // A stretch goes on as soon as its answer is there; pages are held while they are under way only.
             let has_to_attend = !has_attended && self.has_to_attend();
             while !has_to_attend && under_way.len() < pass.options.concurrency {
-                let Some(stretch) = open.pop() else { break };
+                let Some(next) = open.pop() else { break };
                 under_way.push(async move {
-                    let answer = pass.ask(&stretch).await;
-                    (stretch, answer)
+                    let answer = pass.ask(&next).await;
+                    (next.stretch, answer)
                 });
             }
             let Some((stretch, answer)) = under_way.next().await else {
@@ -126,16 +143,25 @@ impl Running<'_> {
     }
 
     /// Takes an answer, and returns the parts of the stretch that are left; none where the server cannot be used for this.
-    async fn learn(&mut self, stretch: &Stretch, answer: Answer) -> Result<Option<Vec<Stretch>>, Failure> {
+    async fn learn(&mut self, stretch: &Stretch, answer: Answer) -> Result<Option<Vec<Open>>, Failure> {
         match answer {
             Answer::Unreadable => Ok(Some(Vec::new())),
             Answer::Names => {
                 self.miss_all(stretch.interval).await?;
                 Ok(Some(Vec::new()))
             }
-            Answer::Count { at, local, remote } => {
+            Answer::Count {
+                at,
+                local,
+                remote,
+                halves,
+            } => {
                 let remote = remote.and_then(|remote| i64::try_from(remote).ok());
-                Ok(remote.and_then(|remote| stretch.part(at, local, remote)).map(Vec::from))
+                let Some(parts) = remote.and_then(|remote| stretch.part(at, local, remote)) else {
+                    return Ok(None);
+                };
+                let parts = parts.into_iter().zip(halves);
+                Ok(Some(parts.map(|(stretch, half)| Open { stretch, half }).collect()))
             }
             Answer::Page { offset, page } => {
                 let times: Vec<i64> = page.users().iter().filter_map(|raw| raw.created_at).collect();
@@ -160,11 +186,11 @@ impl Running<'_> {
                         let mut parts = Vec::new();
                         for (interval, remote) in left {
                             let local = self.pass.mirror.expected(interval).await?;
-                            parts.push(Stretch {
+                            parts.push(Open::from(Stretch {
                                 interval,
                                 local,
                                 remote,
-                            });
+                            }));
                         }
                         Ok(Some(parts))
                     }
@@ -174,7 +200,7 @@ impl Running<'_> {
     }
 
     /// Parts a stretch into what lies before, at and behind a moment that many users share.
-    async fn part_around(&mut self, stretch: &Stretch, at: i64) -> Result<Option<Vec<Stretch>>, Failure> {
+    async fn part_around(&mut self, stretch: &Stretch, at: i64) -> Result<Option<Vec<Open>>, Failure> {
         let mut parts = Vec::new();
         let mut rest = *stretch;
         for at in [at, at + 1] {
@@ -185,10 +211,10 @@ impl Running<'_> {
             let Some([before, behind]) = remote.and_then(|remote| rest.part(at, local, remote)) else {
                 return Ok(None);
             };
-            parts.push(before);
+            parts.push(before.into());
             rest = behind;
         }
-        parts.push(rest);
+        parts.push(rest.into());
         Ok(Some(parts))
     }
 
@@ -213,7 +239,7 @@ impl Running<'_> {
 
 impl Pass {
     /// Counts a stretch in so many parts of about equal size; none where the server does not count.
-    async fn count_parts(&self, whole: Interval, users: i64, parts: usize) -> Result<Option<Vec<Stretch>>, Failure> {
+    async fn count_parts(&self, whole: Interval, users: i64, parts: usize) -> Result<Option<Vec<Open>>, Failure> {
         let mut stretches = vec![(whole, users)];
         while stretches.len() < parts {
             let halves = stretches.iter().map(async |&(interval, users)| {
@@ -234,29 +260,49 @@ impl Pass {
         }
         let clerk = &self.clerk.patient();
         let counted = stretches.into_iter().map(async |(interval, local)| {
-            let remote = self.or_stop(clerk.count(interval)).await?;
-            Ok::<_, Failure>(remote.map(|remote| Stretch {
+            let (remote, half) = tokio::join!(
+                self.or_stop(clerk.count(interval)),
+                self.half_beforehand(interval, local)
+            );
+            let (Some(remote), half) = (remote?, half?) else {
+                return Ok::<_, Failure>(None);
+            };
+            let stretch = Stretch {
                 interval,
                 local,
                 remote: i64::try_from(remote).unwrap_or(i64::MAX),
-            }))
+            };
+            Ok(Some(Open { stretch, half }))
         });
         Ok(try_join_all(counted).await?.into_iter().collect())
     }
 
+    /// The half of a stretch that may have to be counted next. It is looked up while Clerk counts, as going through the mirror's index takes about
+    /// as long.
+    async fn half_beforehand(&self, interval: Interval, users: i64) -> Result<Option<Half>, Failure> {
+        match is_large(users) {
+            true => Ok(self.mirror.halve(interval, users).await?),
+            false => Ok(None),
+        }
+    }
+
     /// Asks what tells most about a stretch whose counts differ.
-    async fn ask(&self, stretch: &Stretch) -> Result<Answer, Failure> {
+    async fn ask(&self, open: &Open) -> Result<Answer, Failure> {
+        let stretch = &open.stretch;
         let clerk = self.clerk.patient();
         let offset = match stretch.how() {
             How::Names => return Ok(Answer::Names),
             How::Page { offset } => offset,
-            How::Halve => match self.mirror.halve(stretch.interval, stretch.local).await? {
-                Some((at, local)) => {
-                    let remote = self.or_stop(clerk.count(stretch.interval.split(at)[0])).await?;
-                    return Ok(Answer::Count { at, local, remote });
+            How::Halve => {
+                let half = match open.half {
+                    Some(half) => Some(half),
+                    None => self.mirror.halve(stretch.interval, stretch.local).await?,
+                };
+                match half {
+                    Some(half) => return self.count_half(stretch, half).await,
+                    None => 0,
                 }
-                None => 0,
-            },
+            }
         };
         match self.or_stop_raw(clerk.stretch(stretch.interval, offset)).await? {
             Ok(page) => Ok(Answer::Page { offset, page }),
@@ -266,5 +312,22 @@ impl Pass {
             }
             Err(error) => Err(error.into()),
         }
+    }
+
+    /// Counts up to the half of a stretch.
+    async fn count_half(&self, stretch: &Stretch, (at, local): Half) -> Result<Answer, Failure> {
+        let [before, behind] = stretch.interval.split(at);
+        let clerk = self.clerk.patient();
+        let (remote, first, second) = tokio::join!(
+            self.or_stop(clerk.count(before)),
+            self.half_beforehand(before, local),
+            self.half_beforehand(behind, stretch.local - local),
+        );
+        Ok(Answer::Count {
+            at,
+            local,
+            remote: remote?,
+            halves: [first?, second?],
+        })
     }
 }
