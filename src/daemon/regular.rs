@@ -12,7 +12,7 @@ use crate::{clock::Moment, mirror::Kind, watch::Timetable};
 const JUMP: TimeDelta = TimeDelta::seconds(2);
 
 /// How late a sync may be marked without a jump: the scheduler wakes every half second, and a check
-/// comes every second. Beyond that, a hundredth of the period, as a clock may be set by a little
+/// comes every three seconds at least. Beyond that, a hundredth of the period, as a clock may be set by a little
 /// again and again.
 const SLACK: Duration = Duration::from_secs(3);
 

@@ -16,8 +16,11 @@ use tracing::{debug, info, warn};
 use super::regular::{Marked, Regular};
 use crate::{clock::Clock, due::Due, watch::Timetable};
 
-/// How often the clocks are compared.
-const CHECK: Duration = Duration::from_secs(1);
+/// The clocks are compared once in the shortest period of the schedules, but not more often than this.
+const LEAST_PAUSE: Duration = Duration::from_secs(1);
+
+/// And not more seldom, as a jump delays a sync for that long.
+const MOST_PAUSE: Duration = Duration::from_secs(3);
 
 /// A running schedule. Dropping it without [`Self::stop`] leaves its task behind.
 pub struct Schedule {
@@ -61,10 +64,13 @@ impl Schedule {
             due: due.clone(),
             marked: Arc::default(),
         };
-        let regular = Regular::new(Timetable::new(full, incremental), clock.now());
+        let timetable = Timetable::new(full, incremental);
+        let pause = timetable.shortest_period(clock.now().wall).unwrap_or(MOST_PAUSE);
+        let pause = pause.clamp(LEAST_PAUSE, MOST_PAUSE);
+        let regular = Regular::new(timetable, clock.now());
         let scheduler = plan.scheduler().await?;
         let stop = CancellationToken::new();
-        let kept = tokio::spawn(keep(plan, scheduler, regular, clock, stop.clone()));
+        let kept = tokio::spawn(keep(plan, scheduler, (regular, pause), clock, stop.clone()));
         Ok(Self { stop, kept })
     }
 
@@ -109,9 +115,15 @@ impl Plan {
 }
 
 /// Compares the clocks, and restarts the scheduler when the wall clock has jumped.
-async fn keep(plan: Plan, mut scheduler: JobScheduler, mut regular: Regular, clock: Clock, stop: CancellationToken) {
+async fn keep(
+    plan: Plan,
+    mut scheduler: JobScheduler,
+    (mut regular, pause): (Regular, Duration),
+    clock: Clock,
+    stop: CancellationToken,
+) {
     let mut is_stale = false;
-    while stop.run_until_cancelled(tokio::time::sleep(CHECK)).await.is_some() {
+    while stop.run_until_cancelled(tokio::time::sleep(pause)).await.is_some() {
         let marked = Marked {
             full: plan.marked.full.swap(false, Ordering::Relaxed),
             incremental: plan.marked.incremental.swap(false, Ordering::Relaxed),
@@ -208,7 +220,7 @@ mod tests {
         }
         schedule.stop().await;
         while due.take(&Allowed::ALL).is_some() {}
-        tokio::time::sleep(3 * CHECK).await;
+        tokio::time::sleep(3 * LEAST_PAUSE).await;
         assert_eq!(due.take(&Allowed::ALL), None, "it goes on when it is over");
     }
 }

@@ -42,16 +42,13 @@ impl Mirror {
             #[diesel(sql_type = Nullable<Binary>)]
             digest: Option<Vec<u8>>,
         }
-        let rows: Vec<Row> = sql_query(
-            "SELECT user_id, digest FROM clerk.rejected_users WHERE user_id OPERATOR(pg_catalog.=) ANY ($1)",
-        )
-        .bind::<Array<Text>, _>(ids)
-        .load(&mut self.connection().await?.autocommit())
-        .await?;
+        let rows: Vec<Row> =
+            sql_query("SELECT user_id, digest FROM clerk.rejected_users WHERE user_id OPERATOR(pg_catalog.=) ANY ($1)")
+                .bind::<Array<Text>, _>(ids)
+                .load(&mut self.connection().await?.autocommit())
+                .await?;
         let of_row = |digest: Vec<u8>| Some(Digest(digest.try_into().ok()?));
-        let listed = rows
-            .into_iter()
-            .map(|row| (row.user_id, row.digest.and_then(of_row)));
+        let listed = rows.into_iter().map(|row| (row.user_id, row.digest.and_then(of_row)));
         Ok(listed.collect())
     }
 

@@ -43,6 +43,16 @@ impl Timetable {
         schedule.as_ref()?.find_next_occurrence(&moment, false).ok()
     }
 
+    /// The time between the next two syncs of one kind, for the kind that comes more often.
+    pub(crate) fn shortest_period(&self, moment: DateTime<Utc>) -> Option<Duration> {
+        let period = |kind| {
+            let next = self.next(kind, moment)?;
+            self.next_in(kind, next)
+        };
+        let periods = [Kind::Full, Kind::Incremental].into_iter().filter_map(period);
+        periods.min()
+    }
+
     /// How long after a moment that is.
     pub(crate) fn next_in(&self, kind: Kind, moment: DateTime<Utc>) -> Option<Duration> {
         (self.next(kind, moment)? - moment).to_std().ok()
@@ -66,6 +76,12 @@ mod tests {
         check("0 0 * * * *", "*/5 * * * * *", [hour, second]);
         check("0 0 * * * *", "", [hour, None]);
         check("", "", [None, None]);
+        let period = |full, incremental| {
+            Timetable::new(full, incremental).shortest_period("2026-01-02T10:30:02Z".parse().unwrap())
+        };
+        assert_eq!(period("0 0 * * * *", "*/5 * * * * *"), Some(Duration::from_secs(5)));
+        assert_eq!(period("0 0 * * * *", ""), Some(Duration::from_secs(3600)));
+        assert_eq!(period("", ""), None);
         // Day of the month and weekday must both fit: the next Friday the 13th.
         check("0 0 0 13 * 5", "", [Some("2026-02-13T00:00:00Z"), None]);
         check("", "0 0 0 31 2 *", [None, None]);

@@ -282,7 +282,9 @@ async fn carry(
                     to_client.write_all(&without_notifications(&mut pending)).await?;
                 }
                 // Held only since a moment ago.
-                Mode::Open | Mode::Held | Mode::HeldBehind(_) | Mode::Cut { .. } => to_client.write_all(&buffer[..length]).await?,
+                Mode::Open | Mode::Held | Mode::HeldBehind(_) | Mode::Cut { .. } => {
+                    to_client.write_all(&buffer[..length]).await?
+                }
             }
         }
     };
