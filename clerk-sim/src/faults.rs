@@ -58,6 +58,9 @@ pub struct Rule {
     /// To which requests; to all under `/v1` when empty.
     #[serde(default)]
     pub on: Vec<Endpoint>,
+    /// To those whose path and query contain this.
+    #[serde(default)]
+    pub about: Option<String>,
     /// So many matching requests pass unharmed first; counts down.
     #[serde(default)]
     pub skip: u64,
@@ -80,6 +83,7 @@ impl Rule {
     pub fn new(effect: Effect) -> Self {
         Self {
             on: Vec::new(),
+            about: None,
             skip: 0,
             next: None,
             probability: 1.0,
@@ -90,6 +94,12 @@ impl Rule {
     /// Only to these requests.
     pub fn on(mut self, endpoints: impl Into<Vec<Endpoint>>) -> Self {
         self.on = endpoints.into();
+        self
+    }
+
+    /// Only to those whose path and query contain a text, such as a user's id.
+    pub fn about(mut self, text: &str) -> Self {
+        self.about = Some(text.to_owned());
         self
     }
 
@@ -111,8 +121,9 @@ impl Rule {
         self
     }
 
-    fn fires(&mut self, endpoint: Option<Endpoint>, rng: &mut impl Rng) -> bool {
-        let matches = self.on.is_empty() || endpoint.is_some_and(|endpoint| self.on.contains(&endpoint));
+    fn fires(&mut self, endpoint: Option<Endpoint>, path: &str, rng: &mut impl Rng) -> bool {
+        let matches = (self.on.is_empty() || endpoint.is_some_and(|endpoint| self.on.contains(&endpoint)))
+            && self.about.as_ref().is_none_or(|text| path.contains(text));
         if !matches || self.next == Some(0) {
             return false;
         }
@@ -397,7 +408,7 @@ impl Faults {
     }
 
     /// Counts the request against the rules.
-    pub(crate) fn judge(&mut self, endpoint: Option<Endpoint>, rng: &mut impl Rng) -> Verdict {
+    pub(crate) fn judge(&mut self, endpoint: Option<Endpoint>, path: &str, rng: &mut impl Rng) -> Verdict {
         let mut verdict = Verdict {
             quirks: self.quirks.clone(),
             latency_ms: 0,
@@ -405,7 +416,7 @@ impl Faults {
             effect: None,
         };
         for rule in &mut self.rules {
-            if !rule.fires(endpoint, rng) {
+            if !rule.fires(endpoint, path, rng) {
                 continue;
             }
             match &rule.effect {

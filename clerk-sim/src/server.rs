@@ -135,6 +135,7 @@ async fn v1(
     body: Incoming,
 ) -> Result<(Reply, Ending), Dropped> {
     let route = Route::find(head.method.as_str(), path);
+    let whole = head.uri.path_and_query().map_or(path, |whole| whole.as_str());
     let Verdict {
         quirks,
         latency_ms,
@@ -142,7 +143,7 @@ async fn v1(
         effect,
     } = {
         let mut noise = state.noise();
-        state.faults().judge(route.endpoint(), &mut *noise)
+        state.faults().judge(route.endpoint(), whole, &mut *noise)
     };
     let latency = state.options.latency + Duration::from_millis(latency_ms);
     if !latency.is_zero() {

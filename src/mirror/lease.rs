@@ -21,8 +21,8 @@ use super::{
 /// The time to live that a statement is given as its second value, in seconds.
 const OWN: &str = "($2 * interval '1 second')";
 
-/// How long a transaction of the holder is waited for.
-const PATIENCE: &str = "5s";
+/// How long a lock on the row is waited for.
+const ROW_WAIT: &str = "5s";
 
 /// A condition in SQL: the lease has not run out.
 pub(super) fn held() -> String {
@@ -49,7 +49,7 @@ impl Mirror {
     /// Takes the lease if it is free or has run out, by the database's clock; with `epoch`, only if nobody has had it since then.
     ///
     /// # Errors
-    /// [`Error::Locked`] if somebody without a lease keeps its row locked.
+    /// [`Error::Locked`] if its row is locked although nobody has the lease.
     pub async fn acquire_lease(
         &self,
         holder: &str,
@@ -57,6 +57,7 @@ impl Mirror {
         epoch: Option<i64>,
     ) -> Result<Result<Lease, Held>, Error> {
         let conn = &mut self.connection().await?;
+        let mut has_ended = false;
         loop {
             match take(conn, holder, ttl, epoch).await.map_err(Error::from) {
                 Ok(Some(epoch)) => {
@@ -67,14 +68,16 @@ impl Mirror {
                     }));
                 }
                 Ok(None) => {
-                    let holder = lease_holder(conn).await?.unwrap_or_default();
+                    let holder = lease_holder(conn, &held()).await?.unwrap_or_default();
                     return Ok(Err(Held { holder }));
                 }
                 Err(Error::Locked(why)) => {
-                    if end_cut_off(conn, ttl.max(LEAST_SILENCE)).await {
+                    if !has_ended && end_cut_off(conn, ttl.max(LEAST_SILENCE)).await {
+                        has_ended = true;
                         continue;
                     }
-                    let holder = lease_holder(conn).await?;
+                    // A holder puts its expiry off within its transaction, where others do not see it.
+                    let holder = lease_holder(conn, "true").await?;
                     return holder.map_or(Err(Error::Locked(why)), |holder| Ok(Err(Held { holder })));
                 }
                 Err(error) => return Err(error),
@@ -103,17 +106,18 @@ impl Mirror {
 
     /// Who holds a lease that has not run out.
     pub async fn lease_holder(&self) -> Result<Option<String>, Error> {
-        Ok(lease_holder(&mut *self.connection().await?).await?)
+        Ok(lease_holder(&mut *self.connection().await?, &held()).await?)
     }
 }
 
-async fn lease_holder(conn: &mut Session) -> QueryResult<Option<String>> {
+/// Who is noted as the holder, if a condition holds.
+async fn lease_holder(conn: &mut Session, condition: &str) -> QueryResult<Option<String>> {
     #[derive(QueryableByName)]
     struct Holder {
         #[diesel(sql_type = Nullable<Text>)]
         lease_holder: Option<String>,
     }
-    let holder: Option<Holder> = sql_query(format!("SELECT lease_holder FROM clerk.sync_state WHERE {}", held()))
+    let holder: Option<Holder> = sql_query(format!("SELECT lease_holder FROM clerk.sync_state WHERE {condition}"))
         .get_result(conn)
         .await
         .optional()?;
@@ -127,11 +131,11 @@ async fn take(conn: &mut Session, holder: &str, ttl: Duration, epoch: Option<i64
         #[diesel(sql_type = BigInt)]
         lease_epoch: i64,
     }
-    // The time to wait is set by the statement itself, before it reads the row: a transaction in several messages could be cut off between two.
+    // The time to wait is set by the statement itself, before it reads the row: a transaction in several round trips could be cut off between two.
     let epoch: Option<Epoch> = sql_query(format!(
         "WITH free AS (
              SELECT only_row FROM clerk.sync_state
-             WHERE (SELECT pg_catalog.set_config('lock_timeout', '{PATIENCE}', true)) IS NOT NULL
+             WHERE (SELECT pg_catalog.set_config('lock_timeout', '{ROW_WAIT}', true)) IS NOT NULL
                AND (lease_holder IS NULL OR {lasts} IS NOT TRUE) AND lease_epoch = coalesce($3, lease_epoch)
              FOR UPDATE)
          UPDATE clerk.sync_state AS state
@@ -156,7 +160,7 @@ async fn take(conn: &mut Session, holder: &str, ttl: Duration, epoch: Option<i64
 async fn end_cut_off(conn: &mut Session, silence: Duration) -> bool {
     let ended = sql_query(format!(
         "SELECT pg_catalog.pg_terminate_backend(a.pid) FROM pg_catalog.pg_stat_activity a
-         WHERE a.datname = pg_catalog.current_database() AND a.usename = current_user
+         WHERE a.datname = pg_catalog.current_database() AND a.usename = session_user
            AND a.state = 'active' AND a.wait_event = 'ClientRead' AND a.query NOT ILIKE 'copy%'
            AND a.state_change < pg_catalog.clock_timestamp() - $1 * interval '1 second'
            AND EXISTS (

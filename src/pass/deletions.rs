@@ -131,7 +131,7 @@ impl Running<'_> {
             let confirmed = confirmed?;
             if !confirmed.gone.is_empty() {
                 let told = match told? {
-                    old if old.is_old() => pass.ask_identity().await?,
+                    weak if weak.is_weak() => pass.ask_identity().await?,
                     told => told,
                 };
                 if !self.is_mirrored_instance(told)? {

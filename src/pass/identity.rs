@@ -14,8 +14,8 @@ use crate::{
 /// How old Clerk's answer about its instance may be when users are written.
 const MAX_AGE: Duration = Duration::from_secs(60);
 
-/// How old it may be when rows are deleted, which may take a while itself.
-const MAX_AGE_OF_DELETIONS: Duration = Duration::from_secs(10);
+/// How old it may be when rows are deleted.
+const MAX_AGE_OF_DELETIONS: Duration = Duration::from_secs(1);
 
 /// How long a server that does not know `/v1/instance` is given before it is asked again.
 const PAUSE: Duration = Duration::from_secs(1);
@@ -39,9 +39,10 @@ pub(super) struct Told {
 }
 
 impl Told {
-    /// Whether too much time has passed to delete anybody by it.
-    pub(super) fn is_old(&self) -> bool {
-        self.asked.elapsed() > MAX_AGE_OF_DELETIONS
+    /// Whether Clerk is to be asked once more before anybody is deleted: the answer is old, or failed.
+    pub(super) fn is_weak(&self) -> bool {
+        let has_failed = matches!(&self.answer, Err(error) if !matches!(error, clerk::Error::KeyRefused(_)));
+        has_failed || self.asked.elapsed() > MAX_AGE_OF_DELETIONS
     }
 }
 

@@ -78,7 +78,12 @@ impl Pass {
                     }
                 }
                 // Whoever was stopped within a transaction lets go after a while. A daemon comes again by itself.
-                Err(mirror::Error::Locked(_)) if patience.is_some() && has_patience => {}
+                Err(error @ mirror::Error::Locked(_)) if patience.is_some() && has_patience => {
+                    if !told {
+                        info!(%error, "waiting for the lease");
+                        told = true;
+                    }
+                }
                 Err(error) => return Err(error.into()),
             }
             tokio::select! {

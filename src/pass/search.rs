@@ -3,12 +3,13 @@
 use std::collections::HashSet;
 
 use futures_util::{StreamExt, future::try_join_all, stream::FuturesUnordered};
+use tokio_util::task::AbortOnDropHandle;
 use tracing::debug;
 
 use super::{Pass, Running};
 use crate::{
     clerk::Page,
-    failure::Failure,
+    failure::{Cause, Failure},
     mirror::Batch,
     search::{How, Paged, Stretch, first_parts, is_given_up, is_large, judge, walks_cheaper},
     walk::Interval,
@@ -281,9 +282,18 @@ impl Pass {
     /// as long.
     async fn half_beforehand(&self, interval: Interval, users: i64) -> Result<Option<Half>, Failure> {
         match is_large(users) {
-            true => Ok(self.mirror.halve(interval, users).await?),
+            true => self.half(interval, users).await,
             false => Ok(None),
         }
+    }
+
+    /// The half of a stretch. In a task of its own: while the search takes another answer, nobody waits for this one, and its connection would not
+    /// come back to the pool.
+    async fn half(&self, interval: Interval, users: i64) -> Result<Option<Half>, Failure> {
+        let mirror = self.mirror.clone();
+        let looking = tokio::spawn(async move { mirror.halve(interval, users).await });
+        let looked = AbortOnDropHandle::new(looking).await;
+        Ok(looked.map_err(|error| Failure::new(Cause::Other, error.to_string()))??)
     }
 
     /// Asks what tells most about a stretch whose counts differ.
@@ -296,7 +306,7 @@ impl Pass {
             How::Halve => {
                 let half = match open.half {
                     Some(half) => Some(half),
-                    None => self.mirror.halve(stretch.interval, stretch.local).await?,
+                    None => self.half(stretch.interval, stretch.local).await?,
                 };
                 match half {
                     Some(half) => return self.count_half(stretch, half).await,

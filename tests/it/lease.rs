@@ -87,12 +87,13 @@ async fn a_lock_of_somebody_else_on_the_lease_is_reported() {
     other.batch_execute(lock).await.unwrap();
     let watched = Watched::new(world.follow(&[ANY, EVERY_SECOND])).await;
     watched.is_not_ready("the database is locked").await;
+    assert_eq!(watched.daemon.said("another clerk2pg"), 0, "{}", watched.daemon.log());
     let single = world.begin(&[]);
-    watched.daemon.says("the database is locked").await;
+    single.says("waiting for the lease").await;
+    assert_eq!(single.said("another clerk2pg"), 0, "{}", single.log());
     other.batch_execute("ROLLBACK").await.unwrap();
     single.ended().await.assert(0, "in_step +0 ~0 -0 =20 held 0 rejected 0");
     watched.is_ready("in step").await;
-    assert_eq!(watched.daemon.said("another clerk2pg"), 0, "{}", watched.daemon.log());
     assert_eq!(watched.daemon.stop(Signal::TERM).await.code, Some(0));
 }
 

@@ -241,12 +241,13 @@ impl Wire {
 impl Standing {
     /// An error as diesel has it; what it says of the connection is kept.
     fn error(&self, error: &tokio_postgres::Error) -> Diesel {
-        let Some(answer) = error.as_db_error() else {
-            let end = self.end.get().filter(|_| error.is_closed());
-            return lost(end.cloned().unwrap_or_else(|| text(error)));
+        let fault = match error.as_db_error() {
+            Some(answer) => Fault::Refused(Box::new(answer.clone())),
+            None => {
+                let end = self.end.get().filter(|_| error.is_closed());
+                Fault::Lost(end.cloned().unwrap_or_else(|| text(error)))
+            }
         };
-        let fault = Fault::Refused(Box::new(answer.clone()));
-        *self.last_fault.lock().unwrap_or_else(PoisonError::into_inner) = Some(fault.clone());
         if fault.ends_connection() {
             self.is_spent.store(true, Ordering::Relaxed);
         } else if fault.is_read_only() {
@@ -257,6 +258,12 @@ impl Standing {
                 is_new
             });
         }
+        let mut last = self.last_fault.lock().unwrap_or_else(PoisonError::into_inner);
+        // What follows the end of a connection says less.
+        if !last.as_ref().is_some_and(Fault::ends_connection) {
+            *last = Some(fault.clone());
+        }
+        drop(last);
         fault.into()
     }
 

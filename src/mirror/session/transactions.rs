@@ -14,11 +14,14 @@ use super::Session;
 /// It states the isolation level: the database or the role may have a stricter default, under which transactions of ours that run side by side
 /// would fail. And it makes `pg_catalog` the first schema in which names are found. It is the first one already unless the search path names it
 /// at a later place; then somebody else's function or operator could stand in front of PostgreSQL's. The rest of the path stays as it is, since
-/// triggers and expressions of the application may rely on it. Nothing stays at the server connection when the transaction ends.
+/// triggers and expressions of the application may rely on it. If the client is cut off, the server ends the transaction after a minute. Nothing
+/// stays at the server connection when the transaction ends.
 pub(super) const BEGIN: &str = "\
     BEGIN ISOLATION LEVEL READ COMMITTED; \
-    SELECT pg_catalog.set_config('search_path', pg_catalog.concat('pg_catalog, ', s.path), true) \
-    FROM pg_catalog.current_setting('search_path') AS s(path) WHERE s.path OPERATOR(pg_catalog.~*) 'pg_catalog'";
+    SELECT pg_catalog.set_config('idle_in_transaction_session_timeout', '60s', true), \
+        CASE WHEN s.path OPERATOR(pg_catalog.~*) 'pg_catalog' \
+            THEN pg_catalog.set_config('search_path', pg_catalog.concat('pg_catalog, ', s.path), true) END \
+    FROM pg_catalog.current_setting('search_path') AS s(path)";
 
 /// Ends it. After a failed statement the server answers this by a rollback.
 pub(super) const COMMIT: &str = "COMMIT";
