@@ -101,7 +101,7 @@ impl Mirror {
             held = lease::held(),
         );
         let mut conn = self.connection().await?;
-        Ok(sql_query(sql).get_result(&mut conn.autocommit()).await?)
+        Ok(sql_query(sql).get_result(conn.autocommit()).await?)
     }
 
     /// Counts the rows anew, whatever is kept of their number, and returns how many users are expected at Clerk.

@@ -92,7 +92,7 @@ impl Mirror {
         ))
         .bind::<Text, _>(holder)
         .bind::<Double, _>(ttl.as_secs_f64())
-        .get_result(&mut conn.autocommit())
+        .get_result(conn.autocommit())
         .await?;
         match (place.leads, place.is_watched) {
             (false, _) => return Ok(Kept::Lost),

@@ -98,7 +98,7 @@ impl Mirror {
             "SELECT id, created_at, digest, deleted_at FROM clerk.users WHERE id OPERATOR(pg_catalog.=) ANY ($1)",
         )
         .bind::<Array<Text>, _>(ids)
-        .load(&mut self.connection().await?.autocommit())
+        .load(self.connection().await?.autocommit())
         .await?;
         Ok(rows.into_iter().map(known).collect())
     }
@@ -118,7 +118,7 @@ impl Mirror {
         )
         .bind::<Array<Text>, _>(ids)
         .bind::<Double, _>(fresh.as_secs_f64())
-        .load(&mut self.connection().await?.autocommit())
+        .load(self.connection().await?.autocommit())
         .await?)
     }
 }

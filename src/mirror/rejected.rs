@@ -45,7 +45,7 @@ impl Mirror {
         let rows: Vec<Row> =
             sql_query("SELECT user_id, digest FROM clerk.rejected_users WHERE user_id OPERATOR(pg_catalog.=) ANY ($1)")
                 .bind::<Array<Text>, _>(ids)
-                .load(&mut self.connection().await?.autocommit())
+                .load(self.connection().await?.autocommit())
                 .await?;
         let of_row = |digest: Vec<u8>| Some(Digest(digest.try_into().ok()?));
         let listed = rows.into_iter().map(|row| (row.user_id, row.digest.and_then(of_row)));

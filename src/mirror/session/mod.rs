@@ -45,14 +45,12 @@ use transactions::{BEGIN, COMMIT};
 pub(super) struct Session {
     wire: Wire,
     transactions: Transactions,
+    is_next_alone: bool,
     instrumentation: DynInstrumentation,
     notifications: mpsc::UnboundedReceiver<String>,
     /// What is under way on a connection that nobody has any more is cut off.
     _driver: AbortOnDropHandle<()>,
 }
-
-/// The same connection without a transaction around each statement.
-pub(super) struct Autocommit<'a>(&'a mut Session);
 
 /// The way to the server.
 struct Wire {
@@ -67,12 +65,6 @@ enum Brackets {
     None,
     /// The beginning and the end of a transaction.
     Transaction,
-}
-
-impl Brackets {
-    fn unless_open(is_open: bool) -> Self {
-        if is_open { Brackets::None } else { Brackets::Transaction }
-    }
 }
 
 /// How many times a server was found to take no writes any more: all connections from before such a moment are of no use, as another server
@@ -140,6 +132,7 @@ impl Session {
         Self {
             wire: Wire { client, standing },
             transactions: Transactions::default(),
+            is_next_alone: false,
             instrumentation: DynInstrumentation::none(),
             notifications,
             _driver: AbortOnDropHandle::new(driver),
@@ -151,10 +144,21 @@ impl Session {
         self.wire.standing.holds_unicode
     }
 
-    /// For statements that stand alone, only read, and name nothing without its schema, operators included: they run as they are, where others get a
-    /// transaction around each.
-    pub(super) fn autocommit(&mut self) -> Autocommit<'_> {
-        Autocommit(self)
+    /// The next statement runs as it is, where others that stand alone get a transaction around them. It must only read, and name nothing without its
+    /// schema, operators included.
+    pub(super) fn autocommit(&mut self) -> &mut Self {
+        self.is_next_alone = true;
+        self
+    }
+
+    /// What is sent around the next statement.
+    fn brackets(&mut self) -> QueryResult<Brackets> {
+        let is_alone = std::mem::take(&mut self.is_next_alone);
+        let is_open = self.transactions.is_open()?;
+        Ok(match is_open || is_alone {
+            true => Brackets::None,
+            false => Brackets::Transaction,
+        })
     }
 
     /// What failed last on this connection, for callers to whom a library hands the text alone.
@@ -301,7 +305,7 @@ impl AsyncConnectionCore for Session {
         T::Query: QueryFragment<Pg> + QueryId + 'query,
     {
         let statement = Statement::new(&source.as_query());
-        let brackets = self.transactions.is_open().map(Brackets::unless_open);
+        let brackets = self.brackets();
         self.wire.rows(brackets, statement).boxed()
     }
 
@@ -310,41 +314,8 @@ impl AsyncConnectionCore for Session {
         T: QueryFragment<Pg> + QueryId + 'query,
     {
         let statement = Statement::new(&source);
-        let brackets = self.transactions.is_open().map(Brackets::unless_open);
+        let brackets = self.brackets();
         self.wire.count(brackets, statement).boxed()
-    }
-}
-
-impl SimpleAsyncConnection for Autocommit<'_> {
-    async fn batch_execute(&mut self, query: &str) -> QueryResult<()> {
-        self.0.batch_execute(query).await
-    }
-}
-
-impl AsyncConnectionCore for Autocommit<'_> {
-    type ExecuteFuture<'conn, 'query> = BoxFuture<'conn, QueryResult<usize>>;
-    type LoadFuture<'conn, 'query> = BoxFuture<'conn, QueryResult<Self::Stream<'conn, 'query>>>;
-    type Stream<'conn, 'query> = BoxStream<'static, QueryResult<Row>>;
-    type Row<'conn, 'query> = Row;
-    type Backend = Pg;
-
-    fn load<'conn, 'query, T>(&'conn mut self, source: T) -> Self::LoadFuture<'conn, 'query>
-    where
-        T: AsQuery + 'query,
-        T::Query: QueryFragment<Pg> + QueryId + 'query,
-    {
-        let statement = Statement::new(&source.as_query());
-        let brackets = self.0.transactions.is_open().map(|_| Brackets::None);
-        self.0.wire.rows(brackets, statement).boxed()
-    }
-
-    fn execute_returning_count<'conn, 'query, T>(&'conn mut self, source: T) -> Self::ExecuteFuture<'conn, 'query>
-    where
-        T: QueryFragment<Pg> + QueryId + 'query,
-    {
-        let statement = Statement::new(&source);
-        let brackets = self.0.transactions.is_open().map(|_| Brackets::None);
-        self.0.wire.count(brackets, statement).boxed()
     }
 }
 
