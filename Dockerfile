@@ -33,13 +33,13 @@ ENTRYPOINT ["/usr/bin/clerk-sim"]
 
 FROM scratch AS clerk2pg
 LABEL org.opencontainers.image.title="clerk2pg" \
-      org.opencontainers.image.description="Keeps a Postgres database in step with Clerk's users without a webhook" \
+      org.opencontainers.image.description="Keeps a Postgres database in sync with Clerk's users without a webhook" \
       org.opencontainers.image.source="https://github.com/clerk2pg/clerk2pg" \
       org.opencontainers.image.licenses="MIT OR Apache-2.0"
 COPY --from=build /image /
 # By number, so that orchestrators see that it is not root.
 USER 65532:65532
 ENV CLERK2PG_LOG__FORMAT=json
-# It is healthy when it is in step; a first import of very many users takes its time.
+# It is healthy when it is in sync; a first import of very many users takes its time.
 HEALTHCHECK --interval=10s --timeout=6s --start-period=10m --retries=3 CMD ["/usr/bin/clerk2pg", "health"]
 ENTRYPOINT ["/usr/bin/clerk2pg"]

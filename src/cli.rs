@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use clap::{ArgGroup, Parser, Subcommand, ValueEnum};
 
-/// Keeps a Postgres database in step with Clerk's users, without a webhook.
+/// Keeps a Postgres database in sync with Clerk's users, without a webhook.
 ///
 /// Without a command it runs as a daemon until SIGTERM: a full sync at start and every hour, and in between every five seconds an
 /// incremental one, which follows changes and finds deletions. The users are in the table clerk.users of the database, what changed is in
@@ -70,7 +70,7 @@ pub enum Format {
 pub enum Command {
     /// Try everything that a sync needs, and say what is wrong and what mends it; writes nothing
     Check,
-    /// Show the last passes, freshness, held deletions and rejected users
+    /// Show the last syncs, freshness, held deletions and rejected users
     Status,
     /// Let the held deletions with this checksum through, once
     Approve {

@@ -1,4 +1,4 @@
-//! Why a pass or a command failed, by what happens next.
+//! Why a sync or a command failed, by what happens next.
 
 use std::fmt;
 
@@ -24,7 +24,7 @@ pub enum Cause {
     PostgresAway,
     /// Another clerk2pg is at work: try again later.
     Busy,
-    /// The pass was told to stop.
+    /// The sync was told to stop.
     Stopped,
     /// The configuration cannot be used as it stands; nothing was tried yet.
     Configuration,

@@ -1,29 +1,23 @@
-//! clerk2pg keeps a Postgres database in step with a Clerk instance by asking Clerk: creates, updates and deletes, with no public
+//! clerk2pg keeps a Postgres database in sync with a Clerk instance by asking Clerk: creates, updates and deletes, with no public
 //! endpoint.
 //!
-//! The way of a user through the program: fetch ([`clerk`]) → decode ([`user`]) → compare ([`split`], [`walk`], [`recent`], [`search`], [`compare`], [`guard`]:
-//! pure) → apply ([`mirror`], one transaction) → publish (events, in that transaction). [`pass`] is the one place that sees every step; [`daemon`]
-//! does what is [`due`], and lets others [`watch`] it. [`check`] tries what all of it needs, and writes nothing.
+//! The flow, one module a step: what is mirrored ([`resource`]) → asking Clerk ([`clerk`]) → comparing ([`reconcile`], pure) → one sync
+//! from beginning to end ([`sync`]) → writing it to Postgres ([`mirror`]) → doing it again and again ([`daemon`]). [`watch`] shows how it
+//! goes; [`check`] tries what all of it needs, and writes nothing.
 
 pub mod check;
 pub mod clerk;
 pub mod cli;
 mod clock;
-pub mod compare;
 pub mod config;
 pub mod daemon;
-pub mod due;
 pub mod failure;
-pub mod guard;
 pub mod logging;
 pub mod mirror;
 pub mod output;
-pub mod pass;
 pub mod progress;
-pub mod recent;
-pub mod search;
+pub mod reconcile;
+pub mod resource;
 pub mod secret;
-pub mod split;
-pub mod user;
-pub mod walk;
+pub mod sync;
 pub mod watch;

@@ -8,13 +8,12 @@ use clerk2pg::{
     cli::{Arguments, Command, Format},
     config::{self, Loaded, Source},
     daemon,
-    due::Due,
     failure::{Cause, Failure},
     logging::{self, Levels},
     mirror::{self, Mirror},
     output,
-    pass::{Memory, Options, Outcome, Pass, Rechecks, Repinned},
     progress::Progress,
+    sync::{Carryover, Options, Outcome, Rechecks, Repinned, Syncer, due::Due},
     watch::{self, Listener, Sources, Verdict, Watch},
 };
 use tokio_util::sync::CancellationToken;
@@ -120,8 +119,8 @@ async fn follow(
     let watch = Watch::default();
     let setup = |loaded: &Loaded| {
         Ok::<_, Failure>(daemon::Setup {
-            pass: pass(loaded, progress, &watch, None)?,
-            // Another name than the passes': `status` tells by theirs when the daemon was last at work here.
+            syncer: syncer(loaded, progress, &watch, None)?,
+            // Another name than the syncs': `status` tells by theirs when the daemon was last at work here.
             aside: mirror(loaded, 1, "clerk2pg aside")?,
             full: loaded.settings.schedule.full.clone(),
             incremental: loaded.settings.schedule.incremental.clone(),
@@ -137,20 +136,20 @@ async fn follow(
     let mut listener = Listener::default();
     let first = setup(&loaded)?;
     listener.serve(listener.bind(address(&loaded))?, sources(&first))?;
-    let mut clerk = first.pass.clerk.clone();
+    let mut clerk = first.syncer.clerk.clone();
     let mut reload = || {
         let loaded = config::load(&Source::of_process(arguments.config.clone()))?;
         loaded.require_key()?;
         loaded.require_database()?;
         let mut setup = setup(&loaded)?;
-        setup.pass.clerk = setup.pass.clerk.in_place_of(&clerk);
+        setup.syncer.clerk = setup.syncer.clerk.in_place_of(&clerk);
         let sources = sources(&setup);
         let bound = listener.bind(address(&loaded))?;
         levels
             .set(&loaded.settings.log)
             .map_err(|error| Failure::new(Cause::NeedsPerson, format!("log.level cannot be used: {error}")))?;
         listener.serve(bound, sources)?;
-        clerk = setup.pass.clerk.clone();
+        clerk = setup.syncer.clerk.clone();
         Ok(setup)
     };
     daemon::run(first, &mut reload).await?;
@@ -158,12 +157,12 @@ async fn follow(
 }
 
 /// What the daemon shows to those who watch it.
-fn sources(daemon::Setup { pass, aside, .. }: &daemon::Setup) -> Sources {
+fn sources(daemon::Setup { syncer, aside, .. }: &daemon::Setup) -> Sources {
     Sources {
-        watch: pass.watch.clone(),
-        clerk: pass.clerk.clone(),
+        watch: syncer.watch.clone(),
+        clerk: syncer.clerk.clone(),
         mirror: aside.clone(),
-        holder: pass.options.holder.clone(),
+        holder: syncer.options.holder.clone(),
     }
 }
 
@@ -185,15 +184,15 @@ async fn health(loaded: &Loaded, format: Format) -> Result<ExitCode, Failure> {
 }
 
 async fn once(loaded: &Loaded, format: Format, exit_code: bool, progress: &Progress) -> Result<ExitCode, Failure> {
-    let pass = pass(
+    let syncer = syncer(
         loaded,
         progress,
         &Watch::default(),
         Some(loaded.settings.lease.ttl.0 + PATIENCE),
     )?;
-    let report = daemon::once(&pass.stop, async {
-        pass.mirror.wait(PATIENCE).await?;
-        pass.full_sync(&mut Memory::default()).await
+    let report = daemon::once(&syncer.stop, async {
+        syncer.mirror.wait(PATIENCE).await?;
+        syncer.full_sync(&mut Carryover::default()).await
     })
     .await?;
     output::report(format, &report).map_err(stdout)?;
@@ -201,19 +200,19 @@ async fn once(loaded: &Loaded, format: Format, exit_code: bool, progress: &Progr
         Outcome::Held => ExitCode::from(HELD),
         Outcome::Incomplete => ExitCode::from(FAILED),
         _ if exit_code && report.rejected > 0 => ExitCode::from(REJECTED),
-        Outcome::InStep | Outcome::Changed | Outcome::Planned => ExitCode::SUCCESS,
+        Outcome::InSync | Outcome::Changed | Outcome::Planned => ExitCode::SUCCESS,
     })
 }
 
 async fn dry_run(loaded: &Loaded, format: Format, exit_code: bool, progress: &Progress) -> Result<ExitCode, Failure> {
-    let pass = pass(loaded, progress, &Watch::default(), None)?;
+    let syncer = syncer(loaded, progress, &Watch::default(), None)?;
     let mut unwritten = None;
-    let mut print = |line: clerk2pg::pass::Line<'_>| {
+    let mut print = |line: clerk2pg::sync::Line<'_>| {
         if format == Format::Human && unwritten.is_none() {
             unwritten = progress.suspend(|| output::plan_line(line)).err();
         }
     };
-    let report = daemon::once(&pass.stop, pass.plan(&mut print)).await?;
+    let report = daemon::once(&syncer.stop, syncer.plan(&mut print)).await?;
     match unwritten {
         // `clerk2pg --dry-run | head` has read enough.
         Some(error) if error.kind() == std::io::ErrorKind::BrokenPipe => return Ok(ExitCode::SUCCESS),
@@ -295,8 +294,8 @@ async fn repin(
     loaded.require_key()?;
     existing_mirror(loaded).await?;
     let patience = Some(loaded.settings.lease.ttl.0 + PATIENCE);
-    let pass = pass(loaded, progress, &Watch::default(), patience)?;
-    let repinned: Repinned = daemon::once(&pass.stop, pass.repin(instance)).await?;
+    let syncer = syncer(loaded, progress, &Watch::default(), patience)?;
+    let repinned: Repinned = daemon::once(&syncer.stop, syncer.repin(instance)).await?;
     output::repinned(format, &repinned).map_err(stdout)?;
     Ok(ExitCode::SUCCESS)
 }
@@ -342,9 +341,9 @@ fn clerk(loaded: &Loaded) -> Result<clerk::Client, Failure> {
     .map_err(|error| Failure::new(Cause::NeedsPerson, format!("{error:#}")))
 }
 
-fn pass(loaded: &Loaded, progress: &Progress, watch: &Watch, patience: Option<Duration>) -> Result<Pass, Failure> {
+fn syncer(loaded: &Loaded, progress: &Progress, watch: &Watch, patience: Option<Duration>) -> Result<Syncer, Failure> {
     let settings = &loaded.settings;
-    Ok(Pass {
+    Ok(Syncer {
         clerk: clerk(loaded)?.counting(watch.requests()),
         mirror: whole_mirror(loaded)?,
         options: Options {

@@ -11,7 +11,7 @@ use crate::{
     cli::Format,
     failure::Failure,
     mirror::{Freshness, LastRun, Status},
-    pass::{Line, Outcome, Repinned, Report},
+    sync::{Line, Outcome, Repinned, Report},
 };
 
 const GREEN: Style = AnsiColor::Green.on_default();
@@ -19,17 +19,17 @@ const YELLOW: Style = AnsiColor::Yellow.on_default();
 const RED: Style = AnsiColor::Red.on_default();
 const BOLD: Style = Style::new().bold();
 
-/// Prints the report of a pass, or of a dry run behind its lines.
+/// Prints the report of a sync, or of a dry run behind its lines.
 pub fn report(format: Format, report: &Report) -> io::Result<()> {
     let mut out = anstream::stdout().lock();
     match format {
         Format::Json => writeln!(out, "{}", serde_json::to_string(report)?),
         Format::Human if report.is_plan => plan_totals(&mut out, report),
-        Format::Human => pass_totals(&mut out, report),
+        Format::Human => sync_totals(&mut out, report),
     }
 }
 
-/// Prints a failed pass for programs; people are told on stderr.
+/// Prints a failed sync for programs; people are told on stderr.
 pub fn failure(format: Format, failure: &Failure) -> io::Result<()> {
     if format == Format::Human {
         return Ok(());
@@ -91,13 +91,13 @@ fn plan_totals(out: &mut impl Write, report: &Report) -> io::Result<()> {
     held(out, report)
 }
 
-fn pass_totals(out: &mut impl Write, report: &Report) -> io::Result<()> {
+fn sync_totals(out: &mut impl Write, report: &Report) -> io::Result<()> {
     let but = match report.rejected {
         0 => String::new(),
         rejected => format!(", but {YELLOW}{}{YELLOW:#}", are_rejected(rejected)),
     };
     let headline = match report.outcome {
-        Outcome::InStep | Outcome::Changed | Outcome::Planned => {
+        Outcome::InSync | Outcome::Changed | Outcome::Planned => {
             format!("{GREEN}In sync{GREEN:#} with {}{but}", report.instance)
         }
         Outcome::Held => format!(
@@ -164,11 +164,11 @@ pub fn status(format: Format, status: &Status) -> io::Result<()> {
     match status.last_success_at {
         Some(at) => writeln!(
             out,
-            "Last full sync in step {} ago ({})",
+            "Last successful full sync {} ago ({})",
             age(status.now - at),
             at.format("%F %T UTC")
         )?,
-        None => writeln!(out, "No full sync in step so far")?,
+        None => writeln!(out, "No full sync in sync so far")?,
     }
     replicas(&mut out, status)?;
     if let Some(at) = status.last_seen_at {
@@ -205,7 +205,7 @@ pub fn status(format: Format, status: &Status) -> io::Result<()> {
     if status.approved > 0 {
         writeln!(
             out,
-            "{} deletions are approved and due with the next pass",
+            "{} deletions are approved and due with the next sync",
             number(status.approved)
         )?;
     }

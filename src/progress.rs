@@ -16,7 +16,7 @@ const QUIET: Duration = Duration::from_secs(2);
 /// Time between two log lines.
 const EVERY: Duration = Duration::from_secs(10);
 
-/// The shown progress of a pass. Clones show the same.
+/// The shown progress of a sync. Clones show the same.
 #[derive(Debug, Clone, Default)]
 pub struct Progress(Arc<Mutex<Option<State>>>);
 

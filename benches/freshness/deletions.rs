@@ -23,13 +23,13 @@ const MOST_FOR_ONE: u64 = 20;
 const MANY: usize = 100;
 const MOST_FOR_MANY: u64 = 500;
 
-/// What a pass may ask with nobody gone; whatever is beyond this is the search's.
+/// What a sync may ask with nobody gone; whatever is beyond this is the search's.
 const IDLE_REQUESTS: u64 = 2;
 
 /// How long a deletion may remain unseen.
 const PATIENCE: Duration = Duration::from_secs(120);
 
-/// How long a pass may go on after its last event.
+/// How long a sync may go on after its last event.
 const TAIL: Duration = Duration::from_secs(1);
 
 struct Cost {
@@ -67,7 +67,7 @@ pub async fn run(world: &mut World, table: &mut Table) -> Result<()> {
     let (median, most) = (percentile(&costs, 50), percentile(&costs, 100));
     let (median, most) = (median.unwrap_or(0), most.unwrap_or(0));
     table.row(
-        "requests for one deletion, beyond idle passes",
+        "requests for one deletion, beyond idle syncs",
         format!("≤ {MOST_FOR_ONE}"),
         format!("{most} at most, median {median}"),
         most <= MOST_FOR_ONE,
@@ -76,7 +76,7 @@ pub async fn run(world: &mut World, table: &mut Table) -> Result<()> {
     println!("{MANY} deletions at once");
     let cost = delete(world, &mut changes, &mut watcher, MANY).await?;
     cost.print();
-    let what = format!("requests for {MANY} deletions, idle passes included");
+    let what = format!("requests for {MANY} deletions, idle syncs included");
     table.at_most(what, MOST_FOR_MANY, cost.requests.count());
     Ok(())
 }

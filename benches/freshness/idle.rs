@@ -47,12 +47,12 @@ pub async fn run(world: &mut World, server: &Server, options: &Options, table: &
     let per_look = |count: f64| count / looks as f64;
     figure(
         table,
-        "requests of an idle pass",
+        "requests of an idle sync",
         MOST_REQUESTS,
         per_look(requests.count() as f64),
     );
     of_statements(table, statements, per_look);
-    table.row("rows written by idle passes", "0", rows.to_string(), rows == 0);
+    table.row("rows written by idle syncs", "0", rows.to_string(), rows == 0);
     of_process(table, &before, &after, lasted);
     Ok(())
 }
@@ -62,7 +62,7 @@ fn figure(table: &mut Table, what: &str, most: f64, measured: f64) {
 }
 
 fn of_statements(table: &mut Table, statements: Option<Vec<Statement>>, per_look: impl Fn(f64) -> f64) {
-    let what = "statements of an idle pass";
+    let what = "statements of an idle sync";
     let Some(statements) = statements else {
         table.unmeasured(what, format!("≤ {MOST_STATEMENTS}"), "no pg_stat_statements");
         return;

@@ -37,7 +37,7 @@ impl Requests {
         self.0.len() as u64
     }
 
-    /// How many incremental passes began.
+    /// How many incremental syncs began.
     pub fn looks(&self) -> u64 {
         self.0.iter().filter(|request| is_look(request)).count() as u64
     }
@@ -77,7 +77,7 @@ fn parameters(request: &Request) -> impl Iterator<Item = (&str, &str)> {
         .map(|parameter| parameter.split_once('=').unwrap_or((parameter, "")))
 }
 
-/// The first page of the users who changed last, by which each incremental pass begins.
+/// The first page of the users who changed last, by which each incremental sync begins.
 fn is_look(request: &Request) -> bool {
     let has = |name, value| parameters(request).any(|parameter| parameter == (name, value));
     let goes_on = parameters(request).any(|(name, value)| name == "offset" && value != "0");
@@ -99,7 +99,7 @@ fn kind(request: &Request) -> String {
     format!("{path}?{}", names.join("&")).trim_end_matches('?').to_owned()
 }
 
-/// Waits for an incremental pass that begins from now on.
+/// Waits for an incremental sync that begins from now on.
 pub async fn look(sim: &Sim) -> Result<()> {
     let from = now_ms();
     for _ in 0..300 {

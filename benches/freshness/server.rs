@@ -125,11 +125,11 @@ impl Database {
         if !self.client.query_one(exists, &[]).await?.get::<_, bool>(0) {
             return Ok(0);
         }
-        let sql = "SELECT count(*) FROM clerk.sync_runs WHERE kind = 'full' AND outcome IN ('in_step', 'changed')";
+        let sql = "SELECT count(*) FROM clerk.sync_runs WHERE kind = 'full' AND outcome IN ('in_sync', 'changed')";
         Ok(self.client.query_one(sql, &[]).await?.get(0))
     }
 
-    /// The last pass, in words.
+    /// The last sync, in words.
     pub async fn last_run(&self) -> Result<String> {
         let sql = "SELECT format('%s: %s %s', kind, outcome, error) FROM clerk.sync_runs ORDER BY id DESC LIMIT 1";
         let row = self.client.query_opt(sql, &[]).await?;

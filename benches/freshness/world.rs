@@ -135,7 +135,7 @@ impl World {
             self.sleep(Duration::from_millis(500)).await?;
             if begun.elapsed() > FULL_SYNC {
                 bail!(
-                    "the daemon's full sync does not end; the last pass: {}",
+                    "the daemon's full sync does not end; the last sync: {}",
                     self.database.last_run().await?
                 );
             }

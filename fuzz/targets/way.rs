@@ -5,15 +5,17 @@ use std::collections::HashSet;
 
 use clerk2pg::{
     clerk::{self, Body, MAX_BODY, MAX_USERS, Page, Raw},
-    compare::{Fetched, Known, compare},
     mirror::Rejected,
-    recent::{self, Recent},
-    user::{
+    reconcile::{
+        diff::{Fetched, Known, compare},
+        recent::{self, Recent},
+        walk::{Entry, PAGE, Range, Walk},
+    },
+    resource::{
         Change, Digest, DigestKey, MAX_DOCUMENT, MAX_ID, User, Value, decode, decode_stored,
         fields::{FIELDS, Kind},
         time,
     },
-    walk::{Entry, Interval, PAGE, Walk},
 };
 use serde_json::Value as Json;
 
@@ -79,7 +81,7 @@ fn check(page: &Page, key: &DigestKey) {
         deleted: false,
     };
     let known: Vec<_> = users.iter().map(known).collect();
-    let comparison = compare(&fetched, &known, Some(Interval::ALL), &HashSet::new());
+    let comparison = compare(&fetched, &known, Some(Range::ALL), &HashSet::new());
     assert_eq!(comparison.unchanged, users.len() as u64);
     assert!(comparison.missing.is_empty());
 }

@@ -6,11 +6,11 @@ use super::Finding;
 use crate::{
     mirror::Kind,
     output::{age, number},
-    walk::PAGE,
+    reconcile::walk::PAGE,
     watch::Timetable,
 };
 
-/// What a full sync asks for besides its pages: the instance, the count, what is new, and some by name.
+/// What a full sync asks for besides its pages: the instance, the count, what is new, and some by id.
 const BESIDES: u64 = 6;
 
 /// What a look for changes asks for where there are none.

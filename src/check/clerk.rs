@@ -9,8 +9,8 @@ use crate::{
     clerk::{Client, Instance, Page},
     failure::{Cause, Failure},
     output::number,
-    pass::same_instance,
-    walk::{Interval, Query, Walk},
+    reconcile::walk::{Query, Range, Walk},
+    sync::same_instance,
 };
 
 /// Users that are read to see whether a list is in the order asked for.
@@ -120,7 +120,7 @@ async fn answers(client: &Client, is_live_key: bool) -> Result<Seen, Failure> {
     // A wrong address answers 404 to everything, and must not be taken for an emulator.
     let page = within(STEP, late, client.list(&Walk::new().query(), 1)).await?;
     let ahead = page.date.and_then(|date| ahead(date, asked, Utc::now()));
-    let users = within(STEP, late, client.count(Interval::ALL)).await?;
+    let users = within(STEP, late, client.count(Range::ALL)).await?;
     let mut lacks = Vec::new();
     if users.is_none() {
         lacks.push("counts of users (only full syncs see deletions)");

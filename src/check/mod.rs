@@ -24,7 +24,7 @@ use crate::{
 const STEP: Duration = Duration::from_secs(5);
 
 /// What is tried, in the order in which it is told.
-const NAMES: [&str; 12] = [
+const MAX_IDS: [&str; 12] = [
     "configuration",
     "clerk",
     "instance",
@@ -167,14 +167,14 @@ pub async fn run(subject: &Subject) -> Vec<Finding> {
         Err(_) => Finding::skipped("budget", "it follows from the key"),
     });
     findings.push(listener);
-    debug_assert!(findings.iter().map(|finding| finding.name).eq(NAMES));
+    debug_assert!(findings.iter().map(|finding| finding.name).eq(MAX_IDS));
     findings
 }
 
 /// What is told where the configuration cannot be used at all.
 pub fn unusable(failure: &Failure) -> Vec<Finding> {
-    let others = NAMES[1..].iter();
-    [Finding::of(NAMES[0], failure)]
+    let others = MAX_IDS[1..].iter();
+    [Finding::of(MAX_IDS[0], failure)]
         .into_iter()
         .chain(others.map(|&name| Finding::skipped(name, "the configuration cannot be used")))
         .collect()
@@ -187,12 +187,12 @@ pub fn is_ok(findings: &[Finding]) -> bool {
 
 /// Whether it is the configuration that has to be changed first.
 pub fn is_unusable(findings: &[Finding]) -> bool {
-    let mut of_configuration = findings.iter().filter(|finding| finding.name == NAMES[0]);
+    let mut of_configuration = findings.iter().filter(|finding| finding.name == MAX_IDS[0]);
     of_configuration.any(|finding| finding.status == Status::Failed)
 }
 
 fn configuration(subject: &Subject) -> Finding {
-    let name = NAMES[0];
+    let name = MAX_IDS[0];
     let of_sides = [
         ("for Clerk", subject.clerk.as_ref().err()),
         ("for the database", subject.mirror.as_ref().err()),

@@ -169,7 +169,7 @@ pub enum Objection {
 pub(super) enum Retry {
     /// Not at all: 401, 403, 404, 422 and the like.
     No,
-    /// A few times with backoff: what spoiled the answer on its way passes, what is wrong with it in itself stays.
+    /// A few times with backoff: what spoiled the answer on its way syncs, what is wrong with it in itself stays.
     Briefly,
     /// With backoff, as long as the time for outages lasts.
     Soon(Duration),

@@ -23,9 +23,9 @@ use serde::{Deserialize, de::DeserializeOwned};
 use tracing::{debug, warn};
 
 use crate::{
+    reconcile::walk::{self, PAGE, Range},
+    resource::DigestKey,
     secret::Secret,
-    user::DigestKey,
-    walk::{self, Interval, PAGE},
 };
 use budget::Budget;
 use error::{Answer, Retry};
@@ -39,8 +39,8 @@ const API_VERSION: &str = "2026-05-12";
 /// Ascending, as `+` is implied (documented). A literal one is unknown to emulators that strip only `-`: they sort by something else (observed).
 const BY_CREATION: &str = "created_at";
 
-/// Most ids in one question by name. Source: documented.
-pub const NAMES: usize = 100;
+/// Most ids in one question by id. Source: documented.
+pub const MAX_IDS: usize = 100;
 
 /// The largest body that is read, in bytes after decompression: a page of 500 users of 64 kB each.
 pub const MAX_BODY: usize = 32 << 20;
@@ -259,7 +259,7 @@ impl Client {
     }
 
     /// How many users Clerk has in a stretch of `created_at`; none where the server does not know the endpoint.
-    pub async fn count(&self, stretch: Interval) -> Result<Option<u64>, Error> {
+    pub async fn count(&self, stretch: Range) -> Result<Option<u64>, Error> {
         #[derive(Deserialize)]
         struct Total {
             // Four billion are beyond any instance, and sums of them within what is reckoned with.
@@ -283,7 +283,7 @@ impl Client {
     }
 
     /// A page of a stretch of `created_at`, in its ascending order, behind the first `offset` of it.
-    pub async fn stretch(&self, stretch: Interval, offset: u64) -> Result<Page, Error> {
+    pub async fn stretch(&self, stretch: Range, offset: u64) -> Result<Page, Error> {
         let mut parameters = bounds(stretch);
         parameters.push(("order_by", BY_CREATION.to_owned()));
         parameters.push(("limit", PAGE.to_string()));
@@ -308,13 +308,13 @@ impl Client {
         self.get("users", &parameters, self.page("GET /v1/users")).await
     }
 
-    /// Asks for users by name: those of `ids` (at most [`NAMES`]) that exist. Unknown ids are left out. Source: documented. A server that
+    /// Asks for users by id: those of `ids` (at most [`MAX_IDS`]) that exist. Unknown ids are left out. Source: documented. A server that
     /// ignores the filter answers with strangers, so the answer must be held against the question.
     pub async fn named(&self, ids: &[&str]) -> Result<Page, Error> {
-        debug_assert!(ids.len() <= NAMES, "Clerk takes {NAMES} ids");
+        debug_assert!(ids.len() <= MAX_IDS, "Clerk takes {MAX_IDS} ids");
         // The key is repeated: the form `user_id[0]=` is silently ignored and answers with everybody. Source: observed.
         let mut parameters: Vec<_> = ids.iter().map(|id| ("user_id", (*id).to_owned())).collect();
-        parameters.push(("limit", NAMES.to_string()));
+        parameters.push(("limit", MAX_IDS.to_string()));
         self.get("users", &parameters, self.page("GET /v1/users?user_id=…"))
             .await
     }
@@ -516,7 +516,7 @@ fn retry_after(headers: &HeaderMap) -> Duration {
 
 /// A half-open stretch as Clerk's bounds, which most likely exclude their own moment. Source: a guess; where it is wrong, users at the very
 /// bound count twice, so that bounds are best laid where nobody is.
-fn bounds(stretch: Interval) -> Vec<(&'static str, String)> {
+fn bounds(stretch: Range) -> Vec<(&'static str, String)> {
     let after = stretch.from.map(|from| ("created_at_after", (from - 1).to_string()));
     let before = stretch.before.map(|before| ("created_at_before", before.to_string()));
     after.into_iter().chain(before).collect()

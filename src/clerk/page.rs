@@ -9,8 +9,8 @@ use serde::{
 use serde_json::value::RawValue;
 
 use crate::{
-    user::{self, Digest, DigestKey, MAX_ID},
-    walk::PAGE,
+    reconcile::walk::PAGE,
+    resource::{self, Digest, DigestKey, MAX_ID},
 };
 
 /// Most users of one answer, for servers that take no notice of the limit: a body of the tiniest ones has room for ten million.
@@ -253,7 +253,7 @@ fn with_head(document: &RawValue) -> (&str, Head<'_>) {
     (json, serde_json::from_str(json).unwrap_or_default())
 }
 
-/// Splits a bare array of objects and reads their heads in one pass, as this is done with every user of every full sync. None for
+/// Splits a bare array of objects and reads their heads in one sync, as this is done with every user of every full sync. None for
 /// anything else, and for more than are read.
 fn split(list: &str) -> Option<Vec<(&str, Head<'_>)>> {
     let space = [' ', '\n', '\r', '\t'];
@@ -278,7 +278,7 @@ fn split(list: &str) -> Option<Vec<(&str, Head<'_>)>> {
 
 impl Raw {
     fn new(json: &str, head: Head<'_>, key: &DigestKey, range: Range<usize>, is_mangled: bool) -> Self {
-        let time = |value: Option<&RawValue>| value.and_then(|at| user::time(at.get()));
+        let time = |value: Option<&RawValue>| value.and_then(|at| resource::time(at.get()));
         Self {
             id: head
                 .id
@@ -377,7 +377,7 @@ mod tests {
                 let raw = &page.users()[0];
                 assert_eq!((raw.id.as_deref(), raw.created_at), (Some("a"), expected), "{list}");
             }
-            assert_eq!(user::decode(&document).ok().map(|user| user.created_at), expected);
+            assert_eq!(resource::decode(&document).ok().map(|user| user.created_at), expected);
         }
     }
 
@@ -407,7 +407,7 @@ mod tests {
             let _ = Page::single(body(bytes), &DigestKey::default());
         }
 
-        /// In one pass or in two, the documents are the same.
+        /// In one sync or in two, the documents are the same.
         #[test]
         fn a_list_is_split_alike_in_both_ways(
             users in prop::collection::vec(r#" ?\{("id": ?"[a-z]"(, ?"created_at":[0-9]{1,3})?)? ?(,?"x":\[\{\},"\]"\])?\}"#, 0..5), space in "[ \n]?",
@@ -427,7 +427,7 @@ mod tests {
         fn nearly_json_gives_a_page_or_an_error(text in r#"[\[\]{}",:0-9a-z\\]{0,80}"#) {
             if let Ok(page) = parse(text) {
                 for raw in page.users() {
-                    let _ = crate::user::decode(page.document(raw));
+                    let _ = crate::resource::decode(page.document(raw));
                 }
             }
         }

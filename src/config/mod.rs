@@ -12,10 +12,10 @@ pub use http::Http;
 pub use sources::{Source, load};
 
 use crate::{
-    guard::Limits,
     mirror::{Mirror, Variables},
-    pass::DeleteMode,
+    reconcile::guard::Limits,
     secret::{Secret, without_secrets},
+    sync::DeleteMode,
 };
 
 /// Everything that can be set. Only `main` sees it whole; the parts get theirs.

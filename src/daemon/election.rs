@@ -40,12 +40,12 @@ pub(super) enum Place {
 /// Who may lead.
 #[derive(Clone)]
 pub(super) struct Candidate {
-    /// With a connection of its own: a pass at work must not keep its own leader from being seen.
+    /// With a connection of its own: a sync at work must not keep its own leader from being seen.
     mirror: Mirror,
     holder: String,
     ttl: Duration,
     watch: Watch,
-    /// Passes have failed for so long that another one may have more luck.
+    /// Syncs have failed for so long that another one may have more luck.
     is_failing: Arc<AtomicBool>,
 }
 
@@ -96,7 +96,7 @@ impl Election {
         self.place.borrow_and_update().clone()
     }
 
-    /// Passes fail, since then; or do not.
+    /// Syncs fail, since then; or do not.
     pub(super) fn fails_since(&self, since: Option<Instant>) {
         let is_failing = since.is_some_and(|since| since.elapsed() >= self.candidate.ttl);
         self.candidate.is_failing.store(is_failing, Ordering::Relaxed);
@@ -128,7 +128,7 @@ async fn take_part(candidate: Candidate, place: watch::Sender<Place>) {
                 pause
             }
             Err(error) => {
-                // The passes of a leader say it themselves.
+                // The syncs of a leader say it themselves.
                 if !leads {
                     candidate.watch.loses_sight(&error.to_string());
                     if !std::mem::replace(&mut failed, true) {
@@ -153,7 +153,7 @@ impl Candidate {
             Kept::Alone => Ok(self.ttl / 2),
             Kept::Watched if self.is_failing.swap(false, Ordering::Relaxed) => {
                 self.mirror.resign(&self.holder).await?;
-                warn!("passes keep failing here; another clerk2pg may lead");
+                warn!("syncs keep failing here; another clerk2pg may lead");
                 self.take(place, Place::Follows(None));
                 // The others get their turn first.
                 Ok(self.ttl)

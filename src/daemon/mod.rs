@@ -1,7 +1,7 @@
-//! The daemon: one loop that runs one pass at a time, on schedule, until it is told to stop.
+//! The daemon: one loop that runs one sync at a time, on schedule, until it is told to stop.
 
 mod election;
-mod hear;
+mod notifications;
 mod outage;
 mod pace;
 mod regular;
@@ -18,14 +18,14 @@ use tokio_util::sync::CancellationToken;
 use tracing::{debug, error, info, warn};
 
 use crate::{
-    due::{Allowed, Limits, Task},
     failure::{Cause, Failure},
     mirror::{Freshness, Kind, Mirror},
-    pass::{Followed, Memory, Outcome, Pass, Report},
+    sync::due::{Allowed, Limits, Task},
+    sync::{Carryover, Outcome, Report, SyncOutcome, Syncer},
     watch::Done,
 };
 use election::{Election, Place};
-use hear::hear;
+use notifications::hear;
 use outage::Outage;
 use pace::Pace;
 use schedule::Schedule;
@@ -33,7 +33,7 @@ pub use schedule::is_schedule;
 use signals::{Signals, Told};
 use task::{given_up, guarded, name, sync};
 
-/// How long a pass may take to stop: the batch under way is committed, or given up.
+/// How long a sync may take to stop: the batch under way is committed, or given up.
 const GRACE: Duration = Duration::from_millis(4_500);
 
 /// How long another clerk2pg is left to its work before it is looked at again.
@@ -47,9 +47,9 @@ const TELL_FRESHNESS: Duration = Duration::from_secs(600);
 
 /// What a daemon runs by: replaced as a whole when the configuration is reloaded.
 pub struct Setup {
-    /// The pass, connected to both sides.
-    pub pass: Pass,
-    /// The same database over a connection of its own, for what must not wait for a pass.
+    /// The sync, connected to both sides.
+    pub syncer: Syncer,
+    /// The same database over a connection of its own, for what must not wait for a sync.
     pub aside: Mirror,
     /// When full syncs are due; empty for never, but for the first.
     pub full: String,
@@ -60,36 +60,36 @@ pub struct Setup {
 /// Makes a [`Setup`] out of the configuration as it is now.
 pub type Reload<'a> = &'a mut dyn FnMut() -> Result<Setup, Failure>;
 
-/// Runs one pass, and stops it at SIGTERM and SIGINT.
+/// Runs one sync, and stops it at SIGTERM and SIGINT.
 ///
 /// # Errors
-/// The pass failed or was stopped.
-pub async fn once<T>(stop: &CancellationToken, pass: impl Future<Output = Result<T, Failure>>) -> Result<T, Failure> {
+/// The sync failed or was stopped.
+pub async fn once<T>(stop: &CancellationToken, sync: impl Future<Output = Result<T, Failure>>) -> Result<T, Failure> {
     let mut signals = Signals::new()?;
-    tokio::pin!(pass);
+    tokio::pin!(sync);
     loop {
         tokio::select! {
             biased;
-            result = &mut pass => return result,
+            result = &mut sync => return result,
             told = signals.next() => match told {
                 Told::Stop(name) => {
                     info!(signal = name, "stopping");
                     stop.cancel();
-                    return tokio::time::timeout(GRACE, pass).await.unwrap_or_else(|_| Err(given_up()));
+                    return tokio::time::timeout(GRACE, sync).await.unwrap_or_else(|_| Err(given_up()));
                 }
-                // There is nothing to reload or to ask for in a single pass.
+                // There is nothing to reload or to ask for in a single sync.
                 Told::Reload | Told::Sync => {}
             },
         }
     }
 }
 
-/// Runs passes until SIGTERM or SIGINT.
+/// Runs syncs until SIGTERM or SIGINT.
 ///
 /// # Errors
-/// The first pass met something that a person has to change: a refused key, another instance's database, a strange schema.
+/// The first sync met something that a person has to change: a refused key, another instance's database, a strange schema.
 pub async fn run(setup: Setup, reload: Reload<'_>) -> Result<(), Failure> {
-    let watch = setup.pass.watch.clone();
+    let watch = setup.syncer.watch.clone();
     // Boxed, as its type is nested too deep for another layer around it.
     let work = Box::pin(work(setup, reload));
     watch.beating(service::pulse(), service::alive, work).await
@@ -109,7 +109,7 @@ async fn work(setup: Setup, reload: Reload<'_>) -> Result<(), Failure> {
                 at_work.take_place(&place);
                 continue;
             }
-            () = is_due(&at_work.setup.pass, gates), if leads => None,
+            () = is_due(&at_work.setup.syncer, gates), if leads => None,
         };
         let told = match told {
             Some(told) => Some(told),
@@ -118,7 +118,7 @@ async fn work(setup: Setup, reload: Reload<'_>) -> Result<(), Failure> {
         match told {
             None => {}
             Some(Told::Sync) => {
-                at_work.setup.pass.due.incremental();
+                at_work.setup.syncer.due.incremental();
                 at_work.outage.try_now();
             }
             Some(Told::Stop(name)) => {
@@ -159,7 +159,7 @@ fn read_again(reload: &mut dyn FnMut() -> Result<Setup, Failure>) -> Result<Setu
 struct AtWork {
     setup: Setup,
     schedule: Schedule,
-    memory: Memory,
+    carryover: Carryover,
     /// None before the first time that Clerk and Postgres have let this one in.
     election: Option<Election>,
     outage: Outage,
@@ -176,8 +176,8 @@ struct AtWork {
 impl AtWork {
     /// Begins with a full sync.
     async fn start(setup: Setup) -> Result<Self, Failure> {
-        let due = &setup.pass.due;
-        let clerk = &setup.pass.clerk;
+        let due = &setup.syncer.due;
+        let clerk = &setup.syncer.clerk;
         // An incremental sync takes two requests, more where it finds something.
         let part = clerk.requests_per_second() / 4.0;
         due.limit(Limits {
@@ -187,14 +187,14 @@ impl AtWork {
         let schedule = Schedule::start(&setup.full, &setup.incremental, due)
             .await
             .map_err(|error| Failure::new(Cause::Other, format!("the schedule does not start: {error}")))?;
-        setup.pass.watch.expects(&setup.full, &setup.incremental);
+        setup.syncer.watch.expects(&setup.full, &setup.incremental);
         let mut hearing = JoinSet::new();
-        hearing.spawn(hear(setup.pass.mirror.clone(), due.clone()));
+        hearing.spawn(hear(setup.syncer.mirror.clone(), due.clone()));
         due.full();
         Ok(Self {
             setup,
             schedule,
-            memory: Memory::default(),
+            carryover: Carryover::default(),
             election: None,
             outage: Outage::default(),
             status: service::Status::default(),
@@ -213,11 +213,11 @@ impl AtWork {
 
     /// Leads or stands by from now on. What a new leader knew of the mirror is another one's work by now: it begins as at a start.
     fn take_place(&mut self, place: &Place) {
-        let due = &self.setup.pass.due;
+        let due = &self.setup.syncer.due;
         match place {
             Place::Leads => {
                 self.status.leading();
-                self.memory = Memory::default();
+                self.carryover = Carryover::default();
                 due.absorb();
                 due.forget_users();
                 due.full();
@@ -231,7 +231,7 @@ impl AtWork {
     fn gates(&self) -> Gates {
         let gate = |kind| self.rest.max(self.outage.waits_until(kind));
         // Before the instance is known a full sync is done in place of the others.
-        let gate_in_place = |kind| match self.memory.knows_instance() {
+        let gate_in_place = |kind| match self.carryover.knows_instance() {
             true => gate(kind),
             false => gate(Kind::Full),
         };
@@ -245,38 +245,38 @@ impl AtWork {
     /// Does the most urgent of what is due.
     async fn turn(&mut self, signals: &mut Signals) -> Result<Option<Told>, Failure> {
         self.rest = None;
-        let pass = &self.setup.pass;
+        let syncer = &self.setup.syncer;
         let may = |kind| self.outage.waits_until(kind).is_none();
         // Before the instance is known nothing else can be done.
-        let task = if self.memory.knows_instance() {
-            pass.due.take(&Allowed {
+        let task = if self.carryover.knows_instance() {
+            syncer.due.take(&Allowed {
                 full: may(Kind::Full),
                 incremental: may(Kind::Incremental),
                 users: match may(Kind::OnDemand) {
-                    true => pass.clerk.free_for_notifications(),
+                    true => syncer.clerk.free_for_notifications(),
                     false => 0,
                 },
             })
         } else {
-            pass.due.absorb();
+            syncer.due.absorb();
             Some(Task::Full)
         };
         let Some(task) = task else { return Ok(None) };
         if task == Task::Tick && !self.pace.allows(Instant::now()) {
             return Ok(None);
         }
-        pass.watch.begins(task.kind());
-        let limited = pass.clerk.rate_limited();
-        let sync = sync(&self.setup, &task, &mut self.memory, &mut self.election);
-        let (result, told) = guarded(pass, signals, sync).await;
-        self.pace.note(pass.clerk.rate_limited() > limited, Instant::now());
+        syncer.watch.begins(task.kind());
+        let limited = syncer.clerk.rate_limited();
+        let sync = sync(&self.setup, &task, &mut self.carryover, &mut self.election);
+        let (result, told) = guarded(syncer, signals, sync).await;
+        self.pace.note(syncer.clerk.rate_limited() > limited, Instant::now());
         match result {
             Ok(followed) => {
                 if let Task::Full = task {
                     self.succeeded_once = true;
                 }
                 if let Task::Users(ids) = &task {
-                    pass.due.users_done(ids);
+                    syncer.due.users_done(ids);
                 }
                 if self.outage.end(task.kind()) {
                     self.status.recovered();
@@ -290,50 +290,50 @@ impl AtWork {
             Err(failure) if failure.cause == Cause::NeedsPerson && !self.succeeded_once => return Err(failure),
             Err(failure) => {
                 self.status.failing(&failure);
-                pass.watch.failed(task.kind(), &failure.message);
+                syncer.watch.failed(task.kind(), &failure.message);
                 if failure.cause == Cause::Busy {
-                    // Somebody else keeps the mirror in step.
-                    pass.watch.stands_by("another clerk2pg");
+                    // Somebody else keeps the mirror in sync.
+                    syncer.watch.stands_by("another clerk2pg");
                 }
                 self.outage.note(task.kind(), &failure);
-                if failure.cause == Cause::Other && matches!(pass.mirror.exists().await, Ok(false)) {
+                if failure.cause == Cause::Other && matches!(syncer.mirror.exists().await, Ok(false)) {
                     // What was remembered of the mirror no longer holds. The next attempt starts over, which creates the schema.
                     warn!("the schema \"clerk\" is not there any more; beginning anew");
-                    (self.memory, self.election) = (Memory::default(), None);
+                    (self.carryover, self.election) = (Carryover::default(), None);
                 }
                 if let Some(election) = &self.election {
                     election.fails_since(self.outage.since());
                 }
-                pass.due.failed(task, !failure.is_of_all());
+                syncer.due.failed(task, !failure.is_of_all());
             }
         }
         Ok(told)
     }
 
-    async fn follow_up(&mut self, task: &Task, followed: Followed) {
-        let Pass { due, watch, .. } = &self.setup.pass;
+    async fn follow_up(&mut self, task: &Task, followed: SyncOutcome) {
+        let Syncer { due, watch, .. } = &self.setup.syncer;
         match followed {
-            Followed::Done(report) => {
+            SyncOutcome::Done(report) => {
                 self.status.done(name(task), &report, Utc::now());
                 watch.done(task.kind(), &done(&report));
                 tell(name(task), &report);
             }
-            Followed::Idle => {
+            SyncOutcome::Idle => {
                 self.status.idle();
                 watch.idle(task.kind());
-                debug!(pass = name(task), "nothing to do");
+                debug!(sync = name(task), "nothing to do");
             }
-            Followed::Blind => {
+            SyncOutcome::Blind => {
                 watch.blind(task.kind());
-                debug!(pass = name(task), "what changed cannot be seen");
+                debug!(sync = name(task), "what changed cannot be seen");
             }
-            Followed::StandingBy => {
+            SyncOutcome::Standby => {
                 match self.election.as_ref().map(Election::place) {
                     Some(Place::Follows(leader)) => self.status.standing_by(&leads(&leader)),
                     _ => self.status.standing_by("another clerk2pg is syncing this database"),
                 }
                 watch.stood_by(task.kind());
-                debug!(pass = name(task), "another clerk2pg is at work");
+                debug!(sync = name(task), "another clerk2pg is at work");
                 // What somebody waits for is looked at once the other one is done; it may have seen to it by then. A leader sees to it anyway.
                 if *task != Task::Tick && self.leads() {
                     due.put_back(task.clone());
@@ -341,7 +341,7 @@ impl AtWork {
                 }
             }
         }
-        if let Some(why) = self.memory.take_walk() {
+        if let Some(why) = self.carryover.take_walk() {
             info!(why, "a full sync is due");
             due.full();
         }
@@ -352,7 +352,7 @@ impl AtWork {
     }
 
     async fn tell_freshness(&self) {
-        match self.setup.pass.mirror.freshness().await {
+        match self.setup.syncer.mirror.freshness().await {
             Ok(Some(Freshness {
                 p50_ms,
                 p99_ms,
@@ -378,14 +378,14 @@ struct Gates {
 }
 
 /// Waits until something is due that may be done.
-async fn is_due(pass: &Pass, gates: Gates) {
+async fn is_due(syncer: &Syncer, gates: Gates) {
     loop {
-        let is_free = pass.clerk.free_for_notifications() > 0;
+        let is_free = syncer.clerk.free_for_notifications() > 0;
         let on_demand = match is_free {
             true => gates.on_demand,
             false => Some(Instant::now() + FAR),
         };
-        let next = pass.due.next(gates.full, gates.incremental, on_demand);
+        let next = syncer.due.next(gates.full, gates.incremental, on_demand);
         let over = async {
             match next {
                 Some(next) => tokio::time::sleep_until(next.into()).await,
@@ -394,13 +394,13 @@ async fn is_due(pass: &Pass, gates: Gates) {
         };
         tokio::select! {
             () = over => return,
-            () = pass.due.changed() => {}
-            () = pass.clerk.is_free_for_notifications(), if !is_free && pass.due.has_users() => {}
+            () = syncer.due.changed() => {}
+            () = syncer.clerk.is_free_for_notifications(), if !is_free && syncer.due.has_users() => {}
         }
     }
 }
 
-/// What those who watch are told of a pass.
+/// What those who watch are told of a sync.
 fn done(report: &Report) -> Done {
     Done {
         outcome: report.outcome.name(),
@@ -421,7 +421,7 @@ fn leads(leader: &Option<String>) -> String {
     format!("{} leads", leader.as_deref().unwrap_or("another clerk2pg"))
 }
 
-fn tell(pass: &'static str, report: &Report) {
+fn tell(sync: &'static str, report: &Report) {
     let Report {
         outcome,
         created,
@@ -440,12 +440,12 @@ fn tell(pass: &'static str, report: &Report) {
         let why = report.notes.join("; ");
         warn!(
             outcome = outcome_name,
-            why, created, updated, deleted, unchanged, rejected, requests, duration_ms, "{pass}"
+            why, created, updated, deleted, unchanged, rejected, requests, duration_ms, "{sync}"
         );
     } else {
         info!(
             outcome = outcome_name,
-            created, updated, deleted, unchanged, held, rejected, requests, duration_ms, freshness_ms, "{pass}"
+            created, updated, deleted, unchanged, held, rejected, requests, duration_ms, freshness_ms, "{sync}"
         );
     }
 }

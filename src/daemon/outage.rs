@@ -100,7 +100,7 @@ impl Outage {
         }
         match is_away {
             true => warn!(error = %failure, hint = failure.hint, "waiting until it can be reached"),
-            false => error!(error = %failure, hint = failure.hint, "the pass failed"),
+            false => error!(error = %failure, hint = failure.hint, "the sync failed"),
         }
         self.told = Some(Told {
             cause: failure.cause,

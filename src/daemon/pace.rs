@@ -17,7 +17,7 @@ impl Pace {
         self.0.is_none_or(|(_, until)| now >= until)
     }
 
-    /// Takes note of whether the rate limit refused a request of the last pass. Pauses double while it does, and halve when it does not.
+    /// Takes note of whether the rate limit refused a request of the last sync. Pauses double while it does, and halve when it does not.
     pub(super) fn note(&mut self, is_limited: bool, now: Instant) {
         let (least, most) = PAUSES;
         let pause = match (self.0, is_limited) {

@@ -14,7 +14,7 @@ use tokio_util::sync::CancellationToken;
 use tracing::{debug, info, warn};
 
 use super::regular::{Marked, Regular};
-use crate::{clock::Clock, due::Due, watch::Timetable};
+use crate::{clock::Clock, sync::due::Due, watch::Timetable};
 
 /// The clocks are compared once in the shortest period of the schedules, but not more often than this.
 const LEAST_PAUSE: Duration = Duration::from_secs(1);
@@ -168,8 +168,8 @@ mod tests {
 
     use super::*;
     use crate::{
-        due::{Allowed, Task},
         mirror::Kind,
+        sync::due::{Allowed, Task},
     };
 
     /// Waits until something is due, and takes it.

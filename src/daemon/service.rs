@@ -1,4 +1,4 @@
-//! The service manager, where one listens (`NOTIFY_SOCKET`): it is told when the daemon is ready, what the last pass did, and that the loop is
+//! The service manager, where one listens (`NOTIFY_SOCKET`): it is told when the daemon is ready, what the last sync did, and that the loop is
 //! alive. Elsewhere nothing is told.
 
 use std::time::Duration;
@@ -9,13 +9,13 @@ use tracing::debug;
 
 use crate::{
     failure::{Cause, Failure},
-    pass::Report,
+    sync::Report,
 };
 
 /// So often within its time is the watchdog told of life: two may be late.
 const BEATS: u32 = 3;
 
-/// The daemon takes signals, and its first pass is under way.
+/// The daemon takes signals, and its first sync is under way.
 pub(super) fn started() {
     tell(&[
         NotifyState::Ready,
@@ -38,7 +38,7 @@ pub(super) fn stopping() {
     tell(&[NotifyState::Stopping]);
 }
 
-/// What `systemctl status` shows: the last pass that did something in words, or what keeps the next one from being done.
+/// What `systemctl status` shows: the last sync that did something in words, or what keeps the next one from being done.
 #[derive(Debug, Default)]
 pub(super) struct Status {
     last: String,
@@ -46,9 +46,9 @@ pub(super) struct Status {
 }
 
 impl Status {
-    /// A pass did something, or a full one came to its end.
-    pub(super) fn done(&mut self, pass: &str, report: &Report, at: DateTime<Utc>) {
-        self.last = words(pass, report, at);
+    /// A sync did something, or a full one came to its end.
+    pub(super) fn done(&mut self, sync: &str, report: &Report, at: DateTime<Utc>) {
+        self.last = words(sync, report, at);
         self.show(self.last.clone());
     }
 
@@ -69,7 +69,7 @@ impl Status {
         self.show("leads now; a full sync is under way".to_owned());
     }
 
-    /// A pass failed.
+    /// A sync failed.
     pub(super) fn failing(&mut self, failure: &Failure) {
         // Where another clerk2pg is at work, this one does what it should.
         let state = if failure.cause == Cause::Busy {
@@ -80,7 +80,7 @@ impl Status {
         self.show(format!("{state}: {failure}"));
     }
 
-    /// What passes failed of is over.
+    /// What syncs failed of is over.
     pub(super) fn recovered(&mut self) {
         let separator = if self.last.is_empty() { "" } else { "; " };
         self.show(format!("back to normal{separator}{}", self.last));
@@ -106,7 +106,7 @@ pub(super) fn alive() {
     tell(&[NotifyState::Watchdog]);
 }
 
-fn words(pass: &str, report: &Report, at: DateTime<Utc>) -> String {
+fn words(sync: &str, report: &Report, at: DateTime<Utc>) -> String {
     let Report {
         created,
         updated,
@@ -117,7 +117,7 @@ fn words(pass: &str, report: &Report, at: DateTime<Utc>) -> String {
         ..
     } = report;
     let mut text = format!(
-        "{}; last {pass} at {}: {created} created, {updated} updated, {deleted} deleted, {unchanged} unchanged",
+        "{}; last {sync} at {}: {created} created, {updated} updated, {deleted} deleted, {unchanged} unchanged",
         report.outcome.name().replace('_', " "),
         at.format("%T UTC"),
     );

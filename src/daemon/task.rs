@@ -1,9 +1,9 @@
 //! What is due, and doing it.
 
 use crate::{
-    due::Task,
     failure::{Cause, Failure},
-    pass::{Followed, Memory, Pass},
+    sync::due::Task,
+    sync::{Carryover, SyncOutcome, Syncer},
 };
 
 use super::{
@@ -24,35 +24,35 @@ pub(super) fn name(task: &Task) -> &'static str {
 
 /// Does it, if it is for this one to do. The first time, it learns whether it leads.
 pub(super) async fn sync(
-    Setup { pass, aside, .. }: &Setup,
+    Setup { syncer, aside, .. }: &Setup,
     task: &Task,
-    memory: &mut Memory,
+    carryover: &mut Carryover,
     election: &mut Option<Election>,
-) -> Result<Followed, Failure> {
+) -> Result<SyncOutcome, Failure> {
     let election = match election {
         Some(election) => election,
         None => {
             // Before it may have to stand by: a key that is no good must not be found out only when it has to take over.
-            pass.enter().await?;
-            let (holder, ttl) = (pass.options.holder.clone(), pass.options.lease_ttl);
-            let candidate = Candidate::new(aside.clone(), holder, ttl, pass.watch.clone());
+            syncer.enter().await?;
+            let (holder, ttl) = (syncer.options.holder.clone(), syncer.options.lease_ttl);
+            let candidate = Candidate::new(aside.clone(), holder, ttl, syncer.watch.clone());
             election.insert(Election::begin(candidate).await?)
         }
     };
     match task {
-        _ if !election.leads() => Ok(Followed::StandingBy),
-        Task::Full => pass.full_sync(memory).await.map(Followed::Done),
-        Task::Incremental | Task::Tick => pass.incremental(memory).await,
-        Task::Users(ids) => pass.on_demand(ids, memory).await,
+        _ if !election.leads() => Ok(SyncOutcome::Standby),
+        Task::Full => syncer.full_sync(carryover).await.map(SyncOutcome::Done),
+        Task::Incremental | Task::Tick => syncer.incremental(carryover).await,
+        Task::Users(ids) => syncer.on_demand(ids, carryover).await,
     }
 }
 
-/// Runs a pass while listening to signals; a signal that came meanwhile is handed back.
+/// Runs a sync while listening to signals; a signal that came meanwhile is handed back.
 pub(super) async fn guarded(
-    pass: &Pass,
+    syncer: &Syncer,
     signals: &mut Signals,
-    sync: impl Future<Output = Result<Followed, Failure>>,
-) -> (Result<Followed, Failure>, Option<Told>) {
+    sync: impl Future<Output = Result<SyncOutcome, Failure>>,
+) -> (Result<SyncOutcome, Failure>, Option<Told>) {
     tokio::pin!(sync);
     let mut reload = None;
     loop {
@@ -60,11 +60,11 @@ pub(super) async fn guarded(
             biased;
             result = &mut sync => return (result, reload),
             told = signals.next() => match told {
-                Told::Sync => pass.due.incremental(),
+                Told::Sync => syncer.due.incremental(),
                 Told::Reload => reload = Some(Told::Reload),
                 Told::Stop(name) => {
                     service::stopping();
-                    pass.stop.cancel();
+                    syncer.stop.cancel();
                     let result = tokio::time::timeout(GRACE, sync).await.unwrap_or_else(|_| Err(given_up()));
                     return (result, Some(Told::Stop(name)));
                 }
@@ -76,6 +76,6 @@ pub(super) async fn guarded(
 pub(super) fn given_up() -> Failure {
     Failure::new(
         Cause::Stopped,
-        "stopped in the middle of a batch, which was not committed; the next pass does it again",
+        "stopped in the middle of a batch, which was not committed; the next sync does it again",
     )
 }

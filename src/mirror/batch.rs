@@ -1,7 +1,7 @@
 //! What one transaction does, as a value.
 
 use super::{Mark, locks::LOCKED};
-use crate::user::{Digest, User};
+use crate::resource::{Digest, User};
 
 /// A user to be written.
 #[derive(Debug, Clone)]
@@ -75,7 +75,7 @@ pub struct Batch<'a> {
     pub update: Vec<Write<'a>>,
     /// Rows to be brought up to date although nobody changed the user.
     pub refresh: Vec<Write<'a>>,
-    /// Users of the page that are in step.
+    /// Users of the page that are in sync.
     pub unchanged: u64,
     /// Users that cannot be stored.
     pub reject: Vec<Rejected>,

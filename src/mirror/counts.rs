@@ -9,7 +9,7 @@ use diesel::{
 use diesel_async::{AsyncConnection, RunQueryDsl};
 
 use super::{Error, Lease, Mirror, lease, read::timestamp, schema::users, session::Session, signed, transaction};
-use crate::walk::Interval;
+use crate::reconcile::walk::Range;
 
 /// What an incremental sync begins with, in one query.
 #[derive(Debug, Clone, QueryableByName)]
@@ -41,7 +41,7 @@ pub struct State {
 }
 
 /// By how much the users at Clerk differ from the mirror's rows in the stretch from `$1` to `$2`: whose deletion is held is gone, but whoever a
-/// pass that was cut off left behind as absent is a question still. The tables read are small; the rows of users
+/// sync that was cut off left behind as absent is a question still. The tables read are small; the rows of users
 /// are looked up one by one, whatever the planner thinks of their number. Names nothing without its schema.
 const DIFFERENCE: &str = "
     (SELECT pg_catalog.count(*) FROM clerk.rejected_users r
@@ -118,13 +118,13 @@ impl Mirror {
     }
 
     /// How many users are expected at Clerk in a stretch of `created_at`.
-    pub async fn expected(&self, stretch: Interval) -> Result<i64, Error> {
+    pub async fn expected(&self, stretch: Range) -> Result<i64, Error> {
         let rows = format!("(SELECT pg_catalog.count(*) FROM clerk.users WHERE deleted_at IS NULL AND {STRETCH})");
         self.expected_with(stretch, &rows).await
     }
 
     /// The same, with the number of rows as SQL.
-    async fn expected_with(&self, stretch: Interval, rows: &str) -> Result<i64, Error> {
+    async fn expected_with(&self, stretch: Range, rows: &str) -> Result<i64, Error> {
         let rejected = format!("r.{}", STRETCH.replace("AND created", "AND r.created"));
         let sql = format!(
             "SELECT {rows} OPERATOR(pg_catalog.+) {difference} AS number",
@@ -141,7 +141,7 @@ impl Mirror {
     /// A moment with about half of a stretch's `users` before it, in Unix milliseconds, and how many are expected at Clerk before it; none where
     /// there is no such moment. Nobody is within a millisecond of it, if that can be had: then it is the same whether bounds include their
     /// moment or not.
-    pub async fn halve(&self, stretch: Interval, users: i64) -> Result<Option<(i64, i64)>, Error> {
+    pub async fn halve(&self, stretch: Range, users: i64) -> Result<Option<(i64, i64)>, Error> {
         let skipped = (users / 2 - 1).max(0);
         let sql = format!(
             "SELECT created_at FROM clerk.users WHERE deleted_at IS NULL AND {STRETCH} ORDER BY created_at, id OFFSET $3 LIMIT 2"
@@ -164,7 +164,7 @@ impl Mirror {
             _ if stretch.from == Some(behind) => behind + 1,
             _ => behind,
         };
-        let half = Interval {
+        let half = Range {
             before: Some(at),
             ..stretch
         };

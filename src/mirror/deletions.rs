@@ -15,7 +15,7 @@ use super::{
     session::Session,
     transaction, unsigned,
 };
-use crate::guard::Checksum;
+use crate::reconcile::guard::Checksum;
 
 /// A full sync asks anew for everybody whom it missed. The others leave alone who is known to be gone: held, or kept by the application.
 pub(super) async fn note_missing(conn: &mut Session, run: &Run, ids: &[String]) -> QueryResult<()> {
@@ -110,7 +110,7 @@ impl Mirror {
         .await
     }
 
-    /// The next ids that the pass missed, in order, behind `after`.
+    /// The next ids that the sync missed, in order, behind `after`.
     pub async fn missing(&self, run: &Run, after: &str, limit: usize) -> Result<Vec<String>, Error> {
         Ok(missing_users::table
             .select(missing_users::user_id)
@@ -206,7 +206,7 @@ impl Mirror {
             .await?)
     }
 
-    /// Notes that Clerk left these out when it was asked for them by name.
+    /// Notes that Clerk left these out when it was asked for them by id.
     pub async fn note_absent(&self, lease: &Lease, ids: &[String]) -> Result<(), Error> {
         let mut conn = self.connection().await?;
         conn.transaction(async |conn| {

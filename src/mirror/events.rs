@@ -12,7 +12,7 @@ use diesel::{
 use diesel_async::{AsyncConnection, RunQueryDsl};
 
 use super::{Error, Lease, Mirror, Write, read::timestamp, session::Session, transaction};
-use crate::user::Value;
+use crate::resource::Value;
 
 /// So many events are pruned in one transaction.
 const PRUNED_AT_ONCE: i64 = 1_000;

@@ -12,13 +12,12 @@ mod events;
 mod exchange;
 mod expiry;
 mod freshness;
-mod glance;
 mod inspect;
 mod leader;
 mod lease;
-mod listen;
 mod locks;
 mod migrations;
+mod notifications;
 mod read;
 mod rejected;
 mod rights;
@@ -27,6 +26,7 @@ mod schema;
 mod session;
 mod status;
 mod store;
+mod summary;
 mod transaction;
 mod upsert;
 
@@ -45,23 +45,23 @@ pub use counts::State;
 pub use delete::Deleted;
 pub use error::{Error, SchemaError};
 pub use freshness::{AgeSummary, Ages, Freshness};
-pub use glance::{Glance, Lately, Stretch};
 pub use inspect::{Inspection, Link, Server};
 pub use leader::{Kept, Replicas, Wait};
 pub use lease::{Held, Lease};
-pub use listen::{Listener, NotHeard};
 pub use migrations::MIGRATIONS;
+pub use notifications::{Listener, NotHeard};
 pub use read::Document;
 pub use rights::Rights;
 pub use runs::{Begin, Checkpoint, Finish, Kind, Mark, Run};
 pub use status::{LastRun, Status};
+pub use summary::{History, Stretch, Summary};
 
-use crate::{secret::Secret, user::DigestKey};
+use crate::{resource::DigestKey, secret::Secret};
 use connect::{Connection, Connector};
 use schema::sync_state;
 use session::Session;
 
-/// Variables of the environment by name: libpq's, and `HOME`.
+/// Variables of the environment by id: libpq's, and `HOME`.
 pub type Variables = BTreeMap<String, Secret>;
 
 /// How to reach the database.

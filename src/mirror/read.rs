@@ -11,7 +11,10 @@ use diesel::{
 use diesel_async::RunQueryDsl;
 
 use super::{Error, Mirror, schema::users};
-use crate::{compare::Known, user::Digest, walk::Interval};
+use crate::{
+    reconcile::{diff::Known, walk::Range},
+    resource::Digest,
+};
 
 /// A stored document.
 #[derive(Debug, Clone, QueryableByName)]
@@ -65,7 +68,7 @@ impl Mirror {
     pub const STRETCH: i64 = 2_000;
 
     /// The rows of a stretch of `created_at`, at most [`Self::STRETCH`], in order, behind `after`.
-    pub async fn stretch(&self, interval: Interval, after: Option<&Known>) -> Result<Vec<Known>, Error> {
+    pub async fn stretch(&self, interval: Range, after: Option<&Known>) -> Result<Vec<Known>, Error> {
         let mut query = users::table
             .select((users::id, users::created_at, users::digest, users::deleted_at))
             .order((users::created_at, users::id))

@@ -19,7 +19,7 @@ use super::{
     session::Session,
     transaction, unsigned,
 };
-use crate::user::Digest;
+use crate::resource::Digest;
 
 /// Rejected users that are logged at the end of a sync.
 const LOGGED: i64 = 1_000;

@@ -30,7 +30,7 @@ const BOOKKEEPING: &str = "__diesel_schema_migrations";
 pub struct Rights {
     /// With the database and the schema as a whole.
     pub whole: Whole,
-    /// With each table of the schema, by name.
+    /// With each table of the schema, by id.
     pub tables: Vec<Table>,
     /// Functions of the schema that it may not call.
     pub closed_functions: Vec<String>,

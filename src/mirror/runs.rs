@@ -1,4 +1,4 @@
-//! `clerk.sync_runs` and the checkpoint: what a pass did so far, written in the transactions that did it.
+//! `clerk.sync_runs` and the checkpoint: what a sync did so far, written in the transactions that did it.
 
 use chrono::{DateTime, TimeDelta, Utc};
 use diesel::{
@@ -16,7 +16,7 @@ use super::{
     session::Session,
     signed, transaction,
 };
-use crate::split::Part;
+use crate::reconcile::partition::Partition;
 
 /// How long full syncs stay listed.
 const KEPT: TimeDelta = TimeDelta::days(30);
@@ -27,14 +27,14 @@ const OTHERS_KEPT: TimeDelta = TimeDelta::days(2);
 /// The largest difference between two times if the clock was not set in between.
 const SAME_CLOCK: TimeDelta = TimeDelta::seconds(1);
 
-/// What a pass looks at.
+/// What a sync looks at.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Kind {
     /// Everybody.
     Full,
     /// Recent changes, and whether somebody is gone.
     Incremental,
-    /// Users that were asked for by name.
+    /// Users that were asked for by id.
     OnDemand,
 }
 
@@ -49,20 +49,20 @@ impl Kind {
     }
 }
 
-/// How to open a pass.
+/// How to open a sync.
 #[derive(Debug, Clone, Copy)]
 pub struct Begin {
     /// What it looks at; only a full sync goes on with a walk that was cut off.
     pub kind: Kind,
     /// How long ago a walk may have been cut off to be gone on with; it may have begun twice that ago.
     pub max_age: TimeDelta,
-    /// Whether the pass looks for who is missing. Then it does not go on with a walk that did not.
+    /// Whether the sync looks for who is missing. Then it does not go on with a walk that did not.
     pub judges: bool,
     /// Whether the first import makes events too.
     pub initial_events: bool,
 }
 
-/// A pass in progress.
+/// A sync in progress.
 #[derive(Debug, Clone)]
 pub struct Run {
     /// Its row in `clerk.sync_runs`.
@@ -92,7 +92,7 @@ pub struct Checkpoint {
     #[serde(default)]
     pub watermark: Option<i64>,
     /// Where to go on: the parts of the list, which are walked side by side.
-    pub parts: Vec<Part>,
+    pub parts: Vec<Partition>,
 }
 
 /// How far the walk over one part has come.
@@ -101,14 +101,14 @@ pub struct Mark {
     /// Which of the checkpoint's parts.
     pub number: usize,
     /// How it stands.
-    pub part: Part,
+    pub part: Partition,
     /// It is walked to its end, which is written even where nothing changed.
     pub is_end: bool,
     /// When this is written, by the database's clock as far as the daemon knows it.
     pub written_at: DateTime<Utc>,
 }
 
-/// How a pass ended.
+/// How a sync ended.
 #[derive(Debug, Clone)]
 pub struct Finish {
     /// As in the report.
@@ -134,7 +134,7 @@ pub struct Finish {
 }
 
 impl Mirror {
-    /// Opens a pass, and the walk it goes on with, if there is one. Returns the time by the database's clock besides.
+    /// Opens a sync, and the walk it goes on with, if there is one. Returns the time by the database's clock besides.
     pub async fn begin_run(
         &self,
         lease: &Lease,
@@ -154,7 +154,7 @@ impl Mirror {
                 .set((
                     sync_runs::outcome.eq("failed"),
                     sync_runs::ended_at.eq(diesel::dsl::now.into_sql::<Nullable<Timestamptz>>()),
-                    sync_runs::error.eq("the process ended before the pass did"),
+                    sync_runs::error.eq("the process ended before the sync did"),
                 ))
                 .execute(conn)
                 .await?;
@@ -213,7 +213,7 @@ impl Mirror {
         .await
     }
 
-    /// Removes passes that are listed for long enough.
+    /// Removes syncs that are listed for long enough.
     pub async fn prune_runs(&self, lease: &Lease) -> Result<(), Error> {
         let mut conn = self.connection().await?;
         conn.transaction(async |conn| {
@@ -232,7 +232,7 @@ impl Mirror {
         .await
     }
 
-    /// Closes a pass.
+    /// Closes a sync.
     pub async fn finish_run(&self, lease: &Lease, run: &Run, finish: &Finish) -> Result<(), Error> {
         let mut conn = self.connection().await?;
         conn.transaction(async |conn| {
@@ -242,7 +242,7 @@ impl Mirror {
                     .set(sync_state::checkpoint.eq(None::<serde_json::Value>))
                     .execute(conn)
                     .await?;
-                // Not before the end: a reader of events may begin from here on, and what this pass did was silent to its last batch.
+                // Not before the end: a reader of events may begin from here on, and what this sync did was silent to its last batch.
                 diesel::update(sync_state::table.filter(sync_state::imported_at.is_null()))
                     .set(sync_state::imported_at.eq(diesel::dsl::now.into_sql::<Nullable<Timestamptz>>()))
                     .execute(conn)
@@ -283,7 +283,7 @@ impl Mirror {
         .await
     }
 
-    /// Records a pass that failed before it could take the lease: a refused key, another instance's key.
+    /// Records a sync that failed before it could take the lease: a refused key, another instance's key.
     pub async fn record_failure(&self, kind: Kind, holder: &str, requests: u64, error: &str) -> Result<(), Error> {
         let mut conn = self.connection().await?;
         let error = encoding::message(&conn, error).into_owned();
@@ -302,7 +302,7 @@ impl Mirror {
     }
 }
 
-/// Adds what a batch did to the pass's row.
+/// Adds what a batch did to the sync's row.
 pub(super) async fn progress(conn: &mut Session, run: &Run, batch: &Batch<'_>, done: &Committed) -> Result<(), Error> {
     sql_query(
         "UPDATE clerk.sync_runs SET created = created + $2, updated = updated + $3, refreshed = refreshed + $4,
@@ -346,7 +346,7 @@ pub(super) async fn follow(
     Ok(())
 }
 
-/// Adds deletions to the pass's row, those that a person approved among them, and rows that could not go.
+/// Adds deletions to the sync's row, those that a person approved among them, and rows that could not go.
 pub(super) async fn count_deletions(
     conn: &mut Session,
     run: &Run,

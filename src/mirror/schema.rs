@@ -1,5 +1,5 @@
 //! The tables of schema `clerk`, as far as the query builder needs them. Of `clerk.users` it is only what a comparison reads: the
-//! other columns follow from [`crate::user::fields::FIELDS`].
+//! other columns follow from [`crate::resource::fields::FIELDS`].
 
 diesel::table! {
     clerk.users (id) {

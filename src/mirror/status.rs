@@ -57,19 +57,19 @@ pub struct Status {
     pub leader: Option<String>,
     /// Daemons that wait to take over.
     pub standbys: Vec<String>,
-    /// When a full sync last ended in step, or changed something and was whole.
+    /// When a full sync last ended in sync, or changed something and was whole.
     pub last_success_at: Option<DateTime<Utc>>,
     /// When a daemon of this role last used this database. Looks that find nothing to do write nothing, and leave this trace alone.
     pub last_seen_at: Option<DateTime<Utc>>,
     /// How old changes were when they were committed, in the last hour.
     pub freshness: Option<Freshness>,
-    /// The last passes, newest first.
+    /// The last syncs, newest first.
     pub runs: Vec<LastRun>,
     /// Deletions that wait for a person.
     pub held: u64,
     /// Their checksum.
     pub plan: Option<String>,
-    /// Deletions that a person approved and the next pass carries out.
+    /// Deletions that a person approved and the next sync carries out.
     pub approved: u64,
     /// How many users are rejected.
     pub rejected: u64,
@@ -147,7 +147,7 @@ impl Mirror {
             last_success_at: sync_runs::table
                 .select(diesel::dsl::max(sync_runs::ended_at))
                 .filter(sync_runs::kind.eq(Kind::Full.name()))
-                .filter(sync_runs::outcome.eq_any(["in_step", "changed", "held"]))
+                .filter(sync_runs::outcome.eq_any(["in_sync", "changed", "held"]))
                 .first(conn)
                 .await?,
             runs: sync_runs::table

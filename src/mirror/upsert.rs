@@ -12,7 +12,7 @@ use diesel::{
 use diesel_async::RunQueryDsl;
 
 use super::{Write, read::timestamp, session::Session};
-use crate::user::{
+use crate::resource::{
     User, Value,
     fields::{FIELDS, Field, Kind},
 };

@@ -1,4 +1,4 @@
-//! Whether the daemon is alive, and whether it is ready: in step, and able to stay so.
+//! Whether the daemon is alive, and whether it is ready: in sync, and able to stay so.
 
 use std::{
     fmt::Write,
@@ -68,7 +68,7 @@ pub(super) struct Health {
     has_walked: bool,
     /// Why the last full sync did not see or judge everybody.
     incomplete: Option<String>,
-    /// Deletions waited for a person at the end of the last pass that did something.
+    /// Deletions waited for a person at the end of the last sync that did something.
     holds: bool,
     /// Recent changes cannot be seen at this server.
     is_blind: bool,
@@ -250,8 +250,8 @@ impl Health {
             }
         }
         Verdict::good(match self.holds {
-            true => "in step, but for deletions that are held; `clerk2pg status` shows them",
-            false => "in step",
+            true => "in sync, but for deletions that are held; `clerk2pg status` shows them",
+            false => "in sync",
         })
     }
 }
@@ -346,7 +346,7 @@ mod tests {
         check(&health, "23:00:00", true, standby);
 
         health.done(Kind::Full, &full(None, false), at("10:01:00"));
-        check(&health, "10:01:00", true, "in step");
+        check(&health, "10:01:00", true, "in sync");
 
         health.done(Kind::Full, &full(Some("two pages are gone"), false), at("11:00:00"));
         let incomplete = "the last full sync was incomplete: two pages are gone";
@@ -355,7 +355,7 @@ mod tests {
         check(&health, "11:00:05", false, incomplete);
 
         health.done(Kind::Full, &full(None, true), at("12:00:00"));
-        let held = "in step, but for deletions that are held; `clerk2pg status` shows them";
+        let held = "in sync, but for deletions that are held; `clerk2pg status` shows them";
         check(&health, "12:00:00", true, held);
         health.done(Kind::Incremental, &full(Some("void"), false), at("12:00:05"));
         check(
@@ -373,7 +373,7 @@ mod tests {
         let (mut health, at) = begin();
         let says = |health: &Health, time: &str| health.ready(at(time).steady).says;
         health.done(Kind::Full, &full(None, false), at("10:01:00"));
-        assert_eq!(says(&health, "10:03:05"), "in step");
+        assert_eq!(says(&health, "10:03:05"), "in sync");
         let late = "no incremental sync has succeeded for 2m 6s, too long for the schedule";
         assert_eq!(says(&health, "10:03:06"), late);
         // Users who are asked for one by one are not all that changed.
@@ -382,7 +382,7 @@ mod tests {
         for minute in 3..75 {
             let time = format!("{}:{:02}:07", 10 + minute / 60, minute % 60);
             health.idle(Kind::Incremental, at(&time));
-            assert_eq!(says(&health, &time), "in step");
+            assert_eq!(says(&health, &time), "in sync");
         }
         health.idle(Kind::Incremental, at("11:15:01"));
         assert_eq!(
@@ -396,7 +396,7 @@ mod tests {
         };
         health.done(Kind::Full, &slow, at("11:20:00"));
         health.idle(Kind::Incremental, at("12:35:00"));
-        assert_eq!(says(&health, "12:35:00"), "in step");
+        assert_eq!(says(&health, "12:35:00"), "in sync");
     }
 
     #[test]

@@ -18,7 +18,7 @@ use prometheus_client::{
 use super::Watch;
 use crate::{
     clerk::Client,
-    mirror::{Glance, Kind},
+    mirror::{Kind, Summary},
 };
 
 /// What [`render`](Watch::render) renders.
@@ -36,8 +36,8 @@ const DURATIONS: [f64; 14] = [
 
 const KINDS: [Kind; 3] = [Kind::Full, Kind::Incremental, Kind::OnDemand];
 
-/// How passes end, besides by standing by and in blindness, which say little where they never occur.
-const OUTCOMES: [&str; 6] = ["idle", "in_step", "changed", "held", "incomplete", "failed"];
+/// How syncs end, besides by standing by and in blindness, which say little where they never occur.
+const OUTCOMES: [&str; 6] = ["idle", "in_sync", "changed", "held", "incomplete", "failed"];
 
 type Labels<const N: usize> = [(&'static str, &'static str); N];
 type Time = Gauge<f64, AtomicU64>;
@@ -63,7 +63,7 @@ pub(super) struct Metrics {
     pub(super) leader: Gauge,
     attempts: Family<Labels<1>, Time>,
     successes: Family<Labels<1>, Time>,
-    passes: Family<Labels<2>, Counter>,
+    syncs: Family<Labels<2>, Counter>,
     durations: Histograms,
     ages: Histograms,
     changes: Family<Labels<1>, Counter>,
@@ -77,7 +77,7 @@ impl Default for Metrics {
             leader: Gauge::default(),
             attempts: Family::default(),
             successes: Family::default(),
-            passes: Family::default(),
+            syncs: Family::default(),
             durations: Histograms::new_with_constructor(|| Histogram::new(DURATIONS)),
             ages: Histograms::new_with_constructor(|| Histogram::new(AGES)),
             changes: Family::default(),
@@ -86,7 +86,7 @@ impl Default for Metrics {
             drop(metrics.durations.get_or_create(&of(kind)));
             drop(metrics.ages.get_or_create(&of(kind)));
             for outcome in OUTCOMES {
-                drop(metrics.passes.get_or_create(&ended(kind, outcome)));
+                drop(metrics.syncs.get_or_create(&ended(kind, outcome)));
             }
         }
         metrics.changed(Changes::default());
@@ -117,7 +117,7 @@ impl Metrics {
     }
 
     pub(super) fn ended(&self, kind: Kind, outcome: &'static str) {
-        self.passes.get_or_create(&ended(kind, outcome)).inc();
+        self.syncs.get_or_create(&ended(kind, outcome)).inc();
     }
 
     pub(super) fn took(&self, kind: Kind, time: Duration) {
@@ -148,7 +148,7 @@ impl Metrics {
 
 impl Watch {
     /// All metrics as text. What only the database knows is left out where it does not tell.
-    pub(super) fn render(&self, clerk: &Client, glance: Option<&Glance>) -> Result<String, fmt::Error> {
+    pub(super) fn render(&self, clerk: &Client, glance: Option<&Summary>) -> Result<String, fmt::Error> {
         let mut registry = Registry::default();
         registry.register_with_unit(
             "process_start_time",
@@ -160,10 +160,10 @@ impl Watch {
         let version = Info::new([("version", env!("CARGO_PKG_VERSION"))]);
         ours.register("build", "What runs here", version);
         self.health_metrics(ours);
-        self.pass_metrics(ours);
+        self.sync_metrics(ours);
         self.request_metrics(ours, clerk);
         if let Some(glance) = glance {
-            glance_metrics(ours, glance);
+            summary_metrics(ours, glance);
         }
         let mut text = String::new();
         prometheus_text::encode(&mut text, &registry)?;
@@ -190,28 +190,28 @@ impl Watch {
         );
     }
 
-    fn pass_metrics(&self, registry: &mut Registry) {
+    fn sync_metrics(&self, registry: &mut Registry) {
         let metrics = &self.0.metrics;
         registry.register_with_unit(
             "last_attempt_timestamp",
-            "When a pass of this kind last began, in Unix time",
+            "When a sync of this kind last began, in Unix time",
             Unit::Seconds,
             metrics.attempts.clone(),
         );
         registry.register_with_unit(
             "last_success_timestamp",
-            "When a pass of this kind last ended with the mirror in step, in Unix time",
+            "When a sync of this kind last ended with the mirror in sync, in Unix time",
             Unit::Seconds,
             metrics.successes.clone(),
         );
         registry.register(
-            "passes",
-            "Passes by how they ended; idle ones found nothing to do",
-            metrics.passes.clone(),
+            "syncs",
+            "Syncs by how they ended; idle ones found nothing to do",
+            metrics.syncs.clone(),
         );
         registry.register_with_unit(
-            "pass_duration",
-            "How long passes took that did something",
+            "sync_duration",
+            "How long syncs took that did something",
             Unit::Seconds,
             metrics.durations.clone(),
         );
@@ -257,7 +257,7 @@ impl Watch {
     }
 }
 
-fn glance_metrics(registry: &mut Registry, glance: &Glance) {
+fn summary_metrics(registry: &mut Registry, glance: &Summary) {
     registry.register("users", "Users in the mirror", ConstGauge::new(glance.users));
     registry.register(
         "held_deletions",

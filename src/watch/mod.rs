@@ -1,4 +1,4 @@
-//! What a daemon lets others see: probes, metrics and a page. The loop and its passes tell a [`Watch`] how it goes, in plain values; a
+//! What a daemon lets others see: probes, metrics and a page. The loop and its syncs tell a [`Watch`] how it goes, in plain values; a
 //! [`Listener`] reads it, and answers those who ask.
 
 mod ask;
@@ -56,7 +56,7 @@ impl Default for Shared {
     }
 }
 
-/// How a pass went that did something.
+/// How a sync went that did something.
 #[derive(Debug, Clone)]
 pub struct Done {
     /// As in the report.
@@ -101,12 +101,12 @@ impl Watch {
         }
     }
 
-    /// From now on passes are due by these schedules; an empty one is never due.
+    /// From now on syncs are due by these schedules; an empty one is never due.
     pub fn expects(&self, full: &str, incremental: &str) {
         self.health().expects(Timetable::new(full, incremental), Moment::now());
     }
 
-    /// A pass begins.
+    /// A sync begins.
     pub fn begins(&self, kind: Kind) {
         self.0.metrics.attempted(kind, Utc::now());
     }
@@ -130,7 +130,7 @@ impl Watch {
         self.health().blind();
     }
 
-    /// A pass came to its end.
+    /// A sync came to its end.
     pub fn done(&self, kind: Kind, done: &Done) {
         self.0.metrics.took(kind, done.took);
         match &done.incomplete {
@@ -145,7 +145,7 @@ impl Watch {
         self.0.metrics.succeeded(kind, Utc::now());
     }
 
-    /// A pass could not be carried through.
+    /// A sync could not be carried through.
     pub fn failed(&self, kind: Kind, why: &str) {
         self.0.metrics.ended(kind, "failed");
         self.health().failed(Some(kind), why, Utc::now());
@@ -202,7 +202,7 @@ impl Watch {
         self.health().alive(Instant::now())
     }
 
-    /// Whether the mirror is in step, and this daemon able to keep it so.
+    /// Whether the mirror is in sync, and this daemon able to keep it so.
     pub fn ready(&self) -> Verdict {
         self.health().ready(Instant::now())
     }

@@ -9,11 +9,11 @@ use chrono::{DateTime, Utc};
 
 use super::{Sources, health::anonymous, plot};
 use crate::{
-    mirror::{Freshness, Glance, LastRun, Lately},
+    mirror::{Freshness, History, LastRun, Summary},
     output::{age, are_rejected, number},
 };
 
-/// So many of the last passes are listed.
+/// So many of the last syncs are listed.
 pub(super) const PASSES: i64 = 15;
 
 /// The plots show so many stretches: six hours.
@@ -42,8 +42,8 @@ impl Display for Plain<'_> {
 /// The page. `nonce` is what the style is allowed by.
 pub(super) fn render(
     sources: &Sources,
-    glance: &Result<Glance, String>,
-    lately: &Result<Lately, String>,
+    glance: &Result<Summary, String>,
+    lately: &Result<History, String>,
     nonce: &str,
 ) -> Result<String, fmt::Error> {
     let mut out = String::with_capacity(32 << 10);
@@ -52,9 +52,9 @@ pub(super) fn render(
     let rejected = glance.as_ref().map_or(0, |glance| glance.rejected.unsigned_abs());
     let headline = match verdict.is_good {
         true if sources.watch.is_standing_by() => "Standing by".to_owned(),
-        true if rejected > 0 => format!("In step, but {}", are_rejected(rejected)),
-        true => "In step".to_owned(),
-        false => "Not in step".to_owned(),
+        true if rejected > 0 => format!("In sync, but {}", are_rejected(rejected)),
+        true => "In sync".to_owned(),
+        false => "Not in sync".to_owned(),
     };
     write!(
         out,
@@ -66,7 +66,7 @@ pub(super) fn render(
     let class = if verdict.is_good { "good" } else { "bad" };
     write!(out, "<header class=\"{class}\"><h1>{headline}</h1>")?;
     // What the headline says need not be said twice.
-    if verdict.says != "in step" {
+    if verdict.says != "in sync" {
         write!(out, "<p>{}</p>", Plain(&verdict.says))?;
     }
     out.push_str("</header>");
@@ -74,7 +74,7 @@ pub(super) fn render(
     match lately {
         Ok(lately) => {
             plots(&mut out, lately)?;
-            passes(&mut out, lately)?;
+            syncs(&mut out, lately)?;
         }
         Err(why) => write!(
             out,
@@ -87,7 +87,7 @@ pub(super) fn render(
     Ok(out)
 }
 
-fn tiles(out: &mut String, sources: &Sources, glance: Option<&Glance>, lately: Option<&Lately>) -> fmt::Result {
+fn tiles(out: &mut String, sources: &Sources, glance: Option<&Summary>, lately: Option<&History>) -> fmt::Result {
     out.push_str("<dl>");
     let since = |at: Option<DateTime<Utc>>, now: DateTime<Utc>| {
         at.map_or_else(|| "not yet".to_owned(), |at| format!("{} ago", age(now - at)))
@@ -97,13 +97,13 @@ fn tiles(out: &mut String, sources: &Sources, glance: Option<&Glance>, lately: O
         || "not yet".to_owned(),
         |since| format!("{} ago", age(chrono::TimeDelta::from_std(since).unwrap_or_default())),
     );
-    tile(out, "Last pass in step", &succeeded, "", false)?;
+    tile(out, "Last sync in sync", &succeeded, "", false)?;
     let last_full = lately
         .zip(glance)
         .map(|(lately, glance)| since(lately.last_full_at, glance.now));
     tile(
         out,
-        "Last full sync in step",
+        "Last successful full sync",
         &last_full.unwrap_or_else(unknown),
         "",
         false,
@@ -117,7 +117,7 @@ fn tiles(out: &mut String, sources: &Sources, glance: Option<&Glance>, lately: O
         None => (unknown(), String::new()),
     };
     tile(out, "Freshness in the last hour", &value, &more, false)?;
-    let count = |count: fn(&Glance) -> i64| glance.map(|glance| count(glance).unsigned_abs());
+    let count = |count: fn(&Summary) -> i64| glance.map(|glance| count(glance).unsigned_abs());
     let shown = |count: Option<u64>| count.map_or_else(unknown, number);
     tile(
         out,
@@ -174,7 +174,7 @@ fn tile(out: &mut String, name: &str, value: &str, more: &str, warns: bool) -> f
     Ok(())
 }
 
-fn plots(out: &mut String, lately: &Lately) -> fmt::Result {
+fn plots(out: &mut String, lately: &History) -> fmt::Result {
     write!(
         out,
         "<div class=\"plots\">\
@@ -188,9 +188,9 @@ fn plots(out: &mut String, lately: &Lately) -> fmt::Result {
     )
 }
 
-fn passes(out: &mut String, lately: &Lately) -> fmt::Result {
+fn syncs(out: &mut String, lately: &History) -> fmt::Result {
     out.push_str(
-        "<section><h2>Last passes</h2><div class=\"wide\"><table><thead><tr><th><span class=\"spare\">started, </span>UTC<th>kind<th>outcome",
+        "<section><h2>Last syncs</h2><div class=\"wide\"><table><thead><tr><th><span class=\"spare\">started, </span>UTC<th>kind<th>outcome",
     );
     for (head, brief) in [("created", "new"), ("updated", "upd."), ("deleted", "del.")] {
         write!(
@@ -200,7 +200,7 @@ fn passes(out: &mut String, lately: &Lately) -> fmt::Result {
     }
     out.push_str("<th class=\"spare\">requests<th class=\"spare\">took</tr></thead><tbody>");
     for run in &lately.runs {
-        pass(out, run)?;
+        syncer(out, run)?;
     }
     if lately.runs.is_empty() {
         out.push_str("<tr><td>none yet</tr>");
@@ -209,7 +209,7 @@ fn passes(out: &mut String, lately: &Lately) -> fmt::Result {
     Ok(())
 }
 
-fn pass(out: &mut String, run: &LastRun) -> fmt::Result {
+fn syncer(out: &mut String, run: &LastRun) -> fmt::Result {
     let class = match run.outcome.as_str() {
         "failed" | "incomplete" | "held" => " class=\"bad\"",
         _ => "",
@@ -243,9 +243,9 @@ fn pass(out: &mut String, run: &LastRun) -> fmt::Result {
     Ok(())
 }
 
-fn footer(out: &mut String, sources: &Sources, glance: Option<&Glance>) -> fmt::Result {
+fn footer(out: &mut String, sources: &Sources, glance: Option<&Summary>) -> fmt::Result {
     out.push_str("<footer>");
-    if let Some(Glance {
+    if let Some(Summary {
         instance_id: Some(instance),
         environment_type,
         ..

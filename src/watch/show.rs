@@ -7,7 +7,7 @@ use tokio::sync::Mutex;
 use super::{Watch, health::anonymous, page};
 use crate::{
     clerk,
-    mirror::{Error, Glance, Lately, Mirror},
+    mirror::{Error, History, Mirror, Summary},
 };
 
 /// How long what the database said is good for.
@@ -21,9 +21,9 @@ const PATIENCE: Duration = Duration::from_secs(3);
 pub struct Sources {
     /// How the daemon is.
     pub watch: Watch,
-    /// The client that the passes use, for its budget.
+    /// The client that the syncs use, for its budget.
     pub clerk: clerk::Client,
-    /// With a connection of its own: who only looks must not keep a pass waiting.
+    /// With a connection of its own: who only looks must not keep a sync waiting.
     pub mirror: Mirror,
     /// This process, as it is called in the lease.
     pub holder: String,
@@ -32,8 +32,8 @@ pub struct Sources {
 /// The sources, and what they said a moment ago.
 pub(super) struct Show {
     pub(super) sources: Sources,
-    glance: Kept<Glance>,
-    lately: Kept<Lately>,
+    glance: Kept<Summary>,
+    lately: Kept<History>,
 }
 
 /// An answer of the database, or why there is none.
@@ -70,12 +70,12 @@ impl Show {
     }
 
     /// How the mirror stands.
-    pub(super) async fn glance(&self) -> Told<Glance> {
+    pub(super) async fn glance(&self) -> Told<Summary> {
         self.glance.get(self.ask(self.sources.mirror.glance())).await
     }
 
     /// What happened lately.
-    pub(super) async fn lately(&self) -> Told<Lately> {
+    pub(super) async fn lately(&self) -> Told<History> {
         let lately = self
             .sources
             .mirror

@@ -255,7 +255,7 @@ pub async fn events_tell_the_mirror(world: &World, seed: u64) {
     assert!(told == mirror, "seed {seed}: the events tell another story");
 }
 
-/// The passes have counted what they did.
+/// The syncs have counted what they did.
 pub async fn counts_are_true(world: &World, seed: u64) {
     for what in ["created", "updated", "deleted"] {
         let number = async |sql: String| world.db.number(&sql).await;
@@ -278,5 +278,5 @@ pub async fn counts_are_true(world: &World, seed: u64) {
     );
     assert_eq!(kept, live, "seed {seed}: the number that is kept");
     let running = world.runs("outcome = 'running'").await;
-    assert_eq!(running, 0, "seed {seed}: a pass that never ended");
+    assert_eq!(running, 0, "seed {seed}: a sync that never ended");
 }

@@ -96,7 +96,7 @@ async fn played(story: Story) -> Tried {
     // Requests in ten seconds.
     let budget = *dice.choice(&[1000, 250, 100, 100]).unwrap();
     history.starts(replicas, budget, settings(dice)).await;
-    // Where less breaks, more passes come to their end.
+    // Where less breaks, more syncs come to their end.
     let peace = *dice.choice(&[50, 75, 90]).unwrap();
     for step in story.steps {
         if mass_deletion == Some(step) {
@@ -109,7 +109,7 @@ async fn played(story: Story) -> Tried {
         } else {
             history.breaks(dice).await;
         }
-        // Sometimes much happens within one pass, and sometimes passes come in between.
+        // Sometimes much happens within one sync, and sometimes syncs come in between.
         let pause = *dice.choice(&[0, 5, 40, 150, 400]).unwrap();
         tokio::time::sleep(Duration::from_millis(pause)).await;
         history.nobody_left_who_may_not().await;
@@ -283,7 +283,7 @@ impl History {
                     let id = self.clerk.anybody(dice);
                     self.world.db.execute(&format!("NOTIFY clerk2pg, '{id}'")).await;
                 }
-                "users asked for by name"
+                "users asked for by id"
             }
         };
         *self.tried.entry(what).or_default() += 1;
@@ -313,7 +313,7 @@ impl History {
                 for _ in 0..150 {
                     *self.tried.entry(self.clerk.happen(dice)).or_default() += 1;
                 }
-                // A pass has to come as far as writing.
+                // A sync has to come as far as writing.
                 self.world.sim.clear_faults();
                 for replica in &mut self.replicas {
                     replica.postgres.let_through();
@@ -331,7 +331,7 @@ impl History {
                 let is_met = met() > before;
                 server.is_emptied().await;
                 if is_met {
-                    "disk full, as a pass found out"
+                    "disk full, as a sync found out"
                 } else {
                     "disk full"
                 }
@@ -383,7 +383,7 @@ impl History {
         self.syncs(patience, "a quiet").await;
         assert!(
             self.world.db.versions().await == versions,
-            "seed {seed}: a quiet pass wrote"
+            "seed {seed}: a quiet sync wrote"
         );
     }
 
@@ -415,7 +415,7 @@ impl History {
             .db
             .number("SELECT coalesce(max(id), 0) FROM clerk.sync_runs")
             .await;
-        let whole = format!("kind = 'full' AND id > {last} AND outcome IN ('in_step', 'changed', 'held')");
+        let whole = format!("kind = 'full' AND id > {last} AND outcome IN ('in_sync', 'changed', 'held')");
         world.db.execute("NOTIFY clerk2pg, 'full'").await;
         let mut asked = Instant::now();
         within(
@@ -459,11 +459,11 @@ impl History {
         invariants::counts_are_true(world, seed).await;
         invariants::events_tell_the_mirror(world, seed).await;
         for (condition, what) in [
-            ("outcome <> 'failed'", "passes"),
-            ("outcome = 'failed'", "passes that failed"),
+            ("outcome <> 'failed'", "syncs"),
+            ("outcome = 'failed'", "syncs that failed"),
         ] {
-            let passes = world.runs(condition).await;
-            *self.tried.entry(what).or_default() += passes.unsigned_abs();
+            let syncs = world.runs(condition).await;
+            *self.tried.entry(what).or_default() += syncs.unsigned_abs();
         }
         let sql = "SELECT deadlocks FROM pg_stat_database WHERE datname = current_database()";
         let deadlocks = world.db.number(sql).await;

@@ -110,7 +110,7 @@ impl Replica {
         }
     }
 
-    /// A daemon ends by itself where its first pass meets what a person has to change: a refused key. Somebody starts it again, as a service manager
+    /// A daemon ends by itself where its first sync meets what a person has to change: a refused key. Somebody starts it again, as a service manager
     /// does. Returns whether that was so.
     pub async fn comes_back(&mut self, world: &World) -> bool {
         let has_ended = self.process.as_mut().is_some_and(Process::has_ended);

@@ -47,7 +47,7 @@ const DISK: u32 = 6000;
 /// Between two things that break.
 const PAUSE: Duration = Duration::from_secs(2);
 
-/// Things break for so long, then all is mended, and nothing breaks for as long: passes must come to their end, too.
+/// Things break for so long, then all is mended, and nothing breaks for as long: syncs must come to their end, too.
 const SPELL: Duration = Duration::from_secs(30);
 
 /// How long a sync of so many users may take.
@@ -108,12 +108,12 @@ async fn for_a_long_time() {
             memory.extend(peaks[0]);
             let most = peaks.into_iter().flatten().max().unwrap_or_default();
             history.budget_is_kept();
-            let (passes, users) = (
+            let (syncs, users) = (
                 history.world.runs("ended_at IS NOT NULL").await,
                 history.world.users().await,
             );
             let minutes = started.elapsed().as_secs() / 60;
-            println!("{minutes:>4} min: {passes} passes, {users} users in the mirror, at most {most} kB of memory");
+            println!("{minutes:>4} min: {syncs} syncs, {users} users in the mirror, at most {most} kB of memory");
         }
     }
     history.heals().await;
@@ -122,12 +122,12 @@ async fn for_a_long_time() {
     let [life] = &*history.replicas[0].lives else {
         panic!("the process that nobody kills has ended");
     };
-    let passes = history.world.runs("true").await;
+    let syncs = history.world.runs("true").await;
     let own = history.world.runs(&format!("holder LIKE '%:{}:%'", life.pid)).await;
     let tried = history.ends().await;
     println!("{duration:?}, seed {seed}: {ticked} changes, {users} users at the end");
     println!("nobody was deleted wrongly, no change was lost");
-    println!("{passes} passes, whole and failed, {own} of them by the process that lived through it all");
+    println!("{syncs} syncs, whole and failed, {own} of them by the process that lived through it all");
     println!("its peak memory by the minute, in kB: {memory:?}");
     for (what, times) in tried {
         println!("{times:>8}  {what}");

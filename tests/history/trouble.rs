@@ -25,7 +25,7 @@ pub fn of_clerk(sim: &Sim, dice: &mut Rng, may_lag: bool) -> &'static str {
         }
     };
     for (places, effect) in effects {
-        // What only misleads may last: passes come to their end all the same.
+        // What only misleads may last: syncs come to their end all the same.
         let often = match effect {
             Effect::Quirks(_) => dice.u64(1..60),
             _ => dice.u64(1..6),

@@ -5,7 +5,7 @@ use std::time::Duration;
 use crate::client::client_with;
 use crate::harness::{World, eventually};
 use clerk_sim::{Options, Quirks, RateLimit, Sim};
-use clerk2pg::walk::Interval;
+use clerk2pg::reconcile::walk::Range;
 use rustix::process::Signal;
 
 async fn spends(key: &str, limit: RateLimit, stated: Option<u32>, requests: usize, budget: u64) {
@@ -23,7 +23,7 @@ async fn spends(key: &str, limit: RateLimit, stated: Option<u32>, requests: usiz
             let client = client.clone();
             tokio::spawn(async move {
                 for _ in 0..requests / 5 {
-                    client.count(Interval::ALL).await.unwrap();
+                    client.count(Range::ALL).await.unwrap();
                 }
             })
         })
@@ -69,7 +69,7 @@ async fn a_walk_completes_although_others_use_up_the_limit() {
         Duration::from_secs(30),
     );
     for _ in 0..85 {
-        backend.count(Interval::ALL).await.unwrap();
+        backend.count(Range::ALL).await.unwrap();
     }
     let run = world.begin(&[]);
     run.says("Clerk asks to slow down").await;
@@ -87,7 +87,7 @@ async fn a_configuration_read_again_brings_no_second_budget() {
     });
     // 20 requests in ten seconds.
     let daemon = world.follow(&[("CLERK2PG_CLERK__REQUEST_BUDGET", "0.02")]);
-    world.passes(1).await;
+    world.syncs(1).await;
     for reloads in 1..4 {
         daemon.signal(Signal::HUP);
         eventually("it is reloaded", async || {

@@ -157,7 +157,7 @@ async fn check(hostile: &Hostile, place: Place) {
     assert!(!format!("{checked:?}").contains("captured"), "{place:?}: {checked:#?}");
 
     let leader = Watched::new(world.follow(&with(&[ANY, NEVER, EVERY_SECOND]))).await;
-    leader.is_ready("in step").await;
+    leader.is_ready("in sync").await;
     let standby = Process::new(world.daemon(&with(&[NEVER, EVERY_SECOND])));
     let standbys = "SELECT count(*) FROM clerk.standbys WHERE expires_at > clock_timestamp()";
     eventually("one stands by", async || world.db.number(standbys).await == 1).await;

@@ -479,16 +479,16 @@ async fn who_syncs_is_told_of_them_as_well() {
 async fn a_daemon_beside_it() {
     let world = World::new(30).await;
     let watched = Watched::obedient(&world, &[EVERY_SECOND]).await;
-    watched.is_ready("in step").await;
+    watched.is_ready("in sync").await;
     let listen = ("CLERK2PG_HTTP__LISTEN", watched.address.as_str());
     check_with_daemon(&world, &[listen]).await.only(&[]).is(
         "listener",
         "ok",
-        &format!("a daemon answers at http://{}/: in step", watched.address),
+        &format!("a daemon answers at http://{}/: in sync", watched.address),
     );
     // Its ears are left alone.
     world.db.execute("NOTIFY clerk2pg, 'full'").await;
-    world.passes(2).await;
+    world.syncs(2).await;
     assert_eq!(watched.daemon.said("WARN"), 0, "{}", watched.daemon.log());
 
     // While it syncs it has the lease.
@@ -505,7 +505,7 @@ async fn a_daemon_beside_it() {
                 .unwrap()
                 .contains(" is syncing at this moment; of the daemons, ")
     };
-    eventually("a check meets a pass", holds).await;
+    eventually("a check meets a sync", holds).await;
     world.sim.set_faults(Quirks {
         unauthorized: true,
         ..Quirks::default()

@@ -148,7 +148,7 @@ async fn what_the_role_lacks_and_the_grant_that_mends_it() {
     let bad = world.sim.insert_unstorable(Unstorable::ManyKeys);
     run(&["--once", "--format", "json"])
         .await
-        .assert(0, "in_step +0 ~0 -0 =10 held 0 rejected 1");
+        .assert(0, "in_sync +0 ~0 -0 =10 held 0 rejected 1");
     for id in [&bad, &ids[0], &ids[1], &ids[2], &ids[3], &ids[6], &ids[7]] {
         world.sim.delete(id);
     }

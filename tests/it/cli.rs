@@ -72,13 +72,13 @@ async fn a_dry_run_of_an_empty_database_leaves_it_empty() {
 async fn a_dry_run_tells_what_a_pass_then_does() {
     let world = mirrored(30).await;
     let ids = world.sim.user_ids();
-    let in_step = world.run(&["--dry-run", "--exit-code"]).await;
-    assert_eq!(in_step.code, Some(0), "{in_step:#?}");
+    let in_sync = world.run(&["--dry-run", "--exit-code"]).await;
+    assert_eq!(in_sync.code, Some(0), "{in_sync:#?}");
     let expected = format!(
         "No changes. The mirror is in sync with {} (30 users).\n",
         world.sim.instance_id()
     );
-    assert_eq!(in_step.stdout, expected);
+    assert_eq!(in_sync.stdout, expected);
 
     for at in [3, 9] {
         world.sim.delete(&ids[at]);
@@ -152,7 +152,7 @@ async fn the_status_for_people() {
     assert_eq!((ran.code, ran.stderr.as_str()), (Some(0), ""), "{ran:#?}");
     for part in [
         &format!("12 users of {} (production)", world.sim.instance_id()),
-        "Last full sync in step",
+        "Last successful full sync",
         "1 user rejected",
         &bad,
         "changed",
@@ -170,7 +170,7 @@ async fn the_status_for_people() {
 #[tokio::test(flavor = "multi_thread")]
 async fn the_status_for_programs() {
     let world = mirrored(12).await;
-    world.once().await.assert(0, "in_step +0 ~0 -0 =12 held 0 rejected 0");
+    world.once().await.assert(0, "in_sync +0 ~0 -0 =12 held 0 rejected 0");
     let ran = world.run(&["status", "--format", "json"]).await;
     assert_eq!((ran.code, ran.stdout.lines().count()), (Some(0), 1), "{ran:#?}");
     let json = ran.json();
@@ -188,7 +188,7 @@ async fn the_status_for_programs() {
     }
     let runs = json["runs"].as_array().unwrap();
     let outcomes: Vec<_> = runs.iter().map(|run| run["outcome"].as_str().unwrap()).collect();
-    assert_eq!(outcomes, ["in_step", "changed"], "newest first");
+    assert_eq!(outcomes, ["in_sync", "changed"], "newest first");
     assert_eq!((&runs[1]["created"], &runs[0]["unchanged"]), (&12.into(), &12.into()));
     assert_eq!(json["last_success_at"], runs[0]["ended_at"]);
 }

@@ -5,8 +5,8 @@ use std::time::{Duration, Instant};
 use clerk_sim::{Effect, ErrorAnswer, ErrorBody, Options, Rule, Sim};
 use clerk2pg::{
     clerk::{Client, Error, Settings},
+    reconcile::walk::{self, Range},
     secret::Secret,
-    walk::{self, Interval},
 };
 
 use crate::server::{Server, answer};
@@ -62,7 +62,7 @@ async fn what_every_request_carries() {
     let sim = sim(20).await;
     let client = client(&sim.url(), PATIENT);
     client.instance().await.unwrap().unwrap();
-    client.count(Interval::ALL).await.unwrap().unwrap();
+    client.count(Range::ALL).await.unwrap().unwrap();
     assert_eq!(client.list(&FIRST_PAGE, 500).await.unwrap().users().len(), 20);
     client.named(&["user_nobody"]).await.unwrap();
     client.user(&sim.user_ids()[0]).await.unwrap();
@@ -102,7 +102,7 @@ async fn what_passes_is_tried_again() {
 async fn retries_back_off() {
     let sim = sim(0).await;
     sim.set_faults(error(503, None).next(4));
-    client(&sim.url(), PATIENT).count(Interval::ALL).await.unwrap();
+    client(&sim.url(), PATIENT).count(Range::ALL).await.unwrap();
     let times: Vec<i64> = sim.log().iter().map(|request| request.at).collect();
     let pauses: Vec<i64> = times.windows(2).map(|pair| pair[1] - pair[0]).collect();
     assert_eq!(pauses.len(), 4);
@@ -134,7 +134,7 @@ async fn waits(status: u16, retry_after: Option<u64>, least: Duration) {
     let sim = sim(0).await;
     sim.set_faults(error(status, retry_after).next(1));
     let started = Instant::now();
-    client(&sim.url(), PATIENT).count(Interval::ALL).await.unwrap();
+    client(&sim.url(), PATIENT).count(Range::ALL).await.unwrap();
     let took = started.elapsed();
     assert!(took >= least, "{status} {retry_after:?}: asked again after {took:?}");
     assert!(
@@ -161,7 +161,7 @@ async fn being_told_to_wait_is_no_outage() {
     let sim = sim(0).await;
     sim.set_faults(error(429, Some(1)).next(3));
     // Three waits of more than a second, for a client that bears an outage for less than one.
-    client(&sim.url(), IMPATIENT).count(Interval::ALL).await.unwrap();
+    client(&sim.url(), IMPATIENT).count(Range::ALL).await.unwrap();
     assert_eq!(sim.requests(), 4);
 }
 
@@ -172,7 +172,7 @@ async fn an_absurd_retry_after_harms_nobody() {
             let header = format!("retry-after: {told}\r\n");
             let server = Server::start(move |_| answer(status, &header, b"")).await;
             let client = client(&server.url, IMPATIENT);
-            let asking = tokio::spawn(async move { client.count(Interval::ALL).await });
+            let asking = tokio::spawn(async move { client.count(Range::ALL).await });
             // It waits, or it gives up with an error; it does not panic, and does not ask at once.
             tokio::time::sleep(Duration::from_millis(150)).await;
             assert_eq!(server.asked().len(), 1, "{status} {told}");
@@ -216,7 +216,7 @@ async fn an_outage_longer_than_the_patience_is_an_error_in_time() {
 async fn nobody_there() {
     let nobody = crate::proxy::Proxy::refusing(([127, 0, 0, 1], 1).into());
     let url = format!("http://{}", nobody.address);
-    let error = client(&url, IMPATIENT).count(Interval::ALL).await.unwrap_err();
+    let error = client(&url, IMPATIENT).count(Range::ALL).await.unwrap_err();
     assert!(
         error
             .to_string()

@@ -60,7 +60,7 @@ async fn a_leader_that_died_before_the_clock_went_back_is_followed() {
     .await;
     world.sim.create_random();
     world.catches_up().await;
-    standby.is_ready("in step").await;
+    standby.is_ready("in sync").await;
     assert_eq!(standby.daemon.stop(Signal::TERM).await.code, Some(0));
 }
 

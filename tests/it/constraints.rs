@@ -43,7 +43,7 @@ async fn check_refused(ddl: &str, why: &str, mend: &str) {
         "{ddl}: {listed:#?}"
     );
 
-    world.once().await.assert(0, "in_step +0 ~0 -0 =40 held 0 rejected 2");
+    world.once().await.assert(0, "in_sync +0 ~0 -0 =40 held 0 rejected 2");
     world.db.execute(mend).await;
     world.once().await.assert(0, "changed +1 ~1 -0 =40 held 0 rejected 0");
     assert_eq!(reasons(&world).await, []);
@@ -139,7 +139,7 @@ async fn check_held_back(on_delete: &str) {
     );
     assert!(listed[0].1.contains("orders"), "{listed:?}");
 
-    world.once().await.assert(0, "in_step +0 ~0 -0 =28 held 0 rejected 1");
+    world.once().await.assert(0, "in_sync +0 ~0 -0 =28 held 0 rejected 1");
     world.db.execute("DELETE FROM orders").await;
     world.once().await.assert(0, "changed +0 ~0 -1 =28 held 0 rejected 0");
     assert_eq!(reasons(&world).await, []);
@@ -201,9 +201,9 @@ async fn whoever_is_held_back_can_return() {
         ))
         .await;
     world.sim.delete(&id);
-    world.once().await.assert(0, "in_step +0 ~0 -0 =11 held 0 rejected 1");
+    world.once().await.assert(0, "in_sync +0 ~0 -0 =11 held 0 rejected 1");
     world.sim.insert(document);
-    world.once().await.assert(0, "in_step +0 ~0 -0 =12 held 0 rejected 0");
+    world.once().await.assert(0, "in_sync +0 ~0 -0 =12 held 0 rejected 0");
     assert_eq!(reasons(&world).await, []);
     world.assert_in_step().await;
 }

@@ -32,7 +32,7 @@ async fn connect(address: &str, times: usize, begin: &[u8]) -> Vec<TcpStream> {
 async fn idle_connections_keep_no_probe_out() {
     let world = mirrored(5).await;
     let watched = Watched::obedient(&world, &[EVERY_SECOND]).await;
-    watched.is_ready("in step").await;
+    watched.is_ready("in sync").await;
     let mut crowd = connect(&watched.address, 600, b"").await;
     crowd.extend(connect(&watched.address, 64, b"GET / HTTP/1.1\r\nHost: loc").await);
     for path in ["/livez", "/readyz", "/metrics"] {
@@ -58,7 +58,7 @@ async fn idle_connections_keep_no_probe_out() {
 async fn a_request_under_way_is_not_dropped_for_idle_connections() {
     let world = mirrored(5).await;
     let watched = Watched::obedient(&world, &[]).await;
-    watched.is_ready("in step").await;
+    watched.is_ready("in sync").await;
     // The page waits for the database, which has the table locked.
     let mut locked = crate::harness::connect(&world.db.url).await;
     let transaction = locked.transaction().await.unwrap();

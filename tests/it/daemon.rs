@@ -1,4 +1,4 @@
-//! The daemon at its daily work: passes on schedule, one at a time, and a configuration that is read again at SIGHUP.
+//! The daemon at its daily work: syncs on schedule, one at a time, and a configuration that is read again at SIGHUP.
 
 use std::{path::Path, time::Duration};
 
@@ -14,7 +14,7 @@ use crate::{
 async fn the_first_full_sync_is_due_at_start_and_no_other_without_a_schedule() {
     let world = World::new(30).await;
     let daemon = world.follow(&[NEVER]);
-    world.passes(1).await;
+    world.syncs(1).await;
     world.assert_in_step().await;
 
     world.sim.create_random();
@@ -28,7 +28,7 @@ async fn the_first_full_sync_is_due_at_start_and_no_other_without_a_schedule() {
 async fn later_passes_mirror_what_changes() {
     let world = World::new(40).await;
     let daemon = world.follow(&[]);
-    world.passes(1).await;
+    world.syncs(1).await;
     for _ in 0..2 {
         for _ in 0..3 {
             world.sim.create_random();
@@ -47,23 +47,23 @@ async fn later_passes_mirror_what_changes() {
 #[tokio::test(flavor = "multi_thread")]
 async fn passes_slower_than_the_schedule_neither_overlap_nor_pile_up() {
     let world = World::new(10).await;
-    // Five requests make a pass of three seconds, for a schedule of every second.
+    // Five requests make a sync of three seconds, for a schedule of every second.
     world.sim.set_faults(Rule::new(Effect::LatencyMs(600)));
     let daemon = world.follow(&[]);
-    world.passes(2).await;
+    world.syncs(2).await;
     world.sim.clear_faults();
     let slow = world.db.number("SELECT max(id) FROM clerk.sync_runs").await;
-    world.passes(slow + 5).await;
+    world.syncs(slow + 5).await;
     let ran = daemon.stop(Signal::TERM).await;
     assert_eq!(ran.code, Some(0), "{ran:#?}");
 
     world.assert_one_at_a_time().await;
-    // One tick may have been waiting; behind it, each pass has a tick of its own.
+    // One tick may have been waiting; behind it, each sync has a tick of its own.
     let five = format!(
         "SELECT extract(epoch FROM max(started_at) - min(started_at)) FROM clerk.sync_runs WHERE id BETWEEN {slow} + 1 AND {slow} + 5"
     );
     let took: f64 = world.db.text(&five).await.unwrap().parse().unwrap();
-    assert!(took > 2.0, "five passes within {took} s: ticks had piled up");
+    assert!(took > 2.0, "five syncs within {took} s: ticks had piled up");
 }
 
 /// A daemon on a configuration file, which is not overruled by the environment.
@@ -88,17 +88,17 @@ async fn sighup_brings_another_schedule() {
     let directory = tempfile::tempdir().unwrap();
     let file = directory.path().join("config.toml");
     let daemon = on_file(&world, &file, "[schedule]\nfull = \"\"\n");
-    world.passes(1).await;
+    world.syncs(1).await;
 
     reload(&daemon, &file, "[schedule]\nfull = \"* * * * * *\"\n", RELOADED).await;
-    world.passes(4).await;
+    world.syncs(4).await;
 
     reload(&daemon, &file, "[schedule]\nfull = \"\"\n", RELOADED).await;
-    let passes = world.runs("true").await;
+    let syncs = world.runs("true").await;
     tokio::time::sleep(Duration::from_secs(4)).await;
-    let more = world.runs("true").await - passes;
+    let more = world.runs("true").await - syncs;
     // One for the reload itself, and one that was due before.
-    assert!(more <= 2, "{more} passes: the old schedule goes on");
+    assert!(more <= 2, "{more} syncs: the old schedule goes on");
     assert_eq!(daemon.stop(Signal::TERM).await.code, Some(0));
 }
 
@@ -109,7 +109,7 @@ async fn sighup_brings_another_log_level() {
     let file = directory.path().join("config.toml");
     let quiet = "[schedule]\nfull = \"\"\n[log]\nlevel = \"warn\"\n";
     let daemon = on_file(&world, &file, quiet);
-    world.passes(1).await;
+    world.syncs(1).await;
     assert_eq!(daemon.log(), "");
 
     reload(
@@ -121,7 +121,7 @@ async fn sighup_brings_another_log_level() {
     .await;
     std::fs::write(&file, quiet).unwrap();
     daemon.signal(Signal::HUP);
-    world.passes(3).await;
+    world.syncs(3).await;
     let ran = daemon.stop(Signal::TERM).await;
     assert_eq!(ran.stderr.matches("full sync").count(), 1, "{ran:#?}");
 }
@@ -133,10 +133,10 @@ async fn sighup_brings_another_mode_of_deleting() {
     let file = directory.path().join("config.toml");
     let mode = |mode| format!("[schedule]\nfull = \"* * * * * *\"\n[deletes]\nmode = \"{mode}\"\n");
     let daemon = on_file(&world, &file, &mode("keep"));
-    world.passes(1).await;
+    world.syncs(1).await;
     let gone = world.sim.delete_random().unwrap();
     let before = world.runs("true").await;
-    world.passes(before + 2).await;
+    world.syncs(before + 2).await;
     assert_eq!(world.users().await, 20, "kept rows are not deleted");
 
     reload(&daemon, &file, &mode("mark"), RELOADED).await;
@@ -157,7 +157,7 @@ async fn a_broken_file_is_reported_and_the_old_configuration_stays() {
     let file = directory.path().join("config.toml");
     let good = "[schedule]\nfull = \"* * * * * *\"\n";
     let daemon = on_file(&world, &file, good);
-    world.passes(1).await;
+    world.syncs(1).await;
     for (broken, said) in [
         ("[schedule\n", "TOML"),
         ("[schedule]\nful = \"\"\n", "schedule.full"),
@@ -203,12 +203,12 @@ async fn a_refused_key_ends_the_daemon_at_its_start() {
 async fn a_key_refused_later_is_told_once_and_waited_for() {
     let world = World::new(10).await;
     let daemon = world.follow(&[]);
-    world.passes(1).await;
+    world.syncs(1).await;
     world.sim.set_faults(Quirks {
         unauthorized: true,
         ..Quirks::default()
     });
-    eventually("three failed passes", async || {
+    eventually("three failed syncs", async || {
         world.runs("outcome = 'failed'").await >= 3
     })
     .await;

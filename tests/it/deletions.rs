@@ -1,4 +1,4 @@
-//! Nobody leaves the mirror unless Clerk, asked for that user by name, said so; whoever is gone does leave.
+//! Nobody leaves the mirror unless Clerk, asked for that user by id, said so; whoever is gone does leave.
 
 use clerk_sim::{Effect, Endpoint, ErrorBody, Faults, Quirks, Rule, WrongCount};
 
@@ -17,7 +17,7 @@ async fn a_deletion_at_clerk_deletes_the_row() {
     }
     world.once().await.assert(0, "changed +0 ~0 -4 =26 held 0 rejected 0");
     world.assert_in_step().await;
-    world.once().await.assert(0, "in_step +0 ~0 -0 =26 held 0 rejected 0");
+    world.once().await.assert(0, "in_sync +0 ~0 -0 =26 held 0 rejected 0");
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -42,7 +42,7 @@ async fn marked_users_keep_their_row_and_can_return() {
     world
         .once_with(&mark)
         .await
-        .assert(0, "in_step +0 ~0 -0 =11 held 0 rejected 0");
+        .assert(0, "in_sync +0 ~0 -0 =11 held 0 rejected 0");
     assert_eq!(world.db.versions().await, versions, "somebody was marked twice");
     assert_eq!(world.db.text(&deleted_at).await, marked_at);
 
@@ -68,7 +68,7 @@ async fn marked_users_keep_their_row_and_can_return() {
     let before = world.db.number(events).await;
     let planned = world.run(&["--dry-run", "--format", "json"]).await;
     planned.assert(0, "planned +0 ~0 -1 =11 held 0 rejected 0");
-    world.once().await.assert(0, "in_step +0 ~0 -0 =11 held 0 rejected 0");
+    world.once().await.assert(0, "in_sync +0 ~0 -0 =11 held 0 rejected 0");
     let rows = format!("SELECT count(*) FROM clerk.users WHERE id = '{gone}'");
     assert_eq!(world.db.number(&rows).await, 0);
     assert_eq!(world.db.number(events).await, before);
@@ -91,7 +91,7 @@ async fn keeping_asks_nothing() {
     world
         .once_with(&keep)
         .await
-        .assert(0, "in_step +0 ~0 -0 =11 held 0 rejected 0");
+        .assert(0, "in_sync +0 ~0 -0 =11 held 0 rejected 0");
     assert_eq!(world.db.versions().await, versions);
     assert_eq!(asked(&world), 0);
     // The deletion was left for later, not forgotten.
@@ -143,7 +143,7 @@ async fn whoever_a_list_hides_is_kept() {
         "incomplete +0 ~0 -0 =60 held 0 rejected 0",
     )
     .await;
-    // Hidden while the list is walked, but not when they are asked for by name; by id they are not found.
+    // Hidden while the list is walked, but not when they are asked for by id; by id they are not found.
     let walk = lists_of_a_walk(&world).await;
     let mut faults = Faults::from(
         Rule::new(Effect::Quirks(Box::new(hiding)))
@@ -152,7 +152,7 @@ async fn whoever_a_list_hides_is_kept() {
     );
     faults.quirks.not_found_by_id.clone_from(&hidden);
     check(
-        "in the list by name",
+        "in the list by id",
         &world,
         faults,
         1,
@@ -167,12 +167,12 @@ async fn whoever_a_list_hides_is_kept() {
             ..Quirks::default()
         },
         0,
-        "in_step +0 ~0 -0 =60 held 0 rejected 0",
+        "in_sync +0 ~0 -0 =60 held 0 rejected 0",
     )
     .await;
 }
 
-/// How many list requests a pass makes that deletes nobody.
+/// How many list requests a sync makes that deletes nobody.
 async fn lists_of_a_walk(world: &World) -> u64 {
     let lists = || world.sim.requests_by_path()["GET /v1/users"];
     let before = lists();
@@ -183,21 +183,21 @@ async fn lists_of_a_walk(world: &World) -> u64 {
 #[tokio::test(flavor = "multi_thread")]
 async fn lists_that_mislead_delete_nobody() {
     let world = mirrored(60).await;
-    let in_step = "in_step +0 ~0 -0 =60 held 0 rejected 0";
+    let in_sync = "in_sync +0 ~0 -0 =60 held 0 rejected 0";
     let with = |change: fn(&mut Quirks)| {
         let mut quirks = Quirks::default();
         change(&mut quirks);
         quirks
     };
-    check("pages of 7", &world, with(|q| q.max_page = Some(7)), 0, in_step).await;
-    check("pages of 1", &world, with(|q| q.max_page = Some(1)), 0, in_step).await;
-    check("random pages", &world, with(|q| q.random_pages = true), 0, in_step).await;
+    check("pages of 7", &world, with(|q| q.max_page = Some(7)), 0, in_sync).await;
+    check("pages of 1", &world, with(|q| q.max_page = Some(1)), 0, in_sync).await;
+    check("random pages", &world, with(|q| q.random_pages = true), 0, in_sync).await;
     check(
         "user_id is ignored",
         &world,
         with(|q| q.ignore_user_id = true),
         0,
-        in_step,
+        in_sync,
     )
     .await;
     check(
@@ -241,14 +241,14 @@ async fn lists_that_mislead_delete_nobody() {
     let mut faults = first_page_only;
     faults.quirks.max_page = Some(7);
     check(
-        "all lists behind the first page are empty, those by name too",
+        "all lists behind the first page are empty, those by id too",
         &world,
         faults,
         1,
         "incomplete +0 ~0 -0 =7 held 0 rejected 0",
     )
     .await;
-    check("and then all is well", &world, Faults::default(), 0, in_step).await;
+    check("and then all is well", &world, Faults::default(), 0, in_sync).await;
 }
 
 fn with_count(offset: i64) -> Quirks {
@@ -272,7 +272,7 @@ async fn approving_an_empty_list_deletes_nobody() {
     assert_eq!(world.run(&["approve", &plan]).await.code, Some(0));
     let ran = under(&world, nobody, &[]).await;
     assert_eq!(ran.json()["deleted"], 0, "{ran:#?}");
-    world.once().await.assert(0, "in_step +0 ~0 -0 =20 held 0 rejected 0");
+    world.once().await.assert(0, "in_sync +0 ~0 -0 =20 held 0 rejected 0");
     world.assert_in_step().await;
 }
 
@@ -293,7 +293,7 @@ async fn stale_lists_delete_nobody() {
         &world,
         stale,
         0,
-        "in_step +0 ~0 -0 =13 held 0 rejected 0",
+        "in_sync +0 ~0 -0 =13 held 0 rejected 0",
     )
     .await;
     let mirrored = mirrored_ids(&world).await;
@@ -357,7 +357,7 @@ async fn a_deletion_that_cannot_be_confirmed_waits() {
     let ran = world.once().await;
     assert_eq!((ran.code, &ran.json()["deleted"]), (Some(0), &1.into()), "{ran:#?}");
     world.assert_in_step().await;
-    world.once().await.assert(0, "in_step +0 ~0 -0 =29 held 0 rejected 0");
+    world.once().await.assert(0, "in_sync +0 ~0 -0 =29 held 0 rejected 0");
 }
 
 #[tokio::test(flavor = "multi_thread")]

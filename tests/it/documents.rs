@@ -46,7 +46,7 @@ async fn check_kept(fields: &str) {
     let world = World::new(0).await;
     let sent = put(&world, "user_kept", fields).await;
     assert_eq!(world.db.documents().await["user_kept"], sent);
-    world.once().await.assert(0, "in_step +0 ~0 -0 =1 held 0 rejected 0");
+    world.once().await.assert(0, "in_sync +0 ~0 -0 =1 held 0 rejected 0");
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -103,7 +103,7 @@ async fn the_same_in_other_words_is_no_change() {
         3
     );
     let versions = world.db.versions().await;
-    world.once().await.assert(0, "in_step +0 ~0 -0 =1 held 0 rejected 0");
+    world.once().await.assert(0, "in_sync +0 ~0 -0 =1 held 0 rejected 0");
     assert_eq!(world.db.versions().await, versions);
 
     put(&world, "user_same", r#","first_name":"Zoe""#).await;
@@ -151,7 +151,7 @@ async fn a_creation_date_that_moves_moves_the_user() {
     world.once().await.assert(0, "changed +0 ~5 -0 =35 held 0 rejected 0");
     assert_eq!(asked(&world), before, "somebody who was met was asked for by name");
     world.assert_in_step().await;
-    world.once().await.assert(0, "in_step +0 ~0 -0 =40 held 0 rejected 0");
+    world.once().await.assert(0, "in_sync +0 ~0 -0 =40 held 0 rejected 0");
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -165,7 +165,7 @@ async fn imported_users_may_be_older_than_all() {
     }
     world.once().await.assert(0, "changed +4 ~0 -0 =10 held 0 rejected 0");
     world.assert_in_step().await;
-    world.once().await.assert(0, "in_step +0 ~0 -0 =14 held 0 rejected 0");
+    world.once().await.assert(0, "in_sync +0 ~0 -0 =14 held 0 rejected 0");
 }
 
 #[tokio::test(flavor = "multi_thread")]

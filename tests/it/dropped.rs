@@ -11,7 +11,7 @@ async fn dropped(world: &World, environment: &[(&str, &str)]) -> Process {
     assert_eq!(world.once_with(environment).await.code, Some(0));
     let daemon = world.follow(&[&[NEVER, EVERY_SECOND], environment].concat());
     // Its first sync is done: from here on it would only look for changes.
-    world.passes(2).await;
+    world.syncs(2).await;
     world.db.execute("DROP SCHEMA clerk CASCADE").await;
     daemon.says("is not there any more").await;
     daemon

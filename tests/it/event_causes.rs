@@ -82,7 +82,7 @@ async fn who_is_marked_is_told_as_deleted_and_who_is_back_as_created() {
     world
         .once_with(&[MARK])
         .await
-        .assert(0, "in_step +0 ~0 -0 =9 held 0 rejected 0");
+        .assert(0, "in_sync +0 ~0 -0 =9 held 0 rejected 0");
     assert_eq!(world.told(0).await.len(), 1);
 
     for (name, renamed) in [("the same", false), ("changed meanwhile", true)] {

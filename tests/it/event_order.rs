@@ -78,7 +78,7 @@ async fn each_transaction_notifies_once_of_its_last_event() {
     }
     world.sim.create_random();
     world.once().await.assert(0, "changed +1 ~7 -3 =50 held 0 rejected 0");
-    world.once().await.assert(0, "in_step +0 ~0 -0 =58 held 0 rejected 0");
+    world.once().await.assert(0, "in_sync +0 ~0 -0 =58 held 0 rejected 0");
     world.db.execute("NOTIFY clerk_user_events, 'the end'").await;
 
     let told = watching.await.unwrap();
@@ -168,18 +168,18 @@ async fn a_full_sync_removes_old_events_and_no_others() {
     remember(&world, 30, "90 minutes").await;
     remember(&world, 40, "50 minutes").await;
     let count = async || world.db.number("SELECT count(*) FROM clerk.user_events").await;
-    world.once().await.assert(0, "in_step +0 ~0 -0 =5 held 0 rejected 0");
+    world.once().await.assert(0, "in_sync +0 ~0 -0 =5 held 0 rejected 0");
     assert_eq!(count().await, 90);
     let hour = [("CLERK2PG_EVENTS__KEEP", "1h")];
     world
         .once_with(&hour)
         .await
-        .assert(0, "in_step +0 ~0 -0 =5 held 0 rejected 0");
+        .assert(0, "in_sync +0 ~0 -0 =5 held 0 rejected 0");
     assert_eq!(count().await, 40);
     world
         .once_with(&hour)
         .await
-        .assert(0, "in_step +0 ~0 -0 =5 held 0 rejected 0");
+        .assert(0, "in_sync +0 ~0 -0 =5 held 0 rejected 0");
     assert_eq!(count().await, 40);
 
     // Ids go on behind those that were removed.

@@ -141,7 +141,7 @@ async fn what_happens_to_a_user_makes_one_event_each() {
         assert_envelope(&world, event, "user.deleted", data);
     }
 
-    world.once().await.assert(0, "in_step +0 ~0 -0 =11 held 0 rejected 0");
+    world.once().await.assert(0, "in_sync +0 ~0 -0 =11 held 0 rejected 0");
     assert_eq!(world.last_event().await, events[4].id);
 }
 
@@ -280,7 +280,7 @@ async fn the_first_import_makes_no_events_even_if_it_takes_two_runs() {
     assert_eq!(ran.code, Some(0), "{ran:#?}");
     assert_eq!(world.told(0).await, [] as [String; 0]);
 
-    // What the import did not look at any more is told by the next pass.
+    // What the import did not look at any more is told by the next sync.
     world.sim.clear_faults();
     world.once().await.assert(0, "changed +0 ~1 -1 =298 held 0 rejected 0");
     let expected = [format!("user.deleted {}", ids[3]), format!("user.updated {}", ids[2])];
@@ -308,7 +308,7 @@ async fn with_initial_events_the_first_import_tells_of_everybody_once() {
     world
         .once_with(&[INITIAL])
         .await
-        .assert(0, "in_step +0 ~0 -0 =300 held 0 rejected 0");
+        .assert(0, "in_sync +0 ~0 -0 =300 held 0 rejected 0");
     assert_eq!(world.told(0).await, expected);
 }
 
@@ -336,7 +336,7 @@ async fn who_is_asked_for_during_the_first_import_comes_silently() {
     assert!(world.users().await < 200, "the import was over");
 
     world.sim.clear_faults();
-    world.passes(1).await;
+    world.syncs(1).await;
     assert_eq!(world.db.number(imported).await, 1);
     assert_eq!((world.users().await, world.last_event().await), (200, 0));
     world.rename(&last, "Changed again");

@@ -2,7 +2,10 @@
 
 use clerk_sim::Unstorable;
 
-use crate::{harness::Ran, harness::World, trouble::mirrored};
+use crate::{
+    harness::{Ran, World},
+    trouble::mirrored,
+};
 
 fn first_line(ran: &Ran) -> &str {
     ran.stdout.lines().next().unwrap_or_default()
@@ -52,12 +55,12 @@ async fn with_exit_code_rejected_users_are_5() {
     world
         .run(&once)
         .await
-        .assert(5, "in_step +0 ~0 -0 =100 held 0 rejected 2");
+        .assert(5, "in_sync +0 ~0 -0 =100 held 0 rejected 2");
     world
         .run(&dry_run)
         .await
         .assert(5, "planned +0 ~0 -0 =100 held 0 rejected 2");
-    world.once().await.assert(0, "in_step +0 ~0 -0 =100 held 0 rejected 2");
+    world.once().await.assert(0, "in_sync +0 ~0 -0 =100 held 0 rejected 2");
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -67,7 +70,7 @@ async fn with_exit_code_everything_else_stays_as_it_is() {
     world
         .run(&once)
         .await
-        .assert(0, "in_step +0 ~0 -0 =60 held 0 rejected 0");
+        .assert(0, "in_sync +0 ~0 -0 =60 held 0 rejected 0");
     world.sim.insert_unstorable(Unstorable::ManyKeys);
     for id in world.sim.user_ids().iter().take(20) {
         assert!(world.sim.delete(id));

@@ -1,4 +1,4 @@
-//! The server is started anew, crashes, or hands over to another one while users are being written: the pass goes on from where it was, each
+//! The server is started anew, crashes, or hands over to another one while users are being written: the sync goes on from where it was, each
 //! user is counted once, and nobody is lost.
 
 use std::time::Duration;
@@ -48,9 +48,9 @@ impl World {
         eventually("pages are stored", async || self.checkpoint().await > before + 50).await;
     }
 
-    /// Everybody is there, and was counted once, over however many passes.
+    /// Everybody is there, and was counted once, over however many syncs.
     async fn has_everybody_once(&self) {
-        let whole = "outcome IN ('changed', 'in_step') AND ended_at IS NOT NULL";
+        let whole = "outcome IN ('changed', 'in_sync') AND ended_at IS NOT NULL";
         eventually("a full sync is over", async || self.runs(whole).await > 0).await;
         self.assert_in_step().await;
         let counted =
@@ -100,7 +100,7 @@ async fn restarted_while_a_batch_is_being_written() {
         let mut world = world(server.admin()).await;
         let daemon = world.follow(&[NEVER]);
         world.walks_on().await;
-        // A batch has written its users by the time it comes to its pass's row.
+        // A batch has written its users by the time it comes to its sync's row.
         let lock = connect(&world.db.url).await;
         lock.batch_execute("BEGIN; LOCK clerk.sync_runs IN SHARE MODE")
             .await

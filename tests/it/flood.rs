@@ -100,7 +100,7 @@ impl World {
 async fn a_flood_of_notifications_keeps_nobody_waiting() {
     let world = World::new(40).await;
     let watched = Watched::obedient(&world, &[EVERY_SECOND, LIMIT, DEBUG]).await;
-    watched.is_ready("in step").await;
+    watched.is_ready("in sync").await;
     watched.daemon.says(LISTENING).await;
     let flood = Flood::begin(&world).await;
     eventually("it is asked for", async || world.read_in_vain().len() >= PART).await;
@@ -114,7 +114,7 @@ async fn a_flood_of_notifications_keeps_nobody_waiting() {
         world.read_in_vain().len() >= 2 * PART
     })
     .await;
-    watched.is_ready("in step").await;
+    watched.is_ready("in sync").await;
     flood.end(&world).await;
     world.assert_notifications_keep_to_their_part();
     assert_eq!(watched.daemon.stop(Signal::TERM).await.code, Some(0));
@@ -124,12 +124,12 @@ async fn a_flood_of_notifications_keeps_nobody_waiting() {
 async fn a_flood_during_a_full_sync_keeps_neither_it_nor_changes_waiting() {
     let world = World::new(100).await;
     let watched = Watched::obedient(&world, &[EVERY_SECOND, LIMIT, DEBUG]).await;
-    watched.is_ready("in step").await;
+    watched.is_ready("in sync").await;
     watched.daemon.says(LISTENING).await;
     let flood = Flood::begin(&world).await;
     eventually("it is asked for", async || !world.read_in_vain().is_empty()).await;
     world.sim.set_faults(slow_pages(5, 200));
-    let walked = async || world.runs("kind = 'full' AND outcome IN ('in_step', 'changed')").await;
+    let walked = async || world.runs("kind = 'full' AND outcome IN ('in_sync', 'changed')").await;
     let before = walked().await;
     world.ask("full").await;
     eventually("a full sync is at work", async || {
@@ -149,7 +149,7 @@ async fn one_that_asks_for_syncs_without_end_gets_some() {
     let world = World::new(40).await;
     let daemon = world.follow(&[NEVER, LIMIT, DEBUG]);
     daemon.says(LISTENING).await;
-    world.passes(1).await;
+    world.syncs(1).await;
     let begun = (world.looks().len(), std::time::Instant::now());
     for _ in 0..100 {
         world.ask("sync").await;
@@ -171,7 +171,7 @@ async fn an_id_that_nobody_has_is_not_read_again_at_once() {
     let world = World::new(40).await;
     let daemon = world.follow(&[NEVER, DEBUG]);
     daemon.says(LISTENING).await;
-    world.passes(1).await;
+    world.syncs(1).await;
     let id = "user_flood0123456789abcdef";
     let reads = || {
         world
@@ -206,7 +206,7 @@ fn fails(kind: &str) -> String {
 async fn a_full_sync_that_fails_keeps_no_change_waiting() {
     let world = World::new(40).await;
     let watched = Watched::new(world.follow(&[NEVER, EVERY_SECOND, ANY, DEBUG])).await;
-    watched.is_ready("in step").await;
+    watched.is_ready("in sync").await;
     watched.daemon.says(LISTENING).await;
     world.db.execute(&fails("full")).await;
     world.ask("full").await;
@@ -219,7 +219,7 @@ async fn a_full_sync_that_fails_keeps_no_change_waiting() {
     }
     watched.is_not_ready("not this kind").await;
     world.db.execute("DROP FUNCTION public.refuse CASCADE").await;
-    watched.is_ready("in step").await;
+    watched.is_ready("in sync").await;
     let ran = watched.daemon.stop(Signal::TERM).await;
     assert_eq!(ran.stderr.matches("ERROR").count(), 1, "{ran:#?}");
     assert_eq!(ran.stderr.matches("back to normal").count(), 1, "{ran:#?}");
@@ -229,7 +229,7 @@ async fn a_full_sync_that_fails_keeps_no_change_waiting() {
 async fn users_who_cannot_be_brought_keep_nobody_waiting() {
     let world = World::new(40).await;
     let watched = Watched::new(world.follow(&[NEVER, EVERY_SECOND, ANY, DEBUG])).await;
-    watched.is_ready("in step").await;
+    watched.is_ready("in sync").await;
     watched.daemon.says(LISTENING).await;
     world.db.execute(&fails("on_demand")).await;
     // A ban moves no `updated_at`: only by id does it come.
@@ -242,7 +242,7 @@ async fn users_who_cannot_be_brought_keep_nobody_waiting() {
     for _ in 0..3 {
         world.keeps_up().await;
     }
-    watched.is_ready("in step").await;
+    watched.is_ready("in sync").await;
     world.db.execute("DROP FUNCTION public.refuse CASCADE").await;
     let banned = format!("SELECT count(*) FROM clerk.users WHERE banned AND id = '{id}'");
     eventually("it is tried again", async || world.db.number(&banned).await == 1).await;
@@ -304,7 +304,7 @@ async fn an_id_that_is_answered_with_another_user_keeps_nobody_waiting() {
     let tried = || clerk.asked().iter().filter(|head| head.starts_with(WRONG)).count();
     let environment = [NEVER, EVERY_SECOND, ANY, DEBUG, ("CLERK_API_URL", clerk.url.as_str())];
     let watched = Watched::new(world.follow(&environment)).await;
-    watched.is_ready("in step").await;
+    watched.is_ready("in sync").await;
     watched.daemon.says(LISTENING).await;
     world.ask("user_wrong").await;
     eventually("it is read", async || tried() > 0).await;
@@ -315,7 +315,7 @@ async fn an_id_that_is_answered_with_another_user_keeps_nobody_waiting() {
         within(SOON, "the new user", async || world.has(&new).await).await;
     }
     eventually("it is tried again", async || tried() >= 3).await;
-    watched.is_ready("in step").await;
+    watched.is_ready("in sync").await;
     let ran = watched.daemon.stop(Signal::TERM).await;
     assert_eq!(
         (ran.code, ran.stderr.matches("ERROR").count()),

@@ -78,7 +78,7 @@ async fn each_change_of_the_last_hour_counts() {
     assert!(ran.stdout.lines().any(|told| told == line), "{ran:#?}");
 
     let watched = Watched::obedient(&changes.world, &[]).await;
-    watched.is_ready("in step").await;
+    watched.is_ready("in sync").await;
     eventually("the page tells the same", async || {
         let page = watched.get("/").await.body;
         page.contains("<dd>6 min<small>median; 99 of 100 within 12 min</small>")

@@ -1,4 +1,4 @@
-//! A full sync brings the mirror in step, and does nothing where it is.
+//! A full sync brings the mirror in sync, and does nothing where it is.
 
 use clerk_sim::{Effect, Endpoint, Faults, Quirks, Rule};
 
@@ -17,8 +17,8 @@ async fn ten_thousand_users_then_nothing_then_a_hundred_changes() {
     world
         .once()
         .await
-        .assert(0, "in_step +0 ~0 -0 =10000 held 0 rejected 0");
-    assert_eq!(world.db.versions().await, versions, "a quiet pass wrote rows");
+        .assert(0, "in_sync +0 ~0 -0 =10000 held 0 rejected 0");
+    assert_eq!(world.db.versions().await, versions, "a quiet sync wrote rows");
 
     for n in 0..100 {
         match n % 4 {
@@ -71,13 +71,13 @@ async fn other_digests_of_the_same_documents_are_no_changes() {
         .db
         .execute("UPDATE clerk.sync_state SET digest_key = sha256('another')")
         .await;
-    world.once().await.assert(0, "in_step +0 ~0 -0 =30 held 0 rejected 0");
+    world.once().await.assert(0, "in_sync +0 ~0 -0 =30 held 0 rejected 0");
     assert_ne!(world.db.text(digests).await, before, "the key makes no difference");
     assert_eq!(world.db.text(changed_at).await, changed);
     let events = world.db.number("SELECT count(*) FROM clerk.user_events").await;
     assert_eq!(events, 0);
 
     let versions = world.db.versions().await;
-    world.once().await.assert(0, "in_step +0 ~0 -0 =30 held 0 rejected 0");
-    assert_eq!(world.db.versions().await, versions, "a quiet pass wrote rows");
+    world.once().await.assert(0, "in_sync +0 ~0 -0 =30 held 0 rejected 0");
+    assert_eq!(world.db.versions().await, versions, "a quiet sync wrote rows");
 }

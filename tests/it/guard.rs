@@ -101,7 +101,7 @@ async fn an_approval_is_for_one_plan_and_one_time() {
     refused(&world, &sum, &plan(&ran)).await;
     approve(&world, &plan(&ran)).await;
     world.once().await.assert(0, "changed +0 ~0 -14 =31 held 0 rejected 0");
-    world.once().await.assert(0, "in_step +0 ~0 -0 =31 held 0 rejected 0");
+    world.once().await.assert(0, "in_sync +0 ~0 -0 =31 held 0 rejected 0");
     world.assert_in_step().await;
 }
 
@@ -204,7 +204,7 @@ async fn a_clerk_without_users_is_held_whatever_the_limits_say() {
         .once_with(&no_limits)
         .await
         .assert(0, "changed +0 ~0 -3 =0 held 0 rejected 0");
-    world.once().await.assert(0, "in_step +0 ~0 -0 =0 held 0 rejected 0");
+    world.once().await.assert(0, "in_sync +0 ~0 -0 =0 held 0 rejected 0");
     // An empty mirror of an empty Clerk is nothing to worry about, and it fills again.
     world.sim.create_random();
     world.once().await.assert(0, "changed +1 ~0 -0 =0 held 0 rejected 0");
@@ -307,7 +307,7 @@ async fn rows_that_the_application_holds_back_do_not_stand_in_the_way_of_others(
     world
         .once_with(&relaxed)
         .await
-        .assert(0, "in_step +0 ~0 -0 =48 held 0 rejected 12");
+        .assert(0, "in_sync +0 ~0 -0 =48 held 0 rejected 12");
     // A quarter of the mirror is gone, but only three of them are news.
     for id in &ids[20..23] {
         world.sim.delete(id);

@@ -33,7 +33,7 @@ fn assert_unwell(ran: &Ran, why: &str) {
 async fn tells_what_the_daemon_says() {
     let world = mirrored(10).await;
     let watched = Watched::obedient(&world, &[crate::process::EVERY_SECOND]).await;
-    watched.is_ready("in step").await;
+    watched.is_ready("in sync").await;
     let port = watched.address.rsplit_once(':').unwrap().1;
     for listen in [
         format!("127.0.0.1:{port}"),
@@ -43,12 +43,12 @@ async fn tells_what_the_daemon_says() {
         let ran = health(&listen, &[]).await;
         assert_eq!(
             (ran.code, ran.stdout.as_str(), ran.stderr.as_str()),
-            (Some(0), "in step\n", "")
+            (Some(0), "in sync\n", "")
         );
     }
     let ran = health(&watched.address, &["--format", "json"]).await;
     assert_eq!(ran.code, Some(0), "{ran:#?}");
-    assert_eq!(ran.json(), serde_json::json!({"ready": true, "reason": "in step"}));
+    assert_eq!(ran.json(), serde_json::json!({"ready": true, "reason": "in sync"}));
 
     world.sim.set_faults(Quirks {
         unauthorized: true,
@@ -101,7 +101,7 @@ async fn nobody_and_strangers_are_not_ready() {
 async fn a_proxy_in_the_environment_is_not_asked() {
     let world = World::new(3).await;
     let watched = Watched::obedient(&world, &[]).await;
-    watched.is_ready("in step").await;
+    watched.is_ready("in sync").await;
     let mut command = command();
     command.arg("health").env("CLERK2PG_HTTP__LISTEN", &watched.address);
     command

@@ -18,7 +18,7 @@ async fn where_notifications_are_swallowed_the_schedule_goes_on() {
         ("CLERK2PG_SCHEDULE__INCREMENTAL", "* * * * * *"),
         ("DATABASE_URL", &pooler.url(&world.db.url)),
     ]);
-    world.passes(1).await;
+    world.syncs(1).await;
     world.sim.create_random();
     world.comes_in_step().await;
     let told = "NOTIFY clerk2pg is not heard";
@@ -61,7 +61,7 @@ async fn what_was_asked_for_while_postgres_was_out_of_reach_comes_afterwards() {
     let mut postgres = Proxy::open(upstream(&world.db.url));
     let daemon = world.follow(&[NEVER, DEBUG, ("DATABASE_URL", &postgres.url(&world.db.url))]);
     daemon.says(LISTENING).await;
-    world.passes(1).await;
+    world.syncs(1).await;
     postgres.refuse().await;
     let id = world.sim.create_random();
     world.ask(&id).await;
@@ -105,7 +105,7 @@ async fn of_two_daemons_the_leader_brings_a_user() {
     world.assert_in_step().await;
     ends_well(standby).await;
     assert_eq!(world.runs("kind = 'on_demand'").await, 7);
-    assert_eq!(world.runs("outcome NOT IN ('changed', 'in_step')").await, 0);
+    assert_eq!(world.runs("outcome NOT IN ('changed', 'in_sync')").await, 0);
     world.assert_one_at_a_time().await;
 }
 

@@ -11,7 +11,7 @@ use crate::{
     process::{NEVER, Process},
 };
 
-/// Passes come only when they are asked for.
+/// Syncs come only when they are asked for.
 const BY_HAND: [(&str, &str); 4] = [
     NEVER,
     ("CLERK2PG_SCHEDULE__INCREMENTAL", ""),
@@ -115,7 +115,7 @@ async fn check(seed: u64, users: usize, changes: usize) {
     let mut dice = Rng::with_seed(seed);
     let world = World::new(users).await;
     let daemon = world.follow(&BY_HAND);
-    world.passes(1).await;
+    world.syncs(1).await;
     for _ in 0..changes {
         happen(&world, &mut dice);
         if dice.u32(0..5) == 0 {
@@ -123,7 +123,7 @@ async fn check(seed: u64, users: usize, changes: usize) {
         }
     }
     // Incremental syncs alone see everything but bans.
-    eventually(&format!("in step, bans aside, with seed {seed}"), async || {
+    eventually(&format!("in sync, bans aside, with seed {seed}"), async || {
         world.db.execute("NOTIFY clerk2pg, 'sync'").await;
         tokio::time::sleep(std::time::Duration::from_millis(200)).await;
         let mirror = world.db.documents().await.into_iter();
@@ -133,10 +133,10 @@ async fn check(seed: u64, users: usize, changes: usize) {
             == at_clerk(&world)
     })
     .await;
-    let passes = world.runs("kind = 'full' AND ended_at IS NOT NULL").await;
+    let syncs = world.runs("kind = 'full' AND ended_at IS NOT NULL").await;
     world.db.execute("NOTIFY clerk2pg, 'full'").await;
     eventually("a full sync", async || {
-        world.runs("kind = 'full' AND ended_at IS NOT NULL").await > passes
+        world.runs("kind = 'full' AND ended_at IS NOT NULL").await > syncs
     })
     .await;
     world.assert_in_step().await;

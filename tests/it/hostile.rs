@@ -4,7 +4,7 @@ use std::{fs, path::Path, time::Duration};
 
 use clerk2pg::{
     clerk::{Body, MAX_BODY, MAX_USERS, Page, Raw},
-    user::{DigestKey, MAX_DEPTH, MAX_DOCUMENT, MAX_ID, MAX_KEYS, decode, fields::FIELDS},
+    resource::{DigestKey, MAX_DEPTH, MAX_DOCUMENT, MAX_ID, MAX_KEYS, decode, fields::FIELDS},
 };
 use proptest::prelude::*;
 use serde_json::value::RawValue;
@@ -520,7 +520,7 @@ async fn other_answers_are_not_read_beyond_a_megabyte() {
     let client = client_with(&server.url, "sk_live_x", None, 1.0, Duration::from_secs(10));
     let error = client
         .asking_once()
-        .count(clerk2pg::walk::Interval::ALL)
+        .count(clerk2pg::reconcile::walk::Range::ALL)
         .await
         .unwrap_err();
     assert!(
@@ -551,7 +551,7 @@ async fn a_servers_words_are_printable_and_short() {
         assert!(error.len() < 700, "{} bytes", error.len());
         assert!(error.contains("[2J") && !error.contains(char::is_control), "{error}");
     }
-    // The pass that it ends is on record.
+    // The sync that it ends is on record.
     let title = title.into_bytes();
     let server = Server::start(move |head| match head.split(' ').nth(1) {
         Some("/v1/instance") => answer(OK, "", br#"{"id":"ins_hostile"}"#),
@@ -561,7 +561,7 @@ async fn a_servers_words_are_printable_and_short() {
     let world = World::new(0).await;
     let daemon = world.follow(&[("CLERK_API_URL", &server.url)]);
     let on_record = async || world.runs("error LIKE '%an HTML page%'").await > 0;
-    eventually("the failed pass is on record", on_record).await;
+    eventually("the failed sync is on record", on_record).await;
     daemon.kill().await;
 }
 

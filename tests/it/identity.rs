@@ -167,7 +167,7 @@ async fn one_404_at_the_very_first_sync_pins_no_address() {
     let pinned = "SELECT instance_id FROM clerk.sync_state";
     assert_eq!(world.db.text(pinned).await.as_deref(), Some(world.sim.instance_id()));
     world.sim.set_faults(instance_error(404).next(1));
-    world.once().await.assert(0, "in_step +0 ~0 -0 =12 held 0 rejected 0");
+    world.once().await.assert(0, "in_sync +0 ~0 -0 =12 held 0 rejected 0");
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -225,7 +225,7 @@ async fn a_person_changes_the_pin_and_every_row_waits_for_its_user() {
     let repinned = world.run(&["repin", &id]).await;
     assert_eq!(repinned.code, Some(0), "{repinned:#?}");
     assert!(repinned.stdout.contains("12 rows are held"), "{repinned:#?}");
-    world.once().await.assert(0, "in_step +0 ~0 -0 =12 held 0 rejected 0");
+    world.once().await.assert(0, "in_sync +0 ~0 -0 =12 held 0 rejected 0");
     assert_eq!(world.run(&["repin", &id]).await.code, Some(0));
 
     // Another instance altogether: its users come, and the others wait for a person, however few they are.

@@ -209,7 +209,7 @@ async fn a_lost_watermark_is_found_again_by_a_full_sync() {
         "{}",
         daemon.log()
     );
-    world.passes(2).await;
+    world.syncs(2).await;
     world.assert_in_step().await;
     assert!(world.watermark().await > watermark);
 
@@ -350,6 +350,6 @@ async fn a_full_sync_that_may_have_missed_somebody_does_not_stand_for_the_change
         .assert(1, "incomplete +0 ~1 -0 =59 held 0 rejected 0");
     assert_eq!(world.watermark().await, watermark);
     world.sim.clear_faults();
-    world.once().await.assert(0, "in_step +0 ~0 -0 =60 held 0 rejected 0");
+    world.once().await.assert(0, "in_sync +0 ~0 -0 =60 held 0 rejected 0");
     assert!(world.watermark().await > watermark);
 }

@@ -35,7 +35,7 @@ async fn nothing_from_outside_is_executed() {
     world.sim.insert(hostile("user_even"));
     let environment = [("PGAPPNAME", HOSTILE), ("CLERK2PG_SCHEDULE__FULL", "* * * * * *")];
     let daemon = world.follow(&environment);
-    world.passes(2).await;
+    world.syncs(2).await;
     world.age_rows().await;
     world.assert_in_step().await;
     let named = "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND application_name LIKE '%DROP TABLE%'";

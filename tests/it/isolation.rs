@@ -27,7 +27,7 @@ async fn check(level: &str) {
     assert_eq!(daemon.stop(Signal::TERM).await.code, Some(0));
     assert_eq!(world.runs("outcome = 'failed'").await, 0, "{level}");
     let again = world.once().await;
-    again.assert(0, "in_step +0 ~0 -0 =20000 held 0 rejected 0");
+    again.assert(0, "in_sync +0 ~0 -0 =20000 held 0 rejected 0");
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -28,10 +28,10 @@ async fn three_start_at_once_on_an_empty_database() {
         );
         created += json["created"].as_i64().unwrap();
     }
-    assert_eq!(created, 200, "the first one creates, the others find all in step");
+    assert_eq!(created, 200, "the first one creates, the others find all in sync");
     world.assert_in_step().await;
     world.assert_one_at_a_time().await;
-    assert_eq!(world.runs("outcome IN ('changed', 'in_step')").await, 3);
+    assert_eq!(world.runs("outcome IN ('changed', 'in_sync')").await, 3);
     assert_eq!(world.lease_holder().await, None);
 }
 
@@ -40,7 +40,7 @@ async fn a_daemon_and_single_runs_take_turns() {
     let world = World::new(30).await;
     world.sim.set_faults(Rule::new(Effect::LatencyMs(100)));
     let daemon = world.follow(&[LASTING]);
-    world.passes(1).await;
+    world.syncs(1).await;
     for _ in 0..2 {
         world.sim.create_random();
         let ran = world.once_with(&[LASTING]).await;
@@ -92,12 +92,12 @@ async fn a_lock_of_somebody_else_on_the_lease_is_reported() {
     single.says("waiting for the lease").await;
     assert_eq!(single.said("another clerk2pg"), 0, "{}", single.log());
     other.batch_execute("ROLLBACK").await.unwrap();
-    single.ended().await.assert(0, "in_step +0 ~0 -0 =20 held 0 rejected 0");
-    watched.is_ready("in step").await;
+    single.ended().await.assert(0, "in_sync +0 ~0 -0 =20 held 0 rejected 0");
+    watched.is_ready("in sync").await;
     assert_eq!(watched.daemon.stop(Signal::TERM).await.code, Some(0));
 }
 
-/// A pass falls asleep with a page under way, and another takes over and goes on to newer documents.
+/// A sync falls asleep with a page under way, and another takes over and goes on to newer documents.
 async fn sleeps_through_its_lease(newer: impl Fn(&World)) -> (World, Process) {
     let world = World::new(60).await;
     world.sim.set_faults(Quirks {
@@ -206,7 +206,7 @@ async fn one_that_wakes_does_not_disturb_the_one_at_work() {
 async fn a_daemon_that_slept_goes_on_when_it_wakes() {
     let world = World::new(30).await;
     let daemon = world.follow(&[]);
-    world.passes(1).await;
+    world.syncs(1).await;
     daemon.signal(Signal::STOP);
     for _ in 0..2 {
         world.sim.update_random();

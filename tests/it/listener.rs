@@ -192,7 +192,7 @@ async fn sighup_brings_another_address() {
     let directory = tempfile::tempdir().unwrap();
     let file = directory.path().join("config.toml");
     let watched = Watched::new(on_file(&world, &file, ANY.1)).await;
-    watched.is_ready("in step").await;
+    watched.is_ready("in sync").await;
     let reload = async |listen: &str, says: &str| {
         let before = watched.daemon.said(says);
         write(&file, listen);
@@ -204,7 +204,7 @@ async fn sighup_brings_another_address() {
     reload(ANY.1, RELOADED).await;
     assert_eq!(watched.probe("/livez").await.0, 200);
     assert_eq!(addresses(&watched.daemon).len(), 1);
-    let full = "clerk2pg_passes_total{kind=\"full\",outcome=\"in_step\"}";
+    let full = "clerk2pg_syncs_total{kind=\"full\",outcome=\"in_sync\"}";
     eventually("the counts go on", async || watched.metrics().await.value(full) == 2.0).await;
 
     let second = free_address();

@@ -274,7 +274,7 @@ async fn deletions_that_were_put_off_are_judged_with_the_next_ones() {
     world
         .once_with(&limits)
         .await
-        .assert(0, "in_step +0 ~0 -0 =96 held 0 rejected 4");
+        .assert(0, "in_sync +0 ~0 -0 =96 held 0 rejected 4");
     ids[4..8].iter().for_each(|id| assert!(world.sim.delete(id)));
     let ran = world.once_with(&limits).await;
     assert_eq!((ran.code, &ran.json()["held"]), (Some(3), &8.into()), "{ran:#?}");
@@ -334,7 +334,7 @@ async fn check_kept(trigger: &str, mode: &str) {
     world
         .once_with(&environment)
         .await
-        .assert(0, "in_step +0 ~0 -0 =27 held 0 rejected 1");
+        .assert(0, "in_sync +0 ~0 -0 =27 held 0 rejected 1");
     world.db.execute("DROP FUNCTION keep CASCADE").await;
     world
         .once_with(&environment)

@@ -153,7 +153,7 @@ impl Following {
         (self.world, ran)
     }
 
-    /// In step, counted, and by so many full syncs.
+    /// In sync, counted, and by so many full syncs.
     pub async fn ends_in_step(self, walks: i64) {
         assert_eq!(self.world.runs("kind = 'full'").await, walks, "{}", self.daemon.log());
         self.ends_in_step_after_any_walk().await;

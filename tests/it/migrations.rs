@@ -251,7 +251,7 @@ async fn rows_that_are_there_get_what_is_derived() {
     assert_eq!(world.db.text(others).await, before);
     // Nothing is left for the next sync.
     let versions = world.db.versions().await;
-    assert_eq!(world.once().await.json()["outcome"], "in_step");
+    assert_eq!(world.once().await.json()["outcome"], "in_sync");
     assert_eq!(world.db.versions().await, versions);
     world.assert_in_step().await;
 }
@@ -380,7 +380,7 @@ async fn a_search_path_of_the_roles_own_does_not_mislead() {
         ))
         .await;
     world.once().await.assert(0, "changed +10 ~0 -0 =0 held 0 rejected 0");
-    world.once().await.assert(0, "in_step +0 ~0 -0 =10 held 0 rejected 0");
+    world.once().await.assert(0, "in_sync +0 ~0 -0 =10 held 0 rejected 0");
     let fresh = connect(&world.db.url).await;
     let tables = "SELECT count(*) FROM pg_class WHERE relnamespace = 'app'::regnamespace";
     assert_eq!(fresh.query_one(tables, &[]).await.unwrap().get::<_, i64>(0), 1);
@@ -416,5 +416,5 @@ async fn a_migration_that_waits_for_a_reader_lets_others_read() {
         reader.batch_execute("COMMIT").await.unwrap();
     };
     tokio::join!(migrating, reading);
-    world.once().await.assert(0, "in_step +0 ~0 -0 =20 held 0 rejected 0");
+    world.once().await.assert(0, "in_sync +0 ~0 -0 =20 held 0 rejected 0");
 }

@@ -1,4 +1,4 @@
-//! Deletions that passes between full syncs find by counting: whoever is gone goes, for a few requests, and nobody else does.
+//! Deletions that syncs between full syncs find by counting: whoever is gone goes, for a few requests, and nobody else does.
 
 use std::collections::BTreeMap;
 
@@ -73,7 +73,7 @@ async fn among_users_who_share_a_moment() {
     assert!(import.len() > 500, "no moment is larger than a page");
     following.delete([&import[310]]).await;
     let asked = following.asked();
-    // All of that moment are asked for by name.
+    // All of that moment are asked for by id.
     assert!(asked.len() <= 20, "{} requests: {asked:#?}", asked.len());
     following.delete([&import[0], import.last().unwrap()]).await;
     following.ends_in_step(1).await;

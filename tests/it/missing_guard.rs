@@ -15,7 +15,7 @@ impl Following {
         })
         .await;
         let ended = "SELECT (outcome = 'held')::int FROM clerk.sync_runs ORDER BY id DESC LIMIT 1";
-        eventually("the pass has ended", async || self.world.db.number(ended).await == 1).await;
+        eventually("the sync has ended", async || self.world.db.number(ended).await == 1).await;
         let status = self.world.run(&["status", "--format", "json"]).await.json();
         assert_eq!(status["held"], users, "{status}");
         status["plan"]
@@ -127,7 +127,7 @@ async fn what_any_sync_deleted_within_the_hour_counts() {
     db.execute(&went(0)).await;
     assert!(sim.delete(&ids[30]));
     following.held(1).await;
-    // Nor does another kind of pass let it through.
+    // Nor does another kind of sync let it through.
     following.world.db.execute("NOTIFY clerk2pg, 'full'").await;
     eventually("a full sync", async || {
         following

@@ -1,4 +1,4 @@
-//! Counts that are wrong and lists that mislead while passes between full syncs look for deletions: nobody is lost, little is asked, and
+//! Counts that are wrong and lists that mislead while syncs between full syncs look for deletions: nobody is lost, little is asked, and
 //! whoever is gone goes when the trouble is over.
 
 use clerk_sim::{Effect, Endpoint, Faults, Quirks, Rule, WrongCount};
@@ -36,7 +36,7 @@ async fn counts_that_are_wrong_for_a_moment() {
             eventually(&name, async || sim.faults().rules[0].next == Some(0)).await;
             following.looks(1).await;
             assert_eq!(following.lost().await.len(), 0, "{name}");
-            // At worst everybody is asked for by name.
+            // At worst everybody is asked for by id.
             let more = following.asked().split_off(asked);
             assert!(more.len() <= 10, "{name}: {} requests: {more:#?}", more.len());
             sim.clear_faults();
@@ -57,9 +57,9 @@ async fn a_count_of_nobody_is_no_reason_to_ask_for_everybody() {
     );
     eventually("the counts", async || sim.faults().rules[0].next == Some(0)).await;
     following.daemon.says("a full sync is due").await;
-    following.world.passes(2).await;
+    following.world.syncs(2).await;
     following.looks(2).await;
-    // A full sync of seven pages; by name they would be thirty questions.
+    // A full sync of seven pages; by id they would be thirty questions.
     let asked = following.asked();
     assert!(asked.len() <= 15, "{} requests: {asked:#?}", asked.len());
     following.ends_in_step(2).await;
@@ -291,7 +291,7 @@ async fn an_outage_between_two_questions_leaves_nothing_behind() {
     eventually("the question by id", async || by_id() > before).await;
     // Clerk left the user out of a list, and then went away.
     sim.set_faults(Rule::new(Effect::DropBefore));
-    eventually("the pass fails", async || {
+    eventually("the sync fails", async || {
         following.world.runs("outcome = 'failed'").await == 1
     })
     .await;

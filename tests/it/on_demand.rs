@@ -56,7 +56,7 @@ impl World {
         let id = self.sim.create_random();
         self.ask(&id).await;
         eventually("the user's row", async || self.has(&id).await).await;
-        eventually("the pass is over", async || self.runs("ended_at IS NULL").await == 0).await;
+        eventually("the sync is over", async || self.runs("ended_at IS NULL").await == 0).await;
         id
     }
 
@@ -123,7 +123,7 @@ async fn a_user_who_is_the_same_costs_a_request_and_writes_nothing() {
     assert_eq!(
         world.runs("kind = 'on_demand'").await,
         1,
-        "a pass without a change was listed"
+        "a sync without a change was listed"
     );
     let mut after = world.db.versions().await;
     after.remove(&new);
@@ -141,7 +141,7 @@ async fn a_deleted_user_goes_once_clerk_says_so_in_two_ways() {
         ..Quirks::default()
     });
     world.ask(&id).await;
-    eventually("a pass", async || {
+    eventually("a sync", async || {
         world.runs("kind = 'on_demand' AND ended_at IS NOT NULL").await == 1
     })
     .await;
@@ -255,7 +255,7 @@ async fn who_is_asked_for_need_not_wait_for_a_full_sync() {
     world.ask(&id).await;
     eventually("the user's row", async || world.has(&id).await).await;
     assert!(is_busy(&world).await, "it waited for the full sync");
-    world.passes(2).await;
+    world.syncs(2).await;
     world.assert_in_step().await;
     assert_eq!(world.told(0).await, [format!("user.created {id}")]);
     ends_well(daemon).await;
@@ -321,7 +321,7 @@ async fn a_full_sync_comes_when_it_is_asked_for() {
     let before = world.db.number(banned).await;
     world.ask("full").await;
     eventually("the ban", async || world.db.number(banned).await == before + 1).await;
-    eventually("the pass is over", async || {
+    eventually("the sync is over", async || {
         world.runs("kind = 'full' AND outcome = 'changed'").await == 2
     })
     .await;

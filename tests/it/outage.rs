@@ -27,7 +27,7 @@ fn error(status: u16, body: ErrorBody) -> Rule {
     }))
 }
 
-/// Waits for the daemon to be in step again; it must have said once that it waited, and once that it does not any more.
+/// Waits for the daemon to be in sync again; it must have said once that it waited, and once that it does not any more.
 async fn recovers(world: &World, daemon: Process) {
     world.sim.create_random();
     world.comes_in_step().await;
@@ -54,7 +54,7 @@ async fn clerk_refuses_connections_at_the_start() {
     tokio::time::sleep(Duration::from_secs(4)).await;
     assert_eq!(daemon.said(AWAY), 1, "{}", daemon.log());
     clerk.let_through();
-    world.passes(1).await;
+    world.syncs(1).await;
     world.assert_in_step().await;
     daemon.says(BACK).await;
     assert_eq!(daemon.stop(Signal::TERM).await.code, Some(0));
@@ -65,7 +65,7 @@ async fn clerk_goes_away_later() {
     let world = World::new(20).await;
     let mut clerk = Proxy::open(upstream(&world.sim.url()));
     let daemon = world.follow(&[("CLERK_API_URL", &clerk.url(&world.sim.url())), IMPATIENT]);
-    world.passes(1).await;
+    world.syncs(1).await;
     clerk.refuse().await;
     eventually("three failed attempts", async || {
         world.runs("outcome = 'failed'").await >= 3
@@ -91,7 +91,7 @@ async fn clerk_answers_with_errors_or_somebody_elses_pages() {
     let outage = async |fault: Rule| {
         let world = World::new(20).await;
         let daemon = world.follow(&[IMPATIENT]);
-        world.passes(1).await;
+        world.syncs(1).await;
         world.sim.set_faults(fault);
         eventually("three failed attempts", async || {
             world.runs("outcome = 'failed'").await >= 3
@@ -120,7 +120,7 @@ async fn postgres_refuses_connections_at_the_start() {
     eventually("two more attempts", async || world.sim.requests() >= attempts + 2).await;
     assert_eq!(daemon.said(AWAY), 1, "{}", daemon.log());
     postgres.let_through();
-    world.passes(1).await;
+    world.syncs(1).await;
     world.assert_in_step().await;
     daemon.says(BACK).await;
     assert_eq!(daemon.stop(Signal::TERM).await.code, Some(0));
@@ -131,7 +131,7 @@ async fn postgres_goes_away_later() {
     let world = World::new(20).await;
     let mut postgres = Proxy::open(upstream(&world.db.url));
     let daemon = world.follow(&[("DATABASE_URL", &postgres.url(&world.db.url))]);
-    world.passes(1).await;
+    world.syncs(1).await;
     postgres.refuse().await;
     daemon.says(AWAY).await;
     let attempts = world.sim.requests();
@@ -145,7 +145,7 @@ async fn cut_in_the_middle(cut: impl Fn(&Proxy)) {
     let world = World::new(100).await;
     let postgres = Proxy::open(upstream(&world.db.url));
     let daemon = world.follow(&[("DATABASE_URL", &postgres.url(&world.db.url)), NEVER]);
-    world.passes(1).await;
+    world.syncs(1).await;
     assert_eq!(daemon.stop(Signal::TERM).await.code, Some(0));
 
     world.sim.user_ids().iter().take(80).for_each(|id| {
@@ -175,7 +175,7 @@ async fn connections_are_cut_at_a_commit_whose_outcome_nobody_learns() {
 async fn an_administrator_ends_the_connections() {
     let world = World::new(30).await;
     let daemon = world.follow(&[]);
-    world.passes(1).await;
+    world.syncs(1).await;
     let other = connect(&world.db.url).await;
     other
         .batch_execute("BEGIN; LOCK TABLE clerk.users IN EXCLUSIVE MODE")
@@ -196,9 +196,9 @@ async fn an_administrator_ends_the_connections() {
 async fn connections_that_end_while_nobody_uses_them_are_no_outage() {
     let world = World::new(30).await;
     let daemon = world.follow(&[("CLERK2PG_SCHEDULE__FULL", "*/4 * * * * *")]);
-    world.passes(1).await;
-    // Between two passes.
-    eventually("no pass", async || world.lease_holder().await.is_none()).await;
+    world.syncs(1).await;
+    // Between two syncs.
+    eventually("no sync", async || world.lease_holder().await.is_none()).await;
     let ended = "SELECT count(pg_terminate_backend(pid)) FROM pg_stat_activity
         WHERE datname = current_database() AND application_name = 'clerk2pg'";
     assert!(world.db.number(ended).await > 0);

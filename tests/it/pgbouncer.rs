@@ -221,7 +221,7 @@ async fn migrations_and_syncs(users: usize, connections: usize) {
             world.sim.update_random();
             let changed = format!("changed +1 ~1 -1 ={} held 0 rejected 0", users - 2);
             world.once().await.assert(0, &changed);
-            let unchanged = format!("in_step +0 ~0 -0 ={users} held 0 rejected 0");
+            let unchanged = format!("in_sync +0 ~0 -0 ={users} held 0 rejected 0");
             world.once().await.assert(0, &unchanged);
             world.assert_in_step().await;
         })
@@ -263,7 +263,7 @@ async fn a_daemon_follows_and_says_once_that_it_hears_nothing() {
         assert_eq!(ran.stderr.matches(DEAF).count(), 1, "{ran:#?}");
         assert_eq!(ran.stderr.matches("WARN").count(), 1, "{ran:#?}");
         assert!(!ran.stderr.contains("ERROR"), "{ran:#?}");
-        assert_eq!(world.runs("outcome NOT IN ('changed', 'in_step')").await, 0);
+        assert_eq!(world.runs("outcome NOT IN ('changed', 'in_sync')").await, 0);
         pooled.assert_nothing_is_left().await;
     }
 }

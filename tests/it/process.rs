@@ -194,7 +194,7 @@ impl World {
         Process::spawn(command)
     }
 
-    /// How many passes a condition holds for; none where there is no schema yet.
+    /// How many syncs a condition holds for; none where there is no schema yet.
     pub async fn runs(&self, condition: &str) -> i64 {
         let exists = "SELECT (to_regclass('clerk.sync_runs') IS NOT NULL)::int";
         match self.db.number(exists).await {
@@ -207,28 +207,28 @@ impl World {
         }
     }
 
-    /// Waits until so many passes have come to their end, failed ones aside.
-    pub async fn passes(&self, count: i64) {
+    /// Waits until so many syncs have come to their end, failed ones aside.
+    pub async fn syncs(&self, count: i64) {
         let condition = "ended_at IS NOT NULL AND outcome <> 'failed'";
-        eventually(&format!("{count} passes"), async || self.runs(condition).await >= count).await;
+        eventually(&format!("{count} syncs"), async || self.runs(condition).await >= count).await;
     }
 
-    /// Waits for a pass that began after this moment, and holds the mirror against Clerk.
+    /// Waits for a sync that began after this moment, and holds the mirror against Clerk.
     pub async fn comes_in_step(&self) {
         let last = self.db.number("SELECT coalesce(max(id), 0) FROM clerk.sync_runs").await;
-        let whole = format!("id > {last} AND outcome IN ('in_step', 'changed')");
-        eventually("a pass that began later", async || self.runs(&whole).await > 0).await;
+        let whole = format!("id > {last} AND outcome IN ('in_sync', 'changed')");
+        eventually("a sync that began later", async || self.runs(&whole).await > 0).await;
         self.assert_in_step().await;
     }
 
-    /// No two passes were ever at work at once, and nobody holds the lease.
+    /// No two syncs were ever at work at once, and nobody holds the lease.
     pub async fn assert_one_at_a_time(&self) {
         let overlapping = "SELECT count(*) FROM clerk.sync_runs a JOIN clerk.sync_runs b
             ON a.id < b.id AND b.started_at < coalesce(a.ended_at, 'infinity') AND a.started_at < coalesce(b.ended_at, 'infinity')";
-        assert_eq!(self.db.number(overlapping).await, 0, "passes overlapped");
+        assert_eq!(self.db.number(overlapping).await, 0, "syncs overlapped");
     }
 
-    /// Waits until the mirror shows what Clerk has at this moment, whichever passes bring it there, and they are over.
+    /// Waits until the mirror shows what Clerk has at this moment, whichever syncs bring it there, and they are over.
     pub async fn catches_up(&self) {
         let has_all = async || {
             let (mirror, ids) = (self.db.documents().await, self.sim.user_ids());

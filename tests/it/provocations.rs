@@ -221,7 +221,7 @@ pub const CASES: &[Case] = &[
         })))
     }),
     ("503", |s| s.fault(Rule::new(error(503, ErrorBody::Html)))),
-    ("404 by name", |s| {
+    ("404 by id", |s| {
         s.fault(Rule::new(error(404, ErrorBody::Json)).on([Endpoint::Get]))
     }),
     ("HTML", |s| s.fault(Rule::new(Effect::Html))),

@@ -81,7 +81,7 @@ async fn a_key_that_is_refused_later_leaves_the_mirror_alone() {
             .await
             .starts_with("failed Clerk refused the secret key")
     );
-    // In the middle of a pass, too.
+    // In the middle of a sync, too.
     for requests in 1..6 {
         let mut faults = clerk_sim::Faults::from(Rule::new(Effect::Quirks(Box::new(unauthorized()))).skip(requests));
         faults.quirks.max_page = Some(10);
@@ -130,7 +130,7 @@ async fn another_instances_key_is_refused() {
         ["GET /v1/instance"],
         "more was read than who it is"
     );
-    world.once().await.assert(0, "in_step +0 ~0 -0 =10 held 0 rejected 0");
+    world.once().await.assert(0, "in_sync +0 ~0 -0 =10 held 0 rejected 0");
 }
 
 #[tokio::test(flavor = "multi_thread")]

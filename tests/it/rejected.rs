@@ -121,7 +121,7 @@ async fn whoever_cannot_be_stored_is_listed_and_all_others_are_in() {
     let versions = world.db.versions().await;
     let first_seen = "SELECT string_agg(first_seen_at::text, ',' ORDER BY user_id) FROM clerk.rejected_users";
     let seen = world.db.text(first_seen).await;
-    world.once().await.assert(0, "in_step +0 ~0 -0 =20 held 0 rejected 9");
+    world.once().await.assert(0, "in_sync +0 ~0 -0 =20 held 0 rejected 9");
     assert_eq!(
         (world.db.versions().await, world.db.text(first_seen).await),
         (versions, seen)
@@ -156,7 +156,7 @@ async fn whoever_was_stored_before_keeps_the_row() {
         }
         put(&world, id, now(), bytes);
         let ran = world.once().await;
-        // One that hides even its id leaves open who it is, so that the pass cannot call itself whole.
+        // One that hides even its id leaves open who it is, so that the sync cannot call itself whole.
         let code = i32::from(kind == Unstorable::NotAnObject);
         assert_eq!(
             (ran.code, &ran.json()["rejected"]),
@@ -169,7 +169,7 @@ async fn whoever_was_stored_before_keeps_the_row() {
         assert!(why.contains(reason(kind)), "{kind:?}: {why}");
         assert_eq!(world.db.documents().await, before, "{kind:?}");
         world.sim.insert(before[id].clone());
-        world.once().await.assert(0, "in_step +0 ~0 -0 =20 held 0 rejected 0");
+        world.once().await.assert(0, "in_sync +0 ~0 -0 =20 held 0 rejected 0");
         assert_eq!(rejected(&world).await, BTreeMap::new(), "{kind:?}");
     }
     // Whoever is deleted while rejected goes all the same.
@@ -258,7 +258,7 @@ async fn check_unreadable(positions: &[usize]) {
     for document in documents {
         world.sim.insert(document);
     }
-    world.once().await.assert(0, "in_step +0 ~0 -0 =61 held 0 rejected 0");
+    world.once().await.assert(0, "in_sync +0 ~0 -0 =61 held 0 rejected 0");
     world.assert_in_step().await;
 }
 

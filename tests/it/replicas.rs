@@ -73,7 +73,7 @@ impl Replica {
 }
 
 impl Replicas {
-    /// Three of which the first leads, in step with Clerk.
+    /// Three of which the first leads, in sync with Clerk.
     async fn three(users: usize, environment: &[(&str, &str)]) -> Self {
         let world = World::new(users).await;
         world.sim.set_faults(Quirks {
@@ -81,7 +81,7 @@ impl Replicas {
             ..Quirks::default()
         });
         let leader = Replica::new(&world, "one", environment);
-        world.passes(1).await;
+        world.syncs(1).await;
         let mut this = Self {
             world,
             replicas: vec![leader],
@@ -117,7 +117,7 @@ impl Replicas {
         self.replicas.iter().position(|replica| replica.process.pid() == pid)
     }
 
-    /// Waits until another one than the first leads and has brought all in step.
+    /// Waits until another one than the first leads and has brought all in sync.
     async fn another_takes_over(&self) {
         eventually("another one leads", async || {
             self.leading().await.is_some_and(|at| at > 0)
@@ -128,7 +128,7 @@ impl Replicas {
         assert!(late < SLACK, "taken over {late} s after the leader's time had run out");
         self.world.sim.update_random();
         self.world.sim.create_random();
-        eventually("in step", async || self.is_in_step().await).await;
+        eventually("in sync", async || self.is_in_step().await).await;
         self.world.assert_in_step().await;
     }
 
@@ -160,7 +160,7 @@ impl Replicas {
         this.are_standing_by(2).await;
         this.world.sim.create_random();
         this.world.sim.delete_random();
-        eventually("in step", async || this.is_in_step().await).await;
+        eventually("in sync", async || this.is_in_step().await).await;
         this.world.assert_in_step().await;
         assert_eq!(this.written_by_the_first().await, written, "a stale leader has written");
         assert_eq!(this.world.db.number("SELECT count(*) FROM public.takeovers").await, 1);
@@ -328,7 +328,7 @@ async fn only_the_leader_asks_clerk() {
     assert_eq!(this.world.sim.requests(), before, "a standby asked Clerk");
     leader.signal(Signal::CONT);
     this.world.sim.create_random();
-    eventually("in step", async || this.is_in_step().await).await;
+    eventually("in sync", async || this.is_in_step().await).await;
     assert_eq!(this.leading().await, Some(0));
     this.end().await;
 }
@@ -343,7 +343,7 @@ async fn a_leader_that_is_told_to_stop_leaves_its_place_at_once() {
     let took = started.elapsed();
     assert!(took < Duration::from_secs(20), "{took:?} with a lease of 30 s");
     this.world.sim.create_random();
-    eventually("in step", async || this.is_in_step().await).await;
+    eventually("in sync", async || this.is_in_step().await).await;
     this.end().await;
 }
 
@@ -355,9 +355,9 @@ async fn a_leader_that_cannot_reach_clerk_leaves_its_place_to_one_that_can() {
         this.leading().await.is_some_and(|at| at > 0)
     })
     .await;
-    assert_eq!(this.leader().process.said("passes keep failing here"), 1);
+    assert_eq!(this.leader().process.said("syncs keep failing here"), 1);
     this.world.sim.create_random();
-    eventually("in step", async || this.is_in_step().await).await;
+    eventually("in sync", async || this.is_in_step().await).await;
     this.replicas[0].clerk.let_through();
     this.are_standing_by(2).await;
     this.end().await;
@@ -368,7 +368,7 @@ async fn who_stands_by_says_so() {
     let world = World::new(10).await;
     let listening = [ANY, LONG, NEVER, EVERY_SECOND];
     let leader = Watched::new(world.follow(&listening)).await;
-    leader.is_ready("in step").await;
+    leader.is_ready("in sync").await;
     let standby = Watched::new(world.follow(&listening)).await;
     standby.is_ready("leads").await;
     let (status, says) = standby.probe("/readyz").await;
@@ -395,7 +395,7 @@ async fn who_stands_by_says_so() {
         (&name.into(), &serde_json::json!([waiting]))
     );
 
-    // A single run takes its turn between two passes of the leader.
+    // A single run takes its turn between two syncs of the leader.
     world.sim.create_random();
     let ran = world.once_with(&[LONG]).await;
     assert_eq!(ran.code, Some(0), "{ran:#?}");
@@ -442,7 +442,7 @@ async fn a_reload_changes_nobodys_place() {
     }
     this.are_standing_by(2).await;
     this.world.sim.create_random();
-    eventually("in step", async || this.is_in_step().await).await;
+    eventually("in sync", async || this.is_in_step().await).await;
     assert_eq!(this.leading().await, Some(0));
     assert_eq!(this.world.db.number("SELECT count(*) FROM public.takeovers").await, 0);
     this.end().await;

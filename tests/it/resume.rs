@@ -106,10 +106,10 @@ async fn killed_at_random_moments(seed: u64) {
         "seed {seed}: {walked} walked, then met {met}: {ran:#?}"
     );
     assert_eq!(world.total("created").await, USERS as i64, "seed {seed}");
-    let killed = "outcome = 'failed' AND error = 'the process ended before the pass did' AND ended_at IS NOT NULL";
+    let killed = "outcome = 'failed' AND error = 'the process ended before the sync did' AND ended_at IS NOT NULL";
     assert_eq!(world.runs(killed).await, runs, "seed {seed}");
     world.assert_one_at_a_time().await;
-    world.once().await.assert(0, "in_step +0 ~0 -0 =2000 held 0 rejected 0");
+    world.once().await.assert(0, "in_sync +0 ~0 -0 =2000 held 0 rejected 0");
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -135,7 +135,7 @@ async fn told_to_stop() {
             "{ran:#?}"
         );
         assert!(
-            ran.stderr.contains("error: stopped before the pass was done"),
+            ran.stderr.contains("error: stopped before the sync was done"),
             "{ran:#?}"
         );
         assert_eq!(world.lease_holder().await, None);

@@ -234,7 +234,7 @@ impl Scene {
         is_over(&mut daemon, &["listening for"]).await;
         let _ = tokio::time::timeout(
             LIMIT,
-            is_over(&mut daemon, &[" full sync ", "waiting until", "the pass failed"]),
+            is_over(&mut daemon, &[" full sync ", "waiting until", "the sync failed"]),
         )
         .await;
         if daemon.has_ended() {
@@ -254,7 +254,7 @@ impl Scene {
         self.keep("the daemon", ran);
     }
 
-    /// What the database keeps of passes and rejected users; documents aside, as they are what is mirrored.
+    /// What the database keeps of syncs and rejected users; documents aside, as they are what is mirrored.
     async fn kept(&mut self) {
         let sql = "SELECT concat_ws(E'\n',
             (SELECT string_agg(to_jsonb(r)::text, E'\n') FROM clerk.sync_runs r),
@@ -346,7 +346,7 @@ async fn nothing_secret_is_said_at_any_level_whatever_goes_wrong() {
         " WARN ",
         "left out",
         "/metrics",
-        "clerk2pg_passes_total",
+        "clerk2pg_syncs_total",
         "SELECT ",
         "user_",
     ] {

@@ -78,7 +78,7 @@ async fn it_hears_of_a_service_from_start_to_end() {
     daemon.signal(Signal::HUP);
     manager.hears("RELOADING=1").await;
     manager.hears("READY=1").await;
-    manager.hears("STATUS=in step; last full sync at ").await;
+    manager.hears("STATUS=in sync; last full sync at ").await;
 
     let (ran, _) = tokio::join!(daemon.stop(Signal::TERM), manager.hears("STOPPING=1"));
     assert_eq!(ran.code, Some(0), "{ran:#?}");
@@ -148,6 +148,6 @@ async fn a_standby_says_who_leads_and_when_it_leads_itself() {
     managers[1].hears(&format!("STATUS=standing by: {name} leads")).await;
     assert_eq!(leader.stop(Signal::TERM).await.code, Some(0));
     managers[1].hears("STATUS=leads now; a full sync is under way").await;
-    managers[1].hears("STATUS=in step; last full sync").await;
+    managers[1].hears("STATUS=in sync; last full sync").await;
     assert_eq!(standby.stop(Signal::TERM).await.code, Some(0));
 }

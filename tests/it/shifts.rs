@@ -80,7 +80,7 @@ async fn a_bulk_change_of_one_moment_moves_the_watermark_with_the_full_sync_that
 #[tokio::test(flavor = "multi_thread")]
 async fn rows_that_shift_between_two_pages_lose_nobody() {
     let world = World::new(1500).await;
-    // Without deletions nothing but looks brings the mirror in step.
+    // Without deletions nothing but looks brings the mirror in sync.
     let daemon = world
         .looking(&[("CLERK2PG_DELETES__MODE", "keep"), SLOW, LASTING])
         .await;

@@ -94,7 +94,7 @@ async fn everybody_is_met_once() {
     world
         .once()
         .await
-        .assert(0, "in_step +0 ~0 -0 =12000 held 0 rejected 0");
+        .assert(0, "in_sync +0 ~0 -0 =12000 held 0 rejected 0");
     let log = &world.sim.log()[before..];
     assert!(side_by_side(log) >= 3, "{}", side_by_side(log));
     let counts = log.iter().filter(|request| request.path.starts_with("/v1/users/count"));
@@ -184,7 +184,7 @@ async fn cut_off_in_all_parts() {
     world
         .once()
         .await
-        .assert(0, "in_step +0 ~0 -0 =12000 held 0 rejected 0");
+        .assert(0, "in_sync +0 ~0 -0 =12000 held 0 rejected 0");
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -218,7 +218,7 @@ async fn users_of_one_moment() {
                 .update(&id, |user| user["created_at"] = 1_700_000_000_000_i64.into())
         );
     }
-    for summary in ["changed +12000 ~0 -0 =0", "in_step +0 ~0 -0 =12000"] {
+    for summary in ["changed +12000 ~0 -0 =0", "in_sync +0 ~0 -0 =12000"] {
         world.once().await.assert(0, &format!("{summary} held 0 rejected 0"));
         world.assert_in_step().await;
     }
@@ -300,7 +300,7 @@ async fn looks_that_take_longer_than_their_schedule_let_the_walk_go_on() {
     world
         .sim
         .set_faults(Rule::new(Effect::LatencyMs(1_200)).on([Endpoint::List]));
-    let walked = "kind = 'full' AND outcome = 'in_step'";
+    let walked = "kind = 'full' AND outcome = 'in_sync'";
     let before = world.runs(walked).await;
     world.ask("full").await;
     eventually("the walk is over", async || world.runs(walked).await > before).await;

@@ -2,7 +2,7 @@
 
 use std::{collections::BTreeSet, path::PathBuf};
 
-use clerk2pg::user::fields::{FIELDS, Kind};
+use clerk2pg::resource::fields::{FIELDS, Kind};
 use saphyr::{LoadableYamlNode, Yaml};
 
 use crate::harness::World;

@@ -121,7 +121,7 @@ async fn many_users_in_an_order_of_the_servers_own_are_left_to_the_schedule_of_f
         eventually("three more ticks", blind).await;
         assert_eq!(world.runs("true").await, 1, "a full sync for each tick");
         world.db.execute("NOTIFY clerk2pg, 'full'").await;
-        world.passes(2).await;
+        world.syncs(2).await;
         world.assert_in_step().await;
         let ran = daemon.stop(Signal::TERM).await;
         assert_eq!(ran.stderr.matches(NO_ORDER).count(), 1, "{ran:#?}");

@@ -29,7 +29,7 @@ async fn idle() {
     for signal in [Signal::TERM, Signal::INT] {
         let before = world.runs("ended_at IS NOT NULL").await;
         let daemon = world.follow(&[NEVER]);
-        world.passes(before + 1).await;
+        world.syncs(before + 1).await;
         stops(daemon, signal).await;
         assert_eq!(world.lease_holder().await, None);
     }
@@ -91,7 +91,7 @@ async fn while_others_lock_the_table() {
     for (mode, signal) in [("EXCLUSIVE", Signal::TERM), ("ACCESS EXCLUSIVE", Signal::INT)] {
         let world = World::new(30).await;
         let daemon = world.follow(&[]);
-        world.passes(1).await;
+        world.syncs(1).await;
         let other = connect(&world.db.url).await;
         other
             .batch_execute(&format!("BEGIN; LOCK TABLE clerk.users IN {mode} MODE"))
@@ -125,7 +125,7 @@ async fn while_another_one_is_at_work() {
     let waiting = world.follow(&[]);
     waiting.says("waiting for another clerk2pg to finish").await;
     stops(waiting, Signal::TERM).await;
-    assert_eq!(world.runs("true").await, 1, "the one that waited was no pass");
+    assert_eq!(world.runs("true").await, 1, "the one that waited was no sync");
     assert!(world.lease_holder().await.is_some(), "it let go of the other's lease");
     at_work.kill().await;
 }

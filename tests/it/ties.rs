@@ -57,7 +57,7 @@ async fn more_than_a_page_created_in_one_moment_are_all_met() {
         .await;
         world.sim.set_faults(shuffled());
         world.once().await.assert(0, "changed +4000 ~0 -0 =0 held 0 rejected 0");
-        world.once().await.assert(0, "in_step +0 ~0 -0 =4000 held 0 rejected 0");
+        world.once().await.assert(0, "in_sync +0 ~0 -0 =4000 held 0 rejected 0");
         world.assert_in_step().await;
     }
 }

@@ -1,4 +1,4 @@
-//! Passes while Clerk's server is in trouble.
+//! Syncs while Clerk's server is in trouble.
 
 use std::collections::BTreeSet;
 
@@ -19,7 +19,7 @@ pub async fn mirrored_ids(world: &World) -> BTreeSet<String> {
     world.db.documents().await.into_keys().collect()
 }
 
-/// A pass under faults. Whoever is still at Clerk must still be in the mirror.
+/// A sync under faults. Whoever is still at Clerk must still be in the mirror.
 pub async fn under(world: &World, faults: impl Into<Faults>, environment: &[(&str, &str)]) -> Ran {
     world.sim.set_faults(faults);
     let before = mirrored_ids(world).await;

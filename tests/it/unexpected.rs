@@ -52,14 +52,14 @@ async fn a_value_of_another_kind_costs_that_value() {
         assert_eq!(stored(&world, &format!("user_{n}"), field).await, expected, "{field}");
     }
     let versions = world.db.versions().await;
-    world.once().await.assert(0, "in_step +0 ~0 -0 =29 held 0 rejected 0");
+    world.once().await.assert(0, "in_sync +0 ~0 -0 =29 held 0 rejected 0");
     assert_eq!(world.db.versions().await, versions);
 
     // Other bytes of the same meaning are no change; another value is one; a value that fits ends it.
     let changed_at = "SELECT changed_at::text FROM clerk.users WHERE id = 'user_1'";
     let before = world.db.text(changed_at).await;
     put(&world, "user_1", r#","external_id": [ "crm\u002d7" ]"#);
-    world.once().await.assert(0, "in_step +0 ~0 -0 =29 held 0 rejected 0");
+    world.once().await.assert(0, "in_sync +0 ~0 -0 =29 held 0 rejected 0");
     assert_eq!(world.db.text(changed_at).await, before);
     put(&world, "user_1", r#","external_id":["crm-8"]"#);
     world.once().await.assert(0, "changed +0 ~1 -0 =28 held 0 rejected 0");
@@ -114,7 +114,7 @@ async fn what_postgres_cannot_hold_is_kept_as_its_text() {
     let email = "SELECT primary_email FROM clerk.users WHERE id = 'user_7'";
     assert_eq!(world.db.text(email).await.as_deref(), Some("ann@example.com"));
     let versions = world.db.versions().await;
-    world.once().await.assert(0, "in_step +0 ~0 -0 =29 held 0 rejected 0");
+    world.once().await.assert(0, "in_sync +0 ~0 -0 =29 held 0 rejected 0");
     assert_eq!(world.db.versions().await, versions);
     // Another change of such a user is that change alone.
     put(
@@ -158,7 +158,7 @@ async fn numbers_and_times_are_read_in_every_spelling() {
         "SELECT count(*) FROM clerk.users WHERE created_at = to_timestamp(1790000000) AND updated_at = created_at
         AND last_sign_in_at = created_at AND create_organizations_limit = 5 AND extra IS NULL AND unexpected IS NULL";
     assert_eq!(world.db.number(same).await, moments.len() as i64);
-    world.once().await.assert(0, "in_step +0 ~0 -0 =9 held 0 rejected 0");
+    world.once().await.assert(0, "in_sync +0 ~0 -0 =9 held 0 rejected 0");
     // Another spelling is no change.
     let event = "SELECT count(*) FROM clerk.user_events";
     let events = world.db.number(event).await;
@@ -166,7 +166,7 @@ async fn numbers_and_times_are_read_in_every_spelling() {
         r#"{{"id":"user_0","created_at":"2026-09-21T14:13:20Z","updated_at":{LATER},"last_sign_in_at":1.79e12,"create_organizations_limit":5.00}}"#
     );
     world.sim.insert_raw("user_0", LATER, LATER, document.into_bytes());
-    world.once().await.assert(0, "in_step +0 ~0 -0 =9 held 0 rejected 0");
+    world.once().await.assert(0, "in_sync +0 ~0 -0 =9 held 0 rejected 0");
     assert_eq!(world.db.number(event).await, events);
 }
 
@@ -181,7 +181,7 @@ async fn of_a_key_twice_the_last_value_counts() {
     world.once().await.assert(0, "changed +1 ~0 -0 =0 held 0 rejected 0");
     let expected = (Some("Bea".to_owned()), json!({"x": 2}), None);
     assert_eq!(stored(&world, "user_twice", "first_name").await, expected);
-    world.once().await.assert(0, "in_step +0 ~0 -0 =1 held 0 rejected 0");
+    world.once().await.assert(0, "in_sync +0 ~0 -0 =1 held 0 rejected 0");
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -270,5 +270,5 @@ async fn two_who_have_one_address_at_clerk_cost_one() {
     }
     world.db.execute("CREATE UNIQUE INDEX ON clerk.users (username)").await;
     world.once().await.assert(0, "changed +0 ~1 -0 =15 held 0 rejected 4");
-    world.once().await.assert(0, "in_step +0 ~0 -0 =16 held 0 rejected 4");
+    world.once().await.assert(0, "in_sync +0 ~0 -0 =16 held 0 rejected 4");
 }

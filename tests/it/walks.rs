@@ -31,7 +31,7 @@ async fn check_cursor(fate: DeletedCursor, more: fn(&mut Quirks), victims: &[usi
         .push(Rule::new(Effect::LatencyMs(500)).on([Endpoint::List]).skip(3).next(1));
     world.sim.set_faults(faults);
     let before = world.sim.log().len();
-    let pass = world.command(&["--once", "--format", "json"]).spawn().unwrap();
+    let sync = world.command(&["--once", "--format", "json"]).spawn().unwrap();
     let lists = || {
         let log = world.sim.log();
         log[before..]
@@ -44,7 +44,7 @@ async fn check_cursor(fate: DeletedCursor, more: fn(&mut Quirks), victims: &[usi
         assert!(world.sim.delete(&ids[at]));
     }
     assert_eq!(lists(), 2, "{name}: the third page is out already");
-    let ran = ended(pass).await;
+    let ran = ended(sync).await;
     world.sim.clear_faults();
 
     let mirror = mirrored_ids(&world).await;
@@ -233,7 +233,7 @@ async fn times_in_seconds_are_understood() {
     };
     world.sim.set_faults(quirks.clone());
     world.once().await.assert(0, "changed +25 ~0 -0 =0 held 0 rejected 0");
-    world.once().await.assert(0, "in_step +0 ~0 -0 =25 held 0 rejected 0");
+    world.once().await.assert(0, "in_sync +0 ~0 -0 =25 held 0 rejected 0");
     for id in world.sim.user_ids() {
         let sql = format!("SELECT extract(epoch FROM created_at)::bigint FROM clerk.users WHERE id = '{id}'");
         let created_at = world.sim.document(&id).unwrap()["created_at"].as_i64().unwrap();

@@ -32,7 +32,7 @@ async fn ready_when_in_step_and_not_while_anything_is_away() {
     world.sim.clear_faults();
 
     let watched = Watched::obedient(&world, &[("DATABASE_URL", &url), EVERY_SECOND]).await;
-    watched.is_ready("in step").await;
+    watched.is_ready("in sync").await;
     assert_eq!(watched.metrics().await.value("clerk2pg_ready"), 1.0);
 
     world.sim.set_faults(Quirks {
@@ -42,7 +42,7 @@ async fn ready_when_in_step_and_not_while_anything_is_away() {
     watched.is_not_ready("Clerk refused the secret key").await;
     assert_eq!(watched.probe("/livez").await.0, 200);
     world.sim.clear_faults();
-    watched.is_ready("in step").await;
+    watched.is_ready("in sync").await;
 
     postgres.refuse().await;
     watched.is_not_ready("Postgres cannot be reached").await;
@@ -56,11 +56,11 @@ async fn ready_when_in_step_and_not_while_anything_is_away() {
     eventually("the page says so", async || {
         let page = watched.get("/").await;
         assert_eq!(page.status, 200);
-        page.body.contains("<h1>Not in step</h1>") && page.body.contains("Postgres cannot be reached")
+        page.body.contains("<h1>Not in sync</h1>") && page.body.contains("Postgres cannot be reached")
     })
     .await;
     postgres.let_through();
-    watched.is_ready("in step").await;
+    watched.is_ready("in sync").await;
     let ran = watched.daemon.stop(Signal::TERM).await;
     assert_eq!(ran.code, Some(0), "{ran:#?}");
 }
@@ -90,7 +90,7 @@ async fn who_stands_by_is_ready() {
     let free =
         "UPDATE clerk.sync_state SET lease_holder = NULL, lease_epoch = lease_epoch + 1, lease_expires_at = NULL";
     world.db.execute(free).await;
-    watched.is_ready("in step").await;
+    watched.is_ready("in sync").await;
     assert_eq!(watched.metrics().await.value("clerk2pg_standing_by"), 0.0);
 }
 
@@ -121,8 +121,8 @@ async fn the_lease_is_shown_while_it_is_held() {
 /// Makes an incremental sync, and waits for its end.
 async fn look(watched: &Watched) -> Metrics {
     let looks = |metrics: &Metrics| -> f64 {
-        let passes = metrics.all("clerk2pg_passes_total");
-        let looks = passes
+        let syncs = metrics.all("clerk2pg_syncs_total");
+        let looks = syncs
             .iter()
             .filter(|(labels, _)| labels.contains("kind=\"incremental\""));
         looks.map(|(_, count)| count).sum()
@@ -140,8 +140,8 @@ async fn look(watched: &Watched) -> Metrics {
     metrics.unwrap()
 }
 
-/// What the database counts of passes, by kind and outcome.
-async fn passes(world: &World) -> BTreeMap<String, f64> {
+/// What the database counts of syncs, by kind and outcome.
+async fn syncs(world: &World) -> BTreeMap<String, f64> {
     let sql = "SELECT format('kind=\"%s\",outcome=\"%s\"', kind, outcome), count(*) FROM clerk.sync_runs GROUP BY 1";
     let rows = world.db.client.query(sql, &[]).await.unwrap();
     rows.iter()
@@ -154,7 +154,7 @@ async fn metrics_tell_what_was_done() {
     let world = World::new(25).await;
     world.sim.insert_unstorable(Unstorable::ManyKeys);
     let watched = Watched::obedient(&world, &[]).await;
-    watched.is_ready("in step").await;
+    watched.is_ready("in sync").await;
     assert_eq!(
         watched
             .metrics()
@@ -185,8 +185,8 @@ async fn metrics_tell_what_was_done() {
             .await;
         assert_eq!(counted, listed as f64, "{change}");
     }
-    let listed = passes(&world).await;
-    let mut counted = metrics.all("clerk2pg_passes_total");
+    let listed = syncs(&world).await;
+    let mut counted = metrics.all("clerk2pg_syncs_total");
     assert!(counted.remove("kind=\"incremental\",outcome=\"idle\"") >= Some(1.0));
     counted.retain(|_, count| *count > 0.0);
     assert_eq!(counted, listed);
@@ -215,9 +215,9 @@ async fn metrics_tell_what_was_done() {
     let median = "SELECT freshness_ms FROM clerk.sync_runs WHERE freshness_ms IS NOT NULL";
     let median = world.db.number(median).await as f64 / 1000.0;
     assert!(sum >= median && sum < 60.0, "{sum}, {median}");
-    metrics.assert_histogram("clerk2pg_pass_duration_seconds", "kind=\"full\"");
+    metrics.assert_histogram("clerk2pg_sync_duration_seconds", "kind=\"full\"");
     assert_eq!(
-        metrics.value("clerk2pg_pass_duration_seconds_count{kind=\"full\"}"),
+        metrics.value("clerk2pg_sync_duration_seconds_count{kind=\"full\"}"),
         1.0
     );
 
@@ -249,7 +249,7 @@ async fn metrics_tell_what_was_done() {
 
     world.sim.set_faults(Rule::new(error(503, ErrorBody::Json)));
     let metrics = look(&watched).await;
-    let failed = metrics.value("clerk2pg_passes_total{kind=\"incremental\",outcome=\"failed\"}");
+    let failed = metrics.value("clerk2pg_syncs_total{kind=\"incremental\",outcome=\"failed\"}");
     assert!(failed >= 1.0);
     assert!(
         time("attempt", "incremental") < metrics.value("clerk2pg_last_attempt_timestamp_seconds{kind=\"incremental\"}")
@@ -266,7 +266,7 @@ fn metrics_time() -> f64 {
 async fn every_metric_is_documented_and_promtool_has_no_objection() {
     let world = mirrored(5).await;
     let watched = Watched::obedient(&world, &[]).await;
-    watched.is_ready("in step").await;
+    watched.is_ready("in sync").await;
     let metrics = watched.metrics().await;
     let read = |name: &str| std::fs::read_to_string(format!("{}/docs/{name}", env!("CARGO_MANIFEST_DIR"))).unwrap();
     let table = read("watching.md");
@@ -317,7 +317,7 @@ async fn every_metric_is_documented_and_promtool_has_no_objection() {
 async fn held_deletions_are_shown_and_no_reason_to_be_unready() {
     let world = mirrored(60).await;
     let watched = Watched::obedient(&world, &[]).await;
-    watched.is_ready("in step").await;
+    watched.is_ready("in sync").await;
     world
         .sim
         .user_ids()
@@ -325,7 +325,7 @@ async fn held_deletions_are_shown_and_no_reason_to_be_unready() {
         .take(15)
         .for_each(|id| assert!(world.sim.delete(id)));
     look(&watched).await;
-    watched.is_ready("in step, but for deletions that are held").await;
+    watched.is_ready("in sync, but for deletions that are held").await;
     eventually("the metrics tell of it", async || {
         watched.metrics().await.value("clerk2pg_held_deletions") == 15.0
     })
@@ -351,7 +351,7 @@ async fn the_page_shows_the_mirror_and_nobody_in_it() {
     let world = World::new(200).await;
     world.sim.insert_unstorable(Unstorable::ManyKeys);
     let watched = Watched::obedient(&world, &[]).await;
-    watched.is_ready("in step").await;
+    watched.is_ready("in sync").await;
     (0..20).for_each(|_| drop((world.sim.create_random(), world.sim.update_random())));
     let gone = world.sim.delete_random().unwrap();
     look(&watched).await;
@@ -364,13 +364,13 @@ async fn the_page_shows_the_mirror_and_nobody_in_it() {
         .await;
     // What was shown before is kept for a moment.
     let mut page = String::new();
-    eventually("the last pass is there", async || {
+    eventually("the last sync is there", async || {
         page = watched.get("/").await.body;
         page.contains("GET users/user_…: &lt;b&gt;not&lt;/b&gt; for …")
     })
     .await;
     assert!(
-        page.contains("<h1>In step, but 1 user is rejected</h1>") && page.contains(world.sim.instance_id()),
+        page.contains("<h1>In sync, but 1 user is rejected</h1>") && page.contains(world.sim.instance_id()),
         "{page}"
     );
     assert!(
@@ -405,7 +405,7 @@ async fn looking_often_asks_the_database_seldom() {
     let world = mirrored(10).await;
     let statements = Statements::before(&world.db.url).await;
     let watched = Watched::obedient(&world, &[("DATABASE_URL", &statements.url)]).await;
-    watched.is_ready("in step").await;
+    watched.is_ready("in sync").await;
     let before = statements.executed();
     let looking: Vec<_> = (0..40)
         .map(|n| {

@@ -286,7 +286,7 @@ impl Connector {
 pub(super) fn pool(connector: Arc<Connector>, max_connections: usize) -> Result<Pool<Session>, Error> {
     let timeout = connector.timeout();
     let mut manager = ManagerConfig::default();
-    // A connection that was closed is known to be; asking each time would be a query more than a quiet pass is allowed.
+    // A connection that was closed is known to be; asking each time would be a query more than a quiet sync is allowed.
     manager.recycling_method = RecyclingMethod::Fast;
     manager.custom_setup = Box::new(move |_| {
         let connector = connector.clone();

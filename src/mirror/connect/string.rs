@@ -6,7 +6,7 @@ const FORM: &str = "it is neither postgres://… nor made of name=value; a value
 /// What a % is told that stands for no character.
 const PERCENT: &str = "a % that stands for itself is written %25";
 
-/// Whether it is the form of an address, where no word of the password can pass for the name of a parameter.
+/// Whether it is the form of an address, where no word of the password can sync for the name of a parameter.
 pub(super) fn is_url(text: &str) -> bool {
     without_scheme(text).is_some()
 }

@@ -1,0 +1,1 @@
+UPDATE clerk.sync_runs SET outcome = 'in_step' WHERE outcome = 'in_sync';

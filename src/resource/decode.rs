@@ -1,0 +1,385 @@
+//! From a document's bytes to a [`User`], or to the reason why it cannot be stored.
+
+use std::borrow::Cow;
+
+use serde_json::{error::Category, value::RawValue};
+
+use super::{
+    Derived, User, Value,
+    contact::{self, Lists},
+    fields::{self, FIELDS, ID, Kind},
+    keys::keys,
+    number::{self, Origin},
+    storable::Room,
+};
+
+/// The largest document that is stored, in bytes. Clerk caps a user's metadata at 8 kB a kind, so that a real user stays far below.
+pub const MAX_DOCUMENT: usize = 1 << 20;
+
+/// The longest id that is stored, in bytes. Clerk's have 32; what is much longer does not fit into an index.
+pub const MAX_ID: usize = 255;
+
+/// Most keys of a document. Clerk's have some fifty.
+pub const MAX_KEYS: usize = 1_000;
+
+/// Why one user cannot be stored. Names fields and kinds of values, never their content.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{reason}")]
+pub struct Rejection {
+    /// In words, for `clerk.rejected_users`.
+    pub reason: String,
+}
+
+impl Rejection {
+    /// A rejection with this reason.
+    pub fn new(reason: impl Into<String>) -> Self {
+        Self { reason: reason.into() }
+    }
+}
+
+/// Decodes one user's document. A value that does not fit its column, or that Postgres cannot hold, becomes [`Value::Unexpected`]; of a key
+/// that occurs twice the last value counts, as in `jsonb`.
+///
+/// # Errors
+/// The document is no JSON object, is too large, or has no usable `id` or `created_at`.
+pub fn decode(document: &str) -> Result<User<'_>, Rejection> {
+    let Some(room) = MAX_DOCUMENT.checked_sub(document.len()) else {
+        return Err(Rejection::new(format!(
+            "the document is too large: {} bytes, at most {MAX_DOCUMENT} are stored",
+            document.len()
+        )));
+    };
+    read(document, Origin::Server, Room::new(room))
+}
+
+/// Decodes a document that Postgres has put together again: it may be larger than it was when it came, and its times are in milliseconds.
+///
+/// # Errors
+/// As [`decode`], but for the size.
+pub fn decode_stored(document: &str) -> Result<User<'_>, Rejection> {
+    read(document, Origin::Mirror, Room::unlimited())
+}
+
+fn read(document: &str, origin: Origin, mut room: Room) -> Result<User<'_>, Rejection> {
+    let Keys(keys) = keys(document).map_err(|error| {
+        Rejection::new(match error.classify() {
+            Category::Data => "the document is not a JSON object".to_owned(),
+            _ => format!("the document is not valid JSON at byte {}", error.column()),
+        })
+    })?;
+    if keys.len() > MAX_KEYS {
+        return Err(Rejection::new(format!("the document has more than {MAX_KEYS} keys")));
+    }
+
+    let mut values = vec![Value::Absent; FIELDS.len()];
+    let mut extra = Vec::new();
+    let mut lists = Lists::default();
+    // Keys and values that Postgres cannot hold, with what stands for them, by their place in the document.
+    let mut replaced: Vec<(usize, String)> = Vec::new();
+    let (mut hint, mut fits) = (0, true);
+    for (place, &(ref key, raw)) in keys.iter().enumerate() {
+        if let Some(at) = fields::position(key, hint) {
+            let field = &FIELDS[at];
+            match field.kind {
+                Kind::Json if field.name == "email_addresses" => lists.email_addresses = Some(raw),
+                Kind::Json if field.name == "phone_numbers" => lists.phone_numbers = Some(raw),
+                _ => {}
+            }
+            values[at] = value(field.kind, raw.get(), origin, &mut room);
+            fits &= !matches!(values[at], Value::Unexpected(_));
+            match &values[at] {
+                Value::Unexpected(Cow::Owned(text)) => replaced.push((place, text.clone())),
+                // A number in an odd spelling can be more than Postgres holds, though its value is not.
+                Value::Int(number) | Value::Time(number) if raw.get().len() > 20 && !room.holds(raw.get()) => {
+                    replaced.push((place, number.to_string()));
+                }
+                _ => {}
+            }
+            hint = at + 1;
+            continue;
+        }
+        let value = room.storable(raw.get());
+        if let Cow::Owned(text) = &value {
+            replaced.push((place, text.clone()));
+        }
+        extra.push((key.clone(), value));
+    }
+
+    let id = match &values[ID] {
+        Value::Text(id) if id.len() > MAX_ID => {
+            return Err(Rejection::new(format!(
+                "id: {} bytes, at most {MAX_ID} are stored",
+                id.len()
+            )));
+        }
+        Value::Text(id) if !id.is_empty() => id.clone(),
+        Value::Unexpected(found) => return Err(wrong_kind("id", "a string that Postgres can hold", found)),
+        _ => return Err(Rejection::new("id is missing")),
+    };
+    let created_at = match fields::position("created_at", ID).map(|at| &values[at]) {
+        Some(Value::Time(at)) => *at,
+        Some(Value::Unexpected(found)) if number::integer(found).is_some() => {
+            return Err(Rejection::new("created_at: the time is out of range"));
+        }
+        Some(Value::Unexpected(found)) => return Err(wrong_kind("created_at", "a time", found)),
+        _ => return Err(Rejection::new("created_at is missing")),
+    };
+    // What is spelled out in a key begins with a backslash.
+    let is_spelled_out = |key: &Cow<'_, str>| matches!(key, Cow::Owned(key) if key.contains('\\'));
+    let is_storable = replaced.is_empty() && !keys.iter().any(|(key, _)| is_spelled_out(key));
+    let unexpected = match fits {
+        true => Vec::new(),
+        false => unexpected(&values),
+    };
+    let mut user = User {
+        id,
+        created_at,
+        values,
+        unexpected,
+        extra,
+        derived: Derived::default(),
+        storable: (!is_storable).then(|| rewritten(&keys, &replaced)),
+    };
+    user.derived = contact::derive(&user, lists);
+    Ok(user)
+}
+
+/// The keys of a document.
+struct Keys<'a>(Vec<(Cow<'a, str>, &'a RawValue)>);
+
+impl Default for Keys<'_> {
+    fn default() -> Self {
+        Self(Vec::with_capacity(FIELDS.len()))
+    }
+}
+
+impl<'a> Extend<(Cow<'a, str>, &'a RawValue)> for Keys<'a> {
+    fn extend<I: IntoIterator<Item = (Cow<'a, str>, &'a RawValue)>>(&mut self, keys: I) {
+        self.0.extend(keys);
+    }
+}
+
+/// Names of the fields whose values do not fit.
+fn unexpected(values: &[Value<'_>]) -> Vec<&'static str> {
+    let pairs = FIELDS.iter().zip(values);
+    let misfits = pairs.filter(|(_, value)| matches!(value, Value::Unexpected(_)));
+    misfits.map(|(field, _)| field.name).collect()
+}
+
+/// What the column of this kind holds for a value.
+fn value<'a>(kind: Kind, json: &'a str, origin: Origin, room: &mut Room) -> Value<'a> {
+    if json == "null" {
+        return Value::Null;
+    }
+    let read = match kind {
+        Kind::Text => string(json).map(Value::Text),
+        Kind::Bool => json.parse().ok().map(Value::Bool),
+        Kind::Int => number::integer(json).map(Value::Int),
+        Kind::Time => number::time_from(json, origin).map(Value::Time),
+        Kind::Json => None,
+    };
+    match (read, kind) {
+        (Some(value), _) => value,
+        (None, Kind::Json) => match room.storable(json) {
+            Cow::Borrowed(json) => Value::Json(json),
+            text => Value::Unexpected(text),
+        },
+        (None, _) => Value::Unexpected(room.storable(json)),
+    }
+}
+
+/// The document with what stands for the keys and values that Postgres cannot hold.
+fn rewritten(keys: &[(Cow<'_, str>, &RawValue)], replaced: &[(usize, String)]) -> String {
+    let mut replaced = replaced.iter().peekable();
+    let pairs: Vec<String> = keys
+        .iter()
+        .enumerate()
+        .map(|(place, (key, raw))| {
+            let value = replaced
+                .next_if(|(at, _)| *at == place)
+                .map_or(raw.get(), |(_, text)| text);
+            format!("{}:{value}", serde_json::Value::from(key.as_ref()))
+        })
+        .collect();
+    format!("{{{}}}", pairs.join(","))
+}
+
+/// The content of a JSON string that Postgres can hold; borrowed where nothing is escaped.
+pub(super) fn string(text: &str) -> Option<Cow<'_, str>> {
+    let inner = text.strip_prefix('"')?.strip_suffix('"')?;
+    if !inner.contains('\\') {
+        return Some(Cow::Borrowed(inner));
+    }
+    let content: String = serde_json::from_str(text).ok()?;
+    (!content.contains('\0')).then_some(Cow::Owned(content))
+}
+
+fn wrong_kind(field: &str, expected: &str, found: &str) -> Rejection {
+    let found = match found.as_bytes().first() {
+        Some(b'"') => "a string",
+        Some(b'{') => "an object",
+        Some(b'[') => "a list",
+        Some(b't' | b'f') => "true or false",
+        _ => "another number",
+    };
+    Rejection::new(format!("{field}: expected {expected}, found {found}"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::resource::MAX_DEPTH;
+
+    fn check(document: &str, reason: &str) {
+        assert_eq!(decode(document).unwrap_err().reason, reason, "{document}");
+    }
+
+    #[test]
+    fn what_cannot_be_stored_says_why() {
+        check("[]", "the document is not a JSON object");
+        check("{", "the document is not valid JSON at byte 1");
+        check("{\"a\0\":1}", "the document is not valid JSON at byte 4");
+        check(r#"{"created_at":1}"#, "id is missing");
+        check(r#"{"id":"","created_at":1}"#, "id is missing");
+        check(
+            r#"{"id":7,"created_at":1}"#,
+            "id: expected a string that Postgres can hold, found another number",
+        );
+        check(
+            r#"{"id":"a\u0000","created_at":1}"#,
+            "id: expected a string that Postgres can hold, found a string",
+        );
+        check(r#"{"id":"u"}"#, "created_at is missing");
+        check(r#"{"id":"u","created_at":null}"#, "created_at is missing");
+        check(
+            r#"{"id":"u","created_at":"soon"}"#,
+            "created_at: expected a time, found a string",
+        );
+        check(
+            r#"{"id":"u","created_at":9e99}"#,
+            "created_at: expected a time, found another number",
+        );
+        check(
+            r#"{"id":"u","created_at":9223372036854775807}"#,
+            "created_at: the time is out of range",
+        );
+        let large = format!(r#"{{"id":"u","created_at":1,"x":"{}"}}"#, "x".repeat(MAX_DOCUMENT));
+        assert!(
+            decode(&large)
+                .unwrap_err()
+                .reason
+                .starts_with("the document is too large")
+        );
+    }
+
+    /// The value is not in its column, but as `kept` in `extra`, from where it is the same again.
+    #[track_caller]
+    fn check_unexpected(field: &str, sent: &str, kept: &str) {
+        let document = format!(r#"{{"id":"u","created_at":1700000000000,"{field}":{sent}}}"#);
+        let user = decode(&document).unwrap();
+        let of = |user: &User<'_>| user.unexpected.clone();
+        let is_known = fields::position(field, 0).is_some();
+        assert_eq!(of(&user), if is_known { vec![field] } else { vec![] }, "{document}");
+        let extra = user.extra_object().unwrap();
+        assert_eq!(
+            extra,
+            format!(r#"{{"{}":{kept}}}"#, field.replace("u0000", r"\u0000")),
+            "{document}"
+        );
+        let stored = format!(r#"{{"id":"u","created_at":1700000000000,{}"#, &extra[1..]);
+        let change = decode_stored(&stored).unwrap().change(&user);
+        assert_eq!(change, super::super::Change::Refresh, "{stored}");
+        assert_eq!(user.storable.is_some(), kept != sent, "{document}");
+        if let Some(storable) = &user.storable {
+            assert_eq!(*storable, stored);
+        }
+    }
+
+    #[test]
+    fn a_value_of_another_kind_costs_that_value() {
+        let check = |field, sent| check_unexpected(field, sent, sent);
+        check("external_id", "42");
+        check("first_name", r#"["Ann",{"b":null}]"#);
+        check("username", "false");
+        check("banned", r#""yes""#);
+        check("banned", "1");
+        check("create_organizations_limit", "5.5");
+        check("create_organizations_limit", "9223372036854775808");
+        check("create_organizations_limit", r#""many""#);
+        check("updated_at", r#""soon""#);
+        check("updated_at", "9223372036854775807");
+        check("last_active_at", r#"{"status":42}"#);
+    }
+
+    #[test]
+    fn what_jsonb_cannot_hold_is_kept_as_its_text() {
+        let check = check_unexpected;
+        check("first_name", r#""a\u0000""#, r#""\"a\\u0000\"""#);
+        check("first_name", r#""half \ud83d""#, r#""\"half \\ud83d\"""#);
+        check("public_metadata", r#"{"a":"\\\u0000"}"#, r#""{\"a\":\"\\\\\\u0000\"}""#);
+        check("unsafe_metadata", r#"{"n":1e200000}"#, r#""{\"n\":1e200000}""#);
+        check("unsafe_metadata", "[1e-16384]", r#""[1e-16384]""#);
+        check("new_key", r#"["\u0000"]"#, r#""[\"\\u0000\"]""#);
+        check("last_active_at", r#""\u0000""#, r#""\"\\u0000\"""#);
+        let deep = format!("{}1{}", "[".repeat(MAX_DEPTH), "]".repeat(MAX_DEPTH));
+        check("scim", &deep, &format!("\"{deep}\""));
+    }
+
+    #[test]
+    fn a_key_that_jsonb_cannot_hold_is_kept_as_its_escape() {
+        let user = decode(r#"{"id":"u","created_at":1700000000000,"a\u0000":1}"#).unwrap();
+        assert_eq!(user.extra_object().as_deref(), Some(r#"{"a\\u0000":1}"#));
+        assert_eq!(
+            user.storable.as_deref(),
+            Some(r#"{"id":"u","created_at":1700000000000,"a\\u0000":1}"#)
+        );
+    }
+
+    #[test]
+    fn half_of_a_surrogate_pair_in_a_key_is_kept_as_its_escape() {
+        let user = decode(r#"{"id":"u","a\ud83d b\udc00":[1],"created_at":1700000000000,"\ud83d\ude00":2}"#).unwrap();
+        let expected = r#"{"a\\ud83d b\\udc00":[1],"😀":2}"#;
+        assert_eq!(user.extra_object().as_deref(), Some(expected));
+        assert!(user.storable.unwrap().contains(r#""a\\ud83d b\\udc00":[1],"#));
+    }
+
+    #[test]
+    fn a_number_whose_spelling_jsonb_cannot_hold_is_its_value() {
+        let zeros = "0".repeat(20_000);
+        let document =
+            format!(r#"{{"id":"u","created_at":1700000000000.{zeros},"lockout_expires_in_seconds":5.{zeros}}}"#);
+        let user = decode(&document).unwrap();
+        assert_eq!(user.unexpected.len(), 0);
+        let storable = r#"{"id":"u","created_at":1700000000000,"lockout_expires_in_seconds":5}"#;
+        assert!(user.storable.is_some_and(|document| document == storable));
+    }
+
+    #[test]
+    fn of_a_key_twice_the_last_value_counts() {
+        let document = r#"{"id":"a","id":"u","created_at":"soon","created_at":1700000000000,"first_name":7,"first_name":"Ann",
+            "banned":true,"banned":"yes","z":1,"z":2}"#;
+        let user = decode(document).unwrap();
+        assert_eq!((user.id.as_ref(), user.created_at), ("u", 1_700_000_000_000));
+        assert!(matches!(user.get("first_name"), Some(Value::Text(name)) if name == "Ann"));
+        assert_eq!(user.unexpected, ["banned"]);
+        assert_eq!(user.extra("z"), Some("2"));
+    }
+
+    #[test]
+    fn an_escaped_backslash_before_u0000_is_not_a_nul() {
+        let user = decode(r#"{"id":"u","created_at":1,"public_metadata":{"a":"\\u0000"}}"#).unwrap();
+        assert_eq!(user.unexpected.len(), 0);
+    }
+
+    #[test]
+    fn seconds_become_milliseconds() {
+        let user = decode(r#"{"id":"u","created_at":1700000000}"#).unwrap();
+        assert_eq!(user.created_at, 1_700_000_000_000);
+    }
+
+    #[test]
+    fn what_is_stored_is_in_milliseconds_already() {
+        let stored = r#"{"id":"u","created_at":1000,"x":"large"}"#.replace("large", &"x".repeat(MAX_DOCUMENT));
+        assert_eq!(decode_stored(&stored).unwrap().created_at, 1_000);
+    }
+}

@@ -1,0 +1,104 @@
+//! What a sync did.
+
+use serde::{Serialize, Serializer};
+
+/// How a sync ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Outcome {
+    /// Nothing had to change.
+    InSync,
+    /// Something changed, and now it is in sync.
+    Changed,
+    /// Done, but deletions wait for a person.
+    Held,
+    /// Part of Clerk's users could not be seen or judged.
+    Incomplete,
+    /// A dry run: what a sync would do.
+    Planned,
+}
+
+impl Outcome {
+    /// As in the report and in `clerk.sync_runs`.
+    pub fn name(self) -> &'static str {
+        match self {
+            Outcome::InSync => "in_sync",
+            Outcome::Changed => "changed",
+            Outcome::Held => "held",
+            Outcome::Incomplete => "incomplete",
+            Outcome::Planned => "planned",
+        }
+    }
+}
+
+impl Serialize for Outcome {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.serialize_str(self.name())
+    }
+}
+
+/// What a sync did, or with [`Outcome::Planned`] would do. Its JSON is part of the command line's contract.
+#[derive(Debug, Clone, Serialize)]
+pub struct Report {
+    /// How it ended.
+    pub outcome: Outcome,
+    /// Users new to the mirror, or back in it after they were marked as deleted.
+    pub created: u64,
+    /// Users that changed.
+    pub updated: u64,
+    /// Users deleted, or marked so.
+    pub deleted: u64,
+    /// Users in sync.
+    pub unchanged: u64,
+    /// Deletions that wait for a person.
+    pub held: u64,
+    /// Users that could not be stored, and rows that could not be deleted.
+    pub rejected: u64,
+    /// Requests sent to Clerk.
+    pub requests: u64,
+    /// From start to end.
+    pub duration_ms: u64,
+    /// The checksum of the deletions that are held, or in a dry run that would be made or held.
+    pub plan: Option<String>,
+    /// Median age of the changes when they were committed, in milliseconds; `None` if nothing with a time of its own changed.
+    #[serde(skip)]
+    pub freshness_ms: Option<i64>,
+    /// The Clerk instance.
+    #[serde(skip)]
+    pub instance: String,
+    /// Why the sync is incomplete.
+    #[serde(rename = "error", serialize_with = "joined", skip_serializing_if = "Vec::is_empty")]
+    pub notes: Vec<String>,
+    /// Nothing of it was done: it is the report of a dry run.
+    #[serde(skip)]
+    pub is_plan: bool,
+}
+
+fn joined<S: Serializer>(notes: &[String], serializer: S) -> Result<S::Ok, S::Error> {
+    serializer.serialize_str(&notes.join("; "))
+}
+
+impl Report {
+    pub(super) fn new(instance: &str) -> Self {
+        Self {
+            outcome: Outcome::InSync,
+            created: 0,
+            updated: 0,
+            deleted: 0,
+            unchanged: 0,
+            held: 0,
+            rejected: 0,
+            requests: 0,
+            duration_ms: 0,
+            plan: None,
+            freshness_ms: None,
+            instance: instance.to_owned(),
+            notes: Vec::new(),
+            is_plan: false,
+        }
+    }
+
+    /// Whether anything changes.
+    pub fn has_changes(&self) -> bool {
+        self.created + self.updated + self.deleted + self.held > 0
+    }
+}

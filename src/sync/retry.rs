@@ -1,0 +1,103 @@
+//! Tries again what Postgres refused or the application had locked, at the end of a sync: what was in the way may be gone by now.
+
+use std::collections::HashSet;
+
+use tracing::{debug, info};
+
+use super::{
+    DeleteMode, SyncContext,
+    confirm::{BATCH, ByIds},
+};
+use crate::{
+    clerk::Raw,
+    failure::Failure,
+    mirror::{Batch, Kind, Lease, Run},
+};
+
+/// How often a sync tries the same users again, as long as that brings some of them in.
+const ROUNDS: usize = 3;
+
+/// Users that are tried again where the server cannot be asked for many at once.
+const ONE_BY_ONE: usize = 10;
+
+impl SyncContext<'_> {
+    /// Notes deletions that locks of the application kept from being carried out as missing, so that this sync settles them. Returns
+    /// whether there are any.
+    pub(super) async fn resume_deletions(&mut self) -> Result<bool, Failure> {
+        if self.syncer.options.delete_mode == DeleteMode::Keep {
+            return Ok(false);
+        }
+        let missing = self.syncer.mirror.put_off_deletions().await?;
+        if missing.is_empty() {
+            return Ok(false);
+        }
+        self.apply(Batch {
+            missing,
+            ..Batch::default()
+        })
+        .await?;
+        Ok(true)
+    }
+
+    /// Tries users again that Postgres refused. If this sync stored, deleted or refused anybody, that may help all of them; else only
+    /// those are tried that were locked. A full sync has met every user, so that only other users or locks can have been in the
+    /// way. The other syncs ask for as many users as fit in one request.
+    pub(super) async fn retry_refused(&mut self, lease: &Lease, run: &Run) -> Result<(), Failure> {
+        for _ in 0..ROUNDS {
+            let before = self.stored();
+            let has_news = before + self.report.deleted + self.report.rejected > 0;
+            if run.kind != Kind::Full {
+                let ids = self.syncer.mirror.refused(run, !has_news, BATCH).await?;
+                self.retry(lease, &ids).await?;
+            } else if has_news {
+                let mut after = String::new();
+                loop {
+                    let ids = self.syncer.mirror.blocked(&after, BATCH).await?;
+                    let Some(last) = ids.last() else { break };
+                    after.clone_from(last);
+                    self.retry(lease, &ids).await?;
+                }
+            }
+            let stored = self.stored() - before;
+            if stored == 0 {
+                break;
+            }
+            info!(users = stored, "users that were left out before are stored now");
+        }
+        Ok(())
+    }
+
+    fn stored(&self) -> u64 {
+        self.report.created + self.report.updated
+    }
+
+    async fn retry(&mut self, lease: &Lease, ids: &[String]) -> Result<(), Failure> {
+        if ids.is_empty() {
+            return Ok(());
+        }
+        let page = match self.by_ids(ids).await? {
+            ByIds::Answered(page) => page,
+            ByIds::Ignored => return self.store_by_id(&ids[..ids.len().min(ONE_BY_ONE)]).await,
+            ByIds::Void(why) => {
+                debug!(why, "users that were rejected could not be asked for");
+                return Ok(());
+            }
+        };
+        let asked: HashSet<&str> = ids.iter().map(String::as_str).collect();
+        let is_asked = |raw: &&Raw| raw.id.as_deref().is_some_and(|id| asked.contains(id));
+        let found: Vec<&Raw> = page.users().iter().filter(is_asked).collect();
+        let found_ids: HashSet<&str> = found.iter().filter_map(|raw| raw.id.as_deref()).collect();
+        let left_out: Vec<String> = ids
+            .iter()
+            .filter(|id| !found_ids.contains(id.as_str()))
+            .cloned()
+            .collect();
+        if !left_out.is_empty() && !self.witnesses.is_empty() {
+            self.syncer.mirror.note_left_out(lease, &left_out).await?;
+        }
+        self.desk.tries_rejected = true;
+        let taken = self.take(&page, found, None, HashSet::new(), Batch::default()).await;
+        self.desk.tries_rejected = false;
+        taken
+    }
+}
