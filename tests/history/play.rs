@@ -28,7 +28,8 @@ use crate::{
 /// How much happens in a history.
 const STEPS: u64 = 60;
 
-/// An answer of Clerk's about a user counts for a deletion so long after the mirror last saw the user, and some more.
+/// An answer of Clerk's counts for a deletion ten seconds after the row was last written, or, if the database's clock went
+/// back since, ten seconds after the first such answer. The first sync after all faults may do either.
 const COUNTS_AFTER: Duration = Duration::from_millis(10_500);
 
 /// What a history is made from.
@@ -147,8 +148,6 @@ pub struct History {
     pub is_guarded: bool,
     /// Clerk's answers may be of some seconds ago. Then they may show users again whose deletion is held.
     pub may_lag: bool,
-    /// Since when nothing is wrong.
-    well_since: Instant,
     /// Requests in ten seconds that a process may send.
     budget: u32,
     pub tried: Tried,
@@ -185,7 +184,6 @@ impl History {
             spared: 0,
             is_guarded: false,
             may_lag: true,
-            well_since: Instant::now(),
             budget: 0,
             tried: Tried::new(),
             meanwhile: JoinSet::new(),
@@ -357,11 +355,6 @@ impl History {
             replica.clock.jumps_to(0);
             replica.comes_back(&self.world).await;
         }
-        self.is_well();
-    }
-
-    pub fn is_well(&mut self) {
-        self.well_since = Instant::now();
     }
 
     /// The second full sync leaves the mirror equal to Clerk, if it begins when Clerk's answers count, except for what is held; once that is approved,
@@ -369,7 +362,7 @@ impl History {
     pub async fn comes_in_step(&mut self, patience: Duration) {
         let seed = self.seed;
         self.syncs(patience, "the first").await;
-        tokio::time::sleep(COUNTS_AFTER.saturating_sub(self.well_since.elapsed())).await;
+        tokio::time::sleep(COUNTS_AFTER).await;
         self.syncs(patience, "the second").await;
         let held = invariants::held(&self.world).await;
         self.differs_by(&held).await;
