@@ -4,7 +4,7 @@ use diesel_async::AsyncConnection;
 use tracing::{debug, warn};
 
 use super::{
-    Batch, Committed, Error, Lease, Mirror, Run,
+    Batch, Committed, Error, Mirror, Run,
     batch::BLOCKED,
     deletions,
     locks::{self, Patience, USUAL_WAIT},
@@ -18,9 +18,9 @@ use super::{
 impl Mirror {
     /// Applies a batch, all of it or nothing. A row that Postgres refuses, that takes too long or that the application has locked costs its user
     /// only: the batch is applied again with each suspect behind a savepoint.
-    pub async fn commit(&self, lease: &Lease, run: &Run, batch: &Batch<'_>) -> Result<Committed, Error> {
+    pub async fn commit(&self, run: &Run, batch: &Batch<'_>) -> Result<Committed, Error> {
         let mut conn = self.connection().await?;
-        let fault = match attempt(&mut conn, lease, run, batch, Care::None).await {
+        let fault = match attempt(&mut conn, run, batch, Care::None).await {
             Err(Failure::OneRow(fault) | Failure::TooLong(fault)) => fault,
             result => return result.map_err(Failure::into_error),
         };
@@ -31,10 +31,10 @@ impl Mirror {
         } else {
             warn!(%error, "a user cannot be stored; looking for which");
         }
-        let result = match attempt(&mut conn, lease, run, batch, Care::Users).await {
+        let result = match attempt(&mut conn, run, batch, Care::Users).await {
             // A trigger or an index of the application on the events may refuse one of them, or wait for a lock.
             Err(Failure::OneRow(_) | Failure::TooLong(_)) if run.tells => {
-                attempt(&mut conn, lease, run, batch, Care::Events).await
+                attempt(&mut conn, run, batch, Care::Events).await
             }
             result => result,
         };
@@ -52,16 +52,10 @@ enum Care {
     Events,
 }
 
-async fn attempt(
-    conn: &mut Session,
-    lease: &Lease,
-    run: &Run,
-    batch: &Batch<'_>,
-    care: Care,
-) -> Result<Committed, Failure> {
+async fn attempt(conn: &mut Session, run: &Run, batch: &Batch<'_>, care: Care) -> Result<Committed, Failure> {
     conn.transaction(async |conn| {
         // What is told has to be told in one order. What is silent may be written side by side.
-        transaction::begin_for(conn, lease, batch.writes_users(), !run.tells).await?;
+        transaction::begin_for(conn, run.lease(), batch.writes_users(), !run.tells).await?;
         let mut outcome = Outcome::default();
         if batch.writes_users() {
             outcome = match care {

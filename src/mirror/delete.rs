@@ -9,7 +9,7 @@ use diesel::{
 use diesel_async::{AsyncConnection, RunQueryDsl, SimpleAsyncConnection};
 
 use super::{
-    Error, Lease, Mirror, Rejected, Run,
+    Error, Mirror, Rejected, Run,
     deletions::forget_missing,
     events,
     locks::{self, LOCKED, Patience, Purpose, USUAL_WAIT, is_lock},
@@ -43,7 +43,7 @@ const MOST_TIME_TOGETHER: &str = "SET LOCAL statement_timeout = '5s'";
 impl Mirror {
     /// Deletes users whose deletion Clerk confirmed, or with `mark` marks them. Rows are kept if the application's own constraints or
     /// triggers hold them back, or if a foreign key without an index makes it take too long. Those that it has locked stay for the next sync.
-    pub async fn delete(&self, lease: &Lease, run: &Run, ids: &[String], mark: bool) -> Result<Deleted, Error> {
+    pub async fn delete(&self, run: &Run, ids: &[String], mark: bool) -> Result<Deleted, Error> {
         let mut conn = self.connection().await?;
         let mut deleted = Deleted::default();
         let mut patience = Patience::new();
@@ -57,7 +57,7 @@ impl Mirror {
                 deleted.left.extend_from_slice(part);
                 continue;
             }
-            let (fault, is_first) = match delete_part(&mut conn, lease, run, part, mark, &mut patience).await {
+            let (fault, is_first) = match delete_part(&mut conn, run, part, mark, &mut patience).await {
                 Ok(done) => {
                     deleted.rows += done.rows;
                     deleted.kept.extend(done.kept);
@@ -87,7 +87,7 @@ impl Mirror {
                         let reason = format!("gone from Clerk, but the row cannot be deleted: {}", Error::from(fault));
                         kept(only, &sqlstate, reason)
                     };
-                    keep(&mut conn, lease, run, &row).await?;
+                    keep(&mut conn, run, &row).await?;
                     deleted.kept.push(row);
                 }
                 part => {
@@ -103,14 +103,13 @@ impl Mirror {
 /// Deletes users in one transaction. Once some rows are known to be locked, those that are locked now are left out.
 async fn delete_part(
     conn: &mut Session,
-    lease: &Lease,
     run: &Run,
     ids: &[String],
     mark: bool,
     patience: &mut Patience,
 ) -> Result<Deleted, Failure> {
     conn.transaction(async |conn| {
-        transaction::begin_for(conn, lease, true, false).await?;
+        transaction::begin_for(conn, run.lease(), true, false).await?;
         if ids.len() > 1 {
             conn.batch_execute(MOST_TIME_TOGETHER).await?;
         }
@@ -188,9 +187,9 @@ fn put_off(id: &str) -> Rejected {
 }
 
 /// Lists a row that cannot go.
-async fn keep(conn: &mut Session, lease: &Lease, run: &Run, row: &Rejected) -> Result<(), Error> {
+async fn keep(conn: &mut Session, run: &Run, row: &Rejected) -> Result<(), Error> {
     conn.transaction(async |conn| {
-        transaction::begin(conn, lease).await?;
+        transaction::begin(conn, run.lease()).await?;
         list(conn, run, row).await
     })
     .await

@@ -71,16 +71,10 @@ impl Mirror {
     /// learned. Ids that only earlier walks missed are forgotten, except those whose deletion is held or approved: only
     /// Clerk's answer about the id itself releases them. With `with_marked`, rows that are marked as deleted are missing too.
     /// `watermark` is the newest `updated_at` at Clerk when the walk began, in Unix milliseconds.
-    pub async fn close_walk(
-        &self,
-        lease: &Lease,
-        run: &Run,
-        watermark: Option<i64>,
-        with_marked: bool,
-    ) -> Result<(), Error> {
+    pub async fn close_walk(&self, run: &Run, watermark: Option<i64>, with_marked: bool) -> Result<(), Error> {
         let mut conn = self.connection().await?;
         conn.transaction(async |conn| {
-            transaction::begin(conn, lease).await?;
+            transaction::begin(conn, run.lease()).await?;
             // An id without a row has nothing left to delete.
             sql_query(
                 "DELETE FROM clerk.missing_users m
@@ -282,10 +276,10 @@ impl Mirror {
     }
 
     /// Forgets questions that this sync left open; the next one asks again. Held and approved deletions stay.
-    pub async fn forget_open(&self, lease: &Lease, run: &Run) -> Result<(), Error> {
+    pub async fn forget_open(&self, run: &Run) -> Result<(), Error> {
         let mut conn = self.connection().await?;
         conn.transaction(async |conn| {
-            transaction::begin(conn, lease).await?;
+            transaction::begin(conn, run.lease()).await?;
             let is_open = missing_users::walk
                 .eq(run.walk)
                 .and(missing_users::held_at.is_null())

@@ -62,9 +62,10 @@ pub struct Begin {
     pub initial_events: bool,
 }
 
-/// A sync in progress.
+/// A sync in progress: the proof that its process has the lease, asked for by everything that a sync writes.
 #[derive(Debug, Clone)]
 pub struct Run {
+    lease: Lease,
     /// Its row in `clerk.sync_runs`.
     pub id: i64,
     /// The run that began the walk: this one, or the one whose walk this one takes up again.
@@ -75,6 +76,13 @@ pub struct Run {
     pub is_import: bool,
     /// Whether changes make events.
     pub(super) tells: bool,
+}
+
+impl Run {
+    /// The lease that the sync writes under.
+    pub fn lease(&self) -> &Lease {
+        &self.lease
+    }
 }
 
 /// How far a walk has come; what came before that is committed.
@@ -187,6 +195,7 @@ impl Mirror {
             let walk = checkpoint.as_ref().map_or(id, |checkpoint| checkpoint.walk);
             let is_import = imported_at.is_none();
             let run = Run {
+                lease: lease.clone(),
                 id,
                 walk,
                 kind,
@@ -233,10 +242,10 @@ impl Mirror {
     }
 
     /// Closes a sync.
-    pub async fn finish_run(&self, lease: &Lease, run: &Run, finish: &Finish) -> Result<(), Error> {
+    pub async fn finish_run(&self, run: &Run, finish: &Finish) -> Result<(), Error> {
         let mut conn = self.connection().await?;
         conn.transaction(async |conn| {
-            transaction::begin(conn, lease).await?;
+            transaction::begin(conn, &run.lease).await?;
             if finish.is_walked {
                 diesel::update(sync_state::table)
                     .set(sync_state::checkpoint.eq(None::<serde_json::Value>))

@@ -19,7 +19,7 @@ use super::{
 use crate::{
     clerk::{self, Lookup, MAX_IDS, Page},
     failure::Failure,
-    mirror::{Batch, Kind, Lease, Mirror, Run},
+    mirror::{Batch, Kind, Mirror, Run},
     reconcile::{
         guard::Checksum,
         walk::{Range, Walk},
@@ -69,7 +69,7 @@ struct Confirmed {
 
 impl SyncContext<'_> {
     /// Deletes or holds the rows whose users the sync did not find.
-    pub(super) async fn settle_deletions(&mut self, lease: &Lease, run: &Run) -> Result<(), Failure> {
+    pub(super) async fn settle_deletions(&mut self, run: &Run) -> Result<(), Failure> {
         if self.syncer.options.delete_mode == DeleteMode::Keep {
             // The walk may continue one that was begun in another mode, and that noted missing ids.
             return Ok(());
@@ -83,18 +83,18 @@ impl SyncContext<'_> {
             let Some(last) = ids.last() else { break };
             after.clone_from(last);
             any_missing = true;
-            later.extend(self.note_absent(lease, &ids).await?);
+            later.extend(self.note_absent(run, &ids).await?);
         }
 
         if !any_missing && run.kind != Kind::Full {
             return Ok(());
         }
-        self.judge_and_delete(lease, run).await?;
+        self.judge_and_delete(run).await?;
         if let Some(pause) = later.iter().map(|(_, pause)| *pause).max() {
             let ids: Vec<String> = later.into_iter().map(|(id, _)| id).collect();
-            self.settle_later(lease, run, ids, pause).await?;
+            self.settle_later(run, ids, pause).await?;
         }
-        mirror.forget_open(lease, run).await?;
+        mirror.forget_open(run).await?;
         self.report.held = mirror.count_held().await?;
         if self.report.held > 0 {
             self.report.plan = mirror.held_checksum().await?;
@@ -108,19 +108,19 @@ impl SyncContext<'_> {
     }
 
     /// Asks for missing ids, and notes those that are absent. Returns the ids whose answer does not count yet.
-    async fn note_absent(&mut self, lease: &Lease, ids: &[String]) -> Result<Vec<(String, Duration)>, Failure> {
+    async fn note_absent(&mut self, run: &Run, ids: &[String]) -> Result<Vec<(String, Duration)>, Failure> {
         let absent = self.ask_for(ids).await?;
         let (absent, later) = self.apart(&absent).await?;
-        self.syncer.mirror.note_absent(lease, &absent).await?;
+        self.syncer.mirror.note_absent(run.lease(), &absent).await?;
         Ok(later)
     }
 
     /// Holds the absent ids if there are too many of them, and deletes the rows of those that are not held.
-    async fn judge_and_delete(&mut self, lease: &Lease, run: &Run) -> Result<(), Failure> {
+    async fn judge_and_delete(&mut self, run: &Run) -> Result<(), Failure> {
         let mirror = &self.syncer.mirror;
         let absent = mirror.count_absent().await?;
         if absent > 0 && self.must_hold(mirror, absent).await? {
-            mirror.hold(lease).await?;
+            mirror.hold(run.lease()).await?;
         }
         let mut after = String::new();
         let mut has_time_for_kept = true;
@@ -148,11 +148,11 @@ impl SyncContext<'_> {
                 .into_iter()
                 .collect();
             let (kept, gone): (Vec<String>, Vec<String>) = confirmed.gone.into_iter().partition(|id| kept.contains(id));
-            if !gone.is_empty() && !self.delete(lease, run, &gone).await? {
+            if !gone.is_empty() && !self.delete(run, &gone).await? {
                 return Ok(());
             }
             // Rows that cannot go quickly must not keep the others here.
-            has_time_for_kept = has_time_for_kept && self.delete_kept(lease, run, kept).await?;
+            has_time_for_kept = has_time_for_kept && self.delete_kept(run, kept).await?;
             if confirmed.is_unclear {
                 // What a server cannot answer for some it cannot answer for the next ones either.
                 return Ok(());
@@ -162,18 +162,18 @@ impl SyncContext<'_> {
 
     /// Deletes rows that the application kept in an earlier sync. They were not judged with the others, and may all be free to go now: no more
     /// of them go than the guard allows. Where some went, the rest is held. Returns whether there was time for all.
-    async fn delete_kept(&mut self, lease: &Lease, run: &Run, mut kept: Vec<String>) -> Result<bool, Failure> {
+    async fn delete_kept(&mut self, run: &Run, mut kept: Vec<String>) -> Result<bool, Failure> {
         let before = self.report.deleted;
         while !kept.is_empty() {
             let room = self.room().await?;
             if room == 0 {
                 if self.report.deleted > before {
-                    self.syncer.mirror.hold_these(lease, &kept).await?;
+                    self.syncer.mirror.hold_these(run.lease(), &kept).await?;
                 }
                 break;
             }
             let rest = kept.split_off(kept.len().min(room));
-            if !self.delete(lease, run, &kept).await? {
+            if !self.delete(run, &kept).await? {
                 return Ok(false);
             }
             kept = rest;
@@ -204,13 +204,7 @@ impl SyncContext<'_> {
     }
 
     /// Asks again for ids whose first answer does not count: at the end of a single run, or with the daemon's next syncs.
-    async fn settle_later(
-        &mut self,
-        lease: &Lease,
-        run: &Run,
-        ids: Vec<String>,
-        pause: Duration,
-    ) -> Result<(), Failure> {
+    async fn settle_later(&mut self, run: &Run, ids: Vec<String>, pause: Duration) -> Result<(), Failure> {
         info!(
             users = ids.len(),
             pause_ms = pause.as_millis() as u64,
@@ -223,9 +217,9 @@ impl SyncContext<'_> {
         self.syncer.pause(pause).await?;
         let mut later = 0;
         for ids in ids.chunks(BATCH) {
-            later += self.note_absent(lease, ids).await?.len();
+            later += self.note_absent(run, ids).await?.len();
         }
-        self.judge_and_delete(lease, run).await?;
+        self.judge_and_delete(run).await?;
         if later > 0 {
             self.note(format!(
                 "{later} missing users could not be asked for twice; the next sync asks again"
@@ -247,9 +241,9 @@ impl SyncContext<'_> {
     }
 
     /// Deletes rows whose deletion Clerk confirmed. Returns whether there was time for all of them.
-    async fn delete(&mut self, lease: &Lease, run: &Run, ids: &[String]) -> Result<bool, Failure> {
+    async fn delete(&mut self, run: &Run, ids: &[String]) -> Result<bool, Failure> {
         let mark = self.syncer.options.delete_mode == DeleteMode::Mark;
-        let done = self.syncer.mirror.delete(lease, run, ids, mark).await?;
+        let done = self.syncer.mirror.delete(run, ids, mark).await?;
         for id in ids {
             if !done.kept.iter().any(|row| row.user_id == *id) && !done.left.contains(id) {
                 self.syncer.rechecks.forget(Said::Deleted, id);

@@ -14,7 +14,7 @@ use super::{
 use crate::{
     clerk::{self, Objection},
     failure::{Cause, Failure},
-    mirror::{Kind, Lease, Run},
+    mirror::{Kind, Run},
     reconcile::{
         partition::Partition,
         recent::{Entry, LAG_MS, Recent, Step},
@@ -43,14 +43,16 @@ impl Syncer {
         carryover.asked_instance = Some(Instant::now());
         let lease = self.acquire_lease().await?;
         carryover.instance = Some(instance.clone());
-        let work = async |running: &mut SyncContext<'_>, lease: &Lease, run: &Run| {
+        let work = async |running: &mut SyncContext<'_>, run: &Run| {
             if self.mirror.instance().await?.is_none() {
                 self.identify_again(&instance).await?;
-                self.mirror.pin(lease, &instance.id, &instance.environment_type).await?;
+                self.mirror
+                    .pin(run.lease(), &instance.id, &instance.environment_type)
+                    .await?;
             }
             // Again, now that nobody else can pin: two with different keys may have started at once.
             same_instance(self.mirror.instance().await?.as_deref(), &instance.id)?;
-            running.whole(lease, run).await
+            running.whole(run).await
         };
         let result = self.under_lease(&lease, opening, carryover, work).await;
         if result
@@ -166,7 +168,7 @@ impl Syncer {
 }
 
 impl SyncContext<'_> {
-    async fn whole(&mut self, lease: &Lease, run: &Run) -> Result<(), Failure> {
+    async fn whole(&mut self, run: &Run) -> Result<(), Failure> {
         let resumed = self.resumed.take();
         if let Some(checkpoint) = &resumed {
             info!(
@@ -200,11 +202,11 @@ impl SyncContext<'_> {
             }
         }
         let removes_marked = self.syncer.options.delete_mode == DeleteMode::Delete;
-        let close = self.syncer.mirror.close_walk(lease, run, watermark, removes_marked);
+        let close = self.syncer.mirror.close_walk(run, watermark, removes_marked);
         close.await?;
-        self.settle_deletions(lease, run).await?;
+        self.settle_deletions(run).await?;
         self.settle_older().await?;
-        self.retry_refused(lease, run).await
+        self.retry_refused(run).await
     }
 
     /// The newest `updated_at` at Clerk: whoever changes from now on has a later one. In Unix milliseconds; zero where there is nobody, and none

@@ -16,7 +16,7 @@ use super::{
 use crate::{
     clerk::{self, Objection, Page},
     failure::{Cause, Failure},
-    mirror::{Batch, Kind, Lease, Run, State},
+    mirror::{Batch, Kind, Run, State},
     reconcile::{
         recent::{Entry, Recent, Step},
         walk::{PAGE, Range, Unreadable},
@@ -111,15 +111,15 @@ impl Syncer {
         let Some(lease) = self.lease_since(state.lease_epoch).await? else {
             return Ok(SyncOutcome::Standby);
         };
-        let work = async |running: &mut SyncContext<'_>, lease: &Lease, run: &Run| {
+        let work = async |running: &mut SyncContext<'_>, run: &Run| {
             running.watermark = Some(watermark);
             running.follow(look).await?;
             let has_deletions = running.resume_deletions().await?;
-            let has_settled = running.look_for_missing(lease, run, total).await?;
+            let has_settled = running.look_for_missing(run, total).await?;
             if has_deletions && !has_settled {
-                running.settle_deletions(lease, run).await?;
+                running.settle_deletions(run).await?;
             }
-            running.retry_refused(lease, run).await
+            running.retry_refused(run).await
         };
         let result = self.under_lease(&lease, opening, carryover, work).await;
         if let Err(failure) = &result {
@@ -390,7 +390,7 @@ impl SyncContext<'_> {
 
     /// Compares Clerk's count from the beginning of the sync with what the mirror expects now, and searches for whoever makes the difference.
     /// Returns whether deletions were settled.
-    async fn look_for_missing(&mut self, lease: &Lease, run: &Run, total: Option<u64>) -> Result<bool, Failure> {
+    async fn look_for_missing(&mut self, run: &Run, total: Option<u64>) -> Result<bool, Failure> {
         let Some(total) = total else { return Ok(false) };
         if self.report.created > 0 {
             self.carryover.mismatch.saw_newcomers();
@@ -407,7 +407,7 @@ impl SyncContext<'_> {
             }
             return Ok(false);
         };
-        self.settle_deletions(lease, run).await?;
+        self.settle_deletions(run).await?;
         // Whoever was asked for and is there all the same explains nothing, nor does an answer that proves nothing, nor whoever signed up meanwhile.
         let between = i64::try_from(self.created_between).unwrap_or(i64::MAX);
         let expected = self.syncer.mirror.state().await?.expected - between;
@@ -416,7 +416,7 @@ impl SyncContext<'_> {
             && self.report.deleted == 0
         {
             // Perhaps it is our own number that is wrong: somebody else may have written to the table.
-            let difference = remote + between - self.syncer.mirror.recount(lease).await?;
+            let difference = remote + between - self.syncer.mirror.recount(run.lease()).await?;
             self.carryover.mismatch.found_nobody(difference, Instant::now());
         } else if expected != remote {
             // Others may have been hidden by what happened meanwhile: they need not wait for the schedule.

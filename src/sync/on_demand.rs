@@ -13,7 +13,7 @@ use super::{
 use crate::{
     clerk::MAX_IDS,
     failure::Failure,
-    mirror::{Batch, Kind, Lease, Run},
+    mirror::{Batch, Kind, Run},
 };
 
 /// Users that are asked for together with ids that may be gone.
@@ -47,9 +47,7 @@ impl Syncer {
         let Some(lease) = self.lease_since(state.lease_epoch).await? else {
             return Ok(SyncOutcome::Standby);
         };
-        let work = async |running: &mut SyncContext<'_>, lease: &Lease, run: &Run| {
-            running.bring_alone(lease, run, asked).await
-        };
+        let work = async |running: &mut SyncContext<'_>, run: &Run| running.bring_alone(run, asked).await;
         let report = self.under_lease(&lease, opening, carryover, work).await?;
         Ok(SyncOutcome::Done(report))
     }
@@ -179,7 +177,7 @@ impl SyncContext<'_> {
         .await
     }
 
-    async fn bring_alone(&mut self, lease: &Lease, run: &Run, asked: Asked) -> Result<(), Failure> {
+    async fn bring_alone(&mut self, run: &Run, asked: Asked) -> Result<(), Failure> {
         let gone = asked.gone.clone();
         self.bring(asked).await?;
         if self.resume_deletions().await? || !gone.is_empty() {
@@ -191,8 +189,8 @@ impl SyncContext<'_> {
                 }
                 Err(error) => return Err(error.into()),
             }
-            self.settle_deletions(lease, run).await?;
+            self.settle_deletions(run).await?;
         }
-        self.retry_refused(lease, run).await
+        self.retry_refused(run).await
     }
 }

@@ -13,7 +13,7 @@ use super::{DeleteMode, Syncer, page, recheck::Trust};
 use crate::{
     clerk::{Page, Raw},
     failure::Failure,
-    mirror::{Batch, Committed, Kind, Lease, Mirror, Rejected, Run, Write},
+    mirror::{Batch, Committed, Kind, Mirror, Rejected, Run, Write},
     reconcile::walk::Range,
     resource::{Digest, Value},
 };
@@ -25,7 +25,6 @@ const CHECKPOINT_EVERY: Duration = Duration::from_secs(5);
 #[derive(Clone, Copy)]
 pub(super) enum Target<'a> {
     Mirror {
-        lease: &'a Lease,
         run: &'a Run,
         /// When this run began, by the database's clock and by ours.
         began: (DateTime<Utc>, Instant),
@@ -165,7 +164,7 @@ impl<'a> PageContext<'a> {
             unchanged: batch.unchanged + batch.refresh.len() as u64,
             ..PageOutcome::default()
         };
-        let Target::Mirror { lease, run, .. } = self.target else {
+        let Target::Mirror { run, .. } = self.target else {
             plan(&mut brought, batch);
             return Ok(brought);
         };
@@ -174,7 +173,7 @@ impl<'a> PageContext<'a> {
             return Ok(brought);
         }
         batch.unchanged += std::mem::take(&mut quiet.unchanged);
-        let done = self.syncer.mirror.commit(lease, run, &batch).await?;
+        let done = self.syncer.mirror.commit(run, &batch).await?;
         quiet.written = Instant::now();
         page::warn_of_unexpected(&batch);
         if !run.is_import {

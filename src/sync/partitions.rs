@@ -324,7 +324,7 @@ impl SyncContext<'_> {
 
     /// Notes where a walk begins or goes on, for the case that it is cut off.
     async fn begin_walk(&self, parts: &[Partition]) -> Result<(), Failure> {
-        let Target::Mirror { lease, run, .. } = self.desk.target else {
+        let Target::Mirror { run, .. } = self.desk.target else {
             return Ok(());
         };
         let (Some(written_at), Some(started_at)) = (self.desk.now(), self.walk_started_at) else {
@@ -338,6 +338,6 @@ impl SyncContext<'_> {
             watermark: self.watermark,
             parts: parts.to_vec(),
         };
-        Ok(self.syncer.mirror.begin_walk(lease, &checkpoint).await?)
+        Ok(self.syncer.mirror.begin_walk(run.lease(), &checkpoint).await?)
     }
 }

@@ -11,7 +11,7 @@ use super::{
 use crate::{
     clerk::Raw,
     failure::Failure,
-    mirror::{Batch, Kind, Lease, Run},
+    mirror::{Batch, Kind, Run},
 };
 
 /// How often a sync tries the same users again, as long as that brings some of them in.
@@ -42,20 +42,20 @@ impl SyncContext<'_> {
     /// Tries users again that Postgres refused. If this sync stored, deleted or refused anybody, that may help all of them; else only
     /// those are tried that were locked. A full sync has met every user, so that only other users or locks can have been in the
     /// way. The other syncs ask for as many users as fit in one request.
-    pub(super) async fn retry_refused(&mut self, lease: &Lease, run: &Run) -> Result<(), Failure> {
+    pub(super) async fn retry_refused(&mut self, run: &Run) -> Result<(), Failure> {
         for _ in 0..ROUNDS {
             let before = self.stored();
             let has_news = before + self.report.deleted + self.report.rejected > 0;
             if run.kind != Kind::Full {
                 let ids = self.syncer.mirror.refused(run, !has_news, BATCH).await?;
-                self.retry(lease, &ids).await?;
+                self.retry(run, &ids).await?;
             } else if has_news {
                 let mut after = String::new();
                 loop {
                     let ids = self.syncer.mirror.blocked(&after, BATCH).await?;
                     let Some(last) = ids.last() else { break };
                     after.clone_from(last);
-                    self.retry(lease, &ids).await?;
+                    self.retry(run, &ids).await?;
                 }
             }
             let stored = self.stored() - before;
@@ -71,7 +71,7 @@ impl SyncContext<'_> {
         self.report.created + self.report.updated
     }
 
-    async fn retry(&mut self, lease: &Lease, ids: &[String]) -> Result<(), Failure> {
+    async fn retry(&mut self, run: &Run, ids: &[String]) -> Result<(), Failure> {
         if ids.is_empty() {
             return Ok(());
         }
@@ -93,7 +93,7 @@ impl SyncContext<'_> {
             .cloned()
             .collect();
         if !left_out.is_empty() && !self.witnesses.is_empty() {
-            self.syncer.mirror.note_left_out(lease, &left_out).await?;
+            self.syncer.mirror.note_left_out(run.lease(), &left_out).await?;
         }
         self.desk.tries_rejected = true;
         let taken = self.take(&page, found, None, HashSet::new(), Batch::default()).await;

@@ -109,7 +109,7 @@ impl Syncer {
         lease: &Lease,
         opening: Opening,
         carryover: &mut Carryover,
-        work: impl AsyncFnOnce(&mut SyncContext<'_>, &Lease, &Run) -> Result<(), Failure>,
+        work: impl AsyncFnOnce(&mut SyncContext<'_>, &Run) -> Result<(), Failure>,
     ) -> Result<Report, Failure> {
         let _holding = self.watch.holds_lease();
         let syncer = self.run(lease, opening, carryover, work);
@@ -139,7 +139,7 @@ impl Syncer {
         lease: &Lease,
         opening: Opening,
         carryover: &mut Carryover,
-        work: impl AsyncFnOnce(&mut SyncContext<'_>, &Lease, &Run) -> Result<(), Failure>,
+        work: impl AsyncFnOnce(&mut SyncContext<'_>, &Run) -> Result<(), Failure>,
     ) -> Result<Report, Failure> {
         let mirror = &self.mirror;
         let begin = Begin {
@@ -153,7 +153,6 @@ impl Syncer {
         let instance = carryover.instance.as_ref().map_or("", |instance| &instance.id);
         let report = Report::new(instance);
         let target = Target::Mirror {
-            lease,
             run: &run,
             began: (now, opened),
         };
@@ -170,7 +169,7 @@ impl Syncer {
         };
         let mut running = SyncContext::new(desk, report, carryover);
         running.resumed = checkpoint;
-        let result = work(&mut running, lease, &run).await;
+        let result = work(&mut running, &run).await;
         self.progress.finish();
         if running.has_looked {
             // A look in between sees who changed, but not whether the counts agree.
@@ -228,7 +227,7 @@ impl Syncer {
             expected_now: now + opened.elapsed(),
             is_whole: is_full && result.is_ok() && report.outcome != Outcome::Incomplete,
         };
-        let recorded = mirror.finish_run(lease, &run, &finish).await;
+        let recorded = mirror.finish_run(&run, &finish).await;
         result?;
         recorded?;
         Ok(report)
