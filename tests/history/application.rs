@@ -7,7 +7,7 @@ use fastrand::Rng;
 use tokio::task::JoinSet;
 use tokio_postgres::Client;
 
-use crate::{clerk::Clerk, harness::World};
+use crate::{clerk::Clerk, support::fixture::World};
 
 /// A table of the application that references users.
 const PROFILES: &str = "

@@ -11,7 +11,7 @@ use std::{
 use fastrand::Rng;
 use tempfile::TempDir;
 
-use crate::harness::World;
+use crate::support::fixture::World;
 
 /// What lets the program's wall clock jump, built with the compiler that links Rust's programs.
 fn library() -> &'static Path {

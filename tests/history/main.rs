@@ -5,29 +5,20 @@
 //! `HISTORIES=1..1000` chooses, and `HISTORIES=17` plays one again. Of one that fails, the steps that it takes are looked for: `STEPS=3,8,11`
 //! plays those alone.
 
-#[allow(dead_code, reason = "shared with the other tests, which use more of it")]
-#[path = "../it/harness.rs"]
-mod harness;
-#[allow(dead_code, reason = "shared with the other tests, which use more of it")]
-#[path = "../it/postgres.rs"]
-mod postgres;
-#[allow(dead_code, reason = "shared with the other tests, which use more of it")]
-#[path = "../it/process.rs"]
-mod process;
-#[allow(dead_code, reason = "shared with the other tests, which use more of it")]
-#[path = "../it/proxy.rs"]
-mod proxy;
+#[allow(dead_code, reason = "the suite of tests uses more of it")]
+#[path = "../it/support/mod.rs"]
+mod support;
 
 mod application;
 mod clerk;
 mod clock;
+mod faults;
 mod invariants;
 mod play;
 mod replica;
 mod scenes;
 mod server;
 mod shrink;
-mod trouble;
 
 use std::collections::BTreeSet;
 

@@ -14,16 +14,7 @@ use tokio::{
     task::{JoinError, JoinSet, spawn_blocking},
 };
 
-use crate::{
-    application,
-    clerk::Clerk,
-    clock,
-    harness::{Database, World, within},
-    invariants,
-    replica::Replica,
-    server::Server,
-    trouble,
-};
+use crate::{application, clerk::Clerk, clock, faults, invariants, replica::Replica, server::Server, support::{database::Database, fixture::World, wait::within}};
 
 /// How much happens in a history.
 const STEPS: u64 = 60;
@@ -87,7 +78,7 @@ async fn played(story: Story) -> Tried {
     history.is_guarded = users >= 200 && dice.bool();
     history.may_lag = !history.is_guarded || dice.bool();
     if history.may_lag && dice.u32(0..3) == 0 {
-        trouble::lags(&history.world.sim, dice);
+        faults::lags(&history.world.sim, dice);
         *history
             .tried
             .entry("histories with replicas that always lag behind")
@@ -228,8 +219,8 @@ impl History {
         let is_spared = at < self.spared;
         let replica = &mut self.replicas[at];
         let what = match dice.u32(0..100) {
-            0..33 => trouble::of_clerk(&self.world.sim, dice, self.may_lag),
-            33..56 => trouble::of_postgres(&self.world.db.url, replica, dice, &mut self.meanwhile).await,
+            0..33 => faults::of_clerk(&self.world.sim, dice, self.may_lag),
+            33..56 => faults::of_postgres(&self.world.db.url, replica, dice, &mut self.meanwhile).await,
             56..61 if self.server.is_some() => self.server_breaks(dice).await,
             56..66 => {
                 replica.postgres.let_through();
@@ -336,7 +327,7 @@ impl History {
             }
             _ => "disk full: not tried, as nobody may mount one here",
         };
-        self.world.db.client = trouble::patient(&self.world.db.url).await;
+        self.world.db.client = faults::patient(&self.world.db.url).await;
         what
     }
 
@@ -347,7 +338,7 @@ impl History {
             done.unwrap();
         }
         // Whoever should have done so may have lost the server.
-        self.world.db.execute(&trouble::allow(0)).await;
+        self.world.db.execute(&faults::allow(0)).await;
         for replica in &mut self.replicas {
             replica.postgres.let_through();
             replica.postgres.cut();

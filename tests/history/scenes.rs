@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use fastrand::Rng;
 
-use crate::{application::Transaction, harness::within, invariants, play::History, trouble::patient};
+use crate::{application::Transaction, faults::patient, invariants, play::History, support::wait::within};
 
 /// How long others may wait for rows that the application has locked, on a machine that has much else to do.
 const OTHERS_WAIT: Duration = Duration::from_secs(60);

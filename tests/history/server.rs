@@ -14,10 +14,7 @@ use rustix::{
 use tempfile::TempDir;
 use tokio_postgres::NoTls;
 
-use crate::{
-    harness::within,
-    postgres::{Postgres, RECOVERY},
-};
+use crate::support::{postgres::{Postgres, RECOVERY}, wait::within};
 
 pub struct Server {
     postgres: Postgres,

@@ -1,21 +1,13 @@
 //! The program at work for a long time on many users who change all the time, while everything around it breaks. `SOAK=30m` is how long.
 
-#[allow(dead_code, reason = "shared with the other tests, which use more of it")]
-#[path = "../it/harness.rs"]
-mod harness;
-#[allow(dead_code, reason = "shared with the other tests, which use more of it")]
-#[path = "../it/postgres.rs"]
-mod postgres;
-#[allow(dead_code, reason = "shared with the other tests, which use more of it")]
-#[path = "../it/process.rs"]
-mod process;
-#[allow(dead_code, reason = "shared with the other tests, which use more of it")]
-#[path = "../it/proxy.rs"]
-mod proxy;
+#[allow(dead_code, reason = "the suite of tests uses more of it")]
+#[path = "../it/support/mod.rs"]
+mod support;
 
 mod application;
 mod clerk;
 mod clock;
+mod faults;
 mod invariants;
 #[allow(dead_code, reason = "the histories play whole stories")]
 mod play;
@@ -23,7 +15,6 @@ mod replica;
 #[allow(dead_code, reason = "the histories play them")]
 mod scenes;
 mod server;
-mod trouble;
 
 use std::time::{Duration, Instant};
 

@@ -4,113 +4,12 @@ use std::{
     fs::{self, Permissions},
     net::TcpListener,
     os::unix::fs::PermissionsExt,
-    time::{Duration, Instant},
 };
 
 use clerk_sim::{Effect, Endpoint, ErrorAnswer, ErrorBody, Options, Quirks, Rule, Sim};
 use rustix::process::Signal;
-use serde_json::Value;
 
-use crate::{
-    harness::{Ran, World, eventually},
-    process::{EVERY_SECOND, NEVER, Process},
-    proxy::{Proxy, upstream},
-    schemas::state,
-    server::{Server, answer},
-    trouble::mirrored,
-    watched::Watched,
-};
-
-const NAMES: [&str; 12] = [
-    "configuration",
-    "clerk",
-    "instance",
-    "clock",
-    "database",
-    "tls",
-    "permissions",
-    "schema",
-    "notifications",
-    "lease",
-    "budget",
-    "listener",
-];
-
-/// What a check told.
-#[derive(Debug)]
-pub struct Checked {
-    pub ran: Ran,
-    json: Value,
-}
-
-impl Checked {
-    pub fn new(ran: Ran) -> Self {
-        let json = ran.json();
-        let checks = json["checks"].as_array().unwrap();
-        let names: Vec<_> = checks.iter().map(|check| check["name"].as_str().unwrap()).collect();
-        assert_eq!(names, NAMES, "{ran:#?}");
-        let failed: Vec<_> = checks.iter().filter(|check| check["status"] == "failed").collect();
-        assert_eq!(json["ok"], failed.is_empty(), "{ran:#?}");
-        assert!(
-            failed.iter().all(|check| check["hint"].is_string()),
-            "a failure without its mend: {ran:#?}"
-        );
-        let code = match failed.first() {
-            None => 0,
-            Some(first) if first["name"] == "configuration" => 2,
-            Some(_) => 1,
-        };
-        assert_eq!(ran.code, Some(code), "{ran:#?}");
-        Self { ran, json }
-    }
-
-    pub fn find(&self, name: &str) -> &Value {
-        let mut checks = self.json["checks"].as_array().unwrap().iter();
-        checks.find(|check| check["name"] == name).unwrap()
-    }
-
-    /// Holds one of the lines to its status and a part of what it says.
-    #[track_caller]
-    pub fn is(&self, name: &str, status: &str, says: &str) -> &Self {
-        let found = self.find(name);
-        assert_eq!(found["status"], status, "{name}: {:#?}", self.ran);
-        let said = found["says"].as_str().unwrap();
-        assert!(said.contains(says), "{name} says nothing of {says:?}: {said}");
-        self
-    }
-
-    /// Holds a line to a part of its mend.
-    #[track_caller]
-    pub fn mend(&self, name: &str, hint: &str) -> &Self {
-        let found = self.find(name)["hint"].as_str().unwrap_or_default();
-        assert!(found.contains(hint), "{name} has no mend with {hint:?}: {found}");
-        self
-    }
-
-    /// Nothing failed but these.
-    #[track_caller]
-    pub fn only(&self, names: &[&str]) -> &Self {
-        let checks = self.json["checks"].as_array().unwrap().iter();
-        let failed = checks.filter(|check| check["status"] == "failed");
-        let failed: Vec<_> = failed.map(|check| check["name"].as_str().unwrap()).collect();
-        assert_eq!(failed, names, "{:#?}", self.ran);
-        self
-    }
-}
-
-/// A check, which has written nothing and told no secret.
-pub async fn check_with(world: &World, environment: &[(&str, &str)]) -> Checked {
-    let before = state(world).await;
-    let started = Instant::now();
-    let ran = world.run_with(&["check", "--format", "json"], environment).await;
-    assert!(started.elapsed() < Duration::from_secs(30), "{ran:#?}");
-    assert_eq!(state(world).await, before, "{ran:#?}");
-    let said = format!("{}{}", ran.stdout, ran.stderr);
-    for secret in [world.sim.secret_key(), "hidden"] {
-        assert!(!said.contains(secret), "{ran:#?}");
-    }
-    Checked::new(ran)
-}
+use crate::support::{check::{Checked, check_with}, fixture::{World, mirrored}, http_server::{Server, answer}, monitored::Watched, process::{EVERY_SECOND, NEVER, Process}, proxy::{Proxy, upstream}, wait::eventually};
 
 async fn check(world: &World) -> Checked {
     check_with(world, &[]).await

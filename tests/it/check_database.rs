@@ -3,15 +3,7 @@
 use clerk_sim::Unstorable;
 use rustix::process::Signal;
 
-use crate::{
-    check::{Checked, check_with},
-    harness::{Ran, World, command},
-    postgres::Postgres,
-    proxy::{Proxy, upstream},
-    schemas::Role,
-    tls::url,
-    trouble::mirrored,
-};
+use crate::support::{check::{Checked, check_with}, connecting::url, fixture::{World, mirrored}, postgres::Postgres, program::{Ran, command}, proxy::{Proxy, upstream}, roles::Role};
 
 const BY_HAND: (&str, &str) = ("CLERK2PG_DATABASE__MIGRATE", "false");
 
@@ -257,7 +249,7 @@ async fn a_wrong_password_and_a_server_that_takes_no_writes() {
         )
         .mend("database", "check user, password");
 
-    let client = crate::harness::connect(&server.admin()).await;
+    let client = crate::support::database::connect(&server.admin()).await;
     client
         .batch_execute("ALTER ROLE plain SET default_transaction_read_only = on")
         .await

@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use clerk_sim::Unstorable;
 use serde_json::Value;
 
-use crate::{harness::World, trouble::mirrored};
+use crate::support::fixture::{World, mirrored};
 
 fn keys(value: &Value) -> BTreeSet<&str> {
     value.as_object().unwrap().keys().map(String::as_str).collect()

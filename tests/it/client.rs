@@ -4,12 +4,11 @@ use std::time::{Duration, Instant};
 
 use clerk_sim::{Effect, ErrorAnswer, ErrorBody, Options, Rule, Sim};
 use clerk2pg::{
-    clerk::{Client, Error, Settings},
+    clerk::{Client, Error},
     reconcile::walk::{self, Range},
-    secret::Secret,
 };
 
-use crate::server::{Server, answer};
+use crate::support::{client::client_with, http_server::{Server, answer}};
 
 const KEY: &str = "sk_live_of_the_client";
 
@@ -21,20 +20,6 @@ const FIRST_PAGE: walk::Query = walk::Query {
 
 fn client(url: &str, timeout: Duration) -> Client {
     client_with(url, KEY, None, 1.0, timeout)
-}
-
-/// A client of the test's own, beside those of the binary.
-pub fn client_with(url: &str, key: &str, rate_limit: Option<u32>, request_budget: f64, timeout: Duration) -> Client {
-    // The program does the same at its start; a second time it fails, and the first stays.
-    let _ = rustls::crypto::ring::default_provider().install_default();
-    Client::new(&Settings {
-        api_url: url.to_owned(),
-        secret_key: Secret::from(key.to_owned()),
-        rate_limit,
-        request_budget,
-        timeout,
-    })
-    .unwrap()
 }
 
 async fn sim(users: usize) -> Sim {
@@ -214,7 +199,7 @@ async fn an_outage_longer_than_the_patience_is_an_error_in_time() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn nobody_there() {
-    let nobody = crate::proxy::Proxy::refusing(([127, 0, 0, 1], 1).into());
+    let nobody = crate::support::proxy::Proxy::refusing(([127, 0, 0, 1], 1).into());
     let url = format!("http://{}", nobody.address);
     let error = client(&url, IMPATIENT).count(Range::ALL).await.unwrap_err();
     assert!(

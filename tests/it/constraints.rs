@@ -1,9 +1,6 @@
 //! The application's own constraints on `clerk.users` hold back one row, never the others.
 
-use crate::{
-    harness::{PATIENCE, Ran, World},
-    trouble::{mirrored, mirrored_ids},
-};
+use crate::support::{fixture::{World, mirrored, mirrored_ids}, program::Ran, wait::PATIENCE};
 
 async fn reasons(world: &World) -> Vec<(String, String)> {
     let sql = "SELECT user_id, reason FROM clerk.rejected_users ORDER BY user_id";

@@ -2,10 +2,7 @@
 
 use clerk_sim::{Effect, Endpoint, ErrorBody, Faults, Quirks, Rule, WrongCount};
 
-use crate::{
-    harness::World,
-    trouble::{away_behind_the_walk, check, error, mirrored, mirrored_ids, under},
-};
+use crate::support::{faults::{away_behind_the_walk, check, error, under}, fixture::{World, mirrored, mirrored_ids}};
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_deletion_at_clerk_deletes_the_row() {

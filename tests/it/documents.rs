@@ -5,10 +5,7 @@ use std::collections::BTreeSet;
 use clerk_sim::{Oddity, Options, Quirks};
 use serde_json::{Value, json};
 
-use crate::{
-    harness::World,
-    trouble::{mirrored, mirrored_ids},
-};
+use crate::support::fixture::{World, mirrored, mirrored_ids};
 
 #[tokio::test(flavor = "multi_thread")]
 async fn every_kind_of_user_survives_the_round_trip() {

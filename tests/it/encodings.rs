@@ -3,10 +3,7 @@
 use clerk_sim::{Effect, Endpoint, Options, Rule, Sim};
 use serde_json::{Value, json};
 
-use crate::{
-    check::check_with,
-    harness::{Database, Ran, World},
-};
+use crate::support::{check::check_with, database::Database, fixture::World, program::Ran};
 
 const LATER: i64 = 1_790_000_000_000;
 

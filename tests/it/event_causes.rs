@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use clerk_sim::Unstorable;
 use serde_json::Value;
 
-use crate::{events::MARK, harness::World, trouble::mirrored};
+use crate::support::{events::MARK, fixture::{World, mirrored}};
 
 const NOTHING: [String; 0] = [];
 const CREATED_AT: i64 = 1_790_000_000_000;

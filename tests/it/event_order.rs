@@ -16,12 +16,7 @@ use serde_json::Value;
 use tokio::sync::mpsc::{UnboundedReceiver, unbounded_channel};
 use tokio_postgres::{AsyncMessage, Client, NoTls};
 
-use crate::{
-    events::{INITIAL, MARK},
-    harness::{PATIENCE, World, connect, eventually},
-    process::NEVER,
-    trouble::mirrored,
-};
+use crate::support::{database::connect, events::{INITIAL, MARK}, fixture::{World, mirrored}, process::NEVER, wait::{PATIENCE, eventually}};
 
 /// Nothing is held, however much is deleted.
 const UNLIMITED: [(&str, &str); 2] = [

@@ -2,10 +2,7 @@
 
 use clerk_sim::Unstorable;
 
-use crate::{
-    harness::{Ran, World},
-    trouble::mirrored,
-};
+use crate::support::{fixture::{World, mirrored}, program::Ran};
 
 fn first_line(ran: &Ran) -> &str {
     ran.stdout.lines().next().unwrap_or_default()

@@ -1,11 +1,6 @@
 //! How old changes were when they were committed: each change counts, whichever sync committed it.
 
-use crate::{
-    harness::{World, eventually},
-    incremental::{now, rename},
-    trouble::mirrored,
-    watched::Watched,
-};
+use crate::support::{changes::{now, rename}, fixture::{World, mirrored}, monitored::Watched, wait::eventually};
 
 /// The moments at which users changed at Clerk, and the moments before and after each sync that committed the changes.
 struct Changes {

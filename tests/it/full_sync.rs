@@ -2,7 +2,7 @@
 
 use clerk_sim::{Effect, Endpoint, Faults, Quirks, Rule};
 
-use crate::harness::World;
+use crate::support::fixture::World;
 
 #[tokio::test(flavor = "multi_thread")]
 async fn ten_thousand_users_then_nothing_then_a_hundred_changes() {

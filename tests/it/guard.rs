@@ -4,10 +4,7 @@ use std::collections::BTreeSet;
 
 use clerk_sim::{Effect, Endpoint, Faults, Quirks, Rule};
 
-use crate::{
-    harness::{Ran, World},
-    trouble::{away_behind_the_walk, mirrored, mirrored_ids, under},
-};
+use crate::support::{faults::{away_behind_the_walk, under}, fixture::{World, mirrored, mirrored_ids}, program::Ran};
 
 /// Deletes the first of Clerk's users, oldest first.
 fn delete(world: &World, users: usize) -> BTreeSet<String> {

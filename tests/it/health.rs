@@ -4,11 +4,7 @@ use std::{net::TcpListener, time::Instant};
 
 use clerk_sim::Quirks;
 
-use crate::{
-    harness::{Ran, World, command},
-    trouble::mirrored,
-    watched::{ANY, Watched},
-};
+use crate::support::{fixture::{World, mirrored}, monitored::{ANY, Watched}, program::{Ran, command}};
 
 async fn health(listen: &str, arguments: &[&str]) -> Ran {
     let mut command = command();
@@ -32,7 +28,7 @@ fn assert_unwell(ran: &Ran, why: &str) {
 #[tokio::test(flavor = "multi_thread")]
 async fn tells_what_the_daemon_says() {
     let world = mirrored(10).await;
-    let watched = Watched::obedient(&world, &[crate::process::EVERY_SECOND]).await;
+    let watched = Watched::obedient(&world, &[crate::support::process::EVERY_SECOND]).await;
     watched.is_ready("in sync").await;
     let port = watched.address.rsplit_once(':').unwrap().1;
     for listen in [
@@ -87,7 +83,7 @@ async fn nobody_and_strangers_are_not_ready() {
     );
     assert!(ran.stderr.contains("http.listen"), "{ran:#?}");
 
-    let stranger = crate::server::Server::start(|_| crate::server::answer("404 Not Found", "", b"who?")).await;
+    let stranger = crate::support::http_server::Server::start(|_| crate::support::http_server::answer("404 Not Found", "", b"who?")).await;
     let address = stranger.url.strip_prefix("http://").unwrap();
     assert_unwell(
         &health(address, &[]).await,

@@ -1,72 +1,14 @@
 //! The incremental sync at its daily work: it brings what changed, costs next to nothing where nothing did, and asks for a full sync where
 //! it cannot go on.
 
-use std::time::{SystemTime, UNIX_EPOCH};
-
 use clerk_sim::{Effect, Endpoint, ErrorBody, Quirks, Rule, Unstorable};
 use rustix::process::Signal;
-use serde_json::Value;
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
     net::TcpStream,
 };
 
-use crate::{
-    harness::{World, eventually},
-    proxy::upstream,
-    statements::Statements,
-    trouble::error,
-};
-
-pub fn now() -> i64 {
-    SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_millis() as i64
-}
-
-/// Gives a user another name, at this moment by Clerk's clock.
-pub fn rename(world: &World, id: &str, name: &str, at: i64) {
-    let renamed = world.sim.update(id, |user| {
-        user["first_name"] = name.into();
-        user["updated_at"] = at.into();
-    });
-    assert!(renamed, "{id} is gone");
-}
-
-/// Adds somebody like the first user.
-pub fn import(world: &World, id: &str, created_at: i64, updated_at: i64) {
-    let mut user = world.sim.document(&world.sim.user_ids()[0]).unwrap();
-    user["id"] = id.into();
-    user["created_at"] = created_at.into();
-    user["updated_at"] = updated_at.into();
-    user["email_addresses"] = Value::Array(Vec::new());
-    user["primary_email_address_id"] = Value::Null;
-    world.sim.insert(user);
-}
-
-impl World {
-    /// What all incremental syncs did, and how many of them are not listed as a success.
-    pub async fn incremental(&self) -> String {
-        let sql = "SELECT concat('+', coalesce(sum(created), 0), ' ~', coalesce(sum(updated), 0), ' -', coalesce(sum(deleted), 0),
-                ' rejected ', coalesce(sum(rejected), 0), ' other ', count(*) FILTER (WHERE outcome <> 'changed'))
-            FROM clerk.sync_runs WHERE kind = 'incremental'";
-        self.db.text(sql).await.unwrap()
-    }
-
-    /// In Unix milliseconds.
-    pub async fn watermark(&self) -> i64 {
-        let sql = "SELECT (extract(epoch FROM watermark) * 1000)::bigint FROM clerk.sync_state";
-        self.db.number(sql).await
-    }
-
-    /// Nothing was brought by another full sync than the daemon's first.
-    pub async fn assert_one_full_sync(&self) {
-        assert_eq!(self.runs("kind = 'full'").await, 1);
-    }
-
-    pub async fn first_name(&self, id: &str) -> String {
-        let sql = format!("SELECT first_name FROM clerk.users WHERE id = '{id}'");
-        self.db.text(&sql).await.unwrap()
-    }
-}
+use crate::support::{changes::{import, now, rename}, faults::error, fixture::World, proxy::upstream, statement_counter::Statements, wait::eventually};
 
 #[tokio::test(flavor = "multi_thread")]
 async fn creates_and_updates_come_by_a_look() {

@@ -3,11 +3,7 @@
 use clerk_sim::{Effect, Endpoint, Quirks, Rule};
 use rustix::process::Signal;
 
-use crate::{
-    harness::{World, connect, eventually},
-    process::{EVERY_SECOND, Process},
-    watched::{ANY, Watched},
-};
+use crate::support::{database::connect, fixture::World, monitored::{ANY, Watched}, process::{EVERY_SECOND, Process}, wait::eventually};
 
 /// No machine is so busy that a lease like this is lost for want of renewal.
 const LASTING: (&str, &str) = ("CLERK2PG_LEASE__TTL", "30s");

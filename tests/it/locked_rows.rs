@@ -4,11 +4,7 @@ use std::time::{Duration, Instant};
 
 use tokio_postgres::Client;
 
-use crate::{
-    harness::{World, connect, eventually},
-    looks::Following,
-    trouble::{mirrored, mirrored_ids},
-};
+use crate::support::{database::connect, fixture::{World, mirrored, mirrored_ids}, following::Following, wait::eventually};
 
 /// A transaction of the application that goes on until it is told to end.
 async fn transaction(world: &World, sql: &str) -> Client {

@@ -10,7 +10,7 @@ use diesel::{
 use diesel_async::{AsyncConnection, AsyncMigrationHarness, AsyncPgConnection, SimpleAsyncConnection};
 use diesel_migrations::MigrationHarness;
 
-use crate::harness::{Database, Ran, World, connect, eventually};
+use crate::support::{database::{Database, connect}, fixture::World, program::Ran, wait::eventually};
 
 fn migrations() -> Vec<Box<dyn Migration<Pg>>> {
     let mut migrations = MIGRATIONS.migrations().unwrap();

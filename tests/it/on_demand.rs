@@ -5,61 +5,8 @@ use std::collections::BTreeMap;
 use clerk_sim::Quirks;
 use rustix::process::Signal;
 
-use crate::{
-    events::slow_pages,
-    harness::{World, eventually},
-    process::{NEVER, Process},
-};
-
-/// Says when the daemon listens.
-pub const DEBUG: (&str, &str) = ("CLERK2PG_LOG__LEVEL", "debug");
-
-pub const LISTENING: &str = "listening";
-
-/// A daemon that has imported everybody, listens, and does nothing by itself.
-pub async fn attentive(users: usize) -> (World, Process) {
-    let world = World::new(users).await;
-    let daemon = world.attend().await;
-    (world, daemon)
-}
-
+use crate::support::{faults::slow_pages, fixture::World, on_demand::{attentive, ends_well}, wait::eventually};
 impl World {
-    pub async fn attend(&self) -> Process {
-        self.attend_with(&[]).await
-    }
-
-    pub async fn attend_with(&self, environment: &[(&str, &str)]) -> Process {
-        let daemon = self.follow(&[&[NEVER, DEBUG], environment].concat());
-        daemon.says(LISTENING).await;
-        eventually("the first full sync is over", async || {
-            daemon.said("full sync outcome") > 0
-        })
-        .await;
-        self.age_rows().await;
-        daemon
-    }
-
-    pub async fn ask(&self, payload: &str) {
-        let sql = "SELECT pg_notify('clerk2pg', $1)";
-        self.db.client.execute(sql, &[&payload]).await.unwrap();
-    }
-
-    pub async fn has(&self, id: &str) -> bool {
-        self.db
-            .number(&format!("SELECT count(*) FROM clerk.users WHERE id = '{id}'"))
-            .await
-            == 1
-    }
-
-    /// A new user, asked for by id, is there. What was asked for before is done by then.
-    pub async fn brings_somebody(&self) -> String {
-        let id = self.sim.create_random();
-        self.ask(&id).await;
-        eventually("the user's row", async || self.has(&id).await).await;
-        eventually("the sync is over", async || self.runs("ended_at IS NULL").await == 0).await;
-        id
-    }
-
     async fn is_called(&self, id: &str, name: &str) -> bool {
         let sql = format!("SELECT count(*) FROM clerk.users WHERE id = '{id}' AND first_name = '{name}'");
         self.db.number(&sql).await == 1
@@ -78,16 +25,6 @@ impl World {
 
 fn by_id(requests: u64) -> BTreeMap<String, u64> {
     BTreeMap::from([("GET /v1/users/{user_id}".to_owned(), requests)])
-}
-
-/// The daemon ends well, without a word of trouble.
-pub async fn ends_well(daemon: Process) {
-    let ran = daemon.stop(Signal::TERM).await;
-    assert_eq!(ran.code, Some(0), "{ran:#?}");
-    assert!(
-        !ran.stderr.contains("WARN") && !ran.stderr.contains("ERROR"),
-        "{ran:#?}"
-    );
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -5,13 +5,7 @@ use std::time::{Duration, Instant};
 use clerk_sim::{Effect, ErrorAnswer, ErrorBody, Rule};
 use rustix::process::Signal;
 
-use crate::{
-    harness::{World, connect, eventually},
-    looks::Following,
-    process::{NEVER, Process},
-    proxy::{Proxy, upstream},
-    server::{Server, answer},
-};
+use crate::support::{database::connect, fixture::World, following::Following, http_server::{Server, answer}, process::{NEVER, Process}, proxy::{Proxy, upstream}, wait::eventually};
 
 const AWAY: &str = "waiting until it can be reached";
 const BACK: &str = "back to normal";

@@ -13,12 +13,7 @@ use rustix::process::{Pid, Signal, kill_process};
 use tempfile::TempDir;
 use tokio_postgres::{Client, SimpleQueryMessage};
 
-use crate::{
-    harness::{World, connect, eventually},
-    on_demand::DEBUG,
-    postgres::{any_port, give, server_program},
-    process::{EVERY_SECOND, NEVER},
-};
+use crate::support::{database::connect, fixture::World, on_demand::DEBUG, postgres::{any_port, give, server_program}, process::{EVERY_SECOND, NEVER}, wait::eventually};
 
 /// A running PgBouncer. It ends with the test, and with the test's process.
 struct PgBouncer {

@@ -1,13 +1,9 @@
 //! Roles with no more rights than `docs/permissions.md` gives them can do everything that is theirs to do. Its SQL is run as it stands there,
 //! but for the names.
 
-use rustix::process::Signal;
 use tokio_postgres::{Client, error::SqlState};
 
-use crate::{
-    harness::{Ran, World, connect, eventually},
-    process::{EVERY_SECOND, NEVER, Process},
-};
+use crate::support::{database::connect, everything::does_everything, fixture::World, program::Ran};
 
 /// The blocks of SQL in the document, in their order.
 fn blocks() -> [String; 5] {
@@ -104,74 +100,6 @@ impl Restricted {
             }
         }
     }
-}
-
-/// Everything that a daemon and its commands do, with this address.
-pub async fn does_everything(world: &World, url: &str, environment: &[(&str, &str)]) {
-    let all = [environment, &[("DATABASE_URL", url)]].concat();
-    let once = async || world.run_with(&["--once", "--format", "json"], &all).await;
-    let db = &world.db;
-
-    once().await.assert(0, "changed +60 ~0 -0 =0 held 0 rejected 0");
-    // Somebody whom the application's own rules keep out, and old events.
-    db.execute("ALTER TABLE clerk.users ADD CHECK (first_name <> 'Unwanted')")
-        .await;
-    db.execute(
-        "INSERT INTO clerk.user_events (type, user_id, occurred_at, payload, recorded_at)
-         VALUES ('user.created', 'user_old', now(), '{}', now() - interval '31 days')",
-    )
-    .await;
-    let ids = world.sim.user_ids();
-    world.sim.update(&ids[3], |user| user["first_name"] = "Unwanted".into());
-    world.sim.update(&ids[4], |user| user["first_name"] = "Changed".into());
-    world.sim.delete(&ids[5]);
-    world.sim.create_random();
-    once().await.assert(0, "changed +1 ~1 -1 =57 held 0 rejected 1");
-    let events = "SELECT string_agg(type, ' ' ORDER BY type) FROM clerk.user_events";
-    let told = "user.created user.deleted user.updated";
-    assert_eq!(db.text(events).await.as_deref(), Some(told), "the old one is pruned");
-    world.sim.update(&ids[3], |user| user["first_name"] = "Wanted".into());
-    once().await.assert(0, "changed +0 ~1 -0 =59 held 0 rejected 0");
-
-    for id in &ids[10..25] {
-        world.sim.delete(id);
-    }
-    let planned = world.run_with(&["--dry-run", "--format", "json"], &all).await;
-    planned.assert(0, "planned +0 ~0 -0 =45 held 15 rejected 0");
-    let held = once().await;
-    held.assert(3, "held +0 ~0 -0 =45 held 15 rejected 0");
-    let sum = held.json()["plan"].as_str().unwrap().to_owned();
-    let status = world.run_with(&["status"], &all).await;
-    assert!(
-        status.stdout.contains(&format!("clerk2pg approve {sum}")),
-        "{status:#?}"
-    );
-    let approved = world.run_with(&["approve", &sum], &all).await;
-    assert_eq!(approved.code, Some(0), "{approved:#?}");
-    once().await.assert(0, "changed +0 ~0 -15 =45 held 0 rejected 0");
-
-    let daemon = Process::new(world.daemon(&[&all[..], &[NEVER, EVERY_SECOND]].concat()));
-    world.catches_up().await;
-    world.sim.create_random();
-    world.sim.update_random();
-    world.sim.delete_random();
-    world.catches_up().await;
-    let id = world.sim.create_random();
-    world.ask(&id).await;
-    eventually("the user's row", async || world.has(&id).await).await;
-    let ran = daemon.stop(Signal::TERM).await;
-    assert_eq!(ran.code, Some(0), "{ran:#?}");
-    assert!(
-        !ran.stderr.contains("WARN") && !ran.stderr.contains("ERROR"),
-        "{ran:#?}"
-    );
-    assert_eq!(world.lease_holder().await, None);
-    world.assert_in_step().await;
-
-    let marking = [&all[..], &[("CLERK2PG_DELETES__MODE", "mark")]].concat();
-    world.sim.delete_random();
-    let marked = world.run_with(&["--once", "--format", "json"], &marking).await;
-    marked.assert(0, "changed +0 ~0 -1 =45 held 0 rejected 0");
 }
 
 async fn may_not(client: &Client, sql: &str) {

@@ -2,6 +2,8 @@
 //!
 //! Each line of [`CASES`] makes one thing go wrong; each is played at each of [`LEVELS`].
 
+mod failures;
+
 use std::{collections::BTreeMap, fs, io, time::Duration};
 
 use clerk_sim::{Faults, Options, Sim, Unstorable};
@@ -14,14 +16,7 @@ use tokio::{
     net::TcpStream,
 };
 
-use crate::{
-    harness::{Database, Ran, World, connect, eventually},
-    postgres::Postgres,
-    process::{NEVER, Process},
-    provocations::CASES,
-    server::{Server, answer},
-    watched::{ANY, Watched},
-};
+use crate::{secrets::failures::CASES, support::{database::{Database, connect}, fixture::World, http_server::{Server, answer}, monitored::{ANY, Watched}, postgres::Postgres, process::{NEVER, Process}, program::Ran, wait::eventually}};
 
 /// As Clerk's, with characters that have another form in an address.
 pub const KEY: &str = "sk_live_Zx7Kq9Vw+Rt5Yp8/Lm2Nc4Bd6";

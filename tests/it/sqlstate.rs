@@ -4,10 +4,7 @@ use std::collections::BTreeSet;
 
 use clerk_sim::{Options, Sim};
 
-use crate::{
-    harness::{Database, World, connect},
-    trouble::mirrored_ids,
-};
+use crate::support::{database::{Database, connect}, fixture::{World, mirrored_ids}};
 
 /// Words that PostgreSQL uses in errors that concern all users.
 const WORDS: [&str; 9] = [

@@ -3,50 +3,7 @@
 use clerk_sim::{Options, Sim};
 use rustix::process::Signal;
 
-use crate::{
-    harness::{Database, Ran, World, command, connect, eventually},
-    on_demand::{DEBUG, LISTENING},
-    postgres::{Authority, Postgres},
-    process::{NEVER, Process},
-};
-
-/// A whole way through the program, with nobody's files but the test's.
-pub async fn migrate(server: &Postgres, url: &str, environment: &[(&str, &str)]) -> Ran {
-    let mut command = command();
-    command
-        .arg("migrate")
-        .env("DATABASE_URL", url)
-        .env("HOME", server.files.path())
-        .envs(environment.iter().copied());
-    command.output().await.unwrap().into()
-}
-
-/// The address of a role at `localhost`, the name that the certificate is for.
-pub fn url(server: &Postgres, role: &str, parameters: &str) -> String {
-    format!(
-        "postgres://{role}:hidden@localhost:{}/postgres?{parameters}",
-        server.port
-    )
-}
-
-#[track_caller]
-pub fn accepted(ran: &Ran) {
-    assert_eq!(ran.code, Some(0), "{ran:#?}");
-    assert!(!ran.stderr.contains("WARN"), "{ran:#?}");
-}
-
-#[track_caller]
-pub fn refused(ran: &Ran, code: i32, what: &str, hint: &str) {
-    assert_eq!(ran.code, Some(code), "{what}: {ran:#?}");
-    let has = |start: &str, part: &str| {
-        ran.stderr
-            .lines()
-            .any(|line| line.starts_with(start) && line.contains(part))
-    };
-    assert!(has("error: ", what), "no error with {what:?}: {ran:#?}");
-    assert!(has("hint: ", hint), "no hint with {hint:?}: {ran:#?}");
-    assert!(!ran.stderr.contains("hidden"), "{ran:#?}");
-}
+use crate::support::{authority::Authority, connecting::{accepted, migrate, refused, url}, database::{Database, connect}, fixture::World, on_demand::{DEBUG, LISTENING}, postgres::Postgres, process::{NEVER, Process}, wait::eventually};
 
 #[tokio::test(flavor = "multi_thread")]
 async fn every_mode_gets_through_to_what_libpq_says() {

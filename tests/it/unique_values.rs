@@ -1,29 +1,10 @@
 //! Values that the application declares unique: within one sync they are given up, taken and exchanged in any order.
 
 use rustix::process::Signal;
-use serde_json::json;
 
-use crate::{
-    harness::{World, eventually},
-    looks::Following,
-    on_demand::attentive,
-    trouble::mirrored,
-};
+use crate::support::{changes::set_address, fixture::{World, mirrored}, following::Following, on_demand::attentive, wait::eventually};
 
 const UNIQUE: &str = "CREATE UNIQUE INDEX one_user_per_address ON clerk.users (primary_email)";
-
-/// Gives a user this only address.
-pub fn set_address(world: &World, id: &str, address: &str) {
-    let changed = world.sim.update(id, |user| {
-        let of_address = format!("idn_{}", address.replace(['@', '.'], "_"));
-        user["email_addresses"] = json!([{
-            "id": of_address, "object": "email_address", "email_address": address, "reserved": false,
-            "verification": {"status": "verified", "strategy": "admin"}, "linked_to": [],
-        }]);
-        user["primary_email_address_id"] = of_address.into();
-    });
-    assert!(changed, "{id}");
-}
 
 /// Users who all have an address, mirrored.
 async fn addressed(users: usize) -> World {

@@ -1,0 +1,250 @@
+//! A Clerk or a Postgres that does not let clerk2pg in: exit code 1, what is wrong, a hint, and nothing written.
+
+use std::time::{Duration, Instant};
+
+use clerk_sim::{Effect, Endpoint, Options, Quirks, Rule, Sim};
+use tokio::{
+    io::{AsyncReadExt, AsyncWriteExt},
+    net::TcpListener,
+};
+
+use crate::support::{fixture::{World, mirrored}, program::Ran};
+
+#[track_caller]
+fn assert_refused(ran: &Ran, what: &str, hint: &str) {
+    assert_eq!(ran.code, Some(1), "{ran:#?}");
+    let has = |start: &str, part: &str| {
+        ran.stderr
+            .lines()
+            .any(|line| line.starts_with(start) && line.contains(part))
+    };
+    assert!(has("error: ", what), "no error with {what:?}: {ran:#?}");
+    assert!(has("hint: ", hint), "no hint with {hint:?}: {ran:#?}");
+}
+
+async fn has_schema(world: &World) -> bool {
+    world
+        .db
+        .number("SELECT count(*) FROM pg_namespace WHERE nspname = 'clerk'")
+        .await
+        > 0
+}
+
+async fn last_run(world: &World) -> String {
+    let sql = "SELECT concat_ws(' ', outcome, error) FROM clerk.sync_runs ORDER BY id DESC LIMIT 1";
+    world.db.text(sql).await.unwrap()
+}
+
+fn unauthorized() -> Quirks {
+    Quirks {
+        unauthorized: true,
+        ..Quirks::default()
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_refused_key_writes_nothing() {
+    let world = World::new(10).await;
+    world.sim.set_faults(unauthorized());
+    for arguments in [&["--once"][..], &["--dry-run"], &[]] {
+        let ran = world.run(arguments).await;
+        assert_refused(&ran, "Clerk refused the secret key", "CLERK_SECRET_KEY");
+        assert!(ran.stderr.contains("401 clerk_key_invalid"), "{ran:#?}");
+        assert!(!has_schema(&world).await, "{arguments:?}");
+    }
+    let json = world.once().await.json();
+    assert_eq!(json["outcome"], "failed");
+    assert!(
+        json["error"].as_str().unwrap().contains("refused the secret key"),
+        "{json}"
+    );
+    // One question was enough: it is not tried again.
+    assert_eq!(world.sim.requests(), 4);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_key_that_is_refused_later_leaves_the_mirror_alone() {
+    let world = mirrored(30).await;
+    let versions = world.db.versions().await;
+    world.sim.delete(&world.sim.user_ids()[3]);
+    world.sim.set_faults(unauthorized());
+    assert_refused(
+        &world.run(&["--once"]).await,
+        "Clerk refused the secret key",
+        "CLERK_SECRET_KEY",
+    );
+    assert!(
+        last_run(&world)
+            .await
+            .starts_with("failed Clerk refused the secret key")
+    );
+    // In the middle of a sync, too.
+    for requests in 1..6 {
+        let mut faults = clerk_sim::Faults::from(Rule::new(Effect::Quirks(Box::new(unauthorized()))).skip(requests));
+        faults.quirks.max_page = Some(10);
+        world.sim.set_faults(faults);
+        assert_refused(
+            &world.run(&["--once"]).await,
+            "Clerk refused the secret key",
+            "CLERK_SECRET_KEY",
+        );
+        assert!(
+            last_run(&world)
+                .await
+                .starts_with("failed Clerk refused the secret key")
+        );
+    }
+    assert_eq!(world.db.versions().await, versions);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn another_instances_key_is_refused() {
+    let world = mirrored(10).await;
+    let versions = world.db.versions().await;
+    let other = Sim::start(Options {
+        users: 5,
+        seed: 2,
+        secret_key: world.sim.secret_key().to_owned(),
+        ..Options::default()
+    })
+    .await
+    .unwrap();
+    let url = other.url();
+    for arguments in [&["--once"][..], &["--dry-run"], &[]] {
+        let ran = world.run_with(arguments, &[("CLERK_API_URL", &url)]).await;
+        assert_refused(&ran, world.sim.instance_id(), "another database");
+        assert_refused(&ran, other.instance_id(), "that instance's key");
+    }
+    assert_eq!(world.db.versions().await, versions);
+    assert!(
+        last_run(&world)
+            .await
+            .starts_with("failed this database mirrors the Clerk instance")
+    );
+    let asked = other.requests_by_path();
+    assert_eq!(
+        asked.keys().collect::<Vec<_>>(),
+        ["GET /v1/instance"],
+        "more was read than who it is"
+    );
+    world.once().await.assert(0, "in_sync +0 ~0 -0 =10 held 0 rejected 0");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_clerk_that_is_away_or_somebody_else() {
+    let patience = ("CLERK2PG_CLERK__TIMEOUT", "200ms");
+    let world = mirrored(10).await;
+    let versions = world.db.versions().await;
+    let nobody = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let closed = format!("http://{}", nobody.local_addr().unwrap());
+    drop(nobody);
+    let ran = world
+        .run_with(&["--once"], &[patience, ("CLERK_API_URL", &closed)])
+        .await;
+    assert_refused(&ran, &closed, "clerk.api_url (CLERK_API_URL)");
+    // A server that does not say which instance it is, and knows none of the users.
+    let other = Sim::start(Options {
+        users: 5,
+        seed: 2,
+        secret_key: world.sim.secret_key().to_owned(),
+        ..Options::default()
+    })
+    .await
+    .unwrap();
+    let instance = |effect| Rule::new(effect).on([Endpoint::Instance]);
+    for (effect, what) in [
+        (Effect::Html, "HTML page"),
+        (Effect::Truncate, "Clerk cannot be reached"),
+        (Effect::Stall, "in time"),
+    ] {
+        other.set_faults(instance(effect));
+        let ran = world
+            .run_with(&["--once"], &[patience, ("CLERK_API_URL", &other.url())])
+            .await;
+        assert_refused(&ran, what, "clerk.api_url (CLERK_API_URL)");
+    }
+    assert_eq!(world.db.versions().await, versions);
+}
+
+/// Every command against a database that is not there, or not for us.
+async fn check_database(url: &str, what: &str, hint: &str) {
+    let world = World::new(3).await;
+    for arguments in [
+        &["--once"][..],
+        &["--dry-run"],
+        &["status"],
+        &["migrate"],
+        &["approve", "0123456789ab"],
+    ] {
+        let started = Instant::now();
+        let ran = world.run_with(arguments, &[("DATABASE_URL", url)]).await;
+        assert_refused(&ran, what, hint);
+        assert!(!ran.stderr.contains("hidden"), "{ran:#?}");
+        assert!(
+            started.elapsed() < Duration::from_secs(15),
+            "{arguments:?} took {:?}",
+            started.elapsed()
+        );
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_database_that_is_away() {
+    let nobody = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let place = nobody.local_addr().unwrap();
+    drop(nobody);
+    let url = format!("postgres://app:hidden@{place}/app?connect_timeout=1");
+    check_database(&url, &format!("at {place}/app"), "is the server running").await;
+}
+
+/// A server that says the same to everybody who connects.
+async fn server_that_says(answer: &'static [u8]) -> String {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let place = listener.local_addr().unwrap();
+    tokio::spawn(async move {
+        while let Ok((mut connection, _)) = listener.accept().await {
+            tokio::spawn(async move {
+                let _ = connection.read(&mut [0; 1024]).await;
+                let _ = connection.write_all(answer).await;
+                let _ = connection.read(&mut [0; 1024]).await;
+            });
+        }
+    });
+    format!("postgres://app:hidden@{place}/app?connect_timeout=1")
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_wrong_password() {
+    let url = server_that_says(
+        b"E\x00\x00\x00\x56SFATAL\0VFATAL\0C28P01\0Mpassword authentication failed for user \"app\"\0Rauth_failed\0\0",
+    )
+    .await;
+    check_database(
+        &url,
+        "password authentication failed for user \"app\"",
+        "check user, password and database name",
+    )
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_server_that_is_no_postgres() {
+    let url = server_that_says(b"HTTP/1.1 400 Bad Request\r\n\r\n").await;
+    check_database(&url, "Postgres cannot be reached", "is the server running").await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_database_or_role_that_does_not_exist() {
+    let world = World::new(1).await;
+    let url = crate::support::database::with_database(&world.db.url, "clerk2pg_no_such_database");
+    check_database(
+        &url,
+        "database \"clerk2pg_no_such_database\" does not exist",
+        "check user, password and database name",
+    )
+    .await;
+    let (scheme, rest) = world.db.url.split_once("://").unwrap();
+    let place = rest.rsplit_once('@').map_or(rest, |(_, place)| place);
+    let url = format!("{scheme}://clerk2pg_nobody:hidden@{place}");
+    check_database(&url, "clerk2pg_nobody", "check user, password and database name").await;
+}

@@ -1,0 +1,181 @@
+//! The database's clock jumps. One server serves many tests, so the stored times move instead: an expiry half an hour ahead is the same as a
+//! clock that has gone back by it.
+
+use clerk_sim::{Effect, Endpoint, Rule};
+use rustix::process::Signal;
+
+use crate::support::{faults::slow_pages, fixture::{World, mirrored}, monitored::{ANY, Watched}, process::{EVERY_SECOND, NEVER, Process}, wait::eventually};
+
+/// The lease's time in these tests.
+const LEASE: (&str, &str) = ("CLERK2PG_LEASE__TTL", "3s");
+
+impl World {
+    /// The database's clock jumps by so much, as far as expiries tell.
+    async fn clock_jumps(&self, by: &str) {
+        let sql = format!(
+            "UPDATE clerk.leader SET expires_at = expires_at - interval '{by}';
+             UPDATE clerk.standbys SET expires_at = expires_at - interval '{by}', since = since - interval '{by}';
+             UPDATE clerk.sync_state SET lease_expires_at = lease_expires_at - interval '{by}'"
+        );
+        self.db.execute(&sql).await;
+    }
+
+    async fn stand_by(&self, count: i64) {
+        let standbys = "SELECT count(*) FROM clerk.standbys
+            WHERE expires_at BETWEEN clock_timestamp() AND clock_timestamp() + interval '10 s'";
+        eventually("others stand by", async || self.db.number(standbys).await == count).await;
+    }
+
+    /// The process that leads.
+    async fn leader(&self) -> Option<u32> {
+        let holder = self.db.text("SELECT holder FROM clerk.leader WHERE holder IS NOT NULL");
+        holder.await?.split(':').nth_back(1)?.parse().ok()
+    }
+}
+
+/// A leader and one that stands by.
+async fn two(world: &World) -> (Process, Watched) {
+    let leader = world.looking(&[LEASE]).await;
+    let standby = Watched::new(world.follow(&[NEVER, EVERY_SECOND, LEASE, ANY])).await;
+    world.stand_by(1).await;
+    standby.is_ready("standing by").await;
+    (leader, standby)
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_leader_that_died_before_the_clock_went_back_is_followed() {
+    let world = World::new(20).await;
+    let (leader, standby) = two(&world).await;
+    leader.kill().await;
+    world.clock_jumps("-30 minutes").await;
+    eventually("the other one leads", async || {
+        world.leader().await == Some(standby.daemon.pid())
+    })
+    .await;
+    world.sim.create_random();
+    world.catches_up().await;
+    standby.is_ready("in sync").await;
+    assert_eq!(standby.daemon.stop(Signal::TERM).await.code, Some(0));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn one_that_comes_after_the_clock_went_back_waits_for_nobody() {
+    let world = World::new(20).await;
+    world.looking(&[LEASE]).await.kill().await;
+    world.clock_jumps("-30 minutes").await;
+    // The leader alone had put off nothing; its first expiry is all there is.
+    let daemon = world.looking(&[LEASE]).await;
+    world.sim.create_random();
+    world.catches_up().await;
+    assert_eq!(world.leader().await, Some(daemon.pid()));
+    assert_eq!(daemon.stop(Signal::TERM).await.code, Some(0));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_lease_that_was_held_before_the_clock_went_back_runs_out() {
+    let world = World::new(20).await;
+    world
+        .sim
+        .set_faults(Rule::new(Effect::Stall).on([Endpoint::List]).next(1));
+    let first = world.begin(&[LEASE, ("CLERK2PG_CLERK__TIMEOUT", "60s")]);
+    eventually("the first is at work", async || {
+        world.runs("outcome = 'running'").await == 1
+    })
+    .await;
+    first.kill().await;
+    world.clock_jumps("-30 minutes").await;
+    let ran = world.run(&["status", "--format", "json"]).await;
+    assert!(ran.json()["lease_holder"].is_null(), "{ran:#?}");
+    world.once().await.assert(0, "changed +20 ~0 -0 =0 held 0 rejected 0");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn while_the_clock_jumps_to_and_fro_one_writes_at_a_time_and_nothing_is_lost() {
+    let world = World::new(20).await;
+    let (leader, standby) = two(&world).await;
+    for by in ["30 minutes", "-30 minutes", "1 day", "-1 day"] {
+        world.clock_jumps(by).await;
+        world.sim.create_random();
+        world.sim.update_random();
+        world.sim.delete_random();
+        world.catches_up().await;
+        let pids = [leader.pid(), standby.daemon.pid()];
+        eventually("one of the two leads", async || {
+            world.leader().await.is_some_and(|pid| pids.contains(&pid))
+        })
+        .await;
+        world.stand_by(1).await;
+    }
+    for process in [leader, standby.daemon] {
+        assert_eq!(process.stop(Signal::TERM).await.code, Some(0));
+    }
+    world.assert_one_at_a_time().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_an_older_version_left_runs_out_by_the_readers_own_time() {
+    let world = World::new(20).await;
+    world.looking(&[LEASE]).await.kill().await;
+    world
+        .db
+        .execute(
+            "UPDATE clerk.leader SET holder = 'old:1:a', expires_at = now() + interval '20 minutes', ttl = NULL;
+             UPDATE clerk.sync_state SET lease_holder = 'old:1:a', lease_expires_at = now() + interval '20 minutes',
+                 lease_ttl = NULL",
+        )
+        .await;
+    let daemon = world.looking(&[LEASE]).await;
+    assert_eq!(world.leader().await, Some(daemon.pid()));
+    assert_eq!(daemon.stop(Signal::TERM).await.code, Some(0));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_walk_that_was_cut_off_in_the_future_is_not_gone_on_with() {
+    let world = World::new(100).await;
+    world.sim.set_faults(slow_pages(10, 100));
+    for (age, resumes) in [("1 minute", true), ("-30 minutes", false)] {
+        let run = world.begin(&[]);
+        let cut = "SELECT coalesce(sum((part #>> '{position,seen}')::bigint), 0)::bigint
+            FROM clerk.sync_state, jsonb_array_elements(checkpoint -> 'parts') AS part";
+        eventually("a part of the walk is done", async || {
+            world.runs("outcome = 'running'").await == 1 && world.db.number(cut).await >= 20
+        })
+        .await;
+        run.kill().await;
+        let aged = format!(
+            "UPDATE clerk.sync_state SET checkpoint = jsonb_set(jsonb_set(checkpoint,
+                 '{{written_at}}', to_jsonb(now() - interval '{age}')), '{{started_at}}', to_jsonb(now() - interval '{age}'))"
+        );
+        world.db.execute(&aged).await;
+        assert_eq!(world.once().await.code, Some(0));
+        let resumed = "SELECT (resumed IS NOT NULL)::text FROM clerk.sync_runs ORDER BY id DESC LIMIT 1";
+        assert_eq!(world.db.text(resumed).await, Some(resumes.to_string()), "{age}");
+        world
+            .db
+            .execute("DELETE FROM clerk.users; UPDATE clerk.sync_state SET users = 0")
+            .await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_was_held_or_updated_before_the_clock_went_back_is_old() {
+    let world = mirrored(50).await;
+    let ids = world.sim.user_ids();
+    let document = world.sim.document(&ids[3]).unwrap();
+    ids[..12].iter().for_each(|id| assert!(world.sim.delete(id)));
+    world.once().await.assert(3, "held +0 ~0 -0 =38 held 12 rejected 0");
+    let ahead = "UPDATE clerk.missing_users SET held_at = held_at + interval '30 minutes'";
+    world.db.execute(ahead).await;
+    world.sim.insert(document);
+    world.once().await.assert(3, "held +0 ~0 -0 =39 held 11 rejected 0");
+
+    // An older state that Clerk still shows when it is asked again is taken.
+    let id = &ids[20];
+    let old = world.sim.document(id).unwrap();
+    world.sim.update(id, |user| user["first_name"] = "Newer".into());
+    world.once().await.assert(3, "held +0 ~1 -0 =38 held 11 rejected 0");
+    let ahead = "UPDATE clerk.users SET changed_at = changed_at + interval '30 minutes'";
+    world.db.execute(ahead).await;
+    world.sim.insert(old);
+    world.once().await.assert(3, "held +0 ~1 -0 =39 held 11 rejected 0");
+}

@@ -1,0 +1,60 @@
+//! The schema is dropped under a daemon.
+
+use rustix::process::Signal;
+
+use crate::support::{fixture::World, process::{EVERY_SECOND, NEVER, Process}, wait::eventually};
+
+async fn dropped(world: &World, environment: &[(&str, &str)]) -> Process {
+    assert_eq!(world.once_with(environment).await.code, Some(0));
+    let daemon = world.follow(&[&[NEVER, EVERY_SECOND], environment].concat());
+    // Its first sync is done: from here on it would only look for changes.
+    world.syncs(2).await;
+    world.db.execute("DROP SCHEMA clerk CASCADE").await;
+    daemon.says("is not there any more").await;
+    daemon
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_schema_that_is_dropped_under_a_daemon_is_made_again() {
+    let world = World::new(30).await;
+    let daemon = dropped(&world, &[]).await;
+    let exists = "SELECT count(*) FROM pg_tables WHERE schemaname = 'clerk' AND tablename = 'users'";
+    eventually("the schema is there", async || world.db.number(exists).await == 1).await;
+    world.sim.create_random();
+    world.catches_up().await;
+    world.assert_in_step().await;
+    assert_eq!(daemon.stop(Signal::TERM).await.code, Some(0));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_daemon_that_may_not_migrate_says_that_the_schema_is_gone() {
+    let world = World::new(30).await;
+    assert_eq!(world.run(&["migrate"]).await.code, Some(0));
+    let daemon = dropped(&world, &[("CLERK2PG_DATABASE__MIGRATE", "false")]).await;
+    daemon.says("run `clerk2pg migrate`").await;
+    assert_eq!(world.run(&["migrate"]).await.code, Some(0));
+    world.catches_up().await;
+    assert_eq!(daemon.stop(Signal::TERM).await.code, Some(0));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_absurd_number_of_connections_is_a_wrong_setting() {
+    let world = World::new(1).await;
+    for number in [
+        "0",
+        "1",
+        "1001",
+        "1000000000",
+        "18446744073709551615",
+        "99999999999999999999",
+        "-1",
+    ] {
+        let ran = world.once_with(&[("CLERK2PG_DATABASE__MAX_CONNECTIONS", number)]).await;
+        assert_eq!(ran.code, Some(2), "{number}: {ran:#?}");
+        assert!(ran.stderr.contains("max_connections"), "{number}: {ran:#?}");
+    }
+    for number in ["2", "1000"] {
+        let ran = world.once_with(&[("CLERK2PG_DATABASE__MAX_CONNECTIONS", number)]).await;
+        assert_eq!(ran.code, Some(0), "{number}: {ran:#?}");
+    }
+}

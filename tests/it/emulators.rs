@@ -1,0 +1,305 @@
+//! Servers that are not quite Clerk: changes are followed as far as they let it, nothing wrong is done, and what they lack is said once.
+
+use clerk_sim::{Effect, Endpoint, ErrorAnswer, ErrorBody, Quirks, Rule};
+use rustix::process::Signal;
+
+use crate::support::{changes::{now, rename}, fixture::{World, mirrored_ids}, process::{EVERY_SECOND, NEVER, Process}, wait::eventually};
+
+const NO_ORDER: &str = "this server does not list users by their last change";
+const CANNOT_COUNT: &str = "users cannot be counted";
+const NO_COUNT: &str = "this server does not count users; only full syncs see deletions";
+
+/// Some changes, and what looks make of them.
+async fn check(quirks: Quirks, users: usize, says: Option<&str>, sees_deletions: bool) {
+    let name = format!("{users} users, {quirks:?}");
+    let world = World::new(users).await;
+    world.sim.set_faults(quirks);
+    let daemon = world.looking(&[]).await;
+    world.assert_in_step().await;
+    let ids = world.sim.user_ids();
+    for round in 0..2 {
+        world.sim.create_random();
+        // More than the first page of a look.
+        for id in &ids[..30] {
+            rename(&world, id, &format!("Changed {round}"), now());
+        }
+        let gone = &ids[30 + round];
+        assert!(world.sim.delete(gone));
+        world.looked().await;
+        if !sees_deletions {
+            assert!(mirrored_ids(&world).await.contains(gone), "{name}");
+            world
+                .db
+                .execute(&format!("DELETE FROM clerk.users WHERE id = '{gone}'"))
+                .await;
+        }
+        world.assert_in_step().await;
+    }
+    world.looked().await;
+    for text in [NO_ORDER, NO_COUNT] {
+        let times = usize::from(says == Some(text));
+        assert_eq!(daemon.said(text), times, "{name}: {text}: {}", daemon.log());
+    }
+    let ran = daemon.stop(Signal::TERM).await;
+    assert!(!ran.stderr.contains("ERROR"), "{name}: {ran:#?}");
+    assert_eq!(world.runs("outcome = 'failed'").await, 0, "{name}");
+}
+
+fn no_order() -> Quirks {
+    Quirks {
+        ignore_order_by: true,
+        ..Quirks::default()
+    }
+}
+
+/// Whether the order is ignored from the start or later on, few users are followed by full syncs.
+async fn check_walked(world: World, daemon: Process) {
+    let ids = world.sim.user_ids();
+    for round in 0..2 {
+        let new = world.sim.create_random();
+        ids[..30]
+            .iter()
+            .for_each(|id| rename(&world, id, &format!("Changed {round}"), now()));
+        let gone = &ids[30 + round];
+        assert!(world.sim.delete(gone));
+        // The first may have begun before.
+        let walks = "kind = 'full' AND ended_at IS NOT NULL";
+        let before = world.runs(walks).await;
+        eventually("two full syncs", async || world.runs(walks).await >= before + 2).await;
+        let mirror = mirrored_ids(&world).await;
+        assert!(
+            mirror.contains(gone),
+            "a list without its order proves that nobody is gone"
+        );
+        assert!(mirror.contains(&new));
+        world
+            .db
+            .execute(&format!("DELETE FROM clerk.users WHERE id = '{gone}'"))
+            .await;
+        world.assert_in_step().await;
+    }
+    assert_eq!(daemon.said(NO_ORDER), 1, "{}", daemon.log());
+    let ran = daemon.stop(Signal::TERM).await;
+    assert!(!ran.stderr.contains("ERROR"), "{ran:#?}");
+    assert_eq!(world.runs("outcome = 'failed'").await, 0);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn few_users_in_an_order_of_the_servers_own_are_walked() {
+    let from_the_start = async {
+        let world = World::new(60).await;
+        world.sim.set_faults(no_order());
+        let daemon = world.looking(&[]).await;
+        check_walked(world, daemon).await;
+    };
+    let later = async {
+        let world = World::new(60).await;
+        let daemon = world.looking(&[]).await;
+        world.sim.set_faults(no_order());
+        check_walked(world, daemon).await;
+    };
+    tokio::join!(from_the_start, later);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn many_users_in_an_order_of_the_servers_own_are_left_to_the_schedule_of_full_syncs() {
+    let check = async |is_later: bool| {
+        let world = World::new(700).await;
+        let quirks = if is_later { Quirks::default() } else { no_order() };
+        world.sim.set_faults(quirks);
+        let daemon = world.looking(&[("RUST_LOG", "clerk2pg=debug")]).await;
+        world.sim.set_faults(no_order());
+        daemon.says(NO_ORDER).await;
+        rename(&world, &world.sim.user_ids()[0], "Changed", now());
+        let ticks = daemon.said("what changed cannot be seen");
+        let blind = async || daemon.said("what changed cannot be seen") >= ticks + 3;
+        eventually("three more ticks", blind).await;
+        assert_eq!(world.runs("true").await, 1, "a full sync for each tick");
+        world.db.execute("NOTIFY clerk2pg, 'full'").await;
+        world.syncs(2).await;
+        world.assert_in_step().await;
+        let ran = daemon.stop(Signal::TERM).await;
+        assert_eq!(ran.stderr.matches(NO_ORDER).count(), 1, "{ran:#?}");
+    };
+    tokio::join!(check(false), check(true));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_missing_count_hides_deletions_only() {
+    let quirks = Quirks {
+        missing_count: true,
+        ..Quirks::default()
+    };
+    check(quirks, 60, Some(NO_COUNT), false).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn offsets_that_are_ignored_matter_to_long_lists_only() {
+    let quirks = Quirks {
+        ignore_offset: true,
+        ..Quirks::default()
+    };
+    tokio::join!(check(quirks.clone(), 60, None, true), check(quirks, 700, None, true));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn wrapped_lists_are_understood() {
+    let quirks = Quirks {
+        wrapped_lists: true,
+        ..Quirks::default()
+    };
+    check(quirks, 60, None, true).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn times_in_seconds_are_understood() {
+    let world = World::new(60).await;
+    world.sim.set_faults(Quirks {
+        times_in_seconds: true,
+        ..Quirks::default()
+    });
+    let daemon = world.looking(&[]).await;
+    let ids = world.sim.user_ids();
+    for (round, gone) in ids[30..35].iter().enumerate() {
+        let name = format!("Changed {round}");
+        ids[..30].iter().for_each(|id| rename(&world, id, &name, now()));
+        assert!(world.sim.delete(gone));
+        let new = world.sim.create_random();
+        world.looked().await;
+        for id in &ids[..30] {
+            assert_eq!(world.first_name(id).await, name, "{id}");
+        }
+        let mirror = mirrored_ids(&world).await;
+        assert!(mirror.contains(&new) && !mirror.contains(gone), "{name}");
+    }
+    assert_eq!(world.incremental().await, "+5 ~150 -5 rejected 0 other 0");
+    world.assert_one_full_sync().await;
+    let watermark = world.watermark().await;
+    assert!((now() - watermark).abs() < 30_000, "{watermark}");
+    let ran = daemon.stop(Signal::TERM).await;
+    assert!(!ran.stderr.contains("WARN"), "{ran:#?}");
+}
+
+/// An answer of 404 for lists, with or without Clerk's code.
+fn not_found(body: ErrorBody) -> Rule {
+    Rule::new(Effect::Error(ErrorAnswer {
+        status: 404,
+        retry_after: None,
+        body,
+    }))
+    .on([Endpoint::List])
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn one_404_for_a_list_says_nothing_about_its_order() {
+    let world = World::new(60).await;
+    let daemon = world.looking(&[]).await;
+    for body in [ErrorBody::Html, ErrorBody::Json] {
+        world.sim.set_faults(not_found(body).next(1));
+        let changed = world.sim.user_ids()[3].clone();
+        rename(&world, &changed, &format!("Changed {body:?}"), now());
+        world.looked().await;
+        world.sim.clear_faults();
+        eventually("the change", async || {
+            world.first_name(&changed).await == format!("Changed {body:?}")
+        })
+        .await;
+    }
+    assert_eq!(daemon.said(NO_ORDER), 0, "{}", daemon.log());
+    assert_eq!(world.runs("kind = 'full'").await, 1);
+    daemon.stop(Signal::TERM).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_instance_that_is_not_known_is_said_to_be_that() {
+    let world = World::new(5).await;
+    assert_eq!(world.once().await.code, Some(0));
+    world.sim.set_faults(not_found(ErrorBody::Json));
+    let ran = world.once().await;
+    assert_eq!(ran.code, Some(1), "{ran:#?}");
+    assert!(
+        ran.stderr
+            .contains("error: Clerk does not know the key's instance: GET /v1/users gave 404 resource_not_found"),
+        "{ran:#?}"
+    );
+    assert!(
+        ran.stderr
+            .contains("hint: set CLERK_SECRET_KEY to a key of an instance that exists"),
+        "{ran:#?}"
+    );
+    assert!(
+        !ran.stderr.contains(NO_ORDER) && !ran.stderr.contains("api_url"),
+        "{ran:#?}"
+    );
+    assert_eq!(world.users().await, 5);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_address_with_the_version_is_read_and_a_key_in_clear_text_is_warned_of() {
+    let world = World::new(5).await;
+    let url = format!("{}/v1/", world.sim.url());
+    world
+        .once_with(&[("CLERK_API_URL", &url)])
+        .await
+        .assert(0, "changed +5 ~0 -0 =0 held 0 rejected 0");
+    let clear = "the secret key is sent to another machine in clear text";
+    let ran = world.run(&["check"]).await;
+    assert!(!ran.stdout.contains(clear), "{ran:#?}");
+    // Nobody answers there.
+    let away = [
+        ("CLERK_API_URL", "http://192.0.2.1:9"),
+        ("CLERK2PG_CLERK__TIMEOUT", "100ms"),
+    ];
+    let ran = world.run_with(&["check"], &away).await;
+    assert!(
+        ran.stdout.contains(clear) && ran.stdout.contains("with https://"),
+        "{ran:#?}"
+    );
+    let ran = world.once_with(&away).await;
+    assert_eq!(ran.stderr.matches(clear).count(), 1, "{ran:#?}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_server_that_fails_to_count_is_followed_all_the_same() {
+    let world = World::new(40).await;
+    world.once().await;
+    let ids = world.sim.user_ids();
+    let error = ErrorAnswer {
+        status: 500,
+        retry_after: None,
+        body: ErrorBody::Json,
+    };
+    let count_error = Rule::new(Effect::Error(error)).on([Endpoint::Count]);
+    world.sim.set_faults(count_error);
+    let impatient = ("CLERK2PG_CLERK__TIMEOUT", "500ms");
+
+    // A full sync does all but that.
+    world.age_rows().await;
+    let new = world.sim.create_random();
+    assert!(world.sim.delete(&ids[3]));
+    let ran = world.once_with(&[impatient]).await;
+    ran.assert(1, "incomplete +1 ~0 -1 =39 held 0 rejected 0");
+    let why = ran.json()["error"].as_str().unwrap().to_owned();
+    assert!(why.contains("users could not be counted"), "{ran:#?}");
+    assert!(world.has(&new).await && !world.has(&ids[3]).await);
+
+    // Changes are followed, and who is gone is found when users can be counted again.
+    let daemon = world.follow(&[NEVER, EVERY_SECOND, impatient]);
+    let new = world.sim.create_random();
+    eventually("the new user", async || world.has(&new).await).await;
+    assert!(world.sim.delete(&ids[4]));
+    rename(&world, &ids[5], "Changed", now());
+    let changed = format!(
+        "SELECT count(*) FROM clerk.users WHERE id = '{}' AND first_name = 'Changed'",
+        ids[5]
+    );
+    eventually("a change", async || world.db.number(&changed).await == 1).await;
+    daemon.says(CANNOT_COUNT).await;
+    assert!(world.has(&ids[4]).await, "{}", daemon.log());
+    world.sim.clear_faults();
+    eventually("the deleted one goes", async || !world.has(&ids[4]).await).await;
+    world.assert_in_step().await;
+    let ran = daemon.stop(Signal::TERM).await;
+    assert_eq!(ran.stderr.matches(CANNOT_COUNT).count(), 1, "{ran:#?}");
+    assert!(!ran.stderr.contains(NO_COUNT), "{ran:#?}");
+}

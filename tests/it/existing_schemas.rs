@@ -1,0 +1,181 @@
+//! What is in the database already: another's schema, a newer one, a role that may do little.
+
+use crate::support::{fixture::{World, mirrored}, program::Ran, roles::Role};
+
+const COMMANDS: [&[&str]; 5] = [
+    &["--once"],
+    &["--dry-run"],
+    &["status"],
+    &["migrate"],
+    &["approve", "0123456789ab"],
+];
+
+#[track_caller]
+fn assert_refused(ran: &Ran, what: &str, hint: &str) {
+    assert_eq!((ran.code, ran.stdout.as_str()), (Some(1), ""), "{ran:#?}");
+    let has = |start: &str, part: &str| {
+        ran.stderr
+            .lines()
+            .any(|line| line.starts_with(start) && line.contains(part))
+    };
+    assert!(has("error: ", what), "no error with {what:?}: {ran:#?}");
+    assert!(has("hint: ", hint), "no hint with {hint:?}: {ran:#?}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_schema_of_somebody_elses() {
+    let diesels = "CREATE TABLE clerk.__diesel_schema_migrations (version text PRIMARY KEY, run_on timestamp NOT NULL DEFAULT now());
+        INSERT INTO clerk.__diesel_schema_migrations VALUES ('20200101000000')";
+    for theirs in [
+        "CREATE TABLE clerk.users (id text)",
+        "CREATE VIEW clerk.sales AS SELECT 1 AS id",
+        diesels,
+    ] {
+        let world = World::new(3).await;
+        world.db.execute(&format!("CREATE SCHEMA clerk; {theirs}")).await;
+        let before = world.db.state().await;
+        for arguments in COMMANDS {
+            let ran = world.run(arguments).await;
+            assert_refused(
+                &ran,
+                "a schema \"clerk\" that is not clerk2pg's",
+                "use another database",
+            );
+        }
+        assert_eq!(world.db.state().await, before);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_schema_that_is_newer() {
+    let world = mirrored(3).await;
+    world
+        .db
+        .execute("INSERT INTO clerk.__diesel_schema_migrations VALUES ('99991231000000')")
+        .await;
+    let before = world.db.state().await;
+    for arguments in COMMANDS {
+        let ran = world.run(arguments).await;
+        assert_refused(
+            &ran,
+            "newer than this clerk2pg: it has the migration 99991231000000",
+            "run the newer clerk2pg",
+        );
+    }
+    assert_eq!(world.db.state().await, before);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn migrations_that_are_left_to_a_person() {
+    let manual = [("CLERK2PG_DATABASE__MIGRATE", "false")];
+    let world = World::new(3).await;
+    let ran = world.run_with(&["--once"], &manual).await;
+    assert_refused(&ran, "the schema \"clerk\" is not there", "clerk2pg migrate");
+    assert_eq!(
+        world
+            .db
+            .number("SELECT count(*) FROM pg_namespace WHERE nspname = 'clerk'")
+            .await,
+        0
+    );
+    let applied = world.run_with(&["migrate"], &manual).await;
+    assert_eq!(applied.code, Some(0), "{applied:#?}");
+    assert!(applied.stdout.starts_with("applied "), "{applied:#?}");
+    world
+        .once_with(&manual)
+        .await
+        .assert(0, "changed +3 ~0 -0 =0 held 0 rejected 0");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn migrating_twice_is_migrating_once() {
+    let world = World::new(3).await;
+    let first = world.run(&["migrate", "--format", "json"]).await;
+    assert_eq!(first.code, Some(0), "{first:#?}");
+    let applied = first.json()["applied"].as_array().unwrap().len();
+    let sql = "SELECT count(*) FROM clerk.__diesel_schema_migrations";
+    assert_eq!(world.db.number(sql).await as usize, applied);
+    let before = world.db.state().await;
+    let second = world.run(&["migrate"]).await;
+    assert_eq!(
+        (second.code, second.stdout.as_str()),
+        (Some(0), "The schema \"clerk\" is up to date.\n"),
+        "{second:#?}"
+    );
+    assert_eq!(
+        world.run(&["migrate", "--format", "json"]).await.json()["applied"],
+        serde_json::json!([])
+    );
+    assert_eq!(world.db.state().await, before);
+    let status = world.run(&["status"]).await;
+    assert!(
+        status.code == Some(0) && status.stdout.contains("No Clerk instance yet"),
+        "{status:#?}"
+    );
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn several_that_migrate_at_once() {
+    let world = World::new(3).await;
+    let migrate = || world.run(&["migrate", "--format", "json"]);
+    let (a, b, c) = tokio::join!(migrate(), migrate(), migrate());
+    for ran in [&a, &b, &c] {
+        assert_eq!(ran.code, Some(0), "{ran:#?}");
+    }
+    let applied: usize = [a, b, c]
+        .iter()
+        .map(|ran| ran.json()["applied"].as_array().unwrap().len())
+        .sum();
+    let sql = "SELECT count(*) FROM clerk.__diesel_schema_migrations";
+    assert_eq!(world.db.number(sql).await as usize, applied);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_role_that_may_not_create() {
+    let world = World::new(3).await;
+    let role = Role::new(&world).await;
+    for arguments in [&["--once"][..], &["migrate"]] {
+        let ran = role.run(&world, arguments).await;
+        assert_refused(
+            &ran,
+            "the database role may not do this: permission denied",
+            "CREATE SCHEMA clerk AUTHORIZATION",
+        );
+    }
+    // What the hint says helps.
+    world
+        .db
+        .execute(&format!("CREATE SCHEMA clerk AUTHORIZATION {}", role.name))
+        .await;
+    let ran = role.run(&world, &["--once", "--format", "json"]).await;
+    ran.assert(0, "changed +3 ~0 -0 =0 held 0 rejected 0");
+    world.assert_in_step().await;
+    role.end(&world).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_role_that_may_only_read() {
+    let world = mirrored(10).await;
+    let role = Role::new(&world).await;
+    let name = &role.name;
+    world
+        .db
+        .execute(&format!(
+            "GRANT USAGE ON SCHEMA clerk TO {name}; GRANT SELECT ON ALL TABLES IN SCHEMA clerk TO {name}"
+        ))
+        .await;
+    world.sim.delete(&world.sim.user_ids()[4]);
+    world.sim.create_random();
+    let before = world.db.state().await;
+    let ran = role.run(&world, &["--dry-run", "--format", "json"]).await;
+    ran.assert(0, "planned +1 ~0 -1 =9 held 0 rejected 0");
+    assert_eq!(role.run(&world, &["status"]).await.code, Some(0));
+    let ran = role.run(&world, &["--once"]).await;
+    assert_refused(
+        &ran,
+        "the database role may not do this: permission denied",
+        "let the role own the schema",
+    );
+    assert_eq!(world.db.state().await, before);
+    role.end(&world).await;
+}

@@ -1,0 +1,69 @@
+//! Idle connections do not block others.
+
+use std::time::{Duration, Instant};
+
+use tokio::{
+    io::{AsyncReadExt, AsyncWriteExt},
+    net::TcpStream,
+};
+
+use crate::support::{fixture::mirrored, http_client::get, monitored::Watched, process::EVERY_SECOND, wait::PATIENCE};
+
+/// How long an answer may take on a busy machine.
+const SOON: Duration = Duration::from_secs(2);
+
+/// Connects so many times, and begins a request each time.
+async fn connect(address: &str, times: usize, begin: &[u8]) -> Vec<TcpStream> {
+    let mut streams = Vec::new();
+    for _ in 0..times {
+        let mut stream = TcpStream::connect(address).await.unwrap();
+        let _ = stream.write_all(begin).await;
+        streams.push(stream);
+    }
+    streams
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn idle_connections_keep_no_probe_out() {
+    let world = mirrored(5).await;
+    let watched = Watched::obedient(&world, &[EVERY_SECOND]).await;
+    watched.is_ready("in sync").await;
+    let mut crowd = connect(&watched.address, 600, b"").await;
+    crowd.extend(connect(&watched.address, 64, b"GET / HTTP/1.1\r\nHost: loc").await);
+    for path in ["/livez", "/readyz", "/metrics"] {
+        let began = Instant::now();
+        assert_eq!(watched.get(path).await.status, 200);
+        assert!(began.elapsed() < SOON, "{path} took {:?}", began.elapsed());
+    }
+    let began = Instant::now();
+    let ran = world
+        .run_with(&["health"], &[("CLERK2PG_HTTP__LISTEN", watched.address.as_str())])
+        .await;
+    assert_eq!(ran.code, Some(0), "{ran:#?}");
+    assert!(began.elapsed() < SOON, "health took {:?}", began.elapsed());
+    // Each is dropped soon, whether others come or not.
+    let mut rest = Vec::new();
+    for stream in &mut crowd {
+        let read = tokio::time::timeout(PATIENCE, stream.read_to_end(&mut rest)).await;
+        assert!(read.is_ok(), "a silent connection stays open");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_request_under_way_is_not_dropped_for_idle_connections() {
+    let world = mirrored(5).await;
+    let watched = Watched::obedient(&world, &[]).await;
+    watched.is_ready("in sync").await;
+    // The page waits for the database, which has the table locked.
+    let mut locked = crate::support::database::connect(&world.db.url).await;
+    let transaction = locked.transaction().await.unwrap();
+    transaction.batch_execute("LOCK TABLE clerk.sync_state").await.unwrap();
+    let address = watched.address.clone();
+    let page = tokio::spawn(async move { get(&address, "/").await });
+    // The request is there before the others come.
+    let waits = "SELECT count(*) FROM pg_stat_activity WHERE wait_event_type = 'Lock' AND datname = current_database()";
+    crate::support::wait::eventually("the page waits", async || world.db.number(waits).await > 0).await;
+    let _crowd = connect(&watched.address, 600, b"").await;
+    drop(transaction);
+    assert_eq!(page.await.unwrap().expect("no answer").status, 200);
+}

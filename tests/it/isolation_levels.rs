@@ -1,0 +1,34 @@
+//! Databases whose transactions are stricter by default than those of clerk2pg need to be.
+
+use rustix::process::Signal;
+
+use crate::support::{fixture::World, process::{EVERY_SECOND, NEVER}};
+
+async fn check(level: &str) {
+    let world = World::new(20_000).await;
+    let database = world.db.text("SELECT current_database()").await.unwrap();
+    let set = format!("ALTER DATABASE {database} SET default_transaction_isolation = '{level}'");
+    world.db.execute(&set).await;
+    // Its parts are written side by side.
+    world
+        .once()
+        .await
+        .assert(0, "changed +20000 ~0 -0 =0 held 0 rejected 0");
+    let daemon = world.follow(&[NEVER, EVERY_SECOND]);
+    for id in world.sim.user_ids().iter().step_by(40) {
+        world.sim.update(id, |user| user["first_name"] = "Changed".into());
+    }
+    world.sim.delete_random();
+    world.sim.create_random();
+    world.catches_up().await;
+    assert_eq!(daemon.stop(Signal::TERM).await.code, Some(0));
+    assert_eq!(world.runs("outcome = 'failed'").await, 0, "{level}");
+    let again = world.once().await;
+    again.assert(0, "in_sync +0 ~0 -0 =20000 held 0 rejected 0");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn transactions_state_the_isolation_that_they_need() {
+    check("repeatable read").await;
+    check("serializable").await;
+}

@@ -1,0 +1,92 @@
+//! Servers with an order of their own: nobody is counted, planned or created twice, however often a walk begins anew.
+
+use std::collections::BTreeSet;
+
+use clerk_sim::{Quirks, Shuffle};
+
+use crate::support::{fixture::{World, mirrored_ids}, program::Ran};
+
+/// Sorts by `updated_at` when it reads a literal `+`, and by `created_at` when it reads none.
+fn strips_only_minus() -> Quirks {
+    Quirks {
+        unknown_plus: true,
+        missing_instance: true,
+        ..Quirks::default()
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_emulator_that_does_not_know_a_plus_is_in_sync_after_one_full_sync() {
+    let world = World::new(700).await;
+    for id in world.sim.user_ids().iter().step_by(7) {
+        world.sim.update(id, |user| user["first_name"] = "Changed".into());
+    }
+    world.sim.set_faults(strips_only_minus());
+    world.once().await.assert(0, "changed +700 ~0 -0 =0 held 0 rejected 0");
+    assert!(world.sim.delete(&world.sim.user_ids()[300]));
+    world.once().await.assert(0, "changed +0 ~0 -1 =699 held 0 rejected 0");
+    world.assert_in_step().await;
+}
+
+/// A list in another order at each request. With pages of one or two users it looks ordered until it does not.
+fn shuffled(max_page: Option<usize>) -> Quirks {
+    Quirks {
+        ignore_order_by: true,
+        shuffle: Some(Shuffle::All),
+        max_page,
+        ..Quirks::default()
+    }
+}
+
+/// The ids that a dry run would create, each in a line of its own.
+fn planned(ran: &Ran) -> Vec<String> {
+    let lines = ran.stdout.lines().chain(ran.stderr.lines());
+    let ids = lines.filter_map(|line| line.split_whitespace().find(|word| word.starts_with("user_")));
+    ids.map(str::to_owned).collect()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn users_of_a_shuffled_list_are_counted_once() {
+    let world = World::new(701).await;
+    world.sim.set_faults(shuffled(None));
+    let plan = world.run(&["--dry-run"]).await;
+    assert_eq!(plan.code, Some(1), "{plan:#?}");
+    let ids = planned(&plan);
+    assert_eq!(ids.iter().collect::<BTreeSet<_>>().len(), ids.len(), "planned twice");
+    world
+        .once()
+        .await
+        .assert(1, "incomplete +701 ~0 -0 =0 held 0 rejected 0");
+    world.assert_in_step().await;
+    world
+        .once()
+        .await
+        .assert(1, "incomplete +0 ~0 -0 =701 held 0 rejected 0");
+    let plan = world.run(&["--dry-run", "--format", "json"]).await;
+    plan.assert(1, "incomplete +0 ~0 -0 =701 held 0 rejected 0");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_walk_that_begins_anew_counts_nobody_twice() {
+    for users in [12, 30] {
+        let world = World::new(users).await;
+        world.sim.set_faults(shuffled(Some(2)));
+        let plan = world.run(&["--dry-run"]).await;
+        let ids = planned(&plan);
+        assert_eq!(
+            ids.iter().collect::<BTreeSet<_>>().len(),
+            ids.len(),
+            "planned twice: {plan:#?}"
+        );
+        let first = world.once().await.json();
+        let stored = mirrored_ids(&world).await.len();
+        assert_eq!(
+            (&first["created"], &first["unchanged"]),
+            (&stored.into(), &0.into()),
+            "{first}"
+        );
+        let second = world.once().await.json();
+        let all = second["created"].as_u64().unwrap() + second["unchanged"].as_u64().unwrap();
+        assert!(all <= users as u64, "{second}");
+    }
+}

@@ -1,0 +1,293 @@
+//! Every way in which a server can page its list gives everybody, or says that it did not.
+
+use clerk_sim::{DeletedCursor, Effect, Endpoint, Faults, Quirks, Rule};
+
+use crate::support::{faults::under, fixture::{World, mirrored, mirrored_ids}, program::ended, wait::eventually};
+
+fn pages_of(users: usize) -> Quirks {
+    Quirks {
+        max_page: Some(users),
+        ..Quirks::default()
+    }
+}
+
+/// Deletes users in the middle of a walk: those that `victims` chooses by their positions, while the page behind position 13 is
+/// under way.
+async fn check_cursor(fate: DeletedCursor, more: fn(&mut Quirks), victims: &[usize]) {
+    let name = format!("{fate:?}, {victims:?} deleted");
+    let world = mirrored(40).await;
+    let ids = world.sim.user_ids();
+    let mut quirks = Quirks {
+        deleted_cursor: fate,
+        ..pages_of(7)
+    };
+    more(&mut quirks);
+    let mut faults = Faults::from(quirks);
+    faults
+        .rules
+        .push(Rule::new(Effect::LatencyMs(500)).on([Endpoint::List]).skip(3).next(1));
+    world.sim.set_faults(faults);
+    let before = world.sim.log().len();
+    let sync = world.command(&["--once", "--format", "json"]).spawn().unwrap();
+    let lists = || {
+        let log = world.sim.log();
+        log[before..]
+            .iter()
+            .filter(|request| request.path.starts_with("/v1/users?order_by=created_at"))
+            .count()
+    };
+    eventually("two pages are out", async || lists() >= 2).await;
+    for &at in victims {
+        assert!(world.sim.delete(&ids[at]));
+    }
+    assert_eq!(lists(), 2, "{name}: the third page is out already");
+    let ran = ended(sync).await;
+    world.sim.clear_faults();
+
+    let mirror = mirrored_ids(&world).await;
+    let lost: Vec<_> = world
+        .sim
+        .user_ids()
+        .into_iter()
+        .filter(|id| !mirror.contains(id))
+        .collect();
+    assert!(
+        lost.is_empty(),
+        "{name}: {lost:?} were deleted, though they exist: {ran:#?}"
+    );
+    assert_eq!(ran.code, Some(0), "{name}: {ran:#?}");
+    // A cursor that Clerk does not know names a user who is gone.
+    let is_refused = matches!(fate, DeletedCursor::NotFound | DeletedCursor::Unprocessable);
+    if is_refused && victims.contains(&13) {
+        assert!(
+            !mirror.contains(&ids[13]),
+            "{name}: the cursor's user is still there: {ran:#?}"
+        );
+    }
+    // Others before the page were met before they were deleted; the next sync sees to them.
+    let ran = world.once().await;
+    assert_eq!(ran.code, Some(0), "{name}: {ran:#?}");
+    world.assert_in_step().await;
+}
+
+async fn check_fate(fate: DeletedCursor) {
+    // The cursor, the cursor and the one before it, a whole page with it, the users behind it, more than offsets overlap.
+    for victims in [&[13][..], &[12, 13], &[7, 8, 9, 10, 11, 12, 13], &[13, 14, 15, 20, 39]] {
+        check_cursor(fate, |_| {}, victims).await;
+    }
+    check_cursor(fate, |quirks| quirks.ignore_created_at = true, &[12, 13]).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_deleted_cursor_that_is_not_found() {
+    check_fate(DeletedCursor::NotFound).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_deleted_cursor_that_is_refused() {
+    check_fate(DeletedCursor::Unprocessable).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_deleted_cursor_that_ends_the_list() {
+    check_fate(DeletedCursor::EmptyPage).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_deleted_cursor_that_starts_anew() {
+    check_fate(DeletedCursor::Restart).await;
+}
+
+/// A first sync, and one with changes and a deletion, on a server that ignores parameters.
+async fn check_ignoring(starting_after: bool, created_at: bool, offset: bool, order_by: bool) {
+    let quirks = Quirks {
+        ignore_starting_after: starting_after,
+        ignore_created_at: created_at,
+        ignore_offset: offset,
+        ignore_order_by: order_by,
+        ..pages_of(7)
+    };
+    let name = format!("{quirks:?}");
+    let cannot_page = offset && (order_by || (starting_after && created_at));
+    let can_page = !cannot_page;
+    let world = World::new(40).await;
+    world.sim.set_faults(quirks.clone());
+    let ran = world.once().await;
+    // Without its order, a list proves nothing about who is not in it.
+    let whole = can_page && !order_by;
+    assert_eq!(ran.code, Some(if whole { 0 } else { 1 }), "{name}: {ran:#?}");
+    if can_page {
+        world.assert_in_step().await;
+    }
+    world.sim.clear_faults();
+    let ran = world.once().await;
+    assert_eq!(ran.code, Some(0), "{name}: {ran:#?}");
+    world.assert_in_step().await;
+
+    let ids = world.sim.user_ids();
+    assert!(world.sim.delete(&ids[20]));
+    assert!(world.sim.update(&ids[30], |user| user["first_name"] = "Changed".into()));
+    let new = world.sim.create_random();
+    let ran = under(&world, quirks, &[]).await;
+    assert_eq!(ran.code, Some(if whole { 0 } else { 1 }), "{name}: {ran:#?}");
+    if whole {
+        world.assert_in_step().await;
+    } else if can_page {
+        let mirror = world.db.documents().await;
+        assert_eq!(mirror[&ids[30]]["first_name"], "Changed", "{name}");
+        assert!(mirror.contains_key(&new) && mirror.contains_key(&ids[20]), "{name}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn cursors_that_are_ignored() {
+    for [created_at, offset] in [[false, false], [false, true], [true, false], [true, true]] {
+        check_ignoring(true, created_at, offset, false).await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn dates_and_offsets_that_are_ignored() {
+    for [created_at, offset] in [[false, true], [true, false], [true, true]] {
+        check_ignoring(false, created_at, offset, false).await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_order_that_is_ignored() {
+    for [created_at, offset] in [[false, false], [false, true], [true, false], [true, true]] {
+        check_ignoring(true, created_at, offset, true).await;
+        check_ignoring(false, created_at, offset, true).await;
+    }
+}
+
+/// A first sync, then one with changes, on a server that is not quite Clerk.
+async fn check_emulator(quirks: Quirks) {
+    let name = format!("{quirks:?}");
+    let world = World::new(25).await;
+    world.sim.set_faults(quirks);
+    let ran = world.once().await;
+    assert_eq!(
+        ran.summary(),
+        "changed +25 ~0 -0 =0 held 0 rejected 0",
+        "{name}: {ran:#?}"
+    );
+    world.assert_in_step().await;
+    let ids = world.sim.user_ids();
+    world.sim.delete(&ids[20]);
+    world
+        .sim
+        .update(&ids[3], |user| user["username"] = "somebody_else".into());
+    world.sim.create_random();
+    let ran = world.once().await;
+    assert_eq!(
+        ran.summary(),
+        "changed +1 ~1 -1 =23 held 0 rejected 0",
+        "{name}: {ran:#?}"
+    );
+    world.assert_in_step().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn emulators_are_served_as_far_as_they_go() {
+    let all = Quirks {
+        wrapped_lists: true,
+        missing_instance: true,
+        missing_count: true,
+        upper_case_codes: true,
+        ignore_starting_after: true,
+        ..pages_of(12)
+    };
+    check_emulator(all.clone()).await;
+    check_emulator(Quirks {
+        wrapped_lists: true,
+        ..Quirks::default()
+    })
+    .await;
+    check_emulator(Quirks {
+        missing_instance: true,
+        ..Quirks::default()
+    })
+    .await;
+    check_emulator(Quirks {
+        missing_count: true,
+        ..Quirks::default()
+    })
+    .await;
+    check_emulator(Quirks {
+        upper_case_codes: true,
+        ..Quirks::default()
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn times_in_seconds_are_understood() {
+    let world = World::new(25).await;
+    let quirks = Quirks {
+        times_in_seconds: true,
+        ..pages_of(7)
+    };
+    world.sim.set_faults(quirks.clone());
+    world.once().await.assert(0, "changed +25 ~0 -0 =0 held 0 rejected 0");
+    world.once().await.assert(0, "in_sync +0 ~0 -0 =25 held 0 rejected 0");
+    for id in world.sim.user_ids() {
+        let sql = format!("SELECT extract(epoch FROM created_at)::bigint FROM clerk.users WHERE id = '{id}'");
+        let created_at = world.sim.document(&id).unwrap()["created_at"].as_i64().unwrap();
+        assert_eq!(world.db.number(&sql).await, created_at / 1000, "{id}");
+    }
+    world.sim.delete(&world.sim.user_ids()[20]);
+    let ran = under(&world, quirks, &[]).await;
+    ran.assert(0, "changed +0 ~0 -1 =24 held 0 rejected 0");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_emulator_is_known_by_its_address() {
+    let world = World::new(3).await;
+    let missing_instance = Quirks {
+        missing_instance: true,
+        ..Quirks::default()
+    };
+    world.sim.set_faults(missing_instance);
+    assert_eq!(world.once().await.code, Some(0));
+    world.sim.clear_faults();
+    // Now it says which instance it is: another one, as far as anybody knows.
+    let ran = world.once().await;
+    assert_eq!(ran.code, Some(1));
+    assert!(
+        ran.stderr.contains(&world.sim.url()) && ran.stderr.contains(world.sim.instance_id()),
+        "{ran:#?}"
+    );
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_busy_clerk_loses_nobody() {
+    let world = mirrored(200).await;
+    let old = world.sim.user_ids();
+    for quirks in [
+        pages_of(23),
+        Quirks {
+            random_pages: true,
+            ..Quirks::default()
+        },
+    ] {
+        let mut faults = Faults::from(quirks);
+        faults.rules.push(Rule::new(Effect::LatencyMs(20)).on([Endpoint::List]));
+        world.sim.set_faults(faults);
+        world.sim.set_churn(Some(100.0));
+        // The churn may delete more than the limits let through.
+        let ran = world.once_with(&[("CLERK2PG_DELETES__MAX_PERCENT", "100")]).await;
+        world.sim.set_churn(None);
+        let mirror = mirrored_ids(&world).await;
+        let lost: Vec<_> = old
+            .iter()
+            .filter(|id| world.sim.document(id).is_some() && !mirror.contains(*id))
+            .collect();
+        assert!(lost.is_empty(), "{lost:?}: {ran:#?}");
+        assert_ne!(ran.json()["outcome"], "failed", "{ran:#?}");
+    }
+    world.sim.clear_faults();
+    let ran = world.once_with(&[("CLERK2PG_DELETES__MAX_PERCENT", "100")]).await;
+    assert_eq!(ran.code, Some(0), "{ran:#?}");
+    world.assert_in_step().await;
+}

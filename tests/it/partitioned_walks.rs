@@ -1,0 +1,306 @@
+//! A large list is walked in parts side by side, and every promise of a walk in one row holds: nobody is lost, doubled or wrongly deleted,
+//! whatever changes meanwhile, and wherever it is cut off.
+
+use std::{collections::BTreeSet, time::Duration};
+
+use clerk_sim::{Effect, Endpoint, Faults, Options, Quirks, Request, Rule};
+use rustix::process::Signal;
+
+use crate::support::{fixture::{World, mirrored_ids}, program::{Ran, ended}, wait::eventually};
+
+/// Enough for three parts.
+const USERS: usize = 12_000;
+
+/// Pages of a fifth, so that each part is a walk of some length.
+fn small_pages() -> Quirks {
+    Quirks {
+        max_page: Some(100),
+        ..Quirks::default()
+    }
+}
+
+async fn large_world(faults: impl Into<Faults>) -> World {
+    let world = World::with(Options {
+        users: USERS,
+        latency: Duration::from_millis(20),
+        ..Options::default()
+    })
+    .await;
+    world.sim.set_faults(faults);
+    world
+}
+
+fn pages(log: &[Request]) -> Vec<&Request> {
+    let is_page =
+        |request: &&Request| request.path.contains("order_by=created_at") && !request.path.contains("limit=1&");
+    log.iter().filter(is_page).collect()
+}
+
+/// Most requests for pages that were under way at a time.
+fn side_by_side(log: &[Request]) -> usize {
+    let pages = pages(log);
+    let under_way = |moment: i64| {
+        let holds = |page: &&&Request| {
+            let end = page.at + i64::try_from(page.took_us / 1_000).unwrap();
+            (page.at..end).contains(&moment)
+        };
+        pages.iter().filter(holds).count()
+    };
+    pages.iter().map(|page| under_way(page.at)).max().unwrap_or(0)
+}
+
+fn met(ran: &Ran) -> i64 {
+    let json = ran.json();
+    let fields = ["created", "updated", "unchanged"].map(|name| json[name].as_i64().unwrap());
+    fields.iter().sum()
+}
+
+impl World {
+    async fn parts(&self) -> i64 {
+        let parts = "SELECT coalesce(jsonb_array_length(checkpoint -> 'parts'), 0) FROM clerk.sync_state";
+        self.db.number(parts).await
+    }
+
+    /// How many parts are walked a good way, but not to their end.
+    async fn parts_under_way(&self) -> i64 {
+        self.db
+            .number(
+                "SELECT count(*) FROM clerk.sync_state, jsonb_array_elements(checkpoint -> 'parts') AS part
+                 WHERE part ->> 'done' IS NULL AND (part #>> '{position,seen}')::bigint >= 300",
+            )
+            .await
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn everybody_is_met_once() {
+    let world = large_world(small_pages()).await;
+    world
+        .once()
+        .await
+        .assert(0, "changed +12000 ~0 -0 =0 held 0 rejected 0");
+    world.assert_in_step().await;
+    assert!(
+        side_by_side(&world.sim.log()) >= 3,
+        "{}",
+        side_by_side(&world.sim.log())
+    );
+
+    // The mirror knows by now where the users lie.
+    let before = world.sim.log().len();
+    world
+        .once()
+        .await
+        .assert(0, "in_sync +0 ~0 -0 =12000 held 0 rejected 0");
+    let log = &world.sim.log()[before..];
+    assert!(side_by_side(log) >= 3, "{}", side_by_side(log));
+    let counts = log.iter().filter(|request| request.path.starts_with("/v1/users/count"));
+    assert_eq!(counts.count(), 2, "before and after the walk");
+    // A page more for each part, and the two by which the last one's end is known.
+    assert!((120..=126).contains(&pages(log).len()), "{}", pages(log).len());
+
+    world
+        .run(&["--dry-run", "--format", "json"])
+        .await
+        .assert(0, "planned +0 ~0 -0 =12000 held 0 rejected 0");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn whatever_changes_meanwhile() {
+    let world = large_world(Quirks::default()).await;
+    world
+        .once()
+        .await
+        .assert(0, "changed +12000 ~0 -0 =0 held 0 rejected 0");
+    for seed in 0..3 {
+        let known = mirrored_ids(&world).await;
+        world.sim.set_faults(small_pages());
+        let run = world.command(&["--once", "--format", "json"]).spawn().unwrap();
+        let mut dice = fastrand::Rng::with_seed(seed);
+        let before = world.sim.log().len();
+        let walking = async || !pages(&world.sim.log()[before..]).is_empty();
+        eventually("the walk has begun", walking).await;
+        // Users come, go, change, and move from one part to another.
+        for _ in 0..200 {
+            match dice.u32(0..4) {
+                0 => drop(world.sim.create_random()),
+                1 => drop(world.sim.delete_random()),
+                2 => drop(world.sim.update_random()),
+                _ => {
+                    let ids = world.sim.user_ids();
+                    let (moved, to) = (dice.choice(&ids).unwrap(), dice.choice(&ids).unwrap());
+                    let at = world.sim.document(to).unwrap()["created_at"].clone();
+                    assert!(world.sim.update(moved, |user| user["created_at"] = at));
+                }
+            }
+        }
+        let ran = ended(run).await;
+        let (mirror, clerk) = (mirrored_ids(&world).await, BTreeSet::from_iter(world.sim.user_ids()));
+        let lost: Vec<_> = clerk.intersection(&known).filter(|id| !mirror.contains(*id)).collect();
+        assert!(lost.is_empty(), "seed {seed}: {lost:?} were deleted wrongly: {ran:#?}");
+        // Whoever came behind the walks is the next one's.
+        let late = clerk.difference(&mirror).count();
+        world.sim.clear_faults();
+        let ran = world.once().await;
+        assert_eq!(
+            (ran.code, &ran.json()["created"]),
+            (Some(0), &late.into()),
+            "seed {seed}: {ran:#?}"
+        );
+        world.assert_in_step().await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn cut_off_in_all_parts() {
+    let world = large_world(small_pages()).await;
+    let run = world.begin(&[]);
+    eventually("there is a schema", async || world.runs("true").await > 0).await;
+    eventually("three parts are under way", async || world.parts_under_way().await == 3).await;
+    run.kill().await;
+    let walked = world.users().await;
+    assert!((900..12_000).contains(&walked), "{walked}");
+
+    // More than may be split now: the parts are those of the walk that was cut off.
+    let ran = world.once_with(&[("CLERK2PG_CLERK__CONCURRENCY", "1")]).await;
+    assert_eq!(ran.code, Some(0), "{ran:#?}");
+    world.assert_in_step().await;
+    // At most the page at each part's checkpoint is met twice.
+    let rest = 12_000 - walked;
+    assert!(
+        (rest..=rest + 3 * 100).contains(&met(&ran)),
+        "{walked} walked: {ran:#?}"
+    );
+    assert_eq!(
+        world
+            .db
+            .number("SELECT sum(created)::bigint FROM clerk.sync_runs")
+            .await,
+        12_000
+    );
+    world
+        .once()
+        .await
+        .assert(0, "in_sync +0 ~0 -0 =12000 held 0 rejected 0");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_server_that_ignores_dates_is_walked_in_one_row() {
+    let quirks = Quirks {
+        ignore_created_at: true,
+        ..Quirks::default()
+    };
+    // Its counts show it at first; later on, its pages do.
+    let world = large_world(quirks).await;
+    world
+        .once()
+        .await
+        .assert(0, "changed +12000 ~0 -0 =0 held 0 rejected 0");
+    world.assert_in_step().await;
+    world.sim.delete_random().unwrap();
+    let ran = world.once().await;
+    ran.assert(0, "changed +0 ~0 -1 =11999 held 0 rejected 0");
+    let told = "this server does not list by created_at as asked";
+    assert_eq!(ran.stderr.matches(told).count(), 1, "{ran:#?}");
+    world.assert_in_step().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn users_of_one_moment() {
+    let world = large_world(Quirks::default()).await;
+    for id in world.sim.user_ids() {
+        assert!(
+            world
+                .sim
+                .update(&id, |user| user["created_at"] = 1_700_000_000_000_i64.into())
+        );
+    }
+    for summary in ["changed +12000 ~0 -0 =0", "in_sync +0 ~0 -0 =12000"] {
+        world.once().await.assert(0, &format!("{summary} held 0 rejected 0"));
+        world.assert_in_step().await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_part_that_fails_ends_the_pass_and_loses_nothing() {
+    let world = large_world(Faults {
+        quirks: small_pages(),
+        rules: vec![
+            Rule::new(Effect::DropBefore)
+                .on([Endpoint::List, Endpoint::Count])
+                .skip(40),
+        ],
+    })
+    .await;
+    let ran = world.once_with(&[("CLERK2PG_CLERK__TIMEOUT", "300ms")]).await;
+    assert_eq!(
+        (ran.code, &ran.json()["outcome"]),
+        (Some(1), &"failed".into()),
+        "{ran:#?}"
+    );
+    let stored = world.users().await;
+    assert!(stored > 0, "nothing was stored");
+    assert_eq!(world.db.number("SELECT users FROM clerk.sync_state").await, stored);
+    assert_eq!(world.parts().await, 3);
+    world.sim.clear_faults();
+    let ran = world.once().await;
+    assert_eq!(ran.code, Some(0), "{ran:#?}");
+    assert!(met(&ran) <= 12_000 - stored + 3 * 100, "{stored} were stored: {ran:#?}");
+    world.assert_in_step().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_cannot_wait_is_done_between_the_pages() {
+    let world = large_world(Quirks::default()).await;
+    let daemon = world.looking(&[]).await;
+    let mut slow = Faults::from(small_pages());
+    slow.rules.push(Rule::new(Effect::LatencyMs(200)).on([Endpoint::List]));
+    world.sim.set_faults(slow);
+    let walking = "kind = 'full' AND outcome = 'running'";
+    let before = world.sim.log().len();
+    world.ask("full").await;
+    eventually("the walk goes on in its parts", async || {
+        world.parts().await == 3 && pages(&world.sim.log()[before..]).len() > 6
+    })
+    .await;
+
+    let changed = world.sim.update_random().unwrap();
+    let asked = world.sim.create_random();
+    world.ask(&asked).await;
+    let updated_at = world.sim.document(&changed).unwrap()["updated_at"].clone();
+    let is_followed = format!(
+        "SELECT count(*) FROM clerk.users WHERE id = '{asked}' OR (id = '{changed}' AND updated_at >= to_timestamp({updated_at} / 1000.0))"
+    );
+    eventually("both are in the mirror", async || {
+        world.db.number(&is_followed).await == 2
+    })
+    .await;
+    assert_eq!(
+        world.runs(walking).await,
+        1,
+        "the walk was over before: {}",
+        daemon.log()
+    );
+
+    eventually("the walk is over", async || world.runs(walking).await == 0).await;
+    let ran = daemon.stop(Signal::TERM).await;
+    assert_eq!(ran.code, Some(0), "{ran:#?}");
+    world.assert_in_step().await;
+    // One event for each of the two, and none for anybody else.
+    assert_eq!(world.db.number("SELECT count(*) FROM clerk.user_events").await, 2);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn looks_that_take_longer_than_their_schedule_let_the_walk_go_on() {
+    let world = large_world(Quirks::default()).await;
+    let daemon = world.looking(&[]).await;
+    world
+        .sim
+        .set_faults(Rule::new(Effect::LatencyMs(1_200)).on([Endpoint::List]));
+    let walked = "kind = 'full' AND outcome = 'in_sync'";
+    let before = world.runs(walked).await;
+    world.ask("full").await;
+    eventually("the walk is over", async || world.runs(walked).await > before).await;
+    let ran = daemon.stop(Signal::TERM).await;
+    assert_eq!(ran.code, Some(0), "{ran:#?}");
+}

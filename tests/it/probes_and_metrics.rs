@@ -1,0 +1,420 @@
+//! What others see of a daemon: probes, metrics and the page.
+
+use std::{collections::BTreeMap, process::Stdio};
+
+use clerk_sim::{Effect, Endpoint, ErrorAnswer, ErrorBody, Quirks, Rule, Unstorable};
+use rustix::process::Signal;
+use tokio::io::AsyncWriteExt;
+
+use crate::support::{faults::error, fixture::{World, mirrored}, http_client::get, metrics::Metrics, monitored::Watched, process::EVERY_SECOND, proxy::{Proxy, upstream}, statement_counter::Statements, wait::eventually};
+
+#[tokio::test(flavor = "multi_thread")]
+async fn ready_when_in_step_and_not_while_anything_is_away() {
+    let world = World::new(30).await;
+    let mut postgres = Proxy::open(upstream(&world.db.url));
+    world.sim.set_faults(Rule::new(Effect::Stall).on([Endpoint::List]));
+    let url = postgres.url(&world.db.url);
+    let slow = ("CLERK2PG_CLERK__TIMEOUT", "60s");
+    let watched = Watched::obedient(&world, &[("DATABASE_URL", &url), EVERY_SECOND, slow]).await;
+    eventually("Clerk is asked", async || world.sim.requests() > 0).await;
+    let first = "no full sync has come to its end since the start; the first is under way";
+    assert_eq!(watched.probe("/readyz").await, (503, first.to_owned()));
+    assert_eq!(watched.probe("/livez").await, (200, "alive".to_owned()));
+    assert_eq!(watched.metrics().await.value("clerk2pg_ready"), 0.0);
+    watched.daemon.kill().await;
+    world.sim.clear_faults();
+
+    let watched = Watched::obedient(&world, &[("DATABASE_URL", &url), EVERY_SECOND]).await;
+    watched.is_ready("in sync").await;
+    assert_eq!(watched.metrics().await.value("clerk2pg_ready"), 1.0);
+
+    world.sim.set_faults(Quirks {
+        unauthorized: true,
+        ..Quirks::default()
+    });
+    watched.is_not_ready("Clerk refused the secret key").await;
+    assert_eq!(watched.probe("/livez").await.0, 200);
+    world.sim.clear_faults();
+    watched.is_ready("in sync").await;
+
+    postgres.refuse().await;
+    watched.is_not_ready("Postgres cannot be reached").await;
+    assert_eq!(watched.probe("/livez").await.0, 200);
+    eventually("the database tells nothing", async || {
+        let metrics = watched.metrics().await;
+        assert_eq!(metrics.value("clerk2pg_ready"), 0.0);
+        metrics.find("clerk2pg_users").is_none()
+    })
+    .await;
+    eventually("the page says so", async || {
+        let page = watched.get("/").await;
+        assert_eq!(page.status, 200);
+        page.body.contains("<h1>Not in sync</h1>") && page.body.contains("Postgres cannot be reached")
+    })
+    .await;
+    postgres.let_through();
+    watched.is_ready("in sync").await;
+    let ran = watched.daemon.stop(Signal::TERM).await;
+    assert_eq!(ran.code, Some(0), "{ran:#?}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn who_stands_by_is_ready() {
+    let world = mirrored(10).await;
+    world
+        .db
+        .execute(
+            "UPDATE clerk.sync_state SET lease_holder = 'other:1', lease_epoch = lease_epoch + 1,
+                 lease_ttl = '1 hour', lease_expires_at = now() + interval '1 hour'",
+        )
+        .await;
+    let watched = Watched::obedient(&world, &[EVERY_SECOND]).await;
+    let standby = "standing by: other:1 is syncing this database at this moment";
+    watched.is_ready(standby).await;
+    let metrics = watched.metrics().await;
+    let flags = ["ready", "standing_by", "lease_held"].map(|flag| metrics.value(&format!("clerk2pg_{flag}")));
+    assert_eq!(flags, [1.0, 1.0, 0.0]);
+    let page = watched.get("/").await.body;
+    assert!(
+        page.contains("<h1>Standing by</h1>") && page.contains("other:1"),
+        "{page}"
+    );
+
+    let free =
+        "UPDATE clerk.sync_state SET lease_holder = NULL, lease_epoch = lease_epoch + 1, lease_expires_at = NULL";
+    world.db.execute(free).await;
+    watched.is_ready("in sync").await;
+    assert_eq!(watched.metrics().await.value("clerk2pg_standing_by"), 0.0);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_lease_is_shown_while_it_is_held() {
+    let world = mirrored(10).await;
+    let slow = ("CLERK2PG_CLERK__TIMEOUT", "60s");
+    world
+        .sim
+        .set_faults(Rule::new(Effect::Stall).on([Endpoint::List]).skip(1));
+    let watched = Watched::obedient(&world, &[slow]).await;
+    eventually("the lease is held", async || {
+        watched.metrics().await.value("clerk2pg_lease_held") == 1.0
+    })
+    .await;
+    eventually("the page tells of it", async || {
+        watched
+            .get("/")
+            .await
+            .body
+            .contains("<dt>Lease</dt><dd>this daemon</dd>")
+    })
+    .await;
+    let ran = watched.daemon.stop(Signal::TERM).await;
+    assert_eq!(ran.code, Some(0), "{ran:#?}");
+}
+
+/// Makes an incremental sync, and waits for its end.
+async fn look(watched: &Watched) -> Metrics {
+    let looks = |metrics: &Metrics| -> f64 {
+        let syncs = metrics.all("clerk2pg_syncs_total");
+        let looks = syncs
+            .iter()
+            .filter(|(labels, _)| labels.contains("kind=\"incremental\""));
+        looks.map(|(_, count)| count).sum()
+    };
+    let before = looks(&watched.metrics().await);
+    watched.daemon.signal(Signal::USR1);
+    let mut metrics = None;
+    eventually("a look", async || {
+        let now = watched.metrics().await;
+        let is_done = looks(&now) > before;
+        metrics = Some(now);
+        is_done
+    })
+    .await;
+    metrics.unwrap()
+}
+
+/// What the database counts of syncs, by kind and outcome.
+async fn syncs(world: &World) -> BTreeMap<String, f64> {
+    let sql = "SELECT format('kind=\"%s\",outcome=\"%s\"', kind, outcome), count(*) FROM clerk.sync_runs GROUP BY 1";
+    let rows = world.db.client.query(sql, &[]).await.unwrap();
+    rows.iter()
+        .map(|row| (row.get(0), row.get::<_, i64>(1) as f64))
+        .collect()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn metrics_tell_what_was_done() {
+    let world = World::new(25).await;
+    world.sim.insert_unstorable(Unstorable::ManyKeys);
+    let watched = Watched::obedient(&world, &[]).await;
+    watched.is_ready("in sync").await;
+    assert_eq!(
+        watched
+            .metrics()
+            .await
+            .value("clerk2pg_user_changes_total{change=\"created\"}"),
+        25.0
+    );
+
+    world.sim.create_random();
+    world.sim.create_random();
+    let changed = world.sim.user_ids()[3].clone();
+    world.sim.update(&changed, |user| user["first_name"] = "Changed".into());
+    world.sim.delete(&world.sim.user_ids()[5]);
+    let limited = Rule::new(Effect::Error(ErrorAnswer {
+        status: 429,
+        retry_after: Some(1),
+        body: ErrorBody::Json,
+    }));
+    world.sim.set_faults(limited.on([Endpoint::List]).next(1));
+    look(&watched).await;
+    let metrics = look(&watched).await;
+
+    for change in ["created", "updated", "deleted", "rejected"] {
+        let counted = metrics.value(&format!("clerk2pg_user_changes_total{{change=\"{change}\"}}"));
+        let listed = world
+            .db
+            .number(&format!("SELECT sum({change}) FROM clerk.sync_runs"))
+            .await;
+        assert_eq!(counted, listed as f64, "{change}");
+    }
+    let listed = syncs(&world).await;
+    let mut counted = metrics.all("clerk2pg_syncs_total");
+    assert!(counted.remove("kind=\"incremental\",outcome=\"idle\"") >= Some(1.0));
+    counted.retain(|_, count| *count > 0.0);
+    assert_eq!(counted, listed);
+
+    eventually("every answer is counted", async || {
+        let counted = watched.metrics().await.all("clerk2pg_clerk_requests_total");
+        let mut answered: BTreeMap<String, f64> = BTreeMap::new();
+        for request in world.sim.log() {
+            *answered.entry(format!("status=\"{}\"", request.status)).or_default() += 1.0;
+        }
+        counted == answered
+    })
+    .await;
+    assert_eq!(metrics.value("clerk2pg_clerk_rate_limited_total"), 1.0);
+    // A production key's 1000 in ten seconds, all of them.
+    assert_eq!(metrics.value("clerk2pg_clerk_request_limit_per_second"), 100.0);
+    let used = metrics.value("clerk2pg_clerk_request_limit_used_ratio");
+    assert!(used > 0.0 && used < 0.1, "{used}");
+
+    // Of the first import nothing is known but what users say of themselves.
+    let ages = "clerk2pg_freshness_seconds";
+    metrics.assert_histogram(ages, "kind=\"incremental\"");
+    assert_eq!(metrics.value(&format!("{ages}_count{{kind=\"full\"}}")), 0.0);
+    assert_eq!(metrics.value(&format!("{ages}_count{{kind=\"incremental\"}}")), 3.0);
+    let sum = metrics.value(&format!("{ages}_sum{{kind=\"incremental\"}}"));
+    let median = "SELECT freshness_ms FROM clerk.sync_runs WHERE freshness_ms IS NOT NULL";
+    let median = world.db.number(median).await as f64 / 1000.0;
+    assert!(sum >= median && sum < 60.0, "{sum}, {median}");
+    metrics.assert_histogram("clerk2pg_sync_duration_seconds", "kind=\"full\"");
+    assert_eq!(
+        metrics.value("clerk2pg_sync_duration_seconds_count{kind=\"full\"}"),
+        1.0
+    );
+
+    let now = metrics_time();
+    let time =
+        |what: &str, kind: &str| metrics.value(&format!("clerk2pg_last_{what}_timestamp_seconds{{kind=\"{kind}\"}}"));
+    let started = metrics.value("process_start_time_seconds");
+    for kind in ["full", "incremental"] {
+        let (attempt, success) = (time("attempt", kind), time("success", kind));
+        assert!(
+            started <= attempt && attempt <= success && success <= now,
+            "{metrics:?}"
+        );
+    }
+    assert_eq!(
+        metrics.value(&format!(
+            "clerk2pg_build_info{{version=\"{}\"}}",
+            env!("CARGO_PKG_VERSION")
+        )),
+        1.0
+    );
+    eventually("what the database tells is up to date", async || {
+        let metrics = watched.metrics().await;
+        let shown =
+            ["users", "rejected_users", "held_deletions"].map(|name| metrics.value(&format!("clerk2pg_{name}")));
+        shown == [26.0, 1.0, 0.0]
+    })
+    .await;
+
+    world.sim.set_faults(Rule::new(error(503, ErrorBody::Json)));
+    let metrics = look(&watched).await;
+    let failed = metrics.value("clerk2pg_syncs_total{kind=\"incremental\",outcome=\"failed\"}");
+    assert!(failed >= 1.0);
+    assert!(
+        time("attempt", "incremental") < metrics.value("clerk2pg_last_attempt_timestamp_seconds{kind=\"incremental\"}")
+    );
+    let success = metrics.value("clerk2pg_last_success_timestamp_seconds{kind=\"incremental\"}");
+    assert_eq!(time("success", "incremental"), success);
+}
+
+fn metrics_time() -> f64 {
+    chrono::Utc::now().timestamp_millis() as f64 / 1000.0
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn every_metric_is_documented_and_promtool_has_no_objection() {
+    let world = mirrored(5).await;
+    let watched = Watched::obedient(&world, &[]).await;
+    watched.is_ready("in sync").await;
+    let metrics = watched.metrics().await;
+    let read = |name: &str| std::fs::read_to_string(format!("{}/docs/{name}", env!("CARGO_MANIFEST_DIR"))).unwrap();
+    let table = read("watching.md");
+    for family in metrics.families() {
+        assert!(
+            table.contains(&format!("`{family}`")),
+            "{family} is not in docs/watching.md"
+        );
+    }
+    // What the examples ask for is there.
+    for file in ["alerts.yaml", "grafana.json", "watching.md"] {
+        let text = read(file);
+        let names = text.split(|letter: char| !letter.is_ascii_alphanumeric() && letter != '_');
+        for name in names.filter(|name| name.starts_with("clerk2pg_")) {
+            let parts = ["_bucket", "_sum", "_count"].map(|suffix| name.strip_suffix(suffix));
+            let is_known = |name: &str| metrics.families().contains(&name);
+            assert!(
+                is_known(name) || parts.into_iter().flatten().any(is_known),
+                "{file} speaks of {name}"
+            );
+        }
+    }
+    let dashboard: serde_json::Value = serde_json::from_str(&read("grafana.json")).unwrap();
+    assert!(dashboard["panels"].as_array().unwrap().len() > 5);
+
+    // Part of Debian's package prometheus.
+    let promtool = tokio::process::Command::new("promtool")
+        .args(["check", "metrics"])
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn();
+    let Ok(mut promtool) = promtool else { return };
+    let text = watched.get("/metrics").await.body;
+    promtool.stdin.take().unwrap().write_all(text.as_bytes()).await.unwrap();
+    let output = promtool.wait_with_output().await.unwrap();
+    assert!(output.status.success(), "{output:?}\n{text}");
+    let alerts = format!("{}/docs/alerts.yaml", env!("CARGO_MANIFEST_DIR"));
+    let output = tokio::process::Command::new("promtool")
+        .args(["check", "rules", &alerts])
+        .output()
+        .await
+        .unwrap();
+    assert!(output.status.success(), "{output:?}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn held_deletions_are_shown_and_no_reason_to_be_unready() {
+    let world = mirrored(60).await;
+    let watched = Watched::obedient(&world, &[]).await;
+    watched.is_ready("in sync").await;
+    world
+        .sim
+        .user_ids()
+        .iter()
+        .take(15)
+        .for_each(|id| assert!(world.sim.delete(id)));
+    look(&watched).await;
+    watched.is_ready("in sync, but for deletions that are held").await;
+    eventually("the metrics tell of it", async || {
+        watched.metrics().await.value("clerk2pg_held_deletions") == 15.0
+    })
+    .await;
+    let page = watched.get("/").await.body;
+    assert!(
+        page.contains("<dt>Held deletions</dt><dd class=\"warn\">15<small>"),
+        "{page}"
+    );
+}
+
+/// Every text in a document that tells who it is about.
+fn personal(document: &serde_json::Value) -> Vec<String> {
+    let mut texts = vec![document["id"].as_str().unwrap().to_owned()];
+    for address in document["email_addresses"].as_array().into_iter().flatten() {
+        texts.extend(address["email_address"].as_str().map(str::to_owned));
+    }
+    texts
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_page_shows_the_mirror_and_nobody_in_it() {
+    let world = World::new(200).await;
+    world.sim.insert_unstorable(Unstorable::ManyKeys);
+    let watched = Watched::obedient(&world, &[]).await;
+    watched.is_ready("in sync").await;
+    (0..20).for_each(|_| drop((world.sim.create_random(), world.sim.update_random())));
+    let gone = world.sim.delete_random().unwrap();
+    look(&watched).await;
+    world
+        .db
+        .execute(&format!(
+            "INSERT INTO clerk.sync_runs (kind, holder, ended_at, outcome, error)
+             VALUES ('full', 'other:1', now(), 'failed', 'GET users/{gone}: <b>not</b> for ann@example.com')"
+        ))
+        .await;
+    // What was shown before is kept for a moment.
+    let mut page = String::new();
+    eventually("the last sync is there", async || {
+        page = watched.get("/").await.body;
+        page.contains("GET users/user_…: &lt;b&gt;not&lt;/b&gt; for …")
+    })
+    .await;
+    assert!(
+        page.contains("<h1>In sync, but 1 user is rejected</h1>") && page.contains(world.sim.instance_id()),
+        "{page}"
+    );
+    assert!(
+        page.contains("<dt>Rejected users</dt><dd class=\"warn\">1<small>"),
+        "{page}"
+    );
+    assert!(
+        page.contains("median") && page.matches("<svg ").count() == 2 && page.contains("<rect class=\"updated\""),
+        "{page}"
+    );
+
+    let mut documents: Vec<_> = world.db.documents().await.into_values().collect();
+    documents.extend(world.sim.user_ids().iter().filter_map(|id| world.sim.document(id)));
+    assert!(documents.len() > 400);
+    for text in documents.iter().flat_map(personal).chain([gone]) {
+        assert!(!page.contains(&text), "{text} is on the page");
+    }
+    assert!(!page.replace(STYLE_RULES, "").contains('@'), "{page}");
+    for elsewhere in [
+        "http:", "https:", "//", "src=", "href=", "url(", "@import", "<script", "style=",
+    ] {
+        assert!(!page.contains(elsewhere), "{elsewhere} in {page}");
+    }
+    assert!(page.len() < 64 << 10, "{} bytes", page.len());
+}
+
+/// The one at sign that the style needs.
+const STYLE_RULES: &str = "@media (";
+
+#[tokio::test(flavor = "multi_thread")]
+async fn looking_often_asks_the_database_seldom() {
+    let world = mirrored(10).await;
+    let statements = Statements::before(&world.db.url).await;
+    let watched = Watched::obedient(&world, &[("DATABASE_URL", &statements.url)]).await;
+    watched.is_ready("in sync").await;
+    let before = statements.executed();
+    let looking: Vec<_> = (0..40)
+        .map(|n| {
+            let address = watched.address.clone();
+            tokio::spawn(async move {
+                let path = if n % 2 == 0 { "/" } else { "/metrics" };
+                get(&address, path).await.unwrap().status
+            })
+        })
+        .collect();
+    for looking in looking {
+        assert_eq!(looking.await.unwrap(), 200);
+    }
+    let asked = statements.executed() - before;
+    assert!((1..40).contains(&asked), "{asked} statements for 40 who looked");
+    let connections = "SELECT count(*) FROM pg_stat_activity
+        WHERE application_name = 'clerk2pg aside' AND datname = current_database()";
+    assert_eq!(world.db.number(connections).await, 1);
+}

@@ -1,0 +1,169 @@
+//! Random histories at Clerk, with looks at random moments: in the end the mirror equals Clerk, and so does what the events tell.
+
+use std::collections::BTreeMap;
+
+use fastrand::Rng;
+use rustix::process::Signal;
+use serde_json::Value;
+
+use crate::support::{compare::comparable, fixture::World, process::{NEVER, Process}, wait::eventually};
+
+/// Syncs come only when they are asked for.
+const BY_HAND: [(&str, &str); 4] = [
+    NEVER,
+    ("CLERK2PG_SCHEDULE__INCREMENTAL", ""),
+    ("CLERK2PG_EVENTS__INITIAL", "true"),
+    // Small instances lose a large part of their users in a history.
+    ("CLERK2PG_DELETES__MIN_COUNT", "100000"),
+];
+
+/// Does something to somebody at Clerk.
+fn happen(world: &World, dice: &mut Rng) {
+    let ids = world.sim.user_ids();
+    let somebody = dice.choice(&ids).cloned();
+    match (dice.u32(0..100), somebody) {
+        // With nobody left at Clerk deletions would be held.
+        (0..25, _) | (_, None) => drop(world.sim.create_random()),
+        (70.., Some(_)) if ids.len() == 1 => drop(world.sim.create_random()),
+        (25..50, Some(id)) => {
+            let plan = dice.u32(..);
+            assert!(world.sim.update(&id, |user| user["public_metadata"] = plan.into()));
+        }
+        // A ban that moves no `updated_at`: the update keeps the old one.
+        (50..58, Some(id)) => ban(world, &id),
+        (58..66, Some(id)) => import(world, dice, &id),
+        (66..70, Some(id)) => {
+            let created_at = dice.i64(1_500_000_000_000..1_750_000_000_000);
+            assert!(world.sim.update(&id, |user| user["created_at"] = created_at.into()));
+        }
+        (70.., Some(id)) => assert!(world.sim.delete(&id)),
+    }
+}
+
+fn ban(world: &World, id: &str) {
+    let mut document = world.sim.document(id).unwrap();
+    document["banned"] = Value::from(document["banned"] != true);
+    world.sim.insert(document);
+}
+
+/// A copy of somebody with an id of its own, who signed up long ago.
+fn import(world: &World, dice: &mut Rng, id: &str) {
+    let mut document = world.sim.document(id).unwrap();
+    document["id"] = format!("user_imported{:016x}", dice.u64(..)).into();
+    document["created_at"] = dice.i64(1_400_000_000_000..1_500_000_000_000).into();
+    document["updated_at"] = now().into();
+    world.sim.insert(document);
+}
+
+fn now() -> i64 {
+    let since = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH);
+    i64::try_from(since.unwrap().as_millis()).unwrap()
+}
+
+/// What Clerk has, bans aside.
+fn at_clerk(world: &World) -> BTreeMap<String, Value> {
+    let document = |id: String| {
+        let document = world.sim.document(&id)?;
+        Some((id, without_bans(document)))
+    };
+    world.sim.user_ids().into_iter().filter_map(document).collect()
+}
+
+fn without_bans(mut document: Value) -> Value {
+    document["banned"] = Value::Null;
+    comparable(document)
+}
+
+/// What somebody has who only follows the events.
+async fn told(world: &World) -> BTreeMap<String, Value> {
+    let sql = "SELECT type, user_id, (payload->'data')::text FROM clerk.user_events ORDER BY id";
+    let mut users = BTreeMap::<String, Value>::new();
+    for row in world.db.client.query(sql, &[]).await.unwrap() {
+        let (kind, id, data): (String, String, String) = (row.get(0), row.get(1), row.get(2));
+        let data = comparable(serde_json::from_str(&data).unwrap());
+        let before = match kind.as_str() {
+            "user.deleted" => (users.remove(&id).is_some(), true),
+            "user.created" => (users.insert(id.clone(), data).is_some(), false),
+            _ => (users.insert(id.clone(), data).is_some(), true),
+        };
+        assert_eq!(
+            before.0, before.1,
+            "{kind} of {id}: whether there was such a user before"
+        );
+    }
+    users
+}
+
+async fn look(world: &World, daemon: &Process, dice: &mut Rng) {
+    match dice.u32(0..4) {
+        0 => daemon.signal(Signal::USR1),
+        1 if world.sim.count() > 0 => {
+            let ids = world.sim.user_ids();
+            let id = dice.choice(&ids).cloned().unwrap();
+            world.db.execute(&format!("NOTIFY clerk2pg, '{id}'")).await;
+        }
+        _ => world.db.execute("NOTIFY clerk2pg, 'sync'").await,
+    }
+    // Sometimes the look is done by the next change, sometimes it is under way.
+    tokio::time::sleep(std::time::Duration::from_millis(dice.u64(0..120))).await;
+}
+
+async fn check(seed: u64, users: usize, changes: usize) {
+    let mut dice = Rng::with_seed(seed);
+    let world = World::new(users).await;
+    let daemon = world.follow(&BY_HAND);
+    world.syncs(1).await;
+    for _ in 0..changes {
+        happen(&world, &mut dice);
+        if dice.u32(0..5) == 0 {
+            look(&world, &daemon, &mut dice).await;
+        }
+    }
+    // Incremental syncs alone see everything but bans.
+    eventually(&format!("in sync, bans aside, with seed {seed}"), async || {
+        world.db.execute("NOTIFY clerk2pg, 'sync'").await;
+        tokio::time::sleep(std::time::Duration::from_millis(200)).await;
+        let mirror = world.db.documents().await.into_iter();
+        mirror
+            .map(|(id, user)| (id, without_bans(user)))
+            .collect::<BTreeMap<_, _>>()
+            == at_clerk(&world)
+    })
+    .await;
+    let syncs = world.runs("kind = 'full' AND ended_at IS NOT NULL").await;
+    world.db.execute("NOTIFY clerk2pg, 'full'").await;
+    eventually("a full sync", async || {
+        world.runs("kind = 'full' AND ended_at IS NOT NULL").await > syncs
+    })
+    .await;
+    world.assert_in_step().await;
+    let mirror = world.db.documents().await.into_iter();
+    let mirror: BTreeMap<_, _> = mirror.map(|(id, user)| (id, comparable(user))).collect();
+    assert_eq!(told(&world).await, mirror, "seed {seed}");
+    let kept = world.db.number("SELECT users FROM clerk.sync_state").await;
+    assert_eq!(kept, world.users().await, "seed {seed}: the number that is kept");
+    let ran = daemon.stop(Signal::TERM).await;
+    assert_eq!(ran.code, Some(0), "seed {seed}: {ran:#?}");
+    assert!(!ran.stderr.contains("ERROR"), "seed {seed}: {ran:#?}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn of_few_users() {
+    for seed in 1..=4 {
+        check(seed, 30, 120).await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn from_nobody_on() {
+    for seed in 5..=7 {
+        check(seed, 0, 80).await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn of_more_users_than_a_page_holds() {
+    for seed in 8..=9 {
+        check(seed, 1500, 150).await;
+    }
+}

@@ -1,0 +1,270 @@
+//! One bad user costs one user: it is listed with its reason, and all others are in.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    time::{SystemTime, UNIX_EPOCH},
+};
+
+use clerk_sim::Unstorable;
+use serde_json::{Value, json};
+
+use crate::support::fixture::{World, mirrored, mirrored_ids};
+
+/// Who is listed as rejected, and why.
+async fn rejected(world: &World) -> BTreeMap<String, String> {
+    let rows = world
+        .db
+        .client
+        .query("SELECT user_id, reason FROM clerk.rejected_users", &[])
+        .await
+        .unwrap();
+    rows.iter().map(|row| (row.get(0), row.get(1))).collect()
+}
+
+/// Later than every generated user's `created_at`.
+const LATER: i64 = 1_790_000_000_000;
+
+fn now() -> i64 {
+    SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_millis() as i64
+}
+
+/// Puts a user into Clerk's list, as these bytes, which should speak of the same moment: a list out of order proves nothing.
+fn put(world: &World, id: &str, created_at: i64, bytes: impl Into<Vec<u8>>) {
+    world.sim.insert_raw(id, created_at, created_at, bytes.into());
+}
+
+/// A plain user with these fields.
+fn user(id: &str, fields: Value) -> Value {
+    let mut user = json!({"id": id, "object": "user", "created_at": LATER, "updated_at": LATER});
+    for (key, value) in fields.as_object().unwrap() {
+        user[key] = value.clone();
+    }
+    user
+}
+
+/// What the reason must speak of.
+fn reason(kind: Unstorable) -> &'static str {
+    match kind {
+        Unstorable::ManyKeys => "more than 1000 keys",
+        Unstorable::Huge => "too large",
+        Unstorable::CreatedAtAsWord | Unstorable::LoneSurrogate => "created_at: expected a time, found a string",
+        Unstorable::CreatedAtTooLate => "created_at: the time is out of range",
+        Unstorable::CreatedAtMissing => "created_at is missing",
+        Unstorable::CreatedAtAsList => "created_at: expected a time, found a list",
+        Unstorable::InvalidUtf8 => "not valid UTF-8",
+        Unstorable::NotAnObject => "not a JSON object",
+    }
+}
+
+/// The name that a user is listed by: one whose document has no id is named by its digest.
+async fn listed(world: &World, id: &str, kind: Unstorable) -> Option<String> {
+    let id = id.to_owned();
+    rejected(world)
+        .await
+        .into_iter()
+        .find(|(name, _)| {
+            if kind == Unstorable::NotAnObject {
+                name.starts_with("(no id")
+            } else {
+                *name == id
+            }
+        })
+        .map(|(_, reason)| reason)
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn whoever_cannot_be_stored_is_listed_and_all_others_are_in() {
+    let world = World::new(20).await;
+    let good: BTreeSet<String> = world.sim.user_ids().into_iter().collect();
+    let bad: Vec<_> = Unstorable::ALL
+        .map(|kind| (kind, world.sim.insert_unstorable(kind)))
+        .into();
+    world.once().await.assert(0, "changed +20 ~0 -0 =0 held 0 rejected 9");
+    assert_eq!(mirrored_ids(&world).await, good);
+    for (kind, id) in &bad {
+        let why = listed(&world, id, *kind)
+            .await
+            .unwrap_or_else(|| panic!("{kind:?} is not listed"));
+        assert!(why.contains(reason(*kind)), "{kind:?}: {why}");
+    }
+    let longest = "SELECT max(octet_length(document)) FROM clerk.rejected_users";
+    assert!(
+        world.db.number(longest).await <= 64 << 10,
+        "five megabytes were kept of the largest"
+    );
+    assert_eq!(
+        world
+            .db
+            .number("SELECT count(document) FROM clerk.rejected_users")
+            .await,
+        9
+    );
+
+    // They are told where people look.
+    let status = world.run(&["status"]).await.stdout;
+    assert!(
+        bad.iter()
+            .filter(|(kind, _)| *kind != Unstorable::NotAnObject)
+            .all(|(_, id)| status.contains(id)),
+        "{status}"
+    );
+    let plan = world.run(&["--dry-run"]).await.stdout;
+    assert!(
+        plan.contains("9 users cannot be stored.") && plan.contains(&format!("! {}", bad[0].1)),
+        "{plan}"
+    );
+
+    // Nothing new about them.
+    let versions = world.db.versions().await;
+    let first_seen = "SELECT string_agg(first_seen_at::text, ',' ORDER BY user_id) FROM clerk.rejected_users";
+    let seen = world.db.text(first_seen).await;
+    world.once().await.assert(0, "in_sync +0 ~0 -0 =20 held 0 rejected 9");
+    assert_eq!(
+        (world.db.versions().await, world.db.text(first_seen).await),
+        (versions, seen)
+    );
+
+    // Half of them are mended at Clerk, half leave.
+    let (mended, gone) = bad.split_at(5);
+    for (_, id) in mended {
+        world.sim.insert(user(id, json!({"first_name": "Mended"})));
+    }
+    for (_, id) in gone {
+        world.sim.delete(id);
+    }
+    world.once().await.assert(0, "changed +5 ~0 -0 =20 held 0 rejected 0");
+    assert_eq!(rejected(&world).await, BTreeMap::new());
+    world.assert_in_step().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn whoever_was_stored_before_keeps_the_row() {
+    let world = mirrored(20).await;
+    let ids = world.sim.user_ids();
+    let before = world.db.documents().await;
+    for (kind, id) in Unstorable::ALL.into_iter().zip(&ids) {
+        // The same flaw in the document of a user that is mirrored.
+        let donor = world.sim.insert_unstorable(kind);
+        let (from, to) = (donor.as_bytes(), id.as_bytes());
+        let mut bytes = world.sim.raw(&donor).unwrap();
+        world.sim.delete(&donor);
+        while let Some(at) = bytes.windows(from.len()).position(|part| part == from) {
+            bytes.splice(at..at + from.len(), to.iter().copied());
+        }
+        put(&world, id, now(), bytes);
+        let ran = world.once().await;
+        // One that hides even its id leaves open who it is, so that the sync cannot call itself whole.
+        let code = i32::from(kind == Unstorable::NotAnObject);
+        assert_eq!(
+            (ran.code, &ran.json()["rejected"]),
+            (Some(code), &1.into()),
+            "{kind:?}: {ran:#?}"
+        );
+        let why = listed(&world, id, kind)
+            .await
+            .unwrap_or_else(|| panic!("{kind:?} is not listed"));
+        assert!(why.contains(reason(kind)), "{kind:?}: {why}");
+        assert_eq!(world.db.documents().await, before, "{kind:?}");
+        world.sim.insert(before[id].clone());
+        world.once().await.assert(0, "in_sync +0 ~0 -0 =20 held 0 rejected 0");
+        assert_eq!(rejected(&world).await, BTreeMap::new(), "{kind:?}");
+    }
+    // Whoever is deleted while rejected goes all the same.
+    put(
+        &world,
+        &ids[4],
+        LATER,
+        user(&ids[4], json!({"created_at": "soon"})).to_string(),
+    );
+    assert_eq!(world.once().await.json()["rejected"], 1);
+    world.sim.delete(&ids[4]);
+    world.once().await.assert(0, "changed +0 ~0 -1 =19 held 0 rejected 0");
+    assert_eq!(rejected(&world).await, BTreeMap::new());
+    world.assert_in_step().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_user_without_a_usable_id_is_listed_by_its_digest() {
+    let world = World::new(5).await;
+    let ids = ["7", "null", r#""""#, r#""user_\u0000""#, "{}"];
+    for (n, id) in ids.iter().enumerate() {
+        put(
+            &world,
+            &format!("user_place{n}"),
+            LATER,
+            format!(r#"{{"id":{id},"created_at":{LATER}}}"#),
+        );
+    }
+    world.once().await.assert(0, "changed +5 ~0 -0 =0 held 0 rejected 5");
+    let names = rejected(&world).await;
+    assert_eq!(names.len(), ids.len());
+    assert!(
+        names.keys().all(|name| name.starts_with("(no id, digest ")),
+        "{names:#?}"
+    );
+}
+
+/// Breaks the JSON of these users, so that no page with one of them can be read.
+async fn check_unreadable(positions: &[usize]) {
+    let patience = [("CLERK2PG_CLERK__TIMEOUT", "200ms")];
+    let world = mirrored(60).await;
+    let ids = world.sim.user_ids();
+    let documents: Vec<Value> = positions
+        .iter()
+        .map(|&at| world.sim.document(&ids[at]).unwrap())
+        .collect();
+    for document in &documents {
+        let bytes = document.to_string();
+        let created_at = document["created_at"].as_i64().unwrap();
+        let half = bytes.as_bytes()[..bytes.len() / 2].to_vec();
+        world
+            .sim
+            .insert_raw(document["id"].as_str().unwrap(), created_at, created_at, half);
+    }
+    let changed = &ids[40];
+    world.sim.update(changed, |user| user["first_name"] = "Changed".into());
+    let new = world.sim.create_random();
+    // Clerk counts whole seconds: one that came in this one may be counted or not.
+    world.sim.update(&new, |user| {
+        let created_at = user["created_at"].as_i64().unwrap();
+        user["created_at"] = (created_at - 3_600_000).into();
+    });
+
+    let ran = world.once_with(&patience).await;
+    let left = 59 - positions.len();
+    ran.assert(1, &format!("incomplete +1 ~1 -0 ={left} held 0 rejected 0"));
+    let mirror = world.db.documents().await;
+    assert_eq!(
+        (mirror.len(), &mirror[changed]["first_name"]),
+        (61, &"Changed".into()),
+        "{positions:?}"
+    );
+    assert!(mirror.contains_key(&new));
+    let error = world
+        .db
+        .text("SELECT error FROM clerk.sync_runs ORDER BY id DESC LIMIT 1")
+        .await
+        .unwrap();
+    let met = 61 - positions.len();
+    let note = format!("the walk met {met} users, but Clerk counts 61");
+    assert!(
+        error.contains("users could not be read") && error.contains(&note),
+        "{error}"
+    );
+
+    for document in documents {
+        world.sim.insert(document);
+    }
+    world.once().await.assert(0, "in_sync +0 ~0 -0 =61 held 0 rejected 0");
+    world.assert_in_step().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_page_that_cannot_be_read_costs_its_user() {
+    check_unreadable(&[30]).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn pages_that_cannot_be_read_cost_their_users() {
+    check_unreadable(&[0, 20, 21, 59]).await;
+}

@@ -1,0 +1,231 @@
+//! Clerk may answer from a replica that lags behind: that deletes no user, and no older state replaces a newer one.
+
+use std::time::{Duration, Instant};
+
+use clerk_sim::{Effect, Endpoint, Quirks, Replicas, Rule};
+use rustix::process::Signal;
+
+use crate::support::{fixture::{World, mirrored, mirrored_ids}, on_demand::attentive, process::{EVERY_SECOND, NEVER}, wait::eventually};
+
+fn lagging(lag_ms: u64) -> Quirks {
+    Quirks {
+        replicas: Some(Replicas { lag_ms, share: 0.5 }),
+        ..Quirks::default()
+    }
+}
+
+/// What events tell of a user, in order: type and `updated_at` in the payload.
+async fn told(world: &World, id: &str) -> Vec<(String, i64)> {
+    let sql = "SELECT type, coalesce((payload->'data'->>'updated_at')::bigint, 0) FROM clerk.user_events
+               WHERE user_id = $1 ORDER BY id";
+    let rows = world.db.client.query(sql, &[&id]).await.unwrap();
+    rows.iter().map(|row| (row.get(0), row.get(1))).collect()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn new_users_are_not_deleted_and_no_change_goes_back() {
+    let world = mirrored(60).await;
+    world.sim.set_faults(lagging(2_000));
+    // Any row that goes is noted with its age.
+    world
+        .db
+        .execute(
+            "CREATE TABLE went (id text, at timestamptz DEFAULT clock_timestamp());
+             CREATE FUNCTION note() RETURNS trigger LANGUAGE plpgsql AS
+                 $$ BEGIN INSERT INTO went (id) VALUES (OLD.id); RETURN OLD; END $$;
+             CREATE TRIGGER note BEFORE DELETE ON clerk.users FOR EACH ROW EXECUTE FUNCTION note();",
+        )
+        .await;
+    let daemon = world.follow(&[NEVER, EVERY_SECOND]);
+    let mut new = Vec::new();
+    let mut gone = Vec::new();
+    let changing = world.sim.user_ids()[5].clone();
+    let started = Instant::now();
+    let mut round = 0;
+    while started.elapsed() < Duration::from_secs(25) {
+        new.extend((0..3).map(|_| world.sim.create_random()));
+        round += 1;
+        world
+            .sim
+            .update(&changing, |user| user["first_name"] = format!("Round {round}").into());
+        if round % 8 == 0 {
+            gone.push(new.remove(0));
+            assert!(world.sim.delete(gone.last().unwrap()));
+        }
+        tokio::time::sleep(Duration::from_millis(250)).await;
+    }
+    world.sim.clear_faults();
+    eventually("all new users are in, and the deleted ones are not", async || {
+        let mirror = mirrored_ids(&world).await;
+        new.iter().all(|id| mirror.contains(id)) && gone.iter().all(|id| !mirror.contains(id))
+    })
+    .await;
+    let went = world.db.client.query("SELECT id FROM went", &[]).await.unwrap();
+    let wrongly: Vec<String> = went
+        .iter()
+        .map(|row| row.get(0))
+        .filter(|id| new.contains(id))
+        .collect();
+    assert!(wrongly.is_empty(), "{wrongly:?} exist: {}", daemon.log());
+    let told = told(&world, &changing).await;
+    assert!(told.len() > 3 && told.is_sorted_by_key(|(_, at)| *at), "{told:?}");
+    eventually("the last change", async || {
+        world.first_name(&changing).await == format!("Round {round}")
+    })
+    .await;
+    assert_eq!(daemon.stop(Signal::TERM).await.code, Some(0));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_import_that_a_replica_does_not_know_yet_is_not_held() {
+    let world = mirrored(40).await;
+    for _ in 0..15 {
+        world.sim.create_random();
+    }
+    world.once().await.assert(0, "changed +15 ~0 -0 =40 held 0 rejected 0");
+    world.sim.set_faults(Quirks {
+        replicas: Some(Replicas {
+            lag_ms: 6_000,
+            share: 1.0,
+        }),
+        ..Quirks::default()
+    });
+    let ran = world.once().await;
+    assert_eq!(ran.json()["held"], 0, "{ran:#?}");
+    assert_eq!(world.users().await, 55);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_row_that_is_seconds_old_is_deleted_ten_seconds_later() {
+    let (world, daemon) = attentive(20).await;
+    let id = world.sim.create_random();
+    world.ask(&id).await;
+    eventually("the row", async || world.has(&id).await).await;
+    assert!(world.sim.delete(&id));
+    world.ask(&id).await;
+    eventually("the row goes", async || !world.has(&id).await).await;
+    let age = "SELECT (extract(epoch FROM max(d.recorded_at) - min(c.recorded_at)) * 1000)::bigint
+               FROM clerk.user_events d, clerk.user_events c
+               WHERE d.type = 'user.deleted' AND c.type = 'user.created' AND c.user_id = d.user_id";
+    let age = world.db.number(age).await;
+    assert!((10_000..40_000).contains(&age), "{age} ms: {}", daemon.log());
+    world.assert_in_step().await;
+    assert_eq!(daemon.stop(Signal::TERM).await.code, Some(0));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_single_run_waits_for_rows_that_are_seconds_old() {
+    let world = World::new(20).await;
+    assert_eq!(world.once().await.code, Some(0));
+    assert!(world.sim.delete_random().is_some());
+    let started = Instant::now();
+    world.once().await.assert(0, "changed +0 ~0 -1 =19 held 0 rejected 0");
+    assert!(started.elapsed() > Duration::from_secs(5), "{:?}", started.elapsed());
+    world.age_rows().await;
+    assert!(world.sim.delete_random().is_some());
+    let ran = world.once().await;
+    ran.assert(0, "changed +0 ~0 -1 =18 held 0 rejected 0");
+    assert!(ran.json()["duration_ms"].as_u64().unwrap() < 9_000, "{ran:#?}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_database_clock_that_goes_back_keeps_no_row() {
+    let world = mirrored(20).await;
+    world
+        .db
+        .execute("UPDATE clerk.users SET changed_at = now() + interval '30 minutes'")
+        .await;
+    assert!(world.sim.delete_random().is_some());
+    let started = Instant::now();
+    world.once().await.assert(0, "changed +0 ~0 -1 =19 held 0 rejected 0");
+    assert!(started.elapsed() >= Duration::from_secs(10));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_older_state_is_stored_if_clerk_still_shows_it_later() {
+    let world = mirrored(20).await;
+    let id = world.sim.user_ids()[4].clone();
+    let old = world.sim.document(&id).unwrap();
+    world.sim.update(&id, |user| user["first_name"] = "Newer".into());
+    world.once().await.assert(0, "changed +0 ~1 -0 =19 held 0 rejected 0");
+    // As after a restored backup of Clerk's.
+    world.sim.insert(old.clone());
+    let started = Instant::now();
+    world.once().await.assert(0, "changed +0 ~1 -0 =20 held 0 rejected 0");
+    assert!(started.elapsed() >= Duration::from_secs(10));
+    world.assert_in_step().await;
+
+    let daemon = world.looking(&[]).await;
+    world.sim.update(&id, |user| user["first_name"] = "Newer".into());
+    eventually("the change", async || world.first_name(&id).await == "Newer").await;
+    world.sim.insert(old);
+    world.ask(&id).await;
+    eventually("the older state", async || world.first_name(&id).await != "Newer").await;
+    world.assert_in_step().await;
+    assert_eq!(daemon.stop(Signal::TERM).await.code, Some(0));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn servers_that_ignore_user_id_confirm_by_two_answers() {
+    let world = mirrored(30).await;
+    world.sim.set_faults(Quirks {
+        ignore_user_id: true,
+        ..Quirks::default()
+    });
+    let gone = world.sim.user_ids()[9].clone();
+    assert!(world.sim.delete(&gone));
+    let by_id = |world: &World| {
+        let mut log = world.sim.log();
+        log.retain(|request| request.path.ends_with(&format!("/users/{gone}")));
+        log.len()
+    };
+    let started = Instant::now();
+    world.once().await.assert(0, "changed +0 ~0 -1 =29 held 0 rejected 0");
+    assert!(started.elapsed() >= Duration::from_secs(10), "{:?}", started.elapsed());
+    assert!(by_id(&world) >= 2, "{}", by_id(&world));
+
+    // A daemon gets there too, and the guard agrees first.
+    let daemon = world.looking(&[]).await;
+    assert!(world.sim.delete_random().is_some());
+    eventually("the row goes", async || world.users().await == 28).await;
+    let many: Vec<String> = world.sim.user_ids().into_iter().take(12).collect();
+    assert!(many.iter().all(|id| world.sim.delete(id)));
+    world.ask("full").await;
+    eventually("deletions are held", async || world.runs("held = 12").await > 0).await;
+    assert_eq!(world.users().await, 28);
+    assert_eq!(daemon.stop(Signal::TERM).await.code, Some(0));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn where_hardly_anybody_is_found_by_id_nothing_is_confirmed() {
+    let world = mirrored(30).await;
+    let gone = world.sim.user_ids()[9].clone();
+    assert!(world.sim.delete(&gone));
+    let ids = world.sim.user_ids();
+    // One witness is found; two are needed where ids can only be asked for one by one.
+    world.sim.set_faults(Quirks {
+        ignore_user_id: true,
+        not_found_by_id: ids[..ids.len() - 1].to_vec(),
+        ..Quirks::default()
+    });
+    let ran = world.once().await;
+    assert_eq!(ran.code, Some(1), "{ran:#?}");
+    assert!(world.has(&gone).await);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn deletions_that_cannot_be_confirmed_keep_nobody_waiting() {
+    let world = mirrored(100).await;
+    let gone: Vec<String> = world.sim.user_ids().into_iter().skip(20).take(20).collect();
+    assert!(gone.iter().all(|id| world.sim.delete(id)));
+    let broken = Effect::Error(clerk_sim::ErrorAnswer {
+        status: 500,
+        retry_after: None,
+        body: clerk_sim::ErrorBody::Json,
+    });
+    world.sim.set_faults(Rule::new(broken).on([Endpoint::Get]));
+    let ran = world.once().await;
+    assert_eq!((ran.code, &ran.json()["deleted"]), (Some(1), &0.into()), "{ran:#?}");
+    let took = ran.json()["duration_ms"].as_u64().unwrap();
+    assert!(took < 50_000, "{took} ms");
+}

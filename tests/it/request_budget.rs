@@ -1,0 +1,102 @@
+//! Clerk's rate limit is shared with the user's own backend: a stated part of it is spent, and no more.
+
+use std::time::Duration;
+
+use crate::support::client::client_with;
+use crate::support::{fixture::World, wait::eventually};
+use clerk_sim::{Options, Quirks, RateLimit, Sim};
+use clerk2pg::reconcile::walk::Range;
+use rustix::process::Signal;
+
+async fn spends(key: &str, limit: RateLimit, stated: Option<u32>, requests: usize, budget: u64) {
+    let options = Options {
+        users: 0,
+        secret_key: key.to_owned(),
+        rate_limit: limit,
+        ..Options::default()
+    };
+    let sim = Sim::start(options).await.unwrap();
+    let client = client_with(&sim.url(), key, stated, 0.25, Duration::from_secs(30));
+    // Clones share one budget.
+    let asking: Vec<_> = (0..5)
+        .map(|_| {
+            let client = client.clone();
+            tokio::spawn(async move {
+                for _ in 0..requests / 5 {
+                    client.count(Range::ALL).await.unwrap();
+                }
+            })
+        })
+        .collect();
+    for asking in asking {
+        asking.await.unwrap();
+    }
+    let busiest = sim.busiest_window();
+    assert_eq!(sim.requests(), requests as u64, "some were refused");
+    assert_eq!(busiest, budget, "requests in ten seconds with {key}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_quarter_of_what_the_kind_of_key_allows() {
+    tokio::join!(
+        spends("sk_test_budget", RateLimit::Development, None, 30, 25),
+        spends("sk_live_budget", RateLimit::Production, None, 300, 250),
+    );
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_quarter_of_what_clerk_has_agreed_to() {
+    spends("sk_live_budget", RateLimit::Off, Some(160), 45, 40).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_walk_completes_although_others_use_up_the_limit() {
+    let world = World::with(Options {
+        users: 60,
+        rate_limit: RateLimit::Development,
+        ..Options::default()
+    })
+    .await;
+    world.sim.set_faults(Quirks {
+        max_page: Some(2),
+        ..Quirks::default()
+    });
+    let backend = client_with(
+        &world.sim.url(),
+        world.sim.secret_key(),
+        None,
+        1.0,
+        Duration::from_secs(30),
+    );
+    for _ in 0..85 {
+        backend.count(Range::ALL).await.unwrap();
+    }
+    let run = world.begin(&[]);
+    run.says("Clerk asks to slow down").await;
+    run.ended().await.assert(0, "changed +60 ~0 -0 =0 held 0 rejected 0");
+    world.assert_in_step().await;
+    assert!(world.sim.log().iter().any(|request| request.status == 429));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_configuration_read_again_brings_no_second_budget() {
+    let world = World::new(60).await;
+    world.sim.set_faults(Quirks {
+        max_page: Some(4),
+        ..Quirks::default()
+    });
+    // 20 requests in ten seconds.
+    let daemon = world.follow(&[("CLERK2PG_CLERK__REQUEST_BUDGET", "0.02")]);
+    world.syncs(1).await;
+    for reloads in 1..4 {
+        daemon.signal(Signal::HUP);
+        eventually("it is reloaded", async || {
+            daemon.said("configuration reloaded") == reloads
+        })
+        .await;
+    }
+    let before = world.sim.requests();
+    eventually("a window more", async || world.sim.requests() > before + 15).await;
+    let busiest = world.sim.busiest_window();
+    assert!(busiest <= 20, "{busiest} requests in ten seconds");
+}

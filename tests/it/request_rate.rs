@@ -1,0 +1,159 @@
+//! How often Clerk is asked, and how fresh the mirror is for it.
+
+use std::time::Duration;
+
+use clerk_sim::{Effect, Endpoint, ErrorAnswer, ErrorBody, Options, RateLimit, Rule};
+use rustix::process::Signal;
+
+use crate::support::{changes::{now, rename}, fixture::World, wait::eventually};
+
+#[tokio::test(flavor = "multi_thread")]
+async fn looks_every_second_keep_within_a_quarter_of_a_development_instances_limit() {
+    let world = World::exactly(Options {
+        users: 60,
+        secret_key: "sk_test_of_a_developer".to_owned(),
+        rate_limit: RateLimit::Development,
+        ..Options::default()
+    })
+    .await;
+    let daemon = world.looking(&[("CLERK2PG_CLERK__REQUEST_BUDGET", "0.25")]).await;
+    // A change each, some of them deletions, which cost more than the two requests.
+    let mut looks = world.looks().len();
+    for round in 0..20 {
+        match round % 5 {
+            0 => drop(world.sim.delete_random()),
+            1 => drop(world.sim.create_random()),
+            n => rename(&world, &world.sim.user_ids()[n], "Changed", now()),
+        }
+        eventually("another look", async || world.looks().len() > looks).await;
+        looks = world.looks().len();
+    }
+    // The rows that are seconds old go ten seconds later.
+    world.catches_up().await;
+    let busiest = world.sim.busiest_window();
+    assert!((20..=25).contains(&busiest), "{busiest} requests in ten seconds");
+    assert!(world.sim.log().iter().all(|request| request.status != 429));
+    let ran = daemon.stop(Signal::TERM).await;
+    assert!(!ran.stderr.contains("WARN"), "{ran:#?}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_used_up_limit_makes_looks_rarer_until_it_eases() {
+    const RARER: &str = "looking less often until it eases";
+    const EASED: &str = "Clerk's rate limit has eased";
+    let limited = Rule::new(Effect::Error(ErrorAnswer {
+        status: 429,
+        retry_after: Some(1),
+        body: ErrorBody::Json,
+    }));
+    let limited = limited.on([Endpoint::List]).next(1);
+    let world = World::new(60).await;
+    let daemon = world.looking(&[]).await;
+    world.looked().await;
+    assert_eq!(daemon.said(RARER), 0, "{}", daemon.log());
+
+    world.sim.set_faults(limited.clone());
+    daemon.says(RARER).await;
+    let first = world.looks().len() - 1;
+    world.sim.set_faults(limited);
+    daemon.says(EASED).await;
+    eventually("a look at the old pace", async || world.looks().len() > first + 4).await;
+    let looks = world.looks();
+    let pauses: Vec<i64> = looks[first..first + 5]
+        .windows(2)
+        .map(|pair| pair[1].at - pair[0].at)
+        .collect();
+    // Refused twice in a row, then no more: the pause doubles, and halves.
+    let [five, ten, half, none] = pauses[..] else {
+        panic!("{pauses:?}")
+    };
+    assert!(
+        five >= 5_000 && ten >= 10_000 && half >= 5_000 && none < 5_000,
+        "{pauses:?}"
+    );
+
+    let ran = daemon.stop(Signal::TERM).await;
+    for text in [RARER, EASED] {
+        assert_eq!(ran.stderr.matches(text).count(), 1, "{text}: {ran:#?}");
+    }
+    assert_eq!(world.runs("outcome = 'failed'").await, 0);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn looks_slower_than_the_schedule_neither_overlap_nor_pile_up() {
+    let world = World::new(60).await;
+    let daemon = world.looking(&[("CLERK2PG_CLERK__TIMEOUT", "30s")]).await;
+    world
+        .sim
+        .set_faults(Rule::new(Effect::LatencyMs(2500)).on([Endpoint::List]));
+    let quick = world.looks().len();
+    eventually("slow looks", async || world.looks().len() >= quick + 4).await;
+    world.sim.clear_faults();
+    let slow = world.looks().len();
+    eventually("quick looks", async || world.looks().len() >= slow + 6).await;
+    let ran = daemon.stop(Signal::TERM).await;
+    assert_eq!(ran.code, Some(0), "{ran:#?}");
+
+    let looks = world.looks();
+    for pair in looks.windows(2) {
+        let done = pair[0].at + i64::try_from(pair[0].took_us / 1000).unwrap();
+        assert!(pair[1].at >= done, "looks overlap: {pair:#?}");
+    }
+    // The first may still be slow, and one tick may have been waiting; behind it, each look has a tick of its own.
+    let five = looks[slow + 5].at - looks[slow + 1].at;
+    assert!(five > 2_000, "five looks within {five} ms: ticks had piled up");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn how_fresh_changes_were_is_told_by_status_and_log() {
+    const TOLD: &str = "age of changes when they were committed";
+    let world = World::new(60).await;
+    let daemon = world.looking(&[]).await;
+    let status = world.run(&["--format", "json", "status"]).await.json();
+    assert!(status["freshness"].is_null(), "{status:#}");
+    let ran = world.run(&["status"]).await;
+    assert!(!ran.stdout.contains("at the median"), "{ran:#?}");
+    assert_eq!(daemon.said(TOLD), 0, "{}", daemon.log());
+
+    for round in 0..3 {
+        rename(&world, &world.sim.user_ids()[round], "Changed", now());
+        world.looked().await;
+    }
+    let rows =
+        "SELECT string_agg(concat(kind, ' ', freshness_ms BETWEEN 0 AND 4999), ', ' ORDER BY id) FROM clerk.sync_runs";
+    assert_eq!(
+        world.db.text(rows).await.unwrap(),
+        "full , incremental t, incremental t, incremental t"
+    );
+    let middle =
+        "SELECT freshness_ms FROM clerk.sync_runs WHERE kind = 'incremental' ORDER BY freshness_ms OFFSET 1 LIMIT 1";
+    let p50 = world.db.number(middle).await;
+    let p99 = world.db.number("SELECT max(freshness_ms) FROM clerk.sync_runs").await;
+    let status = world.run(&["--format", "json", "status"]).await.json();
+    let expected = serde_json::json!({"p50_ms": p50, "p99_ms": p99, "changes": 3});
+    assert_eq!(status["freshness"], expected, "{status:#}");
+    assert_eq!(
+        status["runs"][0]["freshness_ms"]
+            .as_i64()
+            .map(|ms| (0..5000).contains(&ms)),
+        Some(true),
+        "{status:#}"
+    );
+    let ran = world.run(&["status"]).await;
+    let seconds = |ms: i64| Duration::from_millis(ms.unsigned_abs()).as_secs_f64();
+    let line = format!(
+        "Changes of the last hour were {:.1} s old at the median and {:.1} s at the 99th percentile, over 3 changes",
+        seconds(p50),
+        seconds(p99)
+    );
+    assert!(ran.stdout.lines().any(|told| told == line), "{line}: {ran:#?}");
+
+    world.db.execute("NOTIFY clerk2pg, 'full'").await;
+    daemon.says(TOLD).await;
+    let log = daemon.log();
+    let told = log.lines().find(|line| line.contains(TOLD)).unwrap();
+    for field in [format!("p50_ms={p50}"), format!("p99_ms={p99}"), "changes=3".to_owned()] {
+        assert!(told.contains(&field), "{field}: {told}");
+    }
+    assert_eq!(daemon.stop(Signal::TERM).await.code, Some(0));
+}

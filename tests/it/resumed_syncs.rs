@@ -1,0 +1,312 @@
+//! A full sync that is killed, stopped or cut off anywhere: the next one goes on from there, and nobody is lost, doubled or wrongly
+//! deleted.
+
+use std::time::Duration;
+
+use clerk_sim::{Effect, Endpoint, ErrorAnswer, ErrorBody, Faults, Options, Quirks, Rule};
+use rustix::process::Signal;
+
+use crate::support::{fixture::World, process::Process, program::Ran, wait::eventually};
+impl World {
+    /// Kills a full sync once it has stored so many users.
+    async fn kill_at(&self, users: i64) {
+        let run = self.begin(&[]);
+        self.has_users(users).await;
+        run.kill().await;
+    }
+
+    async fn has_users(&self, users: i64) {
+        eventually("there is a schema", async || self.runs("true").await > 0).await;
+        eventually(&format!("{users} users"), async || self.users().await >= users).await;
+    }
+
+    async fn total(&self, column: &str) -> i64 {
+        self.db
+            .number(&format!("SELECT sum({column}) FROM clerk.sync_runs"))
+            .await
+    }
+
+    /// The last run took up the walk of another.
+    async fn resumed(&self) -> bool {
+        let last = "SELECT (resumed IS NOT NULL)::int FROM clerk.sync_runs ORDER BY id DESC LIMIT 1";
+        self.db.number(last).await == 1
+    }
+}
+
+/// Small pages, so that there is a walk to be cut off.
+fn small_pages(page: usize) -> Quirks {
+    Quirks {
+        max_page: Some(page),
+        ..Quirks::default()
+    }
+}
+
+async fn slow_world(users: usize, page: usize, latency: Duration) -> World {
+    let world = World::with(Options {
+        users,
+        latency,
+        ..Options::default()
+    })
+    .await;
+    world.sim.set_faults(small_pages(page));
+    world
+}
+
+fn met(ran: &Ran) -> i64 {
+    let json = ran.json();
+    ["created", "updated", "unchanged"]
+        .map(|name| json[name].as_i64().unwrap())
+        .iter()
+        .sum()
+}
+
+async fn killed_at_random_moments(seed: u64) {
+    const USERS: usize = 2000;
+    let world = slow_world(USERS, 80, Duration::from_millis(20)).await;
+    let mut random = fastrand::Rng::with_seed(seed);
+    // At least five kills, and on a busy machine as many more as it takes for a first page to be committed between two of them.
+    for kills in 1.. {
+        let run = world.begin(&[]);
+        // A lease of a second may be in the way at first; from then on, any moment is as good as another.
+        let begun = world.runs("true").await;
+        let begins = async || world.runs("true").await > begun;
+        eventually("the run begins", begins).await;
+        tokio::time::sleep(Duration::from_millis(random.u64(0..250))).await;
+        run.kill().await;
+        if kills >= 5 && world.checkpoint().await > 0 {
+            break;
+        }
+        assert!(kills < 50, "seed {seed}: nothing is ever stored");
+    }
+    let runs = world.runs("true").await;
+    let walked = world.checkpoint().await;
+    let ran = world.once().await;
+    assert_eq!(ran.code, Some(0), "seed {seed}: {ran:#?}");
+    world.assert_in_step().await;
+
+    assert!(world.resumed().await, "seed {seed}: the walk began anew");
+    let (met, rest) = (met(&ran), USERS as i64 - walked);
+    // At most the page at the checkpoint is met twice.
+    assert!(
+        (rest..=rest + 80).contains(&met),
+        "seed {seed}: {walked} walked, then met {met}: {ran:#?}"
+    );
+    assert_eq!(world.total("created").await, USERS as i64, "seed {seed}");
+    let killed = "outcome = 'failed' AND error = 'the process ended before the sync did' AND ended_at IS NOT NULL";
+    assert_eq!(world.runs(killed).await, runs, "seed {seed}");
+    world.assert_one_at_a_time().await;
+    world.once().await.assert(0, "in_sync +0 ~0 -0 =2000 held 0 rejected 0");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn killed_again_and_again_1() {
+    killed_at_random_moments(1).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn killed_again_and_again_2() {
+    killed_at_random_moments(2).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn told_to_stop() {
+    for signal in [Signal::TERM, Signal::INT] {
+        let world = slow_world(300, 20, Duration::from_millis(50)).await;
+        let run = world.begin(&[]);
+        world.has_users(100).await;
+        let ran = run.stop(signal).await;
+        assert_eq!(
+            (ran.code, ran.json()["outcome"].as_str()),
+            (Some(1), Some("failed")),
+            "{ran:#?}"
+        );
+        assert!(
+            ran.stderr.contains("error: stopped before the sync was done"),
+            "{ran:#?}"
+        );
+        assert_eq!(world.lease_holder().await, None);
+        assert_eq!(world.runs("outcome = 'failed' AND error LIKE 'stopped%'").await, 1);
+
+        let walked = world.checkpoint().await;
+        assert!(walked >= 80, "{walked}");
+        let ran = world.once().await;
+        assert_eq!(ran.code, Some(0), "{ran:#?}");
+        assert!(
+            world.resumed().await && met(&ran) <= 300 - walked + 20,
+            "{walked} {ran:#?}"
+        );
+        world.assert_in_step().await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn cut_off_by_an_outage() {
+    let world = slow_world(300, 20, Duration::ZERO).await;
+    let outage = |skip| Faults {
+        quirks: small_pages(20),
+        rules: vec![
+            Rule::new(Effect::Error(ErrorAnswer {
+                status: 503,
+                retry_after: None,
+                body: ErrorBody::Html,
+            }))
+            .skip(skip),
+        ],
+    };
+    // The instance, asked twice before it is pinned, the newest change and the count come before the first page.
+    world.sim.set_faults(outage(4 + 6));
+    let ran = world.once_with(&[("CLERK2PG_CLERK__TIMEOUT", "300ms")]).await;
+    assert_eq!(ran.code, Some(1), "{ran:#?}");
+    assert_eq!(world.users().await, 120, "what was read is there");
+    world.sim.set_faults(small_pages(20));
+    let ran = world.once().await;
+    assert_eq!(ran.code, Some(0), "{ran:#?}");
+    assert!(world.resumed().await && met(&ran) < 300 - 100 + 20, "{ran:#?}");
+    world.assert_in_step().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_checkpoint_is_good_for_an_hour() {
+    for (minutes, resumes) in [(59, true), (61, false)] {
+        let world = slow_world(200, 20, Duration::from_millis(20)).await;
+        world.kill_at(100).await;
+        let aged = format!(
+            "UPDATE clerk.sync_state SET checkpoint =
+             jsonb_set(checkpoint, '{{written_at}}', to_jsonb(now() - interval '{minutes} minutes'))"
+        );
+        world.db.execute(&aged).await;
+        let ran = world.once().await;
+        assert_eq!(ran.code, Some(0), "{ran:#?}");
+        assert_eq!(
+            (world.resumed().await, met(&ran) == 200),
+            (resumes, !resumes),
+            "{ran:#?}"
+        );
+        world.assert_in_step().await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_checkpoint_in_a_form_of_another_version_is_none() {
+    let world = slow_world(200, 20, Duration::from_millis(20)).await;
+    world.kill_at(100).await;
+    world
+        .db
+        .execute("UPDATE clerk.sync_state SET checkpoint = '{\"pages\": [1, 2]}'")
+        .await;
+    let ran = world.once().await;
+    assert_eq!((ran.code, met(&ran)), (Some(0), 200), "{ran:#?}");
+    world.assert_in_step().await;
+}
+
+/// Many may go in these tests.
+const UNGUARDED: [(&str, &str); 1] = [("CLERK2PG_DELETES__MAX_PERCENT", "100")];
+
+async fn begin_and(world: &World, end: impl AsyncFnOnce(Process)) {
+    let run = world.begin(&UNGUARDED);
+    // Deletions are confirmed a hundred at a time.
+    eventually("the first deletions", async || world.users().await < 300).await;
+    assert!(world.users().await > 150, "all are deleted already");
+    end(run).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn killed_while_it_deletes() {
+    let world = World::new(300).await;
+    world.once().await.assert(0, "changed +300 ~0 -0 =0 held 0 rejected 0");
+    (0..150).for_each(|_| drop(world.sim.delete_random()));
+    let slow = Rule::new(Effect::LatencyMs(10)).on([Endpoint::Get]);
+    world.sim.set_faults(slow);
+    begin_and(&world, async |run| run.kill().await).await;
+    world.sim.clear_faults();
+    let ran = world.once_with(&UNGUARDED).await;
+    assert_eq!(ran.code, Some(0), "{ran:#?}");
+    world.assert_in_step().await;
+    assert_eq!((world.users().await, world.total("deleted").await), (150, 150));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn stopped_while_it_deletes() {
+    let world = World::new(300).await;
+    world.once().await.assert(0, "changed +300 ~0 -0 =0 held 0 rejected 0");
+    (0..150).for_each(|_| drop(world.sim.delete_random()));
+    world
+        .sim
+        .set_faults(Rule::new(Effect::LatencyMs(10)).on([Endpoint::Get]));
+    begin_and(&world, async |run| {
+        let ran = run.stop(Signal::TERM).await;
+        assert_eq!(ran.code, Some(1), "{ran:#?}");
+    })
+    .await;
+    world.sim.clear_faults();
+    let ran = world.once_with(&UNGUARDED).await;
+    assert_eq!(ran.code, Some(0), "{ran:#?}");
+    world.assert_in_step().await;
+    assert_eq!((world.users().await, world.total("deleted").await), (150, 150));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_happens_between_the_kill_and_the_next_run() {
+    let world = slow_world(300, 20, Duration::from_millis(20)).await;
+    world.once().await.assert(0, "changed +300 ~0 -0 =0 held 0 rejected 0");
+    let ids = world.sim.user_ids();
+    // Changes all over, so that the second walk moves its checkpoint.
+    for id in ids.iter().step_by(7) {
+        world.sim.update(id, |user| user["first_name"] = "Second".into());
+    }
+    let run = world.begin(&[]);
+    eventually("the second walk is half way", async || world.checkpoint().await >= 140).await;
+    run.kill().await;
+    let walked = world.checkpoint().await as usize;
+    assert!(walked < 280, "{walked}");
+
+    // In the part that was walked, in the part that was not, and around the checkpoint itself.
+    for at in [3, 50, walked - 2, walked - 1, walked, walked + 1, 290] {
+        assert!(world.sim.delete(&ids[at]));
+    }
+    for at in [10, walked - 5, walked + 5, 280] {
+        world.sim.update(&ids[at], |user| user["last_name"] = "Third".into());
+    }
+    // Someone of the walked part moves behind it: `created_at` can be set.
+    world
+        .sim
+        .update(&ids[20], |user| user["created_at"] = clerk_time_of_now());
+    (0..3).for_each(|_| drop(world.sim.create_random()));
+
+    let resumed = world.once().await;
+    assert!(matches!(resumed.code, Some(0 | 1)), "{resumed:#?}");
+    assert!(world.resumed().await);
+    // Whoever exists at Clerk is there: nobody was deleted wrongly.
+    let mirror = world.db.documents().await;
+    let lost: Vec<String> = world
+        .sim
+        .user_ids()
+        .into_iter()
+        .filter(|id| !mirror.contains_key(id))
+        .collect();
+    assert_eq!(lost, Vec::<String>::new(), "{resumed:#?}");
+
+    let next = world.once().await;
+    assert_eq!(next.code, Some(0), "{next:#?}");
+    assert!(!world.resumed().await);
+    world.assert_in_step().await;
+}
+
+fn clerk_time_of_now() -> serde_json::Value {
+    chrono::DateTime::<chrono::Utc>::from(std::time::SystemTime::now())
+        .timestamp_millis()
+        .into()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn who_was_met_before_the_cut_may_be_gone_by_now() {
+    let world = slow_world(300, 20, Duration::from_millis(50)).await;
+    world.kill_at(100).await;
+    assert!(world.checkpoint().await >= 20);
+    let ids = world.sim.user_ids();
+    assert!(ids[..5].iter().all(|id| world.sim.delete(id)));
+    let ran = world.once().await;
+    assert_eq!(ran.code, Some(0), "{ran:#?}");
+    assert!(world.resumed().await);
+    world.once().await.assert(0, "changed +0 ~0 -5 =295 held 0 rejected 0");
+}

@@ -1,0 +1,367 @@
+//! Nothing that another role puts into the database runs as clerk2pg's role: look-alikes of PostgreSQL's own functions, operators, types and
+//! catalogs stand wherever they could come first, and every statement of the program's is run.
+
+use std::{collections::BTreeSet, fs, path::Path};
+
+use clerk_sim::{Options, Sim};
+use rustix::process::Signal;
+
+use crate::support::{changes::set_address, database::{Database, connect, with_database}, everything::does_everything, fixture::World, http_client::get, monitored::{ANY, Watched}, process::{EVERY_SECOND, NEVER, Process}, program::Ran, wait::eventually};
+
+/// Everything that is called somewhere in these files, whatever language it is of.
+fn called(file: &Path, names: &mut BTreeSet<String>) {
+    if file.is_dir() {
+        for entry in fs::read_dir(file).unwrap() {
+            called(&entry.unwrap().path(), names);
+        }
+        return;
+    }
+    let Ok(text) = fs::read_to_string(file) else { return };
+    let words = text.split(|c: char| !(c.is_ascii_alphanumeric() || c == '_' || c == '('));
+    for word in words {
+        let mut parts = word.split('(').peekable();
+        while let Some(part) = parts.next() {
+            if parts.peek().is_some() && part.starts_with(|c: char| c.is_ascii_lowercase()) {
+                names.insert(part.to_lowercase());
+            }
+        }
+    }
+}
+
+/// A database in which a role that may create schemas has put all look-alikes into a schema of its own, `evil`, for others to be made of.
+struct Hostile {
+    db: Database,
+    name: String,
+    /// The role that owns them.
+    mallory: String,
+}
+
+impl Hostile {
+    async fn new() -> Self {
+        let db = Database::new().await;
+        let name = db.text("SELECT current_database()").await.unwrap();
+        let mallory = name.replace("clerk2pg_test", "mallory");
+        let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+        let mut names = BTreeSet::new();
+        for part in ["src/mirror", "migrations", "docs", "README.md"] {
+            called(&root.join(part), &mut names);
+        }
+        let names: Vec<String> = names.into_iter().collect();
+        assert!(names.iter().any(|name| name == "jsonb_build_object"), "{names:?}");
+        let sql = include_str!("search_path.sql").replace("{names}", &format!("{{{}}}", names.join(",")));
+        db.execute(&format!(
+            "CREATE ROLE {mallory}; GRANT CREATE ON DATABASE {name} TO {mallory}; GRANT CREATE, USAGE ON SCHEMA public TO {mallory}; SET ROLE {mallory}"
+        ))
+        .await;
+        db.execute(&sql).await;
+        db.execute("RESET ROLE").await;
+        Self { db, name, mallory }
+    }
+
+    /// A world with a database like it, and a role for clerk2pg that owns nothing yet.
+    async fn world(&self, users: usize) -> (World, String, String) {
+        let options = Options {
+            users,
+            secret_key: "sk_live_test".to_owned(),
+            ..Options::default()
+        };
+        let template = format!("TEMPLATE {}", self.name);
+        let (db, sim) = tokio::join!(Database::with(&template), Sim::start(options));
+        let world = World { db, sim: sim.unwrap() };
+        let database = world.db.text("SELECT current_database()").await.unwrap();
+        let role = database.replace("clerk2pg_test", "role");
+        world
+            .db
+            .execute(&format!(
+                "CREATE ROLE {role} LOGIN PASSWORD 'secret'; GRANT CREATE ON DATABASE {database} TO {role};
+                 SET search_path = pg_catalog"
+            ))
+            .await;
+        let (_, place) = world.db.url.split_once('@').unwrap();
+        let url = format!("postgres://{role}:secret@{place}");
+        (world, role, url)
+    }
+}
+
+/// Where the look-alikes stand.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Place {
+    /// Behind `pg_catalog`, where whatever fits better than PostgreSQL's own is found first.
+    Public,
+    /// The same, in a schema named like clerk2pg's role.
+    User,
+    /// Before `pg_catalog`, which the database's search path names last.
+    Before,
+    /// In the schema that becomes clerk2pg's.
+    Clerk,
+}
+
+impl Place {
+    /// Puts them there.
+    async fn prepare(self, world: &World, hostile: &Hostile, role: &str) {
+        let (mallory, database) = (
+            &hostile.mallory,
+            world.db.text("SELECT current_database()").await.unwrap(),
+        );
+        if self != Place::Clerk {
+            for name in [
+                "pg_class",
+                "pg_namespace",
+                "pg_proc",
+                "pg_policy",
+                "pg_stat_activity",
+                "pg_stat_ssl",
+            ] {
+                let sql = format!(
+                    "SET ROLE {mallory}; CREATE VIEW evil.{name} AS SELECT * FROM pg_catalog.{name} WHERE trap.spring('{name}');
+                     GRANT SELECT ON evil.{name} TO PUBLIC; RESET ROLE"
+                );
+                world.db.execute(&sql).await;
+            }
+        }
+        let sql = match self {
+            Place::Public => "ALTER SCHEMA public RENAME TO old; ALTER SCHEMA evil RENAME TO public".to_owned(),
+            Place::User => format!("ALTER SCHEMA evil RENAME TO {role}"),
+            Place::Before => format!("ALTER DATABASE {database} SET search_path = evil, public, pg_catalog"),
+            Place::Clerk => format!("ALTER SCHEMA evil RENAME TO clerk; GRANT CREATE, USAGE ON SCHEMA clerk TO {role}"),
+        };
+        world.db.execute(&sql).await;
+    }
+}
+
+async fn check(hostile: &Hostile, place: Place) {
+    let (world, role, url) = hostile.world(60).await;
+    place.prepare(&world, hostile, &role).await;
+    let address = [("DATABASE_URL", url.as_str())];
+    let fine = |ran: &Ran| {
+        assert!(
+            !format!("{}{}", ran.stdout, ran.stderr).contains("captured"),
+            "{place:?}: {ran:#?}"
+        );
+        assert_eq!(ran.code, Some(0), "{place:?}: {ran:#?}");
+    };
+    let with = |more: &[(&'static str, &'static str)]| -> Vec<(&str, &str)> { [&address[..], more].concat() };
+
+    fine(&world.run_with(&["migrate"], &address).await);
+    does_everything(&world, &url, &[]).await;
+    exchanges(&world, &url).await;
+    fine(&world.once_with(&with(&[("CLERK2PG_DELETES__MODE", "keep")])).await);
+    // The budget's warning is none of this.
+    let checked = world.run_with(&["check"], &address).await;
+    assert!(!format!("{checked:?}").contains("captured"), "{place:?}: {checked:#?}");
+
+    let leader = Watched::new(world.follow(&with(&[ANY, NEVER, EVERY_SECOND]))).await;
+    leader.is_ready("in sync").await;
+    let standby = Process::new(world.daemon(&with(&[NEVER, EVERY_SECOND])));
+    let standbys = "SELECT count(*) FROM clerk.standbys WHERE expires_at > clock_timestamp()";
+    eventually("one stands by", async || world.db.number(standbys).await == 1).await;
+    for path in ["/", "/metrics", "/readyz"] {
+        let answer = get(&leader.address, path).await.unwrap();
+        assert_eq!(answer.status, 200, "{place:?}: {path}: {answer:?}");
+        assert!(!answer.body.contains("captured"), "{place:?}: {answer:?}");
+    }
+    world.catches_up().await;
+    fine(&leader.daemon.stop(Signal::TERM).await);
+    world.sim.create_random();
+    world.catches_up().await;
+    fine(&standby.stop(Signal::TERM).await);
+
+    documented(&world, &url, place).await;
+    let sprung = world.db.text("SELECT is_called FROM trap.sprung").await;
+    assert_eq!(
+        sprung.as_deref(),
+        Some("f"),
+        "{place:?}: something of another role's was run"
+    );
+    let end = format!("DROP OWNED BY {role} CASCADE; DROP ROLE {role}");
+    world.db.execute(&end).await;
+}
+
+/// Two users exchange what is unique in the application's eyes, and a person names the instance.
+async fn exchanges(world: &World, url: &str) {
+    let address = [("DATABASE_URL", url)];
+    let ids = world.sim.user_ids();
+    let set = |one: &str, two: &str| {
+        set_address(world, &ids[0], one);
+        set_address(world, &ids[1], two);
+    };
+    let expected = format!("changed +0 ~2 -0 ={} held 0 rejected 0", world.sim.count() - 2);
+    set("one@example.com", "two@example.com");
+    world.once_with(&address).await.assert(0, &expected);
+    let index = "CREATE UNIQUE INDEX ON clerk.users (primary_email) WHERE primary_email IN ('one@example.com', 'two@example.com')";
+    world.db.execute(index).await;
+    set("two@example.com", "one@example.com");
+    world.once_with(&address).await.assert(0, &expected);
+    let ran = world.run_with(&["repin"], &address).await;
+    assert_eq!(ran.code, Some(0), "{ran:#?}");
+}
+
+/// The SQL of the documents, as the schema's owner runs it. Monitoring asks by psql, one query at a time, and its path is its own affair.
+async fn documented(world: &World, url: &str, place: Place) {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let mut files = vec![];
+    if place != Place::Before {
+        files.extend(["README.md", "docs/operations.md", "docs/schema.md"]);
+    }
+    let mut scripts = Vec::new();
+    for file in files {
+        let text = fs::read_to_string(root.join(file)).unwrap();
+        for block in text.split("```sql\n").skip(1) {
+            scripts.push(
+                block
+                    .split("```")
+                    .next()
+                    .unwrap()
+                    .replace("CREATE TABLE orders", "CREATE TABLE app.orders")
+                    .replace("ON orders", "ON app.orders"),
+            );
+        }
+    }
+    assert!(place == Place::Before || scripts.len() >= 3, "blocks are missing");
+    let reader = fs::read_to_string(root.join("docs/examples/reader.sql")).unwrap();
+    scripts.extend([reader.clone(), reader]);
+    let psql = Path::new(&std::env::var("CLERK2PG_PG_BIN").expect("run the tests with scripts/test")).join("psql");
+    let owned = world.db.text("SELECT current_database()").await.unwrap();
+    let role = owned.replace("clerk2pg_test", "role");
+    world
+        .db
+        .execute(&format!("CREATE SCHEMA app AUTHORIZATION {role}"))
+        .await;
+    for script in scripts {
+        let file = tempfile::NamedTempFile::new().unwrap();
+        fs::write(file.path(), &script).unwrap();
+        let ran = tokio::process::Command::new(&psql)
+            .arg(url)
+            .args(["--no-psqlrc", "--quiet", "-v", "ON_ERROR_STOP=1", "-f"])
+            .arg(file.path())
+            .output()
+            .await
+            .unwrap();
+        assert!(
+            ran.status.success(),
+            "{place:?}: {script}: {}",
+            String::from_utf8_lossy(&ran.stderr)
+        );
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn nothing_of_another_roles_runs_as_ours() {
+    let mut hostile = Hostile::new().await;
+    let server = with_database(&hostile.db.url, "postgres");
+    // Nobody may be connected to what is copied.
+    hostile.db.client = connect(&server).await;
+    let check = |place| check(&hostile, place);
+    tokio::join!(
+        check(Place::Public),
+        check(Place::User),
+        check(Place::Before),
+        check(Place::Clerk)
+    );
+    // Roles are the server's and outlive the databases.
+    let mallory = hostile.mallory.clone();
+    drop(hostile);
+    let end = format!("DROP ROLE {mallory}");
+    connect(&server).await.batch_execute(&end).await.unwrap();
+}
+
+/// Triggers and expressions of the application rely on the search path of the session, which is the database's or the role's.
+#[tokio::test(flavor = "multi_thread")]
+async fn the_applications_own_names_are_found_as_ever() {
+    const TRIGGER: &str = "
+        CREATE TABLE public.heard (user_id text, name text);
+        CREATE FUNCTION public.loud(name text) RETURNS text LANGUAGE sql AS 'SELECT upper(name)';
+        CREATE FUNCTION public.hear() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN
+            INSERT INTO heard VALUES (NEW.id, loud(NEW.id));
+            RETURN NEW;
+        END $$;
+        CREATE TRIGGER hear AFTER INSERT OR UPDATE ON clerk.users FOR EACH ROW EXECUTE FUNCTION public.hear()";
+    for path in [
+        "\"$user\", public",
+        "public",
+        "public, pg_catalog",
+        "\"Odd, schema\", PUBLIC, PG_Catalog",
+    ] {
+        let world = World::new(10).await;
+        assert_eq!(world.run(&["migrate"]).await.code, Some(0));
+        world.db.execute(TRIGGER).await;
+        let database = world.db.text("SELECT current_database()").await.unwrap();
+        world
+            .db
+            .execute(&format!("ALTER DATABASE {database} SET search_path = {path}"))
+            .await;
+        world.once().await.assert(0, "changed +10 ~0 -0 =0 held 0 rejected 0");
+        let heard = "SELECT count(*) FROM public.heard WHERE name = upper(user_id)";
+        assert_eq!(world.db.number(heard).await, 10, "{path}");
+    }
+    // One that is empty is left empty.
+    let world = World::new(10).await;
+    let database = world.db.text("SELECT current_database()").await.unwrap();
+    world
+        .db
+        .execute(&format!("ALTER DATABASE {database} SET search_path = ''"))
+        .await;
+    world.once().await.assert(0, "changed +10 ~0 -0 =0 held 0 rejected 0");
+}
+
+/// What the grammar gives a meaning of its own: nothing is looked up by its name.
+const GRAMMAR: [&str; 10] = [
+    "coalesce", "extract", "greatest", "least", "nullif", "exists", "any", "array", "values", "in",
+];
+
+/// The calls of functions in a text, as they are written.
+fn calls(text: &str) -> Vec<(&str, &str)> {
+    let mut found = Vec::new();
+    for (at, _) in text.match_indices('(') {
+        let before = &text[..at];
+        let start = before
+            .rfind(|c: char| !(c.is_ascii_alphanumeric() || "_.".contains(c)))
+            .map_or(0, |at| at + 1);
+        found.push((&before[start..], &text[at..]));
+    }
+    found
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn functions_are_written_with_their_schema() {
+    let db = Database::new().await;
+    let rows = db
+        .client
+        .query("SELECT DISTINCT proname::text FROM pg_catalog.pg_proc", &[])
+        .await;
+    let known: BTreeSet<String> = rows.unwrap().iter().map(|row| row.get(0)).collect();
+    let mut checked = 0;
+    let mut check = |file: &str, sql: &str| {
+        for (name, rest) in calls(sql) {
+            let name = name.to_lowercase();
+            checked += usize::from(name.starts_with("pg_catalog."));
+            // The grammar makes PostgreSQL's own out of one with several arrays, and out of no other.
+            let is_expanded = name == "unnest" && !rest.starts_with("($1)") && !rest.starts_with("(p.");
+            let is_grammars = GRAMMAR.contains(&name.as_str()) || is_expanded;
+            assert!(
+                !known.contains(&name) || is_grammars,
+                "{file}: {name} is written without its schema in {sql}"
+            );
+        }
+    };
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let mut files = vec![root.join("src/mirror"), root.join("migrations")];
+    while let Some(file) = files.pop() {
+        let name = file.display().to_string();
+        if file.is_dir() {
+            files.extend(fs::read_dir(&file).unwrap().map(|entry| entry.unwrap().path()));
+        } else if name.ends_with(".sql") {
+            let text = fs::read_to_string(&file).unwrap();
+            let code: Vec<&str> = text.lines().map(|line| line.split("--").next().unwrap()).collect();
+            check(&name, &code.join("\n"));
+        } else {
+            let text = fs::read_to_string(&file).unwrap();
+            let words = ["SELECT", "INSERT", "UPDATE", "DELETE", "FROM clerk."];
+            let literals = text.split("#[cfg(test)]").next().unwrap().split('"').skip(1).step_by(2);
+            literals
+                .filter(|literal| words.iter().any(|word| literal.contains(word)))
+                .for_each(|literal| check(&name, literal));
+        }
+    }
+    assert!(checked > 50, "only {checked} calls were found");
+}

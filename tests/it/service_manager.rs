@@ -1,0 +1,150 @@
+//! What a service manager is told, over a real socket.
+
+use std::{
+    collections::VecDeque,
+    sync::{Arc, Mutex},
+};
+
+use clerk_sim::{Effect, Rule};
+use rustix::process::Signal;
+use tempfile::TempDir;
+use tokio::net::UnixDatagram;
+
+use crate::support::{fixture::World, process::{EVERY_SECOND, NEVER, Process}, wait::eventually};
+
+/// The manager's end of the socket.
+struct Manager {
+    folder: TempDir,
+    told: Arc<Mutex<VecDeque<String>>>,
+}
+
+impl Manager {
+    fn new() -> Self {
+        let folder = TempDir::new().unwrap();
+        let socket = UnixDatagram::bind(folder.path().join("notify")).unwrap();
+        let told = Arc::<Mutex<VecDeque<String>>>::default();
+        let heard = told.clone();
+        tokio::spawn(async move {
+            let mut datagram = [0; 4096];
+            while let Ok(length) = socket.recv(&mut datagram).await {
+                let text = String::from_utf8(datagram[..length].to_vec()).unwrap();
+                heard.lock().unwrap().extend(text.lines().map(str::to_owned));
+            }
+        });
+        Self { folder, told }
+    }
+
+    fn socket(&self) -> String {
+        self.folder.path().join("notify").to_str().unwrap().to_owned()
+    }
+
+    /// Waits for a word that begins like this, and returns it; what came before is forgotten.
+    async fn hears(&self, beginning: &str) -> String {
+        let mut heard = None;
+        eventually(&format!("the manager hears {beginning}"), async || {
+            let mut told = self.told.lock().unwrap();
+            while let Some(word) = told.pop_front() {
+                if word.starts_with(beginning) {
+                    heard = Some(word);
+                    return true;
+                }
+            }
+            false
+        })
+        .await;
+        heard.unwrap()
+    }
+}
+
+fn follow(world: &World, manager: &Manager, more: &[(&str, &str)]) -> Process {
+    let socket = manager.socket();
+    world.follow(&[&[("NOTIFY_SOCKET", socket.as_str())], more].concat())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn it_hears_of_a_service_from_start_to_end() {
+    let world = World::new(30).await;
+    let manager = Manager::new();
+    let daemon = follow(&world, &manager, &[NEVER]);
+    manager.hears("READY=1").await;
+    manager.hears("STATUS=the first full sync is under way").await;
+    let status = manager.hears("STATUS=changed; last full sync at ").await;
+    let totals = ": 30 created, 0 updated, 0 deleted, 0 unchanged";
+    assert!(status.ends_with(totals), "{status}");
+
+    daemon.signal(Signal::HUP);
+    manager.hears("RELOADING=1").await;
+    manager.hears("READY=1").await;
+    manager.hears("STATUS=in sync; last full sync at ").await;
+
+    let (ran, _) = tokio::join!(daemon.stop(Signal::TERM), manager.hears("STOPPING=1"));
+    assert_eq!(ran.code, Some(0), "{ran:#?}");
+    let told = manager.told.lock().unwrap();
+    assert!(told.iter().all(|word| !word.starts_with("WATCHDOG")), "{told:?}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn its_watchdog_is_fed_while_clerk_is_slow() {
+    let world = World::new(30).await;
+    world.sim.set_faults(Rule::new(Effect::LatencyMs(3_000)));
+    let manager = Manager::new();
+    let daemon = follow(&world, &manager, &[("WATCHDOG_USEC", "300000")]);
+    manager.hears("READY=1").await;
+    for _ in 0..10 {
+        manager.hears("WATCHDOG=1").await;
+    }
+    let table = world.db.text("SELECT to_regclass('clerk.users')::text").await;
+    assert_eq!(table, None, "Clerk has answered already");
+    daemon.stop(Signal::TERM).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_failure_is_told_in_words() {
+    let world = World::new(3).await;
+    let manager = Manager::new();
+    let daemon = follow(&world, &manager, &[EVERY_SECOND, ("CLERK2PG_CLERK__TIMEOUT", "1s")]);
+    manager.hears("STATUS=changed").await;
+    world.sim.set_faults(Rule::new(Effect::DropBefore));
+    manager.hears("STATUS=failing: Clerk cannot be reached").await;
+    world.sim.clear_faults();
+    manager
+        .hears("STATUS=back to normal; changed; last full sync at ")
+        .await;
+    daemon.stop(Signal::TERM).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn standing_by_is_told_as_long_as_it_lasts() {
+    let world = World::new(3).await;
+    let manager = Manager::new();
+    let daemon = follow(&world, &manager, &[NEVER, EVERY_SECOND]);
+    manager.hears("STATUS=changed").await;
+    world
+        .db
+        .execute(
+            "UPDATE clerk.sync_state SET lease_holder = 'other:1', lease_epoch = lease_epoch + 1,
+                 lease_ttl = '1 hour', lease_expires_at = now() + interval '1 hour'",
+        )
+        .await;
+    manager.hears("STATUS=standing by: ").await;
+    let free =
+        "UPDATE clerk.sync_state SET lease_holder = NULL, lease_epoch = lease_epoch + 1, lease_expires_at = NULL";
+    world.db.execute(free).await;
+    manager.hears("STATUS=changed; last full sync at ").await;
+    daemon.stop(Signal::TERM).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_standby_says_who_leads_and_when_it_leads_itself() {
+    let world = World::new(30).await;
+    let (managers, lease) = ([Manager::new(), Manager::new()], ("CLERK2PG_LEASE__TTL", "3s"));
+    let leader = follow(&world, &managers[0], &[NEVER, EVERY_SECOND, lease]);
+    managers[0].hears("STATUS=changed; last full sync").await;
+    let standby = follow(&world, &managers[1], &[NEVER, EVERY_SECOND, lease]);
+    let name = world.db.text("SELECT holder FROM clerk.leader").await.unwrap();
+    managers[1].hears(&format!("STATUS=standing by: {name} leads")).await;
+    assert_eq!(leader.stop(Signal::TERM).await.code, Some(0));
+    managers[1].hears("STATUS=leads now; a full sync is under way").await;
+    managers[1].hears("STATUS=in sync; last full sync").await;
+    assert_eq!(standby.stop(Signal::TERM).await.code, Some(0));
+}

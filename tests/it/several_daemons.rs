@@ -1,0 +1,444 @@
+//! Several daemons on one database: one leads, the others stand by, and whoever leads may be stopped, killed or cut off at any moment.
+
+use std::time::Duration;
+
+use clerk_sim::{Effect, Endpoint, Quirks, Rule};
+use rustix::process::Signal;
+
+use crate::support::{database::connect, fixture::World, monitored::{ANY, Watched}, process::{EVERY_SECOND, NEVER, Process}, proxy::{Proxy, upstream}, wait::eventually};
+
+/// The lease's time in most of these tests.
+const LEASE: (&str, &str) = ("CLERK2PG_LEASE__TTL", "3s");
+
+/// How much later than a leader's time runs out a takeover may be seen on a busy machine.
+const SLACK: f64 = 2.0;
+
+/// Longer than a takeover may take where nobody has to wait for it.
+const LONG: (&str, &str) = ("CLERK2PG_LEASE__TTL", "30s");
+
+/// Notes who wrote users, and who began to lead when the one before had run out.
+const AUDIT: &str = "
+    CREATE TABLE public.writes (number bigint GENERATED ALWAYS AS IDENTITY, writer text NOT NULL);
+    CREATE FUNCTION public.note_write() RETURNS trigger LANGUAGE plpgsql AS $$
+        BEGIN INSERT INTO public.writes (writer) VALUES (current_setting('application_name')); RETURN NULL; END $$;
+    CREATE TRIGGER note_write AFTER INSERT OR UPDATE OR DELETE ON clerk.users FOR EACH ROW EXECUTE FUNCTION public.note_write();
+    CREATE TABLE public.takeovers (leader text, late double precision);
+    CREATE FUNCTION public.note_takeover() RETURNS trigger LANGUAGE plpgsql AS $$
+        BEGIN
+            INSERT INTO public.takeovers VALUES (NEW.holder, extract(epoch FROM clock_timestamp() - OLD.expires_at));
+            RETURN NULL;
+        END $$;
+    CREATE TRIGGER note_takeover AFTER UPDATE ON clerk.leader FOR EACH ROW
+        WHEN (NEW.holder IS DISTINCT FROM OLD.holder) EXECUTE FUNCTION public.note_takeover()";
+
+/// One of several daemons, with networks of its own.
+struct Replica {
+    name: String,
+    process: Process,
+    postgres: Proxy,
+    clerk: Proxy,
+}
+
+struct Replicas {
+    world: World,
+    /// The leader comes first.
+    replicas: Vec<Replica>,
+}
+
+impl Replica {
+    fn new(world: &World, name: &str, environment: &[(&str, &str)]) -> Self {
+        let postgres = Proxy::open(upstream(&world.db.url));
+        let clerk = Proxy::open(upstream(&world.sim.url()));
+        let separator = if world.db.url.contains('?') { '&' } else { '?' };
+        let database = format!("{}{separator}application_name={name}", postgres.url(&world.db.url));
+        let own = [
+            NEVER,
+            EVERY_SECOND,
+            LEASE,
+            ("DATABASE_URL", database.as_str()),
+            ("CLERK_API_URL", &clerk.url(&world.sim.url())),
+        ];
+        Self {
+            name: name.to_owned(),
+            process: world.follow(&[&own, environment].concat()),
+            postgres,
+            clerk,
+        }
+    }
+}
+
+impl Replicas {
+    /// Three of which the first leads, in sync with Clerk.
+    async fn three(users: usize, environment: &[(&str, &str)]) -> Self {
+        let world = World::new(users).await;
+        world.sim.set_faults(Quirks {
+            max_page: Some(20),
+            ..Quirks::default()
+        });
+        let leader = Replica::new(&world, "one", environment);
+        world.syncs(1).await;
+        let mut this = Self {
+            world,
+            replicas: vec![leader],
+        };
+        for name in ["two", "three"] {
+            this.replicas.push(Replica::new(&this.world, name, environment));
+        }
+        this.are_standing_by(2).await;
+        this.world.db.execute(AUDIT).await;
+        this
+    }
+
+    fn leader(&self) -> &Replica {
+        &self.replicas[0]
+    }
+
+    async fn are_standing_by(&self, count: i64) {
+        let standbys = "SELECT count(*) FROM clerk.standbys WHERE expires_at > clock_timestamp()";
+        eventually(&format!("{count} stand by"), async || {
+            self.world.db.number(standbys).await == count
+        })
+        .await;
+    }
+
+    /// Where among them the one is that leads now.
+    async fn leading(&self) -> Option<usize> {
+        let holder = self
+            .world
+            .db
+            .text("SELECT holder FROM clerk.leader WHERE holder IS NOT NULL")
+            .await?;
+        let pid: u32 = holder.split(':').nth_back(1).unwrap().parse().unwrap();
+        self.replicas.iter().position(|replica| replica.process.pid() == pid)
+    }
+
+    /// Waits until another one than the first leads and has brought all in sync.
+    async fn another_takes_over(&self) {
+        eventually("another one leads", async || {
+            self.leading().await.is_some_and(|at| at > 0)
+        })
+        .await;
+        let late = self.world.db.text("SELECT late::text FROM public.takeovers").await;
+        let late: f64 = late.expect("nobody ran out").parse().unwrap();
+        assert!(late < SLACK, "taken over {late} s after the leader's time had run out");
+        self.world.sim.update_random();
+        self.world.sim.create_random();
+        eventually("in sync", async || self.is_in_step().await).await;
+        self.world.assert_in_step().await;
+    }
+
+    async fn is_in_step(&self) -> bool {
+        let mut ids = self.world.sim.user_ids();
+        ids.sort();
+        let mirror = self.world.db.documents().await;
+        let name = |id: &String| self.world.sim.document(id).map(|user| user["first_name"].clone());
+        mirror.keys().eq(ids.iter())
+            && ids
+                .iter()
+                .all(|id| name(id).as_ref() == Some(&mirror[id]["first_name"]))
+    }
+
+    /// How often the first one has written a user.
+    async fn written_by_the_first(&self) -> i64 {
+        let writes = format!(
+            "SELECT count(*) FROM public.writes WHERE writer = '{}'",
+            self.leader().name
+        );
+        self.world.db.number(&writes).await
+    }
+
+    /// The first one is there again, too late: it writes nothing, and stands by.
+    async fn the_first_comes_back_in_vain(self, written: i64, again: impl FnOnce(&mut Replica)) {
+        let Self { world, mut replicas } = self;
+        again(&mut replicas[0]);
+        let this = Self { world, replicas };
+        this.are_standing_by(2).await;
+        this.world.sim.create_random();
+        this.world.sim.delete_random();
+        eventually("in sync", async || this.is_in_step().await).await;
+        this.world.assert_in_step().await;
+        assert_eq!(this.written_by_the_first().await, written, "a stale leader has written");
+        assert_eq!(this.world.db.number("SELECT count(*) FROM public.takeovers").await, 1);
+        this.end().await;
+    }
+
+    async fn end(self) {
+        for replica in self.replicas {
+            let ran = replica.process.stop(Signal::TERM).await;
+            assert_eq!(ran.code, Some(0), "{ran:#?}");
+        }
+        self.world.assert_one_at_a_time().await;
+        assert_eq!(self.world.db.number("SELECT count(*) FROM clerk.standbys").await, 0);
+        let leaders = "SELECT count(*) FROM clerk.leader WHERE holder IS NOT NULL";
+        assert_eq!(self.world.db.number(leaders).await, 0);
+    }
+
+    /// The leader has a page under way that it will find stale.
+    async fn a_page_is_under_way(&self) {
+        let sim = &self.world.sim;
+        let change = || {
+            for id in sim.user_ids() {
+                sim.update(&id, |user| user["first_name"] = "Old".into());
+            }
+            // The second page of the look that sees it.
+            sim.set_faults(Rule::new(Effect::LatencyMs(1000)).on([Endpoint::List]).skip(1).next(1));
+        };
+        self.world.while_frozen(&[&self.leader().process], change).await;
+        eventually("it asks for a page", async || {
+            sim.faults().rules.first().is_some_and(|rule| rule.next == Some(0))
+        })
+        .await;
+    }
+
+    fn users_change_again(&self) {
+        for id in self.world.sim.user_ids() {
+            self.world.sim.update(&id, |user| user["first_name"] = "New".into());
+        }
+    }
+
+    /// The leader is in the middle of a transaction that has written users, and goes no further: it waits for a row that another one has.
+    /// `meanwhile` is what befalls it.
+    async fn in_the_middle_of_a_transaction(&mut self, meanwhile: impl FnOnce(&mut Replica)) {
+        let other = connect(&self.world.db.url).await;
+        other
+            .batch_execute("BEGIN; LOCK TABLE clerk.user_events IN EXCLUSIVE MODE")
+            .await
+            .unwrap();
+        for id in self.world.sim.user_ids() {
+            self.world.sim.update(&id, |user| user["first_name"] = "Old".into());
+        }
+        let blocked = "SELECT count(*) FROM pg_stat_activity
+            WHERE datname = current_database() AND application_name = 'one' AND wait_event_type = 'Lock'";
+        eventually("it is in a transaction", async || {
+            self.world.db.number(blocked).await > 0
+        })
+        .await;
+        meanwhile(&mut self.replicas[0]);
+        other.batch_execute("ROLLBACK").await.unwrap();
+        self.users_change_again();
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_leader_that_is_stopped_in_a_pass_wakes_in_vain() {
+    let this = Replicas::three(60, &[]).await;
+    this.a_page_is_under_way().await;
+    this.leader().process.signal(Signal::STOP);
+    let written = this.written_by_the_first().await;
+    this.users_change_again();
+    this.another_takes_over().await;
+    this.the_first_comes_back_in_vain(written, |first| first.process.signal(Signal::CONT))
+        .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_leader_that_is_stopped_in_a_transaction_wakes_in_vain() {
+    let mut this = Replicas::three(60, &[]).await;
+    this.in_the_middle_of_a_transaction(|leader| leader.process.signal(Signal::STOP))
+        .await;
+    this.another_takes_over().await;
+    assert_eq!(this.written_by_the_first().await, 0, "what it had written is undone");
+    this.the_first_comes_back_in_vain(0, |first| first.process.signal(Signal::CONT))
+        .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_leader_that_is_killed_is_followed() {
+    for in_transaction in [false, true] {
+        let mut this = Replicas::three(60, &[]).await;
+        if in_transaction {
+            this.in_the_middle_of_a_transaction(|leader| leader.process.signal(Signal::KILL))
+                .await;
+        } else {
+            this.a_page_is_under_way().await;
+            this.leader().process.signal(Signal::KILL);
+            this.users_change_again();
+        }
+        this.another_takes_over().await;
+        this.are_standing_by(1).await;
+        let dead = this.replicas.remove(0);
+        assert_eq!(dead.process.ended().await.code, None);
+        this.end().await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_leader_whose_connections_are_cut_is_followed() {
+    let mut this = Replicas::three(60, &[]).await;
+    this.a_page_is_under_way().await;
+    let written = this.written_by_the_first().await;
+    this.replicas[0].postgres.refuse().await;
+    this.users_change_again();
+    this.another_takes_over().await;
+    this.the_first_comes_back_in_vain(written, |first| first.postgres.let_through())
+        .await;
+}
+
+/// What it sent before the network failed arrives after others have taken over.
+#[tokio::test(flavor = "multi_thread")]
+async fn what_a_leader_sent_arrives_too_late() {
+    let mut this = Replicas::three(60, &[]).await;
+    this.in_the_middle_of_a_transaction(|leader| leader.postgres.hold())
+        .await;
+    this.another_takes_over().await;
+    assert_eq!(this.written_by_the_first().await, 0, "what it had written is undone");
+    this.the_first_comes_back_in_vain(0, |first| first.postgres.let_through())
+        .await;
+}
+
+/// To Postgres the statement is under way, and none of its timeouts counts until the rest of the message is there.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_leader_that_is_cut_off_within_a_message_is_followed() {
+    const CUT: &str = "Cut off here";
+    let this = Replicas::three(60, &[]).await;
+    this.leader().postgres.hold_behind(CUT);
+    for id in this.world.sim.user_ids() {
+        this.world.sim.update(&id, |user| user["first_name"] = CUT.into());
+    }
+    eventually("it is cut off", async || this.leader().postgres.is_holding()).await;
+    this.users_change_again();
+    this.another_takes_over().await;
+    assert_eq!(this.written_by_the_first().await, 0, "what it had written is undone");
+    this.the_first_comes_back_in_vain(0, |first| first.postgres.let_through())
+        .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn only_the_leader_asks_clerk() {
+    // The others look after the leader three times before they take over.
+    let this = Replicas::three(30, &[("CLERK2PG_LEASE__TTL", "9s")]).await;
+    let leader = &this.leader().process;
+    leader.signal(Signal::STOP);
+    this.world.all_is_answered().await;
+    let before = this.world.sim.requests();
+    let polls = "SELECT max(expires_at) FROM clerk.standbys";
+    let (mut seen, mut last) = (0, this.world.db.text(polls).await);
+    eventually("the others have looked twice", async || {
+        let now = this.world.db.text(polls).await;
+        seen += i32::from(std::mem::replace(&mut last, now.clone()) != now);
+        seen >= 2
+    })
+    .await;
+    assert_eq!(this.leading().await, Some(0), "the test was too slow");
+    assert_eq!(this.world.sim.requests(), before, "a standby asked Clerk");
+    leader.signal(Signal::CONT);
+    this.world.sim.create_random();
+    eventually("in sync", async || this.is_in_step().await).await;
+    assert_eq!(this.leading().await, Some(0));
+    this.end().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_leader_that_is_told_to_stop_leaves_its_place_at_once() {
+    let mut this = Replicas::three(30, &[LONG]).await;
+    let leader = this.replicas.remove(0);
+    let started = std::time::Instant::now();
+    assert_eq!(leader.process.stop(Signal::TERM).await.code, Some(0));
+    eventually("another one leads", async || this.leading().await.is_some()).await;
+    let took = started.elapsed();
+    assert!(took < Duration::from_secs(20), "{took:?} with a lease of 30 s");
+    this.world.sim.create_random();
+    eventually("in sync", async || this.is_in_step().await).await;
+    this.end().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_leader_that_cannot_reach_clerk_leaves_its_place_to_one_that_can() {
+    let mut this = Replicas::three(30, &[("CLERK2PG_CLERK__TIMEOUT", "500ms")]).await;
+    this.replicas[0].clerk.refuse().await;
+    eventually("another one leads", async || {
+        this.leading().await.is_some_and(|at| at > 0)
+    })
+    .await;
+    assert_eq!(this.leader().process.said("syncs keep failing here"), 1);
+    this.world.sim.create_random();
+    eventually("in sync", async || this.is_in_step().await).await;
+    this.replicas[0].clerk.let_through();
+    this.are_standing_by(2).await;
+    this.end().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn who_stands_by_says_so() {
+    let world = World::new(10).await;
+    let listening = [ANY, LONG, NEVER, EVERY_SECOND];
+    let leader = Watched::new(world.follow(&listening)).await;
+    leader.is_ready("in sync").await;
+    let standby = Watched::new(world.follow(&listening)).await;
+    standby.is_ready("leads").await;
+    let (status, says) = standby.probe("/readyz").await;
+    let name = world.db.text("SELECT holder FROM clerk.leader").await.unwrap();
+    assert_eq!((status, says), (200, format!("standing by: {name} leads")));
+    for (watched, leads) in [(&leader, 1.0), (&standby, 0.0)] {
+        let metrics = watched.metrics().await;
+        assert_eq!(metrics.value("clerk2pg_leader"), leads);
+        assert_eq!(metrics.value("clerk2pg_standing_by"), 1.0 - leads);
+        assert_eq!(metrics.value("clerk2pg_ready"), 1.0);
+    }
+    let page = standby.get("/").await.body;
+    assert!(
+        page.contains("<h1>Standing by</h1>") && page.contains("another one stands by"),
+        "{page}"
+    );
+    let ran = world.run(&["status"]).await;
+    let waiting = world.db.text("SELECT holder FROM clerk.standbys").await.unwrap();
+    let expected = format!("{name} leads; {waiting} stands by");
+    assert!(ran.stdout.lines().any(|line| line == expected), "{ran:#?}");
+    let json = world.run(&["status", "--format", "json"]).await.json();
+    assert_eq!(
+        (&json["leader"], &json["standbys"]),
+        (&name.into(), &serde_json::json!([waiting]))
+    );
+
+    // A single run takes its turn between two syncs of the leader.
+    world.sim.create_random();
+    let ran = world.once_with(&[LONG]).await;
+    assert_eq!(ran.code, Some(0), "{ran:#?}");
+    world.assert_in_step().await;
+    for watched in [leader, standby] {
+        assert_eq!(watched.daemon.stop(Signal::TERM).await.code, Some(0));
+    }
+    world.assert_one_at_a_time().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_standby_that_cannot_see_the_leader_is_not_ready() {
+    let world = World::new(10).await;
+    let leader = world.looking(&[LONG]).await;
+    let mut postgres = Proxy::open(upstream(&world.db.url));
+    let url = postgres.url(&world.db.url);
+    let standby = Watched::new(world.follow(&[ANY, LEASE, NEVER, EVERY_SECOND, ("DATABASE_URL", &url)])).await;
+    standby.is_ready("leads").await;
+    postgres.refuse().await;
+    standby.is_not_ready("Postgres cannot be reached").await;
+    postgres.let_through();
+    standby.is_ready("leads").await;
+    for process in [leader, standby.daemon] {
+        assert_eq!(process.stop(Signal::TERM).await.code, Some(0));
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_replica_with_a_wrong_key_is_found_out_at_its_start() {
+    let world = World::new(10).await;
+    let leader = world.looking(&[LONG]).await;
+    let ran = world.follow(&[("CLERK_SECRET_KEY", "sk_live_wrong")]).ended().await;
+    assert_eq!(ran.code, Some(1), "{ran:#?}");
+    assert!(ran.stderr.contains("Clerk refused the secret key"), "{ran:#?}");
+    assert_eq!(leader.stop(Signal::TERM).await.code, Some(0));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_reload_changes_nobodys_place() {
+    let this = Replicas::three(30, &[]).await;
+    for replica in &this.replicas {
+        replica.process.signal(Signal::HUP);
+        replica.process.says("configuration reloaded").await;
+    }
+    this.are_standing_by(2).await;
+    this.world.sim.create_random();
+    eventually("in sync", async || this.is_in_step().await).await;
+    assert_eq!(this.leading().await, Some(0));
+    assert_eq!(this.world.db.number("SELECT count(*) FROM public.takeovers").await, 0);
+    this.end().await;
+}

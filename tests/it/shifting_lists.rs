@@ -1,0 +1,208 @@
+//! The list of changes while it changes: many at one moment, rows that shift under the walk, clocks that differ, and two who look.
+
+use clerk_sim::{Effect, Endpoint, Faults, Rule};
+use rustix::process::Signal;
+
+use crate::support::{changes::{import, now, rename}, fixture::World, process::Process, proxy::{Proxy, upstream}, wait::eventually};
+
+/// No machine is so busy that a lease like this is lost for want of renewal.
+const LASTING: (&str, &str) = ("CLERK2PG_LEASE__TTL", "30s");
+
+const SLOW: (&str, &str) = ("CLERK2PG_CLERK__TIMEOUT", "60s");
+
+/// The answer to one page of a list takes so long, behind three others.
+fn held_back(milliseconds: u64) -> Faults {
+    let late = Rule::new(Effect::LatencyMs(milliseconds));
+    late.on([Endpoint::List]).skip(3).next(1).into()
+}
+
+/// Many users change at one moment, and the look comes as far as its fourth page.
+async fn begin_bulk(world: &World, daemon: &Process, name: &str, milliseconds: u64) -> i64 {
+    let ids = world.sim.user_ids();
+    let watermark = world.watermark().await;
+    let moment = now();
+    let changes = || {
+        ids[..1300].iter().for_each(|id| rename(world, id, name, moment));
+        world.sim.set_faults(held_back(milliseconds));
+    };
+    world.while_frozen(&[daemon], changes).await;
+    eventually("the fourth page is under way", async || {
+        world.sim.faults().rules[0].next == Some(0)
+    })
+    .await;
+    let mirrored = format!("SELECT count(*) FROM clerk.users WHERE first_name = '{name}'");
+    let some = world.db.number(&mirrored).await;
+    assert!((1..1300).contains(&some), "{some} with three pages");
+    assert_eq!(world.watermark().await, watermark, "it moved before the last page");
+    moment
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_bulk_change_of_one_moment_moves_the_watermark_with_the_full_sync_that_it_makes_due() {
+    let world = World::new(1500).await;
+    let daemon = world.looking(&[SLOW, LASTING]).await;
+    let moment = begin_bulk(&world, &daemon, "First", 1500).await;
+    world.looked().await;
+    world.assert_in_step().await;
+    // More than a page shows: in which order they are listed is not known, and only a full sync is certain to have met all of them.
+    eventually("a full sync", async || world.runs("kind = 'full'").await == 2).await;
+    eventually("looks are short again", async || {
+        world.looks().last().unwrap().path.contains("limit=20&")
+    })
+    .await;
+    assert_eq!(world.incremental().await, "+0 ~1300 -0 rejected 0 other 0");
+    // Clerk tells its time in whole seconds, and the watermark is not beyond it.
+    let watermark = world.watermark().await;
+    assert!(
+        (moment - 1000..=moment).contains(&watermark),
+        "{watermark} for {moment}"
+    );
+    assert_eq!(world.runs("kind = 'full'").await, 2);
+
+    begin_bulk(&world, &daemon, "Second", 60_000).await;
+    daemon.kill().await;
+    world.sim.clear_faults();
+    let daemon = world.looking(&[]).await;
+    world.looked().await;
+    world.assert_in_step().await;
+    assert!(world.watermark().await > watermark);
+    let events = "SELECT concat(count(*), ' ', min(events), ' ', max(events)) FROM
+        (SELECT count(*) AS events FROM clerk.user_events WHERE type = 'user.updated' GROUP BY user_id) AS t";
+    assert_eq!(world.db.text(events).await.unwrap(), "1300 2 2");
+    assert_eq!(daemon.stop(Signal::TERM).await.code, Some(0));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn rows_that_shift_between_two_pages_lose_nobody() {
+    let world = World::new(1500).await;
+    // Without deletions nothing but looks brings the mirror in sync.
+    let daemon = world
+        .looking(&[("CLERK2PG_DELETES__MODE", "keep"), SLOW, LASTING])
+        .await;
+    let ids = world.sim.user_ids();
+    let moment = now();
+    let changes = || {
+        for (n, id) in (0..).zip(&ids[..1300]) {
+            rename(&world, id, "Changed", moment - n);
+        }
+        world
+            .sim
+            .set_faults(Rule::new(Effect::LatencyMs(200)).on([Endpoint::List]));
+    };
+    world.while_frozen(&[&daemon], changes).await;
+    let answered = world.sim.log().len();
+    let (mut newest, mut oldest) = (ids[..1300].iter(), ids[..1300].iter().rev());
+    let mut pages = 0;
+    let is_done = async || world.runs("kind = 'incremental' AND ended_at IS NOT NULL").await > 0;
+    while !is_done().await {
+        eventually("another page", async || {
+            world.sim.log().len() > answered + pages || is_done().await
+        })
+        .await;
+        pages = world.sim.log().len() - answered;
+        // More go from above than pages overlap and others move there, so that whoever is below moves up.
+        for id in newest.by_ref().take(40) {
+            assert!(world.sim.delete(id), "the walk does not end");
+        }
+        for id in oldest.by_ref().take(15) {
+            rename(&world, id, "Changed again", now());
+        }
+    }
+    world.sim.clear_faults();
+    let offset = |path: &str| path.rsplit_once("&offset=").unwrap().1.parse::<u64>().unwrap();
+    let offsets: Vec<u64> = world.sim.log()[answered..]
+        .iter()
+        .map(|page| offset(&page.path))
+        .collect();
+    let steps_back = offsets
+        .windows(2)
+        .filter(|pair| pair[1] > 0 && pair[1] < pair[0])
+        .count();
+    assert!(steps_back > 0, "nothing shifted: {offsets:?}");
+    world.looked().await;
+    world.assert_one_full_sync().await;
+    assert_eq!(daemon.stop(Signal::TERM).await.code, Some(0));
+
+    let list = world.sim.user_ids().join("','");
+    world
+        .db
+        .execute(&format!("DELETE FROM clerk.users WHERE id NOT IN ('{list}')"))
+        .await;
+    world.assert_in_step().await;
+}
+
+/// Changes at Clerk, whose clock differs from ours, for long enough that looks have learned how far down they must go.
+async fn check_clock(hours: i64, prepare: impl Fn(&World)) {
+    let world = World::new(60).await;
+    prepare(&world);
+    let clerk = Proxy::open(upstream(&world.sim.url()));
+    clerk.shift_clock(hours * 3600);
+    let clock = || now() + hours * 3_600_000;
+    let ids = world.sim.user_ids();
+    let daemon = world.looking(&[("CLERK_API_URL", &clerk.url(&world.sim.url()))]).await;
+    for (round, id) in ids.iter().enumerate().take(6) {
+        rename(&world, id, "Changed", clock());
+        import(&world, &format!("user_new{round}"), clock(), clock());
+        world.looked().await;
+        world.assert_in_step().await;
+        if round == 0 {
+            prepare(&world);
+        }
+    }
+    world.assert_one_full_sync().await;
+    assert!((clock() - world.watermark().await).abs() < 30_000, "{hours} h");
+    // In whole seconds on Clerk's side; the machine may be slow besides.
+    let freshness = "SELECT (min(freshness_ms) >= 0 AND max(freshness_ms) < 8000)::int FROM clerk.sync_runs WHERE kind = 'incremental'";
+    assert_eq!(world.db.number(freshness).await, 1, "{hours} h");
+    assert_eq!(daemon.stop(Signal::TERM).await.code, Some(0));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn clocks_may_differ() {
+    // Each time later than the time before, as an older document never replaces a newer one at once.
+    let from_the_future = |world: &World| rename(world, &world.sim.user_ids()[50], "Early", 2 * now());
+    tokio::join!(
+        check_clock(-1, |_| ()),
+        check_clock(1, |_| ()),
+        check_clock(0, from_the_future),
+        check_clock(-1, from_the_future),
+    );
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_daemon_stands_by_while_a_single_run_is_at_work() {
+    const STANDS_BY: &str = "another clerk2pg is at work";
+    let world = World::new(1500).await;
+    let daemon = world.looking(&[LASTING, SLOW, ("RUST_LOG", "clerk2pg=debug")]).await;
+    world.looked().await;
+    daemon.signal(Signal::STOP);
+    world.all_is_answered().await;
+    for id in &world.sim.user_ids()[..1300] {
+        rename(&world, id, "Changed", now());
+    }
+    // Behind the newest change and the first page, it waits for another one for as long as this takes.
+    world
+        .sim
+        .set_faults(Rule::new(Effect::LatencyMs(60_000)).on([Endpoint::List]).skip(2));
+    let at_work = world.begin(&[LASTING, SLOW]);
+    eventually("a page is written", async || world.last_event().await > 0).await;
+    daemon.signal(Signal::CONT);
+    daemon.says(STANDS_BY).await;
+    let (looks, before) = (world.looks().len(), daemon.said(STANDS_BY));
+    eventually("it stands by", async || daemon.said(STANDS_BY) >= before + 3).await;
+    assert_eq!(world.looks().len(), looks, "Clerk is asked by one who stands by");
+
+    // The one at work is gone, and the daemon goes on when its lease has run out.
+    world.sim.clear_faults();
+    at_work.kill().await;
+    world.looked().await;
+    world.assert_in_step().await;
+    world.assert_one_at_a_time().await;
+    let twice = "SELECT count(*) FROM (SELECT FROM clerk.user_events GROUP BY user_id HAVING count(*) > 1) AS t";
+    assert_eq!(world.db.number(twice).await, 0);
+    let ran = daemon.stop(Signal::TERM).await;
+    assert!(
+        !ran.stderr.contains("WARN") && !ran.stderr.contains("ERROR"),
+        "{ran:#?}"
+    );
+}

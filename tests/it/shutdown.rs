@@ -1,0 +1,127 @@
+//! SIGTERM and SIGINT end the daemon in time, wherever it is, and leave nothing behind that keeps others waiting.
+
+use clerk_sim::{Effect, Endpoint, ErrorAnswer, ErrorBody, Rule};
+use rustix::process::Signal;
+
+use crate::support::{database::connect, fixture::World, process::{NEVER, Process}, proxy::{Proxy, upstream}, wait::eventually};
+
+/// Waits until some connection of ours waits for a lock.
+async fn is_blocked(world: &World) {
+    let waiting = "SELECT count(*) FROM pg_stat_activity
+        WHERE datname = current_database() AND application_name = 'clerk2pg' AND wait_event_type = 'Lock'";
+    eventually("it waits for a lock", async || world.db.number(waiting).await > 0).await;
+}
+
+async fn stops(daemon: Process, signal: Signal) {
+    let ran = daemon.stop(signal).await;
+    assert_eq!((ran.code, ran.stdout.as_str()), (Some(0), ""), "{ran:#?}");
+    assert!(ran.stderr.contains("stopping"), "{ran:#?}");
+    assert!(!ran.stderr.contains("error:"), "{ran:#?}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn idle() {
+    let world = World::new(10).await;
+    for signal in [Signal::TERM, Signal::INT] {
+        let before = world.runs("ended_at IS NOT NULL").await;
+        let daemon = world.follow(&[NEVER]);
+        world.syncs(before + 1).await;
+        stops(daemon, signal).await;
+        assert_eq!(world.lease_holder().await, None);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn in_the_middle_of_a_page_that_never_ends() {
+    for signal in [Signal::TERM, Signal::INT] {
+        let world = World::new(10).await;
+        world.sim.set_faults(Rule::new(Effect::Stall).on([Endpoint::List]));
+        let daemon = world.follow(&[("CLERK2PG_CLERK__TIMEOUT", "60s")]);
+        let asked = async || world.sim.requests_by_path().contains_key("GET /v1/users");
+        eventually("the page is asked for", asked).await;
+        stops(daemon, signal).await;
+        assert_eq!(world.lease_holder().await, None);
+        assert_eq!(world.runs("outcome = 'failed' AND error LIKE 'stopped%'").await, 1);
+        world.sim.clear_faults();
+        world.once().await.assert(0, "changed +10 ~0 -0 =0 held 0 rejected 0");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn between_two_tries_of_a_request() {
+    let world = World::new(10).await;
+    world.sim.set_faults(Rule::new(Effect::Error(ErrorAnswer {
+        status: 429,
+        retry_after: Some(30),
+        body: ErrorBody::Json,
+    })));
+    let daemon = world.follow(&[]);
+    eventually("it is asked to wait", async || world.sim.requests() > 0).await;
+    stops(daemon, Signal::TERM).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn while_it_waits_for_clerk() {
+    let world = World::new(10).await;
+    let nobody = Proxy::refusing(upstream(&world.sim.url()));
+    let url = format!("http://{}", nobody.address);
+    for signal in [Signal::TERM, Signal::INT] {
+        let daemon = world.follow(&[("CLERK_API_URL", &url), ("CLERK2PG_CLERK__TIMEOUT", "100ms"), NEVER]);
+        daemon.says("waiting until it can be reached").await;
+        stops(daemon, signal).await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn while_postgres_says_nothing() {
+    let world = World::new(10).await;
+    let mut silent = Proxy::refusing(upstream(&world.db.url));
+    silent.fall_silent();
+    let daemon = world.follow(&[("DATABASE_URL", &silent.url(&world.db.url))]);
+    eventually("it connects", async || silent.connections() > 0).await;
+    stops(daemon, Signal::TERM).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn while_others_lock_the_table() {
+    for (mode, signal) in [("EXCLUSIVE", Signal::TERM), ("ACCESS EXCLUSIVE", Signal::INT)] {
+        let world = World::new(30).await;
+        let daemon = world.follow(&[]);
+        world.syncs(1).await;
+        let other = connect(&world.db.url).await;
+        other
+            .batch_execute(&format!("BEGIN; LOCK TABLE clerk.users IN {mode} MODE"))
+            .await
+            .unwrap();
+        (0..5).for_each(|_| drop(world.sim.create_random()));
+        is_blocked(&world).await;
+        stops(daemon, signal).await;
+
+        other.batch_execute("COMMIT").await.unwrap();
+        assert_eq!(world.users().await, 30, "half a batch was written");
+        // Whoever was walked before it was cut off is not met again.
+        let rest = 30 - world.checkpoint().await;
+        world
+            .once()
+            .await
+            .assert(0, &format!("changed +5 ~0 -0 ={rest} held 0 rejected 0"));
+        world.assert_in_step().await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn while_another_one_is_at_work() {
+    let world = World::new(10).await;
+    world.sim.set_faults(Rule::new(Effect::Stall).on([Endpoint::List]));
+    let at_work = world.begin(&[("CLERK2PG_CLERK__TIMEOUT", "60s")]);
+    eventually("the first is at work", async || {
+        world.runs("outcome = 'running'").await == 1
+    })
+    .await;
+    let waiting = world.follow(&[]);
+    waiting.says("waiting for another clerk2pg to finish").await;
+    stops(waiting, Signal::TERM).await;
+    assert_eq!(world.runs("true").await, 1, "the one that waited was no sync");
+    assert!(world.lease_holder().await.is_some(), "it let go of the other's lease");
+    at_work.kill().await;
+}

@@ -1,0 +1,248 @@
+//! Walks while people sign up between any two requests, and servers that would keep a walk for ever.
+
+use std::sync::{Arc, Mutex};
+
+use rustix::process::Signal;
+
+use crate::support::{changes::now, fixture::World, http_server::{Server, answer}, process::{EVERY_SECOND, NEVER}, program::Ran, wait::eventually};
+
+/// What happens at a request, to the users (`created_at` and id, in order) and by the server's clock.
+type Between = fn(&mut Vec<(i64, String)>, request: usize, path: &str, now: i64);
+
+/// A Clerk of so many users whose clock is ahead of ours by this, with a `Date` header or without.
+async fn clerk(users: usize, ahead_ms: i64, has_date: bool, between: Between) -> Server {
+    let list = (0..users).map(|n| (1_600_000_000_000 + n as i64, format!("user_old{n:05}")));
+    let state = Arc::new(Mutex::new((list.collect::<Vec<_>>(), 0)));
+    Server::start(move |head| {
+        let (users, requests) = &mut *state.lock().unwrap();
+        let target = head.split(' ').nth(1).unwrap();
+        let clock = now() + ahead_ms;
+        between(users, *requests, target, clock);
+        *requests += 1;
+        users.sort();
+        let (path, query) = target.split_once('?').unwrap_or((target, ""));
+        let parameter = |name: &str| {
+            let pairs = query.split('&').filter_map(|pair| pair.split_once('='));
+            pairs
+                .filter(|(key, _)| *key == name)
+                .map(|(_, value)| value.to_owned())
+                .next()
+        };
+        let number = |name: &str| parameter(name).map(|text| text.parse::<i64>().unwrap());
+        let mut chosen: Vec<(i64, String)> = users.clone();
+        chosen.retain(|(at, _)| {
+            number("created_at_after").is_none_or(|after| *at > after)
+                && number("created_at_before").is_none_or(|before| *at < before)
+        });
+        let body = match path {
+            "/v1/instance" => r#"{"object":"instance","id":"ins_test","environment_type":"production"}"#.to_owned(),
+            "/v1/users/count" => format!(r#"{{"object":"total_count","total_count":{}}}"#, chosen.len()),
+            "/v1/users" => {
+                if parameter("order_by").as_deref() == Some("-updated_at") {
+                    chosen.reverse();
+                }
+                let asked: Vec<&str> = query
+                    .split('&')
+                    .filter_map(|pair| pair.strip_prefix("user_id="))
+                    .collect();
+                chosen.retain(|(_, id)| asked.is_empty() || asked.contains(&id.as_str()));
+                if let Some(after) = parameter("starting_after") {
+                    let last = chosen.iter().position(|(_, id)| *id == after);
+                    chosen.drain(..last.map_or(0, |last| last + 1));
+                }
+                let page = chosen.iter().skip(number("offset").unwrap_or(0) as usize);
+                let documents = page
+                    .take(number("limit").unwrap_or(10) as usize)
+                    .map(|(at, id)| format!(r#"{{"id":"{id}","object":"user","created_at":{at},"updated_at":{at}}}"#));
+                format!("[{}]", documents.collect::<Vec<_>>().join(","))
+            }
+            _ => {
+                return answer(
+                    "404 Not Found",
+                    "",
+                    br#"{"errors":[{"code":"resource_not_found","message":"-"}]}"#,
+                );
+            }
+        };
+        let date = chrono::DateTime::from_timestamp_millis(clock).unwrap();
+        let date = match has_date {
+            true => format!("date: {}\r\n", date.format("%a, %d %b %Y %H:%M:%S GMT")),
+            false => String::new(),
+        };
+        answer("200 OK", &date, body.as_bytes())
+    })
+    .await
+}
+
+fn sign_up(users: &mut Vec<(i64, String)>, count: usize, request: usize, now: i64) {
+    users.extend((0..count).map(|n| (now, format!("user_new{request:04}_{n:04}"))));
+}
+
+/// The requests of a walk: pages by `created_at`.
+fn pages(server: &Server) -> usize {
+    let asked = server.asked();
+    asked.iter().filter(|head| head.contains("order_by=created_at")).count()
+}
+
+/// A full sync of that server, and how many of the users who were there before it are in the mirror.
+async fn sync(server: &Server) -> (Ran, i64, World) {
+    let world = World::new(0).await;
+    let ran = world.once_with(&[("CLERK_API_URL", &server.url)]).await;
+    let old = world
+        .db
+        .number("SELECT count(*) FROM clerk.users WHERE id LIKE 'user\\_old%'")
+        .await;
+    (ran, old, world)
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_walk_ends_though_somebody_signs_up_at_each_request() {
+    let server = clerk(1_300, 0, true, |users, request, _, now| sign_up(users, 1, request, now)).await;
+    let (ran, old, world) = sync(&server).await;
+    assert_eq!((ran.code, old), (Some(0), 1_300), "{ran:#?}");
+    assert!(pages(&server) <= 8, "{} pages: {:#?}", pages(&server), server.asked());
+
+    // Those who sign up meanwhile are the incremental syncs', though others go on signing up.
+    let daemon = world.follow(&[NEVER, EVERY_SECOND, ("CLERK_API_URL", server.url.as_str())]);
+    eventually("a full sync is over", async || {
+        world.runs("kind = 'full' AND ended_at IS NOT NULL").await == 2
+    })
+    .await;
+    let met = server.asked().len() as i64;
+    let new = format!("SELECT count(*) FROM clerk.users WHERE id LIKE 'user\\_new%' AND id < 'user_new{met:04}'");
+    eventually("they are in", async || world.db.number(&new).await == met).await;
+    assert_eq!(daemon.stop(Signal::TERM).await.code, Some(0));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_walk_ends_while_hundreds_are_imported_at_each_request() {
+    let server = clerk(1_300, 0, true, |users, request, _, now| {
+        sign_up(users, 600, request, now)
+    })
+    .await;
+    let (ran, old, world) = sync(&server).await;
+    assert_eq!((ran.code, old), (Some(0), 1_300), "{ran:#?}");
+    assert!(pages(&server) <= 8, "{} pages", pages(&server));
+    // The mirror has some of the newcomers, and those behind them are not taken for gone.
+    let ran = world.once_with(&[("CLERK_API_URL", &server.url)]).await;
+    assert_eq!((ran.code, &ran.json()["deleted"]), (Some(0), &0.into()), "{ran:#?}");
+    let by_id = server.asked().iter().filter(|head| head.contains("user_id=")).count();
+    assert_eq!(by_id, 0, "somebody was asked for by id");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn clocks_that_differ_make_no_sync_incomplete() {
+    // Some sign up before the walk's end, and are gone before the second count.
+    let between: Between = |users, request, path, now| match path {
+        path if path.contains("order_by=created_at") => sign_up(users, 5, request, now),
+        path if path.contains("/count") => users.retain(|(_, id)| !id.starts_with("user_new")),
+        _ => {}
+    };
+    for (minutes, has_date) in [
+        (-10, true),
+        (10, true),
+        (0, true),
+        (0, false),
+        (-10, false),
+        (10, false),
+    ] {
+        let server = clerk(1_300, minutes * 60_000, has_date, between).await;
+        let (ran, old, _world) = sync(&server).await;
+        assert_eq!(
+            (ran.code, old),
+            (Some(0), 1_300),
+            "{minutes} minutes, {has_date}: {ran:#?}"
+        );
+    }
+}
+
+/// A Clerk whose only user cannot be read.
+async fn unreadable() -> Server {
+    Server::start(|head| {
+        let path = head.split(' ').nth(1).unwrap();
+        let is_behind = path.contains("offset=") && !path.contains("offset=0");
+        let body: &[u8] = match path.split('?').next().unwrap() {
+            "/v1/instance" => br#"{"object":"instance","id":"ins_test","environment_type":"production"}"#,
+            "/v1/users/count" => br#"{"object":"total_count","total_count":1}"#,
+            "/v1/users" if is_behind => b"[]",
+            _ => br#"[{"id":"user_bad","created_at":1790000000001,"x":"cut"#,
+        };
+        answer("200 OK", "", body)
+    })
+    .await
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_only_user_who_cannot_be_read_makes_a_sync_incomplete_and_not_endless() {
+    for arguments in [&["--once", "--format", "json"][..], &["--dry-run", "--format", "json"]] {
+        let (server, world) = (unreadable().await, World::new(0).await);
+        let ran = world.run_with(arguments, &[("CLERK_API_URL", &server.url)]).await;
+        assert_eq!(
+            (ran.code, &ran.json()["outcome"]),
+            (Some(1), &"incomplete".into()),
+            "{ran:#?}"
+        );
+        assert!(
+            server.asked().len() <= 50,
+            "{arguments:?}: {} requests",
+            server.asked().len()
+        );
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_only_user_who_cannot_be_read_does_not_keep_a_daemon_busy() {
+    let (server, world) = (unreadable().await, World::new(0).await);
+    let daemon = world.follow(&[("CLERK_API_URL", &server.url)]);
+    let ended = "outcome = 'incomplete' AND ended_at IS NOT NULL";
+    eventually("two full syncs", async || world.runs(ended).await >= 2).await;
+    let (requests, syncs) = (server.asked().len() as i64, world.runs("true").await);
+    assert!(requests <= 60 * (syncs + 1), "{requests} requests in {syncs} syncs");
+    assert_eq!(daemon.stop(Signal::TERM).await.code, Some(0));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_list_without_an_end_is_given_up() {
+    // A page of three users whom nobody has seen, for each request.
+    let next = Arc::new(Mutex::new(0));
+    let server = Server::start(move |head| {
+        let path = head.split(' ').nth(1).unwrap();
+        let mut next = next.lock().unwrap();
+        let mut user = || {
+            *next += 1;
+            format!(
+                r#"{{"id":"user_{next}","created_at":{0},"updated_at":1}}"#,
+                1_600_000_000_000i64 + *next
+            )
+        };
+        let body = match path.split('?').next().unwrap() {
+            "/v1/instance" => r#"{"object":"instance","id":"ins_test","environment_type":"production"}"#.to_owned(),
+            "/v1/users/count" => r#"{"object":"total_count","total_count":3}"#.to_owned(),
+            _ => format!("[{},{},{}]", user(), user(), user()),
+        };
+        answer("200 OK", "", body.as_bytes())
+    })
+    .await;
+    let world = World::new(0).await;
+    let ran = world.once_with(&[("CLERK_API_URL", &server.url)]).await;
+    assert_eq!(ran.code, Some(1), "{ran:#?}");
+    assert!(ran.stderr.contains("does not advance"), "{ran:#?}");
+    assert!(server.asked().len() <= 300, "{} requests", server.asked().len());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn batches_by_id_that_prove_nothing_are_given_up() {
+    let world = crate::support::fixture::mirrored(400).await;
+    let gone = world.sim.user_ids();
+    gone[..150].iter().for_each(|id| assert!(world.sim.delete(id)));
+    let before = world.sim.requests();
+    let quirks = clerk_sim::Quirks {
+        ignore_user_id: true,
+        ..clerk_sim::Quirks::default()
+    };
+    let ran = crate::support::faults::under(&world, quirks, &[]).await;
+    assert_eq!((ran.code, &ran.json()["held"]), (Some(3), &150.into()), "{ran:#?}");
+    // A few batches, and then each id alone, twice.
+    let requests = world.sim.requests() - before;
+    assert!(requests <= 2 * 150 + 20, "{requests} requests");
+}

@@ -1,0 +1,51 @@
+//! Changes of users at Clerk.
+
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use serde_json::{Value, json};
+
+use crate::support::fixture::World;
+
+pub fn now() -> i64 {
+    SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_millis() as i64
+}
+
+/// Gives a user another name, at this moment by Clerk's clock.
+pub fn rename(world: &World, id: &str, name: &str, at: i64) {
+    let renamed = world.sim.update(id, |user| {
+        user["first_name"] = name.into();
+        user["updated_at"] = at.into();
+    });
+    assert!(renamed, "{id} is gone");
+}
+
+/// Adds somebody like the first user.
+pub fn import(world: &World, id: &str, created_at: i64, updated_at: i64) {
+    let mut user = world.sim.document(&world.sim.user_ids()[0]).unwrap();
+    user["id"] = id.into();
+    user["created_at"] = created_at.into();
+    user["updated_at"] = updated_at.into();
+    user["email_addresses"] = Value::Array(Vec::new());
+    user["primary_email_address_id"] = Value::Null;
+    world.sim.insert(user);
+}
+
+/// Gives a user this only address.
+pub fn set_address(world: &World, id: &str, address: &str) {
+    let changed = world.sim.update(id, |user| {
+        let of_address = format!("idn_{}", address.replace(['@', '.'], "_"));
+        user["email_addresses"] = json!([{
+            "id": of_address, "object": "email_address", "email_address": address, "reserved": false,
+            "verification": {"status": "verified", "strategy": "admin"}, "linked_to": [],
+        }]);
+        user["primary_email_address_id"] = of_address.into();
+    });
+    assert!(changed, "{id}");
+}
+
+impl World {
+    /// Another first name for a user.
+    pub fn rename(&self, id: &str, name: &str) {
+        assert!(self.sim.update(id, |user| user["first_name"] = name.into()));
+    }
+}

@@ -1,0 +1,19 @@
+//! The client of Clerk's API, in the test's own process.
+
+use std::time::Duration;
+
+use clerk2pg::{clerk::{Client, Settings}, secret::Secret};
+
+/// A client of the test's own, beside those of the binary.
+pub fn client_with(url: &str, key: &str, rate_limit: Option<u32>, request_budget: f64, timeout: Duration) -> Client {
+    // The program does the same at its start; a second time it fails, and the first stays.
+    let _ = rustls::crypto::ring::default_provider().install_default();
+    Client::new(&Settings {
+        api_url: url.to_owned(),
+        secret_key: Secret::from(key.to_owned()),
+        rate_limit,
+        request_budget,
+        timeout,
+    })
+    .unwrap()
+}

@@ -1,0 +1,41 @@
+//! `clerk2pg migrate` with one database address: what it accepts and what it refuses.
+
+use crate::support::{postgres::Postgres, program::{Ran, command}};
+
+/// A whole way through the program, with nobody's files but the test's.
+pub async fn migrate(server: &Postgres, url: &str, environment: &[(&str, &str)]) -> Ran {
+    let mut command = command();
+    command
+        .arg("migrate")
+        .env("DATABASE_URL", url)
+        .env("HOME", server.files.path())
+        .envs(environment.iter().copied());
+    command.output().await.unwrap().into()
+}
+
+/// The address of a role at `localhost`, the name that the certificate is for.
+pub fn url(server: &Postgres, role: &str, parameters: &str) -> String {
+    format!(
+        "postgres://{role}:hidden@localhost:{}/postgres?{parameters}",
+        server.port
+    )
+}
+
+#[track_caller]
+pub fn accepted(ran: &Ran) {
+    assert_eq!(ran.code, Some(0), "{ran:#?}");
+    assert!(!ran.stderr.contains("WARN"), "{ran:#?}");
+}
+
+#[track_caller]
+pub fn refused(ran: &Ran, code: i32, what: &str, hint: &str) {
+    assert_eq!(ran.code, Some(code), "{what}: {ran:#?}");
+    let has = |start: &str, part: &str| {
+        ran.stderr
+            .lines()
+            .any(|line| line.starts_with(start) && line.contains(part))
+    };
+    assert!(has("error: ", what), "no error with {what:?}: {ran:#?}");
+    assert!(has("hint: ", hint), "no hint with {hint:?}: {ran:#?}");
+    assert!(!ran.stderr.contains("hidden"), "{ran:#?}");
+}

@@ -1,0 +1,161 @@
+//! A database for one test, dropped at its end.
+
+use std::collections::BTreeMap;
+
+use serde_json::Value;
+use tokio_postgres::{Client, NoTls};
+
+/// A database of the test's own, dropped at its end.
+pub struct Database {
+    pub url: String,
+    pub client: Client,
+    name: String,
+    admin: String,
+}
+
+/// The server's address, from `make test`.
+fn admin_url() -> String {
+    std::env::var("DATABASE_URL")
+        .expect("DATABASE_URL is not set: run the tests with `make test`, which starts a server")
+}
+
+pub async fn connect(url: &str) -> Client {
+    let (client, connection) = tokio_postgres::connect(url, NoTls).await.unwrap();
+    tokio::spawn(connection);
+    client
+}
+
+impl Database {
+    pub async fn new() -> Self {
+        Self::at(admin_url()).await
+    }
+
+    /// On another server than that of most tests.
+    pub async fn at(admin: String) -> Self {
+        Self::made(admin, "").await
+    }
+
+    /// With options of `CREATE DATABASE`.
+    pub async fn with(options: &str) -> Self {
+        Self::made(admin_url(), options).await
+    }
+
+    async fn made(admin: String, options: &str) -> Self {
+        let name = format!("clerk2pg_test_{:016x}", fastrand_u64());
+        connect(&admin)
+            .await
+            .batch_execute(&format!("CREATE DATABASE {name} {options}"))
+            .await
+            .unwrap();
+        let url = with_database(&admin, &name);
+        Self {
+            client: connect(&url).await,
+            url,
+            name,
+            admin,
+        }
+    }
+
+    /// One value of the first column of the first row, as text.
+    pub async fn text(&self, sql: &str) -> Option<String> {
+        let rows = self
+            .client
+            .simple_query(sql)
+            .await
+            .unwrap_or_else(|error| panic!("{sql}: {error}"));
+        rows.iter().find_map(|message| match message {
+            tokio_postgres::SimpleQueryMessage::Row(row) => row.get(0).map(str::to_owned),
+            _ => None,
+        })
+    }
+
+    pub async fn number(&self, sql: &str) -> i64 {
+        self.text(sql)
+            .await
+            .unwrap_or_else(|| panic!("{sql}: no row"))
+            .parse()
+            .unwrap()
+    }
+
+    pub async fn execute(&self, sql: &str) {
+        self.client
+            .batch_execute(sql)
+            .await
+            .unwrap_or_else(|error| panic!("{sql}: {error}"));
+    }
+
+    /// The mirror's documents by id, as `clerk.user_document` gives them; those marked as deleted aside.
+    pub async fn documents(&self) -> BTreeMap<String, Value> {
+        let sql = "SELECT id, clerk.user_document(u)::text FROM clerk.users u WHERE deleted_at IS NULL";
+        let rows = self.client.query(sql, &[]).await.unwrap();
+        rows.iter()
+            .map(|row| (row.get(0), serde_json::from_str(row.get::<_, &str>(1)).unwrap()))
+            .collect()
+    }
+
+    /// Which version of each row is there: changes with every write of the row.
+    pub async fn versions(&self) -> BTreeMap<String, String> {
+        let rows = self
+            .client
+            .query("SELECT id, xmin::text FROM clerk.users", &[])
+            .await
+            .unwrap();
+        rows.iter().map(|row| (row.get(0), row.get(1))).collect()
+    }
+
+    /// Every row and every table in the database, as far as a write would show.
+    pub async fn state(&self) -> String {
+        let relations = |kinds| {
+            format!(
+                "SELECT string_agg(c.oid::regclass::text, ' ' ORDER BY c.oid) FROM pg_class c JOIN pg_namespace n ON n.oid = relnamespace
+                 WHERE nspname !~ '^(pg_|information_schema)' AND relkind IN ({kinds})"
+            )
+        };
+        let mut state = self
+            .text(&relations("'r', 'i', 'S', 'v', 'm'"))
+            .await
+            .unwrap_or_default();
+        let tables = self.text(&relations("'r'")).await.unwrap_or_default();
+        for table in tables.split_whitespace() {
+            let rows = format!("SELECT string_agg(xmin || ' ' || ctid, ',' ORDER BY ctid) FROM {table}");
+            state += &format!("\n{table}: {}", self.text(&rows).await.unwrap_or_default());
+        }
+        state
+    }
+}
+
+impl Drop for Database {
+    fn drop(&mut self) {
+        let (admin, name) = (self.admin.clone(), self.name.clone());
+        // A runtime of its own: the test's may be gone, or be the one this runs in.
+        let dropped = std::thread::spawn(move || {
+            let runtime = tokio::runtime::Builder::new_current_thread()
+                .enable_all()
+                .build()
+                .unwrap();
+            runtime.block_on(async {
+                let client = connect(&admin).await;
+                client
+                    .batch_execute(&format!("DROP DATABASE {name} WITH (FORCE)"))
+                    .await
+            })
+        });
+        let _ = dropped.join();
+    }
+}
+
+fn fastrand_u64() -> u64 {
+    use std::hash::{BuildHasher, Hasher};
+    std::collections::hash_map::RandomState::new().build_hasher().finish()
+}
+
+/// The same server, another database.
+pub fn with_database(url: &str, name: &str) -> String {
+    let (base, query) = url
+        .split_once('?')
+        .map_or((url, None), |(base, query)| (base, Some(query)));
+    let scheme = base.find("://").map_or(0, |at| at + 3);
+    let host_end = base[scheme..].find('/').map_or(base.len(), |at| scheme + at);
+    let query = query.map_or_else(String::new, |query| format!("?{query}"));
+    format!("{}/{name}{query}", &base[..host_end])
+}

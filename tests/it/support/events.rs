@@ -1,0 +1,59 @@
+//! The rows of `clerk.user_events`.
+
+use serde_json::Value;
+
+use crate::support::fixture::World;
+
+pub const INITIAL: (&str, &str) = ("CLERK2PG_EVENTS__INITIAL", "true");
+
+pub const MARK: (&str, &str) = ("CLERK2PG_DELETES__MODE", "mark");
+
+/// A row of `clerk.user_events`.
+#[derive(Debug)]
+pub struct Event {
+    pub id: i64,
+    pub kind: String,
+    pub user_id: String,
+    /// Unix milliseconds.
+    pub occurred_at: i64,
+    /// The time of the transaction that wrote it.
+    pub is_now: bool,
+    /// Sorted.
+    pub changed: Vec<String>,
+    pub payload: Value,
+}
+
+impl World {
+    /// All events behind `after`, in order.
+    pub async fn events(&self, after: i64) -> Vec<Event> {
+        let sql =
+            "SELECT id, type, user_id, (extract(epoch FROM occurred_at) * 1000)::bigint, occurred_at = recorded_at,
+            ARRAY(SELECT unnest(changed) ORDER BY 1), payload::text FROM clerk.user_events WHERE id > $1 ORDER BY id";
+        let rows = self.db.client.query(sql, &[&after]).await.unwrap();
+        let event = |row: &tokio_postgres::Row| Event {
+            id: row.get(0),
+            kind: row.get(1),
+            user_id: row.get(2),
+            occurred_at: row.get(3),
+            is_now: row.get(4),
+            changed: row.get(5),
+            payload: serde_json::from_str(row.get(6)).unwrap(),
+        };
+        rows.iter().map(event).collect()
+    }
+
+    /// The last event's id.
+    pub async fn last_event(&self) -> i64 {
+        self.db
+            .number("SELECT coalesce(max(id), 0) FROM clerk.user_events")
+            .await
+    }
+
+    /// Type and user of all events behind `after`, sorted.
+    pub async fn told(&self, after: i64) -> Vec<String> {
+        let events = self.events(after).await;
+        let mut told: Vec<_> = events.iter().map(|e| format!("{} {}", e.kind, e.user_id)).collect();
+        told.sort();
+        told
+    }
+}

@@ -1,0 +1,73 @@
+//! Faults of the simulated Clerk, and syncs under them.
+
+use clerk_sim::{Effect, Endpoint, ErrorAnswer, ErrorBody, Faults, Quirks, Rule};
+
+use crate::support::{fixture::{World, mirrored_ids}, program::Ran};
+
+/// A sync under faults. Whoever is still at Clerk must still be in the mirror.
+pub async fn under(world: &World, faults: impl Into<Faults>, environment: &[(&str, &str)]) -> Ran {
+    world.sim.set_faults(faults);
+    let before = mirrored_ids(world).await;
+    let mut all = vec![("CLERK2PG_CLERK__TIMEOUT", "500ms")];
+    all.extend_from_slice(environment);
+    let ran = world.once_with(&all).await;
+    world.sim.clear_faults();
+    world.age_held().await;
+    let after = mirrored_ids(world).await;
+    let lost: Vec<_> = before
+        .difference(&after)
+        .filter(|id| world.sim.document(id).is_some())
+        .collect();
+    assert!(
+        lost.is_empty(),
+        "{lost:?} are at Clerk, but no longer in the mirror: {ran:#?}"
+    );
+    ran
+}
+
+pub async fn check(name: &str, world: &World, faults: impl Into<Faults>, code: i32, summary: &str) {
+    let ran = under(world, faults, &[]).await;
+    assert_eq!(
+        (ran.code, ran.summary().as_str()),
+        (Some(code), summary),
+        "{name}: {ran:#?}"
+    );
+}
+
+/// Clerk goes away in the next sync when it has been asked for missing users by a list: both counts around the walk are still answered.
+pub async fn away_behind_the_walk(world: &World) -> Faults {
+    let before = world.sim.log().len();
+    world.run(&["--dry-run"]).await;
+    let log = world.sim.log();
+    let lists = log[before..]
+        .iter()
+        .filter(|request| request.path.starts_with("/v1/users?"))
+        .count();
+    let drop = |endpoint, skip| Rule::new(Effect::DropBefore).on([endpoint]).skip(skip);
+    Faults {
+        quirks: Quirks::default(),
+        rules: vec![
+            drop(Endpoint::Get, 0),
+            drop(Endpoint::Count, 2),
+            drop(Endpoint::List, lists as u64),
+        ],
+    }
+}
+
+pub fn error(status: u16, body: ErrorBody) -> Effect {
+    Effect::Error(ErrorAnswer {
+        status,
+        retry_after: None,
+        body,
+    })
+}
+
+pub fn slow_pages(users: usize, latency_ms: u64) -> Faults {
+    Faults {
+        quirks: Quirks {
+            max_page: Some(users),
+            ..Quirks::default()
+        },
+        rules: vec![Rule::new(Effect::LatencyMs(latency_ms)).on([Endpoint::List])],
+    }
+}

@@ -1,0 +1,135 @@
+//! A database, a simulated Clerk and the program for one test.
+
+use std::collections::BTreeSet;
+
+use clerk_sim::{Options, Sim};
+use tokio::process::Command;
+
+use crate::support::{compare::comparable, database::Database, program::{Ran, command}, wait::PATIENCE};
+
+/// A database and a simulated Clerk.
+pub struct World {
+    pub db: Database,
+    pub sim: Sim,
+}
+
+impl World {
+    pub async fn new(users: usize) -> Self {
+        Self::with(Options {
+            users,
+            ..Options::default()
+        })
+        .await
+    }
+
+    /// Whatever the options say, the key is a production one, so that the budget does not slow the test down.
+    pub async fn with(options: Options) -> Self {
+        Self::exactly(Options {
+            secret_key: "sk_live_test".to_owned(),
+            ..options
+        })
+        .await
+    }
+
+    /// With the options as they are, the key among them.
+    pub async fn exactly(options: Options) -> Self {
+        let (db, sim) = tokio::join!(Database::new(), Sim::start(options));
+        Self { db, sim: sim.unwrap() }
+    }
+
+    /// The binary, told where everything is.
+    pub fn command(&self, arguments: &[&str]) -> Command {
+        let mut command = command();
+        command
+            .args(arguments)
+            .env("DATABASE_URL", &self.db.url)
+            .env("CLERK_SECRET_KEY", self.sim.secret_key())
+            .env("CLERK_API_URL", self.sim.url())
+            // Proxies before Postgres look at what is sent, whatever the server that the tests were given offers.
+            .env("PGSSLMODE", "disable")
+            .env("CLERK2PG_CLERK__REQUEST_BUDGET", "1.0")
+            .env("CLERK2PG_LEASE__TTL", "1s");
+        command
+    }
+
+    pub async fn run(&self, arguments: &[&str]) -> Ran {
+        self.run_with(arguments, &[]).await
+    }
+
+    pub async fn run_with(&self, arguments: &[&str], environment: &[(&str, &str)]) -> Ran {
+        let output = self.command(arguments).envs(environment.iter().copied()).output();
+        let output = tokio::time::timeout(PATIENCE, output)
+            .await
+            .expect("the program does not end");
+        output.unwrap().into()
+    }
+
+    /// One full sync with its report as JSON.
+    pub async fn once(&self) -> Ran {
+        self.run(&["--once", "--format", "json"]).await
+    }
+
+    pub async fn once_with(&self, environment: &[(&str, &str)]) -> Ran {
+        self.run_with(&["--once", "--format", "json"], environment).await
+    }
+
+    /// Makes all rows and held deletions so old that Clerk's next answer counts.
+    pub async fn age_rows(&self) {
+        self.db
+            .execute(
+                "UPDATE clerk.users
+                 SET first_seen_at = first_seen_at - interval '1 hour', changed_at = changed_at - interval '1 hour';
+                 UPDATE clerk.missing_users SET held_at = held_at - interval '1 hour'",
+            )
+            .await;
+    }
+
+    /// Makes held deletions so old that Clerk's next answer counts.
+    pub async fn age_held(&self) {
+        self.db
+            .execute("UPDATE clerk.missing_users SET held_at = held_at - interval '1 hour'")
+            .await;
+    }
+
+    /// Holds the mirror against Clerk, document by document.
+    pub async fn assert_in_step(&self) {
+        let mirror = self.db.documents().await;
+        let ids: Vec<String> = self.sim.user_ids();
+        let mut expected: Vec<&String> = ids.iter().collect();
+        expected.sort();
+        assert_eq!(mirror.keys().collect::<Vec<_>>(), expected, "other users than at Clerk");
+        for id in &ids {
+            let (mirror, clerk) = (mirror[id].clone(), self.sim.document(id).unwrap());
+            assert_eq!(comparable(mirror), comparable(clerk), "{id}");
+        }
+    }
+
+    pub async fn users(&self) -> i64 {
+        self.db.number("SELECT count(*) FROM clerk.users").await
+    }
+
+    pub async fn has(&self, id: &str) -> bool {
+        self.db
+            .number(&format!("SELECT count(*) FROM clerk.users WHERE id = '{id}'"))
+            .await
+            == 1
+    }
+
+    pub async fn first_name(&self, id: &str) -> String {
+        let sql = format!("SELECT first_name FROM clerk.users WHERE id = '{id}'");
+        self.db.text(&sql).await.unwrap()
+    }
+}
+
+/// Some users, mirrored.
+pub async fn mirrored(users: usize) -> World {
+    let world = World::new(users).await;
+    let ran = world.once().await;
+    assert_eq!(ran.code, Some(0), "{ran:#?}");
+    world.age_rows().await;
+    world
+}
+
+pub async fn mirrored_ids(world: &World) -> BTreeSet<String> {
+    world.db.documents().await.into_keys().collect()
+}

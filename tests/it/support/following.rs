@@ -1,0 +1,164 @@
+//! A daemon that looks for changes every second, and does no full sync but its first.
+
+use std::collections::BTreeSet;
+
+use rustix::process::Signal;
+
+use crate::support::{fixture::{World, mirrored_ids}, process::{NEVER, Process}, program::Ran, wait::eventually};
+
+/// A look every second.
+pub const LOOKS: (&str, &str) = ("CLERK2PG_SCHEDULE__INCREMENTAL", "* * * * * *");
+
+/// A daemon behind its first full sync, and where it works.
+pub struct Following {
+    pub world: World,
+    pub daemon: Process,
+    /// Requests before it was behind that.
+    begun: usize,
+}
+
+/// A look's two requests: recent changes, and how many users there are.
+fn is_recent(path: &str) -> bool {
+    path.contains("order_by=-updated_at")
+}
+
+fn is_total(path: &str) -> bool {
+    path == "/v1/users/count"
+}
+
+impl Following {
+    pub async fn new(users: usize, environment: &[(&str, &str)]) -> Self {
+        Self::of(World::new(users).await, environment).await
+    }
+
+    pub async fn of(world: World, environment: &[(&str, &str)]) -> Self {
+        let walks = world.runs("kind = 'full' AND ended_at IS NOT NULL").await;
+        let daemon = world.follow(&[&[NEVER, LOOKS], environment].concat());
+        eventually("a full sync", async || {
+            world.runs("kind = 'full' AND ended_at IS NOT NULL").await > walks
+        })
+        .await;
+        world.age_rows().await;
+        let mut following = Self {
+            world,
+            daemon,
+            begun: 0,
+        };
+        following.begun = following.paths(0).len();
+        following
+    }
+
+    fn paths(&self, from: usize) -> Vec<String> {
+        let log = self.world.sim.log();
+        assert!(log.len() < 10_000, "the log has forgotten the first requests");
+        log[from..].iter().map(|request| request.path.clone()).collect()
+    }
+
+    /// Requests since the daemon began to follow, those aside that every look makes.
+    pub fn asked(&self) -> Vec<String> {
+        let mut paths = self.paths(self.begun);
+        paths.retain(|path| !is_recent(path) && !is_total(path));
+        paths
+    }
+
+    fn begun(&self, from: usize) -> usize {
+        self.paths(from).iter().filter(|path| is_recent(path)).count()
+    }
+
+    /// Waits until so many more looks by the schedule have come to their end.
+    pub async fn ticks(&self, ticks: usize) {
+        let from = self.paths(0).len();
+        // The next look begins when the one before is over.
+        eventually(&format!("{ticks} looks"), async || self.begun(from) > ticks).await;
+    }
+
+    /// Asks for so many looks, one after the other, and waits for their end.
+    pub async fn looks(&self, looks: usize) {
+        for look in 0..=looks {
+            let from = self.paths(0).len();
+            self.daemon.signal(Signal::USR1);
+            eventually(&format!("look {look}"), async || self.begun(from) > 0).await;
+        }
+    }
+
+    /// Holds some looks to their two requests, and to writing nothing.
+    pub async fn is_idle(&self, why: &str) {
+        // Whatever is under way may end.
+        self.looks(1).await;
+        let state = "SELECT concat_ws(' ', xmin, (SELECT count(*) FROM clerk.sync_runs)) FROM clerk.sync_state";
+        let before = (self.world.db.versions().await, self.world.db.text(state).await);
+        let begun = self.paths(0).len();
+        self.looks(3).await;
+        let paths = self.paths(begun);
+        let recent = paths.iter().filter(|path| is_recent(path)).count();
+        let totals = paths.iter().filter(|path| is_total(path)).count();
+        assert_eq!(recent + totals, paths.len(), "{why}: {paths:#?}");
+        // The first and the last look may be cut.
+        assert!(recent.abs_diff(totals) <= 1, "{why}: {paths:#?}");
+        let after = (self.world.db.versions().await, self.world.db.text(state).await);
+        assert!(before == after, "{why}: something was written: {}", self.daemon.log());
+    }
+
+    pub async fn is_mirrored(&self, id: &str) -> bool {
+        let live = format!("SELECT count(*) FROM clerk.users WHERE id = '{id}' AND deleted_at IS NULL");
+        self.world.db.number(&live).await == 1
+    }
+
+    pub async fn goes(&self, id: &str) {
+        eventually(&format!("{id} goes"), async || !self.is_mirrored(id).await).await;
+    }
+
+    pub async fn comes(&self, id: &str) {
+        eventually(&format!("{id} comes"), async || self.is_mirrored(id).await).await;
+    }
+
+    /// Deletes users at Clerk and waits until they are gone from the mirror.
+    pub async fn delete(&self, ids: impl IntoIterator<Item = &String>) {
+        let ids: Vec<&String> = ids.into_iter().collect();
+        for id in &ids {
+            assert!(self.is_mirrored(id).await, "{id} is not in the mirror");
+        }
+        assert!(ids.iter().all(|id| self.world.sim.delete(id)));
+        for id in ids {
+            self.goes(id).await;
+        }
+    }
+
+    /// Who is at Clerk, but not in the mirror.
+    pub async fn lost(&self) -> BTreeSet<String> {
+        let mirror = mirrored_ids(&self.world).await;
+        let ids = self.world.sim.user_ids();
+        ids.into_iter().filter(|id| !mirror.contains(id)).collect()
+    }
+
+    /// The number of users that is kept, less that of the rows.
+    pub async fn miscounted(&self) -> i64 {
+        let difference =
+            "SELECT users - (SELECT count(*) FROM clerk.users WHERE deleted_at IS NULL) FROM clerk.sync_state";
+        self.world.db.number(difference).await
+    }
+
+    pub async fn is_counted(&self) {
+        assert_eq!(self.miscounted().await, 0, "{}", self.daemon.log());
+    }
+
+    pub async fn ends(self) -> (World, Ran) {
+        let ran = self.daemon.stop(Signal::TERM).await;
+        assert_eq!(ran.code, Some(0), "{ran:#?}");
+        self.world.assert_one_at_a_time().await;
+        (self.world, ran)
+    }
+
+    /// In sync, counted, and by so many full syncs.
+    pub async fn ends_in_step(self, walks: i64) {
+        assert_eq!(self.world.runs("kind = 'full'").await, walks, "{}", self.daemon.log());
+        self.ends_in_step_after_any_walk().await;
+    }
+
+    pub async fn ends_in_step_after_any_walk(self) {
+        self.looks(1).await;
+        self.world.assert_in_step().await;
+        self.is_counted().await;
+        self.ends().await;
+    }
+}

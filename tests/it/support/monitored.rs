@@ -1,0 +1,75 @@
+//! A daemon with an HTTP listener: its probes, its page and its metrics.
+
+use crate::support::{fixture::World, http_client::{Answer, get}, metrics::Metrics, process::Process, wait::eventually};
+
+/// Any port.
+pub const ANY: (&str, &str) = ("CLERK2PG_HTTP__LISTEN", "127.0.0.1:0");
+
+const LISTENING: &str = "listening for probes, scrapes and people address=\"http://";
+
+/// A daemon that can be watched.
+pub struct Watched {
+    pub daemon: Process,
+    pub address: String,
+}
+
+impl Watched {
+    pub async fn new(daemon: Process) -> Self {
+        daemon.says(LISTENING).await;
+        let address = addresses(&daemon).pop().unwrap();
+        Self { daemon, address }
+    }
+
+    /// A daemon that does a full sync at its start, and then nothing but what it is told.
+    pub async fn obedient(world: &World, environment: &[(&str, &str)]) -> Self {
+        let obedient = [ANY, ("CLERK2PG_SCHEDULE__FULL", "")];
+        Self::new(world.follow(&[&obedient, environment].concat())).await
+    }
+
+    pub async fn get(&self, path: &str) -> Answer {
+        get(&self.address, path).await.expect("nobody listens")
+    }
+
+    /// Status and text of a probe.
+    pub async fn probe(&self, path: &str) -> (u16, String) {
+        let answer = self.get(path).await;
+        assert!(answer.head.contains("content-type: text/plain"), "{answer:?}");
+        (answer.status, answer.body.trim_end().to_owned())
+    }
+
+    /// Waits until it is ready, and says so in these words.
+    pub async fn is_ready(&self, says: &str) {
+        self.becomes(200, says).await;
+    }
+
+    /// Waits until it is not ready, for this reason.
+    pub async fn is_not_ready(&self, why: &str) {
+        self.becomes(503, why).await;
+    }
+
+    async fn becomes(&self, status: u16, part: &str) {
+        eventually(&format!("{status}, {part}"), async || {
+            let (now, says) = self.probe("/readyz").await;
+            now == status && says.contains(part)
+        })
+        .await;
+    }
+
+    pub async fn metrics(&self) -> Metrics {
+        let answer = self.get("/metrics").await;
+        let form = Some("text/plain; version=0.0.4; charset=utf-8");
+        assert_eq!(
+            (answer.status, answer.header("content-type")),
+            (200, form),
+            "{answer:?}"
+        );
+        Metrics::parse(&answer.body)
+    }
+}
+
+/// Where a daemon listened so far.
+pub fn addresses(daemon: &Process) -> Vec<String> {
+    let log = daemon.log();
+    let lines = log.lines().filter_map(|line| line.split_once(LISTENING));
+    lines.map(|(_, rest)| rest.trim_end_matches("/\"").to_owned()).collect()
+}

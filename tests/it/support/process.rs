@@ -1,0 +1,185 @@
+//! The program while it runs: what it logs, and how a test stops it.
+
+use std::{
+    sync::{Arc, Mutex},
+    time::{Duration, Instant},
+};
+
+use rustix::process::Signal;
+use tokio::{
+    io::{AsyncRead, AsyncReadExt},
+    process::{Child, Command},
+    task::JoinHandle,
+};
+
+use crate::support::{fixture::World, program::Ran, wait::{PATIENCE, eventually}};
+
+/// How long a program may take to end once it is told to.
+pub const STOPS_WITHIN: Duration = Duration::from_secs(5);
+
+/// A schedule that is never due while a test runs.
+pub const NEVER: (&str, &str) = ("CLERK2PG_SCHEDULE__FULL", "");
+
+/// A look for changes every second.
+pub const EVERY_SECOND: (&str, &str) = ("CLERK2PG_SCHEDULE__INCREMENTAL", "* * * * * *");
+
+/// A process whose output is read while it runs.
+pub struct Process {
+    child: Child,
+    log: Arc<Mutex<Vec<u8>>>,
+    stderr: JoinHandle<()>,
+    stdout: JoinHandle<Vec<u8>>,
+}
+
+impl Process {
+    pub fn spawn(mut command: Command) -> Self {
+        Self::new(command.spawn().unwrap())
+    }
+
+    pub fn new(mut child: Child) -> Self {
+        let log = Arc::<Mutex<Vec<u8>>>::default();
+        let mut stdout = child.stdout.take().unwrap();
+        Self {
+            stderr: tokio::spawn(copy(child.stderr.take().unwrap(), log.clone())),
+            stdout: tokio::spawn(async move {
+                let mut bytes = Vec::new();
+                stdout.read_to_end(&mut bytes).await.unwrap();
+                bytes
+            }),
+            child,
+            log,
+        }
+    }
+
+    /// Everything on stderr so far.
+    pub fn log(&self) -> String {
+        // What is still being written may end within a character.
+        String::from_utf8_lossy(&self.log.lock().unwrap()).into_owned()
+    }
+
+    /// How many lines on stderr so far hold a text.
+    pub fn said(&self, text: &str) -> usize {
+        self.log().lines().filter(|line| line.contains(text)).count()
+    }
+
+    /// Waits until a line on stderr holds a text.
+    pub async fn says(&self, text: &str) {
+        eventually(&format!("the log says {text:?}"), async || self.said(text) > 0).await;
+    }
+
+    pub fn pid(&self) -> u32 {
+        self.child.id().expect("the process is gone already")
+    }
+
+    /// Whether it has come to its end by itself.
+    #[allow(dead_code, reason = "the histories use it")]
+    pub fn has_ended(&mut self) -> bool {
+        self.child.try_wait().unwrap().is_some()
+    }
+
+    pub fn signal(&self, sent: Signal) {
+        signal(&self.child, sent);
+    }
+
+    /// Sends a signal that ends the process, and holds it to the time it has for that.
+    pub async fn stop(self, sent: Signal) -> Ran {
+        let told = Instant::now();
+        self.signal(sent);
+        let ran = self.ended().await;
+        let took = told.elapsed();
+        assert!(took <= STOPS_WITHIN, "{took:?} from {sent:?} to the end: {ran:#?}");
+        ran
+    }
+
+    /// Waits for the end; who waits for something for longer than this is told to stop.
+    pub async fn ended_within(mut self, limit: Duration) -> Ran {
+        if tokio::time::timeout(limit, self.child.wait()).await.is_err() {
+            self.signal(Signal::TERM);
+        }
+        self.ended().await
+    }
+
+    /// Ends the process without a chance to tidy up.
+    pub async fn kill(mut self) {
+        self.child.kill().await.unwrap();
+    }
+
+    pub async fn ended(mut self) -> Ran {
+        let ending = async {
+            let status = self.child.wait().await.unwrap();
+            (&mut self.stderr).await.unwrap();
+            Ran {
+                code: status.code(),
+                stdout: String::from_utf8((&mut self.stdout).await.unwrap()).unwrap(),
+                stderr: String::from_utf8(self.log.lock().unwrap().clone()).unwrap(),
+            }
+        };
+        let ran = tokio::time::timeout(PATIENCE, ending).await;
+        ran.expect("the program does not end")
+    }
+}
+
+impl Drop for Process {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            eprintln!("what the program said:\n{}", self.log());
+        }
+    }
+}
+
+async fn copy(mut from: impl AsyncRead + Unpin, to: Arc<Mutex<Vec<u8>>>) {
+    let mut buffer = [0; 8192];
+    while let Ok(length @ 1..) = from.read(&mut buffer).await {
+        to.lock().unwrap().extend_from_slice(&buffer[..length]);
+    }
+}
+
+/// Sends a signal to a child.
+pub fn signal(child: &Child, signal: rustix::process::Signal) {
+    let pid = child.id().expect("the process is gone already");
+    let pid = rustix::process::Pid::from_raw(i32::try_from(pid).unwrap()).unwrap();
+    rustix::process::kill_process(pid, signal).unwrap();
+}
+
+impl World {
+    /// A daemon with full syncs every second, and nothing else.
+    pub fn daemon(&self, environment: &[(&str, &str)]) -> Child {
+        self.command(&[])
+            .env("CLERK2PG_SCHEDULE__FULL", "* * * * * *")
+            .env("CLERK2PG_SCHEDULE__INCREMENTAL", "")
+            .env("CLERK2PG_CLERK__TIMEOUT", "2s")
+            .envs(environment.iter().copied())
+            .spawn()
+            .unwrap()
+    }
+
+    /// A daemon whose log can be read while it runs.
+    pub fn follow(&self, environment: &[(&str, &str)]) -> Process {
+        Process::new(self.daemon(environment))
+    }
+
+    /// A daemon that looks for changes every second and has done its one full sync.
+    pub async fn looking(&self, environment: &[(&str, &str)]) -> Process {
+        let walked = "kind = 'full' AND ended_at IS NOT NULL AND outcome <> 'failed'";
+        let before = self.runs(walked).await;
+        let daemon = self.follow(&[&[NEVER, EVERY_SECOND], environment].concat());
+        eventually("the first full sync", async || self.runs(walked).await > before).await;
+        self.age_rows().await;
+        daemon
+    }
+
+    /// A full sync under way.
+    pub fn begin(&self, environment: &[(&str, &str)]) -> Process {
+        let mut command = self.command(&["--once", "--format", "json"]);
+        command.envs(environment.iter().copied());
+        Process::spawn(command)
+    }
+
+    /// Does something while these stand still, and nothing that they asked for is under way.
+    pub async fn while_frozen(&self, daemons: &[&Process], happens: impl FnOnce()) {
+        daemons.iter().for_each(|daemon| daemon.signal(Signal::STOP));
+        self.all_is_answered().await;
+        happens();
+        daemons.iter().for_each(|daemon| daemon.signal(Signal::CONT));
+    }
+}

@@ -1,0 +1,118 @@
+//! What the database and Clerk's log show of syncs, and how a test waits for them.
+
+use clerk_sim::Request;
+
+use crate::support::{compare::comparable, fixture::World, wait::eventually};
+
+impl World {
+    /// The first requests of all looks so far that were answered.
+    pub fn looks(&self) -> Vec<Request> {
+        let mut log = self.sim.log();
+        // Ten are what a full sync looks at for its watermark.
+        log.retain(|request| {
+            let is_first = request.path.contains("order_by=-updated_at") && request.path.ends_with("&offset=0");
+            is_first && !request.path.contains("limit=10&") && request.status == 200
+        });
+        log
+    }
+
+    /// Waits for a look that begins after this moment and is done.
+    pub async fn looked(&self) {
+        let before = self.looks().len();
+        // The first may be under way already, and the third begins when the second is done.
+        eventually("three looks", async || self.looks().len() >= before + 3).await;
+    }
+
+    /// Waits until nothing that was asked for is under way.
+    pub async fn all_is_answered(&self) {
+        let mut answered = None;
+        eventually("all is answered", async || {
+            let (sent, log) = (self.sim.requests(), self.sim.log().len() as u64);
+            sent == log && answered.replace(sent) == Some(sent)
+        })
+        .await;
+    }
+
+    /// How many syncs a condition holds for; none where there is no schema yet.
+    pub async fn runs(&self, condition: &str) -> i64 {
+        let exists = "SELECT (to_regclass('clerk.sync_runs') IS NOT NULL)::int";
+        match self.db.number(exists).await {
+            0 => 0,
+            _ => {
+                self.db
+                    .number(&format!("SELECT count(*) FROM clerk.sync_runs WHERE {condition}"))
+                    .await
+            }
+        }
+    }
+
+    /// Waits until so many syncs have come to their end, failed ones aside.
+    pub async fn syncs(&self, count: i64) {
+        let condition = "ended_at IS NOT NULL AND outcome <> 'failed'";
+        eventually(&format!("{count} syncs"), async || self.runs(condition).await >= count).await;
+    }
+
+    /// Waits for a sync that began after this moment, and holds the mirror against Clerk.
+    pub async fn comes_in_step(&self) {
+        let last = self.db.number("SELECT coalesce(max(id), 0) FROM clerk.sync_runs").await;
+        let whole = format!("id > {last} AND outcome IN ('in_sync', 'changed')");
+        eventually("a sync that began later", async || self.runs(&whole).await > 0).await;
+        self.assert_in_step().await;
+    }
+
+    /// No two syncs were ever at work at once, and nobody holds the lease.
+    pub async fn assert_one_at_a_time(&self) {
+        let overlapping = "SELECT count(*) FROM clerk.sync_runs a JOIN clerk.sync_runs b
+            ON a.id < b.id AND b.started_at < coalesce(a.ended_at, 'infinity') AND a.started_at < coalesce(b.ended_at, 'infinity')";
+        assert_eq!(self.db.number(overlapping).await, 0, "syncs overlapped");
+    }
+
+    /// Waits until the mirror shows what Clerk has at this moment, whichever syncs bring it there, and they are over.
+    pub async fn catches_up(&self) {
+        let has_all = async || {
+            let (mirror, ids) = (self.db.documents().await, self.sim.user_ids());
+            let is_same = |id: &String| {
+                let documents = mirror.get(id).cloned().zip(self.sim.document(id));
+                documents.is_some_and(|(mirror, clerk)| comparable(mirror) == comparable(clerk))
+            };
+            mirror.len() == ids.len() && ids.iter().all(is_same) && self.runs("ended_at IS NULL").await == 0
+        };
+        eventually("the mirror catches up", has_all).await;
+    }
+
+    /// Who is named in the lease, run out or not.
+    pub async fn lease_holder(&self) -> Option<String> {
+        self.db
+            .text("SELECT lease_holder FROM clerk.sync_state WHERE lease_holder IS NOT NULL")
+            .await
+    }
+
+    /// What all incremental syncs did, and how many of them are not listed as a success.
+    pub async fn incremental(&self) -> String {
+        let sql = "SELECT concat('+', coalesce(sum(created), 0), ' ~', coalesce(sum(updated), 0), ' -', coalesce(sum(deleted), 0),
+                ' rejected ', coalesce(sum(rejected), 0), ' other ', count(*) FILTER (WHERE outcome <> 'changed'))
+            FROM clerk.sync_runs WHERE kind = 'incremental'";
+        self.db.text(sql).await.unwrap()
+    }
+
+    /// In Unix milliseconds.
+    pub async fn watermark(&self) -> i64 {
+        let sql = "SELECT (extract(epoch FROM watermark) * 1000)::bigint FROM clerk.sync_state";
+        self.db.number(sql).await
+    }
+
+    /// Nothing was brought by another full sync than the daemon's first.
+    pub async fn assert_one_full_sync(&self) {
+        assert_eq!(self.runs("kind = 'full'").await, 1);
+    }
+
+    /// How far the walk that was cut off had come.
+    pub async fn checkpoint(&self) -> i64 {
+        self.db
+            .number(
+                "SELECT coalesce(sum(coalesce((part ->> 'done')::bigint, (part #>> '{position,seen}')::bigint)), 0)::bigint
+                 FROM clerk.sync_state, jsonb_array_elements(checkpoint -> 'parts') AS part",
+            )
+            .await
+    }
+}

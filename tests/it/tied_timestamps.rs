@@ -1,0 +1,60 @@
+//! Servers that break ties of `created_at` and `updated_at` differently at each request.
+
+use clerk_sim::{Options, Quirks, Shuffle};
+use rustix::process::Signal;
+
+use crate::support::{changes::now, fixture::World, wait::eventually};
+
+fn shuffled() -> Quirks {
+    Quirks {
+        shuffle: Some(Shuffle::Ties),
+        ..Quirks::default()
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn thousands_who_change_in_one_moment_are_all_brought() {
+    let world = World::new(3_200).await;
+    world.sim.set_faults(shuffled());
+    let daemon = world.looking(&[]).await;
+    let (ids, watermark) = (world.sim.user_ids(), world.watermark().await);
+    let changes = || {
+        let at = now();
+        for id in &ids[..3_000] {
+            assert!(world.sim.update(id, |user| {
+                user["first_name"] = "Changed".into();
+                user["updated_at"] = at.into();
+            }));
+        }
+    };
+    world.while_frozen(&[&daemon], changes).await;
+    let changed = "SELECT count(*) FROM clerk.users WHERE first_name = 'Changed'";
+    eventually("all are brought", async || world.db.number(changed).await == 3_000).await;
+    eventually("the watermark follows", async || world.watermark().await > watermark).await;
+    world.assert_in_step().await;
+    let walks = world.runs("kind = 'full'").await;
+    assert!(walks <= 3, "{walks} full syncs: {}", daemon.log());
+    // What is settled needs no further full sync.
+    for _ in 0..4 {
+        world.looked().await;
+    }
+    assert_eq!(world.runs("kind = 'full'").await, walks, "{}", daemon.log());
+    assert_eq!(daemon.stop(Signal::TERM).await.code, Some(0));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn more_than_a_page_created_in_one_moment_are_all_met() {
+    // The generated users 3000 to 3619 share one millisecond.
+    for seed in 1..4 {
+        let world = World::with(Options {
+            users: 4_000,
+            seed,
+            ..Options::default()
+        })
+        .await;
+        world.sim.set_faults(shuffled());
+        world.once().await.assert(0, "changed +4000 ~0 -0 =0 held 0 rejected 0");
+        world.once().await.assert(0, "in_sync +0 ~0 -0 =4000 held 0 rejected 0");
+        world.assert_in_step().await;
+    }
+}

@@ -1,0 +1,212 @@
+//! One bad value costs one value: its column is NULL, it stands in `extra`, and everything else of its user is stored.
+
+use serde_json::{Value, json};
+
+use crate::support::fixture::World;
+
+/// Later than every generated user's `created_at`.
+const LATER: i64 = 1_790_000_000_000;
+
+/// Puts a user with these fields, written as JSON, and returns its document.
+fn put(world: &World, id: &str, fields: &str) -> String {
+    let document = format!(r#"{{"id":"{id}","object":"user","created_at":{LATER},"updated_at":{LATER}{fields}}}"#);
+    world.sim.insert_raw(id, LATER, LATER, document.clone().into_bytes());
+    document
+}
+
+/// What is stored of a user: a column, `extra`, `unexpected`.
+async fn stored(world: &World, id: &str, column: &str) -> (Option<String>, Value, Option<String>) {
+    let text = async |sql: &str| {
+        let sql = format!("SELECT ({sql})::text FROM clerk.users WHERE id = '{id}'");
+        world.db.text(&sql).await
+    };
+    let extra = text("extra")
+        .await
+        .map_or(Value::Null, |extra| serde_json::from_str(&extra).unwrap());
+    (text(column).await, extra, text("unexpected").await)
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_value_of_another_kind_costs_that_value() {
+    let cases = [
+        ("external_id", "42"),
+        ("external_id", r#"["crm-7"]"#),
+        ("first_name", "true"),
+        ("banned", r#""yes""#),
+        ("banned", "1"),
+        ("create_organizations_limit", "1.5"),
+        ("last_active_at", "9223372036854775807"),
+        ("updated_at", r#""soon""#),
+        ("locale", r#"{"status":42}"#),
+    ];
+    let world = World::new(20).await;
+    for (n, (field, value)) in cases.iter().enumerate() {
+        put(&world, &format!("user_{n}"), &format!(r#","{field}":{value}"#));
+    }
+    world.once().await.assert(0, "changed +29 ~0 -0 =0 held 0 rejected 0");
+    // Also: what Clerk sent is what `clerk.user_document` gives back.
+    world.assert_in_step().await;
+    for (n, (field, value)) in cases.iter().enumerate() {
+        let value: Value = serde_json::from_str(value).unwrap();
+        let expected = (None, json!({*field: value}), Some(format!("{{{field}}}")));
+        assert_eq!(stored(&world, &format!("user_{n}"), field).await, expected, "{field}");
+    }
+    let versions = world.db.versions().await;
+    world.once().await.assert(0, "in_sync +0 ~0 -0 =29 held 0 rejected 0");
+    assert_eq!(world.db.versions().await, versions);
+
+    // Other bytes of the same meaning are no change; another value is one; a value that fits ends it.
+    let changed_at = "SELECT changed_at::text FROM clerk.users WHERE id = 'user_1'";
+    let before = world.db.text(changed_at).await;
+    put(&world, "user_1", r#","external_id": [ "crm\u002d7" ]"#);
+    world.once().await.assert(0, "in_sync +0 ~0 -0 =29 held 0 rejected 0");
+    assert_eq!(world.db.text(changed_at).await, before);
+    put(&world, "user_1", r#","external_id":["crm-8"]"#);
+    world.once().await.assert(0, "changed +0 ~1 -0 =28 held 0 rejected 0");
+    assert_eq!(
+        stored(&world, "user_1", "external_id").await.1,
+        json!({"external_id": ["crm-8"]})
+    );
+    put(&world, "user_1", r#","external_id":"crm-9""#);
+    world.once().await.assert(0, "changed +0 ~1 -0 =28 held 0 rejected 0");
+    let expected = (Some("crm-9".to_owned()), Value::Null, None);
+    assert_eq!(stored(&world, "user_1", "external_id").await, expected);
+    world.assert_in_step().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_postgres_cannot_hold_is_kept_as_its_text() {
+    let deep = format!("{}1{}", "[".repeat(5_000), "]".repeat(5_000));
+    let cases = [
+        ("first_name", r#""Nul\u0000Name""#),
+        ("first_name", r#""half \ud83d emoji""#),
+        ("public_metadata", r#"{"note":["nul\u0000"]}"#),
+        ("public_metadata", deep.as_str()),
+        ("unsafe_metadata", r#"{"n":1e200000}"#),
+        ("unsafe_metadata", r#"{"n":1e-16384}"#),
+        ("private_metadata", r#"{"half":"\udc00 \ud83d"}"#),
+        (
+            "email_addresses",
+            r#"[{"id":"a","email_address":"ann@example.com"},{"note":"\u0000"}]"#,
+        ),
+        ("new_key", r#"{"half":"\ud83d"}"#),
+    ];
+    let world = World::new(20).await;
+    world.once().await.assert(0, "changed +20 ~0 -0 =0 held 0 rejected 0");
+    for (n, (field, value)) in cases.iter().enumerate() {
+        put(
+            &world,
+            &format!("user_{n}"),
+            &format!(r#","{field}":{value},"primary_email_address_id":"a""#),
+        );
+    }
+    world.once().await.assert(0, "changed +9 ~0 -0 =20 held 0 rejected 0");
+    for (n, (field, value)) in cases.iter().enumerate() {
+        let id = format!("user_{n}");
+        let column = if *field == "new_key" { "NULL" } else { *field };
+        let unexpected = (*field != "new_key").then(|| format!("{{{field}}}"));
+        let expected = (None, json!({*field: value}), unexpected);
+        assert_eq!(stored(&world, &id, column).await, expected, "{field}");
+        // Its event carries the document in the same form.
+        let event = format!("SELECT payload->'data'->>'{field}' FROM clerk.user_events WHERE user_id = '{id}'");
+        assert_eq!(world.db.text(&event).await.as_deref(), Some(*value), "{field}");
+    }
+    let email = "SELECT primary_email FROM clerk.users WHERE id = 'user_7'";
+    assert_eq!(world.db.text(email).await.as_deref(), Some("ann@example.com"));
+    let versions = world.db.versions().await;
+    world.once().await.assert(0, "in_sync +0 ~0 -0 =29 held 0 rejected 0");
+    assert_eq!(world.db.versions().await, versions);
+    // Another change of such a user is that change alone.
+    put(
+        &world,
+        "user_2",
+        r#","public_metadata":{"note":["nul\u0000"]},"primary_email_address_id":"b""#,
+    );
+    world.once().await.assert(0, "changed +0 ~1 -0 =28 held 0 rejected 0");
+    let changed = "SELECT changed::text FROM clerk.user_events ORDER BY id DESC LIMIT 1";
+    assert_eq!(
+        world.db.text(changed).await.as_deref(),
+        Some("{primary_email_address_id}")
+    );
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn numbers_and_times_are_read_in_every_spelling() {
+    let world = World::new(0).await;
+    let moments = [
+        "1790000000000",
+        "1790000000000.0",
+        "1.79e12",
+        r#""1790000000000""#,
+        "1790000000",
+        r#""2026-09-21T14:13:20Z""#,
+        r#""2026-09-21T14:13:20.000+00:00""#,
+        r#""2026-09-21 16:13:20+02""#,
+        r#""2026-09-21T14:13:20""#,
+    ];
+    for (n, moment) in moments.iter().enumerate() {
+        let document = format!(
+            r#"{{"id":"user_{n}","created_at":{moment},"updated_at":{moment},"last_sign_in_at":{moment},"create_organizations_limit":{}}}"#,
+            ["5", "5.0", "50e-1", r#""5""#][n % 4],
+        );
+        world
+            .sim
+            .insert_raw(&format!("user_{n}"), LATER, LATER, document.into_bytes());
+    }
+    world.once().await.assert(0, "changed +9 ~0 -0 =0 held 0 rejected 0");
+    let same =
+        "SELECT count(*) FROM clerk.users WHERE created_at = to_timestamp(1790000000) AND updated_at = created_at
+        AND last_sign_in_at = created_at AND create_organizations_limit = 5 AND extra IS NULL AND unexpected IS NULL";
+    assert_eq!(world.db.number(same).await, moments.len() as i64);
+    world.once().await.assert(0, "in_sync +0 ~0 -0 =9 held 0 rejected 0");
+    // Another spelling is no change.
+    let event = "SELECT count(*) FROM clerk.user_events";
+    let events = world.db.number(event).await;
+    let document = format!(
+        r#"{{"id":"user_0","created_at":"2026-09-21T14:13:20Z","updated_at":{LATER},"last_sign_in_at":1.79e12,"create_organizations_limit":5.00}}"#
+    );
+    world.sim.insert_raw("user_0", LATER, LATER, document.into_bytes());
+    world.once().await.assert(0, "in_sync +0 ~0 -0 =9 held 0 rejected 0");
+    assert_eq!(world.db.number(event).await, events);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn of_a_key_twice_the_last_value_counts() {
+    let world = World::new(0).await;
+    put(
+        &world,
+        "user_twice",
+        r#","first_name":"Ann","first_name":"Bea","id":"user_twice","x":1,"x":2"#,
+    );
+    world.once().await.assert(0, "changed +1 ~0 -0 =0 held 0 rejected 0");
+    let expected = (Some("Bea".to_owned()), json!({"x": 2}), None);
+    assert_eq!(stored(&world, "user_twice", "first_name").await, expected);
+    world.once().await.assert(0, "in_sync +0 ~0 -0 =1 held 0 rejected 0");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn unexpected_values_are_counted_and_said_once_a_field() {
+    let world = World::new(10).await;
+    for n in 0..3 {
+        put(&world, &format!("user_{n}"), r#","external_id":42,"banned":"yes""#);
+    }
+    put(&world, "user_4", r#","banned":"no""#);
+    let ran = world.once().await;
+    ran.assert(0, "changed +14 ~0 -0 =0 held 0 rejected 0");
+    let warnings: Vec<_> = ran
+        .stderr
+        .lines()
+        .filter(|line| line.contains("unexpected type"))
+        .collect();
+    assert_eq!(warnings.len(), 2, "{ran:#?}");
+    for field in ["external_id", "banned"] {
+        assert!(warnings.iter().any(|line| line.contains(field)), "{ran:#?}");
+    }
+    let status = world.run(&["status"]).await.stdout;
+    assert!(
+        status.contains("Values of an unexpected type, kept in extra: banned of 4 users, external_id of 3 users"),
+        "{status}"
+    );
+    let status = world.run(&["status", "--format", "json"]).await.json();
+    assert_eq!(status["unexpected_values"], json!({"banned": 4, "external_id": 3}));
+}
