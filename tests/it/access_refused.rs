@@ -8,7 +8,7 @@ use tokio::{
     net::TcpListener,
 };
 
-use crate::support::{fixture::{World, mirrored}, program::Ran};
+use crate::support::{fixture::{World, mirrored}, program::Ran, summary::{in_sync, Exit}};
 
 #[track_caller]
 fn assert_refused(ran: &Ran, what: &str, hint: &str) {
@@ -127,7 +127,7 @@ async fn another_instances_key_is_refused() {
         ["GET /v1/instance"],
         "more was read than who it is"
     );
-    world.once().await.assert(0, "in_sync +0 ~0 -0 =10 held 0 rejected 0");
+    world.once().await.assert(Exit::Ok, in_sync().unchanged(10));
 }
 
 #[tokio::test(flavor = "multi_thread")]

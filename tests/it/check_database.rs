@@ -3,7 +3,7 @@
 use clerk_sim::Unstorable;
 use rustix::process::Signal;
 
-use crate::support::{check::{Checked, check_with}, connecting::url, fixture::{World, mirrored}, postgres::Postgres, program::{Ran, command}, proxy::{Proxy, upstream}, roles::Role};
+use crate::support::{check::{Checked, check_with}, connecting::url, fixture::{World, mirrored}, postgres::Postgres, program::{Ran, command}, proxy::{Proxy, upstream}, roles::Role, summary::{changed, held, in_sync, Exit}};
 
 const BY_HAND: (&str, &str) = ("CLERK2PG_DATABASE__MIGRATE", "false");
 
@@ -134,13 +134,13 @@ async fn what_the_role_lacks_and_the_grant_that_mends_it() {
     world.sim.create_random();
     run(&["--once", "--format", "json"])
         .await
-        .assert(0, "changed +1 ~1 -1 =8 held 0 rejected 0");
+        .assert(Exit::Ok, changed().created(1).updated(1).deleted(1).unchanged(8));
     world.assert_in_step().await;
 
     let bad = world.sim.insert_unstorable(Unstorable::ManyKeys);
     run(&["--once", "--format", "json"])
         .await
-        .assert(0, "in_sync +0 ~0 -0 =10 held 0 rejected 1");
+        .assert(Exit::Ok, in_sync().unchanged(10).rejected(1));
     for id in [&bad, &ids[0], &ids[1], &ids[2], &ids[3], &ids[6], &ids[7]] {
         world.sim.delete(id);
     }
@@ -149,14 +149,14 @@ async fn what_the_role_lacks_and_the_grant_that_mends_it() {
         ("CLERK2PG_DELETES__MIN_COUNT", "1"),
         ("CLERK2PG_DELETES__MAX_COUNT", "1"),
     ];
-    let held = world.once_with(&strict).await;
-    held.assert(3, "held +0 ~0 -0 =4 held 6 rejected 0");
-    let sum = held.json()["plan"].as_str().unwrap().to_owned();
+    let ran = world.once_with(&strict).await;
+    ran.assert(Exit::Held, held(6).unchanged(4));
+    let sum = ran.json()["plan"].as_str().unwrap().to_owned();
     assert_eq!(run(&["approve", &sum]).await.code, Some(0));
     world
         .once_with(&strict)
         .await
-        .assert(0, "changed +0 ~0 -6 =4 held 0 rejected 0");
+        .assert(Exit::Ok, changed().deleted(6).unchanged(4));
     world.assert_in_step().await;
 
     let daemon = world.follow(&[("DATABASE_URL", &role.url)]);
@@ -199,7 +199,7 @@ async fn what_the_role_lacks_and_the_grant_that_mends_it() {
         .is("permissions", "warn", "chooses which rows of clerk.users");
     world.sim.create_random();
     let ran = run(&["--once", "--format", "json"]).await;
-    ran.assert(0, "changed +1 ~0 -0 =5 held 0 rejected 0");
+    ran.assert(Exit::Ok, changed().created(1).unchanged(5));
     world.assert_in_step().await;
 
     // A table of a version to come is not forgotten.

@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use clerk_sim::Unstorable;
 use serde_json::Value;
 
-use crate::support::fixture::{World, mirrored};
+use crate::support::{fixture::{World, mirrored}, summary::{changed, failed, in_sync, planned, Exit}};
 
 fn keys(value: &Value) -> BTreeSet<&str> {
     value.as_object().unwrap().keys().map(String::as_str).collect()
@@ -103,10 +103,10 @@ async fn a_dry_run_tells_what_a_pass_then_does() {
     assert_eq!(ran.code, Some(0), "{ran:#?}");
     let (lines, totals) = ran.stdout.split_once("\n\n").unwrap();
     let lines: BTreeSet<&str> = lines.lines().collect();
-    let changed = format!("~ {} first_name, public_metadata, updated_at", ids[5]);
+    let changed_id = format!("~ {} first_name, public_metadata, updated_at", ids[5]);
     let expected = [
         format!("+ {new}"),
-        changed,
+        changed_id,
         format!("~ {} banned, brand_new_key", ids[6]),
         format!("- {}", ids[3]),
         format!("- {}", ids[9]),
@@ -114,7 +114,7 @@ async fn a_dry_run_tells_what_a_pass_then_does() {
     ];
     assert_eq!(lines, expected.iter().map(String::as_str).collect());
     let json = world.run(&["--dry-run", "--format", "json"]).await;
-    json.assert(0, "planned +1 ~2 -2 =26 held 0 rejected 1");
+    json.assert(Exit::Ok, planned().created(1).updated(2).deleted(2).unchanged(26).rejected(1));
     let sum = json.json()["plan"].as_str().unwrap().to_owned();
     assert_eq!(
         totals,
@@ -128,7 +128,7 @@ async fn a_dry_run_tells_what_a_pass_then_does() {
         (versions, before)
     );
 
-    world.once().await.assert(0, "changed +1 ~2 -2 =26 held 0 rejected 1");
+    world.once().await.assert(Exit::Ok, changed().created(1).updated(2).deleted(2).unchanged(26).rejected(1));
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -143,11 +143,11 @@ async fn the_status_for_people() {
     );
 
     let bad = world.sim.insert_unstorable(Unstorable::CreatedAtAsWord);
-    world.once().await.assert(0, "changed +12 ~0 -0 =0 held 0 rejected 1");
+    world.once().await.assert(Exit::Ok, changed().created(12).rejected(1));
     world
         .once_with(&[("CLERK_SECRET_KEY", "sk_live_other")])
         .await
-        .assert(1, "failed +0 ~0 -0 =0 held 0 rejected 0");
+        .assert(Exit::Failed, failed());
     let ran = world.run_with(&["status"], &[("CLERK_SECRET_KEY", "")]).await;
     assert_eq!((ran.code, ran.stderr.as_str()), (Some(0), ""), "{ran:#?}");
     for part in [
@@ -170,7 +170,7 @@ async fn the_status_for_people() {
 #[tokio::test(flavor = "multi_thread")]
 async fn the_status_for_programs() {
     let world = mirrored(12).await;
-    world.once().await.assert(0, "in_sync +0 ~0 -0 =12 held 0 rejected 0");
+    world.once().await.assert(Exit::Ok, in_sync().unchanged(12));
     let ran = world.run(&["status", "--format", "json"]).await;
     assert_eq!((ran.code, ran.stdout.lines().count()), (Some(0), 1), "{ran:#?}");
     let json = ran.json();

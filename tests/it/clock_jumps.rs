@@ -4,7 +4,7 @@
 use clerk_sim::{Effect, Endpoint, Rule};
 use rustix::process::Signal;
 
-use crate::support::{faults::slow_pages, fixture::{World, mirrored}, monitored::{ANY, Watched}, process::{EVERY_SECOND, NEVER, Process}, wait::eventually};
+use crate::support::{faults::slow_pages, fixture::{World, mirrored}, monitored::{ANY, Watched}, process::{EVERY_SECOND, NEVER, Process}, wait::eventually, summary::{changed, held, Exit}};
 
 /// The lease's time in these tests.
 const LEASE: (&str, &str) = ("CLERK2PG_LEASE__TTL", "3s");
@@ -86,7 +86,7 @@ async fn a_lease_that_was_held_before_the_clock_went_back_runs_out() {
     world.clock_jumps("-30 minutes").await;
     let ran = world.run(&["status", "--format", "json"]).await;
     assert!(ran.json()["lease_holder"].is_null(), "{ran:#?}");
-    world.once().await.assert(0, "changed +20 ~0 -0 =0 held 0 rejected 0");
+    world.once().await.assert(Exit::Ok, changed().created(20));
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -163,19 +163,19 @@ async fn what_was_held_or_updated_before_the_clock_went_back_is_old() {
     let ids = world.sim.user_ids();
     let document = world.sim.document(&ids[3]).unwrap();
     ids[..12].iter().for_each(|id| assert!(world.sim.delete(id)));
-    world.once().await.assert(3, "held +0 ~0 -0 =38 held 12 rejected 0");
+    world.once().await.assert(Exit::Held, held(12).unchanged(38));
     let ahead = "UPDATE clerk.missing_users SET held_at = held_at + interval '30 minutes'";
     world.db.execute(ahead).await;
     world.sim.insert(document);
-    world.once().await.assert(3, "held +0 ~0 -0 =39 held 11 rejected 0");
+    world.once().await.assert(Exit::Held, held(11).unchanged(39));
 
     // An older state that Clerk still shows when it is asked again is taken.
     let id = &ids[20];
     let old = world.sim.document(id).unwrap();
     world.sim.update(id, |user| user["first_name"] = "Newer".into());
-    world.once().await.assert(3, "held +0 ~1 -0 =38 held 11 rejected 0");
+    world.once().await.assert(Exit::Held, held(11).updated(1).unchanged(38));
     let ahead = "UPDATE clerk.users SET changed_at = changed_at + interval '30 minutes'";
     world.db.execute(ahead).await;
     world.sim.insert(old);
-    world.once().await.assert(3, "held +0 ~1 -0 =39 held 11 rejected 0");
+    world.once().await.assert(Exit::Held, held(11).updated(1).unchanged(39));
 }

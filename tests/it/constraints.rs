@@ -1,6 +1,6 @@
 //! The application's own constraints on `clerk.users` hold back one row, never the others.
 
-use crate::support::{fixture::{World, mirrored, mirrored_ids}, program::Ran, wait::PATIENCE};
+use crate::support::{fixture::{World, mirrored, mirrored_ids}, program::Ran, wait::PATIENCE, summary::{changed, in_sync, Exit}};
 
 async fn reasons(world: &World) -> Vec<(String, String)> {
     let sql = "SELECT user_id, reason FROM clerk.rejected_users ORDER BY user_id";
@@ -22,7 +22,7 @@ async fn check_refused(ddl: &str, why: &str, mend: &str) {
 
     let before = world.db.documents().await;
     let ran = world.once().await;
-    ran.assert(0, "changed +1 ~1 -0 =38 held 0 rejected 2");
+    ran.assert(Exit::Ok, changed().created(1).updated(1).unchanged(38).rejected(2));
     assert!(ran.stderr.contains(why) && !ran.stderr.contains('@'), "{ddl}: {ran:#?}");
     let mirror = world.db.documents().await;
     assert_eq!(mirror[&ids[17]], before[&ids[17]], "{ddl}");
@@ -40,9 +40,9 @@ async fn check_refused(ddl: &str, why: &str, mend: &str) {
         "{ddl}: {listed:#?}"
     );
 
-    world.once().await.assert(0, "in_sync +0 ~0 -0 =40 held 0 rejected 2");
+    world.once().await.assert(Exit::Ok, in_sync().unchanged(40).rejected(2));
     world.db.execute(mend).await;
-    world.once().await.assert(0, "changed +1 ~1 -0 =40 held 0 rejected 0");
+    world.once().await.assert(Exit::Ok, changed().created(1).updated(1).unchanged(40));
     assert_eq!(reasons(&world).await, []);
     world.assert_in_step().await;
 }
@@ -126,7 +126,7 @@ async fn check_held_back(on_delete: &str) {
     world.sim.delete(ordering);
     world.sim.delete(other);
     world.sim.update(&ids[7], |user| user["first_name"] = "Changed".into());
-    world.once().await.assert(0, "changed +0 ~1 -1 =27 held 0 rejected 1");
+    world.once().await.assert(Exit::Ok, changed().updated(1).deleted(1).unchanged(27).rejected(1));
     let mirror = mirrored_ids(&world).await;
     assert!(mirror.contains(ordering) && !mirror.contains(other), "{on_delete}");
     let listed = reasons(&world).await;
@@ -136,9 +136,9 @@ async fn check_held_back(on_delete: &str) {
     );
     assert!(listed[0].1.contains("orders"), "{listed:?}");
 
-    world.once().await.assert(0, "in_sync +0 ~0 -0 =28 held 0 rejected 1");
+    world.once().await.assert(Exit::Ok, in_sync().unchanged(28).rejected(1));
     world.db.execute("DELETE FROM orders").await;
-    world.once().await.assert(0, "changed +0 ~0 -1 =28 held 0 rejected 0");
+    world.once().await.assert(Exit::Ok, changed().deleted(1).unchanged(28));
     assert_eq!(reasons(&world).await, []);
     world.assert_in_step().await;
 }
@@ -168,7 +168,7 @@ async fn a_foreign_key_may_go_along() {
         ))
         .await;
     world.sim.delete(&ids[5]);
-    world.once().await.assert(0, "changed +0 ~0 -1 =11 held 0 rejected 0");
+    world.once().await.assert(Exit::Ok, changed().deleted(1).unchanged(11));
     assert_eq!(
         world
             .db
@@ -198,9 +198,9 @@ async fn whoever_is_held_back_can_return() {
         ))
         .await;
     world.sim.delete(&id);
-    world.once().await.assert(0, "in_sync +0 ~0 -0 =11 held 0 rejected 1");
+    world.once().await.assert(Exit::Ok, in_sync().unchanged(11).rejected(1));
     world.sim.insert(document);
-    world.once().await.assert(0, "in_sync +0 ~0 -0 =12 held 0 rejected 0");
+    world.once().await.assert(Exit::Ok, in_sync().unchanged(12));
     assert_eq!(reasons(&world).await, []);
     world.assert_in_step().await;
 }
@@ -229,14 +229,14 @@ async fn a_user_for_whom_an_expression_takes_for_ever() {
     // A statement for all of them at once takes a minute.
     let once = world.command(&["--once", "--format", "json"]).output();
     let ran = tokio::time::timeout(4 * PATIENCE, once).await.expect("an end").unwrap();
-    Ran::from(ran).assert(0, "changed +0 ~6 -0 =33 held 0 rejected 1");
+    Ran::from(ran).assert(Exit::Ok, changed().updated(6).unchanged(33).rejected(1));
     let [(id, reason)] = &reasons(&world).await[..] else {
         panic!("{:?}", reasons(&world).await);
     };
     assert_eq!(id, &ids[17]);
     assert!(reason.contains("statement timeout"), "{reason}");
     assert!(world.sim.update(&ids[17], |user| user["username"] = "fast".into()));
-    world.once().await.assert(0, "changed +0 ~1 -0 =39 held 0 rejected 0");
+    world.once().await.assert(Exit::Ok, changed().updated(1).unchanged(39));
     world.assert_in_step().await;
 }
 

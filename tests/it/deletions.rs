@@ -2,7 +2,7 @@
 
 use clerk_sim::{Effect, Endpoint, ErrorBody, Faults, Quirks, Rule, WrongCount};
 
-use crate::support::{faults::{away_behind_the_walk, check, error, under}, fixture::{World, mirrored, mirrored_ids}};
+use crate::support::{faults::{away_behind_the_walk, check, error, under}, fixture::{World, mirrored, mirrored_ids}, summary::{changed, held, in_sync, incomplete, planned, Exit}};
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_deletion_at_clerk_deletes_the_row() {
@@ -12,9 +12,9 @@ async fn a_deletion_at_clerk_deletes_the_row() {
     for at in [0, 7, 8, 29] {
         assert!(world.sim.delete(&ids[at]));
     }
-    world.once().await.assert(0, "changed +0 ~0 -4 =26 held 0 rejected 0");
+    world.once().await.assert(Exit::Ok, changed().deleted(4).unchanged(26));
     world.assert_in_step().await;
-    world.once().await.assert(0, "in_sync +0 ~0 -0 =26 held 0 rejected 0");
+    world.once().await.assert(Exit::Ok, in_sync().unchanged(26));
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -29,7 +29,7 @@ async fn marked_users_keep_their_row_and_can_return() {
     world
         .once_with(&mark)
         .await
-        .assert(0, "changed +0 ~0 -1 =11 held 0 rejected 0");
+        .assert(Exit::Ok, changed().deleted(1).unchanged(11));
     let marked_at = world.db.text(&deleted_at).await;
     assert!(marked_at.is_some());
     assert_eq!(world.db.number("SELECT count(*) FROM clerk.users").await, 12);
@@ -39,18 +39,18 @@ async fn marked_users_keep_their_row_and_can_return() {
     world
         .once_with(&mark)
         .await
-        .assert(0, "in_sync +0 ~0 -0 =11 held 0 rejected 0");
+        .assert(Exit::Ok, in_sync().unchanged(11));
     assert_eq!(world.db.versions().await, versions, "somebody was marked twice");
     assert_eq!(world.db.text(&deleted_at).await, marked_at);
 
     // The very same bytes as before.
     world.sim.insert(document);
     let plan = world.run_with(&["--dry-run", "--format", "json"], &mark).await;
-    plan.assert(0, "planned +1 ~0 -0 =11 held 0 rejected 0");
+    plan.assert(Exit::Ok, planned().created(1).unchanged(11));
     world
         .once_with(&mark)
         .await
-        .assert(0, "changed +1 ~0 -0 =11 held 0 rejected 0");
+        .assert(Exit::Ok, changed().created(1).unchanged(11));
     assert_eq!(world.db.text(&deleted_at).await, None);
     world.assert_in_step().await;
 
@@ -60,12 +60,12 @@ async fn marked_users_keep_their_row_and_can_return() {
     world
         .once_with(&mark)
         .await
-        .assert(0, "changed +0 ~0 -1 =11 held 0 rejected 0");
+        .assert(Exit::Ok, changed().deleted(1).unchanged(11));
     let events = "SELECT count(*) FROM clerk.user_events";
     let before = world.db.number(events).await;
-    let planned = world.run(&["--dry-run", "--format", "json"]).await;
-    planned.assert(0, "planned +0 ~0 -1 =11 held 0 rejected 0");
-    world.once().await.assert(0, "in_sync +0 ~0 -0 =11 held 0 rejected 0");
+    let plan = world.run(&["--dry-run", "--format", "json"]).await;
+    plan.assert(Exit::Ok, planned().deleted(1).unchanged(11));
+    world.once().await.assert(Exit::Ok, in_sync().unchanged(11));
     let rows = format!("SELECT count(*) FROM clerk.users WHERE id = '{gone}'");
     assert_eq!(world.db.number(&rows).await, 0);
     assert_eq!(world.db.number(events).await, before);
@@ -88,11 +88,11 @@ async fn keeping_asks_nothing() {
     world
         .once_with(&keep)
         .await
-        .assert(0, "in_sync +0 ~0 -0 =11 held 0 rejected 0");
+        .assert(Exit::Ok, in_sync().unchanged(11));
     assert_eq!(world.db.versions().await, versions);
     assert_eq!(asked(&world), 0);
     // The deletion was left for later, not forgotten.
-    world.once().await.assert(0, "changed +0 ~0 -1 =11 held 0 rejected 0");
+    world.once().await.assert(Exit::Ok, changed().deleted(1).unchanged(11));
     assert_eq!(asked(&world), 3, "the names, a witness, and the one who is gone");
 }
 
@@ -125,8 +125,8 @@ async fn whoever_a_list_hides_is_kept() {
         "hidden from every list",
         &world,
         hiding.clone(),
-        1,
-        "incomplete +0 ~0 -0 =60 held 0 rejected 0",
+        Exit::Failed,
+        incomplete().unchanged(60),
     )
     .await;
     check(
@@ -136,8 +136,8 @@ async fn whoever_a_list_hides_is_kept() {
             ignore_user_id: true,
             ..hiding.clone()
         },
-        1,
-        "incomplete +0 ~0 -0 =60 held 0 rejected 0",
+        Exit::Failed,
+        incomplete().unchanged(60),
     )
     .await;
     // Hidden while the list is walked, but not when they are asked for by id; by id they are not found.
@@ -152,8 +152,8 @@ async fn whoever_a_list_hides_is_kept() {
         "in the list by id",
         &world,
         faults,
-        1,
-        "incomplete +0 ~0 -0 =60 held 0 rejected 0",
+        Exit::Failed,
+        incomplete().unchanged(60),
     )
     .await;
     check(
@@ -163,8 +163,8 @@ async fn whoever_a_list_hides_is_kept() {
             not_found_by_id: world.sim.user_ids(),
             ..Quirks::default()
         },
-        0,
-        "in_sync +0 ~0 -0 =60 held 0 rejected 0",
+        Exit::Ok,
+        in_sync().unchanged(60),
     )
     .await;
 }
@@ -180,29 +180,29 @@ async fn lists_of_a_walk(world: &World) -> u64 {
 #[tokio::test(flavor = "multi_thread")]
 async fn lists_that_mislead_delete_nobody() {
     let world = mirrored(60).await;
-    let in_sync = "in_sync +0 ~0 -0 =60 held 0 rejected 0";
+    let all_in_sync = in_sync().unchanged(60);
     let with = |change: fn(&mut Quirks)| {
         let mut quirks = Quirks::default();
         change(&mut quirks);
         quirks
     };
-    check("pages of 7", &world, with(|q| q.max_page = Some(7)), 0, in_sync).await;
-    check("pages of 1", &world, with(|q| q.max_page = Some(1)), 0, in_sync).await;
-    check("random pages", &world, with(|q| q.random_pages = true), 0, in_sync).await;
+    check("pages of 7", &world, with(|q| q.max_page = Some(7)), Exit::Ok, all_in_sync).await;
+    check("pages of 1", &world, with(|q| q.max_page = Some(1)), Exit::Ok, all_in_sync).await;
+    check("random pages", &world, with(|q| q.random_pages = true), Exit::Ok, all_in_sync).await;
     check(
         "user_id is ignored",
         &world,
         with(|q| q.ignore_user_id = true),
-        0,
-        in_sync,
+        Exit::Ok,
+        all_in_sync,
     )
     .await;
     check(
         "empty lists",
         &world,
         with(|q| q.empty_lists = true),
-        1,
-        "incomplete +0 ~0 -0 =0 held 60 rejected 0",
+        Exit::Failed,
+        incomplete().held(60),
     )
     .await;
     check(
@@ -212,8 +212,8 @@ async fn lists_that_mislead_delete_nobody() {
             q.empty_lists = true;
             q.count = Some(WrongCount::Fixed(0));
         }),
-        3,
-        "held +0 ~0 -0 =0 held 60 rejected 0",
+        Exit::Held,
+        held(60),
     )
     .await;
     for offset in [-1, 1, 1000] {
@@ -221,8 +221,8 @@ async fn lists_that_mislead_delete_nobody() {
             "a count that is wrong",
             &world,
             with_count(offset),
-            1,
-            "incomplete +0 ~0 -0 =60 held 0 rejected 0",
+            Exit::Failed,
+            incomplete().unchanged(60),
         )
         .await;
     }
@@ -241,11 +241,11 @@ async fn lists_that_mislead_delete_nobody() {
         "all lists behind the first page are empty, those by id too",
         &world,
         faults,
-        1,
-        "incomplete +0 ~0 -0 =7 held 0 rejected 0",
+        Exit::Failed,
+        incomplete().unchanged(7),
     )
     .await;
-    check("and then all is well", &world, Faults::default(), 0, in_sync).await;
+    check("and then all is well", &world, Faults::default(), Exit::Ok, all_in_sync).await;
 }
 
 fn with_count(offset: i64) -> Quirks {
@@ -264,12 +264,12 @@ async fn approving_an_empty_list_deletes_nobody() {
         ..Quirks::default()
     };
     let ran = under(&world, nobody.clone(), &[]).await;
-    ran.assert(3, "held +0 ~0 -0 =0 held 20 rejected 0");
+    ran.assert(Exit::Held, held(20));
     let plan = ran.json()["plan"].as_str().unwrap().to_owned();
     assert_eq!(world.run(&["approve", &plan]).await.code, Some(0));
     let ran = under(&world, nobody, &[]).await;
     assert_eq!(ran.json()["deleted"], 0, "{ran:#?}");
-    world.once().await.assert(0, "in_sync +0 ~0 -0 =20 held 0 rejected 0");
+    world.once().await.assert(Exit::Ok, in_sync().unchanged(20));
     world.assert_in_step().await;
 }
 
@@ -277,7 +277,7 @@ async fn approving_an_empty_list_deletes_nobody() {
 async fn stale_lists_delete_nobody() {
     let world = mirrored(10).await;
     let created: Vec<String> = (0..3).map(|_| world.sim.create_random()).collect();
-    world.once().await.assert(0, "changed +3 ~0 -0 =10 held 0 rejected 0");
+    world.once().await.assert(Exit::Ok, changed().created(3).unchanged(10));
     let gone = world.sim.user_ids()[4].clone();
     world.sim.delete(&gone);
     let stale = Quirks {
@@ -289,13 +289,13 @@ async fn stale_lists_delete_nobody() {
         "stale lists",
         &world,
         stale,
-        0,
-        "in_sync +0 ~0 -0 =13 held 0 rejected 0",
+        Exit::Ok,
+        in_sync().unchanged(13),
     )
     .await;
     let mirrored = mirrored_ids(&world).await;
     assert!(created.iter().all(|id| mirrored.contains(id)) && mirrored.contains(&gone));
-    world.once().await.assert(0, "changed +0 ~0 -1 =12 held 0 rejected 0");
+    world.once().await.assert(Exit::Ok, changed().deleted(1).unchanged(12));
     world.assert_in_step().await;
 }
 
@@ -304,22 +304,22 @@ async fn a_deletion_that_cannot_be_confirmed_waits() {
     let world = mirrored(30).await;
     let gone = world.sim.user_ids()[11].clone();
     world.sim.delete(&gone);
-    let unconfirmed = "incomplete +0 ~0 -0 =29 held 0 rejected 0";
+    let unconfirmed = incomplete().unchanged(29);
     let html_not_found = Quirks {
         html_not_found: true,
         ..Quirks::default()
     };
     let gets = |effect| Rule::new(effect).on([Endpoint::Get]);
-    check("404 by a proxy in front", &world, html_not_found, 1, unconfirmed).await;
+    check("404 by a proxy in front", &world, html_not_found, Exit::Failed, unconfirmed).await;
     for body in [ErrorBody::Json, ErrorBody::Html, ErrorBody::Empty] {
-        check("404 for everybody", &world, gets(error(404, body)), 1, unconfirmed).await;
+        check("404 for everybody", &world, gets(error(404, body)), Exit::Failed, unconfirmed).await;
     }
     for body in [ErrorBody::Html, ErrorBody::Empty] {
         check(
             "404 in other words",
             &world,
             gets(error(404, body)).about(&gone),
-            1,
+            Exit::Failed,
             unconfirmed,
         )
         .await;
@@ -329,7 +329,7 @@ async fn a_deletion_that_cannot_be_confirmed_waits() {
             "refused",
             &world,
             gets(error(status, ErrorBody::Json)).about(&gone),
-            1,
+            Exit::Failed,
             unconfirmed,
         )
         .await;
@@ -338,7 +338,7 @@ async fn a_deletion_that_cannot_be_confirmed_waits() {
         "HTML instead of a user",
         &world,
         gets(Effect::Html).about(&gone),
-        1,
+        Exit::Failed,
         unconfirmed,
     )
     .await;
@@ -354,7 +354,7 @@ async fn a_deletion_that_cannot_be_confirmed_waits() {
     let ran = world.once().await;
     assert_eq!((ran.code, &ran.json()["deleted"]), (Some(0), &1.into()), "{ran:#?}");
     world.assert_in_step().await;
-    world.once().await.assert(0, "in_sync +0 ~0 -0 =29 held 0 rejected 0");
+    world.once().await.assert(Exit::Ok, in_sync().unchanged(29));
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -382,11 +382,11 @@ async fn names_that_fail_half_way_are_no_answer() {
     let world = mirrored(30).await;
     world.sim.delete(&world.sim.user_ids()[11]);
     let walk = lists_of_a_walk_without(&world).await;
-    let unconfirmed = "incomplete +0 ~0 -0 =29 held 0 rejected 0";
+    let unconfirmed = incomplete().unchanged(29);
     for effect in [error(422, ErrorBody::Json), error(404, ErrorBody::Json), Effect::Html] {
         let name = format!("{effect:?}");
         let rule = Rule::new(effect).on([Endpoint::List]).skip(walk);
-        check(&name, &world, rule, 1, unconfirmed).await;
+        check(&name, &world, rule, Exit::Failed, unconfirmed).await;
     }
     let nobody = Effect::Quirks(Box::new(Quirks {
         empty_lists: true,
@@ -396,11 +396,11 @@ async fn names_that_fail_half_way_are_no_answer() {
         "nobody has such a name",
         &world,
         Rule::new(nobody).on([Endpoint::List]).skip(walk),
-        1,
+        Exit::Failed,
         unconfirmed,
     )
     .await;
-    world.once().await.assert(0, "changed +0 ~0 -1 =29 held 0 rejected 0");
+    world.once().await.assert(Exit::Ok, changed().deleted(1).unchanged(29));
 }
 
 /// How many list requests the walk itself makes, where somebody is missing.
@@ -426,8 +426,8 @@ async fn a_user_whose_own_answer_fails_costs_no_pass() {
         .on([Endpoint::Get])
         .about(&ids[4]);
     let ran = under(&world, fails, &[]).await;
-    ran.assert(1, "incomplete +0 ~1 -0 =28 held 0 rejected 0");
+    ran.assert(Exit::Failed, incomplete().updated(1).unchanged(28));
     assert_eq!(ran.json()["error"], "1 deletions could not be confirmed");
-    world.once().await.assert(0, "changed +0 ~0 -1 =29 held 0 rejected 0");
+    world.once().await.assert(Exit::Ok, changed().deleted(1).unchanged(29));
     world.assert_in_step().await;
 }

@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use clerk_sim::{Oddity, Options, Quirks};
 use serde_json::{Value, json};
 
-use crate::support::fixture::{World, mirrored, mirrored_ids};
+use crate::support::{fixture::{World, mirrored, mirrored_ids}, summary::{changed, in_sync, Exit}};
 
 #[tokio::test(flavor = "multi_thread")]
 async fn every_kind_of_user_survives_the_round_trip() {
@@ -17,7 +17,7 @@ async fn every_kind_of_user_survives_the_round_trip() {
             ..Options::default()
         })
         .await;
-        world.once().await.assert(0, "changed +300 ~0 -0 =0 held 0 rejected 0");
+        world.once().await.assert(Exit::Ok, changed().created(300));
         world.assert_in_step().await;
         odd.extend(world.sim.user_ids().iter().filter_map(|id| world.sim.oddity(id)));
     }
@@ -43,7 +43,7 @@ async fn check_kept(fields: &str) {
     let world = World::new(0).await;
     let sent = put(&world, "user_kept", fields).await;
     assert_eq!(world.db.documents().await["user_kept"], sent);
-    world.once().await.assert(0, "in_sync +0 ~0 -0 =1 held 0 rejected 0");
+    world.once().await.assert(Exit::Ok, in_sync().unchanged(1));
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -100,7 +100,7 @@ async fn the_same_in_other_words_is_no_change() {
         3
     );
     let versions = world.db.versions().await;
-    world.once().await.assert(0, "in_sync +0 ~0 -0 =1 held 0 rejected 0");
+    world.once().await.assert(Exit::Ok, in_sync().unchanged(1));
     assert_eq!(world.db.versions().await, versions);
 
     put(&world, "user_same", r#","first_name":"Zoe""#).await;
@@ -128,8 +128,8 @@ async fn a_creation_date_that_moves_moves_the_user() {
     for (at, time) in moves {
         assert!(world.sim.update(&ids[at], |user| user["created_at"] = time.into()));
     }
-    let planned = world.run(&["--dry-run", "--format", "json"]).await;
-    planned.assert(0, "planned +0 ~5 -0 =35 held 0 rejected 0");
+    let plan = world.run(&["--dry-run", "--format", "json"]).await;
+    plan.assert(Exit::Ok, planned().updated(5).unchanged(35));
     let lines = world.run(&["--dry-run"]).await.stdout;
     assert_eq!(
         lines.lines().filter(|line| line.starts_with("~ ")).count(),
@@ -145,10 +145,10 @@ async fn a_creation_date_that_moves_moves_the_user() {
             .count()
     };
     let before = asked(&world);
-    world.once().await.assert(0, "changed +0 ~5 -0 =35 held 0 rejected 0");
+    world.once().await.assert(Exit::Ok, changed().updated(5).unchanged(35));
     assert_eq!(asked(&world), before, "somebody who was met was asked for by name");
     world.assert_in_step().await;
-    world.once().await.assert(0, "in_sync +0 ~0 -0 =40 held 0 rejected 0");
+    world.once().await.assert(Exit::Ok, in_sync().unchanged(40));
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -160,9 +160,9 @@ async fn imported_users_may_be_older_than_all() {
     for at in [-1_000_000_000_000, -1, 100_000_000_000, 1_000_000_000_000] {
         world.sim.insert(old(at));
     }
-    world.once().await.assert(0, "changed +4 ~0 -0 =10 held 0 rejected 0");
+    world.once().await.assert(Exit::Ok, changed().created(4).unchanged(10));
     world.assert_in_step().await;
-    world.once().await.assert(0, "in_sync +0 ~0 -0 =14 held 0 rejected 0");
+    world.once().await.assert(Exit::Ok, in_sync().unchanged(14));
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -181,7 +181,7 @@ async fn changes_that_leave_updated_at_alone_are_found() {
         document[field] = value;
         world.sim.insert(document);
     }
-    world.once().await.assert(0, "changed +0 ~5 -0 =15 held 0 rejected 0");
+    world.once().await.assert(Exit::Ok, changed().updated(5).unchanged(15));
     world.assert_in_step().await;
 }
 
@@ -198,11 +198,11 @@ async fn many_users_of_one_moment() {
             .sim
             .insert(json!({"id": tied(n), "object": "user", "created_at": CREATED_AT, "updated_at": CREATED_AT}));
     }
-    world.once().await.assert(0, "changed +30 ~0 -0 =5 held 0 rejected 0");
+    world.once().await.assert(Exit::Ok, changed().created(30).unchanged(5));
     for n in [0, 7, 13, 29] {
         world.sim.delete(&tied(n));
     }
-    world.once().await.assert(0, "changed +0 ~0 -4 =31 held 0 rejected 0");
+    world.once().await.assert(Exit::Ok, changed().deleted(4).unchanged(31));
     assert_eq!(mirrored_ids(&world).await.len(), 31);
     world.assert_in_step().await;
 }

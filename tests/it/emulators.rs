@@ -3,7 +3,7 @@
 use clerk_sim::{Effect, Endpoint, ErrorAnswer, ErrorBody, Quirks, Rule};
 use rustix::process::Signal;
 
-use crate::support::{changes::{now, rename}, fixture::{World, mirrored_ids}, process::{EVERY_SECOND, NEVER, Process}, wait::eventually};
+use crate::support::{changes::{now, rename}, fixture::{World, mirrored_ids}, process::{EVERY_SECOND, NEVER, Process}, wait::eventually, summary::{changed, incomplete, Exit, IncrementalTotals}};
 
 const NO_ORDER: &str = "this server does not list users by their last change";
 const CANNOT_COUNT: &str = "users cannot be counted";
@@ -172,7 +172,7 @@ async fn times_in_seconds_are_understood() {
         let mirror = mirrored_ids(&world).await;
         assert!(mirror.contains(&new) && !mirror.contains(gone), "{name}");
     }
-    assert_eq!(world.incremental().await, "+5 ~150 -5 rejected 0 other 0");
+    assert_eq!(world.incremental().await, IncrementalTotals { created: 5, updated: 150, deleted: 5, ..IncrementalTotals::default() });
     world.assert_one_full_sync().await;
     let watermark = world.watermark().await;
     assert!((now() - watermark).abs() < 30_000, "{watermark}");
@@ -241,7 +241,7 @@ async fn an_address_with_the_version_is_read_and_a_key_in_clear_text_is_warned_o
     world
         .once_with(&[("CLERK_API_URL", &url)])
         .await
-        .assert(0, "changed +5 ~0 -0 =0 held 0 rejected 0");
+        .assert(Exit::Ok, changed().created(5));
     let clear = "the secret key is sent to another machine in clear text";
     let ran = world.run(&["check"]).await;
     assert!(!ran.stdout.contains(clear), "{ran:#?}");
@@ -278,7 +278,7 @@ async fn a_server_that_fails_to_count_is_followed_all_the_same() {
     let new = world.sim.create_random();
     assert!(world.sim.delete(&ids[3]));
     let ran = world.once_with(&[impatient]).await;
-    ran.assert(1, "incomplete +1 ~0 -1 =39 held 0 rejected 0");
+    ran.assert(Exit::Failed, incomplete().created(1).deleted(1).unchanged(39));
     let why = ran.json()["error"].as_str().unwrap().to_owned();
     assert!(why.contains("users could not be counted"), "{ran:#?}");
     assert!(world.has(&new).await && !world.has(&ids[3]).await);

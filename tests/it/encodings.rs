@@ -3,7 +3,7 @@
 use clerk_sim::{Effect, Endpoint, Options, Rule, Sim};
 use serde_json::{Value, json};
 
-use crate::support::{check::check_with, database::Database, fixture::World, program::Ran};
+use crate::support::{check::check_with, database::Database, fixture::World, program::Ran, summary::{changed, in_sync, Exit}};
 
 const LATER: i64 = 1_790_000_000_000;
 
@@ -29,11 +29,6 @@ async fn rejected(world: &World) -> Vec<(String, String, String)> {
 }
 
 #[track_caller]
-fn assert_counts(ran: &Ran, counts: &str) {
-    assert_eq!(ran.code, Some(0), "{ran:#?}");
-    assert!(ran.summary().ends_with(counts), "{ran:#?}");
-}
-
 async fn stored(world: &World, id: &str) -> Option<String> {
     world
         .db
@@ -65,7 +60,7 @@ async fn latin1() {
         .replace('?', "\\u00eb");
     world.sim.insert_raw("user_latin_escaped", LATER, LATER, escaped.into());
     let initial = [("CLERK2PG_EVENTS__INITIAL", "true")];
-    assert_counts(&world.once_with(&initial).await, "+32 ~0 -0 =0 held 0 rejected 3");
+    world.once_with(&initial).await.assert(Exit::Ok, changed().created(32).rejected(3));
     for id in ["user_latin", "user_latin_escaped"] {
         assert_eq!(stored(&world, id).await.as_deref(), Some("Zoë"));
     }
@@ -85,7 +80,7 @@ async fn latin1() {
     world
         .sim
         .update("user_plain3", |user| user["first_name"] = "Ben 😀".into());
-    assert_counts(&world.once().await, "+0 ~0 -0 =31 held 0 rejected 4");
+    world.once().await.assert(Exit::Ok, in_sync().unchanged(31).rejected(4));
     world
         .sim
         .update("user_plain3", |user| user["first_name"] = "Ben".into());
@@ -93,7 +88,7 @@ async fn latin1() {
         user["first_name"] = "Ann".into();
         user["public_metadata"] = json!({});
     });
-    assert_counts(&world.once().await, "+1 ~1 -0 =31 held 0 rejected 2");
+    world.once().await.assert(Exit::Ok, changed().created(1).updated(1).unchanged(31).rejected(2));
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -102,12 +97,12 @@ async fn sql_ascii() {
     fill(&world);
     let initial = [("CLERK2PG_EVENTS__INITIAL", "true")];
     // Bytes are kept as they come, and escapes in jsonb cannot be made bytes of.
-    assert_counts(&world.once_with(&initial).await, "+31 ~0 -0 =0 held 0 rejected 2");
+    world.once_with(&initial).await.assert(Exit::Ok, changed().created(31).rejected(2));
     assert_eq!(stored(&world, "user_raw").await.as_deref(), Some("Ann 😀"));
     let listed = rejected(&world).await;
     let ids: Vec<&str> = listed.iter().map(|(id, ..)| id.as_str()).collect();
     assert_eq!(ids, ["user_escaped", "user_odd"]);
-    assert_counts(&world.once().await, "+0 ~0 -0 =31 held 0 rejected 2");
+    world.once().await.assert(Exit::Ok, in_sync().unchanged(31).rejected(2));
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use clerk_sim::Unstorable;
 use serde_json::Value;
 
-use crate::support::{events::MARK, fixture::{World, mirrored}};
+use crate::support::{events::MARK, fixture::{World, mirrored}, summary::{changed, in_sync, Exit}};
 
 const NOTHING: [String; 0] = [];
 const CREATED_AT: i64 = 1_790_000_000_000;
@@ -77,12 +77,12 @@ async fn who_is_marked_is_told_as_deleted_and_who_is_back_as_created() {
     world
         .once_with(&[MARK])
         .await
-        .assert(0, "changed +0 ~0 -1 =9 held 0 rejected 0");
+        .assert(Exit::Ok, changed().deleted(1).unchanged(9));
     assert_eq!(world.told(0).await, [format!("user.deleted {id}")]);
     world
         .once_with(&[MARK])
         .await
-        .assert(0, "in_sync +0 ~0 -0 =9 held 0 rejected 0");
+        .assert(Exit::Ok, in_sync().unchanged(9));
     assert_eq!(world.told(0).await.len(), 1);
 
     for (name, renamed) in [("the same", false), ("changed meanwhile", true)] {
@@ -154,7 +154,7 @@ async fn a_mirror_that_keeps_everybody_tells_of_no_deletion() {
     world
         .once_with(&keep)
         .await
-        .assert(0, "changed +0 ~1 -0 =8 held 0 rejected 0");
+        .assert(Exit::Ok, changed().updated(1).unchanged(8));
     assert_eq!(world.told(0).await, [format!("user.updated {}", ids[5])]);
     assert_eq!(world.users().await, 10);
 }
@@ -177,7 +177,7 @@ async fn check_kept_out(ddl: &str, mend: &str) {
 
     let last = world.last_event().await;
     world.db.execute(mend).await;
-    world.once().await.assert(0, "changed +1 ~1 -0 =19 held 0 rejected 0");
+    world.once().await.assert(Exit::Ok, changed().created(1).updated(1).unchanged(19));
     assert_eq!(
         world.told(last).await,
         [format!("user.created {new}"), format!("user.updated {}", ids[7])],
@@ -234,7 +234,7 @@ async fn check_held_back(ddl: &str, mend: &str, environment: &[(&str, &str)]) {
     world
         .once_with(environment)
         .await
-        .assert(0, "changed +0 ~0 -1 =18 held 0 rejected 0");
+        .assert(Exit::Ok, changed().deleted(1).unchanged(18));
     assert_eq!(world.told(last).await, [format!("user.deleted {}", ids[7])], "{ddl}");
 }
 

@@ -16,7 +16,7 @@ use serde_json::Value;
 use tokio::sync::mpsc::{UnboundedReceiver, unbounded_channel};
 use tokio_postgres::{AsyncMessage, Client, NoTls};
 
-use crate::support::{database::connect, events::{INITIAL, MARK}, fixture::{World, mirrored}, process::NEVER, wait::{PATIENCE, eventually}};
+use crate::support::{database::connect, events::{INITIAL, MARK}, fixture::{World, mirrored}, process::NEVER, wait::{PATIENCE, eventually}, summary::{changed, in_sync, Exit}};
 
 /// Nothing is held, however much is deleted.
 const UNLIMITED: [(&str, &str); 2] = [
@@ -72,8 +72,8 @@ async fn each_transaction_notifies_once_of_its_last_event() {
         assert!(world.sim.delete(&ids[at]));
     }
     world.sim.create_random();
-    world.once().await.assert(0, "changed +1 ~7 -3 =50 held 0 rejected 0");
-    world.once().await.assert(0, "in_sync +0 ~0 -0 =58 held 0 rejected 0");
+    world.once().await.assert(Exit::Ok, changed().created(1).updated(7).deleted(3).unchanged(50));
+    world.once().await.assert(Exit::Ok, in_sync().unchanged(58));
     world.db.execute("NOTIFY clerk_user_events, 'the end'").await;
 
     let told = watching.await.unwrap();
@@ -163,24 +163,24 @@ async fn a_full_sync_removes_old_events_and_no_others() {
     remember(&world, 30, "90 minutes").await;
     remember(&world, 40, "50 minutes").await;
     let count = async || world.db.number("SELECT count(*) FROM clerk.user_events").await;
-    world.once().await.assert(0, "in_sync +0 ~0 -0 =5 held 0 rejected 0");
+    world.once().await.assert(Exit::Ok, in_sync().unchanged(5));
     assert_eq!(count().await, 90);
     let hour = [("CLERK2PG_EVENTS__KEEP", "1h")];
     world
         .once_with(&hour)
         .await
-        .assert(0, "in_sync +0 ~0 -0 =5 held 0 rejected 0");
+        .assert(Exit::Ok, in_sync().unchanged(5));
     assert_eq!(count().await, 40);
     world
         .once_with(&hour)
         .await
-        .assert(0, "in_sync +0 ~0 -0 =5 held 0 rejected 0");
+        .assert(Exit::Ok, in_sync().unchanged(5));
     assert_eq!(count().await, 40);
 
     // Ids go on behind those that were removed.
     let last = world.last_event().await;
     world.rename(&world.sim.user_ids()[2], "Changed");
-    world.once().await.assert(0, "changed +0 ~1 -0 =4 held 0 rejected 0");
+    world.once().await.assert(Exit::Ok, changed().updated(1).unchanged(4));
     assert_eq!(world.events(last).await.len(), 1);
 }
 

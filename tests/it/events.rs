@@ -7,7 +7,7 @@ use rustix::process::Signal;
 use saphyr::{LoadableYamlNode, Yaml};
 use serde_json::{Value, json};
 
-use crate::support::{compare::normal, events::{Event, INITIAL}, faults::slow_pages, fixture::{World, mirrored}, process::NEVER, wait::eventually};
+use crate::support::{compare::normal, events::{Event, INITIAL}, faults::slow_pages, fixture::{World, mirrored}, process::NEVER, wait::eventually, summary::{changed, in_sync, Exit}};
 
 fn of<'e>(events: &'e [Event], user: &str) -> &'e Event {
     let mut of = events.iter().filter(|event| event.user_id == user);
@@ -33,7 +33,7 @@ async fn what_happens_to_a_user_makes_one_event_each() {
     for (id, external_id) in [(known_elsewhere, json!("crm-7")), (gone, Value::Null)] {
         assert!(world.sim.update(id, |user| user["external_id"] = external_id));
     }
-    world.once().await.assert(0, "changed +12 ~0 -0 =0 held 0 rejected 0");
+    world.once().await.assert(Exit::Ok, changed().created(12));
 
     let created = world.sim.create_random();
     assert!(world.sim.update(updated, |user| {
@@ -45,7 +45,7 @@ async fn what_happens_to_a_user_makes_one_event_each() {
     document["banned"] = true.into();
     world.sim.insert(document);
     assert!(world.sim.delete(known_elsewhere) && world.sim.delete(gone));
-    world.once().await.assert(0, "changed +1 ~2 -2 =8 held 0 rejected 0");
+    world.once().await.assert(Exit::Ok, changed().created(1).updated(2).deleted(2).unchanged(8));
 
     let events = world.events(0).await;
     assert_eq!(events.len(), 5, "{events:#?}");
@@ -79,7 +79,7 @@ async fn what_happens_to_a_user_makes_one_event_each() {
         assert_envelope(&world, event, "user.deleted", data);
     }
 
-    world.once().await.assert(0, "in_sync +0 ~0 -0 =11 held 0 rejected 0");
+    world.once().await.assert(Exit::Ok, in_sync().unchanged(11));
     assert_eq!(world.last_event().await, events[4].id);
 }
 
@@ -92,7 +92,7 @@ async fn what_comes_in_one_page_is_told_in_the_order_in_which_it_happened() {
         let time = 1_790_000_000_000 + nth as i64;
         assert!(world.sim.update(&ids[at], |user| user["updated_at"] = time.into()));
     }
-    world.once().await.assert(0, "changed +0 ~5 -0 =15 held 0 rejected 0");
+    world.once().await.assert(Exit::Ok, changed().updated(5).unchanged(15));
     let told: Vec<_> = world.events(0).await.into_iter().map(|event| event.user_id).collect();
     assert_eq!(told, order.map(|at| ids[at].clone()));
 }
@@ -136,7 +136,7 @@ async fn payloads_hold_what_clerks_event_schemas_require() {
     let [updated, gone] = [as_specified.next().unwrap(), as_specified.next().unwrap()];
     world.rename(updated, "Changed");
     assert!(world.sim.update(gone, |user| user["external_id"] = "crm-7".into()));
-    world.once().await.assert(0, "changed +0 ~2 -0 =28 held 0 rejected 0");
+    world.once().await.assert(Exit::Ok, changed().updated(2).unchanged(28));
     assert!(world.sim.delete(gone));
     let mut created = world.sim.create_random();
     while world.sim.oddity(&created).is_some() {
@@ -210,7 +210,7 @@ async fn the_first_import_makes_no_events_even_if_it_takes_two_runs() {
 
     // What the import did not look at any more is told by the next sync.
     world.sim.clear_faults();
-    world.once().await.assert(0, "changed +0 ~1 -1 =298 held 0 rejected 0");
+    world.once().await.assert(Exit::Ok, changed().updated(1).deleted(1).unchanged(298));
     let expected = [format!("user.deleted {}", ids[3]), format!("user.updated {}", ids[2])];
     assert_eq!(world.told(0).await, expected);
 }
@@ -236,7 +236,7 @@ async fn with_initial_events_the_first_import_tells_of_everybody_once() {
     world
         .once_with(&[INITIAL])
         .await
-        .assert(0, "in_sync +0 ~0 -0 =300 held 0 rejected 0");
+        .assert(Exit::Ok, in_sync().unchanged(300));
     assert_eq!(world.told(0).await, expected);
 }
 

@@ -1,6 +1,6 @@
 //! What is in the database already: another's schema, a newer one, a role that may do little.
 
-use crate::support::{fixture::{World, mirrored}, program::Ran, roles::Role};
+use crate::support::{fixture::{World, mirrored}, program::Ran, roles::Role, summary::{changed, planned, Exit}};
 
 const COMMANDS: [&[&str]; 5] = [
     &["--once"],
@@ -84,7 +84,7 @@ async fn migrations_that_are_left_to_a_person() {
     world
         .once_with(&manual)
         .await
-        .assert(0, "changed +3 ~0 -0 =0 held 0 rejected 0");
+        .assert(Exit::Ok, changed().created(3));
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -148,7 +148,7 @@ async fn a_role_that_may_not_create() {
         .execute(&format!("CREATE SCHEMA clerk AUTHORIZATION {}", role.name))
         .await;
     let ran = role.run(&world, &["--once", "--format", "json"]).await;
-    ran.assert(0, "changed +3 ~0 -0 =0 held 0 rejected 0");
+    ran.assert(Exit::Ok, changed().created(3));
     world.assert_in_step().await;
     role.end(&world).await;
 }
@@ -168,7 +168,7 @@ async fn a_role_that_may_only_read() {
     world.sim.create_random();
     let before = world.db.state().await;
     let ran = role.run(&world, &["--dry-run", "--format", "json"]).await;
-    ran.assert(0, "planned +1 ~0 -1 =9 held 0 rejected 0");
+    ran.assert(Exit::Ok, planned().created(1).deleted(1).unchanged(9));
     assert_eq!(role.run(&world, &["status"]).await.code, Some(0));
     let ran = role.run(&world, &["--once"]).await;
     assert_refused(

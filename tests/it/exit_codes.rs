@@ -2,7 +2,7 @@
 
 use clerk_sim::Unstorable;
 
-use crate::support::{fixture::{World, mirrored}, program::Ran};
+use crate::support::{fixture::{World, mirrored}, program::Ran, summary::{changed, held, in_sync, planned, Exit}};
 
 fn first_line(ran: &Ran) -> &str {
     ran.stdout.lines().next().unwrap_or_default()
@@ -44,20 +44,20 @@ async fn with_exit_code_rejected_users_are_5() {
     world
         .run(&dry_run)
         .await
-        .assert(4, "planned +100 ~0 -0 =0 held 0 rejected 2");
+        .assert(Exit::Differences, planned().created(100).rejected(2));
     world
         .run(&once)
         .await
-        .assert(5, "changed +100 ~0 -0 =0 held 0 rejected 2");
+        .assert(Exit::Rejected, changed().created(100).rejected(2));
     world
         .run(&once)
         .await
-        .assert(5, "in_sync +0 ~0 -0 =100 held 0 rejected 2");
+        .assert(Exit::Rejected, in_sync().unchanged(100).rejected(2));
     world
         .run(&dry_run)
         .await
-        .assert(5, "planned +0 ~0 -0 =100 held 0 rejected 2");
-    world.once().await.assert(0, "in_sync +0 ~0 -0 =100 held 0 rejected 2");
+        .assert(Exit::Rejected, planned().unchanged(100).rejected(2));
+    world.once().await.assert(Exit::Ok, in_sync().unchanged(100).rejected(2));
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -67,11 +67,11 @@ async fn with_exit_code_everything_else_stays_as_it_is() {
     world
         .run(&once)
         .await
-        .assert(0, "in_sync +0 ~0 -0 =60 held 0 rejected 0");
+        .assert(Exit::Ok, in_sync().unchanged(60));
     world.sim.insert_unstorable(Unstorable::ManyKeys);
     for id in world.sim.user_ids().iter().take(20) {
         assert!(world.sim.delete(id));
     }
     // A person must look at the held deletions first.
-    world.run(&once).await.assert(3, "held +0 ~0 -0 =40 held 20 rejected 1");
+    world.run(&once).await.assert(Exit::Held, held(20).unchanged(40).rejected(1));
 }

@@ -2,7 +2,7 @@
 
 use clerk_sim::{Effect, Endpoint, Faults, Quirks, Rule};
 
-use crate::support::fixture::World;
+use crate::support::{fixture::World, summary::{changed, in_sync, Exit}};
 
 #[tokio::test(flavor = "multi_thread")]
 async fn ten_thousand_users_then_nothing_then_a_hundred_changes() {
@@ -10,14 +10,14 @@ async fn ten_thousand_users_then_nothing_then_a_hundred_changes() {
     world
         .once()
         .await
-        .assert(0, "changed +10000 ~0 -0 =0 held 0 rejected 0");
+        .assert(Exit::Ok, changed().created(10000));
     world.assert_in_step().await;
 
     let versions = world.db.versions().await;
     world
         .once()
         .await
-        .assert(0, "in_sync +0 ~0 -0 =10000 held 0 rejected 0");
+        .assert(Exit::Ok, in_sync().unchanged(10000));
     assert_eq!(world.db.versions().await, versions, "a quiet sync wrote rows");
 
     for n in 0..100 {
@@ -49,7 +49,7 @@ async fn a_long_walk_says_how_far_it_has_come() {
         rules: vec![Rule::new(Effect::LatencyMs(5100)).on([Endpoint::List]).skip(1).next(2)],
     });
     let ran = world.once().await;
-    ran.assert(0, "changed +60 ~0 -0 =0 held 0 rejected 0");
+    ran.assert(Exit::Ok, changed().created(60));
     let lines: Vec<&str> = ran.stderr.lines().filter(|line| line.contains("syncing")).collect();
     assert!(
         matches!(lines[..], [line] if line.contains("users=40 total=60")),
@@ -60,7 +60,7 @@ async fn a_long_walk_says_how_far_it_has_come() {
 #[tokio::test(flavor = "multi_thread")]
 async fn other_digests_of_the_same_documents_are_no_changes() {
     let world = World::new(30).await;
-    world.once().await.assert(0, "changed +30 ~0 -0 =0 held 0 rejected 0");
+    world.once().await.assert(Exit::Ok, changed().created(30));
     let digests = "SELECT string_agg(encode(digest, 'hex'), ' ' ORDER BY id) FROM clerk.users";
     let before = world.db.text(digests).await;
     let changed_at = "SELECT string_agg(changed_at::text, ' ' ORDER BY id) FROM clerk.users";
@@ -71,13 +71,13 @@ async fn other_digests_of_the_same_documents_are_no_changes() {
         .db
         .execute("UPDATE clerk.sync_state SET digest_key = sha256('another')")
         .await;
-    world.once().await.assert(0, "in_sync +0 ~0 -0 =30 held 0 rejected 0");
+    world.once().await.assert(Exit::Ok, in_sync().unchanged(30));
     assert_ne!(world.db.text(digests).await, before, "the key makes no difference");
     assert_eq!(world.db.text(changed_at).await, changed);
     let events = world.db.number("SELECT count(*) FROM clerk.user_events").await;
     assert_eq!(events, 0);
 
     let versions = world.db.versions().await;
-    world.once().await.assert(0, "in_sync +0 ~0 -0 =30 held 0 rejected 0");
+    world.once().await.assert(Exit::Ok, in_sync().unchanged(30));
     assert_eq!(world.db.versions().await, versions, "a quiet sync wrote rows");
 }

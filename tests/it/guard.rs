@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 
 use clerk_sim::{Effect, Endpoint, Faults, Quirks, Rule};
 
-use crate::support::{faults::{away_behind_the_walk, under}, fixture::{World, mirrored, mirrored_ids}, program::Ran};
+use crate::support::{faults::{away_behind_the_walk, under}, fixture::{World, mirrored, mirrored_ids}, program::Ran, summary::{changed, held, in_sync, incomplete, Exit}};
 
 /// Deletes the first of Clerk's users, oldest first.
 fn delete(world: &World, users: usize) -> BTreeSet<String> {
@@ -46,7 +46,7 @@ async fn held_deletions_wait_while_all_else_goes_on() {
 
     let planned = world.run(&["--dry-run"]).await;
     let ran = world.once().await;
-    ran.assert(3, "held +2 ~1 -0 =44 held 15 rejected 0");
+    ran.assert(Exit::Held, held(15).created(2).updated(1).unchanged(44));
     let sum = plan(&ran);
     let mirror = world.db.documents().await;
     assert_eq!(mirror[&changed]["first_name"], "Changed");
@@ -72,7 +72,7 @@ async fn held_deletions_wait_while_all_else_goes_on() {
     }
     // Held once more, with the same checksum.
     let again = world.once().await;
-    again.assert(3, "held +0 ~0 -0 =47 held 15 rejected 0");
+    again.assert(Exit::Held, held(15).unchanged(47));
     assert_eq!(plan(&again), sum);
 }
 
@@ -84,21 +84,21 @@ async fn an_approval_is_for_one_plan_and_one_time() {
     let sum = plan(&world.once().await);
     refused(&world, "0123456789ab", &sum).await;
     refused(&world, &sum[..11], &sum).await;
-    world.once().await.assert(3, "held +0 ~0 -0 =45 held 15 rejected 0");
+    world.once().await.assert(Exit::Held, held(15).unchanged(45));
     approve(&world, &sum).await;
     refused(&world, &sum, "no deletions are held").await;
 
     // Deleted after the approval: others than those that somebody looked at.
     let more = delete(&world, 14);
     let ran = world.once().await;
-    ran.assert(3, "held +0 ~0 -15 =31 held 14 rejected 0");
+    ran.assert(Exit::Held, held(14).deleted(15).unchanged(31));
     let mirror = mirrored_ids(&world).await;
     assert!(gone.is_disjoint(&mirror) && more.is_subset(&mirror));
     assert_ne!(plan(&ran), sum);
     refused(&world, &sum, &plan(&ran)).await;
     approve(&world, &plan(&ran)).await;
-    world.once().await.assert(0, "changed +0 ~0 -14 =31 held 0 rejected 0");
-    world.once().await.assert(0, "in_sync +0 ~0 -0 =31 held 0 rejected 0");
+    world.once().await.assert(Exit::Ok, changed().deleted(14).unchanged(31));
+    world.once().await.assert(Exit::Ok, in_sync().unchanged(31));
     world.assert_in_step().await;
 }
 
@@ -113,7 +113,7 @@ async fn whoever_is_back_is_not_deleted() {
     approve(&world, &sum).await;
     world.age_rows().await;
     world.sim.insert(document);
-    world.once().await.assert(0, "changed +0 ~0 -11 =29 held 0 rejected 0");
+    world.once().await.assert(Exit::Ok, changed().deleted(11).unchanged(29));
     world.assert_in_step().await;
     // The approval was for that deletion, not for the next one of the same user.
     world.sim.delete(&back);
@@ -124,7 +124,7 @@ async fn whoever_is_back_is_not_deleted() {
     world
         .once_with(&hold_all)
         .await
-        .assert(3, "held +0 ~0 -0 =28 held 1 rejected 0");
+        .assert(Exit::Held, held(1).unchanged(28));
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -137,16 +137,16 @@ async fn a_plan_that_has_changed_needs_another_look() {
     world.age_rows().await;
     world.sim.insert(document);
     let ran = world.once().await;
-    ran.assert(3, "held +0 ~0 -0 =28 held 12 rejected 0");
+    ran.assert(Exit::Held, held(12).unchanged(28));
     refused(&world, &sum, &plan(&ran)).await;
     // As few as these would not be held; these are, until a person approves.
     let relaxed = [("CLERK2PG_DELETES__MIN_COUNT", "12")];
     world
         .once_with(&relaxed)
         .await
-        .assert(3, "held +0 ~0 -0 =28 held 12 rejected 0");
+        .assert(Exit::Held, held(12).unchanged(28));
     approve(&world, &plan(&ran)).await;
-    world.once().await.assert(0, "changed +0 ~0 -12 =28 held 0 rejected 0");
+    world.once().await.assert(Exit::Ok, changed().deleted(12).unchanged(28));
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -181,8 +181,8 @@ async fn an_approved_deletion_is_confirmed_all_the_same() {
         ..Quirks::default()
     };
     let ran = under(&world, html_not_found, &[]).await;
-    ran.assert(1, "incomplete +0 ~0 -0 =28 held 0 rejected 0");
-    world.once().await.assert(0, "changed +0 ~0 -12 =28 held 0 rejected 0");
+    ran.assert(Exit::Failed, incomplete().unchanged(28));
+    world.once().await.assert(Exit::Ok, changed().deleted(12).unchanged(28));
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -194,17 +194,17 @@ async fn a_clerk_without_users_is_held_whatever_the_limits_say() {
     let world = mirrored(3).await;
     let gone = delete(&world, 3);
     let ran = world.once_with(&no_limits).await;
-    ran.assert(3, "held +0 ~0 -0 =0 held 3 rejected 0");
+    ran.assert(Exit::Held, held(3));
     assert_eq!(mirrored_ids(&world).await, gone);
     approve(&world, &plan(&ran)).await;
     world
         .once_with(&no_limits)
         .await
-        .assert(0, "changed +0 ~0 -3 =0 held 0 rejected 0");
-    world.once().await.assert(0, "in_sync +0 ~0 -0 =0 held 0 rejected 0");
+        .assert(Exit::Ok, changed().deleted(3));
+    world.once().await.assert(Exit::Ok, in_sync());
     // An empty mirror of an empty Clerk is nothing to worry about, and it fills again.
     world.sim.create_random();
-    world.once().await.assert(0, "changed +1 ~0 -0 =0 held 0 rejected 0");
+    world.once().await.assert(Exit::Ok, changed().created(1));
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -212,7 +212,7 @@ async fn more_than_one_question_by_name_is_one_plan() {
     let world = mirrored(300).await;
     delete(&world, 250);
     let ran = world.once().await;
-    ran.assert(3, "held +0 ~0 -0 =50 held 250 rejected 0");
+    ran.assert(Exit::Held, held(250).unchanged(50));
     assert_eq!(
         world.run(&["--dry-run", "--format", "json"]).await.json()["plan"],
         ran.json()["plan"]
@@ -220,26 +220,21 @@ async fn more_than_one_question_by_name_is_one_plan() {
     approve(&world, &plan(&ran)).await;
     let approved = world.run(&["--dry-run", "--format", "json"]).await.json();
     assert_eq!((&approved["deleted"], &approved["held"]), (&250.into(), &0.into()));
-    world.once().await.assert(0, "changed +0 ~0 -250 =50 held 0 rejected 0");
+    world.once().await.assert(Exit::Ok, changed().deleted(250).unchanged(50));
     world.assert_in_step().await;
 }
 
 /// Deletes so many of so many users under these limits.
-async fn check(users: usize, deletions: usize, limits: &[(&str, &str)], held: bool) {
+async fn check(users: usize, deletions: usize, limits: &[(&str, &str)], is_held: bool) {
     let world = mirrored(users).await;
     delete(&world, deletions);
     let ran = world.once_with(limits).await;
     let left = users - deletions;
-    let expected = match held {
-        true => format!("held +0 ~0 -0 ={left} held {deletions} rejected 0"),
-        false => format!("changed +0 ~0 -{deletions} ={left} held 0 rejected 0"),
+    let (exit, expected) = match is_held {
+        true => (Exit::Held, held(deletions).unchanged(left)),
+        false => (Exit::Ok, changed().deleted(deletions).unchanged(left)),
     };
-    assert_eq!(
-        ran.summary(),
-        expected,
-        "{deletions} of {users} with {limits:?}: {ran:#?}"
-    );
-    assert_eq!(ran.code, Some(if held { 3 } else { 0 }));
+    ran.assert_named(&format!("{deletions} of {users} with {limits:?}"), exit, expected);
 }
 
 const MIN_COUNT: &str = "CLERK2PG_DELETES__MIN_COUNT";
@@ -279,12 +274,12 @@ async fn limits_out_of_the_file() {
     delete(&world, 1);
     let arguments = ["--once", "--format", "json", "--config", file.to_str().unwrap()];
     let ran = world.run(&arguments).await;
-    ran.assert(3, "held +0 ~0 -0 =19 held 1 rejected 0");
+    ran.assert(Exit::Held, held(1).unchanged(19));
     approve(&world, &plan(&ran)).await;
     world
         .run(&arguments)
         .await
-        .assert(0, "changed +0 ~0 -1 =19 held 0 rejected 0");
+        .assert(Exit::Ok, changed().deleted(1).unchanged(19));
     assert_eq!(world.db.number("SELECT count(deleted_at) FROM clerk.users").await, 1);
 }
 
@@ -304,12 +299,12 @@ async fn rows_that_the_application_holds_back_do_not_stand_in_the_way_of_others(
     world
         .once_with(&relaxed)
         .await
-        .assert(0, "in_sync +0 ~0 -0 =48 held 0 rejected 12");
+        .assert(Exit::Ok, in_sync().unchanged(48).rejected(12));
     // A quarter of the mirror is gone, but only three of them are news.
     for id in &ids[20..23] {
         world.sim.delete(id);
     }
-    world.once().await.assert(0, "changed +0 ~0 -3 =45 held 0 rejected 12");
+    world.once().await.assert(Exit::Ok, changed().deleted(3).unchanged(45).rejected(12));
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -333,7 +328,7 @@ async fn rows_that_the_application_held_back_one_by_one_do_not_go_all_at_once() 
     world.sim.delete(&ids[30]);
     // As many as the guard allows within an hour.
     let ran = world.once().await;
-    ran.assert(3, "held +0 ~0 -12 =34 held 14 rejected 0");
+    ran.assert(Exit::Held, held(14).deleted(12).unchanged(34));
     approve(&world, &plan(&ran)).await;
     let ran = world.once().await;
     assert_eq!(ran.code, Some(0), "{ran:#?}");

@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 
 use clerk_sim::Quirks;
 
-use crate::support::{fixture::{World, mirrored, mirrored_ids}, on_demand::attentive, wait::eventually};
+use crate::support::{fixture::{World, mirrored, mirrored_ids}, on_demand::attentive, wait::eventually, summary::{changed, held, Exit}};
 
 /// Deletes so many of Clerk's users, the oldest first.
 fn delete(world: &World, users: usize) -> BTreeSet<String> {
@@ -28,16 +28,16 @@ async fn approve(world: &World) {
 #[tokio::test(flavor = "multi_thread")]
 async fn growth_of_the_table_releases_nothing() {
     let world = mirrored(50).await;
-    let held = delete(&world, 11);
-    world.once().await.assert(3, "held +0 ~0 -0 =39 held 11 rejected 0");
+    let held_ids = delete(&world, 11);
+    world.once().await.assert(Exit::Held, held(11).unchanged(39));
     for _ in 0..20 {
         world.sim.create_random();
     }
-    world.once().await.assert(3, "held +20 ~0 -0 =39 held 11 rejected 0");
-    world.once().await.assert(3, "held +0 ~0 -0 =59 held 11 rejected 0");
-    assert_kept(&world, &held, "the table has grown").await;
+    world.once().await.assert(Exit::Held, held(11).created(20).unchanged(39));
+    world.once().await.assert(Exit::Held, held(11).unchanged(59));
+    assert_kept(&world, &held_ids, "the table has grown").await;
     approve(&world).await;
-    world.once().await.assert(0, "changed +0 ~0 -11 =59 held 0 rejected 0");
+    world.once().await.assert(Exit::Ok, changed().deleted(11).unchanged(59));
     world.assert_in_step().await;
 }
 
@@ -48,9 +48,9 @@ async fn time_that_passes_releases_nothing() {
     world
         .once()
         .await
-        .assert(0, "changed +0 ~0 -190 =810 held 0 rejected 0");
-    let held = delete(&world, 100);
-    world.once().await.assert(3, "held +0 ~0 -0 =710 held 100 rejected 0");
+        .assert(Exit::Ok, changed().deleted(190).unchanged(810));
+    let held_ids = delete(&world, 100);
+    world.once().await.assert(Exit::Held, held(100).unchanged(710));
     // Two hours later.
     for sql in [
         "UPDATE clerk.recent_deletions SET deleted_at = deleted_at - interval '2 hours'",
@@ -59,22 +59,22 @@ async fn time_that_passes_releases_nothing() {
     ] {
         world.db.execute(sql).await;
     }
-    world.once().await.assert(3, "held +0 ~0 -0 =710 held 100 rejected 0");
-    assert_kept(&world, &held, "two hours have passed").await;
+    world.once().await.assert(Exit::Held, held(100).unchanged(710));
+    assert_kept(&world, &held_ids, "two hours have passed").await;
     // Few others go meanwhile: the limits are for them alone where they allow it.
     approve(&world).await;
     world
         .once()
         .await
-        .assert(0, "changed +0 ~0 -100 =710 held 0 rejected 0");
+        .assert(Exit::Ok, changed().deleted(100).unchanged(710));
     world.assert_in_step().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_sync_that_judges_nobody_releases_nothing() {
     let world = mirrored(50).await;
-    let held = delete(&world, 12);
-    world.once().await.assert(3, "held +0 ~0 -0 =38 held 12 rejected 0");
+    let held_ids = delete(&world, 12);
+    world.once().await.assert(Exit::Held, held(12).unchanged(38));
     let blind = Quirks {
         ignore_order_by: true,
         ..Quirks::default()
@@ -87,8 +87,8 @@ async fn a_sync_that_judges_nobody_releases_nothing() {
     world
         .once_with(&generous)
         .await
-        .assert(3, "held +0 ~0 -0 =38 held 12 rejected 0");
-    assert_kept(&world, &held, "other limits").await;
+        .assert(Exit::Held, held(12).unchanged(38));
+    assert_kept(&world, &held_ids, "other limits").await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -96,14 +96,14 @@ async fn a_user_that_clerk_shows_again_is_released_and_the_others_are_not() {
     let world = mirrored(50).await;
     let back = world.sim.user_ids()[3].clone();
     let document = world.sim.document(&back).unwrap();
-    let held = delete(&world, 12);
-    world.once().await.assert(3, "held +0 ~0 -0 =38 held 12 rejected 0");
+    let held_ids = delete(&world, 12);
+    world.once().await.assert(Exit::Held, held(12).unchanged(38));
     world.sim.insert(document);
     // A replica that lags shows users who are gone; seconds later it does not.
-    world.once().await.assert(3, "held +0 ~0 -0 =39 held 12 rejected 0");
+    world.once().await.assert(Exit::Held, held(12).unchanged(39));
     world.age_rows().await;
-    world.once().await.assert(3, "held +0 ~0 -0 =39 held 11 rejected 0");
-    assert_kept(&world, &held, "one is back").await;
+    world.once().await.assert(Exit::Held, held(11).unchanged(39));
+    assert_kept(&world, &held_ids, "one is back").await;
     let plan = world.run(&["--dry-run"]).await;
     assert!(!plan.stdout.contains(&back), "{plan:#?}");
     assert_eq!(plan.stdout.matches("(held)").count(), 11, "{plan:#?}");

@@ -11,7 +11,7 @@ use tokio::{
     net::TcpStream,
 };
 
-use crate::support::{fixture::{World, mirrored}, http_client::{get, send}, monitored::{ANY, Watched, addresses}, process::Process, wait::{PATIENCE, eventually}};
+use crate::support::{fixture::{World, mirrored}, http_client::{get, send}, monitored::{ANY, Watched, addresses}, process::Process, wait::{PATIENCE, eventually}, summary::{changed, Exit}};
 
 /// A port that was free a moment ago.
 fn free_address() -> String {
@@ -38,7 +38,7 @@ async fn a_port_in_use_ends_the_daemon_at_its_start_but_no_single_run() {
     world
         .once_with(&[listen])
         .await
-        .assert(0, "changed +5 ~0 -0 =0 held 0 rejected 0");
+        .assert(Exit::Ok, changed().created(5));
     let ran = world.run_with(&["status"], &[listen]).await;
     assert_eq!(ran.code, Some(0), "{ran:#?}");
 }

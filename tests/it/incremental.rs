@@ -8,13 +8,13 @@ use tokio::{
     net::TcpStream,
 };
 
-use crate::support::{changes::{import, now, rename}, faults::error, fixture::World, proxy::upstream, statement_counter::Statements, wait::eventually};
+use crate::support::{changes::{import, now, rename}, faults::error, fixture::World, proxy::upstream, statement_counter::Statements, wait::eventually, summary::{changed, in_sync, incomplete, Exit, IncrementalTotals}};
 
 #[tokio::test(flavor = "multi_thread")]
 async fn creates_and_updates_come_by_a_look() {
     let world = World::new(60).await;
     let daemon = world.looking(&[]).await;
-    assert_eq!(world.incremental().await, "+0 ~0 -0 rejected 0 other 0");
+    assert_eq!(world.incremental().await, IncrementalTotals::default());
     let before = now();
     let ids = world.sim.user_ids();
     let mut unstorable = String::new();
@@ -27,7 +27,7 @@ async fn creates_and_updates_come_by_a_look() {
     };
     world.while_frozen(&[&daemon], changes).await;
     world.looked().await;
-    assert_eq!(world.incremental().await, "+3 ~4 -0 rejected 1 other 0");
+    assert_eq!(world.incremental().await, IncrementalTotals { created: 3, updated: 4, rejected: 1, ..IncrementalTotals::default() });
     let rejected = "SELECT string_agg(user_id, ' ') FROM clerk.rejected_users";
     assert_eq!(world.db.text(rejected).await, Some(unstorable.clone()));
     // Clerk tells its time in whole seconds, and the watermark is not beyond it.
@@ -55,7 +55,7 @@ async fn imports_with_dates_of_long_ago_come_by_a_look() {
     }
     world.looked().await;
     world.assert_in_step().await;
-    assert_eq!(world.incremental().await, "+30 ~0 -0 rejected 0 other 0");
+    assert_eq!(world.incremental().await, IncrementalTotals { created: 30, ..IncrementalTotals::default() });
     world.assert_one_full_sync().await;
     assert_eq!(daemon.stop(Signal::TERM).await.code, Some(0));
 }
@@ -158,7 +158,7 @@ async fn a_lost_watermark_is_found_again_by_a_full_sync() {
     rename(&world, &world.sim.user_ids()[1], "Changed", now());
     world.looked().await;
     world.assert_in_step().await;
-    assert_eq!(world.incremental().await, "+0 ~1 -0 rejected 0 other 0");
+    assert_eq!(world.incremental().await, IncrementalTotals { updated: 1, ..IncrementalTotals::default() });
     assert_eq!(world.runs("kind = 'full'").await, 2);
     assert_eq!(daemon.stop(Signal::TERM).await.code, Some(0));
 }
@@ -204,7 +204,7 @@ async fn bans_that_leave_no_trace_in_the_list_are_brought_by_the_next_full_sync(
     ban(&world).await;
     world.looked().await;
     world.assert_in_step().await;
-    assert_eq!(world.incremental().await, "+0 ~1 -0 rejected 0 other 0");
+    assert_eq!(world.incremental().await, IncrementalTotals { updated: 1, ..IncrementalTotals::default() });
     assert_eq!(daemon.stop(Signal::TERM).await.code, Some(0));
 }
 
@@ -271,7 +271,7 @@ async fn one_odd_page_is_asked_for_again() {
         world.looked().await;
         assert_eq!(world.first_name(id).await, name);
     }
-    assert_eq!(world.incremental().await, "+0 ~3 -0 rejected 0 other 0");
+    assert_eq!(world.incremental().await, IncrementalTotals { updated: 3, ..IncrementalTotals::default() });
     let ran = daemon.stop(Signal::TERM).await;
     assert!(!ran.stderr.contains("WARN"), "{ran:#?}");
 }
@@ -279,7 +279,7 @@ async fn one_odd_page_is_asked_for_again() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_full_sync_that_may_have_missed_somebody_does_not_stand_for_the_changes_before_it() {
     let world = World::new(60).await;
-    world.once().await.assert(0, "changed +60 ~0 -0 =0 held 0 rejected 0");
+    world.once().await.assert(Exit::Ok, changed().created(60));
     let watermark = world.watermark().await;
     rename(&world, &world.sim.user_ids()[0], "Changed", now() + 2_000);
     world.sim.set_faults(clerk_sim::Quirks {
@@ -289,9 +289,9 @@ async fn a_full_sync_that_may_have_missed_somebody_does_not_stand_for_the_change
     world
         .once()
         .await
-        .assert(1, "incomplete +0 ~1 -0 =59 held 0 rejected 0");
+        .assert(Exit::Failed, incomplete().updated(1).unchanged(59));
     assert_eq!(world.watermark().await, watermark);
     world.sim.clear_faults();
-    world.once().await.assert(0, "in_sync +0 ~0 -0 =60 held 0 rejected 0");
+    world.once().await.assert(Exit::Ok, in_sync().unchanged(60));
     assert!(world.watermark().await > watermark);
 }

@@ -13,7 +13,7 @@ use tokio::{
     task::JoinSet,
 };
 
-use crate::support::{fixture::{World, mirrored, mirrored_ids}, http_server::{Server, answer}, process::{EVERY_SECOND, NEVER}, proxy::upstream, wait::eventually};
+use crate::support::{fixture::{World, mirrored, mirrored_ids}, http_server::{Server, answer}, process::{EVERY_SECOND, NEVER}, proxy::upstream, wait::eventually, summary::{changed, held, in_sync, incomplete, Exit}};
 
 /// An address whose server can be exchanged.
 struct Switch {
@@ -91,7 +91,7 @@ async fn users_are_synced_and_none_deleted_where_the_instance_is_not_told() {
     let new = world.sim.create_random();
     world.sim.set_faults(instance_error(500));
     let ran = world.once_with(&[IMPATIENT]).await;
-    ran.assert(1, "incomplete +1 ~0 -0 =19 held 0 rejected 0");
+    ran.assert(Exit::Failed, incomplete().created(1).unchanged(19));
     let why = "deletions wait until Clerk says which instance this is";
     assert!(ran.json()["error"].as_str().unwrap().contains(why), "{ran:#?}");
     assert!(world.has(&gone).await && world.has(&new).await);
@@ -116,7 +116,7 @@ async fn a_clerk_that_forgets_its_instance_is_known_by_its_users() {
     };
     world.sim.set_faults(missing.clone());
     let new = world.sim.create_random();
-    world.once().await.assert(0, "changed +1 ~0 -0 =20 held 0 rejected 0");
+    world.once().await.assert(Exit::Ok, changed().created(1).unchanged(20));
     assert!(world.has(&new).await);
     // A server that knows none of them is another one.
     let other = other(&world, 4).await;
@@ -157,11 +157,11 @@ async fn another_instance_behind_the_same_address_changes_nothing() {
 async fn one_404_at_the_very_first_sync_pins_no_address() {
     let world = World::new(12).await;
     world.sim.set_faults(instance_error(404).next(1));
-    world.once().await.assert(0, "changed +12 ~0 -0 =0 held 0 rejected 0");
+    world.once().await.assert(Exit::Ok, changed().created(12));
     let pinned = "SELECT instance_id FROM clerk.sync_state";
     assert_eq!(world.db.text(pinned).await.as_deref(), Some(world.sim.instance_id()));
     world.sim.set_faults(instance_error(404).next(1));
-    world.once().await.assert(0, "in_sync +0 ~0 -0 =12 held 0 rejected 0");
+    world.once().await.assert(Exit::Ok, in_sync().unchanged(12));
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -219,7 +219,7 @@ async fn a_person_changes_the_pin_and_every_row_waits_for_its_user() {
     let repinned = world.run(&["repin", &id]).await;
     assert_eq!(repinned.code, Some(0), "{repinned:#?}");
     assert!(repinned.stdout.contains("12 rows are held"), "{repinned:#?}");
-    world.once().await.assert(0, "in_sync +0 ~0 -0 =12 held 0 rejected 0");
+    world.once().await.assert(Exit::Ok, in_sync().unchanged(12));
     assert_eq!(world.run(&["repin", &id]).await.code, Some(0));
 
     // Another instance altogether: its users come, and the others wait for a person, however few they are.
@@ -231,5 +231,5 @@ async fn a_person_changes_the_pin_and_every_row_waits_for_its_user() {
     world
         .once_with(&there)
         .await
-        .assert(3, "held +4 ~0 -0 =0 held 12 rejected 0");
+        .assert(Exit::Held, held(12).created(4));
 }

@@ -2,7 +2,7 @@
 
 use rustix::process::Signal;
 
-use crate::support::{fixture::World, process::{EVERY_SECOND, NEVER}};
+use crate::support::{fixture::World, process::{EVERY_SECOND, NEVER}, summary::{changed, in_sync, Exit}};
 
 async fn check(level: &str) {
     let world = World::new(20_000).await;
@@ -13,7 +13,7 @@ async fn check(level: &str) {
     world
         .once()
         .await
-        .assert(0, "changed +20000 ~0 -0 =0 held 0 rejected 0");
+        .assert(Exit::Ok, changed().created(20000));
     let daemon = world.follow(&[NEVER, EVERY_SECOND]);
     for id in world.sim.user_ids().iter().step_by(40) {
         world.sim.update(id, |user| user["first_name"] = "Changed".into());
@@ -24,7 +24,7 @@ async fn check(level: &str) {
     assert_eq!(daemon.stop(Signal::TERM).await.code, Some(0));
     assert_eq!(world.runs("outcome = 'failed'").await, 0, "{level}");
     let again = world.once().await;
-    again.assert(0, "in_sync +0 ~0 -0 =20000 held 0 rejected 0");
+    again.assert(Exit::Ok, in_sync().unchanged(20000));
 }
 
 #[tokio::test(flavor = "multi_thread")]

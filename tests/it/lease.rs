@@ -3,7 +3,7 @@
 use clerk_sim::{Effect, Endpoint, Quirks, Rule};
 use rustix::process::Signal;
 
-use crate::support::{database::connect, fixture::World, monitored::{ANY, Watched}, process::{EVERY_SECOND, Process}, wait::eventually};
+use crate::support::{database::connect, fixture::World, monitored::{ANY, Watched}, process::{EVERY_SECOND, Process}, wait::eventually, summary::{changed, in_sync, Exit}};
 
 /// No machine is so busy that a lease like this is lost for want of renewal.
 const LASTING: (&str, &str) = ("CLERK2PG_LEASE__TTL", "30s");
@@ -68,7 +68,7 @@ async fn a_single_run_waits_for_one_at_work_and_for_the_lease_of_one_that_was_ki
     tokio::time::sleep(std::time::Duration::from_millis(1500)).await;
     assert_eq!(world.runs("true").await, 1, "the lease was lost while its holder lived");
     first.kill().await;
-    second.ended().await.assert(0, "changed +30 ~0 -0 =0 held 0 rejected 0");
+    second.ended().await.assert(Exit::Ok, changed().created(30));
     assert_eq!(world.runs("outcome = 'failed'").await, 1);
     world.assert_one_at_a_time().await;
 }
@@ -77,7 +77,7 @@ async fn a_single_run_waits_for_one_at_work_and_for_the_lease_of_one_that_was_ki
 #[tokio::test(flavor = "multi_thread")]
 async fn a_lock_of_somebody_else_on_the_lease_is_reported() {
     let world = World::new(20).await;
-    world.once().await.assert(0, "changed +20 ~0 -0 =0 held 0 rejected 0");
+    world.once().await.assert(Exit::Ok, changed().created(20));
     let other = connect(&world.db.url).await;
     let lock = "BEGIN; SELECT FROM clerk.sync_state FOR UPDATE";
     other.batch_execute(lock).await.unwrap();
@@ -88,7 +88,7 @@ async fn a_lock_of_somebody_else_on_the_lease_is_reported() {
     single.says("waiting for the lease").await;
     assert_eq!(single.said("another clerk2pg"), 0, "{}", single.log());
     other.batch_execute("ROLLBACK").await.unwrap();
-    single.ended().await.assert(0, "in_sync +0 ~0 -0 =20 held 0 rejected 0");
+    single.ended().await.assert(Exit::Ok, in_sync().unchanged(20));
     watched.is_ready("in sync").await;
     assert_eq!(watched.daemon.stop(Signal::TERM).await.code, Some(0));
 }
@@ -100,7 +100,7 @@ async fn sleeps_through_its_lease(newer: impl Fn(&World)) -> (World, Process) {
         max_page: Some(20),
         ..Quirks::default()
     });
-    world.once().await.assert(0, "changed +60 ~0 -0 =0 held 0 rejected 0");
+    world.once().await.assert(Exit::Ok, changed().created(60));
     for id in world.sim.user_ids() {
         world.sim.update(&id, |user| user["first_name"] = "Old".into());
     }
@@ -194,7 +194,7 @@ async fn one_that_wakes_does_not_disturb_the_one_at_work() {
     at_work
         .ended()
         .await
-        .assert(0, "changed +1 ~0 -0 =60 held 0 rejected 0");
+        .assert(Exit::Ok, changed().created(1).unchanged(60));
     world.assert_in_step().await;
 }
 

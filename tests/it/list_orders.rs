@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 
 use clerk_sim::{Quirks, Shuffle};
 
-use crate::support::{fixture::{World, mirrored_ids}, program::Ran};
+use crate::support::{fixture::{World, mirrored_ids}, program::Ran, summary::{changed, incomplete, Exit}};
 
 /// Sorts by `updated_at` when it reads a literal `+`, and by `created_at` when it reads none.
 fn strips_only_minus() -> Quirks {
@@ -22,9 +22,9 @@ async fn an_emulator_that_does_not_know_a_plus_is_in_sync_after_one_full_sync() 
         world.sim.update(id, |user| user["first_name"] = "Changed".into());
     }
     world.sim.set_faults(strips_only_minus());
-    world.once().await.assert(0, "changed +700 ~0 -0 =0 held 0 rejected 0");
+    world.once().await.assert(Exit::Ok, changed().created(700));
     assert!(world.sim.delete(&world.sim.user_ids()[300]));
-    world.once().await.assert(0, "changed +0 ~0 -1 =699 held 0 rejected 0");
+    world.once().await.assert(Exit::Ok, changed().deleted(1).unchanged(699));
     world.assert_in_step().await;
 }
 
@@ -56,14 +56,14 @@ async fn users_of_a_shuffled_list_are_counted_once() {
     world
         .once()
         .await
-        .assert(1, "incomplete +701 ~0 -0 =0 held 0 rejected 0");
+        .assert(Exit::Failed, incomplete().created(701));
     world.assert_in_step().await;
     world
         .once()
         .await
-        .assert(1, "incomplete +0 ~0 -0 =701 held 0 rejected 0");
+        .assert(Exit::Failed, incomplete().unchanged(701));
     let plan = world.run(&["--dry-run", "--format", "json"]).await;
-    plan.assert(1, "incomplete +0 ~0 -0 =701 held 0 rejected 0");
+    plan.assert(Exit::Failed, incomplete().unchanged(701));
 }
 
 #[tokio::test(flavor = "multi_thread")]

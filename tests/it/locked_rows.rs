@@ -4,7 +4,7 @@ use std::time::{Duration, Instant};
 
 use tokio_postgres::Client;
 
-use crate::support::{database::connect, fixture::{World, mirrored, mirrored_ids}, following::Following, wait::eventually};
+use crate::support::{database::connect, fixture::{World, mirrored, mirrored_ids}, following::Following, wait::eventually, summary::{changed, in_sync, Exit}};
 
 /// A transaction of the application that goes on until it is told to end.
 async fn transaction(world: &World, sql: &str) -> Client {
@@ -135,10 +135,10 @@ async fn a_single_run_says_who_is_locked() {
     let ids = world.sim.user_ids();
     rename(&world, &ids[..5], "Changed");
     let application = transaction(&world, &lock(&ids[2])).await;
-    world.once().await.assert(0, "changed +0 ~4 -0 =15 held 0 rejected 1");
+    world.once().await.assert(Exit::Ok, changed().updated(4).unchanged(15).rejected(1));
     assert_eq!(locked(&world).await, [ids[2].clone()]);
     application.batch_execute("COMMIT").await.unwrap();
-    world.once().await.assert(0, "changed +0 ~1 -0 =19 held 0 rejected 0");
+    world.once().await.assert(Exit::Ok, changed().updated(1).unchanged(19));
     world.assert_in_step().await;
 }
 
@@ -165,13 +165,13 @@ async fn locks_behind_triggers_keep_nobody_else_out() {
     let application = transaction(&world, &sql).await;
     rename(&world, &ids[..50], "Changed");
     let begun = Instant::now();
-    world.once().await.assert(0, "changed +0 ~40 -0 =10 held 0 rejected 10");
+    world.once().await.assert(Exit::Ok, changed().updated(40).unchanged(10).rejected(10));
     assert!(begun.elapsed() < Duration::from_secs(10), "{:?}", begun.elapsed());
     let mut expected = ids[10..20].to_vec();
     expected.sort();
     assert_eq!(locked(&world).await, expected);
     application.batch_execute("ROLLBACK").await.unwrap();
-    world.once().await.assert(0, "changed +0 ~10 -0 =50 held 0 rejected 0");
+    world.once().await.assert(Exit::Ok, changed().updated(10).unchanged(50));
     world.assert_in_step().await;
 }
 
@@ -188,13 +188,13 @@ async fn locks_behind_triggers_on_events_keep_nobody_else_out() {
     rename(&world, &ids[..30], "Changed");
     assert!(world.sim.delete(&ids[12]) && world.sim.delete(&ids[40]));
     let begun = Instant::now();
-    world.once().await.assert(0, "changed +0 ~27 -1 =29 held 0 rejected 3");
+    world.once().await.assert(Exit::Ok, changed().updated(27).deleted(1).unchanged(29).rejected(3));
     assert!(begun.elapsed() < Duration::from_secs(15), "{:?}", begun.elapsed());
     let mut expected = ids[10..13].to_vec();
     expected.sort();
     assert_eq!(locked(&world).await, expected);
     application.batch_execute("ROLLBACK").await.unwrap();
-    world.once().await.assert(0, "changed +0 ~2 -1 =56 held 0 rejected 0");
+    world.once().await.assert(Exit::Ok, changed().updated(2).deleted(1).unchanged(56));
     world.assert_in_step().await;
 }
 
@@ -270,7 +270,7 @@ async fn deletions_that_were_put_off_are_judged_with_the_next_ones() {
     world
         .once_with(&limits)
         .await
-        .assert(0, "in_sync +0 ~0 -0 =96 held 0 rejected 4");
+        .assert(Exit::Ok, in_sync().unchanged(96).rejected(4));
     ids[4..8].iter().for_each(|id| assert!(world.sim.delete(id)));
     let ran = world.once_with(&limits).await;
     assert_eq!((ran.code, &ran.json()["held"]), (Some(3), &8.into()), "{ran:#?}");
@@ -321,7 +321,7 @@ async fn check_kept(trigger: &str, mode: &str) {
     world
         .once_with(&environment)
         .await
-        .assert(0, "changed +0 ~0 -2 =27 held 0 rejected 1");
+        .assert(Exit::Ok, changed().deleted(2).unchanged(27).rejected(1));
     let listed = "SELECT user_id || ': ' || reason FROM clerk.rejected_users";
     let reason = "gone from Clerk, but a trigger of the application keeps the row";
     assert_eq!(world.db.text(listed).await.unwrap(), format!("{}: {reason}", ids[3]));
@@ -330,12 +330,12 @@ async fn check_kept(trigger: &str, mode: &str) {
     world
         .once_with(&environment)
         .await
-        .assert(0, "in_sync +0 ~0 -0 =27 held 0 rejected 1");
+        .assert(Exit::Ok, in_sync().unchanged(27).rejected(1));
     world.db.execute("DROP FUNCTION keep CASCADE").await;
     world
         .once_with(&environment)
         .await
-        .assert(0, "changed +0 ~0 -1 =27 held 0 rejected 0");
+        .assert(Exit::Ok, changed().deleted(1).unchanged(27));
     world.assert_in_step().await;
 }
 

@@ -10,7 +10,7 @@ use diesel::{
 use diesel_async::{AsyncConnection, AsyncMigrationHarness, AsyncPgConnection, SimpleAsyncConnection};
 use diesel_migrations::MigrationHarness;
 
-use crate::support::{database::{Database, connect}, fixture::World, program::Ran, wait::eventually};
+use crate::support::{database::{Database, connect}, fixture::World, program::Ran, wait::eventually, summary::{changed, in_sync, Exit}};
 
 fn migrations() -> Vec<Box<dyn Migration<Pg>>> {
     let mut migrations = MIGRATIONS.migrations().unwrap();
@@ -88,7 +88,7 @@ async fn one_by_one_they_make_the_schema_that_the_program_wants() {
     }
     drop(harness);
     let ran = world.once_with(&[("CLERK2PG_DATABASE__MIGRATE", "false")]).await;
-    ran.assert(0, "changed +20 ~0 -0 =0 held 0 rejected 0");
+    ran.assert(Exit::Ok, changed().created(20));
     world.assert_in_step().await;
 }
 
@@ -137,7 +137,7 @@ async fn two_at_once() {
         assert!(ran.stdout.contains("The schema \"clerk\" is up to date"), "{ran:#?}");
     }
     assert!(applied(&one) + applied(&other) <= migrations().len());
-    run.assert(0, "changed +10 ~0 -0 =0 held 0 rejected 0");
+    run.assert(Exit::Ok, changed().created(10));
     let again = migrate(&world).await;
     assert_eq!((again.code, applied(&again)), (Some(0), 0), "{again:#?}");
 }
@@ -165,7 +165,7 @@ async fn not_by_itself_where_that_is_turned_off() {
     world
         .once_with(&[OFF])
         .await
-        .assert(0, "changed +10 ~0 -0 =0 held 0 rejected 0");
+        .assert(Exit::Ok, changed().created(10));
 
     // An older schema is told from none.
     let mut harness = harness(&world.db).await;
@@ -271,7 +271,7 @@ async fn a_row_that_the_application_refuses_keeps_no_other_from_what_is_derived(
             document.into_bytes(),
         );
     }
-    world.once().await.assert(0, "changed +3 ~0 -0 =0 held 0 rejected 0");
+    world.once().await.assert(Exit::Ok, changed().created(3));
     before_values(&world.db).await;
     world
         .db
@@ -335,8 +335,8 @@ async fn an_empty_schema_of_its_own_is_all_that_a_role_needs() {
         !stderr.contains("its password") && !stderr.contains("its%20password"),
         "{stderr}"
     );
-    first.assert(0, "changed +30 ~0 -0 =0 held 0 rejected 0");
-    second.assert(0, "changed +0 ~0 -1 =29 held 0 rejected 0");
+    first.assert(Exit::Ok, changed().created(30));
+    second.assert(Exit::Ok, changed().deleted(1).unchanged(29));
     world.assert_in_step().await;
 }
 
@@ -351,7 +351,7 @@ async fn an_applications_own_bookkeeping_is_left_alone() {
              INSERT INTO public.__diesel_schema_migrations (version) VALUES ('{theirs}')"
         ))
         .await;
-    world.once().await.assert(0, "changed +10 ~0 -0 =0 held 0 rejected 0");
+    world.once().await.assert(Exit::Ok, changed().created(10));
     let versions = async |schema: &str| {
         let sql = format!("SELECT string_agg(version, ',' ORDER BY version) FROM {schema}.__diesel_schema_migrations");
         world.db.text(&sql).await.unwrap()
@@ -379,8 +379,8 @@ async fn a_search_path_of_the_roles_own_does_not_mislead() {
             "CREATE SCHEMA app; CREATE TABLE app.users (id int); ALTER DATABASE {database} SET search_path = app"
         ))
         .await;
-    world.once().await.assert(0, "changed +10 ~0 -0 =0 held 0 rejected 0");
-    world.once().await.assert(0, "in_sync +0 ~0 -0 =10 held 0 rejected 0");
+    world.once().await.assert(Exit::Ok, changed().created(10));
+    world.once().await.assert(Exit::Ok, in_sync().unchanged(10));
     let fresh = connect(&world.db.url).await;
     let tables = "SELECT count(*) FROM pg_class WHERE relnamespace = 'app'::regnamespace";
     assert_eq!(fresh.query_one(tables, &[]).await.unwrap().get::<_, i64>(0), 1);
@@ -416,5 +416,5 @@ async fn a_migration_that_waits_for_a_reader_lets_others_read() {
         reader.batch_execute("COMMIT").await.unwrap();
     };
     tokio::join!(migrating, reading);
-    world.once().await.assert(0, "in_sync +0 ~0 -0 =20 held 0 rejected 0");
+    world.once().await.assert(Exit::Ok, in_sync().unchanged(20));
 }

@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 use clerk_sim::{Effect, ErrorAnswer, ErrorBody, Rule};
 use rustix::process::Signal;
 
-use crate::support::{database::connect, fixture::World, following::Following, http_server::{Server, answer}, process::{NEVER, Process}, proxy::{Proxy, upstream}, wait::eventually};
+use crate::support::{database::connect, fixture::World, following::Following, http_server::{Server, answer}, process::{NEVER, Process}, proxy::{Proxy, upstream}, wait::eventually, summary::{changed, Exit}};
 
 const AWAY: &str = "waiting until it can be reached";
 const BACK: &str = "back to normal";
@@ -261,7 +261,7 @@ async fn a_single_run_waits_a_while_for_a_postgres_that_is_starting() {
     let run = world.begin(&[("DATABASE_URL", &url)]);
     tokio::time::sleep(Duration::from_secs(1)).await;
     postgres.let_through();
-    run.ended().await.assert(0, "changed +10 ~0 -0 =0 held 0 rejected 0");
+    run.ended().await.assert(Exit::Ok, changed().created(10));
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -283,5 +283,5 @@ async fn a_wrong_address_is_an_error_and_nothing_is_tied_to_it() {
         );
         assert!(ran.stderr.contains("clerk.api_url (CLERK_API_URL)"), "{ran:#?}");
     }
-    world.once().await.assert(0, "changed +10 ~0 -0 =0 held 0 rejected 0");
+    world.once().await.assert(Exit::Ok, changed().created(10));
 }

@@ -2,7 +2,7 @@
 
 use clerk_sim::{DeletedCursor, Effect, Endpoint, Faults, Quirks, Rule};
 
-use crate::support::{faults::under, fixture::{World, mirrored, mirrored_ids}, program::ended, wait::eventually};
+use crate::support::{faults::under, fixture::{World, mirrored, mirrored_ids}, program::ended, wait::eventually, summary::{changed, in_sync, Exit}};
 
 fn pages_of(users: usize) -> Quirks {
     Quirks {
@@ -167,11 +167,7 @@ async fn check_emulator(quirks: Quirks) {
     let world = World::new(25).await;
     world.sim.set_faults(quirks);
     let ran = world.once().await;
-    assert_eq!(
-        ran.summary(),
-        "changed +25 ~0 -0 =0 held 0 rejected 0",
-        "{name}: {ran:#?}"
-    );
+    ran.assert_named(&name, Exit::Ok, changed().created(25));
     world.assert_in_step().await;
     let ids = world.sim.user_ids();
     world.sim.delete(&ids[20]);
@@ -180,11 +176,7 @@ async fn check_emulator(quirks: Quirks) {
         .update(&ids[3], |user| user["username"] = "somebody_else".into());
     world.sim.create_random();
     let ran = world.once().await;
-    assert_eq!(
-        ran.summary(),
-        "changed +1 ~1 -1 =23 held 0 rejected 0",
-        "{name}: {ran:#?}"
-    );
+    ran.assert_named(&name, Exit::Ok, changed().created(1).updated(1).deleted(1).unchanged(23));
     world.assert_in_step().await;
 }
 
@@ -229,8 +221,8 @@ async fn times_in_seconds_are_understood() {
         ..pages_of(7)
     };
     world.sim.set_faults(quirks.clone());
-    world.once().await.assert(0, "changed +25 ~0 -0 =0 held 0 rejected 0");
-    world.once().await.assert(0, "in_sync +0 ~0 -0 =25 held 0 rejected 0");
+    world.once().await.assert(Exit::Ok, changed().created(25));
+    world.once().await.assert(Exit::Ok, in_sync().unchanged(25));
     for id in world.sim.user_ids() {
         let sql = format!("SELECT extract(epoch FROM created_at)::bigint FROM clerk.users WHERE id = '{id}'");
         let created_at = world.sim.document(&id).unwrap()["created_at"].as_i64().unwrap();
@@ -238,7 +230,7 @@ async fn times_in_seconds_are_understood() {
     }
     world.sim.delete(&world.sim.user_ids()[20]);
     let ran = under(&world, quirks, &[]).await;
-    ran.assert(0, "changed +0 ~0 -1 =24 held 0 rejected 0");
+    ran.assert(Exit::Ok, changed().deleted(1).unchanged(24));
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -6,7 +6,7 @@ use std::{collections::BTreeSet, time::Duration};
 use clerk_sim::{Effect, Endpoint, Faults, Options, Quirks, Request, Rule};
 use rustix::process::Signal;
 
-use crate::support::{fixture::{World, mirrored_ids}, program::{Ran, ended}, wait::eventually};
+use crate::support::{fixture::{World, mirrored_ids}, program::{Ran, ended}, wait::eventually, summary::{changed, in_sync, planned, Exit}};
 
 /// Enough for three parts.
 const USERS: usize = 12_000;
@@ -78,7 +78,7 @@ async fn everybody_is_met_once() {
     world
         .once()
         .await
-        .assert(0, "changed +12000 ~0 -0 =0 held 0 rejected 0");
+        .assert(Exit::Ok, changed().created(12000));
     world.assert_in_step().await;
     assert!(
         side_by_side(&world.sim.log()) >= 3,
@@ -91,7 +91,7 @@ async fn everybody_is_met_once() {
     world
         .once()
         .await
-        .assert(0, "in_sync +0 ~0 -0 =12000 held 0 rejected 0");
+        .assert(Exit::Ok, in_sync().unchanged(12000));
     let log = &world.sim.log()[before..];
     assert!(side_by_side(log) >= 3, "{}", side_by_side(log));
     let counts = log.iter().filter(|request| request.path.starts_with("/v1/users/count"));
@@ -102,7 +102,7 @@ async fn everybody_is_met_once() {
     world
         .run(&["--dry-run", "--format", "json"])
         .await
-        .assert(0, "planned +0 ~0 -0 =12000 held 0 rejected 0");
+        .assert(Exit::Ok, planned().unchanged(12000));
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -111,7 +111,7 @@ async fn whatever_changes_meanwhile() {
     world
         .once()
         .await
-        .assert(0, "changed +12000 ~0 -0 =0 held 0 rejected 0");
+        .assert(Exit::Ok, changed().created(12000));
     for seed in 0..3 {
         let known = mirrored_ids(&world).await;
         world.sim.set_faults(small_pages());
@@ -181,7 +181,7 @@ async fn cut_off_in_all_parts() {
     world
         .once()
         .await
-        .assert(0, "in_sync +0 ~0 -0 =12000 held 0 rejected 0");
+        .assert(Exit::Ok, in_sync().unchanged(12000));
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -195,11 +195,11 @@ async fn a_server_that_ignores_dates_is_walked_in_one_row() {
     world
         .once()
         .await
-        .assert(0, "changed +12000 ~0 -0 =0 held 0 rejected 0");
+        .assert(Exit::Ok, changed().created(12000));
     world.assert_in_step().await;
     world.sim.delete_random().unwrap();
     let ran = world.once().await;
-    ran.assert(0, "changed +0 ~0 -1 =11999 held 0 rejected 0");
+    ran.assert(Exit::Ok, changed().deleted(1).unchanged(11999));
     let told = "this server does not list by created_at as asked";
     assert_eq!(ran.stderr.matches(told).count(), 1, "{ran:#?}");
     world.assert_in_step().await;
@@ -215,8 +215,8 @@ async fn users_of_one_moment() {
                 .update(&id, |user| user["created_at"] = 1_700_000_000_000_i64.into())
         );
     }
-    for summary in ["changed +12000 ~0 -0 =0", "in_sync +0 ~0 -0 =12000"] {
-        world.once().await.assert(0, &format!("{summary} held 0 rejected 0"));
+    for summary in [changed().created(12000), in_sync().unchanged(12000)] {
+        world.once().await.assert(Exit::Ok, summary);
         world.assert_in_step().await;
     }
 }

@@ -209,15 +209,12 @@ async fn migrations_and_syncs(users: usize, connections: usize) {
         .beside_others(async {
             let ran = world.run(&["migrate"]).await;
             assert_eq!(ran.code, Some(0), "{ran:#?}");
-            let created = format!("changed +{users} ~0 -0 =0 held 0 rejected 0");
-            world.once().await.assert(0, &created);
+            world.once().await.assert(Exit::Ok, changed().created(users));
             world.sim.create_random();
             world.sim.delete_random();
             world.sim.update_random();
-            let changed = format!("changed +1 ~1 -1 ={} held 0 rejected 0", users - 2);
-            world.once().await.assert(0, &changed);
-            let unchanged = format!("in_sync +0 ~0 -0 ={users} held 0 rejected 0");
-            world.once().await.assert(0, &unchanged);
+            world.once().await.assert(Exit::Ok, changed().created(1).updated(1).deleted(1).unchanged(users - 2));
+            world.once().await.assert(Exit::Ok, in_sync().unchanged(users));
             world.assert_in_step().await;
         })
         .await;
@@ -324,13 +321,13 @@ async fn of_two_daemons_one_leads_and_the_other_follows_it() {
 async fn held_deletions_are_shown_and_approved() {
     let pooled = Pooled::with_users(60, 1).await;
     let world = &pooled.world;
-    world.once().await.assert(0, "changed +60 ~0 -0 =0 held 0 rejected 0");
+    world.once().await.assert(Exit::Ok, changed().created(60));
     for id in world.sim.user_ids().iter().take(15) {
         world.sim.delete(id);
     }
-    let held = world.once().await;
-    held.assert(3, "held +0 ~0 -0 =45 held 15 rejected 0");
-    let sum = held.json()["plan"].as_str().unwrap().to_owned();
+    let ran = world.once().await;
+    ran.assert(Exit::Held, held(15).unchanged(45));
+    let sum = ran.json()["plan"].as_str().unwrap().to_owned();
     let status = world.run(&["status"]).await;
     assert!(
         status.stdout.contains(&format!("clerk2pg approve {sum}")),
@@ -338,7 +335,7 @@ async fn held_deletions_are_shown_and_approved() {
     );
     let approved = world.run(&["approve", &sum]).await;
     assert_eq!(approved.code, Some(0), "{approved:#?}");
-    world.once().await.assert(0, "changed +0 ~0 -15 =45 held 0 rejected 0");
+    world.once().await.assert(Exit::Ok, changed().deleted(15).unchanged(45));
     world.assert_in_step().await;
     pooled.assert_nothing_is_left().await;
 }

@@ -8,7 +8,7 @@ use std::{
 use clerk_sim::Unstorable;
 use serde_json::{Value, json};
 
-use crate::support::fixture::{World, mirrored, mirrored_ids};
+use crate::support::{fixture::{World, mirrored, mirrored_ids}, summary::{changed, in_sync, incomplete, Exit}};
 
 /// Who is listed as rejected, and why.
 async fn rejected(world: &World) -> BTreeMap<String, String> {
@@ -79,7 +79,7 @@ async fn whoever_cannot_be_stored_is_listed_and_all_others_are_in() {
     let bad: Vec<_> = Unstorable::ALL
         .map(|kind| (kind, world.sim.insert_unstorable(kind)))
         .into();
-    world.once().await.assert(0, "changed +20 ~0 -0 =0 held 0 rejected 9");
+    world.once().await.assert(Exit::Ok, changed().created(20).rejected(9));
     assert_eq!(mirrored_ids(&world).await, good);
     for (kind, id) in &bad {
         let why = listed(&world, id, *kind)
@@ -118,7 +118,7 @@ async fn whoever_cannot_be_stored_is_listed_and_all_others_are_in() {
     let versions = world.db.versions().await;
     let first_seen = "SELECT string_agg(first_seen_at::text, ',' ORDER BY user_id) FROM clerk.rejected_users";
     let seen = world.db.text(first_seen).await;
-    world.once().await.assert(0, "in_sync +0 ~0 -0 =20 held 0 rejected 9");
+    world.once().await.assert(Exit::Ok, in_sync().unchanged(20).rejected(9));
     assert_eq!(
         (world.db.versions().await, world.db.text(first_seen).await),
         (versions, seen)
@@ -132,7 +132,7 @@ async fn whoever_cannot_be_stored_is_listed_and_all_others_are_in() {
     for (_, id) in gone {
         world.sim.delete(id);
     }
-    world.once().await.assert(0, "changed +5 ~0 -0 =20 held 0 rejected 0");
+    world.once().await.assert(Exit::Ok, changed().created(5).unchanged(20));
     assert_eq!(rejected(&world).await, BTreeMap::new());
     world.assert_in_step().await;
 }
@@ -166,7 +166,7 @@ async fn whoever_was_stored_before_keeps_the_row() {
         assert!(why.contains(reason(kind)), "{kind:?}: {why}");
         assert_eq!(world.db.documents().await, before, "{kind:?}");
         world.sim.insert(before[id].clone());
-        world.once().await.assert(0, "in_sync +0 ~0 -0 =20 held 0 rejected 0");
+        world.once().await.assert(Exit::Ok, in_sync().unchanged(20));
         assert_eq!(rejected(&world).await, BTreeMap::new(), "{kind:?}");
     }
     // Whoever is deleted while rejected goes all the same.
@@ -178,7 +178,7 @@ async fn whoever_was_stored_before_keeps_the_row() {
     );
     assert_eq!(world.once().await.json()["rejected"], 1);
     world.sim.delete(&ids[4]);
-    world.once().await.assert(0, "changed +0 ~0 -1 =19 held 0 rejected 0");
+    world.once().await.assert(Exit::Ok, changed().deleted(1).unchanged(19));
     assert_eq!(rejected(&world).await, BTreeMap::new());
     world.assert_in_step().await;
 }
@@ -195,7 +195,7 @@ async fn a_user_without_a_usable_id_is_listed_by_its_digest() {
             format!(r#"{{"id":{id},"created_at":{LATER}}}"#),
         );
     }
-    world.once().await.assert(0, "changed +5 ~0 -0 =0 held 0 rejected 5");
+    world.once().await.assert(Exit::Ok, changed().created(5).rejected(5));
     let names = rejected(&world).await;
     assert_eq!(names.len(), ids.len());
     assert!(
@@ -232,7 +232,7 @@ async fn check_unreadable(positions: &[usize]) {
 
     let ran = world.once_with(&patience).await;
     let left = 59 - positions.len();
-    ran.assert(1, &format!("incomplete +1 ~1 -0 ={left} held 0 rejected 0"));
+    ran.assert(Exit::Failed, incomplete().created(1).updated(1).unchanged(left));
     let mirror = world.db.documents().await;
     assert_eq!(
         (mirror.len(), &mirror[changed]["first_name"]),
@@ -255,7 +255,7 @@ async fn check_unreadable(positions: &[usize]) {
     for document in documents {
         world.sim.insert(document);
     }
-    world.once().await.assert(0, "in_sync +0 ~0 -0 =61 held 0 rejected 0");
+    world.once().await.assert(Exit::Ok, in_sync().unchanged(61));
     world.assert_in_step().await;
 }
 

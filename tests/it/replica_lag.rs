@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 use clerk_sim::{Effect, Endpoint, Quirks, Replicas, Rule};
 use rustix::process::Signal;
 
-use crate::support::{fixture::{World, mirrored, mirrored_ids}, on_demand::attentive, process::{EVERY_SECOND, NEVER}, wait::eventually};
+use crate::support::{fixture::{World, mirrored, mirrored_ids}, on_demand::attentive, process::{EVERY_SECOND, NEVER}, wait::eventually, summary::{changed, Exit}};
 
 fn lagging(lag_ms: u64) -> Quirks {
     Quirks {
@@ -82,7 +82,7 @@ async fn an_import_that_a_replica_does_not_know_yet_is_not_held() {
     for _ in 0..15 {
         world.sim.create_random();
     }
-    world.once().await.assert(0, "changed +15 ~0 -0 =40 held 0 rejected 0");
+    world.once().await.assert(Exit::Ok, changed().created(15).unchanged(40));
     world.sim.set_faults(Quirks {
         replicas: Some(Replicas {
             lag_ms: 6_000,
@@ -119,12 +119,12 @@ async fn a_single_run_waits_for_rows_that_are_seconds_old() {
     assert_eq!(world.once().await.code, Some(0));
     assert!(world.sim.delete_random().is_some());
     let started = Instant::now();
-    world.once().await.assert(0, "changed +0 ~0 -1 =19 held 0 rejected 0");
+    world.once().await.assert(Exit::Ok, changed().deleted(1).unchanged(19));
     assert!(started.elapsed() > Duration::from_secs(5), "{:?}", started.elapsed());
     world.age_rows().await;
     assert!(world.sim.delete_random().is_some());
     let ran = world.once().await;
-    ran.assert(0, "changed +0 ~0 -1 =18 held 0 rejected 0");
+    ran.assert(Exit::Ok, changed().deleted(1).unchanged(18));
     assert!(ran.json()["duration_ms"].as_u64().unwrap() < 9_000, "{ran:#?}");
 }
 
@@ -137,7 +137,7 @@ async fn a_database_clock_that_goes_back_keeps_no_row() {
         .await;
     assert!(world.sim.delete_random().is_some());
     let started = Instant::now();
-    world.once().await.assert(0, "changed +0 ~0 -1 =19 held 0 rejected 0");
+    world.once().await.assert(Exit::Ok, changed().deleted(1).unchanged(19));
     assert!(started.elapsed() >= Duration::from_secs(10));
 }
 
@@ -147,11 +147,11 @@ async fn an_older_state_is_stored_if_clerk_still_shows_it_later() {
     let id = world.sim.user_ids()[4].clone();
     let old = world.sim.document(&id).unwrap();
     world.sim.update(&id, |user| user["first_name"] = "Newer".into());
-    world.once().await.assert(0, "changed +0 ~1 -0 =19 held 0 rejected 0");
+    world.once().await.assert(Exit::Ok, changed().updated(1).unchanged(19));
     // As after a restored backup of Clerk's.
     world.sim.insert(old.clone());
     let started = Instant::now();
-    world.once().await.assert(0, "changed +0 ~1 -0 =20 held 0 rejected 0");
+    world.once().await.assert(Exit::Ok, changed().updated(1).unchanged(20));
     assert!(started.elapsed() >= Duration::from_secs(10));
     world.assert_in_step().await;
 
@@ -180,7 +180,7 @@ async fn servers_that_ignore_user_id_confirm_by_two_answers() {
         log.len()
     };
     let started = Instant::now();
-    world.once().await.assert(0, "changed +0 ~0 -1 =29 held 0 rejected 0");
+    world.once().await.assert(Exit::Ok, changed().deleted(1).unchanged(29));
     assert!(started.elapsed() >= Duration::from_secs(10), "{:?}", started.elapsed());
     assert!(by_id(&world) >= 2, "{}", by_id(&world));
 

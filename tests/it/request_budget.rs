@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use crate::support::client::client_with;
+use crate::support::{client::client_with, summary::{changed, Exit}};
 use crate::support::{fixture::World, wait::eventually};
 use clerk_sim::{Options, Quirks, RateLimit, Sim};
 use clerk2pg::reconcile::walk::Range;
@@ -73,7 +73,7 @@ async fn a_walk_completes_although_others_use_up_the_limit() {
     }
     let run = world.begin(&[]);
     run.says("Clerk asks to slow down").await;
-    run.ended().await.assert(0, "changed +60 ~0 -0 =0 held 0 rejected 0");
+    run.ended().await.assert(Exit::Ok, changed().created(60));
     world.assert_in_step().await;
     assert!(world.sim.log().iter().any(|request| request.status == 429));
 }

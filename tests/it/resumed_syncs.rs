@@ -6,7 +6,7 @@ use std::time::Duration;
 use clerk_sim::{Effect, Endpoint, ErrorAnswer, ErrorBody, Faults, Options, Quirks, Rule};
 use rustix::process::Signal;
 
-use crate::support::{fixture::World, process::Process, program::Ran, wait::eventually};
+use crate::support::{fixture::World, process::Process, program::Ran, wait::eventually, summary::{changed, in_sync, Exit}};
 impl World {
     /// Kills a full sync once it has stored so many users.
     async fn kill_at(&self, users: i64) {
@@ -95,7 +95,7 @@ async fn killed_at_random_moments(seed: u64) {
     let killed = "outcome = 'failed' AND error = 'the process ended before the sync did' AND ended_at IS NOT NULL";
     assert_eq!(world.runs(killed).await, runs, "seed {seed}");
     world.assert_one_at_a_time().await;
-    world.once().await.assert(0, "in_sync +0 ~0 -0 =2000 held 0 rejected 0");
+    world.once().await.assert(Exit::Ok, in_sync().unchanged(2000));
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -213,7 +213,7 @@ async fn begin_and(world: &World, end: impl AsyncFnOnce(Process)) {
 #[tokio::test(flavor = "multi_thread")]
 async fn killed_while_it_deletes() {
     let world = World::new(300).await;
-    world.once().await.assert(0, "changed +300 ~0 -0 =0 held 0 rejected 0");
+    world.once().await.assert(Exit::Ok, changed().created(300));
     (0..150).for_each(|_| drop(world.sim.delete_random()));
     let slow = Rule::new(Effect::LatencyMs(10)).on([Endpoint::Get]);
     world.sim.set_faults(slow);
@@ -228,7 +228,7 @@ async fn killed_while_it_deletes() {
 #[tokio::test(flavor = "multi_thread")]
 async fn stopped_while_it_deletes() {
     let world = World::new(300).await;
-    world.once().await.assert(0, "changed +300 ~0 -0 =0 held 0 rejected 0");
+    world.once().await.assert(Exit::Ok, changed().created(300));
     (0..150).for_each(|_| drop(world.sim.delete_random()));
     world
         .sim
@@ -248,7 +248,7 @@ async fn stopped_while_it_deletes() {
 #[tokio::test(flavor = "multi_thread")]
 async fn what_happens_between_the_kill_and_the_next_run() {
     let world = slow_world(300, 20, Duration::from_millis(20)).await;
-    world.once().await.assert(0, "changed +300 ~0 -0 =0 held 0 rejected 0");
+    world.once().await.assert(Exit::Ok, changed().created(300));
     let ids = world.sim.user_ids();
     // Changes all over, so that the second walk moves its checkpoint.
     for id in ids.iter().step_by(7) {
@@ -308,5 +308,5 @@ async fn who_was_met_before_the_cut_may_be_gone_by_now() {
     let ran = world.once().await;
     assert_eq!(ran.code, Some(0), "{ran:#?}");
     assert!(world.resumed().await);
-    world.once().await.assert(0, "changed +0 ~0 -5 =295 held 0 rejected 0");
+    world.once().await.assert(Exit::Ok, changed().deleted(5).unchanged(295));
 }

@@ -6,7 +6,7 @@ use std::{collections::BTreeSet, fs, path::Path};
 use clerk_sim::{Options, Sim};
 use rustix::process::Signal;
 
-use crate::support::{changes::set_address, database::{Database, connect, with_database}, everything::does_everything, fixture::World, http_client::get, monitored::{ANY, Watched}, process::{EVERY_SECOND, NEVER, Process}, program::Ran, wait::eventually};
+use crate::support::{changes::set_address, database::{Database, connect, with_database}, everything::does_everything, fixture::World, http_client::get, monitored::{ANY, Watched}, process::{EVERY_SECOND, NEVER, Process}, program::Ran, wait::eventually, summary::{changed, Exit}};
 
 /// Everything that is called somewhere in these files, whatever language it is of.
 fn called(file: &Path, names: &mut BTreeSet<String>) {
@@ -185,13 +185,13 @@ async fn exchanges(world: &World, url: &str) {
         set_address(world, &ids[0], one);
         set_address(world, &ids[1], two);
     };
-    let expected = format!("changed +0 ~2 -0 ={} held 0 rejected 0", world.sim.count() - 2);
+    let expected = changed().updated(2).unchanged(world.sim.count() - 2);
     set("one@example.com", "two@example.com");
-    world.once_with(&address).await.assert(0, &expected);
+    world.once_with(&address).await.assert(Exit::Ok, expected);
     let index = "CREATE UNIQUE INDEX ON clerk.users (primary_email) WHERE primary_email IN ('one@example.com', 'two@example.com')";
     world.db.execute(index).await;
     set("two@example.com", "one@example.com");
-    world.once_with(&address).await.assert(0, &expected);
+    world.once_with(&address).await.assert(Exit::Ok, &expected);
     let ran = world.run_with(&["repin"], &address).await;
     assert_eq!(ran.code, Some(0), "{ran:#?}");
 }
@@ -290,7 +290,7 @@ async fn the_applications_own_names_are_found_as_ever() {
             .db
             .execute(&format!("ALTER DATABASE {database} SET search_path = {path}"))
             .await;
-        world.once().await.assert(0, "changed +10 ~0 -0 =0 held 0 rejected 0");
+        world.once().await.assert(Exit::Ok, changed().created(10));
         let heard = "SELECT count(*) FROM public.heard WHERE name = upper(user_id)";
         assert_eq!(world.db.number(heard).await, 10, "{path}");
     }
@@ -301,7 +301,7 @@ async fn the_applications_own_names_are_found_as_ever() {
         .db
         .execute(&format!("ALTER DATABASE {database} SET search_path = ''"))
         .await;
-    world.once().await.assert(0, "changed +10 ~0 -0 =0 held 0 rejected 0");
+    world.once().await.assert(Exit::Ok, changed().created(10));
 }
 
 /// What the grammar gives a meaning of its own: nothing is looked up by its name.

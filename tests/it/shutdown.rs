@@ -3,7 +3,7 @@
 use clerk_sim::{Effect, Endpoint, ErrorAnswer, ErrorBody, Rule};
 use rustix::process::Signal;
 
-use crate::support::{database::connect, fixture::World, process::{NEVER, Process}, proxy::{Proxy, upstream}, wait::eventually};
+use crate::support::{database::connect, fixture::World, process::{NEVER, Process}, proxy::{Proxy, upstream}, wait::eventually, summary::{changed, Exit}};
 
 /// Waits until some connection of ours waits for a lock.
 async fn is_blocked(world: &World) {
@@ -43,7 +43,7 @@ async fn in_the_middle_of_a_page_that_never_ends() {
         assert_eq!(world.lease_holder().await, None);
         assert_eq!(world.runs("outcome = 'failed' AND error LIKE 'stopped%'").await, 1);
         world.sim.clear_faults();
-        world.once().await.assert(0, "changed +10 ~0 -0 =0 held 0 rejected 0");
+        world.once().await.assert(Exit::Ok, changed().created(10));
     }
 }
 
@@ -104,7 +104,7 @@ async fn while_others_lock_the_table() {
         world
             .once()
             .await
-            .assert(0, &format!("changed +5 ~0 -0 ={rest} held 0 rejected 0"));
+            .assert(Exit::Ok, changed().created(5).unchanged(rest as usize));
         world.assert_in_step().await;
     }
 }

@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 
 use clerk_sim::{Options, Sim};
 
-use crate::support::{database::{Database, connect}, fixture::{World, mirrored_ids}};
+use crate::support::{database::{Database, connect}, fixture::{World, mirrored_ids}, summary::{changed, Exit}};
 
 /// Words that PostgreSQL uses in errors that concern all users.
 const WORDS: [&str; 9] = [
@@ -55,7 +55,7 @@ async fn words_in_a_users_data_cost_that_user_alone() {
         set_age(id, word);
         expected.insert(id.clone());
     }
-    world.once().await.assert(0, "changed +21 ~0 -0 =0 held 0 rejected 9");
+    world.once().await.assert(Exit::Ok, changed().created(21).rejected(9));
     assert_rejected(&world, &expected).await;
     for (id, word) in ids.iter().skip(9).zip(WORDS) {
         set_age(id, word);
@@ -98,7 +98,7 @@ async fn whatever_a_row_meets_may_be_that_rows() {
         assert!(world.sim.update(id, |user| user["first_name"] = code.into()));
         expected.insert(id.clone());
     }
-    world.once().await.assert(0, "changed +11 ~0 -0 =0 held 0 rejected 19");
+    world.once().await.assert(Exit::Ok, changed().created(11).rejected(19));
     assert_rejected(&world, &expected).await;
 }
 

@@ -3,7 +3,7 @@
 use clerk_sim::{Options, Quirks, Shuffle};
 use rustix::process::Signal;
 
-use crate::support::{changes::now, fixture::World, wait::eventually};
+use crate::support::{changes::now, fixture::World, wait::eventually, summary::{changed, in_sync, Exit}};
 
 fn shuffled() -> Quirks {
     Quirks {
@@ -53,8 +53,8 @@ async fn more_than_a_page_created_in_one_moment_are_all_met() {
         })
         .await;
         world.sim.set_faults(shuffled());
-        world.once().await.assert(0, "changed +4000 ~0 -0 =0 held 0 rejected 0");
-        world.once().await.assert(0, "in_sync +0 ~0 -0 =4000 held 0 rejected 0");
+        world.once().await.assert(Exit::Ok, changed().created(4000));
+        world.once().await.assert(Exit::Ok, in_sync().unchanged(4000));
         world.assert_in_step().await;
     }
 }

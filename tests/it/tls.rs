@@ -3,7 +3,7 @@
 use clerk_sim::{Options, Sim};
 use rustix::process::Signal;
 
-use crate::support::{authority::Authority, connecting::{accepted, migrate, refused, url}, database::{Database, connect}, fixture::World, on_demand::{DEBUG, LISTENING}, postgres::Postgres, process::{NEVER, Process}, wait::eventually};
+use crate::support::{authority::Authority, connecting::{accepted, migrate, refused, url}, database::{Database, connect}, fixture::World, on_demand::{DEBUG, LISTENING}, postgres::Postgres, process::{NEVER, Process}, wait::eventually, summary::{changed, Exit}};
 
 #[tokio::test(flavor = "multi_thread")]
 async fn every_mode_gets_through_to_what_libpq_says() {
@@ -219,7 +219,7 @@ async fn a_daemon_with_every_connection_encrypted() {
         format!("postgres://encrypted:{password}@{place}?sslmode=verify-full&sslrootcert={ca}")
     };
     let ran = world.once_with(&[("DATABASE_URL", &address("hidden"))]).await;
-    ran.assert(0, "changed +30 ~0 -0 =0 held 0 rejected 0");
+    ran.assert(Exit::Ok, changed().created(30));
 
     let passfile = server.file("pass", "*:*:*:*:hidden\n");
     let (url, config) = (address(""), server.file("config.toml", ""));

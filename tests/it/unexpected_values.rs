@@ -2,7 +2,7 @@
 
 use serde_json::{Value, json};
 
-use crate::support::fixture::World;
+use crate::support::{fixture::World, summary::{changed, in_sync, Exit}};
 
 /// Later than every generated user's `created_at`.
 const LATER: i64 = 1_790_000_000_000;
@@ -43,7 +43,7 @@ async fn a_value_of_another_kind_costs_that_value() {
     for (n, (field, value)) in cases.iter().enumerate() {
         put(&world, &format!("user_{n}"), &format!(r#","{field}":{value}"#));
     }
-    world.once().await.assert(0, "changed +29 ~0 -0 =0 held 0 rejected 0");
+    world.once().await.assert(Exit::Ok, changed().created(29));
     // Also: what Clerk sent is what `clerk.user_document` gives back.
     world.assert_in_step().await;
     for (n, (field, value)) in cases.iter().enumerate() {
@@ -52,23 +52,23 @@ async fn a_value_of_another_kind_costs_that_value() {
         assert_eq!(stored(&world, &format!("user_{n}"), field).await, expected, "{field}");
     }
     let versions = world.db.versions().await;
-    world.once().await.assert(0, "in_sync +0 ~0 -0 =29 held 0 rejected 0");
+    world.once().await.assert(Exit::Ok, in_sync().unchanged(29));
     assert_eq!(world.db.versions().await, versions);
 
     // Other bytes of the same meaning are no change; another value is one; a value that fits ends it.
     let changed_at = "SELECT changed_at::text FROM clerk.users WHERE id = 'user_1'";
     let before = world.db.text(changed_at).await;
     put(&world, "user_1", r#","external_id": [ "crm\u002d7" ]"#);
-    world.once().await.assert(0, "in_sync +0 ~0 -0 =29 held 0 rejected 0");
+    world.once().await.assert(Exit::Ok, in_sync().unchanged(29));
     assert_eq!(world.db.text(changed_at).await, before);
     put(&world, "user_1", r#","external_id":["crm-8"]"#);
-    world.once().await.assert(0, "changed +0 ~1 -0 =28 held 0 rejected 0");
+    world.once().await.assert(Exit::Ok, changed().updated(1).unchanged(28));
     assert_eq!(
         stored(&world, "user_1", "external_id").await.1,
         json!({"external_id": ["crm-8"]})
     );
     put(&world, "user_1", r#","external_id":"crm-9""#);
-    world.once().await.assert(0, "changed +0 ~1 -0 =28 held 0 rejected 0");
+    world.once().await.assert(Exit::Ok, changed().updated(1).unchanged(28));
     let expected = (Some("crm-9".to_owned()), Value::Null, None);
     assert_eq!(stored(&world, "user_1", "external_id").await, expected);
     world.assert_in_step().await;
@@ -92,7 +92,7 @@ async fn what_postgres_cannot_hold_is_kept_as_its_text() {
         ("new_key", r#"{"half":"\ud83d"}"#),
     ];
     let world = World::new(20).await;
-    world.once().await.assert(0, "changed +20 ~0 -0 =0 held 0 rejected 0");
+    world.once().await.assert(Exit::Ok, changed().created(20));
     for (n, (field, value)) in cases.iter().enumerate() {
         put(
             &world,
@@ -100,7 +100,7 @@ async fn what_postgres_cannot_hold_is_kept_as_its_text() {
             &format!(r#","{field}":{value},"primary_email_address_id":"a""#),
         );
     }
-    world.once().await.assert(0, "changed +9 ~0 -0 =20 held 0 rejected 0");
+    world.once().await.assert(Exit::Ok, changed().created(9).unchanged(20));
     for (n, (field, value)) in cases.iter().enumerate() {
         let id = format!("user_{n}");
         let column = if *field == "new_key" { "NULL" } else { *field };
@@ -114,7 +114,7 @@ async fn what_postgres_cannot_hold_is_kept_as_its_text() {
     let email = "SELECT primary_email FROM clerk.users WHERE id = 'user_7'";
     assert_eq!(world.db.text(email).await.as_deref(), Some("ann@example.com"));
     let versions = world.db.versions().await;
-    world.once().await.assert(0, "in_sync +0 ~0 -0 =29 held 0 rejected 0");
+    world.once().await.assert(Exit::Ok, in_sync().unchanged(29));
     assert_eq!(world.db.versions().await, versions);
     // Another change of such a user is that change alone.
     put(
@@ -122,7 +122,7 @@ async fn what_postgres_cannot_hold_is_kept_as_its_text() {
         "user_2",
         r#","public_metadata":{"note":["nul\u0000"]},"primary_email_address_id":"b""#,
     );
-    world.once().await.assert(0, "changed +0 ~1 -0 =28 held 0 rejected 0");
+    world.once().await.assert(Exit::Ok, changed().updated(1).unchanged(28));
     let changed = "SELECT changed::text FROM clerk.user_events ORDER BY id DESC LIMIT 1";
     assert_eq!(
         world.db.text(changed).await.as_deref(),
@@ -153,12 +153,12 @@ async fn numbers_and_times_are_read_in_every_spelling() {
             .sim
             .insert_raw(&format!("user_{n}"), LATER, LATER, document.into_bytes());
     }
-    world.once().await.assert(0, "changed +9 ~0 -0 =0 held 0 rejected 0");
+    world.once().await.assert(Exit::Ok, changed().created(9));
     let same =
         "SELECT count(*) FROM clerk.users WHERE created_at = to_timestamp(1790000000) AND updated_at = created_at
         AND last_sign_in_at = created_at AND create_organizations_limit = 5 AND extra IS NULL AND unexpected IS NULL";
     assert_eq!(world.db.number(same).await, moments.len() as i64);
-    world.once().await.assert(0, "in_sync +0 ~0 -0 =9 held 0 rejected 0");
+    world.once().await.assert(Exit::Ok, in_sync().unchanged(9));
     // Another spelling is no change.
     let event = "SELECT count(*) FROM clerk.user_events";
     let events = world.db.number(event).await;
@@ -166,7 +166,7 @@ async fn numbers_and_times_are_read_in_every_spelling() {
         r#"{{"id":"user_0","created_at":"2026-09-21T14:13:20Z","updated_at":{LATER},"last_sign_in_at":1.79e12,"create_organizations_limit":5.00}}"#
     );
     world.sim.insert_raw("user_0", LATER, LATER, document.into_bytes());
-    world.once().await.assert(0, "in_sync +0 ~0 -0 =9 held 0 rejected 0");
+    world.once().await.assert(Exit::Ok, in_sync().unchanged(9));
     assert_eq!(world.db.number(event).await, events);
 }
 
@@ -178,10 +178,10 @@ async fn of_a_key_twice_the_last_value_counts() {
         "user_twice",
         r#","first_name":"Ann","first_name":"Bea","id":"user_twice","x":1,"x":2"#,
     );
-    world.once().await.assert(0, "changed +1 ~0 -0 =0 held 0 rejected 0");
+    world.once().await.assert(Exit::Ok, changed().created(1));
     let expected = (Some("Bea".to_owned()), json!({"x": 2}), None);
     assert_eq!(stored(&world, "user_twice", "first_name").await, expected);
-    world.once().await.assert(0, "in_sync +0 ~0 -0 =1 held 0 rejected 0");
+    world.once().await.assert(Exit::Ok, in_sync().unchanged(1));
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -192,7 +192,7 @@ async fn unexpected_values_are_counted_and_said_once_a_field() {
     }
     put(&world, "user_4", r#","banned":"no""#);
     let ran = world.once().await;
-    ran.assert(0, "changed +14 ~0 -0 =0 held 0 rejected 0");
+    ran.assert(Exit::Ok, changed().created(14));
     let warnings: Vec<_> = ran
         .stderr
         .lines()

@@ -2,7 +2,7 @@
 
 use rustix::process::Signal;
 
-use crate::support::{changes::set_address, fixture::{World, mirrored}, following::Following, on_demand::attentive, wait::eventually};
+use crate::support::{changes::set_address, fixture::{World, mirrored}, following::Following, on_demand::attentive, wait::eventually, summary::{changed, in_sync, Exit}};
 
 const UNIQUE: &str = "CREATE UNIQUE INDEX one_user_per_address ON clerk.users (primary_email)";
 
@@ -47,11 +47,7 @@ async fn check_moves(world: &World, ids: &[&String], is_cycle: bool, what: &str)
     let users = world.sim.count();
     let ran = world.once().await;
     let (moved, others) = (ids.len(), users - ids.len());
-    assert_eq!(
-        (ran.code, ran.summary()),
-        (Some(0), format!("changed +0 ~{moved} -0 ={others} held 0 rejected 0")),
-        "{what}: {ran:#?}"
-    );
+    ran.assert_named(what, Exit::Ok, changed().updated(moved).unchanged(others));
     assert_nobody_is_rejected(world).await;
     world.assert_in_step().await;
     for (id, address) in ids.iter().zip(&addresses) {
@@ -136,7 +132,7 @@ async fn one_that_is_refused_in_an_exchange_keeps_its_value_and_those_behind_it_
         set_address(&world, id, &address(n));
     }
     world.sim.update(&ids[2], |user| user["first_name"] = "Refused".into());
-    world.once().await.assert(0, "changed +0 ~2 -0 =8 held 0 rejected 2");
+    world.once().await.assert(Exit::Ok, changed().updated(2).unchanged(8).rejected(2));
     let after = world.db.documents().await;
     assert_eq!(after[&ids[1]], before[&ids[1]]);
     assert_eq!(after[&ids[2]], before[&ids[2]]);
@@ -144,7 +140,7 @@ async fn one_that_is_refused_in_an_exchange_keeps_its_value_and_those_behind_it_
     assert_eq!(world.db.text(codes).await.unwrap(), "23505,23514");
 
     world.sim.update(&ids[2], |user| user["first_name"] = "Fine".into());
-    world.once().await.assert(0, "changed +0 ~2 -0 =10 held 0 rejected 0");
+    world.once().await.assert(Exit::Ok, changed().updated(2).unchanged(10));
     assert_nobody_is_rejected(&world).await;
     world.assert_in_step().await;
 }
@@ -177,7 +173,7 @@ async fn a_deleted_users_address_is_free_within_the_sync() {
     let ids = world.sim.user_ids();
     sign_up_again(&world, &ids[3], "user_signed_up_again");
     let ran = world.once().await;
-    ran.assert(0, "changed +1 ~0 -1 =19 held 0 rejected 0");
+    ran.assert(Exit::Ok, changed().created(1).deleted(1).unchanged(19));
     assert!(!ran.stderr.contains('@'), "{ran:#?}");
     assert_nobody_is_rejected(&world).await;
     world.assert_in_step().await;
@@ -250,6 +246,6 @@ async fn two_who_have_one_address_at_clerk_cost_one() {
         world.sim.update(id, |user| user["username"] = "same".into());
     }
     world.db.execute("CREATE UNIQUE INDEX ON clerk.users (username)").await;
-    world.once().await.assert(0, "changed +0 ~1 -0 =15 held 0 rejected 4");
-    world.once().await.assert(0, "in_sync +0 ~0 -0 =16 held 0 rejected 4");
+    world.once().await.assert(Exit::Ok, changed().updated(1).unchanged(15).rejected(4));
+    world.once().await.assert(Exit::Ok, in_sync().unchanged(16).rejected(4));
 }

@@ -2,7 +2,7 @@
 
 use rustix::process::Signal;
 
-use crate::support::{fixture::World, process::{EVERY_SECOND, NEVER, Process}, wait::eventually};
+use crate::support::{fixture::World, process::{EVERY_SECOND, NEVER, Process}, wait::eventually, summary::{changed, held, planned, Exit}};
 
 /// Everything that a daemon and its commands do, with this address.
 pub async fn does_everything(world: &World, url: &str, environment: &[(&str, &str)]) {
@@ -10,7 +10,7 @@ pub async fn does_everything(world: &World, url: &str, environment: &[(&str, &st
     let once = async || world.run_with(&["--once", "--format", "json"], &all).await;
     let db = &world.db;
 
-    once().await.assert(0, "changed +60 ~0 -0 =0 held 0 rejected 0");
+    once().await.assert(Exit::Ok, changed().created(60));
     // Somebody whom the application's own rules keep out, and old events.
     db.execute("ALTER TABLE clerk.users ADD CHECK (first_name <> 'Unwanted')")
         .await;
@@ -24,21 +24,21 @@ pub async fn does_everything(world: &World, url: &str, environment: &[(&str, &st
     world.sim.update(&ids[4], |user| user["first_name"] = "Changed".into());
     world.sim.delete(&ids[5]);
     world.sim.create_random();
-    once().await.assert(0, "changed +1 ~1 -1 =57 held 0 rejected 1");
+    once().await.assert(Exit::Ok, changed().created(1).updated(1).deleted(1).unchanged(57).rejected(1));
     let events = "SELECT string_agg(type, ' ' ORDER BY type) FROM clerk.user_events";
     let told = "user.created user.deleted user.updated";
     assert_eq!(db.text(events).await.as_deref(), Some(told), "the old one is pruned");
     world.sim.update(&ids[3], |user| user["first_name"] = "Wanted".into());
-    once().await.assert(0, "changed +0 ~1 -0 =59 held 0 rejected 0");
+    once().await.assert(Exit::Ok, changed().updated(1).unchanged(59));
 
     for id in &ids[10..25] {
         world.sim.delete(id);
     }
-    let planned = world.run_with(&["--dry-run", "--format", "json"], &all).await;
-    planned.assert(0, "planned +0 ~0 -0 =45 held 15 rejected 0");
-    let held = once().await;
-    held.assert(3, "held +0 ~0 -0 =45 held 15 rejected 0");
-    let sum = held.json()["plan"].as_str().unwrap().to_owned();
+    let plan = world.run_with(&["--dry-run", "--format", "json"], &all).await;
+    plan.assert(Exit::Ok, planned().unchanged(45).held(15));
+    let ran = once().await;
+    ran.assert(Exit::Held, held(15).unchanged(45));
+    let sum = ran.json()["plan"].as_str().unwrap().to_owned();
     let status = world.run_with(&["status"], &all).await;
     assert!(
         status.stdout.contains(&format!("clerk2pg approve {sum}")),
@@ -46,7 +46,7 @@ pub async fn does_everything(world: &World, url: &str, environment: &[(&str, &st
     );
     let approved = world.run_with(&["approve", &sum], &all).await;
     assert_eq!(approved.code, Some(0), "{approved:#?}");
-    once().await.assert(0, "changed +0 ~0 -15 =45 held 0 rejected 0");
+    once().await.assert(Exit::Ok, changed().deleted(15).unchanged(45));
 
     let daemon = Process::new(world.daemon(&[&all[..], &[NEVER, EVERY_SECOND]].concat()));
     world.catches_up().await;
@@ -69,5 +69,5 @@ pub async fn does_everything(world: &World, url: &str, environment: &[(&str, &st
     let marking = [&all[..], &[("CLERK2PG_DELETES__MODE", "mark")]].concat();
     world.sim.delete_random();
     let marked = world.run_with(&["--once", "--format", "json"], &marking).await;
-    marked.assert(0, "changed +0 ~0 -1 =45 held 0 rejected 0");
+    marked.assert(Exit::Ok, changed().deleted(1).unchanged(45));
 }

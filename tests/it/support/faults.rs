@@ -2,7 +2,8 @@
 
 use clerk_sim::{Effect, Endpoint, ErrorAnswer, ErrorBody, Faults, Quirks, Rule};
 
-use crate::support::{fixture::{World, mirrored_ids}, program::Ran};
+use crate::support::{fixture::{World, mirrored_ids}, program::Ran,
+    summary::{Exit, Summary}};
 
 /// A sync under faults. Whoever is still at Clerk must still be in the mirror.
 pub async fn under(world: &World, faults: impl Into<Faults>, environment: &[(&str, &str)]) -> Ran {
@@ -25,13 +26,9 @@ pub async fn under(world: &World, faults: impl Into<Faults>, environment: &[(&st
     ran
 }
 
-pub async fn check(name: &str, world: &World, faults: impl Into<Faults>, code: i32, summary: &str) {
+pub async fn check(name: &str, world: &World, faults: impl Into<Faults>, exit: Exit, expected: Summary) {
     let ran = under(world, faults, &[]).await;
-    assert_eq!(
-        (ran.code, ran.summary().as_str()),
-        (Some(code), summary),
-        "{name}: {ran:#?}"
-    );
+    ran.assert_named(name, exit, expected);
 }
 
 /// Clerk goes away in the next sync when it has been asked for missing users by a list: both counts around the walk are still answered.

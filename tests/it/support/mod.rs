@@ -23,5 +23,6 @@ pub mod program;
 pub mod proxy;
 pub mod roles;
 pub mod statement_counter;
+pub mod summary;
 pub mod syncs;
 pub mod wait;

@@ -5,7 +5,10 @@ use std::process::{Output, Stdio};
 use serde_json::Value;
 use tokio::process::{Child, Command};
 
-use crate::support::wait::PATIENCE;
+use crate::support::{
+    summary::{Exit, Summary},
+    wait::PATIENCE,
+};
 
 /// What a run of the binary gave.
 #[derive(Debug)]
@@ -31,25 +34,27 @@ impl Ran {
         serde_json::from_str(&self.stdout).unwrap_or_else(|error| panic!("{error}: {self:?}"))
     }
 
-    /// Outcome, created, updated, deleted, unchanged, held and rejected of a report, as text.
-    pub fn summary(&self) -> String {
-        let json = self.json();
-        let field = |name: &str| json[name].to_string();
-        format!(
-            "{} +{} ~{} -{} ={} held {} rejected {}",
-            json["outcome"].as_str().unwrap(),
-            field("created"),
-            field("updated"),
-            field("deleted"),
-            field("unchanged"),
-            field("held"),
-            field("rejected"),
-        )
+    pub fn summary(&self) -> Summary {
+        serde_json::from_value(self.json()).unwrap_or_else(|error| panic!("{error}: {self:#?}"))
     }
 
     #[track_caller]
-    pub fn assert(&self, code: i32, summary: &str) {
-        assert_eq!((self.code, self.summary().as_str()), (Some(code), summary), "{self:#?}");
+    pub fn assert(&self, exit: Exit, expected: Summary) {
+        self.assert_named("", exit, expected);
+    }
+
+    /// As [`Self::assert`], with a name for the message.
+    #[track_caller]
+    pub fn assert_named(&self, name: &str, exit: Exit, expected: Summary) {
+        let mut differences = self.summary().differences(&expected);
+        if self.code != Some(exit as i32) {
+            differences.insert(0, format!("exit code: {:?}, expected {exit:?} ({})", self.code, exit as i32));
+        }
+        assert!(
+            differences.is_empty(),
+            "{name}\n{}\n{expected:#?} was expected of {self:#?}",
+            differences.join("\n")
+        );
     }
 }
 

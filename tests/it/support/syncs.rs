@@ -2,7 +2,7 @@
 
 use clerk_sim::Request;
 
-use crate::support::{compare::comparable, fixture::World, wait::eventually};
+use crate::support::{compare::comparable, fixture::World, summary::IncrementalTotals, wait::eventually};
 
 impl World {
     /// The first requests of all looks so far that were answered.
@@ -87,12 +87,20 @@ impl World {
             .await
     }
 
-    /// What all incremental syncs did, and how many of them are not listed as a success.
-    pub async fn incremental(&self) -> String {
-        let sql = "SELECT concat('+', coalesce(sum(created), 0), ' ~', coalesce(sum(updated), 0), ' -', coalesce(sum(deleted), 0),
-                ' rejected ', coalesce(sum(rejected), 0), ' other ', count(*) FILTER (WHERE outcome <> 'changed'))
+    /// What all incremental syncs did together.
+    pub async fn incremental(&self) -> IncrementalTotals {
+        let sql = "SELECT coalesce(sum(created), 0)::bigint, coalesce(sum(updated), 0)::bigint,
+                coalesce(sum(deleted), 0)::bigint, coalesce(sum(rejected), 0)::bigint,
+                count(*) FILTER (WHERE outcome <> 'changed')
             FROM clerk.sync_runs WHERE kind = 'incremental'";
-        self.db.text(sql).await.unwrap()
+        let row = self.db.client.query_one(sql, &[]).await.unwrap();
+        IncrementalTotals {
+            created: row.get(0),
+            updated: row.get(1),
+            deleted: row.get(2),
+            rejected: row.get(3),
+            others: row.get(4),
+        }
     }
 
     /// In Unix milliseconds.
