@@ -7,7 +7,11 @@ use fastrand::Rng;
 use tokio::task::JoinSet;
 use tokio_postgres::{Client, NoTls};
 
-use crate::{application::forgets_to_commit, replica::Replica, support::{postgres::RECOVERY, wait::within}};
+use crate::{
+    application::forgets_to_commit,
+    replica::Replica,
+    support::{postgres::RECOVERY, wait::within},
+};
 
 const ALL: &[Endpoint] = &[Endpoint::List, Endpoint::Count, Endpoint::Get];
 const LISTS: &[Endpoint] = &[Endpoint::List];

@@ -10,7 +10,11 @@ use futures_util::TryStreamExt;
 use serde_json::Value;
 use tokio_postgres::Row;
 
-use crate::{clerk::Clerk, replica::{Life, Replica}, support::{compare::comparable, fixture::World}};
+use crate::{
+    clerk::Clerk,
+    replica::{Life, Replica},
+    support::{compare::comparable, fixture::World},
+};
 
 /// The default limits: up to this many deletions are never held, and more than this percentage of the users always.
 const GUARD: (u64, u64) = (10, 20);

@@ -14,7 +14,14 @@ use tokio::{
     task::{JoinError, JoinSet, spawn_blocking},
 };
 
-use crate::{application, clerk::Clerk, clock, faults, invariants, replica::Replica, server::Server, support::{database::Database, fixture::World, wait::within}};
+use crate::{
+    application,
+    clerk::Clerk,
+    clock, faults, invariants,
+    replica::Replica,
+    server::Server,
+    support::{database::Database, fixture::World, wait::within},
+};
 
 /// How much happens in a history.
 const STEPS: u64 = 60;

@@ -4,7 +4,15 @@ use std::fs;
 
 use rustix::process::Signal;
 
-use crate::{clerk::now, clock::Clock, support::{fixture::World, process::Process, proxy::{Proxy, upstream}}};
+use crate::{
+    clerk::now,
+    clock::Clock,
+    support::{
+        fixture::World,
+        process::Process,
+        proxy::{Proxy, upstream},
+    },
+};
 
 pub struct Replica {
     name: String,

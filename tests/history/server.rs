@@ -14,7 +14,10 @@ use rustix::{
 use tempfile::TempDir;
 use tokio_postgres::NoTls;
 
-use crate::support::{postgres::{Postgres, RECOVERY}, wait::within};
+use crate::support::{
+    postgres::{Postgres, RECOVERY},
+    wait::within,
+};
 
 pub struct Server {
     postgres: Postgres,

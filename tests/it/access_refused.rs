@@ -8,7 +8,11 @@ use tokio::{
     net::TcpListener,
 };
 
-use crate::support::{fixture::{World, mirrored}, program::Ran, summary::{in_sync, Exit}};
+use crate::support::{
+    fixture::{World, mirrored},
+    program::Ran,
+    summary::{Exit, in_sync},
+};
 
 #[track_caller]
 fn assert_refused(ran: &Ran, what: &str, hint: &str) {

@@ -6,7 +6,11 @@ use x509_cert::{
     der::{Decode, EncodePem, pem::LineEnding},
 };
 
-use crate::support::{authority::parameters, connecting::{accepted, migrate, refused, url}, postgres::Postgres};
+use crate::support::{
+    authority::parameters,
+    connecting::{accepted, migrate, refused, url},
+    postgres::Postgres,
+};
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_server_shows_an_odd_one() {

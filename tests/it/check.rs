@@ -9,7 +9,15 @@ use std::{
 use clerk_sim::{Effect, Endpoint, ErrorAnswer, ErrorBody, Options, Quirks, Rule, Sim};
 use rustix::process::Signal;
 
-use crate::support::{check::{Checked, check_with}, fixture::{World, mirrored}, http_server::{Server, answer}, monitored::Watched, process::{EVERY_SECOND, NEVER, Process}, proxy::{Proxy, upstream}, wait::eventually};
+use crate::support::{
+    check::{Checked, NAMES, check_with},
+    fixture::{World, mirrored},
+    http_server::{Server, answer},
+    monitored::Watched,
+    process::{EVERY_SECOND, NEVER, Process},
+    proxy::{Proxy, upstream},
+    wait::eventually,
+};
 
 async fn check(world: &World) -> Checked {
     check_with(world, &[]).await

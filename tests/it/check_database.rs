@@ -3,7 +3,16 @@
 use clerk_sim::Unstorable;
 use rustix::process::Signal;
 
-use crate::support::{check::{Checked, check_with}, connecting::url, fixture::{World, mirrored}, postgres::Postgres, program::{Ran, command}, proxy::{Proxy, upstream}, roles::Role, summary::{changed, held, in_sync, Exit}};
+use crate::support::{
+    check::{Checked, check_with},
+    connecting::url,
+    fixture::{World, mirrored},
+    postgres::Postgres,
+    program::{Ran, command},
+    proxy::{Proxy, upstream},
+    roles::Role,
+    summary::{Exit, changed, held, in_sync},
+};
 
 const BY_HAND: (&str, &str) = ("CLERK2PG_DATABASE__MIGRATE", "false");
 

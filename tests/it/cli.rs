@@ -5,7 +5,10 @@ use std::collections::BTreeSet;
 use clerk_sim::Unstorable;
 use serde_json::Value;
 
-use crate::support::{fixture::{World, mirrored}, summary::{changed, failed, in_sync, planned, Exit}};
+use crate::support::{
+    fixture::{World, mirrored},
+    summary::{Exit, changed, failed, in_sync, planned},
+};
 
 fn keys(value: &Value) -> BTreeSet<&str> {
     value.as_object().unwrap().keys().map(String::as_str).collect()
@@ -114,7 +117,10 @@ async fn a_dry_run_tells_what_a_pass_then_does() {
     ];
     assert_eq!(lines, expected.iter().map(String::as_str).collect());
     let json = world.run(&["--dry-run", "--format", "json"]).await;
-    json.assert(Exit::Ok, planned().created(1).updated(2).deleted(2).unchanged(26).rejected(1));
+    json.assert(
+        Exit::Ok,
+        planned().created(1).updated(2).deleted(2).unchanged(26).rejected(1),
+    );
     let sum = json.json()["plan"].as_str().unwrap().to_owned();
     assert_eq!(
         totals,
@@ -128,7 +134,10 @@ async fn a_dry_run_tells_what_a_pass_then_does() {
         (versions, before)
     );
 
-    world.once().await.assert(Exit::Ok, changed().created(1).updated(2).deleted(2).unchanged(26).rejected(1));
+    world.once().await.assert(
+        Exit::Ok,
+        changed().created(1).updated(2).deleted(2).unchanged(26).rejected(1),
+    );
 }
 
 #[tokio::test(flavor = "multi_thread")]

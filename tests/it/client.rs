@@ -8,7 +8,10 @@ use clerk2pg::{
     reconcile::walk::{self, Range},
 };
 
-use crate::support::{client::client_with, http_server::{Server, answer}};
+use crate::support::{
+    client::client_with,
+    http_server::{Server, answer},
+};
 
 const KEY: &str = "sk_live_of_the_client";
 

@@ -4,7 +4,14 @@
 use clerk_sim::{Effect, Endpoint, Rule};
 use rustix::process::Signal;
 
-use crate::support::{faults::slow_pages, fixture::{World, mirrored}, monitored::{ANY, Watched}, process::{EVERY_SECOND, NEVER, Process}, wait::eventually, summary::{changed, held, Exit}};
+use crate::support::{
+    faults::slow_pages,
+    fixture::{World, mirrored},
+    monitored::{ANY, Watched},
+    process::{EVERY_SECOND, NEVER, Process},
+    summary::{Exit, changed, held},
+    wait::eventually,
+};
 
 /// The lease's time in these tests.
 const LEASE: (&str, &str) = ("CLERK2PG_LEASE__TTL", "3s");

@@ -1,6 +1,11 @@
 //! The application's own constraints on `clerk.users` hold back one row, never the others.
 
-use crate::support::{fixture::{World, mirrored, mirrored_ids}, program::Ran, wait::PATIENCE, summary::{changed, in_sync, Exit}};
+use crate::support::{
+    fixture::{World, mirrored, mirrored_ids},
+    program::Ran,
+    summary::{Exit, changed, in_sync},
+    wait::PATIENCE,
+};
 
 async fn reasons(world: &World) -> Vec<(String, String)> {
     let sql = "SELECT user_id, reason FROM clerk.rejected_users ORDER BY user_id";
@@ -42,7 +47,10 @@ async fn check_refused(ddl: &str, why: &str, mend: &str) {
 
     world.once().await.assert(Exit::Ok, in_sync().unchanged(40).rejected(2));
     world.db.execute(mend).await;
-    world.once().await.assert(Exit::Ok, changed().created(1).updated(1).unchanged(40));
+    world
+        .once()
+        .await
+        .assert(Exit::Ok, changed().created(1).updated(1).unchanged(40));
     assert_eq!(reasons(&world).await, []);
     world.assert_in_step().await;
 }
@@ -126,7 +134,10 @@ async fn check_held_back(on_delete: &str) {
     world.sim.delete(ordering);
     world.sim.delete(other);
     world.sim.update(&ids[7], |user| user["first_name"] = "Changed".into());
-    world.once().await.assert(Exit::Ok, changed().updated(1).deleted(1).unchanged(27).rejected(1));
+    world
+        .once()
+        .await
+        .assert(Exit::Ok, changed().updated(1).deleted(1).unchanged(27).rejected(1));
     let mirror = mirrored_ids(&world).await;
     assert!(mirror.contains(ordering) && !mirror.contains(other), "{on_delete}");
     let listed = reasons(&world).await;

@@ -5,7 +5,11 @@ use std::{path::Path, time::Duration};
 use clerk_sim::{Effect, Quirks, Rule};
 use rustix::process::Signal;
 
-use crate::support::{fixture::World, process::{NEVER, Process}, wait::eventually};
+use crate::support::{
+    fixture::World,
+    process::{NEVER, Process},
+    wait::eventually,
+};
 
 #[tokio::test(flavor = "multi_thread")]
 async fn the_first_full_sync_is_due_at_start_and_no_other_without_a_schedule() {

@@ -4,7 +4,12 @@ use std::{fs, os::unix::fs::PermissionsExt};
 
 use tokio::net::{TcpListener, TcpStream};
 
-use crate::support::{database::Database, postgres::{Postgres, nobody}, program::{Ran, command}, proxy::upstream};
+use crate::support::{
+    database::Database,
+    postgres::{Postgres, nobody},
+    program::{Ran, command},
+    proxy::upstream,
+};
 
 /// Where a test's database is, in parts.
 struct Parts {

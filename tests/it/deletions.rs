@@ -2,7 +2,11 @@
 
 use clerk_sim::{Effect, Endpoint, ErrorBody, Faults, Quirks, Rule, WrongCount};
 
-use crate::support::{faults::{away_behind_the_walk, check, error, under}, fixture::{World, mirrored, mirrored_ids}, summary::{changed, held, in_sync, incomplete, planned, Exit}};
+use crate::support::{
+    faults::{away_behind_the_walk, check, error, under},
+    fixture::{World, mirrored, mirrored_ids},
+    summary::{Exit, changed, held, in_sync, incomplete, planned},
+};
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_deletion_at_clerk_deletes_the_row() {
@@ -36,10 +40,7 @@ async fn marked_users_keep_their_row_and_can_return() {
     world.assert_in_step().await;
 
     let versions = world.db.versions().await;
-    world
-        .once_with(&mark)
-        .await
-        .assert(Exit::Ok, in_sync().unchanged(11));
+    world.once_with(&mark).await.assert(Exit::Ok, in_sync().unchanged(11));
     assert_eq!(world.db.versions().await, versions, "somebody was marked twice");
     assert_eq!(world.db.text(&deleted_at).await, marked_at);
 
@@ -85,10 +86,7 @@ async fn keeping_asks_nothing() {
             .count()
     };
     world.sim.delete(&world.sim.user_ids()[3]);
-    world
-        .once_with(&keep)
-        .await
-        .assert(Exit::Ok, in_sync().unchanged(11));
+    world.once_with(&keep).await.assert(Exit::Ok, in_sync().unchanged(11));
     assert_eq!(world.db.versions().await, versions);
     assert_eq!(asked(&world), 0);
     // The deletion was left for later, not forgotten.
@@ -186,9 +184,30 @@ async fn lists_that_mislead_delete_nobody() {
         change(&mut quirks);
         quirks
     };
-    check("pages of 7", &world, with(|q| q.max_page = Some(7)), Exit::Ok, all_in_sync).await;
-    check("pages of 1", &world, with(|q| q.max_page = Some(1)), Exit::Ok, all_in_sync).await;
-    check("random pages", &world, with(|q| q.random_pages = true), Exit::Ok, all_in_sync).await;
+    check(
+        "pages of 7",
+        &world,
+        with(|q| q.max_page = Some(7)),
+        Exit::Ok,
+        all_in_sync,
+    )
+    .await;
+    check(
+        "pages of 1",
+        &world,
+        with(|q| q.max_page = Some(1)),
+        Exit::Ok,
+        all_in_sync,
+    )
+    .await;
+    check(
+        "random pages",
+        &world,
+        with(|q| q.random_pages = true),
+        Exit::Ok,
+        all_in_sync,
+    )
+    .await;
     check(
         "user_id is ignored",
         &world,
@@ -285,14 +304,7 @@ async fn stale_lists_delete_nobody() {
         ..Quirks::default()
     };
     // Lists and counts do not know the new users yet; by id they are there.
-    check(
-        "stale lists",
-        &world,
-        stale,
-        Exit::Ok,
-        in_sync().unchanged(13),
-    )
-    .await;
+    check("stale lists", &world, stale, Exit::Ok, in_sync().unchanged(13)).await;
     let mirrored = mirrored_ids(&world).await;
     assert!(created.iter().all(|id| mirrored.contains(id)) && mirrored.contains(&gone));
     world.once().await.assert(Exit::Ok, changed().deleted(1).unchanged(12));
@@ -310,9 +322,23 @@ async fn a_deletion_that_cannot_be_confirmed_waits() {
         ..Quirks::default()
     };
     let gets = |effect| Rule::new(effect).on([Endpoint::Get]);
-    check("404 by a proxy in front", &world, html_not_found, Exit::Failed, unconfirmed).await;
+    check(
+        "404 by a proxy in front",
+        &world,
+        html_not_found,
+        Exit::Failed,
+        unconfirmed,
+    )
+    .await;
     for body in [ErrorBody::Json, ErrorBody::Html, ErrorBody::Empty] {
-        check("404 for everybody", &world, gets(error(404, body)), Exit::Failed, unconfirmed).await;
+        check(
+            "404 for everybody",
+            &world,
+            gets(error(404, body)),
+            Exit::Failed,
+            unconfirmed,
+        )
+        .await;
     }
     for body in [ErrorBody::Html, ErrorBody::Empty] {
         check(

@@ -5,7 +5,10 @@ use std::collections::BTreeSet;
 use clerk_sim::{Oddity, Options, Quirks};
 use serde_json::{Value, json};
 
-use crate::support::{fixture::{World, mirrored, mirrored_ids}, summary::{changed, in_sync, Exit}};
+use crate::support::{
+    fixture::{World, mirrored, mirrored_ids},
+    summary::{Exit, changed, in_sync, planned},
+};
 
 #[tokio::test(flavor = "multi_thread")]
 async fn every_kind_of_user_survives_the_round_trip() {

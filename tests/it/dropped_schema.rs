@@ -2,7 +2,11 @@
 
 use rustix::process::Signal;
 
-use crate::support::{fixture::World, process::{EVERY_SECOND, NEVER, Process}, wait::eventually};
+use crate::support::{
+    fixture::World,
+    process::{EVERY_SECOND, NEVER, Process},
+    wait::eventually,
+};
 
 async fn dropped(world: &World, environment: &[(&str, &str)]) -> Process {
     assert_eq!(world.once_with(environment).await.code, Some(0));

@@ -3,7 +3,13 @@
 use clerk_sim::{Effect, Endpoint, ErrorAnswer, ErrorBody, Quirks, Rule};
 use rustix::process::Signal;
 
-use crate::support::{changes::{now, rename}, fixture::{World, mirrored_ids}, process::{EVERY_SECOND, NEVER, Process}, wait::eventually, summary::{changed, incomplete, Exit, IncrementalTotals}};
+use crate::support::{
+    changes::{now, rename},
+    fixture::{World, mirrored_ids},
+    process::{EVERY_SECOND, NEVER, Process},
+    summary::{Exit, IncrementalTotals, changed, incomplete},
+    wait::eventually,
+};
 
 const NO_ORDER: &str = "this server does not list users by their last change";
 const CANNOT_COUNT: &str = "users cannot be counted";
@@ -172,7 +178,15 @@ async fn times_in_seconds_are_understood() {
         let mirror = mirrored_ids(&world).await;
         assert!(mirror.contains(&new) && !mirror.contains(gone), "{name}");
     }
-    assert_eq!(world.incremental().await, IncrementalTotals { created: 5, updated: 150, deleted: 5, ..IncrementalTotals::default() });
+    assert_eq!(
+        world.incremental().await,
+        IncrementalTotals {
+            created: 5,
+            updated: 150,
+            deleted: 5,
+            ..IncrementalTotals::default()
+        }
+    );
     world.assert_one_full_sync().await;
     let watermark = world.watermark().await;
     assert!((now() - watermark).abs() < 30_000, "{watermark}");

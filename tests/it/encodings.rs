@@ -3,7 +3,12 @@
 use clerk_sim::{Effect, Endpoint, Options, Rule, Sim};
 use serde_json::{Value, json};
 
-use crate::support::{check::check_with, database::Database, fixture::World, program::Ran, summary::{changed, in_sync, Exit}};
+use crate::support::{
+    check::check_with,
+    database::Database,
+    fixture::World,
+    summary::{Exit, changed, in_sync},
+};
 
 const LATER: i64 = 1_790_000_000_000;
 
@@ -28,7 +33,6 @@ async fn rejected(world: &World) -> Vec<(String, String, String)> {
     rows.iter().map(|row| (row.get(0), row.get(1), row.get(2))).collect()
 }
 
-#[track_caller]
 async fn stored(world: &World, id: &str) -> Option<String> {
     world
         .db
@@ -60,7 +64,10 @@ async fn latin1() {
         .replace('?', "\\u00eb");
     world.sim.insert_raw("user_latin_escaped", LATER, LATER, escaped.into());
     let initial = [("CLERK2PG_EVENTS__INITIAL", "true")];
-    world.once_with(&initial).await.assert(Exit::Ok, changed().created(32).rejected(3));
+    world
+        .once_with(&initial)
+        .await
+        .assert(Exit::Ok, changed().created(32).rejected(3));
     for id in ["user_latin", "user_latin_escaped"] {
         assert_eq!(stored(&world, id).await.as_deref(), Some("Zoë"));
     }
@@ -88,7 +95,10 @@ async fn latin1() {
         user["first_name"] = "Ann".into();
         user["public_metadata"] = json!({});
     });
-    world.once().await.assert(Exit::Ok, changed().created(1).updated(1).unchanged(31).rejected(2));
+    world
+        .once()
+        .await
+        .assert(Exit::Ok, changed().created(1).updated(1).unchanged(31).rejected(2));
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -97,7 +107,10 @@ async fn sql_ascii() {
     fill(&world);
     let initial = [("CLERK2PG_EVENTS__INITIAL", "true")];
     // Bytes are kept as they come, and escapes in jsonb cannot be made bytes of.
-    world.once_with(&initial).await.assert(Exit::Ok, changed().created(31).rejected(2));
+    world
+        .once_with(&initial)
+        .await
+        .assert(Exit::Ok, changed().created(31).rejected(2));
     assert_eq!(stored(&world, "user_raw").await.as_deref(), Some("Ann 😀"));
     let listed = rejected(&world).await;
     let ids: Vec<&str> = listed.iter().map(|(id, ..)| id.as_str()).collect();

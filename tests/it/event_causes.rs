@@ -5,7 +5,11 @@ use std::collections::BTreeSet;
 use clerk_sim::Unstorable;
 use serde_json::Value;
 
-use crate::support::{events::MARK, fixture::{World, mirrored}, summary::{changed, in_sync, Exit}};
+use crate::support::{
+    events::MARK,
+    fixture::{World, mirrored},
+    summary::{Exit, changed, in_sync},
+};
 
 const NOTHING: [String; 0] = [];
 const CREATED_AT: i64 = 1_790_000_000_000;
@@ -79,10 +83,7 @@ async fn who_is_marked_is_told_as_deleted_and_who_is_back_as_created() {
         .await
         .assert(Exit::Ok, changed().deleted(1).unchanged(9));
     assert_eq!(world.told(0).await, [format!("user.deleted {id}")]);
-    world
-        .once_with(&[MARK])
-        .await
-        .assert(Exit::Ok, in_sync().unchanged(9));
+    world.once_with(&[MARK]).await.assert(Exit::Ok, in_sync().unchanged(9));
     assert_eq!(world.told(0).await.len(), 1);
 
     for (name, renamed) in [("the same", false), ("changed meanwhile", true)] {
@@ -177,7 +178,10 @@ async fn check_kept_out(ddl: &str, mend: &str) {
 
     let last = world.last_event().await;
     world.db.execute(mend).await;
-    world.once().await.assert(Exit::Ok, changed().created(1).updated(1).unchanged(19));
+    world
+        .once()
+        .await
+        .assert(Exit::Ok, changed().created(1).updated(1).unchanged(19));
     assert_eq!(
         world.told(last).await,
         [format!("user.created {new}"), format!("user.updated {}", ids[7])],

@@ -16,7 +16,14 @@ use serde_json::Value;
 use tokio::sync::mpsc::{UnboundedReceiver, unbounded_channel};
 use tokio_postgres::{AsyncMessage, Client, NoTls};
 
-use crate::support::{database::connect, events::{INITIAL, MARK}, fixture::{World, mirrored}, process::NEVER, wait::{PATIENCE, eventually}, summary::{changed, in_sync, Exit}};
+use crate::support::{
+    database::connect,
+    events::{INITIAL, MARK},
+    fixture::{World, mirrored},
+    process::NEVER,
+    summary::{Exit, changed, in_sync},
+    wait::{PATIENCE, eventually},
+};
 
 /// Nothing is held, however much is deleted.
 const UNLIMITED: [(&str, &str); 2] = [
@@ -72,7 +79,10 @@ async fn each_transaction_notifies_once_of_its_last_event() {
         assert!(world.sim.delete(&ids[at]));
     }
     world.sim.create_random();
-    world.once().await.assert(Exit::Ok, changed().created(1).updated(7).deleted(3).unchanged(50));
+    world
+        .once()
+        .await
+        .assert(Exit::Ok, changed().created(1).updated(7).deleted(3).unchanged(50));
     world.once().await.assert(Exit::Ok, in_sync().unchanged(58));
     world.db.execute("NOTIFY clerk_user_events, 'the end'").await;
 
@@ -166,15 +176,9 @@ async fn a_full_sync_removes_old_events_and_no_others() {
     world.once().await.assert(Exit::Ok, in_sync().unchanged(5));
     assert_eq!(count().await, 90);
     let hour = [("CLERK2PG_EVENTS__KEEP", "1h")];
-    world
-        .once_with(&hour)
-        .await
-        .assert(Exit::Ok, in_sync().unchanged(5));
+    world.once_with(&hour).await.assert(Exit::Ok, in_sync().unchanged(5));
     assert_eq!(count().await, 40);
-    world
-        .once_with(&hour)
-        .await
-        .assert(Exit::Ok, in_sync().unchanged(5));
+    world.once_with(&hour).await.assert(Exit::Ok, in_sync().unchanged(5));
     assert_eq!(count().await, 40);
 
     // Ids go on behind those that were removed.

@@ -7,7 +7,15 @@ use rustix::process::Signal;
 use saphyr::{LoadableYamlNode, Yaml};
 use serde_json::{Value, json};
 
-use crate::support::{compare::normal, events::{Event, INITIAL}, faults::slow_pages, fixture::{World, mirrored}, process::NEVER, wait::eventually, summary::{changed, in_sync, Exit}};
+use crate::support::{
+    compare::normal,
+    events::{Event, INITIAL},
+    faults::slow_pages,
+    fixture::{World, mirrored},
+    process::NEVER,
+    summary::{Exit, changed, in_sync},
+    wait::eventually,
+};
 
 fn of<'e>(events: &'e [Event], user: &str) -> &'e Event {
     let mut of = events.iter().filter(|event| event.user_id == user);
@@ -45,7 +53,10 @@ async fn what_happens_to_a_user_makes_one_event_each() {
     document["banned"] = true.into();
     world.sim.insert(document);
     assert!(world.sim.delete(known_elsewhere) && world.sim.delete(gone));
-    world.once().await.assert(Exit::Ok, changed().created(1).updated(2).deleted(2).unchanged(8));
+    world
+        .once()
+        .await
+        .assert(Exit::Ok, changed().created(1).updated(2).deleted(2).unchanged(8));
 
     let events = world.events(0).await;
     assert_eq!(events.len(), 5, "{events:#?}");
@@ -210,7 +221,10 @@ async fn the_first_import_makes_no_events_even_if_it_takes_two_runs() {
 
     // What the import did not look at any more is told by the next sync.
     world.sim.clear_faults();
-    world.once().await.assert(Exit::Ok, changed().updated(1).deleted(1).unchanged(298));
+    world
+        .once()
+        .await
+        .assert(Exit::Ok, changed().updated(1).deleted(1).unchanged(298));
     let expected = [format!("user.deleted {}", ids[3]), format!("user.updated {}", ids[2])];
     assert_eq!(world.told(0).await, expected);
 }

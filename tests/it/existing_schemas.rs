@@ -1,6 +1,11 @@
 //! What is in the database already: another's schema, a newer one, a role that may do little.
 
-use crate::support::{fixture::{World, mirrored}, program::Ran, roles::Role, summary::{changed, planned, Exit}};
+use crate::support::{
+    fixture::{World, mirrored},
+    program::Ran,
+    roles::Role,
+    summary::{Exit, changed, planned},
+};
 
 const COMMANDS: [&[&str]; 5] = [
     &["--once"],
@@ -81,10 +86,7 @@ async fn migrations_that_are_left_to_a_person() {
     let applied = world.run_with(&["migrate"], &manual).await;
     assert_eq!(applied.code, Some(0), "{applied:#?}");
     assert!(applied.stdout.starts_with("applied "), "{applied:#?}");
-    world
-        .once_with(&manual)
-        .await
-        .assert(Exit::Ok, changed().created(3));
+    world.once_with(&manual).await.assert(Exit::Ok, changed().created(3));
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -2,7 +2,11 @@
 
 use clerk_sim::Unstorable;
 
-use crate::support::{fixture::{World, mirrored}, program::Ran, summary::{changed, held, in_sync, planned, Exit}};
+use crate::support::{
+    fixture::{World, mirrored},
+    program::Ran,
+    summary::{Exit, changed, held, in_sync, planned},
+};
 
 fn first_line(ran: &Ran) -> &str {
     ran.stdout.lines().next().unwrap_or_default()
@@ -57,21 +61,24 @@ async fn with_exit_code_rejected_users_are_5() {
         .run(&dry_run)
         .await
         .assert(Exit::Rejected, planned().unchanged(100).rejected(2));
-    world.once().await.assert(Exit::Ok, in_sync().unchanged(100).rejected(2));
+    world
+        .once()
+        .await
+        .assert(Exit::Ok, in_sync().unchanged(100).rejected(2));
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn with_exit_code_everything_else_stays_as_it_is() {
     let world = mirrored(60).await;
     let once = ["--once", "--exit-code", "--format", "json"];
-    world
-        .run(&once)
-        .await
-        .assert(Exit::Ok, in_sync().unchanged(60));
+    world.run(&once).await.assert(Exit::Ok, in_sync().unchanged(60));
     world.sim.insert_unstorable(Unstorable::ManyKeys);
     for id in world.sim.user_ids().iter().take(20) {
         assert!(world.sim.delete(id));
     }
     // A person must look at the held deletions first.
-    world.run(&once).await.assert(Exit::Held, held(20).unchanged(40).rejected(1));
+    world
+        .run(&once)
+        .await
+        .assert(Exit::Held, held(20).unchanged(40).rejected(1));
 }

@@ -6,7 +6,14 @@ use std::time::Duration;
 use clerk_sim::{Options, Quirks, Sim};
 use rustix::process::Signal;
 
-use crate::support::{database::{Database, connect}, fixture::World, monitored::{ANY, Watched}, postgres::Postgres, process::{NEVER, Process}, wait::eventually};
+use crate::support::{
+    database::{Database, connect},
+    fixture::World,
+    monitored::{ANY, Watched},
+    postgres::Postgres,
+    process::{NEVER, Process},
+    wait::eventually,
+};
 
 const USERS: usize = 1000;
 const AWAY: &str = "waiting until it can be reached";

@@ -10,7 +10,16 @@ use std::{
 use clerk_sim::Request;
 use rustix::process::Signal;
 
-use crate::support::{database::connect, faults::slow_pages, fixture::World, http_server::{Server, answer}, monitored::{ANY, Watched}, on_demand::{DEBUG, LISTENING}, process::{EVERY_SECOND, NEVER}, wait::{eventually, within}};
+use crate::support::{
+    database::connect,
+    faults::slow_pages,
+    fixture::World,
+    http_server::{Server, answer},
+    monitored::{ANY, Watched},
+    on_demand::{DEBUG, LISTENING},
+    process::{EVERY_SECOND, NEVER},
+    wait::{eventually, within},
+};
 
 /// Requests in ten seconds, all of which may be spent.
 const LIMIT: (&str, &str) = ("CLERK2PG_CLERK__RATE_LIMIT", "200");

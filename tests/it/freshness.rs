@@ -1,6 +1,12 @@
 //! How old changes were when they were committed: each change counts, whichever sync committed it.
 
-use crate::support::{changes::{now, rename}, fixture::{World, mirrored}, monitored::Watched, wait::eventually, summary::{changed, Exit, self}};
+use crate::support::{
+    changes::{now, rename},
+    fixture::{World, mirrored},
+    monitored::Watched,
+    summary::{self, Exit, changed},
+    wait::eventually,
+};
 
 /// The moments at which users changed at Clerk, and the moments before and after each sync that committed the changes.
 struct Changes {
@@ -100,7 +106,10 @@ async fn a_refused_change_has_no_age() {
     let ids = world.sim.user_ids();
     rename(&world, &ids[0], "refused", now() - 3_000_000);
     rename(&world, &ids[1], "stored", now());
-    world.once().await.assert(Exit::Ok, changed().updated(1).unchanged(18).rejected(1));
+    world
+        .once()
+        .await
+        .assert(Exit::Ok, changed().updated(1).unchanged(18).rejected(1));
     let freshness = world.run(&["--format", "json", "status"]).await.json()["freshness"].clone();
     assert_eq!(freshness["changes"], 1, "{freshness}");
     assert!(freshness["p99_ms"].as_i64() < Some(1_000_000), "{freshness}");

@@ -2,22 +2,19 @@
 
 use clerk_sim::{Effect, Endpoint, Faults, Quirks, Rule};
 
-use crate::support::{fixture::World, summary::{changed, in_sync, Exit}};
+use crate::support::{
+    fixture::World,
+    summary::{Exit, changed, in_sync},
+};
 
 #[tokio::test(flavor = "multi_thread")]
 async fn ten_thousand_users_then_nothing_then_a_hundred_changes() {
     let world = World::new(10_000).await;
-    world
-        .once()
-        .await
-        .assert(Exit::Ok, changed().created(10000));
+    world.once().await.assert(Exit::Ok, changed().created(10000));
     world.assert_in_step().await;
 
     let versions = world.db.versions().await;
-    world
-        .once()
-        .await
-        .assert(Exit::Ok, in_sync().unchanged(10000));
+    world.once().await.assert(Exit::Ok, in_sync().unchanged(10000));
     assert_eq!(world.db.versions().await, versions, "a quiet sync wrote rows");
 
     for n in 0..100 {

@@ -4,7 +4,12 @@ use std::collections::BTreeSet;
 
 use clerk_sim::{Effect, Endpoint, Faults, Quirks, Rule};
 
-use crate::support::{faults::{away_behind_the_walk, under}, fixture::{World, mirrored, mirrored_ids}, program::Ran, summary::{changed, held, in_sync, incomplete, Exit}};
+use crate::support::{
+    faults::{away_behind_the_walk, under},
+    fixture::{World, mirrored, mirrored_ids},
+    program::Ran,
+    summary::{Exit, changed, held, in_sync, incomplete},
+};
 
 /// Deletes the first of Clerk's users, oldest first.
 fn delete(world: &World, users: usize) -> BTreeSet<String> {
@@ -197,10 +202,7 @@ async fn a_clerk_without_users_is_held_whatever_the_limits_say() {
     ran.assert(Exit::Held, held(3));
     assert_eq!(mirrored_ids(&world).await, gone);
     approve(&world, &plan(&ran)).await;
-    world
-        .once_with(&no_limits)
-        .await
-        .assert(Exit::Ok, changed().deleted(3));
+    world.once_with(&no_limits).await.assert(Exit::Ok, changed().deleted(3));
     world.once().await.assert(Exit::Ok, in_sync());
     // An empty mirror of an empty Clerk is nothing to worry about, and it fills again.
     world.sim.create_random();
@@ -220,7 +222,10 @@ async fn more_than_one_question_by_name_is_one_plan() {
     approve(&world, &plan(&ran)).await;
     let approved = world.run(&["--dry-run", "--format", "json"]).await.json();
     assert_eq!((&approved["deleted"], &approved["held"]), (&250.into(), &0.into()));
-    world.once().await.assert(Exit::Ok, changed().deleted(250).unchanged(50));
+    world
+        .once()
+        .await
+        .assert(Exit::Ok, changed().deleted(250).unchanged(50));
     world.assert_in_step().await;
 }
 
@@ -304,7 +309,10 @@ async fn rows_that_the_application_holds_back_do_not_stand_in_the_way_of_others(
     for id in &ids[20..23] {
         world.sim.delete(id);
     }
-    world.once().await.assert(Exit::Ok, changed().deleted(3).unchanged(45).rejected(12));
+    world
+        .once()
+        .await
+        .assert(Exit::Ok, changed().deleted(3).unchanged(45).rejected(12));
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -4,7 +4,11 @@ use std::{net::TcpListener, time::Instant};
 
 use clerk_sim::Quirks;
 
-use crate::support::{fixture::{World, mirrored}, monitored::{ANY, Watched}, program::{Ran, command}};
+use crate::support::{
+    fixture::{World, mirrored},
+    monitored::{ANY, Watched},
+    program::{Ran, command},
+};
 
 async fn health(listen: &str, arguments: &[&str]) -> Ran {
     let mut command = command();
@@ -83,7 +87,10 @@ async fn nobody_and_strangers_are_not_ready() {
     );
     assert!(ran.stderr.contains("http.listen"), "{ran:#?}");
 
-    let stranger = crate::support::http_server::Server::start(|_| crate::support::http_server::answer("404 Not Found", "", b"who?")).await;
+    let stranger = crate::support::http_server::Server::start(|_| {
+        crate::support::http_server::answer("404 Not Found", "", b"who?")
+    })
+    .await;
     let address = stranger.url.strip_prefix("http://").unwrap();
     assert_unwell(
         &health(address, &[]).await,

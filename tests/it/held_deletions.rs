@@ -4,7 +4,12 @@ use std::collections::BTreeSet;
 
 use clerk_sim::Quirks;
 
-use crate::support::{fixture::{World, mirrored, mirrored_ids}, on_demand::attentive, wait::eventually, summary::{changed, held, Exit}};
+use crate::support::{
+    fixture::{World, mirrored, mirrored_ids},
+    on_demand::attentive,
+    summary::{Exit, changed, held},
+    wait::eventually,
+};
 
 /// Deletes so many of Clerk's users, the oldest first.
 fn delete(world: &World, users: usize) -> BTreeSet<String> {
@@ -33,7 +38,10 @@ async fn growth_of_the_table_releases_nothing() {
     for _ in 0..20 {
         world.sim.create_random();
     }
-    world.once().await.assert(Exit::Held, held(11).created(20).unchanged(39));
+    world
+        .once()
+        .await
+        .assert(Exit::Held, held(11).created(20).unchanged(39));
     world.once().await.assert(Exit::Held, held(11).unchanged(59));
     assert_kept(&world, &held_ids, "the table has grown").await;
     approve(&world).await;

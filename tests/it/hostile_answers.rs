@@ -9,7 +9,15 @@ use clerk2pg::{
 use proptest::prelude::*;
 use serde_json::value::RawValue;
 
-use crate::{support::{client::client_with, fixture::World, http_server::{Server, answer}, wait::eventually}, way};
+use crate::{
+    support::{
+        client::client_with,
+        fixture::World,
+        http_server::{Server, answer},
+        wait::eventually,
+    },
+    way,
+};
 
 /// The bodies that fuzzing begins with.
 fn seeds(kind: &str) -> Vec<(String, Vec<u8>)> {

@@ -11,7 +11,14 @@ use tokio::{
     net::TcpStream,
 };
 
-use crate::support::{fixture::{World, mirrored}, http_client::{get, send}, monitored::{ANY, Watched, addresses}, process::Process, wait::{PATIENCE, eventually}, summary::{changed, Exit}};
+use crate::support::{
+    fixture::{World, mirrored},
+    http_client::{get, send},
+    monitored::{ANY, Watched, addresses},
+    process::Process,
+    summary::{Exit, changed},
+    wait::{PATIENCE, eventually},
+};
 
 /// A port that was free a moment ago.
 fn free_address() -> String {
@@ -35,10 +42,7 @@ async fn a_port_in_use_ends_the_daemon_at_its_start_but_no_single_run() {
     assert!(ran.stderr.contains("hint: another program has that port") && ran.stderr.contains("CLERK2PG_HTTP__LISTEN"));
     assert_eq!(world.sim.requests(), 0, "it had begun already");
 
-    world
-        .once_with(&[listen])
-        .await
-        .assert(Exit::Ok, changed().created(5));
+    world.once_with(&[listen]).await.assert(Exit::Ok, changed().created(5));
     let ran = world.run_with(&["status"], &[listen]).await;
     assert_eq!(ran.code, Some(0), "{ran:#?}");
 }

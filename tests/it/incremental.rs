@@ -8,7 +8,15 @@ use tokio::{
     net::TcpStream,
 };
 
-use crate::support::{changes::{import, now, rename}, faults::error, fixture::World, proxy::upstream, statement_counter::Statements, wait::eventually, summary::{changed, in_sync, incomplete, Exit, IncrementalTotals}};
+use crate::support::{
+    changes::{import, now, rename},
+    faults::error,
+    fixture::World,
+    proxy::upstream,
+    statement_counter::Statements,
+    summary::{Exit, IncrementalTotals, changed, in_sync, incomplete},
+    wait::eventually,
+};
 
 #[tokio::test(flavor = "multi_thread")]
 async fn creates_and_updates_come_by_a_look() {
@@ -27,7 +35,15 @@ async fn creates_and_updates_come_by_a_look() {
     };
     world.while_frozen(&[&daemon], changes).await;
     world.looked().await;
-    assert_eq!(world.incremental().await, IncrementalTotals { created: 3, updated: 4, rejected: 1, ..IncrementalTotals::default() });
+    assert_eq!(
+        world.incremental().await,
+        IncrementalTotals {
+            created: 3,
+            updated: 4,
+            rejected: 1,
+            ..IncrementalTotals::default()
+        }
+    );
     let rejected = "SELECT string_agg(user_id, ' ') FROM clerk.rejected_users";
     assert_eq!(world.db.text(rejected).await, Some(unstorable.clone()));
     // Clerk tells its time in whole seconds, and the watermark is not beyond it.
@@ -55,7 +71,13 @@ async fn imports_with_dates_of_long_ago_come_by_a_look() {
     }
     world.looked().await;
     world.assert_in_step().await;
-    assert_eq!(world.incremental().await, IncrementalTotals { created: 30, ..IncrementalTotals::default() });
+    assert_eq!(
+        world.incremental().await,
+        IncrementalTotals {
+            created: 30,
+            ..IncrementalTotals::default()
+        }
+    );
     world.assert_one_full_sync().await;
     assert_eq!(daemon.stop(Signal::TERM).await.code, Some(0));
 }
@@ -158,7 +180,13 @@ async fn a_lost_watermark_is_found_again_by_a_full_sync() {
     rename(&world, &world.sim.user_ids()[1], "Changed", now());
     world.looked().await;
     world.assert_in_step().await;
-    assert_eq!(world.incremental().await, IncrementalTotals { updated: 1, ..IncrementalTotals::default() });
+    assert_eq!(
+        world.incremental().await,
+        IncrementalTotals {
+            updated: 1,
+            ..IncrementalTotals::default()
+        }
+    );
     assert_eq!(world.runs("kind = 'full'").await, 2);
     assert_eq!(daemon.stop(Signal::TERM).await.code, Some(0));
 }
@@ -204,7 +232,13 @@ async fn bans_that_leave_no_trace_in_the_list_are_brought_by_the_next_full_sync(
     ban(&world).await;
     world.looked().await;
     world.assert_in_step().await;
-    assert_eq!(world.incremental().await, IncrementalTotals { updated: 1, ..IncrementalTotals::default() });
+    assert_eq!(
+        world.incremental().await,
+        IncrementalTotals {
+            updated: 1,
+            ..IncrementalTotals::default()
+        }
+    );
     assert_eq!(daemon.stop(Signal::TERM).await.code, Some(0));
 }
 
@@ -271,7 +305,13 @@ async fn one_odd_page_is_asked_for_again() {
         world.looked().await;
         assert_eq!(world.first_name(id).await, name);
     }
-    assert_eq!(world.incremental().await, IncrementalTotals { updated: 3, ..IncrementalTotals::default() });
+    assert_eq!(
+        world.incremental().await,
+        IncrementalTotals {
+            updated: 3,
+            ..IncrementalTotals::default()
+        }
+    );
     let ran = daemon.stop(Signal::TERM).await;
     assert!(!ran.stderr.contains("WARN"), "{ran:#?}");
 }

@@ -13,7 +13,14 @@ use tokio::{
     task::JoinSet,
 };
 
-use crate::support::{fixture::{World, mirrored, mirrored_ids}, http_server::{Server, answer}, process::{EVERY_SECOND, NEVER}, proxy::upstream, wait::eventually, summary::{changed, held, in_sync, incomplete, Exit}};
+use crate::support::{
+    fixture::{World, mirrored, mirrored_ids},
+    http_server::{Server, answer},
+    process::{EVERY_SECOND, NEVER},
+    proxy::upstream,
+    summary::{Exit, changed, held, in_sync, incomplete},
+    wait::eventually,
+};
 
 /// An address whose server can be exchanged.
 struct Switch {
@@ -228,8 +235,5 @@ async fn a_person_changes_the_pin_and_every_row_waits_for_its_user() {
     let there: Vec<(&str, &str)> = there.iter().map(|(name, url)| (*name, url.as_str())).collect();
     let repinned = world.run_with(&["repin", other.instance_id()], &there).await;
     assert_eq!(repinned.code, Some(0), "{repinned:#?}");
-    world
-        .once_with(&there)
-        .await
-        .assert(Exit::Held, held(12).created(4));
+    world.once_with(&there).await.assert(Exit::Held, held(12).created(4));
 }

@@ -2,7 +2,11 @@
 
 use rustix::process::Signal;
 
-use crate::support::{fixture::World, process::{EVERY_SECOND, NEVER}, summary::{changed, in_sync, Exit}};
+use crate::support::{
+    fixture::World,
+    process::{EVERY_SECOND, NEVER},
+    summary::{Exit, changed, in_sync},
+};
 
 async fn check(level: &str) {
     let world = World::new(20_000).await;
@@ -10,10 +14,7 @@ async fn check(level: &str) {
     let set = format!("ALTER DATABASE {database} SET default_transaction_isolation = '{level}'");
     world.db.execute(&set).await;
     // Its parts are written side by side.
-    world
-        .once()
-        .await
-        .assert(Exit::Ok, changed().created(20000));
+    world.once().await.assert(Exit::Ok, changed().created(20000));
     let daemon = world.follow(&[NEVER, EVERY_SECOND]);
     for id in world.sim.user_ids().iter().step_by(40) {
         world.sim.update(id, |user| user["first_name"] = "Changed".into());

@@ -3,7 +3,14 @@
 use clerk_sim::{Effect, Endpoint, Quirks, Rule};
 use rustix::process::Signal;
 
-use crate::support::{database::connect, fixture::World, monitored::{ANY, Watched}, process::{EVERY_SECOND, Process}, wait::eventually, summary::{changed, in_sync, Exit}};
+use crate::support::{
+    database::connect,
+    fixture::World,
+    monitored::{ANY, Watched},
+    process::{EVERY_SECOND, Process},
+    summary::{Exit, changed, in_sync},
+    wait::eventually,
+};
 
 /// No machine is so busy that a lease like this is lost for want of renewal.
 const LASTING: (&str, &str) = ("CLERK2PG_LEASE__TTL", "30s");

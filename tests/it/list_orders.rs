@@ -4,7 +4,11 @@ use std::collections::BTreeSet;
 
 use clerk_sim::{Quirks, Shuffle};
 
-use crate::support::{fixture::{World, mirrored_ids}, program::Ran, summary::{changed, incomplete, Exit}};
+use crate::support::{
+    fixture::{World, mirrored_ids},
+    program::Ran,
+    summary::{Exit, changed, incomplete},
+};
 
 /// Sorts by `updated_at` when it reads a literal `+`, and by `created_at` when it reads none.
 fn strips_only_minus() -> Quirks {
@@ -53,15 +57,9 @@ async fn users_of_a_shuffled_list_are_counted_once() {
     assert_eq!(plan.code, Some(1), "{plan:#?}");
     let ids = planned(&plan);
     assert_eq!(ids.iter().collect::<BTreeSet<_>>().len(), ids.len(), "planned twice");
-    world
-        .once()
-        .await
-        .assert(Exit::Failed, incomplete().created(701));
+    world.once().await.assert(Exit::Failed, incomplete().created(701));
     world.assert_in_step().await;
-    world
-        .once()
-        .await
-        .assert(Exit::Failed, incomplete().unchanged(701));
+    world.once().await.assert(Exit::Failed, incomplete().unchanged(701));
     let plan = world.run(&["--dry-run", "--format", "json"]).await;
     plan.assert(Exit::Failed, incomplete().unchanged(701));
 }

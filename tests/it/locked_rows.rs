@@ -4,7 +4,13 @@ use std::time::{Duration, Instant};
 
 use tokio_postgres::Client;
 
-use crate::support::{database::connect, fixture::{World, mirrored, mirrored_ids}, following::Following, wait::eventually, summary::{changed, in_sync, Exit}};
+use crate::support::{
+    database::connect,
+    fixture::{World, mirrored, mirrored_ids},
+    following::Following,
+    summary::{Exit, changed, in_sync},
+    wait::eventually,
+};
 
 /// A transaction of the application that goes on until it is told to end.
 async fn transaction(world: &World, sql: &str) -> Client {
@@ -135,7 +141,10 @@ async fn a_single_run_says_who_is_locked() {
     let ids = world.sim.user_ids();
     rename(&world, &ids[..5], "Changed");
     let application = transaction(&world, &lock(&ids[2])).await;
-    world.once().await.assert(Exit::Ok, changed().updated(4).unchanged(15).rejected(1));
+    world
+        .once()
+        .await
+        .assert(Exit::Ok, changed().updated(4).unchanged(15).rejected(1));
     assert_eq!(locked(&world).await, [ids[2].clone()]);
     application.batch_execute("COMMIT").await.unwrap();
     world.once().await.assert(Exit::Ok, changed().updated(1).unchanged(19));
@@ -165,7 +174,10 @@ async fn locks_behind_triggers_keep_nobody_else_out() {
     let application = transaction(&world, &sql).await;
     rename(&world, &ids[..50], "Changed");
     let begun = Instant::now();
-    world.once().await.assert(Exit::Ok, changed().updated(40).unchanged(10).rejected(10));
+    world
+        .once()
+        .await
+        .assert(Exit::Ok, changed().updated(40).unchanged(10).rejected(10));
     assert!(begun.elapsed() < Duration::from_secs(10), "{:?}", begun.elapsed());
     let mut expected = ids[10..20].to_vec();
     expected.sort();
@@ -188,13 +200,19 @@ async fn locks_behind_triggers_on_events_keep_nobody_else_out() {
     rename(&world, &ids[..30], "Changed");
     assert!(world.sim.delete(&ids[12]) && world.sim.delete(&ids[40]));
     let begun = Instant::now();
-    world.once().await.assert(Exit::Ok, changed().updated(27).deleted(1).unchanged(29).rejected(3));
+    world
+        .once()
+        .await
+        .assert(Exit::Ok, changed().updated(27).deleted(1).unchanged(29).rejected(3));
     assert!(begun.elapsed() < Duration::from_secs(15), "{:?}", begun.elapsed());
     let mut expected = ids[10..13].to_vec();
     expected.sort();
     assert_eq!(locked(&world).await, expected);
     application.batch_execute("ROLLBACK").await.unwrap();
-    world.once().await.assert(Exit::Ok, changed().updated(2).deleted(1).unchanged(56));
+    world
+        .once()
+        .await
+        .assert(Exit::Ok, changed().updated(2).deleted(1).unchanged(56));
     world.assert_in_step().await;
 }
 

@@ -10,7 +10,13 @@ use diesel::{
 use diesel_async::{AsyncConnection, AsyncMigrationHarness, AsyncPgConnection, SimpleAsyncConnection};
 use diesel_migrations::MigrationHarness;
 
-use crate::support::{database::{Database, connect}, fixture::World, program::Ran, wait::eventually, summary::{changed, in_sync, Exit}};
+use crate::support::{
+    database::{Database, connect},
+    fixture::World,
+    program::Ran,
+    summary::{Exit, changed, in_sync},
+    wait::eventually,
+};
 
 fn migrations() -> Vec<Box<dyn Migration<Pg>>> {
     let mut migrations = MIGRATIONS.migrations().unwrap();
@@ -162,10 +168,7 @@ async fn not_by_itself_where_that_is_turned_off() {
     );
 
     assert_eq!(migrate(&world).await.code, Some(0));
-    world
-        .once_with(&[OFF])
-        .await
-        .assert(Exit::Ok, changed().created(10));
+    world.once_with(&[OFF]).await.assert(Exit::Ok, changed().created(10));
 
     // An older schema is told from none.
     let mut harness = harness(&world.db).await;

@@ -2,7 +2,13 @@
 
 use rustix::process::Signal;
 
-use crate::support::{fixture::World, on_demand::{DEBUG, LISTENING, attentive, ends_well}, process::NEVER, proxy::{Proxy, upstream}, wait::eventually};
+use crate::support::{
+    fixture::World,
+    on_demand::{DEBUG, LISTENING, attentive, ends_well},
+    process::NEVER,
+    proxy::{Proxy, upstream},
+    wait::eventually,
+};
 
 #[tokio::test(flavor = "multi_thread")]
 async fn where_notifications_are_swallowed_the_schedule_goes_on() {

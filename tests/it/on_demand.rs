@@ -5,7 +5,12 @@ use std::collections::BTreeMap;
 use clerk_sim::Quirks;
 use rustix::process::Signal;
 
-use crate::support::{faults::slow_pages, fixture::World, on_demand::{attentive, ends_well}, wait::eventually};
+use crate::support::{
+    faults::slow_pages,
+    fixture::World,
+    on_demand::{attentive, ends_well},
+    wait::eventually,
+};
 impl World {
     async fn is_called(&self, id: &str, name: &str) -> bool {
         let sql = format!("SELECT count(*) FROM clerk.users WHERE id = '{id}' AND first_name = '{name}'");

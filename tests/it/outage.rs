@@ -5,7 +5,16 @@ use std::time::{Duration, Instant};
 use clerk_sim::{Effect, ErrorAnswer, ErrorBody, Rule};
 use rustix::process::Signal;
 
-use crate::support::{database::connect, fixture::World, following::Following, http_server::{Server, answer}, process::{NEVER, Process}, proxy::{Proxy, upstream}, wait::eventually, summary::{changed, Exit}};
+use crate::support::{
+    database::connect,
+    fixture::World,
+    following::Following,
+    http_server::{Server, answer},
+    process::{NEVER, Process},
+    proxy::{Proxy, upstream},
+    summary::{Exit, changed},
+    wait::eventually,
+};
 
 const AWAY: &str = "waiting until it can be reached";
 const BACK: &str = "back to normal";

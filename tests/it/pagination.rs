@@ -2,7 +2,13 @@
 
 use clerk_sim::{DeletedCursor, Effect, Endpoint, Faults, Quirks, Rule};
 
-use crate::support::{faults::under, fixture::{World, mirrored, mirrored_ids}, program::ended, wait::eventually, summary::{changed, in_sync, Exit}};
+use crate::support::{
+    faults::under,
+    fixture::{World, mirrored, mirrored_ids},
+    program::ended,
+    summary::{Exit, changed, in_sync},
+    wait::eventually,
+};
 
 fn pages_of(users: usize) -> Quirks {
     Quirks {
@@ -176,7 +182,11 @@ async fn check_emulator(quirks: Quirks) {
         .update(&ids[3], |user| user["username"] = "somebody_else".into());
     world.sim.create_random();
     let ran = world.once().await;
-    ran.assert_named(&name, Exit::Ok, changed().created(1).updated(1).deleted(1).unchanged(23));
+    ran.assert_named(
+        &name,
+        Exit::Ok,
+        changed().created(1).updated(1).deleted(1).unchanged(23),
+    );
     world.assert_in_step().await;
 }
 

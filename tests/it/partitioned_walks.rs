@@ -6,7 +6,12 @@ use std::{collections::BTreeSet, time::Duration};
 use clerk_sim::{Effect, Endpoint, Faults, Options, Quirks, Request, Rule};
 use rustix::process::Signal;
 
-use crate::support::{fixture::{World, mirrored_ids}, program::{Ran, ended}, wait::eventually, summary::{changed, in_sync, planned, Exit}};
+use crate::support::{
+    fixture::{World, mirrored_ids},
+    program::{Ran, ended},
+    summary::{Exit, changed, in_sync, planned},
+    wait::eventually,
+};
 
 /// Enough for three parts.
 const USERS: usize = 12_000;
@@ -75,10 +80,7 @@ impl World {
 #[tokio::test(flavor = "multi_thread")]
 async fn everybody_is_met_once() {
     let world = large_world(small_pages()).await;
-    world
-        .once()
-        .await
-        .assert(Exit::Ok, changed().created(12000));
+    world.once().await.assert(Exit::Ok, changed().created(12000));
     world.assert_in_step().await;
     assert!(
         side_by_side(&world.sim.log()) >= 3,
@@ -88,10 +90,7 @@ async fn everybody_is_met_once() {
 
     // The mirror knows by now where the users lie.
     let before = world.sim.log().len();
-    world
-        .once()
-        .await
-        .assert(Exit::Ok, in_sync().unchanged(12000));
+    world.once().await.assert(Exit::Ok, in_sync().unchanged(12000));
     let log = &world.sim.log()[before..];
     assert!(side_by_side(log) >= 3, "{}", side_by_side(log));
     let counts = log.iter().filter(|request| request.path.starts_with("/v1/users/count"));
@@ -108,10 +107,7 @@ async fn everybody_is_met_once() {
 #[tokio::test(flavor = "multi_thread")]
 async fn whatever_changes_meanwhile() {
     let world = large_world(Quirks::default()).await;
-    world
-        .once()
-        .await
-        .assert(Exit::Ok, changed().created(12000));
+    world.once().await.assert(Exit::Ok, changed().created(12000));
     for seed in 0..3 {
         let known = mirrored_ids(&world).await;
         world.sim.set_faults(small_pages());
@@ -178,10 +174,7 @@ async fn cut_off_in_all_parts() {
             .await,
         12_000
     );
-    world
-        .once()
-        .await
-        .assert(Exit::Ok, in_sync().unchanged(12000));
+    world.once().await.assert(Exit::Ok, in_sync().unchanged(12000));
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -192,10 +185,7 @@ async fn a_server_that_ignores_dates_is_walked_in_one_row() {
     };
     // Its counts show it at first; later on, its pages do.
     let world = large_world(quirks).await;
-    world
-        .once()
-        .await
-        .assert(Exit::Ok, changed().created(12000));
+    world.once().await.assert(Exit::Ok, changed().created(12000));
     world.assert_in_step().await;
     world.sim.delete_random().unwrap();
     let ran = world.once().await;

@@ -13,7 +13,15 @@ use rustix::process::{Pid, Signal, kill_process};
 use tempfile::TempDir;
 use tokio_postgres::{Client, SimpleQueryMessage};
 
-use crate::support::{database::connect, fixture::World, on_demand::DEBUG, postgres::{any_port, give, server_program}, process::{EVERY_SECOND, NEVER}, wait::eventually};
+use crate::support::{
+    database::connect,
+    fixture::World,
+    on_demand::DEBUG,
+    postgres::{any_port, give, server_program},
+    process::{EVERY_SECOND, NEVER},
+    summary::{Exit, changed, held, in_sync},
+    wait::eventually,
+};
 
 /// A running PgBouncer. It ends with the test, and with the test's process.
 struct PgBouncer {
@@ -213,7 +221,10 @@ async fn migrations_and_syncs(users: usize, connections: usize) {
             world.sim.create_random();
             world.sim.delete_random();
             world.sim.update_random();
-            world.once().await.assert(Exit::Ok, changed().created(1).updated(1).deleted(1).unchanged(users - 2));
+            world.once().await.assert(
+                Exit::Ok,
+                changed().created(1).updated(1).deleted(1).unchanged(users - 2),
+            );
             world.once().await.assert(Exit::Ok, in_sync().unchanged(users));
             world.assert_in_step().await;
         })

@@ -3,7 +3,13 @@
 
 use tokio_postgres::{Client, error::SqlState};
 
-use crate::support::{database::connect, everything::does_everything, fixture::World, program::Ran, summary::{changed, Exit}};
+use crate::support::{
+    database::connect,
+    everything::does_everything,
+    fixture::World,
+    program::Ran,
+    summary::{Exit, changed},
+};
 
 /// The blocks of SQL in the document, in their order.
 fn blocks() -> [String; 5] {

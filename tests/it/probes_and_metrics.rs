@@ -6,7 +6,17 @@ use clerk_sim::{Effect, Endpoint, ErrorAnswer, ErrorBody, Quirks, Rule, Unstorab
 use rustix::process::Signal;
 use tokio::io::AsyncWriteExt;
 
-use crate::support::{faults::error, fixture::{World, mirrored}, http_client::get, metrics::Metrics, monitored::Watched, process::EVERY_SECOND, proxy::{Proxy, upstream}, statement_counter::Statements, wait::eventually};
+use crate::support::{
+    faults::error,
+    fixture::{World, mirrored},
+    http_client::get,
+    metrics::Metrics,
+    monitored::Watched,
+    process::EVERY_SECOND,
+    proxy::{Proxy, upstream},
+    statement_counter::Statements,
+    wait::eventually,
+};
 
 #[tokio::test(flavor = "multi_thread")]
 async fn ready_when_in_step_and_not_while_anything_is_away() {

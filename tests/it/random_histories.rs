@@ -6,7 +6,12 @@ use fastrand::Rng;
 use rustix::process::Signal;
 use serde_json::Value;
 
-use crate::support::{compare::comparable, fixture::World, process::{NEVER, Process}, wait::eventually};
+use crate::support::{
+    compare::comparable,
+    fixture::World,
+    process::{NEVER, Process},
+    wait::eventually,
+};
 
 /// Syncs come only when they are asked for.
 const BY_HAND: [(&str, &str); 4] = [

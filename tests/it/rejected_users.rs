@@ -8,7 +8,10 @@ use std::{
 use clerk_sim::Unstorable;
 use serde_json::{Value, json};
 
-use crate::support::{fixture::{World, mirrored, mirrored_ids}, summary::{changed, in_sync, incomplete, Exit}};
+use crate::support::{
+    fixture::{World, mirrored, mirrored_ids},
+    summary::{Exit, changed, in_sync, incomplete},
+};
 
 /// Who is listed as rejected, and why.
 async fn rejected(world: &World) -> BTreeMap<String, String> {

@@ -5,7 +5,13 @@ use std::time::{Duration, Instant};
 use clerk_sim::{Effect, Endpoint, Quirks, Replicas, Rule};
 use rustix::process::Signal;
 
-use crate::support::{fixture::{World, mirrored, mirrored_ids}, on_demand::attentive, process::{EVERY_SECOND, NEVER}, wait::eventually, summary::{changed, Exit}};
+use crate::support::{
+    fixture::{World, mirrored, mirrored_ids},
+    on_demand::attentive,
+    process::{EVERY_SECOND, NEVER},
+    summary::{Exit, changed},
+    wait::eventually,
+};
 
 fn lagging(lag_ms: u64) -> Quirks {
     Quirks {

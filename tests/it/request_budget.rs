@@ -2,7 +2,10 @@
 
 use std::time::Duration;
 
-use crate::support::{client::client_with, summary::{changed, Exit}};
+use crate::support::{
+    client::client_with,
+    summary::{Exit, changed},
+};
 use crate::support::{fixture::World, wait::eventually};
 use clerk_sim::{Options, Quirks, RateLimit, Sim};
 use clerk2pg::reconcile::walk::Range;

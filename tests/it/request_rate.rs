@@ -5,7 +5,11 @@ use std::time::Duration;
 use clerk_sim::{Effect, Endpoint, ErrorAnswer, ErrorBody, Options, RateLimit, Rule};
 use rustix::process::Signal;
 
-use crate::support::{changes::{now, rename}, fixture::World, wait::eventually};
+use crate::support::{
+    changes::{now, rename},
+    fixture::World,
+    wait::eventually,
+};
 
 #[tokio::test(flavor = "multi_thread")]
 async fn looks_every_second_keep_within_a_quarter_of_a_development_instances_limit() {

@@ -6,7 +6,13 @@ use std::time::Duration;
 use clerk_sim::{Effect, Endpoint, ErrorAnswer, ErrorBody, Faults, Options, Quirks, Rule};
 use rustix::process::Signal;
 
-use crate::support::{fixture::World, process::Process, program::Ran, wait::eventually, summary::{changed, in_sync, Exit}};
+use crate::support::{
+    fixture::World,
+    process::Process,
+    program::Ran,
+    summary::{Exit, changed, in_sync},
+    wait::eventually,
+};
 impl World {
     /// Kills a full sync once it has stored so many users.
     async fn kill_at(&self, users: i64) {

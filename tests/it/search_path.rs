@@ -6,7 +6,18 @@ use std::{collections::BTreeSet, fs, path::Path};
 use clerk_sim::{Options, Sim};
 use rustix::process::Signal;
 
-use crate::support::{changes::set_address, database::{Database, connect, with_database}, everything::does_everything, fixture::World, http_client::get, monitored::{ANY, Watched}, process::{EVERY_SECOND, NEVER, Process}, program::Ran, wait::eventually, summary::{changed, Exit}};
+use crate::support::{
+    changes::set_address,
+    database::{Database, connect, with_database},
+    everything::does_everything,
+    fixture::World,
+    http_client::get,
+    monitored::{ANY, Watched},
+    process::{EVERY_SECOND, NEVER, Process},
+    program::Ran,
+    summary::{Exit, changed},
+    wait::eventually,
+};
 
 /// Everything that is called somewhere in these files, whatever language it is of.
 fn called(file: &Path, names: &mut BTreeSet<String>) {
@@ -191,7 +202,7 @@ async fn exchanges(world: &World, url: &str) {
     let index = "CREATE UNIQUE INDEX ON clerk.users (primary_email) WHERE primary_email IN ('one@example.com', 'two@example.com')";
     world.db.execute(index).await;
     set("two@example.com", "one@example.com");
-    world.once_with(&address).await.assert(Exit::Ok, &expected);
+    world.once_with(&address).await.assert(Exit::Ok, expected);
     let ran = world.run_with(&["repin"], &address).await;
     assert_eq!(ran.code, Some(0), "{ran:#?}");
 }

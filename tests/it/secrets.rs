@@ -16,7 +16,19 @@ use tokio::{
     net::TcpStream,
 };
 
-use crate::{secrets::failures::CASES, support::{database::{Database, connect}, fixture::World, http_server::{Server, answer}, monitored::{ANY, Watched}, postgres::Postgres, process::{NEVER, Process}, program::Ran, wait::eventually}};
+use crate::{
+    secrets::failures::CASES,
+    support::{
+        database::{Database, connect},
+        fixture::World,
+        http_server::{Server, answer},
+        monitored::{ANY, Watched},
+        postgres::Postgres,
+        process::{NEVER, Process},
+        program::Ran,
+        wait::eventually,
+    },
+};
 
 /// As Clerk's, with characters that have another form in an address.
 pub const KEY: &str = "sk_live_Zx7Kq9Vw+Rt5Yp8/Lm2Nc4Bd6";

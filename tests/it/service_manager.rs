@@ -10,7 +10,11 @@ use rustix::process::Signal;
 use tempfile::TempDir;
 use tokio::net::UnixDatagram;
 
-use crate::support::{fixture::World, process::{EVERY_SECOND, NEVER, Process}, wait::eventually};
+use crate::support::{
+    fixture::World,
+    process::{EVERY_SECOND, NEVER, Process},
+    wait::eventually,
+};
 
 /// The manager's end of the socket.
 struct Manager {

@@ -5,7 +5,14 @@ use std::time::Duration;
 use clerk_sim::{Effect, Endpoint, Quirks, Rule};
 use rustix::process::Signal;
 
-use crate::support::{database::connect, fixture::World, monitored::{ANY, Watched}, process::{EVERY_SECOND, NEVER, Process}, proxy::{Proxy, upstream}, wait::eventually};
+use crate::support::{
+    database::connect,
+    fixture::World,
+    monitored::{ANY, Watched},
+    process::{EVERY_SECOND, NEVER, Process},
+    proxy::{Proxy, upstream},
+    wait::eventually,
+};
 
 /// The lease's time in most of these tests.
 const LEASE: (&str, &str) = ("CLERK2PG_LEASE__TTL", "3s");

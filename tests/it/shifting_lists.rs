@@ -3,7 +3,14 @@
 use clerk_sim::{Effect, Endpoint, Faults, Rule};
 use rustix::process::Signal;
 
-use crate::support::{changes::{import, now, rename}, fixture::World, process::Process, proxy::{Proxy, upstream}, wait::eventually, summary::{IncrementalTotals}};
+use crate::support::{
+    changes::{import, now, rename},
+    fixture::World,
+    process::Process,
+    proxy::{Proxy, upstream},
+    summary::IncrementalTotals,
+    wait::eventually,
+};
 
 /// No machine is so busy that a lease like this is lost for want of renewal.
 const LASTING: (&str, &str) = ("CLERK2PG_LEASE__TTL", "30s");
@@ -50,7 +57,13 @@ async fn a_bulk_change_of_one_moment_moves_the_watermark_with_the_full_sync_that
         world.looks().last().unwrap().path.contains("limit=20&")
     })
     .await;
-    assert_eq!(world.incremental().await, IncrementalTotals { updated: 1300, ..IncrementalTotals::default() });
+    assert_eq!(
+        world.incremental().await,
+        IncrementalTotals {
+            updated: 1300,
+            ..IncrementalTotals::default()
+        }
+    );
     // Clerk tells its time in whole seconds, and the watermark is not beyond it.
     let watermark = world.watermark().await;
     assert!(

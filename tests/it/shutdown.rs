@@ -3,7 +3,14 @@
 use clerk_sim::{Effect, Endpoint, ErrorAnswer, ErrorBody, Rule};
 use rustix::process::Signal;
 
-use crate::support::{database::connect, fixture::World, process::{NEVER, Process}, proxy::{Proxy, upstream}, wait::eventually, summary::{changed, Exit}};
+use crate::support::{
+    database::connect,
+    fixture::World,
+    process::{NEVER, Process},
+    proxy::{Proxy, upstream},
+    summary::{Exit, changed},
+    wait::eventually,
+};
 
 /// Waits until some connection of ours waits for a lock.
 async fn is_blocked(world: &World) {

@@ -4,7 +4,14 @@ use std::sync::{Arc, Mutex};
 
 use rustix::process::Signal;
 
-use crate::support::{changes::now, fixture::World, http_server::{Server, answer}, process::{EVERY_SECOND, NEVER}, program::Ran, wait::eventually};
+use crate::support::{
+    changes::now,
+    fixture::World,
+    http_server::{Server, answer},
+    process::{EVERY_SECOND, NEVER},
+    program::Ran,
+    wait::eventually,
+};
 
 /// What happens at a request, to the users (`created_at` and id, in order) and by the server's clock.
 type Between = fn(&mut Vec<(i64, String)>, request: usize, path: &str, now: i64);

@@ -4,7 +4,11 @@ use std::collections::BTreeSet;
 
 use clerk_sim::{Options, Sim};
 
-use crate::support::{database::{Database, connect}, fixture::{World, mirrored_ids}, summary::{changed, Exit}};
+use crate::support::{
+    database::{Database, connect},
+    fixture::{World, mirrored_ids},
+    summary::{Exit, changed},
+};
 
 /// Words that PostgreSQL uses in errors that concern all users.
 const WORDS: [&str; 9] = [

@@ -3,7 +3,12 @@
 use clerk_sim::{Options, Quirks, Shuffle};
 use rustix::process::Signal;
 
-use crate::support::{changes::now, fixture::World, wait::eventually, summary::{changed, in_sync, Exit}};
+use crate::support::{
+    changes::now,
+    fixture::World,
+    summary::{Exit, changed, in_sync},
+    wait::eventually,
+};
 
 fn shuffled() -> Quirks {
     Quirks {

@@ -3,7 +3,18 @@
 use clerk_sim::{Options, Sim};
 use rustix::process::Signal;
 
-use crate::support::{authority::Authority, connecting::{accepted, migrate, refused, url}, database::{Database, connect}, fixture::World, on_demand::{DEBUG, LISTENING}, postgres::Postgres, process::{NEVER, Process}, wait::eventually, summary::{changed, Exit}};
+use crate::support::{
+    authority::Authority,
+    connecting::{accepted, migrate, refused, url},
+    database::{Database, connect},
+    fixture::World,
+    on_demand::{DEBUG, LISTENING},
+    postgres::Postgres,
+    process::{NEVER, Process},
+    program::command,
+    summary::{Exit, changed},
+    wait::eventually,
+};
 
 #[tokio::test(flavor = "multi_thread")]
 async fn every_mode_gets_through_to_what_libpq_says() {

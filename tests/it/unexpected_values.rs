@@ -2,7 +2,10 @@
 
 use serde_json::{Value, json};
 
-use crate::support::{fixture::World, summary::{changed, in_sync, Exit}};
+use crate::support::{
+    fixture::World,
+    summary::{Exit, changed, in_sync},
+};
 
 /// Later than every generated user's `created_at`.
 const LATER: i64 = 1_790_000_000_000;

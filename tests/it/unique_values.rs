@@ -2,7 +2,14 @@
 
 use rustix::process::Signal;
 
-use crate::support::{changes::set_address, fixture::{World, mirrored}, following::Following, on_demand::attentive, wait::eventually, summary::{changed, in_sync, Exit}};
+use crate::support::{
+    changes::set_address,
+    fixture::{World, mirrored},
+    following::Following,
+    on_demand::attentive,
+    summary::{Exit, changed, in_sync},
+    wait::eventually,
+};
 
 const UNIQUE: &str = "CREATE UNIQUE INDEX one_user_per_address ON clerk.users (primary_email)";
 
@@ -132,7 +139,10 @@ async fn one_that_is_refused_in_an_exchange_keeps_its_value_and_those_behind_it_
         set_address(&world, id, &address(n));
     }
     world.sim.update(&ids[2], |user| user["first_name"] = "Refused".into());
-    world.once().await.assert(Exit::Ok, changed().updated(2).unchanged(8).rejected(2));
+    world
+        .once()
+        .await
+        .assert(Exit::Ok, changed().updated(2).unchanged(8).rejected(2));
     let after = world.db.documents().await;
     assert_eq!(after[&ids[1]], before[&ids[1]]);
     assert_eq!(after[&ids[2]], before[&ids[2]]);
@@ -246,6 +256,9 @@ async fn two_who_have_one_address_at_clerk_cost_one() {
         world.sim.update(id, |user| user["username"] = "same".into());
     }
     world.db.execute("CREATE UNIQUE INDEX ON clerk.users (username)").await;
-    world.once().await.assert(Exit::Ok, changed().updated(1).unchanged(15).rejected(4));
+    world
+        .once()
+        .await
+        .assert(Exit::Ok, changed().updated(1).unchanged(15).rejected(4));
     world.once().await.assert(Exit::Ok, in_sync().unchanged(16).rejected(4));
 }

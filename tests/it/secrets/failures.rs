@@ -2,7 +2,10 @@
 
 use clerk_sim::{Effect, Endpoint, ErrorAnswer, ErrorBody, Rule};
 
-use crate::{secrets::{KEY, PASSWORD, PROXY_PASSWORD, Scene, WRONG_KEY, WRONG_PASSWORD, encoded}, support::faults::error};
+use crate::{
+    secrets::{KEY, PASSWORD, PROXY_PASSWORD, Scene, WRONG_KEY, WRONG_PASSWORD, encoded},
+    support::faults::error,
+};
 
 type Case = (&'static str, fn(&mut Scene));
 

@@ -6,7 +6,7 @@ use serde_json::Value;
 
 use crate::support::{fixture::World, program::Ran};
 
-const NAMES: [&str; 12] = [
+pub const NAMES: [&str; 12] = [
     "configuration",
     "clerk",
     "instance",

@@ -2,7 +2,10 @@
 
 use std::time::Duration;
 
-use clerk2pg::{clerk::{Client, Settings}, secret::Secret};
+use clerk2pg::{
+    clerk::{Client, Settings},
+    secret::Secret,
+};
 
 /// A client of the test's own, beside those of the binary.
 pub fn client_with(url: &str, key: &str, rate_limit: Option<u32>, request_budget: f64, timeout: Duration) -> Client {

@@ -1,6 +1,9 @@
 //! `clerk2pg migrate` with one database address: what it accepts and what it refuses.
 
-use crate::support::{postgres::Postgres, program::{Ran, command}};
+use crate::support::{
+    postgres::Postgres,
+    program::{Ran, command},
+};
 
 /// A whole way through the program, with nobody's files but the test's.
 pub async fn migrate(server: &Postgres, url: &str, environment: &[(&str, &str)]) -> Ran {

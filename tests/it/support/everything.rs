@@ -2,7 +2,12 @@
 
 use rustix::process::Signal;
 
-use crate::support::{fixture::World, process::{EVERY_SECOND, NEVER, Process}, wait::eventually, summary::{changed, held, planned, Exit}};
+use crate::support::{
+    fixture::World,
+    process::{EVERY_SECOND, NEVER, Process},
+    summary::{Exit, changed, held, planned},
+    wait::eventually,
+};
 
 /// Everything that a daemon and its commands do, with this address.
 pub async fn does_everything(world: &World, url: &str, environment: &[(&str, &str)]) {
@@ -24,7 +29,10 @@ pub async fn does_everything(world: &World, url: &str, environment: &[(&str, &st
     world.sim.update(&ids[4], |user| user["first_name"] = "Changed".into());
     world.sim.delete(&ids[5]);
     world.sim.create_random();
-    once().await.assert(Exit::Ok, changed().created(1).updated(1).deleted(1).unchanged(57).rejected(1));
+    once().await.assert(
+        Exit::Ok,
+        changed().created(1).updated(1).deleted(1).unchanged(57).rejected(1),
+    );
     let events = "SELECT string_agg(type, ' ' ORDER BY type) FROM clerk.user_events";
     let told = "user.created user.deleted user.updated";
     assert_eq!(db.text(events).await.as_deref(), Some(told), "the old one is pruned");

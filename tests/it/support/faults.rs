@@ -2,8 +2,11 @@
 
 use clerk_sim::{Effect, Endpoint, ErrorAnswer, ErrorBody, Faults, Quirks, Rule};
 
-use crate::support::{fixture::{World, mirrored_ids}, program::Ran,
-    summary::{Exit, Summary}};
+use crate::support::{
+    fixture::{World, mirrored_ids},
+    program::Ran,
+    summary::{Exit, Summary},
+};
 
 /// A sync under faults. Whoever is still at Clerk must still be in the mirror.
 pub async fn under(world: &World, faults: impl Into<Faults>, environment: &[(&str, &str)]) -> Ran {

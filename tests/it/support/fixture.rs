@@ -5,7 +5,12 @@ use std::collections::BTreeSet;
 use clerk_sim::{Options, Sim};
 use tokio::process::Command;
 
-use crate::support::{compare::comparable, database::Database, program::{Ran, command}, wait::PATIENCE};
+use crate::support::{
+    compare::comparable,
+    database::Database,
+    program::{Ran, command},
+    wait::PATIENCE,
+};
 
 /// A database and a simulated Clerk.
 pub struct World {

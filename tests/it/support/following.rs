@@ -4,7 +4,12 @@ use std::collections::BTreeSet;
 
 use rustix::process::Signal;
 
-use crate::support::{fixture::{World, mirrored_ids}, process::{NEVER, Process}, program::Ran, wait::eventually};
+use crate::support::{
+    fixture::{World, mirrored_ids},
+    process::{NEVER, Process},
+    program::Ran,
+    wait::eventually,
+};
 
 /// A look every second.
 pub const LOOKS: (&str, &str) = ("CLERK2PG_SCHEDULE__INCREMENTAL", "* * * * * *");

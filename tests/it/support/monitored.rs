@@ -1,6 +1,12 @@
 //! A daemon with an HTTP listener: its probes, its page and its metrics.
 
-use crate::support::{fixture::World, http_client::{Answer, get}, metrics::Metrics, process::Process, wait::eventually};
+use crate::support::{
+    fixture::World,
+    http_client::{Answer, get},
+    metrics::Metrics,
+    process::Process,
+    wait::eventually,
+};
 
 /// Any port.
 pub const ANY: (&str, &str) = ("CLERK2PG_HTTP__LISTEN", "127.0.0.1:0");

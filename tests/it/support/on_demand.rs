@@ -2,7 +2,11 @@
 
 use rustix::process::Signal;
 
-use crate::support::{fixture::World, process::{NEVER, Process}, wait::eventually};
+use crate::support::{
+    fixture::World,
+    process::{NEVER, Process},
+    wait::eventually,
+};
 
 /// Says when the daemon listens.
 pub const DEBUG: (&str, &str) = ("CLERK2PG_LOG__LEVEL", "debug");

@@ -12,7 +12,11 @@ use std::{
 use rustix::process::{Pid, Signal, kill_process};
 use tempfile::TempDir;
 
-use crate::support::{authority::Authority, database::connect, wait::{eventually, within}};
+use crate::support::{
+    authority::Authority,
+    database::connect,
+    wait::{eventually, within},
+};
 
 /// A running server, with TLS. It ends with the test, and with the test's process.
 pub struct Postgres {

@@ -12,7 +12,11 @@ use tokio::{
     task::JoinHandle,
 };
 
-use crate::support::{fixture::World, program::Ran, wait::{PATIENCE, eventually}};
+use crate::support::{
+    fixture::World,
+    program::Ran,
+    wait::{PATIENCE, eventually},
+};
 
 /// How long a program may take to end once it is told to.
 pub const STOPS_WITHIN: Duration = Duration::from_secs(5);

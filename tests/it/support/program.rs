@@ -48,7 +48,10 @@ impl Ran {
     pub fn assert_named(&self, name: &str, exit: Exit, expected: Summary) {
         let mut differences = self.summary().differences(&expected);
         if self.code != Some(exit as i32) {
-            differences.insert(0, format!("exit code: {:?}, expected {exit:?} ({})", self.code, exit as i32));
+            differences.insert(
+                0,
+                format!("exit code: {:?}, expected {exit:?} ({})", self.code, exit as i32),
+            );
         }
         assert!(
             differences.is_empty(),
