@@ -198,7 +198,7 @@ async fn once(loaded: &Loaded, format: Format, exit_code: bool, progress: &Progr
     output::report(format, &report).map_err(stdout)?;
     Ok(match report.outcome {
         Outcome::Held => ExitCode::from(HELD),
-        Outcome::Incomplete => ExitCode::from(FAILED),
+        Outcome::Incomplete | Outcome::Failed => ExitCode::from(FAILED),
         _ if exit_code && report.rejected > 0 => ExitCode::from(REJECTED),
         Outcome::InSync | Outcome::Changed | Outcome::Planned => ExitCode::SUCCESS,
     })
@@ -263,14 +263,14 @@ fn told(format: Format, findings: &[check::Finding]) -> Result<ExitCode, Failure
 
 async fn status(loaded: &Loaded, format: Format) -> Result<ExitCode, Failure> {
     let mirror = existing_mirror(loaded).await?;
-    output::status(format, &mirror.status(10, 20).await?).map_err(stdout)?;
+    output::status(format, &mirror.overview().details(10, 20).await?).map_err(stdout)?;
     Ok(ExitCode::SUCCESS)
 }
 
 async fn approve(loaded: &Loaded, format: Format, sum: &str) -> Result<ExitCode, Failure> {
     let mirror = existing_mirror(loaded).await?;
-    let Some(count) = mirror.approve(sum).await? else {
-        return Err(match mirror.held_checksum().await? {
+    let Some(count) = mirror.missing().approve(sum).await? else {
+        return Err(match mirror.missing().checksum().await? {
             Some(held) => Failure::new(
                 Cause::Other,
                 format!(
@@ -301,13 +301,13 @@ async fn repin(
 }
 
 async fn migrate(loaded: &Loaded, format: Format) -> Result<ExitCode, Failure> {
-    let applied = whole_mirror(loaded)?.prepare(true).await?;
+    let applied = whole_mirror(loaded)?.schema().prepare(true).await?;
     output::migrated(format, &applied).map_err(stdout)?;
     Ok(ExitCode::SUCCESS)
 }
 
 fn mirror(loaded: &Loaded, max_connections: usize, application_name: &'static str) -> Result<Mirror, Failure> {
-    Ok(Mirror::new(&mirror::Settings {
+    Ok(Mirror::new(&mirror::MirrorSettings {
         url: loaded.settings.database.url.clone(),
         variables: loaded.variables.clone(),
         max_connections,
@@ -323,7 +323,7 @@ fn whole_mirror(loaded: &Loaded) -> Result<Mirror, Failure> {
 /// For commands that read: there must be something.
 async fn existing_mirror(loaded: &Loaded) -> Result<Mirror, Failure> {
     let mirror = whole_mirror(loaded)?;
-    if mirror.exists().await? {
+    if mirror.schema().exists().await? {
         return Ok(mirror);
     }
     Err(Failure::new(Cause::NeedsPerson, "there is no mirror in this database yet").hint("run `clerk2pg --once` first"))

@@ -10,7 +10,7 @@ use crate::{
     check::{Finding, Status as Tried, is_ok},
     cli::Format,
     failure::Failure,
-    mirror::{Freshness, LastRun, Status},
+    mirror::{Details, Freshness, LastRun},
     sync::{Line, Outcome, Repinned, Report},
 };
 
@@ -104,7 +104,9 @@ fn sync_totals(out: &mut impl Write, report: &Report) -> io::Result<()> {
             "{YELLOW}Deletions are held{YELLOW:#}, otherwise in sync with {}{but}",
             report.instance
         ),
-        Outcome::Incomplete => format!("{RED}Incomplete{RED:#}: not in sync with {}", report.instance),
+        Outcome::Incomplete | Outcome::Failed => {
+            format!("{RED}Incomplete{RED:#}: not in sync with {}", report.instance)
+        }
     };
     writeln!(out, "{headline}")?;
     writeln!(
@@ -147,25 +149,25 @@ fn held(out: &mut impl Write, report: &Report) -> io::Result<()> {
 }
 
 /// Prints the status.
-pub fn status(format: Format, status: &Status) -> io::Result<()> {
+pub fn status(format: Format, status: &Details) -> io::Result<()> {
     let mut out = anstream::stdout().lock();
     if format == Format::Json {
         return writeln!(out, "{}", serde_json::to_string(status)?);
     }
-    match &status.instance_id {
+    match &status.summary.instance_id {
         Some(id) => writeln!(
             out,
             "{BOLD}{}{BOLD:#} users of {id} ({})",
-            number(status.users),
-            status.environment_type.as_deref().unwrap_or("unknown")
+            number(status.summary.users.unsigned_abs()),
+            status.summary.environment_type.as_deref().unwrap_or("unknown")
         )?,
         None => writeln!(out, "No Clerk instance yet: the first sync is still to come.")?,
     }
-    match status.last_success_at {
+    match status.recent.last_full_at {
         Some(at) => writeln!(
             out,
             "Last successful full sync {} ago ({})",
-            age(status.now - at),
+            age(status.summary.now - at),
             at.format("%F %T UTC")
         )?,
         None => writeln!(out, "No full sync in sync so far")?,
@@ -175,14 +177,14 @@ pub fn status(format: Format, status: &Status) -> io::Result<()> {
         writeln!(
             out,
             "A daemon is connected; it last used this database {} ago",
-            age(status.now - at)
+            age(status.summary.now - at)
         )?;
     }
     if let Some(Freshness {
         p50_ms,
         p99_ms,
         changes,
-    }) = status.freshness
+    }) = status.recent.freshness
     {
         writeln!(
             out,
@@ -192,29 +194,37 @@ pub fn status(format: Format, status: &Status) -> io::Result<()> {
             number(changes.unsigned_abs()),
         )?;
     }
-    if let Some(holder) = &status.lease_holder {
+    if let Some(holder) = &status.summary.lease_holder {
         writeln!(out, "{holder} is syncing at this moment")?;
     }
     if let Some(plan) = &status.plan {
         writeln!(
             out,
             "{YELLOW}{} deletions are held{YELLOW:#}; if they are right: clerk2pg approve {plan}",
-            number(status.held)
+            number(status.summary.held.unsigned_abs())
         )?;
     }
-    if status.approved > 0 {
+    if status.summary.approved > 0 {
         writeln!(
             out,
             "{} deletions are approved and due with the next sync",
-            number(status.approved)
+            number(status.summary.approved.unsigned_abs())
         )?;
     }
-    if status.rejected > 0 {
-        writeln!(out, "\n{YELLOW}{} rejected{YELLOW:#}", users(status.rejected))?;
+    if status.summary.rejected > 0 {
+        writeln!(
+            out,
+            "\n{YELLOW}{} rejected{YELLOW:#}",
+            users(status.summary.rejected.unsigned_abs())
+        )?;
         for (id, reason) in &status.rejected_users {
             writeln!(out, "  {id}  {reason}")?;
         }
-        let more = status.rejected.saturating_sub(status.rejected_users.len() as u64);
+        let more = status
+            .summary
+            .rejected
+            .unsigned_abs()
+            .saturating_sub(status.rejected_users.len() as u64);
         if more > 0 {
             writeln!(out, "  … and {} more in clerk.rejected_users", number(more))?;
         }
@@ -228,27 +238,29 @@ pub fn status(format: Format, status: &Status) -> io::Result<()> {
             fields.join(", ")
         )?;
     }
-    if !status.runs.is_empty() {
+    if !status.recent.runs.is_empty() {
         writeln!(
             out,
             "\n{BOLD}{:<20} {:<11} {:<10} {:>9} {:>9} {:>9} {:>10} {:>9}{BOLD:#}",
             "started (UTC)", "kind", "outcome", "created", "updated", "deleted", "unchanged", "took"
         )?;
-        for run in &status.runs {
+        for run in &status.recent.runs {
             status_run(&mut out, run)?;
         }
     }
     Ok(())
 }
 
-fn replicas(out: &mut impl Write, status: &Status) -> io::Result<()> {
-    match &status.leader {
-        Some(leader) if status.last_seen_at.is_some() || !status.standbys.is_empty() => write!(out, "{leader} leads")?,
+fn replicas(out: &mut impl Write, status: &Details) -> io::Result<()> {
+    match &status.summary.leader {
+        Some(leader) if status.last_seen_at.is_some() || !status.summary.standbys.is_empty() => {
+            write!(out, "{leader} leads")?
+        }
         Some(leader) => write!(out, "{leader} led last; no daemon is connected")?,
-        None if status.standbys.is_empty() => return Ok(()),
+        None if status.summary.standbys.is_empty() => return Ok(()),
         None => write!(out, "No daemon leads at this moment")?,
     }
-    match status.standbys.as_slice() {
+    match status.summary.standbys.as_slice() {
         [] => writeln!(out),
         [standby] => writeln!(out, "; {standby} stands by"),
         standbys => writeln!(out, "; {} stand by", standbys.join(", ")),

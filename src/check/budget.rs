@@ -4,7 +4,7 @@ use chrono::{DateTime, TimeDelta, Utc};
 
 use super::Finding;
 use crate::{
-    mirror::Kind,
+    mirror::SyncKind,
     output::{age, number},
     reconcile::walk::PAGE,
     watch::Timetable,
@@ -38,11 +38,11 @@ pub(super) fn weigh(
             number(requests),
             age(takes)
         );
-        if every(&Timetable::new(full, ""), Kind::Full, now).is_some_and(|gap| gap < takes) {
+        if every(&Timetable::new(full, ""), SyncKind::Full, now).is_some_and(|gap| gap < takes) {
             too_much.push("full syncs are due more often than one can be done: fewer of them (schedule.full)");
         }
     }
-    if let Some(gap) = every(&Timetable::new("", incremental), Kind::Incremental, now) {
+    if let Some(gap) = every(&Timetable::new("", incremental), SyncKind::Incremental, now) {
         let wanted = LOOK / (gap.num_milliseconds() as f64 / 1000.0);
         says += &format!(
             "; looking for changes every {} sends {} a second",
@@ -62,7 +62,7 @@ pub(super) fn weigh(
 }
 
 /// How often a schedule comes, on the average of the next times.
-fn every(timetable: &Timetable, kind: Kind, now: DateTime<Utc>) -> Option<TimeDelta> {
+fn every(timetable: &Timetable, kind: SyncKind, now: DateTime<Utc>) -> Option<TimeDelta> {
     let first = timetable.next(kind, now)?;
     let (mut last, mut gaps) = (first, 0);
     while gaps < OCCURRENCES {

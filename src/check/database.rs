@@ -11,7 +11,9 @@ use super::{
 };
 use crate::{
     failure::{Cause, Failure},
-    mirror::{Error, Link, Mirror, NotHeard, Replicas, Rights, SchemaError, Server},
+    mirror::{
+        Error, Inspection, Link, ListenError, Mirror, NotificationStream, PostgresServer, Replicas, Rights, SchemaError,
+    },
 };
 
 /// How long it may take to connect: longer than one host that keeps silent is waited for, so that the next one has its turn.
@@ -44,7 +46,7 @@ impl Seen {
 
 /// Looks.
 pub(super) async fn look(mirror: &Mirror, migrate: bool) -> Seen {
-    let found = match within(CONNECT, || late(CONNECT), mirror.inspect()).await {
+    let found = match within(CONNECT, || late(CONNECT), Inspection::of(mirror)).await {
         Ok(found) => found,
         Err(failure) => return Seen::nothing(Finding::of("database", &failure)),
     };
@@ -84,7 +86,7 @@ async fn inside(mirror: &Mirror, rights: &Rights) -> Inside {
     let (pinned, lease) = match contents {
         Contents::Nothing | Contents::Empty => (Some(None), Finding::skipped("lease", "there is no mirror yet")),
         Contents::Ours { is_current } => {
-            let pinned = within(STEP, || late(STEP), mirror.instance()).await.ok();
+            let pinned = within(STEP, || late(STEP), mirror.instance().id()).await.ok();
             let lease = match is_current {
                 true => lease(mirror).await,
                 false => Finding::skipped("lease", "migrations are pending"),
@@ -112,7 +114,7 @@ async fn contents(mirror: &Mirror, rights: &Rights) -> Contents {
         Some(false) => return Contents::Hidden,
         Some(true) => {}
     }
-    let existing = async { Ok::<_, Failure>(mirror.exists().await) };
+    let existing = async { Ok::<_, Failure>(mirror.schema().exists().await) };
     match within(STEP, || late(STEP), existing).await {
         Ok(Ok(true)) => Contents::Ours { is_current: true },
         Ok(Ok(false)) => Contents::Empty,
@@ -122,7 +124,7 @@ async fn contents(mirror: &Mirror, rights: &Rights) -> Contents {
     }
 }
 
-fn server(server: &Server, Link { place, .. }: &Link, role: &str) -> Finding {
+fn server(server: &PostgresServer, Link { place, .. }: &Link, role: &str) -> Finding {
     let name = "database";
     let version = server.version.split(' ').next().unwrap_or_default();
     let says = format!("PostgreSQL {version} at {place}, as {role}");
@@ -199,15 +201,15 @@ async fn hear(mirror: &Mirror, is_standby: bool) -> Finding {
     if is_standby {
         return Finding::skipped(name, "a standby has none");
     }
-    let why = match tokio::time::timeout(STEP, mirror.listen()).await {
+    let why = match tokio::time::timeout(STEP, NotificationStream::open(mirror)).await {
         Ok(Ok(_)) => {
             return Finding::ok(
                 name,
                 "NOTIFY clerk2pg is heard: no pooler in transaction mode is on the way",
             );
         }
-        Ok(Err(NotHeard::Away(error))) => return Finding::of(name, &error.into()),
-        Ok(Err(NotHeard::Deaf(why))) => why,
+        Ok(Err(ListenError::Unavailable(error))) => return Finding::of(name, &error.into()),
+        Ok(Err(ListenError::Unsupported(why))) => why,
         Err(_) => "what is notified does not arrive".to_owned(),
     };
     Finding::warn(name, format!("NOTIFY clerk2pg is not heard: {why}, as behind a pooler in transaction mode")).hint(
@@ -217,7 +219,7 @@ async fn hear(mirror: &Mirror, is_standby: bool) -> Finding {
 
 async fn lease(mirror: &Mirror) -> Finding {
     let name = "lease";
-    let asked = async { Ok::<_, Error>((mirror.lease_holder().await?, mirror.replicas().await?)) };
+    let asked = async { Ok::<_, Error>((mirror.leases().holder().await?, mirror.leadership().replicas().await?)) };
     match within(STEP, || late(STEP), asked).await {
         Ok((holder, replicas)) => Finding::ok(name, held(holder.as_deref(), &replicas)),
         Err(failure) if failure.cause == Cause::NeedsPerson => Finding::skipped(name, "the role may not read it"),
@@ -323,7 +325,7 @@ mod tests {
     #[test]
     fn a_server_must_be_new_enough_and_take_writes() {
         let check = |version_number, is_standby, is_read_only, status, says: &str| {
-            let told = Server::of_test("15.4 (Debian 15.4-1)", version_number, is_standby, is_read_only);
+            let told = PostgresServer::of_test("15.4 (Debian 15.4-1)", version_number, is_standby, is_read_only);
             let link = Link {
                 place: "db:5432/app".to_owned(),
                 tls: None,

@@ -13,7 +13,7 @@ use tracing::{debug, info, warn};
 
 use crate::{
     failure::Failure,
-    mirror::{Error, Kept, Mirror, Wait},
+    mirror::{Error, LeaderState, Leadership, Wait},
     watch::Watch,
 };
 
@@ -41,7 +41,7 @@ pub(super) enum Place {
 #[derive(Clone)]
 pub(super) struct Candidate {
     /// With a connection of its own: a sync at work must not keep its own leader from being seen.
-    mirror: Mirror,
+    leadership: Leadership,
     holder: String,
     ttl: Duration,
     watch: Watch,
@@ -50,9 +50,9 @@ pub(super) struct Candidate {
 }
 
 impl Candidate {
-    pub(super) fn new(mirror: Mirror, holder: String, ttl: Duration, watch: Watch) -> Self {
+    pub(super) fn new(leadership: Leadership, holder: String, ttl: Duration, watch: Watch) -> Self {
         Self {
-            mirror,
+            leadership,
             holder,
             ttl,
             watch,
@@ -64,7 +64,7 @@ impl Candidate {
 impl Election {
     /// Leads, or else stands by from now on.
     pub(super) async fn begin(candidate: Candidate) -> Result<Self, Failure> {
-        let first = match candidate.mirror.lead(&candidate.holder, candidate.ttl).await? {
+        let first = match candidate.leadership.lead(&candidate.holder, candidate.ttl).await? {
             true => Place::Leads,
             false => Place::Follows(None),
         };
@@ -105,8 +105,8 @@ impl Election {
     /// Leaves, so that others need not wait.
     pub(super) async fn leave(mut self) {
         self.taking_part.shutdown().await;
-        let Candidate { mirror, holder, .. } = &self.candidate;
-        match tokio::time::timeout(FAREWELL, mirror.resign(holder)).await {
+        let Candidate { leadership, holder, .. } = &self.candidate;
+        match tokio::time::timeout(FAREWELL, leadership.resign(holder)).await {
             Ok(Ok(())) => {}
             Ok(Err(error)) => debug!(%error, "others will notice by themselves"),
             Err(_) => debug!("others will notice by themselves"),
@@ -148,18 +148,18 @@ impl Candidate {
         if !self.watch.alive().is_good {
             return Ok(self.ttl / 3);
         }
-        match self.mirror.keep_leading(&self.holder, self.ttl).await? {
+        match self.leadership.keep(&self.holder, self.ttl).await? {
             // Whoever comes has the time of a lease before it counts on nobody being here.
-            Kept::Alone => Ok(self.ttl / 2),
-            Kept::Watched if self.is_failing.swap(false, Ordering::Relaxed) => {
-                self.mirror.resign(&self.holder).await?;
+            LeaderState::Alone => Ok(self.ttl / 2),
+            LeaderState::Watched if self.is_failing.swap(false, Ordering::Relaxed) => {
+                self.leadership.resign(&self.holder).await?;
                 warn!("syncs keep failing here; another clerk2pg may lead");
                 self.take(place, Place::Follows(None));
                 // The others get their turn first.
                 Ok(self.ttl)
             }
-            Kept::Watched => Ok(self.ttl / 3),
-            Kept::Lost => {
+            LeaderState::Watched => Ok(self.ttl / 3),
+            LeaderState::Lost => {
                 self.take(place, Place::Follows(None));
                 Ok(Duration::ZERO)
             }
@@ -167,8 +167,8 @@ impl Candidate {
     }
 
     async fn stand_by(&self, place: &watch::Sender<Place>) -> Result<Duration, Error> {
-        let Wait { leader, remaining } = self.mirror.stand_by(&self.holder, self.ttl).await?;
-        if remaining.is_zero() && self.mirror.lead(&self.holder, self.ttl).await? {
+        let Wait { leader, remaining } = self.leadership.stand_by(&self.holder, self.ttl).await?;
+        if remaining.is_zero() && self.leadership.lead(&self.holder, self.ttl).await? {
             info!(before = leader, "this one leads now");
             self.take(place, Place::Leads);
             return Ok(self.ttl / 3);

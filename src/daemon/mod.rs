@@ -19,7 +19,7 @@ use tracing::{debug, error, info, warn};
 
 use crate::{
     failure::{Cause, Failure},
-    mirror::{Freshness, Kind, Mirror},
+    mirror::{Freshness, Mirror, SyncKind},
     sync::due::{Allowed, Limits, Task},
     sync::{Carryover, Outcome, Report, SyncOutcome, Syncer},
     watch::Done,
@@ -233,12 +233,12 @@ impl AtWork {
         // Before the instance is known a full sync is done in place of the others.
         let gate_in_place = |kind| match self.carryover.knows_instance() {
             true => gate(kind),
-            false => gate(Kind::Full),
+            false => gate(SyncKind::Full),
         };
         Gates {
-            full: gate(Kind::Full),
-            incremental: gate_in_place(Kind::Incremental),
-            on_demand: gate_in_place(Kind::OnDemand),
+            full: gate(SyncKind::Full),
+            incremental: gate_in_place(SyncKind::Incremental),
+            on_demand: gate_in_place(SyncKind::OnDemand),
         }
     }
 
@@ -250,9 +250,9 @@ impl AtWork {
         // Before the instance is known nothing else can be done.
         let task = if self.carryover.knows_instance() {
             syncer.due.take(&Allowed {
-                full: may(Kind::Full),
-                incremental: may(Kind::Incremental),
-                users: match may(Kind::OnDemand) {
+                full: may(SyncKind::Full),
+                incremental: may(SyncKind::Incremental),
+                users: match may(SyncKind::OnDemand) {
                     true => syncer.clerk.free_for_notifications(),
                     false => 0,
                 },
@@ -296,7 +296,7 @@ impl AtWork {
                     syncer.watch.stands_by("another clerk2pg");
                 }
                 self.outage.note(task.kind(), &failure);
-                if failure.cause == Cause::Other && matches!(syncer.mirror.exists().await, Ok(false)) {
+                if failure.cause == Cause::Other && matches!(syncer.mirror.schema().exists().await, Ok(false)) {
                     // What was remembered of the mirror no longer holds. The next attempt starts over, which creates the schema.
                     warn!("the schema \"clerk\" is not there any more; beginning anew");
                     (self.carryover, self.election) = (Carryover::default(), None);
@@ -352,7 +352,7 @@ impl AtWork {
     }
 
     async fn tell_freshness(&self) {
-        match self.setup.syncer.mirror.freshness().await {
+        match self.setup.syncer.mirror.overview().freshness().await {
             Ok(Some(Freshness {
                 p50_ms,
                 p99_ms,

@@ -6,7 +6,7 @@ use backon::{BackoffBuilder, ExponentialBuilder};
 use tracing::{debug, warn};
 
 use crate::{
-    mirror::{Listener, Mirror, NotHeard},
+    mirror::{ListenError, Mirror, NotificationStream},
     sync::due::Due,
 };
 
@@ -29,7 +29,7 @@ pub(super) async fn hear(mirror: Mirror, due: Due) {
     let mut waiting = lost();
     let (mut has_heard, mut has_told) = (false, false);
     loop {
-        let pause = match mirror.listen().await {
+        let pause = match NotificationStream::open(&mirror).await {
             Ok(mut listener) => {
                 debug!("listening");
                 waiting = lost();
@@ -42,11 +42,11 @@ pub(super) async fn hear(mirror: Mirror, due: Due) {
                 }
                 waiting.next()
             }
-            Err(NotHeard::Away(error)) => {
+            Err(ListenError::Unavailable(error)) => {
                 debug!(%error, "cannot listen yet");
                 waiting.next()
             }
-            Err(NotHeard::Deaf(why)) => {
+            Err(ListenError::Unsupported(why)) => {
                 if !std::mem::replace(&mut has_told, true) {
                     warn!(
                         why,
@@ -70,7 +70,7 @@ fn mark(due: &Due, payload: &str) {
         "sync" => due.ask_incremental(),
         "full" => due.ask_full(),
         id if is_id(id) => due.user(id),
-        echo if Listener::is_echo(echo) => {}
+        echo if NotificationStream::is_echo(echo) => {}
         other => debug!(
             bytes = other.len(),
             "a notification that is none of \"sync\", \"full\" and \"user_…\""

@@ -10,7 +10,7 @@ use tracing::{error, info, warn};
 
 use crate::{
     failure::{Cause, Failure},
-    mirror::Kind,
+    mirror::SyncKind,
 };
 
 /// The state of an outage; by default there is none.
@@ -65,19 +65,19 @@ impl Failing {
 }
 
 impl Outage {
-    fn of(&mut self, kind: Kind) -> &mut Option<Failing> {
+    fn of(&mut self, kind: SyncKind) -> &mut Option<Failing> {
         match kind {
-            Kind::Full => &mut self.full,
-            Kind::Incremental => &mut self.incremental,
-            Kind::OnDemand => &mut self.on_demand,
+            SyncKind::Full => &mut self.full,
+            SyncKind::Incremental => &mut self.incremental,
+            SyncKind::OnDemand => &mut self.on_demand,
         }
     }
 
     /// Records a failed sync. A failure that continues is not logged again.
-    pub(super) fn note(&mut self, kind: Kind, failure: &Failure) {
+    pub(super) fn note(&mut self, kind: SyncKind, failure: &Failure) {
         let is_of_all = failure.is_of_all();
         self.since.get_or_insert_with(Instant::now);
-        if kind == Kind::OnDemand && !is_of_all {
+        if kind == SyncKind::OnDemand && !is_of_all {
             // These users have their own pauses; users requested later need not wait for them.
             warn!(error = %failure, hint = failure.hint, "a sync on demand failed; its users are tried again later");
             return;
@@ -110,10 +110,10 @@ impl Outage {
     }
 
     /// A sync went through. Returns whether that ends all trouble.
-    pub(super) fn end(&mut self, kind: Kind) -> bool {
+    pub(super) fn end(&mut self, kind: SyncKind) -> bool {
         (self.since, self.away) = (None, None);
         // The success of a kind that had not failed proves nothing about the others.
-        if self.of(kind).take().is_some() || kind == Kind::Full {
+        if self.of(kind).take().is_some() || kind == SyncKind::Full {
             for other in [&mut self.full, &mut self.incremental, &mut self.on_demand] {
                 other.take_if(|failing| failing.is_away);
             }
@@ -134,11 +134,11 @@ impl Outage {
     }
 
     /// Until when a kind of sync waits, whatever the schedule says; `None` if it need not wait.
-    pub(super) fn waits_until(&self, kind: Kind) -> Option<Instant> {
+    pub(super) fn waits_until(&self, kind: SyncKind) -> Option<Instant> {
         let own = match kind {
-            Kind::Full => &self.full,
-            Kind::Incremental => &self.incremental,
-            Kind::OnDemand => &self.on_demand,
+            SyncKind::Full => &self.full,
+            SyncKind::Incremental => &self.incremental,
+            SyncKind::OnDemand => &self.on_demand,
         };
         let waits = self.away.iter().chain(own).map(|failing| failing.next).max();
         waits.filter(|next| *next > Instant::now())
@@ -162,9 +162,9 @@ impl Outage {
 mod tests {
     use super::*;
 
-    const KINDS: [Kind; 3] = [Kind::Full, Kind::Incremental, Kind::OnDemand];
+    const KINDS: [SyncKind; 3] = [SyncKind::Full, SyncKind::Incremental, SyncKind::OnDemand];
 
-    fn waiting(outage: &Outage) -> Vec<Kind> {
+    fn waiting(outage: &Outage) -> Vec<SyncKind> {
         KINDS
             .into_iter()
             .filter(|kind| outage.waits_until(*kind).is_some())
@@ -178,27 +178,27 @@ mod tests {
     #[test]
     fn who_is_away_is_waited_for_by_all_until_one_gets_through() {
         let mut outage = Outage::default();
-        outage.note(Kind::Incremental, &failure(Cause::ClerkAway));
+        outage.note(SyncKind::Incremental, &failure(Cause::ClerkAway));
         assert_eq!(waiting(&outage), KINDS);
         assert!(outage.since().is_some());
-        assert!(outage.end(Kind::Incremental));
+        assert!(outage.end(SyncKind::Incremental));
         assert_eq!((waiting(&outage), outage.since()), (Vec::new(), None));
-        outage.note(Kind::Incremental, &failure(Cause::PostgresAway));
-        assert!(outage.end(Kind::Full), "a full sync sees everything");
-        assert!(!outage.end(Kind::Full), "nothing has begun since");
+        outage.note(SyncKind::Incremental, &failure(Cause::PostgresAway));
+        assert!(outage.end(SyncKind::Full), "a full sync sees everything");
+        assert!(!outage.end(SyncKind::Full), "nothing has begun since");
     }
 
     #[test]
     fn a_kind_that_fails_alone_keeps_nobody_else_waiting() {
         for cause in [Cause::Other, Cause::NeedsPerson] {
             let mut outage = Outage::default();
-            outage.note(Kind::Full, &failure(cause));
-            assert_eq!(waiting(&outage), [Kind::Full]);
-            assert!(!outage.end(Kind::Incremental));
-            assert_eq!(waiting(&outage), [Kind::Full]);
+            outage.note(SyncKind::Full, &failure(cause));
+            assert_eq!(waiting(&outage), [SyncKind::Full]);
+            assert!(!outage.end(SyncKind::Incremental));
+            assert_eq!(waiting(&outage), [SyncKind::Full]);
             outage.try_now();
             assert_eq!(waiting(&outage), []);
-            assert!(outage.end(Kind::Full));
+            assert!(outage.end(SyncKind::Full));
         }
     }
 
@@ -207,10 +207,10 @@ mod tests {
         let mut outage = Outage::default();
         let mut waits = Vec::new();
         for _ in 0..8 {
-            outage.note(Kind::Full, &failure(Cause::ClerkAway));
-            assert!(!outage.end(Kind::Incremental));
-            waits.push(outage.waits_until(Kind::Full).unwrap() - Instant::now());
-            assert_eq!(waiting(&outage), [Kind::Full]);
+            outage.note(SyncKind::Full, &failure(Cause::ClerkAway));
+            assert!(!outage.end(SyncKind::Incremental));
+            waits.push(outage.waits_until(SyncKind::Full).unwrap() - Instant::now());
+            assert_eq!(waiting(&outage), [SyncKind::Full]);
         }
         assert!(waits[7] > Duration::from_secs(30), "{waits:?}");
     }
@@ -218,8 +218,8 @@ mod tests {
     #[test]
     fn users_who_fail_keep_no_others_waiting() {
         let mut outage = Outage::default();
-        outage.note(Kind::OnDemand, &failure(Cause::Other));
+        outage.note(SyncKind::OnDemand, &failure(Cause::Other));
         assert_eq!(waiting(&outage), []);
-        assert!(!outage.end(Kind::Incremental));
+        assert!(!outage.end(SyncKind::Incremental));
     }
 }

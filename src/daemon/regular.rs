@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use chrono::TimeDelta;
 
-use crate::{clock::Moment, mirror::Kind, watch::Timetable};
+use crate::{clock::Moment, mirror::SyncKind, watch::Timetable};
 
 /// The wall clock has jumped if it differs by more than this from what it should be by the steady
 /// one, from one check to the next.
@@ -28,7 +28,7 @@ pub(super) struct Regular {
 /// One kind of sync by the schedule.
 #[derive(Debug)]
 struct Job {
-    kind: Kind,
+    kind: SyncKind,
     /// Until when it has to be marked, by the steady clock; `None` if it never is.
     until: Option<Instant>,
 }
@@ -57,7 +57,7 @@ impl Regular {
             kind,
             until: until(&timetable, kind, now),
         };
-        let (full, incremental) = (job(Kind::Full), job(Kind::Incremental));
+        let (full, incremental) = (job(SyncKind::Full), job(SyncKind::Incremental));
         Self {
             timetable,
             last: now,
@@ -101,7 +101,7 @@ impl Job {
     }
 }
 
-fn until(timetable: &Timetable, kind: Kind, now: Moment) -> Option<Instant> {
+fn until(timetable: &Timetable, kind: SyncKind, now: Moment) -> Option<Instant> {
     let period = timetable.next_in(kind, now.wall)?;
     now.steady.checked_add(period + period / 100 + SLACK)
 }

@@ -168,7 +168,7 @@ mod tests {
 
     use super::*;
     use crate::{
-        mirror::Kind,
+        mirror::SyncKind,
         sync::due::{Allowed, Task},
     };
 
@@ -201,7 +201,7 @@ mod tests {
         let in_an_hour = daily(TimeDelta::hours(1) + TimeDelta::seconds(2));
         let schedule = Schedule::by(clock.clone(), &in_an_hour, "", &due).await.unwrap();
         clock.jump(TimeDelta::hours(-1));
-        assert_eq!(next(&due).await.kind(), Kind::Full);
+        assert_eq!(next(&due).await.kind(), SyncKind::Full);
         schedule.stop().await;
     }
 

@@ -35,7 +35,7 @@ pub(super) async fn sync(
             // Before it may have to stand by: a key that is no good must not be found out only when it has to take over.
             syncer.enter().await?;
             let (holder, ttl) = (syncer.options.holder.clone(), syncer.options.lease_ttl);
-            let candidate = Candidate::new(aside.clone(), holder, ttl, syncer.watch.clone());
+            let candidate = Candidate::new(aside.leadership(), holder, ttl, syncer.watch.clone());
             election.insert(Election::begin(candidate).await?)
         }
     };

@@ -4,47 +4,43 @@ use diesel_async::AsyncConnection;
 use tracing::{debug, warn};
 
 use super::{
-    Batch, Committed, Error, Mirror, Run,
-    batch::BLOCKED,
-    deletions,
-    locks::{self, Patience, USUAL_WAIT},
-    rejected, runs,
+    Batch, Committed, Error, Run,
+    locks::{self, LockBudget, USUAL_WAIT},
+    missing, progress, rejected,
     session::Session,
     signed,
-    store::{self, Outcome},
-    transaction::{self, Failure},
+    sqlstate::BLOCKED,
+    store::{self, StoreOutcome},
+    transaction::{self, WriteFailure},
 };
 
-impl Mirror {
-    /// Applies a batch, all of it or nothing. A row that Postgres refuses, that takes too long or that the application has locked costs its user
-    /// only: the batch is applied again with each suspect behind a savepoint.
-    pub async fn commit(&self, run: &Run, batch: &Batch<'_>) -> Result<Committed, Error> {
-        let mut conn = self.connection().await?;
-        let fault = match attempt(&mut conn, run, batch, Care::None).await {
-            Err(Failure::OneRow(fault) | Failure::TooLong(fault)) => fault,
-            result => return result.map_err(Failure::into_error),
-        };
-        let is_blocked = fault.sqlstate().is_some_and(|code| BLOCKED.contains(&code));
-        let error = Error::from(fault);
-        if is_blocked {
-            debug!(%error, "a user cannot be stored now; looking for which");
-        } else {
-            warn!(%error, "a user cannot be stored; looking for which");
-        }
-        let result = match attempt(&mut conn, run, batch, Care::Users).await {
-            // A trigger or an index of the application on the events may refuse one of them, or wait for a lock.
-            Err(Failure::OneRow(_) | Failure::TooLong(_)) if run.tells => {
-                attempt(&mut conn, run, batch, Care::Events).await
-            }
-            result => result,
-        };
-        result.map_err(Failure::into_error)
+/// Applies a batch, all of it or nothing. A row that Postgres refuses, that takes too long or that the application has locked costs its user
+/// only: the batch is applied again with each suspect behind a savepoint.
+pub(super) async fn apply(conn: &mut Session, run: &Run, batch: &Batch<'_>) -> Result<Committed, Error> {
+    let fault = match attempt(conn, run, batch, Savepoints::None).await {
+        Err(WriteFailure::OneRow(fault) | WriteFailure::TooLong(fault)) => fault,
+        result => return result.map_err(WriteFailure::into_error),
+    };
+    let is_blocked = fault.sqlstate().is_some_and(|code| BLOCKED.contains(&code));
+    let error = Error::from(fault);
+    if is_blocked {
+        debug!(%error, "a user cannot be stored now; looking for which");
+    } else {
+        warn!(%error, "a user cannot be stored; looking for which");
     }
+    let result = match attempt(conn, run, batch, Savepoints::Users).await {
+        // A trigger or an index of the application on the events may refuse one of them, or wait for a lock.
+        Err(WriteFailure::OneRow(_) | WriteFailure::TooLong(_)) if run.emits_events => {
+            attempt(conn, run, batch, Savepoints::Events).await
+        }
+        result => result,
+    };
+    result.map_err(WriteFailure::into_error)
 }
 
 /// What an attempt does behind savepoints.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Care {
+enum Savepoints {
     None,
     /// Users are stored apart. Their events are made together, in the order in which the changes happened.
     Users,
@@ -52,27 +48,34 @@ enum Care {
     Events,
 }
 
-async fn attempt(conn: &mut Session, run: &Run, batch: &Batch<'_>, care: Care) -> Result<Committed, Failure> {
+async fn attempt(
+    conn: &mut Session,
+    run: &Run,
+    batch: &Batch<'_>,
+    savepoints: Savepoints,
+) -> Result<Committed, WriteFailure> {
     conn.transaction(async |conn| {
         // What is told has to be told in one order. What is silent may be written side by side.
-        transaction::begin_for(conn, run.lease(), batch.writes_users(), !run.tells).await?;
-        let mut outcome = Outcome::default();
+        transaction::begin_for(conn, run.lease(), batch.writes_users(), !run.emits_events).await?;
+        let mut outcome = StoreOutcome::default();
         if batch.writes_users() {
-            outcome = match care {
-                Care::None => {
-                    Patience::new().begin(conn).await?;
+            outcome = match savepoints {
+                Savepoints::None => {
+                    LockBudget::new().begin(conn).await?;
                     store::together(conn, batch).await?
                 }
-                Care::Users | Care::Events => store::apart(conn, batch, run.tells && care == Care::Events).await?,
+                Savepoints::Users | Savepoints::Events => {
+                    store::apart(conn, batch, run.emits_events && savepoints == Savepoints::Events).await?
+                }
             };
         }
-        if run.tells && care != Care::Events {
+        if run.emits_events && savepoints != Savepoints::Events {
             outcome.publish(conn).await?;
         }
         if batch.writes_users() {
             locks::wait_at_most(conn, USUAL_WAIT).await?;
         }
-        let Outcome {
+        let StoreOutcome {
             changed,
             refreshed,
             rejected,
@@ -90,14 +93,14 @@ async fn attempt(conn: &mut Session, run: &Run, batch: &Batch<'_>, care: Care) -
             .filter(|stored| stored.creates())
             .count();
         rejected::reject(conn, run, &done.rejected).await?;
-        rejected::heal(conn, &batch.heal, &done.rejected).await?;
-        deletions::note_missing(conn, run, &batch.missing).await?;
+        rejected::unreject(conn, &batch.unreject, &done.rejected).await?;
+        missing::note_missing(conn, run, &batch.missing).await?;
         // A user whose `created_at` was moved is missed at the old place and met at the new one.
         let met = batch.update.iter().map(|write| write.user.id.as_ref());
         let met: Vec<&str> = met.chain(batch.found.iter().map(String::as_str)).collect();
-        deletions::release(conn, &met).await?;
-        runs::follow(conn, signed(more as u64), batch.watermark, batch.checkpoint.as_ref()).await?;
-        runs::progress(conn, run, batch, &done).await?;
+        missing::release(conn, &met).await?;
+        progress::advance(conn, signed(more as u64), batch.watermark, batch.checkpoint.as_ref()).await?;
+        progress::record(conn, run, batch, &done).await?;
         Ok(done)
     })
     .await

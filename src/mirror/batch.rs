@@ -1,6 +1,6 @@
 //! What one transaction does, as a value.
 
-use super::{Mark, locks::LOCKED};
+use super::{Mark, sqlstate::BLOCKED};
 use crate::resource::{Digest, User};
 
 /// A user to be written.
@@ -31,9 +31,6 @@ impl Write<'_> {
         }
     }
 }
-
-/// Codes that speak of other users or locks: `unique_violation`, `exclusion_violation` and `lock_not_available`.
-pub(super) const BLOCKED: [&str; 3] = ["23505", "23P01", LOCKED];
 
 /// A user that cannot be stored.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -80,7 +77,7 @@ pub struct Batch<'a> {
     /// Users that cannot be stored.
     pub reject: Vec<Rejected>,
     /// Ids that are listed as rejected, and go from the list unless they are rejected again.
-    pub heal: Vec<String>,
+    pub unreject: Vec<String>,
     /// Ids that the walk did not meet.
     pub missing: Vec<String>,
     /// Ids that turned out to exist after all.
@@ -103,7 +100,7 @@ impl Batch<'_> {
             && self.update.is_empty()
             && self.refresh.is_empty()
             && self.reject.is_empty()
-            && self.heal.is_empty()
+            && self.unreject.is_empty()
             && self.missing.is_empty()
             && self.found.is_empty()
             && self.watermark.is_none()

@@ -1,48 +1,30 @@
-//! How many users the mirror expects at Clerk: its rows, less those known to be gone, and those that could not be stored.
+//! Counts users: how many rows the mirror has, and how many users it expects at Clerk.
 
 use chrono::{DateTime, Utc};
 use diesel::{
     prelude::*,
     sql_query,
-    sql_types::{BigInt, Bool, Nullable, Text, Timestamptz},
+    sql_types::{BigInt, Nullable, Timestamptz},
 };
 use diesel_async::{AsyncConnection, RunQueryDsl};
 
-use super::{Error, Lease, Mirror, lease, read::timestamp, schema::users, session::Session, signed, transaction};
+use super::{
+    Error, Lease, Mirror,
+    rows::timestamp,
+    session::Session,
+    signed,
+    tables::{sync_state, users},
+    transaction, unsigned,
+};
 use crate::reconcile::walk::Range;
 
-/// What an incremental sync begins with, in one query.
-#[derive(Debug, Clone, QueryableByName)]
-pub struct State {
-    /// The pinned Clerk instance.
-    #[diesel(sql_type = Nullable<Text>)]
-    pub instance_id: Option<String>,
-    /// Whether a full sync was ever done.
-    #[diesel(sql_type = Bool)]
-    pub is_imported: bool,
-    /// Everybody who was updated at Clerk before it, less the overlap, is in the mirror.
-    #[diesel(sql_type = Nullable<Timestamptz>)]
-    pub watermark: Option<DateTime<Utc>>,
-    /// How many users the mirror expects at Clerk, by what is kept of its number of rows.
-    #[diesel(sql_type = BigInt)]
-    pub expected: i64,
-    /// Whether there are users to store again, because the application had locked their rows.
-    #[diesel(sql_type = Bool)]
-    pub has_put_off_users: bool,
-    /// Whether there are rows to delete again, because the application had locked them, that need no approval.
-    #[diesel(sql_type = Bool)]
-    pub has_put_off_deletions: bool,
-    /// Who has the lease at this moment.
-    #[diesel(sql_type = Nullable<Text>)]
-    pub lease_holder: Option<String>,
-    /// Grows with every lease: whoever takes one at this epoch knows that nobody wrote since.
-    #[diesel(sql_type = BigInt)]
-    pub lease_epoch: i64,
-}
-
-/// By how much the users at Clerk differ from the mirror's rows in the stretch from `$1` to `$2`: whose deletion is held is gone, but whoever a
-/// sync that was cut off left behind as absent is a question still. The tables read are small; the rows of users
-/// are looked up one by one, whatever the planner thinks of their number. Names nothing without its schema.
+/// The difference between the number of users expected at Clerk and the number of rows, for
+/// `created_at` from `$1` to `$2`.
+///
+/// A user whose deletion is held is gone. A user that an interrupted sync left as absent is still
+/// an open question, and counts. The tables read are small. The rows of `clerk.users` are looked up
+/// one by one, whatever number of them the planner estimates. Every name and operator has its
+/// schema, as the statement may run without a transaction.
 const DIFFERENCE: &str = "
     (SELECT pg_catalog.count(*) FROM clerk.rejected_users r
      WHERE r.document IS NOT NULL AND {rejected}
@@ -52,28 +34,29 @@ const DIFFERENCE: &str = "
          UNION SELECT user_id FROM clerk.rejected_users WHERE document IS NULL) AS gone
      WHERE (SELECT u.deleted_at IS NULL AND {gone} FROM clerk.users u WHERE u.id OPERATOR(pg_catalog.=) gone.user_id))";
 
-fn difference(rejected: &str, gone: &str) -> String {
+pub(super) fn difference(rejected: &str, gone: &str) -> String {
     DIFFERENCE.replace("{rejected}", rejected).replace("{gone}", gone)
 }
 
-const STRETCH: &str =
+const IN_RANGE: &str =
     "created_at >= coalesce($1, '-infinity'::timestamptz) AND created_at < coalesce($2, 'infinity'::timestamptz)";
 
 #[derive(QueryableByName)]
-struct At {
+struct CreatedAt {
     #[diesel(sql_type = Timestamptz)]
     created_at: DateTime<Utc>,
 }
 
 #[derive(QueryableByName)]
-struct Number {
+struct UserCount {
     #[diesel(sql_type = BigInt)]
     number: i64,
 }
 
-/// Counts the rows, and keeps the number of those that are not marked as deleted. Returns the number of the others.
+/// Counts the rows, stores the number of those that are not marked as deleted, and returns the
+/// number of the others.
 pub(super) async fn recount(conn: &mut Session) -> QueryResult<i64> {
-    let Number { number } = sql_query(
+    let UserCount { number } = sql_query(
         "WITH counted AS (
              SELECT pg_catalog.count(*) AS rows, pg_catalog.count(*) FILTER (WHERE deleted_at IS NULL) AS live FROM clerk.users)
          UPDATE clerk.sync_state SET users = counted.live FROM counted RETURNING counted.rows - counted.live AS number",
@@ -83,30 +66,24 @@ pub(super) async fn recount(conn: &mut Session) -> QueryResult<i64> {
     Ok(number)
 }
 
-impl Mirror {
-    /// What an incremental sync begins with.
-    pub async fn state(&self) -> Result<State, Error> {
-        let sql = format!(
-            "SELECT instance_id, imported_at IS NOT NULL AS is_imported, users OPERATOR(pg_catalog.+) {difference} AS expected,
-                    watermark, lease_epoch,
-                    EXISTS (SELECT FROM clerk.rejected_users
-                            WHERE sqlstate OPERATOR(pg_catalog.=) '55P03' AND document IS NOT NULL) AS has_put_off_users,
-                    EXISTS (SELECT FROM clerk.rejected_users r
-                            WHERE r.sqlstate OPERATOR(pg_catalog.=) '55P03' AND r.document IS NULL AND NOT EXISTS (
-                                SELECT FROM clerk.missing_users m WHERE m.user_id OPERATOR(pg_catalog.=) r.user_id
-                                    AND m.held_at IS NOT NULL AND m.approved_at IS NULL)) AS has_put_off_deletions,
-                    CASE WHEN {held} THEN lease_holder END AS lease_holder
-             FROM clerk.sync_state",
-            difference = difference("true", "true"),
-            held = lease::held(),
-        );
-        let mut conn = self.connection().await?;
-        Ok(sql_query(sql).get_result(conn.autocommit()).await?)
+/// Counts users: how many the mirror has, and how many it expects at Clerk.
+#[derive(Debug, Clone)]
+pub struct Counts(pub(super) Mirror);
+
+impl Counts {
+    /// Returns the number of users in the mirror, without those marked as deleted.
+    pub async fn users(&self) -> Result<u64, Error> {
+        let count: i64 = sync_state::table
+            .select(sync_state::users)
+            .first(&mut self.0.connection().await?)
+            .await?;
+        Ok(unsigned(count))
     }
 
-    /// Counts the rows anew, whatever is kept of their number, and returns how many users are expected at Clerk.
+    /// Counts the rows again, stores their number, and returns how many users are expected at
+    /// Clerk.
     pub async fn recount(&self, lease: &Lease) -> Result<i64, Error> {
-        let mut conn = self.connection().await?;
+        let mut conn = self.0.connection().await?;
         conn.transaction(async |conn| {
             transaction::begin(conn, lease).await?;
             recount(conn).await?;
@@ -114,43 +91,45 @@ impl Mirror {
         })
         .await?;
         drop(conn);
-        Ok(self.state().await?.expected)
+        Ok(self.0.runs().state().await?.expected)
     }
 
-    /// How many users are expected at Clerk in a stretch of `created_at`.
-    pub async fn expected(&self, stretch: Range) -> Result<i64, Error> {
-        let rows = format!("(SELECT pg_catalog.count(*) FROM clerk.users WHERE deleted_at IS NULL AND {STRETCH})");
-        self.expected_with(stretch, &rows).await
+    /// Returns how many users are expected at Clerk in a range of `created_at`.
+    pub async fn expected(&self, range: Range) -> Result<i64, Error> {
+        let rows = format!("(SELECT pg_catalog.count(*) FROM clerk.users WHERE deleted_at IS NULL AND {IN_RANGE})");
+        self.expected_with(range, &rows).await
     }
 
-    /// The same, with the number of rows as SQL.
-    async fn expected_with(&self, stretch: Range, rows: &str) -> Result<i64, Error> {
-        let rejected = format!("r.{}", STRETCH.replace("AND created", "AND r.created"));
+    /// As [`Self::expected`], with the number of rows as SQL.
+    async fn expected_with(&self, range: Range, rows: &str) -> Result<i64, Error> {
+        let rejected = format!("r.{}", IN_RANGE.replace("AND created", "AND r.created"));
         let sql = format!(
             "SELECT {rows} OPERATOR(pg_catalog.+) {difference} AS number",
-            difference = difference(&rejected, STRETCH)
+            difference = difference(&rejected, IN_RANGE)
         );
-        let Number { number } = sql_query(sql)
-            .bind::<Nullable<Timestamptz>, _>(stretch.from.map(timestamp))
-            .bind::<Nullable<Timestamptz>, _>(stretch.before.map(timestamp))
-            .get_result(&mut self.connection().await?)
+        let UserCount { number } = sql_query(sql)
+            .bind::<Nullable<Timestamptz>, _>(range.from.map(timestamp))
+            .bind::<Nullable<Timestamptz>, _>(range.before.map(timestamp))
+            .get_result(&mut self.0.connection().await?)
             .await?;
         Ok(number)
     }
 
-    /// A moment with about half of a stretch's `users` before it, in Unix milliseconds, and how many are expected at Clerk before it; none where
-    /// there is no such moment. Nobody is within a millisecond of it, if that can be had: then it is the same whether bounds include their
-    /// moment or not.
-    pub async fn halve(&self, stretch: Range, users: i64) -> Result<Option<(i64, i64)>, Error> {
+    /// Returns a moment with about half of a range's `users` before it, in Unix milliseconds, and
+    /// how many users are expected at Clerk before it; `None` if there is no such moment.
+    ///
+    /// If possible, no user is within a millisecond of it. Then it does not matter whether a bound
+    /// includes its own moment.
+    pub async fn halve(&self, range: Range, users: i64) -> Result<Option<(i64, i64)>, Error> {
         let skipped = (users / 2 - 1).max(0);
         let sql = format!(
-            "SELECT created_at FROM clerk.users WHERE deleted_at IS NULL AND {STRETCH} ORDER BY created_at, id OFFSET $3 LIMIT 2"
+            "SELECT created_at FROM clerk.users WHERE deleted_at IS NULL AND {IN_RANGE} ORDER BY created_at, id OFFSET $3 LIMIT 2"
         );
-        let rows: Vec<At> = sql_query(sql)
-            .bind::<Nullable<Timestamptz>, _>(stretch.from.map(timestamp))
-            .bind::<Nullable<Timestamptz>, _>(stretch.before.map(timestamp))
+        let rows: Vec<CreatedAt> = sql_query(sql)
+            .bind::<Nullable<Timestamptz>, _>(range.from.map(timestamp))
+            .bind::<Nullable<Timestamptz>, _>(range.before.map(timestamp))
             .bind::<BigInt, _>(skipped)
-            .load(&mut self.connection().await?)
+            .load(&mut self.0.connection().await?)
             .await?;
         let [before, behind] = rows.as_slice() else {
             return Ok(None);
@@ -161,14 +140,14 @@ impl Mirror {
         );
         let at = match behind - before {
             3.. => before + 2,
-            _ if stretch.from == Some(behind) => behind + 1,
+            _ if range.from == Some(behind) => behind + 1,
             _ => behind,
         };
         let half = Range {
             before: Some(at),
-            ..stretch
+            ..range
         };
-        // Where nobody shares the moment, the rows before it were counted on the way.
+        // If no other user has this moment, the query above has counted the rows before it.
         let expected = if before < at && at <= behind {
             self.expected_with(half, &(skipped + 1).to_string()).await?
         } else {
@@ -177,12 +156,14 @@ impl Mirror {
         Ok(Some((at, expected)))
     }
 
-    /// The moments that part the mirror, with its `users`, into stretches with about as many rows each, in Unix milliseconds.
+    /// Returns the moments that divide the mirror's `users` into `parts` of about equal size, in
+    /// Unix milliseconds.
     pub async fn bounds(&self, users: u64, parts: usize) -> Result<Vec<i64>, Error> {
         let rows = (users / parts.max(1) as u64).max(1);
         let mut bounds: Vec<DateTime<Utc>> = Vec::new();
         while bounds.len() + 1 < parts {
-            // A stretch at a time, so that each query is short. Rows that are marked as deleted make no difference that matters.
+            // One part at a time, so that each query is short. Rows that are marked as deleted
+            // hardly matter.
             let mut next = users::table
                 .select(users::created_at)
                 .order((users::created_at, users::id))
@@ -192,13 +173,14 @@ impl Mirror {
             if let Some(last) = bounds.last() {
                 next = next.filter(users::created_at.ge(*last));
             }
-            match next.first(&mut self.connection().await?).await.optional()? {
-                // More than a part's users share a moment: it is one part with whatever follows.
+            match next.first(&mut self.0.connection().await?).await.optional()? {
+                // More users than a part should have share this moment: they and those up to the
+                // next moment become one part.
                 Some(at) if bounds.last() == Some(&at) => {
                     let behind = users::table
                         .filter(users::created_at.gt(at))
                         .select(diesel::dsl::min(users::created_at));
-                    match behind.first(&mut self.connection().await?).await? {
+                    match behind.first(&mut self.0.connection().await?).await? {
                         Some(behind) => bounds.push(behind),
                         None => break,
                     }
@@ -208,26 +190,5 @@ impl Mirror {
             }
         }
         Ok(bounds.into_iter().map(|at| at.timestamp_millis()).collect())
-    }
-
-    /// Ids of the users that were created last, except `ids`.
-    pub async fn newest_ids_except(&self, ids: &[String], limit: usize) -> Result<Vec<String>, Error> {
-        Ok(users::table
-            .select(users::id)
-            .filter(users::deleted_at.is_null().and(users::id.ne_all(ids)))
-            .order((users::created_at.desc(), users::id.desc()))
-            .limit(limit as i64)
-            .load(&mut self.connection().await?)
-            .await?)
-    }
-
-    /// The newest `created_at`, in Unix milliseconds.
-    pub async fn newest(&self) -> Result<Option<i64>, Error> {
-        let newest: Option<DateTime<Utc>> = users::table
-            .filter(users::deleted_at.is_null())
-            .select(diesel::dsl::max(users::created_at))
-            .first(&mut self.connection().await?)
-            .await?;
-        Ok(newest.map(|at| at.timestamp_millis()))
     }
 }

@@ -9,16 +9,15 @@ use diesel::{
 use diesel_async::{AsyncConnection, RunQueryDsl, SimpleAsyncConnection};
 
 use super::{
-    Error, Mirror, Rejected, Run,
-    deletions::forget_missing,
-    events,
-    locks::{self, LOCKED, Patience, Purpose, USUAL_WAIT, is_lock},
-    rejected, runs,
-    schema::{missing_users, rejected_users, users},
+    Error, Rejected, Run,
+    locks::{self, LockBudget, Purpose, USUAL_WAIT, is_lock},
+    missing::forget_missing,
+    outbox, progress, rejected,
     session::Session,
     signed,
-    store::LEFT_OUT,
-    transaction::{self, Failure},
+    sqlstate::{LOCK_NOT_AVAILABLE, NO_DATA},
+    tables::{missing_users, rejected_users, users},
+    transaction::{self, WriteFailure},
     unsigned,
 };
 
@@ -40,64 +39,61 @@ const MOST_TIME: Duration = Duration::from_secs(30);
 /// How long several rows may take together. More than one that takes longer are tried in halves.
 const MOST_TIME_TOGETHER: &str = "SET LOCAL statement_timeout = '5s'";
 
-impl Mirror {
-    /// Deletes users whose deletion Clerk confirmed, or with `mark` marks them. Rows are kept if the application's own constraints or
-    /// triggers hold them back, or if a foreign key without an index makes it take too long. Those that it has locked stay for the next sync.
-    pub async fn delete(&self, run: &Run, ids: &[String], mark: bool) -> Result<Deleted, Error> {
-        let mut conn = self.connection().await?;
-        let mut deleted = Deleted::default();
-        let mut patience = Patience::new();
-        let mut parts = vec![ids];
-        let began = Instant::now();
-        // One transaction for each part, so that a part that took long is not repeated.
-        while let Some(part) = parts.pop() {
-            // However slow it is, something is done each time.
-            let has_done = deleted.rows > 0 || !deleted.kept.is_empty();
-            if has_done && began.elapsed() > MOST_TIME {
-                deleted.left.extend_from_slice(part);
+/// Deletes users whose deletion Clerk confirmed, or with `mark` marks them. Rows are kept if the application's own constraints or
+/// triggers hold them back, or if a foreign key without an index makes it take too long. Those that it has locked stay for the next sync.
+pub(super) async fn delete(conn: &mut Session, run: &Run, ids: &[String], mark: bool) -> Result<Deleted, Error> {
+    let mut deleted = Deleted::default();
+    let mut patience = LockBudget::new();
+    let mut parts = vec![ids];
+    let began = Instant::now();
+    // One transaction for each part, so that a part that took long is not repeated.
+    while let Some(part) = parts.pop() {
+        // However slow it is, something is done each time.
+        let has_done = deleted.rows > 0 || !deleted.kept.is_empty();
+        if has_done && began.elapsed() > MOST_TIME {
+            deleted.left.extend_from_slice(part);
+            continue;
+        }
+        let (fault, is_first) = match delete_part(conn, run, part, mark, &mut patience).await {
+            Ok(done) => {
+                deleted.rows += done.rows;
+                deleted.kept.extend(done.kept);
                 continue;
             }
-            let (fault, is_first) = match delete_part(&mut conn, run, part, mark, &mut patience).await {
-                Ok(done) => {
-                    deleted.rows += done.rows;
-                    deleted.kept.extend(done.kept);
-                    continue;
+            Err(WriteFailure::OneRow(fault)) => (fault, false),
+            Err(WriteFailure::TooLong(fault)) => {
+                let expected_locks = patience.expects_locks();
+                if is_lock(&fault) {
+                    patience.spend();
                 }
-                Err(Failure::OneRow(fault)) => (fault, false),
-                Err(Failure::TooLong(fault)) => {
-                    let expected_locks = patience.expects_locks();
-                    if is_lock(&fault) {
-                        patience.spend();
-                    }
-                    let is_first = is_lock(&fault) && !expected_locks;
-                    (fault, is_first)
-                }
-                Err(Failure::Whole(error)) => return Err(error),
-            };
-            match part {
-                // Again, now without the rows that are locked.
-                part if is_first => parts.push(part),
-                [only] => {
-                    // What fails without a row is no row's fault: a right or a table is missing.
-                    remove(&mut conn, &[], mark).await?;
-                    let row = if is_lock(&fault) {
-                        put_off(only)
-                    } else {
-                        let sqlstate = fault.sqlstate().unwrap_or_default().to_owned();
-                        let reason = format!("gone from Clerk, but the row cannot be deleted: {}", Error::from(fault));
-                        kept(only, &sqlstate, reason)
-                    };
-                    keep(&mut conn, run, &row).await?;
-                    deleted.kept.push(row);
-                }
-                part => {
-                    let (left, right) = part.split_at(part.len() / 2);
-                    parts.extend([right, left]);
-                }
+                let is_first = is_lock(&fault) && !expected_locks;
+                (fault, is_first)
+            }
+            Err(WriteFailure::Whole(error)) => return Err(error),
+        };
+        match part {
+            // Again, now without the rows that are locked.
+            part if is_first => parts.push(part),
+            [only] => {
+                // What fails without a row is no row's fault: a right or a table is missing.
+                remove(conn, &[], mark).await?;
+                let row = if is_lock(&fault) {
+                    put_off(only)
+                } else {
+                    let sqlstate = fault.sqlstate().unwrap_or_default().to_owned();
+                    let reason = format!("gone from Clerk, but the row cannot be deleted: {}", Error::from(fault));
+                    kept(only, &sqlstate, reason)
+                };
+                keep_row(conn, run, &row).await?;
+                deleted.kept.push(row);
+            }
+            part => {
+                let (left, right) = part.split_at(part.len() / 2);
+                parts.extend([right, left]);
             }
         }
-        Ok(deleted)
     }
+    Ok(deleted)
 }
 
 /// Deletes users in one transaction. Once some rows are known to be locked, those that are locked now are left out.
@@ -106,8 +102,8 @@ async fn delete_part(
     run: &Run,
     ids: &[String],
     mark: bool,
-    patience: &mut Patience,
-) -> Result<Deleted, Failure> {
+    patience: &mut LockBudget,
+) -> Result<Deleted, WriteFailure> {
     conn.transaction(async |conn| {
         transaction::begin_for(conn, run.lease(), true, false).await?;
         if ids.len() > 1 {
@@ -129,8 +125,8 @@ async fn delete_part(
         let stay = staying(conn, &ids, mark).await?;
         gone.retain(|(id, _)| !stay.contains(id));
         let rows = gone.len() as u64;
-        if run.tells {
-            events::deleted(conn, &gone).await?;
+        if run.emits_events {
+            outbox::deleted(conn, &gone).await?;
         }
         locks::wait_at_most(conn, USUAL_WAIT).await?;
         let went: Vec<&str> = ids
@@ -149,11 +145,11 @@ async fn delete_part(
             .get_result(conn)
             .await?;
         forget_missing(conn, &went).await?;
-        runs::count_deletions(conn, run, rows, unsigned(approved), 0).await?;
-        runs::follow(conn, -signed(rows), None, None).await?;
+        progress::count_deletions(conn, run, rows, unsigned(approved), 0).await?;
+        progress::advance(conn, -signed(rows), None, None).await?;
         let stay = stay.iter().map(|id| {
             let reason = "gone from Clerk, but a trigger of the application keeps the row".to_owned();
-            kept(id, LEFT_OUT, reason)
+            kept(id, NO_DATA, reason)
         });
         let kept: Vec<Rejected> = stay.chain(locked.iter().map(|id| put_off(id))).collect();
         for row in &kept {
@@ -183,11 +179,11 @@ fn kept(id: &str, sqlstate: &str, reason: String) -> Rejected {
 /// A row that cannot go yet.
 fn put_off(id: &str) -> Rejected {
     let reason = "gone from Clerk, but the application holds a lock on the row; tried again with the next sync";
-    kept(id, LOCKED, reason.to_owned())
+    kept(id, LOCK_NOT_AVAILABLE, reason.to_owned())
 }
 
 /// Lists a row that cannot go.
-async fn keep(conn: &mut Session, run: &Run, row: &Rejected) -> Result<(), Error> {
+async fn keep_row(conn: &mut Session, run: &Run, row: &Rejected) -> Result<(), Error> {
     conn.transaction(async |conn| {
         transaction::begin(conn, run.lease()).await?;
         list(conn, run, row).await
@@ -198,10 +194,10 @@ async fn keep(conn: &mut Session, run: &Run, row: &Rejected) -> Result<(), Error
 async fn list(conn: &mut Session, run: &Run, row: &Rejected) -> Result<(), Error> {
     rejected::reject(conn, run, std::slice::from_ref(row)).await?;
     // A deferred row stays in `clerk.missing_users`, so that an approval lasts until the row can be deleted.
-    if row.sqlstate.as_deref() != Some(LOCKED) {
+    if row.sqlstate.as_deref() != Some(LOCK_NOT_AVAILABLE) {
         forget_missing(conn, &[&row.user_id]).await?;
     }
-    runs::count_deletions(conn, run, 0, 0, 1).await?;
+    progress::count_deletions(conn, run, 0, 0, 1).await?;
     Ok(())
 }
 

@@ -2,7 +2,10 @@
 
 use diesel::result::Error as Diesel;
 
-use super::{locks::LOCKED, session::Fault};
+use super::{
+    session::Fault,
+    sqlstate::{INSUFFICIENT_PRIVILEGE, LOCK_NOT_AVAILABLE},
+};
 use crate::secret::without_secrets;
 
 /// A failed use of the mirror.
@@ -147,8 +150,8 @@ impl From<Fault> for Error {
         match answer.code().code() {
             _ if fault.ends_connection() => Error::Unavailable(message),
             _ if fault.is_read_only() => Error::ReadOnly(message),
-            "42501" => Error::Denied(message),
-            LOCKED => Error::Locked(message),
+            INSUFFICIENT_PRIVILEGE => Error::Denied(message),
+            LOCK_NOT_AVAILABLE => Error::Locked(message),
             _ => {
                 let detail = answer.detail().and_then(without_values);
                 let detail = detail.map_or_else(String::new, |detail| format!(" ({detail})"));

@@ -13,13 +13,13 @@ use diesel_async::{AsyncConnection, RunQueryDsl};
 use super::{
     session::{Fault, Session},
     store::Blocked,
-    transaction::Failure,
+    transaction::WriteFailure,
     upsert::is_written,
 };
 
 /// A column that a violated index of the application uses.
 #[derive(Debug, QueryableByName)]
-struct Column {
+struct ConflictColumn {
     #[diesel(sql_type = Text)]
     name: String,
     #[diesel(sql_type = Bool)]
@@ -31,7 +31,7 @@ const NEEDED: [&str; 3] = ["id", "created_at", "digest"];
 
 /// Removes conflicting values from the blocked users' rows: sets them to `NULL`, or if the application does not allow that, to a value
 /// that no other row has. Returns whether any row changed.
-pub(super) async fn free(conn: &mut Session, blocked: &[Blocked<'_>]) -> Result<bool, Failure> {
+pub(super) async fn free(conn: &mut Session, blocked: &[Blocked<'_>]) -> Result<bool, WriteFailure> {
     let indexes: BTreeSet<&str> = blocked.iter().filter_map(|blocked| index(&blocked.fault)).collect();
     let indexes: Vec<&str> = indexes.into_iter().collect();
     let mut columns = columns(conn, &indexes).await?;
@@ -50,7 +50,7 @@ pub(super) async fn free(conn: &mut Session, blocked: &[Blocked<'_>]) -> Result<
     for sets in [to_null, to_text] {
         match set(conn, sets, &ids).await {
             Ok(rows) => return Ok(rows > 0),
-            Err(Failure::OneRow(_) | Failure::TooLong(_)) => {}
+            Err(WriteFailure::OneRow(_) | WriteFailure::TooLong(_)) => {}
             Err(failure) => return Err(failure),
         }
     }
@@ -64,7 +64,7 @@ fn index(fault: &Fault) -> Option<&str> {
     answer.constraint().filter(|_| is_ours)
 }
 
-async fn set(conn: &mut Session, sets: Vec<String>, ids: &[&str]) -> Result<usize, Failure> {
+async fn set(conn: &mut Session, sets: Vec<String>, ids: &[&str]) -> Result<usize, WriteFailure> {
     if sets.is_empty() {
         return Ok(0);
     }
@@ -77,7 +77,7 @@ async fn set(conn: &mut Session, sets: Vec<String>, ids: &[&str]) -> Result<usiz
 }
 
 /// The columns that these indexes use: as keys, in expressions and in predicates, and those that generated columns among them are made of.
-async fn columns(conn: &mut Session, indexes: &[&str]) -> QueryResult<Vec<Column>> {
+async fn columns(conn: &mut Session, indexes: &[&str]) -> QueryResult<Vec<ConflictColumn>> {
     sql_query(
         "WITH index AS (
              SELECT i.indexrelid, i.indkey FROM pg_catalog.pg_index i JOIN pg_catalog.pg_class c ON c.oid = i.indexrelid

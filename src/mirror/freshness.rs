@@ -8,7 +8,7 @@ use diesel::{
 use diesel_async::RunQueryDsl;
 use serde::Serialize;
 
-use super::{Error, Mirror, signed};
+use super::{Error, session::Session, signed};
 
 /// Most ages that are kept for each sync.
 const SAMPLES: usize = 100;
@@ -63,44 +63,42 @@ pub struct Freshness {
     pub changes: i64,
 }
 
-impl Mirror {
-    /// Returns how fresh the changes of the last hour were; `None` without changes.
-    pub async fn freshness(&self) -> Result<Option<Freshness>, Error> {
-        #[derive(QueryableByName)]
-        struct Row {
-            #[diesel(sql_type = Nullable<BigInt>)]
-            p50: Option<i64>,
-            #[diesel(sql_type = Nullable<BigInt>)]
-            p99: Option<i64>,
-            #[diesel(sql_type = Nullable<BigInt>)]
-            changes: Option<i64>,
-        }
-        // A sample stands for its part of the sync's changes.
-        let Row { p50, p99, changes } = sql_query(
-            "WITH ages AS (
-                 SELECT age, pg_catalog.sum(age_count::pg_catalog.float8 / pg_catalog.cardinality(ages_ms)::pg_catalog.float8) AS weight
-                 FROM clerk.sync_runs, pg_catalog.unnest(ages_ms) AS age
-                 WHERE started_at > pg_catalog.now() - interval '1 hour'
-                 GROUP BY age
-             ), ranked AS (
-                 SELECT age, pg_catalog.sum(weight) OVER (ORDER BY age) AS up_to, pg_catalog.sum(weight) OVER () AS total FROM ages
-             )
-             SELECT pg_catalog.min(age) FILTER (WHERE up_to >= total * 0.5::pg_catalog.float8) AS p50,
-                    pg_catalog.min(age) FILTER (WHERE up_to >= total * 0.99::pg_catalog.float8) AS p99,
-                    pg_catalog.round(pg_catalog.max(total))::pg_catalog.int8 AS changes
-             FROM ranked",
-        )
-        .get_result(&mut self.connection().await?)
-        .await?;
-        Ok(match (p50, p99, changes) {
-            (Some(p50_ms), Some(p99_ms), Some(changes)) => Some(Freshness {
-                p50_ms,
-                p99_ms,
-                changes,
-            }),
-            _ => None,
-        })
+/// Returns how fresh the changes of the last hour were; `None` without changes.
+pub(super) async fn freshness(conn: &mut Session) -> Result<Option<Freshness>, Error> {
+    #[derive(QueryableByName)]
+    struct FreshnessRow {
+        #[diesel(sql_type = Nullable<BigInt>)]
+        p50: Option<i64>,
+        #[diesel(sql_type = Nullable<BigInt>)]
+        p99: Option<i64>,
+        #[diesel(sql_type = Nullable<BigInt>)]
+        changes: Option<i64>,
     }
+    // A sample stands for its part of the sync's changes.
+    let FreshnessRow { p50, p99, changes } = sql_query(
+        "WITH ages AS (
+             SELECT age, pg_catalog.sum(age_count::pg_catalog.float8 / pg_catalog.cardinality(ages_ms)::pg_catalog.float8) AS weight
+             FROM clerk.sync_runs, pg_catalog.unnest(ages_ms) AS age
+             WHERE started_at > pg_catalog.now() - interval '1 hour'
+             GROUP BY age
+         ), ranked AS (
+             SELECT age, pg_catalog.sum(weight) OVER (ORDER BY age) AS up_to, pg_catalog.sum(weight) OVER () AS total FROM ages
+         )
+         SELECT pg_catalog.min(age) FILTER (WHERE up_to >= total * 0.5::pg_catalog.float8) AS p50,
+                pg_catalog.min(age) FILTER (WHERE up_to >= total * 0.99::pg_catalog.float8) AS p99,
+                pg_catalog.round(pg_catalog.max(total))::pg_catalog.int8 AS changes
+         FROM ranked",
+    )
+    .get_result(conn)
+    .await?;
+    Ok(match (p50, p99, changes) {
+        (Some(p50_ms), Some(p99_ms), Some(changes)) => Some(Freshness {
+            p50_ms,
+            p99_ms,
+            changes,
+        }),
+        _ => None,
+    })
 }
 
 #[cfg(test)]

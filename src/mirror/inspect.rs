@@ -17,7 +17,7 @@ use super::{Error, Mirror, Rights, connect::Opened, session::Session};
 #[derive(Debug, Clone)]
 pub struct Inspection {
     /// The server.
-    pub server: Server,
+    pub server: PostgresServer,
     /// How far the server's clock is ahead of this machine's.
     pub ahead: TimeDelta,
     /// The way there.
@@ -28,7 +28,7 @@ pub struct Inspection {
 
 /// A server, as it tells of itself.
 #[derive(Debug, Clone, QueryableByName)]
-pub struct Server {
+pub struct PostgresServer {
     /// In words.
     #[diesel(sql_type = Text)]
     pub version: String,
@@ -68,15 +68,15 @@ pub struct Link {
     pub checks_name: bool,
 }
 
-impl Mirror {
+impl Inspection {
     /// Connects, and looks without touching.
-    pub async fn inspect(&self) -> Result<Inspection, Error> {
+    pub async fn of(mirror: &Mirror) -> Result<Self, Error> {
         let Opened {
             mut connection,
             place,
             is_encrypted,
             is_local,
-        } = self.connector.reach().await?;
+        } = mirror.connector.reach().await?;
         let (server, ahead, rights) = connection
             .transaction(async |conn| {
                 conn.batch_execute("SET TRANSACTION READ ONLY").await?;
@@ -84,9 +84,9 @@ impl Mirror {
                 Ok::<_, Error>((server, ahead, Rights::read(conn).await?))
             })
             .await?;
-        let (sslmode, checks_certificate, checks_name) = self.connector.trust();
+        let (sslmode, checks_certificate, checks_name) = mirror.connector.trust();
         let tls = is_encrypted.then(|| server.tls.clone().unwrap_or_else(|| "TLS".to_owned()));
-        Ok(Inspection {
+        Ok(Self {
             server,
             ahead,
             link: Link {
@@ -102,9 +102,9 @@ impl Mirror {
     }
 }
 
-async fn server(conn: &mut Session) -> Result<(Server, TimeDelta), Error> {
+async fn server(conn: &mut Session) -> Result<(PostgresServer, TimeDelta), Error> {
     let before = DateTime::<Utc>::from(SystemTime::now());
-    let server: Server = sql_query(
+    let server: PostgresServer = sql_query(
         "SELECT pg_catalog.current_setting('server_version') AS version, pg_catalog.current_setting('server_version_num')::int AS version_number,
                 pg_catalog.pg_is_in_recovery() AS is_standby, pg_catalog.current_setting('default_transaction_read_only')::bool AS is_read_only,
                 pg_catalog.current_setting('server_encoding') AS encoding, pg_catalog.clock_timestamp() AS now,
@@ -119,7 +119,7 @@ async fn server(conn: &mut Session) -> Result<(Server, TimeDelta), Error> {
 }
 
 #[cfg(test)]
-impl Server {
+impl PostgresServer {
     /// For tests of what is made of it.
     pub(crate) fn of_test(version: &str, version_number: i32, is_standby: bool, is_read_only: bool) -> Self {
         Self {

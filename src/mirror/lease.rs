@@ -38,30 +38,34 @@ pub struct Lease {
     ttl: Duration,
 }
 
-/// Who has the lease while we want it.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Held {
-    /// The other's name.
-    pub holder: String,
+/// Result of asking for the lease.
+#[derive(Debug, Clone)]
+pub enum LeaseAttempt {
+    /// The lease is taken.
+    Acquired(Lease),
+    /// Another process has it.
+    Held {
+        /// The name of that process.
+        holder: String,
+    },
 }
 
-impl Mirror {
+/// The lease, which one writer holds at a time.
+#[derive(Debug, Clone)]
+pub struct Leases(pub(super) Mirror);
+
+impl Leases {
     /// Takes the lease if it is free or has run out, by the database's clock; with `epoch`, only if nobody has had it since then.
     ///
     /// # Errors
     /// [`Error::Locked`] if its row is locked although nobody has the lease.
-    pub async fn acquire_lease(
-        &self,
-        holder: &str,
-        ttl: Duration,
-        epoch: Option<i64>,
-    ) -> Result<Result<Lease, Held>, Error> {
-        let conn = &mut self.connection().await?;
+    pub async fn acquire(&self, holder: &str, ttl: Duration, epoch: Option<i64>) -> Result<LeaseAttempt, Error> {
+        let conn = &mut self.0.connection().await?;
         let mut has_ended = false;
         loop {
             match take(conn, holder, ttl, epoch).await.map_err(Error::from) {
                 Ok(Some(epoch)) => {
-                    return Ok(Ok(Lease {
+                    return Ok(LeaseAttempt::Acquired(Lease {
                         holder: holder.to_owned(),
                         epoch,
                         ttl,
@@ -69,7 +73,7 @@ impl Mirror {
                 }
                 Ok(None) => {
                     let holder = lease_holder(conn, &held()).await?.unwrap_or_default();
-                    return Ok(Err(Held { holder }));
+                    return Ok(LeaseAttempt::Held { holder });
                 }
                 Err(Error::Locked(why)) => {
                     if !has_ended && end_cut_off(conn, ttl.max(LEAST_SILENCE)).await {
@@ -78,7 +82,7 @@ impl Mirror {
                     }
                     // A holder puts its expiry off within its transaction, where others do not see it.
                     let holder = lease_holder(conn, "true").await?;
-                    return holder.map_or(Err(Error::Locked(why)), |holder| Ok(Err(Held { holder })));
+                    return holder.map_or(Err(Error::Locked(why)), |holder| Ok(LeaseAttempt::Held { holder }));
                 }
                 Err(error) => return Err(error),
             }
@@ -86,12 +90,12 @@ impl Mirror {
     }
 
     /// Keeps the lease while nothing is written for a while.
-    pub async fn renew_lease(&self, lease: &Lease) -> Result<(), Error> {
-        lease.fence(&mut *self.connection().await?).await
+    pub async fn renew(&self, lease: &Lease) -> Result<(), Error> {
+        lease.fence(&mut *self.0.connection().await?).await
     }
 
     /// Lets others in. Without effect where they are in already. The epoch grows, for those who ask whether anybody wrote since.
-    pub async fn release_lease(&self, lease: &Lease) -> Result<(), Error> {
+    pub async fn release(&self, lease: &Lease) -> Result<(), Error> {
         sql_query(
             "WITH mine AS (SELECT only_row FROM clerk.sync_state WHERE lease_epoch = $1 FOR UPDATE)
              UPDATE clerk.sync_state AS state SET lease_epoch = lease_epoch + 1, lease_holder = NULL,
@@ -99,14 +103,14 @@ impl Mirror {
              FROM mine WHERE state.only_row = mine.only_row",
         )
         .bind::<BigInt, _>(lease.epoch)
-        .execute(&mut self.connection().await?)
+        .execute(&mut self.0.connection().await?)
         .await?;
         Ok(())
     }
 
     /// Who holds a lease that has not run out.
-    pub async fn lease_holder(&self) -> Result<Option<String>, Error> {
-        Ok(lease_holder(&mut *self.connection().await?, &held()).await?)
+    pub async fn holder(&self) -> Result<Option<String>, Error> {
+        Ok(lease_holder(&mut *self.0.connection().await?, &held()).await?)
     }
 }
 

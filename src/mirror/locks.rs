@@ -11,7 +11,8 @@ use diesel_async::{RunQueryDsl, SimpleAsyncConnection};
 
 use super::{
     session::{Fault, Session},
-    transaction::Failure,
+    sqlstate::LOCK_NOT_AVAILABLE,
+    transaction::WriteFailure,
 };
 
 /// How long a statement that writes users waits for a lock at first. The application's own transactions are mostly shorter.
@@ -29,12 +30,12 @@ pub(super) const USUAL_WAIT: Duration = Duration::from_secs(30);
 /// How long statements still wait for locks of the application. Each failed wait takes its time off what is left, so that many locked
 /// rows keep others waiting hardly longer than one does.
 #[derive(Debug)]
-pub(super) struct Patience {
+pub(super) struct LockBudget {
     left: Option<Duration>,
     began: Instant,
 }
 
-impl Patience {
+impl LockBudget {
     /// For a transaction that expects no locks.
     pub(super) fn new() -> Self {
         Self {
@@ -88,9 +89,9 @@ pub(super) enum Purpose {
 }
 
 /// Which of these users' rows another transaction has locked. Waits for none of them, and locks the others.
-pub(super) async fn locked(conn: &mut Session, ids: &[&str], purpose: Purpose) -> Result<Vec<String>, Failure> {
+pub(super) async fn locked(conn: &mut Session, ids: &[&str], purpose: Purpose) -> Result<Vec<String>, WriteFailure> {
     #[derive(QueryableByName)]
-    struct Row {
+    struct LockedId {
         #[diesel(sql_type = Text)]
         id: String,
     }
@@ -102,8 +103,8 @@ pub(super) async fn locked(conn: &mut Session, ids: &[&str], purpose: Purpose) -
         Purpose::Store if updates_keys(conn).await? => "UPDATE",
         Purpose::Store | Purpose::Mark => "NO KEY UPDATE",
     };
-    let rows: Vec<Row> = sql_query(format!(
-        "WITH free AS MATERIALIZED (SELECT id FROM clerk.users WHERE id = ANY($1) FOR {strength} SKIP LOCKED)
+    let rows: Vec<LockedId> = sql_query(format!(
+        "WITH free AS MATERIALIZED (SELECT id FROM clerk.users WHERE id = ANY($1) FOR {strength} SKIP LOCK_NOT_AVAILABLE)
          SELECT u.id FROM clerk.users u WHERE u.id = ANY($1) AND NOT EXISTS (SELECT FROM free f WHERE f.id = u.id)"
     ))
     .bind::<Array<Text>, _>(ids)
@@ -116,11 +117,11 @@ pub(super) async fn locked(conn: &mut Session, ids: &[&str], purpose: Purpose) -
 /// Such an update also waits for rows that are being inserted and reference the user.
 async fn updates_keys(conn: &mut Session) -> QueryResult<bool> {
     #[derive(QueryableByName)]
-    struct Row {
+    struct HasKeys {
         #[diesel(sql_type = Bool)]
         has_keys: bool,
     }
-    let Row { has_keys } = sql_query(
+    let HasKeys { has_keys } = sql_query(
         "SELECT EXISTS (SELECT FROM pg_catalog.pg_index
              WHERE indrelid = 'clerk.users'::pg_catalog.regclass::pg_catalog.oid AND indisunique AND NOT indisprimary
                AND indexprs IS NULL AND indpred IS NULL) AS has_keys",
@@ -132,8 +133,5 @@ async fn updates_keys(conn: &mut Session) -> QueryResult<bool> {
 
 /// Whether a statement gave up waiting for a lock.
 pub(super) fn is_lock(fault: &Fault) -> bool {
-    fault.sqlstate() == Some(LOCKED)
+    fault.sqlstate() == Some(LOCK_NOT_AVAILABLE)
 }
-
-/// `lock_not_available`.
-pub(super) const LOCKED: &str = "55P03";

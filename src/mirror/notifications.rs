@@ -17,7 +17,7 @@ const ECHO: Duration = Duration::from_secs(10);
 const TRIES: usize = 3;
 
 /// A connection that hears.
-pub struct Listener {
+pub struct NotificationStream {
     conn: Session,
     /// What is heard of it is our own echo.
     token: String,
@@ -25,22 +25,22 @@ pub struct Listener {
 
 /// Why nothing will be heard.
 #[derive(Debug, thiserror::Error)]
-pub enum NotHeard {
+pub enum ListenError {
     /// Worth another try.
     #[error(transparent)]
-    Away(Error),
+    Unavailable(Error),
     /// LISTEN is refused, or accepted and without effect, as by a pooler that gives out connections for a transaction at a time.
     #[error("{0}")]
-    Deaf(String),
+    Unsupported(String),
 }
 
-impl Mirror {
+impl NotificationStream {
     /// Listens, and makes sure that what is notified through the pool is heard.
-    pub async fn listen(&self) -> Result<Listener, NotHeard> {
-        let away = |error: Error| NotHeard::Away(error);
-        let mut conn = self.connector.open().await.map_err(away)?;
-        if self.is_shared(&mut conn).await.map_err(away)? {
-            return Err(NotHeard::Deaf(
+    pub async fn open(mirror: &Mirror) -> Result<Self, ListenError> {
+        let unavailable = |error: Error| ListenError::Unavailable(error);
+        let mut conn = mirror.connector.open().await.map_err(unavailable)?;
+        if is_shared(mirror, &mut conn).await.map_err(unavailable)? {
+            return Err(ListenError::Unsupported(
                 "a pooler gives one server connection to many".to_owned(),
             ));
         }
@@ -50,45 +50,28 @@ impl Mirror {
             .map_err(Error::from)
         {
             Ok(()) => {}
-            Err(error @ (Error::Unavailable(_) | Error::ReadOnly(_))) => return Err(away(error)),
-            Err(error) => return Err(NotHeard::Deaf(error.to_string())),
+            Err(error @ (Error::Unavailable(_) | Error::ReadOnly(_))) => return Err(unavailable(error)),
+            Err(error) => return Err(ListenError::Unsupported(error.to_string())),
         }
         let token = format!("echo {:016x}", fastrand::u64(..));
-        let mut listener = Listener { conn, token };
-        let mut other = self.connection().await.map_err(away)?;
-        sql_query(format!(
-            "SELECT pg_catalog.pg_notify('{CHANNEL}', '{}')",
-            listener.token
-        ))
-        .execute(&mut other)
-        .await
-        .map_err(|error| away(error.into()))?;
+        let mut stream = Self { conn, token };
+        let mut other = mirror.connection().await.map_err(unavailable)?;
+        sql_query(format!("SELECT pg_catalog.pg_notify('{CHANNEL}', '{}')", stream.token))
+            .execute(&mut other)
+            .await
+            .map_err(|error| unavailable(error.into()))?;
         drop(other);
-        match tokio::time::timeout(ECHO, listener.echo()).await {
-            Ok(heard) => heard.map_err(away)?,
+        match tokio::time::timeout(ECHO, stream.echo()).await {
+            Ok(heard) => heard.map_err(unavailable)?,
             Err(_) => {
                 // A pooler may have it on a server connection that goes to somebody else next; most likely to us.
-                let _ = listener.conn.batch_execute(&format!("UNLISTEN {CHANNEL}")).await;
-                return Err(NotHeard::Deaf("what is notified does not arrive".to_owned()));
+                let _ = stream.conn.batch_execute(&format!("UNLISTEN {CHANNEL}")).await;
+                return Err(ListenError::Unsupported("what is notified does not arrive".to_owned()));
             }
         }
-        Ok(listener)
+        Ok(stream)
     }
 
-    /// Whether a connection of the pool has the same server process behind it: what is listened to would stay with that process when it
-    /// goes to other clients. A pooler hands out what was given back last, so that a few tries tell.
-    async fn is_shared(&self, conn: &mut Session) -> Result<bool, Error> {
-        let mut other = self.connection().await?;
-        for _ in 0..TRIES {
-            if process(conn).await? == process(&mut other).await? {
-                return Ok(true);
-            }
-        }
-        Ok(false)
-    }
-}
-
-impl Listener {
     async fn echo(&mut self) -> Result<(), Error> {
         while self.next().await? != self.token {}
         Ok(())
@@ -106,6 +89,18 @@ impl Listener {
     pub fn is_echo(payload: &str) -> bool {
         payload.starts_with("echo ")
     }
+}
+
+/// Whether a connection of the pool has the same server process behind it: what is listened to would stay with that process when it
+/// goes to other clients. A pooler hands out what was given back last, so that a few tries tell.
+async fn is_shared(mirror: &Mirror, conn: &mut Session) -> Result<bool, Error> {
+    let mut other = mirror.connection().await?;
+    for _ in 0..TRIES {
+        if process(conn).await? == process(&mut other).await? {
+            return Ok(true);
+        }
+    }
+    Ok(false)
 }
 
 /// The server process behind a connection at this moment.

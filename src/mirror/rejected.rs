@@ -10,13 +10,11 @@ use diesel::{
 use diesel_async::{AsyncConnection, RunQueryDsl};
 
 use super::{
-    Error, Kind, Lease, Mirror, Rejected, Run,
-    batch::BLOCKED,
-    encoding,
-    locks::LOCKED,
-    read::timestamp,
-    schema::{missing_users, rejected_users, sync_runs},
+    Error, Lease, Mirror, Rejected, Run, SyncKind, encoding,
+    rows::timestamp,
     session::Session,
+    sqlstate::{BLOCKED, LOCK_NOT_AVAILABLE},
+    tables::{missing_users, rejected_users, sync_runs},
     transaction, unsigned,
 };
 use crate::resource::Digest;
@@ -24,28 +22,32 @@ use crate::resource::Digest;
 /// Rejected users that are logged at the end of a sync.
 const LOGGED: i64 = 1_000;
 
-impl Mirror {
+/// `clerk.rejected_users`: users that could not be stored, and rows that could not be deleted.
+#[derive(Debug, Clone)]
+pub struct RejectedUsers(pub(super) Mirror);
+
+impl RejectedUsers {
     /// Whether anybody is listed as rejected.
-    pub async fn rejects(&self) -> Result<bool, Error> {
+    pub async fn any(&self) -> Result<bool, Error> {
         let any = rejected_users::table.select(rejected_users::user_id);
         Ok(diesel::select(diesel::dsl::exists(any))
-            .get_result(&mut self.connection().await?)
+            .get_result(&mut self.0.connection().await?)
             .await?)
     }
 
     /// Who of these is listed as rejected, with the digest of which document.
-    pub async fn rejected(&self, ids: &[String]) -> Result<HashMap<String, Option<Digest>>, Error> {
+    pub async fn digests(&self, ids: &[String]) -> Result<HashMap<String, Option<Digest>>, Error> {
         #[derive(QueryableByName)]
-        struct Row {
+        struct DigestRow {
             #[diesel(sql_type = Text)]
             user_id: String,
             #[diesel(sql_type = Nullable<Binary>)]
             digest: Option<Vec<u8>>,
         }
-        let rows: Vec<Row> =
+        let rows: Vec<DigestRow> =
             sql_query("SELECT user_id, digest FROM clerk.rejected_users WHERE user_id OPERATOR(pg_catalog.=) ANY ($1)")
                 .bind::<Array<Text>, _>(ids)
-                .load(self.connection().await?.autocommit())
+                .load(self.0.connection().await?.autocommit())
                 .await?;
         let of_row = |digest: Vec<u8>| Some(Digest(digest.try_into().ok()?));
         let listed = rows.into_iter().map(|row| (row.user_id, row.digest.and_then(of_row)));
@@ -53,11 +55,11 @@ impl Mirror {
     }
 
     /// How many users the sync tried last, and could not store or delete.
-    pub async fn rejected_in(&self, run: &Run) -> Result<u64, Error> {
+    pub async fn count(&self, run: &Run) -> Result<u64, Error> {
         let count: i64 = rejected_users::table
             .filter(rejected_users::run.eq(run.id))
             .count()
-            .get_result(&mut self.connection().await?)
+            .get_result(&mut self.0.connection().await?)
             .await?;
         Ok(unsigned(count))
     }
@@ -76,10 +78,10 @@ impl Mirror {
             .order(rejected_users::user_id)
             .limit(LOGGED)
             .into_boxed();
-        if run.kind != Kind::Full {
+        if run.kind != SyncKind::Full {
             rows = rows.filter(rejected_users::first_seen_at.nullable().ge(began));
         }
-        Ok(rows.load(&mut self.connection().await?).await?)
+        Ok(rows.load(&mut self.0.connection().await?).await?)
     }
 
     /// The next users after `after`, in order, that another row's value or a lock blocked and that may be stored now.
@@ -91,7 +93,7 @@ impl Mirror {
             .filter(rejected_users::user_id.gt(after))
             .order(rejected_users::user_id)
             .limit(limit as i64)
-            .load(&mut self.connection().await?)
+            .load(&mut self.0.connection().await?)
             .await?)
     }
 
@@ -104,16 +106,16 @@ impl Mirror {
             .filter(rejected_users::sqlstate.is_not_null())
             .order((
                 rejected_users::run.is_not_distinct_from(run.id).desc(),
-                rejected_users::sqlstate.eq(LOCKED).desc(),
+                rejected_users::sqlstate.eq(LOCK_NOT_AVAILABLE).desc(),
                 rejected_users::last_seen_at,
                 rejected_users::user_id,
             ))
             .limit(limit as i64)
             .into_boxed();
         if locked {
-            rows = rows.filter(rejected_users::sqlstate.eq(LOCKED));
+            rows = rows.filter(rejected_users::sqlstate.eq(LOCK_NOT_AVAILABLE));
         }
-        Ok(rows.load(&mut self.connection().await?).await?)
+        Ok(rows.load(&mut self.0.connection().await?).await?)
     }
 
     /// Rows that could not be deleted because the application had locked them.
@@ -121,15 +123,15 @@ impl Mirror {
         Ok(rejected_users::table
             .select(rejected_users::user_id)
             .filter(rejected_users::document.is_null())
-            .filter(rejected_users::sqlstate.eq(LOCKED))
-            .load(&mut self.connection().await?)
+            .filter(rejected_users::sqlstate.eq(LOCK_NOT_AVAILABLE))
+            .load(&mut self.0.connection().await?)
             .await?)
     }
 
     /// Notes that Clerk left these rejected users out when it was asked for them. Those without a row leave the list, unless they came to
     /// it so lately that a lagging replica may not know them yet; the others are tried later than those that were not.
     pub async fn note_left_out(&self, lease: &Lease, ids: &[String]) -> Result<(), Error> {
-        let mut conn = self.connection().await?;
+        let mut conn = self.0.connection().await?;
         conn.transaction(async |conn| {
             transaction::begin(conn, lease).await?;
             sql_query(
@@ -158,9 +160,9 @@ impl Mirror {
             .select(rejected_users::user_id)
             .filter(rejected_users::user_id.eq_any(ids))
             .filter(rejected_users::document.is_null())
-            .filter(rejected_users::sqlstate.is_distinct_from(LOCKED))
+            .filter(rejected_users::sqlstate.is_distinct_from(LOCK_NOT_AVAILABLE))
             .filter(rejected_users::user_id.ne_all(approved))
-            .load(&mut self.connection().await?)
+            .load(&mut self.0.connection().await?)
             .await?)
     }
 
@@ -169,8 +171,8 @@ impl Mirror {
         let ids: Vec<String> = rejected_users::table
             .select(rejected_users::user_id)
             .filter(rejected_users::document.is_null())
-            .filter(rejected_users::sqlstate.is_distinct_from(LOCKED))
-            .load(&mut self.connection().await?)
+            .filter(rejected_users::sqlstate.is_distinct_from(LOCK_NOT_AVAILABLE))
+            .load(&mut self.0.connection().await?)
             .await?;
         Ok(ids.into_iter().collect())
     }
@@ -211,14 +213,14 @@ pub(super) async fn reject(conn: &mut Session, run: &Run, rejected: &[Rejected])
     Ok(())
 }
 
-/// Takes `healed` off the list, those aside that are rejected again.
-pub(super) async fn heal(conn: &mut Session, healed: &[String], rejected: &[Rejected]) -> QueryResult<()> {
-    let healed: Vec<&String> = healed
+/// Takes `unrejected` off the list, those aside that are rejected again.
+pub(super) async fn unreject(conn: &mut Session, unrejected: &[String], rejected: &[Rejected]) -> QueryResult<()> {
+    let unrejected: Vec<&String> = unrejected
         .iter()
         .filter(|id| !rejected.iter().any(|user| user.user_id == **id))
         .collect();
-    if !healed.is_empty() {
-        diesel::delete(rejected_users::table.filter(rejected_users::user_id.eq_any(healed)))
+    if !unrejected.is_empty() {
+        diesel::delete(rejected_users::table.filter(rejected_users::user_id.eq_any(unrejected)))
             .execute(conn)
             .await?;
     }

@@ -6,22 +6,21 @@
 use diesel_async::{AsyncConnection, SimpleAsyncConnection};
 
 use super::{
-    Batch, Error, Rejected, Write, events, exchange,
-    locks::{self, LOCKED, Patience, Purpose, is_lock},
+    Batch, Error, Rejected, Write, exchange,
+    locks::{self, LockBudget, Purpose, is_lock},
+    outbox,
     session::{Fault, Session},
-    transaction::{self, Failure},
-    upsert::{REFRESH, Statement, Stored, UPSERT, upsert},
+    sqlstate::{LOCK_NOT_AVAILABLE, NO_DATA, is_conflict},
+    transaction::{self, WriteFailure},
+    upsert::{REFRESH, Stored, UPSERT, UpsertStatement, upsert},
 };
 
 /// How often users that block each other are tried one after the other before they are written together.
 const ROUNDS: usize = 8;
 
-/// `no_data`: the row is not there, and nobody says why.
-pub(super) const LEFT_OUT: &str = "02000";
-
 /// What became of the users of a batch.
 #[derive(Default)]
-pub(super) struct Outcome<'w> {
+pub(super) struct StoreOutcome<'w> {
     /// New, or changed.
     pub(super) changed: Vec<Stored<'w>>,
     /// Brought up to date without a change.
@@ -31,25 +30,25 @@ pub(super) struct Outcome<'w> {
 
 /// A user, and the statement that writes it.
 #[derive(Clone, Copy)]
-pub(super) struct Job<'w> {
-    statement: &'static Statement,
+pub(super) struct WriteJob<'w> {
+    statement: &'static UpsertStatement,
     pub(super) write: &'w Write<'w>,
 }
 
 /// A user that another one's value is in the way of.
 pub(super) struct Blocked<'w> {
-    pub(super) job: Job<'w>,
+    pub(super) job: WriteJob<'w>,
     pub(super) fault: Fault,
 }
 
-impl<'w> Outcome<'w> {
+impl<'w> StoreOutcome<'w> {
     /// Makes the events of users that changed.
     pub(super) async fn publish(&self, conn: &mut Session) -> diesel::QueryResult<()> {
         let changes: Vec<_> = self.changed.iter().map(change).collect();
-        events::stored(conn, &changes).await
+        outbox::stored(conn, &changes).await
     }
 
-    fn add(&mut self, job: Job<'w>, stored: Stored<'w>) {
+    fn add(&mut self, job: WriteJob<'w>, stored: Stored<'w>) {
         if job.is_change() {
             self.changed.push(stored);
         } else {
@@ -62,7 +61,7 @@ impl<'w> Outcome<'w> {
     }
 }
 
-impl Job<'_> {
+impl WriteJob<'_> {
     fn is_change(&self) -> bool {
         std::ptr::eq(self.statement, &raw const *UPSERT)
     }
@@ -72,28 +71,28 @@ impl Job<'_> {
     }
 }
 
-fn change<'s>(stored: &'s Stored<'_>) -> (events::Type, &'s Write<'s>) {
+fn change<'s>(stored: &'s Stored<'_>) -> (outbox::EventKind, &'s Write<'s>) {
     let kind = if stored.creates() {
-        events::Type::Created
+        outbox::EventKind::Created
     } else {
-        events::Type::Updated
+        outbox::EventKind::Updated
     };
     (kind, stored.write)
 }
 
 /// The users of a batch, in the order in which they are written: first those that may give a value up.
-fn jobs<'w>(batch: &'w Batch<'_>) -> Vec<Job<'w>> {
+fn jobs<'w>(batch: &'w Batch<'_>) -> Vec<WriteJob<'w>> {
     let changes = batch.update.iter().map(|write| (&*UPSERT, write));
     let refreshes = batch.refresh.iter().map(|write| (&*REFRESH, write));
     let creates = batch.create.iter().map(|write| (&*UPSERT, write));
     let all = changes.chain(refreshes).chain(creates);
-    all.map(|(statement, write)| Job { statement, write }).collect()
+    all.map(|(statement, write)| WriteJob { statement, write }).collect()
 }
 
 /// Stores the users of a batch as sets.
-pub(super) async fn together<'w>(conn: &mut Session, batch: &'w Batch<'_>) -> Result<Outcome<'w>, Failure> {
+pub(super) async fn together<'w>(conn: &mut Session, batch: &'w Batch<'_>) -> Result<StoreOutcome<'w>, WriteFailure> {
     let jobs = jobs(batch);
-    let mut outcome = Outcome::default();
+    let mut outcome = StoreOutcome::default();
     write(conn, &jobs, &mut outcome).await?;
     Ok(outcome)
 }
@@ -104,19 +103,23 @@ const MOST_TIME: &str = "SET LOCAL statement_timeout = '5s'";
 
 /// Stores the users of a batch behind savepoints, and with `events` each set together with its events. Users that Postgres refuses and
 /// users that the application has locked are rejected.
-pub(super) async fn apart<'w>(conn: &mut Session, batch: &'w Batch<'_>, events: bool) -> Result<Outcome<'w>, Failure> {
+pub(super) async fn apart<'w>(
+    conn: &mut Session,
+    batch: &'w Batch<'_>,
+    events: bool,
+) -> Result<StoreOutcome<'w>, WriteFailure> {
     let jobs = jobs(batch);
     let statements = [&*UPSERT, &*REFRESH];
     for statement in statements {
         // What fails without a row is no row's fault: a right, a table or a type is missing.
         conn.transaction(async |conn| upsert(conn, statement, &[]).await)
             .await
-            .map_err(|error: diesel::result::Error| Failure::Whole(error.into()))?;
+            .map_err(|error: diesel::result::Error| WriteFailure::Whole(error.into()))?;
     }
     let mut apart = Apart::new(events);
     conn.batch_execute(MOST_TIME).await?;
     apart.patience.begin(conn).await?;
-    let ids: Vec<&str> = jobs.iter().map(Job::id).collect();
+    let ids: Vec<&str> = jobs.iter().map(WriteJob::id).collect();
     let locked = locks::locked(conn, &ids, Purpose::Store).await?;
     let (locked, free): (Vec<_>, Vec<_>) = jobs.into_iter().partition(|job| locked.iter().any(|id| id == job.id()));
     locked.into_iter().for_each(|job| apart.put_off(job));
@@ -127,9 +130,13 @@ pub(super) async fn apart<'w>(conn: &mut Session, batch: &'w Batch<'_>, events: 
 }
 
 /// Writes users as sets. Those that a trigger of the application left out are rejected.
-async fn write<'w>(conn: &mut Session, jobs: &[Job<'w>], outcome: &mut Outcome<'w>) -> diesel::QueryResult<()> {
+async fn write<'w>(
+    conn: &mut Session,
+    jobs: &[WriteJob<'w>],
+    outcome: &mut StoreOutcome<'w>,
+) -> diesel::QueryResult<()> {
     for statement in [&*UPSERT, &*REFRESH] {
-        let of_statement: Vec<Job<'w>> = jobs
+        let of_statement: Vec<WriteJob<'w>> = jobs
             .iter()
             .copied()
             .filter(|job| std::ptr::eq(job.statement, statement))
@@ -144,7 +151,7 @@ async fn write<'w>(conn: &mut Session, jobs: &[Job<'w>], outcome: &mut Outcome<'
                 Some(stored) => outcome.add(job, stored),
                 None => {
                     let reason = "a trigger of the application left it out, without an error".to_owned();
-                    outcome.rejected.push(job.write.rejected(LEFT_OUT, reason));
+                    outcome.rejected.push(job.write.rejected(NO_DATA, reason));
                 }
             }
         }
@@ -155,8 +162,8 @@ async fn write<'w>(conn: &mut Session, jobs: &[Job<'w>], outcome: &mut Outcome<'
 /// Users that are written behind savepoints.
 struct Apart<'w> {
     events: bool,
-    patience: Patience,
-    outcome: Outcome<'w>,
+    patience: LockBudget,
+    outcome: StoreOutcome<'w>,
     blocked: Vec<Blocked<'w>>,
 }
 
@@ -164,36 +171,36 @@ impl<'w> Apart<'w> {
     fn new(events: bool) -> Self {
         Self {
             events,
-            patience: Patience::short(),
-            outcome: Outcome::default(),
+            patience: LockBudget::short(),
+            outcome: StoreOutcome::default(),
             blocked: Vec::new(),
         }
     }
 
     /// Writes users, and isolates those that are refused by halving.
-    async fn halve(&mut self, conn: &mut Session, jobs: Vec<Job<'w>>) -> Result<(), Failure> {
+    async fn halve(&mut self, conn: &mut Session, jobs: Vec<WriteJob<'w>>) -> Result<(), WriteFailure> {
         let mut suspects = vec![jobs];
         while let Some(part) = suspects.pop() {
             if part.is_empty() {
                 continue;
             }
             let written = conn.transaction(async |conn| {
-                let mut outcome = Outcome::default();
+                let mut outcome = StoreOutcome::default();
                 write(conn, &part, &mut outcome).await?;
                 if self.events {
                     outcome.publish(conn).await?;
                 }
                 Ok::<_, diesel::result::Error>(outcome)
             });
-            let fault = match written.await.map_err(Failure::from) {
+            let fault = match written.await.map_err(WriteFailure::from) {
                 Ok(outcome) => {
                     self.outcome.changed.extend(outcome.changed);
                     self.outcome.refreshed.extend(outcome.refreshed);
                     self.outcome.rejected.extend(outcome.rejected);
                     continue;
                 }
-                Err(Failure::OneRow(fault)) => fault,
-                Err(Failure::TooLong(fault)) => {
+                Err(WriteFailure::OneRow(fault)) => fault,
+                Err(WriteFailure::TooLong(fault)) => {
                     if is_lock(&fault) {
                         self.patience.spend();
                         self.patience.begin(conn).await?;
@@ -204,7 +211,7 @@ impl<'w> Apart<'w> {
             };
             match part.as_slice() {
                 [only] if is_lock(&fault) => self.put_off(*only),
-                [only] if is_conflict(&fault) => self.blocked.push(Blocked { job: *only, fault }),
+                [only] if fault.sqlstate().is_some_and(is_conflict) => self.blocked.push(Blocked { job: *only, fault }),
                 [only] => self.reject(*only, fault),
                 part => {
                     let (left, right) = part.split_at(part.len() / 2);
@@ -217,7 +224,7 @@ impl<'w> Apart<'w> {
 
     /// Tries users again that others' values blocked, as long as some of them get stored; the rest may exchange values among
     /// themselves.
-    async fn unblock(&mut self, conn: &mut Session) -> Result<(), Failure> {
+    async fn unblock(&mut self, conn: &mut Session) -> Result<(), WriteFailure> {
         let mut has_stored = self.outcome.stored() > 0;
         for _ in 0..ROUNDS {
             if self.blocked.is_empty() || !has_stored {
@@ -235,7 +242,7 @@ impl<'w> Apart<'w> {
 
     /// Writes blocked users together, after those that are in the mirror have given up their values. Users for which that is not enough
     /// are rejected, and keep their rows as they were.
-    async fn exchange(&mut self, conn: &mut Session) -> Result<(), Failure> {
+    async fn exchange(&mut self, conn: &mut Session) -> Result<(), WriteFailure> {
         for _ in 0..ROUNDS {
             // A single user cannot block itself.
             if self.blocked.len() < 2 {
@@ -288,15 +295,17 @@ impl<'w> Apart<'w> {
         Ok(())
     }
 
-    fn reject(&mut self, job: Job<'w>, fault: Fault) {
+    fn reject(&mut self, job: WriteJob<'w>, fault: Fault) {
         let sqlstate = fault.sqlstate().unwrap_or_default().to_owned();
         let reason = format!("Postgres refused it: {}", Error::from(fault));
         self.outcome.rejected.push(job.write.rejected(&sqlstate, reason));
     }
 
-    fn put_off(&mut self, job: Job<'w>) {
+    fn put_off(&mut self, job: WriteJob<'w>) {
         let reason = "the application holds a lock on the row; tried again with the next sync".to_owned();
-        self.outcome.rejected.push(job.write.rejected(LOCKED, reason));
+        self.outcome
+            .rejected
+            .push(job.write.rejected(LOCK_NOT_AVAILABLE, reason));
     }
 }
 
@@ -306,11 +315,11 @@ enum Undone {
     Useless,
     /// Some were refused all the same.
     Refused,
-    Failed(Failure),
+    Failed(WriteFailure),
 }
 
-impl From<Failure> for Undone {
-    fn from(failure: Failure) -> Self {
+impl From<WriteFailure> for Undone {
+    fn from(failure: WriteFailure) -> Self {
         Undone::Failed(failure)
     }
 }
@@ -319,9 +328,4 @@ impl From<diesel::result::Error> for Undone {
     fn from(error: diesel::result::Error) -> Self {
         Undone::Failed(error.into())
     }
-}
-
-/// Whether another row's value is in the way: `unique_violation` or `exclusion_violation`.
-fn is_conflict(fault: &Fault) -> bool {
-    matches!(fault.sqlstate(), Some("23505" | "23P01"))
 }

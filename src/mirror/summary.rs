@@ -1,76 +1,121 @@
-//! What the status page and the metrics show of the mirror, at a price that does not grow with it.
+//! What `clerk2pg status`, the status page and the metrics show of the mirror.
+
+use std::{collections::BTreeMap, time::Duration};
 
 use chrono::{DateTime, Utc};
 use diesel::{
     prelude::*,
     sql_query,
-    sql_types::{BigInt, Double, Nullable, Text, Timestamptz},
+    sql_types::{Array, BigInt, Double, Nullable, Text, Timestamptz},
 };
 use diesel_async::RunQueryDsl;
+use serde::Serialize;
 
-use super::{Error, Freshness, Kind, LastRun, Mirror, leader, lease, schema::sync_runs};
+use super::{
+    Error, Freshness, Mirror, Outcome, SyncKind, freshness, leadership, lease,
+    tables::{rejected_users, sync_runs},
+};
 
-/// So many of the last syncs are looked at, as more are not made in the time that is shown: one a second for six hours, and some.
+/// Syncs that [`Overview::history`] reads at most: one a second for six hours, and some more.
 const MAX_SYNCS: i64 = 25_000;
 
-/// How the mirror stands.
-#[derive(Debug, Clone, QueryableByName)]
+/// State of the mirror, read at a cost that does not grow with it.
+#[derive(Debug, Clone, Serialize, QueryableByName)]
 pub struct Summary {
-    /// The database's clock.
+    /// The database's clock, which all ages are measured by.
     #[diesel(sql_type = Timestamptz)]
     pub now: DateTime<Utc>,
     /// The pinned Clerk instance.
     #[diesel(sql_type = Nullable<Text>)]
     pub instance_id: Option<String>,
-    /// Its kind.
+    /// Its environment: `development` or `production`.
     #[diesel(sql_type = Nullable<Text>)]
     pub environment_type: Option<String>,
-    /// Users in the mirror.
+    /// Users in the mirror, without those marked as deleted.
     #[diesel(sql_type = BigInt)]
     pub users: i64,
     /// Deletions that wait for a person.
     #[diesel(sql_type = BigInt)]
     pub held: i64,
+    /// Deletions that a person approved and that the next sync carries out.
+    #[diesel(sql_type = BigInt)]
+    pub approved: i64,
     /// Users that could not be stored, and rows that could not be deleted.
     #[diesel(sql_type = BigInt)]
     pub rejected: i64,
-    /// Users with a value that does not fit its column; more than ten thousand are not counted.
+    /// Users with a value that does not fit its column; counted up to ten thousand.
     #[diesel(sql_type = BigInt)]
+    #[serde(skip)]
     pub unexpected: i64,
-    /// Who syncs at this moment.
+    /// The process that syncs at this moment.
     #[diesel(sql_type = Nullable<Text>)]
     pub lease_holder: Option<String>,
-    /// Who leads, or led last.
+    /// The daemon that leads, or led last. A leader that is alone does not renew its entry, so it
+    /// may have gone without notice.
     #[diesel(sql_type = Nullable<Text>)]
     pub leader: Option<String>,
-    /// How many stand by.
-    #[diesel(sql_type = BigInt)]
-    pub standbys: i64,
+    /// Daemons that wait to take over, in the order of their names.
+    #[diesel(sql_type = Array<Text>)]
+    pub standbys: Vec<String>,
 }
 
-/// What happened lately.
-#[derive(Debug, Clone)]
-pub struct History {
-    /// When a full sync last ended in sync, or changed something and was whole.
+/// A row of `clerk.sync_runs`.
+#[derive(Debug, Clone, Serialize, Queryable, Selectable)]
+#[diesel(table_name = sync_runs)]
+#[allow(missing_docs, reason = "each is the column of the same name")]
+pub struct LastRun {
+    pub id: i64,
+    pub kind: String,
+    pub started_at: DateTime<Utc>,
+    pub ended_at: Option<DateTime<Utc>>,
+    pub outcome: String,
+    pub created: i64,
+    pub updated: i64,
+    pub deleted: i64,
+    pub unchanged: i64,
+    pub held: i64,
+    pub rejected: i64,
+    pub requests: i64,
+    pub plan: Option<String>,
+    pub error: Option<String>,
+    pub freshness_ms: Option<i64>,
+}
+
+/// The last syncs, and how fresh their changes were.
+#[derive(Debug, Clone, Serialize)]
+pub struct Recent {
+    /// When a full sync last ended in sync, or changed something and was complete.
+    #[serde(rename = "last_success_at")]
     pub last_full_at: Option<DateTime<Utc>>,
-    /// How old changes were when they were committed, in the last hour.
+    /// How old the changes of the last hour were when they were committed.
     pub freshness: Option<Freshness>,
     /// The last syncs, newest first.
     pub runs: Vec<LastRun>,
-    /// The stretches in which there were syncs, the last first.
-    pub stretches: Vec<Stretch>,
 }
 
-/// The syncs that began in a stretch of time.
+/// What happened in the last hours.
+#[derive(Debug, Clone)]
+pub struct History {
+    /// When a full sync last ended in sync, or changed something and was complete.
+    pub last_full_at: Option<DateTime<Utc>>,
+    /// How old the changes of the last hour were when they were committed.
+    pub freshness: Option<Freshness>,
+    /// The last syncs, newest first.
+    pub runs: Vec<LastRun>,
+    /// The periods in which syncs began, the latest first.
+    pub periods: Vec<Period>,
+}
+
+/// The syncs that began in one period of time.
 #[derive(Debug, Clone, QueryableByName)]
-pub struct Stretch {
-    /// How many stretches ago that was; the last is 0.
+pub struct Period {
+    /// How many periods ago it was; the latest is 0.
     #[diesel(sql_type = BigInt)]
     pub ago: i64,
-    /// How old changes were when they were committed, in milliseconds: the median over the changes.
+    /// The median age of the changes when they were committed, in milliseconds.
     #[diesel(sql_type = Nullable<BigInt>)]
     pub median_ms: Option<i64>,
-    /// The oldest of them.
+    /// The greatest of these ages, in milliseconds.
     #[diesel(sql_type = Nullable<BigInt>)]
     pub worst_ms: Option<i64>,
     /// Users new to the mirror.
@@ -79,36 +124,90 @@ pub struct Stretch {
     /// Users that changed.
     #[diesel(sql_type = BigInt)]
     pub updated: i64,
-    /// Users deleted, or marked so.
+    /// Users deleted, or marked as deleted.
     #[diesel(sql_type = BigInt)]
     pub deleted: i64,
 }
 
-impl Mirror {
+/// Everything that `clerk2pg status` prints.
+#[derive(Debug, Clone, Serialize)]
+pub struct Details {
+    /// The state of the mirror.
+    #[serde(flatten)]
+    pub summary: Summary,
+    /// The last syncs.
+    #[serde(flatten)]
+    pub recent: Recent,
+    /// When another connection of this name and role last used this database. An incremental sync
+    /// that finds nothing to do writes nothing, but this time moves.
+    pub last_seen_at: Option<DateTime<Utc>>,
+    /// The checksum of the held deletions.
+    pub plan: Option<String>,
+    /// The first rejected users, with their reasons.
+    pub rejected_users: Vec<(String, String)>,
+    /// How many users have a value that does not fit its column, by field.
+    pub unexpected_values: BTreeMap<String, i64>,
+}
+
+/// Reads what `clerk2pg status`, the status page and the metrics show.
+#[derive(Debug, Clone)]
+pub struct Overview(pub(super) Mirror);
+
+impl Overview {
     /// How the mirror stands, in one query.
-    pub async fn glance(&self) -> Result<Summary, Error> {
+    pub async fn summary(&self) -> Result<Summary, Error> {
         Ok(sql_query(format!(
             "SELECT pg_catalog.now() AS now, instance_id, environment_type, users,
                     (SELECT pg_catalog.count(*) FROM clerk.missing_users WHERE held_at IS NOT NULL AND approved_at IS NULL) AS held,
+                    (SELECT pg_catalog.count(*) FROM clerk.missing_users WHERE approved_at IS NOT NULL) AS approved,
                     (SELECT pg_catalog.count(*) FROM clerk.rejected_users) AS rejected,
                     (SELECT pg_catalog.count(*) FROM (SELECT FROM clerk.users WHERE unexpected IS NOT NULL LIMIT 10000) AS counted)
                         AS unexpected,
                     CASE WHEN {held} THEN lease_holder END AS lease_holder,
                     (SELECT holder FROM clerk.leader) AS leader,
-                    (SELECT pg_catalog.count(*) FROM clerk.standbys WHERE {there}) AS standbys
+                    ARRAY(SELECT holder FROM clerk.standbys WHERE {there} ORDER BY holder) AS standbys
              FROM clerk.sync_state",
             held = lease::held(),
-            there = leader::there(),
+            there = leadership::there(),
         ))
-        .get_result(&mut self.connection().await?)
+        .get_result(&mut self.0.connection().await?)
         .await?)
     }
 
-    /// What happened in the last `stretches` times `seconds`, with so many `runs`.
-    pub async fn lately(&self, runs: i64, stretches: i64, seconds: f64) -> Result<History, Error> {
+    /// Returns the last `runs` syncs.
+    pub async fn recent(&self, runs: i64) -> Result<Recent, Error> {
         let freshness = self.freshness().await?;
-        let conn = &mut self.connection().await?;
-        let stretches = sql_query(
+        let conn = &mut self.0.connection().await?;
+        // By id rather than by time, which has no index: the first match is near the end.
+        let last_full_at: Option<Option<DateTime<Utc>>> = sync_runs::table
+            .select(sync_runs::ended_at)
+            .filter(sync_runs::kind.eq(SyncKind::Full.name()))
+            .filter(sync_runs::outcome.eq_any(Outcome::SUCCESSFUL.map(Outcome::name)))
+            .order(sync_runs::id.desc())
+            .first(conn)
+            .await
+            .optional()?;
+        Ok(Recent {
+            last_full_at: last_full_at.flatten(),
+            freshness,
+            runs: sync_runs::table
+                .select(LastRun::as_select())
+                .order(sync_runs::id.desc())
+                .limit(runs)
+                .load(conn)
+                .await?,
+        })
+    }
+
+    /// Returns what happened in the last `periods`, each as long as `period`, and the last `runs` syncs.
+    pub async fn history(&self, runs: i64, periods: i64, period: Duration) -> Result<History, Error> {
+        let Recent {
+            last_full_at,
+            freshness,
+            runs,
+        } = self.recent(runs).await?;
+        let conn = &mut self.0.connection().await?;
+        let periods = sql_query(
             "WITH runs AS (
                  SELECT pg_catalog.floor(extract(epoch FROM pg_catalog.now() - started_at)::pg_catalog.float8 / $2)::pg_catalog.int8 AS ago,
                         created, updated, deleted, ages_ms,
@@ -134,30 +233,74 @@ impl Mirror {
              )
              SELECT ago, median_ms, worst_ms, created, updated, deleted FROM sums LEFT JOIN medians USING (ago) ORDER BY ago",
         )
-        .bind::<BigInt, _>(stretches)
-        .bind::<Double, _>(seconds)
+        .bind::<BigInt, _>(periods)
+        .bind::<Double, _>(period.as_secs_f64())
         .bind::<BigInt, _>(MAX_SYNCS)
         .load(conn)
         .await?;
-        // By number rather than by time, which no index knows: the first that fits is not far from the end.
-        let last_full_at: Option<Option<DateTime<Utc>>> = sync_runs::table
-            .select(sync_runs::ended_at)
-            .filter(sync_runs::kind.eq(Kind::Full.name()))
-            .filter(sync_runs::outcome.eq_any(["in_sync", "changed", "held"]))
-            .order(sync_runs::id.desc())
-            .first(conn)
-            .await
-            .optional()?;
         Ok(History {
-            last_full_at: last_full_at.flatten(),
+            last_full_at,
             freshness,
-            runs: sync_runs::table
-                .select(LastRun::as_select())
-                .order(sync_runs::id.desc())
-                .limit(runs)
-                .load(conn)
-                .await?,
-            stretches,
+            runs,
+            periods,
         })
+    }
+
+    /// Returns the state with the last `runs` syncs and the first `rejected` users that are rejected.
+    pub async fn details(&self, runs: i64, rejected: i64) -> Result<Details, Error> {
+        Ok(Details {
+            summary: self.summary().await?,
+            recent: self.recent(runs).await?,
+            last_seen_at: self.last_seen().await?,
+            plan: self.0.missing().checksum().await?,
+            unexpected_values: self.unexpected_values().await?,
+            rejected_users: rejected_users::table
+                .select((rejected_users::user_id, rejected_users::reason))
+                .order(rejected_users::user_id)
+                .limit(rejected)
+                .load(&mut self.0.connection().await?)
+                .await?,
+        })
+    }
+
+    /// Returns how fresh the changes of the last hour were; `None` without changes.
+    pub async fn freshness(&self) -> Result<Option<Freshness>, Error> {
+        freshness::freshness(&mut *self.0.connection().await?).await
+    }
+
+    /// When another connection of this name and role last did something here.
+    async fn last_seen(&self) -> Result<Option<DateTime<Utc>>, Error> {
+        #[derive(QueryableByName)]
+        struct LastSeen {
+            #[diesel(sql_type = Nullable<Timestamptz>)]
+            at: Option<DateTime<Utc>>,
+        }
+        let LastSeen { at } = sql_query(
+            "SELECT pg_catalog.max(state_change) AS at FROM pg_catalog.pg_stat_activity
+             WHERE datname = pg_catalog.current_database() AND application_name = pg_catalog.current_setting('application_name')
+               AND usename = current_user AND pid <> pg_catalog.pg_backend_pid()",
+        )
+        .get_result(&mut self.0.connection().await?)
+        .await?;
+        Ok(at)
+    }
+
+    /// How many users have a value that does not fit its column, by field.
+    async fn unexpected_values(&self) -> Result<BTreeMap<String, i64>, Error> {
+        #[derive(QueryableByName)]
+        struct FieldCount {
+            #[diesel(sql_type = Text)]
+            field: String,
+            #[diesel(sql_type = BigInt)]
+            users: i64,
+        }
+        let rows: Vec<FieldCount> = sql_query(
+            "SELECT field, pg_catalog.count(*) AS users
+             FROM clerk.users AS u CROSS JOIN LATERAL pg_catalog.unnest(u.unexpected) AS fields(field)
+             WHERE u.unexpected IS NOT NULL GROUP BY field",
+        )
+        .load(&mut self.0.connection().await?)
+        .await?;
+        Ok(rows.into_iter().map(|row| (row.field, row.users)).collect())
     }
 }

@@ -9,6 +9,7 @@ use super::{
     Error, Lease,
     locks::USUAL_WAIT,
     session::{Fault, Session},
+    sqlstate::{LOCK_NOT_AVAILABLE, QUERY_CANCELED, is_global},
 };
 
 /// How long a statement may take, as a rule.
@@ -52,7 +53,7 @@ pub(super) async fn begin_for(conn: &mut Session, lease: &Lease, users: bool, be
 }
 
 /// Why an attempt came to nothing.
-pub(super) enum Failure {
+pub(super) enum WriteFailure {
     /// One row may be to blame.
     OneRow(Fault),
     /// A statement ran into its time limit, or waited too long for a lock.
@@ -61,47 +62,36 @@ pub(super) enum Failure {
     Whole(Error),
 }
 
-impl Failure {
+impl WriteFailure {
     pub(super) fn into_error(self) -> Error {
         match self {
-            Failure::OneRow(fault) | Failure::TooLong(fault) => fault.into(),
-            Failure::Whole(error) => error,
+            WriteFailure::OneRow(fault) | WriteFailure::TooLong(fault) => fault.into(),
+            WriteFailure::Whole(error) => error,
         }
     }
 }
 
-impl From<Fault> for Failure {
+impl From<Fault> for WriteFailure {
     fn from(fault: Fault) -> Self {
         match fault.sqlstate() {
-            Some("57014" | "55P03") => Failure::TooLong(fault),
-            Some(code) if !fault.ends_connection() && !is_everyones(code) => Failure::OneRow(fault),
-            _ => Failure::Whole(fault.into()),
+            Some(QUERY_CANCELED | LOCK_NOT_AVAILABLE) => WriteFailure::TooLong(fault),
+            Some(code) if !fault.ends_connection() && !is_global(code) => WriteFailure::OneRow(fault),
+            _ => WriteFailure::Whole(fault.into()),
         }
     }
 }
 
-/// Whether a condition is surely about the whole transaction or server, whatever the rows were. Everything else may be one user's data in an
-/// expression, a constraint or a trigger of the application: even "permission denied" and "out of range" of a system table. Functions of
-/// extensions report a value that they do not like as an internal error.
-fn is_everyones(code: &str) -> bool {
-    // Connections, transactions, rollbacks, resources, interventions, and the system below.
-    let classes = ["08", "25", "40", "53", "57", "58"];
-    // Something is in use, or a parameter cannot be changed now.
-    let codes = ["55006", "55P02"];
-    classes.iter().any(|class| code.starts_with(class)) || codes.contains(&code)
-}
-
-impl From<Diesel> for Failure {
+impl From<Diesel> for WriteFailure {
     fn from(error: Diesel) -> Self {
         match Fault::of(error) {
             Ok(fault) => fault.into(),
-            Err(other) => Failure::Whole(other.into()),
+            Err(other) => WriteFailure::Whole(other.into()),
         }
     }
 }
 
-impl From<Error> for Failure {
+impl From<Error> for WriteFailure {
     fn from(error: Error) -> Self {
-        Failure::Whole(error)
+        WriteFailure::Whole(error)
     }
 }

@@ -11,20 +11,21 @@ use diesel::{
 };
 use diesel_async::RunQueryDsl;
 
-use super::{Write, read::timestamp, session::Session};
+use super::{Write, rows::timestamp, session::Session};
 use crate::resource::{
     User, Value,
     fields::{FIELDS, Field, Kind},
 };
 
 /// Inserts users, or updates those that are there as changed.
-pub(super) static UPSERT: LazyLock<Statement> = LazyLock::new(|| Statement::new(", changed_at = pg_catalog.now()"));
+pub(super) static UPSERT: LazyLock<UpsertStatement> =
+    LazyLock::new(|| UpsertStatement::new(", changed_at = pg_catalog.now()"));
 
 /// Brings rows up to date without calling them changed.
-pub(super) static REFRESH: LazyLock<Statement> = LazyLock::new(|| Statement::new(""));
+pub(super) static REFRESH: LazyLock<UpsertStatement> = LazyLock::new(|| UpsertStatement::new(""));
 
 /// The SQL around an array for each column.
-pub(super) struct Statement {
+pub(super) struct UpsertStatement {
     before: String,
     behind: String,
 }
@@ -57,7 +58,7 @@ const OWN: [(&str, &str); 9] = [
     ("digest", "bytea"),
 ];
 
-impl Statement {
+impl UpsertStatement {
     /// The insert as a set, with what to do where the row is there already.
     fn new(on_update: &str) -> Self {
         let names = FIELDS.iter().map(|field| field.name);
@@ -88,7 +89,7 @@ impl Statement {
 }
 
 /// A column of all rows that are written.
-enum Column<'w> {
+enum ColumnArray<'w> {
     /// `jsonb` travels as text: a JSON text needs no second encoding, and its numbers keep all their digits.
     Text(Vec<Option<&'w str>>),
     Made(Vec<Option<String>>),
@@ -100,39 +101,39 @@ enum Column<'w> {
 
 /// The insert of some users.
 struct Upsert<'w> {
-    statement: &'static Statement,
-    columns: Vec<(Column<'w>, &'static str)>,
+    statement: &'static UpsertStatement,
+    columns: Vec<(ColumnArray<'w>, &'static str)>,
 }
 
 impl<'w> Upsert<'w> {
-    fn new(statement: &'static Statement, writes: &[&'w Write<'w>]) -> Self {
+    fn new(statement: &'static UpsertStatement, writes: &[&'w Write<'w>]) -> Self {
         let of_field = |(at, field): (usize, &Field)| {
             let values = writes.iter().map(|write| &write.user.values[at]);
             match field.kind {
-                Kind::Text => (Column::Text(values.map(text).collect()), "text"),
-                Kind::Json => (Column::Text(values.map(json).collect()), "text"),
-                Kind::Bool => (Column::Bool(values.map(boolean).collect()), "boolean"),
-                Kind::Int => (Column::Int(values.map(int).collect()), "bigint"),
-                Kind::Time => (Column::Time(values.map(time).collect()), "timestamptz"),
+                Kind::Text => (ColumnArray::Text(values.map(text).collect()), "text"),
+                Kind::Json => (ColumnArray::Text(values.map(json).collect()), "text"),
+                Kind::Bool => (ColumnArray::Bool(values.map(boolean).collect()), "boolean"),
+                Kind::Int => (ColumnArray::Int(values.map(int).collect()), "bigint"),
+                Kind::Time => (ColumnArray::Time(values.map(time).collect()), "timestamptz"),
             }
         };
         let users = || writes.iter().map(|write: &&'w Write<'w>| write.user);
         let of_own = |(name, kind): &(&str, &'static str)| {
             let derived = users().map(|user| &user.derived);
             let column = match *name {
-                "extra" => Column::Made(users().map(User::extra_object).collect()),
-                "absent" => Column::Made(users().map(|user| names(user.absent())).collect()),
-                "unexpected" => Column::Made(users().map(|user| names(user.unexpected.iter().copied())).collect()),
-                "primary_email" => Column::Text(derived.map(|derived| derived.primary_email.as_deref()).collect()),
+                "extra" => ColumnArray::Made(users().map(User::extra_object).collect()),
+                "absent" => ColumnArray::Made(users().map(|user| names(user.absent())).collect()),
+                "unexpected" => ColumnArray::Made(users().map(|user| names(user.unexpected.iter().copied())).collect()),
+                "primary_email" => ColumnArray::Text(derived.map(|derived| derived.primary_email.as_deref()).collect()),
                 "primary_email_verified" => {
-                    Column::Bool(derived.map(|derived| derived.primary_email_verified).collect())
+                    ColumnArray::Bool(derived.map(|derived| derived.primary_email_verified).collect())
                 }
-                "primary_phone" => Column::Text(derived.map(|derived| derived.primary_phone.as_deref()).collect()),
+                "primary_phone" => ColumnArray::Text(derived.map(|derived| derived.primary_phone.as_deref()).collect()),
                 "primary_phone_verified" => {
-                    Column::Bool(derived.map(|derived| derived.primary_phone_verified).collect())
+                    ColumnArray::Bool(derived.map(|derived| derived.primary_phone_verified).collect())
                 }
-                "full_name" => Column::Text(derived.map(|derived| derived.full_name.as_deref()).collect()),
-                _ => Column::Bytes(writes.iter().map(|write| &write.digest.0[..]).collect()),
+                "full_name" => ColumnArray::Text(derived.map(|derived| derived.full_name.as_deref()).collect()),
+                _ => ColumnArray::Bytes(writes.iter().map(|write| &write.digest.0[..]).collect()),
             };
             (column, *kind)
         };
@@ -152,12 +153,12 @@ impl QueryFragment<Pg> for Upsert<'_> {
                 out.push_sql(", ");
             }
             match column {
-                Column::Text(values) => out.push_bind_param::<Array<Nullable<Text>>, _>(values)?,
-                Column::Made(values) => out.push_bind_param::<Array<Nullable<Text>>, _>(values)?,
-                Column::Bool(values) => out.push_bind_param::<Array<Nullable<Bool>>, _>(values)?,
-                Column::Int(values) => out.push_bind_param::<Array<Nullable<BigInt>>, _>(values)?,
-                Column::Time(values) => out.push_bind_param::<Array<Nullable<Timestamptz>>, _>(values)?,
-                Column::Bytes(values) => out.push_bind_param::<Array<Binary>, _>(values)?,
+                ColumnArray::Text(values) => out.push_bind_param::<Array<Nullable<Text>>, _>(values)?,
+                ColumnArray::Made(values) => out.push_bind_param::<Array<Nullable<Text>>, _>(values)?,
+                ColumnArray::Bool(values) => out.push_bind_param::<Array<Nullable<Bool>>, _>(values)?,
+                ColumnArray::Int(values) => out.push_bind_param::<Array<Nullable<BigInt>>, _>(values)?,
+                ColumnArray::Time(values) => out.push_bind_param::<Array<Nullable<Timestamptz>>, _>(values)?,
+                ColumnArray::Bytes(values) => out.push_bind_param::<Array<Binary>, _>(values)?,
             }
             out.push_sql("::");
             out.push_sql(kind);
@@ -181,7 +182,7 @@ impl Query for Upsert<'_> {
 /// Writes users with one statement, in this order, and returns those that were stored.
 pub(super) async fn upsert<'w>(
     conn: &mut Session,
-    statement: &'static Statement,
+    statement: &'static UpsertStatement,
     writes: &[&'w Write<'w>],
 ) -> QueryResult<Vec<Stored<'w>>> {
     let rows: Vec<(String, bool)> = Upsert::new(statement, writes).load(conn).await?;

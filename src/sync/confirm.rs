@@ -19,7 +19,7 @@ use super::{
 use crate::{
     clerk::{self, Lookup, MAX_IDS, Page},
     failure::Failure,
-    mirror::{Batch, Kind, Mirror, Run},
+    mirror::{Batch, Mirror, Run, SyncKind},
     reconcile::{
         guard::Checksum,
         walk::{Range, Walk},
@@ -79,14 +79,14 @@ impl SyncContext<'_> {
         let mut any_missing = false;
         let mut after = String::new();
         loop {
-            let ids = mirror.missing(run, &after, BATCH).await?;
+            let ids = mirror.missing().next(run, &after, BATCH).await?;
             let Some(last) = ids.last() else { break };
             after.clone_from(last);
             any_missing = true;
             later.extend(self.note_absent(run, &ids).await?);
         }
 
-        if !any_missing && run.kind != Kind::Full {
+        if !any_missing && run.kind != SyncKind::Full {
             return Ok(());
         }
         self.judge_and_delete(run).await?;
@@ -94,10 +94,10 @@ impl SyncContext<'_> {
             let ids: Vec<String> = later.into_iter().map(|(id, _)| id).collect();
             self.settle_later(run, ids, pause).await?;
         }
-        mirror.forget_open(run).await?;
-        self.report.held = mirror.count_held().await?;
+        mirror.missing().forget_open(run).await?;
+        self.report.held = mirror.missing().count_held().await?;
         if self.report.held > 0 {
-            self.report.plan = mirror.held_checksum().await?;
+            self.report.plan = mirror.missing().checksum().await?;
             warn!(
                 held = self.report.held,
                 plan = self.report.plan,
@@ -111,21 +111,21 @@ impl SyncContext<'_> {
     async fn note_absent(&mut self, run: &Run, ids: &[String]) -> Result<Vec<(String, Duration)>, Failure> {
         let absent = self.ask_for(ids).await?;
         let (absent, later) = self.apart(&absent).await?;
-        self.syncer.mirror.note_absent(run.lease(), &absent).await?;
+        self.syncer.mirror.missing().note_absent(run.lease(), &absent).await?;
         Ok(later)
     }
 
     /// Holds the absent ids if there are too many of them, and deletes the rows of those that are not held.
     async fn judge_and_delete(&mut self, run: &Run) -> Result<(), Failure> {
         let mirror = &self.syncer.mirror;
-        let absent = mirror.count_absent().await?;
+        let absent = mirror.missing().count_absent().await?;
         if absent > 0 && self.must_hold(mirror, absent).await? {
-            mirror.hold(run.lease()).await?;
+            mirror.missing().hold(run.lease()).await?;
         }
         let mut after = String::new();
         let mut has_time_for_kept = true;
         loop {
-            let ids = mirror.deletable(run, &after, MAX_IDS).await?;
+            let ids = mirror.missing().deletable(run, &after, MAX_IDS).await?;
             let Some(last) = ids.last() else { return Ok(()) };
             after.clone_from(last);
             let syncer = self.syncer;
@@ -143,6 +143,7 @@ impl SyncContext<'_> {
             let kept: HashSet<String> = self
                 .syncer
                 .mirror
+                .rejected()
                 .kept_among(&confirmed.gone)
                 .await?
                 .into_iter()
@@ -168,7 +169,7 @@ impl SyncContext<'_> {
             let room = self.room().await?;
             if room == 0 {
                 if self.report.deleted > before {
-                    self.syncer.mirror.hold_these(run.lease(), &kept).await?;
+                    self.syncer.mirror.missing().hold_these(run.lease(), &kept).await?;
                 }
                 break;
             }
@@ -187,8 +188,12 @@ impl SyncContext<'_> {
             return Ok(0);
         }
         let mirror = &self.syncer.mirror;
-        let lately = mirror.deleted_lately().await?;
-        let room = self.syncer.options.limits.room(lately, mirror.count().await? + lately);
+        let lately = mirror.missing().deleted_lately().await?;
+        let room = self
+            .syncer
+            .options
+            .limits
+            .room(lately, mirror.counts().users().await? + lately);
         Ok(usize::try_from(room).unwrap_or(usize::MAX))
     }
 
@@ -233,7 +238,7 @@ impl SyncContext<'_> {
         if self.syncer.is_single_run() {
             return Ok(());
         }
-        let approved = self.syncer.mirror.approved(MOST_APPROVED).await?;
+        let approved = self.syncer.mirror.missing().approved(MOST_APPROVED).await?;
         if !approved.is_empty() {
             make_due(&self.syncer.due, approved, TRY_APPROVED_AGAIN);
         }
@@ -243,7 +248,7 @@ impl SyncContext<'_> {
     /// Deletes rows whose deletion Clerk confirmed. Returns whether there was time for all of them.
     async fn delete(&mut self, run: &Run, ids: &[String]) -> Result<bool, Failure> {
         let mark = self.syncer.options.delete_mode == DeleteMode::Mark;
-        let done = self.syncer.mirror.delete(run, ids, mark).await?;
+        let done = self.syncer.mirror.rows().delete(run, ids, mark).await?;
         for id in ids {
             if !done.kept.iter().any(|row| row.user_id == *id) && !done.left.contains(id) {
                 self.syncer.rechecks.forget(Said::Deleted, id);
@@ -273,10 +278,10 @@ impl SyncContext<'_> {
         let mut missing: HashSet<String> = std::mem::take(&mut dry_run.missing).into_iter().collect();
         missing.retain(|id| !dry_run.updated.contains(id));
         let Some(mirror) = self.desk.mirror else { return Ok(()) };
-        let held = mirror.held().await?;
+        let held = mirror.missing().held().await?;
         missing.extend(held.keys().cloned());
         if self.syncer.options.delete_mode == DeleteMode::Delete {
-            missing.extend(mirror.all_marked().await?);
+            missing.extend(mirror.rows().marked().await?);
         }
         let mut missing: Vec<String> = missing.into_iter().collect();
         missing.sort_unstable();
@@ -284,7 +289,7 @@ impl SyncContext<'_> {
         for ids in missing.chunks(BATCH) {
             absent.append(&mut self.ask_for(ids).await?);
         }
-        let kept = mirror.kept_rows().await?;
+        let kept = mirror.rejected().kept_rows().await?;
         let is_judged = |id: &&String| held.get(*id) != Some(&true) && !kept.contains(*id);
         let judged: Vec<String> = absent.iter().filter(is_judged).cloned().collect();
         let hold = !judged.is_empty() && self.must_hold(mirror, judged.len() as u64).await?;
@@ -314,8 +319,8 @@ impl SyncContext<'_> {
         if self.witnesses.is_empty() {
             return Ok(true);
         }
-        let lately = mirror.deleted_lately().await?;
-        let users = mirror.count().await? + lately;
+        let lately = mirror.missing().deleted_lately().await?;
+        let users = mirror.counts().users().await? + lately;
         Ok(self.syncer.options.limits.hold(absent + lately, users))
     }
 
@@ -342,7 +347,7 @@ impl SyncContext<'_> {
         if self.desk.holds.load(Ordering::Relaxed) {
             // A replica that lags still shows what was held a moment ago.
             let ids: Vec<&str> = found_ids.iter().copied().collect();
-            let held = self.syncer.mirror.held_lately_among(&ids).await?;
+            let held = self.syncer.mirror.missing().held_lately_among(&ids).await?;
             found.retain(|raw| !held.iter().any(|id| raw.id.as_ref() == Some(id)));
         }
         let absent: Vec<String> = ids
@@ -440,7 +445,7 @@ impl SyncContext<'_> {
         let rechecks = &self.syncer.rechecks;
         let now = Instant::now();
         let mut young = match self.desk.mirror {
-            Some(mirror) => mirror.too_young(ids, REPLICA_LAG).await?,
+            Some(mirror) => mirror.rows().too_young(ids, REPLICA_LAG).await?,
             None => HashMap::new(),
         };
         // The database's clock went back since the row was written: the clock of this process decides.

@@ -11,7 +11,7 @@ use std::{
 use tokio::sync::Notify;
 use tracing::warn;
 
-use crate::mirror::Kind;
+use crate::mirror::SyncKind;
 use queue::Queue;
 
 /// The least time between two full syncs that notifications ask for.
@@ -39,7 +39,7 @@ struct Marks {
     users: Queue,
     limits: Limits,
     /// The kind that last had its turn, or failed: other kinds go first.
-    yields: Option<Kind>,
+    yields: Option<SyncKind>,
 }
 
 /// A mark that takes effect only after a gap since the one before it.
@@ -82,11 +82,11 @@ pub enum Task {
 
 impl Task {
     /// The kind of sync, as in `clerk.sync_runs`.
-    pub fn kind(&self) -> Kind {
+    pub fn kind(&self) -> SyncKind {
         match self {
-            Task::Full => Kind::Full,
-            Task::Incremental | Task::Tick => Kind::Incremental,
-            Task::Users(_) => Kind::OnDemand,
+            Task::Full => SyncKind::Full,
+            Task::Incremental | Task::Tick => SyncKind::Incremental,
+            Task::Users(_) => SyncKind::OnDemand,
         }
     }
 }
@@ -142,12 +142,12 @@ impl Marks {
     }
 
     /// The next kind of sync, of those that may run.
-    fn next(&self, allowed: &Allowed, now: Instant) -> Option<Kind> {
+    fn next(&self, allowed: &Allowed, now: Instant) -> Option<SyncKind> {
         // Somebody may be waiting for a single user. A full sync does what an incremental one does.
         let mut kinds = [
-            (Kind::OnDemand, allowed.users > 0 && self.has_users(now)),
-            (Kind::Full, allowed.full && self.has_full(now)),
-            (Kind::Incremental, allowed.incremental && self.has_incremental(now)),
+            (SyncKind::OnDemand, allowed.users > 0 && self.has_users(now)),
+            (SyncKind::Full, allowed.full && self.has_full(now)),
+            (SyncKind::Incremental, allowed.incremental && self.has_incremental(now)),
         ];
         kinds.sort_by_key(|(kind, _)| self.yields == Some(*kind));
         kinds.into_iter().find_map(|(kind, is_due)| is_due.then_some(kind))
@@ -253,15 +253,15 @@ impl Due {
     pub fn take(&self, allowed: &Allowed) -> Option<Task> {
         let (mut marks, now) = (self.marks(), Instant::now());
         let kind = marks.next(allowed, now)?;
-        marks.yields = (kind == Kind::OnDemand).then_some(kind);
+        marks.yields = (kind == SyncKind::OnDemand).then_some(kind);
         Some(match kind {
-            Kind::OnDemand => Task::Users(marks.users.take(allowed.users, now)),
-            Kind::Full => {
+            SyncKind::OnDemand => Task::Users(marks.users.take(allowed.users, now)),
+            SyncKind::Full => {
                 marks.absorb(now);
                 Task::Full
             }
-            Kind::Incremental if marks.take_incremental(now) => Task::Incremental,
-            Kind::Incremental => Task::Tick,
+            SyncKind::Incremental if marks.take_incremental(now) => Task::Incremental,
+            SyncKind::Incremental => Task::Tick,
         })
     }
 

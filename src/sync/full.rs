@@ -14,7 +14,7 @@ use super::{
 use crate::{
     clerk::{self, Objection},
     failure::{Cause, Failure},
-    mirror::{Kind, Run},
+    mirror::{Run, SyncKind},
     reconcile::{
         partition::Partition,
         recent::{Entry, LAG_MS, Recent, Step},
@@ -30,7 +30,7 @@ impl Syncer {
     /// # Errors
     /// The sync could not be completed; what it committed stays, and the next one continues from there.
     pub async fn full_sync(&self, carryover: &mut Carryover) -> Result<Report, Failure> {
-        let opening = Opening::new(self, Kind::Full);
+        let opening = Opening::new(self, SyncKind::Full);
         let before = carryover.instance.take();
         let instance = match self.open(opening).await {
             Ok(instance) => instance,
@@ -44,14 +44,15 @@ impl Syncer {
         let lease = self.acquire_lease().await?;
         carryover.instance = Some(instance.clone());
         let work = async |running: &mut SyncContext<'_>, run: &Run| {
-            if self.mirror.instance().await?.is_none() {
+            if self.mirror.instance().id().await?.is_none() {
                 self.identify_again(&instance).await?;
                 self.mirror
+                    .instance()
                     .pin(run.lease(), &instance.id, &instance.environment_type)
                     .await?;
             }
             // Again, now that nobody else can pin: two with different keys may have started at once.
-            same_instance(self.mirror.instance().await?.as_deref(), &instance.id)?;
+            same_instance(self.mirror.instance().id().await?.as_deref(), &instance.id)?;
             running.whole(run).await
         };
         let result = self.under_lease(&lease, opening, carryover, work).await;
@@ -70,13 +71,13 @@ impl Syncer {
     /// # Errors
     /// A full sync could not begin.
     pub async fn enter(&self) -> Result<(), Failure> {
-        self.open(Opening::new(self, Kind::Full)).await.map(drop)
+        self.open(Opening::new(self, SyncKind::Full)).await.map(drop)
     }
 
     async fn open(&self, opening: Opening) -> Result<clerk::Instance, Failure> {
         // With a key of another instance, not even migrations may run; if the schema is not this version's, the pin is read after them.
-        let pinned = match self.mirror.exists().await {
-            Ok(true) => self.mirror.instance().await?,
+        let pinned = match self.mirror.schema().exists().await {
+            Ok(true) => self.mirror.instance().id().await?,
             _ => None,
         };
         let identified = self.identify(pinned.as_deref()).await;
@@ -87,26 +88,26 @@ impl Syncer {
                 return Err(failure);
             }
         };
-        let applied = self.mirror.prepare(self.options.migrate).await?;
+        let applied = self.mirror.schema().prepare(self.options.migrate).await?;
         if !applied.is_empty() {
             info!(migrations = applied.len(), "the schema is up to date now");
         }
         self.check_pin(&instance, opening).await?;
-        self.clerk.set_digest_key(self.mirror.digest_key().await?);
+        self.clerk.set_digest_key(self.mirror.instance().digest_key().await?);
         Ok(instance)
     }
 
     /// The plan of a full sync, told line by line. Writes nothing.
     pub async fn plan(&self, print: Printer<'_>) -> Result<Report, Failure> {
-        let opening = Opening::new(self, Kind::Full);
-        let exists = self.mirror.exists().await?;
+        let opening = Opening::new(self, SyncKind::Full);
+        let exists = self.mirror.schema().exists().await?;
         let pinned = match exists {
-            true => self.mirror.instance().await?,
+            true => self.mirror.instance().id().await?,
             false => None,
         };
         let instance = self.identify(pinned.as_deref()).await?;
         if exists {
-            self.clerk.set_digest_key(self.mirror.digest_key().await?);
+            self.clerk.set_digest_key(self.mirror.instance().digest_key().await?);
         }
         let mut carryover = Carryover::default();
         let (rejects, holds) = (AtomicBool::new(false), AtomicBool::new(false));
@@ -143,7 +144,7 @@ impl Syncer {
     }
 
     async fn check_pin(&self, instance: &clerk::Instance, opening: Opening) -> Result<(), Failure> {
-        let pinned = self.mirror.instance().await?;
+        let pinned = self.mirror.instance().id().await?;
         let checked = same_instance(pinned.as_deref(), &instance.id);
         if let Err(failure) = &checked {
             self.record(failure, opening).await;
@@ -153,12 +154,13 @@ impl Syncer {
 
     /// Lists a sync that failed before it could begin, if there is a schema to list it in.
     pub(super) async fn record(&self, failure: &Failure, opening: Opening) {
-        if failure.cause == Cause::Stopped || !matches!(self.mirror.exists().await, Ok(true)) {
+        if failure.cause == Cause::Stopped || !matches!(self.mirror.schema().exists().await, Ok(true)) {
             return;
         }
         let requests = self.clerk.requests() - opening.requests;
         if let Err(error) = self
             .mirror
+            .runs()
             .record_failure(opening.kind, &self.options.holder, requests, &failure.message)
             .await
         {
@@ -193,7 +195,7 @@ impl SyncContext<'_> {
             .is_some_and(|(newest, now)| now.saturating_sub(newest) >= LAG_MS);
         self.walk_list(resumed.map(|checkpoint| checkpoint.parts)).await?;
         // A walk that may have missed somebody does not stand for the changes since the last sync: they are followed from where they were.
-        let is_doubtful = !self.report.notes.is_empty() && self.syncer.mirror.state().await?.watermark.is_some();
+        let is_doubtful = !self.report.notes.is_empty() && self.syncer.mirror.runs().state().await?.watermark.is_some();
         let watermark = self.watermark.filter(|_| !is_doubtful);
         if let Some(newest) = watermark.filter(|_| !is_resumed) {
             self.carryover.floor.learn(begins, seen, newest);
@@ -202,8 +204,11 @@ impl SyncContext<'_> {
             }
         }
         let removes_marked = self.syncer.options.delete_mode == DeleteMode::Delete;
-        let close = self.syncer.mirror.close_walk(run, watermark, removes_marked);
-        close.await?;
+        self.syncer
+            .mirror
+            .missing()
+            .close_walk(run, watermark, removes_marked)
+            .await?;
         self.settle_deletions(run).await?;
         self.settle_older().await?;
         self.retry_refused(run).await

@@ -158,7 +158,7 @@ impl Syncer {
 
     /// Whether the server knows one of the newest users of the mirror. Ids are unique among all instances.
     async fn knows_mirrored_users(&self) -> Result<bool, Failure> {
-        let ids = self.mirror.newest_ids_except(&[], KNOWN).await?;
+        let ids = self.mirror.rows().newest_ids_except(&[], KNOWN).await?;
         if ids.is_empty() {
             return Ok(false);
         }
@@ -221,7 +221,7 @@ impl Syncer {
     pub async fn repin(&self, instance: Option<&str>) -> Result<Repinned, Failure> {
         let told = self.ask_instance().await?.map_err(Failure::from)?;
         self.identify_again(&told).await?;
-        let pinned = self.mirror.instance().await?;
+        let pinned = self.mirror.instance().id().await?;
         if pinned.as_deref() == Some(&told.id) {
             return Ok(Repinned {
                 before: pinned,
@@ -242,8 +242,12 @@ impl Syncer {
             )));
         }
         let lease = self.acquire_lease().await?;
-        let held = self.mirror.repin(&lease, &told.id, &told.environment_type).await;
-        self.mirror.release_lease(&lease).await?;
+        let held = self
+            .mirror
+            .instance()
+            .repin(&lease, &told.id, &told.environment_type)
+            .await;
+        self.mirror.leases().release(&lease).await?;
         Ok(Repinned {
             before: pinned,
             after: told.id,

@@ -16,7 +16,7 @@ use super::{
 use crate::{
     clerk::{self, Objection, Page},
     failure::{Cause, Failure},
-    mirror::{Batch, Kind, Run, State},
+    mirror::{Batch, Run, SyncKind, SyncState},
     reconcile::{
         recent::{Entry, Recent, Step},
         walk::{PAGE, Range, Unreadable},
@@ -71,7 +71,7 @@ impl Syncer {
     /// # Errors
     /// The sync could not be carried through; what it committed stays, and the next one does the rest.
     pub async fn incremental(&self, carryover: &mut Carryover) -> Result<SyncOutcome, Failure> {
-        let opening = Opening::new(self, Kind::Incremental);
+        let opening = Opening::new(self, SyncKind::Incremental);
         let result = self.follow(opening, carryover).await;
         match &result {
             Err(failure) if carryover.is_news(failure.cause) => self.record(failure, opening).await,
@@ -129,12 +129,15 @@ impl Syncer {
     }
 
     /// What a look begins with; what comes of it where it cannot begin.
-    pub(super) async fn begin_look(&self, carryover: &mut Carryover) -> Result<Result<State, SyncOutcome>, Failure> {
+    pub(super) async fn begin_look(
+        &self,
+        carryover: &mut Carryover,
+    ) -> Result<Result<SyncState, SyncOutcome>, Failure> {
         let Some(instance) = &carryover.instance else {
             carryover.walk("no full sync was done yet");
             return Ok(Err(SyncOutcome::Blind));
         };
-        let state = self.mirror.state().await?;
+        let state = self.mirror.runs().state().await?;
         if let Err(failure) = same_instance(state.instance_id.as_deref(), &instance.id) {
             // A person has pinned another one; a full sync asks again which one the key is of.
             carryover.instance = None;
@@ -162,7 +165,7 @@ impl Syncer {
     }
 
     /// Whether the counts deserve a closer look.
-    fn differs(&self, state: &State, total: Option<u64>, carryover: &mut Carryover) -> bool {
+    fn differs(&self, state: &SyncState, total: Option<u64>, carryover: &mut Carryover) -> bool {
         let Some(total) = total else {
             if self.options.delete_mode != DeleteMode::Keep && !carryover.cannot_count {
                 carryover.tell_once("this server does not count users; only full syncs see deletions");
@@ -223,7 +226,7 @@ impl Syncer {
     }
 
     /// Whether the application had locked rows that are to be tried again.
-    fn has_put_off(&self, state: &State) -> bool {
+    fn has_put_off(&self, state: &SyncState) -> bool {
         state.has_put_off_users || (state.has_put_off_deletions && self.options.delete_mode != DeleteMode::Keep)
     }
 
@@ -241,7 +244,7 @@ impl Syncer {
         self.note_older(&older);
         if is_by_id {
             let ids: Vec<String> = page.users().iter().filter_map(|raw| raw.id.clone()).collect();
-            return Ok(!batch.is_empty() || !self.mirror.rejected(&ids).await?.is_empty());
+            return Ok(!batch.is_empty() || !self.mirror.rejected().digests(&ids).await?.is_empty());
         }
         if batch.is_empty() {
             return Ok(false);
@@ -256,7 +259,7 @@ impl Syncer {
                 .filter_map(|user| Some((user.user_id.clone(), user.digest?))),
         );
         let ids: Vec<String> = news.keys().cloned().collect();
-        let rejected = self.mirror.rejected(&ids).await?;
+        let rejected = self.mirror.rejected().digests(&ids).await?;
         Ok(news.iter().any(|(id, digest)| rejected.get(id) != Some(&Some(*digest))))
     }
 }
@@ -270,7 +273,7 @@ fn is_final(cause: Cause) -> bool {
 }
 
 /// Where the list cannot be had by the last change, only full syncs see changes. Emulators are small, so that it may be one each time.
-fn cannot_follow(carryover: &mut Carryover, state: &State) -> SyncOutcome {
+fn cannot_follow(carryover: &mut Carryover, state: &SyncState) -> SyncOutcome {
     carryover.tell_once("this server does not list users by their last change; only full syncs see changes");
     if state.expected <= i64::from(PAGE) {
         carryover.walk("changes cannot be followed here, and there are few users");
@@ -353,7 +356,7 @@ impl SyncContext<'_> {
     /// Brings the mirror in sync with whoever changed. The watermark moves with the last page; not in a full sync, which has not been everywhere
     /// yet, and moves it at its own end.
     async fn follow(&mut self, mut look: Look) -> Result<(), Failure> {
-        let moves = self.run().is_some_and(|run| run.kind != Kind::Full);
+        let moves = self.run().is_some_and(|run| run.kind != SyncKind::Full);
         self.witnesses.extend(look.witnesses.drain(..));
         let Some((mut page, mut step)) = look.page.take() else {
             look.teach(self.carryover);
@@ -395,7 +398,7 @@ impl SyncContext<'_> {
         if self.report.created > 0 {
             self.carryover.mismatch.saw_newcomers();
         }
-        let state = self.syncer.mirror.state().await?;
+        let state = self.syncer.mirror.runs().state().await?;
         if !self.syncer.differs(&state, Some(total), self.carryover) {
             return Ok(false);
         }
@@ -410,13 +413,13 @@ impl SyncContext<'_> {
         self.settle_deletions(run).await?;
         // Whoever was asked for and is there all the same explains nothing, nor does an answer that proves nothing, nor whoever signed up meanwhile.
         let between = i64::try_from(self.created_between).unwrap_or(i64::MAX);
-        let expected = self.syncer.mirror.state().await?.expected - between;
+        let expected = self.syncer.mirror.runs().state().await?.expected - between;
         if expected == state.expected
             && self.report.created == created + self.created_between
             && self.report.deleted == 0
         {
             // Perhaps it is our own number that is wrong: somebody else may have written to the table.
-            let difference = remote + between - self.syncer.mirror.recount(run.lease()).await?;
+            let difference = remote + between - self.syncer.mirror.counts().recount(run.lease()).await?;
             self.carryover.mismatch.found_nobody(difference, Instant::now());
         } else if expected != remote {
             // Others may have been hidden by what happened meanwhile: they need not wait for the schedule.
@@ -491,8 +494,8 @@ impl SyncContext<'_> {
     }
 
     async fn look_between(&mut self, watermark: i64) -> Result<(), Failure> {
-        self.syncer.watch.begins(Kind::Incremental);
-        let users = self.syncer.mirror.state().await?.expected;
+        self.syncer.watch.begins(SyncKind::Incremental);
+        let users = self.syncer.mirror.runs().state().await?.expected;
         let mut look = self.syncer.look(self.carryover, watermark, users).await?;
         look.is_alone = false;
         if look.page.is_some() {

@@ -28,6 +28,7 @@ use std::{future::Future, time::Duration};
 
 use tokio_util::sync::CancellationToken;
 
+pub use crate::mirror::Outcome;
 use crate::{
     clerk::{self, Objection, Page},
     failure::{Cause, Failure},
@@ -43,7 +44,7 @@ pub use identity::Repinned;
 pub(crate) use identity::same_instance;
 pub use incremental::SyncOutcome;
 pub use recheck::Rechecks;
-pub use report::{Outcome, Report};
+pub use report::Report;
 
 /// The pause before a refusal that may be about the order of a list is believed.
 const BELIEVED_AFTER: Duration = Duration::from_secs(1);

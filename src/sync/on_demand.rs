@@ -13,7 +13,7 @@ use super::{
 use crate::{
     clerk::MAX_IDS,
     failure::Failure,
-    mirror::{Batch, Kind, Run},
+    mirror::{Batch, Run, SyncKind},
 };
 
 /// Users that are asked for together with ids that may be gone.
@@ -34,7 +34,7 @@ impl Syncer {
     /// # Errors
     /// The sync could not be carried through.
     pub async fn on_demand(&self, ids: &[String], carryover: &mut Carryover) -> Result<SyncOutcome, Failure> {
-        let opening = Opening::new(self, Kind::OnDemand);
+        let opening = Opening::new(self, SyncKind::OnDemand);
         let state = match self.begin_look(carryover).await? {
             Ok(state) => state,
             Err(followed) => return Ok(followed),
@@ -59,13 +59,13 @@ impl Syncer {
         };
         let mut asked = Asked::default();
         let (mut absent, mut unclear) = (Vec::new(), Vec::new());
-        let holds = self.mirror.holds().await?;
+        let holds = self.mirror.missing().any_held().await?;
         for (id, answer) in part.each_by_id(ids).await? {
             let id = id.as_str();
             match answer {
                 ById::Found(page) => {
                     self.rechecks.forget(Said::Gone, id);
-                    let is_held = holds && !self.mirror.held_among(&[id]).await?.is_empty();
+                    let is_held = holds && !self.mirror.missing().held_among(&[id]).await?.is_empty();
                     if is_held || self.is_news(&page, true).await? {
                         asked.news.push(page);
                     } else if self.rechecks.since(Said::Older, id, Instant::now()) >= Some(REPLICA_LAG) {
@@ -87,7 +87,7 @@ impl Syncer {
         }
         if self.options.delete_mode != DeleteMode::Keep {
             let absent: Vec<&str> = absent.iter().map(String::as_str).collect();
-            let known = self.mirror.named(&absent).await?;
+            let known = self.mirror.rows().by_ids(&absent).await?;
             asked.gone = known.into_iter().filter(|row| !row.deleted).map(|row| row.id).collect();
         }
         let unknown = absent.iter().filter(|id| !asked.gone.iter().any(|gone| gone == *id));
@@ -185,7 +185,13 @@ impl SyncContext<'_> {
                 Ok(known) => self.remember(&known),
                 // Users of the mirror do as well: a witness proves itself by being in the answer.
                 Err(error) if self.syncer.is_of_this_request(&error).await? => {
-                    self.remember_all(self.syncer.mirror.newest_ids_except(&gone, WITNESSES as usize).await?);
+                    self.remember_all(
+                        self.syncer
+                            .mirror
+                            .rows()
+                            .newest_ids_except(&gone, WITNESSES as usize)
+                            .await?,
+                    );
                 }
                 Err(error) => return Err(error.into()),
             }

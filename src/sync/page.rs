@@ -12,7 +12,7 @@ use super::recheck::{REPLICA_LAG, Trust};
 use crate::{
     clerk,
     failure::Failure,
-    mirror::{Batch, Document, Mirror, Rejected, Write},
+    mirror::{Batch, Document, Mirror, Rejected, Rows, Write},
     reconcile::{
         diff::{Comparison, Fetched, Known, compare},
         walk::Range,
@@ -123,7 +123,7 @@ impl Loaded {
             });
         };
         let mut known = match judged {
-            Some(judged) => mirror.stretch(judged, None).await?,
+            Some(judged) => mirror.rows().range(judged, None).await?,
             None => Vec::new(),
         };
         let in_stretch: HashSet<&str> = known.iter().map(|row| row.id.as_str()).collect();
@@ -132,12 +132,12 @@ impl Loaded {
             .map(|user| user.id)
             .filter(|id| !in_stretch.contains(id))
             .collect();
-        let elsewhere = mirror.named(&elsewhere).await?;
+        let elsewhere = mirror.rows().by_ids(&elsewhere).await?;
         let stretch = known.len();
         known.extend(elsewhere);
         let comparison = compare(&fetched, &known, judged, &carried);
         let differ: Vec<&str> = comparison.differ.iter().map(|&at| fetched[at].id).collect();
-        let documents = mirror.documents(&differ, REPLICA_LAG).await?;
+        let documents = mirror.rows().documents(&differ, REPLICA_LAG).await?;
         let (mut stored, mut fresh) = (HashMap::new(), HashSet::new());
         for Document { id, document, is_fresh } in documents {
             if is_fresh {
@@ -168,10 +168,10 @@ impl Loaded {
         let Some((judged, last)) = self.judged.zip(self.known.last()) else {
             return Ok(None);
         };
-        if (self.known.len() as i64) < Mirror::STRETCH {
+        if (self.known.len() as i64) < Rows::MAX_ROWS {
             return Ok(None);
         }
-        self.known = mirror.stretch(judged, Some(last)).await?;
+        self.known = mirror.rows().range(judged, Some(last)).await?;
         let comparison = compare(&chosen.fetched(), &self.known, Some(judged), &self.carried);
         Ok((!self.known.is_empty()).then_some(comparison.missing))
     }
@@ -216,7 +216,7 @@ pub(super) fn batch<'d>(
     let mut batch = Batch {
         unchanged: loaded.comparison.unchanged,
         reject: chosen.rejected.clone(),
-        heal: ids.filter(|id| listed.contains_key(*id)).cloned().collect(),
+        unreject: ids.filter(|id| listed.contains_key(*id)).cloned().collect(),
         missing: loaded.comparison.missing.clone(),
         ..Batch::default()
     };

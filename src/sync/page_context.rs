@@ -13,7 +13,7 @@ use super::{DeleteMode, Syncer, page, recheck::Trust};
 use crate::{
     clerk::{Page, Raw},
     failure::Failure,
-    mirror::{Batch, Committed, Kind, Mirror, Rejected, Run, Write},
+    mirror::{Batch, Committed, Mirror, Rejected, Run, SyncKind, Write},
     reconcile::walk::Range,
     resource::{Digest, Value},
 };
@@ -154,7 +154,7 @@ impl<'a> PageContext<'a> {
             return Ok(Vec::new());
         }
         let ids: Vec<&str> = ids.iter().map(String::as_str).collect();
-        let rows = mirror.named(&ids).await?;
+        let rows = mirror.rows().by_ids(&ids).await?;
         Ok(rows.into_iter().filter(|row| !row.deleted).map(|row| row.id).collect())
     }
 
@@ -173,7 +173,7 @@ impl<'a> PageContext<'a> {
             return Ok(brought);
         }
         batch.unchanged += std::mem::take(&mut quiet.unchanged);
-        let done = self.syncer.mirror.commit(run, &batch).await?;
+        let done = self.syncer.mirror.rows().apply(run, &batch).await?;
         quiet.written = Instant::now();
         page::warn_of_unexpected(&batch);
         if !run.is_import {
@@ -207,7 +207,9 @@ impl<'a> PageContext<'a> {
     /// Ids on the page whose deletion is held: Clerk shows their users again.
     async fn released(&self, chosen: &page::Chosen<'_>) -> Result<Vec<String>, Failure> {
         match self.mirror {
-            Some(mirror) if self.holds.load(Ordering::Relaxed) => Ok(mirror.held_among(&chosen.ids()).await?),
+            Some(mirror) if self.holds.load(Ordering::Relaxed) => {
+                Ok(mirror.missing().held_among(&chosen.ids()).await?)
+            }
             _ => Ok(Vec::new()),
         }
     }
@@ -216,14 +218,14 @@ impl<'a> PageContext<'a> {
     async fn listed(&self, users: &[&Raw]) -> Result<HashMap<String, Option<Digest>>, Failure> {
         let names = || users.iter().map(|raw| page::name(raw).into_owned()).collect::<Vec<_>>();
         match self.mirror {
-            Some(mirror) if self.rejects.load(Ordering::Relaxed) => Ok(mirror.rejected(&names()).await?),
+            Some(mirror) if self.rejects.load(Ordering::Relaxed) => Ok(mirror.rejected().digests(&names()).await?),
             _ => Ok(HashMap::new()),
         }
     }
 
     /// Whether this very document was rejected before, and is not tried again now.
     fn is_rejected(&self, listed: &HashMap<String, Option<Digest>>, raw: &Raw) -> bool {
-        let is_full = matches!(self.target, Target::Mirror { run, .. } if run.kind == Kind::Full);
+        let is_full = matches!(self.target, Target::Mirror { run, .. } if run.kind == SyncKind::Full);
         !is_full
             && !self.is_by_id
             && !self.tries_rejected

@@ -193,12 +193,12 @@ impl SyncContext<'_> {
         }
         let users = users.unwrap_or_default();
         let held = match self.desk.mirror {
-            Some(mirror) => Some((mirror, mirror.count().await?)),
+            Some(mirror) => Some((mirror, mirror.counts().users().await?)),
             None => None,
         };
         let bounds = match held {
             // Where the mirror knows the users lie, Clerk need not be asked.
-            Some((mirror, held)) if held > users / 2 => mirror.bounds(held, parts).await?,
+            Some((mirror, held)) if held > users / 2 => mirror.counts().bounds(held, parts).await?,
             _ => match self.count_bounds(users, parts, began).await? {
                 Some(bounds) => bounds,
                 None => return Ok(whole),
@@ -338,6 +338,6 @@ impl SyncContext<'_> {
             watermark: self.watermark,
             parts: parts.to_vec(),
         };
-        Ok(self.syncer.mirror.begin_walk(run.lease(), &checkpoint).await?)
+        Ok(self.syncer.mirror.runs().begin_walk(run.lease(), &checkpoint).await?)
     }
 }

@@ -2,39 +2,7 @@
 
 use serde::{Serialize, Serializer};
 
-/// How a sync ended.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Outcome {
-    /// Nothing had to change.
-    InSync,
-    /// Something changed, and now it is in sync.
-    Changed,
-    /// Done, but deletions wait for a person.
-    Held,
-    /// Part of Clerk's users could not be seen or judged.
-    Incomplete,
-    /// A dry run: what a sync would do.
-    Planned,
-}
-
-impl Outcome {
-    /// As in the report and in `clerk.sync_runs`.
-    pub fn name(self) -> &'static str {
-        match self {
-            Outcome::InSync => "in_sync",
-            Outcome::Changed => "changed",
-            Outcome::Held => "held",
-            Outcome::Incomplete => "incomplete",
-            Outcome::Planned => "planned",
-        }
-    }
-}
-
-impl Serialize for Outcome {
-    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        serializer.serialize_str(self.name())
-    }
-}
+use crate::mirror::Outcome;
 
 /// What a sync did, or with [`Outcome::Planned`] would do. Its JSON is part of the command line's contract.
 #[derive(Debug, Clone, Serialize)]

@@ -11,7 +11,7 @@ use super::{
 use crate::{
     clerk::Raw,
     failure::Failure,
-    mirror::{Batch, Kind, Run},
+    mirror::{Batch, Run, SyncKind},
 };
 
 /// How often a sync tries the same users again, as long as that brings some of them in.
@@ -27,7 +27,7 @@ impl SyncContext<'_> {
         if self.syncer.options.delete_mode == DeleteMode::Keep {
             return Ok(false);
         }
-        let missing = self.syncer.mirror.put_off_deletions().await?;
+        let missing = self.syncer.mirror.rejected().put_off_deletions().await?;
         if missing.is_empty() {
             return Ok(false);
         }
@@ -46,13 +46,13 @@ impl SyncContext<'_> {
         for _ in 0..ROUNDS {
             let before = self.stored();
             let has_news = before + self.report.deleted + self.report.rejected > 0;
-            if run.kind != Kind::Full {
-                let ids = self.syncer.mirror.refused(run, !has_news, BATCH).await?;
+            if run.kind != SyncKind::Full {
+                let ids = self.syncer.mirror.rejected().refused(run, !has_news, BATCH).await?;
                 self.retry(run, &ids).await?;
             } else if has_news {
                 let mut after = String::new();
                 loop {
-                    let ids = self.syncer.mirror.blocked(&after, BATCH).await?;
+                    let ids = self.syncer.mirror.rejected().blocked(&after, BATCH).await?;
                     let Some(last) = ids.last() else { break };
                     after.clone_from(last);
                     self.retry(run, &ids).await?;
@@ -93,7 +93,11 @@ impl SyncContext<'_> {
             .cloned()
             .collect();
         if !left_out.is_empty() && !self.witnesses.is_empty() {
-            self.syncer.mirror.note_left_out(run.lease(), &left_out).await?;
+            self.syncer
+                .mirror
+                .rejected()
+                .note_left_out(run.lease(), &left_out)
+                .await?;
         }
         self.desk.tries_rejected = true;
         let taken = self.take(&page, found, None, HashSet::new(), Batch::default()).await;

@@ -15,7 +15,7 @@ use super::{
 };
 use crate::{
     failure::{Cause, Failure},
-    mirror::{self, Begin, Finish, Kind, Lease, Run},
+    mirror::{self, Begin, Finish, Lease, LeaseAttempt, Run, SyncKind},
     watch::Changes,
 };
 
@@ -32,14 +32,14 @@ const PRUNES: u32 = 100;
 /// When and how a sync began.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Opening {
-    pub(super) kind: Kind,
+    pub(super) kind: SyncKind,
     pub(super) started: Instant,
     /// Requests sent before it.
     pub(super) requests: u64,
 }
 
 impl Opening {
-    pub(super) fn new(syncer: &Syncer, kind: Kind) -> Self {
+    pub(super) fn new(syncer: &Syncer, kind: SyncKind) -> Self {
         Self {
             kind,
             started: Instant::now(),
@@ -61,19 +61,19 @@ impl Syncer {
                 ..
             } = &self.options;
             let has_patience = patience.is_none_or(|patience| started.elapsed() < patience);
-            match self.mirror.acquire_lease(holder, *lease_ttl, None).await {
-                Ok(Ok(lease)) => return Ok(lease),
-                Ok(Err(held)) => {
-                    self.watch.stands_by(&held.holder);
+            match self.mirror.leases().acquire(holder, *lease_ttl, None).await {
+                Ok(LeaseAttempt::Acquired(lease)) => return Ok(lease),
+                Ok(LeaseAttempt::Held { holder }) => {
+                    self.watch.stands_by(&holder);
                     if !has_patience {
-                        let message = format!("{} is syncing this database at this moment", held.holder);
+                        let message = format!("{holder} is syncing this database at this moment");
                         return Err(Failure::new(Cause::Busy, message).hint(format!(
                             "waited {} s for it; try again later, or stop the other one",
                             started.elapsed().as_secs()
                         )));
                     }
                     if !told {
-                        info!(holder = held.holder, "waiting for another clerk2pg to finish");
+                        info!(holder, "waiting for another clerk2pg to finish");
                         told = true;
                     }
                 }
@@ -96,11 +96,13 @@ impl Syncer {
     /// Takes the lease if nobody has had it since `epoch`; none where somebody was quicker.
     pub(super) async fn lease_since(&self, epoch: i64) -> Result<Option<Lease>, Failure> {
         let Options { holder, lease_ttl, .. } = &self.options;
-        let lease = self.mirror.acquire_lease(holder, *lease_ttl, Some(epoch)).await?;
-        if lease.is_err() {
-            self.watch.stands_by("another clerk2pg");
+        match self.mirror.leases().acquire(holder, *lease_ttl, Some(epoch)).await? {
+            LeaseAttempt::Acquired(lease) => Ok(Some(lease)),
+            LeaseAttempt::Held { .. } => {
+                self.watch.stands_by("another clerk2pg");
+                Ok(None)
+            }
         }
-        Ok(lease.ok())
     }
 
     /// Does a sync's work while the lease is kept alive beside it, and gives the lease back.
@@ -117,7 +119,7 @@ impl Syncer {
             loop {
                 tokio::time::sleep(lease.renewal()).await;
                 // Postgres being away for a moment costs nothing yet; the sync's own statements will say.
-                if let Err(error @ mirror::Error::LeaseLost) = self.mirror.renew_lease(lease).await {
+                if let Err(error @ mirror::Error::LeaseLost) = self.mirror.leases().renew(lease).await {
                     return Failure::from(error);
                 }
             }
@@ -127,7 +129,7 @@ impl Syncer {
             result = syncer => result,
             lost = keep => Err(lost),
         };
-        if let Err(error) = self.mirror.release_lease(lease).await {
+        if let Err(error) = self.mirror.leases().release(lease).await {
             // It runs out by itself.
             warn!(%error, "the lease could not be given back");
         }
@@ -148,7 +150,7 @@ impl Syncer {
             judges: self.options.delete_mode != DeleteMode::Keep,
             initial_events: self.options.initial_events,
         };
-        let (run, now, checkpoint) = mirror.begin_run(lease, begin).await?;
+        let (run, now, checkpoint) = mirror.runs().begin(lease, begin).await?;
         let opened = Instant::now();
         let instance = carryover.instance.as_ref().map_or("", |instance| &instance.id);
         let report = Report::new(instance);
@@ -156,8 +158,8 @@ impl Syncer {
             run: &run,
             began: (now, opened),
         };
-        let rejects = AtomicBool::new(mirror.rejects().await?);
-        let holds = AtomicBool::new(mirror.holds().await?);
+        let rejects = AtomicBool::new(mirror.rejected().any().await?);
+        let holds = AtomicBool::new(mirror.missing().any_held().await?);
         let desk = PageContext {
             syncer: self,
             target,
@@ -181,17 +183,17 @@ impl Syncer {
         report.duration_ms = u64::try_from(opening.started.elapsed().as_millis()).unwrap_or(u64::MAX);
         report.freshness_ms = ages.median_ms;
         // What was rejected for a moment only does not count. Where Postgres is away the end of the sync cannot be written either.
-        report.rejected = mirror.rejected_in(&run).await.unwrap_or(report.rejected);
+        report.rejected = mirror.rejected().count(&run).await.unwrap_or(report.rejected);
         self.watch.changed(Changes {
             rejected: report.rejected,
             ..Changes::default()
         });
         if report.rejected > 0 {
-            for (id, reason) in mirror.left_blocked(&run).await.unwrap_or_default() {
+            for (id, reason) in mirror.rejected().left_blocked(&run).await.unwrap_or_default() {
                 warn_left_out(&id, &reason);
             }
         }
-        let is_full = opening.kind == Kind::Full;
+        let is_full = opening.kind == SyncKind::Full;
         if is_full && result.is_ok() && report.rejected > 0 && report.created + report.updated + report.unchanged == 0 {
             report.notes.push("not a single user could be stored".to_owned());
         }
@@ -213,9 +215,9 @@ impl Syncer {
         }
         let finish = Finish {
             outcome: if result.is_ok() {
-                report.outcome.name()
+                report.outcome
             } else {
-                "failed"
+                Outcome::Failed
             },
             held: report.held,
             rejected: report.rejected,
@@ -227,7 +229,7 @@ impl Syncer {
             expected_now: now + opened.elapsed(),
             is_whole: is_full && result.is_ok() && report.outcome != Outcome::Incomplete,
         };
-        let recorded = mirror.finish_run(&run, &finish).await;
+        let recorded = mirror.runs().finish(&run, &finish).await;
         result?;
         recorded?;
         Ok(report)
@@ -238,10 +240,15 @@ impl Syncer {
         if !carryover.prunes(always) {
             return;
         }
-        if let Err(error) = self.mirror.prune_runs(lease).await {
+        if let Err(error) = self.mirror.runs().prune(lease).await {
             warn!(%error, "old syncs could not be removed");
         }
-        match self.mirror.prune_events(lease, self.options.keep_events, PRUNES).await {
+        match self
+            .mirror
+            .outbox()
+            .prune(lease, self.options.keep_events, PRUNES)
+            .await
+        {
             Ok(0) => {}
             Ok(events) => info!(events, "old events are removed"),
             Err(error) => warn!(%error, "old events could not be removed"),

@@ -59,7 +59,7 @@ impl SyncContext<'_> {
         let counts_fewer = total < expected;
         // Whoever signs up during the search for who is gone must not hide them.
         let newest = match counts_fewer {
-            true => self.syncer.mirror.newest().await?,
+            true => self.syncer.mirror.rows().newest().await?,
             false => None,
         };
         let interval = Range {
@@ -175,7 +175,7 @@ impl SyncContext<'_> {
                     Paged::Partition { judged, left } => {
                         self.remember(&page);
                         let ids: Vec<&str> = page.users().iter().filter_map(|raw| raw.id.as_deref()).collect();
-                        let found = self.syncer.mirror.held_among(&ids).await?;
+                        let found = self.syncer.mirror.missing().held_among(&ids).await?;
                         if !found.is_empty() {
                             // The others that were held with them deserve another look, too.
                             self.carryover.walk("users whose deletion was held are there again");
@@ -188,7 +188,7 @@ impl SyncContext<'_> {
                             .await?;
                         let mut parts = Vec::new();
                         for (interval, remote) in left {
-                            let local = self.syncer.mirror.expected(interval).await?;
+                            let local = self.syncer.mirror.counts().expected(interval).await?;
                             parts.push(Open::from(Stretch {
                                 interval,
                                 local,
@@ -208,7 +208,7 @@ impl SyncContext<'_> {
         let mut rest = *stretch;
         for at in [at, at + 1] {
             let [part, _] = rest.interval.split(at);
-            let local = self.syncer.mirror.expected(part).await?;
+            let local = self.syncer.mirror.counts().expected(part).await?;
             let remote = self.syncer.or_stop(self.syncer.clerk.count(part)).await?;
             let remote = remote.and_then(|remote| i64::try_from(remote).ok());
             let Some([before, behind]) = remote.and_then(|remote| rest.part(at, local, remote)) else {
@@ -225,7 +225,7 @@ impl SyncContext<'_> {
     async fn miss_all(&mut self, stretch: Range) -> Result<(), Failure> {
         let mut last: Option<crate::reconcile::diff::Known> = None;
         loop {
-            let rows = self.syncer.mirror.stretch(stretch, last.as_ref()).await?;
+            let rows = self.syncer.mirror.rows().range(stretch, last.as_ref()).await?;
             let live = rows.iter().filter(|row| !row.deleted);
             self.apply(Batch {
                 missing: live.map(|row| row.id.clone()).collect(),
@@ -246,7 +246,7 @@ impl Syncer {
         let mut stretches = vec![(whole, users)];
         while stretches.len() < parts {
             let halves = stretches.iter().map(async |&(interval, users)| {
-                let half = self.mirror.halve(interval, users).await?;
+                let half = self.mirror.counts().halve(interval, users).await?;
                 Ok::<_, Failure>(match half {
                     Some((at, before)) => {
                         let [first, second] = interval.split(at);
@@ -293,7 +293,7 @@ impl Syncer {
     /// come back to the pool.
     async fn half(&self, interval: Range, users: i64) -> Result<Option<Half>, Failure> {
         let mirror = self.mirror.clone();
-        let looking = tokio::spawn(async move { mirror.halve(interval, users).await });
+        let looking = tokio::spawn(async move { mirror.counts().halve(interval, users).await });
         let looked = AbortOnDropHandle::new(looking).await;
         Ok(looked.map_err(|error| Failure::new(Cause::Other, error.to_string()))??)
     }

@@ -8,7 +8,7 @@ use std::{
 use chrono::{DateTime, Utc};
 
 use super::{Done, timetable::Timetable};
-use crate::{clock::Moment, mirror::Kind};
+use crate::{clock::Moment, mirror::SyncKind};
 
 /// A loop that shows no life for so long is stuck.
 const SILENCE: Duration = Duration::from_secs(60);
@@ -77,7 +77,7 @@ pub(super) struct Health {
 #[derive(Debug)]
 struct Failing {
     /// `None` if it is not about a sync.
-    kind: Option<Kind>,
+    kind: Option<SyncKind>,
     why: String,
     since: DateTime<Utc>,
 }
@@ -131,77 +131,77 @@ impl Health {
 
     /// This daemon syncs from now on.
     pub(super) fn begins(&mut self, now: Moment) {
-        for kind in [Kind::Full, Kind::Incremental] {
+        for kind in [SyncKind::Full, SyncKind::Incremental] {
             self.expect(kind, now);
         }
     }
 
-    fn expect(&mut self, kind: Kind, now: Moment) {
+    fn expect(&mut self, kind: SyncKind, now: Moment) {
         let expected = Expected {
             since: now.steady,
             due_in: self.timetable.next_in(kind, now.wall),
         };
         match kind {
-            Kind::Full => self.full = expected,
-            Kind::Incremental => self.incremental = expected,
-            Kind::OnDemand => {}
+            SyncKind::Full => self.full = expected,
+            SyncKind::Incremental => self.incremental = expected,
+            SyncKind::OnDemand => {}
         }
     }
 
     /// A sync succeeded. A full one does what an incremental one does.
-    pub(super) fn succeeded(&mut self, kind: Kind, now: Moment) {
+    pub(super) fn succeeded(&mut self, kind: SyncKind, now: Moment) {
         self.succeeded_at = Some(now.steady);
         self.expect(kind, now);
-        if kind == Kind::Full {
-            self.expect(Kind::Incremental, now);
+        if kind == SyncKind::Full {
+            self.expect(SyncKind::Incremental, now);
         }
     }
 
     /// A sync of this kind went through: removes the failures that it ends.
-    fn goes_through(&mut self, kind: Kind) {
+    fn goes_through(&mut self, kind: SyncKind) {
         self.standing_by = None;
         // Clerk and Postgres have answered; another kind that fails still may fail.
         self.failing.retain(|failing| {
-            let others = kind != Kind::Full && failing.kind != Some(kind);
-            others && matches!(failing.kind, Some(Kind::Full | Kind::Incremental))
+            let others = kind != SyncKind::Full && failing.kind != Some(kind);
+            others && matches!(failing.kind, Some(SyncKind::Full | SyncKind::Incremental))
         });
     }
 
-    pub(super) fn idle(&mut self, kind: Kind, now: Moment) {
+    pub(super) fn idle(&mut self, kind: SyncKind, now: Moment) {
         self.goes_through(kind);
-        self.is_blind &= kind != Kind::Incremental;
+        self.is_blind &= kind != SyncKind::Incremental;
         self.succeeded(kind, now);
     }
 
     pub(super) fn blind(&mut self) {
-        self.goes_through(Kind::Incremental);
+        self.goes_through(SyncKind::Incremental);
         self.is_blind = true;
     }
 
-    pub(super) fn done(&mut self, kind: Kind, done: &Done, now: Moment) {
-        if let (Some(why), Kind::Incremental | Kind::OnDemand) = (&done.incomplete, kind) {
+    pub(super) fn done(&mut self, kind: SyncKind, done: &Done, now: Moment) {
+        if let (Some(why), SyncKind::Incremental | SyncKind::OnDemand) = (&done.incomplete, kind) {
             return self.failed(Some(kind), why, now.wall);
         }
         self.goes_through(kind);
         match kind {
-            Kind::Full => {
+            SyncKind::Full => {
                 self.has_walked = true;
                 self.full_took = done.took;
                 self.holds = done.holds;
                 self.incomplete = done.incomplete.as_deref().map(anonymous);
             }
-            Kind::Incremental => {
+            SyncKind::Incremental => {
                 self.is_blind = false;
                 self.holds |= done.holds;
             }
-            Kind::OnDemand => self.holds |= done.holds,
+            SyncKind::OnDemand => self.holds |= done.holds,
         }
         if done.incomplete.is_none() {
             self.succeeded(kind, now);
         }
     }
 
-    pub(super) fn failed(&mut self, kind: Option<Kind>, why: &str, now: DateTime<Utc>) {
+    pub(super) fn failed(&mut self, kind: Option<SyncKind>, why: &str, now: DateTime<Utc>) {
         self.standing_by = None;
         let why = anonymous(why);
         match self.failing.iter_mut().find(|failing| failing.kind == kind) {
@@ -336,8 +336,8 @@ mod tests {
         let first = "no full sync has come to its end since the start; the first is under way";
         check(&health, "10:00:00", false, first);
 
-        health.failed(Some(Kind::Full), "Clerk is away", wall("10:00:01"));
-        health.failed(Some(Kind::Full), "Clerk refused the key", wall("10:00:05"));
+        health.failed(Some(SyncKind::Full), "Clerk is away", wall("10:00:01"));
+        health.failed(Some(SyncKind::Full), "Clerk refused the key", wall("10:00:05"));
         let refused = "Clerk refused the key; failing since 2026-01-02 10:00:01 UTC";
         check(&health, "10:00:06", false, refused);
 
@@ -345,26 +345,26 @@ mod tests {
         let standby = "standing by: other:1 leads";
         check(&health, "23:00:00", true, standby);
 
-        health.done(Kind::Full, &full(None, false), at("10:01:00"));
+        health.done(SyncKind::Full, &full(None, false), at("10:01:00"));
         check(&health, "10:01:00", true, "in sync");
 
-        health.done(Kind::Full, &full(Some("two pages are gone"), false), at("11:00:00"));
+        health.done(SyncKind::Full, &full(Some("two pages are gone"), false), at("11:00:00"));
         let incomplete = "the last full sync was incomplete: two pages are gone";
         check(&health, "11:00:00", false, incomplete);
-        health.idle(Kind::Incremental, at("11:00:05"));
+        health.idle(SyncKind::Incremental, at("11:00:05"));
         check(&health, "11:00:05", false, incomplete);
 
-        health.done(Kind::Full, &full(None, true), at("12:00:00"));
+        health.done(SyncKind::Full, &full(None, true), at("12:00:00"));
         let held = "in sync, but for deletions that are held; `clerk2pg status` shows them";
         check(&health, "12:00:00", true, held);
-        health.done(Kind::Incremental, &full(Some("void"), false), at("12:00:05"));
+        health.done(SyncKind::Incremental, &full(Some("void"), false), at("12:00:05"));
         check(
             &health,
             "12:00:05",
             false,
             "void; failing since 2026-01-02 12:00:05 UTC",
         );
-        health.idle(Kind::Incremental, at("12:00:10"));
+        health.idle(SyncKind::Incremental, at("12:00:10"));
         check(&health, "12:00:10", true, held);
     }
 
@@ -372,19 +372,19 @@ mod tests {
     fn each_kind_is_late_by_its_own_schedule() {
         let (mut health, at) = begin();
         let says = |health: &Health, time: &str| health.ready(at(time).steady).says;
-        health.done(Kind::Full, &full(None, false), at("10:01:00"));
+        health.done(SyncKind::Full, &full(None, false), at("10:01:00"));
         assert_eq!(says(&health, "10:03:05"), "in sync");
         let late = "no incremental sync has succeeded for 2m 6s, too long for the schedule";
         assert_eq!(says(&health, "10:03:06"), late);
         // Users who are asked for one by one are not all that changed.
-        health.idle(Kind::OnDemand, at("10:03:06"));
+        health.idle(SyncKind::OnDemand, at("10:03:06"));
         assert_eq!(says(&health, "10:03:06"), late);
         for minute in 3..75 {
             let time = format!("{}:{:02}:07", 10 + minute / 60, minute % 60);
-            health.idle(Kind::Incremental, at(&time));
+            health.idle(SyncKind::Incremental, at(&time));
             assert_eq!(says(&health, &time), "in sync");
         }
-        health.idle(Kind::Incremental, at("11:15:01"));
+        health.idle(SyncKind::Incremental, at("11:15:01"));
         assert_eq!(
             says(&health, "11:15:01"),
             "no full sync has succeeded for 1h 14m 1s, too long for the schedule"
@@ -394,56 +394,56 @@ mod tests {
             took: Duration::from_secs(20 * 60),
             ..full(None, false)
         };
-        health.done(Kind::Full, &slow, at("11:20:00"));
-        health.idle(Kind::Incremental, at("12:35:00"));
+        health.done(SyncKind::Full, &slow, at("11:20:00"));
+        health.idle(SyncKind::Incremental, at("12:35:00"));
         assert_eq!(says(&health, "12:35:00"), "in sync");
     }
 
     #[test]
     fn a_clock_that_jumps_makes_nothing_late_and_hides_nothing() {
         let (mut health, at) = begin();
-        health.done(Kind::Full, &full(None, false), at("10:01:00"));
+        health.done(SyncKind::Full, &full(None, false), at("10:01:00"));
         let back = |time: &str| Moment {
             wall: at(time).wall - chrono::TimeDelta::hours(5),
             ..at(time)
         };
-        health.idle(Kind::Incremental, back("10:01:05"));
+        health.idle(SyncKind::Incremental, back("10:01:05"));
         assert!(health.ready(at("10:01:10").steady).is_good);
         assert!(!health.ready(at("10:03:20").steady).is_good);
-        health.idle(Kind::Incremental, at("10:03:25"));
+        health.idle(SyncKind::Incremental, at("10:03:25"));
         assert!(health.ready(at("10:03:30").steady).is_good);
     }
 
     #[test]
     fn a_kind_that_fails_is_not_forgotten_for_another_that_does_not() {
         let (mut health, at) = begin();
-        health.done(Kind::Full, &full(None, false), at("10:01:00"));
-        health.failed(Some(Kind::Full), "no page can be read", wall("11:00:00"));
-        health.failed(Some(Kind::OnDemand), "no user", wall("11:00:01"));
-        health.idle(Kind::Incremental, at("11:00:05"));
+        health.done(SyncKind::Full, &full(None, false), at("10:01:00"));
+        health.failed(Some(SyncKind::Full), "no page can be read", wall("11:00:00"));
+        health.failed(Some(SyncKind::OnDemand), "no user", wall("11:00:01"));
+        health.idle(SyncKind::Incremental, at("11:00:05"));
         let verdict = health.ready(at("11:00:05").steady);
         assert_eq!(
             verdict.says,
             "no page can be read; failing since 2026-01-02 11:00:00 UTC"
         );
-        health.done(Kind::Full, &full(None, false), at("11:01:00"));
+        health.done(SyncKind::Full, &full(None, false), at("11:01:00"));
         assert!(health.ready(at("11:01:00").steady).is_good);
     }
 
     #[test]
     fn one_that_begins_to_lead_has_the_time_of_its_schedule() {
         let (mut health, at) = begin();
-        health.done(Kind::Full, &full(None, false), at("10:01:00"));
+        health.done(SyncKind::Full, &full(None, false), at("10:01:00"));
         health.stands_by("other:1 leads".to_owned());
         health.begins(at("15:00:01"));
-        health.idle(Kind::Incremental, at("15:00:05"));
+        health.idle(SyncKind::Incremental, at("15:00:05"));
         assert!(health.ready(at("15:00:05").steady).is_good);
     }
 
     #[test]
     fn where_changes_cannot_be_seen_only_full_syncs_are_late() {
         let (mut health, at) = begin();
-        health.done(Kind::Full, &full(None, false), at("10:00:10"));
+        health.done(SyncKind::Full, &full(None, false), at("10:00:10"));
         health.blind();
         assert!(health.ready(at("11:14:00").steady).is_good);
         assert!(!health.ready(at("11:16:00").steady).is_good);

@@ -18,7 +18,7 @@ use prometheus_client::{
 use super::Watch;
 use crate::{
     clerk::Client,
-    mirror::{Kind, Summary},
+    mirror::{Summary, SyncKind},
 };
 
 /// What [`render`](Watch::render) renders.
@@ -34,7 +34,7 @@ const DURATIONS: [f64; 14] = [
     0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 120.0, 300.0, 900.0, 3_600.0,
 ];
 
-const KINDS: [Kind; 3] = [Kind::Full, Kind::Incremental, Kind::OnDemand];
+const KINDS: [SyncKind; 3] = [SyncKind::Full, SyncKind::Incremental, SyncKind::OnDemand];
 
 /// How syncs end, besides by standing by and in blindness, which say little where they never occur.
 const OUTCOMES: [&str; 6] = ["idle", "in_sync", "changed", "held", "incomplete", "failed"];
@@ -94,11 +94,11 @@ impl Default for Metrics {
     }
 }
 
-fn of(kind: Kind) -> Labels<1> {
+fn of(kind: SyncKind) -> Labels<1> {
     [("kind", kind.name())]
 }
 
-fn ended(kind: Kind, outcome: &'static str) -> Labels<2> {
+fn ended(kind: SyncKind, outcome: &'static str) -> Labels<2> {
     [("kind", kind.name()), ("outcome", outcome)]
 }
 
@@ -108,23 +108,23 @@ fn seconds(at: DateTime<Utc>) -> f64 {
 }
 
 impl Metrics {
-    pub(super) fn attempted(&self, kind: Kind, at: DateTime<Utc>) {
+    pub(super) fn attempted(&self, kind: SyncKind, at: DateTime<Utc>) {
         self.attempts.get_or_create(&of(kind)).set(seconds(at));
     }
 
-    pub(super) fn succeeded(&self, kind: Kind, at: DateTime<Utc>) {
+    pub(super) fn succeeded(&self, kind: SyncKind, at: DateTime<Utc>) {
         self.successes.get_or_create(&of(kind)).set(seconds(at));
     }
 
-    pub(super) fn ended(&self, kind: Kind, outcome: &'static str) {
+    pub(super) fn ended(&self, kind: SyncKind, outcome: &'static str) {
         self.syncs.get_or_create(&ended(kind, outcome)).inc();
     }
 
-    pub(super) fn took(&self, kind: Kind, time: Duration) {
+    pub(super) fn took(&self, kind: SyncKind, time: Duration) {
         self.durations.get_or_create(&of(kind)).observe(time.as_secs_f64());
     }
 
-    pub(super) fn fresh(&self, kind: Kind, age: Duration) {
+    pub(super) fn fresh(&self, kind: SyncKind, age: Duration) {
         self.ages.get_or_create(&of(kind)).observe(age.as_secs_f64());
     }
 

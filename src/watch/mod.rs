@@ -26,7 +26,7 @@ pub use metrics::Changes;
 pub use show::Sources;
 pub(crate) use timetable::Timetable;
 
-use crate::{clerk::Tally, clock::Moment, mirror::Kind};
+use crate::{clerk::Tally, clock::Moment, mirror::SyncKind};
 use health::Health;
 use metrics::Metrics;
 
@@ -107,12 +107,12 @@ impl Watch {
     }
 
     /// A sync begins.
-    pub fn begins(&self, kind: Kind) {
+    pub fn begins(&self, kind: SyncKind) {
         self.0.metrics.attempted(kind, Utc::now());
     }
 
     /// A look found nothing to do.
-    pub fn idle(&self, kind: Kind) {
+    pub fn idle(&self, kind: SyncKind) {
         self.succeeded(kind, "idle");
         self.health().idle(kind, Moment::now());
     }
@@ -120,18 +120,18 @@ impl Watch {
     /// A look between two pages of a full sync saw what changed.
     pub fn looked(&self) {
         let now = Moment::now();
-        self.0.metrics.succeeded(Kind::Incremental, now.wall);
-        self.health().succeeded(Kind::Incremental, now);
+        self.0.metrics.succeeded(SyncKind::Incremental, now.wall);
+        self.health().succeeded(SyncKind::Incremental, now);
     }
 
     /// This server does not show what changed, so that only full syncs bring it.
-    pub fn blind(&self, kind: Kind) {
+    pub fn blind(&self, kind: SyncKind) {
         self.0.metrics.ended(kind, "blind");
         self.health().blind();
     }
 
     /// A sync came to its end.
-    pub fn done(&self, kind: Kind, done: &Done) {
+    pub fn done(&self, kind: SyncKind, done: &Done) {
         self.0.metrics.took(kind, done.took);
         match &done.incomplete {
             None => self.succeeded(kind, done.outcome),
@@ -140,19 +140,19 @@ impl Watch {
         self.health().done(kind, done, Moment::now());
     }
 
-    fn succeeded(&self, kind: Kind, outcome: &'static str) {
+    fn succeeded(&self, kind: SyncKind, outcome: &'static str) {
         self.0.metrics.ended(kind, outcome);
         self.0.metrics.succeeded(kind, Utc::now());
     }
 
     /// A sync could not be carried through.
-    pub fn failed(&self, kind: Kind, why: &str) {
+    pub fn failed(&self, kind: SyncKind, why: &str) {
         self.0.metrics.ended(kind, "failed");
         self.health().failed(Some(kind), why, Utc::now());
     }
 
     /// Nothing was done, as another clerk2pg is at work; [`Self::stands_by`] says who.
-    pub fn stood_by(&self, kind: Kind) {
+    pub fn stood_by(&self, kind: SyncKind) {
         self.0.metrics.ended(kind, "standing_by");
     }
 
@@ -193,7 +193,7 @@ impl Watch {
     }
 
     /// A change was so old when it was committed.
-    pub fn fresh(&self, kind: Kind, age: Duration) {
+    pub fn fresh(&self, kind: SyncKind, age: Duration) {
         self.0.metrics.fresh(kind, age);
     }
 

@@ -144,7 +144,7 @@ fn tiles(out: &mut String, sources: &Sources, glance: Option<&Summary>, lately: 
         Some(holder) => holder.clone(),
     };
     let leader = glance.map(|glance| named(&glance.leader, "nobody".to_owned()));
-    let more = match glance.map_or(0, |glance| glance.standbys) {
+    let more = match glance.map_or(0, |glance| glance.standbys.len()) {
         0 => String::new(),
         1 => "another one stands by".to_owned(),
         standbys => format!("{standbys} stand by"),
@@ -183,8 +183,8 @@ fn plots(out: &mut String, lately: &History) -> fmt::Result {
          <figure><h2>Users changed</h2>{}\
          <figcaption>in five minutes:<i class=\"created\"></i>created<i class=\"updated\"></i>updated<i class=\"deleted\"></i>deleted\
          </figcaption></figure></div>",
-        plot::freshness(&lately.stretches)?,
-        plot::changes(&lately.stretches)?,
+        plot::freshness(&lately.periods)?,
+        plot::changes(&lately.periods)?,
     )
 }
 

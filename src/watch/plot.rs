@@ -4,7 +4,7 @@ use std::fmt::{self, Write};
 
 use super::page::{STRETCH, STRETCHES};
 use crate::{
-    mirror::Stretch,
+    mirror::Period,
     output::{age, number},
 };
 
@@ -33,7 +33,7 @@ const AGES: [(i64, &str); 7] = [
 const CUT: i64 = 10;
 
 /// How old changes were: from the bottom to the median, and on to the oldest. The scale is logarithmic, as a second more matters at the bottom only.
-pub(super) fn freshness(stretches: &[Stretch]) -> Result<String, fmt::Error> {
+pub(super) fn freshness(stretches: &[Period]) -> Result<String, fmt::Error> {
     let mut out = begin("How old changes were when they were committed")?;
     let worst = stretches.iter().filter_map(|stretch| stretch.worst_ms).max();
     let Some(worst) = worst else {
@@ -71,9 +71,9 @@ pub(super) fn freshness(stretches: &[Stretch]) -> Result<String, fmt::Error> {
 }
 
 /// How many users were changed.
-pub(super) fn changes(stretches: &[Stretch]) -> Result<String, fmt::Error> {
+pub(super) fn changes(stretches: &[Period]) -> Result<String, fmt::Error> {
     let mut out = begin("How many users were changed")?;
-    let total = |stretch: &Stretch| stretch.created + stretch.updated + stretch.deleted;
+    let total = |stretch: &Period| stretch.created + stretch.updated + stretch.deleted;
     let mut totals: Vec<i64> = stretches.iter().map(total).filter(|total| *total > 0).collect();
     totals.sort_unstable();
     let Some(&most) = totals.last() else {
@@ -88,7 +88,7 @@ pub(super) fn changes(stretches: &[Stretch]) -> Result<String, fmt::Error> {
         line(&mut out, height(users), &short(users))?;
     }
     for stretch in stretches.iter().filter(|stretch| total(stretch) > 0) {
-        let Stretch {
+        let Period {
             ago,
             created,
             updated,
@@ -217,8 +217,8 @@ fn short(users: i64) -> String {
 mod tests {
     use super::*;
 
-    fn stretch(ago: i64, created: i64, median_ms: Option<i64>) -> Stretch {
-        Stretch {
+    fn stretch(ago: i64, created: i64, median_ms: Option<i64>) -> Period {
+        Period {
             ago,
             median_ms,
             worst_ms: median_ms.map(|ms| 3 * ms),

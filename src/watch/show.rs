@@ -71,15 +71,14 @@ impl Show {
 
     /// How the mirror stands.
     pub(super) async fn glance(&self) -> Told<Summary> {
-        self.glance.get(self.ask(self.sources.mirror.glance())).await
+        let overview = self.sources.mirror.overview();
+        self.glance.get(self.ask(overview.summary())).await
     }
 
     /// What happened lately.
     pub(super) async fn lately(&self) -> Told<History> {
-        let lately = self
-            .sources
-            .mirror
-            .lately(page::PASSES, page::STRETCHES, page::STRETCH.as_secs_f64());
+        let overview = self.sources.mirror.overview();
+        let lately = overview.history(page::PASSES, page::STRETCHES, page::STRETCH);
         self.lately.get(self.ask(lately)).await
     }
 
@@ -88,7 +87,7 @@ impl Show {
             match question.await {
                 Ok(answer) => Ok(answer),
                 // Before the first full sync there are no tables to read.
-                Err(Error::Database(_)) if matches!(self.sources.mirror.exists().await, Ok(false)) => {
+                Err(Error::Database(_)) if matches!(self.sources.mirror.schema().exists().await, Ok(false)) => {
                     Err("there is no mirror in this database yet".to_owned())
                 }
                 Err(error) => Err(anonymous(&error.to_string())),

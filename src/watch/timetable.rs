@@ -8,7 +8,7 @@ use croner::{
     parser::{CronParser, Seconds},
 };
 
-use crate::mirror::Kind;
+use crate::mirror::SyncKind;
 
 /// The schedules; by default nothing is ever due.
 #[derive(Debug, Default)]
@@ -34,11 +34,11 @@ impl Timetable {
     }
 
     /// When the next sync of a kind is due after a moment, if ever.
-    pub(crate) fn next(&self, kind: Kind, moment: DateTime<Utc>) -> Option<DateTime<Utc>> {
+    pub(crate) fn next(&self, kind: SyncKind, moment: DateTime<Utc>) -> Option<DateTime<Utc>> {
         let schedule = match kind {
-            Kind::Full => &self.full,
-            Kind::Incremental => &self.incremental,
-            Kind::OnDemand => return None,
+            SyncKind::Full => &self.full,
+            SyncKind::Incremental => &self.incremental,
+            SyncKind::OnDemand => return None,
         };
         schedule.as_ref()?.find_next_occurrence(&moment, false).ok()
     }
@@ -49,12 +49,12 @@ impl Timetable {
             let next = self.next(kind, moment)?;
             self.next_in(kind, next)
         };
-        let periods = [Kind::Full, Kind::Incremental].into_iter().filter_map(period);
+        let periods = [SyncKind::Full, SyncKind::Incremental].into_iter().filter_map(period);
         periods.min()
     }
 
     /// How long after a moment that is.
-    pub(crate) fn next_in(&self, kind: Kind, moment: DateTime<Utc>) -> Option<Duration> {
+    pub(crate) fn next_in(&self, kind: SyncKind, moment: DateTime<Utc>) -> Option<Duration> {
         (self.next(kind, moment)? - moment).to_std().ok()
     }
 }
@@ -68,7 +68,7 @@ mod tests {
         let check = |full, incremental, expected: [Option<&str>; 2]| {
             let moment: DateTime<Utc> = "2026-01-02T10:30:02Z".parse().unwrap();
             let timetable = Timetable::new(full, incremental);
-            let next = [Kind::Full, Kind::Incremental].map(|kind| timetable.next(kind, moment));
+            let next = [SyncKind::Full, SyncKind::Incremental].map(|kind| timetable.next(kind, moment));
             let expected = expected.map(|text| text.map(|text| text.parse().unwrap()));
             assert_eq!(next, expected, "{full:?} {incremental:?}");
         };

@@ -12,7 +12,7 @@ use tokio_postgres::{
 };
 
 use super::{
-    given::Given,
+    params::ConnectParams,
     tls::{Mode, Roots, Tls},
 };
 use crate::mirror::{Error, Variables};
@@ -31,7 +31,7 @@ pub(super) struct Address {
     pub(super) config: Config,
     pub(super) user: String,
     pub(super) database: String,
-    /// Where passwords are looked up if none is given.
+    /// Where passwords are looked up if none is params.
     pub(super) passfile: Option<PathBuf>,
     pub(super) tls: Tls,
     /// For one attempt, if stated.
@@ -89,25 +89,25 @@ impl Address {
     /// # Errors
     /// Which parameter cannot be used, and what would be right; no password, and nothing that may be part of one.
     pub(super) fn parse(string: &str, variables: &Variables) -> Result<Self, Error> {
-        let given = Given::new(string, variables)?;
+        let params = ConnectParams::new(string, variables)?;
         let home = variables
             .get("HOME")
             .map_or_else(std::env::home_dir, |home| Some(PathBuf::from(home.expose())));
-        let user = match given.text("user") {
+        let user = match params.text("user") {
             Some(user) => user.to_owned(),
-            None => whoami::username().map_err(|_| given.unusable("user", "it names no user"))?,
+            None => whoami::username().map_err(|_| params.unusable("user", "it names no user"))?,
         };
-        let database = given.text("dbname").unwrap_or(&user).to_owned();
-        let passfile = given.text("passfile").map(PathBuf::from);
-        let tls = tls(&given, home.clone())?;
-        let connect_timeout = given.number("connect_timeout", "a number of seconds")?;
+        let database = params.text("dbname").unwrap_or(&user).to_owned();
+        let passfile = params.text("passfile").map(PathBuf::from);
+        let tls = tls(&params, home.clone())?;
+        let connect_timeout = params.number("connect_timeout", "a number of seconds")?;
         let connect_timeout = connect_timeout.filter(|&seconds| seconds > 0).map(Duration::from_secs);
         Ok(Self {
-            hosts: hosts(&given)?,
-            shuffled: given
+            hosts: hosts(&params)?,
+            shuffled: params
                 .word("load_balance_hosts", &[("disable", false), ("random", true)])?
                 .unwrap_or_default(),
-            config: config(&given, &user, &database, &tls)?,
+            config: config(&params, &user, &database, &tls)?,
             user,
             database,
             passfile: passfile.or_else(|| Some(home?.join(".pgpass"))),
@@ -131,30 +131,30 @@ impl Address {
     }
 }
 
-fn hosts(given: &Given) -> Result<Vec<Host>, Error> {
-    fn list<'a>(given: &'a Given, name: &str) -> Vec<&'a str> {
-        given
+fn hosts(params: &ConnectParams) -> Result<Vec<Host>, Error> {
+    fn list<'a>(params: &'a ConnectParams, name: &str) -> Vec<&'a str> {
+        params
             .text(name)
             .map(|text| text.split(',').collect())
             .unwrap_or_default()
     }
-    let (names, ips, ports) = (list(given, "host"), list(given, "hostaddr"), list(given, "port"));
+    let (names, ips, ports) = (list(params, "host"), list(params, "hostaddr"), list(params, "port"));
     if names.iter().any(|name| name.contains('@')) {
         // What is taken for the host begins with the end of the password, so it is not shown.
-        return Err(given.unusable("host", "there is an @ too many; one in the password is written %40"));
+        return Err(params.unusable("host", "there is an @ too many; one in the password is written %40"));
     }
     if !names.is_empty() && !ips.is_empty() && names.len() != ips.len() {
-        return Err(given.unusable("hostaddr", "host and hostaddr are lists of one length"));
+        return Err(params.unusable("hostaddr", "host and hostaddr are lists of one length"));
     }
     let count = names.len().max(ips.len()).max(1);
     if ports.len() > 1 && ports.len() != count {
-        return Err(given.unusable("port", "there is one port for all hosts, or one for each"));
+        return Err(params.unusable("port", "there is one port for all hosts, or one for each"));
     }
     let port = |text: &str| match text {
         "" => Ok(5432),
         // A / in the password makes the password a port, so it is not shown.
         text => text.parse().ok().filter(|&port| port != 0).ok_or_else(|| {
-            given.unusable(
+            params.unusable(
                 "port",
                 "a port is a number from 1 to 65535; in the password, / is written %2F",
             )
@@ -169,7 +169,7 @@ fn hosts(given: &Given) -> Result<Vec<Host>, Error> {
                     .filter(|name| !name.is_empty())
                     .map(ToString::to_string),
                 ip: ip
-                    .map(|ip| ip.parse().map_err(|_| given.wrong("hostaddr", "numeric IP addresses")))
+                    .map(|ip| ip.parse().map_err(|_| params.wrong("hostaddr", "numeric IP addresses")))
                     .transpose()?,
                 port: port(ports.get(index).or(ports.first()).unwrap_or(&""))?,
             })
@@ -177,9 +177,9 @@ fn hosts(given: &Given) -> Result<Vec<Host>, Error> {
         .collect()
 }
 
-fn tls(given: &Given, home: Option<PathBuf>) -> Result<Tls, Error> {
-    let mode = given.word("sslmode", &Mode::ALL.map(|mode| (mode.name(), mode)))?;
-    let roots = given.text("sslrootcert").map(|text| match text {
+fn tls(params: &ConnectParams, home: Option<PathBuf>) -> Result<Tls, Error> {
+    let mode = params.word("sslmode", &Mode::ALL.map(|mode| (mode.name(), mode)))?;
+    let roots = params.text("sslrootcert").map(|text| match text {
         "system" => Roots::System,
         file => Roots::File(PathBuf::from(file)),
     });
@@ -187,29 +187,29 @@ fn tls(given: &Given, home: Option<PathBuf>) -> Result<Tls, Error> {
     // Anybody can have a certificate of a public authority: what counts is the name in it.
     let mode = mode.unwrap_or(if is_system { Mode::VerifyFull } else { Mode::Prefer });
     if is_system && mode != Mode::VerifyFull {
-        return Err(given.unusable("sslmode", "sslrootcert=system goes with sslmode=verify-full only"));
+        return Err(params.unusable("sslmode", "sslrootcert=system goes with sslmode=verify-full only"));
     }
-    let is_direct = given
+    let is_direct = params
         .word("sslnegotiation", &[("postgres", false), ("direct", true)])?
         .unwrap_or_default();
     if is_direct && mode < Mode::Require {
-        return Err(given.unusable(
+        return Err(params.unusable(
             "sslnegotiation",
             "sslnegotiation=direct goes with sslmode=require or more",
         ));
     }
     // Without effect, or what is done anyway; what is asked for in vain is an error.
-    given.word("gssencmode", &[("disable", ()), ("prefer", ())])?;
-    given.word("sslcompression", &[("0", ())])?;
+    params.word("gssencmode", &[("disable", ()), ("prefer", ())])?;
+    params.word("sslcompression", &[("0", ())])?;
     Ok(Tls {
         mode,
         roots,
-        certificate: given.text("sslcert").map(PathBuf::from),
-        key: given.text("sslkey").map(PathBuf::from),
+        certificate: params.text("sslcert").map(PathBuf::from),
+        key: params.text("sslkey").map(PathBuf::from),
         home,
-        sends_name: given.word("sslsni", &[("0", false), ("1", true)])?.unwrap_or(true),
+        sends_name: params.word("sslsni", &[("0", false), ("1", true)])?.unwrap_or(true),
         is_direct,
-        only_13: given
+        only_13: params
             .word(
                 "ssl_min_protocol_version",
                 &[
@@ -223,22 +223,22 @@ fn tls(given: &Given, home: Option<PathBuf>) -> Result<Tls, Error> {
     })
 }
 
-fn config(given: &Given, user: &str, database: &str, tls: &Tls) -> Result<Config, Error> {
+fn config(params: &ConnectParams, user: &str, database: &str, tls: &Tls) -> Result<Config, Error> {
     let mut config = Config::new();
-    let application = given
+    let application = params
         .text("application_name")
-        .or(given.text("fallback_application_name"));
+        .or(params.text("fallback_application_name"));
     config.user(user).dbname(database);
     if let Some(application) = application {
         config.application_name(application);
     }
-    if let Some(password) = given.text("password") {
+    if let Some(password) = params.text("password") {
         config.password(password);
     }
-    if let Some(options) = given.text("options") {
+    if let Some(options) = params.text("options") {
         config.options(options);
     }
-    given.word(
+    params.word(
         "client_encoding",
         &[("UTF8", ()), ("utf8", ()), ("UTF-8", ()), ("auto", ())],
     )?;
@@ -248,7 +248,7 @@ fn config(given: &Given, user: &str, database: &str, tls: &Tls) -> Result<Config
         ("require", ChannelBinding::Require),
     ];
     config.channel_binding(
-        given
+        params
             .word("channel_binding", &binding)?
             .unwrap_or(ChannelBinding::Prefer),
     );
@@ -259,7 +259,7 @@ fn config(given: &Given, user: &str, database: &str, tls: &Tls) -> Result<Config
         ("primary", TargetSessionAttrs::ReadWrite),
     ];
     config.target_session_attrs(
-        given
+        params
             .word("target_session_attrs", &attributes)?
             .unwrap_or(TargetSessionAttrs::Any),
     );
@@ -267,18 +267,18 @@ fn config(given: &Given, user: &str, database: &str, tls: &Tls) -> Result<Config
         config.ssl_negotiation(SslNegotiation::Direct);
     }
     // A server that vanished without a word is noticed within half a minute.
-    let timeout = given.number("tcp_user_timeout", "a number of milliseconds")?;
+    let timeout = params.number("tcp_user_timeout", "a number of milliseconds")?;
     config.tcp_user_timeout(Duration::from_millis(timeout.filter(|&ms| ms > 0).unwrap_or(30_000)));
-    config.keepalives(given.word("keepalives", &[("0", false), ("1", true)])?.unwrap_or(true));
+    config.keepalives(params.word("keepalives", &[("0", false), ("1", true)])?.unwrap_or(true));
     let seconds = |name| {
-        let stated = given.number(name, "a number of seconds")?;
+        let stated = params.number(name, "a number of seconds")?;
         Ok::<_, Error>(stated.filter(|&seconds| seconds > 0).map(Duration::from_secs))
     };
     config.keepalives_idle(seconds("keepalives_idle")?.unwrap_or(Duration::from_secs(30)));
     if let Some(interval) = seconds("keepalives_interval")? {
         config.keepalives_interval(interval);
     }
-    if let Some(count) = given
+    if let Some(count) = params
         .number("keepalives_count", "a number")?
         .and_then(|count| u32::try_from(count).ok())
     {

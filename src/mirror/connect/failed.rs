@@ -9,14 +9,14 @@ use crate::mirror::Error;
 
 /// An attempt that failed.
 #[derive(Debug)]
-pub(super) struct Failed {
-    pub(super) kind: Kind,
+pub(super) struct FailedAttempt {
+    pub(super) kind: FailureKind,
     pub(super) error: Error,
 }
 
 /// What the other way depends on.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Kind {
+pub(super) enum FailureKind {
     /// The server does not speak TLS.
     NoTls,
     /// The handshake came to no agreement.
@@ -29,10 +29,10 @@ pub(super) enum Kind {
     Away,
 }
 
-impl Failed {
+impl FailedAttempt {
     pub(super) fn away(why: String) -> Self {
         Self {
-            kind: Kind::Away,
+            kind: FailureKind::Away,
             error: Error::Unavailable(why),
         }
     }
@@ -53,14 +53,14 @@ impl Failed {
         // The library tells these apart by nothing but their text.
         match (error.to_string().as_str(), text.as_str()) {
             (_, "server does not support TLS") => Self {
-                kind: Kind::NoTls,
+                kind: FailureKind::NoTls,
                 error: Error::Tls {
                     why: format!("the server does not offer it, at {place}"),
                     hint: "turn on ssl at the server; in a network that is trusted, sslmode=prefer goes on without",
                 },
             },
             ("error performing TLS handshake", "invalid dns name") => Self {
-                kind: Kind::Handshake,
+                kind: FailureKind::Handshake,
                 error: Error::Tls {
                     why: format!("the host is no name of the DNS, at {place}"),
                     hint: "name the server by another of its names, with hostaddr beside it if need be",
@@ -71,7 +71,7 @@ impl Failed {
                 "{text}, as of a server older than PostgreSQL 17, which sslnegotiation=direct needs, at {place}"
             )),
             ("invalid configuration" | "authentication error", _) => Self {
-                kind: Kind::Refused,
+                kind: FailureKind::Refused,
                 error: Error::Refused { why, hint: CHECK },
             },
             _ => Self::away(why),
@@ -82,7 +82,7 @@ impl Failed {
 /// The hint if the server gives no further reason.
 const CHECK: &str = "check user, password and database name in database.url (DATABASE_URL)";
 
-fn refused(answer: &DbError, place: &str, is_encrypted: bool) -> Failed {
+fn refused(answer: &DbError, place: &str, is_encrypted: bool) -> FailedAttempt {
     let why = format!("{}, at {place}", answer.message());
     let code = answer.code();
     let refused = [
@@ -91,11 +91,11 @@ fn refused(answer: &DbError, place: &str, is_encrypted: bool) -> Failed {
         SqlState::INVALID_CATALOG_NAME,
         SqlState::INSUFFICIENT_PRIVILEGE,
     ];
-    Failed {
+    FailedAttempt {
         kind: if *code == SqlState::INVALID_AUTHORIZATION_SPECIFICATION {
-            Kind::NotThisWay
+            FailureKind::NotThisWay
         } else {
-            Kind::Refused
+            FailureKind::Refused
         },
         error: if refused.contains(code) {
             // The server's rules are by user, database and way in; the text, in its own language, says which of them is meant.
@@ -120,7 +120,7 @@ fn rustls_error<'a>(cause: &'a (dyn std::error::Error + 'static)) -> Option<&'a 
     cause.downcast_ref::<io::Error>()?.get_ref()?.downcast_ref()
 }
 
-fn handshake(error: &RustlsError, place: &str) -> Failed {
+fn handshake(error: &RustlsError, place: &str) -> FailedAttempt {
     let (why, hint) = match error {
         RustlsError::InvalidCertificate(error) => certificate(error),
         RustlsError::AlertReceived(
@@ -138,15 +138,15 @@ fn handshake(error: &RustlsError, place: &str) -> Failed {
         ),
         // The server's own trouble, not the address's.
         RustlsError::AlertReceived(AlertDescription::InternalError) => {
-            return Failed::away(format!("{error}, at {place}"));
+            return FailedAttempt::away(format!("{error}, at {place}"));
         }
         error => (
             error.to_string(),
             "does the server, or what is before it, speak TLS 1.2 or newer?",
         ),
     };
-    Failed {
-        kind: Kind::Handshake,
+    FailedAttempt {
+        kind: FailureKind::Handshake,
         error: Error::Tls {
             why: format!("{why}, at {place}"),
             hint,

@@ -1,7 +1,7 @@
 //! Parameters that other clients put into the address that they share with clerk2pg. They do not concern clerk2pg: pools, caches, timeouts, and
 //! the schema of an application's tables. Source: the documentation of each.
 
-/// Parameters that are ignored. Those for TLS are not among them, see [`super::given`].
+/// Parameters that are ignored. Those for TLS are not among them, see [`super::params`].
 pub(super) const LEFT_ASIDE: &[&str] = &[
     // Prisma.
     "connection_limit",

@@ -3,7 +3,7 @@
 mod address;
 mod failed;
 mod foreign;
-mod given;
+mod params;
 mod passfile;
 mod string;
 mod tls;
@@ -28,11 +28,11 @@ use tokio_postgres_rustls::MakeRustlsConnect;
 use tracing::warn;
 
 use super::{
-    Error, Settings,
+    Error, MirrorSettings,
     session::{Session, failovers},
 };
 use address::{Address, Host};
-use failed::{Failed, Kind};
+use failed::{FailedAttempt, FailureKind};
 use tls::Mode;
 
 /// A connection of the pool.
@@ -65,7 +65,7 @@ impl Connector {
     ///
     /// # Errors
     /// The address, or a file that it names, cannot be used.
-    pub(super) fn new(settings: &Settings) -> Result<Self, Error> {
+    pub(super) fn new(settings: &MirrorSettings) -> Result<Self, Error> {
         let mut address = Address::parse(settings.url.expose(), &settings.variables)?;
         if address.config.get_application_name().is_none() {
             address.config.application_name(settings.application_name);
@@ -163,7 +163,7 @@ impl Connector {
         let (None, Some(file)) = (self.address.config.get_password(), &self.address.passfile) else {
             return None;
         };
-        let entry = passfile::Entry {
+        let entry = passfile::PassfileEntry {
             host: &host.in_passfile(),
             port: host.port,
             database: &self.address.database,
@@ -213,22 +213,21 @@ impl Connector {
             Err(failed) => failed,
         };
         match (mode, failed.kind) {
-            (Mode::Allow, Kind::NotThisWay | Kind::Refused) => {
-                self.attempt(config, tls, place)
-                    .await
-                    .map_err(|over_tls| match over_tls.kind {
-                        Kind::NoTls => failed.error,
-                        _ => over_tls.error,
-                    })
-            }
+            (Mode::Allow, FailureKind::NotThisWay | FailureKind::Refused) => self
+                .attempt(config, tls, place)
+                .await
+                .map_err(|over_tls| match over_tls.kind {
+                    FailureKind::NoTls => failed.error,
+                    _ => over_tls.error,
+                }),
             // Who is to be trusted, and is not, is not talked to in clear.
-            (Mode::Prefer, Kind::Handshake) if self.address.tls.checks() => Err(failed.error),
+            (Mode::Prefer, FailureKind::Handshake) if self.address.tls.checks() => Err(failed.error),
             // A server that is starting or full is not asked again, least of all in clear.
-            (Mode::Prefer, Kind::NoTls | Kind::Handshake | Kind::NotThisWay) => self
+            (Mode::Prefer, FailureKind::NoTls | FailureKind::Handshake | FailureKind::NotThisWay) => self
                 .attempt(config, None, place)
                 .await
                 .map_err(|in_clear| match failed.kind {
-                    Kind::NoTls => in_clear.error,
+                    FailureKind::NoTls => in_clear.error,
                     _ => failed.error,
                 }),
             _ => Err(failed.error),
@@ -253,12 +252,13 @@ impl Connector {
         mut config: Config,
         tls: Option<&MakeRustlsConnect>,
         place: &str,
-    ) -> Result<Opened, Failed> {
+    ) -> Result<Opened, FailedAttempt> {
         let began_after = failovers();
         let is_local = config.get_hostaddrs().iter().all(|ip| ip.to_canonical().is_loopback());
         let connecting = async {
-            let failed =
-                |error: tokio_postgres::Error| Failed::new(&error, place, tls.is_some(), self.address.tls.is_direct);
+            let failed = |error: tokio_postgres::Error| {
+                FailedAttempt::new(&error, place, tls.is_some(), self.address.tls.is_direct)
+            };
             let connection = if let Some(tls) = tls {
                 config.ssl_mode(SslMode::Require);
                 let (client, connection) = config.connect(tls.clone()).await.map_err(failed)?;
@@ -278,7 +278,7 @@ impl Connector {
         // The library's own limit is for the TCP connection alone.
         tokio::time::timeout(self.timeout(), connecting)
             .await
-            .unwrap_or_else(|_| Err(Failed::away(format!("no answer in time, at {place}"))))
+            .unwrap_or_else(|_| Err(FailedAttempt::away(format!("no answer in time, at {place}"))))
     }
 }
 

@@ -3,7 +3,7 @@
 use std::{fs, io::ErrorKind, os::unix::fs::PermissionsExt, path::Path};
 
 /// What a line must match.
-pub(super) struct Entry<'a> {
+pub(super) struct PassfileEntry<'a> {
     pub(super) host: &'a str,
     pub(super) port: u16,
     pub(super) database: &'a str,
@@ -14,7 +14,7 @@ pub(super) struct Entry<'a> {
 ///
 /// # Errors
 /// Why the file is left aside, as a warning: the server may ask for no password.
-pub(super) fn read(file: &Path, entry: &Entry<'_>) -> Result<Option<String>, String> {
+pub(super) fn read(file: &Path, entry: &PassfileEntry<'_>) -> Result<Option<String>, String> {
     let aside = |why: &str| Err(format!("{} is left aside: {why}", file.display()));
     let metadata = match fs::metadata(file) {
         Ok(metadata) => metadata,
@@ -34,7 +34,7 @@ pub(super) fn read(file: &Path, entry: &Entry<'_>) -> Result<Option<String>, Str
 }
 
 /// The password in the first line that matches.
-fn password(text: &str, entry: &Entry<'_>) -> Option<String> {
+fn password(text: &str, entry: &PassfileEntry<'_>) -> Option<String> {
     let port = entry.port.to_string();
     let fields = [entry.host, &port, entry.database, entry.user];
     text.lines().filter(|line| !line.starts_with('#')).find_map(|line| {
@@ -72,7 +72,7 @@ fn unescaped(text: &str) -> String {
 mod tests {
     use super::*;
 
-    const ENTRY: Entry<'_> = Entry {
+    const ENTRY: PassfileEntry<'_> = PassfileEntry {
         host: "db.example",
         port: 5432,
         database: "app",
@@ -105,7 +105,7 @@ mod tests {
         check(r"*:*:*:*:a\:b\\c", Some(r"a:b\c"));
         check("*:*:*:*:a:b", Some("a"));
         check(r"db\.example:*:*:*:secret", Some("secret"));
-        let colons = Entry {
+        let colons = PassfileEntry {
             host: "::1",
             user: r"a\b",
             ..ENTRY

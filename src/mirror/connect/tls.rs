@@ -16,7 +16,7 @@ use rustls::{
 };
 use tokio_postgres_rustls::MakeRustlsConnect;
 
-use super::verifier::{Trust, Verifier};
+use super::verifier::{ServerTrust, Verifier};
 use crate::mirror::Error;
 
 /// `sslmode`, from the least to the most that is asked for.
@@ -127,9 +127,9 @@ impl Tls {
         }
     }
 
-    fn trust(&self) -> Result<Trust, Error> {
+    fn trust(&self) -> Result<ServerTrust, Error> {
         if !self.checks() {
-            return Ok(Trust::Anybody);
+            return Ok(ServerTrust::Anybody);
         }
         let (certificates, file) = match (&self.roots, self.roots_file()) {
             (Some(Roots::System), _) => (rustls_native_certs::load_native_certs().certs, PathBuf::from("system")),
@@ -144,7 +144,7 @@ impl Tls {
         let chain = WebPkiServerVerifier::builder(Arc::new(roots))
             .build()
             .map_err(|error| wrong("sslrootcert", &file, &error.to_string(), AUTHORITY))?;
-        Ok(Trust::Signed {
+        Ok(ServerTrust::Signed {
             chain,
             roots: certificates,
             checks_name: self.mode == Mode::VerifyFull,

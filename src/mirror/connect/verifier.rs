@@ -22,7 +22,7 @@ use x509_cert::{
 
 /// Who is taken for the server.
 #[derive(Debug)]
-pub(super) enum Trust {
+pub(super) enum ServerTrust {
     /// Whoever answers.
     Anybody,
     /// Who has a certificate of a trusted authority.
@@ -36,7 +36,7 @@ pub(super) enum Trust {
 /// Holds a server's certificate against what is asked for.
 #[derive(Debug)]
 pub(super) struct Verifier {
-    pub(super) trust: Trust,
+    pub(super) trust: ServerTrust,
     pub(super) algorithms: WebPkiSupportedAlgorithms,
 }
 
@@ -49,7 +49,7 @@ impl ServerCertVerifier for Verifier {
         ocsp: &[u8],
         now: UnixTime,
     ) -> Result<ServerCertVerified, Error> {
-        let Trust::Signed {
+        let ServerTrust::Signed {
             chain,
             roots,
             checks_name,

@@ -3,6 +3,8 @@
 use diesel::result::Error as Diesel;
 use tokio_postgres::error::{DbError, Severity, SqlState};
 
+use crate::mirror::sqlstate::is_connection_exception;
+
 /// A failed statement: the server's error, or why the server did not answer.
 ///
 /// diesel's own error drops the SQLSTATE, and everything is decided by the SQLSTATE: texts are in the server's language, and the application's
@@ -46,7 +48,7 @@ impl Fault {
         // A pooler that lost its server says so in class 08, and leaves the severity's untranslated form out.
         matches!(answer.parsed_severity(), Some(Severity::Fatal | Severity::Panic))
             || answer.severity() == "FATAL"
-            || answer.code().code().starts_with("08")
+            || is_connection_exception(answer.code().code())
     }
 
     /// The server takes no writes.

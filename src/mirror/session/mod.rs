@@ -36,10 +36,12 @@ use tokio_postgres::{AsyncMessage, Client, tls::TlsStream, types::ToSql};
 use tokio_util::task::AbortOnDropHandle;
 
 pub(super) use fault::Fault;
-use row::Row;
+use row::AnswerRow;
 use statement::Statement;
 pub(super) use transactions::Transactions;
 use transactions::{BEGIN, COMMIT};
+
+type BoxError = Box<dyn std::error::Error + Send + Sync>;
 
 /// A connection to a server, or to a pooler before it.
 pub(super) struct Session {
@@ -55,12 +57,12 @@ pub(super) struct Session {
 /// The way to the server.
 struct Wire {
     client: Client,
-    standing: Arc<Standing>,
+    state: Arc<ConnectionState>,
 }
 
 /// What is sent around a statement.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Brackets {
+enum Framing {
     /// A transaction is open, or none is needed.
     None,
     /// The beginning and the end of a transaction.
@@ -81,7 +83,7 @@ const UNICODE: [&str; 2] = ["UTF8", "SQL_ASCII"];
 
 /// What is known of a connection.
 #[derive(Debug)]
-struct Standing {
+struct ConnectionState {
     /// Why it ended.
     end: OnceLock<String>,
     /// The server said that it ends.
@@ -103,7 +105,7 @@ impl Session {
     where
         S: TlsStream + Unpin + Send + 'static,
     {
-        let standing = Arc::new(Standing {
+        let state = Arc::new(ConnectionState {
             end: OnceLock::new(),
             is_spent: AtomicBool::default(),
             last_fault: Mutex::default(),
@@ -113,7 +115,7 @@ impl Session {
                 .is_none_or(|encoding| UNICODE.contains(&encoding)),
         });
         let (told, notifications) = mpsc::unbounded_channel();
-        let ending = standing.clone();
+        let ending = state.clone();
         let driver = tokio::spawn(async move {
             let mut messages = futures_util::stream::poll_fn(|context| connection.poll_message(context));
             while let Some(message) = messages.next().await {
@@ -130,7 +132,7 @@ impl Session {
             }
         });
         Self {
-            wire: Wire { client, standing },
+            wire: Wire { client, state },
             transactions: Transactions::default(),
             is_next_alone: false,
             instrumentation: DynInstrumentation::none(),
@@ -141,7 +143,7 @@ impl Session {
 
     /// Whether the database can hold every character, in a text that is stored as it comes.
     pub(super) fn holds_unicode(&self) -> bool {
-        self.wire.standing.holds_unicode
+        self.wire.state.holds_unicode
     }
 
     /// The next statement runs as it is, where others that stand alone get a transaction around them. It must only read, and name nothing without its
@@ -152,18 +154,18 @@ impl Session {
     }
 
     /// What is sent around the next statement.
-    fn brackets(&mut self) -> QueryResult<Brackets> {
+    fn framing(&mut self) -> QueryResult<Framing> {
         let is_alone = std::mem::take(&mut self.is_next_alone);
         let is_open = self.transactions.is_open()?;
         Ok(match is_open || is_alone {
-            true => Brackets::None,
-            false => Brackets::Transaction,
+            true => Framing::None,
+            false => Framing::Transaction,
         })
     }
 
     /// What failed last on this connection, for callers to whom a library hands the text alone.
     pub(super) fn take_fault(&mut self) -> Option<Fault> {
-        let last = &self.wire.standing.last_fault;
+        let last = &self.wire.state.last_fault;
         last.lock().unwrap_or_else(PoisonError::into_inner).take()
     }
 
@@ -173,10 +175,10 @@ impl Session {
     /// The connection is lost.
     pub(super) async fn notification(&mut self) -> QueryResult<String> {
         let mut failovers = FAILOVERS.subscribe();
-        let began_after = self.wire.standing.began_after;
+        let began_after = self.wire.state.began_after;
         tokio::select! {
             payload = self.notifications.recv() => payload.ok_or_else(|| {
-                let why = self.wire.standing.end.get().map_or("the connection has ended", String::as_str);
+                let why = self.wire.state.end.get().map_or("the connection has ended", String::as_str);
                 lost(why.to_owned())
             }),
             // What is notified from now on is notified at the server that has its place.
@@ -188,18 +190,18 @@ impl Session {
 impl Wire {
     async fn send(&self, sql: &str) -> QueryResult<()> {
         let sent = self.client.batch_execute(sql).await;
-        sent.map_err(|error| self.standing.error(&error))
+        sent.map_err(|error| self.state.error(&error))
     }
 
     /// Runs a statement as it is, or in a transaction of its own, which costs no round trip: its beginning, the statement and its end are sent together
     /// when this is first polled. If it is dropped, no transaction stays open.
-    async fn in_brackets<T>(
+    async fn framed<T>(
         &self,
-        brackets: QueryResult<Brackets>,
+        framing: QueryResult<Framing>,
         statement: impl Future<Output = Result<T, tokio_postgres::Error>>,
     ) -> QueryResult<T> {
-        let failed = |error: tokio_postgres::Error| self.standing.error(&error);
-        if brackets? == Brackets::None {
+        let failed = |error: tokio_postgres::Error| self.state.error(&error);
+        if framing? == Framing::None {
             return statement.await.map_err(failed);
         }
         let begin = self.client.batch_execute(BEGIN);
@@ -215,34 +217,32 @@ impl Wire {
     /// The rows of a statement. Independent of the query's type; otherwise all of this would be compiled for each query.
     async fn rows(
         &self,
-        brackets: QueryResult<Brackets>,
+        framing: QueryResult<Framing>,
         statement: QueryResult<Statement>,
-    ) -> QueryResult<BoxStream<'static, QueryResult<Row>>> {
+    ) -> QueryResult<BoxStream<'static, QueryResult<AnswerRow>>> {
         let Statement { sql, values } = statement?;
         // All of them: the end of the transaction is behind them on the same connection.
         let rows = async {
             let rows = self.client.query_typed_raw(&sql, values).await?;
             rows.try_collect::<Vec<_>>().await
         };
-        let rows = self.in_brackets(brackets, rows).await?;
-        Ok(stream::iter(rows).map(|row| Ok(Row::new(row))).boxed())
+        let rows = self.framed(framing, rows).await?;
+        Ok(stream::iter(rows).map(|row| Ok(AnswerRow::new(row))).boxed())
     }
 
     /// How many rows a statement affects.
-    async fn count(&self, brackets: QueryResult<Brackets>, statement: QueryResult<Statement>) -> QueryResult<usize> {
+    async fn count(&self, framing: QueryResult<Framing>, statement: QueryResult<Statement>) -> QueryResult<usize> {
         let Statement { sql, values } = statement?;
         let values: Vec<_> = values
             .iter()
             .map(|(value, kind)| (value as &(dyn ToSql + Sync), kind.clone()))
             .collect();
-        let rows = self
-            .in_brackets(brackets, self.client.execute_typed(&sql, &values))
-            .await?;
+        let rows = self.framed(framing, self.client.execute_typed(&sql, &values)).await?;
         Ok(usize::try_from(rows).unwrap_or(usize::MAX))
     }
 }
 
-impl Standing {
+impl ConnectionState {
     /// An error as diesel has it; what it says of the connection is kept.
     fn error(&self, error: &tokio_postgres::Error) -> Diesel {
         let fault = match error.as_db_error() {
@@ -295,8 +295,8 @@ impl SimpleAsyncConnection for Session {
 impl AsyncConnectionCore for Session {
     type ExecuteFuture<'conn, 'query> = BoxFuture<'conn, QueryResult<usize>>;
     type LoadFuture<'conn, 'query> = BoxFuture<'conn, QueryResult<Self::Stream<'conn, 'query>>>;
-    type Stream<'conn, 'query> = BoxStream<'static, QueryResult<Row>>;
-    type Row<'conn, 'query> = Row;
+    type Stream<'conn, 'query> = BoxStream<'static, QueryResult<AnswerRow>>;
+    type Row<'conn, 'query> = AnswerRow;
     type Backend = Pg;
 
     fn load<'conn, 'query, T>(&'conn mut self, source: T) -> Self::LoadFuture<'conn, 'query>
@@ -305,8 +305,8 @@ impl AsyncConnectionCore for Session {
         T::Query: QueryFragment<Pg> + QueryId + 'query,
     {
         let statement = Statement::new(&source.as_query());
-        let brackets = self.brackets();
-        self.wire.rows(brackets, statement).boxed()
+        let framing = self.framing();
+        self.wire.rows(framing, statement).boxed()
     }
 
     fn execute_returning_count<'conn, 'query, T>(&'conn mut self, source: T) -> Self::ExecuteFuture<'conn, 'query>
@@ -314,8 +314,8 @@ impl AsyncConnectionCore for Session {
         T: QueryFragment<Pg> + QueryId + 'query,
     {
         let statement = Statement::new(&source);
-        let brackets = self.brackets();
-        self.wire.count(brackets, statement).boxed()
+        let framing = self.framing();
+        self.wire.count(framing, statement).boxed()
     }
 }
 
@@ -348,8 +348,6 @@ impl AsyncConnection for Session {
 
 impl PoolableConnection for Session {
     fn is_broken(&mut self) -> bool {
-        Transactions::is_broken_transaction_manager(self)
-            || self.wire.client.is_closed()
-            || self.wire.standing.is_over()
+        Transactions::is_broken_transaction_manager(self) || self.wire.client.is_closed() || self.wire.state.is_over()
     }
 }

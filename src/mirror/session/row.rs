@@ -8,16 +8,16 @@ use diesel::{
 };
 use tokio_postgres::types::{FromSql, Type};
 
-type BoxError = Box<dyn std::error::Error + Send + Sync>;
+use super::BoxError;
 
 /// A row of an answer.
-pub(in crate::mirror) struct Row {
+pub(in crate::mirror) struct AnswerRow {
     row: tokio_postgres::Row,
     /// Of the columns' types.
     oids: Vec<NonZeroU32>,
 }
 
-impl Row {
+impl AnswerRow {
     pub(super) fn new(row: tokio_postgres::Row) -> Self {
         // No type has the number 0.
         let oid = |column: &tokio_postgres::Column| NonZeroU32::new(column.type_().oid()).unwrap_or(NonZeroU32::MIN);
@@ -26,9 +26,9 @@ impl Row {
     }
 }
 
-impl RowSealed for Row {}
+impl RowSealed for AnswerRow {}
 
-impl<'a> diesel::row::Row<'a, Pg> for Row {
+impl<'a> diesel::row::Row<'a, Pg> for AnswerRow {
     type Field<'f>
         = Column<'f>
     where
@@ -54,13 +54,13 @@ impl<'a> diesel::row::Row<'a, Pg> for Row {
     }
 }
 
-impl RowIndex<usize> for Row {
+impl RowIndex<usize> for AnswerRow {
     fn idx(&self, index: usize) -> Option<usize> {
         (index < self.row.len()).then_some(index)
     }
 }
 
-impl<'a> RowIndex<&'a str> for Row {
+impl<'a> RowIndex<&'a str> for AnswerRow {
     fn idx(&self, name: &'a str) -> Option<usize> {
         self.row.columns().iter().position(|column| column.name() == name)
     }
@@ -68,7 +68,7 @@ impl<'a> RowIndex<&'a str> for Row {
 
 /// A column of a row.
 pub(in crate::mirror) struct Column<'a> {
-    row: &'a Row,
+    row: &'a AnswerRow,
     at: usize,
 }
 

@@ -9,7 +9,7 @@ use diesel::{
 };
 use tokio_postgres::types::{IsNull, ToSql, Type, to_sql_checked};
 
-type BoxError = Box<dyn std::error::Error + Send + Sync>;
+use super::BoxError;
 
 /// A statement as it travels.
 pub(super) struct Statement {

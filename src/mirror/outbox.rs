@@ -11,7 +11,7 @@ use diesel::{
 };
 use diesel_async::{AsyncConnection, RunQueryDsl};
 
-use super::{Error, Lease, Mirror, Write, read::timestamp, session::Session, transaction};
+use super::{Error, Lease, Mirror, Write, rows::timestamp, session::Session, transaction};
 use crate::resource::Value;
 
 /// So many events are pruned in one transaction.
@@ -19,22 +19,22 @@ const PRUNED_AT_ONCE: i64 = 1_000;
 
 /// What is told of a user.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Type {
+pub(super) enum EventKind {
     Created,
     Updated,
 }
 
-impl Type {
+impl EventKind {
     fn name(self) -> &'static str {
         match self {
-            Type::Created => "user.created",
-            Type::Updated => "user.updated",
+            EventKind::Created => "user.created",
+            EventKind::Updated => "user.updated",
         }
     }
 }
 
 /// Tells of users who were stored.
-pub(super) async fn stored(conn: &mut Session, changes: &[(Type, &Write<'_>)]) -> QueryResult<()> {
+pub(super) async fn stored(conn: &mut Session, changes: &[(EventKind, &Write<'_>)]) -> QueryResult<()> {
     if changes.is_empty() {
         return Ok(());
     }
@@ -48,8 +48,8 @@ pub(super) async fn stored(conn: &mut Session, changes: &[(Type, &Write<'_>)]) -
     let changed: Vec<_> = changes
         .iter()
         .map(|(kind, write)| match kind {
-            Type::Created => "[]".to_owned(),
-            Type::Updated => serde_json::Value::from(write.changed.clone()).to_string(),
+            EventKind::Created => "[]".to_owned(),
+            EventKind::Updated => serde_json::Value::from(write.changed.clone()).to_string(),
         })
         .collect();
     let documents: Vec<_> = writes()
@@ -75,8 +75,8 @@ pub(super) async fn stored(conn: &mut Session, changes: &[(Type, &Write<'_>)]) -
 }
 
 /// When a change happened, in Unix milliseconds, as far as the document tells: a ban does not move `updated_at`.
-fn happened_at(kind: Type, write: &Write<'_>) -> Option<i64> {
-    let moved = kind == Type::Created || write.changed.iter().any(|field| field == "updated_at");
+fn happened_at(kind: EventKind, write: &Write<'_>) -> Option<i64> {
+    let moved = kind == EventKind::Created || write.changed.iter().any(|field| field == "updated_at");
     match write.user.get("updated_at") {
         Some(Value::Time(at)) if moved => Some(*at),
         _ => None,
@@ -113,10 +113,14 @@ async fn notify(conn: &mut Session) -> QueryResult<()> {
         .map(drop)
 }
 
-impl Mirror {
+/// `clerk.user_events`: what changed, for the application to read.
+#[derive(Debug, Clone)]
+pub struct Outbox(pub(super) Mirror);
+
+impl Outbox {
     /// Removes events older than `keep`, at most `batches` of a thousand, each in a transaction of its own. Returns how many.
-    pub async fn prune_events(&self, lease: &Lease, keep: Duration, batches: u32) -> Result<u64, Error> {
-        let mut conn = self.connection().await?;
+    pub async fn prune(&self, lease: &Lease, keep: Duration, batches: u32) -> Result<u64, Error> {
+        let mut conn = self.0.connection().await?;
         let mut pruned = 0;
         for _ in 0..batches {
             let rows = conn

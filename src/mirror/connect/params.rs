@@ -72,11 +72,11 @@ const OTHERS: [&str; 16] = [
 type Values = BTreeMap<&'static str, (String, Option<&'static str>)>;
 
 /// The values that are stated. An empty one counts as left out.
-pub(super) struct Given {
+pub(super) struct ConnectParams {
     values: Values,
 }
 
-impl Given {
+impl ConnectParams {
     pub(super) fn new(text: &str, variables: &Variables) -> Result<Self, Error> {
         let mut values = Values::new();
         let mut others = Others::default();

@@ -22,9 +22,9 @@ pub(super) fn there() -> String {
     lasts("expires_at", "ttl", UNKNOWN)
 }
 
-/// How a leader finds its place.
+/// How a leader finds its row.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Kept {
+pub enum LeaderState {
     /// It leads, and nobody waits for it to go.
     Alone,
     /// It leads, and others stand by.
@@ -51,7 +51,11 @@ pub struct Replicas {
     pub standbys: Vec<String>,
 }
 
-impl Mirror {
+/// Which of several daemons leads, and which stand by.
+#[derive(Debug, Clone)]
+pub struct Leadership(pub(super) Mirror);
+
+impl Leadership {
     /// Leads, if nobody else does: the last one has stopped, or did not show itself for `ttl`, by the database's clock. Returns whether it does.
     pub async fn lead(&self, holder: &str, ttl: Duration) -> Result<bool, Error> {
         let rows = sql_query(format!(
@@ -69,22 +73,22 @@ impl Mirror {
         ))
         .bind::<Text, _>(holder)
         .bind::<Double, _>(ttl.as_secs_f64())
-        .execute(&mut self.connection().await?)
+        .execute(&mut self.0.connection().await?)
         .await?;
         Ok(rows == 1)
     }
 
     /// Goes on leading. Writes only while others stand by.
-    pub async fn keep_leading(&self, holder: &str, ttl: Duration) -> Result<Kept, Error> {
+    pub async fn keep(&self, holder: &str, ttl: Duration) -> Result<LeaderState, Error> {
         #[derive(QueryableByName)]
-        struct Place {
+        struct LeaderRow {
             #[diesel(sql_type = Bool)]
             leads: bool,
             #[diesel(sql_type = Bool)]
             is_watched: bool,
         }
-        let mut conn = self.connection().await?;
-        let place: Place = sql_query(format!(
+        let mut conn = self.0.connection().await?;
+        let row: LeaderRow = sql_query(format!(
             "SELECT coalesce(holder OPERATOR(pg_catalog.=) $1, false) AS leads,
                     EXISTS (SELECT FROM clerk.standbys WHERE {there}) AS is_watched
              FROM clerk.leader",
@@ -94,9 +98,9 @@ impl Mirror {
         .bind::<Double, _>(ttl.as_secs_f64())
         .get_result(conn.autocommit())
         .await?;
-        match (place.leads, place.is_watched) {
-            (false, _) => return Ok(Kept::Lost),
-            (true, false) => return Ok(Kept::Alone),
+        match (row.leads, row.is_watched) {
+            (false, _) => return Ok(LeaderState::Lost),
+            (true, false) => return Ok(LeaderState::Alone),
             (true, true) => {}
         }
         let kept = sql_query(format!(
@@ -106,19 +110,23 @@ impl Mirror {
         .bind::<Double, _>(ttl.as_secs_f64())
         .execute(&mut conn)
         .await?;
-        Ok(if kept == 1 { Kept::Watched } else { Kept::Lost })
+        Ok(if kept == 1 {
+            LeaderState::Watched
+        } else {
+            LeaderState::Lost
+        })
     }
 
     /// Waits to take over, and lets the leader know for the next `ttl`.
     pub async fn stand_by(&self, holder: &str, ttl: Duration) -> Result<Wait, Error> {
         #[derive(QueryableByName)]
-        struct Row {
+        struct StandbyRow {
             #[diesel(sql_type = Nullable<Text>)]
             leader: Option<String>,
             #[diesel(sql_type = Double)]
             remaining: f64,
         }
-        let Row { leader, remaining } = sql_query(format!(
+        let StandbyRow { leader, remaining } = sql_query(format!(
             // `since` is set again if the clock may have jumped, so that the leader has the time
             // of a lease to renew its expiry by the clock as it is now.
             "WITH standby AS (
@@ -140,7 +148,7 @@ impl Mirror {
         ))
         .bind::<Text, _>(holder)
         .bind::<Double, _>(ttl.as_secs_f64())
-        .get_result(&mut self.connection().await?)
+        .get_result(&mut self.0.connection().await?)
         .await?;
         Ok(Wait {
             leader,
@@ -148,14 +156,14 @@ impl Mirror {
         })
     }
 
-    /// Leaves the place to others, whether it led or stood by.
+    /// Leaves the row to others, whether it led or stood by.
     pub async fn resign(&self, holder: &str) -> Result<(), Error> {
         sql_query(
             "WITH gone AS (DELETE FROM clerk.standbys WHERE holder = $1)
              UPDATE clerk.leader SET holder = NULL, expires_at = NULL, ttl = NULL WHERE holder = $1",
         )
         .bind::<Text, _>(holder)
-        .execute(&mut self.connection().await?)
+        .execute(&mut self.0.connection().await?)
         .await?;
         Ok(())
     }
@@ -163,18 +171,18 @@ impl Mirror {
     /// Who leads, and who stands by.
     pub async fn replicas(&self) -> Result<Replicas, Error> {
         #[derive(QueryableByName)]
-        struct Row {
+        struct ReplicaRow {
             #[diesel(sql_type = Text)]
             holder: String,
             #[diesel(sql_type = Bool)]
             leads: bool,
         }
-        let rows: Vec<Row> = sql_query(format!(
+        let rows: Vec<ReplicaRow> = sql_query(format!(
             "SELECT holder, true AS leads FROM clerk.leader WHERE holder IS NOT NULL
              UNION ALL SELECT holder, false FROM clerk.standbys WHERE {} ORDER BY holder",
             there()
         ))
-        .load(&mut self.connection().await?)
+        .load(&mut self.0.connection().await?)
         .await?;
         let mut replicas = Replicas::default();
         for row in rows {

@@ -1,19 +1,17 @@
 //! `clerk.missing_users`: users that the walk did not meet, Clerk's answers about them, and which deletions are held.
 
-use std::{collections::HashMap, time::Duration};
+use std::collections::HashMap;
 
 use diesel::{
     prelude::*,
     sql_query,
-    sql_types::{Array, BigInt, Double, Nullable, Text, Timestamptz},
+    sql_types::{Array, BigInt, Nullable, Text, Timestamptz},
 };
 use diesel_async::{AsyncConnection, RunQueryDsl};
 
 use super::{
-    Error, Kind, Lease, Mirror, Run, counts, runs,
-    schema::{missing_users, users},
-    session::Session,
-    transaction, unsigned,
+    Error, Lease, Mirror, Run, SyncKind, counts, progress, session::Session, tables::missing_users, transaction,
+    unsigned,
 };
 use crate::reconcile::guard::Checksum;
 
@@ -21,8 +19,8 @@ use crate::reconcile::guard::Checksum;
 pub(super) async fn note_missing(conn: &mut Session, run: &Run, ids: &[String]) -> QueryResult<()> {
     if !ids.is_empty() {
         let (news, held) = match run.kind {
-            Kind::Full => ("", ""),
-            Kind::Incremental | Kind::OnDemand => (
+            SyncKind::Full => ("", ""),
+            SyncKind::Incremental | SyncKind::OnDemand => (
                 "WHERE NOT EXISTS (SELECT FROM clerk.rejected_users r WHERE r.user_id = id AND r.document IS NULL
                      AND r.sqlstate IS DISTINCT FROM '55P03')",
                 "WHERE NOT (missing_users.absent AND missing_users.held_at IS NOT NULL AND missing_users.approved_at IS NULL)",
@@ -66,13 +64,17 @@ pub(super) async fn release(conn: &mut Session, ids: &[&str]) -> QueryResult<()>
     Ok(())
 }
 
-impl Mirror {
+/// `clerk.missing_users`: users that a sync did not meet, and what becomes of their rows.
+#[derive(Debug, Clone)]
+pub struct Missing(pub(super) Mirror);
+
+impl Missing {
     /// Closes a walk over the whole list. Every missing id is asked for again by id, whatever a run that was cut off had
     /// learned. Ids that only earlier walks missed are forgotten, except those whose deletion is held or approved: only
     /// Clerk's answer about the id itself releases them. With `with_marked`, rows that are marked as deleted are missing too.
     /// `watermark` is the newest `updated_at` at Clerk when the walk began, in Unix milliseconds.
     pub async fn close_walk(&self, run: &Run, watermark: Option<i64>, with_marked: bool) -> Result<(), Error> {
-        let mut conn = self.connection().await?;
+        let mut conn = self.0.connection().await?;
         conn.transaction(async |conn| {
             transaction::begin(conn, run.lease()).await?;
             // An id without a row has nothing left to delete.
@@ -98,28 +100,28 @@ impl Mirror {
                 .execute(conn)
                 .await?;
             }
-            runs::follow(conn, 0, watermark, None).await?;
+            progress::advance(conn, 0, watermark, None).await?;
             Ok(())
         })
         .await
     }
 
     /// The next ids that the sync missed, in order, behind `after`.
-    pub async fn missing(&self, run: &Run, after: &str, limit: usize) -> Result<Vec<String>, Error> {
+    pub async fn next(&self, run: &Run, after: &str, limit: usize) -> Result<Vec<String>, Error> {
         Ok(missing_users::table
             .select(missing_users::user_id)
             .filter(missing_users::walk.eq(run.walk).and(missing_users::user_id.gt(after)))
             .order(missing_users::user_id)
             .limit(limit as i64)
-            .load(&mut self.connection().await?)
+            .load(&mut self.0.connection().await?)
             .await?)
     }
 
     /// Whether any deletion is held or approved.
-    pub async fn holds(&self) -> Result<bool, Error> {
+    pub async fn any_held(&self) -> Result<bool, Error> {
         let held = missing_users::table.filter(missing_users::held_at.is_not_null());
         Ok(diesel::select(diesel::dsl::exists(held))
-            .get_result(&mut self.connection().await?)
+            .get_result(&mut self.0.connection().await?)
             .await?)
     }
 
@@ -132,57 +134,23 @@ impl Mirror {
                     .and(missing_users::approved_at.is_null()),
             )
             .count()
-            .get_result(&mut self.connection().await?)
+            .get_result(&mut self.0.connection().await?)
             .await?;
         Ok(unsigned(count))
-    }
-
-    /// Ids of all rows that are marked as deleted.
-    pub async fn all_marked(&self) -> Result<Vec<String>, Error> {
-        Ok(users::table
-            .select(users::id)
-            .filter(users::deleted_at.is_not_null())
-            .load(&mut self.connection().await?)
-            .await?)
-    }
-
-    /// How much longer these rows have to be known before Clerk's answer counts, by the database's clock: those that were first
-    /// seen or last updated less than `least` ago. More than `least` means that the clock went back since.
-    pub async fn too_young(&self, ids: &[String], least: Duration) -> Result<HashMap<String, Duration>, Error> {
-        #[derive(QueryableByName)]
-        struct Row {
-            #[diesel(sql_type = Text)]
-            id: String,
-            #[diesel(sql_type = Double)]
-            remaining: f64,
-        }
-        let rows: Vec<Row> = sql_query(
-            "SELECT id, remaining FROM (
-                 SELECT u.id, $2 - extract(epoch FROM pg_catalog.clock_timestamp() - greatest(u.first_seen_at, u.changed_at))
-                     ::double precision AS remaining
-                 FROM clerk.users u WHERE u.id = ANY($1) AND u.deleted_at IS NULL) AS rows
-             WHERE remaining > 0::double precision",
-        )
-        .bind::<Array<Text>, _>(ids)
-        .bind::<Double, _>(least.as_secs_f64())
-        .load(&mut self.connection().await?)
-        .await?;
-        let remaining = |seconds| Duration::try_from_secs_f64(seconds).unwrap_or(Duration::MAX);
-        Ok(rows.into_iter().map(|row| (row.id, remaining(row.remaining))).collect())
     }
 
     /// Of these ids, those whose deletion has been held for less than ten seconds.
     pub async fn held_lately_among(&self, ids: &[&str]) -> Result<Vec<String>, Error> {
         #[derive(QueryableByName)]
-        struct Row {
+        struct IdRow {
             #[diesel(sql_type = Text)]
             user_id: String,
         }
-        let rows: Vec<Row> = sql_query(format!(
+        let rows: Vec<IdRow> = sql_query(format!(
             "SELECT user_id FROM clerk.missing_users WHERE user_id = ANY($1) AND {HELD_LATELY}"
         ))
         .bind::<Array<Text>, _>(ids)
-        .load(&mut self.connection().await?)
+        .load(&mut self.0.connection().await?)
         .await?;
         Ok(rows.into_iter().map(|row| row.user_id).collect())
     }
@@ -196,13 +164,13 @@ impl Mirror {
                     .eq_any(ids)
                     .and(missing_users::held_at.is_not_null()),
             )
-            .load(&mut self.connection().await?)
+            .load(&mut self.0.connection().await?)
             .await?)
     }
 
     /// Notes that Clerk left these out when it was asked for them by id.
     pub async fn note_absent(&self, lease: &Lease, ids: &[String]) -> Result<(), Error> {
-        let mut conn = self.connection().await?;
+        let mut conn = self.0.connection().await?;
         conn.transaction(async |conn| {
             transaction::begin(conn, lease).await?;
             diesel::update(missing_users::table.filter(missing_users::user_id.eq_any(ids)))
@@ -225,7 +193,7 @@ impl Mirror {
         let Count { count } = sql_query(format!(
             "SELECT pg_catalog.count(*) AS count FROM clerk.missing_users m WHERE {JUDGED}"
         ))
-        .get_result(&mut self.connection().await?)
+        .get_result(&mut self.0.connection().await?)
         .await?;
         Ok(unsigned(count))
     }
@@ -241,14 +209,14 @@ impl Mirror {
             "SELECT coalesce(pg_catalog.sum(users), 0::numeric)::bigint AS count FROM clerk.recent_deletions
              WHERE deleted_at > pg_catalog.now() - interval '1 hour'",
         )
-        .get_result(&mut self.connection().await?)
+        .get_result(&mut self.0.connection().await?)
         .await?;
         Ok(unsigned(count))
     }
 
     /// Holds every absent id that is not approved. It stays held until a person approves it or Clerk shows the user again.
     pub async fn hold(&self, lease: &Lease) -> Result<(), Error> {
-        let mut conn = self.connection().await?;
+        let mut conn = self.0.connection().await?;
         conn.transaction(async |conn| {
             transaction::begin(conn, lease).await?;
             sql_query(format!(
@@ -263,7 +231,7 @@ impl Mirror {
 
     /// Holds these absent ids.
     pub async fn hold_these(&self, lease: &Lease, ids: &[String]) -> Result<(), Error> {
-        let mut conn = self.connection().await?;
+        let mut conn = self.0.connection().await?;
         conn.transaction(async |conn| {
             transaction::begin(conn, lease).await?;
             diesel::update(missing_users::table.filter(missing_users::user_id.eq_any(ids)))
@@ -277,7 +245,7 @@ impl Mirror {
 
     /// Forgets questions that this sync left open; the next one asks again. Held and approved deletions stay.
     pub async fn forget_open(&self, run: &Run) -> Result<(), Error> {
-        let mut conn = self.connection().await?;
+        let mut conn = self.0.connection().await?;
         conn.transaction(async |conn| {
             transaction::begin(conn, run.lease()).await?;
             let is_open = missing_users::walk
@@ -301,7 +269,7 @@ impl Mirror {
                     .is_not_null()
                     .or(missing_users::approved_at.is_not_null()),
             )
-            .load(&mut self.connection().await?)
+            .load(&mut self.0.connection().await?)
             .await?;
         Ok(rows.into_iter().collect())
     }
@@ -313,7 +281,7 @@ impl Mirror {
             .filter(missing_users::approved_at.is_not_null())
             .order(missing_users::user_id)
             .limit(limit as i64)
-            .load(&mut self.connection().await?)
+            .load(&mut self.0.connection().await?)
             .await?)
     }
 
@@ -330,19 +298,19 @@ impl Mirror {
             )
             .order(missing_users::user_id)
             .limit(limit as i64)
-            .load(&mut self.connection().await?)
+            .load(&mut self.0.connection().await?)
             .await?)
     }
 
     /// The checksum of the deletions that wait for a person; none where there are none.
-    pub async fn held_checksum(&self) -> Result<Option<String>, Error> {
-        let conn = &mut self.connection().await?;
+    pub async fn checksum(&self) -> Result<Option<String>, Error> {
+        let conn = &mut self.0.connection().await?;
         checksum(conn).await.map_err(Error::from)
     }
 
     /// Lets the deletions with this checksum through, once. None where what waits has another checksum, or nothing waits.
     pub async fn approve(&self, sum: &str) -> Result<Option<u64>, Error> {
-        let mut conn = self.connection().await?;
+        let mut conn = self.0.connection().await?;
         conn.transaction(async |conn| {
             // The set must not change between summing and approving.
             sql_query("LOCK TABLE clerk.missing_users IN SHARE ROW EXCLUSIVE MODE")
@@ -378,14 +346,14 @@ const JUDGED: &str = "m.absent AND m.approved_at IS NULL AND NOT EXISTS (
 /// Reads the ids in chunks, so that a held deletion of everybody costs no memory.
 async fn checksum(conn: &mut Session) -> QueryResult<Option<String>> {
     #[derive(QueryableByName)]
-    struct Row {
+    struct IdRow {
         #[diesel(sql_type = Text)]
         user_id: String,
     }
     let mut checksum = Checksum::default();
     let mut after = String::new();
     loop {
-        let rows: Vec<Row> = sql_query(
+        let rows: Vec<IdRow> = sql_query(
             "SELECT user_id FROM clerk.missing_users WHERE held_at IS NOT NULL AND approved_at IS NULL AND user_id COLLATE \"C\" > $1
              ORDER BY user_id COLLATE \"C\" LIMIT 10000",
         )

@@ -1,0 +1,83 @@
+//! The Clerk instance that the database mirrors, and the key of the digests stored for it.
+
+use diesel::prelude::*;
+use diesel_async::{AsyncConnection, RunQueryDsl};
+
+use super::{Error, Lease, Mirror, tables::sync_state, transaction};
+use crate::resource::DigestKey;
+
+/// The Clerk instance that the database mirrors.
+#[derive(Debug, Clone)]
+pub struct PinnedInstance(pub(super) Mirror);
+
+impl PinnedInstance {
+    /// Returns the id of the Clerk instance that this database mirrors; `None` before the first
+    /// sync.
+    pub async fn id(&self) -> Result<Option<String>, Error> {
+        Ok(sync_state::table
+            .select(sync_state::instance_id)
+            .first(&mut self.0.connection().await?)
+            .await?)
+    }
+
+    /// Returns the key of the digests that are stored here.
+    pub async fn digest_key(&self) -> Result<DigestKey, Error> {
+        let key: Vec<u8> = sync_state::table
+            .select(sync_state::digest_key)
+            .first(&mut self.0.connection().await?)
+            .await?;
+        Ok(DigestKey::new(&key))
+    }
+
+    /// Ties the database to a Clerk instance.
+    pub async fn pin(&self, lease: &Lease, id: &str, environment: &str) -> Result<(), Error> {
+        let mut conn = self.0.connection().await?;
+        conn.transaction(async |conn| {
+            transaction::begin(conn, lease).await?;
+            diesel::update(sync_state::table.filter(sync_state::instance_id.is_null()))
+                .set((
+                    sync_state::instance_id.eq(id),
+                    sync_state::environment_type.eq(environment),
+                    sync_state::pinned_at.eq(diesel::dsl::now),
+                ))
+                .execute(conn)
+                .await?;
+            Ok(())
+        })
+        .await
+    }
+
+    /// Ties the database to another Clerk instance. Every row is held, and no approval stays,
+    /// because all of them are about users of the other instance. Returns how many rows are held.
+    pub async fn repin(&self, lease: &Lease, id: &str, environment: &str) -> Result<u64, Error> {
+        let mut conn = self.0.connection().await?;
+        conn.transaction(async |conn| {
+            transaction::begin(conn, lease).await?;
+            diesel::update(sync_state::table)
+                .set((
+                    sync_state::instance_id.eq(id),
+                    sync_state::environment_type.eq(environment),
+                    sync_state::pinned_at.eq(diesel::dsl::now),
+                    sync_state::watermark.eq(None::<chrono::DateTime<chrono::Utc>>),
+                    sync_state::checkpoint.eq(None::<serde_json::Value>),
+                ))
+                .execute(conn)
+                .await?;
+            // No replica of the new instance lags behind this moment. Dating the hold back releases
+            // a user as soon as it is shown.
+            let held = diesel::sql_query(
+                "INSERT INTO clerk.missing_users AS m (user_id, walk, absent, held_at)
+                 SELECT id, 0::bigint, true, pg_catalog.now() - interval '10 seconds' FROM clerk.users WHERE deleted_at IS NULL
+                 ON CONFLICT (user_id) DO UPDATE
+                 SET absent = true, held_at = coalesce(m.held_at, excluded.held_at)",
+            )
+            .execute(conn)
+            .await?;
+            diesel::sql_query("UPDATE clerk.missing_users SET approved_at = NULL WHERE approved_at IS NOT NULL")
+                .execute(conn)
+                .await?;
+            Ok(held as u64)
+        })
+        .await
+    }
+}

@@ -1,0 +1,122 @@
+//! What each batch adds to the row of its sync, the number of users, the watermark and the
+//! checkpoint.
+
+use chrono::{DateTime, Utc};
+use diesel::{
+    QueryResult, sql_query,
+    sql_types::{BigInt, Nullable, Text, Timestamptz},
+};
+use diesel_async::RunQueryDsl;
+use serde::{Deserialize, Serialize};
+
+use super::{Batch, Committed, Error, Run, rows::timestamp, session::Session, signed};
+use crate::reconcile::partition::Partition;
+
+/// How far a walk has come. Everything before it is committed.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Checkpoint {
+    /// The run that began the walk.
+    pub walk: i64,
+    /// When the walk began, by the database's clock.
+    pub started_at: DateTime<Utc>,
+    /// When this was written, by the database's clock as far as the daemon knows it.
+    pub written_at: DateTime<Utc>,
+    /// Whether the walk looks for missing users.
+    pub judged: bool,
+    /// The newest `updated_at` at Clerk when the walk began, in Unix milliseconds; `None` if the
+    /// server does not say.
+    #[serde(default)]
+    pub watermark: Option<i64>,
+    /// Where to continue: the partitions of the list, which are walked side by side.
+    pub parts: Vec<Partition>,
+}
+
+/// How far the walk over one partition has come.
+#[derive(Debug)]
+pub struct Mark {
+    /// The position of the partition in the checkpoint.
+    pub number: usize,
+    /// The state of the partition.
+    pub part: Partition,
+    /// Whether its walk is completed. That is written even if nothing changed.
+    pub is_end: bool,
+    /// When this is written, by the database's clock as far as the daemon knows it.
+    pub written_at: DateTime<Utc>,
+}
+
+/// Adds what a batch did to the row of its sync.
+pub(super) async fn record(conn: &mut Session, run: &Run, batch: &Batch<'_>, done: &Committed) -> Result<(), Error> {
+    sql_query(
+        "UPDATE clerk.sync_runs SET created = created + $2, updated = updated + $3, refreshed = refreshed + $4,
+             unchanged = unchanged + $5, rejected = rejected + $6 WHERE id = $1",
+    )
+    .bind::<BigInt, _>(run.id)
+    .bind::<BigInt, _>(signed(done.created))
+    .bind::<BigInt, _>(signed(done.updated))
+    .bind::<BigInt, _>(signed(done.refreshed))
+    .bind::<BigInt, _>(signed(batch.unchanged + done.refreshed))
+    .bind::<BigInt, _>(signed(done.rejected.len() as u64))
+    .execute(conn)
+    .await?;
+    Ok(())
+}
+
+/// Adds to the number of users, and moves the watermark and the checkpoint.
+pub(super) async fn advance(
+    conn: &mut Session,
+    more: i64,
+    watermark: Option<i64>,
+    mark: Option<&Mark>,
+) -> Result<(), Error> {
+    if more == 0 && watermark.is_none() && mark.is_none() {
+        return Ok(());
+    }
+    let json = |value| serde_json::to_string(value).map_err(|error| Error::Database(error.to_string()));
+    let part = mark.map(|mark| json(&mark.part)).transpose()?;
+    sql_query(
+        "UPDATE clerk.sync_state SET users = users + $1, watermark = greatest(watermark, $2),
+             checkpoint = CASE WHEN $3 IS NULL THEN checkpoint
+                 ELSE pg_catalog.jsonb_set(pg_catalog.jsonb_set(checkpoint, ARRAY['parts', $4::text], $3::jsonb), '{written_at}'::text[], pg_catalog.to_jsonb($5)) END",
+    )
+    .bind::<BigInt, _>(more)
+    .bind::<Nullable<Timestamptz>, _>(watermark.map(timestamp))
+    .bind::<Nullable<Text>, _>(part)
+    .bind::<BigInt, _>(signed(mark.map_or(0, |mark| mark.number as u64)))
+    .bind::<Nullable<Timestamptz>, _>(mark.map(|mark| mark.written_at))
+    .execute(conn)
+    .await?;
+    Ok(())
+}
+
+/// Adds to the row of a sync: deletions, how many of them a person approved, and rows that could
+/// not be deleted.
+pub(super) async fn count_deletions(
+    conn: &mut Session,
+    run: &Run,
+    deleted: u64,
+    approved: u64,
+    kept: u64,
+) -> QueryResult<()> {
+    let unapproved = deleted.saturating_sub(approved);
+    if unapproved > 0 {
+        sql_query(
+            "WITH old AS (
+                 DELETE FROM clerk.recent_deletions
+                 WHERE deleted_at < pg_catalog.clock_timestamp() - interval '1 hour')
+             INSERT INTO clerk.recent_deletions (users) VALUES ($1)",
+        )
+        .bind::<BigInt, _>(signed(unapproved))
+        .execute(conn)
+        .await?;
+    }
+    sql_query(
+        "UPDATE clerk.sync_runs SET deleted = deleted + $2, approved = approved + $3, rejected = rejected + $4 WHERE id = $1",
+    )
+    .bind::<BigInt, _>(run.id)
+    .bind::<BigInt, _>(signed(deleted))
+    .bind::<BigInt, _>(signed(approved))
+    .bind::<BigInt, _>(signed(kept))
+    .execute(conn)
+    .await?;
+    Ok(())
+}

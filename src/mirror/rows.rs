@@ -1,0 +1,205 @@
+//! Reads and writes `clerk.users`.
+
+use std::{collections::HashMap, time::Duration};
+
+use chrono::{DateTime, Utc};
+use diesel::{
+    prelude::*,
+    sql_query,
+    sql_types::{Array, Binary, Bool, Double, Nullable, Text, Timestamptz},
+};
+use diesel_async::RunQueryDsl;
+
+use super::{Batch, Committed, Deleted, Error, Mirror, Run, apply, delete, tables::users};
+use crate::{
+    reconcile::{diff::Known, walk::Range},
+    resource::Digest,
+};
+
+/// A stored document.
+#[derive(Debug, Clone, QueryableByName)]
+pub struct Document {
+    /// Clerk's id.
+    #[diesel(sql_type = Text)]
+    pub id: String,
+    /// The document, put together from the columns.
+    #[diesel(sql_type = Text)]
+    pub document: String,
+    /// Whether the row was updated within the time that the caller asked about.
+    #[diesel(sql_type = Bool)]
+    pub is_fresh: bool,
+}
+
+#[derive(Queryable, QueryableByName)]
+struct UserRow {
+    #[diesel(sql_type = Text)]
+    id: String,
+    #[diesel(sql_type = Timestamptz)]
+    created_at: DateTime<Utc>,
+    #[diesel(sql_type = Binary)]
+    digest: Vec<u8>,
+    #[diesel(sql_type = Nullable<Timestamptz>)]
+    deleted_at: Option<DateTime<Utc>>,
+}
+
+fn known(row: UserRow) -> Known {
+    let UserRow {
+        id,
+        created_at,
+        digest,
+        deleted_at,
+    } = row;
+    Known {
+        id,
+        created_at: created_at.timestamp_millis(),
+        // A digest of another length is not ours, and equals none.
+        digest: Digest(digest.try_into().unwrap_or_default()),
+        deleted: deleted_at.is_some(),
+    }
+}
+
+/// Converts Unix milliseconds. Values out of range, which the decoder rejects, become the latest
+/// time.
+pub(super) fn timestamp(milliseconds: i64) -> DateTime<Utc> {
+    DateTime::from_timestamp_millis(milliseconds).unwrap_or(DateTime::<Utc>::MAX_UTC)
+}
+
+/// Reads and writes the rows of `clerk.users`.
+#[derive(Debug, Clone)]
+pub struct Rows(pub(super) Mirror);
+
+impl Rows {
+    /// Rows of a range that are loaded at a time. A range usually has a page's worth; it has more
+    /// only where Clerk's list has a gap.
+    pub const MAX_ROWS: i64 = 2_000;
+
+    /// Returns the rows of a range of `created_at` behind `after`, in order, at most
+    /// [`Self::MAX_ROWS`].
+    pub async fn range(&self, range: Range, after: Option<&Known>) -> Result<Vec<Known>, Error> {
+        let mut query = users::table
+            .select((users::id, users::created_at, users::digest, users::deleted_at))
+            .order((users::created_at, users::id))
+            .limit(Self::MAX_ROWS)
+            .into_boxed();
+        if let Some(from) = range.from {
+            query = query.filter(users::created_at.ge(timestamp(from)));
+        }
+        if let Some(before) = range.before {
+            query = query.filter(users::created_at.lt(timestamp(before)));
+        }
+        if let Some(after) = after {
+            let at = timestamp(after.created_at);
+            query = query.filter(
+                users::created_at
+                    .gt(at)
+                    .or(users::created_at.eq(at).and(users::id.gt(after.id.clone()))),
+            );
+        }
+        let rows: Vec<UserRow> = query.load(&mut self.0.connection().await?).await?;
+        Ok(rows.into_iter().map(known).collect())
+    }
+
+    /// Returns the rows of these ids, whatever their `created_at`.
+    pub async fn by_ids(&self, ids: &[&str]) -> Result<Vec<Known>, Error> {
+        if ids.is_empty() {
+            return Ok(Vec::new());
+        }
+        let rows: Vec<UserRow> = sql_query(
+            "SELECT id, created_at, digest, deleted_at FROM clerk.users WHERE id OPERATOR(pg_catalog.=) ANY ($1)",
+        )
+        .bind::<Array<Text>, _>(ids)
+        .load(self.0.connection().await?.autocommit())
+        .await?;
+        Ok(rows.into_iter().map(known).collect())
+    }
+
+    /// Returns the documents of these ids, put together from their columns. A row is fresh if it
+    /// was updated less than `fresh` ago. A time in the future was written before the clock went
+    /// back, and is not fresh.
+    pub async fn documents(&self, ids: &[&str], fresh: Duration) -> Result<Vec<Document>, Error> {
+        if ids.is_empty() {
+            return Ok(Vec::new());
+        }
+        Ok(sql_query(
+            "SELECT u.id, clerk.user_document(u)::pg_catalog.text AS document,
+                    (u.changed_at OPERATOR(pg_catalog.<=) pg_catalog.clock_timestamp()
+                     AND u.changed_at OPERATOR(pg_catalog.>=) (pg_catalog.clock_timestamp()
+                         OPERATOR(pg_catalog.-) ($2 OPERATOR(pg_catalog.*) interval '1 second'))) AS is_fresh
+             FROM clerk.users u WHERE u.id OPERATOR(pg_catalog.=) ANY ($1)",
+        )
+        .bind::<Array<Text>, _>(ids)
+        .bind::<Double, _>(fresh.as_secs_f64())
+        .load(self.0.connection().await?.autocommit())
+        .await?)
+    }
+
+    /// Returns the ids of the users that were created last, except `ids`.
+    pub async fn newest_ids_except(&self, ids: &[String], limit: usize) -> Result<Vec<String>, Error> {
+        Ok(users::table
+            .select(users::id)
+            .filter(users::deleted_at.is_null().and(users::id.ne_all(ids)))
+            .order((users::created_at.desc(), users::id.desc()))
+            .limit(limit as i64)
+            .load(&mut self.0.connection().await?)
+            .await?)
+    }
+
+    /// Returns the newest `created_at`, in Unix milliseconds.
+    pub async fn newest(&self) -> Result<Option<i64>, Error> {
+        let newest: Option<DateTime<Utc>> = users::table
+            .filter(users::deleted_at.is_null())
+            .select(diesel::dsl::max(users::created_at))
+            .first(&mut self.0.connection().await?)
+            .await?;
+        Ok(newest.map(|at| at.timestamp_millis()))
+    }
+
+    /// Returns the ids of all rows that are marked as deleted.
+    pub async fn marked(&self) -> Result<Vec<String>, Error> {
+        Ok(users::table
+            .select(users::id)
+            .filter(users::deleted_at.is_not_null())
+            .load(&mut self.0.connection().await?)
+            .await?)
+    }
+
+    /// Returns how much longer each of these rows must be known before Clerk's answer counts, by
+    /// the database's clock. Rows that were first seen or last updated at least `least` ago are
+    /// left out. More than `least` means that the clock went back since.
+    pub async fn too_young(&self, ids: &[String], least: Duration) -> Result<HashMap<String, Duration>, Error> {
+        #[derive(QueryableByName)]
+        struct YoungRow {
+            #[diesel(sql_type = Text)]
+            id: String,
+            #[diesel(sql_type = Double)]
+            remaining: f64,
+        }
+        let rows: Vec<YoungRow> = sql_query(
+            "SELECT id, remaining FROM (
+                 SELECT u.id, $2 - extract(epoch FROM pg_catalog.clock_timestamp() - greatest(u.first_seen_at, u.changed_at))
+                     ::double precision AS remaining
+                 FROM clerk.users u WHERE u.id = ANY($1) AND u.deleted_at IS NULL) AS rows
+             WHERE remaining > 0::double precision",
+        )
+        .bind::<Array<Text>, _>(ids)
+        .bind::<Double, _>(least.as_secs_f64())
+        .load(&mut self.0.connection().await?)
+        .await?;
+        let remaining = |seconds| Duration::try_from_secs_f64(seconds).unwrap_or(Duration::MAX);
+        Ok(rows.into_iter().map(|row| (row.id, remaining(row.remaining))).collect())
+    }
+
+    /// Applies a batch completely or not at all.
+    pub async fn apply(&self, run: &Run, batch: &Batch<'_>) -> Result<Committed, Error> {
+        let mut conn = self.0.connection().await?;
+        // Boxed, so that the futures of callers do not contain its state.
+        Box::pin(apply::apply(&mut conn, run, batch)).await
+    }
+
+    /// Deletes users whose deletion Clerk confirmed, or with `mark` marks them as deleted.
+    pub async fn delete(&self, run: &Run, ids: &[String], mark: bool) -> Result<Deleted, Error> {
+        let mut conn = self.0.connection().await?;
+        // Boxed, so that the futures of callers do not contain its state.
+        Box::pin(delete::delete(&mut conn, run, ids, mark)).await
+    }
+}

@@ -1,0 +1,84 @@
+//! The tables of schema `clerk`, as far as the query builder needs them. Of `clerk.users` it is only what a comparison reads: the
+//! other columns follow from [`crate::resource::fields::FIELDS`].
+
+diesel::table! {
+    clerk.users (id) {
+        id -> Text,
+        external_id -> Nullable<Text>,
+        created_at -> Timestamptz,
+        digest -> Bytea,
+        changed_at -> Timestamptz,
+        deleted_at -> Nullable<Timestamptz>,
+    }
+}
+
+diesel::table! {
+    clerk.rejected_users (user_id) {
+        user_id -> Text,
+        reason -> Text,
+        first_seen_at -> Timestamptz,
+        last_seen_at -> Timestamptz,
+        document -> Nullable<Text>,
+        digest -> Nullable<Bytea>,
+        created_at -> Nullable<Timestamptz>,
+        sqlstate -> Nullable<Text>,
+        run -> Nullable<BigInt>,
+    }
+}
+
+diesel::table! {
+    clerk.missing_users (user_id) {
+        user_id -> Text,
+        walk -> BigInt,
+        found_at -> Timestamptz,
+        absent -> Bool,
+        held_at -> Nullable<Timestamptz>,
+        approved_at -> Nullable<Timestamptz>,
+    }
+}
+
+diesel::table! {
+    clerk.sync_runs (id) {
+        id -> BigInt,
+        kind -> Text,
+        holder -> Text,
+        started_at -> Timestamptz,
+        ended_at -> Nullable<Timestamptz>,
+        outcome -> Text,
+        resumed -> Nullable<BigInt>,
+        created -> BigInt,
+        updated -> BigInt,
+        refreshed -> BigInt,
+        deleted -> BigInt,
+        unchanged -> BigInt,
+        held -> BigInt,
+        rejected -> BigInt,
+        requests -> BigInt,
+        plan -> Nullable<Text>,
+        error -> Nullable<Text>,
+        freshness_ms -> Nullable<BigInt>,
+        approved -> BigInt,
+        age_count -> BigInt,
+        ages_ms -> Nullable<Array<BigInt>>,
+    }
+}
+
+diesel::table! {
+    clerk.sync_state (only_row) {
+        only_row -> Bool,
+        instance_id -> Nullable<Text>,
+        environment_type -> Nullable<Text>,
+        pinned_at -> Nullable<Timestamptz>,
+        checkpoint -> Nullable<Jsonb>,
+        lease_holder -> Nullable<Text>,
+        lease_epoch -> BigInt,
+        lease_expires_at -> Nullable<Timestamptz>,
+        lease_ttl -> Nullable<Interval>,
+        watermark -> Nullable<Timestamptz>,
+        users -> BigInt,
+        imported_at -> Nullable<Timestamptz>,
+        digest_key -> Bytea,
+    }
+}
+
+diesel::allow_tables_to_appear_in_same_query!(users, missing_users, rejected_users, sync_runs);
