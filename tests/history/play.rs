@@ -118,7 +118,7 @@ async fn played(story: Story) -> Tried {
     history.heals().await;
     history.syncs(patience, "a").await;
     history.nobody_waits_for_locks(dice).await;
-    history.comes_in_step(patience).await;
+    history.wait_for_next_sync(patience).await;
     history.ends().await
 }
 
@@ -163,7 +163,7 @@ impl History {
             ..Options::default()
         });
         let db = match &server {
-            Some(server) => Database::at(server.address()).await,
+            Some(server) => Database::on_server(server.address()).await,
             None => Database::new().await,
         };
         let world = World {
@@ -230,7 +230,7 @@ impl History {
             33..56 => faults::of_postgres(&self.world.db.url, replica, dice, &mut self.meanwhile).await,
             56..61 if self.server.is_some() => self.server_breaks(dice).await,
             56..66 => {
-                replica.postgres.let_through();
+                replica.postgres.open_again();
                 "the way to Postgres is open again"
             }
             66..74 if !is_spared => {
@@ -246,7 +246,7 @@ impl History {
                 "continued"
             }
             86..89 if !is_spared => {
-                replica.postgres.let_through();
+                replica.postgres.open_again();
                 replica.is_restarted(&self.world).await;
                 "restarted"
             }
@@ -312,7 +312,7 @@ impl History {
                 // A sync has to come as far as writing.
                 self.world.sim.clear_faults();
                 for replica in &mut self.replicas {
-                    replica.postgres.let_through();
+                    replica.postgres.open_again();
                     replica.goes_on();
                 }
                 let met = || -> usize {
@@ -347,7 +347,7 @@ impl History {
         // Whoever should have done so may have lost the server.
         self.world.db.execute(&faults::allow(0)).await;
         for replica in &mut self.replicas {
-            replica.postgres.let_through();
+            replica.postgres.open_again();
             replica.postgres.cut();
             replica.goes_on();
             replica.clock.jumps_to(0);
@@ -357,7 +357,7 @@ impl History {
 
     /// The second full sync leaves the mirror equal to Clerk, if it begins when Clerk's answers count, except for what is held; once that is approved,
     /// one more does. Another one writes nothing.
-    pub async fn comes_in_step(&mut self, patience: Duration) {
+    pub async fn wait_for_next_sync(&mut self, patience: Duration) {
         let seed = self.seed;
         self.syncs(patience, "the first").await;
         tokio::time::sleep(COUNTS_AFTER).await;

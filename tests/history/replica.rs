@@ -117,7 +117,7 @@ impl Replica {
     pub async fn comes_back(&mut self, world: &World) -> bool {
         let has_ended = self.process.as_mut().is_some_and(Process::has_ended);
         if has_ended && let Some(process) = self.process.take() {
-            let ran = process.ended().await;
+            let ran = process.wait_for_exit().await;
             assert_eq!(ran.code, Some(1), "{ran:#?}");
             assert!(ran.stderr.contains("refused the secret key"), "{ran:#?}");
             self.has_ended();

@@ -68,7 +68,7 @@ impl Server {
         let address = self.address();
         within(RECOVERY, "the server answers again", async || {
             if self.postgres.has_ended() {
-                self.postgres.start_again().await;
+                self.postgres.restart().await;
             }
             tokio_postgres::connect(&address, NoTls).await.is_ok()
         })

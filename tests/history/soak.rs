@@ -108,7 +108,7 @@ async fn for_a_long_time() {
         }
     }
     history.heals().await;
-    history.comes_in_step(PATIENCE).await;
+    history.wait_for_next_sync(PATIENCE).await;
     let users = history.world.users().await;
     let [life] = &*history.replicas[0].lives else {
         panic!("the process that nobody kills has ended");

@@ -10,12 +10,12 @@ use tokio::{
 
 use crate::support::{
     fixture::{World, mirrored},
-    program::Ran,
+    program::ProgramOutput,
     summary::{Exit, in_sync},
 };
 
 #[track_caller]
-fn assert_refused(ran: &Ran, what: &str, hint: &str) {
+fn assert_refused(ran: &ProgramOutput, what: &str, hint: &str) {
     assert_eq!(ran.code, Some(1), "{ran:#?}");
     let has = |start: &str, part: &str| {
         ran.stderr

@@ -8,7 +8,7 @@ use x509_cert::{
 
 use crate::support::{
     authority::parameters,
-    connecting::{accepted, migrate, refused, url},
+    connecting::{assert_accepted, assert_refused, migrate, url},
     postgres::Postgres,
 };
 
@@ -22,13 +22,13 @@ async fn a_server_shows_an_odd_one() {
     expired.not_after = date_time_ymd(2020, 1, 1);
     let (certificate, key) = server.authority.sign_parameters(&expired);
     server.show(&certificate, &key).await;
-    refused(
+    assert_refused(
         &check(format!("sslmode=verify-ca&sslrootcert={ca}")).await,
         1,
         "has expired",
         "clock",
     );
-    accepted(&check("sslmode=require".to_owned()).await);
+    assert_accepted(&check("sslmode=require".to_owned()).await);
 
     // A server's own, as `openssl req -x509` makes it, copied to the clients.
     let own = |not_after| {
@@ -40,10 +40,10 @@ async fn a_server_shows_an_odd_one() {
     let (certificate, key) = own(3000);
     server.show(&certificate.pem(), &key).await;
     let file = server.file("own.pem", &certificate.pem());
-    accepted(&check(format!("sslmode=verify-full&sslrootcert={file}")).await);
+    assert_accepted(&check(format!("sslmode=verify-full&sslrootcert={file}")).await);
     let elsewhere = format!("sslmode=verify-full&sslrootcert={file}&host=127.0.0.1");
-    refused(&check(elsewhere).await, 1, "not for 127.0.0.1", "verify-ca");
-    refused(
+    assert_refused(&check(elsewhere).await, 1, "not for 127.0.0.1", "verify-ca");
+    assert_refused(
         &check(format!("sslmode=verify-ca&sslrootcert={ca}")).await,
         1,
         "certificate",
@@ -52,7 +52,7 @@ async fn a_server_shows_an_odd_one() {
     let (certificate, key) = own(2020);
     server.show(&certificate.pem(), &key).await;
     let file = server.file("own.pem", &certificate.pem());
-    refused(
+    assert_refused(
         &check(format!("sslmode=verify-ca&sslrootcert={file}")).await,
         1,
         "has expired",
@@ -65,8 +65,8 @@ async fn a_server_shows_an_odd_one() {
     first.tbs_certificate.version = Version::V1;
     first.tbs_certificate.extensions = None;
     server.show(&first.to_pem(LineEnding::LF).unwrap(), &key).await;
-    accepted(&check("sslmode=require&channel_binding=require".to_owned()).await);
-    refused(
+    assert_accepted(&check("sslmode=require&channel_binding=require".to_owned()).await);
+    assert_refused(
         &check(format!("sslmode=verify-ca&sslrootcert={ca}")).await,
         1,
         "cannot be accepted",
@@ -81,7 +81,7 @@ async fn a_server_asks_for_a_certificate() {
         let url = url(&server, "certified", &format!("sslmode=require{parameters}"));
         migrate(&server, &url, environment).await
     };
-    refused(
+    assert_refused(
         &check("", &[]).await,
         1,
         "valid client certificate",
@@ -90,8 +90,8 @@ async fn a_server_asks_for_a_certificate() {
     let (certificate, key) = server.authority.sign(&[], "certified");
     let (certificate, key) = (server.file("client.crt", &certificate), server.file("client.key", &key));
     let shown = format!("&sslcert={certificate}&sslkey={key}");
-    accepted(&check(&shown, &[]).await);
-    accepted(&check("", &[("PGSSLCERT", &certificate), ("PGSSLKEY", &key)]).await);
+    assert_accepted(&check(&shown, &[]).await);
+    assert_accepted(&check("", &[("PGSSLCERT", &certificate), ("PGSSLKEY", &key)]).await);
     // Somebody else's.
     let (someone, someones) = server.authority.sign(&[], "someone");
     let (someone, someones) = (
@@ -99,9 +99,9 @@ async fn a_server_asks_for_a_certificate() {
         server.file("someone.key", &someones),
     );
     let ran = check(&format!("&sslcert={someone}&sslkey={someones}"), &[]).await;
-    refused(&ran, 1, "certificate authentication failed", "sslcert and sslkey");
+    assert_refused(&ran, 1, "certificate authentication failed", "sslcert and sslkey");
     let ran = check(&format!("&sslcert={certificate}&sslkey={someones}"), &[]).await;
-    refused(
+    assert_refused(
         &ran,
         2,
         &format!("sslcert={certificate} cannot be used"),
@@ -114,7 +114,7 @@ async fn a_server_asks_for_a_certificate() {
         std::fs::set_permissions(&key, permissions).unwrap();
     };
     chmod(0o644);
-    refused(
+    assert_refused(
         &check(&shown, &[]).await,
         2,
         "others than its owner may read",
@@ -122,14 +122,14 @@ async fn a_server_asks_for_a_certificate() {
     );
     chmod(0o600);
     let missing = format!("&sslcert={certificate}&sslkey=/nowhere/client.key");
-    refused(
+    assert_refused(
         &check(&missing, &[]).await,
         2,
         "sslkey=/nowhere/client.key cannot be used: there is no such file",
         "PEM",
     );
     let ran = check(&format!("&sslcert={certificate}"), &[]).await;
-    refused(
+    assert_refused(
         &ran,
         2,
         "/.postgresql/postgresql.key cannot be used: there is no such file",
@@ -138,11 +138,11 @@ async fn a_server_asks_for_a_certificate() {
     let encrypted = "-----BEGIN ENCRYPTED PRIVATE KEY-----\nAA==\n-----END ENCRYPTED PRIVATE KEY-----\n";
     let locked = server.file("locked.key", encrypted);
     let ran = check(&format!("&sslcert={certificate}&sslkey={locked}"), &[]).await;
-    refused(&ran, 2, "the key is encrypted", "openssl pkey");
+    assert_refused(&ran, 2, "the key is encrypted", "openssl pkey");
 
     // libpq's places for them.
     for (from, to) in [(&certificate, "postgresql.crt"), (&key, "postgresql.key")] {
         server.file(&format!(".postgresql/{to}"), &std::fs::read_to_string(from).unwrap());
     }
-    accepted(&check("", &[]).await);
+    assert_accepted(&check("", &[]).await);
 }

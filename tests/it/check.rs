@@ -10,16 +10,16 @@ use clerk_sim::{Effect, Endpoint, ErrorAnswer, ErrorBody, Options, Quirks, Rule,
 use rustix::process::Signal;
 
 use crate::support::{
-    check::{Checked, NAMES, check_with},
+    check::{CheckReport, NAMES, check_with},
     fixture::{World, mirrored},
     http_server::{Server, answer},
-    monitored::Watched,
+    monitored::MonitoredDaemon,
     process::{EVERY_SECOND, NEVER, Process},
     proxy::{Proxy, upstream},
     wait::eventually,
 };
 
-async fn check(world: &World) -> Checked {
+async fn check(world: &World) -> CheckReport {
     check_with(world, &[]).await
 }
 
@@ -30,31 +30,31 @@ async fn all_is_well() {
     let checked = check(&world).await;
     let id = world.sim.instance_id();
     checked
-        .only(&[])
-        .is("configuration", "ok", "no file")
-        .is(
+        .assert_failed(&[])
+        .assert_check("configuration", "ok", "no file")
+        .assert_check(
             "clerk",
             "ok",
             &format!("{} takes the key, and answers in ", world.sim.url()),
         )
-        .is(
+        .assert_check(
             "instance",
             "ok",
             &format!("{id} (production), 30 users; this database mirrors it"),
         )
-        .is("clock", "ok", "Clerk's clock agrees, the database's clock agrees")
-        .is("database", "ok", "PostgreSQL 1")
-        .is("tls", "ok", "nothing leaves this machine")
-        .is("permissions", "ok", "owns what it works with")
-        .is("schema", "ok", "up to date")
-        .is("notifications", "ok", "is heard")
-        .is("lease", "ok", "free")
-        .is(
+        .assert_check("clock", "ok", "Clerk's clock agrees, the database's clock agrees")
+        .assert_check("database", "ok", "PostgreSQL 1")
+        .assert_check("tls", "ok", "nothing leaves this machine")
+        .assert_check("permissions", "ok", "owns what it works with")
+        .assert_check("schema", "ok", "up to date")
+        .assert_check("notifications", "ok", "is heard")
+        .assert_check("lease", "ok", "free")
+        .assert_check(
             "budget",
             "ok",
             "100 requests a second; a full sync of 30 users sends about 7, in 0.1 s",
         )
-        .is("listener", "ok", "turned off");
+        .assert_check("listener", "ok", "turned off");
     let (is_first, rest) = (
         "{\"ok\":true,\"checks\":[{\"name\":\"configuration\",\"status\":\"ok\",\"says\":",
         &checked.ran.stdout,
@@ -107,11 +107,11 @@ async fn keys_that_do_not_fit() {
     let world = mirrored(3).await;
     let refused = check_with(&world, &[("CLERK_SECRET_KEY", "sk_live_other")]).await;
     refused
-        .only(&["clerk"])
-        .is("clerk", "failed", "Clerk refused the secret key")
-        .is("instance", "skipped", "")
-        .is("clock", "ok", "the database's clock agrees")
-        .is("lease", "ok", "free");
+        .assert_failed(&["clerk"])
+        .assert_check("clerk", "failed", "Clerk refused the secret key")
+        .assert_check("instance", "skipped", "")
+        .assert_check("clock", "ok", "the database's clock agrees")
+        .assert_check("lease", "ok", "free");
     assert!(!refused.ran.stdout.contains("sk_live_other"), "{refused:#?}");
 
     let other = Sim::start(Options {
@@ -126,17 +126,17 @@ async fn keys_that_do_not_fit() {
     );
     check_with(&world, &[("CLERK_API_URL", &other.url())])
         .await
-        .only(&["instance"])
-        .is("instance", "failed", &pinned)
-        .mend("instance", "use that instance's key");
+        .assert_failed(&["instance"])
+        .assert_check("instance", "failed", &pinned)
+        .assert_hint("instance", "use that instance's key");
 
     let checked = check_with(&world, &[("CLERK_SECRET_KEY", "pk_live_a")]).await;
     checked
-        .only(&["configuration"])
-        .is("configuration", "failed", "holds a publishable key")
-        .is("clerk", "skipped", "")
-        .is("budget", "skipped", "")
-        .is("schema", "ok", "up to date");
+        .assert_failed(&["configuration"])
+        .assert_check("configuration", "failed", "holds a publishable key")
+        .assert_check("clerk", "skipped", "")
+        .assert_check("budget", "skipped", "")
+        .assert_check("schema", "ok", "up to date");
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -147,13 +147,13 @@ async fn clerk_in_trouble_stops_no_other_check() {
         let checked = check(&world).await;
         world.sim.clear_faults();
         checked
-            .only(&["clerk"])
-            .is("clerk", "failed", says)
-            .is("instance", "skipped", "")
-            .is("schema", "ok", "up to date")
-            .is("notifications", "ok", "is heard")
-            .is("lease", "ok", "free")
-            .is("budget", "ok", "100 requests a second");
+            .assert_failed(&["clerk"])
+            .assert_check("clerk", "failed", says)
+            .assert_check("instance", "skipped", "")
+            .assert_check("schema", "ok", "up to date")
+            .assert_check("notifications", "ok", "is heard")
+            .assert_check("lease", "ok", "free")
+            .assert_check("budget", "ok", "100 requests a second");
     };
     let error = |status, retry_after| {
         Rule::new(Effect::Error(ErrorAnswer {
@@ -172,18 +172,18 @@ async fn clerk_in_trouble_stops_no_other_check() {
     let url = gone.url(&world.sim.url());
     check_with(&world, &[("CLERK_API_URL", &url)])
         .await
-        .only(&["clerk"])
-        .is(
+        .assert_failed(&["clerk"])
+        .assert_check(
             "clerk",
             "failed",
             &format!("Clerk cannot be reached: cannot connect (Connection refused (os error 111)), at {url}"),
         )
-        .is("database", "ok", "");
+        .assert_check("database", "ok", "");
     let nothing = Server::start(|_| answer("404 Not Found", "", b"")).await;
     check_with(&world, &[("CLERK_API_URL", &nothing.url)])
         .await
-        .only(&["clerk"])
-        .is("clerk", "failed", "GET /v1/users gave 404");
+        .assert_failed(&["clerk"])
+        .assert_check("clerk", "failed", "GET /v1/users gave 404");
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -197,14 +197,17 @@ async fn what_an_emulator_lacks() {
     let address =
         "does not say which instance it is, so that its address stands for it, 3 users; this database mirrors none yet";
     let before = world.sim.requests();
-    check(&world).await.only(&[]).is("instance", "warn", address);
+    check(&world)
+        .await
+        .assert_failed(&[])
+        .assert_check("instance", "warn", address);
     assert_eq!(world.sim.requests() - before, 6);
     world.sim.set_faults(Quirks {
         missing_count: true,
         ignore_starting_after: true,
         ..missing.clone()
     });
-    check(&world).await.only(&[]).is(
+    check(&world).await.assert_failed(&[]).assert_check(
         "instance",
         "warn",
         "it lacks counts of users (only full syncs see deletions) and cursors",
@@ -216,13 +219,13 @@ async fn what_an_emulator_lacks() {
     });
     check(&world)
         .await
-        .only(&[])
-        .is(
+        .assert_failed(&[])
+        .assert_check(
             "instance",
             "warn",
             "the filter user_id (a deletion takes two answers for its id, ten seconds apart)",
         )
-        .is(
+        .assert_check(
             "instance",
             "warn",
             "lists by the last change (only full syncs see changes)",
@@ -231,11 +234,11 @@ async fn what_an_emulator_lacks() {
     assert_eq!(world.once().await.code, Some(0));
     check(&world)
         .await
-        .only(&[])
-        .is("instance", "warn", "this database mirrors it");
+        .assert_failed(&[])
+        .assert_check("instance", "warn", "this database mirrors it");
     // The same database, with Clerk's own address.
     world.sim.clear_faults();
-    check(&world).await.only(&["instance"]).is(
+    check(&world).await.assert_failed(&["instance"]).assert_check(
         "instance",
         "failed",
         &format!("mirrors the Clerk instance url:{}", world.sim.url()),
@@ -250,17 +253,17 @@ async fn a_clock_that_is_off() {
     clerk.shift_clock(3600);
     check_with(&world, &[("CLERK_API_URL", &url)])
         .await
-        .only(&[])
-        .is("clock", "warn", "the clock of whoever answers in Clerk's name is off")
-        .is("clock", "warn", "s ahead, the database's clock agrees")
-        .mend("clock", "NTP");
+        .assert_failed(&[])
+        .assert_check("clock", "warn", "the clock of whoever answers in Clerk's name is off")
+        .assert_check("clock", "warn", "s ahead, the database's clock agrees")
+        .assert_hint("clock", "NTP");
     clerk.shift_clock(-3600);
     let away = ("DATABASE_URL", "postgres://app:hidden@127.0.0.1:1/app");
     check_with(&world, &[("CLERK_API_URL", &url), away])
         .await
-        .only(&["database"])
-        .is("clock", "warn", "which one is off cannot be told")
-        .is("clock", "warn", "s behind");
+        .assert_failed(&["database"])
+        .assert_check("clock", "warn", "which one is off cannot be told")
+        .assert_check("clock", "warn", "s behind");
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -272,49 +275,52 @@ async fn a_configuration_that_cannot_be_used() {
     let check = async |text: &str, environment: &[(&str, &str)]| {
         fs::write(&file, text).unwrap();
         let arguments = ["check", "--config", &path, "--format", "json"];
-        Checked::new(world.run_with(&arguments, environment).await)
+        CheckReport::new(world.run_with(&arguments, environment).await)
     };
     let misspelt = check("[schedule]\nfulll = \"\"\n", &[]).await;
     misspelt
-        .only(&["configuration"])
-        .is(
+        .assert_failed(&["configuration"])
+        .assert_check(
             "configuration",
             "failed",
             &format!("{path}: there is no setting schedule.fulll"),
         )
-        .mend("configuration", "did you mean schedule.full?");
+        .assert_hint("configuration", "did you mean schedule.full?");
     for name in &NAMES[1..] {
-        misspelt.is(name, "skipped", "the configuration cannot be used");
+        misspelt.assert_check(name, "skipped", "the configuration cannot be used");
     }
-    check("", &[("RUST_LOG", "clerk2pg=nonsense")]).await.is(
+    check("", &[("RUST_LOG", "clerk2pg=nonsense")]).await.assert_check(
         "configuration",
         "failed",
         "log.level (or RUST_LOG) cannot be used",
     );
     check("", &[("DATABASE_URL", "postgres://app:hidden@db/app?sslmod=x")])
         .await
-        .only(&["configuration"])
-        .is("configuration", "failed", "there is no parameter sslmod")
-        .is("clerk", "ok", "")
-        .is("clock", "ok", "Clerk's clock agrees")
-        .is("database", "skipped", "")
-        .is("lease", "skipped", "");
+        .assert_failed(&["configuration"])
+        .assert_check("configuration", "failed", "there is no parameter sslmod")
+        .assert_check("clerk", "ok", "")
+        .assert_check("clock", "ok", "Clerk's clock agrees")
+        .assert_check("database", "skipped", "")
+        .assert_check("lease", "skipped", "");
     // Both at once.
     check("", &[("DATABASE_URL", ""), ("CLERK_SECRET_KEY", "")])
         .await
-        .is(
+        .assert_check(
             "configuration",
             "failed",
             "CLERK_SECRET_KEY is not set; DATABASE_URL is not set",
         )
-        .mend("configuration", "for the database: for example postgres://")
-        .is("clerk", "skipped", "the configuration has no key to ask with")
-        .is("database", "skipped", "the configuration has no address to connect to");
-    check("[lease]\nttl = \"2s\"\n", &[]).await.only(&[]).is(
-        "configuration",
-        "ok",
-        &format!("{path} is read, and every key in it is known"),
-    );
+        .assert_hint("configuration", "for the database: for example postgres://")
+        .assert_check("clerk", "skipped", "the configuration has no key to ask with")
+        .assert_check("database", "skipped", "the configuration has no address to connect to");
+    check("[lease]\nttl = \"2s\"\n", &[])
+        .await
+        .assert_failed(&[])
+        .assert_check(
+            "configuration",
+            "ok",
+            &format!("{path} is read, and every key in it is known"),
+        );
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -332,8 +338,8 @@ async fn secrets_that_everybody_can_read() {
     let check = async |config: &str, key: &str| {
         let environment = [("CLERK_SECRET_KEY", ""), ("CLERK_SECRET_KEY_FILE", key)];
         let arguments = ["check", "--config", config, "--format", "json"];
-        let checked = Checked::new(world.run_with(&arguments, &environment).await);
-        checked.only(&[]);
+        let checked = CheckReport::new(world.run_with(&arguments, &environment).await);
+        checked.assert_failed(&[]);
         assert!(!checked.ran.stdout.contains(world.sim.secret_key()), "{checked:#?}");
         checked
     };
@@ -346,12 +352,12 @@ async fn secrets_that_everybody_can_read() {
         write("key", 0o604, world.sim.secret_key()),
     );
     let told = check(&open, "").await;
-    told.is("configuration", "warn", &format!("can read the secret in {open}"))
-        .mend("configuration", &format!("chmod o-r {open}"));
-    check(&closed, "").await.is("configuration", "ok", &closed);
+    told.assert_check("configuration", "warn", &format!("can read the secret in {open}"))
+        .assert_hint("configuration", &format!("chmod o-r {open}"));
+    check(&closed, "").await.assert_check("configuration", "ok", &closed);
     check(&plain, &key)
         .await
-        .is("configuration", "warn", &format!("can read the secret in {key}"));
+        .assert_check("configuration", "warn", &format!("can read the secret in {key}"));
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -369,10 +375,10 @@ async fn who_syncs_is_told_of_them_as_well() {
         command.env("CLERK_SECRET_KEY", "").envs([NEVER]);
         let process = Process::spawn(command);
         if arguments.len() == 2 {
-            process.says(" full sync ").await;
+            process.wait_for_log(" full sync ").await;
             process.signal(Signal::TERM);
         }
-        let ran = process.ended().await;
+        let ran = process.wait_for_exit().await;
         assert_eq!(ran.code, Some(0), "{ran:#?}");
         ran.stderr.matches(&format!("mend=\"chmod o-r {path}\"")).count()
     };
@@ -385,18 +391,21 @@ async fn who_syncs_is_told_of_them_as_well() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_daemon_beside_it() {
     let world = World::new(30).await;
-    let watched = Watched::obedient(&world, &[EVERY_SECOND]).await;
-    watched.is_ready("in sync").await;
+    let watched = MonitoredDaemon::start(&world, &[EVERY_SECOND]).await;
+    watched.wait_until_ready("in sync").await;
     let listen = ("CLERK2PG_HTTP__LISTEN", watched.address.as_str());
-    check_with_daemon(&world, &[listen]).await.only(&[]).is(
-        "listener",
-        "ok",
-        &format!("a daemon answers at http://{}/: in sync", watched.address),
-    );
+    check_with_daemon(&world, &[listen])
+        .await
+        .assert_failed(&[])
+        .assert_check(
+            "listener",
+            "ok",
+            &format!("a daemon answers at http://{}/: in sync", watched.address),
+        );
     // Its ears are left alone.
     world.db.execute("NOTIFY clerk2pg, 'full'").await;
     world.syncs(2).await;
-    assert_eq!(watched.daemon.said("WARN"), 0, "{}", watched.daemon.log());
+    assert_eq!(watched.daemon.count_in_log("WARN"), 0, "{}", watched.daemon.log());
 
     // While it syncs it has the lease.
     world
@@ -417,24 +426,24 @@ async fn a_daemon_beside_it() {
         unauthorized: true,
         ..Quirks::default()
     });
-    watched.is_not_ready("refused").await;
+    watched.wait_until_not_ready("refused").await;
     check_with_daemon(&world, &[listen])
         .await
-        .only(&["clerk"])
-        .is("listener", "warn", "and is not ready: ");
+        .assert_failed(&["clerk"])
+        .assert_check("listener", "warn", "and is not ready: ");
     assert_eq!(watched.daemon.stop(Signal::TERM).await.code, Some(0));
 
     let taken = TcpListener::bind("127.0.0.1:0").unwrap();
     let address = taken.local_addr().unwrap().to_string();
     check_with(&world, &[("CLERK2PG_HTTP__LISTEN", &address)])
         .await
-        .is("listener", "warn", "Address already in use")
-        .mend("listener", "choose another one in http.listen");
+        .assert_check("listener", "warn", "Address already in use")
+        .assert_hint("listener", "choose another one in http.listen");
 }
 
 /// A check while a daemon writes.
-async fn check_with_daemon(world: &World, environment: &[(&str, &str)]) -> Checked {
-    Checked::new(world.run_with(&["check", "--format", "json"], environment).await)
+async fn check_with_daemon(world: &World, environment: &[(&str, &str)]) -> CheckReport {
+    CheckReport::new(world.run_with(&["check", "--format", "json"], environment).await)
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -443,10 +452,10 @@ async fn schedules_that_the_budget_does_not_cover() {
     let often = [EVERY_SECOND, ("CLERK2PG_CLERK__RATE_LIMIT", "10")];
     check_with(&world, &often)
         .await
-        .only(&[])
-        .is("budget", "warn", "1 requests a second")
-        .is("budget", "warn", "looking for changes every 1.0 s sends 2 a second")
-        .mend(
+        .assert_failed(&[])
+        .assert_check("budget", "warn", "1 requests a second")
+        .assert_check("budget", "warn", "looking for changes every 1.0 s sends 2 a second")
+        .assert_hint(
             "budget",
             "look less often (schedule.incremental), or a larger clerk.request_budget",
         );

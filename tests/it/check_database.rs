@@ -4,11 +4,11 @@ use clerk_sim::Unstorable;
 use rustix::process::Signal;
 
 use crate::support::{
-    check::{Checked, check_with},
+    check::{CheckReport, check_with},
     connecting::url,
     fixture::{World, mirrored},
     postgres::Postgres,
-    program::{Ran, command},
+    program::{ProgramOutput, command},
     proxy::{Proxy, upstream},
     roles::Role,
     summary::{Exit, changed, held, in_sync},
@@ -22,20 +22,20 @@ async fn a_database_out_of_reach() {
     let check = async |url: &str, says: &str| {
         let checked = check_with(&world, &[("DATABASE_URL", url)]).await;
         checked
-            .only(&["database"])
-            .is("database", "failed", says)
-            .is("clerk", "ok", "takes the key")
-            .is("instance", "ok", "whether this database mirrors it cannot be told")
-            .is("clock", "ok", "Clerk's clock agrees");
+            .assert_failed(&["database"])
+            .assert_check("database", "failed", says)
+            .assert_check("clerk", "ok", "takes the key")
+            .assert_check("instance", "ok", "whether this database mirrors it cannot be told")
+            .assert_check("clock", "ok", "Clerk's clock agrees");
         for name in ["tls", "permissions", "schema", "notifications", "lease"] {
-            checked.is(name, "skipped", "there is no connection to the database");
+            checked.assert_check(name, "skipped", "there is no connection to the database");
         }
     };
     let server = upstream(&world.db.url);
     let mut proxy = Proxy::refusing(server);
     let away = proxy.url(&world.db.url);
     check(&away, "Postgres cannot be reached").await;
-    proxy.fall_silent();
+    proxy.go_silent();
     check(&format!("{away}?connect_timeout=60"), "no answer within 12 s").await;
     let nowhere = format!("postgres://postgres:hidden@{server}/clerk2pg_no_such_database");
     check(&nowhere, "does not let clerk2pg in").await;
@@ -46,23 +46,23 @@ async fn what_is_in_the_schema() {
     let world = World::new(3).await;
     let nothing = check_with(&world, &[BY_HAND]).await;
     nothing
-        .only(&["schema"])
-        .is("permissions", "skipped", "")
-        .is("schema", "failed", "is not there")
-        .mend("schema", "clerk2pg migrate");
+        .assert_failed(&["schema"])
+        .assert_check("permissions", "skipped", "")
+        .assert_check("schema", "failed", "is not there")
+        .assert_hint("schema", "clerk2pg migrate");
     world.db.execute("CREATE SCHEMA clerk").await;
     check_with(&world, &[])
         .await
-        .only(&[])
-        .is("schema", "ok", "not there yet");
+        .assert_failed(&[])
+        .assert_check("schema", "ok", "not there yet");
 
     world.db.execute("CREATE TABLE clerk.orders (id text)").await;
     check_with(&world, &[])
         .await
-        .only(&["schema"])
-        .is("schema", "failed", "that is not clerk2pg's")
-        .is("permissions", "skipped", "")
-        .is("lease", "skipped", "");
+        .assert_failed(&["schema"])
+        .assert_check("schema", "failed", "that is not clerk2pg's")
+        .assert_check("permissions", "skipped", "")
+        .assert_check("lease", "skipped", "");
     world.db.execute("DROP TABLE clerk.orders").await;
 
     assert_eq!(world.once().await.code, Some(0));
@@ -71,21 +71,21 @@ async fn what_is_in_the_schema() {
     world.db.execute(&format!("BEGIN; {older}; COMMIT")).await;
     let pending = check_with(&world, &[]).await;
     pending
-        .only(&[])
-        .is("schema", "ok", "the next start applies the pending migrations")
-        .is("permissions", "ok", "may apply the pending migrations")
-        .is("instance", "ok", "this database mirrors it")
-        .is("lease", "skipped", "migrations are pending");
+        .assert_failed(&[])
+        .assert_check("schema", "ok", "the next start applies the pending migrations")
+        .assert_check("permissions", "ok", "may apply the pending migrations")
+        .assert_check("instance", "ok", "this database mirrors it")
+        .assert_check("lease", "skipped", "migrations are pending");
     check_with(&world, &[BY_HAND])
         .await
-        .only(&["schema"])
-        .is("schema", "failed", "older than this clerk2pg")
-        .mend("schema", "clerk2pg migrate");
+        .assert_failed(&["schema"])
+        .assert_check("schema", "failed", "older than this clerk2pg")
+        .assert_hint("schema", "clerk2pg migrate");
     world
         .db
         .execute("INSERT INTO clerk.__diesel_schema_migrations VALUES ('99991231000000')")
         .await;
-    check_with(&world, &[]).await.only(&["schema"]).is(
+    check_with(&world, &[]).await.assert_failed(&["schema"]).assert_check(
         "schema",
         "failed",
         "newer than this clerk2pg: it has the migration 99991231000000",
@@ -102,15 +102,15 @@ async fn what_the_role_lacks_and_the_grant_that_mends_it() {
 
     let checked = check().await;
     checked
-        .only(&["permissions"])
-        .is(
+        .assert_failed(&["permissions"])
+        .assert_check(
             "permissions",
             "failed",
             &format!("{name} may not create the schema clerk in "),
         )
-        .mend("permissions", &format!("CREATE SCHEMA clerk AUTHORIZATION {name}"));
+        .assert_hint("permissions", &format!("CREATE SCHEMA clerk AUTHORIZATION {name}"));
     world.db.execute("CREATE SCHEMA clerk").await;
-    check().await.only(&["permissions"]).is(
+    check().await.assert_failed(&["permissions"]).assert_check(
         "permissions",
         "failed",
         &format!("{name} may not create in the schema clerk, which is "),
@@ -119,24 +119,24 @@ async fn what_the_role_lacks_and_the_grant_that_mends_it() {
     assert_eq!(world.once().await.code, Some(0));
     let lacking = check().await;
     lacking
-        .only(&["permissions"])
-        .is("permissions", "failed", &format!("{name} lacks USAGE on SCHEMA clerk"))
-        .is("schema", "skipped", "the role may not read which version it is")
-        .is("instance", "ok", "whether this database mirrors it cannot be told")
-        .is("lease", "skipped", "");
+        .assert_failed(&["permissions"])
+        .assert_check("permissions", "failed", &format!("{name} lacks USAGE on SCHEMA clerk"))
+        .assert_check("schema", "skipped", "the role may not read which version it is")
+        .assert_check("instance", "ok", "whether this database mirrors it cannot be told")
+        .assert_check("lease", "skipped", "");
     // What the line says is enough for all that a sync does.
     grant(&world, &lacking).await;
     check()
         .await
-        .only(&[])
-        .is(
+        .assert_failed(&[])
+        .assert_check(
             "permissions",
             "ok",
             "may do all that a sync does; migrations of later versions are ",
         )
-        .is("schema", "ok", "up to date")
-        .is("instance", "ok", "this database mirrors it")
-        .is("lease", "ok", "free");
+        .assert_check("schema", "ok", "up to date")
+        .assert_check("instance", "ok", "this database mirrors it")
+        .assert_check("lease", "ok", "free");
     let ids = world.sim.user_ids();
     world.sim.delete(&ids[4]);
     world.sim.update(&ids[5], |user| user["first_name"] = "Changed".into());
@@ -144,7 +144,7 @@ async fn what_the_role_lacks_and_the_grant_that_mends_it() {
     run(&["--once", "--format", "json"])
         .await
         .assert(Exit::Ok, changed().created(1).updated(1).deleted(1).unchanged(8));
-    world.assert_in_step().await;
+    world.assert_in_sync().await;
 
     let bad = world.sim.insert_unstorable(Unstorable::ManyKeys);
     run(&["--once", "--format", "json"])
@@ -166,12 +166,12 @@ async fn what_the_role_lacks_and_the_grant_that_mends_it() {
         .once_with(&strict)
         .await
         .assert(Exit::Ok, changed().deleted(6).unchanged(4));
-    world.assert_in_step().await;
+    world.assert_in_sync().await;
 
-    let daemon = world.follow(&[("DATABASE_URL", &role.url)]);
+    let daemon = world.start_daemon(&[("DATABASE_URL", &role.url)]);
     world.sim.create_random();
-    world.comes_in_step().await;
-    assert_eq!(daemon.said("WARN"), 0, "{}", daemon.log());
+    world.wait_for_next_sync().await;
+    assert_eq!(daemon.count_in_log("WARN"), 0, "{}", daemon.log());
     assert_eq!(daemon.stop(Signal::TERM).await.code, Some(0));
 
     // What is taken away again is named, and nothing else.
@@ -183,20 +183,20 @@ async fn what_the_role_lacks_and_the_grant_that_mends_it() {
         ))
         .await;
     let partial = check().await;
-    partial.only(&["permissions"]).is(
+    partial.assert_failed(&["permissions"]).assert_check(
         "permissions",
         "failed",
         &format!("{name} lacks DELETE on clerk.users; UPDATE, DELETE on clerk.missing_users; EXECUTE on FUNCTION clerk.user_document(clerk.users)"),
     );
     grant(&world, &partial).await;
-    check().await.only(&[]);
+    check().await.assert_failed(&[]);
 
     world
         .db
         .execute("ALTER TABLE clerk.users ENABLE ROW LEVEL SECURITY")
         .await;
     let hidden = check().await;
-    hidden.only(&["permissions"]).is(
+    hidden.assert_failed(&["permissions"]).assert_check(
         "permissions",
         "failed",
         &format!("{name} lacks a policy by which row-level security shows it the rows of clerk.users"),
@@ -204,16 +204,16 @@ async fn what_the_role_lacks_and_the_grant_that_mends_it() {
     grant(&world, &hidden).await;
     check()
         .await
-        .only(&[])
-        .is("permissions", "warn", "chooses which rows of clerk.users");
+        .assert_failed(&[])
+        .assert_check("permissions", "warn", "chooses which rows of clerk.users");
     world.sim.create_random();
     let ran = run(&["--once", "--format", "json"]).await;
     ran.assert(Exit::Ok, changed().created(1).unchanged(5));
-    world.assert_in_step().await;
+    world.assert_in_sync().await;
 
     // A table of a version to come is not forgotten.
     world.db.execute("CREATE TABLE clerk.brand_new ()").await;
-    check().await.only(&["permissions"]).is(
+    check().await.assert_failed(&["permissions"]).assert_check(
         "permissions",
         "failed",
         &format!("{name} lacks SELECT, INSERT, UPDATE, DELETE on clerk.brand_new"),
@@ -222,18 +222,18 @@ async fn what_the_role_lacks_and_the_grant_that_mends_it() {
     world.db.execute(older).await;
     check()
         .await
-        .only(&["permissions"])
-        .is(
+        .assert_failed(&["permissions"])
+        .assert_check(
             "permissions",
             "failed",
             "may not apply the pending migrations: clerk.__diesel_schema_migrations is ",
         )
-        .mend("permissions", "run `clerk2pg migrate` as ");
+        .assert_hint("permissions", "run `clerk2pg migrate` as ");
     role.end(&world).await;
 }
 
 /// Does what the mend says.
-async fn grant(world: &World, checked: &Checked) {
+async fn grant(world: &World, checked: &CheckReport) {
     let hint = checked.find("permissions")["hint"].as_str().unwrap();
     let (_, sql) = hint.split_once(": ").unwrap();
     world.db.execute(sql).await;
@@ -250,13 +250,13 @@ async fn a_wrong_password_and_a_server_that_takes_no_writes() {
     );
     check(&wrong)
         .await
-        .only(&["database"])
-        .is(
+        .assert_failed(&["database"])
+        .assert_check(
             "database",
             "failed",
             "password authentication failed for user \"plain\"",
         )
-        .mend("database", "check user, password");
+        .assert_hint("database", "check user, password");
 
     let client = crate::support::database::connect(&server.admin()).await;
     client
@@ -270,12 +270,12 @@ async fn a_wrong_password_and_a_server_that_takes_no_writes() {
     // Nothing else comes to a stop over it.
     check(&right)
         .await
-        .only(&["database"])
-        .is("database", "failed", "as plain: transactions are read-only")
-        .mend("database", "ALTER ROLE plain SET default_transaction_read_only = off")
-        .is("permissions", "ok", "may create the schema")
-        .is("schema", "ok", "not there yet")
-        .is("notifications", "ok", "is heard");
+        .assert_failed(&["database"])
+        .assert_check("database", "failed", "as plain: transactions are read-only")
+        .assert_hint("database", "ALTER ROLE plain SET default_transaction_read_only = off")
+        .assert_check("permissions", "ok", "may create the schema")
+        .assert_check("schema", "ok", "not there yet")
+        .assert_check("notifications", "ok", "is heard");
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -287,7 +287,10 @@ async fn how_the_way_there_is_protected() {
         check_with(&world, &[("DATABASE_URL", &url), ("PGSSLMODE", "")]).await
     };
     let tls = async |role: &str, parameters: &str, status: &str, says: &str| {
-        check(role, parameters).await.only(&[]).is("tls", status, says);
+        check(role, parameters)
+            .await
+            .assert_failed(&[])
+            .assert_check("tls", status, says);
     };
     let verified = format!("sslmode=verify-full&{roots}");
     tls(
@@ -324,25 +327,25 @@ async fn how_the_way_there_is_protected() {
     .await;
     check("plain", "sslmode=require")
         .await
-        .only(&["database"])
-        .is("tls", "skipped", "");
+        .assert_failed(&["database"])
+        .assert_check("tls", "skipped", "");
     check("encrypted", "sslmode=disable")
         .await
-        .only(&["database"])
-        .is("database", "failed", "no encryption")
-        .mend("database", "sslmode=verify-full");
+        .assert_failed(&["database"])
+        .assert_check("database", "failed", "no encryption")
+        .assert_hint("database", "sslmode=verify-full");
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn behind_a_pooler_that_swallows_notifications() {
     let world = mirrored(3).await;
-    let pooler = Proxy::deaf(upstream(&world.db.url));
+    let pooler = Proxy::without_notifications(upstream(&world.db.url));
     check_with(&world, &[("DATABASE_URL", &pooler.url(&world.db.url))])
         .await
-        .only(&[])
-        .is("notifications", "warn", "NOTIFY clerk2pg is not heard")
-        .mend("notifications", "nothing, where the schedule is enough")
-        .is("lease", "ok", "free");
+        .assert_failed(&[])
+        .assert_check("notifications", "warn", "NOTIFY clerk2pg is not heard")
+        .assert_hint("notifications", "nothing, where the schedule is enough")
+        .assert_check("lease", "ok", "free");
 }
 
 /// What the server is asked, by its own log.
@@ -352,7 +355,7 @@ async fn no_statement_writes() {
     server.set("log_line_prefix = '%a says '").await;
     server.set("log_statement = 'all'").await;
     let url = url(&server, "plain", "sslmode=disable");
-    let run = async |arguments: &[&str]| -> Ran {
+    let run = async |arguments: &[&str]| -> ProgramOutput {
         let mut command = command();
         command.args(arguments).envs([
             ("DATABASE_URL", url.as_str()),

@@ -163,7 +163,7 @@ async fn an_absurd_retry_after_harms_nobody() {
             let asking = tokio::spawn(async move { client.count(Range::ALL).await });
             // It waits, or it gives up with an error; it does not panic, and does not ask at once.
             tokio::time::sleep(Duration::from_millis(150)).await;
-            assert_eq!(server.asked().len(), 1, "{status} {told}");
+            assert_eq!(server.requests().len(), 1, "{status} {told}");
             asking.abort();
             assert!(
                 asking.await.err().is_none_or(|ended| ended.is_cancelled()),
@@ -237,7 +237,7 @@ async fn what_is_no_json_is_told_for_what_it_is() {
         let server = Server::start(move |_| answer(status, "", body)).await;
         let error = client(&server.url, IMPATIENT).list(&FIRST_PAGE, 500).await.unwrap_err();
         assert!(error.to_string().contains(said), "{error}");
-        assert!(server.asked().len() > 1, "not tried again: {error}");
+        assert!(server.requests().len() > 1, "not tried again: {error}");
     }
 }
 
@@ -247,7 +247,7 @@ async fn a_body_cut_short_is_tried_again_and_told() {
     let error = client(&server.url, IMPATIENT).list(&FIRST_PAGE, 500).await.unwrap_err();
     let said = "Clerk cannot be reached: the connection ended in the middle of the answer (";
     assert!(error.to_string().starts_with(said), "{error}");
-    assert!(server.asked().len() > 1, "not tried again");
+    assert!(server.requests().len() > 1, "not tried again");
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -258,7 +258,7 @@ async fn a_body_without_end_is_not_read_to_its_end() {
     assert_eq!(error.to_string(), "Clerk's answer is larger than 32 MiB");
     // What was under way is on top of it.
     assert!(server.sent() < 64 << 20, "{} bytes were taken", server.sent());
-    assert_eq!(server.asked().len(), 1, "asking again would get the same");
+    assert_eq!(server.requests().len(), 1, "asking again would get the same");
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -318,7 +318,7 @@ async fn a_redirect_is_not_followed() {
         elsewhere.url
     );
     assert!(error.to_string().contains(&said), "{error}");
-    assert_eq!((server.asked().len(), elsewhere.asked().len()), (1, 0));
+    assert_eq!((server.requests().len(), elsewhere.requests().len()), (1, 0));
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -328,7 +328,7 @@ async fn the_address_may_end_in_a_slash() {
         .list(&FIRST_PAGE, 500)
         .await
         .unwrap();
-    let head = &server.asked()[0];
+    let head = &server.requests()[0];
     assert!(
         head.starts_with("GET /v1/users?order_by=created_at&limit=500 "),
         "{head}"

@@ -7,7 +7,7 @@ use rustix::process::Signal;
 use crate::support::{
     faults::slow_pages,
     fixture::{World, mirrored},
-    monitored::{ANY, Watched},
+    monitored::{ANY, MonitoredDaemon},
     process::{EVERY_SECOND, NEVER, Process},
     summary::{Exit, changed, held},
     wait::eventually,
@@ -41,11 +41,11 @@ impl World {
 }
 
 /// A leader and one that stands by.
-async fn two(world: &World) -> (Process, Watched) {
-    let leader = world.looking(&[LEASE]).await;
-    let standby = Watched::new(world.follow(&[NEVER, EVERY_SECOND, LEASE, ANY])).await;
+async fn two(world: &World) -> (Process, MonitoredDaemon) {
+    let leader = world.start_incremental(&[LEASE]).await;
+    let standby = MonitoredDaemon::new(world.start_daemon(&[NEVER, EVERY_SECOND, LEASE, ANY])).await;
     world.stand_by(1).await;
-    standby.is_ready("standing by").await;
+    standby.wait_until_ready("standing by").await;
     (leader, standby)
 }
 
@@ -60,20 +60,20 @@ async fn a_leader_that_died_before_the_clock_went_back_is_followed() {
     })
     .await;
     world.sim.create_random();
-    world.catches_up().await;
-    standby.is_ready("in sync").await;
+    world.wait_until_mirrored().await;
+    standby.wait_until_ready("in sync").await;
     assert_eq!(standby.daemon.stop(Signal::TERM).await.code, Some(0));
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn one_that_comes_after_the_clock_went_back_waits_for_nobody() {
     let world = World::new(20).await;
-    world.looking(&[LEASE]).await.kill().await;
+    world.start_incremental(&[LEASE]).await.kill().await;
     world.clock_jumps("-30 minutes").await;
     // The leader alone had put off nothing; its first expiry is all there is.
-    let daemon = world.looking(&[LEASE]).await;
+    let daemon = world.start_incremental(&[LEASE]).await;
     world.sim.create_random();
-    world.catches_up().await;
+    world.wait_until_mirrored().await;
     assert_eq!(world.leader().await, Some(daemon.pid()));
     assert_eq!(daemon.stop(Signal::TERM).await.code, Some(0));
 }
@@ -84,7 +84,7 @@ async fn a_lease_that_was_held_before_the_clock_went_back_runs_out() {
     world
         .sim
         .set_faults(Rule::new(Effect::Stall).on([Endpoint::List]).next(1));
-    let first = world.begin(&[LEASE, ("CLERK2PG_CLERK__TIMEOUT", "60s")]);
+    let first = world.start_full_sync(&[LEASE, ("CLERK2PG_CLERK__TIMEOUT", "60s")]);
     eventually("the first is at work", async || {
         world.runs("outcome = 'running'").await == 1
     })
@@ -105,7 +105,7 @@ async fn while_the_clock_jumps_to_and_fro_one_writes_at_a_time_and_nothing_is_lo
         world.sim.create_random();
         world.sim.update_random();
         world.sim.delete_random();
-        world.catches_up().await;
+        world.wait_until_mirrored().await;
         let pids = [leader.pid(), standby.daemon.pid()];
         eventually("one of the two leads", async || {
             world.leader().await.is_some_and(|pid| pids.contains(&pid))
@@ -122,7 +122,7 @@ async fn while_the_clock_jumps_to_and_fro_one_writes_at_a_time_and_nothing_is_lo
 #[tokio::test(flavor = "multi_thread")]
 async fn what_an_older_version_left_runs_out_by_the_readers_own_time() {
     let world = World::new(20).await;
-    world.looking(&[LEASE]).await.kill().await;
+    world.start_incremental(&[LEASE]).await.kill().await;
     world
         .db
         .execute(
@@ -131,7 +131,7 @@ async fn what_an_older_version_left_runs_out_by_the_readers_own_time() {
                  lease_ttl = NULL",
         )
         .await;
-    let daemon = world.looking(&[LEASE]).await;
+    let daemon = world.start_incremental(&[LEASE]).await;
     assert_eq!(world.leader().await, Some(daemon.pid()));
     assert_eq!(daemon.stop(Signal::TERM).await.code, Some(0));
 }
@@ -141,7 +141,7 @@ async fn a_walk_that_was_cut_off_in_the_future_is_not_gone_on_with() {
     let world = World::new(100).await;
     world.sim.set_faults(slow_pages(10, 100));
     for (age, resumes) in [("1 minute", true), ("-30 minutes", false)] {
-        let run = world.begin(&[]);
+        let run = world.start_full_sync(&[]);
         let cut = "SELECT coalesce(sum((part #>> '{position,seen}')::bigint), 0)::bigint
             FROM clerk.sync_state, jsonb_array_elements(checkpoint -> 'parts') AS part";
         eventually("a part of the walk is done", async || {

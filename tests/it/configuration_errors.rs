@@ -1,6 +1,6 @@
 //! What cannot work is said before anything is tried: exit code 2, what is wrong, and a hint.
 
-use crate::support::program::{Ran, command};
+use crate::support::program::{ProgramOutput, command};
 
 /// An environment in which all is well, as far as the program can see without asking anybody. Nobody listens there.
 const FINE: [(&str, &str); 3] = [
@@ -13,7 +13,7 @@ const FINE: [(&str, &str); 3] = [
 ];
 
 /// Runs with variables set on top of what is fine; an empty one is taken away.
-async fn run(arguments: &[&str], environment: &[(&str, &str)]) -> Ran {
+async fn run(arguments: &[&str], environment: &[(&str, &str)]) -> ProgramOutput {
     let mut command = command();
     command.args(arguments).envs(FINE);
     for (name, value) in environment {
@@ -27,7 +27,7 @@ async fn run(arguments: &[&str], environment: &[(&str, &str)]) -> Ran {
 }
 
 #[track_caller]
-fn assert_unusable(ran: &Ran, what: &str, hint: &str) {
+fn assert_unusable(ran: &ProgramOutput, what: &str, hint: &str) {
     assert_eq!((ran.code, ran.stdout.as_str()), (Some(2), ""), "{ran:#?}");
     let lines: Vec<_> = ran.stderr.lines().collect();
     assert!(
@@ -207,7 +207,7 @@ async fn settings_in_the_environment() {
 }
 
 /// Runs with this file.
-async fn with_file(text: &str) -> (Ran, String) {
+async fn with_file(text: &str) -> (ProgramOutput, String) {
     let directory = tempfile::tempdir().unwrap();
     let file = directory.path().join("clerk2pg.toml").display().to_string();
     std::fs::write(&file, text).unwrap();
@@ -282,12 +282,12 @@ async fn the_command_line() {
         assert!(ran.stderr.starts_with("error: "), "{ran:#?}");
     }
     let nothing = command().arg("--version").output().await.unwrap();
-    let version = Ran::from(nothing);
+    let version = ProgramOutput::from(nothing);
     assert_eq!(
         (version.code, version.stdout),
         (Some(0), format!("clerk2pg {}\n", env!("CARGO_PKG_VERSION")))
     );
-    let help = Ran::from(command().arg("--help").output().await.unwrap());
+    let help = ProgramOutput::from(command().arg("--help").output().await.unwrap());
     assert_eq!((help.code, help.stderr.as_str()), (Some(0), ""));
     for word in [
         "--once",

@@ -2,7 +2,7 @@
 
 use crate::support::{
     fixture::{World, mirrored, mirrored_ids},
-    program::Ran,
+    program::ProgramOutput,
     summary::{Exit, changed, in_sync},
     wait::PATIENCE,
 };
@@ -52,7 +52,7 @@ async fn check_refused(ddl: &str, why: &str, mend: &str) {
         .await
         .assert(Exit::Ok, changed().created(1).updated(1).unchanged(40));
     assert_eq!(reasons(&world).await, []);
-    world.assert_in_step().await;
+    world.assert_in_sync().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -151,7 +151,7 @@ async fn check_held_back(on_delete: &str) {
     world.db.execute("DELETE FROM orders").await;
     world.once().await.assert(Exit::Ok, changed().deleted(1).unchanged(28));
     assert_eq!(reasons(&world).await, []);
-    world.assert_in_step().await;
+    world.assert_in_sync().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -213,7 +213,7 @@ async fn whoever_is_held_back_can_return() {
     world.sim.insert(document);
     world.once().await.assert(Exit::Ok, in_sync().unchanged(12));
     assert_eq!(reasons(&world).await, []);
-    world.assert_in_step().await;
+    world.assert_in_sync().await;
 }
 
 /// An expression of the application's never comes to its end for one user's document.
@@ -240,7 +240,7 @@ async fn a_user_for_whom_an_expression_takes_for_ever() {
     // A statement for all of them at once takes a minute.
     let once = world.command(&["--once", "--format", "json"]).output();
     let ran = tokio::time::timeout(4 * PATIENCE, once).await.expect("an end").unwrap();
-    Ran::from(ran).assert(Exit::Ok, changed().updated(6).unchanged(33).rejected(1));
+    ProgramOutput::from(ran).assert(Exit::Ok, changed().updated(6).unchanged(33).rejected(1));
     let [(id, reason)] = &reasons(&world).await[..] else {
         panic!("{:?}", reasons(&world).await);
     };
@@ -248,7 +248,7 @@ async fn a_user_for_whom_an_expression_takes_for_ever() {
     assert!(reason.contains("statement timeout"), "{reason}");
     assert!(world.sim.update(&ids[17], |user| user["username"] = "fast".into()));
     world.once().await.assert(Exit::Ok, changed().updated(1).unchanged(39));
-    world.assert_in_step().await;
+    world.assert_in_sync().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -282,5 +282,5 @@ async fn deletions_that_take_long_are_spread_over_syncs() {
     world.db.execute("DROP TRIGGER linger ON clerk.users").await;
     let ran = world.once_with(&all).await;
     assert_eq!(ran.code, Some(0), "{ran:#?}");
-    world.assert_in_step().await;
+    world.assert_in_sync().await;
 }

@@ -14,9 +14,9 @@ use crate::support::{
 #[tokio::test(flavor = "multi_thread")]
 async fn the_first_full_sync_is_due_at_start_and_no_other_without_a_schedule() {
     let world = World::new(30).await;
-    let daemon = world.follow(&[NEVER]);
+    let daemon = world.start_daemon(&[NEVER]);
     world.syncs(1).await;
-    world.assert_in_step().await;
+    world.assert_in_sync().await;
 
     world.sim.create_random();
     tokio::time::sleep(Duration::from_millis(1500)).await;
@@ -28,7 +28,7 @@ async fn the_first_full_sync_is_due_at_start_and_no_other_without_a_schedule() {
 #[tokio::test(flavor = "multi_thread")]
 async fn later_passes_mirror_what_changes() {
     let world = World::new(40).await;
-    let daemon = world.follow(&[]);
+    let daemon = world.start_daemon(&[]);
     world.syncs(1).await;
     for _ in 0..2 {
         for _ in 0..3 {
@@ -37,7 +37,7 @@ async fn later_passes_mirror_what_changes() {
             world.sim.delete_random();
         }
         // Users that were created a moment ago are deleted ten seconds later.
-        world.catches_up().await;
+        world.wait_until_mirrored().await;
     }
     let ran = daemon.stop(Signal::TERM).await;
     assert_eq!(ran.code, Some(0), "{ran:#?}");
@@ -50,7 +50,7 @@ async fn passes_slower_than_the_schedule_neither_overlap_nor_pile_up() {
     let world = World::new(10).await;
     // Five requests make a sync of three seconds, for a schedule of every second.
     world.sim.set_faults(Rule::new(Effect::LatencyMs(600)));
-    let daemon = world.follow(&[]);
+    let daemon = world.start_daemon(&[]);
     world.syncs(2).await;
     world.sim.clear_faults();
     let slow = world.db.number("SELECT max(id) FROM clerk.sync_runs").await;
@@ -75,9 +75,12 @@ fn on_file(world: &World, file: &Path, text: &str) -> Process {
 
 async fn reload(daemon: &Process, file: &Path, text: &str, says: &str) {
     std::fs::write(file, text).unwrap();
-    let before = daemon.said(says);
+    let before = daemon.count_in_log(says);
     daemon.signal(Signal::HUP);
-    eventually(&format!("{says}, after {text:?}"), async || daemon.said(says) > before).await;
+    eventually(&format!("{says}, after {text:?}"), async || {
+        daemon.count_in_log(says) > before
+    })
+    .await;
 }
 
 const RELOADED: &str = "configuration reloaded";
@@ -166,20 +169,20 @@ async fn a_broken_file_is_reported_and_the_old_configuration_stays() {
         ("[log]\nlevel = \"clerk2pg=loud\"\n", "log.level"),
         ("[deletes]\nmax_percent = 120\n", "max_percent"),
     ] {
-        let told = daemon.said(KEPT);
+        let told = daemon.count_in_log(KEPT);
         reload(&daemon, &file, broken, KEPT).await;
-        assert_eq!(daemon.said(KEPT), told + 1);
+        assert_eq!(daemon.count_in_log(KEPT), told + 1);
         let log = daemon.log();
         let line = log.lines().rfind(|line| line.contains(KEPT)).unwrap();
         assert!(line.contains("ERROR") && line.contains(said), "{broken:?}: {line}");
     }
     std::fs::remove_file(&file).unwrap();
-    let told = daemon.said(KEPT);
+    let told = daemon.count_in_log(KEPT);
     daemon.signal(Signal::HUP);
-    eventually("a missing file is told", async || daemon.said(KEPT) > told).await;
+    eventually("a missing file is told", async || daemon.count_in_log(KEPT) > told).await;
 
     world.sim.update_random();
-    world.comes_in_step().await;
+    world.wait_for_next_sync().await;
     reload(&daemon, &file, good, RELOADED).await;
     assert_eq!(daemon.stop(Signal::TERM).await.code, Some(0));
 }
@@ -191,7 +194,7 @@ async fn a_refused_key_ends_the_daemon_at_its_start() {
         unauthorized: true,
         ..Quirks::default()
     });
-    let ran = world.follow(&[]).ended().await;
+    let ran = world.start_daemon(&[]).wait_for_exit().await;
     assert_eq!(ran.code, Some(1), "{ran:#?}");
     assert!(ran.stderr.contains("error: Clerk refused the secret key"), "{ran:#?}");
     assert!(ran.stderr.contains("hint: "), "{ran:#?}");
@@ -203,7 +206,7 @@ async fn a_refused_key_ends_the_daemon_at_its_start() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_key_refused_later_is_told_once_and_waited_for() {
     let world = World::new(10).await;
-    let daemon = world.follow(&[]);
+    let daemon = world.start_daemon(&[]);
     world.syncs(1).await;
     world.sim.set_faults(Quirks {
         unauthorized: true,
@@ -213,10 +216,15 @@ async fn a_key_refused_later_is_told_once_and_waited_for() {
         world.runs("outcome = 'failed'").await >= 3
     })
     .await;
-    assert_eq!(daemon.said("Clerk refused the secret key"), 1, "{}", daemon.log());
+    assert_eq!(
+        daemon.count_in_log("Clerk refused the secret key"),
+        1,
+        "{}",
+        daemon.log()
+    );
     world.sim.clear_faults();
     world.sim.create_random();
-    world.comes_in_step().await;
+    world.wait_for_next_sync().await;
     let ran = daemon.stop(Signal::TERM).await;
     assert_eq!(ran.code, Some(0), "{ran:#?}");
     assert_eq!(ran.stderr.matches("back to normal").count(), 1, "{ran:#?}");

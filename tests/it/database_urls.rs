@@ -6,8 +6,8 @@ use tokio::net::{TcpListener, TcpStream};
 
 use crate::support::{
     database::Database,
-    postgres::{Postgres, nobody},
-    program::{Ran, command},
+    postgres::{Postgres, unused_address},
+    program::{ProgramOutput, command},
     proxy::upstream,
 };
 
@@ -38,7 +38,7 @@ impl Parts {
 }
 
 /// The binary in an environment of nothing but this.
-async fn run(arguments: &[&str], environment: &[(&str, &str)]) -> Ran {
+async fn run(arguments: &[&str], environment: &[(&str, &str)]) -> ProgramOutput {
     let mut command = command();
     command
         .args(arguments)
@@ -48,7 +48,7 @@ async fn run(arguments: &[&str], environment: &[(&str, &str)]) -> Ran {
 }
 
 #[track_caller]
-fn accepted(ran: &Ran) {
+fn assert_accepted(ran: &ProgramOutput) {
     assert_eq!(ran.code, Some(0), "{ran:#?}");
 }
 
@@ -69,7 +69,7 @@ async fn both_forms_and_variables_in_place_of_what_is_left_out() {
         format!("postgres:///{database}?host={place}&port={port}&user={user}&password={password}"),
         format!("postgres://{user}:{password}@nowhere.invalid:{port}/{database}?hostaddr={place}"),
     ] {
-        accepted(&run(&["migrate"], &[("DATABASE_URL", &url)]).await);
+        assert_accepted(&run(&["migrate"], &[("DATABASE_URL", &url)]).await);
     }
     let variables = [
         ("PGHOST", place.as_str()),
@@ -82,14 +82,14 @@ async fn both_forms_and_variables_in_place_of_what_is_left_out() {
         ("PGOPTIONS", "-c statement_timeout=30000"),
     ];
     // With nothing else, and for what an address leaves out.
-    accepted(&run(&["migrate"], &variables).await);
+    assert_accepted(&run(&["migrate"], &variables).await);
     let only_name = format!("dbname={database}");
     let partly = [
         &variables[..],
         &[("PGDATABASE", "nowhere"), ("DATABASE_URL", only_name.as_str())],
     ]
     .concat();
-    accepted(&run(&["migrate"], &partly).await);
+    assert_accepted(&run(&["migrate"], &partly).await);
     let nowhere = [&variables[..], &[("PGDATABASE", "clerk2pg_nowhere")]].concat();
     let ran = run(&["migrate"], &nowhere).await;
     assert_eq!(ran.code, Some(1), "{ran:#?}");
@@ -114,7 +114,7 @@ async fn an_address_that_is_shared_with_other_clients() {
         ),
         db.url.replacen("postgres://", "postgresql+asyncpg://", 1),
     ] {
-        accepted(&run(&["migrate"], &[("DATABASE_URL", &url)]).await);
+        assert_accepted(&run(&["migrate"], &[("DATABASE_URL", &url)]).await);
     }
     let strangers = "SELECT count(*) FROM pg_class WHERE relnamespace = 'elsewhere'::regnamespace";
     assert_eq!(db.number(strangers).await, 0);
@@ -162,9 +162,9 @@ async fn a_password_out_of_a_file() {
     let file = with(&format!(
         "# of the test\nelsewhere:*:*:*:wrong\nlocalhost:{port}:postgres:anyway:hidden\n"
     ));
-    accepted(&check().await);
+    assert_accepted(&check().await);
     with("*:*:*:anyway:hidden\n");
-    accepted(&check().await);
+    assert_accepted(&check().await);
     fs::set_permissions(&file, fs::Permissions::from_mode(0o644)).unwrap();
     let ran = check().await;
     assert_eq!(ran.code, Some(1), "{ran:#?}");
@@ -187,15 +187,15 @@ async fn a_password_out_of_a_file() {
     // A file of another name, and a password that stands above every file.
     let other = server.file("other", &format!("localhost:{port}:*:*:hidden"));
     let named = format!("{url}?passfile={other}");
-    accepted(&run(&["migrate"], &[("DATABASE_URL", &named)]).await);
-    accepted(&run(&["migrate"], &[("DATABASE_URL", &url), ("PGPASSFILE", &other)]).await);
+    assert_accepted(&run(&["migrate"], &[("DATABASE_URL", &named)]).await);
+    assert_accepted(&run(&["migrate"], &[("DATABASE_URL", &url), ("PGPASSFILE", &other)]).await);
     let ran = run(&["migrate"], &[("DATABASE_URL", &named), ("PGPASSWORD", "wrong")]).await;
     assert!(ran.stderr.contains("password authentication failed"), "{ran:#?}");
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn of_several_hosts_the_first_that_can_be_written_to() {
-    let (_socket, dead) = nobody();
+    let (_socket, dead) = unused_address();
     // The first is like a standby, but for what makes it one.
     let (reader, writer) = tokio::join!(Postgres::start(), Postgres::start());
     reader.set("default_transaction_read_only = on").await;
@@ -209,11 +209,11 @@ async fn of_several_hosts_the_first_that_can_be_written_to() {
     };
     let all = format!("{dead},{reads},{writes}");
     for parameters in ["read-write", "primary", "read-write&load_balance_hosts=random"] {
-        accepted(&migrate(&all, &format!("target_session_attrs={parameters}")).await);
+        assert_accepted(&migrate(&all, &format!("target_session_attrs={parameters}")).await);
     }
     let ran = migrate(&all, "target_session_attrs=any").await;
     assert!(ran.stderr.contains("read-only transaction"), "{ran:#?}");
-    accepted(&migrate(&format!("{dead},{writes}"), "").await);
+    assert_accepted(&migrate(&format!("{dead},{writes}"), "").await);
     // One that refuses is not passed over.
     let ran = run(
         &["migrate"],
@@ -261,7 +261,7 @@ async fn an_address_of_version_6() {
         format!("postgres://{user}:{password}@[::1]:{port}/{database}"),
         format!("host=::1 port={port} user={user} password='{password}' dbname={database}"),
     ] {
-        accepted(&run(&["migrate"], &[("DATABASE_URL", &url)]).await);
+        assert_accepted(&run(&["migrate"], &[("DATABASE_URL", &url)]).await);
     }
     carrying.abort();
 }

@@ -3,7 +3,7 @@
 use clerk_sim::{Effect, Endpoint, ErrorBody, Faults, Quirks, Rule, WrongCount};
 
 use crate::support::{
-    faults::{away_behind_the_walk, check, error, under},
+    faults::{check, error, once_under, unreachable_after_walk},
     fixture::{World, mirrored, mirrored_ids},
     summary::{Exit, changed, held, in_sync, incomplete, planned},
 };
@@ -17,7 +17,7 @@ async fn a_deletion_at_clerk_deletes_the_row() {
         assert!(world.sim.delete(&ids[at]));
     }
     world.once().await.assert(Exit::Ok, changed().deleted(4).unchanged(26));
-    world.assert_in_step().await;
+    world.assert_in_sync().await;
     world.once().await.assert(Exit::Ok, in_sync().unchanged(26));
 }
 
@@ -37,7 +37,7 @@ async fn marked_users_keep_their_row_and_can_return() {
     let marked_at = world.db.text(&deleted_at).await;
     assert!(marked_at.is_some());
     assert_eq!(world.db.number("SELECT count(*) FROM clerk.users").await, 12);
-    world.assert_in_step().await;
+    world.assert_in_sync().await;
 
     let versions = world.db.versions().await;
     world.once_with(&mark).await.assert(Exit::Ok, in_sync().unchanged(11));
@@ -53,7 +53,7 @@ async fn marked_users_keep_their_row_and_can_return() {
         .await
         .assert(Exit::Ok, changed().created(1).unchanged(11));
     assert_eq!(world.db.text(&deleted_at).await, None);
-    world.assert_in_step().await;
+    world.assert_in_sync().await;
 
     // A marked row goes when the mode changes: to readers of events it has been gone since it was marked.
     world.age_rows().await;
@@ -98,8 +98,8 @@ async fn keeping_asks_nothing() {
 async fn keeping_holds_for_a_pass_taken_up_again() {
     let world = mirrored(12).await;
     world.sim.delete(&world.sim.user_ids()[3]);
-    let away = away_behind_the_walk(&world).await;
-    let ran = under(&world, away, &[]).await;
+    let away = unreachable_after_walk(&world).await;
+    let ran = once_under(&world, away, &[]).await;
     assert_eq!(ran.json()["outcome"], "failed", "{ran:#?}");
     let ran = world.once_with(&[("CLERK2PG_DELETES__MODE", "keep")]).await;
     assert_eq!((ran.code, &ran.json()["deleted"]), (Some(0), &0.into()), "{ran:#?}");
@@ -282,14 +282,14 @@ async fn approving_an_empty_list_deletes_nobody() {
         count: Some(WrongCount::Fixed(0)),
         ..Quirks::default()
     };
-    let ran = under(&world, nobody.clone(), &[]).await;
+    let ran = once_under(&world, nobody.clone(), &[]).await;
     ran.assert(Exit::Held, held(20));
     let plan = ran.json()["plan"].as_str().unwrap().to_owned();
     assert_eq!(world.run(&["approve", &plan]).await.code, Some(0));
-    let ran = under(&world, nobody, &[]).await;
+    let ran = once_under(&world, nobody, &[]).await;
     assert_eq!(ran.json()["deleted"], 0, "{ran:#?}");
     world.once().await.assert(Exit::Ok, in_sync().unchanged(20));
-    world.assert_in_step().await;
+    world.assert_in_sync().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -308,7 +308,7 @@ async fn stale_lists_delete_nobody() {
     let mirrored = mirrored_ids(&world).await;
     assert!(created.iter().all(|id| mirrored.contains(id)) && mirrored.contains(&gone));
     world.once().await.assert(Exit::Ok, changed().deleted(1).unchanged(12));
-    world.assert_in_step().await;
+    world.assert_in_sync().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -371,7 +371,7 @@ async fn a_deletion_that_cannot_be_confirmed_waits() {
     // An outage is not about this user.
     for effect in [error(503, ErrorBody::Html), Effect::DropBefore, Effect::Truncate] {
         let name = format!("{effect:?}");
-        let ran = under(&world, gets(effect), &[]).await;
+        let ran = once_under(&world, gets(effect), &[]).await;
         let outcome = ran.json()["outcome"].clone();
         assert!(outcome == "failed" || outcome == "incomplete", "{name}: {ran:#?}");
         assert_eq!(ran.code, Some(1), "{name}");
@@ -379,7 +379,7 @@ async fn a_deletion_that_cannot_be_confirmed_waits() {
     assert_eq!(mirrored_ids(&world).await.len(), 30, "somebody was deleted");
     let ran = world.once().await;
     assert_eq!((ran.code, &ran.json()["deleted"]), (Some(0), &1.into()), "{ran:#?}");
-    world.assert_in_step().await;
+    world.assert_in_sync().await;
     world.once().await.assert(Exit::Ok, in_sync().unchanged(29));
 }
 
@@ -388,8 +388,8 @@ async fn a_pass_taken_up_again_behind_the_last_user_still_deletes() {
     let world = mirrored(30).await;
     let ids = world.sim.user_ids();
     world.sim.delete(&ids[11]);
-    let away = away_behind_the_walk(&world).await;
-    let ran = under(&world, away, &[]).await;
+    let away = unreachable_after_walk(&world).await;
+    let ran = once_under(&world, away, &[]).await;
     assert_eq!(ran.json()["outcome"], "failed", "{ran:#?}");
     // The walk goes on behind the last user but one, and there is nobody any more.
     world.sim.delete(&ids[29]);
@@ -400,7 +400,7 @@ async fn a_pass_taken_up_again_behind_the_last_user_still_deletes() {
         (Some(0), &2.into(), &0.into()),
         "{ran:#?}"
     );
-    world.assert_in_step().await;
+    world.assert_in_sync().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -451,9 +451,9 @@ async fn a_user_whose_own_answer_fails_costs_no_pass() {
     let fails = Rule::new(error(500, ErrorBody::Json))
         .on([Endpoint::Get])
         .about(&ids[4]);
-    let ran = under(&world, fails, &[]).await;
+    let ran = once_under(&world, fails, &[]).await;
     ran.assert(Exit::Failed, incomplete().updated(1).unchanged(28));
     assert_eq!(ran.json()["error"], "1 deletions could not be confirmed");
     world.once().await.assert(Exit::Ok, changed().deleted(1).unchanged(29));
-    world.assert_in_step().await;
+    world.assert_in_sync().await;
 }

@@ -4,7 +4,7 @@ use std::{collections::BTreeMap, fs, path::Path};
 
 use saphyr::{LoadableYamlNode, Yaml};
 
-use crate::support::program::{Ran, command};
+use crate::support::program::{ProgramOutput, command};
 
 fn file(name: &str) -> String {
     fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join(name)).unwrap()
@@ -53,7 +53,7 @@ async fn takes(name: &str, text: &str, least: usize) {
             false => command.env(variable, value),
         };
     }
-    let ran: Ran = command.output().await.unwrap().into();
+    let ran: ProgramOutput = command.output().await.unwrap().into();
     // What it cannot use is an error of the configuration, 2. Nobody is there to be healthy.
     assert!(matches!(ran.code, Some(0 | 1)), "{name}: {variables:?} {ran:#?}");
 }

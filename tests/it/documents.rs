@@ -21,7 +21,7 @@ async fn every_kind_of_user_survives_the_round_trip() {
         })
         .await;
         world.once().await.assert(Exit::Ok, changed().created(300));
-        world.assert_in_step().await;
+        world.assert_in_sync().await;
         odd.extend(world.sim.user_ids().iter().filter_map(|id| world.sim.oddity(id)));
     }
     assert_eq!(odd, BTreeSet::from(Oddity::ALL), "not every oddity was among them");
@@ -150,7 +150,7 @@ async fn a_creation_date_that_moves_moves_the_user() {
     let before = asked(&world);
     world.once().await.assert(Exit::Ok, changed().updated(5).unchanged(35));
     assert_eq!(asked(&world), before, "somebody who was met was asked for by name");
-    world.assert_in_step().await;
+    world.assert_in_sync().await;
     world.once().await.assert(Exit::Ok, in_sync().unchanged(40));
 }
 
@@ -164,7 +164,7 @@ async fn imported_users_may_be_older_than_all() {
         world.sim.insert(old(at));
     }
     world.once().await.assert(Exit::Ok, changed().created(4).unchanged(10));
-    world.assert_in_step().await;
+    world.assert_in_sync().await;
     world.once().await.assert(Exit::Ok, in_sync().unchanged(14));
 }
 
@@ -185,7 +185,7 @@ async fn changes_that_leave_updated_at_alone_are_found() {
         world.sim.insert(document);
     }
     world.once().await.assert(Exit::Ok, changed().updated(5).unchanged(15));
-    world.assert_in_step().await;
+    world.assert_in_sync().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -207,7 +207,7 @@ async fn many_users_of_one_moment() {
     }
     world.once().await.assert(Exit::Ok, changed().deleted(4).unchanged(31));
     assert_eq!(mirrored_ids(&world).await.len(), 31);
-    world.assert_in_step().await;
+    world.assert_in_sync().await;
 }
 
 /// What is derived from a user with these fields: address, verified, number, verified, name; `-` for null.

@@ -10,11 +10,11 @@ use crate::support::{
 
 async fn dropped(world: &World, environment: &[(&str, &str)]) -> Process {
     assert_eq!(world.once_with(environment).await.code, Some(0));
-    let daemon = world.follow(&[&[NEVER, EVERY_SECOND], environment].concat());
+    let daemon = world.start_daemon(&[&[NEVER, EVERY_SECOND], environment].concat());
     // Its first sync is done: from here on it would only look for changes.
     world.syncs(2).await;
     world.db.execute("DROP SCHEMA clerk CASCADE").await;
-    daemon.says("is not there any more").await;
+    daemon.wait_for_log("is not there any more").await;
     daemon
 }
 
@@ -25,8 +25,8 @@ async fn a_schema_that_is_dropped_under_a_daemon_is_made_again() {
     let exists = "SELECT count(*) FROM pg_tables WHERE schemaname = 'clerk' AND tablename = 'users'";
     eventually("the schema is there", async || world.db.number(exists).await == 1).await;
     world.sim.create_random();
-    world.catches_up().await;
-    world.assert_in_step().await;
+    world.wait_until_mirrored().await;
+    world.assert_in_sync().await;
     assert_eq!(daemon.stop(Signal::TERM).await.code, Some(0));
 }
 
@@ -35,9 +35,9 @@ async fn a_daemon_that_may_not_migrate_says_that_the_schema_is_gone() {
     let world = World::new(30).await;
     assert_eq!(world.run(&["migrate"]).await.code, Some(0));
     let daemon = dropped(&world, &[("CLERK2PG_DATABASE__MIGRATE", "false")]).await;
-    daemon.says("run `clerk2pg migrate`").await;
+    daemon.wait_for_log("run `clerk2pg migrate`").await;
     assert_eq!(world.run(&["migrate"]).await.code, Some(0));
-    world.catches_up().await;
+    world.wait_until_mirrored().await;
     assert_eq!(daemon.stop(Signal::TERM).await.code, Some(0));
 }
 

@@ -20,8 +20,8 @@ async fn check(quirks: Quirks, users: usize, says: Option<&str>, sees_deletions:
     let name = format!("{users} users, {quirks:?}");
     let world = World::new(users).await;
     world.sim.set_faults(quirks);
-    let daemon = world.looking(&[]).await;
-    world.assert_in_step().await;
+    let daemon = world.start_incremental(&[]).await;
+    world.assert_in_sync().await;
     let ids = world.sim.user_ids();
     for round in 0..2 {
         world.sim.create_random();
@@ -31,7 +31,7 @@ async fn check(quirks: Quirks, users: usize, says: Option<&str>, sees_deletions:
         }
         let gone = &ids[30 + round];
         assert!(world.sim.delete(gone));
-        world.looked().await;
+        world.wait_for_incremental_sync().await;
         if !sees_deletions {
             assert!(mirrored_ids(&world).await.contains(gone), "{name}");
             world
@@ -39,12 +39,12 @@ async fn check(quirks: Quirks, users: usize, says: Option<&str>, sees_deletions:
                 .execute(&format!("DELETE FROM clerk.users WHERE id = '{gone}'"))
                 .await;
         }
-        world.assert_in_step().await;
+        world.assert_in_sync().await;
     }
-    world.looked().await;
+    world.wait_for_incremental_sync().await;
     for text in [NO_ORDER, NO_COUNT] {
         let times = usize::from(says == Some(text));
-        assert_eq!(daemon.said(text), times, "{name}: {text}: {}", daemon.log());
+        assert_eq!(daemon.count_in_log(text), times, "{name}: {text}: {}", daemon.log());
     }
     let ran = daemon.stop(Signal::TERM).await;
     assert!(!ran.stderr.contains("ERROR"), "{name}: {ran:#?}");
@@ -82,9 +82,9 @@ async fn check_walked(world: World, daemon: Process) {
             .db
             .execute(&format!("DELETE FROM clerk.users WHERE id = '{gone}'"))
             .await;
-        world.assert_in_step().await;
+        world.assert_in_sync().await;
     }
-    assert_eq!(daemon.said(NO_ORDER), 1, "{}", daemon.log());
+    assert_eq!(daemon.count_in_log(NO_ORDER), 1, "{}", daemon.log());
     let ran = daemon.stop(Signal::TERM).await;
     assert!(!ran.stderr.contains("ERROR"), "{ran:#?}");
     assert_eq!(world.runs("outcome = 'failed'").await, 0);
@@ -95,12 +95,12 @@ async fn few_users_in_an_order_of_the_servers_own_are_walked() {
     let from_the_start = async {
         let world = World::new(60).await;
         world.sim.set_faults(no_order());
-        let daemon = world.looking(&[]).await;
+        let daemon = world.start_incremental(&[]).await;
         check_walked(world, daemon).await;
     };
     let later = async {
         let world = World::new(60).await;
-        let daemon = world.looking(&[]).await;
+        let daemon = world.start_incremental(&[]).await;
         world.sim.set_faults(no_order());
         check_walked(world, daemon).await;
     };
@@ -113,17 +113,17 @@ async fn many_users_in_an_order_of_the_servers_own_are_left_to_the_schedule_of_f
         let world = World::new(700).await;
         let quirks = if is_later { Quirks::default() } else { no_order() };
         world.sim.set_faults(quirks);
-        let daemon = world.looking(&[("RUST_LOG", "clerk2pg=debug")]).await;
+        let daemon = world.start_incremental(&[("RUST_LOG", "clerk2pg=debug")]).await;
         world.sim.set_faults(no_order());
-        daemon.says(NO_ORDER).await;
+        daemon.wait_for_log(NO_ORDER).await;
         rename(&world, &world.sim.user_ids()[0], "Changed", now());
-        let ticks = daemon.said("what changed cannot be seen");
-        let blind = async || daemon.said("what changed cannot be seen") >= ticks + 3;
+        let ticks = daemon.count_in_log("what changed cannot be seen");
+        let blind = async || daemon.count_in_log("what changed cannot be seen") >= ticks + 3;
         eventually("three more ticks", blind).await;
         assert_eq!(world.runs("true").await, 1, "a full sync for each tick");
         world.db.execute("NOTIFY clerk2pg, 'full'").await;
         world.syncs(2).await;
-        world.assert_in_step().await;
+        world.assert_in_sync().await;
         let ran = daemon.stop(Signal::TERM).await;
         assert_eq!(ran.stderr.matches(NO_ORDER).count(), 1, "{ran:#?}");
     };
@@ -164,14 +164,14 @@ async fn times_in_seconds_are_understood() {
         times_in_seconds: true,
         ..Quirks::default()
     });
-    let daemon = world.looking(&[]).await;
+    let daemon = world.start_incremental(&[]).await;
     let ids = world.sim.user_ids();
     for (round, gone) in ids[30..35].iter().enumerate() {
         let name = format!("Changed {round}");
         ids[..30].iter().for_each(|id| rename(&world, id, &name, now()));
         assert!(world.sim.delete(gone));
         let new = world.sim.create_random();
-        world.looked().await;
+        world.wait_for_incremental_sync().await;
         for id in &ids[..30] {
             assert_eq!(world.first_name(id).await, name, "{id}");
         }
@@ -207,19 +207,19 @@ fn not_found(body: ErrorBody) -> Rule {
 #[tokio::test(flavor = "multi_thread")]
 async fn one_404_for_a_list_says_nothing_about_its_order() {
     let world = World::new(60).await;
-    let daemon = world.looking(&[]).await;
+    let daemon = world.start_incremental(&[]).await;
     for body in [ErrorBody::Html, ErrorBody::Json] {
         world.sim.set_faults(not_found(body).next(1));
         let changed = world.sim.user_ids()[3].clone();
         rename(&world, &changed, &format!("Changed {body:?}"), now());
-        world.looked().await;
+        world.wait_for_incremental_sync().await;
         world.sim.clear_faults();
         eventually("the change", async || {
             world.first_name(&changed).await == format!("Changed {body:?}")
         })
         .await;
     }
-    assert_eq!(daemon.said(NO_ORDER), 0, "{}", daemon.log());
+    assert_eq!(daemon.count_in_log(NO_ORDER), 0, "{}", daemon.log());
     assert_eq!(world.runs("kind = 'full'").await, 1);
     daemon.stop(Signal::TERM).await;
 }
@@ -295,12 +295,12 @@ async fn a_server_that_fails_to_count_is_followed_all_the_same() {
     ran.assert(Exit::Failed, incomplete().created(1).deleted(1).unchanged(39));
     let why = ran.json()["error"].as_str().unwrap().to_owned();
     assert!(why.contains("users could not be counted"), "{ran:#?}");
-    assert!(world.has(&new).await && !world.has(&ids[3]).await);
+    assert!(world.has_user(&new).await && !world.has_user(&ids[3]).await);
 
     // Changes are followed, and who is gone is found when users can be counted again.
-    let daemon = world.follow(&[NEVER, EVERY_SECOND, impatient]);
+    let daemon = world.start_daemon(&[NEVER, EVERY_SECOND, impatient]);
     let new = world.sim.create_random();
-    eventually("the new user", async || world.has(&new).await).await;
+    eventually("the new user", async || world.has_user(&new).await).await;
     assert!(world.sim.delete(&ids[4]));
     rename(&world, &ids[5], "Changed", now());
     let changed = format!(
@@ -308,11 +308,11 @@ async fn a_server_that_fails_to_count_is_followed_all_the_same() {
         ids[5]
     );
     eventually("a change", async || world.db.number(&changed).await == 1).await;
-    daemon.says(CANNOT_COUNT).await;
-    assert!(world.has(&ids[4]).await, "{}", daemon.log());
+    daemon.wait_for_log(CANNOT_COUNT).await;
+    assert!(world.has_user(&ids[4]).await, "{}", daemon.log());
     world.sim.clear_faults();
-    eventually("the deleted one goes", async || !world.has(&ids[4]).await).await;
-    world.assert_in_step().await;
+    eventually("the deleted one goes", async || !world.has_user(&ids[4]).await).await;
+    world.assert_in_sync().await;
     let ran = daemon.stop(Signal::TERM).await;
     assert_eq!(ran.stderr.matches(CANNOT_COUNT).count(), 1, "{ran:#?}");
     assert!(!ran.stderr.contains(NO_COUNT), "{ran:#?}");

@@ -19,7 +19,7 @@ async fn world(encoding: &str) -> World {
         ..Options::default()
     };
     let made = format!("TEMPLATE template0 ENCODING '{encoding}' LC_COLLATE 'C' LC_CTYPE 'C'");
-    let (db, sim) = tokio::join!(Database::with(&made), Sim::start(options));
+    let (db, sim) = tokio::join!(Database::with_options(&made), Sim::start(options));
     World { db, sim: sim.unwrap() }
 }
 
@@ -139,6 +139,8 @@ async fn check_says_what_an_encoding_costs() {
     ] {
         let world = world(encoding).await;
         let checked = check_with(&world, &[]).await;
-        checked.is("database", "warn", says).mend("database", "ENCODING 'UTF8'");
+        checked
+            .assert_check("database", "warn", says)
+            .assert_hint("database", "ENCODING 'UTF8'");
     }
 }

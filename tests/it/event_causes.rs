@@ -37,7 +37,7 @@ async fn the_same_in_other_words_is_no_event() {
     )
     .await;
     let created = ["user.created user_put".to_owned()];
-    assert_eq!(world.told(0).await, created);
+    assert_eq!(world.event_names(0).await, created);
     for respelled in [
         // What moves by itself.
         r#","first_name":"Zoë","last_name":null,"locked":true,"lockout_expires_in_seconds":900,"verification_attempts_remaining":3,
@@ -51,7 +51,7 @@ async fn the_same_in_other_words_is_no_event() {
         r#","public_metadata":{"b":[true], "a":1},"locked":true,"first_name":"Zoë","last_name":null"#,
     ] {
         put(&world, respelled).await;
-        assert_eq!(world.told(0).await, created, "{respelled}");
+        assert_eq!(world.event_names(0).await, created, "{respelled}");
     }
 
     put(
@@ -82,9 +82,9 @@ async fn who_is_marked_is_told_as_deleted_and_who_is_back_as_created() {
         .once_with(&[MARK])
         .await
         .assert(Exit::Ok, changed().deleted(1).unchanged(9));
-    assert_eq!(world.told(0).await, [format!("user.deleted {id}")]);
+    assert_eq!(world.event_names(0).await, [format!("user.deleted {id}")]);
     world.once_with(&[MARK]).await.assert(Exit::Ok, in_sync().unchanged(9));
-    assert_eq!(world.told(0).await.len(), 1);
+    assert_eq!(world.event_names(0).await.len(), 1);
 
     for (name, renamed) in [("the same", false), ("changed meanwhile", true)] {
         let before = world.last_event().await;
@@ -104,11 +104,15 @@ async fn who_is_marked_is_told_as_deleted_and_who_is_back_as_created() {
             events[0].payload["data"]["first_name"],
             world.sim.document(&id).unwrap()["first_name"]
         );
-        world.assert_in_step().await;
+        world.assert_in_sync().await;
 
         assert!(world.sim.delete(&id));
         assert_eq!(world.once_with(&[MARK]).await.code, Some(0));
-        assert_eq!(world.told(events[0].id).await, [format!("user.deleted {id}")], "{name}");
+        assert_eq!(
+            world.event_names(events[0].id).await,
+            [format!("user.deleted {id}")],
+            "{name}"
+        );
     }
 
     // Told long ago; that the row goes now is nothing new.
@@ -118,7 +122,7 @@ async fn who_is_marked_is_told_as_deleted_and_who_is_back_as_created() {
         .execute(&format!("DELETE FROM clerk.users WHERE id = '{id}'"))
         .await;
     assert_eq!(world.once().await.code, Some(0));
-    assert_eq!(world.told(last).await, NOTHING);
+    assert_eq!(world.event_names(last).await, NOTHING);
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -137,11 +141,11 @@ async fn who_signs_up_again_with_the_same_address_is_somebody_else() {
             "user.created user_signed_up_again".to_owned(),
             format!("user.deleted {old}"),
         ];
-        assert_eq!(world.told(0).await, expected);
+        assert_eq!(world.event_names(0).await, expected);
         let events = world.events(0).await;
         let created = events.iter().find(|event| event.kind == "user.created").unwrap();
         assert_eq!(created.payload["data"]["email_addresses"], emails);
-        world.assert_in_step().await;
+        world.assert_in_sync().await;
     }
 }
 
@@ -156,7 +160,7 @@ async fn a_mirror_that_keeps_everybody_tells_of_no_deletion() {
         .once_with(&keep)
         .await
         .assert(Exit::Ok, changed().updated(1).unchanged(8));
-    assert_eq!(world.told(0).await, [format!("user.updated {}", ids[5])]);
+    assert_eq!(world.event_names(0).await, [format!("user.updated {}", ids[5])]);
     assert_eq!(world.users().await, 10);
 }
 
@@ -173,7 +177,7 @@ async fn check_kept_out(ddl: &str, mend: &str) {
     let others = [format!("user.updated {}", ids[8])];
     for _ in 0..2 {
         assert_eq!(world.once().await.code, Some(0));
-        assert_eq!(world.told(0).await, others, "{ddl}");
+        assert_eq!(world.event_names(0).await, others, "{ddl}");
     }
 
     let last = world.last_event().await;
@@ -183,7 +187,7 @@ async fn check_kept_out(ddl: &str, mend: &str) {
         .await
         .assert(Exit::Ok, changed().created(1).updated(1).unchanged(19));
     assert_eq!(
-        world.told(last).await,
+        world.event_names(last).await,
         [format!("user.created {new}"), format!("user.updated {}", ids[7])],
         "{ddl}"
     );
@@ -231,7 +235,11 @@ async fn check_held_back(ddl: &str, mend: &str, environment: &[(&str, &str)]) {
     assert!(world.sim.delete(&ids[7]) && world.sim.delete(&ids[8]));
     for _ in 0..2 {
         assert_eq!(world.once_with(environment).await.code, Some(0));
-        assert_eq!(world.told(0).await, [format!("user.deleted {}", ids[8])], "{ddl}");
+        assert_eq!(
+            world.event_names(0).await,
+            [format!("user.deleted {}", ids[8])],
+            "{ddl}"
+        );
     }
     let last = world.last_event().await;
     world.db.execute(mend).await;
@@ -239,7 +247,11 @@ async fn check_held_back(ddl: &str, mend: &str, environment: &[(&str, &str)]) {
         .once_with(environment)
         .await
         .assert(Exit::Ok, changed().deleted(1).unchanged(18));
-    assert_eq!(world.told(last).await, [format!("user.deleted {}", ids[7])], "{ddl}");
+    assert_eq!(
+        world.event_names(last).await,
+        [format!("user.deleted {}", ids[7])],
+        "{ddl}"
+    );
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -269,5 +281,5 @@ async fn who_cannot_be_stored_makes_no_event_and_hides_no_others() {
         .map(|id| format!("user.created {id}"))
         .collect();
     assert!(new.len() >= Unstorable::ALL.len(), "{new:?}");
-    assert_eq!(world.told(0).await, new);
+    assert_eq!(world.event_names(0).await, new);
 }

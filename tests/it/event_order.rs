@@ -124,7 +124,7 @@ async fn a_reader_that_goes_by_id_misses_nothing_whoever_writes() {
     });
     let is_over = Arc::<AtomicBool>::default();
     let readers = [0, 1].map(|_| tokio::spawn(read(world.db.url.clone(), is_over.clone())));
-    let daemon = world.follow(&[&UNLIMITED[..], &[("CLERK2PG_SCHEDULE__INCREMENTAL", "* * * * * *")]].concat());
+    let daemon = world.start_daemon(&[&UNLIMITED[..], &[("CLERK2PG_SCHEDULE__INCREMENTAL", "* * * * * *")]].concat());
     world.sim.set_churn(Some(100.0));
     let started = Instant::now();
     while started.elapsed() < Duration::from_secs(5) {
@@ -134,7 +134,7 @@ async fn a_reader_that_goes_by_id_misses_nothing_whoever_writes() {
     assert_eq!(daemon.stop(Signal::TERM).await.code, Some(0));
     let ran = world.once_with(&UNLIMITED).await;
     assert_eq!(ran.code, Some(0), "{ran:#?}");
-    world.assert_in_step().await;
+    world.assert_in_sync().await;
     is_over.store(true, Ordering::Release);
 
     let rows = world
@@ -237,12 +237,12 @@ async fn check_replay(mode: &[(&str, &str)]) {
         }
         assert_eq!(world.once_with(&environment).await.code, Some(0));
     }
-    let following = [
+    let polling = [
         &environment[..],
         &[NEVER, ("CLERK2PG_SCHEDULE__INCREMENTAL", "* * * * * *")],
     ]
     .concat();
-    let daemon = world.follow(&following);
+    let daemon = world.start_daemon(&polling);
     world.sim.set_churn(Some(30.0));
     for document in removed {
         world.sim.insert(document);
@@ -252,7 +252,7 @@ async fn check_replay(mode: &[(&str, &str)]) {
     world.sim.set_churn(None);
     assert_eq!(daemon.stop(Signal::TERM).await.code, Some(0));
     assert_eq!(world.once_with(&environment).await.code, Some(0));
-    world.assert_in_step().await;
+    world.assert_in_sync().await;
 
     let mirror: BTreeMap<_, _> = world
         .db

@@ -195,7 +195,7 @@ async fn half_imported(environment: &[(&str, &str)]) -> World {
     })
     .await;
     world.sim.set_faults(slow_pages(20, 60));
-    let run = world.begin(environment);
+    let run = world.start_full_sync(environment);
     eventually("there is a schema", async || world.runs("true").await > 0).await;
     eventually("a part is imported", async || world.users().await >= 100).await;
     run.kill().await;
@@ -217,7 +217,7 @@ async fn the_first_import_makes_no_events_even_if_it_takes_two_runs() {
     assert!(world.sim.delete(&ids[3]) && world.sim.delete(&ids[251]));
     let ran = world.once().await;
     assert_eq!(ran.code, Some(0), "{ran:#?}");
-    assert_eq!(world.told(0).await, [] as [String; 0]);
+    assert_eq!(world.event_names(0).await, [] as [String; 0]);
 
     // What the import did not look at any more is told by the next sync.
     world.sim.clear_faults();
@@ -226,7 +226,7 @@ async fn the_first_import_makes_no_events_even_if_it_takes_two_runs() {
         .await
         .assert(Exit::Ok, changed().updated(1).deleted(1).unchanged(298));
     let expected = [format!("user.deleted {}", ids[3]), format!("user.updated {}", ids[2])];
-    assert_eq!(world.told(0).await, expected);
+    assert_eq!(world.event_names(0).await, expected);
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -241,7 +241,7 @@ async fn with_initial_events_the_first_import_tells_of_everybody_once() {
         .map(|id| format!("user.created {id}"))
         .collect();
     expected.sort();
-    assert_eq!(world.told(0).await, expected);
+    assert_eq!(world.event_names(0).await, expected);
     for event in world.events(0).await {
         let document = world.sim.document(&event.user_id).unwrap();
         assert_eq!(event.occurred_at, document["updated_at"].as_i64().unwrap());
@@ -251,15 +251,15 @@ async fn with_initial_events_the_first_import_tells_of_everybody_once() {
         .once_with(&[INITIAL])
         .await
         .assert(Exit::Ok, in_sync().unchanged(300));
-    assert_eq!(world.told(0).await, expected);
+    assert_eq!(world.event_names(0).await, expected);
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn who_is_asked_for_during_the_first_import_comes_silently() {
     let world = World::new(200).await;
     world.sim.set_faults(slow_pages(5, 100));
-    let daemon = world.follow(&[NEVER, ("CLERK2PG_LOG__LEVEL", "debug")]);
-    daemon.says("listening").await;
+    let daemon = world.start_daemon(&[NEVER, ("CLERK2PG_LOG__LEVEL", "debug")]);
+    daemon.wait_for_log("listening").await;
     eventually("the import has begun", async || {
         world.runs("outcome = 'running'").await > 0
     })
@@ -284,6 +284,6 @@ async fn who_is_asked_for_during_the_first_import_comes_silently() {
     world.rename(&last, "Changed again");
     world.db.execute(&format!("NOTIFY clerk2pg, '{last}'")).await;
     eventually("an event", async || world.last_event().await > 0).await;
-    assert_eq!(world.told(0).await, [format!("user.updated {last}")]);
+    assert_eq!(world.event_names(0).await, [format!("user.updated {last}")]);
     assert_eq!(daemon.stop(Signal::TERM).await.code, Some(0));
 }

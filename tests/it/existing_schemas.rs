@@ -2,7 +2,7 @@
 
 use crate::support::{
     fixture::{World, mirrored},
-    program::Ran,
+    program::ProgramOutput,
     roles::Role,
     summary::{Exit, changed, planned},
 };
@@ -16,7 +16,7 @@ const COMMANDS: [&[&str]; 5] = [
 ];
 
 #[track_caller]
-fn assert_refused(ran: &Ran, what: &str, hint: &str) {
+fn assert_refused(ran: &ProgramOutput, what: &str, hint: &str) {
     assert_eq!((ran.code, ran.stdout.as_str()), (Some(1), ""), "{ran:#?}");
     let has = |start: &str, part: &str| {
         ran.stderr
@@ -38,7 +38,7 @@ async fn a_schema_of_somebody_elses() {
     ] {
         let world = World::new(3).await;
         world.db.execute(&format!("CREATE SCHEMA clerk; {theirs}")).await;
-        let before = world.db.state().await;
+        let before = world.db.snapshot().await;
         for arguments in COMMANDS {
             let ran = world.run(arguments).await;
             assert_refused(
@@ -47,7 +47,7 @@ async fn a_schema_of_somebody_elses() {
                 "use another database",
             );
         }
-        assert_eq!(world.db.state().await, before);
+        assert_eq!(world.db.snapshot().await, before);
     }
 }
 
@@ -58,7 +58,7 @@ async fn a_schema_that_is_newer() {
         .db
         .execute("INSERT INTO clerk.__diesel_schema_migrations VALUES ('99991231000000')")
         .await;
-    let before = world.db.state().await;
+    let before = world.db.snapshot().await;
     for arguments in COMMANDS {
         let ran = world.run(arguments).await;
         assert_refused(
@@ -67,7 +67,7 @@ async fn a_schema_that_is_newer() {
             "run the newer clerk2pg",
         );
     }
-    assert_eq!(world.db.state().await, before);
+    assert_eq!(world.db.snapshot().await, before);
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -97,7 +97,7 @@ async fn migrating_twice_is_migrating_once() {
     let applied = first.json()["applied"].as_array().unwrap().len();
     let sql = "SELECT count(*) FROM clerk.__diesel_schema_migrations";
     assert_eq!(world.db.number(sql).await as usize, applied);
-    let before = world.db.state().await;
+    let before = world.db.snapshot().await;
     let second = world.run(&["migrate"]).await;
     assert_eq!(
         (second.code, second.stdout.as_str()),
@@ -108,7 +108,7 @@ async fn migrating_twice_is_migrating_once() {
         world.run(&["migrate", "--format", "json"]).await.json()["applied"],
         serde_json::json!([])
     );
-    assert_eq!(world.db.state().await, before);
+    assert_eq!(world.db.snapshot().await, before);
     let status = world.run(&["status"]).await;
     assert!(
         status.code == Some(0) && status.stdout.contains("No Clerk instance yet"),
@@ -151,7 +151,7 @@ async fn a_role_that_may_not_create() {
         .await;
     let ran = role.run(&world, &["--once", "--format", "json"]).await;
     ran.assert(Exit::Ok, changed().created(3));
-    world.assert_in_step().await;
+    world.assert_in_sync().await;
     role.end(&world).await;
 }
 
@@ -168,7 +168,7 @@ async fn a_role_that_may_only_read() {
         .await;
     world.sim.delete(&world.sim.user_ids()[4]);
     world.sim.create_random();
-    let before = world.db.state().await;
+    let before = world.db.snapshot().await;
     let ran = role.run(&world, &["--dry-run", "--format", "json"]).await;
     ran.assert(Exit::Ok, planned().created(1).deleted(1).unchanged(9));
     assert_eq!(role.run(&world, &["status"]).await.code, Some(0));
@@ -178,6 +178,6 @@ async fn a_role_that_may_only_read() {
         "the database role may not do this: permission denied",
         "let the role own the schema",
     );
-    assert_eq!(world.db.state().await, before);
+    assert_eq!(world.db.snapshot().await, before);
     role.end(&world).await;
 }

@@ -4,11 +4,11 @@ use clerk_sim::Unstorable;
 
 use crate::support::{
     fixture::{World, mirrored},
-    program::Ran,
+    program::ProgramOutput,
     summary::{Exit, changed, held, in_sync, planned},
 };
 
-fn first_line(ran: &Ran) -> &str {
+fn first_line(ran: &ProgramOutput) -> &str {
     ran.stdout.lines().next().unwrap_or_default()
 }
 

@@ -9,7 +9,7 @@ use rustix::process::Signal;
 use crate::support::{
     database::{Database, connect},
     fixture::World,
-    monitored::{ANY, Watched},
+    monitored::{ANY, MonitoredDaemon},
     postgres::Postgres,
     process::{NEVER, Process},
     wait::eventually,
@@ -28,7 +28,7 @@ async fn world(url: String) -> World {
         secret_key: "sk_live_test".to_owned(),
         ..Options::default()
     };
-    let (db, sim) = tokio::join!(Database::at(url), Sim::start(options));
+    let (db, sim) = tokio::join!(Database::on_server(url), Sim::start(options));
     let world = World { db, sim: sim.unwrap() };
     world.sim.set_faults(Quirks {
         max_page: Some(25),
@@ -54,7 +54,7 @@ impl World {
     async fn has_everybody_once(&self) {
         let whole = "outcome IN ('changed', 'in_sync') AND ended_at IS NOT NULL";
         eventually("a full sync is over", async || self.runs(whole).await > 0).await;
-        self.assert_in_step().await;
+        self.assert_in_sync().await;
         let counted =
             "SELECT concat_ws(' ', sum(created), sum(updated), sum(deleted), sum(rejected)) FROM clerk.sync_runs";
         assert_eq!(self.db.text(counted).await.unwrap(), format!("{USERS} 0 0 0"));
@@ -62,8 +62,8 @@ impl World {
     }
 }
 
-async fn ends_well(daemon: Process) {
-    let is_back = async || daemon.said(AWAY) == daemon.said(BACK);
+async fn assert_clean_stop(daemon: Process) {
+    let is_back = async || daemon.count_in_log(AWAY) == daemon.count_in_log(BACK);
     eventually("each outage is told of twice", is_back).await;
     let ran = daemon.stop(Signal::TERM).await;
     assert_eq!(ran.code, Some(0), "{ran:#?}");
@@ -73,16 +73,16 @@ async fn ends_well(daemon: Process) {
 async fn restarted_between_pages(signal: Signal) {
     let mut server = Postgres::start().await;
     let mut world = world(server.admin()).await;
-    let daemon = world.follow(&[NEVER]);
+    let daemon = world.start_daemon(&[NEVER]);
     for _ in 0..3 {
         world.walks_on().await;
         server.stop(signal);
-        server.start_again().await;
+        server.restart().await;
         world.reconnect().await;
     }
     world.has_everybody_once().await;
     assert!(world.runs("resumed IS NOT NULL").await > 0);
-    ends_well(daemon).await;
+    assert_clean_stop(daemon).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -100,7 +100,7 @@ async fn restarted_while_a_batch_is_being_written() {
     for signal in [Signal::INT, Signal::QUIT] {
         let mut server = Postgres::start().await;
         let mut world = world(server.admin()).await;
-        let daemon = world.follow(&[NEVER]);
+        let daemon = world.start_daemon(&[NEVER]);
         world.walks_on().await;
         // A batch has written its users by the time it comes to its sync's row.
         let lock = connect(&world.db.url).await;
@@ -110,10 +110,10 @@ async fn restarted_while_a_batch_is_being_written() {
         let waiting = "SELECT count(*) FROM pg_stat_activity WHERE wait_event_type = 'Lock' AND query LIKE 'UPDATE clerk.sync_runs%'";
         eventually("a batch waits", async || world.db.number(waiting).await > 0).await;
         server.stop(signal);
-        server.start_again().await;
+        server.restart().await;
         world.reconnect().await;
         world.has_everybody_once().await;
-        ends_well(daemon).await;
+        assert_clean_stop(daemon).await;
     }
 }
 
@@ -157,38 +157,38 @@ impl Pair {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_standby_takes_over_in_the_middle_of_a_sync() {
     let mut pair = Pair::new().await;
-    let daemon = pair.world.follow(&[NEVER]);
+    let daemon = pair.world.start_daemon(&[NEVER]);
     pair.world.walks_on().await;
     pair.has_followed(1).await;
     // What it had committed and not sent yet is lost, the checkpoint with the users.
     pair.primary.stop(Signal::QUIT);
-    daemon.says(AWAY).await;
+    daemon.wait_for_log(AWAY).await;
     pair.standby.promote().await;
     pair.world.reconnect().await;
     pair.world.has_everybody_once().await;
     assert!(pair.world.runs("resumed IS NOT NULL").await > 0);
-    ends_well(daemon).await;
+    assert_clean_stop(daemon).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_primary_that_stays_open_for_reading_is_left() {
     let mut pair = Pair::new().await;
-    let daemon = pair.world.follow(&[NEVER]);
+    let daemon = pair.world.start_daemon(&[NEVER]);
     pair.world.walks_on().await;
     pair.has_followed(1).await;
     // All connections stay, and nothing can be written over them any more.
     pair.primary.set("default_transaction_read_only = on").await;
     pair.standby.promote().await;
-    daemon.says(AWAY).await;
+    daemon.wait_for_log(AWAY).await;
     pair.world.reconnect().await;
     pair.world.has_everybody_once().await;
-    ends_well(daemon).await;
+    assert_clean_stop(daemon).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn connections_of_before_do_not_outlive_a_failover() {
     let mut pair = Pair::new().await;
-    let watched = Watched::new(pair.world.looking(&[ANY]).await).await;
+    let watched = MonitoredDaemon::new(pair.world.start_incremental(&[ANY]).await).await;
     // Whoever looks has a connection of its own.
     watched.metrics().await;
     pair.has_followed(USERS as i64).await;
@@ -199,7 +199,7 @@ async fn connections_of_before_do_not_outlive_a_failover() {
     for _ in 0..2 {
         pair.world.sim.create_random();
         pair.world.sim.delete_random();
-        pair.world.catches_up().await;
+        pair.world.wait_until_mirrored().await;
     }
     let ours = "SELECT count(*) FROM pg_stat_activity WHERE application_name LIKE 'clerk2pg%'";
     let before = connect(&pair.primary.admin()).await;
@@ -208,13 +208,13 @@ async fn connections_of_before_do_not_outlive_a_failover() {
         before.query_one(ours, &[]).await.unwrap().get::<_, i64>(0) == 0
     };
     eventually("nothing is connected to the old primary", left).await;
-    ends_well(watched.daemon).await;
+    assert_clean_stop(watched.daemon).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn what_a_standby_was_not_sent_is_looked_for_again() {
     let mut pair = Pair::new().await;
-    let daemon = pair.world.looking(&[]).await;
+    let daemon = pair.world.start_incremental(&[]).await;
     pair.has_followed(USERS as i64).await;
     // More than a look sees in any case.
     let ids = pair.world.sim.user_ids()[100..160].to_vec();
@@ -231,35 +231,38 @@ async fn what_a_standby_was_not_sent_is_looked_for_again() {
     rename("After");
     eventually("the second changes", async || has("After").await).await;
     // For so long that looks do not go down to these changes any more.
-    let looks = pair.world.looks().len();
-    eventually("looks go on", async || pair.world.looks().len() >= looks + 15).await;
+    let looks = pair.world.incremental_syncs().len();
+    eventually("looks go on", async || {
+        pair.world.incremental_syncs().len() >= looks + 15
+    })
+    .await;
     pair.primary.stop(Signal::QUIT);
-    pair.standby.start_again().await;
+    pair.standby.restart().await;
     assert_eq!(pair.seen(&named("Before")).await, 60, "the changes are to be lost");
     pair.standby.promote().await;
     pair.world.reconnect().await;
     let found = async || pair.world.db.number(&named("After")).await == 60;
     eventually("the changes are found again", found).await;
-    pair.world.assert_in_step().await;
+    pair.world.assert_in_sync().await;
     assert_eq!(pair.world.runs("kind = 'full'").await, 1);
-    ends_well(daemon).await;
+    assert_clean_stop(daemon).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_server_that_takes_no_writes_is_waited_for() {
     let server = Postgres::start().await;
     let world = world(server.admin()).await;
-    let daemon = world.looking(&[]).await;
+    let daemon = world.start_incremental(&[]).await;
     server.set("default_transaction_read_only = on").await;
     let id = world.sim.create_random();
-    daemon.says(NO_WRITES).await;
+    daemon.wait_for_log(NO_WRITES).await;
     let once = world.once().await;
     assert_eq!(once.code, Some(1), "{once:#?}");
     assert!(once.stderr.contains("target_session_attrs=read-write"), "{once:#?}");
-    assert!(!world.has(&id).await);
+    assert!(!world.has_user(&id).await);
     server.set("default_transaction_read_only = off").await;
-    eventually("the new user", async || world.has(&id).await).await;
-    world.assert_in_step().await;
+    eventually("the new user", async || world.has_user(&id).await).await;
+    world.assert_in_sync().await;
     assert_eq!(world.runs("rejected > 0").await, 0);
-    ends_well(daemon).await;
+    assert_clean_stop(daemon).await;
 }

@@ -15,7 +15,7 @@ use crate::support::{
     faults::slow_pages,
     fixture::World,
     http_server::{Server, answer},
-    monitored::{ANY, Watched},
+    monitored::{ANY, MonitoredDaemon},
     on_demand::{DEBUG, LISTENING},
     process::{EVERY_SECOND, NEVER},
     wait::{eventually, within},
@@ -91,7 +91,7 @@ impl World {
         assert!(self.sim.delete(&gone));
         let sql = format!("SELECT count(*) FROM clerk.users WHERE first_name = '{new}'");
         within(SOON, "the changes", async || {
-            self.has(&new).await && !self.has(&gone).await && self.db.number(&sql).await == 1
+            self.has_user(&new).await && !self.has_user(&gone).await && self.db.number(&sql).await == 1
         })
         .await;
         assert_eq!(self.users().await, users);
@@ -101,22 +101,25 @@ impl World {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_flood_of_notifications_keeps_nobody_waiting() {
     let world = World::new(40).await;
-    let watched = Watched::obedient(&world, &[EVERY_SECOND, LIMIT, DEBUG]).await;
-    watched.is_ready("in sync").await;
-    watched.daemon.says(LISTENING).await;
+    let watched = MonitoredDaemon::start(&world, &[EVERY_SECOND, LIMIT, DEBUG]).await;
+    watched.wait_until_ready("in sync").await;
+    watched.daemon.wait_for_log(LISTENING).await;
     let flood = Flood::begin(&world).await;
     eventually("it is asked for", async || world.read_in_vain().len() >= PART).await;
     for _ in 0..5 {
         world.keeps_up().await;
     }
     // A look needs two requests; what notifications ask for besides has to fit in their part, too.
-    let before = world.looks().len();
-    within(SOON, "the schedule goes on", async || world.looks().len() >= before + 5).await;
+    let before = world.incremental_syncs().len();
+    within(SOON, "the schedule goes on", async || {
+        world.incremental_syncs().len() >= before + 5
+    })
+    .await;
     eventually("more are asked for, a window later", async || {
         world.read_in_vain().len() >= 2 * PART
     })
     .await;
-    watched.is_ready("in sync").await;
+    watched.wait_until_ready("in sync").await;
     flood.end(&world).await;
     world.assert_notifications_keep_to_their_part();
     assert_eq!(watched.daemon.stop(Signal::TERM).await.code, Some(0));
@@ -125,21 +128,21 @@ async fn a_flood_of_notifications_keeps_nobody_waiting() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_flood_during_a_full_sync_keeps_neither_it_nor_changes_waiting() {
     let world = World::new(100).await;
-    let watched = Watched::obedient(&world, &[EVERY_SECOND, LIMIT, DEBUG]).await;
-    watched.is_ready("in sync").await;
-    watched.daemon.says(LISTENING).await;
+    let watched = MonitoredDaemon::start(&world, &[EVERY_SECOND, LIMIT, DEBUG]).await;
+    watched.wait_until_ready("in sync").await;
+    watched.daemon.wait_for_log(LISTENING).await;
     let flood = Flood::begin(&world).await;
     eventually("it is asked for", async || !world.read_in_vain().is_empty()).await;
     world.sim.set_faults(slow_pages(5, 200));
     let walked = async || world.runs("kind = 'full' AND outcome IN ('in_sync', 'changed')").await;
     let before = walked().await;
-    world.ask("full").await;
+    world.notify("full").await;
     eventually("a full sync is at work", async || {
         world.runs("kind = 'full' AND outcome = 'running'").await == 1
     })
     .await;
     let new = world.sim.create_random();
-    within(SOON, "the new user", async || world.has(&new).await).await;
+    within(SOON, "the new user", async || world.has_user(&new).await).await;
     eventually("the full sync ends", async || walked().await > before).await;
     flood.end(&world).await;
     world.assert_notifications_keep_to_their_part();
@@ -149,30 +152,30 @@ async fn a_flood_during_a_full_sync_keeps_neither_it_nor_changes_waiting() {
 #[tokio::test(flavor = "multi_thread")]
 async fn one_that_asks_for_syncs_without_end_gets_some() {
     let world = World::new(40).await;
-    let daemon = world.follow(&[NEVER, LIMIT, DEBUG]);
-    daemon.says(LISTENING).await;
+    let daemon = world.start_daemon(&[NEVER, LIMIT, DEBUG]);
+    daemon.wait_for_log(LISTENING).await;
     world.syncs(1).await;
-    let begun = (world.looks().len(), std::time::Instant::now());
+    let begun = (world.incremental_syncs().len(), std::time::Instant::now());
     for _ in 0..100 {
-        world.ask("sync").await;
+        world.notify("sync").await;
         tokio::time::sleep(Duration::from_millis(20)).await;
     }
     // Each takes two requests of five a second.
     let most = begun.1.elapsed().as_secs_f64() / 0.4 + 1.0;
-    let looks = world.looks().len() - begun.0;
+    let looks = world.incremental_syncs().len() - begun.0;
     assert!(looks > 0 && looks as f64 <= most, "{looks} looks");
     // The last one is not forgotten.
     let id = world.sim.create_random();
-    world.ask("sync").await;
-    eventually("the user's row", async || world.has(&id).await).await;
+    world.notify("sync").await;
+    eventually("the user's row", async || world.has_user(&id).await).await;
     assert_eq!(daemon.stop(Signal::TERM).await.code, Some(0));
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn an_id_that_nobody_has_is_not_read_again_at_once() {
     let world = World::new(40).await;
-    let daemon = world.follow(&[NEVER, DEBUG]);
-    daemon.says(LISTENING).await;
+    let daemon = world.start_daemon(&[NEVER, DEBUG]);
+    daemon.wait_for_log(LISTENING).await;
     world.syncs(1).await;
     let id = "user_flood0123456789abcdef";
     let reads = || {
@@ -182,11 +185,11 @@ async fn an_id_that_nobody_has_is_not_read_again_at_once() {
             .map(|request| request.at)
             .collect::<Vec<_>>()
     };
-    world.ask(id).await;
+    world.notify(id).await;
     eventually("the first read", async || reads().len() == 1).await;
     for _ in 0..20 {
-        world.ask(id).await;
-        world.brings_somebody().await;
+        world.notify(id).await;
+        world.sync_new_user().await;
     }
     // Somebody may have it by then.
     eventually("the second read", async || reads().len() == 2).await;
@@ -207,21 +210,21 @@ fn fails(kind: &str) -> String {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_full_sync_that_fails_keeps_no_change_waiting() {
     let world = World::new(40).await;
-    let watched = Watched::new(world.follow(&[NEVER, EVERY_SECOND, ANY, DEBUG])).await;
-    watched.is_ready("in sync").await;
-    watched.daemon.says(LISTENING).await;
+    let watched = MonitoredDaemon::new(world.start_daemon(&[NEVER, EVERY_SECOND, ANY, DEBUG])).await;
+    watched.wait_until_ready("in sync").await;
+    watched.daemon.wait_for_log(LISTENING).await;
     world.db.execute(&fails("full")).await;
-    world.ask("full").await;
-    watched.is_not_ready("not this kind").await;
+    world.notify("full").await;
+    watched.wait_until_not_ready("not this kind").await;
     for _ in 0..3 {
         world.keeps_up().await;
         let new = world.sim.create_random();
-        world.ask(&new).await;
-        within(SOON, "the new user", async || world.has(&new).await).await;
+        world.notify(&new).await;
+        within(SOON, "the new user", async || world.has_user(&new).await).await;
     }
-    watched.is_not_ready("not this kind").await;
+    watched.wait_until_not_ready("not this kind").await;
     world.db.execute("DROP FUNCTION public.refuse CASCADE").await;
-    watched.is_ready("in sync").await;
+    watched.wait_until_ready("in sync").await;
     let ran = watched.daemon.stop(Signal::TERM).await;
     assert_eq!(ran.stderr.matches("ERROR").count(), 1, "{ran:#?}");
     assert_eq!(ran.stderr.matches("back to normal").count(), 1, "{ran:#?}");
@@ -230,21 +233,21 @@ async fn a_full_sync_that_fails_keeps_no_change_waiting() {
 #[tokio::test(flavor = "multi_thread")]
 async fn users_who_cannot_be_brought_keep_nobody_waiting() {
     let world = World::new(40).await;
-    let watched = Watched::new(world.follow(&[NEVER, EVERY_SECOND, ANY, DEBUG])).await;
-    watched.is_ready("in sync").await;
-    watched.daemon.says(LISTENING).await;
+    let watched = MonitoredDaemon::new(world.start_daemon(&[NEVER, EVERY_SECOND, ANY, DEBUG])).await;
+    watched.wait_until_ready("in sync").await;
+    watched.daemon.wait_for_log(LISTENING).await;
     world.db.execute(&fails("on_demand")).await;
     // A ban moves no `updated_at`: only by id does it come.
     let id = world.sim.user_ids()[5].clone();
     let mut document = world.sim.document(&id).unwrap();
     document["banned"] = true.into();
     world.sim.insert(document);
-    world.ask(&id).await;
-    watched.daemon.says("a sync on demand failed").await;
+    world.notify(&id).await;
+    watched.daemon.wait_for_log("a sync on demand failed").await;
     for _ in 0..3 {
         world.keeps_up().await;
     }
-    watched.is_ready("in sync").await;
+    watched.wait_until_ready("in sync").await;
     world.db.execute("DROP FUNCTION public.refuse CASCADE").await;
     let banned = format!("SELECT count(*) FROM clerk.users WHERE banned AND id = '{id}'");
     eventually("it is tried again", async || world.db.number(&banned).await == 1).await;
@@ -282,14 +285,16 @@ async fn a_wrapped_user_is_stored() {
         _ => forward(&address, head),
     })
     .await;
-    let daemon = world.attend_with(&[("CLERK_API_URL", clerk.url.as_str())]).await;
+    let daemon = world
+        .start_on_demand_with(&[("CLERK_API_URL", clerk.url.as_str())])
+        .await;
     let new = world.sim.create_random();
     let document = world.sim.document(&new).unwrap().to_string();
     *wrapped.lock().unwrap() = Some((new.clone(), document));
-    world.ask(&new).await;
-    eventually("the user is in", async || world.has(&new).await).await;
+    world.notify(&new).await;
+    eventually("the user is in", async || world.has_user(&new).await).await;
     assert_eq!(daemon.stop(Signal::TERM).await.code, Some(0));
-    world.assert_in_step().await;
+    world.assert_in_sync().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -303,21 +308,21 @@ async fn an_id_that_is_answered_with_another_user_keeps_nobody_waiting() {
         false => forward(&address, head),
     })
     .await;
-    let tried = || clerk.asked().iter().filter(|head| head.starts_with(WRONG)).count();
+    let tried = || clerk.requests().iter().filter(|head| head.starts_with(WRONG)).count();
     let environment = [NEVER, EVERY_SECOND, ANY, DEBUG, ("CLERK_API_URL", clerk.url.as_str())];
-    let watched = Watched::new(world.follow(&environment)).await;
-    watched.is_ready("in sync").await;
-    watched.daemon.says(LISTENING).await;
-    world.ask("user_wrong").await;
+    let watched = MonitoredDaemon::new(world.start_daemon(&environment)).await;
+    watched.wait_until_ready("in sync").await;
+    watched.daemon.wait_for_log(LISTENING).await;
+    world.notify("user_wrong").await;
     eventually("it is read", async || tried() > 0).await;
     for _ in 0..3 {
         world.keeps_up().await;
         let new = world.sim.create_random();
-        world.ask(&new).await;
-        within(SOON, "the new user", async || world.has(&new).await).await;
+        world.notify(&new).await;
+        within(SOON, "the new user", async || world.has_user(&new).await).await;
     }
     eventually("it is tried again", async || tried() >= 3).await;
-    watched.is_ready("in sync").await;
+    watched.wait_until_ready("in sync").await;
     let ran = watched.daemon.stop(Signal::TERM).await;
     assert_eq!(
         (ran.code, ran.stderr.matches("ERROR").count()),

@@ -3,7 +3,7 @@
 use crate::support::{
     changes::{now, rename},
     fixture::{World, mirrored},
-    monitored::Watched,
+    monitored::MonitoredDaemon,
     summary::{self, Exit, changed},
     wait::eventually,
 };
@@ -78,8 +78,8 @@ async fn each_change_of_the_last_hour_counts() {
         "Changes of the last hour were 6 min old at the median and 12 min at the 99th percentile, over 93 changes";
     assert!(ran.stdout.lines().any(|told| told == line), "{ran:#?}");
 
-    let watched = Watched::obedient(&changes.world, &[]).await;
-    watched.is_ready("in sync").await;
+    let watched = MonitoredDaemon::start(&changes.world, &[]).await;
+    watched.wait_until_ready("in sync").await;
     eventually("the page tells the same", async || {
         let page = watched.get("/").await.body;
         page.contains("<dd>6 min<small>median; 99 of 100 within 12 min</small>")

@@ -11,7 +11,7 @@ use crate::support::{
 async fn ten_thousand_users_then_nothing_then_a_hundred_changes() {
     let world = World::new(10_000).await;
     world.once().await.assert(Exit::Ok, changed().created(10000));
-    world.assert_in_step().await;
+    world.assert_in_sync().await;
 
     let versions = world.db.versions().await;
     world.once().await.assert(Exit::Ok, in_sync().unchanged(10000));
@@ -30,7 +30,7 @@ async fn ten_thousand_users_then_nothing_then_a_hundred_changes() {
         (ran.json()["created"].clone(), ran.json()["deleted"].clone()),
         (25.into(), 25.into())
     );
-    world.assert_in_step().await;
+    world.assert_in_sync().await;
     let count = world.db.number("SELECT count(*) FROM clerk.users").await;
     assert_eq!(count as usize, world.sim.count());
 }

@@ -5,9 +5,9 @@ use std::collections::BTreeSet;
 use clerk_sim::{Effect, Endpoint, Faults, Quirks, Rule};
 
 use crate::support::{
-    faults::{away_behind_the_walk, under},
+    faults::{once_under, unreachable_after_walk},
     fixture::{World, mirrored, mirrored_ids},
-    program::Ran,
+    program::ProgramOutput,
     summary::{Exit, changed, held, in_sync, incomplete},
 };
 
@@ -19,7 +19,7 @@ fn delete(world: &World, users: usize) -> BTreeSet<String> {
     ids
 }
 
-fn plan(ran: &Ran) -> String {
+fn plan(ran: &ProgramOutput) -> String {
     ran.json()["plan"]
         .as_str()
         .unwrap_or_else(|| panic!("no plan: {ran:#?}"))
@@ -104,7 +104,7 @@ async fn an_approval_is_for_one_plan_and_one_time() {
     approve(&world, &plan(&ran)).await;
     world.once().await.assert(Exit::Ok, changed().deleted(14).unchanged(31));
     world.once().await.assert(Exit::Ok, in_sync().unchanged(31));
-    world.assert_in_step().await;
+    world.assert_in_sync().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -119,7 +119,7 @@ async fn whoever_is_back_is_not_deleted() {
     world.age_rows().await;
     world.sim.insert(document);
     world.once().await.assert(Exit::Ok, changed().deleted(11).unchanged(29));
-    world.assert_in_step().await;
+    world.assert_in_sync().await;
     // The approval was for that deletion, not for the next one of the same user.
     world.sim.delete(&back);
     let hold_all = [
@@ -161,8 +161,8 @@ async fn an_approval_outlasts_a_pass_that_fails() {
     let sum = plan(&world.once().await);
     approve(&world, &sum).await;
     let away = Faults::from(Rule::new(Effect::DropBefore).on([Endpoint::List]));
-    for faults in [away, away_behind_the_walk(&world).await] {
-        let ran = under(&world, faults, &[]).await;
+    for faults in [away, unreachable_after_walk(&world).await] {
+        let ran = once_under(&world, faults, &[]).await;
         assert_eq!(
             (ran.code, &ran.json()["outcome"]),
             (Some(1), &"failed".into()),
@@ -173,7 +173,7 @@ async fn an_approval_outlasts_a_pass_that_fails() {
     assert_eq!((&status["approved"], &status["held"]), (&12.into(), &0.into()));
     let ran = world.once().await;
     assert_eq!((ran.code, &ran.json()["deleted"]), (Some(0), &12.into()), "{ran:#?}");
-    world.assert_in_step().await;
+    world.assert_in_sync().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -185,7 +185,7 @@ async fn an_approved_deletion_is_confirmed_all_the_same() {
         html_not_found: true,
         ..Quirks::default()
     };
-    let ran = under(&world, html_not_found, &[]).await;
+    let ran = once_under(&world, html_not_found, &[]).await;
     ran.assert(Exit::Failed, incomplete().unchanged(28));
     world.once().await.assert(Exit::Ok, changed().deleted(12).unchanged(28));
 }
@@ -226,7 +226,7 @@ async fn more_than_one_question_by_name_is_one_plan() {
         .once()
         .await
         .assert(Exit::Ok, changed().deleted(250).unchanged(50));
-    world.assert_in_step().await;
+    world.assert_in_sync().await;
 }
 
 /// Deletes so many of so many users under these limits.
@@ -340,5 +340,5 @@ async fn rows_that_the_application_held_back_one_by_one_do_not_go_all_at_once() 
     approve(&world, &plan(&ran)).await;
     let ran = world.once().await;
     assert_eq!(ran.code, Some(0), "{ran:#?}");
-    world.assert_in_step().await;
+    world.assert_in_sync().await;
 }

@@ -6,11 +6,11 @@ use clerk_sim::Quirks;
 
 use crate::support::{
     fixture::{World, mirrored},
-    monitored::{ANY, Watched},
-    program::{Ran, command},
+    monitored::{ANY, MonitoredDaemon},
+    program::{ProgramOutput, command},
 };
 
-async fn health(listen: &str, arguments: &[&str]) -> Ran {
+async fn health(listen: &str, arguments: &[&str]) -> ProgramOutput {
     let mut command = command();
     command
         .arg("health")
@@ -21,7 +21,7 @@ async fn health(listen: &str, arguments: &[&str]) -> Ran {
 }
 
 #[track_caller]
-fn assert_unwell(ran: &Ran, why: &str) {
+fn assert_unwell(ran: &ProgramOutput, why: &str) {
     assert_eq!((ran.code, ran.stdout.as_str()), (Some(1), ""), "{ran:#?}");
     assert!(
         ran.stderr.starts_with("error: not ready: ") && ran.stderr.contains(why),
@@ -32,8 +32,8 @@ fn assert_unwell(ran: &Ran, why: &str) {
 #[tokio::test(flavor = "multi_thread")]
 async fn tells_what_the_daemon_says() {
     let world = mirrored(10).await;
-    let watched = Watched::obedient(&world, &[crate::support::process::EVERY_SECOND]).await;
-    watched.is_ready("in sync").await;
+    let watched = MonitoredDaemon::start(&world, &[crate::support::process::EVERY_SECOND]).await;
+    watched.wait_until_ready("in sync").await;
     let port = watched.address.rsplit_once(':').unwrap().1;
     for listen in [
         format!("127.0.0.1:{port}"),
@@ -54,7 +54,7 @@ async fn tells_what_the_daemon_says() {
         unauthorized: true,
         ..Quirks::default()
     });
-    watched.is_not_ready("refused").await;
+    watched.wait_until_not_ready("refused").await;
     assert_unwell(&health(&watched.address, &[]).await, "Clerk refused the secret key");
     let ran = health(&watched.address, &["--format", "json"]).await;
     assert_eq!(
@@ -103,13 +103,13 @@ async fn nobody_and_strangers_are_not_ready() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_proxy_in_the_environment_is_not_asked() {
     let world = World::new(3).await;
-    let watched = Watched::obedient(&world, &[]).await;
-    watched.is_ready("in sync").await;
+    let watched = MonitoredDaemon::start(&world, &[]).await;
+    watched.wait_until_ready("in sync").await;
     let mut command = command();
     command.arg("health").env("CLERK2PG_HTTP__LISTEN", &watched.address);
     command
         .env("HTTP_PROXY", "http://127.0.0.1:1")
         .env("http_proxy", "http://127.0.0.1:1");
-    let ran = Ran::from(command.output().await.unwrap());
+    let ran = ProgramOutput::from(command.output().await.unwrap());
     assert_eq!(ran.code, Some(0), "{ran:#?}");
 }

@@ -6,7 +6,7 @@ use clerk_sim::Quirks;
 
 use crate::support::{
     fixture::{World, mirrored, mirrored_ids},
-    on_demand::attentive,
+    on_demand::start_on_demand,
     summary::{Exit, changed, held},
     wait::eventually,
 };
@@ -46,7 +46,7 @@ async fn growth_of_the_table_releases_nothing() {
     assert_kept(&world, &held_ids, "the table has grown").await;
     approve(&world).await;
     world.once().await.assert(Exit::Ok, changed().deleted(11).unchanged(59));
-    world.assert_in_step().await;
+    world.assert_in_sync().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -75,7 +75,7 @@ async fn time_that_passes_releases_nothing() {
         .once()
         .await
         .assert(Exit::Ok, changed().deleted(100).unchanged(710));
-    world.assert_in_step().await;
+    world.assert_in_sync().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -119,29 +119,29 @@ async fn a_user_that_clerk_shows_again_is_released_and_the_others_are_not() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_daemon_deletes_nothing_that_is_held_and_all_that_is_approved() {
-    let (world, daemon) = attentive(50).await;
+    let (world, daemon) = start_on_demand(50).await;
     let held = delete(&world, 11);
-    world.ask("sync").await;
+    world.notify("sync").await;
     eventually("deletions are held", async || world.runs("held = 11").await > 0).await;
     for _ in 0..30 {
         world.sim.create_random();
     }
     for ask in ["sync", "full"] {
         let last = world.db.number("SELECT max(id) FROM clerk.sync_runs").await;
-        world.ask(ask).await;
+        world.notify(ask).await;
         let done = format!("id > {last} AND ended_at IS NOT NULL AND outcome <> 'failed'");
         eventually("a sync", async || world.runs(&done).await > 0).await;
         assert_kept(&world, &held, ask).await;
     }
     for id in &held {
-        world.ask(id).await;
+        world.notify(id).await;
     }
     let new = world.sim.create_random();
-    world.ask(&new).await;
-    eventually("the new user", async || world.has(&new).await).await;
+    world.notify(&new).await;
+    eventually("the new user", async || world.has_user(&new).await).await;
     assert_kept(&world, &held, "asked for one by one").await;
     approve(&world).await;
     eventually("all go", async || mirrored_ids(&world).await.is_disjoint(&held)).await;
-    world.assert_in_step().await;
+    world.assert_in_sync().await;
     assert_eq!(daemon.stop(rustix::process::Signal::TERM).await.code, Some(0));
 }

@@ -427,9 +427,9 @@ async fn check_memory(name: &str, status: &'static str, headers: &'static str, b
     })
     .await;
     let world = World::new(0).await;
-    let daemon = world.follow(&[("CLERK_API_URL", &server.url), ("RUST_LOG", "clerk2pg=debug")]);
+    let daemon = world.start_daemon(&[("CLERK_API_URL", &server.url), ("RUST_LOG", "clerk2pg=debug")]);
     let on_record = format!("ended_at IS NOT NULL AND concat_ws(' ', created, rejected, error) LIKE '%{expected}%'");
-    let is_told = async || daemon.said(expected) > 0 || world.runs(&on_record).await > 0;
+    let is_told = async || daemon.count_in_log(expected) > 0 || world.runs(&on_record).await > 0;
     eventually(&format!("{name}: {expected}"), is_told).await;
     let peak = peak(daemon.pid());
     println!("{name}: {size} bytes, peak {} MiB", peak >> 20);
@@ -562,7 +562,7 @@ async fn a_servers_words_are_printable_and_short() {
     })
     .await;
     let world = World::new(0).await;
-    let daemon = world.follow(&[("CLERK_API_URL", &server.url)]);
+    let daemon = world.start_daemon(&[("CLERK_API_URL", &server.url)]);
     let on_record = async || world.runs("error LIKE '%an HTML page%'").await > 0;
     eventually("the failed sync is on record", on_record).await;
     daemon.kill().await;

@@ -14,7 +14,7 @@ use tokio::{
 use crate::support::{
     fixture::{World, mirrored},
     http_client::{get, send},
-    monitored::{ANY, Watched, addresses},
+    monitored::{ANY, MonitoredDaemon, addresses},
     process::Process,
     summary::{Exit, changed},
     wait::{PATIENCE, eventually},
@@ -35,7 +35,7 @@ async fn a_port_in_use_ends_the_daemon_at_its_start_but_no_single_run() {
     let taken = TcpListener::bind("127.0.0.1:0").unwrap();
     let address = taken.local_addr().unwrap().to_string();
     let listen = ("CLERK2PG_HTTP__LISTEN", address.as_str());
-    let ran = world.follow(&[listen]).ended().await;
+    let ran = world.start_daemon(&[listen]).wait_for_exit().await;
     assert_eq!(ran.code, Some(1), "{ran:#?}");
     let error = format!("error: http.listen = {address} cannot be listened on: Address already in use");
     assert!(ran.stderr.contains(&error), "{ran:#?}");
@@ -51,7 +51,7 @@ async fn a_port_in_use_ends_the_daemon_at_its_start_but_no_single_run() {
 async fn other_machines_only_where_that_is_allowed() {
     let world = mirrored(5).await;
     let everywhere = ("CLERK2PG_HTTP__LISTEN", "0.0.0.0:0");
-    let ran = world.follow(&[everywhere]).ended().await;
+    let ran = world.start_daemon(&[everywhere]).wait_for_exit().await;
     assert_eq!(ran.code, Some(2), "{ran:#?}");
     assert!(
         ran.stderr.contains("error: http.listen = 0.0.0.0:0 cannot be used"),
@@ -62,7 +62,7 @@ async fn other_machines_only_where_that_is_allowed() {
         "{ran:#?}"
     );
 
-    let watched = Watched::obedient(&world, &[everywhere, ("CLERK2PG_HTTP__ALLOW_REMOTE", "true")]).await;
+    let watched = MonitoredDaemon::start(&world, &[everywhere, ("CLERK2PG_HTTP__ALLOW_REMOTE", "true")]).await;
     let port = watched.address.strip_prefix("0.0.0.0:").unwrap();
     let request = "GET /livez HTTP/1.1\r\nHost: clerk2pg.svc.example:80\r\n\r\n";
     let answer = send(&format!("127.0.0.1:{port}"), request).await.unwrap();
@@ -72,7 +72,7 @@ async fn other_machines_only_where_that_is_allowed() {
 #[tokio::test(flavor = "multi_thread")]
 async fn only_questions_and_only_from_this_machines_pages() {
     let world = mirrored(5).await;
-    let watched = Watched::obedient(&world, &[]).await;
+    let watched = MonitoredDaemon::start(&world, &[]).await;
     let ask = async |request: &str| send(&watched.address, &format!("{request}\r\n\r\n")).await.unwrap();
     let rebound = ask("GET / HTTP/1.1\r\nHost: evil.example:9465").await;
     assert_eq!((rebound.status, rebound.body.contains("<html")), (403, false));
@@ -126,7 +126,7 @@ fn address_of_this_machine() -> Option<IpAddr> {
 #[tokio::test(flavor = "multi_thread")]
 async fn nobody_else_gets_in() {
     let world = mirrored(5).await;
-    let watched = Watched::obedient(&world, &[]).await;
+    let watched = MonitoredDaemon::start(&world, &[]).await;
     let port = watched.address.rsplit_once(':').unwrap().1;
     // Another address of the loopback network stands for any other of this machine's.
     let others = [Some(IpAddr::from([127, 0, 0, 2])), address_of_this_machine()];
@@ -140,7 +140,7 @@ async fn nobody_else_gets_in() {
 #[tokio::test(flavor = "multi_thread")]
 async fn who_says_too_much_or_nothing_stops_nobody() {
     let world = mirrored(5).await;
-    let watched = Watched::obedient(&world, &[]).await;
+    let watched = MonitoredDaemon::start(&world, &[]).await;
     let huge = format!(
         "GET / HTTP/1.1\r\nHost: localhost\r\nX: {}\r\n\r\n",
         "x".repeat(1 << 20)
@@ -190,13 +190,13 @@ async fn sighup_brings_another_address() {
     let world = mirrored(5).await;
     let directory = tempfile::tempdir().unwrap();
     let file = directory.path().join("config.toml");
-    let watched = Watched::new(on_file(&world, &file, ANY.1)).await;
-    watched.is_ready("in sync").await;
+    let watched = MonitoredDaemon::new(on_file(&world, &file, ANY.1)).await;
+    watched.wait_until_ready("in sync").await;
     let reload = async |listen: &str, says: &str| {
-        let before = watched.daemon.said(says);
+        let before = watched.daemon.count_in_log(says);
         write(&file, listen);
         watched.daemon.signal(Signal::HUP);
-        eventually(says, async || watched.daemon.said(says) > before).await;
+        eventually(says, async || watched.daemon.count_in_log(says) > before).await;
     };
     const RELOADED: &str = "configuration reloaded";
     // As it was: the port that the system chose stays.

@@ -7,7 +7,9 @@ use tokio::{
     net::TcpStream,
 };
 
-use crate::support::{fixture::mirrored, http_client::get, monitored::Watched, process::EVERY_SECOND, wait::PATIENCE};
+use crate::support::{
+    fixture::mirrored, http_client::get, monitored::MonitoredDaemon, process::EVERY_SECOND, wait::PATIENCE,
+};
 
 /// How long an answer may take on a busy machine.
 const SOON: Duration = Duration::from_secs(2);
@@ -26,8 +28,8 @@ async fn connect(address: &str, times: usize, begin: &[u8]) -> Vec<TcpStream> {
 #[tokio::test(flavor = "multi_thread")]
 async fn idle_connections_keep_no_probe_out() {
     let world = mirrored(5).await;
-    let watched = Watched::obedient(&world, &[EVERY_SECOND]).await;
-    watched.is_ready("in sync").await;
+    let watched = MonitoredDaemon::start(&world, &[EVERY_SECOND]).await;
+    watched.wait_until_ready("in sync").await;
     let mut crowd = connect(&watched.address, 600, b"").await;
     crowd.extend(connect(&watched.address, 64, b"GET / HTTP/1.1\r\nHost: loc").await);
     for path in ["/livez", "/readyz", "/metrics"] {
@@ -52,8 +54,8 @@ async fn idle_connections_keep_no_probe_out() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_request_under_way_is_not_dropped_for_idle_connections() {
     let world = mirrored(5).await;
-    let watched = Watched::obedient(&world, &[]).await;
-    watched.is_ready("in sync").await;
+    let watched = MonitoredDaemon::start(&world, &[]).await;
+    watched.wait_until_ready("in sync").await;
     // The page waits for the database, which has the table locked.
     let mut locked = crate::support::database::connect(&world.db.url).await;
     let transaction = locked.transaction().await.unwrap();

@@ -13,7 +13,7 @@ use crate::support::{
     faults::error,
     fixture::World,
     proxy::upstream,
-    statement_counter::Statements,
+    statement_counter::StatementCounter,
     summary::{Exit, IncrementalTotals, changed, in_sync, incomplete},
     wait::eventually,
 };
@@ -21,7 +21,7 @@ use crate::support::{
 #[tokio::test(flavor = "multi_thread")]
 async fn creates_and_updates_come_by_a_look() {
     let world = World::new(60).await;
-    let daemon = world.looking(&[]).await;
+    let daemon = world.start_incremental(&[]).await;
     assert_eq!(world.incremental().await, IncrementalTotals::default());
     let before = now();
     let ids = world.sim.user_ids();
@@ -34,7 +34,7 @@ async fn creates_and_updates_come_by_a_look() {
         unstorable = world.sim.insert_unstorable(Unstorable::ManyKeys);
     };
     world.while_frozen(&[&daemon], changes).await;
-    world.looked().await;
+    world.wait_for_incremental_sync().await;
     assert_eq!(
         world.incremental().await,
         IncrementalTotals {
@@ -54,7 +54,7 @@ async fn creates_and_updates_come_by_a_look() {
     );
 
     assert!(world.sim.delete(&unstorable));
-    world.assert_in_step().await;
+    world.assert_in_sync().await;
     world.assert_one_full_sync().await;
     world.assert_one_at_a_time().await;
     let ran = daemon.stop(Signal::TERM).await;
@@ -65,12 +65,12 @@ async fn creates_and_updates_come_by_a_look() {
 #[tokio::test(flavor = "multi_thread")]
 async fn imports_with_dates_of_long_ago_come_by_a_look() {
     let world = World::new(60).await;
-    let daemon = world.looking(&[]).await;
+    let daemon = world.start_incremental(&[]).await;
     for n in 0..30 {
         import(&world, &format!("user_import{n}"), 1_300_000_000_000 + n, now());
     }
-    world.looked().await;
-    world.assert_in_step().await;
+    world.wait_for_incremental_sync().await;
+    world.assert_in_sync().await;
     assert_eq!(
         world.incremental().await,
         IncrementalTotals {
@@ -96,22 +96,26 @@ const AUDIT: &str = "
 
 /// Looks with nothing to do: two requests, three statements and no write each, whoever is at the top of the list.
 async fn check_idle(name: &str, prepare: impl FnOnce(&World)) {
-    const LOOKS: usize = 8;
+    const SYNCS: usize = 8;
     let world = World::new(60).await;
     prepare(&world);
-    let postgres = Statements::before(&world.db.url).await;
+    let postgres = StatementCounter::before(&world.db.url).await;
     // As it is by default: a leader makes sure of its place twice in a lease's time, which is one statement.
     let lease = ("CLERK2PG_LEASE__TTL", "15s");
-    let daemon = world.looking(&[lease, ("DATABASE_URL", &postgres.url)]).await;
-    world.looked().await;
+    let daemon = world.start_incremental(&[lease, ("DATABASE_URL", &postgres.url)]).await;
+    world.wait_for_incremental_sync().await;
     world.db.execute(AUDIT).await;
     let (versions, runs) = (world.db.versions().await, world.runs("true").await);
-    let (looks, answered, executed) = (world.looks().len(), world.sim.log().len(), postgres.executed());
-    eventually("more looks", async || world.looks().len() >= looks + LOOKS).await;
+    let (looks, answered, executed) = (
+        world.incremental_syncs().len(),
+        world.sim.log().len(),
+        postgres.executed(),
+    );
+    eventually("more looks", async || world.incremental_syncs().len() >= looks + SYNCS).await;
     let executed = postgres.executed() - executed;
     let log = &world.sim.log()[answered..];
 
-    let looks = world.looks().len() - looks;
+    let looks = world.incremental_syncs().len() - looks;
     let counts = log.iter().filter(|request| request.path == "/v1/users/count").count();
     // One may have been asked without the other at either end.
     assert!(counts.abs_diff(looks) <= 1, "{name}: {counts} counts in {looks} looks");
@@ -127,7 +131,7 @@ async fn check_idle(name: &str, prepare: impl FnOnce(&World)) {
     assert_eq!(world.runs("true").await, runs, "{name}");
 
     rename(&world, &world.sim.user_ids()[0], "Changed", now());
-    world.looked().await;
+    world.wait_for_incremental_sync().await;
     let written = world.db.text(written).await.unwrap();
     assert!(
         written.contains("UPDATE users"),
@@ -161,25 +165,25 @@ async fn a_look_with_nothing_to_do_writes_nothing() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_lost_watermark_is_found_again_by_a_full_sync() {
     let world = World::new(60).await;
-    let daemon = world.looking(&[]).await;
-    world.looked().await;
+    let daemon = world.start_incremental(&[]).await;
+    world.wait_for_incremental_sync().await;
     let watermark = world.watermark().await;
     world.db.execute("UPDATE clerk.sync_state SET watermark = NULL").await;
     rename(&world, &world.sim.user_ids()[0], "Changed", now());
-    daemon.says("a full sync is due").await;
+    daemon.wait_for_log("a full sync is due").await;
     assert_eq!(
-        daemon.said("how far the changes were followed is not known"),
+        daemon.count_in_log("how far the changes were followed is not known"),
         1,
         "{}",
         daemon.log()
     );
     world.syncs(2).await;
-    world.assert_in_step().await;
+    world.assert_in_sync().await;
     assert!(world.watermark().await > watermark);
 
     rename(&world, &world.sim.user_ids()[1], "Changed", now());
-    world.looked().await;
-    world.assert_in_step().await;
+    world.wait_for_incremental_sync().await;
+    world.assert_in_sync().await;
     assert_eq!(
         world.incremental().await,
         IncrementalTotals {
@@ -216,22 +220,22 @@ async fn ban(world: &World) -> String {
 #[tokio::test(flavor = "multi_thread")]
 async fn bans_that_leave_no_trace_in_the_list_are_brought_by_the_next_full_sync() {
     let world = World::new(60).await;
-    let daemon = world.looking(&[]).await;
+    let daemon = world.start_incremental(&[]).await;
     let id = ban(&world).await;
-    world.looked().await;
+    world.wait_for_incremental_sync().await;
     let banned = format!("SELECT banned::int FROM clerk.users WHERE id = '{id}'");
     assert_eq!(world.db.number(&banned).await, 0, "then it needs no full sync");
     world.db.execute("NOTIFY clerk2pg, 'full'").await;
     eventually("the ban", async || world.db.number(&banned).await == 1).await;
-    world.assert_in_step().await;
+    world.assert_in_sync().await;
 
     world.sim.set_faults(Quirks {
         bans_move_updated_at: true,
         ..Quirks::default()
     });
     ban(&world).await;
-    world.looked().await;
-    world.assert_in_step().await;
+    world.wait_for_incremental_sync().await;
+    world.assert_in_sync().await;
     assert_eq!(
         world.incremental().await,
         IncrementalTotals {
@@ -245,7 +249,7 @@ async fn bans_that_leave_no_trace_in_the_list_are_brought_by_the_next_full_sync(
 /// A look that breaks in its middle is an outage, told once; the watermark stays, and who was left is brought later.
 async fn check_broken(effect: Effect) {
     let world = World::new(400).await;
-    let daemon = world.looking(&[]).await;
+    let daemon = world.start_incremental(&[]).await;
     let (watermark, ids) = (world.watermark().await, world.sim.user_ids());
     let breaks = || {
         ids[..300].iter().for_each(|id| rename(&world, id, "Broken", now()));
@@ -254,7 +258,7 @@ async fn check_broken(effect: Effect) {
             .set_faults(Rule::new(effect.clone()).on([Endpoint::List]).skip(2));
     };
     world.while_frozen(&[&daemon], breaks).await;
-    daemon.says("waiting until it can be reached").await;
+    daemon.wait_for_log("waiting until it can be reached").await;
     let mirrored = "SELECT count(*) FROM clerk.users WHERE first_name = 'Broken'";
     let some = world.db.number(mirrored).await;
     assert!((1..300).contains(&some), "{effect:?}: {some} before the fault");
@@ -268,10 +272,10 @@ async fn check_broken(effect: Effect) {
     );
 
     world.sim.clear_faults();
-    daemon.says("back to normal").await;
-    world.looked().await;
+    daemon.wait_for_log("back to normal").await;
+    world.wait_for_incremental_sync().await;
     let ran = daemon.stop(Signal::TERM).await;
-    world.assert_in_step().await;
+    world.assert_in_sync().await;
     assert!(world.watermark().await > watermark, "{effect:?}");
     let twice = "SELECT count(*) FROM (SELECT FROM clerk.user_events GROUP BY user_id HAVING count(*) > 1) AS t";
     assert_eq!(world.db.number(twice).await, 0, "{effect:?}");
@@ -293,7 +297,7 @@ async fn a_list_that_breaks_is_an_outage_told_once() {
 #[tokio::test(flavor = "multi_thread")]
 async fn one_odd_page_is_asked_for_again() {
     let world = World::new(60).await;
-    let daemon = world.looking(&[]).await;
+    let daemon = world.start_incremental(&[]).await;
     for effect in [error(503, ErrorBody::Html), Effect::Html, Effect::Truncate] {
         let id = &world.sim.user_ids()[0];
         let name = format!("{effect:?}");
@@ -302,7 +306,7 @@ async fn one_odd_page_is_asked_for_again() {
             world.sim.set_faults(Rule::new(effect).on([Endpoint::List]).next(1));
         };
         world.while_frozen(&[&daemon], breaks).await;
-        world.looked().await;
+        world.wait_for_incremental_sync().await;
         assert_eq!(world.first_name(id).await, name);
     }
     assert_eq!(

@@ -101,16 +101,16 @@ async fn users_are_synced_and_none_deleted_where_the_instance_is_not_told() {
     ran.assert(Exit::Failed, incomplete().created(1).unchanged(19));
     let why = "deletions wait until Clerk says which instance this is";
     assert!(ran.json()["error"].as_str().unwrap().contains(why), "{ran:#?}");
-    assert!(world.has(&gone).await && world.has(&new).await);
+    assert!(world.has_user(&gone).await && world.has_user(&new).await);
 
     // A daemon that starts meanwhile follows changes, and deletes once it is told.
-    let daemon = world.follow(&[NEVER, EVERY_SECOND, IMPATIENT]);
+    let daemon = world.start_daemon(&[NEVER, EVERY_SECOND, IMPATIENT]);
     let new = world.sim.create_random();
-    eventually("the new user", async || world.has(&new).await).await;
-    assert!(world.has(&gone).await, "{}", daemon.log());
+    eventually("the new user", async || world.has_user(&new).await).await;
+    assert!(world.has_user(&gone).await, "{}", daemon.log());
     world.sim.clear_faults();
-    eventually("the deleted one goes", async || !world.has(&gone).await).await;
-    world.assert_in_step().await;
+    eventually("the deleted one goes", async || !world.has_user(&gone).await).await;
+    world.assert_in_sync().await;
     assert_eq!(daemon.stop(Signal::TERM).await.code, Some(0));
 }
 
@@ -124,7 +124,7 @@ async fn a_clerk_that_forgets_its_instance_is_known_by_its_users() {
     world.sim.set_faults(missing.clone());
     let new = world.sim.create_random();
     world.once().await.assert(Exit::Ok, changed().created(1).unchanged(20));
-    assert!(world.has(&new).await);
+    assert!(world.has_user(&new).await);
     // A server that knows none of them is another one.
     let other = other(&world, 4).await;
     other.set_faults(missing);
@@ -138,7 +138,7 @@ async fn another_instance_behind_the_same_address_changes_nothing() {
     let world = World::new(9).await;
     let other = other(&world, 4).await;
     let switch = Switch::new(&world.sim.url()).await;
-    let daemon = world.follow(&[NEVER, EVERY_SECOND, ("CLERK_API_URL", &switch.url)]);
+    let daemon = world.start_daemon(&[NEVER, EVERY_SECOND, ("CLERK_API_URL", &switch.url)]);
     eventually("the first full sync", async || {
         world.runs("outcome = 'changed'").await == 1
     })
@@ -147,13 +147,13 @@ async fn another_instance_behind_the_same_address_changes_nothing() {
     let before = mirrored_ids(&world).await;
     switch.lead_to(&other.url());
     // Nothing but what the count makes it do: all of the mirror's users seem to be gone.
-    daemon.says("this database mirrors the Clerk instance").await;
+    daemon.wait_for_log("this database mirrors the Clerk instance").await;
     assert!(mirrored_ids(&world).await.is_superset(&before), "{}", daemon.log());
     switch.lead_to(&world.sim.url());
     let new = world.sim.create_random();
     daemon.signal(Signal::USR1);
     eventually("the mirrored instance is followed again", async || {
-        world.has(&new).await
+        world.has_user(&new).await
     })
     .await;
     assert!(mirrored_ids(&world).await.is_superset(&before), "{}", daemon.log());

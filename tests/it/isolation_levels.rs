@@ -15,13 +15,13 @@ async fn check(level: &str) {
     world.db.execute(&set).await;
     // Its parts are written side by side.
     world.once().await.assert(Exit::Ok, changed().created(20000));
-    let daemon = world.follow(&[NEVER, EVERY_SECOND]);
+    let daemon = world.start_daemon(&[NEVER, EVERY_SECOND]);
     for id in world.sim.user_ids().iter().step_by(40) {
         world.sim.update(id, |user| user["first_name"] = "Changed".into());
     }
     world.sim.delete_random();
     world.sim.create_random();
-    world.catches_up().await;
+    world.wait_until_mirrored().await;
     assert_eq!(daemon.stop(Signal::TERM).await.code, Some(0));
     assert_eq!(world.runs("outcome = 'failed'").await, 0, "{level}");
     let again = world.once().await;

@@ -6,7 +6,7 @@ use rustix::process::Signal;
 use crate::support::{
     database::connect,
     fixture::World,
-    monitored::{ANY, Watched},
+    monitored::{ANY, MonitoredDaemon},
     process::{EVERY_SECOND, Process},
     summary::{Exit, changed, in_sync},
     wait::eventually,
@@ -18,10 +18,10 @@ const LASTING: (&str, &str) = ("CLERK2PG_LEASE__TTL", "30s");
 #[tokio::test(flavor = "multi_thread")]
 async fn three_start_at_once_on_an_empty_database() {
     let world = World::new(200).await;
-    let runs: Vec<Process> = (0..3).map(|_| world.begin(&[])).collect();
+    let runs: Vec<Process> = (0..3).map(|_| world.start_full_sync(&[])).collect();
     let mut created = 0;
     for run in runs {
-        let ran = run.ended().await;
+        let ran = run.wait_for_exit().await;
         assert_eq!(ran.code, Some(0), "{ran:#?}");
         let json = ran.json();
         assert_eq!(
@@ -32,7 +32,7 @@ async fn three_start_at_once_on_an_empty_database() {
         created += json["created"].as_i64().unwrap();
     }
     assert_eq!(created, 200, "the first one creates, the others find all in sync");
-    world.assert_in_step().await;
+    world.assert_in_sync().await;
     world.assert_one_at_a_time().await;
     assert_eq!(world.runs("outcome IN ('changed', 'in_sync')").await, 3);
     assert_eq!(world.lease_holder().await, None);
@@ -42,16 +42,16 @@ async fn three_start_at_once_on_an_empty_database() {
 async fn a_daemon_and_single_runs_take_turns() {
     let world = World::new(30).await;
     world.sim.set_faults(Rule::new(Effect::LatencyMs(100)));
-    let daemon = world.follow(&[LASTING]);
+    let daemon = world.start_daemon(&[LASTING]);
     world.syncs(1).await;
     for _ in 0..2 {
         world.sim.create_random();
         let ran = world.once_with(&[LASTING]).await;
         assert_eq!(ran.code, Some(0), "{ran:#?}");
-        world.assert_in_step().await;
+        world.assert_in_sync().await;
     }
     world.sim.create_random();
-    world.comes_in_step().await;
+    world.wait_for_next_sync().await;
     let ran = daemon.stop(Signal::TERM).await;
     assert_eq!(ran.code, Some(0), "{ran:#?}");
     world.assert_one_at_a_time().await;
@@ -65,17 +65,17 @@ async fn a_single_run_waits_for_one_at_work_and_for_the_lease_of_one_that_was_ki
         .sim
         .set_faults(Rule::new(Effect::Stall).on([Endpoint::List]).next(1));
     // The lease is renewed for as long as its holder lives, however slow Clerk is.
-    let first = world.begin(&[("CLERK2PG_CLERK__TIMEOUT", "60s")]);
+    let first = world.start_full_sync(&[("CLERK2PG_CLERK__TIMEOUT", "60s")]);
     eventually("the first is at work", async || {
         world.runs("outcome = 'running'").await == 1
     })
     .await;
-    let second = world.begin(&[]);
-    second.says("waiting for another clerk2pg to finish").await;
+    let second = world.start_full_sync(&[]);
+    second.wait_for_log("waiting for another clerk2pg to finish").await;
     tokio::time::sleep(std::time::Duration::from_millis(1500)).await;
     assert_eq!(world.runs("true").await, 1, "the lease was lost while its holder lived");
     first.kill().await;
-    second.ended().await.assert(Exit::Ok, changed().created(30));
+    second.wait_for_exit().await.assert(Exit::Ok, changed().created(30));
     assert_eq!(world.runs("outcome = 'failed'").await, 1);
     world.assert_one_at_a_time().await;
 }
@@ -88,15 +88,20 @@ async fn a_lock_of_somebody_else_on_the_lease_is_reported() {
     let other = connect(&world.db.url).await;
     let lock = "BEGIN; SELECT FROM clerk.sync_state FOR UPDATE";
     other.batch_execute(lock).await.unwrap();
-    let watched = Watched::new(world.follow(&[ANY, EVERY_SECOND])).await;
-    watched.is_not_ready("the database is locked").await;
-    assert_eq!(watched.daemon.said("another clerk2pg"), 0, "{}", watched.daemon.log());
-    let single = world.begin(&[]);
-    single.says("waiting for the lease").await;
-    assert_eq!(single.said("another clerk2pg"), 0, "{}", single.log());
+    let watched = MonitoredDaemon::new(world.start_daemon(&[ANY, EVERY_SECOND])).await;
+    watched.wait_until_not_ready("the database is locked").await;
+    assert_eq!(
+        watched.daemon.count_in_log("another clerk2pg"),
+        0,
+        "{}",
+        watched.daemon.log()
+    );
+    let single = world.start_full_sync(&[]);
+    single.wait_for_log("waiting for the lease").await;
+    assert_eq!(single.count_in_log("another clerk2pg"), 0, "{}", single.log());
     other.batch_execute("ROLLBACK").await.unwrap();
-    single.ended().await.assert(Exit::Ok, in_sync().unchanged(20));
-    watched.is_ready("in sync").await;
+    single.wait_for_exit().await.assert(Exit::Ok, in_sync().unchanged(20));
+    watched.wait_until_ready("in sync").await;
     assert_eq!(watched.daemon.stop(Signal::TERM).await.code, Some(0));
 }
 
@@ -114,7 +119,7 @@ async fn sleeps_through_its_lease(newer: impl Fn(&World)) -> (World, Process) {
     world
         .sim
         .set_faults(Rule::new(Effect::LatencyMs(1000)).on([Endpoint::List]).skip(1).next(1));
-    let sleeper = world.begin(&[]);
+    let sleeper = world.start_full_sync(&[]);
     eventually("it asks for a page", async || {
         world
             .sim
@@ -132,14 +137,14 @@ async fn sleeps_through_its_lease(newer: impl Fn(&World)) -> (World, Process) {
     newer(&world);
     let ran = world.once().await;
     assert_eq!(ran.code, Some(0), "{ran:#?}");
-    world.assert_in_step().await;
+    world.assert_in_sync().await;
     (world, sleeper)
 }
 
 async fn wakes_in_vain(world: &World, sleeper: Process) {
     let versions = world.db.versions().await;
     sleeper.signal(Signal::CONT);
-    let ran = sleeper.ended().await;
+    let ran = sleeper.wait_for_exit().await;
     assert_eq!(
         (ran.code, ran.json()["outcome"].as_str()),
         (Some(1), Some("failed")),
@@ -155,7 +160,7 @@ async fn wakes_in_vain(world: &World, sleeper: Process) {
         "{ran:#?}"
     );
     assert_eq!(world.db.versions().await, versions, "a stale page was written");
-    world.assert_in_step().await;
+    world.assert_in_sync().await;
     world.assert_one_at_a_time().await;
     assert_eq!(world.runs("outcome = 'failed'").await, 1);
     assert_eq!(world.runs("outcome = 'running'").await, 0);
@@ -186,29 +191,29 @@ async fn one_that_wakes_does_not_disturb_the_one_at_work() {
         .sim
         .set_faults(Rule::new(Effect::LatencyMs(1500)).on([Endpoint::Count]).next(1));
     world.sim.create_random();
-    let at_work = world.begin(&[]);
+    let at_work = world.start_full_sync(&[]);
     eventually("another is at work", async || {
         world.runs("outcome = 'running'").await == 1
     })
     .await;
     sleeper.signal(Signal::CONT);
-    let ran = sleeper.ended().await;
+    let ran = sleeper.wait_for_exit().await;
     assert_eq!(ran.code, Some(1), "{ran:#?}");
     assert!(
         world.lease_holder().await.is_some(),
         "it gave back a lease that is another's"
     );
     at_work
-        .ended()
+        .wait_for_exit()
         .await
         .assert(Exit::Ok, changed().created(1).unchanged(60));
-    world.assert_in_step().await;
+    world.assert_in_sync().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_daemon_that_slept_goes_on_when_it_wakes() {
     let world = World::new(30).await;
-    let daemon = world.follow(&[]);
+    let daemon = world.start_daemon(&[]);
     world.syncs(1).await;
     daemon.signal(Signal::STOP);
     for _ in 0..2 {
@@ -217,7 +222,7 @@ async fn a_daemon_that_slept_goes_on_when_it_wakes() {
     }
     daemon.signal(Signal::CONT);
     world.sim.create_random();
-    world.comes_in_step().await;
+    world.wait_for_next_sync().await;
     let ran = daemon.stop(Signal::TERM).await;
     assert_eq!(ran.code, Some(0), "{ran:#?}");
     world.assert_one_at_a_time().await;

@@ -6,7 +6,7 @@ use clerk_sim::{Quirks, Shuffle};
 
 use crate::support::{
     fixture::{World, mirrored_ids},
-    program::Ran,
+    program::ProgramOutput,
     summary::{Exit, changed, incomplete},
 };
 
@@ -29,7 +29,7 @@ async fn an_emulator_that_does_not_know_a_plus_is_in_sync_after_one_full_sync() 
     world.once().await.assert(Exit::Ok, changed().created(700));
     assert!(world.sim.delete(&world.sim.user_ids()[300]));
     world.once().await.assert(Exit::Ok, changed().deleted(1).unchanged(699));
-    world.assert_in_step().await;
+    world.assert_in_sync().await;
 }
 
 /// A list in another order at each request. With pages of one or two users it looks ordered until it does not.
@@ -43,7 +43,7 @@ fn shuffled(max_page: Option<usize>) -> Quirks {
 }
 
 /// The ids that a dry run would create, each in a line of its own.
-fn planned(ran: &Ran) -> Vec<String> {
+fn planned(ran: &ProgramOutput) -> Vec<String> {
     let lines = ran.stdout.lines().chain(ran.stderr.lines());
     let ids = lines.filter_map(|line| line.split_whitespace().find(|word| word.starts_with("user_")));
     ids.map(str::to_owned).collect()
@@ -58,7 +58,7 @@ async fn users_of_a_shuffled_list_are_counted_once() {
     let ids = planned(&plan);
     assert_eq!(ids.iter().collect::<BTreeSet<_>>().len(), ids.len(), "planned twice");
     world.once().await.assert(Exit::Failed, incomplete().created(701));
-    world.assert_in_step().await;
+    world.assert_in_sync().await;
     world.once().await.assert(Exit::Failed, incomplete().unchanged(701));
     let plan = world.run(&["--dry-run", "--format", "json"]).await;
     plan.assert(Exit::Failed, incomplete().unchanged(701));

@@ -7,7 +7,7 @@ use tokio_postgres::Client;
 use crate::support::{
     database::connect,
     fixture::{World, mirrored, mirrored_ids},
-    following::Following,
+    polling::PollingDaemon,
     summary::{Exit, changed, in_sync},
     wait::eventually,
 };
@@ -66,8 +66,8 @@ async fn took(world: &World, ids: &[String]) -> Duration {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn one_locked_row_keeps_nobody_else_out() {
-    let following = Following::new(80, &[]).await;
-    let world = &following.world;
+    let polling = PollingDaemon::new(80, &[]).await;
+    let world = &polling.world;
     let ids = world.sim.user_ids();
     let application = transaction(world, &lock(&ids[7])).await;
     let (all, others) = (&ids[0..51], [&ids[..7], &ids[8..51]].concat());
@@ -78,7 +78,7 @@ async fn one_locked_row_keeps_nobody_else_out() {
     .await;
     eventually("their sync is over", async || world.runs("ended_at IS NULL").await == 0).await;
     let took = took(world, &others).await;
-    assert!(took < Duration::from_secs(5), "{took:?}: {}", following.daemon.log());
+    assert!(took < Duration::from_secs(5), "{took:?}: {}", polling.daemon.log());
     eventually("the locked one is listed", async || {
         locked(world).await == [ids[7].clone()]
     })
@@ -91,14 +91,14 @@ async fn one_locked_row_keeps_nobody_else_out() {
         is_called(world, &others, "Again").await == 50
     })
     .await;
-    following.looks(3).await;
+    polling.sync_incrementally(3).await;
     assert_eq!(locked(world).await, [ids[7].clone()]);
     application.batch_execute("ROLLBACK").await.unwrap();
     eventually("the locked one is in", async || {
         is_called(world, all, "Changed").await == 1 && locked(world).await.is_empty()
     })
     .await;
-    following.ends_in_step(1).await;
+    polling.stop_in_sync(1).await;
 }
 
 /// The least time that a change of the first of these users takes until it is in the mirror, of several, each together with a change of the
@@ -118,8 +118,8 @@ async fn least_wait(world: &World, pairs: impl Iterator<Item = (&String, &String
 
 #[tokio::test(flavor = "multi_thread")]
 async fn nobody_waits_more_than_a_second_for_a_row_of_somebody_else() {
-    let following = Following::new(80, &[]).await;
-    let world = &following.world;
+    let polling = PollingDaemon::new(80, &[]).await;
+    let world = &polling.world;
     let ids = world.sim.user_ids();
     let free = least_wait(world, ids[..6].iter().zip(&ids[10..16])).await;
     let held = ids[20..26].join("', '");
@@ -129,10 +129,10 @@ async fn nobody_waits_more_than_a_second_for_a_row_of_somebody_else() {
     assert!(
         locked <= free + Duration::from_secs(1),
         "{locked:?} in place of {free:?}: {}",
-        following.daemon.log()
+        polling.daemon.log()
     );
     application.batch_execute("ROLLBACK").await.unwrap();
-    following.ends_in_step(1).await;
+    polling.stop_in_sync(1).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -148,7 +148,7 @@ async fn a_single_run_says_who_is_locked() {
     assert_eq!(locked(&world).await, [ids[2].clone()]);
     application.batch_execute("COMMIT").await.unwrap();
     world.once().await.assert(Exit::Ok, changed().updated(1).unchanged(19));
-    world.assert_in_step().await;
+    world.assert_in_sync().await;
 }
 
 /// The application counts changes in a table of its own, by a trigger that reaches the user's row there.
@@ -184,7 +184,7 @@ async fn locks_behind_triggers_keep_nobody_else_out() {
     assert_eq!(locked(&world).await, expected);
     application.batch_execute("ROLLBACK").await.unwrap();
     world.once().await.assert(Exit::Ok, changed().updated(10).unchanged(50));
-    world.assert_in_step().await;
+    world.assert_in_sync().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -213,12 +213,12 @@ async fn locks_behind_triggers_on_events_keep_nobody_else_out() {
         .once()
         .await
         .assert(Exit::Ok, changed().updated(2).deleted(1).unchanged(56));
-    world.assert_in_step().await;
+    world.assert_in_sync().await;
 }
 
 /// Deletions of users whom uncommitted rows of the application reference.
 async fn check_references(references: &str) {
-    let following = Following::new(
+    let polling = PollingDaemon::new(
         40,
         &[
             ("CLERK2PG_DELETES__MAX_COUNT", "100"),
@@ -226,7 +226,7 @@ async fn check_references(references: &str) {
         ],
     )
     .await;
-    let world = &following.world;
+    let world = &polling.world;
     world
         .db
         .execute(&format!(
@@ -248,16 +248,16 @@ async fn check_references(references: &str) {
     eventually("the four are listed", async || locked(world).await == expected).await;
     let longest =
         "SELECT max(extract(epoch FROM ended_at - started_at))::text FROM clerk.sync_runs WHERE kind <> 'full'";
-    following.looks(2).await;
+    polling.sync_incrementally(2).await;
     let longest: f64 = world.db.text(longest).await.unwrap().parse().unwrap();
-    assert!(longest < 25.0, "{longest} s: {}", following.daemon.log());
+    assert!(longest < 25.0, "{longest} s: {}", polling.daemon.log());
     assert_eq!(locked(world).await, expected);
     let held = "SELECT count(*) FROM clerk.missing_users WHERE held_at IS NOT NULL";
     assert_eq!(world.db.number(held).await, 0);
     application.batch_execute("ROLLBACK").await.unwrap();
     eventually("the four are gone", async || mirrored_ids(world).await.len() == 28).await;
     eventually("nobody is listed", async || locked(world).await.is_empty()).await;
-    following.ends_in_step(1).await;
+    polling.stop_in_sync(1).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -300,8 +300,8 @@ async fn deletions_that_were_put_off_are_judged_with_the_next_ones() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_locked_table_is_no_rows_fault() {
-    let following = Following::new(20, &[]).await;
-    let world = &following.world;
+    let polling = PollingDaemon::new(20, &[]).await;
+    let world = &polling.world;
     let ids = world.sim.user_ids();
     let application = transaction(world, "LOCK TABLE clerk.users IN SHARE MODE").await;
     rename(world, &ids[..5], "Changed");
@@ -317,8 +317,8 @@ async fn a_locked_table_is_no_rows_fault() {
     application.batch_execute("ROLLBACK").await.unwrap();
     eventually("all are in", async || is_called(world, &ids[..5], "Changed").await == 5).await;
     assert_eq!(world.db.number("SELECT count(*) FROM clerk.rejected_users").await, 0);
-    let (world, ran) = following.ends().await;
-    world.assert_in_step().await;
+    let (world, ran) = polling.stop().await;
+    world.assert_in_sync().await;
     assert_eq!(ran.code, Some(0));
 }
 
@@ -354,7 +354,7 @@ async fn check_kept(trigger: &str, mode: &str) {
         .once_with(&environment)
         .await
         .assert(Exit::Ok, changed().deleted(1).unchanged(27));
-    world.assert_in_step().await;
+    world.assert_in_sync().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]

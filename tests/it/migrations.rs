@@ -13,7 +13,7 @@ use diesel_migrations::MigrationHarness;
 use crate::support::{
     database::{Database, connect},
     fixture::World,
-    program::Ran,
+    program::ProgramOutput,
     summary::{Exit, changed, in_sync},
     wait::eventually,
 };
@@ -54,7 +54,7 @@ async fn elsewhere(db: &Database) -> Option<String> {
         .await
 }
 
-async fn migrate(world: &World) -> Ran {
+async fn migrate(world: &World) -> ProgramOutput {
     world.run(&["migrate"]).await
 }
 
@@ -64,7 +64,7 @@ async fn each_goes_up_and_down_over_loaded_data() {
     // After each step down the newest schema is come by again, by whatever is pending, and is whole.
     for steps in 1..=migrations().len() {
         world.once().await;
-        world.assert_in_step().await;
+        world.assert_in_sync().await;
         let whole = objects(&world.db).await;
         let mut harness = harness(&world.db).await;
         for migration in migrations().iter().rev().take(steps) {
@@ -80,7 +80,7 @@ async fn each_goes_up_and_down_over_loaded_data() {
         assert_eq!(objects(&world.db).await, whole);
     }
     assert_eq!(world.once().await.code, Some(0));
-    world.assert_in_step().await;
+    world.assert_in_sync().await;
     assert_eq!(elsewhere(&world.db).await, None);
 }
 
@@ -95,7 +95,7 @@ async fn one_by_one_they_make_the_schema_that_the_program_wants() {
     drop(harness);
     let ran = world.once_with(&[("CLERK2PG_DATABASE__MIGRATE", "false")]).await;
     ran.assert(Exit::Ok, changed().created(20));
-    world.assert_in_step().await;
+    world.assert_in_sync().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -130,14 +130,14 @@ async fn no_step_down_takes_rows_of_the_application_with_it() {
         (Some(0), Some(20)),
         "{ran:#?}"
     );
-    world.assert_in_step().await;
+    world.assert_in_sync().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn two_at_once() {
     let world = World::new(10).await;
     let (one, other, run) = tokio::join!(migrate(&world), migrate(&world), world.once());
-    let applied = |ran: &Ran| ran.stdout.matches("applied ").count();
+    let applied = |ran: &ProgramOutput| ran.stdout.matches("applied ").count();
     for ran in [&one, &other] {
         assert_eq!(ran.code, Some(0), "{ran:#?}");
         assert!(ran.stdout.contains("The schema \"clerk\" is up to date"), "{ran:#?}");
@@ -256,7 +256,7 @@ async fn rows_that_are_there_get_what_is_derived() {
     let versions = world.db.versions().await;
     assert_eq!(world.once().await.json()["outcome"], "in_sync");
     assert_eq!(world.db.versions().await, versions);
-    world.assert_in_step().await;
+    world.assert_in_sync().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -340,7 +340,7 @@ async fn an_empty_schema_of_its_own_is_all_that_a_role_needs() {
     );
     first.assert(Exit::Ok, changed().created(30));
     second.assert(Exit::Ok, changed().deleted(1).unchanged(29));
-    world.assert_in_step().await;
+    world.assert_in_sync().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -4,14 +4,14 @@ use std::collections::BTreeMap;
 
 use clerk_sim::{Quirks, Unstorable};
 
-use crate::support::{fixture::World, following::Following, wait::eventually};
+use crate::support::{fixture::World, polling::PollingDaemon, wait::eventually};
 
 /// Deletes the users at these places of a list of so many, between two looks, and holds what that costs against a limit.
 async fn check(name: &str, users: usize, places: &[usize], most: usize) {
-    let following = Following::new(users, &[]).await;
-    let ids = following.world.sim.user_ids();
-    following.delete(places.iter().map(|&at| &ids[at])).await;
-    let asked = following.asked();
+    let polling = PollingDaemon::new(users, &[]).await;
+    let ids = polling.world.sim.user_ids();
+    polling.delete(places.iter().map(|&at| &ids[at])).await;
+    let asked = polling.requests();
     assert!(asked.len() <= most, "{name}: {} requests: {asked:#?}", asked.len());
     for at in places {
         let (by_name, by_id) = (format!("user_id={}", ids[*at]), format!("/v1/users/{}", ids[*at]));
@@ -21,7 +21,7 @@ async fn check(name: &str, users: usize, places: &[usize], most: usize) {
         );
         assert!(asked.contains(&by_id), "{name}: {by_id}: {asked:#?}");
     }
-    following.ends_in_step(1).await;
+    polling.stop_in_sync(1).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -32,11 +32,11 @@ async fn one_among_thousands() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn among_so_many_that_parts_are_counted_to_begin_with() {
-    let following = Following::new(70_000, &[]).await;
-    let sim = &following.world.sim;
+    let polling = PollingDaemon::new(70_000, &[]).await;
+    let sim = &polling.world.sim;
     let ids = sim.user_ids();
-    following.delete([&ids[40_000]]).await;
-    let asked = following.asked();
+    polling.delete([&ids[40_000]]).await;
+    let asked = polling.requests();
     assert!(asked.len() <= 20, "{} requests: {asked:#?}", asked.len());
     let is_count = |path: &&String| path.contains("/count?");
     assert!(asked.iter().filter(is_count).count() >= 2, "{asked:#?}");
@@ -45,10 +45,10 @@ async fn among_so_many_that_parts_are_counted_to_begin_with() {
         ignore_created_at: true,
         ..Quirks::default()
     });
-    following.delete([&ids[20_000]]).await;
+    polling.delete([&ids[20_000]]).await;
     sim.clear_faults();
-    assert_eq!(following.lost().await.len(), 0);
-    following.ends_in_step(2).await;
+    assert_eq!(polling.not_mirrored().await.len(), 0);
+    polling.stop_in_sync(2).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -59,8 +59,8 @@ async fn the_first_and_the_last() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn among_users_who_share_a_moment() {
-    let following = Following::new(4_000, &[]).await;
-    let sim = &following.world.sim;
+    let polling = PollingDaemon::new(4_000, &[]).await;
+    let sim = &polling.world.sim;
     let mut moments = BTreeMap::<i64, Vec<String>>::new();
     for id in sim.user_ids() {
         let at = sim.document(&id).unwrap()["created_at"].as_i64().unwrap();
@@ -68,71 +68,71 @@ async fn among_users_who_share_a_moment() {
     }
     let import = moments.into_values().max_by_key(Vec::len).unwrap();
     assert!(import.len() > 500, "no moment is larger than a page");
-    following.delete([&import[310]]).await;
-    let asked = following.asked();
+    polling.delete([&import[310]]).await;
+    let asked = polling.requests();
     // All of that moment are asked for by id.
     assert!(asked.len() <= 20, "{} requests: {asked:#?}", asked.len());
-    following.delete([&import[0], import.last().unwrap()]).await;
-    following.ends_in_step(1).await;
+    polling.delete([&import[0], import.last().unwrap()]).await;
+    polling.stop_in_sync(1).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn one_who_comes_does_not_hide_one_who_goes() {
-    let following = Following::new(700, &[]).await;
-    let sim = &following.world.sim;
+    let polling = PollingDaemon::new(700, &[]).await;
+    let sim = &polling.world.sim;
     for _ in 0..3 {
         let ids = sim.user_ids();
         let new = sim.create_random();
-        following.delete([&ids[400]]).await;
-        following.comes(&new).await;
+        polling.delete([&ids[400]]).await;
+        polling.wait_until_mirrored_user(&new).await;
     }
     // Whoever comes and goes between two looks was never there.
     let passing = sim.create_random();
     sim.delete(&passing);
-    following.delete([&sim.user_ids()[10]]).await;
-    following.ends_in_step(1).await;
+    polling.delete([&sim.user_ids()[10]]).await;
+    polling.stop_in_sync(1).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn quiet_looks_are_two_requests_and_write_nothing() {
-    let following = Following::new(60, &[]).await;
-    following.is_idle("nothing happened").await;
-    following.delete([&following.world.sim.user_ids()[30]]).await;
-    following.is_idle("somebody was deleted").await;
-    following.ends_in_step(1).await;
+    let polling = PollingDaemon::new(60, &[]).await;
+    polling.assert_idle("nothing happened").await;
+    polling.delete([&polling.world.sim.user_ids()[30]]).await;
+    polling.assert_idle("somebody was deleted").await;
+    polling.stop_in_sync(1).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn whoever_cannot_be_stored_does_not_disturb_the_counts() {
-    let following = Following::new(60, &[]).await;
-    let sim = &following.world.sim;
+    let polling = PollingDaemon::new(60, &[]).await;
+    let sim = &polling.world.sim;
     let kinds: Vec<_> = Unstorable::ALL
         .into_iter()
         .filter(|kind| *kind != Unstorable::Huge)
         .collect();
     let unstorable: Vec<String> = kinds.iter().map(|kind| sim.insert_unstorable(*kind)).collect();
     let rejected = "SELECT count(*) FROM clerk.rejected_users";
-    let db = &following.world.db;
+    let db = &polling.world.db;
     eventually("all are rejected", async || {
         db.number(rejected).await == unstorable.len() as i64
     })
     .await;
-    following.is_idle("some are rejected").await;
+    polling.assert_idle("some are rejected").await;
     let ids = sim.user_ids();
-    following
+    polling
         .delete(ids.iter().filter(|id| !unstorable.contains(id)).skip(20).take(2))
         .await;
-    following.is_idle("others were deleted beside them").await;
-    assert_eq!(following.lost().await, unstorable.into_iter().collect());
+    polling.assert_idle("others were deleted beside them").await;
+    assert_eq!(polling.not_mirrored().await, unstorable.into_iter().collect());
     assert_eq!(db.number("SELECT count(*) FROM clerk.users").await, 58);
-    assert_eq!(following.world.runs("kind = 'full'").await, 1);
-    following.ends().await;
+    assert_eq!(polling.world.runs("kind = 'full'").await, 1);
+    polling.stop().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn rows_that_the_application_holds_back_do_not_disturb_the_counts() {
-    let following = Following::new(60, &[]).await;
-    let (sim, db) = (&following.world.sim, &following.world.db);
+    let polling = PollingDaemon::new(60, &[]).await;
+    let (sim, db) = (&polling.world.sim, &polling.world.db);
     let ids = sim.user_ids();
     db.execute("CREATE TABLE orders (user_id text REFERENCES clerk.users ON DELETE RESTRICT)")
         .await;
@@ -141,46 +141,46 @@ async fn rows_that_the_application_holds_back_do_not_disturb_the_counts() {
     assert!(sim.delete(&ids[5]) && sim.delete(&ids[6]));
     let listed = "SELECT count(*) FROM clerk.rejected_users WHERE document IS NULL";
     eventually("both rows are listed", async || db.number(listed).await == 2).await;
-    following.is_idle("rows are held back").await;
-    following.delete([&ids[7]]).await;
-    following.is_idle("one was deleted beside them").await;
-    assert_eq!(following.lost().await.len(), 0);
+    polling.assert_idle("rows are held back").await;
+    polling.delete([&ids[7]]).await;
+    polling.assert_idle("one was deleted beside them").await;
+    assert_eq!(polling.not_mirrored().await.len(), 0);
     assert_eq!(db.number("SELECT count(*) FROM clerk.users").await, 59);
-    assert_eq!(following.world.runs("kind = 'full'").await, 1);
-    following.ends().await;
+    assert_eq!(polling.world.runs("kind = 'full'").await, 1);
+    polling.stop().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn marked_users_are_counted_as_gone_and_come_back() {
-    let following = Following::new(60, &[("CLERK2PG_DELETES__MODE", "mark")]).await;
-    let (sim, db) = (&following.world.sim, &following.world.db);
+    let polling = PollingDaemon::new(60, &[("CLERK2PG_DELETES__MODE", "mark")]).await;
+    let (sim, db) = (&polling.world.sim, &polling.world.db);
     let ids = sim.user_ids();
     let document = sim.document(&ids[20]).unwrap();
-    following.delete([&ids[20], &ids[21]]).await;
+    polling.delete([&ids[20], &ids[21]]).await;
     let marked = "SELECT count(*) FROM clerk.users WHERE deleted_at IS NOT NULL";
     assert_eq!(db.number(marked).await, 2);
-    following.is_idle("two are marked").await;
-    following.is_counted().await;
+    polling.assert_idle("two are marked").await;
+    polling.assert_counted().await;
 
     // With the very same times as before: only the count tells, and only when it lasts.
     sim.insert(document);
-    following.comes(&ids[20]).await;
+    polling.wait_until_mirrored_user(&ids[20]).await;
     assert_eq!(db.number(marked).await, 1);
-    following.is_idle("one is back").await;
-    following.delete([&ids[20]]).await;
+    polling.assert_idle("one is back").await;
+    polling.delete([&ids[20]]).await;
     assert_eq!(db.number(marked).await, 2);
-    following.ends_in_step(1).await;
+    polling.stop_in_sync(1).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn keeping_counts_nobody() {
-    let following = Following::new(60, &[("CLERK2PG_DELETES__MODE", "keep")]).await;
-    let sim = &following.world.sim;
+    let polling = PollingDaemon::new(60, &[("CLERK2PG_DELETES__MODE", "keep")]).await;
+    let sim = &polling.world.sim;
     let requests = sim.requests_by_path();
     let changed = sim.user_ids()[3].clone();
     assert!(sim.delete(&sim.user_ids()[20]));
     sim.update(&changed, |user| user["first_name"] = "Changed".into());
-    following.looks(3).await;
+    polling.sync_incrementally(3).await;
     let more: Vec<_> = sim
         .requests_by_path()
         .into_iter()
@@ -188,12 +188,12 @@ async fn keeping_counts_nobody() {
         .map(|(path, _)| path)
         .collect();
     assert_eq!(more, ["GET /v1/users"], "other requests than for recent changes");
-    assert_eq!(following.asked(), [""; 0]);
-    let mirror = following.world.db.documents().await;
+    assert_eq!(polling.requests(), [""; 0]);
+    let mirror = polling.world.db.documents().await;
     assert_eq!(mirror.len(), 60);
     assert_eq!(mirror[&changed]["first_name"], "Changed");
-    following.is_counted().await;
-    following.ends().await;
+    polling.assert_counted().await;
+    polling.stop().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -203,65 +203,65 @@ async fn a_server_that_does_not_count_leaves_deletions_to_full_syncs() {
         missing_count: true,
         ..Quirks::default()
     });
-    let following = Following::of(world, &[]).await;
-    let sim = &following.world.sim;
+    let polling = PollingDaemon::in_world(world, &[]).await;
+    let sim = &polling.world.sim;
     let gone = sim.user_ids()[20].clone();
     assert!(sim.delete(&gone));
     let new = sim.create_random();
-    following.comes(&new).await;
-    following.looks(3).await;
-    assert_eq!(following.asked(), [""; 0]);
-    assert!(following.is_mirrored(&gone).await);
-    let said = following
+    polling.wait_until_mirrored_user(&new).await;
+    polling.sync_incrementally(3).await;
+    assert_eq!(polling.requests(), [""; 0]);
+    assert!(polling.is_mirrored(&gone).await);
+    let said = polling
         .daemon
-        .said("does not count users; only full syncs see deletions");
-    assert_eq!(said, 1, "{}", following.daemon.log());
-    following.world.db.execute("NOTIFY clerk2pg, 'full'").await;
-    following.goes(&gone).await;
-    following.ends_in_step(2).await;
+        .count_in_log("does not count users; only full syncs see deletions");
+    assert_eq!(said, 1, "{}", polling.daemon.log());
+    polling.world.db.execute("NOTIFY clerk2pg, 'full'").await;
+    polling.wait_until_gone(&gone).await;
+    polling.stop_in_sync(2).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_row_that_somebody_added_goes() {
-    let following = Following::new(600, &[]).await;
-    let ids = following.world.sim.user_ids();
+    let polling = PollingDaemon::new(600, &[]).await;
+    let ids = polling.world.sim.user_ids();
     let columns = "SELECT string_agg(quote_ident(attname), ', ' ORDER BY attnum) FROM pg_attribute
         WHERE attrelid = 'clerk.users'::regclass AND attnum > 0 AND NOT attisdropped AND attgenerated = '' AND attname <> 'id'";
-    let columns = following.world.db.text(columns).await.unwrap();
+    let columns = polling.world.db.text(columns).await.unwrap();
     let copy = format!(
         "INSERT INTO clerk.users (id, {columns}) SELECT 'user_nobody', {columns} FROM clerk.users WHERE id = '{}'",
         ids[100]
     );
-    following.world.db.execute(&copy).await;
-    following.delete([&ids[300]]).await;
-    following.goes("user_nobody").await;
+    polling.world.db.execute(&copy).await;
+    polling.delete([&ids[300]]).await;
+    polling.wait_until_gone("user_nobody").await;
     // A search in vain counts the rows.
     eventually("the number that is kept is mended", async || {
-        following.miscounted().await == 0
+        polling.count_error().await == 0
     })
     .await;
-    following.ends_in_step(1).await;
+    polling.stop_in_sync(1).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_row_that_somebody_removed_comes_back() {
-    let following = Following::new(60, &[]).await;
-    let (sim, db) = (&following.world.sim, &following.world.db);
+    let polling = PollingDaemon::new(60, &[]).await;
+    let (sim, db) = (&polling.world.sim, &polling.world.db);
     let ids = sim.user_ids();
     let remove = async |id: &String| db.execute(&format!("DELETE FROM clerk.users WHERE id = '{id}'")).await;
     // With the next change of its user; the number that is kept is mended.
     remove(&ids[20]).await;
     sim.update(&ids[20], |user| user["first_name"] = "Changed".into());
-    following.comes(&ids[20]).await;
-    following.is_idle("one was removed").await;
-    following.is_counted().await;
+    polling.wait_until_mirrored_user(&ids[20]).await;
+    polling.assert_idle("one was removed").await;
+    polling.assert_counted().await;
     // And with the next search for somebody else.
     remove(&ids[30]).await;
     remove(&ids[40]).await;
-    following.delete([&ids[50]]).await;
-    following.comes(&ids[30]).await;
-    following.comes(&ids[40]).await;
+    polling.delete([&ids[50]]).await;
+    polling.wait_until_mirrored_user(&ids[30]).await;
+    polling.wait_until_mirrored_user(&ids[40]).await;
     // The number is mended by a look that finds it wrong: it may be the next one.
-    eventually("the number is mended", async || following.miscounted().await == 0).await;
-    following.ends_in_step(1).await;
+    eventually("the number is mended", async || polling.count_error().await == 0).await;
+    polling.stop_in_sync(1).await;
 }

@@ -3,7 +3,7 @@
 
 use clerk_sim::{Effect, Endpoint, Faults, Quirks, Rule, WrongCount};
 
-use crate::support::{following::Following, wait::eventually};
+use crate::support::{polling::PollingDaemon, wait::eventually};
 
 /// Users enough for more than a page.
 const USERS: usize = 600;
@@ -17,8 +17,8 @@ fn count(wrong: WrongCount) -> Quirks {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn counts_that_are_wrong_for_a_moment() {
-    let following = Following::new(USERS, &[]).await;
-    let sim = &following.world.sim;
+    let polling = PollingDaemon::new(USERS, &[]).await;
+    let sim = &polling.world.sim;
     for wrong in [
         WrongCount::Offset(-1),
         WrongCount::Offset(1),
@@ -27,62 +27,62 @@ async fn counts_that_are_wrong_for_a_moment() {
     ] {
         for times in [1, 2, 3] {
             let name = format!("{times} counts are {wrong:?}");
-            let (asked, gone) = (following.asked().len(), sim.user_ids()[300].clone());
+            let (asked, gone) = (polling.requests().len(), sim.user_ids()[300].clone());
             sim.set_faults(
                 Rule::new(Effect::Quirks(Box::new(count(wrong))))
                     .on([Endpoint::Count])
                     .next(times),
             );
             eventually(&name, async || sim.faults().rules[0].next == Some(0)).await;
-            following.looks(1).await;
-            assert_eq!(following.lost().await.len(), 0, "{name}");
+            polling.sync_incrementally(1).await;
+            assert_eq!(polling.not_mirrored().await.len(), 0, "{name}");
             // At worst everybody is asked for by id.
-            let more = following.asked().split_off(asked);
+            let more = polling.requests().split_off(asked);
             assert!(more.len() <= 10, "{name}: {} requests: {more:#?}", more.len());
             sim.clear_faults();
-            following.delete([&gone]).await;
+            polling.delete([&gone]).await;
         }
     }
-    following.ends_in_step(1).await;
+    polling.stop_in_sync(1).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_count_of_nobody_is_no_reason_to_ask_for_everybody() {
-    let following = Following::new(3_000, &[]).await;
-    let sim = &following.world.sim;
+    let polling = PollingDaemon::new(3_000, &[]).await;
+    let sim = &polling.world.sim;
     sim.set_faults(
         Rule::new(Effect::Quirks(Box::new(count(WrongCount::Fixed(0)))))
             .on([Endpoint::Count])
             .next(2),
     );
     eventually("the counts", async || sim.faults().rules[0].next == Some(0)).await;
-    following.daemon.says("a full sync is due").await;
-    following.world.syncs(2).await;
-    following.looks(2).await;
+    polling.daemon.wait_for_log("a full sync is due").await;
+    polling.world.syncs(2).await;
+    polling.sync_incrementally(2).await;
     // A full sync of seven pages; by id they would be thirty questions.
-    let asked = following.asked();
+    let asked = polling.requests();
     assert!(asked.len() <= 15, "{} requests: {asked:#?}", asked.len());
-    following.ends_in_step(2).await;
+    polling.stop_in_sync(2).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_count_that_is_too_small_for_good() {
-    let following = Following::new(USERS, &[]).await;
-    let sim = &following.world.sim;
+    let polling = PollingDaemon::new(USERS, &[]).await;
+    let sim = &polling.world.sim;
     sim.set_faults(count(WrongCount::Offset(-2)));
-    following.ticks(13).await;
+    polling.wait_for_scheduled_syncs(13).await;
     // At once, after five seconds, and after ten more.
-    let searches = following.world.runs("kind = 'incremental'").await;
+    let searches = polling.world.runs("kind = 'incremental'").await;
     assert!(
         (2..=3).contains(&searches),
         "{searches} searches: {}",
-        following.daemon.log()
+        polling.daemon.log()
     );
-    let asked = following.asked();
+    let asked = polling.requests();
     assert!(asked.len() <= 9, "{} requests: {asked:#?}", asked.len());
-    assert_eq!(following.lost().await.len(), 0);
-    following.delete([&sim.user_ids()[300], &sim.user_ids()[301]]).await;
-    following.ends_in_step(1).await;
+    assert_eq!(polling.not_mirrored().await.len(), 0);
+    polling.delete([&sim.user_ids()[300], &sim.user_ids()[301]]).await;
+    polling.stop_in_sync(1).await;
 }
 
 /// Every answer takes so long that a look is due before a search is over.
@@ -95,15 +95,15 @@ fn slowly(quirks: Quirks) -> Faults {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn newcomers_explain_no_count_that_is_too_small() {
-    let following = Following::new(USERS, &[]).await;
-    let sim = &following.world.sim;
+    let polling = PollingDaemon::new(USERS, &[]).await;
+    let sim = &polling.world.sim;
     sim.set_faults(slowly(count(WrongCount::Offset(-2))));
     let begun = std::time::Instant::now();
     while begun.elapsed() < std::time::Duration::from_secs(12) {
         sim.create_random();
         tokio::time::sleep(std::time::Duration::from_millis(700)).await;
     }
-    let searches = following.asked();
+    let searches = polling.requests();
     let searches = searches
         .iter()
         .filter(|path| path.starts_with("/v1/users/count?"))
@@ -112,76 +112,81 @@ async fn newcomers_explain_no_count_that_is_too_small() {
     assert!(
         (2..=4).contains(&searches),
         "{searches} searches: {}",
-        following.daemon.log()
+        polling.daemon.log()
     );
     sim.clear_faults();
-    following.ends_in_step(1).await;
+    polling.stop_in_sync(1).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn who_is_gone_by_a_look_within_a_search_is_searched_for_next() {
     // No look comes by itself.
-    let following = Following::new(USERS, &[("CLERK2PG_SCHEDULE__INCREMENTAL", "")]).await;
-    let sim = &following.world.sim;
+    let polling = PollingDaemon::new(USERS, &[("CLERK2PG_SCHEDULE__INCREMENTAL", "")]).await;
+    let sim = &polling.world.sim;
     let ids = sim.user_ids();
     sim.set_faults(slowly(Quirks::default()));
-    let sync = async || following.world.db.execute("NOTIFY clerk2pg, 'sync'").await;
+    let sync = async || polling.world.db.execute("NOTIFY clerk2pg, 'sync'").await;
     assert!(sim.delete(&ids[100]));
     sync().await;
-    let is_searching = async || following.asked().iter().any(|path| path.contains("limit=500"));
+    let is_searching = async || polling.requests().iter().any(|path| path.contains("limit=500"));
     eventually("a page of the search", is_searching).await;
     assert!(sim.delete(&ids[500]));
     sync().await;
-    following.goes(&ids[100]).await;
-    following.goes(&ids[500]).await;
+    polling.wait_until_gone(&ids[100]).await;
+    polling.wait_until_gone(&ids[500]).await;
     sim.clear_faults();
-    following.ends_in_step(1).await;
+    polling.stop_in_sync(1).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_count_that_is_too_large_for_good() {
-    let following = Following::new(USERS, &[]).await;
-    let sim = &following.world.sim;
+    let polling = PollingDaemon::new(USERS, &[]).await;
+    let sim = &polling.world.sim;
     sim.set_faults(count(WrongCount::Offset(2)));
     // Somebody may have been created a moment ago: nothing is searched for until that must have shown.
-    following.ticks(5).await;
-    assert_eq!(following.asked(), [""; 0]);
-    following.delete([&sim.user_ids()[300]]).await;
-    let before = following.world.runs("kind = 'incremental'").await;
-    following.ticks(13).await;
-    let searches = following.world.runs("kind = 'incremental'").await - before;
+    polling.wait_for_scheduled_syncs(5).await;
+    assert_eq!(polling.requests(), [""; 0]);
+    polling.delete([&sim.user_ids()[300]]).await;
+    let before = polling.world.runs("kind = 'incremental'").await;
+    polling.wait_for_scheduled_syncs(13).await;
+    let searches = polling.world.runs("kind = 'incremental'").await - before;
     assert!(
         (1..=3).contains(&searches),
         "{searches} searches: {}",
-        following.daemon.log()
+        polling.daemon.log()
     );
-    assert_eq!(following.lost().await.len(), 0);
+    assert_eq!(polling.not_mirrored().await.len(), 0);
     // One who is counted but not found may hide one who is gone.
-    following.delete([&sim.user_ids()[400]]).await;
-    following.ends_in_step_after_any_walk().await;
+    polling.delete([&sim.user_ids()[400]]).await;
+    polling.stop_in_sync_after_any_full_sync().await;
 }
 
 /// Somebody is deleted while a server is in trouble for some looks. Nobody else may go, the one who is gone goes when the trouble is over at
 /// the latest, and no more is asked than that many requests.
-async fn check(following: &Following, name: &str, faults: impl Into<Faults>, most: usize) {
-    let sim = &following.world.sim;
+async fn check(polling: &PollingDaemon, name: &str, faults: impl Into<Faults>, most: usize) {
+    let sim = &polling.world.sim;
     let ids = sim.user_ids();
     let gone = &ids[ids.len() - 20];
-    let asked = following.asked().len();
+    let asked = polling.requests().len();
     sim.set_faults(faults);
-    following.looks(1).await;
+    polling.sync_incrementally(1).await;
     assert!(sim.delete(gone));
-    following.ticks(3).await;
-    assert_eq!(following.lost().await.len(), 0, "{name}: {}", following.daemon.log());
-    let more = following.asked().split_off(asked);
+    polling.wait_for_scheduled_syncs(3).await;
+    assert_eq!(
+        polling.not_mirrored().await.len(),
+        0,
+        "{name}: {}",
+        polling.daemon.log()
+    );
+    let more = polling.requests().split_off(asked);
     assert!(more.len() <= most, "{name}: {} requests: {more:#?}", more.len());
     sim.clear_faults();
     // By the schedule, the next attempt may be a minute away.
-    following.looks(1).await;
-    following.goes(gone).await;
-    following.looks(1).await;
-    following.world.assert_in_step().await;
-    following.is_counted().await;
+    polling.sync_incrementally(1).await;
+    polling.wait_until_gone(gone).await;
+    polling.sync_incrementally(1).await;
+    polling.world.assert_in_sync().await;
+    polling.assert_counted().await;
 }
 
 fn with(change: impl FnOnce(&mut Quirks)) -> Quirks {
@@ -192,92 +197,86 @@ fn with(change: impl FnOnce(&mut Quirks)) -> Quirks {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn pages_that_are_short() {
-    let following = Following::new(USERS, &[]).await;
-    check(&following, "pages of 50", with(|q| q.max_page = Some(50)), 30).await;
-    check(&following, "pages of 7", with(|q| q.max_page = Some(7)), 120).await;
-    check(&following, "pages of any length", with(|q| q.random_pages = true), 60).await;
+    let polling = PollingDaemon::new(USERS, &[]).await;
+    check(&polling, "pages of 50", with(|q| q.max_page = Some(50)), 30).await;
+    check(&polling, "pages of 7", with(|q| q.max_page = Some(7)), 120).await;
+    check(&polling, "pages of any length", with(|q| q.random_pages = true), 60).await;
     // Nobody is missing, but the last users of the list are not shown.
     let short_and_wrong = with(|q| {
         q.max_page = Some(298);
         q.count = Some(WrongCount::Offset(-2));
     });
-    check(&following, "short pages and a wrong count", short_and_wrong, 20).await;
-    following.ends_in_step_after_any_walk().await;
+    check(&polling, "short pages and a wrong count", short_and_wrong, 20).await;
+    polling.stop_in_sync_after_any_full_sync().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn lists_that_lag_or_are_empty() {
-    let following = Following::new(USERS, &[]).await;
-    check(&following, "lists that lag", with(|q| q.stale_lists_ms = 3_000), 20).await;
-    check(&following, "empty lists", with(|q| q.empty_lists = true), 20).await;
-    following.ends_in_step_after_any_walk().await;
+    let polling = PollingDaemon::new(USERS, &[]).await;
+    check(&polling, "lists that lag", with(|q| q.stale_lists_ms = 3_000), 20).await;
+    check(&polling, "empty lists", with(|q| q.empty_lists = true), 20).await;
+    polling.stop_in_sync_after_any_full_sync().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn users_who_are_brought_before_lists_show_them() {
-    let following = Following::new(60, &[]).await;
-    let sim = &following.world.sim;
+    let polling = PollingDaemon::new(60, &[]).await;
+    let sim = &polling.world.sim;
     sim.set_faults(with(|q| q.stale_lists_ms = 5_000));
-    following.looks(1).await;
+    polling.sync_incrementally(1).await;
     let new: Vec<String> = (0..3).map(|_| sim.create_random()).collect();
     for id in &new {
-        following.world.db.execute(&format!("NOTIFY clerk2pg, '{id}'")).await;
-        following.comes(id).await;
+        polling.world.db.execute(&format!("NOTIFY clerk2pg, '{id}'")).await;
+        polling.wait_until_mirrored_user(id).await;
     }
-    following.ticks(3).await;
-    assert_eq!(following.lost().await.len(), 0, "{}", following.daemon.log());
+    polling.wait_for_scheduled_syncs(3).await;
+    assert_eq!(polling.not_mirrored().await.len(), 0, "{}", polling.daemon.log());
     sim.clear_faults();
-    following.is_idle("the lists show them").await;
-    following.ends_in_step(1).await;
+    polling.assert_idle("the lists show them").await;
+    polling.stop_in_sync(1).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn filters_that_are_ignored() {
-    let following = Following::new(USERS, &[]).await;
-    check(&following, "names are ignored", with(|q| q.ignore_user_id = true), 8).await;
-    check(
-        &following,
-        "times are ignored",
-        with(|q| q.ignore_created_at = true),
-        30,
-    )
-    .await;
-    check(&following, "offsets are ignored", with(|q| q.ignore_offset = true), 30).await;
-    following.ends_in_step_after_any_walk().await;
+    let polling = PollingDaemon::new(USERS, &[]).await;
+    check(&polling, "names are ignored", with(|q| q.ignore_user_id = true), 8).await;
+    check(&polling, "times are ignored", with(|q| q.ignore_created_at = true), 30).await;
+    check(&polling, "offsets are ignored", with(|q| q.ignore_offset = true), 30).await;
+    polling.stop_in_sync_after_any_full_sync().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn users_who_are_hidden() {
-    let following = Following::new(USERS, &[]).await;
-    let sim = &following.world.sim;
+    let polling = PollingDaemon::new(USERS, &[]).await;
+    let sim = &polling.world.sim;
     let hidden = vec![sim.user_ids()[100].clone(), sim.user_ids()[550].clone()];
     let hiding = with(|q| q.hidden_from_lists = hidden);
-    check(&following, "hidden from lists", hiding.clone(), 20).await;
+    check(&polling, "hidden from lists", hiding.clone(), 20).await;
     let uncounted = Quirks {
         count: Some(WrongCount::Offset(-2)),
         ..hiding
     };
     // Three searches: in vain, for the one who is gone, and at once for what that one did not explain.
-    check(&following, "hidden from lists and counts", uncounted, 30).await;
-    following.ends_in_step_after_any_walk().await;
+    check(&polling, "hidden from lists and counts", uncounted, 30).await;
+    polling.stop_in_sync_after_any_full_sync().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn deletions_that_cannot_be_confirmed() {
-    let following = Following::new(USERS, &[]).await;
-    let not_by_id = with(|q| q.not_found_by_id = following.world.sim.user_ids());
-    check(&following, "nobody is found by id", not_by_id, 14).await;
-    check(&following, "404 by a proxy", with(|q| q.html_not_found = true), 14).await;
+    let polling = PollingDaemon::new(USERS, &[]).await;
+    let not_by_id = with(|q| q.not_found_by_id = polling.world.sim.user_ids());
+    check(&polling, "nobody is found by id", not_by_id, 14).await;
+    check(&polling, "404 by a proxy", with(|q| q.html_not_found = true), 14).await;
     let nobody_by_name = Rule::new(Effect::Quirks(Box::new(with(|q| q.empty_lists = true)))).on([Endpoint::List]);
-    check(&following, "lists hold nobody", nobody_by_name, 14).await;
-    check(&following, "a refused key", with(|q| q.unauthorized = true), 0).await;
-    following.ends_in_step_after_any_walk().await;
+    check(&polling, "lists hold nobody", nobody_by_name, 14).await;
+    check(&polling, "a refused key", with(|q| q.unauthorized = true), 0).await;
+    polling.stop_in_sync_after_any_full_sync().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn an_outage_between_two_questions_leaves_nothing_behind() {
-    let following = Following::new(60, &[]).await;
-    let sim = &following.world.sim;
+    let polling = PollingDaemon::new(60, &[]).await;
+    let sim = &polling.world.sim;
     let gone = sim.user_ids()[20].clone();
     let by_id = || {
         sim.requests_by_path()
@@ -292,46 +291,43 @@ async fn an_outage_between_two_questions_leaves_nothing_behind() {
     // Clerk left the user out of a list, and then went away.
     sim.set_faults(Rule::new(Effect::DropBefore));
     eventually("the sync fails", async || {
-        following.world.runs("outcome = 'failed'").await == 1
+        polling.world.runs("outcome = 'failed'").await == 1
     })
     .await;
-    assert!(following.is_mirrored(&gone).await);
+    assert!(polling.is_mirrored(&gone).await);
     sim.clear_faults();
-    following.goes(&gone).await;
-    following.ends_in_step(1).await;
+    polling.wait_until_gone(&gone).await;
+    polling.stop_in_sync(1).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn users_who_were_held_are_counted_again_when_lists_show_them() {
-    let following = Following::new(60, &[]).await;
-    let sim = &following.world.sim;
+    let polling = PollingDaemon::new(60, &[]).await;
+    let sim = &polling.world.sim;
     let ids = sim.user_ids();
     let held = "SELECT count(*) FROM clerk.missing_users WHERE held_at IS NOT NULL";
-    let held = async || following.world.db.number(held).await;
+    let held = async || polling.world.db.number(held).await;
     sim.set_faults(with(|q| {
         q.empty_lists = true;
         q.count = Some(WrongCount::Fixed(0));
     }));
     eventually("all are held", async || held().await == 60).await;
-    following.is_idle("all are held").await;
-    following.world.age_rows().await;
+    polling.assert_idle("all are held").await;
+    polling.world.age_rows().await;
     sim.clear_faults();
     // One of them is really gone. The others are released, and that one waits for a person.
     assert!(sim.delete(&ids[20]));
     eventually("one is held", async || held().await == 1).await;
     eventually("a full sync", async || {
-        following.world.runs("kind = 'full' AND held = 1").await == 1
+        polling.world.runs("kind = 'full' AND held = 1").await == 1
     })
     .await;
-    assert!(following.is_mirrored(&ids[20]).await);
-    let status = following.world.run(&["status", "--format", "json"]).await.json();
-    let ran = following
-        .world
-        .run(&["approve", status["plan"].as_str().unwrap()])
-        .await;
+    assert!(polling.is_mirrored(&ids[20]).await);
+    let status = polling.world.run(&["status", "--format", "json"]).await.json();
+    let ran = polling.world.run(&["approve", status["plan"].as_str().unwrap()]).await;
     assert_eq!(ran.code, Some(0), "{ran:#?}");
-    following.goes(&ids[20]).await;
-    assert_eq!(following.lost().await.len(), 0);
-    following.delete([&ids[30]]).await;
-    following.ends_in_step(3).await;
+    polling.wait_until_gone(&ids[20]).await;
+    assert_eq!(polling.not_mirrored().await.len(), 0);
+    polling.delete([&ids[30]]).await;
+    polling.stop_in_sync(3).await;
 }

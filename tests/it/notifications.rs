@@ -4,7 +4,7 @@ use rustix::process::Signal;
 
 use crate::support::{
     fixture::World,
-    on_demand::{DEBUG, LISTENING, attentive, ends_well},
+    on_demand::{DEBUG, LISTENING, assert_clean_stop, start_on_demand},
     process::NEVER,
     proxy::{Proxy, upstream},
     wait::eventually,
@@ -13,24 +13,24 @@ use crate::support::{
 #[tokio::test(flavor = "multi_thread")]
 async fn where_notifications_are_swallowed_the_schedule_goes_on() {
     let world = World::new(20).await;
-    let pooler = Proxy::deaf(upstream(&world.db.url));
-    let daemon = world.follow(&[
+    let pooler = Proxy::without_notifications(upstream(&world.db.url));
+    let daemon = world.start_daemon(&[
         NEVER,
         ("CLERK2PG_SCHEDULE__INCREMENTAL", "* * * * * *"),
         ("DATABASE_URL", &pooler.url(&world.db.url)),
     ]);
     world.syncs(1).await;
     world.sim.create_random();
-    world.comes_in_step().await;
+    world.wait_for_next_sync().await;
     let told = "NOTIFY clerk2pg is not heard";
-    assert_eq!(daemon.said(told), 0, "{}", daemon.log());
-    daemon.says(told).await;
+    assert_eq!(daemon.count_in_log(told), 0, "{}", daemon.log());
+    daemon.wait_for_log(told).await;
     let old = world.sim.user_ids();
     world.age_rows().await;
     for gone in &old[..2] {
         world.sim.create_random();
         assert!(world.sim.delete(gone));
-        world.comes_in_step().await;
+        world.wait_for_next_sync().await;
     }
     let ran = daemon.stop(Signal::TERM).await;
     assert_eq!(ran.code, Some(0), "{ran:#?}");
@@ -41,37 +41,37 @@ async fn where_notifications_are_swallowed_the_schedule_goes_on() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_listening_connection_that_is_cut_is_made_anew() {
-    let (world, daemon) = attentive(20).await;
+    let (world, daemon) = start_on_demand(20).await;
     for times in 2..4 {
         let ears = "datname = current_database() AND query LIKE 'LISTEN%'";
         let cut = format!("SELECT count(pg_terminate_backend(pid)) FROM pg_stat_activity WHERE {ears}");
         assert_eq!(world.db.number(&cut).await, 1);
         let id = world.sim.create_random();
-        world.ask(&id).await;
-        eventually("the user's row", async || world.has(&id).await).await;
-        eventually("it listens again", async || daemon.said(LISTENING) == times).await;
-        world.brings_somebody().await;
+        world.notify(&id).await;
+        eventually("the user's row", async || world.has_user(&id).await).await;
+        eventually("it listens again", async || daemon.count_in_log(LISTENING) == times).await;
+        world.sync_new_user().await;
     }
-    world.assert_in_step().await;
-    ends_well(daemon).await;
+    world.assert_in_sync().await;
+    assert_clean_stop(daemon).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn what_was_asked_for_while_postgres_was_out_of_reach_comes_afterwards() {
     let world = World::new(20).await;
     let mut postgres = Proxy::open(upstream(&world.db.url));
-    let daemon = world.follow(&[NEVER, DEBUG, ("DATABASE_URL", &postgres.url(&world.db.url))]);
-    daemon.says(LISTENING).await;
+    let daemon = world.start_daemon(&[NEVER, DEBUG, ("DATABASE_URL", &postgres.url(&world.db.url))]);
+    daemon.wait_for_log(LISTENING).await;
     world.syncs(1).await;
     postgres.refuse().await;
     let id = world.sim.create_random();
-    world.ask(&id).await;
-    world.ask("sync").await;
-    daemon.says("cannot listen yet").await;
-    assert!(!world.has(&id).await);
-    postgres.let_through();
-    eventually("the user's row", async || world.has(&id).await).await;
-    world.assert_in_step().await;
+    world.notify(&id).await;
+    world.notify("sync").await;
+    daemon.wait_for_log("cannot listen yet").await;
+    assert!(!world.has_user(&id).await);
+    postgres.open_again();
+    eventually("the user's row", async || world.has_user(&id).await).await;
+    world.assert_in_sync().await;
     assert_eq!(daemon.stop(Signal::TERM).await.code, Some(0));
 }
 
@@ -80,15 +80,15 @@ async fn of_two_daemons_the_leader_brings_a_user() {
     let world = World::new(20).await;
     // One that starts takes the place of a leader that has run out; this one has not by then.
     let lease = ("CLERK2PG_LEASE__TTL", "20s");
-    let leader = world.attend_with(&[lease]).await;
-    let standby = world.follow(&[NEVER, DEBUG, lease]);
-    standby.says(LISTENING).await;
-    standby.says("standing by").await;
+    let leader = world.start_on_demand_with(&[lease]).await;
+    let standby = world.start_daemon(&[NEVER, DEBUG, lease]);
+    standby.wait_for_log(LISTENING).await;
+    standby.wait_for_log("standing by").await;
     for nth in 1..=5 {
-        world.brings_somebody().await;
+        world.sync_new_user().await;
         assert_eq!(world.last_event().await, nth);
     }
-    let last = world.brings_somebody().await;
+    let last = world.sync_new_user().await;
     let asked = world
         .sim
         .log()
@@ -96,15 +96,15 @@ async fn of_two_daemons_the_leader_brings_a_user() {
         .filter(|request| request.path.ends_with(&last))
         .count();
     assert_eq!(asked, 1, "both have asked");
-    ends_well(leader).await;
-    standby.says("this one leads now").await;
+    assert_clean_stop(leader).await;
+    standby.wait_for_log("this one leads now").await;
     eventually("its first full sync is over", async || {
-        standby.said("full sync outcome") > 0
+        standby.count_in_log("full sync outcome") > 0
     })
     .await;
-    world.brings_somebody().await;
-    world.assert_in_step().await;
-    ends_well(standby).await;
+    world.sync_new_user().await;
+    world.assert_in_sync().await;
+    assert_clean_stop(standby).await;
     assert_eq!(world.runs("kind = 'on_demand'").await, 7);
     assert_eq!(world.runs("outcome NOT IN ('changed', 'in_sync')").await, 0);
     world.assert_one_at_a_time().await;
@@ -112,15 +112,15 @@ async fn of_two_daemons_the_leader_brings_a_user() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_reload_leaves_one_ear_open() {
-    let (world, daemon) = attentive(20).await;
+    let (world, daemon) = start_on_demand(20).await;
     daemon.signal(Signal::HUP);
-    eventually("it listens again", async || daemon.said(LISTENING) == 2).await;
+    eventually("it listens again", async || daemon.count_in_log(LISTENING) == 2).await;
     eventually("the full sync of a start", async || {
-        daemon.said("full sync outcome") == 2
+        daemon.count_in_log("full sync outcome") == 2
     })
     .await;
     let ears = "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND query LIKE 'LISTEN%'";
     eventually("the old ear is closed", async || world.db.number(ears).await == 1).await;
-    world.brings_somebody().await;
-    ends_well(daemon).await;
+    world.sync_new_user().await;
+    assert_clean_stop(daemon).await;
 }

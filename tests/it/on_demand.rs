@@ -8,7 +8,7 @@ use rustix::process::Signal;
 use crate::support::{
     faults::slow_pages,
     fixture::World,
-    on_demand::{attentive, ends_well},
+    on_demand::{assert_clean_stop, start_on_demand},
     wait::eventually,
 };
 impl World {
@@ -34,33 +34,33 @@ fn by_id(requests: u64) -> BTreeMap<String, u64> {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_new_user_comes_for_one_request() {
-    let (world, daemon) = attentive(30).await;
+    let (world, daemon) = start_on_demand(30).await;
     let before = world.sim.requests_by_path();
-    let id = world.brings_somebody().await;
+    let id = world.sync_new_user().await;
     assert_eq!(world.asked_since(&before), by_id(1));
     let run = "SELECT concat_ws(' ', kind, outcome, created, requests) FROM clerk.sync_runs ORDER BY id DESC LIMIT 1";
     assert_eq!(world.db.text(run).await.as_deref(), Some("on_demand changed 1 1"));
-    world.assert_in_step().await;
+    world.assert_in_sync().await;
 
     world.rename(&id, "Changed");
-    world.ask(&id).await;
+    world.notify(&id).await;
     eventually("the change", async || world.is_called(&id, "Changed").await).await;
     assert_eq!(world.asked_since(&before), by_id(2));
     assert_eq!(
-        world.told(0).await,
+        world.event_names(0).await,
         [format!("user.created {id}"), format!("user.updated {id}")]
     );
-    ends_well(daemon).await;
+    assert_clean_stop(daemon).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_user_who_is_the_same_costs_a_request_and_writes_nothing() {
-    let (world, daemon) = attentive(30).await;
+    let (world, daemon) = start_on_demand(30).await;
     let (versions, before) = (world.db.versions().await, world.sim.requests_by_path());
     let id = world.sim.user_ids()[7].clone();
-    world.ask(&id).await;
+    world.notify(&id).await;
     eventually("the request", async || world.asked_since(&before) == by_id(1)).await;
-    let new = world.brings_somebody().await;
+    let new = world.sync_new_user().await;
     assert_eq!(world.asked_since(&before), by_id(2));
     assert_eq!(
         world.runs("kind = 'on_demand'").await,
@@ -70,30 +70,30 @@ async fn a_user_who_is_the_same_costs_a_request_and_writes_nothing() {
     let mut after = world.db.versions().await;
     after.remove(&new);
     assert_eq!(after, versions);
-    ends_well(daemon).await;
+    assert_clean_stop(daemon).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_deleted_user_goes_once_clerk_says_so_in_two_ways() {
-    let (world, daemon) = attentive(30).await;
+    let (world, daemon) = start_on_demand(30).await;
     let id = world.sim.user_ids()[7].clone();
     // A server that says so in one way only.
     world.sim.set_faults(Quirks {
         not_found_by_id: vec![id.clone()],
         ..Quirks::default()
     });
-    world.ask(&id).await;
+    world.notify(&id).await;
     eventually("a sync", async || {
         world.runs("kind = 'on_demand' AND ended_at IS NOT NULL").await == 1
     })
     .await;
-    assert!(world.has(&id).await);
+    assert!(world.has_user(&id).await);
     world.sim.clear_faults();
 
     assert!(world.sim.delete(&id));
     let before = world.sim.log().len();
-    world.ask(&id).await;
-    eventually("the row goes", async || !world.has(&id).await).await;
+    world.notify(&id).await;
+    eventually("the row goes", async || !world.has_user(&id).await).await;
     let asked: Vec<_> = world.sim.log().drain(before..).map(|request| request.path).collect();
     assert!(
         asked.iter().any(|path| path.contains(&format!("user_id={id}"))),
@@ -104,28 +104,28 @@ async fn a_deleted_user_goes_once_clerk_says_so_in_two_ways() {
         .filter(|path| path.ends_with(&format!("/users/{id}")))
         .count();
     assert_eq!(by_id, 2, "once to begin with, and once to confirm: {asked:#?}");
-    assert_eq!(world.told(0).await, [format!("user.deleted {id}")]);
-    world.assert_in_step().await;
+    assert_eq!(world.event_names(0).await, [format!("user.deleted {id}")]);
+    world.assert_in_sync().await;
     assert_eq!(daemon.stop(Signal::TERM).await.code, Some(0));
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn many_who_are_gone_are_held_even_if_they_are_asked_for_one_by_one() {
-    let (world, daemon) = attentive(40).await;
+    let (world, daemon) = start_on_demand(40).await;
     let ids: Vec<String> = world.sim.user_ids().into_iter().take(20).collect();
     assert!(ids.iter().all(|id| world.sim.delete(id)));
     for id in &ids {
-        world.ask(id).await;
+        world.notify(id).await;
     }
     eventually("deletions are held", async || world.runs("outcome = 'held'").await > 0).await;
-    world.brings_somebody().await;
+    world.sync_new_user().await;
     assert!(world.users().await >= 31, "more than ten went");
     assert_eq!(daemon.stop(Signal::TERM).await.code, Some(0));
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn nonsense_is_not_asked_for() {
-    let (world, daemon) = attentive(20).await;
+    let (world, daemon) = start_on_demand(20).await;
     let (versions, before) = (world.db.versions().await, world.sim.requests_by_path());
     let known = world.sim.user_ids()[3].clone();
     let long = format!("user_{}", "a".repeat(7_994));
@@ -149,39 +149,39 @@ async fn nonsense_is_not_asked_for() {
         &"x".repeat(7_999),
         &long,
     ] {
-        world.ask(payload).await;
+        world.notify(payload).await;
     }
     // These could be somebody's, for all that is known.
-    world.ask("user_nobody").await;
-    world.ask("user_0").await;
-    let new = world.brings_somebody().await;
+    world.notify("user_nobody").await;
+    world.notify("user_0").await;
+    let new = world.sync_new_user().await;
     assert_eq!(world.asked_since(&before), by_id(3));
     assert_eq!(world.runs("kind <> 'full'").await, 1);
     let mut after = world.db.versions().await;
     after.remove(&new);
     assert_eq!(after, versions);
-    ends_well(daemon).await;
+    assert_clean_stop(daemon).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn many_at_once_come_all_and_once() {
-    let (world, daemon) = attentive(20).await;
+    let (world, daemon) = start_on_demand(20).await;
     let before = world.sim.requests_by_path();
     let ids: Vec<String> = (0..70).map(|_| world.sim.create_random()).collect();
     // The same one twice in a transaction is notified once.
     let sql = "SELECT pg_notify('clerk2pg', id) FROM unnest($1::text[] || $1::text[]) AS id";
     world.db.client.execute(sql, &[&ids]).await.unwrap();
     eventually("all users", async || world.users().await == 90).await;
-    world.assert_in_step().await;
+    world.assert_in_sync().await;
     assert_eq!(world.asked_since(&before), by_id(70));
     assert_eq!(world.last_event().await, 70);
-    ends_well(daemon).await;
+    assert_clean_stop(daemon).await;
 }
 
 /// A full sync of some seconds is at work.
 async fn busy(world: &World) {
     world.sim.set_faults(slow_pages(5, 100));
-    world.ask("full").await;
+    world.notify("full").await;
     eventually("a full sync is at work", async || is_busy(world).await).await;
 }
 
@@ -191,21 +191,21 @@ async fn is_busy(world: &World) -> bool {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn who_is_asked_for_need_not_wait_for_a_full_sync() {
-    let (world, daemon) = attentive(250).await;
+    let (world, daemon) = start_on_demand(250).await;
     busy(&world).await;
     let id = world.sim.create_random();
-    world.ask(&id).await;
-    eventually("the user's row", async || world.has(&id).await).await;
+    world.notify(&id).await;
+    eventually("the user's row", async || world.has_user(&id).await).await;
     assert!(is_busy(&world).await, "it waited for the full sync");
     world.syncs(2).await;
-    world.assert_in_step().await;
-    assert_eq!(world.told(0).await, [format!("user.created {id}")]);
-    ends_well(daemon).await;
+    world.assert_in_sync().await;
+    assert_eq!(world.event_names(0).await, [format!("user.created {id}")]);
+    assert_clean_stop(daemon).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn changes_that_are_asked_for_need_not_wait_for_a_full_sync() {
-    let (world, daemon) = attentive(250).await;
+    let (world, daemon) = start_on_demand(250).await;
     let id = world.sim.user_ids()[0].clone();
     for (name, by_signal) in [("Asked", false), ("Signalled", true)] {
         busy(&world).await;
@@ -218,20 +218,20 @@ async fn changes_that_are_asked_for_need_not_wait_for_a_full_sync() {
         if by_signal {
             daemon.signal(Signal::USR1);
         } else {
-            world.ask("sync").await;
+            world.notify("sync").await;
         }
         eventually("the change", async || world.is_called(&id, name).await).await;
         assert!(is_busy(&world).await, "it waited for the full sync");
         world.sim.clear_faults();
         eventually("the full sync is over", async || !is_busy(&world).await).await;
     }
-    world.assert_in_step().await;
-    ends_well(daemon).await;
+    world.assert_in_sync().await;
+    assert_clean_stop(daemon).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn an_incremental_sync_comes_when_it_is_asked_for() {
-    let (world, daemon) = attentive(40).await;
+    let (world, daemon) = start_on_demand(40).await;
     for by_signal in [false, true] {
         world.sim.create_random();
         world.rename(&world.sim.user_ids()[5], if by_signal { "Signalled" } else { "Asked" });
@@ -240,49 +240,49 @@ async fn an_incremental_sync_comes_when_it_is_asked_for() {
         if by_signal {
             daemon.signal(Signal::USR1);
         } else {
-            world.ask("sync").await;
+            world.notify("sync").await;
         }
         let done = format!("id > {last} AND kind = 'incremental' AND outcome = 'changed'");
         eventually("an incremental sync", async || world.runs(&done).await == 1).await;
-        world.assert_in_step().await;
+        world.assert_in_sync().await;
     }
     assert_eq!(world.runs("kind = 'full'").await, 1);
-    ends_well(daemon).await;
+    assert_clean_stop(daemon).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_full_sync_comes_when_it_is_asked_for() {
-    let (world, daemon) = attentive(40).await;
+    let (world, daemon) = start_on_demand(40).await;
     // Only a full sync sees it.
     let mut document = world.sim.document(&world.sim.user_ids()[5]).unwrap();
     document["banned"] = true.into();
     world.sim.insert(document);
-    world.ask("sync").await;
-    world.brings_somebody().await;
+    world.notify("sync").await;
+    world.sync_new_user().await;
     let banned = "SELECT count(*) FROM clerk.users WHERE banned";
     let before = world.db.number(banned).await;
-    world.ask("full").await;
+    world.notify("full").await;
     eventually("the ban", async || world.db.number(banned).await == before + 1).await;
     eventually("the sync is over", async || {
         world.runs("kind = 'full' AND outcome = 'changed'").await == 2
     })
     .await;
-    world.assert_in_step().await;
-    ends_well(daemon).await;
+    world.assert_in_sync().await;
+    assert_clean_stop(daemon).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn an_approval_is_followed_at_once() {
-    let (world, daemon) = attentive(60).await;
+    let (world, daemon) = start_on_demand(60).await;
     let gone: Vec<String> = world.sim.user_ids().into_iter().take(15).collect();
     assert!(gone.iter().all(|id| world.sim.delete(id)));
-    world.ask("sync").await;
+    world.notify("sync").await;
     let held = "SELECT plan FROM clerk.sync_runs WHERE outcome = 'held'";
     eventually("deletions are held", async || world.db.text(held).await.is_some()).await;
     assert_eq!(world.users().await, 60);
     let ran = world.run(&["approve", &world.db.text(held).await.unwrap()]).await;
     assert_eq!(ran.code, Some(0), "{ran:#?}");
     eventually("the rows go", async || world.users().await == 45).await;
-    world.assert_in_step().await;
+    world.assert_in_sync().await;
     assert_eq!(daemon.stop(Signal::TERM).await.code, Some(0));
 }

@@ -8,8 +8,8 @@ use rustix::process::Signal;
 use crate::support::{
     database::connect,
     fixture::World,
-    following::Following,
     http_server::{Server, answer},
+    polling::PollingDaemon,
     process::{NEVER, Process},
     proxy::{Proxy, upstream},
     summary::{Exit, changed},
@@ -33,8 +33,8 @@ fn error(status: u16, body: ErrorBody) -> Rule {
 /// Waits for the daemon to be in sync again; it must have said once that it waited, and once that it does not any more.
 async fn recovers(world: &World, daemon: Process) {
     world.sim.create_random();
-    world.comes_in_step().await;
-    daemon.says(BACK).await;
+    world.wait_for_next_sync().await;
+    daemon.wait_for_log(BACK).await;
     let ran = daemon.stop(Signal::TERM).await;
     assert_eq!(ran.code, Some(0), "{ran:#?}");
     for text in [AWAY, BACK] {
@@ -50,16 +50,16 @@ async fn clerk_refuses_connections_at_the_start() {
     let world = World::new(20).await;
     let mut clerk = Proxy::refusing(upstream(&world.sim.url()));
     // Without a schedule it is the backoff alone that brings the next attempt.
-    let daemon = world.follow(&[("CLERK_API_URL", &clerk.url(&world.sim.url())), IMPATIENT, NEVER]);
-    daemon.says(AWAY).await;
-    assert_eq!(daemon.said("cannot connect"), 1, "{}", daemon.log());
+    let daemon = world.start_daemon(&[("CLERK_API_URL", &clerk.url(&world.sim.url())), IMPATIENT, NEVER]);
+    daemon.wait_for_log(AWAY).await;
+    assert_eq!(daemon.count_in_log("cannot connect"), 1, "{}", daemon.log());
     // Time for two more attempts.
     tokio::time::sleep(Duration::from_secs(4)).await;
-    assert_eq!(daemon.said(AWAY), 1, "{}", daemon.log());
-    clerk.let_through();
+    assert_eq!(daemon.count_in_log(AWAY), 1, "{}", daemon.log());
+    clerk.open_again();
     world.syncs(1).await;
-    world.assert_in_step().await;
-    daemon.says(BACK).await;
+    world.assert_in_sync().await;
+    daemon.wait_for_log(BACK).await;
     assert_eq!(daemon.stop(Signal::TERM).await.code, Some(0));
 }
 
@@ -67,33 +67,33 @@ async fn clerk_refuses_connections_at_the_start() {
 async fn clerk_goes_away_later() {
     let world = World::new(20).await;
     let mut clerk = Proxy::open(upstream(&world.sim.url()));
-    let daemon = world.follow(&[("CLERK_API_URL", &clerk.url(&world.sim.url())), IMPATIENT]);
+    let daemon = world.start_daemon(&[("CLERK_API_URL", &clerk.url(&world.sim.url())), IMPATIENT]);
     world.syncs(1).await;
     clerk.refuse().await;
     eventually("three failed attempts", async || {
         world.runs("outcome = 'failed'").await >= 3
     })
     .await;
-    clerk.let_through();
+    clerk.open_again();
     recovers(&world, daemon).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn who_asks_is_not_kept_waiting_for_the_next_attempt() {
-    let following = Following::new(20, &[]).await;
-    following.world.sim.set_faults(error(401, ErrorBody::Json));
+    let polling = PollingDaemon::new(20, &[]).await;
+    polling.world.sim.set_faults(error(401, ErrorBody::Json));
     // The pauses between so many attempts would add up to minutes.
-    following.looks(10).await;
-    following.world.sim.clear_faults();
-    following.looks(1).await;
-    following.ends_in_step(1).await;
+    polling.sync_incrementally(10).await;
+    polling.world.sim.clear_faults();
+    polling.sync_incrementally(1).await;
+    polling.stop_in_sync(1).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn clerk_answers_with_errors_or_somebody_elses_pages() {
     let outage = async |fault: Rule| {
         let world = World::new(20).await;
-        let daemon = world.follow(&[IMPATIENT]);
+        let daemon = world.start_daemon(&[IMPATIENT]);
         world.syncs(1).await;
         world.sim.set_faults(fault);
         eventually("three failed attempts", async || {
@@ -116,16 +116,16 @@ async fn clerk_answers_with_errors_or_somebody_elses_pages() {
 async fn postgres_refuses_connections_at_the_start() {
     let world = World::new(20).await;
     let mut postgres = Proxy::refusing(upstream(&world.db.url));
-    let daemon = world.follow(&[("DATABASE_URL", &postgres.url(&world.db.url)), NEVER]);
-    daemon.says(AWAY).await;
-    assert_eq!(daemon.said("Postgres cannot be reached"), 1, "{}", daemon.log());
+    let daemon = world.start_daemon(&[("DATABASE_URL", &postgres.url(&world.db.url)), NEVER]);
+    daemon.wait_for_log(AWAY).await;
+    assert_eq!(daemon.count_in_log("Postgres cannot be reached"), 1, "{}", daemon.log());
     let attempts = world.sim.requests();
     eventually("two more attempts", async || world.sim.requests() >= attempts + 2).await;
-    assert_eq!(daemon.said(AWAY), 1, "{}", daemon.log());
-    postgres.let_through();
+    assert_eq!(daemon.count_in_log(AWAY), 1, "{}", daemon.log());
+    postgres.open_again();
     world.syncs(1).await;
-    world.assert_in_step().await;
-    daemon.says(BACK).await;
+    world.assert_in_sync().await;
+    daemon.wait_for_log(BACK).await;
     assert_eq!(daemon.stop(Signal::TERM).await.code, Some(0));
 }
 
@@ -133,13 +133,13 @@ async fn postgres_refuses_connections_at_the_start() {
 async fn postgres_goes_away_later() {
     let world = World::new(20).await;
     let mut postgres = Proxy::open(upstream(&world.db.url));
-    let daemon = world.follow(&[("DATABASE_URL", &postgres.url(&world.db.url))]);
+    let daemon = world.start_daemon(&[("DATABASE_URL", &postgres.url(&world.db.url))]);
     world.syncs(1).await;
     postgres.refuse().await;
-    daemon.says(AWAY).await;
+    daemon.wait_for_log(AWAY).await;
     let attempts = world.sim.requests();
     eventually("two more attempts", async || world.sim.requests() >= attempts + 2).await;
-    postgres.let_through();
+    postgres.open_again();
     recovers(&world, daemon).await;
 }
 
@@ -147,7 +147,7 @@ async fn postgres_goes_away_later() {
 async fn cut_in_the_middle(cut: impl Fn(&Proxy)) {
     let world = World::new(100).await;
     let postgres = Proxy::open(upstream(&world.db.url));
-    let daemon = world.follow(&[("DATABASE_URL", &postgres.url(&world.db.url)), NEVER]);
+    let daemon = world.start_daemon(&[("DATABASE_URL", &postgres.url(&world.db.url)), NEVER]);
     world.syncs(1).await;
     assert_eq!(daemon.stop(Signal::TERM).await.code, Some(0));
 
@@ -156,8 +156,8 @@ async fn cut_in_the_middle(cut: impl Fn(&Proxy)) {
     });
     (0..20).for_each(|_| drop(world.sim.create_random()));
     cut(&postgres);
-    let daemon = world.follow(&[("DATABASE_URL", &postgres.url(&world.db.url))]);
-    eventually("the cut", async || !postgres.is_to_cut()).await;
+    let daemon = world.start_daemon(&[("DATABASE_URL", &postgres.url(&world.db.url))]);
+    eventually("the cut", async || !postgres.has_cut_pending()).await;
     recovers(&world, daemon).await;
     let created = world.db.number("SELECT sum(created) FROM clerk.sync_runs").await;
     assert_eq!(created, world.users().await, "users were counted twice, or not at all");
@@ -177,7 +177,7 @@ async fn connections_are_cut_at_a_commit_whose_outcome_nobody_learns() {
 #[tokio::test(flavor = "multi_thread")]
 async fn an_administrator_ends_the_connections() {
     let world = World::new(30).await;
-    let daemon = world.follow(&[]);
+    let daemon = world.start_daemon(&[]);
     world.syncs(1).await;
     let other = connect(&world.db.url).await;
     other
@@ -190,7 +190,7 @@ async fn an_administrator_ends_the_connections() {
     eventually("it is in a transaction", async || world.db.number(&blocked).await > 0).await;
     let ended = format!("SELECT count(pg_terminate_backend(pid)) {ours}");
     assert!(world.db.number(&ended).await > 0);
-    daemon.says(AWAY).await;
+    daemon.wait_for_log(AWAY).await;
     other.batch_execute("COMMIT").await.unwrap();
     recovers(&world, daemon).await;
 }
@@ -198,7 +198,7 @@ async fn an_administrator_ends_the_connections() {
 #[tokio::test(flavor = "multi_thread")]
 async fn connections_that_end_while_nobody_uses_them_are_no_outage() {
     let world = World::new(30).await;
-    let daemon = world.follow(&[("CLERK2PG_SCHEDULE__FULL", "*/4 * * * * *")]);
+    let daemon = world.start_daemon(&[("CLERK2PG_SCHEDULE__FULL", "*/4 * * * * *")]);
     world.syncs(1).await;
     // Between two syncs.
     eventually("no sync", async || world.lease_holder().await.is_none()).await;
@@ -206,7 +206,7 @@ async fn connections_that_end_while_nobody_uses_them_are_no_outage() {
         WHERE datname = current_database() AND application_name = 'clerk2pg'";
     assert!(world.db.number(ended).await > 0);
     world.sim.create_random();
-    world.comes_in_step().await;
+    world.wait_for_next_sync().await;
     let ran = daemon.stop(Signal::TERM).await;
     assert_eq!((ran.code, ran.stderr.matches(AWAY).count()), (Some(0), 0), "{ran:#?}");
 }
@@ -242,7 +242,7 @@ async fn a_single_run_gives_up_on_postgres() {
     let world = World::new(10).await;
     let refusing = Proxy::refusing(upstream(&world.db.url));
     let mut silent = Proxy::refusing(upstream(&world.db.url));
-    silent.fall_silent();
+    silent.go_silent();
     let patient = async |postgres: &Proxy| {
         let started = Instant::now();
         let url = postgres.url(&world.db.url);
@@ -267,10 +267,10 @@ async fn a_single_run_waits_a_while_for_a_postgres_that_is_starting() {
     let world = World::new(10).await;
     let mut postgres = Proxy::refusing(upstream(&world.db.url));
     let url = postgres.url(&world.db.url);
-    let run = world.begin(&[("DATABASE_URL", &url)]);
+    let run = world.start_full_sync(&[("DATABASE_URL", &url)]);
     tokio::time::sleep(Duration::from_secs(1)).await;
-    postgres.let_through();
-    run.ended().await.assert(Exit::Ok, changed().created(10));
+    postgres.open_again();
+    run.wait_for_exit().await.assert(Exit::Ok, changed().created(10));
 }
 
 #[tokio::test(flavor = "multi_thread")]

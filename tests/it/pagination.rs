@@ -3,9 +3,9 @@
 use clerk_sim::{DeletedCursor, Effect, Endpoint, Faults, Quirks, Rule};
 
 use crate::support::{
-    faults::under,
+    faults::once_under,
     fixture::{World, mirrored, mirrored_ids},
-    program::ended,
+    program::wait_for_exit,
     summary::{Exit, changed, in_sync},
     wait::eventually,
 };
@@ -47,7 +47,7 @@ async fn check_cursor(fate: DeletedCursor, more: fn(&mut Quirks), victims: &[usi
         assert!(world.sim.delete(&ids[at]));
     }
     assert_eq!(lists(), 2, "{name}: the third page is out already");
-    let ran = ended(sync).await;
+    let ran = wait_for_exit(sync).await;
     world.sim.clear_faults();
 
     let mirror = mirrored_ids(&world).await;
@@ -73,7 +73,7 @@ async fn check_cursor(fate: DeletedCursor, more: fn(&mut Quirks), victims: &[usi
     // Others before the page were met before they were deleted; the next sync sees to them.
     let ran = world.once().await;
     assert_eq!(ran.code, Some(0), "{name}: {ran:#?}");
-    world.assert_in_step().await;
+    world.assert_in_sync().await;
 }
 
 async fn check_fate(fate: DeletedCursor) {
@@ -123,21 +123,21 @@ async fn check_ignoring(starting_after: bool, created_at: bool, offset: bool, or
     let whole = can_page && !order_by;
     assert_eq!(ran.code, Some(if whole { 0 } else { 1 }), "{name}: {ran:#?}");
     if can_page {
-        world.assert_in_step().await;
+        world.assert_in_sync().await;
     }
     world.sim.clear_faults();
     let ran = world.once().await;
     assert_eq!(ran.code, Some(0), "{name}: {ran:#?}");
-    world.assert_in_step().await;
+    world.assert_in_sync().await;
 
     let ids = world.sim.user_ids();
     assert!(world.sim.delete(&ids[20]));
     assert!(world.sim.update(&ids[30], |user| user["first_name"] = "Changed".into()));
     let new = world.sim.create_random();
-    let ran = under(&world, quirks, &[]).await;
+    let ran = once_under(&world, quirks, &[]).await;
     assert_eq!(ran.code, Some(if whole { 0 } else { 1 }), "{name}: {ran:#?}");
     if whole {
-        world.assert_in_step().await;
+        world.assert_in_sync().await;
     } else if can_page {
         let mirror = world.db.documents().await;
         assert_eq!(mirror[&ids[30]]["first_name"], "Changed", "{name}");
@@ -174,7 +174,7 @@ async fn check_emulator(quirks: Quirks) {
     world.sim.set_faults(quirks);
     let ran = world.once().await;
     ran.assert_named(&name, Exit::Ok, changed().created(25));
-    world.assert_in_step().await;
+    world.assert_in_sync().await;
     let ids = world.sim.user_ids();
     world.sim.delete(&ids[20]);
     world
@@ -187,7 +187,7 @@ async fn check_emulator(quirks: Quirks) {
         Exit::Ok,
         changed().created(1).updated(1).deleted(1).unchanged(23),
     );
-    world.assert_in_step().await;
+    world.assert_in_sync().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -239,7 +239,7 @@ async fn times_in_seconds_are_understood() {
         assert_eq!(world.db.number(&sql).await, created_at / 1000, "{id}");
     }
     world.sim.delete(&world.sim.user_ids()[20]);
-    let ran = under(&world, quirks, &[]).await;
+    let ran = once_under(&world, quirks, &[]).await;
     ran.assert(Exit::Ok, changed().deleted(1).unchanged(24));
 }
 
@@ -291,5 +291,5 @@ async fn a_busy_clerk_loses_nobody() {
     world.sim.clear_faults();
     let ran = world.once_with(&[("CLERK2PG_DELETES__MAX_PERCENT", "100")]).await;
     assert_eq!(ran.code, Some(0), "{ran:#?}");
-    world.assert_in_step().await;
+    world.assert_in_sync().await;
 }

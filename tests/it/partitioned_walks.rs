@@ -8,7 +8,7 @@ use rustix::process::Signal;
 
 use crate::support::{
     fixture::{World, mirrored_ids},
-    program::{Ran, ended},
+    program::{ProgramOutput, wait_for_exit},
     summary::{Exit, changed, in_sync, planned},
     wait::eventually,
 };
@@ -54,7 +54,7 @@ fn side_by_side(log: &[Request]) -> usize {
     pages.iter().map(|page| under_way(page.at)).max().unwrap_or(0)
 }
 
-fn met(ran: &Ran) -> i64 {
+fn met(ran: &ProgramOutput) -> i64 {
     let json = ran.json();
     let fields = ["created", "updated", "unchanged"].map(|name| json[name].as_i64().unwrap());
     fields.iter().sum()
@@ -81,7 +81,7 @@ impl World {
 async fn everybody_is_met_once() {
     let world = large_world(small_pages()).await;
     world.once().await.assert(Exit::Ok, changed().created(12000));
-    world.assert_in_step().await;
+    world.assert_in_sync().await;
     assert!(
         side_by_side(&world.sim.log()) >= 3,
         "{}",
@@ -130,7 +130,7 @@ async fn whatever_changes_meanwhile() {
                 }
             }
         }
-        let ran = ended(run).await;
+        let ran = wait_for_exit(run).await;
         let (mirror, clerk) = (mirrored_ids(&world).await, BTreeSet::from_iter(world.sim.user_ids()));
         let lost: Vec<_> = clerk.intersection(&known).filter(|id| !mirror.contains(*id)).collect();
         assert!(lost.is_empty(), "seed {seed}: {lost:?} were deleted wrongly: {ran:#?}");
@@ -143,14 +143,14 @@ async fn whatever_changes_meanwhile() {
             (Some(0), &late.into()),
             "seed {seed}: {ran:#?}"
         );
-        world.assert_in_step().await;
+        world.assert_in_sync().await;
     }
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn cut_off_in_all_parts() {
     let world = large_world(small_pages()).await;
-    let run = world.begin(&[]);
+    let run = world.start_full_sync(&[]);
     eventually("there is a schema", async || world.runs("true").await > 0).await;
     eventually("three parts are under way", async || world.parts_under_way().await == 3).await;
     run.kill().await;
@@ -160,7 +160,7 @@ async fn cut_off_in_all_parts() {
     // More than may be split now: the parts are those of the walk that was cut off.
     let ran = world.once_with(&[("CLERK2PG_CLERK__CONCURRENCY", "1")]).await;
     assert_eq!(ran.code, Some(0), "{ran:#?}");
-    world.assert_in_step().await;
+    world.assert_in_sync().await;
     // At most the page at each part's checkpoint is met twice.
     let rest = 12_000 - walked;
     assert!(
@@ -186,13 +186,13 @@ async fn a_server_that_ignores_dates_is_walked_in_one_row() {
     // Its counts show it at first; later on, its pages do.
     let world = large_world(quirks).await;
     world.once().await.assert(Exit::Ok, changed().created(12000));
-    world.assert_in_step().await;
+    world.assert_in_sync().await;
     world.sim.delete_random().unwrap();
     let ran = world.once().await;
     ran.assert(Exit::Ok, changed().deleted(1).unchanged(11999));
     let told = "this server does not list by created_at as asked";
     assert_eq!(ran.stderr.matches(told).count(), 1, "{ran:#?}");
-    world.assert_in_step().await;
+    world.assert_in_sync().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -207,7 +207,7 @@ async fn users_of_one_moment() {
     }
     for summary in [changed().created(12000), in_sync().unchanged(12000)] {
         world.once().await.assert(Exit::Ok, summary);
-        world.assert_in_step().await;
+        world.assert_in_sync().await;
     }
 }
 
@@ -236,19 +236,19 @@ async fn a_part_that_fails_ends_the_pass_and_loses_nothing() {
     let ran = world.once().await;
     assert_eq!(ran.code, Some(0), "{ran:#?}");
     assert!(met(&ran) <= 12_000 - stored + 3 * 100, "{stored} were stored: {ran:#?}");
-    world.assert_in_step().await;
+    world.assert_in_sync().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn what_cannot_wait_is_done_between_the_pages() {
     let world = large_world(Quirks::default()).await;
-    let daemon = world.looking(&[]).await;
+    let daemon = world.start_incremental(&[]).await;
     let mut slow = Faults::from(small_pages());
     slow.rules.push(Rule::new(Effect::LatencyMs(200)).on([Endpoint::List]));
     world.sim.set_faults(slow);
     let walking = "kind = 'full' AND outcome = 'running'";
     let before = world.sim.log().len();
-    world.ask("full").await;
+    world.notify("full").await;
     eventually("the walk goes on in its parts", async || {
         world.parts().await == 3 && pages(&world.sim.log()[before..]).len() > 6
     })
@@ -256,7 +256,7 @@ async fn what_cannot_wait_is_done_between_the_pages() {
 
     let changed = world.sim.update_random().unwrap();
     let asked = world.sim.create_random();
-    world.ask(&asked).await;
+    world.notify(&asked).await;
     let updated_at = world.sim.document(&changed).unwrap()["updated_at"].clone();
     let is_followed = format!(
         "SELECT count(*) FROM clerk.users WHERE id = '{asked}' OR (id = '{changed}' AND updated_at >= to_timestamp({updated_at} / 1000.0))"
@@ -275,7 +275,7 @@ async fn what_cannot_wait_is_done_between_the_pages() {
     eventually("the walk is over", async || world.runs(walking).await == 0).await;
     let ran = daemon.stop(Signal::TERM).await;
     assert_eq!(ran.code, Some(0), "{ran:#?}");
-    world.assert_in_step().await;
+    world.assert_in_sync().await;
     // One event for each of the two, and none for anybody else.
     assert_eq!(world.db.number("SELECT count(*) FROM clerk.user_events").await, 2);
 }
@@ -283,13 +283,13 @@ async fn what_cannot_wait_is_done_between_the_pages() {
 #[tokio::test(flavor = "multi_thread")]
 async fn looks_that_take_longer_than_their_schedule_let_the_walk_go_on() {
     let world = large_world(Quirks::default()).await;
-    let daemon = world.looking(&[]).await;
+    let daemon = world.start_incremental(&[]).await;
     world
         .sim
         .set_faults(Rule::new(Effect::LatencyMs(1_200)).on([Endpoint::List]));
     let walked = "kind = 'full' AND outcome = 'in_sync'";
     let before = world.runs(walked).await;
-    world.ask("full").await;
+    world.notify("full").await;
     eventually("the walk is over", async || world.runs(walked).await > before).await;
     let ran = daemon.stop(Signal::TERM).await;
     assert_eq!(ran.code, Some(0), "{ran:#?}");

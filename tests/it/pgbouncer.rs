@@ -17,7 +17,7 @@ use crate::support::{
     database::connect,
     fixture::World,
     on_demand::DEBUG,
-    postgres::{any_port, give, server_program},
+    postgres::{any_port, give_to_server_user, server_program},
     process::{EVERY_SECOND, NEVER},
     summary::{Exit, changed, held, in_sync},
     wait::eventually,
@@ -34,12 +34,12 @@ impl PgBouncer {
     /// One before the server at an address, with so many connections to each database there.
     async fn before(url: &str, connections: usize) -> Self {
         let directory = tempfile::tempdir().unwrap();
-        give(directory.path());
+        give_to_server_user(directory.path());
         for _ in 0..20 {
             let port = any_port();
             let file = directory.path().join("pgbouncer.ini");
             fs::write(&file, settings(url, port, connections)).unwrap();
-            give(&file);
+            give_to_server_user(&file);
             if let Some(server) = start(directory.path()).await {
                 return Self {
                     port,
@@ -60,7 +60,7 @@ impl PgBouncer {
     }
 
     /// Once more, on the same port.
-    async fn start_again(&mut self) {
+    async fn restart(&mut self) {
         self.server = start(self.directory.path())
             .await
             .expect("somebody else has taken the port");
@@ -226,7 +226,7 @@ async fn migrations_and_syncs(users: usize, connections: usize) {
                 changed().created(1).updated(1).deleted(1).unchanged(users - 2),
             );
             world.once().await.assert(Exit::Ok, in_sync().unchanged(users));
-            world.assert_in_step().await;
+            world.assert_in_sync().await;
         })
         .await;
     pooled.assert_nothing_is_left().await;
@@ -251,13 +251,13 @@ async fn a_daemon_follows_and_says_once_that_it_hears_nothing() {
         let world = &pooled.world;
         let ran = pooled
             .beside_others(async {
-                let daemon = world.looking(&[DEBUG]).await;
-                daemon.says(DEAF).await;
+                let daemon = world.start_incremental(&[DEBUG]).await;
+                daemon.wait_for_log(DEAF).await;
                 for _ in 0..3 {
                     world.sim.create_random();
                     world.sim.update_random();
                     world.sim.delete_random();
-                    world.catches_up().await;
+                    world.wait_until_mirrored().await;
                 }
                 daemon.stop(Signal::TERM).await
             })
@@ -286,7 +286,7 @@ async fn killed_on_the_way_it_goes_on() {
         ..Quirks::default()
     });
     for kills in 1..=3 {
-        let run = world.begin(&[]);
+        let run = world.start_full_sync(&[]);
         eventually("the run begins", async || world.runs("true").await >= kills).await;
         let before = world.checkpoint().await;
         eventually("a page is stored", async || world.checkpoint().await > before).await;
@@ -294,7 +294,7 @@ async fn killed_on_the_way_it_goes_on() {
     }
     let ran = world.once().await;
     assert_eq!(ran.code, Some(0), "{ran:#?}");
-    world.assert_in_step().await;
+    world.assert_in_sync().await;
     assert_eq!(world.runs("resumed IS NOT NULL").await, 3);
     let created = "SELECT sum(created) FROM clerk.sync_runs";
     assert_eq!(world.db.number(created).await, USERS as i64);
@@ -308,17 +308,20 @@ async fn of_two_daemons_one_leads_and_the_other_follows_it() {
     let world = &pooled.world;
     pooled
         .beside_others(async {
-            let (one, two) = (world.looking(&[]).await, world.follow(&[NEVER, EVERY_SECOND]));
-            two.says("standing by").await;
+            let (one, two) = (
+                world.start_incremental(&[]).await,
+                world.start_daemon(&[NEVER, EVERY_SECOND]),
+            );
+            two.wait_for_log("standing by").await;
             for _ in 0..3 {
                 world.sim.create_random();
                 world.sim.delete_random();
-                world.catches_up().await;
+                world.wait_until_mirrored().await;
             }
             one.kill().await;
-            two.says("this one leads now").await;
+            two.wait_for_log("this one leads now").await;
             world.sim.create_random();
-            world.catches_up().await;
+            world.wait_until_mirrored().await;
             let ran = two.stop(Signal::TERM).await;
             assert_eq!(ran.code, Some(0), "{ran:#?}");
             assert!(!ran.stderr.contains("ERROR"), "{ran:#?}");
@@ -347,20 +350,20 @@ async fn held_deletions_are_shown_and_approved() {
     let approved = world.run(&["approve", &sum]).await;
     assert_eq!(approved.code, Some(0), "{approved:#?}");
     world.once().await.assert(Exit::Ok, changed().deleted(15).unchanged(45));
-    world.assert_in_step().await;
+    world.assert_in_sync().await;
     pooled.assert_nothing_is_left().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_pooler_that_is_started_anew_is_waited_for() {
     let mut pooled = Pooled::with_users(50, 2).await;
-    let daemon = pooled.world.looking(&[]).await;
+    let daemon = pooled.world.start_incremental(&[]).await;
     pooled.pooler.stop();
     pooled.world.sim.create_random();
-    daemon.says("waiting until it can be reached").await;
-    pooled.pooler.start_again().await;
-    pooled.world.catches_up().await;
-    daemon.says("back to normal").await;
+    daemon.wait_for_log("waiting until it can be reached").await;
+    pooled.pooler.restart().await;
+    pooled.world.wait_until_mirrored().await;
+    daemon.wait_for_log("back to normal").await;
     let ran = daemon.stop(Signal::TERM).await;
     assert_eq!(ran.code, Some(0), "{ran:#?}");
     assert!(!ran.stderr.contains("ERROR"), "{ran:#?}");

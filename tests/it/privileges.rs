@@ -5,9 +5,9 @@ use tokio_postgres::{Client, error::SqlState};
 
 use crate::support::{
     database::connect,
-    everything::does_everything,
+    everything::do_everything,
     fixture::World,
-    program::Ran,
+    program::ProgramOutput,
     summary::{Exit, changed},
 };
 
@@ -113,7 +113,7 @@ async fn may_not(client: &Client, sql: &str) {
     assert_eq!(error.code(), Some(&SqlState::INSUFFICIENT_PRIVILEGE), "{sql}: {error}");
 }
 
-fn succeeded(ran: &Ran) {
+fn succeeded(ran: &ProgramOutput) {
     assert_eq!(ran.code, Some(0), "{ran:#?}");
 }
 
@@ -128,7 +128,7 @@ async fn a_role_that_owns_the_schema_and_nothing_else() {
     may_not(&client, "CREATE TABLE public.elsewhere (id int)").await;
     may_not(&client, "TABLE public.untouchable").await;
     drop(client);
-    does_everything(&restricted.world, &url, &[]).await;
+    do_everything(&restricted.world, &url, &[]).await;
     restricted.end().await;
 }
 
@@ -164,7 +164,7 @@ async fn a_role_that_owns_nothing() {
     may_not(&running, "CREATE TABLE clerk.more (id int)").await;
     drop(running);
     client.batch_execute("DROP TABLE clerk.later").await.unwrap();
-    does_everything(world, &daemon, &[OFF]).await;
+    do_everything(world, &daemon, &[OFF]).await;
     drop(client);
     restricted.end().await;
 }
@@ -184,7 +184,7 @@ async fn a_role_that_owns_nothing_any_more() {
         .unwrap();
     drop(client);
     let daemon = restricted.url("daemon", "another password");
-    does_everything(world, &daemon, &[("CLERK2PG_DATABASE__MIGRATE", "false")]).await;
+    do_everything(world, &daemon, &[("CLERK2PG_DATABASE__MIGRATE", "false")]).await;
     restricted.end().await;
 }
 

@@ -11,10 +11,10 @@ use crate::support::{
     fixture::{World, mirrored},
     http_client::get,
     metrics::Metrics,
-    monitored::Watched,
+    monitored::MonitoredDaemon,
     process::EVERY_SECOND,
     proxy::{Proxy, upstream},
-    statement_counter::Statements,
+    statement_counter::StatementCounter,
     wait::eventually,
 };
 
@@ -25,7 +25,7 @@ async fn ready_when_in_step_and_not_while_anything_is_away() {
     world.sim.set_faults(Rule::new(Effect::Stall).on([Endpoint::List]));
     let url = postgres.url(&world.db.url);
     let slow = ("CLERK2PG_CLERK__TIMEOUT", "60s");
-    let watched = Watched::obedient(&world, &[("DATABASE_URL", &url), EVERY_SECOND, slow]).await;
+    let watched = MonitoredDaemon::start(&world, &[("DATABASE_URL", &url), EVERY_SECOND, slow]).await;
     eventually("Clerk is asked", async || world.sim.requests() > 0).await;
     let first = "no full sync has come to its end since the start; the first is under way";
     assert_eq!(watched.probe("/readyz").await, (503, first.to_owned()));
@@ -34,21 +34,21 @@ async fn ready_when_in_step_and_not_while_anything_is_away() {
     watched.daemon.kill().await;
     world.sim.clear_faults();
 
-    let watched = Watched::obedient(&world, &[("DATABASE_URL", &url), EVERY_SECOND]).await;
-    watched.is_ready("in sync").await;
+    let watched = MonitoredDaemon::start(&world, &[("DATABASE_URL", &url), EVERY_SECOND]).await;
+    watched.wait_until_ready("in sync").await;
     assert_eq!(watched.metrics().await.value("clerk2pg_ready"), 1.0);
 
     world.sim.set_faults(Quirks {
         unauthorized: true,
         ..Quirks::default()
     });
-    watched.is_not_ready("Clerk refused the secret key").await;
+    watched.wait_until_not_ready("Clerk refused the secret key").await;
     assert_eq!(watched.probe("/livez").await.0, 200);
     world.sim.clear_faults();
-    watched.is_ready("in sync").await;
+    watched.wait_until_ready("in sync").await;
 
     postgres.refuse().await;
-    watched.is_not_ready("Postgres cannot be reached").await;
+    watched.wait_until_not_ready("Postgres cannot be reached").await;
     assert_eq!(watched.probe("/livez").await.0, 200);
     eventually("the database tells nothing", async || {
         let metrics = watched.metrics().await;
@@ -62,8 +62,8 @@ async fn ready_when_in_step_and_not_while_anything_is_away() {
         page.body.contains("<h1>Not in sync</h1>") && page.body.contains("Postgres cannot be reached")
     })
     .await;
-    postgres.let_through();
-    watched.is_ready("in sync").await;
+    postgres.open_again();
+    watched.wait_until_ready("in sync").await;
     let ran = watched.daemon.stop(Signal::TERM).await;
     assert_eq!(ran.code, Some(0), "{ran:#?}");
 }
@@ -78,9 +78,9 @@ async fn who_stands_by_is_ready() {
                  lease_ttl = '1 hour', lease_expires_at = now() + interval '1 hour'",
         )
         .await;
-    let watched = Watched::obedient(&world, &[EVERY_SECOND]).await;
+    let watched = MonitoredDaemon::start(&world, &[EVERY_SECOND]).await;
     let standby = "standing by: other:1 is syncing this database at this moment";
-    watched.is_ready(standby).await;
+    watched.wait_until_ready(standby).await;
     let metrics = watched.metrics().await;
     let flags = ["ready", "standing_by", "lease_held"].map(|flag| metrics.value(&format!("clerk2pg_{flag}")));
     assert_eq!(flags, [1.0, 1.0, 0.0]);
@@ -93,7 +93,7 @@ async fn who_stands_by_is_ready() {
     let free =
         "UPDATE clerk.sync_state SET lease_holder = NULL, lease_epoch = lease_epoch + 1, lease_expires_at = NULL";
     world.db.execute(free).await;
-    watched.is_ready("in sync").await;
+    watched.wait_until_ready("in sync").await;
     assert_eq!(watched.metrics().await.value("clerk2pg_standing_by"), 0.0);
 }
 
@@ -104,7 +104,7 @@ async fn the_lease_is_shown_while_it_is_held() {
     world
         .sim
         .set_faults(Rule::new(Effect::Stall).on([Endpoint::List]).skip(1));
-    let watched = Watched::obedient(&world, &[slow]).await;
+    let watched = MonitoredDaemon::start(&world, &[slow]).await;
     eventually("the lease is held", async || {
         watched.metrics().await.value("clerk2pg_lease_held") == 1.0
     })
@@ -122,7 +122,7 @@ async fn the_lease_is_shown_while_it_is_held() {
 }
 
 /// Makes an incremental sync, and waits for its end.
-async fn look(watched: &Watched) -> Metrics {
+async fn look(watched: &MonitoredDaemon) -> Metrics {
     let looks = |metrics: &Metrics| -> f64 {
         let syncs = metrics.all("clerk2pg_syncs_total");
         let looks = syncs
@@ -156,8 +156,8 @@ async fn syncs(world: &World) -> BTreeMap<String, f64> {
 async fn metrics_tell_what_was_done() {
     let world = World::new(25).await;
     world.sim.insert_unstorable(Unstorable::ManyKeys);
-    let watched = Watched::obedient(&world, &[]).await;
-    watched.is_ready("in sync").await;
+    let watched = MonitoredDaemon::start(&world, &[]).await;
+    watched.wait_until_ready("in sync").await;
     assert_eq!(
         watched
             .metrics()
@@ -268,8 +268,8 @@ fn metrics_time() -> f64 {
 #[tokio::test(flavor = "multi_thread")]
 async fn every_metric_is_documented_and_promtool_has_no_objection() {
     let world = mirrored(5).await;
-    let watched = Watched::obedient(&world, &[]).await;
-    watched.is_ready("in sync").await;
+    let watched = MonitoredDaemon::start(&world, &[]).await;
+    watched.wait_until_ready("in sync").await;
     let metrics = watched.metrics().await;
     let read = |name: &str| std::fs::read_to_string(format!("{}/docs/{name}", env!("CARGO_MANIFEST_DIR"))).unwrap();
     let table = read("watching.md");
@@ -319,8 +319,8 @@ async fn every_metric_is_documented_and_promtool_has_no_objection() {
 #[tokio::test(flavor = "multi_thread")]
 async fn held_deletions_are_shown_and_no_reason_to_be_unready() {
     let world = mirrored(60).await;
-    let watched = Watched::obedient(&world, &[]).await;
-    watched.is_ready("in sync").await;
+    let watched = MonitoredDaemon::start(&world, &[]).await;
+    watched.wait_until_ready("in sync").await;
     world
         .sim
         .user_ids()
@@ -328,7 +328,9 @@ async fn held_deletions_are_shown_and_no_reason_to_be_unready() {
         .take(15)
         .for_each(|id| assert!(world.sim.delete(id)));
     look(&watched).await;
-    watched.is_ready("in sync, but for deletions that are held").await;
+    watched
+        .wait_until_ready("in sync, but for deletions that are held")
+        .await;
     eventually("the metrics tell of it", async || {
         watched.metrics().await.value("clerk2pg_held_deletions") == 15.0
     })
@@ -353,8 +355,8 @@ fn personal(document: &serde_json::Value) -> Vec<String> {
 async fn the_page_shows_the_mirror_and_nobody_in_it() {
     let world = World::new(200).await;
     world.sim.insert_unstorable(Unstorable::ManyKeys);
-    let watched = Watched::obedient(&world, &[]).await;
-    watched.is_ready("in sync").await;
+    let watched = MonitoredDaemon::start(&world, &[]).await;
+    watched.wait_until_ready("in sync").await;
     (0..20).for_each(|_| drop((world.sim.create_random(), world.sim.update_random())));
     let gone = world.sim.delete_random().unwrap();
     look(&watched).await;
@@ -406,9 +408,9 @@ const STYLE_RULES: &str = "@media (";
 #[tokio::test(flavor = "multi_thread")]
 async fn looking_often_asks_the_database_seldom() {
     let world = mirrored(10).await;
-    let statements = Statements::before(&world.db.url).await;
-    let watched = Watched::obedient(&world, &[("DATABASE_URL", &statements.url)]).await;
-    watched.is_ready("in sync").await;
+    let statements = StatementCounter::before(&world.db.url).await;
+    let watched = MonitoredDaemon::start(&world, &[("DATABASE_URL", &statements.url)]).await;
+    watched.wait_until_ready("in sync").await;
     let before = statements.executed();
     let looking: Vec<_> = (0..40)
         .map(|n| {

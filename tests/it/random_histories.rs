@@ -116,7 +116,7 @@ async fn look(world: &World, daemon: &Process, dice: &mut Rng) {
 async fn check(seed: u64, users: usize, changes: usize) {
     let mut dice = Rng::with_seed(seed);
     let world = World::new(users).await;
-    let daemon = world.follow(&BY_HAND);
+    let daemon = world.start_daemon(&BY_HAND);
     world.syncs(1).await;
     for _ in 0..changes {
         happen(&world, &mut dice);
@@ -141,7 +141,7 @@ async fn check(seed: u64, users: usize, changes: usize) {
         world.runs("kind = 'full' AND ended_at IS NOT NULL").await > syncs
     })
     .await;
-    world.assert_in_step().await;
+    world.assert_in_sync().await;
     let mirror = world.db.documents().await.into_iter();
     let mirror: BTreeMap<_, _> = mirror.map(|(id, user)| (id, comparable(user))).collect();
     assert_eq!(told(&world).await, mirror, "seed {seed}");

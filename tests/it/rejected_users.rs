@@ -137,7 +137,7 @@ async fn whoever_cannot_be_stored_is_listed_and_all_others_are_in() {
     }
     world.once().await.assert(Exit::Ok, changed().created(5).unchanged(20));
     assert_eq!(rejected(&world).await, BTreeMap::new());
-    world.assert_in_step().await;
+    world.assert_in_sync().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -183,7 +183,7 @@ async fn whoever_was_stored_before_keeps_the_row() {
     world.sim.delete(&ids[4]);
     world.once().await.assert(Exit::Ok, changed().deleted(1).unchanged(19));
     assert_eq!(rejected(&world).await, BTreeMap::new());
-    world.assert_in_step().await;
+    world.assert_in_sync().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -259,7 +259,7 @@ async fn check_unreadable(positions: &[usize]) {
         world.sim.insert(document);
     }
     world.once().await.assert(Exit::Ok, in_sync().unchanged(61));
-    world.assert_in_step().await;
+    world.assert_in_sync().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -7,7 +7,7 @@ use rustix::process::Signal;
 
 use crate::support::{
     fixture::{World, mirrored, mirrored_ids},
-    on_demand::attentive,
+    on_demand::start_on_demand,
     process::{EVERY_SECOND, NEVER},
     summary::{Exit, changed},
     wait::eventually,
@@ -42,7 +42,7 @@ async fn new_users_are_not_deleted_and_no_change_goes_back() {
              CREATE TRIGGER note BEFORE DELETE ON clerk.users FOR EACH ROW EXECUTE FUNCTION note();",
         )
         .await;
-    let daemon = world.follow(&[NEVER, EVERY_SECOND]);
+    let daemon = world.start_daemon(&[NEVER, EVERY_SECOND]);
     let mut new = Vec::new();
     let mut gone = Vec::new();
     let changing = world.sim.user_ids()[5].clone();
@@ -103,19 +103,19 @@ async fn an_import_that_a_replica_does_not_know_yet_is_not_held() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_row_that_is_seconds_old_is_deleted_ten_seconds_later() {
-    let (world, daemon) = attentive(20).await;
+    let (world, daemon) = start_on_demand(20).await;
     let id = world.sim.create_random();
-    world.ask(&id).await;
-    eventually("the row", async || world.has(&id).await).await;
+    world.notify(&id).await;
+    eventually("the row", async || world.has_user(&id).await).await;
     assert!(world.sim.delete(&id));
-    world.ask(&id).await;
-    eventually("the row goes", async || !world.has(&id).await).await;
+    world.notify(&id).await;
+    eventually("the row goes", async || !world.has_user(&id).await).await;
     let age = "SELECT (extract(epoch FROM max(d.recorded_at) - min(c.recorded_at)) * 1000)::bigint
                FROM clerk.user_events d, clerk.user_events c
                WHERE d.type = 'user.deleted' AND c.type = 'user.created' AND c.user_id = d.user_id";
     let age = world.db.number(age).await;
     assert!((10_000..40_000).contains(&age), "{age} ms: {}", daemon.log());
-    world.assert_in_step().await;
+    world.assert_in_sync().await;
     assert_eq!(daemon.stop(Signal::TERM).await.code, Some(0));
 }
 
@@ -159,15 +159,15 @@ async fn an_older_state_is_stored_if_clerk_still_shows_it_later() {
     let started = Instant::now();
     world.once().await.assert(Exit::Ok, changed().updated(1).unchanged(20));
     assert!(started.elapsed() >= Duration::from_secs(10));
-    world.assert_in_step().await;
+    world.assert_in_sync().await;
 
-    let daemon = world.looking(&[]).await;
+    let daemon = world.start_incremental(&[]).await;
     world.sim.update(&id, |user| user["first_name"] = "Newer".into());
     eventually("the change", async || world.first_name(&id).await == "Newer").await;
     world.sim.insert(old);
-    world.ask(&id).await;
+    world.notify(&id).await;
     eventually("the older state", async || world.first_name(&id).await != "Newer").await;
-    world.assert_in_step().await;
+    world.assert_in_sync().await;
     assert_eq!(daemon.stop(Signal::TERM).await.code, Some(0));
 }
 
@@ -191,12 +191,12 @@ async fn servers_that_ignore_user_id_confirm_by_two_answers() {
     assert!(by_id(&world) >= 2, "{}", by_id(&world));
 
     // A daemon gets there too, and the guard agrees first.
-    let daemon = world.looking(&[]).await;
+    let daemon = world.start_incremental(&[]).await;
     assert!(world.sim.delete_random().is_some());
     eventually("the row goes", async || world.users().await == 28).await;
     let many: Vec<String> = world.sim.user_ids().into_iter().take(12).collect();
     assert!(many.iter().all(|id| world.sim.delete(id)));
-    world.ask("full").await;
+    world.notify("full").await;
     eventually("deletions are held", async || world.runs("held = 12").await > 0).await;
     assert_eq!(world.users().await, 28);
     assert_eq!(daemon.stop(Signal::TERM).await.code, Some(0));
@@ -216,7 +216,7 @@ async fn where_hardly_anybody_is_found_by_id_nothing_is_confirmed() {
     });
     let ran = world.once().await;
     assert_eq!(ran.code, Some(1), "{ran:#?}");
-    assert!(world.has(&gone).await);
+    assert!(world.has_user(&gone).await);
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -74,10 +74,10 @@ async fn a_walk_completes_although_others_use_up_the_limit() {
     for _ in 0..85 {
         backend.count(Range::ALL).await.unwrap();
     }
-    let run = world.begin(&[]);
-    run.says("Clerk asks to slow down").await;
-    run.ended().await.assert(Exit::Ok, changed().created(60));
-    world.assert_in_step().await;
+    let run = world.start_full_sync(&[]);
+    run.wait_for_log("Clerk asks to slow down").await;
+    run.wait_for_exit().await.assert(Exit::Ok, changed().created(60));
+    world.assert_in_sync().await;
     assert!(world.sim.log().iter().any(|request| request.status == 429));
 }
 
@@ -89,12 +89,12 @@ async fn a_configuration_read_again_brings_no_second_budget() {
         ..Quirks::default()
     });
     // 20 requests in ten seconds.
-    let daemon = world.follow(&[("CLERK2PG_CLERK__REQUEST_BUDGET", "0.02")]);
+    let daemon = world.start_daemon(&[("CLERK2PG_CLERK__REQUEST_BUDGET", "0.02")]);
     world.syncs(1).await;
     for reloads in 1..4 {
         daemon.signal(Signal::HUP);
         eventually("it is reloaded", async || {
-            daemon.said("configuration reloaded") == reloads
+            daemon.count_in_log("configuration reloaded") == reloads
         })
         .await;
     }

@@ -20,20 +20,22 @@ async fn looks_every_second_keep_within_a_quarter_of_a_development_instances_lim
         ..Options::default()
     })
     .await;
-    let daemon = world.looking(&[("CLERK2PG_CLERK__REQUEST_BUDGET", "0.25")]).await;
+    let daemon = world
+        .start_incremental(&[("CLERK2PG_CLERK__REQUEST_BUDGET", "0.25")])
+        .await;
     // A change each, some of them deletions, which cost more than the two requests.
-    let mut looks = world.looks().len();
+    let mut looks = world.incremental_syncs().len();
     for round in 0..20 {
         match round % 5 {
             0 => drop(world.sim.delete_random()),
             1 => drop(world.sim.create_random()),
             n => rename(&world, &world.sim.user_ids()[n], "Changed", now()),
         }
-        eventually("another look", async || world.looks().len() > looks).await;
-        looks = world.looks().len();
+        eventually("another look", async || world.incremental_syncs().len() > looks).await;
+        looks = world.incremental_syncs().len();
     }
     // The rows that are seconds old go ten seconds later.
-    world.catches_up().await;
+    world.wait_until_mirrored().await;
     let busiest = world.sim.busiest_window();
     assert!((20..=25).contains(&busiest), "{busiest} requests in ten seconds");
     assert!(world.sim.log().iter().all(|request| request.status != 429));
@@ -52,17 +54,20 @@ async fn a_used_up_limit_makes_looks_rarer_until_it_eases() {
     }));
     let limited = limited.on([Endpoint::List]).next(1);
     let world = World::new(60).await;
-    let daemon = world.looking(&[]).await;
-    world.looked().await;
-    assert_eq!(daemon.said(RARER), 0, "{}", daemon.log());
+    let daemon = world.start_incremental(&[]).await;
+    world.wait_for_incremental_sync().await;
+    assert_eq!(daemon.count_in_log(RARER), 0, "{}", daemon.log());
 
     world.sim.set_faults(limited.clone());
-    daemon.says(RARER).await;
-    let first = world.looks().len() - 1;
+    daemon.wait_for_log(RARER).await;
+    let first = world.incremental_syncs().len() - 1;
     world.sim.set_faults(limited);
-    daemon.says(EASED).await;
-    eventually("a look at the old pace", async || world.looks().len() > first + 4).await;
-    let looks = world.looks();
+    daemon.wait_for_log(EASED).await;
+    eventually("a look at the old pace", async || {
+        world.incremental_syncs().len() > first + 4
+    })
+    .await;
+    let looks = world.incremental_syncs();
     let pauses: Vec<i64> = looks[first..first + 5]
         .windows(2)
         .map(|pair| pair[1].at - pair[0].at)
@@ -86,19 +91,19 @@ async fn a_used_up_limit_makes_looks_rarer_until_it_eases() {
 #[tokio::test(flavor = "multi_thread")]
 async fn looks_slower_than_the_schedule_neither_overlap_nor_pile_up() {
     let world = World::new(60).await;
-    let daemon = world.looking(&[("CLERK2PG_CLERK__TIMEOUT", "30s")]).await;
+    let daemon = world.start_incremental(&[("CLERK2PG_CLERK__TIMEOUT", "30s")]).await;
     world
         .sim
         .set_faults(Rule::new(Effect::LatencyMs(2500)).on([Endpoint::List]));
-    let quick = world.looks().len();
-    eventually("slow looks", async || world.looks().len() >= quick + 4).await;
+    let quick = world.incremental_syncs().len();
+    eventually("slow looks", async || world.incremental_syncs().len() >= quick + 4).await;
     world.sim.clear_faults();
-    let slow = world.looks().len();
-    eventually("quick looks", async || world.looks().len() >= slow + 6).await;
+    let slow = world.incremental_syncs().len();
+    eventually("quick looks", async || world.incremental_syncs().len() >= slow + 6).await;
     let ran = daemon.stop(Signal::TERM).await;
     assert_eq!(ran.code, Some(0), "{ran:#?}");
 
-    let looks = world.looks();
+    let looks = world.incremental_syncs();
     for pair in looks.windows(2) {
         let done = pair[0].at + i64::try_from(pair[0].took_us / 1000).unwrap();
         assert!(pair[1].at >= done, "looks overlap: {pair:#?}");
@@ -112,16 +117,16 @@ async fn looks_slower_than_the_schedule_neither_overlap_nor_pile_up() {
 async fn how_fresh_changes_were_is_told_by_status_and_log() {
     const TOLD: &str = "age of changes when they were committed";
     let world = World::new(60).await;
-    let daemon = world.looking(&[]).await;
+    let daemon = world.start_incremental(&[]).await;
     let status = world.run(&["--format", "json", "status"]).await.json();
     assert!(status["freshness"].is_null(), "{status:#}");
     let ran = world.run(&["status"]).await;
     assert!(!ran.stdout.contains("at the median"), "{ran:#?}");
-    assert_eq!(daemon.said(TOLD), 0, "{}", daemon.log());
+    assert_eq!(daemon.count_in_log(TOLD), 0, "{}", daemon.log());
 
     for round in 0..3 {
         rename(&world, &world.sim.user_ids()[round], "Changed", now());
-        world.looked().await;
+        world.wait_for_incremental_sync().await;
     }
     let rows =
         "SELECT string_agg(concat(kind, ' ', freshness_ms BETWEEN 0 AND 4999), ', ' ORDER BY id) FROM clerk.sync_runs";
@@ -153,7 +158,7 @@ async fn how_fresh_changes_were_is_told_by_status_and_log() {
     assert!(ran.stdout.lines().any(|told| told == line), "{line}: {ran:#?}");
 
     world.db.execute("NOTIFY clerk2pg, 'full'").await;
-    daemon.says(TOLD).await;
+    daemon.wait_for_log(TOLD).await;
     let log = daemon.log();
     let told = log.lines().find(|line| line.contains(TOLD)).unwrap();
     for field in [format!("p50_ms={p50}"), format!("p99_ms={p99}"), "changes=3".to_owned()] {

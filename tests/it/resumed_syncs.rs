@@ -9,14 +9,14 @@ use rustix::process::Signal;
 use crate::support::{
     fixture::World,
     process::Process,
-    program::Ran,
+    program::ProgramOutput,
     summary::{Exit, changed, in_sync},
     wait::eventually,
 };
 impl World {
     /// Kills a full sync once it has stored so many users.
     async fn kill_at(&self, users: i64) {
-        let run = self.begin(&[]);
+        let run = self.start_full_sync(&[]);
         self.has_users(users).await;
         run.kill().await;
     }
@@ -58,7 +58,7 @@ async fn slow_world(users: usize, page: usize, latency: Duration) -> World {
     world
 }
 
-fn met(ran: &Ran) -> i64 {
+fn met(ran: &ProgramOutput) -> i64 {
     let json = ran.json();
     ["created", "updated", "unchanged"]
         .map(|name| json[name].as_i64().unwrap())
@@ -72,7 +72,7 @@ async fn killed_at_random_moments(seed: u64) {
     let mut random = fastrand::Rng::with_seed(seed);
     // At least five kills, and on a busy machine as many more as it takes for a first page to be committed between two of them.
     for kills in 1.. {
-        let run = world.begin(&[]);
+        let run = world.start_full_sync(&[]);
         // A lease of a second may be in the way at first; from then on, any moment is as good as another.
         let begun = world.runs("true").await;
         let begins = async || world.runs("true").await > begun;
@@ -88,7 +88,7 @@ async fn killed_at_random_moments(seed: u64) {
     let walked = world.checkpoint().await;
     let ran = world.once().await;
     assert_eq!(ran.code, Some(0), "seed {seed}: {ran:#?}");
-    world.assert_in_step().await;
+    world.assert_in_sync().await;
 
     assert!(world.resumed().await, "seed {seed}: the walk began anew");
     let (met, rest) = (met(&ran), USERS as i64 - walked);
@@ -118,7 +118,7 @@ async fn killed_again_and_again_2() {
 async fn told_to_stop() {
     for signal in [Signal::TERM, Signal::INT] {
         let world = slow_world(300, 20, Duration::from_millis(50)).await;
-        let run = world.begin(&[]);
+        let run = world.start_full_sync(&[]);
         world.has_users(100).await;
         let ran = run.stop(signal).await;
         assert_eq!(
@@ -141,7 +141,7 @@ async fn told_to_stop() {
             world.resumed().await && met(&ran) <= 300 - walked + 20,
             "{walked} {ran:#?}"
         );
-        world.assert_in_step().await;
+        world.assert_in_sync().await;
     }
 }
 
@@ -168,7 +168,7 @@ async fn cut_off_by_an_outage() {
     let ran = world.once().await;
     assert_eq!(ran.code, Some(0), "{ran:#?}");
     assert!(world.resumed().await && met(&ran) < 300 - 100 + 20, "{ran:#?}");
-    world.assert_in_step().await;
+    world.assert_in_sync().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -188,7 +188,7 @@ async fn a_checkpoint_is_good_for_an_hour() {
             (resumes, !resumes),
             "{ran:#?}"
         );
-        world.assert_in_step().await;
+        world.assert_in_sync().await;
     }
 }
 
@@ -202,14 +202,14 @@ async fn a_checkpoint_in_a_form_of_another_version_is_none() {
         .await;
     let ran = world.once().await;
     assert_eq!((ran.code, met(&ran)), (Some(0), 200), "{ran:#?}");
-    world.assert_in_step().await;
+    world.assert_in_sync().await;
 }
 
 /// Many may go in these tests.
 const UNGUARDED: [(&str, &str); 1] = [("CLERK2PG_DELETES__MAX_PERCENT", "100")];
 
 async fn begin_and(world: &World, end: impl AsyncFnOnce(Process)) {
-    let run = world.begin(&UNGUARDED);
+    let run = world.start_full_sync(&UNGUARDED);
     // Deletions are confirmed a hundred at a time.
     eventually("the first deletions", async || world.users().await < 300).await;
     assert!(world.users().await > 150, "all are deleted already");
@@ -227,7 +227,7 @@ async fn killed_while_it_deletes() {
     world.sim.clear_faults();
     let ran = world.once_with(&UNGUARDED).await;
     assert_eq!(ran.code, Some(0), "{ran:#?}");
-    world.assert_in_step().await;
+    world.assert_in_sync().await;
     assert_eq!((world.users().await, world.total("deleted").await), (150, 150));
 }
 
@@ -247,7 +247,7 @@ async fn stopped_while_it_deletes() {
     world.sim.clear_faults();
     let ran = world.once_with(&UNGUARDED).await;
     assert_eq!(ran.code, Some(0), "{ran:#?}");
-    world.assert_in_step().await;
+    world.assert_in_sync().await;
     assert_eq!((world.users().await, world.total("deleted").await), (150, 150));
 }
 
@@ -260,7 +260,7 @@ async fn what_happens_between_the_kill_and_the_next_run() {
     for id in ids.iter().step_by(7) {
         world.sim.update(id, |user| user["first_name"] = "Second".into());
     }
-    let run = world.begin(&[]);
+    let run = world.start_full_sync(&[]);
     eventually("the second walk is half way", async || world.checkpoint().await >= 140).await;
     run.kill().await;
     let walked = world.checkpoint().await as usize;
@@ -295,7 +295,7 @@ async fn what_happens_between_the_kill_and_the_next_run() {
     let next = world.once().await;
     assert_eq!(next.code, Some(0), "{next:#?}");
     assert!(!world.resumed().await);
-    world.assert_in_step().await;
+    world.assert_in_sync().await;
 }
 
 fn clerk_time_of_now() -> serde_json::Value {

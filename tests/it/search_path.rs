@@ -9,12 +9,12 @@ use rustix::process::Signal;
 use crate::support::{
     changes::set_address,
     database::{Database, connect, with_database},
-    everything::does_everything,
+    everything::do_everything,
     fixture::World,
     http_client::get,
-    monitored::{ANY, Watched},
+    monitored::{ANY, MonitoredDaemon},
     process::{EVERY_SECOND, NEVER, Process},
-    program::Ran,
+    program::ProgramOutput,
     summary::{Exit, changed},
     wait::eventually,
 };
@@ -77,7 +77,7 @@ impl Hostile {
             ..Options::default()
         };
         let template = format!("TEMPLATE {}", self.name);
-        let (db, sim) = tokio::join!(Database::with(&template), Sim::start(options));
+        let (db, sim) = tokio::join!(Database::with_options(&template), Sim::start(options));
         let world = World { db, sim: sim.unwrap() };
         let database = world.db.text("SELECT current_database()").await.unwrap();
         let role = database.replace("clerk2pg_test", "role");
@@ -144,7 +144,7 @@ async fn check(hostile: &Hostile, place: Place) {
     let (world, role, url) = hostile.world(60).await;
     place.prepare(&world, hostile, &role).await;
     let address = [("DATABASE_URL", url.as_str())];
-    let fine = |ran: &Ran| {
+    let fine = |ran: &ProgramOutput| {
         assert!(
             !format!("{}{}", ran.stdout, ran.stderr).contains("captured"),
             "{place:?}: {ran:#?}"
@@ -154,15 +154,15 @@ async fn check(hostile: &Hostile, place: Place) {
     let with = |more: &[(&'static str, &'static str)]| -> Vec<(&str, &str)> { [&address[..], more].concat() };
 
     fine(&world.run_with(&["migrate"], &address).await);
-    does_everything(&world, &url, &[]).await;
+    do_everything(&world, &url, &[]).await;
     exchanges(&world, &url).await;
     fine(&world.once_with(&with(&[("CLERK2PG_DELETES__MODE", "keep")])).await);
     // The budget's warning is none of this.
     let checked = world.run_with(&["check"], &address).await;
     assert!(!format!("{checked:?}").contains("captured"), "{place:?}: {checked:#?}");
 
-    let leader = Watched::new(world.follow(&with(&[ANY, NEVER, EVERY_SECOND]))).await;
-    leader.is_ready("in sync").await;
+    let leader = MonitoredDaemon::new(world.start_daemon(&with(&[ANY, NEVER, EVERY_SECOND]))).await;
+    leader.wait_until_ready("in sync").await;
     let standby = Process::new(world.daemon(&with(&[NEVER, EVERY_SECOND])));
     let standbys = "SELECT count(*) FROM clerk.standbys WHERE expires_at > clock_timestamp()";
     eventually("one stands by", async || world.db.number(standbys).await == 1).await;
@@ -171,10 +171,10 @@ async fn check(hostile: &Hostile, place: Place) {
         assert_eq!(answer.status, 200, "{place:?}: {path}: {answer:?}");
         assert!(!answer.body.contains("captured"), "{place:?}: {answer:?}");
     }
-    world.catches_up().await;
+    world.wait_until_mirrored().await;
     fine(&leader.daemon.stop(Signal::TERM).await);
     world.sim.create_random();
-    world.catches_up().await;
+    world.wait_until_mirrored().await;
     fine(&standby.stop(Signal::TERM).await);
 
     documented(&world, &url, place).await;

@@ -22,10 +22,10 @@ use crate::{
         database::{Database, connect},
         fixture::World,
         http_server::{Server, answer},
-        monitored::{ANY, Watched},
+        monitored::{ANY, MonitoredDaemon},
         postgres::Postgres,
         process::{NEVER, Process},
-        program::Ran,
+        program::ProgramOutput,
         wait::eventually,
     },
 };
@@ -163,7 +163,7 @@ impl Scene {
             secret_key: KEY.to_owned(),
             ..Options::default()
         };
-        let (db, sim) = tokio::join!(Database::at(postgres.admin()), Sim::start(options));
+        let (db, sim) = tokio::join!(Database::on_server(postgres.admin()), Sim::start(options));
         let world = World { db, sim: sim.unwrap() };
         for (number, id) in world.sim.user_ids().iter().enumerate() {
             world.sim.update(id, |user| personal(user, number));
@@ -219,10 +219,10 @@ impl Scene {
 
     async fn run(&mut self, arguments: &[&str]) {
         let process = Process::spawn(self.command(arguments));
-        self.keep(&format!("{arguments:?}"), process.ended_within(LIMIT).await);
+        self.keep(&format!("{arguments:?}"), process.wait_for_exit_within(LIMIT).await);
     }
 
-    fn keep(&mut self, what: &str, Ran { code, stdout, stderr }: Ran) {
+    fn keep(&mut self, what: &str, ProgramOutput { code, stdout, stderr }: ProgramOutput) {
         assert_ne!(code, Some(101), "{what} panicked: {stderr}");
         self.said += &format!("{what}\n{stdout}\n{stderr}\n");
     }
@@ -234,7 +234,7 @@ impl Scene {
         let mut daemon = Process::spawn(command);
         let is_over = async |daemon: &mut Process, texts: &[&str]| {
             eventually("it goes on", async || {
-                daemon.has_ended() || texts.iter().any(|text| daemon.said(text) > 0)
+                daemon.has_ended() || texts.iter().any(|text| daemon.count_in_log(text) > 0)
             })
             .await;
         };
@@ -245,9 +245,9 @@ impl Scene {
         )
         .await;
         if daemon.has_ended() {
-            return self.keep("the daemon", daemon.ended().await);
+            return self.keep("the daemon", daemon.wait_for_exit().await);
         }
-        let watched = Watched::new(daemon).await;
+        let watched = MonitoredDaemon::new(daemon).await;
         for path in ["/", "/metrics", "/readyz", "/livez", "/nowhere"] {
             // One that cannot go on may end meanwhile.
             if let Ok(answer) = whole_answer(&watched.address, path).await {

@@ -60,16 +60,16 @@ impl Manager {
     }
 }
 
-fn follow(world: &World, manager: &Manager, more: &[(&str, &str)]) -> Process {
+fn managed(world: &World, manager: &Manager, more: &[(&str, &str)]) -> Process {
     let socket = manager.socket();
-    world.follow(&[&[("NOTIFY_SOCKET", socket.as_str())], more].concat())
+    world.start_daemon(&[&[("NOTIFY_SOCKET", socket.as_str())], more].concat())
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn it_hears_of_a_service_from_start_to_end() {
     let world = World::new(30).await;
     let manager = Manager::new();
-    let daemon = follow(&world, &manager, &[NEVER]);
+    let daemon = managed(&world, &manager, &[NEVER]);
     manager.hears("READY=1").await;
     manager.hears("STATUS=the first full sync is under way").await;
     let status = manager.hears("STATUS=changed; last full sync at ").await;
@@ -92,7 +92,7 @@ async fn its_watchdog_is_fed_while_clerk_is_slow() {
     let world = World::new(30).await;
     world.sim.set_faults(Rule::new(Effect::LatencyMs(3_000)));
     let manager = Manager::new();
-    let daemon = follow(&world, &manager, &[("WATCHDOG_USEC", "300000")]);
+    let daemon = managed(&world, &manager, &[("WATCHDOG_USEC", "300000")]);
     manager.hears("READY=1").await;
     for _ in 0..10 {
         manager.hears("WATCHDOG=1").await;
@@ -106,7 +106,7 @@ async fn its_watchdog_is_fed_while_clerk_is_slow() {
 async fn a_failure_is_told_in_words() {
     let world = World::new(3).await;
     let manager = Manager::new();
-    let daemon = follow(&world, &manager, &[EVERY_SECOND, ("CLERK2PG_CLERK__TIMEOUT", "1s")]);
+    let daemon = managed(&world, &manager, &[EVERY_SECOND, ("CLERK2PG_CLERK__TIMEOUT", "1s")]);
     manager.hears("STATUS=changed").await;
     world.sim.set_faults(Rule::new(Effect::DropBefore));
     manager.hears("STATUS=failing: Clerk cannot be reached").await;
@@ -121,7 +121,7 @@ async fn a_failure_is_told_in_words() {
 async fn standing_by_is_told_as_long_as_it_lasts() {
     let world = World::new(3).await;
     let manager = Manager::new();
-    let daemon = follow(&world, &manager, &[NEVER, EVERY_SECOND]);
+    let daemon = managed(&world, &manager, &[NEVER, EVERY_SECOND]);
     manager.hears("STATUS=changed").await;
     world
         .db
@@ -142,9 +142,9 @@ async fn standing_by_is_told_as_long_as_it_lasts() {
 async fn a_standby_says_who_leads_and_when_it_leads_itself() {
     let world = World::new(30).await;
     let (managers, lease) = ([Manager::new(), Manager::new()], ("CLERK2PG_LEASE__TTL", "3s"));
-    let leader = follow(&world, &managers[0], &[NEVER, EVERY_SECOND, lease]);
+    let leader = managed(&world, &managers[0], &[NEVER, EVERY_SECOND, lease]);
     managers[0].hears("STATUS=changed; last full sync").await;
-    let standby = follow(&world, &managers[1], &[NEVER, EVERY_SECOND, lease]);
+    let standby = managed(&world, &managers[1], &[NEVER, EVERY_SECOND, lease]);
     let name = world.db.text("SELECT holder FROM clerk.leader").await.unwrap();
     managers[1].hears(&format!("STATUS=standing by: {name} leads")).await;
     assert_eq!(leader.stop(Signal::TERM).await.code, Some(0));

@@ -8,7 +8,7 @@ use rustix::process::Signal;
 use crate::support::{
     database::connect,
     fixture::World,
-    monitored::{ANY, Watched},
+    monitored::{ANY, MonitoredDaemon},
     process::{EVERY_SECOND, NEVER, Process},
     proxy::{Proxy, upstream},
     wait::eventually,
@@ -67,7 +67,7 @@ impl Replica {
         ];
         Self {
             name: name.to_owned(),
-            process: world.follow(&[&own, environment].concat()),
+            process: world.start_daemon(&[&own, environment].concat()),
             postgres,
             clerk,
         }
@@ -130,11 +130,11 @@ impl Replicas {
         assert!(late < SLACK, "taken over {late} s after the leader's time had run out");
         self.world.sim.update_random();
         self.world.sim.create_random();
-        eventually("in sync", async || self.is_in_step().await).await;
-        self.world.assert_in_step().await;
+        eventually("in sync", async || self.is_in_sync().await).await;
+        self.world.assert_in_sync().await;
     }
 
-    async fn is_in_step(&self) -> bool {
+    async fn is_in_sync(&self) -> bool {
         let mut ids = self.world.sim.user_ids();
         ids.sort();
         let mirror = self.world.db.documents().await;
@@ -162,8 +162,8 @@ impl Replicas {
         this.are_standing_by(2).await;
         this.world.sim.create_random();
         this.world.sim.delete_random();
-        eventually("in sync", async || this.is_in_step().await).await;
-        this.world.assert_in_step().await;
+        eventually("in sync", async || this.is_in_sync().await).await;
+        this.world.assert_in_sync().await;
         assert_eq!(this.written_by_the_first().await, written, "a stale leader has written");
         assert_eq!(this.world.db.number("SELECT count(*) FROM public.takeovers").await, 1);
         this.end().await;
@@ -264,7 +264,7 @@ async fn a_leader_that_is_killed_is_followed() {
         this.another_takes_over().await;
         this.are_standing_by(1).await;
         let dead = this.replicas.remove(0);
-        assert_eq!(dead.process.ended().await.code, None);
+        assert_eq!(dead.process.wait_for_exit().await.code, None);
         this.end().await;
     }
 }
@@ -277,7 +277,7 @@ async fn a_leader_whose_connections_are_cut_is_followed() {
     this.replicas[0].postgres.refuse().await;
     this.users_change_again();
     this.another_takes_over().await;
-    this.the_first_comes_back_in_vain(written, |first| first.postgres.let_through())
+    this.the_first_comes_back_in_vain(written, |first| first.postgres.open_again())
         .await;
 }
 
@@ -289,7 +289,7 @@ async fn what_a_leader_sent_arrives_too_late() {
         .await;
     this.another_takes_over().await;
     assert_eq!(this.written_by_the_first().await, 0, "what it had written is undone");
-    this.the_first_comes_back_in_vain(0, |first| first.postgres.let_through())
+    this.the_first_comes_back_in_vain(0, |first| first.postgres.open_again())
         .await;
 }
 
@@ -298,7 +298,7 @@ async fn what_a_leader_sent_arrives_too_late() {
 async fn a_leader_that_is_cut_off_within_a_message_is_followed() {
     const CUT: &str = "Cut off here";
     let this = Replicas::three(60, &[]).await;
-    this.leader().postgres.hold_behind(CUT);
+    this.leader().postgres.hold_after(CUT);
     for id in this.world.sim.user_ids() {
         this.world.sim.update(&id, |user| user["first_name"] = CUT.into());
     }
@@ -306,7 +306,7 @@ async fn a_leader_that_is_cut_off_within_a_message_is_followed() {
     this.users_change_again();
     this.another_takes_over().await;
     assert_eq!(this.written_by_the_first().await, 0, "what it had written is undone");
-    this.the_first_comes_back_in_vain(0, |first| first.postgres.let_through())
+    this.the_first_comes_back_in_vain(0, |first| first.postgres.open_again())
         .await;
 }
 
@@ -316,7 +316,7 @@ async fn only_the_leader_asks_clerk() {
     let this = Replicas::three(30, &[("CLERK2PG_LEASE__TTL", "9s")]).await;
     let leader = &this.leader().process;
     leader.signal(Signal::STOP);
-    this.world.all_is_answered().await;
+    this.world.wait_until_answered().await;
     let before = this.world.sim.requests();
     let polls = "SELECT max(expires_at) FROM clerk.standbys";
     let (mut seen, mut last) = (0, this.world.db.text(polls).await);
@@ -330,7 +330,7 @@ async fn only_the_leader_asks_clerk() {
     assert_eq!(this.world.sim.requests(), before, "a standby asked Clerk");
     leader.signal(Signal::CONT);
     this.world.sim.create_random();
-    eventually("in sync", async || this.is_in_step().await).await;
+    eventually("in sync", async || this.is_in_sync().await).await;
     assert_eq!(this.leading().await, Some(0));
     this.end().await;
 }
@@ -345,7 +345,7 @@ async fn a_leader_that_is_told_to_stop_leaves_its_place_at_once() {
     let took = started.elapsed();
     assert!(took < Duration::from_secs(20), "{took:?} with a lease of 30 s");
     this.world.sim.create_random();
-    eventually("in sync", async || this.is_in_step().await).await;
+    eventually("in sync", async || this.is_in_sync().await).await;
     this.end().await;
 }
 
@@ -357,10 +357,10 @@ async fn a_leader_that_cannot_reach_clerk_leaves_its_place_to_one_that_can() {
         this.leading().await.is_some_and(|at| at > 0)
     })
     .await;
-    assert_eq!(this.leader().process.said("syncs keep failing here"), 1);
+    assert_eq!(this.leader().process.count_in_log("syncs keep failing here"), 1);
     this.world.sim.create_random();
-    eventually("in sync", async || this.is_in_step().await).await;
-    this.replicas[0].clerk.let_through();
+    eventually("in sync", async || this.is_in_sync().await).await;
+    this.replicas[0].clerk.open_again();
     this.are_standing_by(2).await;
     this.end().await;
 }
@@ -369,10 +369,10 @@ async fn a_leader_that_cannot_reach_clerk_leaves_its_place_to_one_that_can() {
 async fn who_stands_by_says_so() {
     let world = World::new(10).await;
     let listening = [ANY, LONG, NEVER, EVERY_SECOND];
-    let leader = Watched::new(world.follow(&listening)).await;
-    leader.is_ready("in sync").await;
-    let standby = Watched::new(world.follow(&listening)).await;
-    standby.is_ready("leads").await;
+    let leader = MonitoredDaemon::new(world.start_daemon(&listening)).await;
+    leader.wait_until_ready("in sync").await;
+    let standby = MonitoredDaemon::new(world.start_daemon(&listening)).await;
+    standby.wait_until_ready("leads").await;
     let (status, says) = standby.probe("/readyz").await;
     let name = world.db.text("SELECT holder FROM clerk.leader").await.unwrap();
     assert_eq!((status, says), (200, format!("standing by: {name} leads")));
@@ -401,7 +401,7 @@ async fn who_stands_by_says_so() {
     world.sim.create_random();
     let ran = world.once_with(&[LONG]).await;
     assert_eq!(ran.code, Some(0), "{ran:#?}");
-    world.assert_in_step().await;
+    world.assert_in_sync().await;
     for watched in [leader, standby] {
         assert_eq!(watched.daemon.stop(Signal::TERM).await.code, Some(0));
     }
@@ -411,15 +411,16 @@ async fn who_stands_by_says_so() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_standby_that_cannot_see_the_leader_is_not_ready() {
     let world = World::new(10).await;
-    let leader = world.looking(&[LONG]).await;
+    let leader = world.start_incremental(&[LONG]).await;
     let mut postgres = Proxy::open(upstream(&world.db.url));
     let url = postgres.url(&world.db.url);
-    let standby = Watched::new(world.follow(&[ANY, LEASE, NEVER, EVERY_SECOND, ("DATABASE_URL", &url)])).await;
-    standby.is_ready("leads").await;
+    let standby =
+        MonitoredDaemon::new(world.start_daemon(&[ANY, LEASE, NEVER, EVERY_SECOND, ("DATABASE_URL", &url)])).await;
+    standby.wait_until_ready("leads").await;
     postgres.refuse().await;
-    standby.is_not_ready("Postgres cannot be reached").await;
-    postgres.let_through();
-    standby.is_ready("leads").await;
+    standby.wait_until_not_ready("Postgres cannot be reached").await;
+    postgres.open_again();
+    standby.wait_until_ready("leads").await;
     for process in [leader, standby.daemon] {
         assert_eq!(process.stop(Signal::TERM).await.code, Some(0));
     }
@@ -428,8 +429,11 @@ async fn a_standby_that_cannot_see_the_leader_is_not_ready() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_replica_with_a_wrong_key_is_found_out_at_its_start() {
     let world = World::new(10).await;
-    let leader = world.looking(&[LONG]).await;
-    let ran = world.follow(&[("CLERK_SECRET_KEY", "sk_live_wrong")]).ended().await;
+    let leader = world.start_incremental(&[LONG]).await;
+    let ran = world
+        .start_daemon(&[("CLERK_SECRET_KEY", "sk_live_wrong")])
+        .wait_for_exit()
+        .await;
     assert_eq!(ran.code, Some(1), "{ran:#?}");
     assert!(ran.stderr.contains("Clerk refused the secret key"), "{ran:#?}");
     assert_eq!(leader.stop(Signal::TERM).await.code, Some(0));
@@ -440,11 +444,11 @@ async fn a_reload_changes_nobodys_place() {
     let this = Replicas::three(30, &[]).await;
     for replica in &this.replicas {
         replica.process.signal(Signal::HUP);
-        replica.process.says("configuration reloaded").await;
+        replica.process.wait_for_log("configuration reloaded").await;
     }
     this.are_standing_by(2).await;
     this.world.sim.create_random();
-    eventually("in sync", async || this.is_in_step().await).await;
+    eventually("in sync", async || this.is_in_sync().await).await;
     assert_eq!(this.leading().await, Some(0));
     assert_eq!(this.world.db.number("SELECT count(*) FROM public.takeovers").await, 0);
     this.end().await;

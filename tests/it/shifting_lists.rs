@@ -47,14 +47,14 @@ async fn begin_bulk(world: &World, daemon: &Process, name: &str, milliseconds: u
 #[tokio::test(flavor = "multi_thread")]
 async fn a_bulk_change_of_one_moment_moves_the_watermark_with_the_full_sync_that_it_makes_due() {
     let world = World::new(1500).await;
-    let daemon = world.looking(&[SLOW, LASTING]).await;
+    let daemon = world.start_incremental(&[SLOW, LASTING]).await;
     let moment = begin_bulk(&world, &daemon, "First", 1500).await;
-    world.looked().await;
-    world.assert_in_step().await;
+    world.wait_for_incremental_sync().await;
+    world.assert_in_sync().await;
     // More than a page shows: in which order they are listed is not known, and only a full sync is certain to have met all of them.
     eventually("a full sync", async || world.runs("kind = 'full'").await == 2).await;
     eventually("looks are short again", async || {
-        world.looks().last().unwrap().path.contains("limit=20&")
+        world.incremental_syncs().last().unwrap().path.contains("limit=20&")
     })
     .await;
     assert_eq!(
@@ -75,9 +75,9 @@ async fn a_bulk_change_of_one_moment_moves_the_watermark_with_the_full_sync_that
     begin_bulk(&world, &daemon, "Second", 60_000).await;
     daemon.kill().await;
     world.sim.clear_faults();
-    let daemon = world.looking(&[]).await;
-    world.looked().await;
-    world.assert_in_step().await;
+    let daemon = world.start_incremental(&[]).await;
+    world.wait_for_incremental_sync().await;
+    world.assert_in_sync().await;
     assert!(world.watermark().await > watermark);
     let events = "SELECT concat(count(*), ' ', min(events), ' ', max(events)) FROM
         (SELECT count(*) AS events FROM clerk.user_events WHERE type = 'user.updated' GROUP BY user_id) AS t";
@@ -90,7 +90,7 @@ async fn rows_that_shift_between_two_pages_lose_nobody() {
     let world = World::new(1500).await;
     // Without deletions nothing but looks brings the mirror in sync.
     let daemon = world
-        .looking(&[("CLERK2PG_DELETES__MODE", "keep"), SLOW, LASTING])
+        .start_incremental(&[("CLERK2PG_DELETES__MODE", "keep"), SLOW, LASTING])
         .await;
     let ids = world.sim.user_ids();
     let moment = now();
@@ -132,7 +132,7 @@ async fn rows_that_shift_between_two_pages_lose_nobody() {
         .filter(|pair| pair[1] > 0 && pair[1] < pair[0])
         .count();
     assert!(steps_back > 0, "nothing shifted: {offsets:?}");
-    world.looked().await;
+    world.wait_for_incremental_sync().await;
     world.assert_one_full_sync().await;
     assert_eq!(daemon.stop(Signal::TERM).await.code, Some(0));
 
@@ -141,7 +141,7 @@ async fn rows_that_shift_between_two_pages_lose_nobody() {
         .db
         .execute(&format!("DELETE FROM clerk.users WHERE id NOT IN ('{list}')"))
         .await;
-    world.assert_in_step().await;
+    world.assert_in_sync().await;
 }
 
 /// Changes at Clerk, whose clock differs from ours, for long enough that looks have learned how far down they must go.
@@ -152,12 +152,14 @@ async fn check_clock(hours: i64, prepare: impl Fn(&World)) {
     clerk.shift_clock(hours * 3600);
     let clock = || now() + hours * 3_600_000;
     let ids = world.sim.user_ids();
-    let daemon = world.looking(&[("CLERK_API_URL", &clerk.url(&world.sim.url()))]).await;
+    let daemon = world
+        .start_incremental(&[("CLERK_API_URL", &clerk.url(&world.sim.url()))])
+        .await;
     for (round, id) in ids.iter().enumerate().take(6) {
         rename(&world, id, "Changed", clock());
         import(&world, &format!("user_new{round}"), clock(), clock());
-        world.looked().await;
-        world.assert_in_step().await;
+        world.wait_for_incremental_sync().await;
+        world.assert_in_sync().await;
         if round == 0 {
             prepare(&world);
         }
@@ -186,10 +188,12 @@ async fn clocks_may_differ() {
 async fn a_daemon_stands_by_while_a_single_run_is_at_work() {
     const STANDS_BY: &str = "another clerk2pg is at work";
     let world = World::new(1500).await;
-    let daemon = world.looking(&[LASTING, SLOW, ("RUST_LOG", "clerk2pg=debug")]).await;
-    world.looked().await;
+    let daemon = world
+        .start_incremental(&[LASTING, SLOW, ("RUST_LOG", "clerk2pg=debug")])
+        .await;
+    world.wait_for_incremental_sync().await;
     daemon.signal(Signal::STOP);
-    world.all_is_answered().await;
+    world.wait_until_answered().await;
     for id in &world.sim.user_ids()[..1300] {
         rename(&world, id, "Changed", now());
     }
@@ -197,19 +201,23 @@ async fn a_daemon_stands_by_while_a_single_run_is_at_work() {
     world
         .sim
         .set_faults(Rule::new(Effect::LatencyMs(60_000)).on([Endpoint::List]).skip(2));
-    let at_work = world.begin(&[LASTING, SLOW]);
+    let at_work = world.start_full_sync(&[LASTING, SLOW]);
     eventually("a page is written", async || world.last_event().await > 0).await;
     daemon.signal(Signal::CONT);
-    daemon.says(STANDS_BY).await;
-    let (looks, before) = (world.looks().len(), daemon.said(STANDS_BY));
-    eventually("it stands by", async || daemon.said(STANDS_BY) >= before + 3).await;
-    assert_eq!(world.looks().len(), looks, "Clerk is asked by one who stands by");
+    daemon.wait_for_log(STANDS_BY).await;
+    let (looks, before) = (world.incremental_syncs().len(), daemon.count_in_log(STANDS_BY));
+    eventually("it stands by", async || daemon.count_in_log(STANDS_BY) >= before + 3).await;
+    assert_eq!(
+        world.incremental_syncs().len(),
+        looks,
+        "Clerk is asked by one who stands by"
+    );
 
     // The one at work is gone, and the daemon goes on when its lease has run out.
     world.sim.clear_faults();
     at_work.kill().await;
-    world.looked().await;
-    world.assert_in_step().await;
+    world.wait_for_incremental_sync().await;
+    world.assert_in_sync().await;
     world.assert_one_at_a_time().await;
     let twice = "SELECT count(*) FROM (SELECT FROM clerk.user_events GROUP BY user_id HAVING count(*) > 1) AS t";
     assert_eq!(world.db.number(twice).await, 0);

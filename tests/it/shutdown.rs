@@ -31,7 +31,7 @@ async fn idle() {
     let world = World::new(10).await;
     for signal in [Signal::TERM, Signal::INT] {
         let before = world.runs("ended_at IS NOT NULL").await;
-        let daemon = world.follow(&[NEVER]);
+        let daemon = world.start_daemon(&[NEVER]);
         world.syncs(before + 1).await;
         stops(daemon, signal).await;
         assert_eq!(world.lease_holder().await, None);
@@ -43,7 +43,7 @@ async fn in_the_middle_of_a_page_that_never_ends() {
     for signal in [Signal::TERM, Signal::INT] {
         let world = World::new(10).await;
         world.sim.set_faults(Rule::new(Effect::Stall).on([Endpoint::List]));
-        let daemon = world.follow(&[("CLERK2PG_CLERK__TIMEOUT", "60s")]);
+        let daemon = world.start_daemon(&[("CLERK2PG_CLERK__TIMEOUT", "60s")]);
         let asked = async || world.sim.requests_by_path().contains_key("GET /v1/users");
         eventually("the page is asked for", asked).await;
         stops(daemon, signal).await;
@@ -62,7 +62,7 @@ async fn between_two_tries_of_a_request() {
         retry_after: Some(30),
         body: ErrorBody::Json,
     })));
-    let daemon = world.follow(&[]);
+    let daemon = world.start_daemon(&[]);
     eventually("it is asked to wait", async || world.sim.requests() > 0).await;
     stops(daemon, Signal::TERM).await;
 }
@@ -73,8 +73,8 @@ async fn while_it_waits_for_clerk() {
     let nobody = Proxy::refusing(upstream(&world.sim.url()));
     let url = format!("http://{}", nobody.address);
     for signal in [Signal::TERM, Signal::INT] {
-        let daemon = world.follow(&[("CLERK_API_URL", &url), ("CLERK2PG_CLERK__TIMEOUT", "100ms"), NEVER]);
-        daemon.says("waiting until it can be reached").await;
+        let daemon = world.start_daemon(&[("CLERK_API_URL", &url), ("CLERK2PG_CLERK__TIMEOUT", "100ms"), NEVER]);
+        daemon.wait_for_log("waiting until it can be reached").await;
         stops(daemon, signal).await;
     }
 }
@@ -83,8 +83,8 @@ async fn while_it_waits_for_clerk() {
 async fn while_postgres_says_nothing() {
     let world = World::new(10).await;
     let mut silent = Proxy::refusing(upstream(&world.db.url));
-    silent.fall_silent();
-    let daemon = world.follow(&[("DATABASE_URL", &silent.url(&world.db.url))]);
+    silent.go_silent();
+    let daemon = world.start_daemon(&[("DATABASE_URL", &silent.url(&world.db.url))]);
     eventually("it connects", async || silent.connections() > 0).await;
     stops(daemon, Signal::TERM).await;
 }
@@ -93,7 +93,7 @@ async fn while_postgres_says_nothing() {
 async fn while_others_lock_the_table() {
     for (mode, signal) in [("EXCLUSIVE", Signal::TERM), ("ACCESS EXCLUSIVE", Signal::INT)] {
         let world = World::new(30).await;
-        let daemon = world.follow(&[]);
+        let daemon = world.start_daemon(&[]);
         world.syncs(1).await;
         let other = connect(&world.db.url).await;
         other
@@ -112,7 +112,7 @@ async fn while_others_lock_the_table() {
             .once()
             .await
             .assert(Exit::Ok, changed().created(5).unchanged(rest as usize));
-        world.assert_in_step().await;
+        world.assert_in_sync().await;
     }
 }
 
@@ -120,13 +120,13 @@ async fn while_others_lock_the_table() {
 async fn while_another_one_is_at_work() {
     let world = World::new(10).await;
     world.sim.set_faults(Rule::new(Effect::Stall).on([Endpoint::List]));
-    let at_work = world.begin(&[("CLERK2PG_CLERK__TIMEOUT", "60s")]);
+    let at_work = world.start_full_sync(&[("CLERK2PG_CLERK__TIMEOUT", "60s")]);
     eventually("the first is at work", async || {
         world.runs("outcome = 'running'").await == 1
     })
     .await;
-    let waiting = world.follow(&[]);
-    waiting.says("waiting for another clerk2pg to finish").await;
+    let waiting = world.start_daemon(&[]);
+    waiting.wait_for_log("waiting for another clerk2pg to finish").await;
     stops(waiting, Signal::TERM).await;
     assert_eq!(world.runs("true").await, 1, "the one that waited was no sync");
     assert!(world.lease_holder().await.is_some(), "it let go of the other's lease");

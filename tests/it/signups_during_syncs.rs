@@ -9,7 +9,7 @@ use crate::support::{
     fixture::World,
     http_server::{Server, answer},
     process::{EVERY_SECOND, NEVER},
-    program::Ran,
+    program::ProgramOutput,
     wait::eventually,
 };
 
@@ -87,12 +87,12 @@ fn sign_up(users: &mut Vec<(i64, String)>, count: usize, request: usize, now: i6
 
 /// The requests of a walk: pages by `created_at`.
 fn pages(server: &Server) -> usize {
-    let asked = server.asked();
+    let asked = server.requests();
     asked.iter().filter(|head| head.contains("order_by=created_at")).count()
 }
 
 /// A full sync of that server, and how many of the users who were there before it are in the mirror.
-async fn sync(server: &Server) -> (Ran, i64, World) {
+async fn sync(server: &Server) -> (ProgramOutput, i64, World) {
     let world = World::new(0).await;
     let ran = world.once_with(&[("CLERK_API_URL", &server.url)]).await;
     let old = world
@@ -107,15 +107,20 @@ async fn a_walk_ends_though_somebody_signs_up_at_each_request() {
     let server = clerk(1_300, 0, true, |users, request, _, now| sign_up(users, 1, request, now)).await;
     let (ran, old, world) = sync(&server).await;
     assert_eq!((ran.code, old), (Some(0), 1_300), "{ran:#?}");
-    assert!(pages(&server) <= 8, "{} pages: {:#?}", pages(&server), server.asked());
+    assert!(
+        pages(&server) <= 8,
+        "{} pages: {:#?}",
+        pages(&server),
+        server.requests()
+    );
 
     // Those who sign up meanwhile are the incremental syncs', though others go on signing up.
-    let daemon = world.follow(&[NEVER, EVERY_SECOND, ("CLERK_API_URL", server.url.as_str())]);
+    let daemon = world.start_daemon(&[NEVER, EVERY_SECOND, ("CLERK_API_URL", server.url.as_str())]);
     eventually("a full sync is over", async || {
         world.runs("kind = 'full' AND ended_at IS NOT NULL").await == 2
     })
     .await;
-    let met = server.asked().len() as i64;
+    let met = server.requests().len() as i64;
     let new = format!("SELECT count(*) FROM clerk.users WHERE id LIKE 'user\\_new%' AND id < 'user_new{met:04}'");
     eventually("they are in", async || world.db.number(&new).await == met).await;
     assert_eq!(daemon.stop(Signal::TERM).await.code, Some(0));
@@ -133,7 +138,11 @@ async fn a_walk_ends_while_hundreds_are_imported_at_each_request() {
     // The mirror has some of the newcomers, and those behind them are not taken for gone.
     let ran = world.once_with(&[("CLERK_API_URL", &server.url)]).await;
     assert_eq!((ran.code, &ran.json()["deleted"]), (Some(0), &0.into()), "{ran:#?}");
-    let by_id = server.asked().iter().filter(|head| head.contains("user_id=")).count();
+    let by_id = server
+        .requests()
+        .iter()
+        .filter(|head| head.contains("user_id="))
+        .count();
     assert_eq!(by_id, 0, "somebody was asked for by id");
 }
 
@@ -190,9 +199,9 @@ async fn an_only_user_who_cannot_be_read_makes_a_sync_incomplete_and_not_endless
             "{ran:#?}"
         );
         assert!(
-            server.asked().len() <= 50,
+            server.requests().len() <= 50,
             "{arguments:?}: {} requests",
-            server.asked().len()
+            server.requests().len()
         );
     }
 }
@@ -200,10 +209,10 @@ async fn an_only_user_who_cannot_be_read_makes_a_sync_incomplete_and_not_endless
 #[tokio::test(flavor = "multi_thread")]
 async fn an_only_user_who_cannot_be_read_does_not_keep_a_daemon_busy() {
     let (server, world) = (unreadable().await, World::new(0).await);
-    let daemon = world.follow(&[("CLERK_API_URL", &server.url)]);
+    let daemon = world.start_daemon(&[("CLERK_API_URL", &server.url)]);
     let ended = "outcome = 'incomplete' AND ended_at IS NOT NULL";
     eventually("two full syncs", async || world.runs(ended).await >= 2).await;
-    let (requests, syncs) = (server.asked().len() as i64, world.runs("true").await);
+    let (requests, syncs) = (server.requests().len() as i64, world.runs("true").await);
     assert!(requests <= 60 * (syncs + 1), "{requests} requests in {syncs} syncs");
     assert_eq!(daemon.stop(Signal::TERM).await.code, Some(0));
 }
@@ -234,7 +243,7 @@ async fn a_list_without_an_end_is_given_up() {
     let ran = world.once_with(&[("CLERK_API_URL", &server.url)]).await;
     assert_eq!(ran.code, Some(1), "{ran:#?}");
     assert!(ran.stderr.contains("does not advance"), "{ran:#?}");
-    assert!(server.asked().len() <= 300, "{} requests", server.asked().len());
+    assert!(server.requests().len() <= 300, "{} requests", server.requests().len());
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -247,7 +256,7 @@ async fn batches_by_id_that_prove_nothing_are_given_up() {
         ignore_user_id: true,
         ..clerk_sim::Quirks::default()
     };
-    let ran = crate::support::faults::under(&world, quirks, &[]).await;
+    let ran = crate::support::faults::once_under(&world, quirks, &[]).await;
     assert_eq!((ran.code, &ran.json()["held"]), (Some(3), &150.into()), "{ran:#?}");
     // A few batches, and then each id alone, twice.
     let requests = world.sim.requests() - before;

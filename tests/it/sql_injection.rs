@@ -34,10 +34,10 @@ async fn nothing_from_outside_is_executed() {
     world.sim.insert(hostile(&odd));
     world.sim.insert(hostile("user_even"));
     let environment = [("PGAPPNAME", HOSTILE), ("CLERK2PG_SCHEDULE__FULL", "* * * * * *")];
-    let daemon = world.follow(&environment);
+    let daemon = world.start_daemon(&environment);
     world.syncs(2).await;
     world.age_rows().await;
-    world.assert_in_step().await;
+    world.assert_in_sync().await;
     let named = "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND application_name LIKE '%DROP TABLE%'";
     assert!(world.db.number(named).await > 0);
 
@@ -50,11 +50,11 @@ async fn nothing_from_outside_is_executed() {
     ] {
         world.db.execute(&sql).await;
     }
-    world.comes_in_step().await;
+    world.wait_for_next_sync().await;
     world.sim.delete(&odd);
     let approved = world.run(&["approve", HOSTILE]).await;
     assert_eq!(approved.code, Some(1), "{approved:#?}");
-    world.comes_in_step().await;
+    world.wait_for_next_sync().await;
     assert_eq!(world.run(&["status"]).await.code, Some(0));
     assert_eq!(daemon.stop(Signal::TERM).await.code, Some(0));
 }

@@ -21,7 +21,7 @@ fn shuffled() -> Quirks {
 async fn thousands_who_change_in_one_moment_are_all_brought() {
     let world = World::new(3_200).await;
     world.sim.set_faults(shuffled());
-    let daemon = world.looking(&[]).await;
+    let daemon = world.start_incremental(&[]).await;
     let (ids, watermark) = (world.sim.user_ids(), world.watermark().await);
     let changes = || {
         let at = now();
@@ -36,12 +36,12 @@ async fn thousands_who_change_in_one_moment_are_all_brought() {
     let changed = "SELECT count(*) FROM clerk.users WHERE first_name = 'Changed'";
     eventually("all are brought", async || world.db.number(changed).await == 3_000).await;
     eventually("the watermark follows", async || world.watermark().await > watermark).await;
-    world.assert_in_step().await;
+    world.assert_in_sync().await;
     let walks = world.runs("kind = 'full'").await;
     assert!(walks <= 3, "{walks} full syncs: {}", daemon.log());
     // What is settled needs no further full sync.
     for _ in 0..4 {
-        world.looked().await;
+        world.wait_for_incremental_sync().await;
     }
     assert_eq!(world.runs("kind = 'full'").await, walks, "{}", daemon.log());
     assert_eq!(daemon.stop(Signal::TERM).await.code, Some(0));
@@ -60,6 +60,6 @@ async fn more_than_a_page_created_in_one_moment_are_all_met() {
         world.sim.set_faults(shuffled());
         world.once().await.assert(Exit::Ok, changed().created(4000));
         world.once().await.assert(Exit::Ok, in_sync().unchanged(4000));
-        world.assert_in_step().await;
+        world.assert_in_sync().await;
     }
 }

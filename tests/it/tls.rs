@@ -5,7 +5,7 @@ use rustix::process::Signal;
 
 use crate::support::{
     authority::Authority,
-    connecting::{accepted, migrate, refused, url},
+    connecting::{assert_accepted, assert_refused, migrate, url},
     database::{Database, connect},
     fixture::World,
     on_demand::{DEBUG, LISTENING},
@@ -46,17 +46,17 @@ async fn every_mode_gets_through_to_what_libpq_says() {
         }
     }
     // Who states nothing prefers.
-    accepted(&migrate(&server, &url(&server, "encrypted", ""), &[]).await);
-    accepted(&migrate(&server, &url(&server, "plain", ""), &[]).await);
+    assert_accepted(&migrate(&server, &url(&server, "encrypted", ""), &[]).await);
+    assert_accepted(&migrate(&server, &url(&server, "plain", ""), &[]).await);
     let in_clear = url(&server, "encrypted", "sslmode=disable");
-    refused(
+    assert_refused(
         &migrate(&server, &in_clear, &[]).await,
         1,
         "no encryption",
         "sslmode=verify-full",
     );
     let unbound = url(&server, "anyway", "sslmode=disable&channel_binding=require");
-    refused(
+    assert_refused(
         &migrate(&server, &unbound, &[]).await,
         1,
         "channel binding",
@@ -65,11 +65,11 @@ async fn every_mode_gets_through_to_what_libpq_says() {
 
     server.set("ssl = off").await;
     for mode in ["allow", "prefer"] {
-        accepted(&migrate(&server, &url(&server, "anyway", &format!("sslmode={mode}")), &[]).await);
+        assert_accepted(&migrate(&server, &url(&server, "anyway", &format!("sslmode={mode}")), &[]).await);
     }
     for mode in ["require", &format!("verify-ca{roots}"), &format!("verify-full{roots}")] {
         let ran = migrate(&server, &url(&server, "anyway", &format!("sslmode={mode}")), &[]).await;
-        refused(
+        assert_refused(
             &ran,
             1,
             "TLS with Postgres fails: the server does not offer it, at localhost:",
@@ -92,7 +92,7 @@ async fn a_certificate_is_held_against_authority_and_name() {
             &[],
         )
         .await;
-        refused(
+        assert_refused(
             &ran,
             1,
             "certificate is of no authority that sslrootcert names",
@@ -100,32 +100,32 @@ async fn a_certificate_is_held_against_authority_and_name() {
         );
     }
     let ran = check(format!("{elsewhere}sslmode=verify-full&sslrootcert={ca}"), &[]).await;
-    refused(
+    assert_refused(
         &ran,
         1,
         "certificate is for localhost, not for 127.0.0.1",
         "sslmode=verify-ca",
     );
-    accepted(&check(format!("{elsewhere}sslmode=verify-ca&sslrootcert={ca}"), &[]).await);
-    accepted(&check(format!("{elsewhere}sslmode=require&sslrootcert={ca}"), &[]).await);
+    assert_accepted(&check(format!("{elsewhere}sslmode=verify-ca&sslrootcert={ca}"), &[]).await);
+    assert_accepted(&check(format!("{elsewhere}sslmode=require&sslrootcert={ca}"), &[]).await);
     // The name is what counts, wherever it leads.
     let named = format!(
         "{}sslmode=verify-full&sslrootcert={ca}&hostaddr=127.0.0.1",
         url(&server, "encrypted", "")
     );
-    accepted(&check(named.clone(), &[]).await);
-    accepted(&check(named.replace("localhost", "LOCALHOST"), &[]).await);
+    assert_accepted(&check(named.clone(), &[]).await);
+    assert_accepted(&check(named.replace("localhost", "LOCALHOST"), &[]).await);
 
     // The system's authorities, which OpenSSL's variable names.
     let system = url(&server, "encrypted", "sslrootcert=system");
-    accepted(&check(system.clone(), &[("SSL_CERT_FILE", &ca)]).await);
-    refused(
+    assert_accepted(&check(system.clone(), &[("SSL_CERT_FILE", &ca)]).await);
+    assert_refused(
         &check(system.clone(), &[("SSL_CERT_FILE", &other)]).await,
         1,
         "of no authority",
         "sslrootcert",
     );
-    refused(
+    assert_refused(
         &check(format!("{system}&sslmode=require"), &[]).await,
         2,
         "sslmode=verify-full only",
@@ -135,7 +135,7 @@ async fn a_certificate_is_held_against_authority_and_name() {
     // Nobody is trusted by oversight.
     for mode in ["verify-ca", "verify-full"] {
         let ran = check(url(&server, "encrypted", &format!("sslmode={mode}")), &[]).await;
-        refused(
+        assert_refused(
             &ran,
             2,
             "/.postgresql/root.crt cannot be used: there is no such file",
@@ -147,7 +147,7 @@ async fn a_certificate_is_held_against_authority_and_name() {
         &[],
     )
     .await;
-    refused(
+    assert_refused(
         &ran,
         2,
         "sslrootcert=/nowhere/ca.pem cannot be used: there is no such file",
@@ -159,19 +159,19 @@ async fn a_certificate_is_held_against_authority_and_name() {
         &[],
     )
     .await;
-    refused(&ran, 2, "there is no certificate in it", "sslrootcert=FILE");
+    assert_refused(&ran, 2, "there is no certificate in it", "sslrootcert=FILE");
 
     // As with libpq, a file in its place is enough to have it looked at.
     server.file(".postgresql/root.crt", &server.authority.certificate);
-    accepted(&check(url(&server, "encrypted", "sslmode=verify-full"), &[]).await);
+    assert_accepted(&check(url(&server, "encrypted", "sslmode=verify-full"), &[]).await);
     server.file(".postgresql/root.crt", &Authority::new("another").certificate);
-    refused(
+    assert_refused(
         &check(url(&server, "encrypted", "sslmode=require"), &[]).await,
         1,
         "of no authority",
         "sslrootcert",
     );
-    accepted(&check(url(&server, "encrypted", "sslmode=prefer"), &[]).await);
+    assert_accepted(&check(url(&server, "encrypted", "sslmode=prefer"), &[]).await);
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -209,7 +209,7 @@ async fn a_socket_needs_no_tls() {
             server.port
         ),
     ] {
-        accepted(&migrate(&server, &url, &[]).await);
+        assert_accepted(&migrate(&server, &url, &[]).await);
     }
 }
 
@@ -221,7 +221,7 @@ async fn a_daemon_with_every_connection_encrypted() {
         secret_key: "sk_live_test".to_owned(),
         ..Options::default()
     };
-    let (db, sim) = tokio::join!(Database::at(server.admin()), Sim::start(options));
+    let (db, sim) = tokio::join!(Database::on_server(server.admin()), Sim::start(options));
     let world = World { db, sim: sim.unwrap() };
     let ca = server.file("ca.pem", &server.authority.certificate);
     let address = |password: &str| {
@@ -238,24 +238,24 @@ async fn a_daemon_with_every_connection_encrypted() {
     command.envs([NEVER, DEBUG, ("CLERK2PG_SCHEDULE__INCREMENTAL", "")]);
     command.env("DATABASE_URL", &url).env("PGPASSFILE", &passfile);
     let daemon = Process::spawn(command);
-    daemon.says(LISTENING).await;
+    daemon.wait_for_log(LISTENING).await;
     let id = world.sim.create_random();
-    world.ask(&id).await;
-    eventually("the user's row", async || world.has(&id).await).await;
+    world.notify(&id).await;
+    eventually("the user's row", async || world.has_user(&id).await).await;
     let clear = "SELECT count(*) FROM pg_stat_activity JOIN pg_stat_ssl USING (pid) WHERE application_name = 'clerk2pg' AND NOT ssl";
     assert_eq!(world.db.number(clear).await, 0);
 
     // A certificate of somebody else's is no outage that ends by itself, and those that are open go on.
     server.file("ca.pem", &Authority::new("another").certificate);
     daemon.signal(Signal::HUP);
-    daemon.says("TLS with Postgres fails").await;
+    daemon.wait_for_log("TLS with Postgres fails").await;
     server.file("ca.pem", &server.authority.certificate);
     // A new password, too, is found without a restart.
     world.db.execute("ALTER ROLE encrypted PASSWORD 'renewed'").await;
     server.file("pass", "*:*:*:*:renewed\n");
     world.sim.create_random();
     daemon.signal(Signal::HUP);
-    world.comes_in_step().await;
+    world.wait_for_next_sync().await;
     let ran = daemon.stop(Signal::TERM).await;
     assert_eq!(ran.code, Some(0), "{ran:#?}");
     assert!(
@@ -284,8 +284,8 @@ async fn a_daemon_that_trusts_somebody_else_ends_at_once() {
         command
             .env("CLERK_SECRET_KEY", sim.secret_key())
             .env("CLERK_API_URL", sim.url());
-        let ran = Process::spawn(command).ended().await;
-        refused(
+        let ran = Process::spawn(command).wait_for_exit().await;
+        assert_refused(
             &ran,
             1,
             "TLS with Postgres fails",
@@ -305,9 +305,9 @@ async fn tls_from_the_first_byte_where_the_server_knows_it() {
         let url = url(&server, "encrypted", &format!("sslmode={mode}&sslnegotiation=direct"));
         let ran = migrate(&server, &url, &[]).await;
         if is_known {
-            accepted(&ran);
+            assert_accepted(&ran);
         } else {
-            refused(&ran, 1, "older than PostgreSQL 17", "is the server running");
+            assert_refused(&ran, 1, "older than PostgreSQL 17", "is the server running");
         }
     }
 }

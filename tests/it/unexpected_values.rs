@@ -48,7 +48,7 @@ async fn a_value_of_another_kind_costs_that_value() {
     }
     world.once().await.assert(Exit::Ok, changed().created(29));
     // Also: what Clerk sent is what `clerk.user_document` gives back.
-    world.assert_in_step().await;
+    world.assert_in_sync().await;
     for (n, (field, value)) in cases.iter().enumerate() {
         let value: Value = serde_json::from_str(value).unwrap();
         let expected = (None, json!({*field: value}), Some(format!("{{{field}}}")));
@@ -74,7 +74,7 @@ async fn a_value_of_another_kind_costs_that_value() {
     world.once().await.assert(Exit::Ok, changed().updated(1).unchanged(28));
     let expected = (Some("crm-9".to_owned()), Value::Null, None);
     assert_eq!(stored(&world, "user_1", "external_id").await, expected);
-    world.assert_in_step().await;
+    world.assert_in_sync().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]

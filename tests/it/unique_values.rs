@@ -5,8 +5,8 @@ use rustix::process::Signal;
 use crate::support::{
     changes::set_address,
     fixture::{World, mirrored},
-    following::Following,
-    on_demand::attentive,
+    on_demand::start_on_demand,
+    polling::PollingDaemon,
     summary::{Exit, changed, in_sync},
     wait::eventually,
 };
@@ -56,7 +56,7 @@ async fn check_moves(world: &World, ids: &[&String], is_cycle: bool, what: &str)
     let (moved, others) = (ids.len(), users - ids.len());
     ran.assert_named(what, Exit::Ok, changed().updated(moved).unchanged(others));
     assert_nobody_is_rejected(world).await;
-    world.assert_in_step().await;
+    world.assert_in_sync().await;
     for (id, address) in ids.iter().zip(&addresses) {
         assert_eq!(email(id).await, *address, "{what}");
     }
@@ -152,7 +152,7 @@ async fn one_that_is_refused_in_an_exchange_keeps_its_value_and_those_behind_it_
     world.sim.update(&ids[2], |user| user["first_name"] = "Fine".into());
     world.once().await.assert(Exit::Ok, changed().updated(2).unchanged(10));
     assert_nobody_is_rejected(&world).await;
-    world.assert_in_step().await;
+    world.assert_in_sync().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -186,50 +186,50 @@ async fn a_deleted_users_address_is_free_within_the_sync() {
     ran.assert(Exit::Ok, changed().created(1).deleted(1).unchanged(19));
     assert!(!ran.stderr.contains('@'), "{ran:#?}");
     assert_nobody_is_rejected(&world).await;
-    world.assert_in_step().await;
+    world.assert_in_sync().await;
 }
 
 /// Incremental syncs ask for nobody by id and list no sync.
-async fn assert_is_quiet(following: &Following) {
-    following.looks(1).await;
-    let done = async || (following.asked(), following.world.runs("true").await);
+async fn assert_is_quiet(polling: &PollingDaemon) {
+    polling.sync_incrementally(1).await;
+    let done = async || (polling.requests(), polling.world.runs("true").await);
     let before = done().await;
-    following.looks(3).await;
-    assert_eq!(done().await, before, "{}", following.daemon.log());
+    polling.sync_incrementally(3).await;
+    assert_eq!(done().await, before, "{}", polling.daemon.log());
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn without_full_syncs() {
-    let following = Following::of(addressed(20).await, &[]).await;
-    let world = &following.world;
+    let polling = PollingDaemon::in_world(addressed(20).await, &[]).await;
+    let world = &polling.world;
     world.db.execute(UNIQUE).await;
     let ids = world.sim.user_ids();
     sign_up_again(world, &ids[3], "user_signed_up_again");
-    following.comes("user_signed_up_again").await;
-    assert!(!following.is_mirrored(&ids[3]).await);
+    polling.wait_until_mirrored_user("user_signed_up_again").await;
+    assert!(!polling.is_mirrored(&ids[3]).await);
     // An exchange in two syncs: the first of them finds the address in use.
     set_address(world, &ids[4], &address(5));
     eventually("a rejection", async || {
         world.db.number("SELECT count(*) FROM clerk.rejected_users").await == 1
     })
     .await;
-    assert_is_quiet(&following).await;
+    assert_is_quiet(&polling).await;
     set_address(world, &ids[5], &address(4));
     eventually("nobody is rejected", async || {
         world.db.number("SELECT count(*) FROM clerk.rejected_users").await == 0
     })
     .await;
-    assert_is_quiet(&following).await;
-    following.ends_in_step(2).await;
+    assert_is_quiet(&polling).await;
+    polling.stop_in_sync(2).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_notification_tries_the_same_document_again() {
-    let (world, daemon) = attentive(5).await;
+    let (world, daemon) = start_on_demand(5).await;
     let ids = world.sim.user_ids();
     for (n, id) in ids.iter().enumerate() {
         set_address(&world, id, &address(n));
-        world.ask(id).await;
+        world.notify(id).await;
     }
     eventually("all have addresses", async || {
         let like = "SELECT count(*) FROM clerk.users WHERE primary_email LIKE 'Person.%'";
@@ -238,13 +238,13 @@ async fn a_notification_tries_the_same_document_again() {
     .await;
     world.db.execute(UNIQUE).await;
     set_address(&world, &ids[0], &address(1));
-    world.ask(&ids[0]).await;
+    world.notify(&ids[0]).await;
     let listed = "SELECT count(*) FROM clerk.rejected_users";
     eventually("a rejection", async || world.db.number(listed).await == 1).await;
     world.db.execute("DROP INDEX clerk.one_user_per_address").await;
-    world.ask(&ids[0]).await;
+    world.notify(&ids[0]).await;
     eventually("the user is stored", async || world.db.number(listed).await == 0).await;
-    world.assert_in_step().await;
+    world.assert_in_sync().await;
     assert_eq!(daemon.stop(Signal::TERM).await.code, Some(0));
 }
 

@@ -4,7 +4,7 @@ use std::time::{Duration, Instant};
 
 use serde_json::Value;
 
-use crate::support::{fixture::World, program::Ran};
+use crate::support::{fixture::World, program::ProgramOutput};
 
 pub const NAMES: [&str; 12] = [
     "configuration",
@@ -23,13 +23,13 @@ pub const NAMES: [&str; 12] = [
 
 /// What a check told.
 #[derive(Debug)]
-pub struct Checked {
-    pub ran: Ran,
+pub struct CheckReport {
+    pub ran: ProgramOutput,
     json: Value,
 }
 
-impl Checked {
-    pub fn new(ran: Ran) -> Self {
+impl CheckReport {
+    pub fn new(ran: ProgramOutput) -> Self {
         let json = ran.json();
         let checks = json["checks"].as_array().unwrap();
         let names: Vec<_> = checks.iter().map(|check| check["name"].as_str().unwrap()).collect();
@@ -56,7 +56,7 @@ impl Checked {
 
     /// Holds one of the lines to its status and a part of what it says.
     #[track_caller]
-    pub fn is(&self, name: &str, status: &str, says: &str) -> &Self {
+    pub fn assert_check(&self, name: &str, status: &str, says: &str) -> &Self {
         let found = self.find(name);
         assert_eq!(found["status"], status, "{name}: {:#?}", self.ran);
         let said = found["says"].as_str().unwrap();
@@ -66,7 +66,7 @@ impl Checked {
 
     /// Holds a line to a part of its mend.
     #[track_caller]
-    pub fn mend(&self, name: &str, hint: &str) -> &Self {
+    pub fn assert_hint(&self, name: &str, hint: &str) -> &Self {
         let found = self.find(name)["hint"].as_str().unwrap_or_default();
         assert!(found.contains(hint), "{name} has no mend with {hint:?}: {found}");
         self
@@ -74,7 +74,7 @@ impl Checked {
 
     /// Nothing failed but these.
     #[track_caller]
-    pub fn only(&self, names: &[&str]) -> &Self {
+    pub fn assert_failed(&self, names: &[&str]) -> &Self {
         let checks = self.json["checks"].as_array().unwrap().iter();
         let failed = checks.filter(|check| check["status"] == "failed");
         let failed: Vec<_> = failed.map(|check| check["name"].as_str().unwrap()).collect();
@@ -84,15 +84,15 @@ impl Checked {
 }
 
 /// A check, which has written nothing and told no secret.
-pub async fn check_with(world: &World, environment: &[(&str, &str)]) -> Checked {
-    let before = world.db.state().await;
+pub async fn check_with(world: &World, environment: &[(&str, &str)]) -> CheckReport {
+    let before = world.db.snapshot().await;
     let started = Instant::now();
     let ran = world.run_with(&["check", "--format", "json"], environment).await;
     assert!(started.elapsed() < Duration::from_secs(30), "{ran:#?}");
-    assert_eq!(world.db.state().await, before, "{ran:#?}");
+    assert_eq!(world.db.snapshot().await, before, "{ran:#?}");
     let said = format!("{}{}", ran.stdout, ran.stderr);
     for secret in [world.sim.secret_key(), "hidden"] {
         assert!(!said.contains(secret), "{ran:#?}");
     }
-    Checked::new(ran)
+    CheckReport::new(ran)
 }

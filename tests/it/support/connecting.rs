@@ -2,11 +2,11 @@
 
 use crate::support::{
     postgres::Postgres,
-    program::{Ran, command},
+    program::{ProgramOutput, command},
 };
 
 /// A whole way through the program, with nobody's files but the test's.
-pub async fn migrate(server: &Postgres, url: &str, environment: &[(&str, &str)]) -> Ran {
+pub async fn migrate(server: &Postgres, url: &str, environment: &[(&str, &str)]) -> ProgramOutput {
     let mut command = command();
     command
         .arg("migrate")
@@ -25,13 +25,13 @@ pub fn url(server: &Postgres, role: &str, parameters: &str) -> String {
 }
 
 #[track_caller]
-pub fn accepted(ran: &Ran) {
+pub fn assert_accepted(ran: &ProgramOutput) {
     assert_eq!(ran.code, Some(0), "{ran:#?}");
     assert!(!ran.stderr.contains("WARN"), "{ran:#?}");
 }
 
 #[track_caller]
-pub fn refused(ran: &Ran, code: i32, what: &str, hint: &str) {
+pub fn assert_refused(ran: &ProgramOutput, code: i32, what: &str, hint: &str) {
     assert_eq!(ran.code, Some(code), "{what}: {ran:#?}");
     let has = |start: &str, part: &str| {
         ran.stderr

@@ -27,20 +27,20 @@ pub async fn connect(url: &str) -> Client {
 
 impl Database {
     pub async fn new() -> Self {
-        Self::at(admin_url()).await
+        Self::on_server(admin_url()).await
     }
 
     /// On another server than that of most tests.
-    pub async fn at(admin: String) -> Self {
-        Self::made(admin, "").await
+    pub async fn on_server(admin: String) -> Self {
+        Self::create(admin, "").await
     }
 
     /// With options of `CREATE DATABASE`.
-    pub async fn with(options: &str) -> Self {
-        Self::made(admin_url(), options).await
+    pub async fn with_options(options: &str) -> Self {
+        Self::create(admin_url(), options).await
     }
 
-    async fn made(admin: String, options: &str) -> Self {
+    async fn create(admin: String, options: &str) -> Self {
         let name = format!("clerk2pg_test_{:016x}", fastrand_u64());
         connect(&admin)
             .await
@@ -104,7 +104,7 @@ impl Database {
     }
 
     /// Every row and every table in the database, as far as a write would show.
-    pub async fn state(&self) -> String {
+    pub async fn snapshot(&self) -> String {
         let relations = |kinds| {
             format!(
                 "SELECT string_agg(c.oid::regclass::text, ' ' ORDER BY c.oid) FROM pg_class c JOIN pg_namespace n ON n.oid = relnamespace

@@ -50,7 +50,7 @@ impl World {
     }
 
     /// Type and user of all events behind `after`, sorted.
-    pub async fn told(&self, after: i64) -> Vec<String> {
+    pub async fn event_names(&self, after: i64) -> Vec<String> {
         let events = self.events(after).await;
         let mut told: Vec<_> = events.iter().map(|e| format!("{} {}", e.kind, e.user_id)).collect();
         told.sort();

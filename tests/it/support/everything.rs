@@ -10,7 +10,7 @@ use crate::support::{
 };
 
 /// Everything that a daemon and its commands do, with this address.
-pub async fn does_everything(world: &World, url: &str, environment: &[(&str, &str)]) {
+pub async fn do_everything(world: &World, url: &str, environment: &[(&str, &str)]) {
     let all = [environment, &[("DATABASE_URL", url)]].concat();
     let once = async || world.run_with(&["--once", "--format", "json"], &all).await;
     let db = &world.db;
@@ -57,14 +57,14 @@ pub async fn does_everything(world: &World, url: &str, environment: &[(&str, &st
     once().await.assert(Exit::Ok, changed().deleted(15).unchanged(45));
 
     let daemon = Process::new(world.daemon(&[&all[..], &[NEVER, EVERY_SECOND]].concat()));
-    world.catches_up().await;
+    world.wait_until_mirrored().await;
     world.sim.create_random();
     world.sim.update_random();
     world.sim.delete_random();
-    world.catches_up().await;
+    world.wait_until_mirrored().await;
     let id = world.sim.create_random();
-    world.ask(&id).await;
-    eventually("the user's row", async || world.has(&id).await).await;
+    world.notify(&id).await;
+    eventually("the user's row", async || world.has_user(&id).await).await;
     let ran = daemon.stop(Signal::TERM).await;
     assert_eq!(ran.code, Some(0), "{ran:#?}");
     assert!(
@@ -72,7 +72,7 @@ pub async fn does_everything(world: &World, url: &str, environment: &[(&str, &st
         "{ran:#?}"
     );
     assert_eq!(world.lease_holder().await, None);
-    world.assert_in_step().await;
+    world.assert_in_sync().await;
 
     let marking = [&all[..], &[("CLERK2PG_DELETES__MODE", "mark")]].concat();
     world.sim.delete_random();

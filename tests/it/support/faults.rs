@@ -4,12 +4,12 @@ use clerk_sim::{Effect, Endpoint, ErrorAnswer, ErrorBody, Faults, Quirks, Rule};
 
 use crate::support::{
     fixture::{World, mirrored_ids},
-    program::Ran,
+    program::ProgramOutput,
     summary::{Exit, Summary},
 };
 
 /// A sync under faults. Whoever is still at Clerk must still be in the mirror.
-pub async fn under(world: &World, faults: impl Into<Faults>, environment: &[(&str, &str)]) -> Ran {
+pub async fn once_under(world: &World, faults: impl Into<Faults>, environment: &[(&str, &str)]) -> ProgramOutput {
     world.sim.set_faults(faults);
     let before = mirrored_ids(world).await;
     let mut all = vec![("CLERK2PG_CLERK__TIMEOUT", "500ms")];
@@ -30,12 +30,12 @@ pub async fn under(world: &World, faults: impl Into<Faults>, environment: &[(&st
 }
 
 pub async fn check(name: &str, world: &World, faults: impl Into<Faults>, exit: Exit, expected: Summary) {
-    let ran = under(world, faults, &[]).await;
+    let ran = once_under(world, faults, &[]).await;
     ran.assert_named(name, exit, expected);
 }
 
 /// Clerk goes away in the next sync when it has been asked for missing users by a list: both counts around the walk are still answered.
-pub async fn away_behind_the_walk(world: &World) -> Faults {
+pub async fn unreachable_after_walk(world: &World) -> Faults {
     let before = world.sim.log().len();
     world.run(&["--dry-run"]).await;
     let log = world.sim.log();

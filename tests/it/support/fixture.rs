@@ -8,7 +8,7 @@ use tokio::process::Command;
 use crate::support::{
     compare::comparable,
     database::Database,
-    program::{Ran, command},
+    program::{ProgramOutput, command},
     wait::PATIENCE,
 };
 
@@ -57,11 +57,11 @@ impl World {
         command
     }
 
-    pub async fn run(&self, arguments: &[&str]) -> Ran {
+    pub async fn run(&self, arguments: &[&str]) -> ProgramOutput {
         self.run_with(arguments, &[]).await
     }
 
-    pub async fn run_with(&self, arguments: &[&str], environment: &[(&str, &str)]) -> Ran {
+    pub async fn run_with(&self, arguments: &[&str], environment: &[(&str, &str)]) -> ProgramOutput {
         let output = self.command(arguments).envs(environment.iter().copied()).output();
         let output = tokio::time::timeout(PATIENCE, output)
             .await
@@ -70,11 +70,11 @@ impl World {
     }
 
     /// One full sync with its report as JSON.
-    pub async fn once(&self) -> Ran {
+    pub async fn once(&self) -> ProgramOutput {
         self.run(&["--once", "--format", "json"]).await
     }
 
-    pub async fn once_with(&self, environment: &[(&str, &str)]) -> Ran {
+    pub async fn once_with(&self, environment: &[(&str, &str)]) -> ProgramOutput {
         self.run_with(&["--once", "--format", "json"], environment).await
     }
 
@@ -97,7 +97,7 @@ impl World {
     }
 
     /// Holds the mirror against Clerk, document by document.
-    pub async fn assert_in_step(&self) {
+    pub async fn assert_in_sync(&self) {
         let mirror = self.db.documents().await;
         let ids: Vec<String> = self.sim.user_ids();
         let mut expected: Vec<&String> = ids.iter().collect();
@@ -113,7 +113,7 @@ impl World {
         self.db.number("SELECT count(*) FROM clerk.users").await
     }
 
-    pub async fn has(&self, id: &str) -> bool {
+    pub async fn has_user(&self, id: &str) -> bool {
         self.db
             .number(&format!("SELECT count(*) FROM clerk.users WHERE id = '{id}'"))
             .await

@@ -59,7 +59,7 @@ impl Server {
     }
 
     /// The heads of the requests so far: the request line and the headers.
-    pub fn asked(&self) -> Vec<String> {
+    pub fn requests(&self) -> Vec<String> {
         self.asked.lock().unwrap().clone()
     }
 

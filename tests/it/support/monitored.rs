@@ -14,22 +14,22 @@ pub const ANY: (&str, &str) = ("CLERK2PG_HTTP__LISTEN", "127.0.0.1:0");
 const LISTENING: &str = "listening for probes, scrapes and people address=\"http://";
 
 /// A daemon that can be watched.
-pub struct Watched {
+pub struct MonitoredDaemon {
     pub daemon: Process,
     pub address: String,
 }
 
-impl Watched {
+impl MonitoredDaemon {
     pub async fn new(daemon: Process) -> Self {
-        daemon.says(LISTENING).await;
+        daemon.wait_for_log(LISTENING).await;
         let address = addresses(&daemon).pop().unwrap();
         Self { daemon, address }
     }
 
     /// A daemon that does a full sync at its start, and then nothing but what it is told.
-    pub async fn obedient(world: &World, environment: &[(&str, &str)]) -> Self {
+    pub async fn start(world: &World, environment: &[(&str, &str)]) -> Self {
         let obedient = [ANY, ("CLERK2PG_SCHEDULE__FULL", "")];
-        Self::new(world.follow(&[&obedient, environment].concat())).await
+        Self::new(world.start_daemon(&[&obedient, environment].concat())).await
     }
 
     pub async fn get(&self, path: &str) -> Answer {
@@ -44,16 +44,16 @@ impl Watched {
     }
 
     /// Waits until it is ready, and says so in these words.
-    pub async fn is_ready(&self, says: &str) {
-        self.becomes(200, says).await;
+    pub async fn wait_until_ready(&self, says: &str) {
+        self.wait_for_readiness(200, says).await;
     }
 
     /// Waits until it is not ready, for this reason.
-    pub async fn is_not_ready(&self, why: &str) {
-        self.becomes(503, why).await;
+    pub async fn wait_until_not_ready(&self, why: &str) {
+        self.wait_for_readiness(503, why).await;
     }
 
-    async fn becomes(&self, status: u16, part: &str) {
+    async fn wait_for_readiness(&self, status: u16, part: &str) {
         eventually(&format!("{status}, {part}"), async || {
             let (now, says) = self.probe("/readyz").await;
             now == status && says.contains(part)

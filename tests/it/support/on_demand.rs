@@ -14,45 +14,45 @@ pub const DEBUG: (&str, &str) = ("CLERK2PG_LOG__LEVEL", "debug");
 pub const LISTENING: &str = "listening";
 
 /// A daemon that has imported everybody, listens, and does nothing by itself.
-pub async fn attentive(users: usize) -> (World, Process) {
+pub async fn start_on_demand(users: usize) -> (World, Process) {
     let world = World::new(users).await;
-    let daemon = world.attend().await;
+    let daemon = world.start_on_demand().await;
     (world, daemon)
 }
 
 impl World {
-    pub async fn attend(&self) -> Process {
-        self.attend_with(&[]).await
+    pub async fn start_on_demand(&self) -> Process {
+        self.start_on_demand_with(&[]).await
     }
 
-    pub async fn attend_with(&self, environment: &[(&str, &str)]) -> Process {
-        let daemon = self.follow(&[&[NEVER, DEBUG], environment].concat());
-        daemon.says(LISTENING).await;
+    pub async fn start_on_demand_with(&self, environment: &[(&str, &str)]) -> Process {
+        let daemon = self.start_daemon(&[&[NEVER, DEBUG], environment].concat());
+        daemon.wait_for_log(LISTENING).await;
         eventually("the first full sync is over", async || {
-            daemon.said("full sync outcome") > 0
+            daemon.count_in_log("full sync outcome") > 0
         })
         .await;
         self.age_rows().await;
         daemon
     }
 
-    pub async fn ask(&self, payload: &str) {
+    pub async fn notify(&self, payload: &str) {
         let sql = "SELECT pg_notify('clerk2pg', $1)";
         self.db.client.execute(sql, &[&payload]).await.unwrap();
     }
 
     /// A new user, asked for by id, is there. What was asked for before is done by then.
-    pub async fn brings_somebody(&self) -> String {
+    pub async fn sync_new_user(&self) -> String {
         let id = self.sim.create_random();
-        self.ask(&id).await;
-        eventually("the user's row", async || self.has(&id).await).await;
+        self.notify(&id).await;
+        eventually("the user's row", async || self.has_user(&id).await).await;
         eventually("the sync is over", async || self.runs("ended_at IS NULL").await == 0).await;
         id
     }
 }
 
 /// The daemon ends well, without a word of trouble.
-pub async fn ends_well(daemon: Process) {
+pub async fn assert_clean_stop(daemon: Process) {
     let ran = daemon.stop(Signal::TERM).await;
     assert_eq!(ran.code, Some(0), "{ran:#?}");
     assert!(

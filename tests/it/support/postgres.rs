@@ -54,7 +54,7 @@ impl Postgres {
     pub async fn start_in(directory: TempDir, more: &str) -> Self {
         let authority = Authority::new("an authority of the test's");
         let files = tempfile::tempdir().unwrap();
-        give(directory.path());
+        give_to_server_user(directory.path());
         let data = directory.path().join("data");
         let made = program("initdb")
             .arg("--pgdata")
@@ -170,7 +170,7 @@ impl Postgres {
     }
 
     /// Once more, on the same port.
-    pub async fn start_again(&mut self) {
+    pub async fn restart(&mut self) {
         let server = run_at(&self.directory.path().join("data"), self.port).await;
         self.server = server.expect("somebody else has taken the port");
     }
@@ -178,12 +178,12 @@ impl Postgres {
     /// Another server that follows this one, until it is promoted. This one is stopped for as long as it takes to copy it.
     pub async fn standby(&mut self) -> Self {
         let directory = tempfile::tempdir().unwrap();
-        give(directory.path());
+        give_to_server_user(directory.path());
         let (from, data) = (self.directory.path().join("data"), directory.path().join("data"));
         self.stop(Signal::INT);
         let copied = Command::new("cp").arg("-a").arg(&from).arg(&data).output().unwrap();
         assert!(copied.status.success(), "{copied:?}");
-        self.start_again().await;
+        self.restart().await;
         let follow = format!(
             "primary_conninfo = 'host=127.0.0.1 port={} user=postgres'\nunix_socket_directories = '{}'\n",
             self.port,
@@ -282,7 +282,7 @@ pub fn server_program(file: &Path, signal: &str) -> Command {
 }
 
 /// Makes a file or folder the property of whoever runs servers.
-pub fn give(path: &Path) {
+pub fn give_to_server_user(path: &Path) {
     if let Some(owner) = owner() {
         chown(path, Some(owner), Some(owner)).unwrap();
     }
@@ -314,7 +314,7 @@ fn write_like(data: &Path, name: &str, text: &str) {
 }
 
 /// An address on which nobody listens, for as long as the socket lives.
-pub fn nobody() -> (tokio::net::TcpSocket, SocketAddr) {
+pub fn unused_address() -> (tokio::net::TcpSocket, SocketAddr) {
     let socket = tokio::net::TcpSocket::new_v4().unwrap();
     socket.bind(SocketAddr::from(([127, 0, 0, 1], 0))).unwrap();
     let address = socket.local_addr().unwrap();

@@ -14,7 +14,7 @@ use tokio::{
 
 use crate::support::{
     fixture::World,
-    program::Ran,
+    program::ProgramOutput,
     wait::{PATIENCE, eventually},
 };
 
@@ -62,13 +62,13 @@ impl Process {
     }
 
     /// How many lines on stderr so far hold a text.
-    pub fn said(&self, text: &str) -> usize {
+    pub fn count_in_log(&self, text: &str) -> usize {
         self.log().lines().filter(|line| line.contains(text)).count()
     }
 
     /// Waits until a line on stderr holds a text.
-    pub async fn says(&self, text: &str) {
-        eventually(&format!("the log says {text:?}"), async || self.said(text) > 0).await;
+    pub async fn wait_for_log(&self, text: &str) {
+        eventually(&format!("the log says {text:?}"), async || self.count_in_log(text) > 0).await;
     }
 
     pub fn pid(&self) -> u32 {
@@ -86,21 +86,21 @@ impl Process {
     }
 
     /// Sends a signal that ends the process, and holds it to the time it has for that.
-    pub async fn stop(self, sent: Signal) -> Ran {
+    pub async fn stop(self, sent: Signal) -> ProgramOutput {
         let told = Instant::now();
         self.signal(sent);
-        let ran = self.ended().await;
+        let ran = self.wait_for_exit().await;
         let took = told.elapsed();
         assert!(took <= STOPS_WITHIN, "{took:?} from {sent:?} to the end: {ran:#?}");
         ran
     }
 
     /// Waits for the end; who waits for something for longer than this is told to stop.
-    pub async fn ended_within(mut self, limit: Duration) -> Ran {
+    pub async fn wait_for_exit_within(mut self, limit: Duration) -> ProgramOutput {
         if tokio::time::timeout(limit, self.child.wait()).await.is_err() {
             self.signal(Signal::TERM);
         }
-        self.ended().await
+        self.wait_for_exit().await
     }
 
     /// Ends the process without a chance to tidy up.
@@ -108,11 +108,11 @@ impl Process {
         self.child.kill().await.unwrap();
     }
 
-    pub async fn ended(mut self) -> Ran {
+    pub async fn wait_for_exit(mut self) -> ProgramOutput {
         let ending = async {
             let status = self.child.wait().await.unwrap();
             (&mut self.stderr).await.unwrap();
-            Ran {
+            ProgramOutput {
                 code: status.code(),
                 stdout: String::from_utf8((&mut self.stdout).await.unwrap()).unwrap(),
                 stderr: String::from_utf8(self.log.lock().unwrap().clone()).unwrap(),
@@ -158,22 +158,22 @@ impl World {
     }
 
     /// A daemon whose log can be read while it runs.
-    pub fn follow(&self, environment: &[(&str, &str)]) -> Process {
+    pub fn start_daemon(&self, environment: &[(&str, &str)]) -> Process {
         Process::new(self.daemon(environment))
     }
 
     /// A daemon that looks for changes every second and has done its one full sync.
-    pub async fn looking(&self, environment: &[(&str, &str)]) -> Process {
+    pub async fn start_incremental(&self, environment: &[(&str, &str)]) -> Process {
         let walked = "kind = 'full' AND ended_at IS NOT NULL AND outcome <> 'failed'";
         let before = self.runs(walked).await;
-        let daemon = self.follow(&[&[NEVER, EVERY_SECOND], environment].concat());
+        let daemon = self.start_daemon(&[&[NEVER, EVERY_SECOND], environment].concat());
         eventually("the first full sync", async || self.runs(walked).await > before).await;
         self.age_rows().await;
         daemon
     }
 
     /// A full sync under way.
-    pub fn begin(&self, environment: &[(&str, &str)]) -> Process {
+    pub fn start_full_sync(&self, environment: &[(&str, &str)]) -> Process {
         let mut command = self.command(&["--once", "--format", "json"]);
         command.envs(environment.iter().copied());
         Process::spawn(command)
@@ -182,7 +182,7 @@ impl World {
     /// Does something while these stand still, and nothing that they asked for is under way.
     pub async fn while_frozen(&self, daemons: &[&Process], happens: impl FnOnce()) {
         daemons.iter().for_each(|daemon| daemon.signal(Signal::STOP));
-        self.all_is_answered().await;
+        self.wait_until_answered().await;
         happens();
         daemons.iter().for_each(|daemon| daemon.signal(Signal::CONT));
     }

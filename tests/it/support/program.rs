@@ -12,13 +12,13 @@ use crate::support::{
 
 /// What a run of the binary gave.
 #[derive(Debug)]
-pub struct Ran {
+pub struct ProgramOutput {
     pub code: Option<i32>,
     pub stdout: String,
     pub stderr: String,
 }
 
-impl From<Output> for Ran {
+impl From<Output> for ProgramOutput {
     fn from(output: Output) -> Self {
         Self {
             code: output.status.code(),
@@ -28,7 +28,7 @@ impl From<Output> for Ran {
     }
 }
 
-impl Ran {
+impl ProgramOutput {
     /// The object on stdout, which must be alone there.
     pub fn json(&self) -> Value {
         serde_json::from_str(&self.stdout).unwrap_or_else(|error| panic!("{error}: {self:?}"))
@@ -77,7 +77,7 @@ pub fn command() -> Command {
 }
 
 /// Waits for a child's end.
-pub async fn ended(child: Child) -> Ran {
+pub async fn wait_for_exit(child: Child) -> ProgramOutput {
     let output = tokio::time::timeout(PATIENCE, child.wait_with_output()).await;
     output.expect("the program does not end").unwrap().into()
 }

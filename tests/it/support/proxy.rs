@@ -67,19 +67,19 @@ impl Proxy {
 
     pub fn open(upstream: SocketAddr) -> Self {
         let mut proxy = Self::refusing(upstream);
-        proxy.let_through();
+        proxy.open_again();
         proxy
     }
 
     /// A proxy before a Postgres server that swallows every notification.
-    pub fn deaf(upstream: SocketAddr) -> Self {
+    pub fn without_notifications(upstream: SocketAddr) -> Self {
         let proxy = Self::open(upstream);
         proxy.mode.send_replace(Mode::Deaf);
         proxy
     }
 
     /// Lets connections through, those that are being refused from now on too.
-    pub fn let_through(&mut self) {
+    pub fn open_again(&mut self) {
         self.mode.send_replace(Mode::Open);
         if let Some(socket) = self.refusing.take() {
             let listener = socket.listen(128).unwrap();
@@ -95,8 +95,8 @@ impl Proxy {
     }
 
     /// Takes connections without a word, and keeps quiet on those there are.
-    pub fn fall_silent(&mut self) {
-        self.let_through();
+    pub fn go_silent(&mut self) {
+        self.open_again();
         self.mode.send_replace(Mode::Silent);
     }
 
@@ -106,7 +106,7 @@ impl Proxy {
     }
 
     /// Holds everything as soon as a client has sent a text, in the middle of the message.
-    pub fn hold_behind(&self, text: &'static str) {
+    pub fn hold_after(&self, text: &'static str) {
         self.mode.send_replace(Mode::HeldBehind(text));
     }
 
@@ -121,7 +121,7 @@ impl Proxy {
     }
 
     /// Whether a cut that was asked for is still to come.
-    pub fn is_to_cut(&self) -> bool {
+    pub fn has_cut_pending(&self) -> bool {
         *self.mode.borrow() != Mode::Open
     }
 

@@ -1,6 +1,6 @@
 //! A database role with few rights.
 
-use crate::support::{database::with_database, fixture::World, program::Ran};
+use crate::support::{database::with_database, fixture::World, program::ProgramOutput};
 
 /// A role that may connect, with an address that uses it. Roles belong to the whole server, so the name is the database's.
 pub struct Role {
@@ -22,7 +22,7 @@ impl Role {
         Self { name, url }
     }
 
-    pub async fn run(&self, world: &World, arguments: &[&str]) -> Ran {
+    pub async fn run(&self, world: &World, arguments: &[&str]) -> ProgramOutput {
         world.run_with(arguments, &[("DATABASE_URL", &self.url)]).await
     }
 

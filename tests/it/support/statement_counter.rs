@@ -17,14 +17,14 @@ use tokio::{
 use crate::support::proxy::upstream;
 
 /// Counts the statements on all connections through it.
-pub struct Statements {
+pub struct StatementCounter {
     /// The database's address, through this.
     pub url: String,
     executed: Arc<AtomicU64>,
     accepting: JoinHandle<()>,
 }
 
-impl Statements {
+impl StatementCounter {
     pub async fn before(url: &str) -> Self {
         let server = upstream(url);
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
@@ -46,13 +46,13 @@ impl Statements {
         }
     }
 
-    /// Statements so far.
+    /// StatementCounter so far.
     pub fn executed(&self) -> u64 {
         self.executed.load(Ordering::Relaxed)
     }
 }
 
-impl Drop for Statements {
+impl Drop for StatementCounter {
     fn drop(&mut self) {
         self.accepting.abort();
     }

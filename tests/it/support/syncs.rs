@@ -6,7 +6,7 @@ use crate::support::{compare::comparable, fixture::World, summary::IncrementalTo
 
 impl World {
     /// The first requests of all looks so far that were answered.
-    pub fn looks(&self) -> Vec<Request> {
+    pub fn incremental_syncs(&self) -> Vec<Request> {
         let mut log = self.sim.log();
         // Ten are what a full sync looks at for its watermark.
         log.retain(|request| {
@@ -17,14 +17,14 @@ impl World {
     }
 
     /// Waits for a look that begins after this moment and is done.
-    pub async fn looked(&self) {
-        let before = self.looks().len();
+    pub async fn wait_for_incremental_sync(&self) {
+        let before = self.incremental_syncs().len();
         // The first may be under way already, and the third begins when the second is done.
-        eventually("three looks", async || self.looks().len() >= before + 3).await;
+        eventually("three looks", async || self.incremental_syncs().len() >= before + 3).await;
     }
 
     /// Waits until nothing that was asked for is under way.
-    pub async fn all_is_answered(&self) {
+    pub async fn wait_until_answered(&self) {
         let mut answered = None;
         eventually("all is answered", async || {
             let (sent, log) = (self.sim.requests(), self.sim.log().len() as u64);
@@ -53,11 +53,11 @@ impl World {
     }
 
     /// Waits for a sync that began after this moment, and holds the mirror against Clerk.
-    pub async fn comes_in_step(&self) {
+    pub async fn wait_for_next_sync(&self) {
         let last = self.db.number("SELECT coalesce(max(id), 0) FROM clerk.sync_runs").await;
         let whole = format!("id > {last} AND outcome IN ('in_sync', 'changed')");
         eventually("a sync that began later", async || self.runs(&whole).await > 0).await;
-        self.assert_in_step().await;
+        self.assert_in_sync().await;
     }
 
     /// No two syncs were ever at work at once, and nobody holds the lease.
@@ -68,7 +68,7 @@ impl World {
     }
 
     /// Waits until the mirror shows what Clerk has at this moment, whichever syncs bring it there, and they are over.
-    pub async fn catches_up(&self) {
+    pub async fn wait_until_mirrored(&self) {
         let has_all = async || {
             let (mirror, ids) = (self.db.documents().await, self.sim.user_ids());
             let is_same = |id: &String| {

@@ -6,16 +6,13 @@ use rustix::process::Signal;
 
 use crate::support::{
     fixture::{World, mirrored_ids},
-    process::{NEVER, Process},
-    program::Ran,
+    process::{EVERY_SECOND, NEVER, Process},
+    program::ProgramOutput,
     wait::eventually,
 };
 
-/// A look every second.
-pub const LOOKS: (&str, &str) = ("CLERK2PG_SCHEDULE__INCREMENTAL", "* * * * * *");
-
 /// A daemon behind its first full sync, and where it works.
-pub struct Following {
+pub struct PollingDaemon {
     pub world: World,
     pub daemon: Process,
     /// Requests before it was behind that.
@@ -31,26 +28,26 @@ fn is_total(path: &str) -> bool {
     path == "/v1/users/count"
 }
 
-impl Following {
+impl PollingDaemon {
     pub async fn new(users: usize, environment: &[(&str, &str)]) -> Self {
-        Self::of(World::new(users).await, environment).await
+        Self::in_world(World::new(users).await, environment).await
     }
 
-    pub async fn of(world: World, environment: &[(&str, &str)]) -> Self {
+    pub async fn in_world(world: World, environment: &[(&str, &str)]) -> Self {
         let walks = world.runs("kind = 'full' AND ended_at IS NOT NULL").await;
-        let daemon = world.follow(&[&[NEVER, LOOKS], environment].concat());
+        let daemon = world.start_daemon(&[&[NEVER, EVERY_SECOND], environment].concat());
         eventually("a full sync", async || {
             world.runs("kind = 'full' AND ended_at IS NOT NULL").await > walks
         })
         .await;
         world.age_rows().await;
-        let mut following = Self {
+        let mut polling = Self {
             world,
             daemon,
             begun: 0,
         };
-        following.begun = following.paths(0).len();
-        following
+        polling.begun = polling.paths(0).len();
+        polling
     }
 
     fn paths(&self, from: usize) -> Vec<String> {
@@ -60,40 +57,40 @@ impl Following {
     }
 
     /// Requests since the daemon began to follow, those aside that every look makes.
-    pub fn asked(&self) -> Vec<String> {
+    pub fn requests(&self) -> Vec<String> {
         let mut paths = self.paths(self.begun);
         paths.retain(|path| !is_recent(path) && !is_total(path));
         paths
     }
 
-    fn begun(&self, from: usize) -> usize {
+    fn started(&self, from: usize) -> usize {
         self.paths(from).iter().filter(|path| is_recent(path)).count()
     }
 
     /// Waits until so many more looks by the schedule have come to their end.
-    pub async fn ticks(&self, ticks: usize) {
+    pub async fn wait_for_scheduled_syncs(&self, ticks: usize) {
         let from = self.paths(0).len();
         // The next look begins when the one before is over.
-        eventually(&format!("{ticks} looks"), async || self.begun(from) > ticks).await;
+        eventually(&format!("{ticks} looks"), async || self.started(from) > ticks).await;
     }
 
     /// Asks for so many looks, one after the other, and waits for their end.
-    pub async fn looks(&self, looks: usize) {
+    pub async fn sync_incrementally(&self, looks: usize) {
         for look in 0..=looks {
             let from = self.paths(0).len();
             self.daemon.signal(Signal::USR1);
-            eventually(&format!("look {look}"), async || self.begun(from) > 0).await;
+            eventually(&format!("look {look}"), async || self.started(from) > 0).await;
         }
     }
 
     /// Holds some looks to their two requests, and to writing nothing.
-    pub async fn is_idle(&self, why: &str) {
+    pub async fn assert_idle(&self, why: &str) {
         // Whatever is under way may end.
-        self.looks(1).await;
+        self.sync_incrementally(1).await;
         let state = "SELECT concat_ws(' ', xmin, (SELECT count(*) FROM clerk.sync_runs)) FROM clerk.sync_state";
         let before = (self.world.db.versions().await, self.world.db.text(state).await);
         let begun = self.paths(0).len();
-        self.looks(3).await;
+        self.sync_incrementally(3).await;
         let paths = self.paths(begun);
         let recent = paths.iter().filter(|path| is_recent(path)).count();
         let totals = paths.iter().filter(|path| is_total(path)).count();
@@ -109,11 +106,11 @@ impl Following {
         self.world.db.number(&live).await == 1
     }
 
-    pub async fn goes(&self, id: &str) {
+    pub async fn wait_until_gone(&self, id: &str) {
         eventually(&format!("{id} goes"), async || !self.is_mirrored(id).await).await;
     }
 
-    pub async fn comes(&self, id: &str) {
+    pub async fn wait_until_mirrored_user(&self, id: &str) {
         eventually(&format!("{id} comes"), async || self.is_mirrored(id).await).await;
     }
 
@@ -125,29 +122,29 @@ impl Following {
         }
         assert!(ids.iter().all(|id| self.world.sim.delete(id)));
         for id in ids {
-            self.goes(id).await;
+            self.wait_until_gone(id).await;
         }
     }
 
     /// Who is at Clerk, but not in the mirror.
-    pub async fn lost(&self) -> BTreeSet<String> {
+    pub async fn not_mirrored(&self) -> BTreeSet<String> {
         let mirror = mirrored_ids(&self.world).await;
         let ids = self.world.sim.user_ids();
         ids.into_iter().filter(|id| !mirror.contains(id)).collect()
     }
 
     /// The number of users that is kept, less that of the rows.
-    pub async fn miscounted(&self) -> i64 {
+    pub async fn count_error(&self) -> i64 {
         let difference =
             "SELECT users - (SELECT count(*) FROM clerk.users WHERE deleted_at IS NULL) FROM clerk.sync_state";
         self.world.db.number(difference).await
     }
 
-    pub async fn is_counted(&self) {
-        assert_eq!(self.miscounted().await, 0, "{}", self.daemon.log());
+    pub async fn assert_counted(&self) {
+        assert_eq!(self.count_error().await, 0, "{}", self.daemon.log());
     }
 
-    pub async fn ends(self) -> (World, Ran) {
+    pub async fn stop(self) -> (World, ProgramOutput) {
         let ran = self.daemon.stop(Signal::TERM).await;
         assert_eq!(ran.code, Some(0), "{ran:#?}");
         self.world.assert_one_at_a_time().await;
@@ -155,15 +152,15 @@ impl Following {
     }
 
     /// In sync, counted, and by so many full syncs.
-    pub async fn ends_in_step(self, walks: i64) {
+    pub async fn stop_in_sync(self, walks: i64) {
         assert_eq!(self.world.runs("kind = 'full'").await, walks, "{}", self.daemon.log());
-        self.ends_in_step_after_any_walk().await;
+        self.stop_in_sync_after_any_full_sync().await;
     }
 
-    pub async fn ends_in_step_after_any_walk(self) {
-        self.looks(1).await;
-        self.world.assert_in_step().await;
-        self.is_counted().await;
-        self.ends().await;
+    pub async fn stop_in_sync_after_any_full_sync(self) {
+        self.sync_incrementally(1).await;
+        self.world.assert_in_sync().await;
+        self.assert_counted().await;
+        self.stop().await;
     }
 }
