@@ -1,10 +1,10 @@
-//! Why a sync or a command failed, by what happens next.
+//! Why a sync or a command failed, by what the caller does next.
 
 use std::fmt;
 
-use crate::{clerk, config::ConfigError, mirror};
+use crate::{clerk, mirror};
 
-/// A failure with what a person needs: what failed, why, and what to do.
+/// A failure: what failed, why, and what to do.
 #[derive(Debug)]
 pub struct Failure {
     /// What the caller does about it.
@@ -18,24 +18,24 @@ pub struct Failure {
 /// What a caller does about a failure.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Cause {
-    /// Clerk is away: wait for it.
+    /// Clerk is unavailable: wait for it.
     ClerkAway,
-    /// Postgres is away: wait for it.
+    /// Postgres is unavailable: wait for it.
     PostgresAway,
-    /// Another clerk2pg is at work: try again later.
+    /// Another clerk2pg is syncing: try again later.
     Busy,
-    /// The sync was told to stop.
+    /// The sync was stopped by a signal.
     Stopped,
-    /// The configuration cannot be used as it stands; nothing was tried yet.
+    /// The configuration cannot be used; nothing was tried yet.
     Configuration,
-    /// A person has to change something first: a key, a password, a schema, the configuration.
+    /// A person must change something first: a key, a password, a schema or the configuration.
     NeedsPerson,
     /// Everything else.
     Other,
 }
 
 impl Failure {
-    /// A failure without a hint.
+    /// Creates a failure without a hint.
     pub fn new(cause: Cause, message: impl Into<String>) -> Self {
         Self {
             cause,
@@ -44,8 +44,8 @@ impl Failure {
         }
     }
 
-    /// Whether every kind of sync has to wait for its end.
-    pub fn is_of_all(&self) -> bool {
+    /// Whether the failure stops every kind of sync, not only the one that met it.
+    pub fn stops_all_kinds(&self) -> bool {
         match self.cause {
             Cause::ClerkAway | Cause::PostgresAway | Cause::Busy | Cause::Stopped => true,
             Cause::Configuration | Cause::NeedsPerson | Cause::Other => false,
@@ -67,16 +67,6 @@ impl fmt::Display for Failure {
 }
 
 impl std::error::Error for Failure {}
-
-impl From<ConfigError> for Failure {
-    fn from(ConfigError { message, hint }: ConfigError) -> Self {
-        Failure {
-            cause: Cause::Configuration,
-            message,
-            hint,
-        }
-    }
-}
 
 impl From<clerk::Error> for Failure {
     fn from(error: clerk::Error) -> Self {

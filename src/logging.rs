@@ -1,4 +1,4 @@
-//! Log lines on stderr, or in the journal.
+//! Log lines on stderr or in the journal.
 
 use std::{
     fs::File,
@@ -6,66 +6,79 @@ use std::{
     os::{fd::AsFd, unix::fs::MetadataExt},
 };
 
+use serde::{Deserialize, Serialize};
 use tracing_journald::{Priority, PriorityMappings};
 use tracing_subscriber::{
     EnvFilter, Layer, Registry, filter::ParseError, fmt::MakeWriter, layer::SubscriberExt, reload,
     util::SubscriberInitExt,
 };
 
-use crate::{
-    config::{Log, LogFormat},
-    progress::Progress,
-};
+use crate::progress::Progress;
 
-/// Changes the level of a running process.
+/// The form of log lines.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum LogFormat {
+    /// [`LogFormat::Journald`] if stderr is the journal, else [`LogFormat::Pretty`].
+    Auto,
+    /// For people.
+    Pretty,
+    /// One JSON object a line.
+    Json,
+    /// The journal's own protocol, with fields.
+    Journald,
+}
+
+/// Changes the log level of a running process.
 #[derive(Clone)]
-pub struct Levels(reload::Handle<EnvFilter, Registry>);
+pub struct LogLevel(reload::Handle<EnvFilter, Registry>);
 
-/// Starts logging. `RUST_LOG`, where it is set, stands above the configured level.
+/// Starts logging. `level` is a level, or directives as in `RUST_LOG`, which wins if it is set.
 ///
 /// # Errors
-/// The level cannot be read.
-pub fn start(log: &Log, progress: Progress) -> Result<Levels, ParseError> {
-    let (filter, handle) = reload::Layer::new(filter(log)?);
-    let journal = match log.format {
+/// The level cannot be parsed.
+pub fn start(format: LogFormat, level: &str, progress: Progress) -> Result<LogLevel, ParseError> {
+    let (filter, handle) = reload::Layer::new(filter(level)?);
+    let journal = match format {
         LogFormat::Journald => true,
         LogFormat::Auto => stderr_is_journal(),
         LogFormat::Pretty | LogFormat::Json => false,
     };
-    let terminal = Terminal(progress);
+    let stderr = SharedStderr(progress);
     let lines: Box<dyn Layer<_> + Send + Sync> = match tracing_journald::layer() {
         Ok(layer) if journal => layer.with_priority_mappings(priorities()).boxed(),
-        _ if log.format == LogFormat::Json => tracing_subscriber::fmt::layer()
+        _ if format == LogFormat::Json => tracing_subscriber::fmt::layer()
             .json()
             .flatten_event(true)
             .with_target(false)
-            .with_writer(terminal)
+            .with_writer(stderr)
             .boxed(),
         _ => tracing_subscriber::fmt::layer()
             .with_target(false)
             .with_ansi(io::stderr().is_terminal() && std::env::var_os("NO_COLOR").is_none())
-            .with_writer(terminal)
+            .with_writer(stderr)
             .boxed(),
     };
     tracing_subscriber::registry().with(filter).with(lines).init();
-    Ok(Levels(handle))
+    Ok(LogLevel(handle))
 }
 
-impl Levels {
-    /// Takes over the level of a reloaded configuration.
+impl LogLevel {
+    /// Sets the level of a reloaded configuration.
     ///
     /// # Errors
-    /// The level cannot be read; the old one stays.
-    pub fn set(&self, log: &Log) -> Result<(), ParseError> {
-        let filter = filter(log)?;
-        // Only a process that is ending has no subscriber any more.
+    /// The level cannot be parsed; the old one stays.
+    pub fn set(&self, level: &str) -> Result<(), ParseError> {
+        let filter = filter(level)?;
+        // It fails only in a process that is ending, which has no subscriber any more.
         let _ = self.0.reload(filter);
         Ok(())
     }
 }
 
-/// systemd tells which stream is the journal's. Whoever starts the program with another one may still have the variable, from a terminal's own service for
-/// one.
+/// Whether stderr is the journal, by the variable that systemd sets. The device and inode are
+/// compared, because a process with another stderr may inherit the variable, for example from the
+/// service of its terminal.
 fn stderr_is_journal() -> bool {
     let (Ok(stream), Ok(stderr)) = (
         std::env::var("JOURNAL_STREAM"),
@@ -78,7 +91,8 @@ fn stderr_is_journal() -> bool {
         .is_ok_and(|stderr| stream == format!("{}:{}", stderr.dev(), stderr.ino()))
 }
 
-/// syslog's meanings: by default everything would be one step more urgent, and `journalctl` would print each line of level info in bold.
+/// Maps levels to syslog's priorities. The default mapping is one step more urgent, so that
+/// `journalctl` would print each line of level info in bold.
 fn priorities() -> PriorityMappings {
     PriorityMappings {
         info: Priority::Informational,
@@ -88,29 +102,31 @@ fn priorities() -> PriorityMappings {
     }
 }
 
-/// Libraries speak from `warn` on: at lower levels some of them print what they send.
-fn filter(log: &Log) -> Result<EnvFilter, ParseError> {
+/// Returns the filter for a level. Libraries log from `warn` on: at lower levels some of them print
+/// what they send.
+fn filter(level: &str) -> Result<EnvFilter, ParseError> {
     match std::env::var(EnvFilter::DEFAULT_ENV) {
         Ok(directives) if !directives.is_empty() => EnvFilter::try_new(directives),
-        _ if log.level.contains(['=', ',']) => EnvFilter::try_new(&log.level),
-        _ => EnvFilter::try_new(format!("warn,clerk2pg={}", log.level)),
+        _ if level.contains(['=', ',']) => EnvFilter::try_new(level),
+        _ => EnvFilter::try_new(format!("warn,clerk2pg={level}")),
     }
 }
 
 /// stderr, shared with the progress bar.
-struct Terminal(Progress);
+struct SharedStderr(Progress);
 
-struct Line<'p>(&'p Progress);
+/// Writes one log line while the progress bar is hidden.
+struct LineWriter<'p>(&'p Progress);
 
-impl<'p> MakeWriter<'p> for Terminal {
-    type Writer = Line<'p>;
+impl<'p> MakeWriter<'p> for SharedStderr {
+    type Writer = LineWriter<'p>;
 
-    fn make_writer(&'p self) -> Line<'p> {
-        Line(&self.0)
+    fn make_writer(&'p self) -> LineWriter<'p> {
+        LineWriter(&self.0)
     }
 }
 
-impl Write for Line<'_> {
+impl Write for LineWriter<'_> {
     fn write(&mut self, line: &[u8]) -> io::Result<usize> {
         self.0.suspend(|| io::stderr().write(line))
     }

@@ -4,10 +4,10 @@ use chrono::{DateTime, TimeDelta, Utc};
 
 use super::Finding;
 use crate::{
+    humanize::{age, number},
     mirror::SyncKind,
-    output::{age, number},
     reconcile::walk::PAGE,
-    watch::Timetable,
+    schedule::Timetable,
 };
 
 /// What a full sync asks for besides its pages: the instance, the count, what is new, and some by id.
@@ -88,9 +88,9 @@ fn short(number: f64) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::check::Status;
+    use crate::check::CheckStatus;
 
-    fn check(per_second: f64, users: Option<u64>, schedules: [&str; 2], status: Status, says: &str) {
+    fn check(per_second: f64, users: Option<u64>, schedules: [&str; 2], status: CheckStatus, says: &str) {
         let now = "2026-01-02T10:30:02Z".parse().unwrap();
         let finding = weigh(per_second, users, schedules, now);
         assert_eq!((finding.status, finding.says.as_str()), (status, says));
@@ -102,7 +102,7 @@ mod tests {
             25.0,
             Some(1_000_000),
             ["*/5 * * * * *", "0 0 * * * *"],
-            Status::Ok,
+            CheckStatus::Ok,
             "25 requests a second; a full sync of 1,000,000 users sends about 2,006, in 80 s; looking for changes every 5.0 s sends 0.40 a second",
         );
     }
@@ -113,7 +113,7 @@ mod tests {
             2.5,
             Some(100),
             ["* * * * * *", ""],
-            Status::Ok,
+            CheckStatus::Ok,
             "2.5 requests a second; a full sync of 100 users sends about 7, in 2.8 s; looking for changes every 1.0 s sends 2 a second",
         );
     }
@@ -124,10 +124,10 @@ mod tests {
             0.5,
             Some(100_000),
             ["* * * * * *", "0 * * * * *"],
-            Status::Warn,
+            CheckStatus::Warn,
             "0.50 requests a second; a full sync of 100,000 users sends about 206, in 7 min; looking for changes every 1.0 s sends 2 a second",
         );
-        check(0.5, None, ["", ""], Status::Ok, "0.50 requests a second");
+        check(0.5, None, ["", ""], CheckStatus::Ok, "0.50 requests a second");
     }
 
     #[test]
@@ -137,7 +137,7 @@ mod tests {
             0.5,
             None,
             ["0-9 * * * * *", ""],
-            Status::Ok,
+            CheckStatus::Ok,
             "0.50 requests a second; looking for changes every 6.0 s sends 0.33 a second",
         );
     }

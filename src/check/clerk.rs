@@ -8,7 +8,7 @@ use super::{Finding, STEP, within};
 use crate::{
     clerk::{Client, Instance, Page},
     failure::{Cause, Failure},
-    output::number,
+    humanize::number,
     reconcile::walk::{Query, Range, Walk},
     sync::same_instance,
 };
@@ -175,7 +175,7 @@ fn ahead(date: i64, asked: DateTime<Utc>, answered: DateTime<Utc>) -> Option<Tim
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::check::Status;
+    use crate::check::CheckStatus;
 
     fn seen(id: &str, environment_type: &str, is_live_key: bool) -> Seen {
         Seen {
@@ -207,28 +207,28 @@ mod tests {
             "production",
             true,
             Some(None),
-            Status::Ok,
+            CheckStatus::Ok,
             &format!("{production}this database mirrors none yet"),
         );
         check(
             "production",
             true,
             Some(Some("ins_a")),
-            Status::Ok,
+            CheckStatus::Ok,
             &format!("{production}this database mirrors it"),
         );
-        check("production", true, None, Status::Ok, "cannot be told");
-        check("staging", true, Some(None), Status::Ok, "staging");
+        check("production", true, None, CheckStatus::Ok, "cannot be told");
+        check("staging", true, Some(None), CheckStatus::Ok, "staging");
         check(
             "production",
             true,
             Some(Some("ins_b")),
-            Status::Failed,
+            CheckStatus::Failed,
             "mirrors the Clerk instance ins_b, but the key is of ins_a",
         );
-        check("production", false, Some(None), Status::Warn, "sk_test_");
-        check("development", true, Some(None), Status::Warn, "sk_live_");
-        check("development", false, Some(None), Status::Ok, "development");
+        check("production", false, Some(None), CheckStatus::Warn, "sk_test_");
+        check("development", true, Some(None), CheckStatus::Warn, "sk_live_");
+        check("development", false, Some(None), CheckStatus::Ok, "development");
     }
 
     #[test]

@@ -48,7 +48,7 @@ fn words(ahead: TimeDelta) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::check::Status;
+    use crate::check::CheckStatus;
 
     #[test]
     fn two_that_agree_tell_of_the_third() {
@@ -64,20 +64,25 @@ mod tests {
         check(
             Some(0),
             Some(0),
-            Status::Ok,
+            CheckStatus::Ok,
             &format!("{seen}Clerk's clock agrees, the database's clock agrees"),
         );
         check(
             Some(3),
             Some(-2),
-            Status::Ok,
+            CheckStatus::Ok,
             &format!("{seen}Clerk's clock is 3 s ahead, the database's clock is 2 s behind"),
         );
-        check(None, Some(0), Status::Ok, &format!("{seen}the database's clock agrees"));
+        check(
+            None,
+            Some(0),
+            CheckStatus::Ok,
+            &format!("{seen}the database's clock agrees"),
+        );
         check(
             Some(60),
             Some(61),
-            Status::Warn,
+            CheckStatus::Warn,
             &format!(
                 "this machine's clock is off: {seen}Clerk's clock is 60 s ahead, the database's clock is 61 s ahead"
             ),
@@ -85,7 +90,7 @@ mod tests {
         check(
             Some(1),
             Some(-90),
-            Status::Warn,
+            CheckStatus::Warn,
             &format!(
                 "the database's clock is off: {seen}Clerk's clock is 1 s ahead, the database's clock is 90 s behind"
             ),
@@ -93,7 +98,7 @@ mod tests {
         check(
             Some(3600),
             Some(0),
-            Status::Warn,
+            CheckStatus::Warn,
             &format!(
                 "the clock of whoever answers in Clerk's name is off: {seen}Clerk's clock is 3600 s ahead, the database's clock agrees"
             ),
@@ -101,7 +106,7 @@ mod tests {
         check(
             Some(60),
             Some(-60),
-            Status::Warn,
+            CheckStatus::Warn,
             &format!(
                 "which one is off cannot be told: {seen}Clerk's clock is 60 s ahead, the database's clock is 60 s behind"
             ),
@@ -109,13 +114,13 @@ mod tests {
         check(
             Some(60),
             None,
-            Status::Warn,
+            CheckStatus::Warn,
             &format!("which one is off cannot be told: {seen}Clerk's clock is 60 s ahead"),
         );
         check(
             None,
             None,
-            Status::Skipped,
+            CheckStatus::Skipped,
             "neither Clerk nor the database told the time",
         );
     }

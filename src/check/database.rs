@@ -247,7 +247,7 @@ fn held(holder: Option<&str>, Replicas { leader, standbys }: &Replicas) -> Strin
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::check::Status;
+    use crate::check::CheckStatus;
 
     #[test]
     fn what_crosses_a_network_in_clear_is_told() {
@@ -267,35 +267,35 @@ mod tests {
             None,
             false,
             [false, false],
-            Status::Warn,
+            CheckStatus::Warn,
             "not encrypted (sslmode=prefer)",
         );
         check(
             None,
             true,
             [false, false],
-            Status::Ok,
+            CheckStatus::Ok,
             "not encrypted, and nothing leaves",
         );
         check(
             Some("TLSv1.3"),
             false,
             [false, false],
-            Status::Ok,
+            CheckStatus::Ok,
             "TLSv1.3; the server's certificate is not checked",
         );
         check(
             Some("TLSv1.3"),
             false,
             [true, false],
-            Status::Ok,
+            CheckStatus::Ok,
             "TLSv1.3; the server's certificate is checked, but not",
         );
         check(
             Some("TLS"),
             false,
             [true, true],
-            Status::Ok,
+            CheckStatus::Ok,
             "TLS; the server's certificate is checked, and the name",
         );
     }
@@ -338,17 +338,17 @@ mod tests {
             let expected = format!("PostgreSQL 15.4 at db:5432/app, as app{says}");
             assert_eq!((finding.status, finding.says), (status, expected));
         };
-        check(150_004, false, false, Status::Ok, "");
-        check(140_000, false, false, Status::Ok, "");
-        check(130_012, false, false, Status::Failed, ": too old");
+        check(150_004, false, false, CheckStatus::Ok, "");
+        check(140_000, false, false, CheckStatus::Ok, "");
+        check(130_012, false, false, CheckStatus::Failed, ": too old");
         check(
             150_004,
             true,
             false,
-            Status::Failed,
+            CheckStatus::Failed,
             ": a standby, which cannot be written to",
         );
         let read_only = ": transactions are read-only (default_transaction_read_only)";
-        check(150_004, false, true, Status::Failed, read_only);
+        check(150_004, false, true, CheckStatus::Failed, read_only);
     }
 }

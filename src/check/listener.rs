@@ -3,7 +3,7 @@
 use std::net::SocketAddr;
 
 use super::Finding;
-use crate::watch::{self, Listener};
+use crate::watch::{self, HttpServer};
 
 const NAME: &str = "listener";
 
@@ -12,21 +12,22 @@ pub(super) async fn knock(address: Option<SocketAddr>) -> Finding {
     let Some(address) = address else {
         return Finding::ok(NAME, "turned off (http.listen = \"\")");
     };
-    let Err(failure) = Listener::default().bind(Some(address)) else {
+    let Err(failure) = HttpServer::default().bind(Some(address)) else {
         return Finding::ok(
             NAME,
             format!("http://{address}/ is free: no daemon runs here, or with another http.listen"),
         );
     };
-    match watch::hear(address).await {
-        Ok(verdict) if verdict.is_good => {
-            Finding::ok(NAME, format!("a daemon answers at http://{address}/: {}", verdict.says))
-        }
-        Ok(verdict) => Finding::warn(
+    match watch::try_probe(address).await {
+        Ok(probe) if probe.is_ok => Finding::ok(
+            NAME,
+            format!("a daemon answers at http://{address}/: {}", probe.message),
+        ),
+        Ok(probe) => Finding::warn(
             NAME,
             format!(
                 "a daemon answers at http://{address}/, and is not ready: {}",
-                verdict.says
+                probe.message
             ),
         )
         .hint("its log says more, as does `clerk2pg status`"),

@@ -24,7 +24,7 @@ use crate::{
 const STEP: Duration = Duration::from_secs(5);
 
 /// What is tried, in the order in which it is told.
-const MAX_IDS: [&str; 12] = [
+const CHECKS: [&str; 12] = [
     "configuration",
     "clerk",
     "instance",
@@ -40,7 +40,7 @@ const MAX_IDS: [&str; 12] = [
 ];
 
 /// What is to be tried. A side that the configuration gives nothing for is told of, and the other one is tried.
-pub struct Subject {
+pub struct CheckInput {
     /// The configuration file that was read, if any.
     pub file: Option<PathBuf>,
     /// Files with secrets that others on this machine may read.
@@ -69,7 +69,7 @@ pub struct Finding {
     /// What was tried, in a word.
     pub name: &'static str,
     /// How it went.
-    pub status: Status,
+    pub status: CheckStatus,
     /// What was found.
     pub says: String,
     /// What to do about it, where there is something to do.
@@ -79,7 +79,7 @@ pub struct Finding {
 /// How it went.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "snake_case")]
-pub enum Status {
+pub enum CheckStatus {
     /// It works.
     Ok,
     /// It works, and somebody should look at it.
@@ -91,7 +91,7 @@ pub enum Status {
 }
 
 impl Finding {
-    fn new(name: &'static str, status: Status, says: impl Into<String>) -> Self {
+    fn new(name: &'static str, status: CheckStatus, says: impl Into<String>) -> Self {
         let (says, hint) = (says.into(), None);
         Self {
             name,
@@ -102,19 +102,19 @@ impl Finding {
     }
 
     fn ok(name: &'static str, says: impl Into<String>) -> Self {
-        Self::new(name, Status::Ok, says)
+        Self::new(name, CheckStatus::Ok, says)
     }
 
     fn warn(name: &'static str, says: impl Into<String>) -> Self {
-        Self::new(name, Status::Warn, says)
+        Self::new(name, CheckStatus::Warn, says)
     }
 
     fn failed(name: &'static str, says: impl Into<String>) -> Self {
-        Self::new(name, Status::Failed, says)
+        Self::new(name, CheckStatus::Failed, says)
     }
 
     fn skipped(name: &'static str, why: impl Into<String>) -> Self {
-        Self::new(name, Status::Skipped, why)
+        Self::new(name, CheckStatus::Skipped, why)
     }
 
     fn of(name: &'static str, failure: &Failure) -> Self {
@@ -133,7 +133,7 @@ impl Finding {
 }
 
 /// Tries everything, in less than half a minute.
-pub async fn run(subject: &Subject) -> Vec<Finding> {
+pub async fn run(subject: &CheckInput) -> Vec<Finding> {
     let (clerk, database, listener) = tokio::join!(
         async {
             match &subject.clerk {
@@ -167,14 +167,14 @@ pub async fn run(subject: &Subject) -> Vec<Finding> {
         Err(_) => Finding::skipped("budget", "it follows from the key"),
     });
     findings.push(listener);
-    debug_assert!(findings.iter().map(|finding| finding.name).eq(MAX_IDS));
+    debug_assert!(findings.iter().map(|finding| finding.name).eq(CHECKS));
     findings
 }
 
 /// What is told where the configuration cannot be used at all.
 pub fn unusable(failure: &Failure) -> Vec<Finding> {
-    let others = MAX_IDS[1..].iter();
-    [Finding::of(MAX_IDS[0], failure)]
+    let others = CHECKS[1..].iter();
+    [Finding::of(CHECKS[0], failure)]
         .into_iter()
         .chain(others.map(|&name| Finding::skipped(name, "the configuration cannot be used")))
         .collect()
@@ -182,17 +182,17 @@ pub fn unusable(failure: &Failure) -> Vec<Finding> {
 
 /// Whether all is well enough to go on.
 pub fn is_ok(findings: &[Finding]) -> bool {
-    findings.iter().all(|finding| finding.status != Status::Failed)
+    findings.iter().all(|finding| finding.status != CheckStatus::Failed)
 }
 
 /// Whether it is the configuration that has to be changed first.
 pub fn is_unusable(findings: &[Finding]) -> bool {
-    let mut of_configuration = findings.iter().filter(|finding| finding.name == MAX_IDS[0]);
-    of_configuration.any(|finding| finding.status == Status::Failed)
+    let mut of_configuration = findings.iter().filter(|finding| finding.name == CHECKS[0]);
+    of_configuration.any(|finding| finding.status == CheckStatus::Failed)
 }
 
-fn configuration(subject: &Subject) -> Finding {
-    let name = MAX_IDS[0];
+fn configuration(subject: &CheckInput) -> Finding {
+    let name = CHECKS[0];
     let of_sides = [
         ("for Clerk", subject.clerk.as_ref().err()),
         ("for the database", subject.mirror.as_ref().err()),

@@ -137,14 +137,14 @@ fn by_missing(rights: &Rights) -> BTreeMap<Vec<&'static str>, Vec<String>> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::check::Status;
+    use crate::check::CheckStatus;
 
     const ALL: [&str; 4] = ["SELECT", "INSERT", "UPDATE", "DELETE"];
     const CURRENT: Contents = Contents::Ours { is_current: true };
     const OLDER: Contents = Contents::Ours { is_current: false };
 
     #[track_caller]
-    fn check(rights: &Rights, contents: &Contents, migrate: bool, status: Status, says: &str, hint: Option<&str>) {
+    fn check(rights: &Rights, contents: &Contents, migrate: bool, status: CheckStatus, says: &str, hint: Option<&str>) {
         let finding = judge(rights, contents, migrate);
         let found = (finding.status, finding.says.as_str(), finding.hint.as_deref());
         assert_eq!(found, (status, says, hint));
@@ -161,7 +161,7 @@ mod tests {
     #[test]
     fn all_that_is_needed_and_no_more() {
         let says = "app may do all that a sync does; migrations of later versions are admin's to apply";
-        check(&granted(), &CURRENT, true, Status::Ok, says, None);
+        check(&granted(), &CURRENT, true, CheckStatus::Ok, says, None);
     }
 
     #[test]
@@ -171,7 +171,7 @@ mod tests {
             &rights,
             &CURRENT,
             false,
-            Status::Failed,
+            CheckStatus::Failed,
             "app lacks INSERT, UPDATE, DELETE on clerk.brand_new",
             Some("as app: GRANT INSERT, UPDATE, DELETE ON clerk.brand_new TO app;"),
         );
@@ -190,7 +190,7 @@ mod tests {
             &rights,
             &Contents::Hidden,
             true,
-            Status::Failed,
+            CheckStatus::Failed,
             "app lacks USAGE on SCHEMA clerk; SELECT, INSERT, UPDATE, DELETE on clerk.a, clerk.b; EXECUTE on FUNCTION clerk.f(clerk.users)",
             Some(
                 "as admin: GRANT USAGE ON SCHEMA clerk TO app; GRANT SELECT, INSERT, UPDATE, DELETE ON clerk.a, clerk.b TO app; \
@@ -205,14 +205,14 @@ mod tests {
         rights.tables[1].is_filtered = true;
         let says = "app lacks a policy by which row-level security shows it the rows of clerk.brand_new";
         let hint = "as app: CREATE POLICY clerk2pg ON clerk.brand_new TO app USING (true);";
-        check(&rights, &CURRENT, true, Status::Failed, says, Some(hint));
+        check(&rights, &CURRENT, true, CheckStatus::Failed, says, Some(hint));
         rights.tables[1].has_policy = true;
         let says = "row-level security chooses which rows of clerk.brand_new app sees";
         check(
             &rights,
             &CURRENT,
             true,
-            Status::Warn,
+            CheckStatus::Warn,
             says,
             Some("nothing, if its policy shows them all"),
         );
@@ -225,17 +225,17 @@ mod tests {
             &granted(),
             &OLDER,
             true,
-            Status::Failed,
+            CheckStatus::Failed,
             says,
             Some("run `clerk2pg migrate` as admin"),
         );
         let says = "app may do all that a sync does; migrations of later versions are admin's to apply";
-        check(&granted(), &OLDER, false, Status::Ok, says, None);
+        check(&granted(), &OLDER, false, CheckStatus::Ok, says, None);
         check(
             &Rights::of_owner(),
             &OLDER,
             true,
-            Status::Ok,
+            CheckStatus::Ok,
             "app may apply the pending migrations",
             None,
         );
@@ -248,7 +248,7 @@ mod tests {
             &rights,
             &Contents::Empty,
             true,
-            Status::Ok,
+            CheckStatus::Ok,
             "app may create what it needs in the schema clerk",
             None,
         );
@@ -256,21 +256,21 @@ mod tests {
         rights.whole.owner = Some("admin".to_owned());
         let says = "app may not create in the schema clerk, which is admin's";
         let hint = "ALTER SCHEMA clerk OWNER TO app; or run `clerk2pg migrate` as admin";
-        check(&rights, &Contents::Empty, true, Status::Failed, says, Some(hint));
+        check(&rights, &Contents::Empty, true, CheckStatus::Failed, says, Some(hint));
         rights.whole.owner = None;
         let says = "app may not create the schema clerk in shop";
         let hint = "as the owner of the database: CREATE SCHEMA clerk AUTHORIZATION app; or run `clerk2pg migrate` as a role that may";
-        check(&rights, &Contents::Nothing, true, Status::Failed, says, Some(hint));
+        check(&rights, &Contents::Nothing, true, CheckStatus::Failed, says, Some(hint));
         rights.whole.creates_schemas = true;
         check(
             &rights,
             &Contents::Nothing,
             true,
-            Status::Ok,
+            CheckStatus::Ok,
             "app may create the schema clerk",
             None,
         );
         let says = "there is nothing yet that rights would be needed on";
-        check(&rights, &Contents::Nothing, false, Status::Skipped, says, None);
+        check(&rights, &Contents::Nothing, false, CheckStatus::Skipped, says, None);
     }
 }

@@ -11,6 +11,17 @@ use crate::secret::without_secrets;
 /// Most characters of a server's own words that are repeated.
 const MAX_WORDS: usize = 500;
 
+/// Why a client cannot be set up.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum ClientError {
+    /// The key cannot be sent in a header.
+    #[error("the secret key holds characters that no key has; was it copied whole?")]
+    Key,
+    /// For example, no trusted certificates can be loaded.
+    #[error("cannot set up HTTPS: {0}")]
+    Https(String),
+}
+
 /// A failed request.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
@@ -48,6 +59,15 @@ pub enum Error {
         /// In bytes.
         limit: usize,
     },
+}
+
+/// Returns the last error in the chain of causes.
+pub(super) fn innermost<'e>(error: &'e (dyn std::error::Error + 'static)) -> &'e (dyn std::error::Error + 'static) {
+    let mut cause = error;
+    while let Some(inner) = cause.source() {
+        cause = inner;
+    }
+    cause
 }
 
 impl Error {
@@ -137,10 +157,7 @@ impl Error {
             "the connection failed"
         };
         // reqwest's own text repeats the address with its query; the innermost cause is what helps.
-        let mut cause: &dyn std::error::Error = error;
-        while let Some(inner) = cause.source() {
-            cause = inner;
-        }
+        let cause = innermost(error);
         Error::Unavailable {
             why: format!("{what} ({cause}), at {api_url}"),
             retry_after: Duration::ZERO,

@@ -14,7 +14,6 @@ use std::{
     time::{Duration, Instant},
 };
 
-use anyhow::Context;
 use backon::{ExponentialBuilder, Retryable};
 use flate2::read::MultiGzDecoder;
 use libdeflater::{Decompressor, crc32};
@@ -28,8 +27,8 @@ use crate::{
     secret::Secret,
 };
 use budget::Budget;
-use error::{Answer, Retry};
-pub use error::{Error, Objection};
+use error::{Answer, Retry, innermost};
+pub use error::{ClientError, Error, Objection};
 pub use page::{Body, MAX_USERS, Page, Raw};
 pub use tally::Tally;
 
@@ -109,9 +108,9 @@ impl Client {
     ///
     /// # Errors
     /// The key cannot be sent in a header, or no trusted certificates can be loaded.
-    pub fn new(settings: &Settings) -> anyhow::Result<Self> {
-        let mut authorization = HeaderValue::from_str(&format!("Bearer {}", settings.secret_key.expose()))
-            .map_err(|_| anyhow::anyhow!("the secret key holds characters that no key has; was it copied whole?"))?;
+    pub fn new(settings: &Settings) -> Result<Self, ClientError> {
+        let mut authorization =
+            HeaderValue::from_str(&format!("Bearer {}", settings.secret_key.expose())).map_err(|_| ClientError::Key)?;
         authorization.set_sensitive(true);
         let headers = HeaderMap::from_iter([
             (AUTHORIZATION, authorization),
@@ -129,7 +128,7 @@ impl Client {
             // A redirect means a wrong address; following it would carry the question, not the key, to somebody else.
             .redirect(reqwest::redirect::Policy::none())
             .build()
-            .context("cannot set up HTTPS")?;
+            .map_err(|error| ClientError::Https(innermost(&error).to_string()))?;
         Ok(Self {
             http,
             api_url: base(&settings.api_url).to_owned(),

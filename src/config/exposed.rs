@@ -1,4 +1,4 @@
-//! Secrets in files that everybody on this machine can read.
+//! Secrets in files that every user of this machine can read.
 
 use std::{
     collections::BTreeSet,
@@ -7,38 +7,35 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use super::Loaded;
+/// Where orchestrators put secrets into a container. No other user is in there.
+const CONTAINER_SECRETS: [&str; 2] = ["/run/secrets", "/var/run/secrets"];
 
-/// Where orchestrators put secrets into a container, which has nobody else to hide them from.
-const OF_CONTAINER: [&str; 2] = ["/run/secrets", "/var/run/secrets"];
-
-impl Loaded {
-    /// Files with secrets that others than their owner and its group can read, each once. A group is how a service that is not root is given a file of
-    /// root's.
-    pub fn exposed(&self) -> Vec<PathBuf> {
-        let exposed: BTreeSet<_> = self.secrets.iter().filter(|file| is_exposed(file)).collect();
-        exposed.into_iter().cloned().collect()
-    }
+/// Returns the files that others than their owner and its group can read, each once. A service that
+/// is not root gets a file of root's through its group.
+pub(super) fn exposed_files(files: &[PathBuf]) -> Vec<PathBuf> {
+    let exposed: BTreeSet<_> = files.iter().filter(|file| is_exposed(file)).collect();
+    exposed.into_iter().cloned().collect()
 }
 
+/// Whether every user of this machine can read a file.
 fn is_exposed(file: &Path) -> bool {
     let Ok(file) = file.canonicalize() else { return false };
-    if OF_CONTAINER.iter().any(|folder| file.starts_with(folder)) {
+    if CONTAINER_SECRETS.iter().any(|folder| file.starts_with(folder)) {
         return false;
     }
     let allows = |path: &Path, bit| fs::metadata(path).is_ok_and(|metadata| metadata.mode() & bit != 0);
     allows(&file, 0o004) && file.ancestors().skip(1).all(|folder| allows(folder, 0o001))
 }
 
-/// Whether a database's address holds a password.
+/// Whether the address of a database contains a password.
 pub(super) fn holds_password(url: &str) -> bool {
     let authority = url
         .split_once("://")
         .map(|(_, rest)| rest.split(['/', '?']).next().unwrap_or_default());
-    let in_front = authority
+    let before_host = authority
         .and_then(|authority| authority.rsplit_once('@'))
-        .is_some_and(|(who, _)| who.contains(':'));
-    in_front || url.contains("password")
+        .is_some_and(|(user, _)| user.contains(':'));
+    before_host || url.contains("password")
 }
 
 #[cfg(test)]

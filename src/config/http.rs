@@ -1,4 +1,4 @@
-//! `[http]`: where the daemon answers probes and scrapes.
+//! `[http]`: where the daemon answers probes and serves metrics.
 
 use std::net::{Ipv4Addr, SocketAddr};
 
@@ -7,14 +7,14 @@ use serde::{Deserialize, Serialize};
 /// `[http]`
 #[derive(Debug, Clone, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
-pub struct Http {
-    /// Where to listen for probes and scrapes; empty turns it off.
+pub struct HttpSettings {
+    /// Address for probes and metrics; empty turns it off.
     pub listen: String,
-    /// Whether other machines may reach it.
+    /// Whether the address may be one that other machines reach.
     pub allow_remote: bool,
 }
 
-impl Default for Http {
+impl Default for HttpSettings {
     fn default() -> Self {
         Self {
             listen: "127.0.0.1:9465".to_owned(),
@@ -23,11 +23,11 @@ impl Default for Http {
     }
 }
 
-impl Http {
-    /// Where to listen; none where that is turned off.
+impl HttpSettings {
+    /// Returns the address to listen on; `None` if that is turned off.
     ///
     /// # Errors
-    /// What would be right instead.
+    /// What is expected instead.
     pub fn address(&self) -> Result<Option<SocketAddr>, &'static str> {
         if self.listen.is_empty() {
             return Ok(None);
@@ -43,7 +43,7 @@ impl Http {
         if !address.ip().to_canonical().is_loopback() && !self.allow_remote {
             return Err(
                 "an address that only this machine reaches, such as \"127.0.0.1:9465\"; \
-                        http.allow_remote = true allows others, which should be behind a firewall, as anybody who gets there can read",
+                 http.allow_remote = true allows others: put them behind a firewall, as anybody who reaches them can read",
             );
         }
         Ok(Some(address))
@@ -57,7 +57,7 @@ mod tests {
     #[test]
     fn only_this_machine_unless_allowed() {
         let address = |listen: &str, allow_remote| {
-            Http {
+            HttpSettings {
                 listen: listen.to_owned(),
                 allow_remote,
             }

@@ -1,4 +1,5 @@
-//! Which of several daemons leads. The others stand by: they ask Clerk nothing, and take over when the leader stops, vanishes, or fails for long.
+//! Decides which of several daemons leads. The others stand by: they send Clerk no requests, and take
+//! over when the leader stops, vanishes, or fails for long.
 
 use std::{
     sync::{
@@ -17,39 +18,41 @@ use crate::{
     watch::Watch,
 };
 
-/// How long leaving may take: a database that is away must not keep the daemon from ending.
-const FAREWELL: Duration = Duration::from_secs(1);
+/// How long leaving may take: an unavailable database must not keep the daemon from ending.
+const LEAVE_TIMEOUT: Duration = Duration::from_secs(1);
 
-/// This daemon's part in it.
+/// This daemon's part in the election.
 pub(super) struct Election {
     candidate: Candidate,
-    place: watch::Receiver<Place>,
-    /// Ends with it.
-    taking_part: JoinSet<()>,
+    role: watch::Receiver<Role>,
+    /// The task that takes part; it ends when this is dropped.
+    task: JoinSet<()>,
 }
 
-/// What it came to.
+/// The role of this daemon.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) enum Place {
-    /// This one leads.
-    Leads,
-    /// Another one does; none where it is not known yet which.
-    Follows(Option<String>),
+pub(super) enum Role {
+    /// This daemon leads.
+    Leader,
+    /// Another daemon leads; `None` if it is not yet known which.
+    Standby(Option<String>),
 }
 
-/// Who may lead.
+/// What this daemon takes part with.
 #[derive(Clone)]
 pub(super) struct Candidate {
-    /// With a connection of its own: a sync at work must not keep its own leader from being seen.
+    /// Over a separate connection: a running sync must not keep its leader from showing that it is
+    /// alive.
     leadership: Leadership,
     holder: String,
     ttl: Duration,
     watch: Watch,
-    /// Syncs have failed for so long that another one may have more luck.
+    /// Whether syncs have failed for so long that another daemon should try.
     is_failing: Arc<AtomicBool>,
 }
 
 impl Candidate {
+    /// Creates a candidate. A leader that is silent for longer than `ttl` loses its role.
     pub(super) fn new(leadership: Leadership, holder: String, ttl: Duration, watch: Watch) -> Self {
         Self {
             leadership,
@@ -62,65 +65,64 @@ impl Candidate {
 }
 
 impl Election {
-    /// Leads, or else stands by from now on.
-    pub(super) async fn begin(candidate: Candidate) -> Result<Self, Failure> {
+    /// Takes the lead if it is free, else stands by. A task keeps taking part.
+    pub(super) async fn start(candidate: Candidate) -> Result<Self, Failure> {
         let first = match candidate.leadership.lead(&candidate.holder, candidate.ttl).await? {
-            true => Place::Leads,
-            false => Place::Follows(None),
+            true => Role::Leader,
+            false => Role::Standby(None),
         };
-        candidate.watch.leads(first == Place::Leads);
-        let (tell, place) = watch::channel(first);
-        let mut taking_part = JoinSet::new();
-        taking_part.spawn(take_part(candidate.clone(), tell));
-        Ok(Self {
-            candidate,
-            place,
-            taking_part,
-        })
+        candidate.watch.set_leader(first == Role::Leader);
+        let (sender, role) = watch::channel(first);
+        let mut task = JoinSet::new();
+        task.spawn(take_part(candidate.clone(), sender));
+        Ok(Self { candidate, role, task })
     }
 
-    pub(super) fn place(&self) -> Place {
-        self.place.borrow().clone()
+    /// Returns the current role.
+    pub(super) fn role(&self) -> Role {
+        self.role.borrow().clone()
     }
 
-    pub(super) fn leads(&self) -> bool {
-        *self.place.borrow() == Place::Leads
+    /// Whether this daemon leads.
+    pub(super) fn is_leader(&self) -> bool {
+        *self.role.borrow() == Role::Leader
     }
 
-    /// Waits until this one begins to lead, or to follow another one.
-    pub(super) async fn moves(&mut self) -> Place {
-        if self.place.changed().await.is_err() {
-            // The task ends with us alone.
+    /// Waits until the role changes, and returns it.
+    pub(super) async fn role_changed(&mut self) -> Role {
+        if self.role.changed().await.is_err() {
+            // The task ends only together with this election.
             std::future::pending::<()>().await;
         }
-        self.place.borrow_and_update().clone()
+        self.role.borrow_and_update().clone()
     }
 
-    /// Syncs fail, since then; or do not.
-    pub(super) fn fails_since(&self, since: Option<Instant>) {
+    /// Sets since when syncs fail; `None` if they succeed.
+    pub(super) fn set_failing_since(&self, since: Option<Instant>) {
         let is_failing = since.is_some_and(|since| since.elapsed() >= self.candidate.ttl);
         self.candidate.is_failing.store(is_failing, Ordering::Relaxed);
     }
 
-    /// Leaves, so that others need not wait.
+    /// Leaves, so that another daemon can take over at once.
     pub(super) async fn leave(mut self) {
-        self.taking_part.shutdown().await;
+        self.task.shutdown().await;
         let Candidate { leadership, holder, .. } = &self.candidate;
-        match tokio::time::timeout(FAREWELL, leadership.resign(holder)).await {
+        match tokio::time::timeout(LEAVE_TIMEOUT, leadership.resign(holder)).await {
             Ok(Ok(())) => {}
-            Ok(Err(error)) => debug!(%error, "others will notice by themselves"),
-            Err(_) => debug!("others will notice by themselves"),
+            Ok(Err(error)) => debug!(%error, "cannot leave the election; others take over when the lease ends"),
+            Err(_) => debug!("cannot leave the election; others take over when the lease ends"),
         }
     }
 }
 
-async fn take_part(candidate: Candidate, place: watch::Sender<Place>) {
+/// Keeps leading or standing by, until the task is dropped.
+async fn take_part(candidate: Candidate, role: watch::Sender<Role>) {
     let mut failed = false;
     loop {
-        let leads = *place.borrow() == Place::Leads;
-        let result = match leads {
-            true => candidate.keep_leading(&place).await,
-            false => candidate.stand_by(&place).await,
+        let is_leader = *role.borrow() == Role::Leader;
+        let result = match is_leader {
+            true => candidate.keep_leading(&role).await,
+            false => candidate.stand_by(&role).await,
         };
         let pause = match result {
             Ok(pause) => {
@@ -128,11 +130,11 @@ async fn take_part(candidate: Candidate, place: watch::Sender<Place>) {
                 pause
             }
             Err(error) => {
-                // The syncs of a leader say it themselves.
-                if !leads {
-                    candidate.watch.loses_sight(&error.to_string());
+                // The syncs of a leader report the same error.
+                if !is_leader {
+                    candidate.watch.election_failed(&error.to_string());
                     if !std::mem::replace(&mut failed, true) {
-                        warn!(%error, "cannot see whether the leader is there; this one cannot take over meanwhile");
+                        warn!(%error, "cannot find out whether the leader is alive; this daemon cannot take over until it can");
                     }
                 }
                 candidate.ttl / 6
@@ -143,49 +145,52 @@ async fn take_part(candidate: Candidate, place: watch::Sender<Place>) {
 }
 
 impl Candidate {
-    async fn keep_leading(&self, place: &watch::Sender<Place>) -> Result<Duration, Error> {
-        // A loop that is stuck does not lead.
-        if !self.watch.alive().is_good {
+    /// Renews the lead. Returns the pause until the next renewal.
+    async fn keep_leading(&self, role: &watch::Sender<Role>) -> Result<Duration, Error> {
+        // A loop that hangs must not lead.
+        if !self.watch.alive().is_ok {
             return Ok(self.ttl / 3);
         }
         match self.leadership.keep(&self.holder, self.ttl).await? {
-            // Whoever comes has the time of a lease before it counts on nobody being here.
+            // A new standby waits for the time of a lease before it takes over.
             LeaderState::Alone => Ok(self.ttl / 2),
             LeaderState::Watched if self.is_failing.swap(false, Ordering::Relaxed) => {
                 self.leadership.resign(&self.holder).await?;
                 warn!("syncs keep failing here; another clerk2pg may lead");
-                self.take(place, Place::Follows(None));
-                // The others get their turn first.
+                self.set_role(role, Role::Standby(None));
+                // The others go first.
                 Ok(self.ttl)
             }
             LeaderState::Watched => Ok(self.ttl / 3),
             LeaderState::Lost => {
-                self.take(place, Place::Follows(None));
+                self.set_role(role, Role::Standby(None));
                 Ok(Duration::ZERO)
             }
         }
     }
 
-    async fn stand_by(&self, place: &watch::Sender<Place>) -> Result<Duration, Error> {
+    /// Shows that this daemon stands by, and takes over if the leader is gone. Returns the pause
+    /// until the next time.
+    async fn stand_by(&self, role: &watch::Sender<Role>) -> Result<Duration, Error> {
         let Wait { leader, remaining } = self.leadership.stand_by(&self.holder, self.ttl).await?;
         if remaining.is_zero() && self.leadership.lead(&self.holder, self.ttl).await? {
-            info!(before = leader, "this one leads now");
-            self.take(place, Place::Leads);
+            info!(before = leader, "this daemon leads now");
+            self.set_role(role, Role::Leader);
             return Ok(self.ttl / 3);
         }
         if let Some(leader) = leader {
-            self.watch.follows(&leader);
-            let is_known = matches!(&*place.borrow(), Place::Follows(Some(known)) if *known == leader);
+            self.watch.set_standby_of(&leader);
+            let is_known = matches!(&*role.borrow(), Role::Standby(Some(known)) if *known == leader);
             if !is_known {
                 info!(leader, "standing by");
-                self.take(place, Place::Follows(Some(leader)));
+                self.set_role(role, Role::Standby(Some(leader)));
             }
         }
         Ok(remaining.clamp(Duration::from_millis(20), self.ttl / 3))
     }
 
-    fn take(&self, place: &watch::Sender<Place>, now: Place) {
-        self.watch.leads(now == Place::Leads);
-        place.send_replace(now);
+    fn set_role(&self, sender: &watch::Sender<Role>, role: Role) {
+        self.watch.set_leader(role == Role::Leader);
+        sender.send_replace(role);
     }
 }

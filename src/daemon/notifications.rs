@@ -1,4 +1,4 @@
-//! What the application asks for by `NOTIFY clerk2pg`.
+//! Marks as due what the application requests with `NOTIFY clerk2pg`.
 
 use std::time::Duration;
 
@@ -10,11 +10,11 @@ use crate::{
     sync::due::Due,
 };
 
-/// The longest id that is asked for; Clerk's have 32 characters.
-const ID: usize = 100;
+/// Longest id that is accepted; Clerk's have 32 characters.
+const MAX_ID: usize = 100;
 
-/// Listens, and marks what is asked for as due.
-pub(super) async fn hear(mirror: Mirror, due: Due) {
+/// Listens, and marks what is requested as due.
+pub(super) async fn mark_notified(mirror: Mirror, due: Due) {
     let pauses = |least, most| {
         ExponentialBuilder::default()
             .with_min_delay(least)
@@ -24,17 +24,17 @@ pub(super) async fn hear(mirror: Mirror, due: Due) {
             .build()
     };
     let lost = || pauses(Duration::from_millis(500), Duration::from_secs(30));
-    // A pooler stays one; a standby becomes a server that can be listened to.
-    let mut deaf = pauses(Duration::from_secs(5), Duration::from_secs(600));
+    // A pooler remains a pooler, but a standby server may become the primary.
+    let mut unsupported = pauses(Duration::from_secs(5), Duration::from_secs(600));
     let mut waiting = lost();
-    let (mut has_heard, mut has_told) = (false, false);
+    let (mut has_listened, mut has_warned) = (false, false);
     loop {
         let pause = match NotificationStream::open(&mirror).await {
             Ok(mut listener) => {
                 debug!("listening");
                 waiting = lost();
-                if std::mem::replace(&mut has_heard, true) {
-                    // What was asked for in between was not heard.
+                if std::mem::replace(&mut has_listened, true) {
+                    // Notifications that were sent in between are lost.
                     due.incremental();
                 }
                 while let Ok(payload) = listener.next().await {
@@ -47,13 +47,13 @@ pub(super) async fn hear(mirror: Mirror, due: Due) {
                 waiting.next()
             }
             Err(ListenError::Unsupported(why)) => {
-                if !std::mem::replace(&mut has_told, true) {
+                if !std::mem::replace(&mut has_warned, true) {
                     warn!(
                         why,
-                        "NOTIFY clerk2pg is not heard over this connection, as behind a pooler in transaction mode; going on by the schedule alone"
+                        "NOTIFY clerk2pg does not arrive over this connection, as behind a pooler in transaction mode; only the schedule is used"
                     );
                 }
-                deaf.next()
+                unsupported.next()
             }
         };
         tokio::time::sleep(pause.unwrap_or(Duration::from_secs(600))).await;
@@ -63,7 +63,7 @@ pub(super) async fn hear(mirror: Mirror, due: Due) {
 fn mark(due: &Due, payload: &str) {
     let is_id = |text: &str| {
         text.starts_with("user_")
-            && text.len() <= ID
+            && text.len() <= MAX_ID
             && text.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'_')
     };
     match payload.trim() {
@@ -73,7 +73,7 @@ fn mark(due: &Due, payload: &str) {
         echo if NotificationStream::is_echo(echo) => {}
         other => debug!(
             bytes = other.len(),
-            "a notification that is none of \"sync\", \"full\" and \"user_…\""
+            "unknown notification; expected \"sync\", \"full\" or \"user_…\""
         ),
     }
 }
@@ -84,7 +84,7 @@ mod tests {
     use crate::sync::due::{Allowed, Task};
 
     #[test]
-    fn what_can_be_asked_for() {
+    fn payloads_that_are_understood() {
         let check = |payload, expected| {
             let due = Due::default();
             mark(&due, payload);

@@ -13,41 +13,43 @@ use crate::{
     mirror::SyncKind,
 };
 
-/// The state of an outage; by default there is none.
+/// The failures that are not over yet; by default there are none.
 #[derive(Debug, Default)]
 pub(super) struct Outage {
-    told: Option<Told>,
-    /// Since when no sync goes through.
+    logged: Option<LoggedFailure>,
+    /// Since when no sync succeeds.
     since: Option<Instant>,
     /// Clerk or Postgres is unavailable: all kinds wait.
-    away: Option<Failing>,
-    full: Option<Failing>,
-    incremental: Option<Failing>,
-    on_demand: Option<Failing>,
+    unavailable: Option<Backoff>,
+    full: Option<Backoff>,
+    incremental: Option<Backoff>,
+    on_demand: Option<Backoff>,
 }
 
+/// The failure that was logged last.
 #[derive(Debug)]
-struct Told {
+struct LoggedFailure {
     cause: Cause,
-    /// Tells failures of one cause apart; their words may hold a trace of each request.
+    /// Distinguishes failures of one cause. Their messages may contain a trace id of each request.
     hint: Option<String>,
     at: Instant,
 }
 
+/// When to try again after failures.
 #[derive(Debug)]
-struct Failing {
-    /// Clerk or Postgres was unavailable; a success of another kind of sync may end this.
-    is_away: bool,
-    backoff: ExponentialBackoff,
+struct Backoff {
+    /// Clerk or Postgres was unavailable; the success of another kind of sync may end this.
+    is_unavailable: bool,
+    delays: ExponentialBackoff,
     /// When to try again.
     next: Instant,
 }
 
-impl Failing {
+impl Backoff {
     fn new() -> Self {
         Self {
-            is_away: false,
-            backoff: ExponentialBuilder::default()
+            is_unavailable: false,
+            delays: ExponentialBuilder::default()
                 .with_min_delay(Duration::from_secs(1))
                 .with_max_delay(Duration::from_secs(60))
                 .without_max_times()
@@ -57,15 +59,16 @@ impl Failing {
         }
     }
 
-    fn again(this: &mut Option<Self>, is_away: bool) {
+    /// Starts a backoff, or continues it with the next delay.
+    fn extend(this: &mut Option<Self>, is_unavailable: bool) {
         let this = this.get_or_insert_with(Self::new);
-        this.is_away = is_away;
-        this.next = Instant::now() + this.backoff.next().unwrap_or_default();
+        this.is_unavailable = is_unavailable;
+        this.next = Instant::now() + this.delays.next().unwrap_or_default();
     }
 }
 
 impl Outage {
-    fn of(&mut self, kind: SyncKind) -> &mut Option<Failing> {
+    fn backoff_of(&mut self, kind: SyncKind) -> &mut Option<Backoff> {
         match kind {
             SyncKind::Full => &mut self.full,
             SyncKind::Incremental => &mut self.incremental,
@@ -74,86 +77,88 @@ impl Outage {
     }
 
     /// Records a failed sync. A failure that continues is not logged again.
-    pub(super) fn note(&mut self, kind: SyncKind, failure: &Failure) {
-        let is_of_all = failure.is_of_all();
+    pub(super) fn record_failure(&mut self, kind: SyncKind, failure: &Failure) {
+        let stops_all_kinds = failure.stops_all_kinds();
         self.since.get_or_insert_with(Instant::now);
-        if kind == SyncKind::OnDemand && !is_of_all {
-            // These users have their own pauses; users requested later need not wait for them.
+        if kind == SyncKind::OnDemand && !stops_all_kinds {
+            // These users have delays of their own; users requested later need not wait for them.
             warn!(error = %failure, hint = failure.hint, "a sync on demand failed; its users are tried again later");
             return;
         }
-        self.tell(failure);
-        if is_of_all {
-            Failing::again(&mut self.away, true);
+        self.log_if_new(failure);
+        if stops_all_kinds {
+            Backoff::extend(&mut self.unavailable, true);
         }
-        Failing::again(self.of(kind), is_of_all);
+        Backoff::extend(self.backoff_of(kind), stops_all_kinds);
     }
 
-    fn tell(&mut self, failure: &Failure) {
-        let is_away = matches!(failure.cause, Cause::ClerkAway | Cause::PostgresAway);
+    fn log_if_new(&mut self, failure: &Failure) {
+        let is_unavailable = matches!(failure.cause, Cause::ClerkAway | Cause::PostgresAway);
         let is_new = self
-            .told
+            .logged
             .as_ref()
-            .is_none_or(|told| told.cause != failure.cause || (!is_away && told.hint != failure.hint));
+            .is_none_or(|logged| logged.cause != failure.cause || (!is_unavailable && logged.hint != failure.hint));
         if !is_new {
             return;
         }
-        match is_away {
+        match is_unavailable {
             true => warn!(error = %failure, hint = failure.hint, "waiting until it can be reached"),
             false => error!(error = %failure, hint = failure.hint, "the sync failed"),
         }
-        self.told = Some(Told {
+        self.logged = Some(LoggedFailure {
             cause: failure.cause,
             hint: failure.hint.clone(),
-            at: self.told.take().map_or_else(Instant::now, |told| told.at),
+            at: self.logged.take().map_or_else(Instant::now, |logged| logged.at),
         });
     }
 
-    /// A sync went through. Returns whether that ends all trouble.
-    pub(super) fn end(&mut self, kind: SyncKind) -> bool {
-        (self.since, self.away) = (None, None);
+    /// Records a successful sync. Returns whether it ends all failures.
+    pub(super) fn record_success(&mut self, kind: SyncKind) -> bool {
+        (self.since, self.unavailable) = (None, None);
         // The success of a kind that had not failed proves nothing about the others.
-        if self.of(kind).take().is_some() || kind == SyncKind::Full {
+        if self.backoff_of(kind).take().is_some() || kind == SyncKind::Full {
             for other in [&mut self.full, &mut self.incremental, &mut self.on_demand] {
-                other.take_if(|failing| failing.is_away);
+                other.take_if(|backoff| backoff.is_unavailable);
             }
         }
         if self.full.is_some() || self.incremental.is_some() || self.on_demand.is_some() {
             return false;
         }
-        let ended = self.told.take();
-        if let Some(told) = &ended {
-            info!(after_s = told.at.elapsed().as_secs(), "back to normal");
+        let ended = self.logged.take();
+        if let Some(logged) = &ended {
+            info!(after_s = logged.at.elapsed().as_secs(), "back to normal");
         }
         ended.is_some()
     }
 
-    /// Since when no sync goes through.
+    /// Returns since when no sync succeeds.
     pub(super) fn since(&self) -> Option<Instant> {
         self.since
     }
 
-    /// Until when a kind of sync waits, whatever the schedule says; `None` if it need not wait.
+    /// Returns until when a kind of sync waits, whatever the schedule says; `None` if it need not
+    /// wait.
     pub(super) fn waits_until(&self, kind: SyncKind) -> Option<Instant> {
         let own = match kind {
             SyncKind::Full => &self.full,
             SyncKind::Incremental => &self.incremental,
             SyncKind::OnDemand => &self.on_demand,
         };
-        let waits = self.away.iter().chain(own).map(|failing| failing.next).max();
+        let waits = self.unavailable.iter().chain(own).map(|backoff| backoff.next).max();
         waits.filter(|next| *next > Instant::now())
     }
 
-    /// Ends the waiting: the configuration changed, or a person asked, so its cause may be gone. Later pauses keep growing.
+    /// Ends the current delays: the configuration has changed, or a person asks for a sync, so the
+    /// cause may be gone. Later delays keep growing.
     pub(super) fn try_now(&mut self) {
-        let failing = [
-            &mut self.away,
+        let backoffs = [
+            &mut self.unavailable,
             &mut self.full,
             &mut self.incremental,
             &mut self.on_demand,
         ];
-        for failing in failing.into_iter().flatten() {
-            failing.next = Instant::now();
+        for backoff in backoffs.into_iter().flatten() {
+            backoff.next = Instant::now();
         }
     }
 }
@@ -176,39 +181,39 @@ mod tests {
     }
 
     #[test]
-    fn who_is_away_is_waited_for_by_all_until_one_gets_through() {
+    fn every_kind_waits_for_an_unavailable_server_until_one_succeeds() {
         let mut outage = Outage::default();
-        outage.note(SyncKind::Incremental, &failure(Cause::ClerkAway));
+        outage.record_failure(SyncKind::Incremental, &failure(Cause::ClerkAway));
         assert_eq!(waiting(&outage), KINDS);
         assert!(outage.since().is_some());
-        assert!(outage.end(SyncKind::Incremental));
+        assert!(outage.record_success(SyncKind::Incremental));
         assert_eq!((waiting(&outage), outage.since()), (Vec::new(), None));
-        outage.note(SyncKind::Incremental, &failure(Cause::PostgresAway));
-        assert!(outage.end(SyncKind::Full), "a full sync sees everything");
-        assert!(!outage.end(SyncKind::Full), "nothing has begun since");
+        outage.record_failure(SyncKind::Incremental, &failure(Cause::PostgresAway));
+        assert!(outage.record_success(SyncKind::Full), "a full sync sees everything");
+        assert!(!outage.record_success(SyncKind::Full), "no failure has begun since");
     }
 
     #[test]
-    fn a_kind_that_fails_alone_keeps_nobody_else_waiting() {
+    fn a_kind_that_fails_alone_delays_no_other_kind() {
         for cause in [Cause::Other, Cause::NeedsPerson] {
             let mut outage = Outage::default();
-            outage.note(SyncKind::Full, &failure(cause));
+            outage.record_failure(SyncKind::Full, &failure(cause));
             assert_eq!(waiting(&outage), [SyncKind::Full]);
-            assert!(!outage.end(SyncKind::Incremental));
+            assert!(!outage.record_success(SyncKind::Incremental));
             assert_eq!(waiting(&outage), [SyncKind::Full]);
             outage.try_now();
             assert_eq!(waiting(&outage), []);
-            assert!(outage.end(SyncKind::Full));
+            assert!(outage.record_success(SyncKind::Full));
         }
     }
 
     #[test]
-    fn a_server_that_fails_one_kind_alone_is_asked_less_and_less_for_it() {
+    fn delays_grow_for_a_kind_that_alone_finds_a_server_unavailable() {
         let mut outage = Outage::default();
         let mut waits = Vec::new();
         for _ in 0..8 {
-            outage.note(SyncKind::Full, &failure(Cause::ClerkAway));
-            assert!(!outage.end(SyncKind::Incremental));
+            outage.record_failure(SyncKind::Full, &failure(Cause::ClerkAway));
+            assert!(!outage.record_success(SyncKind::Incremental));
             waits.push(outage.waits_until(SyncKind::Full).unwrap() - Instant::now());
             assert_eq!(waiting(&outage), [SyncKind::Full]);
         }
@@ -216,10 +221,10 @@ mod tests {
     }
 
     #[test]
-    fn users_who_fail_keep_no_others_waiting() {
+    fn users_that_fail_delay_no_others() {
         let mut outage = Outage::default();
-        outage.note(SyncKind::OnDemand, &failure(Cause::Other));
+        outage.record_failure(SyncKind::OnDemand, &failure(Cause::Other));
         assert_eq!(waiting(&outage), []);
-        assert!(!outage.end(SyncKind::Incremental));
+        assert!(!outage.record_success(SyncKind::Incremental));
     }
 }

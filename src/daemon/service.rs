@@ -1,5 +1,5 @@
-//! The service manager, where one listens (`NOTIFY_SOCKET`): it is told when the daemon is ready, what the last sync did, and that the loop is
-//! alive. Elsewhere nothing is told.
+//! Notifies the service manager, if one listens (`NOTIFY_SOCKET`), when the daemon is ready, what the
+//! last sync did, and that the loop is alive.
 
 use std::time::Duration;
 
@@ -12,66 +12,64 @@ use crate::{
     sync::Report,
 };
 
-/// So often within its time is the watchdog told of life: two may be late.
-const BEATS: u32 = 3;
+/// Watchdog pings per interval; two may be missed.
+const PINGS_PER_INTERVAL: u32 = 3;
 
-/// The daemon takes signals, and its first sync is under way.
+/// Reports that the daemon receives signals and runs its first sync.
 pub(super) fn started() {
-    tell(&[
-        NotifyState::Ready,
-        NotifyState::Status("the first full sync is under way"),
-    ]);
+    notify(&[NotifyState::Ready, NotifyState::Status("first full sync running")]);
 }
 
-/// The daemon is ready again, be it with the old configuration.
+/// Reports that a reload has ended, with the new configuration or the old one.
 pub(super) fn ready() {
-    tell(&[NotifyState::Ready]);
+    notify(&[NotifyState::Ready]);
 }
 
-/// The configuration is read again; [`ready`] ends it.
+/// Reports that a reload of the configuration begins; [`ready`] ends it.
 pub(super) fn reloading() {
-    tell(&[NotifyState::Reloading]);
+    notify(&[NotifyState::Reloading]);
 }
 
-/// The daemon ends.
+/// Reports that the daemon stops.
 pub(super) fn stopping() {
-    tell(&[NotifyState::Stopping]);
+    notify(&[NotifyState::Stopping]);
 }
 
-/// What `systemctl status` shows: the last sync that did something in words, or what keeps the next one from being done.
+/// What `systemctl status` shows: the last sync that changed something, or what prevents the next
+/// one.
 #[derive(Debug, Default)]
-pub(super) struct Status {
+pub(super) struct ServiceStatus {
     last: String,
     shown: String,
 }
 
-impl Status {
-    /// A sync did something, or a full one came to its end.
+impl ServiceStatus {
+    /// Shows a sync that changed something, or a full one.
     pub(super) fn done(&mut self, sync: &str, report: &Report, at: DateTime<Utc>) {
-        self.last = words(sync, report, at);
+        self.last = describe(sync, report, at);
         self.show(self.last.clone());
     }
 
-    /// There was nothing to do, so that nothing stands in the way any more.
+    /// Shows the last sync again: a sync that found nothing to do also ends a failure.
     pub(super) fn idle(&mut self) {
         if !self.shown.ends_with(&self.last) {
             self.show(self.last.clone());
         }
     }
 
-    /// Another clerk2pg has to be waited for.
+    /// Shows that this daemon stands by, and why.
     pub(super) fn standing_by(&mut self, why: &str) {
         self.show(format!("standing by: {why}"));
     }
 
-    /// This one leads from now on, and begins with a full sync.
+    /// Shows that this daemon leads now and begins with a full sync.
     pub(super) fn leading(&mut self) {
-        self.show("leads now; a full sync is under way".to_owned());
+        self.show("leads now; full sync running".to_owned());
     }
 
-    /// A sync failed.
+    /// Shows a failed sync.
     pub(super) fn failing(&mut self, failure: &Failure) {
-        // Where another clerk2pg is at work, this one does what it should.
+        // If another clerk2pg syncs, this one works as it should.
         let state = if failure.cause == Cause::Busy {
             "standing by"
         } else {
@@ -80,7 +78,7 @@ impl Status {
         self.show(format!("{state}: {failure}"));
     }
 
-    /// What syncs failed of is over.
+    /// Shows that a failure is over.
     pub(super) fn recovered(&mut self) {
         let separator = if self.last.is_empty() { "" } else { "; " };
         self.show(format!("back to normal{separator}{}", self.last));
@@ -88,25 +86,26 @@ impl Status {
 
     fn show(&mut self, text: String) {
         if text != self.shown {
-            // The protocol has a line for each word.
-            tell(&[NotifyState::Status(&text.replace('\n', " "))]);
+            // In the protocol each line is a message of its own.
+            notify(&[NotifyState::Status(&text.replace('\n', " "))]);
             self.shown = text;
         }
     }
 }
 
-/// How often the watchdog wants to hear of life, where there is one.
-pub(super) fn pulse() -> Option<Duration> {
+/// Returns how often to ping the watchdog; `None` if there is none.
+pub(super) fn watchdog_period() -> Option<Duration> {
     let limit = sd_notify::watchdog_enabled().filter(|limit| *limit > Duration::ZERO)?;
-    Some(limit / BEATS)
+    Some(limit / PINGS_PER_INTERVAL)
 }
 
-/// The loop that does the work is alive.
+/// Pings the watchdog.
 pub(super) fn alive() {
-    tell(&[NotifyState::Watchdog]);
+    notify(&[NotifyState::Watchdog]);
 }
 
-fn words(sync: &str, report: &Report, at: DateTime<Utc>) -> String {
+/// Describes a report in a line.
+fn describe(sync: &str, report: &Report, at: DateTime<Utc>) -> String {
     let Report {
         created,
         updated,
@@ -129,8 +128,8 @@ fn words(sync: &str, report: &Report, at: DateTime<Utc>) -> String {
     text
 }
 
-fn tell(states: &[NotifyState<'_>]) {
+fn notify(states: &[NotifyState<'_>]) {
     if let Err(error) = sd_notify::notify(states) {
-        debug!(%error, "the service manager cannot be told");
+        debug!(%error, "cannot notify the service manager");
     }
 }

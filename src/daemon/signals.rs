@@ -1,28 +1,35 @@
-//! Signals, and what they ask for.
+//! Signals that control the daemon.
 
-use tokio::signal::unix::{Signal, SignalKind, signal};
+use tokio::signal::unix::{self, SignalKind};
 
 use crate::failure::{Cause, Failure};
 
-/// The signals that a service gets.
+/// Receives the signals that a service gets.
 pub(super) struct Signals {
-    terminate: Signal,
-    interrupt: Signal,
-    hangup: Signal,
-    user1: Signal,
+    terminate: unix::Signal,
+    interrupt: unix::Signal,
+    hangup: unix::Signal,
+    user1: unix::Signal,
 }
 
-/// What a signal asks for.
-pub(super) enum Told {
+/// What a signal requests.
+pub(super) enum Signal {
+    /// Stop the daemon; with the name of the signal.
     Stop(&'static str),
+    /// Reload the configuration.
     Reload,
+    /// Sync immediately.
     Sync,
 }
 
 impl Signals {
+    /// Starts to receive signals.
+    ///
+    /// # Errors
+    /// The system refuses.
     pub(super) fn new() -> Result<Self, Failure> {
         let listen = |kind| {
-            signal(kind).map_err(|error| Failure::new(Cause::Other, format!("signals cannot be received: {error}")))
+            unix::signal(kind).map_err(|error| Failure::new(Cause::Other, format!("cannot receive signals: {error}")))
         };
         Ok(Self {
             terminate: listen(SignalKind::terminate())?,
@@ -32,12 +39,13 @@ impl Signals {
         })
     }
 
-    pub(super) async fn next(&mut self) -> Told {
+    /// Waits for the next signal.
+    pub(super) async fn next(&mut self) -> Signal {
         tokio::select! {
-            _ = self.terminate.recv() => Told::Stop("SIGTERM"),
-            _ = self.interrupt.recv() => Told::Stop("SIGINT"),
-            _ = self.hangup.recv() => Told::Reload,
-            _ = self.user1.recv() => Told::Sync,
+            _ = self.terminate.recv() => Signal::Stop("SIGTERM"),
+            _ = self.interrupt.recv() => Signal::Stop("SIGINT"),
+            _ = self.hangup.recv() => Signal::Reload,
+            _ = self.user1.recv() => Signal::Sync,
         }
     }
 }

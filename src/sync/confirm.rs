@@ -256,7 +256,7 @@ impl SyncContext<'_> {
             }
         }
         self.report.deleted += done.rows;
-        self.syncer.watch.changed(Changes {
+        self.syncer.watch.record_changes(Changes {
             deleted: done.rows,
             ..Changes::default()
         });

@@ -190,7 +190,7 @@ impl<'a> SyncContext<'a> {
     /// Tells those who watch what is committed now.
     fn watch(&mut self, run: &Run, brought: &PageOutcome) {
         let Syncer { watch, .. } = self.syncer;
-        watch.changed(Changes {
+        watch.record_changes(Changes {
             created: brought.created,
             updated: brought.updated,
             deleted: 0,
@@ -200,7 +200,7 @@ impl<'a> SyncContext<'a> {
         let now = self.carryover.now();
         for at in &brought.times {
             let age_ms = now.saturating_sub(*at).max(0);
-            watch.fresh(run.kind, Duration::from_millis(age_ms.unsigned_abs()));
+            watch.record_freshness(run.kind, Duration::from_millis(age_ms.unsigned_abs()));
             self.ages.add(age_ms);
         }
     }

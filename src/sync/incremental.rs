@@ -144,7 +144,7 @@ impl Syncer {
             return Err(failure);
         }
         if let Some(holder) = &state.lease_holder {
-            self.watch.stands_by(holder);
+            self.watch.set_standing_by(holder);
             return Ok(Err(SyncOutcome::Standby));
         }
         Ok(Ok(state))
@@ -478,7 +478,7 @@ impl SyncContext<'_> {
         };
         match brought.await {
             Ok(()) => self.syncer.due.users_done(&users),
-            Err(failure) if failure.is_of_all() => {
+            Err(failure) if failure.stops_all_kinds() => {
                 self.syncer.due.put_back(Task::Users(users));
                 // If it is Clerk that is away, the sync itself finds out.
                 if failure.cause != Cause::ClerkAway {
@@ -494,7 +494,7 @@ impl SyncContext<'_> {
     }
 
     async fn look_between(&mut self, watermark: i64) -> Result<(), Failure> {
-        self.syncer.watch.begins(SyncKind::Incremental);
+        self.syncer.watch.started(SyncKind::Incremental);
         let users = self.syncer.mirror.runs().state().await?.expected;
         let mut look = self.syncer.look(self.carryover, watermark, users).await?;
         look.is_alone = false;
@@ -508,7 +508,7 @@ impl SyncContext<'_> {
             return Ok(());
         }
         self.follow(look).await?;
-        self.syncer.watch.looked();
+        self.syncer.watch.incremental_succeeded();
         Ok(())
     }
 }

@@ -26,6 +26,7 @@ mod walk_driver;
 
 use std::{future::Future, time::Duration};
 
+use serde::{Deserialize, Serialize};
 use tokio_util::sync::CancellationToken;
 
 pub use crate::mirror::Outcome;
@@ -49,8 +50,9 @@ pub use report::Report;
 /// The pause before a refusal that may be about the order of a list is believed.
 const BELIEVED_AFTER: Duration = Duration::from_secs(1);
 
-/// What becomes of the row of a user that is gone from Clerk.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+/// What happens to the row of a user that is gone from Clerk.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
 pub enum DeleteMode {
     /// The row goes.
     Delete,

@@ -64,7 +64,7 @@ impl Syncer {
             match self.mirror.leases().acquire(holder, *lease_ttl, None).await {
                 Ok(LeaseAttempt::Acquired(lease)) => return Ok(lease),
                 Ok(LeaseAttempt::Held { holder }) => {
-                    self.watch.stands_by(&holder);
+                    self.watch.set_standing_by(&holder);
                     if !has_patience {
                         let message = format!("{holder} is syncing this database at this moment");
                         return Err(Failure::new(Cause::Busy, message).hint(format!(
@@ -99,7 +99,7 @@ impl Syncer {
         match self.mirror.leases().acquire(holder, *lease_ttl, Some(epoch)).await? {
             LeaseAttempt::Acquired(lease) => Ok(Some(lease)),
             LeaseAttempt::Held { .. } => {
-                self.watch.stands_by("another clerk2pg");
+                self.watch.set_standing_by("another clerk2pg");
                 Ok(None)
             }
         }
@@ -113,7 +113,7 @@ impl Syncer {
         carryover: &mut Carryover,
         work: impl AsyncFnOnce(&mut SyncContext<'_>, &Run) -> Result<(), Failure>,
     ) -> Result<Report, Failure> {
-        let _holding = self.watch.holds_lease();
+        let _lease_guard = self.watch.lease_taken();
         let syncer = self.run(lease, opening, carryover, work);
         let keep = async {
             loop {
@@ -184,7 +184,7 @@ impl Syncer {
         report.freshness_ms = ages.median_ms;
         // What was rejected for a moment only does not count. Where Postgres is away the end of the sync cannot be written either.
         report.rejected = mirror.rejected().count(&run).await.unwrap_or(report.rejected);
-        self.watch.changed(Changes {
+        self.watch.record_changes(Changes {
             rejected: report.rejected,
             ..Changes::default()
         });

@@ -1,33 +1,22 @@
-//! The status page: one document without script or anything from elsewhere, and without a word about any user.
+//! The status page: one document without scripts, external resources or data of users.
 
-use std::{
-    fmt::{self, Display, Write},
-    time::Duration,
-};
+use std::fmt::{self, Display, Write};
 
 use chrono::{DateTime, Utc};
 
-use super::{Sources, health::anonymous, plot};
+use super::{cached::Sources, plot};
 use crate::{
+    humanize::{age, number, rejected_users},
     mirror::{Freshness, History, LastRun, Summary},
-    output::{age, are_rejected, number},
+    secret::without_personal_data,
 };
-
-/// So many of the last syncs are listed.
-pub(super) const PASSES: i64 = 15;
-
-/// The plots show so many stretches: six hours.
-pub(super) const STRETCHES: i64 = 72;
-
-/// How long each is.
-pub(super) const STRETCH: Duration = Duration::from_secs(300);
 
 const STYLE: &str = include_str!("page.css");
 
-/// Text that is no markup.
-struct Plain<'a>(&'a str);
+/// Text that is escaped when it is written.
+struct Escaped<'a>(&'a str);
 
-impl Display for Plain<'_> {
+impl Display for Escaped<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         self.0.chars().try_for_each(|letter| match letter {
             '&' => f.write_str("&amp;"),
@@ -39,20 +28,20 @@ impl Display for Plain<'_> {
     }
 }
 
-/// The page. `nonce` is what the style is allowed by.
+/// Renders the page. The content security policy allows the style by `nonce`.
 pub(super) fn render(
     sources: &Sources,
-    glance: &Result<Summary, String>,
-    lately: &Result<History, String>,
+    summary: &Result<Summary, String>,
+    history: &Result<History, String>,
     nonce: &str,
 ) -> Result<String, fmt::Error> {
     let mut out = String::with_capacity(32 << 10);
     let (ready, alive) = (sources.watch.ready(), sources.watch.alive());
-    let verdict = if alive.is_good { &ready } else { &alive };
-    let rejected = glance.as_ref().map_or(0, |glance| glance.rejected.unsigned_abs());
-    let headline = match verdict.is_good {
+    let probe = if alive.is_ok { &ready } else { &alive };
+    let rejected = summary.as_ref().map_or(0, |summary| summary.rejected.unsigned_abs());
+    let headline = match probe.is_ok {
         true if sources.watch.is_standing_by() => "Standing by".to_owned(),
-        true if rejected > 0 => format!("In sync, but {}", are_rejected(rejected)),
+        true if rejected > 0 => format!("In sync, but {}", rejected_users(rejected)),
         true => "In sync".to_owned(),
         false => "Not in sync".to_owned(),
     };
@@ -63,31 +52,31 @@ pub(super) fn render(
          <meta http-equiv=\"refresh\" content=\"15\"><meta name=\"robots\" content=\"noindex\">\
          <title>{headline} – clerk2pg</title><style nonce=\"{nonce}\">{STYLE}</style></head><body>"
     )?;
-    let class = if verdict.is_good { "good" } else { "bad" };
+    let class = if probe.is_ok { "good" } else { "bad" };
     write!(out, "<header class=\"{class}\"><h1>{headline}</h1>")?;
-    // What the headline says need not be said twice.
-    if verdict.says != "in sync" {
-        write!(out, "<p>{}</p>", Plain(&verdict.says))?;
+    // The headline says this already.
+    if probe.message != "in sync" {
+        write!(out, "<p>{}</p>", Escaped(&probe.message))?;
     }
     out.push_str("</header>");
-    tiles(&mut out, sources, glance.as_ref().ok(), lately.as_ref().ok())?;
-    match lately {
-        Ok(lately) => {
-            plots(&mut out, lately)?;
-            syncs(&mut out, lately)?;
+    tiles(&mut out, sources, summary.as_ref().ok(), history.as_ref().ok())?;
+    match history {
+        Ok(history) => {
+            plots(&mut out, history)?;
+            syncs(&mut out, history)?;
         }
         Err(why) => write!(
             out,
-            "<section><h2>The mirror cannot be read at this moment</h2>{}</section>",
-            Plain(why)
+            "<section><h2>The mirror cannot be read now</h2>{}</section>",
+            Escaped(why)
         )?,
     }
-    footer(&mut out, sources, glance.as_ref().ok())?;
+    footer(&mut out, sources, summary.as_ref().ok())?;
     out.push_str("</body></html>\n");
     Ok(out)
 }
 
-fn tiles(out: &mut String, sources: &Sources, glance: Option<&Summary>, lately: Option<&History>) -> fmt::Result {
+fn tiles(out: &mut String, sources: &Sources, summary: Option<&Summary>, history: Option<&History>) -> fmt::Result {
     out.push_str("<dl>");
     let since = |at: Option<DateTime<Utc>>, now: DateTime<Utc>| {
         at.map_or_else(|| "not yet".to_owned(), |at| format!("{} ago", age(now - at)))
@@ -98,9 +87,9 @@ fn tiles(out: &mut String, sources: &Sources, glance: Option<&Summary>, lately: 
         |since| format!("{} ago", age(chrono::TimeDelta::from_std(since).unwrap_or_default())),
     );
     tile(out, "Last sync in sync", &succeeded, "", false)?;
-    let last_full = lately
-        .zip(glance)
-        .map(|(lately, glance)| since(lately.last_full_at, glance.now));
+    let last_full = history
+        .zip(summary)
+        .map(|(history, summary)| since(history.last_full_at, summary.now));
     tile(
         out,
         "Last successful full sync",
@@ -108,7 +97,7 @@ fn tiles(out: &mut String, sources: &Sources, glance: Option<&Summary>, lately: 
         "",
         false,
     )?;
-    let (value, more) = match lately.map(|lately| lately.freshness) {
+    let (value, more) = match history.map(|history| history.freshness) {
         Some(Some(Freshness { p50_ms, p99_ms, .. })) => {
             let [p50, p99] = [p50_ms, p99_ms].map(|ms| age(chrono::TimeDelta::milliseconds(ms)));
             (p50, format!("median; 99 of 100 within {p99}"))
@@ -117,24 +106,24 @@ fn tiles(out: &mut String, sources: &Sources, glance: Option<&Summary>, lately: 
         None => (unknown(), String::new()),
     };
     tile(out, "Freshness in the last hour", &value, &more, false)?;
-    let count = |count: fn(&Summary) -> i64| glance.map(|glance| count(glance).unsigned_abs());
+    let count = |count: fn(&Summary) -> i64| summary.map(|summary| count(summary).unsigned_abs());
     let shown = |count: Option<u64>| count.map_or_else(unknown, number);
     tile(
         out,
         "Users in the mirror",
-        &shown(count(|glance| glance.users)),
+        &shown(count(|summary| summary.users)),
         "",
         false,
     )?;
-    let held = count(|glance| glance.held);
+    let held = count(|summary| summary.held);
     let (waits, more) = match held {
-        Some(1..) => (true, "`clerk2pg status` shows how to let them through"),
+        Some(1..) => (true, "`clerk2pg status` shows how to approve them"),
         _ => (false, ""),
     };
     tile(out, "Held deletions", &shown(held), more, waits)?;
-    let rejected = count(|glance| glance.rejected);
+    let rejected = count(|summary| summary.rejected);
     let (has_some, more) = match rejected {
-        Some(1..) => (true, "`clerk2pg status` tells the reasons"),
+        Some(1..) => (true, "`clerk2pg status` shows the reasons"),
         _ => (false, ""),
     };
     tile(out, "Rejected users", &shown(rejected), more, has_some)?;
@@ -143,14 +132,14 @@ fn tiles(out: &mut String, sources: &Sources, glance: Option<&Summary>, lately: 
         Some(holder) if *holder == sources.holder => "this daemon".to_owned(),
         Some(holder) => holder.clone(),
     };
-    let leader = glance.map(|glance| named(&glance.leader, "nobody".to_owned()));
-    let more = match glance.map_or(0, |glance| glance.standbys.len()) {
+    let leader = summary.map(|summary| named(&summary.leader, "nobody".to_owned()));
+    let more = match summary.map_or(0, |summary| summary.standbys.len()) {
         0 => String::new(),
         1 => "another one stands by".to_owned(),
         standbys => format!("{standbys} stand by"),
     };
     tile(out, "Leader", leader.as_deref().unwrap_or("unknown"), &more, false)?;
-    let lease = glance.map(|glance| named(&glance.lease_holder, "free".to_owned()));
+    let lease = summary.map(|summary| named(&summary.lease_holder, "free".to_owned()));
     tile(out, "Lease", lease.as_deref().unwrap_or("unknown"), "", false)?;
     let limit = sources.clerk.requests_per_second();
     let used = format!("{:.0} %", 100.0 * sources.clerk.budget_used());
@@ -166,15 +155,15 @@ fn tiles(out: &mut String, sources: &Sources, glance: Option<&Summary>, lately: 
 
 fn tile(out: &mut String, name: &str, value: &str, more: &str, warns: bool) -> fmt::Result {
     let class = if warns { " class=\"warn\"" } else { "" };
-    write!(out, "<div><dt>{name}</dt><dd{class}>{}", Plain(value))?;
+    write!(out, "<div><dt>{name}</dt><dd{class}>{}", Escaped(value))?;
     if !more.is_empty() {
-        write!(out, "<small>{}</small>", Plain(more))?;
+        write!(out, "<small>{}</small>", Escaped(more))?;
     }
     out.push_str("</dd></div>");
     Ok(())
 }
 
-fn plots(out: &mut String, lately: &History) -> fmt::Result {
+fn plots(out: &mut String, history: &History) -> fmt::Result {
     write!(
         out,
         "<div class=\"plots\">\
@@ -183,12 +172,12 @@ fn plots(out: &mut String, lately: &History) -> fmt::Result {
          <figure><h2>Users changed</h2>{}\
          <figcaption>in five minutes:<i class=\"created\"></i>created<i class=\"updated\"></i>updated<i class=\"deleted\"></i>deleted\
          </figcaption></figure></div>",
-        plot::freshness(&lately.periods)?,
-        plot::changes(&lately.periods)?,
+        plot::freshness(&history.periods)?,
+        plot::changes(&history.periods)?,
     )
 }
 
-fn syncs(out: &mut String, lately: &History) -> fmt::Result {
+fn syncs(out: &mut String, history: &History) -> fmt::Result {
     out.push_str(
         "<section><h2>Last syncs</h2><div class=\"wide\"><table><thead><tr><th><span class=\"spare\">started, </span>UTC<th>kind<th>outcome",
     );
@@ -199,17 +188,17 @@ fn syncs(out: &mut String, lately: &History) -> fmt::Result {
         )?;
     }
     out.push_str("<th class=\"spare\">requests<th class=\"spare\">took</tr></thead><tbody>");
-    for run in &lately.runs {
-        syncer(out, run)?;
+    for run in &history.runs {
+        sync_row(out, run)?;
     }
-    if lately.runs.is_empty() {
+    if history.runs.is_empty() {
         out.push_str("<tr><td>none yet</tr>");
     }
     out.push_str("</tbody></table></div></section>");
     Ok(())
 }
 
-fn syncer(out: &mut String, run: &LastRun) -> fmt::Result {
+fn sync_row(out: &mut String, run: &LastRun) -> fmt::Result {
     let class = match run.outcome.as_str() {
         "failed" | "incomplete" | "held" => " class=\"bad\"",
         _ => "",
@@ -222,8 +211,8 @@ fn syncer(out: &mut String, run: &LastRun) -> fmt::Result {
         "<tr><td><span class=\"spare\">{} </span>{}<td>{}<td{class}>{}",
         run.started_at.format("%b %e"),
         run.started_at.format("%T"),
-        Plain(&run.kind.replace('_', " ")),
-        Plain(&run.outcome.replace('_', " ")),
+        Escaped(&run.kind.replace('_', " ")),
+        Escaped(&run.outcome.replace('_', " ")),
     )?;
     for count in [run.created, run.updated, run.deleted] {
         write!(out, "<td>{}", number(count.unsigned_abs()))?;
@@ -237,32 +226,32 @@ fn syncer(out: &mut String, run: &LastRun) -> fmt::Result {
         write!(
             out,
             "<tr><td class=\"why\" colspan=\"8\">{}</tr>",
-            Plain(&anonymous(error))
+            Escaped(&without_personal_data(error))
         )?;
     }
     Ok(())
 }
 
-fn footer(out: &mut String, sources: &Sources, glance: Option<&Summary>) -> fmt::Result {
+fn footer(out: &mut String, sources: &Sources, summary: Option<&Summary>) -> fmt::Result {
     out.push_str("<footer>");
     if let Some(Summary {
         instance_id: Some(instance),
         environment_type,
         ..
-    }) = glance
+    }) = summary
     {
-        write!(out, "{}", Plain(instance))?;
+        write!(out, "{}", Escaped(instance))?;
         if let Some(environment) = environment_type {
-            write!(out, " ({})", Plain(environment))?;
+            write!(out, " ({})", Escaped(environment))?;
         }
         out.push_str(" · ");
     }
     write!(
         out,
-        "clerk2pg {} · {} · running since {} · this page renews itself every 15 s</footer>",
+        "clerk2pg {} · {} · running since {} · this page reloads every 15 s</footer>",
         env!("CARGO_PKG_VERSION"),
-        Plain(&sources.holder),
-        sources.watch.0.started.format("%F %T UTC"),
+        Escaped(&sources.holder),
+        sources.watch.started_at().format("%F %T UTC"),
     )
 }
 
@@ -271,8 +260,8 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_others_wrote_is_no_markup() {
-        let text = Plain("<script>alert(\"&\")</script>").to_string();
+    fn text_is_escaped() {
+        let text = Escaped("<script>alert(\"&\")</script>").to_string();
         assert_eq!(text, "&lt;script&gt;alert(&quot;&amp;&quot;)&lt;/script&gt;");
     }
 }

@@ -1,24 +1,24 @@
-//! The plots of the status page: drawings of the last hours that need no script.
+//! The plots of the status page, as SVG: the last hours in intervals.
 
 use std::fmt::{self, Write};
 
-use super::page::{STRETCH, STRETCHES};
+use super::cached::{INTERVAL, INTERVALS};
 use crate::{
+    humanize::{age, number},
     mirror::Period,
-    output::{age, number},
 };
 
-/// The drawing, in its own units; a phone shows about one of them a pixel.
+/// Size of the drawing, in its own units; on a phone, one unit is about one pixel.
 const WIDTH: f64 = 400.0;
 const HEIGHT: f64 = 170.0;
 
-/// The part where bars are.
+/// The area of the bars.
 const LEFT: f64 = 46.0;
 const RIGHT: f64 = 396.0;
 const TOP: f64 = 10.0;
 const BOTTOM: f64 = 146.0;
 
-/// Ages with a line of their own, in milliseconds; the first is the bottom.
+/// Ages that are marked with a line, in milliseconds; the first is at the bottom.
 const AGES: [(i64, &str); 7] = [
     (100, "0.1 s"),
     (1_000, "1 s"),
@@ -29,13 +29,15 @@ const AGES: [(i64, &str); 7] = [
     (86_400_000, "1 day"),
 ];
 
-/// A bar that is so many times as high as the next one is cut off, so that the others can be seen.
-const CUT: i64 = 10;
+/// A bar is cut off if it is more than this many times as high as the next one, so that the others
+/// stay visible.
+const CUT_RATIO: i64 = 10;
 
-/// How old changes were: from the bottom to the median, and on to the oldest. The scale is logarithmic, as a second more matters at the bottom only.
-pub(super) fn freshness(stretches: &[Period]) -> Result<String, fmt::Error> {
+/// Draws how old changes were: from the bottom to the median, and on to the oldest. The scale is
+/// logarithmic, because one second matters only for fresh changes.
+pub(super) fn freshness(periods: &[Period]) -> Result<String, fmt::Error> {
     let mut out = begin("How old changes were when they were committed")?;
-    let worst = stretches.iter().filter_map(|stretch| stretch.worst_ms).max();
+    let worst = periods.iter().filter_map(|period| period.worst_ms).max();
     let Some(worst) = worst else {
         return nothing(out, "no changes in this time");
     };
@@ -49,52 +51,52 @@ pub(super) fn freshness(stretches: &[Period]) -> Result<String, fmt::Error> {
     for (ms, label) in &AGES[..lines] {
         line(&mut out, height(*ms), label)?;
     }
-    for stretch in stretches {
-        let (Some(median), Some(worst)) = (stretch.median_ms, stretch.worst_ms) else {
+    for period in periods {
+        let (Some(median), Some(worst)) = (period.median_ms, period.worst_ms) else {
             continue;
         };
         let ages = [median, worst].map(|ms| age(chrono::TimeDelta::milliseconds(ms)));
         write!(
             out,
             "<g><title>{}: median {}, at worst {}</title>",
-            when(stretch.ago),
+            when(period.ago),
             ages[0],
             ages[1]
         )?;
-        // What is too fresh to be seen is still to be seen.
+        // Even the freshest changes get a visible bar.
         let (median, worst) = (height(median).max(0.02), height(worst).max(0.02));
-        bar(&mut out, "worst", stretch.ago, median, worst)?;
-        bar(&mut out, "median", stretch.ago, 0.0, median)?;
+        bar(&mut out, "worst", period.ago, median, worst)?;
+        bar(&mut out, "median", period.ago, 0.0, median)?;
         out.push_str("</g>");
     }
     Ok(out + "</svg>")
 }
 
-/// How many users were changed.
-pub(super) fn changes(stretches: &[Period]) -> Result<String, fmt::Error> {
+/// Draws how many users were changed.
+pub(super) fn changes(periods: &[Period]) -> Result<String, fmt::Error> {
     let mut out = begin("How many users were changed")?;
-    let total = |stretch: &Period| stretch.created + stretch.updated + stretch.deleted;
-    let mut totals: Vec<i64> = stretches.iter().map(total).filter(|total| *total > 0).collect();
+    let total = |period: &Period| period.created + period.updated + period.deleted;
+    let mut totals: Vec<i64> = periods.iter().map(total).filter(|total| *total > 0).collect();
     totals.sort_unstable();
     let Some(&most) = totals.last() else {
         return nothing(out, "no changes in this time");
     };
     let top = match totals.as_slice() {
-        [.., next, most] if *most > CUT * next => round_up(2 * next),
+        [.., next, most] if *most > CUT_RATIO * next => round_up(2 * next),
         _ => round_up(most),
     };
     let height = |users: i64| (users as f64 / top as f64).min(1.0);
     for users in [0, top / 2, top] {
         line(&mut out, height(users), &short(users))?;
     }
-    for stretch in stretches.iter().filter(|stretch| total(stretch) > 0) {
+    for period in periods.iter().filter(|period| total(period) > 0) {
         let Period {
             ago,
             created,
             updated,
             deleted,
             ..
-        } = *stretch;
+        } = *period;
         let [c, u, d] = [created, updated, deleted].map(|users| number(users.unsigned_abs()));
         write!(
             out,
@@ -106,13 +108,13 @@ pub(super) fn changes(stretches: &[Period]) -> Result<String, fmt::Error> {
             bar(&mut out, class, ago, height(from), height(from + users))?;
             from += users;
         }
-        if total(stretch) > top {
+        if total(period) > top {
             let x = x(ago).min(RIGHT - 30.0);
             write!(
                 out,
                 r#"<text class="cut" x="{x:.1}" y="{:.1}">↑ {}</text>"#,
                 TOP - 2.0,
-                short(total(stretch))
+                short(total(period))
             )?;
         }
         out.push_str("</g>");
@@ -120,13 +122,14 @@ pub(super) fn changes(stretches: &[Period]) -> Result<String, fmt::Error> {
     Ok(out + "</svg>")
 }
 
+/// Starts a drawing with its time axis.
 fn begin(label: &str) -> Result<String, fmt::Error> {
     let mut out = String::new();
     write!(
         out,
         r#"<svg viewBox="0 0 {WIDTH} {HEIGHT}" role="img" aria-label="{label}">"#
     )?;
-    let hours = STRETCHES as f64 * STRETCH.as_secs_f64() / 3600.0;
+    let hours = INTERVALS as f64 * INTERVAL.as_secs_f64() / 3600.0;
     for part in 0..=3 {
         let part = f64::from(part) / 3.0;
         let (label, class) = match hours * (1.0 - part) {
@@ -143,6 +146,7 @@ fn begin(label: &str) -> Result<String, fmt::Error> {
     Ok(out)
 }
 
+/// Ends a drawing that has nothing to show.
 fn nothing(mut out: String, why: &str) -> Result<String, fmt::Error> {
     line(&mut out, 0.0, "")?;
     let (x, y) = ((LEFT + RIGHT) / 2.0, (TOP + BOTTOM) / 2.0);
@@ -150,14 +154,14 @@ fn nothing(mut out: String, why: &str) -> Result<String, fmt::Error> {
     Ok(out)
 }
 
-/// Where a height from 0 to 1 is.
+/// Returns the y coordinate of a height from 0 to 1.
 fn y(height: f64) -> f64 {
     BOTTOM - (BOTTOM - TOP) * height
 }
 
-/// Where the bar of a stretch begins.
+/// Returns the x coordinate of the bar of an interval.
 fn x(ago: i64) -> f64 {
-    LEFT + (RIGHT - LEFT) * (STRETCHES - 1 - ago) as f64 / STRETCHES as f64
+    LEFT + (RIGHT - LEFT) * (INTERVALS - 1 - ago) as f64 / INTERVALS as f64
 }
 
 fn line(out: &mut String, height: f64, label: &str) -> fmt::Result {
@@ -175,7 +179,7 @@ fn bar(out: &mut String, class: &str, ago: i64, from: f64, to: f64) -> fmt::Resu
     if to <= from {
         return Ok(());
     }
-    let width = (RIGHT - LEFT) / STRETCHES as f64 - 0.8;
+    let width = (RIGHT - LEFT) / INTERVALS as f64 - 0.8;
     let (x, top, height) = (x(ago), y(to), y(from) - y(to));
     write!(
         out,
@@ -184,14 +188,15 @@ fn bar(out: &mut String, class: &str, ago: i64, from: f64, to: f64) -> fmt::Resu
 }
 
 fn when(ago: i64) -> String {
-    match ago * i64::try_from(STRETCH.as_secs()).unwrap_or_default() / 60 {
+    match ago * i64::try_from(INTERVAL.as_secs()).unwrap_or_default() / 60 {
         0 => "just now".to_owned(),
         minutes @ 1..60 => format!("{minutes} min ago"),
         minutes => format!("{} h {} min ago", minutes / 60, minutes % 60),
     }
 }
 
-/// The next number that begins with 1, 2 or 5 and has zeros behind; an even one, for the line in the middle.
+/// Rounds up to an even number that is 2, 4 or 10 times a power of ten. It is even for the line in
+/// the middle.
 fn round_up(users: i64) -> i64 {
     let mut step = 1;
     loop {
@@ -204,7 +209,7 @@ fn round_up(users: i64) -> i64 {
     }
 }
 
-/// For the space beside a plot.
+/// Formats a number for the small space beside a plot.
 fn short(users: i64) -> String {
     match users {
         0..10_000 => number(users.unsigned_abs()),
@@ -217,7 +222,7 @@ fn short(users: i64) -> String {
 mod tests {
     use super::*;
 
-    fn stretch(ago: i64, created: i64, median_ms: Option<i64>) -> Period {
+    fn period(ago: i64, created: i64, median_ms: Option<i64>) -> Period {
         Period {
             ago,
             median_ms,
@@ -240,19 +245,19 @@ mod tests {
     }
 
     #[test]
-    fn one_high_bar_hides_no_others() {
-        let plot = changes(&[stretch(0, 3, None), stretch(1, 4, None), stretch(71, 10_000, None)]).unwrap();
+    fn one_high_bar_does_not_hide_the_others() {
+        let plot = changes(&[period(0, 3, None), period(1, 4, None), period(71, 10_000, None)]).unwrap();
         assert!(plot.contains("↑ 10k") && plot.contains(">10<"), "{plot}");
-        let plot = changes(&[stretch(0, 30, None), stretch(1, 4, None)]).unwrap();
+        let plot = changes(&[period(0, 30, None), period(1, 4, None)]).unwrap();
         assert!(!plot.contains('↑'), "{plot}");
     }
 
     #[test]
     fn every_bar_is_within_the_plot() {
-        let stretches: Vec<_> = (0..STRETCHES)
-            .map(|ago| stretch(ago, 1 << (ago % 40), Some(1 << (ago % 40))))
+        let periods: Vec<_> = (0..INTERVALS)
+            .map(|ago| period(ago, 1 << (ago % 40), Some(1 << (ago % 40))))
             .collect();
-        for plot in [freshness(&stretches).unwrap(), changes(&stretches).unwrap()] {
+        for plot in [freshness(&periods).unwrap(), changes(&periods).unwrap()] {
             let bars: Vec<&str> = plot.split("<rect ").skip(1).collect();
             assert!(bars.len() >= 72, "{plot}");
             for bar in bars {
@@ -265,7 +270,7 @@ mod tests {
                 assert!(top >= TOP - 0.1 && top + value("height") <= BOTTOM + 0.2, "{bar}");
             }
         }
-        assert!(freshness(&[stretch(0, 1, None)]).unwrap().contains("no changes"));
+        assert!(freshness(&[period(0, 1, None)]).unwrap().contains("no changes"));
         assert!(changes(&[]).unwrap().contains("no changes"));
     }
 }

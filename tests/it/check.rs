@@ -380,7 +380,7 @@ async fn who_syncs_is_told_of_them_as_well() {
         }
         let ran = process.wait_for_exit().await;
         assert_eq!(ran.code, Some(0), "{ran:#?}");
-        ran.stderr.matches(&format!("mend=\"chmod o-r {path}\"")).count()
+        ran.stderr.matches(&format!("hint=\"chmod o-r {path}\"")).count()
     };
     for arguments in [&["--once"][..], &["--dry-run"], &[]] {
         assert_eq!(said(0o644, arguments).await, 1, "{arguments:?}");

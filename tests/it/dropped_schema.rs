@@ -14,7 +14,7 @@ async fn dropped(world: &World, environment: &[(&str, &str)]) -> Process {
     // Its first sync is done: from here on it would only look for changes.
     world.syncs(2).await;
     world.db.execute("DROP SCHEMA clerk CASCADE").await;
-    daemon.wait_for_log("is not there any more").await;
+    daemon.wait_for_log("no longer exists").await;
     daemon
 }
 

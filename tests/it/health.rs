@@ -96,8 +96,8 @@ async fn nobody_and_strangers_are_not_ready() {
         &health(address, &[]).await,
         "404 Not Found is nothing that clerk2pg says",
     );
-    assert_unwell(&health("", &[]).await, "http.listen = \"\" is no address to ask at");
-    assert_unwell(&health(ANY.1, &[]).await, "is no address to ask at");
+    assert_unwell(&health("", &[]).await, "http.listen = \"\" is not an address to ask");
+    assert_unwell(&health(ANY.1, &[]).await, "is not an address to ask");
 }
 
 #[tokio::test(flavor = "multi_thread")]

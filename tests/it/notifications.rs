@@ -97,7 +97,7 @@ async fn of_two_daemons_the_leader_brings_a_user() {
         .count();
     assert_eq!(asked, 1, "both have asked");
     assert_clean_stop(leader).await;
-    standby.wait_for_log("this one leads now").await;
+    standby.wait_for_log("this daemon leads now").await;
     eventually("its first full sync is over", async || {
         standby.count_in_log("full sync outcome") > 0
     })

@@ -319,7 +319,7 @@ async fn of_two_daemons_one_leads_and_the_other_follows_it() {
                 world.wait_until_mirrored().await;
             }
             one.kill().await;
-            two.wait_for_log("this one leads now").await;
+            two.wait_for_log("this daemon leads now").await;
             world.sim.create_random();
             world.wait_until_mirrored().await;
             let ran = two.stop(Signal::TERM).await;

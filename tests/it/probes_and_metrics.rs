@@ -27,7 +27,7 @@ async fn ready_when_in_step_and_not_while_anything_is_away() {
     let slow = ("CLERK2PG_CLERK__TIMEOUT", "60s");
     let watched = MonitoredDaemon::start(&world, &[("DATABASE_URL", &url), EVERY_SECOND, slow]).await;
     eventually("Clerk is asked", async || world.sim.requests() > 0).await;
-    let first = "no full sync has come to its end since the start; the first is under way";
+    let first = "first full sync still running";
     assert_eq!(watched.probe("/readyz").await, (503, first.to_owned()));
     assert_eq!(watched.probe("/livez").await, (200, "alive".to_owned()));
     assert_eq!(watched.metrics().await.value("clerk2pg_ready"), 0.0);
@@ -79,7 +79,7 @@ async fn who_stands_by_is_ready() {
         )
         .await;
     let watched = MonitoredDaemon::start(&world, &[EVERY_SECOND]).await;
-    let standby = "standing by: other:1 is syncing this database at this moment";
+    let standby = "standing by: other:1 is syncing this database";
     watched.wait_until_ready(standby).await;
     let metrics = watched.metrics().await;
     let flags = ["ready", "standing_by", "lease_held"].map(|flag| metrics.value(&format!("clerk2pg_{flag}")));
@@ -328,9 +328,7 @@ async fn held_deletions_are_shown_and_no_reason_to_be_unready() {
         .take(15)
         .for_each(|id| assert!(world.sim.delete(id)));
     look(&watched).await;
-    watched
-        .wait_until_ready("in sync, but for deletions that are held")
-        .await;
+    watched.wait_until_ready("in sync, but deletions are held").await;
     eventually("the metrics tell of it", async || {
         watched.metrics().await.value("clerk2pg_held_deletions") == 15.0
     })
@@ -427,6 +425,6 @@ async fn looking_often_asks_the_database_seldom() {
     let asked = statements.executed() - before;
     assert!((1..40).contains(&asked), "{asked} statements for 40 who looked");
     let connections = "SELECT count(*) FROM pg_stat_activity
-        WHERE application_name = 'clerk2pg aside' AND datname = current_database()";
+        WHERE application_name = 'clerk2pg control' AND datname = current_database()";
     assert_eq!(world.db.number(connections).await, 1);
 }

@@ -45,8 +45,8 @@ async fn looks_every_second_keep_within_a_quarter_of_a_development_instances_lim
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_used_up_limit_makes_looks_rarer_until_it_eases() {
-    const RARER: &str = "looking less often until it eases";
-    const EASED: &str = "Clerk's rate limit has eased";
+    const RARER: &str = "syncing less often until it recovers";
+    const EASED: &str = "Clerk's rate limit has recovered";
     let limited = Rule::new(Effect::Error(ErrorAnswer {
         status: 429,
         retry_after: Some(1),

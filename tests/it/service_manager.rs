@@ -71,7 +71,7 @@ async fn it_hears_of_a_service_from_start_to_end() {
     let manager = Manager::new();
     let daemon = managed(&world, &manager, &[NEVER]);
     manager.hears("READY=1").await;
-    manager.hears("STATUS=the first full sync is under way").await;
+    manager.hears("STATUS=first full sync running").await;
     let status = manager.hears("STATUS=changed; last full sync at ").await;
     let totals = ": 30 created, 0 updated, 0 deleted, 0 unchanged";
     assert!(status.ends_with(totals), "{status}");
@@ -148,7 +148,7 @@ async fn a_standby_says_who_leads_and_when_it_leads_itself() {
     let name = world.db.text("SELECT holder FROM clerk.leader").await.unwrap();
     managers[1].hears(&format!("STATUS=standing by: {name} leads")).await;
     assert_eq!(leader.stop(Signal::TERM).await.code, Some(0));
-    managers[1].hears("STATUS=leads now; a full sync is under way").await;
+    managers[1].hears("STATUS=leads now; full sync running").await;
     managers[1].hears("STATUS=in sync; last full sync").await;
     assert_eq!(standby.stop(Signal::TERM).await.code, Some(0));
 }

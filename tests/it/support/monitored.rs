@@ -11,7 +11,7 @@ use crate::support::{
 /// Any port.
 pub const ANY: (&str, &str) = ("CLERK2PG_HTTP__LISTEN", "127.0.0.1:0");
 
-const LISTENING: &str = "listening for probes, scrapes and people address=\"http://";
+const LISTENING: &str = "serving probes, metrics and the status page address=\"http://";
 
 /// A daemon that can be watched.
 pub struct MonitoredDaemon {

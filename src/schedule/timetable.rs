@@ -1,4 +1,4 @@
-//! When a sync should have come, by the schedules.
+//! Cron expressions: whether one is valid, and the next time it names.
 
 use std::time::Duration;
 
@@ -10,7 +10,7 @@ use croner::{
 
 use crate::mirror::SyncKind;
 
-/// The schedules; by default nothing is ever due.
+/// The schedules of full and incremental syncs. By default nothing is ever due.
 #[derive(Debug, Default)]
 pub(crate) struct Timetable {
     full: Option<Cron>,
@@ -18,22 +18,15 @@ pub(crate) struct Timetable {
 }
 
 impl Timetable {
-    /// Reads the schedules as the scheduler does. One that is empty, or that it would refuse, is never due.
+    /// Parses the schedules. An empty or invalid one is never due.
     pub(crate) fn new(full: &str, incremental: &str) -> Self {
-        let read = |schedule: &str| {
-            let parser = CronParser::builder()
-                .seconds(Seconds::Required)
-                .dom_and_dow(true)
-                .build();
-            parser.parse(schedule).ok()
-        };
         Self {
-            full: read(full),
-            incremental: read(incremental),
+            full: parse(full),
+            incremental: parse(incremental),
         }
     }
 
-    /// When the next sync of a kind is due after a moment, if ever.
+    /// Returns when the next sync of a kind is due after a moment; `None` if never.
     pub(crate) fn next(&self, kind: SyncKind, moment: DateTime<Utc>) -> Option<DateTime<Utc>> {
         let schedule = match kind {
             SyncKind::Full => &self.full,
@@ -43,7 +36,7 @@ impl Timetable {
         schedule.as_ref()?.find_next_occurrence(&moment, false).ok()
     }
 
-    /// The time between the next two syncs of one kind, for the kind that comes more often.
+    /// Returns the time between the next two syncs of the kind that is due more often.
     pub(crate) fn shortest_period(&self, moment: DateTime<Utc>) -> Option<Duration> {
         let period = |kind| {
             let next = self.next(kind, moment)?;
@@ -53,10 +46,25 @@ impl Timetable {
         periods.min()
     }
 
-    /// How long after a moment that is.
+    /// Returns how long after a moment the next sync of a kind is due.
     pub(crate) fn next_in(&self, kind: SyncKind, moment: DateTime<Utc>) -> Option<Duration> {
         (self.next(kind, moment)? - moment).to_std().ok()
     }
+}
+
+/// Whether a text is a cron expression of six fields, seconds first.
+pub(crate) fn is_valid(expression: &str) -> bool {
+    parse(expression).is_some()
+}
+
+/// Parses an expression with the options that tokio-cron-scheduler uses, so that both agree on
+/// every expression.
+fn parse(expression: &str) -> Option<Cron> {
+    let parser = CronParser::builder()
+        .seconds(Seconds::Required)
+        .dom_and_dow(true)
+        .build();
+    parser.parse(expression).ok()
 }
 
 #[cfg(test)]

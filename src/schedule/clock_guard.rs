@@ -1,63 +1,64 @@
-//! Keeps syncs regular while this machine's clock jumps. A scheduler goes by the wall clock: when
-//! that goes back an hour, nothing is due for an hour.
+//! Keeps syncs regular when this machine's clock jumps. The scheduler uses the wall clock: when the
+//! wall clock goes back by an hour, the scheduler marks nothing for an hour.
 
 use std::time::{Duration, Instant};
 
 use chrono::TimeDelta;
 
-use crate::{clock::Moment, mirror::SyncKind, watch::Timetable};
+use super::timetable::Timetable;
+use crate::{clock::Moment, mirror::SyncKind};
 
-/// The wall clock has jumped if it differs by more than this from what it should be by the steady
-/// one, from one check to the next.
+/// Largest difference between the two clocks' progress from one check to the next; more is a jump.
 const JUMP: TimeDelta = TimeDelta::seconds(2);
 
-/// How late a sync may be marked without a jump: the scheduler wakes every half second, and a check
-/// comes every three seconds at least. Beyond that, a hundredth of the period, as a clock may be set by a little
-/// again and again.
+/// How late the scheduler may mark a sync: it wakes every half second, and a check happens every
+/// three seconds at least. A hundredth of the period is added, because the clock may be adjusted a
+/// little again and again.
 const SLACK: Duration = Duration::from_secs(3);
 
-/// The state of the checks.
+/// Compares the wall clock with the steady one, and finds syncs that the scheduler did not mark.
 #[derive(Debug)]
-pub(super) struct Regular {
+pub(super) struct ClockGuard {
     timetable: Timetable,
     last: Moment,
-    full: Job,
-    incremental: Job,
+    full: MarkDeadline,
+    incremental: MarkDeadline,
 }
 
-/// One kind of sync by the schedule.
+/// When the scheduler has to mark one kind of sync at the latest.
 #[derive(Debug)]
-struct Job {
+struct MarkDeadline {
     kind: SyncKind,
-    /// Until when it has to be marked, by the steady clock; `None` if it never is.
+    /// By the steady clock; `None` if this kind is never due.
     until: Option<Instant>,
 }
 
-/// Which kinds the scheduler has marked since the last check.
+/// Which kinds of sync the scheduler has marked since the last check.
 #[derive(Debug, Default, Clone, Copy)]
-pub(super) struct Marked {
+pub(super) struct MarkedKinds {
     pub(super) full: bool,
     pub(super) incremental: bool,
 }
 
-/// What a check found.
+/// The result of a check.
 #[derive(Debug, Default, PartialEq, Eq)]
-pub(super) struct Found {
-    /// By how much the wall clock has jumped, if it did: the scheduler has to be restarted.
+pub(super) struct ClockCheck {
+    /// By how much the wall clock has jumped, if it did. The scheduler has to be restarted then.
     pub(super) jump: Option<TimeDelta>,
-    /// A full sync is due that the scheduler has not marked.
+    /// Whether a full sync is due that the scheduler has not marked.
     pub(super) full: bool,
-    /// The same for an incremental one.
+    /// The same for an incremental sync.
     pub(super) incremental: bool,
 }
 
-impl Regular {
+impl ClockGuard {
+    /// Starts the deadlines at this moment.
     pub(super) fn new(timetable: Timetable, now: Moment) -> Self {
-        let job = |kind| Job {
+        let deadline = |kind| MarkDeadline {
             kind,
             until: until(&timetable, kind, now),
         };
-        let (full, incremental) = (job(SyncKind::Full), job(SyncKind::Incremental));
+        let (full, incremental) = (deadline(SyncKind::Full), deadline(SyncKind::Incremental));
         Self {
             timetable,
             last: now,
@@ -67,7 +68,7 @@ impl Regular {
     }
 
     /// Compares the clocks. Returns a jump, and the syncs that are due but were not marked.
-    pub(super) fn check(&mut self, now: Moment, marked: Marked) -> Found {
+    pub(super) fn check(&mut self, now: Moment, marked: MarkedKinds) -> ClockCheck {
         let expected = self.last.wall + (now.steady - self.last.steady);
         let jump = now.wall - expected;
         let before = std::mem::replace(&mut self.last, now);
@@ -76,7 +77,7 @@ impl Regular {
             ..now
         };
         let skipped = (jump > JUMP).then_some(skipped);
-        Found {
+        ClockCheck {
             jump: (jump.abs() > JUMP).then_some(jump),
             full: self.full.check(&self.timetable, now, skipped, marked.full),
             incremental: self
@@ -86,9 +87,9 @@ impl Regular {
     }
 }
 
-impl Job {
-    /// Whether it is due although the scheduler did not mark it: its period is over by the steady
-    /// clock, or the clock jumped over its moment, for example while the machine slept.
+impl MarkDeadline {
+    /// Whether a sync is due although the scheduler did not mark it: the deadline has passed by the
+    /// steady clock, or the wall clock jumped over its time, for example while the machine slept.
     fn check(&mut self, timetable: &Timetable, now: Moment, skipped: Option<Moment>, is_marked: bool) -> bool {
         let is_over = self.until.is_some_and(|until| until <= now.steady);
         let was_skipped = skipped
@@ -101,6 +102,7 @@ impl Job {
     }
 }
 
+/// Returns the deadline, by the steady clock, for marking the next sync of a kind.
 fn until(timetable: &Timetable, kind: SyncKind, now: Moment) -> Option<Instant> {
     let period = timetable.next_in(kind, now.wall)?;
     now.steady.checked_add(period + period / 100 + SLACK)
@@ -113,42 +115,43 @@ mod tests {
     const FULL: &str = "0 0 * * * *";
     const INCREMENTAL: &str = "*/5 * * * * *";
 
-    /// Plays a second after the other with a scheduler that marks nothing any more.
-    struct Play {
-        regular: Regular,
+    /// Plays one second after another with a scheduler that marks nothing any more.
+    struct Simulation {
+        guard: ClockGuard,
         now: Moment,
         start: Instant,
     }
 
-    impl Play {
+    impl Simulation {
         fn new(full: &str, incremental: &str, wall: &str) -> Self {
             let now = Moment {
                 wall: wall.parse().unwrap(),
                 steady: Instant::now(),
             };
             Self {
-                regular: Regular::new(Timetable::new(full, incremental), now),
+                guard: ClockGuard::new(Timetable::new(full, incremental), now),
                 now,
                 start: now.steady,
             }
         }
 
-        fn jump(&mut self, by: TimeDelta) -> Found {
+        fn jump(&mut self, by: TimeDelta) -> ClockCheck {
             self.now.wall += by;
-            self.second(Marked::default())
+            self.second(MarkedKinds::default())
         }
 
-        fn second(&mut self, marked: Marked) -> Found {
+        fn second(&mut self, marked: MarkedKinds) -> ClockCheck {
             self.now.wall += TimeDelta::seconds(1);
             self.now.steady += Duration::from_secs(1);
-            self.regular.check(self.now, marked)
+            self.guard.check(self.now, marked)
         }
 
-        /// After how many seconds a full sync is due, and how often an incremental one was by then.
+        /// Returns after how many seconds a full sync is due, and how many incremental ones were due
+        /// by then.
         fn until_full(&mut self) -> (u64, u32) {
             let mut incremental = 0;
             loop {
-                let found = self.second(Marked::default());
+                let found = self.second(MarkedKinds::default());
                 assert_eq!(found.jump, None);
                 incremental += u32::from(found.incremental);
                 if found.full {
@@ -159,14 +162,14 @@ mod tests {
     }
 
     #[test]
-    fn a_clock_that_goes_back_stops_nothing() {
-        let mut play = Play::new(FULL, INCREMENTAL, "2026-01-02T10:30:00Z");
+    fn a_clock_that_goes_back_stops_no_sync() {
+        let mut play = Simulation::new(FULL, INCREMENTAL, "2026-01-02T10:30:00Z");
         let found = play.jump(TimeDelta::hours(-1));
         assert_eq!(
             found,
-            Found {
+            ClockCheck {
                 jump: Some(TimeDelta::hours(-1)),
-                ..Found::default()
+                ..ClockCheck::default()
             }
         );
         let (after, incremental) = play.until_full();
@@ -175,30 +178,30 @@ mod tests {
     }
 
     #[test]
-    fn what_was_due_while_the_machine_slept_is_due_at_once() {
-        let mut play = Play::new(FULL, INCREMENTAL, "2026-01-02T10:30:00Z");
+    fn syncs_that_were_due_while_the_machine_slept_are_due_at_once() {
+        let mut play = Simulation::new(FULL, INCREMENTAL, "2026-01-02T10:30:00Z");
         let found = play.jump(TimeDelta::minutes(40));
         assert!(found.jump.is_some() && found.full && found.incremental, "{found:?}");
-        assert_eq!(play.second(Marked::default()), Found::default());
+        assert_eq!(play.second(MarkedKinds::default()), ClockCheck::default());
         let found = play.jump(TimeDelta::minutes(40));
         assert!(found.incremental && !found.full, "no hour began: {found:?}");
     }
 
     #[test]
-    fn a_schedule_that_is_kept_is_left_alone() {
-        let mut play = Play::new(FULL, INCREMENTAL, "2026-01-02T10:30:00Z");
+    fn a_schedule_that_is_met_marks_nothing_twice() {
+        let mut play = Simulation::new(FULL, INCREMENTAL, "2026-01-02T10:30:00Z");
         for second in 1..20_000u32 {
-            // A clock that is set by a little, again and again.
+            // A clock that is adjusted a little, again and again.
             if second % 100 == 0 {
                 play.now.wall -= TimeDelta::milliseconds(10);
             }
-            let marked = Marked {
+            let marked = MarkedKinds {
                 full: second % 3600 == 1802,
                 incremental: second % 5 == 2,
             };
-            assert_eq!(play.second(marked), Found::default(), "{second}");
+            assert_eq!(play.second(marked), ClockCheck::default(), "{second}");
         }
-        let mut never = Play::new("", "", "2026-01-02T10:30:00Z");
+        let mut never = Simulation::new("", "", "2026-01-02T10:30:00Z");
         let found = never.jump(TimeDelta::days(400));
         assert!(!found.full && !found.incremental);
     }

@@ -1,0 +1,218 @@
+//! The commands: each does its work and prints the result on stdout.
+
+use std::{io, time::SystemTime};
+
+use clerk2pg::{
+    check::{self, Finding},
+    cli::{Arguments, Format},
+    config::{self, Loaded, Source},
+    daemon,
+    failure::{Cause, Failure},
+    logging::LogLevel,
+    output,
+    progress::Progress,
+    sync::{Carryover, Line, Outcome, Repinned},
+    watch::{self, HttpServer, ProbeResult, Watch},
+};
+use tracing::info;
+
+use crate::setup::{
+    PATIENCE, build_check, build_daemon, build_existing_mirror, build_mirror, build_sources, build_syncer,
+};
+
+/// How a command ended that did not fail.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Exit {
+    /// Everything is done.
+    Success,
+    /// It is not done, and the report says why.
+    Incomplete,
+    /// The configuration cannot be used.
+    Unusable,
+    /// Deletions are held.
+    Held,
+    /// A dry run found differences, and `--exit-code` was given.
+    Differences,
+    /// Users are rejected, and `--exit-code` was given.
+    Rejected,
+}
+
+/// What every command that syncs is given.
+pub struct Invocation<'a> {
+    pub arguments: &'a Arguments,
+    pub loaded: Loaded,
+    pub level: &'a LogLevel,
+    pub progress: &'a Progress,
+}
+
+/// Runs the daemon until a signal stops it.
+pub async fn run_daemon(invocation: Invocation<'_>) -> Result<Exit, Failure> {
+    let Invocation {
+        arguments,
+        loaded,
+        level,
+        progress,
+    } = invocation;
+    info!(
+        version = env!("CARGO_PKG_VERSION"),
+        incremental = loaded.settings.schedule.incremental,
+        full = loaded.settings.schedule.full,
+        "clerk2pg starts"
+    );
+    let watch = Watch::default();
+    let address = |loaded: &Loaded| loaded.settings.http.address().unwrap_or_default();
+    let mut server = HttpServer::default();
+    let first = build_daemon(&loaded, progress, &watch)?;
+    server.serve(server.bind(address(&loaded))?, build_sources(&first))?;
+    let mut client = first.syncer.clerk.clone();
+    let mut reload = || {
+        let loaded = config::load(&Source::of_process(arguments.config.clone()))?;
+        loaded.require_key()?;
+        loaded.require_database()?;
+        let mut setup = build_daemon(&loaded, progress, &watch)?;
+        setup.syncer.clerk = setup.syncer.clerk.in_place_of(&client);
+        let sources = build_sources(&setup);
+        let bound = server.bind(address(&loaded))?;
+        level
+            .set(&loaded.settings.log.level)
+            .map_err(|error| Failure::new(Cause::NeedsPerson, format!("log.level cannot be used: {error}")))?;
+        server.serve(bound, sources)?;
+        client = setup.syncer.clerk.clone();
+        Ok(setup)
+    };
+    daemon::run(first, &mut reload).await?;
+    Ok(Exit::Success)
+}
+
+/// Runs one full sync: `--once`.
+pub async fn run_once(loaded: &Loaded, arguments: &Arguments, progress: &Progress) -> Result<Exit, Failure> {
+    let patience = loaded.settings.lease.ttl.0 + PATIENCE;
+    let syncer = build_syncer(loaded, progress, &Watch::default(), Some(patience))?;
+    let report = daemon::once(&syncer.stop, async {
+        syncer.mirror.wait(PATIENCE).await?;
+        syncer.full_sync(&mut Carryover::default()).await
+    })
+    .await?;
+    output::report(arguments.format, &report).map_err(stdout_failed)?;
+    Ok(match report.outcome {
+        Outcome::Held => Exit::Held,
+        Outcome::Incomplete | Outcome::Failed => Exit::Incomplete,
+        _ if arguments.exit_code && report.rejected > 0 => Exit::Rejected,
+        Outcome::InSync | Outcome::Changed | Outcome::Planned => Exit::Success,
+    })
+}
+
+/// Prints the plan of one full sync: `--dry-run`.
+pub async fn run_dry_run(loaded: &Loaded, arguments: &Arguments, progress: &Progress) -> Result<Exit, Failure> {
+    let Arguments { format, exit_code, .. } = *arguments;
+    let syncer = build_syncer(loaded, progress, &Watch::default(), None)?;
+    let mut unwritten = None;
+    let mut print = |line: Line<'_>| {
+        if format == Format::Human && unwritten.is_none() {
+            unwritten = progress.suspend(|| output::plan_line(line)).err();
+        }
+    };
+    let report = daemon::once(&syncer.stop, syncer.plan(&mut print)).await?;
+    match unwritten {
+        // The reader has seen enough, as in `clerk2pg --dry-run | head`.
+        Some(error) if error.kind() == io::ErrorKind::BrokenPipe => return Ok(Exit::Success),
+        Some(error) => return Err(stdout_failed(error)),
+        None => {}
+    }
+    output::report(format, &report).map_err(stdout_failed)?;
+    Ok(match report.outcome {
+        Outcome::Incomplete | Outcome::Failed => Exit::Incomplete,
+        _ if exit_code && report.has_changes() => Exit::Differences,
+        _ if exit_code && report.rejected > 0 => Exit::Rejected,
+        _ => Exit::Success,
+    })
+}
+
+/// Tries everything that a sync needs: `check`.
+pub async fn run_check(loaded: &Loaded, format: Format) -> Result<Exit, Failure> {
+    report_findings(format, &check::run(&build_check(loaded)).await)
+}
+
+/// Prints findings, and judges them.
+pub fn report_findings(format: Format, findings: &[Finding]) -> Result<Exit, Failure> {
+    output::findings(format, findings).map_err(stdout_failed)?;
+    Ok(if check::is_unusable(findings) {
+        Exit::Unusable
+    } else if check::is_ok(findings) {
+        Exit::Success
+    } else {
+        Exit::Incomplete
+    })
+}
+
+/// Prints the state of the mirror: `status`.
+pub async fn run_status(loaded: &Loaded, format: Format) -> Result<Exit, Failure> {
+    let mirror = build_existing_mirror(loaded).await?;
+    output::status(format, &mirror.overview().details(10, 20).await?).map_err(stdout_failed)?;
+    Ok(Exit::Success)
+}
+
+/// Approves the held deletions with a checksum: `approve`.
+pub async fn run_approve(loaded: &Loaded, format: Format, sum: &str) -> Result<Exit, Failure> {
+    let mirror = build_existing_mirror(loaded).await?;
+    let Some(count) = mirror.missing().approve(sum).await? else {
+        return Err(match mirror.missing().checksum().await? {
+            Some(held) => Failure::new(
+                Cause::Other,
+                format!(
+                    "checksum {sum} does not match the held deletions ({held}): \
+                     the set has changed since you reviewed it"
+                ),
+            )
+            .hint("review the deletions again with `clerk2pg --dry-run`"),
+            None => Failure::new(Cause::Other, "no deletions are held").hint("see `clerk2pg status`"),
+        });
+    };
+    output::approved(format, count, SystemTime::now().into()).map_err(stdout_failed)?;
+    Ok(Exit::Success)
+}
+
+/// Chooses another Clerk instance for this database: `repin`.
+pub async fn run_repin(
+    loaded: &Loaded,
+    format: Format,
+    instance: Option<&str>,
+    progress: &Progress,
+) -> Result<Exit, Failure> {
+    loaded.require_key()?;
+    build_existing_mirror(loaded).await?;
+    let patience = loaded.settings.lease.ttl.0 + PATIENCE;
+    let syncer = build_syncer(loaded, progress, &Watch::default(), Some(patience))?;
+    let repinned: Repinned = daemon::once(&syncer.stop, syncer.repin(instance)).await?;
+    output::repinned(format, &repinned).map_err(stdout_failed)?;
+    Ok(Exit::Success)
+}
+
+/// Applies migrations: `migrate`.
+pub async fn run_migrate(loaded: &Loaded, format: Format) -> Result<Exit, Failure> {
+    let applied = build_mirror(loaded)?.schema().prepare(true).await?;
+    output::migrated(format, &applied).map_err(stdout_failed)?;
+    Ok(Exit::Success)
+}
+
+/// Asks the daemon on this machine whether it is ready: `health`.
+pub async fn run_health(loaded: &Loaded, format: Format) -> Result<Exit, Failure> {
+    let http = &loaded.settings.http;
+    let known = http.address().ok().flatten().filter(|address| address.port() != 0);
+    let probe = match known {
+        Some(address) => watch::probe(address).await,
+        None => ProbeResult::failed(format!(
+            "http.listen = {:?} is not an address to ask; set the same address with a port for the daemon and for this command",
+            http.listen
+        )),
+    };
+    output::health(format, probe.is_ok, &probe.message).map_err(stdout_failed)?;
+    match probe.is_ok {
+        true => Ok(Exit::Success),
+        false => Err(Failure::new(Cause::Other, format!("not ready: {}", probe.message))),
+    }
+}
+
+fn stdout_failed(error: io::Error) -> Failure {
+    Failure::new(Cause::Other, format!("cannot write to stdout: {error}"))
+}

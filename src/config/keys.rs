@@ -1,0 +1,51 @@
+//! The keys of all settings, and the check that a key exists.
+
+use config::{Config, Map, Value, ValueKind};
+
+use super::{error::ConfigError, settings::Settings};
+
+/// Returns all keys, read from the default settings.
+pub(super) fn known_keys() -> Result<Vec<String>, ConfigError> {
+    let defaults = Config::try_from(&Settings::default()).map_err(|error| ConfigError::new(error.to_string()))?;
+    Ok(flatten("", &defaults.cache))
+}
+
+/// Checks that a key exists, and suggests the nearest one. `shown` is the key as its place spells it.
+pub(super) fn check_key(known: &[String], key: &str, place: &str, shown: &str) -> Result<(), ConfigError> {
+    if known.iter().any(|known| known == key) {
+        return Ok(());
+    }
+    let nearest = known
+        .iter()
+        .map(|known| (strsim::damerau_levenshtein(known, key), known))
+        .min()
+        .map(|(_, known)| known);
+    let error = ConfigError::new(format!("{place}: there is no setting {shown}"));
+    Err(match nearest {
+        Some(nearest) => error.hint(format!("did you mean {nearest}?")),
+        None => error,
+    })
+}
+
+/// Returns the keys of all values in a table, with dots between sections and names.
+pub(super) fn flatten(prefix: &str, value: &Value) -> Vec<String> {
+    match &value.kind {
+        ValueKind::Table(table) => {
+            let table: &Map<String, Value> = table;
+            let mut keys: Vec<String> = table
+                .iter()
+                .flat_map(|(key, value)| {
+                    let path = if prefix.is_empty() {
+                        key.clone()
+                    } else {
+                        format!("{prefix}.{key}")
+                    };
+                    flatten(&path, value)
+                })
+                .collect();
+            keys.sort();
+            keys
+        }
+        _ => vec![prefix.to_owned()],
+    }
+}

@@ -1,0 +1,123 @@
+//! The results of commands: `check`, `approve`, `repin`, `health` and `migrate`.
+
+use std::io::{self, Write};
+
+use anstyle::Style;
+use chrono::{DateTime, Utc};
+use serde::Serialize;
+
+use super::{GREEN, RED, YELLOW};
+use crate::{
+    check::{CheckStatus, Finding, is_ok},
+    cli::Format,
+    humanize::number,
+    sync::Repinned,
+};
+
+/// Prints the findings of `check`.
+pub fn findings(format: Format, findings: &[Finding]) -> io::Result<()> {
+    let mut out = anstream::stdout().lock();
+    if format == Format::Json {
+        #[derive(Serialize)]
+        struct CheckReport<'a> {
+            ok: bool,
+            checks: &'a [Finding],
+        }
+        let report = CheckReport {
+            ok: is_ok(findings),
+            checks: findings,
+        };
+        return writeln!(out, "{}", serde_json::to_string(&report)?);
+    }
+    let width = findings
+        .iter()
+        .map(|finding| finding.name.len())
+        .max()
+        .unwrap_or_default();
+    for Finding {
+        name,
+        status,
+        says,
+        hint,
+    } in findings
+    {
+        let (style, mark) = match status {
+            CheckStatus::Ok => (GREEN, "✓"),
+            CheckStatus::Warn => (YELLOW, "!"),
+            CheckStatus::Failed => (RED, "✗"),
+            CheckStatus::Skipped => (Style::new(), "-"),
+        };
+        let skipped = if *status == CheckStatus::Skipped {
+            "not tried: "
+        } else {
+            ""
+        };
+        writeln!(out, "{style}{mark}{style:#} {name:width$}  {skipped}{says}")?;
+        if let Some(hint) = hint {
+            writeln!(out, "  {:width$}  hint: {hint}", "")?;
+        }
+    }
+    Ok(())
+}
+
+/// Prints how many deletions `approve` has approved.
+pub fn approved(format: Format, count: u64, at: DateTime<Utc>) -> io::Result<()> {
+    let mut out = anstream::stdout().lock();
+    match format {
+        Format::Json => writeln!(out, "{}", serde_json::json!({"approved": count, "at": at})),
+        Format::Human => writeln!(
+            out,
+            "{} deletions are approved. The next full sync asks Clerk for each id again and carries them out; a running daemon starts it at once.",
+            number(count)
+        ),
+    }
+}
+
+/// Prints which instance `repin` has chosen.
+pub fn repinned(format: Format, repinned: &Repinned) -> io::Result<()> {
+    let mut out = anstream::stdout().lock();
+    let Repinned { before, after, held } = repinned;
+    match format {
+        Format::Json => {
+            let object = serde_json::json!({"before": before, "after": after, "held": held});
+            writeln!(out, "{object}")
+        }
+        Format::Human if before.as_ref() == Some(after) => {
+            writeln!(out, "This database already mirrors {after}; nothing changed.")
+        }
+        Format::Human => writeln!(
+            out,
+            "This database now mirrors {after}. {} rows are held until a full sync finds their users there;\n\
+             the others stay held until you approve their deletion.",
+            number(*held)
+        ),
+    }
+}
+
+/// Prints the answer of `health`. For people, `main` prints a daemon that is not ready on stderr.
+pub fn health(format: Format, is_ready: bool, reason: &str) -> io::Result<()> {
+    let mut out = anstream::stdout().lock();
+    match format {
+        Format::Json => {
+            let object = serde_json::json!({"ready": is_ready, "reason": reason});
+            writeln!(out, "{object}")
+        }
+        Format::Human if is_ready => writeln!(out, "{reason}"),
+        Format::Human => Ok(()),
+    }
+}
+
+/// Prints which migrations `migrate` has applied.
+pub fn migrated(format: Format, versions: &[String]) -> io::Result<()> {
+    let mut out = anstream::stdout().lock();
+    match (format, versions) {
+        (Format::Json, versions) => writeln!(out, "{}", serde_json::json!({"applied": versions})),
+        (Format::Human, []) => writeln!(out, "The schema \"clerk\" is up to date."),
+        (Format::Human, versions) => {
+            versions
+                .iter()
+                .try_for_each(|version| writeln!(out, "applied {version}"))?;
+            writeln!(out, "The schema \"clerk\" is up to date now.")
+        }
+    }
+}

@@ -1,0 +1,141 @@
+//! The report of a sync and the plan of a dry run.
+
+use std::io::{self, Write};
+
+use super::{BOLD, GREEN, RED, YELLOW};
+use crate::{
+    cli::Format,
+    failure::Failure,
+    humanize::{number, rejected_users, users},
+    sync::{Line, Outcome, Report},
+};
+
+/// Prints the report of a sync, or the totals of a dry run after its lines.
+pub fn report(format: Format, report: &Report) -> io::Result<()> {
+    let mut out = anstream::stdout().lock();
+    match format {
+        Format::Json => writeln!(out, "{}", serde_json::to_string(report)?),
+        Format::Human if report.is_plan => plan_totals(&mut out, report),
+        Format::Human => sync_totals(&mut out, report),
+    }
+}
+
+/// Prints a failed sync for programs; for people, `main` prints it on stderr.
+pub fn failure(format: Format, failure: &Failure) -> io::Result<()> {
+    if format == Format::Human {
+        return Ok(());
+    }
+    let object = serde_json::json!({
+        "outcome": "failed", "created": 0, "updated": 0, "deleted": 0, "unchanged": 0, "held": 0, "rejected": 0,
+        "requests": 0, "duration_ms": 0, "plan": null, "error": failure.message, "hint": failure.hint,
+    });
+    writeln!(io::stdout(), "{object}")
+}
+
+/// Prints a line of a plan, in the form that infrastructure tools use.
+pub fn plan_line(line: Line<'_>) -> io::Result<()> {
+    let mut out = anstream::stdout().lock();
+    match line {
+        Line::Create(id) => writeln!(out, "{GREEN}+{GREEN:#} {id}"),
+        Line::Update(id, fields) => writeln!(out, "{YELLOW}~{YELLOW:#} {id} {}", fields.join(", ")),
+        Line::Delete(id) => writeln!(out, "{RED}-{RED:#} {id}"),
+        Line::Hold(id) => writeln!(out, "{RED}-{RED:#} {id} (held)"),
+        Line::Reject(id, reason) => writeln!(out, "{YELLOW}!{YELLOW:#} {id} {reason}"),
+    }
+}
+
+fn plan_totals(out: &mut impl Write, report: &Report) -> io::Result<()> {
+    if report.has_changes() {
+        writeln!(
+            out,
+            "\n{BOLD}Plan:{BOLD:#} {} to create, {} to update, {} to delete, {} unchanged.",
+            number(report.created),
+            number(report.updated),
+            number(report.deleted + report.held),
+            number(report.unchanged),
+        )?;
+        if report.rejected > 0 {
+            writeln!(out, "{} cannot be stored.", users(report.rejected))?;
+        }
+    } else if report.rejected > 0 {
+        writeln!(
+            out,
+            "{BOLD}No changes{BOLD:#}, but {YELLOW}{} cannot be stored{YELLOW:#}. All others are in sync with {} ({}).",
+            users(report.rejected),
+            report.instance,
+            users(report.unchanged)
+        )?;
+    } else {
+        writeln!(
+            out,
+            "{BOLD}No changes.{BOLD:#} The mirror is in sync with {} ({}).",
+            report.instance,
+            users(report.unchanged)
+        )?;
+    }
+    if let Some(plan) = &report.plan {
+        writeln!(out, "Checksum of the deletions: {plan}")?;
+    }
+    for note in &report.notes {
+        writeln!(out, "{RED}Incomplete:{RED:#} {note}")?;
+    }
+    held(out, report)
+}
+
+fn sync_totals(out: &mut impl Write, report: &Report) -> io::Result<()> {
+    let but = match report.rejected {
+        0 => String::new(),
+        rejected => format!(", but {YELLOW}{}{YELLOW:#}", rejected_users(rejected)),
+    };
+    let headline = match report.outcome {
+        Outcome::InSync | Outcome::Changed | Outcome::Planned => {
+            format!("{GREEN}In sync{GREEN:#} with {}{but}", report.instance)
+        }
+        Outcome::Held => format!(
+            "{YELLOW}Deletions are held{YELLOW:#}, otherwise in sync with {}{but}",
+            report.instance
+        ),
+        Outcome::Incomplete | Outcome::Failed => {
+            format!("{RED}Incomplete{RED:#}: not in sync with {}", report.instance)
+        }
+    };
+    writeln!(out, "{headline}")?;
+    writeln!(
+        out,
+        "  {} created, {} updated, {} deleted, {} unchanged",
+        number(report.created),
+        number(report.updated),
+        number(report.deleted),
+        number(report.unchanged),
+    )?;
+    if report.rejected > 0 {
+        writeln!(
+            out,
+            "  {} rejected: see `clerk2pg status` or the table clerk.rejected_users",
+            number(report.rejected)
+        )?;
+    }
+    for note in &report.notes {
+        writeln!(out, "  {note}")?;
+    }
+    writeln!(
+        out,
+        "  {} requests in {:.1} s",
+        number(report.requests),
+        report.duration_ms as f64 / 1000.0
+    )?;
+    held(out, report)
+}
+
+/// Prints held deletions and how to approve them.
+fn held(out: &mut impl Write, report: &Report) -> io::Result<()> {
+    let Some(plan) = report.plan.as_ref().filter(|_| report.held > 0) else {
+        return Ok(());
+    };
+    writeln!(
+        out,
+        "{YELLOW}{} deletions are held{YELLOW:#}: more than [deletes] allows, or Clerk lists no users at all.\n\
+         If they are correct, run: clerk2pg approve {plan}",
+        number(report.held)
+    )
+}

@@ -1,0 +1,153 @@
+//! The metrics in Prometheus' text format.
+
+use std::fmt;
+
+use prometheus_client::{
+    encoding::prometheus_text,
+    metrics::{
+        counter::{ConstCounter, Counter},
+        family::Family,
+        gauge::ConstGauge,
+        info::Info,
+    },
+    registry::{Registry, Unit},
+};
+
+use super::{
+    metrics::{Metrics, unix_seconds},
+    state::Watch,
+};
+use crate::{
+    clerk::{Client, Tally},
+    mirror::Summary,
+};
+
+/// The content type of what [`render`] returns.
+pub(super) const CONTENT_TYPE: &str = prometheus_text::CONTENT_TYPE;
+
+/// Renders all metrics. Those that come from the database are left out if `summary` is `None`.
+pub(super) fn render(watch: &Watch, clerk: &Client, summary: Option<&Summary>) -> Result<String, fmt::Error> {
+    let mut registry = Registry::default();
+    registry.register_with_unit(
+        "process_start_time",
+        "When the process started, in Unix time",
+        Unit::Seconds,
+        ConstGauge::new(unix_seconds(watch.started_at())),
+    );
+    let ours = registry.sub_registry_with_prefix("clerk2pg");
+    let version = Info::new([("version", env!("CARGO_PKG_VERSION"))]);
+    ours.register("build", "The version that runs", version);
+    health_metrics(ours, watch);
+    sync_metrics(ours, watch.metrics());
+    request_metrics(ours, &watch.requests(), clerk);
+    if let Some(summary) = summary {
+        summary_metrics(ours, summary);
+    }
+    let mut text = String::new();
+    prometheus_text::encode(&mut text, &registry)?;
+    Ok(text)
+}
+
+fn health_metrics(registry: &mut Registry, watch: &Watch) {
+    let flag = |is_set: bool| ConstGauge::new(u64::from(is_set));
+    registry.register("ready", "Whether /readyz answers 200", flag(watch.ready().is_ok));
+    registry.register(
+        "standing_by",
+        "Whether another clerk2pg led, or had the lease, when this one last tried to sync",
+        flag(watch.is_standing_by()),
+    );
+    registry.register(
+        "leader",
+        "Whether this process leads: of all that share the database, only the leader syncs",
+        watch.metrics().leader.clone(),
+    );
+    registry.register(
+        "lease_held",
+        "Whether this process has the lease, which it needs to write",
+        watch.metrics().lease_held.clone(),
+    );
+}
+
+fn sync_metrics(registry: &mut Registry, metrics: &Metrics) {
+    registry.register_with_unit(
+        "last_attempt_timestamp",
+        "When a sync of this kind last began, in Unix time",
+        Unit::Seconds,
+        metrics.attempts.clone(),
+    );
+    registry.register_with_unit(
+        "last_success_timestamp",
+        "When a sync of this kind last ended with the mirror in sync, in Unix time",
+        Unit::Seconds,
+        metrics.successes.clone(),
+    );
+    registry.register(
+        "syncs",
+        "Syncs by outcome; idle ones found nothing to do",
+        metrics.syncs.clone(),
+    );
+    registry.register_with_unit(
+        "sync_duration",
+        "Duration of syncs that changed something, and of full syncs",
+        Unit::Seconds,
+        metrics.durations.clone(),
+    );
+    registry.register_with_unit(
+        "freshness",
+        "Age of changes at Clerk when they were committed; a first import does not count",
+        Unit::Seconds,
+        metrics.ages.clone(),
+    );
+    registry.register(
+        "user_changes",
+        "Users created, updated and deleted in the mirror, and rejections",
+        metrics.changes.clone(),
+    );
+}
+
+fn request_metrics(registry: &mut Registry, tally: &Tally, clerk: &Client) {
+    let requests = Family::<[(&'static str, String); 1], Counter>::default();
+    for (status, count) in tally.answers() {
+        let status = status.map_or_else(|| "none".to_owned(), |status| status.to_string());
+        requests.get_or_create(&[("status", status)]).inc_by(count);
+    }
+    registry.register(
+        "clerk_requests",
+        "Requests to Clerk by the status of the answer; \"none\" if no answer came",
+        requests,
+    );
+    registry.register(
+        "clerk_rate_limited",
+        "Answers that said that Clerk's rate limit is used up",
+        ConstCounter::new(tally.rate_limited()),
+    );
+    registry.register(
+        "clerk_request_limit_per_second",
+        "Requests a second that clerk2pg sends to Clerk at most: its part of Clerk's rate limit",
+        ConstGauge::new(clerk.requests_per_second()),
+    );
+    registry.register(
+        "clerk_request_limit_used_ratio",
+        "The part of clerk2pg's request limit that is in use now",
+        ConstGauge::new(clerk.budget_used()),
+    );
+}
+
+fn summary_metrics(registry: &mut Registry, summary: &Summary) {
+    registry.register("users", "Users in the mirror", ConstGauge::new(summary.users));
+    registry.register(
+        "held_deletions",
+        "Deletions that wait for approval",
+        ConstGauge::new(summary.held),
+    );
+    registry.register(
+        "rejected_users",
+        "Users that cannot be stored, and rows that cannot be deleted",
+        ConstGauge::new(summary.rejected),
+    );
+    registry.register(
+        "unexpected_values",
+        "Users with a value of an unexpected type, which is kept in extra; at most 10000",
+        ConstGauge::new(summary.unexpected),
+    );
+}
