@@ -67,7 +67,7 @@ async fn a_refused_key_writes_nothing() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_key_that_is_refused_later_leaves_the_mirror_alone() {
+async fn a_key_refused_later_leaves_the_mirror_alone() {
     let world = mirrored(30).await;
     let versions = world.db.versions().await;
     world.sim.delete(&world.sim.user_ids()[3]);
@@ -135,7 +135,7 @@ async fn another_instances_key_is_refused() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_clerk_that_is_away_or_somebody_else() {
+async fn an_unreachable_or_foreign_clerk_is_reported() {
     let patience = ("CLERK2PG_CLERK__TIMEOUT", "200ms");
     let world = mirrored(10).await;
     let versions = world.db.versions().await;
@@ -193,7 +193,7 @@ async fn check_database(url: &str, what: &str, hint: &str) {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_database_that_is_away() {
+async fn an_unreachable_database_is_reported() {
     let nobody = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let place = nobody.local_addr().unwrap();
     drop(nobody);
@@ -218,7 +218,7 @@ async fn server_that_says(answer: &'static [u8]) -> String {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_wrong_password() {
+async fn a_wrong_password_is_reported() {
     let url = server_that_says(
         b"E\x00\x00\x00\x56SFATAL\0VFATAL\0C28P01\0Mpassword authentication failed for user \"app\"\0Rauth_failed\0\0",
     )
@@ -232,13 +232,13 @@ async fn a_wrong_password() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_server_that_is_no_postgres() {
+async fn a_server_that_is_not_postgres_is_reported() {
     let url = server_that_says(b"HTTP/1.1 400 Bad Request\r\n\r\n").await;
     check_database(&url, "Postgres cannot be reached", "is the server running").await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_database_or_role_that_does_not_exist() {
+async fn a_missing_database_or_role_is_reported() {
     let world = World::new(1).await;
     let url = crate::support::database::with_database(&world.db.url, "clerk2pg_no_such_database");
     check_database(

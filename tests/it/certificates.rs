@@ -13,7 +13,7 @@ use crate::support::{
 };
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_server_shows_an_odd_one() {
+async fn unusual_server_certificates_are_judged_as_libpq_does() {
     let server = Postgres::start().await;
     let ca = server.file("ca.pem", &server.authority.certificate);
     let check = async |parameters: String| migrate(&server, &url(&server, "encrypted", &parameters), &[]).await;
@@ -75,7 +75,7 @@ async fn a_server_shows_an_odd_one() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_server_asks_for_a_certificate() {
+async fn client_certificates_are_shown_as_libpq_does() {
     let server = Postgres::start().await;
     let check = async |parameters: &str, environment: &[(&str, &str)]| {
         let url = url(&server, "certified", &format!("sslmode=require{parameters}"));

@@ -24,7 +24,7 @@ async fn check(world: &World) -> CheckReport {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn all_is_well() {
+async fn a_healthy_installation_passes_every_check() {
     let world = mirrored(30).await;
     let before = world.sim.requests();
     let checked = check(&world).await;
@@ -65,7 +65,7 @@ async fn all_is_well() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn people_are_told_the_same() {
+async fn the_text_output_lists_the_same_checks() {
     let world = World::new(3).await;
     let listen = ("CLERK2PG_HTTP__LISTEN", "127.0.0.1:0");
     let ran = world.run_with(&["check"], &[listen]).await;
@@ -103,7 +103,7 @@ async fn people_are_told_the_same() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn keys_that_do_not_fit() {
+async fn wrong_keys_are_reported() {
     let world = mirrored(3).await;
     let refused = check_with(&world, &[("CLERK_SECRET_KEY", "sk_live_other")]).await;
     refused
@@ -140,7 +140,7 @@ async fn keys_that_do_not_fit() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn clerk_in_trouble_stops_no_other_check() {
+async fn an_unavailable_clerk_stops_no_other_check() {
     let world = mirrored(3).await;
     let check = async |faults: Rule, says: &str| {
         world.sim.set_faults(faults);
@@ -187,7 +187,7 @@ async fn clerk_in_trouble_stops_no_other_check() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn what_an_emulator_lacks() {
+async fn features_that_a_server_lacks_are_listed() {
     let world = World::new(3).await;
     let missing = Quirks {
         missing_instance: true,
@@ -246,7 +246,7 @@ async fn what_an_emulator_lacks() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_clock_that_is_off() {
+async fn a_wrong_clock_is_reported() {
     let world = mirrored(3).await;
     let clerk = Proxy::open(upstream(&world.sim.url()));
     let url = clerk.url(&world.sim.url());
@@ -267,7 +267,7 @@ async fn a_clock_that_is_off() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_configuration_that_cannot_be_used() {
+async fn an_invalid_configuration_is_reported() {
     let world = mirrored(3).await;
     let folder = tempfile::tempdir().unwrap();
     let file = folder.path().join("config.toml");
@@ -324,7 +324,7 @@ async fn a_configuration_that_cannot_be_used() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn secrets_that_everybody_can_read() {
+async fn world_readable_secrets_are_reported() {
     let world = World::new(3).await;
     let folder = tempfile::tempdir().unwrap();
     fs::set_permissions(folder.path(), Permissions::from_mode(0o755)).unwrap();
@@ -361,7 +361,7 @@ async fn secrets_that_everybody_can_read() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn who_syncs_is_told_of_them_as_well() {
+async fn syncs_warn_of_world_readable_secrets() {
     let world = World::new(3).await;
     let folder = tempfile::tempdir().unwrap();
     fs::set_permissions(folder.path(), Permissions::from_mode(0o755)).unwrap();
@@ -389,7 +389,7 @@ async fn who_syncs_is_told_of_them_as_well() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_daemon_beside_it() {
+async fn a_running_daemon_is_recognized() {
     let world = World::new(30).await;
     let watched = MonitoredDaemon::start(&world, &[EVERY_SECOND]).await;
     watched.wait_until_ready("in sync").await;
@@ -447,7 +447,7 @@ async fn check_with_daemon(world: &World, environment: &[(&str, &str)]) -> Check
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn schedules_that_the_budget_does_not_cover() {
+async fn schedules_beyond_the_budget_are_reported() {
     let world = World::new(3).await;
     let often = [EVERY_SECOND, ("CLERK2PG_CLERK__RATE_LIMIT", "10")];
     check_with(&world, &often)

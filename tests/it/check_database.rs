@@ -17,7 +17,7 @@ use crate::support::{
 const BY_HAND: (&str, &str) = ("CLERK2PG_DATABASE__MIGRATE", "false");
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_database_out_of_reach() {
+async fn an_unreachable_database_is_reported() {
     let world = mirrored(3).await;
     let check = async |url: &str, says: &str| {
         let checked = check_with(&world, &[("DATABASE_URL", url)]).await;
@@ -42,7 +42,7 @@ async fn a_database_out_of_reach() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn what_is_in_the_schema() {
+async fn the_state_of_the_schema_is_reported() {
     let world = World::new(3).await;
     let nothing = check_with(&world, &[BY_HAND]).await;
     nothing
@@ -93,7 +93,7 @@ async fn what_is_in_the_schema() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn what_the_role_lacks_and_the_grant_that_mends_it() {
+async fn missing_privileges_are_listed_with_the_grant_that_adds_them() {
     let world = World::new(10).await;
     let role = Role::new(&world).await;
     let name = &role.name;
@@ -240,7 +240,7 @@ async fn grant(world: &World, checked: &CheckReport) {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_wrong_password_and_a_server_that_takes_no_writes() {
+async fn a_wrong_password_and_a_read_only_server_are_reported() {
     let world = mirrored(3).await;
     let server = Postgres::start().await;
     let check = async |url: &str| check_with(&world, &[("DATABASE_URL", url), ("PGSSLMODE", "")]).await;
@@ -279,7 +279,7 @@ async fn a_wrong_password_and_a_server_that_takes_no_writes() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn how_the_way_there_is_protected() {
+async fn the_protection_of_the_connection_is_reported() {
     let (world, server) = (World::new(3).await, Postgres::start().await);
     let roots = format!("sslrootcert={}", server.file("ca.pem", &server.authority.certificate));
     let check = async |role: &str, parameters: &str| {
@@ -337,7 +337,7 @@ async fn how_the_way_there_is_protected() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn behind_a_pooler_that_swallows_notifications() {
+async fn a_pooler_that_drops_notifications_is_reported() {
     let world = mirrored(3).await;
     let pooler = Proxy::without_notifications(upstream(&world.db.url));
     check_with(&world, &[("DATABASE_URL", &pooler.url(&world.db.url))])
@@ -350,7 +350,7 @@ async fn behind_a_pooler_that_swallows_notifications() {
 
 /// What the server is asked, by its own log.
 #[tokio::test(flavor = "multi_thread")]
-async fn no_statement_writes() {
+async fn check_runs_no_statement_that_writes() {
     let (world, server) = (World::new(3).await, Postgres::start().await);
     server.set("log_line_prefix = '%a says '").await;
     server.set("log_statement = 'all'").await;

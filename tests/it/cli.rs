@@ -72,7 +72,7 @@ async fn a_dry_run_of_an_empty_database_leaves_it_empty() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_dry_run_tells_what_a_pass_then_does() {
+async fn a_sync_does_what_the_dry_run_before_it_printed() {
     let world = mirrored(30).await;
     let ids = world.sim.user_ids();
     let in_sync = world.run(&["--dry-run", "--exit-code"]).await;
@@ -141,7 +141,7 @@ async fn a_dry_run_tells_what_a_pass_then_does() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn the_status_for_people() {
+async fn status_as_text() {
     let world = World::new(12).await;
     let ran = world.run(&["status"]).await;
     assert_eq!(ran.code, Some(1));
@@ -177,7 +177,7 @@ async fn the_status_for_people() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn the_status_for_programs() {
+async fn status_as_json() {
     let world = mirrored(12).await;
     world.once().await.assert(Exit::Ok, in_sync().unchanged(12));
     let ran = world.run(&["status", "--format", "json"]).await;
@@ -221,7 +221,7 @@ async fn everything_said(world: &World, level: &str) -> (String, String) {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn no_secret_is_said_at_any_level() {
+async fn no_secret_is_logged_at_any_level() {
     let world = World::new(10).await;
     world.sim.insert_unstorable(Unstorable::CreatedAtAsList);
     let (said, password) = everything_said(&world, "trace").await;
@@ -238,7 +238,7 @@ async fn no_secret_is_said_at_any_level() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn nobodys_data_is_said_above_debug() {
+async fn no_personal_data_is_logged_above_debug() {
     let world = World::new(40).await;
     for kind in [
         Unstorable::CreatedAtAsList,

@@ -46,7 +46,7 @@ const PATIENT: Duration = Duration::from_secs(30);
 const IMPATIENT: Duration = Duration::from_millis(300);
 
 #[tokio::test(flavor = "multi_thread")]
-async fn what_every_request_carries() {
+async fn every_request_carries_version_encoding_and_user_agent() {
     let sim = sim(20).await;
     let client = client(&sim.url(), PATIENT);
     client.instance().await.unwrap().unwrap();
@@ -66,7 +66,7 @@ async fn what_every_request_carries() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn what_passes_is_tried_again() {
+async fn transient_errors_are_retried() {
     let statuses = [500, 502, 503, 504, 520, 521, 522, 524].map(|status| error(status, None));
     let others = [Effect::DropBefore, Effect::DropDuring, Effect::Truncate, Effect::Html].map(Rule::new);
     for rule in statuses.into_iter().chain(others) {
@@ -101,7 +101,7 @@ async fn retries_back_off() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn what_stays_wrong_is_not_tried_again() {
+async fn permanent_errors_are_not_retried() {
     for status in [400, 401, 403, 404, 409, 410, 422] {
         let sim = sim(0).await;
         sim.set_faults(error(status, None));
@@ -133,7 +133,7 @@ async fn waits(status: u16, retry_after: Option<u64>, least: Duration) {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn never_sooner_than_told_and_never_at_once() {
+async fn retries_respect_retry_after_and_never_follow_at_once() {
     let second = Duration::from_secs(1);
     tokio::join!(
         waits(429, Some(2), 2 * second),
@@ -145,7 +145,7 @@ async fn never_sooner_than_told_and_never_at_once() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn being_told_to_wait_is_no_outage() {
+async fn rate_limiting_is_no_outage() {
     let sim = sim(0).await;
     sim.set_faults(error(429, Some(1)).next(3));
     // Three waits of more than a second, for a client that bears an outage for less than one.
@@ -154,7 +154,7 @@ async fn being_told_to_wait_is_no_outage() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn an_absurd_retry_after_harms_nobody() {
+async fn an_absurd_retry_after_is_capped() {
     for told in ["18446744073709551615", "-1", "Wed, 21 Oct 2026 07:28:00 GMT", "soon"] {
         for status in ["429 Too Many Requests", "503 Service Unavailable"] {
             let header = format!("retry-after: {told}\r\n");
@@ -174,7 +174,7 @@ async fn an_absurd_retry_after_harms_nobody() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn an_outage_longer_than_the_patience_is_an_error_in_time() {
+async fn an_outage_longer_than_the_timeout_is_an_error_in_time() {
     let patience = Duration::from_secs(1);
     for (rule, least, said) in [
         (error(503, None), patience, "503"),
@@ -201,7 +201,7 @@ async fn an_outage_longer_than_the_patience_is_an_error_in_time() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn nobody_there() {
+async fn a_refused_connection_is_an_error() {
     let nobody = crate::support::proxy::Proxy::refusing(([127, 0, 0, 1], 1).into());
     let url = format!("http://{}", nobody.address);
     let error = client(&url, IMPATIENT).count(Range::ALL).await.unwrap_err();
@@ -215,7 +215,7 @@ async fn nobody_there() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn what_is_no_json_is_told_for_what_it_is() {
+async fn a_body_that_is_not_json_is_described() {
     let html = b"<!DOCTYPE html><html><head><title>Just a moment...</title></head></html>";
     for (status, body, said) in [
         (
@@ -242,7 +242,7 @@ async fn what_is_no_json_is_told_for_what_it_is() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_body_cut_short_is_tried_again_and_told() {
+async fn a_truncated_body_is_retried_and_reported() {
     let server = Server::start(|_| b"HTTP/1.1 200 OK\r\ncontent-length: 100\r\n\r\n[{\"id\":".to_vec()).await;
     let error = client(&server.url, IMPATIENT).list(&FIRST_PAGE, 500).await.unwrap_err();
     let said = "Clerk cannot be reached: the connection ended in the middle of the answer (";
@@ -251,7 +251,7 @@ async fn a_body_cut_short_is_tried_again_and_told() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_body_without_end_is_not_read_to_its_end() {
+async fn an_endless_body_is_abandoned() {
     let head = "HTTP/1.1 200 OK\r\ncontent-type: application/json\r\nconnection: close\r\n\r\n[";
     let server = Server::endless(move |_| head.as_bytes().to_vec()).await;
     let error = client(&server.url, PATIENT).list(&FIRST_PAGE, 500).await.unwrap_err();
@@ -262,7 +262,7 @@ async fn a_body_without_end_is_not_read_to_its_end() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_compressed_body_counts_as_large_as_it_becomes() {
+async fn the_size_limit_applies_to_the_uncompressed_body() {
     let compress = "head -c 268435456 /dev/zero | gzip";
     let bomb = std::process::Command::new("sh")
         .args(["-c", compress])
@@ -276,7 +276,7 @@ async fn a_compressed_body_counts_as_large_as_it_becomes() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_body_packed_in_several_members_is_read_to_its_end() {
+async fn a_gzip_body_of_several_members_is_read_whole() {
     let mut split_anywhere = vec![r#"[{"id":"user_a"},"#, r#"{"id":"user_b"}]"#];
     // The length at the end of the stream is the last member's; here it is the first one's, too.
     let alike = vec![r#"[{"id":"user_a"},"#, r#"{"id":"user_b"} ]"#];
@@ -297,7 +297,7 @@ fn gzip(text: &str) -> Vec<u8> {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_refusal_is_one_whatever_its_body_is_packed_in() {
+async fn a_refusal_is_recognized_in_any_encoding() {
     let gzip = "content-encoding: gzip\r\n";
     let server = Server::start(move |_| answer("401 Unauthorized", gzip, b"no gzip")).await;
     let error = client(&server.url, PATIENT).list(&FIRST_PAGE, 500).await.unwrap_err();
@@ -322,7 +322,7 @@ async fn a_redirect_is_not_followed() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn the_address_may_end_in_a_slash() {
+async fn the_api_url_may_end_in_a_slash() {
     let server = Server::start(|_| answer("200 OK", "", b"[]")).await;
     client(&format!("{}/", server.url), PATIENT)
         .list(&FIRST_PAGE, 500)

@@ -50,7 +50,7 @@ async fn two(world: &World) -> (Process, MonitoredDaemon) {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_leader_that_died_before_the_clock_went_back_is_followed() {
+async fn a_standby_takes_over_when_the_leader_died_before_the_clock_went_back() {
     let world = World::new(20).await;
     let (leader, standby) = two(&world).await;
     leader.kill().await;
@@ -66,7 +66,7 @@ async fn a_leader_that_died_before_the_clock_went_back_is_followed() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn one_that_comes_after_the_clock_went_back_waits_for_nobody() {
+async fn a_daemon_started_after_the_clock_went_back_leads_at_once() {
     let world = World::new(20).await;
     world.start_incremental(&[LEASE]).await.kill().await;
     world.clock_jumps("-30 minutes").await;
@@ -79,7 +79,7 @@ async fn one_that_comes_after_the_clock_went_back_waits_for_nobody() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_lease_that_was_held_before_the_clock_went_back_runs_out() {
+async fn a_lease_taken_before_the_clock_went_back_expires() {
     let world = World::new(20).await;
     world
         .sim
@@ -97,7 +97,7 @@ async fn a_lease_that_was_held_before_the_clock_went_back_runs_out() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn while_the_clock_jumps_to_and_fro_one_writes_at_a_time_and_nothing_is_lost() {
+async fn clock_jumps_lose_nothing_and_allow_one_writer_at_a_time() {
     let world = World::new(20).await;
     let (leader, standby) = two(&world).await;
     for by in ["30 minutes", "-30 minutes", "1 day", "-1 day"] {
@@ -120,7 +120,7 @@ async fn while_the_clock_jumps_to_and_fro_one_writes_at_a_time_and_nothing_is_lo
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn what_an_older_version_left_runs_out_by_the_readers_own_time() {
+async fn a_lease_without_a_duration_expires_after_the_readers_own() {
     let world = World::new(20).await;
     world.start_incremental(&[LEASE]).await.kill().await;
     world
@@ -137,7 +137,7 @@ async fn what_an_older_version_left_runs_out_by_the_readers_own_time() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_walk_that_was_cut_off_in_the_future_is_not_gone_on_with() {
+async fn a_checkpoint_from_the_future_is_not_resumed() {
     let world = World::new(100).await;
     world.sim.set_faults(slow_pages(10, 100));
     for (age, resumes) in [("1 minute", true), ("-30 minutes", false)] {
@@ -165,7 +165,7 @@ async fn a_walk_that_was_cut_off_in_the_future_is_not_gone_on_with() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn what_was_held_or_updated_before_the_clock_went_back_is_old() {
+async fn rows_held_or_updated_before_the_clock_went_back_count_as_old() {
     let world = mirrored(50).await;
     let ids = world.sim.user_ids();
     let document = world.sim.document(&ids[3]).unwrap();

@@ -50,7 +50,7 @@ async fn check(environment: &[(&str, &str)], what: &str, hint: &str) {
 }
 
 #[tokio::test]
-async fn the_key() {
+async fn key_errors() {
     const WHERE: &str = "Clerk's dashboard under Configure → API keys";
     let ran = run(&["--once"], &[("CLERK_SECRET_KEY", "")]).await;
     assert_unusable(&ran, "CLERK_SECRET_KEY is not set", WHERE);
@@ -84,7 +84,7 @@ async fn the_key() {
 }
 
 #[tokio::test]
-async fn the_database() {
+async fn database_url_errors() {
     const EXAMPLE: &str = "postgres://user:password@localhost:5432/app";
     for arguments in [
         &[][..],
@@ -136,7 +136,7 @@ async fn the_database() {
 }
 
 #[tokio::test]
-async fn settings_in_the_environment() {
+async fn errors_in_environment_variables() {
     check(
         &[("CLERK2PG_SCHEDULE__FUL", "x")],
         "no setting CLERK2PG_SCHEDULE__FUL",
@@ -215,7 +215,7 @@ async fn with_file(text: &str) -> (ProgramOutput, String) {
 }
 
 #[tokio::test]
-async fn settings_in_the_file() {
+async fn errors_in_the_file() {
     for (text, what, hint) in [
         (
             "[deletes]\nmax_percnt = 3\n",
@@ -245,7 +245,7 @@ async fn settings_in_the_file() {
 }
 
 #[tokio::test]
-async fn files_that_cannot_be_read() {
+async fn unreadable_files() {
     let directory = tempfile::tempdir().unwrap();
     let missing = directory.path().join("missing.toml").display().to_string();
     for file in [missing.as_str(), directory.path().to_str().unwrap()] {
@@ -263,7 +263,7 @@ async fn files_that_cannot_be_read() {
 }
 
 #[tokio::test]
-async fn the_command_line() {
+async fn command_line_errors() {
     for arguments in [
         &["--exit-code"][..],
         &["status", "--exit-code"],

@@ -56,7 +56,7 @@ async fn check_refused(ddl: &str, why: &str, mend: &str) {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_check() {
+async fn a_check_constraint_rejects_one_user() {
     check_refused(
         "ALTER TABLE clerk.users ADD CONSTRAINT nobody_refused CHECK (username IS DISTINCT FROM 'refused')",
         "nobody_refused",
@@ -71,7 +71,7 @@ const RAISE: &str = "CREATE FUNCTION refuse() RETURNS trigger LANGUAGE plpgsql A
     END $$;";
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_trigger() {
+async fn a_trigger_rejects_one_user() {
     check_refused(
         &format!(
             "{RAISE} CREATE TRIGGER refuse BEFORE INSERT OR UPDATE ON clerk.users FOR EACH ROW EXECUTE FUNCTION refuse()"
@@ -83,7 +83,7 @@ async fn a_trigger() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_trigger_that_waits_for_the_commit() {
+async fn a_deferred_trigger_rejects_one_user() {
     check_refused(
         &format!(
             "{RAISE} CREATE CONSTRAINT TRIGGER refuse AFTER INSERT OR UPDATE ON clerk.users
@@ -96,7 +96,7 @@ async fn a_trigger_that_waits_for_the_commit() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_trigger_on_the_events() {
+async fn a_trigger_on_events_rejects_one_user() {
     check_refused(
         "CREATE FUNCTION refuse() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN
              IF NEW.payload #>> '{data,username}' = 'refused' THEN RAISE EXCEPTION 'nobody is called so here'; END IF;
@@ -110,7 +110,7 @@ async fn a_trigger_on_the_events() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_column_of_a_narrower_type() {
+async fn a_domain_of_a_generated_column_rejects_one_user() {
     check_refused(
         "CREATE DOMAIN name AS text CHECK (VALUE <> 'refused');
          ALTER TABLE clerk.users ADD COLUMN name public.name GENERATED ALWAYS AS (username) STORED",
@@ -155,18 +155,18 @@ async fn check_held_back(on_delete: &str) {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_foreign_key_holds_its_row_back() {
+async fn a_foreign_key_keeps_its_row() {
     check_held_back("").await;
     check_held_back("ON DELETE RESTRICT").await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_foreign_key_that_waits_for_the_commit_holds_its_row_back() {
+async fn a_deferred_foreign_key_keeps_its_row() {
     check_held_back("DEFERRABLE INITIALLY DEFERRED").await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_foreign_key_may_go_along() {
+async fn a_foreign_key_may_cascade_or_be_set_to_null() {
     let world = mirrored(12).await;
     let ids = world.sim.user_ids();
     world
@@ -198,7 +198,7 @@ async fn a_foreign_key_may_go_along() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn whoever_is_held_back_can_return() {
+async fn a_kept_row_is_released_when_its_user_returns() {
     let world = mirrored(12).await;
     let id = world.sim.user_ids()[5].clone();
     let document = world.sim.document(&id).unwrap();
@@ -218,7 +218,7 @@ async fn whoever_is_held_back_can_return() {
 
 /// An expression of the application's never comes to its end for one user's document.
 #[tokio::test(flavor = "multi_thread")]
-async fn a_user_for_whom_an_expression_takes_for_ever() {
+async fn an_endless_expression_rejects_one_user() {
     let world = mirrored(40).await;
     world
         .db
@@ -252,7 +252,7 @@ async fn a_user_for_whom_an_expression_takes_for_ever() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn deletions_that_take_long_are_spread_over_syncs() {
+async fn slow_deletions_are_spread_over_syncs() {
     let world = mirrored(40).await;
     world
         .db

@@ -12,7 +12,7 @@ use crate::support::{
 };
 
 #[tokio::test(flavor = "multi_thread")]
-async fn the_first_full_sync_is_due_at_start_and_no_other_without_a_schedule() {
+async fn a_full_sync_runs_at_start_and_later_ones_need_a_schedule() {
     let world = World::new(30).await;
     let daemon = world.start_daemon(&[NEVER]);
     world.syncs(1).await;
@@ -26,7 +26,7 @@ async fn the_first_full_sync_is_due_at_start_and_no_other_without_a_schedule() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn later_passes_mirror_what_changes() {
+async fn scheduled_syncs_mirror_changes() {
     let world = World::new(40).await;
     let daemon = world.start_daemon(&[]);
     world.syncs(1).await;
@@ -46,7 +46,7 @@ async fn later_passes_mirror_what_changes() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn passes_slower_than_the_schedule_neither_overlap_nor_pile_up() {
+async fn syncs_slower_than_the_schedule_neither_overlap_nor_pile_up() {
     let world = World::new(10).await;
     // Five requests make a sync of three seconds, for a schedule of every second.
     world.sim.set_faults(Rule::new(Effect::LatencyMs(600)));
@@ -87,7 +87,7 @@ const RELOADED: &str = "configuration reloaded";
 const KEPT: &str = "the old one stays";
 
 #[tokio::test(flavor = "multi_thread")]
-async fn sighup_brings_another_schedule() {
+async fn sighup_applies_a_new_schedule() {
     let world = World::new(10).await;
     let directory = tempfile::tempdir().unwrap();
     let file = directory.path().join("config.toml");
@@ -107,7 +107,7 @@ async fn sighup_brings_another_schedule() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn sighup_brings_another_log_level() {
+async fn sighup_applies_a_new_log_level() {
     let world = World::new(10).await;
     let directory = tempfile::tempdir().unwrap();
     let file = directory.path().join("config.toml");
@@ -131,7 +131,7 @@ async fn sighup_brings_another_log_level() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn sighup_brings_another_mode_of_deleting() {
+async fn sighup_applies_a_new_delete_mode() {
     let world = World::new(20).await;
     let directory = tempfile::tempdir().unwrap();
     let file = directory.path().join("config.toml");
@@ -155,7 +155,7 @@ async fn sighup_brings_another_mode_of_deleting() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_broken_file_is_reported_and_the_old_configuration_stays() {
+async fn an_invalid_file_is_reported_and_the_old_configuration_stays() {
     let world = World::new(10).await;
     let directory = tempfile::tempdir().unwrap();
     let file = directory.path().join("config.toml");
@@ -188,7 +188,7 @@ async fn a_broken_file_is_reported_and_the_old_configuration_stays() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_refused_key_ends_the_daemon_at_its_start() {
+async fn a_key_refused_at_start_ends_the_daemon() {
     let world = World::new(10).await;
     world.sim.set_faults(Quirks {
         unauthorized: true,
@@ -204,7 +204,7 @@ async fn a_refused_key_ends_the_daemon_at_its_start() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_key_refused_later_is_told_once_and_waited_for() {
+async fn a_key_refused_later_is_reported_once_and_retried() {
     let world = World::new(10).await;
     let daemon = world.start_daemon(&[]);
     world.syncs(1).await;

@@ -53,7 +53,7 @@ fn assert_accepted(ran: &ProgramOutput) {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn both_forms_and_variables_in_place_of_what_is_left_out() {
+async fn url_and_keyword_forms_are_read_and_variables_fill_in_what_is_missing() {
     let db = Database::new().await;
     let Parts {
         user,
@@ -101,7 +101,7 @@ async fn both_forms_and_variables_in_place_of_what_is_left_out() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn an_address_that_is_shared_with_other_clients() {
+async fn parameters_of_other_clients_are_accepted() {
     let db = Database::new().await;
     db.execute("CREATE SCHEMA elsewhere").await;
     let prisma = "schema=elsewhere&connection_limit=5&pgbouncer=true&pool_timeout=10&sslaccept=accept_invalid_certs\
@@ -150,7 +150,7 @@ async fn an_address_that_is_shared_with_other_clients() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_password_out_of_a_file() {
+async fn the_password_is_read_from_a_passfile() {
     // Only a server that asks for one can tell.
     let server = Postgres::start().await;
     let port = server.port;
@@ -194,7 +194,7 @@ async fn a_password_out_of_a_file() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn of_several_hosts_the_first_that_can_be_written_to() {
+async fn the_first_writable_of_several_hosts_is_used() {
     let (_socket, dead) = unused_address();
     // The first is like a standby, but for what makes it one.
     let (reader, writer) = tokio::join!(Postgres::start(), Postgres::start());
@@ -237,7 +237,7 @@ async fn of_several_hosts_the_first_that_can_be_written_to() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn an_address_of_version_6() {
+async fn an_ipv6_host_is_reached() {
     let Ok(listener) = TcpListener::bind("[::1]:0").await else {
         eprintln!("this machine has no IPv6");
         return;

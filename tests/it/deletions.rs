@@ -22,7 +22,7 @@ async fn a_deletion_at_clerk_deletes_the_row() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn marked_users_keep_their_row_and_can_return() {
+async fn mark_mode_keeps_rows_and_users_can_return() {
     let mark = [("CLERK2PG_DELETES__MODE", "mark")];
     let world = mirrored(12).await;
     let gone = world.sim.user_ids()[3].clone();
@@ -73,7 +73,7 @@ async fn marked_users_keep_their_row_and_can_return() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn keeping_asks_nothing() {
+async fn keep_mode_sends_no_requests_about_missing_users() {
     let keep = [("CLERK2PG_DELETES__MODE", "keep")];
     let world = mirrored(12).await;
     let versions = world.db.versions().await;
@@ -95,7 +95,7 @@ async fn keeping_asks_nothing() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn keeping_holds_for_a_pass_taken_up_again() {
+async fn keep_mode_applies_to_a_resumed_sync() {
     let world = mirrored(12).await;
     world.sim.delete(&world.sim.user_ids()[3]);
     let away = unreachable_after_walk(&world).await;
@@ -112,7 +112,7 @@ fn is_by_name(path: &str) -> bool {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn whoever_a_list_hides_is_kept() {
+async fn users_hidden_from_lists_are_kept() {
     let world = mirrored(60).await;
     let hidden = vec![world.sim.user_ids()[20].clone(), world.sim.user_ids()[59].clone()];
     let hiding = Quirks {
@@ -176,7 +176,7 @@ async fn lists_of_a_walk(world: &World) -> u64 {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn lists_that_mislead_delete_nobody() {
+async fn misleading_lists_delete_nobody() {
     let world = mirrored(60).await;
     let all_in_sync = in_sync().unchanged(60);
     let with = |change: fn(&mut Quirks)| {
@@ -312,7 +312,7 @@ async fn stale_lists_delete_nobody() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_deletion_that_cannot_be_confirmed_waits() {
+async fn an_unconfirmed_deletion_waits() {
     let world = mirrored(30).await;
     let gone = world.sim.user_ids()[11].clone();
     world.sim.delete(&gone);
@@ -384,7 +384,7 @@ async fn a_deletion_that_cannot_be_confirmed_waits() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_pass_taken_up_again_behind_the_last_user_still_deletes() {
+async fn a_sync_resumed_after_the_last_user_still_deletes() {
     let world = mirrored(30).await;
     let ids = world.sim.user_ids();
     world.sim.delete(&ids[11]);
@@ -404,7 +404,7 @@ async fn a_pass_taken_up_again_behind_the_last_user_still_deletes() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn names_that_fail_half_way_are_no_answer() {
+async fn a_batch_by_ids_that_fails_half_way_confirms_nothing() {
     let world = mirrored(30).await;
     world.sim.delete(&world.sim.user_ids()[11]);
     let walk = lists_of_a_walk_without(&world).await;
@@ -442,7 +442,7 @@ async fn lists_of_a_walk_without(world: &World) -> u64 {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_user_whose_own_answer_fails_costs_no_pass() {
+async fn a_failing_read_by_id_fails_no_sync() {
     let world = mirrored(30).await;
     let ids = world.sim.user_ids();
     world.sim.delete(&ids[4]);

@@ -59,7 +59,7 @@ async fn takes(name: &str, text: &str, least: usize) {
 }
 
 #[tokio::test]
-async fn what_is_set_can_be_set() {
+async fn every_variable_is_a_setting() {
     takes("Dockerfile", &file("Dockerfile"), 1).await;
     takes("compose.yaml", &file("compose.yaml"), 2).await;
     let manifests = blocks(&file("docs/kubernetes.md"));
@@ -70,7 +70,7 @@ async fn what_is_set_can_be_set() {
 }
 
 #[test]
-fn the_yaml_can_be_read() {
+fn every_yaml_block_is_valid() {
     let mut kinds = Vec::new();
     for manifest in blocks(&file("docs/kubernetes.md")) {
         for document in Yaml::load_from_str(&manifest).unwrap() {

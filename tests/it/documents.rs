@@ -50,7 +50,7 @@ async fn check_kept(fields: &str) {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn keys_that_nobody_knows_are_kept() {
+async fn unknown_keys_are_kept() {
     check_kept(r#","agent_policy":{"mode":"ask","tools":[1,null,{}]},"beta":null,"Ünïcode \"key\"":"x","":[]"#).await;
     // Names that mean something on our side, and nothing at Clerk.
     check_kept(r#","extra":{"a":1},"absent":["id"],"digest":"0","deleted_at":5,"primary_email":"x","full_name":null"#)
@@ -82,7 +82,7 @@ async fn numbers_keep_their_digits() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn the_same_in_other_words_is_no_change() {
+async fn another_spelling_of_the_same_document_is_no_change() {
     let world = World::new(0).await;
     put(
         &world,
@@ -112,7 +112,7 @@ async fn the_same_in_other_words_is_no_change() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_creation_date_that_moves_moves_the_user() {
+async fn a_changed_creation_date_is_followed() {
     let world = mirrored(40).await;
     world.sim.set_faults(Quirks {
         max_page: Some(7),
@@ -155,7 +155,7 @@ async fn a_creation_date_that_moves_moves_the_user() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn imported_users_may_be_older_than_all() {
+async fn imported_users_may_be_older_than_all_others() {
     let world = mirrored(10).await;
     let old =
         |n: i64| json!({"id": format!("user_import{n}"), "object": "user", "created_at": n, "updated_at": CREATED_AT});
@@ -169,7 +169,7 @@ async fn imported_users_may_be_older_than_all() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn changes_that_leave_updated_at_alone_are_found() {
+async fn changes_without_a_new_updated_at_are_found() {
     let world = mirrored(20).await;
     let ids = world.sim.user_ids();
     for (at, field, value) in [
@@ -189,7 +189,7 @@ async fn changes_that_leave_updated_at_alone_are_found() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn many_users_of_one_moment() {
+async fn many_users_created_in_one_moment_are_mirrored() {
     let world = mirrored(5).await;
     world.sim.set_faults(Quirks {
         max_page: Some(7),
@@ -220,7 +220,7 @@ async fn check_derived(fields: &str, expected: &str) {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn derived_columns() {
+async fn derived_columns_follow_the_document() {
     let addresses = r#","email_addresses":[{"id":"a","email_address":"first@example.com","verification":{"status":"verified"}},{},
         {"id":"b","email_address":"second@example.com","verification":{"status":"unverified"}},{"id":"c","email_address":"third@example.com","verification":null}],
         "phone_numbers":[{"id":"p","phone_number":"+1555"}]"#;

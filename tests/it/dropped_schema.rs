@@ -19,7 +19,7 @@ async fn dropped(world: &World, environment: &[(&str, &str)]) -> Process {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_schema_that_is_dropped_under_a_daemon_is_made_again() {
+async fn a_dropped_schema_is_created_again() {
     let world = World::new(30).await;
     let daemon = dropped(&world, &[]).await;
     let exists = "SELECT count(*) FROM pg_tables WHERE schemaname = 'clerk' AND tablename = 'users'";
@@ -31,7 +31,7 @@ async fn a_schema_that_is_dropped_under_a_daemon_is_made_again() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_daemon_that_may_not_migrate_says_that_the_schema_is_gone() {
+async fn a_daemon_that_may_not_migrate_reports_the_missing_schema() {
     let world = World::new(30).await;
     assert_eq!(world.run(&["migrate"]).await.code, Some(0));
     let daemon = dropped(&world, &[("CLERK2PG_DATABASE__MIGRATE", "false")]).await;
@@ -42,7 +42,7 @@ async fn a_daemon_that_may_not_migrate_says_that_the_schema_is_gone() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn an_absurd_number_of_connections_is_a_wrong_setting() {
+async fn absurd_connection_limits_are_configuration_errors() {
     let world = World::new(1).await;
     for number in [
         "0",

@@ -91,7 +91,7 @@ async fn check_walked(world: World, daemon: Process) {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn few_users_in_an_order_of_the_servers_own_are_walked() {
+async fn a_short_list_in_an_unknown_order_is_followed_by_full_syncs() {
     let from_the_start = async {
         let world = World::new(60).await;
         world.sim.set_faults(no_order());
@@ -108,7 +108,7 @@ async fn few_users_in_an_order_of_the_servers_own_are_walked() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn many_users_in_an_order_of_the_servers_own_are_left_to_the_schedule_of_full_syncs() {
+async fn a_long_list_in_an_unknown_order_is_left_to_scheduled_full_syncs() {
     let check = async |is_later: bool| {
         let world = World::new(700).await;
         let quirks = if is_later { Quirks::default() } else { no_order() };
@@ -140,7 +140,7 @@ async fn a_missing_count_hides_deletions_only() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn offsets_that_are_ignored_matter_to_long_lists_only() {
+async fn ignored_offsets_matter_to_long_lists_only() {
     let quirks = Quirks {
         ignore_offset: true,
         ..Quirks::default()
@@ -205,7 +205,7 @@ fn not_found(body: ErrorBody) -> Rule {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn one_404_for_a_list_says_nothing_about_its_order() {
+async fn a_404_for_a_list_does_not_mark_it_as_unordered() {
     let world = World::new(60).await;
     let daemon = world.start_incremental(&[]).await;
     for body in [ErrorBody::Html, ErrorBody::Json] {
@@ -225,7 +225,7 @@ async fn one_404_for_a_list_says_nothing_about_its_order() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn an_instance_that_is_not_known_is_said_to_be_that() {
+async fn an_unknown_instance_is_reported() {
     let world = World::new(5).await;
     assert_eq!(world.once().await.code, Some(0));
     world.sim.set_faults(not_found(ErrorBody::Json));
@@ -249,7 +249,7 @@ async fn an_instance_that_is_not_known_is_said_to_be_that() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn an_address_with_the_version_is_read_and_a_key_in_clear_text_is_warned_of() {
+async fn an_api_url_with_a_version_is_accepted_and_plain_http_is_warned_of() {
     let world = World::new(5).await;
     let url = format!("{}/v1/", world.sim.url());
     world
@@ -274,7 +274,7 @@ async fn an_address_with_the_version_is_read_and_a_key_in_clear_text_is_warned_o
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_server_that_fails_to_count_is_followed_all_the_same() {
+async fn a_server_that_fails_to_count_is_still_mirrored() {
     let world = World::new(40).await;
     world.once().await;
     let ids = world.sim.user_ids();

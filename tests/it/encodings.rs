@@ -55,7 +55,7 @@ fn fill(world: &World) {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn latin1() {
+async fn a_latin1_database_rejects_what_it_cannot_hold() {
     let world = world("LATIN1").await;
     fill(&world);
     world.sim.insert(user("user_latin", "Zoë"));
@@ -102,7 +102,7 @@ async fn latin1() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn sql_ascii() {
+async fn a_sql_ascii_database_stores_bytes_as_they_come() {
     let world = world("SQL_ASCII").await;
     fill(&world);
     let initial = [("CLERK2PG_EVENTS__INITIAL", "true")];
@@ -119,7 +119,7 @@ async fn sql_ascii() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn what_a_failed_sync_says_can_be_kept() {
+async fn the_error_of_a_failed_sync_fits_the_encoding() {
     let world = world("LATIN1").await;
     world.once().await;
     // The message has quotes that are not in LATIN1.
@@ -132,7 +132,7 @@ async fn what_a_failed_sync_says_can_be_kept() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn check_says_what_an_encoding_costs() {
+async fn check_reports_what_the_encoding_cannot_hold() {
     for (encoding, says) in [
         ("LATIN1", "LATIN1, which cannot hold all of Unicode"),
         ("SQL_ASCII", "SQL_ASCII"),

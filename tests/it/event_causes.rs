@@ -28,7 +28,7 @@ async fn put(world: &World, fields: &str) {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn the_same_in_other_words_is_no_event() {
+async fn another_spelling_of_the_same_document_makes_no_event() {
     let world = mirrored(1).await;
     put(
         &world,
@@ -73,7 +73,7 @@ async fn the_same_in_other_words_is_no_event() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn who_is_marked_is_told_as_deleted_and_who_is_back_as_created() {
+async fn marking_makes_a_deleted_event_and_a_return_a_created_event() {
     let world = mirrored(10).await;
     let id = world.sim.user_ids()[4].clone();
     let document = world.sim.document(&id).unwrap();
@@ -126,7 +126,7 @@ async fn who_is_marked_is_told_as_deleted_and_who_is_back_as_created() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn who_signs_up_again_with_the_same_address_is_somebody_else() {
+async fn a_new_user_with_an_old_address_makes_a_created_event() {
     for environment in [&[][..], &[MARK]] {
         let world = mirrored(10).await;
         let old = world.sim.user_ids()[4].clone();
@@ -150,7 +150,7 @@ async fn who_signs_up_again_with_the_same_address_is_somebody_else() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_mirror_that_keeps_everybody_tells_of_no_deletion() {
+async fn keep_mode_makes_no_deleted_event() {
     let keep = [("CLERK2PG_DELETES__MODE", "keep")];
     let world = mirrored(10).await;
     let ids = world.sim.user_ids();
@@ -194,7 +194,7 @@ async fn check_kept_out(ddl: &str, mend: &str) {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn who_breaks_a_constraint_makes_an_event_once_it_is_gone() {
+async fn a_user_refused_by_a_constraint_makes_an_event_once_it_is_dropped() {
     check_kept_out(
         "ALTER TABLE clerk.users ADD CONSTRAINT nobody_refused CHECK (username IS DISTINCT FROM 'refused')",
         "ALTER TABLE clerk.users DROP CONSTRAINT nobody_refused",
@@ -214,14 +214,14 @@ fn trigger(when: &str, row: &str, what: &str) -> String {
 const MEND: &str = "DROP FUNCTION refuse CASCADE";
 
 #[tokio::test(flavor = "multi_thread")]
-async fn whom_a_trigger_refuses_makes_an_event_once_it_is_gone() {
+async fn a_user_refused_by_a_trigger_makes_an_event_once_it_is_dropped() {
     let raise = "RAISE EXCEPTION 'nobody is called so here'";
     check_kept_out(&trigger("BEFORE INSERT OR UPDATE", "NEW", raise), MEND).await;
     check_kept_out(&trigger("AFTER INSERT OR UPDATE", "NEW", raise), MEND).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn whom_a_trigger_leaves_out_without_a_word_makes_no_event() {
+async fn a_row_that_a_trigger_skips_makes_no_event() {
     check_kept_out(&trigger("BEFORE INSERT OR UPDATE", "NEW", "RETURN NULL"), MEND).await;
 }
 
@@ -255,7 +255,7 @@ async fn check_held_back(ddl: &str, mend: &str, environment: &[(&str, &str)]) {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_row_that_cannot_go_is_not_told_as_deleted() {
+async fn a_kept_row_makes_no_deleted_event() {
     let orders = "CREATE TABLE orders (user_id text REFERENCES clerk.users); INSERT INTO orders VALUES ('{id}')";
     check_held_back(orders, "DROP TABLE orders", &[]).await;
     let waiting = "CREATE TABLE orders (user_id text REFERENCES clerk.users DEFERRABLE INITIALLY DEFERRED);
@@ -266,7 +266,7 @@ async fn a_row_that_cannot_go_is_not_told_as_deleted() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn who_cannot_be_stored_makes_no_event_and_hides_no_others() {
+async fn a_rejected_user_makes_no_event_and_hides_no_others() {
     let world = mirrored(10).await;
     let before: BTreeSet<String> = world.db.documents().await.into_keys().collect();
     for kind in Unstorable::ALL {

@@ -116,7 +116,7 @@ async fn read(url: String, is_over: Arc<AtomicBool>) -> (Vec<i64>, usize) {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_reader_that_goes_by_id_misses_nothing_whoever_writes() {
+async fn a_reader_that_follows_ids_misses_no_event() {
     let world = mirrored(300).await;
     world.sim.set_faults(Quirks {
         max_page: Some(40),
@@ -273,11 +273,11 @@ async fn check_replay(mode: &[(&str, &str)]) {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn events_from_the_beginning_add_up_to_the_mirror() {
+async fn all_events_together_reproduce_the_mirror() {
     check_replay(&[]).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn events_add_up_to_the_mirror_where_users_are_marked() {
+async fn all_events_together_reproduce_the_mirror_in_mark_mode() {
     check_replay(&[MARK]).await;
 }

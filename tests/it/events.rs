@@ -34,7 +34,7 @@ fn assert_envelope(world: &World, event: &Event, kind: &str, data: Value) {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn what_happens_to_a_user_makes_one_event_each() {
+async fn each_change_of_a_user_makes_one_event() {
     let world = World::new(12).await;
     let ids = world.sim.user_ids();
     let [updated, banned, known_elsewhere, gone] = [&ids[1], &ids[2], &ids[3], &ids[4]];
@@ -95,7 +95,7 @@ async fn what_happens_to_a_user_makes_one_event_each() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn what_comes_in_one_page_is_told_in_the_order_in_which_it_happened() {
+async fn events_of_one_page_are_in_the_order_of_the_changes() {
     let world = mirrored(20).await;
     let ids = world.sim.user_ids();
     let order = [11, 3, 17, 0, 8];
@@ -230,7 +230,7 @@ async fn the_first_import_makes_no_events_even_if_it_takes_two_runs() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn with_initial_events_the_first_import_tells_of_everybody_once() {
+async fn with_initial_events_the_first_import_makes_one_event_for_each_user() {
     let world = half_imported(&[INITIAL]).await;
     let ran = world.once_with(&[INITIAL]).await;
     assert_eq!(ran.code, Some(0), "{ran:#?}");
@@ -255,7 +255,7 @@ async fn with_initial_events_the_first_import_tells_of_everybody_once() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn who_is_asked_for_during_the_first_import_comes_silently() {
+async fn a_user_requested_during_the_first_import_makes_no_event() {
     let world = World::new(200).await;
     world.sim.set_faults(slow_pages(5, 100));
     let daemon = world.start_daemon(&[NEVER, ("CLERK2PG_LOG__LEVEL", "debug")]);

@@ -28,7 +28,7 @@ fn assert_refused(ran: &ProgramOutput, what: &str, hint: &str) {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_schema_of_somebody_elses() {
+async fn a_foreign_schema_is_refused() {
     let diesels = "CREATE TABLE clerk.__diesel_schema_migrations (version text PRIMARY KEY, run_on timestamp NOT NULL DEFAULT now());
         INSERT INTO clerk.__diesel_schema_migrations VALUES ('20200101000000')";
     for theirs in [
@@ -52,7 +52,7 @@ async fn a_schema_of_somebody_elses() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_schema_that_is_newer() {
+async fn a_newer_schema_is_refused() {
     let world = mirrored(3).await;
     world
         .db
@@ -71,7 +71,7 @@ async fn a_schema_that_is_newer() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn migrations_that_are_left_to_a_person() {
+async fn migrations_may_be_left_to_a_person() {
     let manual = [("CLERK2PG_DATABASE__MIGRATE", "false")];
     let world = World::new(3).await;
     let ran = world.run_with(&["--once"], &manual).await;
@@ -90,7 +90,7 @@ async fn migrations_that_are_left_to_a_person() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn migrating_twice_is_migrating_once() {
+async fn migrating_twice_changes_nothing() {
     let world = World::new(3).await;
     let first = world.run(&["migrate", "--format", "json"]).await;
     assert_eq!(first.code, Some(0), "{first:#?}");
@@ -117,7 +117,7 @@ async fn migrating_twice_is_migrating_once() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn several_that_migrate_at_once() {
+async fn several_programs_may_migrate_at_once() {
     let world = World::new(3).await;
     let migrate = || world.run(&["migrate", "--format", "json"]);
     let (a, b, c) = tokio::join!(migrate(), migrate(), migrate());
@@ -133,7 +133,7 @@ async fn several_that_migrate_at_once() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_role_that_may_not_create() {
+async fn a_role_without_create_is_refused_with_a_hint() {
     let world = World::new(3).await;
     let role = Role::new(&world).await;
     for arguments in [&["--once"][..], &["migrate"]] {
@@ -156,7 +156,7 @@ async fn a_role_that_may_not_create() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_role_that_may_only_read() {
+async fn a_role_that_may_only_read_is_refused_with_a_hint() {
     let world = mirrored(10).await;
     let role = Role::new(&world).await;
     let name = &role.name;

@@ -23,7 +23,7 @@ async fn with_rejected(rejected: usize) -> World {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn rejected_users_are_said_in_the_first_line() {
+async fn rejected_users_are_in_the_first_line() {
     let world = with_rejected(1).await;
     let ran = world.run(&["--once"]).await;
     let instance = world.sim.instance_id();
@@ -41,7 +41,7 @@ async fn rejected_users_are_said_in_the_first_line() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn with_exit_code_rejected_users_are_5() {
+async fn with_exit_code_rejected_users_give_exit_code_5() {
     let world = with_rejected(2).await;
     let once = ["--once", "--exit-code", "--format", "json"];
     let dry_run = ["--dry-run", "--exit-code", "--format", "json"];
@@ -68,7 +68,7 @@ async fn with_exit_code_rejected_users_are_5() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn with_exit_code_everything_else_stays_as_it_is() {
+async fn with_exit_code_all_other_exit_codes_stay() {
     let world = mirrored(60).await;
     let once = ["--once", "--exit-code", "--format", "json"];
     world.run(&once).await.assert(Exit::Ok, in_sync().unchanged(60));

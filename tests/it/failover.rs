@@ -86,17 +86,17 @@ async fn restarted_between_pages(signal: Signal) {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn restarted_in_the_middle_of_a_sync() {
+async fn a_sync_survives_a_restart_of_the_server() {
     restarted_between_pages(Signal::INT).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn crashed_in_the_middle_of_a_sync() {
+async fn a_sync_survives_a_crash_of_the_server() {
     restarted_between_pages(Signal::QUIT).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn restarted_while_a_batch_is_being_written() {
+async fn a_restart_while_a_batch_is_written_loses_nothing() {
     for signal in [Signal::INT, Signal::QUIT] {
         let mut server = Postgres::start().await;
         let mut world = world(server.admin()).await;
@@ -155,7 +155,7 @@ impl Pair {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_standby_takes_over_in_the_middle_of_a_sync() {
+async fn a_sync_continues_on_a_promoted_standby() {
     let mut pair = Pair::new().await;
     let daemon = pair.world.start_daemon(&[NEVER]);
     pair.world.walks_on().await;
@@ -171,7 +171,7 @@ async fn a_standby_takes_over_in_the_middle_of_a_sync() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_primary_that_stays_open_for_reading_is_left() {
+async fn a_demoted_primary_is_left() {
     let mut pair = Pair::new().await;
     let daemon = pair.world.start_daemon(&[NEVER]);
     pair.world.walks_on().await;
@@ -186,7 +186,7 @@ async fn a_primary_that_stays_open_for_reading_is_left() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn connections_of_before_do_not_outlive_a_failover() {
+async fn old_connections_do_not_outlive_a_failover() {
     let mut pair = Pair::new().await;
     let watched = MonitoredDaemon::new(pair.world.start_incremental(&[ANY]).await).await;
     // Whoever looks has a connection of its own.
@@ -212,7 +212,7 @@ async fn connections_of_before_do_not_outlive_a_failover() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn what_a_standby_was_not_sent_is_looked_for_again() {
+async fn changes_that_a_standby_did_not_receive_are_mirrored_again() {
     let mut pair = Pair::new().await;
     let daemon = pair.world.start_incremental(&[]).await;
     pair.has_followed(USERS as i64).await;
@@ -249,7 +249,7 @@ async fn what_a_standby_was_not_sent_is_looked_for_again() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_server_that_takes_no_writes_is_waited_for() {
+async fn a_read_only_server_is_waited_for() {
     let server = Postgres::start().await;
     let world = world(server.admin()).await;
     let daemon = world.start_incremental(&[]).await;

@@ -5,7 +5,7 @@ use clerk_sim::{Effect, Endpoint, Quirks, Rule, WrongCount};
 use crate::support::polling::PollingDaemon;
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_count_that_flaps_by_one_is_looked_into_a_few_times_only() {
+async fn a_flapping_count_causes_few_searches() {
     let polling = PollingDaemon::new(60, &[]).await;
     let world = &polling.world;
     let quirks = Quirks {

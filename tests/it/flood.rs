@@ -99,7 +99,7 @@ impl World {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_flood_of_notifications_keeps_nobody_waiting() {
+async fn a_flood_of_notifications_delays_no_other_user() {
     let world = World::new(40).await;
     let watched = MonitoredDaemon::start(&world, &[EVERY_SECOND, LIMIT, DEBUG]).await;
     watched.wait_until_ready("in sync").await;
@@ -126,7 +126,7 @@ async fn a_flood_of_notifications_keeps_nobody_waiting() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_flood_during_a_full_sync_keeps_neither_it_nor_changes_waiting() {
+async fn a_flood_during_a_full_sync_delays_neither_it_nor_changes() {
     let world = World::new(100).await;
     let watched = MonitoredDaemon::start(&world, &[EVERY_SECOND, LIMIT, DEBUG]).await;
     watched.wait_until_ready("in sync").await;
@@ -150,7 +150,7 @@ async fn a_flood_during_a_full_sync_keeps_neither_it_nor_changes_waiting() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn one_that_asks_for_syncs_without_end_gets_some() {
+async fn endless_requests_for_syncs_are_throttled() {
     let world = World::new(40).await;
     let daemon = world.start_daemon(&[NEVER, LIMIT, DEBUG]);
     daemon.wait_for_log(LISTENING).await;
@@ -172,7 +172,7 @@ async fn one_that_asks_for_syncs_without_end_gets_some() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn an_id_that_nobody_has_is_not_read_again_at_once() {
+async fn an_unknown_id_is_not_read_again_at_once() {
     let world = World::new(40).await;
     let daemon = world.start_daemon(&[NEVER, DEBUG]);
     daemon.wait_for_log(LISTENING).await;
@@ -208,7 +208,7 @@ fn fails(kind: &str) -> String {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_full_sync_that_fails_keeps_no_change_waiting() {
+async fn a_failing_full_sync_delays_no_change() {
     let world = World::new(40).await;
     let watched = MonitoredDaemon::new(world.start_daemon(&[NEVER, EVERY_SECOND, ANY, DEBUG])).await;
     watched.wait_until_ready("in sync").await;
@@ -231,7 +231,7 @@ async fn a_full_sync_that_fails_keeps_no_change_waiting() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn users_who_cannot_be_brought_keep_nobody_waiting() {
+async fn a_failing_sync_on_demand_delays_no_other_user() {
     let world = World::new(40).await;
     let watched = MonitoredDaemon::new(world.start_daemon(&[NEVER, EVERY_SECOND, ANY, DEBUG])).await;
     watched.wait_until_ready("in sync").await;
@@ -298,7 +298,7 @@ async fn a_wrapped_user_is_stored() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn an_id_that_is_answered_with_another_user_keeps_nobody_waiting() {
+async fn an_id_answered_with_another_user_delays_nobody() {
     const WRONG: &str = "GET /v1/users/user_wrong";
     let world = World::new(40).await;
     let stranger = world.sim.document(&world.sim.user_ids()[0]).unwrap().to_string();

@@ -59,7 +59,7 @@ impl Changes {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn each_change_of_the_last_hour_counts() {
+async fn every_change_of_the_last_hour_counts() {
     let mut changes = Changes::new(120).await;
     changes.happen((1..=90).map(|n| 8 * n)).await;
     for _ in 0..3 {
@@ -97,7 +97,7 @@ async fn each_change_of_the_last_hour_counts() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_refused_change_has_no_age() {
+async fn a_rejected_change_has_no_age() {
     let world = mirrored(20).await;
     world
         .db
@@ -116,7 +116,7 @@ async fn a_refused_change_has_no_age() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_sync_with_many_changes_weighs_as_many() {
+async fn each_change_of_a_sync_counts_once() {
     let mut changes = Changes::new(700).await;
     changes.happen((1..=600).map(|n| n + 100)).await;
     for _ in 0..5 {

@@ -8,7 +8,7 @@ use crate::support::{
 };
 
 #[tokio::test(flavor = "multi_thread")]
-async fn ten_thousand_users_then_nothing_then_a_hundred_changes() {
+async fn a_full_sync_imports_then_finds_nothing_then_finds_changes() {
     let world = World::new(10_000).await;
     world.once().await.assert(Exit::Ok, changed().created(10000));
     world.assert_in_sync().await;
@@ -36,7 +36,7 @@ async fn ten_thousand_users_then_nothing_then_a_hundred_changes() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_long_walk_says_how_far_it_has_come() {
+async fn a_long_walk_reports_its_progress() {
     let world = World::new(60).await;
     world.sim.set_faults(Faults {
         quirks: Quirks {
@@ -55,7 +55,7 @@ async fn a_long_walk_says_how_far_it_has_come() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn other_digests_of_the_same_documents_are_no_changes() {
+async fn a_new_digest_of_the_same_document_is_no_change() {
     let world = World::new(30).await;
     world.once().await.assert(Exit::Ok, changed().created(30));
     let digests = "SELECT string_agg(encode(digest, 'hex'), ' ' ORDER BY id) FROM clerk.users";

@@ -38,7 +38,7 @@ async fn refused(world: &World, sum: &str, why: &str) {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn held_deletions_wait_while_all_else_goes_on() {
+async fn held_deletions_block_nothing_else() {
     let world = mirrored(60).await;
     world.sim.set_faults(Quirks {
         max_page: Some(7),
@@ -108,7 +108,7 @@ async fn an_approval_is_for_one_plan_and_one_time() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn whoever_is_back_is_not_deleted() {
+async fn a_user_that_returned_is_not_deleted() {
     let world = mirrored(40).await;
     let back = world.sim.user_ids()[2].clone();
     let document = world.sim.document(&back).unwrap();
@@ -133,7 +133,7 @@ async fn whoever_is_back_is_not_deleted() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_plan_that_has_changed_needs_another_look() {
+async fn a_changed_plan_needs_another_approval() {
     let world = mirrored(40).await;
     let back = world.sim.user_ids()[2].clone();
     let document = world.sim.document(&back).unwrap();
@@ -155,7 +155,7 @@ async fn a_plan_that_has_changed_needs_another_look() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn an_approval_outlasts_a_pass_that_fails() {
+async fn an_approval_outlasts_a_failed_sync() {
     let world = mirrored(40).await;
     delete(&world, 12);
     let sum = plan(&world.once().await);
@@ -177,7 +177,7 @@ async fn an_approval_outlasts_a_pass_that_fails() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn an_approved_deletion_is_confirmed_all_the_same() {
+async fn an_approved_deletion_is_still_confirmed() {
     let world = mirrored(40).await;
     delete(&world, 12);
     approve(&world, &plan(&world.once().await)).await;
@@ -191,7 +191,7 @@ async fn an_approved_deletion_is_confirmed_all_the_same() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_clerk_without_users_is_held_whatever_the_limits_say() {
+async fn an_empty_clerk_is_held_under_any_limits() {
     let no_limits = [
         ("CLERK2PG_DELETES__MIN_COUNT", "1000"),
         ("CLERK2PG_DELETES__MAX_PERCENT", "100"),
@@ -210,7 +210,7 @@ async fn a_clerk_without_users_is_held_whatever_the_limits_say() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn more_than_one_question_by_name_is_one_plan() {
+async fn deletions_of_several_batches_are_one_plan() {
     let world = mirrored(300).await;
     delete(&world, 250);
     let ran = world.once().await;
@@ -247,7 +247,7 @@ const MAX_COUNT: &str = "CLERK2PG_DELETES__MAX_COUNT";
 const MAX_PERCENT: &str = "CLERK2PG_DELETES__MAX_PERCENT";
 
 #[tokio::test(flavor = "multi_thread")]
-async fn limits_by_default() {
+async fn default_limits() {
     check(20, 10, &[], false).await;
     check(20, 11, &[], true).await;
     check(100, 20, &[], false).await;
@@ -255,7 +255,7 @@ async fn limits_by_default() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn limits_by_percent_and_by_count() {
+async fn percent_and_count_limits() {
     check(30, 15, &[(MAX_PERCENT, "50")], false).await;
     check(30, 16, &[(MAX_PERCENT, "50")], true).await;
     check(30, 1, &[(MIN_COUNT, "0"), (MAX_PERCENT, "0")], true).await;
@@ -271,7 +271,7 @@ async fn limits_by_percent_and_by_count() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn limits_out_of_the_file() {
+async fn limits_from_the_file() {
     let world = mirrored(20).await;
     let directory = tempfile::tempdir().unwrap();
     let file = directory.path().join("config.toml");
@@ -289,7 +289,7 @@ async fn limits_out_of_the_file() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn rows_that_the_application_holds_back_do_not_stand_in_the_way_of_others() {
+async fn kept_rows_do_not_block_other_deletions() {
     let world = mirrored(60).await;
     let ids = world.sim.user_ids();
     world
@@ -316,7 +316,7 @@ async fn rows_that_the_application_holds_back_do_not_stand_in_the_way_of_others(
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn rows_that_the_application_held_back_one_by_one_do_not_go_all_at_once() {
+async fn kept_rows_released_together_are_held_as_a_mass_deletion() {
     let world = mirrored(60).await;
     let ids = world.sim.user_ids();
     world

@@ -30,7 +30,7 @@ fn assert_unwell(ran: &ProgramOutput, why: &str) {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn tells_what_the_daemon_says() {
+async fn it_reports_what_the_daemon_answers() {
     let world = mirrored(10).await;
     let watched = MonitoredDaemon::start(&world, &[crate::support::process::EVERY_SECOND]).await;
     watched.wait_until_ready("in sync").await;
@@ -72,7 +72,7 @@ async fn tells_what_the_daemon_says() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn nobody_and_strangers_are_not_ready() {
+async fn a_missing_or_foreign_listener_is_not_ready() {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let address = listener.local_addr().unwrap().to_string();
     // Connections are taken by the kernel, and nobody says anything.
@@ -101,7 +101,7 @@ async fn nobody_and_strangers_are_not_ready() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_proxy_in_the_environment_is_not_asked() {
+async fn a_proxy_in_the_environment_is_ignored() {
     let world = World::new(3).await;
     let watched = MonitoredDaemon::start(&world, &[]).await;
     watched.wait_until_ready("in sync").await;

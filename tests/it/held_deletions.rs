@@ -31,7 +31,7 @@ async fn approve(world: &World) {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn growth_of_the_table_releases_nothing() {
+async fn a_growing_table_releases_nothing() {
     let world = mirrored(50).await;
     let held_ids = delete(&world, 11);
     world.once().await.assert(Exit::Held, held(11).unchanged(39));
@@ -50,7 +50,7 @@ async fn growth_of_the_table_releases_nothing() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn time_that_passes_releases_nothing() {
+async fn passing_time_releases_nothing() {
     let world = mirrored(1_000).await;
     delete(&world, 190);
     world
@@ -79,7 +79,7 @@ async fn time_that_passes_releases_nothing() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_sync_that_judges_nobody_releases_nothing() {
+async fn a_sync_without_missing_users_releases_nothing() {
     let world = mirrored(50).await;
     let held_ids = delete(&world, 12);
     world.once().await.assert(Exit::Held, held(12).unchanged(38));
@@ -100,7 +100,7 @@ async fn a_sync_that_judges_nobody_releases_nothing() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_user_that_clerk_shows_again_is_released_and_the_others_are_not() {
+async fn only_a_user_that_clerk_shows_again_is_released() {
     let world = mirrored(50).await;
     let back = world.sim.user_ids()[3].clone();
     let document = world.sim.document(&back).unwrap();
@@ -118,7 +118,7 @@ async fn a_user_that_clerk_shows_again_is_released_and_the_others_are_not() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_daemon_deletes_nothing_that_is_held_and_all_that_is_approved() {
+async fn a_daemon_deletes_what_is_approved_and_nothing_held() {
     let (world, daemon) = start_on_demand(50).await;
     let held = delete(&world, 11);
     world.notify("sync").await;

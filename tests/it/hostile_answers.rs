@@ -33,7 +33,7 @@ fn seeds(kind: &str) -> Vec<(String, Vec<u8>)> {
 }
 
 #[test]
-fn every_seed_goes_its_way() {
+fn every_fuzzing_seed_is_handled() {
     let seeds = seeds("");
     assert!(seeds.len() > 100, "{}", seeds.len());
     for (name, bytes) in seeds {
@@ -91,7 +91,7 @@ fn check_beside(rest: &str, expected: &str) {
 }
 
 #[test]
-fn no_list_of_users() {
+fn bodies_that_are_no_list_are_errors() {
     check_error("", "EOF");
     check_error("<!DOCTYPE html><title>Just a moment</title>", "expected value");
     check_error("\u{feff}[]", "expected value");
@@ -113,7 +113,7 @@ fn no_list_of_users() {
 }
 
 #[test]
-fn users_that_are_none() {
+fn values_that_are_no_users_are_rejected() {
     let none = "the document is not a JSON object";
     check(
         r#"[7,"x",null,[],{"id":"b","created_at":2}]"#,
@@ -122,7 +122,7 @@ fn users_that_are_none() {
 }
 
 #[test]
-fn deep_nesting() {
+fn deep_nesting_costs_one_value_at_most() {
     let lists = |depth| format!(r#","x":{}{}"#, "[".repeat(depth), "]".repeat(depth));
     check_beside(&lists(MAX_DEPTH - 1), "a");
     check_beside(&lists(MAX_DEPTH), "a, respelled");
@@ -140,7 +140,7 @@ fn deep_nesting() {
 }
 
 #[test]
-fn huge_numbers() {
+fn huge_numbers_cost_one_value_at_most() {
     let digits = "9".repeat(400);
     check_beside(&format!(r#","public_metadata":{{"n":{digits}}}"#), "a");
     check_beside(r#","public_metadata":{"n":1e999}"#, "a");
@@ -171,7 +171,7 @@ fn huge_numbers() {
 }
 
 #[test]
-fn bytes_that_are_no_text() {
+fn invalid_utf8_concerns_one_user() {
     let page = b"[{\"id\":\"a\",\"created_at\":1,\"x\":\"\xff\"},{\"id\":\"b\",\"created_at\":2}]";
     check(page, &["mangled a", "b"]);
     // Halves of surrogates as bytes, and an overlong NUL.
@@ -190,7 +190,7 @@ fn bytes_that_are_no_text() {
 }
 
 #[test]
-fn keys_that_come_twice() {
+fn the_last_value_of_a_duplicate_key_counts() {
     // The last one counts, as to Postgres.
     let twice = page(r#"[{"id":"a","created_at":1,"first_name":"A","first_name":"B","x":1,"x":2}]"#).unwrap();
     let user = decode(twice.document(&twice.users()[0])).unwrap();
@@ -224,7 +224,7 @@ fn keys_that_come_twice() {
 }
 
 #[test]
-fn halves_of_surrogate_pairs() {
+fn lone_surrogates_cost_one_value() {
     check_beside(r#","first_name":"\ud83d\ude00""#, "a");
     for half in [r"\ud83d", r"\ude00", r"\ud83dx", r"\ude00\ud83d"] {
         check_beside(&format!(r#","first_name":"{half}""#), "a without first_name, respelled");
@@ -241,7 +241,7 @@ fn halves_of_surrogate_pairs() {
 }
 
 #[test]
-fn nul() {
+fn u0000_costs_one_value() {
     check_beside(r#","first_name":"a\u0000""#, "a without first_name, respelled");
     for metadata in [r#"{"a":["\u0000"]}"#, r#"{"\\\u0000":1}"#] {
         let metadata = format!(r#","public_metadata":{metadata}"#);
@@ -257,7 +257,7 @@ fn nul() {
 }
 
 #[test]
-fn enormous_strings() {
+fn strings_beyond_the_limits_are_rejected() {
     let text = |length: usize| format!(r#","first_name":"{}""#, "x".repeat(length));
     check_beside(&text(MAX_DOCUMENT - 100), "a");
     let why = outcome(beside(&text(MAX_DOCUMENT))).unwrap();
@@ -269,7 +269,7 @@ fn enormous_strings() {
 }
 
 #[test]
-fn more_users_than_anybody_asks_for() {
+fn a_page_of_too_many_users_is_an_error() {
     let list = |user: &str, users: usize| format!("[{}]", vec![user; users].join(","));
     for user in ["{}", "7"] {
         assert_eq!(page(list(user, MAX_USERS)).unwrap().users().len(), MAX_USERS);
@@ -360,19 +360,19 @@ proptest! {
     #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::default() })]
 
     #[test]
-    fn any_bytes_go_their_way(bytes in prop::collection::vec(any::<u8>(), 0..2_000)) {
+    fn any_bytes_are_handled(bytes in prop::collection::vec(any::<u8>(), 0..2_000)) {
         way::go(&bytes);
     }
 
     #[test]
-    fn any_json_goes_its_way(users in prop::collection::vec(nasty(), 0..10)) {
+    fn any_json_is_handled(users in prop::collection::vec(nasty(), 0..10)) {
         let bytes = format!("[{}]", users.join(","));
         prop_assert_eq!(outcome(bytes).unwrap().len(), users.len());
     }
 
     /// Whatever one document holds, it costs no other user, and none is lost.
     #[test]
-    fn nearly_honest_pages_give_each_user_or_its_rejection(users in prop::collection::vec(nearly_honest(), 0..4)) {
+    fn corrupted_users_are_each_stored_or_rejected(users in prop::collection::vec(nearly_honest(), 0..4)) {
         let mut documents = users.clone();
         documents.push(r#"{"id":"b","created_at":2}"#.to_owned());
         for user in &documents {
@@ -386,7 +386,7 @@ proptest! {
     }
 
     #[test]
-    fn spoilt_pages_go_their_way(
+    fn corrupted_pages_are_handled(
         users in prop::collection::vec(nearly_honest(), 1..4),
         spoilt in prop::collection::vec((any::<prop::sample::Index>(), prop::collection::vec(any::<u8>(), 0..4), 0..4_usize), 1..6),
         end in prop::option::of(any::<prop::sample::Index>()),
@@ -447,7 +447,7 @@ const OK: &str = "200 OK";
 const PACKED: &str = "content-encoding: gzip\r\n";
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_body_beyond_the_limit_takes_no_more_memory_than_promised() {
+async fn a_body_beyond_the_limit_stays_within_the_memory_bound() {
     let too_large = "larger than 32 MiB";
     check_memory("a huge body", OK, "", vec![b' '; MAX_BODY + 1], too_large).await;
     let bomb = gzip(&vec![b' '; 8 * MAX_BODY]);
@@ -457,7 +457,7 @@ async fn a_body_beyond_the_limit_takes_no_more_memory_than_promised() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_body_of_millions_takes_no_more_memory_than_promised() {
+async fn a_body_of_millions_of_values_stays_within_the_memory_bound() {
     let list = |user: &str, behind: &str| {
         let users = vec![user; (MAX_BODY - 100) / (user.len() + 1)].join(",");
         format!("[{users}{behind}]").into_bytes()
@@ -481,7 +481,7 @@ async fn a_body_of_millions_takes_no_more_memory_than_promised() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_body_of_one_string_takes_no_more_memory_than_promised() {
+async fn a_body_of_one_string_stays_within_the_memory_bound() {
     let string = |around: [&str; 2], byte: u8| {
         [around[0].as_bytes(), &vec![byte; MAX_BODY - 100], around[1].as_bytes()].concat()
     };
@@ -497,7 +497,7 @@ async fn a_body_of_one_string_takes_no_more_memory_than_promised() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn the_largest_users_take_no_more_memory_than_promised() {
+async fn the_largest_users_stay_within_the_memory_bound() {
     let users = |rest: &str| {
         let user = |n: u32| format!(r#"{{"id":"user_{n}","created_at":{n}{rest}}}"#);
         format!("[{}]", (1..=31).map(user).collect::<Vec<_>>().join(",")).into_bytes()
@@ -514,7 +514,7 @@ async fn the_largest_users_take_no_more_memory_than_promised() {
 
 /// Counts, and what says who Clerk is, are small.
 #[tokio::test(flavor = "multi_thread")]
-async fn other_answers_are_not_read_beyond_a_megabyte() {
+async fn other_answers_are_read_up_to_a_megabyte() {
     let server = Server::start(|_| answer(OK, "", &vec![b' '; (1 << 20) + 1])).await;
     let client = client_with(&server.url, "sk_live_x", None, 1.0, Duration::from_secs(10));
     let error = client.instance().await.unwrap_err();
@@ -536,7 +536,7 @@ async fn other_answers_are_not_read_beyond_a_megabyte() {
 
 /// What a server says goes into logs, onto terminals and into Postgres.
 #[tokio::test(flavor = "multi_thread")]
-async fn a_servers_words_are_printable_and_short() {
+async fn error_texts_of_a_server_are_printable_and_short() {
     let message = format!(
         r#"{{"errors":[{{"code":"a\u0000b","message":"\u001b[2J\u0000{}"}}]}}"#,
         "x".repeat(100_000)
@@ -570,7 +570,7 @@ async fn a_servers_words_are_printable_and_short() {
 
 /// What Postgres would choke on costs its own value only, when it comes and when it changes.
 #[tokio::test(flavor = "multi_thread")]
-async fn what_grows_in_postgres_costs_one_value() {
+async fn a_value_that_grows_in_postgres_costs_one_value() {
     let id: String = (1..1_000_u32)
         .map(|n| format!("{:x}", n.wrapping_mul(2_654_435_761)))
         .collect();

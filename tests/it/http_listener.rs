@@ -30,7 +30,7 @@ fn free_address() -> String {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_port_in_use_ends_the_daemon_at_its_start_but_no_single_run() {
+async fn a_port_in_use_ends_the_daemon_but_no_single_run() {
     let world = World::new(5).await;
     let taken = TcpListener::bind("127.0.0.1:0").unwrap();
     let address = taken.local_addr().unwrap().to_string();
@@ -48,7 +48,7 @@ async fn a_port_in_use_ends_the_daemon_at_its_start_but_no_single_run() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn other_machines_only_where_that_is_allowed() {
+async fn remote_addresses_need_allow_remote() {
     let world = mirrored(5).await;
     let everywhere = ("CLERK2PG_HTTP__LISTEN", "0.0.0.0:0");
     let ran = world.start_daemon(&[everywhere]).wait_for_exit().await;
@@ -70,7 +70,7 @@ async fn other_machines_only_where_that_is_allowed() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn only_questions_and_only_from_this_machines_pages() {
+async fn only_get_requests_for_local_hosts_are_answered() {
     let world = mirrored(5).await;
     let watched = MonitoredDaemon::start(&world, &[]).await;
     let ask = async |request: &str| send(&watched.address, &format!("{request}\r\n\r\n")).await.unwrap();
@@ -124,7 +124,7 @@ fn address_of_this_machine() -> Option<IpAddr> {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn nobody_else_gets_in() {
+async fn only_the_loopback_address_listens() {
     let world = mirrored(5).await;
     let watched = MonitoredDaemon::start(&world, &[]).await;
     let port = watched.address.rsplit_once(':').unwrap().1;
@@ -138,7 +138,7 @@ async fn nobody_else_gets_in() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn who_says_too_much_or_nothing_stops_nobody() {
+async fn oversized_and_silent_requests_block_nobody() {
     let world = mirrored(5).await;
     let watched = MonitoredDaemon::start(&world, &[]).await;
     let huge = format!(
@@ -186,7 +186,7 @@ fn write(file: &Path, listen: &str) {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn sighup_brings_another_address() {
+async fn sighup_applies_a_new_listen_address() {
     let world = mirrored(5).await;
     let directory = tempfile::tempdir().unwrap();
     let file = directory.path().join("config.toml");

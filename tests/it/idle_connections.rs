@@ -26,7 +26,7 @@ async fn connect(address: &str, times: usize, begin: &[u8]) -> Vec<TcpStream> {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn idle_connections_keep_no_probe_out() {
+async fn idle_connections_block_no_probe() {
     let world = mirrored(5).await;
     let watched = MonitoredDaemon::start(&world, &[EVERY_SECOND]).await;
     watched.wait_until_ready("in sync").await;
@@ -52,7 +52,7 @@ async fn idle_connections_keep_no_probe_out() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_request_under_way_is_not_dropped_for_idle_connections() {
+async fn idle_connections_drop_no_request_under_way() {
     let world = mirrored(5).await;
     let watched = MonitoredDaemon::start(&world, &[]).await;
     watched.wait_until_ready("in sync").await;

@@ -19,7 +19,7 @@ use crate::support::{
 };
 
 #[tokio::test(flavor = "multi_thread")]
-async fn creates_and_updates_come_by_a_look() {
+async fn incremental_syncs_mirror_creates_and_updates() {
     let world = World::new(60).await;
     let daemon = world.start_incremental(&[]).await;
     assert_eq!(world.incremental().await, IncrementalTotals::default());
@@ -63,7 +63,7 @@ async fn creates_and_updates_come_by_a_look() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn imports_with_dates_of_long_ago_come_by_a_look() {
+async fn incremental_syncs_mirror_imports_with_old_dates() {
     let world = World::new(60).await;
     let daemon = world.start_incremental(&[]).await;
     for n in 0..30 {
@@ -141,7 +141,7 @@ async fn check_idle(name: &str, prepare: impl FnOnce(&World)) {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_look_with_nothing_to_do_writes_nothing() {
+async fn an_incremental_sync_without_changes_writes_nothing() {
     let locked = check_idle("a locked user", |world| {
         world.sim.update(&world.sim.user_ids()[30], |user| {
             user["locked"] = true.into();
@@ -163,7 +163,7 @@ async fn a_look_with_nothing_to_do_writes_nothing() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_lost_watermark_is_found_again_by_a_full_sync() {
+async fn a_full_sync_restores_a_lost_watermark() {
     let world = World::new(60).await;
     let daemon = world.start_incremental(&[]).await;
     world.wait_for_incremental_sync().await;
@@ -218,7 +218,7 @@ async fn ban(world: &World) -> String {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn bans_that_leave_no_trace_in_the_list_are_brought_by_the_next_full_sync() {
+async fn bans_without_a_new_updated_at_are_mirrored_by_the_next_full_sync() {
     let world = World::new(60).await;
     let daemon = world.start_incremental(&[]).await;
     let id = ban(&world).await;
@@ -286,7 +286,7 @@ async fn check_broken(effect: Effect) {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_list_that_breaks_is_an_outage_told_once() {
+async fn a_broken_list_is_an_outage_reported_once() {
     tokio::join!(
         check_broken(error(503, ErrorBody::Json)),
         check_broken(Effect::Html),
@@ -295,7 +295,7 @@ async fn a_list_that_breaks_is_an_outage_told_once() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn one_odd_page_is_asked_for_again() {
+async fn one_broken_page_is_requested_again() {
     let world = World::new(60).await;
     let daemon = world.start_incremental(&[]).await;
     for effect in [error(503, ErrorBody::Html), Effect::Html, Effect::Truncate] {
@@ -321,7 +321,7 @@ async fn one_odd_page_is_asked_for_again() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_full_sync_that_may_have_missed_somebody_does_not_stand_for_the_changes_before_it() {
+async fn an_incomplete_full_sync_does_not_advance_the_watermark() {
     let world = World::new(60).await;
     world.once().await.assert(Exit::Ok, changed().created(60));
     let watermark = world.watermark().await;

@@ -91,7 +91,7 @@ async fn other(world: &World, users: usize) -> Sim {
 const IMPATIENT: (&str, &str) = ("CLERK2PG_CLERK__TIMEOUT", "500ms");
 
 #[tokio::test(flavor = "multi_thread")]
-async fn users_are_synced_and_none_deleted_where_the_instance_is_not_told() {
+async fn without_an_instance_users_are_synced_and_none_deleted() {
     let world = mirrored(20).await;
     let gone = world.sim.user_ids()[3].clone();
     assert!(world.sim.delete(&gone));
@@ -115,7 +115,7 @@ async fn users_are_synced_and_none_deleted_where_the_instance_is_not_told() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_clerk_that_forgets_its_instance_is_known_by_its_users() {
+async fn a_clerk_that_stops_naming_its_instance_is_recognized_by_its_users() {
     let world = mirrored(20).await;
     let missing = Quirks {
         missing_instance: true,
@@ -161,7 +161,7 @@ async fn another_instance_behind_the_same_address_changes_nothing() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn one_404_at_the_very_first_sync_pins_no_address() {
+async fn a_404_at_the_first_sync_pins_no_address() {
     let world = World::new(12).await;
     world.sim.set_faults(instance_error(404).next(1));
     world.once().await.assert(Exit::Ok, changed().created(12));
@@ -206,7 +206,7 @@ async fn a_server_that_names_two_instances_pins_neither() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_person_changes_the_pin_and_every_row_waits_for_its_user() {
+async fn after_repin_every_row_waits_for_its_user() {
     let world = World::new(12).await;
     world.sim.set_faults(Quirks {
         missing_instance: true,

@@ -29,7 +29,7 @@ async fn check(level: &str) {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn transactions_state_the_isolation_that_they_need() {
+async fn stricter_default_isolation_levels_do_no_harm() {
     check("repeatable read").await;
     check("serializable").await;
 }

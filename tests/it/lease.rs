@@ -16,7 +16,7 @@ use crate::support::{
 const LASTING: (&str, &str) = ("CLERK2PG_LEASE__TTL", "30s");
 
 #[tokio::test(flavor = "multi_thread")]
-async fn three_start_at_once_on_an_empty_database() {
+async fn three_syncs_started_at_once_take_turns() {
     let world = World::new(200).await;
     let runs: Vec<Process> = (0..3).map(|_| world.start_full_sync(&[])).collect();
     let mut created = 0;
@@ -59,7 +59,7 @@ async fn a_daemon_and_single_runs_take_turns() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_single_run_waits_for_one_at_work_and_for_the_lease_of_one_that_was_killed() {
+async fn a_single_run_waits_for_a_running_sync_and_for_the_lease_of_a_killed_one() {
     let world = World::new(30).await;
     world
         .sim
@@ -82,7 +82,7 @@ async fn a_single_run_waits_for_one_at_work_and_for_the_lease_of_one_that_was_ki
 
 /// A lock of somebody who has no lease is no sync of another clerk2pg's, and is said to be what it is.
 #[tokio::test(flavor = "multi_thread")]
-async fn a_lock_of_somebody_else_on_the_lease_is_reported() {
+async fn a_foreign_lock_on_the_lease_is_reported() {
     let world = World::new(20).await;
     world.once().await.assert(Exit::Ok, changed().created(20));
     let other = connect(&world.db.url).await;
@@ -185,7 +185,7 @@ async fn a_stale_page_does_not_bring_deleted_users_back() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn one_that_wakes_does_not_disturb_the_one_at_work() {
+async fn a_sync_that_lost_its_lease_does_not_disturb_the_running_one() {
     let (world, sleeper) = sleeps_through_its_lease(|_| ()).await;
     world
         .sim
@@ -211,7 +211,7 @@ async fn one_that_wakes_does_not_disturb_the_one_at_work() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_daemon_that_slept_goes_on_when_it_wakes() {
+async fn a_suspended_daemon_continues_when_resumed() {
     let world = World::new(30).await;
     let daemon = world.start_daemon(&[]);
     world.syncs(1).await;

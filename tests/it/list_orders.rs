@@ -50,7 +50,7 @@ fn planned(ran: &ProgramOutput) -> Vec<String> {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn users_of_a_shuffled_list_are_counted_once() {
+async fn users_of_a_shuffled_list_are_each_counted_once() {
     let world = World::new(701).await;
     world.sim.set_faults(shuffled(None));
     let plan = world.run(&["--dry-run"]).await;
@@ -65,7 +65,7 @@ async fn users_of_a_shuffled_list_are_counted_once() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_walk_that_begins_anew_counts_nobody_twice() {
+async fn a_restarted_walk_counts_nobody_twice() {
     for users in [12, 30] {
         let world = World::new(users).await;
         world.sim.set_faults(shuffled(Some(2)));

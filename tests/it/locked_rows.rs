@@ -65,7 +65,7 @@ async fn took(world: &World, ids: &[String]) -> Duration {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn one_locked_row_keeps_nobody_else_out() {
+async fn a_locked_row_delays_no_other_user() {
     let polling = PollingDaemon::new(80, &[]).await;
     let world = &polling.world;
     let ids = world.sim.user_ids();
@@ -117,7 +117,7 @@ async fn least_wait(world: &World, pairs: impl Iterator<Item = (&String, &String
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn nobody_waits_more_than_a_second_for_a_row_of_somebody_else() {
+async fn a_locked_row_costs_others_a_second_at_most() {
     let polling = PollingDaemon::new(80, &[]).await;
     let world = &polling.world;
     let ids = world.sim.user_ids();
@@ -136,7 +136,7 @@ async fn nobody_waits_more_than_a_second_for_a_row_of_somebody_else() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_single_run_says_who_is_locked() {
+async fn a_single_run_lists_locked_rows() {
     let world = mirrored(20).await;
     let ids = world.sim.user_ids();
     rename(&world, &ids[..5], "Changed");
@@ -163,7 +163,7 @@ async fn count_changes(world: &World, when: &str, id: &str) {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn locks_behind_triggers_keep_nobody_else_out() {
+async fn locks_taken_by_triggers_delay_no_other_user() {
     let world = mirrored(60).await;
     let ids = world.sim.user_ids();
     count_changes(&world, "AFTER UPDATE ON clerk.users", "id").await;
@@ -188,7 +188,7 @@ async fn locks_behind_triggers_keep_nobody_else_out() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn locks_behind_triggers_on_events_keep_nobody_else_out() {
+async fn locks_taken_by_triggers_on_events_delay_no_other_user() {
     let world = mirrored(60).await;
     let ids = world.sim.user_ids();
     count_changes(&world, "AFTER INSERT ON clerk.user_events", "user_id").await;
@@ -272,7 +272,7 @@ async fn deletions_wait_for_uncommitted_references_that_would_cascade() {
 
 /// Deferred deletions are judged with all others once the lock is gone: locks do not add up to a mass deletion.
 #[tokio::test(flavor = "multi_thread")]
-async fn deletions_that_were_put_off_are_judged_with_the_next_ones() {
+async fn deferred_deletions_are_judged_with_the_next_ones() {
     let world = mirrored(100).await;
     let limits = [
         ("CLERK2PG_DELETES__MAX_COUNT", "5"),
@@ -299,7 +299,7 @@ async fn deletions_that_were_put_off_are_judged_with_the_next_ones() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_locked_table_is_no_rows_fault() {
+async fn a_locked_table_rejects_no_row() {
     let polling = PollingDaemon::new(20, &[]).await;
     let world = &polling.world;
     let ids = world.sim.user_ids();
@@ -358,7 +358,7 @@ async fn check_kept(trigger: &str, mode: &str) {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_trigger_that_keeps_the_row() {
+async fn a_trigger_that_cancels_the_deletion_is_reported() {
     check_kept(
         "CREATE FUNCTION keep() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN
              IF OLD.username = 'kept' THEN RETURN NULL; END IF; RETURN OLD; END $$;
@@ -369,7 +369,7 @@ async fn a_trigger_that_keeps_the_row() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_trigger_that_takes_the_mark_off() {
+async fn a_trigger_that_removes_the_mark_is_reported() {
     check_kept(
         "CREATE FUNCTION keep() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN
              IF OLD.username = 'kept' THEN NEW.deleted_at := NULL; END IF; RETURN NEW; END $$;

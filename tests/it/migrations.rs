@@ -59,7 +59,7 @@ async fn migrate(world: &World) -> ProgramOutput {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn each_goes_up_and_down_over_loaded_data() {
+async fn each_migration_goes_up_and_down_over_loaded_data() {
     let world = World::new(50).await;
     // After each step down the newest schema is come by again, by whatever is pending, and is whole.
     for steps in 1..=migrations().len() {
@@ -85,7 +85,7 @@ async fn each_goes_up_and_down_over_loaded_data() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn one_by_one_they_make_the_schema_that_the_program_wants() {
+async fn migrations_one_by_one_give_the_expected_schema() {
     let world = World::new(20).await;
     let mut harness = harness(&world.db).await;
     for migration in migrations() {
@@ -99,7 +99,7 @@ async fn one_by_one_they_make_the_schema_that_the_program_wants() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn no_step_down_takes_rows_of_the_application_with_it() {
+async fn no_down_migration_removes_rows_of_the_application() {
     let world = World::new(20).await;
     assert_eq!(world.once().await.code, Some(0));
     world
@@ -134,7 +134,7 @@ async fn no_step_down_takes_rows_of_the_application_with_it() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn two_at_once() {
+async fn two_programs_may_migrate_at_once() {
     let world = World::new(10).await;
     let (one, other, run) = tokio::join!(migrate(&world), migrate(&world), world.once());
     let applied = |ran: &ProgramOutput| ran.stdout.matches("applied ").count();
@@ -149,7 +149,7 @@ async fn two_at_once() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn not_by_itself_where_that_is_turned_off() {
+async fn no_automatic_migration_where_it_is_turned_off() {
     const OFF: (&str, &str) = ("CLERK2PG_DATABASE__MIGRATE", "false");
     let world = World::new(10).await;
     let ran = world.once_with(&[OFF]).await;
@@ -200,7 +200,7 @@ async fn derived(db: &Database) -> String {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn rows_that_are_there_get_what_is_derived() {
+async fn existing_rows_get_derived_columns() {
     let world = World::new(60).await;
     let shapes = [
         r#"{"id":"p","email_address":"a@x","phone_number":"+1"}"#,
@@ -260,7 +260,7 @@ async fn rows_that_are_there_get_what_is_derived() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_row_that_the_application_refuses_keeps_no_other_from_what_is_derived() {
+async fn a_refused_row_does_not_stop_the_derivation_of_others() {
     let world = World::new(0).await;
     for n in 0..3 {
         let document = format!(
@@ -309,7 +309,7 @@ async fn drop_role(db: &Database, name: &str) {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn an_empty_schema_of_its_own_is_all_that_a_role_needs() {
+async fn a_role_needs_only_an_empty_schema_of_its_own() {
     let world = World::new(30).await;
     let (name, url) = role(&world.db).await;
     let mine = [("DATABASE_URL", url.as_str())];
@@ -344,7 +344,7 @@ async fn an_empty_schema_of_its_own_is_all_that_a_role_needs() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn an_applications_own_bookkeeping_is_left_alone() {
+async fn migrations_of_the_application_are_left_alone() {
     let world = World::new(10).await;
     let theirs = "20200101000000";
     world
@@ -373,7 +373,7 @@ async fn an_applications_own_bookkeeping_is_left_alone() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_search_path_of_the_roles_own_does_not_mislead() {
+async fn a_search_path_of_the_role_does_not_mislead() {
     let world = World::new(10).await;
     let database = world.db.text("SELECT current_database()").await.unwrap();
     world
@@ -391,7 +391,7 @@ async fn a_search_path_of_the_roles_own_does_not_mislead() {
 
 /// A reader that stays in its transaction keeps a migration out, and must not keep other readers out with it.
 #[tokio::test(flavor = "multi_thread")]
-async fn a_migration_that_waits_for_a_reader_lets_others_read() {
+async fn a_migration_waiting_for_a_reader_blocks_no_other_reader() {
     let world = World::new(20).await;
     world.once().await;
     let mut harness = harness(&world.db).await;

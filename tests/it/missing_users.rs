@@ -25,13 +25,13 @@ async fn check(name: &str, users: usize, places: &[usize], most: usize) {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn one_among_thousands() {
+async fn one_deleted_user_among_thousands_is_found() {
     check("in the middle", 3_000, &[1_234], 20).await;
     check("near the end", 3_000, &[2_900], 20).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn among_so_many_that_parts_are_counted_to_begin_with() {
+async fn a_deleted_user_is_found_in_a_list_counted_in_partitions() {
     let polling = PollingDaemon::new(70_000, &[]).await;
     let sim = &polling.world.sim;
     let ids = sim.user_ids();
@@ -52,13 +52,13 @@ async fn among_so_many_that_parts_are_counted_to_begin_with() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn the_first_and_the_last() {
+async fn the_first_and_last_users_are_found() {
     check("both ends and one between", 3_000, &[0, 700, 2_999], 20).await;
     check("on one page", 300, &[0, 1, 150, 299], 20).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn among_users_who_share_a_moment() {
+async fn a_deleted_user_is_found_among_users_created_in_one_moment() {
     let polling = PollingDaemon::new(4_000, &[]).await;
     let sim = &polling.world.sim;
     let mut moments = BTreeMap::<i64, Vec<String>>::new();
@@ -77,7 +77,7 @@ async fn among_users_who_share_a_moment() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn one_who_comes_does_not_hide_one_who_goes() {
+async fn a_new_user_does_not_hide_a_deleted_one() {
     let polling = PollingDaemon::new(700, &[]).await;
     let sim = &polling.world.sim;
     for _ in 0..3 {
@@ -94,7 +94,7 @@ async fn one_who_comes_does_not_hide_one_who_goes() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn quiet_looks_are_two_requests_and_write_nothing() {
+async fn idle_syncs_send_two_requests_and_write_nothing() {
     let polling = PollingDaemon::new(60, &[]).await;
     polling.assert_idle("nothing happened").await;
     polling.delete([&polling.world.sim.user_ids()[30]]).await;
@@ -103,7 +103,7 @@ async fn quiet_looks_are_two_requests_and_write_nothing() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn whoever_cannot_be_stored_does_not_disturb_the_counts() {
+async fn rejected_users_do_not_disturb_the_counts() {
     let polling = PollingDaemon::new(60, &[]).await;
     let sim = &polling.world.sim;
     let kinds: Vec<_> = Unstorable::ALL
@@ -130,7 +130,7 @@ async fn whoever_cannot_be_stored_does_not_disturb_the_counts() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn rows_that_the_application_holds_back_do_not_disturb_the_counts() {
+async fn kept_rows_do_not_disturb_the_counts() {
     let polling = PollingDaemon::new(60, &[]).await;
     let (sim, db) = (&polling.world.sim, &polling.world.db);
     let ids = sim.user_ids();
@@ -173,7 +173,7 @@ async fn marked_users_are_counted_as_gone_and_come_back() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn keeping_counts_nobody() {
+async fn keep_mode_counts_nobody() {
     let polling = PollingDaemon::new(60, &[("CLERK2PG_DELETES__MODE", "keep")]).await;
     let sim = &polling.world.sim;
     let requests = sim.requests_by_path();
@@ -197,7 +197,7 @@ async fn keeping_counts_nobody() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_server_that_does_not_count_leaves_deletions_to_full_syncs() {
+async fn without_counts_deletions_are_left_to_full_syncs() {
     let world = World::new(60).await;
     world.sim.set_faults(Quirks {
         missing_count: true,
@@ -222,7 +222,7 @@ async fn a_server_that_does_not_count_leaves_deletions_to_full_syncs() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_row_that_somebody_added_goes() {
+async fn a_row_added_by_hand_is_removed() {
     let polling = PollingDaemon::new(600, &[]).await;
     let ids = polling.world.sim.user_ids();
     let columns = "SELECT string_agg(quote_ident(attname), ', ' ORDER BY attnum) FROM pg_attribute
@@ -244,7 +244,7 @@ async fn a_row_that_somebody_added_goes() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_row_that_somebody_removed_comes_back() {
+async fn a_row_removed_by_hand_comes_back() {
     let polling = PollingDaemon::new(60, &[]).await;
     let (sim, db) = (&polling.world.sim, &polling.world.db);
     let ids = sim.user_ids();

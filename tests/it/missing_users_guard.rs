@@ -31,7 +31,7 @@ impl PollingDaemon {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn many_at_once_are_walked_for_and_held() {
+async fn many_deletions_at_once_cause_a_full_sync_and_are_held() {
     let polling = PollingDaemon::new(3_000, &[]).await;
     let sim = &polling.world.sim;
     let gone: BTreeSet<String> = sim.user_ids().into_iter().step_by(4).collect();
@@ -51,7 +51,7 @@ async fn many_at_once_are_walked_for_and_held() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn as_many_as_the_limits_allow_are_walked_for_and_go() {
+async fn deletions_within_the_limits_cause_a_full_sync_and_are_carried_out() {
     let polling = PollingDaemon::new(3_000, &[]).await;
     let ids = polling.world.sim.user_ids();
     polling.delete(ids.iter().step_by(10)).await;
@@ -65,7 +65,7 @@ async fn as_many_as_the_limits_allow_are_walked_for_and_go() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn one_after_the_other_is_held_from_the_eleventh_on() {
+async fn single_deletions_are_held_from_the_eleventh_on() {
     let polling = PollingDaemon::new(40, &[]).await;
     let sim = &polling.world.sim;
     let ids = sim.user_ids();
@@ -98,7 +98,7 @@ async fn one_after_the_other_is_held_from_the_eleventh_on() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn one_after_the_other_goes_where_the_limits_allow_it() {
+async fn single_deletions_within_the_limits_are_carried_out() {
     let polling = PollingDaemon::new(40, &[(MIN_COUNT, "15")]).await;
     let ids = polling.world.sim.user_ids();
     for id in &ids[5..20] {
@@ -113,7 +113,7 @@ async fn one_after_the_other_goes_where_the_limits_allow_it() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn what_any_sync_deleted_within_the_hour_counts() {
+async fn deletions_of_all_syncs_within_the_hour_count() {
     let polling = PollingDaemon::new(40, &[]).await;
     let (sim, db) = (&polling.world.sim, &polling.world.db);
     let ids = sim.user_ids();

@@ -16,7 +16,7 @@ fn count(wrong: WrongCount) -> Quirks {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn counts_that_are_wrong_for_a_moment() {
+async fn counts_wrong_for_a_moment_delete_nobody() {
     let polling = PollingDaemon::new(USERS, &[]).await;
     let sim = &polling.world.sim;
     for wrong in [
@@ -47,7 +47,7 @@ async fn counts_that_are_wrong_for_a_moment() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_count_of_nobody_is_no_reason_to_ask_for_everybody() {
+async fn a_count_of_zero_does_not_read_everybody_by_id() {
     let polling = PollingDaemon::new(3_000, &[]).await;
     let sim = &polling.world.sim;
     sim.set_faults(
@@ -66,7 +66,7 @@ async fn a_count_of_nobody_is_no_reason_to_ask_for_everybody() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_count_that_is_too_small_for_good() {
+async fn a_permanently_small_count_causes_few_searches() {
     let polling = PollingDaemon::new(USERS, &[]).await;
     let sim = &polling.world.sim;
     sim.set_faults(count(WrongCount::Offset(-2)));
@@ -94,7 +94,7 @@ fn slowly(quirks: Quirks) -> Faults {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn newcomers_explain_no_count_that_is_too_small() {
+async fn new_users_do_not_explain_a_small_count() {
     let polling = PollingDaemon::new(USERS, &[]).await;
     let sim = &polling.world.sim;
     sim.set_faults(slowly(count(WrongCount::Offset(-2))));
@@ -119,7 +119,7 @@ async fn newcomers_explain_no_count_that_is_too_small() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn who_is_gone_by_a_look_within_a_search_is_searched_for_next() {
+async fn a_user_deleted_during_a_search_is_found_by_the_next_one() {
     // No look comes by itself.
     let polling = PollingDaemon::new(USERS, &[("CLERK2PG_SCHEDULE__INCREMENTAL", "")]).await;
     let sim = &polling.world.sim;
@@ -139,7 +139,7 @@ async fn who_is_gone_by_a_look_within_a_search_is_searched_for_next() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_count_that_is_too_large_for_good() {
+async fn a_permanently_large_count_causes_few_searches() {
     let polling = PollingDaemon::new(USERS, &[]).await;
     let sim = &polling.world.sim;
     sim.set_faults(count(WrongCount::Offset(2)));
@@ -196,7 +196,7 @@ fn with(change: impl FnOnce(&mut Quirks)) -> Quirks {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn pages_that_are_short() {
+async fn short_pages_delete_nobody() {
     let polling = PollingDaemon::new(USERS, &[]).await;
     check(&polling, "pages of 50", with(|q| q.max_page = Some(50)), 30).await;
     check(&polling, "pages of 7", with(|q| q.max_page = Some(7)), 120).await;
@@ -211,7 +211,7 @@ async fn pages_that_are_short() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn lists_that_lag_or_are_empty() {
+async fn lagging_and_empty_lists_delete_nobody() {
     let polling = PollingDaemon::new(USERS, &[]).await;
     check(&polling, "lists that lag", with(|q| q.stale_lists_ms = 3_000), 20).await;
     check(&polling, "empty lists", with(|q| q.empty_lists = true), 20).await;
@@ -219,7 +219,7 @@ async fn lists_that_lag_or_are_empty() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn users_who_are_brought_before_lists_show_them() {
+async fn users_mirrored_before_lists_show_them_are_kept() {
     let polling = PollingDaemon::new(60, &[]).await;
     let sim = &polling.world.sim;
     sim.set_faults(with(|q| q.stale_lists_ms = 5_000));
@@ -237,7 +237,7 @@ async fn users_who_are_brought_before_lists_show_them() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn filters_that_are_ignored() {
+async fn ignored_filters_delete_nobody() {
     let polling = PollingDaemon::new(USERS, &[]).await;
     check(&polling, "names are ignored", with(|q| q.ignore_user_id = true), 8).await;
     check(&polling, "times are ignored", with(|q| q.ignore_created_at = true), 30).await;
@@ -246,7 +246,7 @@ async fn filters_that_are_ignored() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn users_who_are_hidden() {
+async fn hidden_users_are_kept() {
     let polling = PollingDaemon::new(USERS, &[]).await;
     let sim = &polling.world.sim;
     let hidden = vec![sim.user_ids()[100].clone(), sim.user_ids()[550].clone()];
@@ -262,7 +262,7 @@ async fn users_who_are_hidden() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn deletions_that_cannot_be_confirmed() {
+async fn unconfirmed_deletions_wait() {
     let polling = PollingDaemon::new(USERS, &[]).await;
     let not_by_id = with(|q| q.not_found_by_id = polling.world.sim.user_ids());
     check(&polling, "nobody is found by id", not_by_id, 14).await;
@@ -274,7 +274,7 @@ async fn deletions_that_cannot_be_confirmed() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn an_outage_between_two_questions_leaves_nothing_behind() {
+async fn an_outage_during_a_confirmation_deletes_nobody() {
     let polling = PollingDaemon::new(60, &[]).await;
     let sim = &polling.world.sim;
     let gone = sim.user_ids()[20].clone();
@@ -301,7 +301,7 @@ async fn an_outage_between_two_questions_leaves_nothing_behind() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn users_who_were_held_are_counted_again_when_lists_show_them() {
+async fn held_users_are_counted_again_when_lists_show_them() {
     let polling = PollingDaemon::new(60, &[]).await;
     let sim = &polling.world.sim;
     let ids = sim.user_ids();

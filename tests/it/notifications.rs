@@ -11,7 +11,7 @@ use crate::support::{
 };
 
 #[tokio::test(flavor = "multi_thread")]
-async fn where_notifications_are_swallowed_the_schedule_goes_on() {
+async fn dropped_notifications_are_reported_and_the_schedule_goes_on() {
     let world = World::new(20).await;
     let pooler = Proxy::without_notifications(upstream(&world.db.url));
     let daemon = world.start_daemon(&[
@@ -40,7 +40,7 @@ async fn where_notifications_are_swallowed_the_schedule_goes_on() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_listening_connection_that_is_cut_is_made_anew() {
+async fn a_cut_listening_connection_is_replaced() {
     let (world, daemon) = start_on_demand(20).await;
     for times in 2..4 {
         let ears = "datname = current_database() AND query LIKE 'LISTEN%'";
@@ -57,7 +57,7 @@ async fn a_listening_connection_that_is_cut_is_made_anew() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn what_was_asked_for_while_postgres_was_out_of_reach_comes_afterwards() {
+async fn notifications_sent_during_an_outage_are_handled_afterwards() {
     let world = World::new(20).await;
     let mut postgres = Proxy::open(upstream(&world.db.url));
     let daemon = world.start_daemon(&[NEVER, DEBUG, ("DATABASE_URL", &postgres.url(&world.db.url))]);
@@ -76,7 +76,7 @@ async fn what_was_asked_for_while_postgres_was_out_of_reach_comes_afterwards() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn of_two_daemons_the_leader_brings_a_user() {
+async fn only_the_leader_handles_a_notification() {
     let world = World::new(20).await;
     // One that starts takes the place of a leader that has run out; this one has not by then.
     let lease = ("CLERK2PG_LEASE__TTL", "20s");
@@ -111,7 +111,7 @@ async fn of_two_daemons_the_leader_brings_a_user() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_reload_leaves_one_ear_open() {
+async fn a_reload_leaves_one_listening_connection() {
     let (world, daemon) = start_on_demand(20).await;
     daemon.signal(Signal::HUP);
     eventually("it listens again", async || daemon.count_in_log(LISTENING) == 2).await;

@@ -33,7 +33,7 @@ fn by_id(requests: u64) -> BTreeMap<String, u64> {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_new_user_comes_for_one_request() {
+async fn a_new_user_costs_one_request() {
     let (world, daemon) = start_on_demand(30).await;
     let before = world.sim.requests_by_path();
     let id = world.sync_new_user().await;
@@ -54,7 +54,7 @@ async fn a_new_user_comes_for_one_request() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_user_who_is_the_same_costs_a_request_and_writes_nothing() {
+async fn an_unchanged_user_costs_one_request_and_writes_nothing() {
     let (world, daemon) = start_on_demand(30).await;
     let (versions, before) = (world.db.versions().await, world.sim.requests_by_path());
     let id = world.sim.user_ids()[7].clone();
@@ -74,7 +74,7 @@ async fn a_user_who_is_the_same_costs_a_request_and_writes_nothing() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_deleted_user_goes_once_clerk_says_so_in_two_ways() {
+async fn a_deleted_user_is_removed_once_clerk_confirms_it_in_two_ways() {
     let (world, daemon) = start_on_demand(30).await;
     let id = world.sim.user_ids()[7].clone();
     // A server that says so in one way only.
@@ -110,7 +110,7 @@ async fn a_deleted_user_goes_once_clerk_says_so_in_two_ways() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn many_who_are_gone_are_held_even_if_they_are_asked_for_one_by_one() {
+async fn deleted_users_requested_one_by_one_are_held_as_a_mass_deletion() {
     let (world, daemon) = start_on_demand(40).await;
     let ids: Vec<String> = world.sim.user_ids().into_iter().take(20).collect();
     assert!(ids.iter().all(|id| world.sim.delete(id)));
@@ -124,7 +124,7 @@ async fn many_who_are_gone_are_held_even_if_they_are_asked_for_one_by_one() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn nonsense_is_not_asked_for() {
+async fn invalid_payloads_are_ignored() {
     let (world, daemon) = start_on_demand(20).await;
     let (versions, before) = (world.db.versions().await, world.sim.requests_by_path());
     let known = world.sim.user_ids()[3].clone();
@@ -164,7 +164,7 @@ async fn nonsense_is_not_asked_for() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn many_at_once_come_all_and_once() {
+async fn many_users_requested_at_once_are_each_read_once() {
     let (world, daemon) = start_on_demand(20).await;
     let before = world.sim.requests_by_path();
     let ids: Vec<String> = (0..70).map(|_| world.sim.create_random()).collect();
@@ -190,7 +190,7 @@ async fn is_busy(world: &World) -> bool {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn who_is_asked_for_need_not_wait_for_a_full_sync() {
+async fn a_requested_user_does_not_wait_for_a_full_sync() {
     let (world, daemon) = start_on_demand(250).await;
     busy(&world).await;
     let id = world.sim.create_random();
@@ -204,7 +204,7 @@ async fn who_is_asked_for_need_not_wait_for_a_full_sync() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn changes_that_are_asked_for_need_not_wait_for_a_full_sync() {
+async fn a_requested_incremental_sync_does_not_wait_for_a_full_sync() {
     let (world, daemon) = start_on_demand(250).await;
     let id = world.sim.user_ids()[0].clone();
     for (name, by_signal) in [("Asked", false), ("Signalled", true)] {
@@ -230,7 +230,7 @@ async fn changes_that_are_asked_for_need_not_wait_for_a_full_sync() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn an_incremental_sync_comes_when_it_is_asked_for() {
+async fn an_incremental_sync_runs_on_request() {
     let (world, daemon) = start_on_demand(40).await;
     for by_signal in [false, true] {
         world.sim.create_random();
@@ -251,7 +251,7 @@ async fn an_incremental_sync_comes_when_it_is_asked_for() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_full_sync_comes_when_it_is_asked_for() {
+async fn a_full_sync_runs_on_request() {
     let (world, daemon) = start_on_demand(40).await;
     // Only a full sync sees it.
     let mut document = world.sim.document(&world.sim.user_ids()[5]).unwrap();
@@ -272,7 +272,7 @@ async fn a_full_sync_comes_when_it_is_asked_for() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn an_approval_is_followed_at_once() {
+async fn an_approval_is_carried_out_at_once() {
     let (world, daemon) = start_on_demand(60).await;
     let gone: Vec<String> = world.sim.user_ids().into_iter().take(15).collect();
     assert!(gone.iter().all(|id| world.sim.delete(id)));

@@ -8,7 +8,7 @@ use saphyr::{LoadableYamlNode, Yaml};
 use crate::support::fixture::World;
 
 #[test]
-fn the_fields_are_the_properties_of_clerks_user() {
+fn fields_match_the_properties_of_clerks_user() {
     let beside = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../shared/clerk/openapi-2026-05-12.yml");
     let path = std::env::var_os("CLERK_OPENAPI").map_or(beside, PathBuf::from);
     let Ok(text) = std::fs::read_to_string(&path) else {

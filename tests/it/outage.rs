@@ -64,7 +64,7 @@ async fn clerk_refuses_connections_at_the_start() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn clerk_goes_away_later() {
+async fn clerk_becomes_unreachable_later() {
     let world = World::new(20).await;
     let mut clerk = Proxy::open(upstream(&world.sim.url()));
     let daemon = world.start_daemon(&[("CLERK_API_URL", &clerk.url(&world.sim.url())), IMPATIENT]);
@@ -79,7 +79,7 @@ async fn clerk_goes_away_later() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn who_asks_is_not_kept_waiting_for_the_next_attempt() {
+async fn a_request_does_not_wait_for_the_next_attempt() {
     let polling = PollingDaemon::new(20, &[]).await;
     polling.world.sim.set_faults(error(401, ErrorBody::Json));
     // The pauses between so many attempts would add up to minutes.
@@ -90,7 +90,7 @@ async fn who_asks_is_not_kept_waiting_for_the_next_attempt() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn clerk_answers_with_errors_or_somebody_elses_pages() {
+async fn clerk_answers_with_errors_or_foreign_pages() {
     let outage = async |fault: Rule| {
         let world = World::new(20).await;
         let daemon = world.start_daemon(&[IMPATIENT]);
@@ -130,7 +130,7 @@ async fn postgres_refuses_connections_at_the_start() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn postgres_goes_away_later() {
+async fn postgres_becomes_unreachable_later() {
     let world = World::new(20).await;
     let mut postgres = Proxy::open(upstream(&world.db.url));
     let daemon = world.start_daemon(&[("DATABASE_URL", &postgres.url(&world.db.url))]);
@@ -170,7 +170,7 @@ async fn connections_are_cut_in_the_middle_of_a_batch() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn connections_are_cut_at_a_commit_whose_outcome_nobody_learns() {
+async fn connections_are_cut_during_a_commit() {
     cut_in_the_middle(|postgres| postgres.cut_at(60_000, "COMMIT")).await;
 }
 
@@ -196,7 +196,7 @@ async fn an_administrator_ends_the_connections() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn connections_that_end_while_nobody_uses_them_are_no_outage() {
+async fn idle_connections_that_end_are_no_outage() {
     let world = World::new(30).await;
     let daemon = world.start_daemon(&[("CLERK2PG_SCHEDULE__FULL", "*/4 * * * * *")]);
     world.syncs(1).await;
@@ -263,7 +263,7 @@ async fn a_single_run_gives_up_on_postgres() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_single_run_waits_a_while_for_a_postgres_that_is_starting() {
+async fn a_single_run_waits_for_a_starting_postgres() {
     let world = World::new(10).await;
     let mut postgres = Proxy::refusing(upstream(&world.db.url));
     let url = postgres.url(&world.db.url);
@@ -274,7 +274,7 @@ async fn a_single_run_waits_a_while_for_a_postgres_that_is_starting() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_wrong_address_is_an_error_and_nothing_is_tied_to_it() {
+async fn a_wrong_address_is_an_error_and_is_not_pinned() {
     let world = World::new(10).await;
     for (status, body) in [
         ("404 Not Found", "<html><title>Not Found</title></html>"),

@@ -85,22 +85,22 @@ async fn check_fate(fate: DeletedCursor) {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_deleted_cursor_that_is_not_found() {
+async fn a_cursor_of_a_deleted_user_may_be_not_found() {
     check_fate(DeletedCursor::NotFound).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_deleted_cursor_that_is_refused() {
+async fn a_cursor_of_a_deleted_user_may_be_refused() {
     check_fate(DeletedCursor::Unprocessable).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_deleted_cursor_that_ends_the_list() {
+async fn a_cursor_of_a_deleted_user_may_end_the_list() {
     check_fate(DeletedCursor::EmptyPage).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_deleted_cursor_that_starts_anew() {
+async fn a_cursor_of_a_deleted_user_may_restart_the_list() {
     check_fate(DeletedCursor::Restart).await;
 }
 
@@ -146,21 +146,21 @@ async fn check_ignoring(starting_after: bool, created_at: bool, offset: bool, or
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn cursors_that_are_ignored() {
+async fn ignored_cursors_lose_nobody() {
     for [created_at, offset] in [[false, false], [false, true], [true, false], [true, true]] {
         check_ignoring(true, created_at, offset, false).await;
     }
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn dates_and_offsets_that_are_ignored() {
+async fn ignored_dates_and_offsets_lose_nobody() {
     for [created_at, offset] in [[false, true], [true, false], [true, true]] {
         check_ignoring(false, created_at, offset, false).await;
     }
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn an_order_that_is_ignored() {
+async fn an_ignored_order_loses_nobody() {
     for [created_at, offset] in [[false, false], [false, true], [true, false], [true, true]] {
         check_ignoring(true, created_at, offset, true).await;
         check_ignoring(false, created_at, offset, true).await;
@@ -191,7 +191,7 @@ async fn check_emulator(quirks: Quirks) {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn emulators_are_served_as_far_as_they_go() {
+async fn emulators_are_mirrored_as_far_as_they_allow() {
     let all = Quirks {
         wrapped_lists: true,
         missing_instance: true,
@@ -244,7 +244,7 @@ async fn times_in_seconds_are_understood() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn an_emulator_is_known_by_its_address() {
+async fn an_emulator_is_identified_by_its_address() {
     let world = World::new(3).await;
     let missing_instance = Quirks {
         missing_instance: true,

@@ -78,7 +78,7 @@ impl World {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn everybody_is_met_once() {
+async fn every_user_is_read_once() {
     let world = large_world(small_pages()).await;
     world.once().await.assert(Exit::Ok, changed().created(12000));
     world.assert_in_sync().await;
@@ -105,7 +105,7 @@ async fn everybody_is_met_once() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn whatever_changes_meanwhile() {
+async fn changes_during_the_walk_are_mirrored() {
     let world = large_world(Quirks::default()).await;
     world.once().await.assert(Exit::Ok, changed().created(12000));
     for seed in 0..3 {
@@ -148,7 +148,7 @@ async fn whatever_changes_meanwhile() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn cut_off_in_all_parts() {
+async fn a_walk_interrupted_in_all_partitions_is_resumed() {
     let world = large_world(small_pages()).await;
     let run = world.start_full_sync(&[]);
     eventually("there is a schema", async || world.runs("true").await > 0).await;
@@ -178,7 +178,7 @@ async fn cut_off_in_all_parts() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_server_that_ignores_dates_is_walked_in_one_row() {
+async fn a_server_that_ignores_dates_is_walked_in_one_partition() {
     let quirks = Quirks {
         ignore_created_at: true,
         ..Quirks::default()
@@ -196,7 +196,7 @@ async fn a_server_that_ignores_dates_is_walked_in_one_row() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn users_of_one_moment() {
+async fn users_created_in_one_moment_are_mirrored() {
     let world = large_world(Quirks::default()).await;
     for id in world.sim.user_ids() {
         assert!(
@@ -212,7 +212,7 @@ async fn users_of_one_moment() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_part_that_fails_ends_the_pass_and_loses_nothing() {
+async fn a_failing_partition_ends_the_sync_and_loses_nothing() {
     let world = large_world(Faults {
         quirks: small_pages(),
         rules: vec![
@@ -240,7 +240,7 @@ async fn a_part_that_fails_ends_the_pass_and_loses_nothing() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn what_cannot_wait_is_done_between_the_pages() {
+async fn urgent_work_runs_between_pages() {
     let world = large_world(Quirks::default()).await;
     let daemon = world.start_incremental(&[]).await;
     let mut slow = Faults::from(small_pages());
@@ -281,7 +281,7 @@ async fn what_cannot_wait_is_done_between_the_pages() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn looks_that_take_longer_than_their_schedule_let_the_walk_go_on() {
+async fn slow_incremental_syncs_do_not_stop_the_walk() {
     let world = large_world(Quirks::default()).await;
     let daemon = world.start_incremental(&[]).await;
     world

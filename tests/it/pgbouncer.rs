@@ -244,7 +244,7 @@ async fn full_syncs_over_one_connection() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_daemon_follows_and_says_once_that_it_hears_nothing() {
+async fn a_daemon_syncs_and_reports_missing_notifications_once() {
     const DEAF: &str = "NOTIFY clerk2pg is not heard";
     for connections in [2, 1] {
         let pooled = Pooled::with_users(50, connections).await;
@@ -272,7 +272,7 @@ async fn a_daemon_follows_and_says_once_that_it_hears_nothing() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn killed_on_the_way_it_goes_on() {
+async fn a_killed_sync_is_resumed() {
     const USERS: usize = 1000;
     let options = Options {
         users: USERS,
@@ -303,7 +303,7 @@ async fn killed_on_the_way_it_goes_on() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn of_two_daemons_one_leads_and_the_other_follows_it() {
+async fn one_of_two_daemons_leads_and_the_other_takes_over() {
     let pooled = Pooled::with_users(100, 2).await;
     let world = &pooled.world;
     pooled
@@ -355,7 +355,7 @@ async fn held_deletions_are_shown_and_approved() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_pooler_that_is_started_anew_is_waited_for() {
+async fn a_restarting_pooler_is_waited_for() {
     let mut pooled = Pooled::with_users(50, 2).await;
     let daemon = pooled.world.start_incremental(&[]).await;
     pooled.pooler.stop();

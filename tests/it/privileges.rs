@@ -118,7 +118,7 @@ fn succeeded(ran: &ProgramOutput) {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_role_that_owns_the_schema_and_nothing_else() {
+async fn a_role_that_owns_only_the_schema_can_do_everything() {
     let restricted = Restricted::new(60).await;
     let [own, ..] = blocks();
     restricted.run_block(&own).await;
@@ -133,7 +133,7 @@ async fn a_role_that_owns_the_schema_and_nothing_else() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_role_that_owns_nothing() {
+async fn a_role_with_the_documented_grants_can_do_everything() {
     const OFF: (&str, &str) = ("CLERK2PG_DATABASE__MIGRATE", "false");
     let restricted = Restricted::new(60).await;
     let (world, [_, roles, rights, ..]) = (&restricted.world, blocks());
@@ -170,7 +170,7 @@ async fn a_role_that_owns_nothing() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_role_that_owns_nothing_any_more() {
+async fn grants_after_the_migration_suffice() {
     let restricted = Restricted::new(60).await;
     let (world, [_, roles, _, again, _]) = (&restricted.world, blocks());
     restricted.run_block(&roles).await;
@@ -189,7 +189,7 @@ async fn a_role_that_owns_nothing_any_more() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn an_application_that_reads() {
+async fn a_reading_role_can_only_read() {
     let restricted = Restricted::new(20).await;
     let (world, [own, .., reading]) = (&restricted.world, blocks());
     restricted.run_block(&own).await;

@@ -19,7 +19,7 @@ use crate::support::{
 };
 
 #[tokio::test(flavor = "multi_thread")]
-async fn ready_when_in_step_and_not_while_anything_is_away() {
+async fn ready_when_in_sync_and_not_during_an_outage() {
     let world = World::new(30).await;
     let mut postgres = Proxy::open(upstream(&world.db.url));
     world.sim.set_faults(Rule::new(Effect::Stall).on([Endpoint::List]));
@@ -69,7 +69,7 @@ async fn ready_when_in_step_and_not_while_anything_is_away() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn who_stands_by_is_ready() {
+async fn a_standby_is_ready() {
     let world = mirrored(10).await;
     world
         .db
@@ -153,7 +153,7 @@ async fn syncs(world: &World) -> BTreeMap<String, f64> {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn metrics_tell_what_was_done() {
+async fn metrics_count_what_was_done() {
     let world = World::new(25).await;
     world.sim.insert_unstorable(Unstorable::ManyKeys);
     let watched = MonitoredDaemon::start(&world, &[]).await;
@@ -266,7 +266,7 @@ fn metrics_time() -> f64 {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn every_metric_is_documented_and_promtool_has_no_objection() {
+async fn every_metric_is_documented_and_accepted_by_promtool() {
     let world = mirrored(5).await;
     let watched = MonitoredDaemon::start(&world, &[]).await;
     watched.wait_until_ready("in sync").await;
@@ -317,7 +317,7 @@ async fn every_metric_is_documented_and_promtool_has_no_objection() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn held_deletions_are_shown_and_no_reason_to_be_unready() {
+async fn held_deletions_are_shown_and_the_daemon_stays_ready() {
     let world = mirrored(60).await;
     let watched = MonitoredDaemon::start(&world, &[]).await;
     watched.wait_until_ready("in sync").await;
@@ -350,7 +350,7 @@ fn personal(document: &serde_json::Value) -> Vec<String> {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn the_page_shows_the_mirror_and_nobody_in_it() {
+async fn the_page_shows_the_mirror_without_personal_data() {
     let world = World::new(200).await;
     world.sim.insert_unstorable(Unstorable::ManyKeys);
     let watched = MonitoredDaemon::start(&world, &[]).await;
@@ -404,7 +404,7 @@ async fn the_page_shows_the_mirror_and_nobody_in_it() {
 const STYLE_RULES: &str = "@media (";
 
 #[tokio::test(flavor = "multi_thread")]
-async fn looking_often_asks_the_database_seldom() {
+async fn frequent_probes_rarely_query_the_database() {
     let world = mirrored(10).await;
     let statements = StatementCounter::before(&world.db.url).await;
     let watched = MonitoredDaemon::start(&world, &[("DATABASE_URL", &statements.url)]).await;

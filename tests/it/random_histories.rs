@@ -153,21 +153,21 @@ async fn check(seed: u64, users: usize, changes: usize) {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn of_few_users() {
+async fn histories_of_few_users_end_in_sync() {
     for seed in 1..=4 {
         check(seed, 30, 120).await;
     }
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn from_nobody_on() {
+async fn histories_that_begin_without_users_end_in_sync() {
     for seed in 5..=7 {
         check(seed, 0, 80).await;
     }
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn of_more_users_than_a_page_holds() {
+async fn histories_of_more_users_than_a_page_end_in_sync() {
     for seed in 8..=9 {
         check(seed, 1500, 150).await;
     }

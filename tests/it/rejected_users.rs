@@ -76,7 +76,7 @@ async fn listed(world: &World, id: &str, kind: Unstorable) -> Option<String> {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn whoever_cannot_be_stored_is_listed_and_all_others_are_in() {
+async fn a_user_that_cannot_be_stored_is_listed_and_all_others_are_mirrored() {
     let world = World::new(20).await;
     let good: BTreeSet<String> = world.sim.user_ids().into_iter().collect();
     let bad: Vec<_> = Unstorable::ALL
@@ -141,7 +141,7 @@ async fn whoever_cannot_be_stored_is_listed_and_all_others_are_in() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn whoever_was_stored_before_keeps_the_row() {
+async fn a_rejected_user_keeps_its_earlier_row() {
     let world = mirrored(20).await;
     let ids = world.sim.user_ids();
     let before = world.db.documents().await;
@@ -263,11 +263,11 @@ async fn check_unreadable(positions: &[usize]) {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_page_that_cannot_be_read_costs_its_user() {
+async fn an_unreadable_page_costs_one_user() {
     check_unreadable(&[30]).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn pages_that_cannot_be_read_cost_their_users() {
+async fn unreadable_pages_cost_one_user_each() {
     check_unreadable(&[0, 20, 21, 59]).await;
 }

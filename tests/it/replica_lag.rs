@@ -29,7 +29,7 @@ async fn told(world: &World, id: &str) -> Vec<(String, i64)> {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn new_users_are_not_deleted_and_no_change_goes_back() {
+async fn a_lagging_replica_deletes_no_new_user_and_reverts_no_change() {
     let world = mirrored(60).await;
     world.sim.set_faults(lagging(2_000));
     // Any row that goes is noted with its age.
@@ -83,7 +83,7 @@ async fn new_users_are_not_deleted_and_no_change_goes_back() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn an_import_that_a_replica_does_not_know_yet_is_not_held() {
+async fn an_import_unknown_to_a_replica_is_not_held() {
     let world = mirrored(40).await;
     for _ in 0..15 {
         world.sim.create_random();
@@ -102,7 +102,7 @@ async fn an_import_that_a_replica_does_not_know_yet_is_not_held() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_row_that_is_seconds_old_is_deleted_ten_seconds_later() {
+async fn a_recent_row_is_deleted_ten_seconds_later() {
     let (world, daemon) = start_on_demand(20).await;
     let id = world.sim.create_random();
     world.notify(&id).await;
@@ -120,7 +120,7 @@ async fn a_row_that_is_seconds_old_is_deleted_ten_seconds_later() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_single_run_waits_for_rows_that_are_seconds_old() {
+async fn a_single_run_waits_for_recent_rows() {
     let world = World::new(20).await;
     assert_eq!(world.once().await.code, Some(0));
     assert!(world.sim.delete_random().is_some());
@@ -135,7 +135,7 @@ async fn a_single_run_waits_for_rows_that_are_seconds_old() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_database_clock_that_goes_back_keeps_no_row() {
+async fn a_database_clock_that_goes_back_protects_no_row() {
     let world = mirrored(20).await;
     world
         .db
@@ -148,7 +148,7 @@ async fn a_database_clock_that_goes_back_keeps_no_row() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn an_older_state_is_stored_if_clerk_still_shows_it_later() {
+async fn an_older_state_is_stored_if_clerk_confirms_it_later() {
     let world = mirrored(20).await;
     let id = world.sim.user_ids()[4].clone();
     let old = world.sim.document(&id).unwrap();
@@ -172,7 +172,7 @@ async fn an_older_state_is_stored_if_clerk_still_shows_it_later() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn servers_that_ignore_user_id_confirm_by_two_answers() {
+async fn servers_that_ignore_user_id_confirm_a_deletion_by_two_answers() {
     let world = mirrored(30).await;
     world.sim.set_faults(Quirks {
         ignore_user_id: true,
@@ -203,7 +203,7 @@ async fn servers_that_ignore_user_id_confirm_by_two_answers() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn where_hardly_anybody_is_found_by_id_nothing_is_confirmed() {
+async fn no_deletion_is_confirmed_where_most_users_are_not_found_by_id() {
     let world = mirrored(30).await;
     let gone = world.sim.user_ids()[9].clone();
     assert!(world.sim.delete(&gone));
@@ -220,7 +220,7 @@ async fn where_hardly_anybody_is_found_by_id_nothing_is_confirmed() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn deletions_that_cannot_be_confirmed_keep_nobody_waiting() {
+async fn unconfirmed_deletions_delay_no_other_user() {
     let world = mirrored(100).await;
     let gone: Vec<String> = world.sim.user_ids().into_iter().skip(20).take(20).collect();
     assert!(gone.iter().all(|id| world.sim.delete(id)));

@@ -40,7 +40,7 @@ async fn spends(key: &str, limit: RateLimit, stated: Option<u32>, requests: usiz
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_quarter_of_what_the_kind_of_key_allows() {
+async fn the_budget_is_a_quarter_of_the_limit_of_the_kind_of_key() {
     tokio::join!(
         spends("sk_test_budget", RateLimit::Development, None, 30, 25),
         spends("sk_live_budget", RateLimit::Production, None, 300, 250),
@@ -48,12 +48,12 @@ async fn a_quarter_of_what_the_kind_of_key_allows() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_quarter_of_what_clerk_has_agreed_to() {
+async fn the_budget_is_a_quarter_of_a_configured_limit() {
     spends("sk_live_budget", RateLimit::Off, Some(160), 45, 40).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_walk_completes_although_others_use_up_the_limit() {
+async fn a_walk_completes_while_other_clients_use_up_the_limit() {
     let world = World::with(Options {
         users: 60,
         rate_limit: RateLimit::Development,
@@ -82,7 +82,7 @@ async fn a_walk_completes_although_others_use_up_the_limit() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_configuration_read_again_brings_no_second_budget() {
+async fn a_reload_keeps_the_budget() {
     let world = World::new(60).await;
     world.sim.set_faults(Quirks {
         max_page: Some(4),

@@ -12,7 +12,7 @@ use crate::support::{
 };
 
 #[tokio::test(flavor = "multi_thread")]
-async fn looks_every_second_keep_within_a_quarter_of_a_development_instances_limit() {
+async fn incremental_syncs_every_second_stay_within_a_development_instances_budget() {
     let world = World::exactly(Options {
         users: 60,
         secret_key: "sk_test_of_a_developer".to_owned(),
@@ -44,7 +44,7 @@ async fn looks_every_second_keep_within_a_quarter_of_a_development_instances_lim
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_used_up_limit_makes_looks_rarer_until_it_eases() {
+async fn a_used_up_limit_slows_incremental_syncs_until_it_recovers() {
     const RARER: &str = "syncing less often until it recovers";
     const EASED: &str = "Clerk's rate limit has recovered";
     let limited = Rule::new(Effect::Error(ErrorAnswer {
@@ -89,7 +89,7 @@ async fn a_used_up_limit_makes_looks_rarer_until_it_eases() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn looks_slower_than_the_schedule_neither_overlap_nor_pile_up() {
+async fn incremental_syncs_slower_than_the_schedule_neither_overlap_nor_pile_up() {
     let world = World::new(60).await;
     let daemon = world.start_incremental(&[("CLERK2PG_CLERK__TIMEOUT", "30s")]).await;
     world
@@ -114,7 +114,7 @@ async fn looks_slower_than_the_schedule_neither_overlap_nor_pile_up() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn how_fresh_changes_were_is_told_by_status_and_log() {
+async fn status_and_log_report_freshness() {
     const TOLD: &str = "age of changes when they were committed";
     let world = World::new(60).await;
     let daemon = world.start_incremental(&[]).await;

@@ -105,17 +105,17 @@ async fn killed_at_random_moments(seed: u64) {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn killed_again_and_again_1() {
+async fn a_sync_killed_repeatedly_is_resumed_1() {
     killed_at_random_moments(1).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn killed_again_and_again_2() {
+async fn a_sync_killed_repeatedly_is_resumed_2() {
     killed_at_random_moments(2).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn told_to_stop() {
+async fn a_stopped_sync_is_resumed() {
     for signal in [Signal::TERM, Signal::INT] {
         let world = slow_world(300, 20, Duration::from_millis(50)).await;
         let run = world.start_full_sync(&[]);
@@ -146,7 +146,7 @@ async fn told_to_stop() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn cut_off_by_an_outage() {
+async fn a_sync_interrupted_by_an_outage_is_resumed() {
     let world = slow_world(300, 20, Duration::ZERO).await;
     let outage = |skip| Faults {
         quirks: small_pages(20),
@@ -172,7 +172,7 @@ async fn cut_off_by_an_outage() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_checkpoint_is_good_for_an_hour() {
+async fn a_checkpoint_is_valid_for_an_hour() {
     for (minutes, resumes) in [(59, true), (61, false)] {
         let world = slow_world(200, 20, Duration::from_millis(20)).await;
         world.kill_at(100).await;
@@ -193,7 +193,7 @@ async fn a_checkpoint_is_good_for_an_hour() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_checkpoint_in_a_form_of_another_version_is_none() {
+async fn a_checkpoint_of_another_version_is_ignored() {
     let world = slow_world(200, 20, Duration::from_millis(20)).await;
     world.kill_at(100).await;
     world
@@ -217,7 +217,7 @@ async fn begin_and(world: &World, end: impl AsyncFnOnce(Process)) {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn killed_while_it_deletes() {
+async fn a_sync_killed_while_deleting_is_resumed() {
     let world = World::new(300).await;
     world.once().await.assert(Exit::Ok, changed().created(300));
     (0..150).for_each(|_| drop(world.sim.delete_random()));
@@ -232,7 +232,7 @@ async fn killed_while_it_deletes() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn stopped_while_it_deletes() {
+async fn a_sync_stopped_while_deleting_is_resumed() {
     let world = World::new(300).await;
     world.once().await.assert(Exit::Ok, changed().created(300));
     (0..150).for_each(|_| drop(world.sim.delete_random()));
@@ -252,7 +252,7 @@ async fn stopped_while_it_deletes() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn what_happens_between_the_kill_and_the_next_run() {
+async fn changes_between_the_kill_and_the_next_run_are_mirrored() {
     let world = slow_world(300, 20, Duration::from_millis(20)).await;
     world.once().await.assert(Exit::Ok, changed().created(300));
     let ids = world.sim.user_ids();
@@ -305,7 +305,7 @@ fn clerk_time_of_now() -> serde_json::Value {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn who_was_met_before_the_cut_may_be_gone_by_now() {
+async fn users_walked_before_the_interruption_may_be_deleted_since() {
     let world = slow_world(300, 20, Duration::from_millis(50)).await;
     world.kill_at(100).await;
     assert!(world.checkpoint().await >= 20);

@@ -257,7 +257,7 @@ async fn documented(world: &World, url: &str, place: Place) {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn nothing_of_another_roles_runs_as_ours() {
+async fn no_object_of_another_role_runs_as_clerk2pg() {
     let mut hostile = Hostile::new().await;
     let server = with_database(&hostile.db.url, "postgres");
     // Nobody may be connected to what is copied.
@@ -278,7 +278,7 @@ async fn nothing_of_another_roles_runs_as_ours() {
 
 /// Triggers and expressions of the application rely on the search path of the session, which is the database's or the role's.
 #[tokio::test(flavor = "multi_thread")]
-async fn the_applications_own_names_are_found_as_ever() {
+async fn triggers_of_the_application_keep_their_search_path() {
     const TRIGGER: &str = "
         CREATE TABLE public.heard (user_id text, name text);
         CREATE FUNCTION public.loud(name text) RETURNS text LANGUAGE sql AS 'SELECT upper(name)';
@@ -334,7 +334,7 @@ fn calls(text: &str) -> Vec<(&str, &str)> {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn functions_are_written_with_their_schema() {
+async fn every_function_in_sql_is_schema_qualified() {
     let db = Database::new().await;
     let rows = db
         .client

@@ -324,7 +324,7 @@ fn echo((status, headers, body): Answer, head: &str) -> Vec<u8> {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn nothing_secret_is_said_at_any_level_whatever_goes_wrong() {
+async fn no_secret_is_printed_at_any_level_in_any_failure() {
     let postgres = Postgres::start().await;
     let set = format!("ALTER ROLE anyway PASSWORD '{PASSWORD}'");
     connect(&postgres.admin()).await.batch_execute(&set).await.unwrap();
@@ -363,7 +363,7 @@ async fn nothing_secret_is_said_at_any_level_whatever_goes_wrong() {
 }
 
 #[test]
-fn what_is_looked_for_is_found() {
+fn the_search_for_secrets_finds_them() {
     for secret in [KEY, PASSWORD, WEBHOOK_SECRET] {
         for hidden in [secret.to_owned(), encoded(secret), secret[10..20].to_owned()] {
             let line = format!("DEBUG sent to=\"Bearer {hidden}\"");

@@ -66,7 +66,7 @@ fn managed(world: &World, manager: &Manager, more: &[(&str, &str)]) -> Process {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn it_hears_of_a_service_from_start_to_end() {
+async fn the_service_manager_is_notified_from_start_to_stop() {
     let world = World::new(30).await;
     let manager = Manager::new();
     let daemon = managed(&world, &manager, &[NEVER]);
@@ -88,7 +88,7 @@ async fn it_hears_of_a_service_from_start_to_end() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn its_watchdog_is_fed_while_clerk_is_slow() {
+async fn the_watchdog_is_notified_while_clerk_is_slow() {
     let world = World::new(30).await;
     world.sim.set_faults(Rule::new(Effect::LatencyMs(3_000)));
     let manager = Manager::new();
@@ -103,7 +103,7 @@ async fn its_watchdog_is_fed_while_clerk_is_slow() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_failure_is_told_in_words() {
+async fn a_failure_is_in_the_status_text() {
     let world = World::new(3).await;
     let manager = Manager::new();
     let daemon = managed(&world, &manager, &[EVERY_SECOND, ("CLERK2PG_CLERK__TIMEOUT", "1s")]);
@@ -118,7 +118,7 @@ async fn a_failure_is_told_in_words() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn standing_by_is_told_as_long_as_it_lasts() {
+async fn standing_by_is_in_the_status_text() {
     let world = World::new(3).await;
     let manager = Manager::new();
     let daemon = managed(&world, &manager, &[NEVER, EVERY_SECOND]);
@@ -139,7 +139,7 @@ async fn standing_by_is_told_as_long_as_it_lasts() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_standby_says_who_leads_and_when_it_leads_itself() {
+async fn a_standby_reports_the_leader_and_its_own_takeover() {
     let world = World::new(30).await;
     let (managers, lease) = ([Manager::new(), Manager::new()], ("CLERK2PG_LEASE__TTL", "3s"));
     let leader = managed(&world, &managers[0], &[NEVER, EVERY_SECOND, lease]);

@@ -227,7 +227,7 @@ impl Replicas {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_leader_that_is_stopped_in_a_pass_wakes_in_vain() {
+async fn a_leader_suspended_in_a_sync_writes_nothing_when_resumed() {
     let this = Replicas::three(60, &[]).await;
     this.a_page_is_under_way().await;
     this.leader().process.signal(Signal::STOP);
@@ -239,7 +239,7 @@ async fn a_leader_that_is_stopped_in_a_pass_wakes_in_vain() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_leader_that_is_stopped_in_a_transaction_wakes_in_vain() {
+async fn a_leader_suspended_in_a_transaction_writes_nothing_when_resumed() {
     let mut this = Replicas::three(60, &[]).await;
     this.in_the_middle_of_a_transaction(|leader| leader.process.signal(Signal::STOP))
         .await;
@@ -250,7 +250,7 @@ async fn a_leader_that_is_stopped_in_a_transaction_wakes_in_vain() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_leader_that_is_killed_is_followed() {
+async fn a_standby_replaces_a_killed_leader() {
     for in_transaction in [false, true] {
         let mut this = Replicas::three(60, &[]).await;
         if in_transaction {
@@ -270,7 +270,7 @@ async fn a_leader_that_is_killed_is_followed() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_leader_whose_connections_are_cut_is_followed() {
+async fn a_standby_replaces_a_leader_without_connections() {
     let mut this = Replicas::three(60, &[]).await;
     this.a_page_is_under_way().await;
     let written = this.written_by_the_first().await;
@@ -283,7 +283,7 @@ async fn a_leader_whose_connections_are_cut_is_followed() {
 
 /// What it sent before the network failed arrives after others have taken over.
 #[tokio::test(flavor = "multi_thread")]
-async fn what_a_leader_sent_arrives_too_late() {
+async fn statements_of_an_old_leader_that_arrive_late_write_nothing() {
     let mut this = Replicas::three(60, &[]).await;
     this.in_the_middle_of_a_transaction(|leader| leader.postgres.hold())
         .await;
@@ -295,7 +295,7 @@ async fn what_a_leader_sent_arrives_too_late() {
 
 /// To Postgres the statement is under way, and none of its timeouts counts until the rest of the message is there.
 #[tokio::test(flavor = "multi_thread")]
-async fn a_leader_that_is_cut_off_within_a_message_is_followed() {
+async fn a_standby_replaces_a_leader_cut_off_within_a_message() {
     const CUT: &str = "Cut off here";
     let this = Replicas::three(60, &[]).await;
     this.leader().postgres.hold_after(CUT);
@@ -311,7 +311,7 @@ async fn a_leader_that_is_cut_off_within_a_message_is_followed() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn only_the_leader_asks_clerk() {
+async fn only_the_leader_sends_requests_to_clerk() {
     // The others look after the leader three times before they take over.
     let this = Replicas::three(30, &[("CLERK2PG_LEASE__TTL", "9s")]).await;
     let leader = &this.leader().process;
@@ -336,7 +336,7 @@ async fn only_the_leader_asks_clerk() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_leader_that_is_told_to_stop_leaves_its_place_at_once() {
+async fn a_stopped_leader_hands_over_at_once() {
     let mut this = Replicas::three(30, &[LONG]).await;
     let leader = this.replicas.remove(0);
     let started = std::time::Instant::now();
@@ -350,7 +350,7 @@ async fn a_leader_that_is_told_to_stop_leaves_its_place_at_once() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_leader_that_cannot_reach_clerk_leaves_its_place_to_one_that_can() {
+async fn a_leader_that_cannot_reach_clerk_hands_over() {
     let mut this = Replicas::three(30, &[("CLERK2PG_CLERK__TIMEOUT", "500ms")]).await;
     this.replicas[0].clerk.refuse().await;
     eventually("another one leads", async || {
@@ -366,7 +366,7 @@ async fn a_leader_that_cannot_reach_clerk_leaves_its_place_to_one_that_can() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn who_stands_by_says_so() {
+async fn a_standby_reports_that_it_stands_by() {
     let world = World::new(10).await;
     let listening = [ANY, LONG, NEVER, EVERY_SECOND];
     let leader = MonitoredDaemon::new(world.start_daemon(&listening)).await;
@@ -427,7 +427,7 @@ async fn a_standby_that_cannot_see_the_leader_is_not_ready() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_replica_with_a_wrong_key_is_found_out_at_its_start() {
+async fn a_standby_with_a_wrong_key_fails_at_start() {
     let world = World::new(10).await;
     let leader = world.start_incremental(&[LONG]).await;
     let ran = world
@@ -440,7 +440,7 @@ async fn a_replica_with_a_wrong_key_is_found_out_at_its_start() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_reload_changes_nobodys_place() {
+async fn a_reload_does_not_change_the_leader() {
     let this = Replicas::three(30, &[]).await;
     for replica in &this.replicas {
         replica.process.signal(Signal::HUP);

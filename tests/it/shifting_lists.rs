@@ -45,7 +45,7 @@ async fn begin_bulk(world: &World, daemon: &Process, name: &str, milliseconds: u
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_bulk_change_of_one_moment_moves_the_watermark_with_the_full_sync_that_it_makes_due() {
+async fn a_bulk_change_in_one_moment_causes_a_full_sync_that_moves_the_watermark() {
     let world = World::new(1500).await;
     let daemon = world.start_incremental(&[SLOW, LASTING]).await;
     let moment = begin_bulk(&world, &daemon, "First", 1500).await;
@@ -86,7 +86,7 @@ async fn a_bulk_change_of_one_moment_moves_the_watermark_with_the_full_sync_that
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn rows_that_shift_between_two_pages_lose_nobody() {
+async fn users_that_move_between_two_pages_are_not_lost() {
     let world = World::new(1500).await;
     // Without deletions nothing but looks brings the mirror in sync.
     let daemon = world
@@ -173,7 +173,7 @@ async fn check_clock(hours: i64, prepare: impl Fn(&World)) {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn clocks_may_differ() {
+async fn different_clocks_lose_no_change() {
     // Each time later than the time before, as an older document never replaces a newer one at once.
     let from_the_future = |world: &World| rename(world, &world.sim.user_ids()[50], "Early", 2 * now());
     tokio::join!(
@@ -185,7 +185,7 @@ async fn clocks_may_differ() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_daemon_stands_by_while_a_single_run_is_at_work() {
+async fn a_daemon_waits_while_a_single_run_syncs() {
     const STANDS_BY: &str = "another clerk2pg is at work";
     let world = World::new(1500).await;
     let daemon = world

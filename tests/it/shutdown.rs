@@ -27,7 +27,7 @@ async fn stops(daemon: Process, signal: Signal) {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn idle() {
+async fn an_idle_daemon_stops() {
     let world = World::new(10).await;
     for signal in [Signal::TERM, Signal::INT] {
         let before = world.runs("ended_at IS NOT NULL").await;
@@ -39,7 +39,7 @@ async fn idle() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn in_the_middle_of_a_page_that_never_ends() {
+async fn a_daemon_stops_during_an_endless_page() {
     for signal in [Signal::TERM, Signal::INT] {
         let world = World::new(10).await;
         world.sim.set_faults(Rule::new(Effect::Stall).on([Endpoint::List]));
@@ -55,7 +55,7 @@ async fn in_the_middle_of_a_page_that_never_ends() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn between_two_tries_of_a_request() {
+async fn a_daemon_stops_between_two_attempts() {
     let world = World::new(10).await;
     world.sim.set_faults(Rule::new(Effect::Error(ErrorAnswer {
         status: 429,
@@ -68,7 +68,7 @@ async fn between_two_tries_of_a_request() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn while_it_waits_for_clerk() {
+async fn a_daemon_stops_while_it_waits_for_clerk() {
     let world = World::new(10).await;
     let nobody = Proxy::refusing(upstream(&world.sim.url()));
     let url = format!("http://{}", nobody.address);
@@ -80,7 +80,7 @@ async fn while_it_waits_for_clerk() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn while_postgres_says_nothing() {
+async fn a_daemon_stops_while_postgres_is_silent() {
     let world = World::new(10).await;
     let mut silent = Proxy::refusing(upstream(&world.db.url));
     silent.go_silent();
@@ -90,7 +90,7 @@ async fn while_postgres_says_nothing() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn while_others_lock_the_table() {
+async fn a_daemon_stops_while_the_table_is_locked() {
     for (mode, signal) in [("EXCLUSIVE", Signal::TERM), ("ACCESS EXCLUSIVE", Signal::INT)] {
         let world = World::new(30).await;
         let daemon = world.start_daemon(&[]);
@@ -117,7 +117,7 @@ async fn while_others_lock_the_table() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn while_another_one_is_at_work() {
+async fn a_daemon_stops_while_another_one_syncs() {
     let world = World::new(10).await;
     world.sim.set_faults(Rule::new(Effect::Stall).on([Endpoint::List]));
     let at_work = world.start_full_sync(&[("CLERK2PG_CLERK__TIMEOUT", "60s")]);

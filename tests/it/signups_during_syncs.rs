@@ -103,7 +103,7 @@ async fn sync(server: &Server) -> (ProgramOutput, i64, World) {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_walk_ends_though_somebody_signs_up_at_each_request() {
+async fn a_walk_ends_although_a_user_signs_up_at_each_request() {
     let server = clerk(1_300, 0, true, |users, request, _, now| sign_up(users, 1, request, now)).await;
     let (ran, old, world) = sync(&server).await;
     assert_eq!((ran.code, old), (Some(0), 1_300), "{ran:#?}");
@@ -127,7 +127,7 @@ async fn a_walk_ends_though_somebody_signs_up_at_each_request() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_walk_ends_while_hundreds_are_imported_at_each_request() {
+async fn a_walk_ends_although_hundreds_are_imported_at_each_request() {
     let server = clerk(1_300, 0, true, |users, request, _, now| {
         sign_up(users, 600, request, now)
     })
@@ -147,7 +147,7 @@ async fn a_walk_ends_while_hundreds_are_imported_at_each_request() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn clocks_that_differ_make_no_sync_incomplete() {
+async fn different_clocks_make_no_sync_incomplete() {
     // Some sign up before the walk's end, and are gone before the second count.
     let between: Between = |users, request, path, now| match path {
         path if path.contains("order_by=created_at") => sign_up(users, 5, request, now),
@@ -189,7 +189,7 @@ async fn unreadable() -> Server {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn an_only_user_who_cannot_be_read_makes_a_sync_incomplete_and_not_endless() {
+async fn an_unreadable_only_user_makes_a_sync_incomplete_and_not_endless() {
     for arguments in [&["--once", "--format", "json"][..], &["--dry-run", "--format", "json"]] {
         let (server, world) = (unreadable().await, World::new(0).await);
         let ran = world.run_with(arguments, &[("CLERK_API_URL", &server.url)]).await;
@@ -207,7 +207,7 @@ async fn an_only_user_who_cannot_be_read_makes_a_sync_incomplete_and_not_endless
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn an_only_user_who_cannot_be_read_does_not_keep_a_daemon_busy() {
+async fn an_unreadable_only_user_does_not_keep_a_daemon_busy() {
     let (server, world) = (unreadable().await, World::new(0).await);
     let daemon = world.start_daemon(&[("CLERK_API_URL", &server.url)]);
     let ended = "outcome = 'incomplete' AND ended_at IS NOT NULL";
@@ -218,7 +218,7 @@ async fn an_only_user_who_cannot_be_read_does_not_keep_a_daemon_busy() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_list_without_an_end_is_given_up() {
+async fn an_endless_list_is_abandoned() {
     // A page of three users whom nobody has seen, for each request.
     let next = Arc::new(Mutex::new(0));
     let server = Server::start(move |head| {
@@ -247,7 +247,7 @@ async fn a_list_without_an_end_is_given_up() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn batches_by_id_that_prove_nothing_are_given_up() {
+async fn inconclusive_batches_by_ids_are_abandoned() {
     let world = crate::support::fixture::mirrored(400).await;
     let gone = world.sim.user_ids();
     gone[..150].iter().for_each(|id| assert!(world.sim.delete(id)));

@@ -11,7 +11,7 @@ use crate::support::{database::Database, fixture::World};
 const HOSTILE: &str = r#"x'"; DROP TABLE clerk.users CASCADE; --\"#;
 
 #[tokio::test(flavor = "multi_thread")]
-async fn nothing_from_outside_is_executed() {
+async fn no_text_from_outside_is_executed() {
     let options = Options {
         users: 3,
         secret_key: "sk_live_test".to_owned(),
@@ -73,7 +73,7 @@ fn sources(folder: &Path) -> Vec<(String, String)> {
 }
 
 #[test]
-fn few_places_make_sql_of_parts_and_only_of_constants() {
+fn sql_is_built_from_constants_in_few_places() {
     let root = Path::new(env!("CARGO_MANIFEST_DIR"));
     let words = [
         "SELECT",

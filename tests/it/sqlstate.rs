@@ -40,7 +40,7 @@ async fn assert_rejected(world: &World, expected: &BTreeSet<String>) {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn words_in_a_users_data_cost_that_user_alone() {
+async fn error_words_in_user_data_reject_that_user_only() {
     let world = World::new(30).await;
     assert_eq!(world.run(&["migrate"]).await.code, Some(0));
     let index = "CREATE INDEX ON clerk.users (((unsafe_metadata->>'age')::int))";
@@ -88,7 +88,7 @@ const REFUSING: &str = "
     CREATE TRIGGER refuse BEFORE INSERT OR UPDATE ON clerk.users FOR EACH ROW EXECUTE FUNCTION public.refuse()";
 
 #[tokio::test(flavor = "multi_thread")]
-async fn whatever_a_row_meets_may_be_that_rows() {
+async fn any_error_of_one_row_rejects_that_row_only() {
     let world = World::new(30).await;
     assert_eq!(world.run(&["migrate"]).await.code, Some(0));
     world.db.execute(REFUSING).await;
@@ -107,7 +107,7 @@ async fn whatever_a_row_meets_may_be_that_rows() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_missing_right_is_everybodys() {
+async fn a_missing_privilege_fails_the_sync() {
     let (db, sim) = tokio::join!(
         Database::new(),
         Sim::start(Options {

@@ -18,7 +18,7 @@ fn shuffled() -> Quirks {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn thousands_who_change_in_one_moment_are_all_brought() {
+async fn thousands_of_changes_in_one_moment_are_all_mirrored() {
     let world = World::new(3_200).await;
     world.sim.set_faults(shuffled());
     let daemon = world.start_incremental(&[]).await;
@@ -48,7 +48,7 @@ async fn thousands_who_change_in_one_moment_are_all_brought() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn more_than_a_page_created_in_one_moment_are_all_met() {
+async fn more_than_a_page_of_users_created_in_one_moment_are_all_read() {
     // The generated users 3000 to 3619 share one millisecond.
     for seed in 1..4 {
         let world = World::with(Options {

@@ -17,7 +17,7 @@ use crate::support::{
 };
 
 #[tokio::test(flavor = "multi_thread")]
-async fn every_mode_gets_through_to_what_libpq_says() {
+async fn every_sslmode_connects_where_libpq_does() {
     let server = Postgres::start().await;
     let roots = format!("&sslrootcert={}", server.file("ca.pem", &server.authority.certificate));
     let other = format!(
@@ -79,7 +79,7 @@ async fn every_mode_gets_through_to_what_libpq_says() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_certificate_is_held_against_authority_and_name() {
+async fn a_certificate_is_checked_against_authority_and_name() {
     let server = Postgres::start().await;
     let ca = server.file("ca.pem", &server.authority.certificate);
     let other = server.file("other.pem", &Authority::new("another").certificate);
@@ -175,7 +175,7 @@ async fn a_certificate_is_held_against_authority_and_name() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn users_that_cross_a_network_in_clear_are_told_of_once() {
+async fn an_unencrypted_connection_is_warned_of_once() {
     let server = Postgres::start().await;
     // It leads to this machine, but does not look like it.
     let check = async |role: &str, mode: &str| {
@@ -265,7 +265,7 @@ async fn a_daemon_with_every_connection_encrypted() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_daemon_that_trusts_somebody_else_ends_at_once() {
+async fn an_untrusted_certificate_ends_the_daemon_at_start() {
     let server = Postgres::start().await;
     let other = server.file("other.pem", &Authority::new("another").certificate);
     let url = url(
@@ -295,7 +295,7 @@ async fn a_daemon_that_trusts_somebody_else_ends_at_once() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn tls_from_the_first_byte_where_the_server_knows_it() {
+async fn direct_tls_is_used_where_the_server_supports_it() {
     let server = Postgres::start().await;
     let ca = server.file("ca.pem", &server.authority.certificate);
     let version = connect(&server.admin()).await;

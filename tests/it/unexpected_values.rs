@@ -30,7 +30,7 @@ async fn stored(world: &World, id: &str, column: &str) -> (Option<String>, Value
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_value_of_another_kind_costs_that_value() {
+async fn a_value_of_another_type_costs_that_value_only() {
     let cases = [
         ("external_id", "42"),
         ("external_id", r#"["crm-7"]"#),
@@ -78,7 +78,7 @@ async fn a_value_of_another_kind_costs_that_value() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn what_postgres_cannot_hold_is_kept_as_its_text() {
+async fn a_value_that_postgres_cannot_hold_is_kept_as_text() {
     let deep = format!("{}1{}", "[".repeat(5_000), "]".repeat(5_000));
     let cases = [
         ("first_name", r#""Nul\u0000Name""#),
@@ -174,7 +174,7 @@ async fn numbers_and_times_are_read_in_every_spelling() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn of_a_key_twice_the_last_value_counts() {
+async fn the_last_value_of_a_duplicate_key_counts() {
     let world = World::new(0).await;
     put(
         &world,
@@ -188,7 +188,7 @@ async fn of_a_key_twice_the_last_value_counts() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn unexpected_values_are_counted_and_said_once_a_field() {
+async fn unexpected_values_are_counted_and_logged_once_for_each_field() {
     let world = World::new(10).await;
     for n in 0..3 {
         put(&world, &format!("user_{n}"), r#","external_id":42,"banned":"yes""#);

@@ -78,12 +78,12 @@ async fn check_all_moves(ddl: &str) {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn an_index() {
+async fn a_unique_index_allows_any_exchange() {
     check_all_moves(UNIQUE).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn an_expression_with_a_predicate() {
+async fn a_partial_expression_index_allows_any_exchange() {
     check_all_moves(
         "CREATE UNIQUE INDEX ON clerk.users (lower(primary_email)) WHERE primary_email_verified AND deleted_at IS NULL",
     )
@@ -91,7 +91,7 @@ async fn an_expression_with_a_predicate() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn an_address_that_may_not_be_null() {
+async fn a_not_null_column_allows_any_exchange() {
     check_all_moves(&format!(
         "{UNIQUE}; ALTER TABLE clerk.users ALTER primary_email SET NOT NULL,
              ADD CONSTRAINT reads_as_an_address CHECK (primary_email LIKE '%@%.%')"
@@ -100,7 +100,7 @@ async fn an_address_that_may_not_be_null() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn an_exclusion_constraint_and_a_generated_column() {
+async fn an_exclusion_constraint_allows_any_exchange() {
     check_all_moves(
         "ALTER TABLE clerk.users ADD COLUMN handle text GENERATED ALWAYS AS (lower(primary_email)) STORED,
              ADD CONSTRAINT one_handle EXCLUDE USING btree (handle WITH =)",
@@ -109,12 +109,12 @@ async fn an_exclusion_constraint_and_a_generated_column() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_constraint_that_waits_for_the_commit() {
+async fn a_deferred_constraint_allows_any_exchange() {
     check_all_moves("ALTER TABLE clerk.users ADD UNIQUE (primary_email) DEFERRABLE INITIALLY DEFERRED").await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn across_pages() {
+async fn an_exchange_across_pages_is_stored() {
     let world = addressed(700).await;
     world.db.execute(UNIQUE).await;
     let ids = world.sim.user_ids();
@@ -125,7 +125,7 @@ async fn across_pages() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn one_that_is_refused_in_an_exchange_keeps_its_value_and_those_behind_it_wait() {
+async fn a_refused_user_keeps_its_value_and_users_that_need_it_wait() {
     let world = addressed(12).await;
     world.db.execute(UNIQUE).await;
     world
@@ -156,7 +156,7 @@ async fn one_that_is_refused_in_an_exchange_keeps_its_value_and_those_behind_it_
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn triggers_see_the_exchange_and_events_only_its_end() {
+async fn events_show_only_the_end_of_an_exchange() {
     let world = addressed(6).await;
     world.db.execute(UNIQUE).await;
     let ids = world.sim.user_ids();
@@ -177,7 +177,7 @@ fn sign_up_again(world: &World, old: &str, new: &str) {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_deleted_users_address_is_free_within_the_sync() {
+async fn the_address_of_a_deleted_user_is_free_in_the_same_sync() {
     let world = addressed(20).await;
     world.db.execute(UNIQUE).await;
     let ids = world.sim.user_ids();
@@ -199,7 +199,7 @@ async fn assert_is_quiet(polling: &PollingDaemon) {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn without_full_syncs() {
+async fn incremental_syncs_store_exchanges() {
     let polling = PollingDaemon::in_world(addressed(20).await, &[]).await;
     let world = &polling.world;
     world.db.execute(UNIQUE).await;
@@ -224,7 +224,7 @@ async fn without_full_syncs() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_notification_tries_the_same_document_again() {
+async fn a_notification_retries_the_same_document() {
     let (world, daemon) = start_on_demand(5).await;
     let ids = world.sim.user_ids();
     for (n, id) in ids.iter().enumerate() {
@@ -249,7 +249,7 @@ async fn a_notification_tries_the_same_document_again() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn two_who_have_one_address_at_clerk_cost_one() {
+async fn two_users_with_one_address_cost_one_of_them() {
     let world = mirrored(20).await;
     let ids = world.sim.user_ids();
     for id in &ids[4..9] {
