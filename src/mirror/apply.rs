@@ -1,4 +1,5 @@
-//! Applies a batch: users, rejections, missing ones, progress and counts in one transaction that begins by checking the lease.
+//! Applies a batch: users, rejections, missing users, progress and counts, in one transaction that
+//! begins by checking the lease.
 
 use diesel_async::AsyncConnection;
 use tracing::{debug, warn};
@@ -14,8 +15,10 @@ use super::{
     transaction::{self, WriteFailure},
 };
 
-/// Applies a batch, all of it or nothing. A row that Postgres refuses, that takes too long or that the application has locked costs its user
-/// only: the batch is applied again with each suspect behind a savepoint.
+/// Applies a batch completely or not at all.
+///
+/// A row that Postgres refuses, that takes too long or that the application has locked costs only
+/// its own user: the batch is applied again with savepoints.
 pub(super) async fn apply(conn: &mut Session, run: &Run, batch: &Batch<'_>) -> Result<Committed, Error> {
     let fault = match attempt(conn, run, batch, Savepoints::None).await {
         Err(WriteFailure::OneRow(fault) | WriteFailure::TooLong(fault)) => fault,
@@ -29,7 +32,8 @@ pub(super) async fn apply(conn: &mut Session, run: &Run, batch: &Batch<'_>) -> R
         warn!(%error, "a user cannot be stored; looking for which");
     }
     let result = match attempt(conn, run, batch, Savepoints::Users).await {
-        // A trigger or an index of the application on the events may refuse one of them, or wait for a lock.
+        // A trigger or an index of the application on the events may refuse one of them, or wait
+        // for a lock.
         Err(WriteFailure::OneRow(_) | WriteFailure::TooLong(_)) if run.emits_events => {
             attempt(conn, run, batch, Savepoints::Events).await
         }
@@ -38,13 +42,13 @@ pub(super) async fn apply(conn: &mut Session, run: &Run, batch: &Batch<'_>) -> R
     result.map_err(WriteFailure::into_error)
 }
 
-/// What an attempt does behind savepoints.
+/// What an attempt puts behind savepoints.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Savepoints {
     None,
-    /// Users are stored apart. Their events are made together, in the order in which the changes happened.
+    /// Users. Their events are inserted together, in the order in which the changes happened.
     Users,
-    /// Users are stored apart, each with its event.
+    /// Users, each with its event.
     Events,
 }
 
@@ -55,7 +59,7 @@ async fn attempt(
     savepoints: Savepoints,
 ) -> Result<Committed, WriteFailure> {
     conn.transaction(async |conn| {
-        // What is told has to be told in one order. What is silent may be written side by side.
+        // Events must be inserted in one order. Without them, batches may be written side by side.
         transaction::begin_for(conn, run.lease(), batch.writes_users(), !run.emits_events).await?;
         let mut outcome = StoreOutcome::default();
         if batch.writes_users() {
@@ -95,7 +99,7 @@ async fn attempt(
         rejected::reject(conn, run, &done.rejected).await?;
         rejected::unreject(conn, &batch.unreject, &done.rejected).await?;
         missing::note_missing(conn, run, &batch.missing).await?;
-        // A user whose `created_at` was moved is missed at the old place and met at the new one.
+        // A user whose `created_at` changed is missed at its old place and met at its new one.
         let met = batch.update.iter().map(|write| write.user.id.as_ref());
         let met: Vec<&str> = met.chain(batch.found.iter().map(String::as_str)).collect();
         missing::release(conn, &met).await?;

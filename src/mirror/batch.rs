@@ -3,23 +3,23 @@
 use super::{Mark, sqlstate::BLOCKED};
 use crate::resource::{Digest, User};
 
-/// A user to be written.
+/// A user to write.
 #[derive(Debug, Clone)]
 pub struct Write<'a> {
-    /// Decoded.
+    /// The decoded user.
     pub user: &'a User<'a>,
     /// Names of the fields that changed; empty for a new user.
     pub changed: Vec<String>,
-    /// The row is marked as deleted, and its user is there again.
+    /// Whether the row is marked as deleted although its user exists again.
     pub returns: bool,
-    /// Of the document.
+    /// The digest of the document.
     pub digest: Digest,
-    /// As received, for the case that Postgres refuses it.
+    /// The document as received, in case Postgres refuses it.
     pub document: &'a str,
 }
 
 impl Write<'_> {
-    /// The user as one that Postgres refuses with this code.
+    /// Returns the user as rejected with this code.
     pub(super) fn rejected(&self, sqlstate: &str, reason: String) -> Rejected {
         Rejected {
             user_id: self.user.id.to_string(),
@@ -32,59 +32,61 @@ impl Write<'_> {
     }
 }
 
-/// A user that cannot be stored.
+/// A user that cannot be stored, or a row that cannot be deleted.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Rejected {
-    /// Clerk's id, or what stands for it where the document has none.
+    /// Clerk's id, or a substitute if the document has none.
     pub user_id: String,
-    /// In words.
+    /// The reason, as text.
     pub reason: String,
-    /// As received, see [`Self::kept`]; none where the row, not a document, is the trouble.
+    /// The document as received, see [`Self::kept`]; `None` if the row cannot be deleted.
     pub document: Option<String>,
-    /// Of the document.
+    /// The digest of the document.
     pub digest: Option<Digest>,
-    /// Unix milliseconds, where there is a readable one.
+    /// `created_at` in Unix milliseconds, if it is readable.
     pub created_at: Option<i64>,
     /// The code that Postgres refused the row with; `None` if the document itself cannot be stored.
     pub sqlstate: Option<String>,
 }
 
 impl Rejected {
-    /// Whether other users or locks of the application block it, so that it may be stored or deleted once they are gone.
+    /// Whether other users or locks of the application are in the way, so that the user may be
+    /// stored or deleted once they are gone.
     pub fn is_blocked(&self) -> bool {
         self.sqlstate.as_deref().is_some_and(|code| BLOCKED.contains(&code))
     }
 
-    /// As much of a document as is kept: its first 64 kB, cut between characters. U+0000, which is no JSON and no text to Postgres, is
-    /// replaced.
+    /// Returns the part of a document that is kept: its first 64 kB, cut between characters.
+    /// U+0000, which neither JSON nor Postgres' text allows, is replaced.
     pub fn kept(document: &str) -> String {
         let kept = &document[..document.floor_char_boundary(64 << 10)];
         kept.replace('\0', "\u{FFFD}")
     }
 }
 
-/// What one transaction does. A value: it can be counted and printed instead.
+/// What one transaction does. As a value, it can also be counted and printed.
 #[derive(Debug, Default)]
 pub struct Batch<'a> {
     /// Users new to the mirror.
     pub create: Vec<Write<'a>>,
     /// Users that changed.
     pub update: Vec<Write<'a>>,
-    /// Rows to be brought up to date although nobody changed the user.
+    /// Rows to bring up to date although the user did not change.
     pub refresh: Vec<Write<'a>>,
     /// Users of the page that are in sync.
     pub unchanged: u64,
     /// Users that cannot be stored.
     pub reject: Vec<Rejected>,
-    /// Ids that are listed as rejected, and go from the list unless they are rejected again.
+    /// Ids to remove from the rejected users, unless they are rejected again.
     pub unreject: Vec<String>,
     /// Ids that the walk did not meet.
     pub missing: Vec<String>,
-    /// Ids that turned out to exist after all.
+    /// Ids that exist although they were missing.
     pub found: Vec<String>,
-    /// Where the walk over its part of the list stands after this batch.
+    /// How far the walk over its partition has come with this batch.
     pub checkpoint: Option<Mark>,
-    /// Everybody who was updated at Clerk before this moment, less the overlap, is in the mirror with this batch. In Unix milliseconds.
+    /// Every user that was updated at Clerk before this moment, less the overlap, is in the mirror
+    /// with this batch. In Unix milliseconds.
     pub watermark: Option<i64>,
 }
 
@@ -94,7 +96,7 @@ impl Batch<'_> {
         !(self.create.is_empty() && self.update.is_empty() && self.refresh.is_empty())
     }
 
-    /// Whether applying it would change anything but progress on the way.
+    /// Whether applying it would change nothing but the progress of a walk.
     pub fn is_empty(&self) -> bool {
         self.create.is_empty()
             && self.update.is_empty()
@@ -113,10 +115,10 @@ impl Batch<'_> {
 pub struct Committed {
     /// Users new to the mirror, or back in it after they were marked as deleted.
     pub created: u64,
-    /// Users who changed.
+    /// Users that changed.
     pub updated: u64,
-    /// Rows updated although nobody changed the user.
+    /// Rows updated although the user did not change.
     pub refreshed: u64,
-    /// Everyone who could not be stored, those that Postgres refused among them.
+    /// All users that could not be stored, also those that Postgres refused.
     pub rejected: Vec<Rejected>,
 }

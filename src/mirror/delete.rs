@@ -24,31 +24,34 @@ use super::{
 /// The result of confirmed deletions.
 #[derive(Debug, Default)]
 pub struct Deleted {
-    /// How many rows are gone, or marked.
+    /// Rows that are deleted, or marked as deleted.
     pub rows: u64,
-    /// Rows that cannot go, or not yet.
+    /// Rows that cannot be deleted, or not yet.
     pub kept: Vec<Rejected>,
-    /// Ids for which there was no time.
+    /// Ids that there was no time for.
     pub left: Vec<String>,
 }
 
-/// How long deleting may go on. What is not deleted by then is left to the next sync: others wait for this one, and Clerk's answer about
-/// its instance is to be fresh.
+/// How long deleting may take. The rest is left to the next sync, because others wait for this one
+/// and Clerk's answer about its instance must be fresh.
 const MOST_TIME: Duration = Duration::from_secs(30);
 
-/// How long several rows may take together. More than one that takes longer are tried in halves.
+/// How long several rows may take together. If they take longer, they are tried in halves.
 const MOST_TIME_TOGETHER: &str = "SET LOCAL statement_timeout = '5s'";
 
-/// Deletes users whose deletion Clerk confirmed, or with `mark` marks them. Rows are kept if the application's own constraints or
-/// triggers hold them back, or if a foreign key without an index makes it take too long. Those that it has locked stay for the next sync.
+/// Deletes users whose deletion Clerk confirmed, or with `mark` marks them as deleted.
+///
+/// A row is kept if the application's constraints or triggers refuse the deletion, or if a foreign
+/// key without an index makes it take too long. A row that the application has locked is left to
+/// the next sync.
 pub(super) async fn delete(conn: &mut Session, run: &Run, ids: &[String], mark: bool) -> Result<Deleted, Error> {
     let mut deleted = Deleted::default();
     let mut patience = LockBudget::new();
     let mut parts = vec![ids];
     let began = Instant::now();
-    // One transaction for each part, so that a part that took long is not repeated.
+    // One transaction per part, so that a slow part is not repeated.
     while let Some(part) = parts.pop() {
-        // However slow it is, something is done each time.
+        // However slow it is, each sync deletes something.
         let has_done = deleted.rows > 0 || !deleted.kept.is_empty();
         if has_done && began.elapsed() > MOST_TIME {
             deleted.left.extend_from_slice(part);
@@ -72,10 +75,11 @@ pub(super) async fn delete(conn: &mut Session, run: &Run, ids: &[String], mark: 
             Err(WriteFailure::Whole(error)) => return Err(error),
         };
         match part {
-            // Again, now without the rows that are locked.
+            // Again, now without the locked rows.
             part if is_first => parts.push(part),
             [only] => {
-                // What fails without a row is no row's fault: a right or a table is missing.
+                // A statement that fails without rows fails for another reason: a missing privilege
+                // or table.
                 remove(conn, &[], mark).await?;
                 let row = if is_lock(&fault) {
                     put_off(only)
@@ -96,7 +100,8 @@ pub(super) async fn delete(conn: &mut Session, run: &Run, ids: &[String], mark: 
     Ok(deleted)
 }
 
-/// Deletes users in one transaction. Once some rows are known to be locked, those that are locked now are left out.
+/// Deletes users in one transaction. Once some rows are known to be locked, those that are locked
+/// now are left out.
 async fn delete_part(
     conn: &mut Session,
     run: &Run,
@@ -164,7 +169,7 @@ async fn delete_part(
     .await
 }
 
-/// A row that cannot go.
+/// Returns the entry of a row that cannot be deleted.
 fn kept(id: &str, sqlstate: &str, reason: String) -> Rejected {
     Rejected {
         user_id: id.to_owned(),
@@ -176,13 +181,13 @@ fn kept(id: &str, sqlstate: &str, reason: String) -> Rejected {
     }
 }
 
-/// A row that cannot go yet.
+/// Returns the entry of a row that cannot be deleted yet.
 fn put_off(id: &str) -> Rejected {
     let reason = "gone from Clerk, but the application holds a lock on the row; tried again with the next sync";
     kept(id, LOCK_NOT_AVAILABLE, reason.to_owned())
 }
 
-/// Lists a row that cannot go.
+/// Lists a row that cannot be deleted.
 async fn keep_row(conn: &mut Session, run: &Run, row: &Rejected) -> Result<(), Error> {
     conn.transaction(async |conn| {
         transaction::begin(conn, run.lease()).await?;
@@ -193,7 +198,8 @@ async fn keep_row(conn: &mut Session, run: &Run, row: &Rejected) -> Result<(), E
 
 async fn list(conn: &mut Session, run: &Run, row: &Rejected) -> Result<(), Error> {
     rejected::reject(conn, run, std::slice::from_ref(row)).await?;
-    // A deferred row stays in `clerk.missing_users`, so that an approval lasts until the row can be deleted.
+    // A locked row stays in `clerk.missing_users`, so that an approval lasts until the row can be
+    // deleted.
     if row.sqlstate.as_deref() != Some(LOCK_NOT_AVAILABLE) {
         forget_missing(conn, &[&row.user_id]).await?;
     }
@@ -201,7 +207,8 @@ async fn list(conn: &mut Session, run: &Run, row: &Rejected) -> Result<(), Error
     Ok(())
 }
 
-/// Removes or marks rows, and returns id and `external_id` of those that were there, unmarked.
+/// Deletes or marks rows, and returns id and `external_id` of those that existed and were not
+/// marked.
 async fn remove(conn: &mut Session, ids: &[&str], mark: bool) -> QueryResult<Vec<(String, Option<String>)>> {
     if mark {
         diesel::update(users::table.filter(users::id.eq_any(ids).and(users::deleted_at.is_null())))
@@ -217,13 +224,13 @@ async fn remove(conn: &mut Session, ids: &[&str], mark: bool) -> QueryResult<Vec
             .returning((users::id, users::external_id, users::deleted_at.is_null()))
             .get_results(conn)
             .await?;
-        // For readers of the events, a row that was marked in another mode was deleted then; it makes no second event.
+        // A row that was marked before had its event then.
         let live = went.into_iter().filter(|(_, _, is_live)| *is_live);
         Ok(live.map(|(id, external_id, _)| (id, external_id)).collect())
     }
 }
 
-/// Which rows are still there after their removal, or with `mark` still unmarked.
+/// Returns which rows still exist after their deletion, or with `mark` are still not marked.
 async fn staying(conn: &mut Session, ids: &[&str], mark: bool) -> QueryResult<Vec<String>> {
     let mut rows = users::table
         .select(users::id)

@@ -1,11 +1,11 @@
-//! Texts for databases whose encoding cannot hold all of Unicode. Users with characters that the encoding lacks are rejected; their documents and
-//! the messages about them are stored in ASCII.
+//! Texts for databases whose encoding cannot hold all of Unicode. Users with characters that the
+//! encoding lacks are rejected. Their documents, and messages about them, are stored in ASCII.
 
 use std::{borrow::Cow, fmt::Write};
 
 use super::session::Session;
 
-/// JSON in a form that the database can hold: the same document, with escapes.
+/// Returns JSON in a form that the database can hold: the same document, with escapes.
 pub(super) fn json<'t>(conn: &Session, text: &'t str) -> Cow<'t, str> {
     if conn.holds_unicode() || text.is_ascii() {
         return Cow::Borrowed(text);
@@ -13,7 +13,7 @@ pub(super) fn json<'t>(conn: &Session, text: &'t str) -> Cow<'t, str> {
     Cow::Owned(escaped(text))
 }
 
-/// A message in a form that the database can hold.
+/// Returns a message in a form that the database can hold.
 pub(super) fn message<'t>(conn: &Session, text: &'t str) -> Cow<'t, str> {
     if conn.holds_unicode() || text.is_ascii() {
         return Cow::Borrowed(text);

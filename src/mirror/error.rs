@@ -1,4 +1,4 @@
-//! What can go wrong at Postgres, by what the caller does about it.
+//! Errors of Postgres, by what the caller does about them.
 
 use diesel::result::Error as Diesel;
 
@@ -11,51 +11,53 @@ use crate::secret::without_secrets;
 /// A failed use of the mirror.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
-    /// The address cannot be used, whatever server is there.
+    /// The address cannot be used, whatever the server.
     #[error("{place} cannot be used: {why}")]
     Address {
         /// The setting, variable or parameter.
         place: String,
         /// What is wrong with it.
         why: String,
-        /// What would be right.
+        /// What to do about it.
         hint: &'static str,
     },
-    /// The server is there, but not with the TLS that is asked for.
+    /// The server can be reached, but not with the TLS that is asked for.
     #[error("TLS with Postgres fails: {why}")]
     Tls {
         /// What is wrong.
         why: String,
-        /// What can be done about it.
+        /// What to do about it.
         hint: &'static str,
     },
-    /// The server cannot be reached or has gone away: worth waiting for.
+    /// The server cannot be reached, or has gone away. Worth waiting for.
     #[error("Postgres cannot be reached: {0}")]
     Unavailable(String),
-    /// The server takes no writes, as a standby: worth waiting for, as there may be another one, or it may become the primary.
+    /// The server takes no writes because it is a standby. Worth waiting for: another server may be
+    /// found, or it may become the primary.
     #[error("this Postgres server takes no writes: {0}")]
     ReadOnly(String),
-    /// The application has locked a whole table, or a row of clerk2pg's own tables is locked: worth waiting for.
+    /// The application has locked a whole table, or a row of clerk2pg's own tables is locked. Worth
+    /// waiting for.
     #[error("the database is locked: {0}")]
     Locked(String),
-    /// The server answers, but not to this role, password or database name.
+    /// The server refuses this role, password or database name.
     #[error("Postgres does not let clerk2pg in: {why}")]
     Refused {
         /// The server's message.
         why: String,
-        /// What can be done about it.
+        /// What to do about it.
         hint: &'static str,
     },
-    /// The role may not do what is needed.
+    /// The role lacks a privilege.
     #[error("the database role may not do this: {0}")]
     Denied(String),
-    /// The schema is somebody else's, or another version's.
+    /// The schema is foreign, or another version's.
     #[error("{0}")]
     Schema(#[from] SchemaError),
-    /// Another process holds the lease now; nothing of the batch was written.
+    /// Another process holds the lease. Nothing of the batch was written.
     #[error("another clerk2pg has taken over; this one stopped writing")]
     LeaseLost,
-    /// Everything else that Postgres says.
+    /// Any other error from Postgres.
     #[error("Postgres: {0}")]
     Database(String),
 }
@@ -63,7 +65,7 @@ pub enum Error {
 /// Why a schema `clerk` cannot be used.
 #[derive(Debug, thiserror::Error)]
 pub enum SchemaError {
-    /// There are tables in it, but not clerk2pg's.
+    /// It has tables, but not clerk2pg's.
     #[error("the database has a schema \"clerk\" that is not clerk2pg's")]
     Foreign,
     /// Migrations were applied that this binary does not know.
@@ -72,7 +74,7 @@ pub enum SchemaError {
     /// Migrations are pending.
     #[error("the schema \"clerk\" is {}", if *.missing { "not there" } else { "older than this clerk2pg" })]
     Outdated {
-        /// There is nothing yet.
+        /// Whether there is no schema yet.
         missing: bool,
     },
 }
@@ -107,8 +109,10 @@ impl Error {
     }
 }
 
-/// What Postgres adds to a violated constraint, `Key (column)=(value) already exists.`, without the value: that is somebody's address or
-/// name, and errors are logged. What it says of half a surrogate pair quotes nothing; every other form may hold a whole row.
+/// Removes the value from the detail of a violated constraint,
+/// `Key (column)=(value) already exists.`: it is a user's address or name, and errors are logged. A
+/// detail about half a surrogate pair has no value. Any other form may contain a whole row, and
+/// gives `None`.
 fn without_values(detail: &str) -> Option<String> {
     if detail.starts_with("Unicode ") {
         return Some(detail.to_owned());
@@ -119,8 +123,9 @@ fn without_values(detail: &str) -> Option<String> {
     is_told_whole.then(|| format!("{columns}) {consequence}"))
 }
 
-/// A message without the values that Postgres quotes when it cannot convert one: `invalid input syntax for type integer: "…"`. There may be quotes in
-/// the value, so that it ends with the last one.
+/// Removes the values that Postgres quotes when it cannot convert one, as in
+/// `invalid input syntax for type integer: "…"`. The value itself may contain quotes, so it ends at
+/// the last one.
 fn without_quoted_values(message: &str) -> String {
     let mut told = String::new();
     let mut rest = message;

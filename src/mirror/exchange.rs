@@ -1,4 +1,4 @@
-//! Lets users exchange unique values: their rows give the values up before they get their new ones.
+//! Lets users exchange unique values: their rows lose the old values before they get the new ones.
 
 use std::collections::BTreeSet;
 
@@ -29,8 +29,9 @@ struct ConflictColumn {
 /// Columns that every row must have.
 const NEEDED: [&str; 3] = ["id", "created_at", "digest"];
 
-/// Removes conflicting values from the blocked users' rows: sets them to `NULL`, or if the application does not allow that, to a value
-/// that no other row has. Returns whether any row changed.
+/// Removes conflicting values from the rows of blocked users: sets them to `NULL`, or if the
+/// application does not allow that, to a value that no other row has. Returns whether any row
+/// changed.
 pub(super) async fn free(conn: &mut Session, blocked: &[Blocked<'_>]) -> Result<bool, WriteFailure> {
     let indexes: BTreeSet<&str> = blocked.iter().filter_map(|blocked| index(&blocked.fault)).collect();
     let indexes: Vec<&str> = indexes.into_iter().collect();
@@ -57,7 +58,7 @@ pub(super) async fn free(conn: &mut Session, blocked: &[Blocked<'_>]) -> Result<
     Ok(false)
 }
 
-/// The index of `clerk.users` that a fault is about.
+/// Returns the index of `clerk.users` that a fault is about.
 fn index(fault: &Fault) -> Option<&str> {
     let Fault::Refused(answer) = fault else { return None };
     let is_ours = answer.schema() == Some("clerk") && answer.table() == Some("users");
@@ -76,7 +77,8 @@ async fn set(conn: &mut Session, sets: Vec<String>, ids: &[&str]) -> Result<usiz
     Ok(updated.await?)
 }
 
-/// The columns that these indexes use: as keys, in expressions and in predicates, and those that generated columns among them are made of.
+/// Returns the columns that these indexes use: as keys, in expressions and in predicates. For a
+/// generated column, these are the columns that it is computed from.
 async fn columns(conn: &mut Session, indexes: &[&str]) -> QueryResult<Vec<ConflictColumn>> {
     sql_query(
         "WITH index AS (

@@ -1,4 +1,4 @@
-//! How old changes were when they were committed: kept for each sync, and put together over many.
+//! How old changes were when they were committed: stored per sync, and summed up over an hour.
 
 use diesel::{
     prelude::*,
@@ -10,10 +10,10 @@ use serde::Serialize;
 
 use super::{Error, session::Session, signed};
 
-/// Most ages that are kept for each sync.
+/// Ages stored per sync at most.
 const SAMPLES: usize = 100;
 
-/// How old the changes of a sync were when they were committed, in milliseconds.
+/// Collects how old the changes of a sync were when they were committed, in milliseconds.
 #[derive(Debug, Clone, Default)]
 pub struct Ages(Vec<i64>);
 
@@ -23,7 +23,7 @@ impl Ages {
         self.0.push(age_ms);
     }
 
-    /// The summary to be stored.
+    /// Returns what is stored.
     pub fn summary(mut self) -> AgeSummary {
         self.0.sort_unstable();
         let ages = self.0;
@@ -41,25 +41,27 @@ impl Ages {
     }
 }
 
-/// The ages of a sync's changes, as they are kept.
+/// The ages of a sync's changes, as they are stored.
 #[derive(Debug, Clone)]
 pub struct AgeSummary {
-    /// Changes with a time of their own.
+    /// Changes that have a time of their own.
     pub count: i64,
     /// The median of their ages; `None` without such changes.
     pub median_ms: Option<i64>,
-    /// Their ages, ascending: of more than a hundred changes, a hundred evenly spaced ones, the youngest and the oldest among them.
+    /// Their ages, ascending. Of more than a hundred, a hundred evenly spaced ones, including the
+    /// least and the greatest.
     pub ages_ms: Option<Vec<i64>>,
 }
 
-/// How old the changes of the last hour were when they were committed: each change counts, whichever sync committed it.
+/// How old the changes of the last hour were when they were committed. Each change counts once,
+/// whichever sync committed it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 pub struct Freshness {
     /// The median, in milliseconds.
     pub p50_ms: i64,
     /// The 99th percentile, in milliseconds.
     pub p99_ms: i64,
-    /// How many changes there were.
+    /// The number of changes.
     pub changes: i64,
 }
 
@@ -74,7 +76,7 @@ pub(super) async fn freshness(conn: &mut Session) -> Result<Option<Freshness>, E
         #[diesel(sql_type = Nullable<BigInt>)]
         changes: Option<i64>,
     }
-    // A sample stands for its part of the sync's changes.
+    // A stored age stands for an equal share of its sync's changes.
     let FreshnessRow { p50, p99, changes } = sql_query(
         "WITH ages AS (
              SELECT age, pg_catalog.sum(age_count::pg_catalog.float8 / pg_catalog.cardinality(ages_ms)::pg_catalog.float8) AS weight

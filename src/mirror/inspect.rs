@@ -1,5 +1,7 @@
-//! What there is to know of the server, the way there and the role's rights, out of the catalogs alone and in a transaction that cannot
-//! write: that works for a role that may do nothing, and beside a schema that is not ours.
+//! Facts about the server, the connection and the role's privileges.
+//!
+//! They come from the catalogs alone, read in a transaction that cannot write. So this works for a
+//! role without privileges, and next to a foreign schema.
 
 use std::time::SystemTime;
 
@@ -13,29 +15,29 @@ use diesel_async::{AsyncConnection, RunQueryDsl, SimpleAsyncConnection};
 
 use super::{Error, Mirror, Rights, connect::Opened, session::Session};
 
-/// What the catalogs say.
+/// Facts about the server, the connection and the role's privileges.
 #[derive(Debug, Clone)]
 pub struct Inspection {
     /// The server.
     pub server: PostgresServer,
     /// How far the server's clock is ahead of this machine's.
     pub ahead: TimeDelta,
-    /// The way there.
+    /// The connection.
     pub link: Link,
-    /// What the role may do.
+    /// The role's privileges.
     pub rights: Rights,
 }
 
-/// A server, as it tells of itself.
+/// A server, as it describes itself.
 #[derive(Debug, Clone, QueryableByName)]
 pub struct PostgresServer {
-    /// In words.
+    /// The version as text.
     #[diesel(sql_type = Text)]
     pub version: String,
-    /// As a number: 150004 is 15.4.
+    /// The version as a number: 150004 is 15.4.
     #[diesel(sql_type = Integer)]
     pub version_number: i32,
-    /// Whether it follows another one, and takes no writes itself.
+    /// Whether it follows another server, and takes no writes itself.
     #[diesel(sql_type = Bool)]
     pub is_standby: bool,
     /// Whether transactions of this role in this database take no writes.
@@ -46,30 +48,31 @@ pub struct PostgresServer {
     pub encoding: String,
     #[diesel(sql_type = Timestamptz)]
     now: DateTime<Utc>,
-    /// The version of TLS on the connection that the server has; behind a pooler, that is the pooler's.
+    /// The version of TLS, as the server sees the connection. Behind a pooler, it is that of the
+    /// pooler's connection.
     #[diesel(sql_type = Nullable<Text>)]
     tls: Option<String>,
 }
 
-/// A connection, seen from this side.
+/// A connection, as this side sees it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Link {
     /// Host, port and database.
     pub place: String,
-    /// `TLSv1.3`, or `TLS` where a pooler on the way hides the version; none in clear.
+    /// `TLSv1.3`, or `TLS` if a pooler hides the version; `None` if it is not encrypted.
     pub tls: Option<String>,
-    /// Nothing of it leaves this machine.
+    /// Whether nothing of it leaves this machine.
     pub is_local: bool,
-    /// What the address asks for.
+    /// The `sslmode` of the address.
     pub sslmode: &'static str,
-    /// A server without a trusted certificate is refused.
+    /// Whether a server without a trusted certificate is refused.
     pub checks_certificate: bool,
-    /// The certificate must be for the host's name.
+    /// Whether the certificate must be for the host's name.
     pub checks_name: bool,
 }
 
 impl Inspection {
-    /// Connects, and looks without touching.
+    /// Connects, and reads without writing.
     pub async fn of(mirror: &Mirror) -> Result<Self, Error> {
         let Opened {
             mut connection,
@@ -112,7 +115,7 @@ async fn server(conn: &mut Session) -> Result<(PostgresServer, TimeDelta), Error
     )
     .get_result(conn)
     .await?;
-    // The question and the answer take about the same time.
+    // The query and the answer take about the same time.
     let middle = before + (DateTime::<Utc>::from(SystemTime::now()) - before) / 2;
     let ahead = server.now - middle;
     Ok((server, ahead))
@@ -120,7 +123,7 @@ async fn server(conn: &mut Session) -> Result<(PostgresServer, TimeDelta), Error
 
 #[cfg(test)]
 impl PostgresServer {
-    /// For tests of what is made of it.
+    /// A server for unit tests.
     pub(crate) fn of_test(version: &str, version_number: i32, is_standby: bool, is_read_only: bool) -> Self {
         Self {
             version: version.to_owned(),

@@ -1,4 +1,5 @@
-//! The leader: which of several daemons asks Clerk, while the others stand by. It saves requests; what keeps writers apart is the lease.
+//! Which of several daemons leads and asks Clerk, while the others stand by. This saves requests.
+//! The lease, not leadership, keeps writers apart.
 
 use std::time::Duration;
 
@@ -14,49 +15,51 @@ use super::{
     expiry::{UNKNOWN, lasts},
 };
 
-/// The time to live that a statement is given as its second value, in seconds.
+/// The time to live, which a statement gets as its second value, in seconds.
 const OWN: &str = "($2 OPERATOR(pg_catalog.*) interval '1 second')";
 
-/// A condition in SQL: a standby is there.
+/// Returns a condition in SQL: a standby has not expired.
 pub(super) fn there() -> String {
     lasts("expires_at", "ttl", UNKNOWN)
 }
 
-/// How a leader finds its row.
+/// What a leader learns about its role.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum LeaderState {
-    /// It leads, and nobody waits for it to go.
+    /// It leads, and no standby waits.
     Alone,
     /// It leads, and others stand by.
     Watched,
-    /// Another one leads.
+    /// Another daemon leads.
     Lost,
 }
 
 /// What a standby waits for.
 #[derive(Debug, Clone)]
 pub struct Wait {
-    /// Who leads; none where the last one has stopped.
+    /// The leader; `None` if the last one has stopped.
     pub leader: Option<String>,
-    /// After how long the leader counts as gone, if it does not show itself.
+    /// After how long the leader counts as gone if it does not renew.
     pub remaining: Duration,
 }
 
-/// Who leads, and who stands by.
+/// The daemons of a database.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Replicas {
-    /// Who leads, or led last: one that is alone does not say so again and again, and may have gone without a word.
+    /// The daemon that leads, or led last. A leader that is alone does not renew its entry, so it
+    /// may have gone without notice.
     pub leader: Option<String>,
-    /// In the order of their names.
+    /// The standbys, in the order of their names.
     pub standbys: Vec<String>,
 }
 
-/// Which of several daemons leads, and which stand by.
+/// Leads or stands by.
 #[derive(Debug, Clone)]
 pub struct Leadership(pub(super) Mirror);
 
 impl Leadership {
-    /// Leads, if nobody else does: the last one has stopped, or did not show itself for `ttl`, by the database's clock. Returns whether it does.
+    /// Leads if no other daemon does: the last leader has stopped, or did not renew within `ttl`,
+    /// by the database's clock. Returns whether this daemon leads.
     pub async fn lead(&self, holder: &str, ttl: Duration) -> Result<bool, Error> {
         let rows = sql_query(format!(
             "WITH taken AS (
@@ -78,7 +81,7 @@ impl Leadership {
         Ok(rows == 1)
     }
 
-    /// Goes on leading. Writes only while others stand by.
+    /// Continues to lead. Writes only while others stand by.
     pub async fn keep(&self, holder: &str, ttl: Duration) -> Result<LeaderState, Error> {
         #[derive(QueryableByName)]
         struct LeaderRow {
@@ -117,7 +120,7 @@ impl Leadership {
         })
     }
 
-    /// Waits to take over, and lets the leader know for the next `ttl`.
+    /// Waits to take over, and is visible to the leader for the next `ttl`.
     pub async fn stand_by(&self, holder: &str, ttl: Duration) -> Result<Wait, Error> {
         #[derive(QueryableByName)]
         struct StandbyRow {
@@ -127,8 +130,8 @@ impl Leadership {
             remaining: f64,
         }
         let StandbyRow { leader, remaining } = sql_query(format!(
-            // `since` is set again if the clock may have jumped, so that the leader has the time
-            // of a lease to renew its expiry by the clock as it is now.
+            // `since` is set again if the clock may have jumped, so that the leader has the time of
+            // a lease to renew its expiry by the clock as it is now.
             "WITH standby AS (
                  INSERT INTO clerk.standbys AS mine (holder, expires_at, ttl)
                  VALUES ($1, pg_catalog.clock_timestamp() + {OWN}, {OWN})
@@ -156,7 +159,7 @@ impl Leadership {
         })
     }
 
-    /// Leaves the row to others, whether it led or stood by.
+    /// Stops leading or standing by.
     pub async fn resign(&self, holder: &str) -> Result<(), Error> {
         sql_query(
             "WITH gone AS (DELETE FROM clerk.standbys WHERE holder = $1)
@@ -168,7 +171,7 @@ impl Leadership {
         Ok(())
     }
 
-    /// Who leads, and who stands by.
+    /// Returns which daemon leads, and which stand by.
     pub async fn replicas(&self) -> Result<Replicas, Error> {
         #[derive(QueryableByName)]
         struct ReplicaRow {

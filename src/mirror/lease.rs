@@ -1,5 +1,7 @@
-//! The lease: who may write. Each takeover raises the epoch, and every writing transaction begins by checking its own, so that a holder
-//! that slept through its lease cannot write when it wakes.
+//! The lease, which lets one process write at a time.
+//!
+//! Each takeover raises the epoch, and every writing transaction begins by checking its own epoch.
+//! So a holder that slept through the end of its lease cannot write when it wakes.
 
 use std::time::Duration;
 
@@ -18,21 +20,21 @@ use super::{
     transaction::LEAST_SILENCE,
 };
 
-/// The time to live that a statement is given as its second value, in seconds.
+/// The time to live, which a statement gets as its second value, in seconds.
 const OWN: &str = "($2 * interval '1 second')";
 
-/// How long a lock on the row is waited for.
+/// How long to wait for a lock on the row.
 const ROW_WAIT: &str = "5s";
 
-/// A condition in SQL: the lease has not run out.
+/// Returns a condition in SQL: the lease has not expired.
 pub(super) fn held() -> String {
     lasts("lease_expires_at", "lease_ttl", UNKNOWN)
 }
 
-/// The proof of being the one writer, asked for by everything that writes.
+/// The proof that this process is the one writer. Everything that writes asks for it.
 #[derive(Debug, Clone)]
 pub struct Lease {
-    /// Who holds it, in words for `status` and messages.
+    /// The name of the process, for `clerk2pg status` and messages.
     pub holder: String,
     epoch: i64,
     ttl: Duration,
@@ -50,15 +52,16 @@ pub enum LeaseAttempt {
     },
 }
 
-/// The lease, which one writer holds at a time.
+/// Takes, renews and releases the lease.
 #[derive(Debug, Clone)]
 pub struct Leases(pub(super) Mirror);
 
 impl Leases {
-    /// Takes the lease if it is free or has run out, by the database's clock; with `epoch`, only if nobody has had it since then.
+    /// Takes the lease if it is free or has expired, by the database's clock. With `epoch`, takes
+    /// it only if no process has had it since then.
     ///
     /// # Errors
-    /// [`Error::Locked`] if its row is locked although nobody has the lease.
+    /// [`Error::Locked`] if its row is locked although no process has the lease.
     pub async fn acquire(&self, holder: &str, ttl: Duration, epoch: Option<i64>) -> Result<LeaseAttempt, Error> {
         let conn = &mut self.0.connection().await?;
         let mut has_ended = false;
@@ -80,7 +83,8 @@ impl Leases {
                         has_ended = true;
                         continue;
                     }
-                    // A holder puts its expiry off within its transaction, where others do not see it.
+                    // A holder extends its lease within its transaction, where others do not see
+                    // it.
                     let holder = lease_holder(conn, "true").await?;
                     return holder.map_or(Err(Error::Locked(why)), |holder| Ok(LeaseAttempt::Held { holder }));
                 }
@@ -89,12 +93,13 @@ impl Leases {
         }
     }
 
-    /// Keeps the lease while nothing is written for a while.
+    /// Renews the lease.
     pub async fn renew(&self, lease: &Lease) -> Result<(), Error> {
         lease.fence(&mut *self.0.connection().await?).await
     }
 
-    /// Lets others in. Without effect where they are in already. The epoch grows, for those who ask whether anybody wrote since.
+    /// Releases the lease. Does nothing if another process has taken it. The epoch grows, so that
+    /// others notice that this one may have written.
     pub async fn release(&self, lease: &Lease) -> Result<(), Error> {
         sql_query(
             "WITH mine AS (SELECT only_row FROM clerk.sync_state WHERE lease_epoch = $1 FOR UPDATE)
@@ -108,13 +113,13 @@ impl Leases {
         Ok(())
     }
 
-    /// Who holds a lease that has not run out.
+    /// Returns the holder of a lease that has not expired.
     pub async fn holder(&self) -> Result<Option<String>, Error> {
         Ok(lease_holder(&mut *self.0.connection().await?, &held()).await?)
     }
 }
 
-/// Who is noted as the holder, if a condition holds.
+/// Returns the stored holder, if a condition holds.
 async fn lease_holder(conn: &mut Session, condition: &str) -> QueryResult<Option<String>> {
     #[derive(QueryableByName)]
     struct Holder {
@@ -128,14 +133,15 @@ async fn lease_holder(conn: &mut Session, condition: &str) -> QueryResult<Option
     Ok(holder.and_then(|holder| holder.lease_holder))
 }
 
-/// Takes the lease, and returns its epoch; none where somebody else has it.
+/// Takes the lease and returns its epoch; `None` if another process has it.
 async fn take(conn: &mut Session, holder: &str, ttl: Duration, epoch: Option<i64>) -> QueryResult<Option<i64>> {
     #[derive(QueryableByName)]
     struct Epoch {
         #[diesel(sql_type = BigInt)]
         lease_epoch: i64,
     }
-    // The time to wait is set by the statement itself, before it reads the row: a transaction in several round trips could be cut off between two.
+    // The statement itself sets the timeout before it reads the row: a transaction of several round
+    // trips could be cut off between two.
     let epoch: Option<Epoch> = sql_query(format!(
         "WITH free AS (
              SELECT only_row FROM clerk.sync_state
@@ -158,9 +164,12 @@ async fn take(conn: &mut Session, holder: &str, ttl: Duration, epoch: Option<i64
     Ok(epoch.map(|epoch| epoch.lease_epoch))
 }
 
-/// Ends a session whose client was cut off within a message and whose lease has run out. Returns whether there was one. Postgres takes the
-/// statement for begun and waits for the rest of the message, for hours if need be; its own timeouts do not count meanwhile. A client that still
-/// sends rows (`COPY`) is none of ours.
+/// Ends a session whose client was cut off within a message and whose lease has expired. Returns
+/// whether there was one.
+///
+/// Postgres considers the statement started and waits for the rest of the message, for hours if
+/// need be; its own timeouts do not count meanwhile. A client that sends rows with `COPY` is not
+/// clerk2pg.
 async fn end_cut_off(conn: &mut Session, silence: Duration) -> bool {
     let ended = sql_query(format!(
         "SELECT pg_catalog.pg_terminate_backend(a.pid) FROM pg_catalog.pg_stat_activity a
@@ -191,7 +200,8 @@ async fn end_cut_off(conn: &mut Session, silence: Duration) -> bool {
 }
 
 impl Lease {
-    /// Checks the epoch and renews the lease. Within a transaction the row stays locked until its end, so that a takeover waits for it.
+    /// Checks the epoch and renews the lease. Within a transaction, the row stays locked until the
+    /// end, so that a takeover waits.
     pub(super) async fn fence(&self, conn: &mut Session) -> Result<(), Error> {
         let rows = sql_query(format!(
             "UPDATE clerk.sync_state SET lease_expires_at = pg_catalog.clock_timestamp() + {OWN}, lease_ttl = {OWN}
@@ -204,7 +214,8 @@ impl Lease {
         if rows == 1 { Ok(()) } else { Err(Error::LeaseLost) }
     }
 
-    /// Checks the epoch, and keeps takeovers waiting until the transaction's end, but nobody else who has this lease.
+    /// Checks the epoch, and makes takeovers wait until the end of the transaction. Other
+    /// transactions under the same lease do not wait.
     pub(super) async fn hold(&self, conn: &mut Session) -> Result<(), Error> {
         let rows = sql_query("SELECT FROM clerk.sync_state WHERE lease_epoch = $1 FOR KEY SHARE")
             .bind::<BigInt, _>(self.epoch)
@@ -213,12 +224,12 @@ impl Lease {
         if rows == 1 { Ok(()) } else { Err(Error::LeaseLost) }
     }
 
-    /// How long it lasts without renewal.
+    /// How long the lease lasts without renewal.
     pub(super) fn ttl(&self) -> Duration {
         self.ttl
     }
 
-    /// How often to renew: three tries before it runs out.
+    /// How often to renew: three attempts before the lease expires.
     pub fn renewal(&self) -> Duration {
         self.ttl / 3
     }

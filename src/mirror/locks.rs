@@ -15,20 +15,22 @@ use super::{
     transaction::WriteFailure,
 };
 
-/// How long a statement that writes users waits for a lock at first. The application's own transactions are mostly shorter.
+/// How long a statement that writes users waits for a lock at first. Most of the application's own
+/// transactions are shorter.
 const FIRST_WAIT: Duration = Duration::from_millis(300);
 
-/// How long statements wait for locks in all once some rows are known to be locked.
+/// How long statements wait for locks in total, once some rows are known to be locked.
 const WHOLE_WAIT: Duration = Duration::from_millis(500);
 
-/// How long a statement waits when that is used up, so that unlocked rows are still written.
+/// How long a statement waits when that time is used up, so that unlocked rows are still written.
 const LEAST_WAIT: Duration = Duration::from_millis(2);
 
-/// How long statements on clerk2pg's own tables wait for a lock, and all statements for a lock on a whole table.
+/// How long statements on clerk2pg's own tables wait for a lock, and how long any statement waits
+/// for a lock on a whole table.
 pub(super) const USUAL_WAIT: Duration = Duration::from_secs(30);
 
-/// How long statements still wait for locks of the application. Each failed wait takes its time off what is left, so that many locked
-/// rows keep others waiting hardly longer than one does.
+/// How long statements may still wait for locks of the application. Each failed wait reduces it, so
+/// that many locked rows delay others hardly longer than one does.
 #[derive(Debug)]
 pub(super) struct LockBudget {
     left: Option<Duration>,
@@ -44,7 +46,7 @@ impl LockBudget {
         }
     }
 
-    /// For one that expects some.
+    /// For a transaction that expects locks.
     pub(super) fn short() -> Self {
         Self {
             left: Some(WHOLE_WAIT),
@@ -74,13 +76,13 @@ impl LockBudget {
     }
 }
 
-/// Sets how long the statements of the transaction wait for each lock.
+/// Sets how long each statement of the transaction waits for a lock.
 pub(super) async fn wait_at_most(conn: &mut Session, wait: Duration) -> QueryResult<()> {
     conn.batch_execute(&format!("SET LOCAL lock_timeout = {}", wait.as_millis()))
         .await
 }
 
-/// What is done with rows, which decides the lock mode.
+/// What is done with rows. It decides the lock mode.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Purpose {
     Store,
@@ -88,7 +90,8 @@ pub(super) enum Purpose {
     Delete,
 }
 
-/// Which of these users' rows another transaction has locked. Waits for none of them, and locks the others.
+/// Returns those of these users whose rows another transaction has locked. Does not wait for them,
+/// and locks the others.
 pub(super) async fn locked(conn: &mut Session, ids: &[&str], purpose: Purpose) -> Result<Vec<String>, WriteFailure> {
     #[derive(QueryableByName)]
     struct LockedId {
@@ -113,8 +116,9 @@ pub(super) async fn locked(conn: &mut Session, ids: &[&str], purpose: Purpose) -
     Ok(rows.into_iter().map(|row| row.id).collect())
 }
 
-/// Whether storing a user updates columns that a foreign key could reference, because the application has a unique index on them.
-/// Such an update also waits for rows that are being inserted and reference the user.
+/// Whether storing a user updates columns that a foreign key could reference, because the
+/// application has a unique index on them. Such an update also waits for inserts of rows that
+/// reference the user.
 async fn updates_keys(conn: &mut Session) -> QueryResult<bool> {
     #[derive(QueryableByName)]
     struct HasKeys {

@@ -1,4 +1,5 @@
-//! `clerk.missing_users`: users that the walk did not meet, Clerk's answers about them, and which deletions are held.
+//! `clerk.missing_users`: users that a sync did not meet, Clerk's answers about them, and deletions
+//! that are held.
 
 use std::collections::HashMap;
 
@@ -15,7 +16,8 @@ use super::{
 };
 use crate::reconcile::guard::Checksum;
 
-/// A full sync asks anew for everybody whom it missed. The others leave alone who is known to be gone: held, or kept by the application.
+/// Lists missing users. A full sync asks again for all users that it missed. Other syncs leave out
+/// users that are known to be gone: those that are held, and those whose rows the application kept.
 pub(super) async fn note_missing(conn: &mut Session, run: &Run, ids: &[String]) -> QueryResult<()> {
     if !ids.is_empty() {
         let (news, held) = match run.kind {
@@ -47,11 +49,13 @@ pub(super) async fn forget_missing(conn: &mut Session, ids: &[&str]) -> QueryRes
     Ok(())
 }
 
-/// Whether a deletion was held within the last ten seconds. A time that is still to come is from before the clock went back.
+/// Whether a deletion was held within the last ten seconds. A time in the future was written before
+/// the clock went back.
 const HELD_LATELY: &str =
     "held_at BETWEEN pg_catalog.clock_timestamp() - interval '10 seconds' AND pg_catalog.clock_timestamp()";
 
-/// Forgets ids that Clerk shows. A replica that lags may still show a user whose deletion is held for less than ten seconds.
+/// Forgets ids that Clerk shows. A lagging replica may still show a user whose deletion has been
+/// held for less than ten seconds.
 pub(super) async fn release(conn: &mut Session, ids: &[&str]) -> QueryResult<()> {
     if !ids.is_empty() {
         sql_query(format!(
@@ -64,15 +68,18 @@ pub(super) async fn release(conn: &mut Session, ids: &[&str]) -> QueryResult<()>
     Ok(())
 }
 
-/// `clerk.missing_users`: users that a sync did not meet, and what becomes of their rows.
+/// Users that a sync did not meet, and what becomes of their rows.
 #[derive(Debug, Clone)]
 pub struct Missing(pub(super) Mirror);
 
 impl Missing {
-    /// Closes a walk over the whole list. Every missing id is asked for again by id, whatever a run that was cut off had
-    /// learned. Ids that only earlier walks missed are forgotten, except those whose deletion is held or approved: only
-    /// Clerk's answer about the id itself releases them. With `with_marked`, rows that are marked as deleted are missing too.
-    /// `watermark` is the newest `updated_at` at Clerk when the walk began, in Unix milliseconds.
+    /// Closes a walk over the whole list.
+    ///
+    /// Every missing id is asked for again, whatever an interrupted run had learned. Ids that only
+    /// earlier walks missed are forgotten, except those whose deletion is held or approved: only
+    /// Clerk's answer about the id itself releases them. With `with_marked`, rows that are marked
+    /// as deleted are missing too. `watermark` is the newest `updated_at` at Clerk when the walk
+    /// began, in Unix milliseconds.
     pub async fn close_walk(&self, run: &Run, watermark: Option<i64>, with_marked: bool) -> Result<(), Error> {
         let mut conn = self.0.connection().await?;
         conn.transaction(async |conn| {
@@ -106,7 +113,7 @@ impl Missing {
         .await
     }
 
-    /// The next ids that the sync missed, in order, behind `after`.
+    /// Returns the next ids that the sync missed, in order, behind `after`.
     pub async fn next(&self, run: &Run, after: &str, limit: usize) -> Result<Vec<String>, Error> {
         Ok(missing_users::table
             .select(missing_users::user_id)
@@ -117,7 +124,7 @@ impl Missing {
             .await?)
     }
 
-    /// Whether any deletion is held or approved.
+    /// Returns whether any deletion is held or approved.
     pub async fn any_held(&self) -> Result<bool, Error> {
         let held = missing_users::table.filter(missing_users::held_at.is_not_null());
         Ok(diesel::select(diesel::dsl::exists(held))
@@ -125,7 +132,7 @@ impl Missing {
             .await?)
     }
 
-    /// How many deletions wait for a person.
+    /// Returns the number of deletions that wait for a person.
     pub async fn count_held(&self) -> Result<u64, Error> {
         let count: i64 = missing_users::table
             .filter(
@@ -139,7 +146,7 @@ impl Missing {
         Ok(unsigned(count))
     }
 
-    /// Of these ids, those whose deletion has been held for less than ten seconds.
+    /// Returns those of these ids whose deletion has been held for less than ten seconds.
     pub async fn held_lately_among(&self, ids: &[&str]) -> Result<Vec<String>, Error> {
         #[derive(QueryableByName)]
         struct IdRow {
@@ -155,7 +162,7 @@ impl Missing {
         Ok(rows.into_iter().map(|row| row.user_id).collect())
     }
 
-    /// Whose deletion is held among these.
+    /// Returns those of these ids whose deletion is held.
     pub async fn held_among(&self, ids: &[&str]) -> Result<Vec<String>, Error> {
         Ok(missing_users::table
             .select(missing_users::user_id)
@@ -168,7 +175,7 @@ impl Missing {
             .await?)
     }
 
-    /// Notes that Clerk left these out when it was asked for them by id.
+    /// Records that Clerk left these ids out of its answer.
     pub async fn note_absent(&self, lease: &Lease, ids: &[String]) -> Result<(), Error> {
         let mut conn = self.0.connection().await?;
         conn.transaction(async |conn| {
@@ -182,8 +189,9 @@ impl Missing {
         .await
     }
 
-    /// How many the guard has to judge: those absent and not approved. Rows that the application's own constraints held back before are
-    /// known to be gone, and must not stand in the way of others.
+    /// Returns how many ids the guard has to judge: those that are absent and not approved. Rows
+    /// that the application's constraints kept before are known to be gone, and must not hold up
+    /// others.
     pub async fn count_absent(&self) -> Result<u64, Error> {
         #[derive(QueryableByName)]
         struct Count {
@@ -198,7 +206,7 @@ impl Missing {
         Ok(unsigned(count))
     }
 
-    /// How many rows were deleted within the last hour without a person's approval, by the time at which they went.
+    /// Returns how many rows were deleted within the last hour without a person's approval.
     pub async fn deleted_lately(&self) -> Result<u64, Error> {
         #[derive(QueryableByName)]
         struct Count {
@@ -214,7 +222,8 @@ impl Missing {
         Ok(unsigned(count))
     }
 
-    /// Holds every absent id that is not approved. It stays held until a person approves it or Clerk shows the user again.
+    /// Holds every absent id that is not approved. It stays held until a person approves it or
+    /// Clerk shows the user again.
     pub async fn hold(&self, lease: &Lease) -> Result<(), Error> {
         let mut conn = self.0.connection().await?;
         conn.transaction(async |conn| {
@@ -243,7 +252,8 @@ impl Missing {
         .await
     }
 
-    /// Forgets questions that this sync left open; the next one asks again. Held and approved deletions stay.
+    /// Forgets the ids of this sync that are still undecided; the next sync asks again. Held and
+    /// approved deletions stay.
     pub async fn forget_open(&self, run: &Run) -> Result<(), Error> {
         let mut conn = self.0.connection().await?;
         conn.transaction(async |conn| {
@@ -260,7 +270,7 @@ impl Missing {
         .await
     }
 
-    /// Ids whose deletion is held, and whether a person approved it.
+    /// Returns the ids whose deletion is held, and whether a person approved it.
     pub async fn held(&self) -> Result<HashMap<String, bool>, Error> {
         let rows: Vec<(String, bool)> = missing_users::table
             .select((missing_users::user_id, missing_users::approved_at.is_not_null()))
@@ -274,7 +284,7 @@ impl Missing {
         Ok(rows.into_iter().collect())
     }
 
-    /// Ids whose deletion a person approved and that are still to be deleted.
+    /// Returns ids whose deletion a person approved and that are not deleted yet.
     pub async fn approved(&self, limit: usize) -> Result<Vec<String>, Error> {
         Ok(missing_users::table
             .select(missing_users::user_id)
@@ -285,7 +295,8 @@ impl Missing {
             .await?)
     }
 
-    /// The next absent ids that this sync may delete, in order, behind `after`: approved ones, and those that are not held.
+    /// Returns the next absent ids that this sync may delete, in order, behind `after`: those that
+    /// are approved, and those that are not held.
     pub async fn deletable(&self, run: &Run, after: &str, limit: usize) -> Result<Vec<String>, Error> {
         Ok(missing_users::table
             .select(missing_users::user_id)
@@ -302,17 +313,18 @@ impl Missing {
             .await?)
     }
 
-    /// The checksum of the deletions that wait for a person; none where there are none.
+    /// Returns the checksum of the deletions that wait for a person; `None` if there are none.
     pub async fn checksum(&self) -> Result<Option<String>, Error> {
         let conn = &mut self.0.connection().await?;
         checksum(conn).await.map_err(Error::from)
     }
 
-    /// Lets the deletions with this checksum through, once. None where what waits has another checksum, or nothing waits.
+    /// Approves the deletions with this checksum, once, and returns their number; `None` if the
+    /// held deletions have another checksum, or none are held.
     pub async fn approve(&self, sum: &str) -> Result<Option<u64>, Error> {
         let mut conn = self.0.connection().await?;
         conn.transaction(async |conn| {
-            // The set must not change between summing and approving.
+            // The set must not change between the checksum and the approval.
             sql_query("LOCK TABLE clerk.missing_users IN SHARE ROW EXCLUSIVE MODE")
                 .execute(conn)
                 .await?;
@@ -329,7 +341,7 @@ impl Missing {
             .set(missing_users::approved_at.eq(diesel::dsl::now.into_sql::<Nullable<Timestamptz>>()))
             .execute(conn)
             .await?;
-            // A daemon need not wait for its schedule.
+            // A daemon acts at once instead of waiting for its schedule.
             sql_query("NOTIFY clerk2pg, 'full'").execute(conn).await?;
             Ok(Some(rows as u64))
         })
@@ -338,12 +350,13 @@ impl Missing {
     }
 }
 
-/// Which missing users (`m`) the guard judges.
+/// The missing users (`m`) that the guard judges.
 const JUDGED: &str = "m.absent AND m.approved_at IS NULL AND NOT EXISTS (
     SELECT FROM clerk.rejected_users r WHERE r.user_id = m.user_id AND r.document IS NULL
       AND r.sqlstate IS DISTINCT FROM '55P03')";
 
-/// Reads the ids in chunks, so that a held deletion of everybody costs no memory.
+/// Returns the checksum of the held deletions. Reads the ids in chunks, so that memory stays small
+/// even if every deletion is held.
 async fn checksum(conn: &mut Session) -> QueryResult<Option<String>> {
     #[derive(QueryableByName)]
     struct IdRow {

@@ -1,4 +1,4 @@
-//! Hearing what is asked for by `NOTIFY clerk2pg`, on a connection of its own.
+//! Receives what is sent by `NOTIFY clerk2pg`, on a connection of its own.
 
 use std::time::Duration;
 
@@ -7,35 +7,38 @@ use diesel_async::{RunQueryDsl, SimpleAsyncConnection};
 
 use super::{Error, Mirror, session::Session};
 
-/// The channel that is listened to.
+/// The channel.
 const CHANNEL: &str = "clerk2pg";
 
-/// How long the answer to a notification of our own may take.
+/// How long a notification of our own may take to arrive.
 const ECHO: Duration = Duration::from_secs(10);
 
 /// How often two connections are compared.
 const TRIES: usize = 3;
 
-/// A connection that hears.
+/// A connection that receives notifications.
 pub struct NotificationStream {
     conn: Session,
-    /// What is heard of it is our own echo.
+    /// The payload of our own notification.
     token: String,
 }
 
-/// Why nothing will be heard.
+/// Why no notifications can be received.
 #[derive(Debug, thiserror::Error)]
 pub enum ListenError {
-    /// Worth another try.
+    /// The server cannot be reached, or takes no writes. Worth another attempt.
     #[error(transparent)]
     Unavailable(Error),
-    /// LISTEN is refused, or accepted and without effect, as by a pooler that gives out connections for a transaction at a time.
+    /// LISTEN is refused, or accepted without effect, as by a pooler in transaction mode.
     #[error("{0}")]
     Unsupported(String),
 }
 
 impl NotificationStream {
-    /// Listens, and makes sure that what is notified through the pool is heard.
+    /// Listens, and verifies that a notification that is sent through the pool arrives.
+    ///
+    /// # Errors
+    /// No notifications can be received.
     pub async fn open(mirror: &Mirror) -> Result<Self, ListenError> {
         let unavailable = |error: Error| ListenError::Unavailable(error);
         let mut conn = mirror.connector.open().await.map_err(unavailable)?;
@@ -64,7 +67,8 @@ impl NotificationStream {
         match tokio::time::timeout(ECHO, stream.echo()).await {
             Ok(heard) => heard.map_err(unavailable)?,
             Err(_) => {
-                // A pooler may have it on a server connection that goes to somebody else next; most likely to us.
+                // A pooler may have registered it on a server connection that it gives to another
+                // client next; most likely to us.
                 let _ = stream.conn.batch_execute(&format!("UNLISTEN {CHANNEL}")).await;
                 return Err(ListenError::Unsupported("what is notified does not arrive".to_owned()));
             }
@@ -77,7 +81,7 @@ impl NotificationStream {
         Ok(())
     }
 
-    /// The payload of the next notification.
+    /// Waits for the next notification, and returns its payload.
     ///
     /// # Errors
     /// The connection is lost.
@@ -85,14 +89,15 @@ impl NotificationStream {
         Ok(self.conn.notification().await?)
     }
 
-    /// Whether a payload is a daemon's trial of its own ears.
+    /// Whether a payload is a daemon's own test notification.
     pub fn is_echo(payload: &str) -> bool {
         payload.starts_with("echo ")
     }
 }
 
-/// Whether a connection of the pool has the same server process behind it: what is listened to would stay with that process when it
-/// goes to other clients. A pooler hands out what was given back last, so that a few tries tell.
+/// Whether a connection of the pool has the same server process behind it. LISTEN would then stay
+/// with that process when the pooler gives it to other clients. A pooler gives out the connection
+/// that was returned last, so a few comparisons are enough.
 async fn is_shared(mirror: &Mirror, conn: &mut Session) -> Result<bool, Error> {
     let mut other = mirror.connection().await?;
     for _ in 0..TRIES {
@@ -103,7 +108,7 @@ async fn is_shared(mirror: &Mirror, conn: &mut Session) -> Result<bool, Error> {
     Ok(false)
 }
 
-/// The server process behind a connection at this moment.
+/// Returns the server process behind a connection at this moment.
 async fn process(conn: &mut Session) -> QueryResult<i32> {
     #[derive(QueryableByName)]
     struct Process {

@@ -1,6 +1,8 @@
-//! `clerk.user_events`: what changed, in the form of Clerk's own webhook events, written in the transaction that changed it.
+//! `clerk.user_events`: what changed, in the form of Clerk's own webhook events, written in the
+//! transaction that changed it.
 //!
-//! Every writing transaction holds the lease's row until its end, so that ids are given and committed in one order.
+//! Every transaction that writes events locks the lease's row until its end, so that ids are given
+//! and committed in the same order.
 
 use std::time::Duration;
 
@@ -14,10 +16,10 @@ use diesel_async::{AsyncConnection, RunQueryDsl};
 use super::{Error, Lease, Mirror, Write, rows::timestamp, session::Session, transaction};
 use crate::resource::Value;
 
-/// So many events are pruned in one transaction.
+/// Events removed per transaction.
 const PRUNED_AT_ONCE: i64 = 1_000;
 
-/// What is told of a user.
+/// What happened to a user that was stored.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum EventKind {
     Created,
@@ -33,7 +35,7 @@ impl EventKind {
     }
 }
 
-/// Tells of users who were stored.
+/// Inserts events for users that were stored.
 pub(super) async fn stored(conn: &mut Session, changes: &[(EventKind, &Write<'_>)]) -> QueryResult<()> {
     if changes.is_empty() {
         return Ok(());
@@ -55,7 +57,7 @@ pub(super) async fn stored(conn: &mut Session, changes: &[(EventKind, &Write<'_>
     let documents: Vec<_> = writes()
         .map(|write| write.user.storable.as_deref().unwrap_or(write.document))
         .collect();
-    // The oldest first, as a webhook would have told them.
+    // The oldest first, as webhooks would have sent them.
     sql_query(
         "INSERT INTO clerk.user_events (type, user_id, occurred_at, changed, payload)
          SELECT type, user_id, coalesce(at, pg_catalog.now()), ARRAY(SELECT pg_catalog.jsonb_array_elements_text(changed::jsonb)),
@@ -74,7 +76,8 @@ pub(super) async fn stored(conn: &mut Session, changes: &[(EventKind, &Write<'_>
     notify(conn).await
 }
 
-/// When a change happened, in Unix milliseconds, as far as the document tells: a ban does not move `updated_at`.
+/// Returns when a change happened, in Unix milliseconds, if the document says it. A ban, for
+/// example, does not change `updated_at`.
 fn happened_at(kind: EventKind, write: &Write<'_>) -> Option<i64> {
     let moved = kind == EventKind::Created || write.changed.iter().any(|field| field == "updated_at");
     match write.user.get("updated_at") {
@@ -83,7 +86,8 @@ fn happened_at(kind: EventKind, write: &Write<'_>) -> Option<i64> {
     }
 }
 
-/// Tells of users who are gone, by id and `external_id`. When they went is not known, only that it is known now.
+/// Inserts events for users that are gone, by id and `external_id`. They have the current time:
+/// when the users were deleted is not known.
 pub(super) async fn deleted(conn: &mut Session, users: &[(String, Option<String>)]) -> QueryResult<()> {
     if users.is_empty() {
         return Ok(());
@@ -105,7 +109,8 @@ pub(super) async fn deleted(conn: &mut Session, users: &[(String, Option<String>
     notify(conn).await
 }
 
-/// One notification a transaction: the same one twice in a transaction is sent once, and a transaction tells of its last event.
+/// Sends one notification per transaction, with the last id. Postgres sends a notification that
+/// repeats within a transaction only once.
 async fn notify(conn: &mut Session) -> QueryResult<()> {
     sql_query("SELECT pg_catalog.pg_notify('clerk_user_events', pg_catalog.max(id)::text) FROM clerk.user_events")
         .execute(conn)
@@ -113,12 +118,13 @@ async fn notify(conn: &mut Session) -> QueryResult<()> {
         .map(drop)
 }
 
-/// `clerk.user_events`: what changed, for the application to read.
+/// The events of changes, for the application to read.
 #[derive(Debug, Clone)]
 pub struct Outbox(pub(super) Mirror);
 
 impl Outbox {
-    /// Removes events older than `keep`, at most `batches` of a thousand, each in a transaction of its own. Returns how many.
+    /// Removes events older than `keep`, at most `batches` of a thousand, each in a transaction of
+    /// its own. Returns how many were removed.
     pub async fn prune(&self, lease: &Lease, keep: Duration, batches: u32) -> Result<u64, Error> {
         let mut conn = self.0.connection().await?;
         let mut pruned = 0;
@@ -126,8 +132,9 @@ impl Outbox {
             let rows = conn
                 .transaction(async |conn| {
                     transaction::begin(conn, lease).await?;
-                    // Older events have smaller ids, so that the first ones tell whether there is anything to
-                    // remove. A clock that has jumped ahead, ours or the database's, makes nothing old.
+                    // Older events have smaller ids, so the first ones show whether there is
+                    // anything to remove. A clock that has jumped ahead, ours or the database's,
+                    // must not make anything old.
                     let rows = sql_query(
                         "DELETE FROM clerk.user_events e
                          USING (SELECT id, recorded_at FROM clerk.user_events ORDER BY id LIMIT $2) AS oldest

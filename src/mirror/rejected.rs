@@ -1,4 +1,4 @@
-//! `clerk.rejected_users`: what could not be stored, and why.
+//! `clerk.rejected_users`: users that could not be stored, rows that could not be deleted, and why.
 
 use std::collections::{HashMap, HashSet};
 
@@ -22,12 +22,12 @@ use crate::resource::Digest;
 /// Rejected users that are logged at the end of a sync.
 const LOGGED: i64 = 1_000;
 
-/// `clerk.rejected_users`: users that could not be stored, and rows that could not be deleted.
+/// Users that could not be stored, and rows that could not be deleted.
 #[derive(Debug, Clone)]
 pub struct RejectedUsers(pub(super) Mirror);
 
 impl RejectedUsers {
-    /// Whether anybody is listed as rejected.
+    /// Returns whether any user is rejected.
     pub async fn any(&self) -> Result<bool, Error> {
         let any = rejected_users::table.select(rejected_users::user_id);
         Ok(diesel::select(diesel::dsl::exists(any))
@@ -35,7 +35,7 @@ impl RejectedUsers {
             .await?)
     }
 
-    /// Who of these is listed as rejected, with the digest of which document.
+    /// Returns those of these ids that are rejected, with the digest of the rejected document.
     pub async fn digests(&self, ids: &[String]) -> Result<HashMap<String, Option<Digest>>, Error> {
         #[derive(QueryableByName)]
         struct DigestRow {
@@ -54,7 +54,7 @@ impl RejectedUsers {
         Ok(listed.collect())
     }
 
-    /// How many users the sync tried last, and could not store or delete.
+    /// Returns how many users this sync was the last to try, and could not store or delete.
     pub async fn count(&self, run: &Run) -> Result<u64, Error> {
         let count: i64 = rejected_users::table
             .filter(rejected_users::run.eq(run.id))
@@ -64,8 +64,8 @@ impl RejectedUsers {
         Ok(unsigned(count))
     }
 
-    /// Users and rows that other rows or locks block at the end of a sync, with the reasons; unless the sync is a full one, only those that
-    /// were not listed before it.
+    /// Returns users and rows that other rows or locks block at the end of a sync, with the
+    /// reasons. Unless the sync is a full one, those that were listed before it are left out.
     pub async fn left_blocked(&self, run: &Run) -> Result<Vec<(String, String)>, Error> {
         let began = sync_runs::table
             .filter(sync_runs::id.eq(run.id))
@@ -84,7 +84,8 @@ impl RejectedUsers {
         Ok(rows.load(&mut self.0.connection().await?).await?)
     }
 
-    /// The next users after `after`, in order, that another row's value or a lock blocked and that may be stored now.
+    /// Returns the next users behind `after`, in order, that another row's value or a lock blocked
+    /// and that may be storable now.
     pub async fn blocked(&self, after: &str, limit: usize) -> Result<Vec<String>, Error> {
         Ok(rejected_users::table
             .select(rejected_users::user_id)
@@ -97,8 +98,9 @@ impl RejectedUsers {
             .await?)
     }
 
-    /// Users that Postgres refused: those that this sync tried, those that the application had locked, and then those that were tried
-    /// longest ago. With `locked`, only those that were locked.
+    /// Returns users that Postgres refused: first those that this sync tried, then those that the
+    /// application had locked, then those that were tried longest ago. With `locked`, only those
+    /// that were locked.
     pub async fn refused(&self, run: &Run, locked: bool, limit: usize) -> Result<Vec<String>, Error> {
         let mut rows = rejected_users::table
             .select(rejected_users::user_id)
@@ -118,7 +120,7 @@ impl RejectedUsers {
         Ok(rows.load(&mut self.0.connection().await?).await?)
     }
 
-    /// Rows that could not be deleted because the application had locked them.
+    /// Returns rows that could not be deleted because the application had locked them.
     pub async fn put_off_deletions(&self) -> Result<Vec<String>, Error> {
         Ok(rejected_users::table
             .select(rejected_users::user_id)
@@ -128,8 +130,9 @@ impl RejectedUsers {
             .await?)
     }
 
-    /// Notes that Clerk left these rejected users out when it was asked for them. Those without a row leave the list, unless they came to
-    /// it so lately that a lagging replica may not know them yet; the others are tried later than those that were not.
+    /// Records that Clerk left these rejected users out of its answer. Those without a row are
+    /// removed from the list, unless they were added so recently that a lagging replica may not
+    /// know them yet. The others are tried again after all that were not left out.
     pub async fn note_left_out(&self, lease: &Lease, ids: &[String]) -> Result<(), Error> {
         let mut conn = self.0.connection().await?;
         conn.transaction(async |conn| {
@@ -151,7 +154,8 @@ impl RejectedUsers {
         .await
     }
 
-    /// Whose rows among these the application kept, without a person's approval to delete them.
+    /// Returns those of these ids whose rows the application kept, without a person's approval to
+    /// delete them.
     pub async fn kept_among(&self, ids: &[String]) -> Result<Vec<String>, Error> {
         let approved = missing_users::table
             .select(missing_users::user_id)
@@ -166,7 +170,8 @@ impl RejectedUsers {
             .await?)
     }
 
-    /// Whose rows the application held back although they are gone from Clerk: the rejections without a document.
+    /// Returns the ids whose rows the application kept although the users are gone from Clerk: the
+    /// rejections without a document.
     pub async fn kept_rows(&self) -> Result<HashSet<String>, Error> {
         let ids: Vec<String> = rejected_users::table
             .select(rejected_users::user_id)
@@ -213,7 +218,7 @@ pub(super) async fn reject(conn: &mut Session, run: &Run, rejected: &[Rejected])
     Ok(())
 }
 
-/// Takes `unrejected` off the list, those aside that are rejected again.
+/// Removes users from the list, except those that are rejected again.
 pub(super) async fn unreject(conn: &mut Session, unrejected: &[String], rejected: &[Rejected]) -> QueryResult<()> {
     let unrejected: Vec<&String> = unrejected
         .iter()

@@ -1,4 +1,4 @@
-//! What the role may do, and what it would have to.
+//! The role's privileges, and those that it needs.
 
 use diesel::{
     prelude::*,
@@ -9,11 +9,12 @@ use diesel_async::RunQueryDsl;
 
 use super::{Error, session::Session};
 
-/// What every table of the schema is used for, unless it stands in [`EXCEPTIONS`]: a new one that is forgotten there is asked too much for, never
-/// too little.
+/// Privileges that each table of the schema needs, unless it is in [`EXCEPTIONS`]. If a new table
+/// is missing there, too many privileges are asked for, never too few.
 const USES: [&str; 4] = ["SELECT", "INSERT", "UPDATE", "DELETE"];
 
-/// Tables that less is done with. Locking a row, as the lease does, takes UPDATE; identity columns take no right to their sequences.
+/// Tables that need fewer privileges. Locking a row, as the lease does, needs UPDATE. Identity
+/// columns need no privilege on their sequences.
 const EXCEPTIONS: [(&str, &[&str]); 5] = [
     (BOOKKEEPING, &["SELECT"]),
     ("leader", &["SELECT", "UPDATE"]),
@@ -22,62 +23,62 @@ const EXCEPTIONS: [(&str, &[&str]); 5] = [
     ("user_events", &["SELECT", "INSERT", "DELETE"]),
 ];
 
-/// Where diesel keeps which migrations are applied.
+/// The table in which Diesel stores the applied migrations.
 const BOOKKEEPING: &str = "__diesel_schema_migrations";
 
-/// What the role may do. Names are written as SQL writes them.
+/// The role's privileges. Names are quoted as SQL needs them.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Rights {
-    /// With the database and the schema as a whole.
+    /// On the database and the schema.
     pub whole: Whole,
-    /// With each table of the schema, by id.
+    /// On each table of the schema.
     pub tables: Vec<Table>,
-    /// Functions of the schema that it may not call.
+    /// Functions of the schema that the role may not call.
     pub closed_functions: Vec<String>,
 }
 
-/// What the role may do with the database and the schema `clerk`.
+/// The role's privileges on the database and the schema `clerk`.
 #[derive(Debug, Clone, PartialEq, Eq, QueryableByName)]
 pub struct Whole {
-    /// Whose rights these are.
+    /// The role.
     #[diesel(sql_type = Text)]
     pub role: String,
     /// The database.
     #[diesel(sql_type = Text)]
     pub database: String,
-    /// It may create schemas in the database.
+    /// Whether it may create schemas in the database.
     #[diesel(sql_type = Bool)]
     pub creates_schemas: bool,
-    /// Who owns the schema; none where there is none.
+    /// The owner of the schema; `None` if there is no schema.
     #[diesel(sql_type = Nullable<Text>)]
     pub owner: Option<String>,
-    /// It may use what is in the schema.
+    /// Whether it may use what is in the schema.
     #[diesel(sql_type = Bool)]
     pub uses: bool,
-    /// It may create in the schema.
+    /// Whether it may create objects in the schema.
     #[diesel(sql_type = Bool)]
     pub creates: bool,
-    /// Something is in the schema.
+    /// Whether anything is in the schema.
     #[diesel(sql_type = Bool)]
     pub is_filled: bool,
 }
 
-/// What the role may do with a table.
+/// The role's privileges on a table.
 #[derive(Debug, Clone, PartialEq, Eq, QueryableByName)]
 pub struct Table {
-    /// Without its schema.
+    /// The name without the schema.
     #[diesel(sql_type = Text)]
     pub name: String,
-    /// Who owns it.
+    /// The owner.
     #[diesel(sql_type = Text)]
     pub owner: String,
-    /// The role has the owner's rights.
+    /// Whether the role has the owner's privileges.
     #[diesel(sql_type = Bool)]
     pub is_own: bool,
-    /// Row-level security chooses which rows the role sees.
+    /// Whether row-level security decides which rows the role sees.
     #[diesel(sql_type = Bool)]
     pub is_filtered: bool,
-    /// There is a policy of that for the role; without one it sees none.
+    /// Whether it has a policy for the role; without one, the role sees no rows.
     #[diesel(sql_type = Bool)]
     pub has_policy: bool,
     #[diesel(sql_type = Bool)]
@@ -133,7 +134,7 @@ impl Rights {
         })
     }
 
-    /// Whether the role may read which migrations are applied; none where nothing is kept of any.
+    /// Whether the role may read which migrations are applied; `None` if there is no such table.
     pub fn reads_bookkeeping(&self) -> Option<bool> {
         let table = self.tables.iter().find(|table| table.name == BOOKKEEPING)?;
         Some(self.whole.uses && table.selects)
@@ -141,7 +142,7 @@ impl Rights {
 }
 
 impl Table {
-    /// What the role would have to be allowed besides.
+    /// Returns the privileges that the role lacks.
     pub fn missing(&self) -> Vec<&'static str> {
         let allowed = |right: &str| match right {
             "SELECT" => self.selects,
@@ -157,7 +158,7 @@ impl Table {
 
 #[cfg(test)]
 impl Rights {
-    /// Those of a role `app` that owns an empty schema, for tests of what is made of them.
+    /// Privileges of a role `app` that owns an empty schema, for unit tests.
     pub(crate) fn of_owner() -> Self {
         Self {
             whole: Whole {
@@ -174,7 +175,7 @@ impl Rights {
         }
     }
 
-    /// The same with a table of somebody else's that `app` has these rights on.
+    /// Adds a table of another role that `app` has these privileges on.
     pub(crate) fn with_table(mut self, name: &str, rights: &[&str]) -> Self {
         self.whole.is_filled = true;
         self.tables.push(Table {

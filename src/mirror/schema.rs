@@ -1,4 +1,4 @@
-//! The embedded migrations: which are applied, whether the schema is ours, and applying what is pending.
+//! The schema `clerk`: whether it is ours, which migrations are applied, and applying the others.
 
 use std::time::Duration;
 
@@ -14,37 +14,39 @@ use diesel_migrations::{EmbeddedMigrations, MigrationHarness, embed_migrations};
 
 use super::{Error, Mirror, connect::Connection, error::SchemaError, locks, session::Transactions};
 
-/// Everything under `migrations/`.
+/// The migrations under `migrations/`, embedded.
 pub const MIGRATIONS: EmbeddedMigrations = embed_migrations!();
 
-/// Two daemons may start at once, and migrations take no lock of their own. Any constant will do, as long as it is ours.
+/// Key of the advisory lock. Two daemons may start at once, and migrations take no lock of their
+/// own. Any constant works that no other program uses.
 const LOCK: i64 = 0x636c_6572_6b32_7067;
 
 /// How long a migration waits for each lock.
 const LOCK_WAIT: Duration = Duration::from_secs(2);
 
-/// How often a migration that was locked out is tried again, with pauses for those who waited behind it: for half a minute in all.
+/// How often a migration that could not get a lock is tried again. The pauses are for those that
+/// queue behind it. All attempts together take half a minute.
 const MOST_RETRIES: usize = 10;
 const PAUSE: Duration = Duration::from_secs(1);
 
 /// What is in the database.
 #[derive(Debug, Clone, PartialEq, Eq)]
 enum SchemaState {
-    /// No schema `clerk`, or an empty one prepared for us.
+    /// No schema `clerk`, or an empty one that was prepared for us.
     Empty { schema_exists: bool },
-    /// Ours, with this many migrations to come.
+    /// Our schema, with this number of migrations to apply.
     Ours { pending: usize },
 }
 
-/// The schema `clerk` and its migrations.
+/// Checks and migrates the schema `clerk`.
 #[derive(Debug, Clone)]
 pub struct Schema(pub(super) Mirror);
 
 impl Schema {
-    /// Whether there is a schema to read. Touches nothing.
+    /// Returns whether there is a schema to read. Does not write.
     ///
     /// # Errors
-    /// The schema is foreign or newer than this binary, or older and therefore not readable.
+    /// The schema is foreign, newer than this binary, or too old to be read.
     pub async fn exists(&self) -> Result<bool, Error> {
         match state(&mut self.0.connection().await?).await? {
             SchemaState::Empty { .. } => Ok(false),
@@ -53,7 +55,8 @@ impl Schema {
         }
     }
 
-    /// Makes sure that the schema is this binary's, applying migrations where `migrate` allows. Returns those applied.
+    /// Makes sure that the schema is this binary's, and applies migrations if `migrate` allows it.
+    /// Returns the versions applied.
     pub async fn prepare(&self, migrate: bool) -> Result<Vec<String>, Error> {
         let mut connection = self.0.connection().await?;
         match state(&mut connection).await? {
@@ -75,7 +78,7 @@ fn versions() -> Result<Vec<String>, Error> {
         .collect())
 }
 
-/// Looks without touching.
+/// Returns what is in the database. Does not write.
 async fn state(conn: &mut Connection) -> Result<SchemaState, Error> {
     #[derive(QueryableByName)]
     struct SchemaContents {
@@ -113,7 +116,8 @@ async fn state(conn: &mut Connection) -> Result<SchemaState, Error> {
         .await?;
     let known = versions()?;
     if let Some(unknown) = applied.iter().find(|applied| !known.contains(&applied.version)) {
-        // An application that keeps its own tables in a schema "clerk" through diesel has versions that are all strange to us.
+        // If an application keeps its own tables in a schema "clerk" through Diesel, all versions
+        // are unknown to us.
         let ours = applied.iter().any(|applied| known.contains(&applied.version));
         return Err(match ours {
             true => SchemaError::Newer(unknown.version.clone()),
@@ -126,9 +130,11 @@ async fn state(conn: &mut Connection) -> Result<SchemaState, Error> {
     })
 }
 
-/// Applies what is pending, and returns the versions applied. Each migration is a transaction: one that locks the users' table must not
-/// keep readers out while another one goes through all rows. While it waits for such a lock, later readers wait behind it; therefore it gives up
-/// soon, and is tried again.
+/// Applies pending migrations, and returns their versions.
+///
+/// Each migration is a transaction of its own: one that locks the users' table must not block
+/// readers while another one reads all rows. While a migration waits for such a lock, later readers
+/// queue behind it. Therefore it gives up soon, and is tried again.
 async fn apply(mut conn: Connection) -> Result<Vec<String>, Error> {
     let mut applied = Vec::new();
     let mut retries = 0;
@@ -155,15 +161,15 @@ async fn apply(mut conn: Connection) -> Result<Vec<String>, Error> {
     }
 }
 
-/// Applies the next migration in the transaction that is open, and returns its version; none where nothing is pending. diesel's harness takes the
-/// connection by value, so that it is handed back.
+/// Applies the next migration in the open transaction, and returns its version; `None` if none is
+/// pending. Diesel's harness takes the connection by value, so this returns it.
 async fn apply_next(mut conn: Connection) -> (Connection, Result<Option<String>, Error>) {
     match is_pending(&mut conn).await {
         Ok(true) => {}
         Ok(false) => return (conn, Ok(None)),
         Err(error) => return (conn, Err(error)),
     }
-    // One from before is none of this migration's.
+    // A fault from before is not about this migration.
     conn.take_fault();
     let mut harness = AsyncMigrationHarness::new(conn);
     let version = match harness.run_next_migration(MIGRATIONS) {
@@ -171,14 +177,14 @@ async fn apply_next(mut conn: Connection) -> (Connection, Result<Option<String>,
         Err(error) => Err(format!("a migration failed: {error}")),
     };
     conn = harness.into_inner();
-    // diesel's error has the text alone.
+    // Diesel's error has the text only.
     let version = version.map_err(|text| conn.take_fault().map_or(Error::Database(text), Error::from));
     (conn, version)
 }
 
-/// Makes sure that nobody else migrates, and says whether anything is pending.
+/// Takes the lock against other migrations, and returns whether any migration is pending.
 async fn is_pending(conn: &mut Connection) -> Result<bool, Error> {
-    // It lasts as long as the transaction, and so works through a pooler that gives out transactions.
+    // It lasts as long as the transaction, so it works through a pooler in transaction mode.
     sql_query(format!("SELECT pg_catalog.pg_advisory_xact_lock({LOCK})"))
         .execute(conn)
         .await?;
@@ -187,8 +193,9 @@ async fn is_pending(conn: &mut Connection) -> Result<bool, Error> {
         SchemaState::Empty { schema_exists: false } => conn.batch_execute("CREATE SCHEMA clerk").await?,
         _ => {}
     }
-    // diesel's bookkeeping goes where the search path points: into our schema, not among the application's own migrations. `pg_catalog`,
-    // which is not named, is the first one in which names are found, before what somebody may have put into the schema.
+    // Diesel's bookkeeping goes where the search path points: into our schema, not among the
+    // application's own migrations. `pg_catalog`, which is not listed, is searched first, before
+    // anything that another role may have put into the schema.
     conn.batch_execute("SET LOCAL search_path = clerk").await?;
     locks::wait_at_most(conn, LOCK_WAIT).await?;
     Ok(true)

@@ -1,7 +1,8 @@
-//! Stores the users of a batch: as sets, or if Postgres refuses one of them or the application holds a lock, apart.
+//! Stores the users of a batch: as sets, or one by one behind savepoints if Postgres refuses one of
+//! them or the application holds a lock.
 //!
-//! Values that the application declares unique are given up before they are taken: changed users are written before new ones, and
-//! those that block each other are written last, together.
+//! Values that the application declares unique are released before they are taken: changed users
+//! are written before new ones, and users that block each other are written last, together.
 
 use diesel_async::{AsyncConnection, SimpleAsyncConnection};
 
@@ -15,7 +16,8 @@ use super::{
     upsert::{REFRESH, Stored, UPSERT, UpsertStatement, upsert},
 };
 
-/// How often users that block each other are tried one after the other before they are written together.
+/// How often users that block each other are tried one after the other before they are written
+/// together.
 const ROUNDS: usize = 8;
 
 /// What became of the users of a batch.
@@ -35,14 +37,14 @@ pub(super) struct WriteJob<'w> {
     pub(super) write: &'w Write<'w>,
 }
 
-/// A user that another one's value is in the way of.
+/// A user that another user's value blocks.
 pub(super) struct Blocked<'w> {
     pub(super) job: WriteJob<'w>,
     pub(super) fault: Fault,
 }
 
 impl<'w> StoreOutcome<'w> {
-    /// Makes the events of users that changed.
+    /// Inserts the events of users that changed.
     pub(super) async fn publish(&self, conn: &mut Session) -> diesel::QueryResult<()> {
         let changes: Vec<_> = self.changed.iter().map(change).collect();
         outbox::stored(conn, &changes).await
@@ -80,7 +82,8 @@ fn change<'s>(stored: &'s Stored<'_>) -> (outbox::EventKind, &'s Write<'s>) {
     (kind, stored.write)
 }
 
-/// The users of a batch, in the order in which they are written: first those that may give a value up.
+/// Returns the users of a batch in the order in which they are written: first those that may
+/// release a value.
 fn jobs<'w>(batch: &'w Batch<'_>) -> Vec<WriteJob<'w>> {
     let changes = batch.update.iter().map(|write| (&*UPSERT, write));
     let refreshes = batch.refresh.iter().map(|write| (&*REFRESH, write));
@@ -97,12 +100,13 @@ pub(super) async fn together<'w>(conn: &mut Session, batch: &'w Batch<'_>) -> Re
     Ok(outcome)
 }
 
-/// How long a set of users may take behind savepoints. A larger set that takes longer is halved; a user who takes longer alone is rejected,
-/// as an expression or trigger of the application hardly ends with that document.
+/// How long a set of users may take behind savepoints. A larger set that takes longer is halved. A
+/// single user that takes longer is rejected: an expression or trigger of the application would
+/// hardly finish.
 const MOST_TIME: &str = "SET LOCAL statement_timeout = '5s'";
 
-/// Stores the users of a batch behind savepoints, and with `events` each set together with its events. Users that Postgres refuses and
-/// users that the application has locked are rejected.
+/// Stores the users of a batch behind savepoints, with `events` each set together with its events.
+/// Users that Postgres refuses and users that the application has locked are rejected.
 pub(super) async fn apart<'w>(
     conn: &mut Session,
     batch: &'w Batch<'_>,
@@ -111,7 +115,8 @@ pub(super) async fn apart<'w>(
     let jobs = jobs(batch);
     let statements = [&*UPSERT, &*REFRESH];
     for statement in statements {
-        // What fails without a row is no row's fault: a right, a table or a type is missing.
+        // A statement that fails without rows fails for another reason: a missing privilege, table
+        // or type.
         conn.transaction(async |conn| upsert(conn, statement, &[]).await)
             .await
             .map_err(|error: diesel::result::Error| WriteFailure::Whole(error.into()))?;
@@ -129,7 +134,7 @@ pub(super) async fn apart<'w>(
     Ok(apart.outcome)
 }
 
-/// Writes users as sets. Those that a trigger of the application left out are rejected.
+/// Writes users as sets. Users that a trigger of the application left out are rejected.
 async fn write<'w>(
     conn: &mut Session,
     jobs: &[WriteJob<'w>],
@@ -222,8 +227,8 @@ impl<'w> Apart<'w> {
         Ok(())
     }
 
-    /// Tries users again that others' values blocked, as long as some of them get stored; the rest may exchange values among
-    /// themselves.
+    /// Tries blocked users again as long as some of them get stored. The rest may exchange values
+    /// among themselves.
     async fn unblock(&mut self, conn: &mut Session) -> Result<(), WriteFailure> {
         let mut has_stored = self.outcome.stored() > 0;
         for _ in 0..ROUNDS {
@@ -231,7 +236,8 @@ impl<'w> Apart<'w> {
                 break;
             }
             let stored = self.outcome.stored();
-            // In reverse order: in a chain, the user written last has given up the value that the one before it needs.
+            // In reverse order: in a chain, the user that is written last has released the value
+            // that the one before it needs.
             let again = std::mem::take(&mut self.blocked);
             let again = again.into_iter().rev().map(|blocked| blocked.job).collect();
             self.halve(conn, again).await?;
@@ -240,8 +246,8 @@ impl<'w> Apart<'w> {
         self.exchange(conn).await
     }
 
-    /// Writes blocked users together, after those that are in the mirror have given up their values. Users for which that is not enough
-    /// are rejected, and keep their rows as they were.
+    /// Writes blocked users together, after their existing rows have released their values. Users
+    /// that are still refused are rejected, and their rows stay as they were.
     async fn exchange(&mut self, conn: &mut Session) -> Result<(), WriteFailure> {
         for _ in 0..ROUNDS {
             // A single user cannot block itself.
@@ -272,7 +278,7 @@ impl<'w> Apart<'w> {
                     return Ok(());
                 }
                 Err(Undone::Useless) => break,
-                // Those that are refused all the same are rejected, and the others tried without them.
+                // Users that are still refused are rejected, and the others are tried without them.
                 Err(Undone::Refused) => {
                     let refused = |id: &str| within.outcome.rejected.iter().find(|user| user.user_id == id).cloned();
                     for blocked in std::mem::take(&mut self.blocked) {
@@ -311,9 +317,9 @@ impl<'w> Apart<'w> {
 
 /// Why an exchange is undone.
 enum Undone {
-    /// Nobody gave up a value.
+    /// No row released a value.
     Useless,
-    /// Some were refused all the same.
+    /// Some users were still refused.
     Refused,
     Failed(WriteFailure),
 }

@@ -28,7 +28,7 @@ pub struct Summary {
     /// The pinned Clerk instance.
     #[diesel(sql_type = Nullable<Text>)]
     pub instance_id: Option<String>,
-    /// Its environment: `development` or `production`.
+    /// Its environment, as Clerk names it, for example `production`.
     #[diesel(sql_type = Nullable<Text>)]
     pub environment_type: Option<String>,
     /// Users in the mirror, without those marked as deleted.
@@ -138,8 +138,8 @@ pub struct Details {
     /// The last syncs.
     #[serde(flatten)]
     pub recent: Recent,
-    /// When another connection of this name and role last used this database. An incremental sync
-    /// that finds nothing to do writes nothing, but this time moves.
+    /// When another connection of this name and role last used this database. It is the only trace
+    /// of an incremental sync that finds nothing to do.
     pub last_seen_at: Option<DateTime<Utc>>,
     /// The checksum of the held deletions.
     pub plan: Option<String>,
@@ -154,7 +154,7 @@ pub struct Details {
 pub struct Overview(pub(super) Mirror);
 
 impl Overview {
-    /// How the mirror stands, in one query.
+    /// Returns the state of the mirror, in one query.
     pub async fn summary(&self) -> Result<Summary, Error> {
         Ok(sql_query(format!(
             "SELECT pg_catalog.now() AS now, instance_id, environment_type, users,
@@ -199,7 +199,8 @@ impl Overview {
         })
     }
 
-    /// Returns what happened in the last `periods`, each as long as `period`, and the last `runs` syncs.
+    /// Returns what happened in the last `periods`, each as long as `period`, and the last `runs`
+    /// syncs.
     pub async fn history(&self, runs: i64, periods: i64, period: Duration) -> Result<History, Error> {
         let Recent {
             last_full_at,
@@ -246,7 +247,8 @@ impl Overview {
         })
     }
 
-    /// Returns the state with the last `runs` syncs and the first `rejected` users that are rejected.
+    /// Returns the state with the last `runs` syncs and the first `rejected` users that are
+    /// rejected.
     pub async fn details(&self, runs: i64, rejected: i64) -> Result<Details, Error> {
         Ok(Details {
             summary: self.summary().await?,
@@ -268,7 +270,7 @@ impl Overview {
         freshness::freshness(&mut *self.0.connection().await?).await
     }
 
-    /// When another connection of this name and role last did something here.
+    /// Returns when another connection of this name and role last used this database.
     async fn last_seen(&self) -> Result<Option<DateTime<Utc>>, Error> {
         #[derive(QueryableByName)]
         struct LastSeen {
@@ -285,7 +287,7 @@ impl Overview {
         Ok(at)
     }
 
-    /// How many users have a value that does not fit its column, by field.
+    /// Returns how many users have a value that does not fit its column, by field.
     async fn unexpected_values(&self) -> Result<BTreeMap<String, i64>, Error> {
         #[derive(QueryableByName)]
         struct FieldCount {

@@ -1,5 +1,6 @@
-//! The tables of schema `clerk`, as far as the query builder needs them. Of `clerk.users` it is only what a comparison reads: the
-//! other columns follow from [`crate::resource::fields::FIELDS`].
+//! The tables of the schema `clerk`, as far as the query builder needs them. Of `clerk.users`,
+//! these are the columns that a comparison reads. The others follow from
+//! [`crate::resource::fields::FIELDS`].
 
 diesel::table! {
     clerk.users (id) {

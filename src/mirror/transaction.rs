@@ -12,14 +12,16 @@ use super::{
     sqlstate::{LOCK_NOT_AVAILABLE, QUERY_CANCELED, is_global},
 };
 
-/// How long a statement may take, as a rule.
+/// How long a statement may usually take.
 pub(super) const MOST_TIME: &str = "SET LOCAL statement_timeout = '60s'";
 
-/// The least time after which a silent transaction is ended: a machine may be busy.
+/// The least time after which a silent transaction is ended: this machine may be busy.
 pub(super) const LEAST_SILENCE: Duration = Duration::from_secs(5);
 
-/// A holder that is stopped or cut off within a transaction keeps the lease's row locked. The server ends that transaction, so that others can take
-/// over as if it had stopped between two.
+/// Sets the timeouts of a writing transaction, and runs `first`.
+///
+/// A holder that is stopped or cut off within a transaction keeps the lease's row locked. The
+/// server ends such a transaction, so that others can take over.
 async fn guard(conn: &mut Session, lease: &Lease, first: &str) -> Result<(), Error> {
     let silence = lease.ttl().max(LEAST_SILENCE).as_millis();
     let guards = format!(
@@ -30,19 +32,20 @@ async fn guard(conn: &mut Session, lease: &Lease, first: &str) -> Result<(), Err
     Ok(conn.batch_execute(&guards).await?)
 }
 
-/// Opens every writing transaction: the lease is checked and its row locked, constraints speak at their statement and not at the commit,
-/// and no statement of ours can block the application for long.
+/// Begins a writing transaction. The lease is checked and its row locked, constraints are checked
+/// at their statement and not at the commit, and no statement can block the application for long.
 pub(super) async fn begin(conn: &mut Session, lease: &Lease) -> Result<(), Error> {
     guard(conn, lease, "").await?;
     lease.fence(conn).await
 }
 
-/// Locks the table against what would lock it as a whole. Comes before the lease's row is locked, so that the lease can be renewed
-/// meanwhile. From then on, waiting for a lock is about a row.
+/// Locks the table against locks on the whole table. This comes before the lock on the lease's row,
+/// so that the lease can be renewed meanwhile. From then on, every wait for a lock is about a row.
 const LOCK_USERS: &str = "LOCK TABLE clerk.users IN ROW EXCLUSIVE MODE";
 
-/// Opens a transaction as [`begin`] does. With `users`, it writes users. With `beside`, several of one sync may go on side by side: the lease's
-/// row is locked against a takeover, but not against one another, before they count what they did.
+/// Begins a transaction as [`begin`] does. With `users`, it writes users. With `beside`, several
+/// transactions of one sync may run side by side until they count what they did: the lease's row is
+/// locked against a takeover, but not against each other.
 pub(super) async fn begin_for(conn: &mut Session, lease: &Lease, users: bool, beside: bool) -> Result<(), Error> {
     guard(conn, lease, if users { LOCK_USERS } else { "" }).await?;
     if beside {
@@ -52,13 +55,13 @@ pub(super) async fn begin_for(conn: &mut Session, lease: &Lease, users: bool, be
     }
 }
 
-/// Why an attempt came to nothing.
+/// Why an attempt failed.
 pub(super) enum WriteFailure {
-    /// One row may be to blame.
+    /// One row may be the cause.
     OneRow(Fault),
-    /// A statement ran into its time limit, or waited too long for a lock.
+    /// A statement reached its time limit, or waited too long for a lock.
     TooLong(Fault),
-    /// It is not about a row.
+    /// The whole transaction fails, whatever the rows are.
     Whole(Error),
 }
 

@@ -1,4 +1,4 @@
-//! Writes users into `clerk.users` as a set. The statement follows from the table of fields.
+//! Writes users into `clerk.users` as a set. The statement is generated from the table of fields.
 
 use std::{collections::HashMap, sync::LazyLock};
 
@@ -17,14 +17,14 @@ use crate::resource::{
     fields::{FIELDS, Field, Kind},
 };
 
-/// Inserts users, or updates those that are there as changed.
+/// Inserts users, or updates existing ones as changed.
 pub(super) static UPSERT: LazyLock<UpsertStatement> =
     LazyLock::new(|| UpsertStatement::new(", changed_at = pg_catalog.now()"));
 
-/// Brings rows up to date without calling them changed.
+/// Brings rows up to date without marking them as changed.
 pub(super) static REFRESH: LazyLock<UpsertStatement> = LazyLock::new(|| UpsertStatement::new(""));
 
-/// The SQL around an array for each column.
+/// The SQL before and behind the arrays of the columns.
 pub(super) struct UpsertStatement {
     before: String,
     behind: String,
@@ -34,18 +34,18 @@ pub(super) struct UpsertStatement {
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Stored<'w> {
     pub(super) write: &'w Write<'w>,
-    /// There was no row before.
+    /// Whether there was no row before.
     pub(super) is_new: bool,
 }
 
 impl Stored<'_> {
-    /// There was nobody before: no row, or one that was marked as deleted.
+    /// Whether there was no user before: no row, or one that was marked as deleted.
     pub(super) fn creates(&self) -> bool {
         self.is_new || self.write.returns
     }
 }
 
-/// Ours besides Clerk's fields, with their types in an array of each.
+/// Columns besides Clerk's fields, with the element types of their arrays.
 const OWN: [(&str, &str); 9] = [
     ("extra", "text"),
     ("absent", "text"),
@@ -59,7 +59,7 @@ const OWN: [(&str, &str); 9] = [
 ];
 
 impl UpsertStatement {
-    /// The insert as a set, with what to do where the row is there already.
+    /// Generates the insert, with what to do if the row exists.
     fn new(on_update: &str) -> Self {
         let names = FIELDS.iter().map(|field| field.name);
         let columns: Vec<&str> = names.chain(OWN.iter().map(|(name, _)| *name)).collect();
@@ -90,7 +90,8 @@ impl UpsertStatement {
 
 /// A column of all rows that are written.
 enum ColumnArray<'w> {
-    /// `jsonb` travels as text: a JSON text needs no second encoding, and its numbers keep all their digits.
+    /// `jsonb` is sent as text: JSON text needs no second encoding, and its numbers keep all
+    /// digits.
     Text(Vec<Option<&'w str>>),
     Made(Vec<Option<String>>),
     Bool(Vec<Option<bool>>),
@@ -175,7 +176,8 @@ impl QueryId for Upsert<'_> {
 }
 
 impl Query for Upsert<'_> {
-    // The id, and whether there was no row: one that was there has been locked by this transaction before it was updated.
+    // The id, and whether the row is new: an existing row was locked by this transaction before the
+    // update.
     type SqlType = (Text, Bool);
 }
 
@@ -196,7 +198,8 @@ pub(super) async fn upsert<'w>(
     Ok(writes.iter().filter_map(stored).collect())
 }
 
-/// Whether a column is written whenever a user is, so that a value which it loses for a moment comes back.
+/// Whether a column is written with every user, so that a value that it loses for a moment comes
+/// back.
 pub(super) fn is_written(column: &str) -> bool {
     FIELDS.iter().any(|field| field.name == column) || OWN.iter().any(|(name, _)| *name == column)
 }

@@ -1,4 +1,5 @@
-//! A connection string with libpq's meanings: what it leaves out comes from libpq's variables, then from libpq's defaults.
+//! A connection string with libpq's meanings. What it leaves out comes from libpq's variables, then
+//! from libpq's defaults.
 
 use std::{
     net::IpAddr,
@@ -17,39 +18,39 @@ use super::{
 };
 use crate::mirror::{Error, Variables};
 
-/// Where distributions have the server's socket, and where PostgreSQL has it that one builds.
+/// Directories of the server's socket: that of distributions, and PostgreSQL's default.
 const SOCKETS: [&str; 2] = ["/var/run/postgresql", "/tmp"];
 
-/// Where to connect to, and how.
+/// Where and how to connect.
 #[derive(Debug)]
 pub(super) struct Address {
-    /// In the order of the string; at least one.
+    /// At least one, in the order of the string.
     pub(super) hosts: Vec<Host>,
-    /// Whether they are tried in any order.
+    /// Whether to try them in random order.
     pub(super) shuffled: bool,
-    /// What is the same for every host.
+    /// Settings that are the same for every host.
     pub(super) config: Config,
     pub(super) user: String,
     pub(super) database: String,
-    /// Where passwords are looked up if none is params.
+    /// Where to look up passwords if none is given.
     pub(super) passfile: Option<PathBuf>,
     pub(super) tls: Tls,
-    /// For one attempt, if stated.
+    /// Limit of one attempt, if given.
     pub(super) connect_timeout: Option<Duration>,
 }
 
 /// A server.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Host {
-    /// A host name, or the folder of a socket.
+    /// A host name, or the directory of a socket.
     pub(super) name: Option<String>,
-    /// Spares asking for the name's addresses.
+    /// The address, if given; then the name is not resolved.
     pub(super) ip: Option<IpAddr>,
     pub(super) port: u16,
 }
 
 impl Host {
-    /// The folder of the socket, where it is not reached over the network.
+    /// Returns the directory of the socket, if the host is not reached over the network.
     pub(super) fn socket(&self) -> Option<PathBuf> {
         match (&self.name, self.ip) {
             (Some(folder), None) if folder.starts_with('/') => Some(PathBuf::from(folder)),
@@ -64,7 +65,7 @@ impl Host {
         }
     }
 
-    /// The name that the server's certificate is held against.
+    /// Returns the name that the server's certificate is checked against.
     pub(super) fn name(&self) -> String {
         match (&self.name, self.ip) {
             (Some(name), _) => name.clone(),
@@ -73,7 +74,7 @@ impl Host {
         }
     }
 
-    /// What passwords are looked up by.
+    /// Returns the name under which passwords are looked up.
     pub(super) fn in_passfile(&self) -> String {
         let name = self.name();
         if name.is_empty() || SOCKETS.contains(&name.as_str()) {
@@ -84,10 +85,11 @@ impl Host {
 }
 
 impl Address {
-    /// Reads a connection string; nothing is asked for, and no file is read.
+    /// Parses a connection string. Does not connect, and reads no file.
     ///
     /// # Errors
-    /// Which parameter cannot be used, and what would be right; no password, and nothing that may be part of one.
+    /// A parameter cannot be used. The error names it and what would be right, but shows no
+    /// password, nor anything that may be part of one.
     pub(super) fn parse(string: &str, variables: &Variables) -> Result<Self, Error> {
         let params = ConnectParams::new(string, variables)?;
         let home = variables
@@ -116,12 +118,12 @@ impl Address {
         })
     }
 
-    /// Whether TLS may come into it; it never does on a socket.
+    /// Whether TLS may be used. It is never used on a socket.
     pub(super) fn may_use_tls(&self) -> bool {
         self.tls.mode != Mode::Disable && self.hosts.iter().any(|host| host.socket().is_none())
     }
 
-    /// Host, port and database, for messages.
+    /// Returns host, port and database, for messages.
     pub(super) fn place(&self, host: &Host) -> String {
         let name = host
             .socket()
@@ -140,7 +142,7 @@ fn hosts(params: &ConnectParams) -> Result<Vec<Host>, Error> {
     }
     let (names, ips, ports) = (list(params, "host"), list(params, "hostaddr"), list(params, "port"));
     if names.iter().any(|name| name.contains('@')) {
-        // What is taken for the host begins with the end of the password, so it is not shown.
+        // This text begins with the end of the password, so it is not shown.
         return Err(params.unusable("host", "there is an @ too many; one in the password is written %40"));
     }
     if !names.is_empty() && !ips.is_empty() && names.len() != ips.len() {
@@ -152,7 +154,7 @@ fn hosts(params: &ConnectParams) -> Result<Vec<Host>, Error> {
     }
     let port = |text: &str| match text {
         "" => Ok(5432),
-        // A / in the password makes the password a port, so it is not shown.
+        // A / in the password makes the rest of it the port, so it is not shown.
         text => text.parse().ok().filter(|&port| port != 0).ok_or_else(|| {
             params.unusable(
                 "port",
@@ -184,7 +186,7 @@ fn tls(params: &ConnectParams, home: Option<PathBuf>) -> Result<Tls, Error> {
         file => Roots::File(PathBuf::from(file)),
     });
     let is_system = roots == Some(Roots::System);
-    // Anybody can have a certificate of a public authority: what counts is the name in it.
+    // Anyone can have a certificate of a public authority, so the name in it must be checked.
     let mode = mode.unwrap_or(if is_system { Mode::VerifyFull } else { Mode::Prefer });
     if is_system && mode != Mode::VerifyFull {
         return Err(params.unusable("sslmode", "sslrootcert=system goes with sslmode=verify-full only"));
@@ -198,7 +200,8 @@ fn tls(params: &ConnectParams, home: Option<PathBuf>) -> Result<Tls, Error> {
             "sslnegotiation=direct goes with sslmode=require or more",
         ));
     }
-    // Without effect, or what is done anyway; what is asked for in vain is an error.
+    // Values that change nothing. Any other value asks for something that clerk2pg cannot do, and
+    // is an error.
     params.word("gssencmode", &[("disable", ()), ("prefer", ())])?;
     params.word("sslcompression", &[("0", ())])?;
     Ok(Tls {
@@ -252,7 +255,7 @@ fn config(params: &ConnectParams, user: &str, database: &str, tls: &Tls) -> Resu
             .word("channel_binding", &binding)?
             .unwrap_or(ChannelBinding::Prefer),
     );
-    // The others of libpq's words ask for a server that cannot be written to.
+    // libpq's other words ask for a server that cannot be written to.
     let attributes = [
         ("any", TargetSessionAttrs::Any),
         ("read-write", TargetSessionAttrs::ReadWrite),
@@ -266,7 +269,7 @@ fn config(params: &ConnectParams, user: &str, database: &str, tls: &Tls) -> Resu
     if tls.is_direct {
         config.ssl_negotiation(SslNegotiation::Direct);
     }
-    // A server that vanished without a word is noticed within half a minute.
+    // A server that vanished is noticed within half a minute.
     let timeout = params.number("tcp_user_timeout", "a number of milliseconds")?;
     config.tcp_user_timeout(Duration::from_millis(timeout.filter(|&ms| ms > 0).unwrap_or(30_000)));
     config.keepalives(params.word("keepalives", &[("0", false), ("1", true)])?.unwrap_or(true));

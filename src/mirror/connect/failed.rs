@@ -1,4 +1,5 @@
-//! Why an attempt to connect failed, and whether the other way, encrypted or in clear, is worth one.
+//! Why an attempt to connect failed, and whether it is worth trying again with TLS instead of
+//! without, or the reverse.
 
 use std::io;
 
@@ -7,25 +8,25 @@ use tokio_postgres::error::{DbError, SqlState};
 
 use crate::mirror::Error;
 
-/// An attempt that failed.
+/// A failed attempt.
 #[derive(Debug)]
 pub(super) struct FailedAttempt {
     pub(super) kind: FailureKind,
     pub(super) error: Error,
 }
 
-/// What the other way depends on.
+/// What went wrong. It decides whether to try again with or without TLS.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum FailureKind {
-    /// The server does not speak TLS.
+    /// The server does not support TLS.
     NoTls,
-    /// The handshake came to no agreement.
+    /// The TLS handshake failed.
     Handshake,
-    /// No rule of the server's lets this role in this way.
+    /// No rule of the server's `pg_hba.conf` allows this role to connect this way.
     NotThisWay,
-    /// The server refuses for another reason.
+    /// The server refused for another reason.
     Refused,
-    /// Everything else, above all a server that is away.
+    /// Anything else, usually a server that cannot be reached.
     Away,
 }
 
@@ -37,8 +38,8 @@ impl FailedAttempt {
         }
     }
 
-    /// Classifies an error of the library. `place` is the address that was tried, `is_encrypted` whether with TLS, `is_direct` whether from
-    /// the first byte.
+    /// Classifies an error of the library. `place` is the address that was tried, `is_encrypted`
+    /// whether with TLS, `is_direct` whether with TLS from the first byte.
     pub(super) fn new(error: &tokio_postgres::Error, place: &str, is_encrypted: bool, is_direct: bool) -> Self {
         use std::error::Error as _;
         if let Some(answer) = error.as_db_error() {
@@ -50,7 +51,7 @@ impl FailedAttempt {
         }
         let text = cause.map_or_else(|| error.to_string(), ToString::to_string);
         let why = format!("{text}, at {place}");
-        // The library tells these apart by nothing but their text.
+        // Only the text of the library's errors tells these apart.
         match (error.to_string().as_str(), text.as_str()) {
             (_, "server does not support TLS") => Self {
                 kind: FailureKind::NoTls,
@@ -66,7 +67,7 @@ impl FailedAttempt {
                     hint: "name the server by another of its names, with hostaddr beside it if need be",
                 },
             },
-            // A server that is going away may do the same.
+            // A server that is shutting down may do the same.
             ("error performing TLS handshake", "tls handshake eof") if is_direct => Self::away(format!(
                 "{text}, as of a server older than PostgreSQL 17, which sslnegotiation=direct needs, at {place}"
             )),
@@ -98,7 +99,8 @@ fn refused(answer: &DbError, place: &str, is_encrypted: bool) -> FailedAttempt {
             FailureKind::Refused
         },
         error: if refused.contains(code) {
-            // The server's rules are by user, database and way in; the text, in its own language, says which of them is meant.
+            // The server's rules are by user, database and kind of connection. Only its text, in
+            // its own language, says which of them is meant.
             let hint = match (*code == SqlState::INVALID_AUTHORIZATION_SPECIFICATION, is_encrypted) {
                 (true, true) => {
                     "check user, password and database name in database.url (DATABASE_URL); where the server asks for a certificate, sslcert and sslkey name it and its key"
@@ -115,7 +117,8 @@ fn refused(answer: &DbError, place: &str, is_encrypted: bool) -> FailedAttempt {
     }
 }
 
-/// With TLS 1.3, what the server says to the client's certificate comes behind the handshake, as an error in reading.
+/// Returns the TLS error, if it is one. With TLS 1.3, the server's answer to the client's
+/// certificate comes after the handshake, as a read error.
 fn rustls_error<'a>(cause: &'a (dyn std::error::Error + 'static)) -> Option<&'a RustlsError> {
     cause.downcast_ref::<io::Error>()?.get_ref()?.downcast_ref()
 }
@@ -136,7 +139,7 @@ fn handshake(error: &RustlsError, place: &str) -> FailedAttempt {
             format!("the server does not accept clerk2pg's certificate ({alert:?})"),
             "sslcert must be a certificate of the authority in the server's ssl_ca_file, and sslkey its key",
         ),
-        // The server's own trouble, not the address's.
+        // A fault of the server, not of the address.
         RustlsError::AlertReceived(AlertDescription::InternalError) => {
             return FailedAttempt::away(format!("{error}, at {place}"));
         }
@@ -163,7 +166,7 @@ fn certificate(error: &CertificateError) -> (String, &'static str) {
         CertificateError::NotValidForNameContext { expected, presented } => {
             let names = match presented.as_slice() {
                 [] => "no name (subjectAltName)".to_owned(),
-                // The library has them as DnsName("db.example") and IpAddress(10.0.0.1).
+                // The library gives them as DnsName("db.example") and IpAddress(10.0.0.1).
                 names => names
                     .iter()
                     .map(|name| {

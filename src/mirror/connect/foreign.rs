@@ -1,7 +1,8 @@
-//! Parameters that other clients put into the address that they share with clerk2pg. They do not concern clerk2pg: pools, caches, timeouts, and
-//! the schema of an application's tables. Source: the documentation of each.
+//! Parameters of other clients that share the address with clerk2pg. They do not concern clerk2pg:
+//! pools, caches, timeouts, and the schema of an application's tables. Source: the documentation of
+//! each client.
 
-/// Parameters that are ignored. Those for TLS are not among them, see [`super::params`].
+/// Parameters that are ignored. Those about TLS are handled in [`super::params`].
 pub(super) const LEFT_ASIDE: &[&str] = &[
     // Prisma.
     "connection_limit",
@@ -84,12 +85,12 @@ pub(super) const LEFT_ASIDE: &[&str] = &[
     "max_pool_size",
     "retry_attempts",
     "retry_delay",
-    // The server's own, which some clients send on.
+    // The server's own, which some clients pass on.
     "TimeZone",
     "timezone",
 ];
 
-/// Other clients' names of libpq's parameters.
+/// Other clients' names for libpq's parameters.
 pub(super) const ALIASES: [(&str, &str); 5] = [
     ("ssl-ca", "sslrootcert"),
     ("ssl-cert", "sslcert"),

@@ -1,4 +1,8 @@
-//! Connections to Postgres, without libpq but with its meanings: the pool, and those beside it.
+//! Connections to Postgres: the pool, and connections outside of it. Without libpq, but with its
+//! meanings.
+//!
+//! Written by hand, because tokio-postgres knows neither libpq's variables nor most of its
+//! parameters for TLS.
 
 mod address;
 mod failed;
@@ -38,16 +42,17 @@ use tls::Mode;
 /// A connection of the pool.
 pub(super) type Connection = Object<Session>;
 
-/// How long an attempt may take where `connect_timeout` in the address does not say.
+/// Limit of one attempt, unless the address has a `connect_timeout`.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// A connection, and what it is like on this side: a pooler knows its own way to the server only.
+/// A connection, and what this side knows about it. A pooler knows only its own connection to the
+/// server.
 pub(super) struct Opened {
     pub(super) connection: Session,
     /// Host, port and database.
     pub(super) place: String,
     pub(super) is_encrypted: bool,
-    /// Nothing of it leaves this machine.
+    /// Whether nothing of it leaves this machine.
     pub(super) is_local: bool,
 }
 
@@ -55,13 +60,13 @@ pub(super) struct Opened {
 #[derive(Debug)]
 pub(super) struct Connector {
     address: Address,
-    /// What is told once and not with each connection.
+    /// Whether a warning was logged already; each is logged once, not with each connection.
     has_told_of_clear: AtomicBool,
     has_told_of_passfile: AtomicBool,
 }
 
 impl Connector {
-    /// Reads the address; nothing is connected yet.
+    /// Parses the address. Does not connect yet.
     ///
     /// # Errors
     /// The address, or a file that it names, cannot be used.
@@ -75,27 +80,27 @@ impl Connector {
             has_told_of_clear: AtomicBool::default(),
             has_told_of_passfile: AtomicBool::default(),
         };
-        // Each connection reads the files anew, but what is wrong with them now is told now.
+        // Each connection reads the files again, but errors in them are reported now.
         connector.tls()?;
         Ok(connector)
     }
 
-    /// What the address states as `connect_timeout`.
+    /// The `connect_timeout` of the address.
     pub(super) fn connect_timeout(&self) -> Option<Duration> {
         self.address.connect_timeout
     }
 
-    /// The address's `sslmode`, whether a server without a trusted certificate is refused, and whether the certificate must be for the host's
-    /// name.
+    /// Returns the address's `sslmode`, whether a server without a trusted certificate is refused,
+    /// and whether the certificate must be for the host's name.
     pub(super) fn trust(&self) -> (&'static str, bool, bool) {
         let tls = &self.address.tls;
         (tls.mode.name(), tls.checks(), tls.mode == Mode::VerifyFull)
     }
 
-    /// A connection to the first server that takes one.
+    /// Connects to the first server that accepts.
     ///
     /// # Errors
-    /// As with libpq, a server that is away hands on to the next one, and one that refuses does not.
+    /// As with libpq, the next server is tried if one cannot be reached, but not if one refuses.
     pub(super) async fn open(&self) -> Result<Session, Error> {
         let opened = self.open_first().await?;
         if !opened.is_encrypted && !opened.is_local {
@@ -104,7 +109,8 @@ impl Connector {
         Ok(opened.connection)
     }
 
-    /// The same for whoever sees for themselves what the connection is like: no warning is given of it any more.
+    /// As [`Self::open`], for callers that report themselves whether the connection is encrypted.
+    /// No warning is logged about it from then on.
     pub(super) async fn reach(&self) -> Result<Opened, Error> {
         self.has_told_of_clear.store(true, Ordering::Relaxed);
         self.open_first().await
@@ -131,7 +137,7 @@ impl Connector {
         connector.transpose()
     }
 
-    /// A connection to the first address of a host that gives one.
+    /// Connects to the first address of a host that accepts.
     async fn open_at(&self, host: &Host, tls: Option<&MakeRustlsConnect>) -> Result<Opened, Error> {
         let place = self.address.place(host);
         let mut config = self.address.config.clone();
@@ -153,12 +159,12 @@ impl Connector {
                 opened => return opened,
             }
         }
-        // All addresses of localhost are told apart by nothing.
+        // The addresses of localhost give the same message.
         away.dedup();
         Err(Error::Unavailable(away.join("; ")))
     }
 
-    /// The password for a host out of the file, where none is given.
+    /// Looks up the password for a host in the password file, if none is given.
     fn password(&self, host: &Host) -> Option<String> {
         let (None, Some(file)) = (self.address.config.get_password(), &self.address.passfile) else {
             return None;
@@ -198,7 +204,8 @@ impl Connector {
         }
     }
 
-    /// A connection encrypted or in clear, whichever `sslmode` asks for first, and then the other if it allows that.
+    /// Connects with or without TLS, whichever `sslmode` asks for first, and then the other way if
+    /// it allows that.
     async fn open_either_way(
         &self,
         config: Config,
@@ -220,9 +227,9 @@ impl Connector {
                     FailureKind::NoTls => failed.error,
                     _ => over_tls.error,
                 }),
-            // Who is to be trusted, and is not, is not talked to in clear.
+            // A server that must be trusted, and is not, gets no unencrypted connection.
             (Mode::Prefer, FailureKind::Handshake) if self.address.tls.checks() => Err(failed.error),
-            // A server that is starting or full is not asked again, least of all in clear.
+            // A server that is starting or full is not tried again, least of all unencrypted.
             (Mode::Prefer, FailureKind::NoTls | FailureKind::Handshake | FailureKind::NotThisWay) => self
                 .attempt(config, None, place)
                 .await
@@ -275,26 +282,28 @@ impl Connector {
                 is_local,
             })
         };
-        // The library's own limit is for the TCP connection alone.
+        // The library's own limit covers the TCP connection only.
         tokio::time::timeout(self.timeout(), connecting)
             .await
             .unwrap_or_else(|_| Err(FailedAttempt::away(format!("no answer in time, at {place}"))))
     }
 }
 
-/// A pool. Connections are made when they are asked for.
+/// Creates a pool. It connects when a connection is asked for.
 pub(super) fn pool(connector: Arc<Connector>, max_connections: usize) -> Result<Pool<Session>, Error> {
     let timeout = connector.timeout();
     let mut manager = ManagerConfig::default();
-    // A connection that was closed is known to be; asking each time would be a query more than a quiet sync is allowed.
+    // A closed connection is noticed without a query. A query each time would exceed what an idle
+    // sync may cost.
     manager.recycling_method = RecyclingMethod::Fast;
     manager.custom_setup = Box::new(move |_| {
         let connector = connector.clone();
-        // diesel has no kind of its own for most of our errors, and hands this one through.
+        // Diesel has no variant for most of our errors, and passes this one through.
         let packed = |error| ConnectionError::CouldntSetupConfiguration(Diesel::QueryBuilderError(Box::new(error)));
         Box::pin(async move { connector.open().await.map_err(packed) })
     });
-    // The manager keeps the address it is given; the real one, with its password, stays in the closure.
+    // The manager stores the address it is given. The real one, with its password, stays in the
+    // closure.
     Pool::builder(AsyncDieselConnectionManager::new_with_config("", manager))
         .max_size(max_connections)
         .runtime(deadpool::Runtime::Tokio1)
@@ -304,7 +313,7 @@ pub(super) fn pool(connector: Arc<Connector>, max_connections: usize) -> Result<
         .map_err(|error| Error::Database(error.to_string()))
 }
 
-/// A connection out of the pool.
+/// Takes a connection from the pool.
 pub(super) async fn get(pool: &Pool<Session>) -> Result<Connection, Error> {
     pool.get().await.map_err(|error| match error {
         PoolError::Backend(Connect::ConnectionError(error)) => unpacked(error),
@@ -314,7 +323,7 @@ pub(super) async fn get(pool: &Pool<Session>) -> Result<Connection, Error> {
     })
 }
 
-/// Our own error out of diesel's.
+/// Extracts our own error from Diesel's.
 fn unpacked(error: ConnectionError) -> Error {
     match error {
         ConnectionError::CouldntSetupConfiguration(Diesel::QueryBuilderError(ours)) => match ours.downcast() {

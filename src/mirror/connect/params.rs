@@ -1,4 +1,4 @@
-//! What is stated, in the string or by libpq's variables, and what is wrong with it.
+//! The parameters of a connection string and of libpq's variables, and what is wrong with them.
 
 use std::collections::BTreeMap;
 
@@ -10,12 +10,12 @@ use super::{
 };
 use crate::mirror::{Error, Variables};
 
-/// Where the string comes from, for messages.
+/// The source of the string, for messages.
 const STRING: &str = "database.url (DATABASE_URL)";
 
 const EXAMPLE: &str = "for example postgres://user:password@localhost:5432/app";
 
-/// Every parameter that is understood, with the variable that stands in where it is left out.
+/// The parameters that are supported, each with the variable that replaces it if it is left out.
 const PARAMETERS: [(&str, &str); 29] = [
     ("application_name", "PGAPPNAME"),
     ("channel_binding", "PGCHANNELBINDING"),
@@ -48,7 +48,8 @@ const PARAMETERS: [(&str, &str); 29] = [
     ("user", "PGUSER"),
 ];
 
-/// libpq's other parameters. Going on without what they ask for could be less than what was asked for.
+/// libpq's other parameters. They are refused, because ignoring them could be less secure than what
+/// was asked for.
 const OTHERS: [&str; 16] = [
     "gssdelegation",
     "gsslib",
@@ -71,7 +72,7 @@ const OTHERS: [&str; 16] = [
 /// Values by parameter, each with the variable that it comes from.
 type Values = BTreeMap<&'static str, (String, Option<&'static str>)>;
 
-/// The values that are stated. An empty one counts as left out.
+/// The parameters that are given. An empty value counts as left out.
 pub(super) struct ConnectParams {
     values: Values,
 }
@@ -92,7 +93,7 @@ impl ConnectParams {
                 continue;
             }
             if !others.take(name, &value)? {
-                // A password that lacks its quotes goes on as a parameter.
+                // The rest of a password without quotes looks like another parameter.
                 let why = if is_behind_password && !string::is_url(text) {
                     "there is an unknown parameter behind the password; one with spaces in it is written password='…'"
                         .to_owned()
@@ -113,12 +114,12 @@ impl ConnectParams {
         Ok(Self { values })
     }
 
-    /// The value as it is.
+    /// Returns the value as text.
     pub(super) fn text(&self, name: &str) -> Option<&str> {
         self.values.get(name).map(|(value, _)| value.as_str())
     }
 
-    /// A whole number; negative ones count as zero, which mostly stands for the default.
+    /// Returns a whole number. Negative ones count as zero, which usually means the default.
     pub(super) fn number(&self, name: &str, expected: &str) -> Result<Option<u64>, Error> {
         let number = |text: &str| {
             text.trim()
@@ -130,7 +131,7 @@ impl ConnectParams {
             .transpose()
     }
 
-    /// What one of several words stands for.
+    /// Returns what the value means, out of several words.
     pub(super) fn word<T: Copy>(&self, name: &str, words: &[(&str, T)]) -> Result<Option<T>, Error> {
         let Some(text) = self.text(name) else { return Ok(None) };
         let expected = || words.iter().map(|(word, _)| *word).collect::<Vec<_>>().join(", ");
@@ -140,7 +141,7 @@ impl ConnectParams {
         }
     }
 
-    /// A value that cannot be used, shown, and what could be.
+    /// Returns the error for a value that may be shown, with what would be right.
     pub(super) fn wrong(&self, name: &str, expected: &str) -> Error {
         match self.values.get(name) {
             Some((value, Some(variable))) => unusable(variable, format!("it is {value}, expected {expected}")),
@@ -149,27 +150,27 @@ impl ConnectParams {
         }
     }
 
-    /// Why a value cannot be used that must not be shown.
+    /// Returns the error for a value that must not be shown.
     pub(super) fn unusable(&self, name: &str, why: &str) -> Error {
         let variable = self.values.get(name).and_then(|(_, variable)| *variable);
         unusable(variable.unwrap_or(STRING), why.to_owned())
     }
 }
 
-/// What other clients' parameters say.
+/// Parameters of other clients.
 #[derive(Default)]
 struct Others {
     left_aside: Vec<&'static str>,
-    /// node-postgres', asyncpg's and Java's `ssl`, as a word of `sslmode`.
+    /// The `ssl` of node-postgres, asyncpg and Java, as a word of `sslmode`.
     ssl: Option<&'static str>,
-    /// Prisma's `sslaccept`: whether the server's certificate is held against the host's name.
+    /// Prisma's `sslaccept`: whether the server's certificate is checked against the host's name.
     is_strict: Option<bool>,
     has_identity: bool,
     has_password: bool,
 }
 
 impl Others {
-    /// Whether it is a parameter of another client.
+    /// Takes a parameter. Returns whether it is one of another client.
     fn take(&mut self, name: &str, value: &str) -> Result<bool, Error> {
         let expected = |words: &[&str]| unusable(STRING, format!("{name}={value}, expected {}", words.join(", ")));
         match name {
@@ -189,7 +190,8 @@ impl Others {
                     _ => return Err(expected(&["strict", "accept_invalid_certs"])),
                 };
             }
-            // A client certificate in a format of its own, and its password. A server that requires one refuses a client without it.
+            // A client certificate in a format of its own, and its password. A server that requires
+            // a certificate refuses a client without it.
             "sslidentity" => self.has_identity = true,
             "sslpassword" => self.has_password = true,
             _ => match LEFT_ASIDE.iter().find(|known| **known == name) {
@@ -200,9 +202,10 @@ impl Others {
         Ok(true)
     }
 
-    /// Converts parameters for TLS to libpq's. The result is never less secure than libpq's own parameters ask for.
+    /// Converts parameters for TLS to libpq's. The result is never less secure than libpq's own
+    /// parameters ask for.
     fn apply(mut self, values: &mut Values, variables: &Variables) -> Result<(), Error> {
-        // To libpq it is the password of a key. Without it the key could not be read.
+        // To libpq, it is the password of a key. Without it the key could not be read.
         if self.has_password && values.contains_key("sslkey") {
             return Err(unusable(STRING, unknown("sslpassword")));
         }
@@ -215,7 +218,7 @@ impl Others {
             values.insert("sslmode", (mode.to_owned(), None));
         }
         if let Some(is_strict) = self.is_strict {
-            // Prisma's sslcert is the certificate of the server's authority.
+            // Prisma's `sslcert` is the certificate of the server's authority.
             if !values.contains_key("sslkey")
                 && let Some(certificate) = values.remove("sslcert")
                 && is_strict

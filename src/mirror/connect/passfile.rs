@@ -10,10 +10,10 @@ pub(super) struct PassfileEntry<'a> {
     pub(super) user: &'a str,
 }
 
-/// The password that a file has for an entry; none where there is no such file or line.
+/// Returns the password that a file has for an entry; `None` if there is no such file or line.
 ///
 /// # Errors
-/// Why the file is left aside, as a warning: the server may ask for no password.
+/// Why the file is ignored, as a warning: the server may ask for no password.
 pub(super) fn read(file: &Path, entry: &PassfileEntry<'_>) -> Result<Option<String>, String> {
     let aside = |why: &str| Err(format!("{} is left aside: {why}", file.display()));
     let metadata = match fs::metadata(file) {
@@ -33,7 +33,7 @@ pub(super) fn read(file: &Path, entry: &PassfileEntry<'_>) -> Result<Option<Stri
     }
 }
 
-/// The password in the first line that matches.
+/// Returns the password in the first line that matches.
 fn password(text: &str, entry: &PassfileEntry<'_>) -> Option<String> {
     let port = entry.port.to_string();
     let fields = [entry.host, &port, entry.database, entry.user];
@@ -43,7 +43,7 @@ fn password(text: &str, entry: &PassfileEntry<'_>) -> Option<String> {
     })
 }
 
-/// What is behind the first field of a line, where that is a text or stands for every one.
+/// Returns what follows the first field of a line, if that field is `text` or matches any text.
 fn behind<'a>(line: &'a str, text: &str) -> Option<&'a str> {
     if let Some(rest) = line.strip_prefix("*:") {
         return Some(rest);
@@ -55,7 +55,7 @@ fn behind<'a>(line: &'a str, text: &str) -> Option<&'a str> {
     rest.strip_prefix(':')
 }
 
-/// A password up to a bare colon, without the backslashes that escape.
+/// Returns a password up to an unescaped colon, without the backslashes that escape.
 fn unescaped(text: &str) -> String {
     let mut password = String::new();
     let mut characters = text.chars();

@@ -1,17 +1,21 @@
-//! libpq's two forms of a connection string, taken apart: `postgres://…` and `name=value …`.
+//! Parses libpq's two forms of a connection string: `postgres://…` and `name=value …`.
 
-/// What a string in neither form is told.
+/// The error for a string in neither form.
 const FORM: &str = "it is neither postgres://… nor made of name=value; a value with spaces is written name='value'";
 
-/// What a % is told that stands for no character.
+/// The error for a % that starts no valid escape.
 const PERCENT: &str = "a % that stands for itself is written %25";
 
-/// Whether it is the form of an address, where no word of the password can sync for the name of a parameter.
+/// Whether the string is a URL, where no part of the password can look like the name of a
+/// parameter.
 pub(super) fn is_url(text: &str) -> bool {
     without_scheme(text).is_some()
 }
 
-/// Names and values in the order of the text. What is wrong is told without a word of the text: any may be part of the password.
+/// Returns names and values in the order of the text.
+///
+/// # Errors
+/// What is wrong, without any word of the text: each may be part of the password.
 pub(super) fn parameters(text: &str) -> Result<Vec<(String, String)>, String> {
     match without_scheme(text) {
         Some(rest) => of_url(rest),
@@ -19,7 +23,8 @@ pub(super) fn parameters(text: &str) -> Result<Vec<(String, String)>, String> {
     }
 }
 
-/// What is behind the scheme. SQLAlchemy names a driver in it (`postgresql+asyncpg://`), and Java begins with `jdbc:`.
+/// Returns what follows the scheme. SQLAlchemy adds a driver to it (`postgresql+asyncpg://`), and
+/// Java begins with `jdbc:`.
 fn without_scheme(text: &str) -> Option<&str> {
     let text = text.strip_prefix("jdbc:").unwrap_or(text);
     let rest = ["postgresql", "postgres"]
@@ -41,7 +46,7 @@ fn of_url(text: &str) -> Result<Vec<(String, String)>, String> {
         Ok(())
     };
     let mut rest = text;
-    // As libpq looks for it: an @ before the first /, be it behind a ?.
+    // As in libpq: the user ends at an @ before the first /, even if a ? comes before it.
     if let Some(at) = rest.find(['@', '/']).filter(|&at| rest[at..].starts_with('@')) {
         let (user, password) = rest[..at].split_once(':').unwrap_or((&rest[..at], ""));
         add("user", user)?;
@@ -52,7 +57,7 @@ fn of_url(text: &str) -> Result<Vec<(String, String)>, String> {
     let (mut hosts, mut ports) = (Vec::new(), Vec::new());
     for place in places.split(',') {
         let (host, port) = match place.strip_prefix('[') {
-            // The colons of an IPv6 address are not before the port.
+            // The colons of an IPv6 address do not start a port.
             Some(address) => address
                 .split_once(']')
                 .and_then(|(address, port)| {
@@ -67,7 +72,7 @@ fn of_url(text: &str) -> Result<Vec<(String, String)>, String> {
     add("host", &hosts.join(","))?;
     add("port", &ports.join(","))?;
     let (path, query) = rest.split_once('?').unwrap_or((rest, ""));
-    // Else the rest of the password would be told as the database's name.
+    // Otherwise the rest of the password would be shown as the name of the database.
     if path.contains('@') {
         return Err("an @ in the password is written %40, and a / is written %2F".to_owned());
     }
@@ -113,7 +118,7 @@ fn of_words(text: &str) -> Result<Vec<(String, String)>, String> {
     Ok(parameters)
 }
 
-/// The value that a text begins with, and what is behind it.
+/// Returns the value that a text begins with, and the rest.
 fn value(text: &str) -> Result<(String, &str), String> {
     let quoted = text.strip_prefix('\'');
     let body = quoted.unwrap_or(text);

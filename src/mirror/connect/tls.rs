@@ -1,4 +1,4 @@
-//! TLS as `sslmode` and its companions ask for it.
+//! TLS, as `sslmode` and related parameters ask for it.
 
 use std::{
     fs,
@@ -19,11 +19,11 @@ use tokio_postgres_rustls::MakeRustlsConnect;
 use super::verifier::{ServerTrust, Verifier};
 use crate::mirror::Error;
 
-/// `sslmode`, from the least to the most that is asked for.
+/// `sslmode`, from the least to the most secure.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) enum Mode {
     Disable,
-    /// In clear, unless the server refuses that.
+    /// Not encrypted, unless the server refuses that.
     Allow,
     /// Encrypted, unless the server does not offer it.
     Prefer,
@@ -42,7 +42,7 @@ impl Mode {
         Mode::VerifyFull,
     ];
 
-    /// As in the address.
+    /// The word in the address.
     pub(super) fn name(self) -> &'static str {
         match self {
             Mode::Disable => "disable",
@@ -55,7 +55,7 @@ impl Mode {
     }
 }
 
-/// Which authorities are trusted.
+/// The authorities that are trusted.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum Roots {
     /// The system's.
@@ -63,24 +63,25 @@ pub(super) enum Roots {
     File(PathBuf),
 }
 
-/// What is asked for.
+/// The parameters for TLS.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Tls {
     pub(super) mode: Mode,
     pub(super) roots: Option<Roots>,
     pub(super) certificate: Option<PathBuf>,
     pub(super) key: Option<PathBuf>,
-    /// Where files are looked for that are not named.
+    /// Where to look for files that are not given.
     pub(super) home: Option<PathBuf>,
-    /// Whether the server is told by which name it is called.
+    /// Whether to send the server's name (SNI).
     pub(super) sends_name: bool,
-    /// Whether TLS begins without a word of PostgreSQL's protocol before it.
+    /// Whether TLS starts with the first byte, before PostgreSQL's protocol.
     pub(super) is_direct: bool,
     pub(super) only_13: bool,
 }
 
 impl Tls {
-    /// Makes ready what the handshake takes. The files are read each time: certificates are renewed while the daemon runs.
+    /// Prepares the handshake. The files are read each time, because certificates are renewed while
+    /// the daemon runs.
     ///
     /// # Errors
     /// A file is missing or cannot be used.
@@ -110,12 +111,14 @@ impl Tls {
         Ok(MakeRustlsConnect::new(config))
     }
 
-    /// Whether a server that cannot show a trusted certificate is refused. In clear it could not, either.
+    /// Whether a server that shows no trusted certificate is refused. An unencrypted connection
+    /// shows none either.
     pub(super) fn checks(&self) -> bool {
         self.mode >= Mode::VerifyCa || self.roots_file().is_some() || self.roots == Some(Roots::System)
     }
 
-    /// The authorities' file, where there is one. As with libpq, one that is there makes `require` check it.
+    /// The file of the authorities, if there is one. As with libpq, an existing file makes
+    /// `require` check the certificate.
     fn roots_file(&self) -> Option<PathBuf> {
         match &self.roots {
             Some(Roots::System) => None,
@@ -151,7 +154,7 @@ impl Tls {
         })
     }
 
-    /// The certificate that clerk2pg shows where the server asks for one, and its key.
+    /// Returns the certificate that clerk2pg shows if the server asks for one, and its key.
     #[allow(clippy::type_complexity, reason = "a file and what is in it")]
     fn identity(&self) -> Result<Option<(PathBuf, Vec<CertificateDer<'static>>, PrivateKeyDer<'static>)>, Error> {
         let file = match &self.certificate {
@@ -194,7 +197,7 @@ fn private_key(file: &Path) -> Result<PrivateKeyDer<'static>, Error> {
     let wrong = |why: &str, hint| wrong("sslkey", file, why, hint);
     let unreadable = |error| unreadable("sslkey", file, &error, READABLE);
     let metadata = fs::metadata(file).map_err(unreadable)?;
-    // As with libpq: root may let a group read a key that is root's.
+    // As with libpq: a group may read a key that root owns.
     let others = if metadata.uid() == 0 { 0o037 } else { 0o077 };
     if metadata.mode() & others != 0 {
         let hint = "chmod 600; where the file is root's, 640 will do";

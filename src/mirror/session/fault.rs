@@ -7,8 +7,9 @@ use crate::mirror::sqlstate::is_connection_exception;
 
 /// A failed statement: the server's error, or why the server did not answer.
 ///
-/// diesel's own error drops the SQLSTATE, and everything is decided by the SQLSTATE: texts are in the server's language, and the application's
-/// data may be part of them. Therefore diesel's error carries this one whole, and [`Fault::of`] gets it back.
+/// Diesel's own error drops the SQLSTATE, which decides everything: texts are in the server's
+/// language, and may contain the application's data. Therefore Diesel's error carries this one, and
+/// [`Fault::of`] extracts it.
 #[derive(Debug, Clone, thiserror::Error)]
 pub(in crate::mirror) enum Fault {
     /// The server refused the statement.
@@ -20,10 +21,10 @@ pub(in crate::mirror) enum Fault {
 }
 
 impl Fault {
-    /// The fault that an error of a [`Session`](super::Session) carries.
+    /// Returns the fault that an error of a [`Session`](super::Session) carries.
     ///
     /// # Errors
-    /// The error is one of diesel's own.
+    /// The error is one of Diesel's own.
     pub(in crate::mirror) fn of(error: Diesel) -> Result<Self, Diesel> {
         match error {
             Diesel::QueryBuilderError(fault) => match fault.downcast() {
@@ -34,7 +35,7 @@ impl Fault {
         }
     }
 
-    /// The server's code for what is wrong; `None` if the server did not answer.
+    /// The server's code; `None` if the server did not answer.
     pub(in crate::mirror) fn sqlstate(&self) -> Option<&str> {
         match self {
             Fault::Refused(answer) => Some(answer.code().code()),
@@ -42,16 +43,17 @@ impl Fault {
         }
     }
 
-    /// The connection cannot be used any more.
+    /// Whether the connection cannot be used any more.
     pub(in crate::mirror) fn ends_connection(&self) -> bool {
         let Fault::Refused(answer) = self else { return true };
-        // A pooler that lost its server says so in class 08, and leaves the severity's untranslated form out.
+        // A pooler that lost its server says so in class 08, and leaves out the untranslated
+        // severity.
         matches!(answer.parsed_severity(), Some(Severity::Fatal | Severity::Panic))
             || answer.severity() == "FATAL"
             || is_connection_exception(answer.code().code())
     }
 
-    /// The server takes no writes.
+    /// Whether the server takes no writes.
     pub(in crate::mirror) fn is_read_only(&self) -> bool {
         matches!(self, Fault::Refused(answer) if *answer.code() == SqlState::READ_ONLY_SQL_TRANSACTION)
     }

@@ -1,9 +1,10 @@
-//! A connection as diesel sees it, of which nothing stays behind at the server: each statement travels whole and without a name, in one message
-//! with its values.
+//! A connection for Diesel that leaves no state at the server: each statement is sent complete and
+//! without a name, in one message with its values.
 //!
-//! diesel-async's own connection prepares every statement under a name, and changes settings of the session when it begins. A pooler that
-//! gives out connections for a transaction at a time (PgBouncer, and what clouds have in its place) takes neither: the name is known at one
-//! server connection, and the next message may reach another.
+//! Written by hand, because diesel-async's connection prepares every statement under a name, and
+//! changes settings of the session when it begins. A pooler in transaction mode (PgBouncer, and
+//! what hosting services use) supports neither: the name is known to one server connection, and the
+//! next message may reach another.
 
 mod fault;
 mod row;
@@ -43,18 +44,18 @@ use transactions::{BEGIN, COMMIT};
 
 type BoxError = Box<dyn std::error::Error + Send + Sync>;
 
-/// A connection to a server, or to a pooler before it.
+/// A connection to a server, or to a pooler in front of it.
 pub(super) struct Session {
     wire: Wire,
     transactions: Transactions,
     is_next_alone: bool,
     instrumentation: DynInstrumentation,
     notifications: mpsc::UnboundedReceiver<String>,
-    /// What is under way on a connection that nobody has any more is cut off.
+    /// Stops what is under way on a connection that was dropped.
     _driver: AbortOnDropHandle<()>,
 }
 
-/// The way to the server.
+/// The connection's client and state.
 struct Wire {
     client: Client,
     state: Arc<ConnectionState>,
@@ -63,17 +64,18 @@ struct Wire {
 /// What is sent around a statement.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Framing {
-    /// A transaction is open, or none is needed.
+    /// Nothing: a transaction is open, or none is needed.
     None,
     /// The beginning and the end of a transaction.
     Transaction,
 }
 
-/// How many times a server was found to take no writes any more: all connections from before such a moment are of no use, as another server
-/// has its place. A process has one database, so that this is true of all its pools.
+/// How many times a server was found to take no writes any more. All connections from before such a
+/// moment are useless, as another server has taken its place. A process has one database, so this
+/// is true of all its pools.
 static FAILOVERS: LazyLock<watch::Sender<u64>> = LazyLock::new(|| watch::Sender::new(0));
 
-/// Failovers so far, to be asked for before a connection is made.
+/// Returns the number of failovers so far. Read it before connecting.
 pub(super) fn failovers() -> u64 {
     *FAILOVERS.borrow()
 }
@@ -81,22 +83,23 @@ pub(super) fn failovers() -> u64 {
 /// Encodings that keep every character: UTF8 has all of them, and SQL_ASCII stores bytes unchanged.
 const UNICODE: [&str; 2] = ["UTF8", "SQL_ASCII"];
 
-/// What is known of a connection.
+/// What is known about a connection.
 #[derive(Debug)]
 struct ConnectionState {
-    /// Why it ended.
+    /// Why the connection ended.
     end: OnceLock<String>,
-    /// The server said that it ends.
+    /// Whether the server said that it ends the connection.
     is_spent: AtomicBool,
     last_fault: Mutex<Option<Fault>>,
-    /// How many failovers there had been when it was asked for.
+    /// The number of failovers before it was opened.
     began_after: u64,
-    /// Whether the database can hold every character; also true if its encoding is not reported, as behind some poolers.
+    /// Whether the database can hold every character. Also true if the encoding is not reported, as
+    /// behind some poolers.
     holds_unicode: bool,
 }
 
 impl Session {
-    /// Drives a connection, which was asked for after so many failovers.
+    /// Drives a connection that was opened after this number of failovers.
     pub(super) fn new<S>(
         client: Client,
         mut connection: tokio_postgres::Connection<tokio_postgres::Socket, S>,
@@ -141,19 +144,19 @@ impl Session {
         }
     }
 
-    /// Whether the database can hold every character, in a text that is stored as it comes.
+    /// Whether the database can hold every character.
     pub(super) fn holds_unicode(&self) -> bool {
         self.wire.state.holds_unicode
     }
 
-    /// The next statement runs as it is, where others that stand alone get a transaction around them. It must only read, and name nothing without its
-    /// schema, operators included.
+    /// Runs the next statement without a transaction; other single statements get one. It must only
+    /// read, and every name and operator in it must have its schema.
     pub(super) fn autocommit(&mut self) -> &mut Self {
         self.is_next_alone = true;
         self
     }
 
-    /// What is sent around the next statement.
+    /// Returns what is sent around the next statement.
     fn framing(&mut self) -> QueryResult<Framing> {
         let is_alone = std::mem::take(&mut self.is_next_alone);
         let is_open = self.transactions.is_open()?;
@@ -163,13 +166,14 @@ impl Session {
         })
     }
 
-    /// What failed last on this connection, for callers to whom a library hands the text alone.
+    /// Returns the last fault of this connection, for callers that get only the text from a
+    /// library.
     pub(super) fn take_fault(&mut self) -> Option<Fault> {
         let last = &self.wire.state.last_fault;
         last.lock().unwrap_or_else(PoisonError::into_inner).take()
     }
 
-    /// The payload of the next notification.
+    /// Waits for the next notification, and returns its payload.
     ///
     /// # Errors
     /// The connection is lost.
@@ -181,7 +185,7 @@ impl Session {
                 let why = self.wire.state.end.get().map_or("the connection has ended", String::as_str);
                 lost(why.to_owned())
             }),
-            // What is notified from now on is notified at the server that has its place.
+            // From now on, notifications are sent at the server that took its place.
             _ = failovers.wait_for(|seen| *seen > began_after) => Err(lost("the server takes no writes any more".to_owned())),
         }
     }
@@ -193,8 +197,9 @@ impl Wire {
         sent.map_err(|error| self.state.error(&error))
     }
 
-    /// Runs a statement as it is, or in a transaction of its own, which costs no round trip: its beginning, the statement and its end are sent together
-    /// when this is first polled. If it is dropped, no transaction stays open.
+    /// Runs a statement as it is, or in a transaction of its own. That costs no round trip:
+    /// beginning, statement and end are sent together when this is first polled. If it is dropped,
+    /// no transaction stays open.
     async fn framed<T>(
         &self,
         framing: QueryResult<Framing>,
@@ -206,7 +211,7 @@ impl Wire {
         }
         let begin = self.client.batch_execute(BEGIN);
         let commit = self.client.batch_execute(COMMIT);
-        // In this order: each sends when it is polled for the first time.
+        // In this order: each sends when it is first polled.
         let (begun, done, committed) = join3(begin, statement, commit).await;
         begun.map_err(failed)?;
         let done = done.map_err(failed)?;
@@ -214,14 +219,15 @@ impl Wire {
         Ok(done)
     }
 
-    /// The rows of a statement. Independent of the query's type; otherwise all of this would be compiled for each query.
+    /// Returns the rows of a statement. Independent of the query's type; otherwise all of this
+    /// would be compiled for each query.
     async fn rows(
         &self,
         framing: QueryResult<Framing>,
         statement: QueryResult<Statement>,
     ) -> QueryResult<BoxStream<'static, QueryResult<AnswerRow>>> {
         let Statement { sql, values } = statement?;
-        // All of them: the end of the transaction is behind them on the same connection.
+        // Collected, because the end of the transaction follows them on the same connection.
         let rows = async {
             let rows = self.client.query_typed_raw(&sql, values).await?;
             rows.try_collect::<Vec<_>>().await
@@ -230,7 +236,7 @@ impl Wire {
         Ok(stream::iter(rows).map(|row| Ok(AnswerRow::new(row))).boxed())
     }
 
-    /// How many rows a statement affects.
+    /// Returns how many rows a statement affects.
     async fn count(&self, framing: QueryResult<Framing>, statement: QueryResult<Statement>) -> QueryResult<usize> {
         let Statement { sql, values } = statement?;
         let values: Vec<_> = values
@@ -243,7 +249,7 @@ impl Wire {
 }
 
 impl ConnectionState {
-    /// An error as diesel has it; what it says of the connection is kept.
+    /// Converts an error for Diesel, and records what it says about the connection.
     fn error(&self, error: &tokio_postgres::Error) -> Diesel {
         let fault = match error.as_db_error() {
             Some(answer) => Fault::Refused(Box::new(answer.clone())),
@@ -256,14 +262,14 @@ impl ConnectionState {
             self.is_spent.store(true, Ordering::Relaxed);
         } else if fault.is_read_only() {
             FAILOVERS.send_if_modified(|seen| {
-                // Unless another connection from the same time has reported it already.
+                // Another connection of the same time may have reported it already.
                 let is_new = *seen == self.began_after;
                 *seen += u64::from(is_new);
                 is_new
             });
         }
         let mut last = self.last_fault.lock().unwrap_or_else(PoisonError::into_inner);
-        // What follows the end of a connection says less.
+        // Later faults of a connection that has ended say less.
         if !last.as_ref().is_some_and(Fault::ends_connection) {
             *last = Some(fault.clone());
         }
@@ -280,7 +286,7 @@ fn lost(why: String) -> Diesel {
     Fault::Lost(why).into()
 }
 
-/// The library's errors keep what they are about in their source.
+/// Returns an error's text. The library's errors have the details in their source.
 fn text(error: &tokio_postgres::Error) -> String {
     use std::error::Error as _;
     error.source().map_or_else(|| error.to_string(), ToString::to_string)
@@ -323,7 +329,7 @@ impl AsyncConnection for Session {
     type TransactionManager = Transactions;
 
     async fn establish(_: &str) -> ConnectionResult<Self> {
-        // The pool is given the connector's way in, and nothing else makes connections.
+        // The connector makes all connections for the pool.
         Err(ConnectionError::BadConnection(
             "connections are made by the connector".to_owned(),
         ))

@@ -1,4 +1,4 @@
-//! What comes from the server: rows, as diesel reads them.
+//! What comes from the server: rows, as Diesel reads them.
 
 use std::{num::NonZeroU32, ops::Range};
 
@@ -13,7 +13,7 @@ use super::BoxError;
 /// A row of an answer.
 pub(in crate::mirror) struct AnswerRow {
     row: tokio_postgres::Row,
-    /// Of the columns' types.
+    /// The types of the columns.
     oids: Vec<NonZeroU32>,
 }
 
@@ -83,7 +83,7 @@ impl<'a> Field<'a, Pg> for Column<'a> {
     }
 }
 
-/// A value in the form that diesel takes it.
+/// A value in the form that Diesel reads.
 struct Received<'a>(&'a [u8]);
 
 impl<'a> FromSql<'a> for Received<'a> {

@@ -1,4 +1,4 @@
-//! What goes to the server: a statement and its values, as diesel writes them.
+//! What goes to the server: a statement and its values, as Diesel writes them.
 
 use bytes::BytesMut;
 use diesel::{
@@ -11,7 +11,7 @@ use tokio_postgres::types::{IsNull, ToSql, Type, to_sql_checked};
 
 use super::BoxError;
 
-/// A statement as it travels.
+/// A statement in the form that is sent.
 pub(super) struct Statement {
     pub(super) sql: String,
     pub(super) values: Vec<(Encoded, Type)>,
@@ -44,7 +44,7 @@ fn kind_of(metadata: &PgTypeMetadata) -> QueryResult<Type> {
     Type::from_oid(oid).ok_or_else(|| Diesel::SerializationError(format!("type {oid} is not built in").into()))
 }
 
-/// Types that PostgreSQL brings along have numbers that diesel knows; ours use no others.
+/// Diesel knows the numbers of PostgreSQL's built-in types. clerk2pg uses no others.
 struct BuiltIn;
 
 impl PgMetadataLookup for BuiltIn {
@@ -53,7 +53,7 @@ impl PgMetadataLookup for BuiltIn {
     }
 }
 
-/// A value in the form that diesel gave it.
+/// A value in the form that Diesel writes.
 #[derive(Debug)]
 pub(super) struct Encoded(Option<Vec<u8>>);
 

@@ -1,4 +1,4 @@
-//! How clerk2pg's transactions and savepoints begin and end.
+//! How transactions and savepoints begin and end.
 
 use diesel::{
     QueryResult,
@@ -11,11 +11,16 @@ use super::Session;
 
 /// Begins every transaction, whether a caller asks for one or a statement stands alone.
 ///
-/// It states the isolation level: the database or the role may have a stricter default, under which transactions of ours that run side by side
-/// would fail. And it makes `pg_catalog` the first schema in which names are found. It is the first one already unless the search path names it
-/// at a later place; then somebody else's function or operator could stand in front of PostgreSQL's. The rest of the path stays as it is, since
-/// triggers and expressions of the application may rely on it. If the client is cut off, the server ends the transaction after a minute. Nothing
-/// stays at the server connection when the transaction ends.
+/// It sets the isolation level: the database or the role may have a stricter default, under which
+/// our transactions that run side by side would fail.
+///
+/// It makes `pg_catalog` the first schema that is searched. Usually it is first, unless the search
+/// path lists it at a later place. Then another role's function or operator could come before
+/// PostgreSQL's. The rest of the path stays as it is, since triggers and expressions of the
+/// application may rely on it.
+///
+/// If the client is cut off, the server ends the transaction after a minute. No setting outlives
+/// the transaction.
 pub(super) const BEGIN: &str = "\
     BEGIN ISOLATION LEVEL READ COMMITTED; \
     SELECT pg_catalog.set_config('idle_in_transaction_session_timeout', '60s', true), \
@@ -23,14 +28,15 @@ pub(super) const BEGIN: &str = "\
             THEN pg_catalog.set_config('search_path', pg_catalog.concat('pg_catalog, ', s.path), true) END \
     FROM pg_catalog.current_setting('search_path') AS s(path)";
 
-/// Ends it. After a failed statement the server answers this by a rollback.
+/// Ends a transaction. After a failed statement, the server rolls back instead.
 pub(super) const COMMIT: &str = "COMMIT";
 
 /// Whether a connection is in a transaction, and how deep.
 #[derive(Debug, Default)]
 pub(in crate::mirror) struct Transactions {
     status: TransactionManagerStatus,
-    /// A transaction is being begun or ended. If that is cut off, nobody knows in which state the connection is.
+    /// Whether a transaction is just being begun or ended. If that is cut off, the state of the
+    /// connection is unknown.
     is_changing: bool,
 }
 
@@ -38,7 +44,7 @@ impl Transactions {
     /// Whether a transaction has begun.
     ///
     /// # Errors
-    /// The connection's state is not known any more.
+    /// The state of the connection is unknown.
     pub(super) fn is_open(&self) -> QueryResult<bool> {
         if self.is_changing {
             return Err(Diesel::BrokenTransactionManager);
@@ -96,7 +102,7 @@ impl TransactionManager<Session> for Transactions {
             1 => Self::change(conn, COMMIT).await,
             depth => Self::change(conn, &format!("RELEASE SAVEPOINT clerk2pg_{}", depth - 1)).await,
         };
-        // A commit that fails ends the transaction, too.
+        // A failed commit ends the transaction, too.
         Self::state(conn)?.change_transaction_depth(TransactionDepthChange::DecreaseDepth)?;
         committed
     }
@@ -106,7 +112,7 @@ impl TransactionManager<Session> for Transactions {
     }
 
     fn is_broken_transaction_manager(conn: &mut Session) -> bool {
-        // A connection within a transaction cannot be given to anybody else.
+        // A connection within a transaction cannot be given to other callers.
         !matches!(conn.transactions.is_open(), Ok(false))
     }
 }

@@ -1,4 +1,4 @@
-//! Strings and what they come to.
+//! Connection strings, and what they are parsed to.
 
 use super::*;
 use crate::secret::Secret;
@@ -94,7 +94,7 @@ fn what_nobody_states() {
         (system.tls.mode, system.tls.roots),
         (Mode::VerifyFull, Some(Roots::System))
     );
-    // libpq's unit, which is not the library's.
+    // Milliseconds, as in libpq; the library uses seconds elsewhere.
     let timeout = parse("postgres://u@db?tcp_user_timeout=1500&password=", &[]).unwrap();
     assert_eq!(
         timeout.config.get_tcp_user_timeout(),
@@ -158,7 +158,7 @@ fn what_is_wrong_names_the_parameter_and_what_would_be_right() {
         "postgres://u@h/d?hostaddr=h",
         "hostaddr=h, expected numeric IP addresses",
     );
-    // Passwords with characters that end them.
+    // Passwords that contain delimiters.
     check("postgres://u:first@hidden@h/d", "written %40");
     check("postgres://u:hidden/more@h/d", "written %2F");
     check("postgres://u:hid%den@h/d", "written %25");
@@ -217,7 +217,7 @@ fn what_other_clients_ask_of_tls_is_never_less() {
     check("ssl=no-verify", Mode::Require);
     check("sslmode=no-verify", Mode::Require);
     check("ssl-mode=verify-full&ssl-root-cert=/ca.pem", Mode::VerifyFull);
-    // Prisma's name for the certificate of the server's authority, and libpq's for the client's.
+    // To Prisma, this is the certificate of the server's authority; to libpq, that of the client.
     let file = |path: &str| Some(PathBuf::from(path));
     let strict = tls("sslaccept=strict&sslcert=/ca.pem");
     assert_eq!(
