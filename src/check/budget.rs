@@ -1,8 +1,8 @@
-//! What the request budget is enough for.
+//! Checks whether the request budget is enough for the schedules.
 
 use chrono::{DateTime, TimeDelta, Utc};
 
-use super::Finding;
+use super::finding::Finding;
 use crate::{
     humanize::{age, number},
     mirror::SyncKind,
@@ -10,59 +10,60 @@ use crate::{
     schedule::Timetable,
 };
 
-/// What a full sync asks for besides its pages: the instance, the count, what is new, and some by id.
-const BESIDES: u64 = 6;
+/// Requests of a full sync that are not for pages: the instance, the count, recent changes, and some
+/// users by id.
+const EXTRA_REQUESTS: u64 = 6;
 
-/// What a look for changes asks for where there are none.
-const LOOK: f64 = 2.0;
+/// Requests of an incremental sync that finds nothing.
+const INCREMENTAL_REQUESTS: f64 = 2.0;
 
-/// So many occurrences tell how often a schedule comes.
+/// Number of next times from which the average period of a schedule is computed.
 const OCCURRENCES: i32 = 30;
 
-/// Holds the requests that the budget lets out in a second against what the schedules, the incremental and the full one, want of it.
-pub(super) fn weigh(
+/// Compares the requests a second that the budget allows with what the schedules need.
+pub(super) fn check_budget(
     per_second: f64,
     users: Option<u64>,
     [incremental, full]: [&str; 2],
     now: DateTime<Utc>,
 ) -> Finding {
     let name = "budget";
-    let mut says = format!("{} requests a second", short(per_second));
+    let mut message = format!("{} requests a second", short(per_second));
     let mut too_much = Vec::new();
     if let Some(users) = users {
-        let requests = users.div_ceil(u64::from(PAGE)) + BESIDES;
+        let requests = users.div_ceil(u64::from(PAGE)) + EXTRA_REQUESTS;
         let takes = seconds(requests as f64 / per_second);
-        says += &format!(
+        message += &format!(
             "; a full sync of {} users sends about {}, in {}",
             number(users),
             number(requests),
             age(takes)
         );
-        if every(&Timetable::new(full, ""), SyncKind::Full, now).is_some_and(|gap| gap < takes) {
-            too_much.push("full syncs are due more often than one can be done: fewer of them (schedule.full)");
+        if period(&Timetable::new(full, ""), SyncKind::Full, now).is_some_and(|gap| gap < takes) {
+            too_much.push("full syncs are due more often than one can finish: schedule fewer (schedule.full)");
         }
     }
-    if let Some(gap) = every(&Timetable::new("", incremental), SyncKind::Incremental, now) {
-        let wanted = LOOK / (gap.num_milliseconds() as f64 / 1000.0);
-        says += &format!(
-            "; looking for changes every {} sends {} a second",
+    if let Some(gap) = period(&Timetable::new("", incremental), SyncKind::Incremental, now) {
+        let wanted = INCREMENTAL_REQUESTS / (gap.num_milliseconds() as f64 / 1000.0);
+        message += &format!(
+            "; an incremental sync every {} sends {} a second",
             age(gap),
             short(wanted)
         );
         if wanted > per_second {
-            too_much.push("looks will come later than they are due: look less often (schedule.incremental)");
+            too_much.push("incremental syncs will be late: schedule fewer (schedule.incremental)");
         }
     }
     match too_much.as_slice() {
-        [] => Finding::ok(name, says),
+        [] => Finding::ok(name, message),
         too_much => {
-            Finding::warn(name, says).hint(format!("{}, or a larger clerk.request_budget", too_much.join("; ")))
+            Finding::warn(name, message).hint(format!("{}, or a larger clerk.request_budget", too_much.join("; ")))
         }
     }
 }
 
-/// How often a schedule comes, on the average of the next times.
-fn every(timetable: &Timetable, kind: SyncKind, now: DateTime<Utc>) -> Option<TimeDelta> {
+/// Returns the average period of a schedule.
+fn period(timetable: &Timetable, kind: SyncKind, now: DateTime<Utc>) -> Option<TimeDelta> {
     let first = timetable.next(kind, now)?;
     let (mut last, mut gaps) = (first, 0);
     while gaps < OCCURRENCES {
@@ -76,7 +77,7 @@ fn seconds(seconds: f64) -> TimeDelta {
     TimeDelta::milliseconds((seconds * 1000.0) as i64)
 }
 
-/// One or two figures that count.
+/// Formats a number with two significant digits at most.
 fn short(number: f64) -> String {
     match number {
         n if n >= 10.0 || n.fract() == 0.0 => format!("{n:.0}"),
@@ -88,12 +89,12 @@ fn short(number: f64) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::check::CheckStatus;
+    use crate::check::finding::CheckStatus;
 
-    fn check(per_second: f64, users: Option<u64>, schedules: [&str; 2], status: CheckStatus, says: &str) {
+    fn check(per_second: f64, users: Option<u64>, schedules: [&str; 2], status: CheckStatus, message: &str) {
         let now = "2026-01-02T10:30:02Z".parse().unwrap();
-        let finding = weigh(per_second, users, schedules, now);
-        assert_eq!((finding.status, finding.says.as_str()), (status, says));
+        let finding = check_budget(per_second, users, schedules, now);
+        assert_eq!((finding.status, finding.message.as_str()), (status, message));
     }
 
     #[test]
@@ -103,7 +104,7 @@ mod tests {
             Some(1_000_000),
             ["*/5 * * * * *", "0 0 * * * *"],
             CheckStatus::Ok,
-            "25 requests a second; a full sync of 1,000,000 users sends about 2,006, in 80 s; looking for changes every 5.0 s sends 0.40 a second",
+            "25 requests a second; a full sync of 1,000,000 users sends about 2,006, in 80 s; an incremental sync every 5.0 s sends 0.40 a second",
         );
     }
 
@@ -114,31 +115,31 @@ mod tests {
             Some(100),
             ["* * * * * *", ""],
             CheckStatus::Ok,
-            "2.5 requests a second; a full sync of 100 users sends about 7, in 2.8 s; looking for changes every 1.0 s sends 2 a second",
+            "2.5 requests a second; a full sync of 100 users sends about 7, in 2.8 s; an incremental sync every 1.0 s sends 2 a second",
         );
     }
 
     #[test]
-    fn what_is_too_much_is_told() {
+    fn schedules_that_are_too_tight_are_reported() {
         check(
             0.5,
             Some(100_000),
             ["* * * * * *", "0 * * * * *"],
             CheckStatus::Warn,
-            "0.50 requests a second; a full sync of 100,000 users sends about 206, in 7 min; looking for changes every 1.0 s sends 2 a second",
+            "0.50 requests a second; a full sync of 100,000 users sends about 206, in 7 min; an incremental sync every 1.0 s sends 2 a second",
         );
         check(0.5, None, ["", ""], CheckStatus::Ok, "0.50 requests a second");
     }
 
     #[test]
-    fn a_burst_counts_by_its_average() {
-        // Ten looks in ten seconds, and then none for fifty.
+    fn a_burst_counts_with_its_average() {
+        // Ten incremental syncs in ten seconds, and then none for fifty.
         check(
             0.5,
             None,
             ["0-9 * * * * *", ""],
             CheckStatus::Ok,
-            "0.50 requests a second; looking for changes every 6.0 s sends 0.33 a second",
+            "0.50 requests a second; an incremental sync every 6.0 s sends 0.33 a second",
         );
     }
 }

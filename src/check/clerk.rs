@@ -1,10 +1,13 @@
-//! The Clerk side: what a few requests tell of the server, the key and its instance.
+//! Checks Clerk with a few requests: the server, the key and its instance.
 
 use std::time::Instant;
 
 use chrono::{DateTime, TimeDelta, Utc};
 
-use super::{Finding, STEP, within};
+use super::{
+    finding::Finding,
+    time_limit::{STEP, within},
+};
 use crate::{
     clerk::{Client, Instance, Page},
     failure::{Cause, Failure},
@@ -13,44 +16,47 @@ use crate::{
     sync::same_instance,
 };
 
-/// Users that are read to see whether a list is in the order asked for.
+/// Users that are read to find out whether a list has the requested order.
 const RECENT: u32 = 10;
 
-/// What Clerk said.
-pub(super) struct Seen {
-    /// Whether Clerk answers, and takes the key.
+/// What was found about Clerk.
+pub(super) struct ClerkFindings {
+    /// Whether Clerk answers and accepts the key.
     pub(super) answer: Finding,
-    identity: Option<Identity>,
-    /// How many users it counts.
+    key_identity: Option<KeyIdentity>,
+    /// How many users it counts; `None` if it does not say.
     pub(super) users: Option<u64>,
-    /// How far its clock is ahead of this machine's.
+    /// How far its clock is ahead of this machine's; `None` if unknown.
     pub(super) ahead: Option<TimeDelta>,
 }
 
-/// Whom the key belongs to.
-struct Identity {
+/// The instance that a key belongs to.
+struct KeyIdentity {
     instance: Instance,
-    is_told: bool,
+    /// Whether the server said which instance it is; an emulator may not.
+    is_known: bool,
     is_live_key: bool,
-    /// What the server does not do.
+    /// What the server does not support.
     lacks: Vec<&'static str>,
 }
 
-impl Seen {
+impl ClerkFindings {
+    /// Only a finding: nothing else is known.
     pub(super) fn nothing(answer: Finding) -> Self {
         Self {
             answer,
-            identity: None,
+            key_identity: None,
             users: None,
             ahead: None,
         }
     }
 
-    /// Which instance it is, and whether the database mirrors that very one; `pinned` is none where that is not known.
+    /// Reports which instance it is, and whether the database mirrors it. `pinned` is the instance
+    /// that the database mirrors, if any; `None` if that is unknown.
     pub(super) fn instance(&self, pinned: Option<&Option<String>>) -> Finding {
         let name = "instance";
-        let Some(identity) = &self.identity else {
-            return Finding::skipped(name, "nothing is known from Clerk");
+        let Some(identity) = &self.key_identity else {
+            return Finding::skipped(name, "Clerk gave no answer");
         };
         let Instance { id, environment_type } = &identity.instance;
         let pin = pinned.map(Option::as_deref);
@@ -61,24 +67,24 @@ impl Seen {
             .users
             .map_or_else(String::new, |users| format!(", {} users", number(users)));
         let mirrored = match pin {
-            None => "; whether this database mirrors it cannot be told",
-            Some(None) => "; this database mirrors none yet",
+            None => "; it is unknown whether this database mirrors it",
+            Some(None) => "; this database mirrors no instance yet",
             Some(Some(_)) => "; this database mirrors it",
         };
-        if !identity.is_told {
+        if !identity.is_known {
             let lacks = match identity.lacks.as_slice() {
                 [] => String::new(),
                 lacks => format!("; it lacks {}", lacks.join(" and ")),
             };
-            let says = format!(
-                "this server does not say which instance it is, so that its address stands for it{users}{lacks}{mirrored}"
+            let message = format!(
+                "this server does not say which instance it is, so its address is used instead{users}{lacks}{mirrored}"
             );
-            return Finding::warn(name, says)
-                .hint("nothing, if it is an emulator: clerk2pg does without what it lacks");
+            return Finding::warn(name, message)
+                .hint("ignore this if it is an emulator: clerk2pg works without what it lacks");
         }
-        let says = format!("{id} ({environment_type}){users}{mirrored}");
+        let message = format!("{id} ({environment_type}){users}{mirrored}");
         if !identity.lacks.is_empty() {
-            return Finding::warn(name, format!("{says}; it lacks {}", identity.lacks.join(" and ")))
+            return Finding::warn(name, format!("{message}; it lacks {}", identity.lacks.join(" and ")))
                 .hint("is clerk.api_url (CLERK_API_URL) Clerk's own address?");
         }
         let contradicts = match environment_type.as_str() {
@@ -88,22 +94,25 @@ impl Seen {
         };
         if contradicts {
             let kind = if identity.is_live_key { "sk_live_" } else { "sk_test_" };
-            return Finding::warn(name, format!("{says}; the key begins with {kind}, as those of the other kind do"))
-                .hint("is it the key that was meant? clerk.request_budget goes by its beginning, unless clerk.rate_limit is set");
+            return Finding::warn(
+                name,
+                format!("{message}; the key begins with {kind}, as those of the other kind do"),
+            )
+            .hint("is it the right key? its prefix decides the rate limit unless clerk.rate_limit is set");
         }
-        Finding::ok(name, says)
+        Finding::ok(name, message)
     }
 }
 
-/// Asks.
-pub(super) async fn ask(client: &Client, is_live_key: bool) -> Seen {
+/// Asks Clerk.
+pub(super) async fn check_clerk(client: &Client, is_live_key: bool) -> ClerkFindings {
     match answers(client, is_live_key).await {
-        Ok(seen) => seen,
-        Err(failure) => Seen::nothing(Finding::of("clerk", &failure)),
+        Ok(findings) => findings,
+        Err(failure) => ClerkFindings::nothing(Finding::of("clerk", &failure)),
     }
 }
 
-async fn answers(client: &Client, is_live_key: bool) -> Result<Seen, Failure> {
+async fn answers(client: &Client, is_live_key: bool) -> Result<ClerkFindings, Failure> {
     let late = || {
         let message = format!(
             "Clerk cannot be reached: no answer within {} s, at {}",
@@ -114,10 +123,10 @@ async fn answers(client: &Client, is_live_key: bool) -> Result<Seen, Failure> {
             .hint("is clerk.api_url (CLERK_API_URL) right, and can this machine reach it?")
     };
     let started = Instant::now();
-    let told = within(STEP, late, client.instance()).await?;
+    let known = within(STEP, late, client.instance()).await?;
     let took = started.elapsed().as_millis();
     let asked = Utc::now();
-    // A wrong address answers 404 to everything, and must not be taken for an emulator.
+    // A wrong address answers 404 to every request, and must not pass for an emulator.
     let page = within(STEP, late, client.list(&Walk::new().query(), 1)).await?;
     let ahead = page.date.and_then(|date| ahead(date, asked, Utc::now()));
     let users = within(STEP, late, client.count(Range::ALL)).await?;
@@ -125,9 +134,9 @@ async fn answers(client: &Client, is_live_key: bool) -> Result<Seen, Failure> {
     if users.is_none() {
         lacks.push("counts of users (only full syncs see deletions)");
     }
-    let is_told = told.is_some();
-    // Clerk has cursors; of an emulator one does not know.
-    if !is_told && let Some(first) = id(&page) {
+    let is_known = known.is_some();
+    // Clerk supports these; an emulator may not.
+    if !is_known && let Some(first) = id(&page) {
         let query = Query {
             after: Some(first.to_owned()),
             created_after: None,
@@ -135,7 +144,7 @@ async fn answers(client: &Client, is_live_key: bool) -> Result<Seen, Failure> {
         };
         match within(STEP, late, client.list(&query, 1)).await {
             Ok(next) if id(&next) != Some(first) => {}
-            _ => lacks.push("cursors (other ways stand in for them)"),
+            _ => lacks.push("cursors (other parameters are used instead)"),
         }
         let asked = within(STEP, late, client.named(&[first])).await;
         if !asked.is_ok_and(|page| page.users().iter().all(|raw| raw.id.as_deref() == Some(first))) {
@@ -146,14 +155,14 @@ async fn answers(client: &Client, is_live_key: bool) -> Result<Seen, Failure> {
             lacks.push("lists by the last change (only full syncs see changes)");
         }
     }
-    Ok(Seen {
+    Ok(ClerkFindings {
         answer: Finding::ok(
             "clerk",
-            format!("{} takes the key, and answers in {took} ms", client.api_url()),
+            format!("{} accepts the key, and answers in {took} ms", client.api_url()),
         ),
-        identity: Some(Identity {
-            instance: told.unwrap_or_else(|| client.address_as_instance()),
-            is_told,
+        key_identity: Some(KeyIdentity {
+            instance: known.unwrap_or_else(|| client.address_as_instance()),
+            is_known,
             is_live_key,
             lacks,
         }),
@@ -166,26 +175,26 @@ fn id(page: &Page) -> Option<&str> {
     page.users().first()?.id.as_deref()
 }
 
-/// How far a clock is ahead that told whole seconds some time between these moments.
+/// Returns how far a clock is ahead that showed `date`, in whole seconds, between two moments.
 fn ahead(date: i64, asked: DateTime<Utc>, answered: DateTime<Utc>) -> Option<TimeDelta> {
-    let told = DateTime::from_timestamp_millis(date)? + TimeDelta::milliseconds(500);
-    Some(told - (asked + (answered - asked) / 2))
+    let shown = DateTime::from_timestamp_millis(date)? + TimeDelta::milliseconds(500);
+    Some(shown - (asked + (answered - asked) / 2))
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::check::CheckStatus;
+    use crate::check::finding::CheckStatus;
 
-    fn seen(id: &str, environment_type: &str, is_live_key: bool) -> Seen {
-        Seen {
+    fn findings(id: &str, environment_type: &str, is_live_key: bool) -> ClerkFindings {
+        ClerkFindings {
             answer: Finding::ok("clerk", ""),
-            identity: Some(Identity {
+            key_identity: Some(KeyIdentity {
                 instance: Instance {
                     id: id.to_owned(),
                     environment_type: environment_type.to_owned(),
                 },
-                is_told: true,
+                is_known: true,
                 is_live_key,
                 lacks: Vec::new(),
             }),
@@ -195,12 +204,12 @@ mod tests {
     }
 
     #[test]
-    fn the_instance_is_held_against_the_pin_and_the_key() {
-        let check = |environment, is_live, pinned: Option<Option<&str>>, status, says: &str| {
+    fn the_instance_is_compared_with_the_pin_and_the_key() {
+        let check = |environment, is_live, pinned: Option<Option<&str>>, status, message: &str| {
             let pinned = pinned.map(|pin| pin.map(str::to_owned));
-            let finding = seen("ins_a", environment, is_live).instance(pinned.as_ref());
+            let finding = findings("ins_a", environment, is_live).instance(pinned.as_ref());
             assert_eq!(finding.status, status, "{finding:?}");
-            assert!(finding.says.contains(says), "{finding:?}");
+            assert!(finding.message.contains(message), "{finding:?}");
         };
         let production = "ins_a (production), 1,234 users; ";
         check(
@@ -208,7 +217,7 @@ mod tests {
             true,
             Some(None),
             CheckStatus::Ok,
-            &format!("{production}this database mirrors none yet"),
+            &format!("{production}this database mirrors no instance yet"),
         );
         check(
             "production",
@@ -217,7 +226,7 @@ mod tests {
             CheckStatus::Ok,
             &format!("{production}this database mirrors it"),
         );
-        check("production", true, None, CheckStatus::Ok, "cannot be told");
+        check("production", true, None, CheckStatus::Ok, "it is unknown whether");
         check("staging", true, Some(None), CheckStatus::Ok, "staging");
         check(
             "production",
@@ -232,7 +241,7 @@ mod tests {
     }
 
     #[test]
-    fn whole_seconds_are_taken_in_their_middle() {
+    fn whole_seconds_count_from_their_middle() {
         let at = |text: &str| text.parse::<DateTime<Utc>>().unwrap();
         let told = at("2026-01-01T00:00:10Z").timestamp_millis();
         let found = ahead(told, at("2026-01-01T00:00:05Z"), at("2026-01-01T00:00:06Z")).unwrap();

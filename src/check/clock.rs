@@ -1,16 +1,17 @@
-//! Three clocks: this machine's, Clerk's and the database's. Where two agree, the third is off.
+//! Compares three clocks: this machine's, Clerk's and the database's. If two agree, the third is off.
 
 use chrono::TimeDelta;
 
-use super::Finding;
+use super::finding::Finding;
 
-/// What is no matter: Clerk tells whole seconds only.
+/// Largest tolerated difference: Clerk shows whole seconds only.
 const TOLERATED: TimeDelta = TimeDelta::seconds(5);
 
-const HINT: &str = "have it set over the network (NTP): certificates, schedules and the age of changes go by it";
+const HINT: &str = "synchronize it over the network (NTP): certificates, schedules and the age of changes depend on it";
 
-/// Compares, by how far the others' clocks are ahead of this machine's.
-pub(super) fn compare(clerk: Option<TimeDelta>, database: Option<TimeDelta>) -> Finding {
+/// Compares the clocks. The arguments say how far the others are ahead of this machine's; `None` if
+/// unknown.
+pub(super) fn compare_clocks(clerk: Option<TimeDelta>, database: Option<TimeDelta>) -> Finding {
     let name = "clock";
     let is_off = |delta: TimeDelta| delta.abs() > TOLERATED;
     let others = [("Clerk's", clerk), ("the database's", database)];
@@ -18,25 +19,26 @@ pub(super) fn compare(clerk: Option<TimeDelta>, database: Option<TimeDelta>) -> 
         .into_iter()
         .filter_map(|(whose, delta)| Some((whose, delta?)))
         .collect();
-    let told: Vec<_> = others
+    let descriptions: Vec<_> = others
         .iter()
-        .map(|(whose, delta)| format!("{whose} clock {}", words(*delta)))
+        .map(|(whose, delta)| format!("{whose} clock {}", describe(*delta)))
         .collect();
-    let told = told.join(", ");
+    let descriptions = descriptions.join(", ");
     let culprit = match others.as_slice() {
-        [] => return Finding::skipped(name, "neither Clerk nor the database told the time"),
+        [] => return Finding::skipped(name, "neither Clerk nor the database showed its time"),
         both if both.iter().all(|(_, delta)| !is_off(*delta)) => {
-            return Finding::ok(name, format!("as this machine sees it, {told}"));
+            return Finding::ok(name, format!("as this machine sees it, {descriptions}"));
         }
         [(_, clerk), (_, database)] if !is_off(*clerk - *database) => "this machine's clock is off",
         [(_, clerk), (_, _)] if !is_off(*clerk) => "the database's clock is off",
-        [(_, _), (_, database)] if !is_off(*database) => "the clock of whoever answers in Clerk's name is off",
-        _ => "which one is off cannot be told",
+        [(_, _), (_, database)] if !is_off(*database) => "Clerk's clock, or that of a proxy in front of it, is off",
+        _ => "it is unknown which one is off",
     };
-    Finding::warn(name, format!("{culprit}: as this machine sees it, {told}")).hint(HINT)
+    Finding::warn(name, format!("{culprit}: as this machine sees it, {descriptions}")).hint(HINT)
 }
 
-fn words(ahead: TimeDelta) -> String {
+/// Describes how far a clock is ahead.
+fn describe(ahead: TimeDelta) -> String {
     let seconds = ahead.num_milliseconds() as f64 / 1000.0;
     match seconds {
         s if s.abs() < 1.0 => "agrees".to_owned(),
@@ -48,15 +50,15 @@ fn words(ahead: TimeDelta) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::check::CheckStatus;
+    use crate::check::finding::CheckStatus;
 
     #[test]
-    fn two_that_agree_tell_of_the_third() {
-        let check = |clerk: Option<i64>, database: Option<i64>, status, says: &str| {
-            let finding = compare(clerk.map(TimeDelta::seconds), database.map(TimeDelta::seconds));
+    fn the_third_clock_is_off_if_two_agree() {
+        let check = |clerk: Option<i64>, database: Option<i64>, status, message: &str| {
+            let finding = compare_clocks(clerk.map(TimeDelta::seconds), database.map(TimeDelta::seconds));
             assert_eq!(
-                (finding.status, finding.says.as_str()),
-                (status, says),
+                (finding.status, finding.message.as_str()),
+                (status, message),
                 "{clerk:?} {database:?}"
             );
         };
@@ -100,7 +102,7 @@ mod tests {
             Some(0),
             CheckStatus::Warn,
             &format!(
-                "the clock of whoever answers in Clerk's name is off: {seen}Clerk's clock is 3600 s ahead, the database's clock agrees"
+                "Clerk's clock, or that of a proxy in front of it, is off: {seen}Clerk's clock is 3600 s ahead, the database's clock agrees"
             ),
         );
         check(
@@ -108,20 +110,20 @@ mod tests {
             Some(-60),
             CheckStatus::Warn,
             &format!(
-                "which one is off cannot be told: {seen}Clerk's clock is 60 s ahead, the database's clock is 60 s behind"
+                "it is unknown which one is off: {seen}Clerk's clock is 60 s ahead, the database's clock is 60 s behind"
             ),
         );
         check(
             Some(60),
             None,
             CheckStatus::Warn,
-            &format!("which one is off cannot be told: {seen}Clerk's clock is 60 s ahead"),
+            &format!("it is unknown which one is off: {seen}Clerk's clock is 60 s ahead"),
         );
         check(
             None,
             None,
             CheckStatus::Skipped,
-            "neither Clerk nor the database told the time",
+            "neither Clerk nor the database showed its time",
         );
     }
 }

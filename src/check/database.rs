@@ -1,13 +1,13 @@
-//! The Postgres side: the server, the way there, and what is in the database.
+//! Checks the database: the server, the connection to it, and what the schema contains.
 
 use std::time::Duration;
 
 use chrono::TimeDelta;
 
 use super::{
-    Finding, STEP,
-    permissions::{self, Contents},
-    within,
+    finding::Finding,
+    permissions::{SchemaContents, check_permissions},
+    time_limit::{STEP, within},
 };
 use crate::{
     failure::{Cause, Failure},
@@ -16,23 +16,25 @@ use crate::{
     },
 };
 
-/// How long it may take to connect: longer than one host that keeps silent is waited for, so that the next one has its turn.
-const CONNECT: Duration = Duration::from_secs(12);
+/// Time limit for connecting: longer than the wait for one silent host, so that the next host gets its
+/// turn.
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(12);
 
-/// The oldest server that is supported, as it gives its version.
-const OLDEST: i32 = 140_000;
+/// Oldest supported version, in the form of `server_version_num`.
+const MIN_VERSION: i32 = 140_000;
 
-/// What was found.
-pub(super) struct Seen {
-    /// The database, TLS, permissions, the schema, notifications and the lease.
+/// What was found about the database.
+pub(super) struct DatabaseFindings {
+    /// On the database, TLS, permissions, the schema, notifications and the lease.
     pub(super) findings: Vec<Finding>,
-    /// The instance that the database mirrors, if any; none as a whole where that cannot be told.
+    /// The instance that the database mirrors, if any; `None` if that is unknown.
     pub(super) pinned: Option<Option<String>>,
-    /// How far its clock is ahead of this machine's.
+    /// How far its clock is ahead of this machine's; `None` if unknown.
     pub(super) ahead: Option<TimeDelta>,
 }
 
-impl Seen {
+impl DatabaseFindings {
+    /// Only a finding: nothing else is known.
     pub(super) fn nothing(database: Finding) -> Self {
         let others = ["tls", "permissions", "schema", "notifications", "lease"];
         let others = others.map(|name| Finding::skipped(name, "there is no connection to the database"));
@@ -44,23 +46,26 @@ impl Seen {
     }
 }
 
-/// Looks.
-pub(super) async fn look(mirror: &Mirror, migrate: bool) -> Seen {
-    let found = match within(CONNECT, || late(CONNECT), Inspection::of(mirror)).await {
+/// Connects to the database, and checks it. `migrate` says whether the daemon applies migrations.
+pub(super) async fn check_database(mirror: &Mirror, migrate: bool) -> DatabaseFindings {
+    let found = match within(CONNECT_TIMEOUT, || late(CONNECT_TIMEOUT), Inspection::of(mirror)).await {
         Ok(found) => found,
-        Err(failure) => return Seen::nothing(Finding::of("database", &failure)),
+        Err(failure) => return DatabaseFindings::nothing(Finding::of("database", &failure)),
     };
-    let (inside, notifications) = tokio::join!(inside(mirror, &found.rights), hear(mirror, found.server.is_standby));
-    let Inside {
+    let (schema_findings, notifications) = tokio::join!(
+        check_schema(mirror, &found.rights),
+        notifications(mirror, found.server.is_standby)
+    );
+    let SchemaFindings {
         contents,
         pinned,
         lease,
-    } = inside;
-    Seen {
+    } = schema_findings;
+    DatabaseFindings {
         findings: vec![
             server(&found.server, &found.link, &found.rights.whole.role),
             tls(&found.link),
-            permissions::judge(&found.rights, &contents, migrate),
+            check_permissions(&found.rights, &contents, migrate),
             schema(&contents, migrate),
             notifications,
             lease,
@@ -74,18 +79,20 @@ fn late(limit: Duration) -> Failure {
     Error::Unavailable(format!("no answer within {} s", limit.as_secs())).into()
 }
 
-/// What is in the schema.
-struct Inside {
-    contents: Contents,
+/// What was found in the schema.
+struct SchemaFindings {
+    contents: SchemaContents,
     pinned: Option<Option<String>>,
     lease: Finding,
 }
 
-async fn inside(mirror: &Mirror, rights: &Rights) -> Inside {
+async fn check_schema(mirror: &Mirror, rights: &Rights) -> SchemaFindings {
     let contents = contents(mirror, rights).await;
     let (pinned, lease) = match contents {
-        Contents::Nothing | Contents::Empty => (Some(None), Finding::skipped("lease", "there is no mirror yet")),
-        Contents::Ours { is_current } => {
+        SchemaContents::Nothing | SchemaContents::Empty => {
+            (Some(None), Finding::skipped("lease", "there is no mirror yet"))
+        }
+        SchemaContents::Ours { is_current } => {
             let pinned = within(STEP, || late(STEP), mirror.instance().id()).await.ok();
             let lease = match is_current {
                 true => lease(mirror).await,
@@ -95,69 +102,72 @@ async fn inside(mirror: &Mirror, rights: &Rights) -> Inside {
         }
         _ => (None, Finding::skipped("lease", "the schema cannot be used")),
     };
-    Inside {
+    SchemaFindings {
         contents,
         pinned,
         lease,
     }
 }
 
-async fn contents(mirror: &Mirror, rights: &Rights) -> Contents {
+/// Finds out what the schema contains.
+async fn contents(mirror: &Mirror, rights: &Rights) -> SchemaContents {
     if rights.whole.owner.is_none() {
-        return Contents::Nothing;
+        return SchemaContents::Nothing;
     }
     if !rights.whole.is_filled {
-        return Contents::Empty;
+        return SchemaContents::Empty;
     }
     match rights.reads_bookkeeping() {
-        None => return Contents::Unusable(Error::from(SchemaError::Foreign).into()),
-        Some(false) => return Contents::Hidden,
+        None => return SchemaContents::Unusable(Error::from(SchemaError::Foreign).into()),
+        Some(false) => return SchemaContents::Hidden,
         Some(true) => {}
     }
     let existing = async { Ok::<_, Failure>(mirror.schema().exists().await) };
     match within(STEP, || late(STEP), existing).await {
-        Ok(Ok(true)) => Contents::Ours { is_current: true },
-        Ok(Ok(false)) => Contents::Empty,
-        Ok(Err(Error::Schema(SchemaError::Outdated { .. }))) => Contents::Ours { is_current: false },
-        Ok(Err(error)) => Contents::Unusable(error.into()),
-        Err(failure) => Contents::Unusable(failure),
+        Ok(Ok(true)) => SchemaContents::Ours { is_current: true },
+        Ok(Ok(false)) => SchemaContents::Empty,
+        Ok(Err(Error::Schema(SchemaError::Outdated { .. }))) => SchemaContents::Ours { is_current: false },
+        Ok(Err(error)) => SchemaContents::Unusable(error.into()),
+        Err(failure) => SchemaContents::Unusable(failure),
     }
 }
 
+/// Reports the server: its version, and whether it can be written to.
 fn server(server: &PostgresServer, Link { place, .. }: &Link, role: &str) -> Finding {
     let name = "database";
     let version = server.version.split(' ').next().unwrap_or_default();
-    let says = format!("PostgreSQL {version} at {place}, as {role}");
-    if server.version_number < OLDEST {
-        return Finding::failed(name, format!("{says}: too old")).hint("clerk2pg needs PostgreSQL 14 or newer");
+    let message = format!("PostgreSQL {version} at {place}, as {role}");
+    if server.version_number < MIN_VERSION {
+        return Finding::failed(name, format!("{message}: too old")).hint("clerk2pg needs PostgreSQL 14 or newer");
     }
     if server.is_standby {
-        return Finding::failed(name, format!("{says}: a standby, which cannot be written to")).hint(
+        return Finding::failed(name, format!("{message}: a standby, which cannot be written to")).hint(
             "give the primary's address; or all hosts, with target_session_attrs=read-write, so that the primary is found",
         );
     }
     if server.is_read_only {
-        return Finding::failed(name, format!("{says}: transactions are read-only (default_transaction_read_only)"))
-            .hint(format!("ALTER ROLE {role} SET default_transaction_read_only = off; or is it set for the database, the server or in the address?"));
+        return Finding::failed(name, format!("{message}: transactions are read-only (default_transaction_read_only)"))
+            .hint(format!("ALTER ROLE {role} SET default_transaction_read_only = off; or remove it from the database, the server or the address"));
     }
     match server.encoding.as_str() {
-        "UTF8" => Finding::ok(name, says),
+        "UTF8" => Finding::ok(name, message),
         "SQL_ASCII" => Finding::warn(
             name,
-            format!("{says}: its encoding is SQL_ASCII, which has no escapes of JSON beyond ASCII, so that users with one are rejected"),
+            format!("{message}: its encoding is SQL_ASCII, which cannot read JSON escapes beyond ASCII, so users with one are rejected"),
         )
         .hint(ENCODING),
         encoding => Finding::warn(
             name,
-            format!("{says}: its encoding is {encoding}, which cannot hold all of Unicode, so that users with other characters are rejected"),
+            format!("{message}: its encoding is {encoding}, which cannot store all of Unicode, so users with other characters are rejected"),
         )
         .hint(ENCODING),
     }
 }
 
 /// The hint for a database whose encoding cannot hold all users.
-const ENCODING: &str = "move to a database that is made with CREATE DATABASE … TEMPLATE template0 ENCODING 'UTF8'";
+const ENCODING: &str = "move to a database that was created with CREATE DATABASE … TEMPLATE template0 ENCODING 'UTF8'";
 
+/// Reports whether the connection is encrypted.
 fn tls(link: &Link) -> Finding {
     let (name, sslmode) = ("tls", link.sslmode);
     let Some(version) = &link.tls else {
@@ -165,9 +175,9 @@ fn tls(link: &Link) -> Finding {
             true => Finding::ok(name, "not encrypted, and nothing leaves this machine"),
             false => Finding::warn(
                 name,
-                format!("not encrypted (sslmode={sslmode}): who is on the way can read the users"),
+                format!("not encrypted (sslmode={sslmode}): anybody on the network path can read the users"),
             )
-            .hint("sslmode=verify-full in database.url (DATABASE_URL), or require"),
+            .hint("set sslmode=verify-full, or require, in database.url (DATABASE_URL)"),
         };
     };
     let checked = match (link.checks_certificate, link.checks_name) {
@@ -178,80 +188,83 @@ fn tls(link: &Link) -> Finding {
     Finding::ok(name, format!("{version}; {checked} (sslmode={sslmode})"))
 }
 
-fn schema(contents: &Contents, migrate: bool) -> Finding {
+/// Reports whether the schema is up to date.
+fn schema(contents: &SchemaContents, migrate: bool) -> Finding {
     let name = "schema";
     let outdated = |missing| Finding::of(name, &Error::from(SchemaError::Outdated { missing }).into());
     match contents {
-        Contents::Nothing | Contents::Empty if migrate => Finding::ok(name, "not there yet: the first start makes it"),
-        Contents::Nothing | Contents::Empty => outdated(true),
-        Contents::Ours { is_current: true } => Finding::ok(name, "up to date"),
-        Contents::Ours { is_current: false } if migrate => Finding::ok(
+        SchemaContents::Nothing | SchemaContents::Empty if migrate => {
+            Finding::ok(name, "not there yet: the first start creates it")
+        }
+        SchemaContents::Nothing | SchemaContents::Empty => outdated(true),
+        SchemaContents::Ours { is_current: true } => Finding::ok(name, "up to date"),
+        SchemaContents::Ours { is_current: false } if migrate => Finding::ok(
             name,
             "older than this clerk2pg: the next start applies the pending migrations",
         ),
-        Contents::Ours { is_current: false } => outdated(false),
-        Contents::Hidden => Finding::skipped(name, "the role may not read which version it is"),
-        Contents::Unusable(failure) => Finding::of(name, failure),
+        SchemaContents::Ours { is_current: false } => outdated(false),
+        SchemaContents::Hidden => Finding::skipped(name, "the role may not read which version it is"),
+        SchemaContents::Unusable(failure) => Finding::of(name, failure),
     }
 }
 
-/// Tries whether what is notified is heard. Running daemons know such a trial, and leave it alone.
-async fn hear(mirror: &Mirror, is_standby: bool) -> Finding {
+/// Checks whether notifications arrive. Running daemons ignore the test notification.
+async fn notifications(mirror: &Mirror, is_standby: bool) -> Finding {
     let name = "notifications";
     if is_standby {
-        return Finding::skipped(name, "a standby has none");
+        return Finding::skipped(name, "a standby server has none");
     }
     let why = match tokio::time::timeout(STEP, NotificationStream::open(mirror)).await {
         Ok(Ok(_)) => {
-            return Finding::ok(
-                name,
-                "NOTIFY clerk2pg is heard: no pooler in transaction mode is on the way",
-            );
+            return Finding::ok(name, "NOTIFY clerk2pg arrives: there is no pooler in transaction mode");
         }
         Ok(Err(ListenError::Unavailable(error))) => return Finding::of(name, &error.into()),
         Ok(Err(ListenError::Unsupported(why))) => why,
-        Err(_) => "what is notified does not arrive".to_owned(),
+        Err(_) => "no notification arrives".to_owned(),
     };
-    Finding::warn(name, format!("NOTIFY clerk2pg is not heard: {why}, as behind a pooler in transaction mode")).hint(
-        "nothing, where the schedule is enough: all else works behind one; the server's own address, or a pooler in session mode, lets it be heard",
+    Finding::warn(
+        name,
+        format!("NOTIFY clerk2pg does not arrive: {why}, as behind a pooler in transaction mode"),
     )
+    .hint("only NOTIFY needs this: connect directly or through a session-mode pooler; otherwise ignore")
 }
 
+/// Reports which clerk2pg syncs, leads and stands by.
 async fn lease(mirror: &Mirror) -> Finding {
     let name = "lease";
     let asked = async { Ok::<_, Error>((mirror.leases().holder().await?, mirror.leadership().replicas().await?)) };
     match within(STEP, || late(STEP), asked).await {
-        Ok((holder, replicas)) => Finding::ok(name, held(holder.as_deref(), &replicas)),
+        Ok((holder, replicas)) => Finding::ok(name, describe_lease(holder.as_deref(), &replicas)),
         Err(failure) if failure.cause == Cause::NeedsPerson => Finding::skipped(name, "the role may not read it"),
         Err(failure) => Finding::of(name, &failure),
     }
 }
 
-/// Who syncs, who leads, and who stands by.
-fn held(holder: Option<&str>, Replicas { leader, standbys }: &Replicas) -> String {
-    let mut says = match holder {
-        Some(holder) => format!("{holder} is syncing at this moment"),
-        None => "free: nobody is syncing at this moment".to_owned(),
+/// Describes the holder of the lease and the replicas.
+fn describe_lease(holder: Option<&str>, Replicas { leader, standbys }: &Replicas) -> String {
+    let mut message = match holder {
+        Some(holder) => format!("{holder} is syncing now"),
+        None => "free: no clerk2pg is syncing now".to_owned(),
     };
     if let Some(leader) = leader {
-        says += &format!("; of the daemons, {leader} leads or led last");
+        message += &format!("; of the daemons, {leader} leads or led last");
     }
     match standbys.as_slice() {
         [] => {}
-        [standby] => says += &format!("; {standby} stands by"),
-        standbys => says += &format!("; {} stand by", standbys.join(", ")),
+        [standby] => message += &format!("; {standby} stands by"),
+        standbys => message += &format!("; {} stand by", standbys.join(", ")),
     }
-    says
+    message
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::check::CheckStatus;
+    use crate::check::finding::CheckStatus;
 
     #[test]
-    fn what_crosses_a_network_in_clear_is_told() {
-        let check = |tls: Option<&str>, is_local, checks: [bool; 2], status, says: &str| {
+    fn an_unencrypted_connection_over_a_network_is_reported() {
+        let check = |tls: Option<&str>, is_local, checks: [bool; 2], status, message: &str| {
             let finding = super::tls(&Link {
                 place: String::new(),
                 tls: tls.map(str::to_owned),
@@ -261,7 +274,7 @@ mod tests {
                 checks_name: checks[1],
             });
             assert_eq!(finding.status, status, "{finding:?}");
-            assert!(finding.says.starts_with(says), "{finding:?}");
+            assert!(finding.message.starts_with(message), "{finding:?}");
         };
         check(
             None,
@@ -301,15 +314,15 @@ mod tests {
     }
 
     #[test]
-    fn who_syncs_leads_and_stands_by() {
+    fn the_holder_the_leader_and_the_standbys_are_named() {
         let check = |holder, leader: Option<&str>, standbys: &[&str], expected: &str| {
             let replicas = Replicas {
                 leader: leader.map(str::to_owned),
                 standbys: standbys.iter().map(ToString::to_string).collect(),
             };
-            assert_eq!(held(holder, &replicas), expected);
+            assert_eq!(describe_lease(holder, &replicas), expected);
         };
-        let free = "free: nobody is syncing at this moment";
+        let free = "free: no clerk2pg is syncing now";
         check(None, None, &[], free);
         check(
             None,
@@ -317,15 +330,15 @@ mod tests {
             &[],
             &format!("{free}; of the daemons, a:1 leads or led last"),
         );
-        let all = "a:1 is syncing at this moment; of the daemons, a:1 leads or led last; b:2, c:3 stand by";
+        let all = "a:1 is syncing now; of the daemons, a:1 leads or led last; b:2, c:3 stand by";
         check(Some("a:1"), Some("a:1"), &["b:2", "c:3"], all);
         check(None, None, &["b:2"], &format!("{free}; b:2 stands by"));
     }
 
     #[test]
-    fn a_server_must_be_new_enough_and_take_writes() {
-        let check = |version_number, is_standby, is_read_only, status, says: &str| {
-            let told = PostgresServer::of_test("15.4 (Debian 15.4-1)", version_number, is_standby, is_read_only);
+    fn a_server_must_be_new_enough_and_writable() {
+        let check = |version_number, is_standby, is_read_only, status, message: &str| {
+            let found = PostgresServer::of_test("15.4 (Debian 15.4-1)", version_number, is_standby, is_read_only);
             let link = Link {
                 place: "db:5432/app".to_owned(),
                 tls: None,
@@ -334,9 +347,9 @@ mod tests {
                 checks_certificate: false,
                 checks_name: false,
             };
-            let finding = server(&told, &link, "app");
-            let expected = format!("PostgreSQL 15.4 at db:5432/app, as app{says}");
-            assert_eq!((finding.status, finding.says), (status, expected));
+            let finding = server(&found, &link, "app");
+            let expected = format!("PostgreSQL 15.4 at db:5432/app, as app{message}");
+            assert_eq!((finding.status, finding.message), (status, expected));
         };
         check(150_004, false, false, CheckStatus::Ok, "");
         check(140_000, false, false, CheckStatus::Ok, "");

@@ -1,21 +1,21 @@
-//! The daemon's own address: free for it, its own already, or somebody else's.
+//! Checks the daemon's address: free, in use by a daemon, or in use by another program.
 
 use std::net::SocketAddr;
 
-use super::Finding;
+use super::finding::Finding;
 use crate::watch::{self, HttpServer};
 
 const NAME: &str = "listener";
 
-/// Takes the address for a moment, and where it is taken asks who is there.
-pub(super) async fn knock(address: Option<SocketAddr>) -> Finding {
+/// Binds the address for a moment. If it is in use, asks whether a daemon answers there.
+pub(super) async fn check_listener(address: Option<SocketAddr>) -> Finding {
     let Some(address) = address else {
         return Finding::ok(NAME, "turned off (http.listen = \"\")");
     };
     let Err(failure) = HttpServer::default().bind(Some(address)) else {
         return Finding::ok(
             NAME,
-            format!("http://{address}/ is free: no daemon runs here, or with another http.listen"),
+            format!("http://{address}/ is free: no daemon runs here, or it has another http.listen"),
         );
     };
     match watch::try_probe(address).await {
@@ -30,7 +30,7 @@ pub(super) async fn knock(address: Option<SocketAddr>) -> Finding {
                 probe.message
             ),
         )
-        .hint("its log says more, as does `clerk2pg status`"),
+        .hint("see its log, or `clerk2pg status`"),
         Err(_) => Finding {
             hint: failure.hint,
             ..Finding::warn(NAME, format!("{}; a daemon would not start", failure.message))

@@ -1,48 +1,48 @@
-//! Whether the role may do what is needed, and the GRANT that mends it.
+//! Checks whether the role has the rights that a sync needs, and suggests the missing GRANTs.
 
 use std::collections::BTreeMap;
 
-use super::Finding;
+use super::finding::Finding;
 use crate::{failure::Failure, mirror::Rights};
 
 const NAME: &str = "permissions";
 
-/// What is in the schema `clerk`.
+/// What the schema `clerk` contains.
 #[derive(Debug)]
-pub(super) enum Contents {
-    /// There is no such schema.
+pub(super) enum SchemaContents {
+    /// There is no schema.
     Nothing,
-    /// Nothing is in it.
+    /// The schema is empty.
     Empty,
-    /// What clerk2pg made, if not of this version.
+    /// clerk2pg's objects, perhaps of another version.
     Ours {
-        /// No migration is pending.
+        /// Whether no migration is pending.
         is_current: bool,
     },
-    /// Most likely what clerk2pg made, but the role may not read of which version it is.
+    /// Probably clerk2pg's objects, but the role may not read their version.
     Hidden,
-    /// Somebody else's, or a newer clerk2pg's; or it could not be looked at.
+    /// Foreign objects, or those of a newer clerk2pg, or it could not be read.
     Unusable(Failure),
 }
 
-/// Judges.
-pub(super) fn judge(rights: &Rights, contents: &Contents, migrate: bool) -> Finding {
+/// Checks the rights for what has to be done with the schema next.
+pub(super) fn check_permissions(rights: &Rights, contents: &SchemaContents, migrate: bool) -> Finding {
     let (role, database) = (&rights.whole.role, &rights.whole.database);
     match contents {
-        Contents::Unusable(_) => Finding::skipped(NAME, "the schema cannot be used"),
-        Contents::Nothing | Contents::Empty if !migrate => {
-            Finding::skipped(NAME, "there is nothing yet that rights would be needed on")
+        SchemaContents::Unusable(_) => Finding::skipped(NAME, "the schema cannot be used"),
+        SchemaContents::Nothing | SchemaContents::Empty if !migrate => {
+            Finding::skipped(NAME, "there is nothing yet that needs rights")
         }
-        Contents::Nothing if rights.whole.creates_schemas => Finding::ok(NAME, format!("{role} may create the schema clerk")),
-        Contents::Nothing => Finding::failed(NAME, format!("{role} may not create the schema clerk in {database}"))
+        SchemaContents::Nothing if rights.whole.creates_schemas => Finding::ok(NAME, format!("{role} may create the schema clerk")),
+        SchemaContents::Nothing => Finding::failed(NAME, format!("{role} may not create the schema clerk in {database}"))
             .hint(format!("as the owner of the database: CREATE SCHEMA clerk AUTHORIZATION {role}; or run `clerk2pg migrate` as a role that may")),
-        Contents::Empty if rights.whole.uses && rights.whole.creates => {
+        SchemaContents::Empty if rights.whole.uses && rights.whole.creates => {
             Finding::ok(NAME, format!("{role} may create what it needs in the schema clerk"))
         }
-        Contents::Empty => Finding::failed(NAME, format!("{role} may not create in the schema clerk, which is {}'s", owner(rights)))
+        SchemaContents::Empty => Finding::failed(NAME, format!("{role} may not create in the schema clerk, which is {}'s", owner(rights)))
             .hint(format!("ALTER SCHEMA clerk OWNER TO {role}; or run `clerk2pg migrate` as {}", owner(rights))),
-        Contents::Ours { is_current: false } if migrate => may_migrate(rights),
-        Contents::Ours { .. } | Contents::Hidden => may_sync(rights),
+        SchemaContents::Ours { is_current: false } if migrate => may_migrate(rights),
+        SchemaContents::Ours { .. } | SchemaContents::Hidden => may_sync(rights),
     }
 }
 
@@ -50,7 +50,7 @@ fn owner(rights: &Rights) -> &str {
     rights.whole.owner.as_deref().unwrap_or_default()
 }
 
-/// Migrations alter tables, which is their owner's to do.
+/// Checks the rights for pending migrations: only the owner of a table may alter it.
 fn may_migrate(rights: &Rights) -> Finding {
     let role = &rights.whole.role;
     let foreign = rights.tables.iter().find(|table| !table.is_own);
@@ -64,6 +64,7 @@ fn may_migrate(rights: &Rights) -> Finding {
         .hint(format!("run `clerk2pg migrate` as {owner}"))
 }
 
+/// Checks the rights for syncs.
 fn may_sync(rights: &Rights) -> Finding {
     let role = &rights.whole.role;
     let (mut lacks, mut grants) = (Vec::new(), Vec::new());
@@ -87,9 +88,7 @@ fn may_sync(rights: &Rights) -> Finding {
         .partition(|table| !table.has_policy);
     for table in hidden {
         let name = format!("clerk.{}", table.name);
-        lacks.push(format!(
-            "a policy by which row-level security shows it the rows of {name}"
-        ));
+        lacks.push(format!("a row-level security policy that shows it the rows of {name}"));
         grants.push(format!("CREATE POLICY clerk2pg ON {name} TO {role} USING (true);"));
     }
     if !lacks.is_empty() {
@@ -103,25 +102,25 @@ fn may_sync(rights: &Rights) -> Finding {
         return Finding::warn(
             NAME,
             format!(
-                "row-level security chooses which rows of clerk.{} {role} sees",
+                "row-level security decides which rows of clerk.{} {role} sees",
                 table.name
             ),
         )
-        .hint("nothing, if its policy shows them all");
+        .hint("ignore this if its policy shows all rows");
     }
     match rights.tables.iter().find(|table| !table.is_own) {
-        None => Finding::ok(NAME, format!("{role} owns what it works with")),
+        None => Finding::ok(NAME, format!("{role} owns all objects that it needs")),
         Some(table) => Finding::ok(
             NAME,
             format!(
-                "{role} may do all that a sync does; migrations of later versions are {}'s to apply",
+                "{role} has all rights that a sync needs; {} must apply the migrations of later versions",
                 table.owner
             ),
         ),
     }
 }
 
-/// Tables by what is missing on them, so that one GRANT serves for several.
+/// Groups tables by their missing rights, so that one GRANT covers several.
 fn by_missing(rights: &Rights) -> BTreeMap<Vec<&'static str>, Vec<String>> {
     let mut found = BTreeMap::<_, Vec<String>>::new();
     for table in &rights.tables {
@@ -137,17 +136,24 @@ fn by_missing(rights: &Rights) -> BTreeMap<Vec<&'static str>, Vec<String>> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::check::CheckStatus;
+    use crate::check::finding::CheckStatus;
 
     const ALL: [&str; 4] = ["SELECT", "INSERT", "UPDATE", "DELETE"];
-    const CURRENT: Contents = Contents::Ours { is_current: true };
-    const OLDER: Contents = Contents::Ours { is_current: false };
+    const CURRENT: SchemaContents = SchemaContents::Ours { is_current: true };
+    const OLDER: SchemaContents = SchemaContents::Ours { is_current: false };
 
     #[track_caller]
-    fn check(rights: &Rights, contents: &Contents, migrate: bool, status: CheckStatus, says: &str, hint: Option<&str>) {
-        let finding = judge(rights, contents, migrate);
-        let found = (finding.status, finding.says.as_str(), finding.hint.as_deref());
-        assert_eq!(found, (status, says, hint));
+    fn check(
+        rights: &Rights,
+        contents: &SchemaContents,
+        migrate: bool,
+        status: CheckStatus,
+        message: &str,
+        hint: Option<&str>,
+    ) {
+        let finding = check_permissions(rights, contents, migrate);
+        let found = (finding.status, finding.message.as_str(), finding.hint.as_deref());
+        assert_eq!(found, (status, message, hint));
     }
 
     fn granted() -> Rights {
@@ -159,13 +165,13 @@ mod tests {
     }
 
     #[test]
-    fn all_that_is_needed_and_no_more() {
-        let says = "app may do all that a sync does; migrations of later versions are admin's to apply";
-        check(&granted(), &CURRENT, true, CheckStatus::Ok, says, None);
+    fn exactly_the_needed_rights_are_enough() {
+        let message = "app has all rights that a sync needs; admin must apply the migrations of later versions";
+        check(&granted(), &CURRENT, true, CheckStatus::Ok, message, None);
     }
 
     #[test]
-    fn a_table_that_nobody_listed_is_used_in_every_way() {
+    fn an_unlisted_table_needs_every_right() {
         let rights = Rights::of_owner().with_table("brand_new", &["SELECT"]);
         check(
             &rights,
@@ -178,7 +184,7 @@ mod tests {
     }
 
     #[test]
-    fn one_grant_serves_for_several_tables() {
+    fn one_grant_covers_several_tables() {
         let mut rights = Rights::of_owner()
             .with_table("a", &[])
             .with_table("b", &[])
@@ -188,7 +194,7 @@ mod tests {
         rights.closed_functions.push("clerk.f(clerk.users)".to_owned());
         check(
             &rights,
-            &Contents::Hidden,
+            &SchemaContents::Hidden,
             true,
             CheckStatus::Failed,
             "app lacks USAGE on SCHEMA clerk; SELECT, INSERT, UPDATE, DELETE on clerk.a, clerk.b; EXECUTE on FUNCTION clerk.f(clerk.users)",
@@ -200,37 +206,37 @@ mod tests {
     }
 
     #[test]
-    fn rows_that_are_hidden() {
+    fn hidden_rows_are_reported() {
         let mut rights = granted();
         rights.tables[1].is_filtered = true;
-        let says = "app lacks a policy by which row-level security shows it the rows of clerk.brand_new";
+        let message = "app lacks a row-level security policy that shows it the rows of clerk.brand_new";
         let hint = "as app: CREATE POLICY clerk2pg ON clerk.brand_new TO app USING (true);";
-        check(&rights, &CURRENT, true, CheckStatus::Failed, says, Some(hint));
+        check(&rights, &CURRENT, true, CheckStatus::Failed, message, Some(hint));
         rights.tables[1].has_policy = true;
-        let says = "row-level security chooses which rows of clerk.brand_new app sees";
+        let message = "row-level security decides which rows of clerk.brand_new app sees";
         check(
             &rights,
             &CURRENT,
             true,
             CheckStatus::Warn,
-            says,
-            Some("nothing, if its policy shows them all"),
+            message,
+            Some("ignore this if its policy shows all rows"),
         );
     }
 
     #[test]
-    fn migrations_are_the_owners() {
-        let says = "app may not apply the pending migrations: clerk.__diesel_schema_migrations is admin's";
+    fn only_the_owner_may_migrate() {
+        let message = "app may not apply the pending migrations: clerk.__diesel_schema_migrations is admin's";
         check(
             &granted(),
             &OLDER,
             true,
             CheckStatus::Failed,
-            says,
+            message,
             Some("run `clerk2pg migrate` as admin"),
         );
-        let says = "app may do all that a sync does; migrations of later versions are admin's to apply";
-        check(&granted(), &OLDER, false, CheckStatus::Ok, says, None);
+        let message = "app has all rights that a sync needs; admin must apply the migrations of later versions";
+        check(&granted(), &OLDER, false, CheckStatus::Ok, message, None);
         check(
             &Rights::of_owner(),
             &OLDER,
@@ -242,11 +248,11 @@ mod tests {
     }
 
     #[test]
-    fn what_is_not_there_yet() {
+    fn rights_to_create_the_schema() {
         let mut rights = Rights::of_owner();
         check(
             &rights,
-            &Contents::Empty,
+            &SchemaContents::Empty,
             true,
             CheckStatus::Ok,
             "app may create what it needs in the schema clerk",
@@ -254,23 +260,44 @@ mod tests {
         );
         rights.whole.creates = false;
         rights.whole.owner = Some("admin".to_owned());
-        let says = "app may not create in the schema clerk, which is admin's";
+        let message = "app may not create in the schema clerk, which is admin's";
         let hint = "ALTER SCHEMA clerk OWNER TO app; or run `clerk2pg migrate` as admin";
-        check(&rights, &Contents::Empty, true, CheckStatus::Failed, says, Some(hint));
+        check(
+            &rights,
+            &SchemaContents::Empty,
+            true,
+            CheckStatus::Failed,
+            message,
+            Some(hint),
+        );
         rights.whole.owner = None;
-        let says = "app may not create the schema clerk in shop";
+        let message = "app may not create the schema clerk in shop";
         let hint = "as the owner of the database: CREATE SCHEMA clerk AUTHORIZATION app; or run `clerk2pg migrate` as a role that may";
-        check(&rights, &Contents::Nothing, true, CheckStatus::Failed, says, Some(hint));
+        check(
+            &rights,
+            &SchemaContents::Nothing,
+            true,
+            CheckStatus::Failed,
+            message,
+            Some(hint),
+        );
         rights.whole.creates_schemas = true;
         check(
             &rights,
-            &Contents::Nothing,
+            &SchemaContents::Nothing,
             true,
             CheckStatus::Ok,
             "app may create the schema clerk",
             None,
         );
-        let says = "there is nothing yet that rights would be needed on";
-        check(&rights, &Contents::Nothing, false, CheckStatus::Skipped, says, None);
+        let message = "there is nothing yet that needs rights";
+        check(
+            &rights,
+            &SchemaContents::Nothing,
+            false,
+            CheckStatus::Skipped,
+            message,
+            None,
+        );
     }
 }

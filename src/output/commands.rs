@@ -6,7 +6,7 @@ use anstyle::Style;
 use chrono::{DateTime, Utc};
 use serde::Serialize;
 
-use super::{GREEN, RED, YELLOW};
+use super::style::{GREEN, RED, YELLOW};
 use crate::{
     check::{CheckStatus, Finding, is_ok},
     cli::Format,
@@ -37,7 +37,7 @@ pub fn findings(format: Format, findings: &[Finding]) -> io::Result<()> {
     for Finding {
         name,
         status,
-        says,
+        message,
         hint,
     } in findings
     {
@@ -52,7 +52,7 @@ pub fn findings(format: Format, findings: &[Finding]) -> io::Result<()> {
         } else {
             ""
         };
-        writeln!(out, "{style}{mark}{style:#} {name:width$}  {skipped}{says}")?;
+        writeln!(out, "{style}{mark}{style:#} {name:width$}  {skipped}{message}")?;
         if let Some(hint) = hint {
             writeln!(out, "  {:width$}  hint: {hint}", "")?;
         }

@@ -2,7 +2,7 @@
 
 use std::io::{self, Write};
 
-use super::{BOLD, GREEN, RED, YELLOW};
+use super::style::{BOLD, GREEN, RED, YELLOW};
 use crate::{
     cli::Format,
     failure::Failure,

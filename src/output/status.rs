@@ -5,7 +5,7 @@ use std::io::{self, Write};
 use anstyle::Style;
 use chrono::TimeDelta;
 
-use super::{BOLD, RED, YELLOW};
+use super::style::{BOLD, RED, YELLOW};
 use crate::{
     cli::Format,
     humanize::{age, number, users},

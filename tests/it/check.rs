@@ -35,7 +35,7 @@ async fn a_healthy_installation_passes_every_check() {
         .assert_check(
             "clerk",
             "ok",
-            &format!("{} takes the key, and answers in ", world.sim.url()),
+            &format!("{} accepts the key, and answers in ", world.sim.url()),
         )
         .assert_check(
             "instance",
@@ -45,9 +45,9 @@ async fn a_healthy_installation_passes_every_check() {
         .assert_check("clock", "ok", "Clerk's clock agrees, the database's clock agrees")
         .assert_check("database", "ok", "PostgreSQL 1")
         .assert_check("tls", "ok", "nothing leaves this machine")
-        .assert_check("permissions", "ok", "owns what it works with")
+        .assert_check("permissions", "ok", "owns all objects that it needs")
         .assert_check("schema", "ok", "up to date")
-        .assert_check("notifications", "ok", "is heard")
+        .assert_check("notifications", "ok", "NOTIFY clerk2pg arrives")
         .assert_check("lease", "ok", "free")
         .assert_check(
             "budget",
@@ -56,7 +56,7 @@ async fn a_healthy_installation_passes_every_check() {
         )
         .assert_check("listener", "ok", "turned off");
     let (is_first, rest) = (
-        "{\"ok\":true,\"checks\":[{\"name\":\"configuration\",\"status\":\"ok\",\"says\":",
+        "{\"ok\":true,\"checks\":[{\"name\":\"configuration\",\"status\":\"ok\",\"message\":",
         &checked.ran.stdout,
     );
     assert!(rest.starts_with(is_first) && rest.lines().count() == 1, "{checked:#?}");
@@ -77,7 +77,7 @@ async fn the_text_output_lists_the_same_checks() {
         assert!(line.starts_with(&format!("{mark} {name} ")), "{line}");
     }
     assert!(
-        lines[7].ends_with("not there yet: the first start makes it"),
+        lines[7].ends_with("not there yet: the first start creates it"),
         "{ran:#?}"
     );
     assert!(lines[9].ends_with("not tried: there is no mirror yet"), "{ran:#?}");
@@ -151,7 +151,7 @@ async fn an_unavailable_clerk_stops_no_other_check() {
             .assert_check("clerk", "failed", says)
             .assert_check("instance", "skipped", "")
             .assert_check("schema", "ok", "up to date")
-            .assert_check("notifications", "ok", "is heard")
+            .assert_check("notifications", "ok", "NOTIFY clerk2pg arrives")
             .assert_check("lease", "ok", "free")
             .assert_check("budget", "ok", "100 requests a second");
     };
@@ -195,7 +195,7 @@ async fn features_that_a_server_lacks_are_listed() {
     };
     world.sim.set_faults(missing.clone());
     let address =
-        "does not say which instance it is, so that its address stands for it, 3 users; this database mirrors none yet";
+        "does not say which instance it is, so its address is used instead, 3 users; this database mirrors no instance yet";
     let before = world.sim.requests();
     check(&world)
         .await
@@ -254,7 +254,7 @@ async fn a_wrong_clock_is_reported() {
     check_with(&world, &[("CLERK_API_URL", &url)])
         .await
         .assert_failed(&[])
-        .assert_check("clock", "warn", "the clock of whoever answers in Clerk's name is off")
+        .assert_check("clock", "warn", "Clerk's clock, or that of a proxy in front of it, is off")
         .assert_check("clock", "warn", "s ahead, the database's clock agrees")
         .assert_hint("clock", "NTP");
     clerk.shift_clock(-3600);
@@ -262,7 +262,7 @@ async fn a_wrong_clock_is_reported() {
     check_with(&world, &[("CLERK_API_URL", &url), away])
         .await
         .assert_failed(&["database"])
-        .assert_check("clock", "warn", "which one is off cannot be told")
+        .assert_check("clock", "warn", "it is unknown which one is off")
         .assert_check("clock", "warn", "s behind");
 }
 
@@ -416,10 +416,10 @@ async fn a_running_daemon_is_recognized() {
         let checked = check_with_daemon(&world, &[listen]).await;
         let lease = checked.find("lease");
         lease["status"] == "ok"
-            && lease["says"]
+            && lease["message"]
                 .as_str()
                 .unwrap()
-                .contains(" is syncing at this moment; of the daemons, ")
+                .contains(" is syncing now; of the daemons, ")
     };
     eventually("a check meets a sync", holds).await;
     world.sim.set_faults(Quirks {
@@ -454,9 +454,9 @@ async fn schedules_beyond_the_budget_are_reported() {
         .await
         .assert_failed(&[])
         .assert_check("budget", "warn", "1 requests a second")
-        .assert_check("budget", "warn", "looking for changes every 1.0 s sends 2 a second")
+        .assert_check("budget", "warn", "an incremental sync every 1.0 s sends 2 a second")
         .assert_hint(
             "budget",
-            "look less often (schedule.incremental), or a larger clerk.request_budget",
+            "schedule fewer (schedule.incremental), or a larger clerk.request_budget",
         );
 }

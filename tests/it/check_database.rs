@@ -24,8 +24,8 @@ async fn an_unreachable_database_is_reported() {
         checked
             .assert_failed(&["database"])
             .assert_check("database", "failed", says)
-            .assert_check("clerk", "ok", "takes the key")
-            .assert_check("instance", "ok", "whether this database mirrors it cannot be told")
+            .assert_check("clerk", "ok", "accepts the key")
+            .assert_check("instance", "ok", "it is unknown whether this database mirrors it")
             .assert_check("clock", "ok", "Clerk's clock agrees");
         for name in ["tls", "permissions", "schema", "notifications", "lease"] {
             checked.assert_check(name, "skipped", "there is no connection to the database");
@@ -122,7 +122,7 @@ async fn missing_privileges_are_listed_with_the_grant_that_adds_them() {
         .assert_failed(&["permissions"])
         .assert_check("permissions", "failed", &format!("{name} lacks USAGE on SCHEMA clerk"))
         .assert_check("schema", "skipped", "the role may not read which version it is")
-        .assert_check("instance", "ok", "whether this database mirrors it cannot be told")
+        .assert_check("instance", "ok", "it is unknown whether this database mirrors it")
         .assert_check("lease", "skipped", "");
     // What the line says is enough for all that a sync does.
     grant(&world, &lacking).await;
@@ -132,7 +132,7 @@ async fn missing_privileges_are_listed_with_the_grant_that_adds_them() {
         .assert_check(
             "permissions",
             "ok",
-            "may do all that a sync does; migrations of later versions are ",
+            "has all rights that a sync needs; ",
         )
         .assert_check("schema", "ok", "up to date")
         .assert_check("instance", "ok", "this database mirrors it")
@@ -199,13 +199,13 @@ async fn missing_privileges_are_listed_with_the_grant_that_adds_them() {
     hidden.assert_failed(&["permissions"]).assert_check(
         "permissions",
         "failed",
-        &format!("{name} lacks a policy by which row-level security shows it the rows of clerk.users"),
+        &format!("{name} lacks a row-level security policy that shows it the rows of clerk.users"),
     );
     grant(&world, &hidden).await;
     check()
         .await
         .assert_failed(&[])
-        .assert_check("permissions", "warn", "chooses which rows of clerk.users");
+        .assert_check("permissions", "warn", "decides which rows of clerk.users");
     world.sim.create_random();
     let ran = run(&["--once", "--format", "json"]).await;
     ran.assert(Exit::Ok, changed().created(1).unchanged(5));
@@ -275,7 +275,7 @@ async fn a_wrong_password_and_a_read_only_server_are_reported() {
         .assert_hint("database", "ALTER ROLE plain SET default_transaction_read_only = off")
         .assert_check("permissions", "ok", "may create the schema")
         .assert_check("schema", "ok", "not there yet")
-        .assert_check("notifications", "ok", "is heard");
+        .assert_check("notifications", "ok", "NOTIFY clerk2pg arrives");
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -343,8 +343,8 @@ async fn a_pooler_that_drops_notifications_is_reported() {
     check_with(&world, &[("DATABASE_URL", &pooler.url(&world.db.url))])
         .await
         .assert_failed(&[])
-        .assert_check("notifications", "warn", "NOTIFY clerk2pg is not heard")
-        .assert_hint("notifications", "nothing, where the schedule is enough")
+        .assert_check("notifications", "warn", "NOTIFY clerk2pg does not arrive")
+        .assert_hint("notifications", "only NOTIFY needs this")
         .assert_check("lease", "ok", "free");
 }
 

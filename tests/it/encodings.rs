@@ -134,7 +134,7 @@ async fn the_error_of_a_failed_sync_fits_the_encoding() {
 #[tokio::test(flavor = "multi_thread")]
 async fn check_reports_what_the_encoding_cannot_hold() {
     for (encoding, says) in [
-        ("LATIN1", "LATIN1, which cannot hold all of Unicode"),
+        ("LATIN1", "LATIN1, which cannot store all of Unicode"),
         ("SQL_ASCII", "SQL_ASCII"),
     ] {
         let world = world(encoding).await;

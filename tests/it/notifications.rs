@@ -22,7 +22,7 @@ async fn dropped_notifications_are_reported_and_the_schedule_goes_on() {
     world.syncs(1).await;
     world.sim.create_random();
     world.wait_for_next_sync().await;
-    let told = "NOTIFY clerk2pg is not heard";
+    let told = "NOTIFY clerk2pg does not arrive";
     assert_eq!(daemon.count_in_log(told), 0, "{}", daemon.log());
     daemon.wait_for_log(told).await;
     let old = world.sim.user_ids();

@@ -245,7 +245,7 @@ async fn full_syncs_over_one_connection() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_daemon_syncs_and_reports_missing_notifications_once() {
-    const DEAF: &str = "NOTIFY clerk2pg is not heard";
+    const DEAF: &str = "NOTIFY clerk2pg does not arrive";
     for connections in [2, 1] {
         let pooled = Pooled::with_users(50, connections).await;
         let world = &pooled.world;

@@ -59,7 +59,7 @@ impl CheckReport {
     pub fn assert_check(&self, name: &str, status: &str, says: &str) -> &Self {
         let found = self.find(name);
         assert_eq!(found["status"], status, "{name}: {:#?}", self.ran);
-        let said = found["says"].as_str().unwrap();
+        let said = found["message"].as_str().unwrap();
         assert!(said.contains(says), "{name} says nothing of {says:?}: {said}");
         self
     }
