@@ -194,8 +194,7 @@ async fn features_that_a_server_lacks_are_listed() {
         ..Quirks::default()
     };
     world.sim.set_faults(missing.clone());
-    let address =
-        "does not say which instance it is, so its address is used instead, 3 users; this database mirrors no instance yet";
+    let address = "does not say which instance it is, so its address is used instead, 3 users; this database mirrors no instance yet";
     let before = world.sim.requests();
     check(&world)
         .await
@@ -254,7 +253,11 @@ async fn a_wrong_clock_is_reported() {
     check_with(&world, &[("CLERK_API_URL", &url)])
         .await
         .assert_failed(&[])
-        .assert_check("clock", "warn", "Clerk's clock, or that of a proxy in front of it, is off")
+        .assert_check(
+            "clock",
+            "warn",
+            "Clerk's clock, or that of a proxy in front of it, is off",
+        )
         .assert_check("clock", "warn", "s ahead, the database's clock agrees")
         .assert_hint("clock", "NTP");
     clerk.shift_clock(-3600);

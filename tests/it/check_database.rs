@@ -129,11 +129,7 @@ async fn missing_privileges_are_listed_with_the_grant_that_adds_them() {
     check()
         .await
         .assert_failed(&[])
-        .assert_check(
-            "permissions",
-            "ok",
-            "has all rights that a sync needs; ",
-        )
+        .assert_check("permissions", "ok", "has all rights that a sync needs; ")
         .assert_check("schema", "ok", "up to date")
         .assert_check("instance", "ok", "this database mirrors it")
         .assert_check("lease", "ok", "free");
