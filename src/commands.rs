@@ -11,7 +11,7 @@ use clerk2pg::{
     logging::LogLevel,
     output,
     progress::Progress,
-    sync::{Carryover, Line, Outcome, Repinned},
+    sync::{Carryover, Outcome, PlanLine, Repinned},
     watch::{self, HttpServer, ProbeResult, Watch},
 };
 use tracing::info;
@@ -107,7 +107,7 @@ pub async fn run_dry_run(loaded: &Loaded, arguments: &Arguments, progress: &Prog
     let Arguments { format, exit_code, .. } = *arguments;
     let syncer = build_syncer(loaded, progress, &Watch::default(), None)?;
     let mut unwritten = None;
-    let mut print = |line: Line<'_>| {
+    let mut print = |line: PlanLine<'_>| {
         if format == Format::Human && unwritten.is_none() {
             unwritten = progress.suspend(|| output::plan_line(line)).err();
         }

@@ -24,7 +24,7 @@ use crate::{
     schedule::Scheduler,
     sync::{
         Carryover, SyncOutcome, Syncer,
-        due::{Allowed, Limits, Task},
+        due::{Allowed, NotificationLimits, Task},
     },
 };
 
@@ -149,7 +149,7 @@ impl Daemon {
         let clerk = &setup.syncer.clerk;
         // An incremental sync takes two requests, and more if it finds something.
         let part = clerk.requests_per_second() / 4.0;
-        due.limit(Limits {
+        due.limit(NotificationLimits {
             ids_at_once: clerk.most_for_notifications(),
             gap: Duration::from_secs_f64((2.0 / part).clamp(0.1, 10.0)),
         });
@@ -232,7 +232,7 @@ impl Daemon {
             Some(Task::Full)
         };
         let Some(task) = task else { return Ok(None) };
-        if task == Task::Tick && !self.throttle.allows(Instant::now()) {
+        if task == Task::ScheduledIncremental && !self.throttle.allows(Instant::now()) {
             return Ok(None);
         }
         syncer.watch.started(task.kind());
@@ -287,17 +287,17 @@ impl Daemon {
     async fn on_outcome(&mut self, task: &Task, outcome: SyncOutcome) {
         let Syncer { due, watch, .. } = &self.setup.syncer;
         match outcome {
-            SyncOutcome::Done(report) => {
+            SyncOutcome::Synced(report) => {
                 self.status.done(task_name(task), &report, Utc::now());
                 watch.done(task.kind(), &completed(&report));
                 log_report(task_name(task), &report);
             }
-            SyncOutcome::Idle => {
+            SyncOutcome::Nothing => {
                 self.status.idle();
                 watch.idle(task.kind());
                 debug!(sync = task_name(task), "nothing to do");
             }
-            SyncOutcome::Blind => {
+            SyncOutcome::NeedsFull => {
                 watch.blind(task.kind());
                 debug!(sync = task_name(task), "this server does not show recent changes");
             }
@@ -310,13 +310,13 @@ impl Daemon {
                 debug!(sync = task_name(task), "another clerk2pg is syncing");
                 // A task that somebody waits for is tried again when the other one is done. Another
                 // leader does it anyway.
-                if *task != Task::Tick && self.is_leader() {
+                if *task != Task::ScheduledIncremental && self.is_leader() {
                     due.put_back(task.clone());
                     self.pause_until = Some(Instant::now() + RETRY_PAUSE);
                 }
             }
         }
-        if let Some(why) = self.carryover.take_walk() {
+        if let Some(why) = self.carryover.take_full_sync_reason() {
             info!(why, "a full sync is due");
             due.full();
         }

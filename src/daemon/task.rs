@@ -11,7 +11,7 @@ use crate::{
 pub(super) fn task_name(task: &Task) -> &'static str {
     match task {
         Task::Full => "full sync",
-        Task::Incremental | Task::Tick => "incremental sync",
+        Task::Incremental | Task::ScheduledIncremental => "incremental sync",
         Task::Users(_) => "sync on demand",
     }
 }
@@ -28,7 +28,7 @@ pub(super) async fn run_task(
         None => {
             // Before it may become a standby: a bad key must not be discovered only when this
             // daemon has to take over.
-            syncer.enter().await?;
+            syncer.preflight().await?;
             let (holder, ttl) = (syncer.options.holder.clone(), syncer.options.lease_ttl);
             let candidate = Candidate::new(control.leadership(), holder, ttl, syncer.watch.clone());
             election.insert(Election::start(candidate).await?)
@@ -36,8 +36,8 @@ pub(super) async fn run_task(
     };
     match task {
         _ if !election.is_leader() => Ok(SyncOutcome::Standby),
-        Task::Full => syncer.full_sync(carryover).await.map(SyncOutcome::Done),
-        Task::Incremental | Task::Tick => syncer.incremental(carryover).await,
+        Task::Full => syncer.full_sync(carryover).await.map(SyncOutcome::Synced),
+        Task::Incremental | Task::ScheduledIncremental => syncer.incremental(carryover).await,
         Task::Users(ids) => syncer.on_demand(ids, carryover).await,
     }
 }

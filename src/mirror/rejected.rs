@@ -1,6 +1,6 @@
 //! `clerk.rejected_users`: users that could not be stored, rows that could not be deleted, and why.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::HashMap;
 
 use diesel::{
     prelude::*,
@@ -170,16 +170,16 @@ impl RejectedUsers {
             .await?)
     }
 
-    /// Returns the ids whose rows the application kept although the users are gone from Clerk: the
-    /// rejections without a document.
-    pub async fn kept_rows(&self) -> Result<HashSet<String>, Error> {
-        let ids: Vec<String> = rejected_users::table
-            .select(rejected_users::user_id)
+    /// Returns the ids whose rows the application kept although the users are gone from Clerk, with
+    /// the reasons: the rejections without a document.
+    pub async fn kept_rows(&self) -> Result<HashMap<String, String>, Error> {
+        let rows: Vec<(String, String)> = rejected_users::table
+            .select((rejected_users::user_id, rejected_users::reason))
             .filter(rejected_users::document.is_null())
             .filter(rejected_users::sqlstate.is_distinct_from(LOCK_NOT_AVAILABLE))
             .load(&mut self.0.connection().await?)
             .await?;
-        Ok(ids.into_iter().collect())
+        Ok(rows.into_iter().collect())
     }
 }
 

@@ -7,7 +7,7 @@ use crate::{
     cli::Format,
     failure::Failure,
     humanize::{number, rejected_users, users},
-    sync::{Line, Outcome, Report},
+    sync::{Outcome, PlanLine, Report},
 };
 
 /// Prints the report of a sync, or the totals of a dry run after its lines.
@@ -33,14 +33,14 @@ pub fn failure(format: Format, failure: &Failure) -> io::Result<()> {
 }
 
 /// Prints a line of a plan, in the form that infrastructure tools use.
-pub fn plan_line(line: Line<'_>) -> io::Result<()> {
+pub fn plan_line(line: PlanLine<'_>) -> io::Result<()> {
     let mut out = anstream::stdout().lock();
     match line {
-        Line::Create(id) => writeln!(out, "{GREEN}+{GREEN:#} {id}"),
-        Line::Update(id, fields) => writeln!(out, "{YELLOW}~{YELLOW:#} {id} {}", fields.join(", ")),
-        Line::Delete(id) => writeln!(out, "{RED}-{RED:#} {id}"),
-        Line::Hold(id) => writeln!(out, "{RED}-{RED:#} {id} (held)"),
-        Line::Reject(id, reason) => writeln!(out, "{YELLOW}!{YELLOW:#} {id} {reason}"),
+        PlanLine::Create(id) => writeln!(out, "{GREEN}+{GREEN:#} {id}"),
+        PlanLine::Update(id, fields) => writeln!(out, "{YELLOW}~{YELLOW:#} {id} {}", fields.join(", ")),
+        PlanLine::Delete(id) => writeln!(out, "{RED}-{RED:#} {id}"),
+        PlanLine::Hold(id) => writeln!(out, "{RED}-{RED:#} {id} (held)"),
+        PlanLine::Reject(id, reason) => writeln!(out, "{YELLOW}!{YELLOW:#} {id} {reason}"),
     }
 }
 

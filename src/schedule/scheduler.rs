@@ -93,7 +93,7 @@ impl Jobs {
         };
         let incremental = |jobs: &Jobs| {
             jobs.marked.incremental.store(true, Ordering::Relaxed);
-            jobs.due.tick();
+            jobs.due.scheduled_incremental();
         };
         for (cron, mark) in [
             (&self.full, full as fn(&Jobs)),
@@ -133,7 +133,7 @@ async fn supervise(
             jobs.due.full();
         }
         if check.incremental {
-            jobs.due.tick();
+            jobs.due.scheduled_incremental();
         }
         if let Some(jump) = check.jump {
             info!(
@@ -214,11 +214,11 @@ mod tests {
         let scheduler = Scheduler::start_with(clock.clone(), &in_an_hour, "* * * * * *", &due)
             .await
             .unwrap();
-        assert_eq!(next(&due).await, Task::Tick);
+        assert_eq!(next(&due).await, Task::ScheduledIncremental);
         clock.jump(TimeDelta::hours(2));
         while next(&due).await != Task::Full {}
         for _ in 0..3 {
-            assert_eq!(next(&due).await, Task::Tick);
+            assert_eq!(next(&due).await, Task::ScheduledIncremental);
         }
         scheduler.stop().await;
         while due.take(&Allowed::ALL).is_some() {}

@@ -1,114 +1,148 @@
-//! A sync under way: what it has seen so far.
+//! A sync under way: what it works with, what it has seen so far, and what it has done.
 
 use std::{
     collections::{HashSet, VecDeque},
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use chrono::{DateTime, Utc};
 
 use super::{
-    Carryover, Line, Printer, Report, Syncer,
-    page_context::{Deferred, PageContext, PageOutcome, Planned, Target},
-    recheck::Said,
+    Carryover, Report, Syncer,
+    dry_run::DryRun,
+    page_worker::{Deferred, Listed, Mode, PageOutcome, PageWorker, Source},
+    recheck::Observation,
 };
 use crate::{
     clerk,
     failure::Failure,
-    mirror::{Ages, Batch, Checkpoint, Run},
+    mirror::{Ages, Batch, Checkpoint, Run, SyncKind},
     reconcile::walk::Range,
-    resource::{Digest, DigestKey},
     watch::Changes,
 };
 
-/// So many users met on the last pages are remembered as known to exist.
+/// Users of the last pages that are remembered as witnesses.
 const WITNESSES: usize = 5;
+
+/// Which kind of sync began when.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Start {
+    pub(super) kind: SyncKind,
+    at: Instant,
+    /// Requests that the client had sent before.
+    requests: u64,
+}
+
+impl Start {
+    /// The start of a sync that begins now.
+    pub(super) fn now(syncer: &Syncer, kind: SyncKind) -> Self {
+        Self {
+            kind,
+            at: Instant::now(),
+            requests: syncer.clerk.requests(),
+        }
+    }
+
+    /// Requests sent since the start.
+    pub(super) fn requests(&self, syncer: &Syncer) -> u64 {
+        syncer.clerk.requests() - self.requests
+    }
+
+    /// Milliseconds since the start.
+    pub(super) fn elapsed_ms(&self) -> u64 {
+        u64::try_from(self.at.elapsed().as_millis()).unwrap_or(u64::MAX)
+    }
+}
 
 /// A sync under way.
 pub(super) struct SyncContext<'a> {
     pub(super) syncer: &'a Syncer,
-    pub(super) desk: PageContext<'a>,
-    /// What a dry run tells and remembers.
-    pub(super) dry_run: Option<DryRun<'a>>,
-    pub(super) report: Report,
+    pub(super) mode: Mode<'a>,
+    pub(super) listed: &'a Listed,
+    pub(super) start: Start,
     pub(super) carryover: &'a mut Carryover,
-    /// Users met on the last pages: they are known to exist.
+    pub(super) report: Report,
+    /// What a dry run prints and remembers; `None` if the sync writes.
+    pub(super) dry_run: Option<DryRun<'a>>,
+    /// Users of the last pages: they are known to exist.
     pub(super) witnesses: VecDeque<String>,
-    /// The walk to go on with.
+    /// The walk that this sync continues.
     pub(super) resumed: Option<Checkpoint>,
-    /// Everybody who was updated at Clerk before it, less the overlap, is in the mirror, or will be when this walk is done. In Unix
-    /// milliseconds.
+    /// Users that changed at Clerk before this moment, less the overlap, are in the mirror, or will
+    /// be when the walk is done. In Unix milliseconds.
     pub(super) watermark: Option<i64>,
     /// When the walk began, by the database's clock.
     pub(super) walk_started_at: Option<DateTime<Utc>>,
-    /// Whether recent changes are looked at between pages, and whether they were.
-    pub(super) looks_between: bool,
-    pub(super) has_looked: bool,
-    /// Users created between pages.
+    /// Whether recent changes may be read between two pages.
+    pub(super) reads_changes_between: bool,
+    /// Whether recent changes were read between two pages.
+    pub(super) has_read_changes: bool,
+    /// Users created between two pages.
     pub(super) created_between: u64,
-    /// The server takes no notice of `user_id`, so that ids can only be asked for one by one.
+    /// The server ignores `user_id`, so that ids can only be asked for one by one.
     pub(super) asks_one_by_one: bool,
-    quiet: Deferred,
+    deferred: Deferred,
     /// How old the changes so far were when they were committed.
     pub(super) ages: Ages,
 }
 
-/// What was counted for the users of a walk.
+/// Users of a walk, counted by what happened to them.
 #[derive(Debug, Default)]
-pub(super) struct Met {
+pub(super) struct WalkCounts {
     written: u64,
     unchanged: u64,
     rejected: u64,
 }
 
-impl Met {
-    pub(super) fn add(&mut self, brought: &PageOutcome) {
-        self.written += brought.created + brought.updated;
-        self.unchanged += brought.unchanged;
-        self.rejected += brought.rejected;
+impl WalkCounts {
+    pub(super) fn add(&mut self, outcome: &PageOutcome) {
+        self.written += outcome.created + outcome.updated;
+        self.unchanged += outcome.unchanged;
+        self.rejected += outcome.rejected;
     }
 }
 
-/// A plan on paper.
-pub(super) struct DryRun<'a> {
-    pub(super) print: Printer<'a>,
-    /// Whom the walk did not meet.
-    pub(super) missing: Vec<String>,
-    /// Who was met and would be updated: with another `created_at` at another place than the mirror has them.
-    pub(super) updated: HashSet<String>,
-    /// Users in the plan: a walk that starts over meets them again.
-    pub(super) planned: HashSet<Digest>,
-}
-
 impl<'a> SyncContext<'a> {
-    pub(super) fn new(desk: PageContext<'a>, report: Report, carryover: &'a mut Carryover) -> Self {
+    pub(super) fn new(
+        syncer: &'a Syncer,
+        mode: Mode<'a>,
+        listed: &'a Listed,
+        start: Start,
+        carryover: &'a mut Carryover,
+        instance: &str,
+    ) -> Self {
         Self {
-            syncer: desk.syncer,
-            desk,
-            dry_run: None,
-            report,
+            syncer,
+            mode,
+            listed,
+            start,
             carryover,
+            report: Report::new(instance),
+            dry_run: None,
             witnesses: VecDeque::new(),
             resumed: None,
             watermark: None,
             walk_started_at: None,
-            looks_between: true,
-            has_looked: false,
+            reads_changes_between: true,
+            has_read_changes: false,
             created_between: 0,
             asks_one_by_one: false,
-            quiet: Deferred::default(),
+            deferred: Deferred::default(),
             ages: Ages::default(),
         }
     }
 
-    /// The sync that writes, as opposed to a dry run.
-    pub(super) fn run(&self) -> Option<&'a Run> {
-        match self.desk.target {
-            Target::Mirror { run, .. } => Some(run),
-            Target::DryRun => None,
+    /// A worker for pages of this sync.
+    pub(super) fn worker(&self, source: Source) -> PageWorker<'a> {
+        PageWorker {
+            syncer: self.syncer,
+            mode: self.mode,
+            listed: self.listed,
+            source,
         }
     }
 
+    /// Adds a reason why the sync is incomplete. Each reason is listed once.
     pub(super) fn note(&mut self, note: impl Into<String>) {
         let note = note.into();
         if !self.report.notes.contains(&note) {
@@ -116,100 +150,104 @@ impl<'a> SyncContext<'a> {
         }
     }
 
-    /// Brings the mirror in sync with some users of a page, and notes who is missing in the stretch that the page lets judge.
-    pub(super) async fn take<'p>(
+    /// Stores some users of a page, and notes which rows of the `judged` range are missing from it.
+    /// See [`PageWorker::store`].
+    pub(super) async fn store<'p>(
         &mut self,
+        source: Source,
         page: &'p clerk::Page,
         users: Vec<&'p clerk::Raw>,
         judged: Option<Range>,
-        carried: HashSet<String>,
         more: Batch<'_>,
     ) -> Result<(), Failure> {
-        let taken = self.desk.take(&mut self.quiet, page, users, judged, carried, more);
-        let brought = taken.await?;
-        self.tell(brought);
+        let worker = self.worker(source);
+        let stored = worker.store(&mut self.deferred, page, users, judged, HashSet::new(), more);
+        let outcome = stored.await?;
+        self.record(outcome);
         Ok(())
     }
 
-    /// Stores the user of a page that answers a question by id.
-    pub(super) async fn take_by_id(&mut self, page: &clerk::Page) -> Result<(), Failure> {
-        let desk = PageContext {
-            is_by_id: true,
-            ..self.desk
-        };
+    /// Stores the users of a page that answers a question by id.
+    pub(super) async fn store_by_id(&mut self, page: &clerk::Page) -> Result<(), Failure> {
         let users = page.users();
+        let worker = self.worker(Source::ById);
         let all = users.iter().collect();
-        let taken = desk.take(&mut self.quiet, page, all, None, HashSet::new(), Batch::default());
-        let brought = taken.await?;
-        // What is not called older again is stored now, or was not older.
+        let stored = worker.store(&mut self.deferred, page, all, None, HashSet::new(), Batch::default());
+        let outcome = stored.await?;
+        // A user that is not reported as older any more is stored now, or never was older.
         for id in users.iter().filter_map(|raw| raw.id.as_deref()) {
-            if !brought.older.iter().any(|older| older == id) {
-                self.syncer.rechecks.forget(Said::Older, id);
+            if !outcome.older.iter().any(|older| older == id) {
+                self.syncer.rechecks.forget(Observation::Older, id);
             }
         }
-        self.tell(brought);
+        self.record(outcome);
         Ok(())
     }
 
+    /// Commits a batch, or plans it in a dry run.
     pub(super) async fn apply(&mut self, batch: Batch<'_>) -> Result<(), Failure> {
-        let brought = self.desk.apply(&mut self.quiet, batch).await?;
-        self.tell(brought);
+        let worker = self.worker(Source::List);
+        let outcome = worker.apply(&mut self.deferred, batch).await?;
+        self.record(outcome);
         Ok(())
     }
 
-    /// Takes into account what came of some users.
-    pub(super) fn tell(&mut self, mut brought: PageOutcome) {
+    /// Adds what happened to some users to the report, the metrics and the plan.
+    pub(super) fn record(&mut self, mut outcome: PageOutcome) {
         if let Some(dry_run) = &mut self.dry_run {
-            dry_run.leave_out_planned(&mut brought);
+            dry_run.leave_out_planned(&mut outcome);
         }
-        self.report.created += brought.created;
-        self.report.updated += brought.updated;
-        self.report.unchanged += brought.unchanged;
-        self.report.rejected += brought.rejected;
-        self.syncer.note_older(&brought.older);
-        if let Some(run) = self.run() {
-            self.watch(run, &brought);
+        self.report.created += outcome.created;
+        self.report.updated += outcome.updated;
+        self.report.unchanged += outcome.unchanged;
+        self.report.rejected += outcome.rejected;
+        self.syncer.recheck_older(&outcome.older);
+        if let Some(run) = self.mode.run() {
+            self.add_to_metrics(run, &outcome);
         }
         if let Some(dry_run) = &mut self.dry_run {
-            dry_run.note(brought.planned);
+            dry_run.record(outcome.planned);
         }
     }
 
-    /// Subtracts the counts of a walk that starts over, as its users are met again. Users that were written count once, and are unchanged when
-    /// they are met again. Returns their number, which is to be subtracted at the end.
-    pub(super) fn take_back(&mut self, told: &Met) -> u64 {
-        self.report.unchanged = self.report.unchanged.saturating_sub(told.unchanged);
-        if self.run().is_none() {
-            // The plan leaves out users that are in it already.
+    /// Subtracts the counts of a walk that starts over, because it meets its users again. Users
+    /// that were written stay counted, and the new walk meets them as unchanged: returns their
+    /// number, to be subtracted at the end.
+    pub(super) fn subtract(&mut self, counts: &WalkCounts) -> u64 {
+        self.report.unchanged = self.report.unchanged.saturating_sub(counts.unchanged);
+        if self.mode.run().is_none() {
+            // The plan leaves out users that it holds already.
             return 0;
         }
-        self.report.rejected = self.report.rejected.saturating_sub(told.rejected);
-        told.written
+        self.report.rejected = self.report.rejected.saturating_sub(counts.rejected);
+        counts.written
     }
 
-    /// Tells those who watch what is committed now.
-    fn watch(&mut self, run: &Run, brought: &PageOutcome) {
+    /// Adds what is committed now to the metrics.
+    fn add_to_metrics(&mut self, run: &Run, outcome: &PageOutcome) {
         let Syncer { watch, .. } = self.syncer;
         watch.record_changes(Changes {
-            created: brought.created,
-            updated: brought.updated,
+            created: outcome.created,
+            updated: outcome.updated,
             deleted: 0,
-            // What is rejected now may be stored by the end of the sync.
+            // A user that is rejected now may be stored by the end of the sync.
             rejected: 0,
         });
         let now = self.carryover.now();
-        for at in &brought.times {
+        for at in &outcome.times {
             let age_ms = now.saturating_sub(*at).max(0);
             watch.record_freshness(run.kind, Duration::from_millis(age_ms.unsigned_abs()));
             self.ages.add(age_ms);
         }
     }
 
-    /// Users met before count too: a walk taken up again behind the last user meets nobody else.
+    /// Remembers users of a page as witnesses. Users that were met before count, too: a walk that
+    /// continues behind the last user meets no others.
     pub(super) fn remember(&mut self, page: &clerk::Page) {
         self.remember_all(ends(page));
     }
 
+    /// Remembers users that exist as witnesses.
     pub(super) fn remember_all(&mut self, ids: impl IntoIterator<Item = String>) {
         self.witnesses.extend(ids);
         let surplus = self.witnesses.len().saturating_sub(WITNESSES);
@@ -217,37 +255,9 @@ impl<'a> SyncContext<'a> {
     }
 }
 
-/// The first and the last user of a page.
+/// The ids of the first and the last user of a page.
 pub(super) fn ends(page: &clerk::Page) -> impl Iterator<Item = String> {
     let mut ids = page.users().iter().filter_map(|raw| raw.id.clone());
     let first = ids.next();
     first.into_iter().chain(ids.next_back())
-}
-
-impl DryRun<'_> {
-    /// Leaves out users that are in the plan already.
-    fn leave_out_planned(&mut self, brought: &mut PageOutcome) {
-        let mut is_new = |id: &String| self.planned.insert(Digest::of(&DigestKey::default(), id.as_bytes()));
-        let planned = &mut brought.planned;
-        planned.create.retain(&mut is_new);
-        planned.update.retain(|(id, _)| is_new(id));
-        planned.reject.retain(|(id, _)| is_new(id));
-        brought.created = planned.create.len() as u64;
-        brought.updated = planned.update.len() as u64;
-        brought.rejected = planned.reject.len() as u64;
-    }
-
-    fn note(&mut self, planned: Planned) {
-        planned.create.iter().for_each(|id| (self.print)(Line::Create(id)));
-        planned
-            .update
-            .iter()
-            .for_each(|(id, changed)| (self.print)(Line::Update(id, changed)));
-        planned
-            .reject
-            .iter()
-            .for_each(|(id, reason)| (self.print)(Line::Reject(id, reason)));
-        self.missing.extend(planned.missing);
-        self.updated.extend(planned.update.into_iter().map(|(id, _)| id));
-    }
 }

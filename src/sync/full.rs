@@ -1,41 +1,37 @@
-//! A full sync, and its plan.
+//! A full sync: reads all users, and settles which rows are deleted.
 
-use std::{collections::HashSet, sync::atomic::AtomicBool, time::Instant};
+use std::time::Instant;
 
-use tracing::info;
+use tracing::{info, warn};
 
-use super::{
-    Carryover, DeleteMode, Outcome, Printer, Report, SyncContext, Syncer,
-    context::DryRun,
-    page_context::{PageContext, Target},
-    run::Opening,
-    same_instance,
-};
+use super::{Carryover, DeleteMode, Report, SyncContext, Syncer, context::Start, same_instance};
 use crate::{
     clerk::{self, Objection},
     failure::{Cause, Failure},
-    mirror::{Run, SyncKind},
+    mirror::SyncKind,
     reconcile::{
         partition::Partition,
         recent::{Entry, LAG_MS, Recent, Step},
     },
 };
 
-/// So many users are looked at for the newest change: the first ones may have no readable time.
-const TOP: u32 = 10;
+/// Users read to learn the newest change: the first ones may have no readable time.
+const NEWEST: u32 = 10;
 
 impl Syncer {
-    /// A full sync.
+    /// Runs a full sync.
     ///
     /// # Errors
-    /// The sync could not be completed; what it committed stays, and the next one continues from there.
+    /// The sync could not be completed. What it committed stays, and the next one continues from
+    /// there.
     pub async fn full_sync(&self, carryover: &mut Carryover) -> Result<Report, Failure> {
-        let opening = Opening::new(self, SyncKind::Full);
+        let start = Start::now(self, SyncKind::Full);
         let before = carryover.instance.take();
-        let instance = match self.open(opening).await {
+        let instance = match self.identify_and_prepare(start).await {
             Ok(instance) => instance,
             Err(failure) => {
-                // Other kinds of sync go on as they did before; but not where it is another instance.
+                // Other kinds of sync continue as before, unless the key belongs to another
+                // instance.
                 carryover.instance = before.filter(|_| failure.cause != Cause::NeedsPerson);
                 return Err(failure);
             }
@@ -43,19 +39,18 @@ impl Syncer {
         carryover.asked_instance = Some(Instant::now());
         let lease = self.acquire_lease().await?;
         carryover.instance = Some(instance.clone());
-        let work = async |running: &mut SyncContext<'_>, run: &Run| {
+        let work = async |sync: &mut SyncContext<'_>| {
             if self.mirror.instance().id().await?.is_none() {
-                self.identify_again(&instance).await?;
-                self.mirror
-                    .instance()
-                    .pin(run.lease(), &instance.id, &instance.environment_type)
-                    .await?;
+                self.confirm_instance(&instance).await?;
+                let pinned = self.mirror.instance();
+                pinned.pin(&lease, &instance.id, &instance.environment_type).await?;
             }
-            // Again, now that nobody else can pin: two with different keys may have started at once.
+            // Again, now that no other process can pin: two with different keys may have started at
+            // once.
             same_instance(self.mirror.instance().id().await?.as_deref(), &instance.id)?;
-            running.whole(run).await
+            sync.sync_all().await
         };
-        let result = self.under_lease(&lease, opening, carryover, work).await;
+        let result = self.under_lease(&lease, start, carryover, work).await;
         if result
             .as_ref()
             .is_err_and(|failure| failure.cause == Cause::NeedsPerson)
@@ -65,17 +60,21 @@ impl Syncer {
         result
     }
 
-    /// What a full sync begins with, alone: whether the key is good, and of the instance that is mirrored here, and whether the schema can be used.
-    /// Pending migrations are applied.
+    /// Checks what a full sync checks first: whether Clerk accepts the key, whether it belongs to
+    /// the mirrored instance, and whether the schema can be used. Applies pending migrations.
     ///
     /// # Errors
     /// A full sync could not begin.
-    pub async fn enter(&self) -> Result<(), Failure> {
-        self.open(Opening::new(self, SyncKind::Full)).await.map(drop)
+    pub async fn preflight(&self) -> Result<(), Failure> {
+        self.identify_and_prepare(Start::now(self, SyncKind::Full))
+            .await
+            .map(drop)
     }
 
-    async fn open(&self, opening: Opening) -> Result<clerk::Instance, Failure> {
-        // With a key of another instance, not even migrations may run; if the schema is not this version's, the pin is read after them.
+    /// Asks which instance the key belongs to, and prepares the schema for it.
+    async fn identify_and_prepare(&self, start: Start) -> Result<clerk::Instance, Failure> {
+        // With the key of another instance, not even migrations may run. If the schema is of
+        // another version, the pin is read after the migrations.
         let pinned = match self.mirror.schema().exists().await {
             Ok(true) => self.mirror.instance().id().await?,
             _ => None,
@@ -84,7 +83,7 @@ impl Syncer {
         let instance = match identified {
             Ok(instance) => instance,
             Err(failure) => {
-                self.record(&failure, opening).await;
+                self.record_failure(&failure, start).await;
                 return Err(failure);
             }
         };
@@ -92,95 +91,47 @@ impl Syncer {
         if !applied.is_empty() {
             info!(migrations = applied.len(), "the schema is up to date now");
         }
-        self.check_pin(&instance, opening).await?;
+        self.check_pin(&instance, start).await?;
         self.clerk.set_digest_key(self.mirror.instance().digest_key().await?);
         Ok(instance)
     }
 
-    /// The plan of a full sync, told line by line. Writes nothing.
-    pub async fn plan(&self, print: Printer<'_>) -> Result<Report, Failure> {
-        let opening = Opening::new(self, SyncKind::Full);
-        let exists = self.mirror.schema().exists().await?;
-        let pinned = match exists {
-            true => self.mirror.instance().id().await?,
-            false => None,
-        };
-        let instance = self.identify(pinned.as_deref()).await?;
-        if exists {
-            self.clerk.set_digest_key(self.mirror.instance().digest_key().await?);
-        }
-        let mut carryover = Carryover::default();
-        let (rejects, holds) = (AtomicBool::new(false), AtomicBool::new(false));
-        let desk = PageContext {
-            syncer: self,
-            target: Target::DryRun,
-            mirror: exists.then_some(&self.mirror),
-            rejects: &rejects,
-            holds: &holds,
-            is_by_id: false,
-            tries_rejected: false,
-        };
-        let mut running = SyncContext::new(desk, Report::new(&instance.id), &mut carryover);
-        running.dry_run = Some(DryRun {
-            print,
-            missing: Vec::new(),
-            updated: HashSet::new(),
-            planned: HashSet::new(),
-        });
-        let result = running.walk_list(None).await;
-        self.progress.finish();
-        result?;
-        running.plan_deletions().await?;
-        let mut report = running.report;
-        report.is_plan = true;
-        report.outcome = if report.notes.is_empty() {
-            Outcome::Planned
-        } else {
-            Outcome::Incomplete
-        };
-        report.requests = self.clerk.requests() - opening.requests;
-        report.duration_ms = u64::try_from(opening.started.elapsed().as_millis()).unwrap_or(u64::MAX);
-        Ok(report)
-    }
-
-    async fn check_pin(&self, instance: &clerk::Instance, opening: Opening) -> Result<(), Failure> {
+    async fn check_pin(&self, instance: &clerk::Instance, start: Start) -> Result<(), Failure> {
         let pinned = self.mirror.instance().id().await?;
         let checked = same_instance(pinned.as_deref(), &instance.id);
         if let Err(failure) = &checked {
-            self.record(failure, opening).await;
+            self.record_failure(failure, start).await;
         }
         checked
     }
 
     /// Lists a sync that failed before it could begin, if there is a schema to list it in.
-    pub(super) async fn record(&self, failure: &Failure, opening: Opening) {
+    pub(super) async fn record_failure(&self, failure: &Failure, start: Start) {
         if failure.cause == Cause::Stopped || !matches!(self.mirror.schema().exists().await, Ok(true)) {
             return;
         }
-        let requests = self.clerk.requests() - opening.requests;
-        if let Err(error) = self
-            .mirror
-            .runs()
-            .record_failure(opening.kind, &self.options.holder, requests, &failure.message)
-            .await
-        {
-            tracing::warn!(%error, "the failed sync could not be recorded");
+        let (holder, requests) = (&self.options.holder, start.requests(self));
+        let runs = self.mirror.runs();
+        let recorded = runs.record_failure(start.kind, holder, requests, &failure.message);
+        if let Err(error) = recorded.await {
+            warn!(%error, "the failed sync could not be recorded");
         }
     }
 }
 
 impl SyncContext<'_> {
-    async fn whole(&mut self, run: &Run) -> Result<(), Failure> {
+    /// Walks over all users, and then settles deletions, older states and rejections.
+    async fn sync_all(&mut self) -> Result<(), Failure> {
         let resumed = self.resumed.take();
         if let Some(checkpoint) = &resumed {
             info!(
                 run = checkpoint.walk,
                 users = checkpoint.parts.iter().map(Partition::seen).sum::<u64>(),
-                "going on with the walk that was cut off"
+                "continuing the walk that was cut off"
             );
         }
         let began = resumed.as_ref().map(|checkpoint| checkpoint.started_at);
-        self.walk_started_at = began.or_else(|| self.desk.now());
+        self.walk_started_at = began.or_else(|| self.mode.now());
         let begins = Instant::now();
         let is_resumed = resumed.is_some();
         self.watermark = match &resumed {
@@ -194,7 +145,8 @@ impl SyncContext<'_> {
             .zip(self.syncer.clerk.now())
             .is_some_and(|(newest, now)| now.saturating_sub(newest) >= LAG_MS);
         self.walk_list(resumed.map(|checkpoint| checkpoint.parts)).await?;
-        // A walk that may have missed somebody does not stand for the changes since the last sync: they are followed from where they were.
+        // If the walk may have missed users, incremental syncs still have to read the changes since
+        // the watermark.
         let is_doubtful = !self.report.notes.is_empty() && self.syncer.mirror.runs().state().await?.watermark.is_some();
         let watermark = self.watermark.filter(|_| !is_doubtful);
         if let Some(newest) = watermark.filter(|_| !is_resumed) {
@@ -204,20 +156,19 @@ impl SyncContext<'_> {
             }
         }
         let removes_marked = self.syncer.options.delete_mode == DeleteMode::Delete;
-        self.syncer
-            .mirror
-            .missing()
-            .close_walk(run, watermark, removes_marked)
-            .await?;
-        self.settle_deletions(run).await?;
+        if let Some(run) = self.mode.run() {
+            let missing = self.syncer.mirror.missing();
+            missing.close_walk(run, watermark, removes_marked).await?;
+        }
+        self.settle_deletions().await?;
         self.settle_older().await?;
-        self.retry_refused(run).await
+        self.retry_refused().await
     }
 
-    /// The newest `updated_at` at Clerk: whoever changes from now on has a later one. In Unix milliseconds; zero where there is nobody, and none
-    /// where the server cannot say.
+    /// The newest `updated_at` at Clerk, in Unix milliseconds: users that change from now on have a
+    /// later one. Zero if there are no users, and `None` if the server does not list by it.
     async fn newest_change(&mut self) -> Result<Option<i64>, Failure> {
-        let page = match self.syncer.recent(0, TOP).await? {
+        let page = match self.syncer.recent(0, NEWEST).await? {
             Ok(page) => page,
             Err(error @ (clerk::Error::Refused(_) | clerk::Error::NotFound(_))) => {
                 if error.objection() == Objection::None {
@@ -226,12 +177,12 @@ impl SyncContext<'_> {
                 self.carryover.has_no_order = true;
                 return Ok(None);
             }
-            // The list may begin with somebody who cannot be read; the walk will say.
-            Err(error) if self.syncer.is_of_this_request(&error).await? => return Ok(None),
+            // The list may begin with a user that cannot be read. The walk finds out.
+            Err(error) if self.syncer.is_about_request(&error).await? => return Ok(None),
             Err(error) => return Err(error.into()),
         };
         self.carryover.set_clock(page.date);
-        let mut recent = Recent::new(0, TOP);
+        let mut recent = Recent::new(0, NEWEST);
         let entries = page.users().iter().map(|raw| Entry {
             id: raw.id.as_deref().unwrap_or_default(),
             updated_at: raw.updated_at,

@@ -1,22 +1,33 @@
-//! Syncs from beginning to end: the one place that sees both Clerk and the mirror.
+//! Syncs from beginning to end. Only this module talks to both Clerk and the mirror.
 //!
-//! `fetch (Clerk) → decode → compare (pure) → apply (Postgres, one transaction) → publish (events, in that transaction)`, a page at a time; then
-//! Clerk is asked by id for whom the sync did not meet, and the guard decides whether the confirmed deletions are carried out or held.
+//! A page at a time: fetch it from Clerk, decode it, compare it with the mirror (pure), and apply
+//! the difference to Postgres in one transaction that also publishes the events. At the end, a sync
+//! asks Clerk by id for the users it missed, and the guard decides whether the confirmed deletions
+//! are carried out or held.
 //!
-//! A full sync (`full`) meets everybody; an incremental one (`incremental`) meets who changed, and searches (`search`) where Clerk counts
-//! fewer; a sync on demand (`on_demand`) asks for some by id.
+//! A full sync (`full`) reads all users. An incremental sync (`incremental`) reads recent changes,
+//! and searches (`search`) if Clerk's count differs from the mirror's. A sync on demand
+//! (`on_demand`) asks for some users by id. A dry run (`dry_run`) prints what a full sync would do.
 
+mod absence;
+mod between;
+mod by_id;
 mod carryover;
 mod confirm;
 mod context;
+mod count_mismatch;
+mod deletions;
+mod dry_run;
 pub mod due;
 mod full;
 mod identity;
 mod incremental;
+mod missing;
 mod on_demand;
-mod page;
-mod page_context;
+mod page_batch;
+mod page_worker;
 mod partitions;
+mod recent_changes;
 mod recheck;
 mod report;
 mod retry;
@@ -41,6 +52,7 @@ use crate::{
 };
 pub use carryover::Carryover;
 use context::SyncContext;
+pub use dry_run::{PlanLine, Printer};
 pub use identity::Repinned;
 pub(crate) use identity::same_instance;
 pub use incremental::SyncOutcome;
@@ -48,37 +60,37 @@ pub use recheck::Rechecks;
 pub use report::Report;
 
 /// The pause before a refusal that may be about the order of a list is believed.
-const BELIEVED_AFTER: Duration = Duration::from_secs(1);
+const REFUSAL_RECHECK: Duration = Duration::from_secs(1);
 
 /// What happens to the row of a user that is gone from Clerk.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum DeleteMode {
-    /// The row goes.
+    /// The row is deleted.
     Delete,
     /// `deleted_at` is set.
     Mark,
-    /// Nothing.
+    /// The row stays as it is.
     Keep,
 }
 
 /// How syncs behave.
 #[derive(Debug, Clone)]
 pub struct Options {
-    /// How many pages a full sync works on at a time, while as many more are on their way; and how many requests are sent side by side
-    /// elsewhere.
+    /// Pages that a full sync works on at a time, while as many more are on their way. Also the
+    /// number of requests that other steps send side by side.
     pub concurrency: usize,
-    /// What becomes of deleted users.
+    /// What happens to the rows of deleted users.
     pub delete_mode: DeleteMode,
     /// When deletions are held.
     pub limits: Limits,
-    /// Whether migrations are applied first.
+    /// Whether pending migrations are applied first.
     pub migrate: bool,
-    /// This process, in the lease and in `clerk.sync_runs`.
+    /// The name of this process in the lease and in `clerk.sync_runs`.
     pub holder: String,
     /// How long a lease lasts without renewal.
     pub lease_ttl: Duration,
-    /// How long to wait for another's lease; none waits for ever.
+    /// How long to wait for another process's lease; `None` waits forever.
     pub patience: Option<Duration>,
     /// Whether the first import makes events.
     pub initial_events: bool,
@@ -86,85 +98,87 @@ pub struct Options {
     pub keep_events: Duration,
 }
 
-/// One line of a dry run.
-#[derive(Debug, Clone, Copy)]
-pub enum Line<'a> {
-    /// A user would be created.
-    Create(&'a str),
-    /// A user would be updated in these fields.
-    Update(&'a str, &'a [String]),
-    /// A user would be deleted.
-    Delete(&'a str),
-    /// A user would be deleted if a person approved.
-    Hold(&'a str),
-    /// A user cannot be stored, for this reason.
-    Reject(&'a str, &'a str),
-}
-
-/// Who is told the lines of a dry run.
-pub type Printer<'a> = &'a mut (dyn FnMut(Line<'_>) + Send);
-
-/// What a sync works with.
+/// Runs syncs: the clients, the options, and what is due. It lives as long as the process.
 #[derive(Debug, Clone)]
 pub struct Syncer {
     /// The Clerk side.
     pub clerk: clerk::Client,
     /// The Postgres side.
     pub mirror: Mirror,
-    /// How to behave.
+    /// How syncs behave.
     pub options: Options,
-    /// Cancelled when the sync shall stop; what is not committed by then is done by the next sync.
+    /// Cancelled to stop the sync. The next sync does what is not committed by then.
     pub stop: CancellationToken,
-    /// Who is shown how far it has come.
+    /// Shows the progress of a full sync.
     pub progress: Progress,
-    /// What becomes due while a full sync is under way, and is done between two of its pages.
+    /// What is due. A full sync does some of it between two of its pages.
     pub due: Due,
-    /// Who is told how it goes, for those who watch.
+    /// Feeds probes, metrics and the status page.
     pub watch: Watch,
-    /// Answers that count only when they are given again later.
+    /// Answers of Clerk that count only when they are repeated later.
     pub rechecks: Rechecks,
 }
 
 impl Syncer {
-    /// How many walks may be under way: two for each page that may be worked on, as each waits for Clerk most of the time. But not more than the
-    /// budget lets out in half a second: they would only wait for it.
-    fn walks(&self) -> usize {
+    /// Walks under way at a time: two for each page that is worked on, because a walk mostly waits
+    /// for Clerk. The limit is what the request budget allows in half a second: further walks would
+    /// only wait for the budget.
+    fn max_walks(&self) -> usize {
         let for_budget = (self.clerk.requests_per_second() / 2.0).ceil() as usize;
         for_budget.clamp(1, 2 * self.options.concurrency)
     }
 
-    /// Whether this is `--once`, which leaves to a next sync only what it must.
+    /// Whether this is `--once`, which leaves as little as possible to the next sync.
     fn is_single_run(&self) -> bool {
         self.options.patience.is_some()
     }
 
-    /// How many pages may be worked on at a time: each takes a connection, and one is left to renew the lease.
-    fn places(&self) -> usize {
+    /// Pages worked on at a time. Each takes a connection, and one connection is left to renew the
+    /// lease.
+    fn page_slots(&self) -> usize {
         self.options.concurrency.min(self.mirror.max_connections() - 1).max(1)
     }
 
-    /// Waits for Clerk, but not when the sync shall stop.
-    async fn or_stop<T>(&self, answer: impl Future<Output = Result<T, clerk::Error>>) -> Result<T, Failure> {
-        self.or_stop_raw(answer).await?.map_err(Failure::from)
+    /// Waits for an answer of Clerk, unless the sync is stopped first.
+    ///
+    /// # Errors
+    /// The sync is stopped, or Clerk's error.
+    async fn answered<T>(&self, answer: impl Future<Output = Result<T, clerk::Error>>) -> Result<T, Failure> {
+        self.unless_stopped(answer).await?.map_err(Failure::from)
     }
 
-    /// The same for those who want to look at Clerk's error.
-    async fn or_stop_raw<T>(&self, answer: impl Future<Output = T>) -> Result<T, Failure> {
+    /// Waits for a future, unless the sync is stopped first.
+    ///
+    /// # Errors
+    /// The sync is stopped.
+    async fn unless_stopped<T>(&self, future: impl Future<Output = T>) -> Result<T, Failure> {
         tokio::select! {
             biased;
             () = self.stop.cancelled() => Err(stopped()),
-            answer = answer => Ok(answer),
+            output = future => Ok(output),
         }
     }
 
-    /// A page in the order of the last change. A refusal that may be about the order is believed only if it repeats: a server or proxy that
-    /// restarts may answer 404 to everything for a moment.
+    /// Waits for a time, unless the sync is stopped first.
+    ///
+    /// # Errors
+    /// The sync is stopped.
+    async fn pause(&self, pause: Duration) -> Result<(), Failure> {
+        tokio::select! {
+            () = self.stop.cancelled() => Err(stopped()),
+            () = tokio::time::sleep(pause) => Ok(()),
+        }
+    }
+
+    /// Fetches a page of users, last changed first. A refusal that may be about the order counts
+    /// only if Clerk repeats it: a server or proxy that restarts may answer everything with 404 for
+    /// a moment.
     async fn recent(&self, offset: u64, limit: u32) -> Result<Result<Page, clerk::Error>, Failure> {
-        let answer = self.or_stop_raw(self.clerk.recent(offset, limit)).await?;
+        let answer = self.unless_stopped(self.clerk.recent(offset, limit)).await?;
         match answer {
             Err(error) if error.objection() == Objection::Possible => {
-                self.or_stop_raw(tokio::time::sleep(BELIEVED_AFTER)).await?;
-                self.or_stop_raw(self.clerk.recent(offset, limit)).await
+                self.unless_stopped(tokio::time::sleep(REFUSAL_RECHECK)).await?;
+                self.unless_stopped(self.clerk.recent(offset, limit)).await
             }
             answer => Ok(answer),
         }
@@ -174,6 +188,6 @@ impl Syncer {
 fn stopped() -> Failure {
     Failure::new(
         Cause::Stopped,
-        "stopped before the sync was done; the next one goes on from here",
+        "stopped before the sync was done; the next sync continues from here",
     )
 }

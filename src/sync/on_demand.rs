@@ -1,75 +1,77 @@
-//! A sync on demand: some users by id, at once, because somebody waits for them.
+//! A sync on demand: reads some users by id at once, because an application waits for them.
 
-use std::time::Instant;
+use std::{ops::ControlFlow, time::Instant};
 
 use tracing::debug;
 
 use super::{
     Carryover, DeleteMode, SyncContext, SyncOutcome, Syncer,
-    confirm::ById,
-    recheck::{REPLICA_LAG, Said, make_due},
-    run::Opening,
+    by_id::ById,
+    context::Start,
+    recheck::{Observation, REPLICA_LAG, make_due_later},
 };
 use crate::{
-    clerk::MAX_IDS,
+    clerk::{MAX_IDS, Page},
     failure::Failure,
-    mirror::{Batch, Run, SyncKind},
+    mirror::{Batch, SyncKind},
 };
 
-/// Users that are asked for together with ids that may be gone.
+/// Witnesses for ids that may be gone.
 const WITNESSES: u32 = 3;
 
-/// What Clerk says to some ids.
+/// What Clerk says about users that were asked for by id.
 #[derive(Default)]
-pub(super) struct Asked {
-    /// Who differs from the mirror.
-    news: Vec<crate::clerk::Page>,
-    /// Who is not there.
-    gone: Vec<String>,
+pub(super) struct RequestedUsers {
+    /// Pages of the users that differ from the mirror.
+    changed: Vec<Page>,
+    /// Ids of rows whose users Clerk does not have.
+    missing: Vec<String>,
 }
 
 impl Syncer {
-    /// Brings these users. A user who is not in the mirror and not at Clerk is nobody.
+    /// Stores users by id. An id that neither Clerk nor the mirror has is ignored.
     ///
     /// # Errors
-    /// The sync could not be carried through.
+    /// The sync could not be completed.
     pub async fn on_demand(&self, ids: &[String], carryover: &mut Carryover) -> Result<SyncOutcome, Failure> {
-        let opening = Opening::new(self, SyncKind::OnDemand);
-        let state = match self.begin_look(carryover).await? {
-            Ok(state) => state,
-            Err(followed) => return Ok(followed),
+        let start = Start::now(self, SyncKind::OnDemand);
+        let state = match self.read_state(carryover).await? {
+            ControlFlow::Continue(state) => state,
+            ControlFlow::Break(outcome) => return Ok(outcome),
         };
-        let asked = self.ask_by_id(ids).await?;
-        if asked.news.is_empty() && asked.gone.is_empty() {
-            return Ok(SyncOutcome::Idle);
+        let requested = self.look_up(ids).await?;
+        if requested.changed.is_empty() && requested.missing.is_empty() {
+            return Ok(SyncOutcome::Nothing);
         }
-        self.expect_instance(carryover).await?;
+        self.check_instance_if_old(carryover).await?;
         let Some(lease) = self.lease_since(state.lease_epoch).await? else {
             return Ok(SyncOutcome::Standby);
         };
-        let work = async |running: &mut SyncContext<'_>, run: &Run| running.bring_alone(run, asked).await;
-        let report = self.under_lease(&lease, opening, carryover, work).await?;
-        Ok(SyncOutcome::Done(report))
+        let work = async |sync: &mut SyncContext<'_>| sync.sync_requested(requested).await;
+        let report = self.under_lease(&lease, start, carryover, work).await?;
+        Ok(SyncOutcome::Synced(report))
     }
 
-    pub(super) async fn ask_by_id(&self, ids: &[String]) -> Result<Asked, Failure> {
-        let part = Syncer {
+    /// Asks Clerk for users by id, and compares them with the mirror.
+    pub(super) async fn look_up(&self, ids: &[String]) -> Result<RequestedUsers, Failure> {
+        // Notifications may spend only their part of the request budget.
+        let limited = Syncer {
             clerk: self.clerk.for_notifications(),
             ..self.clone()
         };
-        let mut asked = Asked::default();
+        let mut requested = RequestedUsers::default();
         let (mut absent, mut unclear) = (Vec::new(), Vec::new());
         let holds = self.mirror.missing().any_held().await?;
-        for (id, answer) in part.each_by_id(ids).await? {
+        for (id, answer) in limited.each_by_id(ids).await? {
             let id = id.as_str();
             match answer {
                 ById::Found(page) => {
-                    self.rechecks.forget(Said::Gone, id);
+                    self.rechecks.forget(Observation::Gone, id);
                     let is_held = holds && !self.mirror.missing().held_among(&[id]).await?.is_empty();
-                    if is_held || self.is_news(&page, true).await? {
-                        asked.news.push(page);
-                    } else if self.rechecks.since(Said::Older, id, Instant::now()) >= Some(REPLICA_LAG) {
-                        self.rechecks.forget(Said::Older, id);
+                    if is_held || self.has_news(&page, true).await? {
+                        requested.changed.push(page);
+                    } else if self.rechecks.since(Observation::Older, id, Instant::now()) >= Some(REPLICA_LAG) {
+                        self.rechecks.forget(Observation::Older, id);
                     }
                 }
                 ById::Gone => absent.push(id.to_owned()),
@@ -87,40 +89,41 @@ impl Syncer {
         }
         if self.options.delete_mode != DeleteMode::Keep {
             let absent: Vec<&str> = absent.iter().map(String::as_str).collect();
-            let known = self.mirror.rows().by_ids(&absent).await?;
-            asked.gone = known.into_iter().filter(|row| !row.deleted).map(|row| row.id).collect();
+            let rows = self.mirror.rows().by_ids(&absent).await?;
+            requested.missing = rows.into_iter().filter(|row| !row.deleted).map(|row| row.id).collect();
         }
-        let unknown = absent.iter().filter(|id| !asked.gone.iter().any(|gone| gone == *id));
+        let is_missing = |id: &String| requested.missing.contains(id);
+        let unknown = absent.iter().filter(|id| !is_missing(id));
         self.due.users_unknown(unknown.cloned().collect());
         debug!(
             users = ids.len(),
-            news = asked.news.len(),
-            gone = asked.gone.len(),
+            changed = requested.changed.len(),
+            missing = requested.missing.len(),
             "asked for by id"
         );
-        Ok(asked)
+        Ok(requested)
     }
-}
 
-impl Syncer {
-    /// Remembers users that were shown in a state that is not trusted yet. A daemon asks for them again.
-    pub(super) fn note_older(&self, ids: &[String]) {
+    /// Remembers users that Clerk showed in a state that is not trusted yet. A daemon asks for them
+    /// again.
+    pub(super) fn recheck_older(&self, ids: &[String]) {
         let now = Instant::now();
-        let is_first = |id: &&String| self.rechecks.note(Said::Older, id, now).is_zero();
+        let is_first = |id: &&String| self.rechecks.note(Observation::Older, id, now).is_zero();
         let ids: Vec<String> = ids.iter().filter(is_first).cloned().collect();
         if !ids.is_empty() && !self.is_single_run() {
             debug!(
                 users = ids.len(),
                 "Clerk shows an older state; asking again when replicas have caught up"
             );
-            make_due(&self.due, ids, REPLICA_LAG);
+            make_due_later(&self.due, ids, REPLICA_LAG);
         }
     }
 }
 
 impl SyncContext<'_> {
-    /// Asks again for users that were shown in a state that is not trusted. What Clerk still shows after ten seconds is stored.
-    /// A daemon does so only if there are many; otherwise on-demand syncs ask for them.
+    /// Asks again for users that Clerk showed in a state that is not trusted yet. What Clerk still
+    /// shows after ten seconds is stored. A daemon asks only if there are many such users;
+    /// otherwise on-demand syncs ask for them.
     pub(super) async fn settle_older(&mut self) -> Result<(), Failure> {
         let older = self.syncer.rechecks.older(Instant::now());
         let Some(pause) = older.iter().map(|(_, left)| *left).max() else {
@@ -132,22 +135,22 @@ impl SyncContext<'_> {
         self.syncer.pause(pause).await?;
         let ids: Vec<&str> = older.iter().map(|(id, _)| id.as_str()).collect();
         for ids in ids.chunks(MAX_IDS) {
-            let page = match self.syncer.or_stop_raw(self.syncer.clerk.named(ids)).await? {
+            let page = match self.syncer.unless_stopped(self.syncer.clerk.named(ids)).await? {
                 Ok(page) => page,
-                Err(error) if self.syncer.is_of_this_request(&error).await? => break,
+                Err(error) if self.syncer.is_about_request(&error).await? => break,
                 Err(error) => return Err(error.into()),
             };
-            self.take_by_id(&page).await?;
+            self.store_by_id(&page).await?;
             // Users that are gone are left to the next sync.
             let is_shown = |id: &str| page.users().iter().any(|raw| raw.id.as_deref() == Some(id));
             let gone = ids.iter().filter(|id| !is_shown(id));
-            gone.for_each(|id| self.syncer.rechecks.forget(Said::Older, id));
+            gone.for_each(|id| self.syncer.rechecks.forget(Observation::Older, id));
         }
         self.note_older_left();
         Ok(())
     }
 
-    /// Says how many users stay in another state than Clerk shows.
+    /// Notes how many users stay in another state than Clerk shows.
     fn note_older_left(&mut self) {
         let left = self.syncer.rechecks.older(Instant::now()).len();
         if left > 0 {
@@ -157,46 +160,48 @@ impl SyncContext<'_> {
         }
     }
 
-    /// Asks for users by id and stores those that exist.
-    pub(super) async fn store_by_id(&mut self, ids: &[String]) -> Result<(), Failure> {
-        let asked = self.syncer.ask_by_id(ids).await?;
+    /// Asks for users by id, and stores those that exist.
+    pub(super) async fn look_up_and_store(&mut self, ids: &[String]) -> Result<(), Failure> {
+        let requested = self.syncer.look_up(ids).await?;
         // Users that are gone by now are deleted by the next sync.
-        let gone = Vec::new();
-        self.bring(Asked { gone, ..asked }).await
+        let missing = Vec::new();
+        self.store_requested(RequestedUsers { missing, ..requested }).await
     }
 
-    /// Brings who was asked for. Who is not there any more is a question for the end of the sync.
-    pub(super) async fn bring(&mut self, Asked { news, gone }: Asked) -> Result<(), Failure> {
-        for page in &news {
-            self.take_by_id(page).await?;
+    /// Stores users that were asked for, and notes the missing ones. The end of the sync settles
+    /// those.
+    pub(super) async fn store_requested(&mut self, requested: RequestedUsers) -> Result<(), Failure> {
+        for page in &requested.changed {
+            self.store_by_id(page).await?;
         }
         self.apply(Batch {
-            missing: gone,
+            missing: requested.missing,
             ..Batch::default()
         })
         .await
     }
 
-    async fn bring_alone(&mut self, run: &Run, asked: Asked) -> Result<(), Failure> {
-        let gone = asked.gone.clone();
-        self.bring(asked).await?;
-        if self.resume_deletions().await? || !gone.is_empty() {
-            match self.syncer.or_stop_raw(self.syncer.clerk.recent(0, WITNESSES)).await? {
-                Ok(known) => self.remember(&known),
-                // Users of the mirror do as well: a witness proves itself by being in the answer.
-                Err(error) if self.syncer.is_of_this_request(&error).await? => {
-                    self.remember_all(
-                        self.syncer
-                            .mirror
-                            .rows()
-                            .newest_ids_except(&gone, WITNESSES as usize)
-                            .await?,
-                    );
+    /// Stores users that were asked for, and settles deletions and rejections.
+    async fn sync_requested(&mut self, requested: RequestedUsers) -> Result<(), Failure> {
+        let missing = requested.missing.clone();
+        self.store_requested(requested).await?;
+        if self.resume_deletions().await? || !missing.is_empty() {
+            let mirror = &self.syncer.mirror;
+            match self
+                .syncer
+                .unless_stopped(self.syncer.clerk.recent(0, WITNESSES))
+                .await?
+            {
+                Ok(page) => self.remember(&page),
+                // Users of the mirror serve as well: a witness proves itself by being in the
+                // answer.
+                Err(error) if self.syncer.is_about_request(&error).await? => {
+                    self.remember_all(mirror.rows().newest_ids_except(&missing, WITNESSES as usize).await?);
                 }
                 Err(error) => return Err(error.into()),
             }
-            self.settle_deletions(run).await?;
+            self.settle_deletions().await?;
         }
-        self.retry_refused(run).await
+        self.retry_refused().await
     }
 }

@@ -1,6 +1,5 @@
-//! The first part of a full sync: the walk over Clerk's list, in parts side by side.
-
-use std::collections::HashSet;
+//! The walk over Clerk's list of users, with which a full sync begins: over several partitions side
+//! by side.
 
 use chrono::Utc;
 use futures_util::{StreamExt, stream, stream::FuturesUnordered};
@@ -8,11 +7,11 @@ use tokio::sync::Semaphore;
 use tracing::{debug, warn};
 
 use super::{
-    SyncContext,
-    context::Met,
-    page,
-    page_context::Target,
-    walk_driver::{Setting, WalkDriver, WalkState},
+    DeleteMode, SyncContext,
+    context::WalkCounts,
+    page_batch::id_or_digest,
+    page_worker::Source,
+    walk_driver::{PageResult, WalkDriver, WalkState},
 };
 use crate::{
     clerk::{self, Page},
@@ -24,32 +23,40 @@ use crate::{
     },
 };
 
-/// How far Clerk's clock may be ahead of ours if no answer has its time.
+/// How far Clerk's clock may be ahead of this process's if no answer shows Clerk's.
 const CLOCK_SLACK_MS: i64 = 60_000;
 
-const UNFIT: &str = "this server does not list by created_at as asked; the walk goes over all users in one row";
+/// The warning about a server that can only be walked as a whole.
+const UNFIT: &str = "this server does not list by created_at as asked; the walk reads all users one after the other";
 
-/// Most moments that are read again if the walk met fewer users than Clerk counts.
-const CROWDS: usize = 64;
+/// Moments that are read again if the walk met fewer users than Clerk counts.
+const MAX_CROWDS: usize = 64;
 
-/// What is known of the walk besides what it brought.
+/// What a walk over all partitions has learned.
 #[derive(Default)]
-struct Walked {
-    /// Users met, by part.
+struct WalkSummary {
+    /// Users met, by partition.
     seen: Vec<u64>,
-    /// Of them, users who were created since the walk began, and about when it did.
+    /// Users among them that were created since the walk began.
     newcomers: u64,
-    on_the_verge: u64,
-    /// Users that were counted twice.
-    again: u64,
+    /// Users among them that were created at about the time when the walk began.
+    near_beginning: u64,
+    /// Users by what happened to them, since the walk last started over.
+    counts: WalkCounts,
+    /// Users that were counted twice as unchanged.
+    counted_twice: u64,
+    /// Moments that more users share than a page holds.
     crowds: Vec<Crowd>,
     lost_cursor: bool,
     is_unordered: bool,
     left_out: bool,
+    /// The server can only be walked as a whole: the walk is to be done again.
+    is_unfit: bool,
 }
 
 impl SyncContext<'_> {
-    /// Walks the list, in the parts of a walk that was cut off or from its beginning, and brings the mirror in sync with every page.
+    /// Walks over all users and stores every page. `resumed` are the partitions of a walk that was
+    /// cut off.
     pub(super) async fn walk_list(&mut self, resumed: Option<Vec<Partition>>) -> Result<(), Failure> {
         let began = self.beginning();
         let existing = Range {
@@ -59,27 +66,21 @@ impl SyncContext<'_> {
         let before = self.count(existing).await?;
         self.syncer.progress.start(before);
         let is_resumed = resumed.is_some();
-        let parts = match resumed {
-            Some(parts) => parts,
+        let partitions = match resumed {
+            Some(partitions) => partitions,
             None => self.split(before, began).await?,
         };
-        let mut told = Met::default();
-        let walked = match self.walk_parts(parts, before, began, &mut told).await? {
-            Some(walked) => walked,
-            None => {
-                self.carryover.tell_once(UNFIT);
-                self.carryover.walks_in_one = true;
-                let again = self.take_back(&told);
-                let mut told = Met::default();
-                let whole = self.walk_parts(partition::at(&[]), before, began, &mut told).await?;
-                let mut whole = whole.unwrap_or_default();
-                whole.again += again;
-                whole
-            }
-        };
-        self.report.unchanged = self.report.unchanged.saturating_sub(walked.again);
+        let mut walked = self.walk_partitions(partitions, before, began).await?;
+        if walked.is_unfit {
+            self.carryover.warn_once(UNFIT);
+            self.carryover.walks_in_one = true;
+            let counted_twice = self.subtract(&walked.counts);
+            walked = self.walk_partitions(partition::at(&[]), before, began).await?;
+            walked.counted_twice += counted_twice;
+        }
+        self.report.unchanged = self.report.unchanged.saturating_sub(walked.counted_twice);
         if walked.lost_cursor {
-            warn!("this server does not page by cursor; the walk went by dates or offsets");
+            warn!("this server does not page by cursor; the walk used dates or offsets");
         }
         if walked.is_unordered {
             self.note("the list is not in the order asked for, so that deletions were not looked for");
@@ -99,18 +100,20 @@ impl SyncContext<'_> {
         if met < before.min(after) && !walked.crowds.is_empty() {
             met += self.revisit(walked.crowds).await?;
         }
-        debug!(before, after, met, verge = walked.on_the_verge, "counted");
-        // Before it was cut off, a walk taken up again may have met users who were gone by the first count of this run.
+        debug!(before, after, met, near_beginning = walked.near_beginning, "counted");
+        // A walk that is continued may have met users that were gone by the first count of this
+        // run.
         let most = if is_resumed { u64::MAX } else { before.max(after) };
-        if met < before.min(after) || met.saturating_sub(walked.on_the_verge) > most {
+        if met < before.min(after) || met.saturating_sub(walked.near_beginning) > most {
             self.note(format!("the walk met {met} users, but Clerk counts {after}"));
         }
         Ok(())
     }
 
-    /// How many users Clerk has in a stretch; `None` if the server does not count, or fails to although it lists users.
-    async fn count(&mut self, stretch: Range) -> Result<Option<u64>, Failure> {
-        match self.syncer.or_stop_raw(self.syncer.clerk.count(stretch)).await? {
+    /// How many users Clerk has in a range; `None` if the server does not count, or fails to count
+    /// although it lists users.
+    async fn count(&mut self, range: Range) -> Result<Option<u64>, Failure> {
+        match self.syncer.unless_stopped(self.syncer.clerk.count(range)).await? {
             Ok(users) => Ok(users),
             Err(error @ (clerk::Error::KeyRefused(_) | clerk::Error::RateLimited { .. })) => Err(error.into()),
             Err(error) if self.syncer.lists_users().await? => {
@@ -121,24 +124,25 @@ impl SyncContext<'_> {
         }
     }
 
-    /// The moment when the walk begins and where it ends, by Clerk's clock in Unix milliseconds: users that come later have a later `updated_at`
-    /// than the watermark, so the incremental sync stores them.
+    /// The moment when the walk begins, by Clerk's clock in Unix milliseconds. The walk ends there:
+    /// users that are created later have a later `updated_at` than the watermark, so the next
+    /// incremental sync stores them.
     fn beginning(&self) -> i64 {
         let newest = self.watermark.filter(|newest| *newest > 0);
         match (self.syncer.clerk.now(), newest) {
             (Some(now), newest) => newest.map_or(now, |newest| now.max(newest)),
-            // No answer has the time, but it is later than the newest change.
+            // No answer shows Clerk's time, but it is later than the newest change.
             (None, Some(newest)) => newest + 1,
             (None, None) => Utc::now().timestamp_millis() + CLOCK_SLACK_MS,
         }
     }
 
-    /// Reads moments again whose users did not fit on a page: where ties are broken differently at each request, some slip between two pages.
-    /// Returns how many the walk had not met.
+    /// Reads moments again whose users did not fit on a page: if the server orders them differently
+    /// at each request, some slip between two pages. Returns how many users the walk had not met.
     async fn revisit(&mut self, mut crowds: Vec<Crowd>) -> Result<u64, Failure> {
         crowds.sort_by_key(|crowd| std::cmp::Reverse(crowd.met()));
         let mut found = 0;
-        for mut crowd in crowds.into_iter().take(CROWDS) {
+        for mut crowd in crowds.into_iter().take(MAX_CROWDS) {
             let moment = Range {
                 from: Some(crowd.at),
                 before: Some(crowd.at + 1),
@@ -150,15 +154,15 @@ impl SyncContext<'_> {
             while let Some(offset) = visits.next_offset() {
                 let page = match self
                     .syncer
-                    .or_stop_raw(self.syncer.clerk.stretch(moment, offset))
+                    .unless_stopped(self.syncer.clerk.stretch(moment, offset))
                     .await?
                 {
                     Ok(page) => page,
-                    // One of them cannot be read; the others were met by the walk.
-                    Err(error) if self.syncer.is_of_this_request(&error).await? => break,
+                    // One user cannot be read. The walk met the others.
+                    Err(error) if self.syncer.is_about_request(&error).await? => break,
                     Err(error) => return Err(error.into()),
                 };
-                let new = self.take_unmet(&page, &mut crowd).await?;
+                let new = self.store_unmet(&page, &mut crowd).await?;
                 visits.found(new);
                 found += new;
             }
@@ -166,62 +170,62 @@ impl SyncContext<'_> {
         Ok(found)
     }
 
-    /// Takes the users of a page that are of a crowd and were not met before. Returns how many there were.
-    async fn take_unmet(&mut self, page: &Page, crowd: &mut Crowd) -> Result<u64, Failure> {
+    /// Stores the users of a page that belong to a crowd and were not met before. Returns their
+    /// number.
+    async fn store_unmet(&mut self, page: &Page, crowd: &mut Crowd) -> Result<u64, Failure> {
         let there = page.users().iter().filter(|raw| raw.created_at == Some(crowd.at));
         let there: Vec<_> = there.filter(|raw| raw.id.is_some()).collect();
-        let unmet: Vec<_> = there.into_iter().filter(|raw| crowd.meet(&page::name(raw))).collect();
+        let unmet: Vec<_> = there.into_iter().filter(|raw| crowd.meet(&id_or_digest(raw))).collect();
         let found: Vec<String> = unmet.iter().filter_map(|raw| raw.id.clone()).collect();
-        if let Some(dry_run) = &mut self.dry_run {
-            dry_run.missing.retain(|id| !found.contains(id));
-        }
         let count = unmet.len() as u64;
         let more = Batch {
             found,
             ..Batch::default()
         };
-        self.take(page, unmet, None, HashSet::new(), more).await?;
+        self.store(Source::List, page, unmet, None, more).await?;
         Ok(count)
     }
 
-    /// The parts to walk.
+    /// The partitions to walk.
     async fn split(&mut self, users: Option<u64>, began: i64) -> Result<Vec<Partition>, Failure> {
         let whole = partition::at(&[]);
-        let parts = users.map_or(1, |users| partition::parts(users, self.syncer.walks()));
+        let parts = users.map_or(1, |users| partition::parts(users, self.syncer.max_walks()));
         if parts == 1 || self.carryover.walks_in_one {
             return Ok(whole);
         }
         let users = users.unwrap_or_default();
-        let held = match self.desk.mirror {
-            Some(mirror) => Some((mirror, mirror.counts().users().await?)),
-            None => None,
+        let counts = self.syncer.mirror.counts();
+        let mirrored = match self.mode.has_schema() {
+            true => counts.users().await?,
+            false => 0,
         };
-        let bounds = match held {
-            // Where the mirror knows the users lie, Clerk need not be asked.
-            Some((mirror, held)) if held > users / 2 => mirror.counts().bounds(held, parts).await?,
+        let bounds = match mirrored {
+            // The mirror knows how the users are spread, so Clerk need not be asked.
+            mirrored if mirrored > users / 2 => counts.bounds(mirrored, parts).await?,
             _ => match self.count_bounds(users, parts, began).await? {
                 Some(bounds) => bounds,
                 None => return Ok(whole),
             },
         };
-        debug!(parts = bounds.len() + 1, "walking side by side");
+        debug!(partitions = bounds.len() + 1, "walking side by side");
         Ok(partition::at(&bounds))
     }
 
-    /// The moments between parts of about equal size, by counts at Clerk. None where the server does not count as asked.
+    /// The moments between partitions of about equal size, by counts at Clerk; `None` if the server
+    /// does not count as asked.
     async fn count_bounds(&self, users: u64, parts: usize, began: i64) -> Result<Option<Vec<i64>>, Failure> {
         let clerk = &self.syncer.clerk;
         let before = |at| Range {
             from: None,
             before: Some(at),
         };
-        let Ok(page) = self.syncer.or_stop_raw(clerk.list(&Walk::new().query(), 1)).await? else {
+        let Ok(page) = self.syncer.unless_stopped(clerk.list(&Walk::new().query(), 1)).await? else {
             return Ok(None);
         };
         let Some(first) = page.users().first().and_then(|raw| raw.created_at) else {
             return Ok(None);
         };
-        match self.syncer.or_stop_raw(clerk.count(before(first))).await? {
+        match self.syncer.unless_stopped(clerk.count(before(first))).await? {
             Ok(Some(none)) if none <= users / 2 => {}
             _ => return Ok(None),
         }
@@ -232,7 +236,7 @@ impl SyncContext<'_> {
                 break;
             }
             let mut counts = stream::iter(open)
-                .map(async |at| (at, self.syncer.or_stop_raw(clerk.count(before(at))).await))
+                .map(async |at| (at, self.syncer.unless_stopped(clerk.count(before(at))).await))
                 .buffered(self.syncer.options.concurrency);
             let mut counted = Vec::new();
             while let Some((at, count)) = counts.next().await {
@@ -248,95 +252,103 @@ impl SyncContext<'_> {
         Ok(Some(histogram.bounds()))
     }
 
-    /// Walks over the parts side by side. None where this server can only be walked as a whole.
-    async fn walk_parts(
+    /// Walks over partitions side by side. Stops early if this server can only be walked as a
+    /// whole.
+    async fn walk_partitions(
         &mut self,
-        parts: Vec<Partition>,
+        partitions: Vec<Partition>,
         users: Option<u64>,
         began: i64,
-        told: &mut Met,
-    ) -> Result<Option<Walked>, Failure> {
-        self.begin_walk(&parts).await?;
-        let mut walked = Walked {
-            seen: parts.iter().map(Partition::seen).collect(),
-            ..Walked::default()
+    ) -> Result<WalkSummary, Failure> {
+        self.write_first_checkpoint(&partitions).await?;
+        let mut walked = WalkSummary {
+            seen: partitions.iter().map(Partition::seen).collect(),
+            ..WalkSummary::default()
         };
-        let places = Semaphore::new(self.syncer.places());
-        let setting = Setting {
-            desk: self.desk,
-            places: &places,
-            began,
-        };
-        let open = parts.into_iter().enumerate().filter(|(_, part)| part.done.is_none());
+        let slots = &Semaphore::new(self.syncer.page_slots());
+        let worker = self.worker(Source::List);
+        let open = partitions
+            .into_iter()
+            .enumerate()
+            .filter(|(_, part)| part.done.is_none());
         // The last one is the next.
         let mut ready: Vec<WalkDriver> = open
             .rev()
-            .map(|(number, part)| WalkDriver::new(number, part, began, users))
+            .map(|(number, partition)| WalkDriver::new(number, partition, began, users))
             .collect();
         let mut under_way = FuturesUnordered::new();
-        // Looks that take as long as their schedule must not keep the walks from going on.
-        let mut has_attended = false;
+        // Incremental syncs that take as long as their schedule must not keep the walks from going
+        // on.
+        let mut has_just_attended = false;
         loop {
-            let has_to_attend = !has_attended && self.has_to_attend();
-            while !has_to_attend && under_way.len() < self.syncer.walks() {
-                let Some(mut walker) = ready.pop() else { break };
+            let has_urgent_work = !has_just_attended && self.has_urgent_work();
+            while !has_urgent_work && under_way.len() < self.syncer.max_walks() {
+                let Some(mut walk) = ready.pop() else { break };
                 under_way.push(async move {
-                    let stride = walker.stride(setting).await;
-                    (walker, stride)
+                    let result = walk.next_page(worker, slots).await;
+                    (walk, result)
                 });
             }
-            let Some((mut walker, stride)) = under_way.next().await else {
+            let Some((mut walk, result)) = under_way.next().await else {
                 if ready.is_empty() {
-                    return Ok(Some(walked));
+                    return Ok(walked);
                 }
-                self.attend().await?;
-                has_attended = true;
+                self.do_urgent_work().await?;
+                has_just_attended = true;
                 continue;
             };
-            has_attended = false;
-            let stride = stride?;
-            self.syncer.expect_instance(self.carryover).await?;
-            if stride.is_anew {
-                walked.again += self.take_back(told);
-                *told = Met::default();
-                (walked.newcomers, walked.on_the_verge) = (0, 0);
-            }
-            told.add(&stride.brought);
-            walked.newcomers += stride.newcomers;
-            walked.on_the_verge += stride.on_the_verge;
-            walked.seen[walker.number()] = walker.seen();
-            self.remember_all(stride.witnesses);
-            self.witnesses.retain(|id| !stride.gone.contains(id));
-            self.tell(stride.brought);
-            self.syncer.progress.seen(walked.seen.iter().sum());
-            match walker.went {
-                WalkState::On => ready.push(walker),
-                WalkState::ToTheEnd => {
-                    walked.lost_cursor |= walker.lost_cursor();
-                    walked.is_unordered |= !walker.is_ordered();
-                    walked.left_out |= walker.has_left_out();
-                    walked.crowds.append(&mut walker.take_crowds());
+            has_just_attended = false;
+            let result = result?;
+            self.syncer.check_instance_if_old(self.carryover).await?;
+            self.add_page(&mut walked, &walk, result);
+            match walk.state {
+                WalkState::Open => ready.push(walk),
+                WalkState::Ended => {
+                    walked.lost_cursor |= walk.lost_cursor();
+                    walked.is_unordered |= !walk.is_ordered();
+                    walked.left_out |= walk.has_left_out();
+                    walked.crowds.append(&mut walk.take_crowds());
                 }
-                WalkState::Astray => return Ok(None),
+                WalkState::Unfit => {
+                    walked.is_unfit = true;
+                    return Ok(walked);
+                }
             }
         }
     }
 
-    /// Notes where a walk begins or goes on, for the case that it is cut off.
-    async fn begin_walk(&self, parts: &[Partition]) -> Result<(), Failure> {
-        let Target::Mirror { run, .. } = self.desk.target else {
+    /// Adds what a walk learned from a page.
+    fn add_page(&mut self, walked: &mut WalkSummary, walk: &WalkDriver, page: PageResult) {
+        if page.restarted {
+            walked.counted_twice += self.subtract(&walked.counts);
+            walked.counts = WalkCounts::default();
+            (walked.newcomers, walked.near_beginning) = (0, 0);
+        }
+        walked.counts.add(&page.outcome);
+        walked.newcomers += page.newcomers;
+        walked.near_beginning += page.near_beginning;
+        walked.seen[walk.number()] = walk.seen();
+        self.remember_all(page.witnesses);
+        self.witnesses.retain(|id| !page.gone.contains(id));
+        self.record(page.outcome);
+        self.syncer.progress.seen(walked.seen.iter().sum());
+    }
+
+    /// Writes where the walk begins or continues, in case it is cut off.
+    async fn write_first_checkpoint(&self, partitions: &[Partition]) -> Result<(), Failure> {
+        let Some(run) = self.mode.run() else {
             return Ok(());
         };
-        let (Some(written_at), Some(started_at)) = (self.desk.now(), self.walk_started_at) else {
+        let (Some(written_at), Some(started_at)) = (self.mode.now(), self.walk_started_at) else {
             return Ok(());
         };
         let checkpoint = Checkpoint {
             walk: run.walk,
             started_at,
             written_at,
-            judged: self.syncer.options.delete_mode != super::DeleteMode::Keep,
+            judged: self.syncer.options.delete_mode != DeleteMode::Keep,
             watermark: self.watermark,
-            parts: parts.to_vec(),
+            parts: partitions.to_vec(),
         };
         Ok(self.syncer.mirror.runs().begin_walk(run.lease(), &checkpoint).await?)
     }

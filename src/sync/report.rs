@@ -4,7 +4,8 @@ use serde::{Serialize, Serializer};
 
 use crate::mirror::Outcome;
 
-/// What a sync did, or with [`Outcome::Planned`] would do. Its JSON is part of the command line's contract.
+/// What a sync did, or with [`Outcome::Planned`] would do. Its JSON is part of the command line's
+/// contract.
 #[derive(Debug, Clone, Serialize)]
 pub struct Report {
     /// How it ended.
@@ -23,11 +24,13 @@ pub struct Report {
     pub rejected: u64,
     /// Requests sent to Clerk.
     pub requests: u64,
-    /// From start to end.
+    /// Milliseconds from start to end.
     pub duration_ms: u64,
-    /// The checksum of the deletions that are held, or in a dry run that would be made or held.
+    /// The checksum of the held deletions; in a dry run, of those that would be held, or carried
+    /// out if none would be held.
     pub plan: Option<String>,
-    /// Median age of the changes when they were committed, in milliseconds; `None` if nothing with a time of its own changed.
+    /// Median age of the changes when they were committed, in milliseconds; `None` if nothing with
+    /// a time of its own changed.
     #[serde(skip)]
     pub freshness_ms: Option<i64>,
     /// The Clerk instance.
@@ -36,7 +39,7 @@ pub struct Report {
     /// Why the sync is incomplete.
     #[serde(rename = "error", serialize_with = "joined", skip_serializing_if = "Vec::is_empty")]
     pub notes: Vec<String>,
-    /// Nothing of it was done: it is the report of a dry run.
+    /// It is the report of a dry run: nothing of it was done.
     #[serde(skip)]
     pub is_plan: bool,
 }
@@ -65,7 +68,7 @@ impl Report {
         }
     }
 
-    /// Whether anything changes.
+    /// Whether the sync changes anything, or holds deletions.
     pub fn has_changes(&self) -> bool {
         self.created + self.updated + self.deleted + self.held > 0
     }

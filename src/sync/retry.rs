@@ -1,4 +1,5 @@
-//! Tries again what Postgres refused or the application had locked, at the end of a sync: what was in the way may be gone by now.
+//! Tries again at the end of a sync what Postgres refused or the application had locked: the
+//! obstacle may be gone by now.
 
 use std::collections::HashSet;
 
@@ -6,7 +7,8 @@ use tracing::{debug, info};
 
 use super::{
     DeleteMode, SyncContext,
-    confirm::{BATCH, ByIds},
+    by_id::{BATCH, ByIds},
+    page_worker::Source,
 };
 use crate::{
     clerk::Raw,
@@ -14,15 +16,15 @@ use crate::{
     mirror::{Batch, Run, SyncKind},
 };
 
-/// How often a sync tries the same users again, as long as that brings some of them in.
+/// Rounds in which a sync tries the same users again, as long as each round stores some of them.
 const ROUNDS: usize = 3;
 
-/// Users that are tried again where the server cannot be asked for many at once.
-const ONE_BY_ONE: usize = 10;
+/// Users that are tried again if the server cannot be asked for many at once.
+const MAX_ONE_BY_ONE: usize = 10;
 
 impl SyncContext<'_> {
-    /// Notes deletions that locks of the application kept from being carried out as missing, so that this sync settles them. Returns
-    /// whether there are any.
+    /// Notes users as missing whose deletion a lock of the application prevented, so that this sync
+    /// settles them. Returns whether there are any.
     pub(super) async fn resume_deletions(&mut self) -> Result<bool, Failure> {
         if self.syncer.options.delete_mode == DeleteMode::Keep {
             return Ok(false);
@@ -39,10 +41,12 @@ impl SyncContext<'_> {
         Ok(true)
     }
 
-    /// Tries users again that Postgres refused. If this sync stored, deleted or refused anybody, that may help all of them; else only
-    /// those are tried that were locked. A full sync has met every user, so that only other users or locks can have been in the
-    /// way. The other syncs ask for as many users as fit in one request.
-    pub(super) async fn retry_refused(&mut self, run: &Run) -> Result<(), Failure> {
+    /// Tries users again that Postgres refused. If this sync stored, deleted or refused users, that
+    /// may help all of them; otherwise only users whose rows were locked are tried. A full sync has
+    /// met all users, so it tries only those that other users or locks blocked. The other syncs ask
+    /// for as many users as fit in one request.
+    pub(super) async fn retry_refused(&mut self) -> Result<(), Failure> {
+        let Some(run) = self.mode.run() else { return Ok(()) };
         for _ in 0..ROUNDS {
             let before = self.stored();
             let has_news = before + self.report.deleted + self.report.rejected > 0;
@@ -77,9 +81,9 @@ impl SyncContext<'_> {
         }
         let page = match self.by_ids(ids).await? {
             ByIds::Answered(page) => page,
-            ByIds::Ignored => return self.store_by_id(&ids[..ids.len().min(ONE_BY_ONE)]).await,
+            ByIds::Ignored => return self.look_up_and_store(&ids[..ids.len().min(MAX_ONE_BY_ONE)]).await,
             ByIds::Void(why) => {
-                debug!(why, "users that were rejected could not be asked for");
+                debug!(why, "rejected users could not be asked for");
                 return Ok(());
             }
         };
@@ -99,9 +103,6 @@ impl SyncContext<'_> {
                 .note_left_out(run.lease(), &left_out)
                 .await?;
         }
-        self.desk.tries_rejected = true;
-        let taken = self.take(&page, found, None, HashSet::new(), Batch::default()).await;
-        self.desk.tries_rejected = false;
-        taken
+        self.store(Source::Retry, &page, found, None, Batch::default()).await
     }
 }

@@ -1,16 +1,15 @@
-//! A sync under its lease: opened, kept alive beside its work, and closed with its row in `clerk.sync_runs`.
+//! A sync under its lease: opened, kept alive beside its work, and closed with its row in
+//! `clerk.sync_runs`.
 
-use std::{
-    sync::atomic::AtomicBool,
-    time::{Duration, Instant},
-};
+use std::time::{Duration, Instant};
 
 use chrono::TimeDelta;
 use tracing::{info, warn};
 
 use super::{
     Carryover, DeleteMode, Options, Outcome, Report, SyncContext, Syncer,
-    page_context::{PageContext, Target, warn_left_out},
+    context::Start,
+    page_worker::{Listed, Mode, warn_left_out},
     stopped,
 };
 use crate::{
@@ -19,40 +18,25 @@ use crate::{
     watch::Changes,
 };
 
-/// A walk that was cut off longer ago than this, or began longer ago than twice this, starts anew: what it met in its first part is too
-/// old to call the mirror in sync.
+/// A walk starts anew if it was cut off longer ago than this, or began longer ago than twice this:
+/// the first pages that it read are too old to call the mirror in sync.
 const CHECKPOINT_AGE: TimeDelta = TimeDelta::hours(1);
 
-/// How often a held lease is asked for again.
+/// The pause before a held lease is asked for again.
 const LEASE_POLL: Duration = Duration::from_millis(500);
 
-/// So many batches of old events are removed by one sync; what is left waits for the next.
+/// Batches of old events that one sync removes. The rest waits for the next sync.
 const PRUNES: u32 = 100;
-
-/// When and how a sync began.
-#[derive(Debug, Clone, Copy)]
-pub(super) struct Opening {
-    pub(super) kind: SyncKind,
-    pub(super) started: Instant,
-    /// Requests sent before it.
-    pub(super) requests: u64,
-}
-
-impl Opening {
-    pub(super) fn new(syncer: &Syncer, kind: SyncKind) -> Self {
-        Self {
-            kind,
-            started: Instant::now(),
-            requests: syncer.clerk.requests(),
-        }
-    }
-}
 
 impl Syncer {
     /// Waits for the lease.
+    ///
+    /// # Errors
+    /// Another process holds it for longer than the patience, the sync is stopped, or Postgres is
+    /// away.
     pub(super) async fn acquire_lease(&self) -> Result<Lease, Failure> {
         let started = Instant::now();
-        let mut told = false;
+        let mut is_logged = false;
         loop {
             let Options {
                 holder,
@@ -72,16 +56,17 @@ impl Syncer {
                             started.elapsed().as_secs()
                         )));
                     }
-                    if !told {
+                    if !is_logged {
                         info!(holder, "waiting for another clerk2pg to finish");
-                        told = true;
+                        is_logged = true;
                     }
                 }
-                // Whoever was stopped within a transaction lets go after a while. A daemon comes again by itself.
+                // A process that was stopped within a transaction lets go after a while. A daemon
+                // tries again by itself.
                 Err(error @ mirror::Error::Locked(_)) if patience.is_some() && has_patience => {
-                    if !told {
+                    if !is_logged {
                         info!(%error, "waiting for the lease");
-                        told = true;
+                        is_logged = true;
                     }
                 }
                 Err(error) => return Err(error.into()),
@@ -93,7 +78,8 @@ impl Syncer {
         }
     }
 
-    /// Takes the lease if nobody has had it since `epoch`; none where somebody was quicker.
+    /// Takes the lease if no process has held it since `epoch`; `None` if another process was
+    /// faster.
     pub(super) async fn lease_since(&self, epoch: i64) -> Result<Option<Lease>, Failure> {
         let Options { holder, lease_ttl, .. } = &self.options;
         match self.mirror.leases().acquire(holder, *lease_ttl, Some(epoch)).await? {
@@ -105,20 +91,21 @@ impl Syncer {
         }
     }
 
-    /// Does a sync's work while the lease is kept alive beside it, and gives the lease back.
+    /// Does the work of a sync while the lease is renewed beside it, and gives the lease back.
     pub(super) async fn under_lease(
         &self,
         lease: &Lease,
-        opening: Opening,
+        start: Start,
         carryover: &mut Carryover,
-        work: impl AsyncFnOnce(&mut SyncContext<'_>, &Run) -> Result<(), Failure>,
+        work: impl AsyncFnOnce(&mut SyncContext<'_>) -> Result<(), Failure>,
     ) -> Result<Report, Failure> {
         let _lease_guard = self.watch.lease_taken();
-        let syncer = self.run(lease, opening, carryover, work);
-        let keep = async {
+        let run = self.run(lease, start, carryover, work);
+        let renewal = async {
             loop {
                 tokio::time::sleep(lease.renewal()).await;
-                // Postgres being away for a moment costs nothing yet; the sync's own statements will say.
+                // A short absence of Postgres does no harm yet. If it lasts, the sync's own
+                // statements fail.
                 if let Err(error @ mirror::Error::LeaseLost) = self.mirror.leases().renew(lease).await {
                     return Failure::from(error);
                 }
@@ -126,108 +113,74 @@ impl Syncer {
         };
         let result = tokio::select! {
             biased;
-            result = syncer => result,
-            lost = keep => Err(lost),
+            result = run => result,
+            lost = renewal => Err(lost),
         };
         if let Err(error) = self.mirror.leases().release(lease).await {
-            // It runs out by itself.
+            // It expires by itself.
             warn!(%error, "the lease could not be given back");
         }
         result
     }
 
+    /// Opens the run, does the work, and records how it ended.
     async fn run(
         &self,
         lease: &Lease,
-        opening: Opening,
+        start: Start,
         carryover: &mut Carryover,
-        work: impl AsyncFnOnce(&mut SyncContext<'_>, &Run) -> Result<(), Failure>,
+        work: impl AsyncFnOnce(&mut SyncContext<'_>) -> Result<(), Failure>,
     ) -> Result<Report, Failure> {
         let mirror = &self.mirror;
         let begin = Begin {
-            kind: opening.kind,
+            kind: start.kind,
             max_age: CHECKPOINT_AGE,
             judges: self.options.delete_mode != DeleteMode::Keep,
             initial_events: self.options.initial_events,
         };
         let (run, now, checkpoint) = mirror.runs().begin(lease, begin).await?;
-        let opened = Instant::now();
-        let instance = carryover.instance.as_ref().map_or("", |instance| &instance.id);
-        let report = Report::new(instance);
-        let target = Target::Mirror {
+        let began = Instant::now();
+        let instance = carryover
+            .instance
+            .as_ref()
+            .map_or(String::new(), |instance| instance.id.clone());
+        let listed = Listed {
+            rejects: mirror.rejected().any().await?.into(),
+            holds: mirror.missing().any_held().await?,
+        };
+        let mode = Mode::Apply {
             run: &run,
-            began: (now, opened),
+            began: (now, began),
         };
-        let rejects = AtomicBool::new(mirror.rejected().any().await?);
-        let holds = AtomicBool::new(mirror.missing().any_held().await?);
-        let desk = PageContext {
-            syncer: self,
-            target,
-            mirror: Some(mirror),
-            rejects: &rejects,
-            holds: &holds,
-            is_by_id: false,
-            tries_rejected: false,
-        };
-        let mut running = SyncContext::new(desk, report, carryover);
-        running.resumed = checkpoint;
-        let result = work(&mut running, &run).await;
+        let mut sync = SyncContext::new(self, mode, &listed, start, carryover, &instance);
+        sync.resumed = checkpoint;
+        let result = work(&mut sync).await;
         self.progress.finish();
-        if running.has_looked {
-            // A look in between sees who changed, but not whether the counts agree.
+        if sync.has_read_changes {
+            // Reading changes between pages does not compare the counts.
             self.due.incremental();
         }
-        let ages = running.ages.summary();
-        let mut report = running.report;
-        report.requests = self.clerk.requests() - opening.requests;
-        report.duration_ms = u64::try_from(opening.started.elapsed().as_millis()).unwrap_or(u64::MAX);
+        let (report, ages) = (sync.report, sync.ages.summary());
+        let mut report = self.complete(report, &run, start, result.as_ref().err()).await;
         report.freshness_ms = ages.median_ms;
-        // What was rejected for a moment only does not count. Where Postgres is away the end of the sync cannot be written either.
-        report.rejected = mirror.rejected().count(&run).await.unwrap_or(report.rejected);
-        self.watch.record_changes(Changes {
-            rejected: report.rejected,
-            ..Changes::default()
-        });
-        if report.rejected > 0 {
-            for (id, reason) in mirror.rejected().left_blocked(&run).await.unwrap_or_default() {
-                warn_left_out(&id, &reason);
-            }
-        }
-        let is_full = opening.kind == SyncKind::Full;
-        if is_full && result.is_ok() && report.rejected > 0 && report.created + report.updated + report.unchanged == 0 {
-            report.notes.push("not a single user could be stored".to_owned());
-        }
-        let error = match &result {
-            Ok(()) => (!report.notes.is_empty()).then(|| report.notes.join("; ")),
-            Err(failure) => Some(failure.message.clone()),
-        };
+        let is_walked = start.kind == SyncKind::Full && result.is_ok();
         if result.is_ok() {
-            report.outcome = if error.is_some() {
-                Outcome::Incomplete
-            } else if report.held > 0 {
-                Outcome::Held
-            } else if report.has_changes() {
-                Outcome::Changed
-            } else {
-                Outcome::InSync
-            };
-            self.prune(lease, is_full, carryover).await;
+            self.prune(lease, is_walked, carryover).await;
         }
         let finish = Finish {
-            outcome: if result.is_ok() {
-                report.outcome
-            } else {
-                Outcome::Failed
-            },
+            outcome: report.outcome,
             held: report.held,
             rejected: report.rejected,
             requests: report.requests,
             plan: report.plan.clone(),
-            error,
+            error: match &result {
+                Ok(()) => (!report.notes.is_empty()).then(|| report.notes.join("; ")),
+                Err(failure) => Some(failure.message.clone()),
+            },
             ages,
-            is_walked: is_full && result.is_ok(),
-            expected_now: now + opened.elapsed(),
-            is_whole: is_full && result.is_ok() && report.outcome != Outcome::Incomplete,
+            is_walked,
+            expected_now: now + began.elapsed(),
+            is_whole: is_walked && report.outcome != Outcome::Incomplete,
         };
         let recorded = mirror.runs().finish(&run, &finish).await;
         result?;
@@ -235,9 +188,40 @@ impl Syncer {
         Ok(report)
     }
 
-    /// Removes old events and syncs, now and then. What cannot be removed is no reason to call the sync failed.
+    /// Completes the report at the end of the work: counts, times and the outcome.
+    async fn complete(&self, mut report: Report, run: &Run, start: Start, failure: Option<&Failure>) -> Report {
+        let rejected = self.mirror.rejected();
+        report.requests = start.requests(self);
+        report.duration_ms = start.elapsed_ms();
+        // Users rejected only for a moment do not count. If Postgres is away, the end of the sync
+        // cannot be written either.
+        report.rejected = rejected.count(run).await.unwrap_or(report.rejected);
+        self.watch.record_changes(Changes {
+            rejected: report.rejected,
+            ..Changes::default()
+        });
+        if report.rejected > 0 {
+            for (id, reason) in rejected.left_blocked(run).await.unwrap_or_default() {
+                warn_left_out(&id, &reason);
+            }
+        }
+        let is_stored = report.created + report.updated + report.unchanged > 0;
+        if start.kind == SyncKind::Full && failure.is_none() && report.rejected > 0 && !is_stored {
+            report.notes.push("not a single user could be stored".to_owned());
+        }
+        report.outcome = match failure {
+            Some(_) => Outcome::Failed,
+            None if !report.notes.is_empty() => Outcome::Incomplete,
+            None if report.held > 0 => Outcome::Held,
+            None if report.has_changes() => Outcome::Changed,
+            None => Outcome::InSync,
+        };
+        report
+    }
+
+    /// Removes old events and syncs from time to time. An error here does not make the sync fail.
     async fn prune(&self, lease: &Lease, always: bool, carryover: &mut Carryover) {
-        if !carryover.prunes(always) {
+        if !carryover.is_prune_due(always) {
             return;
         }
         if let Err(error) = self.mirror.runs().prune(lease).await {

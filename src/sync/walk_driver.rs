@@ -1,4 +1,5 @@
-//! The walk over one part of Clerk's list: fetches its pages one after the other and works on each.
+//! Drives the walk over one partition of Clerk's list: fetches its pages one after the other, and
+//! stores each.
 
 use std::{borrow::Cow, time::Instant};
 
@@ -9,8 +10,8 @@ use tracing::{debug, warn};
 use super::{
     Syncer,
     context::ends,
-    page,
-    page_context::{Deferred, PageContext, PageOutcome},
+    page_batch::id_or_digest,
+    page_worker::{Deferred, PageOutcome, PageWorker},
 };
 use crate::{
     clerk::{self, Page, Raw},
@@ -22,69 +23,67 @@ use crate::{
     },
 };
 
-/// How far a user's `created_at` may be off from what Clerk counts by: emulators cut times to seconds.
-const VERGE_MS: i64 = 2_000;
+/// How far a user's `created_at` may differ from the time that Clerk counts by: emulators cut times
+/// to seconds.
+const CREATED_AT_TOLERANCE_MS: i64 = 2_000;
 
-/// What a walk is told before it begins.
-#[derive(Clone, Copy)]
-pub(super) struct Setting<'a> {
-    pub(super) desk: PageContext<'a>,
-    /// How many pages may be worked on at a time: each takes memory.
-    pub(super) places: &'a Semaphore,
-    /// When the walk began, by Clerk's clock in Unix milliseconds: users created from then on are newcomers.
-    pub(super) began: i64,
-}
-
-/// The walk over one part.
+/// Drives the walk over one partition.
 pub(super) struct WalkDriver {
     number: usize,
-    part: Partition,
+    partition: Partition,
     walk: Walk,
-    /// Users whom Clerk did not know as a cursor since the last page.
-    lost: Vec<String>,
-    quiet: Deferred,
-    pub(super) went: WalkState,
+    /// When the walk began, by Clerk's clock in Unix milliseconds: users created from then on are
+    /// newcomers.
+    began: i64,
+    /// Users that Clerk did not know as cursors since the last page.
+    unknown_cursors: Vec<String>,
+    deferred: Deferred,
+    pub(super) state: WalkState,
 }
 
 /// How far a walk has gone.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum WalkState {
-    /// There is more.
-    On,
-    /// To the end of its part.
-    ToTheEnd,
-    /// Nowhere: this server can only be walked as a whole.
-    Astray,
+    /// There are more pages.
+    Open,
+    /// It has reached the end of its partition.
+    Ended,
+    /// It cannot go on: this server can only be walked as a whole.
+    Unfit,
 }
 
-/// What came of a page.
+/// What a walk learned from a page.
 #[derive(Default)]
 pub(super) struct PageResult {
-    pub(super) brought: PageOutcome,
-    /// Users on it who are known to exist.
+    pub(super) outcome: PageOutcome,
+    /// Users on the page: they are known to exist.
     pub(super) witnesses: Vec<String>,
-    /// Users on it who were created since the walk began, and about when it did.
+    /// Users on the page that were created since the walk began.
     pub(super) newcomers: u64,
-    pub(super) on_the_verge: u64,
-    /// Users whom Clerk does not know as a cursor any more.
+    /// Users on the page that were created at about the time when the walk began.
+    pub(super) near_beginning: u64,
+    /// Users that Clerk does not know as cursors any more.
     pub(super) gone: Vec<String>,
     /// The walk started over with this page: users met before it do not count.
-    pub(super) is_anew: bool,
+    pub(super) restarted: bool,
 }
 
 impl WalkDriver {
-    pub(super) fn new(number: usize, part: Partition, began: i64, users: Option<u64>) -> Self {
+    /// A walk over the partition with this number. `began` is the time by Clerk's clock, in Unix
+    /// milliseconds; `users` is how many users Clerk counts in all.
+    pub(super) fn new(number: usize, partition: Partition, began: i64, users: Option<u64>) -> Self {
         Self {
             number,
-            walk: part.walk().began(began, users),
-            part,
-            lost: Vec::new(),
-            quiet: Deferred::default(),
-            went: WalkState::On,
+            walk: partition.walk().began(began, users),
+            partition,
+            began,
+            unknown_cursors: Vec::new(),
+            deferred: Deferred::default(),
+            state: WalkState::Open,
         }
     }
 
-    /// The number of its part.
+    /// The number of its partition.
     pub(super) fn number(&self) -> usize {
         self.number
     }
@@ -106,35 +105,35 @@ impl WalkDriver {
         self.walk.has_left_out()
     }
 
-    /// Moments at which users may have slipped between two pages.
+    /// Takes the moments at which users may have slipped between two pages.
     pub(super) fn take_crowds(&mut self) -> Vec<Crowd> {
         self.walk.take_crowds()
     }
 
-    /// Fetches the next page that continues the walk, and brings the mirror in sync with it.
-    pub(super) async fn stride(&mut self, setting: Setting<'_>) -> Result<PageResult, Failure> {
-        let desk = setting.desk;
-        let mut stride = PageResult::default();
+    /// Fetches the next page that continues the walk, and stores it. `slots` limits the pages that
+    /// are worked on at a time, because each takes memory.
+    pub(super) async fn next_page(&mut self, worker: PageWorker<'_>, slots: &Semaphore) -> Result<PageResult, Failure> {
+        let mut result = PageResult::default();
         loop {
-            let page = self.read(desk.syncer).await?;
-            let names: Vec<Cow<'_, str>> = page.users().iter().map(page::name).collect();
-            let entries = page.users().iter().zip(&names).map(|(raw, id)| Entry {
+            let page = self.fetch(worker.syncer).await?;
+            let ids: Vec<Cow<'_, str>> = page.users().iter().map(id_or_digest).collect();
+            let entries = page.users().iter().zip(&ids).map(|(raw, id)| Entry {
                 id,
                 created_at: raw.created_at,
                 updated_at: raw.updated_at,
             });
             let step = self.walk.receive(&entries.collect::<Vec<_>>());
-            stride.witnesses.extend(ends(&page));
-            stride.gone.append(&mut self.lost);
+            result.witnesses.extend(ends(&page));
+            result.gone.append(&mut self.unknown_cursors);
             let accepted = match step {
                 Step::Again => continue,
                 Step::Anew => {
-                    stride.is_anew = true;
+                    result.restarted = true;
                     continue;
                 }
                 Step::Unfit => {
-                    self.went = WalkState::Astray;
-                    return Ok(stride);
+                    self.state = WalkState::Unfit;
+                    return Ok(result);
                 }
                 Step::Endless => {
                     let message = format!("Clerk's list does not advance beyond {} users", self.seen());
@@ -143,61 +142,63 @@ impl WalkDriver {
                 }
                 Step::Page(accepted) => accepted,
                 Step::End(accepted) => {
-                    self.went = WalkState::ToTheEnd;
+                    self.state = WalkState::Ended;
                     accepted
                 }
             };
             let fresh: Vec<&Raw> = accepted.fresh.iter().map(|&at| &page.users()[at]).collect();
             for raw in &fresh {
                 // Whether Clerk counts a user without a readable time is not known.
-                let age = raw.created_at.map(|at| at - setting.began);
-                stride.newcomers += u64::from(age.is_some_and(|age| age > VERGE_MS));
-                stride.on_the_verge += u64::from(age.is_none_or(|age| age.abs() <= VERGE_MS));
+                let age = raw.created_at.map(|at| at - self.began);
+                result.newcomers += u64::from(age.is_some_and(|age| age > CREATED_AT_TOLERANCE_MS));
+                result.near_beginning += u64::from(age.is_none_or(|age| age.abs() <= CREATED_AT_TOLERANCE_MS));
             }
             let more = Batch {
-                checkpoint: self.mark(&desk),
-                missing: desk.still_held(&stride.gone).await?,
+                checkpoint: self.mark(&worker),
+                missing: worker.still_in_mirror(&result.gone).await?,
                 ..Batch::default()
             };
-            let _place = setting.places.acquire().await;
-            let taken = desk.take(&mut self.quiet, &page, fresh, accepted.judged, accepted.carried, more);
-            stride.brought = taken.await?;
-            return Ok(stride);
+            let _slot = slots.acquire().await;
+            let (judged, carried) = (accepted.judged, accepted.carried);
+            let stored = worker.store(&mut self.deferred, &page, fresh, judged, carried, more);
+            result.outcome = stored.await?;
+            return Ok(result);
         }
     }
 
-    /// Where the walk stands, for the transaction of its page.
-    fn mark(&self, desk: &PageContext<'_>) -> Option<Mark> {
-        let is_end = self.went == WalkState::ToTheEnd;
+    /// The walk's place in the list, to be committed with its page.
+    fn mark(&self, worker: &PageWorker<'_>) -> Option<Mark> {
+        let is_end = self.state == WalkState::Ended;
         let position = self.walk.position().cloned();
         if position.is_none() && !is_end {
             return None;
         }
-        let stretch = self.part.stretch;
-        // Behind the last user there may be others by the time that the walk is taken up again.
-        let is_done = is_end && stretch.before.is_some();
+        let range = self.partition.stretch;
+        // If the walk is continued later, new users may have come behind the last one.
+        let is_done = is_end && range.before.is_some();
         Some(Mark {
             number: self.number,
             part: Partition {
-                stretch,
+                stretch: range,
                 position,
                 done: is_done.then(|| self.seen()),
             },
             is_end,
-            written_at: desk.now()?,
+            written_at: worker.mode.now()?,
         })
     }
 
-    /// The next page. One that cannot be read is asked for in smaller parts, down to the user to blame, who is stepped over.
-    async fn read(&mut self, syncer: &Syncer) -> Result<Page, Failure> {
+    /// Fetches the next page. If it cannot be read, smaller pages are asked for, down to the one
+    /// user that is the cause, which is stepped over.
+    async fn fetch(&mut self, syncer: &Syncer) -> Result<Page, Failure> {
         loop {
             let (query, limit) = (self.walk.query(), self.walk.limit());
             let cursor = query.after.clone();
             let asked = Instant::now();
             let clerk = syncer.clerk.clone();
-            // A task of its own: pages are unpacked, split and hashed on all cores.
+            // In a task of its own, so that pages are unpacked, split and hashed on all cores.
             let answer = AbortOnDropHandle::new(tokio::spawn(async move { clerk.list(&query, limit).await }));
-            let error = match syncer.or_stop_raw(answer).await? {
+            let error = match syncer.unless_stopped(answer).await? {
                 Ok(Ok(page)) => {
                     let elapsed_ms = u64::try_from(asked.elapsed().as_millis()).unwrap_or(u64::MAX);
                     debug!(part = self.number, users = page.users().len(), elapsed_ms, "page");
@@ -211,24 +212,24 @@ impl WalkDriver {
             };
             match &error {
                 clerk::Error::NotFound(_) | clerk::Error::Refused(_) => {
-                    let is_cursors = match &error {
+                    let is_about_cursor = match &error {
                         clerk::Error::Refused(answer) => answer.is_about_cursor(),
                         _ => true,
                     };
-                    self.lost.extend(cursor.filter(|_| is_cursors));
+                    self.unknown_cursors.extend(cursor.filter(|_| is_about_cursor));
                     if self.walk.refused() {
                         continue;
                     }
                     return Err(error.into());
                 }
-                error if syncer.is_of_this_request(error).await? => {}
+                error if syncer.is_about_request(error).await? => {}
                 _ => return Err(error.into()),
             }
             match self.walk.unreadable() {
                 Unreadable::Smaller => {
                     debug!(%error, limit = self.walk.limit(), "a page cannot be read; asking for a smaller one");
                 }
-                Unreadable::SteppedOver => warn!(%error, "a user cannot be read; going on behind it"),
+                Unreadable::SteppedOver => warn!(%error, "a user cannot be read; continuing behind it"),
                 Unreadable::Broken => return Err(error.into()),
             }
         }

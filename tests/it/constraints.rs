@@ -3,7 +3,7 @@
 use crate::support::{
     fixture::{World, mirrored, mirrored_ids},
     program::ProgramOutput,
-    summary::{Exit, changed, in_sync},
+    summary::{Exit, changed, in_sync, planned},
     wait::PATIENCE,
 };
 
@@ -146,6 +146,14 @@ async fn check_held_back(on_delete: &str) {
         "{listed:?}"
     );
     assert!(listed[0].1.contains("orders"), "{listed:?}");
+
+    // A dry run says the same as the next sync does: the row stays.
+    let plan = world.run(&["--dry-run", "--format", "json"]).await;
+    plan.assert(Exit::Ok, planned().unchanged(28).rejected(1));
+    assert!(plan.stdout.contains("\"plan\":null"), "{plan:#?}");
+    let plan = world.run(&["--dry-run"]).await.stdout;
+    assert!(plan.contains(&format!("! {ordering} gone from Clerk")), "{plan}");
+    assert!(!plan.contains(&format!("- {ordering}")), "{plan}");
 
     world.once().await.assert(Exit::Ok, in_sync().unchanged(28).rejected(1));
     world.db.execute("DELETE FROM orders").await;

@@ -6,22 +6,22 @@ use std::{
     time::{Duration, Instant},
 };
 
-/// Most ids that wait. Further ones are left to an incremental sync.
-pub(super) const MOST: usize = 1_000;
+/// Ids that may wait. Further ones are left to an incremental sync.
+pub(super) const MAX_WAITING: usize = 1_000;
 
 /// How long an id that neither Clerk nor the mirror has is not asked for again.
 const UNKNOWN_FOR: Duration = Duration::from_secs(10);
 
-/// Most of these ids that are remembered.
-const MOST_UNKNOWN: usize = 4_000;
+/// Unknown ids that are remembered.
+const MAX_UNKNOWN: usize = 4_000;
 
 /// The pause after the first failure; each further one is four times as long.
 const PAUSE: Duration = Duration::from_secs(2);
 
-/// How often an id is tried.
-const TRIES: u32 = 5;
+/// Attempts for an id.
+const ATTEMPTS: u32 = 5;
 
-/// The queue.
+/// Ids that wait to be asked for.
 #[derive(Debug, Default)]
 pub(super) struct Queue {
     /// In the order in which they were asked for.
@@ -40,12 +40,12 @@ pub(super) struct Queue {
 }
 
 impl Queue {
-    /// Takes an id in, unless it waits already. Returns whether there was room for it.
+    /// Adds an id, unless it waits already. Returns whether there was room for it.
     pub(super) fn add(&mut self, id: &str, now: Instant) -> bool {
         if self.waiting.contains(id) {
             return true;
         }
-        if self.waiting.len() >= MOST {
+        if self.waiting.len() >= MAX_WAITING {
             return false;
         }
         self.waiting.insert(id.to_owned());
@@ -100,7 +100,7 @@ impl Queue {
         for id in ids {
             let failures = self.failures.get(&id).copied().unwrap_or_default() + 1;
             let is_waiting = self.waiting.contains(&id);
-            if failures >= TRIES || (self.waiting.len() >= MOST && !is_waiting) {
+            if failures >= ATTEMPTS || (self.waiting.len() >= MAX_WAITING && !is_waiting) {
                 self.failures.remove(&id);
                 given_up.push(id);
                 continue;
@@ -126,16 +126,16 @@ impl Queue {
     /// Records ids that neither Clerk nor the mirror has.
     pub(super) fn unknown(&mut self, ids: impl IntoIterator<Item = String>, now: Instant) {
         while let Some((until, _)) = self.unknown.front()
-            && (*until <= now || self.unknown.len() >= MOST_UNKNOWN)
+            && (*until <= now || self.unknown.len() >= MAX_UNKNOWN)
         {
             self.forget_one();
         }
         for id in ids {
-            if self.unknown.len() >= MOST_UNKNOWN {
+            if self.unknown.len() >= MAX_UNKNOWN {
                 self.forget_one();
             }
             let until = now + UNKNOWN_FOR;
-            // It was asked for again while it was being read.
+            // The id was asked for again while it was being read.
             if self.waiting.contains(&id)
                 && let Some(at) = self.ready.iter().position(|ready| *ready == id)
             {
@@ -171,7 +171,7 @@ mod tests {
     }
 
     #[test]
-    fn ids_come_in_order_once_and_so_many_at_a_time() {
+    fn ids_come_in_order_once_and_up_to_the_limit() {
         let now = Instant::now();
         let mut queue = queue(&["c", "a", "b", "a"], now);
         assert_eq!(queue.take(0, now), ids(&[]));
@@ -181,7 +181,7 @@ mod tests {
     }
 
     #[test]
-    fn what_failed_comes_behind_all_others_alone_with_growing_pauses_and_is_given_up() {
+    fn a_failed_id_waits_behind_all_others_with_growing_pauses_and_is_given_up() {
         let start = Instant::now();
         let after = |seconds| start + Duration::from_secs(seconds);
         let mut queue = queue(&["bad", "worse"], start);
@@ -220,22 +220,22 @@ mod tests {
     }
 
     #[test]
-    fn a_flood_takes_no_more_memory_than_is_stated() {
+    fn a_flood_of_ids_takes_bounded_memory() {
         let start = Instant::now();
         let mut queue = Queue::default();
         for second in 0..30 {
             let now = start + Duration::from_secs(second);
-            for n in 0..2 * MOST {
+            for n in 0..2 * MAX_WAITING {
                 queue.add(&format!("user_{second}_{n}"), now);
             }
-            assert_eq!(queue.len(), MOST);
-            let taken = queue.take(MOST, now);
+            assert_eq!(queue.len(), MAX_WAITING);
+            let taken = queue.take(MAX_WAITING, now);
             match second % 3 {
                 0 => drop(queue.failed(taken, now)),
                 _ => queue.unknown(taken, now),
             }
-            assert!(queue.unknown.len() <= MOST_UNKNOWN && queue.unknown_until.len() <= MOST_UNKNOWN);
-            assert!(queue.failures.len() <= 2 * MOST, "{}", queue.failures.len());
+            assert!(queue.unknown.len() <= MAX_UNKNOWN && queue.unknown_until.len() <= MAX_UNKNOWN);
+            assert!(queue.failures.len() <= 2 * MAX_WAITING, "{}", queue.failures.len());
         }
     }
 }

@@ -1,4 +1,5 @@
-//! Turns the users of a page into the batch that brings the mirror in sync with them.
+//! Compares the users of a page with the mirror, and turns them into the batch that stores the
+//! difference.
 
 use std::{
     borrow::Cow,
@@ -8,7 +9,7 @@ use std::{
 
 use tracing::warn;
 
-use super::recheck::{REPLICA_LAG, Trust};
+use super::recheck::{REPLICA_LAG, ReplicaTrust};
 use crate::{
     clerk,
     failure::Failure,
@@ -20,33 +21,33 @@ use crate::{
     resource::{Change, Digest, Rejection, User, Value, decode, decode_stored},
 };
 
-/// Some users of a page, to be held against the mirror.
-pub(super) struct Chosen<'p> {
+/// Some users of a page, to be compared with the mirror.
+pub(super) struct PageUsers<'p> {
     page: &'p clerk::Page,
-    /// Users with an id and a time, whose documents can be looked at.
+    /// Users with an id and a `created_at`, whose documents can be compared.
     readable: Vec<&'p clerk::Raw>,
-    /// The others.
+    /// The other users.
     rejected: Vec<Rejected>,
 }
 
-/// The name of a user in walks and rejections; of one without an id, what stands for it.
-pub(super) fn name(raw: &clerk::Raw) -> Cow<'_, str> {
+/// The id of a user in walks and rejections; a digest of the document if it has no id.
+pub(super) fn id_or_digest(raw: &clerk::Raw) -> Cow<'_, str> {
     raw.id.as_deref().map(Cow::from).unwrap_or_else(|| {
         let digest: String = raw.digest.0[..6].iter().map(|byte| format!("{byte:02x}")).collect();
         format!("(no id, digest {digest})").into()
     })
 }
 
-impl<'p> Chosen<'p> {
+impl<'p> PageUsers<'p> {
     pub(super) fn new(page: &'p clerk::Page, users: Vec<&'p clerk::Raw>) -> Self {
-        let mut chosen = Self {
+        let mut sorted = Self {
             page,
             readable: Vec::new(),
             rejected: Vec::new(),
         };
         for raw in users {
             if raw.id.is_some() && raw.created_at.is_some() && !raw.is_mangled {
-                chosen.readable.push(raw);
+                sorted.readable.push(raw);
                 continue;
             }
             let document = page.document(raw);
@@ -55,12 +56,12 @@ impl<'p> Chosen<'p> {
                 Err(rejection) => rejection,
                 Ok(_) => Rejection::new("its id or created_at cannot be read"),
             };
-            chosen.rejected.push(rejected(raw, rejection, document));
+            sorted.rejected.push(rejected(raw, rejection, document));
         }
-        chosen
+        sorted
     }
 
-    /// Ids of the readable users.
+    /// The ids of the readable users.
     pub(super) fn ids(&self) -> Vec<&'p str> {
         self.readable.iter().filter_map(|raw| raw.id.as_deref()).collect()
     }
@@ -78,7 +79,7 @@ impl<'p> Chosen<'p> {
 
 fn rejected(raw: &clerk::Raw, Rejection { reason }: Rejection, document: &str) -> Rejected {
     Rejected {
-        user_id: name(raw).into_owned(),
+        user_id: id_or_digest(raw).into_owned(),
         reason,
         document: Some(Rejected::kept(document)),
         digest: Some(raw.digest),
@@ -87,30 +88,33 @@ fn rejected(raw: &clerk::Raw, Rejection { reason }: Rejection, document: &str) -
     }
 }
 
-/// What the comparison needs from the mirror, loaded before it runs.
-pub(super) struct Loaded {
+/// The mirror's rows for the users of a page, and how the users differ from them.
+pub(super) struct StoredRows {
+    /// Rows of the judged range.
     known: Vec<Known>,
     comparison: Comparison,
     /// Documents of the users that differ, by id.
     stored: HashMap<String, String>,
-    /// Ids of the rows among them that were updated a moment ago.
+    /// Ids among them whose rows were updated a moment ago.
     fresh: HashSet<String>,
-    /// Users marked as deleted that are there again.
+    /// Ids of rows that are marked as deleted though Clerk shows their users again.
     returned: HashSet<String>,
+    /// The range of `created_at` that the page shows completely.
     judged: Option<Range>,
+    /// Ids of that range that earlier pages showed.
     carried: HashSet<String>,
 }
 
-impl Loaded {
-    /// Loads the mirror's side and compares.
-    pub(super) async fn new(
+impl StoredRows {
+    /// Loads the rows and compares. `mirror` is `None` if there is no schema yet.
+    pub(super) async fn load(
         mirror: Option<&Mirror>,
-        chosen: &Chosen<'_>,
+        users: &PageUsers<'_>,
         judged: Option<Range>,
         mut carried: HashSet<String>,
     ) -> Result<Self, Failure> {
-        let fetched = chosen.fetched();
-        carried.extend(chosen.rejected.iter().map(|user| user.user_id.clone()));
+        let fetched = users.fetched();
+        carried.extend(users.rejected.iter().map(|user| user.user_id.clone()));
         let Some(mirror) = mirror else {
             return Ok(Self {
                 comparison: compare(&fetched, &[], None, &carried),
@@ -126,14 +130,14 @@ impl Loaded {
             Some(judged) => mirror.rows().range(judged, None).await?,
             None => Vec::new(),
         };
-        let in_stretch: HashSet<&str> = known.iter().map(|row| row.id.as_str()).collect();
+        let in_range: HashSet<&str> = known.iter().map(|row| row.id.as_str()).collect();
         let elsewhere: Vec<&str> = fetched
             .iter()
             .map(|user| user.id)
-            .filter(|id| !in_stretch.contains(id))
+            .filter(|id| !in_range.contains(id))
             .collect();
         let elsewhere = mirror.rows().by_ids(&elsewhere).await?;
-        let stretch = known.len();
+        let in_judged = known.len();
         known.extend(elsewhere);
         let comparison = compare(&fetched, &known, judged, &carried);
         let differ: Vec<&str> = comparison.differ.iter().map(|&at| fetched[at].id).collect();
@@ -150,7 +154,7 @@ impl Loaded {
             .filter(|row| row.deleted)
             .map(|row| row.id.clone())
             .collect();
-        known.truncate(stretch);
+        known.truncate(in_judged);
         Ok(Self {
             known,
             comparison,
@@ -162,9 +166,14 @@ impl Loaded {
         })
     }
 
-    /// Where the stretch holds more rows than are loaded at a time, the missing among the next ones. A stretch is larger than a page only
-    /// where Clerk's list has a gap, so nearly always there are none.
-    pub(super) async fn rest(&mut self, mirror: &Mirror, chosen: &Chosen<'_>) -> Result<Option<Vec<String>>, Failure> {
+    /// Loads more rows of the judged range, and returns the missing ids among them. `None` if all
+    /// rows are loaded, which is nearly always so: the range holds more rows than a page only if
+    /// Clerk's list has a gap.
+    pub(super) async fn next_missing(
+        &mut self,
+        mirror: &Mirror,
+        users: &PageUsers<'_>,
+    ) -> Result<Option<Vec<String>>, Failure> {
         let Some((judged, last)) = self.judged.zip(self.known.last()) else {
             return Ok(None);
         };
@@ -172,69 +181,69 @@ impl Loaded {
             return Ok(None);
         }
         self.known = mirror.rows().range(judged, Some(last)).await?;
-        let comparison = compare(&chosen.fetched(), &self.known, Some(judged), &self.carried);
+        let comparison = compare(&users.fetched(), &self.known, Some(judged), &self.carried);
         Ok((!self.known.is_empty()).then_some(comparison.missing))
     }
 }
 
-/// The users to be written, decoded: the batch borrows from them.
-pub(super) struct Decoded<'p> {
+/// The decoded users to be written. The batch borrows from them.
+pub(super) struct DecodedUsers<'p> {
     create: Vec<Result<User<'p>, Box<Rejected>>>,
     differ: Vec<Result<User<'p>, Box<Rejected>>>,
 }
 
-impl<'p> Decoded<'p> {
-    pub(super) fn new(chosen: &Chosen<'p>, loaded: &Loaded) -> Self {
+impl<'p> DecodedUsers<'p> {
+    pub(super) fn new(users: &PageUsers<'p>, rows: &StoredRows) -> Self {
         let all = |positions: &[usize]| {
             positions
                 .iter()
                 .map(|&at| {
-                    let raw = chosen.readable[at];
-                    let document = chosen.page.document(raw);
+                    let raw = users.readable[at];
+                    let document = users.page.document(raw);
                     decode(document).map_err(|rejection| Box::new(rejected(raw, rejection, document)))
                 })
                 .collect()
         };
         Self {
-            create: all(&loaded.comparison.create),
-            differ: all(&loaded.comparison.differ),
+            create: all(&rows.comparison.create),
+            differ: all(&rows.comparison.differ),
         }
     }
 }
 
-/// The batch that stores the chosen users, and the ids of those that are not trusted to be in this state any more. `listed`
-/// are listed as rejected.
+/// The batch that stores the users, and the ids of users that Clerk shows in a state that is not
+/// trusted yet. `listed` are the users listed as rejected.
 pub(super) fn batch<'d>(
-    chosen: &'d Chosen<'_>,
-    loaded: &Loaded,
-    decoded: &'d Decoded<'_>,
+    users: &'d PageUsers<'_>,
+    rows: &StoredRows,
+    decoded: &'d DecodedUsers<'_>,
     listed: &HashMap<String, Option<Digest>>,
-    trust: Trust<'_>,
+    trust: ReplicaTrust<'_>,
 ) -> (Batch<'d>, Vec<String>) {
     let mut older = Vec::new();
-    let ids = chosen.readable.iter().filter_map(|raw| raw.id.as_ref());
+    let ids = users.readable.iter().filter_map(|raw| raw.id.as_ref());
     let mut batch = Batch {
-        unchanged: loaded.comparison.unchanged,
-        reject: chosen.rejected.clone(),
+        unchanged: rows.comparison.unchanged,
+        reject: users.rejected.clone(),
         unreject: ids.filter(|id| listed.contains_key(*id)).cloned().collect(),
-        missing: loaded.comparison.missing.clone(),
+        missing: rows.comparison.missing.clone(),
         ..Batch::default()
     };
     let write = |at: usize, user: &'d User<'d>, changed| Write {
         user,
         changed,
-        returns: loaded.returned.contains(user.id.as_ref()),
-        digest: chosen.readable[at].digest,
-        document: chosen.page.document(chosen.readable[at]),
+        returns: rows.returned.contains(user.id.as_ref()),
+        digest: users.readable[at].digest,
+        document: users.page.document(users.readable[at]),
     };
-    for (&at, user) in loaded.comparison.create.iter().zip(&decoded.create) {
+    for (&at, user) in rows.comparison.create.iter().zip(&decoded.create) {
         match user {
-            Ok(user) if !trust.takes_new(&user.id) => older.push(user.id.to_string()),
+            Ok(user) if !trust.accepts_new(&user.id) => older.push(user.id.to_string()),
             Ok(user) => batch.create.push(write(at, user, Vec::new())),
             Err(rejected) => batch.reject.push(Rejected::clone(rejected)),
         }
     }
-    for (&at, user) in loaded.comparison.differ.iter().zip(&decoded.differ) {
+    for (&at, user) in rows.comparison.differ.iter().zip(&decoded.differ) {
         let user = match user {
             Ok(user) => user,
             Err(rejected) => {
@@ -242,10 +251,10 @@ pub(super) fn batch<'d>(
                 continue;
             }
         };
-        let (change, is_older) = change(loaded, user);
-        let is_trusted = match loaded.returned.contains(user.id.as_ref()) {
-            true => trust.takes_new(&user.id),
-            false => !is_older || trust.takes_older(&user.id, loaded.fresh.contains(user.id.as_ref())),
+        let (change, is_older) = change(rows, user);
+        let is_trusted = match rows.returned.contains(user.id.as_ref()) {
+            true => trust.accepts_new(&user.id),
+            false => !is_older || trust.accepts_older(&user.id, rows.fresh.contains(user.id.as_ref())),
         };
         match change {
             _ if !is_trusted => {
@@ -260,7 +269,8 @@ pub(super) fn batch<'d>(
     (batch, older)
 }
 
-/// Warns of fields whose values do not fit their columns: once for each field, as all users may have such a value.
+/// Warns of values that do not fit their columns, once for each field: all users may have such a
+/// value.
 pub(super) fn warn_of_unexpected(batch: &Batch<'_>) {
     static KNOWN: Mutex<BTreeSet<&str>> = Mutex::new(BTreeSet::new());
     for write in batch.create.iter().chain(&batch.update).chain(&batch.refresh) {
@@ -278,17 +288,13 @@ pub(super) fn warn_of_unexpected(batch: &Batch<'_>) {
 }
 
 /// What a user's document changes, and whether it is older than the stored one.
-fn change(loaded: &Loaded, new: &User<'_>) -> (Change, bool) {
-    let was_deleted = loaded.returned.contains(new.id.as_ref());
-    match loaded
-        .stored
-        .get(new.id.as_ref())
-        .map(|document| decode_stored(document))
-    {
+fn change(rows: &StoredRows, new: &User<'_>) -> (Change, bool) {
+    let was_deleted = rows.returned.contains(new.id.as_ref());
+    match rows.stored.get(new.id.as_ref()).map(|document| decode_stored(document)) {
         Some(Ok(old)) => {
             let is_older = updated_at(new) < updated_at(&old) && updated_at(new).is_some();
             let change = match old.change(new) {
-                // Marked as deleted, and there again: a change, whatever else is the same.
+                // The row was marked as deleted: that alone is a change.
                 Change::Update(mut changed) if was_deleted => {
                     changed.push("deleted_at".to_owned());
                     Change::Update(changed)
@@ -298,12 +304,12 @@ fn change(loaded: &Loaded, new: &User<'_>) -> (Change, bool) {
             };
             (change, is_older)
         }
-        // A row that somebody made unreadable, or that went a moment ago: it is written whole.
+        // The stored row cannot be read, or was deleted a moment ago. It is written as a whole.
         Some(Err(_)) | None => (Change::Update(vec!["id".to_owned()]), false),
     }
 }
 
-/// In Unix milliseconds; `None` if Clerk does not say it.
+/// The user's `updated_at` in Unix milliseconds; `None` if the document has none.
 fn updated_at(user: &User<'_>) -> Option<i64> {
     match user.get("updated_at") {
         Some(Value::Time(at)) => Some(*at),

@@ -1,0 +1,109 @@
+//! What a long sync does between two of its pages: users that notifications ask for, and
+//! incremental syncs that are due.
+
+use tracing::debug;
+
+use super::{SyncContext, due::Task};
+use crate::{
+    failure::{Cause, Failure},
+    mirror::SyncKind,
+};
+
+/// With more users than this above the floor, recent changes are not read between pages.
+const MAX_ABOVE: u64 = 5_000;
+
+/// Whether a failure between two pages ends the sync.
+fn is_final(cause: Cause) -> bool {
+    matches!(
+        cause,
+        Cause::Stopped | Cause::Busy | Cause::PostgresAway | Cause::NeedsPerson
+    )
+}
+
+impl SyncContext<'_> {
+    /// Whether something is due that cannot wait for the end of this sync.
+    pub(super) fn has_urgent_work(&self) -> bool {
+        let has_users = self.syncer.due.has_users() && self.syncer.clerk.free_for_notifications() > 0;
+        has_users || (self.may_read_changes() && self.syncer.due.has_incremental())
+    }
+
+    /// Whether recent changes are read between pages. After a change of very many users, that takes
+    /// as long as a walk for a while.
+    fn may_read_changes(&self) -> bool {
+        let knows_watermark = self.watermark.is_some() && self.mode.run().is_some_and(|run| !run.is_import);
+        knows_watermark && self.reads_changes_between && self.carryover.above <= MAX_ABOVE
+    }
+
+    /// Does what is due and cannot wait. No page may be half done.
+    pub(super) async fn do_urgent_work(&mut self) -> Result<(), Failure> {
+        let created = self.report.created;
+        let result = self.sync_users_and_changes().await;
+        self.created_between += self.report.created - created;
+        result
+    }
+
+    async fn sync_users_and_changes(&mut self) -> Result<(), Failure> {
+        let users = self.syncer.due.take_users(self.syncer.clerk.free_for_notifications());
+        if !users.is_empty() {
+            self.sync_users(users).await?;
+        }
+        let Some(watermark) = self.watermark.filter(|_| self.may_read_changes()) else {
+            return Ok(());
+        };
+        if !self.syncer.due.take_incremental() {
+            return Ok(());
+        }
+        match self.sync_changes(watermark).await {
+            Err(failure) if is_final(failure.cause) => Err(failure),
+            Err(failure) => {
+                debug!(%failure, "recent changes are not read any more in this sync");
+                self.reads_changes_between = false;
+                Ok(())
+            }
+            Ok(()) => Ok(()),
+        }
+    }
+
+    /// Stores users that notifications ask for. Those that cannot be stored are left for later.
+    async fn sync_users(&mut self, users: Vec<String>) -> Result<(), Failure> {
+        let stored = async {
+            let requested = self.syncer.look_up(&users).await?;
+            self.store_requested(requested).await
+        };
+        match stored.await {
+            Ok(()) => self.syncer.due.users_done(&users),
+            Err(failure) if failure.stops_all_kinds() => {
+                self.syncer.due.put_back(Task::Users(users));
+                // If Clerk is away, the sync itself finds out.
+                if failure.cause != Cause::ClerkAway {
+                    return Err(failure);
+                }
+            }
+            Err(failure) => {
+                debug!(%failure, "users that were asked for cannot be stored yet");
+                self.syncer.due.users_failed(users);
+            }
+        }
+        Ok(())
+    }
+
+    /// Stores recent changes.
+    async fn sync_changes(&mut self, watermark: i64) -> Result<(), Failure> {
+        self.syncer.watch.started(SyncKind::Incremental);
+        let users = self.syncer.mirror.runs().state().await?.expected;
+        let reading = self.syncer.read_changes(self.carryover, watermark, users);
+        let changes = reading.await?.between_pages();
+        if changes.has_news() {
+            self.syncer.check_instance_if_old(self.carryover).await?;
+        }
+        // What costs this much once would cost it between any two pages.
+        self.reads_changes_between = !changes.is_unordered() && !changes.has_stepped_over();
+        self.has_read_changes = true;
+        if changes.is_unordered() {
+            return Ok(());
+        }
+        self.store_changes(changes).await?;
+        self.syncer.watch.incremental_succeeded();
+        Ok(())
+    }
+}

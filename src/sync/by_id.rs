@@ -1,0 +1,168 @@
+//! Asks Clerk for users by id: for many ids in one request, or for each id alone.
+
+use std::{
+    collections::{HashMap, HashSet},
+    time::Duration,
+};
+
+use futures_util::{StreamExt, stream};
+use tracing::debug;
+
+use super::{SyncContext, Syncer};
+use crate::{
+    clerk::{self, Lookup, MAX_IDS, Page},
+    failure::Failure,
+    reconcile::walk::{Range, Walk},
+};
+
+/// Ids per request. One place is left for the witness.
+pub(super) const BATCH: usize = MAX_IDS - 1;
+
+/// Witnesses that are tried before a batch is left undecided.
+pub(super) const WITNESSES: usize = 3;
+
+/// How long failed requests for ids are repeated. What stays unclear is left to the next sync.
+const REPEAT_FOR: Duration = Duration::from_secs(10);
+
+/// What Clerk answers when it is asked for many ids in one request.
+pub(super) enum ByIds {
+    /// The users on the page exist. Clerk left the others out.
+    Answered(Page),
+    /// The server ignores the ids.
+    Ignored,
+    /// The answer proves nothing, for this reason.
+    Void(&'static str),
+}
+
+/// What Clerk answers when it is asked for one id.
+pub(super) enum ById {
+    Gone,
+    Found(Page),
+    Unclear(String),
+}
+
+impl SyncContext<'_> {
+    /// Asks for ids together with a witness: a user that is known to exist. An answer without the
+    /// witness is void, and so is one with users that were not asked for. If no user is known to
+    /// exist, the ids are asked for without a witness: their deletions are held in any case.
+    pub(super) async fn by_ids(&self, ids: &[String]) -> Result<ByIds, Failure> {
+        let mut why = "";
+        let witnesses = self.witnesses.iter().rev().take(WITNESSES).map(Some);
+        let alone = self.witnesses.is_empty().then_some(None);
+        for witness in witnesses.chain(alone) {
+            let asked: Vec<&str> = ids.iter().chain(witness).map(String::as_str).collect();
+            let page = match self.syncer.unless_stopped(self.syncer.clerk.named(&asked)).await? {
+                Ok(page) => page,
+                Err(error) if self.syncer.is_about_request(&error).await? => {
+                    return Ok(ByIds::Void("the answer cannot be used"));
+                }
+                Err(error) => return Err(error.into()),
+            };
+            let asked: HashSet<&str> = asked.into_iter().collect();
+            let is_stranger = |raw: &clerk::Raw| raw.id.as_deref().is_none_or(|id| !asked.contains(id));
+            if page.users().iter().any(is_stranger) {
+                return Ok(ByIds::Ignored);
+            }
+            let Some(witness) = witness else {
+                return Ok(ByIds::Answered(page));
+            };
+            if page.users().iter().any(|raw| raw.id.as_ref() == Some(witness)) {
+                return Ok(ByIds::Answered(page));
+            }
+            why = "the answer leaves out a user that is known to exist";
+            debug!(witness, "{why}");
+        }
+        Ok(ByIds::Void(why))
+    }
+}
+
+impl Syncer {
+    /// Whether an error is about this one request, and not about Clerk being away: a server that
+    /// still counts or lists users cannot answer this request only.
+    pub(super) async fn is_about_request(&self, error: &clerk::Error) -> Result<bool, Failure> {
+        Ok(match error {
+            clerk::Error::KeyRefused(_) | clerk::Error::RateLimited { .. } => false,
+            clerk::Error::Unavailable { .. } => {
+                self.unless_stopped(self.clerk.count(Range::ALL)).await?.is_ok() || self.lists_users().await?
+            }
+            _ => true,
+        })
+    }
+
+    /// Whether Clerk lists users now.
+    pub(super) async fn lists_users(&self) -> Result<bool, Failure> {
+        let clerk = self.clerk.clone().asking_once();
+        Ok(self.unless_stopped(clerk.list(&Walk::new().query(), 1)).await?.is_ok())
+    }
+
+    async fn answer_by_id(&self, clerk: &clerk::Client, id: &str) -> Result<Result<ById, clerk::Error>, Failure> {
+        let lookup = self.unless_stopped(clerk.user(id)).await?;
+        Ok(lookup.map(|lookup| match lookup {
+            Lookup::Gone => ById::Gone,
+            Lookup::Found(page) if page.users().iter().any(|raw| raw.id.as_deref() == Some(id)) => ById::Found(page),
+            Lookup::Found(_) => ById::Unclear("Clerk answered with another user than it was asked for".to_owned()),
+        }))
+    }
+
+    /// Asks for each id alone, several side by side. Failed requests are repeated together for a
+    /// limited time, so that the sync ends however many of them fail.
+    ///
+    /// # Errors
+    /// Clerk is away, or refuses the key.
+    pub(super) async fn each_by_id(&self, ids: &[String]) -> Result<Vec<(String, ById)>, Failure> {
+        let mut answers = Vec::new();
+        let mut failed = HashMap::new();
+        let once = &self.clerk.clone().asking_once();
+        self.ask_side_by_side(once, ids, &mut answers, &mut failed).await?;
+        let Some(error) = failed.values().next() else {
+            return Ok(answers);
+        };
+        let is_limited = |error| matches!(error, &clerk::Error::RateLimited { .. });
+        let patience = if failed.values().any(is_limited) {
+            // The client itself waits for as long as Clerk asks for.
+            Duration::MAX
+        } else if self.is_about_request(error).await? {
+            REPEAT_FOR
+        } else {
+            let error = failed.into_values().next();
+            return error.map_or(Ok(answers), |error| Err(error.into()));
+        };
+        let again: Vec<String> = failed.keys().cloned().collect();
+        let asked = self.ask_side_by_side(&self.clerk, &again, &mut answers, &mut failed);
+        if let Ok(asked) = tokio::time::timeout(patience, asked).await {
+            asked?;
+        }
+        let unclear = failed
+            .into_iter()
+            .map(|(id, error)| (id, ById::Unclear(error.to_string())));
+        answers.extend(unclear);
+        Ok(answers)
+    }
+
+    async fn ask_side_by_side(
+        &self,
+        clerk: &clerk::Client,
+        ids: &[String],
+        answers: &mut Vec<(String, ById)>,
+        failed: &mut HashMap<String, clerk::Error>,
+    ) -> Result<(), Failure> {
+        let mut asked = stream::iter(ids)
+            .map(async |id| (id, self.answer_by_id(clerk, id).await))
+            .buffer_unordered(self.options.concurrency);
+        while let Some((id, answer)) = asked.next().await {
+            match answer? {
+                Ok(answer) => {
+                    failed.remove(id);
+                    answers.push((id.clone(), answer));
+                }
+                Err(error @ clerk::Error::KeyRefused(_)) => return Err(error.into()),
+                // At the first attempt, the client does not wait.
+                Err(error @ clerk::Error::RateLimited { .. }) if failed.contains_key(id) => return Err(error.into()),
+                Err(error) => {
+                    failed.insert(id.clone(), error);
+                }
+            }
+        }
+        Ok(())
+    }
+}
