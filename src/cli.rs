@@ -6,9 +6,9 @@ use clap::{ArgGroup, Parser, Subcommand, ValueEnum};
 
 /// Keeps a Postgres database in sync with Clerk's users, without a webhook.
 ///
-/// Without a command it runs as a daemon until SIGTERM: a full sync at start and every hour, and in between every five seconds an
-/// incremental one, which follows changes and finds deletions. The users are in the table clerk.users of the database, what changed is in
-/// clerk.user_events.
+/// Without a command it runs as a daemon until SIGTERM: a full sync at start and every hour, and
+/// every five seconds an incremental sync, which finds changes and deletions. The users are in the
+/// table clerk.users of the database, and their changes in clerk.user_events.
 #[derive(Debug, Parser)]
 #[command(
     version,
@@ -19,8 +19,8 @@ Environment:
                      out comes from PGHOST, PGSSLMODE and so on, as for psql
   CLERK_API_URL      another address than https://api.clerk.com
   RUST_LOG           log levels, for example clerk2pg=debug
-Each secret also as <NAME>_FILE and as a systemd credential; every setting of
-config.toml also as CLERK2PG_<SECTION>__<KEY>.
+Each of the first three also works as <NAME>_FILE and as a systemd credential,
+and every setting of config.toml as CLERK2PG_<SECTION>__<KEY>.
 
 Exit codes:
   0  in sync         1  failed        2  wrong usage or configuration
@@ -30,11 +30,11 @@ With --exit-code also:
     group = ArgGroup::new("single").multiple(true)
 )]
 pub struct Arguments {
-    /// Configuration file [default: ./config.toml, else /etc/clerk2pg/config.toml, where there is one]
+    /// Configuration file [default: ./config.toml, else /etc/clerk2pg/config.toml, if it exists]
     #[arg(long, value_name = "FILE", global = true)]
     pub config: Option<PathBuf>,
 
-    /// One full sync, then exit
+    /// Run one full sync, then exit
     #[arg(long, group = "single")]
     pub once: bool,
 
@@ -42,51 +42,52 @@ pub struct Arguments {
     #[arg(long, group = "single")]
     pub dry_run: bool,
 
-    /// With --once or --dry-run: exit with 5 if users are rejected; with --dry-run: exit with 4 if there are differences
+    /// With --once or --dry-run: exit with 5 if users are rejected; with --dry-run: exit with 4 if
+    /// there are differences
     #[arg(long, requires = "single")]
     pub exit_code: bool,
 
-    /// How results are printed on stdout; logs go to stderr
+    /// Format of the results on stdout; logs go to stderr
     #[arg(long, value_enum, default_value_t, global = true)]
     pub format: Format,
 
-    /// What to do instead of syncing
+    /// Command to run instead of syncing
     #[command(subcommand)]
     pub command: Option<Command>,
 }
 
-/// How results are printed.
+/// Format of the results on stdout.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, ValueEnum)]
 pub enum Format {
     /// For people
     #[default]
     Human,
-    /// One object
+    /// One JSON object
     Json,
 }
 
-/// What to do instead of syncing.
+/// Command to run instead of syncing.
 #[derive(Debug, Clone, PartialEq, Eq, Subcommand)]
 pub enum Command {
-    /// Try everything that a sync needs, and say what is wrong and what mends it; writes nothing
+    /// Try everything that a sync needs, and say what is wrong and how to fix it; write nothing
     Check,
     /// Show the last syncs, freshness, held deletions and rejected users
     Status,
-    /// Let the held deletions with this checksum through, once
+    /// Approve the held deletions with this checksum, once
     Approve {
-        /// The checksum, from the report, the log or `clerk2pg status`
+        /// The checksum, as in the report, the log or `clerk2pg status`
         sum: String,
     },
-    /// Mirror another Clerk instance in this database from now on; without its id, show which one the key is of
+    /// Mirror another Clerk instance in this database; without its id, show the instance of the key
     ///
-    /// Rows of users that the new instance does not know are held, as deletions to approve.
+    /// Rows of users that the new instance does not know are held until you approve their deletion.
     Repin {
-        /// The instance that the key is of, as this command shows it
+        /// The instance that the key belongs to, as this command shows it
         instance: Option<String>,
     },
     /// Apply migrations and exit
     Migrate,
-    /// Ask the daemon on this machine whether it is ready: exit with 0 if so, else with 1
+    /// Ask the daemon on this machine whether it is ready: exit with 0 if it is, else with 1
     Health,
 }
 

@@ -1,5 +1,5 @@
-//! This machine's two clocks: the wall clock, which people set and which jumps, and a steady one,
-//! which only goes forward but knows no time of day.
+//! This machine's two clocks: the wall clock, which people set and which can jump, and a steady
+//! one, which only goes forward and shows no time of day.
 
 use std::{
     sync::{
@@ -11,17 +11,17 @@ use std::{
 
 use chrono::{DateTime, TimeDelta, Utc};
 
-/// A moment by both clocks.
+/// A moment on both clocks.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Moment {
-    /// By the wall clock.
+    /// On the wall clock.
     pub(crate) wall: DateTime<Utc>,
-    /// By the steady one.
+    /// On the steady clock.
     pub(crate) steady: Instant,
 }
 
 impl Moment {
-    /// The current moment.
+    /// Returns the current moment.
     pub(crate) fn now() -> Self {
         Self {
             wall: Utc::now(),
@@ -30,14 +30,14 @@ impl Moment {
     }
 }
 
-/// Returns the time; in tests the wall clock can jump, for all clones at once.
+/// Both clocks. In tests the wall clock can jump, for all clones at once.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Clock {
     ahead_ms: Arc<AtomicI64>,
 }
 
 impl Clock {
-    /// The current moment, with the jumps so far.
+    /// Returns the current moment, including the jumps so far.
     pub(crate) fn now(&self) -> Moment {
         let Moment { wall, steady } = Moment::now();
         let ahead = TimeDelta::milliseconds(self.ahead_ms.load(Ordering::Relaxed));
@@ -47,7 +47,7 @@ impl Clock {
         }
     }
 
-    /// The wall clock jumps.
+    /// Lets the wall clock jump.
     #[cfg(test)]
     pub(crate) fn jump(&self, by: TimeDelta) {
         self.ahead_ms.fetch_add(by.num_milliseconds(), Ordering::Relaxed);

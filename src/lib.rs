@@ -1,9 +1,10 @@
-//! clerk2pg keeps a Postgres database in sync with a Clerk instance by asking Clerk: creates, updates and deletes, with no public
-//! endpoint.
+//! clerk2pg keeps a Postgres database in sync with a Clerk instance by polling Clerk: creates,
+//! updates and deletes, without a public endpoint.
 //!
-//! The flow, one module a step: what is mirrored ([`resource`]) → asking Clerk ([`clerk`]) → comparing ([`reconcile`], pure) → one sync
-//! from beginning to end ([`sync`]) → writing it to Postgres ([`mirror`]) → doing it again and again ([`daemon`]). [`watch`] shows how it
-//! goes; [`check`] tries what all of it needs, and writes nothing.
+//! The flow, one module a step: what is mirrored ([`resource`]) → requests to Clerk ([`clerk`]) →
+//! comparing, without I/O ([`reconcile`]) → one sync from beginning to end ([`sync`]) → writing to
+//! Postgres ([`mirror`]) → syncing again and again ([`daemon`]). [`watch`] shows the state of the
+//! daemon; [`check`] tries everything that a sync needs, and writes nothing.
 
 pub mod check;
 pub mod clerk;

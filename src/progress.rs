@@ -1,4 +1,5 @@
-//! Shows how far a walk has come: a bar on a terminal, a log line every ten seconds elsewhere. A walk of a few seconds shows nothing.
+//! Shows the progress of a walk: a bar on a terminal, else a log line every ten seconds. A walk of
+//! a few seconds shows nothing.
 
 use std::{
     fmt::Write,
@@ -10,32 +11,34 @@ use std::{
 use indicatif::{HumanCount, ProgressBar, ProgressDrawTarget, ProgressState, ProgressStyle};
 use tracing::info;
 
-/// A walk shorter than this needs no bar.
-const QUIET: Duration = Duration::from_secs(2);
+/// Time until the bar appears: a shorter walk needs none.
+const BAR_DELAY: Duration = Duration::from_secs(2);
 
 /// Time between two log lines.
-const EVERY: Duration = Duration::from_secs(10);
+const LOG_PERIOD: Duration = Duration::from_secs(10);
 
-/// The shown progress of a sync. Clones show the same.
+/// The progress of a sync. Clones share it.
 #[derive(Debug, Clone, Default)]
-pub struct Progress(Arc<Mutex<Option<State>>>);
+pub struct Progress(Arc<Mutex<Option<WalkProgress>>>);
 
 #[derive(Debug)]
-struct State {
+struct WalkProgress {
     bar: ProgressBar,
     started: Instant,
-    told: Instant,
+    logged_at: Instant,
+    /// Users that were seen already when the walk started or resumed.
     first: Option<u64>,
 }
 
-/// What a log line says besides how many were met.
-struct Line {
+/// What a log line says apart from the number of users seen.
+struct ProgressLine {
     total: Option<u64>,
+    /// Users per second.
     rate: f64,
 }
 
 impl Progress {
-    /// A walk over so many users begins; none where Clerk does not say how many.
+    /// Starts the progress of a walk over `total` users; `None` if Clerk does not say how many.
     pub fn start(&self, total: Option<u64>) {
         let bar = ProgressBar::with_draw_target(total, ProgressDrawTarget::hidden());
         let template = match total {
@@ -44,22 +47,22 @@ impl Progress {
         };
         if let Ok(style) = ProgressStyle::with_template(template) {
             bar.set_style(style.with_key("rate", |state: &ProgressState, out: &mut dyn Write| {
-                // A bar that cannot be drawn is no reason to stop.
+                // A bar that cannot be drawn must not stop the sync.
                 let _ = write!(out, "{}", HumanCount(state.per_sec() as u64));
             }));
         }
-        *self.lock() = Some(State {
+        *self.lock() = Some(WalkProgress {
             bar,
             started: Instant::now(),
-            told: Instant::now(),
+            logged_at: Instant::now(),
             first: None,
         });
     }
 
-    /// So many users have been met.
+    /// Shows that `users` users have been seen in all.
     pub fn seen(&self, users: u64) {
-        // The line is written after the lock is given back: the writer of the log asks for it too.
-        if let Some(Line { total, rate }) = self.advance(users, std::io::stderr().is_terminal()) {
+        // The line is written after the lock is released: the writer of the log locks it, too.
+        if let Some(ProgressLine { total, rate }) = self.advance(users, std::io::stderr().is_terminal()) {
             let users_per_second = rate.round();
             match total {
                 Some(total) => info!(users, total, users_per_second, "syncing"),
@@ -68,39 +71,39 @@ impl Progress {
         }
     }
 
-    fn advance(&self, users: u64, is_terminal: bool) -> Option<Line> {
+    fn advance(&self, users: u64, is_terminal: bool) -> Option<ProgressLine> {
         let mut state = self.lock();
         let state = state.as_mut()?;
-        // A walk that is taken up again must not claim the users of its first part for its rate.
+        // The rate of a resumed walk must not include the users of its first part.
         let first = *state.first.get_or_insert_with(|| {
             state.bar.reset_eta();
             users
         });
         state.bar.set_position(users);
         if is_terminal {
-            if state.bar.is_hidden() && state.started.elapsed() > QUIET {
+            if state.bar.is_hidden() && state.started.elapsed() > BAR_DELAY {
                 state.bar.set_draw_target(ProgressDrawTarget::stderr());
             }
             return None;
         }
-        if state.told.elapsed() < EVERY {
+        if state.logged_at.elapsed() < LOG_PERIOD {
             return None;
         }
-        state.told = Instant::now();
-        Some(Line {
+        state.logged_at = Instant::now();
+        Some(ProgressLine {
             total: state.bar.length(),
             rate: users.saturating_sub(first) as f64 / state.started.elapsed().as_secs_f64(),
         })
     }
 
-    /// The walk is over.
+    /// Ends the progress of a walk.
     pub fn finish(&self) {
         if let Some(state) = self.lock().take() {
             state.bar.finish_and_clear();
         }
     }
 
-    /// Writes something else to the terminal without tearing the bar.
+    /// Hides the bar while something else is written to the terminal.
     pub fn suspend<T>(&self, write: impl FnOnce() -> T) -> T {
         match self.lock().as_ref() {
             Some(state) => state.bar.suspend(write),
@@ -108,7 +111,7 @@ impl Progress {
         }
     }
 
-    fn lock(&self) -> std::sync::MutexGuard<'_, Option<State>> {
+    fn lock(&self) -> std::sync::MutexGuard<'_, Option<WalkProgress>> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
@@ -121,11 +124,11 @@ mod tests {
 
     use super::*;
 
-    /// Writes log lines as the program does: while the bar stands aside.
+    /// Writes log lines as the program does: while the bar is hidden.
     #[derive(Clone)]
-    struct Log(Progress, mpsc::Sender<Vec<u8>>);
+    struct LogSink(Progress, mpsc::Sender<Vec<u8>>);
 
-    impl io::Write for Log {
+    impl io::Write for LogSink {
         fn write(&mut self, line: &[u8]) -> io::Result<usize> {
             self.0
                 .suspend(|| self.1.send(line.to_vec()))
@@ -138,25 +141,25 @@ mod tests {
         }
     }
 
-    impl<'w> MakeWriter<'w> for Log {
-        type Writer = Log;
+    impl<'w> MakeWriter<'w> for LogSink {
+        type Writer = LogSink;
 
-        fn make_writer(&'w self) -> Log {
+        fn make_writer(&'w self) -> LogSink {
             self.clone()
         }
     }
 
     #[test]
-    fn a_log_line_comes_through_the_same_door_as_the_bar() {
+    fn log_lines_and_the_bar_do_not_block_each_other() {
         let progress = Progress::default();
         progress.start(Some(1000));
         if let Some(state) = progress.lock().as_mut() {
-            state.told -= EVERY;
+            state.logged_at -= LOG_PERIOD;
         }
         let (sender, lines) = mpsc::channel();
         let log = tracing_subscriber::fmt()
             .with_ansi(false)
-            .with_writer(Log(progress.clone(), sender))
+            .with_writer(LogSink(progress.clone(), sender))
             .finish();
         std::thread::spawn(move || {
             tracing::subscriber::with_default(log, || {

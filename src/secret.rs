@@ -44,8 +44,8 @@ impl Serialize for Secret {
     }
 }
 
-/// Removes words that may be a key or contain an address from a text. Use it for what a server sent,
-/// as some quote what they received, and for values that may be in the wrong place.
+/// Removes words that may be a key or contain an address from a text. Use it for what a server
+/// sent, as some quote what they received, and for values that may be in the wrong place.
 pub fn without_secrets(text: &str) -> String {
     let ends = |letter: char| letter.is_whitespace() || "\"'`“”«»<>()[]{},;".contains(letter);
     let is_secret = |word: &str| {

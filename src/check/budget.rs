@@ -10,8 +10,8 @@ use crate::{
     schedule::Timetable,
 };
 
-/// Requests of a full sync that are not for pages: the instance, the count, recent changes, and some
-/// users by id.
+/// Requests of a full sync that are not for pages: the instance, the count, recent changes, and
+/// some users by id.
 const EXTRA_REQUESTS: u64 = 6;
 
 /// Requests of an incremental sync that finds nothing.

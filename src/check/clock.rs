@@ -1,4 +1,5 @@
-//! Compares three clocks: this machine's, Clerk's and the database's. If two agree, the third is off.
+//! Compares three clocks: this machine's, Clerk's and the database's. If two agree, the third is
+//! off.
 
 use chrono::TimeDelta;
 

@@ -16,8 +16,8 @@ use crate::{
     },
 };
 
-/// Time limit for connecting: longer than the wait for one silent host, so that the next host gets its
-/// turn.
+/// Time limit for connecting: longer than the wait for one silent host, so that the next host gets
+/// its turn.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(12);
 
 /// Oldest supported version, in the form of `server_version_num`.

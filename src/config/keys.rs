@@ -10,7 +10,8 @@ pub(super) fn known_keys() -> Result<Vec<String>, ConfigError> {
     Ok(flatten("", &defaults.cache))
 }
 
-/// Checks that a key exists, and suggests the nearest one. `shown` is the key as its place spells it.
+/// Checks that a key exists, and suggests the nearest one. `shown` is the key as its place spells
+/// it.
 pub(super) fn check_key(known: &[String], key: &str, place: &str, shown: &str) -> Result<(), ConfigError> {
     if known.iter().any(|known| known == key) {
         return Ok(());

@@ -1,5 +1,5 @@
-//! Decides which of several daemons leads. The others stand by: they send Clerk no requests, and take
-//! over when the leader stops, vanishes, or fails for long.
+//! Decides which of several daemons leads. The others stand by: they send Clerk no requests, and
+//! take over when the leader stops, vanishes, or fails for long.
 
 use std::{
     sync::{

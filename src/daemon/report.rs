@@ -1,4 +1,4 @@
-//! Reports a sync in the log and to those who watch the daemon.
+//! Reports a sync in the log, and to the probes, metrics and status page.
 
 use std::time::Duration;
 

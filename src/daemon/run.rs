@@ -38,8 +38,8 @@ const FRESHNESS_PERIOD: Duration = Duration::from_secs(600);
 pub struct DaemonSetup {
     /// Runs syncs.
     pub syncer: Syncer,
-    /// The same database over a separate connection, for the election and for those who watch:
-    /// neither may wait for a sync.
+    /// The same database over a separate connection, for the election and the HTTP server: neither
+    /// may wait for a sync.
     pub control: Mirror,
     /// When full syncs are due, as a cron expression; empty for only one at start.
     pub full: String,

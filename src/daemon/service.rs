@@ -1,5 +1,5 @@
-//! Notifies the service manager, if one listens (`NOTIFY_SOCKET`), when the daemon is ready, what the
-//! last sync did, and that the loop is alive.
+//! Notifies the service manager, if one listens (`NOTIFY_SOCKET`), when the daemon is ready, what
+//! the last sync did, and that the loop is alive.
 
 use std::time::Duration;
 

@@ -146,8 +146,8 @@ mod tests {
             self.guard.check(self.now, marked)
         }
 
-        /// Returns after how many seconds a full sync is due, and how many incremental ones were due
-        /// by then.
+        /// Returns after how many seconds a full sync is due, and how many incremental ones were
+        /// due by then.
         fn until_full(&mut self) -> (u64, u32) {
             let mut incremental = 0;
             loop {

@@ -1,5 +1,5 @@
-//! The open connections of the HTTP server. Their number is limited: for a new connection, the oldest
-//! one without a request is closed.
+//! The open connections of the HTTP server. Their number is limited: for a new connection, the
+//! oldest one without a request is closed.
 
 use std::{
     collections::BTreeMap,
@@ -11,8 +11,8 @@ use std::{
 
 use tokio::task::AbortHandle;
 
-/// Open connections at a time. They must not use up the files that the daemon may open; most systems
-/// allow 1,024.
+/// Open connections at a time. They must not use up the files that the daemon may open; most
+/// systems allow 1,024.
 const MAX_CONNECTIONS: usize = 256;
 
 /// The open connections. Clones share them.

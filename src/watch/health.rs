@@ -12,8 +12,8 @@ const MAX_SILENCE: Duration = Duration::from_secs(60);
 /// How late an incremental sync may end before the mirror counts as out of sync.
 const MAX_DELAY: Duration = Duration::from_secs(2 * 60);
 
-/// How late a full sync may end. A full sync that takes long may be late by twice the duration of the
-/// last one.
+/// How late a full sync may end. A full sync that takes long may be late by twice the duration of
+/// the last one.
 const MAX_FULL_DELAY: Duration = Duration::from_secs(15 * 60);
 
 /// The answer to a probe.

@@ -7,13 +7,14 @@ use prometheus_client::metrics::{counter::Counter, family::Family, gauge::Gauge,
 
 use crate::mirror::SyncKind;
 
-/// Buckets for the age of changes, in seconds: from an immediate incremental sync to a full sync that
-/// finds what incremental ones miss.
+/// Buckets for the age of changes, in seconds: from an immediate incremental sync to a full sync
+/// that finds what incremental ones miss.
 const AGE_BUCKETS: [f64; 16] = [
     0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 15.0, 30.0, 60.0, 120.0, 300.0, 900.0, 3_600.0, 21_600.0, 86_400.0,
 ];
 
-/// Buckets for the duration of syncs, in seconds: from one changed user to a first import of millions.
+/// Buckets for the duration of syncs, in seconds: from one changed user to a first import of
+/// millions.
 const DURATION_BUCKETS: [f64; 14] = [
     0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 120.0, 300.0, 900.0, 3_600.0,
 ];

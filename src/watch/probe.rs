@@ -18,14 +18,15 @@ const TIMEOUT: Duration = Duration::from_secs(5);
 /// Longest answer that is read, in bytes.
 const MAX_BODY: usize = 64 << 10;
 
-/// Asks the daemon that listens on an address for `/readyz`. Without a valid answer it is not ready.
+/// Asks the daemon that listens on an address for `/readyz`. Without a valid answer it is not
+/// ready.
 pub async fn probe(listens: SocketAddr) -> ProbeResult {
     try_probe(listens)
         .await
         .unwrap_or_else(|why| ProbeResult::failed(format!("{why}; does it run, and with the same http.listen?")))
 }
 
-/// Like [`probe`], but tells a daemon that is not ready from one that does not answer.
+/// Like [`probe`], but distinguishes a daemon that is not ready from one that does not answer.
 ///
 /// # Errors
 /// Why there is no valid answer.

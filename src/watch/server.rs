@@ -253,8 +253,8 @@ impl Handler {
     }
 }
 
-/// Whether a `Host` header names this machine without DNS. Otherwise a foreign web page could let its
-/// own name point here and read the answers.
+/// Whether a `Host` header names this machine without DNS. Otherwise a foreign web page could let
+/// its own name point here and read the answers.
 fn is_this_machine(host: &HeaderValue) -> bool {
     let Ok(host) = host.to_str() else { return false };
     if let Ok(address) = host.parse::<SocketAddr>() {

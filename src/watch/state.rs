@@ -1,4 +1,4 @@
-//! The state of a daemon, for those who watch it.
+//! The state of a daemon, which probes, metrics and the status page show.
 
 use std::{
     pin::pin,
@@ -58,8 +58,8 @@ impl Watch {
     }
 
     /// Runs the loop with a heartbeat, which stops if the loop blocks its thread. `beat` is called
-    /// with each heartbeat, at least once in `period` if there is one. Waiting for a slow Clerk does
-    /// not stop the heartbeat.
+    /// with each heartbeat, at least once in `period` if there is one. Waiting for a slow Clerk
+    /// does not stop the heartbeat.
     pub async fn with_heartbeat<T>(
         &self,
         period: Option<Duration>,
