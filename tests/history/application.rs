@@ -1,5 +1,5 @@
-//! What the application does to the database that it shares with the mirror: tables that reference users, transactions that stay open for
-//! long, floods of notifications, and unique indexes.
+//! What the application does to the database that it shares with the mirror: tables that reference
+//! users, transactions that stay open for long, floods of notifications, and unique indexes.
 
 use std::time::Duration;
 
@@ -21,7 +21,8 @@ const PROFILES: &str = "
 pub struct Transaction(Client);
 
 impl Transaction {
-    /// Runs statements in a transaction that stays open. `None` if they lose a deadlock, or their server.
+    /// Runs statements in a transaction that stays open. `None` if they lose a deadlock, or their
+    /// server.
     pub async fn open(client: Client, statements: Vec<String>) -> Option<Self> {
         client.batch_execute("BEGIN").await.ok()?;
         for sql in statements {
@@ -52,7 +53,8 @@ pub async fn wants_unique_addresses(world: &World) {
         .await;
 }
 
-/// Locks some rows, references others without a commit, or locks a table, for seconds. Returns what.
+/// Locks some rows, references others without a commit, or locks a table, for seconds. Returns
+/// what.
 pub fn forgets_to_commit(client: Client, dice: &mut Rng, meanwhile: &mut JoinSet<()>) -> &'static str {
     let some = |limit: u32| format!("SELECT id FROM clerk.users ORDER BY random() LIMIT {limit}");
     let (what, sql) = match dice.u32(0..5) {

@@ -1,4 +1,5 @@
-//! What happens at Clerk: people sign up, change, are imported, banned and deleted, and sign up again.
+//! What happens at Clerk: people sign up, change, are imported, banned and deleted, and sign up
+//! again.
 
 use std::collections::BTreeSet;
 

@@ -69,7 +69,8 @@ pub fn some_minutes(dice: &mut Rng) -> i64 {
     if dice.bool() { seconds } else { -seconds }
 }
 
-/// The database's clock jumps by so many seconds. It is one server for many histories, so that what is stored moves instead.
+/// The database's clock jumps by so many seconds. It is one server for many histories, so that what
+/// is stored moves instead.
 pub async fn of_the_database_jumps(world: &World, seconds: i64) {
     let by = format!("interval '{seconds} seconds'");
     let mut sql = format!(
@@ -78,7 +79,8 @@ pub async fn of_the_database_jumps(world: &World, seconds: i64) {
          UPDATE clerk.standbys SET expires_at = expires_at - {by}, since = since - {by};
          UPDATE clerk.missing_users SET found_at = found_at - {by};"
     );
-    // Back only: rows that a jump makes older than they are would be judged by answers of replicas that do not know them yet.
+    // Back only: rows that a jump makes older than they are would be judged by answers of replicas
+    // that do not know them yet.
     if seconds < 0 {
         sql += &format!(
             "UPDATE clerk.users SET first_seen_at = first_seen_at - {by}, changed_at = changed_at - {by}

@@ -18,7 +18,8 @@ const LISTS: &[Endpoint] = &[Endpoint::List];
 const COUNTS: &[Endpoint] = &[Endpoint::Count];
 const BY_ID: &[Endpoint] = &[Endpoint::Get];
 
-/// Something is wrong with some of the next answers; they show a state of some seconds ago only if they `may_lag`. Returns what.
+/// Something is wrong with some of the next answers; they show a state of some seconds ago only if
+/// they `may_lag`. Returns what.
 pub fn of_clerk(sim: &Sim, dice: &mut Rng, may_lag: bool) -> &'static str {
     let mut faults = sim.faults();
     faults.rules.retain(|rule| rule.next != Some(0));
@@ -34,7 +35,8 @@ pub fn of_clerk(sim: &Sim, dice: &mut Rng, may_lag: bool) -> &'static str {
             Effect::Quirks(_) => dice.u64(1..60),
             _ => dice.u64(1..6),
         };
-        // Somebody whom a list leaves out and who is not found by id, either: nobody could tell that from a deletion.
+        // Somebody whom a list leaves out and who is not found by id, either: nobody could tell
+        // that from a deletion.
         if denies(&effect) {
             faults.rules.retain(|rule| !leaves_out(&rule.effect));
         } else if leaves_out(&effect) {
@@ -97,8 +99,8 @@ fn effects(sim: &Sim, dice: &mut Rng) -> Effects {
     };
     let quirks = |quirks| Effect::Quirks(Box::new(quirks));
     let none = Quirks::default();
-    // Clerk may leave somebody out of lists, or say by id that there is nobody, but does not do both to one user at a time: then nobody
-    // could tell that from a deletion.
+    // Clerk may leave somebody out of lists, or say by id that there is nobody, but does not do
+    // both to one user at a time: then nobody could tell that from a deletion.
     let some_of = |half: usize, dice: &mut Rng| -> Vec<String> {
         let ids = sim
             .user_ids()
@@ -217,7 +219,8 @@ fn effects(sim: &Sim, dice: &mut Rng) -> Effects {
     (what, vec![(places, effect)])
 }
 
-/// Something happens to Postgres, or to the way of one replica to it. What takes a while goes on in `meanwhile`. Returns what.
+/// Something happens to Postgres, or to the way of one replica to it. What takes a while goes on in
+/// `meanwhile`. Returns what.
 pub async fn of_postgres(
     url: &str,
     replica: &mut Replica,
@@ -270,7 +273,8 @@ pub async fn of_postgres(
             "rows locked by the application"
         }
         7 => {
-            // Against the order in which they are written: who waits longest for a deadlock to end finds it, and loses.
+            // Against the order in which they are written: who waits longest for a deadlock to end
+            // finds it, and loses.
             let tables = ["clerk.user_events", "clerk.users"].map(locked);
             let pause = Duration::from_millis(dice.u64(100..900));
             meanwhile.spawn(one_after_the_other(patient(url).await, tables.to_vec(), pause));
@@ -298,7 +302,8 @@ fn locked(table: &str) -> String {
     format!("LOCK TABLE {table} IN EXCLUSIVE MODE")
 }
 
-/// A transaction with a pause behind each statement, of which nothing stays: it may lose a deadlock, or its server.
+/// A transaction with a pause behind each statement, of which nothing stays: it may lose a
+/// deadlock, or its server.
 async fn one_after_the_other(client: Client, statements: Vec<String>, pause: Duration) {
     let mut done = client.batch_execute("BEGIN").await;
     for sql in statements {
@@ -317,8 +322,8 @@ pub fn allow(milliseconds: u32) -> String {
     )
 }
 
-/// A connection of the test's own, for whom statements may take as long as they do, whatever the database's setting is at this moment. The server may
-/// have to recover first.
+/// A connection of the test's own, for whom statements may take as long as they do, whatever the
+/// database's setting is at this moment. The server may have to recover first.
 pub async fn patient(url: &str) -> Client {
     let mut patient = None;
     within(RECOVERY, "the server lets the test in", async || {

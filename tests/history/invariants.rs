@@ -16,7 +16,8 @@ use crate::{
     support::{compare::comparable, fixture::World},
 };
 
-/// The default limits: up to this many deletions are never held, and more than this percentage of the users always.
+/// The default limits: up to this many deletions are never held, and more than this percentage of
+/// the users always.
 const GUARD: (u64, u64) = (10, 20);
 
 /// Clerk counts requests in windows of this length, in milliseconds.
@@ -25,7 +26,8 @@ const WINDOW: i64 = 10_000;
 /// How long a request may be on its way after the process that sent it has ended, in milliseconds.
 const ON_ITS_WAY: i64 = 1000;
 
-/// Notes who leaves the mirror, whose deletion was ever held, whose row went back in time, and who writes under whose lease.
+/// Notes who leaves the mirror, whose deletion was ever held, whose row went back in time, and who
+/// writes under whose lease.
 const AUDIT: &str = "
     CREATE TABLE public.departures (user_id text NOT NULL, was_held boolean NOT NULL, is_told boolean NOT NULL DEFAULT false);
     CREATE TABLE public.holds (user_id text PRIMARY KEY);
@@ -65,8 +67,8 @@ pub async fn watch(world: &World) {
     world.db.execute(AUDIT).await;
 }
 
-/// Since the last call, no user has left the mirror that was not deleted at Clerk, nor one whose deletion was ever held, unless lagging answers may
-/// have shown the user again.
+/// Since the last call, no user has left the mirror that was not deleted at Clerk, nor one whose
+/// deletion was ever held, unless lagging answers may have shown the user again.
 pub async fn nobody_left_who_may_not(world: &World, clerk: &Clerk, may_lag: bool, seed: u64) {
     let sql = "UPDATE public.departures SET is_told = true WHERE NOT is_told RETURNING user_id, was_held";
     for row in world.db.client.query(sql, &[]).await.unwrap() {
@@ -123,7 +125,8 @@ fn lives(replicas: &[Replica]) -> impl Iterator<Item = &Life> {
     replicas.iter().flat_map(|replica| &replica.lives)
 }
 
-/// In no ten seconds were there more requests than all processes that lived in them may send; of the requests that the simulator remembers.
+/// In no ten seconds were there more requests than all processes that lived in them may send; of
+/// the requests that the simulator remembers.
 pub fn budget_is_kept(world: &World, replicas: &[Replica], budget: u32, seed: u64) {
     let mut arrived: Vec<i64> = world.sim.log().iter().map(|request| request.at).collect();
     arrived.sort_unstable();

@@ -1,9 +1,10 @@
 //! Random histories at Clerk while the real program runs and everything around it breaks.
 //!
-//! A seed makes a history: what happens to users, what becomes of Clerk's answers, of Postgres and of the program itself, and when. In the
-//! end the mirror must equal Clerk, and at no time may anybody be deleted who exists. `make test` plays a few; `make histories` plays others:
-//! `HISTORIES=1..1000` chooses, and `HISTORIES=17` plays one again. Of one that fails, the steps that it takes are looked for: `STEPS=3,8,11`
-//! plays those alone.
+//! A seed makes a history: what happens to users, what becomes of Clerk's answers, of Postgres and
+//! of the program itself, and when. In the end the mirror must equal Clerk, and at no time may
+//! anybody be deleted who exists. `make test` plays a few; `make histories` plays others:
+//! `HISTORIES=1..1000` chooses, and `HISTORIES=17` plays one again. Of one that fails, the steps
+//! that it takes are looked for: `STEPS=3,8,11` plays those alone.
 
 #[allow(dead_code, reason = "the suite of tests uses more of it")]
 #[path = "../it/support/mod.rs"]

@@ -26,15 +26,17 @@ use crate::{
 /// How much happens in a history.
 const STEPS: u64 = 60;
 
-/// An answer of Clerk's counts for a deletion ten seconds after the row was last written, or, if the database's clock went
-/// back since, ten seconds after the first such answer. The first sync after all faults may do either.
+/// An answer of Clerk's counts for a deletion ten seconds after the row was last written, or, if
+/// the database's clock went back since, ten seconds after the first such answer. The first sync
+/// after all faults may do either.
 const COUNTS_AFTER: Duration = Duration::from_millis(10_500);
 
 /// What a history is made from.
 #[derive(Clone, Debug)]
 pub struct Story {
     pub seed: u64,
-    /// Those of its steps that are played: each has dice of its own, so that others can be left out.
+    /// Those of its steps that are played: each has dice of its own, so that others can be left
+    /// out.
     pub steps: BTreeSet<u64>,
 }
 
@@ -61,7 +63,8 @@ impl fmt::Display for Story {
 /// What was tried, and how often.
 pub type Tried = BTreeMap<&'static str, u64>;
 
-/// Plays a history on a thread of its own, as some of it blocks. An error is a panic, which has told of itself.
+/// Plays a history on a thread of its own, as some of it blocks. An error is a panic, which has
+/// told of itself.
 pub async fn play(story: Story) -> Result<Tried, JoinError> {
     let runtime = Handle::current();
     spawn_blocking(move || runtime.block_on(played(story))).await
@@ -75,13 +78,15 @@ async fn played(story: Story) -> Tried {
         0 => Some(Server::start(64).await),
         _ => None,
     };
-    // A full disk makes many change at once: it would refuse hundreds of addresses, each of which is looked for on its own.
+    // A full disk makes many change at once: it would refuse hundreds of addresses, each of which
+    // is looked for on its own.
     let wants_unique_addresses = server.is_none() && dice.u32(0..3) == 0;
     let mut history = History::begin(story.seed, users, server).await;
     if wants_unique_addresses {
         history.wants_unique_addresses().await;
     }
-    // Small instances lose a large part of their users in a history, and all of their deletions would be held.
+    // Small instances lose a large part of their users in a history, and all of their deletions
+    // would be held.
     history.is_guarded = users >= 200 && dice.bool();
     history.may_lag = !history.is_guarded || dice.bool();
     if history.may_lag && dice.u32(0..3) == 0 {
@@ -144,13 +149,15 @@ pub struct History {
     pub spared: usize,
     /// Mass deletions are held, as by default.
     pub is_guarded: bool,
-    /// Clerk's answers may be of some seconds ago. Then they may show users again whose deletion is held.
+    /// Clerk's answers may be of some seconds ago. Then they may show users again whose deletion is
+    /// held.
     pub may_lag: bool,
     /// Requests in ten seconds that a process may send.
     budget: u32,
     pub tried: Tried,
     meanwhile: JoinSet<()>,
-    /// Where it is not the one that all others use. Behind `world`, whose database is dropped before it.
+    /// Where it is not the one that all others use. Behind `world`, whose database is dropped
+    /// before it.
     server: Option<Server>,
 }
 
@@ -355,8 +362,9 @@ impl History {
         }
     }
 
-    /// The second full sync leaves the mirror equal to Clerk, if it begins when Clerk's answers count, except for what is held; once that is approved,
-    /// one more does. Another one writes nothing.
+    /// The second full sync leaves the mirror equal to Clerk, if it begins when Clerk's answers
+    /// count, except for what is held; once that is approved, one more does. Another one writes
+    /// nothing.
     pub async fn wait_for_next_sync(&mut self, patience: Duration) {
         let seed = self.seed;
         self.syncs(patience, "the first").await;
@@ -459,7 +467,8 @@ impl History {
         let sql = "SELECT deadlocks FROM pg_stat_database WHERE datname = current_database()";
         let deadlocks = world.db.number(sql).await;
         *self.tried.entry("deadlocks").or_default() += deadlocks.unsigned_abs();
-        // Dropping a database waits for clients that have not come as far as their password, and must not keep other histories waiting.
+        // Dropping a database waits for clients that have not come as far as their password, and
+        // must not keep other histories waiting.
         let Self {
             world, server, tried, ..
         } = self;

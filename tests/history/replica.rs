@@ -112,8 +112,8 @@ impl Replica {
         }
     }
 
-    /// A daemon ends by itself where its first sync meets what a person has to change: a refused key. Somebody starts it again, as a service manager
-    /// does. Returns whether that was so.
+    /// A daemon ends by itself where its first sync meets what a person has to change: a refused
+    /// key. Somebody starts it again, as a service manager does. Returns whether that was so.
     pub async fn comes_back(&mut self, world: &World) -> bool {
         let has_ended = self.process.as_mut().is_some_and(Process::has_ended);
         if has_ended && let Some(process) = self.process.take() {
@@ -146,7 +146,8 @@ impl Replica {
         }
     }
 
-    /// The most memory that it took since this was last asked, in kB; none of one that has just ended.
+    /// The most memory that it took since this was last asked, in kB; none of one that has just
+    /// ended.
     #[allow(dead_code, reason = "the soak asks")]
     pub fn peak_memory(&self) -> Option<u64> {
         let pid = self.process.as_ref().map(Process::pid)?;

@@ -1,4 +1,5 @@
-//! What is played when nothing else is wrong: the application keeps rows to itself, and a person approves what is held.
+//! What is played when nothing else is wrong: the application keeps rows to itself, and a person
+//! approves what is held.
 
 use std::time::Duration;
 
@@ -6,11 +7,13 @@ use fastrand::Rng;
 
 use crate::{application::Transaction, faults::patient, invariants, play::History, support::wait::within};
 
-/// How long others may wait for rows that the application has locked, on a machine that has much else to do.
+/// How long others may wait for rows that the application has locked, on a machine that has much
+/// else to do.
 const OTHERS_WAIT: Duration = Duration::from_secs(60);
 
 impl History {
-    /// The application locks some rows, and references others without a commit: whoever is not among them does not wait for that.
+    /// The application locks some rows, and references others without a commit: whoever is not
+    /// among them does not wait for that.
     pub async fn nobody_waits_for_locks(&mut self, dice: &mut Rng) {
         // Who takes an address that a held row keeps waits for a person.
         let rejected = invariants::rejected(&self.world).await;

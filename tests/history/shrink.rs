@@ -6,7 +6,8 @@ use futures_util::future::join_all;
 
 use crate::play::{Story, play};
 
-/// Time is part of a history, and differs each time it is played: one counts as failing where any of so many does.
+/// Time is part of a history, and differs each time it is played: one counts as failing where any
+/// of so many does.
 const PLAYED: usize = 4;
 
 /// How long it is looked for steps that can be left out.

@@ -1,4 +1,5 @@
-//! The program at work for a long time on many users who change all the time, while everything around it breaks. `SOAK=30m` is how long.
+//! The program at work for a long time on many users who change all the time, while everything
+//! around it breaks. `SOAK=30m` is how long.
 
 #[allow(dead_code, reason = "the suite of tests uses more of it")]
 #[path = "../it/support/mod.rs"]
@@ -38,7 +39,8 @@ const DISK: u32 = 6000;
 /// Between two things that break.
 const PAUSE: Duration = Duration::from_secs(2);
 
-/// Things break for so long, then all is mended, and nothing breaks for as long: syncs must come to their end, too.
+/// Things break for so long, then all is mended, and nothing breaks for as long: syncs must come to
+/// their end, too.
 const SPELL: Duration = Duration::from_secs(30);
 
 /// How long a sync of so many users may take.

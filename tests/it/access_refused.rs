@@ -1,4 +1,5 @@
-//! A Clerk or a Postgres that does not let clerk2pg in: exit code 1, what is wrong, a hint, and nothing written.
+//! A Clerk or a Postgres that does not let clerk2pg in: exit code 1, what is wrong, a hint, and
+//! nothing written.
 
 use std::time::{Duration, Instant};
 

@@ -1,4 +1,5 @@
-//! Certificates as people have them: old ones, a server's own as its own authority, and those that clients show.
+//! Certificates as people have them: old ones, a server's own as its own authority, and those that
+//! clients show.
 
 use rcgen::{BasicConstraints, IsCa, KeyPair, date_time_ymd};
 use x509_cert::{

@@ -202,7 +202,8 @@ async fn status_as_json() {
     assert_eq!(json["last_success_at"], runs[0]["ended_at"]);
 }
 
-/// What the program says at a level of logging, and the password in the database's address: the server's own, or any where it asks for none.
+/// What the program says at a level of logging, and the password in the database's address: the
+/// server's own, or any where it asks for none.
 async fn everything_said(world: &World, level: &str) -> (String, String) {
     let (scheme, rest) = world.db.url.split_once("://").unwrap();
     let (who, place) = rest.rsplit_once('@').unwrap_or(("postgres", rest));

@@ -1,4 +1,5 @@
-//! The client of Clerk's API: what it sends, what it retries and when, what it refuses to read, and what it says about it.
+//! The client of Clerk's API: what it sends, what it retries and when, what it refuses to read, and
+//! what it says about it.
 
 use std::time::{Duration, Instant};
 
@@ -94,7 +95,8 @@ async fn retries_back_off() {
     let times: Vec<i64> = sim.log().iter().map(|request| request.at).collect();
     let pauses: Vec<i64> = times.windows(2).map(|pair| pair[1] - pair[0]).collect();
     assert_eq!(pauses.len(), 4);
-    // Each pause is at least twice as long as the least of the one before, whatever the jitter adds.
+    // Each pause is at least twice as long as the least of the one before, whatever the jitter
+    // adds.
     for (pause, least) in pauses.iter().zip([250, 500, 1000, 2000]) {
         assert!((least - 10..3 * least).contains(pause), "{pauses:?}");
     }

@@ -1,5 +1,5 @@
-//! The database's clock jumps. One server serves many tests, so the stored times move instead: an expiry half an hour ahead is the same as a
-//! clock that has gone back by it.
+//! The database's clock jumps. One server serves many tests, so the stored times move instead: an
+//! expiry half an hour ahead is the same as a clock that has gone back by it.
 
 use clerk_sim::{Effect, Endpoint, Rule};
 use rustix::process::Signal;

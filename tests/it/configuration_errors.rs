@@ -2,7 +2,8 @@
 
 use crate::support::program::{ProgramOutput, command};
 
-/// An environment in which all is well, as far as the program can see without asking anybody. Nobody listens there.
+/// An environment in which all is well, as far as the program can see without asking anybody.
+/// Nobody listens there.
 const FINE: [(&str, &str); 3] = [
     ("CLERK_SECRET_KEY", "sk_test_hidden"),
     (

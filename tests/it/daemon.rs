@@ -1,4 +1,5 @@
-//! The daemon at its daily work: syncs on schedule, one at a time, and a configuration that is read again at SIGHUP.
+//! The daemon at its daily work: syncs on schedule, one at a time, and a configuration that is read
+//! again at SIGHUP.
 
 use std::{path::Path, time::Duration};
 

@@ -1,4 +1,5 @@
-//! Addresses of Postgres as libpq takes them: both forms, variables in place of what is left out, files with passwords, several hosts.
+//! Addresses of Postgres as libpq takes them: both forms, variables in place of what is left out,
+//! files with passwords, several hosts.
 
 use std::{fs, os::unix::fs::PermissionsExt};
 

@@ -1,4 +1,5 @@
-//! Nobody leaves the mirror unless Clerk, asked for that user by id, said so; whoever is gone does leave.
+//! Nobody leaves the mirror unless Clerk, asked for that user by id, said so; whoever is gone does
+//! leave.
 
 use clerk_sim::{Effect, Endpoint, ErrorBody, Faults, Quirks, Rule, WrongCount};
 
@@ -55,7 +56,8 @@ async fn mark_mode_keeps_rows_and_users_can_return() {
     assert_eq!(world.db.text(&deleted_at).await, None);
     world.assert_in_sync().await;
 
-    // A marked row goes when the mode changes: to readers of events it has been gone since it was marked.
+    // A marked row goes when the mode changes: to readers of events it has been gone since it was
+    // marked.
     world.age_rows().await;
     world.sim.delete(&gone);
     world
@@ -138,7 +140,8 @@ async fn users_hidden_from_lists_are_kept() {
         incomplete().unchanged(60),
     )
     .await;
-    // Hidden while the list is walked, but not when they are asked for by id; by id they are not found.
+    // Hidden while the list is walked, but not when they are asked for by id; by id they are not
+    // found.
     let walk = lists_of_a_walk(&world).await;
     let mut faults = Faults::from(
         Rule::new(Effect::Quirks(Box::new(hiding)))

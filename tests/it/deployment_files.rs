@@ -1,4 +1,5 @@
-//! What the Dockerfile, the compose files and the manifests for Kubernetes set: YAML that can be read, and settings that there are.
+//! What the Dockerfile, the compose files and the manifests for Kubernetes set: YAML that can be
+//! read, and settings that there are.
 
 use std::{collections::BTreeMap, fs, path::Path};
 
@@ -18,7 +19,8 @@ fn blocks(document: &str) -> Vec<String> {
         .collect()
 }
 
-/// The variables of the program in a text, whichever way they are set: `NAME: value`, `NAME=value` or `{name: NAME, value: value}`.
+/// The variables of the program in a text, whichever way they are set: `NAME: value`, `NAME=value`
+/// or `{name: NAME, value: value}`.
 fn variables(text: &str) -> BTreeMap<String, String> {
     let mut found = BTreeMap::new();
     for line in text.lines() {

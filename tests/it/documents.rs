@@ -159,7 +159,8 @@ async fn imported_users_may_be_older_than_all_others() {
     let world = mirrored(10).await;
     let old =
         |n: i64| json!({"id": format!("user_import{n}"), "object": "user", "created_at": n, "updated_at": CREATED_AT});
-    // The year 1 is the oldest that Postgres is asked to hold here, 1970 in milliseconds reads as seconds.
+    // The year 1 is the oldest that Postgres is asked to hold here, 1970 in milliseconds reads as
+    // seconds.
     for at in [-1_000_000_000_000, -1, 100_000_000_000, 1_000_000_000_000] {
         world.sim.insert(old(at));
     }
@@ -210,7 +211,8 @@ async fn many_users_created_in_one_moment_are_mirrored() {
     world.assert_in_sync().await;
 }
 
-/// What is derived from a user with these fields: address, verified, number, verified, name; `-` for null.
+/// What is derived from a user with these fields: address, verified, number, verified, name; `-`
+/// for null.
 async fn check_derived(fields: &str, expected: &str) {
     let world = World::new(0).await;
     put(&world, "user_derived", fields).await;

@@ -1,4 +1,5 @@
-//! Servers that are not quite Clerk: changes are followed as far as they let it, nothing wrong is done, and what they lack is said once.
+//! Servers that are not quite Clerk: changes are followed as far as they let it, nothing wrong is
+//! done, and what they lack is said once.
 
 use clerk_sim::{Effect, Endpoint, ErrorAnswer, ErrorBody, Quirks, Rule};
 use rustix::process::Signal;

@@ -1,4 +1,5 @@
-//! What makes an event and what does not: other words for the same, users who come back, and rows that the application holds back.
+//! What makes an event and what does not: other words for the same, users who come back, and rows
+//! that the application holds back.
 
 use std::collections::BTreeSet;
 
@@ -164,7 +165,8 @@ async fn keep_mode_makes_no_deleted_event() {
     assert_eq!(world.users().await, 10);
 }
 
-/// The application keeps users named "refused" out, by an error or without a word; `mend` ends that.
+/// The application keeps users named "refused" out, by an error or without a word; `mend` ends
+/// that.
 async fn check_kept_out(ddl: &str, mend: &str) {
     let world = mirrored(20).await;
     let ids = world.sim.user_ids();

@@ -1,4 +1,5 @@
-//! For whoever reads `clerk.user_events`: what is notified, in which order ids come into sight, how long events stay, and what they add up to.
+//! For whoever reads `clerk.user_events`: what is notified, in which order ids come into sight, how
+//! long events stay, and what they add up to.
 
 use std::{
     collections::BTreeMap,
@@ -95,7 +96,8 @@ async fn each_transaction_notifies_once_of_its_last_event() {
     assert_eq!(world.events(0).await.len(), 11);
 }
 
-/// Reads on from its position, again and again, until it is told that nothing more comes; gives the ids in the order of reading.
+/// Reads on from its position, again and again, until it is told that nothing more comes; gives the
+/// ids in the order of reading.
 async fn read(url: String, is_over: Arc<AtomicBool>) -> (Vec<i64>, usize) {
     let client = connect(&url).await;
     let statement = "SELECT id FROM clerk.user_events WHERE id > $1 ORDER BY id LIMIT 1000";

@@ -1,4 +1,5 @@
-//! `clerk.user_events`: what changed is told once, in the form of Clerk's webhooks, and nothing else is.
+//! `clerk.user_events`: what changed is told once, in the form of Clerk's webhooks, and nothing
+//! else is.
 
 use std::path::PathBuf;
 

@@ -1,5 +1,5 @@
-//! The server is started anew, crashes, or hands over to another one while users are being written: the sync goes on from where it was, each
-//! user is counted once, and nobody is lost.
+//! The server is started anew, crashes, or hands over to another one while users are being written:
+//! the sync goes on from where it was, each user is counted once, and nobody is lost.
 
 use std::time::Duration;
 

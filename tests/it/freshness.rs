@@ -8,7 +8,8 @@ use crate::support::{
     wait::eventually,
 };
 
-/// The moments at which users changed at Clerk, and the moments before and after each sync that committed the changes.
+/// The moments at which users changed at Clerk, and the moments before and after each sync that
+/// committed the changes.
 struct Changes {
     world: World,
     times: Vec<(i64, i64, i64)>,

@@ -1,4 +1,5 @@
-//! A held deletion is released in two ways only: a person approves it, or Clerk shows the user again.
+//! A held deletion is released in two ways only: a person approves it, or Clerk shows the user
+//! again.
 
 use std::collections::BTreeSet;
 

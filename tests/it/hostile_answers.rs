@@ -1,4 +1,5 @@
-//! Decoding under attack: any bytes give users, rejected users or an error, never a panic, and never more memory than is promised.
+//! Decoding under attack: any bytes give users, rejected users or an error, never a panic, and
+//! never more memory than is promised.
 
 use std::{fs, path::Path, time::Duration};
 
@@ -50,7 +51,8 @@ fn page(bytes: impl Into<Vec<u8>>) -> Result<Page, String> {
     Page::parse(body, &DigestKey::default()).map_err(|(_, why)| why)
 }
 
-/// What comes of each user, with the fields that do not fit their columns, or why nobody can be read.
+/// What comes of each user, with the fields that do not fit their columns, or why nobody can be
+/// read.
 fn outcome(bytes: impl Into<Vec<u8>>) -> Result<Vec<String>, String> {
     let bytes = bytes.into();
     way::go(&bytes);
@@ -415,7 +417,8 @@ fn peak(pid: u32) -> u64 {
     kilobytes << 10
 }
 
-/// The program meets a Clerk that answers every question about users with this, until it says or records what is expected.
+/// The program meets a Clerk that answers every question about users with this, until it says or
+/// records what is expected.
 async fn check_memory(name: &str, status: &'static str, headers: &'static str, body: Vec<u8>, expected: &str) {
     let size = body.len();
     let server = Server::start(move |head| match head.split(' ').nth(1) {

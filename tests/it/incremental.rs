@@ -1,5 +1,5 @@
-//! The incremental sync at its daily work: it brings what changed, costs next to nothing where nothing did, and asks for a full sync where
-//! it cannot go on.
+//! The incremental sync at its daily work: it brings what changed, costs next to nothing where
+//! nothing did, and asks for a full sync where it cannot go on.
 
 use clerk_sim::{Effect, Endpoint, ErrorBody, Quirks, Rule, Unstorable};
 use rustix::process::Signal;
@@ -94,13 +94,15 @@ const AUDIT: &str = "
         END LOOP;
     END $$";
 
-/// Looks with nothing to do: two requests, three statements and no write each, whoever is at the top of the list.
+/// Looks with nothing to do: two requests, three statements and no write each, whoever is at the
+/// top of the list.
 async fn check_idle(name: &str, prepare: impl FnOnce(&World)) {
     const SYNCS: usize = 8;
     let world = World::new(60).await;
     prepare(&world);
     let postgres = StatementCounter::before(&world.db.url).await;
-    // As it is by default: a leader makes sure of its place twice in a lease's time, which is one statement.
+    // As it is by default: a leader makes sure of its place twice in a lease's time, which is one
+    // statement.
     let lease = ("CLERK2PG_LEASE__TTL", "15s");
     let daemon = world.start_incremental(&[lease, ("DATABASE_URL", &postgres.url)]).await;
     world.wait_for_incremental_sync().await;
@@ -246,7 +248,8 @@ async fn bans_without_a_new_updated_at_are_mirrored_by_the_next_full_sync() {
     assert_eq!(daemon.stop(Signal::TERM).await.code, Some(0));
 }
 
-/// A look that breaks in its middle is an outage, told once; the watermark stays, and who was left is brought later.
+/// A look that breaks in its middle is an outage, told once; the watermark stays, and who was left
+/// is brought later.
 async fn check_broken(effect: Effect) {
     let world = World::new(400).await;
     let daemon = world.start_incremental(&[]).await;

@@ -229,7 +229,8 @@ async fn after_repin_every_row_waits_for_its_user() {
     world.once().await.assert(Exit::Ok, in_sync().unchanged(12));
     assert_eq!(world.run(&["repin", &id]).await.code, Some(0));
 
-    // Another instance altogether: its users come, and the others wait for a person, however few they are.
+    // Another instance altogether: its users come, and the others wait for a person, however few
+    // they are.
     let other = other(&world, 4).await;
     let there = [("CLERK_API_URL", other.url())];
     let there: Vec<(&str, &str)> = there.iter().map(|(name, url)| (*name, url.as_str())).collect();

@@ -1,4 +1,5 @@
-//! One writer: several processes on one database wait for each other, and one that slept through its lease cannot write.
+//! One writer: several processes on one database wait for each other, and one that slept through
+//! its lease cannot write.
 
 use clerk_sim::{Effect, Endpoint, Quirks, Rule};
 use rustix::process::Signal;
@@ -80,7 +81,8 @@ async fn a_single_run_waits_for_a_running_sync_and_for_the_lease_of_a_killed_one
     world.assert_one_at_a_time().await;
 }
 
-/// A lock of somebody who has no lease is no sync of another clerk2pg's, and is said to be what it is.
+/// A lock of somebody who has no lease is no sync of another clerk2pg's, and is said to be what it
+/// is.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_foreign_lock_on_the_lease_is_reported() {
     let world = World::new(20).await;
@@ -105,7 +107,8 @@ async fn a_foreign_lock_on_the_lease_is_reported() {
     assert_eq!(watched.daemon.stop(Signal::TERM).await.code, Some(0));
 }
 
-/// A sync falls asleep with a page under way, and another takes over and goes on to newer documents.
+/// A sync falls asleep with a page under way, and another takes over and goes on to newer
+/// documents.
 async fn sleeps_through_its_lease(newer: impl Fn(&World)) -> (World, Process) {
     let world = World::new(60).await;
     world.sim.set_faults(Quirks {

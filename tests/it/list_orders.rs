@@ -1,4 +1,5 @@
-//! Servers with an order of their own: nobody is counted, planned or created twice, however often a walk begins anew.
+//! Servers with an order of their own: nobody is counted, planned or created twice, however often a
+//! walk begins anew.
 
 use std::collections::BTreeSet;
 
@@ -32,7 +33,8 @@ async fn an_emulator_that_does_not_know_a_plus_is_in_sync_after_one_full_sync() 
     world.assert_in_sync().await;
 }
 
-/// A list in another order at each request. With pages of one or two users it looks ordered until it does not.
+/// A list in another order at each request. With pages of one or two users it looks ordered until
+/// it does not.
 fn shuffled(max_page: Option<usize>) -> Quirks {
     Quirks {
         ignore_order_by: true,

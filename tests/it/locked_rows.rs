@@ -101,8 +101,8 @@ async fn a_locked_row_delays_no_other_user() {
     polling.stop_in_sync(1).await;
 }
 
-/// The least time that a change of the first of these users takes until it is in the mirror, of several, each together with a change of the
-/// second.
+/// The least time that a change of the first of these users takes until it is in the mirror, of
+/// several, each together with a change of the second.
 async fn least_wait(world: &World, pairs: impl Iterator<Item = (&String, &String)>) -> Duration {
     let mut least = Duration::MAX;
     for (n, (one, other)) in pairs.enumerate() {
@@ -151,7 +151,8 @@ async fn a_single_run_lists_locked_rows() {
     world.assert_in_sync().await;
 }
 
-/// The application counts changes in a table of its own, by a trigger that reaches the user's row there.
+/// The application counts changes in a table of its own, by a trigger that reaches the user's row
+/// there.
 async fn count_changes(world: &World, when: &str, id: &str) {
     let sql = format!(
         "CREATE TABLE profiles AS SELECT id, 0 AS changes FROM clerk.users;
@@ -270,7 +271,8 @@ async fn deletions_wait_for_uncommitted_references_that_would_cascade() {
     check_references("ON DELETE CASCADE").await;
 }
 
-/// Deferred deletions are judged with all others once the lock is gone: locks do not add up to a mass deletion.
+/// Deferred deletions are judged with all others once the lock is gone: locks do not add up to a
+/// mass deletion.
 #[tokio::test(flavor = "multi_thread")]
 async fn deferred_deletions_are_judged_with_the_next_ones() {
     let world = mirrored(100).await;

@@ -1,4 +1,5 @@
-//! The whole program against a real PostgreSQL, Clerk's simulator over real HTTP, and the real binary.
+//! The whole program against a real PostgreSQL, Clerk's simulator over real HTTP, and the real
+//! binary.
 //!
 //! `make test` provides the server in `DATABASE_URL`; every test makes a database of its own there.
 

@@ -1,4 +1,5 @@
-//! The schema: each migration up and down over loaded data, beside whatever else is in the database, by whoever may do so.
+//! The schema: each migration up and down over loaded data, beside whatever else is in the
+//! database, by whoever may do so.
 
 use std::collections::BTreeSet;
 
@@ -61,7 +62,8 @@ async fn migrate(world: &World) -> ProgramOutput {
 #[tokio::test(flavor = "multi_thread")]
 async fn each_migration_goes_up_and_down_over_loaded_data() {
     let world = World::new(50).await;
-    // After each step down the newest schema is come by again, by whatever is pending, and is whole.
+    // After each step down the newest schema is come by again, by whatever is pending, and is
+    // whole.
     for steps in 1..=migrations().len() {
         world.once().await;
         world.assert_in_sync().await;
@@ -389,7 +391,8 @@ async fn a_search_path_of_the_role_does_not_mislead() {
     assert_eq!(fresh.query_one(tables, &[]).await.unwrap().get::<_, i64>(0), 1);
 }
 
-/// A reader that stays in its transaction keeps a migration out, and must not keep other readers out with it.
+/// A reader that stays in its transaction keeps a migration out, and must not keep other readers
+/// out with it.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_migration_waiting_for_a_reader_blocks_no_other_reader() {
     let world = World::new(20).await;

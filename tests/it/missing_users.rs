@@ -1,4 +1,5 @@
-//! Deletions that syncs between full syncs find by counting: whoever is gone goes, for a few requests, and nobody else does.
+//! Deletions that syncs between full syncs find by counting: whoever is gone goes, for a few
+//! requests, and nobody else does.
 
 use std::collections::BTreeMap;
 
@@ -6,7 +7,8 @@ use clerk_sim::{Quirks, Unstorable};
 
 use crate::support::{fixture::World, polling::PollingDaemon, wait::eventually};
 
-/// Deletes the users at these places of a list of so many, between two looks, and holds what that costs against a limit.
+/// Deletes the users at these places of a list of so many, between two looks, and holds what that
+/// costs against a limit.
 async fn check(name: &str, users: usize, places: &[usize], most: usize) {
     let polling = PollingDaemon::new(users, &[]).await;
     let ids = polling.world.sim.user_ids();

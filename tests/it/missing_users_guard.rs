@@ -1,4 +1,5 @@
-//! Mass deletions between full syncs, at once and one after the other: held as ever, and no reason to search with every look.
+//! Mass deletions between full syncs, at once and one after the other: held as ever, and no reason
+//! to search with every look.
 
 use std::collections::BTreeSet;
 

@@ -1,5 +1,5 @@
-//! Counts that are wrong and lists that mislead while syncs between full syncs look for deletions: nobody is lost, little is asked, and
-//! whoever is gone goes when the trouble is over.
+//! Counts that are wrong and lists that mislead while syncs between full syncs look for deletions:
+//! nobody is lost, little is asked, and whoever is gone goes when the trouble is over.
 
 use clerk_sim::{Effect, Endpoint, Faults, Quirks, Rule, WrongCount};
 
@@ -108,7 +108,8 @@ async fn new_users_do_not_explain_a_small_count() {
         .iter()
         .filter(|path| path.starts_with("/v1/users/count?"))
         .count();
-    // At once, after five seconds, and after ten more; one more where somebody signs up between the list and the count.
+    // At once, after five seconds, and after ten more; one more where somebody signs up between the
+    // list and the count.
     assert!(
         (2..=4).contains(&searches),
         "{searches} searches: {}",
@@ -143,7 +144,8 @@ async fn a_permanently_large_count_causes_few_searches() {
     let polling = PollingDaemon::new(USERS, &[]).await;
     let sim = &polling.world.sim;
     sim.set_faults(count(WrongCount::Offset(2)));
-    // Somebody may have been created a moment ago: nothing is searched for until that must have shown.
+    // Somebody may have been created a moment ago: nothing is searched for until that must have
+    // shown.
     polling.wait_for_scheduled_syncs(5).await;
     assert_eq!(polling.requests(), [""; 0]);
     polling.delete([&sim.user_ids()[300]]).await;
@@ -161,8 +163,9 @@ async fn a_permanently_large_count_causes_few_searches() {
     polling.stop_in_sync_after_any_full_sync().await;
 }
 
-/// Somebody is deleted while a server is in trouble for some looks. Nobody else may go, the one who is gone goes when the trouble is over at
-/// the latest, and no more is asked than that many requests.
+/// Somebody is deleted while a server is in trouble for some looks. Nobody else may go, the one who
+/// is gone goes when the trouble is over at the latest, and no more is asked than that many
+/// requests.
 async fn check(polling: &PollingDaemon, name: &str, faults: impl Into<Faults>, most: usize) {
     let sim = &polling.world.sim;
     let ids = sim.user_ids();
@@ -256,7 +259,8 @@ async fn hidden_users_are_kept() {
         count: Some(WrongCount::Offset(-2)),
         ..hiding
     };
-    // Three searches: in vain, for the one who is gone, and at once for what that one did not explain.
+    // Three searches: in vain, for the one who is gone, and at once for what that one did not
+    // explain.
     check(&polling, "hidden from lists and counts", uncounted, 30).await;
     polling.stop_in_sync_after_any_full_sync().await;
 }

@@ -1,4 +1,5 @@
-//! How the daemon hears `NOTIFY clerk2pg`: over a connection that is cut, behind a pooler, and beside another daemon.
+//! How the daemon hears `NOTIFY clerk2pg`: over a connection that is cut, behind a pooler, and
+//! beside another daemon.
 
 use rustix::process::Signal;
 

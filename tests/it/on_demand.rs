@@ -1,4 +1,5 @@
-//! What is asked for by `NOTIFY clerk2pg`, by a signal or by an approval comes at once, whatever the schedule says.
+//! What is asked for by `NOTIFY clerk2pg`, by a signal or by an approval comes at once, whatever
+//! the schedule says.
 
 use std::collections::BTreeMap;
 

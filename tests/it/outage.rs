@@ -1,4 +1,5 @@
-//! Clerk or Postgres away, at the start or later: the daemon waits, says so once, and recovers by itself; a single run gives up in time.
+//! Clerk or Postgres away, at the start or later: the daemon waits, says so once, and recovers by
+//! itself; a single run gives up in time.
 
 use std::time::{Duration, Instant};
 
@@ -30,7 +31,8 @@ fn error(status: u16, body: ErrorBody) -> Rule {
     }))
 }
 
-/// Waits for the daemon to be in sync again; it must have said once that it waited, and once that it does not any more.
+/// Waits for the daemon to be in sync again; it must have said once that it waited, and once that
+/// it does not any more.
 async fn recovers(world: &World, daemon: Process) {
     world.sim.create_random();
     world.wait_for_next_sync().await;
@@ -143,7 +145,8 @@ async fn postgres_becomes_unreachable_later() {
     recovers(&world, daemon).await;
 }
 
-/// Postgres goes away in the middle of a batch, in a way of the test's own; new connections go through.
+/// Postgres goes away in the middle of a batch, in a way of the test's own; new connections go
+/// through.
 async fn cut_in_the_middle(cut: impl Fn(&Proxy)) {
     let world = World::new(100).await;
     let postgres = Proxy::open(upstream(&world.db.url));

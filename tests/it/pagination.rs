@@ -17,8 +17,8 @@ fn pages_of(users: usize) -> Quirks {
     }
 }
 
-/// Deletes users in the middle of a walk: those that `victims` chooses by their positions, while the page behind position 13 is
-/// under way.
+/// Deletes users in the middle of a walk: those that `victims` chooses by their positions, while
+/// the page behind position 13 is under way.
 async fn check_cursor(fate: DeletedCursor, more: fn(&mut Quirks), victims: &[usize]) {
     let name = format!("{fate:?}, {victims:?} deleted");
     let world = mirrored(40).await;
@@ -77,7 +77,8 @@ async fn check_cursor(fate: DeletedCursor, more: fn(&mut Quirks), victims: &[usi
 }
 
 async fn check_fate(fate: DeletedCursor) {
-    // The cursor, the cursor and the one before it, a whole page with it, the users behind it, more than offsets overlap.
+    // The cursor, the cursor and the one before it, a whole page with it, the users behind it, more
+    // than offsets overlap.
     for victims in [&[13][..], &[12, 13], &[7, 8, 9, 10, 11, 12, 13], &[13, 14, 15, 20, 39]] {
         check_cursor(fate, |_| {}, victims).await;
     }

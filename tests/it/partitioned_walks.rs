@@ -1,5 +1,6 @@
-//! A large list is walked in parts side by side, and every promise of a walk in one row holds: nobody is lost, doubled or wrongly deleted,
-//! whatever changes meanwhile, and wherever it is cut off.
+//! A large list is walked in parts side by side, and every promise of a walk in one row holds:
+//! nobody is lost, doubled or wrongly deleted, whatever changes meanwhile, and wherever it is cut
+//! off.
 
 use std::{collections::BTreeSet, time::Duration};
 

@@ -1,5 +1,6 @@
-//! Everything through the real PgBouncer in transaction mode, with so few server connections that they change hands all the time: it works as
-//! without, and leaves nothing behind on a connection that goes to others.
+//! Everything through the real PgBouncer in transaction mode, with so few server connections that
+//! they change hands all the time: it works as without, and leaves nothing behind on a connection
+//! that goes to others.
 
 use std::{
     fs,
@@ -101,7 +102,8 @@ async fn start(directory: &Path) -> Option<Child> {
     None
 }
 
-/// All that is not said here is as PgBouncer has it: above all, how many prepared statements it keeps.
+/// All that is not said here is as PgBouncer has it: above all, how many prepared statements it
+/// keeps.
 fn settings(url: &str, port: u16, connections: usize) -> String {
     let server: tokio_postgres::Config = url.parse().unwrap();
     let [tokio_postgres::config::Host::Tcp(host)] = server.get_hosts() else {
@@ -166,7 +168,8 @@ impl Pooled {
         Self::new(options, connections).await
     }
 
-    /// Does something while somebody else has the same server connections in turn, and never meets anything on them.
+    /// Does something while somebody else has the same server connections in turn, and never meets
+    /// anything on them.
     async fn beside_others<T>(&self, work: impl Future<Output = T>) -> T {
         let others = async {
             let client = connect(&self.world.db.url).await;
@@ -193,7 +196,8 @@ impl Pooled {
     }
 }
 
-/// What there is on the server connection that a client is given: settings that matter, and everything that stays when a transaction ends.
+/// What there is on the server connection that a client is given: settings that matter, and
+/// everything that stays when a transaction ends.
 async fn found(client: &Client) -> Vec<String> {
     let sql = "
         SELECT name || ' = ' || setting FROM pg_settings WHERE name IN ('search_path', 'TimeZone', 'statement_timeout', 'lock_timeout',

@@ -1,5 +1,5 @@
-//! Roles with no more rights than `docs/permissions.md` gives them can do everything that is theirs to do. Its SQL is run as it stands there,
-//! but for the names.
+//! Roles with no more rights than `docs/permissions.md` gives them can do everything that is theirs
+//! to do. Its SQL is run as it stands there, but for the names.
 
 use tokio_postgres::{Client, error::SqlState};
 
@@ -22,7 +22,8 @@ fn blocks() -> [String; 5] {
         .expect("docs/permissions.md has another number of blocks")
 }
 
-/// A world whose database gives nothing to roles that it does not know, and the roles of the document under names of the test's own.
+/// A world whose database gives nothing to roles that it does not know, and the roles of the
+/// document under names of the test's own.
 struct Restricted {
     world: World,
     database: String,

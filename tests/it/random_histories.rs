@@ -1,4 +1,5 @@
-//! Random histories at Clerk, with looks at random moments: in the end the mirror equals Clerk, and so does what the events tell.
+//! Random histories at Clerk, with looks at random moments: in the end the mirror equals Clerk, and
+//! so does what the events tell.
 
 use std::collections::BTreeMap;
 

@@ -31,7 +31,8 @@ fn now() -> i64 {
     SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_millis() as i64
 }
 
-/// Puts a user into Clerk's list, as these bytes, which should speak of the same moment: a list out of order proves nothing.
+/// Puts a user into Clerk's list, as these bytes, which should speak of the same moment: a list out
+/// of order proves nothing.
 fn put(world: &World, id: &str, created_at: i64, bytes: impl Into<Vec<u8>>) {
     world.sim.insert_raw(id, created_at, created_at, bytes.into());
 }
@@ -156,7 +157,8 @@ async fn a_rejected_user_keeps_its_earlier_row() {
         }
         put(&world, id, now(), bytes);
         let ran = world.once().await;
-        // One that hides even its id leaves open who it is, so that the sync cannot call itself whole.
+        // One that hides even its id leaves open who it is, so that the sync cannot call itself
+        // whole.
         let code = i32::from(kind == Unstorable::NotAnObject);
         assert_eq!(
             (ran.code, &ran.json()["rejected"]),

@@ -1,4 +1,5 @@
-//! Clerk may answer from a replica that lags behind: that deletes no user, and no older state replaces a newer one.
+//! Clerk may answer from a replica that lags behind: that deletes no user, and no older state
+//! replaces a newer one.
 
 use std::time::{Duration, Instant};
 

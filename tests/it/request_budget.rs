@@ -1,4 +1,5 @@
-//! Clerk's rate limit is shared with the user's own backend: a stated part of it is spent, and no more.
+//! Clerk's rate limit is shared with the user's own backend: a stated part of it is spent, and no
+//! more.
 
 use std::time::Duration;
 

@@ -108,7 +108,8 @@ async fn incremental_syncs_slower_than_the_schedule_neither_overlap_nor_pile_up(
         let done = pair[0].at + i64::try_from(pair[0].took_us / 1000).unwrap();
         assert!(pair[1].at >= done, "looks overlap: {pair:#?}");
     }
-    // The first may still be slow, and one tick may have been waiting; behind it, each look has a tick of its own.
+    // The first may still be slow, and one tick may have been waiting; behind it, each look has a
+    // tick of its own.
     let five = looks[slow + 5].at - looks[slow + 1].at;
     assert!(five > 2_000, "five looks within {five} ms: ticks had piled up");
 }

@@ -1,5 +1,5 @@
-//! A full sync that is killed, stopped or cut off anywhere: the next one goes on from there, and nobody is lost, doubled or wrongly
-//! deleted.
+//! A full sync that is killed, stopped or cut off anywhere: the next one goes on from there, and
+//! nobody is lost, doubled or wrongly deleted.
 
 use std::time::Duration;
 
@@ -70,10 +70,12 @@ async fn killed_at_random_moments(seed: u64) {
     const USERS: usize = 2000;
     let world = slow_world(USERS, 80, Duration::from_millis(20)).await;
     let mut random = fastrand::Rng::with_seed(seed);
-    // At least five kills, and on a busy machine as many more as it takes for a first page to be committed between two of them.
+    // At least five kills, and on a busy machine as many more as it takes for a first page to be
+    // committed between two of them.
     for kills in 1.. {
         let run = world.start_full_sync(&[]);
-        // A lease of a second may be in the way at first; from then on, any moment is as good as another.
+        // A lease of a second may be in the way at first; from then on, any moment is as good as
+        // another.
         let begun = world.runs("true").await;
         let begins = async || world.runs("true").await > begun;
         eventually("the run begins", begins).await;
@@ -159,7 +161,8 @@ async fn a_sync_interrupted_by_an_outage_is_resumed() {
             .skip(skip),
         ],
     };
-    // The instance, asked twice before it is pinned, the newest change and the count come before the first page.
+    // The instance, asked twice before it is pinned, the newest change and the count come before
+    // the first page.
     world.sim.set_faults(outage(4 + 6));
     let ran = world.once_with(&[("CLERK2PG_CLERK__TIMEOUT", "300ms")]).await;
     assert_eq!(ran.code, Some(1), "{ran:#?}");

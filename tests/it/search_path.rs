@@ -1,5 +1,6 @@
-//! Nothing that another role puts into the database runs as clerk2pg's role: look-alikes of PostgreSQL's own functions, operators, types and
-//! catalogs stand wherever they could come first, and every statement of the program's is run.
+//! Nothing that another role puts into the database runs as clerk2pg's role: look-alikes of
+//! PostgreSQL's own functions, operators, types and catalogs stand wherever they could come first,
+//! and every statement of the program's is run.
 
 use std::{collections::BTreeSet, fs, path::Path};
 
@@ -39,7 +40,8 @@ fn called(file: &Path, names: &mut BTreeSet<String>) {
     }
 }
 
-/// A database in which a role that may create schemas has put all look-alikes into a schema of its own, `evil`, for others to be made of.
+/// A database in which a role that may create schemas has put all look-alikes into a schema of its
+/// own, `evil`, for others to be made of.
 struct Hostile {
     db: Database,
     name: String,
@@ -207,7 +209,8 @@ async fn exchanges(world: &World, url: &str) {
     assert_eq!(ran.code, Some(0), "{ran:#?}");
 }
 
-/// The SQL of the documents, as the schema's owner runs it. Monitoring asks by psql, one query at a time, and its path is its own affair.
+/// The SQL of the documents, as the schema's owner runs it. Monitoring asks by psql, one query at a
+/// time, and its path is its own affair.
 async fn documented(world: &World, url: &str, place: Place) {
     let root = Path::new(env!("CARGO_MANIFEST_DIR"));
     let mut files = vec![];
@@ -276,7 +279,8 @@ async fn no_object_of_another_role_runs_as_clerk2pg() {
     connect(&server).await.batch_execute(&end).await.unwrap();
 }
 
-/// Triggers and expressions of the application rely on the search path of the session, which is the database's or the role's.
+/// Triggers and expressions of the application rely on the search path of the session, which is the
+/// database's or the role's.
 #[tokio::test(flavor = "multi_thread")]
 async fn triggers_of_the_application_keep_their_search_path() {
     const TRIGGER: &str = "
@@ -346,7 +350,8 @@ async fn every_function_in_sql_is_schema_qualified() {
         for (name, rest) in calls(sql) {
             let name = name.to_lowercase();
             checked += usize::from(name.starts_with("pg_catalog."));
-            // The grammar makes PostgreSQL's own out of one with several arrays, and out of no other.
+            // The grammar makes PostgreSQL's own out of one with several arrays, and out of no
+            // other.
             let is_expanded = name == "unnest" && !rest.starts_with("($1)") && !rest.starts_with("(p.");
             let is_grammars = GRAMMAR.contains(&name.as_str()) || is_expanded;
             assert!(

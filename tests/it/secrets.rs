@@ -1,4 +1,5 @@
-//! Nothing secret is printed, and nobody's address, name or number: everything that the program says, at every level, whatever goes wrong.
+//! Nothing secret is printed, and nobody's address, name or number: everything that the program
+//! says, at every level, whatever goes wrong.
 //!
 //! Each line of [`CASES`] makes one thing go wrong; each is played at each of [`LEVELS`].
 
@@ -97,10 +98,12 @@ const OTHERS: [&[&str]; 6] = [
     &["health"],
 ];
 
-/// How long a command that waits for something may do so; then it is told to stop, as some would wait for minutes.
+/// How long a command that waits for something may do so; then it is told to stop, as some would
+/// wait for minutes.
 const LIMIT: Duration = Duration::from_secs(2);
 
-/// An answer in Clerk's place: status, headers and body. `ECHO` stands for the key that was sent, and somebody's address.
+/// An answer in Clerk's place: status, headers and body. `ECHO` stands for the key that was sent,
+/// and somebody's address.
 type Answer = (&'static str, &'static str, &'static str);
 
 /// A mirror, and what is about to go wrong with it.
@@ -261,7 +264,8 @@ impl Scene {
         self.keep("the daemon", ran);
     }
 
-    /// What the database keeps of syncs and rejected users; documents aside, as they are what is mirrored.
+    /// What the database keeps of syncs and rejected users; documents aside, as they are what is
+    /// mirrored.
     async fn kept(&mut self) {
         let sql = "SELECT concat_ws(E'\n',
             (SELECT string_agg(to_jsonb(r)::text, E'\n') FROM clerk.sync_runs r),
@@ -332,7 +336,8 @@ async fn no_secret_is_printed_at_any_level_in_any_failure() {
         futures_util::stream::iter(CASES).map(async |(name, case)| (*name, Scene::play(&postgres, *case).await));
     let mut played: Vec<_> = played.buffer_unordered(4).collect().await;
     let (secrets, personal) = (secrets(), personal_data());
-    // A value that the server refuses is between it and who runs it; what is sent to it, statements, holds none.
+    // A value that the server refuses is between it and who runs it; what is sent to it,
+    // statements, holds none.
     let log = postgres.log();
     let of_the_server = |line: &&str| !["ERROR: ", "DETAIL: ", "HINT: "].iter().any(|kind| line.contains(kind));
     assert_eq!(leaks(&log, &secrets), [""; 0]);

@@ -1,4 +1,5 @@
-//! Several daemons on one database: one leads, the others stand by, and whoever leads may be stopped, killed or cut off at any moment.
+//! Several daemons on one database: one leads, the others stand by, and whoever leads may be
+//! stopped, killed or cut off at any moment.
 
 use std::time::Duration;
 
@@ -203,8 +204,8 @@ impl Replicas {
         }
     }
 
-    /// The leader is in the middle of a transaction that has written users, and goes no further: it waits for a row that another one has.
-    /// `meanwhile` is what befalls it.
+    /// The leader is in the middle of a transaction that has written users, and goes no further: it
+    /// waits for a row that another one has. `meanwhile` is what befalls it.
     async fn in_the_middle_of_a_transaction(&mut self, meanwhile: impl FnOnce(&mut Replica)) {
         let other = connect(&self.world.db.url).await;
         other
@@ -293,7 +294,8 @@ async fn statements_of_an_old_leader_that_arrive_late_write_nothing() {
         .await;
 }
 
-/// To Postgres the statement is under way, and none of its timeouts counts until the rest of the message is there.
+/// To Postgres the statement is under way, and none of its timeouts counts until the rest of the
+/// message is there.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_standby_replaces_a_leader_cut_off_within_a_message() {
     const CUT: &str = "Cut off here";

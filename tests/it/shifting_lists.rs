@@ -1,4 +1,5 @@
-//! The list of changes while it changes: many at one moment, rows that shift under the walk, clocks that differ, and two who look.
+//! The list of changes while it changes: many at one moment, rows that shift under the walk, clocks
+//! that differ, and two who look.
 
 use clerk_sim::{Effect, Endpoint, Faults, Rule};
 use rustix::process::Signal;
@@ -51,7 +52,8 @@ async fn a_bulk_change_in_one_moment_causes_a_full_sync_that_moves_the_watermark
     let moment = begin_bulk(&world, &daemon, "First", 1500).await;
     world.wait_for_incremental_sync().await;
     world.assert_in_sync().await;
-    // More than a page shows: in which order they are listed is not known, and only a full sync is certain to have met all of them.
+    // More than a page shows: in which order they are listed is not known, and only a full sync is
+    // certain to have met all of them.
     eventually("a full sync", async || world.runs("kind = 'full'").await == 2).await;
     eventually("looks are short again", async || {
         world.incremental_syncs().last().unwrap().path.contains("limit=20&")
@@ -113,7 +115,8 @@ async fn users_that_move_between_two_pages_are_not_lost() {
         })
         .await;
         pages = world.sim.log().len() - answered;
-        // More go from above than pages overlap and others move there, so that whoever is below moves up.
+        // More go from above than pages overlap and others move there, so that whoever is below
+        // moves up.
         for id in newest.by_ref().take(40) {
             assert!(world.sim.delete(id), "the walk does not end");
         }
@@ -144,7 +147,8 @@ async fn users_that_move_between_two_pages_are_not_lost() {
     world.assert_in_sync().await;
 }
 
-/// Changes at Clerk, whose clock differs from ours, for long enough that looks have learned how far down they must go.
+/// Changes at Clerk, whose clock differs from ours, for long enough that looks have learned how far
+/// down they must go.
 async fn check_clock(hours: i64, prepare: impl Fn(&World)) {
     let world = World::new(60).await;
     prepare(&world);
@@ -174,7 +178,8 @@ async fn check_clock(hours: i64, prepare: impl Fn(&World)) {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn different_clocks_lose_no_change() {
-    // Each time later than the time before, as an older document never replaces a newer one at once.
+    // Each time later than the time before, as an older document never replaces a newer one at
+    // once.
     let from_the_future = |world: &World| rename(world, &world.sim.user_ids()[50], "Early", 2 * now());
     tokio::join!(
         check_clock(-1, |_| ()),
@@ -197,7 +202,8 @@ async fn a_daemon_waits_while_a_single_run_syncs() {
     for id in &world.sim.user_ids()[..1300] {
         rename(&world, id, "Changed", now());
     }
-    // Behind the newest change and the first page, it waits for another one for as long as this takes.
+    // Behind the newest change and the first page, it waits for another one for as long as this
+    // takes.
     world
         .sim
         .set_faults(Rule::new(Effect::LatencyMs(60_000)).on([Endpoint::List]).skip(2));

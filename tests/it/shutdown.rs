@@ -1,4 +1,5 @@
-//! SIGTERM and SIGINT end the daemon in time, wherever it is, and leave nothing behind that keeps others waiting.
+//! SIGTERM and SIGINT end the daemon in time, wherever it is, and leave nothing behind that keeps
+//! others waiting.
 
 use clerk_sim::{Effect, Endpoint, ErrorAnswer, ErrorBody, Rule};
 use rustix::process::Signal;

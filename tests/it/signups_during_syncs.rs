@@ -1,4 +1,5 @@
-//! Walks while people sign up between any two requests, and servers that would keep a walk for ever.
+//! Walks while people sign up between any two requests, and servers that would keep a walk for
+//! ever.
 
 use std::sync::{Arc, Mutex};
 
@@ -13,7 +14,8 @@ use crate::support::{
     wait::eventually,
 };
 
-/// What happens at a request, to the users (`created_at` and id, in order) and by the server's clock.
+/// What happens at a request, to the users (`created_at` and id, in order) and by the server's
+/// clock.
 type Between = fn(&mut Vec<(i64, String)>, request: usize, path: &str, now: i64);
 
 /// A Clerk of so many users whose clock is ahead of ours by this, with a `Date` header or without.
@@ -91,7 +93,8 @@ fn pages(server: &Server) -> usize {
     asked.iter().filter(|head| head.contains("order_by=created_at")).count()
 }
 
-/// A full sync of that server, and how many of the users who were there before it are in the mirror.
+/// A full sync of that server, and how many of the users who were there before it are in the
+/// mirror.
 async fn sync(server: &Server) -> (ProgramOutput, i64, World) {
     let world = World::new(0).await;
     let ran = world.once_with(&[("CLERK_API_URL", &server.url)]).await;

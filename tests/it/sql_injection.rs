@@ -1,5 +1,5 @@
-//! Text from outside is never SQL: what Clerk, the environment, other programs and the application put in, and the few places where SQL is made of
-//! parts.
+//! Text from outside is never SQL: what Clerk, the environment, other programs and the application
+//! put in, and the few places where SQL is made of parts.
 
 use std::{collections::BTreeSet, fs, path::Path};
 
@@ -103,8 +103,8 @@ fn sql_is_built_from_constants_in_few_places() {
         .iter()
         .map(|(file, parts)| (file.as_str(), parts.as_str()))
         .collect();
-    // Constants, names of columns (out of the table of fields, or quoted by the server), and numbers. Review another place before you list it
-    // here: values travel beside a statement.
+    // Constants, names of columns (out of the table of fields, or quoted by the server), and
+    // numbers. Review another place before you list it here: values travel beside a statement.
     assert_eq!(
         found,
         [

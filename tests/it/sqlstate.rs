@@ -1,4 +1,5 @@
-//! The SQLSTATE decides what an error means; its text, which users' data and the server's language have a part in, decides nothing.
+//! The SQLSTATE decides what an error means; its text, which users' data and the server's language
+//! have a part in, decides nothing.
 
 use std::collections::BTreeSet;
 

@@ -1,4 +1,5 @@
-//! TLS with Postgres: what each `sslmode` gets through to, and what a person is told where one does not.
+//! TLS with Postgres: what each `sslmode` gets through to, and what a person is told where one does
+//! not.
 
 use clerk_sim::{Options, Sim};
 use rustix::process::Signal;
@@ -24,7 +25,8 @@ async fn every_sslmode_connects_where_libpq_does() {
         "&sslrootcert={}",
         server.file("other.pem", &Authority::new("another").certificate)
     );
-    // By mode and further parameters: whether a role comes in that must come encrypted, and one that must come in clear.
+    // By mode and further parameters: whether a role comes in that must come encrypted, and one
+    // that must come in clear.
     let cases = [
         ("disable", "", false, true),
         ("allow", "", true, true),
@@ -245,7 +247,8 @@ async fn a_daemon_with_every_connection_encrypted() {
     let clear = "SELECT count(*) FROM pg_stat_activity JOIN pg_stat_ssl USING (pid) WHERE application_name = 'clerk2pg' AND NOT ssl";
     assert_eq!(world.db.number(clear).await, 0);
 
-    // A certificate of somebody else's is no outage that ends by itself, and those that are open go on.
+    // A certificate of somebody else's is no outage that ends by itself, and those that are open go
+    // on.
     server.file("ca.pem", &Authority::new("another").certificate);
     daemon.signal(Signal::HUP);
     daemon.wait_for_log("TLS with Postgres fails").await;

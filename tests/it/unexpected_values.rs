@@ -1,4 +1,5 @@
-//! One bad value costs one value: its column is NULL, it stands in `extra`, and everything else of its user is stored.
+//! One bad value costs one value: its column is NULL, it stands in `extra`, and everything else of
+//! its user is stored.
 
 use serde_json::{Value, json};
 
@@ -58,7 +59,8 @@ async fn a_value_of_another_type_costs_that_value_only() {
     world.once().await.assert(Exit::Ok, in_sync().unchanged(29));
     assert_eq!(world.db.versions().await, versions);
 
-    // Other bytes of the same meaning are no change; another value is one; a value that fits ends it.
+    // Other bytes of the same meaning are no change; another value is one; a value that fits ends
+    // it.
     let changed_at = "SELECT changed_at::text FROM clerk.users WHERE id = 'user_1'";
     let before = world.db.text(changed_at).await;
     put(&world, "user_1", r#","external_id": [ "crm\u002d7" ]"#);

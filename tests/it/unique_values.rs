@@ -1,4 +1,5 @@
-//! Values that the application declares unique: within one sync they are given up, taken and exchanged in any order.
+//! Values that the application declares unique: within one sync they are given up, taken and
+//! exchanged in any order.
 
 use rustix::process::Signal;
 
@@ -36,7 +37,8 @@ async fn assert_nobody_is_rejected(world: &World) {
     assert_eq!(world.db.number(rejected).await, 0);
 }
 
-/// Gives each of these users the next one's address, and the last one the first one's or a new one. One sync stores all.
+/// Gives each of these users the next one's address, and the last one the first one's or a new one.
+/// One sync stores all.
 async fn check_moves(world: &World, ids: &[&String], is_cycle: bool, what: &str) {
     let email = async |id: &str| {
         let sql = format!("SELECT primary_email FROM clerk.users WHERE id = '{id}'");

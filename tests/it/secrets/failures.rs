@@ -1,4 +1,5 @@
-//! What can go wrong, a line each, for who holds what is then said against secrets and personal data.
+//! What can go wrong, a line each, for who holds what is then said against secrets and personal
+//! data.
 
 use clerk_sim::{Effect, Endpoint, ErrorAnswer, ErrorBody, Rule};
 

@@ -19,7 +19,7 @@ impl Authority {
         }
     }
 
-    /// A certificate for hosts, or for the role of this name, and its key.
+    /// Returns a certificate for hosts, or for the role of this name, and its key.
     pub fn sign(&self, hosts: &[&str], name: &str) -> (String, String) {
         self.sign_parameters(&parameters(hosts, name))
     }

@@ -10,7 +10,7 @@ pub fn now() -> i64 {
     SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_millis() as i64
 }
 
-/// Gives a user another name, at this moment by Clerk's clock.
+/// Gives a user another first name, with `at` as its `updated_at` in Unix milliseconds.
 pub fn rename(world: &World, id: &str, name: &str, at: i64) {
     let renamed = world.sim.update(id, |user| {
         user["first_name"] = name.into();
@@ -19,7 +19,7 @@ pub fn rename(world: &World, id: &str, name: &str, at: i64) {
     assert!(renamed, "{id} is gone");
 }
 
-/// Adds somebody like the first user.
+/// Adds a copy of the first user under another id, without addresses.
 pub fn import(world: &World, id: &str, created_at: i64, updated_at: i64) {
     let mut user = world.sim.document(&world.sim.user_ids()[0]).unwrap();
     user["id"] = id.into();
@@ -30,7 +30,7 @@ pub fn import(world: &World, id: &str, created_at: i64, updated_at: i64) {
     world.sim.insert(user);
 }
 
-/// Gives a user this only address.
+/// Makes this the only address of a user.
 pub fn set_address(world: &World, id: &str, address: &str) {
     let changed = world.sim.update(id, |user| {
         let of_address = format!("idn_{}", address.replace(['@', '.'], "_"));
@@ -44,7 +44,7 @@ pub fn set_address(world: &World, id: &str, address: &str) {
 }
 
 impl World {
-    /// Another first name for a user.
+    /// Gives a user another first name, with Clerk's own `updated_at`.
     pub fn rename(&self, id: &str, name: &str) {
         assert!(self.sim.update(id, |user| user["first_name"] = name.into()));
     }

@@ -21,7 +21,7 @@ pub const NAMES: [&str; 12] = [
     "listener",
 ];
 
-/// What a check told.
+/// The report of `clerk2pg check --format json`.
 #[derive(Debug)]
 pub struct CheckReport {
     pub ran: ProgramOutput,
@@ -54,7 +54,7 @@ impl CheckReport {
         checks.find(|check| check["name"] == name).unwrap()
     }
 
-    /// Holds one of the lines to its status and a part of what it says.
+    /// Asserts the status of one check and a part of its text.
     #[track_caller]
     pub fn assert_check(&self, name: &str, status: &str, says: &str) -> &Self {
         let found = self.find(name);
@@ -64,7 +64,7 @@ impl CheckReport {
         self
     }
 
-    /// Holds a line to a part of its mend.
+    /// Asserts a part of the hint of one check.
     #[track_caller]
     pub fn assert_hint(&self, name: &str, hint: &str) -> &Self {
         let found = self.find(name)["hint"].as_str().unwrap_or_default();
@@ -72,7 +72,7 @@ impl CheckReport {
         self
     }
 
-    /// Nothing failed but these.
+    /// Asserts that these checks failed and no others.
     #[track_caller]
     pub fn assert_failed(&self, names: &[&str]) -> &Self {
         let checks = self.json["checks"].as_array().unwrap().iter();
@@ -83,7 +83,7 @@ impl CheckReport {
     }
 }
 
-/// A check, which has written nothing and told no secret.
+/// Runs a check, and asserts that it writes nothing and prints no secret.
 pub async fn check_with(world: &World, environment: &[(&str, &str)]) -> CheckReport {
     let before = world.db.snapshot().await;
     let started = Instant::now();

@@ -7,9 +7,10 @@ use clerk2pg::{
     secret::Secret,
 };
 
-/// A client of the test's own, beside those of the binary.
+/// Returns a client with these limits.
 pub fn client_with(url: &str, key: &str, rate_limit: Option<u32>, request_budget: f64, timeout: Duration) -> Client {
-    // The program does the same at its start; a second time it fails, and the first stays.
+    // The program installs the provider at its start. A second call fails, and the first provider
+    // stays.
     let _ = rustls::crypto::ring::default_provider().install_default();
     Client::new(&Settings {
         api_url: url.to_owned(),

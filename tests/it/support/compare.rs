@@ -1,17 +1,17 @@
-//! Documents in a form in which the mirror and Clerk can be compared.
+//! Brings documents into a form in which the mirror and Clerk can be compared.
 
 use serde_json::Value;
 
-/// A document in the form in which it can be compared.
+/// Returns a document in the form in which it can be compared.
 pub fn comparable(mut document: Value) -> Value {
-    // It counts down with every read.
+    // This value counts down with every read.
     if document["lockout_expires_in_seconds"].is_number() {
         document["lockout_expires_in_seconds"] = Value::from(1);
     }
     normal(document)
 }
 
-/// Numbers as jsonb writes them.
+/// Writes numbers as jsonb does.
 pub fn normal(value: Value) -> Value {
     match value {
         Value::Number(number) if number.to_string().contains(['e', 'E']) => {

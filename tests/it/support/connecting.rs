@@ -1,11 +1,11 @@
-//! `clerk2pg migrate` with one database address: what it accepts and what it refuses.
+//! Runs `clerk2pg migrate` with one database URL, and asserts that it connects or is refused.
 
 use crate::support::{
     postgres::Postgres,
     program::{ProgramOutput, command},
 };
 
-/// A whole way through the program, with nobody's files but the test's.
+/// Runs `clerk2pg migrate` with the test's own home directory.
 pub async fn migrate(server: &Postgres, url: &str, environment: &[(&str, &str)]) -> ProgramOutput {
     let mut command = command();
     command
@@ -16,7 +16,7 @@ pub async fn migrate(server: &Postgres, url: &str, environment: &[(&str, &str)])
     command.output().await.unwrap().into()
 }
 
-/// The address of a role at `localhost`, the name that the certificate is for.
+/// Returns the URL of a role at `localhost`, the name in the server's certificate.
 pub fn url(server: &Postgres, role: &str, parameters: &str) -> String {
     format!(
         "postgres://{role}:hidden@localhost:{}/postgres?{parameters}",

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use serde_json::Value;
 use tokio_postgres::{Client, NoTls};
 
-/// A database of the test's own, dropped at its end.
+/// A database of one test, dropped at its end.
 pub struct Database {
     pub url: String,
     pub client: Client,
@@ -13,7 +13,7 @@ pub struct Database {
     admin: String,
 }
 
-/// The server's address, from `make test`.
+/// Returns the server's URL, which `make test` provides.
 fn admin_url() -> String {
     std::env::var("DATABASE_URL")
         .expect("DATABASE_URL is not set: run the tests with `make test`, which starts a server")
@@ -30,12 +30,12 @@ impl Database {
         Self::on_server(admin_url()).await
     }
 
-    /// On another server than that of most tests.
+    /// Creates a database on another server than that of most tests.
     pub async fn on_server(admin: String) -> Self {
         Self::create(admin, "").await
     }
 
-    /// With options of `CREATE DATABASE`.
+    /// Creates a database with these options of `CREATE DATABASE`.
     pub async fn with_options(options: &str) -> Self {
         Self::create(admin_url(), options).await
     }
@@ -56,7 +56,7 @@ impl Database {
         }
     }
 
-    /// One value of the first column of the first row, as text.
+    /// Returns the first column of the first row as text.
     pub async fn text(&self, sql: &str) -> Option<String> {
         let rows = self
             .client
@@ -84,7 +84,8 @@ impl Database {
             .unwrap_or_else(|error| panic!("{sql}: {error}"));
     }
 
-    /// The mirror's documents by id, as `clerk.user_document` gives them; those marked as deleted aside.
+    /// Returns the mirror's documents by id, as `clerk.user_document` builds them, without users
+    /// marked as deleted.
     pub async fn documents(&self) -> BTreeMap<String, Value> {
         let sql = "SELECT id, clerk.user_document(u)::text FROM clerk.users u WHERE deleted_at IS NULL";
         let rows = self.client.query(sql, &[]).await.unwrap();
@@ -93,7 +94,7 @@ impl Database {
             .collect()
     }
 
-    /// Which version of each row is there: changes with every write of the row.
+    /// Returns the version of each row, which changes with every write of the row.
     pub async fn versions(&self) -> BTreeMap<String, String> {
         let rows = self
             .client
@@ -103,7 +104,7 @@ impl Database {
         rows.iter().map(|row| (row.get(0), row.get(1))).collect()
     }
 
-    /// Every row and every table in the database, as far as a write would show.
+    /// Returns the tables and row versions of the whole database, so that any write shows.
     pub async fn snapshot(&self) -> String {
         let relations = |kinds| {
             format!(
@@ -127,7 +128,7 @@ impl Database {
 impl Drop for Database {
     fn drop(&mut self) {
         let (admin, name) = (self.admin.clone(), self.name.clone());
-        // A runtime of its own: the test's may be gone, or be the one this runs in.
+        // The test's runtime may be gone, or may be the one that runs this.
         let dropped = std::thread::spawn(move || {
             let runtime = tokio::runtime::Builder::new_current_thread()
                 .enable_all()
@@ -149,7 +150,7 @@ fn fastrand_u64() -> u64 {
     std::collections::hash_map::RandomState::new().build_hasher().finish()
 }
 
-/// The same server, another database.
+/// Returns the URL of another database on the same server.
 pub fn with_database(url: &str, name: &str) -> String {
     let (base, query) = url
         .split_once('?')

@@ -16,7 +16,7 @@ pub struct Event {
     pub user_id: String,
     /// Unix milliseconds.
     pub occurred_at: i64,
-    /// The time of the transaction that wrote it.
+    /// Whether `occurred_at` is the time of the transaction that wrote the event.
     pub is_now: bool,
     /// Sorted.
     pub changed: Vec<String>,
@@ -24,7 +24,7 @@ pub struct Event {
 }
 
 impl World {
-    /// All events behind `after`, in order.
+    /// Returns all events after the id `after`, in order.
     pub async fn events(&self, after: i64) -> Vec<Event> {
         let sql =
             "SELECT id, type, user_id, (extract(epoch FROM occurred_at) * 1000)::bigint, occurred_at = recorded_at,
@@ -42,14 +42,14 @@ impl World {
         rows.iter().map(event).collect()
     }
 
-    /// The last event's id.
+    /// Returns the id of the last event.
     pub async fn last_event(&self) -> i64 {
         self.db
             .number("SELECT coalesce(max(id), 0) FROM clerk.user_events")
             .await
     }
 
-    /// Type and user of all events behind `after`, sorted.
+    /// Returns type and user id of all events after the id `after`, sorted.
     pub async fn event_names(&self, after: i64) -> Vec<String> {
         let events = self.events(after).await;
         let mut told: Vec<_> = events.iter().map(|e| format!("{} {}", e.kind, e.user_id)).collect();

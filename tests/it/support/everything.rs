@@ -1,4 +1,4 @@
-//! Everything that a daemon and its commands do, with one database address.
+//! Runs everything that a daemon and its commands do, with one database URL.
 
 use rustix::process::Signal;
 
@@ -9,14 +9,14 @@ use crate::support::{
     wait::eventually,
 };
 
-/// Everything that a daemon and its commands do, with this address.
+/// Runs each command and a daemon with this database URL.
 pub async fn do_everything(world: &World, url: &str, environment: &[(&str, &str)]) {
     let all = [environment, &[("DATABASE_URL", url)]].concat();
     let once = async || world.run_with(&["--once", "--format", "json"], &all).await;
     let db = &world.db;
 
     once().await.assert(Exit::Ok, changed().created(60));
-    // Somebody whom the application's own rules keep out, and old events.
+    // One user whom the application refuses, and old events.
     db.execute("ALTER TABLE clerk.users ADD CHECK (first_name <> 'Unwanted')")
         .await;
     db.execute(

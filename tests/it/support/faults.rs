@@ -8,7 +8,7 @@ use crate::support::{
     summary::{Exit, Summary},
 };
 
-/// A sync under faults. Whoever is still at Clerk must still be in the mirror.
+/// Runs a full sync under faults. Asserts that no user that is still at Clerk leaves the mirror.
 pub async fn once_under(world: &World, faults: impl Into<Faults>, environment: &[(&str, &str)]) -> ProgramOutput {
     world.sim.set_faults(faults);
     let before = mirrored_ids(world).await;
@@ -34,7 +34,8 @@ pub async fn check(name: &str, world: &World, faults: impl Into<Faults>, exit: E
     ran.assert_named(name, exit, expected);
 }
 
-/// Clerk goes away in the next sync when it has been asked for missing users by a list: both counts around the walk are still answered.
+/// Returns faults with which the next sync loses Clerk when it looks for missing users: both counts
+/// around the walk are still answered.
 pub async fn unreachable_after_walk(world: &World) -> Faults {
     let before = world.sim.log().len();
     world.run(&["--dry-run"]).await;

@@ -12,7 +12,7 @@ use crate::support::{
     wait::PATIENCE,
 };
 
-/// A database and a simulated Clerk.
+/// What one test works with: a database and a simulated Clerk.
 pub struct World {
     pub db: Database,
     pub sim: Sim,
@@ -27,7 +27,8 @@ impl World {
         .await
     }
 
-    /// Whatever the options say, the key is a production one, so that the budget does not slow the test down.
+    /// Starts with these options but a production key, so that the request budget does not slow the
+    /// test down.
     pub async fn with(options: Options) -> Self {
         Self::exactly(Options {
             secret_key: "sk_live_test".to_owned(),
@@ -36,13 +37,13 @@ impl World {
         .await
     }
 
-    /// With the options as they are, the key among them.
+    /// Starts with exactly these options, with their key.
     pub async fn exactly(options: Options) -> Self {
         let (db, sim) = tokio::join!(Database::new(), Sim::start(options));
         Self { db, sim: sim.unwrap() }
     }
 
-    /// The binary, told where everything is.
+    /// Returns a command of the program that uses this database and this Clerk.
     pub fn command(&self, arguments: &[&str]) -> Command {
         let mut command = command();
         command
@@ -50,7 +51,7 @@ impl World {
             .env("DATABASE_URL", &self.db.url)
             .env("CLERK_SECRET_KEY", self.sim.secret_key())
             .env("CLERK_API_URL", self.sim.url())
-            // Proxies before Postgres look at what is sent, whatever the server that the tests were given offers.
+            // Proxies between the program and Postgres read what is sent.
             .env("PGSSLMODE", "disable")
             .env("CLERK2PG_CLERK__REQUEST_BUDGET", "1.0")
             .env("CLERK2PG_LEASE__TTL", "1s");
@@ -69,7 +70,7 @@ impl World {
         output.unwrap().into()
     }
 
-    /// One full sync with its report as JSON.
+    /// Runs one full sync and returns its report as JSON.
     pub async fn once(&self) -> ProgramOutput {
         self.run(&["--once", "--format", "json"]).await
     }
@@ -78,7 +79,7 @@ impl World {
         self.run_with(&["--once", "--format", "json"], environment).await
     }
 
-    /// Makes all rows and held deletions so old that Clerk's next answer counts.
+    /// Makes all rows and held deletions old enough for Clerk's next answer to count.
     pub async fn age_rows(&self) {
         self.db
             .execute(
@@ -89,14 +90,14 @@ impl World {
             .await;
     }
 
-    /// Makes held deletions so old that Clerk's next answer counts.
+    /// Makes held deletions old enough for Clerk's next answer to count.
     pub async fn age_held(&self) {
         self.db
             .execute("UPDATE clerk.missing_users SET held_at = held_at - interval '1 hour'")
             .await;
     }
 
-    /// Holds the mirror against Clerk, document by document.
+    /// Asserts that the mirror equals Clerk, document by document.
     pub async fn assert_in_sync(&self) {
         let mirror = self.db.documents().await;
         let ids: Vec<String> = self.sim.user_ids();
@@ -126,7 +127,7 @@ impl World {
     }
 }
 
-/// Some users, mirrored.
+/// Returns a fixture whose users are mirrored already.
 pub async fn mirrored(users: usize) -> World {
     let world = World::new(users).await;
     let ran = world.once().await;

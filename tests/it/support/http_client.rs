@@ -1,4 +1,4 @@
-//! HTTP requests as the bytes that a test chooses.
+//! Sends HTTP requests byte by byte, as a test wrote them.
 
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
@@ -7,11 +7,11 @@ use tokio::{
 
 use crate::support::wait::PATIENCE;
 
-/// An answer as it came.
+/// An HTTP response.
 #[derive(Debug)]
 pub struct Answer {
     pub status: u16,
-    /// The headers, in small letters.
+    /// The status line and the headers, in lower case.
     pub head: String,
     pub body: String,
 }
@@ -26,7 +26,7 @@ impl Answer {
     }
 }
 
-/// Sends a request as it stands, and reads to the end; none where nobody is there.
+/// Sends a request and reads the response to its end. `None` if the connection is refused.
 pub async fn send(address: &str, request: &str) -> Option<Answer> {
     let mut stream = TcpStream::connect(address).await.ok()?;
     stream.write_all(request.as_bytes()).await.unwrap();

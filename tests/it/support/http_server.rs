@@ -1,4 +1,4 @@
-//! An HTTP server that says exactly what a test wants, byte by byte, for what no simulator of Clerk would say.
+//! An HTTP server that answers with exactly the bytes that a test chooses.
 
 use std::sync::{Arc, Mutex};
 
@@ -8,7 +8,7 @@ use tokio::{
     task::JoinHandle,
 };
 
-/// A server that closes the connection behind each answer.
+/// A server that closes the connection after each response.
 pub struct Server {
     pub url: String,
     asked: Arc<Mutex<Vec<String>>>,
@@ -17,12 +17,12 @@ pub struct Server {
 }
 
 impl Server {
-    /// `answer` makes the bytes of an answer out of the request's head; for the part behind them, see [`Self::endless`].
+    /// Starts a server. `answer` turns the head of a request into the bytes of the response.
     pub async fn start(answer: impl Fn(&str) -> Vec<u8> + Send + Sync + 'static) -> Self {
         Self::serve(answer, false).await
     }
 
-    /// Behind each answer, spaces follow for as long as the client takes them.
+    /// Starts a server that sends spaces after each response for as long as the client reads.
     pub async fn endless(answer: impl Fn(&str) -> Vec<u8> + Send + Sync + 'static) -> Self {
         Self::serve(answer, true).await
     }
@@ -40,7 +40,7 @@ impl Server {
                     let Some(head) = head(&mut stream).await else { return };
                     let bytes = answer(&head);
                     log.lock().unwrap().push(head);
-                    // Clients that have had enough close the connection.
+                    // Clients that stop reading close the connection.
                     let mut open = stream.write_all(&bytes).await.is_ok();
                     while endless && open {
                         let spaces = [b' '; 65_536];
@@ -58,12 +58,12 @@ impl Server {
         }
     }
 
-    /// The heads of the requests so far: the request line and the headers.
+    /// Returns the heads of all requests so far: request lines and headers.
     pub fn requests(&self) -> Vec<String> {
         self.asked.lock().unwrap().clone()
     }
 
-    /// Bytes that clients took of endless answers.
+    /// Returns how many bytes of endless responses clients have read.
     pub fn sent(&self) -> usize {
         *self.sent.lock().unwrap()
     }
@@ -83,7 +83,7 @@ async fn head(stream: &mut TcpStream) -> Option<String> {
     String::from_utf8(head).ok()
 }
 
-/// An answer with its length.
+/// Returns the bytes of a response, with its length.
 pub fn answer(status: &str, headers: &str, body: &[u8]) -> Vec<u8> {
     let mut bytes = format!(
         "HTTP/1.1 {status}\r\ncontent-length: {}\r\nconnection: close\r\n{headers}\r\n",

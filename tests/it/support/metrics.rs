@@ -1,17 +1,17 @@
-//! Metrics in Prometheus' text format, read by a parser of the tests' own.
+//! Parses metrics in Prometheus' text format, independently of the library that the program uses.
 
 use std::collections::{BTreeMap, BTreeSet};
 
-/// Samples by their names with labels, as they are written.
+/// Samples by name and labels, as they are written.
 #[derive(Debug)]
 pub struct Metrics {
     samples: BTreeMap<String, f64>,
-    /// Name and type of each family.
+    /// Type of each metric family, by name.
     families: BTreeMap<String, String>,
 }
 
 impl Metrics {
-    /// Reads the text format 0.0.4, and holds it to its rules.
+    /// Parses the text format 0.0.4 and asserts its rules.
     pub fn parse(text: &str) -> Self {
         let (mut samples, mut families) = (BTreeMap::new(), BTreeMap::new());
         let mut helped = BTreeSet::new();
@@ -56,7 +56,7 @@ impl Metrics {
             .unwrap_or_else(|| panic!("there is no {name}: {:#?}", self.samples))
     }
 
-    /// All samples of a name, by their labels.
+    /// Returns all samples of a metric, by labels.
     pub fn all(&self, name: &str) -> BTreeMap<String, f64> {
         let of = |sample: &String| {
             Some(
@@ -77,7 +77,7 @@ impl Metrics {
         self.families.keys().map(String::as_str).collect()
     }
 
-    /// Holds a histogram to its rules: buckets never fall, and the last one counts all.
+    /// Asserts the rules of a histogram: buckets never fall, and the last one counts everything.
     pub fn assert_histogram(&self, name: &str, label: &str) {
         let mut buckets: Vec<(f64, f64)> = self
             .all(&format!("{name}_bucket"))

@@ -1,4 +1,4 @@
-//! What several suites share: fixtures, servers, waiting and comparing.
+//! What several suites share: fixtures, servers, proxies, waits and comparisons.
 
 pub mod authority;
 pub mod changes;

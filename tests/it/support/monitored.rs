@@ -8,12 +8,12 @@ use crate::support::{
     wait::eventually,
 };
 
-/// Any port.
+/// Listens on any free port.
 pub const ANY: (&str, &str) = ("CLERK2PG_HTTP__LISTEN", "127.0.0.1:0");
 
 const LISTENING: &str = "serving probes, metrics and the status page address=\"http://";
 
-/// A daemon that can be watched.
+/// A daemon with an HTTP listener.
 pub struct MonitoredDaemon {
     pub daemon: Process,
     pub address: String,
@@ -26,7 +26,7 @@ impl MonitoredDaemon {
         Self { daemon, address }
     }
 
-    /// A daemon that does a full sync at its start, and then nothing but what it is told.
+    /// Starts a daemon that runs one full sync and then syncs only on request.
     pub async fn start(world: &World, environment: &[(&str, &str)]) -> Self {
         let obedient = [ANY, ("CLERK2PG_SCHEDULE__FULL", "")];
         Self::new(world.start_daemon(&[&obedient, environment].concat())).await
@@ -36,19 +36,19 @@ impl MonitoredDaemon {
         get(&self.address, path).await.expect("nobody listens")
     }
 
-    /// Status and text of a probe.
+    /// Returns status and text of a probe.
     pub async fn probe(&self, path: &str) -> (u16, String) {
         let answer = self.get(path).await;
         assert!(answer.head.contains("content-type: text/plain"), "{answer:?}");
         (answer.status, answer.body.trim_end().to_owned())
     }
 
-    /// Waits until it is ready, and says so in these words.
+    /// Waits until the daemon is ready and its answer contains this text.
     pub async fn wait_until_ready(&self, says: &str) {
         self.wait_for_readiness(200, says).await;
     }
 
-    /// Waits until it is not ready, for this reason.
+    /// Waits until the daemon is not ready and its answer contains this reason.
     pub async fn wait_until_not_ready(&self, why: &str) {
         self.wait_for_readiness(503, why).await;
     }
@@ -73,7 +73,7 @@ impl MonitoredDaemon {
     }
 }
 
-/// Where a daemon listened so far.
+/// Returns the addresses on which a daemon has listened so far.
 pub fn addresses(daemon: &Process) -> Vec<String> {
     let log = daemon.log();
     let lines = log.lines().filter_map(|line| line.split_once(LISTENING));

@@ -8,12 +8,12 @@ use crate::support::{
     wait::eventually,
 };
 
-/// Says when the daemon listens.
+/// Logs when the daemon listens for notifications.
 pub const DEBUG: (&str, &str) = ("CLERK2PG_LOG__LEVEL", "debug");
 
 pub const LISTENING: &str = "listening";
 
-/// A daemon that has imported everybody, listens, and does nothing by itself.
+/// Starts a daemon that has mirrored all users, listens, and syncs only on request.
 pub async fn start_on_demand(users: usize) -> (World, Process) {
     let world = World::new(users).await;
     let daemon = world.start_on_demand().await;
@@ -41,7 +41,8 @@ impl World {
         self.db.client.execute(sql, &[&payload]).await.unwrap();
     }
 
-    /// A new user, asked for by id, is there. What was asked for before is done by then.
+    /// Creates a user, requests it, and waits until it is mirrored. Earlier requests are done by
+    /// then.
     pub async fn sync_new_user(&self) -> String {
         let id = self.sim.create_random();
         self.notify(&id).await;
@@ -51,7 +52,7 @@ impl World {
     }
 }
 
-/// The daemon ends well, without a word of trouble.
+/// Stops a daemon, and asserts that it logged no warning and no error.
 pub async fn assert_clean_stop(daemon: Process) {
     let ran = daemon.stop(Signal::TERM).await;
     assert_eq!(ran.code, Some(0), "{ran:#?}");

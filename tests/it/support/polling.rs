@@ -1,4 +1,4 @@
-//! A daemon that looks for changes every second, and does no full sync but its first.
+//! A daemon that runs one full sync at its start and then an incremental sync every second.
 
 use std::collections::BTreeSet;
 
@@ -11,15 +11,15 @@ use crate::support::{
     wait::eventually,
 };
 
-/// A daemon behind its first full sync, and where it works.
+/// A daemon whose first full sync is over.
 pub struct PollingDaemon {
     pub world: World,
     pub daemon: Process,
-    /// Requests before it was behind that.
+    /// Requests until the first full sync was over.
     begun: usize,
 }
 
-/// A look's two requests: recent changes, and how many users there are.
+/// An incremental sync sends two requests: for the recent changes, and for the number of users.
 fn is_recent(path: &str) -> bool {
     path.contains("order_by=-updated_at")
 }
@@ -56,7 +56,7 @@ impl PollingDaemon {
         log[from..].iter().map(|request| request.path.clone()).collect()
     }
 
-    /// Requests since the daemon began to follow, those aside that every look makes.
+    /// Returns the requests since the first full sync, without the two of each incremental sync.
     pub fn requests(&self) -> Vec<String> {
         let mut paths = self.paths(self.begun);
         paths.retain(|path| !is_recent(path) && !is_total(path));
@@ -67,14 +67,14 @@ impl PollingDaemon {
         self.paths(from).iter().filter(|path| is_recent(path)).count()
     }
 
-    /// Waits until so many more looks by the schedule have come to their end.
+    /// Waits until `ticks` more scheduled incremental syncs are over.
     pub async fn wait_for_scheduled_syncs(&self, ticks: usize) {
         let from = self.paths(0).len();
-        // The next look begins when the one before is over.
+        // A sync begins when the one before is over.
         eventually(&format!("{ticks} looks"), async || self.started(from) > ticks).await;
     }
 
-    /// Asks for so many looks, one after the other, and waits for their end.
+    /// Requests `looks` incremental syncs, one after another, and waits until they are over.
     pub async fn sync_incrementally(&self, looks: usize) {
         for look in 0..=looks {
             let from = self.paths(0).len();
@@ -83,9 +83,9 @@ impl PollingDaemon {
         }
     }
 
-    /// Holds some looks to their two requests, and to writing nothing.
+    /// Asserts that incremental syncs send their two requests only, and write nothing.
     pub async fn assert_idle(&self, why: &str) {
-        // Whatever is under way may end.
+        // A sync that is running may end first.
         self.sync_incrementally(1).await;
         let state = "SELECT concat_ws(' ', xmin, (SELECT count(*) FROM clerk.sync_runs)) FROM clerk.sync_state";
         let before = (self.world.db.versions().await, self.world.db.text(state).await);
@@ -95,7 +95,7 @@ impl PollingDaemon {
         let recent = paths.iter().filter(|path| is_recent(path)).count();
         let totals = paths.iter().filter(|path| is_total(path)).count();
         assert_eq!(recent + totals, paths.len(), "{why}: {paths:#?}");
-        // The first and the last look may be cut.
+        // The first and the last sync may be seen in part only.
         assert!(recent.abs_diff(totals) <= 1, "{why}: {paths:#?}");
         let after = (self.world.db.versions().await, self.world.db.text(state).await);
         assert!(before == after, "{why}: something was written: {}", self.daemon.log());
@@ -114,7 +114,7 @@ impl PollingDaemon {
         eventually(&format!("{id} comes"), async || self.is_mirrored(id).await).await;
     }
 
-    /// Deletes users at Clerk and waits until they are gone from the mirror.
+    /// Deletes users at Clerk, and waits until they have left the mirror.
     pub async fn delete(&self, ids: impl IntoIterator<Item = &String>) {
         let ids: Vec<&String> = ids.into_iter().collect();
         for id in &ids {
@@ -126,14 +126,14 @@ impl PollingDaemon {
         }
     }
 
-    /// Who is at Clerk, but not in the mirror.
+    /// Returns the users that are at Clerk but not in the mirror.
     pub async fn not_mirrored(&self) -> BTreeSet<String> {
         let mirror = mirrored_ids(&self.world).await;
         let ids = self.world.sim.user_ids();
         ids.into_iter().filter(|id| !mirror.contains(id)).collect()
     }
 
-    /// The number of users that is kept, less that of the rows.
+    /// Returns the stored number of users minus the number of rows.
     pub async fn count_error(&self) -> i64 {
         let difference =
             "SELECT users - (SELECT count(*) FROM clerk.users WHERE deleted_at IS NULL) FROM clerk.sync_state";
@@ -151,7 +151,8 @@ impl PollingDaemon {
         (self.world, ran)
     }
 
-    /// In sync, counted, and by so many full syncs.
+    /// Stops the daemon. Asserts that the mirror is in sync, that the stored number is right, and
+    /// how many full syncs there were.
     pub async fn stop_in_sync(self, walks: i64) {
         assert_eq!(self.world.runs("kind = 'full'").await, walks, "{}", self.daemon.log());
         self.stop_in_sync_after_any_full_sync().await;

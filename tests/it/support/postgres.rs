@@ -18,20 +18,20 @@ use crate::support::{
     wait::{eventually, within},
 };
 
-/// A running server, with TLS. It ends with the test, and with the test's process.
+/// A running server with TLS, which ends with the test and with the test's process.
 pub struct Postgres {
     pub authority: Authority,
     pub port: u16,
-    /// Files that clients name, and the socket.
+    /// Files for clients, for example certificates.
     pub files: TempDir,
     directory: TempDir,
     server: Child,
 }
 
-/// How long a server may take to start: what was in its log when it crashed is done again first.
+/// How long a server may take to start, which includes recovery after a crash.
 pub const RECOVERY: Duration = Duration::from_secs(120);
 
-/// Roles are let in by how they come; all have the password `hidden`.
+/// Which role may connect how. All have the password `hidden`.
 const RULES: &str = "\
 local all all trust
 host all postgres all trust
@@ -45,12 +45,12 @@ host all anyway all scram-sha-256
 const ROLES: [&str; 4] = ["encrypted", "plain", "certified", "anyway"];
 
 impl Postgres {
-    /// A server whose certificate is for `localhost`.
+    /// Starts a server with a certificate for `localhost`.
     pub async fn start() -> Self {
         Self::start_in(tempfile::tempdir().unwrap(), "").await
     }
 
-    /// One whose data is in this folder, with some more lines of settings.
+    /// Starts a server whose data is in this folder, with some more lines of configuration.
     pub async fn start_in(directory: TempDir, more: &str) -> Self {
         let authority = Authority::new("an authority of the test's");
         let files = tempfile::tempdir().unwrap();
@@ -65,7 +65,7 @@ impl Postgres {
                 "--encoding=UTF8",
                 "--no-locale",
                 "--no-sync",
-                // In megabytes: most tests write little.
+                // Megabytes. Most tests write little.
                 "--wal-segsize=4",
             ])
             .output()
@@ -76,7 +76,7 @@ impl Postgres {
         write_like(&data, "server.key", &key);
         write_like(&data, "root.crt", &authority.certificate);
         write_like(&data, "pg_hba.conf", RULES);
-        // The socket's folder is the server's, as nobody else may write there.
+        // The socket is in the server's own folder, where nothing else writes.
         let settings = format!(
             "listen_addresses = '127.0.0.1'\nunix_socket_directories = '{}'\nfsync = off\nmax_connections = 40\n\
              ssl = on\nssl_cert_file = 'server.crt'\nssl_key_file = 'server.key'\nssl_ca_file = 'root.crt'\n{more}",
@@ -99,7 +99,7 @@ impl Postgres {
         started
     }
 
-    /// For the test itself.
+    /// Returns the URL for the test itself.
     pub fn admin(&self) -> String {
         format!("postgres://postgres@127.0.0.1:{}/postgres", self.port)
     }
@@ -108,12 +108,12 @@ impl Postgres {
         self.directory.path()
     }
 
-    /// What the server said.
+    /// Returns the server's log.
     pub fn log(&self) -> String {
         fs::read_to_string(self.directory.path().join("data.log")).unwrap()
     }
 
-    /// Writes a file that a client names; others may not read it.
+    /// Writes a file for clients, readable by its owner only.
     pub fn file(&self, name: &str, text: &str) -> String {
         let file = self.files.path().join(name);
         fs::create_dir_all(file.parent().unwrap()).unwrap();
@@ -122,7 +122,7 @@ impl Postgres {
         file.display().to_string()
     }
 
-    /// Gives the server another certificate.
+    /// Replaces the server's certificate.
     pub async fn show(&self, certificate: &str, key: &str) {
         let data = self.directory.path().join("data");
         write_like(&data, "server.crt", certificate);
@@ -140,7 +140,7 @@ impl Postgres {
         self.reload().await;
     }
 
-    /// Waits until new connections get what was changed.
+    /// Waits until new connections see the new configuration.
     async fn reload(&self) {
         let loaded = async || {
             let sql = "SELECT pg_conf_load_time()::text";
@@ -155,7 +155,7 @@ impl Postgres {
 }
 
 impl Postgres {
-    /// Ends the server: by SIGINT in order, by SIGQUIT as a crash would.
+    /// Stops the server: SIGINT is an orderly shutdown, SIGQUIT a crash.
     pub fn stop(&mut self, signal: Signal) {
         if let Some(pid) = i32::try_from(self.server.id()).ok().and_then(Pid::from_raw) {
             let _ = kill_process(pid, signal);
@@ -163,19 +163,19 @@ impl Postgres {
         let _ = self.server.wait();
     }
 
-    /// Whether it has come to its end by itself.
+    /// Whether the server has ended by itself.
     #[allow(dead_code, reason = "the histories use it")]
     pub fn has_ended(&mut self) -> bool {
         self.server.try_wait().unwrap().is_some()
     }
 
-    /// Once more, on the same port.
+    /// Starts the server again on the same port.
     pub async fn restart(&mut self) {
         let server = run_at(&self.directory.path().join("data"), self.port).await;
         self.server = server.expect("somebody else has taken the port");
     }
 
-    /// Another server that follows this one, until it is promoted. This one is stopped for as long as it takes to copy it.
+    /// Starts a standby of this server, which is stopped while it is copied.
     pub async fn standby(&mut self) -> Self {
         let directory = tempfile::tempdir().unwrap();
         give_to_server_user(directory.path());
@@ -201,7 +201,7 @@ impl Postgres {
         }
     }
 
-    /// Makes a standby the primary.
+    /// Promotes a standby.
     pub async fn promote(&self) {
         let client = connect(&self.admin()).await;
         client.batch_execute("SELECT pg_promote()").await.unwrap();
@@ -210,12 +210,13 @@ impl Postgres {
 
 impl Drop for Postgres {
     fn drop(&mut self) {
-        // Without a checkpoint: nobody needs the data.
+        // Skips the checkpoint, as the data is not needed any more.
         self.stop(Signal::QUIT);
     }
 }
 
-/// Starts the server on a port that it takes rather than one that was free a moment ago.
+/// Starts the server on a port that it binds itself, as a port that was free a moment ago may be
+/// taken.
 async fn run(data: &Path) -> (Child, u16) {
     for _ in 0..20 {
         let port = any_port();
@@ -226,7 +227,7 @@ async fn run(data: &Path) -> (Child, u16) {
     panic!("no port is free");
 }
 
-/// None where another program has the port.
+/// `None` if another program has the port.
 async fn run_at(data: &Path, port: u16) -> Option<Child> {
     let log = fs::File::create(data.with_extension("log")).unwrap();
     let mut server = program("postgres")
@@ -254,18 +255,19 @@ async fn run_at(data: &Path, port: u16) -> Option<Child> {
     None
 }
 
-/// A port that may be free, below the range that the system gives to clients.
+/// Returns a port that may be free, below the range that the system assigns to clients.
 pub fn any_port() -> u16 {
     20_000 + fastrand::u16(..12_000)
 }
 
-/// One of PostgreSQL's programs.
+/// Returns a command of one of PostgreSQL's programs.
 fn program(name: &str) -> Command {
     let folder = std::env::var("CLERK2PG_PG_BIN").expect("CLERK2PG_PG_BIN is not set: run the tests with `make test`");
     server_program(&PathBuf::from(folder).join(name), "QUIT")
 }
 
-/// A server. As none of them runs as root, somebody else runs it then; a signal ends it with the thread that started it.
+/// Returns a command that runs a server as another user if the test runs as root, as servers refuse
+/// that. A signal ends it with the thread that started it.
 pub fn server_program(file: &Path, signal: &str) -> Command {
     let mut command = Command::new("setpriv");
     command.args(["--pdeathsig", signal]);
@@ -281,14 +283,14 @@ pub fn server_program(file: &Path, signal: &str) -> Command {
     command
 }
 
-/// Makes a file or folder the property of whoever runs servers.
+/// Gives a file or folder to the user that runs servers.
 pub fn give_to_server_user(path: &Path) {
     if let Some(owner) = owner() {
         chown(path, Some(owner), Some(owner)).unwrap();
     }
 }
 
-/// Who runs the server in root's place.
+/// Returns the user that runs servers if the test runs as root.
 fn owner() -> Option<u32> {
     if fs::metadata("/proc/self").unwrap().uid() != 0 {
         return None;
@@ -305,7 +307,7 @@ fn owner() -> Option<u32> {
     )
 }
 
-/// Writes a file of the server's.
+/// Writes a file with the owner of the server's folder.
 fn write_like(data: &Path, name: &str, text: &str) {
     let (file, folder) = (data.join(name), fs::metadata(data).unwrap());
     fs::write(&file, text).unwrap();
@@ -313,7 +315,7 @@ fn write_like(data: &Path, name: &str, text: &str) {
     chown(&file, Some(folder.uid()), Some(folder.gid())).unwrap();
 }
 
-/// An address on which nobody listens, for as long as the socket lives.
+/// Returns an address that refuses connections for as long as the socket lives.
 pub fn unused_address() -> (tokio::net::TcpSocket, SocketAddr) {
     let socket = tokio::net::TcpSocket::new_v4().unwrap();
     socket.bind(SocketAddr::from(([127, 0, 0, 1], 0))).unwrap();

@@ -18,13 +18,13 @@ use crate::support::{
     wait::{PATIENCE, eventually},
 };
 
-/// How long a program may take to end once it is told to.
+/// How long the program may take to end after a signal.
 pub const STOPS_WITHIN: Duration = Duration::from_secs(5);
 
-/// A schedule that is never due while a test runs.
+/// No scheduled full syncs.
 pub const NEVER: (&str, &str) = ("CLERK2PG_SCHEDULE__FULL", "");
 
-/// A look for changes every second.
+/// An incremental sync every second.
 pub const EVERY_SECOND: (&str, &str) = ("CLERK2PG_SCHEDULE__INCREMENTAL", "* * * * * *");
 
 /// A process whose output is read while it runs.
@@ -55,18 +55,18 @@ impl Process {
         }
     }
 
-    /// Everything on stderr so far.
+    /// Returns everything on stderr so far.
     pub fn log(&self) -> String {
-        // What is still being written may end within a character.
+        // The last line may end within a character.
         String::from_utf8_lossy(&self.log.lock().unwrap()).into_owned()
     }
 
-    /// How many lines on stderr so far hold a text.
+    /// Counts the lines on stderr so far that contain a text.
     pub fn count_in_log(&self, text: &str) -> usize {
         self.log().lines().filter(|line| line.contains(text)).count()
     }
 
-    /// Waits until a line on stderr holds a text.
+    /// Waits until a line on stderr contains a text.
     pub async fn wait_for_log(&self, text: &str) {
         eventually(&format!("the log says {text:?}"), async || self.count_in_log(text) > 0).await;
     }
@@ -75,7 +75,7 @@ impl Process {
         self.child.id().expect("the process is gone already")
     }
 
-    /// Whether it has come to its end by itself.
+    /// Whether the process has ended by itself.
     #[allow(dead_code, reason = "the histories use it")]
     pub fn has_ended(&mut self) -> bool {
         self.child.try_wait().unwrap().is_some()
@@ -85,7 +85,7 @@ impl Process {
         signal(&self.child, sent);
     }
 
-    /// Sends a signal that ends the process, and holds it to the time it has for that.
+    /// Sends a signal that ends the process, and asserts that it ends within [`STOPS_WITHIN`].
     pub async fn stop(self, sent: Signal) -> ProgramOutput {
         let told = Instant::now();
         self.signal(sent);
@@ -95,7 +95,7 @@ impl Process {
         ran
     }
 
-    /// Waits for the end; who waits for something for longer than this is told to stop.
+    /// Waits for the end. A process that runs longer than `limit` is stopped.
     pub async fn wait_for_exit_within(mut self, limit: Duration) -> ProgramOutput {
         if tokio::time::timeout(limit, self.child.wait()).await.is_err() {
             self.signal(Signal::TERM);
@@ -103,7 +103,7 @@ impl Process {
         self.wait_for_exit().await
     }
 
-    /// Ends the process without a chance to tidy up.
+    /// Kills the process.
     pub async fn kill(mut self) {
         self.child.kill().await.unwrap();
     }
@@ -146,7 +146,7 @@ pub fn signal(child: &Child, signal: rustix::process::Signal) {
 }
 
 impl World {
-    /// A daemon with full syncs every second, and nothing else.
+    /// Starts a daemon with a full sync every second and no incremental syncs.
     pub fn daemon(&self, environment: &[(&str, &str)]) -> Child {
         self.command(&[])
             .env("CLERK2PG_SCHEDULE__FULL", "* * * * * *")
@@ -157,12 +157,13 @@ impl World {
             .unwrap()
     }
 
-    /// A daemon whose log can be read while it runs.
+    /// Starts such a daemon and reads its log while it runs.
     pub fn start_daemon(&self, environment: &[(&str, &str)]) -> Process {
         Process::new(self.daemon(environment))
     }
 
-    /// A daemon that looks for changes every second and has done its one full sync.
+    /// Starts a daemon with an incremental sync every second, and waits until its first full sync
+    /// is over.
     pub async fn start_incremental(&self, environment: &[(&str, &str)]) -> Process {
         let walked = "kind = 'full' AND ended_at IS NOT NULL AND outcome <> 'failed'";
         let before = self.runs(walked).await;
@@ -172,14 +173,14 @@ impl World {
         daemon
     }
 
-    /// A full sync under way.
+    /// Starts a full sync and does not wait for it.
     pub fn start_full_sync(&self, environment: &[(&str, &str)]) -> Process {
         let mut command = self.command(&["--once", "--format", "json"]);
         command.envs(environment.iter().copied());
         Process::spawn(command)
     }
 
-    /// Does something while these stand still, and nothing that they asked for is under way.
+    /// Does something while these daemons are suspended and all of their requests are answered.
     pub async fn while_frozen(&self, daemons: &[&Process], happens: impl FnOnce()) {
         daemons.iter().for_each(|daemon| daemon.signal(Signal::STOP));
         self.wait_until_answered().await;

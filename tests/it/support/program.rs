@@ -1,4 +1,4 @@
-//! The program: how it is started, and what it gave when it ended.
+//! Starts the program, and holds its exit code and output.
 
 use std::process::{Output, Stdio};
 
@@ -10,7 +10,7 @@ use crate::support::{
     wait::PATIENCE,
 };
 
-/// What a run of the binary gave.
+/// What a run of the program returned.
 #[derive(Debug)]
 pub struct ProgramOutput {
     pub code: Option<i32>,
@@ -29,7 +29,7 @@ impl From<Output> for ProgramOutput {
 }
 
 impl ProgramOutput {
-    /// The object on stdout, which must be alone there.
+    /// Parses stdout, which must be one JSON object.
     pub fn json(&self) -> Value {
         serde_json::from_str(&self.stdout).unwrap_or_else(|error| panic!("{error}: {self:?}"))
     }
@@ -61,8 +61,8 @@ impl ProgramOutput {
     }
 }
 
-/// The binary with an environment of nothing but what is given here, in a directory without a `config.toml`. Nobody can watch it, as many run at
-/// once.
+/// Returns a command of the program with an empty environment, in a directory without a
+/// `config.toml`. It has no HTTP listener, as many tests run at once.
 pub fn command() -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_clerk2pg"));
     command
@@ -76,7 +76,7 @@ pub fn command() -> Command {
     command
 }
 
-/// Waits for a child's end.
+/// Waits until a child ends.
 pub async fn wait_for_exit(child: Child) -> ProgramOutput {
     let output = tokio::time::timeout(PATIENCE, child.wait_with_output()).await;
     output.expect("the program does not end").unwrap().into()

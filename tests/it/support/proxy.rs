@@ -1,4 +1,4 @@
-//! A TCP proxy in the test's own process, to break the network instead of mocking it.
+//! A TCP proxy in the test's process, which breaks the network instead of mocking it.
 
 use std::{
     io,
@@ -17,40 +17,45 @@ use tokio::{
     task::JoinHandle,
 };
 
-/// What becomes of connections.
+/// What the proxy does with connections.
 #[derive(Clone, Debug, PartialEq)]
 enum Mode {
-    /// They reach the server.
+    /// Connections reach the server.
     Open,
-    /// They are taken, and nothing ever comes back.
+    /// Connections are accepted, and nothing is ever sent back.
     Silent,
-    /// What is sent, either way, is kept until they are open again, as by a network that is cut and mended.
+    /// Both directions are held until the proxy is open again, like a network that is cut and
+    /// repaired.
     Held,
-    /// They reach the server until a client sends this text; what follows it, within the same message, is held.
+    /// Connections reach the server until a client sends this text. What follows within the same
+    /// message is held.
     HeldBehind(&'static str),
-    /// They reach a Postgres server, but for what it notifies: as behind a pooler that gives out connections for a transaction at a time.
+    /// Connections reach a Postgres server but receive no notifications, as through a pooler in
+    /// transaction mode.
     Deaf,
-    /// They reach the server until the client has sent so many bytes, and behind them this text; with it, everything is cut.
+    /// Connections reach the server until a client has sent this many bytes and then this text.
+    /// Then all are cut.
     Cut { after: usize, at: &'static str },
 }
 
-/// A proxy before one server. The port is its own for as long as it lives, so that nobody else answers while it refuses.
+/// A proxy before one server. It keeps its port while it refuses connections, so that no other
+/// program can answer there.
 pub struct Proxy {
     pub address: SocketAddr,
     upstream: SocketAddr,
     mode: Arc<watch::Sender<Mode>>,
-    /// Changed to cut all connections.
+    /// Changes when all connections are to be cut.
     cut: Arc<watch::Sender<()>>,
-    /// By how many seconds the server's clock is wrong.
+    /// Seconds by which the server's clock is wrong.
     clock: Arc<AtomicI64>,
     connections: Arc<AtomicU64>,
     accepting: Option<JoinHandle<()>>,
-    /// Bound but not listening: the kernel refuses for us.
+    /// Bound but not listening: the kernel refuses connections.
     refusing: Option<TcpSocket>,
 }
 
 impl Proxy {
-    /// A proxy that refuses every connection until it is opened.
+    /// Returns a proxy that refuses every connection until it is opened.
     pub fn refusing(upstream: SocketAddr) -> Self {
         let socket = bound(SocketAddr::from(([127, 0, 0, 1], 0))).unwrap();
         Self {
@@ -71,14 +76,14 @@ impl Proxy {
         proxy
     }
 
-    /// A proxy before a Postgres server that swallows every notification.
+    /// Returns a proxy before a Postgres server that drops every notification.
     pub fn without_notifications(upstream: SocketAddr) -> Self {
         let proxy = Self::open(upstream);
         proxy.mode.send_replace(Mode::Deaf);
         proxy
     }
 
-    /// Lets connections through, those that are being refused from now on too.
+    /// Lets connections through again, also those that were refused so far.
     pub fn open_again(&mut self) {
         self.mode.send_replace(Mode::Open);
         if let Some(socket) = self.refusing.take() {
@@ -94,51 +99,52 @@ impl Proxy {
         }
     }
 
-    /// Takes connections without a word, and keeps quiet on those there are.
+    /// Accepts connections without an answer, and stops answering on open ones.
     pub fn go_silent(&mut self) {
         self.open_again();
         self.mode.send_replace(Mode::Silent);
     }
 
-    /// Keeps what is sent either way; [`Self::let_through`] delivers it.
+    /// Holds both directions; [`Self::open_again`] delivers what was sent.
     pub fn hold(&self) {
         self.mode.send_replace(Mode::Held);
     }
 
-    /// Holds everything as soon as a client has sent a text, in the middle of the message.
+    /// Holds both directions from the moment when a client has sent a text, in the middle of the
+    /// message.
     pub fn hold_after(&self, text: &'static str) {
         self.mode.send_replace(Mode::HeldBehind(text));
     }
 
-    /// Whether everything is held.
+    /// Whether both directions are held.
     pub fn is_holding(&self) -> bool {
         *self.mode.borrow() == Mode::Held
     }
 
-    /// Cuts everything when a client sends a text behind so many bytes on one connection.
+    /// Cuts all connections when a client sends `at` after `after` bytes on one connection.
     pub fn cut_at(&self, after: usize, at: &'static str) {
         self.mode.send_replace(Mode::Cut { after, at });
     }
 
-    /// Whether a cut that was asked for is still to come.
+    /// Whether a requested cut has not happened yet.
     pub fn has_cut_pending(&self) -> bool {
         *self.mode.borrow() != Mode::Open
     }
 
-    /// From now on, HTTP answers tell a time that is wrong by so many seconds.
+    /// Shifts the time in HTTP responses by some seconds from now on.
     pub fn shift_clock(&self, seconds: i64) {
         self.clock.store(seconds, Ordering::Relaxed);
     }
 
-    /// Cuts all connections; new ones are let through.
+    /// Cuts all connections and accepts new ones.
     pub fn cut(&self) {
         self.cut.send_replace(());
     }
 
-    /// Cuts all connections, and refuses new ones.
+    /// Cuts all connections and refuses new ones.
     pub async fn refuse(&mut self) {
         if let Some(accepting) = self.accepting.take() {
-            // Before the other lets go of the port, else it may be anybody's.
+            // Bind first, so that no other program can take the port.
             self.refusing = Some(bound(self.address).unwrap());
             accepting.abort();
             let _ = accepting.await;
@@ -146,12 +152,12 @@ impl Proxy {
         self.cut();
     }
 
-    /// Connections taken so far.
+    /// Returns how many connections were accepted so far.
     pub fn connections(&self) -> u64 {
         self.connections.load(Ordering::Relaxed)
     }
 
-    /// A Postgres or HTTP address that leads through the proxy.
+    /// Returns a Postgres or HTTP URL that leads through the proxy.
     pub fn url(&self, url: &str) -> String {
         let host = host_of(url);
         url.replacen(&host, &self.address.to_string(), 1)
@@ -167,7 +173,7 @@ impl Drop for Proxy {
     }
 }
 
-/// Where an address leads, as an IP address and port.
+/// Returns the IP address and port of a URL.
 pub fn upstream(url: &str) -> SocketAddr {
     host_of(url).parse().unwrap_or_else(|error| panic!("{url}: {error}"))
 }
@@ -180,7 +186,7 @@ fn host_of(url: &str) -> String {
 
 fn bound(address: SocketAddr) -> io::Result<TcpSocket> {
     let socket = TcpSocket::new_v4()?;
-    // Connections of before linger in the kernel, and one socket takes the place of another.
+    // Old connections linger in the kernel, and one socket replaces another.
     socket.set_reuseaddr(true)?;
     socket.set_reuseport(true)?;
     socket.bind(address)?;
@@ -202,7 +208,7 @@ async fn accept(
         tokio::spawn(async move {
             let mut cutting = cut.subscribe();
             tokio::select! {
-                // Both ends close with the streams that are dropped.
+                // Dropping the streams closes both ends.
                 _ = cutting.changed() => {}
                 _ = carry(client, upstream, &mode, &cut, &clock) => {}
             }
@@ -219,14 +225,14 @@ async fn carry(
 ) -> io::Result<()> {
     let held = async || {
         let mut now = mode.subscribe();
-        // It is there for as long as the proxy is.
+        // The sender lives as long as the proxy.
         let _ = now.wait_for(|mode| *mode != Mode::Held).await;
     };
     held().await;
     let mut server = TcpStream::connect(upstream).await?;
     let (mut from_client, mut to_client) = client.split();
     let (mut from_server, mut to_server) = server.split();
-    // What the server says to the last message must not come through before the cut.
+    // The answer to the last message must not get through before the cut.
     let is_last = std::sync::atomic::AtomicBool::new(false);
     let there = async {
         let (mut buffer, mut sent) = (vec![0; 4096], 0);
@@ -281,7 +287,7 @@ async fn carry(
                     pending.extend_from_slice(&buffer[..length]);
                     to_client.write_all(&without_notifications(&mut pending)).await?;
                 }
-                // Held only since a moment ago.
+                // The mode may have changed a moment ago.
                 Mode::Open | Mode::Held | Mode::HeldBehind(_) | Mode::Cut { .. } => {
                     to_client.write_all(&buffer[..length]).await?
                 }
@@ -291,7 +297,7 @@ async fn carry(
     tokio::try_join!(there, back).map(drop)
 }
 
-/// Changes the time in the `Date` header of an answer that begins with these bytes.
+/// Shifts the time in the `Date` header of a response that begins with these bytes.
 fn shift(answer: &mut [u8], seconds: i64) {
     const NAME: &[u8] = b"\r\ndate: ";
     const FORM: &str = "%a, %d %b %Y %H:%M:%S GMT";
@@ -306,10 +312,11 @@ fn shift(answer: &mut [u8], seconds: i64) {
     date.copy_from_slice(shifted.format(FORM).to_string().as_bytes());
 }
 
-/// Takes the whole messages of a Postgres server out of what came from it, and leaves out those that notify.
+/// Removes the complete messages of a Postgres server from `pending`, and returns them without
+/// notifications.
 fn without_notifications(pending: &mut Vec<u8>) -> Vec<u8> {
     let mut rest = Vec::new();
-    // A message is a letter, and a length that counts itself but not the letter.
+    // A message is a type byte and a length, which counts itself but not the type.
     while let Some((head, _)) = pending.split_first_chunk::<5>() {
         let length = 1 + u32::from_be_bytes([head[1], head[2], head[3], head[4]]) as usize;
         if pending.len() < length {

@@ -2,7 +2,8 @@
 
 use crate::support::{database::with_database, fixture::World, program::ProgramOutput};
 
-/// A role that may connect, with an address that uses it. Roles belong to the whole server, so the name is the database's.
+/// A role that may connect, and a URL that uses it. Roles are global to a server, so the name
+/// contains the database's.
 pub struct Role {
     pub name: String,
     pub url: String,

@@ -18,7 +18,7 @@ use crate::support::proxy::upstream;
 
 /// Counts the statements on all connections through it.
 pub struct StatementCounter {
-    /// The database's address, through this.
+    /// The database's URL, through this proxy.
     pub url: String,
     executed: Arc<AtomicU64>,
     accepting: JoinHandle<()>,
@@ -46,7 +46,7 @@ impl StatementCounter {
         }
     }
 
-    /// StatementCounter so far.
+    /// Returns the number of statements so far.
     pub fn executed(&self) -> u64 {
         self.executed.load(Ordering::Relaxed)
     }
@@ -69,7 +69,7 @@ async fn carry(client: TcpStream, server: TcpStream, executed: Arc<AtomicU64>) -
         loop {
             let kind = from_client.read_u8().await?;
             let message = message(&mut from_client, Some(kind)).await?;
-            // Query and Execute; what goes before an Execute only prepares it.
+            // Query and Execute. The messages before an Execute only prepare it.
             if matches!(kind, b'E' | b'Q') {
                 executed.fetch_add(1, Ordering::Relaxed);
             }
@@ -83,7 +83,8 @@ async fn carry(client: TcpStream, server: TcpStream, executed: Arc<AtomicU64>) -
     }
 }
 
-/// The bytes of a message whose type was read; the first one of a connection has none.
+/// Returns the bytes of a message whose type was read. The first message of a connection has no
+/// type.
 async fn message(from: &mut OwnedReadHalf, kind: Option<u8>) -> io::Result<Vec<u8>> {
     let length = from.read_u32().await?;
     let mut bytes: Vec<u8> = kind.into_iter().collect();

@@ -1,7 +1,7 @@
 //! What a sync did, as a value that tests compare, and the program's exit codes.
 //!
-//! `world.once().await.assert(Exit::Held, held(15).created(2).unchanged(44))` names all that is not zero. Where another
-//! number is found, the message names its field.
+//! `world.once().await.assert(Exit::Held, held(15).created(2).unchanged(44))` names all that is not
+//! zero. Where another number is found, the message names its field.
 
 use serde::Deserialize;
 
@@ -30,7 +30,7 @@ pub enum Outcome {
     Planned,
 }
 
-/// The part of the report of `--format json` that says what became of users.
+/// What became of users, as `--format json` reports it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
 pub struct Summary {
     pub outcome: Outcome,

@@ -1,14 +1,14 @@
-//! What the database and Clerk's log show of syncs, and how a test waits for them.
+//! Waits for syncs, and reads what the database and Clerk's log say of them.
 
 use clerk_sim::Request;
 
 use crate::support::{compare::comparable, fixture::World, summary::IncrementalTotals, wait::eventually};
 
 impl World {
-    /// The first requests of all looks so far that were answered.
+    /// Returns the first request of each incremental sync so far that was answered.
     pub fn incremental_syncs(&self) -> Vec<Request> {
         let mut log = self.sim.log();
-        // Ten are what a full sync looks at for its watermark.
+        // A full sync requests ten for its watermark.
         log.retain(|request| {
             let is_first = request.path.contains("order_by=-updated_at") && request.path.ends_with("&offset=0");
             is_first && !request.path.contains("limit=10&") && request.status == 200
@@ -16,14 +16,14 @@ impl World {
         log
     }
 
-    /// Waits for a look that begins after this moment and is done.
+    /// Waits for an incremental sync that begins after this moment and is over.
     pub async fn wait_for_incremental_sync(&self) {
         let before = self.incremental_syncs().len();
-        // The first may be under way already, and the third begins when the second is done.
+        // The first may be running already, and the third begins when the second is over.
         eventually("three looks", async || self.incremental_syncs().len() >= before + 3).await;
     }
 
-    /// Waits until nothing that was asked for is under way.
+    /// Waits until every request is answered.
     pub async fn wait_until_answered(&self) {
         let mut answered = None;
         eventually("all is answered", async || {
@@ -33,7 +33,7 @@ impl World {
         .await;
     }
 
-    /// How many syncs a condition holds for; none where there is no schema yet.
+    /// Counts the syncs that meet an SQL condition; 0 if there is no schema yet.
     pub async fn runs(&self, condition: &str) -> i64 {
         let exists = "SELECT (to_regclass('clerk.sync_runs') IS NOT NULL)::int";
         match self.db.number(exists).await {
@@ -46,13 +46,13 @@ impl World {
         }
     }
 
-    /// Waits until so many syncs have come to their end, failed ones aside.
+    /// Waits until `count` syncs are over and did not fail.
     pub async fn syncs(&self, count: i64) {
         let condition = "ended_at IS NOT NULL AND outcome <> 'failed'";
         eventually(&format!("{count} syncs"), async || self.runs(condition).await >= count).await;
     }
 
-    /// Waits for a sync that began after this moment, and holds the mirror against Clerk.
+    /// Waits for a sync that begins after this moment, and asserts that the mirror is in sync.
     pub async fn wait_for_next_sync(&self) {
         let last = self.db.number("SELECT coalesce(max(id), 0) FROM clerk.sync_runs").await;
         let whole = format!("id > {last} AND outcome IN ('in_sync', 'changed')");
@@ -60,14 +60,14 @@ impl World {
         self.assert_in_sync().await;
     }
 
-    /// No two syncs were ever at work at once, and nobody holds the lease.
+    /// Asserts that no two syncs ever overlapped.
     pub async fn assert_one_at_a_time(&self) {
         let overlapping = "SELECT count(*) FROM clerk.sync_runs a JOIN clerk.sync_runs b
             ON a.id < b.id AND b.started_at < coalesce(a.ended_at, 'infinity') AND a.started_at < coalesce(b.ended_at, 'infinity')";
         assert_eq!(self.db.number(overlapping).await, 0, "syncs overlapped");
     }
 
-    /// Waits until the mirror shows what Clerk has at this moment, whichever syncs bring it there, and they are over.
+    /// Waits until the mirror equals Clerk, and no sync is running.
     pub async fn wait_until_mirrored(&self) {
         let has_all = async || {
             let (mirror, ids) = (self.db.documents().await, self.sim.user_ids());
@@ -80,14 +80,14 @@ impl World {
         eventually("the mirror catches up", has_all).await;
     }
 
-    /// Who is named in the lease, run out or not.
+    /// Returns the lease's holder, even if the lease has expired.
     pub async fn lease_holder(&self) -> Option<String> {
         self.db
             .text("SELECT lease_holder FROM clerk.sync_state WHERE lease_holder IS NOT NULL")
             .await
     }
 
-    /// What all incremental syncs did together.
+    /// Returns what all incremental syncs did together.
     pub async fn incremental(&self) -> IncrementalTotals {
         let sql = "SELECT coalesce(sum(created), 0)::bigint, coalesce(sum(updated), 0)::bigint,
                 coalesce(sum(deleted), 0)::bigint, coalesce(sum(rejected), 0)::bigint,
@@ -103,18 +103,18 @@ impl World {
         }
     }
 
-    /// In Unix milliseconds.
+    /// Returns the watermark in Unix milliseconds.
     pub async fn watermark(&self) -> i64 {
         let sql = "SELECT (extract(epoch FROM watermark) * 1000)::bigint FROM clerk.sync_state";
         self.db.number(sql).await
     }
 
-    /// Nothing was brought by another full sync than the daemon's first.
+    /// Asserts that the daemon's first full sync was the only one.
     pub async fn assert_one_full_sync(&self) {
         assert_eq!(self.runs("kind = 'full'").await, 1);
     }
 
-    /// How far the walk that was cut off had come.
+    /// Returns how many users an interrupted walk has passed.
     pub async fn checkpoint(&self) -> i64 {
         self.db
             .number(

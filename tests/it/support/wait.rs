@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-/// How long anything that is waited for may take.
+/// The longest wait for any condition.
 pub const PATIENCE: Duration = Duration::from_secs(60);
 
 /// Waits until a condition holds.
@@ -10,7 +10,7 @@ pub async fn eventually(what: &str, holds: impl AsyncFnMut() -> bool) {
     within(PATIENCE, what, holds).await;
 }
 
-/// Waits for so long until a condition holds.
+/// Waits until a condition holds, for `patience` at most.
 pub async fn within(patience: Duration, what: &str, mut holds: impl AsyncFnMut() -> bool) {
     let waiting = async {
         while !holds().await {
