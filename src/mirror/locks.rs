@@ -107,7 +107,7 @@ pub(super) async fn locked(conn: &mut Session, ids: &[&str], purpose: Purpose) -
         Purpose::Store | Purpose::Mark => "NO KEY UPDATE",
     };
     let rows: Vec<LockedId> = sql_query(format!(
-        "WITH free AS MATERIALIZED (SELECT id FROM clerk.users WHERE id = ANY($1) FOR {strength} SKIP LOCK_NOT_AVAILABLE)
+        "WITH free AS MATERIALIZED (SELECT id FROM clerk.users WHERE id = ANY($1) FOR {strength} SKIP LOCKED)
          SELECT u.id FROM clerk.users u WHERE u.id = ANY($1) AND NOT EXISTS (SELECT FROM free f WHERE f.id = u.id)"
     ))
     .bind::<Array<Text>, _>(ids)
