@@ -5,7 +5,7 @@ use std::{io, time::SystemTime};
 use clerk2pg::{
     check::{self, Finding},
     cli::{Arguments, Format},
-    config::{self, Loaded, Source},
+    config::{self, ConfigSource, Loaded},
     daemon,
     failure::{Cause, Failure},
     logging::LogLevel,
@@ -66,7 +66,7 @@ pub async fn run_daemon(invocation: Invocation<'_>) -> Result<Exit, Failure> {
     server.serve(server.bind(address(&loaded))?, build_sources(&first))?;
     let mut client = first.syncer.clerk.clone();
     let mut reload = || {
-        let loaded = config::load(&Source::of_process(arguments.config.clone()))?;
+        let loaded = config::load(&ConfigSource::of_process(arguments.config.clone()))?;
         loaded.require_key()?;
         loaded.require_database()?;
         let mut setup = build_daemon(&loaded, progress, &watch)?;

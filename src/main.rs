@@ -9,7 +9,7 @@ use clap::{CommandFactory, Parser};
 use clerk2pg::{
     check,
     cli::{Arguments, Command},
-    config::{self, ClerkSettings, Loaded, Source},
+    config::{self, ClerkSettings, ConfigSource, Loaded},
     failure::{Cause, Failure},
     logging::{self, LogLevel},
     output,
@@ -32,7 +32,7 @@ fn main() -> ExitCode {
             .error(clap::error::ErrorKind::ArgumentConflict, message)
             .exit();
     }
-    let loaded = match config::load(&Source::of_process(arguments.config.clone())) {
+    let loaded = match config::load(&ConfigSource::of_process(arguments.config.clone())) {
         Ok(loaded) => loaded,
         Err(error) => return reject_configuration(&arguments, error.into()),
     };

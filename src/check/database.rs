@@ -6,7 +6,7 @@ use chrono::TimeDelta;
 
 use super::{
     finding::Finding,
-    permissions::{SchemaContents, check_permissions},
+    permissions::{SchemaState, check_permissions},
     time_limit::{STEP, within},
 };
 use crate::{
@@ -81,7 +81,7 @@ fn late(limit: Duration) -> Failure {
 
 /// What was found in the schema.
 struct SchemaFindings {
-    contents: SchemaContents,
+    contents: SchemaState,
     pinned: Option<Option<String>>,
     lease: Finding,
 }
@@ -89,10 +89,8 @@ struct SchemaFindings {
 async fn check_schema(mirror: &Mirror, rights: &Rights) -> SchemaFindings {
     let contents = contents(mirror, rights).await;
     let (pinned, lease) = match contents {
-        SchemaContents::Nothing | SchemaContents::Empty => {
-            (Some(None), Finding::skipped("lease", "there is no mirror yet"))
-        }
-        SchemaContents::Ours { is_current } => {
+        SchemaState::Nothing | SchemaState::Empty => (Some(None), Finding::skipped("lease", "there is no mirror yet")),
+        SchemaState::Ours { is_current } => {
             let pinned = within(STEP, || late(STEP), mirror.instance().id()).await.ok();
             let lease = match is_current {
                 true => lease(mirror).await,
@@ -110,25 +108,25 @@ async fn check_schema(mirror: &Mirror, rights: &Rights) -> SchemaFindings {
 }
 
 /// Finds out what the schema contains.
-async fn contents(mirror: &Mirror, rights: &Rights) -> SchemaContents {
+async fn contents(mirror: &Mirror, rights: &Rights) -> SchemaState {
     if rights.whole.owner.is_none() {
-        return SchemaContents::Nothing;
+        return SchemaState::Nothing;
     }
     if !rights.whole.is_filled {
-        return SchemaContents::Empty;
+        return SchemaState::Empty;
     }
     match rights.reads_bookkeeping() {
-        None => return SchemaContents::Unusable(Error::from(SchemaError::Foreign).into()),
-        Some(false) => return SchemaContents::Hidden,
+        None => return SchemaState::Unusable(Error::from(SchemaError::Foreign).into()),
+        Some(false) => return SchemaState::Hidden,
         Some(true) => {}
     }
     let existing = async { Ok::<_, Failure>(mirror.schema().exists().await) };
     match within(STEP, || late(STEP), existing).await {
-        Ok(Ok(true)) => SchemaContents::Ours { is_current: true },
-        Ok(Ok(false)) => SchemaContents::Empty,
-        Ok(Err(Error::Schema(SchemaError::Outdated { .. }))) => SchemaContents::Ours { is_current: false },
-        Ok(Err(error)) => SchemaContents::Unusable(error.into()),
-        Err(failure) => SchemaContents::Unusable(failure),
+        Ok(Ok(true)) => SchemaState::Ours { is_current: true },
+        Ok(Ok(false)) => SchemaState::Empty,
+        Ok(Err(Error::Schema(SchemaError::Outdated { .. }))) => SchemaState::Ours { is_current: false },
+        Ok(Err(error)) => SchemaState::Unusable(error.into()),
+        Err(failure) => SchemaState::Unusable(failure),
     }
 }
 
@@ -189,22 +187,22 @@ fn tls(link: &Link) -> Finding {
 }
 
 /// Reports whether the schema is up to date.
-fn schema(contents: &SchemaContents, migrate: bool) -> Finding {
+fn schema(contents: &SchemaState, migrate: bool) -> Finding {
     let name = "schema";
     let outdated = |missing| Finding::of(name, &Error::from(SchemaError::Outdated { missing }).into());
     match contents {
-        SchemaContents::Nothing | SchemaContents::Empty if migrate => {
+        SchemaState::Nothing | SchemaState::Empty if migrate => {
             Finding::ok(name, "not there yet: the first start creates it")
         }
-        SchemaContents::Nothing | SchemaContents::Empty => outdated(true),
-        SchemaContents::Ours { is_current: true } => Finding::ok(name, "up to date"),
-        SchemaContents::Ours { is_current: false } if migrate => Finding::ok(
+        SchemaState::Nothing | SchemaState::Empty => outdated(true),
+        SchemaState::Ours { is_current: true } => Finding::ok(name, "up to date"),
+        SchemaState::Ours { is_current: false } if migrate => Finding::ok(
             name,
             "older than this clerk2pg: the next start applies the pending migrations",
         ),
-        SchemaContents::Ours { is_current: false } => outdated(false),
-        SchemaContents::Hidden => Finding::skipped(name, "the role may not read which version it is"),
-        SchemaContents::Unusable(failure) => Finding::of(name, failure),
+        SchemaState::Ours { is_current: false } => outdated(false),
+        SchemaState::Hidden => Finding::skipped(name, "the role may not read which version it is"),
+        SchemaState::Unusable(failure) => Finding::of(name, failure),
     }
 }
 

@@ -9,7 +9,7 @@ const NAME: &str = "permissions";
 
 /// What the schema `clerk` contains.
 #[derive(Debug)]
-pub(super) enum SchemaContents {
+pub(super) enum SchemaState {
     /// There is no schema.
     Nothing,
     /// The schema is empty.
@@ -26,23 +26,23 @@ pub(super) enum SchemaContents {
 }
 
 /// Checks the rights for what has to be done with the schema next.
-pub(super) fn check_permissions(rights: &Rights, contents: &SchemaContents, migrate: bool) -> Finding {
+pub(super) fn check_permissions(rights: &Rights, contents: &SchemaState, migrate: bool) -> Finding {
     let (role, database) = (&rights.whole.role, &rights.whole.database);
     match contents {
-        SchemaContents::Unusable(_) => Finding::skipped(NAME, "the schema cannot be used"),
-        SchemaContents::Nothing | SchemaContents::Empty if !migrate => {
+        SchemaState::Unusable(_) => Finding::skipped(NAME, "the schema cannot be used"),
+        SchemaState::Nothing | SchemaState::Empty if !migrate => {
             Finding::skipped(NAME, "there is nothing yet that needs rights")
         }
-        SchemaContents::Nothing if rights.whole.creates_schemas => Finding::ok(NAME, format!("{role} may create the schema clerk")),
-        SchemaContents::Nothing => Finding::failed(NAME, format!("{role} may not create the schema clerk in {database}"))
+        SchemaState::Nothing if rights.whole.creates_schemas => Finding::ok(NAME, format!("{role} may create the schema clerk")),
+        SchemaState::Nothing => Finding::failed(NAME, format!("{role} may not create the schema clerk in {database}"))
             .hint(format!("as the owner of the database: CREATE SCHEMA clerk AUTHORIZATION {role}; or run `clerk2pg migrate` as a role that may")),
-        SchemaContents::Empty if rights.whole.uses && rights.whole.creates => {
+        SchemaState::Empty if rights.whole.uses && rights.whole.creates => {
             Finding::ok(NAME, format!("{role} may create what it needs in the schema clerk"))
         }
-        SchemaContents::Empty => Finding::failed(NAME, format!("{role} may not create in the schema clerk, which is {}'s", owner(rights)))
+        SchemaState::Empty => Finding::failed(NAME, format!("{role} may not create in the schema clerk, which is {}'s", owner(rights)))
             .hint(format!("ALTER SCHEMA clerk OWNER TO {role}; or run `clerk2pg migrate` as {}", owner(rights))),
-        SchemaContents::Ours { is_current: false } if migrate => may_migrate(rights),
-        SchemaContents::Ours { .. } | SchemaContents::Hidden => may_sync(rights),
+        SchemaState::Ours { is_current: false } if migrate => may_migrate(rights),
+        SchemaState::Ours { .. } | SchemaState::Hidden => may_sync(rights),
     }
 }
 
@@ -139,13 +139,13 @@ mod tests {
     use crate::check::finding::CheckStatus;
 
     const ALL: [&str; 4] = ["SELECT", "INSERT", "UPDATE", "DELETE"];
-    const CURRENT: SchemaContents = SchemaContents::Ours { is_current: true };
-    const OLDER: SchemaContents = SchemaContents::Ours { is_current: false };
+    const CURRENT: SchemaState = SchemaState::Ours { is_current: true };
+    const OLDER: SchemaState = SchemaState::Ours { is_current: false };
 
     #[track_caller]
     fn check(
         rights: &Rights,
-        contents: &SchemaContents,
+        contents: &SchemaState,
         migrate: bool,
         status: CheckStatus,
         message: &str,
@@ -194,7 +194,7 @@ mod tests {
         rights.closed_functions.push("clerk.f(clerk.users)".to_owned());
         check(
             &rights,
-            &SchemaContents::Hidden,
+            &SchemaState::Hidden,
             true,
             CheckStatus::Failed,
             "app lacks USAGE on SCHEMA clerk; SELECT, INSERT, UPDATE, DELETE on clerk.a, clerk.b; EXECUTE on FUNCTION clerk.f(clerk.users)",
@@ -252,7 +252,7 @@ mod tests {
         let mut rights = Rights::of_owner();
         check(
             &rights,
-            &SchemaContents::Empty,
+            &SchemaState::Empty,
             true,
             CheckStatus::Ok,
             "app may create what it needs in the schema clerk",
@@ -264,7 +264,7 @@ mod tests {
         let hint = "ALTER SCHEMA clerk OWNER TO app; or run `clerk2pg migrate` as admin";
         check(
             &rights,
-            &SchemaContents::Empty,
+            &SchemaState::Empty,
             true,
             CheckStatus::Failed,
             message,
@@ -275,7 +275,7 @@ mod tests {
         let hint = "as the owner of the database: CREATE SCHEMA clerk AUTHORIZATION app; or run `clerk2pg migrate` as a role that may";
         check(
             &rights,
-            &SchemaContents::Nothing,
+            &SchemaState::Nothing,
             true,
             CheckStatus::Failed,
             message,
@@ -284,7 +284,7 @@ mod tests {
         rights.whole.creates_schemas = true;
         check(
             &rights,
-            &SchemaContents::Nothing,
+            &SchemaState::Nothing,
             true,
             CheckStatus::Ok,
             "app may create the schema clerk",
@@ -293,7 +293,7 @@ mod tests {
         let message = "there is nothing yet that needs rights";
         check(
             &rights,
-            &SchemaContents::Nothing,
+            &SchemaState::Nothing,
             false,
             CheckStatus::Skipped,
             message,

@@ -22,14 +22,14 @@ const PREFIX: &str = "CLERK2PG_";
 
 /// What `load` reads. A value, so that tests can give their own environment.
 #[derive(Debug, Clone)]
-pub struct Source {
+pub struct ConfigSource {
     /// From `--config`.
     pub file: Option<PathBuf>,
     /// Environment variables.
     pub environment: BTreeMap<String, String>,
 }
 
-impl Source {
+impl ConfigSource {
     /// Returns the environment of the process. Variables that are not Unicode are ignored.
     pub fn of_process(file: Option<PathBuf>) -> Self {
         Self {
@@ -55,7 +55,7 @@ pub(super) struct Override {
 ///
 /// # Errors
 /// A variable names a setting that does not exist, or a file cannot be read.
-pub(super) fn overrides(source: &Source, known: &[String]) -> Result<Vec<Override>, ConfigError> {
+pub(super) fn overrides(source: &ConfigSource, known: &[String]) -> Result<Vec<Override>, ConfigError> {
     let mut overrides = Vec::new();
     for (name, value) in &source.environment {
         // Orchestrators set variables such as CLERK2PG_PORT for a service of that name; only a
@@ -92,7 +92,7 @@ pub(super) fn overrides(source: &Source, known: &[String]) -> Result<Vec<Overrid
 /// Returns the value of a familiar variable, and the file that it comes from, if any: the variable
 /// itself, the file that `<NAME>_FILE` names, or a systemd credential. An empty variable counts as
 /// unset, because compose files set empty ones.
-fn familiar(source: &Source, name: &str) -> Result<Option<(String, Option<PathBuf>)>, ConfigError> {
+fn familiar(source: &ConfigSource, name: &str) -> Result<Option<(String, Option<PathBuf>)>, ConfigError> {
     let variable = |name: &str| source.environment.get(name).filter(|value| !value.is_empty());
     if let Some(value) = variable(name) {
         return Ok(Some((value.clone(), None)));
@@ -125,7 +125,7 @@ fn familiar(source: &Source, name: &str) -> Result<Option<(String, Option<PathBu
 
 /// Returns the variables that libpq uses for what the address of the database leaves out. An empty
 /// one counts as unset.
-pub(super) fn libpq(source: &Source) -> Variables {
+pub(super) fn libpq(source: &ConfigSource) -> Variables {
     let set = source.environment.iter().filter(|(_, value)| !value.is_empty());
     set.filter(|(name, _)| name.starts_with("PG") || *name == "HOME")
         .map(|(name, value)| (name.clone(), Secret::from(value.clone())))

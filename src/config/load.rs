@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use config::{Config, ConfigError as LibraryError, File, FileFormat, Value, ValueKind};
 
 use super::{
-    environment::{Override, Source, libpq, overrides},
+    environment::{ConfigSource, Override, libpq, overrides},
     error::ConfigError,
     exposed::{exposed_files, holds_password},
     keys::{check_key, flatten, known_keys},
@@ -85,7 +85,7 @@ impl Loaded {
 ///
 /// # Errors
 /// A file cannot be read, a key does not exist, or a value has the wrong type or range.
-pub fn load(source: &Source) -> Result<Loaded, ConfigError> {
+pub fn load(source: &ConfigSource) -> Result<Loaded, ConfigError> {
     let known = known_keys()?;
     let mut builder = Config::builder();
     let mut secrets = Vec::new();

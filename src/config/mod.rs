@@ -10,7 +10,7 @@ mod load;
 mod settings;
 mod validate;
 
-pub use environment::Source;
+pub use environment::ConfigSource;
 pub use error::ConfigError;
 pub use http::HttpSettings;
 pub use load::{Loaded, load};

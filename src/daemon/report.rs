@@ -12,7 +12,7 @@ use crate::{
 /// Returns what the probes, metrics and the status page need of a report.
 pub(super) fn completed(report: &Report) -> CompletedSync {
     CompletedSync {
-        outcome: report.outcome.name(),
+        outcome: report.outcome,
         took: Duration::from_millis(report.duration_ms),
         incomplete: (report.outcome == Outcome::Incomplete).then(|| report.notes.join("; ")),
         holds: report.held > 0,

@@ -212,29 +212,34 @@ impl Daemon {
         }
     }
 
-    /// Runs the most urgent task that is due. Returns a signal that came meanwhile.
+    /// Takes the most urgent task that is due and may run.
+    fn next_task(&self) -> Option<Task> {
+        let syncer = &self.setup.syncer;
+        if !self.carryover.knows_instance() {
+            // Only a full sync can run until the instance is known.
+            syncer.due.absorb();
+            return Some(Task::Full);
+        }
+        let may = |kind| self.outage.waits_until(kind).is_none();
+        let task = syncer.due.take(&Allowed {
+            full: may(SyncKind::Full),
+            incremental: may(SyncKind::Incremental),
+            users: match may(SyncKind::OnDemand) {
+                true => syncer.clerk.free_for_notifications(),
+                false => 0,
+            },
+        });
+        task.filter(|task| *task != Task::ScheduledIncremental || self.throttle.allows(Instant::now()))
+    }
+
+    /// Runs the next task, if there is one. Returns a signal that came meanwhile.
+    ///
+    /// # Errors
+    /// The first sync failed for a reason that a person has to remove.
     async fn run_next_task(&mut self, signals: &mut Signals) -> Result<Option<Signal>, Failure> {
         self.pause_until = None;
+        let Some(task) = self.next_task() else { return Ok(None) };
         let syncer = &self.setup.syncer;
-        let may = |kind| self.outage.waits_until(kind).is_none();
-        // Only a full sync can run until the instance is known.
-        let task = if self.carryover.knows_instance() {
-            syncer.due.take(&Allowed {
-                full: may(SyncKind::Full),
-                incremental: may(SyncKind::Incremental),
-                users: match may(SyncKind::OnDemand) {
-                    true => syncer.clerk.free_for_notifications(),
-                    false => 0,
-                },
-            })
-        } else {
-            syncer.due.absorb();
-            Some(Task::Full)
-        };
-        let Some(task) = task else { return Ok(None) };
-        if task == Task::ScheduledIncremental && !self.throttle.allows(Instant::now()) {
-            return Ok(None);
-        }
         syncer.watch.started(task.kind());
         let limited = syncer.clerk.rate_limited();
         let clients = (syncer, &self.setup.control);
@@ -243,44 +248,51 @@ impl Daemon {
         self.throttle
             .record(syncer.clerk.rate_limited() > limited, Instant::now());
         match result {
-            Ok(outcome) => {
-                if let Task::Full = task {
-                    self.succeeded_once = true;
-                }
-                if let Task::Users(ids) = &task {
-                    syncer.due.users_done(ids);
-                }
-                if self.outage.record_success(task.kind()) {
-                    self.status.recovered();
-                }
-                if let Some(election) = &self.election {
-                    election.set_failing_since(None);
-                }
-                self.on_outcome(&task, outcome).await;
-            }
+            Ok(outcome) => self.on_success(&task, outcome).await,
             Err(failure) if failure.cause == Cause::Stopped => {}
             Err(failure) if failure.cause == Cause::NeedsPerson && !self.succeeded_once => return Err(failure),
-            Err(failure) => {
-                self.status.failing(&failure);
-                syncer.watch.failed(task.kind(), &failure.message);
-                if failure.cause == Cause::Busy {
-                    // Another clerk2pg keeps the mirror in sync.
-                    syncer.watch.set_standing_by("another clerk2pg");
-                }
-                self.outage.record_failure(task.kind(), &failure);
-                if failure.cause == Cause::Other && matches!(syncer.mirror.schema().exists().await, Ok(false)) {
-                    // The carryover describes a mirror that no longer exists. The next attempt
-                    // starts over, which creates the schema.
-                    warn!("the schema \"clerk\" no longer exists; starting over");
-                    (self.carryover, self.election) = (Carryover::default(), None);
-                }
-                if let Some(election) = &self.election {
-                    election.set_failing_since(self.outage.since());
-                }
-                syncer.due.failed(task, !failure.stops_all_kinds());
-            }
+            Err(failure) => self.on_failure(task, &failure).await,
         }
         Ok(signal)
+    }
+
+    /// Ends the failures that a successful task disproves, and reports its outcome.
+    async fn on_success(&mut self, task: &Task, outcome: SyncOutcome) {
+        if let Task::Full = task {
+            self.succeeded_once = true;
+        }
+        if let Task::Users(ids) = task {
+            self.setup.syncer.due.users_done(ids);
+        }
+        if self.outage.record_success(task.kind()) {
+            self.status.recovered();
+        }
+        if let Some(election) = &self.election {
+            election.set_failing_since(None);
+        }
+        self.on_outcome(task, outcome).await;
+    }
+
+    /// Reports a failed task, and marks it as due again.
+    async fn on_failure(&mut self, task: Task, failure: &Failure) {
+        let syncer = &self.setup.syncer;
+        self.status.failing(failure);
+        syncer.watch.failed(task.kind(), &failure.message);
+        if failure.cause == Cause::Busy {
+            // Another clerk2pg keeps the mirror in sync.
+            syncer.watch.set_standing_by("another clerk2pg");
+        }
+        self.outage.record_failure(task.kind(), failure);
+        if failure.cause == Cause::Other && matches!(syncer.mirror.schema().exists().await, Ok(false)) {
+            // The carryover describes a mirror that no longer exists. The next attempt starts over,
+            // which creates the schema.
+            warn!("the schema \"clerk\" no longer exists; starting over");
+            (self.carryover, self.election) = (Carryover::default(), None);
+        }
+        if let Some(election) = &self.election {
+            election.set_failing_since(self.outage.since());
+        }
+        syncer.due.failed(task, !failure.stops_all_kinds());
     }
 
     /// Reports how a task ended, and marks what it asks for as due.

@@ -4,7 +4,12 @@ use std::time::{Duration, Instant};
 
 use chrono::{DateTime, Utc};
 
-use crate::{clock::Moment, mirror::SyncKind, schedule::Timetable, secret::without_personal_data};
+use crate::{
+    clock::Moment,
+    mirror::{Outcome, SyncKind},
+    schedule::Timetable,
+    secret::without_personal_data,
+};
 
 /// The loop counts as stuck after this time without a heartbeat.
 const MAX_SILENCE: Duration = Duration::from_secs(60);
@@ -46,8 +51,8 @@ impl ProbeResult {
 /// A sync that ended, and that changed something or was a full one.
 #[derive(Debug, Clone)]
 pub struct CompletedSync {
-    /// The outcome, as in the report.
-    pub outcome: &'static str,
+    /// How it ended.
+    pub outcome: Outcome,
     /// How long it took.
     pub took: Duration,
     /// Why some of Clerk's users could not be seen or judged; `None` if all were.

@@ -5,7 +5,7 @@ use std::{sync::atomic::AtomicU64, time::Duration};
 use chrono::{DateTime, Utc};
 use prometheus_client::metrics::{counter::Counter, family::Family, gauge::Gauge, histogram::Histogram};
 
-use crate::mirror::SyncKind;
+use crate::mirror::{Outcome, SyncKind};
 
 /// Buckets for the age of changes, in seconds: from an immediate incremental sync to a full sync
 /// that finds what incremental ones miss.
@@ -23,7 +23,38 @@ const KINDS: [SyncKind; 3] = [SyncKind::Full, SyncKind::Incremental, SyncKind::O
 
 /// Outcomes that are exported from the start. `standing_by` and `blind` are not: many installations
 /// never have them.
-const OUTCOMES: [&str; 6] = ["idle", "in_sync", "changed", "held", "incomplete", "failed"];
+const OUTCOMES: [OutcomeLabel; 6] = [
+    OutcomeLabel::Idle,
+    OutcomeLabel::Ended(Outcome::InSync),
+    OutcomeLabel::Ended(Outcome::Changed),
+    OutcomeLabel::Ended(Outcome::Held),
+    OutcomeLabel::Ended(Outcome::Incomplete),
+    OutcomeLabel::Ended(Outcome::Failed),
+];
+
+/// How a sync ended, as the metrics count it.
+#[derive(Debug, Clone, Copy)]
+pub(super) enum OutcomeLabel {
+    /// It found nothing to do.
+    Idle,
+    /// It was left to another clerk2pg.
+    StandingBy,
+    /// The server does not show recent changes.
+    Blind,
+    /// It ended as its report says.
+    Ended(Outcome),
+}
+
+impl OutcomeLabel {
+    fn name(self) -> &'static str {
+        match self {
+            OutcomeLabel::Idle => "idle",
+            OutcomeLabel::StandingBy => "standing_by",
+            OutcomeLabel::Blind => "blind",
+            OutcomeLabel::Ended(outcome) => outcome.name(),
+        }
+    }
+}
 
 type Labels<const N: usize> = [(&'static str, &'static str); N];
 type TimeGauge = Gauge<f64, AtomicU64>;
@@ -84,8 +115,8 @@ fn kind_label(kind: SyncKind) -> Labels<1> {
     [("kind", kind.name())]
 }
 
-fn outcome_labels(kind: SyncKind, outcome: &'static str) -> Labels<2> {
-    [("kind", kind.name()), ("outcome", outcome)]
+fn outcome_labels(kind: SyncKind, outcome: OutcomeLabel) -> Labels<2> {
+    [("kind", kind.name()), ("outcome", outcome.name())]
 }
 
 /// Returns a time in seconds since 1970.
@@ -102,7 +133,7 @@ impl Metrics {
         self.successes.get_or_create(&kind_label(kind)).set(unix_seconds(at));
     }
 
-    pub(super) fn ended(&self, kind: SyncKind, outcome: &'static str) {
+    pub(super) fn ended(&self, kind: SyncKind, outcome: OutcomeLabel) {
         self.syncs.get_or_create(&outcome_labels(kind, outcome)).inc();
     }
 

@@ -10,9 +10,14 @@ use chrono::{DateTime, Utc};
 
 use super::{
     health::{CompletedSync, Health, ProbeResult},
-    metrics::{Changes, Metrics},
+    metrics::{Changes, Metrics, OutcomeLabel},
 };
-use crate::{clerk::Tally, clock::Moment, mirror::SyncKind, schedule::Timetable};
+use crate::{
+    clerk::Tally,
+    clock::Moment,
+    mirror::{Outcome, SyncKind},
+    schedule::Timetable,
+};
 
 /// Longest time between two heartbeats of the loop.
 const HEARTBEAT: Duration = Duration::from_secs(3);
@@ -92,7 +97,7 @@ impl Watch {
 
     /// Records a sync that found nothing to do.
     pub fn idle(&self, kind: SyncKind) {
-        self.succeeded(kind, "idle");
+        self.succeeded(kind, OutcomeLabel::Idle);
         self.health().idle(kind, Moment::now());
     }
 
@@ -105,7 +110,7 @@ impl Watch {
 
     /// Records that this server does not show recent changes, so that only full syncs find them.
     pub fn blind(&self, kind: SyncKind) {
-        self.0.metrics.ended(kind, "blind");
+        self.0.metrics.ended(kind, OutcomeLabel::Blind);
         self.health().blind();
     }
 
@@ -113,26 +118,26 @@ impl Watch {
     pub fn done(&self, kind: SyncKind, sync: &CompletedSync) {
         self.0.metrics.took(kind, sync.took);
         match &sync.incomplete {
-            None => self.succeeded(kind, sync.outcome),
-            Some(_) => self.0.metrics.ended(kind, sync.outcome),
+            None => self.succeeded(kind, OutcomeLabel::Ended(sync.outcome)),
+            Some(_) => self.0.metrics.ended(kind, OutcomeLabel::Ended(sync.outcome)),
         }
         self.health().done(kind, sync, Moment::now());
     }
 
-    fn succeeded(&self, kind: SyncKind, outcome: &'static str) {
+    fn succeeded(&self, kind: SyncKind, outcome: OutcomeLabel) {
         self.0.metrics.ended(kind, outcome);
         self.0.metrics.succeeded(kind, Utc::now());
     }
 
     /// Records a failed sync.
     pub fn failed(&self, kind: SyncKind, why: &str) {
-        self.0.metrics.ended(kind, "failed");
+        self.0.metrics.ended(kind, OutcomeLabel::Ended(Outcome::Failed));
         self.health().failed(Some(kind), why, Utc::now());
     }
 
     /// Records a sync that was left to another clerk2pg; [`Self::set_standing_by`] says which one.
     pub fn stood_by(&self, kind: SyncKind) {
-        self.0.metrics.ended(kind, "standing_by");
+        self.0.metrics.ended(kind, OutcomeLabel::StandingBy);
     }
 
     /// Records that another clerk2pg has the lease.

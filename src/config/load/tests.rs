@@ -1,6 +1,6 @@
 use super::*;
 
-fn source(file: Option<&str>, environment: &[(&str, &str)]) -> (tempfile::TempDir, Source) {
+fn source(file: Option<&str>, environment: &[(&str, &str)]) -> (tempfile::TempDir, ConfigSource) {
     let directory = tempfile::tempdir().unwrap();
     let path = directory.path().join("config.toml");
     // A file always: one in the working directory must not decide a test.
@@ -11,7 +11,7 @@ fn source(file: Option<&str>, environment: &[(&str, &str)]) -> (tempfile::TempDi
         .collect();
     (
         directory,
-        Source {
+        ConfigSource {
             file: Some(path),
             environment,
         },

@@ -18,7 +18,7 @@ fn new_health() -> (Health, impl Fn(&str) -> Moment) {
 
 fn full(incomplete: Option<&str>, holds: bool) -> CompletedSync {
     CompletedSync {
-        outcome: "changed",
+        outcome: Outcome::Changed,
         took: Duration::ZERO,
         incomplete: incomplete.map(str::to_owned),
         holds,
