@@ -1,5 +1,5 @@
-//! What the application does to the database that it shares with the mirror: tables that reference
-//! users, transactions that stay open for long, floods of notifications, and unique indexes.
+//! What the application does in the mirror's database: foreign keys, long transactions, floods of
+//! notifications, and unique indexes.
 
 use std::time::Duration;
 
@@ -21,7 +21,7 @@ const PROFILES: &str = "
 pub struct Transaction(Client);
 
 impl Transaction {
-    /// Runs statements in a transaction that stays open. `None` if they lose a deadlock, or their
+    /// Runs statements in a transaction that stays open. `None` if they lose a deadlock or their
     /// server.
     pub async fn open(client: Client, statements: Vec<String>) -> Option<Self> {
         client.batch_execute("BEGIN").await.ok()?;
@@ -31,7 +31,7 @@ impl Transaction {
         Some(Self(client))
     }
 
-    /// Its server may be gone.
+    /// Commits. The server may be gone.
     pub async fn commit(self) {
         let _ = self.0.batch_execute("COMMIT").await;
     }
@@ -45,7 +45,7 @@ pub async fn uses_the_mirror(world: &World) {
     world.db.execute(PROFILES).await;
 }
 
-/// Addresses must be unique from here on.
+/// Declares addresses unique.
 pub async fn wants_unique_addresses(world: &World) {
     world
         .db
@@ -53,8 +53,8 @@ pub async fn wants_unique_addresses(world: &World) {
         .await;
 }
 
-/// Locks some rows, references others without a commit, or locks a table, for seconds. Returns
-/// what.
+/// Locks some rows, references others without a commit, or locks a table, for seconds. Returns what
+/// it did.
 pub fn forgets_to_commit(client: Client, dice: &mut Rng, meanwhile: &mut JoinSet<()>) -> &'static str {
     let some = |limit: u32| format!("SELECT id FROM clerk.users ORDER BY random() LIMIT {limit}");
     let (what, sql) = match dice.u32(0..5) {
@@ -91,7 +91,7 @@ pub fn forgets_to_commit(client: Client, dice: &mut Rng, meanwhile: &mut JoinSet
     what
 }
 
-/// Asks for many ids at once, most of which nobody has.
+/// Sends notifications with many ids, most of them unknown.
 pub async fn floods(world: &World, clerk: &Clerk, dice: &mut Rng) {
     let many = dice.u32(100..1500);
     let mut sql = format!(

@@ -1,5 +1,4 @@
-//! What happens at Clerk: people sign up, change, are imported, banned and deleted, and sign up
-//! again.
+//! What happens at Clerk: users are created, changed, imported, banned, deleted and created again.
 
 use std::collections::BTreeSet;
 
@@ -7,19 +6,19 @@ use clerk_sim::Sim;
 use fastrand::Rng;
 use serde_json::Value;
 
-/// How many are remembered to sign up again.
+/// How many deleted users can be created again.
 const FAREWELLS: usize = 500;
 
-/// Clerk, and what a mirror must not get wrong.
+/// Clerk's simulator, and what the invariants need to know.
 pub struct Clerk {
     pub sim: Sim,
-    /// Who is there.
+    /// The users' ids.
     ids: Vec<String>,
-    /// No two users have one primary address, as the application relies on.
+    /// Whether the application declares addresses unique.
     pub are_addresses_unique: bool,
-    /// Who was ever deleted, from just before it happened.
+    /// Every deleted user, from just before the deletion.
     pub gone: BTreeSet<String>,
-    /// Documents of some who are gone, to sign up again with the same address.
+    /// Documents of some deleted users, to be created again with the same address.
     farewells: Vec<Value>,
 }
 
@@ -34,7 +33,7 @@ impl Clerk {
         }
     }
 
-    /// Something happens to somebody. Returns what.
+    /// Makes one random change. Returns what it did.
     pub fn happen(&mut self, dice: &mut Rng) -> &'static str {
         let somebody = dice.choice(&self.ids).cloned();
         match (dice.u32(0..100), somebody) {
@@ -66,7 +65,7 @@ impl Clerk {
                 self.ids.push(self.sim.insert(document));
                 "users created again with the same address"
             }
-            // With nobody left deletions are held for a person.
+            // Without any users, deletions would be held.
             (70.., Some(_)) if self.ids.len() == 1 => self.create(),
             (70.., Some(_)) => {
                 let id = self.ids.swap_remove(dice.usize(..self.ids.len()));
@@ -84,13 +83,13 @@ impl Clerk {
         assert!(self.sim.delete(&id));
     }
 
-    /// Somebody in particular is deleted.
+    /// Deletes this user.
     pub fn deletes(&mut self, id: &str) {
         self.ids.retain(|other| other != id);
         self.delete(id.to_owned());
     }
 
-    /// So many are deleted at once, but never everybody.
+    /// Deletes `count` users at once, but never all.
     pub fn mass_deletion(&mut self, dice: &mut Rng, count: usize) {
         dice.shuffle(&mut self.ids);
         let count = count.min(self.ids.len().saturating_sub(1));
@@ -99,7 +98,7 @@ impl Clerk {
         }
     }
 
-    /// So many different users.
+    /// Returns `count` different users.
     pub fn some(&self, dice: &mut Rng, count: usize) -> Vec<String> {
         let mut ids = self.ids.clone();
         dice.shuffle(&mut ids);
@@ -107,7 +106,7 @@ impl Clerk {
         ids
     }
 
-    /// Two to four users hand their addresses on in a circle; one of them may be left without any.
+    /// Passes addresses on among two to four users in a cycle. One of them may end without any.
     fn exchange(&self, dice: &mut Rng) -> &'static str {
         const ADDRESSES: [&str; 2] = ["email_addresses", "primary_email_address_id"];
         let count = dice.usize(2..5);
@@ -123,7 +122,7 @@ impl Clerk {
         if dice.u32(0..4) == 0 {
             addresses[0] = [Value::Array(Vec::new()), Value::Null];
         }
-        // Nobody can take an address that somebody else still has.
+        // A user cannot take an address that another one still has.
         let none = || [Value::Array(Vec::new()), Value::Null];
         let given = ids.iter().map(|id| (id, none()));
         for (id, values) in given.chain(ids.iter().zip(addresses)) {
@@ -137,7 +136,7 @@ impl Clerk {
         "addresses exchanged"
     }
 
-    /// One of those who are there.
+    /// Returns one of the users.
     pub fn anybody(&self, dice: &mut Rng) -> String {
         dice.choice(&self.ids).cloned().unwrap_or_default()
     }
@@ -147,26 +146,26 @@ impl Clerk {
         "users created"
     }
 
-    /// Somebody signs up. Returns the id.
+    /// Creates a user. Returns its id.
     pub fn creates(&mut self) -> String {
         let id = self.sim.create_random();
         self.ids.push(id.clone());
         id
     }
 
-    /// The most users that there can have been.
+    /// Returns the largest number of users that there can have been.
     pub fn most(&self) -> usize {
         self.ids.len() + self.gone.len()
     }
 
-    /// One that moves no `updated_at`.
+    /// Bans a user, or lifts the ban, without a new `updated_at`.
     fn ban(&self, id: &str) {
         let mut document = self.sim.document(id).unwrap();
         document["banned"] = Value::from(document["banned"] != true);
         self.sim.insert(document);
     }
 
-    /// A copy of somebody with an id of its own, who signed up long ago.
+    /// Inserts a copy of a user with another id and a creation date of long ago.
     fn import(&mut self, dice: &mut Rng, id: &str) {
         let mut document = self.sim.document(id).unwrap();
         document["id"] = format!("user_imported{:016x}", dice.u64(..)).into();

@@ -1,4 +1,4 @@
-//! Clocks that jump: the program's wall clock, and the database's, as far as stored times tell.
+//! Clocks that jump: the program's wall clock, and the database's as far as stored times show it.
 
 use std::{
     fs::{self, File},
@@ -13,7 +13,8 @@ use tempfile::TempDir;
 
 use crate::support::fixture::World;
 
-/// What lets the program's wall clock jump, built with the compiler that links Rust's programs.
+/// Builds the library that shifts the program's wall clock, with the compiler that links Rust's
+/// programs.
 fn library() -> &'static Path {
     static BUILT: OnceLock<(TempDir, PathBuf)> = OnceLock::new();
     let (_, library) = BUILT.get_or_init(|| {
@@ -31,7 +32,7 @@ fn library() -> &'static Path {
     library
 }
 
-/// The wall clock of a process to be started.
+/// The wall clock of a process.
 pub struct Clock {
     file: File,
     path: PathBuf,
@@ -50,12 +51,12 @@ impl Clock {
         }
     }
 
-    /// Variables of the process's environment.
+    /// Returns environment variables for the process.
     pub fn environment(&self) -> [(&'static str, &Path); 2] {
         [("LD_PRELOAD", library()), ("CLOCK_JUMPS", &self.path)]
     }
 
-    /// It tells a time that is ahead by so many seconds from here on.
+    /// Sets the clock ahead by some seconds from now on.
     pub fn jumps_to(&self, ahead_seconds: i64) {
         self.file
             .write_all_at(&(1000 * ahead_seconds).to_ne_bytes(), 0)
@@ -63,14 +64,14 @@ impl Clock {
     }
 }
 
-/// Some minutes ahead or back, in seconds.
+/// Returns some minutes ahead or back, in seconds.
 pub fn some_minutes(dice: &mut Rng) -> i64 {
     let seconds = dice.i64(30..3_600);
     if dice.bool() { seconds } else { -seconds }
 }
 
-/// The database's clock jumps by so many seconds. It is one server for many histories, so that what
-/// is stored moves instead.
+/// Moves the database's clock by some seconds. Many histories share the server, so the stored times
+/// move instead.
 pub async fn of_the_database_jumps(world: &World, seconds: i64) {
     let by = format!("interval '{seconds} seconds'");
     let mut sql = format!(
@@ -79,7 +80,7 @@ pub async fn of_the_database_jumps(world: &World, seconds: i64) {
          UPDATE clerk.standbys SET expires_at = expires_at - {by}, since = since - {by};
          UPDATE clerk.missing_users SET found_at = found_at - {by};"
     );
-    // Back only: rows that a jump makes older than they are would be judged by answers of replicas
+    // Only backwards: for rows that a jump makes older, answers of lagging replicas would count
     // that do not know them yet.
     if seconds < 0 {
         sql += &format!(
@@ -87,11 +88,11 @@ pub async fn of_the_database_jumps(world: &World, seconds: i64) {
              WHERE changed_at > now() - interval '1 minute';"
         );
     }
-    // Those who note what the program writes need not know.
+    // The audit triggers need not see this.
     let sql =
         format!("BEGIN; SET LOCAL session_replication_role = replica; SET LOCAL lock_timeout = '2s'; {sql} COMMIT");
     if world.db.client.batch_execute(&sql).await.is_err() {
-        // Somebody else holds what is to be moved.
+        // Another transaction has locked these rows.
         let _ = world.db.client.batch_execute("ROLLBACK").await;
     }
 }

@@ -1,4 +1,4 @@
-//! What breaks around the program: Clerk's answers, Postgres and the way to it.
+//! What fails around the program: Clerk's answers, Postgres, and the network between.
 
 use std::time::Duration;
 
@@ -18,8 +18,8 @@ const LISTS: &[Endpoint] = &[Endpoint::List];
 const COUNTS: &[Endpoint] = &[Endpoint::Count];
 const BY_ID: &[Endpoint] = &[Endpoint::Get];
 
-/// Something is wrong with some of the next answers; they show a state of some seconds ago only if
-/// they `may_lag`. Returns what.
+/// Adds a fault to some of Clerk's next answers. They show an older state only if they `may_lag`.
+/// Returns what it did.
 pub fn of_clerk(sim: &Sim, dice: &mut Rng, may_lag: bool) -> &'static str {
     let mut faults = sim.faults();
     faults.rules.retain(|rule| rule.next != Some(0));
@@ -30,13 +30,12 @@ pub fn of_clerk(sim: &Sim, dice: &mut Rng, may_lag: bool) -> &'static str {
         }
     };
     for (places, effect) in effects {
-        // What only misleads may last: syncs come to their end all the same.
+        // Misleading answers may last longer: syncs still end.
         let often = match effect {
             Effect::Quirks(_) => dice.u64(1..60),
             _ => dice.u64(1..6),
         };
-        // Somebody whom a list leaves out and who is not found by id, either: nobody could tell
-        // that from a deletion.
+        // A user that is left out of a list and not found by id cannot be told from a deleted one.
         if denies(&effect) {
             faults.rules.retain(|rule| !leaves_out(&rule.effect));
         } else if leaves_out(&effect) {
@@ -55,7 +54,7 @@ pub fn of_clerk(sim: &Sim, dice: &mut Rng, may_lag: bool) -> &'static str {
     what
 }
 
-/// Replicas answer a part of all reads, in a state of up to two seconds ago.
+/// Returns replicas that answer a part of all reads, up to two seconds late.
 fn replicas(dice: &mut Rng) -> Replicas {
     Replicas {
         lag_ms: dice.u64(100..=2000),
@@ -63,14 +62,14 @@ fn replicas(dice: &mut Rng) -> Replicas {
     }
 }
 
-/// Replicas lag behind until everything is well.
+/// Lets replicas lag until all faults end.
 pub fn lags(sim: &Sim, dice: &mut Rng) {
     let mut faults = sim.faults();
     faults.quirks.replicas = Some(replicas(dice));
     sim.set_faults(faults);
 }
 
-/// Whether answers show a state of some seconds ago.
+/// Whether answers show an older state.
 fn lags_behind(effect: &Effect) -> bool {
     matches!(effect, Effect::Quirks(quirks) if quirks.stale_lists_ms > 0 || quirks.replicas.is_some())
 }
@@ -80,10 +79,10 @@ fn denies(effect: &Effect) -> bool {
     matches!(effect, Effect::Quirks(quirks) if !quirks.not_found_by_id.is_empty())
 }
 
-/// Whether lists may lack anybody, not only some who are named.
+/// Whether lists may lack any user, not only some listed ones.
 fn leaves_out(effect: &Effect) -> bool {
     matches!(effect, Effect::Quirks(quirks) if !denies(effect) && quirks.hidden_from_lists.is_empty() && quirks.count.is_none()
-        // Not for longer than it takes until an answer counts.
+        // This lasts no longer than answers need to count.
         && quirks.replicas.is_none())
 }
 
@@ -99,8 +98,8 @@ fn effects(sim: &Sim, dice: &mut Rng) -> Effects {
     };
     let quirks = |quirks| Effect::Quirks(Box::new(quirks));
     let none = Quirks::default();
-    // Clerk may leave somebody out of lists, or say by id that there is nobody, but does not do
-    // both to one user at a time: then nobody could tell that from a deletion.
+    // Clerk may leave a user out of lists, or not find it by id, but never both: that could not be
+    // told from a deletion.
     let some_of = |half: usize, dice: &mut Rng| -> Vec<String> {
         let ids = sim
             .user_ids()
@@ -219,8 +218,8 @@ fn effects(sim: &Sim, dice: &mut Rng) -> Effects {
     (what, vec![(places, effect)])
 }
 
-/// Something happens to Postgres, or to the way of one replica to it. What takes a while goes on in
-/// `meanwhile`. Returns what.
+/// Adds a fault to Postgres, or to one replica's connection to it. Longer ones run on in
+/// `meanwhile`. Returns what it did.
 pub async fn of_postgres(
     url: &str,
     replica: &mut Replica,
@@ -264,7 +263,7 @@ pub async fn of_postgres(
             "tables locked by the application"
         }
         6 => {
-            // Against the order in which rows are written, so that a deadlock may come of it.
+            // Against the order in which rows are written, for a deadlock.
             let rows = ["DESC", "ASC"].map(|order| {
                 format!("SELECT FROM (SELECT id FROM clerk.users ORDER BY id {order} LIMIT 3) t JOIN clerk.users u USING (id) FOR UPDATE OF u")
             });
@@ -273,8 +272,8 @@ pub async fn of_postgres(
             "rows locked by the application"
         }
         7 => {
-            // Against the order in which they are written: who waits longest for a deadlock to end
-            // finds it, and loses.
+            // Against the order in which tables are written. Who waits longest detects the deadlock
+            // and loses it.
             let tables = ["clerk.user_events", "clerk.users"].map(locked);
             let pause = Duration::from_millis(dice.u64(100..900));
             meanwhile.spawn(one_after_the_other(patient(url).await, tables.to_vec(), pause));
@@ -283,7 +282,7 @@ pub async fn of_postgres(
         _ => {
             let client = patient(url).await;
             let milliseconds = dice.u32(1..40);
-            // Another setting of the database may be changed at this very moment.
+            // Another fault may change the database's settings at this moment.
             if client.batch_execute(&allow(milliseconds)).await.is_err() {
                 return "nothing, as somebody else was at it";
             }
@@ -302,8 +301,8 @@ fn locked(table: &str) -> String {
     format!("LOCK TABLE {table} IN EXCLUSIVE MODE")
 }
 
-/// A transaction with a pause behind each statement, of which nothing stays: it may lose a
-/// deadlock, or its server.
+/// Runs a transaction with a pause after each statement. Nothing of it stays: it may lose a
+/// deadlock or its server.
 async fn one_after_the_other(client: Client, statements: Vec<String>, pause: Duration) {
     let mut done = client.batch_execute("BEGIN").await;
     for sql in statements {
@@ -315,15 +314,15 @@ async fn one_after_the_other(client: Client, statements: Vec<String>, pause: Dur
     }
 }
 
-/// Sets the time that statements may take in sessions to come; 0 is any time.
+/// Sets the statement timeout of later sessions; 0 means none.
 pub fn allow(milliseconds: u32) -> String {
     format!(
         "DO $$ BEGIN EXECUTE format('ALTER DATABASE %I SET statement_timeout = {milliseconds}', current_database()); END $$"
     )
 }
 
-/// A connection of the test's own, for whom statements may take as long as they do, whatever the
-/// database's setting is at this moment. The server may have to recover first.
+/// Connects for the test itself, without a statement timeout, whatever the database's setting is.
+/// The server may have to recover first.
 pub async fn patient(url: &str) -> Client {
     let mut patient = None;
     within(RECOVERY, "the server lets the test in", async || {

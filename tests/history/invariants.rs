@@ -1,4 +1,4 @@
-//! What must hold at every moment, and in the end.
+//! What must hold at every moment and in the end.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -16,18 +16,18 @@ use crate::{
     support::{compare::comparable, fixture::World},
 };
 
-/// The default limits: up to this many deletions are never held, and more than this percentage of
-/// the users always.
+/// The default limits: up to this many deletions are never held, and more than this percentage
+/// always.
 const GUARD: (u64, u64) = (10, 20);
 
-/// Clerk counts requests in windows of this length, in milliseconds.
+/// Clerk's rate limit window in milliseconds.
 const WINDOW: i64 = 10_000;
 
-/// How long a request may be on its way after the process that sent it has ended, in milliseconds.
+/// How long a request may be in flight after its process has ended, in milliseconds.
 const ON_ITS_WAY: i64 = 1000;
 
-/// Notes who leaves the mirror, whose deletion was ever held, whose row went back in time, and who
-/// writes under whose lease.
+/// Records deleted rows, held deletions, rows that went back in time, and the writers and their
+/// leases.
 const AUDIT: &str = "
     CREATE TABLE public.departures (user_id text NOT NULL, was_held boolean NOT NULL, is_told boolean NOT NULL DEFAULT false);
     CREATE TABLE public.holds (user_id text PRIMARY KEY);
@@ -67,8 +67,8 @@ pub async fn watch(world: &World) {
     world.db.execute(AUDIT).await;
 }
 
-/// Since the last call, no user has left the mirror that was not deleted at Clerk, nor one whose
-/// deletion was ever held, unless lagging answers may have shown the user again.
+/// Asserts that since the last call no user left the mirror that is not deleted at Clerk, and none
+/// whose deletion was ever held, unless lagging answers may have shown it again.
 pub async fn nobody_left_who_may_not(world: &World, clerk: &Clerk, may_lag: bool, seed: u64) {
     let sql = "UPDATE public.departures SET is_told = true WHERE NOT is_told RETURNING user_id, was_held";
     for row in world.db.client.query(sql, &[]).await.unwrap() {
@@ -84,7 +84,8 @@ pub async fn nobody_left_who_may_not(world: &World, clerk: &Clerk, may_lag: bool
     }
 }
 
-/// No more have left the mirror than the guard lets go within an hour, and nobody approved.
+/// Asserts that no more users left the mirror than the guard allows within an hour, as none were
+/// approved.
 pub async fn the_guard_has_held(world: &World, most_users: usize, seed: u64) {
     let departures = world.db.number("SELECT count(*) FROM public.departures").await;
     let allowed = GUARD.0.max(most_users as u64 * GUARD.1 / 100);
@@ -94,19 +95,19 @@ pub async fn the_guard_has_held(world: &World, most_users: usize, seed: u64) {
     );
 }
 
-/// A person approves what is held.
+/// Approves the held deletions.
 pub async fn approved(world: &World) {
     world.db.execute("TRUNCATE public.holds").await;
 }
 
-/// No row went back in time.
+/// Asserts that no row went back in time.
 pub async fn time_went_on(world: &World, seed: u64) {
     let sql = "SELECT format('%s from %s to %s', user_id, was, became) FROM public.regressions";
     let back = world.db.text(sql).await;
     assert_eq!(back, None, "seed {seed}: an older state replaced a newer one");
 }
 
-/// Every write was made by a process that had the lease.
+/// Asserts that every write was made by the holder of the lease.
 pub async fn only_holders_wrote(world: &World, replicas: &[Replica], seed: u64) {
     let sql = "SELECT DISTINCT writer, holder FROM public.writes";
     for row in world.db.client.query(sql, &[]).await.unwrap() {
@@ -125,8 +126,8 @@ fn lives(replicas: &[Replica]) -> impl Iterator<Item = &Life> {
     replicas.iter().flat_map(|replica| &replica.lives)
 }
 
-/// In no ten seconds were there more requests than all processes that lived in them may send; of
-/// the requests that the simulator remembers.
+/// Asserts that no ten seconds contain more requests than the processes of that time may send, as
+/// far as the simulator remembers requests.
 pub fn budget_is_kept(world: &World, replicas: &[Replica], budget: u32, seed: u64) {
     let mut arrived: Vec<i64> = world.sim.log().iter().map(|request| request.at).collect();
     arrived.sort_unstable();
@@ -145,11 +146,11 @@ pub fn budget_is_kept(world: &World, replicas: &[Replica], budget: u32, seed: u6
 /// How the mirror differs from Clerk.
 #[derive(Debug, Default)]
 pub struct Difference {
-    /// At Clerk, but not in the mirror.
+    /// At Clerk but not in the mirror.
     pub lost: BTreeSet<String>,
-    /// In the mirror, but not at Clerk.
+    /// In the mirror but not at Clerk.
     pub left_over: BTreeSet<String>,
-    /// Other documents.
+    /// With another document.
     pub differing: BTreeSet<String>,
 }
 
@@ -159,13 +160,13 @@ impl Difference {
     }
 }
 
-/// Whose deletion waits for a person.
+/// Returns the users whose deletion is held.
 pub async fn held(world: &World) -> BTreeSet<String> {
     let sql = "SELECT user_id FROM clerk.missing_users WHERE held_at IS NOT NULL AND approved_at IS NULL";
     ids(world, sql).await
 }
 
-/// Who is listed as not stored.
+/// Returns the rejected users.
 pub async fn rejected(world: &World) -> BTreeSet<String> {
     ids(world, "SELECT user_id FROM clerk.rejected_users").await
 }
@@ -201,7 +202,7 @@ pub async fn difference(world: &World) -> Difference {
 
 const MIRROR: &str = "SELECT id, clerk.user_document(u)::text FROM clerk.users u WHERE deleted_at IS NULL";
 
-/// Row by row, as there may be more than fit into memory.
+/// Reads row by row, as all may not fit into memory.
 async fn each(world: &World, sql: &str, mut see: impl FnMut(&Row)) {
     let mut rows = pin!(world.db.client.query_raw(sql, [""; 0]).await.unwrap());
     while let Some(row) = rows.try_next().await.unwrap() {
@@ -219,7 +220,7 @@ fn hash(document: &str) -> u64 {
     hasher.finish()
 }
 
-/// Whoever follows the events has what the mirror has, and was told nothing twice or out of order.
+/// Asserts that the events add up to the mirror, without a repeated or misplaced one.
 pub async fn events_tell_the_mirror(world: &World, seed: u64) {
     let mut told = BTreeMap::<String, u64>::new();
     let mut moments = BTreeMap::<String, i64>::new();
@@ -258,7 +259,7 @@ pub async fn events_tell_the_mirror(world: &World, seed: u64) {
     assert!(told == mirror, "seed {seed}: the events tell another story");
 }
 
-/// The syncs have counted what they did.
+/// Asserts that the counts of the syncs are right.
 pub async fn counts_are_true(world: &World, seed: u64) {
     for what in ["created", "updated", "deleted"] {
         let number = async |sql: String| world.db.number(&sql).await;

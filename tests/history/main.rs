@@ -1,10 +1,10 @@
-//! Random histories at Clerk while the real program runs and everything around it breaks.
+//! Random histories at Clerk while the real program runs and everything around it fails.
 //!
-//! A seed makes a history: what happens to users, what becomes of Clerk's answers, of Postgres and
-//! of the program itself, and when. In the end the mirror must equal Clerk, and at no time may
-//! anybody be deleted who exists. `make test` plays a few; `make histories` plays others:
-//! `HISTORIES=1..1000` chooses, and `HISTORIES=17` plays one again. Of one that fails, the steps
-//! that it takes are looked for: `STEPS=3,8,11` plays those alone.
+//! A seed determines a history: what happens to users, to Clerk's answers, to Postgres and to the
+//! program, and when. In the end the mirror must equal Clerk, and no existing user may ever be
+//! deleted. `make test` plays a few. `make histories` plays others: `HISTORIES=1..1000` selects
+//! them, and `HISTORIES=17` repeats one. For a failing history, the steps that it needs are
+//! searched: `STEPS=3,8,11` plays only those.
 
 #[allow(dead_code, reason = "the suite of tests uses more of it")]
 #[path = "../it/support/mod.rs"]
@@ -26,10 +26,10 @@ use std::collections::BTreeSet;
 use futures_util::{StreamExt, stream};
 use play::{Story, Tried, play};
 
-/// Histories that are played at once: most of the time they wait.
+/// Histories played concurrently: they mostly wait.
 const AT_A_TIME: usize = 8;
 
-/// Those that `make test` plays.
+/// The histories that `make test` plays.
 const SAMPLE: std::ops::Range<u64> = 1..19;
 
 fn chosen() -> Vec<Story> {

@@ -1,4 +1,4 @@
-//! A history from its seed to its end.
+//! One history from its seed to its end.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -23,20 +23,19 @@ use crate::{
     support::{database::Database, fixture::World, wait::within},
 };
 
-/// How much happens in a history.
+/// Steps of a history.
 const STEPS: u64 = 60;
 
-/// An answer of Clerk's counts for a deletion ten seconds after the row was last written, or, if
-/// the database's clock went back since, ten seconds after the first such answer. The first sync
-/// after all faults may do either.
+/// How long the second full sync waits. An answer confirms a deletion ten seconds after the row was
+/// last written or, if the database's clock went back since, ten seconds after the first such
+/// answer. The first sync after all faults may need either.
 const COUNTS_AFTER: Duration = Duration::from_millis(10_500);
 
-/// What a history is made from.
+/// What determines a history.
 #[derive(Clone, Debug)]
 pub struct Story {
     pub seed: u64,
-    /// Those of its steps that are played: each has dice of its own, so that others can be left
-    /// out.
+    /// The steps that are played. Each has its own random numbers, so that others can be left out.
     pub steps: BTreeSet<u64>,
 }
 
@@ -60,11 +59,11 @@ impl fmt::Display for Story {
     }
 }
 
-/// What was tried, and how often.
+/// Faults and changes, and how often each happened.
 pub type Tried = BTreeMap<&'static str, u64>;
 
-/// Plays a history on a thread of its own, as some of it blocks. An error is a panic, which has
-/// told of itself.
+/// Plays a history on its own thread, as some of it blocks. An error is a panic, which is printed
+/// already.
 pub async fn play(story: Story) -> Result<Tried, JoinError> {
     let runtime = Handle::current();
     spawn_blocking(move || runtime.block_on(played(story))).await
@@ -78,15 +77,15 @@ async fn played(story: Story) -> Tried {
         0 => Some(Server::start(64).await),
         _ => None,
     };
-    // A full disk makes many change at once: it would refuse hundreds of addresses, each of which
-    // is looked for on its own.
+    // A full disk lets many changes collect: it would refuse hundreds of addresses, and each is
+    // searched on its own.
     let wants_unique_addresses = server.is_none() && dice.u32(0..3) == 0;
     let mut history = History::begin(story.seed, users, server).await;
     if wants_unique_addresses {
         history.wants_unique_addresses().await;
     }
-    // Small instances lose a large part of their users in a history, and all of their deletions
-    // would be held.
+    // Small instances lose a large part of their users in a history, and all their deletions would
+    // be held.
     history.is_guarded = users >= 200 && dice.bool();
     history.may_lag = !history.is_guarded || dice.bool();
     if history.may_lag && dice.u32(0..3) == 0 {
@@ -100,7 +99,7 @@ async fn played(story: Story) -> Tried {
     // Requests in ten seconds.
     let budget = *dice.choice(&[1000, 250, 100, 100]).unwrap();
     history.starts(replicas, budget, settings(dice)).await;
-    // Where less breaks, more syncs come to their end.
+    // With fewer faults, more syncs end well.
     let peace = *dice.choice(&[50, 75, 90]).unwrap();
     for step in story.steps {
         if mass_deletion == Some(step) {
@@ -113,12 +112,12 @@ async fn played(story: Story) -> Tried {
         } else {
             history.breaks(dice).await;
         }
-        // Sometimes much happens within one sync, and sometimes syncs come in between.
+        // Sometimes much happens within one sync, and sometimes syncs run between.
         let pause = *dice.choice(&[0, 5, 40, 150, 400]).unwrap();
         tokio::time::sleep(Duration::from_millis(pause)).await;
         history.nobody_left_who_may_not().await;
     }
-    // Of a machine that has much else to do.
+    // For a busy machine.
     let patience = Duration::from_secs(120);
     history.heals().await;
     history.syncs(patience, "a").await;
@@ -138,26 +137,25 @@ fn settings(dice: &mut Rng) -> Vec<(&'static str, String)> {
     ]
 }
 
-/// A Clerk, a database, the program once or several times, and what became of them.
+/// Clerk, a database, the program once or several times, and what happened to them.
 pub struct History {
     pub seed: u64,
     pub clerk: Clerk,
     /// Ended before the database is dropped.
     pub replicas: Vec<Replica>,
     pub world: World,
-    /// The first so many of the replicas are never ended.
+    /// The first `spared` replicas are never ended.
     pub spared: usize,
     /// Mass deletions are held, as by default.
     pub is_guarded: bool,
-    /// Clerk's answers may be of some seconds ago. Then they may show users again whose deletion is
-    /// held.
+    /// Clerk's answers may show an older state, and then users whose deletion is held.
     pub may_lag: bool,
-    /// Requests in ten seconds that a process may send.
+    /// Requests in ten seconds that each process may send.
     budget: u32,
     pub tried: Tried,
     meanwhile: JoinSet<()>,
-    /// Where it is not the one that all others use. Behind `world`, whose database is dropped
-    /// before it.
+    /// The history's own server, if it has one. It is declared after `world`, whose database is
+    /// dropped first.
     server: Option<Server>,
 }
 
@@ -196,14 +194,14 @@ impl History {
         }
     }
 
-    /// The application relies on it that no two users have one address.
+    /// Declares addresses unique in the application.
     pub async fn wants_unique_addresses(&mut self) {
         application::wants_unique_addresses(&self.world).await;
         self.clerk.are_addresses_unique = true;
         *self.tried.entry("histories with unique addresses").or_default() += 1;
     }
 
-    /// Starts so many of the program.
+    /// Starts some replicas of the program.
     pub async fn starts(&mut self, replicas: usize, budget: u32, mut settings: Vec<(&'static str, String)>) {
         self.budget = budget;
         settings.extend([
@@ -222,12 +220,12 @@ impl History {
         }
     }
 
-    /// Something happens to somebody at Clerk.
+    /// Makes one change at Clerk.
     pub fn happens(&mut self, dice: &mut Rng) {
         *self.tried.entry(self.clerk.happen(dice)).or_default() += 1;
     }
 
-    /// Something breaks, is mended, or is asked for.
+    /// Adds or ends a fault, or requests a sync.
     pub async fn breaks(&mut self, dice: &mut Rng) {
         let at = dice.usize(..self.replicas.len());
         let is_spared = at < self.spared;
@@ -312,11 +310,11 @@ impl History {
                 "PostgreSQL crashed"
             }
             _ if server.fills() => {
-                // So that there is more to write than there is room for in what is allocated.
+                // This writes more than fits into the allocated space.
                 for _ in 0..150 {
                     *self.tried.entry(self.clerk.happen(dice)).or_default() += 1;
                 }
-                // A sync has to come as far as writing.
+                // A sync must reach the point where it writes.
                 self.world.sim.clear_faults();
                 for replica in &mut self.replicas {
                     replica.postgres.open_again();
@@ -345,13 +343,13 @@ impl History {
         what
     }
 
-    /// Nothing is wrong any more.
+    /// Ends all faults.
     pub async fn heals(&mut self) {
         self.world.sim.clear_faults();
         while let Some(done) = self.meanwhile.join_next().await {
             done.unwrap();
         }
-        // Whoever should have done so may have lost the server.
+        // The task that should do this may have lost the server.
         self.world.db.execute(&faults::allow(0)).await;
         for replica in &mut self.replicas {
             replica.postgres.open_again();
@@ -362,9 +360,9 @@ impl History {
         }
     }
 
-    /// The second full sync leaves the mirror equal to Clerk, if it begins when Clerk's answers
-    /// count, except for what is held; once that is approved, one more does. Another one writes
-    /// nothing.
+    /// The second full sync leaves the mirror equal to Clerk, except for held deletions, if it
+    /// begins when Clerk's answers count. One more full sync follows an approval. Another one
+    /// writes nothing.
     pub async fn wait_for_next_sync(&mut self, patience: Duration) {
         let seed = self.seed;
         self.syncs(patience, "the first").await;
@@ -386,12 +384,13 @@ impl History {
         );
     }
 
-    /// The mirror has nobody but these whom Clerk has not, and everybody else as Clerk has.
+    /// Whether the mirror has no other users than these that Clerk has not, and equals Clerk
+    /// otherwise.
     async fn differs_by(&self, left_over: &BTreeSet<String>) {
         let mut difference = invariants::difference(&self.world).await;
         difference.left_over.retain(|id| !left_over.contains(id));
         if self.clerk.are_addresses_unique && !left_over.is_empty() {
-            // Whose row is held keeps the address, which somebody else may have by now.
+            // A held row keeps its address, which another user may have by now.
             let rejected = invariants::rejected(&self.world).await;
             difference.lost.retain(|id| !rejected.contains(id));
             difference.differing.retain(|id| !rejected.contains(id));
@@ -407,7 +406,7 @@ impl History {
         }
     }
 
-    /// Waits for a full sync that begins from here on.
+    /// Waits for a full sync that begins after this moment.
     pub async fn syncs(&mut self, patience: Duration, which: &str) {
         let Self { world, replicas, .. } = self;
         let last = world
@@ -423,7 +422,7 @@ impl History {
             async || {
                 for replica in &mut *replicas {
                     replica.comes_back(world).await;
-                    // So that a pause after what was wrong need not be waited for.
+                    // This skips the pause after a fault.
                     if asked.elapsed() > Duration::from_secs(1) {
                         replica.is_told(Signal::USR1);
                     }
@@ -441,7 +440,7 @@ impl History {
         invariants::nobody_left_who_may_not(&self.world, &self.clerk, self.may_lag, self.seed).await;
     }
 
-    /// No process has ever asked Clerk for more than it may.
+    /// Asserts that no process ever exceeded its budget.
     pub fn budget_is_kept(&self) {
         invariants::budget_is_kept(&self.world, &self.replicas, self.budget, self.seed);
     }
@@ -467,8 +466,8 @@ impl History {
         let sql = "SELECT deadlocks FROM pg_stat_database WHERE datname = current_database()";
         let deadlocks = world.db.number(sql).await;
         *self.tried.entry("deadlocks").or_default() += deadlocks.unsigned_abs();
-        // Dropping a database waits for clients that have not come as far as their password, and
-        // must not keep other histories waiting.
+        // Dropping a database waits for clients that have not authenticated yet, which must not
+        // delay other histories.
         let Self {
             world, server, tried, ..
         } = self;

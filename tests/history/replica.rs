@@ -1,4 +1,4 @@
-//! The program, one of several, with a network of its own to Postgres.
+//! One of several replicas of the program, with its own network connection to Postgres.
 
 use std::fs;
 
@@ -17,20 +17,20 @@ use crate::{
 pub struct Replica {
     name: String,
     pub postgres: Proxy,
-    /// The wall clock of its machine.
+    /// Its wall clock.
     pub clock: Clock,
     /// The settings of this history.
     settings: Vec<(&'static str, String)>,
     process: Option<Process>,
     pub is_stopped: bool,
-    /// Every process that it ever was.
+    /// All processes of this replica.
     pub lives: Vec<Life>,
 }
 
-/// A process from just before its start until just after its end, in Unix milliseconds.
+/// A process from just before its start to just after its end, in Unix milliseconds.
 pub struct Life {
     pub pid: u32,
-    /// What its connections are called at the server.
+    /// The application name of its connections.
     pub name: String,
     pub from: i64,
     pub until: Option<i64>,
@@ -71,7 +71,7 @@ impl Replica {
         self.process = Some(process);
     }
 
-    /// Ends without a chance to tidy up, and comes back.
+    /// Kills the process and starts another one.
     pub async fn is_killed(&mut self, world: &World) {
         if let Some(process) = self.process.take() {
             assert!(!process.log().contains("panicked"), "{}", process.log());
@@ -82,7 +82,7 @@ impl Replica {
         self.restart(world);
     }
 
-    /// Ends as it should, and comes back. One that stands still is woken first.
+    /// Stops the process and starts another one. A suspended process is resumed first.
     pub async fn is_restarted(&mut self, world: &World) {
         self.goes_on();
         self.ends().await;
@@ -112,8 +112,8 @@ impl Replica {
         }
     }
 
-    /// A daemon ends by itself where its first sync meets what a person has to change: a refused
-    /// key. Somebody starts it again, as a service manager does. Returns whether that was so.
+    /// Starts the process again if it has ended by itself, as a service manager does: a daemon
+    /// whose first sync is refused ends. Returns whether it had ended.
     pub async fn comes_back(&mut self, world: &World) -> bool {
         let has_ended = self.process.as_mut().is_some_and(Process::has_ended);
         if has_ended && let Some(process) = self.process.take() {
@@ -126,34 +126,33 @@ impl Replica {
         has_ended
     }
 
-    /// Ends at SIGTERM, within its time.
+    /// Stops the process with SIGTERM and asserts that it ends in time.
     pub async fn ends(&mut self) {
         if let Some(process) = self.process.take() {
             let ran = process.stop(Signal::TERM).await;
             self.has_ended();
-            // Until behind its first line, a signal ends it as any program.
+            // Before its first log line, a signal ends it as any program.
             let listens = ran.stderr.lines().count() > 1;
             assert!(matches!(ran.code, Some(0 | 1)) || !listens, "{ran:#?}");
             assert!(!ran.stderr.contains("panicked"), "{ran:#?}");
         }
     }
 
-    /// Tells it something that ends a program which does not listen yet.
+    /// Sends a signal that would end a program without a handler for it.
     pub fn is_told(&self, signal: Signal) {
-        // Behind its first line it does.
+        // After its first line it has handlers.
         if self.log().lines().count() > 1 {
             self.signal(signal);
         }
     }
 
-    /// The most memory that it took since this was last asked, in kB; none of one that has just
-    /// ended.
+    /// Returns the peak memory in kB since the last call; `None` if the process has just ended.
     #[allow(dead_code, reason = "the soak asks")]
     pub fn peak_memory(&self) -> Option<u64> {
         let pid = self.process.as_ref().map(Process::pid)?;
         let status = fs::read_to_string(format!("/proc/{pid}/status")).ok()?;
         let peak = status.lines().find_map(|line| line.strip_prefix("VmHWM:"))?;
-        // Counted anew from here on. Source: proc_pid_clear_refs(5).
+        // Resets the peak. Source: proc_pid_clear_refs(5).
         fs::write(format!("/proc/{pid}/clear_refs"), "5").ok()?;
         peak.trim().trim_end_matches(" kB").parse().ok()
     }

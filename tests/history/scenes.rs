@@ -1,5 +1,4 @@
-//! What is played when nothing else is wrong: the application keeps rows to itself, and a person
-//! approves what is held.
+//! Scenes played without faults: the application locks rows, and a person approves held deletions.
 
 use std::time::Duration;
 
@@ -7,15 +6,14 @@ use fastrand::Rng;
 
 use crate::{application::Transaction, faults::patient, invariants, play::History, support::wait::within};
 
-/// How long others may wait for rows that the application has locked, on a machine that has much
-/// else to do.
+/// How long other users may wait for locked rows, on a busy machine.
 const OTHERS_WAIT: Duration = Duration::from_secs(60);
 
 impl History {
-    /// The application locks some rows, and references others without a commit: whoever is not
-    /// among them does not wait for that.
+    /// The application locks some rows and references others without a commit. All other users do
+    /// not wait.
     pub async fn nobody_waits_for_locks(&mut self, dice: &mut Rng) {
-        // Who takes an address that a held row keeps waits for a person.
+        // A user that takes the address of a held row waits for a person.
         let rejected = invariants::rejected(&self.world).await;
         let mut ids = self.clerk.some(dice, 100);
         ids.retain(|id| !rejected.contains(id));
@@ -65,7 +63,7 @@ impl History {
         *self.tried.entry("changes beside locked rows").or_default() += 1;
     }
 
-    /// A person looks at the held deletions, finds them right, and approves them.
+    /// Approves the held deletions, after the test has checked them.
     pub async fn is_approved(&mut self) {
         let seed = self.seed;
         if self.is_guarded {

@@ -1,4 +1,4 @@
-//! A PostgreSQL server of a history's own: it is restarted, it crashes, and its disk is full.
+//! A PostgreSQL server for one history: it restarts, crashes, and its disk fills up.
 
 use std::{
     fs::{self, File},
@@ -25,7 +25,8 @@ pub struct Server {
 }
 
 impl Server {
-    /// One on a disk of so many megabytes, where this process may mount one, else on the usual one.
+    /// Starts a server on a disk of some megabytes if this process may mount one, otherwise on the
+    /// usual disk.
     pub async fn start(megabytes: u32) -> Self {
         let disk = Disk::mounted(megabytes);
         let folder = match &disk {
@@ -44,19 +45,19 @@ impl Server {
         self.postgres.admin()
     }
 
-    /// Ends in order, or as in a crash, and comes back after a pause.
+    /// Stops or crashes the server, and starts it again after a pause.
     pub async fn restarts(&mut self, in_order: bool, pause: Duration) {
         self.postgres.stop(if in_order { Signal::INT } else { Signal::QUIT });
         tokio::time::sleep(pause).await;
         self.answers().await;
     }
 
-    /// Leaves no room on the disk; false where it has none of its own.
+    /// Fills the disk. False if the server has no disk of its own.
     pub fn fills(&self) -> bool {
         self.disk.as_ref().map(Disk::fill).is_some()
     }
 
-    /// There is room again, and whoever looks after the server starts it if it has ended.
+    /// Frees the disk, and starts the server if it has ended.
     pub async fn is_emptied(&mut self) {
         if let Some(disk) = &self.disk {
             fs::remove_file(disk.ballast()).unwrap();
@@ -82,7 +83,7 @@ struct Disk {
 }
 
 impl Disk {
-    /// `make test` lets tests see mounts of their own, as far as it may.
+    /// `make test` gives tests their own mounts, if it may.
     fn mounted(megabytes: u32) -> Option<Self> {
         std::env::var_os("CLERK2PG_MAY_MOUNT")?;
         let folder = tempfile::tempdir().unwrap();
@@ -109,7 +110,7 @@ impl Disk {
 
 impl Drop for Disk {
     fn drop(&mut self) {
-        // Nobody uses it any more, as the server's folder is gone.
+        // The server's folder is gone, so nothing uses the disk.
         let _ = unmount(self.folder.path(), UnmountFlags::DETACH);
     }
 }

@@ -1,4 +1,4 @@
-//! Which steps of a history that fails are needed for that.
+//! Finds the steps that a failing history needs.
 
 use std::time::{Duration, Instant};
 
@@ -6,14 +6,13 @@ use futures_util::future::join_all;
 
 use crate::play::{Story, play};
 
-/// Time is part of a history, and differs each time it is played: one counts as failing where any
-/// of so many does.
+/// Time differs each time a history is played: one fails if any of this many attempts fails.
 const PLAYED: usize = 4;
 
-/// How long it is looked for steps that can be left out.
+/// How long to search for steps that can be left out.
 const PATIENCE: Duration = Duration::from_secs(300);
 
-/// Leaves out large parts first, then small ones, as long as it still fails.
+/// Leaves out large parts first, then small ones, while the history still fails.
 pub async fn shrink(mut story: Story) -> Story {
     let started = Instant::now();
     let mut part = story.steps.len().div_ceil(2);

@@ -1,5 +1,5 @@
-//! The program at work for a long time on many users who change all the time, while everything
-//! around it breaks. `SOAK=30m` is how long.
+//! A long run of the program on many users that change all the time, while everything around it
+//! fails. `SOAK=30m` is its length.
 
 #[allow(dead_code, reason = "the suite of tests uses more of it")]
 #[path = "../it/support/mod.rs"]
@@ -27,26 +27,25 @@ use tokio::time::MissedTickBehavior;
 
 const USERS: usize = 200_000;
 
-/// Changes in a second.
+/// Changes a second.
 const CHURN: u32 = 50;
 
 /// Requests in ten seconds, as by default.
 const BUDGET: u32 = 250;
 
-/// Of the server's disk, in megabytes.
+/// Size of the server's disk in megabytes.
 const DISK: u32 = 6000;
 
-/// Between two things that break.
+/// Pause between two faults.
 const PAUSE: Duration = Duration::from_secs(2);
 
-/// Things break for so long, then all is mended, and nothing breaks for as long: syncs must come to
-/// their end, too.
+/// Faults happen for this long, then all end for as long, as syncs must end well, too.
 const SPELL: Duration = Duration::from_secs(30);
 
 /// How long a sync of so many users may take.
 const PATIENCE: Duration = Duration::from_secs(600);
 
-/// Memory is told for parts of this length.
+/// Memory is reported for parts of this length.
 const PART: Duration = Duration::from_secs(60);
 
 fn duration() -> Duration {
@@ -61,7 +60,7 @@ async fn for_a_long_time() {
     let dice = &mut Rng::with_seed(seed);
     let server = Server::start(DISK).await;
     let mut history = History::begin(seed, USERS, Some(server)).await;
-    // Lives from the beginning to the end, so that what grows is seen.
+    // Runs from the beginning to the end, so that growth shows.
     history.spared = 1;
     let full = ("CLERK2PG_SCHEDULE__FULL", "0 */3 * * * *".to_owned());
     history.starts(3, BUDGET, vec![full]).await;
@@ -73,7 +72,7 @@ async fn for_a_long_time() {
         humantime::format_duration(duration)
     );
     let mut ticks = tokio::time::interval(Duration::from_secs(1) / CHURN);
-    // What breaks takes its time, and changes wait for it: they are made up for.
+    // Faults take time, and missed changes are made up for.
     ticks.set_missed_tick_behavior(MissedTickBehavior::Burst);
     let mut memory = Vec::new();
     let (mut broke, mut part, mut spell, mut is_peace) = (started, started, started, false);

@@ -1,5 +1,4 @@
-//! A Clerk or a Postgres that does not let clerk2pg in: exit code 1, what is wrong, a hint, and
-//! nothing written.
+//! Clerk or Postgres refuses clerk2pg: exit code 1, a message, a hint, and nothing is written.
 
 use std::time::{Duration, Instant};
 
@@ -63,7 +62,7 @@ async fn a_refused_key_writes_nothing() {
         json["error"].as_str().unwrap().contains("refused the secret key"),
         "{json}"
     );
-    // One question was enough: it is not tried again.
+    // No request is sent again.
     assert_eq!(world.sim.requests(), 4);
 }
 
@@ -83,7 +82,7 @@ async fn a_key_refused_later_leaves_the_mirror_alone() {
             .await
             .starts_with("failed Clerk refused the secret key")
     );
-    // In the middle of a sync, too.
+    // Also in the middle of a sync.
     for requests in 1..6 {
         let mut faults = clerk_sim::Faults::from(Rule::new(Effect::Quirks(Box::new(unauthorized()))).skip(requests));
         faults.quirks.max_page = Some(10);
@@ -147,7 +146,7 @@ async fn an_unreachable_or_foreign_clerk_is_reported() {
         .run_with(&["--once"], &[patience, ("CLERK_API_URL", &closed)])
         .await;
     assert_refused(&ran, &closed, "clerk.api_url (CLERK_API_URL)");
-    // A server that does not say which instance it is, and knows none of the users.
+    // A server that does not name its instance and has none of the users.
     let other = Sim::start(Options {
         users: 5,
         seed: 2,
@@ -171,7 +170,7 @@ async fn an_unreachable_or_foreign_clerk_is_reported() {
     assert_eq!(world.db.versions().await, versions);
 }
 
-/// Every command against a database that is not there, or not for us.
+/// Runs every command against a database that does not exist or refuses the connection.
 async fn check_database(url: &str, what: &str, hint: &str) {
     let world = World::new(3).await;
     for arguments in [
@@ -202,7 +201,7 @@ async fn an_unreachable_database_is_reported() {
     check_database(&url, &format!("at {place}/app"), "is the server running").await;
 }
 
-/// A server that says the same to everybody who connects.
+/// A server that sends the same bytes to everybody who connects.
 async fn server_that_says(answer: &'static [u8]) -> String {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let place = listener.local_addr().unwrap();

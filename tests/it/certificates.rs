@@ -1,5 +1,4 @@
-//! Certificates as people have them: old ones, a server's own as its own authority, and those that
-//! clients show.
+//! Unusual certificates: old versions, self-signed ones as their own root, and client certificates.
 
 use rcgen::{BasicConstraints, IsCa, KeyPair, date_time_ymd};
 use x509_cert::{
@@ -31,7 +30,7 @@ async fn unusual_server_certificates_are_judged_as_libpq_does() {
     );
     assert_accepted(&check("sslmode=require".to_owned()).await);
 
-    // A server's own, as `openssl req -x509` makes it, copied to the clients.
+    // A self-signed certificate, as `openssl req -x509` creates it, copied to the clients.
     let own = |not_after| {
         let (mut params, key) = (parameters(&["localhost"], "localhost"), KeyPair::generate().unwrap());
         params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
@@ -60,7 +59,7 @@ async fn unusual_server_certificates_are_judged_as_libpq_does() {
         "clock",
     );
 
-    // Version 1, as `openssl x509 -req` made it for long. Nobody looks at who signed it.
+    // Version 1, as `openssl x509 -req` created it for years. Its signer is not checked.
     let (certificate, key) = own(3000);
     let mut first = Certificate::from_der(certificate.der()).unwrap();
     first.tbs_certificate.version = Version::V1;
@@ -93,7 +92,7 @@ async fn client_certificates_are_shown_as_libpq_does() {
     let shown = format!("&sslcert={certificate}&sslkey={key}");
     assert_accepted(&check(&shown, &[]).await);
     assert_accepted(&check("", &[("PGSSLCERT", &certificate), ("PGSSLKEY", &key)]).await);
-    // Somebody else's.
+    // A certificate of another user.
     let (someone, someones) = server.authority.sign(&[], "someone");
     let (someone, someones) = (
         server.file("someone.crt", &someone),
@@ -109,7 +108,7 @@ async fn client_certificates_are_shown_as_libpq_does() {
         "sslkey must be the key",
     );
 
-    // Keys that cannot be used are told before anything is tried.
+    // Unusable keys are reported before any connection.
     let chmod = |mode| {
         let permissions = std::os::unix::fs::PermissionsExt::from_mode(mode);
         std::fs::set_permissions(&key, permissions).unwrap();
@@ -141,7 +140,7 @@ async fn client_certificates_are_shown_as_libpq_does() {
     let ran = check(&format!("&sslcert={certificate}&sslkey={locked}"), &[]).await;
     assert_refused(&ran, 2, "the key is encrypted", "openssl pkey");
 
-    // libpq's places for them.
+    // libpq's default locations.
     for (from, to) in [(&certificate, "postgresql.crt"), (&key, "postgresql.key")] {
         server.file(&format!(".postgresql/{to}"), &std::fs::read_to_string(from).unwrap());
     }

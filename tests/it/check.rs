@@ -235,7 +235,7 @@ async fn features_that_a_server_lacks_are_listed() {
         .await
         .assert_failed(&[])
         .assert_check("instance", "warn", "this database mirrors it");
-    // The same database, with Clerk's own address.
+    // The same database with Clerk's own address.
     world.sim.clear_faults();
     check(&world).await.assert_failed(&["instance"]).assert_check(
         "instance",
@@ -405,12 +405,12 @@ async fn a_running_daemon_is_recognized() {
             "ok",
             &format!("a daemon answers at http://{}/: in sync", watched.address),
         );
-    // Its ears are left alone.
+    // The check leaves the daemon's notifications alone.
     world.db.execute("NOTIFY clerk2pg, 'full'").await;
     world.syncs(2).await;
     assert_eq!(watched.daemon.count_in_log("WARN"), 0, "{}", watched.daemon.log());
 
-    // While it syncs it has the lease.
+    // A syncing daemon holds the lease.
     world
         .sim
         .set_faults(Rule::new(Effect::LatencyMs(300)).on([Endpoint::List]));
@@ -444,7 +444,7 @@ async fn a_running_daemon_is_recognized() {
         .assert_hint("listener", "choose another one in http.listen");
 }
 
-/// A check while a daemon writes.
+/// Runs a check while a daemon writes.
 async fn check_with_daemon(world: &World, environment: &[(&str, &str)]) -> CheckReport {
     CheckReport::new(world.run_with(&["check", "--format", "json"], environment).await)
 }

@@ -1,4 +1,4 @@
-//! `clerk2pg check`: the database, its rights and what is in it.
+//! `clerk2pg check`: the database, its privileges and its schema.
 
 use clerk_sim::Unstorable;
 use rustix::process::Signal;
@@ -66,7 +66,7 @@ async fn the_state_of_the_schema_is_reported() {
     world.db.execute("DROP TABLE clerk.orders").await;
 
     assert_eq!(world.once().await.code, Some(0));
-    // As an older version left it.
+    // The state that an older version leaves.
     let older = "DELETE FROM clerk.__diesel_schema_migrations WHERE version = (SELECT max(version) FROM clerk.__diesel_schema_migrations)";
     world.db.execute(&format!("BEGIN; {older}; COMMIT")).await;
     let pending = check_with(&world, &[]).await;
@@ -124,7 +124,7 @@ async fn missing_privileges_are_listed_with_the_grant_that_adds_them() {
         .assert_check("schema", "skipped", "the role may not read which version it is")
         .assert_check("instance", "ok", "it is unknown whether this database mirrors it")
         .assert_check("lease", "skipped", "");
-    // What the line says is enough for all that a sync does.
+    // The hint's grant is enough for a sync.
     grant(&world, &lacking).await;
     check()
         .await
@@ -170,7 +170,7 @@ async fn missing_privileges_are_listed_with_the_grant_that_adds_them() {
     assert_eq!(daemon.count_in_log("WARN"), 0, "{}", daemon.log());
     assert_eq!(daemon.stop(Signal::TERM).await.code, Some(0));
 
-    // What is taken away again is named, and nothing else.
+    // Exactly what is revoked is listed.
     world
         .db
         .execute(&format!(
@@ -207,7 +207,7 @@ async fn missing_privileges_are_listed_with_the_grant_that_adds_them() {
     ran.assert(Exit::Ok, changed().created(1).unchanged(5));
     world.assert_in_sync().await;
 
-    // A table of a version to come is not forgotten.
+    // Tables of later versions are checked as well.
     world.db.execute("CREATE TABLE clerk.brand_new ()").await;
     check().await.assert_failed(&["permissions"]).assert_check(
         "permissions",
@@ -228,7 +228,7 @@ async fn missing_privileges_are_listed_with_the_grant_that_adds_them() {
     role.end(&world).await;
 }
 
-/// Does what the mend says.
+/// Runs the SQL of the hint.
 async fn grant(world: &World, checked: &CheckReport) {
     let hint = checked.find("permissions")["hint"].as_str().unwrap();
     let (_, sql) = hint.split_once(": ").unwrap();
@@ -263,7 +263,7 @@ async fn a_wrong_password_and_a_read_only_server_are_reported() {
         "postgres://plain:hidden@127.0.0.1:{}/postgres?sslmode=disable",
         server.port
     );
-    // Nothing else comes to a stop over it.
+    // All other checks still run.
     check(&right)
         .await
         .assert_failed(&["database"])
@@ -313,7 +313,7 @@ async fn the_protection_of_the_connection_is_reported() {
     .await;
     tls("encrypted", "", "ok", "not checked (sslmode=prefer)").await;
     tls("plain", "", "ok", "not encrypted, and nothing leaves this machine").await;
-    // It leads to this machine, but does not look like it.
+    // This address leads to this machine, but does not show it.
     tls(
         "plain",
         "hostaddr=0.0.0.0",
@@ -344,7 +344,7 @@ async fn a_pooler_that_drops_notifications_is_reported() {
         .assert_check("lease", "ok", "free");
 }
 
-/// What the server is asked, by its own log.
+/// Reads the server's log of statements.
 #[tokio::test(flavor = "multi_thread")]
 async fn check_runs_no_statement_that_writes() {
     let (world, server) = (World::new(3).await, Postgres::start().await);

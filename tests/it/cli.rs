@@ -1,4 +1,4 @@
-//! The commands and what they print, for people and for programs.
+//! The commands, and what they print as text and as JSON.
 
 use std::collections::BTreeSet;
 
@@ -44,7 +44,7 @@ async fn a_report_is_one_object_with_these_keys() {
         assert_eq!(json["plan"], Value::Null);
         assert!(json["duration_ms"].as_u64().unwrap() > 0);
     }
-    // A failure has the same keys, and says why.
+    // A failed sync reports the same keys and an error.
     let ran = world
         .run_with(
             &["--once", "--format", "json"],
@@ -91,7 +91,7 @@ async fn a_sync_does_what_the_dry_run_before_it_printed() {
         user["public_metadata"] = serde_json::json!({"changed": true});
         user["updated_at"] = (user["updated_at"].as_i64().unwrap() + 1).into();
     });
-    // Clerk does not always say that something changed: `updated_at` stays.
+    // Clerk does not always change `updated_at`.
     let mut banned = world.sim.document(&ids[6]).unwrap();
     banned["banned"] = (banned["banned"] != true).into();
     banned["brand_new_key"] = 1.into();
@@ -202,8 +202,8 @@ async fn status_as_json() {
     assert_eq!(json["last_success_at"], runs[0]["ended_at"]);
 }
 
-/// What the program says at a level of logging, and the password in the database's address: the
-/// server's own, or any where it asks for none.
+/// Returns everything that the program logs at a level, and the password in the database URL: the
+/// server's own, or any password if it asks for none.
 async fn everything_said(world: &World, level: &str) -> (String, String) {
     let (scheme, rest) = world.db.url.split_once("://").unwrap();
     let (who, place) = rest.rsplit_once('@').unwrap_or(("postgres", rest));

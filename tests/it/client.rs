@@ -1,5 +1,4 @@
-//! The client of Clerk's API: what it sends, what it retries and when, what it refuses to read, and
-//! what it says about it.
+//! The client of Clerk's API: what it sends, retries and refuses to read, and its error texts.
 
 use std::time::{Duration, Instant};
 
@@ -78,7 +77,7 @@ async fn transient_errors_are_retried() {
         let page = client.list(&FIRST_PAGE, 500).await;
         assert_eq!(page.unwrap().users().len(), 20, "{rule:?}");
         assert!(sim.requests() >= 2, "{rule:?}");
-        // With a pause before it, and a short one.
+        // After a short pause.
         let took = started.elapsed();
         assert!(
             (Duration::from_millis(200)..Duration::from_secs(3)).contains(&took),
@@ -95,8 +94,7 @@ async fn retries_back_off() {
     let times: Vec<i64> = sim.log().iter().map(|request| request.at).collect();
     let pauses: Vec<i64> = times.windows(2).map(|pair| pair[1] - pair[0]).collect();
     assert_eq!(pauses.len(), 4);
-    // Each pause is at least twice as long as the least of the one before, whatever the jitter
-    // adds.
+    // Whatever the jitter, each pause is at least twice the minimum of the one before.
     for (pause, least) in pauses.iter().zip([250, 500, 1000, 2000]) {
         assert!((least - 10..3 * least).contains(pause), "{pauses:?}");
     }
@@ -150,7 +148,7 @@ async fn retries_respect_retry_after_and_never_follow_at_once() {
 async fn rate_limiting_is_no_outage() {
     let sim = sim(0).await;
     sim.set_faults(error(429, Some(1)).next(3));
-    // Three waits of more than a second, for a client that bears an outage for less than one.
+    // Three waits of more than a second, with a client whose timeout is below a second.
     client(&sim.url(), IMPATIENT).count(Range::ALL).await.unwrap();
     assert_eq!(sim.requests(), 4);
 }
@@ -163,7 +161,7 @@ async fn an_absurd_retry_after_is_capped() {
             let server = Server::start(move |_| answer(status, &header, b"")).await;
             let client = client(&server.url, IMPATIENT);
             let asking = tokio::spawn(async move { client.count(Range::ALL).await });
-            // It waits, or it gives up with an error; it does not panic, and does not ask at once.
+            // It waits or returns an error. It does not panic, and it does not send at once.
             tokio::time::sleep(Duration::from_millis(150)).await;
             assert_eq!(server.requests().len(), 1, "{status} {told}");
             asking.abort();
@@ -180,7 +178,7 @@ async fn an_outage_longer_than_the_timeout_is_an_error_in_time() {
     let patience = Duration::from_secs(1);
     for (rule, least, said) in [
         (error(503, None), patience, "503"),
-        // Who asks to be left alone for an hour need not be asked again.
+        // After a `Retry-After` of an hour, no request is sent again.
         (error(503, Some(3600)), Duration::ZERO, "503"),
         (Rule::new(Effect::Stall), patience, "no answer in time"),
         (Rule::new(Effect::LatencyMs(60_000)), patience, "no answer in time"),
@@ -194,7 +192,7 @@ async fn an_outage_longer_than_the_timeout_is_an_error_in_time() {
         let asked = tokio::time::timeout(10 * patience, client.list(&FIRST_PAGE, 500)).await;
         let error = asked.unwrap_or_else(|_| panic!("no end: {rule:?}")).unwrap_err();
         let took = started.elapsed();
-        // Twice the time of one request, and a little for a pause that had begun.
+        // Twice the timeout of one request, and some time for a pause that had begun.
         assert!((least..3 * patience).contains(&took), "{took:?}: {rule:?}");
         assert!(matches!(error, Error::Unavailable { .. }), "{error:?}");
         assert!(error.to_string().contains(said), "{error}: {rule:?}");
@@ -258,7 +256,7 @@ async fn an_endless_body_is_abandoned() {
     let server = Server::endless(move |_| head.as_bytes().to_vec()).await;
     let error = client(&server.url, PATIENT).list(&FIRST_PAGE, 500).await.unwrap_err();
     assert_eq!(error.to_string(), "Clerk's answer is larger than 32 MiB");
-    // What was under way is on top of it.
+    // Bytes in flight come on top.
     assert!(server.sent() < 64 << 20, "{} bytes were taken", server.sent());
     assert_eq!(server.requests().len(), 1, "asking again would get the same");
 }
@@ -280,7 +278,8 @@ async fn the_size_limit_applies_to_the_uncompressed_body() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_gzip_body_of_several_members_is_read_whole() {
     let mut split_anywhere = vec![r#"[{"id":"user_a"},"#, r#"{"id":"user_b"}]"#];
-    // The length at the end of the stream is the last member's; here it is the first one's, too.
+    // The length at the end of the stream belongs to the last member, and here equals the first
+    // one's.
     let alike = vec![r#"[{"id":"user_a"},"#, r#"{"id":"user_b"} ]"#];
     split_anywhere.push("");
     for members in [split_anywhere, alike] {

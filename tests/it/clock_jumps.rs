@@ -1,5 +1,5 @@
 //! The database's clock jumps. One server serves many tests, so the stored times move instead: an
-//! expiry half an hour ahead is the same as a clock that has gone back by it.
+//! expiry half an hour ahead equals a clock that went back by half an hour.
 
 use clerk_sim::{Effect, Endpoint, Rule};
 use rustix::process::Signal;
@@ -13,11 +13,11 @@ use crate::support::{
     wait::eventually,
 };
 
-/// The lease's time in these tests.
+/// The lease's duration in these tests.
 const LEASE: (&str, &str) = ("CLERK2PG_LEASE__TTL", "3s");
 
 impl World {
-    /// The database's clock jumps by so much, as far as expiries tell.
+    /// Moves the database's clock, as far as expiries show it.
     async fn clock_jumps(&self, by: &str) {
         let sql = format!(
             "UPDATE clerk.leader SET expires_at = expires_at - interval '{by}';
@@ -33,14 +33,14 @@ impl World {
         eventually("others stand by", async || self.db.number(standbys).await == count).await;
     }
 
-    /// The process that leads.
+    /// Returns the process id of the leader.
     async fn leader(&self) -> Option<u32> {
         let holder = self.db.text("SELECT holder FROM clerk.leader WHERE holder IS NOT NULL");
         holder.await?.split(':').nth_back(1)?.parse().ok()
     }
 }
 
-/// A leader and one that stands by.
+/// Starts a leader and a standby.
 async fn two(world: &World) -> (Process, MonitoredDaemon) {
     let leader = world.start_incremental(&[LEASE]).await;
     let standby = MonitoredDaemon::new(world.start_daemon(&[NEVER, EVERY_SECOND, LEASE, ANY])).await;
@@ -70,7 +70,7 @@ async fn a_daemon_started_after_the_clock_went_back_leads_at_once() {
     let world = World::new(20).await;
     world.start_incremental(&[LEASE]).await.kill().await;
     world.clock_jumps("-30 minutes").await;
-    // The leader alone had put off nothing; its first expiry is all there is.
+    // The leader alone never renewed the lease, so only its first expiry is stored.
     let daemon = world.start_incremental(&[LEASE]).await;
     world.sim.create_random();
     world.wait_until_mirrored().await;
@@ -176,7 +176,7 @@ async fn rows_held_or_updated_before_the_clock_went_back_count_as_old() {
     world.sim.insert(document);
     world.once().await.assert(Exit::Held, held(11).unchanged(39));
 
-    // An older state that Clerk still shows when it is asked again is taken.
+    // An older state is stored if Clerk still shows it when asked again.
     let id = &ids[20];
     let old = world.sim.document(id).unwrap();
     world.sim.update(id, |user| user["first_name"] = "Newer".into());

@@ -1,9 +1,10 @@
-//! What cannot work is said before anything is tried: exit code 2, what is wrong, and a hint.
+//! Errors in the configuration are reported before anything starts: exit code 2, a message and a
+//! hint.
 
 use crate::support::program::{ProgramOutput, command};
 
-/// An environment in which all is well, as far as the program can see without asking anybody.
-/// Nobody listens there.
+/// A valid environment, as far as the program can tell without a connection. Nothing listens at its
+/// addresses.
 const FINE: [(&str, &str); 3] = [
     ("CLERK_SECRET_KEY", "sk_test_hidden"),
     (
@@ -13,7 +14,7 @@ const FINE: [(&str, &str); 3] = [
     ("CLERK_API_URL", "http://127.0.0.1:1"),
 ];
 
-/// Runs with variables set on top of what is fine; an empty one is taken away.
+/// Runs with these variables on top of [`FINE`]. An empty value removes a variable.
 async fn run(arguments: &[&str], environment: &[(&str, &str)]) -> ProgramOutput {
     let mut command = command();
     command.args(arguments).envs(FINE);
@@ -59,7 +60,7 @@ async fn key_errors() {
         ran.stderr.starts_with("error: CLERK_SECRET_KEY is not set\nhint: "),
         "{ran:#?}"
     );
-    // Compose files set what is missing to nothing.
+    // Compose files set missing variables to empty strings.
     let output = command().envs(FINE).env("CLERK_SECRET_KEY", "").output().await.unwrap();
     assert_unusable(&output.into(), "CLERK_SECRET_KEY is not set", WHERE);
 
@@ -95,7 +96,7 @@ async fn database_url_errors() {
         &["migrate"],
         &["approve", "0"],
     ] {
-        // What does not talk to Clerk does not ask for its key.
+        // Commands that do not talk to Clerk do not need its key.
         let key = if arguments.first().is_some_and(|first| !first.starts_with('-')) {
             ""
         } else {
@@ -192,7 +193,7 @@ async fn errors_in_environment_variables() {
     .await;
     check(&[("CLERK_API_URL", "api.clerk.com")], "clerk.api_url", "https://").await;
     check(&[("RUST_LOG", "clerk2pg=loud")], "RUST_LOG", "clerk2pg=debug").await;
-    // The type says it all.
+    // The type states the allowed values.
     for (name, value) in [
         ("CLERK2PG_DELETES__MAX_PERCENT", "many"),
         ("CLERK2PG_DELETES__MODE", "purge"),
@@ -207,7 +208,7 @@ async fn errors_in_environment_variables() {
     }
 }
 
-/// Runs with this file.
+/// Runs with this configuration file.
 async fn with_file(text: &str) -> (ProgramOutput, String) {
     let directory = tempfile::tempdir().unwrap();
     let file = directory.path().join("clerk2pg.toml").display().to_string();

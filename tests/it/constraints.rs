@@ -1,4 +1,4 @@
-//! The application's own constraints on `clerk.users` hold back one row, never the others.
+//! Constraints of the application on `clerk.users` reject one user and no other.
 
 use crate::support::{
     fixture::{World, mirrored, mirrored_ids},
@@ -13,7 +13,7 @@ async fn reasons(world: &World) -> Vec<(String, String)> {
     rows.iter().map(|row| (row.get(0), row.get(1))).collect()
 }
 
-/// The application adds `ddl`, which refuses users named "refused". `mend` takes it away again.
+/// The application adds `ddl`, which refuses users named "refused". `mend` removes it again.
 async fn check_refused(ddl: &str, why: &str, mend: &str) {
     let world = mirrored(40).await;
     world.db.execute(ddl).await;
@@ -120,7 +120,7 @@ async fn a_domain_of_a_generated_column_rejects_one_user() {
     .await;
 }
 
-/// An order of one of two deleted users holds that user's row back.
+/// An order references one of two deleted users and keeps that row.
 async fn check_held_back(on_delete: &str) {
     let world = mirrored(30).await;
     let ids = world.sim.user_ids();
@@ -224,7 +224,7 @@ async fn a_kept_row_is_released_when_its_user_returns() {
     world.assert_in_sync().await;
 }
 
-/// An expression of the application's never comes to its end for one user's document.
+/// An expression of the application never returns for one user's document.
 #[tokio::test(flavor = "multi_thread")]
 async fn an_endless_expression_rejects_one_user() {
     let world = mirrored(40).await;
@@ -245,7 +245,7 @@ async fn an_endless_expression_rejects_one_user() {
         );
     }
     assert!(world.sim.update(&ids[17], |user| user["username"] = "slow".into()));
-    // A statement for all of them at once takes a minute.
+    // One statement for all users takes a minute.
     let once = world.command(&["--once", "--format", "json"]).output();
     let ran = tokio::time::timeout(4 * PATIENCE, once).await.expect("an end").unwrap();
     ProgramOutput::from(ran).assert(Exit::Ok, changed().updated(6).unchanged(33).rejected(1));
@@ -286,7 +286,7 @@ async fn slow_deletions_are_spread_over_syncs() {
     );
     let left = world.users().await;
     assert!((21..40).contains(&left), "{left} are left: {ran:#?}");
-    // Nothing is forgotten: the next sync goes on.
+    // The next sync carries out the rest.
     world.db.execute("DROP TRIGGER linger ON clerk.users").await;
     let ran = world.once_with(&all).await;
     assert_eq!(ran.code, Some(0), "{ran:#?}");

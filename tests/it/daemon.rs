@@ -1,5 +1,4 @@
-//! The daemon at its daily work: syncs on schedule, one at a time, and a configuration that is read
-//! again at SIGHUP.
+//! The daemon: scheduled syncs, one at a time, and a reload at SIGHUP.
 
 use std::{path::Path, time::Duration};
 
@@ -37,7 +36,7 @@ async fn scheduled_syncs_mirror_changes() {
             world.sim.update_random();
             world.sim.delete_random();
         }
-        // Users that were created a moment ago are deleted ten seconds later.
+        // Users created a moment ago are deleted ten seconds later.
         world.wait_until_mirrored().await;
     }
     let ran = daemon.stop(Signal::TERM).await;
@@ -49,7 +48,7 @@ async fn scheduled_syncs_mirror_changes() {
 #[tokio::test(flavor = "multi_thread")]
 async fn syncs_slower_than_the_schedule_neither_overlap_nor_pile_up() {
     let world = World::new(10).await;
-    // Five requests make a sync of three seconds, for a schedule of every second.
+    // Five requests of 0.6 s make a sync of three seconds, with a schedule of every second.
     world.sim.set_faults(Rule::new(Effect::LatencyMs(600)));
     let daemon = world.start_daemon(&[]);
     world.syncs(2).await;
@@ -60,7 +59,7 @@ async fn syncs_slower_than_the_schedule_neither_overlap_nor_pile_up() {
     assert_eq!(ran.code, Some(0), "{ran:#?}");
 
     world.assert_one_at_a_time().await;
-    // One tick may have been waiting; behind it, each sync has a tick of its own.
+    // One tick may have been pending. After it, each sync has its own tick.
     let five = format!(
         "SELECT extract(epoch FROM max(started_at) - min(started_at)) FROM clerk.sync_runs WHERE id BETWEEN {slow} + 1 AND {slow} + 5"
     );
@@ -68,7 +67,7 @@ async fn syncs_slower_than_the_schedule_neither_overlap_nor_pile_up() {
     assert!(took > 2.0, "five syncs within {took} s: ticks had piled up");
 }
 
-/// A daemon on a configuration file, which is not overruled by the environment.
+/// Starts a daemon with a configuration file that no environment variable overrides.
 fn on_file(world: &World, file: &Path, text: &str) -> Process {
     std::fs::write(file, text).unwrap();
     Process::spawn(world.command(&["--config", file.to_str().unwrap()]))

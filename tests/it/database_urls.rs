@@ -1,5 +1,5 @@
-//! Addresses of Postgres as libpq takes them: both forms, variables in place of what is left out,
-//! files with passwords, several hosts.
+//! Database URLs as libpq reads them: both forms, environment variables, password files, several
+//! hosts.
 
 use std::{fs, os::unix::fs::PermissionsExt};
 
@@ -12,7 +12,7 @@ use crate::support::{
     proxy::upstream,
 };
 
-/// Where a test's database is, in parts.
+/// The parts of a test database's URL.
 struct Parts {
     user: String,
     password: String,
@@ -38,7 +38,7 @@ impl Parts {
     }
 }
 
-/// The binary in an environment of nothing but this.
+/// Runs the program with exactly this environment.
 async fn run(arguments: &[&str], environment: &[(&str, &str)]) -> ProgramOutput {
     let mut command = command();
     command
@@ -82,7 +82,7 @@ async fn url_and_keyword_forms_are_read_and_variables_fill_in_what_is_missing() 
         ("PGCONNECT_TIMEOUT", "5"),
         ("PGOPTIONS", "-c statement_timeout=30000"),
     ];
-    // With nothing else, and for what an address leaves out.
+    // Variables alone, and for the parts that a URL omits.
     assert_accepted(&run(&["migrate"], &variables).await);
     let only_name = format!("dbname={database}");
     let partly = [
@@ -95,7 +95,7 @@ async fn url_and_keyword_forms_are_read_and_variables_fill_in_what_is_missing() 
     let ran = run(&["migrate"], &nowhere).await;
     assert_eq!(ran.code, Some(1), "{ran:#?}");
     assert!(ran.stderr.contains("\"clerk2pg_nowhere\" does not exist"), "{ran:#?}");
-    // A shell that is set up for another program does not decide what is written to.
+    // Variables of another program do not choose the database that is written to.
     let ran = run(&["migrate"], &variables[..4]).await;
     assert_eq!(ran.code, Some(2), "{ran:#?}");
     assert!(ran.stderr.contains("DATABASE_URL is not set"), "{ran:#?}");
@@ -125,7 +125,7 @@ async fn parameters_of_other_clients_are_accepted() {
             > 0
     );
 
-    // Said at the level debug, with names only.
+    // Logged at debug, with names only.
     let url = format!("{}?{prisma}", db.url);
     let ran = run(&["migrate"], &[("DATABASE_URL", &url), ("RUST_LOG", "clerk2pg=debug")]).await;
     let said: Vec<_> = ran
@@ -152,7 +152,7 @@ async fn parameters_of_other_clients_are_accepted() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn the_password_is_read_from_a_passfile() {
-    // Only a server that asks for one can tell.
+    // This needs a server that asks for a password.
     let server = Postgres::start().await;
     let port = server.port;
     let home = server.files.path().display().to_string();
@@ -185,7 +185,7 @@ async fn the_password_is_read_from_a_passfile() {
         "{ran:#?}"
     );
 
-    // A file of another name, and a password that stands above every file.
+    // Another file name. An explicit password has priority over any file.
     let other = server.file("other", &format!("localhost:{port}:*:*:hidden"));
     let named = format!("{url}?passfile={other}");
     assert_accepted(&run(&["migrate"], &[("DATABASE_URL", &named)]).await);
@@ -197,7 +197,7 @@ async fn the_password_is_read_from_a_passfile() {
 #[tokio::test(flavor = "multi_thread")]
 async fn the_first_writable_of_several_hosts_is_used() {
     let (_socket, dead) = unused_address();
-    // The first is like a standby, but for what makes it one.
+    // The first server is read-only like a standby.
     let (reader, writer) = tokio::join!(Postgres::start(), Postgres::start());
     reader.set("default_transaction_read_only = on").await;
     let (reads, writes) = (
@@ -215,7 +215,7 @@ async fn the_first_writable_of_several_hosts_is_used() {
     let ran = migrate(&all, "target_session_attrs=any").await;
     assert!(ran.stderr.contains("read-only transaction"), "{ran:#?}");
     assert_accepted(&migrate(&format!("{dead},{writes}"), "").await);
-    // One that refuses is not passed over.
+    // A server that refuses the role is not skipped.
     let ran = run(
         &["migrate"],
         &[(
@@ -226,7 +226,7 @@ async fn the_first_writable_of_several_hosts_is_used() {
     .await;
     assert!(ran.stderr.contains("Postgres does not let clerk2pg in"), "{ran:#?}");
 
-    // Where none will do, each is told.
+    // If no host works, each is listed with its reason.
     let ran = migrate(&format!("{dead},{reads}"), "target_session_attrs=read-write").await;
     assert_eq!(ran.code, Some(1), "{ran:#?}");
     for part in [

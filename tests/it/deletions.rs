@@ -1,5 +1,4 @@
-//! Nobody leaves the mirror unless Clerk, asked for that user by id, said so; whoever is gone does
-//! leave.
+//! A row is deleted only after Clerk, asked for that user by id, confirmed the deletion.
 
 use clerk_sim::{Effect, Endpoint, ErrorBody, Faults, Quirks, Rule, WrongCount};
 
@@ -13,7 +12,7 @@ use crate::support::{
 async fn a_deletion_at_clerk_deletes_the_row() {
     let world = mirrored(30).await;
     let ids = world.sim.user_ids();
-    // The first, the last, and some in between.
+    // The first, the last, and some between.
     for at in [0, 7, 8, 29] {
         assert!(world.sim.delete(&ids[at]));
     }
@@ -45,7 +44,7 @@ async fn mark_mode_keeps_rows_and_users_can_return() {
     assert_eq!(world.db.versions().await, versions, "somebody was marked twice");
     assert_eq!(world.db.text(&deleted_at).await, marked_at);
 
-    // The very same bytes as before.
+    // The same bytes as before.
     world.sim.insert(document);
     let plan = world.run_with(&["--dry-run", "--format", "json"], &mark).await;
     plan.assert(Exit::Ok, planned().created(1).unchanged(11));
@@ -56,7 +55,7 @@ async fn mark_mode_keeps_rows_and_users_can_return() {
     assert_eq!(world.db.text(&deleted_at).await, None);
     world.assert_in_sync().await;
 
-    // A marked row goes when the mode changes: to readers of events it has been gone since it was
+    // A marked row is deleted when the mode changes. Readers of events saw its deletion when it was
     // marked.
     world.age_rows().await;
     world.sim.delete(&gone);
@@ -91,7 +90,7 @@ async fn keep_mode_sends_no_requests_about_missing_users() {
     world.once_with(&keep).await.assert(Exit::Ok, in_sync().unchanged(11));
     assert_eq!(world.db.versions().await, versions);
     assert_eq!(asked(&world), 0);
-    // The deletion was left for later, not forgotten.
+    // The deletion was postponed, not forgotten.
     world.once().await.assert(Exit::Ok, changed().deleted(1).unchanged(11));
     assert_eq!(asked(&world), 3, "the names, a witness, and the one who is gone");
 }
@@ -108,7 +107,7 @@ async fn keep_mode_applies_to_a_resumed_sync() {
     assert_eq!(mirrored_ids(&world).await.len(), 12);
 }
 
-/// Whether a request asks for users by their ids.
+/// Whether a request filters by user ids.
 fn is_by_name(path: &str) -> bool {
     path.contains("user_id=") || path.starts_with("/v1/users/user_")
 }
@@ -140,8 +139,7 @@ async fn users_hidden_from_lists_are_kept() {
         incomplete().unchanged(60),
     )
     .await;
-    // Hidden while the list is walked, but not when they are asked for by id; by id they are not
-    // found.
+    // The users are hidden from the walk, appear in the list by ids, and are not found by id.
     let walk = lists_of_a_walk(&world).await;
     let mut faults = Faults::from(
         Rule::new(Effect::Quirks(Box::new(hiding)))
@@ -170,7 +168,7 @@ async fn users_hidden_from_lists_are_kept() {
     .await;
 }
 
-/// How many list requests a sync makes that deletes nobody.
+/// Counts the list requests of a sync that deletes nobody.
 async fn lists_of_a_walk(world: &World) -> u64 {
     let lists = || world.sim.requests_by_path()["GET /v1/users"];
     let before = lists();
@@ -254,7 +252,7 @@ async fn misleading_lists_delete_nobody() {
             ..Quirks::default()
         })))
         .on([Endpoint::List])
-        // The newest change is asked for before the first page.
+        // The newest change is requested before the first page.
         .skip(2),
     );
     let mut faults = first_page_only;
@@ -306,7 +304,7 @@ async fn stale_lists_delete_nobody() {
         stale_lists_ms: 60_000,
         ..Quirks::default()
     };
-    // Lists and counts do not know the new users yet; by id they are there.
+    // Lists and counts do not have the new users yet. By id they are found.
     check("stale lists", &world, stale, Exit::Ok, in_sync().unchanged(13)).await;
     let mirrored = mirrored_ids(&world).await;
     assert!(created.iter().all(|id| mirrored.contains(id)) && mirrored.contains(&gone));
@@ -371,7 +369,7 @@ async fn an_unconfirmed_deletion_waits() {
         unconfirmed,
     )
     .await;
-    // An outage is not about this user.
+    // An outage does not concern this user.
     for effect in [error(503, ErrorBody::Html), Effect::DropBefore, Effect::Truncate] {
         let name = format!("{effect:?}");
         let ran = once_under(&world, gets(effect), &[]).await;
@@ -394,7 +392,7 @@ async fn a_sync_resumed_after_the_last_user_still_deletes() {
     let away = unreachable_after_walk(&world).await;
     let ran = once_under(&world, away, &[]).await;
     assert_eq!(ran.json()["outcome"], "failed", "{ran:#?}");
-    // The walk goes on behind the last user but one, and there is nobody any more.
+    // The walk resumes after the last user but one, and the list has no more users.
     world.sim.delete(&ids[29]);
     let ran = world.once().await;
     let json = ran.json();
@@ -432,7 +430,7 @@ async fn a_batch_by_ids_that_fails_half_way_confirms_nothing() {
     world.once().await.assert(Exit::Ok, changed().deleted(1).unchanged(29));
 }
 
-/// How many list requests the walk itself makes, where somebody is missing.
+/// Counts the list requests of the walk itself while a user is missing.
 async fn lists_of_a_walk_without(world: &World) -> u64 {
     let before = world.sim.log().len();
     let ran = world.once_with(&[("CLERK2PG_DELETES__MODE", "keep")]).await;

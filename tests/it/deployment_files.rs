@@ -1,5 +1,5 @@
-//! What the Dockerfile, the compose files and the manifests for Kubernetes set: YAML that can be
-//! read, and settings that there are.
+//! The Dockerfile, the compose files and the Kubernetes manifests: valid YAML, and existing
+//! settings.
 
 use std::{collections::BTreeMap, fs, path::Path};
 
@@ -11,7 +11,7 @@ fn file(name: &str) -> String {
     fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join(name)).unwrap()
 }
 
-/// The YAML blocks of a document.
+/// Returns the YAML blocks of a document.
 fn blocks(document: &str) -> Vec<String> {
     let blocks = document.split("```yaml\n").skip(1);
     blocks
@@ -19,8 +19,8 @@ fn blocks(document: &str) -> Vec<String> {
         .collect()
 }
 
-/// The variables of the program in a text, whichever way they are set: `NAME: value`, `NAME=value`
-/// or `{name: NAME, value: value}`.
+/// Returns the program's variables in a text: `NAME: value`, `NAME=value` or `{name: NAME, value:
+/// value}`.
 fn variables(text: &str) -> BTreeMap<String, String> {
     let mut found = BTreeMap::new();
     for line in text.lines() {
@@ -40,7 +40,7 @@ fn variables(text: &str) -> BTreeMap<String, String> {
     found
 }
 
-/// The program takes these variables: those that name a file are given one.
+/// Asserts that the program accepts these variables. Variables for files get one.
 async fn takes(name: &str, text: &str, least: usize) {
     let folder = tempfile::tempdir().unwrap();
     let secret = folder.path().join("secret");
@@ -56,7 +56,7 @@ async fn takes(name: &str, text: &str, least: usize) {
         };
     }
     let ran: ProgramOutput = command.output().await.unwrap().into();
-    // What it cannot use is an error of the configuration, 2. Nobody is there to be healthy.
+    // An invalid setting is exit code 2. No daemon runs that could be healthy.
     assert!(matches!(ran.code, Some(0 | 1)), "{name}: {variables:?} {ran:#?}");
 }
 

@@ -1,4 +1,4 @@
-//! What Clerk sends is what the mirror holds, key for key; what changes there changes here.
+//! The mirror holds Clerk's documents key for key, and follows every change.
 
 use std::collections::BTreeSet;
 
@@ -29,7 +29,7 @@ async fn every_kind_of_user_survives_the_round_trip() {
 
 const CREATED_AT: i64 = 1_790_000_000_000;
 
-/// Puts a user with these fields, written as JSON, and mirrors it. Gives the document as sent.
+/// Inserts a user with these fields, written as JSON, mirrors it, and returns the document as sent.
 async fn put(world: &World, id: &str, fields: &str) -> Value {
     let document =
         format!(r#"{{"id":"{id}","object":"user","created_at":{CREATED_AT},"updated_at":{CREATED_AT}{fields}}}"#);
@@ -41,7 +41,7 @@ async fn put(world: &World, id: &str, fields: &str) -> Value {
     serde_json::from_str(&document).unwrap()
 }
 
-/// The mirror gives the same document back.
+/// Asserts that the mirror returns the same document.
 async fn check_kept(fields: &str) {
     let world = World::new(0).await;
     let sent = put(&world, "user_kept", fields).await;
@@ -52,7 +52,7 @@ async fn check_kept(fields: &str) {
 #[tokio::test(flavor = "multi_thread")]
 async fn unknown_keys_are_kept() {
     check_kept(r#","agent_policy":{"mode":"ask","tools":[1,null,{}]},"beta":null,"Ünïcode \"key\"":"x","":[]"#).await;
-    // Names that mean something on our side, and nothing at Clerk.
+    // Key names that the mirror uses itself and Clerk does not.
     check_kept(r#","extra":{"a":1},"absent":["id"],"digest":"0","deleted_at":5,"primary_email":"x","full_name":null"#)
         .await;
 }
@@ -62,7 +62,7 @@ async fn null_is_not_missing() {
     check_kept("").await;
     check_kept(r#","first_name":null,"banned":null,"last_sign_in_at":null,"public_metadata":null,"scim":null"#).await;
     check_kept(r#","first_name":"","public_metadata":{},"email_addresses":[],"locale":null"#).await;
-    // One after the other: each is kept, none is a change of the user.
+    // One after another: each document is kept, and none is a change of the user.
     let world = World::new(0).await;
     put(&world, "user_kept", r#","last_name":null"#).await;
     let changed_at = "SELECT changed_at FROM clerk.users";
@@ -97,7 +97,7 @@ async fn another_spelling_of_the_same_document_is_no_change() {
     let respelled = r#", "public_metadata":{"b":[true], "a":1.0},"locked":true,"first_name":"Zo\u00eb","verification_attempts_remaining":3"#;
     put(&world, "user_same", respelled).await;
     assert_eq!(world.db.text(changed_at).await, before);
-    // What moves by itself is kept all the same.
+    // Values that change by themselves are kept as well.
     assert_eq!(
         world.db.documents().await["user_same"]["verification_attempts_remaining"],
         3
@@ -120,7 +120,8 @@ async fn a_changed_creation_date_is_followed() {
     });
     let ids = world.sim.user_ids();
     let created_at = |at: usize| world.sim.document(&ids[at]).unwrap()["created_at"].as_i64().unwrap();
-    // Over page borders in both directions, onto another user's, and before and behind everybody.
+    // Across page borders in both directions, to another user's date, and before and after all
+    // others.
     let moves = [
         (30, created_at(2) + 1),
         (3, created_at(35) + 1),
@@ -159,8 +160,7 @@ async fn imported_users_may_be_older_than_all_others() {
     let world = mirrored(10).await;
     let old =
         |n: i64| json!({"id": format!("user_import{n}"), "object": "user", "created_at": n, "updated_at": CREATED_AT});
-    // The year 1 is the oldest that Postgres is asked to hold here, 1970 in milliseconds reads as
-    // seconds.
+    // The year 1 is the oldest that Postgres must hold here. 1970 in milliseconds reads as seconds.
     for at in [-1_000_000_000_000, -1, 100_000_000_000, 1_000_000_000_000] {
         world.sim.insert(old(at));
     }
@@ -211,8 +211,8 @@ async fn many_users_created_in_one_moment_are_mirrored() {
     world.assert_in_sync().await;
 }
 
-/// What is derived from a user with these fields: address, verified, number, verified, name; `-`
-/// for null.
+/// Asserts the derived columns of a user with these fields: address, verified, number, verified,
+/// name; `-` is null.
 async fn check_derived(fields: &str, expected: &str) {
     let world = World::new(0).await;
     put(&world, "user_derived", fields).await;
@@ -260,7 +260,7 @@ async fn derived_columns_follow_the_document() {
         "phone_numbers":[{"id":"a","phone_number":"+1"},{"id":"b","phone_number":"+0","phone_number":"+1555","verification":{"status":"verified"}}]"#;
     check_derived(odd, "odd@example.com | false | +1555 | true | -").await;
 
-    // They follow when only the name of the primary address changes.
+    // They also follow a change of the primary address's name alone.
     let world = World::new(0).await;
     let email = "SELECT primary_email FROM clerk.users";
     for (id, address) in [

@@ -1,4 +1,4 @@
-//! The schema is dropped under a daemon.
+//! The schema is dropped while a daemon runs.
 
 use rustix::process::Signal;
 
@@ -11,7 +11,7 @@ use crate::support::{
 async fn dropped(world: &World, environment: &[(&str, &str)]) -> Process {
     assert_eq!(world.once_with(environment).await.code, Some(0));
     let daemon = world.start_daemon(&[&[NEVER, EVERY_SECOND], environment].concat());
-    // Its first sync is done: from here on it would only look for changes.
+    // The first full sync is over: from here on only incremental syncs are due.
     world.syncs(2).await;
     world.db.execute("DROP SCHEMA clerk CASCADE").await;
     daemon.wait_for_log("no longer exists").await;

@@ -1,5 +1,5 @@
-//! Servers that are not quite Clerk: changes are followed as far as they let it, nothing wrong is
-//! done, and what they lack is said once.
+//! Emulators of Clerk: changes are mirrored as far as they allow, nothing wrong is done, and
+//! missing features are reported once.
 
 use clerk_sim::{Effect, Endpoint, ErrorAnswer, ErrorBody, Quirks, Rule};
 use rustix::process::Signal;
@@ -16,7 +16,7 @@ const NO_ORDER: &str = "this server does not list users by their last change";
 const CANNOT_COUNT: &str = "users cannot be counted";
 const NO_COUNT: &str = "this server does not count users; only full syncs see deletions";
 
-/// Some changes, and what looks make of them.
+/// Makes some changes, and asserts that incremental syncs mirror them.
 async fn check(quirks: Quirks, users: usize, says: Option<&str>, sees_deletions: bool) {
     let name = format!("{users} users, {quirks:?}");
     let world = World::new(users).await;
@@ -26,7 +26,7 @@ async fn check(quirks: Quirks, users: usize, says: Option<&str>, sees_deletions:
     let ids = world.sim.user_ids();
     for round in 0..2 {
         world.sim.create_random();
-        // More than the first page of a look.
+        // More than the first page of an incremental sync.
         for id in &ids[..30] {
             rename(&world, id, &format!("Changed {round}"), now());
         }
@@ -59,7 +59,8 @@ fn no_order() -> Quirks {
     }
 }
 
-/// Whether the order is ignored from the start or later on, few users are followed by full syncs.
+/// With few users, full syncs mirror all changes, whether the order is wrong from the start or
+/// later.
 async fn check_walked(world: World, daemon: Process) {
     let ids = world.sim.user_ids();
     for round in 0..2 {
@@ -69,7 +70,7 @@ async fn check_walked(world: World, daemon: Process) {
             .for_each(|id| rename(&world, id, &format!("Changed {round}"), now()));
         let gone = &ids[30 + round];
         assert!(world.sim.delete(gone));
-        // The first may have begun before.
+        // The first may have begun before the change.
         let walks = "kind = 'full' AND ended_at IS NOT NULL";
         let before = world.runs(walks).await;
         eventually("two full syncs", async || world.runs(walks).await >= before + 2).await;
@@ -195,7 +196,7 @@ async fn times_in_seconds_are_understood() {
     assert!(!ran.stderr.contains("WARN"), "{ran:#?}");
 }
 
-/// An answer of 404 for lists, with or without Clerk's code.
+/// Answers lists with 404, with or without Clerk's error code.
 fn not_found(body: ErrorBody) -> Rule {
     Rule::new(Effect::Error(ErrorAnswer {
         status: 404,
@@ -260,7 +261,7 @@ async fn an_api_url_with_a_version_is_accepted_and_plain_http_is_warned_of() {
     let clear = "the secret key is sent to another machine in clear text";
     let ran = world.run(&["check"]).await;
     assert!(!ran.stdout.contains(clear), "{ran:#?}");
-    // Nobody answers there.
+    // Nothing answers at this address.
     let away = [
         ("CLERK_API_URL", "http://192.0.2.1:9"),
         ("CLERK2PG_CLERK__TIMEOUT", "100ms"),
@@ -288,7 +289,7 @@ async fn a_server_that_fails_to_count_is_still_mirrored() {
     world.sim.set_faults(count_error);
     let impatient = ("CLERK2PG_CLERK__TIMEOUT", "500ms");
 
-    // A full sync does all but that.
+    // A full sync does everything but count.
     world.age_rows().await;
     let new = world.sim.create_random();
     assert!(world.sim.delete(&ids[3]));
@@ -298,7 +299,7 @@ async fn a_server_that_fails_to_count_is_still_mirrored() {
     assert!(why.contains("users could not be counted"), "{ran:#?}");
     assert!(world.has_user(&new).await && !world.has_user(&ids[3]).await);
 
-    // Changes are followed, and who is gone is found when users can be counted again.
+    // Changes are mirrored, and deletions are found when the server counts again.
     let daemon = world.start_daemon(&[NEVER, EVERY_SECOND, impatient]);
     let new = world.sim.create_random();
     eventually("the new user", async || world.has_user(&new).await).await;

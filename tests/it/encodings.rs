@@ -1,4 +1,4 @@
-//! Databases whose encoding cannot hold all of Unicode: a character that it lacks costs its user.
+//! Databases whose encoding cannot hold all of Unicode reject users with characters outside of it.
 
 use clerk_sim::{Effect, Endpoint, Options, Rule, Sim};
 use serde_json::{Value, json};
@@ -40,7 +40,7 @@ async fn stored(world: &World, id: &str) -> Option<String> {
         .await
 }
 
-/// A list in which one user's name is raw, one's has JSON's escapes, and one's is wrong besides.
+/// Inserts users with a character raw and escaped, and one invalid user.
 fn fill(world: &World) {
     for at in 0..30 {
         world.sim.insert(user(&format!("user_plain{at}"), "Ann"));
@@ -75,7 +75,7 @@ async fn a_latin1_database_rejects_what_it_cannot_hold() {
     let ids: Vec<&str> = listed.iter().map(|(id, ..)| id.as_str()).collect();
     assert_eq!(ids, ["user_escaped", "user_odd", "user_raw"]);
     for (id, reason, document) in &listed {
-        // What is kept is the same JSON, in a form that the encoding can hold.
+        // The same JSON is kept, in a form that fits the encoding.
         let kept: Value = serde_json::from_str(document).unwrap();
         assert_eq!(
             kept["public_metadata"],
@@ -83,7 +83,7 @@ async fn a_latin1_database_rejects_what_it_cannot_hold() {
         );
         assert!(id == "user_odd" || reason.contains("LATIN1"), "{id}: {reason}");
     }
-    // And in an incremental change, there and back.
+    // Also when a stored user changes, there and back.
     world
         .sim
         .update("user_plain3", |user| user["first_name"] = "Ben 😀".into());
@@ -106,7 +106,7 @@ async fn a_sql_ascii_database_stores_bytes_as_they_come() {
     let world = world("SQL_ASCII").await;
     fill(&world);
     let initial = [("CLERK2PG_EVENTS__INITIAL", "true")];
-    // Bytes are kept as they come, and escapes in jsonb cannot be made bytes of.
+    // Bytes are stored as they come. Escapes in jsonb cannot become bytes.
     world
         .once_with(&initial)
         .await
@@ -122,7 +122,7 @@ async fn a_sql_ascii_database_stores_bytes_as_they_come() {
 async fn the_error_of_a_failed_sync_fits_the_encoding() {
     let world = world("LATIN1").await;
     world.once().await;
-    // The message has quotes that are not in LATIN1.
+    // The message contains quotes that LATIN1 does not have.
     world.sim.set_faults(Rule::new(Effect::Html).on([Endpoint::List]));
     let ran = world.once().await;
     assert_eq!(ran.code, Some(1), "{ran:#?}");

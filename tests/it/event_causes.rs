@@ -1,5 +1,4 @@
-//! What makes an event and what does not: other words for the same, users who come back, and rows
-//! that the application holds back.
+//! Which changes make an event: spellings, returning users, and rows that the application keeps.
 
 use std::collections::BTreeSet;
 
@@ -15,7 +14,7 @@ use crate::support::{
 const NOTHING: [String; 0] = [];
 const CREATED_AT: i64 = 1_790_000_000_000;
 
-/// A user with these fields, written as JSON, at Clerk and in the mirror.
+/// Inserts or changes a user with these fields, written as JSON, and mirrors it.
 async fn put(world: &World, fields: &str) {
     let document =
         format!(r#"{{"id":"user_put","object":"user","created_at":{CREATED_AT},"updated_at":{CREATED_AT}{fields}}}"#);
@@ -40,13 +39,13 @@ async fn another_spelling_of_the_same_document_makes_no_event() {
     let created = ["user.created user_put".to_owned()];
     assert_eq!(world.event_names(0).await, created);
     for respelled in [
-        // What moves by itself.
+        // A value that changes by itself.
         r#","first_name":"Zoë","last_name":null,"locked":true,"lockout_expires_in_seconds":900,"verification_attempts_remaining":3,
             "public_metadata":{"a":1,"b":[true]}"#,
-        // Another order of keys, and other words for text and numbers.
+        // Another order of keys, and other spellings of text and numbers.
         r#","public_metadata":{"b":[true], "a":1.0},"lockout_expires_in_seconds":1000,"verification_attempts_remaining":2,"locked":true,
             "last_name":null,"first_name":"Zo\u00eb""#,
-        // A key that is missing for one that is null, and the other way round.
+        // A missing key in place of a null, and the other way round.
         r#","public_metadata":{"b":[true], "a":1},"lockout_expires_in_seconds":null,"locked":true,"first_name":"Zoë","username":null,
             "never_heard_of":null"#,
         r#","public_metadata":{"b":[true], "a":1},"locked":true,"first_name":"Zoë","last_name":null"#,
@@ -116,7 +115,7 @@ async fn marking_makes_a_deleted_event_and_a_return_a_created_event() {
         );
     }
 
-    // Told long ago; that the row goes now is nothing new.
+    // The event exists already. Removing the row is no news.
     let last = world.last_event().await;
     world
         .db
@@ -165,8 +164,7 @@ async fn keep_mode_makes_no_deleted_event() {
     assert_eq!(world.users().await, 10);
 }
 
-/// The application keeps users named "refused" out, by an error or without a word; `mend` ends
-/// that.
+/// The application refuses users named "refused", with an error or silently, until `mend`.
 async fn check_kept_out(ddl: &str, mend: &str) {
     let world = mirrored(20).await;
     let ids = world.sim.user_ids();
@@ -204,7 +202,7 @@ async fn a_user_refused_by_a_constraint_makes_an_event_once_it_is_dropped() {
     .await;
 }
 
-/// A trigger of the application's that does this to users named "refused".
+/// Returns a trigger that does this to users named "refused".
 fn trigger(when: &str, row: &str, what: &str) -> String {
     format!(
         "CREATE FUNCTION refuse() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN
@@ -227,7 +225,7 @@ async fn a_row_that_a_trigger_skips_makes_no_event() {
     check_kept_out(&trigger("BEFORE INSERT OR UPDATE", "NEW", "RETURN NULL"), MEND).await;
 }
 
-/// Of two deleted users, the application holds the first back until `mend`.
+/// The application keeps the first of two deleted users until `mend`.
 async fn check_held_back(ddl: &str, mend: &str, environment: &[(&str, &str)]) {
     let world = World::new(20).await;
     let ids = world.sim.user_ids();

@@ -1,5 +1,5 @@
-//! For whoever reads `clerk.user_events`: what is notified, in which order ids come into sight, how
-//! long events stay, and what they add up to.
+//! What readers of `clerk.user_events` rely on: notifications, the order of ids, retention, and
+//! that events add up to the mirror.
 
 use std::{
     collections::BTreeMap,
@@ -26,13 +26,13 @@ use crate::support::{
     wait::{PATIENCE, eventually},
 };
 
-/// Nothing is held, however much is deleted.
+/// No limits: no deletion is held.
 const UNLIMITED: [(&str, &str); 2] = [
     ("CLERK2PG_DELETES__MAX_PERCENT", "100"),
     ("CLERK2PG_DELETES__MAX_COUNT", "1000000"),
 ];
 
-/// A connection that listens, and what it hears.
+/// Returns a connection that listens, and its notifications.
 async fn listen(url: &str, channel: &str) -> (Client, UnboundedReceiver<String>) {
     let (client, mut connection) = tokio_postgres::connect(url, NoTls).await.unwrap();
     let (heard, hearing) = unbounded_channel();
@@ -63,7 +63,7 @@ async fn each_transaction_notifies_once_of_its_last_event() {
                 return told;
             }
             let id: i64 = payload.parse().unwrap();
-            // It is there at once, and the last of its transaction.
+            // The event is visible at once, and is the last of its transaction.
             let sql =
                 "SELECT max(id) FROM clerk.user_events WHERE xmin = (SELECT xmin FROM clerk.user_events WHERE id = $1)";
             let last: Option<i64> = client.query_one(sql, &[&id]).await.unwrap().get(0);
@@ -91,13 +91,13 @@ async fn each_transaction_notifies_once_of_its_last_event() {
     let lasts = "SELECT max(id) FROM clerk.user_events GROUP BY xmin ORDER BY 1";
     let rows = world.db.client.query(lasts, &[]).await.unwrap();
     assert_eq!(told, rows.iter().map(|row| row.get(0)).collect::<Vec<i64>>());
-    // A transaction for each page with changes, and one for the deletions.
+    // One transaction for each page with changes, and one for the deletions.
     assert!(told.len() >= 5, "{told:?}");
     assert_eq!(world.events(0).await.len(), 11);
 }
 
-/// Reads on from its position, again and again, until it is told that nothing more comes; gives the
-/// ids in the order of reading.
+/// Reads on from its position until told that nothing more comes. Returns ids in the order of
+/// reading.
 async fn read(url: String, is_over: Arc<AtomicBool>) -> (Vec<i64>, usize) {
     let client = connect(&url).await;
     let statement = "SELECT id FROM clerk.user_events WHERE id > $1 ORDER BY id LIMIT 1000";
@@ -183,14 +183,14 @@ async fn a_full_sync_removes_old_events_and_no_others() {
     world.once_with(&hour).await.assert(Exit::Ok, in_sync().unchanged(5));
     assert_eq!(count().await, 40);
 
-    // Ids go on behind those that were removed.
+    // Ids continue after the removed ones.
     let last = world.last_event().await;
     world.rename(&world.sim.user_ids()[2], "Changed");
     world.once().await.assert(Exit::Ok, changed().updated(1).unchanged(4));
     assert_eq!(world.events(last).await.len(), 1);
 }
 
-/// What moves by itself makes no event, so that a reader has it from some time before.
+/// Values that change by themselves make no event, so a reader may have older ones.
 fn settled(mut document: Value) -> Value {
     for field in ["lockout_expires_in_seconds", "verification_attempts_remaining"] {
         if let Some(value) = document.get_mut(field) {
@@ -200,7 +200,7 @@ fn settled(mut document: Value) -> Value {
     document
 }
 
-/// The users after all events, each of which must make sense after those before it.
+/// Applies all events in order, asserts that each fits the state before it, and returns the users.
 async fn replayed(world: &World) -> BTreeMap<String, Value> {
     let mut users = BTreeMap::new();
     for event in world.events(0).await {
@@ -215,7 +215,7 @@ async fn replayed(world: &World) -> BTreeMap<String, Value> {
     users
 }
 
-/// From nothing, by full and incremental syncs under way while users change.
+/// Replays all events since an empty mirror, after full and incremental syncs while users change.
 async fn check_replay(mode: &[(&str, &str)]) {
     let world = World::new(120).await;
     world.sim.set_faults(Quirks {

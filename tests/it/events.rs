@@ -1,5 +1,4 @@
-//! `clerk.user_events`: what changed is told once, in the form of Clerk's webhooks, and nothing
-//! else is.
+//! `clerk.user_events`: one event for each change, in the form of Clerk's webhooks.
 
 use std::path::PathBuf;
 
@@ -25,7 +24,7 @@ fn of<'e>(events: &'e [Event], user: &str) -> &'e Event {
     event
 }
 
-/// An event's payload is exactly this envelope around `data`.
+/// Asserts that an event's payload is exactly this envelope around `data`.
 #[track_caller]
 fn assert_envelope(world: &World, event: &Event, kind: &str, data: Value) {
     let envelope = json!({"data": normal(data), "object": "event", "type": kind, "timestamp": event.occurred_at,
@@ -49,7 +48,7 @@ async fn each_change_of_a_user_makes_one_event() {
         user["first_name"] = "Changed".into();
         user["public_metadata"] = json!({"plan": "changed"});
     }));
-    // Without a word in `updated_at`.
+    // Without a new `updated_at`.
     let mut document = world.sim.document(banned).unwrap();
     document["banned"] = true.into();
     world.sim.insert(document);
@@ -109,7 +108,7 @@ async fn events_of_one_page_are_in_the_order_of_the_changes() {
     assert_eq!(told, order.map(|at| ids[at].clone()));
 }
 
-/// Keys of a mapping that a schema lists under a name.
+/// Returns the keys that a schema lists under a name.
 fn keys<'y>(schema: &'y Yaml<'y>, list: &str) -> Vec<&'y str> {
     match schema.as_mapping_get(list) {
         Some(list) if list.is_sequence() => list
@@ -188,7 +187,7 @@ async fn payloads_hold_what_clerks_event_schemas_require() {
     }
 }
 
-/// 300 users at a slow server of small pages, and a first import that was killed half way.
+/// 300 users at a slow server with small pages, after a first import that was killed half way.
 async fn half_imported(environment: &[(&str, &str)]) -> World {
     let world = World::with(Options {
         users: 300,
@@ -210,7 +209,8 @@ async fn half_imported(environment: &[(&str, &str)]) -> World {
 async fn the_first_import_makes_no_events_even_if_it_takes_two_runs() {
     let world = half_imported(&[]).await;
     let ids = world.sim.user_ids();
-    // Already imported, still to come, new, and gone from both parts.
+    // One user that is imported already, one that is not, a new one, and a deleted one of each
+    // half.
     for at in [2, 250] {
         world.rename(&ids[at], "Changed");
     }
@@ -220,7 +220,7 @@ async fn the_first_import_makes_no_events_even_if_it_takes_two_runs() {
     assert_eq!(ran.code, Some(0), "{ran:#?}");
     assert_eq!(world.event_names(0).await, [] as [String; 0]);
 
-    // What the import did not look at any more is told by the next sync.
+    // The next sync makes events for what the import had already passed.
     world.sim.clear_faults();
     world
         .once()

@@ -1,4 +1,5 @@
-//! What is in the database already: another's schema, a newer one, a role that may do little.
+//! Databases that contain something already: a foreign schema, a newer one, or a role with few
+//! rights.
 
 use crate::support::{
     fixture::{World, mirrored},
@@ -144,7 +145,7 @@ async fn a_role_without_create_is_refused_with_a_hint() {
             "CREATE SCHEMA clerk AUTHORIZATION",
         );
     }
-    // What the hint says helps.
+    // The hint's statement is enough.
     world
         .db
         .execute(&format!("CREATE SCHEMA clerk AUTHORIZATION {}", role.name))

@@ -1,4 +1,4 @@
-//! Rejected users are said in the first line, and are exit code 5 where a script asks for it.
+//! Rejected users are in the first line, and with `--exit-code` give exit code 5.
 
 use clerk_sim::Unstorable;
 
@@ -12,7 +12,7 @@ fn first_line(ran: &ProgramOutput) -> &str {
     ran.stdout.lines().next().unwrap_or_default()
 }
 
-/// A hundred users who are stored, and one or two who cannot be.
+/// Returns a hundred users that can be stored, and one or two that cannot.
 async fn with_rejected(rejected: usize) -> World {
     let world = World::new(100).await;
     let kinds = [Unstorable::ManyKeys, Unstorable::NotAnObject];
@@ -34,7 +34,7 @@ async fn rejected_users_are_in_the_first_line() {
     let two = format!("In sync with {instance}, but 2 users are rejected");
     assert_eq!((ran.code, first_line(&ran)), (Some(0), &*two), "{ran:#?}");
     let ran = world.run(&["--dry-run"]).await;
-    // Behind a line for each of them.
+    // After one line for each of them.
     let last_line = ran.stdout.lines().last().unwrap_or_default();
     let plan = format!("No changes, but 2 users cannot be stored. All others are in sync with {instance} (100 users).");
     assert_eq!((ran.code, last_line), (Some(0), &*plan), "{ran:#?}");
@@ -76,7 +76,7 @@ async fn with_exit_code_all_other_exit_codes_stay() {
     for id in world.sim.user_ids().iter().take(20) {
         assert!(world.sim.delete(id));
     }
-    // A person must look at the held deletions first.
+    // A person must review the held deletions first.
     world
         .run(&once)
         .await

@@ -1,5 +1,5 @@
-//! The server is started anew, crashes, or hands over to another one while users are being written:
-//! the sync goes on from where it was, each user is counted once, and nobody is lost.
+//! The server restarts, crashes or fails over during syncs: they continue, each user is counted
+//! once, and none is lost.
 
 use std::time::Duration;
 
@@ -20,7 +20,7 @@ const AWAY: &str = "waiting until it can be reached";
 const BACK: &str = "back to normal";
 const NO_WRITES: &str = "this Postgres server takes no writes";
 
-/// Users whose full sync takes some time.
+/// Returns users whose full sync takes some time.
 async fn world(url: String) -> World {
     let options = Options {
         users: USERS,
@@ -38,7 +38,7 @@ async fn world(url: String) -> World {
 }
 
 impl World {
-    /// The test's own connection is lost with the server, too.
+    /// The test loses its own connection as well.
     async fn reconnect(&mut self) {
         self.db.client = connect(&self.db.url).await;
     }
@@ -50,7 +50,7 @@ impl World {
         eventually("pages are stored", async || self.checkpoint().await > before + 50).await;
     }
 
-    /// Everybody is there, and was counted once, over however many syncs.
+    /// Asserts that every user is mirrored and was counted once, over all syncs.
     async fn has_everybody_once(&self) {
         let whole = "outcome IN ('changed', 'in_sync') AND ended_at IS NOT NULL";
         eventually("a full sync is over", async || self.runs(whole).await > 0).await;
@@ -102,7 +102,7 @@ async fn a_restart_while_a_batch_is_written_loses_nothing() {
         let mut world = world(server.admin()).await;
         let daemon = world.start_daemon(&[NEVER]);
         world.walks_on().await;
-        // A batch has written its users by the time it comes to its sync's row.
+        // A batch has written its users before it updates the row of its sync.
         let lock = connect(&world.db.url).await;
         lock.batch_execute("BEGIN; LOCK clerk.sync_runs IN SHARE MODE")
             .await
@@ -117,9 +117,9 @@ async fn a_restart_while_a_batch_is_written_loses_nothing() {
     }
 }
 
-/// Two servers, one of which follows the other, and a database on both.
+/// A primary and a standby, and a database on both.
 struct Pair {
-    // Dropped first, while there is a server to drop its database at.
+    // Dropped first, while the server still runs.
     world: World,
     primary: Postgres,
     standby: Postgres,
@@ -141,7 +141,7 @@ impl Pair {
         }
     }
 
-    /// What the standby shows of the database.
+    /// Reads a number at the standby.
     async fn seen(&self, sql: &str) -> i64 {
         let url = self.world.db.url.replace("read-write", "any");
         let url = url.replace(&format!("127.0.0.1:{},", self.primary.port), "");
@@ -160,7 +160,7 @@ async fn a_sync_continues_on_a_promoted_standby() {
     let daemon = pair.world.start_daemon(&[NEVER]);
     pair.world.walks_on().await;
     pair.has_followed(1).await;
-    // What it had committed and not sent yet is lost, the checkpoint with the users.
+    // Commits that were not sent yet are lost, the checkpoint together with the users.
     pair.primary.stop(Signal::QUIT);
     daemon.wait_for_log(AWAY).await;
     pair.standby.promote().await;
@@ -176,7 +176,7 @@ async fn a_demoted_primary_is_left() {
     let daemon = pair.world.start_daemon(&[NEVER]);
     pair.world.walks_on().await;
     pair.has_followed(1).await;
-    // All connections stay, and nothing can be written over them any more.
+    // All connections stay open, but are read-only from now on.
     pair.primary.set("default_transaction_read_only = on").await;
     pair.standby.promote().await;
     daemon.wait_for_log(AWAY).await;
@@ -189,13 +189,13 @@ async fn a_demoted_primary_is_left() {
 async fn old_connections_do_not_outlive_a_failover() {
     let mut pair = Pair::new().await;
     let watched = MonitoredDaemon::new(pair.world.start_incremental(&[ANY]).await).await;
-    // Whoever looks has a connection of its own.
+    // The page reads over its own connection.
     watched.metrics().await;
     pair.has_followed(USERS as i64).await;
     pair.primary.set("default_transaction_read_only = on").await;
     pair.standby.promote().await;
     pair.world.reconnect().await;
-    // The first change is what it notices it by.
+    // The daemon notices it at the first change.
     for _ in 0..2 {
         pair.world.sim.create_random();
         pair.world.sim.delete_random();
@@ -216,7 +216,7 @@ async fn changes_that_a_standby_did_not_receive_are_mirrored_again() {
     let mut pair = Pair::new().await;
     let daemon = pair.world.start_incremental(&[]).await;
     pair.has_followed(USERS as i64).await;
-    // More than a look sees in any case.
+    // More than an incremental sync sees in any case.
     let ids = pair.world.sim.user_ids()[100..160].to_vec();
     let rename = |name: &str| ids.iter().for_each(|id| pair.world.rename(id, name));
     let named = |name: &str| format!("SELECT count(*) FROM clerk.users WHERE first_name = '{name}'");
@@ -230,7 +230,7 @@ async fn changes_that_a_standby_did_not_receive_are_mirrored_again() {
     pair.standby.stop(Signal::INT);
     rename("After");
     eventually("the second changes", async || has("After").await).await;
-    // For so long that looks do not go down to these changes any more.
+    // Long enough that incremental syncs no longer reach these changes.
     let looks = pair.world.incremental_syncs().len();
     eventually("looks go on", async || {
         pair.world.incremental_syncs().len() >= looks + 15

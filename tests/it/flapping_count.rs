@@ -18,7 +18,7 @@ async fn a_flapping_count_causes_few_searches() {
     polling.sync_incrementally(45).await;
     let rows = world.runs("true").await - before;
     assert!(rows <= 8, "{rows} rows: {}", polling.daemon.log());
-    // A deletion is found all the same.
+    // A deletion is still found.
     polling.delete([&world.sim.user_ids()[30]]).await;
     world.sim.clear_faults();
     polling.stop_in_sync_after_any_full_sync().await;

@@ -1,4 +1,4 @@
-//! Floods of requests and syncs that keep failing do not delay other users.
+//! Floods of notifications and failing syncs delay no other user.
 
 use std::{
     io::{Read, Write},
@@ -21,23 +21,23 @@ use crate::support::{
     wait::{eventually, within},
 };
 
-/// Requests in ten seconds, all of which may be spent.
+/// Requests in ten seconds, all of which may be sent.
 const LIMIT: (&str, &str) = ("CLERK2PG_CLERK__RATE_LIMIT", "200");
 
-/// How many of them notifications may ask for.
+/// The part of them that notifications may use.
 const PART: usize = 50;
 
-/// How long a change may take on a busy machine, where it takes a second or two on an idle one.
+/// How long a change may take on a busy machine. An idle one takes a second or two.
 const SOON: Duration = Duration::from_secs(20);
 
-/// Sends ids that nobody has, until it is dropped.
+/// Sends notifications with unknown ids until it is dropped.
 struct Flood {
     role: String,
     sending: tokio::task::JoinHandle<()>,
 }
 
 impl Flood {
-    /// By a role that owns nothing and may do nothing.
+    /// As a role without any privilege.
     async fn begin(world: &World) -> Self {
         let role = format!("flood_{}", world.db.text("SELECT md5(random()::text)").await.unwrap());
         world.db.execute(&format!("CREATE ROLE {role}")).await;
@@ -64,14 +64,14 @@ impl Flood {
 }
 
 impl World {
-    /// Reads of ids that nobody has.
+    /// Returns the reads of unknown ids.
     fn read_in_vain(&self) -> Vec<Request> {
         let mut log = self.sim.log();
         log.retain(|request| request.path.contains("user_flood"));
         log
     }
 
-    /// In no ten seconds are more ids read than the part that is stated.
+    /// Asserts that no ten seconds contain more reads by id than [`PART`].
     fn assert_notifications_keep_to_their_part(&self) {
         let reads = self.read_in_vain();
         for first in &reads {
@@ -81,7 +81,7 @@ impl World {
         }
     }
 
-    /// One user is created, one changes and one is deleted, and the mirror soon shows it.
+    /// Creates, changes and deletes one user each, and waits until the mirror shows it.
     async fn keeps_up(&self) {
         let users = self.users().await;
         let new = self.sim.create_random();
@@ -109,7 +109,8 @@ async fn a_flood_of_notifications_delays_no_other_user() {
     for _ in 0..5 {
         world.keeps_up().await;
     }
-    // A look needs two requests; what notifications ask for besides has to fit in their part, too.
+    // An incremental sync needs two requests. Those that notifications ask for must fit into the
+    // same part.
     let before = world.incremental_syncs().len();
     within(SOON, "the schedule goes on", async || {
         world.incremental_syncs().len() >= before + 5
@@ -160,7 +161,7 @@ async fn endless_requests_for_syncs_are_throttled() {
         world.notify("sync").await;
         tokio::time::sleep(Duration::from_millis(20)).await;
     }
-    // Each takes two requests of five a second.
+    // Each takes two of five requests a second.
     let most = begun.1.elapsed().as_secs_f64() / 0.4 + 1.0;
     let looks = world.incremental_syncs().len() - begun.0;
     assert!(looks > 0 && looks as f64 <= most, "{looks} looks");
@@ -191,14 +192,14 @@ async fn an_unknown_id_is_not_read_again_at_once() {
         world.notify(id).await;
         world.sync_new_user().await;
     }
-    // Somebody may have it by then.
+    // A user may have this id by then.
     eventually("the second read", async || reads().len() == 2).await;
     let times = reads();
     assert!(times[1] - times[0] >= 9_000, "{times:?}");
     assert_eq!(daemon.stop(Signal::TERM).await.code, Some(0));
 }
 
-/// Makes every sync of a kind fail that has something to write, and nothing else.
+/// Makes every sync of a kind fail that has something to write.
 fn fails(kind: &str) -> String {
     format!(
         "CREATE FUNCTION public.refuse() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN RAISE 'not this kind'; END $$;
@@ -237,7 +238,7 @@ async fn a_failing_sync_on_demand_delays_no_other_user() {
     watched.wait_until_ready("in sync").await;
     watched.daemon.wait_for_log(LISTENING).await;
     world.db.execute(&fails("on_demand")).await;
-    // A ban moves no `updated_at`: only by id does it come.
+    // A ban does not change `updated_at`: only a read by id shows it.
     let id = world.sim.user_ids()[5].clone();
     let mut document = world.sim.document(&id).unwrap();
     document["banned"] = true.into();
@@ -259,7 +260,7 @@ async fn a_failing_sync_on_demand_delays_no_other_user() {
     );
 }
 
-/// Passes a request on, and returns the answer as it comes.
+/// Forwards a request and returns the response unchanged.
 fn forward(address: &str, head: &str) -> Vec<u8> {
     tokio::task::block_in_place(|| {
         let mut stream = TcpStream::connect(address).unwrap();

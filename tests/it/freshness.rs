@@ -1,4 +1,4 @@
-//! How old changes were when they were committed: each change counts, whichever sync committed it.
+//! How old changes were when they were committed. Each change counts, whichever sync committed it.
 
 use crate::support::{
     changes::{now, rename},
@@ -8,8 +8,8 @@ use crate::support::{
     wait::eventually,
 };
 
-/// The moments at which users changed at Clerk, and the moments before and after each sync that
-/// committed the changes.
+/// When users changed at Clerk, with the times before and after the sync that committed each
+/// change.
 struct Changes {
     world: World,
     times: Vec<(i64, i64, i64)>,
@@ -24,7 +24,7 @@ impl Changes {
         }
     }
 
-    /// Users change so many seconds ago, and one sync commits it.
+    /// Changes users this many seconds ago, and commits all changes in one sync.
     async fn happen(&mut self, seconds_ago: impl Iterator<Item = i64>) {
         let before = now();
         let moments: Vec<i64> = seconds_ago.map(|seconds| before - 1000 * seconds).collect();
@@ -41,7 +41,7 @@ impl Changes {
         self.times.extend(moments.into_iter().map(|at| (at, before, after)));
     }
 
-    /// What `status` must say at least and at most, as syncs take their time.
+    /// The range in which a percentile must be, as syncs take some time.
     fn percentile(&self, percent: usize) -> std::ops::RangeInclusive<i64> {
         let rank = (self.times.len() * percent).div_ceil(100) - 1;
         let at = |age: fn(&(i64, i64, i64)) -> i64| {
@@ -72,7 +72,7 @@ async fn every_change_of_the_last_hour_counts() {
         let expected = changes.percentile(percent);
         assert!(expected.contains(&told), "{percent}: {told}, not {expected:?}");
     }
-    // Nearly six minutes; the newest change of each sync is some seconds old at most.
+    // Nearly six minutes. The newest change of each sync is at most some seconds old.
     assert!(p50 > 340_000 && p99 > 710_000, "{p50} {p99}");
     let ran = changes.world.run(&["status"]).await;
     let line =

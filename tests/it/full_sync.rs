@@ -1,4 +1,4 @@
-//! A full sync brings the mirror in sync, and does nothing where it is.
+//! A full sync brings the mirror in sync, and writes nothing if it is.
 
 use clerk_sim::{Effect, Endpoint, Faults, Quirks, Rule};
 
@@ -63,7 +63,7 @@ async fn a_new_digest_of_the_same_document_is_no_change() {
     let changed_at = "SELECT string_agg(changed_at::text, ' ' ORDER BY id) FROM clerk.users";
     let changed = world.db.text(changed_at).await;
 
-    // As after an upgrade from digests of another kind.
+    // As after an upgrade that changes the digests.
     world
         .db
         .execute("UPDATE clerk.sync_state SET digest_key = sha256('another')")

@@ -1,4 +1,4 @@
-//! A mass deletion waits for a person, who approves that very plan, once.
+//! A mass deletion is held until a person approves exactly that plan, once.
 
 use std::collections::BTreeSet;
 
@@ -11,7 +11,7 @@ use crate::support::{
     summary::{Exit, changed, held, in_sync, incomplete},
 };
 
-/// Deletes the first of Clerk's users, oldest first.
+/// Deletes Clerk's oldest users.
 fn delete(world: &World, users: usize) -> BTreeSet<String> {
     let ids: BTreeSet<String> = world.sim.user_ids().into_iter().take(users).collect();
     assert_eq!(ids.len(), users);
@@ -59,7 +59,7 @@ async fn held_deletions_block_nothing_else() {
     let row = "SELECT concat_ws(' ', outcome, held, deleted, plan) FROM clerk.sync_runs ORDER BY id DESC LIMIT 1";
     assert_eq!(world.db.text(row).await.unwrap(), format!("held 15 0 {sum}"));
 
-    // The dry run before it and one after it show the same plan.
+    // A dry run before the sync and one after it print the same plan.
     for dry_run in [planned, world.run(&["--dry-run"]).await] {
         assert_eq!(dry_run.code, Some(0), "{dry_run:#?}");
         let held: BTreeSet<String> = dry_run
@@ -75,7 +75,7 @@ async fn held_deletions_block_nothing_else() {
         let ran = world.run(arguments).await;
         assert!(ran.stdout.contains(&format!("clerk2pg approve {sum}")), "{ran:#?}");
     }
-    // Held once more, with the same checksum.
+    // Held again with the same checksum.
     let again = world.once().await;
     again.assert(Exit::Held, held(15).unchanged(47));
     assert_eq!(plan(&again), sum);
@@ -93,7 +93,7 @@ async fn an_approval_is_for_one_plan_and_one_time() {
     approve(&world, &sum).await;
     refused(&world, &sum, "no deletions are held").await;
 
-    // Deleted after the approval: others than those that somebody looked at.
+    // Deleted after the approval, so not part of what was reviewed.
     let more = delete(&world, 14);
     let ran = world.once().await;
     ran.assert(Exit::Held, held(14).deleted(15).unchanged(31));
@@ -120,7 +120,7 @@ async fn a_user_that_returned_is_not_deleted() {
     world.sim.insert(document);
     world.once().await.assert(Exit::Ok, changed().deleted(11).unchanged(29));
     world.assert_in_sync().await;
-    // The approval was for that deletion, not for the next one of the same user.
+    // The approval was for that deletion, not for the user's next one.
     world.sim.delete(&back);
     let hold_all = [
         ("CLERK2PG_DELETES__MIN_COUNT", "0"),
@@ -144,7 +144,7 @@ async fn a_changed_plan_needs_another_approval() {
     let ran = world.once().await;
     ran.assert(Exit::Held, held(12).unchanged(28));
     refused(&world, &sum, &plan(&ran)).await;
-    // As few as these would not be held; these are, until a person approves.
+    // So few would not be held. These are, until a person approves.
     let relaxed = [("CLERK2PG_DELETES__MIN_COUNT", "12")];
     world
         .once_with(&relaxed)
@@ -204,7 +204,7 @@ async fn an_empty_clerk_is_held_under_any_limits() {
     approve(&world, &plan(&ran)).await;
     world.once_with(&no_limits).await.assert(Exit::Ok, changed().deleted(3));
     world.once().await.assert(Exit::Ok, in_sync());
-    // An empty mirror of an empty Clerk is nothing to worry about, and it fills again.
+    // An empty mirror of an empty Clerk is in sync, and fills again.
     world.sim.create_random();
     world.once().await.assert(Exit::Ok, changed().created(1));
 }
@@ -229,7 +229,7 @@ async fn deletions_of_several_batches_are_one_plan() {
     world.assert_in_sync().await;
 }
 
-/// Deletes so many of so many users under these limits.
+/// Deletes some users under these limits, and asserts whether the deletions are held.
 async fn check(users: usize, deletions: usize, limits: &[(&str, &str)], is_held: bool) {
     let world = mirrored(users).await;
     delete(&world, deletions);
@@ -305,7 +305,7 @@ async fn kept_rows_do_not_block_other_deletions() {
         .once_with(&relaxed)
         .await
         .assert(Exit::Ok, in_sync().unchanged(48).rejected(12));
-    // A quarter of the mirror is gone, but only three of them are news.
+    // A quarter of the mirror is missing, but only three of these are new.
     for id in &ids[20..23] {
         world.sim.delete(id);
     }

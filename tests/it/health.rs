@@ -1,4 +1,4 @@
-//! `clerk2pg health`: what a container's health check asks, with neither a key nor a database.
+//! `clerk2pg health`: the health check of a container, without a key or a database.
 
 use std::{net::TcpListener, time::Instant};
 
@@ -75,7 +75,7 @@ async fn it_reports_what_the_daemon_answers() {
 async fn a_missing_or_foreign_listener_is_not_ready() {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let address = listener.local_addr().unwrap().to_string();
-    // Connections are taken by the kernel, and nobody says anything.
+    // The kernel accepts the connection, and nothing answers.
     let begun = Instant::now();
     assert_unwell(&health(&address, &[]).await, "nothing was said within 5 s");
     assert!((5..8).contains(&begun.elapsed().as_secs()), "{:?}", begun.elapsed());

@@ -12,7 +12,7 @@ use crate::support::{
     wait::eventually,
 };
 
-/// Deletes so many of Clerk's users, the oldest first.
+/// Deletes Clerk's oldest users.
 fn delete(world: &World, users: usize) -> BTreeSet<String> {
     let ids: BTreeSet<String> = world.sim.user_ids().into_iter().take(users).collect();
     assert!(ids.iter().all(|id| world.sim.delete(id)));
@@ -70,7 +70,7 @@ async fn passing_time_releases_nothing() {
     }
     world.once().await.assert(Exit::Held, held(100).unchanged(710));
     assert_kept(&world, &held_ids, "two hours have passed").await;
-    // Few others go meanwhile: the limits are for them alone where they allow it.
+    // Few other users are deleted meanwhile: the limits allow these.
     approve(&world).await;
     world
         .once()
@@ -108,7 +108,7 @@ async fn only_a_user_that_clerk_shows_again_is_released() {
     let held_ids = delete(&world, 12);
     world.once().await.assert(Exit::Held, held(12).unchanged(38));
     world.sim.insert(document);
-    // A replica that lags shows users who are gone; seconds later it does not.
+    // A lagging replica shows deleted users for some seconds.
     world.once().await.assert(Exit::Held, held(12).unchanged(39));
     world.age_rows().await;
     world.once().await.assert(Exit::Held, held(11).unchanged(39));

@@ -1,5 +1,5 @@
-//! Decoding under attack: any bytes give users, rejected users or an error, never a panic, and
-//! never more memory than is promised.
+//! Decoding of hostile answers: any bytes give users, rejected users or an error, without a panic
+//! and within bounded memory.
 
 use std::{fs, path::Path, time::Duration};
 
@@ -20,7 +20,7 @@ use crate::{
     way,
 };
 
-/// The bodies that fuzzing begins with.
+/// Returns the seeds of the fuzzing corpus.
 fn seeds(kind: &str) -> Vec<(String, Vec<u8>)> {
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("fuzz/seeds/body");
     let name = |path: &Path| path.file_name().unwrap().to_str().unwrap().to_owned();
@@ -51,8 +51,8 @@ fn page(bytes: impl Into<Vec<u8>>) -> Result<Page, String> {
     Page::parse(body, &DigestKey::default()).map_err(|(_, why)| why)
 }
 
-/// What comes of each user, with the fields that do not fit their columns, or why nobody can be
-/// read.
+/// Returns what becomes of each user of a page, with the fields that do not fit their columns, or
+/// why the page cannot be read.
 fn outcome(bytes: impl Into<Vec<u8>>) -> Result<Vec<String>, String> {
     let bytes = bytes.into();
     way::go(&bytes);
@@ -82,7 +82,7 @@ fn check_error(bytes: impl Into<Vec<u8>>, expected: &str) {
     assert!(why.contains(expected), "{why}");
 }
 
-/// A page of two users; of the first one with this behind its id and time.
+/// Returns a page of two users. `rest` follows the first one's id and time.
 fn beside(rest: &str) -> String {
     format!(r#"[{{"id":"a","created_at":1{rest}}},{{"id":"b","created_at":2}}]"#)
 }
@@ -104,7 +104,7 @@ fn bodies_that_are_no_list_are_errors() {
     for other in ["7", "-1e5", "null", "true", "{}", r#"{"data":null}"#, r#"{"data":{}}"#] {
         assert!(outcome(other).is_err(), "{other}");
     }
-    // What it says may be of somebody.
+    // The text may be personal data.
     for text in [
         r#""ann@example.com""#,
         r#" {"data": "ann@example.com"}"#,
@@ -131,7 +131,7 @@ fn deep_nesting_costs_one_value_at_most() {
     check_beside(&lists(MAX_DOCUMENT / 2 - 100), "a, respelled");
     let objects = format!(r#","scim":{}1{}"#, r#"{"a":"#.repeat(100_000), "}".repeat(100_000));
     check_beside(&objects, "a without scim, respelled");
-    // Brackets in strings are none.
+    // Brackets in strings do not nest.
     check_beside(&format!(r#","x":["{}\"["]"#, "[".repeat(200)), "a");
     check(
         "[".repeat(2_000) + &"]".repeat(2_000),
@@ -148,7 +148,7 @@ fn huge_numbers_cost_one_value_at_most() {
     check_beside(r#","public_metadata":{"n":1e999}"#, "a");
     check_beside(&format!(r#","x":-0.{digits}e-400"#), "a");
     check_beside(r#","first_name":"1e999999999","x":["1e999999999"]"#, "a");
-    // A million of these are what Postgres would write out as a hundred gigabytes.
+    // Postgres would expand a million of these to a hundred gigabytes.
     for exponents in [
         "1e131071,".repeat(1_000),
         "-1E-16383,".repeat(1_000),
@@ -176,7 +176,7 @@ fn huge_numbers_cost_one_value_at_most() {
 fn invalid_utf8_concerns_one_user() {
     let page = b"[{\"id\":\"a\",\"created_at\":1,\"x\":\"\xff\"},{\"id\":\"b\",\"created_at\":2}]";
     check(page, &["mangled a", "b"]);
-    // Halves of surrogates as bytes, and an overlong NUL.
+    // Surrogate halves as bytes, and an overlong NUL.
     for bytes in [&b"\xed\xa0\xbd"[..], b"\xc0\x80", b"\xf5", b"\xf0\x9f\x98"] {
         let page = [
             b"[{\"id\":\"a\",\"created_at\":1,\"x\":\"",
@@ -193,7 +193,7 @@ fn invalid_utf8_concerns_one_user() {
 
 #[test]
 fn the_last_value_of_a_duplicate_key_counts() {
-    // The last one counts, as to Postgres.
+    // The last value counts, as in Postgres.
     let twice = page(r#"[{"id":"a","created_at":1,"first_name":"A","first_name":"B","x":1,"x":2}]"#).unwrap();
     let user = decode(twice.document(&twice.users()[0])).unwrap();
     assert_eq!(user.derived.full_name.as_deref(), Some("B"));
@@ -284,7 +284,7 @@ fn a_page_of_too_many_users_is_an_error() {
     }
 }
 
-/// Values that nobody expects, each of them JSON by its grammar.
+/// Unexpected values, each valid JSON.
 fn nasty() -> impl Strategy<Value = String> {
     let long = |text: &str, times: usize| text.repeat(times);
     prop_oneof![
@@ -328,7 +328,7 @@ fn key() -> impl Strategy<Value = String> {
     ]
 }
 
-/// The pairs of an honest document.
+/// The pairs of a valid document.
 fn honest() -> impl Strategy<Value = Vec<(String, String)>> {
     let documents: Vec<Vec<(String, String)>> = seeds("honest-odd")
         .into_iter()
@@ -340,7 +340,7 @@ fn honest() -> impl Strategy<Value = Vec<(String, String)>> {
     prop::sample::select(documents)
 }
 
-/// An honest document in which some keys have other values, some are there twice, and some are new.
+/// A valid document with some values replaced, some keys doubled, and some keys added.
 fn nearly_honest() -> impl Strategy<Value = String> {
     let changes = prop::collection::vec((key(), nasty(), any::<prop::sample::Index>(), any::<bool>()), 0..4);
     (honest(), changes).prop_map(|(mut pairs, changes)| {
@@ -372,7 +372,7 @@ proptest! {
         prop_assert_eq!(outcome(bytes).unwrap().len(), users.len());
     }
 
-    /// Whatever one document holds, it costs no other user, and none is lost.
+    /// One document never costs another user, and no user is lost.
     #[test]
     fn corrupted_users_are_each_stored_or_rejected(users in prop::collection::vec(nearly_honest(), 0..4)) {
         let mut documents = users.clone();
@@ -406,10 +406,10 @@ proptest! {
     }
 }
 
-/// What docs/reliability.md promises of the whole process.
+/// The bound that docs/reliability.md states for the whole process.
 const MOST_MEMORY: u64 = 256 << 20;
 
-/// Most memory that a process ever had, in bytes.
+/// Returns the peak memory of a process in bytes.
 fn peak(pid: u32) -> u64 {
     let status = fs::read_to_string(format!("/proc/{pid}/status")).unwrap();
     let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:")).unwrap();
@@ -417,14 +417,14 @@ fn peak(pid: u32) -> u64 {
     kilobytes << 10
 }
 
-/// The program meets a Clerk that answers every question about users with this, until it says or
-/// records what is expected.
+/// Runs the program against a Clerk that answers every request about users with this body, until it
+/// logs or records what is expected.
 async fn check_memory(name: &str, status: &'static str, headers: &'static str, body: Vec<u8>, expected: &str) {
     let size = body.len();
     let server = Server::start(move |head| match head.split(' ').nth(1) {
         Some("/v1/instance") => answer("200 OK", "", br#"{"id":"ins_hostile"}"#),
         Some(path) if path.starts_with("/v1/users/count") => answer("200 OK", "", br#"{"total_count":31}"#),
-        // Behind the first page there is nobody.
+        // The first page is the last one.
         Some(path) if path.contains("_after=") => answer("200 OK", "", b"[]"),
         _ => answer(status, headers, &body),
     })
@@ -488,12 +488,12 @@ async fn a_body_of_one_string_stays_within_the_memory_bound() {
     let string = |around: [&str; 2], byte: u8| {
         [around[0].as_bytes(), &vec![byte; MAX_BODY - 100], around[1].as_bytes()].concat()
     };
-    // Shown as \u{7f} in an error, each would take six bytes.
+    // In an error each would be shown as \u{7f}, in six bytes.
     let text = string(["\"", "\""], 0x7f);
     check_memory("a string", OK, "", text, "no list of users").await;
     let user = [r#"[{"id":"a","created_at":1,"first_name":""#, r#""}]"#];
     check_memory("a user", OK, "", string(user, b'x'), "0 1 ").await;
-    // Replaced, each takes three bytes.
+    // A replacement takes three bytes.
     check_memory("a user that is no text", OK, "", string(user, 0xff), "0 1 ").await;
     let id = [r#"[{"id":""#, r#"","created_at":1}]"#];
     check_memory("an id", OK, "", string(id, b'x'), "0 1 ").await;
@@ -515,7 +515,7 @@ async fn the_largest_users_stay_within_the_memory_bound() {
     check_memory("a hundred thousand keys", OK, "", users(keys), "0 31").await;
 }
 
-/// Counts, and what says who Clerk is, are small.
+/// Answers with counts and with the instance are small.
 #[tokio::test(flavor = "multi_thread")]
 async fn other_answers_are_read_up_to_a_megabyte() {
     let server = Server::start(|_| answer(OK, "", &vec![b' '; (1 << 20) + 1])).await;
@@ -537,7 +537,7 @@ async fn other_answers_are_read_up_to_a_megabyte() {
     );
 }
 
-/// What a server says goes into logs, onto terminals and into Postgres.
+/// Texts of a server are written to logs, terminals and Postgres.
 #[tokio::test(flavor = "multi_thread")]
 async fn error_texts_of_a_server_are_printable_and_short() {
     let message = format!(
@@ -557,7 +557,7 @@ async fn error_texts_of_a_server_are_printable_and_short() {
         assert!(error.len() < 700, "{} bytes", error.len());
         assert!(error.contains("[2J") && !error.contains(char::is_control), "{error}");
     }
-    // The sync that it ends is on record.
+    // The failed sync is recorded.
     let title = title.into_bytes();
     let server = Server::start(move |head| match head.split(' ').nth(1) {
         Some("/v1/instance") => answer(OK, "", br#"{"id":"ins_hostile"}"#),
@@ -571,7 +571,7 @@ async fn error_texts_of_a_server_are_printable_and_short() {
     daemon.kill().await;
 }
 
-/// What Postgres would choke on costs its own value only, when it comes and when it changes.
+/// A value that Postgres cannot handle costs only itself, at an insert and at an update.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_value_that_grows_in_postgres_costs_one_value() {
     let id: String = (1..1_000_u32)

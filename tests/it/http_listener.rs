@@ -1,4 +1,4 @@
-//! Where the daemon listens, and whom it answers.
+//! Where the daemon's HTTP listener binds, and which requests it answers.
 
 use std::{
     net::{IpAddr, TcpListener, UdpSocket},
@@ -20,7 +20,7 @@ use crate::support::{
     wait::{PATIENCE, eventually},
 };
 
-/// A port that was free a moment ago.
+/// Returns an address with a port that was free a moment ago.
 fn free_address() -> String {
     TcpListener::bind("127.0.0.1:0")
         .unwrap()
@@ -97,7 +97,7 @@ async fn only_get_requests_for_local_hosts_are_answered() {
         );
         assert!(policy.contains("frame-ancestors 'none'"), "{policy}");
     }
-    // The style is allowed by a number of its own each time.
+    // The style is allowed by a new nonce each time.
     let nonce = async || {
         let page = watched.get("/").await;
         let policy = page.header("content-security-policy").unwrap();
@@ -115,9 +115,9 @@ async fn only_get_requests_for_local_hosts_are_answered() {
     assert_ne!(nonce().await, nonce().await);
 }
 
-/// This machine's address as others see it, where it has one.
+/// Returns this machine's address in its network, if it has one.
 fn address_of_this_machine() -> Option<IpAddr> {
-    // Nothing is sent: connecting a datagram socket only chooses the way.
+    // Nothing is sent: connecting a datagram socket only chooses the route.
     let socket = UdpSocket::bind("0.0.0.0:0").unwrap();
     socket.connect("192.0.2.1:9").ok()?;
     Some(socket.local_addr().unwrap().ip())
@@ -128,7 +128,7 @@ async fn only_the_loopback_address_listens() {
     let world = mirrored(5).await;
     let watched = MonitoredDaemon::start(&world, &[]).await;
     let port = watched.address.rsplit_once(':').unwrap().1;
-    // Another address of the loopback network stands for any other of this machine's.
+    // Another loopback address stands for any other address of this machine.
     let others = [Some(IpAddr::from([127, 0, 0, 2])), address_of_this_machine()];
     for other in others.into_iter().flatten() {
         let address = format!("{other}:{port}");
@@ -149,7 +149,7 @@ async fn oversized_and_silent_requests_block_nobody() {
     for request in [huge, many, "\r\n\r\nnonsense\0".to_owned()] {
         let mut stream = TcpStream::connect(&watched.address).await.unwrap();
         let mut answer = Vec::new();
-        // It may be cut off before it has said all.
+        // The connection may be closed before all is sent.
         let _ = stream.write_all(request.as_bytes()).await;
         let read = tokio::time::timeout(PATIENCE, stream.read_to_end(&mut answer)).await;
         assert!(read.is_ok(), "it is listened to for ever");
@@ -159,7 +159,7 @@ async fn oversized_and_silent_requests_block_nobody() {
             String::from_utf8_lossy(&answer)
         );
     }
-    // More than are answered at a time, each in the middle of its question.
+    // More connections than are served at a time, each in the middle of its request.
     let mut slow = Vec::new();
     for _ in 0..100 {
         let mut stream = TcpStream::connect(&watched.address).await.unwrap();
@@ -172,7 +172,7 @@ async fn oversized_and_silent_requests_block_nobody() {
     assert_eq!(watched.daemon.stop(Signal::TERM).await.code, Some(0));
 }
 
-/// A daemon on a file, which alone says where it listens.
+/// Starts a daemon whose file alone sets the listen address.
 fn on_file(world: &World, file: &Path, listen: &str) -> Process {
     write(file, listen);
     let mut command = world.command(&["--config", file.to_str().unwrap()]);
@@ -199,7 +199,7 @@ async fn sighup_applies_a_new_listen_address() {
         eventually(says, async || watched.daemon.count_in_log(says) > before).await;
     };
     const RELOADED: &str = "configuration reloaded";
-    // As it was: the port that the system chose stays.
+    // Unchanged: the port that the system chose stays.
     reload(ANY.1, RELOADED).await;
     assert_eq!(watched.probe("/livez").await.0, 200);
     assert_eq!(addresses(&watched.daemon).len(), 1);

@@ -1,4 +1,4 @@
-//! Idle connections do not block others.
+//! Idle HTTP connections block no others.
 
 use std::time::{Duration, Instant};
 
@@ -11,10 +11,10 @@ use crate::support::{
     fixture::mirrored, http_client::get, monitored::MonitoredDaemon, process::EVERY_SECOND, wait::PATIENCE,
 };
 
-/// How long an answer may take on a busy machine.
+/// How long a response may take on a busy machine.
 const SOON: Duration = Duration::from_secs(2);
 
-/// Connects so many times, and begins a request each time.
+/// Opens some connections, and sends the beginning of a request on each.
 async fn connect(address: &str, times: usize, begin: &[u8]) -> Vec<TcpStream> {
     let mut streams = Vec::new();
     for _ in 0..times {
@@ -43,7 +43,7 @@ async fn idle_connections_block_no_probe() {
         .await;
     assert_eq!(ran.code, Some(0), "{ran:#?}");
     assert!(began.elapsed() < SOON, "health took {:?}", began.elapsed());
-    // Each is dropped soon, whether others come or not.
+    // Each is dropped soon, with or without others.
     let mut rest = Vec::new();
     for stream in &mut crowd {
         let read = tokio::time::timeout(PATIENCE, stream.read_to_end(&mut rest)).await;
@@ -56,13 +56,13 @@ async fn idle_connections_drop_no_request_under_way() {
     let world = mirrored(5).await;
     let watched = MonitoredDaemon::start(&world, &[]).await;
     watched.wait_until_ready("in sync").await;
-    // The page waits for the database, which has the table locked.
+    // The page waits for a table that the test has locked.
     let mut locked = crate::support::database::connect(&world.db.url).await;
     let transaction = locked.transaction().await.unwrap();
     transaction.batch_execute("LOCK TABLE clerk.sync_state").await.unwrap();
     let address = watched.address.clone();
     let page = tokio::spawn(async move { get(&address, "/").await });
-    // The request is there before the others come.
+    // The request arrives before the idle connections.
     let waits = "SELECT count(*) FROM pg_stat_activity WHERE wait_event_type = 'Lock' AND datname = current_database()";
     crate::support::wait::eventually("the page waits", async || world.db.number(waits).await > 0).await;
     let _crowd = connect(&watched.address, 600, b"").await;

@@ -1,5 +1,5 @@
-//! The incremental sync at its daily work: it brings what changed, costs next to nothing where
-//! nothing did, and asks for a full sync where it cannot go on.
+//! Incremental syncs mirror changes, cost almost nothing without changes, and request a full sync
+//! if they cannot continue.
 
 use clerk_sim::{Effect, Endpoint, ErrorBody, Quirks, Rule, Unstorable};
 use rustix::process::Signal;
@@ -46,7 +46,7 @@ async fn incremental_syncs_mirror_creates_and_updates() {
     );
     let rejected = "SELECT string_agg(user_id, ' ') FROM clerk.rejected_users";
     assert_eq!(world.db.text(rejected).await, Some(unstorable.clone()));
-    // Clerk tells its time in whole seconds, and the watermark is not beyond it.
+    // Clerk's time has whole seconds, and the watermark is not later.
     let watermark = world.watermark().await;
     assert!(
         (before - 1000..=now()).contains(&watermark),
@@ -82,7 +82,7 @@ async fn incremental_syncs_mirror_imports_with_old_dates() {
     assert_eq!(daemon.stop(Signal::TERM).await.code, Some(0));
 }
 
-/// Every write to a table of ours is noted in one of the test's.
+/// Records every write to a table of the schema `clerk`.
 const AUDIT: &str = "
     CREATE TABLE public.writes (written text);
     CREATE FUNCTION public.note_write() RETURNS trigger LANGUAGE plpgsql AS $$
@@ -94,15 +94,14 @@ const AUDIT: &str = "
         END LOOP;
     END $$";
 
-/// Looks with nothing to do: two requests, three statements and no write each, whoever is at the
-/// top of the list.
+/// Asserts that incremental syncs without changes send two requests and at most three statements
+/// each, and write nothing.
 async fn check_idle(name: &str, prepare: impl FnOnce(&World)) {
     const SYNCS: usize = 8;
     let world = World::new(60).await;
     prepare(&world);
     let postgres = StatementCounter::before(&world.db.url).await;
-    // As it is by default: a leader makes sure of its place twice in a lease's time, which is one
-    // statement.
+    // The default: a leader renews the lease twice within its duration, with one statement.
     let lease = ("CLERK2PG_LEASE__TTL", "15s");
     let daemon = world.start_incremental(&[lease, ("DATABASE_URL", &postgres.url)]).await;
     world.wait_for_incremental_sync().await;
@@ -119,7 +118,7 @@ async fn check_idle(name: &str, prepare: impl FnOnce(&World)) {
 
     let looks = world.incremental_syncs().len() - looks;
     let counts = log.iter().filter(|request| request.path == "/v1/users/count").count();
-    // One may have been asked without the other at either end.
+    // At either end, one of the two requests may be missing.
     assert!(counts.abs_diff(looks) <= 1, "{name}: {counts} counts in {looks} looks");
     assert!(log.len().abs_diff(looks + counts) <= 1, "{name}: {log:#?}");
     let most = 3 * looks as u64 + 3;
@@ -152,7 +151,7 @@ async fn an_incremental_sync_without_changes_writes_nothing() {
     });
     let unstorable = check_idle("users that cannot be stored", |world| {
         for kind in Unstorable::ALL {
-            // It takes its time, and is like the others.
+            // This kind is slow and no different.
             if kind != Unstorable::Huge {
                 world.sim.insert_unstorable(kind);
             }
@@ -197,7 +196,7 @@ async fn a_full_sync_restores_a_lost_watermark() {
     assert_eq!(daemon.stop(Signal::TERM).await.code, Some(0));
 }
 
-/// Asks Clerk to do something.
+/// Sends a POST request to Clerk.
 async fn post(world: &World, path: &str) {
     let mut clerk = TcpStream::connect(upstream(&world.sim.url())).await.unwrap();
     let request = format!(
@@ -210,7 +209,7 @@ async fn post(world: &World, path: &str) {
     assert!(answer.starts_with("HTTP/1.1 200"), "{answer}");
 }
 
-/// A ban of the user who would be the last one to be looked at.
+/// Bans the user that is last in the list of changes.
 async fn ban(world: &World) -> String {
     let updated_at = |id: &String| world.sim.document(id).unwrap()["updated_at"].as_i64();
     let id = world.sim.user_ids().into_iter().min_by_key(updated_at).unwrap();
@@ -248,8 +247,8 @@ async fn bans_without_a_new_updated_at_are_mirrored_by_the_next_full_sync() {
     assert_eq!(daemon.stop(Signal::TERM).await.code, Some(0));
 }
 
-/// A look that breaks in its middle is an outage, told once; the watermark stays, and who was left
-/// is brought later.
+/// A list that breaks in the middle of a sync is an outage, reported once. The watermark stays, and
+/// the rest follows later.
 async fn check_broken(effect: Effect) {
     let world = World::new(400).await;
     let daemon = world.start_incremental(&[]).await;

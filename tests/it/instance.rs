@@ -1,4 +1,4 @@
-//! One database mirrors one Clerk instance, whatever `/v1/instance` answers.
+//! One database mirrors one Clerk instance, whatever `/v1/instance` returns.
 
 use clerk_sim::{Effect, Endpoint, ErrorAnswer, ErrorBody, Options, Quirks, Rule, Sim};
 use rustix::process::Signal;
@@ -22,7 +22,7 @@ use crate::support::{
     wait::eventually,
 };
 
-/// An address whose server can be exchanged.
+/// An address whose server can be replaced.
 struct Switch {
     url: String,
     to: Arc<Mutex<SocketAddr>>,
@@ -48,7 +48,7 @@ impl Switch {
                             tokio::time::sleep(std::time::Duration::from_millis(10)).await;
                         }
                     };
-                    // Connections that are kept alive do not outlive the exchange.
+                    // Open connections end when the server is replaced.
                     tokio::select! {
                         _ = tokio::io::copy_bidirectional(&mut client, &mut server) => {}
                         () = is_exchanged => {}
@@ -103,7 +103,7 @@ async fn without_an_instance_users_are_synced_and_none_deleted() {
     assert!(ran.json()["error"].as_str().unwrap().contains(why), "{ran:#?}");
     assert!(world.has_user(&gone).await && world.has_user(&new).await);
 
-    // A daemon that starts meanwhile follows changes, and deletes once it is told.
+    // A daemon that starts meanwhile mirrors changes, and deletes once the instance is known.
     let daemon = world.start_daemon(&[NEVER, EVERY_SECOND, IMPATIENT]);
     let new = world.sim.create_random();
     eventually("the new user", async || world.has_user(&new).await).await;
@@ -125,7 +125,7 @@ async fn a_clerk_that_stops_naming_its_instance_is_recognized_by_its_users() {
     let new = world.sim.create_random();
     world.once().await.assert(Exit::Ok, changed().created(1).unchanged(20));
     assert!(world.has_user(&new).await);
-    // A server that knows none of them is another one.
+    // A server without any of the users is another instance.
     let other = other(&world, 4).await;
     other.set_faults(missing);
     let ran = world.run_with(&["--once"], &[("CLERK_API_URL", &other.url())]).await;
@@ -146,7 +146,7 @@ async fn another_instance_behind_the_same_address_changes_nothing() {
     world.age_rows().await;
     let before = mirrored_ids(&world).await;
     switch.lead_to(&other.url());
-    // Nothing but what the count makes it do: all of the mirror's users seem to be gone.
+    // Only the count is wrong: all users of the mirror seem deleted.
     daemon.wait_for_log("this database mirrors the Clerk instance").await;
     assert!(mirrored_ids(&world).await.is_superset(&before), "{}", daemon.log());
     switch.lead_to(&world.sim.url());
@@ -215,7 +215,7 @@ async fn after_repin_every_row_waits_for_its_user() {
     assert_eq!(world.once().await.code, Some(0));
     world.sim.clear_faults();
     let id = world.sim.instance_id().to_owned();
-    // The same users, of a server that says now which instance it is.
+    // The same users, from a server that names its instance now.
     let ran = world.once().await;
     assert_eq!(ran.code, Some(1), "{ran:#?}");
     assert!(ran.stderr.contains(&format!("clerk2pg repin {id}")), "{ran:#?}");
@@ -229,8 +229,7 @@ async fn after_repin_every_row_waits_for_its_user() {
     world.once().await.assert(Exit::Ok, in_sync().unchanged(12));
     assert_eq!(world.run(&["repin", &id]).await.code, Some(0));
 
-    // Another instance altogether: its users come, and the others wait for a person, however few
-    // they are.
+    // Another instance: its users are created, and all others are held, however few they are.
     let other = other(&world, 4).await;
     let there = [("CLERK_API_URL", other.url())];
     let there: Vec<(&str, &str)> = there.iter().map(|(name, url)| (*name, url.as_str())).collect();

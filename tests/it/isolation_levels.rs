@@ -1,4 +1,4 @@
-//! Databases whose transactions are stricter by default than those of clerk2pg need to be.
+//! Databases with a stricter default isolation level than clerk2pg needs.
 
 use rustix::process::Signal;
 
@@ -13,7 +13,7 @@ async fn check(level: &str) {
     let database = world.db.text("SELECT current_database()").await.unwrap();
     let set = format!("ALTER DATABASE {database} SET default_transaction_isolation = '{level}'");
     world.db.execute(&set).await;
-    // Its parts are written side by side.
+    // The partitions are written concurrently.
     world.once().await.assert(Exit::Ok, changed().created(20000));
     let daemon = world.start_daemon(&[NEVER, EVERY_SECOND]);
     for id in world.sim.user_ids().iter().step_by(40) {

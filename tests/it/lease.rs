@@ -1,5 +1,5 @@
-//! One writer: several processes on one database wait for each other, and one that slept through
-//! its lease cannot write.
+//! One writer at a time: processes on one database wait for each other, and a process that lost its
+//! lease cannot write.
 
 use clerk_sim::{Effect, Endpoint, Quirks, Rule};
 use rustix::process::Signal;
@@ -13,7 +13,7 @@ use crate::support::{
     wait::eventually,
 };
 
-/// No machine is so busy that a lease like this is lost for want of renewal.
+/// A lease that no busy machine loses for want of renewal.
 const LASTING: (&str, &str) = ("CLERK2PG_LEASE__TTL", "30s");
 
 #[tokio::test(flavor = "multi_thread")]
@@ -65,7 +65,7 @@ async fn a_single_run_waits_for_a_running_sync_and_for_the_lease_of_a_killed_one
     world
         .sim
         .set_faults(Rule::new(Effect::Stall).on([Endpoint::List]).next(1));
-    // The lease is renewed for as long as its holder lives, however slow Clerk is.
+    // The lease is renewed while its holder lives, however slow Clerk is.
     let first = world.start_full_sync(&[("CLERK2PG_CLERK__TIMEOUT", "60s")]);
     eventually("the first is at work", async || {
         world.runs("outcome = 'running'").await == 1
@@ -81,8 +81,7 @@ async fn a_single_run_waits_for_a_running_sync_and_for_the_lease_of_a_killed_one
     world.assert_one_at_a_time().await;
 }
 
-/// A lock of somebody who has no lease is no sync of another clerk2pg's, and is said to be what it
-/// is.
+/// A foreign lock on the lease's row is not reported as another clerk2pg's sync.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_foreign_lock_on_the_lease_is_reported() {
     let world = World::new(20).await;
@@ -107,8 +106,7 @@ async fn a_foreign_lock_on_the_lease_is_reported() {
     assert_eq!(watched.daemon.stop(Signal::TERM).await.code, Some(0));
 }
 
-/// A sync falls asleep with a page under way, and another takes over and goes on to newer
-/// documents.
+/// A sync is suspended with a page in flight, and another sync mirrors newer documents meanwhile.
 async fn sleeps_through_its_lease(newer: impl Fn(&World)) -> (World, Process) {
     let world = World::new(60).await;
     world.sim.set_faults(Quirks {
@@ -133,7 +131,7 @@ async fn sleeps_through_its_lease(newer: impl Fn(&World)) -> (World, Process) {
     })
     .await;
     sleeper.signal(Signal::STOP);
-    // The page that it will find when it wakes.
+    // The page that waits for it.
     let sent = world.sim.requests();
     eventually("the page is sent", async || world.sim.log().len() as u64 >= sent).await;
 

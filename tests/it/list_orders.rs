@@ -1,5 +1,5 @@
-//! Servers with an order of their own: nobody is counted, planned or created twice, however often a
-//! walk begins anew.
+//! Servers with another list order: each user is counted, planned and created once, however often a
+//! walk restarts.
 
 use std::collections::BTreeSet;
 
@@ -11,7 +11,7 @@ use crate::support::{
     summary::{Exit, changed, incomplete},
 };
 
-/// Sorts by `updated_at` when it reads a literal `+`, and by `created_at` when it reads none.
+/// Sorts by `updated_at` for a literal `+`, and by `created_at` without a sign.
 fn strips_only_minus() -> Quirks {
     Quirks {
         unknown_plus: true,
@@ -33,8 +33,8 @@ async fn an_emulator_that_does_not_know_a_plus_is_in_sync_after_one_full_sync() 
     world.assert_in_sync().await;
 }
 
-/// A list in another order at each request. With pages of one or two users it looks ordered until
-/// it does not.
+/// A list in another order at each request. With pages of one or two users it looks ordered for a
+/// while.
 fn shuffled(max_page: Option<usize>) -> Quirks {
     Quirks {
         ignore_order_by: true,
@@ -44,7 +44,7 @@ fn shuffled(max_page: Option<usize>) -> Quirks {
     }
 }
 
-/// The ids that a dry run would create, each in a line of its own.
+/// Returns the ids that a dry run would create, one on each line.
 fn planned(ran: &ProgramOutput) -> Vec<String> {
     let lines = ran.stdout.lines().chain(ran.stderr.lines());
     let ids = lines.filter_map(|line| line.split_whitespace().find(|word| word.starts_with("user_")));

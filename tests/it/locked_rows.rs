@@ -12,7 +12,7 @@ use crate::support::{
     wait::eventually,
 };
 
-/// A transaction of the application that goes on until it is told to end.
+/// Starts a transaction of the application that stays open.
 async fn transaction(world: &World, sql: &str) -> Client {
     let client = connect(&world.db.url).await;
     client.batch_execute(&format!("BEGIN; {sql}")).await.unwrap();
@@ -42,7 +42,7 @@ fn rename(world: &World, ids: &[String], name: &str) {
     }
 }
 
-/// Whose rows are listed as locked.
+/// Returns the users whose rows are listed as locked.
 async fn locked(world: &World) -> Vec<String> {
     let sql = "SELECT user_id, reason FROM clerk.rejected_users WHERE sqlstate = '55P03' ORDER BY user_id";
     let rows = world.db.client.query(sql, &[]).await.unwrap();
@@ -55,7 +55,7 @@ async fn locked(world: &World) -> Vec<String> {
     rows.iter().map(|row| row.get(0)).collect()
 }
 
-/// How long the syncs took that changed these users, by the database's clock.
+/// Returns how long the syncs that changed these users took, by the database's clock.
 async fn took(world: &World, ids: &[String]) -> Duration {
     let sql = "SELECT extract(epoch FROM max(r.ended_at) - min(r.started_at))::float8 FROM clerk.sync_runs r
                WHERE EXISTS (SELECT FROM clerk.users u WHERE u.id = ANY($1) AND u.changed_at >= r.started_at
@@ -85,7 +85,7 @@ async fn a_locked_row_delays_no_other_user() {
     .await;
     assert_eq!(is_called(world, all, "Changed").await, 50);
 
-    // It stays so for as long as the lock is held, and others go on.
+    // This stays as long as the lock, and others continue.
     rename(world, &others, "Again");
     eventually("the others are in", async || {
         is_called(world, &others, "Again").await == 50
@@ -101,8 +101,8 @@ async fn a_locked_row_delays_no_other_user() {
     polling.stop_in_sync(1).await;
 }
 
-/// The least time that a change of the first of these users takes until it is in the mirror, of
-/// several, each together with a change of the second.
+/// Changes both users of each pair, and returns the shortest time until the first one's change is
+/// mirrored.
 async fn least_wait(world: &World, pairs: impl Iterator<Item = (&String, &String)>) -> Duration {
     let mut least = Duration::MAX;
     for (n, (one, other)) in pairs.enumerate() {
@@ -151,7 +151,7 @@ async fn a_single_run_lists_locked_rows() {
     world.assert_in_sync().await;
 }
 
-/// The application counts changes in a table of its own, by a trigger that reaches the user's row
+/// The application counts changes in its own table, with a trigger that updates the user's row
 /// there.
 async fn count_changes(world: &World, when: &str, id: &str) {
     let sql = format!(
@@ -217,7 +217,7 @@ async fn locks_taken_by_triggers_on_events_delay_no_other_user() {
     world.assert_in_sync().await;
 }
 
-/// Deletions of users whom uncommitted rows of the application reference.
+/// Deletes users that uncommitted rows of the application reference.
 async fn check_references(references: &str) {
     let polling = PollingDaemon::new(
         40,
@@ -271,7 +271,7 @@ async fn deletions_wait_for_uncommitted_references_that_would_cascade() {
     check_references("ON DELETE CASCADE").await;
 }
 
-/// Deferred deletions are judged with all others once the lock is gone: locks do not add up to a
+/// Deferred deletions are judged together with all others after the lock: locks do not add up to a
 /// mass deletion.
 #[tokio::test(flavor = "multi_thread")]
 async fn deferred_deletions_are_judged_with_the_next_ones() {
@@ -307,7 +307,7 @@ async fn a_locked_table_rejects_no_row() {
     let ids = world.sim.user_ids();
     let application = transaction(world, "LOCK TABLE clerk.users IN SHARE MODE").await;
     rename(world, &ids[..5], "Changed");
-    // Half a minute, and then the sync fails as if the server were away.
+    // After half a minute, the sync fails as in an outage.
     eventually("a failed sync", async || world.runs("outcome = 'failed'").await == 1).await;
     let error = world
         .db
@@ -324,7 +324,7 @@ async fn a_locked_table_rejects_no_row() {
     assert_eq!(ran.code, Some(0));
 }
 
-/// The application's trigger says that nothing was done, and the row is still there.
+/// A trigger of the application cancels a deletion, and the row stays.
 async fn check_kept(trigger: &str, mode: &str) {
     let world = mirrored(30).await;
     world.db.execute(trigger).await;

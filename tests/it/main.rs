@@ -1,7 +1,6 @@
-//! The whole program against a real PostgreSQL, Clerk's simulator over real HTTP, and the real
-//! binary.
+//! End-to-end tests: the real binary, a real PostgreSQL, and Clerk's simulator over real HTTP.
 //!
-//! `make test` provides the server in `DATABASE_URL`; every test makes a database of its own there.
+//! `make test` provides the server in `DATABASE_URL`. Each test creates its own database there.
 
 #[path = "../../fuzz/targets/way.rs"]
 mod way;

@@ -1,5 +1,5 @@
-//! The schema: each migration up and down over loaded data, beside whatever else is in the
-//! database, by whoever may do so.
+//! Migrations: each one up and down over loaded data, beside other schemas, and by roles with few
+//! rights.
 
 use std::collections::BTreeSet;
 
@@ -25,7 +25,7 @@ fn migrations() -> Vec<Box<dyn Migration<Pg>>> {
     migrations
 }
 
-/// diesel's own way to run migrations, with its bookkeeping where clerk2pg has it.
+/// Returns diesel's own migration harness, with its bookkeeping where clerk2pg has it.
 async fn harness(db: &Database) -> AsyncMigrationHarness<AsyncPgConnection> {
     let mut connection = AsyncPgConnection::establish(&db.url).await.unwrap();
     connection
@@ -35,7 +35,7 @@ async fn harness(db: &Database) -> AsyncMigrationHarness<AsyncPgConnection> {
     AsyncMigrationHarness::new(connection)
 }
 
-/// Everything in the schema, by kind and name, diesel's bookkeeping aside.
+/// Returns everything in the schema by kind and name, without diesel's bookkeeping.
 async fn objects(db: &Database) -> BTreeSet<String> {
     let sql = "SELECT 'relation ' || relname FROM pg_class WHERE relnamespace = 'clerk'::regnamespace
         UNION ALL SELECT 'function ' || proname FROM pg_proc WHERE pronamespace = 'clerk'::regnamespace
@@ -49,7 +49,7 @@ async fn objects(db: &Database) -> BTreeSet<String> {
         .collect()
 }
 
-/// Objects of ours outside of our schema.
+/// Returns objects of clerk2pg outside of its schema.
 async fn elsewhere(db: &Database) -> Option<String> {
     db.text("SELECT string_agg(oid::regclass::text, ', ') FROM pg_class WHERE relnamespace = 'public'::regnamespace")
         .await
@@ -62,8 +62,7 @@ async fn migrate(world: &World) -> ProgramOutput {
 #[tokio::test(flavor = "multi_thread")]
 async fn each_migration_goes_up_and_down_over_loaded_data() {
     let world = World::new(50).await;
-    // After each step down the newest schema is come by again, by whatever is pending, and is
-    // whole.
+    // After each step down, the pending migrations restore the complete schema.
     for steps in 1..=migrations().len() {
         world.once().await;
         world.assert_in_sync().await;
@@ -172,7 +171,7 @@ async fn no_automatic_migration_where_it_is_turned_off() {
     assert_eq!(migrate(&world).await.code, Some(0));
     world.once_with(&[OFF]).await.assert(Exit::Ok, changed().created(10));
 
-    // An older schema is told from none.
+    // An older schema is not mistaken for a missing one.
     let mut harness = harness(&world.db).await;
     harness.revert_migration(migrations().last().unwrap()).unwrap();
     drop(harness);
@@ -184,7 +183,7 @@ async fn no_automatic_migration_where_it_is_turned_off() {
 /// The migration that adds `primary_phone_verified`, and the one that fills it in.
 const VALUES: [&str; 2] = ["20261127000003", "20261127000013"];
 
-/// Reverts every migration from that of the new columns on.
+/// Reverts the migration of the new columns and all later ones.
 async fn before_values(db: &Database) {
     let mut harness = harness(db).await;
     for migration in migrations().iter().rev() {
@@ -194,7 +193,7 @@ async fn before_values(db: &Database) {
     }
 }
 
-/// What is derived of each user, in the order of ids.
+/// Returns the derived columns of each user, ordered by id.
 async fn derived(db: &Database) -> String {
     let sql = "SELECT string_agg(concat_ws(' ', id, primary_email, primary_email_verified, primary_phone, primary_phone_verified),
         E'\\n' ORDER BY id) FROM clerk.users";
@@ -243,7 +242,7 @@ async fn existing_rows_get_derived_columns() {
     let before = world.db.text(others).await;
 
     before_values(&world.db).await;
-    // As earlier versions left them.
+    // The state that earlier versions leave.
     world
         .db
         .execute(
@@ -254,7 +253,7 @@ async fn existing_rows_get_derived_columns() {
     assert_eq!(ran.code, Some(0), "{ran:#?}");
     assert_eq!(derived(&world.db).await, expected);
     assert_eq!(world.db.text(others).await, before);
-    // Nothing is left for the next sync.
+    // The next sync has nothing to do.
     let versions = world.db.versions().await;
     assert_eq!(world.once().await.json()["outcome"], "in_sync");
     assert_eq!(world.db.versions().await, versions);
@@ -291,7 +290,7 @@ async fn a_refused_row_does_not_stop_the_derivation_of_others() {
     assert_eq!(derived(&world.db).await, "user_0 +0 f\nuser_1 +1\nuser_2 +2 f");
 }
 
-/// A role that can log in and nothing more, and its address of the database.
+/// Creates a role that can only log in, and returns its name and its URL.
 async fn role(db: &Database) -> (String, String) {
     let name = format!("role_of_{}", db.text("SELECT current_database()").await.unwrap());
     db.execute(&format!("CREATE ROLE {name} LOGIN PASSWORD 'its password'"))
@@ -302,7 +301,7 @@ async fn role(db: &Database) -> (String, String) {
     (name, url)
 }
 
-/// Roles outlive their database: this one goes, and what it made stays to be looked at.
+/// Drops a role, which would outlive the database, and keeps what it created.
 async fn drop_role(db: &Database, name: &str) {
     db.execute(&format!(
         "REASSIGN OWNED BY {name} TO CURRENT_USER; DROP OWNED BY {name}; DROP ROLE {name}"
@@ -391,8 +390,7 @@ async fn a_search_path_of_the_role_does_not_mislead() {
     assert_eq!(fresh.query_one(tables, &[]).await.unwrap().get::<_, i64>(0), 1);
 }
 
-/// A reader that stays in its transaction keeps a migration out, and must not keep other readers
-/// out with it.
+/// A reader in a long transaction blocks a migration, which must not block other readers.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_migration_waiting_for_a_reader_blocks_no_other_reader() {
     let world = World::new(20).await;

@@ -1,5 +1,5 @@
-//! Deletions that syncs between full syncs find by counting: whoever is gone goes, for a few
-//! requests, and nobody else does.
+//! Incremental syncs find deletions by counting: deleted users are removed for a few requests, and
+//! nobody else is.
 
 use std::collections::BTreeMap;
 
@@ -7,8 +7,8 @@ use clerk_sim::{Quirks, Unstorable};
 
 use crate::support::{fixture::World, polling::PollingDaemon, wait::eventually};
 
-/// Deletes the users at these places of a list of so many, between two looks, and holds what that
-/// costs against a limit.
+/// Deletes the users at these places of a list, between two syncs, and asserts the number of
+/// requests.
 async fn check(name: &str, users: usize, places: &[usize], most: usize) {
     let polling = PollingDaemon::new(users, &[]).await;
     let ids = polling.world.sim.user_ids();
@@ -42,7 +42,7 @@ async fn a_deleted_user_is_found_in_a_list_counted_in_partitions() {
     assert!(asked.len() <= 20, "{} requests: {asked:#?}", asked.len());
     let is_count = |path: &&String| path.contains("/count?");
     assert!(asked.iter().filter(is_count).count() >= 2, "{asked:#?}");
-    // Where each part's count is that of all, only a walk finds who is gone.
+    // If each partition's count is that of the whole list, only a walk finds the deleted user.
     sim.set_faults(Quirks {
         ignore_created_at: true,
         ..Quirks::default()
@@ -72,7 +72,7 @@ async fn a_deleted_user_is_found_among_users_created_in_one_moment() {
     assert!(import.len() > 500, "no moment is larger than a page");
     polling.delete([&import[310]]).await;
     let asked = polling.requests();
-    // All of that moment are asked for by id.
+    // All users of that moment are requested by ids.
     assert!(asked.len() <= 20, "{} requests: {asked:#?}", asked.len());
     polling.delete([&import[0], import.last().unwrap()]).await;
     polling.stop_in_sync(1).await;
@@ -88,7 +88,7 @@ async fn a_new_user_does_not_hide_a_deleted_one() {
         polling.delete([&ids[400]]).await;
         polling.wait_until_mirrored_user(&new).await;
     }
-    // Whoever comes and goes between two looks was never there.
+    // A user that is created and deleted between two syncs never shows.
     let passing = sim.create_random();
     sim.delete(&passing);
     polling.delete([&sim.user_ids()[10]]).await;
@@ -164,7 +164,7 @@ async fn marked_users_are_counted_as_gone_and_come_back() {
     polling.assert_idle("two are marked").await;
     polling.assert_counted().await;
 
-    // With the very same times as before: only the count tells, and only when it lasts.
+    // With the same times as before: only the count shows it, and only if it lasts.
     sim.insert(document);
     polling.wait_until_mirrored_user(&ids[20]).await;
     assert_eq!(db.number(marked).await, 1);
@@ -237,7 +237,7 @@ async fn a_row_added_by_hand_is_removed() {
     polling.world.db.execute(&copy).await;
     polling.delete([&ids[300]]).await;
     polling.wait_until_gone("user_nobody").await;
-    // A search in vain counts the rows.
+    // A search without a result counts the rows.
     eventually("the number that is kept is mended", async || {
         polling.count_error().await == 0
     })
@@ -251,19 +251,19 @@ async fn a_row_removed_by_hand_comes_back() {
     let (sim, db) = (&polling.world.sim, &polling.world.db);
     let ids = sim.user_ids();
     let remove = async |id: &String| db.execute(&format!("DELETE FROM clerk.users WHERE id = '{id}'")).await;
-    // With the next change of its user; the number that is kept is mended.
+    // With the user's next change. The stored number is corrected.
     remove(&ids[20]).await;
     sim.update(&ids[20], |user| user["first_name"] = "Changed".into());
     polling.wait_until_mirrored_user(&ids[20]).await;
     polling.assert_idle("one was removed").await;
     polling.assert_counted().await;
-    // And with the next search for somebody else.
+    // And with the next search for another user.
     remove(&ids[30]).await;
     remove(&ids[40]).await;
     polling.delete([&ids[50]]).await;
     polling.wait_until_mirrored_user(&ids[30]).await;
     polling.wait_until_mirrored_user(&ids[40]).await;
-    // The number is mended by a look that finds it wrong: it may be the next one.
+    // A sync that finds the number wrong corrects it, which may be the next one.
     eventually("the number is mended", async || polling.count_error().await == 0).await;
     polling.stop_in_sync(1).await;
 }

@@ -1,5 +1,5 @@
-//! Mass deletions between full syncs, at once and one after the other: held as ever, and no reason
-//! to search with every look.
+//! Mass deletions between full syncs, at once or one by one: they are held, and cause no search at
+//! every sync.
 
 use std::collections::BTreeSet;
 
@@ -8,7 +8,7 @@ use crate::support::{polling::PollingDaemon, wait::eventually};
 const MIN_COUNT: &str = "CLERK2PG_DELETES__MIN_COUNT";
 
 impl PollingDaemon {
-    /// The checksum that `status` tells, once so many are held.
+    /// Waits until this many deletions are held, and returns the checksum that `status` shows.
     async fn held(&self, users: usize) -> String {
         let held = "SELECT count(*) FROM clerk.missing_users WHERE held_at IS NOT NULL AND approved_at IS NULL";
         eventually(&format!("{users} are held"), async || {
@@ -41,7 +41,7 @@ async fn many_deletions_at_once_cause_a_full_sync_and_are_held() {
     let sum = polling.held(gone.len()).await;
     polling.assert_idle("many are held").await;
     assert_eq!(polling.world.runs("kind = 'full'").await, 2);
-    // All else goes on beside them.
+    // Everything else continues.
     let new = sim.create_random();
     polling.wait_until_mirrored_user(&new).await;
     assert_eq!(polling.world.users().await, 3_001);
@@ -78,14 +78,14 @@ async fn single_deletions_are_held_from_the_eleventh_on() {
     polling.assert_idle("the eleventh is held").await;
     assert!(polling.is_mirrored(&ids[20]).await);
 
-    // The next one makes another plan.
+    // One more deletion changes the plan.
     assert!(sim.delete(&ids[21]));
     let both = polling.held(2).await;
     assert_ne!(first, both);
     polling.assert_idle("two are held").await;
     assert_eq!(polling.not_mirrored().await.len(), 0);
     assert_eq!(polling.world.users().await, 30);
-    // One who comes is mirrored, and one who changes.
+    // New and changed users are mirrored.
     let new = sim.create_random();
     polling.wait_until_mirrored_user(&new).await;
     polling.assert_counted().await;
@@ -128,7 +128,7 @@ async fn deletions_of_all_syncs_within_the_hour_count() {
     db.execute(&went(0)).await;
     assert!(sim.delete(&ids[30]));
     polling.held(1).await;
-    // Nor does another kind of sync let it through.
+    // Nor does another kind of sync carry it out.
     polling.world.db.execute("NOTIFY clerk2pg, 'full'").await;
     eventually("a full sync", async || {
         polling

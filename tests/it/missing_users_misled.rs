@@ -1,11 +1,11 @@
-//! Counts that are wrong and lists that mislead while syncs between full syncs look for deletions:
-//! nobody is lost, little is asked, and whoever is gone goes when the trouble is over.
+//! Wrong counts and misleading lists while incremental syncs look for deletions: nobody is lost,
+//! few requests are sent, and deletions follow afterwards.
 
 use clerk_sim::{Effect, Endpoint, Faults, Quirks, Rule, WrongCount};
 
 use crate::support::{polling::PollingDaemon, wait::eventually};
 
-/// Users enough for more than a page.
+/// More users than a page holds.
 const USERS: usize = 600;
 
 fn count(wrong: WrongCount) -> Quirks {
@@ -36,7 +36,7 @@ async fn counts_wrong_for_a_moment_delete_nobody() {
             eventually(&name, async || sim.faults().rules[0].next == Some(0)).await;
             polling.sync_incrementally(1).await;
             assert_eq!(polling.not_mirrored().await.len(), 0, "{name}");
-            // At worst everybody is asked for by id.
+            // At worst all users are requested by ids.
             let more = polling.requests().split_off(asked);
             assert!(more.len() <= 10, "{name}: {} requests: {more:#?}", more.len());
             sim.clear_faults();
@@ -59,7 +59,7 @@ async fn a_count_of_zero_does_not_read_everybody_by_id() {
     polling.daemon.wait_for_log("a full sync is due").await;
     polling.world.syncs(2).await;
     polling.sync_incrementally(2).await;
-    // A full sync of seven pages; by id they would be thirty questions.
+    // A full sync of seven pages. By ids there would be thirty requests.
     let asked = polling.requests();
     assert!(asked.len() <= 15, "{} requests: {asked:#?}", asked.len());
     polling.stop_in_sync(2).await;
@@ -85,7 +85,7 @@ async fn a_permanently_small_count_causes_few_searches() {
     polling.stop_in_sync(1).await;
 }
 
-/// Every answer takes so long that a look is due before a search is over.
+/// Delays every answer so long that a sync is due before a search is over.
 fn slowly(quirks: Quirks) -> Faults {
     Faults {
         quirks,
@@ -108,8 +108,8 @@ async fn new_users_do_not_explain_a_small_count() {
         .iter()
         .filter(|path| path.starts_with("/v1/users/count?"))
         .count();
-    // At once, after five seconds, and after ten more; one more where somebody signs up between the
-    // list and the count.
+    // At once, after five seconds, and after ten more; one more if a user signs up between the list
+    // and the count.
     assert!(
         (2..=4).contains(&searches),
         "{searches} searches: {}",
@@ -121,7 +121,7 @@ async fn new_users_do_not_explain_a_small_count() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_user_deleted_during_a_search_is_found_by_the_next_one() {
-    // No look comes by itself.
+    // No incremental sync is scheduled.
     let polling = PollingDaemon::new(USERS, &[("CLERK2PG_SCHEDULE__INCREMENTAL", "")]).await;
     let sim = &polling.world.sim;
     let ids = sim.user_ids();
@@ -144,8 +144,7 @@ async fn a_permanently_large_count_causes_few_searches() {
     let polling = PollingDaemon::new(USERS, &[]).await;
     let sim = &polling.world.sim;
     sim.set_faults(count(WrongCount::Offset(2)));
-    // Somebody may have been created a moment ago: nothing is searched for until that must have
-    // shown.
+    // A user may have been created a moment ago: the search waits until that must have shown.
     polling.wait_for_scheduled_syncs(5).await;
     assert_eq!(polling.requests(), [""; 0]);
     polling.delete([&sim.user_ids()[300]]).await;
@@ -158,14 +157,13 @@ async fn a_permanently_large_count_causes_few_searches() {
         polling.daemon.log()
     );
     assert_eq!(polling.not_mirrored().await.len(), 0);
-    // One who is counted but not found may hide one who is gone.
+    // A user that is counted but not listed may hide a deleted one.
     polling.delete([&sim.user_ids()[400]]).await;
     polling.stop_in_sync_after_any_full_sync().await;
 }
 
-/// Somebody is deleted while a server is in trouble for some looks. Nobody else may go, the one who
-/// is gone goes when the trouble is over at the latest, and no more is asked than that many
-/// requests.
+/// Deletes a user while a server misbehaves for some syncs. No other user may be deleted, this one
+/// is deleted afterwards at the latest, and at most `most` requests are sent.
 async fn check(polling: &PollingDaemon, name: &str, faults: impl Into<Faults>, most: usize) {
     let sim = &polling.world.sim;
     let ids = sim.user_ids();
@@ -184,7 +182,7 @@ async fn check(polling: &PollingDaemon, name: &str, faults: impl Into<Faults>, m
     let more = polling.requests().split_off(asked);
     assert!(more.len() <= most, "{name}: {} requests: {more:#?}", more.len());
     sim.clear_faults();
-    // By the schedule, the next attempt may be a minute away.
+    // The next scheduled attempt may be a minute away.
     polling.sync_incrementally(1).await;
     polling.wait_until_gone(gone).await;
     polling.sync_incrementally(1).await;
@@ -204,7 +202,7 @@ async fn short_pages_delete_nobody() {
     check(&polling, "pages of 50", with(|q| q.max_page = Some(50)), 30).await;
     check(&polling, "pages of 7", with(|q| q.max_page = Some(7)), 120).await;
     check(&polling, "pages of any length", with(|q| q.random_pages = true), 60).await;
-    // Nobody is missing, but the last users of the list are not shown.
+    // Nobody is missing, but the list does not show its last users.
     let short_and_wrong = with(|q| {
         q.max_page = Some(298);
         q.count = Some(WrongCount::Offset(-2));
@@ -259,8 +257,8 @@ async fn hidden_users_are_kept() {
         count: Some(WrongCount::Offset(-2)),
         ..hiding
     };
-    // Three searches: in vain, for the one who is gone, and at once for what that one did not
-    // explain.
+    // Three searches: one without a result, one for the deleted user, and one at once for what that
+    // one did not explain.
     check(&polling, "hidden from lists and counts", uncounted, 30).await;
     polling.stop_in_sync_after_any_full_sync().await;
 }
@@ -292,7 +290,7 @@ async fn an_outage_during_a_confirmation_deletes_nobody() {
     sim.set_faults(Rule::new(Effect::DropBefore).on([Endpoint::Get]));
     assert!(sim.delete(&gone));
     eventually("the question by id", async || by_id() > before).await;
-    // Clerk left the user out of a list, and then went away.
+    // Clerk left the user out of a list and then became unreachable.
     sim.set_faults(Rule::new(Effect::DropBefore));
     eventually("the sync fails", async || {
         polling.world.runs("outcome = 'failed'").await == 1
@@ -319,7 +317,7 @@ async fn held_users_are_counted_again_when_lists_show_them() {
     polling.assert_idle("all are held").await;
     polling.world.age_rows().await;
     sim.clear_faults();
-    // One of them is really gone. The others are released, and that one waits for a person.
+    // One of them is deleted. The others are released, and this one waits for an approval.
     assert!(sim.delete(&ids[20]));
     eventually("one is held", async || held().await == 1).await;
     eventually("a full sync", async || {

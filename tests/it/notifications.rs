@@ -1,5 +1,5 @@
-//! How the daemon hears `NOTIFY clerk2pg`: over a connection that is cut, behind a pooler, and
-//! beside another daemon.
+//! How the daemon receives `NOTIFY clerk2pg`: over a cut connection, behind a pooler, and beside
+//! another daemon.
 
 use rustix::process::Signal;
 
@@ -79,7 +79,7 @@ async fn notifications_sent_during_an_outage_are_handled_afterwards() {
 #[tokio::test(flavor = "multi_thread")]
 async fn only_the_leader_handles_a_notification() {
     let world = World::new(20).await;
-    // One that starts takes the place of a leader that has run out; this one has not by then.
+    // A starting daemon replaces an expired leader. This one has not expired by then.
     let lease = ("CLERK2PG_LEASE__TTL", "20s");
     let leader = world.start_on_demand_with(&[lease]).await;
     let standby = world.start_daemon(&[NEVER, DEBUG, lease]);

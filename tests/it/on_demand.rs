@@ -1,5 +1,4 @@
-//! What is asked for by `NOTIFY clerk2pg`, by a signal or by an approval comes at once, whatever
-//! the schedule says.
+//! Notifications, signals and approvals start a sync at once, whatever the schedule is.
 
 use std::collections::BTreeMap;
 
@@ -18,7 +17,7 @@ impl World {
         self.db.number(&sql).await == 1
     }
 
-    /// What was asked of Clerk since `before`.
+    /// Returns the requests since `before`.
     fn asked_since(&self, before: &BTreeMap<String, u64>) -> BTreeMap<String, u64> {
         let mut asked = self.sim.requests_by_path();
         asked.retain(|path, count| {
@@ -78,7 +77,7 @@ async fn an_unchanged_user_costs_one_request_and_writes_nothing() {
 async fn a_deleted_user_is_removed_once_clerk_confirms_it_in_two_ways() {
     let (world, daemon) = start_on_demand(30).await;
     let id = world.sim.user_ids()[7].clone();
-    // A server that says so in one way only.
+    // A server that confirms the deletion in one way only.
     world.sim.set_faults(Quirks {
         not_found_by_id: vec![id.clone()],
         ..Quirks::default()
@@ -152,7 +151,7 @@ async fn invalid_payloads_are_ignored() {
     ] {
         world.notify(payload).await;
     }
-    // These could be somebody's, for all that is known.
+    // These could be valid ids.
     world.notify("user_nobody").await;
     world.notify("user_0").await;
     let new = world.sync_new_user().await;
@@ -169,7 +168,7 @@ async fn many_users_requested_at_once_are_each_read_once() {
     let (world, daemon) = start_on_demand(20).await;
     let before = world.sim.requests_by_path();
     let ids: Vec<String> = (0..70).map(|_| world.sim.create_random()).collect();
-    // The same one twice in a transaction is notified once.
+    // Postgres sends equal notifications of one transaction once.
     let sql = "SELECT pg_notify('clerk2pg', id) FROM unnest($1::text[] || $1::text[]) AS id";
     world.db.client.execute(sql, &[&ids]).await.unwrap();
     eventually("all users", async || world.users().await == 90).await;
@@ -179,7 +178,7 @@ async fn many_users_requested_at_once_are_each_read_once() {
     assert_clean_stop(daemon).await;
 }
 
-/// A full sync of some seconds is at work.
+/// Starts a full sync of some seconds.
 async fn busy(world: &World) {
     world.sim.set_faults(slow_pages(5, 100));
     world.notify("full").await;
@@ -210,7 +209,7 @@ async fn a_requested_incremental_sync_does_not_wait_for_a_full_sync() {
     let id = world.sim.user_ids()[0].clone();
     for (name, by_signal) in [("Asked", false), ("Signalled", true)] {
         busy(&world).await;
-        // The full sync itself has been where the user is.
+        // The full sync has passed this user itself.
         let walked = |request: &clerk_sim::Request| request.path.contains("starting_after");
         let before = world.sim.log().iter().filter(|request| walked(request)).count();
         let goes_on = async || world.sim.log().iter().filter(|request| walked(request)).count() > before + 2;
@@ -254,7 +253,7 @@ async fn an_incremental_sync_runs_on_request() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_full_sync_runs_on_request() {
     let (world, daemon) = start_on_demand(40).await;
-    // Only a full sync sees it.
+    // Only a full sync sees this change.
     let mut document = world.sim.document(&world.sim.user_ids()[5]).unwrap();
     document["banned"] = true.into();
     world.sim.insert(document);

@@ -1,5 +1,5 @@
-//! The mirror's columns against Clerk's own OpenAPI document, where there is a copy of it, and
-//! against the database.
+//! The mirror's columns compared with Clerk's OpenAPI document, if there is a copy of it, and with
+//! the database.
 
 use std::{collections::BTreeSet, path::PathBuf};
 

@@ -1,5 +1,5 @@
-//! Clerk or Postgres away, at the start or later: the daemon waits, says so once, and recovers by
-//! itself; a single run gives up in time.
+//! Clerk or Postgres is unreachable, at the start or later: the daemon waits, reports it once, and
+//! recovers. A single run gives up in time.
 
 use std::time::{Duration, Instant};
 
@@ -20,7 +20,7 @@ use crate::support::{
 const AWAY: &str = "waiting until it can be reached";
 const BACK: &str = "back to normal";
 
-/// An outage costs each request this long, so that there are several attempts in a few seconds.
+/// How long each request of an outage takes, so that there are several attempts in a few seconds.
 const IMPATIENT: (&str, &str) = ("CLERK2PG_CLERK__TIMEOUT", "500ms");
 
 fn error(status: u16, body: ErrorBody) -> Rule {
@@ -31,8 +31,7 @@ fn error(status: u16, body: ErrorBody) -> Rule {
     }))
 }
 
-/// Waits for the daemon to be in sync again; it must have said once that it waited, and once that
-/// it does not any more.
+/// Waits until the daemon is in sync again. It must have reported the outage once and its end once.
 async fn recovers(world: &World, daemon: Process) {
     world.sim.create_random();
     world.wait_for_next_sync().await;
@@ -51,7 +50,7 @@ async fn recovers(world: &World, daemon: Process) {
 async fn clerk_refuses_connections_at_the_start() {
     let world = World::new(20).await;
     let mut clerk = Proxy::refusing(upstream(&world.sim.url()));
-    // Without a schedule it is the backoff alone that brings the next attempt.
+    // Without a schedule, only the backoff starts the next attempt.
     let daemon = world.start_daemon(&[("CLERK_API_URL", &clerk.url(&world.sim.url())), IMPATIENT, NEVER]);
     daemon.wait_for_log(AWAY).await;
     assert_eq!(daemon.count_in_log("cannot connect"), 1, "{}", daemon.log());
@@ -145,8 +144,8 @@ async fn postgres_becomes_unreachable_later() {
     recovers(&world, daemon).await;
 }
 
-/// Postgres goes away in the middle of a batch, in a way of the test's own; new connections go
-/// through.
+/// Cuts the connections to Postgres in the middle of a batch, as `cut` does. New connections
+/// succeed.
 async fn cut_in_the_middle(cut: impl Fn(&Proxy)) {
     let world = World::new(100).await;
     let postgres = Proxy::open(upstream(&world.db.url));
@@ -168,7 +167,7 @@ async fn cut_in_the_middle(cut: impl Fn(&Proxy)) {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn connections_are_cut_in_the_middle_of_a_batch() {
-    // The batch alone is some hundred kilobytes.
+    // The batch alone has some hundred kilobytes.
     cut_in_the_middle(|postgres| postgres.cut_at(60_000, "")).await;
 }
 
@@ -251,7 +250,7 @@ async fn a_single_run_gives_up_on_postgres() {
         let url = postgres.url(&world.db.url);
         let ran = world.once_with(&[("DATABASE_URL", &url)]).await;
         let took = started.elapsed();
-        // Half a minute, and the last attempt on top of it.
+        // Half a minute, and the last attempt.
         assert!((30..45).contains(&took.as_secs()), "{took:?}: {ran:#?}");
         assert_eq!(
             (ran.code, ran.json()["outcome"].as_str()),

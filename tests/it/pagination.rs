@@ -1,4 +1,4 @@
-//! Every way in which a server can page its list gives everybody, or says that it did not.
+//! However a server pages its list, a walk reads every user or reports that it did not.
 
 use clerk_sim::{DeletedCursor, Effect, Endpoint, Faults, Quirks, Rule};
 
@@ -17,8 +17,8 @@ fn pages_of(users: usize) -> Quirks {
     }
 }
 
-/// Deletes users in the middle of a walk: those that `victims` chooses by their positions, while
-/// the page behind position 13 is under way.
+/// Deletes users in the middle of a walk: those that `victims` selects by position, while the page
+/// after position 13 is in flight.
 async fn check_cursor(fate: DeletedCursor, more: fn(&mut Quirks), victims: &[usize]) {
     let name = format!("{fate:?}, {victims:?} deleted");
     let world = mirrored(40).await;
@@ -62,7 +62,7 @@ async fn check_cursor(fate: DeletedCursor, more: fn(&mut Quirks), victims: &[usi
         "{name}: {lost:?} were deleted, though they exist: {ran:#?}"
     );
     assert_eq!(ran.code, Some(0), "{name}: {ran:#?}");
-    // A cursor that Clerk does not know names a user who is gone.
+    // A cursor that Clerk does not know is a deleted user.
     let is_refused = matches!(fate, DeletedCursor::NotFound | DeletedCursor::Unprocessable);
     if is_refused && victims.contains(&13) {
         assert!(
@@ -70,14 +70,14 @@ async fn check_cursor(fate: DeletedCursor, more: fn(&mut Quirks), victims: &[usi
             "{name}: the cursor's user is still there: {ran:#?}"
         );
     }
-    // Others before the page were met before they were deleted; the next sync sees to them.
+    // Users before this page were read before their deletion. The next sync removes them.
     let ran = world.once().await;
     assert_eq!(ran.code, Some(0), "{name}: {ran:#?}");
     world.assert_in_sync().await;
 }
 
 async fn check_fate(fate: DeletedCursor) {
-    // The cursor, the cursor and the one before it, a whole page with it, the users behind it, more
+    // The cursor; the cursor and the one before; a whole page with it; the users after it; more
     // than offsets overlap.
     for victims in [&[13][..], &[12, 13], &[7, 8, 9, 10, 11, 12, 13], &[13, 14, 15, 20, 39]] {
         check_cursor(fate, |_| {}, victims).await;
@@ -105,7 +105,7 @@ async fn a_cursor_of_a_deleted_user_may_restart_the_list() {
     check_fate(DeletedCursor::Restart).await;
 }
 
-/// A first sync, and one with changes and a deletion, on a server that ignores parameters.
+/// Runs a first sync, and one with changes and a deletion, on a server that ignores parameters.
 async fn check_ignoring(starting_after: bool, created_at: bool, offset: bool, order_by: bool) {
     let quirks = Quirks {
         ignore_starting_after: starting_after,
@@ -120,7 +120,7 @@ async fn check_ignoring(starting_after: bool, created_at: bool, offset: bool, or
     let world = World::new(40).await;
     world.sim.set_faults(quirks.clone());
     let ran = world.once().await;
-    // Without its order, a list proves nothing about who is not in it.
+    // Without its order, a list does not prove that a user is missing.
     let whole = can_page && !order_by;
     assert_eq!(ran.code, Some(if whole { 0 } else { 1 }), "{name}: {ran:#?}");
     if can_page {
@@ -168,7 +168,7 @@ async fn an_ignored_order_loses_nobody() {
     }
 }
 
-/// A first sync, then one with changes, on a server that is not quite Clerk.
+/// Runs a first sync, then one with changes, on an emulator.
 async fn check_emulator(quirks: Quirks) {
     let name = format!("{quirks:?}");
     let world = World::new(25).await;
@@ -254,7 +254,7 @@ async fn an_emulator_is_identified_by_its_address() {
     world.sim.set_faults(missing_instance);
     assert_eq!(world.once().await.code, Some(0));
     world.sim.clear_faults();
-    // Now it says which instance it is: another one, as far as anybody knows.
+    // Now it names its instance, which may be another one.
     let ran = world.once().await;
     assert_eq!(ran.code, Some(1));
     assert!(
@@ -278,7 +278,7 @@ async fn a_busy_clerk_loses_nobody() {
         faults.rules.push(Rule::new(Effect::LatencyMs(20)).on([Endpoint::List]));
         world.sim.set_faults(faults);
         world.sim.set_churn(Some(100.0));
-        // The churn may delete more than the limits let through.
+        // The changes may delete more than the limits allow.
         let ran = world.once_with(&[("CLERK2PG_DELETES__MAX_PERCENT", "100")]).await;
         world.sim.set_churn(None);
         let mirror = mirrored_ids(&world).await;

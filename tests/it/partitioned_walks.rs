@@ -1,6 +1,5 @@
-//! A large list is walked in parts side by side, and every promise of a walk in one row holds:
-//! nobody is lost, doubled or wrongly deleted, whatever changes meanwhile, and wherever it is cut
-//! off.
+//! Long lists are walked in partitions, concurrently: no user is lost, doubled or wrongly deleted,
+//! whatever changes meanwhile and wherever the walk is interrupted.
 
 use std::{collections::BTreeSet, time::Duration};
 
@@ -14,10 +13,10 @@ use crate::support::{
     wait::eventually,
 };
 
-/// Enough for three parts.
+/// Enough for three partitions.
 const USERS: usize = 12_000;
 
-/// Pages of a fifth, so that each part is a walk of some length.
+/// Small pages, so that the walk of each partition takes a while.
 fn small_pages() -> Quirks {
     Quirks {
         max_page: Some(100),
@@ -42,7 +41,7 @@ fn pages(log: &[Request]) -> Vec<&Request> {
     log.iter().filter(is_page).collect()
 }
 
-/// Most requests for pages that were under way at a time.
+/// Returns how many page requests were in flight at once, at most.
 fn side_by_side(log: &[Request]) -> usize {
     let pages = pages(log);
     let under_way = |moment: i64| {
@@ -67,7 +66,7 @@ impl World {
         self.db.number(parts).await
     }
 
-    /// How many parts are walked a good way, but not to their end.
+    /// Counts the partitions that are walked in part.
     async fn parts_under_way(&self) -> i64 {
         self.db
             .number(
@@ -89,14 +88,14 @@ async fn every_user_is_read_once() {
         side_by_side(&world.sim.log())
     );
 
-    // The mirror knows by now where the users lie.
+    // The mirror now knows how users are distributed.
     let before = world.sim.log().len();
     world.once().await.assert(Exit::Ok, in_sync().unchanged(12000));
     let log = &world.sim.log()[before..];
     assert!(side_by_side(log) >= 3, "{}", side_by_side(log));
     let counts = log.iter().filter(|request| request.path.starts_with("/v1/users/count"));
     assert_eq!(counts.count(), 2, "before and after the walk");
-    // A page more for each part, and the two by which the last one's end is known.
+    // One more page for each partition, and two that show the end of the last one.
     assert!((120..=126).contains(&pages(log).len()), "{}", pages(log).len());
 
     world
@@ -117,7 +116,7 @@ async fn changes_during_the_walk_are_mirrored() {
         let before = world.sim.log().len();
         let walking = async || !pages(&world.sim.log()[before..]).is_empty();
         eventually("the walk has begun", walking).await;
-        // Users come, go, change, and move from one part to another.
+        // Users are created, deleted and changed, and move between partitions.
         for _ in 0..200 {
             match dice.u32(0..4) {
                 0 => drop(world.sim.create_random()),
@@ -135,7 +134,7 @@ async fn changes_during_the_walk_are_mirrored() {
         let (mirror, clerk) = (mirrored_ids(&world).await, BTreeSet::from_iter(world.sim.user_ids()));
         let lost: Vec<_> = clerk.intersection(&known).filter(|id| !mirror.contains(*id)).collect();
         assert!(lost.is_empty(), "seed {seed}: {lost:?} were deleted wrongly: {ran:#?}");
-        // Whoever came behind the walks is the next one's.
+        // The next sync mirrors the users that the walks had passed.
         let late = clerk.difference(&mirror).count();
         world.sim.clear_faults();
         let ran = world.once().await;
@@ -158,11 +157,11 @@ async fn a_walk_interrupted_in_all_partitions_is_resumed() {
     let walked = world.users().await;
     assert!((900..12_000).contains(&walked), "{walked}");
 
-    // More than may be split now: the parts are those of the walk that was cut off.
+    // A resumed walk keeps its partitions, even if fewer are allowed now.
     let ran = world.once_with(&[("CLERK2PG_CLERK__CONCURRENCY", "1")]).await;
     assert_eq!(ran.code, Some(0), "{ran:#?}");
     world.assert_in_sync().await;
-    // At most the page at each part's checkpoint is met twice.
+    // At most the page at each partition's checkpoint is read twice.
     let rest = 12_000 - walked;
     assert!(
         (rest..=rest + 3 * 100).contains(&met(&ran)),
@@ -184,7 +183,7 @@ async fn a_server_that_ignores_dates_is_walked_in_one_partition() {
         ignore_created_at: true,
         ..Quirks::default()
     };
-    // Its counts show it at first; later on, its pages do.
+    // At first the counts show it, later the pages.
     let world = large_world(quirks).await;
     world.once().await.assert(Exit::Ok, changed().created(12000));
     world.assert_in_sync().await;
@@ -277,7 +276,7 @@ async fn urgent_work_runs_between_pages() {
     let ran = daemon.stop(Signal::TERM).await;
     assert_eq!(ran.code, Some(0), "{ran:#?}");
     world.assert_in_sync().await;
-    // One event for each of the two, and none for anybody else.
+    // One event for each of the two, and no others.
     assert_eq!(world.db.number("SELECT count(*) FROM clerk.user_events").await, 2);
 }
 

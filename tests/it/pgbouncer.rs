@@ -1,6 +1,5 @@
-//! Everything through the real PgBouncer in transaction mode, with so few server connections that
-//! they change hands all the time: it works as without, and leaves nothing behind on a connection
-//! that goes to others.
+//! Everything through a real PgBouncer in transaction mode with very few server connections: it
+//! works as without one, and leaves nothing behind on shared connections.
 
 use std::{
     fs,
@@ -24,7 +23,7 @@ use crate::support::{
     wait::eventually,
 };
 
-/// A running PgBouncer. It ends with the test, and with the test's process.
+/// A running PgBouncer, which ends with the test and with the test's process.
 struct PgBouncer {
     port: u16,
     directory: TempDir,
@@ -32,7 +31,7 @@ struct PgBouncer {
 }
 
 impl PgBouncer {
-    /// One before the server at an address, with so many connections to each database there.
+    /// Starts one before a server, with `connections` server connections for each database.
     async fn before(url: &str, connections: usize) -> Self {
         let directory = tempfile::tempdir().unwrap();
         give_to_server_user(directory.path());
@@ -54,20 +53,20 @@ impl PgBouncer {
 
     fn stop(&mut self) {
         if let Some(pid) = i32::try_from(self.server.id()).ok().and_then(Pid::from_raw) {
-            // At once, whoever is connected.
+            // Ends at once, even with open connections.
             let _ = kill_process(pid, Signal::TERM);
         }
         let _ = self.server.wait();
     }
 
-    /// Once more, on the same port.
+    /// Starts again on the same port.
     async fn restart(&mut self) {
         self.server = start(self.directory.path())
             .await
             .expect("somebody else has taken the port");
     }
 
-    /// A database's address, through it.
+    /// Returns a database's URL through the pooler.
     fn url(&self, url: &str) -> String {
         let database = url.rsplit('/').next().unwrap().split('?').next().unwrap();
         format!("postgres://anybody@127.0.0.1:{}/{database}", self.port)
@@ -80,7 +79,7 @@ impl Drop for PgBouncer {
     }
 }
 
-/// None where another program has the port.
+/// `None` if another program has the port.
 async fn start(directory: &Path) -> Option<Child> {
     let log = directory.join("log");
     let output = fs::File::create(&log).unwrap();
@@ -102,7 +101,7 @@ async fn start(directory: &Path) -> Option<Child> {
     None
 }
 
-/// All that is not said here is as PgBouncer has it: above all, how many prepared statements it
+/// All other settings are PgBouncer's defaults, above all the number of prepared statements that it
 /// keeps.
 fn settings(url: &str, port: u16, connections: usize) -> String {
     let server: tokio_postgres::Config = url.parse().unwrap();
@@ -136,13 +135,13 @@ fn program() -> PathBuf {
         )
 }
 
-/// Where clerk2pg reaches its database through a pooler. The test itself does not.
+/// clerk2pg reaches this database through a pooler. The test itself does not.
 struct Pooled {
     world: World,
     pooler: PgBouncer,
-    /// How many server connections there are.
+    /// The number of server connections.
     connections: usize,
-    /// What a client finds on a connection of its own, without the pooler.
+    /// What a client finds on a new connection without the pooler.
     fresh: Vec<String>,
 }
 
@@ -168,8 +167,8 @@ impl Pooled {
         Self::new(options, connections).await
     }
 
-    /// Does something while somebody else has the same server connections in turn, and never meets
-    /// anything on them.
+    /// Does something while other clients use the same server connections in turn, and asserts that
+    /// they find nothing on them.
     async fn beside_others<T>(&self, work: impl Future<Output = T>) -> T {
         let others = async {
             let client = connect(&self.world.db.url).await;
@@ -184,7 +183,7 @@ impl Pooled {
         }
     }
 
-    /// Nothing of clerk2pg is left on any of the server connections.
+    /// Asserts that clerk2pg leaves nothing on any server connection.
     async fn assert_nothing_is_left(&self) {
         let mut holding = Vec::new();
         for _ in 0..self.connections {
@@ -196,8 +195,8 @@ impl Pooled {
     }
 }
 
-/// What there is on the server connection that a client is given: settings that matter, and
-/// everything that stays when a transaction ends.
+/// Returns the state of a server connection: relevant settings, and everything that outlives a
+/// transaction.
 async fn found(client: &Client) -> Vec<String> {
     let sql = "
         SELECT name || ' = ' || setting FROM pg_settings WHERE name IN ('search_path', 'TimeZone', 'statement_timeout', 'lock_timeout',
@@ -238,7 +237,7 @@ async fn migrations_and_syncs(users: usize, connections: usize) {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn full_syncs_over_two_connections() {
-    // So many that the list is walked in parts, which are written side by side.
+    // Enough users for partitions, which are written concurrently.
     migrations_and_syncs(9000, 2).await;
 }
 

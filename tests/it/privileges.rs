@@ -1,5 +1,5 @@
-//! Roles with no more rights than `docs/permissions.md` gives them can do everything that is theirs
-//! to do. Its SQL is run as it stands there, but for the names.
+//! Roles with exactly the rights of `docs/permissions.md` can do all they need. Its SQL is run as
+//! it is, with other names.
 
 use tokio_postgres::{Client, error::SqlState};
 
@@ -11,7 +11,7 @@ use crate::support::{
     summary::{Exit, changed},
 };
 
-/// The blocks of SQL in the document, in their order.
+/// Returns the document's SQL blocks in their order.
 fn blocks() -> [String; 5] {
     let file = format!("{}/docs/permissions.md", env!("CARGO_MANIFEST_DIR"));
     let text = std::fs::read_to_string(file).unwrap();
@@ -22,14 +22,14 @@ fn blocks() -> [String; 5] {
         .expect("docs/permissions.md has another number of blocks")
 }
 
-/// A world whose database gives nothing to roles that it does not know, and the roles of the
-/// document under names of the test's own.
+/// A fixture whose database grants nothing to PUBLIC, and the document's roles under names of the
+/// test's own.
 struct Restricted {
     world: World,
     database: String,
-    /// The server's address without user and database.
+    /// The server's host and port.
     server: String,
-    /// What the roles' names begin with.
+    /// The prefix of the roles' names.
     prefix: String,
 }
 
@@ -63,9 +63,9 @@ impl Restricted {
         }
     }
 
-    /// A block with the names of this world.
+    /// Returns a block with the names of this fixture.
     fn named(&self, block: &str) -> String {
-        // By way of names that occur in no other: the database's may hold one of the roles'.
+        // Uses placeholders, as the database's name may contain a role's.
         let names = [
             ("DATABASE app", "DATABASE <1>", &self.database),
             ("clerk2pg_owner", "<2>", &format!("{}_owner", self.prefix)),
@@ -94,7 +94,7 @@ impl Restricted {
         )
     }
 
-    /// Roles are the server's and outlive the database.
+    /// Drops the roles, which outlive the database.
     async fn end(self) {
         for role in ["owner", "daemon", "reader"] {
             let name = format!("{}_{role}", self.prefix);
@@ -140,7 +140,7 @@ async fn a_role_with_the_documented_grants_can_do_everything() {
     let (world, [_, roles, rights, ..]) = (&restricted.world, blocks());
     restricted.run_block(&roles).await;
     let owner = restricted.url("owner", "its password");
-    // Where functions are not everybody's, either.
+    // Also where PUBLIC may not execute functions.
     let client = connect(&owner).await;
     client
         .batch_execute("ALTER DEFAULT PRIVILEGES REVOKE EXECUTE ON FUNCTIONS FROM PUBLIC")
@@ -152,7 +152,7 @@ async fn a_role_with_the_documented_grants_can_do_everything() {
     assert_eq!(early.code, Some(1), "{early:#?}");
     assert!(early.stderr.contains("hint: run `clerk2pg migrate`"), "{early:#?}");
     succeeded(&world.run_with(&["migrate"], &[("DATABASE_URL", &owner)]).await);
-    // What a later version's migration may make.
+    // A table that a later version's migration may create.
     client.batch_execute("CREATE TABLE clerk.later (id int)").await.unwrap();
 
     let running = connect(&daemon).await;
@@ -222,7 +222,7 @@ async fn a_reading_role_can_only_read() {
     may_not(&reader, "UPDATE clerk.users SET first_name = NULL").await;
     may_not(&reader, "SELECT digest_key FROM clerk.sync_state").await;
     may_not(&reader, "TABLE clerk.rejected_users").await;
-    // The daemon's role has no right to the application's table, and needs none.
+    // The daemon's role has no right to the application's table and needs none.
     world.sim.delete_random();
     let ran = world
         .run_with(&["--once", "--format", "json"], &[("DATABASE_URL", &url)])

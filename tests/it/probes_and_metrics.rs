@@ -1,4 +1,4 @@
-//! What others see of a daemon: probes, metrics and the page.
+//! The daemon's probes, metrics and status page.
 
 use std::{collections::BTreeMap, process::Stdio};
 
@@ -121,7 +121,7 @@ async fn the_lease_is_shown_while_it_is_held() {
     assert_eq!(ran.code, Some(0), "{ran:#?}");
 }
 
-/// Makes an incremental sync, and waits for its end.
+/// Requests an incremental sync, waits for its end, and returns the metrics.
 async fn look(watched: &MonitoredDaemon) -> Metrics {
     let looks = |metrics: &Metrics| -> f64 {
         let syncs = metrics.all("clerk2pg_syncs_total");
@@ -143,7 +143,7 @@ async fn look(watched: &MonitoredDaemon) -> Metrics {
     metrics.unwrap()
 }
 
-/// What the database counts of syncs, by kind and outcome.
+/// Returns the database's counts of syncs, by kind and outcome.
 async fn syncs(world: &World) -> BTreeMap<String, f64> {
     let sql = "SELECT format('kind=\"%s\",outcome=\"%s\"', kind, outcome), count(*) FROM clerk.sync_runs GROUP BY 1";
     let rows = world.db.client.query(sql, &[]).await.unwrap();
@@ -204,12 +204,12 @@ async fn metrics_count_what_was_done() {
     })
     .await;
     assert_eq!(metrics.value("clerk2pg_clerk_rate_limited_total"), 1.0);
-    // A production key's 1000 in ten seconds, all of them.
+    // The limit of a production key, 1000 in ten seconds, in full.
     assert_eq!(metrics.value("clerk2pg_clerk_request_limit_per_second"), 100.0);
     let used = metrics.value("clerk2pg_clerk_request_limit_used_ratio");
     assert!(used > 0.0 && used < 0.1, "{used}");
 
-    // Of the first import nothing is known but what users say of themselves.
+    // For the first import, the age of changes is not known.
     let ages = "clerk2pg_freshness_seconds";
     metrics.assert_histogram(ages, "kind=\"incremental\"");
     assert_eq!(metrics.value(&format!("{ages}_count{{kind=\"full\"}}")), 0.0);
@@ -279,7 +279,7 @@ async fn every_metric_is_documented_and_accepted_by_promtool() {
             "{family} is not in docs/watching.md"
         );
     }
-    // What the examples ask for is there.
+    // The metrics that the examples use exist.
     for file in ["alerts.yaml", "grafana.json", "watching.md"] {
         let text = read(file);
         let names = text.split(|letter: char| !letter.is_ascii_alphanumeric() && letter != '_');
@@ -295,7 +295,7 @@ async fn every_metric_is_documented_and_accepted_by_promtool() {
     let dashboard: serde_json::Value = serde_json::from_str(&read("grafana.json")).unwrap();
     assert!(dashboard["panels"].as_array().unwrap().len() > 5);
 
-    // Part of Debian's package prometheus.
+    // promtool is part of Debian's package prometheus.
     let promtool = tokio::process::Command::new("promtool")
         .args(["check", "metrics"])
         .stdin(Stdio::piped())
@@ -340,7 +340,7 @@ async fn held_deletions_are_shown_and_the_daemon_stays_ready() {
     );
 }
 
-/// Every text in a document that tells who it is about.
+/// Returns every text in a document that identifies a person.
 fn personal(document: &serde_json::Value) -> Vec<String> {
     let mut texts = vec![document["id"].as_str().unwrap().to_owned()];
     for address in document["email_addresses"].as_array().into_iter().flatten() {
@@ -365,7 +365,7 @@ async fn the_page_shows_the_mirror_without_personal_data() {
              VALUES ('full', 'other:1', now(), 'failed', 'GET users/{gone}: <b>not</b> for ann@example.com')"
         ))
         .await;
-    // What was shown before is kept for a moment.
+    // The earlier page is kept for a moment.
     let mut page = String::new();
     eventually("the last sync is there", async || {
         page = watched.get("/").await.body;
@@ -400,7 +400,7 @@ async fn the_page_shows_the_mirror_without_personal_data() {
     assert!(page.len() < 64 << 10, "{} bytes", page.len());
 }
 
-/// The one at sign that the style needs.
+/// The only at sign, which the style needs.
 const STYLE_RULES: &str = "@media (";
 
 #[tokio::test(flavor = "multi_thread")]

@@ -1,5 +1,5 @@
-//! Random histories at Clerk, with looks at random moments: in the end the mirror equals Clerk, and
-//! so does what the events tell.
+//! Random histories at Clerk, with incremental syncs at random moments: in the end the mirror
+//! equals Clerk, and so do the events.
 
 use std::collections::BTreeMap;
 
@@ -14,7 +14,7 @@ use crate::support::{
     wait::eventually,
 };
 
-/// Syncs come only when they are asked for.
+/// Syncs run only on request.
 const BY_HAND: [(&str, &str); 4] = [
     NEVER,
     ("CLERK2PG_SCHEDULE__INCREMENTAL", ""),
@@ -23,19 +23,19 @@ const BY_HAND: [(&str, &str); 4] = [
     ("CLERK2PG_DELETES__MIN_COUNT", "100000"),
 ];
 
-/// Does something to somebody at Clerk.
+/// Changes something at Clerk.
 fn happen(world: &World, dice: &mut Rng) {
     let ids = world.sim.user_ids();
     let somebody = dice.choice(&ids).cloned();
     match (dice.u32(0..100), somebody) {
-        // With nobody left at Clerk deletions would be held.
+        // Without any users at Clerk, deletions would be held.
         (0..25, _) | (_, None) => drop(world.sim.create_random()),
         (70.., Some(_)) if ids.len() == 1 => drop(world.sim.create_random()),
         (25..50, Some(id)) => {
             let plan = dice.u32(..);
             assert!(world.sim.update(&id, |user| user["public_metadata"] = plan.into()));
         }
-        // A ban that moves no `updated_at`: the update keeps the old one.
+        // A ban without a new `updated_at`: the update keeps the old one.
         (50..58, Some(id)) => ban(world, &id),
         (58..66, Some(id)) => import(world, dice, &id),
         (66..70, Some(id)) => {
@@ -52,7 +52,7 @@ fn ban(world: &World, id: &str) {
     world.sim.insert(document);
 }
 
-/// A copy of somebody with an id of its own, who signed up long ago.
+/// Inserts a copy of a user with another id and a creation date of long ago.
 fn import(world: &World, dice: &mut Rng, id: &str) {
     let mut document = world.sim.document(id).unwrap();
     document["id"] = format!("user_imported{:016x}", dice.u64(..)).into();
@@ -66,7 +66,7 @@ fn now() -> i64 {
     i64::try_from(since.unwrap().as_millis()).unwrap()
 }
 
-/// What Clerk has, bans aside.
+/// Returns Clerk's users without their bans.
 fn at_clerk(world: &World) -> BTreeMap<String, Value> {
     let document = |id: String| {
         let document = world.sim.document(&id)?;
@@ -80,7 +80,7 @@ fn without_bans(mut document: Value) -> Value {
     comparable(document)
 }
 
-/// What somebody has who only follows the events.
+/// Returns the users that the events add up to.
 async fn told(world: &World) -> BTreeMap<String, Value> {
     let sql = "SELECT type, user_id, (payload->'data')::text FROM clerk.user_events ORDER BY id";
     let mut users = BTreeMap::<String, Value>::new();
@@ -110,7 +110,7 @@ async fn look(world: &World, daemon: &Process, dice: &mut Rng) {
         }
         _ => world.db.execute("NOTIFY clerk2pg, 'sync'").await,
     }
-    // Sometimes the look is done by the next change, sometimes it is under way.
+    // Sometimes the sync is over before the next change, and sometimes it is running.
     tokio::time::sleep(std::time::Duration::from_millis(dice.u64(0..120))).await;
 }
 

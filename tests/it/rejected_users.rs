@@ -1,4 +1,4 @@
-//! One bad user costs one user: it is listed with its reason, and all others are in.
+//! One user that cannot be stored is listed with its reason, and all others are mirrored.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -13,7 +13,7 @@ use crate::support::{
     summary::{Exit, changed, in_sync, incomplete},
 };
 
-/// Who is listed as rejected, and why.
+/// Returns the rejected users and their reasons.
 async fn rejected(world: &World) -> BTreeMap<String, String> {
     let rows = world
         .db
@@ -31,13 +31,13 @@ fn now() -> i64 {
     SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_millis() as i64
 }
 
-/// Puts a user into Clerk's list, as these bytes, which should speak of the same moment: a list out
-/// of order proves nothing.
+/// Inserts a user as these bytes. They should contain the same time, as a list out of order proves
+/// nothing.
 fn put(world: &World, id: &str, created_at: i64, bytes: impl Into<Vec<u8>>) {
     world.sim.insert_raw(id, created_at, created_at, bytes.into());
 }
 
-/// A plain user with these fields.
+/// Returns a plain user with these fields.
 fn user(id: &str, fields: Value) -> Value {
     let mut user = json!({"id": id, "object": "user", "created_at": LATER, "updated_at": LATER});
     for (key, value) in fields.as_object().unwrap() {
@@ -46,7 +46,7 @@ fn user(id: &str, fields: Value) -> Value {
     user
 }
 
-/// What the reason must speak of.
+/// Returns a text that the reason must contain.
 fn reason(kind: Unstorable) -> &'static str {
     match kind {
         Unstorable::ManyKeys => "more than 1000 keys",
@@ -60,7 +60,7 @@ fn reason(kind: Unstorable) -> &'static str {
     }
 }
 
-/// The name that a user is listed by: one whose document has no id is named by its digest.
+/// Returns the name under which a user is listed. A document without an id is listed by its digest.
 async fn listed(world: &World, id: &str, kind: Unstorable) -> Option<String> {
     let id = id.to_owned();
     rejected(world)
@@ -104,7 +104,7 @@ async fn a_user_that_cannot_be_stored_is_listed_and_all_others_are_mirrored() {
         9
     );
 
-    // They are told where people look.
+    // `status` shows them.
     let status = world.run(&["status"]).await.stdout;
     assert!(
         bad.iter()
@@ -118,7 +118,7 @@ async fn a_user_that_cannot_be_stored_is_listed_and_all_others_are_mirrored() {
         "{plan}"
     );
 
-    // Nothing new about them.
+    // Nothing changes about them.
     let versions = world.db.versions().await;
     let first_seen = "SELECT string_agg(first_seen_at::text, ',' ORDER BY user_id) FROM clerk.rejected_users";
     let seen = world.db.text(first_seen).await;
@@ -128,7 +128,7 @@ async fn a_user_that_cannot_be_stored_is_listed_and_all_others_are_mirrored() {
         (versions, seen)
     );
 
-    // Half of them are mended at Clerk, half leave.
+    // Half of them are corrected at Clerk, half are deleted.
     let (mended, gone) = bad.split_at(5);
     for (_, id) in mended {
         world.sim.insert(user(id, json!({"first_name": "Mended"})));
@@ -147,7 +147,7 @@ async fn a_rejected_user_keeps_its_earlier_row() {
     let ids = world.sim.user_ids();
     let before = world.db.documents().await;
     for (kind, id) in Unstorable::ALL.into_iter().zip(&ids) {
-        // The same flaw in the document of a user that is mirrored.
+        // The same error in the document of a mirrored user.
         let donor = world.sim.insert_unstorable(kind);
         let (from, to) = (donor.as_bytes(), id.as_bytes());
         let mut bytes = world.sim.raw(&donor).unwrap();
@@ -157,8 +157,7 @@ async fn a_rejected_user_keeps_its_earlier_row() {
         }
         put(&world, id, now(), bytes);
         let ran = world.once().await;
-        // One that hides even its id leaves open who it is, so that the sync cannot call itself
-        // whole.
+        // A document without an id leaves open which user it is, so the sync is incomplete.
         let code = i32::from(kind == Unstorable::NotAnObject);
         assert_eq!(
             (ran.code, &ran.json()["rejected"]),
@@ -174,7 +173,7 @@ async fn a_rejected_user_keeps_its_earlier_row() {
         world.once().await.assert(Exit::Ok, in_sync().unchanged(20));
         assert_eq!(rejected(&world).await, BTreeMap::new(), "{kind:?}");
     }
-    // Whoever is deleted while rejected goes all the same.
+    // A user that is deleted while rejected is removed.
     put(
         &world,
         &ids[4],
@@ -209,7 +208,7 @@ async fn a_user_without_a_usable_id_is_listed_by_its_digest() {
     );
 }
 
-/// Breaks the JSON of these users, so that no page with one of them can be read.
+/// Breaks the JSON of these users, so that every page with one of them is unreadable.
 async fn check_unreadable(positions: &[usize]) {
     let patience = [("CLERK2PG_CLERK__TIMEOUT", "200ms")];
     let world = mirrored(60).await;
@@ -229,7 +228,7 @@ async fn check_unreadable(positions: &[usize]) {
     let changed = &ids[40];
     world.sim.update(changed, |user| user["first_name"] = "Changed".into());
     let new = world.sim.create_random();
-    // Clerk counts whole seconds: one that came in this one may be counted or not.
+    // Clerk counts whole seconds: a user of this second may be counted or not.
     world.sim.update(&new, |user| {
         let created_at = user["created_at"].as_i64().unwrap();
         user["created_at"] = (created_at - 3_600_000).into();

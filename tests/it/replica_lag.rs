@@ -1,5 +1,5 @@
-//! Clerk may answer from a replica that lags behind: that deletes no user, and no older state
-//! replaces a newer one.
+//! Clerk may answer from a lagging replica: no user is deleted for it, and no older state replaces
+//! a newer one.
 
 use std::time::{Duration, Instant};
 
@@ -21,7 +21,7 @@ fn lagging(lag_ms: u64) -> Quirks {
     }
 }
 
-/// What events tell of a user, in order: type and `updated_at` in the payload.
+/// Returns a user's events in order: type and `updated_at` in the payload.
 async fn told(world: &World, id: &str) -> Vec<(String, i64)> {
     let sql = "SELECT type, coalesce((payload->'data'->>'updated_at')::bigint, 0) FROM clerk.user_events
                WHERE user_id = $1 ORDER BY id";
@@ -33,7 +33,7 @@ async fn told(world: &World, id: &str) -> Vec<(String, i64)> {
 async fn a_lagging_replica_deletes_no_new_user_and_reverts_no_change() {
     let world = mirrored(60).await;
     world.sim.set_faults(lagging(2_000));
-    // Any row that goes is noted with its age.
+    // Records each deleted row with its age.
     world
         .db
         .execute(
@@ -155,7 +155,7 @@ async fn an_older_state_is_stored_if_clerk_confirms_it_later() {
     let old = world.sim.document(&id).unwrap();
     world.sim.update(&id, |user| user["first_name"] = "Newer".into());
     world.once().await.assert(Exit::Ok, changed().updated(1).unchanged(19));
-    // As after a restored backup of Clerk's.
+    // As after Clerk restored a backup.
     world.sim.insert(old.clone());
     let started = Instant::now();
     world.once().await.assert(Exit::Ok, changed().updated(1).unchanged(20));
@@ -191,7 +191,7 @@ async fn servers_that_ignore_user_id_confirm_a_deletion_by_two_answers() {
     assert!(started.elapsed() >= Duration::from_secs(10), "{:?}", started.elapsed());
     assert!(by_id(&world) >= 2, "{}", by_id(&world));
 
-    // A daemon gets there too, and the guard agrees first.
+    // A daemon does so, too, after the guard agrees.
     let daemon = world.start_incremental(&[]).await;
     assert!(world.sim.delete_random().is_some());
     eventually("the row goes", async || world.users().await == 28).await;
@@ -209,7 +209,7 @@ async fn no_deletion_is_confirmed_where_most_users_are_not_found_by_id() {
     let gone = world.sim.user_ids()[9].clone();
     assert!(world.sim.delete(&gone));
     let ids = world.sim.user_ids();
-    // One witness is found; two are needed where ids can only be asked for one by one.
+    // One witness is found. Two are needed if ids can only be read one by one.
     world.sim.set_faults(Quirks {
         ignore_user_id: true,
         not_found_by_id: ids[..ids.len() - 1].to_vec(),

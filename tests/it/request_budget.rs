@@ -1,4 +1,4 @@
-//! Clerk's rate limit is shared with the user's own backend: a stated part of it is spent, and no
+//! Clerk's rate limit is shared with the user's backend: clerk2pg uses the configured part and no
 //! more.
 
 use std::time::Duration;

@@ -1,4 +1,4 @@
-//! How often Clerk is asked, and how fresh the mirror is for it.
+//! How many requests Clerk receives, and how fresh the mirror is for them.
 
 use std::time::Duration;
 
@@ -23,7 +23,7 @@ async fn incremental_syncs_every_second_stay_within_a_development_instances_budg
     let daemon = world
         .start_incremental(&[("CLERK2PG_CLERK__REQUEST_BUDGET", "0.25")])
         .await;
-    // A change each, some of them deletions, which cost more than the two requests.
+    // One change for each sync, some of them deletions, which cost more than two requests.
     let mut looks = world.incremental_syncs().len();
     for round in 0..20 {
         match round % 5 {
@@ -34,7 +34,7 @@ async fn incremental_syncs_every_second_stay_within_a_development_instances_budg
         eventually("another look", async || world.incremental_syncs().len() > looks).await;
         looks = world.incremental_syncs().len();
     }
-    // The rows that are seconds old go ten seconds later.
+    // Recent rows are deleted ten seconds later.
     world.wait_until_mirrored().await;
     let busiest = world.sim.busiest_window();
     assert!((20..=25).contains(&busiest), "{busiest} requests in ten seconds");
@@ -72,7 +72,7 @@ async fn a_used_up_limit_slows_incremental_syncs_until_it_recovers() {
         .windows(2)
         .map(|pair| pair[1].at - pair[0].at)
         .collect();
-    // Refused twice in a row, then no more: the pause doubles, and halves.
+    // Refused twice in a row, then no more: the pause doubles, then halves.
     let [five, ten, half, none] = pauses[..] else {
         panic!("{pauses:?}")
     };
@@ -108,8 +108,8 @@ async fn incremental_syncs_slower_than_the_schedule_neither_overlap_nor_pile_up(
         let done = pair[0].at + i64::try_from(pair[0].took_us / 1000).unwrap();
         assert!(pair[1].at >= done, "looks overlap: {pair:#?}");
     }
-    // The first may still be slow, and one tick may have been waiting; behind it, each look has a
-    // tick of its own.
+    // The first may still be slow, and one tick may be pending. After it, each sync has its own
+    // tick.
     let five = looks[slow + 5].at - looks[slow + 1].at;
     assert!(five > 2_000, "five looks within {five} ms: ticks had piled up");
 }

@@ -1,5 +1,5 @@
-//! A full sync that is killed, stopped or cut off anywhere: the next one goes on from there, and
-//! nobody is lost, doubled or wrongly deleted.
+//! A full sync that is killed, stopped or interrupted anywhere is resumed by the next one, and no
+//! user is lost, doubled or wrongly deleted.
 
 use std::time::Duration;
 
@@ -14,7 +14,7 @@ use crate::support::{
     wait::eventually,
 };
 impl World {
-    /// Kills a full sync once it has stored so many users.
+    /// Kills a full sync once it has stored `users` users.
     async fn kill_at(&self, users: i64) {
         let run = self.start_full_sync(&[]);
         self.has_users(users).await;
@@ -32,14 +32,14 @@ impl World {
             .await
     }
 
-    /// The last run took up the walk of another.
+    /// Whether the last sync resumed another one's walk.
     async fn resumed(&self) -> bool {
         let last = "SELECT (resumed IS NOT NULL)::int FROM clerk.sync_runs ORDER BY id DESC LIMIT 1";
         self.db.number(last).await == 1
     }
 }
 
-/// Small pages, so that there is a walk to be cut off.
+/// Small pages, so that there is a walk to interrupt.
 fn small_pages(page: usize) -> Quirks {
     Quirks {
         max_page: Some(page),
@@ -70,12 +70,11 @@ async fn killed_at_random_moments(seed: u64) {
     const USERS: usize = 2000;
     let world = slow_world(USERS, 80, Duration::from_millis(20)).await;
     let mut random = fastrand::Rng::with_seed(seed);
-    // At least five kills, and on a busy machine as many more as it takes for a first page to be
-    // committed between two of them.
+    // At least five kills. A busy machine needs more until a first page is committed between two of
+    // them.
     for kills in 1.. {
         let run = world.start_full_sync(&[]);
-        // A lease of a second may be in the way at first; from then on, any moment is as good as
-        // another.
+        // At first, a lease of a second may be in the way. After that, any moment is possible.
         let begun = world.runs("true").await;
         let begins = async || world.runs("true").await > begun;
         eventually("the run begins", begins).await;
@@ -94,7 +93,7 @@ async fn killed_at_random_moments(seed: u64) {
 
     assert!(world.resumed().await, "seed {seed}: the walk began anew");
     let (met, rest) = (met(&ran), USERS as i64 - walked);
-    // At most the page at the checkpoint is met twice.
+    // At most the page at the checkpoint is read twice.
     assert!(
         (rest..=rest + 80).contains(&met),
         "seed {seed}: {walked} walked, then met {met}: {ran:#?}"
@@ -161,8 +160,8 @@ async fn a_sync_interrupted_by_an_outage_is_resumed() {
             .skip(skip),
         ],
     };
-    // The instance, asked twice before it is pinned, the newest change and the count come before
-    // the first page.
+    // The instance, twice before it is pinned, the newest change and the count precede the first
+    // page.
     world.sim.set_faults(outage(4 + 6));
     let ran = world.once_with(&[("CLERK2PG_CLERK__TIMEOUT", "300ms")]).await;
     assert_eq!(ran.code, Some(1), "{ran:#?}");
@@ -208,12 +207,12 @@ async fn a_checkpoint_of_another_version_is_ignored() {
     world.assert_in_sync().await;
 }
 
-/// Many may go in these tests.
+/// No limits in these tests.
 const UNGUARDED: [(&str, &str); 1] = [("CLERK2PG_DELETES__MAX_PERCENT", "100")];
 
 async fn begin_and(world: &World, end: impl AsyncFnOnce(Process)) {
     let run = world.start_full_sync(&UNGUARDED);
-    // Deletions are confirmed a hundred at a time.
+    // Deletions are confirmed in batches of a hundred.
     eventually("the first deletions", async || world.users().await < 300).await;
     assert!(world.users().await > 150, "all are deleted already");
     end(run).await;
@@ -259,7 +258,7 @@ async fn changes_between_the_kill_and_the_next_run_are_mirrored() {
     let world = slow_world(300, 20, Duration::from_millis(20)).await;
     world.once().await.assert(Exit::Ok, changed().created(300));
     let ids = world.sim.user_ids();
-    // Changes all over, so that the second walk moves its checkpoint.
+    // Changes everywhere, so that the second walk moves its checkpoint.
     for id in ids.iter().step_by(7) {
         world.sim.update(id, |user| user["first_name"] = "Second".into());
     }
@@ -269,14 +268,14 @@ async fn changes_between_the_kill_and_the_next_run_are_mirrored() {
     let walked = world.checkpoint().await as usize;
     assert!(walked < 280, "{walked}");
 
-    // In the part that was walked, in the part that was not, and around the checkpoint itself.
+    // In the walked part, in the other part, and around the checkpoint.
     for at in [3, 50, walked - 2, walked - 1, walked, walked + 1, 290] {
         assert!(world.sim.delete(&ids[at]));
     }
     for at in [10, walked - 5, walked + 5, 280] {
         world.sim.update(&ids[at], |user| user["last_name"] = "Third".into());
     }
-    // Someone of the walked part moves behind it: `created_at` can be set.
+    // A user of the walked part moves behind it: `created_at` can be set.
     world
         .sim
         .update(&ids[20], |user| user["created_at"] = clerk_time_of_now());
@@ -285,7 +284,7 @@ async fn changes_between_the_kill_and_the_next_run_are_mirrored() {
     let resumed = world.once().await;
     assert!(matches!(resumed.code, Some(0 | 1)), "{resumed:#?}");
     assert!(world.resumed().await);
-    // Whoever exists at Clerk is there: nobody was deleted wrongly.
+    // Every user of Clerk is mirrored: none was deleted wrongly.
     let mirror = world.db.documents().await;
     let lost: Vec<String> = world
         .sim

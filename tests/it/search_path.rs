@@ -1,6 +1,6 @@
-//! Nothing that another role puts into the database runs as clerk2pg's role: look-alikes of
-//! PostgreSQL's own functions, operators, types and catalogs stand wherever they could come first,
-//! and every statement of the program's is run.
+//! No object of another role runs as clerk2pg's role. Look-alikes of PostgreSQL's own functions,
+//! operators, types and catalogs are everywhere they could come first, and every statement of the
+//! program is run.
 
 use std::{collections::BTreeSet, fs, path::Path};
 
@@ -20,7 +20,7 @@ use crate::support::{
     wait::eventually,
 };
 
-/// Everything that is called somewhere in these files, whatever language it is of.
+/// Collects every name that is called in these files, in any language.
 fn called(file: &Path, names: &mut BTreeSet<String>) {
     if file.is_dir() {
         for entry in fs::read_dir(file).unwrap() {
@@ -40,12 +40,12 @@ fn called(file: &Path, names: &mut BTreeSet<String>) {
     }
 }
 
-/// A database in which a role that may create schemas has put all look-alikes into a schema of its
-/// own, `evil`, for others to be made of.
+/// A template database in which a role that may create schemas has put all look-alikes into its
+/// schema `evil`.
 struct Hostile {
     db: Database,
     name: String,
-    /// The role that owns them.
+    /// The role that owns the look-alikes.
     mallory: String,
 }
 
@@ -71,7 +71,8 @@ impl Hostile {
         Self { db, name, mallory }
     }
 
-    /// A world with a database like it, and a role for clerk2pg that owns nothing yet.
+    /// Returns a fixture with a copy of this database, and a role for clerk2pg that owns nothing
+    /// yet.
     async fn world(&self, users: usize) -> (World, String, String) {
         let options = Options {
             users,
@@ -96,10 +97,10 @@ impl Hostile {
     }
 }
 
-/// Where the look-alikes stand.
+/// Where the look-alikes are.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Place {
-    /// Behind `pg_catalog`, where whatever fits better than PostgreSQL's own is found first.
+    /// After `pg_catalog`, where a better match than PostgreSQL's own is found first.
     Public,
     /// The same, in a schema named like clerk2pg's role.
     User,
@@ -110,7 +111,7 @@ enum Place {
 }
 
 impl Place {
-    /// Puts them there.
+    /// Creates them there.
     async fn prepare(self, world: &World, hostile: &Hostile, role: &str) {
         let (mallory, database) = (
             &hostile.mallory,
@@ -159,7 +160,7 @@ async fn check(hostile: &Hostile, place: Place) {
     do_everything(&world, &url, &[]).await;
     exchanges(&world, &url).await;
     fine(&world.once_with(&with(&[("CLERK2PG_DELETES__MODE", "keep")])).await);
-    // The budget's warning is none of this.
+    // The budget's warning does not matter here.
     let checked = world.run_with(&["check"], &address).await;
     assert!(!format!("{checked:?}").contains("captured"), "{place:?}: {checked:#?}");
 
@@ -190,7 +191,7 @@ async fn check(hostile: &Hostile, place: Place) {
     world.db.execute(&end).await;
 }
 
-/// Two users exchange what is unique in the application's eyes, and a person names the instance.
+/// Two users exchange a value that the application declares unique, and a person runs `repin`.
 async fn exchanges(world: &World, url: &str) {
     let address = [("DATABASE_URL", url)];
     let ids = world.sim.user_ids();
@@ -209,8 +210,8 @@ async fn exchanges(world: &World, url: &str) {
     assert_eq!(ran.code, Some(0), "{ran:#?}");
 }
 
-/// The SQL of the documents, as the schema's owner runs it. Monitoring asks by psql, one query at a
-/// time, and its path is its own affair.
+/// Runs the SQL of the documents as the schema's owner. Monitoring runs it in psql, one query at a
+/// time, with its own search path.
 async fn documented(world: &World, url: &str, place: Place) {
     let root = Path::new(env!("CARGO_MANIFEST_DIR"));
     let mut files = vec![];
@@ -263,7 +264,7 @@ async fn documented(world: &World, url: &str, place: Place) {
 async fn no_object_of_another_role_runs_as_clerk2pg() {
     let mut hostile = Hostile::new().await;
     let server = with_database(&hostile.db.url, "postgres");
-    // Nobody may be connected to what is copied.
+    // A template must not have connections.
     hostile.db.client = connect(&server).await;
     let check = |place| check(&hostile, place);
     tokio::join!(
@@ -272,15 +273,15 @@ async fn no_object_of_another_role_runs_as_clerk2pg() {
         check(Place::Before),
         check(Place::Clerk)
     );
-    // Roles are the server's and outlive the databases.
+    // Roles outlive the databases.
     let mallory = hostile.mallory.clone();
     drop(hostile);
     let end = format!("DROP ROLE {mallory}");
     connect(&server).await.batch_execute(&end).await.unwrap();
 }
 
-/// Triggers and expressions of the application rely on the search path of the session, which is the
-/// database's or the role's.
+/// Triggers and expressions of the application rely on the session's search path, which the
+/// database or the role sets.
 #[tokio::test(flavor = "multi_thread")]
 async fn triggers_of_the_application_keep_their_search_path() {
     const TRIGGER: &str = "
@@ -309,7 +310,7 @@ async fn triggers_of_the_application_keep_their_search_path() {
         let heard = "SELECT count(*) FROM public.heard WHERE name = upper(user_id)";
         assert_eq!(world.db.number(heard).await, 10, "{path}");
     }
-    // One that is empty is left empty.
+    // An empty search path stays empty.
     let world = World::new(10).await;
     let database = world.db.text("SELECT current_database()").await.unwrap();
     world
@@ -319,12 +320,12 @@ async fn triggers_of_the_application_keep_their_search_path() {
     world.once().await.assert(Exit::Ok, changed().created(10));
 }
 
-/// What the grammar gives a meaning of its own: nothing is looked up by its name.
+/// Names that the SQL grammar defines: they are not looked up.
 const GRAMMAR: [&str; 10] = [
     "coalesce", "extract", "greatest", "least", "nullif", "exists", "any", "array", "values", "in",
 ];
 
-/// The calls of functions in a text, as they are written.
+/// Returns the function calls in a text as they are written.
 fn calls(text: &str) -> Vec<(&str, &str)> {
     let mut found = Vec::new();
     for (at, _) in text.match_indices('(') {
@@ -350,8 +351,7 @@ async fn every_function_in_sql_is_schema_qualified() {
         for (name, rest) in calls(sql) {
             let name = name.to_lowercase();
             checked += usize::from(name.starts_with("pg_catalog."));
-            // The grammar makes PostgreSQL's own out of one with several arrays, and out of no
-            // other.
+            // With several arrays, the grammar itself picks PostgreSQL's own function.
             let is_expanded = name == "unnest" && !rest.starts_with("($1)") && !rest.starts_with("(p.");
             let is_grammars = GRAMMAR.contains(&name.as_str()) || is_expanded;
             assert!(

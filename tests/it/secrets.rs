@@ -1,7 +1,6 @@
-//! Nothing secret is printed, and nobody's address, name or number: everything that the program
-//! says, at every level, whatever goes wrong.
+//! No secret and no personal data is printed at any level, whatever fails.
 //!
-//! Each line of [`CASES`] makes one thing go wrong; each is played at each of [`LEVELS`].
+//! Each entry of [`CASES`] makes one thing fail. Each case runs at each of [`LEVELS`].
 
 mod failures;
 
@@ -31,24 +30,24 @@ use crate::{
     },
 };
 
-/// As Clerk's, with characters that have another form in an address.
+/// Like Clerk's keys, with characters that a URL escapes.
 pub const KEY: &str = "sk_live_Zx7Kq9Vw+Rt5Yp8/Lm2Nc4Bd6";
 
-/// With characters that mean something else in an address.
+/// With characters that have a meaning in a URL.
 pub const PASSWORD: &str = "Hq7Zt5wLn@Kd9Bv4Rc/Rv3Tx8Wm4y";
 
-/// What Clerk or Postgres do not take, is no less a secret.
+/// Rejected keys and passwords are secrets, too.
 pub const WRONG_KEY: &str = "sk_live_Gd3Hs8Jf2Kp6Lq9Mw4Nv7";
 pub const WRONG_PASSWORD: &str = "Cj5Xk2Vb8Nm3Qw";
 pub const PROXY_PASSWORD: &str = "Fy6Tg9Hb4Uj2Ik";
 pub const WEBHOOK_SECRET: &str = "whsec_Pl3Ok8Ij5Uh2Yg7Tf";
 
-/// All users' addresses are there.
+/// The domain of all users' addresses.
 const MAILBOXES: &str = "mailboxes-of-a-test.example";
 pub const EMAIL: &str = "zebulonia.1@mailboxes-of-a-test.example";
 const PERSONAL: [&str; 5] = [MAILBOXES, "Zebulonia", "Quackenbush", "5550199887766", "a private note"];
 
-/// The forms of a secret, and all parts of it that tell much.
+/// Returns the forms of a secret, and all parts of it that reveal much.
 fn forms(secret: &str) -> Vec<String> {
     let bare = secret.trim_start_matches("sk_live_").trim_start_matches("whsec_");
     let letters: Vec<char> = bare.chars().collect();
@@ -78,13 +77,13 @@ fn personal_data() -> Vec<String> {
     PERSONAL.map(str::to_owned).to_vec()
 }
 
-/// The lines of a text that hold one of these words.
+/// Returns the lines of a text that contain one of these words.
 fn leaks<'t>(text: &'t str, words: &[String]) -> Vec<&'t str> {
     let holds = |line: &&str| words.iter().any(|word| line.contains(word.as_str()));
     text.lines().filter(holds).collect()
 }
 
-/// `RUST_LOG` as who looks for a fault sets it, for every library as well.
+/// Levels for `RUST_LOG`, which apply to every library.
 const LEVELS: [&str; 5] = ["error", "warn", "info", "debug", "trace"];
 
 const SYNC: &[&str] = &["--once", "--format", "json"];
@@ -98,15 +97,14 @@ const OTHERS: [&[&str]; 6] = [
     &["health"],
 ];
 
-/// How long a command that waits for something may do so; then it is told to stop, as some would
-/// wait for minutes.
+/// How long a command may wait. Some would wait for minutes, so it is stopped then.
 const LIMIT: Duration = Duration::from_secs(2);
 
-/// An answer in Clerk's place: status, headers and body. `ECHO` stands for the key that was sent,
-/// and somebody's address.
+/// A response in place of Clerk's: status, headers and body. `ECHO` stands for the key of the
+/// request and an email address.
 type Answer = (&'static str, &'static str, &'static str);
 
-/// A mirror, and what is about to go wrong with it.
+/// A mirror, and what will fail.
 pub struct Scene {
     world: World,
     environment: BTreeMap<&'static str, String>,
@@ -116,13 +114,13 @@ pub struct Scene {
     said: String,
 }
 
-/// What a case does.
+/// Actions of the cases.
 impl Scene {
     pub fn set(&mut self, name: &'static str, value: impl Into<String>) {
         self.environment.insert(name, value.into());
     }
 
-    /// The file has to say everything.
+    /// Uses a configuration file alone.
     pub fn config(&mut self, text: &str) {
         for name in ["CLERK_SECRET_KEY", "CLERK_API_URL", "DATABASE_URL"] {
             self.set(name, "");
@@ -136,7 +134,7 @@ impl Scene {
         file.display().to_string()
     }
 
-    /// The database's address, with another form of the password.
+    /// Returns the database URL with another form of the password.
     pub fn url(&self, password: &str) -> String {
         self.world.db.url.replace("postgres@", &format!("anyway:{password}@"))
     }
@@ -149,7 +147,7 @@ impl Scene {
         self.world.sim.set_faults(fault);
     }
 
-    /// Done to the mirror by a superuser.
+    /// SQL that a superuser runs on the mirror.
     pub fn sql(&mut self, sql: &'static str) {
         self.sql = sql;
     }
@@ -185,7 +183,7 @@ impl Scene {
         scene
     }
 
-    /// All that is said of a case.
+    /// Plays a case and returns everything that is printed.
     async fn play(postgres: &Postgres, case: fn(&mut Self)) -> String {
         let mut scene = Self::new(postgres).await;
         let first = scene.command(&["--once"]).output().await.unwrap();
@@ -204,7 +202,7 @@ impl Scene {
             scene.change();
             scene.run(SYNC).await;
         }
-        // At the last level, which tells most.
+        // At the last level, which logs most.
         for command in OTHERS {
             scene.run(command).await;
         }
@@ -230,7 +228,7 @@ impl Scene {
         self.said += &format!("{what}\n{stdout}\n{stderr}\n");
     }
 
-    /// A daemon, all that it answers, and what others see of it.
+    /// Runs a daemon, and records its log, its HTTP responses, and what other sessions see of it.
     async fn daemon(&mut self) {
         let mut command = self.command(&[]);
         command.envs([ANY, NEVER]);
@@ -252,7 +250,7 @@ impl Scene {
         }
         let watched = MonitoredDaemon::new(daemon).await;
         for path in ["/", "/metrics", "/readyz", "/livez", "/nowhere"] {
-            // One that cannot go on may end meanwhile.
+            // A daemon that cannot continue may end meanwhile.
             if let Ok(answer) = whole_answer(&watched.address, path).await {
                 self.said += &format!("{path}\n{answer}\n");
             }
@@ -264,8 +262,8 @@ impl Scene {
         self.keep("the daemon", ran);
     }
 
-    /// What the database keeps of syncs and rejected users; documents aside, as they are what is
-    /// mirrored.
+    /// Records what the database keeps of syncs and rejected users, without documents, which are
+    /// what is mirrored.
     async fn kept(&mut self) {
         let sql = "SELECT concat_ws(E'\n',
             (SELECT string_agg(to_jsonb(r)::text, E'\n') FROM clerk.sync_runs r),
@@ -274,7 +272,7 @@ impl Scene {
         self.said += &self.world.db.text(sql).await.unwrap();
     }
 
-    /// What the next sync meets: users who came, changed, went, and cannot be stored.
+    /// Changes for the next sync: new, changed, deleted and unstorable users.
     fn change(&self) {
         let sim = &self.world.sim;
         let ids = sim.user_ids();
@@ -285,7 +283,7 @@ impl Scene {
             });
         }
         assert!(sim.delete(&ids[3]));
-        // An address that somebody else has.
+        // An address that another user has.
         sim.update(&sim.create_random(), |user| personal(user, 7));
         for kind in Unstorable::ALL.into_iter().filter(|kind| *kind != Unstorable::Huge) {
             sim.insert_unstorable(kind);
@@ -298,7 +296,7 @@ impl Scene {
     }
 }
 
-/// Makes somebody distinctive of a user.
+/// Gives a user distinctive personal data.
 fn personal(user: &mut Value, number: usize) {
     user["first_name"] = "Zebulonia".into();
     user["last_name"] = "\"Zeb\" Quackenbush".into();
@@ -336,8 +334,7 @@ async fn no_secret_is_printed_at_any_level_in_any_failure() {
         futures_util::stream::iter(CASES).map(async |(name, case)| (*name, Scene::play(&postgres, *case).await));
     let mut played: Vec<_> = played.buffer_unordered(4).collect().await;
     let (secrets, personal) = (secrets(), personal_data());
-    // A value that the server refuses is between it and who runs it; what is sent to it,
-    // statements, holds none.
+    // A value that the server refuses may be in its log. Statements must contain none.
     let log = postgres.log();
     let of_the_server = |line: &&str| !["ERROR: ", "DETAIL: ", "HINT: "].iter().any(|kind| line.contains(kind));
     assert_eq!(leaks(&log, &secrets), [""; 0]);
@@ -350,7 +347,7 @@ async fn no_secret_is_printed_at_any_level_in_any_failure() {
         assert_eq!(leaks(said, &personal), [""; 0], "{name}");
     }
 
-    // It has been looked at where it would be.
+    // The search covered the places where secrets would be.
     let said = |name: &str| &played.iter().find(|(played, _)| *played == name).unwrap().1;
     for part in [
         " TRACE ",

@@ -1,4 +1,4 @@
-//! What a service manager is told, over a real socket.
+//! What a service manager receives over a real notification socket.
 
 use std::{
     collections::VecDeque,
@@ -16,7 +16,7 @@ use crate::support::{
     wait::eventually,
 };
 
-/// The manager's end of the socket.
+/// The service manager's end of the socket.
 struct Manager {
     folder: TempDir,
     told: Arc<Mutex<VecDeque<String>>>,
@@ -42,7 +42,7 @@ impl Manager {
         self.folder.path().join("notify").to_str().unwrap().to_owned()
     }
 
-    /// Waits for a word that begins like this, and returns it; what came before is forgotten.
+    /// Waits for a message with this beginning and returns it. Earlier messages are discarded.
     async fn hears(&self, beginning: &str) -> String {
         let mut heard = None;
         eventually(&format!("the manager hears {beginning}"), async || {

@@ -1,5 +1,5 @@
-//! Several daemons on one database: one leads, the others stand by, and whoever leads may be
-//! stopped, killed or cut off at any moment.
+//! Several daemons on one database: one leads and the others stand by. The leader may be suspended,
+//! killed or cut off at any moment.
 
 use std::time::Duration;
 
@@ -15,16 +15,16 @@ use crate::support::{
     wait::eventually,
 };
 
-/// The lease's time in most of these tests.
+/// The lease's duration in most of these tests.
 const LEASE: (&str, &str) = ("CLERK2PG_LEASE__TTL", "3s");
 
-/// How much later than a leader's time runs out a takeover may be seen on a busy machine.
+/// Seconds between the expiry of a leader and a takeover, at most, on a busy machine.
 const SLACK: f64 = 2.0;
 
-/// Longer than a takeover may take where nobody has to wait for it.
+/// Longer than a takeover takes that waits for no expiry.
 const LONG: (&str, &str) = ("CLERK2PG_LEASE__TTL", "30s");
 
-/// Notes who wrote users, and who began to lead when the one before had run out.
+/// Records the writer of each user, and each takeover of an expired leader.
 const AUDIT: &str = "
     CREATE TABLE public.writes (number bigint GENERATED ALWAYS AS IDENTITY, writer text NOT NULL);
     CREATE FUNCTION public.note_write() RETURNS trigger LANGUAGE plpgsql AS $$
@@ -39,7 +39,7 @@ const AUDIT: &str = "
     CREATE TRIGGER note_takeover AFTER UPDATE ON clerk.leader FOR EACH ROW
         WHEN (NEW.holder IS DISTINCT FROM OLD.holder) EXECUTE FUNCTION public.note_takeover()";
 
-/// One of several daemons, with networks of its own.
+/// One of several daemons, with its own network connections.
 struct Replica {
     name: String,
     process: Process,
@@ -49,7 +49,7 @@ struct Replica {
 
 struct Replicas {
     world: World,
-    /// The leader comes first.
+    /// The leader is the first one.
     replicas: Vec<Replica>,
 }
 
@@ -76,7 +76,7 @@ impl Replica {
 }
 
 impl Replicas {
-    /// Three of which the first leads, in sync with Clerk.
+    /// Starts three daemons. The first one leads and is in sync.
     async fn three(users: usize, environment: &[(&str, &str)]) -> Self {
         let world = World::new(users).await;
         world.sim.set_faults(Quirks {
@@ -109,7 +109,7 @@ impl Replicas {
         .await;
     }
 
-    /// Where among them the one is that leads now.
+    /// Returns the position of the current leader.
     async fn leading(&self) -> Option<usize> {
         let holder = self
             .world
@@ -120,7 +120,7 @@ impl Replicas {
         self.replicas.iter().position(|replica| replica.process.pid() == pid)
     }
 
-    /// Waits until another one than the first leads and has brought all in sync.
+    /// Waits until another daemon leads and the mirror is in sync.
     async fn another_takes_over(&self) {
         eventually("another one leads", async || {
             self.leading().await.is_some_and(|at| at > 0)
@@ -146,7 +146,7 @@ impl Replicas {
                 .all(|id| name(id).as_ref() == Some(&mirror[id]["first_name"]))
     }
 
-    /// How often the first one has written a user.
+    /// Counts the users written by the first daemon.
     async fn written_by_the_first(&self) -> i64 {
         let writes = format!(
             "SELECT count(*) FROM public.writes WHERE writer = '{}'",
@@ -155,7 +155,7 @@ impl Replicas {
         self.world.db.number(&writes).await
     }
 
-    /// The first one is there again, too late: it writes nothing, and stands by.
+    /// Brings the first daemon back. It writes nothing and stands by.
     async fn the_first_comes_back_in_vain(self, written: i64, again: impl FnOnce(&mut Replica)) {
         let Self { world, mut replicas } = self;
         again(&mut replicas[0]);
@@ -181,14 +181,14 @@ impl Replicas {
         assert_eq!(self.world.db.number(leaders).await, 0);
     }
 
-    /// The leader has a page under way that it will find stale.
+    /// Lets the leader request a page that will be stale when it arrives.
     async fn a_page_is_under_way(&self) {
         let sim = &self.world.sim;
         let change = || {
             for id in sim.user_ids() {
                 sim.update(&id, |user| user["first_name"] = "Old".into());
             }
-            // The second page of the look that sees it.
+            // The second page of the sync that sees the change.
             sim.set_faults(Rule::new(Effect::LatencyMs(1000)).on([Endpoint::List]).skip(1).next(1));
         };
         self.world.while_frozen(&[&self.leader().process], change).await;
@@ -204,8 +204,8 @@ impl Replicas {
         }
     }
 
-    /// The leader is in the middle of a transaction that has written users, and goes no further: it
-    /// waits for a row that another one has. `meanwhile` is what befalls it.
+    /// Brings the leader into the middle of a transaction that has written users and waits for a
+    /// locked table. `meanwhile` happens then.
     async fn in_the_middle_of_a_transaction(&mut self, meanwhile: impl FnOnce(&mut Replica)) {
         let other = connect(&self.world.db.url).await;
         other
@@ -282,7 +282,7 @@ async fn a_standby_replaces_a_leader_without_connections() {
         .await;
 }
 
-/// What it sent before the network failed arrives after others have taken over.
+/// What the leader sent before the network failed arrives after a takeover.
 #[tokio::test(flavor = "multi_thread")]
 async fn statements_of_an_old_leader_that_arrive_late_write_nothing() {
     let mut this = Replicas::three(60, &[]).await;
@@ -294,8 +294,8 @@ async fn statements_of_an_old_leader_that_arrive_late_write_nothing() {
         .await;
 }
 
-/// To Postgres the statement is under way, and none of its timeouts counts until the rest of the
-/// message is there.
+/// For Postgres the statement is running, and its timeouts do not apply until the rest of the
+/// message arrives.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_standby_replaces_a_leader_cut_off_within_a_message() {
     const CUT: &str = "Cut off here";
@@ -314,7 +314,7 @@ async fn a_standby_replaces_a_leader_cut_off_within_a_message() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn only_the_leader_sends_requests_to_clerk() {
-    // The others look after the leader three times before they take over.
+    // The standbys check the leader three times before they take over.
     let this = Replicas::three(30, &[("CLERK2PG_LEASE__TTL", "9s")]).await;
     let leader = &this.leader().process;
     leader.signal(Signal::STOP);
@@ -399,7 +399,7 @@ async fn a_standby_reports_that_it_stands_by() {
         (&name.into(), &serde_json::json!([waiting]))
     );
 
-    // A single run takes its turn between two syncs of the leader.
+    // A single run syncs between two syncs of the leader.
     world.sim.create_random();
     let ran = world.once_with(&[LONG]).await;
     assert_eq!(ran.code, Some(0), "{ran:#?}");

@@ -1,5 +1,5 @@
-//! The list of changes while it changes: many at one moment, rows that shift under the walk, clocks
-//! that differ, and two who look.
+//! The list of changes changes while it is read: many users in one moment, rows that move between
+//! pages, different clocks, and two readers.
 
 use clerk_sim::{Effect, Endpoint, Faults, Rule};
 use rustix::process::Signal;
@@ -13,18 +13,18 @@ use crate::support::{
     wait::eventually,
 };
 
-/// No machine is so busy that a lease like this is lost for want of renewal.
+/// A lease that no busy machine loses for want of renewal.
 const LASTING: (&str, &str) = ("CLERK2PG_LEASE__TTL", "30s");
 
 const SLOW: (&str, &str) = ("CLERK2PG_CLERK__TIMEOUT", "60s");
 
-/// The answer to one page of a list takes so long, behind three others.
+/// Delays the answer to one list request, after three others.
 fn held_back(milliseconds: u64) -> Faults {
     let late = Rule::new(Effect::LatencyMs(milliseconds));
     late.on([Endpoint::List]).skip(3).next(1).into()
 }
 
-/// Many users change at one moment, and the look comes as far as its fourth page.
+/// Changes many users in one moment, and lets a sync reach its fourth page.
 async fn begin_bulk(world: &World, daemon: &Process, name: &str, milliseconds: u64) -> i64 {
     let ids = world.sim.user_ids();
     let watermark = world.watermark().await;
@@ -52,8 +52,8 @@ async fn a_bulk_change_in_one_moment_causes_a_full_sync_that_moves_the_watermark
     let moment = begin_bulk(&world, &daemon, "First", 1500).await;
     world.wait_for_incremental_sync().await;
     world.assert_in_sync().await;
-    // More than a page shows: in which order they are listed is not known, and only a full sync is
-    // certain to have met all of them.
+    // More users than a page shows: their order is not known, and only a full sync is certain to
+    // read all.
     eventually("a full sync", async || world.runs("kind = 'full'").await == 2).await;
     eventually("looks are short again", async || {
         world.incremental_syncs().last().unwrap().path.contains("limit=20&")
@@ -66,7 +66,7 @@ async fn a_bulk_change_in_one_moment_causes_a_full_sync_that_moves_the_watermark
             ..IncrementalTotals::default()
         }
     );
-    // Clerk tells its time in whole seconds, and the watermark is not beyond it.
+    // Clerk's time has whole seconds, and the watermark is not later.
     let watermark = world.watermark().await;
     assert!(
         (moment - 1000..=moment).contains(&watermark),
@@ -90,7 +90,7 @@ async fn a_bulk_change_in_one_moment_causes_a_full_sync_that_moves_the_watermark
 #[tokio::test(flavor = "multi_thread")]
 async fn users_that_move_between_two_pages_are_not_lost() {
     let world = World::new(1500).await;
-    // Without deletions nothing but looks brings the mirror in sync.
+    // Without deletions, only incremental syncs bring the mirror in sync.
     let daemon = world
         .start_incremental(&[("CLERK2PG_DELETES__MODE", "keep"), SLOW, LASTING])
         .await;
@@ -115,8 +115,8 @@ async fn users_that_move_between_two_pages_are_not_lost() {
         })
         .await;
         pages = world.sim.log().len() - answered;
-        // More go from above than pages overlap and others move there, so that whoever is below
-        // moves up.
+        // More users leave the top than pages overlap, and others move there, so that all below
+        // move up.
         for id in newest.by_ref().take(40) {
             assert!(world.sim.delete(id), "the walk does not end");
         }
@@ -147,8 +147,8 @@ async fn users_that_move_between_two_pages_are_not_lost() {
     world.assert_in_sync().await;
 }
 
-/// Changes at Clerk, whose clock differs from ours, for long enough that looks have learned how far
-/// down they must go.
+/// Changes users at a Clerk with another clock, long enough for incremental syncs to learn how far
+/// they must read.
 async fn check_clock(hours: i64, prepare: impl Fn(&World)) {
     let world = World::new(60).await;
     prepare(&world);
@@ -170,7 +170,7 @@ async fn check_clock(hours: i64, prepare: impl Fn(&World)) {
     }
     world.assert_one_full_sync().await;
     assert!((clock() - world.watermark().await).abs() < 30_000, "{hours} h");
-    // In whole seconds on Clerk's side; the machine may be slow besides.
+    // Clerk's times have whole seconds, and the machine may be slow.
     let freshness = "SELECT (min(freshness_ms) >= 0 AND max(freshness_ms) < 8000)::int FROM clerk.sync_runs WHERE kind = 'incremental'";
     assert_eq!(world.db.number(freshness).await, 1, "{hours} h");
     assert_eq!(daemon.stop(Signal::TERM).await.code, Some(0));
@@ -178,7 +178,7 @@ async fn check_clock(hours: i64, prepare: impl Fn(&World)) {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn different_clocks_lose_no_change() {
-    // Each time later than the time before, as an older document never replaces a newer one at
+    // Each time is later than the one before, as an older document never replaces a newer one at
     // once.
     let from_the_future = |world: &World| rename(world, &world.sim.user_ids()[50], "Early", 2 * now());
     tokio::join!(
@@ -202,8 +202,7 @@ async fn a_daemon_waits_while_a_single_run_syncs() {
     for id in &world.sim.user_ids()[..1300] {
         rename(&world, id, "Changed", now());
     }
-    // Behind the newest change and the first page, it waits for another one for as long as this
-    // takes.
+    // After the newest change and the first page, it waits this long for another page.
     world
         .sim
         .set_faults(Rule::new(Effect::LatencyMs(60_000)).on([Endpoint::List]).skip(2));
@@ -219,7 +218,7 @@ async fn a_daemon_waits_while_a_single_run_syncs() {
         "Clerk is asked by one who stands by"
     );
 
-    // The one at work is gone, and the daemon goes on when its lease has run out.
+    // The single run is gone, and the daemon continues when its lease expires.
     world.sim.clear_faults();
     at_work.kill().await;
     world.wait_for_incremental_sync().await;

@@ -1,5 +1,5 @@
-//! SIGTERM and SIGINT end the daemon in time, wherever it is, and leave nothing behind that keeps
-//! others waiting.
+//! SIGTERM and SIGINT end the daemon in time, whatever it does, and leave nothing that others wait
+//! for.
 
 use clerk_sim::{Effect, Endpoint, ErrorAnswer, ErrorBody, Rule};
 use rustix::process::Signal;
@@ -13,7 +13,7 @@ use crate::support::{
     wait::eventually,
 };
 
-/// Waits until some connection of ours waits for a lock.
+/// Waits until a connection of the program waits for a lock.
 async fn is_blocked(world: &World) {
     let waiting = "SELECT count(*) FROM pg_stat_activity
         WHERE datname = current_database() AND application_name = 'clerk2pg' AND wait_event_type = 'Lock'";
@@ -107,7 +107,7 @@ async fn a_daemon_stops_while_the_table_is_locked() {
 
         other.batch_execute("COMMIT").await.unwrap();
         assert_eq!(world.users().await, 30, "half a batch was written");
-        // Whoever was walked before it was cut off is not met again.
+        // Users of the interrupted walk are not read again.
         let rest = 30 - world.checkpoint().await;
         world
             .once()

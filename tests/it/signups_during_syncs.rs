@@ -1,5 +1,4 @@
-//! Walks while people sign up between any two requests, and servers that would keep a walk for
-//! ever.
+//! Walks while users sign up between any two requests, and servers that would never let a walk end.
 
 use std::sync::{Arc, Mutex};
 
@@ -14,11 +13,11 @@ use crate::support::{
     wait::eventually,
 };
 
-/// What happens at a request, to the users (`created_at` and id, in order) and by the server's
+/// What happens at each request to the users (`created_at` and id, in order), by the server's
 /// clock.
 type Between = fn(&mut Vec<(i64, String)>, request: usize, path: &str, now: i64);
 
-/// A Clerk of so many users whose clock is ahead of ours by this, with a `Date` header or without.
+/// Starts a Clerk whose clock is `ahead_ms` ahead, with a `Date` header or without.
 async fn clerk(users: usize, ahead_ms: i64, has_date: bool, between: Between) -> Server {
     let list = (0..users).map(|n| (1_600_000_000_000 + n as i64, format!("user_old{n:05}")));
     let state = Arc::new(Mutex::new((list.collect::<Vec<_>>(), 0)));
@@ -87,14 +86,13 @@ fn sign_up(users: &mut Vec<(i64, String)>, count: usize, request: usize, now: i6
     users.extend((0..count).map(|n| (now, format!("user_new{request:04}_{n:04}"))));
 }
 
-/// The requests of a walk: pages by `created_at`.
+/// Counts the requests of a walk: pages by `created_at`.
 fn pages(server: &Server) -> usize {
     let asked = server.requests();
     asked.iter().filter(|head| head.contains("order_by=created_at")).count()
 }
 
-/// A full sync of that server, and how many of the users who were there before it are in the
-/// mirror.
+/// Runs a full sync of a server, and returns how many of the users before it are mirrored.
 async fn sync(server: &Server) -> (ProgramOutput, i64, World) {
     let world = World::new(0).await;
     let ran = world.once_with(&[("CLERK_API_URL", &server.url)]).await;
@@ -117,7 +115,7 @@ async fn a_walk_ends_although_a_user_signs_up_at_each_request() {
         server.requests()
     );
 
-    // Those who sign up meanwhile are the incremental syncs', though others go on signing up.
+    // Incremental syncs mirror the users that signed up meanwhile, although more sign up.
     let daemon = world.start_daemon(&[NEVER, EVERY_SECOND, ("CLERK_API_URL", server.url.as_str())]);
     eventually("a full sync is over", async || {
         world.runs("kind = 'full' AND ended_at IS NOT NULL").await == 2
@@ -138,7 +136,7 @@ async fn a_walk_ends_although_hundreds_are_imported_at_each_request() {
     let (ran, old, world) = sync(&server).await;
     assert_eq!((ran.code, old), (Some(0), 1_300), "{ran:#?}");
     assert!(pages(&server) <= 8, "{} pages", pages(&server));
-    // The mirror has some of the newcomers, and those behind them are not taken for gone.
+    // The mirror has some of the new users, and the others do not count as missing.
     let ran = world.once_with(&[("CLERK_API_URL", &server.url)]).await;
     assert_eq!((ran.code, &ran.json()["deleted"]), (Some(0), &0.into()), "{ran:#?}");
     let by_id = server
@@ -151,7 +149,7 @@ async fn a_walk_ends_although_hundreds_are_imported_at_each_request() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn different_clocks_make_no_sync_incomplete() {
-    // Some sign up before the walk's end, and are gone before the second count.
+    // Some sign up before the walk ends, and are deleted before the second count.
     let between: Between = |users, request, path, now| match path {
         path if path.contains("order_by=created_at") => sign_up(users, 5, request, now),
         path if path.contains("/count") => users.retain(|(_, id)| !id.starts_with("user_new")),
@@ -175,7 +173,7 @@ async fn different_clocks_make_no_sync_incomplete() {
     }
 }
 
-/// A Clerk whose only user cannot be read.
+/// Starts a Clerk whose only user is unreadable.
 async fn unreadable() -> Server {
     Server::start(|head| {
         let path = head.split(' ').nth(1).unwrap();
@@ -222,7 +220,7 @@ async fn an_unreadable_only_user_does_not_keep_a_daemon_busy() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn an_endless_list_is_abandoned() {
-    // A page of three users whom nobody has seen, for each request.
+    // Three new users on each page, for each request.
     let next = Arc::new(Mutex::new(0));
     let server = Server::start(move |head| {
         let path = head.split(' ').nth(1).unwrap();

@@ -1,5 +1,5 @@
-//! Text from outside is never SQL: what Clerk, the environment, other programs and the application
-//! put in, and the few places where SQL is made of parts.
+//! Text from outside never becomes SQL: from Clerk, the environment, other programs and the
+//! application. SQL is built from parts in few places.
 
 use std::{collections::BTreeSet, fs, path::Path};
 
@@ -41,7 +41,7 @@ async fn no_text_from_outside_is_executed() {
     let named = "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND application_name LIKE '%DROP TABLE%'";
     assert!(world.db.number(named).await > 0);
 
-    // Names that others give themselves, and what they ask for.
+    // Names of other programs, and their notifications.
     let quoted = HOSTILE.replace('\'', "''");
     for sql in [
         format!("INSERT INTO clerk.standbys (holder, expires_at) VALUES ('{quoted}', now() + interval '1 second')"),
@@ -59,7 +59,7 @@ async fn no_text_from_outside_is_executed() {
     assert_eq!(daemon.stop(Signal::TERM).await.code, Some(0));
 }
 
-/// All Rust files in a folder, with their names in it.
+/// Returns all Rust files of a folder with their names.
 fn sources(folder: &Path) -> Vec<(String, String)> {
     let mut found = Vec::new();
     for entry in fs::read_dir(folder).unwrap() {
@@ -103,8 +103,8 @@ fn sql_is_built_from_constants_in_few_places() {
         .iter()
         .map(|(file, parts)| (file.as_str(), parts.as_str()))
         .collect();
-    // Constants, names of columns (out of the table of fields, or quoted by the server), and
-    // numbers. Review another place before you list it here: values travel beside a statement.
+    // Constants, column names (from the table of fields, or quoted by the server) and numbers.
+    // Review a place before you add it: values belong into parameters.
     assert_eq!(
         found,
         [

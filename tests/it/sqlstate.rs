@@ -1,5 +1,5 @@
-//! The SQLSTATE decides what an error means; its text, which users' data and the server's language
-//! have a part in, decides nothing.
+//! The SQLSTATE decides what an error means. Its text decides nothing, as it depends on users' data
+//! and the server's language.
 
 use std::collections::BTreeSet;
 
@@ -11,7 +11,7 @@ use crate::support::{
     summary::{Exit, changed},
 };
 
-/// Words that PostgreSQL uses in errors that concern all users.
+/// Words of PostgreSQL errors that concern all users.
 const WORDS: [&str; 9] = [
     "permission denied",
     "permission denied for table users",
@@ -55,7 +55,7 @@ async fn error_words_in_user_data_reject_that_user_only() {
                 .update(id, |user| user["unsafe_metadata"] = serde_json::json!({ "age": age }))
         );
     };
-    // In a first import, in a full sync and in an incremental one.
+    // In a first import and in later syncs.
     for (id, word) in ids.iter().zip(WORDS) {
         set_age(id, word);
         expected.insert(id.clone());
@@ -78,7 +78,7 @@ async fn error_words_in_user_data_reject_that_user_only() {
     assert_rejected(&world, &expected).await;
 }
 
-/// A trigger of the application that refuses each user whose first name is a SQLSTATE, with it.
+/// A trigger that refuses each user whose first name is a SQLSTATE, with that SQLSTATE.
 const REFUSING: &str = "
     CREATE FUNCTION public.refuse() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN
         IF NEW.first_name ~ '^[0-9A-Z]{5}$' THEN

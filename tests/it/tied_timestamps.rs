@@ -1,4 +1,4 @@
-//! Servers that break ties of `created_at` and `updated_at` differently at each request.
+//! Servers that order equal `created_at` and `updated_at` differently at each request.
 
 use clerk_sim::{Options, Quirks, Shuffle};
 use rustix::process::Signal;
@@ -39,7 +39,7 @@ async fn thousands_of_changes_in_one_moment_are_all_mirrored() {
     world.assert_in_sync().await;
     let walks = world.runs("kind = 'full'").await;
     assert!(walks <= 3, "{walks} full syncs: {}", daemon.log());
-    // What is settled needs no further full sync.
+    // No further full sync is needed.
     for _ in 0..4 {
         world.wait_for_incremental_sync().await;
     }

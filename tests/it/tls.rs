@@ -1,5 +1,4 @@
-//! TLS with Postgres: what each `sslmode` gets through to, and what a person is told where one does
-//! not.
+//! TLS with Postgres: what each `sslmode` connects to, and the messages if it does not.
 
 use clerk_sim::{Options, Sim};
 use rustix::process::Signal;
@@ -25,8 +24,8 @@ async fn every_sslmode_connects_where_libpq_does() {
         "&sslrootcert={}",
         server.file("other.pem", &Authority::new("another").certificate)
     );
-    // By mode and further parameters: whether a role comes in that must come encrypted, and one
-    // that must come in clear.
+    // For each mode and further parameters: whether a role can log in that requires TLS, and one
+    // that forbids it.
     let cases = [
         ("disable", "", false, true),
         ("allow", "", true, true),
@@ -47,7 +46,7 @@ async fn every_sslmode_connects_where_libpq_does() {
             assert_eq!(ran.code, Some(i32::from(!comes_in)), "{role} {mode}{more}: {ran:#?}");
         }
     }
-    // Who states nothing prefers.
+    // The default is `prefer`.
     assert_accepted(&migrate(&server, &url(&server, "encrypted", ""), &[]).await);
     assert_accepted(&migrate(&server, &url(&server, "plain", ""), &[]).await);
     let in_clear = url(&server, "encrypted", "sslmode=disable");
@@ -110,7 +109,7 @@ async fn a_certificate_is_checked_against_authority_and_name() {
     );
     assert_accepted(&check(format!("{elsewhere}sslmode=verify-ca&sslrootcert={ca}"), &[]).await);
     assert_accepted(&check(format!("{elsewhere}sslmode=require&sslrootcert={ca}"), &[]).await);
-    // The name is what counts, wherever it leads.
+    // The name counts, whatever address it leads to.
     let named = format!(
         "{}sslmode=verify-full&sslrootcert={ca}&hostaddr=127.0.0.1",
         url(&server, "encrypted", "")
@@ -118,7 +117,7 @@ async fn a_certificate_is_checked_against_authority_and_name() {
     assert_accepted(&check(named.clone(), &[]).await);
     assert_accepted(&check(named.replace("localhost", "LOCALHOST"), &[]).await);
 
-    // The system's authorities, which OpenSSL's variable names.
+    // The system's root certificates, which a variable of OpenSSL names.
     let system = url(&server, "encrypted", "sslrootcert=system");
     assert_accepted(&check(system.clone(), &[("SSL_CERT_FILE", &ca)]).await);
     assert_refused(
@@ -134,7 +133,7 @@ async fn a_certificate_is_checked_against_authority_and_name() {
         "for example",
     );
 
-    // Nobody is trusted by oversight.
+    // No certificate is trusted by default.
     for mode in ["verify-ca", "verify-full"] {
         let ran = check(url(&server, "encrypted", &format!("sslmode={mode}")), &[]).await;
         assert_refused(
@@ -163,7 +162,7 @@ async fn a_certificate_is_checked_against_authority_and_name() {
     .await;
     assert_refused(&ran, 2, "there is no certificate in it", "sslrootcert=FILE");
 
-    // As with libpq, a file in its place is enough to have it looked at.
+    // As with libpq, a root file at its default location is enough for a check.
     server.file(".postgresql/root.crt", &server.authority.certificate);
     assert_accepted(&check(url(&server, "encrypted", "sslmode=verify-full"), &[]).await);
     server.file(".postgresql/root.crt", &Authority::new("another").certificate);
@@ -179,7 +178,7 @@ async fn a_certificate_is_checked_against_authority_and_name() {
 #[tokio::test(flavor = "multi_thread")]
 async fn an_unencrypted_connection_is_warned_of_once() {
     let server = Postgres::start().await;
-    // It leads to this machine, but does not look like it.
+    // This address leads to this machine, but does not show it.
     let check = async |role: &str, mode: &str| {
         let url = url(&server, role, &format!("sslmode={mode}&hostaddr=0.0.0.0"));
         let ran = migrate(&server, &url, &[]).await;
@@ -247,13 +246,12 @@ async fn a_daemon_with_every_connection_encrypted() {
     let clear = "SELECT count(*) FROM pg_stat_activity JOIN pg_stat_ssl USING (pid) WHERE application_name = 'clerk2pg' AND NOT ssl";
     assert_eq!(world.db.number(clear).await, 0);
 
-    // A certificate of somebody else's is no outage that ends by itself, and those that are open go
-    // on.
+    // An untrusted certificate is no outage that ends by itself. Open connections continue.
     server.file("ca.pem", &Authority::new("another").certificate);
     daemon.signal(Signal::HUP);
     daemon.wait_for_log("TLS with Postgres fails").await;
     server.file("ca.pem", &server.authority.certificate);
-    // A new password, too, is found without a restart.
+    // A new password is read without a restart.
     world.db.execute("ALTER ROLE encrypted PASSWORD 'renewed'").await;
     server.file("pass", "*:*:*:*:renewed\n");
     world.sim.create_random();

@@ -1,5 +1,5 @@
-//! One bad value costs one value: its column is NULL, it stands in `extra`, and everything else of
-//! its user is stored.
+//! One unexpected value costs that value: its column is NULL, `extra` keeps it, and everything else
+//! is stored.
 
 use serde_json::{Value, json};
 
@@ -11,14 +11,14 @@ use crate::support::{
 /// Later than every generated user's `created_at`.
 const LATER: i64 = 1_790_000_000_000;
 
-/// Puts a user with these fields, written as JSON, and returns its document.
+/// Inserts a user with these fields, written as JSON, and returns its document.
 fn put(world: &World, id: &str, fields: &str) -> String {
     let document = format!(r#"{{"id":"{id}","object":"user","created_at":{LATER},"updated_at":{LATER}{fields}}}"#);
     world.sim.insert_raw(id, LATER, LATER, document.clone().into_bytes());
     document
 }
 
-/// What is stored of a user: a column, `extra`, `unexpected`.
+/// Returns what is stored of a user: a column, `extra`, `unexpected`.
 async fn stored(world: &World, id: &str, column: &str) -> (Option<String>, Value, Option<String>) {
     let text = async |sql: &str| {
         let sql = format!("SELECT ({sql})::text FROM clerk.users WHERE id = '{id}'");
@@ -48,7 +48,7 @@ async fn a_value_of_another_type_costs_that_value_only() {
         put(&world, &format!("user_{n}"), &format!(r#","{field}":{value}"#));
     }
     world.once().await.assert(Exit::Ok, changed().created(29));
-    // Also: what Clerk sent is what `clerk.user_document` gives back.
+    // `clerk.user_document` returns what Clerk sent.
     world.assert_in_sync().await;
     for (n, (field, value)) in cases.iter().enumerate() {
         let value: Value = serde_json::from_str(value).unwrap();
@@ -59,8 +59,8 @@ async fn a_value_of_another_type_costs_that_value_only() {
     world.once().await.assert(Exit::Ok, in_sync().unchanged(29));
     assert_eq!(world.db.versions().await, versions);
 
-    // Other bytes of the same meaning are no change; another value is one; a value that fits ends
-    // it.
+    // Other bytes with the same meaning are no change. Another value is one, and a fitting value
+    // ends it.
     let changed_at = "SELECT changed_at::text FROM clerk.users WHERE id = 'user_1'";
     let before = world.db.text(changed_at).await;
     put(&world, "user_1", r#","external_id": [ "crm\u002d7" ]"#);
@@ -112,7 +112,7 @@ async fn a_value_that_postgres_cannot_hold_is_kept_as_text() {
         let unexpected = (*field != "new_key").then(|| format!("{{{field}}}"));
         let expected = (None, json!({*field: value}), unexpected);
         assert_eq!(stored(&world, &id, column).await, expected, "{field}");
-        // Its event carries the document in the same form.
+        // Its event contains the document in the same form.
         let event = format!("SELECT payload->'data'->>'{field}' FROM clerk.user_events WHERE user_id = '{id}'");
         assert_eq!(world.db.text(&event).await.as_deref(), Some(*value), "{field}");
     }
@@ -121,7 +121,7 @@ async fn a_value_that_postgres_cannot_hold_is_kept_as_text() {
     let versions = world.db.versions().await;
     world.once().await.assert(Exit::Ok, in_sync().unchanged(29));
     assert_eq!(world.db.versions().await, versions);
-    // Another change of such a user is that change alone.
+    // Another change of such a user is only that change.
     put(
         &world,
         "user_2",

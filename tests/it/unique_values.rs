@@ -1,5 +1,5 @@
-//! Values that the application declares unique: within one sync they are given up, taken and
-//! exchanged in any order.
+//! Values that the application declares unique are released, taken and exchanged in any order
+//! within one sync.
 
 use rustix::process::Signal;
 
@@ -14,7 +14,7 @@ use crate::support::{
 
 const UNIQUE: &str = "CREATE UNIQUE INDEX one_user_per_address ON clerk.users (primary_email)";
 
-/// Users who all have an address, mirrored.
+/// Returns mirrored users that all have an address.
 async fn addressed(users: usize) -> World {
     let world = World::new(users).await;
     for (n, id) in world.sim.user_ids().iter().enumerate() {
@@ -37,7 +37,7 @@ async fn assert_nobody_is_rejected(world: &World) {
     assert_eq!(world.db.number(rejected).await, 0);
 }
 
-/// Gives each of these users the next one's address, and the last one the first one's or a new one.
+/// Gives each user the address of the next one, and the last one the first address or a new one.
 /// One sync stores all.
 async fn check_moves(world: &World, ids: &[&String], is_cycle: bool, what: &str) {
     let email = async |id: &str| {
@@ -64,7 +64,7 @@ async fn check_moves(world: &World, ids: &[&String], is_cycle: bool, what: &str)
     }
 }
 
-/// Chains and cycles in every order, under a constraint of the application.
+/// Runs chains and cycles in every order under a constraint of the application.
 async fn check_all_moves(ddl: &str) {
     let world = addressed(12).await;
     world.db.execute(ddl).await;
@@ -136,7 +136,8 @@ async fn a_refused_user_keeps_its_value_and_users_that_need_it_wait() {
         .await;
     let ids = world.sim.user_ids();
     let before = world.db.documents().await;
-    // Two exchange, and one of them is refused for another reason; two others exchange as well.
+    // Two users exchange, and one of them is refused for another reason. Two others exchange as
+    // well.
     for (id, n) in [(&ids[1], 2), (&ids[2], 1), (&ids[3], 4), (&ids[4], 3)] {
         set_address(&world, id, &address(n));
     }
@@ -167,7 +168,7 @@ async fn events_show_only_the_end_of_an_exchange() {
     assert_eq!(world.db.text(events).await.unwrap(), "user.updated,user.updated");
 }
 
-/// Deletes a user at Clerk, and signs somebody up with that address.
+/// Deletes a user at Clerk, and creates another one with that address.
 fn sign_up_again(world: &World, old: &str, new: &str) {
     let mut document = world.sim.document(old).unwrap();
     assert!(world.sim.delete(old));
@@ -191,7 +192,7 @@ async fn the_address_of_a_deleted_user_is_free_in_the_same_sync() {
     world.assert_in_sync().await;
 }
 
-/// Incremental syncs ask for nobody by id and list no sync.
+/// Asserts that incremental syncs send no reads by id and list no sync.
 async fn assert_is_quiet(polling: &PollingDaemon) {
     polling.sync_incrementally(1).await;
     let done = async || (polling.requests(), polling.world.runs("true").await);
@@ -209,7 +210,7 @@ async fn incremental_syncs_store_exchanges() {
     sign_up_again(world, &ids[3], "user_signed_up_again");
     polling.wait_until_mirrored_user("user_signed_up_again").await;
     assert!(!polling.is_mirrored(&ids[3]).await);
-    // An exchange in two syncs: the first of them finds the address in use.
+    // An exchange over two syncs: the first one finds the address in use.
     set_address(world, &ids[4], &address(5));
     eventually("a rejection", async || {
         world.db.number("SELECT count(*) FROM clerk.rejected_users").await == 1

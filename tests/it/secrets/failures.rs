@@ -1,5 +1,4 @@
-//! What can go wrong, a line each, for who holds what is then said against secrets and personal
-//! data.
+//! Failures, one on each line, for the test that nothing secret is printed.
 
 use clerk_sim::{Effect, Endpoint, ErrorAnswer, ErrorBody, Rule};
 
@@ -195,7 +194,7 @@ pub const CASES: &[Case] = &[
     ("a key in a word's place", |s| {
         s.config(&format!("[deletes]\nmode = \"{KEY}\"\n"))
     }),
-    // What is between here and Clerk.
+    // Between the program and Clerk.
     ("a proxy that is away", |s| {
         s.set("HTTP_PROXY", format!("http://user:{PROXY_PASSWORD}@127.0.0.1:1"))
     }),
@@ -232,7 +231,7 @@ pub const CASES: &[Case] = &[
     ("half an answer", |s| s.fault(Rule::new(Effect::DropDuring))),
     ("no answer", |s| s.fault(Rule::new(Effect::DropBefore))),
     ("an answer that never ends", |s| s.fault(Rule::new(Effect::Stall))),
-    // Somebody who answers with what was asked, and with whom it knows.
+    // Servers that echo the request and personal data.
     ("an echo in a 401", |s| {
         s.answer(
             "401 Unauthorized",
