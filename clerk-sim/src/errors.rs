@@ -1,11 +1,12 @@
-//! Clerk's error answers.
+//! Clerk's errors.
 //!
-//! The form is documented, and so are most codes. Guessed are the `form_…` codes other than `form_param_value_invalid` and
-//! `form_identifier_exists`, `request_body_invalid`, `gateway_timeout` and `service_unavailable`, and the wording of all messages.
+//! The form and most codes are documented. Guessed: the `form_…` codes other than
+//! `form_param_value_invalid` and `form_identifier_exists`, the codes `request_body_invalid`,
+//! `gateway_timeout` and `service_unavailable`, and the wording of all messages.
 
 use serde_json::{Value, json};
 
-/// One error, as it goes into the `errors` list of an answer.
+/// An error, as it is in the `errors` list of an answer.
 #[derive(Clone, Debug)]
 pub(crate) struct Failure {
     pub(crate) status: u16,
@@ -72,15 +73,22 @@ impl Failure {
         failure
     }
 
-    pub(crate) fn no_user(id: &str) -> Self {
+    /// There is no object of this kind, such as a user, with this id.
+    pub(crate) fn no_object(object: &str, id: &str) -> Self {
         Self::new(
             404,
             "resource_not_found",
             "not found",
-            format!("No user was found with id {id}"),
+            format!("No {object} was found with id {id}"),
         )
     }
 
+    /// The cursor of a list names no object.
+    pub(crate) fn unknown_cursor(object: &str, id: &str) -> Self {
+        Self::invalid("starting_after", format!("No {object} was found with id {id}."))
+    }
+
+    /// The simulator does not serve this path.
     pub(crate) fn no_path(path: &str) -> Self {
         Self::new(
             404,
@@ -145,7 +153,7 @@ impl Failure {
         )
     }
 
-    /// The error a fault asked for, with the code that Clerk gives this status.
+    /// The error of a fault, with the code that Clerk gives this status.
     pub(crate) fn injected(status: u16, retry_after: Option<u64>) -> Self {
         let (code, message) = match status {
             401 => ("authentication_invalid", "Invalid authentication"),
@@ -164,6 +172,7 @@ impl Failure {
         failure
     }
 
+    /// The body of the answer.
     pub(crate) fn body(&self, trace_id: &str, upper_case: bool) -> Value {
         let code = if upper_case {
             self.code.to_uppercase()
@@ -178,7 +187,7 @@ impl Failure {
     }
 }
 
-/// The page a proxy answers with when it speaks for a server it cannot reach.
+/// The page that a proxy answers with if it cannot reach the server behind it.
 pub(crate) fn html(status: u16) -> String {
     format!(
         "<!DOCTYPE html>\n<html><head><title>{status} | clerk-sim</title></head><body><center><h1>{status}</h1></center><hr><center>proxy</center></body></html>\n"

@@ -1,14 +1,17 @@
-//! Ids like Clerk's: a prefix and a KSUID, which is a time in seconds and 16 random bytes, in base 62 (27 characters).
+//! Ids like Clerk's: a prefix and a KSUID in base 62 (27 characters).
+//!
+//! A KSUID is a time in seconds and 16 random bytes. Written by hand: the ids must come from the
+//! simulator's seed, which crates for KSUIDs do not allow.
 
 use rand::{Rng, RngExt};
 
 const ALPHABET: &[u8; 62] = b"0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz";
-/// Where KSUID's clock starts, in Unix seconds.
-const KSUID_START: i64 = 1_400_000_000;
+/// The epoch of KSUIDs, in Unix seconds.
+const KSUID_EPOCH: i64 = 1_400_000_000;
 
-/// An id made at a moment in Unix milliseconds.
+/// Makes an id for a time in Unix milliseconds.
 pub(crate) fn id(prefix: &str, at: i64, rng: &mut impl Rng) -> String {
-    let seconds = u32::try_from(at.div_euclid(1000) - KSUID_START).unwrap_or(0);
+    let seconds = u32::try_from(at.div_euclid(1000) - KSUID_EPOCH).unwrap_or(0);
     let mut number = [seconds, rng.random(), rng.random(), rng.random(), rng.random()];
     let mut digits = [0; 27];
     for digit in digits.iter_mut().rev() {
@@ -26,7 +29,7 @@ pub(crate) fn id(prefix: &str, at: i64, rng: &mut impl Rng) -> String {
     id
 }
 
-/// A trace id, as in `clerk_trace_id`.
+/// Makes a trace id, as in `clerk_trace_id`.
 pub(crate) fn trace_id(rng: &mut impl Rng) -> String {
     format!("{:032x}", rng.random::<u128>())
 }

@@ -1,7 +1,8 @@
 //! A simulator of the part of Clerk's Backend API that deals with users.
 //!
-//! It answers as Clerk does, as far as that is known, for thousands or a million generated users, and on demand as a server in
-//! trouble does. What is documented, what was observed and what is a guess is said where it is decided, and together in the README.
+//! It answers as Clerk does, as far as that is known, for up to a million generated users. On demand it
+//! answers as a server in trouble does. Comments and the README say what is documented by Clerk, what
+//! was observed, and what is a guess.
 //!
 //! ```
 //! # #[tokio::main]
@@ -18,45 +19,29 @@
 //! # }
 //! ```
 
-// The document of a new user is one json! of some fifty keys.
+// The document of a new user is one json! with about fifty keys.
 #![recursion_limit = "256"]
 
-mod accounts;
-mod canonical;
-mod churn;
-mod control;
-mod create;
-mod document;
+mod clock;
 mod errors;
-mod facts;
 mod faults;
-mod fields;
-mod generate;
+mod http;
 mod ids;
-mod limit;
-mod metadata;
-mod model;
+mod list;
 mod oddity;
-mod people;
-mod query;
-mod ranked;
-mod reply;
-mod routes;
-mod select;
-mod server;
+mod parameters;
+mod shutdown;
 mod sim;
 mod state;
-mod stats;
 mod store;
-mod unstorable;
-mod write;
+mod users;
 
 pub use faults::{
     DeletedCursor, Effect, Endpoint, ErrorAnswer, ErrorBody, Faults, Quirks, Replicas, Rule, Shuffle, WrongCount,
 };
-pub use limit::RateLimit;
+pub use http::limit::RateLimit;
+pub use http::stats::Request;
 pub use oddity::Oddity;
 pub use sim::Sim;
 pub use state::Options;
-pub use stats::Request;
-pub use unstorable::Unstorable;
+pub use users::unstorable::Unstorable;

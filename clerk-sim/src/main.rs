@@ -8,41 +8,43 @@ use clap::{Parser, ValueEnum};
 use clerk_sim::{Options, RateLimit, Sim};
 use tokio::signal::unix::{SignalKind, signal};
 
-/// Simulates the users part of Clerk's Backend API on 127.0.0.1, with generated users and faults on demand.
+/// Simulates the users part of Clerk's Backend API on 127.0.0.1, with generated users and faults on
+/// demand.
 ///
-/// Prints one line when it listens, and ends with exit code 0 on SIGTERM and SIGINT. Faults, statistics and changes at random are under
-/// /_sim while it runs.
+/// Prints one line when it listens. Ends with exit code 0 on SIGTERM and SIGINT. Faults, statistics and
+/// random changes are under /_sim.
 #[derive(Parser)]
 #[command(name = "clerk-sim", version)]
 struct Arguments {
-    /// How many users to generate
+    /// Number of users to generate
     #[arg(long, value_name = "N", default_value_t = 100)]
     users: usize,
-    /// Which users they are: the same seed gives the same ones
+    /// Seed of the users: the same seed gives the same users
     #[arg(long, value_name = "N", default_value_t = 1)]
     seed: u64,
-    /// The port to listen on; 0 takes a free one
+    /// Port to listen on; 0 takes a free port
     #[arg(long, value_name = "PORT", default_value_t = 8787)]
     port: u16,
-    /// Which of Clerk's rate limits to apply
-    #[arg(long, value_enum, default_value_t = Limit::Off)]
-    rate_limit: Limit,
-    /// How much longer every answer takes, such as 80ms
+    /// Rate limit to apply
+    #[arg(long, value_enum, default_value_t = RateLimitArgument::Off)]
+    rate_limit: RateLimitArgument,
+    /// Latency to add to each answer, such as 80ms
     #[arg(long, value_name = "DURATION", default_value = "0s", value_parser = humantime::parse_duration)]
     latency: Duration,
-    /// Changes that happen by themselves, such as 5/s or 30/min: of ten, six update, two create and two delete [default: none]
+    /// Rate of random changes, such as 5/s or 30/min; of ten, six update, two create and two delete
+    /// [default: none]
     #[arg(long, value_name = "RATE", value_parser = rate)]
     churn: Option<f64>,
-    /// The secret key to accept; with sk_live_… the instance calls itself production
+    /// Secret key to accept; with sk_live_… the instance is a production instance
     #[arg(long, value_name = "KEY", default_value = "sk_test_clerk_sim")]
     secret_key: String,
-    /// The id of the instance [default: derived from the seed]
+    /// Id of the instance [default: derived from the seed]
     #[arg(long, value_name = "ID", default_value = "", hide_default_value = true)]
     instance: String,
 }
 
 #[derive(Clone, Copy, ValueEnum)]
-enum Limit {
+enum RateLimitArgument {
     /// 1000 requests in 10 seconds
     Production,
     /// 100 requests in 10 seconds
@@ -75,9 +77,9 @@ async fn main() -> ExitCode {
         seed: arguments.seed,
         port: arguments.port,
         rate_limit: match arguments.rate_limit {
-            Limit::Production => RateLimit::Production,
-            Limit::Development => RateLimit::Development,
-            Limit::Off => RateLimit::Off,
+            RateLimitArgument::Production => RateLimit::Production,
+            RateLimitArgument::Development => RateLimit::Development,
+            RateLimitArgument::Off => RateLimit::Off,
         },
         latency: arguments.latency,
         churn: arguments.churn,
@@ -85,7 +87,7 @@ async fn main() -> ExitCode {
         instance_id: arguments.instance,
     };
     tokio::select! {
-        // First, so that a signal during the generation of many users ends it as well.
+        // The signal comes first, so that it also ends the program while it generates users.
         biased;
         stopped = stopped() => match stopped {
             Ok(()) => exit(0),
@@ -96,12 +98,12 @@ async fn main() -> ExitCode {
     exit(1)
 }
 
-/// Freeing a million users one by one takes a while; the operating system does it at once.
+/// Exits without freeing a million users one by one. The operating system frees them at once.
 fn exit(code: i32) -> ! {
     std::process::exit(code)
 }
 
-/// Returns only if it cannot go on.
+/// Serves. Returns only if that fails, with the reason.
 async fn serve(options: Options) -> String {
     let (port, users) = (options.port, options.users);
     let sim = match Sim::start(options).await {
@@ -116,11 +118,12 @@ async fn serve(options: Options) -> String {
     );
     let mut stdout = std::io::stdout();
     if let Err(error) = stdout.write_all(line.as_bytes()).and_then(|()| stdout.flush()) {
-        return format!("cannot say that it listens: {error}");
+        return format!("cannot print the address to stdout: {error}");
     }
     std::future::pending().await
 }
 
+/// Waits for SIGTERM or SIGINT.
 async fn stopped() -> std::io::Result<()> {
     let (mut term, mut int) = (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
     tokio::select! {

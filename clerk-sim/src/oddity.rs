@@ -1,9 +1,9 @@
-//! Users who deviate from the specification on purpose, as users have been seen to do.
+//! Users that deviate from the specification on purpose, in ways that were observed or are likely.
 
 use serde::Serialize;
 use serde_json::{Value, json};
 
-/// In what way a generated user deviates; in that one way only.
+/// How a generated user deviates. Each deviates in one way only.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Oddity {
@@ -23,14 +23,15 @@ pub enum Oddity {
     SamlAccountsMissing,
     /// `passkeys` is null.
     PasskeysNull,
-    /// There is a key that the specification does not know (observed: keys appear without a new version).
+    /// There is a key that the specification does not have (observed: keys appear without a new
+    /// version).
     UnknownKeys,
-    /// An address has a key that the specification does not know.
+    /// An address has a key that the specification does not have.
     UnknownAddressKey,
 }
 
 impl Oddity {
-    /// All of them.
+    /// All kinds.
     pub const ALL: [Self; 10] = [
         Self::LastNameMissing,
         Self::ImageUrlNull,
@@ -44,7 +45,7 @@ impl Oddity {
         Self::UnknownAddressKey,
     ];
 
-    /// Where in the document the deviation is, as the key of the user.
+    /// The key of the user at which the deviation is.
     pub fn key(self) -> &'static str {
         match self {
             Self::LastNameMissing => "last_name",

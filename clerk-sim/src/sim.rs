@@ -1,4 +1,4 @@
-//! The handle by which programs start and steer a simulator.
+//! The handle by which programs start and control a simulator.
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
@@ -8,37 +8,38 @@ use serde_json::Value;
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
 
-use crate::churn;
-use crate::document::Entry;
+use crate::clock::now;
 use crate::faults::Faults;
-use crate::generate;
+use crate::http::server;
+use crate::http::stats::Request;
 use crate::oddity::Oddity;
-use crate::server;
-use crate::state::{Options, State, Touch, edit, now};
-use crate::stats::Request;
-use crate::unstorable::{self, Unstorable};
+use crate::state::{Options, State};
+use crate::store::entry::Entry;
+use crate::users::churn;
+use crate::users::edit::{Touch, edit};
+use crate::users::unstorable::{self, Unstorable};
 
-/// A running simulator. Cheap to clone; dropping the last handle stops the server.
+/// A running simulator. Clones are handles to the same one; dropping the last stops the server.
 #[derive(Clone)]
 pub struct Sim {
-    running: Arc<Running>,
+    inner: Arc<Inner>,
 }
 
-struct Running {
+struct Inner {
     state: Arc<State>,
     address: SocketAddr,
     stop: watch::Sender<bool>,
     tasks: Mutex<Vec<JoinHandle<()>>>,
 }
 
-impl Drop for Running {
+impl Drop for Inner {
     fn drop(&mut self) {
         self.stop.send_replace(true);
     }
 }
 
 impl Sim {
-    /// Makes the users and starts to listen. Fails where the port cannot be had.
+    /// Generates the users and listens. Fails if the port is taken.
     pub async fn start(options: Options) -> std::io::Result<Sim> {
         let (listener, address) = server::bind(options.port).await?;
         let state = tokio::task::spawn_blocking(|| Arc::new(State::new(options)))
@@ -50,7 +51,7 @@ impl Sim {
             tokio::spawn(churn::run(state.clone(), stop.subscribe())),
         ];
         Ok(Sim {
-            running: Arc::new(Running {
+            inner: Arc::new(Inner {
                 state,
                 address,
                 stop,
@@ -60,12 +61,12 @@ impl Sim {
     }
 
     fn state(&self) -> &State {
-        &self.running.state
+        &self.inner.state
     }
 
     /// `http://127.0.0.1:PORT`, without `/v1`.
     pub fn url(&self) -> String {
-        format!("http://{}", self.running.address)
+        format!("http://{}", self.inner.address)
     }
 
     /// The key that is accepted.
@@ -73,43 +74,47 @@ impl Sim {
         &self.state().options.secret_key
     }
 
-    /// What `GET /v1/instance` tells.
+    /// The id that `GET /v1/instance` returns.
     pub fn instance_id(&self) -> &str {
         &self.state().options.instance_id
     }
 
     /// All ids in ascending (`created_at`, id) order.
     pub fn user_ids(&self) -> Vec<String> {
-        generate::in_order(&self.state().read())
+        self.state()
+            .read()
+            .in_order()
             .map(|entry| entry.id.to_string())
             .collect()
     }
 
-    /// How many users there are.
+    /// The number of users.
     pub fn count(&self) -> usize {
         self.state().read().len()
     }
 
-    /// Exactly what `GET /v1/users/{id}` would answer; none where there is nobody or the bytes are not JSON.
+    /// The answer to `GET /v1/users/{id}`. `None` if there is no such user, or its bytes are not JSON.
     pub fn document(&self, id: &str) -> Option<Value> {
         self.state().read().get(id)?.value(now())
     }
 
-    /// The bytes that `GET /v1/users/{id}` would answer.
+    /// The bytes of the answer to `GET /v1/users/{id}`. `None` if there is no such user.
     pub fn raw(&self, id: &str) -> Option<Vec<u8>> {
         Some(self.state().read().get(id)?.served(now()))
     }
 
-    /// In what way a generated user deviates from the specification on purpose; none for all others.
+    /// How a generated user deviates from the specification on purpose. `None` if it does not.
     pub fn oddity(&self, id: &str) -> Option<Oddity> {
         self.state().read().get(id)?.oddity
     }
 
-    /// Adds any document, or replaces the one with its id. Returns the id. Nothing in it is checked or changed; a lock in it does
-    /// not count down.
+    /// Adds any document, or replaces the one with its id. Returns the id.
+    ///
+    /// Nothing in it is checked or changed. A lock in it does not count down.
     ///
     /// # Panics
-    /// Without an `id` that is a string and a `created_at` in milliseconds: see [`Sim::insert_raw`] for such users.
+    /// If `id` is not a string or `created_at` is not in milliseconds. See [`Sim::insert_raw`] for such
+    /// users.
     pub fn insert(&self, document: Value) -> String {
         let id = document
             .get("id")
@@ -119,13 +124,15 @@ impl Sim {
         let created_at = document.get("created_at").and_then(Value::as_i64);
         assert!(
             created_at.is_some(),
-            "a document needs a created_at in milliseconds; insert_raw takes those without"
+            "a document needs a created_at in milliseconds; use insert_raw for those without"
         );
         self.state().write().put(Entry::new(&id, &document, None), now());
         id
     }
 
-    /// Puts any bytes at this place of the list, to be served verbatim.
+    /// Adds any bytes, to be served verbatim, or replaces those with this id.
+    ///
+    /// Lists are ordered by these times, in Unix milliseconds.
     pub fn insert_raw(&self, id: &str, created_at: i64, updated_at: i64, bytes: Vec<u8>) {
         self.state()
             .write()
@@ -137,11 +144,12 @@ impl Sim {
         unstorable::add(self.state(), kind)
     }
 
-    /// Changes a user, and sets `updated_at` to now unless the closure changed it. False where there is nobody or no JSON.
+    /// Changes a user, and sets `updated_at` to now unless the closure changes it.
     ///
-    /// The closure runs while the simulator's users are locked: it must not use the simulator.
+    /// False if there is no such user, or its bytes are not JSON. The closure runs while the users are
+    /// locked: it must not use the simulator.
     pub fn update(&self, id: &str, change: impl FnOnce(&mut Value)) -> bool {
-        edit(&mut self.state().write(), id, Touch::Updated, change)
+        edit(&mut self.state().write(), id, Touch::UpdatedAt, change)
     }
 
     /// Adds a generated user, created now, and returns its id.
@@ -149,22 +157,24 @@ impl Sim {
         churn::create(self.state())
     }
 
-    /// Changes a user at random, as churn does, and returns its id. A few such changes do not move `updated_at`.
+    /// Changes a user at random, as churn does, and returns its id. `None` if there are no users.
+    ///
+    /// A few such changes do not move `updated_at`.
     pub fn update_random(&self) -> Option<String> {
         churn::update(self.state())
     }
 
-    /// Deletes a user at random and returns its id.
+    /// Deletes a user at random, and returns its id. `None` if there are no users.
     pub fn delete_random(&self) -> Option<String> {
         churn::delete(self.state())
     }
 
-    /// Deletes a user; false where there is nobody.
+    /// Deletes a user. False if there is no such user.
     pub fn delete(&self, id: &str) -> bool {
         self.state().write().remove(id, now())
     }
 
-    /// How many changes happen by themselves in a second; none stops them.
+    /// Sets the number of random changes per second. `None` stops them.
     pub fn set_churn(&self, rate: Option<f64>) {
         self.state().churn.send_replace(rate);
     }
@@ -172,7 +182,7 @@ impl Sim {
     /// Replaces all faults.
     ///
     /// # Panics
-    /// With faults that can never work: a probability beyond 0 to 1, an error status that is none.
+    /// If the faults cannot work: a probability beyond 0 to 1, or a status that is not an error.
     pub fn set_faults(&self, faults: impl Into<Faults>) {
         let faults = faults.into();
         if let Err(why) = faults.check() {
@@ -181,42 +191,42 @@ impl Sim {
         *self.state().faults() = faults;
     }
 
-    /// The faults as they are now, with their counters.
+    /// The present faults, with their counters.
     pub fn faults(&self) -> Faults {
         self.state().faults().clone()
     }
 
-    /// Ends all faults.
+    /// Removes all faults.
     pub fn clear_faults(&self) {
         *self.state().faults() = Faults::default();
     }
 
-    /// Requests to `/v1` so far, whatever came of them.
+    /// The number of requests to `/v1`, answered or not.
     pub fn requests(&self) -> u64 {
         self.state().stats().requests
     }
 
-    /// The same by method and path, with `{user_id}` for ids.
+    /// The number of requests by method and path, with `{user_id}` for ids.
     pub fn requests_by_path(&self) -> BTreeMap<String, u64> {
         self.state().stats().by_path.clone()
     }
 
-    /// The most requests to `/v1` in any ten seconds.
+    /// The highest number of requests to `/v1` in ten seconds.
     pub fn busiest_window(&self) -> u64 {
         self.state().stats().busiest_window
     }
 
-    /// The last ten thousand requests to `/v1`, oldest first.
+    /// The last 10,000 requests to `/v1`, oldest first.
     pub fn log(&self) -> Vec<Request> {
         self.state().stats().log()
     }
 
-    /// Closes the listener and all connections, for other handles too.
+    /// Stops the simulator, also for other handles: closes the listener and all connections.
     pub async fn stop(self) {
-        self.running.stop.send_replace(true);
-        let tasks = std::mem::take(&mut *self.running.tasks.lock().unwrap_or_else(PoisonError::into_inner));
+        self.inner.stop.send_replace(true);
+        let tasks = std::mem::take(&mut *self.inner.tasks.lock().unwrap_or_else(PoisonError::into_inner));
         for task in tasks {
-            // A task that panicked is gone as well.
+            // A task that panicked has ended, too.
             let _ = task.await;
         }
     }

@@ -1,39 +1,38 @@
-//! What all requests share.
+//! The state that all requests share.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::Duration;
 
 use rand::SeedableRng;
 use rand::rngs::ChaCha8Rng;
-use serde_json::Value;
 use tokio::sync::watch;
 
-use crate::document::Entry;
+use crate::clock::now;
 use crate::faults::Faults;
-use crate::generate;
-use crate::limit::{Limiter, RateLimit};
-use crate::stats::Stats;
+use crate::http::limit::{Limiter, RateLimit};
+use crate::http::stats::Stats;
 use crate::store::Store;
+use crate::users::generate;
 
-/// How a simulator is set up.
+/// The settings of a simulator.
 #[derive(Clone, Debug)]
 pub struct Options {
-    /// How many users there are at the start.
+    /// The number of users at the start.
     pub users: usize,
-    /// Which users they are: the same seed gives the same ones.
+    /// The seed of the users: the same seed gives the same users.
     pub seed: u64,
-    /// Where to listen, on 127.0.0.1; 0 takes a free port.
+    /// The port to listen on, on 127.0.0.1. 0 takes a free port.
     pub port: u16,
     /// The rate limit.
     pub rate_limit: RateLimit,
-    /// How much longer every answer under `/v1` takes.
+    /// The latency that is added to each answer under `/v1`.
     pub latency: Duration,
-    /// How many changes happen by themselves in a second.
+    /// Random changes per second. `None` if there are none.
     pub churn: Option<f64>,
     /// The secret key that is accepted.
     pub secret_key: String,
-    /// The id of the instance; derived from the seed when empty.
+    /// The id of the instance. If empty, it is derived from the seed.
     pub instance_id: String,
 }
 
@@ -52,6 +51,7 @@ impl Default for Options {
     }
 }
 
+/// The state of a simulator.
 pub(crate) struct State {
     pub(crate) options: Options,
     pub(crate) churn: watch::Sender<Option<f64>>,
@@ -59,18 +59,14 @@ pub(crate) struct State {
     faults: Mutex<Faults>,
     limiter: Mutex<Limiter>,
     stats: Mutex<Stats>,
-    dice: Mutex<ChaCha8Rng>,
-    noise: Mutex<ChaCha8Rng>,
+    data_rng: Mutex<ChaCha8Rng>,
+    request_rng: Mutex<ChaCha8Rng>,
     next_user: AtomicU64,
 }
 
-/// Unix milliseconds.
-pub(crate) fn now() -> i64 {
-    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-    i64::try_from(since.as_millis()).unwrap_or(i64::MAX)
-}
-
-/// A panic elsewhere, in a closure of the caller's perhaps, must not take the simulator down: each change is made in one piece.
+/// Locks a mutex, also after a panic elsewhere, such as in a closure of the caller.
+///
+/// Each change is made in one piece, so what the mutex holds is whole.
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
@@ -85,8 +81,8 @@ impl State {
             faults: Mutex::default(),
             limiter: Mutex::new(Limiter::new(options.rate_limit)),
             stats: Mutex::default(),
-            dice: Mutex::new(ChaCha8Rng::seed_from_u64(options.seed)),
-            noise: Mutex::new(ChaCha8Rng::seed_from_u64(!options.seed)),
+            data_rng: Mutex::new(ChaCha8Rng::seed_from_u64(options.seed)),
+            request_rng: Mutex::new(ChaCha8Rng::seed_from_u64(!options.seed)),
             next_user: AtomicU64::new(options.users as u64),
             churn: watch::Sender::new(options.churn),
             options,
@@ -113,63 +109,20 @@ impl State {
         lock(&self.stats)
     }
 
-    /// Decides what happens to users.
-    pub(crate) fn dice(&self) -> MutexGuard<'_, ChaCha8Rng> {
-        lock(&self.dice)
+    /// The random numbers that decide what happens to users.
+    pub(crate) fn data_rng(&self) -> MutexGuard<'_, ChaCha8Rng> {
+        lock(&self.data_rng)
     }
 
-    /// Decides what happens to requests: apart from the dice, so that requests do not change what becomes of users.
-    pub(crate) fn noise(&self) -> MutexGuard<'_, ChaCha8Rng> {
-        lock(&self.noise)
+    /// The random numbers that decide what happens to requests.
+    ///
+    /// They are separate, so that requests do not change what happens to users.
+    pub(crate) fn request_rng(&self) -> MutexGuard<'_, ChaCha8Rng> {
+        lock(&self.request_rng)
     }
 
     /// The number of the next user to be generated.
     pub(crate) fn next_user(&self) -> u64 {
         self.next_user.fetch_add(1, Ordering::Relaxed)
     }
-}
-
-/// Whether an edit moves `updated_at`.
-#[derive(Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Touch {
-    /// To now, unless the edit itself moved it.
-    Updated,
-    /// No.
-    Silent,
-}
-
-/// Changes a document in place; false where there is none that can be edited.
-pub(crate) fn edit(store: &mut Store, id: &str, touch: Touch, change: impl FnOnce(&mut Value)) -> bool {
-    let now = now();
-    let Some(old) = store.get(id).cloned() else {
-        return false;
-    };
-    let Some(mut document) = old.value(now) else {
-        return false;
-    };
-    let lock = |document: &Value| {
-        (
-            document.get("locked").cloned(),
-            document.get("lockout_expires_in_seconds").cloned(),
-        )
-    };
-    let (updated_at, locked) = (document.get("updated_at").cloned(), lock(&document));
-    change(&mut document);
-    if touch == Touch::Updated
-        && document.get("updated_at") == updated_at.as_ref()
-        && let Some(user) = document.as_object_mut()
-    {
-        user.insert("updated_at".to_owned(), now.into());
-    }
-    let lock_ends_at = match lock(&document) {
-        same if same == locked => old.lock_ends_at(),
-        (Some(Value::Bool(true)), Some(Value::Number(seconds))) => seconds.as_i64().map(|seconds| now + seconds * 1000),
-        _ => None,
-    };
-    let mut entry = Entry::new(id, &document, lock_ends_at).odd(old.oddity);
-    if document.get("created_at").and_then(Value::as_i64).is_none() {
-        entry.created_at = old.created_at;
-    }
-    store.put(entry, now);
-    true
 }
