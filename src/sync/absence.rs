@@ -11,7 +11,7 @@ use super::{
     SyncContext,
     by_id::{ById, ByIds},
     missing::MissingUsers,
-    page_worker::Source,
+    page_worker::PageSource,
     recheck::{Observation, REPLICA_LAG},
 };
 use crate::{
@@ -135,7 +135,7 @@ impl SyncContext<'_> {
             found: ids,
             ..Batch::default()
         };
-        self.store(Source::List, page, found.to_vec(), None, more).await
+        self.store(PageSource::List, page, found.to_vec(), None, more).await
     }
 
     /// Sets the ids apart whose absence does not count yet: a replica that lags may not know them.

@@ -10,7 +10,7 @@ use chrono::{DateTime, Utc};
 use super::{
     Carryover, Report, Syncer,
     dry_run::DryRun,
-    page_worker::{Deferred, Listed, Mode, PageOutcome, PageWorker, Source},
+    page_worker::{Deferred, Listed, PageOutcome, PageSource, PageWorker, SyncMode},
     recheck::Observation,
 };
 use crate::{
@@ -57,7 +57,7 @@ impl Start {
 /// A sync under way.
 pub(super) struct SyncContext<'a> {
     pub(super) syncer: &'a Syncer,
-    pub(super) mode: Mode<'a>,
+    pub(super) mode: SyncMode<'a>,
     pub(super) listed: &'a Listed,
     pub(super) start: Start,
     pub(super) carryover: &'a mut Carryover,
@@ -105,7 +105,7 @@ impl WalkCounts {
 impl<'a> SyncContext<'a> {
     pub(super) fn new(
         syncer: &'a Syncer,
-        mode: Mode<'a>,
+        mode: SyncMode<'a>,
         listed: &'a Listed,
         start: Start,
         carryover: &'a mut Carryover,
@@ -133,7 +133,7 @@ impl<'a> SyncContext<'a> {
     }
 
     /// A worker for pages of this sync.
-    pub(super) fn worker(&self, source: Source) -> PageWorker<'a> {
+    pub(super) fn worker(&self, source: PageSource) -> PageWorker<'a> {
         PageWorker {
             syncer: self.syncer,
             mode: self.mode,
@@ -154,7 +154,7 @@ impl<'a> SyncContext<'a> {
     /// See [`PageWorker::store`].
     pub(super) async fn store<'p>(
         &mut self,
-        source: Source,
+        source: PageSource,
         page: &'p clerk::Page,
         users: Vec<&'p clerk::Raw>,
         judged: Option<Range>,
@@ -170,7 +170,7 @@ impl<'a> SyncContext<'a> {
     /// Stores the users of a page that answers a question by id.
     pub(super) async fn store_by_id(&mut self, page: &clerk::Page) -> Result<(), Failure> {
         let users = page.users();
-        let worker = self.worker(Source::ById);
+        let worker = self.worker(PageSource::ById);
         let all = users.iter().collect();
         let stored = worker.store(&mut self.deferred, page, all, None, HashSet::new(), Batch::default());
         let outcome = stored.await?;
@@ -186,7 +186,7 @@ impl<'a> SyncContext<'a> {
 
     /// Commits a batch, or plans it in a dry run.
     pub(super) async fn apply(&mut self, batch: Batch<'_>) -> Result<(), Failure> {
-        let worker = self.worker(Source::List);
+        let worker = self.worker(PageSource::List);
         let outcome = worker.apply(&mut self.deferred, batch).await?;
         self.record(outcome);
         Ok(())

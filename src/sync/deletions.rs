@@ -15,7 +15,7 @@ use super::{
     absence::TooEarly,
     by_id::BATCH,
     missing::{Deletions, MissingUsers},
-    page_worker::{Mode, warn_of_rejected},
+    page_worker::{SyncMode, warn_of_rejected},
     recheck::{Observation, make_due_later},
 };
 use crate::{
@@ -82,9 +82,9 @@ impl SyncContext<'_> {
             let (syncer, mode) = (self.syncer, self.mode);
             let instance = async {
                 match mode {
-                    Mode::Apply { .. } => Some(syncer.ask_instance_once().await),
+                    SyncMode::Apply { .. } => Some(syncer.ask_instance_once().await),
                     // A dry run has asked at its beginning, and deletes nothing.
-                    Mode::DryRun { .. } => None,
+                    SyncMode::DryRun { .. } => None,
                 }
             };
             let (instance, confirmed) = tokio::join!(instance, self.confirm(&ids));

@@ -5,7 +5,7 @@ use std::collections::{BTreeSet, HashSet};
 use super::{
     Carryover, Outcome, Report, SyncContext, Syncer,
     context::Start,
-    page_worker::{Listed, Mode, PageOutcome, PagePlan},
+    page_worker::{Listed, PageOutcome, PagePlan, SyncMode},
 };
 use crate::{
     failure::Failure,
@@ -60,7 +60,7 @@ impl Syncer {
             self.clerk.set_digest_key(self.mirror.instance().digest_key().await?);
         }
         let mut carryover = Carryover::default();
-        let (mode, listed) = (Mode::DryRun { has_schema }, Listed::default());
+        let (mode, listed) = (SyncMode::DryRun { has_schema }, Listed::default());
         let mut sync = SyncContext::new(self, mode, &listed, start, &mut carryover, &instance.id);
         sync.dry_run = Some(DryRun {
             print,

@@ -15,9 +15,9 @@ use crate::mirror::SyncKind;
 use queue::Queue;
 
 /// The least time between two full syncs that notifications ask for.
-const FULL_GAP: Duration = Duration::from_secs(10);
+const NOTIFIED_FULL_GAP: Duration = Duration::from_secs(10);
 
-/// The marks. Clones share them.
+/// What is due. Clones share the marks.
 #[derive(Debug, Clone, Default)]
 pub struct Due(Arc<DueState>);
 
@@ -33,13 +33,13 @@ struct DueMarks {
     incremental: bool,
     /// An incremental sync by the schedule. The daemon may slow it down.
     scheduled: bool,
-    /// What notifications ask for. Every role that may connect to the database can send them.
+    /// Marks of notifications. Every role that may connect to the database can send them.
     notified_full: SpacedMark,
     notified_incremental: SpacedMark,
     users: Queue,
     limits: NotificationLimits,
-    /// The kind that had its turn or failed last. Other kinds go first.
-    yields: Option<SyncKind>,
+    /// The kind that goes last, because it had its turn or failed.
+    last: Option<SyncKind>,
 }
 
 /// A mark that takes effect only after a gap since the one before it.
@@ -149,7 +149,7 @@ impl DueMarks {
             (SyncKind::Full, allowed.full && self.has_full(now)),
             (SyncKind::Incremental, allowed.incremental && self.has_incremental(now)),
         ];
-        kinds.sort_by_key(|(kind, _)| self.yields == Some(*kind));
+        kinds.sort_by_key(|(kind, _)| self.last == Some(*kind));
         kinds.into_iter().find_map(|(kind, is_due)| is_due.then_some(kind))
     }
 
@@ -163,7 +163,7 @@ impl DueMarks {
 
     fn absorb(&mut self, now: Instant) {
         self.full = false;
-        self.notified_full.take(FULL_GAP, now);
+        self.notified_full.take(NOTIFIED_FULL_GAP, now);
         self.take_incremental(now);
     }
 }
@@ -253,7 +253,7 @@ impl Due {
     pub fn take(&self, allowed: &Allowed) -> Option<Task> {
         let (mut marks, now) = (self.marks(), Instant::now());
         let kind = marks.next(allowed, now)?;
-        marks.yields = (kind == SyncKind::OnDemand).then_some(kind);
+        marks.last = (kind == SyncKind::OnDemand).then_some(kind);
         Some(match kind {
             SyncKind::OnDemand => Task::Users(marks.users.take(allowed.users, now)),
             SyncKind::Full => {
@@ -283,7 +283,7 @@ impl Due {
     /// Puts back a task that failed. Other tasks go first. If the task itself may be the cause, its
     /// users are tried a limited number of times.
     pub fn failed(&self, task: Task, may_be_cause: bool) {
-        self.marks().yields = Some(task.kind());
+        self.marks().last = Some(task.kind());
         match task {
             Task::Users(ids) if may_be_cause => self.users_failed(ids),
             task => self.put_back(task),

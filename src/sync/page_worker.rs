@@ -28,7 +28,7 @@ const CHECKPOINT_EVERY: Duration = Duration::from_secs(5);
 
 /// What a sync does with the differences that it finds.
 #[derive(Clone, Copy)]
-pub(super) enum Mode<'a> {
+pub(super) enum SyncMode<'a> {
     /// It writes them to the mirror.
     Apply {
         run: &'a Run,
@@ -42,28 +42,28 @@ pub(super) enum Mode<'a> {
     },
 }
 
-impl<'a> Mode<'a> {
+impl<'a> SyncMode<'a> {
     /// The run that writes; `None` in a dry run.
     pub(super) fn run(self) -> Option<&'a Run> {
         match self {
-            Mode::Apply { run, .. } => Some(run),
-            Mode::DryRun { .. } => None,
+            SyncMode::Apply { run, .. } => Some(run),
+            SyncMode::DryRun { .. } => None,
         }
     }
 
     /// Whether there is a mirror to compare with.
     pub(super) fn has_schema(self) -> bool {
         match self {
-            Mode::Apply { .. } => true,
-            Mode::DryRun { has_schema } => has_schema,
+            SyncMode::Apply { .. } => true,
+            SyncMode::DryRun { has_schema } => has_schema,
         }
     }
 
     /// The time by the database's clock; `None` in a dry run.
     pub(super) fn now(self) -> Option<DateTime<Utc>> {
         match self {
-            Mode::Apply { began: (now, then), .. } => Some(now + then.elapsed()),
-            Mode::DryRun { .. } => None,
+            SyncMode::Apply { began: (now, then), .. } => Some(now + then.elapsed()),
+            SyncMode::DryRun { .. } => None,
         }
     }
 }
@@ -79,7 +79,7 @@ pub(super) struct Listed {
 
 /// Why Clerk sent a page.
 #[derive(Clone, Copy, PartialEq, Eq)]
-pub(super) enum Source {
+pub(super) enum PageSource {
     /// It is a page of a list.
     List,
     /// It answers a question about one id, or about the ids of users whose older state was shown.
@@ -93,9 +93,9 @@ pub(super) enum Source {
 #[derive(Clone, Copy)]
 pub(super) struct PageWorker<'a> {
     pub(super) syncer: &'a Syncer,
-    pub(super) mode: Mode<'a>,
+    pub(super) mode: SyncMode<'a>,
     pub(super) listed: &'a Listed,
-    pub(super) source: Source,
+    pub(super) source: PageSource,
 }
 
 /// What pages without a change have left unwritten.
@@ -226,7 +226,7 @@ impl<'a> PageWorker<'a> {
             unchanged: batch.unchanged + batch.refresh.len() as u64,
             ..PageOutcome::default()
         };
-        let Mode::Apply { run, .. } = self.mode else {
+        let SyncMode::Apply { run, .. } = self.mode else {
             plan(&mut outcome, batch);
             return Ok(outcome);
         };
@@ -254,7 +254,7 @@ impl<'a> PageWorker<'a> {
     fn trust(&self) -> ReplicaTrust<'a> {
         ReplicaTrust {
             rechecks: &self.syncer.rechecks,
-            is_by_id: self.source == Source::ById,
+            is_by_id: self.source == PageSource::ById,
         }
     }
 
@@ -272,7 +272,7 @@ impl<'a> PageWorker<'a> {
     fn is_known_as_rejected(&self, rejected: &HashMap<String, Option<Digest>>, raw: &Raw) -> bool {
         let is_full = self.mode.run().is_some_and(|run| run.kind == SyncKind::Full);
         !is_full
-            && self.source == Source::List
+            && self.source == PageSource::List
             && !rejected.is_empty()
             && rejected.get(id_or_digest(raw).as_ref()).copied().flatten() == Some(raw.digest)
     }

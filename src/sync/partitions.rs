@@ -10,7 +10,7 @@ use super::{
     DeleteMode, SyncContext,
     context::WalkCounts,
     page_batch::id_or_digest,
-    page_worker::Source,
+    page_worker::PageSource,
     walk_driver::{PageResult, WalkDriver, WalkState},
 };
 use crate::{
@@ -182,7 +182,7 @@ impl SyncContext<'_> {
             found,
             ..Batch::default()
         };
-        self.store(Source::List, page, unmet, None, more).await?;
+        self.store(PageSource::List, page, unmet, None, more).await?;
         Ok(count)
     }
 
@@ -266,7 +266,7 @@ impl SyncContext<'_> {
             ..WalkSummary::default()
         };
         let slots = &Semaphore::new(self.syncer.page_slots());
-        let worker = self.worker(Source::List);
+        let worker = self.worker(PageSource::List);
         let open = partitions
             .into_iter()
             .enumerate()

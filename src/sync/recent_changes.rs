@@ -12,7 +12,7 @@ use tracing::debug;
 use super::{
     Carryover, SyncContext, Syncer,
     page_batch::{self, DecodedUsers, PageUsers, StoredRows, id_or_digest},
-    page_worker::Source,
+    page_worker::PageSource,
     recheck::ReplicaTrust,
 };
 use crate::{
@@ -247,7 +247,7 @@ impl SyncContext<'_> {
                 watermark: changes.watermark().filter(|_| moves_watermark && is_complete),
                 ..Batch::default()
             };
-            self.store(Source::List, &page, page.users().iter().collect(), None, more)
+            self.store(PageSource::List, &page, page.users().iter().collect(), None, more)
                 .await?;
             match step {
                 Step::More => {}

@@ -8,7 +8,7 @@ use tracing::{debug, info};
 use super::{
     DeleteMode, SyncContext,
     by_id::{BATCH, ByIds},
-    page_worker::Source,
+    page_worker::PageSource,
 };
 use crate::{
     clerk::Raw,
@@ -103,6 +103,7 @@ impl SyncContext<'_> {
                 .note_left_out(run.lease(), &left_out)
                 .await?;
         }
-        self.store(Source::Retry, &page, found, None, Batch::default()).await
+        self.store(PageSource::Retry, &page, found, None, Batch::default())
+            .await
     }
 }

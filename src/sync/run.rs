@@ -9,7 +9,7 @@ use tracing::{info, warn};
 use super::{
     Carryover, DeleteMode, Options, Outcome, Report, SyncContext, Syncer,
     context::Start,
-    page_worker::{Listed, Mode, warn_left_out},
+    page_worker::{Listed, SyncMode, warn_left_out},
     stopped,
 };
 use crate::{
@@ -148,7 +148,7 @@ impl Syncer {
             rejects: mirror.rejected().any().await?.into(),
             holds: mirror.missing().any_held().await?,
         };
-        let mode = Mode::Apply {
+        let mode = SyncMode::Apply {
             run: &run,
             began: (now, began),
         };

@@ -5,7 +5,7 @@ use futures_util::{StreamExt, future::try_join_all, stream::FuturesUnordered};
 use tokio_util::task::AbortOnDropHandle;
 use tracing::debug;
 
-use super::{SyncContext, Syncer, page_worker::Source};
+use super::{SyncContext, Syncer, page_worker::PageSource};
 use crate::{
     clerk::Page,
     failure::{Cause, Failure},
@@ -192,8 +192,14 @@ impl SyncContext<'_> {
                             found,
                             ..Batch::default()
                         };
-                        self.store(Source::List, &page, page.users().iter().collect(), Some(judged), more)
-                            .await?;
+                        self.store(
+                            PageSource::List,
+                            &page,
+                            page.users().iter().collect(),
+                            Some(judged),
+                            more,
+                        )
+                        .await?;
                         let mut parts = Vec::new();
                         for (interval, remote) in left {
                             let local = self.syncer.mirror.counts().expected(interval).await?;
