@@ -1,10 +1,6 @@
-//! Unusual certificates: old versions, self-signed ones as their own root, and client certificates.
+//! Unusual certificates: expired ones, self-signed ones as their own root, and client certificates.
 
 use rcgen::{BasicConstraints, IsCa, KeyPair, date_time_ymd};
-use x509_cert::{
-    Certificate, Version,
-    der::{Decode, EncodePem, pem::LineEnding},
-};
 
 use crate::support::{
     authority::parameters,
@@ -57,20 +53,6 @@ async fn unusual_server_certificates_are_judged_as_libpq_does() {
         1,
         "has expired",
         "clock",
-    );
-
-    // Version 1, as `openssl x509 -req` created it for years. Its signer is not checked.
-    let (certificate, key) = own(3000);
-    let mut first = Certificate::from_der(certificate.der()).unwrap();
-    first.tbs_certificate.version = Version::V1;
-    first.tbs_certificate.extensions = None;
-    server.show(&first.to_pem(LineEnding::LF).unwrap(), &key).await;
-    assert_accepted(&check("sslmode=require&channel_binding=require".to_owned()).await);
-    assert_refused(
-        &check(format!("sslmode=verify-ca&sslrootcert={ca}")).await,
-        1,
-        "cannot be accepted",
-        "version 3",
     );
 }
 

@@ -132,7 +132,7 @@ impl Tls {
 
     fn trust(&self) -> Result<ServerTrust, Error> {
         if !self.checks() {
-            return Ok(ServerTrust::Anybody);
+            return Ok(ServerTrust::Any);
         }
         let (certificates, file) = match (&self.roots, self.roots_file()) {
             (Some(Roots::System), _) => (rustls_native_certs::load_native_certs().certs, PathBuf::from("system")),

@@ -1,4 +1,7 @@
-//! Whether a server's certificate is accepted: not looked at, as signed by a trusted authority, or for its name as well.
+//! Checks a server's certificate: not at all, that a trusted authority signed it, or its name as well.
+//!
+//! Written by hand, because rustls always checks the name, and never accepts an authority's
+//! certificate as a server's.
 
 use std::sync::Arc;
 
@@ -9,23 +12,18 @@ use rustls::{
         danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier},
         verify_server_name,
     },
-    crypto::{
-        WebPkiSupportedAlgorithms, verify_tls12_signature, verify_tls13_signature, verify_tls13_signature_with_raw_key,
-    },
-    pki_types::{CertificateDer, ServerName, SubjectPublicKeyInfoDer, UnixTime},
+    crypto::{WebPkiSupportedAlgorithms, verify_tls12_signature, verify_tls13_signature},
+    pki_types::{CertificateDer, ServerName, UnixTime},
     server::ParsedCertificate,
 };
-use x509_cert::{
-    Certificate, Version,
-    der::{Decode, Encode},
-};
+use x509_cert::{Certificate, der::Decode};
 
-/// Who is taken for the server.
+/// Which servers are trusted.
 #[derive(Debug)]
 pub(super) enum ServerTrust {
-    /// Whoever answers.
-    Anybody,
-    /// Who has a certificate of a trusted authority.
+    /// Any server.
+    Any,
+    /// Servers with a certificate of a trusted authority.
     Signed {
         chain: Arc<WebPkiServerVerifier>,
         roots: Vec<CertificateDer<'static>>,
@@ -33,7 +31,7 @@ pub(super) enum ServerTrust {
     },
 }
 
-/// Holds a server's certificate against what is asked for.
+/// Checks a server's certificate.
 #[derive(Debug)]
 pub(super) struct Verifier {
     pub(super) trust: ServerTrust,
@@ -58,15 +56,15 @@ impl ServerCertVerifier for Verifier {
             return Ok(ServerCertVerified::assertion());
         };
         let verified = if roots.contains(certificate) {
-            // A server's own certificate, copied to its clients; for the library an authority's cannot be a server's.
-            is_valid(certificate, now)?;
+            // A server's own certificate, copied to its clients. It is usually an authority's, too.
+            check_validity(certificate, now)?;
             verify_server_name(&ParsedCertificate::try_from(certificate)?, name)
                 .map(|()| ServerCertVerified::assertion())
         } else {
             chain.verify_server_cert(certificate, intermediates, name, ocsp, now)
         };
         match verified {
-            // The name is looked at last: all else is right.
+            // The name is checked last, so everything else is right.
             Err(Error::InvalidCertificate(
                 CertificateError::NotValidForName | CertificateError::NotValidForNameContext { .. },
             )) if !checks_name => Ok(ServerCertVerified::assertion()),
@@ -74,7 +72,7 @@ impl ServerCertVerifier for Verifier {
         }
     }
 
-    // That the server has the certificate's key is looked at in any case: channel binding relies on it.
+    // It is always checked that the server has the certificate's key: channel binding relies on it.
 
     fn verify_tls12_signature(
         &self,
@@ -91,16 +89,7 @@ impl ServerCertVerifier for Verifier {
         certificate: &CertificateDer<'_>,
         signature: &DigitallySignedStruct,
     ) -> Result<HandshakeSignatureValid, Error> {
-        // Older OpenSSLs make such a certificate where they are told nothing; the library refuses to read it.
-        match parsed(certificate) {
-            Ok(certificate) if certificate.tbs_certificate.version == Version::V1 => {
-                let key = certificate.tbs_certificate.subject_public_key_info.to_der();
-                let key = key.map_err(|_| CertificateError::BadEncoding)?;
-                let key = SubjectPublicKeyInfoDer::from(key);
-                verify_tls13_signature_with_raw_key(message, &key, signature, &self.algorithms)
-            }
-            _ => verify_tls13_signature(message, certificate, signature, &self.algorithms),
-        }
+        verify_tls13_signature(message, certificate, signature, &self.algorithms)
     }
 
     fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
@@ -108,8 +97,10 @@ impl ServerCertVerifier for Verifier {
     }
 }
 
-fn is_valid(certificate: &CertificateDer<'_>, now: UnixTime) -> Result<(), Error> {
-    let validity = parsed(certificate)?.tbs_certificate.validity;
+/// Checks that a certificate is valid at this time.
+fn check_validity(certificate: &CertificateDer<'_>, now: UnixTime) -> Result<(), Error> {
+    let certificate = Certificate::from_der(certificate).map_err(|_| CertificateError::BadEncoding)?;
+    let validity = certificate.tbs_certificate.validity;
     if now.as_secs() < validity.not_before.to_unix_duration().as_secs() {
         return Err(CertificateError::NotValidYet.into());
     }
@@ -117,8 +108,4 @@ fn is_valid(certificate: &CertificateDer<'_>, now: UnixTime) -> Result<(), Error
         return Err(CertificateError::Expired.into());
     }
     Ok(())
-}
-
-fn parsed(certificate: &CertificateDer<'_>) -> Result<Certificate, Error> {
-    Certificate::from_der(certificate).map_err(|_| CertificateError::BadEncoding.into())
 }
