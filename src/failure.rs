@@ -81,19 +81,19 @@ impl From<clerk::Error> for Failure {
     }
 }
 
-impl From<mirror::Error> for Failure {
-    fn from(error: mirror::Error) -> Self {
+impl From<mirror::MirrorError> for Failure {
+    fn from(error: mirror::MirrorError) -> Self {
         let cause = match &error {
-            mirror::Error::Unavailable(_) | mirror::Error::ReadOnly(_) | mirror::Error::Locked(_) => {
+            mirror::MirrorError::Unavailable(_) | mirror::MirrorError::ReadOnly(_) | mirror::MirrorError::Locked(_) => {
                 Cause::PostgresAway
             }
-            mirror::Error::Address { .. } => Cause::Configuration,
-            mirror::Error::Tls { .. }
-            | mirror::Error::Refused { .. }
-            | mirror::Error::Denied(_)
-            | mirror::Error::Schema(_) => Cause::NeedsPerson,
-            mirror::Error::LeaseLost => Cause::Busy,
-            mirror::Error::Database(_) => Cause::Other,
+            mirror::MirrorError::Address { .. } => Cause::Configuration,
+            mirror::MirrorError::Tls { .. }
+            | mirror::MirrorError::Refused { .. }
+            | mirror::MirrorError::Denied(_)
+            | mirror::MirrorError::Schema(_) => Cause::NeedsPerson,
+            mirror::MirrorError::LeaseLost => Cause::Busy,
+            mirror::MirrorError::Database(_) => Cause::Other,
         };
         Failure::new(cause, error.to_string()).hint(error.hint())
     }

@@ -12,7 +12,8 @@ use super::{
 use crate::{
     failure::{Cause, Failure},
     mirror::{
-        Error, Inspection, Link, ListenError, Mirror, NotificationStream, PostgresServer, Replicas, Rights, SchemaError,
+        Inspection, Link, ListenError, Mirror, MirrorError, NotificationStream, PostgresServer, Replicas, Rights,
+        SchemaError,
     },
 };
 
@@ -76,7 +77,7 @@ pub(super) async fn check_database(mirror: &Mirror, migrate: bool) -> DatabaseFi
 }
 
 fn late(limit: Duration) -> Failure {
-    Error::Unavailable(format!("no answer within {} s", limit.as_secs())).into()
+    MirrorError::Unavailable(format!("no answer within {} s", limit.as_secs())).into()
 }
 
 /// What was found in the schema.
@@ -116,7 +117,7 @@ async fn contents(mirror: &Mirror, rights: &Rights) -> SchemaState {
         return SchemaState::Empty;
     }
     match rights.reads_bookkeeping() {
-        None => return SchemaState::Unusable(Error::from(SchemaError::Foreign).into()),
+        None => return SchemaState::Unusable(MirrorError::from(SchemaError::Foreign).into()),
         Some(false) => return SchemaState::Hidden,
         Some(true) => {}
     }
@@ -124,7 +125,7 @@ async fn contents(mirror: &Mirror, rights: &Rights) -> SchemaState {
     match within(STEP, || late(STEP), existing).await {
         Ok(Ok(true)) => SchemaState::Ours { is_current: true },
         Ok(Ok(false)) => SchemaState::Empty,
-        Ok(Err(Error::Schema(SchemaError::Outdated { .. }))) => SchemaState::Ours { is_current: false },
+        Ok(Err(MirrorError::Schema(SchemaError::Outdated { .. }))) => SchemaState::Ours { is_current: false },
         Ok(Err(error)) => SchemaState::Unusable(error.into()),
         Err(failure) => SchemaState::Unusable(failure),
     }
@@ -189,7 +190,7 @@ fn tls(link: &Link) -> Finding {
 /// Reports whether the schema is up to date.
 fn schema(contents: &SchemaState, migrate: bool) -> Finding {
     let name = "schema";
-    let outdated = |missing| Finding::of(name, &Error::from(SchemaError::Outdated { missing }).into());
+    let outdated = |missing| Finding::of(name, &MirrorError::from(SchemaError::Outdated { missing }).into());
     match contents {
         SchemaState::Nothing | SchemaState::Empty if migrate => {
             Finding::ok(name, "not there yet: the first start creates it")
@@ -230,7 +231,8 @@ async fn notifications(mirror: &Mirror, is_standby: bool) -> Finding {
 /// Reports which clerk2pg syncs, leads and stands by.
 async fn lease(mirror: &Mirror) -> Finding {
     let name = "lease";
-    let asked = async { Ok::<_, Error>((mirror.leases().holder().await?, mirror.leadership().replicas().await?)) };
+    let asked =
+        async { Ok::<_, MirrorError>((mirror.leases().holder().await?, mirror.leadership().replicas().await?)) };
     match within(STEP, || late(STEP), asked).await {
         Ok((holder, replicas)) => Finding::ok(name, describe_lease(holder.as_deref(), &replicas)),
         Err(failure) if failure.cause == Cause::NeedsPerson => Finding::skipped(name, "the role may not read it"),

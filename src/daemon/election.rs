@@ -14,7 +14,7 @@ use tracing::{debug, info, warn};
 
 use crate::{
     failure::Failure,
-    mirror::{Error, LeaderState, Leadership, Wait},
+    mirror::{LeaderState, Leadership, MirrorError, Wait},
     watch::Watch,
 };
 
@@ -146,7 +146,7 @@ async fn take_part(candidate: Candidate, role: watch::Sender<Role>) {
 
 impl Candidate {
     /// Renews the lead. Returns the pause until the next renewal.
-    async fn keep_leading(&self, role: &watch::Sender<Role>) -> Result<Duration, Error> {
+    async fn keep_leading(&self, role: &watch::Sender<Role>) -> Result<Duration, MirrorError> {
         // A loop that hangs must not lead.
         if !self.watch.alive().is_ok {
             return Ok(self.ttl / 3);
@@ -171,7 +171,7 @@ impl Candidate {
 
     /// Shows that this daemon stands by, and takes over if the leader is gone. Returns the pause
     /// until the next time.
-    async fn stand_by(&self, role: &watch::Sender<Role>) -> Result<Duration, Error> {
+    async fn stand_by(&self, role: &watch::Sender<Role>) -> Result<Duration, MirrorError> {
         let Wait { leader, remaining } = self.leadership.stand_by(&self.holder, self.ttl).await?;
         if remaining.is_zero() && self.leadership.lead(&self.holder, self.ttl).await? {
             info!(before = leader, "this daemon leads now");

@@ -5,7 +5,7 @@ use diesel_async::AsyncConnection;
 use tracing::{debug, warn};
 
 use super::{
-    Batch, Committed, Error, Run,
+    Batch, Committed, MirrorError, Run,
     locks::{self, LockBudget, USUAL_WAIT},
     missing, progress, rejected,
     session::Session,
@@ -19,13 +19,13 @@ use super::{
 ///
 /// A row that Postgres refuses, that takes too long or that the application has locked costs only
 /// its own user: the batch is applied again with savepoints.
-pub(super) async fn apply(conn: &mut Session, run: &Run, batch: &Batch<'_>) -> Result<Committed, Error> {
+pub(super) async fn apply(conn: &mut Session, run: &Run, batch: &Batch<'_>) -> Result<Committed, MirrorError> {
     let fault = match attempt(conn, run, batch, Savepoints::None).await {
         Err(WriteFailure::OneRow(fault) | WriteFailure::TooLong(fault)) => fault,
         result => return result.map_err(WriteFailure::into_error),
     };
     let is_blocked = fault.sqlstate().is_some_and(|code| BLOCKED.contains(&code));
-    let error = Error::from(fault);
+    let error = MirrorError::from(fault);
     if is_blocked {
         debug!(%error, "a user cannot be stored now; looking for which");
     } else {

@@ -9,7 +9,7 @@ use diesel::{
 use diesel_async::{AsyncConnection, RunQueryDsl};
 
 use super::{
-    Error, Lease, Mirror,
+    Lease, Mirror, MirrorError,
     rows::timestamp,
     session::Session,
     signed,
@@ -68,11 +68,11 @@ pub(super) async fn recount(conn: &mut Session) -> QueryResult<i64> {
 
 /// Counts users: how many the mirror has, and how many it expects at Clerk.
 #[derive(Debug, Clone)]
-pub struct Counts(pub(super) Mirror);
+pub struct UserCounts(pub(super) Mirror);
 
-impl Counts {
+impl UserCounts {
     /// Returns the number of users in the mirror, without those marked as deleted.
-    pub async fn users(&self) -> Result<u64, Error> {
+    pub async fn users(&self) -> Result<u64, MirrorError> {
         let count: i64 = sync_state::table
             .select(sync_state::users)
             .first(&mut self.0.connection().await?)
@@ -82,12 +82,12 @@ impl Counts {
 
     /// Counts the rows again, stores their number, and returns how many users are expected at
     /// Clerk.
-    pub async fn recount(&self, lease: &Lease) -> Result<i64, Error> {
+    pub async fn recount(&self, lease: &Lease) -> Result<i64, MirrorError> {
         let mut conn = self.0.connection().await?;
         conn.transaction(async |conn| {
             transaction::begin(conn, lease).await?;
             recount(conn).await?;
-            Ok::<_, Error>(())
+            Ok::<_, MirrorError>(())
         })
         .await?;
         drop(conn);
@@ -95,13 +95,13 @@ impl Counts {
     }
 
     /// Returns how many users are expected at Clerk in a range of `created_at`.
-    pub async fn expected(&self, range: Range) -> Result<i64, Error> {
+    pub async fn expected(&self, range: Range) -> Result<i64, MirrorError> {
         let rows = format!("(SELECT pg_catalog.count(*) FROM clerk.users WHERE deleted_at IS NULL AND {IN_RANGE})");
         self.expected_with(range, &rows).await
     }
 
     /// As [`Self::expected`], with the number of rows as SQL.
-    async fn expected_with(&self, range: Range, rows: &str) -> Result<i64, Error> {
+    async fn expected_with(&self, range: Range, rows: &str) -> Result<i64, MirrorError> {
         let rejected = format!("r.{}", IN_RANGE.replace("AND created", "AND r.created"));
         let sql = format!(
             "SELECT {rows} OPERATOR(pg_catalog.+) {difference} AS number",
@@ -120,7 +120,7 @@ impl Counts {
     ///
     /// If possible, no user is within a millisecond of it. Then it does not matter whether a bound
     /// includes its own moment.
-    pub async fn halve(&self, range: Range, users: i64) -> Result<Option<(i64, i64)>, Error> {
+    pub async fn halve(&self, range: Range, users: i64) -> Result<Option<(i64, i64)>, MirrorError> {
         let skipped = (users / 2 - 1).max(0);
         let sql = format!(
             "SELECT created_at FROM clerk.users WHERE deleted_at IS NULL AND {IN_RANGE} ORDER BY created_at, id OFFSET $3 LIMIT 2"
@@ -158,7 +158,7 @@ impl Counts {
 
     /// Returns the moments that divide the mirror's `users` into `parts` of about equal size, in
     /// Unix milliseconds.
-    pub async fn bounds(&self, users: u64, parts: usize) -> Result<Vec<i64>, Error> {
+    pub async fn bounds(&self, users: u64, parts: usize) -> Result<Vec<i64>, MirrorError> {
         let rows = (users / parts.max(1) as u64).max(1);
         let mut bounds: Vec<DateTime<Utc>> = Vec::new();
         while bounds.len() + 1 < parts {

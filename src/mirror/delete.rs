@@ -9,7 +9,7 @@ use diesel::{
 use diesel_async::{AsyncConnection, RunQueryDsl, SimpleAsyncConnection};
 
 use super::{
-    Error, Rejected, Run,
+    MirrorError, Rejected, Run,
     locks::{self, LockBudget, Purpose, USUAL_WAIT, is_lock},
     missing::forget_missing,
     outbox, progress, rejected,
@@ -44,7 +44,7 @@ const MOST_TIME_TOGETHER: &str = "SET LOCAL statement_timeout = '5s'";
 /// A row is kept if the application's constraints or triggers refuse the deletion, or if a foreign
 /// key without an index makes it take too long. A row that the application has locked is left to
 /// the next sync.
-pub(super) async fn delete(conn: &mut Session, run: &Run, ids: &[String], mark: bool) -> Result<Deleted, Error> {
+pub(super) async fn delete(conn: &mut Session, run: &Run, ids: &[String], mark: bool) -> Result<Deleted, MirrorError> {
     let mut deleted = Deleted::default();
     let mut patience = LockBudget::new();
     let mut parts = vec![ids];
@@ -85,7 +85,10 @@ pub(super) async fn delete(conn: &mut Session, run: &Run, ids: &[String], mark: 
                     put_off(only)
                 } else {
                     let sqlstate = fault.sqlstate().unwrap_or_default().to_owned();
-                    let reason = format!("gone from Clerk, but the row cannot be deleted: {}", Error::from(fault));
+                    let reason = format!(
+                        "gone from Clerk, but the row cannot be deleted: {}",
+                        MirrorError::from(fault)
+                    );
                     kept(only, &sqlstate, reason)
                 };
                 keep_row(conn, run, &row).await?;
@@ -188,7 +191,7 @@ fn put_off(id: &str) -> Rejected {
 }
 
 /// Lists a row that cannot be deleted.
-async fn keep_row(conn: &mut Session, run: &Run, row: &Rejected) -> Result<(), Error> {
+async fn keep_row(conn: &mut Session, run: &Run, row: &Rejected) -> Result<(), MirrorError> {
     conn.transaction(async |conn| {
         transaction::begin(conn, run.lease()).await?;
         list(conn, run, row).await
@@ -196,7 +199,7 @@ async fn keep_row(conn: &mut Session, run: &Run, row: &Rejected) -> Result<(), E
     .await
 }
 
-async fn list(conn: &mut Session, run: &Run, row: &Rejected) -> Result<(), Error> {
+async fn list(conn: &mut Session, run: &Run, row: &Rejected) -> Result<(), MirrorError> {
     rejected::reject(conn, run, std::slice::from_ref(row)).await?;
     // A locked row stays in `clerk.missing_users`, so that an approval lasts until the row can be
     // deleted.

@@ -10,7 +10,7 @@ use crate::secret::without_secrets;
 
 /// A failed use of the mirror.
 #[derive(Debug, thiserror::Error)]
-pub enum Error {
+pub enum MirrorError {
     /// The address cannot be used, whatever the server.
     #[error("{place} cannot be used: {why}")]
     Address {
@@ -79,32 +79,34 @@ pub enum SchemaError {
     },
 }
 
-impl Error {
+impl MirrorError {
     /// What the user can do about it.
     pub fn hint(&self) -> &'static str {
         match self {
-            Error::Address { hint, .. } | Error::Tls { hint, .. } | Error::Refused { hint, .. } => hint,
-            Error::Unavailable(_) => {
+            MirrorError::Address { hint, .. } | MirrorError::Tls { hint, .. } | MirrorError::Refused { hint, .. } => {
+                hint
+            }
+            MirrorError::Unavailable(_) => {
                 "is the server running, and are host and port in database.url (DATABASE_URL) right?"
             }
-            Error::ReadOnly(_) => {
+            MirrorError::ReadOnly(_) => {
                 "database.url (DATABASE_URL) has to lead to the primary; it may name all servers: postgres://…@one,two/…?target_session_attrs=read-write"
             }
-            Error::Locked(_) => {
+            MirrorError::Locked(_) => {
                 "the view pg_locks shows which transaction holds a table of the schema clerk; let it end"
             }
-            Error::Denied(_) => {
+            MirrorError::Denied(_) => {
                 "let the role own the schema: CREATE SCHEMA clerk AUTHORIZATION <role>, or ALTER SCHEMA clerk OWNER TO <role>"
             }
-            Error::Schema(SchemaError::Foreign) => {
+            MirrorError::Schema(SchemaError::Foreign) => {
                 "use another database, or move that schema away; nothing was touched"
             }
-            Error::Schema(SchemaError::Newer(_)) => "run the newer clerk2pg here, or none; nothing was touched",
-            Error::Schema(SchemaError::Outdated { .. }) => {
+            MirrorError::Schema(SchemaError::Newer(_)) => "run the newer clerk2pg here, or none; nothing was touched",
+            MirrorError::Schema(SchemaError::Outdated { .. }) => {
                 "run `clerk2pg migrate`, or set database.migrate = true to have it done at start"
             }
-            Error::LeaseLost => "two are running for one database: keep one, or give this one a longer lease.ttl",
-            Error::Database(_) => "the server's own log may say more",
+            MirrorError::LeaseLost => "two are running for one database: keep one, or give this one a longer lease.ttl",
+            MirrorError::Database(_) => "the server's own log may say more",
         }
     }
 }
@@ -145,35 +147,35 @@ fn without_quoted_values(message: &str) -> String {
     told + rest
 }
 
-impl From<Fault> for Error {
+impl From<Fault> for MirrorError {
     fn from(fault: Fault) -> Self {
         // A trigger of the application can raise any message.
         let message = without_secrets(&without_quoted_values(&fault.to_string()));
         let Fault::Refused(answer) = &fault else {
-            return Error::Unavailable(message);
+            return MirrorError::Unavailable(message);
         };
         match answer.code().code() {
-            _ if fault.ends_connection() => Error::Unavailable(message),
-            _ if fault.is_read_only() => Error::ReadOnly(message),
-            INSUFFICIENT_PRIVILEGE => Error::Denied(message),
-            LOCK_NOT_AVAILABLE => Error::Locked(message),
+            _ if fault.ends_connection() => MirrorError::Unavailable(message),
+            _ if fault.is_read_only() => MirrorError::ReadOnly(message),
+            INSUFFICIENT_PRIVILEGE => MirrorError::Denied(message),
+            LOCK_NOT_AVAILABLE => MirrorError::Locked(message),
             _ => {
                 let detail = answer.detail().and_then(without_values);
                 let detail = detail.map_or_else(String::new, |detail| format!(" ({detail})"));
-                Error::Database(message + &detail)
+                MirrorError::Database(message + &detail)
             }
         }
     }
 }
 
-impl From<Diesel> for Error {
+impl From<Diesel> for MirrorError {
     fn from(error: Diesel) -> Self {
         match Fault::of(error) {
             Ok(fault) => fault.into(),
             Err(Diesel::BrokenTransactionManager) => {
-                Error::Unavailable("the connection broke in a transaction".to_owned())
+                MirrorError::Unavailable("the connection broke in a transaction".to_owned())
             }
-            Err(other) => Error::Database(other.to_string()),
+            Err(other) => MirrorError::Database(other.to_string()),
         }
     }
 }

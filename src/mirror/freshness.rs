@@ -8,7 +8,7 @@ use diesel::{
 use diesel_async::RunQueryDsl;
 use serde::Serialize;
 
-use super::{Error, session::Session, signed};
+use super::{MirrorError, session::Session, signed};
 
 /// Ages stored per sync at most.
 const SAMPLES: usize = 100;
@@ -66,7 +66,7 @@ pub struct Freshness {
 }
 
 /// Returns how fresh the changes of the last hour were; `None` without changes.
-pub(super) async fn freshness(conn: &mut Session) -> Result<Option<Freshness>, Error> {
+pub(super) async fn freshness(conn: &mut Session) -> Result<Option<Freshness>, MirrorError> {
     #[derive(QueryableByName)]
     struct FreshnessRow {
         #[diesel(sql_type = Nullable<BigInt>)]

@@ -13,7 +13,7 @@ use diesel::{
 };
 use diesel_async::{AsyncConnection, RunQueryDsl, SimpleAsyncConnection};
 
-use super::{Error, Mirror, Rights, connect::Opened, session::Session};
+use super::{Mirror, MirrorError, Rights, connect::Opened, session::Session};
 
 /// Facts about the server, the connection and the role's privileges.
 #[derive(Debug, Clone)]
@@ -73,7 +73,7 @@ pub struct Link {
 
 impl Inspection {
     /// Connects, and reads without writing.
-    pub async fn of(mirror: &Mirror) -> Result<Self, Error> {
+    pub async fn of(mirror: &Mirror) -> Result<Self, MirrorError> {
         let Opened {
             mut connection,
             place,
@@ -84,7 +84,7 @@ impl Inspection {
             .transaction(async |conn| {
                 conn.batch_execute("SET TRANSACTION READ ONLY").await?;
                 let (server, ahead) = server(conn).await?;
-                Ok::<_, Error>((server, ahead, Rights::read(conn).await?))
+                Ok::<_, MirrorError>((server, ahead, Rights::read(conn).await?))
             })
             .await?;
         let (sslmode, checks_certificate, checks_name) = mirror.connector.trust();
@@ -105,7 +105,7 @@ impl Inspection {
     }
 }
 
-async fn server(conn: &mut Session) -> Result<(PostgresServer, TimeDelta), Error> {
+async fn server(conn: &mut Session) -> Result<(PostgresServer, TimeDelta), MirrorError> {
     let before = DateTime::<Utc>::from(SystemTime::now());
     let server: PostgresServer = sql_query(
         "SELECT pg_catalog.current_setting('server_version') AS version, pg_catalog.current_setting('server_version_num')::int AS version_number,

@@ -3,7 +3,7 @@
 use diesel::prelude::*;
 use diesel_async::{AsyncConnection, RunQueryDsl};
 
-use super::{Error, Lease, Mirror, tables::sync_state, transaction};
+use super::{Lease, Mirror, MirrorError, tables::sync_state, transaction};
 use crate::resource::DigestKey;
 
 /// The Clerk instance that the database mirrors.
@@ -13,7 +13,7 @@ pub struct PinnedInstance(pub(super) Mirror);
 impl PinnedInstance {
     /// Returns the id of the Clerk instance that this database mirrors; `None` before the first
     /// sync.
-    pub async fn id(&self) -> Result<Option<String>, Error> {
+    pub async fn id(&self) -> Result<Option<String>, MirrorError> {
         Ok(sync_state::table
             .select(sync_state::instance_id)
             .first(&mut self.0.connection().await?)
@@ -21,7 +21,7 @@ impl PinnedInstance {
     }
 
     /// Returns the key of the digests that are stored here.
-    pub async fn digest_key(&self) -> Result<DigestKey, Error> {
+    pub async fn digest_key(&self) -> Result<DigestKey, MirrorError> {
         let key: Vec<u8> = sync_state::table
             .select(sync_state::digest_key)
             .first(&mut self.0.connection().await?)
@@ -30,7 +30,7 @@ impl PinnedInstance {
     }
 
     /// Ties the database to a Clerk instance.
-    pub async fn pin(&self, lease: &Lease, id: &str, environment: &str) -> Result<(), Error> {
+    pub async fn pin(&self, lease: &Lease, id: &str, environment: &str) -> Result<(), MirrorError> {
         let mut conn = self.0.connection().await?;
         conn.transaction(async |conn| {
             transaction::begin(conn, lease).await?;
@@ -49,7 +49,7 @@ impl PinnedInstance {
 
     /// Ties the database to another Clerk instance. Every row is held, and no approval stays,
     /// because all of them are about users of the other instance. Returns how many rows are held.
-    pub async fn repin(&self, lease: &Lease, id: &str, environment: &str) -> Result<u64, Error> {
+    pub async fn repin(&self, lease: &Lease, id: &str, environment: &str) -> Result<u64, MirrorError> {
         let mut conn = self.0.connection().await?;
         conn.transaction(async |conn| {
             transaction::begin(conn, lease).await?;

@@ -11,7 +11,7 @@ use diesel::{
 use diesel_async::RunQueryDsl;
 
 use super::{
-    Error, Mirror,
+    Mirror, MirrorError,
     expiry::{UNKNOWN, lasts},
 };
 
@@ -60,7 +60,7 @@ pub struct Leadership(pub(super) Mirror);
 impl Leadership {
     /// Leads if no other daemon does: the last leader has stopped, or did not renew within `ttl`,
     /// by the database's clock. Returns whether this daemon leads.
-    pub async fn lead(&self, holder: &str, ttl: Duration) -> Result<bool, Error> {
+    pub async fn lead(&self, holder: &str, ttl: Duration) -> Result<bool, MirrorError> {
         let rows = sql_query(format!(
             "WITH taken AS (
                  UPDATE clerk.leader SET holder = $1, expires_at = pg_catalog.clock_timestamp() + {OWN}, ttl = {OWN}
@@ -82,7 +82,7 @@ impl Leadership {
     }
 
     /// Continues to lead. Writes only while others stand by.
-    pub async fn keep(&self, holder: &str, ttl: Duration) -> Result<LeaderState, Error> {
+    pub async fn keep(&self, holder: &str, ttl: Duration) -> Result<LeaderState, MirrorError> {
         #[derive(QueryableByName)]
         struct LeaderRow {
             #[diesel(sql_type = Bool)]
@@ -121,7 +121,7 @@ impl Leadership {
     }
 
     /// Waits to take over, and is visible to the leader for the next `ttl`.
-    pub async fn stand_by(&self, holder: &str, ttl: Duration) -> Result<Wait, Error> {
+    pub async fn stand_by(&self, holder: &str, ttl: Duration) -> Result<Wait, MirrorError> {
         #[derive(QueryableByName)]
         struct StandbyRow {
             #[diesel(sql_type = Nullable<Text>)]
@@ -160,7 +160,7 @@ impl Leadership {
     }
 
     /// Stops leading or standing by.
-    pub async fn resign(&self, holder: &str) -> Result<(), Error> {
+    pub async fn resign(&self, holder: &str) -> Result<(), MirrorError> {
         sql_query(
             "WITH gone AS (DELETE FROM clerk.standbys WHERE holder = $1)
              UPDATE clerk.leader SET holder = NULL, expires_at = NULL, ttl = NULL WHERE holder = $1",
@@ -172,7 +172,7 @@ impl Leadership {
     }
 
     /// Returns which daemon leads, and which stand by.
-    pub async fn replicas(&self) -> Result<Replicas, Error> {
+    pub async fn replicas(&self) -> Result<Replicas, MirrorError> {
         #[derive(QueryableByName)]
         struct ReplicaRow {
             #[diesel(sql_type = Text)]

@@ -14,7 +14,7 @@ use diesel_async::RunQueryDsl;
 use tracing::warn;
 
 use super::{
-    Error, Mirror,
+    Mirror, MirrorError,
     expiry::{UNKNOWN, lasts},
     session::Session,
     transaction::LEAST_SILENCE,
@@ -61,12 +61,12 @@ impl Leases {
     /// it only if no process has had it since then.
     ///
     /// # Errors
-    /// [`Error::Locked`] if its row is locked although no process has the lease.
-    pub async fn acquire(&self, holder: &str, ttl: Duration, epoch: Option<i64>) -> Result<LeaseAttempt, Error> {
+    /// [`MirrorError::Locked`] if its row is locked although no process has the lease.
+    pub async fn acquire(&self, holder: &str, ttl: Duration, epoch: Option<i64>) -> Result<LeaseAttempt, MirrorError> {
         let conn = &mut self.0.connection().await?;
         let mut has_ended = false;
         loop {
-            match take(conn, holder, ttl, epoch).await.map_err(Error::from) {
+            match take(conn, holder, ttl, epoch).await.map_err(MirrorError::from) {
                 Ok(Some(epoch)) => {
                     return Ok(LeaseAttempt::Acquired(Lease {
                         holder: holder.to_owned(),
@@ -78,7 +78,7 @@ impl Leases {
                     let holder = lease_holder(conn, &held()).await?.unwrap_or_default();
                     return Ok(LeaseAttempt::Held { holder });
                 }
-                Err(Error::Locked(why)) => {
+                Err(MirrorError::Locked(why)) => {
                     if !has_ended && end_cut_off(conn, ttl.max(LEAST_SILENCE)).await {
                         has_ended = true;
                         continue;
@@ -86,7 +86,9 @@ impl Leases {
                     // A holder extends its lease within its transaction, where others do not see
                     // it.
                     let holder = lease_holder(conn, "true").await?;
-                    return holder.map_or(Err(Error::Locked(why)), |holder| Ok(LeaseAttempt::Held { holder }));
+                    return holder.map_or(Err(MirrorError::Locked(why)), |holder| {
+                        Ok(LeaseAttempt::Held { holder })
+                    });
                 }
                 Err(error) => return Err(error),
             }
@@ -94,13 +96,13 @@ impl Leases {
     }
 
     /// Renews the lease.
-    pub async fn renew(&self, lease: &Lease) -> Result<(), Error> {
+    pub async fn renew(&self, lease: &Lease) -> Result<(), MirrorError> {
         lease.fence(&mut *self.0.connection().await?).await
     }
 
     /// Releases the lease. Does nothing if another process has taken it. The epoch grows, so that
     /// others notice that this one may have written.
-    pub async fn release(&self, lease: &Lease) -> Result<(), Error> {
+    pub async fn release(&self, lease: &Lease) -> Result<(), MirrorError> {
         sql_query(
             "WITH mine AS (SELECT only_row FROM clerk.sync_state WHERE lease_epoch = $1 FOR UPDATE)
              UPDATE clerk.sync_state AS state SET lease_epoch = lease_epoch + 1, lease_holder = NULL,
@@ -114,7 +116,7 @@ impl Leases {
     }
 
     /// Returns the holder of a lease that has not expired.
-    pub async fn holder(&self) -> Result<Option<String>, Error> {
+    pub async fn holder(&self) -> Result<Option<String>, MirrorError> {
         Ok(lease_holder(&mut *self.0.connection().await?, &held()).await?)
     }
 }
@@ -193,7 +195,7 @@ async fn end_cut_off(conn: &mut Session, silence: Duration) -> bool {
             true
         }
         Err(error) => {
-            warn!(error = %Error::from(error), "whether a clerk2pg that was cut off keeps the others out cannot be seen");
+            warn!(error = %MirrorError::from(error), "whether a clerk2pg that was cut off keeps the others out cannot be seen");
             false
         }
     }
@@ -202,7 +204,7 @@ async fn end_cut_off(conn: &mut Session, silence: Duration) -> bool {
 impl Lease {
     /// Checks the epoch and renews the lease. Within a transaction, the row stays locked until the
     /// end, so that a takeover waits.
-    pub(super) async fn fence(&self, conn: &mut Session) -> Result<(), Error> {
+    pub(super) async fn fence(&self, conn: &mut Session) -> Result<(), MirrorError> {
         let rows = sql_query(format!(
             "UPDATE clerk.sync_state SET lease_expires_at = pg_catalog.clock_timestamp() + {OWN}, lease_ttl = {OWN}
              WHERE lease_epoch = $1"
@@ -211,17 +213,17 @@ impl Lease {
         .bind::<Double, _>(self.ttl.as_secs_f64())
         .execute(conn)
         .await?;
-        if rows == 1 { Ok(()) } else { Err(Error::LeaseLost) }
+        if rows == 1 { Ok(()) } else { Err(MirrorError::LeaseLost) }
     }
 
     /// Checks the epoch, and makes takeovers wait until the end of the transaction. Other
     /// transactions under the same lease do not wait.
-    pub(super) async fn hold(&self, conn: &mut Session) -> Result<(), Error> {
+    pub(super) async fn hold(&self, conn: &mut Session) -> Result<(), MirrorError> {
         let rows = sql_query("SELECT FROM clerk.sync_state WHERE lease_epoch = $1 FOR KEY SHARE")
             .bind::<BigInt, _>(self.epoch)
             .execute(conn)
             .await?;
-        if rows == 1 { Ok(()) } else { Err(Error::LeaseLost) }
+        if rows == 1 { Ok(()) } else { Err(MirrorError::LeaseLost) }
     }
 
     /// How long the lease lasts without renewal.

@@ -11,7 +11,7 @@ use diesel::{
 use diesel_async::{AsyncConnection, RunQueryDsl};
 
 use super::{
-    Error, Lease, Mirror, Run, SyncKind, counts, progress, session::Session, tables::missing_users, transaction,
+    Lease, Mirror, MirrorError, Run, SyncKind, counts, progress, session::Session, tables::missing_users, transaction,
     unsigned,
 };
 use crate::reconcile::guard::Checksum;
@@ -80,7 +80,7 @@ impl Missing {
     /// Clerk's answer about the id itself releases them. With `with_marked`, rows that are marked
     /// as deleted are missing too. `watermark` is the newest `updated_at` at Clerk when the walk
     /// began, in Unix milliseconds.
-    pub async fn close_walk(&self, run: &Run, watermark: Option<i64>, with_marked: bool) -> Result<(), Error> {
+    pub async fn close_walk(&self, run: &Run, watermark: Option<i64>, with_marked: bool) -> Result<(), MirrorError> {
         let mut conn = self.0.connection().await?;
         conn.transaction(async |conn| {
             transaction::begin(conn, run.lease()).await?;
@@ -114,7 +114,7 @@ impl Missing {
     }
 
     /// Returns the next ids that the sync missed, in order, behind `after`.
-    pub async fn next(&self, run: &Run, after: &str, limit: usize) -> Result<Vec<String>, Error> {
+    pub async fn next(&self, run: &Run, after: &str, limit: usize) -> Result<Vec<String>, MirrorError> {
         Ok(missing_users::table
             .select(missing_users::user_id)
             .filter(missing_users::walk.eq(run.walk).and(missing_users::user_id.gt(after)))
@@ -125,7 +125,7 @@ impl Missing {
     }
 
     /// Returns whether any deletion is held or approved.
-    pub async fn any_held(&self) -> Result<bool, Error> {
+    pub async fn any_held(&self) -> Result<bool, MirrorError> {
         let held = missing_users::table.filter(missing_users::held_at.is_not_null());
         Ok(diesel::select(diesel::dsl::exists(held))
             .get_result(&mut self.0.connection().await?)
@@ -133,7 +133,7 @@ impl Missing {
     }
 
     /// Returns the number of deletions that wait for a person.
-    pub async fn count_held(&self) -> Result<u64, Error> {
+    pub async fn count_held(&self) -> Result<u64, MirrorError> {
         let count: i64 = missing_users::table
             .filter(
                 missing_users::held_at
@@ -147,7 +147,7 @@ impl Missing {
     }
 
     /// Returns those of these ids whose deletion has been held for less than ten seconds.
-    pub async fn held_lately_among(&self, ids: &[&str]) -> Result<Vec<String>, Error> {
+    pub async fn held_lately_among(&self, ids: &[&str]) -> Result<Vec<String>, MirrorError> {
         #[derive(QueryableByName)]
         struct IdRow {
             #[diesel(sql_type = Text)]
@@ -163,7 +163,7 @@ impl Missing {
     }
 
     /// Returns those of these ids whose deletion is held.
-    pub async fn held_among(&self, ids: &[&str]) -> Result<Vec<String>, Error> {
+    pub async fn held_among(&self, ids: &[&str]) -> Result<Vec<String>, MirrorError> {
         Ok(missing_users::table
             .select(missing_users::user_id)
             .filter(
@@ -176,7 +176,7 @@ impl Missing {
     }
 
     /// Records that Clerk left these ids out of its answer.
-    pub async fn note_absent(&self, lease: &Lease, ids: &[String]) -> Result<(), Error> {
+    pub async fn note_absent(&self, lease: &Lease, ids: &[String]) -> Result<(), MirrorError> {
         let mut conn = self.0.connection().await?;
         conn.transaction(async |conn| {
             transaction::begin(conn, lease).await?;
@@ -192,7 +192,7 @@ impl Missing {
     /// Returns how many ids the guard has to judge: those that are absent and not approved. Rows
     /// that the application's constraints kept before are known to be gone, and must not hold up
     /// others.
-    pub async fn count_absent(&self) -> Result<u64, Error> {
+    pub async fn count_absent(&self) -> Result<u64, MirrorError> {
         #[derive(QueryableByName)]
         struct Count {
             #[diesel(sql_type = BigInt)]
@@ -207,7 +207,7 @@ impl Missing {
     }
 
     /// Returns how many rows were deleted within the last hour without a person's approval.
-    pub async fn deleted_lately(&self) -> Result<u64, Error> {
+    pub async fn deleted_lately(&self) -> Result<u64, MirrorError> {
         #[derive(QueryableByName)]
         struct Count {
             #[diesel(sql_type = BigInt)]
@@ -224,7 +224,7 @@ impl Missing {
 
     /// Holds every absent id that is not approved. It stays held until a person approves it or
     /// Clerk shows the user again.
-    pub async fn hold(&self, lease: &Lease) -> Result<(), Error> {
+    pub async fn hold(&self, lease: &Lease) -> Result<(), MirrorError> {
         let mut conn = self.0.connection().await?;
         conn.transaction(async |conn| {
             transaction::begin(conn, lease).await?;
@@ -239,7 +239,7 @@ impl Missing {
     }
 
     /// Holds these absent ids.
-    pub async fn hold_these(&self, lease: &Lease, ids: &[String]) -> Result<(), Error> {
+    pub async fn hold_these(&self, lease: &Lease, ids: &[String]) -> Result<(), MirrorError> {
         let mut conn = self.0.connection().await?;
         conn.transaction(async |conn| {
             transaction::begin(conn, lease).await?;
@@ -254,7 +254,7 @@ impl Missing {
 
     /// Forgets the ids of this sync that are still undecided; the next sync asks again. Held and
     /// approved deletions stay.
-    pub async fn forget_open(&self, run: &Run) -> Result<(), Error> {
+    pub async fn forget_open(&self, run: &Run) -> Result<(), MirrorError> {
         let mut conn = self.0.connection().await?;
         conn.transaction(async |conn| {
             transaction::begin(conn, run.lease()).await?;
@@ -271,7 +271,7 @@ impl Missing {
     }
 
     /// Returns the ids whose deletion is held, and whether a person approved it.
-    pub async fn held(&self) -> Result<HashMap<String, bool>, Error> {
+    pub async fn held(&self) -> Result<HashMap<String, bool>, MirrorError> {
         let rows: Vec<(String, bool)> = missing_users::table
             .select((missing_users::user_id, missing_users::approved_at.is_not_null()))
             .filter(
@@ -285,7 +285,7 @@ impl Missing {
     }
 
     /// Returns ids whose deletion a person approved and that are not deleted yet.
-    pub async fn approved(&self, limit: usize) -> Result<Vec<String>, Error> {
+    pub async fn approved(&self, limit: usize) -> Result<Vec<String>, MirrorError> {
         Ok(missing_users::table
             .select(missing_users::user_id)
             .filter(missing_users::approved_at.is_not_null())
@@ -297,7 +297,7 @@ impl Missing {
 
     /// Returns the next absent ids that this sync may delete, in order, behind `after`: those that
     /// are approved, and those that are not held.
-    pub async fn deletable(&self, run: &Run, after: &str, limit: usize) -> Result<Vec<String>, Error> {
+    pub async fn deletable(&self, run: &Run, after: &str, limit: usize) -> Result<Vec<String>, MirrorError> {
         Ok(missing_users::table
             .select(missing_users::user_id)
             .filter(missing_users::walk.eq(run.walk))
@@ -314,14 +314,14 @@ impl Missing {
     }
 
     /// Returns the checksum of the deletions that wait for a person; `None` if there are none.
-    pub async fn checksum(&self) -> Result<Option<String>, Error> {
+    pub async fn checksum(&self) -> Result<Option<String>, MirrorError> {
         let conn = &mut self.0.connection().await?;
-        checksum(conn).await.map_err(Error::from)
+        checksum(conn).await.map_err(MirrorError::from)
     }
 
     /// Approves the deletions with this checksum, once, and returns their number; `None` if the
     /// held deletions have another checksum, or none are held.
-    pub async fn approve(&self, sum: &str) -> Result<Option<u64>, Error> {
+    pub async fn approve(&self, sum: &str) -> Result<Option<u64>, MirrorError> {
         let mut conn = self.0.connection().await?;
         conn.transaction(async |conn| {
             // The set must not change between the checksum and the approval.

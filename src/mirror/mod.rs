@@ -51,9 +51,9 @@ use backon::{ExponentialBuilder, Retryable};
 use diesel_async::pooled_connection::deadpool::Pool;
 
 pub use batch::{Batch, Committed, Rejected, Write};
-pub use counts::Counts;
+pub use counts::UserCounts;
 pub use delete::Deleted;
-pub use error::{Error, SchemaError};
+pub use error::{MirrorError, SchemaError};
 pub use freshness::{AgeSummary, Ages, Freshness};
 pub use inspect::{Inspection, Link, PostgresServer};
 pub use instance::PinnedInstance;
@@ -113,7 +113,7 @@ impl Mirror {
     ///
     /// # Errors
     /// The address, or a file that it names, cannot be used.
-    pub fn new(settings: &MirrorSettings) -> Result<Self, Error> {
+    pub fn new(settings: &MirrorSettings) -> Result<Self, MirrorError> {
         let connector = Arc::new(Connector::new(settings)?);
         Ok(Self {
             pool: connect::pool(
@@ -129,7 +129,7 @@ impl Mirror {
     ///
     /// # Errors
     /// The server could not be reached in time, or refuses the connection.
-    pub async fn wait(&self, patience: Duration) -> Result<(), Error> {
+    pub async fn wait(&self, patience: Duration) -> Result<(), MirrorError> {
         let started = Instant::now();
         let patience = self.connector.connect_timeout().unwrap_or(patience);
         (|| self.connection())
@@ -140,7 +140,7 @@ impl Mirror {
                     .without_max_times()
                     .with_jitter(),
             )
-            .when(|error| matches!(error, Error::Unavailable(_)) && started.elapsed() < patience)
+            .when(|error| matches!(error, MirrorError::Unavailable(_)) && started.elapsed() < patience)
             .await
             .map(drop)
     }
@@ -166,8 +166,8 @@ impl Mirror {
     }
 
     /// How many users the mirror has, and how many it expects at Clerk.
-    pub fn counts(&self) -> Counts {
-        Counts(self.clone())
+    pub fn counts(&self) -> UserCounts {
+        UserCounts(self.clone())
     }
 
     /// Users that a sync did not meet.
@@ -205,7 +205,7 @@ impl Mirror {
         Overview(self.clone())
     }
 
-    async fn connection(&self) -> Result<Connection, Error> {
+    async fn connection(&self) -> Result<Connection, MirrorError> {
         // Boxed: otherwise every future that awaits it would contain its code and its state.
         Box::pin(connect::get(&self.pool)).await
     }

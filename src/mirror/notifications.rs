@@ -5,7 +5,7 @@ use std::time::Duration;
 use diesel::{QueryResult, QueryableByName, sql_query, sql_types::Integer};
 use diesel_async::{RunQueryDsl, SimpleAsyncConnection};
 
-use super::{Error, Mirror, session::Session};
+use super::{Mirror, MirrorError, session::Session};
 
 /// The channel.
 const CHANNEL: &str = "clerk2pg";
@@ -28,7 +28,7 @@ pub struct NotificationStream {
 pub enum ListenError {
     /// The server cannot be reached, or takes no writes. Worth another attempt.
     #[error(transparent)]
-    Unavailable(Error),
+    Unavailable(MirrorError),
     /// LISTEN is refused, or accepted without effect, as by a pooler in transaction mode.
     #[error("{0}")]
     Unsupported(String),
@@ -40,7 +40,7 @@ impl NotificationStream {
     /// # Errors
     /// No notifications can be received.
     pub async fn open(mirror: &Mirror) -> Result<Self, ListenError> {
-        let unavailable = |error: Error| ListenError::Unavailable(error);
+        let unavailable = |error: MirrorError| ListenError::Unavailable(error);
         let mut conn = mirror.connector.open().await.map_err(unavailable)?;
         if is_shared(mirror, &mut conn).await.map_err(unavailable)? {
             return Err(ListenError::Unsupported(
@@ -50,10 +50,10 @@ impl NotificationStream {
         match conn
             .batch_execute(&format!("LISTEN {CHANNEL}"))
             .await
-            .map_err(Error::from)
+            .map_err(MirrorError::from)
         {
             Ok(()) => {}
-            Err(error @ (Error::Unavailable(_) | Error::ReadOnly(_))) => return Err(unavailable(error)),
+            Err(error @ (MirrorError::Unavailable(_) | MirrorError::ReadOnly(_))) => return Err(unavailable(error)),
             Err(error) => return Err(ListenError::Unsupported(error.to_string())),
         }
         let token = format!("echo {:016x}", fastrand::u64(..));
@@ -76,7 +76,7 @@ impl NotificationStream {
         Ok(stream)
     }
 
-    async fn echo(&mut self) -> Result<(), Error> {
+    async fn echo(&mut self) -> Result<(), MirrorError> {
         while self.next().await? != self.token {}
         Ok(())
     }
@@ -85,7 +85,7 @@ impl NotificationStream {
     ///
     /// # Errors
     /// The connection is lost.
-    pub async fn next(&mut self) -> Result<String, Error> {
+    pub async fn next(&mut self) -> Result<String, MirrorError> {
         Ok(self.conn.notification().await?)
     }
 
@@ -98,7 +98,7 @@ impl NotificationStream {
 /// Whether a connection of the pool has the same server process behind it. LISTEN would then stay
 /// with that process when the pooler gives it to other clients. A pooler gives out the connection
 /// that was returned last, so a few comparisons are enough.
-async fn is_shared(mirror: &Mirror, conn: &mut Session) -> Result<bool, Error> {
+async fn is_shared(mirror: &Mirror, conn: &mut Session) -> Result<bool, MirrorError> {
     let mut other = mirror.connection().await?;
     for _ in 0..TRIES {
         if process(conn).await? == process(&mut other).await? {

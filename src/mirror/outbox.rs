@@ -13,7 +13,7 @@ use diesel::{
 };
 use diesel_async::{AsyncConnection, RunQueryDsl};
 
-use super::{Error, Lease, Mirror, Write, rows::timestamp, session::Session, transaction};
+use super::{Lease, Mirror, MirrorError, Write, rows::timestamp, session::Session, transaction};
 use crate::resource::Value;
 
 /// Events removed per transaction.
@@ -125,7 +125,7 @@ pub struct Outbox(pub(super) Mirror);
 impl Outbox {
     /// Removes events older than `keep`, at most `batches` of a thousand, each in a transaction of
     /// its own. Returns how many were removed.
-    pub async fn prune(&self, lease: &Lease, keep: Duration, batches: u32) -> Result<u64, Error> {
+    pub async fn prune(&self, lease: &Lease, keep: Duration, batches: u32) -> Result<u64, MirrorError> {
         let mut conn = self.0.connection().await?;
         let mut pruned = 0;
         for _ in 0..batches {
@@ -145,7 +145,7 @@ impl Outbox {
                     .bind::<Timestamptz, _>(Utc::now())
                     .execute(conn)
                     .await?;
-                    Ok::<_, Error>(rows)
+                    Ok::<_, MirrorError>(rows)
                 })
                 .await?;
             pruned += rows as u64;

@@ -9,7 +9,7 @@ use diesel::{
 use diesel_async::RunQueryDsl;
 use serde::{Deserialize, Serialize};
 
-use super::{Batch, Committed, Error, Run, rows::timestamp, session::Session, signed};
+use super::{Batch, Committed, MirrorError, Run, rows::timestamp, session::Session, signed};
 use crate::reconcile::partition::Partition;
 
 /// How far a walk has come. Everything before it is committed.
@@ -45,7 +45,12 @@ pub struct Mark {
 }
 
 /// Adds what a batch did to the row of its sync.
-pub(super) async fn record(conn: &mut Session, run: &Run, batch: &Batch<'_>, done: &Committed) -> Result<(), Error> {
+pub(super) async fn record(
+    conn: &mut Session,
+    run: &Run,
+    batch: &Batch<'_>,
+    done: &Committed,
+) -> Result<(), MirrorError> {
     sql_query(
         "UPDATE clerk.sync_runs SET created = created + $2, updated = updated + $3, refreshed = refreshed + $4,
              unchanged = unchanged + $5, rejected = rejected + $6 WHERE id = $1",
@@ -67,11 +72,11 @@ pub(super) async fn advance(
     more: i64,
     watermark: Option<i64>,
     mark: Option<&Mark>,
-) -> Result<(), Error> {
+) -> Result<(), MirrorError> {
     if more == 0 && watermark.is_none() && mark.is_none() {
         return Ok(());
     }
-    let json = |value| serde_json::to_string(value).map_err(|error| Error::Database(error.to_string()));
+    let json = |value| serde_json::to_string(value).map_err(|error| MirrorError::Database(error.to_string()));
     let part = mark.map(|mark| json(&mark.part)).transpose()?;
     sql_query(
         "UPDATE clerk.sync_state SET users = users + $1, watermark = greatest(watermark, $2),

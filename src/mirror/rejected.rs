@@ -10,7 +10,7 @@ use diesel::{
 use diesel_async::{AsyncConnection, RunQueryDsl};
 
 use super::{
-    Error, Lease, Mirror, Rejected, Run, SyncKind, encoding,
+    Lease, Mirror, MirrorError, Rejected, Run, SyncKind, encoding,
     rows::timestamp,
     session::Session,
     sqlstate::{BLOCKED, LOCK_NOT_AVAILABLE},
@@ -28,7 +28,7 @@ pub struct RejectedUsers(pub(super) Mirror);
 
 impl RejectedUsers {
     /// Returns whether any user is rejected.
-    pub async fn any(&self) -> Result<bool, Error> {
+    pub async fn any(&self) -> Result<bool, MirrorError> {
         let any = rejected_users::table.select(rejected_users::user_id);
         Ok(diesel::select(diesel::dsl::exists(any))
             .get_result(&mut self.0.connection().await?)
@@ -36,7 +36,7 @@ impl RejectedUsers {
     }
 
     /// Returns those of these ids that are rejected, with the digest of the rejected document.
-    pub async fn digests(&self, ids: &[String]) -> Result<HashMap<String, Option<Digest>>, Error> {
+    pub async fn digests(&self, ids: &[String]) -> Result<HashMap<String, Option<Digest>>, MirrorError> {
         #[derive(QueryableByName)]
         struct DigestRow {
             #[diesel(sql_type = Text)]
@@ -55,7 +55,7 @@ impl RejectedUsers {
     }
 
     /// Returns how many users this sync was the last to try, and could not store or delete.
-    pub async fn count(&self, run: &Run) -> Result<u64, Error> {
+    pub async fn count(&self, run: &Run) -> Result<u64, MirrorError> {
         let count: i64 = rejected_users::table
             .filter(rejected_users::run.eq(run.id))
             .count()
@@ -66,7 +66,7 @@ impl RejectedUsers {
 
     /// Returns users and rows that other rows or locks block at the end of a sync, with the
     /// reasons. Unless the sync is a full one, those that were listed before it are left out.
-    pub async fn left_blocked(&self, run: &Run) -> Result<Vec<(String, String)>, Error> {
+    pub async fn left_blocked(&self, run: &Run) -> Result<Vec<(String, String)>, MirrorError> {
         let began = sync_runs::table
             .filter(sync_runs::id.eq(run.id))
             .select(sync_runs::started_at.nullable())
@@ -86,7 +86,7 @@ impl RejectedUsers {
 
     /// Returns the next users behind `after`, in order, that another row's value or a lock blocked
     /// and that may be storable now.
-    pub async fn blocked(&self, after: &str, limit: usize) -> Result<Vec<String>, Error> {
+    pub async fn blocked(&self, after: &str, limit: usize) -> Result<Vec<String>, MirrorError> {
         Ok(rejected_users::table
             .select(rejected_users::user_id)
             .filter(rejected_users::document.is_not_null())
@@ -101,7 +101,7 @@ impl RejectedUsers {
     /// Returns users that Postgres refused: first those that this sync tried, then those that the
     /// application had locked, then those that were tried longest ago. With `locked`, only those
     /// that were locked.
-    pub async fn refused(&self, run: &Run, locked: bool, limit: usize) -> Result<Vec<String>, Error> {
+    pub async fn refused(&self, run: &Run, locked: bool, limit: usize) -> Result<Vec<String>, MirrorError> {
         let mut rows = rejected_users::table
             .select(rejected_users::user_id)
             .filter(rejected_users::document.is_not_null())
@@ -121,7 +121,7 @@ impl RejectedUsers {
     }
 
     /// Returns rows that could not be deleted because the application had locked them.
-    pub async fn put_off_deletions(&self) -> Result<Vec<String>, Error> {
+    pub async fn put_off_deletions(&self) -> Result<Vec<String>, MirrorError> {
         Ok(rejected_users::table
             .select(rejected_users::user_id)
             .filter(rejected_users::document.is_null())
@@ -133,7 +133,7 @@ impl RejectedUsers {
     /// Records that Clerk left these rejected users out of its answer. Those without a row are
     /// removed from the list, unless they were added so recently that a lagging replica may not
     /// know them yet. The others are tried again after all that were not left out.
-    pub async fn note_left_out(&self, lease: &Lease, ids: &[String]) -> Result<(), Error> {
+    pub async fn note_left_out(&self, lease: &Lease, ids: &[String]) -> Result<(), MirrorError> {
         let mut conn = self.0.connection().await?;
         conn.transaction(async |conn| {
             transaction::begin(conn, lease).await?;
@@ -156,7 +156,7 @@ impl RejectedUsers {
 
     /// Returns those of these ids whose rows the application kept, without a person's approval to
     /// delete them.
-    pub async fn kept_among(&self, ids: &[String]) -> Result<Vec<String>, Error> {
+    pub async fn kept_among(&self, ids: &[String]) -> Result<Vec<String>, MirrorError> {
         let approved = missing_users::table
             .select(missing_users::user_id)
             .filter(missing_users::approved_at.is_not_null());
@@ -172,7 +172,7 @@ impl RejectedUsers {
 
     /// Returns the ids whose rows the application kept although the users are gone from Clerk, with
     /// the reasons: the rejections without a document.
-    pub async fn kept_rows(&self) -> Result<HashMap<String, String>, Error> {
+    pub async fn kept_rows(&self) -> Result<HashMap<String, String>, MirrorError> {
         let rows: Vec<(String, String)> = rejected_users::table
             .select((rejected_users::user_id, rejected_users::reason))
             .filter(rejected_users::document.is_null())

@@ -7,7 +7,7 @@ use diesel::{
 };
 use diesel_async::RunQueryDsl;
 
-use super::{Error, session::Session};
+use super::{MirrorError, session::Session};
 
 /// Privileges that each table of the schema needs, unless it is in [`EXCEPTIONS`]. If a new table
 /// is missing there, too many privileges are asked for, never too few.
@@ -92,7 +92,7 @@ pub struct Table {
 }
 
 impl Rights {
-    pub(super) async fn read(conn: &mut Session) -> Result<Self, Error> {
+    pub(super) async fn read(conn: &mut Session) -> Result<Self, MirrorError> {
         #[derive(QueryableByName)]
         struct Function {
             #[diesel(sql_type = Text)]

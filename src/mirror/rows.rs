@@ -10,7 +10,7 @@ use diesel::{
 };
 use diesel_async::RunQueryDsl;
 
-use super::{Batch, Committed, Deleted, Error, Mirror, Run, apply, delete, tables::users};
+use super::{Batch, Committed, Deleted, Mirror, MirrorError, Run, apply, delete, tables::users};
 use crate::{
     reconcile::{diff::Known, walk::Range},
     resource::Digest,
@@ -75,7 +75,7 @@ impl Rows {
 
     /// Returns the rows of a range of `created_at` behind `after`, in order, at most
     /// [`Self::MAX_ROWS`].
-    pub async fn range(&self, range: Range, after: Option<&Known>) -> Result<Vec<Known>, Error> {
+    pub async fn range(&self, range: Range, after: Option<&Known>) -> Result<Vec<Known>, MirrorError> {
         let mut query = users::table
             .select((users::id, users::created_at, users::digest, users::deleted_at))
             .order((users::created_at, users::id))
@@ -100,7 +100,7 @@ impl Rows {
     }
 
     /// Returns the rows of these ids, whatever their `created_at`.
-    pub async fn by_ids(&self, ids: &[&str]) -> Result<Vec<Known>, Error> {
+    pub async fn by_ids(&self, ids: &[&str]) -> Result<Vec<Known>, MirrorError> {
         if ids.is_empty() {
             return Ok(Vec::new());
         }
@@ -116,7 +116,7 @@ impl Rows {
     /// Returns the documents of these ids, put together from their columns. A row is fresh if it
     /// was updated less than `fresh` ago. A time in the future was written before the clock went
     /// back, and is not fresh.
-    pub async fn documents(&self, ids: &[&str], fresh: Duration) -> Result<Vec<Document>, Error> {
+    pub async fn documents(&self, ids: &[&str], fresh: Duration) -> Result<Vec<Document>, MirrorError> {
         if ids.is_empty() {
             return Ok(Vec::new());
         }
@@ -134,7 +134,7 @@ impl Rows {
     }
 
     /// Returns the ids of the users that were created last, except `ids`.
-    pub async fn newest_ids_except(&self, ids: &[String], limit: usize) -> Result<Vec<String>, Error> {
+    pub async fn newest_ids_except(&self, ids: &[String], limit: usize) -> Result<Vec<String>, MirrorError> {
         Ok(users::table
             .select(users::id)
             .filter(users::deleted_at.is_null().and(users::id.ne_all(ids)))
@@ -145,7 +145,7 @@ impl Rows {
     }
 
     /// Returns the newest `created_at`, in Unix milliseconds.
-    pub async fn newest(&self) -> Result<Option<i64>, Error> {
+    pub async fn newest(&self) -> Result<Option<i64>, MirrorError> {
         let newest: Option<DateTime<Utc>> = users::table
             .filter(users::deleted_at.is_null())
             .select(diesel::dsl::max(users::created_at))
@@ -155,7 +155,7 @@ impl Rows {
     }
 
     /// Returns the ids of all rows that are marked as deleted.
-    pub async fn marked(&self) -> Result<Vec<String>, Error> {
+    pub async fn marked(&self) -> Result<Vec<String>, MirrorError> {
         Ok(users::table
             .select(users::id)
             .filter(users::deleted_at.is_not_null())
@@ -166,7 +166,7 @@ impl Rows {
     /// Returns how much longer each of these rows must be known before Clerk's answer counts, by
     /// the database's clock. Rows that were first seen or last updated at least `least` ago are
     /// left out. More than `least` means that the clock went back since.
-    pub async fn too_young(&self, ids: &[String], least: Duration) -> Result<HashMap<String, Duration>, Error> {
+    pub async fn too_young(&self, ids: &[String], least: Duration) -> Result<HashMap<String, Duration>, MirrorError> {
         #[derive(QueryableByName)]
         struct YoungRow {
             #[diesel(sql_type = Text)]
@@ -190,14 +190,14 @@ impl Rows {
     }
 
     /// Applies a batch completely or not at all.
-    pub async fn apply(&self, run: &Run, batch: &Batch<'_>) -> Result<Committed, Error> {
+    pub async fn apply(&self, run: &Run, batch: &Batch<'_>) -> Result<Committed, MirrorError> {
         let mut conn = self.0.connection().await?;
         // Boxed, so that the futures of callers do not contain its state.
         Box::pin(apply::apply(&mut conn, run, batch)).await
     }
 
     /// Deletes users whose deletion Clerk confirmed, or with `mark` marks them as deleted.
-    pub async fn delete(&self, run: &Run, ids: &[String], mark: bool) -> Result<Deleted, Error> {
+    pub async fn delete(&self, run: &Run, ids: &[String], mark: bool) -> Result<Deleted, MirrorError> {
         let mut conn = self.0.connection().await?;
         // Boxed, so that the futures of callers do not contain its state.
         Box::pin(delete::delete(&mut conn, run, ids, mark)).await

@@ -10,7 +10,7 @@ use diesel_async::{AsyncConnection, RunQueryDsl};
 use serde::{Serialize, Serializer};
 
 use super::{
-    AgeSummary, Error, Lease, Mirror,
+    AgeSummary, Lease, Mirror, MirrorError,
     counts::difference,
     encoding, lease,
     progress::Checkpoint,
@@ -194,7 +194,7 @@ pub struct Runs(pub(super) Mirror);
 
 impl Runs {
     /// Returns what an incremental sync starts from, in one query.
-    pub async fn state(&self) -> Result<SyncState, Error> {
+    pub async fn state(&self) -> Result<SyncState, MirrorError> {
         let sql = format!(
             "SELECT instance_id, imported_at IS NOT NULL AS is_imported, users OPERATOR(pg_catalog.+) {difference} AS expected,
                     watermark, lease_epoch,
@@ -215,7 +215,11 @@ impl Runs {
 
     /// Opens a sync. Returns it, the time by the database's clock, and the checkpoint of the walk
     /// to continue, if there is one.
-    pub async fn begin(&self, lease: &Lease, begin: Begin) -> Result<(Run, DateTime<Utc>, Option<Checkpoint>), Error> {
+    pub async fn begin(
+        &self,
+        lease: &Lease,
+        begin: Begin,
+    ) -> Result<(Run, DateTime<Utc>, Option<Checkpoint>), MirrorError> {
         let Begin {
             kind,
             max_age,
@@ -276,8 +280,8 @@ impl Runs {
     }
 
     /// Stores that a walk begins, and with which partitions.
-    pub async fn begin_walk(&self, lease: &Lease, checkpoint: &Checkpoint) -> Result<(), Error> {
-        let json = serde_json::to_value(checkpoint).map_err(|error| Error::Database(error.to_string()))?;
+    pub async fn begin_walk(&self, lease: &Lease, checkpoint: &Checkpoint) -> Result<(), MirrorError> {
+        let json = serde_json::to_value(checkpoint).map_err(|error| MirrorError::Database(error.to_string()))?;
         let mut conn = self.0.connection().await?;
         conn.transaction(async |conn| {
             transaction::begin(conn, lease).await?;
@@ -291,7 +295,7 @@ impl Runs {
     }
 
     /// Removes syncs that have been listed for long enough.
-    pub async fn prune(&self, lease: &Lease) -> Result<(), Error> {
+    pub async fn prune(&self, lease: &Lease) -> Result<(), MirrorError> {
         let mut conn = self.0.connection().await?;
         conn.transaction(async |conn| {
             transaction::begin(conn, lease).await?;
@@ -310,7 +314,7 @@ impl Runs {
     }
 
     /// Closes a sync.
-    pub async fn finish(&self, run: &Run, finish: &Finish) -> Result<(), Error> {
+    pub async fn finish(&self, run: &Run, finish: &Finish) -> Result<(), MirrorError> {
         let mut conn = self.0.connection().await?;
         conn.transaction(async |conn| {
             transaction::begin(conn, &run.lease).await?;
@@ -363,7 +367,13 @@ impl Runs {
 
     /// Records a sync that failed before it could take the lease, as with a refused key or another
     /// instance's key.
-    pub async fn record_failure(&self, kind: SyncKind, holder: &str, requests: u64, error: &str) -> Result<(), Error> {
+    pub async fn record_failure(
+        &self,
+        kind: SyncKind,
+        holder: &str,
+        requests: u64,
+        error: &str,
+    ) -> Result<(), MirrorError> {
         let mut conn = self.0.connection().await?;
         let error = encoding::message(&conn, error).into_owned();
         diesel::insert_into(sync_runs::table)

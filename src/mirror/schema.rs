@@ -12,7 +12,7 @@ use diesel::{
 use diesel_async::{AsyncMigrationHarness, RunQueryDsl, SimpleAsyncConnection, TransactionManager};
 use diesel_migrations::{EmbeddedMigrations, MigrationHarness, embed_migrations};
 
-use super::{Error, Mirror, connect::Connection, error::SchemaError, locks, session::Transactions};
+use super::{Mirror, MirrorError, connect::Connection, error::SchemaError, locks, session::Transactions};
 
 /// The migrations under `migrations/`, embedded.
 pub const MIGRATIONS: EmbeddedMigrations = embed_migrations!();
@@ -47,7 +47,7 @@ impl Schema {
     ///
     /// # Errors
     /// The schema is foreign, newer than this binary, or too old to be read.
-    pub async fn exists(&self) -> Result<bool, Error> {
+    pub async fn exists(&self) -> Result<bool, MirrorError> {
         match state(&mut self.0.connection().await?).await? {
             SchemaState::Empty { .. } => Ok(false),
             SchemaState::Ours { pending: 0 } => Ok(true),
@@ -57,7 +57,7 @@ impl Schema {
 
     /// Makes sure that the schema is this binary's, and applies migrations if `migrate` allows it.
     /// Returns the versions applied.
-    pub async fn prepare(&self, migrate: bool) -> Result<Vec<String>, Error> {
+    pub async fn prepare(&self, migrate: bool) -> Result<Vec<String>, MirrorError> {
         let mut connection = self.0.connection().await?;
         match state(&mut connection).await? {
             SchemaState::Ours { pending: 0 } => Ok(Vec::new()),
@@ -68,10 +68,10 @@ impl Schema {
     }
 }
 
-fn versions() -> Result<Vec<String>, Error> {
+fn versions() -> Result<Vec<String>, MirrorError> {
     let migrations: Vec<Box<dyn Migration<Pg>>> = MIGRATIONS
         .migrations()
-        .map_err(|error| Error::Database(error.to_string()))?;
+        .map_err(|error| MirrorError::Database(error.to_string()))?;
     Ok(migrations
         .iter()
         .map(|migration| migration.name().version().to_string())
@@ -79,7 +79,7 @@ fn versions() -> Result<Vec<String>, Error> {
 }
 
 /// Returns what is in the database. Does not write.
-async fn state(conn: &mut Connection) -> Result<SchemaState, Error> {
+async fn state(conn: &mut Connection) -> Result<SchemaState, MirrorError> {
     #[derive(QueryableByName)]
     struct SchemaContents {
         #[diesel(sql_type = Bool)]
@@ -135,7 +135,7 @@ async fn state(conn: &mut Connection) -> Result<SchemaState, Error> {
 /// Each migration is a transaction of its own: one that locks the users' table must not block
 /// readers while another one reads all rows. While a migration waits for such a lock, later readers
 /// queue behind it. Therefore it gives up soon, and is tried again.
-async fn apply(mut conn: Connection) -> Result<Vec<String>, Error> {
+async fn apply(mut conn: Connection) -> Result<Vec<String>, MirrorError> {
     let mut applied = Vec::new();
     let mut retries = 0;
     loop {
@@ -151,7 +151,7 @@ async fn apply(mut conn: Connection) -> Result<Vec<String>, Error> {
             }
             Err(error) => {
                 let undone = Transactions::rollback_transaction(&mut *conn).await;
-                if !matches!(error, Error::Locked(_)) || retries == MOST_RETRIES || undone.is_err() {
+                if !matches!(error, MirrorError::Locked(_)) || retries == MOST_RETRIES || undone.is_err() {
                     return Err(error);
                 }
                 retries += 1;
@@ -163,7 +163,7 @@ async fn apply(mut conn: Connection) -> Result<Vec<String>, Error> {
 
 /// Applies the next migration in the open transaction, and returns its version; `None` if none is
 /// pending. Diesel's harness takes the connection by value, so this returns it.
-async fn apply_next(mut conn: Connection) -> (Connection, Result<Option<String>, Error>) {
+async fn apply_next(mut conn: Connection) -> (Connection, Result<Option<String>, MirrorError>) {
     match is_pending(&mut conn).await {
         Ok(true) => {}
         Ok(false) => return (conn, Ok(None)),
@@ -178,12 +178,12 @@ async fn apply_next(mut conn: Connection) -> (Connection, Result<Option<String>,
     };
     conn = harness.into_inner();
     // Diesel's error has the text only.
-    let version = version.map_err(|text| conn.take_fault().map_or(Error::Database(text), Error::from));
+    let version = version.map_err(|text| conn.take_fault().map_or(MirrorError::Database(text), MirrorError::from));
     (conn, version)
 }
 
 /// Takes the lock against other migrations, and returns whether any migration is pending.
-async fn is_pending(conn: &mut Connection) -> Result<bool, Error> {
+async fn is_pending(conn: &mut Connection) -> Result<bool, MirrorError> {
     // It lasts as long as the transaction, so it works through a pooler in transaction mode.
     sql_query(format!("SELECT pg_catalog.pg_advisory_xact_lock({LOCK})"))
         .execute(conn)

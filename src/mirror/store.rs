@@ -7,7 +7,7 @@
 use diesel_async::{AsyncConnection, SimpleAsyncConnection};
 
 use super::{
-    Batch, Error, Rejected, Write, exchange,
+    Batch, MirrorError, Rejected, Write, exchange,
     locks::{self, LockBudget, Purpose, is_lock},
     outbox,
     session::{Fault, Session},
@@ -303,7 +303,7 @@ impl<'w> Apart<'w> {
 
     fn reject(&mut self, job: WriteJob<'w>, fault: Fault) {
         let sqlstate = fault.sqlstate().unwrap_or_default().to_owned();
-        let reason = format!("Postgres refused it: {}", Error::from(fault));
+        let reason = format!("Postgres refused it: {}", MirrorError::from(fault));
         self.outcome.rejected.push(job.write.rejected(&sqlstate, reason));
     }
 

@@ -12,7 +12,7 @@ use diesel_async::RunQueryDsl;
 use serde::Serialize;
 
 use super::{
-    Error, Freshness, Mirror, Outcome, SyncKind, freshness, leadership, lease,
+    Freshness, Mirror, MirrorError, Outcome, SyncKind, freshness, leadership, lease,
     tables::{rejected_users, sync_runs},
 };
 
@@ -83,7 +83,7 @@ pub struct LastRun {
 
 /// The last syncs, and how fresh their changes were.
 #[derive(Debug, Clone, Serialize)]
-pub struct Recent {
+pub struct RecentSyncs {
     /// When a full sync last ended in sync, or changed something and was complete.
     #[serde(rename = "last_success_at")]
     pub last_full_at: Option<DateTime<Utc>>,
@@ -137,7 +137,7 @@ pub struct Details {
     pub summary: Summary,
     /// The last syncs.
     #[serde(flatten)]
-    pub recent: Recent,
+    pub recent: RecentSyncs,
     /// When another connection of this name and role last used this database. It is the only trace
     /// of an incremental sync that finds nothing to do.
     pub last_seen_at: Option<DateTime<Utc>>,
@@ -155,7 +155,7 @@ pub struct Overview(pub(super) Mirror);
 
 impl Overview {
     /// Returns the state of the mirror, in one query.
-    pub async fn summary(&self) -> Result<Summary, Error> {
+    pub async fn summary(&self) -> Result<Summary, MirrorError> {
         Ok(sql_query(format!(
             "SELECT pg_catalog.now() AS now, instance_id, environment_type, users,
                     (SELECT pg_catalog.count(*) FROM clerk.missing_users WHERE held_at IS NOT NULL AND approved_at IS NULL) AS held,
@@ -175,7 +175,7 @@ impl Overview {
     }
 
     /// Returns the last `runs` syncs.
-    pub async fn recent(&self, runs: i64) -> Result<Recent, Error> {
+    pub async fn recent(&self, runs: i64) -> Result<RecentSyncs, MirrorError> {
         let freshness = self.freshness().await?;
         let conn = &mut self.0.connection().await?;
         // By id rather than by time, which has no index: the first match is near the end.
@@ -187,7 +187,7 @@ impl Overview {
             .first(conn)
             .await
             .optional()?;
-        Ok(Recent {
+        Ok(RecentSyncs {
             last_full_at: last_full_at.flatten(),
             freshness,
             runs: sync_runs::table
@@ -201,8 +201,8 @@ impl Overview {
 
     /// Returns what happened in the last `periods`, each as long as `period`, and the last `runs`
     /// syncs.
-    pub async fn history(&self, runs: i64, periods: i64, period: Duration) -> Result<History, Error> {
-        let Recent {
+    pub async fn history(&self, runs: i64, periods: i64, period: Duration) -> Result<History, MirrorError> {
+        let RecentSyncs {
             last_full_at,
             freshness,
             runs,
@@ -249,7 +249,7 @@ impl Overview {
 
     /// Returns the state with the last `runs` syncs and the first `rejected` users that are
     /// rejected.
-    pub async fn details(&self, runs: i64, rejected: i64) -> Result<Details, Error> {
+    pub async fn details(&self, runs: i64, rejected: i64) -> Result<Details, MirrorError> {
         Ok(Details {
             summary: self.summary().await?,
             recent: self.recent(runs).await?,
@@ -266,12 +266,12 @@ impl Overview {
     }
 
     /// Returns how fresh the changes of the last hour were; `None` without changes.
-    pub async fn freshness(&self) -> Result<Option<Freshness>, Error> {
+    pub async fn freshness(&self) -> Result<Option<Freshness>, MirrorError> {
         freshness::freshness(&mut *self.0.connection().await?).await
     }
 
     /// Returns when another connection of this name and role last used this database.
-    async fn last_seen(&self) -> Result<Option<DateTime<Utc>>, Error> {
+    async fn last_seen(&self) -> Result<Option<DateTime<Utc>>, MirrorError> {
         #[derive(QueryableByName)]
         struct LastSeen {
             #[diesel(sql_type = Nullable<Timestamptz>)]
@@ -288,7 +288,7 @@ impl Overview {
     }
 
     /// Returns how many users have a value that does not fit its column, by field.
-    async fn unexpected_values(&self) -> Result<BTreeMap<String, i64>, Error> {
+    async fn unexpected_values(&self) -> Result<BTreeMap<String, i64>, MirrorError> {
         #[derive(QueryableByName)]
         struct FieldCount {
             #[diesel(sql_type = Text)]

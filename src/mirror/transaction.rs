@@ -6,7 +6,7 @@ use diesel::result::Error as Diesel;
 use diesel_async::SimpleAsyncConnection;
 
 use super::{
-    Error, Lease,
+    Lease, MirrorError,
     locks::USUAL_WAIT,
     session::{Fault, Session},
     sqlstate::{LOCK_NOT_AVAILABLE, QUERY_CANCELED, is_global},
@@ -22,7 +22,7 @@ pub(super) const LEAST_SILENCE: Duration = Duration::from_secs(5);
 ///
 /// A holder that is stopped or cut off within a transaction keeps the lease's row locked. The
 /// server ends such a transaction, so that others can take over.
-async fn guard(conn: &mut Session, lease: &Lease, first: &str) -> Result<(), Error> {
+async fn guard(conn: &mut Session, lease: &Lease, first: &str) -> Result<(), MirrorError> {
     let silence = lease.ttl().max(LEAST_SILENCE).as_millis();
     let guards = format!(
         "SET CONSTRAINTS ALL IMMEDIATE; {MOST_TIME}; SET LOCAL lock_timeout = {usual}; \
@@ -34,7 +34,7 @@ async fn guard(conn: &mut Session, lease: &Lease, first: &str) -> Result<(), Err
 
 /// Begins a writing transaction. The lease is checked and its row locked, constraints are checked
 /// at their statement and not at the commit, and no statement can block the application for long.
-pub(super) async fn begin(conn: &mut Session, lease: &Lease) -> Result<(), Error> {
+pub(super) async fn begin(conn: &mut Session, lease: &Lease) -> Result<(), MirrorError> {
     guard(conn, lease, "").await?;
     lease.fence(conn).await
 }
@@ -46,7 +46,7 @@ const LOCK_USERS: &str = "LOCK TABLE clerk.users IN ROW EXCLUSIVE MODE";
 /// Begins a transaction as [`begin`] does. With `users`, it writes users. With `beside`, several
 /// transactions of one sync may run side by side until they count what they did: the lease's row is
 /// locked against a takeover, but not against each other.
-pub(super) async fn begin_for(conn: &mut Session, lease: &Lease, users: bool, beside: bool) -> Result<(), Error> {
+pub(super) async fn begin_for(conn: &mut Session, lease: &Lease, users: bool, beside: bool) -> Result<(), MirrorError> {
     guard(conn, lease, if users { LOCK_USERS } else { "" }).await?;
     if beside {
         lease.hold(conn).await
@@ -62,11 +62,11 @@ pub(super) enum WriteFailure {
     /// A statement reached its time limit, or waited too long for a lock.
     TooLong(Fault),
     /// The whole transaction fails, whatever the rows are.
-    Whole(Error),
+    Whole(MirrorError),
 }
 
 impl WriteFailure {
-    pub(super) fn into_error(self) -> Error {
+    pub(super) fn into_error(self) -> MirrorError {
         match self {
             WriteFailure::OneRow(fault) | WriteFailure::TooLong(fault) => fault.into(),
             WriteFailure::Whole(error) => error,
@@ -93,8 +93,8 @@ impl From<Diesel> for WriteFailure {
     }
 }
 
-impl From<Error> for WriteFailure {
-    fn from(error: Error) -> Self {
+impl From<MirrorError> for WriteFailure {
+    fn from(error: MirrorError) -> Self {
         WriteFailure::Whole(error)
     }
 }

@@ -63,7 +63,7 @@ impl Syncer {
                 }
                 // A process that was stopped within a transaction lets go after a while. A daemon
                 // tries again by itself.
-                Err(error @ mirror::Error::Locked(_)) if patience.is_some() && has_patience => {
+                Err(error @ mirror::MirrorError::Locked(_)) if patience.is_some() && has_patience => {
                     if !is_logged {
                         info!(%error, "waiting for the lease");
                         is_logged = true;
@@ -106,7 +106,7 @@ impl Syncer {
                 tokio::time::sleep(lease.renewal()).await;
                 // A short absence of Postgres does no harm yet. If it lasts, the sync's own
                 // statements fail.
-                if let Err(error @ mirror::Error::LeaseLost) = self.mirror.leases().renew(lease).await {
+                if let Err(error @ mirror::MirrorError::LeaseLost) = self.mirror.leases().renew(lease).await {
                     return Failure::from(error);
                 }
             }

@@ -8,7 +8,7 @@ use tokio::sync::Mutex;
 use super::state::Watch;
 use crate::{
     clerk,
-    mirror::{Error, History, Mirror, Summary},
+    mirror::{History, Mirror, MirrorError, Summary},
     secret::without_personal_data,
 };
 
@@ -93,12 +93,12 @@ impl CachedSources {
         self.history.get(self.ask(history)).await
     }
 
-    async fn ask<T>(&self, question: impl Future<Output = Result<T, Error>>) -> Result<T, String> {
+    async fn ask<T>(&self, question: impl Future<Output = Result<T, MirrorError>>) -> Result<T, String> {
         let answer = async {
             match question.await {
                 Ok(answer) => Ok(answer),
                 // There are no tables before the first full sync.
-                Err(Error::Database(_)) if matches!(self.sources.mirror.schema().exists().await, Ok(false)) => {
+                Err(MirrorError::Database(_)) if matches!(self.sources.mirror.schema().exists().await, Ok(false)) => {
                     Err("there is no mirror in this database yet".to_owned())
                 }
                 Err(error) => Err(without_personal_data(&error.to_string())),

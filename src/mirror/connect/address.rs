@@ -16,7 +16,7 @@ use super::{
     params::ConnectParams,
     tls::{Mode, Roots, Tls},
 };
-use crate::mirror::{Error, Variables};
+use crate::mirror::{MirrorError, Variables};
 
 /// Directories of the server's socket: that of distributions, and PostgreSQL's default.
 const SOCKETS: [&str; 2] = ["/var/run/postgresql", "/tmp"];
@@ -90,7 +90,7 @@ impl Address {
     /// # Errors
     /// A parameter cannot be used. The error names it and what would be right, but shows no
     /// password, nor anything that may be part of one.
-    pub(super) fn parse(string: &str, variables: &Variables) -> Result<Self, Error> {
+    pub(super) fn parse(string: &str, variables: &Variables) -> Result<Self, MirrorError> {
         let params = ConnectParams::new(string, variables)?;
         let home = variables
             .get("HOME")
@@ -133,7 +133,7 @@ impl Address {
     }
 }
 
-fn hosts(params: &ConnectParams) -> Result<Vec<Host>, Error> {
+fn hosts(params: &ConnectParams) -> Result<Vec<Host>, MirrorError> {
     fn list<'a>(params: &'a ConnectParams, name: &str) -> Vec<&'a str> {
         params
             .text(name)
@@ -179,7 +179,7 @@ fn hosts(params: &ConnectParams) -> Result<Vec<Host>, Error> {
         .collect()
 }
 
-fn tls(params: &ConnectParams, home: Option<PathBuf>) -> Result<Tls, Error> {
+fn tls(params: &ConnectParams, home: Option<PathBuf>) -> Result<Tls, MirrorError> {
     let mode = params.word("sslmode", &Mode::ALL.map(|mode| (mode.name(), mode)))?;
     let roots = params.text("sslrootcert").map(|text| match text {
         "system" => Roots::System,
@@ -226,7 +226,7 @@ fn tls(params: &ConnectParams, home: Option<PathBuf>) -> Result<Tls, Error> {
     })
 }
 
-fn config(params: &ConnectParams, user: &str, database: &str, tls: &Tls) -> Result<Config, Error> {
+fn config(params: &ConnectParams, user: &str, database: &str, tls: &Tls) -> Result<Config, MirrorError> {
     let mut config = Config::new();
     let application = params
         .text("application_name")
@@ -275,7 +275,7 @@ fn config(params: &ConnectParams, user: &str, database: &str, tls: &Tls) -> Resu
     config.keepalives(params.word("keepalives", &[("0", false), ("1", true)])?.unwrap_or(true));
     let seconds = |name| {
         let stated = params.number(name, "a number of seconds")?;
-        Ok::<_, Error>(stated.filter(|&seconds| seconds > 0).map(Duration::from_secs))
+        Ok::<_, MirrorError>(stated.filter(|&seconds| seconds > 0).map(Duration::from_secs))
     };
     config.keepalives_idle(seconds("keepalives_idle")?.unwrap_or(Duration::from_secs(30)));
     if let Some(interval) = seconds("keepalives_interval")? {

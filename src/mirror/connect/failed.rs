@@ -6,13 +6,13 @@ use std::io;
 use rustls::{AlertDescription, CertificateError, Error as RustlsError};
 use tokio_postgres::error::{DbError, SqlState};
 
-use crate::mirror::Error;
+use crate::mirror::MirrorError;
 
 /// A failed attempt.
 #[derive(Debug)]
 pub(super) struct FailedAttempt {
     pub(super) kind: FailureKind,
-    pub(super) error: Error,
+    pub(super) error: MirrorError,
 }
 
 /// What went wrong. It decides whether to try again with or without TLS.
@@ -34,7 +34,7 @@ impl FailedAttempt {
     pub(super) fn away(why: String) -> Self {
         Self {
             kind: FailureKind::Away,
-            error: Error::Unavailable(why),
+            error: MirrorError::Unavailable(why),
         }
     }
 
@@ -55,14 +55,14 @@ impl FailedAttempt {
         match (error.to_string().as_str(), text.as_str()) {
             (_, "server does not support TLS") => Self {
                 kind: FailureKind::NoTls,
-                error: Error::Tls {
+                error: MirrorError::Tls {
                     why: format!("the server does not offer it, at {place}"),
                     hint: "turn on ssl at the server; in a network that is trusted, sslmode=prefer goes on without",
                 },
             },
             ("error performing TLS handshake", "invalid dns name") => Self {
                 kind: FailureKind::Handshake,
-                error: Error::Tls {
+                error: MirrorError::Tls {
                     why: format!("the host is no name of the DNS, at {place}"),
                     hint: "name the server by another of its names, with hostaddr beside it if need be",
                 },
@@ -73,7 +73,7 @@ impl FailedAttempt {
             )),
             ("invalid configuration" | "authentication error", _) => Self {
                 kind: FailureKind::Refused,
-                error: Error::Refused { why, hint: CHECK },
+                error: MirrorError::Refused { why, hint: CHECK },
             },
             _ => Self::away(why),
         }
@@ -110,9 +110,9 @@ fn refused(answer: &DbError, place: &str, is_encrypted: bool) -> FailedAttempt {
                 }
                 _ => CHECK,
             };
-            Error::Refused { why, hint }
+            MirrorError::Refused { why, hint }
         } else {
-            Error::Unavailable(why)
+            MirrorError::Unavailable(why)
         },
     }
 }
@@ -150,7 +150,7 @@ fn handshake(error: &RustlsError, place: &str) -> FailedAttempt {
     };
     FailedAttempt {
         kind: FailureKind::Handshake,
-        error: Error::Tls {
+        error: MirrorError::Tls {
             why: format!("{why}, at {place}"),
             hint,
         },

@@ -32,7 +32,7 @@ use tokio_postgres_rustls::MakeRustlsConnect;
 use tracing::warn;
 
 use super::{
-    Error, MirrorSettings,
+    MirrorError, MirrorSettings,
     session::{Session, failovers},
 };
 use address::{Address, Host};
@@ -70,7 +70,7 @@ impl Connector {
     ///
     /// # Errors
     /// The address, or a file that it names, cannot be used.
-    pub(super) fn new(settings: &MirrorSettings) -> Result<Self, Error> {
+    pub(super) fn new(settings: &MirrorSettings) -> Result<Self, MirrorError> {
         let mut address = Address::parse(settings.url.expose(), &settings.variables)?;
         if address.config.get_application_name().is_none() {
             address.config.application_name(settings.application_name);
@@ -101,7 +101,7 @@ impl Connector {
     ///
     /// # Errors
     /// As with libpq, the next server is tried if one cannot be reached, but not if one refuses.
-    pub(super) async fn open(&self) -> Result<Session, Error> {
+    pub(super) async fn open(&self) -> Result<Session, MirrorError> {
         let opened = self.open_first().await?;
         if !opened.is_encrypted && !opened.is_local {
             self.tell_of_clear(&opened.place);
@@ -111,12 +111,12 @@ impl Connector {
 
     /// As [`Self::open`], for callers that report themselves whether the connection is encrypted.
     /// No warning is logged about it from then on.
-    pub(super) async fn reach(&self) -> Result<Opened, Error> {
+    pub(super) async fn reach(&self) -> Result<Opened, MirrorError> {
         self.has_told_of_clear.store(true, Ordering::Relaxed);
         self.open_first().await
     }
 
-    async fn open_first(&self) -> Result<Opened, Error> {
+    async fn open_first(&self) -> Result<Opened, MirrorError> {
         let tls = self.tls()?;
         let mut hosts: Vec<&Host> = self.address.hosts.iter().collect();
         if self.address.shuffled {
@@ -125,20 +125,20 @@ impl Connector {
         let mut away = Vec::new();
         for host in hosts {
             match self.open_at(host, tls.as_ref()).await {
-                Err(Error::Unavailable(why)) => away.push(why),
+                Err(MirrorError::Unavailable(why)) => away.push(why),
                 opened => return opened,
             }
         }
-        Err(Error::Unavailable(away.join("; ")))
+        Err(MirrorError::Unavailable(away.join("; ")))
     }
 
-    fn tls(&self) -> Result<Option<MakeRustlsConnect>, Error> {
+    fn tls(&self) -> Result<Option<MakeRustlsConnect>, MirrorError> {
         let connector = self.address.may_use_tls().then(|| self.address.tls.connector());
         connector.transpose()
     }
 
     /// Connects to the first address of a host that accepts.
-    async fn open_at(&self, host: &Host, tls: Option<&MakeRustlsConnect>) -> Result<Opened, Error> {
+    async fn open_at(&self, host: &Host, tls: Option<&MakeRustlsConnect>) -> Result<Opened, MirrorError> {
         let place = self.address.place(host);
         let mut config = self.address.config.clone();
         config.port(host.port);
@@ -155,13 +155,13 @@ impl Connector {
             let mut config = config.clone();
             config.hostaddr(ip);
             match self.open_either_way(config, tls, &place).await {
-                Err(Error::Unavailable(why)) => away.push(why),
+                Err(MirrorError::Unavailable(why)) => away.push(why),
                 opened => return opened,
             }
         }
         // The addresses of localhost give the same message.
         away.dedup();
-        Err(Error::Unavailable(away.join("; ")))
+        Err(MirrorError::Unavailable(away.join("; ")))
     }
 
     /// Looks up the password for a host in the password file, if none is given.
@@ -183,7 +183,7 @@ impl Connector {
         })
     }
 
-    async fn resolve(&self, host: &Host, place: &str) -> Result<Vec<IpAddr>, Error> {
+    async fn resolve(&self, host: &Host, place: &str) -> Result<Vec<IpAddr>, MirrorError> {
         if let Some(ip) = host.ip {
             return Ok(vec![ip]);
         }
@@ -197,8 +197,8 @@ impl Connector {
                 }
                 Ok(ips)
             }
-            Ok(Err(error)) => Err(Error::Unavailable(format!("{error}, at {place}"))),
-            Err(_) => Err(Error::Unavailable(format!(
+            Ok(Err(error)) => Err(MirrorError::Unavailable(format!("{error}, at {place}"))),
+            Err(_) => Err(MirrorError::Unavailable(format!(
                 "the host's name is not resolved in time, at {place}"
             ))),
         }
@@ -211,7 +211,7 @@ impl Connector {
         config: Config,
         tls: Option<&MakeRustlsConnect>,
         place: &str,
-    ) -> Result<Opened, Error> {
+    ) -> Result<Opened, MirrorError> {
         let mode = self.address.tls.mode;
         let first = tls.filter(|_| mode != Mode::Allow);
         let opened = self.attempt(config.clone(), first, place).await;
@@ -290,7 +290,7 @@ impl Connector {
 }
 
 /// Creates a pool. It connects when a connection is asked for.
-pub(super) fn pool(connector: Arc<Connector>, max_connections: usize) -> Result<Pool<Session>, Error> {
+pub(super) fn pool(connector: Arc<Connector>, max_connections: usize) -> Result<Pool<Session>, MirrorError> {
     let timeout = connector.timeout();
     let mut manager = ManagerConfig::default();
     // A closed connection is noticed without a query. A query each time would exceed what an idle
@@ -310,26 +310,26 @@ pub(super) fn pool(connector: Arc<Connector>, max_connections: usize) -> Result<
         .wait_timeout(Some(Duration::from_secs(60)))
         .recycle_timeout(Some(timeout))
         .build()
-        .map_err(|error| Error::Database(error.to_string()))
+        .map_err(|error| MirrorError::Database(error.to_string()))
 }
 
 /// Takes a connection from the pool.
-pub(super) async fn get(pool: &Pool<Session>) -> Result<Connection, Error> {
+pub(super) async fn get(pool: &Pool<Session>) -> Result<Connection, MirrorError> {
     pool.get().await.map_err(|error| match error {
         PoolError::Backend(Connect::ConnectionError(error)) => unpacked(error),
         PoolError::Backend(Connect::QueryError(error)) => error.into(),
-        PoolError::Timeout(_) => Error::Unavailable("no connection in time".to_owned()),
-        error => Error::Unavailable(error.to_string()),
+        PoolError::Timeout(_) => MirrorError::Unavailable("no connection in time".to_owned()),
+        error => MirrorError::Unavailable(error.to_string()),
     })
 }
 
 /// Extracts our own error from Diesel's.
-fn unpacked(error: ConnectionError) -> Error {
+fn unpacked(error: ConnectionError) -> MirrorError {
     match error {
         ConnectionError::CouldntSetupConfiguration(Diesel::QueryBuilderError(ours)) => match ours.downcast() {
             Ok(ours) => *ours,
-            Err(other) => Error::Unavailable(other.to_string()),
+            Err(other) => MirrorError::Unavailable(other.to_string()),
         },
-        error => Error::Unavailable(error.to_string()),
+        error => MirrorError::Unavailable(error.to_string()),
     }
 }

@@ -8,7 +8,7 @@ use super::{
     foreign::{ALIASES, LEFT_ASIDE},
     string,
 };
-use crate::mirror::{Error, Variables};
+use crate::mirror::{MirrorError, Variables};
 
 /// The source of the string, for messages.
 const STRING: &str = "database.url (DATABASE_URL)";
@@ -78,7 +78,7 @@ pub(super) struct ConnectParams {
 }
 
 impl ConnectParams {
-    pub(super) fn new(text: &str, variables: &Variables) -> Result<Self, Error> {
+    pub(super) fn new(text: &str, variables: &Variables) -> Result<Self, MirrorError> {
         let mut values = Values::new();
         let mut others = Others::default();
         let mut is_behind_password = false;
@@ -120,7 +120,7 @@ impl ConnectParams {
     }
 
     /// Returns a whole number. Negative ones count as zero, which usually means the default.
-    pub(super) fn number(&self, name: &str, expected: &str) -> Result<Option<u64>, Error> {
+    pub(super) fn number(&self, name: &str, expected: &str) -> Result<Option<u64>, MirrorError> {
         let number = |text: &str| {
             text.trim()
                 .parse::<i64>()
@@ -132,7 +132,7 @@ impl ConnectParams {
     }
 
     /// Returns what the value means, out of several words.
-    pub(super) fn word<T: Copy>(&self, name: &str, words: &[(&str, T)]) -> Result<Option<T>, Error> {
+    pub(super) fn word<T: Copy>(&self, name: &str, words: &[(&str, T)]) -> Result<Option<T>, MirrorError> {
         let Some(text) = self.text(name) else { return Ok(None) };
         let expected = || words.iter().map(|(word, _)| *word).collect::<Vec<_>>().join(", ");
         match words.iter().find(|(word, _)| *word == text) {
@@ -142,7 +142,7 @@ impl ConnectParams {
     }
 
     /// Returns the error for a value that may be shown, with what would be right.
-    pub(super) fn wrong(&self, name: &str, expected: &str) -> Error {
+    pub(super) fn wrong(&self, name: &str, expected: &str) -> MirrorError {
         match self.values.get(name) {
             Some((value, Some(variable))) => unusable(variable, format!("it is {value}, expected {expected}")),
             Some((value, None)) => unusable(STRING, format!("{name}={value}, expected {expected}")),
@@ -151,7 +151,7 @@ impl ConnectParams {
     }
 
     /// Returns the error for a value that must not be shown.
-    pub(super) fn unusable(&self, name: &str, why: &str) -> Error {
+    pub(super) fn unusable(&self, name: &str, why: &str) -> MirrorError {
         let variable = self.values.get(name).and_then(|(_, variable)| *variable);
         unusable(variable.unwrap_or(STRING), why.to_owned())
     }
@@ -171,7 +171,7 @@ struct Others {
 
 impl Others {
     /// Takes a parameter. Returns whether it is one of another client.
-    fn take(&mut self, name: &str, value: &str) -> Result<bool, Error> {
+    fn take(&mut self, name: &str, value: &str) -> Result<bool, MirrorError> {
         let expected = |words: &[&str]| unusable(STRING, format!("{name}={value}, expected {}", words.join(", ")));
         match name {
             "ssl" => {
@@ -204,7 +204,7 @@ impl Others {
 
     /// Converts parameters for TLS to libpq's. The result is never less secure than libpq's own
     /// parameters ask for.
-    fn apply(mut self, values: &mut Values, variables: &Variables) -> Result<(), Error> {
+    fn apply(mut self, values: &mut Values, variables: &Variables) -> Result<(), MirrorError> {
         // To libpq, it is the password of a key. Without it the key could not be read.
         if self.has_password && values.contains_key("sslkey") {
             return Err(unusable(STRING, unknown("sslpassword")));
@@ -259,8 +259,8 @@ fn unknown(name: &str) -> String {
     }
 }
 
-fn unusable(place: &str, why: String) -> Error {
-    Error::Address {
+fn unusable(place: &str, why: String) -> MirrorError {
+    MirrorError::Address {
         place: place.to_owned(),
         why,
         hint: EXAMPLE,

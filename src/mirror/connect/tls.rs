@@ -17,7 +17,7 @@ use rustls::{
 use tokio_postgres_rustls::MakeRustlsConnect;
 
 use super::verifier::{ServerTrust, Verifier};
-use crate::mirror::Error;
+use crate::mirror::MirrorError;
 
 /// `sslmode`, from the least to the most secure.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -85,7 +85,7 @@ impl Tls {
     ///
     /// # Errors
     /// A file is missing or cannot be used.
-    pub(super) fn connector(&self) -> Result<MakeRustlsConnect, Error> {
+    pub(super) fn connector(&self) -> Result<MakeRustlsConnect, MirrorError> {
         let versions: &[_] = if self.only_13 { &[&TLS13] } else { &[&TLS13, &TLS12] };
         let builder = ClientConfig::builder_with_protocol_versions(versions);
         let verifier = Verifier {
@@ -130,7 +130,7 @@ impl Tls {
         }
     }
 
-    fn trust(&self) -> Result<ServerTrust, Error> {
+    fn trust(&self) -> Result<ServerTrust, MirrorError> {
         if !self.checks() {
             return Ok(ServerTrust::Any);
         }
@@ -156,7 +156,7 @@ impl Tls {
 
     /// Returns the certificate that clerk2pg shows if the server asks for one, and its key.
     #[allow(clippy::type_complexity, reason = "a file and what is in it")]
-    fn identity(&self) -> Result<Option<(PathBuf, Vec<CertificateDer<'static>>, PrivateKeyDer<'static>)>, Error> {
+    fn identity(&self) -> Result<Option<(PathBuf, Vec<CertificateDer<'static>>, PrivateKeyDer<'static>)>, MirrorError> {
         let file = match &self.certificate {
             Some(file) => file.clone(),
             None => match self.default("postgresql.crt").filter(|file| file.exists()) {
@@ -183,7 +183,7 @@ const AUTHORITY: &str = "sslrootcert=FILE names the authority (CA) that signed t
 
 const READABLE: &str = "a PEM file that clerk2pg's user can read";
 
-fn certificates(parameter: &str, file: &Path, hint: &'static str) -> Result<Vec<CertificateDer<'static>>, Error> {
+fn certificates(parameter: &str, file: &Path, hint: &'static str) -> Result<Vec<CertificateDer<'static>>, MirrorError> {
     let text = fs::read(file).map_err(|error| unreadable(parameter, file, &error, hint))?;
     let certificates: Result<Vec<_>, _> = CertificateDer::pem_slice_iter(&text).collect();
     match certificates {
@@ -193,7 +193,7 @@ fn certificates(parameter: &str, file: &Path, hint: &'static str) -> Result<Vec<
     }
 }
 
-fn private_key(file: &Path) -> Result<PrivateKeyDer<'static>, Error> {
+fn private_key(file: &Path) -> Result<PrivateKeyDer<'static>, MirrorError> {
     let wrong = |why: &str, hint| wrong("sslkey", file, why, hint);
     let unreadable = |error| unreadable("sslkey", file, &error, READABLE);
     let metadata = fs::metadata(file).map_err(unreadable)?;
@@ -216,7 +216,7 @@ fn private_key(file: &Path) -> Result<PrivateKeyDer<'static>, Error> {
     })
 }
 
-fn unreadable(parameter: &str, file: &Path, error: &std::io::Error, hint: &'static str) -> Error {
+fn unreadable(parameter: &str, file: &Path, error: &std::io::Error, hint: &'static str) -> MirrorError {
     let why = match error.kind() {
         ErrorKind::NotFound => "there is no such file".to_owned(),
         _ => error.to_string(),
@@ -224,8 +224,8 @@ fn unreadable(parameter: &str, file: &Path, error: &std::io::Error, hint: &'stat
     wrong(parameter, file, &why, hint)
 }
 
-fn wrong(parameter: &str, file: &Path, why: &str, hint: &'static str) -> Error {
-    Error::Address {
+fn wrong(parameter: &str, file: &Path, why: &str, hint: &'static str) -> MirrorError {
+    MirrorError::Address {
         place: format!("{parameter}={}", file.display()),
         why: why.to_owned(),
         hint,

@@ -3,7 +3,7 @@
 use super::*;
 use crate::secret::Secret;
 
-fn parse(text: &str, variables: &[(&str, &str)]) -> Result<Address, Error> {
+fn parse(text: &str, variables: &[(&str, &str)]) -> Result<Address, MirrorError> {
     let variables = variables.iter().chain(&[("HOME", "/home/ann")]);
     let variables = variables.map(|(name, value)| ((*name).to_owned(), Secret::from((*value).to_owned())));
     Address::parse(text, &variables.collect())
