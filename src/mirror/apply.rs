@@ -27,9 +27,9 @@ pub(super) async fn apply(conn: &mut Session, run: &Run, batch: &Batch<'_>) -> R
     let is_blocked = fault.sqlstate().is_some_and(|code| BLOCKED.contains(&code));
     let error = MirrorError::from(fault);
     if is_blocked {
-        debug!(%error, "a user cannot be stored now; looking for which");
+        debug!(%error, "a user cannot be stored now; searching for it");
     } else {
-        warn!(%error, "a user cannot be stored; looking for which");
+        warn!(%error, "a user cannot be stored; searching for it");
     }
     let result = match attempt(conn, run, batch, Savepoints::Users).await {
         // A trigger or an index of the application on the events may refuse one of them, or wait

@@ -186,7 +186,7 @@ fn kept(id: &str, sqlstate: &str, reason: String) -> Rejected {
 
 /// Returns the entry of a row that cannot be deleted yet.
 fn put_off(id: &str) -> Rejected {
-    let reason = "gone from Clerk, but the application holds a lock on the row; tried again with the next sync";
+    let reason = "gone from Clerk, but the application has locked the row; the next sync tries again";
     kept(id, LOCK_NOT_AVAILABLE, reason.to_owned())
 }
 

@@ -22,7 +22,7 @@ pub enum MirrorError {
         hint: &'static str,
     },
     /// The server can be reached, but not with the TLS that is asked for.
-    #[error("TLS with Postgres fails: {why}")]
+    #[error("TLS with Postgres failed: {why}")]
     Tls {
         /// What is wrong.
         why: String,
@@ -41,7 +41,7 @@ pub enum MirrorError {
     #[error("the database is locked: {0}")]
     Locked(String),
     /// The server refuses this role, password or database name.
-    #[error("Postgres does not let clerk2pg in: {why}")]
+    #[error("Postgres refused the connection: {why}")]
     Refused {
         /// The server's message.
         why: String,
@@ -49,7 +49,7 @@ pub enum MirrorError {
         hint: &'static str,
     },
     /// The role lacks a privilege.
-    #[error("the database role may not do this: {0}")]
+    #[error("the database role lacks a privilege: {0}")]
     Denied(String),
     /// The schema is foreign, or another version's.
     #[error("{0}")]
@@ -72,7 +72,7 @@ pub enum SchemaError {
     #[error("the schema \"clerk\" is newer than this clerk2pg: it has the migration {0}")]
     Newer(String),
     /// Migrations are pending.
-    #[error("the schema \"clerk\" is {}", if *.missing { "not there" } else { "older than this clerk2pg" })]
+    #[error("the schema \"clerk\" is {}", if *.missing { "missing" } else { "older than this clerk2pg" })]
     Outdated {
         /// Whether there is no schema yet.
         missing: bool,
@@ -87,26 +87,26 @@ impl MirrorError {
                 hint
             }
             MirrorError::Unavailable(_) => {
-                "is the server running, and are host and port in database.url (DATABASE_URL) right?"
+                "check that the server is running, and host and port in database.url (DATABASE_URL)"
             }
             MirrorError::ReadOnly(_) => {
-                "database.url (DATABASE_URL) has to lead to the primary; it may name all servers: postgres://…@one,two/…?target_session_attrs=read-write"
+                "set database.url (DATABASE_URL) to the primary, or to all servers: postgres://…@one,two/…?target_session_attrs=read-write"
             }
             MirrorError::Locked(_) => {
-                "the view pg_locks shows which transaction holds a table of the schema clerk; let it end"
+                "find the transaction that locks a table of the schema clerk in the view pg_locks, and end it"
             }
             MirrorError::Denied(_) => {
                 "let the role own the schema: CREATE SCHEMA clerk AUTHORIZATION <role>, or ALTER SCHEMA clerk OWNER TO <role>"
             }
             MirrorError::Schema(SchemaError::Foreign) => {
-                "use another database, or move that schema away; nothing was touched"
+                "use another database, or rename that schema; nothing was changed"
             }
-            MirrorError::Schema(SchemaError::Newer(_)) => "run the newer clerk2pg here, or none; nothing was touched",
+            MirrorError::Schema(SchemaError::Newer(_)) => "run the newer clerk2pg here; nothing was changed",
             MirrorError::Schema(SchemaError::Outdated { .. }) => {
-                "run `clerk2pg migrate`, or set database.migrate = true to have it done at start"
+                "run `clerk2pg migrate`, or set database.migrate = true to migrate at start"
             }
-            MirrorError::LeaseLost => "two are running for one database: keep one, or give this one a longer lease.ttl",
-            MirrorError::Database(_) => "the server's own log may say more",
+            MirrorError::LeaseLost => "two processes sync this database: stop one, or set a longer lease.ttl",
+            MirrorError::Database(_) => "see the server's log",
         }
     }
 }

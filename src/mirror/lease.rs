@@ -191,11 +191,11 @@ async fn end_cut_off(conn: &mut Session, silence: Duration) -> bool {
     match ended {
         Ok(0) => false,
         Ok(_) => {
-            warn!("the session of a clerk2pg that was cut off was ended, so that others can sync");
+            warn!("ended the session of a clerk2pg that was cut off, so that others can sync");
             true
         }
         Err(error) => {
-            warn!(error = %MirrorError::from(error), "whether a clerk2pg that was cut off keeps the others out cannot be seen");
+            warn!(error = %MirrorError::from(error), "cannot check whether a clerk2pg that was cut off blocks the others");
             false
         }
     }

@@ -44,7 +44,7 @@ impl NotificationStream {
         let mut conn = mirror.connector.open().await.map_err(unavailable)?;
         if is_shared(mirror, &mut conn).await.map_err(unavailable)? {
             return Err(ListenError::Unsupported(
-                "a pooler gives one server connection to many".to_owned(),
+                "a pooler shares one server connection among its clients".to_owned(),
             ));
         }
         match conn
@@ -70,7 +70,7 @@ impl NotificationStream {
                 // A pooler may have registered it on a server connection that it gives to another
                 // client next; most likely to us.
                 let _ = stream.conn.batch_execute(&format!("UNLISTEN {CHANNEL}")).await;
-                return Err(ListenError::Unsupported("what is notified does not arrive".to_owned()));
+                return Err(ListenError::Unsupported("notifications do not arrive".to_owned()));
             }
         }
         Ok(stream)

@@ -81,7 +81,7 @@ fn versions() -> Result<Vec<String>, MirrorError> {
 /// Returns what is in the database. Does not write.
 async fn state(conn: &mut Connection) -> Result<SchemaState, MirrorError> {
     #[derive(QueryableByName)]
-    struct SchemaContents {
+    struct SchemaObjects {
         #[diesel(sql_type = Bool)]
         schema: bool,
         #[diesel(sql_type = Bool)]
@@ -89,7 +89,7 @@ async fn state(conn: &mut Connection) -> Result<SchemaState, MirrorError> {
         #[diesel(sql_type = Bool)]
         bookkeeping: bool,
     }
-    let found: SchemaContents = sql_query(
+    let found: SchemaObjects = sql_query(
         "SELECT EXISTS (SELECT FROM pg_catalog.pg_namespace WHERE nspname = 'clerk') AS schema,
                 EXISTS (SELECT FROM pg_catalog.pg_class c JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace WHERE n.nspname = 'clerk') AS tables,
                 pg_catalog.to_regclass('clerk.__diesel_schema_migrations') IS NOT NULL AS bookkeeping",

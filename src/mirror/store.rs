@@ -155,7 +155,7 @@ async fn write<'w>(
             match stored.next_if(|stored| std::ptr::eq(stored.write, job.write)) {
                 Some(stored) => outcome.add(job, stored),
                 None => {
-                    let reason = "a trigger of the application left it out, without an error".to_owned();
+                    let reason = "a trigger of the application skipped the row without an error".to_owned();
                     outcome.rejected.push(job.write.rejected(NO_DATA, reason));
                 }
             }
@@ -308,7 +308,7 @@ impl<'w> Apart<'w> {
     }
 
     fn put_off(&mut self, job: WriteJob<'w>) {
-        let reason = "the application holds a lock on the row; tried again with the next sync".to_owned();
+        let reason = "the application has locked the row; the next sync tries again".to_owned();
         self.outcome
             .rejected
             .push(job.write.rejected(LOCK_NOT_AVAILABLE, reason));

@@ -198,7 +198,7 @@ async fn an_unreachable_database_is_reported() {
     let place = nobody.local_addr().unwrap();
     drop(nobody);
     let url = format!("postgres://app:hidden@{place}/app?connect_timeout=1");
-    check_database(&url, &format!("at {place}/app"), "is the server running").await;
+    check_database(&url, &format!("at {place}/app"), "check that the server is running").await;
 }
 
 /// A server that sends the same bytes to everybody who connects.
@@ -234,7 +234,7 @@ async fn a_wrong_password_is_reported() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_server_that_is_not_postgres_is_reported() {
     let url = server_that_says(b"HTTP/1.1 400 Bad Request\r\n\r\n").await;
-    check_database(&url, "Postgres cannot be reached", "is the server running").await;
+    check_database(&url, "Postgres cannot be reached", "check that the server is running").await;
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -87,7 +87,7 @@ async fn client_certificates_are_shown_as_libpq_does() {
         &ran,
         2,
         &format!("sslcert={certificate} cannot be used"),
-        "sslkey must be the key",
+        "set sslkey to the key",
     );
 
     // Unusable keys are reported before any connection.

@@ -49,7 +49,7 @@ async fn locked(world: &World) -> Vec<String> {
     let reason = |row: &tokio_postgres::Row| row.get::<_, String>(1);
     assert!(
         rows.iter()
-            .all(|row| reason(row).contains("the application holds a lock on the row")),
+            .all(|row| reason(row).contains("the application has locked the row")),
         "{rows:?}"
     );
     rows.iter().map(|row| row.get(0)).collect()

@@ -150,7 +150,7 @@ async fn a_missing_privilege_fails_the_sync() {
     refused.push(world.once_with(&environment).await);
     for ran in refused {
         assert_eq!(ran.code, Some(1), "{ran:#?}");
-        assert!(ran.stderr.contains("the database role may not do this"), "{ran:#?}");
+        assert!(ran.stderr.contains("the database role lacks a privilege"), "{ran:#?}");
     }
     assert!(rejected_ids(&world).await.is_empty(), "nobody's data was to blame");
     world

@@ -97,7 +97,9 @@ impl Address {
             .map_or_else(std::env::home_dir, |home| Some(PathBuf::from(home.expose())));
         let user = match params.text("user") {
             Some(user) => user.to_owned(),
-            None => whoami::username().map_err(|_| params.unusable("user", "it names no user"))?,
+            None => {
+                whoami::username().map_err(|_| params.unusable("user", "the system does not say which user this is"))?
+            }
         };
         let database = params.text("dbname").unwrap_or(&user).to_owned();
         let passfile = params.text("passfile").map(PathBuf::from);
@@ -143,14 +145,14 @@ fn hosts(params: &ConnectParams) -> Result<Vec<Host>, MirrorError> {
     let (names, ips, ports) = (list(params, "host"), list(params, "hostaddr"), list(params, "port"));
     if names.iter().any(|name| name.contains('@')) {
         // This text begins with the end of the password, so it is not shown.
-        return Err(params.unusable("host", "there is an @ too many; one in the password is written %40"));
+        return Err(params.unusable("host", "there is an @ too many; write an @ in the password as %40"));
     }
     if !names.is_empty() && !ips.is_empty() && names.len() != ips.len() {
-        return Err(params.unusable("hostaddr", "host and hostaddr are lists of one length"));
+        return Err(params.unusable("hostaddr", "host and hostaddr must be lists of the same length"));
     }
     let count = names.len().max(ips.len()).max(1);
     if ports.len() > 1 && ports.len() != count {
-        return Err(params.unusable("port", "there is one port for all hosts, or one for each"));
+        return Err(params.unusable("port", "give one port for all hosts, or one for each"));
     }
     let port = |text: &str| match text {
         "" => Ok(5432),
@@ -158,7 +160,7 @@ fn hosts(params: &ConnectParams) -> Result<Vec<Host>, MirrorError> {
         text => text.parse().ok().filter(|&port| port != 0).ok_or_else(|| {
             params.unusable(
                 "port",
-                "a port is a number from 1 to 65535; in the password, / is written %2F",
+                "a port is a number from 1 to 65535; write a / in the password as %2F",
             )
         }),
     };
@@ -189,7 +191,7 @@ fn tls(params: &ConnectParams, home: Option<PathBuf>) -> Result<Tls, MirrorError
     // Anyone can have a certificate of a public authority, so the name in it must be checked.
     let mode = mode.unwrap_or(if is_system { Mode::VerifyFull } else { Mode::Prefer });
     if is_system && mode != Mode::VerifyFull {
-        return Err(params.unusable("sslmode", "sslrootcert=system goes with sslmode=verify-full only"));
+        return Err(params.unusable("sslmode", "sslrootcert=system needs sslmode=verify-full"));
     }
     let is_direct = params
         .word("sslnegotiation", &[("postgres", false), ("direct", true)])?
@@ -197,7 +199,7 @@ fn tls(params: &ConnectParams, home: Option<PathBuf>) -> Result<Tls, MirrorError
     if is_direct && mode < Mode::Require {
         return Err(params.unusable(
             "sslnegotiation",
-            "sslnegotiation=direct goes with sslmode=require or more",
+            "sslnegotiation=direct needs sslmode=require or higher",
         ));
     }
     // Values that change nothing. Any other value asks for something that clerk2pg cannot do, and

@@ -56,20 +56,20 @@ impl FailedAttempt {
             (_, "server does not support TLS") => Self {
                 kind: FailureKind::NoTls,
                 error: MirrorError::Tls {
-                    why: format!("the server does not offer it, at {place}"),
-                    hint: "turn on ssl at the server; in a network that is trusted, sslmode=prefer goes on without",
+                    why: format!("the server does not support it, at {place}"),
+                    hint: "turn on ssl on the server; in a trusted network, sslmode=prefer connects without",
                 },
             },
             ("error performing TLS handshake", "invalid dns name") => Self {
                 kind: FailureKind::Handshake,
                 error: MirrorError::Tls {
-                    why: format!("the host is no name of the DNS, at {place}"),
-                    hint: "name the server by another of its names, with hostaddr beside it if need be",
+                    why: format!("the host is not a valid DNS name, at {place}"),
+                    hint: "use another name of the server, with hostaddr beside it if necessary",
                 },
             },
             // A server that is shutting down may do the same.
             ("error performing TLS handshake", "tls handshake eof") if is_direct => Self::away(format!(
-                "{text}, as of a server older than PostgreSQL 17, which sslnegotiation=direct needs, at {place}"
+                "{text}; sslnegotiation=direct needs PostgreSQL 17 or newer, at {place}"
             )),
             ("invalid configuration" | "authentication error", _) => Self {
                 kind: FailureKind::Refused,
@@ -103,10 +103,10 @@ fn refused(answer: &DbError, place: &str, is_encrypted: bool) -> FailedAttempt {
             // its own language, says which of them is meant.
             let hint = match (*code == SqlState::INVALID_AUTHORIZATION_SPECIFICATION, is_encrypted) {
                 (true, true) => {
-                    "check user, password and database name in database.url (DATABASE_URL); where the server asks for a certificate, sslcert and sslkey name it and its key"
+                    "check user, password and database name in database.url (DATABASE_URL); if the server asks for a certificate, set sslcert and sslkey"
                 }
                 (true, false) => {
-                    "check user, password and database name in database.url (DATABASE_URL); where the server wants TLS, sslmode=verify-full, or require"
+                    "check user, password and database name in database.url (DATABASE_URL); if the server requires TLS, set sslmode=verify-full, or require"
                 }
                 _ => CHECK,
             };
@@ -137,7 +137,7 @@ fn handshake(error: &RustlsError, place: &str) -> FailedAttempt {
             | AlertDescription::UnsupportedCertificate),
         ) => (
             format!("the server does not accept clerk2pg's certificate ({alert:?})"),
-            "sslcert must be a certificate of the authority in the server's ssl_ca_file, and sslkey its key",
+            "set sslcert to a certificate of the authority in the server's ssl_ca_file, and sslkey to its key",
         ),
         // A fault of the server, not of the address.
         RustlsError::AlertReceived(AlertDescription::InternalError) => {
@@ -145,7 +145,7 @@ fn handshake(error: &RustlsError, place: &str) -> FailedAttempt {
         }
         error => (
             error.to_string(),
-            "does the server, or what is before it, speak TLS 1.2 or newer?",
+            "check that the server, or a proxy in front of it, supports TLS 1.2 or newer",
         ),
     };
     FailedAttempt {
@@ -160,8 +160,8 @@ fn handshake(error: &RustlsError, place: &str) -> FailedAttempt {
 fn certificate(error: &CertificateError) -> (String, &'static str) {
     match error {
         CertificateError::UnknownIssuer => (
-            "the server's certificate is of no authority that sslrootcert names".to_owned(),
-            "sslrootcert must name the authority (CA) that signed the server's certificate; who runs the database has it for download",
+            "no authority in sslrootcert signed the server's certificate".to_owned(),
+            "set sslrootcert to the authority (CA) that signed the server's certificate; the provider of the database offers it for download",
         ),
         CertificateError::NotValidForNameContext { expected, presented } => {
             let names = match presented.as_slice() {
@@ -179,20 +179,20 @@ fn certificate(error: &CertificateError) -> (String, &'static str) {
             };
             (
                 format!("the server's certificate is for {names}, not for {}", expected.to_str()),
-                "is the host the right one? sslmode=verify-ca accepts any name from that authority",
+                "check the host; sslmode=verify-ca accepts any name from that authority",
             )
         }
         CertificateError::Expired | CertificateError::ExpiredContext { .. } => (
             "the server's certificate has expired".to_owned(),
-            "have it renewed; is the clock of this machine right?",
+            "renew it, or correct the clock of this machine",
         ),
         CertificateError::NotValidYet | CertificateError::NotValidYetContext { .. } => (
             "the server's certificate is not valid yet".to_owned(),
-            "is the clock of this machine right?",
+            "correct the clock of this machine",
         ),
         error => (
             format!("the server's certificate cannot be accepted: {error}"),
-            "a certificate of X.509 version 3 with the host in subjectAltName can",
+            "use a certificate of X.509 version 3 with the host in subjectAltName",
         ),
     }
 }

@@ -199,7 +199,7 @@ impl Connector {
             }
             Ok(Err(error)) => Err(MirrorError::Unavailable(format!("{error}, at {place}"))),
             Err(_) => Err(MirrorError::Unavailable(format!(
-                "the host's name is not resolved in time, at {place}"
+                "the host's name could not be resolved in time, at {place}"
             ))),
         }
     }
@@ -245,7 +245,7 @@ impl Connector {
         if !self.has_told_of_clear.swap(true, Ordering::Relaxed) {
             warn!(
                 place,
-                "the connection to Postgres is not encrypted: who is on the way can read the users; sslmode=verify-full in its address, or require, asks for TLS"
+                "the connection to Postgres is not encrypted: others on the network can read the users; set sslmode=verify-full in its address, or require"
             );
         }
     }
@@ -318,7 +318,7 @@ pub(super) async fn get(pool: &Pool<Session>) -> Result<Connection, MirrorError>
     pool.get().await.map_err(|error| match error {
         PoolError::Backend(Connect::ConnectionError(error)) => unpacked(error),
         PoolError::Backend(Connect::QueryError(error)) => error.into(),
-        PoolError::Timeout(_) => MirrorError::Unavailable("no connection in time".to_owned()),
+        PoolError::Timeout(_) => MirrorError::Unavailable("no connection was free in time".to_owned()),
         error => MirrorError::Unavailable(error.to_string()),
     })
 }

@@ -95,7 +95,7 @@ impl ConnectParams {
             if !others.take(name, &value)? {
                 // The rest of a password without quotes looks like another parameter.
                 let why = if is_behind_password && !string::is_url(text) {
-                    "there is an unknown parameter behind the password; one with spaces in it is written password='…'"
+                    "there is an unknown parameter after the password; write a password with spaces as password='…'"
                         .to_owned()
                 } else {
                     unknown(name)
@@ -146,7 +146,7 @@ impl ConnectParams {
         match self.values.get(name) {
             Some((value, Some(variable))) => unusable(variable, format!("it is {value}, expected {expected}")),
             Some((value, None)) => unusable(STRING, format!("{name}={value}, expected {expected}")),
-            None => unusable(STRING, format!("{name} is left out, expected {expected}")),
+            None => unusable(STRING, format!("{name} is missing, expected {expected}")),
         }
     }
 
@@ -240,7 +240,7 @@ impl Others {
             let parameters = self.left_aside.join(", ");
             debug!(
                 parameters,
-                "parameters of other clients in the address of Postgres are left aside"
+                "ignoring parameters of other clients in the address of Postgres"
             );
         }
         Ok(())
@@ -249,13 +249,13 @@ impl Others {
 
 fn unknown(name: &str) -> String {
     if OTHERS.contains(&name) {
-        return format!("{name} is a parameter of libpq's that clerk2pg does not have");
+        return format!("{name} is a parameter of libpq that clerk2pg does not support");
     }
     let distance = |known: &str| strsim::damerau_levenshtein(known, name);
     let known = PARAMETERS.iter().map(|(known, _)| known).chain(LEFT_ASIDE);
     match known.map(|known| (distance(known), known)).min() {
         Some((..=3, nearest)) => format!("there is no parameter {name}; did you mean {nearest}?"),
-        _ => format!("neither libpq nor a client that is known has a parameter {name}; take it out"),
+        _ => format!("there is no parameter {name}, neither in libpq nor in other clients; remove it"),
     }
 }
 

@@ -15,17 +15,17 @@ pub(super) struct PassfileEntry<'a> {
 /// # Errors
 /// Why the file is ignored, as a warning: the server may ask for no password.
 pub(super) fn read(file: &Path, entry: &PassfileEntry<'_>) -> Result<Option<String>, String> {
-    let aside = |why: &str| Err(format!("{} is left aside: {why}", file.display()));
+    let aside = |why: &str| Err(format!("{} is ignored: {why}", file.display()));
     let metadata = match fs::metadata(file) {
         Ok(metadata) => metadata,
         Err(error) if matches!(error.kind(), ErrorKind::NotFound | ErrorKind::NotADirectory) => return Ok(None),
         Err(error) => return aside(&error.to_string()),
     };
     if !metadata.is_file() {
-        return aside("it is no plain file");
+        return aside("it is not a plain file");
     }
     if metadata.permissions().mode() & 0o077 != 0 {
-        return aside("others than its owner may read or write it; chmod 600 mends that");
+        return aside("users other than its owner may read or write it; run chmod 600");
     }
     match fs::read_to_string(file) {
         Ok(text) => Ok(password(&text, entry)),

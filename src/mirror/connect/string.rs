@@ -1,10 +1,10 @@
 //! Parses libpq's two forms of a connection string: `postgres://…` and `name=value …`.
 
 /// The error for a string in neither form.
-const FORM: &str = "it is neither postgres://… nor made of name=value; a value with spaces is written name='value'";
+const FORM: &str = "expected postgres://… or name=value …; write a value with spaces as name='value'";
 
 /// The error for a % that starts no valid escape.
-const PERCENT: &str = "a % that stands for itself is written %25";
+const PERCENT: &str = "write a % that stands for itself as %25";
 
 /// Whether the string is a URL, where no part of the password can look like the name of a
 /// parameter.
@@ -63,7 +63,7 @@ fn of_url(text: &str) -> Result<Vec<(String, String)>, String> {
                 .and_then(|(address, port)| {
                     Some((address, if port.is_empty() { port } else { port.strip_prefix(':')? }))
                 })
-                .ok_or("an IPv6 address is written [::1], and a port behind it [::1]:5432")?,
+                .ok_or("write an IPv6 address as [::1], and with a port as [::1]:5432")?,
             None => place.split_once(':').unwrap_or((place, "")),
         };
         hosts.push(host);
@@ -74,13 +74,13 @@ fn of_url(text: &str) -> Result<Vec<(String, String)>, String> {
     let (path, query) = rest.split_once('?').unwrap_or((rest, ""));
     // Otherwise the rest of the password would be shown as the name of the database.
     if path.contains('@') {
-        return Err("an @ in the password is written %40, and a / is written %2F".to_owned());
+        return Err("write an @ in the password as %40, and a / as %2F".to_owned());
     }
     add("dbname", path.strip_prefix('/').unwrap_or_default())?;
     for pair in query.split('&').filter(|pair| !pair.is_empty()) {
         match pair.split_once('=') {
             Some((name, value)) => add(name, value)?,
-            None => return Err("each parameter behind the ? is written name=value".to_owned()),
+            None => return Err("write each parameter after the ? as name=value".to_owned()),
         }
     }
     Ok(parameters)
@@ -133,7 +133,7 @@ fn value(text: &str) -> Result<(String, &str), String> {
         }
     }
     match quoted {
-        Some(_) => Err("a quote is not closed; in a value, ' is written \\' and \\ is written \\\\".to_owned()),
+        Some(_) => Err("a quote is not closed; in a value, write ' as \\' and \\ as \\\\".to_owned()),
         None => Ok((value, "")),
     }
 }

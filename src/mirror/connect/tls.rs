@@ -94,14 +94,9 @@ impl Tls {
         };
         let builder = builder.dangerous().with_custom_certificate_verifier(Arc::new(verifier));
         let mut config = match self.identity()? {
-            Some((file, certificates, key)) => builder.with_client_auth_cert(certificates, key).map_err(|error| {
-                wrong(
-                    "sslcert",
-                    &file,
-                    &error.to_string(),
-                    "sslkey must be the key of sslcert",
-                )
-            })?,
+            Some((file, certificates, key)) => builder
+                .with_client_auth_cert(certificates, key)
+                .map_err(|error| wrong("sslcert", &file, &error.to_string(), "set sslkey to the key of sslcert"))?,
             None => builder.with_no_client_auth(),
         };
         config.enable_sni = self.sends_name;
@@ -142,7 +137,7 @@ impl Tls {
         let mut roots = RootCertStore::empty();
         let (added, _) = roots.add_parsable_certificates(certificates.iter().cloned());
         if added == 0 {
-            return Err(wrong("sslrootcert", &file, "there is no certificate in it", AUTHORITY));
+            return Err(wrong("sslrootcert", &file, "it contains no certificate", AUTHORITY));
         }
         let chain = WebPkiServerVerifier::builder(Arc::new(roots))
             .build()
@@ -178,17 +173,17 @@ impl Tls {
     }
 }
 
-const AUTHORITY: &str = "sslrootcert=FILE names the authority (CA) that signed the server's certificate, as who runs the database has it \
-    for download; sslrootcert=system trusts those that this machine trusts";
+const AUTHORITY: &str = "set sslrootcert=FILE with the authority (CA) that signed the server's certificate, which the provider of the \
+    database offers for download, or sslrootcert=system for the authorities that this machine trusts";
 
-const READABLE: &str = "a PEM file that clerk2pg's user can read";
+const READABLE: &str = "use a PEM file that clerk2pg's user can read";
 
 fn certificates(parameter: &str, file: &Path, hint: &'static str) -> Result<Vec<CertificateDer<'static>>, MirrorError> {
     let text = fs::read(file).map_err(|error| unreadable(parameter, file, &error, hint))?;
     let certificates: Result<Vec<_>, _> = CertificateDer::pem_slice_iter(&text).collect();
     match certificates {
         Ok(certificates) if !certificates.is_empty() => Ok(certificates),
-        Ok(_) => Err(wrong(parameter, file, "there is no certificate in it", hint)),
+        Ok(_) => Err(wrong(parameter, file, "it contains no certificate", hint)),
         Err(error) => Err(wrong(parameter, file, &error.to_string(), hint)),
     }
 }
@@ -200,18 +195,18 @@ fn private_key(file: &Path) -> Result<PrivateKeyDer<'static>, MirrorError> {
     // As with libpq: a group may read a key that root owns.
     let others = if metadata.uid() == 0 { 0o037 } else { 0o077 };
     if metadata.mode() & others != 0 {
-        let hint = "chmod 600; where the file is root's, 640 will do";
-        return Err(wrong("others than its owner may read or write it", hint));
+        let hint = "run chmod 600; if root owns the file, 640 is enough";
+        return Err(wrong("users other than its owner may read or write it", hint));
     }
     let text = fs::read(file).map_err(unreadable)?;
     PrivateKeyDer::from_pem_slice(&text).map_err(|_| {
         if String::from_utf8_lossy(&text).contains("ENCRYPTED") {
             wrong(
                 "the key is encrypted",
-                "openssl pkey -in FILE -out FILE2 takes the password off",
+                "remove the password: openssl pkey -in FILE -out FILE2",
             )
         } else {
-            wrong("there is no private key in it", READABLE)
+            wrong("it contains no private key", READABLE)
         }
     })
 }

@@ -142,26 +142,29 @@ fn what_is_wrong_names_the_parameter_and_what_would_be_right() {
     );
     check(
         "postgres://u:hidden@h/d?sslmode=require&sslrootcert=system",
-        "sslmode=verify-full only",
+        "needs sslmode=verify-full",
     );
     check(
         "postgres://u:hidden@h/d?sslnegotiation=direct",
-        "sslmode=require or more",
+        "sslmode=require or higher",
     );
     check(
         "postgres://u:hidden@h/d?gssencmode=require",
         "gssencmode=require, expected disable, prefer",
     );
-    check("postgres://u:hidden@h/d?host=a,b&hostaddr=::1", "lists of one length");
+    check(
+        "postgres://u:hidden@h/d?host=a,b&hostaddr=::1",
+        "lists of the same length",
+    );
     check("postgres://u@h:1,i:2/d?host=a,b,c", "one port for all hosts");
     check(
         "postgres://u@h/d?hostaddr=h",
         "hostaddr=h, expected numeric IP addresses",
     );
     // Passwords that contain delimiters.
-    check("postgres://u:first@hidden@h/d", "written %40");
-    check("postgres://u:hidden/more@h/d", "written %2F");
-    check("postgres://u:hid%den@h/d", "written %25");
+    check("postgres://u:first@hidden@h/d", "as %40");
+    check("postgres://u:hidden/more@h/d", "as %2F");
+    check("postgres://u:hid%den@h/d", "as %25");
     check("host=h password=my hidden=1", "password='…'");
     check_error(
         "postgres://u@h/d",
