@@ -141,7 +141,7 @@ async fn a_role_without_create_is_refused_with_a_hint() {
         let ran = role.run(&world, arguments).await;
         assert_refused(
             &ran,
-            "the database role may not do this: permission denied",
+            "the database role lacks a privilege: permission denied",
             "CREATE SCHEMA clerk AUTHORIZATION",
         );
     }
@@ -176,7 +176,7 @@ async fn a_role_that_may_only_read_is_refused_with_a_hint() {
     let ran = role.run(&world, &["--once"]).await;
     assert_refused(
         &ran,
-        "the database role may not do this: permission denied",
+        "the database role lacks a privilege: permission denied",
         "let the role own the schema",
     );
     assert_eq!(world.db.snapshot().await, before);

@@ -157,7 +157,7 @@ async fn wakes_in_vain(world: &World, sleeper: Process) {
         "{ran:#?}"
     );
     assert!(
-        ran.stderr.contains("hint: two are running for one database"),
+        ran.stderr.contains("hint: two processes sync this database"),
         "{ran:#?}"
     );
     assert_eq!(world.db.versions().await, versions, "a stale page was written");

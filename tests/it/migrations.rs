@@ -328,7 +328,7 @@ async fn a_role_needs_only_an_empty_schema_of_its_own() {
     assert_eq!(denied.code, Some(1), "{denied:#?}");
     let stderr = &denied.stderr;
     assert!(
-        stderr.contains("error: the database role may not do this: permission denied"),
+        stderr.contains("error: the database role lacks a privilege: permission denied"),
         "{stderr}"
     );
     assert!(

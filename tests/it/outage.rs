@@ -258,7 +258,10 @@ async fn a_single_run_gives_up_on_postgres() {
             "{ran:#?}"
         );
         assert!(ran.stderr.contains("error: Postgres cannot be reached"), "{ran:#?}");
-        assert!(ran.stderr.contains("hint: is the server running"), "{ran:#?}");
+        assert!(
+            ran.stderr.contains("hint: check that the server is running"),
+            "{ran:#?}"
+        );
     };
     tokio::join!(patient(&refusing), patient(&silent));
     assert_eq!(world.sim.requests(), 0, "Clerk was asked for nothing");
