@@ -31,7 +31,7 @@ const PAUSE: Duration = Duration::from_secs(1);
 
 /// What is in the database.
 #[derive(Debug, Clone, PartialEq, Eq)]
-enum SchemaState {
+enum SchemaVersion {
     /// No schema `clerk`, or an empty one that was prepared for us.
     Empty { schema_exists: bool },
     /// Our schema, with this number of migrations to apply.
@@ -49,9 +49,9 @@ impl Schema {
     /// The schema is foreign, newer than this binary, or too old to be read.
     pub async fn exists(&self) -> Result<bool, MirrorError> {
         match state(&mut self.0.connection().await?).await? {
-            SchemaState::Empty { .. } => Ok(false),
-            SchemaState::Ours { pending: 0 } => Ok(true),
-            SchemaState::Ours { .. } => Err(SchemaError::Outdated { missing: false }.into()),
+            SchemaVersion::Empty { .. } => Ok(false),
+            SchemaVersion::Ours { pending: 0 } => Ok(true),
+            SchemaVersion::Ours { .. } => Err(SchemaError::Outdated { missing: false }.into()),
         }
     }
 
@@ -60,10 +60,10 @@ impl Schema {
     pub async fn prepare(&self, migrate: bool) -> Result<Vec<String>, MirrorError> {
         let mut connection = self.0.connection().await?;
         match state(&mut connection).await? {
-            SchemaState::Ours { pending: 0 } => Ok(Vec::new()),
+            SchemaVersion::Ours { pending: 0 } => Ok(Vec::new()),
             _ if migrate => apply(connection).await,
-            SchemaState::Empty { .. } => Err(SchemaError::Outdated { missing: true }.into()),
-            SchemaState::Ours { .. } => Err(SchemaError::Outdated { missing: false }.into()),
+            SchemaVersion::Empty { .. } => Err(SchemaError::Outdated { missing: true }.into()),
+            SchemaVersion::Ours { .. } => Err(SchemaError::Outdated { missing: false }.into()),
         }
     }
 }
@@ -79,7 +79,7 @@ fn versions() -> Result<Vec<String>, MirrorError> {
 }
 
 /// Returns what is in the database. Does not write.
-async fn state(conn: &mut Connection) -> Result<SchemaState, MirrorError> {
+async fn state(conn: &mut Connection) -> Result<SchemaVersion, MirrorError> {
     #[derive(QueryableByName)]
     struct SchemaObjects {
         #[diesel(sql_type = Bool)]
@@ -100,7 +100,7 @@ async fn state(conn: &mut Connection) -> Result<SchemaState, MirrorError> {
         return if found.tables {
             Err(SchemaError::Foreign.into())
         } else {
-            Ok(SchemaState::Empty {
+            Ok(SchemaVersion::Empty {
                 schema_exists: found.schema,
             })
         };
@@ -125,7 +125,7 @@ async fn state(conn: &mut Connection) -> Result<SchemaState, MirrorError> {
         }
         .into());
     }
-    Ok(SchemaState::Ours {
+    Ok(SchemaVersion::Ours {
         pending: known.len() - applied.len(),
     })
 }
@@ -189,8 +189,8 @@ async fn is_pending(conn: &mut Connection) -> Result<bool, MirrorError> {
         .execute(conn)
         .await?;
     match state(conn).await? {
-        SchemaState::Ours { pending: 0 } => return Ok(false),
-        SchemaState::Empty { schema_exists: false } => conn.batch_execute("CREATE SCHEMA clerk").await?,
+        SchemaVersion::Ours { pending: 0 } => return Ok(false),
+        SchemaVersion::Empty { schema_exists: false } => conn.batch_execute("CREATE SCHEMA clerk").await?,
         _ => {}
     }
     // Diesel's bookkeeping goes where the search path points: into our schema, not among the

@@ -48,7 +48,7 @@ async fn the_state_of_the_schema_is_reported() {
     nothing
         .assert_failed(&["schema"])
         .assert_check("permissions", "skipped", "")
-        .assert_check("schema", "failed", "is not there")
+        .assert_check("schema", "failed", "is missing")
         .assert_hint("schema", "clerk2pg migrate");
     world.db.execute("CREATE SCHEMA clerk").await;
     check_with(&world, &[])

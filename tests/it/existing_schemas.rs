@@ -76,7 +76,7 @@ async fn migrations_may_be_left_to_a_person() {
     let manual = [("CLERK2PG_DATABASE__MIGRATE", "false")];
     let world = World::new(3).await;
     let ran = world.run_with(&["--once"], &manual).await;
-    assert_refused(&ran, "the schema \"clerk\" is not there", "clerk2pg migrate");
+    assert_refused(&ran, "the schema \"clerk\" is missing", "clerk2pg migrate");
     assert_eq!(
         world
             .db

@@ -156,7 +156,7 @@ async fn no_automatic_migration_where_it_is_turned_off() {
     let ran = world.once_with(&[OFF]).await;
     assert_eq!(ran.code, Some(1), "{ran:#?}");
     assert!(
-        ran.stderr.contains("error: the schema \"clerk\" is not there"),
+        ran.stderr.contains("error: the schema \"clerk\" is missing"),
         "{ran:#?}"
     );
     assert!(ran.stderr.contains("hint: run `clerk2pg migrate`"), "{ran:#?}");
