@@ -377,7 +377,12 @@ mod tests {
                 let raw = &page.users()[0];
                 assert_eq!((raw.id.as_deref(), raw.created_at), (Some("a"), expected), "{list}");
             }
-            assert_eq!(resource::decode(&document).ok().map(|user| user.created_at), expected);
+            assert_eq!(
+                resource::decode(&resource::USERS, &document)
+                    .ok()
+                    .map(|user| user.created_at),
+                expected
+            );
         }
     }
 
@@ -427,7 +432,7 @@ mod tests {
         fn nearly_json_gives_a_page_or_an_error(text in r#"[\[\]{}",:0-9a-z\\]{0,80}"#) {
             if let Ok(page) = parse(text) {
                 for raw in page.users() {
-                    let _ = crate::resource::decode(page.document(raw));
+                    let _ = resource::decode(&resource::USERS, page.document(raw));
                 }
             }
         }

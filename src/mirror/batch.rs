@@ -1,13 +1,13 @@
 //! What one transaction does, as a value.
 
 use super::{Mark, sqlstate::BLOCKED};
-use crate::resource::{Digest, User};
+use crate::resource::{Digest, Record};
 
 /// A user to write.
 #[derive(Debug, Clone)]
 pub struct Write<'a> {
     /// The decoded user.
-    pub user: &'a User<'a>,
+    pub user: &'a Record<'a>,
     /// Names of the fields that changed; empty for a new user.
     pub changed: Vec<String>,
     /// Whether the row is marked as deleted although its user exists again.

@@ -14,7 +14,7 @@ use diesel::{
 use diesel_async::{AsyncConnection, RunQueryDsl};
 
 use super::{Lease, Mirror, MirrorError, Write, rows::timestamp, session::Session, transaction};
-use crate::resource::Value;
+use crate::resource::FieldValue;
 
 /// Events removed per transaction.
 const PRUNED_AT_ONCE: i64 = 1_000;
@@ -81,7 +81,7 @@ pub(super) async fn stored(conn: &mut Session, changes: &[(EventKind, &Write<'_>
 fn happened_at(kind: EventKind, write: &Write<'_>) -> Option<i64> {
     let moved = kind == EventKind::Created || write.changed.iter().any(|field| field == "updated_at");
     match write.user.get("updated_at") {
-        Some(Value::Time(at)) if moved => Some(*at),
+        Some(FieldValue::Time(at)) if moved => Some(*at),
         _ => None,
     }
 }

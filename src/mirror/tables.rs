@@ -1,6 +1,6 @@
 //! The tables of the schema `clerk`, as far as the query builder needs them. Of `clerk.users`,
 //! these are the columns that a comparison reads. The others follow from
-//! [`crate::resource::fields::FIELDS`].
+//! [`crate::resource::USERS`].
 
 diesel::table! {
     clerk.users (id) {

@@ -1,4 +1,4 @@
-//! Writes users into `clerk.users` as a set. The statement is generated from the table of fields.
+//! Writes records into their table as a set. The statement is generated from the resource.
 
 use std::{collections::HashMap, sync::LazyLock};
 
@@ -12,20 +12,18 @@ use diesel::{
 use diesel_async::RunQueryDsl;
 
 use super::{Write, rows::timestamp, session::Session};
-use crate::resource::{
-    User, Value,
-    fields::{FIELDS, Field, Kind},
-};
+use crate::resource::{DerivedColumn, Field, FieldKind, FieldValue, Record, Resource, USERS};
 
 /// Inserts users, or updates existing ones as changed.
 pub(super) static UPSERT: LazyLock<UpsertStatement> =
-    LazyLock::new(|| UpsertStatement::new(", changed_at = pg_catalog.now()"));
+    LazyLock::new(|| UpsertStatement::new(&USERS, ", changed_at = pg_catalog.now()"));
 
 /// Brings rows up to date without marking them as changed.
-pub(super) static REFRESH: LazyLock<UpsertStatement> = LazyLock::new(|| UpsertStatement::new(""));
+pub(super) static REFRESH: LazyLock<UpsertStatement> = LazyLock::new(|| UpsertStatement::new(&USERS, ""));
 
 /// The SQL before and behind the arrays of the columns.
 pub(super) struct UpsertStatement {
+    resource: &'static Resource,
     before: String,
     behind: String,
 }
@@ -45,41 +43,40 @@ impl Stored<'_> {
     }
 }
 
-/// Columns besides Clerk's fields, with the element types of their arrays.
-const OWN: [(&str, &str); 9] = [
-    ("extra", "text"),
-    ("absent", "text"),
-    ("unexpected", "text"),
-    ("primary_email", "text"),
-    ("primary_email_verified", "boolean"),
-    ("primary_phone", "text"),
-    ("primary_phone_verified", "boolean"),
-    ("full_name", "text"),
-    ("digest", "bytea"),
-];
+/// Columns before the derived ones, with the element types of their arrays.
+const OWN: [&str; 3] = ["extra", "absent", "unexpected"];
+
+/// The last column.
+const DIGEST: &str = "digest";
+
+/// Returns the columns of a resource's table that are written.
+fn columns(resource: &Resource) -> impl Iterator<Item = &'static str> + Clone {
+    let fields = resource.fields.iter().map(|field| field.name);
+    let derived = resource.derived.columns.iter().map(|column| column.name);
+    fields.chain(OWN).chain(derived).chain([DIGEST])
+}
 
 impl UpsertStatement {
     /// Generates the insert, with what to do if the row exists.
-    fn new(on_update: &str) -> Self {
-        let names = FIELDS.iter().map(|field| field.name);
-        let columns: Vec<&str> = names.chain(OWN.iter().map(|(name, _)| *name)).collect();
-        let values = FIELDS
-            .iter()
-            .map(|field| match field.kind {
-                Kind::Json => format!("t.{}::jsonb", field.name),
-                _ => format!("t.{}", field.name),
-            })
-            .chain(OWN.iter().map(|(name, _)| match *name {
-                "extra" => "t.extra::jsonb".to_owned(),
-                "absent" | "unexpected" => format!("pg_catalog.string_to_array(t.{name}, ',')"),
-                name => format!("t.{name}"),
-            }));
+    fn new(resource: &'static Resource, on_update: &str) -> Self {
+        let is_json = |name: &str| {
+            let field = resource.fields.iter().find(|field| field.name == name);
+            name == "extra" || field.is_some_and(|field| field.kind == FieldKind::Json)
+        };
+        let values = columns(resource).map(|name| match name {
+            "absent" | "unexpected" => format!("pg_catalog.string_to_array(t.{name}, ',')"),
+            name if is_json(name) => format!("t.{name}::jsonb"),
+            name => format!("t.{name}"),
+        });
         let values: Vec<String> = values.collect();
-        let sets = columns.iter().filter(|name| **name != "id");
+        let sets = columns(resource).filter(|name| *name != "id");
         let sets: Vec<String> = sets.map(|name| format!("{name} = excluded.{name}")).collect();
+        let columns: Vec<&str> = columns(resource).collect();
         let (columns, values, sets) = (columns.join(", "), values.join(", "), sets.join(", "));
+        let table = resource.table;
         Self {
-            before: format!("INSERT INTO clerk.users ({columns}) SELECT {values} FROM unnest("),
+            resource,
+            before: format!("INSERT INTO {table} ({columns}) SELECT {values} FROM unnest("),
             behind: format!(
                 ") AS t({columns}) ON CONFLICT (id) DO UPDATE SET {sets}, deleted_at = NULL{on_update} \
                  RETURNING id, xmax = 0 AS is_new"
@@ -108,41 +105,38 @@ struct Upsert<'w> {
 
 impl<'w> Upsert<'w> {
     fn new(statement: &'static UpsertStatement, writes: &[&'w Write<'w>]) -> Self {
-        let of_field = |(at, field): (usize, &Field)| {
-            let values = writes.iter().map(|write| &write.user.values[at]);
-            match field.kind {
-                Kind::Text => (ColumnArray::Text(values.map(text).collect()), "text"),
-                Kind::Json => (ColumnArray::Text(values.map(json).collect()), "text"),
-                Kind::Bool => (ColumnArray::Bool(values.map(boolean).collect()), "boolean"),
-                Kind::Int => (ColumnArray::Int(values.map(int).collect()), "bigint"),
-                Kind::Time => (ColumnArray::Time(values.map(time).collect()), "timestamptz"),
-            }
+        let Resource { fields, derived, .. } = statement.resource;
+        let records = || writes.iter().map(|write: &&'w Write<'w>| write.user);
+        let of_field = |(at, field): (usize, &Field)| column(field.kind, records().map(|record| &record.values[at]));
+        let of_derived = |(at, column_of): (usize, &DerivedColumn)| {
+            column(column_of.kind, records().map(|record| &record.derived[at]))
         };
-        let users = || writes.iter().map(|write: &&'w Write<'w>| write.user);
-        let of_own = |(name, kind): &(&str, &'static str)| {
-            let derived = users().map(|user| &user.derived);
-            let column = match *name {
-                "extra" => ColumnArray::Made(users().map(User::extra_object).collect()),
-                "absent" => ColumnArray::Made(users().map(|user| names(user.absent())).collect()),
-                "unexpected" => ColumnArray::Made(users().map(|user| names(user.unexpected.iter().copied())).collect()),
-                "primary_email" => ColumnArray::Text(derived.map(|derived| derived.primary_email.as_deref()).collect()),
-                "primary_email_verified" => {
-                    ColumnArray::Bool(derived.map(|derived| derived.primary_email_verified).collect())
-                }
-                "primary_phone" => ColumnArray::Text(derived.map(|derived| derived.primary_phone.as_deref()).collect()),
-                "primary_phone_verified" => {
-                    ColumnArray::Bool(derived.map(|derived| derived.primary_phone_verified).collect())
-                }
-                "full_name" => ColumnArray::Text(derived.map(|derived| derived.full_name.as_deref()).collect()),
-                _ => ColumnArray::Bytes(writes.iter().map(|write| &write.digest.0[..]).collect()),
-            };
-            (column, *kind)
-        };
-        let columns = FIELDS.iter().enumerate().map(of_field).chain(OWN.iter().map(of_own));
+        let own = [
+            records().map(Record::extra_object).collect(),
+            records().map(|record| names(record.absent())).collect(),
+            records()
+                .map(|record| names(record.unexpected.iter().copied()))
+                .collect(),
+        ];
+        let own = own.into_iter().map(|values| (ColumnArray::Made(values), "text"));
+        let digests = ColumnArray::Bytes(writes.iter().map(|write| &write.digest.0[..]).collect());
+        let columns = fields.iter().enumerate().map(of_field).chain(own);
+        let columns = columns.chain(derived.columns.iter().enumerate().map(of_derived));
         Self {
             statement,
-            columns: columns.collect(),
+            columns: columns.chain([(digests, "bytea")]).collect(),
         }
+    }
+}
+
+/// Collects the values of a column, and returns them with the element type of their array.
+fn column<'w>(kind: FieldKind, values: impl Iterator<Item = &'w FieldValue<'w>>) -> (ColumnArray<'w>, &'static str) {
+    match kind {
+        FieldKind::Text => (ColumnArray::Text(values.map(text).collect()), "text"),
+        FieldKind::Json => (ColumnArray::Text(values.map(json).collect()), "text"),
+        FieldKind::Bool => (ColumnArray::Bool(values.map(boolean).collect()), "boolean"),
+        FieldKind::Int => (ColumnArray::Int(values.map(int).collect()), "bigint"),
+        FieldKind::Time => (ColumnArray::Time(values.map(time).collect()), "timestamptz"),
     }
 }
 
@@ -201,40 +195,40 @@ pub(super) async fn upsert<'w>(
 /// Whether a column is written with every user, so that a value that it loses for a moment comes
 /// back.
 pub(super) fn is_written(column: &str) -> bool {
-    FIELDS.iter().any(|field| field.name == column) || OWN.iter().any(|(name, _)| *name == column)
+    columns(&USERS).any(|name| name == column)
 }
 
-fn text<'v>(value: &'v Value<'_>) -> Option<&'v str> {
+fn text<'v>(value: &'v FieldValue<'_>) -> Option<&'v str> {
     match value {
-        Value::Text(text) => Some(text),
+        FieldValue::Text(text) => Some(text),
         _ => None,
     }
 }
 
-fn json<'v>(value: &'v Value<'_>) -> Option<&'v str> {
+fn json<'v>(value: &'v FieldValue<'_>) -> Option<&'v str> {
     match value {
-        Value::Json(json) => Some(json),
+        FieldValue::Json(json) => Some(json),
         _ => None,
     }
 }
 
-fn boolean(value: &Value<'_>) -> Option<bool> {
+fn boolean(value: &FieldValue<'_>) -> Option<bool> {
     match value {
-        Value::Bool(value) => Some(*value),
+        FieldValue::Bool(value) => Some(*value),
         _ => None,
     }
 }
 
-fn int(value: &Value<'_>) -> Option<i64> {
+fn int(value: &FieldValue<'_>) -> Option<i64> {
     match value {
-        Value::Int(value) => Some(*value),
+        FieldValue::Int(value) => Some(*value),
         _ => None,
     }
 }
 
-fn time(value: &Value<'_>) -> Option<DateTime<Utc>> {
+fn time(value: &FieldValue<'_>) -> Option<DateTime<Utc>> {
     match value {
-        Value::Time(time) => Some(timestamp(*time)),
+        FieldValue::Time(time) => Some(timestamp(*time)),
         _ => None,
     }
 }

@@ -1,54 +1,51 @@
-//! The columns that are derived from a document: which address and number are the primary ones, and the full name.
+//! The derived columns of users: primary address, primary number, and full name.
 
 use std::borrow::Cow;
 
 use serde_json::value::RawValue;
 
-use super::{Derived, User, Value, decode::string, keys::keys};
+use super::{DocumentKeys, FieldValue, decode::string, keys::keys};
 
-/// The lists that hold a user's addresses and numbers, as they came: one that cannot be stored as it is still names the primary one.
-#[derive(Default, Clone, Copy)]
-pub(super) struct Lists<'a> {
-    pub(super) email_addresses: Option<&'a RawValue>,
-    pub(super) phone_numbers: Option<&'a RawValue>,
+/// Returns the values of the derived columns, in their order.
+pub(super) fn derive(document: &DocumentKeys<'_, '_>) -> Vec<FieldValue<'static>> {
+    let find = |list, key, id| primary(document.json(list)?, key, document.text(id)?);
+    let email = find("email_addresses", "email_address", "primary_email_address_id");
+    let phone = find("phone_numbers", "phone_number", "primary_phone_number_id");
+    let name: Vec<&str> = ["first_name", "last_name"]
+        .into_iter()
+        .filter_map(|field| document.text(field))
+        .map(str::trim)
+        .filter(|name| !name.is_empty())
+        .collect();
+    let [email, email_verified] = columns(email);
+    let [phone, phone_verified] = columns(phone);
+    let full_name = match name.as_slice() {
+        [] => FieldValue::Null,
+        name => FieldValue::Text(name.join(" ").into()),
+    };
+    vec![email, email_verified, phone, phone_verified, full_name]
 }
 
-/// The entry that the document names as the primary one.
+/// The entry that the document refers to as the primary one.
 struct Primary {
     value: String,
     is_verified: bool,
 }
 
-/// What the mirror offers besides Clerk's fields.
-pub(super) fn derive(user: &User<'_>, lists: Lists<'_>) -> Derived {
-    let find = |list: Option<&RawValue>, key, id| match (list, user.get(id)) {
-        (Some(list), Some(Value::Text(id))) => primary(list, key, id),
-        _ => None,
-    };
-    let email = find(lists.email_addresses, "email_address", "primary_email_address_id");
-    let phone = find(lists.phone_numbers, "phone_number", "primary_phone_number_id");
-    let name: Vec<&str> = ["first_name", "last_name"]
-        .into_iter()
-        .filter_map(|field| match user.get(field) {
-            Some(Value::Text(name)) => Some(name.trim()).filter(|name| !name.is_empty()),
-            _ => None,
-        })
-        .collect();
-    Derived {
-        primary_email_verified: email.as_ref().map(|email| email.is_verified),
-        primary_email: email.map(|email| email.value),
-        primary_phone_verified: phone.as_ref().map(|phone| phone.is_verified),
-        primary_phone: phone.map(|phone| phone.value),
-        full_name: (!name.is_empty()).then(|| name.join(" ")),
+/// The value, and whether it is verified.
+fn columns(primary: Option<Primary>) -> [FieldValue<'static>; 2] {
+    match primary {
+        Some(Primary { value, is_verified }) => [FieldValue::Text(value.into()), FieldValue::Bool(is_verified)],
+        None => [FieldValue::Null, FieldValue::Null],
     }
 }
 
-/// The first entry of the list with this id and a value under `key`.
-fn primary(list: &RawValue, key: &str, primary_id: &str) -> Option<Primary> {
-    // Entries are read one by one: an odd one must not hide the primary one.
-    let entries: Vec<&RawValue> = serde_json::from_str(list.get()).ok()?;
+/// Returns the first entry of the list with this id and a value under `key`.
+fn primary(list: &str, key: &str, primary_id: &str) -> Option<Primary> {
+    // Entries are read one by one: one of an unexpected form must not hide the primary one.
+    let entries: Vec<&RawValue> = serde_json::from_str(list).ok()?;
     entries.into_iter().find_map(|entry| {
-        let entry = Entry::read(entry.get())?;
+        let entry = ContactEntry::read(entry.get())?;
         if entry.text("id")? != primary_id {
             return None;
         }
@@ -59,30 +56,31 @@ fn primary(list: &RawValue, key: &str, primary_id: &str) -> Option<Primary> {
     })
 }
 
-/// The values of an object that matter here, unread. Of a key that occurs twice the last value counts, as in `jsonb`.
+/// The values of an entry that are needed, not decoded. If a key occurs twice, the last value counts,
+/// as in `jsonb`.
 #[derive(Default)]
-struct Entry<'a>([Option<&'a RawValue>; ENTRY.len()]);
+struct ContactEntry<'a>([Option<&'a RawValue>; ENTRY_KEYS.len()]);
 
-const ENTRY: [&str; 5] = ["id", "email_address", "phone_number", "verification", "status"];
+const ENTRY_KEYS: [&str; 5] = ["id", "email_address", "phone_number", "verification", "status"];
 
-impl<'a> Extend<(Cow<'a, str>, &'a RawValue)> for Entry<'a> {
+impl<'a> Extend<(Cow<'a, str>, &'a RawValue)> for ContactEntry<'a> {
     fn extend<I: IntoIterator<Item = (Cow<'a, str>, &'a RawValue)>>(&mut self, keys: I) {
         for (key, value) in keys {
-            if let Some(at) = ENTRY.iter().position(|known| *known == key) {
+            if let Some(at) = ENTRY_KEYS.iter().position(|known| *known == key) {
                 self.0[at] = Some(value);
             }
         }
     }
 }
 
-impl<'a> Entry<'a> {
-    /// `None` if it is not an object.
+impl<'a> ContactEntry<'a> {
+    /// Reads an object; `None` if it is something else.
     fn read(json: &'a str) -> Option<Self> {
         keys(json).ok()
     }
 
     fn get(&self, name: &str) -> Option<&'a str> {
-        let at = ENTRY.iter().position(|known| *known == name)?;
+        let at = ENTRY_KEYS.iter().position(|known| *known == name)?;
         self.0[at].map(RawValue::get)
     }
 
@@ -90,42 +88,39 @@ impl<'a> Entry<'a> {
         string(self.get(name)?)
     }
 
-    /// `verification.status`; Clerk leaves out or nulls the whole object in some documents. Source: observed.
+    /// Returns `verification.status`. Clerk leaves out or nulls the whole object in some documents.
+    /// Source: observed.
     fn status(&self) -> Option<Cow<'a, str>> {
-        Entry::read(self.get("verification")?)?.text("status")
+        ContactEntry::read(self.get("verification")?)?.text("status")
     }
 }
 
 #[cfg(test)]
 mod tests {
-    use super::super::decode;
     use super::*;
+    use crate::resource::{USERS, decode};
 
-    /// A user whose primary entry is `named`, after some that are not.
-    fn derived(named: &str) -> Derived {
+    /// The derived columns of a user whose primary entry is `named`, after some other entries.
+    fn derived(named: &str) -> Vec<FieldValue<'static>> {
         let document = format!(
             r#"{{"id":"u","created_at":1,"primary_email_address_id":"b","primary_phone_number_id":"b",
             "email_addresses":[{{}},7,{{"id":"a","email_address":"a@x","verification":{{"status":"verified"}}}},{named}],
             "phone_numbers":[null,"b",{{"id":"a","phone_number":"+1"}},{named}]}}"#
         );
-        decode(&document).unwrap().derived
+        decode(&USERS, &document).unwrap().derived
     }
 
     #[track_caller]
     fn check(named: &str, email: Option<(&str, bool)>, phone: Option<(&str, bool)>) {
+        let pair = |contact: Option<(&str, bool)>| {
+            columns(contact.map(|(value, is_verified)| Primary {
+                value: value.to_owned(),
+                is_verified,
+            }))
+        };
         let derived = derived(named);
-        let email = email.map(|(value, is_verified)| (value.to_owned(), is_verified));
-        let phone = phone.map(|(value, is_verified)| (value.to_owned(), is_verified));
-        assert_eq!(
-            derived.primary_email.zip(derived.primary_email_verified),
-            email,
-            "{named}"
-        );
-        assert_eq!(
-            derived.primary_phone.zip(derived.primary_phone_verified),
-            phone,
-            "{named}"
-        );
+        assert_eq!(derived[..2], pair(email), "{named}");
+        assert_eq!(derived[2..4], pair(phone), "{named}");
     }
 
     #[test]
@@ -185,15 +180,13 @@ mod tests {
 
     #[test]
     fn the_full_name_is_what_there_is_of_it() {
-        let name = |fields: &str| {
+        let check = |fields: &str, expected: Option<&str>| {
             let document = format!(r#"{{"id":"u","created_at":1{fields}}}"#);
-            decode(&document).unwrap().derived.full_name
+            let expected = expected.map_or(FieldValue::Null, |name| FieldValue::Text(name.to_owned().into()));
+            assert_eq!(decode(&USERS, &document).unwrap().derived[4], expected, "{fields}");
         };
-        assert_eq!(name(r#","first_name":" Ann ","last_name":"""#).as_deref(), Some("Ann"));
-        assert_eq!(
-            name(r#","first_name":"Ann","last_name":"Lee""#).as_deref(),
-            Some("Ann Lee")
-        );
-        assert_eq!(name(r#","first_name":7,"last_name":null"#), None);
+        check(r#","first_name":" Ann ","last_name":"""#, Some("Ann"));
+        check(r#","first_name":"Ann","last_name":"Lee""#, Some("Ann Lee"));
+        check(r#","first_name":7,"last_name":null"#, None);
     }
 }

@@ -1,9 +1,10 @@
-//! Equality of JSON by meaning, as Postgres' `jsonb` sees it: order of keys, white space and the spelling of numbers and
-//! strings say nothing; a digit beyond the precision of a double does.
+//! Equality of JSON by meaning, as in Postgres' `jsonb`: the order of keys, white space and the
+//! spelling of numbers and strings mean nothing; a digit beyond the precision of a double does.
 
 use serde_json::{Number, Value};
 
-/// Whether two JSON texts mean the same. A text that this parser refuses equals only itself, byte by byte.
+/// Whether two JSON texts mean the same. A text that this parser refuses equals only itself, byte
+/// by byte.
 pub fn same(a: &str, b: &str) -> bool {
     if a == b {
         return true;
@@ -25,14 +26,15 @@ fn same_value(a: &Value, b: &Value) -> bool {
     }
 }
 
-/// A double would call 9007199254740993 and 9007199254740992 equal, and an update would be lost: numbers are compared as
-/// the decimals that they are.
+/// Compares numbers as decimals. As doubles, 9007199254740993 and 9007199254740992 would be equal,
+/// and an update would be lost.
 fn same_number(a: &Number, b: &Number) -> bool {
     let (a, b) = (a.as_str(), b.as_str());
     a == b || matches!((Decimal::of(a), Decimal::of(b)), (Some(a), Some(b)) if a == b)
 }
 
-/// A number as it is written: digits × 10^power.
+/// A number as it is written: digits × 10^power. By hand, as a decimal type has a limited number of
+/// digits.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) struct Decimal {
     is_negative: bool,
@@ -73,16 +75,16 @@ impl Decimal {
         })
     }
 
-    /// The number if it is a whole one of 64 bits.
+    /// Returns the number if it is a whole one of 64 bits.
     pub(super) fn whole(&self) -> Option<i64> {
         if self.power < 0 { None } else { self.floor(0) }
     }
 
-    /// The largest whole number that is not above this one × 10^`shift`, if it has 64 bits.
+    /// Returns the largest whole number that is not above this one × 10^`shift`, if it has 64 bits.
     pub(super) fn floor(&self, shift: i64) -> Option<i64> {
         let power = self.power.checked_add(shift)?;
         let length = (self.digits.len() as i64).checked_add(power)?;
-        // More than 64 bits have 19 digits.
+        // Numbers of 64 bits have at most 19 digits.
         if length > 19 {
             return None;
         }

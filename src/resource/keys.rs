@@ -1,35 +1,37 @@
-//! The keys of a JSON object, those included that Postgres cannot hold.
+//! The keys of a JSON object, also those that Postgres cannot hold.
 
 use std::{borrow::Cow, fmt, marker::PhantomData};
 
 use serde::de::{DeserializeSeed, Deserializer, Error, MapAccess, Visitor};
 use serde_json::value::RawValue;
 
-/// Collects the keys of an object in their order, with their values unread. U+0000 and halves of surrogate pairs, which Postgres cannot
-/// hold, are spelled out as the six letters of their escapes. A key without an escape is borrowed.
+/// Collects the keys of an object in their order, with their values not decoded. U+0000 and halves
+/// of surrogate pairs, which Postgres cannot hold, are spelled out as the six letters of their
+/// escapes. A key without an escape is borrowed.
 ///
 /// # Errors
-/// Of the category `Data` if the text is something else than an object; of another one if it is no JSON.
+/// Of the category `Data` if the text is something else than an object; of another category if it is
+/// no JSON.
 pub(super) fn keys<'a, C>(json: &'a str) -> serde_json::Result<C>
 where
     C: Default + Extend<(Cow<'a, str>, &'a RawValue)>,
 {
-    read(json, Form::Text).or_else(|error| {
-        // As text, half of a surrogate pair in a key is an error of the whole object. As bytes, keys take longer, and this parser lets
-        // characters sync that JSON forbids, U+0000 among them.
+    read(json, KeyForm::Text).or_else(|error| {
+        // As text, half of a surrogate pair in a key is an error of the whole object. As bytes, keys
+        // take longer, and this parser accepts characters that JSON forbids, for example U+0000.
         if json.contains('\0') {
             return Err(error);
         }
-        read(json, Form::Bytes)
+        read(json, KeyForm::Bytes)
     })
 }
 
-fn read<'a, C>(json: &'a str, form: Form) -> serde_json::Result<C>
+fn read<'a, C>(json: &'a str, form: KeyForm) -> serde_json::Result<C>
 where
     C: Default + Extend<(Cow<'a, str>, &'a RawValue)>,
 {
     let mut deserializer = serde_json::Deserializer::from_str(json);
-    let object = Object(form, PhantomData);
+    let object = ObjectVisitor(form, PhantomData);
     let keys = deserializer.deserialize_map(object)?;
     deserializer.end()?;
     Ok(keys)
@@ -37,14 +39,14 @@ where
 
 /// The type that keys are read as.
 #[derive(Clone, Copy)]
-enum Form {
+enum KeyForm {
     Text,
     Bytes,
 }
 
-struct Object<C>(Form, PhantomData<C>);
+struct ObjectVisitor<C>(KeyForm, PhantomData<C>);
 
-impl<'de, C> Visitor<'de> for Object<C>
+impl<'de, C> Visitor<'de> for ObjectVisitor<C>
 where
     C: Default + Extend<(Cow<'de, str>, &'de RawValue)>,
 {
@@ -63,18 +65,18 @@ where
     }
 }
 
-impl<'de> DeserializeSeed<'de> for Form {
+impl<'de> DeserializeSeed<'de> for KeyForm {
     type Value = Cow<'de, str>;
 
     fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<Cow<'de, str>, D::Error> {
         match self {
-            Form::Text => deserializer.deserialize_str(self),
-            Form::Bytes => deserializer.deserialize_bytes(self),
+            KeyForm::Text => deserializer.deserialize_str(self),
+            KeyForm::Bytes => deserializer.deserialize_bytes(self),
         }
     }
 }
 
-impl<'de> Visitor<'de> for Form {
+impl<'de> Visitor<'de> for KeyForm {
     type Value = Cow<'de, str>;
 
     fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -99,13 +101,14 @@ impl<'de> Visitor<'de> for Form {
     fn visit_bytes<E: Error>(self, bytes: &[u8]) -> Result<Cow<'de, str>, E> {
         match std::str::from_utf8(bytes) {
             Ok(text) => self.visit_str(text),
-            Err(_) => self.visit_str(&halves_spelled_out(bytes)),
+            Err(_) => self.visit_str(&spell_out_halves(bytes)),
         }
     }
 }
 
-/// Half of a surrogate pair comes as the three bytes that UTF-8 would have for it.
-fn halves_spelled_out(bytes: &[u8]) -> String {
+/// Spells out halves of surrogate pairs, which are here as the three bytes that UTF-8 would have for
+/// them.
+fn spell_out_halves(bytes: &[u8]) -> String {
     let mut text = String::with_capacity(bytes.len());
     let mut rest = bytes;
     while let Some(at) = rest.windows(3).position(|part| part[0] == 0xED && part[1] >= 0xA0) {

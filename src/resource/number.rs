@@ -1,10 +1,10 @@
-//! Whole numbers and times in every spelling that a server may choose.
+//! Whole numbers and times in every spelling that servers use.
 
 use chrono::{DateTime, NaiveDate, NaiveDateTime};
 
 use super::json::Decimal;
 
-/// Where a time comes from, which decides what a small number stands for.
+/// Where a time comes from, which decides whether a small number is in seconds.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Origin {
     /// A server: milliseconds or seconds, see [`milliseconds`].
@@ -13,8 +13,8 @@ pub(super) enum Origin {
     Mirror,
 }
 
-/// Clerk's times are Unix milliseconds; old fixtures and emulators send seconds. A value below 10^11 (1973 in milliseconds)
-/// is seconds. Source: observed.
+/// Converts a time to Unix milliseconds. Clerk sends milliseconds; old fixtures and emulators send
+/// seconds. A value below 10^11 (1973 in milliseconds) is in seconds. Source: observed.
 pub fn milliseconds(time: i64) -> i64 {
     if is_seconds(time) { time * 1000 } else { time }
 }
@@ -23,17 +23,19 @@ fn is_seconds(time: i64) -> bool {
     (0..100_000_000_000).contains(&time)
 }
 
-/// Times that are stored, in Unix milliseconds: from the year 1 on, and not beyond chrono's end in the year 262142, which is before that of
-/// Postgres' `timestamptz`.
+/// Times that are stored, in Unix milliseconds: from the year 1 to the last one of chrono, 262142,
+/// which is within those of Postgres' `timestamptz`.
 const TIMES: std::ops::RangeInclusive<i64> = -62_135_596_800_000..=8_210_000_000_000_000;
 
-/// The whole number that a JSON text spells: `5`, `5.0`, `5e0`, `"5"`. None for anything else, and for what needs more than 64 bits.
+/// Returns the whole number that a JSON text spells: `5`, `5.0`, `5e0`, `"5"`. `None` for anything
+/// else, and for numbers that need more than 64 bits.
 pub(super) fn integer(json: &str) -> Option<i64> {
     json.parse().ok().or_else(|| number(json)?.whole())
 }
 
-/// The Unix milliseconds that a JSON text spells, as a number of milliseconds or seconds, or as ISO 8601 text; without an offset it is in
-/// UTC. Parts of a millisecond are cut off. None for anything else, and for times that are not stored.
+/// Returns the Unix milliseconds that a JSON text spells, as a number of milliseconds or seconds, or
+/// as ISO 8601 text, which is in UTC if it has no offset. Parts of a millisecond are cut off. `None`
+/// for anything else, and for times that are not stored.
 pub fn time(json: &str) -> Option<i64> {
     time_from(json, Origin::Server)
 }
@@ -68,7 +70,8 @@ fn unquoted(json: &str) -> Option<&str> {
     json.strip_prefix('"')?.strip_suffix('"')
 }
 
-/// ISO 8601 and the forms near it that libraries and databases write.
+/// Reads ISO 8601 and the similar forms that libraries and databases write. No library reads all of
+/// them.
 fn of_text(text: &str) -> Option<i64> {
     const WITH_OFFSET: [&str; 3] = [
         "%Y-%m-%dT%H:%M:%S%.f%#z",

@@ -1,20 +1,20 @@
-//! Which values Postgres can hold as `jsonb`, and in which form other values are stored.
+//! Which values Postgres can hold as `jsonb`, and how other values are stored.
 
 use std::borrow::Cow;
 
-/// How deep a document may be nested. Postgres goes as deep as its stack allows: what just fits into a column might not fit into an
-/// event, which wraps the document, and no user would be to blame.
+/// Levels of nesting per document. Postgres allows as many as its stack does: a document that just
+/// fits into a column might not fit into an event, which wraps it, and the whole batch would fail.
 pub const MAX_DEPTH: usize = 1_000;
 
-/// Most digits of a number before and after its decimal point. Source: documented for `numeric`.
+/// Digits of a number before and after its decimal point. Source: documented for `numeric`.
 const MAX_DIGITS: (u64, u64) = (131_072, 16_383);
 
-/// How many bytes Postgres may still write for the exponents of a document's numbers: `1e99999` has a hundred thousand digits when it is
-/// read back.
-pub(super) struct Room(u64);
+/// How many bytes Postgres may still write for the exponents of a document's numbers: `1e99999` has
+/// a hundred thousand digits when it is read back.
+pub(super) struct ExponentRoom(u64);
 
-impl Room {
-    /// Room for this many bytes.
+impl ExponentRoom {
+    /// ExponentRoom for this many bytes.
     pub(super) fn new(bytes: usize) -> Self {
         Self(bytes as u64)
     }
@@ -24,9 +24,9 @@ impl Room {
         Self(u64::MAX)
     }
 
-    /// Whether `jsonb` can hold this JSON text within the room that is left.
+    /// Whether `jsonb` can hold this JSON text within the room that is left, which it then takes up.
     pub(super) fn holds(&mut self, json: &str) -> bool {
-        let extent = Extent::of(json);
+        let extent = JsonExtent::of(json);
         // The document's own braces are the first level.
         let is_storable = !extent.is_refused && extent.depth < MAX_DEPTH && extent.exponents <= self.0;
         if is_storable {
@@ -35,7 +35,7 @@ impl Room {
         is_storable
     }
 
-    /// The JSON text as it is, or, if `jsonb` cannot hold it, as a JSON string of that text.
+    /// Returns the JSON text as it is, or, if `jsonb` cannot hold it, a JSON string of that text.
     pub(super) fn storable<'a>(&mut self, json: &'a str) -> Cow<'a, str> {
         if self.holds(json) {
             Cow::Borrowed(json)
@@ -47,7 +47,7 @@ impl Room {
 
 /// The properties of a JSON text that Postgres limits.
 #[derive(Default)]
-struct Extent {
+struct JsonExtent {
     depth: usize,
     /// The sum of all exponents, whatever their sign.
     exponents: u64,
@@ -55,7 +55,7 @@ struct Extent {
     is_refused: bool,
 }
 
-impl Extent {
+impl JsonExtent {
     fn of(json: &str) -> Self {
         let bytes = json.as_bytes();
         let (mut at, mut open) = (0, 0_usize);
@@ -79,7 +79,7 @@ impl Extent {
         extent
     }
 
-    /// Takes note of the string that begins at `at`. Returns where its closing quote is.
+    /// Notes the string that begins at `at`. Returns the position of its closing quote.
     fn string(&mut self, bytes: &[u8], mut at: usize) -> usize {
         while let Some(next) = bytes[at..].iter().position(|byte| matches!(byte, b'"' | b'\\')) {
             at += next;
@@ -96,13 +96,13 @@ impl Extent {
                 }
                 _ => {}
             }
-            // What is escaped may be a quote.
+            // The escaped character may be a quote.
             at = bytes.len().min(at + 2);
         }
         bytes.len()
     }
 
-    /// Takes note of the number whose first digit is at `at`. Returns where it ends.
+    /// Notes the number whose first digit is at `at`. Returns the position of its end.
     fn number(&mut self, bytes: &[u8], at: usize) -> usize {
         let digits = |at: usize| bytes[at..].iter().take_while(|byte| byte.is_ascii_digit()).count();
         let whole = digits(at);
@@ -134,7 +134,7 @@ impl Extent {
     }
 }
 
-/// The code unit of the escape, `\u` and four digits, at `at`; `None` if there is no escape.
+/// Returns the code unit of the escape (`\u` and four digits) at `at`; `None` if there is none.
 fn escaped(bytes: &[u8], at: usize) -> Option<u16> {
     let digits = bytes.get(at..at + 6)?.strip_prefix(br"\u")?;
     u16::from_str_radix(std::str::from_utf8(digits).ok()?, 16).ok()
@@ -146,7 +146,7 @@ mod tests {
 
     #[track_caller]
     fn check(json: &str, expected: bool) {
-        assert_eq!(Room::new(1 << 20).holds(json), expected, "{json:.60}");
+        assert_eq!(ExponentRoom::new(1 << 20).holds(json), expected, "{json:.60}");
     }
 
     #[test]
@@ -172,7 +172,7 @@ mod tests {
 
     #[test]
     fn the_exponents_of_a_document_share_one_room() {
-        let mut room = Room::new(150_000);
+        let mut room = ExponentRoom::new(150_000);
         assert!(room.holds("1e100000"));
         assert!(!room.holds("1e100000"));
         assert!(room.holds("1e50000"));

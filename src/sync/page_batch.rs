@@ -18,7 +18,7 @@ use crate::{
         diff::{Comparison, Fetched, Known, compare},
         walk::Range,
     },
-    resource::{Change, Digest, Rejection, User, Value, decode, decode_stored},
+    resource::{Change, Digest, FieldValue, Record, Rejection, USERS, decode, decode_stored},
 };
 
 /// Some users of a page, to be compared with the mirror.
@@ -51,7 +51,7 @@ impl<'p> PageUsers<'p> {
                 continue;
             }
             let document = page.document(raw);
-            let rejection = match decode(document) {
+            let rejection = match decode(&USERS, document) {
                 _ if raw.is_mangled => Rejection::new("the document is not valid UTF-8"),
                 Err(rejection) => rejection,
                 Ok(_) => Rejection::new("its id or created_at cannot be read"),
@@ -188,8 +188,8 @@ impl StoredRows {
 
 /// The decoded users to be written. The batch borrows from them.
 pub(super) struct DecodedUsers<'p> {
-    create: Vec<Result<User<'p>, Box<Rejected>>>,
-    differ: Vec<Result<User<'p>, Box<Rejected>>>,
+    create: Vec<Result<Record<'p>, Box<Rejected>>>,
+    differ: Vec<Result<Record<'p>, Box<Rejected>>>,
 }
 
 impl<'p> DecodedUsers<'p> {
@@ -200,7 +200,7 @@ impl<'p> DecodedUsers<'p> {
                 .map(|&at| {
                     let raw = users.readable[at];
                     let document = users.page.document(raw);
-                    decode(document).map_err(|rejection| Box::new(rejected(raw, rejection, document)))
+                    decode(&USERS, document).map_err(|rejection| Box::new(rejected(raw, rejection, document)))
                 })
                 .collect()
         };
@@ -229,7 +229,7 @@ pub(super) fn batch<'d>(
         missing: rows.comparison.missing.clone(),
         ..Batch::default()
     };
-    let write = |at: usize, user: &'d User<'d>, changed| Write {
+    let write = |at: usize, user: &'d Record<'d>, changed| Write {
         user,
         changed,
         returns: rows.returned.contains(user.id.as_ref()),
@@ -288,9 +288,13 @@ pub(super) fn warn_of_unexpected(batch: &Batch<'_>) {
 }
 
 /// What a user's document changes, and whether it is older than the stored one.
-fn change(rows: &StoredRows, new: &User<'_>) -> (Change, bool) {
+fn change(rows: &StoredRows, new: &Record<'_>) -> (Change, bool) {
     let was_deleted = rows.returned.contains(new.id.as_ref());
-    match rows.stored.get(new.id.as_ref()).map(|document| decode_stored(document)) {
+    match rows
+        .stored
+        .get(new.id.as_ref())
+        .map(|document| decode_stored(&USERS, document))
+    {
         Some(Ok(old)) => {
             let is_older = updated_at(new) < updated_at(&old) && updated_at(new).is_some();
             let change = match old.change(new) {
@@ -310,9 +314,9 @@ fn change(rows: &StoredRows, new: &User<'_>) -> (Change, bool) {
 }
 
 /// The user's `updated_at` in Unix milliseconds; `None` if the document has none.
-fn updated_at(user: &User<'_>) -> Option<i64> {
+fn updated_at(user: &Record<'_>) -> Option<i64> {
     match user.get("updated_at") {
-        Some(Value::Time(at)) => Some(*at),
+        Some(FieldValue::Time(at)) => Some(*at),
         _ => None,
     }
 }

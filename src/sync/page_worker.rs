@@ -20,7 +20,7 @@ use crate::{
     failure::Failure,
     mirror::{Batch, Committed, Rejected, Run, SyncKind, Write},
     reconcile::walk::Range,
-    resource::{Digest, Value},
+    resource::{Digest, FieldValue},
 };
 
 /// Pages without a change write nothing, except that the checkpoint follows at least this often.
@@ -305,7 +305,7 @@ fn times(batch: &Batch<'_>, committed: &Committed) -> impl Iterator<Item = i64> 
     let writes = batch.create.iter().chain(batch.update.iter().filter(moved));
     let stored = writes.filter(move |write| !refused.contains(&*write.user.id));
     stored.filter_map(|write| match write.user.get("updated_at") {
-        Some(Value::Time(at)) => Some(*at),
+        Some(FieldValue::Time(at)) => Some(*at),
         _ => None,
     })
 }

@@ -3,7 +3,7 @@
 
 use std::{collections::BTreeSet, path::PathBuf};
 
-use clerk2pg::resource::fields::{FIELDS, Kind};
+use clerk2pg::resource::{FieldKind, USERS};
 use saphyr::{LoadableYamlNode, Yaml};
 
 use crate::support::fixture::World;
@@ -37,16 +37,16 @@ fn fields_match_the_properties_of_clerks_user() {
         .collect();
     let names: Vec<&str> = types.iter().map(|(name, _)| *name).collect();
     assert_eq!(
-        FIELDS.iter().map(|field| field.name).collect::<Vec<_>>(),
+        USERS.fields.iter().map(|field| field.name).collect::<Vec<_>>(),
         names,
         "in Clerk's order"
     );
-    for (field, (_, kind)) in FIELDS.iter().zip(types) {
+    for (field, (_, kind)) in USERS.fields.iter().zip(types) {
         let expected = match field.kind {
-            Kind::Text => ["string"].as_slice(),
-            Kind::Bool => &["boolean"],
-            Kind::Int | Kind::Time => &["integer"],
-            Kind::Json => &["object", "array", "a reference"],
+            FieldKind::Text => ["string"].as_slice(),
+            FieldKind::Bool => &["boolean"],
+            FieldKind::Int | FieldKind::Time => &["integer"],
+            FieldKind::Json => &["object", "array", "a reference"],
         };
         assert!(
             expected.contains(&kind),
@@ -65,21 +65,25 @@ async fn every_field_has_its_column() {
         WHERE table_schema = 'clerk' AND table_name = 'users' ORDER BY ordinal_position";
     let rows = world.db.client.query(sql, &[]).await.unwrap();
     let columns: Vec<(String, String)> = rows.iter().map(|row| (row.get(0), row.get(1))).collect();
-    let expected: Vec<(String, String)> = FIELDS
+    let expected: Vec<(String, String)> = USERS
+        .fields
         .iter()
         .map(|field| {
             let kind = match field.kind {
-                Kind::Text => "text",
-                Kind::Bool => "boolean",
-                Kind::Int => "bigint",
-                Kind::Time => "timestamp with time zone",
-                Kind::Json => "jsonb",
+                FieldKind::Text => "text",
+                FieldKind::Bool => "boolean",
+                FieldKind::Int => "bigint",
+                FieldKind::Time => "timestamp with time zone",
+                FieldKind::Json => "jsonb",
             };
             (field.name.to_owned(), kind.to_owned())
         })
         .collect();
-    assert_eq!(columns[..FIELDS.len()], expected);
-    let own: BTreeSet<&str> = columns[FIELDS.len()..].iter().map(|(name, _)| name.as_str()).collect();
+    assert_eq!(columns[..USERS.fields.len()], expected);
+    let own: BTreeSet<&str> = columns[USERS.fields.len()..]
+        .iter()
+        .map(|(name, _)| name.as_str())
+        .collect();
     let derived_and_ours = [
         "extra",
         "absent",

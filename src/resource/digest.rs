@@ -1,0 +1,39 @@
+//! Keyed digests of documents, by which unchanged objects are recognized.
+
+use highway::{HighwayHash, HighwayHasher, Key};
+
+/// The key of digests, a secret of the database that stores them: end users write parts of their
+/// documents, and must not be able to make two documents with the same digest. All zeros as long as
+/// there is no database.
+#[derive(Clone, Copy, Default, PartialEq, Eq)]
+pub struct DigestKey([u64; 4]);
+
+impl std::fmt::Debug for DigestKey {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("[redacted]")
+    }
+}
+
+impl DigestKey {
+    /// A key of 32 bytes. Missing bytes are zero.
+    pub fn new(bytes: &[u8]) -> Self {
+        let mut key = [0; 4];
+        for (part, bytes) in key.iter_mut().zip(bytes.chunks(8)) {
+            *part = bytes.iter().fold(0, |part, byte| part << 8 | u64::from(*byte));
+        }
+        Self(key)
+    }
+}
+
+/// A keyed hash (HighwayHash, 128 bits) of a document's bytes as received. Equal digests need no
+/// comparison.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct Digest(pub [u8; 16]);
+
+impl Digest {
+    /// The digest of a document's bytes.
+    pub fn of(key: &DigestKey, document: &[u8]) -> Self {
+        let [low, high] = HighwayHasher::new(Key(key.0)).hash128(document);
+        Self((u128::from(high) << 64 | u128::from(low)).to_le_bytes())
+    }
+}
