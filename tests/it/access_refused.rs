@@ -14,18 +14,6 @@ use crate::support::{
     summary::{Exit, in_sync},
 };
 
-#[track_caller]
-fn assert_refused(ran: &ProgramOutput, what: &str, hint: &str) {
-    assert_eq!(ran.code, Some(1), "{ran:#?}");
-    let has = |start: &str, part: &str| {
-        ran.stderr
-            .lines()
-            .any(|line| line.starts_with(start) && line.contains(part))
-    };
-    assert!(has("error: ", what), "no error with {what:?}: {ran:#?}");
-    assert!(has("hint: ", hint), "no hint with {hint:?}: {ran:#?}");
-}
-
 async fn has_schema(world: &World) -> bool {
     world
         .db
@@ -52,7 +40,7 @@ async fn a_refused_key_writes_nothing() {
     world.sim.set_faults(unauthorized());
     for arguments in [&["--once"][..], &["--dry-run"], &[]] {
         let ran = world.run(arguments).await;
-        assert_refused(&ran, "Clerk refused the secret key", "CLERK_SECRET_KEY");
+        ran.assert_error(Exit::Failed, "Clerk refused the secret key", "CLERK_SECRET_KEY");
         assert!(ran.stderr.contains("401 clerk_key_invalid"), "{ran:#?}");
         assert!(!has_schema(&world).await, "{arguments:?}");
     }
@@ -72,11 +60,10 @@ async fn a_key_refused_later_leaves_the_mirror_alone() {
     let versions = world.db.versions().await;
     world.sim.delete(&world.sim.user_ids()[3]);
     world.sim.set_faults(unauthorized());
-    assert_refused(
-        &world.run(&["--once"]).await,
-        "Clerk refused the secret key",
-        "CLERK_SECRET_KEY",
-    );
+    world
+        .run(&["--once"])
+        .await
+        .assert_error(Exit::Failed, "Clerk refused the secret key", "CLERK_SECRET_KEY");
     assert!(
         last_run(&world)
             .await
@@ -87,11 +74,10 @@ async fn a_key_refused_later_leaves_the_mirror_alone() {
         let mut faults = clerk_sim::Faults::from(Rule::new(Effect::Quirks(Box::new(unauthorized()))).skip(requests));
         faults.quirks.max_page = Some(10);
         world.sim.set_faults(faults);
-        assert_refused(
-            &world.run(&["--once"]).await,
-            "Clerk refused the secret key",
-            "CLERK_SECRET_KEY",
-        );
+        world
+            .run(&["--once"])
+            .await
+            .assert_error(Exit::Failed, "Clerk refused the secret key", "CLERK_SECRET_KEY");
         assert!(
             last_run(&world)
                 .await
@@ -116,8 +102,8 @@ async fn another_instances_key_is_refused() {
     let url = other.url();
     for arguments in [&["--once"][..], &["--dry-run"], &[]] {
         let ran = world.run_with(arguments, &[("CLERK_API_URL", &url)]).await;
-        assert_refused(&ran, world.sim.instance_id(), "another database");
-        assert_refused(&ran, other.instance_id(), "that instance's key");
+        ran.assert_error(Exit::Failed, world.sim.instance_id(), "another database");
+        ran.assert_error(Exit::Failed, other.instance_id(), "that instance's key");
     }
     assert_eq!(world.db.versions().await, versions);
     assert!(
@@ -145,7 +131,7 @@ async fn an_unreachable_or_foreign_clerk_is_reported() {
     let ran = world
         .run_with(&["--once"], &[patience, ("CLERK_API_URL", &closed)])
         .await;
-    assert_refused(&ran, &closed, "clerk.api_url (CLERK_API_URL)");
+    ran.assert_error(Exit::Failed, &closed, "clerk.api_url (CLERK_API_URL)");
     // A server that does not name its instance and has none of the users.
     let other = Sim::start(Options {
         users: 5,
@@ -165,7 +151,7 @@ async fn an_unreachable_or_foreign_clerk_is_reported() {
         let ran = world
             .run_with(&["--once"], &[patience, ("CLERK_API_URL", &other.url())])
             .await;
-        assert_refused(&ran, what, "clerk.api_url (CLERK_API_URL)");
+        ran.assert_error(Exit::Failed, what, "clerk.api_url (CLERK_API_URL)");
     }
     assert_eq!(world.db.versions().await, versions);
 }
@@ -182,7 +168,7 @@ async fn check_database(url: &str, what: &str, hint: &str) {
     ] {
         let started = Instant::now();
         let ran = world.run_with(arguments, &[("DATABASE_URL", url)]).await;
-        assert_refused(&ran, what, hint);
+        ran.assert_error(Exit::Failed, what, hint);
         assert!(!ran.stderr.contains("hidden"), "{ran:#?}");
         assert!(
             started.elapsed() < Duration::from_secs(15),

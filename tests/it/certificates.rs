@@ -6,6 +6,7 @@ use crate::support::{
     authority::parameters,
     connecting::{assert_accepted, assert_refused, migrate, url},
     postgres::Postgres,
+    summary::Exit,
 };
 
 #[tokio::test(flavor = "multi_thread")]
@@ -20,7 +21,7 @@ async fn unusual_server_certificates_are_judged_as_libpq_does() {
     server.show(&certificate, &key).await;
     assert_refused(
         &check(format!("sslmode=verify-ca&sslrootcert={ca}")).await,
-        1,
+        Exit::Failed,
         "has expired",
         "clock",
     );
@@ -38,10 +39,10 @@ async fn unusual_server_certificates_are_judged_as_libpq_does() {
     let file = server.file("own.pem", &certificate.pem());
     assert_accepted(&check(format!("sslmode=verify-full&sslrootcert={file}")).await);
     let elsewhere = format!("sslmode=verify-full&sslrootcert={file}&host=127.0.0.1");
-    assert_refused(&check(elsewhere).await, 1, "not for 127.0.0.1", "verify-ca");
+    assert_refused(&check(elsewhere).await, Exit::Failed, "not for 127.0.0.1", "verify-ca");
     assert_refused(
         &check(format!("sslmode=verify-ca&sslrootcert={ca}")).await,
-        1,
+        Exit::Failed,
         "certificate",
         "",
     );
@@ -50,7 +51,7 @@ async fn unusual_server_certificates_are_judged_as_libpq_does() {
     let file = server.file("own.pem", &certificate.pem());
     assert_refused(
         &check(format!("sslmode=verify-ca&sslrootcert={file}")).await,
-        1,
+        Exit::Failed,
         "has expired",
         "clock",
     );
@@ -65,7 +66,7 @@ async fn client_certificates_are_shown_as_libpq_does() {
     };
     assert_refused(
         &check("", &[]).await,
-        1,
+        Exit::Failed,
         "valid client certificate",
         "sslcert and sslkey",
     );
@@ -81,11 +82,16 @@ async fn client_certificates_are_shown_as_libpq_does() {
         server.file("someone.key", &someones),
     );
     let ran = check(&format!("&sslcert={someone}&sslkey={someones}"), &[]).await;
-    assert_refused(&ran, 1, "certificate authentication failed", "sslcert and sslkey");
+    assert_refused(
+        &ran,
+        Exit::Failed,
+        "certificate authentication failed",
+        "sslcert and sslkey",
+    );
     let ran = check(&format!("&sslcert={certificate}&sslkey={someones}"), &[]).await;
     assert_refused(
         &ran,
-        2,
+        Exit::Usage,
         &format!("sslcert={certificate} cannot be used"),
         "set sslkey to the key",
     );
@@ -98,7 +104,7 @@ async fn client_certificates_are_shown_as_libpq_does() {
     chmod(0o644);
     assert_refused(
         &check(&shown, &[]).await,
-        2,
+        Exit::Usage,
         "others than its owner may read",
         "chmod 600",
     );
@@ -106,21 +112,21 @@ async fn client_certificates_are_shown_as_libpq_does() {
     let missing = format!("&sslcert={certificate}&sslkey=/nowhere/client.key");
     assert_refused(
         &check(&missing, &[]).await,
-        2,
+        Exit::Usage,
         "sslkey=/nowhere/client.key cannot be used: there is no such file",
         "PEM",
     );
     let ran = check(&format!("&sslcert={certificate}"), &[]).await;
     assert_refused(
         &ran,
-        2,
+        Exit::Usage,
         "/.postgresql/postgresql.key cannot be used: there is no such file",
         "PEM",
     );
     let encrypted = "-----BEGIN ENCRYPTED PRIVATE KEY-----\nAA==\n-----END ENCRYPTED PRIVATE KEY-----\n";
     let locked = server.file("locked.key", encrypted);
     let ran = check(&format!("&sslcert={certificate}&sslkey={locked}"), &[]).await;
-    assert_refused(&ran, 2, "the key is encrypted", "openssl pkey");
+    assert_refused(&ran, Exit::Usage, "the key is encrypted", "openssl pkey");
 
     // libpq's default locations.
     for (from, to) in [(&certificate, "postgresql.crt"), (&key, "postgresql.key")] {

@@ -1,7 +1,10 @@
 //! Errors in the configuration are reported before anything starts: exit code 2, a message and a
 //! hint.
 
-use crate::support::program::{ProgramOutput, command};
+use crate::support::{
+    program::{ProgramOutput, command},
+    summary::Exit,
+};
 
 /// A valid environment, as far as the program can tell without a connection. Nothing listens at its
 /// addresses.
@@ -30,20 +33,8 @@ async fn run(arguments: &[&str], environment: &[(&str, &str)]) -> ProgramOutput 
 
 #[track_caller]
 fn assert_unusable(ran: &ProgramOutput, what: &str, hint: &str) {
-    assert_eq!((ran.code, ran.stdout.as_str()), (Some(2), ""), "{ran:#?}");
-    let lines: Vec<_> = ran.stderr.lines().collect();
-    assert!(
-        lines
-            .iter()
-            .any(|line| line.starts_with("error: ") && line.contains(what)),
-        "no error with {what:?}: {ran:#?}"
-    );
-    assert!(
-        lines
-            .iter()
-            .any(|line| line.starts_with("hint: ") && line.contains(hint)),
-        "no hint with {hint:?}: {ran:#?}"
-    );
+    assert_eq!(ran.stdout, "", "{ran:#?}");
+    ran.assert_error(Exit::Usage, what, hint);
     assert!(!ran.stderr.contains("hidden"), "{ran:#?}");
 }
 

@@ -52,14 +52,14 @@ async fn every_sslmode_connects_where_libpq_does() {
     let in_clear = url(&server, "encrypted", "sslmode=disable");
     assert_refused(
         &migrate(&server, &in_clear, &[]).await,
-        1,
+        Exit::Failed,
         "no encryption",
         "sslmode=verify-full",
     );
     let unbound = url(&server, "anyway", "sslmode=disable&channel_binding=require");
     assert_refused(
         &migrate(&server, &unbound, &[]).await,
-        1,
+        Exit::Failed,
         "channel binding",
         "check user",
     );
@@ -72,7 +72,7 @@ async fn every_sslmode_connects_where_libpq_does() {
         let ran = migrate(&server, &url(&server, "anyway", &format!("sslmode={mode}")), &[]).await;
         assert_refused(
             &ran,
-            1,
+            Exit::Failed,
             "TLS with Postgres failed: the server does not support it, at localhost:",
             "turn on ssl",
         );
@@ -95,7 +95,7 @@ async fn a_certificate_is_checked_against_authority_and_name() {
         .await;
         assert_refused(
             &ran,
-            1,
+            Exit::Failed,
             "no authority in sslrootcert signed the server's certificate",
             "set sslrootcert to the authority",
         );
@@ -103,7 +103,7 @@ async fn a_certificate_is_checked_against_authority_and_name() {
     let ran = check(format!("{elsewhere}sslmode=verify-full&sslrootcert={ca}"), &[]).await;
     assert_refused(
         &ran,
-        1,
+        Exit::Failed,
         "certificate is for localhost, not for 127.0.0.1",
         "sslmode=verify-ca",
     );
@@ -122,13 +122,13 @@ async fn a_certificate_is_checked_against_authority_and_name() {
     assert_accepted(&check(system.clone(), &[("SSL_CERT_FILE", &ca)]).await);
     assert_refused(
         &check(system.clone(), &[("SSL_CERT_FILE", &other)]).await,
-        1,
+        Exit::Failed,
         "no authority in sslrootcert",
         "sslrootcert",
     );
     assert_refused(
         &check(format!("{system}&sslmode=require"), &[]).await,
-        2,
+        Exit::Usage,
         "needs sslmode=verify-full",
         "for example",
     );
@@ -138,7 +138,7 @@ async fn a_certificate_is_checked_against_authority_and_name() {
         let ran = check(url(&server, "encrypted", &format!("sslmode={mode}")), &[]).await;
         assert_refused(
             &ran,
-            2,
+            Exit::Usage,
             "/.postgresql/root.crt cannot be used: there is no such file",
             "sslrootcert=system",
         );
@@ -150,7 +150,7 @@ async fn a_certificate_is_checked_against_authority_and_name() {
     .await;
     assert_refused(
         &ran,
-        2,
+        Exit::Usage,
         "sslrootcert=/nowhere/ca.pem cannot be used: there is no such file",
         "sslrootcert=FILE",
     );
@@ -160,7 +160,7 @@ async fn a_certificate_is_checked_against_authority_and_name() {
         &[],
     )
     .await;
-    assert_refused(&ran, 2, "it contains no certificate", "sslrootcert=FILE");
+    assert_refused(&ran, Exit::Usage, "it contains no certificate", "sslrootcert=FILE");
 
     // As with libpq, a root file at its default location is enough for a check.
     server.file(".postgresql/root.crt", &server.authority.certificate);
@@ -168,7 +168,7 @@ async fn a_certificate_is_checked_against_authority_and_name() {
     server.file(".postgresql/root.crt", &Authority::new("another").certificate);
     assert_refused(
         &check(url(&server, "encrypted", "sslmode=require"), &[]).await,
-        1,
+        Exit::Failed,
         "no authority in sslrootcert",
         "sslrootcert",
     );
@@ -286,7 +286,7 @@ async fn an_untrusted_certificate_ends_the_daemon_at_start() {
             .env("CLERK_SECRET_KEY", sim.secret_key())
             .env("CLERK_API_URL", sim.url());
         let ran = Process::spawn(command).wait_for_exit().await;
-        assert_refused(&ran, 1, "TLS with Postgres failed", "set sslrootcert to the authority");
+        assert_refused(&ran, Exit::Failed, "TLS with Postgres failed", "set sslrootcert to the authority");
     }
 }
 
@@ -303,7 +303,7 @@ async fn direct_tls_is_used_where_the_server_supports_it() {
         if is_known {
             assert_accepted(&ran);
         } else {
-            assert_refused(&ran, 1, "needs PostgreSQL 17", "check that the server is running");
+            assert_refused(&ran, Exit::Failed, "needs PostgreSQL 17", "check that the server is running");
         }
     }
 }

@@ -3,6 +3,7 @@
 use crate::support::{
     postgres::Postgres,
     program::{ProgramOutput, command},
+    summary::Exit,
 };
 
 /// Runs `clerk2pg migrate` with the test's own home directory.
@@ -31,14 +32,7 @@ pub fn assert_accepted(ran: &ProgramOutput) {
 }
 
 #[track_caller]
-pub fn assert_refused(ran: &ProgramOutput, code: i32, what: &str, hint: &str) {
-    assert_eq!(ran.code, Some(code), "{what}: {ran:#?}");
-    let has = |start: &str, part: &str| {
-        ran.stderr
-            .lines()
-            .any(|line| line.starts_with(start) && line.contains(part))
-    };
-    assert!(has("error: ", what), "no error with {what:?}: {ran:#?}");
-    assert!(has("hint: ", hint), "no hint with {hint:?}: {ran:#?}");
+pub fn assert_refused(ran: &ProgramOutput, exit: Exit, what: &str, hint: &str) {
+    ran.assert_error(exit, what, hint);
     assert!(!ran.stderr.contains("hidden"), "{ran:#?}");
 }

@@ -43,6 +43,18 @@ impl ProgramOutput {
         self.assert_named("", exit, expected);
     }
 
+    /// Asserts the exit code, and parts of the error and of the hint on stderr.
+    #[track_caller]
+    pub fn assert_error(&self, exit: Exit, error: &str, hint: &str) {
+        assert_eq!(self.code, Some(exit as i32), "{error}: {self:#?}");
+        let has = |start: &str, part: &str| {
+            let mut lines = self.stderr.lines();
+            lines.any(|line| line.starts_with(start) && line.contains(part))
+        };
+        assert!(has("error: ", error), "no error with {error:?}: {self:#?}");
+        assert!(has("hint: ", hint), "no hint with {hint:?}: {self:#?}");
+    }
+
     /// As [`Self::assert`], with a name for the message.
     #[track_caller]
     pub fn assert_named(&self, name: &str, exit: Exit, expected: Summary) {
