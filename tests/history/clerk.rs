@@ -35,8 +35,8 @@ impl Clerk {
 
     /// Makes one random change. Returns what it did.
     pub fn happen(&mut self, dice: &mut Rng) -> &'static str {
-        let somebody = dice.choice(&self.ids).cloned();
-        match (dice.u32(0..100), somebody) {
+        let user = dice.choice(&self.ids).cloned();
+        match (dice.u32(0..100), user) {
             (..15, Some(_)) if self.are_addresses_unique => self.exchange(dice),
             (0..22, _) | (_, None) => self.create(),
             (22..50, Some(id)) => {

@@ -284,7 +284,7 @@ pub async fn of_postgres(
             let milliseconds = dice.u32(1..40);
             // Another fault may change the database's settings at this moment.
             if client.batch_execute(&allow(milliseconds)).await.is_err() {
-                return "nothing, as somebody else was at it";
+                return "nothing: the setting was being changed";
             }
             replica.postgres.cut();
             let (pause, back) = (Duration::from_millis(dice.u64(100..600)), allow(0));

@@ -69,7 +69,7 @@ pub async fn watch(world: &World) {
 
 /// Asserts that since the last call no user left the mirror that is not deleted at Clerk, and none
 /// whose deletion was ever held, unless lagging answers may have shown it again.
-pub async fn nobody_left_who_may_not(world: &World, clerk: &Clerk, may_lag: bool, seed: u64) {
+pub async fn no_user_was_deleted_wrongly(world: &World, clerk: &Clerk, may_lag: bool, seed: u64) {
     let sql = "UPDATE public.departures SET is_told = true WHERE NOT is_told RETURNING user_id, was_held";
     for row in world.db.client.query(sql, &[]).await.unwrap() {
         let (id, was_held): (String, bool) = (row.get(0), row.get(1));
@@ -101,14 +101,14 @@ pub async fn approved(world: &World) {
 }
 
 /// Asserts that no row went back in time.
-pub async fn time_went_on(world: &World, seed: u64) {
+pub async fn no_row_went_back_in_time(world: &World, seed: u64) {
     let sql = "SELECT format('%s from %s to %s', user_id, was, became) FROM public.regressions";
     let back = world.db.text(sql).await;
     assert_eq!(back, None, "seed {seed}: an older state replaced a newer one");
 }
 
 /// Asserts that every write was made by the holder of the lease.
-pub async fn only_holders_wrote(world: &World, replicas: &[Replica], seed: u64) {
+pub async fn only_lease_holders_wrote(world: &World, replicas: &[Replica], seed: u64) {
     let sql = "SELECT DISTINCT writer, holder FROM public.writes";
     for row in world.db.client.query(sql, &[]).await.unwrap() {
         let (writer, holder): (String, Option<String>) = (row.get(0), row.get(1));
@@ -221,8 +221,8 @@ fn hash(document: &str) -> u64 {
 }
 
 /// Asserts that the events add up to the mirror, without a repeated or misplaced one.
-pub async fn events_tell_the_mirror(world: &World, seed: u64) {
-    let mut told = BTreeMap::<String, u64>::new();
+pub async fn events_add_up_to_the_mirror(world: &World, seed: u64) {
+    let mut replayed = BTreeMap::<String, u64>::new();
     let mut moments = BTreeMap::<String, i64>::new();
     let sql = "SELECT type, user_id, (payload->'data')::text, (payload->'data'->>'updated_at')::float8::bigint
         FROM clerk.user_events ORDER BY id";
@@ -237,18 +237,15 @@ pub async fn events_tell_the_mirror(world: &World, seed: u64) {
         }
         let data = hash(data);
         let before = match kind {
-            "user.deleted" => told.remove(&id),
-            _ => told.insert(id.clone(), data),
+            "user.deleted" => replayed.remove(&id),
+            _ => replayed.insert(id.clone(), data),
         };
         let is_in_order = match kind {
             "user.created" => before.is_none(),
             "user.updated" => before.is_some_and(|before| before != data),
             _ => before.is_some(),
         };
-        assert!(
-            is_in_order,
-            "seed {seed}: {kind} of {id}, of whom {before:?} was told before"
-        );
+        assert!(is_in_order, "seed {seed}: {kind} of {id} after {before:?}");
     })
     .await;
     let mut mirror = BTreeMap::new();
@@ -256,7 +253,7 @@ pub async fn events_tell_the_mirror(world: &World, seed: u64) {
         mirror.insert(row.get::<_, String>(0), hash(row.get(1)));
     })
     .await;
-    assert!(told == mirror, "seed {seed}: the events tell another story");
+    assert!(replayed == mirror, "seed {seed}: the events add up to something else");
 }
 
 /// Asserts that the counts of the syncs are right.
@@ -265,14 +262,14 @@ pub async fn counts_are_true(world: &World, seed: u64) {
         let number = async |sql: String| world.db.number(&sql).await;
         let counted = number(format!("SELECT coalesce(sum({what}), 0)::bigint FROM clerk.sync_runs")).await;
         let done = number(format!("SELECT count(*) FROM public.writes WHERE what = '{what}'")).await;
-        let told = number(format!(
+        let replayed = number(format!(
             "SELECT count(*) FROM clerk.user_events WHERE type = 'user.{what}'"
         ))
         .await;
         assert_eq!(
-            (counted, told),
+            (counted, replayed),
             (done, done),
-            "seed {seed}: {what}: counted, told, and done"
+            "seed {seed}: {what}: counted, in events, and done"
         );
     }
     let live = "SELECT count(*) FROM clerk.users WHERE deleted_at IS NULL";

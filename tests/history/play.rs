@@ -115,7 +115,7 @@ async fn played(story: Story) -> Tried {
         // Sometimes much happens within one sync, and sometimes syncs run between.
         let pause = *dice.choice(&[0, 5, 40, 150, 400]).unwrap();
         tokio::time::sleep(Duration::from_millis(pause)).await;
-        history.nobody_left_who_may_not().await;
+        history.no_user_was_deleted_wrongly().await;
     }
     // For a busy machine.
     let patience = Duration::from_secs(120);
@@ -371,7 +371,7 @@ impl History {
         let held = invariants::held(&self.world).await;
         self.differs_by(&held).await;
         if !held.is_empty() {
-            self.nobody_left_who_may_not().await;
+            self.no_user_was_deleted_wrongly().await;
             self.is_approved().await;
             self.syncs(patience, "one behind the approval").await;
             self.differs_by(&BTreeSet::new()).await;
@@ -436,8 +436,8 @@ impl History {
         .await;
     }
 
-    pub async fn nobody_left_who_may_not(&self) {
-        invariants::nobody_left_who_may_not(&self.world, &self.clerk, self.may_lag, self.seed).await;
+    pub async fn no_user_was_deleted_wrongly(&self) {
+        invariants::no_user_was_deleted_wrongly(&self.world, &self.clerk, self.may_lag, self.seed).await;
     }
 
     /// Asserts that no process ever exceeded its budget.
@@ -450,12 +450,12 @@ impl History {
             replica.ends().await;
         }
         let (world, seed) = (&self.world, self.seed);
-        self.nobody_left_who_may_not().await;
+        self.no_user_was_deleted_wrongly().await;
         self.budget_is_kept();
-        invariants::time_went_on(world, seed).await;
-        invariants::only_holders_wrote(world, &self.replicas, seed).await;
+        invariants::no_row_went_back_in_time(world, seed).await;
+        invariants::only_lease_holders_wrote(world, &self.replicas, seed).await;
         invariants::counts_are_true(world, seed).await;
-        invariants::events_tell_the_mirror(world, seed).await;
+        invariants::events_add_up_to_the_mirror(world, seed).await;
         for (condition, what) in [
             ("outcome <> 'failed'", "syncs"),
             ("outcome = 'failed'", "syncs that failed"),

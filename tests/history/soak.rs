@@ -92,7 +92,7 @@ async fn for_a_long_time() {
             history.breaks(dice).await;
         }
         if ticked.is_multiple_of(CHURN) {
-            history.nobody_left_who_may_not().await;
+            history.no_user_was_deleted_wrongly().await;
         }
         if part.elapsed() > PART {
             part = Instant::now();

@@ -10,7 +10,6 @@ use tokio::{
 
 use crate::support::{
     fixture::{World, mirrored},
-    program::ProgramOutput,
     summary::{Exit, in_sync},
 };
 

@@ -18,7 +18,7 @@ async fn unusual_server_certificates_are_judged_as_libpq_does() {
     let mut expired = parameters(&["localhost"], "localhost");
     expired.not_after = date_time_ymd(2020, 1, 1);
     let (certificate, key) = server.authority.sign_parameters(&expired);
-    server.show(&certificate, &key).await;
+    server.set_certificate(&certificate, &key).await;
     assert_refused(
         &check(format!("sslmode=verify-ca&sslrootcert={ca}")).await,
         Exit::Failed,
@@ -35,7 +35,7 @@ async fn unusual_server_certificates_are_judged_as_libpq_does() {
         (params.self_signed(&key).unwrap(), key.serialize_pem())
     };
     let (certificate, key) = own(3000);
-    server.show(&certificate.pem(), &key).await;
+    server.set_certificate(&certificate.pem(), &key).await;
     let file = server.file("own.pem", &certificate.pem());
     assert_accepted(&check(format!("sslmode=verify-full&sslrootcert={file}")).await);
     let elsewhere = format!("sslmode=verify-full&sslrootcert={file}&host=127.0.0.1");
@@ -47,7 +47,7 @@ async fn unusual_server_certificates_are_judged_as_libpq_does() {
         "",
     );
     let (certificate, key) = own(2020);
-    server.show(&certificate.pem(), &key).await;
+    server.set_certificate(&certificate.pem(), &key).await;
     let file = server.file("own.pem", &certificate.pem());
     assert_refused(
         &check(format!("sslmode=verify-ca&sslrootcert={file}")).await,

@@ -354,8 +354,9 @@ async fn world_readable_secrets_are_reported() {
         write("plain.toml", 0o644, ""),
         write("key", 0o604, world.sim.secret_key()),
     );
-    let told = check(&open, "").await;
-    told.assert_check("configuration", "warn", &format!("can read the secret in {open}"))
+    let report = check(&open, "").await;
+    report
+        .assert_check("configuration", "warn", &format!("can read the secret in {open}"))
         .assert_hint("configuration", &format!("chmod o-r {open}"));
     check(&closed, "").await.assert_check("configuration", "ok", &closed);
     check(&plain, &key)

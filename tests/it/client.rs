@@ -155,19 +155,19 @@ async fn rate_limiting_is_no_outage() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn an_absurd_retry_after_is_capped() {
-    for told in ["18446744073709551615", "-1", "Wed, 21 Oct 2026 07:28:00 GMT", "soon"] {
+    for value in ["18446744073709551615", "-1", "Wed, 21 Oct 2026 07:28:00 GMT", "soon"] {
         for status in ["429 Too Many Requests", "503 Service Unavailable"] {
-            let header = format!("retry-after: {told}\r\n");
+            let header = format!("retry-after: {value}\r\n");
             let server = Server::start(move |_| answer(status, &header, b"")).await;
             let client = client(&server.url, IMPATIENT);
             let asking = tokio::spawn(async move { client.count(Range::ALL).await });
             // It waits or returns an error. It does not panic, and it does not send at once.
             tokio::time::sleep(Duration::from_millis(150)).await;
-            assert_eq!(server.requests().len(), 1, "{status} {told}");
+            assert_eq!(server.requests().len(), 1, "{status} {value}");
             asking.abort();
             assert!(
                 asking.await.err().is_none_or(|ended| ended.is_cancelled()),
-                "{status} {told}"
+                "{status} {value}"
             );
         }
     }

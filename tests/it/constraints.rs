@@ -13,8 +13,8 @@ async fn reasons(world: &World) -> Vec<(String, String)> {
     rows.iter().map(|row| (row.get(0), row.get(1))).collect()
 }
 
-/// The application adds `ddl`, which refuses users named "refused". `mend` removes it again.
-async fn check_refused(ddl: &str, why: &str, mend: &str) {
+/// The application adds `ddl`, which refuses users named "refused". `undo` removes it again.
+async fn check_refused(ddl: &str, why: &str, undo: &str) {
     let world = mirrored(40).await;
     world.db.execute(ddl).await;
     let ids = world.sim.user_ids();
@@ -46,7 +46,7 @@ async fn check_refused(ddl: &str, why: &str, mend: &str) {
     );
 
     world.once().await.assert(Exit::Ok, in_sync().unchanged(40).rejected(2));
-    world.db.execute(mend).await;
+    world.db.execute(undo).await;
     world
         .once()
         .await

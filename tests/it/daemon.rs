@@ -169,17 +169,20 @@ async fn an_invalid_file_is_reported_and_the_old_configuration_stays() {
         ("[log]\nlevel = \"clerk2pg=loud\"\n", "log.level"),
         ("[deletes]\nmax_percent = 120\n", "max_percent"),
     ] {
-        let told = daemon.count_in_log(KEPT);
+        let reported = daemon.count_in_log(KEPT);
         reload(&daemon, &file, broken, KEPT).await;
-        assert_eq!(daemon.count_in_log(KEPT), told + 1);
+        assert_eq!(daemon.count_in_log(KEPT), reported + 1);
         let log = daemon.log();
         let line = log.lines().rfind(|line| line.contains(KEPT)).unwrap();
         assert!(line.contains("ERROR") && line.contains(said), "{broken:?}: {line}");
     }
     std::fs::remove_file(&file).unwrap();
-    let told = daemon.count_in_log(KEPT);
+    let reported = daemon.count_in_log(KEPT);
     daemon.signal(Signal::HUP);
-    eventually("a missing file is told", async || daemon.count_in_log(KEPT) > told).await;
+    eventually("a missing file is reported", async || {
+        daemon.count_in_log(KEPT) > reported
+    })
+    .await;
 
     world.sim.update_random();
     world.wait_for_next_sync().await;

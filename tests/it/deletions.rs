@@ -41,7 +41,7 @@ async fn mark_mode_keeps_rows_and_users_can_return() {
 
     let versions = world.db.versions().await;
     world.once_with(&mark).await.assert(Exit::Ok, in_sync().unchanged(11));
-    assert_eq!(world.db.versions().await, versions, "somebody was marked twice");
+    assert_eq!(world.db.versions().await, versions, "a user was marked twice");
     assert_eq!(world.db.text(&deleted_at).await, marked_at);
 
     // The same bytes as before.
@@ -83,7 +83,7 @@ async fn keep_mode_sends_no_requests_about_missing_users() {
             .sim
             .log()
             .iter()
-            .filter(|request| is_by_name(&request.path))
+            .filter(|request| is_by_ids(&request.path))
             .count()
     };
     world.sim.delete(&world.sim.user_ids()[3]);
@@ -108,7 +108,7 @@ async fn keep_mode_applies_to_a_resumed_sync() {
 }
 
 /// Whether a request filters by user ids.
-fn is_by_name(path: &str) -> bool {
+fn is_by_ids(path: &str) -> bool {
     path.contains("user_id=") || path.starts_with("/v1/users/user_")
 }
 
@@ -377,7 +377,7 @@ async fn an_unconfirmed_deletion_waits() {
         assert!(outcome == "failed" || outcome == "incomplete", "{name}: {ran:#?}");
         assert_eq!(ran.code, Some(1), "{name}");
     }
-    assert_eq!(mirrored_ids(&world).await.len(), 30, "somebody was deleted");
+    assert_eq!(mirrored_ids(&world).await.len(), 30, "a user was deleted");
     let ran = world.once().await;
     assert_eq!((ran.code, &ran.json()["deleted"]), (Some(0), &1.into()), "{ran:#?}");
     world.assert_in_sync().await;

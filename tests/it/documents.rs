@@ -150,7 +150,7 @@ async fn a_changed_creation_date_is_followed() {
     };
     let before = asked(&world);
     world.once().await.assert(Exit::Ok, changed().updated(5).unchanged(35));
-    assert_eq!(asked(&world), before, "somebody who was met was asked for by name");
+    assert_eq!(asked(&world), before, "a user of the list was requested by id");
     world.assert_in_sync().await;
     world.once().await.assert(Exit::Ok, in_sync().unchanged(40));
 }

@@ -164,8 +164,8 @@ async fn keep_mode_makes_no_deleted_event() {
     assert_eq!(world.users().await, 10);
 }
 
-/// The application refuses users named "refused", with an error or silently, until `mend`.
-async fn check_kept_out(ddl: &str, mend: &str) {
+/// The application refuses users named "refused", with an error or silently, until `undo`.
+async fn check_kept_out(ddl: &str, undo: &str) {
     let world = mirrored(20).await;
     let ids = world.sim.user_ids();
     world.db.execute(ddl).await;
@@ -181,7 +181,7 @@ async fn check_kept_out(ddl: &str, mend: &str) {
     }
 
     let last = world.last_event().await;
-    world.db.execute(mend).await;
+    world.db.execute(undo).await;
     world
         .once()
         .await
@@ -225,8 +225,8 @@ async fn a_row_that_a_trigger_skips_makes_no_event() {
     check_kept_out(&trigger("BEFORE INSERT OR UPDATE", "NEW", "RETURN NULL"), MEND).await;
 }
 
-/// The application keeps the first of two deleted users until `mend`.
-async fn check_held_back(ddl: &str, mend: &str, environment: &[(&str, &str)]) {
+/// The application keeps the first of two deleted users until `undo`.
+async fn check_held_back(ddl: &str, undo: &str, environment: &[(&str, &str)]) {
     let world = World::new(20).await;
     let ids = world.sim.user_ids();
     assert!(world.sim.update(&ids[7], |user| user["username"] = "refused".into()));
@@ -242,7 +242,7 @@ async fn check_held_back(ddl: &str, mend: &str, environment: &[(&str, &str)]) {
         );
     }
     let last = world.last_event().await;
-    world.db.execute(mend).await;
+    world.db.execute(undo).await;
     world
         .once_with(environment)
         .await

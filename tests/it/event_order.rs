@@ -35,16 +35,16 @@ const UNLIMITED: [(&str, &str); 2] = [
 /// Returns a connection that listens, and its notifications.
 async fn listen(url: &str, channel: &str) -> (Client, UnboundedReceiver<String>) {
     let (client, mut connection) = tokio_postgres::connect(url, NoTls).await.unwrap();
-    let (heard, hearing) = unbounded_channel();
+    let (sender, receiver) = unbounded_channel();
     tokio::spawn(async move {
         while let Some(Ok(message)) = poll_fn(|context| connection.poll_message(context)).await {
             if let AsyncMessage::Notification(notification) = message {
-                let _ = heard.send(notification.payload().to_owned());
+                let _ = sender.send(notification.payload().to_owned());
             }
         }
     });
     client.batch_execute(&format!("LISTEN {channel}")).await.unwrap();
-    (client, hearing)
+    (client, receiver)
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -54,13 +54,16 @@ async fn each_transaction_notifies_once_of_its_last_event() {
         max_page: Some(7),
         ..Quirks::default()
     });
-    let (client, mut heard) = listen(&world.db.url, "clerk_user_events").await;
+    let (client, mut notifications) = listen(&world.db.url, "clerk_user_events").await;
     let watching = tokio::spawn(async move {
-        let mut told = Vec::new();
+        let mut notified = Vec::new();
         loop {
-            let payload = tokio::time::timeout(PATIENCE, heard.recv()).await.unwrap().unwrap();
+            let payload = tokio::time::timeout(PATIENCE, notifications.recv())
+                .await
+                .unwrap()
+                .unwrap();
             if payload == "the end" {
-                return told;
+                return notified;
             }
             let id: i64 = payload.parse().unwrap();
             // The event is visible at once, and is the last of its transaction.
@@ -68,7 +71,7 @@ async fn each_transaction_notifies_once_of_its_last_event() {
                 "SELECT max(id) FROM clerk.user_events WHERE xmin = (SELECT xmin FROM clerk.user_events WHERE id = $1)";
             let last: Option<i64> = client.query_one(sql, &[&id]).await.unwrap().get(0);
             assert_eq!(last, Some(id));
-            told.push(id);
+            notified.push(id);
         }
     });
 
@@ -87,16 +90,16 @@ async fn each_transaction_notifies_once_of_its_last_event() {
     world.once().await.assert(Exit::Ok, in_sync().unchanged(58));
     world.db.execute("NOTIFY clerk_user_events, 'the end'").await;
 
-    let told = watching.await.unwrap();
+    let notified = watching.await.unwrap();
     let lasts = "SELECT max(id) FROM clerk.user_events GROUP BY xmin ORDER BY 1";
     let rows = world.db.client.query(lasts, &[]).await.unwrap();
-    assert_eq!(told, rows.iter().map(|row| row.get(0)).collect::<Vec<i64>>());
+    assert_eq!(notified, rows.iter().map(|row| row.get(0)).collect::<Vec<i64>>());
     // One transaction for each page with changes, and one for the deletions.
-    assert!(told.len() >= 5, "{told:?}");
+    assert!(notified.len() >= 5, "{notified:?}");
     assert_eq!(world.events(0).await.len(), 11);
 }
 
-/// Reads on from its position until told that nothing more comes. Returns ids in the order of
+/// Reads on from its position until notified that nothing more comes. Returns ids in the order of
 /// reading.
 async fn read(url: String, is_over: Arc<AtomicBool>) -> (Vec<i64>, usize) {
     let client = connect(&url).await;

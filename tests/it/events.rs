@@ -104,8 +104,8 @@ async fn events_of_one_page_are_in_the_order_of_the_changes() {
         assert!(world.sim.update(&ids[at], |user| user["updated_at"] = time.into()));
     }
     world.once().await.assert(Exit::Ok, changed().updated(5).unchanged(15));
-    let told: Vec<_> = world.events(0).await.into_iter().map(|event| event.user_id).collect();
-    assert_eq!(told, order.map(|at| ids[at].clone()));
+    let users: Vec<_> = world.events(0).await.into_iter().map(|event| event.user_id).collect();
+    assert_eq!(users, order.map(|at| ids[at].clone()));
 }
 
 /// Returns the keys that a schema lists under a name.

@@ -64,7 +64,7 @@ impl World {
 
 async fn assert_clean_stop(daemon: Process) {
     let is_back = async || daemon.count_in_log(AWAY) == daemon.count_in_log(BACK);
-    eventually("each outage is told of twice", is_back).await;
+    eventually("each outage is logged twice", is_back).await;
     let ran = daemon.stop(Signal::TERM).await;
     assert_eq!(ran.code, Some(0), "{ran:#?}");
     assert!(!ran.stderr.contains("ERROR"), "{ran:#?}");
@@ -231,9 +231,9 @@ async fn changes_that_a_standby_did_not_receive_are_mirrored_again() {
     rename("After");
     eventually("the second changes", async || has("After").await).await;
     // Long enough that incremental syncs no longer reach these changes.
-    let looks = pair.world.incremental_syncs().len();
-    eventually("looks go on", async || {
-        pair.world.incremental_syncs().len() >= looks + 15
+    let syncs = pair.world.incremental_syncs().len();
+    eventually("more incremental syncs", async || {
+        pair.world.incremental_syncs().len() >= syncs + 15
     })
     .await;
     pair.primary.stop(Signal::QUIT);

@@ -156,15 +156,15 @@ async fn endless_requests_for_syncs_are_throttled() {
     let daemon = world.start_daemon(&[NEVER, LIMIT, DEBUG]);
     daemon.wait_for_log(LISTENING).await;
     world.syncs(1).await;
-    let begun = (world.incremental_syncs().len(), std::time::Instant::now());
+    let before = (world.incremental_syncs().len(), std::time::Instant::now());
     for _ in 0..100 {
         world.notify("sync").await;
         tokio::time::sleep(Duration::from_millis(20)).await;
     }
     // Each takes two of five requests a second.
-    let most = begun.1.elapsed().as_secs_f64() / 0.4 + 1.0;
-    let looks = world.incremental_syncs().len() - begun.0;
-    assert!(looks > 0 && looks as f64 <= most, "{looks} looks");
+    let most = before.1.elapsed().as_secs_f64() / 0.4 + 1.0;
+    let syncs = world.incremental_syncs().len() - before.0;
+    assert!(syncs > 0 && syncs as f64 <= most, "{syncs} syncs");
     // The last one is not forgotten.
     let id = world.sim.create_random();
     world.notify("sync").await;

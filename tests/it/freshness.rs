@@ -52,7 +52,7 @@ impl Changes {
         at(|(at, before, _)| before - at)..=at(|(at, _, after)| after - at)
     }
 
-    async fn told(&self) -> (i64, i64, i64) {
+    async fn reported(&self) -> (i64, i64, i64) {
         let status = self.world.run(&["--format", "json", "status"]).await.json();
         let field = |name: &str| status["freshness"][name].as_i64().unwrap();
         (field("p50_ms"), field("p99_ms"), field("changes"))
@@ -66,22 +66,22 @@ async fn every_change_of_the_last_hour_counts() {
     for _ in 0..3 {
         changes.happen(0..1).await;
     }
-    let (p50, p99, count) = changes.told().await;
+    let (p50, p99, count) = changes.reported().await;
     assert_eq!(count, 93);
-    for (told, percent) in [(p50, 50), (p99, 99)] {
+    for (reported, percent) in [(p50, 50), (p99, 99)] {
         let expected = changes.percentile(percent);
-        assert!(expected.contains(&told), "{percent}: {told}, not {expected:?}");
+        assert!(expected.contains(&reported), "{percent}: {reported}, not {expected:?}");
     }
     // Nearly six minutes. The newest change of each sync is at most some seconds old.
     assert!(p50 > 340_000 && p99 > 710_000, "{p50} {p99}");
     let ran = changes.world.run(&["status"]).await;
     let line =
         "Changes of the last hour were 6 min old at the median and 12 min at the 99th percentile, over 93 changes";
-    assert!(ran.stdout.lines().any(|told| told == line), "{ran:#?}");
+    assert!(ran.stdout.lines().any(|printed| printed == line), "{ran:#?}");
 
     let watched = MonitoredDaemon::start(&changes.world, &[]).await;
     watched.wait_until_ready("in sync").await;
-    eventually("the page tells the same", async || {
+    eventually("the page shows the same", async || {
         let page = watched.get("/").await.body;
         page.contains("<dd>6 min<small>median; 99 of 100 within 12 min</small>")
             && page.contains("median 6 min, at worst 12 min")
@@ -123,13 +123,13 @@ async fn each_change_of_a_sync_counts_once() {
     for _ in 0..5 {
         changes.happen(0..1).await;
     }
-    let (p50, p99, count) = changes.told().await;
+    let (p50, p99, count) = changes.reported().await;
     assert_eq!(count, 605);
-    for (told, percent) in [(p50, 50), (p99, 99)] {
+    for (reported, percent) in [(p50, 50), (p99, 99)] {
         // Of many changes, a hundred evenly spaced ones are kept.
         let (expected, spacing) = (changes.percentile(percent), 6100);
         let expected = expected.start() - spacing..=expected.end() + spacing;
-        assert!(expected.contains(&told), "{percent}: {told}, not {expected:?}");
+        assert!(expected.contains(&reported), "{percent}: {reported}, not {expected:?}");
     }
     let kept = "SELECT max(cardinality(ages_ms)) FROM clerk.sync_runs";
     assert_eq!(changes.world.db.number(kept).await, 100);

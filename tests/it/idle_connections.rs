@@ -30,8 +30,8 @@ async fn idle_connections_block_no_probe() {
     let world = mirrored(5).await;
     let watched = MonitoredDaemon::start(&world, &[EVERY_SECOND]).await;
     watched.wait_until_ready("in sync").await;
-    let mut crowd = connect(&watched.address, 600, b"").await;
-    crowd.extend(connect(&watched.address, 64, b"GET / HTTP/1.1\r\nHost: loc").await);
+    let mut idle = connect(&watched.address, 600, b"").await;
+    idle.extend(connect(&watched.address, 64, b"GET / HTTP/1.1\r\nHost: loc").await);
     for path in ["/livez", "/readyz", "/metrics"] {
         let began = Instant::now();
         assert_eq!(watched.get(path).await.status, 200);
@@ -45,7 +45,7 @@ async fn idle_connections_block_no_probe() {
     assert!(began.elapsed() < SOON, "health took {:?}", began.elapsed());
     // Each is dropped soon, with or without others.
     let mut rest = Vec::new();
-    for stream in &mut crowd {
+    for stream in &mut idle {
         let read = tokio::time::timeout(PATIENCE, stream.read_to_end(&mut rest)).await;
         assert!(read.is_ok(), "a silent connection stays open");
     }
@@ -65,7 +65,7 @@ async fn idle_connections_drop_no_request_under_way() {
     // The request arrives before the idle connections.
     let waits = "SELECT count(*) FROM pg_stat_activity WHERE wait_event_type = 'Lock' AND datname = current_database()";
     crate::support::wait::eventually("the page waits", async || world.db.number(waits).await > 0).await;
-    let _crowd = connect(&watched.address, 600, b"").await;
+    let _idle = connect(&watched.address, 600, b"").await;
     drop(transaction);
     assert_eq!(page.await.unwrap().expect("no answer").status, 200);
 }

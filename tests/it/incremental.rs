@@ -107,24 +107,24 @@ async fn check_idle(name: &str, prepare: impl FnOnce(&World)) {
     world.wait_for_incremental_sync().await;
     world.db.execute(AUDIT).await;
     let (versions, runs) = (world.db.versions().await, world.runs("true").await);
-    let (looks, answered, executed) = (
+    let (syncs, answered, executed) = (
         world.incremental_syncs().len(),
         world.sim.log().len(),
         postgres.executed(),
     );
-    eventually("more looks", async || world.incremental_syncs().len() >= looks + SYNCS).await;
+    eventually("more syncs", async || world.incremental_syncs().len() >= syncs + SYNCS).await;
     let executed = postgres.executed() - executed;
     let log = &world.sim.log()[answered..];
 
-    let looks = world.incremental_syncs().len() - looks;
+    let syncs = world.incremental_syncs().len() - syncs;
     let counts = log.iter().filter(|request| request.path == "/v1/users/count").count();
     // At either end, one of the two requests may be missing.
-    assert!(counts.abs_diff(looks) <= 1, "{name}: {counts} counts in {looks} looks");
-    assert!(log.len().abs_diff(looks + counts) <= 1, "{name}: {log:#?}");
-    let most = 3 * looks as u64 + 3;
+    assert!(counts.abs_diff(syncs) <= 1, "{name}: {counts} counts in {syncs} syncs");
+    assert!(log.len().abs_diff(syncs + counts) <= 1, "{name}: {log:#?}");
+    let most = 3 * syncs as u64 + 3;
     assert!(
-        (looks as u64..=most).contains(&executed),
-        "{name}: {executed} statements in {looks} looks"
+        (syncs as u64..=most).contains(&executed),
+        "{name}: {executed} statements in {syncs} syncs"
     );
     let written = "SELECT string_agg(DISTINCT written, ', ') FROM public.writes";
     assert_eq!(world.db.text(written).await, None, "{name}");

@@ -32,7 +32,7 @@ async fn three_syncs_started_at_once_take_turns() {
         );
         created += json["created"].as_i64().unwrap();
     }
-    assert_eq!(created, 200, "the first one creates, the others find all in sync");
+    assert_eq!(created, 200, "only the first one creates users");
     world.assert_in_sync().await;
     world.assert_one_at_a_time().await;
     assert_eq!(world.runs("outcome IN ('changed', 'in_sync')").await, 3);
@@ -107,7 +107,7 @@ async fn a_foreign_lock_on_the_lease_is_reported() {
 }
 
 /// A sync is suspended with a page in flight, and another sync mirrors newer documents meanwhile.
-async fn sleeps_through_its_lease(newer: impl Fn(&World)) -> (World, Process) {
+async fn suspend_until_lease_is_lost(newer: impl Fn(&World)) -> (World, Process) {
     let world = World::new(60).await;
     world.sim.set_faults(Quirks {
         max_page: Some(20),
@@ -120,8 +120,8 @@ async fn sleeps_through_its_lease(newer: impl Fn(&World)) -> (World, Process) {
     world
         .sim
         .set_faults(Rule::new(Effect::LatencyMs(1000)).on([Endpoint::List]).skip(1).next(1));
-    let sleeper = world.start_full_sync(&[]);
-    eventually("it asks for a page", async || {
+    let suspended = world.start_full_sync(&[]);
+    eventually("the request for a page", async || {
         world
             .sim
             .faults()
@@ -130,7 +130,7 @@ async fn sleeps_through_its_lease(newer: impl Fn(&World)) -> (World, Process) {
             .is_some_and(|rule| rule.next == Some(0))
     })
     .await;
-    sleeper.signal(Signal::STOP);
+    suspended.signal(Signal::STOP);
     // The page that waits for it.
     let sent = world.sim.requests();
     eventually("the page is sent", async || world.sim.log().len() as u64 >= sent).await;
@@ -139,13 +139,13 @@ async fn sleeps_through_its_lease(newer: impl Fn(&World)) -> (World, Process) {
     let ran = world.once().await;
     assert_eq!(ran.code, Some(0), "{ran:#?}");
     world.assert_in_sync().await;
-    (world, sleeper)
+    (world, suspended)
 }
 
-async fn wakes_in_vain(world: &World, sleeper: Process) {
+async fn assert_resumes_without_writing(world: &World, suspended: Process) {
     let versions = world.db.versions().await;
-    sleeper.signal(Signal::CONT);
-    let ran = sleeper.wait_for_exit().await;
+    suspended.signal(Signal::CONT);
+    let ran = suspended.wait_for_exit().await;
     assert_eq!(
         (ran.code, ran.json()["outcome"].as_str()),
         (Some(1), Some("failed")),
@@ -169,25 +169,26 @@ async fn wakes_in_vain(world: &World, sleeper: Process) {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_stale_page_is_not_written() {
-    let (world, sleeper) = sleeps_through_its_lease(|world| {
+    let (world, suspended) = suspend_until_lease_is_lost(|world| {
         for id in world.sim.user_ids() {
             world.sim.update(&id, |user| user["first_name"] = "New".into());
         }
     })
     .await;
-    wakes_in_vain(&world, sleeper).await;
+    assert_resumes_without_writing(&world, suspended).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_stale_page_does_not_bring_deleted_users_back() {
-    let (world, sleeper) = sleeps_through_its_lease(|world| (0..5).for_each(|_| drop(world.sim.delete_random()))).await;
-    wakes_in_vain(&world, sleeper).await;
+    let (world, suspended) =
+        suspend_until_lease_is_lost(|world| (0..5).for_each(|_| drop(world.sim.delete_random()))).await;
+    assert_resumes_without_writing(&world, suspended).await;
     assert_eq!(world.users().await, 55);
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_sync_that_lost_its_lease_does_not_disturb_the_running_one() {
-    let (world, sleeper) = sleeps_through_its_lease(|_| ()).await;
+    let (world, suspended) = suspend_until_lease_is_lost(|_| ()).await;
     world
         .sim
         .set_faults(Rule::new(Effect::LatencyMs(1500)).on([Endpoint::Count]).next(1));
@@ -197,12 +198,12 @@ async fn a_sync_that_lost_its_lease_does_not_disturb_the_running_one() {
         world.runs("outcome = 'running'").await == 1
     })
     .await;
-    sleeper.signal(Signal::CONT);
-    let ran = sleeper.wait_for_exit().await;
+    suspended.signal(Signal::CONT);
+    let ran = suspended.wait_for_exit().await;
     assert_eq!(ran.code, Some(1), "{ran:#?}");
     assert!(
         world.lease_holder().await.is_some(),
-        "it gave back a lease that is another's"
+        "it released a lease of another process"
     );
     at_work
         .wait_for_exit()

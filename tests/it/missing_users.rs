@@ -13,15 +13,19 @@ async fn check(name: &str, users: usize, places: &[usize], most: usize) {
     let polling = PollingDaemon::new(users, &[]).await;
     let ids = polling.world.sim.user_ids();
     polling.delete(places.iter().map(|&at| &ids[at])).await;
-    let asked = polling.requests();
-    assert!(asked.len() <= most, "{name}: {} requests: {asked:#?}", asked.len());
+    let requests = polling.requests();
+    assert!(
+        requests.len() <= most,
+        "{name}: {} requests: {requests:#?}",
+        requests.len()
+    );
     for at in places {
-        let (by_name, by_id) = (format!("user_id={}", ids[*at]), format!("/v1/users/{}", ids[*at]));
+        let (by_ids, by_id) = (format!("user_id={}", ids[*at]), format!("/v1/users/{}", ids[*at]));
         assert!(
-            asked.iter().any(|path| path.contains(&by_name)),
-            "{name}: {by_name}: {asked:#?}"
+            requests.iter().any(|path| path.contains(&by_ids)),
+            "{name}: {by_ids}: {requests:#?}"
         );
-        assert!(asked.contains(&by_id), "{name}: {by_id}: {asked:#?}");
+        assert!(requests.contains(&by_id), "{name}: {by_id}: {requests:#?}");
     }
     polling.stop_in_sync(1).await;
 }
@@ -38,10 +42,10 @@ async fn a_deleted_user_is_found_in_a_list_counted_in_partitions() {
     let sim = &polling.world.sim;
     let ids = sim.user_ids();
     polling.delete([&ids[40_000]]).await;
-    let asked = polling.requests();
-    assert!(asked.len() <= 20, "{} requests: {asked:#?}", asked.len());
+    let requests = polling.requests();
+    assert!(requests.len() <= 20, "{} requests: {requests:#?}", requests.len());
     let is_count = |path: &&String| path.contains("/count?");
-    assert!(asked.iter().filter(is_count).count() >= 2, "{asked:#?}");
+    assert!(requests.iter().filter(is_count).count() >= 2, "{requests:#?}");
     // If each partition's count is that of the whole list, only a walk finds the deleted user.
     sim.set_faults(Quirks {
         ignore_created_at: true,
@@ -71,9 +75,9 @@ async fn a_deleted_user_is_found_among_users_created_in_one_moment() {
     let import = moments.into_values().max_by_key(Vec::len).unwrap();
     assert!(import.len() > 500, "no moment is larger than a page");
     polling.delete([&import[310]]).await;
-    let asked = polling.requests();
+    let requests = polling.requests();
     // All users of that moment are requested by ids.
-    assert!(asked.len() <= 20, "{} requests: {asked:#?}", asked.len());
+    assert!(requests.len() <= 20, "{} requests: {requests:#?}", requests.len());
     polling.delete([&import[0], import.last().unwrap()]).await;
     polling.stop_in_sync(1).await;
 }
@@ -100,7 +104,7 @@ async fn idle_syncs_send_two_requests_and_write_nothing() {
     let polling = PollingDaemon::new(60, &[]).await;
     polling.assert_idle("nothing happened").await;
     polling.delete([&polling.world.sim.user_ids()[30]]).await;
-    polling.assert_idle("somebody was deleted").await;
+    polling.assert_idle("a user was deleted").await;
     polling.stop_in_sync(1).await;
 }
 
@@ -124,7 +128,7 @@ async fn rejected_users_do_not_disturb_the_counts() {
     polling
         .delete(ids.iter().filter(|id| !unstorable.contains(id)).skip(20).take(2))
         .await;
-    polling.assert_idle("others were deleted beside them").await;
+    polling.assert_idle("others were deleted").await;
     assert_eq!(polling.not_mirrored().await, unstorable.into_iter().collect());
     assert_eq!(db.number("SELECT count(*) FROM clerk.users").await, 58);
     assert_eq!(polling.world.runs("kind = 'full'").await, 1);
@@ -145,7 +149,7 @@ async fn kept_rows_do_not_disturb_the_counts() {
     eventually("both rows are listed", async || db.number(listed).await == 2).await;
     polling.assert_idle("rows are held back").await;
     polling.delete([&ids[7]]).await;
-    polling.assert_idle("one was deleted beside them").await;
+    polling.assert_idle("another one was deleted").await;
     assert_eq!(polling.not_mirrored().await.len(), 0);
     assert_eq!(db.number("SELECT count(*) FROM clerk.users").await, 59);
     assert_eq!(polling.world.runs("kind = 'full'").await, 1);
@@ -178,7 +182,7 @@ async fn marked_users_are_counted_as_gone_and_come_back() {
 async fn keep_mode_counts_nobody() {
     let polling = PollingDaemon::new(60, &[("CLERK2PG_DELETES__MODE", "keep")]).await;
     let sim = &polling.world.sim;
-    let requests = sim.requests_by_path();
+    let before = sim.requests_by_path();
     let changed = sim.user_ids()[3].clone();
     assert!(sim.delete(&sim.user_ids()[20]));
     sim.update(&changed, |user| user["first_name"] = "Changed".into());
@@ -186,7 +190,7 @@ async fn keep_mode_counts_nobody() {
     let more: Vec<_> = sim
         .requests_by_path()
         .into_iter()
-        .filter(|(path, count)| requests.get(path) != Some(count))
+        .filter(|(path, count)| before.get(path) != Some(count))
         .map(|(path, _)| path)
         .collect();
     assert_eq!(more, ["GET /v1/users"], "other requests than for recent changes");
@@ -238,7 +242,7 @@ async fn a_row_added_by_hand_is_removed() {
     polling.delete([&ids[300]]).await;
     polling.wait_until_gone("user_nobody").await;
     // A search without a result counts the rows.
-    eventually("the number that is kept is mended", async || {
+    eventually("the stored number is corrected", async || {
         polling.count_error().await == 0
     })
     .await;
@@ -264,6 +268,9 @@ async fn a_row_removed_by_hand_comes_back() {
     polling.wait_until_mirrored_user(&ids[30]).await;
     polling.wait_until_mirrored_user(&ids[40]).await;
     // A sync that finds the number wrong corrects it, which may be the next one.
-    eventually("the number is mended", async || polling.count_error().await == 0).await;
+    eventually("the stored number is corrected", async || {
+        polling.count_error().await == 0
+    })
+    .await;
     polling.stop_in_sync(1).await;
 }

@@ -23,9 +23,9 @@ async fn dropped_notifications_are_reported_and_the_schedule_goes_on() {
     world.syncs(1).await;
     world.sim.create_random();
     world.wait_for_next_sync().await;
-    let told = "NOTIFY clerk2pg does not arrive";
-    assert_eq!(daemon.count_in_log(told), 0, "{}", daemon.log());
-    daemon.wait_for_log(told).await;
+    let warning = "NOTIFY clerk2pg does not arrive";
+    assert_eq!(daemon.count_in_log(warning), 0, "{}", daemon.log());
+    daemon.wait_for_log(warning).await;
     let old = world.sim.user_ids();
     world.age_rows().await;
     for gone in &old[..2] {
@@ -35,7 +35,7 @@ async fn dropped_notifications_are_reported_and_the_schedule_goes_on() {
     }
     let ran = daemon.stop(Signal::TERM).await;
     assert_eq!(ran.code, Some(0), "{ran:#?}");
-    assert_eq!(ran.stderr.matches(told).count(), 1, "{ran:#?}");
+    assert_eq!(ran.stderr.matches(warning).count(), 1, "{ran:#?}");
     assert_eq!(ran.stderr.matches("WARN").count(), 1, "{ran:#?}");
     assert_eq!(world.runs("kind = 'on_demand'").await, 0);
 }
@@ -44,8 +44,8 @@ async fn dropped_notifications_are_reported_and_the_schedule_goes_on() {
 async fn a_cut_listening_connection_is_replaced() {
     let (world, daemon) = start_on_demand(20).await;
     for times in 2..4 {
-        let ears = "datname = current_database() AND query LIKE 'LISTEN%'";
-        let cut = format!("SELECT count(pg_terminate_backend(pid)) FROM pg_stat_activity WHERE {ears}");
+        let listening = "datname = current_database() AND query LIKE 'LISTEN%'";
+        let cut = format!("SELECT count(pg_terminate_backend(pid)) FROM pg_stat_activity WHERE {listening}");
         assert_eq!(world.db.number(&cut).await, 1);
         let id = world.sim.create_random();
         world.notify(&id).await;
@@ -96,7 +96,7 @@ async fn only_the_leader_handles_a_notification() {
         .iter()
         .filter(|request| request.path.ends_with(&last))
         .count();
-    assert_eq!(asked, 1, "both have asked");
+    assert_eq!(asked, 1, "both daemons read the user");
     assert_clean_stop(leader).await;
     standby.wait_for_log("this daemon leads now").await;
     eventually("its first full sync is over", async || {
@@ -120,8 +120,11 @@ async fn a_reload_leaves_one_listening_connection() {
         daemon.count_in_log("full sync outcome") == 2
     })
     .await;
-    let ears = "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND query LIKE 'LISTEN%'";
-    eventually("the old ear is closed", async || world.db.number(ears).await == 1).await;
+    let listening = "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND query LIKE 'LISTEN%'";
+    eventually("the old listening connection is closed", async || {
+        world.db.number(listening).await == 1
+    })
+    .await;
     world.sync_new_user().await;
     assert_clean_stop(daemon).await;
 }

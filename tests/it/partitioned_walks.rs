@@ -61,13 +61,13 @@ fn met(ran: &ProgramOutput) -> i64 {
 }
 
 impl World {
-    async fn parts(&self) -> i64 {
-        let parts = "SELECT coalesce(jsonb_array_length(checkpoint -> 'parts'), 0) FROM clerk.sync_state";
-        self.db.number(parts).await
+    async fn partitions(&self) -> i64 {
+        let partitions = "SELECT coalesce(jsonb_array_length(checkpoint -> 'parts'), 0) FROM clerk.sync_state";
+        self.db.number(partitions).await
     }
 
     /// Counts the partitions that are walked in part.
-    async fn parts_under_way(&self) -> i64 {
+    async fn partitions_under_way(&self) -> i64 {
         self.db
             .number(
                 "SELECT count(*) FROM clerk.sync_state, jsonb_array_elements(checkpoint -> 'parts') AS part
@@ -152,7 +152,10 @@ async fn a_walk_interrupted_in_all_partitions_is_resumed() {
     let world = large_world(small_pages()).await;
     let run = world.start_full_sync(&[]);
     eventually("there is a schema", async || world.runs("true").await > 0).await;
-    eventually("three parts are under way", async || world.parts_under_way().await == 3).await;
+    eventually("three partitions are walked", async || {
+        world.partitions_under_way().await == 3
+    })
+    .await;
     run.kill().await;
     let walked = world.users().await;
     assert!((900..12_000).contains(&walked), "{walked}");
@@ -190,8 +193,8 @@ async fn a_server_that_ignores_dates_is_walked_in_one_partition() {
     world.sim.delete_random().unwrap();
     let ran = world.once().await;
     ran.assert(Exit::Ok, changed().deleted(1).unchanged(11999));
-    let told = "this server does not list by created_at as asked";
-    assert_eq!(ran.stderr.matches(told).count(), 1, "{ran:#?}");
+    let warning = "this server does not list by created_at as asked";
+    assert_eq!(ran.stderr.matches(warning).count(), 1, "{ran:#?}");
     world.assert_in_sync().await;
 }
 
@@ -231,7 +234,7 @@ async fn a_failing_partition_ends_the_sync_and_loses_nothing() {
     let stored = world.users().await;
     assert!(stored > 0, "nothing was stored");
     assert_eq!(world.db.number("SELECT users FROM clerk.sync_state").await, stored);
-    assert_eq!(world.parts().await, 3);
+    assert_eq!(world.partitions().await, 3);
     world.sim.clear_faults();
     let ran = world.once().await;
     assert_eq!(ran.code, Some(0), "{ran:#?}");
@@ -249,8 +252,8 @@ async fn urgent_work_runs_between_pages() {
     let walking = "kind = 'full' AND outcome = 'running'";
     let before = world.sim.log().len();
     world.notify("full").await;
-    eventually("the walk goes on in its parts", async || {
-        world.parts().await == 3 && pages(&world.sim.log()[before..]).len() > 6
+    eventually("the walk continues in its partitions", async || {
+        world.partitions().await == 3 && pages(&world.sim.log()[before..]).len() > 6
     })
     .await;
 

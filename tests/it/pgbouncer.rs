@@ -63,7 +63,7 @@ impl PgBouncer {
     async fn restart(&mut self) {
         self.server = start(self.directory.path())
             .await
-            .expect("somebody else has taken the port");
+            .expect("another program has the port");
     }
 
     /// Returns a database's URL through the pooler.
@@ -179,7 +179,7 @@ impl Pooled {
         };
         tokio::select! {
             worked = work => worked,
-            () = others => unreachable!("it goes on for ever"),
+            () = others => unreachable!("it never ends"),
         }
     }
 

@@ -50,7 +50,7 @@ async fn ready_when_in_sync_and_not_during_an_outage() {
     postgres.refuse().await;
     watched.wait_until_not_ready("Postgres cannot be reached").await;
     assert_eq!(watched.probe("/livez").await.0, 200);
-    eventually("the database tells nothing", async || {
+    eventually("the database has nothing to report", async || {
         let metrics = watched.metrics().await;
         assert_eq!(metrics.value("clerk2pg_ready"), 0.0);
         metrics.find("clerk2pg_users").is_none()
@@ -109,7 +109,7 @@ async fn the_lease_is_shown_while_it_is_held() {
         watched.metrics().await.value("clerk2pg_lease_held") == 1.0
     })
     .await;
-    eventually("the page tells of it", async || {
+    eventually("the page shows it", async || {
         watched
             .get("/")
             .await
@@ -122,20 +122,20 @@ async fn the_lease_is_shown_while_it_is_held() {
 }
 
 /// Requests an incremental sync, waits for its end, and returns the metrics.
-async fn look(watched: &MonitoredDaemon) -> Metrics {
-    let looks = |metrics: &Metrics| -> f64 {
+async fn sync_incrementally(watched: &MonitoredDaemon) -> Metrics {
+    let count = |metrics: &Metrics| -> f64 {
         let syncs = metrics.all("clerk2pg_syncs_total");
-        let looks = syncs
+        let count = syncs
             .iter()
             .filter(|(labels, _)| labels.contains("kind=\"incremental\""));
-        looks.map(|(_, count)| count).sum()
+        count.map(|(_, count)| count).sum()
     };
-    let before = looks(&watched.metrics().await);
+    let before = count(&watched.metrics().await);
     watched.daemon.signal(Signal::USR1);
     let mut metrics = None;
-    eventually("a look", async || {
+    eventually("an incremental sync", async || {
         let now = watched.metrics().await;
-        let is_done = looks(&now) > before;
+        let is_done = count(&now) > before;
         metrics = Some(now);
         is_done
     })
@@ -177,8 +177,8 @@ async fn metrics_count_what_was_done() {
         body: ErrorBody::Json,
     }));
     world.sim.set_faults(limited.on([Endpoint::List]).next(1));
-    look(&watched).await;
-    let metrics = look(&watched).await;
+    sync_incrementally(&watched).await;
+    let metrics = sync_incrementally(&watched).await;
 
     for change in ["created", "updated", "deleted", "rejected"] {
         let counted = metrics.value(&format!("clerk2pg_user_changes_total{{change=\"{change}\"}}"));
@@ -242,7 +242,7 @@ async fn metrics_count_what_was_done() {
         )),
         1.0
     );
-    eventually("what the database tells is up to date", async || {
+    eventually("the counts of the database are up to date", async || {
         let metrics = watched.metrics().await;
         let shown =
             ["users", "rejected_users", "held_deletions"].map(|name| metrics.value(&format!("clerk2pg_{name}")));
@@ -251,7 +251,7 @@ async fn metrics_count_what_was_done() {
     .await;
 
     world.sim.set_faults(Rule::new(error(503, ErrorBody::Json)));
-    let metrics = look(&watched).await;
+    let metrics = sync_incrementally(&watched).await;
     let failed = metrics.value("clerk2pg_syncs_total{kind=\"incremental\",outcome=\"failed\"}");
     assert!(failed >= 1.0);
     assert!(
@@ -327,9 +327,9 @@ async fn held_deletions_are_shown_and_the_daemon_stays_ready() {
         .iter()
         .take(15)
         .for_each(|id| assert!(world.sim.delete(id)));
-    look(&watched).await;
+    sync_incrementally(&watched).await;
     watched.wait_until_ready("in sync, but deletions are held").await;
-    eventually("the metrics tell of it", async || {
+    eventually("the metrics show it", async || {
         watched.metrics().await.value("clerk2pg_held_deletions") == 15.0
     })
     .await;
@@ -357,7 +357,7 @@ async fn the_page_shows_the_mirror_without_personal_data() {
     watched.wait_until_ready("in sync").await;
     (0..20).for_each(|_| drop((world.sim.create_random(), world.sim.update_random())));
     let gone = world.sim.delete_random().unwrap();
-    look(&watched).await;
+    sync_incrementally(&watched).await;
     world
         .db
         .execute(&format!(
@@ -423,7 +423,7 @@ async fn frequent_probes_rarely_query_the_database() {
         assert_eq!(looking.await.unwrap(), 200);
     }
     let asked = statements.executed() - before;
-    assert!((1..40).contains(&asked), "{asked} statements for 40 who looked");
+    assert!((1..40).contains(&asked), "{asked} statements for 40 requests");
     let connections = "SELECT count(*) FROM pg_stat_activity
         WHERE application_name = 'clerk2pg control' AND datname = current_database()";
     assert_eq!(world.db.number(connections).await, 1);

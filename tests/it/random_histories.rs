@@ -26,8 +26,8 @@ const BY_HAND: [(&str, &str); 4] = [
 /// Changes something at Clerk.
 fn happen(world: &World, dice: &mut Rng) {
     let ids = world.sim.user_ids();
-    let somebody = dice.choice(&ids).cloned();
-    match (dice.u32(0..100), somebody) {
+    let user = dice.choice(&ids).cloned();
+    match (dice.u32(0..100), user) {
         // Without any users at Clerk, deletions would be held.
         (0..25, _) | (_, None) => drop(world.sim.create_random()),
         (70.., Some(_)) if ids.len() == 1 => drop(world.sim.create_random()),
@@ -81,7 +81,7 @@ fn without_bans(mut document: Value) -> Value {
 }
 
 /// Returns the users that the events add up to.
-async fn told(world: &World) -> BTreeMap<String, Value> {
+async fn replayed_events(world: &World) -> BTreeMap<String, Value> {
     let sql = "SELECT type, user_id, (payload->'data')::text FROM clerk.user_events ORDER BY id";
     let mut users = BTreeMap::<String, Value>::new();
     for row in world.db.client.query(sql, &[]).await.unwrap() {
@@ -100,7 +100,7 @@ async fn told(world: &World) -> BTreeMap<String, Value> {
     users
 }
 
-async fn look(world: &World, daemon: &Process, dice: &mut Rng) {
+async fn sync(world: &World, daemon: &Process, dice: &mut Rng) {
     match dice.u32(0..4) {
         0 => daemon.signal(Signal::USR1),
         1 if world.sim.count() > 0 => {
@@ -122,7 +122,7 @@ async fn check(seed: u64, users: usize, changes: usize) {
     for _ in 0..changes {
         happen(&world, &mut dice);
         if dice.u32(0..5) == 0 {
-            look(&world, &daemon, &mut dice).await;
+            sync(&world, &daemon, &mut dice).await;
         }
     }
     // Incremental syncs alone see everything but bans.
@@ -145,7 +145,7 @@ async fn check(seed: u64, users: usize, changes: usize) {
     world.assert_in_sync().await;
     let mirror = world.db.documents().await.into_iter();
     let mirror: BTreeMap<_, _> = mirror.map(|(id, user)| (id, comparable(user))).collect();
-    assert_eq!(told(&world).await, mirror, "seed {seed}");
+    assert_eq!(replayed_events(&world).await, mirror, "seed {seed}");
     let kept = world.db.number("SELECT users FROM clerk.sync_state").await;
     assert_eq!(kept, world.users().await, "seed {seed}: the number that is kept");
     let ran = daemon.stop(Signal::TERM).await;

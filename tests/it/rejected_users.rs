@@ -129,8 +129,8 @@ async fn a_user_that_cannot_be_stored_is_listed_and_all_others_are_mirrored() {
     );
 
     // Half of them are corrected at Clerk, half are deleted.
-    let (mended, gone) = bad.split_at(5);
-    for (_, id) in mended {
+    let (corrected, gone) = bad.split_at(5);
+    for (_, id) in corrected {
         world.sim.insert(user(id, json!({"first_name": "Mended"})));
     }
     for (_, id) in gone {

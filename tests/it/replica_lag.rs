@@ -22,7 +22,7 @@ fn lagging(lag_ms: u64) -> Quirks {
 }
 
 /// Returns a user's events in order: type and `updated_at` in the payload.
-async fn told(world: &World, id: &str) -> Vec<(String, i64)> {
+async fn events_of(world: &World, id: &str) -> Vec<(String, i64)> {
     let sql = "SELECT type, coalesce((payload->'data'->>'updated_at')::bigint, 0) FROM clerk.user_events
                WHERE user_id = $1 ORDER BY id";
     let rows = world.db.client.query(sql, &[&id]).await.unwrap();
@@ -74,8 +74,8 @@ async fn a_lagging_replica_deletes_no_new_user_and_reverts_no_change() {
         .filter(|id| new.contains(id))
         .collect();
     assert!(wrongly.is_empty(), "{wrongly:?} exist: {}", daemon.log());
-    let told = told(&world, &changing).await;
-    assert!(told.len() > 3 && told.is_sorted_by_key(|(_, at)| *at), "{told:?}");
+    let events = events_of(&world, &changing).await;
+    assert!(events.len() > 3 && events.is_sorted_by_key(|(_, at)| *at), "{events:?}");
     eventually("the last change", async || {
         world.first_name(&changing).await == format!("Round {round}")
     })

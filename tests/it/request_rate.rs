@@ -24,15 +24,15 @@ async fn incremental_syncs_every_second_stay_within_a_development_instances_budg
         .start_incremental(&[("CLERK2PG_CLERK__REQUEST_BUDGET", "0.25")])
         .await;
     // One change for each sync, some of them deletions, which cost more than two requests.
-    let mut looks = world.incremental_syncs().len();
+    let mut syncs = world.incremental_syncs().len();
     for round in 0..20 {
         match round % 5 {
             0 => drop(world.sim.delete_random()),
             1 => drop(world.sim.create_random()),
             n => rename(&world, &world.sim.user_ids()[n], "Changed", now()),
         }
-        eventually("another look", async || world.incremental_syncs().len() > looks).await;
-        looks = world.incremental_syncs().len();
+        eventually("another sync", async || world.incremental_syncs().len() > syncs).await;
+        syncs = world.incremental_syncs().len();
     }
     // Recent rows are deleted ten seconds later.
     world.wait_until_mirrored().await;
@@ -63,12 +63,12 @@ async fn a_used_up_limit_slows_incremental_syncs_until_it_recovers() {
     let first = world.incremental_syncs().len() - 1;
     world.sim.set_faults(limited);
     daemon.wait_for_log(EASED).await;
-    eventually("a look at the old pace", async || {
+    eventually("a sync at the old rate", async || {
         world.incremental_syncs().len() > first + 4
     })
     .await;
-    let looks = world.incremental_syncs();
-    let pauses: Vec<i64> = looks[first..first + 5]
+    let syncs = world.incremental_syncs();
+    let pauses: Vec<i64> = syncs[first..first + 5]
         .windows(2)
         .map(|pair| pair[1].at - pair[0].at)
         .collect();
@@ -96,34 +96,34 @@ async fn incremental_syncs_slower_than_the_schedule_neither_overlap_nor_pile_up(
         .sim
         .set_faults(Rule::new(Effect::LatencyMs(2500)).on([Endpoint::List]));
     let quick = world.incremental_syncs().len();
-    eventually("slow looks", async || world.incremental_syncs().len() >= quick + 4).await;
+    eventually("slow syncs", async || world.incremental_syncs().len() >= quick + 4).await;
     world.sim.clear_faults();
     let slow = world.incremental_syncs().len();
-    eventually("quick looks", async || world.incremental_syncs().len() >= slow + 6).await;
+    eventually("quick syncs", async || world.incremental_syncs().len() >= slow + 6).await;
     let ran = daemon.stop(Signal::TERM).await;
     assert_eq!(ran.code, Some(0), "{ran:#?}");
 
-    let looks = world.incremental_syncs();
-    for pair in looks.windows(2) {
+    let syncs = world.incremental_syncs();
+    for pair in syncs.windows(2) {
         let done = pair[0].at + i64::try_from(pair[0].took_us / 1000).unwrap();
-        assert!(pair[1].at >= done, "looks overlap: {pair:#?}");
+        assert!(pair[1].at >= done, "syncs overlap: {pair:#?}");
     }
     // The first may still be slow, and one tick may be pending. After it, each sync has its own
     // tick.
-    let five = looks[slow + 5].at - looks[slow + 1].at;
-    assert!(five > 2_000, "five looks within {five} ms: ticks had piled up");
+    let five = syncs[slow + 5].at - syncs[slow + 1].at;
+    assert!(five > 2_000, "five syncs within {five} ms: ticks had piled up");
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn status_and_log_report_freshness() {
-    const TOLD: &str = "age of changes when they were committed";
+    const LOGGED: &str = "age of changes when they were committed";
     let world = World::new(60).await;
     let daemon = world.start_incremental(&[]).await;
     let status = world.run(&["--format", "json", "status"]).await.json();
     assert!(status["freshness"].is_null(), "{status:#}");
     let ran = world.run(&["status"]).await;
     assert!(!ran.stdout.contains("at the median"), "{ran:#?}");
-    assert_eq!(daemon.count_in_log(TOLD), 0, "{}", daemon.log());
+    assert_eq!(daemon.count_in_log(LOGGED), 0, "{}", daemon.log());
 
     for round in 0..3 {
         rename(&world, &world.sim.user_ids()[round], "Changed", now());
@@ -156,14 +156,14 @@ async fn status_and_log_report_freshness() {
         seconds(p50),
         seconds(p99)
     );
-    assert!(ran.stdout.lines().any(|told| told == line), "{line}: {ran:#?}");
+    assert!(ran.stdout.lines().any(|printed| printed == line), "{line}: {ran:#?}");
 
     world.db.execute("NOTIFY clerk2pg, 'full'").await;
-    daemon.wait_for_log(TOLD).await;
+    daemon.wait_for_log(LOGGED).await;
     let log = daemon.log();
-    let told = log.lines().find(|line| line.contains(TOLD)).unwrap();
+    let logged = log.lines().find(|line| line.contains(LOGGED)).unwrap();
     for field in [format!("p50_ms={p50}"), format!("p99_ms={p99}"), "changes=3".to_owned()] {
-        assert!(told.contains(&field), "{field}: {told}");
+        assert!(logged.contains(&field), "{field}: {logged}");
     }
     assert_eq!(daemon.stop(Signal::TERM).await.code, Some(0));
 }

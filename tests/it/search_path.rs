@@ -285,13 +285,13 @@ async fn no_object_of_another_role_runs_as_clerk2pg() {
 #[tokio::test(flavor = "multi_thread")]
 async fn triggers_of_the_application_keep_their_search_path() {
     const TRIGGER: &str = "
-        CREATE TABLE public.heard (user_id text, name text);
+        CREATE TABLE public.recorded (user_id text, name text);
         CREATE FUNCTION public.loud(name text) RETURNS text LANGUAGE sql AS 'SELECT upper(name)';
-        CREATE FUNCTION public.hear() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN
-            INSERT INTO heard VALUES (NEW.id, loud(NEW.id));
+        CREATE FUNCTION public.record() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN
+            INSERT INTO recorded VALUES (NEW.id, loud(NEW.id));
             RETURN NEW;
         END $$;
-        CREATE TRIGGER hear AFTER INSERT OR UPDATE ON clerk.users FOR EACH ROW EXECUTE FUNCTION public.hear()";
+        CREATE TRIGGER record AFTER INSERT OR UPDATE ON clerk.users FOR EACH ROW EXECUTE FUNCTION public.record()";
     for path in [
         "\"$user\", public",
         "public",
@@ -307,8 +307,8 @@ async fn triggers_of_the_application_keep_their_search_path() {
             .execute(&format!("ALTER DATABASE {database} SET search_path = {path}"))
             .await;
         world.once().await.assert(Exit::Ok, changed().created(10));
-        let heard = "SELECT count(*) FROM public.heard WHERE name = upper(user_id)";
-        assert_eq!(world.db.number(heard).await, 10, "{path}");
+        let recorded = "SELECT count(*) FROM public.recorded WHERE name = upper(user_id)";
+        assert_eq!(world.db.number(recorded).await, 10, "{path}");
     }
     // An empty search path stays empty.
     let world = World::new(10).await;

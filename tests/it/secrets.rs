@@ -321,8 +321,8 @@ fn echo((status, headers, body): Answer, head: &str) -> Vec<u8> {
         .lines()
         .find_map(|line| line.split_once("Bearer "))
         .map_or("", |(_, key)| key);
-    let told = |text: &str| text.replace("ECHO", &format!("{key} {EMAIL}"));
-    answer(status, &told(headers), told(body).as_bytes())
+    let echoed = |text: &str| text.replace("ECHO", &format!("{key} {EMAIL}"));
+    answer(status, &echoed(headers), echoed(body).as_bytes())
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -359,7 +359,7 @@ async fn no_secret_is_printed_at_any_level_in_any_failure() {
         "SELECT ",
         "user_",
     ] {
-        assert!(said("nothing").contains(part), "{part} is not looked at");
+        assert!(said("nothing").contains(part), "{part} is not searched");
     }
     assert!(log.contains("STATEMENT: "));
 }

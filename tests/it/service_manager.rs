@@ -19,23 +19,23 @@ use crate::support::{
 /// The service manager's end of the socket.
 struct Manager {
     folder: TempDir,
-    told: Arc<Mutex<VecDeque<String>>>,
+    messages: Arc<Mutex<VecDeque<String>>>,
 }
 
 impl Manager {
     fn new() -> Self {
         let folder = TempDir::new().unwrap();
         let socket = UnixDatagram::bind(folder.path().join("notify")).unwrap();
-        let told = Arc::<Mutex<VecDeque<String>>>::default();
-        let heard = told.clone();
+        let messages = Arc::<Mutex<VecDeque<String>>>::default();
+        let received = messages.clone();
         tokio::spawn(async move {
             let mut datagram = [0; 4096];
             while let Ok(length) = socket.recv(&mut datagram).await {
                 let text = String::from_utf8(datagram[..length].to_vec()).unwrap();
-                heard.lock().unwrap().extend(text.lines().map(str::to_owned));
+                received.lock().unwrap().extend(text.lines().map(str::to_owned));
             }
         });
-        Self { folder, told }
+        Self { folder, messages }
     }
 
     fn socket(&self) -> String {
@@ -43,20 +43,20 @@ impl Manager {
     }
 
     /// Waits for a message with this beginning and returns it. Earlier messages are discarded.
-    async fn hears(&self, beginning: &str) -> String {
-        let mut heard = None;
-        eventually(&format!("the manager hears {beginning}"), async || {
-            let mut told = self.told.lock().unwrap();
-            while let Some(word) = told.pop_front() {
-                if word.starts_with(beginning) {
-                    heard = Some(word);
+    async fn wait_for(&self, beginning: &str) -> String {
+        let mut received = None;
+        eventually(&format!("the manager receives {beginning}"), async || {
+            let mut messages = self.messages.lock().unwrap();
+            while let Some(message) = messages.pop_front() {
+                if message.starts_with(beginning) {
+                    received = Some(message);
                     return true;
                 }
             }
             false
         })
         .await;
-        heard.unwrap()
+        received.unwrap()
     }
 }
 
@@ -70,21 +70,24 @@ async fn the_service_manager_is_notified_from_start_to_stop() {
     let world = World::new(30).await;
     let manager = Manager::new();
     let daemon = managed(&world, &manager, &[NEVER]);
-    manager.hears("READY=1").await;
-    manager.hears("STATUS=first full sync running").await;
-    let status = manager.hears("STATUS=changed; last full sync at ").await;
+    manager.wait_for("READY=1").await;
+    manager.wait_for("STATUS=first full sync running").await;
+    let status = manager.wait_for("STATUS=changed; last full sync at ").await;
     let totals = ": 30 created, 0 updated, 0 deleted, 0 unchanged";
     assert!(status.ends_with(totals), "{status}");
 
     daemon.signal(Signal::HUP);
-    manager.hears("RELOADING=1").await;
-    manager.hears("READY=1").await;
-    manager.hears("STATUS=in sync; last full sync at ").await;
+    manager.wait_for("RELOADING=1").await;
+    manager.wait_for("READY=1").await;
+    manager.wait_for("STATUS=in sync; last full sync at ").await;
 
-    let (ran, _) = tokio::join!(daemon.stop(Signal::TERM), manager.hears("STOPPING=1"));
+    let (ran, _) = tokio::join!(daemon.stop(Signal::TERM), manager.wait_for("STOPPING=1"));
     assert_eq!(ran.code, Some(0), "{ran:#?}");
-    let told = manager.told.lock().unwrap();
-    assert!(told.iter().all(|word| !word.starts_with("WATCHDOG")), "{told:?}");
+    let messages = manager.messages.lock().unwrap();
+    assert!(
+        messages.iter().all(|message| !message.starts_with("WATCHDOG")),
+        "{messages:?}"
+    );
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -93,9 +96,9 @@ async fn the_watchdog_is_notified_while_clerk_is_slow() {
     world.sim.set_faults(Rule::new(Effect::LatencyMs(3_000)));
     let manager = Manager::new();
     let daemon = managed(&world, &manager, &[("WATCHDOG_USEC", "300000")]);
-    manager.hears("READY=1").await;
+    manager.wait_for("READY=1").await;
     for _ in 0..10 {
-        manager.hears("WATCHDOG=1").await;
+        manager.wait_for("WATCHDOG=1").await;
     }
     let table = world.db.text("SELECT to_regclass('clerk.users')::text").await;
     assert_eq!(table, None, "Clerk has answered already");
@@ -107,12 +110,12 @@ async fn a_failure_is_in_the_status_text() {
     let world = World::new(3).await;
     let manager = Manager::new();
     let daemon = managed(&world, &manager, &[EVERY_SECOND, ("CLERK2PG_CLERK__TIMEOUT", "1s")]);
-    manager.hears("STATUS=changed").await;
+    manager.wait_for("STATUS=changed").await;
     world.sim.set_faults(Rule::new(Effect::DropBefore));
-    manager.hears("STATUS=failing: Clerk cannot be reached").await;
+    manager.wait_for("STATUS=failing: Clerk cannot be reached").await;
     world.sim.clear_faults();
     manager
-        .hears("STATUS=back to normal; changed; last full sync at ")
+        .wait_for("STATUS=back to normal; changed; last full sync at ")
         .await;
     daemon.stop(Signal::TERM).await;
 }
@@ -122,7 +125,7 @@ async fn standing_by_is_in_the_status_text() {
     let world = World::new(3).await;
     let manager = Manager::new();
     let daemon = managed(&world, &manager, &[NEVER, EVERY_SECOND]);
-    manager.hears("STATUS=changed").await;
+    manager.wait_for("STATUS=changed").await;
     world
         .db
         .execute(
@@ -130,11 +133,11 @@ async fn standing_by_is_in_the_status_text() {
                  lease_ttl = '1 hour', lease_expires_at = now() + interval '1 hour'",
         )
         .await;
-    manager.hears("STATUS=standing by: ").await;
+    manager.wait_for("STATUS=standing by: ").await;
     let free =
         "UPDATE clerk.sync_state SET lease_holder = NULL, lease_epoch = lease_epoch + 1, lease_expires_at = NULL";
     world.db.execute(free).await;
-    manager.hears("STATUS=changed; last full sync at ").await;
+    manager.wait_for("STATUS=changed; last full sync at ").await;
     daemon.stop(Signal::TERM).await;
 }
 
@@ -143,12 +146,12 @@ async fn a_standby_reports_the_leader_and_its_own_takeover() {
     let world = World::new(30).await;
     let (managers, lease) = ([Manager::new(), Manager::new()], ("CLERK2PG_LEASE__TTL", "3s"));
     let leader = managed(&world, &managers[0], &[NEVER, EVERY_SECOND, lease]);
-    managers[0].hears("STATUS=changed; last full sync").await;
+    managers[0].wait_for("STATUS=changed; last full sync").await;
     let standby = managed(&world, &managers[1], &[NEVER, EVERY_SECOND, lease]);
     let name = world.db.text("SELECT holder FROM clerk.leader").await.unwrap();
-    managers[1].hears(&format!("STATUS=standing by: {name} leads")).await;
+    managers[1].wait_for(&format!("STATUS=standing by: {name} leads")).await;
     assert_eq!(leader.stop(Signal::TERM).await.code, Some(0));
-    managers[1].hears("STATUS=leads now; full sync running").await;
-    managers[1].hears("STATUS=in sync; last full sync").await;
+    managers[1].wait_for("STATUS=leads now; full sync running").await;
+    managers[1].wait_for("STATUS=in sync; last full sync").await;
     assert_eq!(standby.stop(Signal::TERM).await.code, Some(0));
 }

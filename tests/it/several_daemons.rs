@@ -85,23 +85,23 @@ impl Replicas {
         });
         let leader = Replica::new(&world, "one", environment);
         world.syncs(1).await;
-        let mut this = Self {
+        let mut daemons = Self {
             world,
             replicas: vec![leader],
         };
         for name in ["two", "three"] {
-            this.replicas.push(Replica::new(&this.world, name, environment));
+            daemons.replicas.push(Replica::new(&daemons.world, name, environment));
         }
-        this.are_standing_by(2).await;
-        this.world.db.execute(AUDIT).await;
-        this
+        daemons.wait_for_standbys(2).await;
+        daemons.world.db.execute(AUDIT).await;
+        daemons
     }
 
     fn leader(&self) -> &Replica {
         &self.replicas[0]
     }
 
-    async fn are_standing_by(&self, count: i64) {
+    async fn wait_for_standbys(&self, count: i64) {
         let standbys = "SELECT count(*) FROM clerk.standbys WHERE expires_at > clock_timestamp()";
         eventually(&format!("{count} stand by"), async || {
             self.world.db.number(standbys).await == count
@@ -121,14 +121,11 @@ impl Replicas {
     }
 
     /// Waits until another daemon leads and the mirror is in sync.
-    async fn another_takes_over(&self) {
-        eventually("another one leads", async || {
-            self.leading().await.is_some_and(|at| at > 0)
-        })
-        .await;
+    async fn wait_for_takeover(&self) {
+        eventually("another leader", async || self.leading().await.is_some_and(|at| at > 0)).await;
         let late = self.world.db.text("SELECT late::text FROM public.takeovers").await;
-        let late: f64 = late.expect("nobody ran out").parse().unwrap();
-        assert!(late < SLACK, "taken over {late} s after the leader's time had run out");
+        let late: f64 = late.expect("no lease expired").parse().unwrap();
+        assert!(late < SLACK, "taken over {late} s after the leader's lease had expired");
         self.world.sim.update_random();
         self.world.sim.create_random();
         eventually("in sync", async || self.is_in_sync().await).await;
@@ -147,7 +144,7 @@ impl Replicas {
     }
 
     /// Counts the users written by the first daemon.
-    async fn written_by_the_first(&self) -> i64 {
+    async fn writes_of_first(&self) -> i64 {
         let writes = format!(
             "SELECT count(*) FROM public.writes WHERE writer = '{}'",
             self.leader().name
@@ -156,18 +153,21 @@ impl Replicas {
     }
 
     /// Brings the first daemon back. It writes nothing and stands by.
-    async fn the_first_comes_back_in_vain(self, written: i64, again: impl FnOnce(&mut Replica)) {
+    async fn first_returns_without_writing(self, written: i64, again: impl FnOnce(&mut Replica)) {
         let Self { world, mut replicas } = self;
         again(&mut replicas[0]);
-        let this = Self { world, replicas };
-        this.are_standing_by(2).await;
-        this.world.sim.create_random();
-        this.world.sim.delete_random();
-        eventually("in sync", async || this.is_in_sync().await).await;
-        this.world.assert_in_sync().await;
-        assert_eq!(this.written_by_the_first().await, written, "a stale leader has written");
-        assert_eq!(this.world.db.number("SELECT count(*) FROM public.takeovers").await, 1);
-        this.end().await;
+        let daemons = Self { world, replicas };
+        daemons.wait_for_standbys(2).await;
+        daemons.world.sim.create_random();
+        daemons.world.sim.delete_random();
+        eventually("in sync", async || daemons.is_in_sync().await).await;
+        daemons.world.assert_in_sync().await;
+        assert_eq!(daemons.writes_of_first().await, written, "a stale leader wrote");
+        assert_eq!(
+            daemons.world.db.number("SELECT count(*) FROM public.takeovers").await,
+            1
+        );
+        daemons.end().await;
     }
 
     async fn end(self) {
@@ -182,7 +182,7 @@ impl Replicas {
     }
 
     /// Lets the leader request a page that will be stale when it arrives.
-    async fn a_page_is_under_way(&self) {
+    async fn request_stale_page(&self) {
         let sim = &self.world.sim;
         let change = || {
             for id in sim.user_ids() {
@@ -192,13 +192,13 @@ impl Replicas {
             sim.set_faults(Rule::new(Effect::LatencyMs(1000)).on([Endpoint::List]).skip(1).next(1));
         };
         self.world.while_frozen(&[&self.leader().process], change).await;
-        eventually("it asks for a page", async || {
+        eventually("the request for a page", async || {
             sim.faults().rules.first().is_some_and(|rule| rule.next == Some(0))
         })
         .await;
     }
 
-    fn users_change_again(&self) {
+    fn change_users_again(&self) {
         for id in self.world.sim.user_ids() {
             self.world.sim.update(&id, |user| user["first_name"] = "New".into());
         }
@@ -206,7 +206,7 @@ impl Replicas {
 
     /// Brings the leader into the middle of a transaction that has written users and waits for a
     /// locked table. `meanwhile` happens then.
-    async fn in_the_middle_of_a_transaction(&mut self, meanwhile: impl FnOnce(&mut Replica)) {
+    async fn block_leader_in_transaction(&mut self, meanwhile: impl FnOnce(&mut Replica)) {
         let other = connect(&self.world.db.url).await;
         other
             .batch_execute("BEGIN; LOCK TABLE clerk.user_events IN EXCLUSIVE MODE")
@@ -223,74 +223,81 @@ impl Replicas {
         .await;
         meanwhile(&mut self.replicas[0]);
         other.batch_execute("ROLLBACK").await.unwrap();
-        self.users_change_again();
+        self.change_users_again();
     }
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_leader_suspended_in_a_sync_writes_nothing_when_resumed() {
-    let this = Replicas::three(60, &[]).await;
-    this.a_page_is_under_way().await;
-    this.leader().process.signal(Signal::STOP);
-    let written = this.written_by_the_first().await;
-    this.users_change_again();
-    this.another_takes_over().await;
-    this.the_first_comes_back_in_vain(written, |first| first.process.signal(Signal::CONT))
+    let daemons = Replicas::three(60, &[]).await;
+    daemons.request_stale_page().await;
+    daemons.leader().process.signal(Signal::STOP);
+    let written = daemons.writes_of_first().await;
+    daemons.change_users_again();
+    daemons.wait_for_takeover().await;
+    daemons
+        .first_returns_without_writing(written, |first| first.process.signal(Signal::CONT))
         .await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_leader_suspended_in_a_transaction_writes_nothing_when_resumed() {
-    let mut this = Replicas::three(60, &[]).await;
-    this.in_the_middle_of_a_transaction(|leader| leader.process.signal(Signal::STOP))
+    let mut daemons = Replicas::three(60, &[]).await;
+    daemons
+        .block_leader_in_transaction(|leader| leader.process.signal(Signal::STOP))
         .await;
-    this.another_takes_over().await;
-    assert_eq!(this.written_by_the_first().await, 0, "what it had written is undone");
-    this.the_first_comes_back_in_vain(0, |first| first.process.signal(Signal::CONT))
+    daemons.wait_for_takeover().await;
+    assert_eq!(daemons.writes_of_first().await, 0, "its transaction was rolled back");
+    daemons
+        .first_returns_without_writing(0, |first| first.process.signal(Signal::CONT))
         .await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_standby_replaces_a_killed_leader() {
     for in_transaction in [false, true] {
-        let mut this = Replicas::three(60, &[]).await;
+        let mut daemons = Replicas::three(60, &[]).await;
         if in_transaction {
-            this.in_the_middle_of_a_transaction(|leader| leader.process.signal(Signal::KILL))
+            daemons
+                .block_leader_in_transaction(|leader| leader.process.signal(Signal::KILL))
                 .await;
         } else {
-            this.a_page_is_under_way().await;
-            this.leader().process.signal(Signal::KILL);
-            this.users_change_again();
+            daemons.request_stale_page().await;
+            daemons.leader().process.signal(Signal::KILL);
+            daemons.change_users_again();
         }
-        this.another_takes_over().await;
-        this.are_standing_by(1).await;
-        let dead = this.replicas.remove(0);
+        daemons.wait_for_takeover().await;
+        daemons.wait_for_standbys(1).await;
+        let dead = daemons.replicas.remove(0);
         assert_eq!(dead.process.wait_for_exit().await.code, None);
-        this.end().await;
+        daemons.end().await;
     }
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_standby_replaces_a_leader_without_connections() {
-    let mut this = Replicas::three(60, &[]).await;
-    this.a_page_is_under_way().await;
-    let written = this.written_by_the_first().await;
-    this.replicas[0].postgres.refuse().await;
-    this.users_change_again();
-    this.another_takes_over().await;
-    this.the_first_comes_back_in_vain(written, |first| first.postgres.open_again())
+    let mut daemons = Replicas::three(60, &[]).await;
+    daemons.request_stale_page().await;
+    let written = daemons.writes_of_first().await;
+    daemons.replicas[0].postgres.refuse().await;
+    daemons.change_users_again();
+    daemons.wait_for_takeover().await;
+    daemons
+        .first_returns_without_writing(written, |first| first.postgres.open_again())
         .await;
 }
 
 /// What the leader sent before the network failed arrives after a takeover.
 #[tokio::test(flavor = "multi_thread")]
 async fn statements_of_an_old_leader_that_arrive_late_write_nothing() {
-    let mut this = Replicas::three(60, &[]).await;
-    this.in_the_middle_of_a_transaction(|leader| leader.postgres.hold())
+    let mut daemons = Replicas::three(60, &[]).await;
+    daemons
+        .block_leader_in_transaction(|leader| leader.postgres.hold())
         .await;
-    this.another_takes_over().await;
-    assert_eq!(this.written_by_the_first().await, 0, "what it had written is undone");
-    this.the_first_comes_back_in_vain(0, |first| first.postgres.open_again())
+    daemons.wait_for_takeover().await;
+    assert_eq!(daemons.writes_of_first().await, 0, "its transaction was rolled back");
+    daemons
+        .first_returns_without_writing(0, |first| first.postgres.open_again())
         .await;
 }
 
@@ -299,72 +306,73 @@ async fn statements_of_an_old_leader_that_arrive_late_write_nothing() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_standby_replaces_a_leader_cut_off_within_a_message() {
     const CUT: &str = "Cut off here";
-    let this = Replicas::three(60, &[]).await;
-    this.leader().postgres.hold_after(CUT);
-    for id in this.world.sim.user_ids() {
-        this.world.sim.update(&id, |user| user["first_name"] = CUT.into());
+    let daemons = Replicas::three(60, &[]).await;
+    daemons.leader().postgres.hold_after(CUT);
+    for id in daemons.world.sim.user_ids() {
+        daemons.world.sim.update(&id, |user| user["first_name"] = CUT.into());
     }
-    eventually("it is cut off", async || this.leader().postgres.is_holding()).await;
-    this.users_change_again();
-    this.another_takes_over().await;
-    assert_eq!(this.written_by_the_first().await, 0, "what it had written is undone");
-    this.the_first_comes_back_in_vain(0, |first| first.postgres.open_again())
+    eventually("it is cut off", async || daemons.leader().postgres.is_holding()).await;
+    daemons.change_users_again();
+    daemons.wait_for_takeover().await;
+    assert_eq!(daemons.writes_of_first().await, 0, "its transaction was rolled back");
+    daemons
+        .first_returns_without_writing(0, |first| first.postgres.open_again())
         .await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn only_the_leader_sends_requests_to_clerk() {
     // The standbys check the leader three times before they take over.
-    let this = Replicas::three(30, &[("CLERK2PG_LEASE__TTL", "9s")]).await;
-    let leader = &this.leader().process;
+    let daemons = Replicas::three(30, &[("CLERK2PG_LEASE__TTL", "9s")]).await;
+    let leader = &daemons.leader().process;
     leader.signal(Signal::STOP);
-    this.world.wait_until_answered().await;
-    let before = this.world.sim.requests();
+    daemons.world.wait_until_answered().await;
+    let before = daemons.world.sim.requests();
     let polls = "SELECT max(expires_at) FROM clerk.standbys";
-    let (mut seen, mut last) = (0, this.world.db.text(polls).await);
-    eventually("the others have looked twice", async || {
-        let now = this.world.db.text(polls).await;
+    let (mut seen, mut last) = (0, daemons.world.db.text(polls).await);
+    eventually("the standbys have polled twice", async || {
+        let now = daemons.world.db.text(polls).await;
         seen += i32::from(std::mem::replace(&mut last, now.clone()) != now);
         seen >= 2
     })
     .await;
-    assert_eq!(this.leading().await, Some(0), "the test was too slow");
-    assert_eq!(this.world.sim.requests(), before, "a standby asked Clerk");
+    assert_eq!(daemons.leading().await, Some(0), "the test was too slow");
+    assert_eq!(daemons.world.sim.requests(), before, "a standby asked Clerk");
     leader.signal(Signal::CONT);
-    this.world.sim.create_random();
-    eventually("in sync", async || this.is_in_sync().await).await;
-    assert_eq!(this.leading().await, Some(0));
-    this.end().await;
+    daemons.world.sim.create_random();
+    eventually("in sync", async || daemons.is_in_sync().await).await;
+    assert_eq!(daemons.leading().await, Some(0));
+    daemons.end().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_stopped_leader_hands_over_at_once() {
-    let mut this = Replicas::three(30, &[LONG]).await;
-    let leader = this.replicas.remove(0);
+    let mut daemons = Replicas::three(30, &[LONG]).await;
+    let leader = daemons.replicas.remove(0);
     let started = std::time::Instant::now();
     assert_eq!(leader.process.stop(Signal::TERM).await.code, Some(0));
-    eventually("another one leads", async || this.leading().await.is_some()).await;
+    eventually("another leader", async || daemons.leading().await.is_some()).await;
     let took = started.elapsed();
     assert!(took < Duration::from_secs(20), "{took:?} with a lease of 30 s");
-    this.world.sim.create_random();
-    eventually("in sync", async || this.is_in_sync().await).await;
-    this.end().await;
+    daemons.world.sim.create_random();
+    eventually("in sync", async || daemons.is_in_sync().await).await;
+    daemons.end().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_leader_that_cannot_reach_clerk_hands_over() {
-    let mut this = Replicas::three(30, &[("CLERK2PG_CLERK__TIMEOUT", "500ms")]).await;
-    this.replicas[0].clerk.refuse().await;
-    eventually("another one leads", async || {
-        this.leading().await.is_some_and(|at| at > 0)
+    let mut daemons = Replicas::three(30, &[("CLERK2PG_CLERK__TIMEOUT", "500ms")]).await;
+    daemons.replicas[0].clerk.refuse().await;
+    eventually("another leader", async || {
+        daemons.leading().await.is_some_and(|at| at > 0)
     })
     .await;
-    assert_eq!(this.leader().process.count_in_log("syncs keep failing here"), 1);
-    this.world.sim.create_random();
-    eventually("in sync", async || this.is_in_sync().await).await;
-    this.replicas[0].clerk.open_again();
-    this.are_standing_by(2).await;
-    this.end().await;
+    assert_eq!(daemons.leader().process.count_in_log("syncs keep failing here"), 1);
+    daemons.world.sim.create_random();
+    eventually("in sync", async || daemons.is_in_sync().await).await;
+    daemons.replicas[0].clerk.open_again();
+    daemons.wait_for_standbys(2).await;
+    daemons.end().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -443,15 +451,18 @@ async fn a_standby_with_a_wrong_key_fails_at_start() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_reload_does_not_change_the_leader() {
-    let this = Replicas::three(30, &[]).await;
-    for replica in &this.replicas {
+    let daemons = Replicas::three(30, &[]).await;
+    for replica in &daemons.replicas {
         replica.process.signal(Signal::HUP);
         replica.process.wait_for_log("configuration reloaded").await;
     }
-    this.are_standing_by(2).await;
-    this.world.sim.create_random();
-    eventually("in sync", async || this.is_in_sync().await).await;
-    assert_eq!(this.leading().await, Some(0));
-    assert_eq!(this.world.db.number("SELECT count(*) FROM public.takeovers").await, 0);
-    this.end().await;
+    daemons.wait_for_standbys(2).await;
+    daemons.world.sim.create_random();
+    eventually("in sync", async || daemons.is_in_sync().await).await;
+    assert_eq!(daemons.leading().await, Some(0));
+    assert_eq!(
+        daemons.world.db.number("SELECT count(*) FROM public.takeovers").await,
+        0
+    );
+    daemons.end().await;
 }

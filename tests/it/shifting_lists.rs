@@ -55,7 +55,7 @@ async fn a_bulk_change_in_one_moment_causes_a_full_sync_that_moves_the_watermark
     // More users than a page shows: their order is not known, and only a full sync is certain to
     // read all.
     eventually("a full sync", async || world.runs("kind = 'full'").await == 2).await;
-    eventually("looks are short again", async || {
+    eventually("syncs are short again", async || {
         world.incremental_syncs().last().unwrap().path.contains("limit=20&")
     })
     .await;
@@ -210,12 +210,12 @@ async fn a_daemon_waits_while_a_single_run_syncs() {
     eventually("a page is written", async || world.last_event().await > 0).await;
     daemon.signal(Signal::CONT);
     daemon.wait_for_log(STANDS_BY).await;
-    let (looks, before) = (world.incremental_syncs().len(), daemon.count_in_log(STANDS_BY));
+    let (syncs, before) = (world.incremental_syncs().len(), daemon.count_in_log(STANDS_BY));
     eventually("it stands by", async || daemon.count_in_log(STANDS_BY) >= before + 3).await;
     assert_eq!(
         world.incremental_syncs().len(),
-        looks,
-        "Clerk is asked by one who stands by"
+        syncs,
+        "a waiting daemon sent requests to Clerk"
     );
 
     // The single run is gone, and the daemon continues when its lease expires.

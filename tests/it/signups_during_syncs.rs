@@ -49,11 +49,11 @@ async fn clerk(users: usize, ahead_ms: i64, has_date: bool, between: Between) ->
                 if parameter("order_by").as_deref() == Some("-updated_at") {
                     chosen.reverse();
                 }
-                let asked: Vec<&str> = query
+                let requests: Vec<&str> = query
                     .split('&')
                     .filter_map(|pair| pair.strip_prefix("user_id="))
                     .collect();
-                chosen.retain(|(_, id)| asked.is_empty() || asked.contains(&id.as_str()));
+                chosen.retain(|(_, id)| requests.is_empty() || requests.contains(&id.as_str()));
                 if let Some(after) = parameter("starting_after") {
                     let last = chosen.iter().position(|(_, id)| *id == after);
                     chosen.drain(..last.map_or(0, |last| last + 1));
@@ -88,8 +88,11 @@ fn sign_up(users: &mut Vec<(i64, String)>, count: usize, request: usize, now: i6
 
 /// Counts the requests of a walk: pages by `created_at`.
 fn pages(server: &Server) -> usize {
-    let asked = server.requests();
-    asked.iter().filter(|head| head.contains("order_by=created_at")).count()
+    let requests = server.requests();
+    requests
+        .iter()
+        .filter(|head| head.contains("order_by=created_at"))
+        .count()
 }
 
 /// Runs a full sync of a server, and returns how many of the users before it are mirrored.
@@ -144,7 +147,7 @@ async fn a_walk_ends_although_hundreds_are_imported_at_each_request() {
         .iter()
         .filter(|head| head.contains("user_id="))
         .count();
-    assert_eq!(by_id, 0, "somebody was asked for by id");
+    assert_eq!(by_id, 0, "a user was requested by id");
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -38,7 +38,7 @@ impl CheckReport {
         assert_eq!(json["ok"], failed.is_empty(), "{ran:#?}");
         assert!(
             failed.iter().all(|check| check["hint"].is_string()),
-            "a failure without its mend: {ran:#?}"
+            "a failed check without a hint: {ran:#?}"
         );
         let code = match failed.first() {
             None => 0,
@@ -60,7 +60,7 @@ impl CheckReport {
         let found = self.find(name);
         assert_eq!(found["status"], status, "{name}: {:#?}", self.ran);
         let said = found["message"].as_str().unwrap();
-        assert!(said.contains(says), "{name} says nothing of {says:?}: {said}");
+        assert!(said.contains(says), "{name} does not say {says:?}: {said}");
         self
     }
 
@@ -68,7 +68,7 @@ impl CheckReport {
     #[track_caller]
     pub fn assert_hint(&self, name: &str, hint: &str) -> &Self {
         let found = self.find(name)["hint"].as_str().unwrap_or_default();
-        assert!(found.contains(hint), "{name} has no mend with {hint:?}: {found}");
+        assert!(found.contains(hint), "{name} has no hint with {hint:?}: {found}");
         self
     }
 

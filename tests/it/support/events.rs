@@ -52,8 +52,8 @@ impl World {
     /// Returns type and user id of all events after the id `after`, sorted.
     pub async fn event_names(&self, after: i64) -> Vec<String> {
         let events = self.events(after).await;
-        let mut told: Vec<_> = events.iter().map(|e| format!("{} {}", e.kind, e.user_id)).collect();
-        told.sort();
-        told
+        let mut names: Vec<_> = events.iter().map(|e| format!("{} {}", e.kind, e.user_id)).collect();
+        names.sort();
+        names
     }
 }

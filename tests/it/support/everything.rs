@@ -34,8 +34,12 @@ pub async fn do_everything(world: &World, url: &str, environment: &[(&str, &str)
         changed().created(1).updated(1).deleted(1).unchanged(57).rejected(1),
     );
     let events = "SELECT string_agg(type, ' ' ORDER BY type) FROM clerk.user_events";
-    let told = "user.created user.deleted user.updated";
-    assert_eq!(db.text(events).await.as_deref(), Some(told), "the old one is pruned");
+    let expected = "user.created user.deleted user.updated";
+    assert_eq!(
+        db.text(events).await.as_deref(),
+        Some(expected),
+        "the old one is pruned"
+    );
     world.sim.update(&ids[3], |user| user["first_name"] = "Wanted".into());
     once().await.assert(Exit::Ok, changed().updated(1).unchanged(59));
 

@@ -16,7 +16,7 @@ pub struct PollingDaemon {
     pub world: World,
     pub daemon: Process,
     /// Requests until the first full sync was over.
-    begun: usize,
+    started_at_request: usize,
 }
 
 /// An incremental sync sends two requests: for the recent changes, and for the number of users.
@@ -34,19 +34,19 @@ impl PollingDaemon {
     }
 
     pub async fn in_world(world: World, environment: &[(&str, &str)]) -> Self {
-        let walks = world.runs("kind = 'full' AND ended_at IS NOT NULL").await;
+        let full_syncs = world.runs("kind = 'full' AND ended_at IS NOT NULL").await;
         let daemon = world.start_daemon(&[&[NEVER, EVERY_SECOND], environment].concat());
         eventually("a full sync", async || {
-            world.runs("kind = 'full' AND ended_at IS NOT NULL").await > walks
+            world.runs("kind = 'full' AND ended_at IS NOT NULL").await > full_syncs
         })
         .await;
         world.age_rows().await;
         let mut polling = Self {
             world,
             daemon,
-            begun: 0,
+            started_at_request: 0,
         };
-        polling.begun = polling.paths(0).len();
+        polling.started_at_request = polling.paths(0).len();
         polling
     }
 
@@ -58,7 +58,7 @@ impl PollingDaemon {
 
     /// Returns the requests since the first full sync, without the two of each incremental sync.
     pub fn requests(&self) -> Vec<String> {
-        let mut paths = self.paths(self.begun);
+        let mut paths = self.paths(self.started_at_request);
         paths.retain(|path| !is_recent(path) && !is_total(path));
         paths
     }
@@ -67,19 +67,22 @@ impl PollingDaemon {
         self.paths(from).iter().filter(|path| is_recent(path)).count()
     }
 
-    /// Waits until `ticks` more scheduled incremental syncs are over.
-    pub async fn wait_for_scheduled_syncs(&self, ticks: usize) {
+    /// Waits until `count` more scheduled incremental syncs are over.
+    pub async fn wait_for_scheduled_syncs(&self, count: usize) {
         let from = self.paths(0).len();
         // A sync begins when the one before is over.
-        eventually(&format!("{ticks} looks"), async || self.started(from) > ticks).await;
+        eventually(&format!("{count} incremental syncs"), async || {
+            self.started(from) > count
+        })
+        .await;
     }
 
-    /// Requests `looks` incremental syncs, one after another, and waits until they are over.
-    pub async fn sync_incrementally(&self, looks: usize) {
-        for look in 0..=looks {
+    /// Requests `count` incremental syncs, one after another, and waits until they are over.
+    pub async fn sync_incrementally(&self, count: usize) {
+        for nth in 0..=count {
             let from = self.paths(0).len();
             self.daemon.signal(Signal::USR1);
-            eventually(&format!("look {look}"), async || self.started(from) > 0).await;
+            eventually(&format!("incremental sync {nth}"), async || self.started(from) > 0).await;
         }
     }
 
@@ -89,9 +92,9 @@ impl PollingDaemon {
         self.sync_incrementally(1).await;
         let state = "SELECT concat_ws(' ', xmin, (SELECT count(*) FROM clerk.sync_runs)) FROM clerk.sync_state";
         let before = (self.world.db.versions().await, self.world.db.text(state).await);
-        let begun = self.paths(0).len();
+        let started_at_request = self.paths(0).len();
         self.sync_incrementally(3).await;
-        let paths = self.paths(begun);
+        let paths = self.paths(started_at_request);
         let recent = paths.iter().filter(|path| is_recent(path)).count();
         let totals = paths.iter().filter(|path| is_total(path)).count();
         assert_eq!(recent + totals, paths.len(), "{why}: {paths:#?}");
@@ -107,11 +110,11 @@ impl PollingDaemon {
     }
 
     pub async fn wait_until_gone(&self, id: &str) {
-        eventually(&format!("{id} goes"), async || !self.is_mirrored(id).await).await;
+        eventually(&format!("{id} is removed"), async || !self.is_mirrored(id).await).await;
     }
 
     pub async fn wait_until_mirrored_user(&self, id: &str) {
-        eventually(&format!("{id} comes"), async || self.is_mirrored(id).await).await;
+        eventually(&format!("{id} is mirrored"), async || self.is_mirrored(id).await).await;
     }
 
     /// Deletes users at Clerk, and waits until they have left the mirror.
@@ -153,8 +156,13 @@ impl PollingDaemon {
 
     /// Stops the daemon. Asserts that the mirror is in sync, that the stored number is right, and
     /// how many full syncs there were.
-    pub async fn stop_in_sync(self, walks: i64) {
-        assert_eq!(self.world.runs("kind = 'full'").await, walks, "{}", self.daemon.log());
+    pub async fn stop_in_sync(self, full_syncs: i64) {
+        assert_eq!(
+            self.world.runs("kind = 'full'").await,
+            full_syncs,
+            "{}",
+            self.daemon.log()
+        );
         self.stop_in_sync_after_any_full_sync().await;
     }
 

@@ -52,7 +52,7 @@ impl Postgres {
 
     /// Starts a server whose data is in this folder, with some more lines of configuration.
     pub async fn start_in(directory: TempDir, more: &str) -> Self {
-        let authority = Authority::new("an authority of the test's");
+        let authority = Authority::new("the test's authority");
         let files = tempfile::tempdir().unwrap();
         give_to_server_user(directory.path());
         let data = directory.path().join("data");
@@ -123,7 +123,7 @@ impl Postgres {
     }
 
     /// Replaces the server's certificate.
-    pub async fn show(&self, certificate: &str, key: &str) {
+    pub async fn set_certificate(&self, certificate: &str, key: &str) {
         let data = self.directory.path().join("data");
         write_like(&data, "server.crt", certificate);
         write_like(&data, "server.key", key);
@@ -172,7 +172,7 @@ impl Postgres {
     /// Starts the server again on the same port.
     pub async fn restart(&mut self) {
         let server = run_at(&self.directory.path().join("data"), self.port).await;
-        self.server = server.expect("somebody else has taken the port");
+        self.server = server.expect("another program has the port");
     }
 
     /// Starts a standby of this server, which is stopped while it is copied.
@@ -193,7 +193,7 @@ impl Postgres {
         write_like(&data, "standby.signal", "");
         let (server, port) = run(&data).await;
         Self {
-            authority: Authority::new("an authority of nothing"),
+            authority: Authority::new("an unused authority"),
             port,
             files: tempfile::tempdir().unwrap(),
             directory,
@@ -250,8 +250,8 @@ async fn run_at(data: &Path, port: u16) -> Option<Child> {
     if is_ready {
         return Some(server);
     }
-    let told = fs::read_to_string(data.with_extension("log")).unwrap();
-    assert!(told.contains("Address already in use"), "{told}");
+    let log = fs::read_to_string(data.with_extension("log")).unwrap();
+    assert!(log.contains("Address already in use"), "{log}");
     None
 }
 

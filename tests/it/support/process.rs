@@ -87,10 +87,10 @@ impl Process {
 
     /// Sends a signal that ends the process, and asserts that it ends within [`STOPS_WITHIN`].
     pub async fn stop(self, sent: Signal) -> ProgramOutput {
-        let told = Instant::now();
+        let signaled = Instant::now();
         self.signal(sent);
         let ran = self.wait_for_exit().await;
-        let took = told.elapsed();
+        let took = signaled.elapsed();
         assert!(took <= STOPS_WITHIN, "{took:?} from {sent:?} to the end: {ran:#?}");
         ran
     }

@@ -29,10 +29,10 @@ enum Mode {
     Held,
     /// Connections reach the server until a client sends this text. What follows within the same
     /// message is held.
-    HeldBehind(&'static str),
+    HeldAfter(&'static str),
     /// Connections reach a Postgres server but receive no notifications, as through a pooler in
     /// transaction mode.
-    Deaf,
+    NoNotifications,
     /// Connections reach the server until a client has sent this many bytes and then this text.
     /// Then all are cut.
     Cut { after: usize, at: &'static str },
@@ -79,7 +79,7 @@ impl Proxy {
     /// Returns a proxy before a Postgres server that drops every notification.
     pub fn without_notifications(upstream: SocketAddr) -> Self {
         let proxy = Self::open(upstream);
-        proxy.mode.send_replace(Mode::Deaf);
+        proxy.mode.send_replace(Mode::NoNotifications);
         proxy
     }
 
@@ -113,7 +113,7 @@ impl Proxy {
     /// Holds both directions from the moment when a client has sent a text, in the middle of the
     /// message.
     pub fn hold_after(&self, text: &'static str) {
-        self.mode.send_replace(Mode::HeldBehind(text));
+        self.mode.send_replace(Mode::HeldAfter(text));
     }
 
     /// Whether both directions are held.
@@ -248,7 +248,7 @@ async fn carry(
             if now == Mode::Silent {
                 continue;
             }
-            if let Mode::HeldBehind(text) = now
+            if let Mode::HeldAfter(text) = now
                 && let Some(at) = bytes.windows(text.len()).position(|part| part == text.as_bytes())
             {
                 let (before, behind) = bytes.split_at(at + text.len());
@@ -283,12 +283,12 @@ async fn carry(
             match now {
                 _ if is_last.load(Ordering::Relaxed) => {}
                 Mode::Silent => {}
-                Mode::Deaf => {
+                Mode::NoNotifications => {
                     pending.extend_from_slice(&buffer[..length]);
                     to_client.write_all(&without_notifications(&mut pending)).await?;
                 }
                 // The mode may have changed a moment ago.
-                Mode::Open | Mode::Held | Mode::HeldBehind(_) | Mode::Cut { .. } => {
+                Mode::Open | Mode::Held | Mode::HeldAfter(_) | Mode::Cut { .. } => {
                     to_client.write_all(&buffer[..length]).await?
                 }
             }
@@ -307,8 +307,8 @@ fn shift(answer: &mut [u8], seconds: i64) {
     let at = answer.windows(NAME.len()).position(|bytes| bytes == NAME).unwrap() + NAME.len();
     let length = answer[at..].iter().position(|&byte| byte == b'\r').unwrap();
     let date = &mut answer[at..at + length];
-    let told = NaiveDateTime::parse_from_str(std::str::from_utf8(date).unwrap(), FORM).unwrap();
-    let shifted = told + TimeDelta::seconds(seconds);
+    let date_time = NaiveDateTime::parse_from_str(std::str::from_utf8(date).unwrap(), FORM).unwrap();
+    let shifted = date_time + TimeDelta::seconds(seconds);
     date.copy_from_slice(shifted.format(FORM).to_string().as_bytes());
 }
 

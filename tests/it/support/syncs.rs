@@ -20,13 +20,16 @@ impl World {
     pub async fn wait_for_incremental_sync(&self) {
         let before = self.incremental_syncs().len();
         // The first may be running already, and the third begins when the second is over.
-        eventually("three looks", async || self.incremental_syncs().len() >= before + 3).await;
+        eventually("three incremental syncs", async || {
+            self.incremental_syncs().len() >= before + 3
+        })
+        .await;
     }
 
     /// Waits until every request is answered.
     pub async fn wait_until_answered(&self) {
         let mut answered = None;
-        eventually("all is answered", async || {
+        eventually("every request is answered", async || {
             let (sent, log) = (self.sim.requests(), self.sim.log().len() as u64);
             sent == log && answered.replace(sent) == Some(sent)
         })
@@ -77,7 +80,7 @@ impl World {
             };
             mirror.len() == ids.len() && ids.iter().all(is_same) && self.runs("ended_at IS NULL").await == 0
         };
-        eventually("the mirror catches up", has_all).await;
+        eventually("the mirror equals Clerk", has_all).await;
     }
 
     /// Returns the lease's holder, even if the lease has expired.
