@@ -286,7 +286,12 @@ async fn an_untrusted_certificate_ends_the_daemon_at_start() {
             .env("CLERK_SECRET_KEY", sim.secret_key())
             .env("CLERK_API_URL", sim.url());
         let ran = Process::spawn(command).wait_for_exit().await;
-        assert_refused(&ran, Exit::Failed, "TLS with Postgres failed", "set sslrootcert to the authority");
+        assert_refused(
+            &ran,
+            Exit::Failed,
+            "TLS with Postgres failed",
+            "set sslrootcert to the authority",
+        );
     }
 }
 
@@ -303,7 +308,12 @@ async fn direct_tls_is_used_where_the_server_supports_it() {
         if is_known {
             assert_accepted(&ran);
         } else {
-            assert_refused(&ran, Exit::Failed, "needs PostgreSQL 17", "check that the server is running");
+            assert_refused(
+                &ran,
+                Exit::Failed,
+                "needs PostgreSQL 17",
+                "check that the server is running",
+            );
         }
     }
 }
