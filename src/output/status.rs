@@ -18,12 +18,24 @@ pub fn status(format: Format, status: &Details) -> io::Result<()> {
     if format == Format::Json {
         return writeln!(out, "{}", serde_json::to_string(status)?);
     }
-    match &status.summary.instance_id {
+    print_mirror(&mut out, status)?;
+    print_replicas(&mut out, status)?;
+    print_activity(&mut out, status)?;
+    print_deletions(&mut out, status)?;
+    print_rejected(&mut out, status)?;
+    print_unexpected(&mut out, status)?;
+    print_runs(&mut out, &status.recent.runs)
+}
+
+/// Prints which instance is mirrored, and when it was last in sync.
+fn print_mirror(out: &mut impl Write, status: &Details) -> io::Result<()> {
+    let summary = &status.summary;
+    match &summary.instance_id {
         Some(id) => writeln!(
             out,
             "{BOLD}{}{BOLD:#} users of {id} ({})",
-            number(status.summary.users.unsigned_abs()),
-            status.summary.environment_type.as_deref().unwrap_or("unknown")
+            number(summary.users.unsigned_abs()),
+            summary.environment_type.as_deref().unwrap_or("unknown")
         )?,
         None => writeln!(out, "No Clerk instance yet: no sync has run.")?,
     }
@@ -31,18 +43,34 @@ pub fn status(format: Format, status: &Details) -> io::Result<()> {
         Some(at) => writeln!(
             out,
             "Last successful full sync {} ago ({})",
-            age(status.summary.now - at),
+            age(summary.now - at),
             at.format("%F %T UTC")
-        )?,
-        None => writeln!(out, "No full sync has succeeded yet")?,
+        ),
+        None => writeln!(out, "No full sync has succeeded yet"),
     }
-    replicas(&mut out, status)?;
+}
+
+/// Prints which daemon leads and which stand by.
+fn print_replicas(out: &mut impl Write, status: &Details) -> io::Result<()> {
+    let summary = &status.summary;
+    match &summary.leader {
+        Some(leader) if status.last_seen_at.is_some() || !summary.standbys.is_empty() => write!(out, "{leader} leads")?,
+        Some(leader) => write!(out, "{leader} led last; no daemon is connected")?,
+        None if summary.standbys.is_empty() => return Ok(()),
+        None => write!(out, "No daemon leads now")?,
+    }
+    match summary.standbys.as_slice() {
+        [] => writeln!(out),
+        [standby] => writeln!(out, "; {standby} stands by"),
+        standbys => writeln!(out, "; {} stand by", standbys.join(", ")),
+    }
+}
+
+/// Prints what the daemon did lately and does now.
+fn print_activity(out: &mut impl Write, status: &Details) -> io::Result<()> {
     if let Some(at) = status.last_seen_at {
-        writeln!(
-            out,
-            "A daemon is connected; it last used this database {} ago",
-            age(status.summary.now - at)
-        )?;
+        let ago = age(status.summary.now - at);
+        writeln!(out, "A daemon is connected; it last used this database {ago} ago")?;
     }
     if let Some(Freshness {
         p50_ms,
@@ -58,82 +86,74 @@ pub fn status(format: Format, status: &Details) -> io::Result<()> {
             number(changes.unsigned_abs()),
         )?;
     }
-    if let Some(holder) = &status.summary.lease_holder {
-        writeln!(out, "{holder} is syncing now")?;
+    match &status.summary.lease_holder {
+        Some(holder) => writeln!(out, "{holder} is syncing now"),
+        None => Ok(()),
     }
+}
+
+/// Prints held and approved deletions.
+fn print_deletions(out: &mut impl Write, status: &Details) -> io::Result<()> {
+    let [held, approved] = [status.summary.held, status.summary.approved].map(i64::unsigned_abs);
     if let Some(plan) = &status.plan {
         writeln!(
             out,
             "{YELLOW}{} deletions are held{YELLOW:#}; if they are correct, run: clerk2pg approve {plan}",
-            number(status.summary.held.unsigned_abs())
+            number(held)
         )?;
     }
-    if status.summary.approved > 0 {
+    if approved > 0 {
         writeln!(
             out,
             "{} deletions are approved; the next full sync carries them out",
-            number(status.summary.approved.unsigned_abs())
+            number(approved)
         )?;
-    }
-    if status.summary.rejected > 0 {
-        writeln!(
-            out,
-            "\n{YELLOW}{} rejected{YELLOW:#}",
-            users(status.summary.rejected.unsigned_abs())
-        )?;
-        for (id, reason) in &status.rejected_users {
-            writeln!(out, "  {id}  {reason}")?;
-        }
-        let more = status
-            .summary
-            .rejected
-            .unsigned_abs()
-            .saturating_sub(status.rejected_users.len() as u64);
-        if more > 0 {
-            writeln!(out, "  … and {} more in clerk.rejected_users", number(more))?;
-        }
-    }
-    if !status.unexpected_values.is_empty() {
-        let of_field = |(field, count): (&String, &i64)| format!("{field} of {}", users(count.unsigned_abs()));
-        let fields: Vec<_> = status.unexpected_values.iter().map(of_field).collect();
-        writeln!(
-            out,
-            "\nValues of an unexpected type, kept in extra: {}",
-            fields.join(", ")
-        )?;
-    }
-    if !status.recent.runs.is_empty() {
-        writeln!(
-            out,
-            "\n{BOLD}{:<20} {:<11} {:<10} {:>9} {:>9} {:>9} {:>10} {:>9}{BOLD:#}",
-            "started (UTC)", "kind", "outcome", "created", "updated", "deleted", "unchanged", "took"
-        )?;
-        for run in &status.recent.runs {
-            status_run(&mut out, run)?;
-        }
     }
     Ok(())
 }
 
-/// Prints which daemon leads and which stand by.
-fn replicas(out: &mut impl Write, status: &Details) -> io::Result<()> {
-    match &status.summary.leader {
-        Some(leader) if status.last_seen_at.is_some() || !status.summary.standbys.is_empty() => {
-            write!(out, "{leader} leads")?
-        }
-        Some(leader) => write!(out, "{leader} led last; no daemon is connected")?,
-        None if status.summary.standbys.is_empty() => return Ok(()),
-        None => write!(out, "No daemon leads now")?,
+/// Prints users that could not be stored, with their reasons.
+fn print_rejected(out: &mut impl Write, status: &Details) -> io::Result<()> {
+    let rejected = status.summary.rejected.unsigned_abs();
+    if rejected == 0 {
+        return Ok(());
     }
-    match status.summary.standbys.as_slice() {
-        [] => writeln!(out),
-        [standby] => writeln!(out, "; {standby} stands by"),
-        standbys => writeln!(out, "; {} stand by", standbys.join(", ")),
+    writeln!(out, "\n{YELLOW}{} rejected{YELLOW:#}", users(rejected))?;
+    for (id, reason) in &status.rejected_users {
+        writeln!(out, "  {id}  {reason}")?;
+    }
+    match rejected.saturating_sub(status.rejected_users.len() as u64) {
+        0 => Ok(()),
+        more => writeln!(out, "  … and {} more in clerk.rejected_users", number(more)),
     }
 }
 
+/// Prints the fields with values of an unexpected type.
+fn print_unexpected(out: &mut impl Write, status: &Details) -> io::Result<()> {
+    if status.unexpected_values.is_empty() {
+        return Ok(());
+    }
+    let of_field = |(field, count): (&String, &i64)| format!("{field} of {}", users(count.unsigned_abs()));
+    let fields: Vec<_> = status.unexpected_values.iter().map(of_field).collect();
+    let fields = fields.join(", ");
+    writeln!(out, "\nValues of an unexpected type, kept in extra: {fields}")
+}
+
+/// Prints the table of the last syncs.
+fn print_runs(out: &mut impl Write, runs: &[LastRun]) -> io::Result<()> {
+    if runs.is_empty() {
+        return Ok(());
+    }
+    writeln!(
+        out,
+        "\n{BOLD}{:<20} {:<11} {:<10} {:>9} {:>9} {:>9} {:>10} {:>9}{BOLD:#}",
+        "started (UTC)", "kind", "outcome", "created", "updated", "deleted", "unchanged", "took"
+    )?;
+    runs.iter().try_for_each(|run| print_run(out, run))
+}
+
 /// Prints one line of the table of syncs.
-fn status_run(out: &mut impl Write, run: &LastRun) -> io::Result<()> {
+fn print_run(out: &mut impl Write, run: &LastRun) -> io::Result<()> {
     let style = match run.outcome.as_str() {
         "failed" | "incomplete" => RED,
         "held" => YELLOW,

@@ -2,7 +2,7 @@
 
 use std::fmt::{self, Display, Write};
 
-use chrono::{DateTime, Utc};
+use chrono::TimeDelta;
 
 use super::{cached::Sources, plot};
 use crate::{
@@ -12,6 +12,9 @@ use crate::{
 };
 
 const STYLE: &str = include_str!("page.css");
+
+/// What a tile shows if the database does not answer.
+const UNKNOWN: &str = "unknown";
 
 /// Text that is escaped when it is written.
 struct Escaped<'a>(&'a str);
@@ -78,69 +81,79 @@ pub(super) fn render(
 
 fn tiles(out: &mut String, sources: &Sources, summary: Option<&Summary>, history: Option<&History>) -> fmt::Result {
     out.push_str("<dl>");
-    let since = |at: Option<DateTime<Utc>>, now: DateTime<Utc>| {
-        at.map_or_else(|| "not yet".to_owned(), |at| format!("{} ago", age(now - at)))
-    };
-    let unknown = || "unknown".to_owned();
-    let succeeded = sources.watch.since_success().map_or_else(
-        || "not yet".to_owned(),
-        |since| format!("{} ago", age(chrono::TimeDelta::from_std(since).unwrap_or_default())),
-    );
-    tile(out, "Last sync in sync", &succeeded, "", false)?;
-    let last_full = history
-        .zip(summary)
-        .map(|(history, summary)| since(history.last_full_at, summary.now));
-    tile(
-        out,
-        "Last successful full sync",
-        &last_full.unwrap_or_else(unknown),
-        "",
-        false,
-    )?;
+    freshness_tiles(out, sources, summary, history)?;
+    user_tiles(out, summary)?;
+    process_tiles(out, sources, summary)?;
+    out.push_str("</dl>");
+    Ok(())
+}
+
+/// Writes when the mirror was last in sync, and how fresh it is.
+fn freshness_tiles(
+    out: &mut String,
+    sources: &Sources,
+    summary: Option<&Summary>,
+    history: Option<&History>,
+) -> fmt::Result {
+    let ago = |time: Option<TimeDelta>| time.map_or_else(|| "not yet".to_owned(), |time| format!("{} ago", age(time)));
+    let since_success = sources.watch.since_success();
+    let since_success = since_success.map(|time| TimeDelta::from_std(time).unwrap_or_default());
+    tile(out, "Last sync in sync", &ago(since_success), "", false)?;
+    let last_full = history.zip(summary);
+    let last_full = last_full.map(|(history, summary)| ago(history.last_full_at.map(|at| summary.now - at)));
+    let last_full = last_full.as_deref().unwrap_or(UNKNOWN);
+    tile(out, "Last successful full sync", last_full, "", false)?;
     let (value, more) = match history.map(|history| history.freshness) {
         Some(Some(Freshness { p50_ms, p99_ms, .. })) => {
-            let [p50, p99] = [p50_ms, p99_ms].map(|ms| age(chrono::TimeDelta::milliseconds(ms)));
+            let [p50, p99] = [p50_ms, p99_ms].map(|ms| age(TimeDelta::milliseconds(ms)));
             (p50, format!("median; 99 of 100 within {p99}"))
         }
         Some(None) => ("–".to_owned(), "no changes".to_owned()),
-        None => (unknown(), String::new()),
+        None => (UNKNOWN.to_owned(), String::new()),
     };
-    tile(out, "Freshness in the last hour", &value, &more, false)?;
+    tile(out, "Freshness in the last hour", &value, &more, false)
+}
+
+/// Writes how many users there are, and how many need attention.
+fn user_tiles(out: &mut String, summary: Option<&Summary>) -> fmt::Result {
     let count = |count: fn(&Summary) -> i64| summary.map(|summary| count(summary).unsigned_abs());
-    let shown = |count: Option<u64>| count.map_or_else(unknown, number);
-    tile(
-        out,
-        "Users in the mirror",
-        &shown(count(|summary| summary.users)),
-        "",
-        false,
-    )?;
-    let held = count(|summary| summary.held);
-    let (waits, more) = match held {
-        Some(1..) => (true, "`clerk2pg status` shows how to approve them"),
-        _ => (false, ""),
-    };
-    tile(out, "Held deletions", &shown(held), more, waits)?;
-    let rejected = count(|summary| summary.rejected);
-    let (has_some, more) = match rejected {
-        Some(1..) => (true, "`clerk2pg status` shows the reasons"),
-        _ => (false, ""),
-    };
-    tile(out, "Rejected users", &shown(rejected), more, has_some)?;
-    let named = |holder: &Option<String>, none| match holder {
-        None => none,
+    let shown = |count: Option<u64>| count.map_or_else(|| UNKNOWN.to_owned(), number);
+    let users = shown(count(|summary| summary.users));
+    tile(out, "Users in the mirror", &users, "", false)?;
+    for (name, count, hint) in [
+        (
+            "Held deletions",
+            count(|summary| summary.held),
+            "`clerk2pg status` shows how to approve them",
+        ),
+        (
+            "Rejected users",
+            count(|summary| summary.rejected),
+            "`clerk2pg status` shows the reasons",
+        ),
+    ] {
+        let has_some = count.is_some_and(|count| count > 0);
+        tile(out, name, &shown(count), if has_some { hint } else { "" }, has_some)?;
+    }
+    Ok(())
+}
+
+/// Writes which daemon leads, which one syncs, and how much of the request budget is in use.
+fn process_tiles(out: &mut String, sources: &Sources, summary: Option<&Summary>) -> fmt::Result {
+    let named = |holder: &Option<String>, none: &str| match holder {
+        None => none.to_owned(),
         Some(holder) if *holder == sources.holder => "this daemon".to_owned(),
         Some(holder) => holder.clone(),
     };
-    let leader = summary.map(|summary| named(&summary.leader, "nobody".to_owned()));
+    let leader = summary.map(|summary| named(&summary.leader, "nobody"));
     let more = match summary.map_or(0, |summary| summary.standbys.len()) {
         0 => String::new(),
         1 => "another one stands by".to_owned(),
         standbys => format!("{standbys} stand by"),
     };
-    tile(out, "Leader", leader.as_deref().unwrap_or("unknown"), &more, false)?;
-    let lease = summary.map(|summary| named(&summary.lease_holder, "free".to_owned()));
-    tile(out, "Lease", lease.as_deref().unwrap_or("unknown"), "", false)?;
+    tile(out, "Leader", leader.as_deref().unwrap_or(UNKNOWN), &more, false)?;
+    let lease = summary.map(|summary| named(&summary.lease_holder, "free"));
+    tile(out, "Lease", lease.as_deref().unwrap_or(UNKNOWN), "", false)?;
     let limit = sources.clerk.requests_per_second();
     let used = format!("{:.0} %", 100.0 * sources.clerk.budget_used());
     let refused = match sources.clerk.rate_limited() {
@@ -148,9 +161,7 @@ fn tiles(out: &mut String, sources: &Sources, summary: Option<&Summary>, history
         refused => format!("; {} rate-limited so far", number(refused)),
     };
     let more = format!("of {limit} requests a second{refused}");
-    tile(out, "Budget at Clerk in use", &used, &more, false)?;
-    out.push_str("</dl>");
-    Ok(())
+    tile(out, "Budget at Clerk in use", &used, &more, false)
 }
 
 fn tile(out: &mut String, name: &str, value: &str, more: &str, warns: bool) -> fmt::Result {
@@ -177,6 +188,7 @@ fn plots(out: &mut String, history: &History) -> fmt::Result {
     )
 }
 
+/// Writes the table of the last syncs.
 fn syncs(out: &mut String, history: &History) -> fmt::Result {
     out.push_str(
         "<section><h2>Last syncs</h2><div class=\"wide\"><table><thead><tr><th><span class=\"spare\">started, </span>UTC<th>kind<th>outcome",
@@ -198,6 +210,7 @@ fn syncs(out: &mut String, history: &History) -> fmt::Result {
     Ok(())
 }
 
+/// Writes one row of the table of syncs.
 fn sync_row(out: &mut String, run: &LastRun) -> fmt::Result {
     let class = match run.outcome.as_str() {
         "failed" | "incomplete" | "held" => " class=\"bad\"",

@@ -318,7 +318,7 @@ async fn the_protection_of_the_connection_is_reported() {
         "plain",
         "hostaddr=0.0.0.0",
         "warn",
-        "not encrypted (sslmode=prefer): who is on the way",
+        "not encrypted (sslmode=prefer): anybody on the network path",
     )
     .await;
     check("plain", "sslmode=require")

@@ -119,8 +119,8 @@ async fn a_long_list_in_an_unknown_order_is_left_to_scheduled_full_syncs() {
         world.sim.set_faults(no_order());
         daemon.wait_for_log(NO_ORDER).await;
         rename(&world, &world.sim.user_ids()[0], "Changed", now());
-        let ticks = daemon.count_in_log("what changed cannot be seen");
-        let blind = async || daemon.count_in_log("what changed cannot be seen") >= ticks + 3;
+        let ticks = daemon.count_in_log("this server does not show recent changes");
+        let blind = async || daemon.count_in_log("this server does not show recent changes") >= ticks + 3;
         eventually("three more ticks", blind).await;
         assert_eq!(world.runs("true").await, 1, "a full sync for each tick");
         world.db.execute("NOTIFY clerk2pg, 'full'").await;

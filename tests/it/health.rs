@@ -77,7 +77,7 @@ async fn a_missing_or_foreign_listener_is_not_ready() {
     let address = listener.local_addr().unwrap().to_string();
     // The kernel accepts the connection, and nothing answers.
     let begun = Instant::now();
-    assert_unwell(&health(&address, &[]).await, "nothing was said within 5 s");
+    assert_unwell(&health(&address, &[]).await, "no answer within 5 s");
     assert!((5..8).contains(&begun.elapsed().as_secs()), "{:?}", begun.elapsed());
     drop(listener);
     let ran = health(&address, &[]).await;
@@ -94,7 +94,7 @@ async fn a_missing_or_foreign_listener_is_not_ready() {
     let address = stranger.url.strip_prefix("http://").unwrap();
     assert_unwell(
         &health(address, &[]).await,
-        "404 Not Found is nothing that clerk2pg says",
+        "404 Not Found is not an answer of clerk2pg",
     );
     assert_unwell(&health("", &[]).await, "http.listen = \"\" is not an address to ask");
     assert_unwell(&health(ANY.1, &[]).await, "is not an address to ask");

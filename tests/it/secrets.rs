@@ -239,7 +239,7 @@ impl Scene {
             })
             .await;
         };
-        is_over(&mut daemon, &["listening for"]).await;
+        is_over(&mut daemon, &["serving probes"]).await;
         let _ = tokio::time::timeout(
             LIMIT,
             is_over(&mut daemon, &[" full sync ", "waiting until", "the sync failed"]),

@@ -191,7 +191,7 @@ async fn different_clocks_lose_no_change() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_daemon_waits_while_a_single_run_syncs() {
-    const STANDS_BY: &str = "another clerk2pg is at work";
+    const STANDS_BY: &str = "another clerk2pg is syncing";
     let world = World::new(1500).await;
     let daemon = world
         .start_incremental(&[LASTING, SLOW, ("RUST_LOG", "clerk2pg=debug")])
