@@ -61,7 +61,12 @@ async fn key_errors() {
         "the secret key is needed",
     )
     .await;
-    check(&[("CLERK_SECRET_KEY", "hidden")], "not a secret key of Clerk", "sk_live_").await;
+    check(
+        &[("CLERK_SECRET_KEY", "hidden")],
+        "not a secret key of Clerk",
+        "sk_live_",
+    )
+    .await;
     for cut in [
         "sk_live_hid\nden",
         "sk_live_hidden\nsk_live_hidden",

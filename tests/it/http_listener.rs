@@ -39,7 +39,9 @@ async fn a_port_in_use_ends_the_daemon_but_no_single_run() {
     assert_eq!(ran.code, Some(1), "{ran:#?}");
     let error = format!("error: cannot listen on http.listen = {address}: Address already in use");
     assert!(ran.stderr.contains(&error), "{ran:#?}");
-    assert!(ran.stderr.contains("hint: another program uses that port") && ran.stderr.contains("CLERK2PG_HTTP__LISTEN"));
+    assert!(
+        ran.stderr.contains("hint: another program uses that port") && ran.stderr.contains("CLERK2PG_HTTP__LISTEN")
+    );
     assert_eq!(world.sim.requests(), 0, "it had begun already");
 
     world.once_with(&[listen]).await.assert(Exit::Ok, changed().created(5));
