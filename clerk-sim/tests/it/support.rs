@@ -1,7 +1,6 @@
-//! A small client for tests.
-#![allow(dead_code, reason = "every test binary uses a part of it")]
+//! A small client.
 
-use clerk_sim::{Options, Sim};
+use clerk_sim::{Effect, ErrorAnswer, ErrorBody, Options, Sim};
 use reqwest::{Client, Method, StatusCode};
 use serde_json::Value;
 
@@ -11,17 +10,26 @@ pub struct Clerk {
     pub client: Client,
 }
 
-/// An answer, read to its end.
+/// A complete answer.
 pub struct Answer {
     pub status: StatusCode,
     pub retry_after: Option<String>,
     pub bytes: Vec<u8>,
 }
 
+/// The effect of answering with an error.
+pub fn error(status: u16, retry_after: Option<u64>, body: ErrorBody) -> Effect {
+    Effect::Error(ErrorAnswer {
+        status,
+        retry_after,
+        body,
+    })
+}
+
 fn client() -> Client {
-    // It fails only where one is installed already.
+    // This fails only if a provider is installed already.
     let _ = rustls::crypto::ring::default_provider().install_default();
-    // Answers are looked at as they come, compressed or not.
+    // The tests check the bytes as they are sent.
     Client::builder().no_gzip().build().expect("a client without TLS")
 }
 
@@ -58,8 +66,8 @@ impl Clerk {
         .await
     }
 
-    /// A request under `/v1` with the key.
-    pub async fn ask(&self, method: Method, path: &str, body: Option<Value>) -> reqwest::Result<Answer> {
+    /// Sends a request under `/v1` with the key.
+    pub async fn send(&self, method: Method, path: &str, body: Option<Value>) -> reqwest::Result<Answer> {
         let mut request = self.client.request(method, format!("{}/v1{path}", self.sim.url()));
         request = request.bearer_auth(self.sim.secret_key());
         if let Some(body) = body {
@@ -77,18 +85,23 @@ impl Clerk {
         })
     }
 
-    pub async fn get(&self, path: &str) -> Answer {
-        self.ask(Method::GET, path, None).await.expect("an answer")
+    /// Sends a request with a JSON body.
+    pub async fn write(&self, method: Method, path: &str, body: Value) -> Answer {
+        self.send(method, path, Some(body)).await.expect("an answer")
     }
 
-    /// The ids of a list that must be answered.
+    pub async fn get(&self, path: &str) -> Answer {
+        self.send(Method::GET, path, None).await.expect("an answer")
+    }
+
+    /// The ids of a list. The answer must be a 200.
     pub async fn list(&self, query: &str) -> Vec<String> {
         let answer = self.get(&format!("/users?{query}")).await;
         assert_eq!(answer.status, 200, "{}", String::from_utf8_lossy(&answer.bytes));
         answer.ids()
     }
 
-    /// The status and code of an error.
+    /// The status and the code of an error.
     pub async fn refused(&self, path: &str) -> (u16, String) {
         let answer = self.get(path).await;
         (answer.status.as_u16(), answer.code())
@@ -101,7 +114,7 @@ impl Clerk {
             .unwrap_or_else(|| panic!("no count: {}", answer.json()))
     }
 
-    /// All pages by the cursor.
+    /// The ids of all pages, walked by the cursor.
     pub async fn walk(&self, query: &str, limit: usize) -> Vec<String> {
         let mut all: Vec<String> = Vec::new();
         loop {

@@ -1,15 +1,10 @@
 //! Authentication, and requests that change users.
 
-mod common;
-
 use clerk_sim::{Options, Quirks};
-use common::{Answer, Clerk};
 use reqwest::Method;
 use serde_json::{Value, json};
 
-async fn write(clerk: &Clerk, method: Method, path: &str, body: Value) -> Answer {
-    clerk.ask(method, path, Some(body)).await.expect("an answer")
-}
+use crate::support::Clerk;
 
 #[tokio::test]
 async fn a_key_is_needed_and_a_version_must_be_known() {
@@ -63,7 +58,7 @@ async fn a_key_is_needed_and_a_version_must_be_known() {
 async fn created_users_are_found_listed_and_unique() {
     let clerk = Clerk::users(10).await;
     let body = json!({"email_address": ["Ada@Example.com"], "username": "ada", "external_id": "1", "phone_number": ["+15555550100"], "created_at": "1999-12-31T23:59:59.999Z"});
-    let created = write(&clerk, Method::POST, "/users", body).await;
+    let created = clerk.write(Method::POST, "/users", body).await;
     assert_eq!(created.status, 200);
     let user = created.json();
     let id = user["id"].as_str().expect("an id");
@@ -81,7 +76,7 @@ async fn created_users_are_found_listed_and_unique() {
         json!({"username": "Ada"}),
         json!({"username": "new", "external_id": "1"}),
     ] {
-        let refused = write(&clerk, Method::POST, "/users", body.clone()).await;
+        let refused = clerk.write(Method::POST, "/users", body.clone()).await;
         assert_eq!(
             (refused.status.as_u16(), refused.code()),
             (422, "form_identifier_exists".to_owned()),
@@ -101,7 +96,7 @@ async fn created_users_are_found_listed_and_unique() {
         ),
         (json!({"username": "x", "shoe_size": 44}), "form_param_unknown"),
     ] {
-        let refused = write(&clerk, Method::POST, "/users", body.clone()).await;
+        let refused = clerk.write(Method::POST, "/users", body.clone()).await;
         assert_eq!(
             (refused.status.as_u16(), refused.code().as_str()),
             (422, code),
@@ -110,20 +105,23 @@ async fn created_users_are_found_listed_and_unique() {
     }
     assert_eq!(clerk.sim.count(), 11);
     assert_eq!(
-        write(&clerk, Method::DELETE, &format!("/users/{id}"), json!({}))
+        clerk
+            .write(Method::DELETE, &format!("/users/{id}"), json!({}))
             .await
             .json(),
         json!({"id": id, "object": "user", "deleted": true})
     );
     assert_eq!(clerk.get(&format!("/users/{id}")).await.status, 404);
     assert_eq!(
-        write(&clerk, Method::DELETE, &format!("/users/{id}"), json!({}))
+        clerk
+            .write(Method::DELETE, &format!("/users/{id}"), json!({}))
             .await
             .status,
         404
     );
     assert_eq!(
-        write(&clerk, Method::POST, "/users", json!({"username": "ada"}))
+        clerk
+            .write(Method::POST, "/users", json!({"username": "ada"}))
             .await
             .status,
         200,
@@ -132,23 +130,23 @@ async fn created_users_are_found_listed_and_unique() {
 }
 
 #[tokio::test]
-async fn patches_change_and_move_updated_at_and_even_created_at() {
+async fn patches_move_updated_at_and_can_move_created_at() {
     let clerk = Clerk::users(10).await;
     let ids = clerk.sim.user_ids();
     let path = format!("/users/{}", ids[0]);
     let before = clerk.sim.document(&ids[0]).expect("a user");
-    let patched = write(
-        &clerk,
-        Method::PATCH,
-        &path,
-        json!({"first_name": "New", "created_at": "2030-01-01T00:00:00Z"}),
-    )
-    .await
-    .json();
+    let patched = clerk
+        .write(
+            Method::PATCH,
+            &path,
+            json!({"first_name": "New", "created_at": "2030-01-01T00:00:00Z"}),
+        )
+        .await
+        .json();
     assert_eq!(patched["first_name"], "New");
     assert!(patched["updated_at"].as_i64() > before["updated_at"].as_i64());
     assert_eq!(clerk.list("order_by=-created_at&limit=1").await, ids[..1]);
-    let refused = write(&clerk, Method::PATCH, &path, json!({"public_metadata": {}})).await;
+    let refused = clerk.write(Method::PATCH, &path, json!({"public_metadata": {}})).await;
     assert_eq!(
         (refused.status.as_u16(), refused.code()),
         (422, "form_param_unknown".to_owned())
@@ -168,18 +166,12 @@ async fn patches_change_and_move_updated_at_and_even_created_at() {
         older.json::<Value>().await.expect("a user")["public_metadata"],
         json!({"replaced": true})
     );
-    let unknown = write(
-        &clerk,
-        Method::PATCH,
-        &path,
-        json!({"primary_email_address_id": "idn_nobody"}),
-    )
-    .await;
+    let unknown = clerk
+        .write(Method::PATCH, &path, json!({"primary_email_address_id": "idn_nobody"}))
+        .await;
     assert_eq!(unknown.status, 422);
     assert_eq!(
-        write(&clerk, Method::PATCH, "/users/user_nobody", json!({}))
-            .await
-            .status,
+        clerk.write(Method::PATCH, "/users/user_nobody", json!({})).await.status,
         404
     );
 }
@@ -189,23 +181,24 @@ async fn metadata_is_merged_or_replaced() {
     let clerk = Clerk::users(0).await;
     let body =
         json!({"username": "m", "public_metadata": {"a": {"x": 1, "y": 2}, "b": [1]}, "private_metadata": {"p": 1}});
-    let id = write(&clerk, Method::POST, "/users", body).await.json()["id"]
+    let id = clerk.write(Method::POST, "/users", body).await.json()["id"]
         .as_str()
         .expect("an id")
         .to_owned();
     let path = format!("/users/{id}/metadata");
-    let merged = write(
-        &clerk,
-        Method::PATCH,
-        &path,
-        json!({"public_metadata": {"a": {"x": null, "z": {"deep": null, "kept": 3}}, "b": [2]}}),
-    )
-    .await;
+    let merged = clerk
+        .write(
+            Method::PATCH,
+            &path,
+            json!({"public_metadata": {"a": {"x": null, "z": {"deep": null, "kept": 3}}, "b": [2]}}),
+        )
+        .await;
     assert_eq!(
         merged.json()["public_metadata"],
         json!({"a": {"y": 2, "z": {"kept": 3}}, "b": [2]})
     );
-    let replaced = write(&clerk, Method::PUT, &path, json!({"public_metadata": {"only": null}}))
+    let replaced = clerk
+        .write(Method::PUT, &path, json!({"public_metadata": {"only": null}}))
         .await
         .json();
     assert_eq!(replaced["public_metadata"], json!({"only": null}));
@@ -213,9 +206,10 @@ async fn metadata_is_merged_or_replaced() {
 }
 
 #[tokio::test]
-async fn bans_and_locks_do_not_move_updated_at_unless_told_to() {
+async fn bans_and_locks_do_not_move_updated_at_unless_a_quirk_says_so() {
     let clerk = Clerk::users(0).await;
-    let id = write(&clerk, Method::POST, "/users", json!({"username": "b"}))
+    let id = clerk
+        .write(Method::POST, "/users", json!({"username": "b"}))
         .await
         .json()["id"]
         .as_str()
@@ -232,7 +226,8 @@ async fn bans_and_locks_do_not_move_updated_at_unless_told_to() {
         ("lock", "locked", true),
         ("unlock", "locked", false),
     ] {
-        let user = write(&clerk, Method::POST, &format!("/users/{id}/{action}"), json!({}))
+        let user = clerk
+            .write(Method::POST, &format!("/users/{id}/{action}"), json!({}))
             .await
             .json();
         assert_eq!(
@@ -246,16 +241,18 @@ async fn bans_and_locks_do_not_move_updated_at_unless_told_to() {
         bans_move_updated_at: true,
         ..Quirks::default()
     });
-    let user = write(&clerk, Method::POST, &format!("/users/{id}/ban"), json!({}))
+    let user = clerk
+        .write(Method::POST, &format!("/users/{id}/ban"), json!({}))
         .await
         .json();
     assert!(user["updated_at"].as_i64() > Some(1_700_000_000_000));
 }
 
 #[tokio::test]
-async fn a_lock_counts_down_and_ends_and_all_else_stays() {
+async fn a_lock_counts_down_and_ends_and_nothing_else_changes() {
     let clerk = Clerk::users(0).await;
-    let id = write(&clerk, Method::POST, "/users", json!({"username": "l"}))
+    let id = clerk
+        .write(Method::POST, "/users", json!({"username": "l"}))
         .await
         .json()["id"]
         .as_str()
@@ -288,12 +285,12 @@ async fn a_lock_counts_down_and_ends_and_all_else_stays() {
 }
 
 #[tokio::test]
-async fn bytes_stay_the_same_and_edits_that_change_nothing_change_none() {
+async fn an_edit_that_changes_nothing_changes_no_bytes() {
     let clerk = Clerk::users(300).await;
     for id in clerk.sim.user_ids() {
         let served = clerk.sim.raw(&id).expect("a user");
         let updated_at = clerk.sim.document(&id).expect("a user")["updated_at"].clone();
-        // Moving it by hand and back again leaves what a new rendering of the same document gives.
+        // Moving it and moving it back renders the same document anew.
         assert!(clerk.sim.update(&id, |user| user["updated_at"] = 0.into()));
         assert!(clerk.sim.update(&id, |user| user["updated_at"] = updated_at));
         let again = clerk.sim.raw(&id).expect("a user");
@@ -304,7 +301,7 @@ async fn bytes_stay_the_same_and_edits_that_change_nothing_change_none() {
 }
 
 #[tokio::test]
-async fn what_happens_at_random_is_the_same_for_a_seed_whatever_was_asked() {
+async fn random_changes_depend_on_the_seed_and_not_on_requests() {
     let (a, b) = (Clerk::users(40).await, Clerk::users(40).await);
     assert_eq!(a.get("/users/user_nobody").await.status, 404);
     for _ in 0..20 {
@@ -315,7 +312,7 @@ async fn what_happens_at_random_is_the_same_for_a_seed_whatever_was_asked() {
 }
 
 #[tokio::test]
-async fn odd_documents_are_served_verbatim_in_their_place() {
+async fn odd_documents_are_served_verbatim_in_order() {
     let clerk = Clerk::users(0).await;
     clerk
         .sim
@@ -339,13 +336,15 @@ async fn odd_documents_are_served_verbatim_in_their_place() {
         clerk.list("order_by=created_at&created_at_after=1000").await,
         ["user_b"]
     );
-    let refused = write(&clerk, Method::PATCH, "/users/user_a", json!({"first_name": "x"})).await;
+    let refused = clerk
+        .write(Method::PATCH, "/users/user_a", json!({"first_name": "x"}))
+        .await;
     assert_eq!(refused.status, 500);
     assert!(!clerk.sim.update("user_a", |_| {}));
 }
 
 #[tokio::test]
-async fn stopping_closes_the_listener_and_what_is_open() {
+async fn stopping_closes_the_listener_and_all_connections() {
     let clerk = Clerk::with(Options {
         users: 1,
         ..Options::default()
@@ -367,7 +366,7 @@ async fn stopping_closes_the_listener_and_what_is_open() {
 }
 
 #[tokio::test]
-async fn answers_are_compressed_for_those_who_ask() {
+async fn answers_are_compressed_if_the_client_accepts_it() {
     use std::io::Read as _;
     let clerk = Clerk::users(20).await;
     let get = async |accepts: &str| {

@@ -1,21 +1,21 @@
-//! Answers against Clerk's own OpenAPI document, where there is a copy of it.
+//! Checks answers against Clerk's OpenAPI document, if there is a copy of it.
 //!
-//! The document is Clerk's and not part of this project: its path is taken from `CLERK_OPENAPI`, or is
-//! `../shared/clerk/openapi-2026-05-12.yml` beside the repository. Without it these tests say so and pass.
-
-mod common;
+//! The document is Clerk's and not part of this project. Its path is in `CLERK_OPENAPI`, or is
+//! `../shared/clerk/openapi-2026-05-12.yml` beside the repository. Without it these tests print that
+//! they are skipped, and pass.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
 
 use clerk_sim::{Oddity, Options};
-use common::{Answer, Clerk};
 use jsonschema::{Draft, Validator};
 use reqwest::Method;
 use saphyr::{LoadableYamlNode, Scalar, Yaml};
 use serde_json::{Value, json};
 
-/// Clerk's document with schemas as JSON Schema has them.
+use crate::support::Clerk;
+
+/// Clerk's document, with its schemas converted to JSON Schema.
 struct Spec(Value);
 
 impl Spec {
@@ -24,7 +24,7 @@ impl Spec {
         let path = std::env::var_os("CLERK_OPENAPI").map_or(beside, PathBuf::from);
         let Ok(text) = std::fs::read_to_string(&path) else {
             println!(
-                "SKIPPED: no OpenAPI document of Clerk's at {}; CLERK_OPENAPI can name one",
+                "SKIPPED: no OpenAPI document of Clerk at {}; set CLERK_OPENAPI to its path",
                 path.display()
             );
             return None;
@@ -41,7 +41,7 @@ impl Spec {
             .expect("the schema can be compiled")
     }
 
-    /// The properties of the body of an operation.
+    /// The properties of the request body of an operation.
     fn properties(&self, path: &str, method: &str) -> BTreeMap<String, Value> {
         let body = &self.0["paths"][path][method]["requestBody"]["content"]["application/json"]["schema"]["properties"];
         let map = body.as_object().unwrap_or_else(|| panic!("no body of {method} {path}"));
@@ -75,7 +75,7 @@ fn to_json(yaml: &Yaml<'_>) -> Value {
     }
 }
 
-/// OpenAPI 3.0 says `nullable: true` where JSON Schema has null as one of the types.
+/// Converts a schema: OpenAPI 3.0 has `nullable: true` where JSON Schema has null as a type.
 fn json_schema(value: Value) -> Value {
     match value {
         Value::Object(mut map) => {
@@ -95,7 +95,7 @@ fn json_schema(value: Value) -> Value {
     }
 }
 
-/// Where a document breaks a schema: the paths, with what is wrong there.
+/// The errors of a document against a schema: the paths, with what is wrong there.
 fn errors(validator: &Validator, document: &Value) -> Vec<(String, String)> {
     validator
         .iter_errors(document)
@@ -109,7 +109,7 @@ fn assert_valid(validator: &Validator, document: &Value) {
 }
 
 #[tokio::test]
-async fn generated_users_are_valid_but_for_the_odd_ones_in_their_one_way() {
+async fn generated_users_are_valid_except_odd_ones_in_one_way() {
     let Some(spec) = Spec::read() else { return };
     let user = spec.validator("User");
     let clerk = Clerk::with(Options {
@@ -132,7 +132,7 @@ async fn generated_users_are_valid_but_for_the_odd_ones_in_their_one_way() {
             let errors = errors(&user, document);
             assert!(!errors.is_empty(), "{oddity:?} should break the schema: {document:#}");
             for (path, what) in errors {
-                // What lacks or exceeds a key is reported at the user itself, by the name of the key.
+                // A missing or unknown key is reported at the user itself, with the name of the key.
                 let is_meant =
                     path.starts_with(&format!("/{}", oddity.key())) || (path.is_empty() && what.contains(oddity.key()));
                 assert!(is_meant, "{oddity:?} breaks {path:?} as well: {what}");
@@ -151,7 +151,7 @@ async fn generated_users_are_valid_but_for_the_odd_ones_in_their_one_way() {
 }
 
 #[tokio::test]
-async fn users_born_and_changed_at_random_stay_valid() {
+async fn users_created_and_changed_at_random_are_valid() {
     let Some(spec) = Spec::read() else { return };
     let user = spec.validator("User");
     let clerk = Clerk::users(150).await;
@@ -165,10 +165,6 @@ async fn users_born_and_changed_at_random_stay_valid() {
     }
 }
 
-async fn write(clerk: &Clerk, method: Method, path: &str, body: Value) -> Answer {
-    clerk.ask(method, path, Some(body)).await.expect("an answer")
-}
-
 #[tokio::test]
 async fn every_answer_has_its_schema() {
     let Some(spec) = Spec::read() else { return };
@@ -176,8 +172,7 @@ async fn every_answer_has_its_schema() {
     let clerk = Clerk::users(20).await;
     assert_valid(&spec.validator("TotalCount"), &clerk.get("/users/count").await.json());
     assert_valid(&spec.validator("Instance"), &clerk.get("/instance").await.json());
-    let created = write(
-        &clerk,
+    let created = clerk.write(
         Method::POST,
         "/users",
         json!({
@@ -214,11 +209,11 @@ async fn every_answer_has_its_schema() {
         (Method::POST, format!("{path}/unlock"), json!({})),
         (Method::GET, path.clone(), json!({})),
     ] {
-        let answer = write(&clerk, method.clone(), &path, body).await;
+        let answer = clerk.write(method.clone(), &path, body).await;
         assert_eq!(answer.status, 200, "{method} {path}");
         assert_valid(&user, &answer.json());
     }
-    let deleted = write(&clerk, Method::DELETE, &path, json!({})).await;
+    let deleted = clerk.write(Method::DELETE, &path, json!({})).await;
     assert_valid(&spec.validator("DeletedObject"), &deleted.json());
     for (method, path, body, status) in [
         (Method::GET, path.clone(), json!({}), 404),
@@ -227,14 +222,14 @@ async fn every_answer_has_its_schema() {
         (Method::POST, "/users".to_owned(), json!([]), 400),
         (Method::GET, "/nowhere".to_owned(), json!({}), 404),
     ] {
-        let answer = write(&clerk, method, &path, body).await;
+        let answer = clerk.write(method, &path, body).await;
         assert_eq!(answer.status.as_u16(), status);
         assert_valid(&error, &answer.json());
     }
 }
 
 #[tokio::test]
-async fn every_parameter_of_a_body_is_known_and_no_other() {
+async fn the_known_parameters_of_bodies_are_those_of_the_specification() {
     let Some(spec) = Spec::read() else { return };
     let clerk = Clerk::users(1).await;
     let path = format!("/users/{}", clerk.sim.user_ids()[0]);
@@ -246,11 +241,11 @@ async fn every_parameter_of_a_body_is_known_and_no_other() {
     ] {
         let properties = spec.properties(template, &method.as_str().to_lowercase());
         for name in properties.keys() {
-            // No parameter takes an object within a list, so this says only whether the name is known.
-            let answer = write(&clerk, method.clone(), &path, json!({name: [{}]})).await;
+            // No parameter takes an object within a list, so this shows only whether the name is known.
+            let answer = clerk.write(method.clone(), &path, json!({name: [{}]})).await;
             assert_eq!(answer.code(), "form_param_value_invalid", "{method} {template}: {name}");
         }
-        let answer = write(&clerk, method.clone(), &path, json!({"shoe_size": 1})).await;
+        let answer = clerk.write(method.clone(), &path, json!({"shoe_size": 1})).await;
         assert_eq!(answer.code(), "form_param_unknown", "{method} {template}");
     }
 }

@@ -1,4 +1,4 @@
-//! The program itself.
+//! The program: its options, output and exit codes.
 
 use std::io::{BufRead, BufReader, Read as _, Write as _};
 use std::net::TcpStream;
@@ -30,7 +30,7 @@ fn wrong_usage_is_explained() {
 }
 
 #[test]
-fn help_tells_the_defaults() {
+fn help_shows_the_defaults() {
     let output = run(&["--help"]);
     let help = String::from_utf8_lossy(&output.stdout);
     assert!(output.status.success());
@@ -46,7 +46,7 @@ fn help_tells_the_defaults() {
     }
 }
 
-/// Starts it and returns the line it says.
+/// Starts the program, and returns it with the line that it prints.
 fn start(arguments: &[&str]) -> (Child, String) {
     let mut command = Command::new(env!("CARGO_BIN_EXE_clerk-sim"));
     let mut child = command
@@ -56,12 +56,12 @@ fn start(arguments: &[&str]) -> (Child, String) {
         .expect("the program starts");
     let mut line = String::new();
     let stdout = child.stdout.take().expect("its output is piped");
-    BufReader::new(stdout).read_line(&mut line).expect("it says a line");
+    BufReader::new(stdout).read_line(&mut line).expect("it prints a line");
     (child, line)
 }
 
 #[test]
-fn it_says_where_it_listens_and_ends_at_once_on_a_signal() {
+fn it_prints_its_address_and_ends_on_a_signal() {
     for signal in ["TERM", "INT"] {
         let (mut child, line) = start(&[
             "--port",
@@ -91,7 +91,7 @@ fn it_says_where_it_listens_and_ends_at_once_on_a_signal() {
             answer.contains("ins_mine") && answer.contains("\"production\""),
             "{answer}"
         );
-        // A connection that is open does not keep it.
+        // An open connection does not keep it from ending.
         let _open = TcpStream::connect(address).expect("it listens");
         let killed = Command::new("kill")
             .args([&format!("-{signal}"), &child.id().to_string()])

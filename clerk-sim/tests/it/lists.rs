@@ -1,10 +1,9 @@
 //! Paging, orders and filters of lists and counts.
 
-mod common;
-
 use clerk_sim::{Options, Sim};
-use common::Clerk;
 use serde_json::{Value, json};
+
+use crate::support::Clerk;
 
 fn with_ties(sim: &Sim) {
     for n in 0..700 {
@@ -13,7 +12,7 @@ fn with_ties(sim: &Sim) {
 }
 
 #[tokio::test]
-async fn a_walk_gives_everybody_once_ties_over_page_borders_included() {
+async fn a_walk_returns_each_user_once_even_if_ties_cross_a_page() {
     let clerk = Clerk::users(800).await;
     with_ties(&clerk.sim);
     let expected = clerk.sim.user_ids();
@@ -28,7 +27,7 @@ async fn a_walk_gives_everybody_once_ties_over_page_borders_included() {
 }
 
 #[tokio::test]
-async fn a_walk_survives_changes_behind_and_before_it() {
+async fn a_walk_survives_changes_behind_and_ahead_of_it() {
     let clerk = Clerk::users(100).await;
     let ids = clerk.sim.user_ids();
     let first = clerk.list("order_by=created_at&limit=50").await;
@@ -46,7 +45,8 @@ async fn a_walk_survives_changes_behind_and_before_it() {
         .chain([new])
         .collect();
     assert_eq!(rest, expected);
-    // With offsets the deletion moves somebody over the border unseen: that is why cursors exist.
+    // With offsets the deletion moves a user across the page border, where no page shows it. Cursors
+    // exist for this reason.
     let offset = clerk.list("order_by=created_at&limit=500&offset=50").await;
     assert_eq!(offset[0], ids[51]);
 }
@@ -73,17 +73,12 @@ async fn limits_are_clamped_as_observed_and_refused_as_guessed() {
         let refused = clerk.refused(&format!("/users?{query}")).await;
         assert_eq!(refused, (422, "form_param_value_invalid".to_owned()), "{query}");
     }
-    let somebody = clerk.sim.user_ids()[3].clone();
+    let cursor = clerk.sim.user_ids()[3].clone();
     for query in ["order_by=-updated_at", "order_by=username", "offset=1"] {
-        let refused = clerk
-            .refused(&format!("/users?{query}&starting_after={somebody}"))
-            .await;
+        let refused = clerk.refused(&format!("/users?{query}&starting_after={cursor}")).await;
         assert_eq!(refused.0, 422, "{query}");
     }
-    assert_eq!(
-        clerk.list(&format!("offset=0&starting_after={somebody}")).await.len(),
-        3
-    );
+    assert_eq!(clerk.list(&format!("offset=0&starting_after={cursor}")).await.len(), 3);
 }
 
 fn sorted(sim: &Sim, key: impl Fn(&Value) -> Value) -> Vec<Value> {
@@ -139,12 +134,12 @@ async fn every_order_sorts_both_ways() {
     assert_eq!(first_counts, clerk.list("limit=500&order_by=username").await);
 }
 
-/// Checks a filter by list and by count against what the documents say.
+/// Checks that a list and a count with this filter mean the users whose documents match.
 async fn check(clerk: &Clerk, query: &str, matches: impl Fn(&Value) -> bool) {
     let is_meant = |id: &String| matches(&clerk.sim.document(id).expect("a user"));
     let expected: Vec<_> = clerk.sim.user_ids().into_iter().filter(is_meant).collect();
-    assert!(!expected.is_empty(), "{query} should mean somebody");
-    assert!(expected.len() < clerk.sim.count(), "{query} should not mean everybody");
+    assert!(!expected.is_empty(), "{query} should mean some users");
+    assert!(expected.len() < clerk.sim.count(), "{query} should not mean all users");
     assert_eq!(
         clerk.walk(&format!("order_by=created_at&{query}"), 500).await,
         expected,
@@ -171,7 +166,7 @@ fn contains(user: &Value, key: &str, part: &str) -> bool {
 }
 
 #[tokio::test]
-async fn every_filter_means_what_it_says() {
+async fn every_filter_means_the_matching_users() {
     let clerk = Clerk::users(400).await;
     let documents: Vec<Value> = clerk
         .sim
@@ -181,7 +176,7 @@ async fn every_filter_means_what_it_says() {
         .collect();
     let value = |list: &str, key: &str| -> String {
         let mut all = documents.iter().filter_map(|user| user[list][0][key].as_str());
-        all.next().expect("somebody has one").to_owned()
+        all.next().expect("a user has one").to_owned()
     };
     let encode = |text: &str| text.replace('+', "%2B").replace(' ', "%20");
 
@@ -208,7 +203,7 @@ async fn every_filter_means_what_it_says() {
     let account = documents
         .iter()
         .find_map(|user| user["external_accounts"].get(0))
-        .expect("somebody has one");
+        .expect("a user has one");
     let (provider, uid) = (
         account["provider"].as_str().unwrap(),
         account["provider_user_id"].as_str().unwrap(),
@@ -222,12 +217,12 @@ async fn every_filter_means_what_it_says() {
     let username = documents
         .iter()
         .find_map(|user| user["username"].as_str())
-        .expect("somebody has one");
+        .expect("a user has one");
     check(&clerk, &format!("username={username}"), |u| u["username"] == username).await;
     let external = documents
         .iter()
         .find_map(|user| user["external_id"].as_str())
-        .expect("somebody has one");
+        .expect("a user has one");
     check(&clerk, &format!("external_id={external}"), |u| {
         u["external_id"] == external
     })
@@ -272,7 +267,7 @@ async fn every_filter_means_what_it_says() {
     check(&clerk, "banned=false", |u| u["banned"] == false).await;
 
     for key in ["created_at", "last_active_at", "last_sign_in_at"] {
-        // The bounds are the very times of two users, who must not be among those who are meant.
+        // The bounds are the times of two users. Bounds are exclusive, so neither is meant.
         let mut times: Vec<i64> = documents.iter().filter_map(|user| user[key].as_i64()).collect();
         times.sort_unstable();
         let (low, high) = (times[times.len() / 4], times[times.len() / 2]);
@@ -309,7 +304,7 @@ async fn every_filter_means_what_it_says() {
 }
 
 #[tokio::test]
-async fn filters_that_cannot_be_are_refused_or_ignored() {
+async fn invalid_filters_are_refused_or_ignored() {
     let clerk = Clerk::users(30).await;
     let many: String = (0..101).map(|n| format!("user_id=user_{n}&")).collect();
     assert_eq!(clerk.refused(&format!("/users?{many}")).await.0, 422);
@@ -319,7 +314,7 @@ async fn filters_that_cannot_be_are_refused_or_ignored() {
         clerk.refused("/users?provider=oauth_google").await,
         (422, "form_param_missing".to_owned())
     );
-    // Observed: everybody is returned.
+    // All users are returned (observed).
     assert_eq!(
         clerk
             .list("limit=500&user_id[0]=user_1&user_id%5B1%5D=user_2")
@@ -331,7 +326,7 @@ async fn filters_that_cannot_be_are_refused_or_ignored() {
 }
 
 #[tokio::test]
-async fn a_seed_gives_the_same_users_however_many() {
+async fn a_seed_gives_the_same_users_whatever_their_number() {
     let few = Clerk::users(50).await;
     let many = Clerk::users(500).await;
     let other = Clerk::with(Options {
@@ -353,13 +348,13 @@ async fn a_seed_gives_the_same_users_however_many() {
         }
         assert_eq!(a, b);
     }
-    assert!(locked < 10, "only locks count by the clock");
+    assert!(locked < 10, "only locks depend on the clock");
     assert_eq!(few.sim.instance_id(), many.sim.instance_id());
     assert_ne!(few.sim.instance_id(), other.sim.instance_id());
 }
 
 #[tokio::test]
-async fn a_large_import_shares_a_millisecond_with_more_than_a_page() {
+async fn a_large_import_has_more_users_in_a_millisecond_than_a_page_holds() {
     let clerk = Clerk::users(5000).await;
     let mut at_once = std::collections::BTreeMap::<i64, usize>::new();
     for id in clerk.sim.user_ids() {
