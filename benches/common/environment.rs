@@ -1,10 +1,10 @@
-//! Options out of the environment.
+//! Reads options from the environment.
 
 use std::{env, error::Error, str::FromStr};
 
 use anyhow::{Context, Result, bail};
 
-/// A number; the default where the variable is not set, or empty.
+/// Reads a number. The default if the variable is unset or empty.
 pub fn number<T: FromStr>(name: &str, default: T) -> Result<T>
 where
     T::Err: Error + Send + Sync + 'static,
@@ -15,7 +15,7 @@ where
     }
 }
 
-/// The stages that `BENCH_ONLY` names, with commas; all where it is not set.
+/// Reads the stages in `BENCH_ONLY`, separated by commas. All if it is unset or empty.
 pub fn stages<S: Copy, const N: usize>(known: &[(&str, S); N]) -> Result<Vec<S>> {
     let Some(only) = variable("BENCH_ONLY") else {
         return Ok(known.iter().map(|(_, stage)| *stage).collect());
@@ -24,7 +24,7 @@ pub fn stages<S: Copy, const N: usize>(known: &[(&str, S); N]) -> Result<Vec<S>>
         .map(|name| match known.iter().find(|(known, _)| *known == name.trim()) {
             Some((_, stage)) => Ok(*stage),
             None => bail!(
-                "BENCH_ONLY: there is no stage {name:?}, but {:?}",
+                "BENCH_ONLY: there is no stage {name:?}, only {:?}",
                 known.each_ref().map(|(known, _)| *known)
             ),
         })

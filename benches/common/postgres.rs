@@ -3,11 +3,11 @@
 use anyhow::{Context, Result};
 use tokio_postgres::{Client, NoTls};
 
-/// A connection that is driven until its client is dropped.
+/// Connects. A task drives the connection until the client is dropped.
 pub async fn connect(url: &str) -> Result<Client> {
     let (client, connection) = tokio_postgres::connect(url, NoTls)
         .await
-        .context("PostgreSQL cannot be reached")?;
+        .context("cannot connect to PostgreSQL")?;
     tokio::spawn(connection);
     Ok(client)
 }

@@ -1,7 +1,8 @@
-//! The figures: what was wanted, and what was measured.
+//! The table of figures: what was wanted, and what was measured.
 
 use std::time::Duration;
 
+/// Figures and failures.
 #[derive(Default)]
 pub struct Table {
     rows: Vec<[String; 4]>,
@@ -9,6 +10,7 @@ pub struct Table {
 }
 
 impl Table {
+    /// Adds a figure.
     pub fn row(
         &mut self,
         what: impl Into<String>,
@@ -16,34 +18,30 @@ impl Table {
         measured: impl Into<String>,
         is_met: bool,
     ) {
-        let verdict = if is_met { "ok" } else { "missed" };
+        let result = if is_met { "ok" } else { "missed" };
         self.rows
-            .push([what.into(), wanted.into(), measured.into(), verdict.to_owned()]);
+            .push([what.into(), wanted.into(), measured.into(), result.to_owned()]);
     }
 
-    /// What could not be measured here.
+    /// Adds a figure that could not be measured, with the reason.
     pub fn unmeasured(&mut self, what: impl Into<String>, wanted: impl Into<String>, why: impl Into<String>) {
         self.rows
             .push([what.into(), wanted.into(), why.into(), "not measured".to_owned()]);
     }
 
-    /// At most so many.
-    pub fn at_most(&mut self, what: impl Into<String>, most: u64, measured: u64) {
-        let wanted = if most == 0 {
-            "0".to_owned()
-        } else {
-            format!("≤ {most}")
-        };
-        self.row(what, wanted, measured.to_string(), measured <= most);
+    /// Adds a number that should be at most `max`.
+    pub fn at_most(&mut self, what: impl Into<String>, max: u64, measured: u64) {
+        let wanted = if max == 0 { "0".to_owned() } else { format!("≤ {max}") };
+        self.row(what, wanted, measured.to_string(), measured <= max);
     }
 
-    /// At most so long; none where nothing was measured.
-    pub fn within(&mut self, what: impl Into<String>, most: Duration, measured: Option<Duration>) {
-        let is_met = measured.is_some_and(|measured| measured <= most);
-        self.row(what, format!("≤ {}", seconds(most)), optional_seconds(measured), is_met);
+    /// Adds a time that should be at most `max`. `None` if nothing was measured.
+    pub fn within(&mut self, what: impl Into<String>, max: Duration, measured: Option<Duration>) {
+        let is_met = measured.is_some_and(|measured| measured <= max);
+        self.row(what, format!("≤ {}", seconds(max)), optional_seconds(measured), is_met);
     }
 
-    /// Something does not work, which no figure excuses.
+    /// Adds something that does not work.
     pub fn failure(&mut self, what: impl Into<String>) {
         self.failures.push(what.into());
     }
@@ -52,7 +50,7 @@ impl Table {
         &self.failures
     }
 
-    /// In Markdown, with columns that line up.
+    /// Prints the figures in Markdown, with aligned columns.
     pub fn print(&self) {
         if self.rows.is_empty() {
             return;
@@ -86,7 +84,7 @@ pub fn optional_seconds(duration: Option<Duration>) -> String {
     duration.map_or_else(|| "–".to_owned(), seconds)
 }
 
-/// The value that so many percent of a sorted list do not exceed.
+/// The value that `percent` of a sorted list do not exceed. `None` if the list is empty.
 pub fn percentile<T: Copy>(sorted: &[T], percent: usize) -> Option<T> {
     let rank = (sorted.len() * percent).div_ceil(100);
     sorted.get(rank.saturating_sub(1)).copied()

@@ -1,28 +1,31 @@
-//! Changes at Clerk.
+//! Random changes of users at Clerk.
 
 use std::time::Instant;
 
 use clerk_sim::Sim;
 use fastrand::Rng;
 
-use crate::events::Kind;
+use crate::events::EventKind;
 
-/// The same changes in every run.
+/// The seed of the changes. They are the same in every run.
 const SEED: u64 = 1;
 
-/// Of a hundred changes so many update, and so many create; the rest delete.
+/// Updates per hundred changes. The rest are creations and deletions.
 const UPDATES: u32 = 60;
+/// Creations per hundred changes.
 const CREATES: u32 = 20;
 
-/// Something that was done to a user.
+/// A change of a user.
 pub struct Change {
     pub user: String,
-    pub kind: Kind,
-    /// Taken before it was done: what the simulator takes for it counts as well.
+    pub kind: EventKind,
+    /// The time before the change, so that the time that the simulator takes counts, too.
     pub at: Instant,
 }
 
-/// Makes changes to users at random. Nobody is chosen twice, so that it is beyond doubt which change an event tells of.
+/// Changes users at random.
+///
+/// No user is chosen twice, so that it is certain which change an event belongs to.
 pub struct Changes {
     rng: Rng,
     untouched: Vec<String>,
@@ -38,8 +41,8 @@ impl Changes {
         }
     }
 
-    /// Somebody who was not chosen before.
-    pub fn somebody(&mut self) -> String {
+    /// A user at random that was not chosen before.
+    fn untouched_user(&mut self) -> String {
         let index = self.rng.usize(..self.untouched.len());
         self.untouched.swap_remove(index)
     }
@@ -57,22 +60,22 @@ impl Changes {
     }
 
     fn update(&mut self, sim: &Sim) -> Change {
-        let user = self.somebody();
+        let user = self.untouched_user();
         let name = format!("Freshly {}", self.made);
         let at = Instant::now();
         assert!(
             sim.update(&user, |user| user["first_name"] = name.into()),
-            "{user} is not there"
+            "there is no user {user}"
         );
-        let kind = Kind::Updated;
+        let kind = EventKind::Updated;
         Change { user, kind, at }
     }
 
     pub fn delete(&mut self, sim: &Sim) -> Change {
-        let user = self.somebody();
+        let user = self.untouched_user();
         let at = Instant::now();
-        assert!(sim.delete(&user), "{user} is not there");
-        let kind = Kind::Deleted;
+        assert!(sim.delete(&user), "there is no user {user}");
+        let kind = EventKind::Deleted;
         Change { user, kind, at }
     }
 }
@@ -80,6 +83,6 @@ impl Changes {
 fn create(sim: &Sim) -> Change {
     let at = Instant::now();
     let user = sim.create_random();
-    let kind = Kind::Created;
+    let kind = EventKind::Created;
     Change { user, kind, at }
 }

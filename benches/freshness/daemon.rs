@@ -1,4 +1,4 @@
-//! The program under measurement.
+//! Starts, measures and stops the daemon.
 
 use std::{
     fs,
@@ -11,24 +11,24 @@ use clerk_sim::Sim;
 use rustix::process::{Pid, Signal, kill_process};
 use tokio::process::{Child, Command};
 
-/// How long it may take to stop.
-const STOPS_WITHIN: Duration = Duration::from_secs(10);
+/// Time limit for stopping.
+const STOP_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// The unit of times in /proc, which Linux shows in hundredths of a second on all common architectures.
+/// Times in /proc are in hundredths of a second on all common architectures.
 const TICKS_PER_SECOND: f64 = 100.0;
 
-/// Where the kernel's counters stand.
+/// The kernel's counters of a process.
 pub struct Usage {
-    /// Of user and system together, in seconds.
+    /// User and system time together, in seconds.
     pub cpu: f64,
     pub resident_kb: u64,
-    /// The most since the start.
+    /// The highest value since the start.
     pub peak_kb: u64,
 }
 
-/// clerk2pg with nothing of this process's environment; what it has to say on stderr is seen.
+/// A command of clerk2pg without the environment of this process. Its stderr is shown.
 pub fn command(sim: &Sim, database: &str) -> Command {
-    // It ends with the benchmark, even when that is killed outright.
+    // It ends with the benchmark, even if that is killed.
     let mut command = Command::new("setpriv");
     command
         .args(["--pdeathsig", "KILL", env!("CARGO_BIN_EXE_clerk2pg")])
@@ -38,9 +38,9 @@ pub fn command(sim: &Sim, database: &str) -> Command {
         .env("CLERK_SECRET_KEY", sim.secret_key())
         .env("CLERK_API_URL", sim.url())
         .env("RUST_LOG", "warn")
-        // Another one may run on this machine.
+        // Another clerk2pg may use the default port.
         .env("CLERK2PG_HTTP__LISTEN", "")
-        // Not where a config.toml may lie.
+        // A folder without a config.toml.
         .current_dir("/")
         .stdin(Stdio::null())
         .stdout(Stdio::null())
@@ -48,6 +48,7 @@ pub fn command(sim: &Sim, database: &str) -> Command {
     command
 }
 
+/// A running daemon.
 pub struct Daemon {
     child: Child,
     pid: u32,
@@ -55,23 +56,23 @@ pub struct Daemon {
 
 impl Daemon {
     pub fn start(mut command: Command) -> Result<Self> {
-        let child = command.spawn().context("the daemon does not start")?;
-        let pid = child.id().context("the daemon has ended at once")?;
+        let child = command.spawn().context("cannot start the daemon")?;
+        let pid = child.id().context("the daemon ended at once")?;
         Ok(Self { child, pid })
     }
 
-    /// Fails where it has ended by itself.
+    /// Fails if the daemon has ended.
     pub fn check(&mut self) -> Result<()> {
         match self.child.try_wait()? {
             None => Ok(()),
-            Some(status) => bail!("the daemon has ended by itself ({status}); what it had to say is above"),
+            Some(status) => bail!("the daemon ended by itself ({status}); its output is above"),
         }
     }
 
-    /// Sleeps, and fails where the daemon does not live to see the end of it.
+    /// Sleeps. Fails if the daemon ends meanwhile.
     pub async fn sleep(&mut self, duration: Duration) -> Result<()> {
         tokio::select! {
-            status = self.child.wait() => bail!("the daemon has ended by itself ({}); what it had to say is above", status?),
+            status = self.child.wait() => bail!("the daemon ended by itself ({}); its output is above", status?),
             () = tokio::time::sleep(duration) => Ok(()),
         }
     }
@@ -84,7 +85,7 @@ impl Daemon {
             line.and_then(|line| line.trim_matches([':', '\t', ' ']).trim_end_matches(" kB").parse().ok())
         };
         Ok(Usage {
-            cpu: cpu_ticks(&stat).context("/proc/PID/stat cannot be read")? as f64 / TICKS_PER_SECOND,
+            cpu: cpu_ticks(&stat).context("cannot read /proc/PID/stat")? as f64 / TICKS_PER_SECOND,
             resident_kb: memory("VmRSS").context("/proc/PID/status has no VmRSS")?,
             peak_kb: memory("VmHWM").context("/proc/PID/status has no VmHWM")?,
         })
@@ -94,9 +95,9 @@ impl Daemon {
         self.check()?;
         let pid = Pid::from_raw(i32::try_from(self.pid)?).context("no process has the id 0")?;
         kill_process(pid, Signal::TERM)?;
-        let status: ExitStatus = tokio::time::timeout(STOPS_WITHIN, self.child.wait())
+        let status: ExitStatus = tokio::time::timeout(STOP_TIMEOUT, self.child.wait())
             .await
-            .context("the daemon does not stop at SIGTERM")??;
+            .context("the daemon did not stop on SIGTERM")??;
         if !status.success() {
             bail!("the daemon stopped with {status}");
         }
@@ -104,7 +105,7 @@ impl Daemon {
     }
 }
 
-/// User and system time, the 14th and 15th field; the second, the name, may hold anything.
+/// User and system time, the 14th and 15th field. The second, the name, may contain anything.
 fn cpu_ticks(stat: &str) -> Option<u64> {
     let (_, rest) = stat.rsplit_once(") ")?;
     let mut fields = rest.split(' ').skip(11);

@@ -1,4 +1,4 @@
-//! What it costs to find out who is gone, of whom no list tells.
+//! The cost of finding deleted users, which no list shows.
 
 use std::{
     collections::HashSet,
@@ -9,40 +9,43 @@ use anyhow::{Result, ensure};
 
 use crate::{
     changes::Changes,
-    events::{Kind, Watcher},
+    events::{EventKind, Watcher},
     requests::{Requests, now_ms},
     table::{Table, percentile, seconds},
     world::{Schedule, World},
 };
 
-/// How often one user is deleted alone.
+/// Measurements of a single deletion.
 const TIMES: usize = 5;
-const MOST_FOR_ONE: u64 = 20;
+/// Requests for a single deletion, at most.
+const MAX_FOR_ONE: u64 = 20;
 
-/// How many are deleted at once, and the requests that this may take.
+/// Users that are deleted at once.
 const MANY: usize = 100;
-const MOST_FOR_MANY: u64 = 500;
+/// Requests for these, at most.
+const MAX_FOR_MANY: u64 = 500;
 
-/// What a sync may ask with nobody gone; whatever is beyond this is the search's.
+/// Requests of a sync if no user was deleted. The search makes the others.
 const IDLE_REQUESTS: u64 = 2;
 
-/// How long a deletion may remain unseen.
-const PATIENCE: Duration = Duration::from_secs(120);
+/// Time limit for a deletion to be seen.
+const TIMEOUT: Duration = Duration::from_secs(120);
 
-/// How long a sync may go on after its last event.
+/// The time that a sync may continue after its last event.
 const TAIL: Duration = Duration::from_secs(1);
 
+/// What deletions cost.
 struct Cost {
     requests: Requests,
     took: Duration,
 }
 
 impl Cost {
-    /// What would not have been asked without the deletion.
+    /// Requests that would not have been made without the deletion.
     fn beyond_idle(&self) -> u64 {
         self.requests
             .count()
-            .saturating_sub(IDLE_REQUESTS * self.requests.looks())
+            .saturating_sub(IDLE_REQUESTS * self.requests.incremental_syncs())
     }
 
     fn print(&self) {
@@ -52,7 +55,7 @@ impl Cost {
 }
 
 pub async fn run(world: &mut World, table: &mut Table) -> Result<()> {
-    world.follow(Schedule::Default).await?;
+    world.ensure_daemon(Schedule::Default).await?;
     let mut changes = Changes::new(&world.sim);
     let mut watcher = world.watch().await?;
 
@@ -68,35 +71,35 @@ pub async fn run(world: &mut World, table: &mut Table) -> Result<()> {
     let (median, most) = (median.unwrap_or(0), most.unwrap_or(0));
     table.row(
         "requests for one deletion, beyond idle syncs",
-        format!("≤ {MOST_FOR_ONE}"),
+        format!("≤ {MAX_FOR_ONE}"),
         format!("{most} at most, median {median}"),
-        most <= MOST_FOR_ONE,
+        most <= MAX_FOR_ONE,
     );
 
     println!("{MANY} deletions at once");
     let cost = delete(world, &mut changes, &mut watcher, MANY).await?;
     cost.print();
     let what = format!("requests for {MANY} deletions, idle syncs included");
-    table.at_most(what, MOST_FOR_MANY, cost.requests.count());
+    table.at_most(what, MAX_FOR_MANY, cost.requests.count());
     Ok(())
 }
 
-/// Deletes so many users at random, and counts until all of them are known to be gone.
+/// Deletes users at random, and counts requests until all deletions are seen.
 async fn delete(world: &mut World, changes: &mut Changes, watcher: &mut Watcher, count: usize) -> Result<Cost> {
-    world.between_looks().await?;
-    let (from, begun) = (now_ms(), Instant::now());
+    world.between_syncs().await?;
+    let (from, started) = (now_ms(), Instant::now());
     let mut unseen: HashSet<String> = (0..count).map(|_| changes.delete(&world.sim).user).collect();
-    let mut last = begun;
+    let mut last = started;
     while !unseen.is_empty() {
         world.daemon()?.check()?;
         let left = unseen.len();
         ensure!(
-            begun.elapsed() < PATIENCE,
+            started.elapsed() < TIMEOUT,
             "{left} of {count} deletions were not seen within {}",
-            seconds(PATIENCE)
+            seconds(TIMEOUT)
         );
         if let Some(event) = watcher.next(Duration::from_secs(1)).await?
-            && event.kind == Kind::Deleted
+            && event.kind == EventKind::Deleted
             && unseen.remove(&event.user)
         {
             last = event.at;
@@ -105,6 +108,6 @@ async fn delete(world: &mut World, changes: &mut Changes, watcher: &mut Watcher,
     world.sleep(TAIL).await?;
     Ok(Cost {
         requests: Requests::since(&world.sim, from),
-        took: last - begun,
+        took: last - started,
     })
 }

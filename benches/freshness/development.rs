@@ -1,4 +1,5 @@
-//! A development instance, whose rate limit is a tenth: a look every second is nearly all that the budget allows.
+//! A development instance. Its rate limit is a tenth of the usual one: an incremental sync every second
+//! needs almost the whole budget.
 
 use std::time::Duration;
 
@@ -14,29 +15,29 @@ use crate::{
 
 const USERS: usize = 10_000;
 
-/// A quarter of a development instance's limit in ten seconds: the default budget.
+/// Requests per ten seconds: the default budget, a quarter of the limit of a development instance.
 const BUDGET: u64 = 25;
 
 pub async fn run(options: &Options, server: &Server, table: &mut Table) -> Result<()> {
     let mut world = World::development(USERS, server).await?;
-    world.follow(Schedule::EverySecond).await?;
-    world.between_looks().await?;
+    world.ensure_daemon(Schedule::EverySecond).await?;
+    world.between_syncs().await?;
     let from = now_ms();
-    let lasted = options.development_seconds();
-    world.sleep(Duration::from_secs(lasted)).await?;
+    let duration = options.development_seconds();
+    world.sleep(Duration::from_secs(duration)).await?;
     let requests = Requests::between(&world.sim, from, now_ms());
 
-    let per_second = requests.looks() as f64 / lasted as f64;
+    let per_second = requests.incremental_syncs() as f64 / duration as f64;
     println!(
-        "Development instance for {lasted} s: {per_second:.2} looks a second; {}",
+        "Development instance for {duration} s: {per_second:.2} incremental syncs a second; {}",
         requests.kinds()
     );
-    // Of all that this instance was ever asked: its first full sync has the same budget.
+    // This includes the first full sync, which has the same budget.
     let busiest = world.sim.busiest_window();
     table.row(
         "development key: requests in the busiest 10 s",
         format!("≤ {BUDGET}"),
-        format!("{busiest}, with {per_second:.2} looks a second"),
+        format!("{busiest}, with {per_second:.2} incremental syncs a second"),
         busiest <= BUDGET,
     );
     let refused = Requests::since(&world.sim, 0).with_status(429);

@@ -1,4 +1,4 @@
-//! What the daemon tells those who listen: rows of `clerk.user_events`, as they come.
+//! Reads the rows of `clerk.user_events` as they come, as an application does.
 
 use std::{
     future::poll_fn,
@@ -12,15 +12,15 @@ use tokio::{
 };
 use tokio_postgres::{AsyncMessage, Client, NoTls};
 
-/// What can happen to a user.
+/// What happened to a user.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub enum Kind {
+pub enum EventKind {
     Created,
     Updated,
     Deleted,
 }
 
-impl Kind {
+impl EventKind {
     pub const ALL: [Self; 3] = [Self::Created, Self::Updated, Self::Deleted];
 
     /// The type of its events.
@@ -33,30 +33,30 @@ impl Kind {
     }
 }
 
-/// A row of `clerk.user_events`, and when an application had read it.
+/// A row of `clerk.user_events`, and the time at which an application had read it.
 pub struct Event {
-    pub kind: Kind,
+    pub kind: EventKind,
     pub user: String,
     pub at: Instant,
 }
 
-/// An application that listens, and reads what is new whenever it is told.
+/// An application that waits for notifications, and reads new events at each.
 pub struct Watcher {
     events: UnboundedReceiver<Event>,
     reader: JoinHandle<()>,
 }
 
 impl Watcher {
-    /// From now on.
+    /// Watches events from now on.
     pub async fn start(url: &str) -> Result<Self> {
-        let (client, notified) = listen(url).await?;
+        let (client, notifications) = listen(url).await?;
         let last = "SELECT coalesce(max(id), 0) FROM clerk.user_events";
         let last = client.query_one(last, &[]).await?.get(0);
-        let (tell, events) = mpsc::unbounded_channel();
-        // A task of its own: when an event arrives must not depend on when it is asked for.
+        let (sender, events) = mpsc::unbounded_channel();
+        // A separate task: the time of arrival must not depend on when `next` is called.
         let reader = tokio::spawn(async move {
-            if let Err(error) = read(&client, notified, last, &tell).await {
-                println!("Events cannot be read: {error:#}");
+            if let Err(error) = read(&client, notifications, last, &sender).await {
+                println!("cannot read events: {error:#}");
             }
         });
         Ok(Self { events, reader })
@@ -65,7 +65,7 @@ impl Watcher {
     /// The next event, if one comes within this time.
     pub async fn next(&mut self, within: Duration) -> Result<Option<Event>> {
         match tokio::time::timeout(within, self.events.recv()).await {
-            Ok(event) => Ok(Some(event.context("there are no more events to be had")?)),
+            Ok(event) => Ok(Some(event.context("the connection for events has ended")?)),
             Err(_) => Ok(None),
         }
     }
@@ -77,42 +77,42 @@ impl Drop for Watcher {
     }
 }
 
-/// A connection that listens, and what it is told.
+/// A connection that listens, and its notifications.
 async fn listen(url: &str) -> Result<(Client, UnboundedReceiver<()>)> {
     let (client, mut connection) = tokio_postgres::connect(url, NoTls).await?;
-    let (tell, notified) = mpsc::unbounded_channel();
+    let (sender, notifications) = mpsc::unbounded_channel();
     tokio::spawn(async move {
         while let Some(Ok(message)) = poll_fn(|context| connection.poll_message(context)).await {
             if let AsyncMessage::Notification(_) = message {
-                // Where nobody waits for it any more, the client is gone as well, and with it the connection.
-                let _ = tell.send(());
+                // If the receiver is gone, so is the client, and with it the connection.
+                let _ = sender.send(());
             }
         }
     });
     client.batch_execute("LISTEN clerk_user_events").await?;
-    Ok((client, notified))
+    Ok((client, notifications))
 }
 
-/// Reads what is new, until the connection or whoever wants the events is gone.
+/// Reads new events until the connection ends or the receiver is gone.
 async fn read(
     client: &Client,
-    mut notified: UnboundedReceiver<()>,
+    mut notifications: UnboundedReceiver<()>,
     mut last: i64,
-    tell: &UnboundedSender<Event>,
+    sender: &UnboundedSender<Event>,
 ) -> Result<()> {
     let new = "SELECT id, type, user_id FROM clerk.user_events WHERE id > $1 ORDER BY id";
     let new = client.prepare(new).await?;
-    while notified.recv().await.is_some() {
-        // One reading does for all that was told so far.
-        while notified.try_recv().is_ok() {}
+    while notifications.recv().await.is_some() {
+        // One query reads the events of all notifications so far.
+        while notifications.try_recv().is_ok() {}
         let rows = client.query(&new, &[&last]).await?;
         let at = Instant::now();
         for row in rows {
             last = row.get(0);
             let (name, user): (&str, String) = (row.get(1), row.get(2));
-            let kind = Kind::ALL.into_iter().find(|kind| kind.name() == name);
+            let kind = EventKind::ALL.into_iter().find(|kind| kind.name() == name);
             let kind = kind.with_context(|| format!("the event {last} has the unknown type {name:?}"))?;
-            if tell.send(Event { kind, user, at }).is_err() {
+            if sender.send(Event { kind, user, at }).is_err() {
                 return Ok(());
             }
         }

@@ -1,4 +1,4 @@
-//! What the daemon costs while nobody changes.
+//! The cost of the daemon while no user changes.
 
 use std::time::{Duration, Instant};
 
@@ -13,58 +13,60 @@ use crate::{
     world::{Schedule, World},
 };
 
-/// Postgres counts a backend's writes when its transaction ends or, where it did so a moment ago, after ten seconds.
-const COUNTED_WITHIN: Duration = Duration::from_secs(12);
+/// The delay of Postgres' counters.
+///
+/// Postgres counts the writes of a backend when a transaction ends, but at most every ten seconds.
+const COUNTER_DELAY: Duration = Duration::from_secs(12);
 
-const MOST_REQUESTS: f64 = 2.0;
-const MOST_STATEMENTS: f64 = 3.0;
-const MOST_CPU_PERCENT: f64 = 0.5;
-const MOST_MB: f64 = 40.0;
+const MAX_REQUESTS: f64 = 2.0;
+const MAX_STATEMENTS: f64 = 3.0;
+const MAX_CPU_PERCENT: f64 = 0.5;
+const MAX_MB: f64 = 40.0;
 
 pub async fn run(world: &mut World, server: &Server, options: &Options, table: &mut Table) -> Result<()> {
-    world.follow(Schedule::Default).await?;
-    world.sleep(COUNTED_WITHIN).await?;
-    world.between_looks().await?;
+    world.ensure_daemon(Schedule::Default).await?;
+    world.sleep(COUNTER_DELAY).await?;
+    world.between_syncs().await?;
 
-    server.forget_statements().await?;
+    server.reset_statements().await?;
     let rows_before = world.database.rows_written().await?;
     let before = world.daemon()?.usage()?;
-    let (from, begun) = (now_ms(), Instant::now());
+    let (from, started) = (now_ms(), Instant::now());
     world.sleep(Duration::from_secs(options.idle_seconds())).await?;
     let requests = Requests::between(&world.sim, from, now_ms());
-    let (after, lasted) = (world.daemon()?.usage()?, begun.elapsed());
+    let (after, duration) = (world.daemon()?.usage()?, started.elapsed());
     let statements = server.statements().await?;
-    world.sleep(COUNTED_WITHIN).await?;
+    world.sleep(COUNTER_DELAY).await?;
     let rows = world.database.rows_written().await? - rows_before;
 
-    let looks = requests.looks();
-    ensure!(looks > 0, "there was no look at all");
+    let syncs = requests.incremental_syncs();
+    ensure!(syncs > 0, "there was no incremental sync");
     println!(
-        "Nothing to do for {} s: {looks} looks; {}",
-        lasted.as_secs(),
+        "Nothing to do for {} s: {syncs} incremental syncs; {}",
+        duration.as_secs(),
         requests.kinds()
     );
-    let per_look = |count: f64| count / looks as f64;
-    figure(
+    let per_sync = |count: f64| count / syncs as f64;
+    add_figure(
         table,
         "requests of an idle sync",
-        MOST_REQUESTS,
-        per_look(requests.count() as f64),
+        MAX_REQUESTS,
+        per_sync(requests.count() as f64),
     );
-    of_statements(table, statements, per_look);
+    add_statements(table, statements, per_sync);
     table.row("rows written by idle syncs", "0", rows.to_string(), rows == 0);
-    of_process(table, &before, &after, lasted);
+    add_process(table, &before, &after, duration);
     Ok(())
 }
 
-fn figure(table: &mut Table, what: &str, most: f64, measured: f64) {
-    table.row(what, format!("≤ {most}"), format!("{measured:.2}"), measured <= most);
+fn add_figure(table: &mut Table, what: &str, max: f64, measured: f64) {
+    table.row(what, format!("≤ {max}"), format!("{measured:.2}"), measured <= max);
 }
 
-fn of_statements(table: &mut Table, statements: Option<Vec<Statement>>, per_look: impl Fn(f64) -> f64) {
+fn add_statements(table: &mut Table, statements: Option<Vec<Statement>>, per_sync: impl Fn(f64) -> f64) {
     let what = "statements of an idle sync";
     let Some(statements) = statements else {
-        table.unmeasured(what, format!("≤ {MOST_STATEMENTS}"), "no pg_stat_statements");
+        table.unmeasured(what, format!("≤ {MAX_STATEMENTS}"), "no pg_stat_statements");
         return;
     };
     for Statement { text, calls } in &statements {
@@ -72,24 +74,24 @@ fn of_statements(table: &mut Table, statements: Option<Vec<Statement>>, per_look
         println!("  {calls} × {text}");
     }
     let calls: i64 = statements.iter().map(|statement| statement.calls).sum();
-    figure(table, what, MOST_STATEMENTS, per_look(calls as f64));
+    add_figure(table, what, MAX_STATEMENTS, per_sync(calls as f64));
 }
 
-fn of_process(table: &mut Table, before: &Usage, after: &Usage, lasted: Duration) {
-    let percent = (after.cpu - before.cpu) / lasted.as_secs_f64() * 100.0;
-    let wanted = format!("< {MOST_CPU_PERCENT} %");
+fn add_process(table: &mut Table, before: &Usage, after: &Usage, duration: Duration) {
+    let percent = (after.cpu - before.cpu) / duration.as_secs_f64() * 100.0;
+    let wanted = format!("< {MAX_CPU_PERCENT} %");
     table.row(
         "CPU while idle, of a core",
         wanted,
         format!("{percent:.2} %"),
-        percent < MOST_CPU_PERCENT,
+        percent < MAX_CPU_PERCENT,
     );
     let [resident, peak] = [after.resident_kb, after.peak_kb].map(|kb| kb as f64 / 1024.0);
     let measured = format!("{resident:.1} MB, at most {peak:.1} MB since its start");
     table.row(
         "resident while idle",
-        format!("< {MOST_MB} MB"),
+        format!("< {MAX_MB} MB"),
         measured,
-        resident < MOST_MB,
+        resident < MAX_MB,
     );
 }

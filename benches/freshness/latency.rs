@@ -1,4 +1,4 @@
-//! How long a change at Clerk takes until an application knows of it.
+//! The time from a change at Clerk until an application has read it.
 
 use std::time::{Duration, Instant};
 
@@ -14,13 +14,13 @@ use crate::{
     world::{Schedule, World},
 };
 
-/// Changes in a second.
+/// Changes per second.
 const RATE: u64 = 10;
 
-/// How long the last changes may take.
-const PATIENCE: Duration = Duration::from_secs(60);
+/// Time limit for the last changes to be seen.
+const TIMEOUT: Duration = Duration::from_secs(60);
 
-/// What half of the changes, and what 99 in a hundred, should take at most.
+/// The wanted p50 and p99.
 fn wanted(schedule: Schedule) -> (Duration, Duration) {
     match schedule {
         Schedule::EverySecond | Schedule::EverySecondOnHalf => (Duration::from_millis(1500), Duration::from_secs(3)),
@@ -29,16 +29,16 @@ fn wanted(schedule: Schedule) -> (Duration, Duration) {
 }
 
 pub async fn run(world: &mut World, schedule: Schedule, options: &Options, table: &mut Table) -> Result<()> {
-    world.follow(schedule).await?;
+    world.ensure_daemon(schedule).await?;
     let changes = Changes::new(&world.sim);
     let mut watcher = world.watch().await?;
     let from = now_ms();
-    let mut ledger = make(world, changes, options.seconds).await?;
-    settle(world, &mut watcher, &mut ledger).await?;
+    let mut ledger = make_changes(world, changes, options.seconds).await?;
+    wait_for_events(world, &mut watcher, &mut ledger).await?;
     let requests = Requests::since(&world.sim, from);
 
     let name = schedule.name();
-    println!("{} changes, a look {name}", options.seconds * RATE);
+    println!("{} changes, an incremental sync {name}", options.seconds * RATE);
     ledger.print();
     println!("  {} requests: {}", requests.count(), requests.kinds());
     let (p50, p99) = wanted(schedule);
@@ -51,31 +51,31 @@ pub async fn run(world: &mut World, schedule: Schedule, options: &Options, table
     verify(world, &ledger, table).await
 }
 
-/// Makes changes for so many seconds, evenly.
-async fn make(world: &mut World, mut changes: Changes, seconds: u64) -> Result<Ledger> {
+/// Makes changes evenly for a number of seconds.
+async fn make_changes(world: &mut World, mut changes: Changes, seconds: u64) -> Result<Ledger> {
     let mut ledger = Ledger::default();
     let mut ticks = tokio::time::interval(Duration::from_millis(1000 / RATE));
     for _ in 0..seconds * RATE {
         ticks.tick().await;
         world.daemon()?.check()?;
-        ledger.made(changes.make(&world.sim));
+        ledger.add_change(changes.make(&world.sim));
     }
     Ok(ledger)
 }
 
-/// Enters what was seen, and waits a while for the rest.
-async fn settle(world: &mut World, watcher: &mut Watcher, ledger: &mut Ledger) -> Result<()> {
-    let until = Instant::now() + PATIENCE;
-    while ledger.outstanding() > 0 && Instant::now() < until {
+/// Adds all events to the ledger, up to the time limit.
+async fn wait_for_events(world: &mut World, watcher: &mut Watcher, ledger: &mut Ledger) -> Result<()> {
+    let deadline = Instant::now() + TIMEOUT;
+    while ledger.outstanding() > 0 && Instant::now() < deadline {
         world.daemon()?.check()?;
         if let Some(event) = watcher.next(Duration::from_secs(1)).await? {
-            ledger.seen(event);
+            ledger.add_event(event);
         }
     }
     Ok(())
 }
 
-/// Fast is of no use where it is wrong.
+/// Checks that the mirror is right: fast is of no use if it is wrong.
 async fn verify(world: &World, ledger: &Ledger, table: &mut Table) -> Result<()> {
     if let Some(example) = ledger.example() {
         table.failure(format!(
@@ -87,7 +87,7 @@ async fn verify(world: &World, ledger: &Ledger, table: &mut Table) -> Result<()>
     let (mirror, clerk) = (world.database.users().await?, world.sim.count());
     ensure!(
         usize::try_from(mirror) == Ok(clerk),
-        "the mirror has {mirror} users and Clerk {clerk}, although all events came"
+        "the mirror has {mirror} users and Clerk {clerk}, although all changes were seen"
     );
     Ok(())
 }

@@ -1,4 +1,4 @@
-//! Which changes were seen in the mirror, and how long that took.
+//! The changes that were made, the events that were seen, and the time between them.
 
 use std::{
     collections::{BTreeMap, HashMap},
@@ -7,64 +7,65 @@ use std::{
 
 use crate::{
     changes::Change,
-    events::{Event, Kind},
+    events::{Event, EventKind},
     table::{optional_seconds, percentile},
 };
 
+/// Pairs changes with their events.
 #[derive(Default)]
 pub struct Ledger {
-    outstanding: HashMap<(String, Kind), Instant>,
-    took: BTreeMap<Kind, Vec<Duration>>,
-    strange: usize,
+    outstanding: HashMap<(String, EventKind), Instant>,
+    latencies: BTreeMap<EventKind, Vec<Duration>>,
+    unexpected: usize,
 }
 
 impl Ledger {
-    pub fn made(&mut self, change: Change) {
+    pub fn add_change(&mut self, change: Change) {
         self.outstanding.insert((change.user, change.kind), change.at);
     }
 
-    pub fn seen(&mut self, event: Event) {
+    pub fn add_event(&mut self, event: Event) {
         match self.outstanding.remove(&(event.user, event.kind)) {
             Some(made) => self
-                .took
+                .latencies
                 .entry(event.kind)
                 .or_default()
                 .push(event.at.saturating_duration_since(made)),
-            None => self.strange += 1,
+            None => self.unexpected += 1,
         }
     }
 
-    /// How many were not seen yet.
+    /// The number of changes that were not seen yet.
     pub fn outstanding(&self) -> usize {
         self.outstanding.len()
     }
 
-    /// One that was not seen, in words.
+    /// A description of a change that was not seen.
     pub fn example(&self) -> Option<String> {
         let (user, kind) = self.outstanding.keys().next()?;
         Some(format!("{} of {user}", kind.name()))
     }
 
-    /// How long all took that were seen, the shortest first.
+    /// The times of all changes that were seen, the shortest first.
     pub fn sorted(&self) -> Vec<Duration> {
-        sorted(self.took.values().flatten().copied())
+        sorted(self.latencies.values().flatten().copied())
     }
 
     pub fn print(&self) {
         print_line("all", &self.sorted());
-        for (kind, took) in &self.took {
-            print_line(kind.name(), &sorted(took.iter().copied()));
+        for (kind, latencies) in &self.latencies {
+            print_line(kind.name(), &sorted(latencies.iter().copied()));
         }
-        if self.strange > 0 {
-            println!("  {} events of what was not done, or was told before", self.strange);
+        if self.unexpected > 0 {
+            println!("  {} events without a change, or sent twice", self.unexpected);
         }
     }
 }
 
-fn sorted(took: impl Iterator<Item = Duration>) -> Vec<Duration> {
-    let mut took: Vec<_> = took.collect();
-    took.sort();
-    took
+fn sorted(latencies: impl Iterator<Item = Duration>) -> Vec<Duration> {
+    let mut latencies: Vec<_> = latencies.collect();
+    latencies.sort();
+    latencies
 }
 
 fn print_line(name: &str, sorted: &[Duration]) {

@@ -1,7 +1,8 @@
-//! How fresh the mirror is and what that costs at Clerk, in Postgres and on the machine: the real binary against a million simulated users.
+//! Measures how fresh the mirror is and what that costs at Clerk, in Postgres and on the machine.
 //!
-//! `make bench-freshness` runs it; benches/README.md says how each figure is measured. It ends with a table, and fails where something does
-//! not work, but not where a figure is worse than wanted.
+//! It runs the real binary against a million simulated users. `make bench-freshness` starts it;
+//! benches/README.md says how each figure is measured. It ends with a table. It fails if something does
+//! not work, but not if a figure is worse than wanted.
 
 mod changes;
 mod daemon;
@@ -31,7 +32,7 @@ use server::Server;
 use table::Table;
 use world::{Schedule, World};
 
-// The daemon is tied to the thread that starts it: here the main one, which is the last to end.
+// The daemon ends with the thread that starts it. Here that is the main thread, which ends last.
 #[tokio::main]
 async fn main() -> ExitCode {
     let mut table = Table::default();
@@ -62,7 +63,9 @@ async fn run(table: &mut Table) -> Result<()> {
     Ok(())
 }
 
-/// All that is measured on the large instance, in an order that seldom changes the schedule: each start of the daemon is a full sync.
+/// Runs all stages on the large instance.
+///
+/// The order changes the schedule rarely, because each start of the daemon is a full sync.
 async fn production(options: &Options, server: &Server, table: &mut Table) -> Result<()> {
     let mut world = World::production(options.users, server).await?;
     if options.has(Stage::Idle) {

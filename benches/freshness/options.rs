@@ -1,4 +1,4 @@
-//! What to measure, out of the environment.
+//! Options from the environment: what to measure.
 
 use std::fmt;
 
@@ -6,12 +6,13 @@ use anyhow::{Result, ensure};
 
 use crate::environment::{number, stages};
 
-/// The default stretch of changes, and the longest that fits into the simulator's log of requests.
+/// Seconds of changes by default.
 const SECONDS: u64 = 120;
-const MOST_SECONDS: u64 = 300;
+/// Seconds of changes at most: the simulator's log of requests holds no more.
+const MAX_SECONDS: u64 = 300;
 
-/// Fewer users, and a hundred deletions would be held by the guard.
-const FEWEST_USERS: usize = 10_000;
+/// Users at least: with fewer, the guard would hold a hundred deletions.
+const MIN_USERS: usize = 10_000;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Stage {
@@ -33,11 +34,11 @@ const STAGES: [(&str, Stage); 6] = [
 ];
 
 pub struct Options {
-    /// `BENCH_USERS`: of the production instance.
+    /// `BENCH_USERS`: the users of the production instance.
     pub users: usize,
-    /// `BENCH_SECONDS`: how long changes are made.
+    /// `BENCH_SECONDS`: the seconds of changes.
     pub seconds: u64,
-    /// `BENCH_ONLY`: all stages where it is not set.
+    /// `BENCH_ONLY`: the stages, by default all.
     stages: Vec<Stage>,
 }
 
@@ -48,13 +49,10 @@ impl Options {
             seconds: number("BENCH_SECONDS", SECONDS)?,
             stages: stages(&STAGES)?,
         };
+        ensure!(options.users >= MIN_USERS, "BENCH_USERS must be at least {MIN_USERS}");
         ensure!(
-            options.users >= FEWEST_USERS,
-            "BENCH_USERS must be at least {FEWEST_USERS}"
-        );
-        ensure!(
-            (1..=MOST_SECONDS).contains(&options.seconds),
-            "BENCH_SECONDS must be from 1 to {MOST_SECONDS}"
+            (1..=MAX_SECONDS).contains(&options.seconds),
+            "BENCH_SECONDS must be from 1 to {MAX_SECONDS}"
         );
         Ok(options)
     }
@@ -67,12 +65,12 @@ impl Options {
         self.stages.iter().any(|stage| *stage != Stage::Development)
     }
 
-    /// How long to look at a daemon with nothing to do: a whole number of looks at the default schedule.
+    /// Seconds to measure an idle daemon: a whole number of incremental syncs at the default schedule.
     pub fn idle_seconds(&self) -> u64 {
         self.seconds.min(60).next_multiple_of(5)
     }
 
-    /// How long to look at a development instance.
+    /// Seconds to measure a development instance.
     pub fn development_seconds(&self) -> u64 {
         self.seconds.min(30)
     }

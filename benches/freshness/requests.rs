@@ -1,4 +1,4 @@
-//! What the simulator was asked in a stretch of time.
+//! The requests that the simulator received in a period.
 
 use std::{
     collections::BTreeMap,
@@ -8,10 +8,10 @@ use std::{
 use anyhow::{Result, bail};
 use clerk_sim::{Request, Sim};
 
-/// The length of Clerk's rate limit's window.
+/// The window of Clerk's rate limit, in milliseconds.
 const WINDOW_MS: i64 = 10_000;
 
-/// The simulator's clock.
+/// The current time in Unix milliseconds, as in the simulator's log.
 pub fn now_ms() -> i64 {
     let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap();
     i64::try_from(since.as_millis()).unwrap()
@@ -21,7 +21,7 @@ pub fn now_ms() -> i64 {
 pub struct Requests(Vec<Request>);
 
 impl Requests {
-    /// Those that arrived in this stretch of time and were answered.
+    /// Requests that arrived in this period and were answered.
     pub fn between(sim: &Sim, from: i64, to: i64) -> Self {
         let mut requests = sim.log();
         requests.retain(|request| (from..=to).contains(&request.at));
@@ -29,6 +29,7 @@ impl Requests {
         Self(requests)
     }
 
+    /// Requests that arrived from this time on and were answered.
     pub fn since(sim: &Sim, from: i64) -> Self {
         Self::between(sim, from, i64::MAX)
     }
@@ -37,29 +38,29 @@ impl Requests {
         self.0.len() as u64
     }
 
-    /// How many incremental syncs began.
-    pub fn looks(&self) -> u64 {
-        self.0.iter().filter(|request| is_look(request)).count() as u64
+    /// The number of incremental syncs that began.
+    pub fn incremental_syncs(&self) -> u64 {
+        self.0.iter().filter(|request| begins_incremental_sync(request)).count() as u64
     }
 
-    /// The most in any ten seconds.
+    /// The highest number in ten seconds.
     pub fn busiest_window(&self) -> u64 {
         let mut first = 0;
-        let mut most = 0;
+        let mut max = 0;
         for (last, request) in self.0.iter().enumerate() {
             while request.at - self.0[first].at >= WINDOW_MS {
                 first += 1;
             }
-            most = most.max(last - first + 1);
+            max = max.max(last - first + 1);
         }
-        most as u64
+        max as u64
     }
 
     pub fn with_status(&self, status: u16) -> u64 {
         self.0.iter().filter(|request| request.status == status).count() as u64
     }
 
-    /// How many of which kind.
+    /// The number of requests of each kind, as text.
     pub fn kinds(&self) -> String {
         let mut kinds = BTreeMap::<String, usize>::new();
         for request in &self.0 {
@@ -77,17 +78,17 @@ fn parameters(request: &Request) -> impl Iterator<Item = (&str, &str)> {
         .map(|parameter| parameter.split_once('=').unwrap_or((parameter, "")))
 }
 
-/// The first page of the users who changed last, by which each incremental sync begins.
-fn is_look(request: &Request) -> bool {
+/// Whether it asks for the first page of recently changed users. Each incremental sync begins so.
+fn begins_incremental_sync(request: &Request) -> bool {
     let has = |name, value| parameters(request).any(|parameter| parameter == (name, value));
-    let goes_on = parameters(request).any(|(name, value)| name == "offset" && value != "0");
-    request.path.starts_with("/v1/users?") && has("order_by", "-updated_at") && !goes_on
+    let has_offset = parameters(request).any(|(name, value)| name == "offset" && value != "0");
+    request.path.starts_with("/v1/users?") && has("order_by", "-updated_at") && !has_offset
 }
 
 /// The path without ids, and the names of the parameters.
 fn kind(request: &Request) -> String {
-    if is_look(request) {
-        return "look".to_owned();
+    if begins_incremental_sync(request) {
+        return "incremental sync".to_owned();
     }
     let path = request.path.split('?').next().unwrap_or_default();
     let path = match path.find("/user_") {
@@ -100,13 +101,13 @@ fn kind(request: &Request) -> String {
 }
 
 /// Waits for an incremental sync that begins from now on.
-pub async fn look(sim: &Sim) -> Result<()> {
+pub async fn wait_for_incremental_sync(sim: &Sim) -> Result<()> {
     let from = now_ms();
     for _ in 0..300 {
         tokio::time::sleep(Duration::from_millis(200)).await;
-        if Requests::since(sim, from).looks() > 0 {
+        if Requests::since(sim, from).incremental_syncs() > 0 {
             return Ok(());
         }
     }
-    bail!("for a minute, the daemon did not ask for the users who changed last")
+    bail!("no incremental sync began for a minute")
 }

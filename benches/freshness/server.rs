@@ -1,4 +1,4 @@
-//! The database server: databases for the daemon, and what the server counts.
+//! The database server: databases for the daemon, and counters of the server.
 
 use std::fmt;
 
@@ -7,10 +7,10 @@ use tokio_postgres::Client;
 
 use crate::postgres::connect;
 
-/// The daemon's own role, so that its statements can be told from those asked here.
+/// The role of the daemon. Its statements are counted by this role.
 const ROLE: &str = "clerk2pg_bench";
 
-/// A server of this benchmark's own, from scripts/bench.
+/// The private server that scripts/bench starts.
 pub struct Server {
     client: Client,
     address: String,
@@ -19,16 +19,16 @@ pub struct Server {
     counts_statements: bool,
 }
 
-/// A database that belongs to the daemon's role.
+/// A database that belongs to the role of the daemon.
 pub struct Database {
-    /// For the daemon.
+    /// The URL for the daemon.
     pub url: String,
-    /// For the benchmark, as another role.
+    /// The URL for the benchmark, with another role.
     pub own_url: String,
     pub client: Client,
 }
 
-/// A statement, and how often it was executed.
+/// A statement, and the number of its executions.
 pub struct Statement {
     pub text: String,
     pub calls: i64,
@@ -36,7 +36,7 @@ pub struct Statement {
 
 impl Server {
     pub async fn connect() -> Result<Self> {
-        let url = std::env::var("DATABASE_URL").context("run it with `make bench-freshness`, which starts a server")?;
+        let url = std::env::var("DATABASE_URL").context("DATABASE_URL is not set: run `make bench-freshness`")?;
         let client = connect(&url).await?;
         let password = format!("{:016x}", fastrand::u64(..));
         client
@@ -70,15 +70,16 @@ impl Server {
         })
     }
 
-    /// Begins to count statements anew.
-    pub async fn forget_statements(&self) -> Result<()> {
+    /// Resets the counters of statements.
+    pub async fn reset_statements(&self) -> Result<()> {
         if self.counts_statements {
             self.client.batch_execute("SELECT pg_stat_statements_reset()").await?;
         }
         Ok(())
     }
 
-    /// The daemon's statements since then, the most frequent first; none where the server cannot count them.
+    /// The statements of the daemon since then, the most frequent first. `None` if the server does not
+    /// count them.
     pub async fn statements(&self) -> Result<Option<Vec<Statement>>> {
         if !self.counts_statements {
             return Ok(None);
@@ -101,25 +102,26 @@ impl fmt::Display for Server {
 }
 
 impl Database {
-    /// Rows written so far in tables of the database. Not those of the catalog, which autovacuum writes when it likes.
+    /// Rows written so far in the tables of the database. The catalog is left out, because autovacuum
+    /// writes it at any time.
     pub async fn rows_written(&self) -> Result<i64> {
         let sql = "SELECT coalesce(sum(n_tup_ins + n_tup_upd + n_tup_del), 0)::bigint
             FROM pg_stat_all_tables WHERE schemaname <> 'pg_catalog'";
         Ok(self.client.query_one(sql, &[]).await?.get(0))
     }
 
-    /// Users in the mirror.
+    /// The number of users in the mirror.
     pub async fn users(&self) -> Result<i64> {
         let row = self.client.query_one("SELECT count(*) FROM clerk.users", &[]).await?;
         Ok(row.get(0))
     }
 
-    /// What autovacuum would have done in time.
+    /// Vacuums, as autovacuum would do later.
     pub async fn vacuum(&self) -> Result<()> {
         Ok(self.client.batch_execute("VACUUM ANALYZE clerk.users").await?)
     }
 
-    /// Full syncs that reached their end; none where there is no schema yet.
+    /// The number of completed full syncs. 0 if there is no schema yet.
     pub async fn full_syncs(&self) -> Result<i64> {
         let exists = "SELECT to_regclass('clerk.sync_runs') IS NOT NULL";
         if !self.client.query_one(exists, &[]).await?.get::<_, bool>(0) {
@@ -129,7 +131,7 @@ impl Database {
         Ok(self.client.query_one(sql, &[]).await?.get(0))
     }
 
-    /// The last sync, in words.
+    /// A description of the last sync.
     pub async fn last_run(&self) -> Result<String> {
         let sql = "SELECT format('%s: %s %s', kind, outcome, error) FROM clerk.sync_runs ORDER BY id DESC LIMIT 1";
         let row = self.client.query_opt(sql, &[]).await?;

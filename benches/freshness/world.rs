@@ -13,13 +13,13 @@ use crate::{
     table::seconds,
 };
 
-/// How long an answer of Clerk's takes, while something is measured.
+/// The latency of Clerk's answers during a measurement.
 const LATENCY_MS: u64 = 80;
 
-/// How long a full sync may take.
-const FULL_SYNC: Duration = Duration::from_secs(30 * 60);
+/// Time limit for a full sync.
+const FULL_SYNC_TIMEOUT: Duration = Duration::from_secs(30 * 60);
 
-/// When incremental syncs are due.
+/// The schedule of incremental syncs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Schedule {
     /// Every five seconds.
@@ -45,7 +45,7 @@ impl Schedule {
         }
     }
 
-    /// How many requests it may make in ten seconds, of the 1000 of a production instance.
+    /// Requests per ten seconds, of the 1000 of a production instance.
     pub fn budget(self) -> u64 {
         match self {
             Self::Default | Self::EverySecond => 250,
@@ -54,6 +54,7 @@ impl Schedule {
     }
 }
 
+/// A simulated instance with its mirror.
 pub struct World {
     pub sim: Sim,
     pub database: Database,
@@ -61,14 +62,14 @@ pub struct World {
 }
 
 impl World {
-    /// A large instance, mirrored already.
+    /// Starts a large instance, and mirrors it.
     pub async fn production(users: usize, server: &Server) -> Result<Self> {
         let world = Self::start(users, RateLimit::Production, "sk_live_bench", "bench", server).await?;
         world.load().await?;
         Ok(world)
     }
 
-    /// A development instance, not mirrored yet.
+    /// Starts a development instance, without mirroring it.
     pub async fn development(users: usize, server: &Server) -> Result<Self> {
         Self::start(
             users,
@@ -81,7 +82,7 @@ impl World {
     }
 
     async fn start(users: usize, rate_limit: RateLimit, key: &str, database: &str, server: &Server) -> Result<Self> {
-        println!("Making {users} users");
+        println!("Generating {users} users");
         let options = clerk_sim::Options {
             users,
             rate_limit,
@@ -89,39 +90,39 @@ impl World {
             ..clerk_sim::Options::default()
         };
         Ok(Self {
-            sim: Sim::start(options).await.context("the simulator does not start")?,
+            sim: Sim::start(options).await.context("cannot start the simulator")?,
             database: server.create(database).await?,
             daemon: None,
         })
     }
 
-    /// The first full sync, which may spend the whole rate limit: it is not what is measured.
+    /// Runs the first full sync. It may use the whole rate limit, because it is not measured.
     async fn load(&self) -> Result<()> {
-        let begun = Instant::now();
+        let started = Instant::now();
         let status = daemon::command(&self.sim, &self.database.url)
             .arg("--once")
             .env("CLERK2PG_CLERK__REQUEST_BUDGET", "1.0")
             .status();
-        let status = tokio::time::timeout(FULL_SYNC, status)
+        let status = tokio::time::timeout(FULL_SYNC_TIMEOUT, status)
             .await
-            .context("the first full sync does not end")??;
+            .context("the first full sync did not end")??;
         ensure!(status.success(), "the first full sync ended with {status}");
-        println!("Mirrored in {}", seconds(begun.elapsed()));
+        println!("Mirrored in {}", seconds(started.elapsed()));
         self.database.vacuum().await
     }
 
-    /// Sees to it that a daemon runs on this schedule, and is done with the full sync that it does at its start.
-    pub async fn follow(&mut self, schedule: Schedule) -> Result<()> {
+    /// Makes sure that a daemon runs on this schedule, and that its first full sync is complete.
+    pub async fn ensure_daemon(&mut self, schedule: Schedule) -> Result<()> {
         match &self.daemon {
             Some((running, _)) if *running == schedule => return Ok(()),
             _ => self.stop().await?,
         }
-        // The full sync is not what is measured, and need not take longer than the budget makes it.
+        // The full sync is not measured: it runs without latency.
         self.sim.clear_faults();
         let before = self.database.full_syncs().await?;
         let mut command = daemon::command(&self.sim, &self.database.url);
         command.env("CLERK2PG_SCHEDULE__FULL", "");
-        // As whoever loses more than the default of 500 users an hour has to say.
+        // The changes delete more than the default limit of 500 users an hour.
         command.env("CLERK2PG_DELETES__MAX_COUNT", "100000");
         if schedule != Schedule::Default {
             command.env("CLERK2PG_SCHEDULE__INCREMENTAL", "* * * * * *");
@@ -130,12 +131,12 @@ impl World {
             command.env("CLERK2PG_CLERK__REQUEST_BUDGET", "0.5");
         }
         self.daemon = Some((schedule, Daemon::start(command)?));
-        let begun = Instant::now();
+        let started = Instant::now();
         while self.database.full_syncs().await? == before {
             self.sleep(Duration::from_millis(500)).await?;
-            if begun.elapsed() > FULL_SYNC {
+            if started.elapsed() > FULL_SYNC_TIMEOUT {
                 bail!(
-                    "the daemon's full sync does not end; the last sync: {}",
+                    "the daemon's full sync did not end; the last sync: {}",
                     self.database.last_run().await?
                 );
             }
@@ -143,22 +144,24 @@ impl World {
         println!(
             "\nDaemon, {}: its full sync took {}",
             schedule.name(),
-            seconds(begun.elapsed())
+            seconds(started.elapsed())
         );
         self.sim.set_faults(Rule::new(Effect::LatencyMs(LATENCY_MS)));
-        requests::look(&self.sim).await
+        requests::wait_for_incremental_sync(&self.sim).await
     }
 
-    /// Waits until a look is over and the next is not yet due, so that stretches of time begin and end between two.
-    pub async fn between_looks(&mut self) -> Result<()> {
-        requests::look(&self.sim).await?;
-        let (schedule, _) = self.daemon.as_ref().context("no daemon runs")?;
+    /// Waits until an incremental sync is over and the next is not due.
+    ///
+    /// So each period begins and ends between two syncs.
+    pub async fn between_syncs(&mut self) -> Result<()> {
+        requests::wait_for_incremental_sync(&self.sim).await?;
+        let (schedule, _) = self.daemon.as_ref().context("no daemon is running")?;
         let half = schedule.period() / 2;
         self.sleep(half).await
     }
 
     pub fn daemon(&mut self) -> Result<&mut Daemon> {
-        let (_, daemon) = self.daemon.as_mut().context("no daemon runs")?;
+        let (_, daemon) = self.daemon.as_mut().context("no daemon is running")?;
         Ok(daemon)
     }
 

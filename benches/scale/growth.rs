@@ -1,13 +1,14 @@
-//! What ten and a hundred times as many users take.
+//! The cost with ten and a hundred times as many users.
 
 use anyhow::Result;
 
-use crate::{load, run::Took, table::Table, world::World};
+use crate::{load, run::Measurement, table::Table, world::World};
 
-/// How many users, what their initial load took, and what the next full sync took.
-pub type Size = (usize, Took, Took);
+/// The number of users, with the initial load and the next full sync.
+pub type Size = (usize, Measurement, Measurement);
 
-const MOST: f64 = 2.0;
+/// The ratio of peak memory, at most.
+const MAX_RATIO: f64 = 2.0;
 
 pub async fn measure(world: &World) -> Result<Size> {
     println!("Initial load and unchanged full sync of {} users", world.users);
@@ -23,19 +24,24 @@ pub fn show(sizes: &[Size], table: &mut Table) {
     println!("\n| users | initial load | CPU | peak | unchanged | CPU | peak |");
     println!("|------:|-------------:|----:|-----:|----------:|----:|-----:|");
     for (users, load, again) in sizes {
-        let [load, again] = [load, again].map(|took| {
+        let [load, again] = [load, again].map(|run| {
             format!(
                 "{:.2} s | {:.2} s | {:.0} MB",
-                took.wall.as_secs_f64(),
-                took.cpu,
-                took.peak_mb
+                run.wall.as_secs_f64(),
+                run.cpu,
+                run.peak_mb
             )
         });
         println!("| {users} | {load} | {again} |");
     }
-    if let ([(few, least, _), .., (many, most, _)], true) = (sizes, sizes.len() > 1) {
-        let ratio = most.peak_mb / least.peak_mb;
+    if let ([(few, smallest, _), .., (many, largest, _)], true) = (sizes, sizes.len() > 1) {
+        let ratio = largest.peak_mb / smallest.peak_mb;
         let what = format!("peak memory of {many} users, against {few}");
-        table.row(what, format!("≤ {MOST} ×"), format!("{ratio:.2} ×"), ratio <= MOST);
+        table.row(
+            what,
+            format!("≤ {MAX_RATIO} ×"),
+            format!("{ratio:.2} ×"),
+            ratio <= MAX_RATIO,
+        );
     }
 }

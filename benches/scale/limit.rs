@@ -1,4 +1,5 @@
-//! A full sync within Clerk's rate limit for production instances, against the time that the limit itself takes.
+//! A full sync within Clerk's rate limit for production instances, against the time that the limit
+//! imposes.
 
 use std::time::Duration;
 
@@ -13,10 +14,13 @@ use crate::{
     world::World,
 };
 
+/// The latency of Clerk's answers.
 const LATENCY_MS: u64 = 100;
+/// Users per page.
 const PAGE: usize = 500;
 const REQUESTS_PER_SECOND: usize = 100;
-const MOST: f64 = 1.25;
+/// The ratio, at most.
+const MAX_RATIO: f64 = 1.25;
 
 pub async fn run(world: &World, options: &Options, table: &mut Table) -> Result<()> {
     println!(
@@ -30,25 +34,25 @@ pub async fn run(world: &World, options: &Options, table: &mut Table) -> Result<
         let mut command = world.command(DATABASE);
         command.env("CLERK2PG_CLERK__RATE_LIMIT", "0");
         syncs.push(measure("clerk2pg", command).await?);
-        // The limit's window is empty again.
+        // Wait until the window of the limit is empty.
         tokio::time::sleep(Duration::from_secs(10)).await;
     }
     show("clerk2pg", &syncs);
     let log = world.sim.log();
     let refused = log[before..].iter().filter(|request| request.status == 429).count();
-    let least = Duration::from_secs_f64((world.users / PAGE) as f64 / REQUESTS_PER_SECOND as f64);
-    let took = median(&syncs).wall;
-    let ratio = took.as_secs_f64() / least.as_secs_f64();
+    let minimum = Duration::from_secs_f64((world.users / PAGE) as f64 / REQUESTS_PER_SECOND as f64);
+    let duration = median(&syncs).wall;
+    let ratio = duration.as_secs_f64() / minimum.as_secs_f64();
     let measured = format!(
         "{ratio:.2} × ({:.1} s, {:.1} s)",
-        took.as_secs_f64(),
-        least.as_secs_f64()
+        duration.as_secs_f64(),
+        minimum.as_secs_f64()
     );
     table.row(
         "full sync, against Clerk's limit",
-        format!("≤ {MOST} ×"),
+        format!("≤ {MAX_RATIO} ×"),
         measured,
-        ratio <= MOST,
+        ratio <= MAX_RATIO,
     );
     table.at_most("answers 429 in it", 0, refused as u64);
     Ok(())

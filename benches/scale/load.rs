@@ -1,4 +1,4 @@
-//! The initial load, against psql's `\copy` of the very rows into the same empty table.
+//! The initial load, against psql's `\copy` of the same rows into the same empty table.
 
 use std::path::{Path, PathBuf};
 
@@ -7,41 +7,44 @@ use tokio::process::Command;
 
 use crate::{
     options::{Options, Stage},
-    run::{Took, measure, median, ratio, show},
+    run::{Measurement, measure, median, ratio, show},
     table::Table,
     world::World,
 };
 
-/// The database that the later stages go on with.
+/// The database, which the later stages also use.
 pub const DATABASE: &str = "load";
 
-const MOST: f64 = 1.3;
-const MOST_MB: f64 = 96.0;
+/// The ratio, at most.
+const MAX_RATIO: f64 = 1.3;
+/// Peak memory, at most.
+const MAX_MB: f64 = 96.0;
 
-/// Without the stage, loads once for the others.
-pub async fn run_once(world: &World) -> Result<Took> {
+/// Loads once into an empty database.
+pub async fn run_once(world: &World) -> Result<Measurement> {
     world.server().empty(DATABASE).await?;
-    let took = world.once(DATABASE).await?;
+    let measured = world.once(DATABASE).await?;
     let rows = world
         .server()
         .number(DATABASE, "SELECT count(*) FROM clerk.users")
         .await?;
     ensure!(usize::try_from(rows) == Ok(world.users), "the mirror has {rows} users");
-    Ok(took)
+    Ok(measured)
 }
 
-pub async fn run(world: &World, options: &Options, table: &mut Table) -> Result<Took> {
+pub async fn run(world: &World, options: &Options, table: &mut Table) -> Result<Measurement> {
     println!("Initial load of {} users", world.users);
     if !options.has(Stage::Load) {
-        let took = run_once(world).await?;
-        show("clerk2pg", &[took]);
-        return Ok(took);
+        let measured = run_once(world).await?;
+        show("clerk2pg", &[measured]);
+        return Ok(measured);
     }
-    let file = Scratch::new()?;
+    let file = ScratchFile::new()?;
     let (mut loads, mut copies) = (Vec::new(), Vec::new());
     for _ in 0..options.runs {
         loads.push(run_once(world).await?);
-        // Each database has digests of its own. The server may not reach our files: psql does the writing and the reading.
+        // Each database has other digests. psql writes and reads the file, because the server may not
+        // be allowed to.
         psql(world, &format!("\\copy clerk.users TO '{}'", file.0.display())).await?;
         world.server().execute(DATABASE, "TRUNCATE clerk.users").await?;
         world.server().execute(DATABASE, "CHECKPOINT").await?;
@@ -58,28 +61,28 @@ pub async fn run(world: &World, options: &Options, table: &mut Table) -> Result<
     );
     table.row(
         "initial load, against \\copy",
-        format!("≤ {MOST} ×"),
+        format!("≤ {MAX_RATIO} ×"),
         measured,
-        ratio(load, copy) <= MOST,
+        ratio(load, copy) <= MAX_RATIO,
     );
     let per_user = load.wall.as_secs_f64() * 1e6 / world.users as f64;
     println!(
         "  {per_user:.1} µs a user, {:.1} µs of CPU",
         load.cpu * 1e6 / world.users as f64
     );
-    let peak = loads.iter().map(|took| took.peak_mb).fold(0.0, f64::max);
+    let peak = loads.iter().map(|load| load.peak_mb).fold(0.0, f64::max);
     table.row(
         "peak memory, initial load",
-        format!("< {MOST_MB} MB"),
+        format!("< {MAX_MB} MB"),
         format!("{peak:.0} MB"),
-        peak < MOST_MB,
+        peak < MAX_MB,
     );
-    // What was copied is what was loaded, so that the later stages may go on with it.
+    // The copied rows are those that were loaded, so the later stages can use them.
     Ok(load)
 }
 
-async fn psql(world: &World, what: &str) -> Result<Took> {
-    let folder = std::env::var("BENCH_PG_BIN").context("run it with `make bench`, which says where psql is")?;
+async fn psql(world: &World, what: &str) -> Result<Measurement> {
+    let folder = std::env::var("BENCH_PG_BIN").context("BENCH_PG_BIN is not set: run `make bench`")?;
     let mut command = Command::new(Path::new(&folder).join("psql"));
     command.args([
         "-X",
@@ -93,19 +96,19 @@ async fn psql(world: &World, what: &str) -> Result<Took> {
     measure("psql", command).await
 }
 
-/// A file that goes again.
-struct Scratch(PathBuf);
+/// A file that is removed at the end.
+struct ScratchFile(PathBuf);
 
-impl Scratch {
+impl ScratchFile {
     fn new() -> Result<Self> {
-        let folder = std::env::var("BENCH_SCRATCH").context("run it with `make bench`, which makes a folder")?;
+        let folder = std::env::var("BENCH_SCRATCH").context("BENCH_SCRATCH is not set: run `make bench`")?;
         Ok(Self(Path::new(&folder).join("users.tsv")))
     }
 }
 
-impl Drop for Scratch {
+impl Drop for ScratchFile {
     fn drop(&mut self) {
-        // It lies in a folder that goes in any case.
+        // Its folder is removed in any case.
         let _ = std::fs::remove_file(&self.0);
     }
 }

@@ -1,7 +1,8 @@
-//! How fast the mirror of a million users is made and compared, against the limits of the machine and of Clerk, and against what people use today.
+//! Measures how fast the mirror of a million users is made and compared.
 //!
-//! `make bench` runs it; benches/README.md says how each figure is measured. It ends with a table, and fails where something does not work, but
-//! not where a figure is worse than wanted.
+//! The limits of the machine and of Clerk, and other tools, are the measure. `make bench` starts it;
+//! benches/README.md says how each figure is measured. It ends with a table. It fails if something does
+//! not work, but not if a figure is worse than wanted.
 
 #[path = "../common/environment.rs"]
 mod environment;
@@ -45,22 +46,22 @@ async fn run(table: &mut Table) -> Result<()> {
     let options = Options::from_environment()?;
     let server = Server::connect().await?;
     println!("{options}; {server}");
-    let mut grown = Vec::new();
+    let mut sizes = Vec::new();
     if options.has(Stage::Start) || options.has(Stage::Growth) || options.has(Stage::Peers) {
-        small(&options, &server, &mut grown, table).await?;
+        small(&options, &server, &mut sizes, table).await?;
     }
     if options.needs_large() {
         let world = World::start(options.users, RateLimit::Off, &server).await?;
         let loaded = load::run(&world, &options, table).await?;
         let again = unchanged::run(&world, &options, table).await?;
-        grown.push((options.users, loaded, again));
+        sizes.push((options.users, loaded, again));
         world.stop().await;
     }
     if options.has(Stage::Growth) {
-        growth::show(&grown, table);
+        growth::show(&sizes, table);
     }
     if options.has(Stage::Limit) {
-        // With the same seed the users are the same, so that the mirror is the last one's.
+        // The same seed gives the same users, so the mirror of the last stage fits.
         let world = World::start(options.users, RateLimit::Production, &server).await?;
         limit::run(&world, &options, table).await?;
         world.stop().await;
@@ -68,15 +69,15 @@ async fn run(table: &mut Table) -> Result<()> {
     Ok(())
 }
 
-/// What is measured with fewer users.
-async fn small(options: &Options, server: &Server, grown: &mut Vec<growth::Size>, table: &mut Table) -> Result<()> {
+/// Runs the stages with fewer users.
+async fn small(options: &Options, server: &Server, sizes: &mut Vec<growth::Size>, table: &mut Table) -> Result<()> {
     for (users, with) in [(options.users / 100, Stage::Start), (options.users / 10, Stage::Peers)] {
         if !options.has(with) && !options.has(Stage::Growth) {
             continue;
         }
         let world = World::start(users, RateLimit::Off, server).await?;
         if options.has(Stage::Growth) {
-            grown.push(growth::measure(&world).await?);
+            sizes.push(growth::measure(&world).await?);
         }
         if options.has(with) {
             match with {

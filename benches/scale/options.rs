@@ -1,4 +1,4 @@
-//! What to measure, out of the environment.
+//! Options from the environment: what to measure.
 
 use std::fmt;
 
@@ -26,11 +26,11 @@ const STAGES: [(&str, Stage); 6] = [
 ];
 
 pub struct Options {
-    /// `BENCH_USERS`: of the large instance.
+    /// `BENCH_USERS`: the users of the large instance.
     pub users: usize,
-    /// `BENCH_RUNS`: how often each is measured.
+    /// `BENCH_RUNS`: the number of runs of each measurement.
     pub runs: usize,
-    /// `BENCH_ONLY`: all stages where it is not set.
+    /// `BENCH_ONLY`: the stages, by default all.
     stages: Vec<Stage>,
 }
 
@@ -50,7 +50,7 @@ impl Options {
         self.stages.contains(&stage)
     }
 
-    /// The mirror that is loaded first is what the others are measured with.
+    /// Whether a stage needs the large instance.
     pub fn needs_large(&self) -> bool {
         use Stage::{Growth, Limit, Load, Unchanged};
         [Growth, Limit, Load, Unchanged].iter().any(|stage| self.has(*stage))

@@ -1,4 +1,6 @@
-//! What people use today, on the same simulator and server: each an initial load into an empty database, and a second run with nothing changed.
+//! Other tools on the same simulator and server.
+//!
+//! Each does an initial load into an empty database, and a second run in which nothing has changed.
 
 use std::path::{Path, PathBuf};
 
@@ -7,16 +9,17 @@ use tokio::process::Command;
 
 use crate::{
     options::Options,
-    run::{Took, measure, median, show},
+    run::{Measurement, measure, median, show},
     table::Table,
     world::World,
 };
 
+/// Another tool.
 struct Peer {
     /// The folder below benches/peers.
     folder: &'static str,
     name: &'static str,
-    /// How many times as fast the load and the second run should be.
+    /// The wanted ratios of the initial load and of the second run.
     wanted: (f64, f64),
 }
 
@@ -41,14 +44,15 @@ const PEERS: [Peer; 3] = [
 const DATABASE: &str = "peers";
 
 pub async fn run(world: &World, options: &Options, table: &mut Table) -> Result<()> {
-    println!("{} users, against what people use today", world.users);
+    println!("{} users, against other tools", world.users);
     let ours = twice(world, options, "clerk2pg", "clerk.users", || world.command(DATABASE)).await?;
     for peer in &PEERS {
         let folder = Path::new(env!("CARGO_MANIFEST_DIR"))
             .join("benches/peers")
             .join(peer.folder);
         let installed =
-            PathBuf::from(std::env::var("BENCH_PEERS").context("run it with `make bench`")?).join(peer.folder);
+            PathBuf::from(std::env::var("BENCH_PEERS").context("BENCH_PEERS is not set: run `make bench`")?)
+                .join(peer.folder);
         let mut setup = Command::new(folder.join("setup"));
         setup.arg(&installed);
         let what = |run: &str| format!("{run}, against {}", peer.name);
@@ -74,7 +78,7 @@ pub async fn run(world: &World, options: &Options, table: &mut Table) -> Result<
             ("second run", peer.wanted.1, ours.1, theirs.1),
         ] {
             let ratio = theirs.wall.as_secs_f64() / ours.wall.as_secs_f64();
-            let rate = |took: Took| world.users as f64 / took.wall.as_secs_f64();
+            let rate = |run: Measurement| world.users as f64 / run.wall.as_secs_f64();
             let measured = format!("{ratio:.1} × ({:.0} and {:.0} users/s)", rate(ours), rate(theirs));
             table.row(what(run), format!("≥ {wanted} ×"), measured, ratio >= wanted);
         }
@@ -82,14 +86,14 @@ pub async fn run(world: &World, options: &Options, table: &mut Table) -> Result<
     Ok(())
 }
 
-/// An initial load and a second run, as often as is measured.
+/// Measures initial loads and second runs.
 async fn twice(
     world: &World,
     options: &Options,
     name: &str,
     rows: &str,
     command: impl Fn() -> Command,
-) -> Result<(Took, Took)> {
+) -> Result<(Measurement, Measurement)> {
     let (mut first, mut second) = (Vec::new(), Vec::new());
     for _ in 0..options.runs {
         world.server().empty(DATABASE).await?;

@@ -1,4 +1,4 @@
-//! Runs a program to its end, and measures what it took.
+//! Runs a program to its end, and measures it.
 
 use std::{
     fs,
@@ -9,28 +9,28 @@ use std::{
 use anyhow::{Context, Result, ensure};
 use tokio::process::Command;
 
-/// How often a process is asked for its memory.
+/// The interval between samples of the memory of a process.
 const SAMPLE: Duration = Duration::from_millis(10);
 
-/// The unit of times in /proc, which Linux shows in hundredths of a second on all common architectures.
+/// Times in /proc are in hundredths of a second on all common architectures.
 const TICKS_PER_SECOND: f64 = 100.0;
 
-/// What a run took.
+/// The cost of a run.
 #[derive(Clone, Copy, Debug, Default)]
-pub struct Took {
+pub struct Measurement {
     pub wall: Duration,
-    /// User and system time, in seconds, with that of its children.
+    /// User and system time of the process and its children, in seconds.
     pub cpu: f64,
-    /// The most that was resident, of the process itself.
+    /// The peak of resident memory of the process itself.
     pub peak_mb: f64,
 }
 
-/// Runs to the end; fails where the program does.
-pub async fn measure(name: &str, mut command: Command) -> Result<Took> {
+/// Runs a program to its end. Fails if the program fails.
+pub async fn measure(name: &str, mut command: Command) -> Result<Measurement> {
     let before = cpu_of_children()?;
-    let begun = Instant::now();
+    let started = Instant::now();
     command.stdin(Stdio::null()).stdout(Stdio::null()).kill_on_drop(true);
-    let mut child = command.spawn().with_context(|| format!("{name} does not start"))?;
+    let mut child = command.spawn().with_context(|| format!("cannot start {name}"))?;
     let pid = child.id().unwrap_or_default();
     let mut peak_kb = 0;
     let status = loop {
@@ -39,12 +39,9 @@ pub async fn measure(name: &str, mut command: Command) -> Result<Took> {
             () = tokio::time::sleep(SAMPLE) => peak_kb = peak_kb.max(peak(pid).unwrap_or_default()),
         }
     };
-    let wall = begun.elapsed();
-    ensure!(
-        status.success(),
-        "{name} ended with {status}; what it had to say is above"
-    );
-    Ok(Took {
+    let wall = started.elapsed();
+    ensure!(status.success(), "{name} ended with {status}; its output is above");
+    Ok(Measurement {
         wall,
         cpu: cpu_of_children()? - before,
         peak_mb: peak_kb as f64 / 1024.0,
@@ -57,41 +54,43 @@ fn peak(pid: u32) -> Option<u64> {
     line.trim().trim_end_matches(" kB").parse().ok()
 }
 
-/// User and system time of all children that have ended, in seconds: the 16th and 17th field; the second, the name, may hold anything.
+/// User and system time of all children that have ended, in seconds.
+///
+/// They are the 16th and 17th field. The second, the name, may contain anything.
 fn cpu_of_children() -> Result<f64> {
     let stat = fs::read_to_string("/proc/self/stat")?;
-    let (_, rest) = stat.rsplit_once(") ").context("/proc/self/stat cannot be read")?;
+    let (_, rest) = stat.rsplit_once(") ").context("cannot read /proc/self/stat")?;
     let mut fields = rest.split(' ').skip(13);
     let mut next = || fields.next()?.parse::<u64>().ok();
-    let ticks = next().zip(next()).context("/proc/self/stat cannot be read")?;
+    let ticks = next().zip(next()).context("cannot read /proc/self/stat")?;
     Ok((ticks.0 + ticks.1) as f64 / TICKS_PER_SECOND)
 }
 
-/// The middle one by wall time, the lower one of two.
-pub fn median(runs: &[Took]) -> Took {
+/// The median by wall time. The lower one of two.
+pub fn median(runs: &[Measurement]) -> Measurement {
     let mut sorted = runs.to_vec();
-    sorted.sort_by_key(|took| took.wall);
+    sorted.sort_by_key(|run| run.wall);
     sorted
         .get(sorted.len().saturating_sub(1) / 2)
         .copied()
         .unwrap_or_default()
 }
 
-/// As many times as long as another.
-pub fn ratio(one: Took, other: Took) -> f64 {
+/// The ratio of wall times.
+pub fn ratio(one: Measurement, other: Measurement) -> f64 {
     one.wall.as_secs_f64() / other.wall.as_secs_f64()
 }
 
-/// For a line while it is measured.
-pub fn show(name: &str, runs: &[Took]) {
+/// Prints a line with all runs.
+pub fn show(name: &str, runs: &[Measurement]) {
     let each: Vec<_> = runs
         .iter()
-        .map(|took| {
+        .map(|run| {
             format!(
                 "{:.2} s ({:.1} s CPU, {:.0} MB)",
-                took.wall.as_secs_f64(),
-                took.cpu,
-                took.peak_mb
+                run.wall.as_secs_f64(),
+                run.cpu,
+                run.peak_mb
             )
         })
         .collect();

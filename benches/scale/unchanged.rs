@@ -1,4 +1,4 @@
-//! A full sync of users who did not change, against curl fetching the same pages over as many connections.
+//! A full sync of unchanged users, against curl fetching the same pages over as many connections.
 
 use std::{fmt::Write as _, path::Path};
 
@@ -8,25 +8,28 @@ use tokio::process::Command;
 use crate::{
     load::DATABASE,
     options::{Options, Stage},
-    run::{Took, measure, median, ratio, show},
+    run::{Measurement, measure, median, ratio, show},
     table::Table,
     world::World,
 };
 
-/// As many as clerk2pg walks side by side by default where the rate limit allows.
+/// Connections of curl: the concurrent requests of clerk2pg by default if the rate limit allows.
 const CONNECTIONS: &str = "16";
 
-const MOST: f64 = 1.5;
-const MOST_MICROSECONDS: f64 = 8.0;
-const MOST_MB: f64 = 96.0;
+/// The ratio, at most.
+const MAX_RATIO: f64 = 1.5;
+/// Microseconds of CPU per user, at most.
+const MAX_MICROSECONDS: f64 = 8.0;
+/// Peak memory, at most.
+const MAX_MB: f64 = 96.0;
 
-/// How many rows of users were ever written.
+/// The number of rows of users that were ever written.
 const WRITTEN: &str = "SELECT (n_tup_ins + n_tup_upd + n_tup_del)::bigint FROM pg_stat_user_tables
     WHERE schemaname = 'clerk' AND relname = 'users'";
 
-pub async fn run(world: &World, options: &Options, table: &mut Table) -> Result<Took> {
+pub async fn run(world: &World, options: &Options, table: &mut Table) -> Result<Measurement> {
     println!("Full sync of {} unchanged users", world.users);
-    // What autovacuum would have done in time.
+    // As autovacuum would do later.
     world.server().execute(DATABASE, "VACUUM ANALYZE clerk.users").await?;
     world.server().execute(DATABASE, "CHECKPOINT").await?;
     let written = world.server().number(DATABASE, WRITTEN).await?;
@@ -37,12 +40,16 @@ pub async fn run(world: &World, options: &Options, table: &mut Table) -> Result<
         .map(|request| request.path.clone())
         .filter(|path| path.contains("order_by=created_at"))
         .collect();
-    ensure!(pages.len() * 500 >= world.users, "the simulator's log is cut off");
+    ensure!(
+        pages.len() * 500 >= world.users,
+        "the simulator's log does not hold all requests"
+    );
     if !options.has(Stage::Unchanged) {
         show("clerk2pg", &syncs);
         return Ok(syncs[0]);
     }
-    let list = Path::new(&std::env::var("BENCH_SCRATCH").context("run it with `make bench`")?).join("pages");
+    let list =
+        Path::new(&std::env::var("BENCH_SCRATCH").context("BENCH_SCRATCH is not set: run `make bench`")?).join("pages");
     let mut config = String::new();
     for page in &pages {
         writeln!(config, "url = \"{}{page}\"\noutput = \"/dev/null\"", world.sim.url())?;
@@ -66,7 +73,7 @@ pub async fn run(world: &World, options: &Options, table: &mut Table) -> Result<
         .arg(format!("Authorization: Bearer {}", world.sim.secret_key()))
         .arg("-K")
         .arg(&list)
-        // It draws a meter all the same.
+        // curl shows a progress meter despite -s with --parallel.
         .stderr(std::process::Stdio::null());
         curls.push(measure("curl", curl).await?);
     }
@@ -81,26 +88,26 @@ pub async fn run(world: &World, options: &Options, table: &mut Table) -> Result<
     );
     table.row(
         "unchanged full sync, against curl",
-        format!("≤ {MOST} ×"),
+        format!("≤ {MAX_RATIO} ×"),
         measured,
-        ratio(sync, curl) <= MOST,
+        ratio(sync, curl) <= MAX_RATIO,
     );
     let microseconds = sync.cpu * 1e6 / world.users as f64;
-    let is_met = microseconds < MOST_MICROSECONDS;
+    let is_met = microseconds < MAX_MICROSECONDS;
     table.row(
         "its CPU a user",
-        format!("< {MOST_MICROSECONDS} µs"),
+        format!("< {MAX_MICROSECONDS} µs"),
         format!("{microseconds:.1} µs"),
         is_met,
     );
     let written = world.server().number(DATABASE, WRITTEN).await? - written;
     table.row("rows of users that it writes", "0", written.to_string(), written == 0);
-    let peak = syncs.iter().map(|took| took.peak_mb).fold(0.0, f64::max);
+    let peak = syncs.iter().map(|sync| sync.peak_mb).fold(0.0, f64::max);
     table.row(
         "peak memory, unchanged full sync",
-        format!("< {MOST_MB} MB"),
+        format!("< {MAX_MB} MB"),
         format!("{peak:.0} MB"),
-        peak < MOST_MB,
+        peak < MAX_MB,
     );
     Ok(sync)
 }

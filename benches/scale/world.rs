@@ -1,4 +1,4 @@
-//! A simulated Clerk, a database, and the program between them.
+//! A simulated Clerk instance, a database, and the program between them.
 
 use std::{fmt, time::Instant};
 
@@ -9,20 +9,23 @@ use tokio_postgres::Client;
 
 use crate::{
     postgres::connect,
-    run::{Took, measure},
+    run::{Measurement, measure},
 };
 
-/// Settings as they come, but for Clerk's rate limit, which is nobody else's here. The simulator keeps its own where a stage wants one.
+/// All settings are the defaults, except those of the rate limit, which nobody shares here.
+///
+/// The simulator enforces its own limit if a stage needs one.
 const NO_LIMIT: (&str, &str) = ("CLERK2PG_CLERK__RATE_LIMIT", "1000000");
 const WHOLE_BUDGET: (&str, &str) = ("CLERK2PG_CLERK__REQUEST_BUDGET", "1.0");
 
-/// A server of this benchmark's own, from scripts/bench.
+/// The private server that scripts/bench starts.
 pub struct Server {
     client: Client,
     address: String,
     version: String,
 }
 
+/// A simulated instance with a database server.
 pub struct World {
     pub sim: Sim,
     pub users: usize,
@@ -31,7 +34,7 @@ pub struct World {
 
 impl Server {
     pub async fn connect() -> Result<Self> {
-        let url = std::env::var("DATABASE_URL").context("run it with `make bench`, which starts a server")?;
+        let url = std::env::var("DATABASE_URL").context("DATABASE_URL is not set: run `make bench`")?;
         let client = connect(&url).await?;
         let version = client.query_one("SHOW server_version", &[]).await?.get(0);
         let address = url.strip_suffix("/postgres").unwrap_or(&url).to_owned();
@@ -42,8 +45,8 @@ impl Server {
         })
     }
 
-    /// Another connection.
-    async fn again(&self) -> Result<Self> {
+    /// Connects again.
+    async fn reconnect(&self) -> Result<Self> {
         Ok(Self {
             client: connect(&self.url("postgres")).await?,
             address: self.address.clone(),
@@ -51,7 +54,9 @@ impl Server {
         })
     }
 
-    /// An empty database with everything that was written before on disk, so that nobody pays for the one before.
+    /// Makes an empty database.
+    ///
+    /// A checkpoint writes everything to disk, so that no run pays for the one before it.
     pub async fn empty(&self, database: &str) -> Result<()> {
         for sql in [
             format!("DROP DATABASE IF EXISTS {database} WITH (FORCE)"),
@@ -84,20 +89,20 @@ impl fmt::Display for Server {
 
 impl World {
     pub async fn start(users: usize, rate_limit: RateLimit, server: &Server) -> Result<Self> {
-        println!("\nMaking {users} users");
-        let begun = Instant::now();
+        println!("\nGenerating {users} users");
+        let started = Instant::now();
         let options = clerk_sim::Options {
             users,
             rate_limit,
             secret_key: "sk_live_bench".to_owned(),
             ..clerk_sim::Options::default()
         };
-        let sim = Sim::start(options).await.context("the simulator does not start")?;
-        println!("  made in {:.1} s", begun.elapsed().as_secs_f64());
+        let sim = Sim::start(options).await.context("cannot start the simulator")?;
+        println!("  generated in {:.1} s", started.elapsed().as_secs_f64());
         Ok(Self {
             sim,
             users,
-            server: server.again().await?,
+            server: server.reconnect().await?,
         })
     }
 
@@ -105,7 +110,7 @@ impl World {
         &self.server
     }
 
-    /// `clerk2pg --once`, with nothing of this process's environment.
+    /// A command of `clerk2pg --once` without the environment of this process.
     pub fn command(&self, database: &str) -> Command {
         let mut command = Command::new(env!("CARGO_BIN_EXE_clerk2pg"));
         command
@@ -116,12 +121,12 @@ impl World {
             .env("CLERK_API_URL", self.sim.url())
             .env("RUST_LOG", "warn")
             .envs([NO_LIMIT, WHOLE_BUDGET])
-            // Not where a config.toml may lie.
+            // A folder without a config.toml.
             .current_dir("/");
         command
     }
 
-    pub async fn once(&self, database: &str) -> Result<Took> {
+    pub async fn once(&self, database: &str) -> Result<Measurement> {
         measure("clerk2pg", self.command(database)).await
     }
 
