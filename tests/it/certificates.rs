@@ -105,7 +105,7 @@ async fn client_certificates_are_shown_as_libpq_does() {
     assert_refused(
         &check(&shown, &[]).await,
         Exit::Usage,
-        "others than its owner may read",
+        "users other than its owner may read",
         "chmod 600",
     );
     chmod(0o600);
