@@ -233,7 +233,7 @@ mod tests {
             true,
             Some(Some("ins_b")),
             CheckStatus::Failed,
-            "mirrors the Clerk instance ins_b, but the key is of ins_a",
+            "mirrors the Clerk instance ins_b, but the key belongs to ins_a",
         );
         check("production", false, Some(None), CheckStatus::Warn, "sk_test_");
         check("development", true, Some(None), CheckStatus::Warn, "sk_live_");

@@ -65,7 +65,7 @@ pub(crate) fn same_instance(pinned: Option<&str>, instance: &str) -> Result<(), 
     match pinned {
         Some(pinned) if pinned != instance => Err(Failure::new(
             Cause::NeedsPerson,
-            format!("this database mirrors the Clerk instance {pinned}, but the key is of {instance}"),
+            format!("this database mirrors the Clerk instance {pinned}, but the key belongs to {instance}"),
         )
         .hint(format!(
             "use that instance's key, or another database for this one; to mirror this instance here from now on, \
@@ -115,7 +115,7 @@ impl Syncer {
             Ok(instance) => {
                 same_instance(pinned, &instance.id)?;
                 if self.is_address(&instance) {
-                    warn!("this server does not say which instance it is; its address is taken for it");
+                    warn!("this server does not say which instance it is; its address is used instead");
                 }
                 return Ok(instance);
             }
@@ -245,8 +245,8 @@ impl Syncer {
         if instance != Some(&asked.id) {
             let pinned = pinned.as_deref().unwrap_or("no Clerk instance");
             let message = match instance {
-                Some(instance) => format!("the key is of the Clerk instance {}, not of {instance}", asked.id),
-                None => format!("this database mirrors {pinned}, and the key is of {}", asked.id),
+                Some(instance) => format!("the key belongs to the Clerk instance {}, not to {instance}", asked.id),
+                None => format!("this database mirrors {pinned}, but the key belongs to {}", asked.id),
             };
             return Err(Failure::new(Cause::NeedsPerson, message).hint(format!(
                 "to mirror this instance here from now on, run `clerk2pg repin {}`; rows of users that it does not know \

@@ -240,3 +240,67 @@ impl SyncContext<'_> {
         self.report.plan = Checksum::of(if held.is_empty() { &delete } else { &held });
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn ids(ids: &[&str]) -> Vec<String> {
+        ids.iter().map(|id| (*id).to_owned()).collect()
+    }
+
+    /// Six missing users: one is approved, one held and one kept; the others are new. Clerk showed
+    /// one of the new ones when it was asked by id.
+    fn absent() -> PlannedDeletions {
+        let all = ids(&["approved", "found", "held", "kept", "new_a", "new_b"]);
+        let mut planned = PlannedDeletions {
+            states: all.iter().map(|id| (id.clone(), MissingState::Missing)).collect(),
+            held: HashMap::from([("approved".to_owned(), true), ("held".to_owned(), false)]),
+            kept: HashMap::from([("kept".to_owned(), "an order".to_owned())]),
+        };
+        assert_eq!(planned.next(MissingState::Missing, "", 2), ids(&["approved", "found"]));
+        assert_eq!(planned.next(MissingState::Missing, "new_a", 2), ids(&["new_b"]));
+        planned.set(&ids(&["approved", "held", "kept", "new_a", "new_b"]), MissingState::Absent);
+        planned
+    }
+
+    #[test]
+    fn the_guard_judges_what_no_person_approved_and_the_application_did_not_keep() {
+        let planned = absent();
+        let judged: Vec<&String> = planned.judged().collect();
+        assert_eq!(judged, ["held", "new_a", "new_b"]);
+    }
+
+    #[test]
+    fn too_many_deletions_are_held_and_approved_or_kept_ones_are_not() {
+        for (holds, deletable, held) in [
+            (true, &["approved", "kept"][..], &["held", "new_a", "new_b"][..]),
+            (false, &["approved", "kept", "new_a", "new_b"], &["held"]),
+        ] {
+            let mut planned = absent();
+            planned.judge(holds);
+            assert_eq!(planned.next(MissingState::Deletable, "", 9), ids(deletable));
+            assert_eq!(planned.held(&HashSet::new()), ids(held));
+        }
+    }
+
+    #[tokio::test]
+    async fn a_row_that_the_application_kept_is_expected_to_stay() {
+        let mut planned = absent();
+        planned.judge(false);
+        let missing = MissingUsers::Planned(planned);
+        let confirmed = missing.deletable("", 9).await.unwrap();
+        let deletions = missing.deletions(confirmed).await.unwrap();
+        assert_eq!(deletions.confirmed, ids(&["approved", "new_a", "new_b"]));
+        assert_eq!(deletions.kept, ids(&["kept"]));
+    }
+
+    #[test]
+    fn a_held_deletion_is_released_only_if_clerk_shows_the_user() {
+        let mut planned = absent();
+        planned.set(&ids(&["held"]), MissingState::Missing);
+        planned.judge(false);
+        assert_eq!(planned.held(&HashSet::new()), ids(&["held"]));
+        assert_eq!(planned.held(&HashSet::from(["held".to_owned()])), ids(&[]));
+    }
+}

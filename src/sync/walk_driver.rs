@@ -138,7 +138,7 @@ impl WalkDriver {
                 Step::Endless => {
                     let message = format!("Clerk's list does not advance beyond {} users", self.seen());
                     return Err(Failure::new(Cause::Other, message)
-                        .hint("is clerk.api_url (CLERK_API_URL) Clerk's Backend API?"));
+                        .hint("set clerk.api_url (CLERK_API_URL) to Clerk's Backend API"));
                 }
                 Step::Page(accepted) => accepted,
                 Step::End(accepted) => {

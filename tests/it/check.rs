@@ -121,7 +121,7 @@ async fn wrong_keys_are_reported() {
     });
     let other = other.await.unwrap();
     let pinned = format!(
-        "mirrors the Clerk instance {}, but the key is of ins_another",
+        "mirrors the Clerk instance {}, but the key belongs to ins_another",
         world.sim.instance_id()
     );
     check_with(&world, &[("CLERK_API_URL", &other.url())])

@@ -173,7 +173,7 @@ async fn a_full_sync_restores_a_lost_watermark() {
     rename(&world, &world.sim.user_ids()[0], "Changed", now());
     daemon.wait_for_log("a full sync is due").await;
     assert_eq!(
-        daemon.count_in_log("how far the changes were followed is not known"),
+        daemon.count_in_log("how far recent changes were read is not known"),
         1,
         "{}",
         daemon.log()
