@@ -260,7 +260,10 @@ mod tests {
         };
         assert_eq!(planned.next(MissingState::Missing, "", 2), ids(&["approved", "found"]));
         assert_eq!(planned.next(MissingState::Missing, "new_a", 2), ids(&["new_b"]));
-        planned.set(&ids(&["approved", "held", "kept", "new_a", "new_b"]), MissingState::Absent);
+        planned.set(
+            &ids(&["approved", "held", "kept", "new_a", "new_b"]),
+            MissingState::Absent,
+        );
         planned
     }
 

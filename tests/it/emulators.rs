@@ -268,7 +268,7 @@ async fn an_api_url_with_a_version_is_accepted_and_plain_http_is_warned_of() {
     ];
     let ran = world.run_with(&["check"], &away).await;
     assert!(
-        ran.stdout.contains(clear) && ran.stdout.contains("with https://"),
+        ran.stdout.contains(clear) && ran.stdout.contains("to an https:// address"),
         "{ran:#?}"
     );
     let ran = world.once_with(&away).await;
