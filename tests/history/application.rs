@@ -7,7 +7,7 @@ use fastrand::Rng;
 use tokio::task::JoinSet;
 use tokio_postgres::Client;
 
-use crate::{clerk::Clerk, support::fixture::World};
+use crate::{clerk::Clerk, support::fixture::Fixture};
 
 /// A table of the application that references users.
 const PROFILES: &str = "
@@ -41,13 +41,13 @@ impl Transaction {
     }
 }
 
-pub async fn uses_the_mirror(world: &World) {
-    world.db.execute(PROFILES).await;
+pub async fn uses_the_mirror(fixture: &Fixture) {
+    fixture.db.execute(PROFILES).await;
 }
 
 /// Declares addresses unique.
-pub async fn wants_unique_addresses(world: &World) {
-    world
+pub async fn wants_unique_addresses(fixture: &Fixture) {
+    fixture
         .db
         .execute("CREATE UNIQUE INDEX addresses ON clerk.users (primary_email) WHERE deleted_at IS NULL")
         .await;
@@ -92,7 +92,7 @@ pub fn forgets_to_commit(client: Client, dice: &mut Rng, meanwhile: &mut JoinSet
 }
 
 /// Sends notifications with many ids, most of them unknown.
-pub async fn floods(world: &World, clerk: &Clerk, dice: &mut Rng) {
+pub async fn floods(fixture: &Fixture, clerk: &Clerk, dice: &mut Rng) {
     let many = dice.u32(100..1500);
     let mut sql = format!(
         "SELECT pg_notify('clerk2pg', 'user_' || left(md5(random()::text || n), 27)) FROM generate_series(1, {many}) AS n;"
@@ -100,5 +100,5 @@ pub async fn floods(world: &World, clerk: &Clerk, dice: &mut Rng) {
     for _ in 0..dice.u32(1..6) {
         sql += &format!("NOTIFY clerk2pg, '{}';", clerk.anybody(dice));
     }
-    world.db.execute(&sql).await;
+    fixture.db.execute(&sql).await;
 }

@@ -11,7 +11,7 @@ use std::{
 use fastrand::Rng;
 use tempfile::TempDir;
 
-use crate::support::fixture::World;
+use crate::support::fixture::Fixture;
 
 /// Builds the library that shifts the program's wall clock, with the compiler that links Rust's
 /// programs.
@@ -72,7 +72,7 @@ pub fn some_minutes(dice: &mut Rng) -> i64 {
 
 /// Moves the database's clock by some seconds. Many histories share the server, so the stored times
 /// move instead.
-pub async fn of_the_database_jumps(world: &World, seconds: i64) {
+pub async fn of_the_database_jumps(fixture: &Fixture, seconds: i64) {
     let by = format!("interval '{seconds} seconds'");
     let mut sql = format!(
         "UPDATE clerk.sync_state SET lease_expires_at = lease_expires_at - {by};
@@ -91,8 +91,8 @@ pub async fn of_the_database_jumps(world: &World, seconds: i64) {
     // The audit triggers need not see this.
     let sql =
         format!("BEGIN; SET LOCAL session_replication_role = replica; SET LOCAL lock_timeout = '2s'; {sql} COMMIT");
-    if world.db.client.batch_execute(&sql).await.is_err() {
+    if fixture.db.client.batch_execute(&sql).await.is_err() {
         // Another transaction has locked these rows.
-        let _ = world.db.client.batch_execute("ROLLBACK").await;
+        let _ = fixture.db.client.batch_execute("ROLLBACK").await;
     }
 }

@@ -13,7 +13,7 @@ use tokio_postgres::Row;
 use crate::{
     clerk::Clerk,
     replica::{Life, Replica},
-    support::{compare::comparable, fixture::World},
+    support::{compare::comparable, fixture::Fixture},
 };
 
 /// The default limits: up to this many deletions are never held, and more than this percentage
@@ -63,15 +63,15 @@ const AUDIT: &str = "
     CREATE TRIGGER note_hold AFTER INSERT OR UPDATE ON clerk.missing_users FOR EACH ROW EXECUTE FUNCTION public.note_hold();
     CREATE TRIGGER note AFTER INSERT OR UPDATE OR DELETE ON clerk.users FOR EACH ROW EXECUTE FUNCTION public.note()";
 
-pub async fn watch(world: &World) {
-    world.db.execute(AUDIT).await;
+pub async fn watch(fixture: &Fixture) {
+    fixture.db.execute(AUDIT).await;
 }
 
 /// Asserts that since the last call no user left the mirror that is not deleted at Clerk, and none
 /// whose deletion was ever held, unless lagging answers may have shown it again.
-pub async fn no_user_was_deleted_wrongly(world: &World, clerk: &Clerk, may_lag: bool, seed: u64) {
+pub async fn no_user_was_deleted_wrongly(fixture: &Fixture, clerk: &Clerk, may_lag: bool, seed: u64) {
     let sql = "UPDATE public.departures SET is_told = true WHERE NOT is_told RETURNING user_id, was_held";
-    for row in world.db.client.query(sql, &[]).await.unwrap() {
+    for row in fixture.db.client.query(sql, &[]).await.unwrap() {
         let (id, was_held): (String, bool) = (row.get(0), row.get(1));
         assert!(
             clerk.gone.contains(&id),
@@ -86,8 +86,8 @@ pub async fn no_user_was_deleted_wrongly(world: &World, clerk: &Clerk, may_lag: 
 
 /// Asserts that no more users left the mirror than the guard allows within an hour, as none were
 /// approved.
-pub async fn the_guard_has_held(world: &World, most_users: usize, seed: u64) {
-    let departures = world.db.number("SELECT count(*) FROM public.departures").await;
+pub async fn the_guard_has_held(fixture: &Fixture, most_users: usize, seed: u64) {
+    let departures = fixture.db.number("SELECT count(*) FROM public.departures").await;
     let allowed = GUARD.0.max(most_users as u64 * GUARD.1 / 100);
     assert!(
         departures.unsigned_abs() <= allowed,
@@ -96,21 +96,21 @@ pub async fn the_guard_has_held(world: &World, most_users: usize, seed: u64) {
 }
 
 /// Approves the held deletions.
-pub async fn approved(world: &World) {
-    world.db.execute("TRUNCATE public.holds").await;
+pub async fn approved(fixture: &Fixture) {
+    fixture.db.execute("TRUNCATE public.holds").await;
 }
 
 /// Asserts that no row went back in time.
-pub async fn no_row_went_back_in_time(world: &World, seed: u64) {
+pub async fn no_row_went_back_in_time(fixture: &Fixture, seed: u64) {
     let sql = "SELECT format('%s from %s to %s', user_id, was, became) FROM public.regressions";
-    let back = world.db.text(sql).await;
+    let back = fixture.db.text(sql).await;
     assert_eq!(back, None, "seed {seed}: an older state replaced a newer one");
 }
 
 /// Asserts that every write was made by the holder of the lease.
-pub async fn only_lease_holders_wrote(world: &World, replicas: &[Replica], seed: u64) {
+pub async fn only_lease_holders_wrote(fixture: &Fixture, replicas: &[Replica], seed: u64) {
     let sql = "SELECT DISTINCT writer, holder FROM public.writes";
-    for row in world.db.client.query(sql, &[]).await.unwrap() {
+    for row in fixture.db.client.query(sql, &[]).await.unwrap() {
         let (writer, holder): (String, Option<String>) = (row.get(0), row.get(1));
         let holder = holder.unwrap_or_else(|| panic!("seed {seed}: {writer} wrote without a lease"));
         let pid: u32 = holder.split(':').nth_back(1).unwrap().parse().unwrap();
@@ -118,7 +118,7 @@ pub async fn only_lease_holders_wrote(world: &World, replicas: &[Replica], seed:
         assert_eq!(life.pid, pid, "seed {seed}: {writer} wrote under the lease of {holder}");
     }
     let shared = "SELECT count(*) FROM (SELECT epoch FROM public.writes GROUP BY epoch HAVING count(DISTINCT writer) > 1) shared";
-    let shared = world.db.number(shared).await;
+    let shared = fixture.db.number(shared).await;
     assert_eq!(shared, 0, "seed {seed}: leases under which several wrote");
 }
 
@@ -128,8 +128,8 @@ fn lives(replicas: &[Replica]) -> impl Iterator<Item = &Life> {
 
 /// Asserts that no ten seconds contain more requests than the processes of that time may send, as
 /// far as the simulator remembers requests.
-pub fn budget_is_kept(world: &World, replicas: &[Replica], budget: u32, seed: u64) {
-    let mut arrived: Vec<i64> = world.sim.log().iter().map(|request| request.at).collect();
+pub fn budget_is_kept(fixture: &Fixture, replicas: &[Replica], budget: u32, seed: u64) {
+    let mut arrived: Vec<i64> = fixture.sim.log().iter().map(|request| request.at).collect();
     arrived.sort_unstable();
     for (first, from) in arrived.iter().enumerate() {
         let until = from + WINDOW;
@@ -161,28 +161,28 @@ impl Difference {
 }
 
 /// Returns the users whose deletion is held.
-pub async fn held(world: &World) -> BTreeSet<String> {
+pub async fn held(fixture: &Fixture) -> BTreeSet<String> {
     let sql = "SELECT user_id FROM clerk.missing_users WHERE held_at IS NOT NULL AND approved_at IS NULL";
-    ids(world, sql).await
+    ids(fixture, sql).await
 }
 
 /// Returns the rejected users.
-pub async fn rejected(world: &World) -> BTreeSet<String> {
-    ids(world, "SELECT user_id FROM clerk.rejected_users").await
+pub async fn rejected(fixture: &Fixture) -> BTreeSet<String> {
+    ids(fixture, "SELECT user_id FROM clerk.rejected_users").await
 }
 
-async fn ids(world: &World, sql: &str) -> BTreeSet<String> {
-    let rows = world.db.client.query(sql, &[]).await.unwrap();
+async fn ids(fixture: &Fixture, sql: &str) -> BTreeSet<String> {
+    let rows = fixture.db.client.query(sql, &[]).await.unwrap();
     rows.iter().map(|row| row.get(0)).collect()
 }
 
-pub async fn difference(world: &World) -> Difference {
+pub async fn difference(fixture: &Fixture) -> Difference {
     let mut left_over = BTreeSet::new();
     let mut differing = BTreeSet::new();
-    let mut lost: BTreeSet<String> = world.sim.user_ids().into_iter().collect();
-    each(world, MIRROR, |row| {
+    let mut lost: BTreeSet<String> = fixture.sim.user_ids().into_iter().collect();
+    each(fixture, MIRROR, |row| {
         let (id, document) = (row.get::<_, String>(0), read(row.get(1)));
-        match world.sim.document(&id).map(comparable) {
+        match fixture.sim.document(&id).map(comparable) {
             None => drop(left_over.insert(id)),
             Some(there) => {
                 lost.remove(&id);
@@ -203,8 +203,8 @@ pub async fn difference(world: &World) -> Difference {
 const MIRROR: &str = "SELECT id, clerk.user_document(u)::text FROM clerk.users u WHERE deleted_at IS NULL";
 
 /// Reads row by row, as all may not fit into memory.
-async fn each(world: &World, sql: &str, mut see: impl FnMut(&Row)) {
-    let mut rows = pin!(world.db.client.query_raw(sql, [""; 0]).await.unwrap());
+async fn each(fixture: &Fixture, sql: &str, mut see: impl FnMut(&Row)) {
+    let mut rows = pin!(fixture.db.client.query_raw(sql, [""; 0]).await.unwrap());
     while let Some(row) = rows.try_next().await.unwrap() {
         see(&row);
     }
@@ -221,12 +221,12 @@ fn hash(document: &str) -> u64 {
 }
 
 /// Asserts that the events add up to the mirror, without a repeated or misplaced one.
-pub async fn events_add_up_to_the_mirror(world: &World, seed: u64) {
+pub async fn events_add_up_to_the_mirror(fixture: &Fixture, seed: u64) {
     let mut replayed = BTreeMap::<String, u64>::new();
     let mut moments = BTreeMap::<String, i64>::new();
     let sql = "SELECT type, user_id, (payload->'data')::text, (payload->'data'->>'updated_at')::float8::bigint
         FROM clerk.user_events ORDER BY id";
-    each(world, sql, |row| {
+    each(fixture, sql, |row| {
         let (kind, id, data): (&str, String, &str) = (row.get(0), row.get(1), row.get(2));
         if let Some(moment) = row.get::<_, Option<i64>>(3) {
             let before = moments.insert(id.clone(), moment).unwrap_or(moment);
@@ -249,7 +249,7 @@ pub async fn events_add_up_to_the_mirror(world: &World, seed: u64) {
     })
     .await;
     let mut mirror = BTreeMap::new();
-    each(world, MIRROR, |row| {
+    each(fixture, MIRROR, |row| {
         mirror.insert(row.get::<_, String>(0), hash(row.get(1)));
     })
     .await;
@@ -257,9 +257,9 @@ pub async fn events_add_up_to_the_mirror(world: &World, seed: u64) {
 }
 
 /// Asserts that the counts of the syncs are right.
-pub async fn counts_are_true(world: &World, seed: u64) {
+pub async fn counts_are_true(fixture: &Fixture, seed: u64) {
     for what in ["created", "updated", "deleted"] {
-        let number = async |sql: String| world.db.number(&sql).await;
+        let number = async |sql: String| fixture.db.number(&sql).await;
         let counted = number(format!("SELECT coalesce(sum({what}), 0)::bigint FROM clerk.sync_runs")).await;
         let done = number(format!("SELECT count(*) FROM public.writes WHERE what = '{what}'")).await;
         let replayed = number(format!(
@@ -274,10 +274,10 @@ pub async fn counts_are_true(world: &World, seed: u64) {
     }
     let live = "SELECT count(*) FROM clerk.users WHERE deleted_at IS NULL";
     let (live, kept) = (
-        world.db.number(live).await,
-        world.db.number("SELECT users FROM clerk.sync_state").await,
+        fixture.db.number(live).await,
+        fixture.db.number("SELECT users FROM clerk.sync_state").await,
     );
     assert_eq!(kept, live, "seed {seed}: the number that is kept");
-    let running = world.runs("outcome = 'running'").await;
+    let running = fixture.runs("outcome = 'running'").await;
     assert_eq!(running, 0, "seed {seed}: a sync that never ended");
 }

@@ -20,7 +20,7 @@ use crate::{
     clock, faults, invariants,
     replica::Replica,
     server::Server,
-    support::{database::Database, fixture::World, wait::within},
+    support::{database::Database, fixture::Fixture, wait::within},
 };
 
 /// Steps of a history.
@@ -89,7 +89,7 @@ async fn played(story: Story) -> Tried {
     history.is_guarded = users >= 200 && dice.bool();
     history.may_lag = !history.is_guarded || dice.bool();
     if history.may_lag && dice.u32(0..3) == 0 {
-        faults::lags(&history.world.sim, dice);
+        faults::lags(&history.fixture.sim, dice);
         *history
             .tried
             .entry("histories with replicas that always lag behind")
@@ -143,7 +143,7 @@ pub struct History {
     pub clerk: Clerk,
     /// Ended before the database is dropped.
     pub replicas: Vec<Replica>,
-    pub world: World,
+    pub fixture: Fixture,
     /// The first `spared` replicas are never ended.
     pub spared: usize,
     /// Mass deletions are held, as by default.
@@ -154,7 +154,7 @@ pub struct History {
     budget: u32,
     pub tried: Tried,
     meanwhile: JoinSet<()>,
-    /// The history's own server, if it has one. It is declared after `world`, whose database is
+    /// The history's own server, if it has one. It is declared after `fixture`, whose database is
     /// dropped first.
     server: Option<Server>,
 }
@@ -171,18 +171,18 @@ impl History {
             Some(server) => Database::on_server(server.address()).await,
             None => Database::new().await,
         };
-        let world = World {
+        let fixture = Fixture {
             db,
             sim: sim.await.unwrap(),
         };
-        let ran = world.run(&["migrate"]).await;
+        let ran = fixture.run(&["migrate"]).await;
         assert_eq!(ran.code, Some(0), "{ran:#?}");
-        application::uses_the_mirror(&world).await;
-        invariants::watch(&world).await;
+        application::uses_the_mirror(&fixture).await;
+        invariants::watch(&fixture).await;
         Self {
             seed,
-            clerk: Clerk::new(world.sim.clone()),
-            world,
+            clerk: Clerk::new(fixture.sim.clone()),
+            fixture,
             replicas: Vec::new(),
             spared: 0,
             is_guarded: false,
@@ -196,7 +196,7 @@ impl History {
 
     /// Declares addresses unique in the application.
     pub async fn wants_unique_addresses(&mut self) {
-        application::wants_unique_addresses(&self.world).await;
+        application::wants_unique_addresses(&self.fixture).await;
         self.clerk.are_addresses_unique = true;
         *self.tried.entry("histories with unique addresses").or_default() += 1;
     }
@@ -215,7 +215,7 @@ impl History {
             settings.push(("CLERK2PG_DELETES__MIN_COUNT", "1000000".to_owned()));
         }
         for number in 0..replicas {
-            let replica = Replica::start(&self.world, format!("replica{number}"), settings.clone());
+            let replica = Replica::start(&self.fixture, format!("replica{number}"), settings.clone());
             self.replicas.push(replica);
         }
     }
@@ -231,15 +231,15 @@ impl History {
         let is_spared = at < self.spared;
         let replica = &mut self.replicas[at];
         let what = match dice.u32(0..100) {
-            0..33 => faults::of_clerk(&self.world.sim, dice, self.may_lag),
-            33..56 => faults::of_postgres(&self.world.db.url, replica, dice, &mut self.meanwhile).await,
+            0..33 => faults::of_clerk(&self.fixture.sim, dice, self.may_lag),
+            33..56 => faults::of_postgres(&self.fixture.db.url, replica, dice, &mut self.meanwhile).await,
             56..61 if self.server.is_some() => self.server_breaks(dice).await,
             56..66 => {
                 replica.postgres.open_again();
                 "the way to Postgres is open again"
             }
             66..74 if !is_spared => {
-                replica.is_killed(&self.world).await;
+                replica.is_killed(&self.fixture).await;
                 "killed outright"
             }
             74..80 if !replica.is_stopped => {
@@ -252,7 +252,7 @@ impl History {
             }
             86..89 if !is_spared => {
                 replica.postgres.open_again();
-                replica.is_restarted(&self.world).await;
+                replica.is_restarted(&self.fixture).await;
                 "restarted"
             }
             86..91 => {
@@ -264,11 +264,11 @@ impl History {
                 "asked by a signal"
             }
             94 => {
-                self.world.db.execute("NOTIFY clerk2pg, 'full'").await;
+                self.fixture.db.execute("NOTIFY clerk2pg, 'full'").await;
                 "full syncs asked for"
             }
             95 => {
-                application::floods(&self.world, &self.clerk, dice).await;
+                application::floods(&self.fixture, &self.clerk, dice).await;
                 "floods of notifications"
             }
             96 | 97 => {
@@ -276,20 +276,20 @@ impl History {
                 "jumps of the program's clock"
             }
             98 => {
-                clock::of_the_database_jumps(&self.world, clock::some_minutes(dice)).await;
+                clock::of_the_database_jumps(&self.fixture, clock::some_minutes(dice)).await;
                 "jumps of the database's clock"
             }
             _ => {
                 for _ in 0..5 {
                     let id = self.clerk.anybody(dice);
-                    self.world.db.execute(&format!("NOTIFY clerk2pg, '{id}'")).await;
+                    self.fixture.db.execute(&format!("NOTIFY clerk2pg, '{id}'")).await;
                 }
                 "users asked for by id"
             }
         };
         *self.tried.entry(what).or_default() += 1;
         for replica in &mut self.replicas {
-            if replica.comes_back(&self.world).await {
+            if replica.comes_back(&self.fixture).await {
                 *self.tried.entry("ended by itself over a refused key").or_default() += 1;
             }
         }
@@ -315,7 +315,7 @@ impl History {
                     *self.tried.entry(self.clerk.happen(dice)).or_default() += 1;
                 }
                 // A sync must reach the point where it writes.
-                self.world.sim.clear_faults();
+                self.fixture.sim.clear_faults();
                 for replica in &mut self.replicas {
                     replica.postgres.open_again();
                     replica.goes_on();
@@ -339,24 +339,24 @@ impl History {
             }
             _ => "disk full: not tried, as nobody may mount one here",
         };
-        self.world.db.client = faults::patient(&self.world.db.url).await;
+        self.fixture.db.client = faults::patient(&self.fixture.db.url).await;
         what
     }
 
     /// Ends all faults.
     pub async fn heals(&mut self) {
-        self.world.sim.clear_faults();
+        self.fixture.sim.clear_faults();
         while let Some(done) = self.meanwhile.join_next().await {
             done.unwrap();
         }
         // The task that should do this may have lost the server.
-        self.world.db.execute(&faults::allow(0)).await;
+        self.fixture.db.execute(&faults::allow(0)).await;
         for replica in &mut self.replicas {
             replica.postgres.open_again();
             replica.postgres.cut();
             replica.goes_on();
             replica.clock.jumps_to(0);
-            replica.comes_back(&self.world).await;
+            replica.comes_back(&self.fixture).await;
         }
     }
 
@@ -368,7 +368,7 @@ impl History {
         self.syncs(patience, "the first").await;
         tokio::time::sleep(COUNTS_AFTER).await;
         self.syncs(patience, "the second").await;
-        let held = invariants::held(&self.world).await;
+        let held = invariants::held(&self.fixture).await;
         self.differs_by(&held).await;
         if !held.is_empty() {
             self.no_user_was_deleted_wrongly().await;
@@ -376,10 +376,10 @@ impl History {
             self.syncs(patience, "one behind the approval").await;
             self.differs_by(&BTreeSet::new()).await;
         }
-        let versions = self.world.db.versions().await;
+        let versions = self.fixture.db.versions().await;
         self.syncs(patience, "a quiet").await;
         assert!(
-            self.world.db.versions().await == versions,
+            self.fixture.db.versions().await == versions,
             "seed {seed}: a quiet sync wrote"
         );
     }
@@ -387,11 +387,11 @@ impl History {
     /// Whether the mirror has no other users than these that Clerk has not, and equals Clerk
     /// otherwise.
     async fn differs_by(&self, left_over: &BTreeSet<String>) {
-        let mut difference = invariants::difference(&self.world).await;
+        let mut difference = invariants::difference(&self.fixture).await;
         difference.left_over.retain(|id| !left_over.contains(id));
         if self.clerk.are_addresses_unique && !left_over.is_empty() {
             // A held row keeps its address, which another user may have by now.
-            let rejected = invariants::rejected(&self.world).await;
+            let rejected = invariants::rejected(&self.fixture).await;
             difference.lost.retain(|id| !rejected.contains(id));
             difference.differing.retain(|id| !rejected.contains(id));
         }
@@ -408,20 +408,20 @@ impl History {
 
     /// Waits for a full sync that begins after this moment.
     pub async fn syncs(&mut self, patience: Duration, which: &str) {
-        let Self { world, replicas, .. } = self;
-        let last = world
+        let Self { fixture, replicas, .. } = self;
+        let last = fixture
             .db
             .number("SELECT coalesce(max(id), 0) FROM clerk.sync_runs")
             .await;
         let whole = format!("kind = 'full' AND id > {last} AND outcome IN ('in_sync', 'changed', 'held')");
-        world.db.execute("NOTIFY clerk2pg, 'full'").await;
+        fixture.db.execute("NOTIFY clerk2pg, 'full'").await;
         let mut asked = Instant::now();
         within(
             patience,
             &format!("seed {}: {which} full sync", self.seed),
             async || {
                 for replica in &mut *replicas {
-                    replica.comes_back(world).await;
+                    replica.comes_back(fixture).await;
                     // This skips the pause after a fault.
                     if asked.elapsed() > Duration::from_secs(1) {
                         replica.is_told(Signal::USR1);
@@ -430,48 +430,48 @@ impl History {
                 if asked.elapsed() > Duration::from_secs(1) {
                     asked = Instant::now();
                 }
-                world.runs(&whole).await > 0
+                fixture.runs(&whole).await > 0
             },
         )
         .await;
     }
 
     pub async fn no_user_was_deleted_wrongly(&self) {
-        invariants::no_user_was_deleted_wrongly(&self.world, &self.clerk, self.may_lag, self.seed).await;
+        invariants::no_user_was_deleted_wrongly(&self.fixture, &self.clerk, self.may_lag, self.seed).await;
     }
 
     /// Asserts that no process ever exceeded its budget.
     pub fn budget_is_kept(&self) {
-        invariants::budget_is_kept(&self.world, &self.replicas, self.budget, self.seed);
+        invariants::budget_is_kept(&self.fixture, &self.replicas, self.budget, self.seed);
     }
 
     pub async fn ends(mut self) -> Tried {
         for replica in &mut self.replicas {
             replica.ends().await;
         }
-        let (world, seed) = (&self.world, self.seed);
+        let (fixture, seed) = (&self.fixture, self.seed);
         self.no_user_was_deleted_wrongly().await;
         self.budget_is_kept();
-        invariants::no_row_went_back_in_time(world, seed).await;
-        invariants::only_lease_holders_wrote(world, &self.replicas, seed).await;
-        invariants::counts_are_true(world, seed).await;
-        invariants::events_add_up_to_the_mirror(world, seed).await;
+        invariants::no_row_went_back_in_time(fixture, seed).await;
+        invariants::only_lease_holders_wrote(fixture, &self.replicas, seed).await;
+        invariants::counts_are_true(fixture, seed).await;
+        invariants::events_add_up_to_the_mirror(fixture, seed).await;
         for (condition, what) in [
             ("outcome <> 'failed'", "syncs"),
             ("outcome = 'failed'", "syncs that failed"),
         ] {
-            let syncs = world.runs(condition).await;
+            let syncs = fixture.runs(condition).await;
             *self.tried.entry(what).or_default() += syncs.unsigned_abs();
         }
         let sql = "SELECT deadlocks FROM pg_stat_database WHERE datname = current_database()";
-        let deadlocks = world.db.number(sql).await;
+        let deadlocks = fixture.db.number(sql).await;
         *self.tried.entry("deadlocks").or_default() += deadlocks.unsigned_abs();
         // Dropping a database waits for clients that have not authenticated yet, which must not
         // delay other histories.
         let Self {
-            world, server, tried, ..
+            fixture, server, tried, ..
         } = self;
-        spawn_blocking(|| drop((world, server))).await.unwrap();
+        spawn_blocking(|| drop((fixture, server))).await.unwrap();
         tried
     }
 }

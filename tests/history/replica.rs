@@ -8,7 +8,7 @@ use crate::{
     clerk::now,
     clock::Clock,
     support::{
-        fixture::World,
+        fixture::Fixture,
         process::Process,
         proxy::{Proxy, upstream},
     },
@@ -37,25 +37,25 @@ pub struct Life {
 }
 
 impl Replica {
-    pub fn start(world: &World, name: String, settings: Vec<(&'static str, String)>) -> Self {
+    pub fn start(fixture: &Fixture, name: String, settings: Vec<(&'static str, String)>) -> Self {
         let mut this = Self {
             name,
-            postgres: Proxy::open(upstream(&world.db.url)),
+            postgres: Proxy::open(upstream(&fixture.db.url)),
             clock: Clock::new(),
             settings,
             process: None,
             is_stopped: false,
             lives: Vec::new(),
         };
-        this.restart(world);
+        this.restart(fixture);
         this
     }
 
-    fn restart(&mut self, world: &World) {
-        let separator = if world.db.url.contains('?') { '&' } else { '?' };
-        let url = self.postgres.url(&world.db.url);
+    fn restart(&mut self, fixture: &Fixture) {
+        let separator = if fixture.db.url.contains('?') { '&' } else { '?' };
+        let url = self.postgres.url(&fixture.db.url);
         let name = format!("{}-{}", self.name, self.lives.len());
-        let mut command = world.command(&[]);
+        let mut command = fixture.command(&[]);
         command
             .env("DATABASE_URL", format!("{url}{separator}application_name={name}"))
             .envs(self.settings.iter().map(|(name, value)| (name, value)))
@@ -72,21 +72,21 @@ impl Replica {
     }
 
     /// Kills the process and starts another one.
-    pub async fn is_killed(&mut self, world: &World) {
+    pub async fn is_killed(&mut self, fixture: &Fixture) {
         if let Some(process) = self.process.take() {
             assert!(!process.log().contains("panicked"), "{}", process.log());
             process.kill().await;
             self.has_ended();
         }
         self.is_stopped = false;
-        self.restart(world);
+        self.restart(fixture);
     }
 
     /// Stops the process and starts another one. A suspended process is resumed first.
-    pub async fn is_restarted(&mut self, world: &World) {
+    pub async fn is_restarted(&mut self, fixture: &Fixture) {
         self.goes_on();
         self.ends().await;
-        self.restart(world);
+        self.restart(fixture);
     }
 
     pub fn stands_still(&mut self) {
@@ -114,14 +114,14 @@ impl Replica {
 
     /// Starts the process again if it has ended by itself, as a service manager does: a daemon
     /// whose first sync is refused ends. Returns whether it had ended.
-    pub async fn comes_back(&mut self, world: &World) -> bool {
+    pub async fn comes_back(&mut self, fixture: &Fixture) -> bool {
         let has_ended = self.process.as_mut().is_some_and(Process::has_ended);
         if has_ended && let Some(process) = self.process.take() {
             let ran = process.wait_for_exit().await;
             assert_eq!(ran.code, Some(1), "{ran:#?}");
             assert!(ran.stderr.contains("refused the secret key"), "{ran:#?}");
             self.has_ended();
-            self.restart(world);
+            self.restart(fixture);
         }
         has_ended
     }

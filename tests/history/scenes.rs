@@ -14,7 +14,7 @@ impl History {
     /// not wait.
     pub async fn nobody_waits_for_locks(&mut self, dice: &mut Rng) {
         // A user that takes the address of a held row waits for a person.
-        let rejected = invariants::rejected(&self.world).await;
+        let rejected = invariants::rejected(&self.fixture).await;
         let mut ids = self.clerk.some(dice, 100);
         ids.retain(|id| !rejected.contains(id));
         ids.truncate(8);
@@ -27,12 +27,12 @@ impl History {
             format!("{} FOR UPDATE", list(&locked)),
             format!("INSERT INTO public.profiles (user_id) {}", list(&referenced)),
         ];
-        let Some(transaction) = Transaction::open(patient(&self.world.db.url).await, statements.into()).await else {
+        let Some(transaction) = Transaction::open(patient(&self.fixture.db.url).await, statements.into()).await else {
             return;
         };
         for id in locked.iter().chain(&free) {
             assert!(
-                self.world
+                self.fixture
                     .sim
                     .update(id, |user| user["public_metadata"] = "locked".into())
             );
@@ -42,7 +42,7 @@ impl History {
         }
         let news: Vec<String> = (0..3).map(|_| self.clerk.creates()).collect();
         let others: Vec<&String> = free.into_iter().chain(&news).collect();
-        let world = &self.world;
+        let fixture = &self.fixture;
         let what = format!(
             "seed {}: {others:?} are in the mirror while others are locked",
             self.seed
@@ -53,7 +53,7 @@ impl History {
                 join(&others),
                 join(&news.iter().collect::<Vec<_>>()),
             );
-            world.db.number(&stored).await == i64::try_from(others.len()).unwrap()
+            fixture.db.number(&stored).await == i64::try_from(others.len()).unwrap()
         })
         .await;
         match dice.bool() {
@@ -67,13 +67,13 @@ impl History {
     pub async fn is_approved(&mut self) {
         let seed = self.seed;
         if self.is_guarded {
-            invariants::the_guard_has_held(&self.world, self.clerk.most(), seed).await;
+            invariants::the_guard_has_held(&self.fixture, self.clerk.most(), seed).await;
         }
-        let status = self.world.run(&["--format", "json", "status"]).await.json();
+        let status = self.fixture.run(&["--format", "json", "status"]).await.json();
         let plan = status["plan"].as_str();
         let plan = plan.unwrap_or_else(|| panic!("seed {seed}: no checksum of what is held: {status:#}"));
-        invariants::approved(&self.world).await;
-        let ran = self.world.run(&["approve", plan]).await;
+        invariants::approved(&self.fixture).await;
+        let ran = self.fixture.run(&["approve", plan]).await;
         assert_eq!(ran.code, Some(0), "seed {seed}: {ran:#?}");
         *self.tried.entry("held deletions approved").or_default() += 1;
     }

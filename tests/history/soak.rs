@@ -101,8 +101,8 @@ async fn for_a_long_time() {
             let most = peaks.into_iter().flatten().max().unwrap_or_default();
             history.budget_is_kept();
             let (syncs, users) = (
-                history.world.runs("ended_at IS NOT NULL").await,
-                history.world.users().await,
+                history.fixture.runs("ended_at IS NOT NULL").await,
+                history.fixture.users().await,
             );
             let minutes = started.elapsed().as_secs() / 60;
             println!("{minutes:>4} min: {syncs} syncs, {users} users in the mirror, at most {most} kB of memory");
@@ -110,12 +110,12 @@ async fn for_a_long_time() {
     }
     history.heals().await;
     history.wait_for_next_sync(PATIENCE).await;
-    let users = history.world.users().await;
+    let users = history.fixture.users().await;
     let [life] = &*history.replicas[0].lives else {
         panic!("the process that nobody kills has ended");
     };
-    let syncs = history.world.runs("true").await;
-    let own = history.world.runs(&format!("holder LIKE '%:{}:%'", life.pid)).await;
+    let syncs = history.fixture.runs("true").await;
+    let own = history.fixture.runs(&format!("holder LIKE '%:{}:%'", life.pid)).await;
     let tried = history.ends().await;
     println!("{duration:?}, seed {seed}: {ticked} changes, {users} users at the end");
     println!("nobody was deleted wrongly, no change was lost");

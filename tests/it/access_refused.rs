@@ -9,21 +9,21 @@ use tokio::{
 };
 
 use crate::support::{
-    fixture::{World, mirrored},
+    fixture::{Fixture, mirrored},
     summary::{Exit, in_sync},
 };
 
-async fn has_schema(world: &World) -> bool {
-    world
+async fn has_schema(fixture: &Fixture) -> bool {
+    fixture
         .db
         .number("SELECT count(*) FROM pg_namespace WHERE nspname = 'clerk'")
         .await
         > 0
 }
 
-async fn last_run(world: &World) -> String {
+async fn last_run(fixture: &Fixture) -> String {
     let sql = "SELECT concat_ws(' ', outcome, error) FROM clerk.sync_runs ORDER BY id DESC LIMIT 1";
-    world.db.text(sql).await.unwrap()
+    fixture.db.text(sql).await.unwrap()
 }
 
 fn unauthorized() -> Quirks {
@@ -35,36 +35,36 @@ fn unauthorized() -> Quirks {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_refused_key_writes_nothing() {
-    let world = World::new(10).await;
-    world.sim.set_faults(unauthorized());
+    let fixture = Fixture::new(10).await;
+    fixture.sim.set_faults(unauthorized());
     for arguments in [&["--once"][..], &["--dry-run"], &[]] {
-        let ran = world.run(arguments).await;
+        let ran = fixture.run(arguments).await;
         ran.assert_error(Exit::Failed, "Clerk refused the secret key", "CLERK_SECRET_KEY");
         assert!(ran.stderr.contains("401 clerk_key_invalid"), "{ran:#?}");
-        assert!(!has_schema(&world).await, "{arguments:?}");
+        assert!(!has_schema(&fixture).await, "{arguments:?}");
     }
-    let json = world.once().await.json();
+    let json = fixture.once().await.json();
     assert_eq!(json["outcome"], "failed");
     assert!(
         json["error"].as_str().unwrap().contains("refused the secret key"),
         "{json}"
     );
     // No request is sent again.
-    assert_eq!(world.sim.requests(), 4);
+    assert_eq!(fixture.sim.requests(), 4);
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_key_refused_later_leaves_the_mirror_alone() {
-    let world = mirrored(30).await;
-    let versions = world.db.versions().await;
-    world.sim.delete(&world.sim.user_ids()[3]);
-    world.sim.set_faults(unauthorized());
-    world
+    let fixture = mirrored(30).await;
+    let versions = fixture.db.versions().await;
+    fixture.sim.delete(&fixture.sim.user_ids()[3]);
+    fixture.sim.set_faults(unauthorized());
+    fixture
         .run(&["--once"])
         .await
         .assert_error(Exit::Failed, "Clerk refused the secret key", "CLERK_SECRET_KEY");
     assert!(
-        last_run(&world)
+        last_run(&fixture)
             .await
             .starts_with("failed Clerk refused the secret key")
     );
@@ -72,41 +72,41 @@ async fn a_key_refused_later_leaves_the_mirror_alone() {
     for requests in 1..6 {
         let mut faults = clerk_sim::Faults::from(Rule::new(Effect::Quirks(Box::new(unauthorized()))).skip(requests));
         faults.quirks.max_page = Some(10);
-        world.sim.set_faults(faults);
-        world
+        fixture.sim.set_faults(faults);
+        fixture
             .run(&["--once"])
             .await
             .assert_error(Exit::Failed, "Clerk refused the secret key", "CLERK_SECRET_KEY");
         assert!(
-            last_run(&world)
+            last_run(&fixture)
                 .await
                 .starts_with("failed Clerk refused the secret key")
         );
     }
-    assert_eq!(world.db.versions().await, versions);
+    assert_eq!(fixture.db.versions().await, versions);
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn another_instances_key_is_refused() {
-    let world = mirrored(10).await;
-    let versions = world.db.versions().await;
+    let fixture = mirrored(10).await;
+    let versions = fixture.db.versions().await;
     let other = Sim::start(Options {
         users: 5,
         seed: 2,
-        secret_key: world.sim.secret_key().to_owned(),
+        secret_key: fixture.sim.secret_key().to_owned(),
         ..Options::default()
     })
     .await
     .unwrap();
     let url = other.url();
     for arguments in [&["--once"][..], &["--dry-run"], &[]] {
-        let ran = world.run_with(arguments, &[("CLERK_API_URL", &url)]).await;
-        ran.assert_error(Exit::Failed, world.sim.instance_id(), "another database");
+        let ran = fixture.run_with(arguments, &[("CLERK_API_URL", &url)]).await;
+        ran.assert_error(Exit::Failed, fixture.sim.instance_id(), "another database");
         ran.assert_error(Exit::Failed, other.instance_id(), "that instance's key");
     }
-    assert_eq!(world.db.versions().await, versions);
+    assert_eq!(fixture.db.versions().await, versions);
     assert!(
-        last_run(&world)
+        last_run(&fixture)
             .await
             .starts_with("failed this database mirrors the Clerk instance")
     );
@@ -116,18 +116,18 @@ async fn another_instances_key_is_refused() {
         ["GET /v1/instance"],
         "more was read than who it is"
     );
-    world.once().await.assert(Exit::Ok, in_sync().unchanged(10));
+    fixture.once().await.assert(Exit::Ok, in_sync().unchanged(10));
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn an_unreachable_or_foreign_clerk_is_reported() {
     let patience = ("CLERK2PG_CLERK__TIMEOUT", "200ms");
-    let world = mirrored(10).await;
-    let versions = world.db.versions().await;
+    let fixture = mirrored(10).await;
+    let versions = fixture.db.versions().await;
     let nobody = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let closed = format!("http://{}", nobody.local_addr().unwrap());
     drop(nobody);
-    let ran = world
+    let ran = fixture
         .run_with(&["--once"], &[patience, ("CLERK_API_URL", &closed)])
         .await;
     ran.assert_error(Exit::Failed, &closed, "clerk.api_url (CLERK_API_URL)");
@@ -135,7 +135,7 @@ async fn an_unreachable_or_foreign_clerk_is_reported() {
     let other = Sim::start(Options {
         users: 5,
         seed: 2,
-        secret_key: world.sim.secret_key().to_owned(),
+        secret_key: fixture.sim.secret_key().to_owned(),
         ..Options::default()
     })
     .await
@@ -147,17 +147,17 @@ async fn an_unreachable_or_foreign_clerk_is_reported() {
         (Effect::Stall, "in time"),
     ] {
         other.set_faults(instance(effect));
-        let ran = world
+        let ran = fixture
             .run_with(&["--once"], &[patience, ("CLERK_API_URL", &other.url())])
             .await;
         ran.assert_error(Exit::Failed, what, "clerk.api_url (CLERK_API_URL)");
     }
-    assert_eq!(world.db.versions().await, versions);
+    assert_eq!(fixture.db.versions().await, versions);
 }
 
 /// Runs every command against a database that does not exist or refuses the connection.
 async fn check_database(url: &str, what: &str, hint: &str) {
-    let world = World::new(3).await;
+    let fixture = Fixture::new(3).await;
     for arguments in [
         &["--once"][..],
         &["--dry-run"],
@@ -166,7 +166,7 @@ async fn check_database(url: &str, what: &str, hint: &str) {
         &["approve", "0123456789ab"],
     ] {
         let started = Instant::now();
-        let ran = world.run_with(arguments, &[("DATABASE_URL", url)]).await;
+        let ran = fixture.run_with(arguments, &[("DATABASE_URL", url)]).await;
         ran.assert_error(Exit::Failed, what, hint);
         assert!(!ran.stderr.contains("hidden"), "{ran:#?}");
         assert!(
@@ -224,15 +224,15 @@ async fn a_server_that_is_not_postgres_is_reported() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_missing_database_or_role_is_reported() {
-    let world = World::new(1).await;
-    let url = crate::support::database::with_database(&world.db.url, "clerk2pg_no_such_database");
+    let fixture = Fixture::new(1).await;
+    let url = crate::support::database::with_database(&fixture.db.url, "clerk2pg_no_such_database");
     check_database(
         &url,
         "database \"clerk2pg_no_such_database\" does not exist",
         "check user, password and database name",
     )
     .await;
-    let (scheme, rest) = world.db.url.split_once("://").unwrap();
+    let (scheme, rest) = fixture.db.url.split_once("://").unwrap();
     let place = rest.rsplit_once('@').map_or(rest, |(_, place)| place);
     let url = format!("{scheme}://clerk2pg_nobody:hidden@{place}");
     check_database(&url, "clerk2pg_nobody", "check user, password and database name").await;

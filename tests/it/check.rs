@@ -11,31 +11,32 @@ use rustix::process::Signal;
 
 use crate::support::{
     check::{CheckReport, NAMES, check_with},
-    fixture::{World, mirrored},
+    fixture::{Fixture, mirrored},
     http_server::{Server, answer},
     monitored::MonitoredDaemon,
     process::{EVERY_SECOND, NEVER, Process},
     proxy::{Proxy, upstream},
+    summary::Exit,
     wait::eventually,
 };
 
-async fn check(world: &World) -> CheckReport {
-    check_with(world, &[]).await
+async fn check(fixture: &Fixture) -> CheckReport {
+    check_with(fixture, &[]).await
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_healthy_installation_passes_every_check() {
-    let world = mirrored(30).await;
-    let before = world.sim.requests();
-    let checked = check(&world).await;
-    let id = world.sim.instance_id();
+    let fixture = mirrored(30).await;
+    let before = fixture.sim.requests();
+    let checked = check(&fixture).await;
+    let id = fixture.sim.instance_id();
     checked
         .assert_failed(&[])
         .assert_check("configuration", "ok", "no file")
         .assert_check(
             "clerk",
             "ok",
-            &format!("{} accepts the key, and answers in ", world.sim.url()),
+            &format!("{} accepts the key, and answers in ", fixture.sim.url()),
         )
         .assert_check(
             "instance",
@@ -60,15 +61,15 @@ async fn a_healthy_installation_passes_every_check() {
         &checked.ran.stdout,
     );
     assert!(rest.starts_with(is_first) && rest.lines().count() == 1, "{checked:#?}");
-    assert_eq!(world.sim.requests() - before, 3);
+    assert_eq!(fixture.sim.requests() - before, 3);
     assert_eq!(checked.ran.stderr, "");
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn the_text_output_lists_the_same_checks() {
-    let world = World::new(3).await;
+    let fixture = Fixture::new(3).await;
     let listen = ("CLERK2PG_HTTP__LISTEN", "127.0.0.1:0");
-    let ran = world.run_with(&["check"], &[listen]).await;
+    let ran = fixture.run_with(&["check"], &[listen]).await;
     assert_eq!((ran.code, ran.stderr.as_str()), (Some(0), ""), "{ran:#?}");
     let lines: Vec<_> = ran.stdout.lines().collect();
     assert_eq!(lines.len(), NAMES.len(), "{ran:#?}");
@@ -83,7 +84,7 @@ async fn the_text_output_lists_the_same_checks() {
     assert!(lines[9].ends_with("not tried: there is no mirror yet"), "{ran:#?}");
     assert!(lines[11].contains("is free"), "{ran:#?}");
 
-    let ran = world
+    let ran = fixture
         .run_with(&["check"], &[("CLERK_SECRET_KEY", "sk_live_other")])
         .await;
     assert_eq!((ran.code, ran.stderr.as_str()), (Some(1), ""), "{ran:#?}");
@@ -104,8 +105,8 @@ async fn the_text_output_lists_the_same_checks() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn wrong_keys_are_reported() {
-    let world = mirrored(3).await;
-    let refused = check_with(&world, &[("CLERK_SECRET_KEY", "sk_live_other")]).await;
+    let fixture = mirrored(3).await;
+    let refused = check_with(&fixture, &[("CLERK_SECRET_KEY", "sk_live_other")]).await;
     refused
         .assert_failed(&["clerk"])
         .assert_check("clerk", "failed", "Clerk refused the secret key")
@@ -115,22 +116,22 @@ async fn wrong_keys_are_reported() {
     assert!(!refused.ran.stdout.contains("sk_live_other"), "{refused:#?}");
 
     let other = Sim::start(Options {
-        secret_key: world.sim.secret_key().to_owned(),
+        secret_key: fixture.sim.secret_key().to_owned(),
         instance_id: "ins_another".to_owned(),
         ..Options::default()
     });
     let other = other.await.unwrap();
     let pinned = format!(
         "mirrors the Clerk instance {}, but the key belongs to ins_another",
-        world.sim.instance_id()
+        fixture.sim.instance_id()
     );
-    check_with(&world, &[("CLERK_API_URL", &other.url())])
+    check_with(&fixture, &[("CLERK_API_URL", &other.url())])
         .await
         .assert_failed(&["instance"])
         .assert_check("instance", "failed", &pinned)
         .assert_hint("instance", "use that instance's key");
 
-    let checked = check_with(&world, &[("CLERK_SECRET_KEY", "pk_live_a")]).await;
+    let checked = check_with(&fixture, &[("CLERK_SECRET_KEY", "pk_live_a")]).await;
     checked
         .assert_failed(&["configuration"])
         .assert_check("configuration", "failed", "holds a publishable key")
@@ -141,11 +142,11 @@ async fn wrong_keys_are_reported() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn an_unavailable_clerk_stops_no_other_check() {
-    let world = mirrored(3).await;
+    let fixture = mirrored(3).await;
     let check = async |faults: Rule, says: &str| {
-        world.sim.set_faults(faults);
-        let checked = check(&world).await;
-        world.sim.clear_faults();
+        fixture.sim.set_faults(faults);
+        let checked = check(&fixture).await;
+        fixture.sim.clear_faults();
         checked
             .assert_failed(&["clerk"])
             .assert_check("clerk", "failed", says)
@@ -168,9 +169,9 @@ async fn an_unavailable_clerk_stops_no_other_check() {
     check(error(503, None), "503").await;
     check(Rule::new(Effect::LatencyMs(60_000)), "no answer within 5 s").await;
 
-    let gone = Proxy::refusing(upstream(&world.sim.url()));
-    let url = gone.url(&world.sim.url());
-    check_with(&world, &[("CLERK_API_URL", &url)])
+    let gone = Proxy::refusing(upstream(&fixture.sim.url()));
+    let url = gone.url(&fixture.sim.url());
+    check_with(&fixture, &[("CLERK_API_URL", &url)])
         .await
         .assert_failed(&["clerk"])
         .assert_check(
@@ -180,7 +181,7 @@ async fn an_unavailable_clerk_stops_no_other_check() {
         )
         .assert_check("database", "ok", "");
     let nothing = Server::start(|_| answer("404 Not Found", "", b"")).await;
-    check_with(&world, &[("CLERK_API_URL", &nothing.url)])
+    check_with(&fixture, &[("CLERK_API_URL", &nothing.url)])
         .await
         .assert_failed(&["clerk"])
         .assert_check("clerk", "failed", "GET /v1/users gave 404");
@@ -188,35 +189,35 @@ async fn an_unavailable_clerk_stops_no_other_check() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn features_that_a_server_lacks_are_listed() {
-    let world = World::new(3).await;
+    let fixture = Fixture::new(3).await;
     let missing = Quirks {
         missing_instance: true,
         ..Quirks::default()
     };
-    world.sim.set_faults(missing.clone());
+    fixture.sim.set_faults(missing.clone());
     let address = "does not say which instance it is, so its address is used instead, 3 users; this database mirrors no instance yet";
-    let before = world.sim.requests();
-    check(&world)
+    let before = fixture.sim.requests();
+    check(&fixture)
         .await
         .assert_failed(&[])
         .assert_check("instance", "warn", address);
-    assert_eq!(world.sim.requests() - before, 6);
-    world.sim.set_faults(Quirks {
+    assert_eq!(fixture.sim.requests() - before, 6);
+    fixture.sim.set_faults(Quirks {
         missing_count: true,
         ignore_starting_after: true,
         ..missing.clone()
     });
-    check(&world).await.assert_failed(&[]).assert_check(
+    check(&fixture).await.assert_failed(&[]).assert_check(
         "instance",
         "warn",
         "it lacks counts of users (only full syncs see deletions) and cursors",
     );
-    world.sim.set_faults(Quirks {
+    fixture.sim.set_faults(Quirks {
         ignore_user_id: true,
         ignore_order_by: true,
         ..missing.clone()
     });
-    check(&world)
+    check(&fixture)
         .await
         .assert_failed(&[])
         .assert_check(
@@ -229,28 +230,28 @@ async fn features_that_a_server_lacks_are_listed() {
             "warn",
             "lists by the last change (only full syncs see changes)",
         );
-    world.sim.set_faults(missing);
-    assert_eq!(world.once().await.code, Some(0));
-    check(&world)
+    fixture.sim.set_faults(missing);
+    fixture.once().await.assert_exit(Exit::Ok);
+    check(&fixture)
         .await
         .assert_failed(&[])
         .assert_check("instance", "warn", "this database mirrors it");
     // The same database with Clerk's own address.
-    world.sim.clear_faults();
-    check(&world).await.assert_failed(&["instance"]).assert_check(
+    fixture.sim.clear_faults();
+    check(&fixture).await.assert_failed(&["instance"]).assert_check(
         "instance",
         "failed",
-        &format!("mirrors the Clerk instance url:{}", world.sim.url()),
+        &format!("mirrors the Clerk instance url:{}", fixture.sim.url()),
     );
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_wrong_clock_is_reported() {
-    let world = mirrored(3).await;
-    let clerk = Proxy::open(upstream(&world.sim.url()));
-    let url = clerk.url(&world.sim.url());
+    let fixture = mirrored(3).await;
+    let clerk = Proxy::open(upstream(&fixture.sim.url()));
+    let url = clerk.url(&fixture.sim.url());
     clerk.shift_clock(3600);
-    check_with(&world, &[("CLERK_API_URL", &url)])
+    check_with(&fixture, &[("CLERK_API_URL", &url)])
         .await
         .assert_failed(&[])
         .assert_check(
@@ -262,7 +263,7 @@ async fn a_wrong_clock_is_reported() {
         .assert_hint("clock", "NTP");
     clerk.shift_clock(-3600);
     let away = ("DATABASE_URL", "postgres://app:hidden@127.0.0.1:1/app");
-    check_with(&world, &[("CLERK_API_URL", &url), away])
+    check_with(&fixture, &[("CLERK_API_URL", &url), away])
         .await
         .assert_failed(&["database"])
         .assert_check("clock", "warn", "it is unknown which one is off")
@@ -271,14 +272,14 @@ async fn a_wrong_clock_is_reported() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn an_invalid_configuration_is_reported() {
-    let world = mirrored(3).await;
+    let fixture = mirrored(3).await;
     let folder = tempfile::tempdir().unwrap();
     let file = folder.path().join("config.toml");
     let path = file.display().to_string();
     let check = async |text: &str, environment: &[(&str, &str)]| {
         fs::write(&file, text).unwrap();
         let arguments = ["check", "--config", &path, "--format", "json"];
-        CheckReport::new(world.run_with(&arguments, environment).await)
+        CheckReport::new(fixture.run_with(&arguments, environment).await)
     };
     let misspelt = check("[schedule]\nfulll = \"\"\n", &[]).await;
     misspelt
@@ -328,7 +329,7 @@ async fn an_invalid_configuration_is_reported() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn world_readable_secrets_are_reported() {
-    let world = World::new(3).await;
+    let fixture = Fixture::new(3).await;
     let folder = tempfile::tempdir().unwrap();
     fs::set_permissions(folder.path(), Permissions::from_mode(0o755)).unwrap();
     let write = |name: &str, mode, text: &str| {
@@ -337,13 +338,13 @@ async fn world_readable_secrets_are_reported() {
         fs::set_permissions(&file, Permissions::from_mode(mode)).unwrap();
         file.display().to_string()
     };
-    let with_key = format!("[clerk]\nsecret_key = \"{}\"\n", world.sim.secret_key());
+    let with_key = format!("[clerk]\nsecret_key = \"{}\"\n", fixture.sim.secret_key());
     let check = async |config: &str, key: &str| {
         let environment = [("CLERK_SECRET_KEY", ""), ("CLERK_SECRET_KEY_FILE", key)];
         let arguments = ["check", "--config", config, "--format", "json"];
-        let checked = CheckReport::new(world.run_with(&arguments, &environment).await);
+        let checked = CheckReport::new(fixture.run_with(&arguments, &environment).await);
         checked.assert_failed(&[]);
-        assert!(!checked.ran.stdout.contains(world.sim.secret_key()), "{checked:#?}");
+        assert!(!checked.ran.stdout.contains(fixture.sim.secret_key()), "{checked:#?}");
         checked
     };
     let (open, closed) = (
@@ -352,7 +353,7 @@ async fn world_readable_secrets_are_reported() {
     );
     let (plain, key) = (
         write("plain.toml", 0o644, ""),
-        write("key", 0o604, world.sim.secret_key()),
+        write("key", 0o604, fixture.sim.secret_key()),
     );
     let report = check(&open, "").await;
     report
@@ -366,16 +367,20 @@ async fn world_readable_secrets_are_reported() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn syncs_warn_of_world_readable_secrets() {
-    let world = World::new(3).await;
+    let fixture = Fixture::new(3).await;
     let folder = tempfile::tempdir().unwrap();
     fs::set_permissions(folder.path(), Permissions::from_mode(0o755)).unwrap();
     let file = folder.path().join("config.toml");
-    fs::write(&file, format!("[clerk]\nsecret_key = \"{}\"\n", world.sim.secret_key())).unwrap();
+    fs::write(
+        &file,
+        format!("[clerk]\nsecret_key = \"{}\"\n", fixture.sim.secret_key()),
+    )
+    .unwrap();
     let path = file.display().to_string();
     let said = async |mode, arguments: &[&str]| {
         fs::set_permissions(&file, Permissions::from_mode(mode)).unwrap();
         let arguments = [&["--config", &path], arguments].concat();
-        let mut command = world.command(&arguments);
+        let mut command = fixture.command(&arguments);
         command.env("CLERK_SECRET_KEY", "").envs([NEVER]);
         let process = Process::spawn(command);
         if arguments.len() == 2 {
@@ -383,7 +388,7 @@ async fn syncs_warn_of_world_readable_secrets() {
             process.signal(Signal::TERM);
         }
         let ran = process.wait_for_exit().await;
-        assert_eq!(ran.code, Some(0), "{ran:#?}");
+        ran.assert_exit(Exit::Ok);
         ran.stderr.matches(&format!("hint=\"chmod o-r {path}\"")).count()
     };
     for arguments in [&["--once"][..], &["--dry-run"], &[]] {
@@ -394,11 +399,11 @@ async fn syncs_warn_of_world_readable_secrets() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_running_daemon_is_recognized() {
-    let world = World::new(30).await;
-    let watched = MonitoredDaemon::start(&world, &[EVERY_SECOND]).await;
+    let fixture = Fixture::new(30).await;
+    let watched = MonitoredDaemon::start(&fixture, &[EVERY_SECOND]).await;
     watched.wait_until_ready("in sync").await;
     let listen = ("CLERK2PG_HTTP__LISTEN", watched.address.as_str());
-    check_with_daemon(&world, &[listen])
+    check_with_daemon(&fixture, &[listen])
         .await
         .assert_failed(&[])
         .assert_check(
@@ -407,17 +412,17 @@ async fn a_running_daemon_is_recognized() {
             &format!("a daemon answers at http://{}/: in sync", watched.address),
         );
     // The check leaves the daemon's notifications alone.
-    world.db.execute("NOTIFY clerk2pg, 'full'").await;
-    world.syncs(2).await;
+    fixture.db.execute("NOTIFY clerk2pg, 'full'").await;
+    fixture.syncs(2).await;
     assert_eq!(watched.daemon.count_in_log("WARN"), 0, "{}", watched.daemon.log());
 
     // A syncing daemon holds the lease.
-    world
+    fixture
         .sim
         .set_faults(Rule::new(Effect::LatencyMs(300)).on([Endpoint::List]));
     let holds = async || {
-        world.db.execute("NOTIFY clerk2pg, 'full'").await;
-        let checked = check_with_daemon(&world, &[listen]).await;
+        fixture.db.execute("NOTIFY clerk2pg, 'full'").await;
+        let checked = check_with_daemon(&fixture, &[listen]).await;
         let lease = checked.find("lease");
         lease["status"] == "ok"
             && lease["message"]
@@ -426,35 +431,35 @@ async fn a_running_daemon_is_recognized() {
                 .contains(" is syncing now; of the daemons, ")
     };
     eventually("a check meets a sync", holds).await;
-    world.sim.set_faults(Quirks {
+    fixture.sim.set_faults(Quirks {
         unauthorized: true,
         ..Quirks::default()
     });
     watched.wait_until_not_ready("refused").await;
-    check_with_daemon(&world, &[listen])
+    check_with_daemon(&fixture, &[listen])
         .await
         .assert_failed(&["clerk"])
         .assert_check("listener", "warn", "and is not ready: ");
-    assert_eq!(watched.daemon.stop(Signal::TERM).await.code, Some(0));
+    watched.daemon.stop(Signal::TERM).await.assert_exit(Exit::Ok);
 
     let taken = TcpListener::bind("127.0.0.1:0").unwrap();
     let address = taken.local_addr().unwrap().to_string();
-    check_with(&world, &[("CLERK2PG_HTTP__LISTEN", &address)])
+    check_with(&fixture, &[("CLERK2PG_HTTP__LISTEN", &address)])
         .await
         .assert_check("listener", "warn", "Address already in use")
         .assert_hint("listener", "choose another one in http.listen");
 }
 
 /// Runs a check while a daemon writes.
-async fn check_with_daemon(world: &World, environment: &[(&str, &str)]) -> CheckReport {
-    CheckReport::new(world.run_with(&["check", "--format", "json"], environment).await)
+async fn check_with_daemon(fixture: &Fixture, environment: &[(&str, &str)]) -> CheckReport {
+    CheckReport::new(fixture.run_with(&["check", "--format", "json"], environment).await)
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn schedules_beyond_the_budget_are_reported() {
-    let world = World::new(3).await;
+    let fixture = Fixture::new(3).await;
     let often = [EVERY_SECOND, ("CLERK2PG_CLERK__RATE_LIMIT", "10")];
-    check_with(&world, &often)
+    check_with(&fixture, &often)
         .await
         .assert_failed(&[])
         .assert_check("budget", "warn", "1 requests a second")

@@ -6,7 +6,7 @@ use rustix::process::Signal;
 use crate::support::{
     check::{CheckReport, check_with},
     connecting::url,
-    fixture::{World, mirrored},
+    fixture::{Fixture, mirrored},
     postgres::Postgres,
     program::{ProgramOutput, command},
     proxy::{Proxy, upstream},
@@ -18,9 +18,9 @@ const BY_HAND: (&str, &str) = ("CLERK2PG_DATABASE__MIGRATE", "false");
 
 #[tokio::test(flavor = "multi_thread")]
 async fn an_unreachable_database_is_reported() {
-    let world = mirrored(3).await;
+    let fixture = mirrored(3).await;
     let check = async |url: &str, says: &str| {
-        let checked = check_with(&world, &[("DATABASE_URL", url)]).await;
+        let checked = check_with(&fixture, &[("DATABASE_URL", url)]).await;
         checked
             .assert_failed(&["database"])
             .assert_check("database", "failed", says)
@@ -31,9 +31,9 @@ async fn an_unreachable_database_is_reported() {
             checked.assert_check(name, "skipped", "there is no connection to the database");
         }
     };
-    let server = upstream(&world.db.url);
+    let server = upstream(&fixture.db.url);
     let mut proxy = Proxy::refusing(server);
-    let away = proxy.url(&world.db.url);
+    let away = proxy.url(&fixture.db.url);
     check(&away, "Postgres cannot be reached").await;
     proxy.go_silent();
     check(&format!("{away}?connect_timeout=60"), "no answer within 12 s").await;
@@ -43,49 +43,49 @@ async fn an_unreachable_database_is_reported() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn the_state_of_the_schema_is_reported() {
-    let world = World::new(3).await;
-    let nothing = check_with(&world, &[BY_HAND]).await;
+    let fixture = Fixture::new(3).await;
+    let nothing = check_with(&fixture, &[BY_HAND]).await;
     nothing
         .assert_failed(&["schema"])
         .assert_check("permissions", "skipped", "")
         .assert_check("schema", "failed", "is missing")
         .assert_hint("schema", "clerk2pg migrate");
-    world.db.execute("CREATE SCHEMA clerk").await;
-    check_with(&world, &[])
+    fixture.db.execute("CREATE SCHEMA clerk").await;
+    check_with(&fixture, &[])
         .await
         .assert_failed(&[])
         .assert_check("schema", "ok", "not there yet");
 
-    world.db.execute("CREATE TABLE clerk.orders (id text)").await;
-    check_with(&world, &[])
+    fixture.db.execute("CREATE TABLE clerk.orders (id text)").await;
+    check_with(&fixture, &[])
         .await
         .assert_failed(&["schema"])
         .assert_check("schema", "failed", "that is not clerk2pg's")
         .assert_check("permissions", "skipped", "")
         .assert_check("lease", "skipped", "");
-    world.db.execute("DROP TABLE clerk.orders").await;
+    fixture.db.execute("DROP TABLE clerk.orders").await;
 
-    assert_eq!(world.once().await.code, Some(0));
+    fixture.once().await.assert_exit(Exit::Ok);
     // The state that an older version leaves.
     let older = "DELETE FROM clerk.__diesel_schema_migrations WHERE version = (SELECT max(version) FROM clerk.__diesel_schema_migrations)";
-    world.db.execute(&format!("BEGIN; {older}; COMMIT")).await;
-    let pending = check_with(&world, &[]).await;
+    fixture.db.execute(&format!("BEGIN; {older}; COMMIT")).await;
+    let pending = check_with(&fixture, &[]).await;
     pending
         .assert_failed(&[])
         .assert_check("schema", "ok", "the next start applies the pending migrations")
         .assert_check("permissions", "ok", "may apply the pending migrations")
         .assert_check("instance", "ok", "this database mirrors it")
         .assert_check("lease", "skipped", "migrations are pending");
-    check_with(&world, &[BY_HAND])
+    check_with(&fixture, &[BY_HAND])
         .await
         .assert_failed(&["schema"])
         .assert_check("schema", "failed", "older than this clerk2pg")
         .assert_hint("schema", "clerk2pg migrate");
-    world
+    fixture
         .db
         .execute("INSERT INTO clerk.__diesel_schema_migrations VALUES ('99991231000000')")
         .await;
-    check_with(&world, &[]).await.assert_failed(&["schema"]).assert_check(
+    check_with(&fixture, &[]).await.assert_failed(&["schema"]).assert_check(
         "schema",
         "failed",
         "newer than this clerk2pg: it has the migration 99991231000000",
@@ -94,11 +94,11 @@ async fn the_state_of_the_schema_is_reported() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn missing_privileges_are_listed_with_the_grant_that_adds_them() {
-    let world = World::new(10).await;
-    let role = Role::new(&world).await;
+    let fixture = Fixture::new(10).await;
+    let role = Role::new(&fixture).await;
     let name = &role.name;
-    let check = async || check_with(&world, &[("DATABASE_URL", &role.url)]).await;
-    let run = async |arguments: &[&str]| world.run_with(arguments, &[("DATABASE_URL", &role.url)]).await;
+    let check = async || check_with(&fixture, &[("DATABASE_URL", &role.url)]).await;
+    let run = async |arguments: &[&str]| fixture.run_with(arguments, &[("DATABASE_URL", &role.url)]).await;
 
     let checked = check().await;
     checked
@@ -109,14 +109,14 @@ async fn missing_privileges_are_listed_with_the_grant_that_adds_them() {
             &format!("{name} may not create the schema clerk in "),
         )
         .assert_hint("permissions", &format!("CREATE SCHEMA clerk AUTHORIZATION {name}"));
-    world.db.execute("CREATE SCHEMA clerk").await;
+    fixture.db.execute("CREATE SCHEMA clerk").await;
     check().await.assert_failed(&["permissions"]).assert_check(
         "permissions",
         "failed",
         &format!("{name} may not create in the schema clerk, which is "),
     );
 
-    assert_eq!(world.once().await.code, Some(0));
+    fixture.once().await.assert_exit(Exit::Ok);
     let lacking = check().await;
     lacking
         .assert_failed(&["permissions"])
@@ -125,7 +125,7 @@ async fn missing_privileges_are_listed_with_the_grant_that_adds_them() {
         .assert_check("instance", "ok", "it is unknown whether this database mirrors it")
         .assert_check("lease", "skipped", "");
     // The hint's grant is enough for a sync.
-    grant(&world, &lacking).await;
+    grant(&fixture, &lacking).await;
     check()
         .await
         .assert_failed(&[])
@@ -133,45 +133,47 @@ async fn missing_privileges_are_listed_with_the_grant_that_adds_them() {
         .assert_check("schema", "ok", "up to date")
         .assert_check("instance", "ok", "this database mirrors it")
         .assert_check("lease", "ok", "free");
-    let ids = world.sim.user_ids();
-    world.sim.delete(&ids[4]);
-    world.sim.update(&ids[5], |user| user["first_name"] = "Changed".into());
-    world.sim.create_random();
+    let ids = fixture.sim.user_ids();
+    fixture.sim.delete(&ids[4]);
+    fixture
+        .sim
+        .update(&ids[5], |user| user["first_name"] = "Changed".into());
+    fixture.sim.create_random();
     run(&["--once", "--format", "json"])
         .await
         .assert(Exit::Ok, changed().created(1).updated(1).deleted(1).unchanged(8));
-    world.assert_in_sync().await;
+    fixture.assert_in_sync().await;
 
-    let bad = world.sim.insert_unstorable(Unstorable::ManyKeys);
+    let bad = fixture.sim.insert_unstorable(Unstorable::ManyKeys);
     run(&["--once", "--format", "json"])
         .await
         .assert(Exit::Ok, in_sync().unchanged(10).rejected(1));
     for id in [&bad, &ids[0], &ids[1], &ids[2], &ids[3], &ids[6], &ids[7]] {
-        world.sim.delete(id);
+        fixture.sim.delete(id);
     }
     let strict = [
         ("DATABASE_URL", role.url.as_str()),
         ("CLERK2PG_DELETES__MIN_COUNT", "1"),
         ("CLERK2PG_DELETES__MAX_COUNT", "1"),
     ];
-    let ran = world.once_with(&strict).await;
+    let ran = fixture.once_with(&strict).await;
     ran.assert(Exit::Held, held(6).unchanged(4));
     let sum = ran.json()["plan"].as_str().unwrap().to_owned();
-    assert_eq!(run(&["approve", &sum]).await.code, Some(0));
-    world
+    run(&["approve", &sum]).await.assert_exit(Exit::Ok);
+    fixture
         .once_with(&strict)
         .await
         .assert(Exit::Ok, changed().deleted(6).unchanged(4));
-    world.assert_in_sync().await;
+    fixture.assert_in_sync().await;
 
-    let daemon = world.start_daemon(&[("DATABASE_URL", &role.url)]);
-    world.sim.create_random();
-    world.wait_for_next_sync().await;
+    let daemon = fixture.start_daemon(&[("DATABASE_URL", &role.url)]);
+    fixture.sim.create_random();
+    fixture.wait_for_next_sync().await;
     assert_eq!(daemon.count_in_log("WARN"), 0, "{}", daemon.log());
-    assert_eq!(daemon.stop(Signal::TERM).await.code, Some(0));
+    daemon.stop(Signal::TERM).await.assert_exit(Exit::Ok);
 
     // Exactly what is revoked is listed.
-    world
+    fixture
         .db
         .execute(&format!(
             "REVOKE DELETE ON clerk.users FROM {name}; REVOKE UPDATE, DELETE ON clerk.missing_users FROM {name};
@@ -184,10 +186,10 @@ async fn missing_privileges_are_listed_with_the_grant_that_adds_them() {
         "failed",
         &format!("{name} lacks DELETE on clerk.users; UPDATE, DELETE on clerk.missing_users; EXECUTE on FUNCTION clerk.user_document(clerk.users)"),
     );
-    grant(&world, &partial).await;
+    grant(&fixture, &partial).await;
     check().await.assert_failed(&[]);
 
-    world
+    fixture
         .db
         .execute("ALTER TABLE clerk.users ENABLE ROW LEVEL SECURITY")
         .await;
@@ -197,25 +199,25 @@ async fn missing_privileges_are_listed_with_the_grant_that_adds_them() {
         "failed",
         &format!("{name} lacks a row-level security policy that shows it the rows of clerk.users"),
     );
-    grant(&world, &hidden).await;
+    grant(&fixture, &hidden).await;
     check()
         .await
         .assert_failed(&[])
         .assert_check("permissions", "warn", "decides which rows of clerk.users");
-    world.sim.create_random();
+    fixture.sim.create_random();
     let ran = run(&["--once", "--format", "json"]).await;
     ran.assert(Exit::Ok, changed().created(1).unchanged(5));
-    world.assert_in_sync().await;
+    fixture.assert_in_sync().await;
 
     // Tables of later versions are checked as well.
-    world.db.execute("CREATE TABLE clerk.brand_new ()").await;
+    fixture.db.execute("CREATE TABLE clerk.brand_new ()").await;
     check().await.assert_failed(&["permissions"]).assert_check(
         "permissions",
         "failed",
         &format!("{name} lacks SELECT, INSERT, UPDATE, DELETE on clerk.brand_new"),
     );
     let older = "DELETE FROM clerk.__diesel_schema_migrations WHERE version = (SELECT max(version) FROM clerk.__diesel_schema_migrations)";
-    world.db.execute(older).await;
+    fixture.db.execute(older).await;
     check()
         .await
         .assert_failed(&["permissions"])
@@ -225,21 +227,21 @@ async fn missing_privileges_are_listed_with_the_grant_that_adds_them() {
             "may not apply the pending migrations: clerk.__diesel_schema_migrations is ",
         )
         .assert_hint("permissions", "run `clerk2pg migrate` as ");
-    role.end(&world).await;
+    role.end(&fixture).await;
 }
 
 /// Runs the SQL of the hint.
-async fn grant(world: &World, checked: &CheckReport) {
+async fn grant(fixture: &Fixture, checked: &CheckReport) {
     let hint = checked.find("permissions")["hint"].as_str().unwrap();
     let (_, sql) = hint.split_once(": ").unwrap();
-    world.db.execute(sql).await;
+    fixture.db.execute(sql).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_wrong_password_and_a_read_only_server_are_reported() {
-    let world = mirrored(3).await;
+    let fixture = mirrored(3).await;
     let server = Postgres::start().await;
-    let check = async |url: &str| check_with(&world, &[("DATABASE_URL", url), ("PGSSLMODE", "")]).await;
+    let check = async |url: &str| check_with(&fixture, &[("DATABASE_URL", url), ("PGSSLMODE", "")]).await;
     let wrong = format!(
         "postgres://plain:hidden_too@127.0.0.1:{}/postgres?sslmode=disable",
         server.port
@@ -276,11 +278,11 @@ async fn a_wrong_password_and_a_read_only_server_are_reported() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn the_protection_of_the_connection_is_reported() {
-    let (world, server) = (World::new(3).await, Postgres::start().await);
+    let (fixture, server) = (Fixture::new(3).await, Postgres::start().await);
     let roots = format!("sslrootcert={}", server.file("ca.pem", &server.authority.certificate));
     let check = async |role: &str, parameters: &str| {
         let url = url(&server, role, parameters);
-        check_with(&world, &[("DATABASE_URL", &url), ("PGSSLMODE", "")]).await
+        check_with(&fixture, &[("DATABASE_URL", &url), ("PGSSLMODE", "")]).await
     };
     let tls = async |role: &str, parameters: &str, status: &str, says: &str| {
         check(role, parameters)
@@ -334,9 +336,9 @@ async fn the_protection_of_the_connection_is_reported() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_pooler_that_drops_notifications_is_reported() {
-    let world = mirrored(3).await;
-    let pooler = Proxy::without_notifications(upstream(&world.db.url));
-    check_with(&world, &[("DATABASE_URL", &pooler.url(&world.db.url))])
+    let fixture = mirrored(3).await;
+    let pooler = Proxy::without_notifications(upstream(&fixture.db.url));
+    check_with(&fixture, &[("DATABASE_URL", &pooler.url(&fixture.db.url))])
         .await
         .assert_failed(&[])
         .assert_check("notifications", "warn", "NOTIFY clerk2pg does not arrive")
@@ -347,7 +349,7 @@ async fn a_pooler_that_drops_notifications_is_reported() {
 /// Reads the server's log of statements.
 #[tokio::test(flavor = "multi_thread")]
 async fn check_runs_no_statement_that_writes() {
-    let (world, server) = (World::new(3).await, Postgres::start().await);
+    let (fixture, server) = (Fixture::new(3).await, Postgres::start().await);
     server.set("log_line_prefix = '%a says '").await;
     server.set("log_statement = 'all'").await;
     let url = url(&server, "plain", "sslmode=disable");
@@ -355,17 +357,17 @@ async fn check_runs_no_statement_that_writes() {
         let mut command = command();
         command.args(arguments).envs([
             ("DATABASE_URL", url.as_str()),
-            ("CLERK_SECRET_KEY", world.sim.secret_key()),
-            ("CLERK_API_URL", &world.sim.url()),
+            ("CLERK_SECRET_KEY", fixture.sim.secret_key()),
+            ("CLERK_API_URL", &fixture.sim.url()),
         ]);
         command.output().await.unwrap().into()
     };
     for prepares in [&[][..], &["--once"]] {
         if !prepares.is_empty() {
-            assert_eq!(run(prepares).await.code, Some(0));
+            run(prepares).await.assert_exit(Exit::Ok);
         }
         let before = server.log().len();
-        assert_eq!(run(&["check"]).await.code, Some(0));
+        run(&["check"]).await.assert_exit(Exit::Ok);
         let log = server.log().split_off(before);
         let statements: Vec<&str> = log
             .lines()

@@ -6,7 +6,7 @@ use clerk_sim::Unstorable;
 use serde_json::Value;
 
 use crate::support::{
-    fixture::{World, mirrored},
+    fixture::{Fixture, mirrored},
     summary::{Exit, changed, failed, in_sync, planned},
 };
 
@@ -29,23 +29,23 @@ const REPORT: [&str; 10] = [
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_report_is_one_object_with_these_keys() {
-    let world = World::new(10).await;
+    let fixture = Fixture::new(10).await;
     for arguments in [
         &["--dry-run", "--format", "json"][..],
         &["--once", "--format", "json"],
         &["--format=json", "--once"],
     ] {
-        let before = world.sim.requests();
-        let ran = world.run(arguments).await;
+        let before = fixture.sim.requests();
+        let ran = fixture.run(arguments).await;
         assert_eq!((ran.code, ran.stdout.lines().count()), (Some(0), 1), "{ran:#?}");
         let json = ran.json();
         assert_eq!(keys(&json), BTreeSet::from(REPORT));
-        assert_eq!(json["requests"], world.sim.requests() - before);
+        assert_eq!(json["requests"], fixture.sim.requests() - before);
         assert_eq!(json["plan"], Value::Null);
         assert!(json["duration_ms"].as_u64().unwrap() > 0);
     }
     // A failed sync reports the same keys and an error.
-    let ran = world
+    let ran = fixture
         .run_with(
             &["--once", "--format", "json"],
             &[("CLERK_SECRET_KEY", "sk_live_other")],
@@ -59,51 +59,54 @@ async fn a_report_is_one_object_with_these_keys() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_dry_run_of_an_empty_database_leaves_it_empty() {
-    let world = World::new(12).await;
-    let ran = world.run(&["--dry-run"]).await;
-    assert_eq!(ran.code, Some(0), "{ran:#?}");
-    let mut expected: BTreeSet<String> = world.sim.user_ids().iter().map(|id| format!("+ {id}")).collect();
+    let fixture = Fixture::new(12).await;
+    let ran = fixture.run(&["--dry-run"]).await;
+    ran.assert_exit(Exit::Ok);
+    let mut expected: BTreeSet<String> = fixture.sim.user_ids().iter().map(|id| format!("+ {id}")).collect();
     expected.insert(String::new());
     expected.insert("Plan: 12 to create, 0 to update, 0 to delete, 0 unchanged.".to_owned());
     assert_eq!(ran.stdout.lines().map(str::to_owned).collect::<BTreeSet<_>>(), expected);
-    assert_eq!(world.run(&["--dry-run", "--exit-code"]).await.code, Some(4));
+    fixture
+        .run(&["--dry-run", "--exit-code"])
+        .await
+        .assert_exit(Exit::Differences);
     let schemas = "SELECT count(*) FROM pg_namespace WHERE nspname = 'clerk'";
-    assert_eq!(world.db.number(schemas).await, 0);
+    assert_eq!(fixture.db.number(schemas).await, 0);
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_sync_does_what_the_dry_run_before_it_printed() {
-    let world = mirrored(30).await;
-    let ids = world.sim.user_ids();
-    let in_sync = world.run(&["--dry-run", "--exit-code"]).await;
-    assert_eq!(in_sync.code, Some(0), "{in_sync:#?}");
+    let fixture = mirrored(30).await;
+    let ids = fixture.sim.user_ids();
+    let in_sync = fixture.run(&["--dry-run", "--exit-code"]).await;
+    in_sync.assert_exit(Exit::Ok);
     let expected = format!(
         "No changes. The mirror is in sync with {} (30 users).\n",
-        world.sim.instance_id()
+        fixture.sim.instance_id()
     );
     assert_eq!(in_sync.stdout, expected);
 
     for at in [3, 9] {
-        world.sim.delete(&ids[at]);
+        fixture.sim.delete(&ids[at]);
     }
-    world.sim.update(&ids[5], |user| {
+    fixture.sim.update(&ids[5], |user| {
         user["first_name"] = "Changed".into();
         user["public_metadata"] = serde_json::json!({"changed": true});
         user["updated_at"] = (user["updated_at"].as_i64().unwrap() + 1).into();
     });
     // Clerk does not always change `updated_at`.
-    let mut banned = world.sim.document(&ids[6]).unwrap();
+    let mut banned = fixture.sim.document(&ids[6]).unwrap();
     banned["banned"] = (banned["banned"] != true).into();
     banned["brand_new_key"] = 1.into();
-    world.sim.insert(banned);
-    let new = world.sim.create_random();
-    let bad = world.sim.insert_unstorable(Unstorable::ManyKeys);
-    let versions = world.db.versions().await;
+    fixture.sim.insert(banned);
+    let new = fixture.sim.create_random();
+    let bad = fixture.sim.insert_unstorable(Unstorable::ManyKeys);
+    let versions = fixture.db.versions().await;
     let runs = "SELECT count(*) FROM clerk.sync_runs";
-    let before = world.db.number(runs).await;
+    let before = fixture.db.number(runs).await;
 
-    let ran = world.run(&["--dry-run"]).await;
-    assert_eq!(ran.code, Some(0), "{ran:#?}");
+    let ran = fixture.run(&["--dry-run"]).await;
+    ran.assert_exit(Exit::Ok);
     let (lines, totals) = ran.stdout.split_once("\n\n").unwrap();
     let lines: BTreeSet<&str> = lines.lines().collect();
     let changed_id = format!("~ {} first_name, public_metadata, updated_at", ids[5]);
@@ -116,7 +119,7 @@ async fn a_sync_does_what_the_dry_run_before_it_printed() {
         format!("! {bad} the document has more than 1000 keys"),
     ];
     assert_eq!(lines, expected.iter().map(String::as_str).collect());
-    let json = world.run(&["--dry-run", "--format", "json"]).await;
+    let json = fixture.run(&["--dry-run", "--format", "json"]).await;
     json.assert(
         Exit::Ok,
         planned().created(1).updated(2).deleted(2).unchanged(26).rejected(1),
@@ -128,13 +131,16 @@ async fn a_sync_does_what_the_dry_run_before_it_printed() {
             "Plan: 1 to create, 2 to update, 2 to delete, 26 unchanged.\n1 user cannot be stored.\nChecksum of the deletions: {sum}\n"
         )
     );
-    assert_eq!(world.run(&["--dry-run", "--exit-code"]).await.code, Some(4));
+    fixture
+        .run(&["--dry-run", "--exit-code"])
+        .await
+        .assert_exit(Exit::Differences);
     assert_eq!(
-        (world.db.versions().await, world.db.number(runs).await),
+        (fixture.db.versions().await, fixture.db.number(runs).await),
         (versions, before)
     );
 
-    world.once().await.assert(
+    fixture.once().await.assert(
         Exit::Ok,
         changed().created(1).updated(2).deleted(2).unchanged(26).rejected(1),
     );
@@ -142,25 +148,25 @@ async fn a_sync_does_what_the_dry_run_before_it_printed() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn status_as_text() {
-    let world = World::new(12).await;
-    let ran = world.run(&["status"]).await;
-    assert_eq!(ran.code, Some(1));
+    let fixture = Fixture::new(12).await;
+    let ran = fixture.run(&["status"]).await;
+    ran.assert_exit(Exit::Failed);
     assert!(
         ran.stderr
             .contains("there is no mirror in this database yet\nhint: run `clerk2pg --once` first"),
         "{ran:#?}"
     );
 
-    let bad = world.sim.insert_unstorable(Unstorable::CreatedAtAsWord);
-    world.once().await.assert(Exit::Ok, changed().created(12).rejected(1));
-    world
+    let bad = fixture.sim.insert_unstorable(Unstorable::CreatedAtAsWord);
+    fixture.once().await.assert(Exit::Ok, changed().created(12).rejected(1));
+    fixture
         .once_with(&[("CLERK_SECRET_KEY", "sk_live_other")])
         .await
         .assert(Exit::Failed, failed());
-    let ran = world.run_with(&["status"], &[("CLERK_SECRET_KEY", "")]).await;
+    let ran = fixture.run_with(&["status"], &[("CLERK_SECRET_KEY", "")]).await;
     assert_eq!((ran.code, ran.stderr.as_str()), (Some(0), ""), "{ran:#?}");
     for part in [
-        &format!("12 users of {} (production)", world.sim.instance_id()),
+        &format!("12 users of {} (production)", fixture.sim.instance_id()),
         "Last successful full sync",
         "1 user rejected",
         &bad,
@@ -178,13 +184,13 @@ async fn status_as_text() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn status_as_json() {
-    let world = mirrored(12).await;
-    world.once().await.assert(Exit::Ok, in_sync().unchanged(12));
-    let ran = world.run(&["status", "--format", "json"]).await;
+    let fixture = mirrored(12).await;
+    fixture.once().await.assert(Exit::Ok, in_sync().unchanged(12));
+    let ran = fixture.run(&["status", "--format", "json"]).await;
     assert_eq!((ran.code, ran.stdout.lines().count()), (Some(0), 1), "{ran:#?}");
     let json = ran.json();
     for (key, expected) in [
-        ("instance_id", Value::from(world.sim.instance_id())),
+        ("instance_id", Value::from(fixture.sim.instance_id())),
         ("environment_type", "production".into()),
         ("users", 12.into()),
         ("held", 0.into()),
@@ -204,17 +210,17 @@ async fn status_as_json() {
 
 /// Returns everything that the program logs at a level, and the password in the database URL: the
 /// server's own, or any password if it asks for none.
-async fn everything_said(world: &World, level: &str) -> (String, String) {
-    let (scheme, rest) = world.db.url.split_once("://").unwrap();
+async fn everything_said(fixture: &Fixture, level: &str) -> (String, String) {
+    let (scheme, rest) = fixture.db.url.split_once("://").unwrap();
     let (who, place) = rest.rsplit_once('@').unwrap_or(("postgres", rest));
     let (user, password) = who.split_once(':').unwrap_or((who, "hidden_password"));
     let url = format!("{scheme}://{user}:{password}@{place}");
     let mut said = String::new();
     for arguments in [&["--dry-run"][..], &["--once"], &["status"], &["migrate"]] {
-        let ran = world
+        let ran = fixture
             .run_with(arguments, &[("DATABASE_URL", &url), ("RUST_LOG", level)])
             .await;
-        assert_eq!(ran.code, Some(0), "{ran:#?}");
+        ran.assert_exit(Exit::Ok);
         said += &ran.stdout;
         said += &ran.stderr;
     }
@@ -223,14 +229,14 @@ async fn everything_said(world: &World, level: &str) -> (String, String) {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn no_secret_is_logged_at_any_level() {
-    let world = World::new(10).await;
-    world.sim.insert_unstorable(Unstorable::CreatedAtAsList);
-    let (said, password) = everything_said(&world, "trace").await;
+    let fixture = Fixture::new(10).await;
+    fixture.sim.insert_unstorable(Unstorable::CreatedAtAsList);
+    let (said, password) = everything_said(&fixture, "trace").await;
     assert!(
         said.contains("TRACE") && said.contains("DEBUG"),
         "the test would not see what it looks for"
     );
-    for secret in [&password, world.sim.secret_key()] {
+    for secret in [&password, fixture.sim.secret_key()] {
         let place = said
             .find(secret)
             .map(|at| said[at.saturating_sub(300)..].lines().take(3).collect::<Vec<_>>());
@@ -240,23 +246,23 @@ async fn no_secret_is_logged_at_any_level() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn no_personal_data_is_logged_above_debug() {
-    let world = World::new(40).await;
+    let fixture = Fixture::new(40).await;
     for kind in [
         Unstorable::CreatedAtAsList,
         Unstorable::CreatedAtTooLate,
         Unstorable::InvalidUtf8,
         Unstorable::CreatedAtAsWord,
     ] {
-        world.sim.insert_unstorable(kind);
+        fixture.sim.insert_unstorable(kind);
     }
-    let (mut said, _) = everything_said(&world, "info").await;
-    world.sim.delete(&world.sim.user_ids()[3]);
-    for id in &world.sim.user_ids()[5..15] {
-        world.sim.update(id, |user| user["first_name"] = "Somebody".into());
+    let (mut said, _) = everything_said(&fixture, "info").await;
+    fixture.sim.delete(&fixture.sim.user_ids()[3]);
+    for id in &fixture.sim.user_ids()[5..15] {
+        fixture.sim.update(id, |user| user["first_name"] = "Somebody".into());
     }
-    said += &everything_said(&world, "info").await.0;
+    said += &everything_said(&fixture, "info").await.0;
     assert!(!said.contains('@') && !said.contains("Somebody"), "{said}");
-    let names = world
+    let names = fixture
         .db
         .client
         .query("SELECT last_name FROM clerk.users WHERE length(last_name) > 4", &[])

@@ -6,7 +6,7 @@ use rustix::process::Signal;
 
 use crate::support::{
     faults::slow_pages,
-    fixture::{World, mirrored},
+    fixture::{Fixture, mirrored},
     monitored::{ANY, MonitoredDaemon},
     process::{EVERY_SECOND, NEVER, Process},
     summary::{Exit, changed, held},
@@ -16,7 +16,7 @@ use crate::support::{
 /// The lease's duration in these tests.
 const LEASE: (&str, &str) = ("CLERK2PG_LEASE__TTL", "3s");
 
-impl World {
+impl Fixture {
     /// Moves the database's clock, as far as expiries show it.
     async fn clock_jumps(&self, by: &str) {
         let sql = format!(
@@ -41,89 +41,89 @@ impl World {
 }
 
 /// Starts a leader and a standby.
-async fn two(world: &World) -> (Process, MonitoredDaemon) {
-    let leader = world.start_incremental(&[LEASE]).await;
-    let standby = MonitoredDaemon::new(world.start_daemon(&[NEVER, EVERY_SECOND, LEASE, ANY])).await;
-    world.stand_by(1).await;
+async fn two(fixture: &Fixture) -> (Process, MonitoredDaemon) {
+    let leader = fixture.start_incremental(&[LEASE]).await;
+    let standby = MonitoredDaemon::new(fixture.start_daemon(&[NEVER, EVERY_SECOND, LEASE, ANY])).await;
+    fixture.stand_by(1).await;
     standby.wait_until_ready("standing by").await;
     (leader, standby)
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_standby_takes_over_when_the_leader_died_before_the_clock_went_back() {
-    let world = World::new(20).await;
-    let (leader, standby) = two(&world).await;
+    let fixture = Fixture::new(20).await;
+    let (leader, standby) = two(&fixture).await;
     leader.kill().await;
-    world.clock_jumps("-30 minutes").await;
+    fixture.clock_jumps("-30 minutes").await;
     eventually("the other one leads", async || {
-        world.leader().await == Some(standby.daemon.pid())
+        fixture.leader().await == Some(standby.daemon.pid())
     })
     .await;
-    world.sim.create_random();
-    world.wait_until_mirrored().await;
+    fixture.sim.create_random();
+    fixture.wait_until_mirrored().await;
     standby.wait_until_ready("in sync").await;
-    assert_eq!(standby.daemon.stop(Signal::TERM).await.code, Some(0));
+    standby.daemon.stop(Signal::TERM).await.assert_exit(Exit::Ok);
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_daemon_started_after_the_clock_went_back_leads_at_once() {
-    let world = World::new(20).await;
-    world.start_incremental(&[LEASE]).await.kill().await;
-    world.clock_jumps("-30 minutes").await;
+    let fixture = Fixture::new(20).await;
+    fixture.start_incremental(&[LEASE]).await.kill().await;
+    fixture.clock_jumps("-30 minutes").await;
     // The leader alone never renewed the lease, so only its first expiry is stored.
-    let daemon = world.start_incremental(&[LEASE]).await;
-    world.sim.create_random();
-    world.wait_until_mirrored().await;
-    assert_eq!(world.leader().await, Some(daemon.pid()));
-    assert_eq!(daemon.stop(Signal::TERM).await.code, Some(0));
+    let daemon = fixture.start_incremental(&[LEASE]).await;
+    fixture.sim.create_random();
+    fixture.wait_until_mirrored().await;
+    assert_eq!(fixture.leader().await, Some(daemon.pid()));
+    daemon.stop(Signal::TERM).await.assert_exit(Exit::Ok);
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_lease_taken_before_the_clock_went_back_expires() {
-    let world = World::new(20).await;
-    world
+    let fixture = Fixture::new(20).await;
+    fixture
         .sim
         .set_faults(Rule::new(Effect::Stall).on([Endpoint::List]).next(1));
-    let first = world.start_full_sync(&[LEASE, ("CLERK2PG_CLERK__TIMEOUT", "60s")]);
+    let first = fixture.start_full_sync(&[LEASE, ("CLERK2PG_CLERK__TIMEOUT", "60s")]);
     eventually("the first is at work", async || {
-        world.runs("outcome = 'running'").await == 1
+        fixture.runs("outcome = 'running'").await == 1
     })
     .await;
     first.kill().await;
-    world.clock_jumps("-30 minutes").await;
-    let ran = world.run(&["status", "--format", "json"]).await;
+    fixture.clock_jumps("-30 minutes").await;
+    let ran = fixture.run(&["status", "--format", "json"]).await;
     assert!(ran.json()["lease_holder"].is_null(), "{ran:#?}");
-    world.once().await.assert(Exit::Ok, changed().created(20));
+    fixture.once().await.assert(Exit::Ok, changed().created(20));
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn clock_jumps_lose_nothing_and_allow_one_writer_at_a_time() {
-    let world = World::new(20).await;
-    let (leader, standby) = two(&world).await;
+    let fixture = Fixture::new(20).await;
+    let (leader, standby) = two(&fixture).await;
     for by in ["30 minutes", "-30 minutes", "1 day", "-1 day"] {
-        world.clock_jumps(by).await;
-        world.sim.create_random();
-        world.sim.update_random();
-        world.sim.delete_random();
-        world.wait_until_mirrored().await;
+        fixture.clock_jumps(by).await;
+        fixture.sim.create_random();
+        fixture.sim.update_random();
+        fixture.sim.delete_random();
+        fixture.wait_until_mirrored().await;
         let pids = [leader.pid(), standby.daemon.pid()];
         eventually("one of the two leads", async || {
-            world.leader().await.is_some_and(|pid| pids.contains(&pid))
+            fixture.leader().await.is_some_and(|pid| pids.contains(&pid))
         })
         .await;
-        world.stand_by(1).await;
+        fixture.stand_by(1).await;
     }
     for process in [leader, standby.daemon] {
-        assert_eq!(process.stop(Signal::TERM).await.code, Some(0));
+        process.stop(Signal::TERM).await.assert_exit(Exit::Ok);
     }
-    world.assert_one_at_a_time().await;
+    fixture.assert_one_at_a_time().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_lease_without_a_duration_expires_after_the_readers_own() {
-    let world = World::new(20).await;
-    world.start_incremental(&[LEASE]).await.kill().await;
-    world
+    let fixture = Fixture::new(20).await;
+    fixture.start_incremental(&[LEASE]).await.kill().await;
+    fixture
         .db
         .execute(
             "UPDATE clerk.leader SET holder = 'old:1:a', expires_at = now() + interval '20 minutes', ttl = NULL;
@@ -131,21 +131,21 @@ async fn a_lease_without_a_duration_expires_after_the_readers_own() {
                  lease_ttl = NULL",
         )
         .await;
-    let daemon = world.start_incremental(&[LEASE]).await;
-    assert_eq!(world.leader().await, Some(daemon.pid()));
-    assert_eq!(daemon.stop(Signal::TERM).await.code, Some(0));
+    let daemon = fixture.start_incremental(&[LEASE]).await;
+    assert_eq!(fixture.leader().await, Some(daemon.pid()));
+    daemon.stop(Signal::TERM).await.assert_exit(Exit::Ok);
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_checkpoint_from_the_future_is_not_resumed() {
-    let world = World::new(100).await;
-    world.sim.set_faults(slow_pages(10, 100));
+    let fixture = Fixture::new(100).await;
+    fixture.sim.set_faults(slow_pages(10, 100));
     for (age, resumes) in [("1 minute", true), ("-30 minutes", false)] {
-        let run = world.start_full_sync(&[]);
+        let run = fixture.start_full_sync(&[]);
         let cut = "SELECT coalesce(sum((part #>> '{position,seen}')::bigint), 0)::bigint
             FROM clerk.sync_state, jsonb_array_elements(checkpoint -> 'parts') AS part";
         eventually("a part of the walk is done", async || {
-            world.runs("outcome = 'running'").await == 1 && world.db.number(cut).await >= 20
+            fixture.runs("outcome = 'running'").await == 1 && fixture.db.number(cut).await >= 20
         })
         .await;
         run.kill().await;
@@ -153,11 +153,11 @@ async fn a_checkpoint_from_the_future_is_not_resumed() {
             "UPDATE clerk.sync_state SET checkpoint = jsonb_set(jsonb_set(checkpoint,
                  '{{written_at}}', to_jsonb(now() - interval '{age}')), '{{started_at}}', to_jsonb(now() - interval '{age}'))"
         );
-        world.db.execute(&aged).await;
-        assert_eq!(world.once().await.code, Some(0));
+        fixture.db.execute(&aged).await;
+        fixture.once().await.assert_exit(Exit::Ok);
         let resumed = "SELECT (resumed IS NOT NULL)::text FROM clerk.sync_runs ORDER BY id DESC LIMIT 1";
-        assert_eq!(world.db.text(resumed).await, Some(resumes.to_string()), "{age}");
-        world
+        assert_eq!(fixture.db.text(resumed).await, Some(resumes.to_string()), "{age}");
+        fixture
             .db
             .execute("DELETE FROM clerk.users; UPDATE clerk.sync_state SET users = 0")
             .await;
@@ -166,23 +166,29 @@ async fn a_checkpoint_from_the_future_is_not_resumed() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn rows_held_or_updated_before_the_clock_went_back_count_as_old() {
-    let world = mirrored(50).await;
-    let ids = world.sim.user_ids();
-    let document = world.sim.document(&ids[3]).unwrap();
-    ids[..12].iter().for_each(|id| assert!(world.sim.delete(id)));
-    world.once().await.assert(Exit::Held, held(12).unchanged(38));
+    let fixture = mirrored(50).await;
+    let ids = fixture.sim.user_ids();
+    let document = fixture.sim.document(&ids[3]).unwrap();
+    ids[..12].iter().for_each(|id| assert!(fixture.sim.delete(id)));
+    fixture.once().await.assert(Exit::Held, held(12).unchanged(38));
     let ahead = "UPDATE clerk.missing_users SET held_at = held_at + interval '30 minutes'";
-    world.db.execute(ahead).await;
-    world.sim.insert(document);
-    world.once().await.assert(Exit::Held, held(11).unchanged(39));
+    fixture.db.execute(ahead).await;
+    fixture.sim.insert(document);
+    fixture.once().await.assert(Exit::Held, held(11).unchanged(39));
 
     // An older state is stored if Clerk still shows it when asked again.
     let id = &ids[20];
-    let old = world.sim.document(id).unwrap();
-    world.sim.update(id, |user| user["first_name"] = "Newer".into());
-    world.once().await.assert(Exit::Held, held(11).updated(1).unchanged(38));
+    let old = fixture.sim.document(id).unwrap();
+    fixture.sim.update(id, |user| user["first_name"] = "Newer".into());
+    fixture
+        .once()
+        .await
+        .assert(Exit::Held, held(11).updated(1).unchanged(38));
     let ahead = "UPDATE clerk.users SET changed_at = changed_at + interval '30 minutes'";
-    world.db.execute(ahead).await;
-    world.sim.insert(old);
-    world.once().await.assert(Exit::Held, held(11).updated(1).unchanged(39));
+    fixture.db.execute(ahead).await;
+    fixture.sim.insert(old);
+    fixture
+        .once()
+        .await
+        .assert(Exit::Held, held(11).updated(1).unchanged(39));
 }

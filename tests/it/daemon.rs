@@ -6,71 +6,72 @@ use clerk_sim::{Effect, Quirks, Rule};
 use rustix::process::Signal;
 
 use crate::support::{
-    fixture::World,
+    fixture::Fixture,
     process::{NEVER, Process},
+    summary::Exit,
     wait::eventually,
 };
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_full_sync_runs_at_start_and_later_ones_need_a_schedule() {
-    let world = World::new(30).await;
-    let daemon = world.start_daemon(&[NEVER]);
-    world.syncs(1).await;
-    world.assert_in_sync().await;
+    let fixture = Fixture::new(30).await;
+    let daemon = fixture.start_daemon(&[NEVER]);
+    fixture.syncs(1).await;
+    fixture.assert_in_sync().await;
 
-    world.sim.create_random();
+    fixture.sim.create_random();
     tokio::time::sleep(Duration::from_millis(1500)).await;
-    assert_eq!((world.users().await, world.runs("true").await), (30, 1));
+    assert_eq!((fixture.users().await, fixture.runs("true").await), (30, 1));
     let ran = daemon.stop(Signal::TERM).await;
     assert_eq!((ran.code, ran.stdout.as_str()), (Some(0), ""), "{ran:#?}");
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn scheduled_syncs_mirror_changes() {
-    let world = World::new(40).await;
-    let daemon = world.start_daemon(&[]);
-    world.syncs(1).await;
+    let fixture = Fixture::new(40).await;
+    let daemon = fixture.start_daemon(&[]);
+    fixture.syncs(1).await;
     for _ in 0..2 {
         for _ in 0..3 {
-            world.sim.create_random();
-            world.sim.update_random();
-            world.sim.delete_random();
+            fixture.sim.create_random();
+            fixture.sim.update_random();
+            fixture.sim.delete_random();
         }
         // Users created a moment ago are deleted ten seconds later.
-        world.wait_until_mirrored().await;
+        fixture.wait_until_mirrored().await;
     }
     let ran = daemon.stop(Signal::TERM).await;
-    assert_eq!(ran.code, Some(0), "{ran:#?}");
-    world.assert_one_at_a_time().await;
-    assert_eq!(world.lease_holder().await, None);
+    ran.assert_exit(Exit::Ok);
+    fixture.assert_one_at_a_time().await;
+    assert_eq!(fixture.lease_holder().await, None);
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn syncs_slower_than_the_schedule_neither_overlap_nor_pile_up() {
-    let world = World::new(10).await;
+    let fixture = Fixture::new(10).await;
     // Five requests of 0.6 s make a sync of three seconds, with a schedule of every second.
-    world.sim.set_faults(Rule::new(Effect::LatencyMs(600)));
-    let daemon = world.start_daemon(&[]);
-    world.syncs(2).await;
-    world.sim.clear_faults();
-    let slow = world.db.number("SELECT max(id) FROM clerk.sync_runs").await;
-    world.syncs(slow + 5).await;
+    fixture.sim.set_faults(Rule::new(Effect::LatencyMs(600)));
+    let daemon = fixture.start_daemon(&[]);
+    fixture.syncs(2).await;
+    fixture.sim.clear_faults();
+    let slow = fixture.db.number("SELECT max(id) FROM clerk.sync_runs").await;
+    fixture.syncs(slow + 5).await;
     let ran = daemon.stop(Signal::TERM).await;
-    assert_eq!(ran.code, Some(0), "{ran:#?}");
+    ran.assert_exit(Exit::Ok);
 
-    world.assert_one_at_a_time().await;
+    fixture.assert_one_at_a_time().await;
     // One tick may have been pending. After it, each sync has its own tick.
     let five = format!(
         "SELECT extract(epoch FROM max(started_at) - min(started_at)) FROM clerk.sync_runs WHERE id BETWEEN {slow} + 1 AND {slow} + 5"
     );
-    let took: f64 = world.db.text(&five).await.unwrap().parse().unwrap();
+    let took: f64 = fixture.db.text(&five).await.unwrap().parse().unwrap();
     assert!(took > 2.0, "five syncs within {took} s: ticks had piled up");
 }
 
 /// Starts a daemon with a configuration file that no environment variable overrides.
-fn on_file(world: &World, file: &Path, text: &str) -> Process {
+fn on_file(fixture: &Fixture, file: &Path, text: &str) -> Process {
     std::fs::write(file, text).unwrap();
-    Process::spawn(world.command(&["--config", file.to_str().unwrap()]))
+    Process::spawn(fixture.command(&["--config", file.to_str().unwrap()]))
 }
 
 async fn reload(daemon: &Process, file: &Path, text: &str, says: &str) {
@@ -88,32 +89,32 @@ const KEPT: &str = "the old one stays";
 
 #[tokio::test(flavor = "multi_thread")]
 async fn sighup_applies_a_new_schedule() {
-    let world = World::new(10).await;
+    let fixture = Fixture::new(10).await;
     let directory = tempfile::tempdir().unwrap();
     let file = directory.path().join("config.toml");
-    let daemon = on_file(&world, &file, "[schedule]\nfull = \"\"\n");
-    world.syncs(1).await;
+    let daemon = on_file(&fixture, &file, "[schedule]\nfull = \"\"\n");
+    fixture.syncs(1).await;
 
     reload(&daemon, &file, "[schedule]\nfull = \"* * * * * *\"\n", RELOADED).await;
-    world.syncs(4).await;
+    fixture.syncs(4).await;
 
     reload(&daemon, &file, "[schedule]\nfull = \"\"\n", RELOADED).await;
-    let syncs = world.runs("true").await;
+    let syncs = fixture.runs("true").await;
     tokio::time::sleep(Duration::from_secs(4)).await;
-    let more = world.runs("true").await - syncs;
+    let more = fixture.runs("true").await - syncs;
     // One for the reload itself, and one that was due before.
     assert!(more <= 2, "{more} syncs: the old schedule goes on");
-    assert_eq!(daemon.stop(Signal::TERM).await.code, Some(0));
+    daemon.stop(Signal::TERM).await.assert_exit(Exit::Ok);
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn sighup_applies_a_new_log_level() {
-    let world = World::new(10).await;
+    let fixture = Fixture::new(10).await;
     let directory = tempfile::tempdir().unwrap();
     let file = directory.path().join("config.toml");
     let quiet = "[schedule]\nfull = \"\"\n[log]\nlevel = \"warn\"\n";
-    let daemon = on_file(&world, &file, quiet);
-    world.syncs(1).await;
+    let daemon = on_file(&fixture, &file, quiet);
+    fixture.syncs(1).await;
     assert_eq!(daemon.log(), "");
 
     reload(
@@ -125,43 +126,43 @@ async fn sighup_applies_a_new_log_level() {
     .await;
     std::fs::write(&file, quiet).unwrap();
     daemon.signal(Signal::HUP);
-    world.syncs(3).await;
+    fixture.syncs(3).await;
     let ran = daemon.stop(Signal::TERM).await;
     assert_eq!(ran.stderr.matches("full sync").count(), 1, "{ran:#?}");
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn sighup_applies_a_new_delete_mode() {
-    let world = World::new(20).await;
+    let fixture = Fixture::new(20).await;
     let directory = tempfile::tempdir().unwrap();
     let file = directory.path().join("config.toml");
     let mode = |mode| format!("[schedule]\nfull = \"* * * * * *\"\n[deletes]\nmode = \"{mode}\"\n");
-    let daemon = on_file(&world, &file, &mode("keep"));
-    world.syncs(1).await;
-    let gone = world.sim.delete_random().unwrap();
-    let before = world.runs("true").await;
-    world.syncs(before + 2).await;
-    assert_eq!(world.users().await, 20, "kept rows are not deleted");
+    let daemon = on_file(&fixture, &file, &mode("keep"));
+    fixture.syncs(1).await;
+    let gone = fixture.sim.delete_random().unwrap();
+    let before = fixture.runs("true").await;
+    fixture.syncs(before + 2).await;
+    assert_eq!(fixture.users().await, 20, "kept rows are not deleted");
 
     reload(&daemon, &file, &mode("mark"), RELOADED).await;
     let marked = format!("SELECT count(*) FROM clerk.users WHERE id = '{gone}' AND deleted_at IS NOT NULL");
-    eventually("the user is marked", async || world.db.number(&marked).await == 1).await;
+    eventually("the user is marked", async || fixture.db.number(&marked).await == 1).await;
 
-    let another = world.sim.delete_random().unwrap();
+    let another = fixture.sim.delete_random().unwrap();
     reload(&daemon, &file, &mode("delete"), RELOADED).await;
     let left = format!("SELECT count(*) FROM clerk.users WHERE id = '{another}'");
-    eventually("the row goes", async || world.db.number(&left).await == 0).await;
-    assert_eq!(daemon.stop(Signal::TERM).await.code, Some(0));
+    eventually("the row goes", async || fixture.db.number(&left).await == 0).await;
+    daemon.stop(Signal::TERM).await.assert_exit(Exit::Ok);
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn an_invalid_file_is_reported_and_the_old_configuration_stays() {
-    let world = World::new(10).await;
+    let fixture = Fixture::new(10).await;
     let directory = tempfile::tempdir().unwrap();
     let file = directory.path().join("config.toml");
     let good = "[schedule]\nfull = \"* * * * * *\"\n";
-    let daemon = on_file(&world, &file, good);
-    world.syncs(1).await;
+    let daemon = on_file(&fixture, &file, good);
+    fixture.syncs(1).await;
     for (broken, said) in [
         ("[schedule\n", "TOML"),
         ("[schedule]\nful = \"\"\n", "schedule.full"),
@@ -184,39 +185,39 @@ async fn an_invalid_file_is_reported_and_the_old_configuration_stays() {
     })
     .await;
 
-    world.sim.update_random();
-    world.wait_for_next_sync().await;
+    fixture.sim.update_random();
+    fixture.wait_for_next_sync().await;
     reload(&daemon, &file, good, RELOADED).await;
-    assert_eq!(daemon.stop(Signal::TERM).await.code, Some(0));
+    daemon.stop(Signal::TERM).await.assert_exit(Exit::Ok);
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_key_refused_at_start_ends_the_daemon() {
-    let world = World::new(10).await;
-    world.sim.set_faults(Quirks {
+    let fixture = Fixture::new(10).await;
+    fixture.sim.set_faults(Quirks {
         unauthorized: true,
         ..Quirks::default()
     });
-    let ran = world.start_daemon(&[]).wait_for_exit().await;
-    assert_eq!(ran.code, Some(1), "{ran:#?}");
+    let ran = fixture.start_daemon(&[]).wait_for_exit().await;
+    ran.assert_exit(Exit::Failed);
     assert!(ran.stderr.contains("error: Clerk refused the secret key"), "{ran:#?}");
     assert!(ran.stderr.contains("hint: "), "{ran:#?}");
-    assert!(!ran.stderr.contains(world.sim.secret_key()), "{ran:#?}");
+    assert!(!ran.stderr.contains(fixture.sim.secret_key()), "{ran:#?}");
     let schemas = "SELECT count(*) FROM pg_namespace WHERE nspname = 'clerk'";
-    assert_eq!(world.db.number(schemas).await, 0, "something was written");
+    assert_eq!(fixture.db.number(schemas).await, 0, "something was written");
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_key_refused_later_is_reported_once_and_retried() {
-    let world = World::new(10).await;
-    let daemon = world.start_daemon(&[]);
-    world.syncs(1).await;
-    world.sim.set_faults(Quirks {
+    let fixture = Fixture::new(10).await;
+    let daemon = fixture.start_daemon(&[]);
+    fixture.syncs(1).await;
+    fixture.sim.set_faults(Quirks {
         unauthorized: true,
         ..Quirks::default()
     });
     eventually("three failed syncs", async || {
-        world.runs("outcome = 'failed'").await >= 3
+        fixture.runs("outcome = 'failed'").await >= 3
     })
     .await;
     assert_eq!(
@@ -225,10 +226,10 @@ async fn a_key_refused_later_is_reported_once_and_retried() {
         "{}",
         daemon.log()
     );
-    world.sim.clear_faults();
-    world.sim.create_random();
-    world.wait_for_next_sync().await;
+    fixture.sim.clear_faults();
+    fixture.sim.create_random();
+    fixture.wait_for_next_sync().await;
     let ran = daemon.stop(Signal::TERM).await;
-    assert_eq!(ran.code, Some(0), "{ran:#?}");
+    ran.assert_exit(Exit::Ok);
     assert_eq!(ran.stderr.matches("back to normal").count(), 1, "{ran:#?}");
 }

@@ -10,6 +10,7 @@ use crate::support::{
     postgres::{Postgres, unused_address},
     program::{ProgramOutput, command},
     proxy::upstream,
+    summary::Exit,
 };
 
 /// The parts of a test database's URL.
@@ -50,7 +51,7 @@ async fn run(arguments: &[&str], environment: &[(&str, &str)]) -> ProgramOutput 
 
 #[track_caller]
 fn assert_accepted(ran: &ProgramOutput) {
-    assert_eq!(ran.code, Some(0), "{ran:#?}");
+    ran.assert_exit(Exit::Ok);
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -93,11 +94,11 @@ async fn url_and_keyword_forms_are_read_and_variables_fill_in_what_is_missing() 
     assert_accepted(&run(&["migrate"], &partly).await);
     let nowhere = [&variables[..], &[("PGDATABASE", "clerk2pg_nowhere")]].concat();
     let ran = run(&["migrate"], &nowhere).await;
-    assert_eq!(ran.code, Some(1), "{ran:#?}");
+    ran.assert_exit(Exit::Failed);
     assert!(ran.stderr.contains("\"clerk2pg_nowhere\" does not exist"), "{ran:#?}");
     // Variables of another program do not choose the database that is written to.
     let ran = run(&["migrate"], &variables[..4]).await;
-    assert_eq!(ran.code, Some(2), "{ran:#?}");
+    ran.assert_exit(Exit::Usage);
     assert!(ran.stderr.contains("DATABASE_URL is not set"), "{ran:#?}");
 }
 
@@ -146,7 +147,7 @@ async fn parameters_of_other_clients_are_accepted() {
         &[("DATABASE_URL", &format!("{}?connection_limits=5", db.url))],
     )
     .await;
-    assert_eq!(ran.code, Some(2), "{ran:#?}");
+    ran.assert_exit(Exit::Usage);
     assert!(ran.stderr.contains("did you mean connection_limit?"), "{ran:#?}");
 }
 
@@ -168,7 +169,7 @@ async fn the_password_is_read_from_a_passfile() {
     assert_accepted(&check().await);
     fs::set_permissions(&file, fs::Permissions::from_mode(0o644)).unwrap();
     let ran = check().await;
-    assert_eq!(ran.code, Some(1), "{ran:#?}");
+    ran.assert_exit(Exit::Failed);
     assert!(
         ran.stderr.contains("is ignored: users other") && ran.stderr.contains("chmod 600"),
         "{ran:#?}"
@@ -228,7 +229,7 @@ async fn the_first_writable_of_several_hosts_is_used() {
 
     // If no host works, each is listed with its reason.
     let ran = migrate(&format!("{dead},{reads}"), "target_session_attrs=read-write").await;
-    assert_eq!(ran.code, Some(1), "{ran:#?}");
+    ran.assert_exit(Exit::Failed);
     for part in [
         format!("refused (os error 111), at {dead}/postgres; "),
         format!("does not allow writes, at {reads}/postgres"),

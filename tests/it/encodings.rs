@@ -6,13 +6,13 @@ use serde_json::{Value, json};
 use crate::support::{
     check::check_with,
     database::Database,
-    fixture::World,
+    fixture::Fixture,
     summary::{Exit, changed, in_sync},
 };
 
 const LATER: i64 = 1_790_000_000_000;
 
-async fn world(encoding: &str) -> World {
+async fn fixture(encoding: &str) -> Fixture {
     let options = Options {
         users: 0,
         secret_key: "sk_live_test".to_owned(),
@@ -20,58 +20,60 @@ async fn world(encoding: &str) -> World {
     };
     let made = format!("TEMPLATE template0 ENCODING '{encoding}' LC_COLLATE 'C' LC_CTYPE 'C'");
     let (db, sim) = tokio::join!(Database::with_options(&made), Sim::start(options));
-    World { db, sim: sim.unwrap() }
+    Fixture { db, sim: sim.unwrap() }
 }
 
 fn user(id: &str, name: &str) -> Value {
     json!({"id": id, "object": "user", "created_at": LATER, "updated_at": LATER, "first_name": name, "public_metadata": {"name": name}})
 }
 
-async fn rejected(world: &World) -> Vec<(String, String, String)> {
+async fn rejected(fixture: &Fixture) -> Vec<(String, String, String)> {
     let sql = "SELECT user_id, reason, document FROM clerk.rejected_users ORDER BY user_id";
-    let rows = world.db.client.query(sql, &[]).await.unwrap();
+    let rows = fixture.db.client.query(sql, &[]).await.unwrap();
     rows.iter().map(|row| (row.get(0), row.get(1), row.get(2))).collect()
 }
 
-async fn stored(world: &World, id: &str) -> Option<String> {
-    world
+async fn stored(fixture: &Fixture, id: &str) -> Option<String> {
+    fixture
         .db
         .text(&format!("SELECT first_name FROM clerk.users WHERE id = '{id}'"))
         .await
 }
 
 /// Inserts users with a character raw and escaped, and one invalid user.
-fn fill(world: &World) {
+fn fill(fixture: &Fixture) {
     for at in 0..30 {
-        world.sim.insert(user(&format!("user_plain{at}"), "Ann"));
+        fixture.sim.insert(user(&format!("user_plain{at}"), "Ann"));
     }
-    world.sim.insert(user("user_raw", "Ann 😀"));
+    fixture.sim.insert(user("user_raw", "Ann 😀"));
     let escaped = serde_json::to_string(&user("user_escaped", "Ann ?"))
         .unwrap()
         .replace('?', "\\ud83d\\ude00");
-    world.sim.insert_raw("user_escaped", LATER, LATER, escaped.into());
+    fixture.sim.insert_raw("user_escaped", LATER, LATER, escaped.into());
     let odd = json!({"id": "user_odd", "object": "user", "public_metadata": {"name": "😀"}});
-    world.sim.insert_raw("user_odd", LATER, LATER, odd.to_string().into());
+    fixture.sim.insert_raw("user_odd", LATER, LATER, odd.to_string().into());
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_latin1_database_rejects_what_it_cannot_hold() {
-    let world = world("LATIN1").await;
-    fill(&world);
-    world.sim.insert(user("user_latin", "Zoë"));
+    let fixture = fixture("LATIN1").await;
+    fill(&fixture);
+    fixture.sim.insert(user("user_latin", "Zoë"));
     let escaped = serde_json::to_string(&user("user_latin_escaped", "Zo?"))
         .unwrap()
         .replace('?', "\\u00eb");
-    world.sim.insert_raw("user_latin_escaped", LATER, LATER, escaped.into());
+    fixture
+        .sim
+        .insert_raw("user_latin_escaped", LATER, LATER, escaped.into());
     let initial = [("CLERK2PG_EVENTS__INITIAL", "true")];
-    world
+    fixture
         .once_with(&initial)
         .await
         .assert(Exit::Ok, changed().created(32).rejected(3));
     for id in ["user_latin", "user_latin_escaped"] {
-        assert_eq!(stored(&world, id).await.as_deref(), Some("Zoë"));
+        assert_eq!(stored(&fixture, id).await.as_deref(), Some("Zoë"));
     }
-    let listed = rejected(&world).await;
+    let listed = rejected(&fixture).await;
     let ids: Vec<&str> = listed.iter().map(|(id, ..)| id.as_str()).collect();
     assert_eq!(ids, ["user_escaped", "user_odd", "user_raw"]);
     for (id, reason, document) in &listed {
@@ -79,23 +81,26 @@ async fn a_latin1_database_rejects_what_it_cannot_hold() {
         let kept: Value = serde_json::from_str(document).unwrap();
         assert_eq!(
             kept["public_metadata"],
-            serde_json::from_slice::<Value>(&world.sim.raw(id).unwrap()).unwrap()["public_metadata"]
+            serde_json::from_slice::<Value>(&fixture.sim.raw(id).unwrap()).unwrap()["public_metadata"]
         );
         assert!(id == "user_odd" || reason.contains("LATIN1"), "{id}: {reason}");
     }
     // Also when a stored user changes, there and back.
-    world
+    fixture
         .sim
         .update("user_plain3", |user| user["first_name"] = "Ben 😀".into());
-    world.once().await.assert(Exit::Ok, in_sync().unchanged(31).rejected(4));
-    world
+    fixture
+        .once()
+        .await
+        .assert(Exit::Ok, in_sync().unchanged(31).rejected(4));
+    fixture
         .sim
         .update("user_plain3", |user| user["first_name"] = "Ben".into());
-    world.sim.update("user_raw", |user| {
+    fixture.sim.update("user_raw", |user| {
         user["first_name"] = "Ann".into();
         user["public_metadata"] = json!({});
     });
-    world
+    fixture
         .once()
         .await
         .assert(Exit::Ok, changed().created(1).updated(1).unchanged(31).rejected(2));
@@ -103,31 +108,34 @@ async fn a_latin1_database_rejects_what_it_cannot_hold() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_sql_ascii_database_stores_bytes_as_they_come() {
-    let world = world("SQL_ASCII").await;
-    fill(&world);
+    let fixture = fixture("SQL_ASCII").await;
+    fill(&fixture);
     let initial = [("CLERK2PG_EVENTS__INITIAL", "true")];
     // Bytes are stored as they come. Escapes in jsonb cannot become bytes.
-    world
+    fixture
         .once_with(&initial)
         .await
         .assert(Exit::Ok, changed().created(31).rejected(2));
-    assert_eq!(stored(&world, "user_raw").await.as_deref(), Some("Ann 😀"));
-    let listed = rejected(&world).await;
+    assert_eq!(stored(&fixture, "user_raw").await.as_deref(), Some("Ann 😀"));
+    let listed = rejected(&fixture).await;
     let ids: Vec<&str> = listed.iter().map(|(id, ..)| id.as_str()).collect();
     assert_eq!(ids, ["user_escaped", "user_odd"]);
-    world.once().await.assert(Exit::Ok, in_sync().unchanged(31).rejected(2));
+    fixture
+        .once()
+        .await
+        .assert(Exit::Ok, in_sync().unchanged(31).rejected(2));
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn the_error_of_a_failed_sync_fits_the_encoding() {
-    let world = world("LATIN1").await;
-    world.once().await;
+    let fixture = fixture("LATIN1").await;
+    fixture.once().await;
     // The message contains quotes that LATIN1 does not have.
-    world.sim.set_faults(Rule::new(Effect::Html).on([Endpoint::List]));
-    let ran = world.once().await;
-    assert_eq!(ran.code, Some(1), "{ran:#?}");
+    fixture.sim.set_faults(Rule::new(Effect::Html).on([Endpoint::List]));
+    let ran = fixture.once().await;
+    ran.assert_exit(Exit::Failed);
     let error = "SELECT error FROM clerk.sync_runs ORDER BY id DESC LIMIT 1";
-    let error = world.db.text(error).await.unwrap();
+    let error = fixture.db.text(error).await.unwrap();
     assert!(error.contains("an HTML page, \""), "{error}");
 }
 
@@ -137,8 +145,8 @@ async fn check_reports_what_the_encoding_cannot_hold() {
         ("LATIN1", "LATIN1, which cannot store all of Unicode"),
         ("SQL_ASCII", "SQL_ASCII"),
     ] {
-        let world = world(encoding).await;
-        let checked = check_with(&world, &[]).await;
+        let fixture = fixture(encoding).await;
+        let checked = check_with(&fixture, &[]).await;
         checked
             .assert_check("database", "warn", says)
             .assert_hint("database", "ENCODING 'UTF8'");

@@ -7,7 +7,7 @@ use serde_json::Value;
 
 use crate::support::{
     events::MARK,
-    fixture::{World, mirrored},
+    fixture::{Fixture, mirrored},
     summary::{Exit, changed, in_sync},
 };
 
@@ -15,29 +15,29 @@ const NOTHING: [String; 0] = [];
 const CREATED_AT: i64 = 1_790_000_000_000;
 
 /// Inserts or changes a user with these fields, written as JSON, and mirrors it.
-async fn put(world: &World, fields: &str) {
+async fn put(fixture: &Fixture, fields: &str) {
     let document =
         format!(r#"{{"id":"user_put","object":"user","created_at":{CREATED_AT},"updated_at":{CREATED_AT}{fields}}}"#);
-    world
+    fixture
         .sim
         .insert_raw("user_put", CREATED_AT, CREATED_AT, document.clone().into_bytes());
-    let ran = world.once().await;
-    assert_eq!(ran.code, Some(0), "{ran:#?}");
-    let mirrored = &world.db.documents().await["user_put"];
+    let ran = fixture.once().await;
+    ran.assert_exit(Exit::Ok);
+    let mirrored = &fixture.db.documents().await["user_put"];
     assert_eq!(*mirrored, serde_json::from_str::<Value>(&document).unwrap());
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn another_spelling_of_the_same_document_makes_no_event() {
-    let world = mirrored(1).await;
+    let fixture = mirrored(1).await;
     put(
-        &world,
+        &fixture,
         r#","first_name":"Zoë","last_name":null,"locked":true,"lockout_expires_in_seconds":60,"verification_attempts_remaining":9,
             "public_metadata":{"a":1,"b":[true]}"#,
     )
     .await;
     let created = ["user.created user_put".to_owned()];
-    assert_eq!(world.event_names(0).await, created);
+    assert_eq!(fixture.event_names(0).await, created);
     for respelled in [
         // A value that changes by itself.
         r#","first_name":"Zoë","last_name":null,"locked":true,"lockout_expires_in_seconds":900,"verification_attempts_remaining":3,
@@ -50,50 +50,53 @@ async fn another_spelling_of_the_same_document_makes_no_event() {
             "never_heard_of":null"#,
         r#","public_metadata":{"b":[true], "a":1},"locked":true,"first_name":"Zoë","last_name":null"#,
     ] {
-        put(&world, respelled).await;
-        assert_eq!(world.event_names(0).await, created, "{respelled}");
+        put(&fixture, respelled).await;
+        assert_eq!(fixture.event_names(0).await, created, "{respelled}");
     }
 
     put(
-        &world,
+        &fixture,
         r#","public_metadata":{"b":[true], "a":2},"locked":false,"first_name":"Zoë""#,
     )
     .await;
-    let events = world.events(0).await;
+    let events = fixture.events(0).await;
     assert_eq!(events.len(), 2, "{events:#?}");
     assert_eq!(events[1].changed, ["locked", "public_metadata"]);
     put(
-        &world,
+        &fixture,
         r#","public_metadata":{"b":[true], "a":2},"locked":false,"first_name":"Zoë","never_heard_of":0"#,
     )
     .await;
-    let events = world.events(events[1].id).await;
+    let events = fixture.events(events[1].id).await;
     assert_eq!(events.len(), 1, "{events:#?}");
     assert_eq!(events[0].changed, ["never_heard_of"]);
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn marking_makes_a_deleted_event_and_a_return_a_created_event() {
-    let world = mirrored(10).await;
-    let id = world.sim.user_ids()[4].clone();
-    let document = world.sim.document(&id).unwrap();
-    assert!(world.sim.delete(&id));
-    world
+    let fixture = mirrored(10).await;
+    let id = fixture.sim.user_ids()[4].clone();
+    let document = fixture.sim.document(&id).unwrap();
+    assert!(fixture.sim.delete(&id));
+    fixture
         .once_with(&[MARK])
         .await
         .assert(Exit::Ok, changed().deleted(1).unchanged(9));
-    assert_eq!(world.event_names(0).await, [format!("user.deleted {id}")]);
-    world.once_with(&[MARK]).await.assert(Exit::Ok, in_sync().unchanged(9));
-    assert_eq!(world.event_names(0).await.len(), 1);
+    assert_eq!(fixture.event_names(0).await, [format!("user.deleted {id}")]);
+    fixture
+        .once_with(&[MARK])
+        .await
+        .assert(Exit::Ok, in_sync().unchanged(9));
+    assert_eq!(fixture.event_names(0).await.len(), 1);
 
     for (name, renamed) in [("the same", false), ("changed meanwhile", true)] {
-        let before = world.last_event().await;
-        world.sim.insert(document.clone());
+        let before = fixture.last_event().await;
+        fixture.sim.insert(document.clone());
         if renamed {
-            world.rename(&id, "Changed");
+            fixture.rename(&id, "Changed");
         }
-        assert_eq!(world.once_with(&[MARK]).await.code, Some(0));
-        let events = world.events(before).await;
+        fixture.once_with(&[MARK]).await.assert_exit(Exit::Ok);
+        let events = fixture.events(before).await;
         assert_eq!(
             (events.len(), events[0].kind.as_str()),
             (1, "user.created"),
@@ -102,92 +105,92 @@ async fn marking_makes_a_deleted_event_and_a_return_a_created_event() {
         assert_eq!(events[0].changed, NOTHING, "{name}");
         assert_eq!(
             events[0].payload["data"]["first_name"],
-            world.sim.document(&id).unwrap()["first_name"]
+            fixture.sim.document(&id).unwrap()["first_name"]
         );
-        world.assert_in_sync().await;
+        fixture.assert_in_sync().await;
 
-        assert!(world.sim.delete(&id));
-        assert_eq!(world.once_with(&[MARK]).await.code, Some(0));
+        assert!(fixture.sim.delete(&id));
+        fixture.once_with(&[MARK]).await.assert_exit(Exit::Ok);
         assert_eq!(
-            world.event_names(events[0].id).await,
+            fixture.event_names(events[0].id).await,
             [format!("user.deleted {id}")],
             "{name}"
         );
     }
 
     // The event exists already. Removing the row is no news.
-    let last = world.last_event().await;
-    world
+    let last = fixture.last_event().await;
+    fixture
         .db
         .execute(&format!("DELETE FROM clerk.users WHERE id = '{id}'"))
         .await;
-    assert_eq!(world.once().await.code, Some(0));
-    assert_eq!(world.event_names(last).await, NOTHING);
+    fixture.once().await.assert_exit(Exit::Ok);
+    assert_eq!(fixture.event_names(last).await, NOTHING);
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_new_user_with_an_old_address_makes_a_created_event() {
     for environment in [&[][..], &[MARK]] {
-        let world = mirrored(10).await;
-        let old = world.sim.user_ids()[4].clone();
-        let mut document = world.sim.document(&old).unwrap();
-        assert!(world.sim.delete(&old));
+        let fixture = mirrored(10).await;
+        let old = fixture.sim.user_ids()[4].clone();
+        let mut document = fixture.sim.document(&old).unwrap();
+        assert!(fixture.sim.delete(&old));
         document["id"] = "user_signed_up_again".into();
         document["created_at"] = CREATED_AT.into();
         let emails = document["email_addresses"].clone();
-        world.sim.insert(document);
-        assert_eq!(world.once_with(environment).await.code, Some(0));
+        fixture.sim.insert(document);
+        fixture.once_with(environment).await.assert_exit(Exit::Ok);
         let expected = [
             "user.created user_signed_up_again".to_owned(),
             format!("user.deleted {old}"),
         ];
-        assert_eq!(world.event_names(0).await, expected);
-        let events = world.events(0).await;
+        assert_eq!(fixture.event_names(0).await, expected);
+        let events = fixture.events(0).await;
         let created = events.iter().find(|event| event.kind == "user.created").unwrap();
         assert_eq!(created.payload["data"]["email_addresses"], emails);
-        world.assert_in_sync().await;
+        fixture.assert_in_sync().await;
     }
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn keep_mode_makes_no_deleted_event() {
     let keep = [("CLERK2PG_DELETES__MODE", "keep")];
-    let world = mirrored(10).await;
-    let ids = world.sim.user_ids();
-    assert!(world.sim.delete(&ids[4]));
-    world.rename(&ids[5], "Changed");
-    world
+    let fixture = mirrored(10).await;
+    let ids = fixture.sim.user_ids();
+    assert!(fixture.sim.delete(&ids[4]));
+    fixture.rename(&ids[5], "Changed");
+    fixture
         .once_with(&keep)
         .await
         .assert(Exit::Ok, changed().updated(1).unchanged(8));
-    assert_eq!(world.event_names(0).await, [format!("user.updated {}", ids[5])]);
-    assert_eq!(world.users().await, 10);
+    assert_eq!(fixture.event_names(0).await, [format!("user.updated {}", ids[5])]);
+    assert_eq!(fixture.users().await, 10);
 }
 
 /// The application refuses users named "refused", with an error or silently, until `undo`.
 async fn check_kept_out(ddl: &str, undo: &str) {
-    let world = mirrored(20).await;
-    let ids = world.sim.user_ids();
-    world.db.execute(ddl).await;
-    let refuse = |id: &str| assert!(world.sim.update(id, |user| user["username"] = "refused".into()));
-    let new = world.sim.create_random();
+    let fixture = mirrored(20).await;
+    let ids = fixture.sim.user_ids();
+    fixture.db.execute(ddl).await;
+    let refuse = |id: &str| assert!(fixture.sim.update(id, |user| user["username"] = "refused".into()));
+    let new = fixture.sim.create_random();
     refuse(&new);
     refuse(&ids[7]);
-    world.rename(&ids[8], "Changed");
+    fixture.rename(&ids[8], "Changed");
     let others = [format!("user.updated {}", ids[8])];
     for _ in 0..2 {
-        assert_eq!(world.once().await.code, Some(0));
-        assert_eq!(world.event_names(0).await, others, "{ddl}");
+        fixture.once().await.assert_exit(Exit::Ok);
+        assert_eq!(fixture.event_names(0).await, others, "{ddl}");
     }
 
-    let last = world.last_event().await;
-    world.db.execute(undo).await;
-    world
+    let last = fixture.last_event().await;
+    fixture.db.execute(undo).await;
+    fixture
         .once()
         .await
         .assert(Exit::Ok, changed().created(1).updated(1).unchanged(19));
     assert_eq!(
-        world.event_names(last).await,
+        fixture.event_names(last).await,
         [format!("user.created {new}"), format!("user.updated {}", ids[7])],
         "{ddl}"
     );
@@ -227,28 +230,28 @@ async fn a_row_that_a_trigger_skips_makes_no_event() {
 
 /// The application keeps the first of two deleted users until `undo`.
 async fn check_held_back(ddl: &str, undo: &str, environment: &[(&str, &str)]) {
-    let world = World::new(20).await;
-    let ids = world.sim.user_ids();
-    assert!(world.sim.update(&ids[7], |user| user["username"] = "refused".into()));
-    assert_eq!(world.once().await.code, Some(0));
-    world.db.execute(&ddl.replace("{id}", &ids[7])).await;
-    assert!(world.sim.delete(&ids[7]) && world.sim.delete(&ids[8]));
+    let fixture = Fixture::new(20).await;
+    let ids = fixture.sim.user_ids();
+    assert!(fixture.sim.update(&ids[7], |user| user["username"] = "refused".into()));
+    fixture.once().await.assert_exit(Exit::Ok);
+    fixture.db.execute(&ddl.replace("{id}", &ids[7])).await;
+    assert!(fixture.sim.delete(&ids[7]) && fixture.sim.delete(&ids[8]));
     for _ in 0..2 {
-        assert_eq!(world.once_with(environment).await.code, Some(0));
+        fixture.once_with(environment).await.assert_exit(Exit::Ok);
         assert_eq!(
-            world.event_names(0).await,
+            fixture.event_names(0).await,
             [format!("user.deleted {}", ids[8])],
             "{ddl}"
         );
     }
-    let last = world.last_event().await;
-    world.db.execute(undo).await;
-    world
+    let last = fixture.last_event().await;
+    fixture.db.execute(undo).await;
+    fixture
         .once_with(environment)
         .await
         .assert(Exit::Ok, changed().deleted(1).unchanged(18));
     assert_eq!(
-        world.event_names(last).await,
+        fixture.event_names(last).await,
         [format!("user.deleted {}", ids[7])],
         "{ddl}"
     );
@@ -267,19 +270,19 @@ async fn a_kept_row_makes_no_deleted_event() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_rejected_user_makes_no_event_and_hides_no_others() {
-    let world = mirrored(10).await;
-    let before: BTreeSet<String> = world.db.documents().await.into_keys().collect();
+    let fixture = mirrored(10).await;
+    let before: BTreeSet<String> = fixture.db.documents().await.into_keys().collect();
     for kind in Unstorable::ALL {
-        world.sim.create_random();
-        world.sim.insert_unstorable(kind);
+        fixture.sim.create_random();
+        fixture.sim.insert_unstorable(kind);
     }
-    assert_eq!(world.once().await.code, Some(0));
-    let stored: Vec<String> = world.db.documents().await.into_keys().collect();
+    fixture.once().await.assert_exit(Exit::Ok);
+    let stored: Vec<String> = fixture.db.documents().await.into_keys().collect();
     let new: Vec<_> = stored
         .iter()
         .filter(|id| !before.contains(*id))
         .map(|id| format!("user.created {id}"))
         .collect();
     assert!(new.len() >= Unstorable::ALL.len(), "{new:?}");
-    assert_eq!(world.event_names(0).await, new);
+    assert_eq!(fixture.event_names(0).await, new);
 }

@@ -20,7 +20,7 @@ use tokio_postgres::{AsyncMessage, Client, NoTls};
 use crate::support::{
     database::connect,
     events::{INITIAL, MARK},
-    fixture::{World, mirrored},
+    fixture::{Fixture, mirrored},
     process::NEVER,
     summary::{Exit, changed, in_sync},
     wait::{PATIENCE, eventually},
@@ -49,12 +49,12 @@ async fn listen(url: &str, channel: &str) -> (Client, UnboundedReceiver<String>)
 
 #[tokio::test(flavor = "multi_thread")]
 async fn each_transaction_notifies_once_of_its_last_event() {
-    let world = mirrored(60).await;
-    world.sim.set_faults(Quirks {
+    let fixture = mirrored(60).await;
+    fixture.sim.set_faults(Quirks {
         max_page: Some(7),
         ..Quirks::default()
     });
-    let (client, mut notifications) = listen(&world.db.url, "clerk_user_events").await;
+    let (client, mut notifications) = listen(&fixture.db.url, "clerk_user_events").await;
     let watching = tokio::spawn(async move {
         let mut notified = Vec::new();
         loop {
@@ -75,28 +75,28 @@ async fn each_transaction_notifies_once_of_its_last_event() {
         }
     });
 
-    let ids = world.sim.user_ids();
+    let ids = fixture.sim.user_ids();
     for at in [0, 1, 2, 20, 21, 40, 55] {
-        world.rename(&ids[at], "Changed");
+        fixture.rename(&ids[at], "Changed");
     }
     for at in [10, 30, 50] {
-        assert!(world.sim.delete(&ids[at]));
+        assert!(fixture.sim.delete(&ids[at]));
     }
-    world.sim.create_random();
-    world
+    fixture.sim.create_random();
+    fixture
         .once()
         .await
         .assert(Exit::Ok, changed().created(1).updated(7).deleted(3).unchanged(50));
-    world.once().await.assert(Exit::Ok, in_sync().unchanged(58));
-    world.db.execute("NOTIFY clerk_user_events, 'the end'").await;
+    fixture.once().await.assert(Exit::Ok, in_sync().unchanged(58));
+    fixture.db.execute("NOTIFY clerk_user_events, 'the end'").await;
 
     let notified = watching.await.unwrap();
     let lasts = "SELECT max(id) FROM clerk.user_events GROUP BY xmin ORDER BY 1";
-    let rows = world.db.client.query(lasts, &[]).await.unwrap();
+    let rows = fixture.db.client.query(lasts, &[]).await.unwrap();
     assert_eq!(notified, rows.iter().map(|row| row.get(0)).collect::<Vec<i64>>());
     // One transaction for each page with changes, and one for the deletions.
     assert!(notified.len() >= 5, "{notified:?}");
-    assert_eq!(world.events(0).await.len(), 11);
+    assert_eq!(fixture.events(0).await.len(), 11);
 }
 
 /// Reads on from its position until notified that nothing more comes. Returns ids in the order of
@@ -122,27 +122,27 @@ async fn read(url: String, is_over: Arc<AtomicBool>) -> (Vec<i64>, usize) {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_reader_that_follows_ids_misses_no_event() {
-    let world = mirrored(300).await;
-    world.sim.set_faults(Quirks {
+    let fixture = mirrored(300).await;
+    fixture.sim.set_faults(Quirks {
         max_page: Some(40),
         ..Quirks::default()
     });
     let is_over = Arc::<AtomicBool>::default();
-    let readers = [0, 1].map(|_| tokio::spawn(read(world.db.url.clone(), is_over.clone())));
-    let daemon = world.start_daemon(&[&UNLIMITED[..], &[("CLERK2PG_SCHEDULE__INCREMENTAL", "* * * * * *")]].concat());
-    world.sim.set_churn(Some(100.0));
+    let readers = [0, 1].map(|_| tokio::spawn(read(fixture.db.url.clone(), is_over.clone())));
+    let daemon = fixture.start_daemon(&[&UNLIMITED[..], &[("CLERK2PG_SCHEDULE__INCREMENTAL", "* * * * * *")]].concat());
+    fixture.sim.set_churn(Some(100.0));
     let started = Instant::now();
     while started.elapsed() < Duration::from_secs(5) {
-        tokio::join!(world.once_with(&UNLIMITED), world.once_with(&UNLIMITED));
+        tokio::join!(fixture.once_with(&UNLIMITED), fixture.once_with(&UNLIMITED));
     }
-    world.sim.set_churn(None);
-    assert_eq!(daemon.stop(Signal::TERM).await.code, Some(0));
-    let ran = world.once_with(&UNLIMITED).await;
-    assert_eq!(ran.code, Some(0), "{ran:#?}");
-    world.assert_in_sync().await;
+    fixture.sim.set_churn(None);
+    daemon.stop(Signal::TERM).await.assert_exit(Exit::Ok);
+    let ran = fixture.once_with(&UNLIMITED).await;
+    ran.assert_exit(Exit::Ok);
+    fixture.assert_in_sync().await;
     is_over.store(true, Ordering::Release);
 
-    let rows = world
+    let rows = fixture
         .db
         .client
         .query("SELECT id FROM clerk.user_events ORDER BY id", &[])
@@ -155,12 +155,12 @@ async fn a_reader_that_follows_ids_misses_no_event() {
         assert!(batches >= 5, "{batches} batches of {} events", all.len());
     }
     let writers = "SELECT count(DISTINCT holder) FROM clerk.sync_runs WHERE created + updated + deleted > 0";
-    assert!(world.db.number(writers).await >= 3, "nobody competed");
-    world.assert_one_at_a_time().await;
+    assert!(fixture.db.number(writers).await >= 3, "nobody competed");
+    fixture.assert_one_at_a_time().await;
 }
 
-async fn remember(world: &World, events: i64, age: &str) {
-    world
+async fn remember(fixture: &Fixture, events: i64, age: &str) {
+    fixture
         .db
         .execute(&format!(
             "INSERT INTO clerk.user_events (type, user_id, occurred_at, payload, recorded_at)
@@ -172,25 +172,25 @@ async fn remember(world: &World, events: i64, age: &str) {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_full_sync_removes_old_events_and_no_others() {
-    let world = mirrored(5).await;
-    remember(&world, 2500, "31 days").await;
-    remember(&world, 20, "29 days").await;
-    remember(&world, 30, "90 minutes").await;
-    remember(&world, 40, "50 minutes").await;
-    let count = async || world.db.number("SELECT count(*) FROM clerk.user_events").await;
-    world.once().await.assert(Exit::Ok, in_sync().unchanged(5));
+    let fixture = mirrored(5).await;
+    remember(&fixture, 2500, "31 days").await;
+    remember(&fixture, 20, "29 days").await;
+    remember(&fixture, 30, "90 minutes").await;
+    remember(&fixture, 40, "50 minutes").await;
+    let count = async || fixture.db.number("SELECT count(*) FROM clerk.user_events").await;
+    fixture.once().await.assert(Exit::Ok, in_sync().unchanged(5));
     assert_eq!(count().await, 90);
     let hour = [("CLERK2PG_EVENTS__KEEP", "1h")];
-    world.once_with(&hour).await.assert(Exit::Ok, in_sync().unchanged(5));
+    fixture.once_with(&hour).await.assert(Exit::Ok, in_sync().unchanged(5));
     assert_eq!(count().await, 40);
-    world.once_with(&hour).await.assert(Exit::Ok, in_sync().unchanged(5));
+    fixture.once_with(&hour).await.assert(Exit::Ok, in_sync().unchanged(5));
     assert_eq!(count().await, 40);
 
     // Ids continue after the removed ones.
-    let last = world.last_event().await;
-    world.rename(&world.sim.user_ids()[2], "Changed");
-    world.once().await.assert(Exit::Ok, changed().updated(1).unchanged(4));
-    assert_eq!(world.events(last).await.len(), 1);
+    let last = fixture.last_event().await;
+    fixture.rename(&fixture.sim.user_ids()[2], "Changed");
+    fixture.once().await.assert(Exit::Ok, changed().updated(1).unchanged(4));
+    assert_eq!(fixture.events(last).await.len(), 1);
 }
 
 /// Values that change by themselves make no event, so a reader may have older ones.
@@ -204,9 +204,9 @@ fn settled(mut document: Value) -> Value {
 }
 
 /// Applies all events in order, asserts that each fits the state before it, and returns the users.
-async fn replayed(world: &World) -> BTreeMap<String, Value> {
+async fn replayed(fixture: &Fixture) -> BTreeMap<String, Value> {
     let mut users = BTreeMap::new();
-    for event in world.events(0).await {
+    for event in fixture.events(0).await {
         let data = event.payload["data"].clone();
         assert_eq!(data["id"], event.user_id);
         let before = match event.kind.as_str() {
@@ -220,60 +220,60 @@ async fn replayed(world: &World) -> BTreeMap<String, Value> {
 
 /// Replays all events since an empty mirror, after full and incremental syncs while users change.
 async fn check_replay(mode: &[(&str, &str)]) {
-    let world = World::new(120).await;
-    world.sim.set_faults(Quirks {
+    let fixture = Fixture::new(120).await;
+    fixture.sim.set_faults(Quirks {
         max_page: Some(25),
         ..Quirks::default()
     });
     let environment = [mode, &UNLIMITED, &[INITIAL]].concat();
-    assert_eq!(world.once_with(&environment).await.code, Some(0));
+    fixture.once_with(&environment).await.assert_exit(Exit::Ok);
     let removed: Vec<_> = (0..6)
-        .map(|at| world.sim.document(&world.sim.user_ids()[at * 9]).unwrap())
+        .map(|at| fixture.sim.document(&fixture.sim.user_ids()[at * 9]).unwrap())
         .collect();
     for document in &removed {
-        assert!(world.sim.delete(document["id"].as_str().unwrap()));
+        assert!(fixture.sim.delete(document["id"].as_str().unwrap()));
     }
     for _ in 0..3 {
         for _ in 0..15 {
-            world.sim.create_random();
-            world.sim.update_random();
-            world.sim.update_random();
-            world.sim.delete_random();
+            fixture.sim.create_random();
+            fixture.sim.update_random();
+            fixture.sim.update_random();
+            fixture.sim.delete_random();
         }
-        assert_eq!(world.once_with(&environment).await.code, Some(0));
+        fixture.once_with(&environment).await.assert_exit(Exit::Ok);
     }
     let polling = [
         &environment[..],
         &[NEVER, ("CLERK2PG_SCHEDULE__INCREMENTAL", "* * * * * *")],
     ]
     .concat();
-    let daemon = world.start_daemon(&polling);
-    world.sim.set_churn(Some(30.0));
+    let daemon = fixture.start_daemon(&polling);
+    fixture.sim.set_churn(Some(30.0));
     for document in removed {
-        world.sim.insert(document);
+        fixture.sim.insert(document);
     }
     let incremental = "kind = 'incremental' AND outcome = 'changed'";
-    eventually("incremental syncs", async || world.runs(incremental).await >= 4).await;
-    world.sim.set_churn(None);
-    assert_eq!(daemon.stop(Signal::TERM).await.code, Some(0));
-    assert_eq!(world.once_with(&environment).await.code, Some(0));
-    world.assert_in_sync().await;
+    eventually("incremental syncs", async || fixture.runs(incremental).await >= 4).await;
+    fixture.sim.set_churn(None);
+    daemon.stop(Signal::TERM).await.assert_exit(Exit::Ok);
+    fixture.once_with(&environment).await.assert_exit(Exit::Ok);
+    fixture.assert_in_sync().await;
 
-    let mirror: BTreeMap<_, _> = world
+    let mirror: BTreeMap<_, _> = fixture
         .db
         .documents()
         .await
         .into_iter()
         .map(|(id, user)| (id, settled(user)))
         .collect();
-    let replayed = replayed(&world).await;
+    let replayed = replayed(&fixture).await;
     assert_eq!(replayed.keys().collect::<Vec<_>>(), mirror.keys().collect::<Vec<_>>());
     for (id, user) in &mirror {
         assert_eq!(replayed[id], *user, "{id}");
     }
     for kind in ["user.created", "user.updated", "user.deleted"] {
         let after_import = format!("SELECT count(*) FROM clerk.user_events WHERE type = '{kind}'");
-        assert!(world.db.number(&after_import).await >= 20, "few of {kind}");
+        assert!(fixture.db.number(&after_import).await >= 20, "few of {kind}");
     }
 }
 

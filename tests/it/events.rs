@@ -11,7 +11,7 @@ use crate::support::{
     compare::normal,
     events::{Event, INITIAL},
     faults::slow_pages,
-    fixture::{World, mirrored},
+    fixture::{Fixture, mirrored},
     process::NEVER,
     summary::{Exit, changed, in_sync},
     wait::eventually,
@@ -26,39 +26,39 @@ fn of<'e>(events: &'e [Event], user: &str) -> &'e Event {
 
 /// Asserts that an event's payload is exactly this envelope around `data`.
 #[track_caller]
-fn assert_envelope(world: &World, event: &Event, kind: &str, data: Value) {
+fn assert_envelope(fixture: &Fixture, event: &Event, kind: &str, data: Value) {
     let envelope = json!({"data": normal(data), "object": "event", "type": kind, "timestamp": event.occurred_at,
-        "instance_id": world.sim.instance_id()});
+        "instance_id": fixture.sim.instance_id()});
     assert_eq!(normal(event.payload.clone()), envelope);
     assert_eq!(event.kind, kind);
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn each_change_of_a_user_makes_one_event() {
-    let world = World::new(12).await;
-    let ids = world.sim.user_ids();
+    let fixture = Fixture::new(12).await;
+    let ids = fixture.sim.user_ids();
     let [updated, banned, known_elsewhere, gone] = [&ids[1], &ids[2], &ids[3], &ids[4]];
     for (id, external_id) in [(known_elsewhere, json!("crm-7")), (gone, Value::Null)] {
-        assert!(world.sim.update(id, |user| user["external_id"] = external_id));
+        assert!(fixture.sim.update(id, |user| user["external_id"] = external_id));
     }
-    world.once().await.assert(Exit::Ok, changed().created(12));
+    fixture.once().await.assert(Exit::Ok, changed().created(12));
 
-    let created = world.sim.create_random();
-    assert!(world.sim.update(updated, |user| {
+    let created = fixture.sim.create_random();
+    assert!(fixture.sim.update(updated, |user| {
         user["first_name"] = "Changed".into();
         user["public_metadata"] = json!({"plan": "changed"});
     }));
     // Without a new `updated_at`.
-    let mut document = world.sim.document(banned).unwrap();
+    let mut document = fixture.sim.document(banned).unwrap();
     document["banned"] = true.into();
-    world.sim.insert(document);
-    assert!(world.sim.delete(known_elsewhere) && world.sim.delete(gone));
-    world
+    fixture.sim.insert(document);
+    assert!(fixture.sim.delete(known_elsewhere) && fixture.sim.delete(gone));
+    fixture
         .once()
         .await
         .assert(Exit::Ok, changed().created(1).updated(2).deleted(2).unchanged(8));
 
-    let events = world.events(0).await;
+    let events = fixture.events(0).await;
     assert_eq!(events.len(), 5, "{events:#?}");
     for (id, kind, changed) in [
         (&created, "user.created", [].as_slice()),
@@ -69,14 +69,14 @@ async fn each_change_of_a_user_makes_one_event() {
         ),
         (banned, "user.updated", &["banned"]),
     ] {
-        let (event, document) = (of(&events, id), world.sim.document(id).unwrap());
+        let (event, document) = (of(&events, id), fixture.sim.document(id).unwrap());
         assert_eq!(event.changed, changed, "{kind}");
         let moved = id != banned;
         assert_eq!(event.is_now, !moved, "{kind}");
         if moved {
             assert_eq!(event.occurred_at, document["updated_at"].as_i64().unwrap(), "{kind}");
         }
-        assert_envelope(&world, event, kind, document);
+        assert_envelope(&fixture, event, kind, document);
     }
     for (id, data) in [
         (
@@ -87,24 +87,27 @@ async fn each_change_of_a_user_makes_one_event() {
     ] {
         let event = of(&events, id);
         assert!(event.changed.is_empty() && event.is_now, "{event:#?}");
-        assert_envelope(&world, event, "user.deleted", data);
+        assert_envelope(&fixture, event, "user.deleted", data);
     }
 
-    world.once().await.assert(Exit::Ok, in_sync().unchanged(11));
-    assert_eq!(world.last_event().await, events[4].id);
+    fixture.once().await.assert(Exit::Ok, in_sync().unchanged(11));
+    assert_eq!(fixture.last_event().await, events[4].id);
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn events_of_one_page_are_in_the_order_of_the_changes() {
-    let world = mirrored(20).await;
-    let ids = world.sim.user_ids();
+    let fixture = mirrored(20).await;
+    let ids = fixture.sim.user_ids();
     let order = [11, 3, 17, 0, 8];
     for (nth, at) in order.into_iter().enumerate() {
         let time = 1_790_000_000_000 + nth as i64;
-        assert!(world.sim.update(&ids[at], |user| user["updated_at"] = time.into()));
+        assert!(fixture.sim.update(&ids[at], |user| user["updated_at"] = time.into()));
     }
-    world.once().await.assert(Exit::Ok, changed().updated(5).unchanged(15));
-    let users: Vec<_> = world.events(0).await.into_iter().map(|event| event.user_id).collect();
+    fixture
+        .once()
+        .await
+        .assert(Exit::Ok, changed().updated(5).unchanged(15));
+    let users: Vec<_> = fixture.events(0).await.into_iter().map(|event| event.user_id).collect();
     assert_eq!(users, order.map(|at| ids[at].clone()));
 }
 
@@ -141,21 +144,24 @@ async fn payloads_hold_what_clerks_event_schemas_require() {
     let documents = Yaml::load_from_str(&text).expect("the document is YAML");
     let schema = |reference: &str| &documents[0]["components"]["schemas"][reference.rsplit('/').next().unwrap()];
 
-    let world = mirrored(30).await;
-    let ids = world.sim.user_ids();
-    let mut as_specified = ids.iter().filter(|id| world.sim.oddity(id).is_none());
+    let fixture = mirrored(30).await;
+    let ids = fixture.sim.user_ids();
+    let mut as_specified = ids.iter().filter(|id| fixture.sim.oddity(id).is_none());
     let [updated, gone] = [as_specified.next().unwrap(), as_specified.next().unwrap()];
-    world.rename(updated, "Changed");
-    assert!(world.sim.update(gone, |user| user["external_id"] = "crm-7".into()));
-    world.once().await.assert(Exit::Ok, changed().updated(2).unchanged(28));
-    assert!(world.sim.delete(gone));
-    let mut created = world.sim.create_random();
-    while world.sim.oddity(&created).is_some() {
-        created = world.sim.create_random();
+    fixture.rename(updated, "Changed");
+    assert!(fixture.sim.update(gone, |user| user["external_id"] = "crm-7".into()));
+    fixture
+        .once()
+        .await
+        .assert(Exit::Ok, changed().updated(2).unchanged(28));
+    assert!(fixture.sim.delete(gone));
+    let mut created = fixture.sim.create_random();
+    while fixture.sim.oddity(&created).is_some() {
+        created = fixture.sim.create_random();
     }
-    assert_eq!(world.once().await.code, Some(0));
+    fixture.once().await.assert_exit(Exit::Ok);
 
-    let events = world.events(0).await;
+    let events = fixture.events(0).await;
     for (kind, user) in [
         ("user.created", &created),
         ("user.updated", updated),
@@ -188,103 +194,103 @@ async fn payloads_hold_what_clerks_event_schemas_require() {
 }
 
 /// 300 users at a slow server with small pages, after a first import that was killed half way.
-async fn half_imported(environment: &[(&str, &str)]) -> World {
-    let world = World::with(Options {
+async fn half_imported(environment: &[(&str, &str)]) -> Fixture {
+    let fixture = Fixture::with(Options {
         users: 300,
         ..Options::default()
     })
     .await;
-    world.sim.set_faults(slow_pages(20, 60));
-    let run = world.start_full_sync(environment);
-    eventually("there is a schema", async || world.runs("true").await > 0).await;
-    eventually("a part is imported", async || world.users().await >= 100).await;
+    fixture.sim.set_faults(slow_pages(20, 60));
+    let run = fixture.start_full_sync(environment);
+    eventually("there is a schema", async || fixture.runs("true").await > 0).await;
+    eventually("a part is imported", async || fixture.users().await >= 100).await;
     run.kill().await;
-    assert!(world.users().await < 300);
+    assert!(fixture.users().await < 300);
     let imported = "SELECT count(*) FROM clerk.sync_state WHERE imported_at IS NOT NULL";
-    assert_eq!(world.db.number(imported).await, 0);
-    world
+    assert_eq!(fixture.db.number(imported).await, 0);
+    fixture
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn the_first_import_makes_no_events_even_if_it_takes_two_runs() {
-    let world = half_imported(&[]).await;
-    let ids = world.sim.user_ids();
+    let fixture = half_imported(&[]).await;
+    let ids = fixture.sim.user_ids();
     // One user that is imported already, one that is not, a new one, and a deleted one of each
     // half.
     for at in [2, 250] {
-        world.rename(&ids[at], "Changed");
+        fixture.rename(&ids[at], "Changed");
     }
-    world.sim.create_random();
-    assert!(world.sim.delete(&ids[3]) && world.sim.delete(&ids[251]));
-    let ran = world.once().await;
-    assert_eq!(ran.code, Some(0), "{ran:#?}");
-    assert_eq!(world.event_names(0).await, [] as [String; 0]);
+    fixture.sim.create_random();
+    assert!(fixture.sim.delete(&ids[3]) && fixture.sim.delete(&ids[251]));
+    let ran = fixture.once().await;
+    ran.assert_exit(Exit::Ok);
+    assert_eq!(fixture.event_names(0).await, [] as [String; 0]);
 
     // The next sync makes events for what the import had already passed.
-    world.sim.clear_faults();
-    world
+    fixture.sim.clear_faults();
+    fixture
         .once()
         .await
         .assert(Exit::Ok, changed().updated(1).deleted(1).unchanged(298));
     let expected = [format!("user.deleted {}", ids[3]), format!("user.updated {}", ids[2])];
-    assert_eq!(world.event_names(0).await, expected);
+    assert_eq!(fixture.event_names(0).await, expected);
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn with_initial_events_the_first_import_makes_one_event_for_each_user() {
-    let world = half_imported(&[INITIAL]).await;
-    let ran = world.once_with(&[INITIAL]).await;
-    assert_eq!(ran.code, Some(0), "{ran:#?}");
-    let mut expected: Vec<_> = world
+    let fixture = half_imported(&[INITIAL]).await;
+    let ran = fixture.once_with(&[INITIAL]).await;
+    ran.assert_exit(Exit::Ok);
+    let mut expected: Vec<_> = fixture
         .sim
         .user_ids()
         .iter()
         .map(|id| format!("user.created {id}"))
         .collect();
     expected.sort();
-    assert_eq!(world.event_names(0).await, expected);
-    for event in world.events(0).await {
-        let document = world.sim.document(&event.user_id).unwrap();
+    assert_eq!(fixture.event_names(0).await, expected);
+    for event in fixture.events(0).await {
+        let document = fixture.sim.document(&event.user_id).unwrap();
         assert_eq!(event.occurred_at, document["updated_at"].as_i64().unwrap());
         assert!(event.changed.is_empty(), "{event:#?}");
     }
-    world
+    fixture
         .once_with(&[INITIAL])
         .await
         .assert(Exit::Ok, in_sync().unchanged(300));
-    assert_eq!(world.event_names(0).await, expected);
+    assert_eq!(fixture.event_names(0).await, expected);
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_user_requested_during_the_first_import_makes_no_event() {
-    let world = World::new(200).await;
-    world.sim.set_faults(slow_pages(5, 100));
-    let daemon = world.start_daemon(&[NEVER, ("CLERK2PG_LOG__LEVEL", "debug")]);
+    let fixture = Fixture::new(200).await;
+    fixture.sim.set_faults(slow_pages(5, 100));
+    let daemon = fixture.start_daemon(&[NEVER, ("CLERK2PG_LOG__LEVEL", "debug")]);
     daemon.wait_for_log("listening").await;
     eventually("the import has begun", async || {
-        world.runs("outcome = 'running'").await > 0
+        fixture.runs("outcome = 'running'").await > 0
     })
     .await;
-    let last = world.sim.user_ids()[199].clone();
-    world.db.execute(&format!("NOTIFY clerk2pg, '{last}'")).await;
+    let last = fixture.sim.user_ids()[199].clone();
+    fixture.db.execute(&format!("NOTIFY clerk2pg, '{last}'")).await;
     let row = format!("SELECT count(*) FROM clerk.users WHERE id = '{last}'");
-    eventually("the user's row", async || world.db.number(&row).await == 1).await;
-    assert!(world.users().await < 200, "the import was over");
+    eventually("the user's row", async || fixture.db.number(&row).await == 1).await;
+    assert!(fixture.users().await < 200, "the import was over");
     let imported = "SELECT count(*) FROM clerk.sync_state WHERE imported_at IS NOT NULL";
-    assert_eq!(world.db.number(imported).await, 0);
-    world.rename(&last, "Changed");
-    world.db.execute(&format!("NOTIFY clerk2pg, '{last}'")).await;
+    assert_eq!(fixture.db.number(imported).await, 0);
+    fixture.rename(&last, "Changed");
+    fixture.db.execute(&format!("NOTIFY clerk2pg, '{last}'")).await;
     let changed = format!("{row} AND first_name = 'Changed'");
-    eventually("the change", async || world.db.number(&changed).await == 1).await;
-    assert!(world.users().await < 200, "the import was over");
+    eventually("the change", async || fixture.db.number(&changed).await == 1).await;
+    assert!(fixture.users().await < 200, "the import was over");
 
-    world.sim.clear_faults();
-    world.syncs(1).await;
-    assert_eq!(world.db.number(imported).await, 1);
-    assert_eq!((world.users().await, world.last_event().await), (200, 0));
-    world.rename(&last, "Changed again");
-    world.db.execute(&format!("NOTIFY clerk2pg, '{last}'")).await;
-    eventually("an event", async || world.last_event().await > 0).await;
-    assert_eq!(world.event_names(0).await, [format!("user.updated {last}")]);
-    assert_eq!(daemon.stop(Signal::TERM).await.code, Some(0));
+    fixture.sim.clear_faults();
+    fixture.syncs(1).await;
+    assert_eq!(fixture.db.number(imported).await, 1);
+    assert_eq!((fixture.users().await, fixture.last_event().await), (200, 0));
+    fixture.rename(&last, "Changed again");
+    fixture.db.execute(&format!("NOTIFY clerk2pg, '{last}'")).await;
+    eventually("an event", async || fixture.last_event().await > 0).await;
+    assert_eq!(fixture.event_names(0).await, [format!("user.updated {last}")]);
+    daemon.stop(Signal::TERM).await.assert_exit(Exit::Ok);
 }

@@ -2,7 +2,7 @@
 //! rights.
 
 use crate::support::{
-    fixture::{World, mirrored},
+    fixture::{Fixture, mirrored},
     program::ProgramOutput,
     roles::Role,
     summary::{Exit, changed, planned},
@@ -31,80 +31,80 @@ async fn a_foreign_schema_is_refused() {
         "CREATE VIEW clerk.sales AS SELECT 1 AS id",
         diesels,
     ] {
-        let world = World::new(3).await;
-        world.db.execute(&format!("CREATE SCHEMA clerk; {theirs}")).await;
-        let before = world.db.snapshot().await;
+        let fixture = Fixture::new(3).await;
+        fixture.db.execute(&format!("CREATE SCHEMA clerk; {theirs}")).await;
+        let before = fixture.db.snapshot().await;
         for arguments in COMMANDS {
-            let ran = world.run(arguments).await;
+            let ran = fixture.run(arguments).await;
             assert_refused(
                 &ran,
                 "a schema \"clerk\" that is not clerk2pg's",
                 "use another database",
             );
         }
-        assert_eq!(world.db.snapshot().await, before);
+        assert_eq!(fixture.db.snapshot().await, before);
     }
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_newer_schema_is_refused() {
-    let world = mirrored(3).await;
-    world
+    let fixture = mirrored(3).await;
+    fixture
         .db
         .execute("INSERT INTO clerk.__diesel_schema_migrations VALUES ('99991231000000')")
         .await;
-    let before = world.db.snapshot().await;
+    let before = fixture.db.snapshot().await;
     for arguments in COMMANDS {
-        let ran = world.run(arguments).await;
+        let ran = fixture.run(arguments).await;
         assert_refused(
             &ran,
             "newer than this clerk2pg: it has the migration 99991231000000",
             "run the newer clerk2pg",
         );
     }
-    assert_eq!(world.db.snapshot().await, before);
+    assert_eq!(fixture.db.snapshot().await, before);
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn migrations_may_be_left_to_a_person() {
     let manual = [("CLERK2PG_DATABASE__MIGRATE", "false")];
-    let world = World::new(3).await;
-    let ran = world.run_with(&["--once"], &manual).await;
+    let fixture = Fixture::new(3).await;
+    let ran = fixture.run_with(&["--once"], &manual).await;
     assert_refused(&ran, "the schema \"clerk\" is missing", "clerk2pg migrate");
     assert_eq!(
-        world
+        fixture
             .db
             .number("SELECT count(*) FROM pg_namespace WHERE nspname = 'clerk'")
             .await,
         0
     );
-    let applied = world.run_with(&["migrate"], &manual).await;
-    assert_eq!(applied.code, Some(0), "{applied:#?}");
+    let applied = fixture.run_with(&["migrate"], &manual).await;
+    applied.assert_exit(Exit::Ok);
     assert!(applied.stdout.starts_with("applied "), "{applied:#?}");
-    world.once_with(&manual).await.assert(Exit::Ok, changed().created(3));
+    fixture.once_with(&manual).await.assert(Exit::Ok, changed().created(3));
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn migrating_twice_changes_nothing() {
-    let world = World::new(3).await;
-    let first = world.run(&["migrate", "--format", "json"]).await;
-    assert_eq!(first.code, Some(0), "{first:#?}");
+    let fixture = Fixture::new(3).await;
+    let first = fixture.run(&["migrate", "--format", "json"]).await;
+    first.assert_exit(Exit::Ok);
     let applied = first.json()["applied"].as_array().unwrap().len();
     let sql = "SELECT count(*) FROM clerk.__diesel_schema_migrations";
-    assert_eq!(world.db.number(sql).await as usize, applied);
-    let before = world.db.snapshot().await;
-    let second = world.run(&["migrate"]).await;
+    assert_eq!(fixture.db.number(sql).await as usize, applied);
+    let before = fixture.db.snapshot().await;
+    let second = fixture.run(&["migrate"]).await;
     assert_eq!(
         (second.code, second.stdout.as_str()),
         (Some(0), "The schema \"clerk\" is up to date.\n"),
         "{second:#?}"
     );
     assert_eq!(
-        world.run(&["migrate", "--format", "json"]).await.json()["applied"],
+        fixture.run(&["migrate", "--format", "json"]).await.json()["applied"],
         serde_json::json!([])
     );
-    assert_eq!(world.db.snapshot().await, before);
-    let status = world.run(&["status"]).await;
+    assert_eq!(fixture.db.snapshot().await, before);
+    let status = fixture.run(&["status"]).await;
     assert!(
         status.code == Some(0) && status.stdout.contains("No Clerk instance yet"),
         "{status:#?}"
@@ -113,26 +113,26 @@ async fn migrating_twice_changes_nothing() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn several_programs_may_migrate_at_once() {
-    let world = World::new(3).await;
-    let migrate = || world.run(&["migrate", "--format", "json"]);
+    let fixture = Fixture::new(3).await;
+    let migrate = || fixture.run(&["migrate", "--format", "json"]);
     let (a, b, c) = tokio::join!(migrate(), migrate(), migrate());
     for ran in [&a, &b, &c] {
-        assert_eq!(ran.code, Some(0), "{ran:#?}");
+        ran.assert_exit(Exit::Ok);
     }
     let applied: usize = [a, b, c]
         .iter()
         .map(|ran| ran.json()["applied"].as_array().unwrap().len())
         .sum();
     let sql = "SELECT count(*) FROM clerk.__diesel_schema_migrations";
-    assert_eq!(world.db.number(sql).await as usize, applied);
+    assert_eq!(fixture.db.number(sql).await as usize, applied);
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_role_without_create_is_refused_with_a_hint() {
-    let world = World::new(3).await;
-    let role = Role::new(&world).await;
+    let fixture = Fixture::new(3).await;
+    let role = Role::new(&fixture).await;
     for arguments in [&["--once"][..], &["migrate"]] {
-        let ran = role.run(&world, arguments).await;
+        let ran = role.run(&fixture, arguments).await;
         assert_refused(
             &ran,
             "the database role lacks a privilege: permission denied",
@@ -140,39 +140,39 @@ async fn a_role_without_create_is_refused_with_a_hint() {
         );
     }
     // The hint's statement is enough.
-    world
+    fixture
         .db
         .execute(&format!("CREATE SCHEMA clerk AUTHORIZATION {}", role.name))
         .await;
-    let ran = role.run(&world, &["--once", "--format", "json"]).await;
+    let ran = role.run(&fixture, &["--once", "--format", "json"]).await;
     ran.assert(Exit::Ok, changed().created(3));
-    world.assert_in_sync().await;
-    role.end(&world).await;
+    fixture.assert_in_sync().await;
+    role.end(&fixture).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_role_that_may_only_read_is_refused_with_a_hint() {
-    let world = mirrored(10).await;
-    let role = Role::new(&world).await;
+    let fixture = mirrored(10).await;
+    let role = Role::new(&fixture).await;
     let name = &role.name;
-    world
+    fixture
         .db
         .execute(&format!(
             "GRANT USAGE ON SCHEMA clerk TO {name}; GRANT SELECT ON ALL TABLES IN SCHEMA clerk TO {name}"
         ))
         .await;
-    world.sim.delete(&world.sim.user_ids()[4]);
-    world.sim.create_random();
-    let before = world.db.snapshot().await;
-    let ran = role.run(&world, &["--dry-run", "--format", "json"]).await;
+    fixture.sim.delete(&fixture.sim.user_ids()[4]);
+    fixture.sim.create_random();
+    let before = fixture.db.snapshot().await;
+    let ran = role.run(&fixture, &["--dry-run", "--format", "json"]).await;
     ran.assert(Exit::Ok, planned().created(1).deleted(1).unchanged(9));
-    assert_eq!(role.run(&world, &["status"]).await.code, Some(0));
-    let ran = role.run(&world, &["--once"]).await;
+    role.run(&fixture, &["status"]).await.assert_exit(Exit::Ok);
+    let ran = role.run(&fixture, &["--once"]).await;
     assert_refused(
         &ran,
         "the database role lacks a privilege: permission denied",
         "let the role own the schema",
     );
-    assert_eq!(world.db.snapshot().await, before);
-    role.end(&world).await;
+    assert_eq!(fixture.db.snapshot().await, before);
+    role.end(&fixture).await;
 }

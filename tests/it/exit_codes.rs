@@ -3,7 +3,7 @@
 use clerk_sim::Unstorable;
 
 use crate::support::{
-    fixture::{World, mirrored},
+    fixture::{Fixture, mirrored},
     program::ProgramOutput,
     summary::{Exit, changed, held, in_sync, planned},
 };
@@ -13,27 +13,27 @@ fn first_line(ran: &ProgramOutput) -> &str {
 }
 
 /// Returns a hundred users that can be stored, and one or two that cannot.
-async fn with_rejected(rejected: usize) -> World {
-    let world = World::new(100).await;
+async fn with_rejected(rejected: usize) -> Fixture {
+    let fixture = Fixture::new(100).await;
     let kinds = [Unstorable::ManyKeys, Unstorable::NotAnObject];
     for kind in &kinds[..rejected] {
-        world.sim.insert_unstorable(*kind);
+        fixture.sim.insert_unstorable(*kind);
     }
-    world
+    fixture
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn rejected_users_are_in_the_first_line() {
-    let world = with_rejected(1).await;
-    let ran = world.run(&["--once"]).await;
-    let instance = world.sim.instance_id();
+    let fixture = with_rejected(1).await;
+    let ran = fixture.run(&["--once"]).await;
+    let instance = fixture.sim.instance_id();
     let one = format!("In sync with {instance}, but 1 user is rejected");
     assert_eq!((ran.code, first_line(&ran)), (Some(0), &*one), "{ran:#?}");
-    world.sim.insert_unstorable(Unstorable::CreatedAtTooLate);
-    let ran = world.run(&["--once"]).await;
+    fixture.sim.insert_unstorable(Unstorable::CreatedAtTooLate);
+    let ran = fixture.run(&["--once"]).await;
     let two = format!("In sync with {instance}, but 2 users are rejected");
     assert_eq!((ran.code, first_line(&ran)), (Some(0), &*two), "{ran:#?}");
-    let ran = world.run(&["--dry-run"]).await;
+    let ran = fixture.run(&["--dry-run"]).await;
     // After one line for each of them.
     let last_line = ran.stdout.lines().last().unwrap_or_default();
     let plan = format!("No changes, but 2 users cannot be stored. All others are in sync with {instance} (100 users).");
@@ -42,26 +42,26 @@ async fn rejected_users_are_in_the_first_line() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn with_exit_code_rejected_users_give_exit_code_5() {
-    let world = with_rejected(2).await;
+    let fixture = with_rejected(2).await;
     let once = ["--once", "--exit-code", "--format", "json"];
     let dry_run = ["--dry-run", "--exit-code", "--format", "json"];
-    world
+    fixture
         .run(&dry_run)
         .await
         .assert(Exit::Differences, planned().created(100).rejected(2));
-    world
+    fixture
         .run(&once)
         .await
         .assert(Exit::Rejected, changed().created(100).rejected(2));
-    world
+    fixture
         .run(&once)
         .await
         .assert(Exit::Rejected, in_sync().unchanged(100).rejected(2));
-    world
+    fixture
         .run(&dry_run)
         .await
         .assert(Exit::Rejected, planned().unchanged(100).rejected(2));
-    world
+    fixture
         .once()
         .await
         .assert(Exit::Ok, in_sync().unchanged(100).rejected(2));
@@ -69,15 +69,15 @@ async fn with_exit_code_rejected_users_give_exit_code_5() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn with_exit_code_all_other_exit_codes_stay() {
-    let world = mirrored(60).await;
+    let fixture = mirrored(60).await;
     let once = ["--once", "--exit-code", "--format", "json"];
-    world.run(&once).await.assert(Exit::Ok, in_sync().unchanged(60));
-    world.sim.insert_unstorable(Unstorable::ManyKeys);
-    for id in world.sim.user_ids().iter().take(20) {
-        assert!(world.sim.delete(id));
+    fixture.run(&once).await.assert(Exit::Ok, in_sync().unchanged(60));
+    fixture.sim.insert_unstorable(Unstorable::ManyKeys);
+    for id in fixture.sim.user_ids().iter().take(20) {
+        assert!(fixture.sim.delete(id));
     }
     // A person must review the held deletions first.
-    world
+    fixture
         .run(&once)
         .await
         .assert(Exit::Held, held(20).unchanged(40).rejected(1));

@@ -8,10 +8,11 @@ use rustix::process::Signal;
 
 use crate::support::{
     database::{Database, connect},
-    fixture::World,
+    fixture::Fixture,
     monitored::{ANY, MonitoredDaemon},
     postgres::Postgres,
     process::{NEVER, Process},
+    summary::Exit,
     wait::eventually,
 };
 
@@ -21,7 +22,7 @@ const BACK: &str = "back to normal";
 const NO_WRITES: &str = "this Postgres server takes no writes";
 
 /// Returns users whose full sync takes some time.
-async fn world(url: String) -> World {
+async fn fixture(url: String) -> Fixture {
     let options = Options {
         users: USERS,
         latency: Duration::from_millis(20),
@@ -29,15 +30,15 @@ async fn world(url: String) -> World {
         ..Options::default()
     };
     let (db, sim) = tokio::join!(Database::on_server(url), Sim::start(options));
-    let world = World { db, sim: sim.unwrap() };
-    world.sim.set_faults(Quirks {
+    let fixture = Fixture { db, sim: sim.unwrap() };
+    fixture.sim.set_faults(Quirks {
         max_page: Some(25),
         ..Quirks::default()
     });
-    world
+    fixture
 }
 
-impl World {
+impl Fixture {
     /// The test loses its own connection as well.
     async fn reconnect(&mut self) {
         self.db.client = connect(&self.db.url).await;
@@ -66,22 +67,22 @@ async fn assert_clean_stop(daemon: Process) {
     let is_back = async || daemon.count_in_log(AWAY) == daemon.count_in_log(BACK);
     eventually("each outage is logged twice", is_back).await;
     let ran = daemon.stop(Signal::TERM).await;
-    assert_eq!(ran.code, Some(0), "{ran:#?}");
+    ran.assert_exit(Exit::Ok);
     assert!(!ran.stderr.contains("ERROR"), "{ran:#?}");
 }
 
 async fn restarted_between_pages(signal: Signal) {
     let mut server = Postgres::start().await;
-    let mut world = world(server.admin()).await;
-    let daemon = world.start_daemon(&[NEVER]);
+    let mut fixture = fixture(server.admin()).await;
+    let daemon = fixture.start_daemon(&[NEVER]);
     for _ in 0..3 {
-        world.walks_on().await;
+        fixture.walks_on().await;
         server.stop(signal);
         server.restart().await;
-        world.reconnect().await;
+        fixture.reconnect().await;
     }
-    world.has_everybody_once().await;
-    assert!(world.runs("resumed IS NOT NULL").await > 0);
+    fixture.has_everybody_once().await;
+    assert!(fixture.runs("resumed IS NOT NULL").await > 0);
     assert_clean_stop(daemon).await;
 }
 
@@ -99,20 +100,20 @@ async fn a_sync_survives_a_crash_of_the_server() {
 async fn a_restart_while_a_batch_is_written_loses_nothing() {
     for signal in [Signal::INT, Signal::QUIT] {
         let mut server = Postgres::start().await;
-        let mut world = world(server.admin()).await;
-        let daemon = world.start_daemon(&[NEVER]);
-        world.walks_on().await;
+        let mut fixture = fixture(server.admin()).await;
+        let daemon = fixture.start_daemon(&[NEVER]);
+        fixture.walks_on().await;
         // A batch has written its users before it updates the row of its sync.
-        let lock = connect(&world.db.url).await;
+        let lock = connect(&fixture.db.url).await;
         lock.batch_execute("BEGIN; LOCK clerk.sync_runs IN SHARE MODE")
             .await
             .unwrap();
         let waiting = "SELECT count(*) FROM pg_stat_activity WHERE wait_event_type = 'Lock' AND query LIKE 'UPDATE clerk.sync_runs%'";
-        eventually("a batch waits", async || world.db.number(waiting).await > 0).await;
+        eventually("a batch waits", async || fixture.db.number(waiting).await > 0).await;
         server.stop(signal);
         server.restart().await;
-        world.reconnect().await;
-        world.has_everybody_once().await;
+        fixture.reconnect().await;
+        fixture.has_everybody_once().await;
         assert_clean_stop(daemon).await;
     }
 }
@@ -120,7 +121,7 @@ async fn a_restart_while_a_batch_is_written_loses_nothing() {
 /// A primary and a standby, and a database on both.
 struct Pair {
     // Dropped first, while the server still runs.
-    world: World,
+    fixture: Fixture,
     primary: Postgres,
     standby: Postgres,
 }
@@ -133,9 +134,9 @@ impl Pair {
             "postgres://postgres@127.0.0.1:{},127.0.0.1:{}/postgres?target_session_attrs=read-write",
             primary.port, standby.port
         );
-        let world = world(url).await;
+        let fixture = fixture(url).await;
         Self {
-            world,
+            fixture,
             primary,
             standby,
         }
@@ -143,7 +144,7 @@ impl Pair {
 
     /// Reads a number at the standby.
     async fn seen(&self, sql: &str) -> i64 {
-        let url = self.world.db.url.replace("read-write", "any");
+        let url = self.fixture.db.url.replace("read-write", "any");
         let url = url.replace(&format!("127.0.0.1:{},", self.primary.port), "");
         connect(&url).await.query_one(sql, &[]).await.unwrap().get(0)
     }
@@ -157,49 +158,49 @@ impl Pair {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_sync_continues_on_a_promoted_standby() {
     let mut pair = Pair::new().await;
-    let daemon = pair.world.start_daemon(&[NEVER]);
-    pair.world.walks_on().await;
+    let daemon = pair.fixture.start_daemon(&[NEVER]);
+    pair.fixture.walks_on().await;
     pair.has_followed(1).await;
     // Commits that were not sent yet are lost, the checkpoint together with the users.
     pair.primary.stop(Signal::QUIT);
     daemon.wait_for_log(AWAY).await;
     pair.standby.promote().await;
-    pair.world.reconnect().await;
-    pair.world.has_everybody_once().await;
-    assert!(pair.world.runs("resumed IS NOT NULL").await > 0);
+    pair.fixture.reconnect().await;
+    pair.fixture.has_everybody_once().await;
+    assert!(pair.fixture.runs("resumed IS NOT NULL").await > 0);
     assert_clean_stop(daemon).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_demoted_primary_is_left() {
     let mut pair = Pair::new().await;
-    let daemon = pair.world.start_daemon(&[NEVER]);
-    pair.world.walks_on().await;
+    let daemon = pair.fixture.start_daemon(&[NEVER]);
+    pair.fixture.walks_on().await;
     pair.has_followed(1).await;
     // All connections stay open, but are read-only from now on.
     pair.primary.set("default_transaction_read_only = on").await;
     pair.standby.promote().await;
     daemon.wait_for_log(AWAY).await;
-    pair.world.reconnect().await;
-    pair.world.has_everybody_once().await;
+    pair.fixture.reconnect().await;
+    pair.fixture.has_everybody_once().await;
     assert_clean_stop(daemon).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn old_connections_do_not_outlive_a_failover() {
     let mut pair = Pair::new().await;
-    let watched = MonitoredDaemon::new(pair.world.start_incremental(&[ANY]).await).await;
+    let watched = MonitoredDaemon::new(pair.fixture.start_incremental(&[ANY]).await).await;
     // The page reads over its own connection.
     watched.metrics().await;
     pair.has_followed(USERS as i64).await;
     pair.primary.set("default_transaction_read_only = on").await;
     pair.standby.promote().await;
-    pair.world.reconnect().await;
+    pair.fixture.reconnect().await;
     // The daemon notices it at the first change.
     for _ in 0..2 {
-        pair.world.sim.create_random();
-        pair.world.sim.delete_random();
-        pair.world.wait_until_mirrored().await;
+        pair.fixture.sim.create_random();
+        pair.fixture.sim.delete_random();
+        pair.fixture.wait_until_mirrored().await;
     }
     let ours = "SELECT count(*) FROM pg_stat_activity WHERE application_name LIKE 'clerk2pg%'";
     let before = connect(&pair.primary.admin()).await;
@@ -214,13 +215,13 @@ async fn old_connections_do_not_outlive_a_failover() {
 #[tokio::test(flavor = "multi_thread")]
 async fn changes_that_a_standby_did_not_receive_are_mirrored_again() {
     let mut pair = Pair::new().await;
-    let daemon = pair.world.start_incremental(&[]).await;
+    let daemon = pair.fixture.start_incremental(&[]).await;
     pair.has_followed(USERS as i64).await;
     // More than an incremental sync sees in any case.
-    let ids = pair.world.sim.user_ids()[100..160].to_vec();
-    let rename = |name: &str| ids.iter().for_each(|id| pair.world.rename(id, name));
+    let ids = pair.fixture.sim.user_ids()[100..160].to_vec();
+    let rename = |name: &str| ids.iter().for_each(|id| pair.fixture.rename(id, name));
     let named = |name: &str| format!("SELECT count(*) FROM clerk.users WHERE first_name = '{name}'");
-    let has = async |name: &str| pair.world.db.number(&named(name)).await == 60;
+    let has = async |name: &str| pair.fixture.db.number(&named(name)).await == 60;
     rename("Before");
     eventually("the first changes", async || has("Before").await).await;
     eventually("the standby has followed", async || {
@@ -231,38 +232,38 @@ async fn changes_that_a_standby_did_not_receive_are_mirrored_again() {
     rename("After");
     eventually("the second changes", async || has("After").await).await;
     // Long enough that incremental syncs no longer reach these changes.
-    let syncs = pair.world.incremental_syncs().len();
+    let syncs = pair.fixture.incremental_syncs().len();
     eventually("more incremental syncs", async || {
-        pair.world.incremental_syncs().len() >= syncs + 15
+        pair.fixture.incremental_syncs().len() >= syncs + 15
     })
     .await;
     pair.primary.stop(Signal::QUIT);
     pair.standby.restart().await;
     assert_eq!(pair.seen(&named("Before")).await, 60, "the changes are to be lost");
     pair.standby.promote().await;
-    pair.world.reconnect().await;
-    let found = async || pair.world.db.number(&named("After")).await == 60;
+    pair.fixture.reconnect().await;
+    let found = async || pair.fixture.db.number(&named("After")).await == 60;
     eventually("the changes are found again", found).await;
-    pair.world.assert_in_sync().await;
-    assert_eq!(pair.world.runs("kind = 'full'").await, 1);
+    pair.fixture.assert_in_sync().await;
+    assert_eq!(pair.fixture.runs("kind = 'full'").await, 1);
     assert_clean_stop(daemon).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_read_only_server_is_waited_for() {
     let server = Postgres::start().await;
-    let world = world(server.admin()).await;
-    let daemon = world.start_incremental(&[]).await;
+    let fixture = fixture(server.admin()).await;
+    let daemon = fixture.start_incremental(&[]).await;
     server.set("default_transaction_read_only = on").await;
-    let id = world.sim.create_random();
+    let id = fixture.sim.create_random();
     daemon.wait_for_log(NO_WRITES).await;
-    let once = world.once().await;
-    assert_eq!(once.code, Some(1), "{once:#?}");
+    let once = fixture.once().await;
+    once.assert_exit(Exit::Failed);
     assert!(once.stderr.contains("target_session_attrs=read-write"), "{once:#?}");
-    assert!(!world.has_user(&id).await);
+    assert!(!fixture.has_user(&id).await);
     server.set("default_transaction_read_only = off").await;
-    eventually("the new user", async || world.has_user(&id).await).await;
-    world.assert_in_sync().await;
-    assert_eq!(world.runs("rejected > 0").await, 0);
+    eventually("the new user", async || fixture.has_user(&id).await).await;
+    fixture.assert_in_sync().await;
+    assert_eq!(fixture.runs("rejected > 0").await, 0);
     assert_clean_stop(daemon).await;
 }

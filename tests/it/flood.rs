@@ -13,11 +13,12 @@ use rustix::process::Signal;
 use crate::support::{
     database::connect,
     faults::slow_pages,
-    fixture::World,
+    fixture::Fixture,
     http_server::{Server, answer},
     monitored::{ANY, MonitoredDaemon},
     on_demand::{DEBUG, LISTENING},
     process::{EVERY_SECOND, NEVER},
+    summary::Exit,
     wait::{eventually, within},
 };
 
@@ -38,10 +39,10 @@ struct Flood {
 
 impl Flood {
     /// As a role without any privilege.
-    async fn begin(world: &World) -> Self {
-        let role = format!("flood_{}", world.db.text("SELECT md5(random()::text)").await.unwrap());
-        world.db.execute(&format!("CREATE ROLE {role}")).await;
-        let client = connect(&world.db.url).await;
+    async fn begin(fixture: &Fixture) -> Self {
+        let role = format!("flood_{}", fixture.db.text("SELECT md5(random()::text)").await.unwrap());
+        fixture.db.execute(&format!("CREATE ROLE {role}")).await;
+        let client = connect(&fixture.db.url).await;
         client.batch_execute(&format!("SET ROLE {role}")).await.unwrap();
         let sending = tokio::spawn(async move {
             let sql = "SELECT pg_notify('clerk2pg', 'user_flood' || md5(random()::text)) FROM generate_series(1, 150)";
@@ -52,18 +53,18 @@ impl Flood {
         Self { role, sending }
     }
 
-    async fn end(self, world: &World) {
+    async fn end(self, fixture: &Fixture) {
         self.sending.abort();
         let _ = self.sending.await;
         let left = format!("DROP ROLE {}", self.role);
         eventually("the role can go", async || {
-            world.db.client.batch_execute(&left).await.is_ok()
+            fixture.db.client.batch_execute(&left).await.is_ok()
         })
         .await;
     }
 }
 
-impl World {
+impl Fixture {
     /// Returns the reads of unknown ids.
     fn read_in_vain(&self) -> Vec<Request> {
         let mut log = self.sim.log();
@@ -100,103 +101,107 @@ impl World {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_flood_of_notifications_delays_no_other_user() {
-    let world = World::new(40).await;
-    let watched = MonitoredDaemon::start(&world, &[EVERY_SECOND, LIMIT, DEBUG]).await;
+    let fixture = Fixture::new(40).await;
+    let watched = MonitoredDaemon::start(&fixture, &[EVERY_SECOND, LIMIT, DEBUG]).await;
     watched.wait_until_ready("in sync").await;
     watched.daemon.wait_for_log(LISTENING).await;
-    let flood = Flood::begin(&world).await;
-    eventually("it is asked for", async || world.read_in_vain().len() >= PART).await;
+    let flood = Flood::begin(&fixture).await;
+    eventually("it is asked for", async || fixture.read_in_vain().len() >= PART).await;
     for _ in 0..5 {
-        world.keeps_up().await;
+        fixture.keeps_up().await;
     }
     // An incremental sync needs two requests. Those that notifications ask for must fit into the
     // same part.
-    let before = world.incremental_syncs().len();
+    let before = fixture.incremental_syncs().len();
     within(SOON, "the schedule goes on", async || {
-        world.incremental_syncs().len() >= before + 5
+        fixture.incremental_syncs().len() >= before + 5
     })
     .await;
     eventually("more are asked for, a window later", async || {
-        world.read_in_vain().len() >= 2 * PART
+        fixture.read_in_vain().len() >= 2 * PART
     })
     .await;
     watched.wait_until_ready("in sync").await;
-    flood.end(&world).await;
-    world.assert_notifications_keep_to_their_part();
-    assert_eq!(watched.daemon.stop(Signal::TERM).await.code, Some(0));
+    flood.end(&fixture).await;
+    fixture.assert_notifications_keep_to_their_part();
+    watched.daemon.stop(Signal::TERM).await.assert_exit(Exit::Ok);
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_flood_during_a_full_sync_delays_neither_it_nor_changes() {
-    let world = World::new(100).await;
-    let watched = MonitoredDaemon::start(&world, &[EVERY_SECOND, LIMIT, DEBUG]).await;
+    let fixture = Fixture::new(100).await;
+    let watched = MonitoredDaemon::start(&fixture, &[EVERY_SECOND, LIMIT, DEBUG]).await;
     watched.wait_until_ready("in sync").await;
     watched.daemon.wait_for_log(LISTENING).await;
-    let flood = Flood::begin(&world).await;
-    eventually("it is asked for", async || !world.read_in_vain().is_empty()).await;
-    world.sim.set_faults(slow_pages(5, 200));
-    let walked = async || world.runs("kind = 'full' AND outcome IN ('in_sync', 'changed')").await;
+    let flood = Flood::begin(&fixture).await;
+    eventually("it is asked for", async || !fixture.read_in_vain().is_empty()).await;
+    fixture.sim.set_faults(slow_pages(5, 200));
+    let walked = async || {
+        fixture
+            .runs("kind = 'full' AND outcome IN ('in_sync', 'changed')")
+            .await
+    };
     let before = walked().await;
-    world.notify("full").await;
+    fixture.notify("full").await;
     eventually("a full sync is at work", async || {
-        world.runs("kind = 'full' AND outcome = 'running'").await == 1
+        fixture.runs("kind = 'full' AND outcome = 'running'").await == 1
     })
     .await;
-    let new = world.sim.create_random();
-    within(SOON, "the new user", async || world.has_user(&new).await).await;
+    let new = fixture.sim.create_random();
+    within(SOON, "the new user", async || fixture.has_user(&new).await).await;
     eventually("the full sync ends", async || walked().await > before).await;
-    flood.end(&world).await;
-    world.assert_notifications_keep_to_their_part();
-    assert_eq!(watched.daemon.stop(Signal::TERM).await.code, Some(0));
+    flood.end(&fixture).await;
+    fixture.assert_notifications_keep_to_their_part();
+    watched.daemon.stop(Signal::TERM).await.assert_exit(Exit::Ok);
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn endless_requests_for_syncs_are_throttled() {
-    let world = World::new(40).await;
-    let daemon = world.start_daemon(&[NEVER, LIMIT, DEBUG]);
+    let fixture = Fixture::new(40).await;
+    let daemon = fixture.start_daemon(&[NEVER, LIMIT, DEBUG]);
     daemon.wait_for_log(LISTENING).await;
-    world.syncs(1).await;
-    let before = (world.incremental_syncs().len(), std::time::Instant::now());
+    fixture.syncs(1).await;
+    let before = (fixture.incremental_syncs().len(), std::time::Instant::now());
     for _ in 0..100 {
-        world.notify("sync").await;
+        fixture.notify("sync").await;
         tokio::time::sleep(Duration::from_millis(20)).await;
     }
     // Each takes two of five requests a second.
     let most = before.1.elapsed().as_secs_f64() / 0.4 + 1.0;
-    let syncs = world.incremental_syncs().len() - before.0;
+    let syncs = fixture.incremental_syncs().len() - before.0;
     assert!(syncs > 0 && syncs as f64 <= most, "{syncs} syncs");
     // The last one is not forgotten.
-    let id = world.sim.create_random();
-    world.notify("sync").await;
-    eventually("the user's row", async || world.has_user(&id).await).await;
-    assert_eq!(daemon.stop(Signal::TERM).await.code, Some(0));
+    let id = fixture.sim.create_random();
+    fixture.notify("sync").await;
+    eventually("the user's row", async || fixture.has_user(&id).await).await;
+    daemon.stop(Signal::TERM).await.assert_exit(Exit::Ok);
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn an_unknown_id_is_not_read_again_at_once() {
-    let world = World::new(40).await;
-    let daemon = world.start_daemon(&[NEVER, DEBUG]);
+    let fixture = Fixture::new(40).await;
+    let daemon = fixture.start_daemon(&[NEVER, DEBUG]);
     daemon.wait_for_log(LISTENING).await;
-    world.syncs(1).await;
+    fixture.syncs(1).await;
     let id = "user_flood0123456789abcdef";
     let reads = || {
-        world
+        fixture
             .read_in_vain()
             .iter()
             .map(|request| request.at)
             .collect::<Vec<_>>()
     };
-    world.notify(id).await;
+    fixture.notify(id).await;
     eventually("the first read", async || reads().len() == 1).await;
     for _ in 0..20 {
-        world.notify(id).await;
-        world.sync_new_user().await;
+        fixture.notify(id).await;
+        fixture.sync_new_user().await;
     }
     // A user may have this id by then.
     eventually("the second read", async || reads().len() == 2).await;
     let times = reads();
     assert!(times[1] - times[0] >= 9_000, "{times:?}");
-    assert_eq!(daemon.stop(Signal::TERM).await.code, Some(0));
+    daemon.stop(Signal::TERM).await.assert_exit(Exit::Ok);
 }
 
 /// Makes every sync of a kind fail that has something to write.
@@ -210,21 +215,21 @@ fn fails(kind: &str) -> String {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_failing_full_sync_delays_no_change() {
-    let world = World::new(40).await;
-    let watched = MonitoredDaemon::new(world.start_daemon(&[NEVER, EVERY_SECOND, ANY, DEBUG])).await;
+    let fixture = Fixture::new(40).await;
+    let watched = MonitoredDaemon::new(fixture.start_daemon(&[NEVER, EVERY_SECOND, ANY, DEBUG])).await;
     watched.wait_until_ready("in sync").await;
     watched.daemon.wait_for_log(LISTENING).await;
-    world.db.execute(&fails("full")).await;
-    world.notify("full").await;
+    fixture.db.execute(&fails("full")).await;
+    fixture.notify("full").await;
     watched.wait_until_not_ready("not this kind").await;
     for _ in 0..3 {
-        world.keeps_up().await;
-        let new = world.sim.create_random();
-        world.notify(&new).await;
-        within(SOON, "the new user", async || world.has_user(&new).await).await;
+        fixture.keeps_up().await;
+        let new = fixture.sim.create_random();
+        fixture.notify(&new).await;
+        within(SOON, "the new user", async || fixture.has_user(&new).await).await;
     }
     watched.wait_until_not_ready("not this kind").await;
-    world.db.execute("DROP FUNCTION public.refuse CASCADE").await;
+    fixture.db.execute("DROP FUNCTION public.refuse CASCADE").await;
     watched.wait_until_ready("in sync").await;
     let ran = watched.daemon.stop(Signal::TERM).await;
     assert_eq!(ran.stderr.matches("ERROR").count(), 1, "{ran:#?}");
@@ -233,25 +238,25 @@ async fn a_failing_full_sync_delays_no_change() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_failing_sync_on_demand_delays_no_other_user() {
-    let world = World::new(40).await;
-    let watched = MonitoredDaemon::new(world.start_daemon(&[NEVER, EVERY_SECOND, ANY, DEBUG])).await;
+    let fixture = Fixture::new(40).await;
+    let watched = MonitoredDaemon::new(fixture.start_daemon(&[NEVER, EVERY_SECOND, ANY, DEBUG])).await;
     watched.wait_until_ready("in sync").await;
     watched.daemon.wait_for_log(LISTENING).await;
-    world.db.execute(&fails("on_demand")).await;
+    fixture.db.execute(&fails("on_demand")).await;
     // A ban does not change `updated_at`: only a read by id shows it.
-    let id = world.sim.user_ids()[5].clone();
-    let mut document = world.sim.document(&id).unwrap();
+    let id = fixture.sim.user_ids()[5].clone();
+    let mut document = fixture.sim.document(&id).unwrap();
     document["banned"] = true.into();
-    world.sim.insert(document);
-    world.notify(&id).await;
+    fixture.sim.insert(document);
+    fixture.notify(&id).await;
     watched.daemon.wait_for_log("a sync on demand failed").await;
     for _ in 0..3 {
-        world.keeps_up().await;
+        fixture.keeps_up().await;
     }
     watched.wait_until_ready("in sync").await;
-    world.db.execute("DROP FUNCTION public.refuse CASCADE").await;
+    fixture.db.execute("DROP FUNCTION public.refuse CASCADE").await;
     let banned = format!("SELECT count(*) FROM clerk.users WHERE banned AND id = '{id}'");
-    eventually("it is tried again", async || world.db.number(&banned).await == 1).await;
+    eventually("it is tried again", async || fixture.db.number(&banned).await == 1).await;
     let ran = watched.daemon.stop(Signal::TERM).await;
     assert_eq!(
         (ran.code, ran.stderr.matches("ERROR").count()),
@@ -274,8 +279,8 @@ fn forward(address: &str, head: &str) -> Vec<u8> {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_wrapped_user_is_stored() {
-    let world = World::new(20).await;
-    let address = world.sim.url().trim_start_matches("http://").to_owned();
+    let fixture = Fixture::new(20).await;
+    let address = fixture.sim.url().trim_start_matches("http://").to_owned();
     let wrapped = Arc::<Mutex<Option<(String, String)>>>::default();
     let by_id = wrapped.clone();
     let clerk = Server::start(move |head| match &*by_id.lock().unwrap() {
@@ -286,24 +291,24 @@ async fn a_wrapped_user_is_stored() {
         _ => forward(&address, head),
     })
     .await;
-    let daemon = world
+    let daemon = fixture
         .start_on_demand_with(&[("CLERK_API_URL", clerk.url.as_str())])
         .await;
-    let new = world.sim.create_random();
-    let document = world.sim.document(&new).unwrap().to_string();
+    let new = fixture.sim.create_random();
+    let document = fixture.sim.document(&new).unwrap().to_string();
     *wrapped.lock().unwrap() = Some((new.clone(), document));
-    world.notify(&new).await;
-    eventually("the user is in", async || world.has_user(&new).await).await;
-    assert_eq!(daemon.stop(Signal::TERM).await.code, Some(0));
-    world.assert_in_sync().await;
+    fixture.notify(&new).await;
+    eventually("the user is in", async || fixture.has_user(&new).await).await;
+    daemon.stop(Signal::TERM).await.assert_exit(Exit::Ok);
+    fixture.assert_in_sync().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn an_id_answered_with_another_user_delays_nobody() {
     const WRONG: &str = "GET /v1/users/user_wrong";
-    let world = World::new(40).await;
-    let stranger = world.sim.document(&world.sim.user_ids()[0]).unwrap().to_string();
-    let address = world.sim.url().trim_start_matches("http://").to_owned();
+    let fixture = Fixture::new(40).await;
+    let stranger = fixture.sim.document(&fixture.sim.user_ids()[0]).unwrap().to_string();
+    let address = fixture.sim.url().trim_start_matches("http://").to_owned();
     let clerk = Server::start(move |head| match head.starts_with(WRONG) {
         true => answer("200 OK", "content-type: application/json\r\n", stranger.as_bytes()),
         false => forward(&address, head),
@@ -311,16 +316,16 @@ async fn an_id_answered_with_another_user_delays_nobody() {
     .await;
     let tried = || clerk.requests().iter().filter(|head| head.starts_with(WRONG)).count();
     let environment = [NEVER, EVERY_SECOND, ANY, DEBUG, ("CLERK_API_URL", clerk.url.as_str())];
-    let watched = MonitoredDaemon::new(world.start_daemon(&environment)).await;
+    let watched = MonitoredDaemon::new(fixture.start_daemon(&environment)).await;
     watched.wait_until_ready("in sync").await;
     watched.daemon.wait_for_log(LISTENING).await;
-    world.notify("user_wrong").await;
+    fixture.notify("user_wrong").await;
     eventually("it is read", async || tried() > 0).await;
     for _ in 0..3 {
-        world.keeps_up().await;
-        let new = world.sim.create_random();
-        world.notify(&new).await;
-        within(SOON, "the new user", async || world.has_user(&new).await).await;
+        fixture.keeps_up().await;
+        let new = fixture.sim.create_random();
+        fixture.notify(&new).await;
+        within(SOON, "the new user", async || fixture.has_user(&new).await).await;
     }
     eventually("it is tried again", async || tried() >= 3).await;
     watched.wait_until_ready("in sync").await;

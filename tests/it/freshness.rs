@@ -2,7 +2,7 @@
 
 use crate::support::{
     changes::{now, rename},
-    fixture::{World, mirrored},
+    fixture::{Fixture, mirrored},
     monitored::MonitoredDaemon,
     summary::{self, Exit, changed},
     wait::eventually,
@@ -11,15 +11,15 @@ use crate::support::{
 /// When users changed at Clerk, with the times before and after the sync that committed each
 /// change.
 struct Changes {
-    world: World,
+    fixture: Fixture,
     times: Vec<(i64, i64, i64)>,
 }
 
 impl Changes {
     async fn new(users: usize) -> Self {
-        let world = mirrored(users).await;
+        let fixture = mirrored(users).await;
         Self {
-            world,
+            fixture,
             times: Vec::new(),
         }
     }
@@ -28,12 +28,12 @@ impl Changes {
     async fn happen(&mut self, seconds_ago: impl Iterator<Item = i64>) {
         let before = now();
         let moments: Vec<i64> = seconds_ago.map(|seconds| before - 1000 * seconds).collect();
-        for (id, at) in self.world.sim.user_ids().iter().zip(&moments) {
-            rename(&self.world, id, &format!("Changed at {before}"), *at);
+        for (id, at) in self.fixture.sim.user_ids().iter().zip(&moments) {
+            rename(&self.fixture, id, &format!("Changed at {before}"), *at);
         }
         let changed = moments.len();
-        let unchanged = self.world.sim.count() - changed;
-        self.world
+        let unchanged = self.fixture.sim.count() - changed;
+        self.fixture
             .once()
             .await
             .assert(Exit::Ok, summary::changed().updated(changed).unchanged(unchanged));
@@ -53,7 +53,7 @@ impl Changes {
     }
 
     async fn reported(&self) -> (i64, i64, i64) {
-        let status = self.world.run(&["--format", "json", "status"]).await.json();
+        let status = self.fixture.run(&["--format", "json", "status"]).await.json();
         let field = |name: &str| status["freshness"][name].as_i64().unwrap();
         (field("p50_ms"), field("p99_ms"), field("changes"))
     }
@@ -74,12 +74,12 @@ async fn every_change_of_the_last_hour_counts() {
     }
     // Nearly six minutes. The newest change of each sync is at most some seconds old.
     assert!(p50 > 340_000 && p99 > 710_000, "{p50} {p99}");
-    let ran = changes.world.run(&["status"]).await;
+    let ran = changes.fixture.run(&["status"]).await;
     let line =
         "Changes of the last hour were 6 min old at the median and 12 min at the 99th percentile, over 93 changes";
     assert!(ran.stdout.lines().any(|printed| printed == line), "{ran:#?}");
 
-    let watched = MonitoredDaemon::start(&changes.world, &[]).await;
+    let watched = MonitoredDaemon::start(&changes.fixture, &[]).await;
     watched.wait_until_ready("in sync").await;
     eventually("the page shows the same", async || {
         let page = watched.get("/").await.body;
@@ -87,7 +87,7 @@ async fn every_change_of_the_last_hour_counts() {
             && page.contains("median 6 min, at worst 12 min")
     })
     .await;
-    let runs = changes.world.run(&["--format", "json", "status"]).await.json()["runs"].clone();
+    let runs = changes.fixture.run(&["--format", "json", "status"]).await.json()["runs"].clone();
     let of_first = runs
         .as_array()
         .unwrap()
@@ -99,19 +99,19 @@ async fn every_change_of_the_last_hour_counts() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_rejected_change_has_no_age() {
-    let world = mirrored(20).await;
-    world
+    let fixture = mirrored(20).await;
+    fixture
         .db
         .execute("ALTER TABLE clerk.users ADD CONSTRAINT polite CHECK (first_name <> 'refused') NOT VALID")
         .await;
-    let ids = world.sim.user_ids();
-    rename(&world, &ids[0], "refused", now() - 3_000_000);
-    rename(&world, &ids[1], "stored", now());
-    world
+    let ids = fixture.sim.user_ids();
+    rename(&fixture, &ids[0], "refused", now() - 3_000_000);
+    rename(&fixture, &ids[1], "stored", now());
+    fixture
         .once()
         .await
         .assert(Exit::Ok, changed().updated(1).unchanged(18).rejected(1));
-    let freshness = world.run(&["--format", "json", "status"]).await.json()["freshness"].clone();
+    let freshness = fixture.run(&["--format", "json", "status"]).await.json()["freshness"].clone();
     assert_eq!(freshness["changes"], 1, "{freshness}");
     assert!(freshness["p99_ms"].as_i64() < Some(1_000_000), "{freshness}");
 }
@@ -132,5 +132,5 @@ async fn each_change_of_a_sync_counts_once() {
         assert!(expected.contains(&reported), "{percent}: {reported}, not {expected:?}");
     }
     let kept = "SELECT max(cardinality(ages_ms)) FROM clerk.sync_runs";
-    assert_eq!(changes.world.db.number(kept).await, 100);
+    assert_eq!(changes.fixture.db.number(kept).await, 100);
 }

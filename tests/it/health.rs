@@ -5,9 +5,10 @@ use std::{net::TcpListener, time::Instant};
 use clerk_sim::Quirks;
 
 use crate::support::{
-    fixture::{World, mirrored},
+    fixture::{Fixture, mirrored},
     monitored::{ANY, MonitoredDaemon},
     program::{ProgramOutput, command},
+    summary::Exit,
 };
 
 async fn health(listen: &str, arguments: &[&str]) -> ProgramOutput {
@@ -31,8 +32,8 @@ fn assert_unwell(ran: &ProgramOutput, why: &str) {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn it_reports_what_the_daemon_answers() {
-    let world = mirrored(10).await;
-    let watched = MonitoredDaemon::start(&world, &[crate::support::process::EVERY_SECOND]).await;
+    let fixture = mirrored(10).await;
+    let watched = MonitoredDaemon::start(&fixture, &[crate::support::process::EVERY_SECOND]).await;
     watched.wait_until_ready("in sync").await;
     let port = watched.address.rsplit_once(':').unwrap().1;
     for listen in [
@@ -47,10 +48,10 @@ async fn it_reports_what_the_daemon_answers() {
         );
     }
     let ran = health(&watched.address, &["--format", "json"]).await;
-    assert_eq!(ran.code, Some(0), "{ran:#?}");
+    ran.assert_exit(Exit::Ok);
     assert_eq!(ran.json(), serde_json::json!({"ready": true, "reason": "in sync"}));
 
-    world.sim.set_faults(Quirks {
+    fixture.sim.set_faults(Quirks {
         unauthorized: true,
         ..Quirks::default()
     });
@@ -102,8 +103,8 @@ async fn a_missing_or_foreign_listener_is_not_ready() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_proxy_in_the_environment_is_ignored() {
-    let world = World::new(3).await;
-    let watched = MonitoredDaemon::start(&world, &[]).await;
+    let fixture = Fixture::new(3).await;
+    let watched = MonitoredDaemon::start(&fixture, &[]).await;
     watched.wait_until_ready("in sync").await;
     let mut command = command();
     command.arg("health").env("CLERK2PG_HTTP__LISTEN", &watched.address);
@@ -111,5 +112,5 @@ async fn a_proxy_in_the_environment_is_ignored() {
         .env("HTTP_PROXY", "http://127.0.0.1:1")
         .env("http_proxy", "http://127.0.0.1:1");
     let ran = ProgramOutput::from(command.output().await.unwrap());
-    assert_eq!(ran.code, Some(0), "{ran:#?}");
+    ran.assert_exit(Exit::Ok);
 }

@@ -13,7 +13,7 @@ use serde_json::value::RawValue;
 use crate::{
     support::{
         client::client_with,
-        fixture::World,
+        fixture::Fixture,
         http_server::{Server, answer},
         wait::eventually,
     },
@@ -429,10 +429,10 @@ async fn check_memory(name: &str, status: &'static str, headers: &'static str, b
         _ => answer(status, headers, &body),
     })
     .await;
-    let world = World::new(0).await;
-    let daemon = world.start_daemon(&[("CLERK_API_URL", &server.url), ("RUST_LOG", "clerk2pg=debug")]);
+    let fixture = Fixture::new(0).await;
+    let daemon = fixture.start_daemon(&[("CLERK_API_URL", &server.url), ("RUST_LOG", "clerk2pg=debug")]);
     let on_record = format!("ended_at IS NOT NULL AND concat_ws(' ', created, rejected, error) LIKE '%{expected}%'");
-    let is_told = async || daemon.count_in_log(expected) > 0 || world.runs(&on_record).await > 0;
+    let is_told = async || daemon.count_in_log(expected) > 0 || fixture.runs(&on_record).await > 0;
     eventually(&format!("{name}: {expected}"), is_told).await;
     let peak = peak(daemon.pid());
     println!("{name}: {size} bytes, peak {} MiB", peak >> 20);
@@ -564,9 +564,9 @@ async fn error_texts_of_a_server_are_printable_and_short() {
         _ => answer(OK, "", &title),
     })
     .await;
-    let world = World::new(0).await;
-    let daemon = world.start_daemon(&[("CLERK_API_URL", &server.url)]);
-    let on_record = async || world.runs("error LIKE '%an HTML page%'").await > 0;
+    let fixture = Fixture::new(0).await;
+    let daemon = fixture.start_daemon(&[("CLERK_API_URL", &server.url)]);
+    let on_record = async || fixture.runs("error LIKE '%an HTML page%'").await > 0;
     eventually("the failed sync is on record", on_record).await;
     daemon.kill().await;
 }
@@ -584,19 +584,19 @@ async fn a_value_that_grows_in_postgres_costs_one_value() {
         ("user_numbers", numbers),
         ("user_deep", deep(100_000)),
     ];
-    let world = World::new(20).await;
+    let fixture = Fixture::new(20).await;
     for first_name in ["A", "B"] {
         for (id, rest) in &users {
             let at = 1_790_000_000_000;
             let document =
                 format!(r#"{{"id":"{id}","created_at":{at},"updated_at":{at},"first_name":"{first_name}",{rest}}}"#);
-            world.sim.insert_raw(id, at, at, document.into_bytes());
+            fixture.sim.insert_raw(id, at, at, document.into_bytes());
         }
-        let ran = world.once().await;
+        let ran = fixture.once().await;
         assert_eq!(ran.json()["rejected"], 1, "{ran:#?}");
-        assert_eq!(world.users().await, 22);
+        assert_eq!(fixture.users().await, 22);
         let stored =
             format!("SELECT count(*) FROM clerk.users WHERE first_name = '{first_name}' AND unexpected IS NOT NULL");
-        assert_eq!(world.db.number(&stored).await, 2);
+        assert_eq!(fixture.db.number(&stored).await, 2);
     }
 }

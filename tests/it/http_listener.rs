@@ -12,7 +12,7 @@ use tokio::{
 };
 
 use crate::support::{
-    fixture::{World, mirrored},
+    fixture::{Fixture, mirrored},
     http_client::{get, send},
     monitored::{ANY, MonitoredDaemon, addresses},
     process::Process,
@@ -31,30 +31,33 @@ fn free_address() -> String {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_port_in_use_ends_the_daemon_but_no_single_run() {
-    let world = World::new(5).await;
+    let fixture = Fixture::new(5).await;
     let taken = TcpListener::bind("127.0.0.1:0").unwrap();
     let address = taken.local_addr().unwrap().to_string();
     let listen = ("CLERK2PG_HTTP__LISTEN", address.as_str());
-    let ran = world.start_daemon(&[listen]).wait_for_exit().await;
-    assert_eq!(ran.code, Some(1), "{ran:#?}");
+    let ran = fixture.start_daemon(&[listen]).wait_for_exit().await;
+    ran.assert_exit(Exit::Failed);
     let error = format!("error: cannot listen on http.listen = {address}: Address already in use");
     assert!(ran.stderr.contains(&error), "{ran:#?}");
     assert!(
         ran.stderr.contains("hint: another program uses that port") && ran.stderr.contains("CLERK2PG_HTTP__LISTEN")
     );
-    assert_eq!(world.sim.requests(), 0, "it had begun already");
+    assert_eq!(fixture.sim.requests(), 0, "it had begun already");
 
-    world.once_with(&[listen]).await.assert(Exit::Ok, changed().created(5));
-    let ran = world.run_with(&["status"], &[listen]).await;
-    assert_eq!(ran.code, Some(0), "{ran:#?}");
+    fixture
+        .once_with(&[listen])
+        .await
+        .assert(Exit::Ok, changed().created(5));
+    let ran = fixture.run_with(&["status"], &[listen]).await;
+    ran.assert_exit(Exit::Ok);
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn remote_addresses_need_allow_remote() {
-    let world = mirrored(5).await;
+    let fixture = mirrored(5).await;
     let everywhere = ("CLERK2PG_HTTP__LISTEN", "0.0.0.0:0");
-    let ran = world.start_daemon(&[everywhere]).wait_for_exit().await;
-    assert_eq!(ran.code, Some(2), "{ran:#?}");
+    let ran = fixture.start_daemon(&[everywhere]).wait_for_exit().await;
+    ran.assert_exit(Exit::Usage);
     assert!(
         ran.stderr.contains("error: http.listen = 0.0.0.0:0 cannot be used"),
         "{ran:#?}"
@@ -64,7 +67,7 @@ async fn remote_addresses_need_allow_remote() {
         "{ran:#?}"
     );
 
-    let watched = MonitoredDaemon::start(&world, &[everywhere, ("CLERK2PG_HTTP__ALLOW_REMOTE", "true")]).await;
+    let watched = MonitoredDaemon::start(&fixture, &[everywhere, ("CLERK2PG_HTTP__ALLOW_REMOTE", "true")]).await;
     let port = watched.address.strip_prefix("0.0.0.0:").unwrap();
     let request = "GET /livez HTTP/1.1\r\nHost: clerk2pg.svc.example:80\r\n\r\n";
     let answer = send(&format!("127.0.0.1:{port}"), request).await.unwrap();
@@ -73,8 +76,8 @@ async fn remote_addresses_need_allow_remote() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn only_get_requests_for_local_hosts_are_answered() {
-    let world = mirrored(5).await;
-    let watched = MonitoredDaemon::start(&world, &[]).await;
+    let fixture = mirrored(5).await;
+    let watched = MonitoredDaemon::start(&fixture, &[]).await;
     let ask = async |request: &str| send(&watched.address, &format!("{request}\r\n\r\n")).await.unwrap();
     let rebound = ask("GET / HTTP/1.1\r\nHost: evil.example:9465").await;
     assert_eq!((rebound.status, rebound.body.contains("<html")), (403, false));
@@ -127,8 +130,8 @@ fn address_of_this_machine() -> Option<IpAddr> {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn only_the_loopback_address_listens() {
-    let world = mirrored(5).await;
-    let watched = MonitoredDaemon::start(&world, &[]).await;
+    let fixture = mirrored(5).await;
+    let watched = MonitoredDaemon::start(&fixture, &[]).await;
     let port = watched.address.rsplit_once(':').unwrap().1;
     // Another loopback address stands for any other address of this machine.
     let others = [Some(IpAddr::from([127, 0, 0, 2])), address_of_this_machine()];
@@ -141,8 +144,8 @@ async fn only_the_loopback_address_listens() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn oversized_and_silent_requests_block_nobody() {
-    let world = mirrored(5).await;
-    let watched = MonitoredDaemon::start(&world, &[]).await;
+    let fixture = mirrored(5).await;
+    let watched = MonitoredDaemon::start(&fixture, &[]).await;
     let huge = format!(
         "GET / HTTP/1.1\r\nHost: localhost\r\nX: {}\r\n\r\n",
         "x".repeat(1 << 20)
@@ -171,13 +174,13 @@ async fn oversized_and_silent_requests_block_nobody() {
     assert_eq!(watched.probe("/livez").await.0, 200);
     let mut end = Vec::new();
     slow[0].read_to_end(&mut end).await.unwrap();
-    assert_eq!(watched.daemon.stop(Signal::TERM).await.code, Some(0));
+    watched.daemon.stop(Signal::TERM).await.assert_exit(Exit::Ok);
 }
 
 /// Starts a daemon whose file alone sets the listen address.
-fn on_file(world: &World, file: &Path, listen: &str) -> Process {
+fn on_file(fixture: &Fixture, file: &Path, listen: &str) -> Process {
     write(file, listen);
-    let mut command = world.command(&["--config", file.to_str().unwrap()]);
+    let mut command = fixture.command(&["--config", file.to_str().unwrap()]);
     command.env_remove("CLERK2PG_HTTP__LISTEN");
     Process::spawn(command)
 }
@@ -189,10 +192,10 @@ fn write(file: &Path, listen: &str) {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn sighup_applies_a_new_listen_address() {
-    let world = mirrored(5).await;
+    let fixture = mirrored(5).await;
     let directory = tempfile::tempdir().unwrap();
     let file = directory.path().join("config.toml");
-    let watched = MonitoredDaemon::new(on_file(&world, &file, ANY.1)).await;
+    let watched = MonitoredDaemon::new(on_file(&fixture, &file, ANY.1)).await;
     watched.wait_until_ready("in sync").await;
     let reload = async |listen: &str, says: &str| {
         let before = watched.daemon.count_in_log(says);
@@ -224,5 +227,5 @@ async fn sighup_applies_a_new_listen_address() {
 
     reload("", RELOADED).await;
     eventually("nobody listens", async || get(&second, "/livez").await.is_none()).await;
-    assert_eq!(watched.daemon.stop(Signal::TERM).await.code, Some(0));
+    watched.daemon.stop(Signal::TERM).await.assert_exit(Exit::Ok);
 }

@@ -14,7 +14,7 @@ use tokio::{
 };
 
 use crate::support::{
-    fixture::{World, mirrored, mirrored_ids},
+    fixture::{Fixture, mirrored, mirrored_ids},
     http_server::{Server, answer},
     process::{EVERY_SECOND, NEVER},
     proxy::upstream,
@@ -77,11 +77,11 @@ fn instance_error(status: u16) -> Rule {
     Rule::new(Effect::Error(error)).on([Endpoint::Instance])
 }
 
-async fn other(world: &World, users: usize) -> Sim {
+async fn other(fixture: &Fixture, users: usize) -> Sim {
     Sim::start(Options {
         users,
         seed: 2,
-        secret_key: world.sim.secret_key().to_owned(),
+        secret_key: fixture.sim.secret_key().to_owned(),
         ..Options::default()
     })
     .await
@@ -92,83 +92,89 @@ const IMPATIENT: (&str, &str) = ("CLERK2PG_CLERK__TIMEOUT", "500ms");
 
 #[tokio::test(flavor = "multi_thread")]
 async fn without_an_instance_users_are_synced_and_none_deleted() {
-    let world = mirrored(20).await;
-    let gone = world.sim.user_ids()[3].clone();
-    assert!(world.sim.delete(&gone));
-    let new = world.sim.create_random();
-    world.sim.set_faults(instance_error(500));
-    let ran = world.once_with(&[IMPATIENT]).await;
+    let fixture = mirrored(20).await;
+    let gone = fixture.sim.user_ids()[3].clone();
+    assert!(fixture.sim.delete(&gone));
+    let new = fixture.sim.create_random();
+    fixture.sim.set_faults(instance_error(500));
+    let ran = fixture.once_with(&[IMPATIENT]).await;
     ran.assert(Exit::Failed, incomplete().created(1).unchanged(19));
     let why = "deletions wait until Clerk says which instance this is";
     assert!(ran.json()["error"].as_str().unwrap().contains(why), "{ran:#?}");
-    assert!(world.has_user(&gone).await && world.has_user(&new).await);
+    assert!(fixture.has_user(&gone).await && fixture.has_user(&new).await);
 
     // A daemon that starts meanwhile mirrors changes, and deletes once the instance is known.
-    let daemon = world.start_daemon(&[NEVER, EVERY_SECOND, IMPATIENT]);
-    let new = world.sim.create_random();
-    eventually("the new user", async || world.has_user(&new).await).await;
-    assert!(world.has_user(&gone).await, "{}", daemon.log());
-    world.sim.clear_faults();
-    eventually("the deleted one goes", async || !world.has_user(&gone).await).await;
-    world.assert_in_sync().await;
-    assert_eq!(daemon.stop(Signal::TERM).await.code, Some(0));
+    let daemon = fixture.start_daemon(&[NEVER, EVERY_SECOND, IMPATIENT]);
+    let new = fixture.sim.create_random();
+    eventually("the new user", async || fixture.has_user(&new).await).await;
+    assert!(fixture.has_user(&gone).await, "{}", daemon.log());
+    fixture.sim.clear_faults();
+    eventually("the deleted one goes", async || !fixture.has_user(&gone).await).await;
+    fixture.assert_in_sync().await;
+    daemon.stop(Signal::TERM).await.assert_exit(Exit::Ok);
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_clerk_that_stops_naming_its_instance_is_recognized_by_its_users() {
-    let world = mirrored(20).await;
+    let fixture = mirrored(20).await;
     let missing = Quirks {
         missing_instance: true,
         ..Quirks::default()
     };
-    world.sim.set_faults(missing.clone());
-    let new = world.sim.create_random();
-    world.once().await.assert(Exit::Ok, changed().created(1).unchanged(20));
-    assert!(world.has_user(&new).await);
+    fixture.sim.set_faults(missing.clone());
+    let new = fixture.sim.create_random();
+    fixture
+        .once()
+        .await
+        .assert(Exit::Ok, changed().created(1).unchanged(20));
+    assert!(fixture.has_user(&new).await);
     // A server without any of the users is another instance.
-    let other = other(&world, 4).await;
+    let other = other(&fixture, 4).await;
     other.set_faults(missing);
-    let ran = world.run_with(&["--once"], &[("CLERK_API_URL", &other.url())]).await;
-    assert_eq!(ran.code, Some(1), "{ran:#?}");
+    let ran = fixture.run_with(&["--once"], &[("CLERK_API_URL", &other.url())]).await;
+    ran.assert_exit(Exit::Failed);
     assert!(ran.stderr.contains("mirrors the Clerk instance"), "{ran:#?}");
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn another_instance_behind_the_same_address_changes_nothing() {
-    let world = World::new(9).await;
-    let other = other(&world, 4).await;
-    let switch = Switch::new(&world.sim.url()).await;
-    let daemon = world.start_daemon(&[NEVER, EVERY_SECOND, ("CLERK_API_URL", &switch.url)]);
+    let fixture = Fixture::new(9).await;
+    let other = other(&fixture, 4).await;
+    let switch = Switch::new(&fixture.sim.url()).await;
+    let daemon = fixture.start_daemon(&[NEVER, EVERY_SECOND, ("CLERK_API_URL", &switch.url)]);
     eventually("the first full sync", async || {
-        world.runs("outcome = 'changed'").await == 1
+        fixture.runs("outcome = 'changed'").await == 1
     })
     .await;
-    world.age_rows().await;
-    let before = mirrored_ids(&world).await;
+    fixture.age_rows().await;
+    let before = mirrored_ids(&fixture).await;
     switch.lead_to(&other.url());
     // Only the count is wrong: all users of the mirror seem deleted.
     daemon.wait_for_log("this database mirrors the Clerk instance").await;
-    assert!(mirrored_ids(&world).await.is_superset(&before), "{}", daemon.log());
-    switch.lead_to(&world.sim.url());
-    let new = world.sim.create_random();
+    assert!(mirrored_ids(&fixture).await.is_superset(&before), "{}", daemon.log());
+    switch.lead_to(&fixture.sim.url());
+    let new = fixture.sim.create_random();
     daemon.signal(Signal::USR1);
     eventually("the mirrored instance is followed again", async || {
-        world.has_user(&new).await
+        fixture.has_user(&new).await
     })
     .await;
-    assert!(mirrored_ids(&world).await.is_superset(&before), "{}", daemon.log());
-    assert_eq!(daemon.stop(Signal::TERM).await.code, Some(0));
+    assert!(mirrored_ids(&fixture).await.is_superset(&before), "{}", daemon.log());
+    daemon.stop(Signal::TERM).await.assert_exit(Exit::Ok);
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_404_at_the_first_sync_pins_no_address() {
-    let world = World::new(12).await;
-    world.sim.set_faults(instance_error(404).next(1));
-    world.once().await.assert(Exit::Ok, changed().created(12));
+    let fixture = Fixture::new(12).await;
+    fixture.sim.set_faults(instance_error(404).next(1));
+    fixture.once().await.assert(Exit::Ok, changed().created(12));
     let pinned = "SELECT instance_id FROM clerk.sync_state";
-    assert_eq!(world.db.text(pinned).await.as_deref(), Some(world.sim.instance_id()));
-    world.sim.set_faults(instance_error(404).next(1));
-    world.once().await.assert(Exit::Ok, in_sync().unchanged(12));
+    assert_eq!(
+        fixture.db.text(pinned).await.as_deref(),
+        Some(fixture.sim.instance_id())
+    );
+    fixture.sim.set_faults(instance_error(404).next(1));
+    fixture.once().await.assert(Exit::Ok, in_sync().unchanged(12));
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -193,47 +199,47 @@ async fn a_server_that_names_two_instances_pins_neither() {
         answer("200 OK", "content-type: application/json\r\n", body.as_bytes())
     })
     .await;
-    let world = World::new(0).await;
-    let ran = world.once_with(&[("CLERK_API_URL", &server.url)]).await;
-    assert_eq!(ran.code, Some(1), "{ran:#?}");
+    let fixture = Fixture::new(0).await;
+    let ran = fixture.once_with(&[("CLERK_API_URL", &server.url)]).await;
+    ran.assert_exit(Exit::Failed);
     assert!(
         ran.json()["error"].as_str().unwrap().contains("ins_1, then ins_0"),
         "{ran:#?}"
     );
     let pinned = "SELECT instance_id FROM clerk.sync_state";
-    assert_eq!(world.db.text(pinned).await, None);
-    assert_eq!(world.users().await, 0);
+    assert_eq!(fixture.db.text(pinned).await, None);
+    assert_eq!(fixture.users().await, 0);
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn after_repin_every_row_waits_for_its_user() {
-    let world = World::new(12).await;
-    world.sim.set_faults(Quirks {
+    let fixture = Fixture::new(12).await;
+    fixture.sim.set_faults(Quirks {
         missing_instance: true,
         ..Quirks::default()
     });
-    assert_eq!(world.once().await.code, Some(0));
-    world.sim.clear_faults();
-    let id = world.sim.instance_id().to_owned();
+    fixture.once().await.assert_exit(Exit::Ok);
+    fixture.sim.clear_faults();
+    let id = fixture.sim.instance_id().to_owned();
     // The same users, from a server that names its instance now.
-    let ran = world.once().await;
-    assert_eq!(ran.code, Some(1), "{ran:#?}");
+    let ran = fixture.once().await;
+    ran.assert_exit(Exit::Failed);
     assert!(ran.stderr.contains(&format!("clerk2pg repin {id}")), "{ran:#?}");
-    let shown = world.run(&["repin"]).await;
-    assert_eq!(shown.code, Some(1), "{shown:#?}");
+    let shown = fixture.run(&["repin"]).await;
+    shown.assert_exit(Exit::Failed);
     assert!(shown.stderr.contains(&format!("clerk2pg repin {id}")), "{shown:#?}");
-    assert_eq!(world.run(&["repin", "ins_other"]).await.code, Some(1));
-    let repinned = world.run(&["repin", &id]).await;
-    assert_eq!(repinned.code, Some(0), "{repinned:#?}");
+    fixture.run(&["repin", "ins_other"]).await.assert_exit(Exit::Failed);
+    let repinned = fixture.run(&["repin", &id]).await;
+    repinned.assert_exit(Exit::Ok);
     assert!(repinned.stdout.contains("12 rows are held"), "{repinned:#?}");
-    world.once().await.assert(Exit::Ok, in_sync().unchanged(12));
-    assert_eq!(world.run(&["repin", &id]).await.code, Some(0));
+    fixture.once().await.assert(Exit::Ok, in_sync().unchanged(12));
+    fixture.run(&["repin", &id]).await.assert_exit(Exit::Ok);
 
     // Another instance: its users are created, and all others are held, however few they are.
-    let other = other(&world, 4).await;
+    let other = other(&fixture, 4).await;
     let there = [("CLERK_API_URL", other.url())];
     let there: Vec<(&str, &str)> = there.iter().map(|(name, url)| (*name, url.as_str())).collect();
-    let repinned = world.run_with(&["repin", other.instance_id()], &there).await;
-    assert_eq!(repinned.code, Some(0), "{repinned:#?}");
-    world.once_with(&there).await.assert(Exit::Held, held(12).created(4));
+    let repinned = fixture.run_with(&["repin", other.instance_id()], &there).await;
+    repinned.assert_exit(Exit::Ok);
+    fixture.once_with(&there).await.assert(Exit::Held, held(12).created(4));
 }

@@ -3,28 +3,28 @@
 use rustix::process::Signal;
 
 use crate::support::{
-    fixture::World,
+    fixture::Fixture,
     process::{EVERY_SECOND, NEVER},
     summary::{Exit, changed, in_sync},
 };
 
 async fn check(level: &str) {
-    let world = World::new(20_000).await;
-    let database = world.db.text("SELECT current_database()").await.unwrap();
+    let fixture = Fixture::new(20_000).await;
+    let database = fixture.db.text("SELECT current_database()").await.unwrap();
     let set = format!("ALTER DATABASE {database} SET default_transaction_isolation = '{level}'");
-    world.db.execute(&set).await;
+    fixture.db.execute(&set).await;
     // The partitions are written concurrently.
-    world.once().await.assert(Exit::Ok, changed().created(20000));
-    let daemon = world.start_daemon(&[NEVER, EVERY_SECOND]);
-    for id in world.sim.user_ids().iter().step_by(40) {
-        world.sim.update(id, |user| user["first_name"] = "Changed".into());
+    fixture.once().await.assert(Exit::Ok, changed().created(20000));
+    let daemon = fixture.start_daemon(&[NEVER, EVERY_SECOND]);
+    for id in fixture.sim.user_ids().iter().step_by(40) {
+        fixture.sim.update(id, |user| user["first_name"] = "Changed".into());
     }
-    world.sim.delete_random();
-    world.sim.create_random();
-    world.wait_until_mirrored().await;
-    assert_eq!(daemon.stop(Signal::TERM).await.code, Some(0));
-    assert_eq!(world.runs("outcome = 'failed'").await, 0, "{level}");
-    let again = world.once().await;
+    fixture.sim.delete_random();
+    fixture.sim.create_random();
+    fixture.wait_until_mirrored().await;
+    daemon.stop(Signal::TERM).await.assert_exit(Exit::Ok);
+    assert_eq!(fixture.runs("outcome = 'failed'").await, 0, "{level}");
+    let again = fixture.once().await;
     again.assert(Exit::Ok, in_sync().unchanged(20000));
 }
 

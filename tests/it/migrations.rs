@@ -13,7 +13,7 @@ use diesel_migrations::MigrationHarness;
 
 use crate::support::{
     database::{Database, connect},
-    fixture::World,
+    fixture::Fixture,
     program::ProgramOutput,
     summary::{Exit, changed, in_sync},
     wait::eventually,
@@ -55,63 +55,63 @@ async fn elsewhere(db: &Database) -> Option<String> {
         .await
 }
 
-async fn migrate(world: &World) -> ProgramOutput {
-    world.run(&["migrate"]).await
+async fn migrate(fixture: &Fixture) -> ProgramOutput {
+    fixture.run(&["migrate"]).await
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn each_migration_goes_up_and_down_over_loaded_data() {
-    let world = World::new(50).await;
+    let fixture = Fixture::new(50).await;
     // After each step down, the pending migrations restore the complete schema.
     for steps in 1..=migrations().len() {
-        world.once().await;
-        world.assert_in_sync().await;
-        let whole = objects(&world.db).await;
-        let mut harness = harness(&world.db).await;
+        fixture.once().await;
+        fixture.assert_in_sync().await;
+        let whole = objects(&fixture.db).await;
+        let mut harness = harness(&fixture.db).await;
         for migration in migrations().iter().rev().take(steps) {
             harness.revert_migration(migration).unwrap();
         }
         drop(harness);
         if steps == migrations().len() {
-            assert_eq!(objects(&world.db).await, BTreeSet::new(), "left behind");
+            assert_eq!(objects(&fixture.db).await, BTreeSet::new(), "left behind");
         }
-        let ran = migrate(&world).await;
-        assert_eq!(ran.code, Some(0), "{ran:#?}");
+        let ran = migrate(&fixture).await;
+        ran.assert_exit(Exit::Ok);
         assert_eq!(ran.stdout.matches("applied ").count(), steps, "{ran:#?}");
-        assert_eq!(objects(&world.db).await, whole);
+        assert_eq!(objects(&fixture.db).await, whole);
     }
-    assert_eq!(world.once().await.code, Some(0));
-    world.assert_in_sync().await;
-    assert_eq!(elsewhere(&world.db).await, None);
+    fixture.once().await.assert_exit(Exit::Ok);
+    fixture.assert_in_sync().await;
+    assert_eq!(elsewhere(&fixture.db).await, None);
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn migrations_one_by_one_give_the_expected_schema() {
-    let world = World::new(20).await;
-    let mut harness = harness(&world.db).await;
+    let fixture = Fixture::new(20).await;
+    let mut harness = harness(&fixture.db).await;
     for migration in migrations() {
         let applied = harness.run_next_migration(MIGRATIONS).unwrap();
         assert_eq!(applied, migration.name().version());
     }
     drop(harness);
-    let ran = world.once_with(&[("CLERK2PG_DATABASE__MIGRATE", "false")]).await;
+    let ran = fixture.once_with(&[("CLERK2PG_DATABASE__MIGRATE", "false")]).await;
     ran.assert(Exit::Ok, changed().created(20));
-    world.assert_in_sync().await;
+    fixture.assert_in_sync().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn no_down_migration_removes_rows_of_the_application() {
-    let world = World::new(20).await;
-    assert_eq!(world.once().await.code, Some(0));
-    world
+    let fixture = Fixture::new(20).await;
+    fixture.once().await.assert_exit(Exit::Ok);
+    fixture
         .db
         .execute(
             "CREATE TABLE orders (id int PRIMARY KEY, user_id text REFERENCES clerk.users ON DELETE CASCADE);
              INSERT INTO orders SELECT row_number() OVER (), id FROM clerk.users",
         )
         .await;
-    let before = objects(&world.db).await;
-    let mut harness = harness(&world.db).await;
+    let before = objects(&fixture.db).await;
+    let mut harness = harness(&fixture.db).await;
     let reverted: Result<Vec<_>, _> = migrations()
         .iter()
         .rev()
@@ -123,60 +123,60 @@ async fn no_down_migration_removes_rows_of_the_application() {
         "{error}"
     );
     drop(harness);
-    assert_eq!(world.db.number("SELECT count(*) FROM orders").await, 20);
-    assert!(objects(&world.db).await.is_subset(&before));
-    let ran = world.once().await;
+    assert_eq!(fixture.db.number("SELECT count(*) FROM orders").await, 20);
+    assert!(objects(&fixture.db).await.is_subset(&before));
+    let ran = fixture.once().await;
     assert_eq!(
         (ran.code, ran.json()["unchanged"].as_i64()),
         (Some(0), Some(20)),
         "{ran:#?}"
     );
-    world.assert_in_sync().await;
+    fixture.assert_in_sync().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn two_programs_may_migrate_at_once() {
-    let world = World::new(10).await;
-    let (one, other, run) = tokio::join!(migrate(&world), migrate(&world), world.once());
+    let fixture = Fixture::new(10).await;
+    let (one, other, run) = tokio::join!(migrate(&fixture), migrate(&fixture), fixture.once());
     let applied = |ran: &ProgramOutput| ran.stdout.matches("applied ").count();
     for ran in [&one, &other] {
-        assert_eq!(ran.code, Some(0), "{ran:#?}");
+        ran.assert_exit(Exit::Ok);
         assert!(ran.stdout.contains("The schema \"clerk\" is up to date"), "{ran:#?}");
     }
     assert!(applied(&one) + applied(&other) <= migrations().len());
     run.assert(Exit::Ok, changed().created(10));
-    let again = migrate(&world).await;
+    let again = migrate(&fixture).await;
     assert_eq!((again.code, applied(&again)), (Some(0), 0), "{again:#?}");
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn no_automatic_migration_where_it_is_turned_off() {
     const OFF: (&str, &str) = ("CLERK2PG_DATABASE__MIGRATE", "false");
-    let world = World::new(10).await;
-    let ran = world.once_with(&[OFF]).await;
-    assert_eq!(ran.code, Some(1), "{ran:#?}");
+    let fixture = Fixture::new(10).await;
+    let ran = fixture.once_with(&[OFF]).await;
+    ran.assert_exit(Exit::Failed);
     assert!(
         ran.stderr.contains("error: the schema \"clerk\" is missing"),
         "{ran:#?}"
     );
     assert!(ran.stderr.contains("hint: run `clerk2pg migrate`"), "{ran:#?}");
     assert_eq!(
-        world
+        fixture
             .db
             .number("SELECT count(*) FROM pg_namespace WHERE nspname = 'clerk'")
             .await,
         0
     );
 
-    assert_eq!(migrate(&world).await.code, Some(0));
-    world.once_with(&[OFF]).await.assert(Exit::Ok, changed().created(10));
+    migrate(&fixture).await.assert_exit(Exit::Ok);
+    fixture.once_with(&[OFF]).await.assert(Exit::Ok, changed().created(10));
 
     // An older schema is not mistaken for a missing one.
-    let mut harness = harness(&world.db).await;
+    let mut harness = harness(&fixture.db).await;
     harness.revert_migration(migrations().last().unwrap()).unwrap();
     drop(harness);
-    let ran = world.once_with(&[OFF]).await;
-    assert_eq!(ran.code, Some(1), "{ran:#?}");
+    let ran = fixture.once_with(&[OFF]).await;
+    ran.assert_exit(Exit::Failed);
     assert!(ran.stderr.contains("is older than this clerk2pg"), "{ran:#?}");
 }
 
@@ -202,7 +202,7 @@ async fn derived(db: &Database) -> String {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn existing_rows_get_derived_columns() {
-    let world = World::new(60).await;
+    let fixture = Fixture::new(60).await;
     let shapes = [
         r#"{"id":"p","email_address":"a@x","phone_number":"+1"}"#,
         r#"{"id":"p","email_address":"a@x","phone_number":null,"verification":{"status":"verified"}}"#,
@@ -226,58 +226,58 @@ async fn existing_rows_get_derived_columns() {
                 r#"{{"id":"{id}","created_at":1790000000000,"primary_email_address_id":"p","primary_phone_number_id":"p",
                 "email_addresses":{list},"phone_numbers":{list},"external_id":42}}"#
             );
-            world
+            fixture
                 .sim
                 .insert_raw(&id, 1_790_000_000_000, 1_790_000_000_000, document.into_bytes());
         }
     }
-    assert_eq!(world.once().await.code, Some(0));
-    let expected = derived(&world.db).await;
+    fixture.once().await.assert_exit(Exit::Ok);
+    let expected = derived(&fixture.db).await;
     assert!(
         expected.contains("user_2 +1 t\n") && expected.contains("user_8 a@x f +1 f\n"),
         "{expected}"
     );
     let others =
         "SELECT md5(string_agg((to_jsonb(u) - 'primary_phone_verified')::text, '' ORDER BY id)) FROM clerk.users u";
-    let before = world.db.text(others).await;
+    let before = fixture.db.text(others).await;
 
-    before_values(&world.db).await;
+    before_values(&fixture.db).await;
     // The state that earlier versions leave.
-    world
+    fixture
         .db
         .execute(
             "UPDATE clerk.users SET primary_email = NULL, primary_email_verified = NULL, primary_phone = primary_email",
         )
         .await;
-    let ran = migrate(&world).await;
-    assert_eq!(ran.code, Some(0), "{ran:#?}");
-    assert_eq!(derived(&world.db).await, expected);
-    assert_eq!(world.db.text(others).await, before);
+    let ran = migrate(&fixture).await;
+    ran.assert_exit(Exit::Ok);
+    assert_eq!(derived(&fixture.db).await, expected);
+    assert_eq!(fixture.db.text(others).await, before);
     // The next sync has nothing to do.
-    let versions = world.db.versions().await;
-    assert_eq!(world.once().await.json()["outcome"], "in_sync");
-    assert_eq!(world.db.versions().await, versions);
-    world.assert_in_sync().await;
+    let versions = fixture.db.versions().await;
+    assert_eq!(fixture.once().await.json()["outcome"], "in_sync");
+    assert_eq!(fixture.db.versions().await, versions);
+    fixture.assert_in_sync().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_refused_row_does_not_stop_the_derivation_of_others() {
-    let world = World::new(0).await;
+    let fixture = Fixture::new(0).await;
     for n in 0..3 {
         let document = format!(
             r#"{{"id":"user_{n}","created_at":1790000000000,"primary_phone_number_id":"p",
             "phone_numbers":[{{"id":"p","phone_number":"+{n}"}}]}}"#
         );
-        world.sim.insert_raw(
+        fixture.sim.insert_raw(
             &format!("user_{n}"),
             1_790_000_000_000,
             1_790_000_000_000,
             document.into_bytes(),
         );
     }
-    world.once().await.assert(Exit::Ok, changed().created(3));
-    before_values(&world.db).await;
-    world
+    fixture.once().await.assert(Exit::Ok, changed().created(3));
+    before_values(&fixture.db).await;
+    fixture
         .db
         .execute(
             "CREATE FUNCTION public.refuse() RETURNS trigger LANGUAGE plpgsql AS
@@ -285,9 +285,9 @@ async fn a_refused_row_does_not_stop_the_derivation_of_others() {
              CREATE TRIGGER refuse BEFORE UPDATE ON clerk.users FOR EACH ROW EXECUTE FUNCTION public.refuse()",
         )
         .await;
-    let ran = migrate(&world).await;
-    assert_eq!(ran.code, Some(0), "{ran:#?}");
-    assert_eq!(derived(&world.db).await, "user_0 +0 f\nuser_1 +1\nuser_2 +2 f");
+    let ran = migrate(&fixture).await;
+    ran.assert_exit(Exit::Ok);
+    assert_eq!(derived(&fixture.db).await, "user_0 +0 f\nuser_1 +1\nuser_2 +2 f");
 }
 
 /// Creates a role that can only log in, and returns its name and its URL.
@@ -311,21 +311,21 @@ async fn drop_role(db: &Database, name: &str) {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_role_needs_only_an_empty_schema_of_its_own() {
-    let world = World::new(30).await;
-    let (name, url) = role(&world.db).await;
+    let fixture = Fixture::new(30).await;
+    let (name, url) = role(&fixture.db).await;
     let mine = [("DATABASE_URL", url.as_str())];
 
-    let denied = world.once_with(&mine).await;
-    world
+    let denied = fixture.once_with(&mine).await;
+    fixture
         .db
         .execute(&format!("CREATE SCHEMA clerk AUTHORIZATION {name}"))
         .await;
-    let first = world.once_with(&mine).await;
-    world.sim.delete_random();
-    let second = world.once_with(&mine).await;
-    drop_role(&world.db, &name).await;
+    let first = fixture.once_with(&mine).await;
+    fixture.sim.delete_random();
+    let second = fixture.once_with(&mine).await;
+    drop_role(&fixture.db, &name).await;
 
-    assert_eq!(denied.code, Some(1), "{denied:#?}");
+    denied.assert_exit(Exit::Failed);
     let stderr = &denied.stderr;
     assert!(
         stderr.contains("error: the database role lacks a privilege: permission denied"),
@@ -341,24 +341,24 @@ async fn a_role_needs_only_an_empty_schema_of_its_own() {
     );
     first.assert(Exit::Ok, changed().created(30));
     second.assert(Exit::Ok, changed().deleted(1).unchanged(29));
-    world.assert_in_sync().await;
+    fixture.assert_in_sync().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn migrations_of_the_application_are_left_alone() {
-    let world = World::new(10).await;
+    let fixture = Fixture::new(10).await;
     let theirs = "20200101000000";
-    world
+    fixture
         .db
         .execute(&format!(
             "CREATE TABLE public.__diesel_schema_migrations (version varchar(50) PRIMARY KEY, run_on timestamp NOT NULL DEFAULT now());
              INSERT INTO public.__diesel_schema_migrations (version) VALUES ('{theirs}')"
         ))
         .await;
-    world.once().await.assert(Exit::Ok, changed().created(10));
+    fixture.once().await.assert(Exit::Ok, changed().created(10));
     let versions = async |schema: &str| {
         let sql = format!("SELECT string_agg(version, ',' ORDER BY version) FROM {schema}.__diesel_schema_migrations");
-        world.db.text(&sql).await.unwrap()
+        fixture.db.text(&sql).await.unwrap()
     };
     assert_eq!(versions("public").await, theirs);
     let ours: Vec<String> = migrations()
@@ -367,7 +367,7 @@ async fn migrations_of_the_application_are_left_alone() {
         .collect();
     assert_eq!(versions("clerk").await, ours.join(","));
     assert_eq!(
-        elsewhere(&world.db).await.unwrap().matches(',').count(),
+        elsewhere(&fixture.db).await.unwrap().matches(',').count(),
         1,
         "the table and its key"
     );
@@ -375,17 +375,17 @@ async fn migrations_of_the_application_are_left_alone() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_search_path_of_the_role_does_not_mislead() {
-    let world = World::new(10).await;
-    let database = world.db.text("SELECT current_database()").await.unwrap();
-    world
+    let fixture = Fixture::new(10).await;
+    let database = fixture.db.text("SELECT current_database()").await.unwrap();
+    fixture
         .db
         .execute(&format!(
             "CREATE SCHEMA app; CREATE TABLE app.users (id int); ALTER DATABASE {database} SET search_path = app"
         ))
         .await;
-    world.once().await.assert(Exit::Ok, changed().created(10));
-    world.once().await.assert(Exit::Ok, in_sync().unchanged(10));
-    let fresh = connect(&world.db.url).await;
+    fixture.once().await.assert(Exit::Ok, changed().created(10));
+    fixture.once().await.assert(Exit::Ok, in_sync().unchanged(10));
+    let fresh = connect(&fixture.db.url).await;
     let tables = "SELECT count(*) FROM pg_class WHERE relnamespace = 'app'::regnamespace";
     assert_eq!(fresh.query_one(tables, &[]).await.unwrap().get::<_, i64>(0), 1);
 }
@@ -393,9 +393,9 @@ async fn a_search_path_of_the_role_does_not_mislead() {
 /// A reader in a long transaction blocks a migration, which must not block other readers.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_migration_waiting_for_a_reader_blocks_no_other_reader() {
-    let world = World::new(20).await;
-    world.once().await;
-    let mut harness = harness(&world.db).await;
+    let fixture = Fixture::new(20).await;
+    fixture.once().await;
+    let mut harness = harness(&fixture.db).await;
     for migration in migrations().iter().rev() {
         harness.revert_migration(migration).unwrap();
         if migration.name().to_string().contains("_values") && !migration.name().to_string().contains("backfill") {
@@ -403,22 +403,22 @@ async fn a_migration_waiting_for_a_reader_blocks_no_other_reader() {
         }
     }
     drop(harness);
-    let (reader, other) = tokio::join!(connect(&world.db.url), connect(&world.db.url));
+    let (reader, other) = tokio::join!(connect(&fixture.db.url), connect(&fixture.db.url));
     let read = "SELECT count(*) FROM clerk.users";
     reader.batch_execute(&format!("BEGIN; {read}")).await.unwrap();
     other.batch_execute("SET statement_timeout = '4s'").await.unwrap();
     let waits = "SELECT count(*) FROM pg_locks WHERE relation = 'clerk.users'::regclass AND mode = 'AccessExclusiveLock' AND NOT granted";
     let migrating = async {
-        let ran = migrate(&world).await;
-        assert_eq!(ran.code, Some(0), "{ran:#?}");
+        let ran = migrate(&fixture).await;
+        ran.assert_exit(Exit::Ok);
     };
     let reading = async {
         for _ in 0..3 {
-            eventually("the migration waits", async || world.db.number(waits).await > 0).await;
+            eventually("the migration waits", async || fixture.db.number(waits).await > 0).await;
             other.batch_execute(read).await.expect("a reader waited too long");
         }
         reader.batch_execute("COMMIT").await.unwrap();
     };
     tokio::join!(migrating, reading);
-    world.once().await.assert(Exit::Ok, in_sync().unchanged(20));
+    fixture.once().await.assert(Exit::Ok, in_sync().unchanged(20));
 }

@@ -5,13 +5,13 @@ use std::collections::BTreeMap;
 
 use clerk_sim::{Quirks, Unstorable};
 
-use crate::support::{fixture::World, polling::PollingDaemon, wait::eventually};
+use crate::support::{fixture::Fixture, polling::PollingDaemon, wait::eventually};
 
 /// Deletes the users at these places of a list, between two syncs, and asserts the number of
 /// requests.
 async fn check(name: &str, users: usize, places: &[usize], most: usize) {
     let polling = PollingDaemon::new(users, &[]).await;
-    let ids = polling.world.sim.user_ids();
+    let ids = polling.fixture.sim.user_ids();
     polling.delete(places.iter().map(|&at| &ids[at])).await;
     let requests = polling.requests();
     assert!(
@@ -39,7 +39,7 @@ async fn one_deleted_user_among_thousands_is_found() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_deleted_user_is_found_in_a_list_counted_in_partitions() {
     let polling = PollingDaemon::new(70_000, &[]).await;
-    let sim = &polling.world.sim;
+    let sim = &polling.fixture.sim;
     let ids = sim.user_ids();
     polling.delete([&ids[40_000]]).await;
     let requests = polling.requests();
@@ -66,7 +66,7 @@ async fn the_first_and_last_users_are_found() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_deleted_user_is_found_among_users_created_in_one_moment() {
     let polling = PollingDaemon::new(4_000, &[]).await;
-    let sim = &polling.world.sim;
+    let sim = &polling.fixture.sim;
     let mut moments = BTreeMap::<i64, Vec<String>>::new();
     for id in sim.user_ids() {
         let at = sim.document(&id).unwrap()["created_at"].as_i64().unwrap();
@@ -85,7 +85,7 @@ async fn a_deleted_user_is_found_among_users_created_in_one_moment() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_new_user_does_not_hide_a_deleted_one() {
     let polling = PollingDaemon::new(700, &[]).await;
-    let sim = &polling.world.sim;
+    let sim = &polling.fixture.sim;
     for _ in 0..3 {
         let ids = sim.user_ids();
         let new = sim.create_random();
@@ -103,7 +103,7 @@ async fn a_new_user_does_not_hide_a_deleted_one() {
 async fn idle_syncs_send_two_requests_and_write_nothing() {
     let polling = PollingDaemon::new(60, &[]).await;
     polling.assert_idle("nothing happened").await;
-    polling.delete([&polling.world.sim.user_ids()[30]]).await;
+    polling.delete([&polling.fixture.sim.user_ids()[30]]).await;
     polling.assert_idle("a user was deleted").await;
     polling.stop_in_sync(1).await;
 }
@@ -111,14 +111,14 @@ async fn idle_syncs_send_two_requests_and_write_nothing() {
 #[tokio::test(flavor = "multi_thread")]
 async fn rejected_users_do_not_disturb_the_counts() {
     let polling = PollingDaemon::new(60, &[]).await;
-    let sim = &polling.world.sim;
+    let sim = &polling.fixture.sim;
     let kinds: Vec<_> = Unstorable::ALL
         .into_iter()
         .filter(|kind| *kind != Unstorable::Huge)
         .collect();
     let unstorable: Vec<String> = kinds.iter().map(|kind| sim.insert_unstorable(*kind)).collect();
     let rejected = "SELECT count(*) FROM clerk.rejected_users";
-    let db = &polling.world.db;
+    let db = &polling.fixture.db;
     eventually("all are rejected", async || {
         db.number(rejected).await == unstorable.len() as i64
     })
@@ -131,14 +131,14 @@ async fn rejected_users_do_not_disturb_the_counts() {
     polling.assert_idle("others were deleted").await;
     assert_eq!(polling.not_mirrored().await, unstorable.into_iter().collect());
     assert_eq!(db.number("SELECT count(*) FROM clerk.users").await, 58);
-    assert_eq!(polling.world.runs("kind = 'full'").await, 1);
+    assert_eq!(polling.fixture.runs("kind = 'full'").await, 1);
     polling.stop().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn kept_rows_do_not_disturb_the_counts() {
     let polling = PollingDaemon::new(60, &[]).await;
-    let (sim, db) = (&polling.world.sim, &polling.world.db);
+    let (sim, db) = (&polling.fixture.sim, &polling.fixture.db);
     let ids = sim.user_ids();
     db.execute("CREATE TABLE orders (user_id text REFERENCES clerk.users ON DELETE RESTRICT)")
         .await;
@@ -152,14 +152,14 @@ async fn kept_rows_do_not_disturb_the_counts() {
     polling.assert_idle("another one was deleted").await;
     assert_eq!(polling.not_mirrored().await.len(), 0);
     assert_eq!(db.number("SELECT count(*) FROM clerk.users").await, 59);
-    assert_eq!(polling.world.runs("kind = 'full'").await, 1);
+    assert_eq!(polling.fixture.runs("kind = 'full'").await, 1);
     polling.stop().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn marked_users_are_counted_as_gone_and_come_back() {
     let polling = PollingDaemon::new(60, &[("CLERK2PG_DELETES__MODE", "mark")]).await;
-    let (sim, db) = (&polling.world.sim, &polling.world.db);
+    let (sim, db) = (&polling.fixture.sim, &polling.fixture.db);
     let ids = sim.user_ids();
     let document = sim.document(&ids[20]).unwrap();
     polling.delete([&ids[20], &ids[21]]).await;
@@ -181,7 +181,7 @@ async fn marked_users_are_counted_as_gone_and_come_back() {
 #[tokio::test(flavor = "multi_thread")]
 async fn keep_mode_counts_nobody() {
     let polling = PollingDaemon::new(60, &[("CLERK2PG_DELETES__MODE", "keep")]).await;
-    let sim = &polling.world.sim;
+    let sim = &polling.fixture.sim;
     let before = sim.requests_by_path();
     let changed = sim.user_ids()[3].clone();
     assert!(sim.delete(&sim.user_ids()[20]));
@@ -195,7 +195,7 @@ async fn keep_mode_counts_nobody() {
         .collect();
     assert_eq!(more, ["GET /v1/users"], "other requests than for recent changes");
     assert_eq!(polling.requests(), [""; 0]);
-    let mirror = polling.world.db.documents().await;
+    let mirror = polling.fixture.db.documents().await;
     assert_eq!(mirror.len(), 60);
     assert_eq!(mirror[&changed]["first_name"], "Changed");
     polling.assert_counted().await;
@@ -204,13 +204,13 @@ async fn keep_mode_counts_nobody() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn without_counts_deletions_are_left_to_full_syncs() {
-    let world = World::new(60).await;
-    world.sim.set_faults(Quirks {
+    let fixture = Fixture::new(60).await;
+    fixture.sim.set_faults(Quirks {
         missing_count: true,
         ..Quirks::default()
     });
-    let polling = PollingDaemon::in_world(world, &[]).await;
-    let sim = &polling.world.sim;
+    let polling = PollingDaemon::with_fixture(fixture, &[]).await;
+    let sim = &polling.fixture.sim;
     let gone = sim.user_ids()[20].clone();
     assert!(sim.delete(&gone));
     let new = sim.create_random();
@@ -222,7 +222,7 @@ async fn without_counts_deletions_are_left_to_full_syncs() {
         .daemon
         .count_in_log("does not count users; only full syncs see deletions");
     assert_eq!(said, 1, "{}", polling.daemon.log());
-    polling.world.db.execute("NOTIFY clerk2pg, 'full'").await;
+    polling.fixture.db.execute("NOTIFY clerk2pg, 'full'").await;
     polling.wait_until_gone(&gone).await;
     polling.stop_in_sync(2).await;
 }
@@ -230,15 +230,15 @@ async fn without_counts_deletions_are_left_to_full_syncs() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_row_added_by_hand_is_removed() {
     let polling = PollingDaemon::new(600, &[]).await;
-    let ids = polling.world.sim.user_ids();
+    let ids = polling.fixture.sim.user_ids();
     let columns = "SELECT string_agg(quote_ident(attname), ', ' ORDER BY attnum) FROM pg_attribute
         WHERE attrelid = 'clerk.users'::regclass AND attnum > 0 AND NOT attisdropped AND attgenerated = '' AND attname <> 'id'";
-    let columns = polling.world.db.text(columns).await.unwrap();
+    let columns = polling.fixture.db.text(columns).await.unwrap();
     let copy = format!(
         "INSERT INTO clerk.users (id, {columns}) SELECT 'user_nobody', {columns} FROM clerk.users WHERE id = '{}'",
         ids[100]
     );
-    polling.world.db.execute(&copy).await;
+    polling.fixture.db.execute(&copy).await;
     polling.delete([&ids[300]]).await;
     polling.wait_until_gone("user_nobody").await;
     // A search without a result counts the rows.
@@ -252,7 +252,7 @@ async fn a_row_added_by_hand_is_removed() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_row_removed_by_hand_comes_back() {
     let polling = PollingDaemon::new(60, &[]).await;
-    let (sim, db) = (&polling.world.sim, &polling.world.db);
+    let (sim, db) = (&polling.fixture.sim, &polling.fixture.db);
     let ids = sim.user_ids();
     let remove = async |id: &String| db.execute(&format!("DELETE FROM clerk.users WHERE id = '{id}'")).await;
     // With the user's next change. The stored number is corrected.

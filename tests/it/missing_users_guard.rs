@@ -3,7 +3,7 @@
 
 use std::collections::BTreeSet;
 
-use crate::support::{polling::PollingDaemon, wait::eventually};
+use crate::support::{polling::PollingDaemon, summary::Exit, wait::eventually};
 
 const MIN_COUNT: &str = "CLERK2PG_DELETES__MIN_COUNT";
 
@@ -12,12 +12,12 @@ impl PollingDaemon {
     async fn held(&self, users: usize) -> String {
         let held = "SELECT count(*) FROM clerk.missing_users WHERE held_at IS NOT NULL AND approved_at IS NULL";
         eventually(&format!("{users} are held"), async || {
-            self.world.db.number(held).await == users as i64
+            self.fixture.db.number(held).await == users as i64
         })
         .await;
         let ended = "SELECT (outcome = 'held')::int FROM clerk.sync_runs ORDER BY id DESC LIMIT 1";
-        eventually("the sync has ended", async || self.world.db.number(ended).await == 1).await;
-        let status = self.world.run(&["status", "--format", "json"]).await.json();
+        eventually("the sync has ended", async || self.fixture.db.number(ended).await == 1).await;
+        let status = self.fixture.run(&["status", "--format", "json"]).await.json();
         assert_eq!(status["held"], users, "{status}");
         status["plan"]
             .as_str()
@@ -26,35 +26,35 @@ impl PollingDaemon {
     }
 
     async fn approve(&self, sum: &str) {
-        let ran = self.world.run(&["approve", sum]).await;
-        assert_eq!(ran.code, Some(0), "{ran:#?}");
+        let ran = self.fixture.run(&["approve", sum]).await;
+        ran.assert_exit(Exit::Ok);
     }
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn many_deletions_at_once_cause_a_full_sync_and_are_held() {
     let polling = PollingDaemon::new(3_000, &[]).await;
-    let sim = &polling.world.sim;
+    let sim = &polling.fixture.sim;
     let gone: BTreeSet<String> = sim.user_ids().into_iter().step_by(4).collect();
     assert!(gone.iter().all(|id| sim.delete(id)));
     polling.daemon.wait_for_log("a full sync is due").await;
     let sum = polling.held(gone.len()).await;
     polling.assert_idle("many are held").await;
-    assert_eq!(polling.world.runs("kind = 'full'").await, 2);
+    assert_eq!(polling.fixture.runs("kind = 'full'").await, 2);
     // Everything else continues.
     let new = sim.create_random();
     polling.wait_until_mirrored_user(&new).await;
-    assert_eq!(polling.world.users().await, 3_001);
+    assert_eq!(polling.fixture.users().await, 3_001);
 
     polling.approve(&sum).await;
-    eventually("all of them go", async || polling.world.users().await == 2_251).await;
+    eventually("all of them go", async || polling.fixture.users().await == 2_251).await;
     polling.stop_in_sync(3).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn deletions_within_the_limits_cause_a_full_sync_and_are_carried_out() {
     let polling = PollingDaemon::new(3_000, &[]).await;
-    let ids = polling.world.sim.user_ids();
+    let ids = polling.fixture.sim.user_ids();
     polling.delete(ids.iter().step_by(10)).await;
     assert_eq!(
         polling.daemon.count_in_log("a full sync is due"),
@@ -68,7 +68,7 @@ async fn deletions_within_the_limits_cause_a_full_sync_and_are_carried_out() {
 #[tokio::test(flavor = "multi_thread")]
 async fn single_deletions_are_held_from_the_eleventh_on() {
     let polling = PollingDaemon::new(40, &[]).await;
-    let sim = &polling.world.sim;
+    let sim = &polling.fixture.sim;
     let ids = sim.user_ids();
     for id in &ids[5..15] {
         polling.delete([id]).await;
@@ -84,14 +84,14 @@ async fn single_deletions_are_held_from_the_eleventh_on() {
     assert_ne!(first, both);
     polling.assert_idle("two are held").await;
     assert_eq!(polling.not_mirrored().await.len(), 0);
-    assert_eq!(polling.world.users().await, 30);
+    assert_eq!(polling.fixture.users().await, 30);
     // New and changed users are mirrored.
     let new = sim.create_random();
     polling.wait_until_mirrored_user(&new).await;
     polling.assert_counted().await;
 
-    let refused = polling.world.run(&["approve", &first]).await;
-    assert_eq!(refused.code, Some(1), "{refused:#?}");
+    let refused = polling.fixture.run(&["approve", &first]).await;
+    refused.assert_exit(Exit::Failed);
     polling.approve(&both).await;
     polling.wait_until_gone(&ids[20]).await;
     polling.wait_until_gone(&ids[21]).await;
@@ -101,22 +101,22 @@ async fn single_deletions_are_held_from_the_eleventh_on() {
 #[tokio::test(flavor = "multi_thread")]
 async fn single_deletions_within_the_limits_are_carried_out() {
     let polling = PollingDaemon::new(40, &[(MIN_COUNT, "15")]).await;
-    let ids = polling.world.sim.user_ids();
+    let ids = polling.fixture.sim.user_ids();
     for id in &ids[5..20] {
         polling.delete([id]).await;
     }
-    assert_eq!(polling.world.runs("held > 0").await, 0);
-    assert!(polling.world.sim.delete(&ids[30]));
+    assert_eq!(polling.fixture.runs("held > 0").await, 0);
+    assert!(polling.fixture.sim.delete(&ids[30]));
     polling.held(1).await;
     polling.assert_idle("the sixteenth is held").await;
-    assert_eq!(polling.world.runs("kind = 'full'").await, 1);
+    assert_eq!(polling.fixture.runs("kind = 'full'").await, 1);
     polling.stop().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn deletions_of_all_syncs_within_the_hour_count() {
     let polling = PollingDaemon::new(40, &[]).await;
-    let (sim, db) = (&polling.world.sim, &polling.world.db);
+    let (sim, db) = (&polling.fixture.sim, &polling.fixture.db);
     let ids = sim.user_ids();
     let went = |hours: u32| {
         format!(
@@ -129,10 +129,10 @@ async fn deletions_of_all_syncs_within_the_hour_count() {
     assert!(sim.delete(&ids[30]));
     polling.held(1).await;
     // Nor does another kind of sync carry it out.
-    polling.world.db.execute("NOTIFY clerk2pg, 'full'").await;
+    polling.fixture.db.execute("NOTIFY clerk2pg, 'full'").await;
     eventually("a full sync", async || {
         polling
-            .world
+            .fixture
             .runs("kind = 'full' AND holder <> 'x' AND outcome = 'held'")
             .await
             == 1

@@ -3,7 +3,7 @@
 
 use clerk_sim::{Effect, Endpoint, Faults, Quirks, Rule, WrongCount};
 
-use crate::support::{polling::PollingDaemon, wait::eventually};
+use crate::support::{polling::PollingDaemon, summary::Exit, wait::eventually};
 
 /// More users than a page holds.
 const USERS: usize = 600;
@@ -18,7 +18,7 @@ fn count(wrong: WrongCount) -> Quirks {
 #[tokio::test(flavor = "multi_thread")]
 async fn counts_wrong_for_a_moment_delete_nobody() {
     let polling = PollingDaemon::new(USERS, &[]).await;
-    let sim = &polling.world.sim;
+    let sim = &polling.fixture.sim;
     for wrong in [
         WrongCount::Offset(-1),
         WrongCount::Offset(1),
@@ -49,7 +49,7 @@ async fn counts_wrong_for_a_moment_delete_nobody() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_count_of_zero_does_not_read_everybody_by_id() {
     let polling = PollingDaemon::new(3_000, &[]).await;
-    let sim = &polling.world.sim;
+    let sim = &polling.fixture.sim;
     sim.set_faults(
         Rule::new(Effect::Quirks(Box::new(count(WrongCount::Fixed(0)))))
             .on([Endpoint::Count])
@@ -57,7 +57,7 @@ async fn a_count_of_zero_does_not_read_everybody_by_id() {
     );
     eventually("the counts", async || sim.faults().rules[0].next == Some(0)).await;
     polling.daemon.wait_for_log("a full sync is due").await;
-    polling.world.syncs(2).await;
+    polling.fixture.syncs(2).await;
     polling.sync_incrementally(2).await;
     // A full sync of seven pages. By ids there would be thirty requests.
     let asked = polling.requests();
@@ -68,11 +68,11 @@ async fn a_count_of_zero_does_not_read_everybody_by_id() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_permanently_small_count_causes_few_searches() {
     let polling = PollingDaemon::new(USERS, &[]).await;
-    let sim = &polling.world.sim;
+    let sim = &polling.fixture.sim;
     sim.set_faults(count(WrongCount::Offset(-2)));
     polling.wait_for_scheduled_syncs(13).await;
     // At once, after five seconds, and after ten more.
-    let searches = polling.world.runs("kind = 'incremental'").await;
+    let searches = polling.fixture.runs("kind = 'incremental'").await;
     assert!(
         (2..=3).contains(&searches),
         "{searches} searches: {}",
@@ -96,7 +96,7 @@ fn slowly(quirks: Quirks) -> Faults {
 #[tokio::test(flavor = "multi_thread")]
 async fn new_users_do_not_explain_a_small_count() {
     let polling = PollingDaemon::new(USERS, &[]).await;
-    let sim = &polling.world.sim;
+    let sim = &polling.fixture.sim;
     sim.set_faults(slowly(count(WrongCount::Offset(-2))));
     let begun = std::time::Instant::now();
     while begun.elapsed() < std::time::Duration::from_secs(12) {
@@ -123,10 +123,10 @@ async fn new_users_do_not_explain_a_small_count() {
 async fn a_user_deleted_during_a_search_is_found_by_the_next_one() {
     // No incremental sync is scheduled.
     let polling = PollingDaemon::new(USERS, &[("CLERK2PG_SCHEDULE__INCREMENTAL", "")]).await;
-    let sim = &polling.world.sim;
+    let sim = &polling.fixture.sim;
     let ids = sim.user_ids();
     sim.set_faults(slowly(Quirks::default()));
-    let sync = async || polling.world.db.execute("NOTIFY clerk2pg, 'sync'").await;
+    let sync = async || polling.fixture.db.execute("NOTIFY clerk2pg, 'sync'").await;
     assert!(sim.delete(&ids[100]));
     sync().await;
     let is_searching = async || polling.requests().iter().any(|path| path.contains("limit=500"));
@@ -142,15 +142,15 @@ async fn a_user_deleted_during_a_search_is_found_by_the_next_one() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_permanently_large_count_causes_few_searches() {
     let polling = PollingDaemon::new(USERS, &[]).await;
-    let sim = &polling.world.sim;
+    let sim = &polling.fixture.sim;
     sim.set_faults(count(WrongCount::Offset(2)));
     // A user may have been created a moment ago: the search waits until that must have shown.
     polling.wait_for_scheduled_syncs(5).await;
     assert_eq!(polling.requests(), [""; 0]);
     polling.delete([&sim.user_ids()[300]]).await;
-    let before = polling.world.runs("kind = 'incremental'").await;
+    let before = polling.fixture.runs("kind = 'incremental'").await;
     polling.wait_for_scheduled_syncs(13).await;
-    let searches = polling.world.runs("kind = 'incremental'").await - before;
+    let searches = polling.fixture.runs("kind = 'incremental'").await - before;
     assert!(
         (1..=3).contains(&searches),
         "{searches} searches: {}",
@@ -165,7 +165,7 @@ async fn a_permanently_large_count_causes_few_searches() {
 /// Deletes a user while a server misbehaves for some syncs. No other user may be deleted, this one
 /// is deleted afterwards at the latest, and at most `most` requests are sent.
 async fn check(polling: &PollingDaemon, name: &str, faults: impl Into<Faults>, most: usize) {
-    let sim = &polling.world.sim;
+    let sim = &polling.fixture.sim;
     let ids = sim.user_ids();
     let gone = &ids[ids.len() - 20];
     let asked = polling.requests().len();
@@ -186,7 +186,7 @@ async fn check(polling: &PollingDaemon, name: &str, faults: impl Into<Faults>, m
     polling.sync_incrementally(1).await;
     polling.wait_until_gone(gone).await;
     polling.sync_incrementally(1).await;
-    polling.world.assert_in_sync().await;
+    polling.fixture.assert_in_sync().await;
     polling.assert_counted().await;
 }
 
@@ -222,12 +222,12 @@ async fn lagging_and_empty_lists_delete_nobody() {
 #[tokio::test(flavor = "multi_thread")]
 async fn users_mirrored_before_lists_show_them_are_kept() {
     let polling = PollingDaemon::new(60, &[]).await;
-    let sim = &polling.world.sim;
+    let sim = &polling.fixture.sim;
     sim.set_faults(with(|q| q.stale_lists_ms = 5_000));
     polling.sync_incrementally(1).await;
     let new: Vec<String> = (0..3).map(|_| sim.create_random()).collect();
     for id in &new {
-        polling.world.db.execute(&format!("NOTIFY clerk2pg, '{id}'")).await;
+        polling.fixture.db.execute(&format!("NOTIFY clerk2pg, '{id}'")).await;
         polling.wait_until_mirrored_user(id).await;
     }
     polling.wait_for_scheduled_syncs(3).await;
@@ -249,7 +249,7 @@ async fn ignored_filters_delete_nobody() {
 #[tokio::test(flavor = "multi_thread")]
 async fn hidden_users_are_kept() {
     let polling = PollingDaemon::new(USERS, &[]).await;
-    let sim = &polling.world.sim;
+    let sim = &polling.fixture.sim;
     let hidden = vec![sim.user_ids()[100].clone(), sim.user_ids()[550].clone()];
     let hiding = with(|q| q.hidden_from_lists = hidden);
     check(&polling, "hidden from lists", hiding.clone(), 20).await;
@@ -266,7 +266,7 @@ async fn hidden_users_are_kept() {
 #[tokio::test(flavor = "multi_thread")]
 async fn unconfirmed_deletions_wait() {
     let polling = PollingDaemon::new(USERS, &[]).await;
-    let not_by_id = with(|q| q.not_found_by_id = polling.world.sim.user_ids());
+    let not_by_id = with(|q| q.not_found_by_id = polling.fixture.sim.user_ids());
     check(&polling, "nobody is found by id", not_by_id, 14).await;
     check(&polling, "404 by a proxy", with(|q| q.html_not_found = true), 14).await;
     let nobody_by_name = Rule::new(Effect::Quirks(Box::new(with(|q| q.empty_lists = true)))).on([Endpoint::List]);
@@ -278,7 +278,7 @@ async fn unconfirmed_deletions_wait() {
 #[tokio::test(flavor = "multi_thread")]
 async fn an_outage_during_a_confirmation_deletes_nobody() {
     let polling = PollingDaemon::new(60, &[]).await;
-    let sim = &polling.world.sim;
+    let sim = &polling.fixture.sim;
     let gone = sim.user_ids()[20].clone();
     let by_id = || {
         sim.requests_by_path()
@@ -293,7 +293,7 @@ async fn an_outage_during_a_confirmation_deletes_nobody() {
     // Clerk left the user out of a list and then became unreachable.
     sim.set_faults(Rule::new(Effect::DropBefore));
     eventually("the sync fails", async || {
-        polling.world.runs("outcome = 'failed'").await == 1
+        polling.fixture.runs("outcome = 'failed'").await == 1
     })
     .await;
     assert!(polling.is_mirrored(&gone).await);
@@ -305,29 +305,32 @@ async fn an_outage_during_a_confirmation_deletes_nobody() {
 #[tokio::test(flavor = "multi_thread")]
 async fn held_users_are_counted_again_when_lists_show_them() {
     let polling = PollingDaemon::new(60, &[]).await;
-    let sim = &polling.world.sim;
+    let sim = &polling.fixture.sim;
     let ids = sim.user_ids();
     let held = "SELECT count(*) FROM clerk.missing_users WHERE held_at IS NOT NULL";
-    let held = async || polling.world.db.number(held).await;
+    let held = async || polling.fixture.db.number(held).await;
     sim.set_faults(with(|q| {
         q.empty_lists = true;
         q.count = Some(WrongCount::Fixed(0));
     }));
     eventually("all are held", async || held().await == 60).await;
     polling.assert_idle("all are held").await;
-    polling.world.age_rows().await;
+    polling.fixture.age_rows().await;
     sim.clear_faults();
     // One of them is deleted. The others are released, and this one waits for an approval.
     assert!(sim.delete(&ids[20]));
     eventually("one is held", async || held().await == 1).await;
     eventually("a full sync", async || {
-        polling.world.runs("kind = 'full' AND held = 1").await == 1
+        polling.fixture.runs("kind = 'full' AND held = 1").await == 1
     })
     .await;
     assert!(polling.is_mirrored(&ids[20]).await);
-    let status = polling.world.run(&["status", "--format", "json"]).await.json();
-    let ran = polling.world.run(&["approve", status["plan"].as_str().unwrap()]).await;
-    assert_eq!(ran.code, Some(0), "{ran:#?}");
+    let status = polling.fixture.run(&["status", "--format", "json"]).await.json();
+    let ran = polling
+        .fixture
+        .run(&["approve", status["plan"].as_str().unwrap()])
+        .await;
+    ran.assert_exit(Exit::Ok);
     polling.wait_until_gone(&ids[20]).await;
     assert_eq!(polling.not_mirrored().await.len(), 0);
     polling.delete([&ids[30]]).await;

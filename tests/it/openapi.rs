@@ -6,7 +6,7 @@ use std::{collections::BTreeSet, path::PathBuf};
 use clerk2pg::resource::{FieldKind, USERS};
 use saphyr::{LoadableYamlNode, Yaml};
 
-use crate::support::fixture::World;
+use crate::support::{fixture::Fixture, summary::Exit};
 
 #[test]
 fn fields_match_the_properties_of_clerks_user() {
@@ -59,11 +59,11 @@ fn fields_match_the_properties_of_clerks_user() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn every_field_has_its_column() {
-    let world = World::new(0).await;
-    assert_eq!(world.run(&["migrate"]).await.code, Some(0));
+    let fixture = Fixture::new(0).await;
+    fixture.run(&["migrate"]).await.assert_exit(Exit::Ok);
     let sql = "SELECT column_name::text, data_type::text FROM information_schema.columns
         WHERE table_schema = 'clerk' AND table_name = 'users' ORDER BY ordinal_position";
-    let rows = world.db.client.query(sql, &[]).await.unwrap();
+    let rows = fixture.db.client.query(sql, &[]).await.unwrap();
     let columns: Vec<(String, String)> = rows.iter().map(|row| (row.get(0), row.get(1))).collect();
     let expected: Vec<(String, String)> = USERS
         .fields

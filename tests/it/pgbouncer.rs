@@ -15,7 +15,7 @@ use tokio_postgres::{Client, SimpleQueryMessage};
 
 use crate::support::{
     database::connect,
-    fixture::World,
+    fixture::Fixture,
     on_demand::DEBUG,
     postgres::{any_port, give_to_server_user, server_program},
     process::{EVERY_SECOND, NEVER},
@@ -137,7 +137,7 @@ fn program() -> PathBuf {
 
 /// clerk2pg reaches this database through a pooler. The test itself does not.
 struct Pooled {
-    world: World,
+    fixture: Fixture,
     pooler: PgBouncer,
     /// The number of server connections.
     connections: usize,
@@ -147,12 +147,12 @@ struct Pooled {
 
 impl Pooled {
     async fn new(options: Options, connections: usize) -> Self {
-        let mut world = World::with(options).await;
-        let fresh = found(&connect(&world.db.url).await).await;
-        let pooler = PgBouncer::before(&world.db.url, connections).await;
-        world.db.url = pooler.url(&world.db.url);
+        let mut fixture = Fixture::with(options).await;
+        let fresh = found(&connect(&fixture.db.url).await).await;
+        let pooler = PgBouncer::before(&fixture.db.url, connections).await;
+        fixture.db.url = pooler.url(&fixture.db.url);
         Self {
-            world,
+            fixture,
             pooler,
             connections,
             fresh,
@@ -171,7 +171,7 @@ impl Pooled {
     /// they find nothing on them.
     async fn beside_others<T>(&self, work: impl Future<Output = T>) -> T {
         let others = async {
-            let client = connect(&self.world.db.url).await;
+            let client = connect(&self.fixture.db.url).await;
             loop {
                 assert_eq!(found(&client).await, self.fresh);
                 tokio::time::sleep(Duration::from_millis(1)).await;
@@ -187,7 +187,7 @@ impl Pooled {
     async fn assert_nothing_is_left(&self) {
         let mut holding = Vec::new();
         for _ in 0..self.connections {
-            let client = connect(&self.world.db.url).await;
+            let client = connect(&self.fixture.db.url).await;
             client.batch_execute("BEGIN").await.unwrap();
             assert_eq!(found(&client).await, self.fresh);
             holding.push(client);
@@ -215,21 +215,21 @@ async fn found(client: &Client) -> Vec<String> {
 
 async fn migrations_and_syncs(users: usize, connections: usize) {
     let pooled = Pooled::with_users(users, connections).await;
-    let world = &pooled.world;
+    let fixture = &pooled.fixture;
     pooled
         .beside_others(async {
-            let ran = world.run(&["migrate"]).await;
-            assert_eq!(ran.code, Some(0), "{ran:#?}");
-            world.once().await.assert(Exit::Ok, changed().created(users));
-            world.sim.create_random();
-            world.sim.delete_random();
-            world.sim.update_random();
-            world.once().await.assert(
+            let ran = fixture.run(&["migrate"]).await;
+            ran.assert_exit(Exit::Ok);
+            fixture.once().await.assert(Exit::Ok, changed().created(users));
+            fixture.sim.create_random();
+            fixture.sim.delete_random();
+            fixture.sim.update_random();
+            fixture.once().await.assert(
                 Exit::Ok,
                 changed().created(1).updated(1).deleted(1).unchanged(users - 2),
             );
-            world.once().await.assert(Exit::Ok, in_sync().unchanged(users));
-            world.assert_in_sync().await;
+            fixture.once().await.assert(Exit::Ok, in_sync().unchanged(users));
+            fixture.assert_in_sync().await;
         })
         .await;
     pooled.assert_nothing_is_left().await;
@@ -251,25 +251,25 @@ async fn a_daemon_syncs_and_reports_missing_notifications_once() {
     const DEAF: &str = "NOTIFY clerk2pg does not arrive";
     for connections in [2, 1] {
         let pooled = Pooled::with_users(50, connections).await;
-        let world = &pooled.world;
+        let fixture = &pooled.fixture;
         let ran = pooled
             .beside_others(async {
-                let daemon = world.start_incremental(&[DEBUG]).await;
+                let daemon = fixture.start_incremental(&[DEBUG]).await;
                 daemon.wait_for_log(DEAF).await;
                 for _ in 0..3 {
-                    world.sim.create_random();
-                    world.sim.update_random();
-                    world.sim.delete_random();
-                    world.wait_until_mirrored().await;
+                    fixture.sim.create_random();
+                    fixture.sim.update_random();
+                    fixture.sim.delete_random();
+                    fixture.wait_until_mirrored().await;
                 }
                 daemon.stop(Signal::TERM).await
             })
             .await;
-        assert_eq!(ran.code, Some(0), "{ran:#?}");
+        ran.assert_exit(Exit::Ok);
         assert_eq!(ran.stderr.matches(DEAF).count(), 1, "{ran:#?}");
         assert_eq!(ran.stderr.matches("WARN").count(), 1, "{ran:#?}");
         assert!(!ran.stderr.contains("ERROR"), "{ran:#?}");
-        assert_eq!(world.runs("outcome NOT IN ('changed', 'in_sync')").await, 0);
+        assert_eq!(fixture.runs("outcome NOT IN ('changed', 'in_sync')").await, 0);
         pooled.assert_nothing_is_left().await;
     }
 }
@@ -283,91 +283,94 @@ async fn a_killed_sync_is_resumed() {
         ..Options::default()
     };
     let pooled = Pooled::new(options, 2).await;
-    let world = &pooled.world;
-    world.sim.set_faults(Quirks {
+    let fixture = &pooled.fixture;
+    fixture.sim.set_faults(Quirks {
         max_page: Some(50),
         ..Quirks::default()
     });
     for kills in 1..=3 {
-        let run = world.start_full_sync(&[]);
-        eventually("the run begins", async || world.runs("true").await >= kills).await;
-        let before = world.checkpoint().await;
-        eventually("a page is stored", async || world.checkpoint().await > before).await;
+        let run = fixture.start_full_sync(&[]);
+        eventually("the run begins", async || fixture.runs("true").await >= kills).await;
+        let before = fixture.checkpoint().await;
+        eventually("a page is stored", async || fixture.checkpoint().await > before).await;
         run.kill().await;
     }
-    let ran = world.once().await;
-    assert_eq!(ran.code, Some(0), "{ran:#?}");
-    world.assert_in_sync().await;
-    assert_eq!(world.runs("resumed IS NOT NULL").await, 3);
+    let ran = fixture.once().await;
+    ran.assert_exit(Exit::Ok);
+    fixture.assert_in_sync().await;
+    assert_eq!(fixture.runs("resumed IS NOT NULL").await, 3);
     let created = "SELECT sum(created) FROM clerk.sync_runs";
-    assert_eq!(world.db.number(created).await, USERS as i64);
-    world.assert_one_at_a_time().await;
+    assert_eq!(fixture.db.number(created).await, USERS as i64);
+    fixture.assert_one_at_a_time().await;
     pooled.assert_nothing_is_left().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn one_of_two_daemons_leads_and_the_other_takes_over() {
     let pooled = Pooled::with_users(100, 2).await;
-    let world = &pooled.world;
+    let fixture = &pooled.fixture;
     pooled
         .beside_others(async {
             let (one, two) = (
-                world.start_incremental(&[]).await,
-                world.start_daemon(&[NEVER, EVERY_SECOND]),
+                fixture.start_incremental(&[]).await,
+                fixture.start_daemon(&[NEVER, EVERY_SECOND]),
             );
             two.wait_for_log("standing by").await;
             for _ in 0..3 {
-                world.sim.create_random();
-                world.sim.delete_random();
-                world.wait_until_mirrored().await;
+                fixture.sim.create_random();
+                fixture.sim.delete_random();
+                fixture.wait_until_mirrored().await;
             }
             one.kill().await;
             two.wait_for_log("this daemon leads now").await;
-            world.sim.create_random();
-            world.wait_until_mirrored().await;
+            fixture.sim.create_random();
+            fixture.wait_until_mirrored().await;
             let ran = two.stop(Signal::TERM).await;
-            assert_eq!(ran.code, Some(0), "{ran:#?}");
+            ran.assert_exit(Exit::Ok);
             assert!(!ran.stderr.contains("ERROR"), "{ran:#?}");
         })
         .await;
-    world.assert_one_at_a_time().await;
+    fixture.assert_one_at_a_time().await;
     pooled.assert_nothing_is_left().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn held_deletions_are_shown_and_approved() {
     let pooled = Pooled::with_users(60, 1).await;
-    let world = &pooled.world;
-    world.once().await.assert(Exit::Ok, changed().created(60));
-    for id in world.sim.user_ids().iter().take(15) {
-        world.sim.delete(id);
+    let fixture = &pooled.fixture;
+    fixture.once().await.assert(Exit::Ok, changed().created(60));
+    for id in fixture.sim.user_ids().iter().take(15) {
+        fixture.sim.delete(id);
     }
-    let ran = world.once().await;
+    let ran = fixture.once().await;
     ran.assert(Exit::Held, held(15).unchanged(45));
     let sum = ran.json()["plan"].as_str().unwrap().to_owned();
-    let status = world.run(&["status"]).await;
+    let status = fixture.run(&["status"]).await;
     assert!(
         status.stdout.contains(&format!("clerk2pg approve {sum}")),
         "{status:#?}"
     );
-    let approved = world.run(&["approve", &sum]).await;
-    assert_eq!(approved.code, Some(0), "{approved:#?}");
-    world.once().await.assert(Exit::Ok, changed().deleted(15).unchanged(45));
-    world.assert_in_sync().await;
+    let approved = fixture.run(&["approve", &sum]).await;
+    approved.assert_exit(Exit::Ok);
+    fixture
+        .once()
+        .await
+        .assert(Exit::Ok, changed().deleted(15).unchanged(45));
+    fixture.assert_in_sync().await;
     pooled.assert_nothing_is_left().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_restarting_pooler_is_waited_for() {
     let mut pooled = Pooled::with_users(50, 2).await;
-    let daemon = pooled.world.start_incremental(&[]).await;
+    let daemon = pooled.fixture.start_incremental(&[]).await;
     pooled.pooler.stop();
-    pooled.world.sim.create_random();
+    pooled.fixture.sim.create_random();
     daemon.wait_for_log("waiting until it can be reached").await;
     pooled.pooler.restart().await;
-    pooled.world.wait_until_mirrored().await;
+    pooled.fixture.wait_until_mirrored().await;
     daemon.wait_for_log("back to normal").await;
     let ran = daemon.stop(Signal::TERM).await;
-    assert_eq!(ran.code, Some(0), "{ran:#?}");
+    ran.assert_exit(Exit::Ok);
     assert!(!ran.stderr.contains("ERROR"), "{ran:#?}");
 }

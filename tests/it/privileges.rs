@@ -6,7 +6,7 @@ use tokio_postgres::{Client, error::SqlState};
 use crate::support::{
     database::connect,
     everything::do_everything,
-    fixture::World,
+    fixture::Fixture,
     program::ProgramOutput,
     summary::{Exit, changed},
 };
@@ -25,7 +25,7 @@ fn blocks() -> [String; 5] {
 /// A fixture whose database grants nothing to PUBLIC, and the document's roles under names of the
 /// test's own.
 struct Restricted {
-    world: World,
+    fixture: Fixture,
     database: String,
     /// The server's host and port.
     server: String,
@@ -35,9 +35,9 @@ struct Restricted {
 
 impl Restricted {
     async fn new(users: usize) -> Self {
-        let world = World::new(users).await;
-        let database = world.db.text("SELECT current_database()").await.unwrap();
-        let server = world
+        let fixture = Fixture::new(users).await;
+        let database = fixture.db.text("SELECT current_database()").await.unwrap();
+        let server = fixture
             .db
             .url
             .split_once('@')
@@ -48,7 +48,7 @@ impl Restricted {
             .unwrap()
             .to_owned();
         let prefix = database.replace("clerk2pg_test", "role");
-        world
+        fixture
             .db
             .execute(&format!(
                 "REVOKE ALL ON DATABASE {database} FROM PUBLIC; REVOKE ALL ON SCHEMA public FROM PUBLIC;
@@ -56,7 +56,7 @@ impl Restricted {
             ))
             .await;
         Self {
-            world,
+            fixture,
             database,
             server,
             prefix,
@@ -81,7 +81,7 @@ impl Restricted {
     }
 
     async fn run_block(&self, block: &str) {
-        self.world.db.execute(&self.named(block)).await;
+        self.fixture.db.execute(&self.named(block)).await;
     }
 
     fn url(&self, role: &str, password: &str) -> String {
@@ -99,8 +99,8 @@ impl Restricted {
         for role in ["owner", "daemon", "reader"] {
             let name = format!("{}_{role}", self.prefix);
             let exists = format!("SELECT count(*) FROM pg_roles WHERE rolname = '{name}'");
-            if self.world.db.number(&exists).await == 1 {
-                self.world
+            if self.fixture.db.number(&exists).await == 1 {
+                self.fixture
                     .db
                     .execute(&format!("DROP OWNED BY {name} CASCADE; DROP ROLE {name}"))
                     .await;
@@ -115,7 +115,7 @@ async fn may_not(client: &Client, sql: &str) {
 }
 
 fn succeeded(ran: &ProgramOutput) {
-    assert_eq!(ran.code, Some(0), "{ran:#?}");
+    ran.assert_exit(Exit::Ok);
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -129,7 +129,7 @@ async fn a_role_that_owns_only_the_schema_can_do_everything() {
     may_not(&client, "CREATE TABLE public.elsewhere (id int)").await;
     may_not(&client, "TABLE public.untouchable").await;
     drop(client);
-    do_everything(&restricted.world, &url, &[]).await;
+    do_everything(&restricted.fixture, &url, &[]).await;
     restricted.end().await;
 }
 
@@ -137,7 +137,7 @@ async fn a_role_that_owns_only_the_schema_can_do_everything() {
 async fn a_role_with_the_documented_grants_can_do_everything() {
     const OFF: (&str, &str) = ("CLERK2PG_DATABASE__MIGRATE", "false");
     let restricted = Restricted::new(60).await;
-    let (world, [_, roles, rights, ..]) = (&restricted.world, blocks());
+    let (fixture, [_, roles, rights, ..]) = (&restricted.fixture, blocks());
     restricted.run_block(&roles).await;
     let owner = restricted.url("owner", "its password");
     // Also where PUBLIC may not execute functions.
@@ -148,10 +148,10 @@ async fn a_role_with_the_documented_grants_can_do_everything() {
         .unwrap();
     client.batch_execute(&restricted.named(&rights)).await.unwrap();
     let daemon = restricted.url("daemon", "another password");
-    let early = world.run_with(&["--once"], &[("DATABASE_URL", &daemon), OFF]).await;
-    assert_eq!(early.code, Some(1), "{early:#?}");
+    let early = fixture.run_with(&["--once"], &[("DATABASE_URL", &daemon), OFF]).await;
+    early.assert_exit(Exit::Failed);
     assert!(early.stderr.contains("hint: run `clerk2pg migrate`"), "{early:#?}");
-    succeeded(&world.run_with(&["migrate"], &[("DATABASE_URL", &owner)]).await);
+    succeeded(&fixture.run_with(&["migrate"], &[("DATABASE_URL", &owner)]).await);
     // A table that a later version's migration may create.
     client.batch_execute("CREATE TABLE clerk.later (id int)").await.unwrap();
 
@@ -165,7 +165,7 @@ async fn a_role_with_the_documented_grants_can_do_everything() {
     may_not(&running, "CREATE TABLE clerk.more (id int)").await;
     drop(running);
     client.batch_execute("DROP TABLE clerk.later").await.unwrap();
-    do_everything(world, &daemon, &[OFF]).await;
+    do_everything(fixture, &daemon, &[OFF]).await;
     drop(client);
     restricted.end().await;
 }
@@ -173,11 +173,11 @@ async fn a_role_with_the_documented_grants_can_do_everything() {
 #[tokio::test(flavor = "multi_thread")]
 async fn grants_after_the_migration_suffice() {
     let restricted = Restricted::new(60).await;
-    let (world, [_, roles, _, again, _]) = (&restricted.world, blocks());
+    let (fixture, [_, roles, _, again, _]) = (&restricted.fixture, blocks());
     restricted.run_block(&roles).await;
     let owner = [("DATABASE_URL", restricted.url("owner", "its password"))];
     let owner = owner.each_ref().map(|(name, url)| (*name, url.as_str()));
-    succeeded(&world.run_with(&["migrate"], &owner).await);
+    succeeded(&fixture.run_with(&["migrate"], &owner).await);
     let client = connect(owner[0].1).await;
     client
         .batch_execute(&restricted.named(&format!("GRANT USAGE ON SCHEMA clerk TO clerk2pg; {again}")))
@@ -185,23 +185,23 @@ async fn grants_after_the_migration_suffice() {
         .unwrap();
     drop(client);
     let daemon = restricted.url("daemon", "another password");
-    do_everything(world, &daemon, &[("CLERK2PG_DATABASE__MIGRATE", "false")]).await;
+    do_everything(fixture, &daemon, &[("CLERK2PG_DATABASE__MIGRATE", "false")]).await;
     restricted.end().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_reading_role_can_only_read() {
     let restricted = Restricted::new(20).await;
-    let (world, [own, .., reading]) = (&restricted.world, blocks());
+    let (fixture, [own, .., reading]) = (&restricted.fixture, blocks());
     restricted.run_block(&own).await;
     let url = restricted.url("daemon", "its password");
-    succeeded(&world.run_with(&["--once"], &[("DATABASE_URL", &url)]).await);
+    succeeded(&fixture.run_with(&["--once"], &[("DATABASE_URL", &url)]).await);
     let (name, database) = (format!("{}_reader", restricted.prefix), &restricted.database);
     let create = format!(
         "CREATE ROLE {name} LOGIN PASSWORD 'hidden'; GRANT CONNECT ON DATABASE {database} TO {name};
          CREATE SCHEMA shop AUTHORIZATION {name}"
     );
-    world.db.execute(&create).await;
+    fixture.db.execute(&create).await;
     let owner = connect(&url).await;
     owner.batch_execute(&restricted.named(&reading)).await.unwrap();
 
@@ -223,8 +223,8 @@ async fn a_reading_role_can_only_read() {
     may_not(&reader, "SELECT digest_key FROM clerk.sync_state").await;
     may_not(&reader, "TABLE clerk.rejected_users").await;
     // The daemon's role has no right to the application's table and needs none.
-    world.sim.delete_random();
-    let ran = world
+    fixture.sim.delete_random();
+    let ran = fixture
         .run_with(&["--once", "--format", "json"], &[("DATABASE_URL", &url)])
         .await;
     ran.assert(Exit::Ok, changed().deleted(1).unchanged(19));

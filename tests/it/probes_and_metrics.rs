@@ -8,43 +8,44 @@ use tokio::io::AsyncWriteExt;
 
 use crate::support::{
     faults::error,
-    fixture::{World, mirrored},
+    fixture::{Fixture, mirrored},
     http_client::get,
     metrics::Metrics,
     monitored::MonitoredDaemon,
     process::EVERY_SECOND,
     proxy::{Proxy, upstream},
     statement_counter::StatementCounter,
+    summary::Exit,
     wait::eventually,
 };
 
 #[tokio::test(flavor = "multi_thread")]
 async fn ready_when_in_sync_and_not_during_an_outage() {
-    let world = World::new(30).await;
-    let mut postgres = Proxy::open(upstream(&world.db.url));
-    world.sim.set_faults(Rule::new(Effect::Stall).on([Endpoint::List]));
-    let url = postgres.url(&world.db.url);
+    let fixture = Fixture::new(30).await;
+    let mut postgres = Proxy::open(upstream(&fixture.db.url));
+    fixture.sim.set_faults(Rule::new(Effect::Stall).on([Endpoint::List]));
+    let url = postgres.url(&fixture.db.url);
     let slow = ("CLERK2PG_CLERK__TIMEOUT", "60s");
-    let watched = MonitoredDaemon::start(&world, &[("DATABASE_URL", &url), EVERY_SECOND, slow]).await;
-    eventually("Clerk is asked", async || world.sim.requests() > 0).await;
+    let watched = MonitoredDaemon::start(&fixture, &[("DATABASE_URL", &url), EVERY_SECOND, slow]).await;
+    eventually("Clerk is asked", async || fixture.sim.requests() > 0).await;
     let first = "first full sync still running";
     assert_eq!(watched.probe("/readyz").await, (503, first.to_owned()));
     assert_eq!(watched.probe("/livez").await, (200, "alive".to_owned()));
     assert_eq!(watched.metrics().await.value("clerk2pg_ready"), 0.0);
     watched.daemon.kill().await;
-    world.sim.clear_faults();
+    fixture.sim.clear_faults();
 
-    let watched = MonitoredDaemon::start(&world, &[("DATABASE_URL", &url), EVERY_SECOND]).await;
+    let watched = MonitoredDaemon::start(&fixture, &[("DATABASE_URL", &url), EVERY_SECOND]).await;
     watched.wait_until_ready("in sync").await;
     assert_eq!(watched.metrics().await.value("clerk2pg_ready"), 1.0);
 
-    world.sim.set_faults(Quirks {
+    fixture.sim.set_faults(Quirks {
         unauthorized: true,
         ..Quirks::default()
     });
     watched.wait_until_not_ready("Clerk refused the secret key").await;
     assert_eq!(watched.probe("/livez").await.0, 200);
-    world.sim.clear_faults();
+    fixture.sim.clear_faults();
     watched.wait_until_ready("in sync").await;
 
     postgres.refuse().await;
@@ -65,20 +66,20 @@ async fn ready_when_in_sync_and_not_during_an_outage() {
     postgres.open_again();
     watched.wait_until_ready("in sync").await;
     let ran = watched.daemon.stop(Signal::TERM).await;
-    assert_eq!(ran.code, Some(0), "{ran:#?}");
+    ran.assert_exit(Exit::Ok);
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_standby_is_ready() {
-    let world = mirrored(10).await;
-    world
+    let fixture = mirrored(10).await;
+    fixture
         .db
         .execute(
             "UPDATE clerk.sync_state SET lease_holder = 'other:1', lease_epoch = lease_epoch + 1,
                  lease_ttl = '1 hour', lease_expires_at = now() + interval '1 hour'",
         )
         .await;
-    let watched = MonitoredDaemon::start(&world, &[EVERY_SECOND]).await;
+    let watched = MonitoredDaemon::start(&fixture, &[EVERY_SECOND]).await;
     let standby = "standing by: other:1 is syncing this database";
     watched.wait_until_ready(standby).await;
     let metrics = watched.metrics().await;
@@ -92,19 +93,19 @@ async fn a_standby_is_ready() {
 
     let free =
         "UPDATE clerk.sync_state SET lease_holder = NULL, lease_epoch = lease_epoch + 1, lease_expires_at = NULL";
-    world.db.execute(free).await;
+    fixture.db.execute(free).await;
     watched.wait_until_ready("in sync").await;
     assert_eq!(watched.metrics().await.value("clerk2pg_standing_by"), 0.0);
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn the_lease_is_shown_while_it_is_held() {
-    let world = mirrored(10).await;
+    let fixture = mirrored(10).await;
     let slow = ("CLERK2PG_CLERK__TIMEOUT", "60s");
-    world
+    fixture
         .sim
         .set_faults(Rule::new(Effect::Stall).on([Endpoint::List]).skip(1));
-    let watched = MonitoredDaemon::start(&world, &[slow]).await;
+    let watched = MonitoredDaemon::start(&fixture, &[slow]).await;
     eventually("the lease is held", async || {
         watched.metrics().await.value("clerk2pg_lease_held") == 1.0
     })
@@ -118,7 +119,7 @@ async fn the_lease_is_shown_while_it_is_held() {
     })
     .await;
     let ran = watched.daemon.stop(Signal::TERM).await;
-    assert_eq!(ran.code, Some(0), "{ran:#?}");
+    ran.assert_exit(Exit::Ok);
 }
 
 /// Requests an incremental sync, waits for its end, and returns the metrics.
@@ -144,9 +145,9 @@ async fn sync_incrementally(watched: &MonitoredDaemon) -> Metrics {
 }
 
 /// Returns the database's counts of syncs, by kind and outcome.
-async fn syncs(world: &World) -> BTreeMap<String, f64> {
+async fn syncs(fixture: &Fixture) -> BTreeMap<String, f64> {
     let sql = "SELECT format('kind=\"%s\",outcome=\"%s\"', kind, outcome), count(*) FROM clerk.sync_runs GROUP BY 1";
-    let rows = world.db.client.query(sql, &[]).await.unwrap();
+    let rows = fixture.db.client.query(sql, &[]).await.unwrap();
     rows.iter()
         .map(|row| (row.get(0), row.get::<_, i64>(1) as f64))
         .collect()
@@ -154,9 +155,9 @@ async fn syncs(world: &World) -> BTreeMap<String, f64> {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn metrics_count_what_was_done() {
-    let world = World::new(25).await;
-    world.sim.insert_unstorable(Unstorable::ManyKeys);
-    let watched = MonitoredDaemon::start(&world, &[]).await;
+    let fixture = Fixture::new(25).await;
+    fixture.sim.insert_unstorable(Unstorable::ManyKeys);
+    let watched = MonitoredDaemon::start(&fixture, &[]).await;
     watched.wait_until_ready("in sync").await;
     assert_eq!(
         watched
@@ -166,29 +167,31 @@ async fn metrics_count_what_was_done() {
         25.0
     );
 
-    world.sim.create_random();
-    world.sim.create_random();
-    let changed = world.sim.user_ids()[3].clone();
-    world.sim.update(&changed, |user| user["first_name"] = "Changed".into());
-    world.sim.delete(&world.sim.user_ids()[5]);
+    fixture.sim.create_random();
+    fixture.sim.create_random();
+    let changed = fixture.sim.user_ids()[3].clone();
+    fixture
+        .sim
+        .update(&changed, |user| user["first_name"] = "Changed".into());
+    fixture.sim.delete(&fixture.sim.user_ids()[5]);
     let limited = Rule::new(Effect::Error(ErrorAnswer {
         status: 429,
         retry_after: Some(1),
         body: ErrorBody::Json,
     }));
-    world.sim.set_faults(limited.on([Endpoint::List]).next(1));
+    fixture.sim.set_faults(limited.on([Endpoint::List]).next(1));
     sync_incrementally(&watched).await;
     let metrics = sync_incrementally(&watched).await;
 
     for change in ["created", "updated", "deleted", "rejected"] {
         let counted = metrics.value(&format!("clerk2pg_user_changes_total{{change=\"{change}\"}}"));
-        let listed = world
+        let listed = fixture
             .db
             .number(&format!("SELECT sum({change}) FROM clerk.sync_runs"))
             .await;
         assert_eq!(counted, listed as f64, "{change}");
     }
-    let listed = syncs(&world).await;
+    let listed = syncs(&fixture).await;
     let mut counted = metrics.all("clerk2pg_syncs_total");
     assert!(counted.remove("kind=\"incremental\",outcome=\"idle\"") >= Some(1.0));
     counted.retain(|_, count| *count > 0.0);
@@ -197,7 +200,7 @@ async fn metrics_count_what_was_done() {
     eventually("every answer is counted", async || {
         let counted = watched.metrics().await.all("clerk2pg_clerk_requests_total");
         let mut answered: BTreeMap<String, f64> = BTreeMap::new();
-        for request in world.sim.log() {
+        for request in fixture.sim.log() {
             *answered.entry(format!("status=\"{}\"", request.status)).or_default() += 1.0;
         }
         counted == answered
@@ -216,7 +219,7 @@ async fn metrics_count_what_was_done() {
     assert_eq!(metrics.value(&format!("{ages}_count{{kind=\"incremental\"}}")), 3.0);
     let sum = metrics.value(&format!("{ages}_sum{{kind=\"incremental\"}}"));
     let median = "SELECT freshness_ms FROM clerk.sync_runs WHERE freshness_ms IS NOT NULL";
-    let median = world.db.number(median).await as f64 / 1000.0;
+    let median = fixture.db.number(median).await as f64 / 1000.0;
     assert!(sum >= median && sum < 60.0, "{sum}, {median}");
     metrics.assert_histogram("clerk2pg_sync_duration_seconds", "kind=\"full\"");
     assert_eq!(
@@ -250,7 +253,7 @@ async fn metrics_count_what_was_done() {
     })
     .await;
 
-    world.sim.set_faults(Rule::new(error(503, ErrorBody::Json)));
+    fixture.sim.set_faults(Rule::new(error(503, ErrorBody::Json)));
     let metrics = sync_incrementally(&watched).await;
     let failed = metrics.value("clerk2pg_syncs_total{kind=\"incremental\",outcome=\"failed\"}");
     assert!(failed >= 1.0);
@@ -267,8 +270,8 @@ fn metrics_time() -> f64 {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn every_metric_is_documented_and_accepted_by_promtool() {
-    let world = mirrored(5).await;
-    let watched = MonitoredDaemon::start(&world, &[]).await;
+    let fixture = mirrored(5).await;
+    let watched = MonitoredDaemon::start(&fixture, &[]).await;
     watched.wait_until_ready("in sync").await;
     let metrics = watched.metrics().await;
     let read = |name: &str| std::fs::read_to_string(format!("{}/docs/{name}", env!("CARGO_MANIFEST_DIR"))).unwrap();
@@ -318,15 +321,15 @@ async fn every_metric_is_documented_and_accepted_by_promtool() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn held_deletions_are_shown_and_the_daemon_stays_ready() {
-    let world = mirrored(60).await;
-    let watched = MonitoredDaemon::start(&world, &[]).await;
+    let fixture = mirrored(60).await;
+    let watched = MonitoredDaemon::start(&fixture, &[]).await;
     watched.wait_until_ready("in sync").await;
-    world
+    fixture
         .sim
         .user_ids()
         .iter()
         .take(15)
-        .for_each(|id| assert!(world.sim.delete(id)));
+        .for_each(|id| assert!(fixture.sim.delete(id)));
     sync_incrementally(&watched).await;
     watched.wait_until_ready("in sync, but deletions are held").await;
     eventually("the metrics show it", async || {
@@ -351,14 +354,14 @@ fn personal(document: &serde_json::Value) -> Vec<String> {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn the_page_shows_the_mirror_without_personal_data() {
-    let world = World::new(200).await;
-    world.sim.insert_unstorable(Unstorable::ManyKeys);
-    let watched = MonitoredDaemon::start(&world, &[]).await;
+    let fixture = Fixture::new(200).await;
+    fixture.sim.insert_unstorable(Unstorable::ManyKeys);
+    let watched = MonitoredDaemon::start(&fixture, &[]).await;
     watched.wait_until_ready("in sync").await;
-    (0..20).for_each(|_| drop((world.sim.create_random(), world.sim.update_random())));
-    let gone = world.sim.delete_random().unwrap();
+    (0..20).for_each(|_| drop((fixture.sim.create_random(), fixture.sim.update_random())));
+    let gone = fixture.sim.delete_random().unwrap();
     sync_incrementally(&watched).await;
-    world
+    fixture
         .db
         .execute(&format!(
             "INSERT INTO clerk.sync_runs (kind, holder, ended_at, outcome, error)
@@ -373,7 +376,7 @@ async fn the_page_shows_the_mirror_without_personal_data() {
     })
     .await;
     assert!(
-        page.contains("<h1>In sync, but 1 user is rejected</h1>") && page.contains(world.sim.instance_id()),
+        page.contains("<h1>In sync, but 1 user is rejected</h1>") && page.contains(fixture.sim.instance_id()),
         "{page}"
     );
     assert!(
@@ -385,8 +388,8 @@ async fn the_page_shows_the_mirror_without_personal_data() {
         "{page}"
     );
 
-    let mut documents: Vec<_> = world.db.documents().await.into_values().collect();
-    documents.extend(world.sim.user_ids().iter().filter_map(|id| world.sim.document(id)));
+    let mut documents: Vec<_> = fixture.db.documents().await.into_values().collect();
+    documents.extend(fixture.sim.user_ids().iter().filter_map(|id| fixture.sim.document(id)));
     assert!(documents.len() > 400);
     for text in documents.iter().flat_map(personal).chain([gone]) {
         assert!(!page.contains(&text), "{text} is on the page");
@@ -405,9 +408,9 @@ const STYLE_RULES: &str = "@media (";
 
 #[tokio::test(flavor = "multi_thread")]
 async fn frequent_probes_rarely_query_the_database() {
-    let world = mirrored(10).await;
-    let statements = StatementCounter::before(&world.db.url).await;
-    let watched = MonitoredDaemon::start(&world, &[("DATABASE_URL", &statements.url)]).await;
+    let fixture = mirrored(10).await;
+    let statements = StatementCounter::before(&fixture.db.url).await;
+    let watched = MonitoredDaemon::start(&fixture, &[("DATABASE_URL", &statements.url)]).await;
     watched.wait_until_ready("in sync").await;
     let before = statements.executed();
     let looking: Vec<_> = (0..40)
@@ -426,5 +429,5 @@ async fn frequent_probes_rarely_query_the_database() {
     assert!((1..40).contains(&asked), "{asked} statements for 40 requests");
     let connections = "SELECT count(*) FROM pg_stat_activity
         WHERE application_name = 'clerk2pg control' AND datname = current_database()";
-    assert_eq!(world.db.number(connections).await, 1);
+    assert_eq!(fixture.db.number(connections).await, 1);
 }

@@ -9,7 +9,7 @@ use serde_json::Value;
 
 use crate::support::{
     compare::comparable,
-    fixture::World,
+    fixture::Fixture,
     process::{NEVER, Process},
     wait::eventually,
 };
@@ -24,41 +24,41 @@ const BY_HAND: [(&str, &str); 4] = [
 ];
 
 /// Changes something at Clerk.
-fn happen(world: &World, dice: &mut Rng) {
-    let ids = world.sim.user_ids();
+fn happen(fixture: &Fixture, dice: &mut Rng) {
+    let ids = fixture.sim.user_ids();
     let user = dice.choice(&ids).cloned();
     match (dice.u32(0..100), user) {
         // Without any users at Clerk, deletions would be held.
-        (0..25, _) | (_, None) => drop(world.sim.create_random()),
-        (70.., Some(_)) if ids.len() == 1 => drop(world.sim.create_random()),
+        (0..25, _) | (_, None) => drop(fixture.sim.create_random()),
+        (70.., Some(_)) if ids.len() == 1 => drop(fixture.sim.create_random()),
         (25..50, Some(id)) => {
             let plan = dice.u32(..);
-            assert!(world.sim.update(&id, |user| user["public_metadata"] = plan.into()));
+            assert!(fixture.sim.update(&id, |user| user["public_metadata"] = plan.into()));
         }
         // A ban without a new `updated_at`: the update keeps the old one.
-        (50..58, Some(id)) => ban(world, &id),
-        (58..66, Some(id)) => import(world, dice, &id),
+        (50..58, Some(id)) => ban(fixture, &id),
+        (58..66, Some(id)) => import(fixture, dice, &id),
         (66..70, Some(id)) => {
             let created_at = dice.i64(1_500_000_000_000..1_750_000_000_000);
-            assert!(world.sim.update(&id, |user| user["created_at"] = created_at.into()));
+            assert!(fixture.sim.update(&id, |user| user["created_at"] = created_at.into()));
         }
-        (70.., Some(id)) => assert!(world.sim.delete(&id)),
+        (70.., Some(id)) => assert!(fixture.sim.delete(&id)),
     }
 }
 
-fn ban(world: &World, id: &str) {
-    let mut document = world.sim.document(id).unwrap();
+fn ban(fixture: &Fixture, id: &str) {
+    let mut document = fixture.sim.document(id).unwrap();
     document["banned"] = Value::from(document["banned"] != true);
-    world.sim.insert(document);
+    fixture.sim.insert(document);
 }
 
 /// Inserts a copy of a user with another id and a creation date of long ago.
-fn import(world: &World, dice: &mut Rng, id: &str) {
-    let mut document = world.sim.document(id).unwrap();
+fn import(fixture: &Fixture, dice: &mut Rng, id: &str) {
+    let mut document = fixture.sim.document(id).unwrap();
     document["id"] = format!("user_imported{:016x}", dice.u64(..)).into();
     document["created_at"] = dice.i64(1_400_000_000_000..1_500_000_000_000).into();
     document["updated_at"] = now().into();
-    world.sim.insert(document);
+    fixture.sim.insert(document);
 }
 
 fn now() -> i64 {
@@ -67,12 +67,12 @@ fn now() -> i64 {
 }
 
 /// Returns Clerk's users without their bans.
-fn at_clerk(world: &World) -> BTreeMap<String, Value> {
+fn at_clerk(fixture: &Fixture) -> BTreeMap<String, Value> {
     let document = |id: String| {
-        let document = world.sim.document(&id)?;
+        let document = fixture.sim.document(&id)?;
         Some((id, without_bans(document)))
     };
-    world.sim.user_ids().into_iter().filter_map(document).collect()
+    fixture.sim.user_ids().into_iter().filter_map(document).collect()
 }
 
 fn without_bans(mut document: Value) -> Value {
@@ -81,10 +81,10 @@ fn without_bans(mut document: Value) -> Value {
 }
 
 /// Returns the users that the events add up to.
-async fn replayed_events(world: &World) -> BTreeMap<String, Value> {
+async fn replayed_events(fixture: &Fixture) -> BTreeMap<String, Value> {
     let sql = "SELECT type, user_id, (payload->'data')::text FROM clerk.user_events ORDER BY id";
     let mut users = BTreeMap::<String, Value>::new();
-    for row in world.db.client.query(sql, &[]).await.unwrap() {
+    for row in fixture.db.client.query(sql, &[]).await.unwrap() {
         let (kind, id, data): (String, String, String) = (row.get(0), row.get(1), row.get(2));
         let data = comparable(serde_json::from_str(&data).unwrap());
         let before = match kind.as_str() {
@@ -100,15 +100,15 @@ async fn replayed_events(world: &World) -> BTreeMap<String, Value> {
     users
 }
 
-async fn sync(world: &World, daemon: &Process, dice: &mut Rng) {
+async fn sync(fixture: &Fixture, daemon: &Process, dice: &mut Rng) {
     match dice.u32(0..4) {
         0 => daemon.signal(Signal::USR1),
-        1 if world.sim.count() > 0 => {
-            let ids = world.sim.user_ids();
+        1 if fixture.sim.count() > 0 => {
+            let ids = fixture.sim.user_ids();
             let id = dice.choice(&ids).cloned().unwrap();
-            world.db.execute(&format!("NOTIFY clerk2pg, '{id}'")).await;
+            fixture.db.execute(&format!("NOTIFY clerk2pg, '{id}'")).await;
         }
-        _ => world.db.execute("NOTIFY clerk2pg, 'sync'").await,
+        _ => fixture.db.execute("NOTIFY clerk2pg, 'sync'").await,
     }
     // Sometimes the sync is over before the next change, and sometimes it is running.
     tokio::time::sleep(std::time::Duration::from_millis(dice.u64(0..120))).await;
@@ -116,38 +116,38 @@ async fn sync(world: &World, daemon: &Process, dice: &mut Rng) {
 
 async fn check(seed: u64, users: usize, changes: usize) {
     let mut dice = Rng::with_seed(seed);
-    let world = World::new(users).await;
-    let daemon = world.start_daemon(&BY_HAND);
-    world.syncs(1).await;
+    let fixture = Fixture::new(users).await;
+    let daemon = fixture.start_daemon(&BY_HAND);
+    fixture.syncs(1).await;
     for _ in 0..changes {
-        happen(&world, &mut dice);
+        happen(&fixture, &mut dice);
         if dice.u32(0..5) == 0 {
-            sync(&world, &daemon, &mut dice).await;
+            sync(&fixture, &daemon, &mut dice).await;
         }
     }
     // Incremental syncs alone see everything but bans.
     eventually(&format!("in sync, bans aside, with seed {seed}"), async || {
-        world.db.execute("NOTIFY clerk2pg, 'sync'").await;
+        fixture.db.execute("NOTIFY clerk2pg, 'sync'").await;
         tokio::time::sleep(std::time::Duration::from_millis(200)).await;
-        let mirror = world.db.documents().await.into_iter();
+        let mirror = fixture.db.documents().await.into_iter();
         mirror
             .map(|(id, user)| (id, without_bans(user)))
             .collect::<BTreeMap<_, _>>()
-            == at_clerk(&world)
+            == at_clerk(&fixture)
     })
     .await;
-    let syncs = world.runs("kind = 'full' AND ended_at IS NOT NULL").await;
-    world.db.execute("NOTIFY clerk2pg, 'full'").await;
+    let syncs = fixture.runs("kind = 'full' AND ended_at IS NOT NULL").await;
+    fixture.db.execute("NOTIFY clerk2pg, 'full'").await;
     eventually("a full sync", async || {
-        world.runs("kind = 'full' AND ended_at IS NOT NULL").await > syncs
+        fixture.runs("kind = 'full' AND ended_at IS NOT NULL").await > syncs
     })
     .await;
-    world.assert_in_sync().await;
-    let mirror = world.db.documents().await.into_iter();
+    fixture.assert_in_sync().await;
+    let mirror = fixture.db.documents().await.into_iter();
     let mirror: BTreeMap<_, _> = mirror.map(|(id, user)| (id, comparable(user))).collect();
-    assert_eq!(replayed_events(&world).await, mirror, "seed {seed}");
-    let kept = world.db.number("SELECT users FROM clerk.sync_state").await;
-    assert_eq!(kept, world.users().await, "seed {seed}: the number that is kept");
+    assert_eq!(replayed_events(&fixture).await, mirror, "seed {seed}");
+    let kept = fixture.db.number("SELECT users FROM clerk.sync_state").await;
+    assert_eq!(kept, fixture.users().await, "seed {seed}: the number that is kept");
     let ran = daemon.stop(Signal::TERM).await;
     assert_eq!(ran.code, Some(0), "seed {seed}: {ran:#?}");
     assert!(!ran.stderr.contains("ERROR"), "seed {seed}: {ran:#?}");

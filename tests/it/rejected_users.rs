@@ -9,13 +9,13 @@ use clerk_sim::Unstorable;
 use serde_json::{Value, json};
 
 use crate::support::{
-    fixture::{World, mirrored, mirrored_ids},
+    fixture::{Fixture, mirrored, mirrored_ids},
     summary::{Exit, changed, in_sync, incomplete},
 };
 
 /// Returns the rejected users and their reasons.
-async fn rejected(world: &World) -> BTreeMap<String, String> {
-    let rows = world
+async fn rejected(fixture: &Fixture) -> BTreeMap<String, String> {
+    let rows = fixture
         .db
         .client
         .query("SELECT user_id, reason FROM clerk.rejected_users", &[])
@@ -33,8 +33,8 @@ fn now() -> i64 {
 
 /// Inserts a user as these bytes. They should contain the same time, as a list out of order proves
 /// nothing.
-fn put(world: &World, id: &str, created_at: i64, bytes: impl Into<Vec<u8>>) {
-    world.sim.insert_raw(id, created_at, created_at, bytes.into());
+fn put(fixture: &Fixture, id: &str, created_at: i64, bytes: impl Into<Vec<u8>>) {
+    fixture.sim.insert_raw(id, created_at, created_at, bytes.into());
 }
 
 /// Returns a plain user with these fields.
@@ -61,9 +61,9 @@ fn reason(kind: Unstorable) -> &'static str {
 }
 
 /// Returns the name under which a user is listed. A document without an id is listed by its digest.
-async fn listed(world: &World, id: &str, kind: Unstorable) -> Option<String> {
+async fn listed(fixture: &Fixture, id: &str, kind: Unstorable) -> Option<String> {
     let id = id.to_owned();
-    rejected(world)
+    rejected(fixture)
         .await
         .into_iter()
         .find(|(name, _)| {
@@ -78,26 +78,26 @@ async fn listed(world: &World, id: &str, kind: Unstorable) -> Option<String> {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_user_that_cannot_be_stored_is_listed_and_all_others_are_mirrored() {
-    let world = World::new(20).await;
-    let good: BTreeSet<String> = world.sim.user_ids().into_iter().collect();
+    let fixture = Fixture::new(20).await;
+    let good: BTreeSet<String> = fixture.sim.user_ids().into_iter().collect();
     let bad: Vec<_> = Unstorable::ALL
-        .map(|kind| (kind, world.sim.insert_unstorable(kind)))
+        .map(|kind| (kind, fixture.sim.insert_unstorable(kind)))
         .into();
-    world.once().await.assert(Exit::Ok, changed().created(20).rejected(9));
-    assert_eq!(mirrored_ids(&world).await, good);
+    fixture.once().await.assert(Exit::Ok, changed().created(20).rejected(9));
+    assert_eq!(mirrored_ids(&fixture).await, good);
     for (kind, id) in &bad {
-        let why = listed(&world, id, *kind)
+        let why = listed(&fixture, id, *kind)
             .await
             .unwrap_or_else(|| panic!("{kind:?} is not listed"));
         assert!(why.contains(reason(*kind)), "{kind:?}: {why}");
     }
     let longest = "SELECT max(octet_length(document)) FROM clerk.rejected_users";
     assert!(
-        world.db.number(longest).await <= 64 << 10,
+        fixture.db.number(longest).await <= 64 << 10,
         "five megabytes were kept of the largest"
     );
     assert_eq!(
-        world
+        fixture
             .db
             .number("SELECT count(document) FROM clerk.rejected_users")
             .await,
@@ -105,58 +105,64 @@ async fn a_user_that_cannot_be_stored_is_listed_and_all_others_are_mirrored() {
     );
 
     // `status` shows them.
-    let status = world.run(&["status"]).await.stdout;
+    let status = fixture.run(&["status"]).await.stdout;
     assert!(
         bad.iter()
             .filter(|(kind, _)| *kind != Unstorable::NotAnObject)
             .all(|(_, id)| status.contains(id)),
         "{status}"
     );
-    let plan = world.run(&["--dry-run"]).await.stdout;
+    let plan = fixture.run(&["--dry-run"]).await.stdout;
     assert!(
         plan.contains("9 users cannot be stored.") && plan.contains(&format!("! {}", bad[0].1)),
         "{plan}"
     );
 
     // Nothing changes about them.
-    let versions = world.db.versions().await;
+    let versions = fixture.db.versions().await;
     let first_seen = "SELECT string_agg(first_seen_at::text, ',' ORDER BY user_id) FROM clerk.rejected_users";
-    let seen = world.db.text(first_seen).await;
-    world.once().await.assert(Exit::Ok, in_sync().unchanged(20).rejected(9));
+    let seen = fixture.db.text(first_seen).await;
+    fixture
+        .once()
+        .await
+        .assert(Exit::Ok, in_sync().unchanged(20).rejected(9));
     assert_eq!(
-        (world.db.versions().await, world.db.text(first_seen).await),
+        (fixture.db.versions().await, fixture.db.text(first_seen).await),
         (versions, seen)
     );
 
     // Half of them are corrected at Clerk, half are deleted.
     let (corrected, gone) = bad.split_at(5);
     for (_, id) in corrected {
-        world.sim.insert(user(id, json!({"first_name": "Mended"})));
+        fixture.sim.insert(user(id, json!({"first_name": "Mended"})));
     }
     for (_, id) in gone {
-        world.sim.delete(id);
+        fixture.sim.delete(id);
     }
-    world.once().await.assert(Exit::Ok, changed().created(5).unchanged(20));
-    assert_eq!(rejected(&world).await, BTreeMap::new());
-    world.assert_in_sync().await;
+    fixture
+        .once()
+        .await
+        .assert(Exit::Ok, changed().created(5).unchanged(20));
+    assert_eq!(rejected(&fixture).await, BTreeMap::new());
+    fixture.assert_in_sync().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_rejected_user_keeps_its_earlier_row() {
-    let world = mirrored(20).await;
-    let ids = world.sim.user_ids();
-    let before = world.db.documents().await;
+    let fixture = mirrored(20).await;
+    let ids = fixture.sim.user_ids();
+    let before = fixture.db.documents().await;
     for (kind, id) in Unstorable::ALL.into_iter().zip(&ids) {
         // The same error in the document of a mirrored user.
-        let donor = world.sim.insert_unstorable(kind);
+        let donor = fixture.sim.insert_unstorable(kind);
         let (from, to) = (donor.as_bytes(), id.as_bytes());
-        let mut bytes = world.sim.raw(&donor).unwrap();
-        world.sim.delete(&donor);
+        let mut bytes = fixture.sim.raw(&donor).unwrap();
+        fixture.sim.delete(&donor);
         while let Some(at) = bytes.windows(from.len()).position(|part| part == from) {
             bytes.splice(at..at + from.len(), to.iter().copied());
         }
-        put(&world, id, now(), bytes);
-        let ran = world.once().await;
+        put(&fixture, id, now(), bytes);
+        let ran = fixture.once().await;
         // A document without an id leaves open which user it is, so the sync is incomplete.
         let code = i32::from(kind == Unstorable::NotAnObject);
         assert_eq!(
@@ -164,43 +170,46 @@ async fn a_rejected_user_keeps_its_earlier_row() {
             (Some(code), &1.into()),
             "{kind:?}: {ran:#?}"
         );
-        let why = listed(&world, id, kind)
+        let why = listed(&fixture, id, kind)
             .await
             .unwrap_or_else(|| panic!("{kind:?} is not listed"));
         assert!(why.contains(reason(kind)), "{kind:?}: {why}");
-        assert_eq!(world.db.documents().await, before, "{kind:?}");
-        world.sim.insert(before[id].clone());
-        world.once().await.assert(Exit::Ok, in_sync().unchanged(20));
-        assert_eq!(rejected(&world).await, BTreeMap::new(), "{kind:?}");
+        assert_eq!(fixture.db.documents().await, before, "{kind:?}");
+        fixture.sim.insert(before[id].clone());
+        fixture.once().await.assert(Exit::Ok, in_sync().unchanged(20));
+        assert_eq!(rejected(&fixture).await, BTreeMap::new(), "{kind:?}");
     }
     // A user that is deleted while rejected is removed.
     put(
-        &world,
+        &fixture,
         &ids[4],
         LATER,
         user(&ids[4], json!({"created_at": "soon"})).to_string(),
     );
-    assert_eq!(world.once().await.json()["rejected"], 1);
-    world.sim.delete(&ids[4]);
-    world.once().await.assert(Exit::Ok, changed().deleted(1).unchanged(19));
-    assert_eq!(rejected(&world).await, BTreeMap::new());
-    world.assert_in_sync().await;
+    assert_eq!(fixture.once().await.json()["rejected"], 1);
+    fixture.sim.delete(&ids[4]);
+    fixture
+        .once()
+        .await
+        .assert(Exit::Ok, changed().deleted(1).unchanged(19));
+    assert_eq!(rejected(&fixture).await, BTreeMap::new());
+    fixture.assert_in_sync().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_user_without_a_usable_id_is_listed_by_its_digest() {
-    let world = World::new(5).await;
+    let fixture = Fixture::new(5).await;
     let ids = ["7", "null", r#""""#, r#""user_\u0000""#, "{}"];
     for (n, id) in ids.iter().enumerate() {
         put(
-            &world,
+            &fixture,
             &format!("user_place{n}"),
             LATER,
             format!(r#"{{"id":{id},"created_at":{LATER}}}"#),
         );
     }
-    world.once().await.assert(Exit::Ok, changed().created(5).rejected(5));
-    let names = rejected(&world).await;
+    fixture.once().await.assert(Exit::Ok, changed().created(5).rejected(5));
+    let names = rejected(&fixture).await;
     assert_eq!(names.len(), ids.len());
     assert!(
         names.keys().all(|name| name.starts_with("(no id, digest ")),
@@ -211,40 +220,42 @@ async fn a_user_without_a_usable_id_is_listed_by_its_digest() {
 /// Breaks the JSON of these users, so that every page with one of them is unreadable.
 async fn check_unreadable(positions: &[usize]) {
     let patience = [("CLERK2PG_CLERK__TIMEOUT", "200ms")];
-    let world = mirrored(60).await;
-    let ids = world.sim.user_ids();
+    let fixture = mirrored(60).await;
+    let ids = fixture.sim.user_ids();
     let documents: Vec<Value> = positions
         .iter()
-        .map(|&at| world.sim.document(&ids[at]).unwrap())
+        .map(|&at| fixture.sim.document(&ids[at]).unwrap())
         .collect();
     for document in &documents {
         let bytes = document.to_string();
         let created_at = document["created_at"].as_i64().unwrap();
         let half = bytes.as_bytes()[..bytes.len() / 2].to_vec();
-        world
+        fixture
             .sim
             .insert_raw(document["id"].as_str().unwrap(), created_at, created_at, half);
     }
     let changed = &ids[40];
-    world.sim.update(changed, |user| user["first_name"] = "Changed".into());
-    let new = world.sim.create_random();
+    fixture
+        .sim
+        .update(changed, |user| user["first_name"] = "Changed".into());
+    let new = fixture.sim.create_random();
     // Clerk counts whole seconds: a user of this second may be counted or not.
-    world.sim.update(&new, |user| {
+    fixture.sim.update(&new, |user| {
         let created_at = user["created_at"].as_i64().unwrap();
         user["created_at"] = (created_at - 3_600_000).into();
     });
 
-    let ran = world.once_with(&patience).await;
+    let ran = fixture.once_with(&patience).await;
     let left = 59 - positions.len();
     ran.assert(Exit::Failed, incomplete().created(1).updated(1).unchanged(left));
-    let mirror = world.db.documents().await;
+    let mirror = fixture.db.documents().await;
     assert_eq!(
         (mirror.len(), &mirror[changed]["first_name"]),
         (61, &"Changed".into()),
         "{positions:?}"
     );
     assert!(mirror.contains_key(&new));
-    let error = world
+    let error = fixture
         .db
         .text("SELECT error FROM clerk.sync_runs ORDER BY id DESC LIMIT 1")
         .await
@@ -257,10 +268,10 @@ async fn check_unreadable(positions: &[usize]) {
     );
 
     for document in documents {
-        world.sim.insert(document);
+        fixture.sim.insert(document);
     }
-    world.once().await.assert(Exit::Ok, in_sync().unchanged(61));
-    world.assert_in_sync().await;
+    fixture.once().await.assert(Exit::Ok, in_sync().unchanged(61));
+    fixture.assert_in_sync().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -7,7 +7,7 @@ use crate::support::{
     client::client_with,
     summary::{Exit, changed},
 };
-use crate::support::{fixture::World, wait::eventually};
+use crate::support::{fixture::Fixture, wait::eventually};
 use clerk_sim::{Options, Quirks, RateLimit, Sim};
 use clerk2pg::reconcile::walk::Range;
 use rustix::process::Signal;
@@ -55,19 +55,19 @@ async fn the_budget_is_a_quarter_of_a_configured_limit() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_walk_completes_while_other_clients_use_up_the_limit() {
-    let world = World::with(Options {
+    let fixture = Fixture::with(Options {
         users: 60,
         rate_limit: RateLimit::Development,
         ..Options::default()
     })
     .await;
-    world.sim.set_faults(Quirks {
+    fixture.sim.set_faults(Quirks {
         max_page: Some(2),
         ..Quirks::default()
     });
     let backend = client_with(
-        &world.sim.url(),
-        world.sim.secret_key(),
+        &fixture.sim.url(),
+        fixture.sim.secret_key(),
         None,
         1.0,
         Duration::from_secs(30),
@@ -75,23 +75,23 @@ async fn a_walk_completes_while_other_clients_use_up_the_limit() {
     for _ in 0..85 {
         backend.count(Range::ALL).await.unwrap();
     }
-    let run = world.start_full_sync(&[]);
+    let run = fixture.start_full_sync(&[]);
     run.wait_for_log("Clerk asks to slow down").await;
     run.wait_for_exit().await.assert(Exit::Ok, changed().created(60));
-    world.assert_in_sync().await;
-    assert!(world.sim.log().iter().any(|request| request.status == 429));
+    fixture.assert_in_sync().await;
+    assert!(fixture.sim.log().iter().any(|request| request.status == 429));
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_reload_keeps_the_budget() {
-    let world = World::new(60).await;
-    world.sim.set_faults(Quirks {
+    let fixture = Fixture::new(60).await;
+    fixture.sim.set_faults(Quirks {
         max_page: Some(4),
         ..Quirks::default()
     });
     // 20 requests in ten seconds.
-    let daemon = world.start_daemon(&[("CLERK2PG_CLERK__REQUEST_BUDGET", "0.02")]);
-    world.syncs(1).await;
+    let daemon = fixture.start_daemon(&[("CLERK2PG_CLERK__REQUEST_BUDGET", "0.02")]);
+    fixture.syncs(1).await;
     for reloads in 1..4 {
         daemon.signal(Signal::HUP);
         eventually("it is reloaded", async || {
@@ -99,8 +99,8 @@ async fn a_reload_keeps_the_budget() {
         })
         .await;
     }
-    let before = world.sim.requests();
-    eventually("a window more", async || world.sim.requests() > before + 15).await;
-    let busiest = world.sim.busiest_window();
+    let before = fixture.sim.requests();
+    eventually("a window more", async || fixture.sim.requests() > before + 15).await;
+    let busiest = fixture.sim.busiest_window();
     assert!(busiest <= 20, "{busiest} requests in ten seconds");
 }

@@ -7,38 +7,39 @@ use rustix::process::Signal;
 
 use crate::support::{
     changes::{now, rename},
-    fixture::World,
+    fixture::Fixture,
+    summary::Exit,
     wait::eventually,
 };
 
 #[tokio::test(flavor = "multi_thread")]
 async fn incremental_syncs_every_second_stay_within_a_development_instances_budget() {
-    let world = World::exactly(Options {
+    let fixture = Fixture::exactly(Options {
         users: 60,
         secret_key: "sk_test_of_a_developer".to_owned(),
         rate_limit: RateLimit::Development,
         ..Options::default()
     })
     .await;
-    let daemon = world
+    let daemon = fixture
         .start_incremental(&[("CLERK2PG_CLERK__REQUEST_BUDGET", "0.25")])
         .await;
     // One change for each sync, some of them deletions, which cost more than two requests.
-    let mut syncs = world.incremental_syncs().len();
+    let mut syncs = fixture.incremental_syncs().len();
     for round in 0..20 {
         match round % 5 {
-            0 => drop(world.sim.delete_random()),
-            1 => drop(world.sim.create_random()),
-            n => rename(&world, &world.sim.user_ids()[n], "Changed", now()),
+            0 => drop(fixture.sim.delete_random()),
+            1 => drop(fixture.sim.create_random()),
+            n => rename(&fixture, &fixture.sim.user_ids()[n], "Changed", now()),
         }
-        eventually("another sync", async || world.incremental_syncs().len() > syncs).await;
-        syncs = world.incremental_syncs().len();
+        eventually("another sync", async || fixture.incremental_syncs().len() > syncs).await;
+        syncs = fixture.incremental_syncs().len();
     }
     // Recent rows are deleted ten seconds later.
-    world.wait_until_mirrored().await;
-    let busiest = world.sim.busiest_window();
+    fixture.wait_until_mirrored().await;
+    let busiest = fixture.sim.busiest_window();
     assert!((20..=25).contains(&busiest), "{busiest} requests in ten seconds");
-    assert!(world.sim.log().iter().all(|request| request.status != 429));
+    assert!(fixture.sim.log().iter().all(|request| request.status != 429));
     let ran = daemon.stop(Signal::TERM).await;
     assert!(!ran.stderr.contains("WARN"), "{ran:#?}");
 }
@@ -53,21 +54,21 @@ async fn a_used_up_limit_slows_incremental_syncs_until_it_recovers() {
         body: ErrorBody::Json,
     }));
     let limited = limited.on([Endpoint::List]).next(1);
-    let world = World::new(60).await;
-    let daemon = world.start_incremental(&[]).await;
-    world.wait_for_incremental_sync().await;
+    let fixture = Fixture::new(60).await;
+    let daemon = fixture.start_incremental(&[]).await;
+    fixture.wait_for_incremental_sync().await;
     assert_eq!(daemon.count_in_log(RARER), 0, "{}", daemon.log());
 
-    world.sim.set_faults(limited.clone());
+    fixture.sim.set_faults(limited.clone());
     daemon.wait_for_log(RARER).await;
-    let first = world.incremental_syncs().len() - 1;
-    world.sim.set_faults(limited);
+    let first = fixture.incremental_syncs().len() - 1;
+    fixture.sim.set_faults(limited);
     daemon.wait_for_log(EASED).await;
     eventually("a sync at the old rate", async || {
-        world.incremental_syncs().len() > first + 4
+        fixture.incremental_syncs().len() > first + 4
     })
     .await;
-    let syncs = world.incremental_syncs();
+    let syncs = fixture.incremental_syncs();
     let pauses: Vec<i64> = syncs[first..first + 5]
         .windows(2)
         .map(|pair| pair[1].at - pair[0].at)
@@ -85,25 +86,25 @@ async fn a_used_up_limit_slows_incremental_syncs_until_it_recovers() {
     for text in [RARER, EASED] {
         assert_eq!(ran.stderr.matches(text).count(), 1, "{text}: {ran:#?}");
     }
-    assert_eq!(world.runs("outcome = 'failed'").await, 0);
+    assert_eq!(fixture.runs("outcome = 'failed'").await, 0);
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn incremental_syncs_slower_than_the_schedule_neither_overlap_nor_pile_up() {
-    let world = World::new(60).await;
-    let daemon = world.start_incremental(&[("CLERK2PG_CLERK__TIMEOUT", "30s")]).await;
-    world
+    let fixture = Fixture::new(60).await;
+    let daemon = fixture.start_incremental(&[("CLERK2PG_CLERK__TIMEOUT", "30s")]).await;
+    fixture
         .sim
         .set_faults(Rule::new(Effect::LatencyMs(2500)).on([Endpoint::List]));
-    let quick = world.incremental_syncs().len();
-    eventually("slow syncs", async || world.incremental_syncs().len() >= quick + 4).await;
-    world.sim.clear_faults();
-    let slow = world.incremental_syncs().len();
-    eventually("quick syncs", async || world.incremental_syncs().len() >= slow + 6).await;
+    let quick = fixture.incremental_syncs().len();
+    eventually("slow syncs", async || fixture.incremental_syncs().len() >= quick + 4).await;
+    fixture.sim.clear_faults();
+    let slow = fixture.incremental_syncs().len();
+    eventually("quick syncs", async || fixture.incremental_syncs().len() >= slow + 6).await;
     let ran = daemon.stop(Signal::TERM).await;
-    assert_eq!(ran.code, Some(0), "{ran:#?}");
+    ran.assert_exit(Exit::Ok);
 
-    let syncs = world.incremental_syncs();
+    let syncs = fixture.incremental_syncs();
     for pair in syncs.windows(2) {
         let done = pair[0].at + i64::try_from(pair[0].took_us / 1000).unwrap();
         assert!(pair[1].at >= done, "syncs overlap: {pair:#?}");
@@ -117,29 +118,29 @@ async fn incremental_syncs_slower_than_the_schedule_neither_overlap_nor_pile_up(
 #[tokio::test(flavor = "multi_thread")]
 async fn status_and_log_report_freshness() {
     const LOGGED: &str = "age of changes when they were committed";
-    let world = World::new(60).await;
-    let daemon = world.start_incremental(&[]).await;
-    let status = world.run(&["--format", "json", "status"]).await.json();
+    let fixture = Fixture::new(60).await;
+    let daemon = fixture.start_incremental(&[]).await;
+    let status = fixture.run(&["--format", "json", "status"]).await.json();
     assert!(status["freshness"].is_null(), "{status:#}");
-    let ran = world.run(&["status"]).await;
+    let ran = fixture.run(&["status"]).await;
     assert!(!ran.stdout.contains("at the median"), "{ran:#?}");
     assert_eq!(daemon.count_in_log(LOGGED), 0, "{}", daemon.log());
 
     for round in 0..3 {
-        rename(&world, &world.sim.user_ids()[round], "Changed", now());
-        world.wait_for_incremental_sync().await;
+        rename(&fixture, &fixture.sim.user_ids()[round], "Changed", now());
+        fixture.wait_for_incremental_sync().await;
     }
     let rows =
         "SELECT string_agg(concat(kind, ' ', freshness_ms BETWEEN 0 AND 4999), ', ' ORDER BY id) FROM clerk.sync_runs";
     assert_eq!(
-        world.db.text(rows).await.unwrap(),
+        fixture.db.text(rows).await.unwrap(),
         "full , incremental t, incremental t, incremental t"
     );
     let middle =
         "SELECT freshness_ms FROM clerk.sync_runs WHERE kind = 'incremental' ORDER BY freshness_ms OFFSET 1 LIMIT 1";
-    let p50 = world.db.number(middle).await;
-    let p99 = world.db.number("SELECT max(freshness_ms) FROM clerk.sync_runs").await;
-    let status = world.run(&["--format", "json", "status"]).await.json();
+    let p50 = fixture.db.number(middle).await;
+    let p99 = fixture.db.number("SELECT max(freshness_ms) FROM clerk.sync_runs").await;
+    let status = fixture.run(&["--format", "json", "status"]).await.json();
     let expected = serde_json::json!({"p50_ms": p50, "p99_ms": p99, "changes": 3});
     assert_eq!(status["freshness"], expected, "{status:#}");
     assert_eq!(
@@ -149,7 +150,7 @@ async fn status_and_log_report_freshness() {
         Some(true),
         "{status:#}"
     );
-    let ran = world.run(&["status"]).await;
+    let ran = fixture.run(&["status"]).await;
     let seconds = |ms: i64| Duration::from_millis(ms.unsigned_abs()).as_secs_f64();
     let line = format!(
         "Changes of the last hour were {:.1} s old at the median and {:.1} s at the 99th percentile, over 3 changes",
@@ -158,12 +159,12 @@ async fn status_and_log_report_freshness() {
     );
     assert!(ran.stdout.lines().any(|printed| printed == line), "{line}: {ran:#?}");
 
-    world.db.execute("NOTIFY clerk2pg, 'full'").await;
+    fixture.db.execute("NOTIFY clerk2pg, 'full'").await;
     daemon.wait_for_log(LOGGED).await;
     let log = daemon.log();
     let logged = log.lines().find(|line| line.contains(LOGGED)).unwrap();
     for field in [format!("p50_ms={p50}"), format!("p99_ms={p99}"), "changes=3".to_owned()] {
         assert!(logged.contains(&field), "{field}: {logged}");
     }
-    assert_eq!(daemon.stop(Signal::TERM).await.code, Some(0));
+    daemon.stop(Signal::TERM).await.assert_exit(Exit::Ok);
 }

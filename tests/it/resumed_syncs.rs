@@ -7,13 +7,13 @@ use clerk_sim::{Effect, Endpoint, ErrorAnswer, ErrorBody, Faults, Options, Quirk
 use rustix::process::Signal;
 
 use crate::support::{
-    fixture::World,
+    fixture::Fixture,
     process::Process,
     program::ProgramOutput,
     summary::{Exit, changed, in_sync},
     wait::eventually,
 };
-impl World {
+impl Fixture {
     /// Kills a full sync once it has stored `users` users.
     async fn kill_at(&self, users: i64) {
         let run = self.start_full_sync(&[]);
@@ -47,15 +47,15 @@ fn small_pages(page: usize) -> Quirks {
     }
 }
 
-async fn slow_world(users: usize, page: usize, latency: Duration) -> World {
-    let world = World::with(Options {
+async fn slow_fixture(users: usize, page: usize, latency: Duration) -> Fixture {
+    let fixture = Fixture::with(Options {
         users,
         latency,
         ..Options::default()
     })
     .await;
-    world.sim.set_faults(small_pages(page));
-    world
+    fixture.sim.set_faults(small_pages(page));
+    fixture
 }
 
 fn met(ran: &ProgramOutput) -> i64 {
@@ -68,41 +68,41 @@ fn met(ran: &ProgramOutput) -> i64 {
 
 async fn killed_at_random_moments(seed: u64) {
     const USERS: usize = 2000;
-    let world = slow_world(USERS, 80, Duration::from_millis(20)).await;
+    let fixture = slow_fixture(USERS, 80, Duration::from_millis(20)).await;
     let mut random = fastrand::Rng::with_seed(seed);
     // At least five kills. A busy machine needs more until a first page is committed between two of
     // them.
     for kills in 1.. {
-        let run = world.start_full_sync(&[]);
+        let run = fixture.start_full_sync(&[]);
         // At first, a lease of a second may be in the way. After that, any moment is possible.
-        let begun = world.runs("true").await;
-        let begins = async || world.runs("true").await > begun;
+        let begun = fixture.runs("true").await;
+        let begins = async || fixture.runs("true").await > begun;
         eventually("the run begins", begins).await;
         tokio::time::sleep(Duration::from_millis(random.u64(0..250))).await;
         run.kill().await;
-        if kills >= 5 && world.checkpoint().await > 0 {
+        if kills >= 5 && fixture.checkpoint().await > 0 {
             break;
         }
         assert!(kills < 50, "seed {seed}: nothing is ever stored");
     }
-    let runs = world.runs("true").await;
-    let walked = world.checkpoint().await;
-    let ran = world.once().await;
+    let runs = fixture.runs("true").await;
+    let walked = fixture.checkpoint().await;
+    let ran = fixture.once().await;
     assert_eq!(ran.code, Some(0), "seed {seed}: {ran:#?}");
-    world.assert_in_sync().await;
+    fixture.assert_in_sync().await;
 
-    assert!(world.resumed().await, "seed {seed}: the walk began anew");
+    assert!(fixture.resumed().await, "seed {seed}: the walk began anew");
     let (met, rest) = (met(&ran), USERS as i64 - walked);
     // At most the page at the checkpoint is read twice.
     assert!(
         (rest..=rest + 80).contains(&met),
         "seed {seed}: {walked} walked, then met {met}: {ran:#?}"
     );
-    assert_eq!(world.total("created").await, USERS as i64, "seed {seed}");
+    assert_eq!(fixture.total("created").await, USERS as i64, "seed {seed}");
     let killed = "outcome = 'failed' AND error = 'the process ended before the sync did' AND ended_at IS NOT NULL";
-    assert_eq!(world.runs(killed).await, runs, "seed {seed}");
-    world.assert_one_at_a_time().await;
-    world.once().await.assert(Exit::Ok, in_sync().unchanged(2000));
+    assert_eq!(fixture.runs(killed).await, runs, "seed {seed}");
+    fixture.assert_one_at_a_time().await;
+    fixture.once().await.assert(Exit::Ok, in_sync().unchanged(2000));
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -118,9 +118,9 @@ async fn a_sync_killed_repeatedly_is_resumed_2() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_stopped_sync_is_resumed() {
     for signal in [Signal::TERM, Signal::INT] {
-        let world = slow_world(300, 20, Duration::from_millis(50)).await;
-        let run = world.start_full_sync(&[]);
-        world.has_users(100).await;
+        let fixture = slow_fixture(300, 20, Duration::from_millis(50)).await;
+        let run = fixture.start_full_sync(&[]);
+        fixture.has_users(100).await;
         let ran = run.stop(signal).await;
         assert_eq!(
             (ran.code, ran.json()["outcome"].as_str()),
@@ -131,24 +131,24 @@ async fn a_stopped_sync_is_resumed() {
             ran.stderr.contains("error: stopped before the sync was done"),
             "{ran:#?}"
         );
-        assert_eq!(world.lease_holder().await, None);
-        assert_eq!(world.runs("outcome = 'failed' AND error LIKE 'stopped%'").await, 1);
+        assert_eq!(fixture.lease_holder().await, None);
+        assert_eq!(fixture.runs("outcome = 'failed' AND error LIKE 'stopped%'").await, 1);
 
-        let walked = world.checkpoint().await;
+        let walked = fixture.checkpoint().await;
         assert!(walked >= 80, "{walked}");
-        let ran = world.once().await;
-        assert_eq!(ran.code, Some(0), "{ran:#?}");
+        let ran = fixture.once().await;
+        ran.assert_exit(Exit::Ok);
         assert!(
-            world.resumed().await && met(&ran) <= 300 - walked + 20,
+            fixture.resumed().await && met(&ran) <= 300 - walked + 20,
             "{walked} {ran:#?}"
         );
-        world.assert_in_sync().await;
+        fixture.assert_in_sync().await;
     }
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_sync_interrupted_by_an_outage_is_resumed() {
-    let world = slow_world(300, 20, Duration::ZERO).await;
+    let fixture = slow_fixture(300, 20, Duration::ZERO).await;
     let outage = |skip| Faults {
         quirks: small_pages(20),
         rules: vec![
@@ -162,131 +162,134 @@ async fn a_sync_interrupted_by_an_outage_is_resumed() {
     };
     // The instance, twice before it is pinned, the newest change and the count precede the first
     // page.
-    world.sim.set_faults(outage(4 + 6));
-    let ran = world.once_with(&[("CLERK2PG_CLERK__TIMEOUT", "300ms")]).await;
-    assert_eq!(ran.code, Some(1), "{ran:#?}");
-    assert_eq!(world.users().await, 120, "what was read is there");
-    world.sim.set_faults(small_pages(20));
-    let ran = world.once().await;
-    assert_eq!(ran.code, Some(0), "{ran:#?}");
-    assert!(world.resumed().await && met(&ran) < 300 - 100 + 20, "{ran:#?}");
-    world.assert_in_sync().await;
+    fixture.sim.set_faults(outage(4 + 6));
+    let ran = fixture.once_with(&[("CLERK2PG_CLERK__TIMEOUT", "300ms")]).await;
+    ran.assert_exit(Exit::Failed);
+    assert_eq!(fixture.users().await, 120, "what was read is there");
+    fixture.sim.set_faults(small_pages(20));
+    let ran = fixture.once().await;
+    ran.assert_exit(Exit::Ok);
+    assert!(fixture.resumed().await && met(&ran) < 300 - 100 + 20, "{ran:#?}");
+    fixture.assert_in_sync().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_checkpoint_is_valid_for_an_hour() {
     for (minutes, resumes) in [(59, true), (61, false)] {
-        let world = slow_world(200, 20, Duration::from_millis(20)).await;
-        world.kill_at(100).await;
+        let fixture = slow_fixture(200, 20, Duration::from_millis(20)).await;
+        fixture.kill_at(100).await;
         let aged = format!(
             "UPDATE clerk.sync_state SET checkpoint =
              jsonb_set(checkpoint, '{{written_at}}', to_jsonb(now() - interval '{minutes} minutes'))"
         );
-        world.db.execute(&aged).await;
-        let ran = world.once().await;
-        assert_eq!(ran.code, Some(0), "{ran:#?}");
+        fixture.db.execute(&aged).await;
+        let ran = fixture.once().await;
+        ran.assert_exit(Exit::Ok);
         assert_eq!(
-            (world.resumed().await, met(&ran) == 200),
+            (fixture.resumed().await, met(&ran) == 200),
             (resumes, !resumes),
             "{ran:#?}"
         );
-        world.assert_in_sync().await;
+        fixture.assert_in_sync().await;
     }
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_checkpoint_of_another_version_is_ignored() {
-    let world = slow_world(200, 20, Duration::from_millis(20)).await;
-    world.kill_at(100).await;
-    world
+    let fixture = slow_fixture(200, 20, Duration::from_millis(20)).await;
+    fixture.kill_at(100).await;
+    fixture
         .db
         .execute("UPDATE clerk.sync_state SET checkpoint = '{\"pages\": [1, 2]}'")
         .await;
-    let ran = world.once().await;
+    let ran = fixture.once().await;
     assert_eq!((ran.code, met(&ran)), (Some(0), 200), "{ran:#?}");
-    world.assert_in_sync().await;
+    fixture.assert_in_sync().await;
 }
 
 /// No limits in these tests.
 const UNGUARDED: [(&str, &str); 1] = [("CLERK2PG_DELETES__MAX_PERCENT", "100")];
 
-async fn begin_and(world: &World, end: impl AsyncFnOnce(Process)) {
-    let run = world.start_full_sync(&UNGUARDED);
+async fn begin_and(fixture: &Fixture, end: impl AsyncFnOnce(Process)) {
+    let run = fixture.start_full_sync(&UNGUARDED);
     // Deletions are confirmed in batches of a hundred.
-    eventually("the first deletions", async || world.users().await < 300).await;
-    assert!(world.users().await > 150, "all are deleted already");
+    eventually("the first deletions", async || fixture.users().await < 300).await;
+    assert!(fixture.users().await > 150, "all are deleted already");
     end(run).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_sync_killed_while_deleting_is_resumed() {
-    let world = World::new(300).await;
-    world.once().await.assert(Exit::Ok, changed().created(300));
-    (0..150).for_each(|_| drop(world.sim.delete_random()));
+    let fixture = Fixture::new(300).await;
+    fixture.once().await.assert(Exit::Ok, changed().created(300));
+    (0..150).for_each(|_| drop(fixture.sim.delete_random()));
     let slow = Rule::new(Effect::LatencyMs(10)).on([Endpoint::Get]);
-    world.sim.set_faults(slow);
-    begin_and(&world, async |run| run.kill().await).await;
-    world.sim.clear_faults();
-    let ran = world.once_with(&UNGUARDED).await;
-    assert_eq!(ran.code, Some(0), "{ran:#?}");
-    world.assert_in_sync().await;
-    assert_eq!((world.users().await, world.total("deleted").await), (150, 150));
+    fixture.sim.set_faults(slow);
+    begin_and(&fixture, async |run| run.kill().await).await;
+    fixture.sim.clear_faults();
+    let ran = fixture.once_with(&UNGUARDED).await;
+    ran.assert_exit(Exit::Ok);
+    fixture.assert_in_sync().await;
+    assert_eq!((fixture.users().await, fixture.total("deleted").await), (150, 150));
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_sync_stopped_while_deleting_is_resumed() {
-    let world = World::new(300).await;
-    world.once().await.assert(Exit::Ok, changed().created(300));
-    (0..150).for_each(|_| drop(world.sim.delete_random()));
-    world
+    let fixture = Fixture::new(300).await;
+    fixture.once().await.assert(Exit::Ok, changed().created(300));
+    (0..150).for_each(|_| drop(fixture.sim.delete_random()));
+    fixture
         .sim
         .set_faults(Rule::new(Effect::LatencyMs(10)).on([Endpoint::Get]));
-    begin_and(&world, async |run| {
+    begin_and(&fixture, async |run| {
         let ran = run.stop(Signal::TERM).await;
-        assert_eq!(ran.code, Some(1), "{ran:#?}");
+        ran.assert_exit(Exit::Failed);
     })
     .await;
-    world.sim.clear_faults();
-    let ran = world.once_with(&UNGUARDED).await;
-    assert_eq!(ran.code, Some(0), "{ran:#?}");
-    world.assert_in_sync().await;
-    assert_eq!((world.users().await, world.total("deleted").await), (150, 150));
+    fixture.sim.clear_faults();
+    let ran = fixture.once_with(&UNGUARDED).await;
+    ran.assert_exit(Exit::Ok);
+    fixture.assert_in_sync().await;
+    assert_eq!((fixture.users().await, fixture.total("deleted").await), (150, 150));
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn changes_between_the_kill_and_the_next_run_are_mirrored() {
-    let world = slow_world(300, 20, Duration::from_millis(20)).await;
-    world.once().await.assert(Exit::Ok, changed().created(300));
-    let ids = world.sim.user_ids();
+    let fixture = slow_fixture(300, 20, Duration::from_millis(20)).await;
+    fixture.once().await.assert(Exit::Ok, changed().created(300));
+    let ids = fixture.sim.user_ids();
     // Changes everywhere, so that the second walk moves its checkpoint.
     for id in ids.iter().step_by(7) {
-        world.sim.update(id, |user| user["first_name"] = "Second".into());
+        fixture.sim.update(id, |user| user["first_name"] = "Second".into());
     }
-    let run = world.start_full_sync(&[]);
-    eventually("the second walk is half way", async || world.checkpoint().await >= 140).await;
+    let run = fixture.start_full_sync(&[]);
+    eventually("the second walk is half way", async || {
+        fixture.checkpoint().await >= 140
+    })
+    .await;
     run.kill().await;
-    let walked = world.checkpoint().await as usize;
+    let walked = fixture.checkpoint().await as usize;
     assert!(walked < 280, "{walked}");
 
     // In the walked part, in the other part, and around the checkpoint.
     for at in [3, 50, walked - 2, walked - 1, walked, walked + 1, 290] {
-        assert!(world.sim.delete(&ids[at]));
+        assert!(fixture.sim.delete(&ids[at]));
     }
     for at in [10, walked - 5, walked + 5, 280] {
-        world.sim.update(&ids[at], |user| user["last_name"] = "Third".into());
+        fixture.sim.update(&ids[at], |user| user["last_name"] = "Third".into());
     }
     // A user of the walked part moves behind it: `created_at` can be set.
-    world
+    fixture
         .sim
         .update(&ids[20], |user| user["created_at"] = clerk_time_of_now());
-    (0..3).for_each(|_| drop(world.sim.create_random()));
+    (0..3).for_each(|_| drop(fixture.sim.create_random()));
 
-    let resumed = world.once().await;
+    let resumed = fixture.once().await;
     assert!(matches!(resumed.code, Some(0 | 1)), "{resumed:#?}");
-    assert!(world.resumed().await);
+    assert!(fixture.resumed().await);
     // Every user of Clerk is mirrored: none was deleted wrongly.
-    let mirror = world.db.documents().await;
-    let lost: Vec<String> = world
+    let mirror = fixture.db.documents().await;
+    let lost: Vec<String> = fixture
         .sim
         .user_ids()
         .into_iter()
@@ -294,10 +297,10 @@ async fn changes_between_the_kill_and_the_next_run_are_mirrored() {
         .collect();
     assert_eq!(lost, Vec::<String>::new(), "{resumed:#?}");
 
-    let next = world.once().await;
-    assert_eq!(next.code, Some(0), "{next:#?}");
-    assert!(!world.resumed().await);
-    world.assert_in_sync().await;
+    let next = fixture.once().await;
+    next.assert_exit(Exit::Ok);
+    assert!(!fixture.resumed().await);
+    fixture.assert_in_sync().await;
 }
 
 fn clerk_time_of_now() -> serde_json::Value {
@@ -308,13 +311,16 @@ fn clerk_time_of_now() -> serde_json::Value {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn users_walked_before_the_interruption_may_be_deleted_since() {
-    let world = slow_world(300, 20, Duration::from_millis(50)).await;
-    world.kill_at(100).await;
-    assert!(world.checkpoint().await >= 20);
-    let ids = world.sim.user_ids();
-    assert!(ids[..5].iter().all(|id| world.sim.delete(id)));
-    let ran = world.once().await;
-    assert_eq!(ran.code, Some(0), "{ran:#?}");
-    assert!(world.resumed().await);
-    world.once().await.assert(Exit::Ok, changed().deleted(5).unchanged(295));
+    let fixture = slow_fixture(300, 20, Duration::from_millis(50)).await;
+    fixture.kill_at(100).await;
+    assert!(fixture.checkpoint().await >= 20);
+    let ids = fixture.sim.user_ids();
+    assert!(ids[..5].iter().all(|id| fixture.sim.delete(id)));
+    let ran = fixture.once().await;
+    ran.assert_exit(Exit::Ok);
+    assert!(fixture.resumed().await);
+    fixture
+        .once()
+        .await
+        .assert(Exit::Ok, changed().deleted(5).unchanged(295));
 }

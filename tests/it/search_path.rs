@@ -11,7 +11,7 @@ use crate::support::{
     changes::set_address,
     database::{Database, connect, with_database},
     everything::do_everything,
-    fixture::World,
+    fixture::Fixture,
     http_client::get,
     monitored::{ANY, MonitoredDaemon},
     process::{EVERY_SECOND, NEVER, Process},
@@ -73,7 +73,7 @@ impl Hostile {
 
     /// Returns a fixture with a copy of this database, and a role for clerk2pg that owns nothing
     /// yet.
-    async fn world(&self, users: usize) -> (World, String, String) {
+    async fn fixture(&self, users: usize) -> (Fixture, String, String) {
         let options = Options {
             users,
             secret_key: "sk_live_test".to_owned(),
@@ -81,19 +81,19 @@ impl Hostile {
         };
         let template = format!("TEMPLATE {}", self.name);
         let (db, sim) = tokio::join!(Database::with_options(&template), Sim::start(options));
-        let world = World { db, sim: sim.unwrap() };
-        let database = world.db.text("SELECT current_database()").await.unwrap();
+        let fixture = Fixture { db, sim: sim.unwrap() };
+        let database = fixture.db.text("SELECT current_database()").await.unwrap();
         let role = database.replace("clerk2pg_test", "role");
-        world
+        fixture
             .db
             .execute(&format!(
                 "CREATE ROLE {role} LOGIN PASSWORD 'secret'; GRANT CREATE ON DATABASE {database} TO {role};
                  SET search_path = pg_catalog"
             ))
             .await;
-        let (_, place) = world.db.url.split_once('@').unwrap();
+        let (_, place) = fixture.db.url.split_once('@').unwrap();
         let url = format!("postgres://{role}:secret@{place}");
-        (world, role, url)
+        (fixture, role, url)
     }
 }
 
@@ -112,10 +112,10 @@ enum Place {
 
 impl Place {
     /// Creates them there.
-    async fn prepare(self, world: &World, hostile: &Hostile, role: &str) {
+    async fn prepare(self, fixture: &Fixture, hostile: &Hostile, role: &str) {
         let (mallory, database) = (
             &hostile.mallory,
-            world.db.text("SELECT current_database()").await.unwrap(),
+            fixture.db.text("SELECT current_database()").await.unwrap(),
         );
         if self != Place::Clerk {
             for name in [
@@ -130,7 +130,7 @@ impl Place {
                     "SET ROLE {mallory}; CREATE VIEW evil.{name} AS SELECT * FROM pg_catalog.{name} WHERE trap.spring('{name}');
                      GRANT SELECT ON evil.{name} TO PUBLIC; RESET ROLE"
                 );
-                world.db.execute(&sql).await;
+                fixture.db.execute(&sql).await;
             }
         }
         let sql = match self {
@@ -139,13 +139,13 @@ impl Place {
             Place::Before => format!("ALTER DATABASE {database} SET search_path = evil, public, pg_catalog"),
             Place::Clerk => format!("ALTER SCHEMA evil RENAME TO clerk; GRANT CREATE, USAGE ON SCHEMA clerk TO {role}"),
         };
-        world.db.execute(&sql).await;
+        fixture.db.execute(&sql).await;
     }
 }
 
 async fn check(hostile: &Hostile, place: Place) {
-    let (world, role, url) = hostile.world(60).await;
-    place.prepare(&world, hostile, &role).await;
+    let (fixture, role, url) = hostile.fixture(60).await;
+    place.prepare(&fixture, hostile, &role).await;
     let address = [("DATABASE_URL", url.as_str())];
     let fine = |ran: &ProgramOutput| {
         assert!(
@@ -156,63 +156,63 @@ async fn check(hostile: &Hostile, place: Place) {
     };
     let with = |more: &[(&'static str, &'static str)]| -> Vec<(&str, &str)> { [&address[..], more].concat() };
 
-    fine(&world.run_with(&["migrate"], &address).await);
-    do_everything(&world, &url, &[]).await;
-    exchanges(&world, &url).await;
-    fine(&world.once_with(&with(&[("CLERK2PG_DELETES__MODE", "keep")])).await);
+    fine(&fixture.run_with(&["migrate"], &address).await);
+    do_everything(&fixture, &url, &[]).await;
+    exchanges(&fixture, &url).await;
+    fine(&fixture.once_with(&with(&[("CLERK2PG_DELETES__MODE", "keep")])).await);
     // The budget's warning does not matter here.
-    let checked = world.run_with(&["check"], &address).await;
+    let checked = fixture.run_with(&["check"], &address).await;
     assert!(!format!("{checked:?}").contains("captured"), "{place:?}: {checked:#?}");
 
-    let leader = MonitoredDaemon::new(world.start_daemon(&with(&[ANY, NEVER, EVERY_SECOND]))).await;
+    let leader = MonitoredDaemon::new(fixture.start_daemon(&with(&[ANY, NEVER, EVERY_SECOND]))).await;
     leader.wait_until_ready("in sync").await;
-    let standby = Process::new(world.daemon(&with(&[NEVER, EVERY_SECOND])));
+    let standby = Process::new(fixture.daemon(&with(&[NEVER, EVERY_SECOND])));
     let standbys = "SELECT count(*) FROM clerk.standbys WHERE expires_at > clock_timestamp()";
-    eventually("one stands by", async || world.db.number(standbys).await == 1).await;
+    eventually("one stands by", async || fixture.db.number(standbys).await == 1).await;
     for path in ["/", "/metrics", "/readyz"] {
         let answer = get(&leader.address, path).await.unwrap();
         assert_eq!(answer.status, 200, "{place:?}: {path}: {answer:?}");
         assert!(!answer.body.contains("captured"), "{place:?}: {answer:?}");
     }
-    world.wait_until_mirrored().await;
+    fixture.wait_until_mirrored().await;
     fine(&leader.daemon.stop(Signal::TERM).await);
-    world.sim.create_random();
-    world.wait_until_mirrored().await;
+    fixture.sim.create_random();
+    fixture.wait_until_mirrored().await;
     fine(&standby.stop(Signal::TERM).await);
 
-    documented(&world, &url, place).await;
-    let sprung = world.db.text("SELECT is_called FROM trap.sprung").await;
+    documented(&fixture, &url, place).await;
+    let sprung = fixture.db.text("SELECT is_called FROM trap.sprung").await;
     assert_eq!(
         sprung.as_deref(),
         Some("f"),
         "{place:?}: something of another role's was run"
     );
     let end = format!("DROP OWNED BY {role} CASCADE; DROP ROLE {role}");
-    world.db.execute(&end).await;
+    fixture.db.execute(&end).await;
 }
 
 /// Two users exchange a value that the application declares unique, and a person runs `repin`.
-async fn exchanges(world: &World, url: &str) {
+async fn exchanges(fixture: &Fixture, url: &str) {
     let address = [("DATABASE_URL", url)];
-    let ids = world.sim.user_ids();
+    let ids = fixture.sim.user_ids();
     let set = |one: &str, two: &str| {
-        set_address(world, &ids[0], one);
-        set_address(world, &ids[1], two);
+        set_address(fixture, &ids[0], one);
+        set_address(fixture, &ids[1], two);
     };
-    let expected = changed().updated(2).unchanged(world.sim.count() - 2);
+    let expected = changed().updated(2).unchanged(fixture.sim.count() - 2);
     set("one@example.com", "two@example.com");
-    world.once_with(&address).await.assert(Exit::Ok, expected);
+    fixture.once_with(&address).await.assert(Exit::Ok, expected);
     let index = "CREATE UNIQUE INDEX ON clerk.users (primary_email) WHERE primary_email IN ('one@example.com', 'two@example.com')";
-    world.db.execute(index).await;
+    fixture.db.execute(index).await;
     set("two@example.com", "one@example.com");
-    world.once_with(&address).await.assert(Exit::Ok, expected);
-    let ran = world.run_with(&["repin"], &address).await;
-    assert_eq!(ran.code, Some(0), "{ran:#?}");
+    fixture.once_with(&address).await.assert(Exit::Ok, expected);
+    let ran = fixture.run_with(&["repin"], &address).await;
+    ran.assert_exit(Exit::Ok);
 }
 
 /// Runs the SQL of the documents as the schema's owner. Monitoring runs it in psql, one query at a
 /// time, with its own search path.
-async fn documented(world: &World, url: &str, place: Place) {
+async fn documented(fixture: &Fixture, url: &str, place: Place) {
     let root = Path::new(env!("CARGO_MANIFEST_DIR"));
     let mut files = vec![];
     if place != Place::Before {
@@ -236,9 +236,9 @@ async fn documented(world: &World, url: &str, place: Place) {
     let reader = fs::read_to_string(root.join("docs/examples/reader.sql")).unwrap();
     scripts.extend([reader.clone(), reader]);
     let psql = Path::new(&std::env::var("CLERK2PG_PG_BIN").expect("run the tests with scripts/test")).join("psql");
-    let owned = world.db.text("SELECT current_database()").await.unwrap();
+    let owned = fixture.db.text("SELECT current_database()").await.unwrap();
     let role = owned.replace("clerk2pg_test", "role");
-    world
+    fixture
         .db
         .execute(&format!("CREATE SCHEMA app AUTHORIZATION {role}"))
         .await;
@@ -298,26 +298,26 @@ async fn triggers_of_the_application_keep_their_search_path() {
         "public, pg_catalog",
         "\"Odd, schema\", PUBLIC, PG_Catalog",
     ] {
-        let world = World::new(10).await;
-        assert_eq!(world.run(&["migrate"]).await.code, Some(0));
-        world.db.execute(TRIGGER).await;
-        let database = world.db.text("SELECT current_database()").await.unwrap();
-        world
+        let fixture = Fixture::new(10).await;
+        fixture.run(&["migrate"]).await.assert_exit(Exit::Ok);
+        fixture.db.execute(TRIGGER).await;
+        let database = fixture.db.text("SELECT current_database()").await.unwrap();
+        fixture
             .db
             .execute(&format!("ALTER DATABASE {database} SET search_path = {path}"))
             .await;
-        world.once().await.assert(Exit::Ok, changed().created(10));
+        fixture.once().await.assert(Exit::Ok, changed().created(10));
         let recorded = "SELECT count(*) FROM public.recorded WHERE name = upper(user_id)";
-        assert_eq!(world.db.number(recorded).await, 10, "{path}");
+        assert_eq!(fixture.db.number(recorded).await, 10, "{path}");
     }
     // An empty search path stays empty.
-    let world = World::new(10).await;
-    let database = world.db.text("SELECT current_database()").await.unwrap();
-    world
+    let fixture = Fixture::new(10).await;
+    let database = fixture.db.text("SELECT current_database()").await.unwrap();
+    fixture
         .db
         .execute(&format!("ALTER DATABASE {database} SET search_path = ''"))
         .await;
-    world.once().await.assert(Exit::Ok, changed().created(10));
+    fixture.once().await.assert(Exit::Ok, changed().created(10));
 }
 
 /// Names that the SQL grammar defines: they are not looked up.

@@ -20,7 +20,7 @@ use crate::{
     secrets::failures::CASES,
     support::{
         database::{Database, connect},
-        fixture::World,
+        fixture::Fixture,
         http_server::{Server, answer},
         monitored::{ANY, MonitoredDaemon},
         postgres::Postgres,
@@ -106,7 +106,7 @@ type Answer = (&'static str, &'static str, &'static str);
 
 /// A mirror, and what will fail.
 pub struct Scene {
-    world: World,
+    fixture: Fixture,
     environment: BTreeMap<&'static str, String>,
     files: TempDir,
     answer: Option<Answer>,
@@ -136,15 +136,15 @@ impl Scene {
 
     /// Returns the database URL with another form of the password.
     pub fn url(&self, password: &str) -> String {
-        self.world.db.url.replace("postgres@", &format!("anyway:{password}@"))
+        self.fixture.db.url.replace("postgres@", &format!("anyway:{password}@"))
     }
 
     pub fn clerk_url(&self) -> String {
-        self.world.sim.url()
+        self.fixture.sim.url()
     }
 
     pub fn fault(&mut self, fault: impl Into<Faults>) {
-        self.world.sim.set_faults(fault);
+        self.fixture.sim.set_faults(fault);
     }
 
     /// SQL that a superuser runs on the mirror.
@@ -165,12 +165,12 @@ impl Scene {
             ..Options::default()
         };
         let (db, sim) = tokio::join!(Database::on_server(postgres.admin()), Sim::start(options));
-        let world = World { db, sim: sim.unwrap() };
-        for (number, id) in world.sim.user_ids().iter().enumerate() {
-            world.sim.update(id, |user| personal(user, number));
+        let fixture = Fixture { db, sim: sim.unwrap() };
+        for (number, id) in fixture.sim.user_ids().iter().enumerate() {
+            fixture.sim.update(id, |user| personal(user, number));
         }
         let mut scene = Self {
-            world,
+            fixture,
             environment: BTreeMap::new(),
             files: tempfile::tempdir().unwrap(),
             answer: None,
@@ -189,7 +189,7 @@ impl Scene {
         let first = scene.command(&["--once"]).output().await.unwrap();
         scene.keep("the first sync", first.into());
         case(&mut scene);
-        scene.world.db.execute(scene.sql).await;
+        scene.fixture.db.execute(scene.sql).await;
         let server = match scene.answer {
             Some(given) => Some(Server::start(move |head| echo(given, head)).await),
             None => None,
@@ -213,7 +213,7 @@ impl Scene {
     }
 
     fn command(&self, arguments: &[&str]) -> tokio::process::Command {
-        let mut command = self.world.command(arguments);
+        let mut command = self.fixture.command(arguments);
         command.current_dir(self.files.path()).envs(&self.environment);
         command
     }
@@ -256,7 +256,7 @@ impl Scene {
             }
         }
         let seen = "SELECT string_agg(concat_ws(' ', application_name, query), E'\n') FROM pg_stat_activity WHERE usename = 'anyway'";
-        self.said += &self.world.db.text(seen).await.unwrap_or_default();
+        self.said += &self.fixture.db.text(seen).await.unwrap_or_default();
         self.said += &fs::read_to_string(format!("/proc/{}/cmdline", watched.daemon.pid())).unwrap();
         let ran = watched.daemon.stop(Signal::TERM).await;
         self.keep("the daemon", ran);
@@ -269,12 +269,12 @@ impl Scene {
             (SELECT string_agg(to_jsonb(r)::text, E'\n') FROM clerk.sync_runs r),
             (SELECT string_agg(concat_ws(' ', user_id, reason), E'\n') FROM clerk.rejected_users),
             (SELECT string_agg(to_jsonb(s)::text, E'\n') FROM clerk.sync_state s))";
-        self.said += &self.world.db.text(sql).await.unwrap();
+        self.said += &self.fixture.db.text(sql).await.unwrap();
     }
 
     /// Changes for the next sync: new, changed, deleted and unstorable users.
     fn change(&self) {
-        let sim = &self.world.sim;
+        let sim = &self.fixture.sim;
         let ids = sim.user_ids();
         for id in &ids[..2] {
             sim.update(id, |user| {

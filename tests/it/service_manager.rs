@@ -11,8 +11,9 @@ use tempfile::TempDir;
 use tokio::net::UnixDatagram;
 
 use crate::support::{
-    fixture::World,
+    fixture::Fixture,
     process::{EVERY_SECOND, NEVER, Process},
+    summary::Exit,
     wait::eventually,
 };
 
@@ -60,16 +61,16 @@ impl Manager {
     }
 }
 
-fn managed(world: &World, manager: &Manager, more: &[(&str, &str)]) -> Process {
+fn managed(fixture: &Fixture, manager: &Manager, more: &[(&str, &str)]) -> Process {
     let socket = manager.socket();
-    world.start_daemon(&[&[("NOTIFY_SOCKET", socket.as_str())], more].concat())
+    fixture.start_daemon(&[&[("NOTIFY_SOCKET", socket.as_str())], more].concat())
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn the_service_manager_is_notified_from_start_to_stop() {
-    let world = World::new(30).await;
+    let fixture = Fixture::new(30).await;
     let manager = Manager::new();
-    let daemon = managed(&world, &manager, &[NEVER]);
+    let daemon = managed(&fixture, &manager, &[NEVER]);
     manager.wait_for("READY=1").await;
     manager.wait_for("STATUS=first full sync running").await;
     let status = manager.wait_for("STATUS=changed; last full sync at ").await;
@@ -82,7 +83,7 @@ async fn the_service_manager_is_notified_from_start_to_stop() {
     manager.wait_for("STATUS=in sync; last full sync at ").await;
 
     let (ran, _) = tokio::join!(daemon.stop(Signal::TERM), manager.wait_for("STOPPING=1"));
-    assert_eq!(ran.code, Some(0), "{ran:#?}");
+    ran.assert_exit(Exit::Ok);
     let messages = manager.messages.lock().unwrap();
     assert!(
         messages.iter().all(|message| !message.starts_with("WATCHDOG")),
@@ -92,28 +93,28 @@ async fn the_service_manager_is_notified_from_start_to_stop() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn the_watchdog_is_notified_while_clerk_is_slow() {
-    let world = World::new(30).await;
-    world.sim.set_faults(Rule::new(Effect::LatencyMs(3_000)));
+    let fixture = Fixture::new(30).await;
+    fixture.sim.set_faults(Rule::new(Effect::LatencyMs(3_000)));
     let manager = Manager::new();
-    let daemon = managed(&world, &manager, &[("WATCHDOG_USEC", "300000")]);
+    let daemon = managed(&fixture, &manager, &[("WATCHDOG_USEC", "300000")]);
     manager.wait_for("READY=1").await;
     for _ in 0..10 {
         manager.wait_for("WATCHDOG=1").await;
     }
-    let table = world.db.text("SELECT to_regclass('clerk.users')::text").await;
+    let table = fixture.db.text("SELECT to_regclass('clerk.users')::text").await;
     assert_eq!(table, None, "Clerk has answered already");
     daemon.stop(Signal::TERM).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_failure_is_in_the_status_text() {
-    let world = World::new(3).await;
+    let fixture = Fixture::new(3).await;
     let manager = Manager::new();
-    let daemon = managed(&world, &manager, &[EVERY_SECOND, ("CLERK2PG_CLERK__TIMEOUT", "1s")]);
+    let daemon = managed(&fixture, &manager, &[EVERY_SECOND, ("CLERK2PG_CLERK__TIMEOUT", "1s")]);
     manager.wait_for("STATUS=changed").await;
-    world.sim.set_faults(Rule::new(Effect::DropBefore));
+    fixture.sim.set_faults(Rule::new(Effect::DropBefore));
     manager.wait_for("STATUS=failing: Clerk cannot be reached").await;
-    world.sim.clear_faults();
+    fixture.sim.clear_faults();
     manager
         .wait_for("STATUS=back to normal; changed; last full sync at ")
         .await;
@@ -122,11 +123,11 @@ async fn a_failure_is_in_the_status_text() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn standing_by_is_in_the_status_text() {
-    let world = World::new(3).await;
+    let fixture = Fixture::new(3).await;
     let manager = Manager::new();
-    let daemon = managed(&world, &manager, &[NEVER, EVERY_SECOND]);
+    let daemon = managed(&fixture, &manager, &[NEVER, EVERY_SECOND]);
     manager.wait_for("STATUS=changed").await;
-    world
+    fixture
         .db
         .execute(
             "UPDATE clerk.sync_state SET lease_holder = 'other:1', lease_epoch = lease_epoch + 1,
@@ -136,22 +137,22 @@ async fn standing_by_is_in_the_status_text() {
     manager.wait_for("STATUS=standing by: ").await;
     let free =
         "UPDATE clerk.sync_state SET lease_holder = NULL, lease_epoch = lease_epoch + 1, lease_expires_at = NULL";
-    world.db.execute(free).await;
+    fixture.db.execute(free).await;
     manager.wait_for("STATUS=changed; last full sync at ").await;
     daemon.stop(Signal::TERM).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_standby_reports_the_leader_and_its_own_takeover() {
-    let world = World::new(30).await;
+    let fixture = Fixture::new(30).await;
     let (managers, lease) = ([Manager::new(), Manager::new()], ("CLERK2PG_LEASE__TTL", "3s"));
-    let leader = managed(&world, &managers[0], &[NEVER, EVERY_SECOND, lease]);
+    let leader = managed(&fixture, &managers[0], &[NEVER, EVERY_SECOND, lease]);
     managers[0].wait_for("STATUS=changed; last full sync").await;
-    let standby = managed(&world, &managers[1], &[NEVER, EVERY_SECOND, lease]);
-    let name = world.db.text("SELECT holder FROM clerk.leader").await.unwrap();
+    let standby = managed(&fixture, &managers[1], &[NEVER, EVERY_SECOND, lease]);
+    let name = fixture.db.text("SELECT holder FROM clerk.leader").await.unwrap();
     managers[1].wait_for(&format!("STATUS=standing by: {name} leads")).await;
-    assert_eq!(leader.stop(Signal::TERM).await.code, Some(0));
+    leader.stop(Signal::TERM).await.assert_exit(Exit::Ok);
     managers[1].wait_for("STATUS=leads now; full sync running").await;
     managers[1].wait_for("STATUS=in sync; last full sync").await;
-    assert_eq!(standby.stop(Signal::TERM).await.code, Some(0));
+    standby.stop(Signal::TERM).await.assert_exit(Exit::Ok);
 }

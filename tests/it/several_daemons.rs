@@ -8,10 +8,11 @@ use rustix::process::Signal;
 
 use crate::support::{
     database::connect,
-    fixture::World,
+    fixture::Fixture,
     monitored::{ANY, MonitoredDaemon},
     process::{EVERY_SECOND, NEVER, Process},
     proxy::{Proxy, upstream},
+    summary::Exit,
     wait::eventually,
 };
 
@@ -48,27 +49,27 @@ struct Replica {
 }
 
 struct Replicas {
-    world: World,
+    fixture: Fixture,
     /// The leader is the first one.
     replicas: Vec<Replica>,
 }
 
 impl Replica {
-    fn new(world: &World, name: &str, environment: &[(&str, &str)]) -> Self {
-        let postgres = Proxy::open(upstream(&world.db.url));
-        let clerk = Proxy::open(upstream(&world.sim.url()));
-        let separator = if world.db.url.contains('?') { '&' } else { '?' };
-        let database = format!("{}{separator}application_name={name}", postgres.url(&world.db.url));
+    fn new(fixture: &Fixture, name: &str, environment: &[(&str, &str)]) -> Self {
+        let postgres = Proxy::open(upstream(&fixture.db.url));
+        let clerk = Proxy::open(upstream(&fixture.sim.url()));
+        let separator = if fixture.db.url.contains('?') { '&' } else { '?' };
+        let database = format!("{}{separator}application_name={name}", postgres.url(&fixture.db.url));
         let own = [
             NEVER,
             EVERY_SECOND,
             LEASE,
             ("DATABASE_URL", database.as_str()),
-            ("CLERK_API_URL", &clerk.url(&world.sim.url())),
+            ("CLERK_API_URL", &clerk.url(&fixture.sim.url())),
         ];
         Self {
             name: name.to_owned(),
-            process: world.start_daemon(&[&own, environment].concat()),
+            process: fixture.start_daemon(&[&own, environment].concat()),
             postgres,
             clerk,
         }
@@ -78,22 +79,22 @@ impl Replica {
 impl Replicas {
     /// Starts three daemons. The first one leads and is in sync.
     async fn three(users: usize, environment: &[(&str, &str)]) -> Self {
-        let world = World::new(users).await;
-        world.sim.set_faults(Quirks {
+        let fixture = Fixture::new(users).await;
+        fixture.sim.set_faults(Quirks {
             max_page: Some(20),
             ..Quirks::default()
         });
-        let leader = Replica::new(&world, "one", environment);
-        world.syncs(1).await;
+        let leader = Replica::new(&fixture, "one", environment);
+        fixture.syncs(1).await;
         let mut daemons = Self {
-            world,
+            fixture,
             replicas: vec![leader],
         };
         for name in ["two", "three"] {
-            daemons.replicas.push(Replica::new(&daemons.world, name, environment));
+            daemons.replicas.push(Replica::new(&daemons.fixture, name, environment));
         }
         daemons.wait_for_standbys(2).await;
-        daemons.world.db.execute(AUDIT).await;
+        daemons.fixture.db.execute(AUDIT).await;
         daemons
     }
 
@@ -104,7 +105,7 @@ impl Replicas {
     async fn wait_for_standbys(&self, count: i64) {
         let standbys = "SELECT count(*) FROM clerk.standbys WHERE expires_at > clock_timestamp()";
         eventually(&format!("{count} stand by"), async || {
-            self.world.db.number(standbys).await == count
+            self.fixture.db.number(standbys).await == count
         })
         .await;
     }
@@ -112,7 +113,7 @@ impl Replicas {
     /// Returns the position of the current leader.
     async fn leading(&self) -> Option<usize> {
         let holder = self
-            .world
+            .fixture
             .db
             .text("SELECT holder FROM clerk.leader WHERE holder IS NOT NULL")
             .await?;
@@ -123,20 +124,20 @@ impl Replicas {
     /// Waits until another daemon leads and the mirror is in sync.
     async fn wait_for_takeover(&self) {
         eventually("another leader", async || self.leading().await.is_some_and(|at| at > 0)).await;
-        let late = self.world.db.text("SELECT late::text FROM public.takeovers").await;
+        let late = self.fixture.db.text("SELECT late::text FROM public.takeovers").await;
         let late: f64 = late.expect("no lease expired").parse().unwrap();
         assert!(late < SLACK, "taken over {late} s after the leader's lease had expired");
-        self.world.sim.update_random();
-        self.world.sim.create_random();
+        self.fixture.sim.update_random();
+        self.fixture.sim.create_random();
         eventually("in sync", async || self.is_in_sync().await).await;
-        self.world.assert_in_sync().await;
+        self.fixture.assert_in_sync().await;
     }
 
     async fn is_in_sync(&self) -> bool {
-        let mut ids = self.world.sim.user_ids();
+        let mut ids = self.fixture.sim.user_ids();
         ids.sort();
-        let mirror = self.world.db.documents().await;
-        let name = |id: &String| self.world.sim.document(id).map(|user| user["first_name"].clone());
+        let mirror = self.fixture.db.documents().await;
+        let name = |id: &String| self.fixture.sim.document(id).map(|user| user["first_name"].clone());
         mirror.keys().eq(ids.iter())
             && ids
                 .iter()
@@ -149,22 +150,22 @@ impl Replicas {
             "SELECT count(*) FROM public.writes WHERE writer = '{}'",
             self.leader().name
         );
-        self.world.db.number(&writes).await
+        self.fixture.db.number(&writes).await
     }
 
     /// Brings the first daemon back. It writes nothing and stands by.
     async fn first_returns_without_writing(self, written: i64, again: impl FnOnce(&mut Replica)) {
-        let Self { world, mut replicas } = self;
+        let Self { fixture, mut replicas } = self;
         again(&mut replicas[0]);
-        let daemons = Self { world, replicas };
+        let daemons = Self { fixture, replicas };
         daemons.wait_for_standbys(2).await;
-        daemons.world.sim.create_random();
-        daemons.world.sim.delete_random();
+        daemons.fixture.sim.create_random();
+        daemons.fixture.sim.delete_random();
         eventually("in sync", async || daemons.is_in_sync().await).await;
-        daemons.world.assert_in_sync().await;
+        daemons.fixture.assert_in_sync().await;
         assert_eq!(daemons.writes_of_first().await, written, "a stale leader wrote");
         assert_eq!(
-            daemons.world.db.number("SELECT count(*) FROM public.takeovers").await,
+            daemons.fixture.db.number("SELECT count(*) FROM public.takeovers").await,
             1
         );
         daemons.end().await;
@@ -173,17 +174,17 @@ impl Replicas {
     async fn end(self) {
         for replica in self.replicas {
             let ran = replica.process.stop(Signal::TERM).await;
-            assert_eq!(ran.code, Some(0), "{ran:#?}");
+            ran.assert_exit(Exit::Ok);
         }
-        self.world.assert_one_at_a_time().await;
-        assert_eq!(self.world.db.number("SELECT count(*) FROM clerk.standbys").await, 0);
+        self.fixture.assert_one_at_a_time().await;
+        assert_eq!(self.fixture.db.number("SELECT count(*) FROM clerk.standbys").await, 0);
         let leaders = "SELECT count(*) FROM clerk.leader WHERE holder IS NOT NULL";
-        assert_eq!(self.world.db.number(leaders).await, 0);
+        assert_eq!(self.fixture.db.number(leaders).await, 0);
     }
 
     /// Lets the leader request a page that will be stale when it arrives.
     async fn request_stale_page(&self) {
-        let sim = &self.world.sim;
+        let sim = &self.fixture.sim;
         let change = || {
             for id in sim.user_ids() {
                 sim.update(&id, |user| user["first_name"] = "Old".into());
@@ -191,7 +192,7 @@ impl Replicas {
             // The second page of the sync that sees the change.
             sim.set_faults(Rule::new(Effect::LatencyMs(1000)).on([Endpoint::List]).skip(1).next(1));
         };
-        self.world.while_frozen(&[&self.leader().process], change).await;
+        self.fixture.while_frozen(&[&self.leader().process], change).await;
         eventually("the request for a page", async || {
             sim.faults().rules.first().is_some_and(|rule| rule.next == Some(0))
         })
@@ -199,26 +200,26 @@ impl Replicas {
     }
 
     fn change_users_again(&self) {
-        for id in self.world.sim.user_ids() {
-            self.world.sim.update(&id, |user| user["first_name"] = "New".into());
+        for id in self.fixture.sim.user_ids() {
+            self.fixture.sim.update(&id, |user| user["first_name"] = "New".into());
         }
     }
 
     /// Brings the leader into the middle of a transaction that has written users and waits for a
     /// locked table. `meanwhile` happens then.
     async fn block_leader_in_transaction(&mut self, meanwhile: impl FnOnce(&mut Replica)) {
-        let other = connect(&self.world.db.url).await;
+        let other = connect(&self.fixture.db.url).await;
         other
             .batch_execute("BEGIN; LOCK TABLE clerk.user_events IN EXCLUSIVE MODE")
             .await
             .unwrap();
-        for id in self.world.sim.user_ids() {
-            self.world.sim.update(&id, |user| user["first_name"] = "Old".into());
+        for id in self.fixture.sim.user_ids() {
+            self.fixture.sim.update(&id, |user| user["first_name"] = "Old".into());
         }
         let blocked = "SELECT count(*) FROM pg_stat_activity
             WHERE datname = current_database() AND application_name = 'one' AND wait_event_type = 'Lock'";
         eventually("it is in a transaction", async || {
-            self.world.db.number(blocked).await > 0
+            self.fixture.db.number(blocked).await > 0
         })
         .await;
         meanwhile(&mut self.replicas[0]);
@@ -308,8 +309,8 @@ async fn a_standby_replaces_a_leader_cut_off_within_a_message() {
     const CUT: &str = "Cut off here";
     let daemons = Replicas::three(60, &[]).await;
     daemons.leader().postgres.hold_after(CUT);
-    for id in daemons.world.sim.user_ids() {
-        daemons.world.sim.update(&id, |user| user["first_name"] = CUT.into());
+    for id in daemons.fixture.sim.user_ids() {
+        daemons.fixture.sim.update(&id, |user| user["first_name"] = CUT.into());
     }
     eventually("it is cut off", async || daemons.leader().postgres.is_holding()).await;
     daemons.change_users_again();
@@ -326,20 +327,20 @@ async fn only_the_leader_sends_requests_to_clerk() {
     let daemons = Replicas::three(30, &[("CLERK2PG_LEASE__TTL", "9s")]).await;
     let leader = &daemons.leader().process;
     leader.signal(Signal::STOP);
-    daemons.world.wait_until_answered().await;
-    let before = daemons.world.sim.requests();
+    daemons.fixture.wait_until_answered().await;
+    let before = daemons.fixture.sim.requests();
     let polls = "SELECT max(expires_at) FROM clerk.standbys";
-    let (mut seen, mut last) = (0, daemons.world.db.text(polls).await);
+    let (mut seen, mut last) = (0, daemons.fixture.db.text(polls).await);
     eventually("the standbys have polled twice", async || {
-        let now = daemons.world.db.text(polls).await;
+        let now = daemons.fixture.db.text(polls).await;
         seen += i32::from(std::mem::replace(&mut last, now.clone()) != now);
         seen >= 2
     })
     .await;
     assert_eq!(daemons.leading().await, Some(0), "the test was too slow");
-    assert_eq!(daemons.world.sim.requests(), before, "a standby asked Clerk");
+    assert_eq!(daemons.fixture.sim.requests(), before, "a standby asked Clerk");
     leader.signal(Signal::CONT);
-    daemons.world.sim.create_random();
+    daemons.fixture.sim.create_random();
     eventually("in sync", async || daemons.is_in_sync().await).await;
     assert_eq!(daemons.leading().await, Some(0));
     daemons.end().await;
@@ -350,11 +351,11 @@ async fn a_stopped_leader_hands_over_at_once() {
     let mut daemons = Replicas::three(30, &[LONG]).await;
     let leader = daemons.replicas.remove(0);
     let started = std::time::Instant::now();
-    assert_eq!(leader.process.stop(Signal::TERM).await.code, Some(0));
+    leader.process.stop(Signal::TERM).await.assert_exit(Exit::Ok);
     eventually("another leader", async || daemons.leading().await.is_some()).await;
     let took = started.elapsed();
     assert!(took < Duration::from_secs(20), "{took:?} with a lease of 30 s");
-    daemons.world.sim.create_random();
+    daemons.fixture.sim.create_random();
     eventually("in sync", async || daemons.is_in_sync().await).await;
     daemons.end().await;
 }
@@ -368,7 +369,7 @@ async fn a_leader_that_cannot_reach_clerk_hands_over() {
     })
     .await;
     assert_eq!(daemons.leader().process.count_in_log("syncs keep failing here"), 1);
-    daemons.world.sim.create_random();
+    daemons.fixture.sim.create_random();
     eventually("in sync", async || daemons.is_in_sync().await).await;
     daemons.replicas[0].clerk.open_again();
     daemons.wait_for_standbys(2).await;
@@ -377,14 +378,14 @@ async fn a_leader_that_cannot_reach_clerk_hands_over() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_standby_reports_that_it_stands_by() {
-    let world = World::new(10).await;
+    let fixture = Fixture::new(10).await;
     let listening = [ANY, LONG, NEVER, EVERY_SECOND];
-    let leader = MonitoredDaemon::new(world.start_daemon(&listening)).await;
+    let leader = MonitoredDaemon::new(fixture.start_daemon(&listening)).await;
     leader.wait_until_ready("in sync").await;
-    let standby = MonitoredDaemon::new(world.start_daemon(&listening)).await;
+    let standby = MonitoredDaemon::new(fixture.start_daemon(&listening)).await;
     standby.wait_until_ready("leads").await;
     let (status, says) = standby.probe("/readyz").await;
-    let name = world.db.text("SELECT holder FROM clerk.leader").await.unwrap();
+    let name = fixture.db.text("SELECT holder FROM clerk.leader").await.unwrap();
     assert_eq!((status, says), (200, format!("standing by: {name} leads")));
     for (watched, leads) in [(&leader, 1.0), (&standby, 0.0)] {
         let metrics = watched.metrics().await;
@@ -397,56 +398,56 @@ async fn a_standby_reports_that_it_stands_by() {
         page.contains("<h1>Standing by</h1>") && page.contains("another one stands by"),
         "{page}"
     );
-    let ran = world.run(&["status"]).await;
-    let waiting = world.db.text("SELECT holder FROM clerk.standbys").await.unwrap();
+    let ran = fixture.run(&["status"]).await;
+    let waiting = fixture.db.text("SELECT holder FROM clerk.standbys").await.unwrap();
     let expected = format!("{name} leads; {waiting} stands by");
     assert!(ran.stdout.lines().any(|line| line == expected), "{ran:#?}");
-    let json = world.run(&["status", "--format", "json"]).await.json();
+    let json = fixture.run(&["status", "--format", "json"]).await.json();
     assert_eq!(
         (&json["leader"], &json["standbys"]),
         (&name.into(), &serde_json::json!([waiting]))
     );
 
     // A single run syncs between two syncs of the leader.
-    world.sim.create_random();
-    let ran = world.once_with(&[LONG]).await;
-    assert_eq!(ran.code, Some(0), "{ran:#?}");
-    world.assert_in_sync().await;
+    fixture.sim.create_random();
+    let ran = fixture.once_with(&[LONG]).await;
+    ran.assert_exit(Exit::Ok);
+    fixture.assert_in_sync().await;
     for watched in [leader, standby] {
-        assert_eq!(watched.daemon.stop(Signal::TERM).await.code, Some(0));
+        watched.daemon.stop(Signal::TERM).await.assert_exit(Exit::Ok);
     }
-    world.assert_one_at_a_time().await;
+    fixture.assert_one_at_a_time().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_standby_that_cannot_see_the_leader_is_not_ready() {
-    let world = World::new(10).await;
-    let leader = world.start_incremental(&[LONG]).await;
-    let mut postgres = Proxy::open(upstream(&world.db.url));
-    let url = postgres.url(&world.db.url);
+    let fixture = Fixture::new(10).await;
+    let leader = fixture.start_incremental(&[LONG]).await;
+    let mut postgres = Proxy::open(upstream(&fixture.db.url));
+    let url = postgres.url(&fixture.db.url);
     let standby =
-        MonitoredDaemon::new(world.start_daemon(&[ANY, LEASE, NEVER, EVERY_SECOND, ("DATABASE_URL", &url)])).await;
+        MonitoredDaemon::new(fixture.start_daemon(&[ANY, LEASE, NEVER, EVERY_SECOND, ("DATABASE_URL", &url)])).await;
     standby.wait_until_ready("leads").await;
     postgres.refuse().await;
     standby.wait_until_not_ready("Postgres cannot be reached").await;
     postgres.open_again();
     standby.wait_until_ready("leads").await;
     for process in [leader, standby.daemon] {
-        assert_eq!(process.stop(Signal::TERM).await.code, Some(0));
+        process.stop(Signal::TERM).await.assert_exit(Exit::Ok);
     }
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_standby_with_a_wrong_key_fails_at_start() {
-    let world = World::new(10).await;
-    let leader = world.start_incremental(&[LONG]).await;
-    let ran = world
+    let fixture = Fixture::new(10).await;
+    let leader = fixture.start_incremental(&[LONG]).await;
+    let ran = fixture
         .start_daemon(&[("CLERK_SECRET_KEY", "sk_live_wrong")])
         .wait_for_exit()
         .await;
-    assert_eq!(ran.code, Some(1), "{ran:#?}");
+    ran.assert_exit(Exit::Failed);
     assert!(ran.stderr.contains("Clerk refused the secret key"), "{ran:#?}");
-    assert_eq!(leader.stop(Signal::TERM).await.code, Some(0));
+    leader.stop(Signal::TERM).await.assert_exit(Exit::Ok);
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -457,11 +458,11 @@ async fn a_reload_does_not_change_the_leader() {
         replica.process.wait_for_log("configuration reloaded").await;
     }
     daemons.wait_for_standbys(2).await;
-    daemons.world.sim.create_random();
+    daemons.fixture.sim.create_random();
     eventually("in sync", async || daemons.is_in_sync().await).await;
     assert_eq!(daemons.leading().await, Some(0));
     assert_eq!(
-        daemons.world.db.number("SELECT count(*) FROM public.takeovers").await,
+        daemons.fixture.db.number("SELECT count(*) FROM public.takeovers").await,
         0
     );
     daemons.end().await;

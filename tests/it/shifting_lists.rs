@@ -6,9 +6,10 @@ use rustix::process::Signal;
 
 use crate::support::{
     changes::{import, now, rename},
-    fixture::World,
+    fixture::Fixture,
     process::Process,
     proxy::{Proxy, upstream},
+    summary::Exit,
     summary::IncrementalTotals,
     wait::eventually,
 };
@@ -25,108 +26,108 @@ fn held_back(milliseconds: u64) -> Faults {
 }
 
 /// Changes many users in one moment, and lets a sync reach its fourth page.
-async fn begin_bulk(world: &World, daemon: &Process, name: &str, milliseconds: u64) -> i64 {
-    let ids = world.sim.user_ids();
-    let watermark = world.watermark().await;
+async fn begin_bulk(fixture: &Fixture, daemon: &Process, name: &str, milliseconds: u64) -> i64 {
+    let ids = fixture.sim.user_ids();
+    let watermark = fixture.watermark().await;
     let moment = now();
     let changes = || {
-        ids[..1300].iter().for_each(|id| rename(world, id, name, moment));
-        world.sim.set_faults(held_back(milliseconds));
+        ids[..1300].iter().for_each(|id| rename(fixture, id, name, moment));
+        fixture.sim.set_faults(held_back(milliseconds));
     };
-    world.while_frozen(&[daemon], changes).await;
+    fixture.while_frozen(&[daemon], changes).await;
     eventually("the fourth page is under way", async || {
-        world.sim.faults().rules[0].next == Some(0)
+        fixture.sim.faults().rules[0].next == Some(0)
     })
     .await;
     let mirrored = format!("SELECT count(*) FROM clerk.users WHERE first_name = '{name}'");
-    let some = world.db.number(&mirrored).await;
+    let some = fixture.db.number(&mirrored).await;
     assert!((1..1300).contains(&some), "{some} with three pages");
-    assert_eq!(world.watermark().await, watermark, "it moved before the last page");
+    assert_eq!(fixture.watermark().await, watermark, "it moved before the last page");
     moment
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_bulk_change_in_one_moment_causes_a_full_sync_that_moves_the_watermark() {
-    let world = World::new(1500).await;
-    let daemon = world.start_incremental(&[SLOW, LASTING]).await;
-    let moment = begin_bulk(&world, &daemon, "First", 1500).await;
-    world.wait_for_incremental_sync().await;
-    world.assert_in_sync().await;
+    let fixture = Fixture::new(1500).await;
+    let daemon = fixture.start_incremental(&[SLOW, LASTING]).await;
+    let moment = begin_bulk(&fixture, &daemon, "First", 1500).await;
+    fixture.wait_for_incremental_sync().await;
+    fixture.assert_in_sync().await;
     // More users than a page shows: their order is not known, and only a full sync is certain to
     // read all.
-    eventually("a full sync", async || world.runs("kind = 'full'").await == 2).await;
+    eventually("a full sync", async || fixture.runs("kind = 'full'").await == 2).await;
     eventually("syncs are short again", async || {
-        world.incremental_syncs().last().unwrap().path.contains("limit=20&")
+        fixture.incremental_syncs().last().unwrap().path.contains("limit=20&")
     })
     .await;
     assert_eq!(
-        world.incremental().await,
+        fixture.incremental().await,
         IncrementalTotals {
             updated: 1300,
             ..IncrementalTotals::default()
         }
     );
     // Clerk's time has whole seconds, and the watermark is not later.
-    let watermark = world.watermark().await;
+    let watermark = fixture.watermark().await;
     assert!(
         (moment - 1000..=moment).contains(&watermark),
         "{watermark} for {moment}"
     );
-    assert_eq!(world.runs("kind = 'full'").await, 2);
+    assert_eq!(fixture.runs("kind = 'full'").await, 2);
 
-    begin_bulk(&world, &daemon, "Second", 60_000).await;
+    begin_bulk(&fixture, &daemon, "Second", 60_000).await;
     daemon.kill().await;
-    world.sim.clear_faults();
-    let daemon = world.start_incremental(&[]).await;
-    world.wait_for_incremental_sync().await;
-    world.assert_in_sync().await;
-    assert!(world.watermark().await > watermark);
+    fixture.sim.clear_faults();
+    let daemon = fixture.start_incremental(&[]).await;
+    fixture.wait_for_incremental_sync().await;
+    fixture.assert_in_sync().await;
+    assert!(fixture.watermark().await > watermark);
     let events = "SELECT concat(count(*), ' ', min(events), ' ', max(events)) FROM
         (SELECT count(*) AS events FROM clerk.user_events WHERE type = 'user.updated' GROUP BY user_id) AS t";
-    assert_eq!(world.db.text(events).await.unwrap(), "1300 2 2");
-    assert_eq!(daemon.stop(Signal::TERM).await.code, Some(0));
+    assert_eq!(fixture.db.text(events).await.unwrap(), "1300 2 2");
+    daemon.stop(Signal::TERM).await.assert_exit(Exit::Ok);
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn users_that_move_between_two_pages_are_not_lost() {
-    let world = World::new(1500).await;
+    let fixture = Fixture::new(1500).await;
     // Without deletions, only incremental syncs bring the mirror in sync.
-    let daemon = world
+    let daemon = fixture
         .start_incremental(&[("CLERK2PG_DELETES__MODE", "keep"), SLOW, LASTING])
         .await;
-    let ids = world.sim.user_ids();
+    let ids = fixture.sim.user_ids();
     let moment = now();
     let changes = || {
         for (n, id) in (0..).zip(&ids[..1300]) {
-            rename(&world, id, "Changed", moment - n);
+            rename(&fixture, id, "Changed", moment - n);
         }
-        world
+        fixture
             .sim
             .set_faults(Rule::new(Effect::LatencyMs(200)).on([Endpoint::List]));
     };
-    world.while_frozen(&[&daemon], changes).await;
-    let answered = world.sim.log().len();
+    fixture.while_frozen(&[&daemon], changes).await;
+    let answered = fixture.sim.log().len();
     let (mut newest, mut oldest) = (ids[..1300].iter(), ids[..1300].iter().rev());
     let mut pages = 0;
-    let is_done = async || world.runs("kind = 'incremental' AND ended_at IS NOT NULL").await > 0;
+    let is_done = async || fixture.runs("kind = 'incremental' AND ended_at IS NOT NULL").await > 0;
     while !is_done().await {
         eventually("another page", async || {
-            world.sim.log().len() > answered + pages || is_done().await
+            fixture.sim.log().len() > answered + pages || is_done().await
         })
         .await;
-        pages = world.sim.log().len() - answered;
+        pages = fixture.sim.log().len() - answered;
         // More users leave the top than pages overlap, and others move there, so that all below
         // move up.
         for id in newest.by_ref().take(40) {
-            assert!(world.sim.delete(id), "the walk does not end");
+            assert!(fixture.sim.delete(id), "the walk does not end");
         }
         for id in oldest.by_ref().take(15) {
-            rename(&world, id, "Changed again", now());
+            rename(&fixture, id, "Changed again", now());
         }
     }
-    world.sim.clear_faults();
+    fixture.sim.clear_faults();
     let offset = |path: &str| path.rsplit_once("&offset=").unwrap().1.parse::<u64>().unwrap();
-    let offsets: Vec<u64> = world.sim.log()[answered..]
+    let offsets: Vec<u64> = fixture.sim.log()[answered..]
         .iter()
         .map(|page| offset(&page.path))
         .collect();
@@ -135,52 +136,52 @@ async fn users_that_move_between_two_pages_are_not_lost() {
         .filter(|pair| pair[1] > 0 && pair[1] < pair[0])
         .count();
     assert!(steps_back > 0, "nothing shifted: {offsets:?}");
-    world.wait_for_incremental_sync().await;
-    world.assert_one_full_sync().await;
-    assert_eq!(daemon.stop(Signal::TERM).await.code, Some(0));
+    fixture.wait_for_incremental_sync().await;
+    fixture.assert_one_full_sync().await;
+    daemon.stop(Signal::TERM).await.assert_exit(Exit::Ok);
 
-    let list = world.sim.user_ids().join("','");
-    world
+    let list = fixture.sim.user_ids().join("','");
+    fixture
         .db
         .execute(&format!("DELETE FROM clerk.users WHERE id NOT IN ('{list}')"))
         .await;
-    world.assert_in_sync().await;
+    fixture.assert_in_sync().await;
 }
 
 /// Changes users at a Clerk with another clock, long enough for incremental syncs to learn how far
 /// they must read.
-async fn check_clock(hours: i64, prepare: impl Fn(&World)) {
-    let world = World::new(60).await;
-    prepare(&world);
-    let clerk = Proxy::open(upstream(&world.sim.url()));
+async fn check_clock(hours: i64, prepare: impl Fn(&Fixture)) {
+    let fixture = Fixture::new(60).await;
+    prepare(&fixture);
+    let clerk = Proxy::open(upstream(&fixture.sim.url()));
     clerk.shift_clock(hours * 3600);
     let clock = || now() + hours * 3_600_000;
-    let ids = world.sim.user_ids();
-    let daemon = world
-        .start_incremental(&[("CLERK_API_URL", &clerk.url(&world.sim.url()))])
+    let ids = fixture.sim.user_ids();
+    let daemon = fixture
+        .start_incremental(&[("CLERK_API_URL", &clerk.url(&fixture.sim.url()))])
         .await;
     for (round, id) in ids.iter().enumerate().take(6) {
-        rename(&world, id, "Changed", clock());
-        import(&world, &format!("user_new{round}"), clock(), clock());
-        world.wait_for_incremental_sync().await;
-        world.assert_in_sync().await;
+        rename(&fixture, id, "Changed", clock());
+        import(&fixture, &format!("user_new{round}"), clock(), clock());
+        fixture.wait_for_incremental_sync().await;
+        fixture.assert_in_sync().await;
         if round == 0 {
-            prepare(&world);
+            prepare(&fixture);
         }
     }
-    world.assert_one_full_sync().await;
-    assert!((clock() - world.watermark().await).abs() < 30_000, "{hours} h");
+    fixture.assert_one_full_sync().await;
+    assert!((clock() - fixture.watermark().await).abs() < 30_000, "{hours} h");
     // Clerk's times have whole seconds, and the machine may be slow.
     let freshness = "SELECT (min(freshness_ms) >= 0 AND max(freshness_ms) < 8000)::int FROM clerk.sync_runs WHERE kind = 'incremental'";
-    assert_eq!(world.db.number(freshness).await, 1, "{hours} h");
-    assert_eq!(daemon.stop(Signal::TERM).await.code, Some(0));
+    assert_eq!(fixture.db.number(freshness).await, 1, "{hours} h");
+    daemon.stop(Signal::TERM).await.assert_exit(Exit::Ok);
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn different_clocks_lose_no_change() {
     // Each time is later than the one before, as an older document never replaces a newer one at
     // once.
-    let from_the_future = |world: &World| rename(world, &world.sim.user_ids()[50], "Early", 2 * now());
+    let from_the_future = |fixture: &Fixture| rename(fixture, &fixture.sim.user_ids()[50], "Early", 2 * now());
     tokio::join!(
         check_clock(-1, |_| ()),
         check_clock(1, |_| ()),
@@ -192,40 +193,40 @@ async fn different_clocks_lose_no_change() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_daemon_waits_while_a_single_run_syncs() {
     const STANDS_BY: &str = "another clerk2pg is syncing";
-    let world = World::new(1500).await;
-    let daemon = world
+    let fixture = Fixture::new(1500).await;
+    let daemon = fixture
         .start_incremental(&[LASTING, SLOW, ("RUST_LOG", "clerk2pg=debug")])
         .await;
-    world.wait_for_incremental_sync().await;
+    fixture.wait_for_incremental_sync().await;
     daemon.signal(Signal::STOP);
-    world.wait_until_answered().await;
-    for id in &world.sim.user_ids()[..1300] {
-        rename(&world, id, "Changed", now());
+    fixture.wait_until_answered().await;
+    for id in &fixture.sim.user_ids()[..1300] {
+        rename(&fixture, id, "Changed", now());
     }
     // After the newest change and the first page, it waits this long for another page.
-    world
+    fixture
         .sim
         .set_faults(Rule::new(Effect::LatencyMs(60_000)).on([Endpoint::List]).skip(2));
-    let at_work = world.start_full_sync(&[LASTING, SLOW]);
-    eventually("a page is written", async || world.last_event().await > 0).await;
+    let at_work = fixture.start_full_sync(&[LASTING, SLOW]);
+    eventually("a page is written", async || fixture.last_event().await > 0).await;
     daemon.signal(Signal::CONT);
     daemon.wait_for_log(STANDS_BY).await;
-    let (syncs, before) = (world.incremental_syncs().len(), daemon.count_in_log(STANDS_BY));
+    let (syncs, before) = (fixture.incremental_syncs().len(), daemon.count_in_log(STANDS_BY));
     eventually("it stands by", async || daemon.count_in_log(STANDS_BY) >= before + 3).await;
     assert_eq!(
-        world.incremental_syncs().len(),
+        fixture.incremental_syncs().len(),
         syncs,
         "a waiting daemon sent requests to Clerk"
     );
 
     // The single run is gone, and the daemon continues when its lease expires.
-    world.sim.clear_faults();
+    fixture.sim.clear_faults();
     at_work.kill().await;
-    world.wait_for_incremental_sync().await;
-    world.assert_in_sync().await;
-    world.assert_one_at_a_time().await;
+    fixture.wait_for_incremental_sync().await;
+    fixture.assert_in_sync().await;
+    fixture.assert_one_at_a_time().await;
     let twice = "SELECT count(*) FROM (SELECT FROM clerk.user_events GROUP BY user_id HAVING count(*) > 1) AS t";
-    assert_eq!(world.db.number(twice).await, 0);
+    assert_eq!(fixture.db.number(twice).await, 0);
     let ran = daemon.stop(Signal::TERM).await;
     assert!(
         !ran.stderr.contains("WARN") && !ran.stderr.contains("ERROR"),

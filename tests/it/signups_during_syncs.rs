@@ -6,10 +6,11 @@ use rustix::process::Signal;
 
 use crate::support::{
     changes::now,
-    fixture::World,
+    fixture::Fixture,
     http_server::{Server, answer},
     process::{EVERY_SECOND, NEVER},
     program::ProgramOutput,
+    summary::Exit,
     wait::eventually,
 };
 
@@ -96,20 +97,20 @@ fn pages(server: &Server) -> usize {
 }
 
 /// Runs a full sync of a server, and returns how many of the users before it are mirrored.
-async fn sync(server: &Server) -> (ProgramOutput, i64, World) {
-    let world = World::new(0).await;
-    let ran = world.once_with(&[("CLERK_API_URL", &server.url)]).await;
-    let old = world
+async fn sync(server: &Server) -> (ProgramOutput, i64, Fixture) {
+    let fixture = Fixture::new(0).await;
+    let ran = fixture.once_with(&[("CLERK_API_URL", &server.url)]).await;
+    let old = fixture
         .db
         .number("SELECT count(*) FROM clerk.users WHERE id LIKE 'user\\_old%'")
         .await;
-    (ran, old, world)
+    (ran, old, fixture)
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_walk_ends_although_a_user_signs_up_at_each_request() {
     let server = clerk(1_300, 0, true, |users, request, _, now| sign_up(users, 1, request, now)).await;
-    let (ran, old, world) = sync(&server).await;
+    let (ran, old, fixture) = sync(&server).await;
     assert_eq!((ran.code, old), (Some(0), 1_300), "{ran:#?}");
     assert!(
         pages(&server) <= 8,
@@ -119,15 +120,15 @@ async fn a_walk_ends_although_a_user_signs_up_at_each_request() {
     );
 
     // Incremental syncs mirror the users that signed up meanwhile, although more sign up.
-    let daemon = world.start_daemon(&[NEVER, EVERY_SECOND, ("CLERK_API_URL", server.url.as_str())]);
+    let daemon = fixture.start_daemon(&[NEVER, EVERY_SECOND, ("CLERK_API_URL", server.url.as_str())]);
     eventually("a full sync is over", async || {
-        world.runs("kind = 'full' AND ended_at IS NOT NULL").await == 2
+        fixture.runs("kind = 'full' AND ended_at IS NOT NULL").await == 2
     })
     .await;
     let met = server.requests().len() as i64;
     let new = format!("SELECT count(*) FROM clerk.users WHERE id LIKE 'user\\_new%' AND id < 'user_new{met:04}'");
-    eventually("they are in", async || world.db.number(&new).await == met).await;
-    assert_eq!(daemon.stop(Signal::TERM).await.code, Some(0));
+    eventually("they are in", async || fixture.db.number(&new).await == met).await;
+    daemon.stop(Signal::TERM).await.assert_exit(Exit::Ok);
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -136,11 +137,11 @@ async fn a_walk_ends_although_hundreds_are_imported_at_each_request() {
         sign_up(users, 600, request, now)
     })
     .await;
-    let (ran, old, world) = sync(&server).await;
+    let (ran, old, fixture) = sync(&server).await;
     assert_eq!((ran.code, old), (Some(0), 1_300), "{ran:#?}");
     assert!(pages(&server) <= 8, "{} pages", pages(&server));
     // The mirror has some of the new users, and the others do not count as missing.
-    let ran = world.once_with(&[("CLERK_API_URL", &server.url)]).await;
+    let ran = fixture.once_with(&[("CLERK_API_URL", &server.url)]).await;
     assert_eq!((ran.code, &ran.json()["deleted"]), (Some(0), &0.into()), "{ran:#?}");
     let by_id = server
         .requests()
@@ -195,8 +196,8 @@ async fn unreadable() -> Server {
 #[tokio::test(flavor = "multi_thread")]
 async fn an_unreadable_only_user_makes_a_sync_incomplete_and_not_endless() {
     for arguments in [&["--once", "--format", "json"][..], &["--dry-run", "--format", "json"]] {
-        let (server, world) = (unreadable().await, World::new(0).await);
-        let ran = world.run_with(arguments, &[("CLERK_API_URL", &server.url)]).await;
+        let (server, fixture) = (unreadable().await, Fixture::new(0).await);
+        let ran = fixture.run_with(arguments, &[("CLERK_API_URL", &server.url)]).await;
         assert_eq!(
             (ran.code, &ran.json()["outcome"]),
             (Some(1), &"incomplete".into()),
@@ -212,13 +213,13 @@ async fn an_unreadable_only_user_makes_a_sync_incomplete_and_not_endless() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn an_unreadable_only_user_does_not_keep_a_daemon_busy() {
-    let (server, world) = (unreadable().await, World::new(0).await);
-    let daemon = world.start_daemon(&[("CLERK_API_URL", &server.url)]);
+    let (server, fixture) = (unreadable().await, Fixture::new(0).await);
+    let daemon = fixture.start_daemon(&[("CLERK_API_URL", &server.url)]);
     let ended = "outcome = 'incomplete' AND ended_at IS NOT NULL";
-    eventually("two full syncs", async || world.runs(ended).await >= 2).await;
-    let (requests, syncs) = (server.requests().len() as i64, world.runs("true").await);
+    eventually("two full syncs", async || fixture.runs(ended).await >= 2).await;
+    let (requests, syncs) = (server.requests().len() as i64, fixture.runs("true").await);
     assert!(requests <= 60 * (syncs + 1), "{requests} requests in {syncs} syncs");
-    assert_eq!(daemon.stop(Signal::TERM).await.code, Some(0));
+    daemon.stop(Signal::TERM).await.assert_exit(Exit::Ok);
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -243,26 +244,26 @@ async fn an_endless_list_is_abandoned() {
         answer("200 OK", "", body.as_bytes())
     })
     .await;
-    let world = World::new(0).await;
-    let ran = world.once_with(&[("CLERK_API_URL", &server.url)]).await;
-    assert_eq!(ran.code, Some(1), "{ran:#?}");
+    let fixture = Fixture::new(0).await;
+    let ran = fixture.once_with(&[("CLERK_API_URL", &server.url)]).await;
+    ran.assert_exit(Exit::Failed);
     assert!(ran.stderr.contains("does not advance"), "{ran:#?}");
     assert!(server.requests().len() <= 300, "{} requests", server.requests().len());
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn inconclusive_batches_by_ids_are_abandoned() {
-    let world = crate::support::fixture::mirrored(400).await;
-    let gone = world.sim.user_ids();
-    gone[..150].iter().for_each(|id| assert!(world.sim.delete(id)));
-    let before = world.sim.requests();
+    let fixture = crate::support::fixture::mirrored(400).await;
+    let gone = fixture.sim.user_ids();
+    gone[..150].iter().for_each(|id| assert!(fixture.sim.delete(id)));
+    let before = fixture.sim.requests();
     let quirks = clerk_sim::Quirks {
         ignore_user_id: true,
         ..clerk_sim::Quirks::default()
     };
-    let ran = crate::support::faults::once_under(&world, quirks, &[]).await;
+    let ran = crate::support::faults::once_under(&fixture, quirks, &[]).await;
     assert_eq!((ran.code, &ran.json()["held"]), (Some(3), &150.into()), "{ran:#?}");
     // A few batches, and then each id alone, twice.
-    let requests = world.sim.requests() - before;
+    let requests = fixture.sim.requests() - before;
     assert!(requests <= 2 * 150 + 20, "{requests} requests");
 }

@@ -6,7 +6,7 @@ use std::{collections::BTreeSet, fs, path::Path};
 use clerk_sim::{Options, Sim};
 use rustix::process::Signal;
 
-use crate::support::{database::Database, fixture::World};
+use crate::support::{database::Database, fixture::Fixture, summary::Exit};
 
 const HOSTILE: &str = r#"x'"; DROP TABLE clerk.users CASCADE; --\"#;
 
@@ -19,9 +19,9 @@ async fn no_text_from_outside_is_executed() {
         ..Options::default()
     };
     let (db, sim) = tokio::join!(Database::new(), Sim::start(options));
-    let world = World { db, sim: sim.unwrap() };
+    let fixture = Fixture { db, sim: sim.unwrap() };
     let hostile = |id: &str| {
-        let mut document = world.sim.document(&world.sim.user_ids()[0]).unwrap();
+        let mut document = fixture.sim.document(&fixture.sim.user_ids()[0]).unwrap();
         document["id"] = id.into();
         for field in ["username", "first_name", "last_name", "external_id"] {
             document[field] = HOSTILE.into();
@@ -31,15 +31,15 @@ async fn no_text_from_outside_is_executed() {
         document
     };
     let odd = format!("user_{HOSTILE}");
-    world.sim.insert(hostile(&odd));
-    world.sim.insert(hostile("user_even"));
+    fixture.sim.insert(hostile(&odd));
+    fixture.sim.insert(hostile("user_even"));
     let environment = [("PGAPPNAME", HOSTILE), ("CLERK2PG_SCHEDULE__FULL", "* * * * * *")];
-    let daemon = world.start_daemon(&environment);
-    world.syncs(2).await;
-    world.age_rows().await;
-    world.assert_in_sync().await;
+    let daemon = fixture.start_daemon(&environment);
+    fixture.syncs(2).await;
+    fixture.age_rows().await;
+    fixture.assert_in_sync().await;
     let named = "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND application_name LIKE '%DROP TABLE%'";
-    assert!(world.db.number(named).await > 0);
+    assert!(fixture.db.number(named).await > 0);
 
     // Names of other programs, and their notifications.
     let quoted = HOSTILE.replace('\'', "''");
@@ -48,15 +48,15 @@ async fn no_text_from_outside_is_executed() {
         format!("SELECT pg_notify('clerk2pg', '{quoted}'), pg_notify('clerk2pg', 'user_{quoted}')"),
         format!("SELECT pg_notify('clerk_user_events', '{quoted}')"),
     ] {
-        world.db.execute(&sql).await;
+        fixture.db.execute(&sql).await;
     }
-    world.wait_for_next_sync().await;
-    world.sim.delete(&odd);
-    let approved = world.run(&["approve", HOSTILE]).await;
-    assert_eq!(approved.code, Some(1), "{approved:#?}");
-    world.wait_for_next_sync().await;
-    assert_eq!(world.run(&["status"]).await.code, Some(0));
-    assert_eq!(daemon.stop(Signal::TERM).await.code, Some(0));
+    fixture.wait_for_next_sync().await;
+    fixture.sim.delete(&odd);
+    let approved = fixture.run(&["approve", HOSTILE]).await;
+    approved.assert_exit(Exit::Failed);
+    fixture.wait_for_next_sync().await;
+    fixture.run(&["status"]).await.assert_exit(Exit::Ok);
+    daemon.stop(Signal::TERM).await.assert_exit(Exit::Ok);
 }
 
 /// Returns all Rust files of a folder with their names.

@@ -7,7 +7,7 @@ use clerk_sim::{Options, Sim};
 
 use crate::support::{
     database::{Database, connect},
-    fixture::{World, mirrored_ids},
+    fixture::{Fixture, mirrored_ids},
     summary::{Exit, changed},
 };
 
@@ -24,8 +24,8 @@ const WORDS: [&str; 9] = [
     "current transaction is aborted",
 ];
 
-async fn rejected_ids(world: &World) -> BTreeSet<String> {
-    let rows = world
+async fn rejected_ids(fixture: &Fixture) -> BTreeSet<String> {
+    let rows = fixture
         .db
         .client
         .query("SELECT user_id FROM clerk.rejected_users", &[])
@@ -33,24 +33,24 @@ async fn rejected_ids(world: &World) -> BTreeSet<String> {
     rows.unwrap().iter().map(|row| row.get(0)).collect()
 }
 
-async fn assert_rejected(world: &World, expected: &BTreeSet<String>) {
-    assert_eq!(rejected_ids(world).await, *expected, "others are rejected");
-    let all: BTreeSet<String> = world.sim.user_ids().into_iter().collect();
+async fn assert_rejected(fixture: &Fixture, expected: &BTreeSet<String>) {
+    assert_eq!(rejected_ids(fixture).await, *expected, "others are rejected");
+    let all: BTreeSet<String> = fixture.sim.user_ids().into_iter().collect();
     let good: BTreeSet<String> = all.difference(expected).cloned().collect();
-    assert_eq!(mirrored_ids(world).await, good, "others are in the mirror");
+    assert_eq!(mirrored_ids(fixture).await, good, "others are in the mirror");
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn error_words_in_user_data_reject_that_user_only() {
-    let world = World::new(30).await;
-    assert_eq!(world.run(&["migrate"]).await.code, Some(0));
+    let fixture = Fixture::new(30).await;
+    fixture.run(&["migrate"]).await.assert_exit(Exit::Ok);
     let index = "CREATE INDEX ON clerk.users (((unsafe_metadata->>'age')::int))";
-    world.db.execute(index).await;
-    let ids = world.sim.user_ids();
+    fixture.db.execute(index).await;
+    let ids = fixture.sim.user_ids();
     let mut expected = BTreeSet::new();
     let set_age = |id: &str, age: &str| {
         assert!(
-            world
+            fixture
                 .sim
                 .update(id, |user| user["unsafe_metadata"] = serde_json::json!({ "age": age }))
         );
@@ -60,22 +60,22 @@ async fn error_words_in_user_data_reject_that_user_only() {
         set_age(id, word);
         expected.insert(id.clone());
     }
-    world.once().await.assert(Exit::Ok, changed().created(21).rejected(9));
-    assert_rejected(&world, &expected).await;
+    fixture.once().await.assert(Exit::Ok, changed().created(21).rejected(9));
+    assert_rejected(&fixture, &expected).await;
     for (id, word) in ids.iter().skip(9).zip(WORDS) {
         set_age(id, word);
-        world.once().await;
+        fixture.once().await;
         let sql = format!("SELECT reason FROM clerk.rejected_users WHERE user_id = '{id}'");
-        let reason = world
+        let reason = fixture
             .db
             .text(&sql)
             .await
             .unwrap_or_else(|| panic!("{word:?} is not listed"));
         assert!(reason.contains("integer"), "{word:?}: {reason}");
         set_age(id, "30");
-        assert_eq!(world.once().await.code, Some(0));
+        fixture.once().await.assert_exit(Exit::Ok);
     }
-    assert_rejected(&world, &expected).await;
+    assert_rejected(&fixture, &expected).await;
 }
 
 /// A trigger that refuses each user whose first name is a SQLSTATE, with that SQLSTATE.
@@ -90,21 +90,24 @@ const REFUSING: &str = "
 
 #[tokio::test(flavor = "multi_thread")]
 async fn any_error_of_one_row_rejects_that_row_only() {
-    let world = World::new(30).await;
-    assert_eq!(world.run(&["migrate"]).await.code, Some(0));
-    world.db.execute(REFUSING).await;
+    let fixture = Fixture::new(30).await;
+    fixture.run(&["migrate"]).await.assert_exit(Exit::Ok);
+    fixture.db.execute(REFUSING).await;
     let codes = [
         "0A000", "21000", "22003", "22P02", "23502", "23505", "23514", "38000", "42501", "42703", "42883", "42P01",
         "3F000", "54000", "55000", "55P04", "P0001", "P0002", "XX000",
     ];
-    let ids = world.sim.user_ids();
+    let ids = fixture.sim.user_ids();
     let mut expected = BTreeSet::new();
     for (id, code) in ids.iter().zip(codes) {
-        assert!(world.sim.update(id, |user| user["first_name"] = code.into()));
+        assert!(fixture.sim.update(id, |user| user["first_name"] = code.into()));
         expected.insert(id.clone());
     }
-    world.once().await.assert(Exit::Ok, changed().created(11).rejected(19));
-    assert_rejected(&world, &expected).await;
+    fixture
+        .once()
+        .await
+        .assert(Exit::Ok, changed().created(11).rejected(19));
+    assert_rejected(&fixture, &expected).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -117,14 +120,14 @@ async fn a_missing_privilege_fails_the_sync() {
             ..Options::default()
         })
     );
-    let world = World { db, sim: sim.unwrap() };
-    let role = world
+    let fixture = Fixture { db, sim: sim.unwrap() };
+    let role = fixture
         .db
         .text("SELECT replace(current_database(), 'test', 'role')")
         .await
         .unwrap();
-    assert_eq!(world.once().await.code, Some(0));
-    world
+    fixture.once().await.assert_exit(Exit::Ok);
+    fixture
         .db
         .execute(&format!(
             "CREATE ROLE {role} LOGIN PASSWORD 'secret'; GRANT USAGE ON SCHEMA clerk TO {role};
@@ -133,27 +136,29 @@ async fn a_missing_privilege_fails_the_sync() {
         ))
         .await;
     let url = {
-        let (_, place) = world.db.url.split_once('@').unwrap();
+        let (_, place) = fixture.db.url.split_once('@').unwrap();
         format!("postgres://{role}:secret@{place}")
     };
     connect(&url).await;
-    let ids = world.sim.user_ids();
+    let ids = fixture.sim.user_ids();
     let environment = [("DATABASE_URL", url.as_str()), ("CLERK2PG_DATABASE__MIGRATE", "false")];
     let mut refused = Vec::new();
-    world.sim.update(&ids[0], |user| user["first_name"] = "Changed".into());
-    refused.push(world.once_with(&environment).await);
-    world
+    fixture
+        .sim
+        .update(&ids[0], |user| user["first_name"] = "Changed".into());
+    refused.push(fixture.once_with(&environment).await);
+    fixture
         .db
         .execute(&format!("GRANT UPDATE ON clerk.users TO {role}"))
         .await;
-    world.sim.delete(&ids[1]);
-    refused.push(world.once_with(&environment).await);
+    fixture.sim.delete(&ids[1]);
+    refused.push(fixture.once_with(&environment).await);
     for ran in refused {
-        assert_eq!(ran.code, Some(1), "{ran:#?}");
+        ran.assert_exit(Exit::Failed);
         assert!(ran.stderr.contains("the database role lacks a privilege"), "{ran:#?}");
     }
-    assert!(rejected_ids(&world).await.is_empty(), "nobody's data was to blame");
-    world
+    assert!(rejected_ids(&fixture).await.is_empty(), "nobody's data was to blame");
+    fixture
         .db
         .execute(&format!("DROP OWNED BY {role}; DROP ROLE {role}"))
         .await;

@@ -7,7 +7,7 @@ use crate::support::{
     authority::Authority,
     connecting::{assert_accepted, assert_refused, migrate, url},
     database::{Database, connect},
-    fixture::World,
+    fixture::Fixture,
     on_demand::{DEBUG, LISTENING},
     postgres::Postgres,
     process::{NEVER, Process},
@@ -223,28 +223,28 @@ async fn a_daemon_with_every_connection_encrypted() {
         ..Options::default()
     };
     let (db, sim) = tokio::join!(Database::on_server(server.admin()), Sim::start(options));
-    let world = World { db, sim: sim.unwrap() };
+    let fixture = Fixture { db, sim: sim.unwrap() };
     let ca = server.file("ca.pem", &server.authority.certificate);
     let address = |password: &str| {
-        let database = world.db.url.rsplit_once('/').unwrap().1;
+        let database = fixture.db.url.rsplit_once('/').unwrap().1;
         let place = format!("localhost:{}/{database}", server.port);
         format!("postgres://encrypted:{password}@{place}?sslmode=verify-full&sslrootcert={ca}")
     };
-    let ran = world.once_with(&[("DATABASE_URL", &address("hidden"))]).await;
+    let ran = fixture.once_with(&[("DATABASE_URL", &address("hidden"))]).await;
     ran.assert(Exit::Ok, changed().created(30));
 
     let passfile = server.file("pass", "*:*:*:*:hidden\n");
     let (url, config) = (address(""), server.file("config.toml", ""));
-    let mut command = world.command(&["--config", &config]);
+    let mut command = fixture.command(&["--config", &config]);
     command.envs([NEVER, DEBUG, ("CLERK2PG_SCHEDULE__INCREMENTAL", "")]);
     command.env("DATABASE_URL", &url).env("PGPASSFILE", &passfile);
     let daemon = Process::spawn(command);
     daemon.wait_for_log(LISTENING).await;
-    let id = world.sim.create_random();
-    world.notify(&id).await;
-    eventually("the user's row", async || world.has_user(&id).await).await;
+    let id = fixture.sim.create_random();
+    fixture.notify(&id).await;
+    eventually("the user's row", async || fixture.has_user(&id).await).await;
     let clear = "SELECT count(*) FROM pg_stat_activity JOIN pg_stat_ssl USING (pid) WHERE application_name = 'clerk2pg' AND NOT ssl";
-    assert_eq!(world.db.number(clear).await, 0);
+    assert_eq!(fixture.db.number(clear).await, 0);
 
     // An untrusted certificate is no outage that ends by itself. Open connections continue.
     server.file("ca.pem", &Authority::new("another").certificate);
@@ -252,13 +252,13 @@ async fn a_daemon_with_every_connection_encrypted() {
     daemon.wait_for_log("TLS with Postgres failed").await;
     server.file("ca.pem", &server.authority.certificate);
     // A new password is read without a restart.
-    world.db.execute("ALTER ROLE encrypted PASSWORD 'renewed'").await;
+    fixture.db.execute("ALTER ROLE encrypted PASSWORD 'renewed'").await;
     server.file("pass", "*:*:*:*:renewed\n");
-    world.sim.create_random();
+    fixture.sim.create_random();
     daemon.signal(Signal::HUP);
-    world.wait_for_next_sync().await;
+    fixture.wait_for_next_sync().await;
     let ran = daemon.stop(Signal::TERM).await;
-    assert_eq!(ran.code, Some(0), "{ran:#?}");
+    ran.assert_exit(Exit::Ok);
     assert!(
         !ran.stderr.contains("hidden") && !ran.stderr.contains("renewed"),
         "{ran:#?}"

@@ -4,7 +4,7 @@ use std::time::{Duration, Instant};
 
 use serde_json::Value;
 
-use crate::support::{fixture::World, program::ProgramOutput};
+use crate::support::{fixture::Fixture, program::ProgramOutput};
 
 pub const NAMES: [&str; 12] = [
     "configuration",
@@ -84,14 +84,14 @@ impl CheckReport {
 }
 
 /// Runs a check, and asserts that it writes nothing and prints no secret.
-pub async fn check_with(world: &World, environment: &[(&str, &str)]) -> CheckReport {
-    let before = world.db.snapshot().await;
+pub async fn check_with(fixture: &Fixture, environment: &[(&str, &str)]) -> CheckReport {
+    let before = fixture.db.snapshot().await;
     let started = Instant::now();
-    let ran = world.run_with(&["check", "--format", "json"], environment).await;
+    let ran = fixture.run_with(&["check", "--format", "json"], environment).await;
     assert!(started.elapsed() < Duration::from_secs(30), "{ran:#?}");
-    assert_eq!(world.db.snapshot().await, before, "{ran:#?}");
+    assert_eq!(fixture.db.snapshot().await, before, "{ran:#?}");
     let said = format!("{}{}", ran.stdout, ran.stderr);
-    for secret in [world.sim.secret_key(), "hidden"] {
+    for secret in [fixture.sim.secret_key(), "hidden"] {
         assert!(!said.contains(secret), "{ran:#?}");
     }
     CheckReport::new(ran)

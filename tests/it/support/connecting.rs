@@ -27,7 +27,7 @@ pub fn url(server: &Postgres, role: &str, parameters: &str) -> String {
 
 #[track_caller]
 pub fn assert_accepted(ran: &ProgramOutput) {
-    assert_eq!(ran.code, Some(0), "{ran:#?}");
+    ran.assert_exit(Exit::Ok);
     assert!(!ran.stderr.contains("WARN"), "{ran:#?}");
 }
 

@@ -2,7 +2,7 @@
 
 use serde_json::Value;
 
-use crate::support::fixture::World;
+use crate::support::fixture::Fixture;
 
 pub const INITIAL: (&str, &str) = ("CLERK2PG_EVENTS__INITIAL", "true");
 
@@ -23,7 +23,7 @@ pub struct Event {
     pub payload: Value,
 }
 
-impl World {
+impl Fixture {
     /// Returns all events after the id `after`, in order.
     pub async fn events(&self, after: i64) -> Vec<Event> {
         let sql =

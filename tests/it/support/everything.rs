@@ -3,17 +3,17 @@
 use rustix::process::Signal;
 
 use crate::support::{
-    fixture::World,
+    fixture::Fixture,
     process::{EVERY_SECOND, NEVER, Process},
     summary::{Exit, changed, held, planned},
     wait::eventually,
 };
 
 /// Runs each command and a daemon with this database URL.
-pub async fn do_everything(world: &World, url: &str, environment: &[(&str, &str)]) {
+pub async fn do_everything(fixture: &Fixture, url: &str, environment: &[(&str, &str)]) {
     let all = [environment, &[("DATABASE_URL", url)]].concat();
-    let once = async || world.run_with(&["--once", "--format", "json"], &all).await;
-    let db = &world.db;
+    let once = async || fixture.run_with(&["--once", "--format", "json"], &all).await;
+    let db = &fixture.db;
 
     once().await.assert(Exit::Ok, changed().created(60));
     // One user whom the application refuses, and old events.
@@ -24,11 +24,15 @@ pub async fn do_everything(world: &World, url: &str, environment: &[(&str, &str)
          VALUES ('user.created', 'user_old', now(), '{}', now() - interval '31 days')",
     )
     .await;
-    let ids = world.sim.user_ids();
-    world.sim.update(&ids[3], |user| user["first_name"] = "Unwanted".into());
-    world.sim.update(&ids[4], |user| user["first_name"] = "Changed".into());
-    world.sim.delete(&ids[5]);
-    world.sim.create_random();
+    let ids = fixture.sim.user_ids();
+    fixture
+        .sim
+        .update(&ids[3], |user| user["first_name"] = "Unwanted".into());
+    fixture
+        .sim
+        .update(&ids[4], |user| user["first_name"] = "Changed".into());
+    fixture.sim.delete(&ids[5]);
+    fixture.sim.create_random();
     once().await.assert(
         Exit::Ok,
         changed().created(1).updated(1).deleted(1).unchanged(57).rejected(1),
@@ -40,46 +44,46 @@ pub async fn do_everything(world: &World, url: &str, environment: &[(&str, &str)
         Some(expected),
         "the old one is pruned"
     );
-    world.sim.update(&ids[3], |user| user["first_name"] = "Wanted".into());
+    fixture.sim.update(&ids[3], |user| user["first_name"] = "Wanted".into());
     once().await.assert(Exit::Ok, changed().updated(1).unchanged(59));
 
     for id in &ids[10..25] {
-        world.sim.delete(id);
+        fixture.sim.delete(id);
     }
-    let plan = world.run_with(&["--dry-run", "--format", "json"], &all).await;
+    let plan = fixture.run_with(&["--dry-run", "--format", "json"], &all).await;
     plan.assert(Exit::Ok, planned().unchanged(45).held(15));
     let ran = once().await;
     ran.assert(Exit::Held, held(15).unchanged(45));
     let sum = ran.json()["plan"].as_str().unwrap().to_owned();
-    let status = world.run_with(&["status"], &all).await;
+    let status = fixture.run_with(&["status"], &all).await;
     assert!(
         status.stdout.contains(&format!("clerk2pg approve {sum}")),
         "{status:#?}"
     );
-    let approved = world.run_with(&["approve", &sum], &all).await;
-    assert_eq!(approved.code, Some(0), "{approved:#?}");
+    let approved = fixture.run_with(&["approve", &sum], &all).await;
+    approved.assert_exit(Exit::Ok);
     once().await.assert(Exit::Ok, changed().deleted(15).unchanged(45));
 
-    let daemon = Process::new(world.daemon(&[&all[..], &[NEVER, EVERY_SECOND]].concat()));
-    world.wait_until_mirrored().await;
-    world.sim.create_random();
-    world.sim.update_random();
-    world.sim.delete_random();
-    world.wait_until_mirrored().await;
-    let id = world.sim.create_random();
-    world.notify(&id).await;
-    eventually("the user's row", async || world.has_user(&id).await).await;
+    let daemon = Process::new(fixture.daemon(&[&all[..], &[NEVER, EVERY_SECOND]].concat()));
+    fixture.wait_until_mirrored().await;
+    fixture.sim.create_random();
+    fixture.sim.update_random();
+    fixture.sim.delete_random();
+    fixture.wait_until_mirrored().await;
+    let id = fixture.sim.create_random();
+    fixture.notify(&id).await;
+    eventually("the user's row", async || fixture.has_user(&id).await).await;
     let ran = daemon.stop(Signal::TERM).await;
-    assert_eq!(ran.code, Some(0), "{ran:#?}");
+    ran.assert_exit(Exit::Ok);
     assert!(
         !ran.stderr.contains("WARN") && !ran.stderr.contains("ERROR"),
         "{ran:#?}"
     );
-    assert_eq!(world.lease_holder().await, None);
-    world.assert_in_sync().await;
+    assert_eq!(fixture.lease_holder().await, None);
+    fixture.assert_in_sync().await;
 
     let marking = [&all[..], &[("CLERK2PG_DELETES__MODE", "mark")]].concat();
-    world.sim.delete_random();
-    let marked = world.run_with(&["--once", "--format", "json"], &marking).await;
+    fixture.sim.delete_random();
+    let marked = fixture.run_with(&["--once", "--format", "json"], &marking).await;
     marked.assert(Exit::Ok, changed().deleted(1).unchanged(45));
 }

@@ -3,24 +3,24 @@
 use clerk_sim::{Effect, Endpoint, ErrorAnswer, ErrorBody, Faults, Quirks, Rule};
 
 use crate::support::{
-    fixture::{World, mirrored_ids},
+    fixture::{Fixture, mirrored_ids},
     program::ProgramOutput,
     summary::{Exit, Summary},
 };
 
 /// Runs a full sync under faults. Asserts that no user that is still at Clerk leaves the mirror.
-pub async fn once_under(world: &World, faults: impl Into<Faults>, environment: &[(&str, &str)]) -> ProgramOutput {
-    world.sim.set_faults(faults);
-    let before = mirrored_ids(world).await;
+pub async fn once_under(fixture: &Fixture, faults: impl Into<Faults>, environment: &[(&str, &str)]) -> ProgramOutput {
+    fixture.sim.set_faults(faults);
+    let before = mirrored_ids(fixture).await;
     let mut all = vec![("CLERK2PG_CLERK__TIMEOUT", "500ms")];
     all.extend_from_slice(environment);
-    let ran = world.once_with(&all).await;
-    world.sim.clear_faults();
-    world.age_held().await;
-    let after = mirrored_ids(world).await;
+    let ran = fixture.once_with(&all).await;
+    fixture.sim.clear_faults();
+    fixture.age_held().await;
+    let after = mirrored_ids(fixture).await;
     let lost: Vec<_> = before
         .difference(&after)
-        .filter(|id| world.sim.document(id).is_some())
+        .filter(|id| fixture.sim.document(id).is_some())
         .collect();
     assert!(
         lost.is_empty(),
@@ -29,17 +29,17 @@ pub async fn once_under(world: &World, faults: impl Into<Faults>, environment: &
     ran
 }
 
-pub async fn check(name: &str, world: &World, faults: impl Into<Faults>, exit: Exit, expected: Summary) {
-    let ran = once_under(world, faults, &[]).await;
+pub async fn check(name: &str, fixture: &Fixture, faults: impl Into<Faults>, exit: Exit, expected: Summary) {
+    let ran = once_under(fixture, faults, &[]).await;
     ran.assert_named(name, exit, expected);
 }
 
 /// Returns faults with which the next sync loses Clerk when it looks for missing users: both counts
 /// around the walk are still answered.
-pub async fn unreachable_after_walk(world: &World) -> Faults {
-    let before = world.sim.log().len();
-    world.run(&["--dry-run"]).await;
-    let log = world.sim.log();
+pub async fn unreachable_after_walk(fixture: &Fixture) -> Faults {
+    let before = fixture.sim.log().len();
+    fixture.run(&["--dry-run"]).await;
+    let log = fixture.sim.log();
     let lists = log[before..]
         .iter()
         .filter(|request| request.path.starts_with("/v1/users?"))

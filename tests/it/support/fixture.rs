@@ -9,16 +9,17 @@ use crate::support::{
     compare::comparable,
     database::Database,
     program::{ProgramOutput, command},
+    summary::Exit,
     wait::PATIENCE,
 };
 
 /// What one test works with: a database and a simulated Clerk.
-pub struct World {
+pub struct Fixture {
     pub db: Database,
     pub sim: Sim,
 }
 
-impl World {
+impl Fixture {
     pub async fn new(users: usize) -> Self {
         Self::with(Options {
             users,
@@ -128,14 +129,14 @@ impl World {
 }
 
 /// Returns a fixture whose users are mirrored already.
-pub async fn mirrored(users: usize) -> World {
-    let world = World::new(users).await;
-    let ran = world.once().await;
-    assert_eq!(ran.code, Some(0), "{ran:#?}");
-    world.age_rows().await;
-    world
+pub async fn mirrored(users: usize) -> Fixture {
+    let fixture = Fixture::new(users).await;
+    let ran = fixture.once().await;
+    ran.assert_exit(Exit::Ok);
+    fixture.age_rows().await;
+    fixture
 }
 
-pub async fn mirrored_ids(world: &World) -> BTreeSet<String> {
-    world.db.documents().await.into_keys().collect()
+pub async fn mirrored_ids(fixture: &Fixture) -> BTreeSet<String> {
+    fixture.db.documents().await.into_keys().collect()
 }

@@ -1,7 +1,7 @@
 //! A daemon with an HTTP listener: its probes, its page and its metrics.
 
 use crate::support::{
-    fixture::World,
+    fixture::Fixture,
     http_client::{Answer, get},
     metrics::Metrics,
     process::Process,
@@ -27,9 +27,9 @@ impl MonitoredDaemon {
     }
 
     /// Starts a daemon that runs one full sync and then syncs only on request.
-    pub async fn start(world: &World, environment: &[(&str, &str)]) -> Self {
+    pub async fn start(fixture: &Fixture, environment: &[(&str, &str)]) -> Self {
         let obedient = [ANY, ("CLERK2PG_SCHEDULE__FULL", "")];
-        Self::new(world.start_daemon(&[&obedient, environment].concat())).await
+        Self::new(fixture.start_daemon(&[&obedient, environment].concat())).await
     }
 
     pub async fn get(&self, path: &str) -> Answer {

@@ -3,8 +3,9 @@
 use rustix::process::Signal;
 
 use crate::support::{
-    fixture::World,
+    fixture::Fixture,
     process::{NEVER, Process},
+    summary::Exit,
     wait::eventually,
 };
 
@@ -14,13 +15,13 @@ pub const DEBUG: (&str, &str) = ("CLERK2PG_LOG__LEVEL", "debug");
 pub const LISTENING: &str = "listening";
 
 /// Starts a daemon that has mirrored all users, listens, and syncs only on request.
-pub async fn start_on_demand(users: usize) -> (World, Process) {
-    let world = World::new(users).await;
-    let daemon = world.start_on_demand().await;
-    (world, daemon)
+pub async fn start_on_demand(users: usize) -> (Fixture, Process) {
+    let fixture = Fixture::new(users).await;
+    let daemon = fixture.start_on_demand().await;
+    (fixture, daemon)
 }
 
-impl World {
+impl Fixture {
     pub async fn start_on_demand(&self) -> Process {
         self.start_on_demand_with(&[]).await
     }
@@ -55,7 +56,7 @@ impl World {
 /// Stops a daemon, and asserts that it logged no warning and no error.
 pub async fn assert_clean_stop(daemon: Process) {
     let ran = daemon.stop(Signal::TERM).await;
-    assert_eq!(ran.code, Some(0), "{ran:#?}");
+    ran.assert_exit(Exit::Ok);
     assert!(
         !ran.stderr.contains("WARN") && !ran.stderr.contains("ERROR"),
         "{ran:#?}"

@@ -5,15 +5,16 @@ use std::collections::BTreeSet;
 use rustix::process::Signal;
 
 use crate::support::{
-    fixture::{World, mirrored_ids},
+    fixture::{Fixture, mirrored_ids},
     process::{EVERY_SECOND, NEVER, Process},
     program::ProgramOutput,
+    summary::Exit,
     wait::eventually,
 };
 
 /// A daemon whose first full sync is over.
 pub struct PollingDaemon {
-    pub world: World,
+    pub fixture: Fixture,
     pub daemon: Process,
     /// Requests until the first full sync was over.
     started_at_request: usize,
@@ -30,19 +31,19 @@ fn is_total(path: &str) -> bool {
 
 impl PollingDaemon {
     pub async fn new(users: usize, environment: &[(&str, &str)]) -> Self {
-        Self::in_world(World::new(users).await, environment).await
+        Self::with_fixture(Fixture::new(users).await, environment).await
     }
 
-    pub async fn in_world(world: World, environment: &[(&str, &str)]) -> Self {
-        let full_syncs = world.runs("kind = 'full' AND ended_at IS NOT NULL").await;
-        let daemon = world.start_daemon(&[&[NEVER, EVERY_SECOND], environment].concat());
+    pub async fn with_fixture(fixture: Fixture, environment: &[(&str, &str)]) -> Self {
+        let full_syncs = fixture.runs("kind = 'full' AND ended_at IS NOT NULL").await;
+        let daemon = fixture.start_daemon(&[&[NEVER, EVERY_SECOND], environment].concat());
         eventually("a full sync", async || {
-            world.runs("kind = 'full' AND ended_at IS NOT NULL").await > full_syncs
+            fixture.runs("kind = 'full' AND ended_at IS NOT NULL").await > full_syncs
         })
         .await;
-        world.age_rows().await;
+        fixture.age_rows().await;
         let mut polling = Self {
-            world,
+            fixture,
             daemon,
             started_at_request: 0,
         };
@@ -51,7 +52,7 @@ impl PollingDaemon {
     }
 
     fn paths(&self, from: usize) -> Vec<String> {
-        let log = self.world.sim.log();
+        let log = self.fixture.sim.log();
         assert!(log.len() < 10_000, "the log has forgotten the first requests");
         log[from..].iter().map(|request| request.path.clone()).collect()
     }
@@ -91,7 +92,7 @@ impl PollingDaemon {
         // A sync that is running may end first.
         self.sync_incrementally(1).await;
         let state = "SELECT concat_ws(' ', xmin, (SELECT count(*) FROM clerk.sync_runs)) FROM clerk.sync_state";
-        let before = (self.world.db.versions().await, self.world.db.text(state).await);
+        let before = (self.fixture.db.versions().await, self.fixture.db.text(state).await);
         let started_at_request = self.paths(0).len();
         self.sync_incrementally(3).await;
         let paths = self.paths(started_at_request);
@@ -100,13 +101,13 @@ impl PollingDaemon {
         assert_eq!(recent + totals, paths.len(), "{why}: {paths:#?}");
         // The first and the last sync may be seen in part only.
         assert!(recent.abs_diff(totals) <= 1, "{why}: {paths:#?}");
-        let after = (self.world.db.versions().await, self.world.db.text(state).await);
+        let after = (self.fixture.db.versions().await, self.fixture.db.text(state).await);
         assert!(before == after, "{why}: something was written: {}", self.daemon.log());
     }
 
     pub async fn is_mirrored(&self, id: &str) -> bool {
         let live = format!("SELECT count(*) FROM clerk.users WHERE id = '{id}' AND deleted_at IS NULL");
-        self.world.db.number(&live).await == 1
+        self.fixture.db.number(&live).await == 1
     }
 
     pub async fn wait_until_gone(&self, id: &str) {
@@ -123,7 +124,7 @@ impl PollingDaemon {
         for id in &ids {
             assert!(self.is_mirrored(id).await, "{id} is not in the mirror");
         }
-        assert!(ids.iter().all(|id| self.world.sim.delete(id)));
+        assert!(ids.iter().all(|id| self.fixture.sim.delete(id)));
         for id in ids {
             self.wait_until_gone(id).await;
         }
@@ -131,8 +132,8 @@ impl PollingDaemon {
 
     /// Returns the users that are at Clerk but not in the mirror.
     pub async fn not_mirrored(&self) -> BTreeSet<String> {
-        let mirror = mirrored_ids(&self.world).await;
-        let ids = self.world.sim.user_ids();
+        let mirror = mirrored_ids(&self.fixture).await;
+        let ids = self.fixture.sim.user_ids();
         ids.into_iter().filter(|id| !mirror.contains(id)).collect()
     }
 
@@ -140,25 +141,25 @@ impl PollingDaemon {
     pub async fn count_error(&self) -> i64 {
         let difference =
             "SELECT users - (SELECT count(*) FROM clerk.users WHERE deleted_at IS NULL) FROM clerk.sync_state";
-        self.world.db.number(difference).await
+        self.fixture.db.number(difference).await
     }
 
     pub async fn assert_counted(&self) {
         assert_eq!(self.count_error().await, 0, "{}", self.daemon.log());
     }
 
-    pub async fn stop(self) -> (World, ProgramOutput) {
+    pub async fn stop(self) -> (Fixture, ProgramOutput) {
         let ran = self.daemon.stop(Signal::TERM).await;
-        assert_eq!(ran.code, Some(0), "{ran:#?}");
-        self.world.assert_one_at_a_time().await;
-        (self.world, ran)
+        ran.assert_exit(Exit::Ok);
+        self.fixture.assert_one_at_a_time().await;
+        (self.fixture, ran)
     }
 
     /// Stops the daemon. Asserts that the mirror is in sync, that the stored number is right, and
     /// how many full syncs there were.
     pub async fn stop_in_sync(self, full_syncs: i64) {
         assert_eq!(
-            self.world.runs("kind = 'full'").await,
+            self.fixture.runs("kind = 'full'").await,
             full_syncs,
             "{}",
             self.daemon.log()
@@ -168,7 +169,7 @@ impl PollingDaemon {
 
     pub async fn stop_in_sync_after_any_full_sync(self) {
         self.sync_incrementally(1).await;
-        self.world.assert_in_sync().await;
+        self.fixture.assert_in_sync().await;
         self.assert_counted().await;
         self.stop().await;
     }

@@ -13,7 +13,7 @@ use tokio::{
 };
 
 use crate::support::{
-    fixture::World,
+    fixture::Fixture,
     program::ProgramOutput,
     wait::{PATIENCE, eventually},
 };
@@ -145,7 +145,7 @@ pub fn signal(child: &Child, signal: rustix::process::Signal) {
     rustix::process::kill_process(pid, signal).unwrap();
 }
 
-impl World {
+impl Fixture {
     /// Starts a daemon with a full sync every second and no incremental syncs.
     pub fn daemon(&self, environment: &[(&str, &str)]) -> Child {
         self.command(&[])

@@ -34,6 +34,11 @@ impl ProgramOutput {
         serde_json::from_str(&self.stdout).unwrap_or_else(|error| panic!("{error}: {self:?}"))
     }
 
+    #[track_caller]
+    pub fn assert_exit(&self, exit: Exit) {
+        assert_eq!(self.code, Some(exit as i32), "{exit:?} was expected of {self:#?}");
+    }
+
     pub fn summary(&self) -> Summary {
         serde_json::from_value(self.json()).unwrap_or_else(|error| panic!("{error}: {self:#?}"))
     }

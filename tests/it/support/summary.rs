@@ -1,6 +1,6 @@
 //! What a sync did, as a value that tests compare, and the program's exit codes.
 //!
-//! `world.once().await.assert(Exit::Held, held(15).created(2).unchanged(44))` names all that is not
+//! `fixture.once().await.assert(Exit::Held, held(15).created(2).unchanged(44))` names all that is not
 //! zero. Where another number is found, the message names its field.
 
 use serde::Deserialize;

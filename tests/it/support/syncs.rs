@@ -2,9 +2,9 @@
 
 use clerk_sim::Request;
 
-use crate::support::{compare::comparable, fixture::World, summary::IncrementalTotals, wait::eventually};
+use crate::support::{compare::comparable, fixture::Fixture, summary::IncrementalTotals, wait::eventually};
 
-impl World {
+impl Fixture {
     /// Returns the first request of each incremental sync so far that was answered.
     pub fn incremental_syncs(&self) -> Vec<Request> {
         let mut log = self.sim.log();
