@@ -168,7 +168,7 @@ async fn different_clocks_make_no_sync_incomplete() {
         (10, false),
     ] {
         let server = clerk(1_300, minutes * 60_000, has_date, between).await;
-        let (ran, old, _world) = sync(&server).await;
+        let (ran, old, _fixture) = sync(&server).await;
         assert_eq!(
             (ran.code, old),
             (Some(0), 1_300),
