@@ -55,12 +55,12 @@ fn plan_totals(out: &mut impl Write, report: &Report) -> io::Result<()> {
             number(report.unchanged),
         )?;
         if report.rejected > 0 {
-            writeln!(out, "{} cannot be stored.", users(report.rejected))?;
+            writeln!(out, "{} cannot be stored or deleted.", users(report.rejected))?;
         }
     } else if report.rejected > 0 {
         writeln!(
             out,
-            "{BOLD}No changes{BOLD:#}, but {YELLOW}{} cannot be stored{YELLOW:#}. All others are in sync with {} ({}).",
+            "{BOLD}No changes{BOLD:#}, but {YELLOW}{} cannot be stored or deleted{YELLOW:#}. All others are in sync with {} ({}).",
             users(report.rejected),
             report.instance,
             users(report.unchanged)

@@ -128,7 +128,7 @@ async fn a_sync_does_what_the_dry_run_before_it_printed() {
     assert_eq!(
         totals,
         format!(
-            "Plan: 1 to create, 2 to update, 2 to delete, 26 unchanged.\n1 user cannot be stored.\nChecksum of the deletions: {sum}\n"
+            "Plan: 1 to create, 2 to update, 2 to delete, 26 unchanged.\n1 user cannot be stored or deleted.\nChecksum of the deletions: {sum}\n"
         )
     );
     fixture

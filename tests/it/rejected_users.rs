@@ -114,7 +114,7 @@ async fn a_user_that_cannot_be_stored_is_listed_and_all_others_are_mirrored() {
     );
     let plan = fixture.run(&["--dry-run"]).await.stdout;
     assert!(
-        plan.contains("9 users cannot be stored.") && plan.contains(&format!("! {}", bad[0].1)),
+        plan.contains("9 users cannot be stored or deleted.") && plan.contains(&format!("! {}", bad[0].1)),
         "{plan}"
     );
 
