@@ -1,19 +1,20 @@
-# clerk2pg in an image without a shell, a package manager or root: the program, the C library and the authorities that the machine trusts.
+# An image of clerk2pg without a shell, a package manager or root. It contains the program, the C
+# library and the CA certificates.
 #
 #   docker build --tag clerk2pg .
-#   docker build --tag clerk-sim --target clerk-sim .    # the simulated Clerk, to try it without an account
+#   docker build --tag clerk-sim --target clerk-sim .    # the simulator, to try clerk2pg without an account
 
 FROM rust:1-bookworm AS build
 WORKDIR /source
 COPY . .
-# What is left out of the build's context is not in the crates that follow either.
-# Cargo goes by the times of files, and the cached folder outlives the checkout that filled it: a file that differs from the built one but is older, saved while
-# that build ran or in another checkout, would pass for built. So all files are new to it; what other crates were compiled to stays.
+# Cargo compares the times of files, and the cached target folder outlives the checkout that filled
+# it. A changed file that is older than the build, for example from another checkout, would count as
+# built. So all files get a new time. Compiled dependencies stay in the cache.
 RUN --mount=type=cache,target=/usr/local/cargo/registry --mount=type=cache,target=/source/target \
     find . -path ./target -prune -o -type f -exec touch {} + \
     && cargo build --release --locked --bin clerk2pg \
     && install -D target/release/clerk2pg /image/usr/bin/clerk2pg
-# The libraries that the program names, where it looks for them.
+# The libraries that the program links to, at the paths where it expects them.
 RUN ldd /image/usr/bin/clerk2pg | grep -o '/[^ ]*' | sort -u | xargs -I{} cp --dereference --parents {} /image \
     && install -D -m 644 /etc/ssl/certs/ca-certificates.crt /image/etc/ssl/certs/ca-certificates.crt \
     && install -D -m 644 config.toml /image/etc/clerk2pg/config.toml \
@@ -37,9 +38,9 @@ LABEL org.opencontainers.image.title="clerk2pg" \
       org.opencontainers.image.source="https://github.com/clerk2pg/clerk2pg" \
       org.opencontainers.image.licenses="MIT OR Apache-2.0"
 COPY --from=build /image /
-# By number, so that orchestrators see that it is not root.
+# A number, so that orchestrators can verify that it is not root.
 USER 65532:65532
 ENV CLERK2PG_LOG__FORMAT=json
-# It is healthy when it is in sync; a first import of very many users takes its time.
+# It is healthy when it is in sync. The first import of a large instance takes time.
 HEALTHCHECK --interval=10s --timeout=6s --start-period=10m --retries=3 CMD ["/usr/bin/clerk2pg", "health"]
 ENTRYPOINT ["/usr/bin/clerk2pg"]

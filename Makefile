@@ -1,43 +1,44 @@
-# DATABASE_URL set: that server is used, and none is started, but for the benchmark. CLERK_SECRET_KEY set: the demo mirrors the real Clerk.
+# With DATABASE_URL set, that server is used and none is started, except for the benchmarks.
+# With CLERK_SECRET_KEY set, the demo mirrors the real Clerk instance.
 
 .PHONY: help
-help: ## Say what there is
+help: ## List the targets
 	@sed -n 's/^\([a-z-]*\):.*## /make \1	/p' Makefile | expand -t 22
 
 .PHONY: run
-run: ## Mirror 10,000 simulated users into a private PostgreSQL, and follow their changes for 15 s
+run: ## Mirror 10,000 simulated users into a private PostgreSQL, and sync their changes for 15 s
 	@scripts/demo run
 
 .PHONY: up
-up: ## The same until Ctrl-C
+up: ## Do the same until Ctrl-C
 	@scripts/demo up
 
 .PHONY: psql
-psql: ## Look into the database of the last `make run` or `make up`
+psql: ## Open the database of the last `make run` or `make up` in psql; ARGS=… go to psql
 	@scripts/psql $(ARGS)
 
 .PHONY: test
-test: ## Run all tests against a private PostgreSQL; ARGS=… are cargo test's
+test: ## Run all tests against a private PostgreSQL; ARGS=… go to cargo test
 	@scripts/test $(ARGS)
 
 .PHONY: deb
-deb: ## Build the Debian package in target/debian; ARGS=… are cargo-deb's
+deb: ## Build the Debian package in target/debian; ARGS=… go to cargo-deb
 	@scripts/deb $(ARGS)
 
 .PHONY: test-systemd
-test-systemd: ## Prove the package and its units in a booted Debian (as root; ALLOW_SKIP=1 where that cannot be had)
+test-systemd: ## Test the package and its units in a booted Debian (as root; ALLOW_SKIP=1 skips it if that is impossible)
 	@scripts/test-systemd
 
 .PHONY: histories
-histories: ## Play random histories while everything breaks; HISTORIES=1..1000 chooses, HISTORIES=17 plays one again
+histories: ## Run random histories with random faults; HISTORIES=1..1000 runs these, HISTORIES=17 repeats one
 	@scripts/test --test history -- --nocapture
 
 .PHONY: soak
-soak: ## Break everything around the program for a long time while 200,000 users change; SOAK=30m is how long
+soak: ## Break everything around the program for a long time while 200,000 users change; SOAK=30m sets the time
 	@scripts/test --release --test soak -- --nocapture
 
 .PHONY: fuzz
-fuzz: ## Throw bytes at what reads Clerk's answers, for FUZZ=1m (needs a nightly toolchain and cargo-fuzz); ARGS=… are libFuzzer's
+fuzz: ## Fuzz the code that reads Clerk's answers; FUZZ=1m sets the time (needs nightly Rust and cargo-fuzz); ARGS=… go to libFuzzer
 	@scripts/fuzz $(ARGS)
 
 .PHONY: test-docker
@@ -45,11 +46,11 @@ test-docker: ## Build the images and run the compose files against a simulated C
 	@scripts/test-docker
 
 .PHONY: bench
-bench: ## Measure the mirror of a million users against the machine, Clerk's limit and other tools; benches/README.md says how
+bench: ## Measure the speed with a million users against the machine, Clerk's limit and other tools (benches/README.md)
 	@scripts/bench scale
 
 .PHONY: bench-freshness
-bench-freshness: ## Measure how fresh the mirror of a million users is and what that costs; benches/README.md says how
+bench-freshness: ## Measure how fresh the mirror of a million users is, and the cost (benches/README.md)
 	@scripts/bench freshness
 
 .PHONY: fmt
@@ -68,5 +69,5 @@ deny: ## Check dependencies: bans, licences, sources (needs cargo-deny)
 	cargo deny --locked check bans licenses sources
 
 .PHONY: clean
-clean: ## Stop private PostgreSQL clusters, and remove all that was built
+clean: ## Stop private PostgreSQL clusters, and remove all build output
 	@scripts/clean

@@ -1,16 +1,19 @@
 # shellcheck shell=bash
-# Sourced by the scripts here: messages, ending what was started, and a PostgreSQL server of one's own.
+# Shared by the scripts: messages, processes that end with the script, private PostgreSQL clusters.
 set -euo pipefail
 
-# At a terminal, take it from make: Ctrl-C then reaches this script alone, which decides what ends in which order and with which status;
-# make itself would call it an interrupt. bash does that where it is started with -m, and gives the terminal back at the end.
+# At a terminal, take the foreground from make. Then Ctrl-C reaches only this script, which ends its
+# processes in order and chooses the exit code; make would report an interrupt. bash does this when
+# it is started with -m, and gives the terminal back at the end.
 read -r _ _ _ _ group _ _ foreground _ </proc/$$/stat
 if [[ $group == "$foreground" && $- != *m* ]]; then
     exec bash -m "$0" "$@"
 fi
-# Elsewhere too, what is started in the background gets a process group, and can be ended with its children.
+# Without a terminal, too, each background process gets a process group, to be ended with its
+# children.
 set -m
-# Nobody could resume it: the shell waits for make, which is not stopped.
+# Ignore Ctrl-Z: the script could not be resumed, because the shell waits for make, which is not
+# stopped.
 trap '' TSTP
 
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
@@ -29,34 +32,35 @@ die() {
     exit 1
 }
 
-# Runs a program in the background; $! is its id. It ends when this script does, even when that is killed outright.
+# spawn PROGRAM ARGUMENT…: starts a program in the background; $! is its id. It ends with this
+# script, even if the script is killed.
 spawn() {
     setpriv --pdeathsig TERM "$@" </dev/null &
     started+=($!)
 }
 
-# Waits for a tenth of a second. The program sleep would have the terminal for that time, and take Ctrl-C with it.
+# Waits for a tenth of a second. The program sleep would be in the foreground, and would get Ctrl-C.
 tick() { read -rt 0.1 -u "$never" || true; }
 
-# gone PID SECONDS: waits for a process to end, for so long at most.
+# gone PID SECONDS: waits for a process to end. Fails if it still runs after this time.
 gone() {
     local pid=$1 tenths=$(($2 * 10)) state
-    # One that has ended is a zombie while bash is in a trap.
+    # An ended process is a zombie while bash is in a trap.
     while read -r state 2>/dev/null </proc/"$pid"/stat && [[ $state != *') Z '* ]]; do
         ((tenths-- > 0)) || return 1
         tick
     done
 }
 
-# Ends what was started, the last first and PostgreSQL at the very end.
+# Ends all processes, the last one first, and PostgreSQL at the end.
 finish() {
     trap '' INT TERM HUP PIPE
-    # bash would name every job that it sees ended by a signal.
+    # bash would print each job that a signal ended.
     exec 2>/dev/null
     local i pid
     for ((i = ${#started[@]} - 1; i >= 0; i--)); do
         pid=${started[i]}
-        # Cargo's compilers and tests are in its group.
+        # Compilers and tests are in the process group of cargo.
         kill -TERM -- "-$pid" 2>/dev/null || continue
         gone "$pid" 10 || kill -KILL -- "-$pid" 2>/dev/null || true
     done
@@ -69,7 +73,7 @@ trap finish EXIT
 trap 'exit 130' INT
 trap 'exit 143' TERM HUP PIPE
 
-# Sets pg_bin to the folder of the server programs.
+# Sets pg_bin to the folder of the server programs. Fails if there are none.
 find_postgres() {
     local candidates
     mapfile -t candidates < <(
@@ -86,17 +90,18 @@ find_postgres() {
     return 1
 }
 
-# install_package MISSING HINT SCRIPT: runs a script of apt-get's as root. Without root, or where it fails, says what is missing.
+# install_package MISSING HINT SCRIPT: runs a script with apt-get as root. If that is impossible or
+# fails, it dies with the message MISSING.
 install_package() {
     local missing=$1 hint=$2 script=$3 as_root=() log
     command -v apt-get >/dev/null || die "$missing" "$hint"
     if [[ $(id -u) != 0 ]]; then
         command -v sudo >/dev/null || die "$missing" "$hint"
         as_root=(sudo)
-        # Without a terminal there is nobody to type a password.
+        # Without a terminal, nobody can type a password.
         [[ -t 0 ]] || as_root=(sudo -n)
     fi
-    say "$missing: installing Debian's package${as_root[0]:+ with sudo}."
+    say "$missing: installing the Debian package${as_root[0]:+ with sudo}"
     log=$(mktemp)
     if ! "${as_root[@]}" sh -e -c "
         export DEBIAN_FRONTEND=noninteractive
@@ -105,17 +110,17 @@ install_package() {
         $script" >"$log" 2>&1 </dev/null; then
         tail -n 20 "$log" >&2
         rm -f "$log"
-        die "$missing, and the package cannot be installed" "$hint"
+        die "$missing, and cannot install the package" "$hint"
     fi
     rm -f "$log"
 }
 
 install_postgres() {
     local missing="no PostgreSQL server programs (postgres, initdb) found"
-    local hint="as root: apt-get install postgresql; or set DATABASE_URL to a server that runs already"
-    # The package would create and start a cluster on port 5432, which nobody asked for. The setting goes again, as later installations
-    # are the machine's own business.
-    # shellcheck disable=SC2016 # the shell that it is for expands it
+    local hint="as root, run apt-get install postgresql; or set DATABASE_URL to a running server"
+    # The package would create and start a cluster on port 5432. A setting prevents that. It is
+    # removed again, so that later installations behave as usual.
+    # shellcheck disable=SC2016 # the inner shell expands it
     install_package "$missing" "$hint" '
         setting=/etc/postgresql-common/createcluster.d/clerk2pg.conf
         trap "rm -f $setting" EXIT
@@ -126,7 +131,7 @@ install_postgres() {
     find_postgres || die "$missing, although the package postgresql is installed" "$hint"
 }
 
-# Sets pgbouncer to the program, which Debian has where not everybody's PATH leads.
+# Sets pgbouncer to the program. In Debian, its folder is not in the PATH of all users.
 find_pgbouncer() {
     for pgbouncer in "${CLERK2PG_PGBOUNCER:-}" "$(command -v pgbouncer || true)" /usr/sbin/pgbouncer; do
         if [[ -x $pgbouncer ]]; then return; fi
@@ -136,10 +141,10 @@ find_pgbouncer() {
 }
 
 install_pgbouncer() {
-    local missing="no PgBouncer found, which tests need"
-    local hint="as root: apt-get install pgbouncer; or set CLERK2PG_PGBOUNCER to the program"
-    # The package would start a service on port 6432, now and whenever the machine starts.
-    # shellcheck disable=SC2016 # the shell that it is for expands it
+    local missing="no PgBouncer found"
+    local hint="as root, run apt-get install pgbouncer; or set CLERK2PG_PGBOUNCER to the program"
+    # The package would start a service on port 6432, now and at each boot.
+    # shellcheck disable=SC2016 # the inner shell expands it
     install_package "$missing" "$hint" '
         policy=/usr/sbin/policy-rc.d
         if [ ! -e $policy ]; then
@@ -152,7 +157,8 @@ install_pgbouncer() {
     find_pgbouncer || die "$missing, although the package pgbouncer is installed" "$hint"
 }
 
-# Sets owner to what runs a command as the cluster's owner, who must be able to reach the folder of clusters.
+# Sets owner to the options of setpriv that run a command as the owner of the clusters, and makes
+# sure that the owner can reach their folder.
 own_clusters() {
     [[ -d $clusters ]] || rm -f "$clusters"
     mkdir -p "$clusters"
@@ -165,14 +171,14 @@ own_clusters() {
     owner_id=$(id -u "$user")
     owner=(--reuid="$owner_id" --regid="$(id -g "$user")" --init-groups)
     if ! setpriv "${owner[@]}" test -x "$(readlink -f "$clusters")"; then
-        # A checkout under /root, for one.
+        # For example, a checkout under /root.
         rm -rf "$clusters"
         ln -s "$(mktemp -d /var/tmp/clerk2pg-XXXXXX)" "$clusters"
         chmod 711 "$clusters/"
     fi
 }
 
-# create_cluster NAME
+# create_cluster NAME: creates a cluster with a random password.
 create_cluster() {
     local dir
     dir=$(readlink -f "$clusters")/$1
@@ -180,7 +186,7 @@ create_cluster() {
     mkdir -m 700 "$dir"
     (umask 077 && od -An -N12 -tx1 /dev/urandom | tr -d ' \n' >"$dir/password")
     chown -R "$owner_id" "$dir"
-    # From within the folder, as the current one may be closed to the owner.
+    # From within the folder, because the owner may not be allowed into the current one.
     cd "$dir"
     spawn "${owner[@]}" "$pg_bin/initdb" --pgdata="$dir/data" --username=postgres --pwfile="$dir/password" \
         --auth=scram-sha-256 --encoding=UTF8 --no-locale --no-sync >"$dir/log" 2>&1
@@ -191,12 +197,13 @@ create_cluster() {
     }
 }
 
-# serve NAME PORT [-c SETTING=VALUE]…: starts a cluster's server on that port; fails where it does not come up.
+# serve NAME PORT [-c SETTING=VALUE]…: starts the server of a cluster on a port. Fails if it does
+# not start.
 serve() {
     local dir port=$2
     dir=$(readlink -f "$clusters")/$1
     shift 2
-    # No socket: its path is limited to 107 bytes, and a checkout's may be longer.
+    # No socket: its path is limited to 107 bytes, and that of the checkout may be longer.
     (cd "$dir" && exec setpriv --pdeathsig INT "${owner[@]}" "$pg_bin/postgres" -D "$dir/data" -p "$port" \
         -c listen_addresses=127.0.0.1 -c unix_socket_directories= "$@") >"$dir/log" 2>&1 </dev/null &
     server_pid=$!
@@ -208,12 +215,14 @@ serve() {
     return 1
 }
 
-# start_cluster NAME [-c SETTING=VALUE]…: sets server to the address without a database's name.
+# start_cluster NAME [-c SETTING=VALUE]…: starts a cluster on a free port. Sets server to its
+# address, without the name of a database.
 start_cluster() {
     local name=$1 dir port
     dir=$(readlink -f "$clusters")/$name
     shift
-    # The port is taken rather than looked for: two at once cannot choose the same. Below the range that the system gives to clients.
+    # It tries random ports until one is free, so that two scripts cannot choose the same. The range
+    # is below the ports that the system gives to clients.
     for _ in {1..20}; do
         port=$((20000 + RANDOM % 12000))
         if serve "$name" "$port" "$@"; then
@@ -224,10 +233,10 @@ start_cluster() {
         grep -q 'Address already in use' "$dir/log" || break
     done
     cat "$dir/log" >&2
-    die "PostgreSQL does not start"
+    die "cannot start PostgreSQL"
 }
 
-# Clusters of scripts that were killed.
+# Removes clusters of scripts that were killed.
 remove_leftovers() {
     local dir
     for dir in "$clusters"/*-[0-9]*; do
@@ -235,8 +244,8 @@ remove_leftovers() {
     done
 }
 
-# Makes sure that clusters can be made: server programs, and a folder for them. Settings meant for other servers must not reach their
-# clients.
+# Prepares for clusters: installs the server programs, and creates a folder. Unsets libpq's
+# variables, which are meant for other servers.
 prepare_clusters() {
     unset "${!PG@}"
     find_postgres || install_postgres
@@ -244,27 +253,28 @@ prepare_clusters() {
     remove_leftovers
 }
 
-# Makes the demo's cluster this script's until it ends; fails where it is another's.
+# Locks the cluster of the demo until this script ends. Fails if another script has locked it.
 hold_demo() {
     local lock
     exec {lock}>"$clusters/demo.lock"
     flock --nonblock "$lock"
 }
 
-# start_sim PROGRAM OUTPUT OPTION…: starts the simulator on a free port, and sets CLERK_API_URL to its address.
+# start_sim PROGRAM OUTPUT OPTION…: starts the simulator on a free port, and sets CLERK_API_URL to
+# its address.
 start_sim() {
     local program=$1 output=$2
     shift 2
     spawn "$program" --port 0 "$@" >"$output"
     until grep -q listening "$output"; do
-        ! gone "${started[-1]}" 0 || die "the simulator does not start"
+        ! gone "${started[-1]}" 0 || die "cannot start the simulator"
         tick
     done
     CLERK_API_URL=$(sed -n 's/^clerk-sim listening on \([^ ]*\) .*/\1/p' "$output")
     export CLERK_API_URL
 }
 
-# sim METHOD PATH [BODY]: asks the simulator, without need of curl.
+# sim METHOD PATH [BODY]: sends a request to /_sim of the simulator, without curl.
 sim() {
     local address=${CLERK_API_URL#http://} body=${3:-} connection
     exec {connection}<>"/dev/tcp/${address%:*}/${address#*:}"

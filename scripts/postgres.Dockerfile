@@ -1,4 +1,4 @@
-# Stands in for the official image of PostgreSQL, as far as compose.yaml goes, where that cannot be pulled.
+# Replaces the official image of PostgreSQL for compose.yaml, if that image cannot be pulled.
 FROM debian:bookworm-slim
 RUN apt-get update && apt-get install --yes --no-install-recommends postgresql && rm -rf /var/lib/apt/lists/* /var/lib/postgresql/*
 ENV PATH=/usr/lib/postgresql/15/bin:$PATH PGDATA=/var/lib/postgresql/data

@@ -1,5 +1,5 @@
-//! A development instance. Its rate limit is a tenth of the usual one: an incremental sync every second
-//! needs almost the whole budget.
+//! A development instance. Its rate limit is a tenth of the usual one: an incremental sync every
+//! second needs almost the whole budget.
 
 use std::time::Duration;
 

@@ -1,8 +1,8 @@
 //! Measures how fresh the mirror is and what that costs at Clerk, in Postgres and on the machine.
 //!
 //! It runs the real binary against a million simulated users. `make bench-freshness` starts it;
-//! benches/README.md says how each figure is measured. It ends with a table. It fails if something does
-//! not work, but not if a figure is worse than wanted.
+//! benches/README.md says how each figure is measured. It ends with a table. It fails if something
+//! does not work, but not if a figure is worse than wanted.
 
 mod changes;
 mod daemon;

@@ -65,7 +65,8 @@ impl Options {
         self.stages.iter().any(|stage| *stage != Stage::Development)
     }
 
-    /// Seconds to measure an idle daemon: a whole number of incremental syncs at the default schedule.
+    /// Seconds to measure an idle daemon: a whole number of incremental syncs at the default
+    /// schedule.
     pub fn idle_seconds(&self) -> u64 {
         self.seconds.min(60).next_multiple_of(5)
     }

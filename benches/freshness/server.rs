@@ -78,8 +78,8 @@ impl Server {
         Ok(())
     }
 
-    /// The statements of the daemon since then, the most frequent first. `None` if the server does not
-    /// count them.
+    /// The statements of the daemon since then, the most frequent first. `None` if the server does
+    /// not count them.
     pub async fn statements(&self) -> Result<Option<Vec<Statement>>> {
         if !self.counts_statements {
             return Ok(None);
@@ -102,8 +102,8 @@ impl fmt::Display for Server {
 }
 
 impl Database {
-    /// Rows written so far in the tables of the database. The catalog is left out, because autovacuum
-    /// writes it at any time.
+    /// Rows written so far in the tables of the database. The catalog is left out, because
+    /// autovacuum writes it at any time.
     pub async fn rows_written(&self) -> Result<i64> {
         let sql = "SELECT coalesce(sum(n_tup_ins + n_tup_upd + n_tup_del), 0)::bigint
             FROM pg_stat_all_tables WHERE schemaname <> 'pg_catalog'";

@@ -43,8 +43,8 @@ pub async fn run(world: &World, options: &Options, table: &mut Table) -> Result<
     let (mut loads, mut copies) = (Vec::new(), Vec::new());
     for _ in 0..options.runs {
         loads.push(run_once(world).await?);
-        // Each database has other digests. psql writes and reads the file, because the server may not
-        // be allowed to.
+        // Each database has other digests. psql writes and reads the file, because the server may
+        // not be allowed to.
         psql(world, &format!("\\copy clerk.users TO '{}'", file.0.display())).await?;
         world.server().execute(DATABASE, "TRUNCATE clerk.users").await?;
         world.server().execute(DATABASE, "CHECKPOINT").await?;

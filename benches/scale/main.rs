@@ -1,8 +1,8 @@
 //! Measures how fast the mirror of a million users is made and compared.
 //!
-//! The limits of the machine and of Clerk, and other tools, are the measure. `make bench` starts it;
-//! benches/README.md says how each figure is measured. It ends with a table. It fails if something does
-//! not work, but not if a figure is worse than wanted.
+//! The limits of the machine and of Clerk, and other tools, are the measure. `make bench` starts
+//! it; benches/README.md says how each figure is measured. It ends with a table. It fails if
+//! something does not work, but not if a figure is worse than wanted.
 
 #[path = "../common/environment.rs"]
 mod environment;

@@ -1,4 +1,5 @@
-//! How many users a second a running simulator lists: walks them all with the cursor, on one connection or several at once.
+//! How many users a second a running simulator lists: walks them all with the cursor, on one
+//! connection or several at once.
 //!
 //! `cargo run --release -p clerk-sim --example throughput -- http://127.0.0.1:8787 8`
 
@@ -32,7 +33,8 @@ async fn get(connection: &mut BufReader<TcpStream>, path: &str) -> Result<Vec<u8
     Ok(body)
 }
 
-/// The ids of a page, by the text around them: reading every page as JSON would measure that instead.
+/// The ids of a page, by the text around them: reading every page as JSON would measure that
+/// instead.
 fn last_id(page: &[u8]) -> (usize, Option<String>) {
     let mark = b"{\"id\":\"user_";
     let starts: Vec<_> = page

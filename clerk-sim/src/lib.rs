@@ -1,8 +1,8 @@
 //! A simulator of the part of Clerk's Backend API that deals with users.
 //!
-//! It answers as Clerk does, as far as that is known, for up to a million generated users. On demand it
-//! answers as a server in trouble does. Comments and the README say what is documented by Clerk, what
-//! was observed, and what is a guess.
+//! It answers as Clerk does, as far as that is known, for up to a million generated users. On
+//! demand it answers as a server in trouble does. Comments and the README say what is documented by
+//! Clerk, what was observed, and what is a guess.
 //!
 //! ```
 //! # #[tokio::main]

@@ -11,8 +11,8 @@ use tokio::signal::unix::{SignalKind, signal};
 /// Simulates the users part of Clerk's Backend API on 127.0.0.1, with generated users and faults on
 /// demand.
 ///
-/// Prints one line when it listens. Ends with exit code 0 on SIGTERM and SIGINT. Faults, statistics and
-/// random changes are under /_sim.
+/// Prints one line when it listens. Ends with exit code 0 on SIGTERM and SIGINT. Faults, statistics
+/// and random changes are under /_sim.
 #[derive(Parser)]
 #[command(name = "clerk-sim", version)]
 struct Arguments {

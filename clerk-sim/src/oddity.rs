@@ -17,7 +17,8 @@ pub enum Oddity {
     UnsafeMetadataNull,
     /// `email_addresses` is `[{}]` (observed).
     EmptyEmailAddress,
-    /// A SAML account whose verification lacks a required key (observed: it broke whole pages in official SDKs).
+    /// A SAML account whose verification lacks a required key (observed: it broke whole pages in
+    /// official SDKs).
     SamlVerificationIncomplete,
     /// There is no `saml_accounts` key.
     SamlAccountsMissing,

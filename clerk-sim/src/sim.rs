@@ -93,7 +93,8 @@ impl Sim {
         self.state().read().len()
     }
 
-    /// The answer to `GET /v1/users/{id}`. `None` if there is no such user, or its bytes are not JSON.
+    /// The answer to `GET /v1/users/{id}`. `None` if there is no such user, or its bytes are not
+    /// JSON.
     pub fn document(&self, id: &str) -> Option<Value> {
         self.state().read().get(id)?.value(now())
     }
@@ -112,9 +113,8 @@ impl Sim {
     ///
     /// Nothing in it is checked or changed. A lock in it does not count down.
     ///
-    /// # Panics
-    /// If `id` is not a string or `created_at` is not in milliseconds. See [`Sim::insert_raw`] for such
-    /// users.
+    /// # Panics If `id` is not a string or `created_at` is not in milliseconds. See
+    /// [`Sim::insert_raw`] for such users.
     pub fn insert(&self, document: Value) -> String {
         let id = document
             .get("id")
@@ -146,8 +146,8 @@ impl Sim {
 
     /// Changes a user, and sets `updated_at` to now unless the closure changes it.
     ///
-    /// False if there is no such user, or its bytes are not JSON. The closure runs while the users are
-    /// locked: it must not use the simulator.
+    /// False if there is no such user, or its bytes are not JSON. The closure runs while the users
+    /// are locked: it must not use the simulator.
     pub fn update(&self, id: &str, change: impl FnOnce(&mut Value)) -> bool {
         edit(&mut self.state().write(), id, Touch::UpdatedAt, change)
     }

@@ -1,5 +1,6 @@
 #!/bin/sh
-# An application that has its users at Clerk and reads them from its own database: every two seconds it says how many there are, and who came last.
+# An example application that reads its users from its own database. Every two seconds it prints the
+# number of users and the newest one.
 set -eu
 DATABASE_URL=$(cat "$DATABASE_URL_FILE")
 while true; do

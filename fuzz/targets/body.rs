@@ -1,7 +1,8 @@
-//! Bodies of answers about users: any bytes. What is asserted is in `way.rs`, which the tests share.
+//! Fuzzes the bodies of answers about users with any bytes. `properties.rs`, which the tests share,
+//! has the assertions.
 
 #![no_main]
 
-mod way;
+mod properties;
 
-libfuzzer_sys::fuzz_target!(|bytes: &[u8]| way::go(bytes));
+libfuzzer_sys::fuzz_target!(|bytes: &[u8]| properties::check_body(bytes));

@@ -11,13 +11,13 @@ use proptest::prelude::*;
 use serde_json::value::RawValue;
 
 use crate::{
+    properties,
     support::{
         client::client_with,
         fixture::Fixture,
         http_server::{Server, answer},
         wait::eventually,
     },
-    way,
 };
 
 /// Returns the seeds of the fuzzing corpus.
@@ -39,7 +39,7 @@ fn every_fuzzing_seed_is_handled() {
     assert!(seeds.len() > 100, "{}", seeds.len());
     for (name, bytes) in seeds {
         println!("{name}");
-        way::go(&bytes);
+        properties::check_body(&bytes);
     }
 }
 
@@ -55,7 +55,7 @@ fn page(bytes: impl Into<Vec<u8>>) -> Result<Page, String> {
 /// why the page cannot be read.
 fn outcome(bytes: impl Into<Vec<u8>>) -> Result<Vec<String>, String> {
     let bytes = bytes.into();
-    way::go(&bytes);
+    properties::check_body(&bytes);
     let page = page(bytes)?;
     let outcome = |raw: &Raw| {
         let mangled = if raw.is_mangled { "mangled " } else { "" };
@@ -363,7 +363,7 @@ proptest! {
 
     #[test]
     fn any_bytes_are_handled(bytes in prop::collection::vec(any::<u8>(), 0..2_000)) {
-        way::go(&bytes);
+        properties::check_body(&bytes);
     }
 
     #[test]
@@ -402,7 +402,7 @@ proptest! {
         if let Some(end) = end {
             bytes.truncate(end.index(bytes.len() + 1));
         }
-        way::go(&bytes);
+        properties::check_body(&bytes);
     }
 }
 

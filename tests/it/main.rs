@@ -2,8 +2,8 @@
 //!
 //! `make test` provides the server in `DATABASE_URL`. Each test creates its own database there.
 
-#[path = "../../fuzz/targets/way.rs"]
-mod way;
+#[path = "../../fuzz/targets/properties.rs"]
+mod properties;
 
 #[allow(dead_code, reason = "the histories use other parts")]
 mod support;

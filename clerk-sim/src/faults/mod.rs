@@ -1,9 +1,9 @@
 //! Faults on demand: what can go wrong between Clerk and a client.
 //!
-//! There are two kinds. [`Quirks`] change what the answers say (a server that ignores cursors, a count
-//! that is wrong). [`Rule`]s happen to requests (an error, a stall, a dropped connection): they choose
-//! requests by endpoint, can let some pass first, can end by themselves, and can carry quirks for just
-//! those requests.
+//! There are two kinds. [`Quirks`] change what the answers say (a server that ignores cursors, a
+//! count that is wrong). [`Rule`]s happen to requests (an error, a stall, a dropped connection):
+//! they choose requests by endpoint, can let some pass first, can end by themselves, and can carry
+//! quirks for just those requests.
 
 mod quirks;
 mod rules;
@@ -20,8 +20,8 @@ pub use self::rules::{Effect, Endpoint, ErrorAnswer, ErrorBody, Rule};
 pub struct Faults {
     /// How all answers differ.
     pub quirks: Quirks,
-    /// What happens to some requests. Rules are tried in this order, up to the first that replaces or
-    /// breaks the answer.
+    /// What happens to some requests. Rules are tried in this order, up to the first that replaces
+    /// or breaks the answer.
     pub rules: Vec<Rule>,
 }
 

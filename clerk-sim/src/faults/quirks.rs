@@ -6,7 +6,8 @@ use serde::{Deserialize, Serialize};
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum DeletedCursor {
-    /// 404 `resource_not_found`. The default (a guess): Clerk gives this answer to unknown ids elsewhere.
+    /// 404 `resource_not_found`. The default (a guess): Clerk gives this answer to unknown ids
+    /// elsewhere.
     #[default]
     NotFound,
     /// 422 `form_param_value_invalid`.
@@ -81,8 +82,8 @@ pub struct Quirks {
     pub ignore_offset: bool,
     /// `order_by` is ignored: the order is always the default, newest first.
     pub ignore_order_by: bool,
-    /// `order_by` with a literal `+` is unknown: the order is ascending by `updated_at` (observed in
-    /// an emulator).
+    /// `order_by` with a literal `+` is unknown: the order is ascending by `updated_at` (observed
+    /// in an emulator).
     pub unknown_plus: bool,
     /// Lists are shuffled at each request.
     pub shuffle: Option<Shuffle>,
@@ -112,7 +113,8 @@ pub struct Quirks {
     pub upper_case_codes: bool,
     /// Times are in seconds (observed in emulators). Filters are still read as milliseconds.
     pub times_in_seconds: bool,
-    /// These users exist but are left out of lists, also of lists by `user_id`. Counts include them.
+    /// These users exist but are left out of lists, also of lists by `user_id`. Counts include
+    /// them.
     pub hidden_from_lists: Vec<String>,
     /// These users exist but are a 404 when read by id.
     pub not_found_by_id: Vec<String>,
@@ -120,8 +122,8 @@ pub struct Quirks {
     pub html_not_found: bool,
     /// Every request is a 401 `clerk_key_invalid`.
     pub unauthorized: bool,
-    /// Ban, unban, lock and unlock move `updated_at`. Whether they do at Clerk is not known. By default
-    /// they do not, which is the harder case for a client that asks for changes.
+    /// Ban, unban, lock and unlock move `updated_at`. Whether they do at Clerk is not known. By
+    /// default they do not, which is the harder case for a client that asks for changes.
     pub bans_move_updated_at: bool,
 }
 

@@ -37,7 +37,8 @@ pub struct Rule {
     /// The number of times that it then happens. Counts down; `None` is no limit.
     #[serde(default)]
     pub next: Option<u64>,
-    /// The probability for each of them, from 0 to 1. A request that is spared does not use up `next`.
+    /// The probability for each of them, from 0 to 1. A request that is spared does not use up
+    /// `next`.
     #[serde(default = "certain")]
     pub probability: f64,
     /// What happens to the request.

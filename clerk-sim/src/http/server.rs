@@ -47,8 +47,8 @@ pub(crate) async fn run(listener: TcpListener, state: Arc<State>, mut stop: watc
             Some(_) = connections.join_next() => {}
             accepted = listener.accept() => match accepted {
                 Ok((stream, _)) => {
-                    // Otherwise answers wait for acknowledgements. A socket that refuses this is about
-                    // to fail anyway.
+                    // Otherwise answers wait for acknowledgements. A socket that refuses this is
+                    // about to fail anyway.
                     let _ = stream.set_nodelay(true);
                     let state = state.clone();
                     connections.spawn(async move {

@@ -31,8 +31,8 @@ pub(crate) enum Condition {
 }
 
 impl Filter {
-    /// Reads the filters of a resource from a query string. Unknown parameters are ignored (observed
-    /// for `user_id[0]`, otherwise a guess).
+    /// Reads the filters of a resource from a query string. Unknown parameters are ignored
+    /// (observed for `user_id[0]`, otherwise a guess).
     pub(crate) fn read(resource: &'static Resource, parameters: &QueryString) -> Result<Self, Failure> {
         let mut filter = Self::default();
         for kind in resource.filters {

@@ -9,7 +9,8 @@ use super::resource::{Resource, SortKey};
 use crate::errors::Failure;
 use crate::faults::{Quirks, Shuffle};
 
-/// Objects per page if no limit is given (documented), or if it is more than `MAX_LIMIT` (observed).
+/// Objects per page if no limit is given (documented), or if it is more than `MAX_LIMIT`
+/// (observed).
 const DEFAULT_LIMIT: usize = 10;
 /// Objects per page at most (documented).
 const MAX_LIMIT: usize = 500;

@@ -1,8 +1,8 @@
 //! The one byte form in which documents are written.
 //!
-//! Generated documents are written from structs and edited ones from JSON values. Both must give the
-//! same bytes for the same content: otherwise an edit that changes nothing would look like a change to
-//! a reader that compares bytes.
+//! Generated documents are written from structs and edited ones from JSON values. Both must give
+//! the same bytes for the same content: otherwise an edit that changes nothing would look like a
+//! change to a reader that compares bytes.
 
 use serde_json::Value;
 

@@ -9,8 +9,8 @@ use super::canonical;
 use super::properties::Properties;
 use crate::oddity::Oddity;
 
-/// A stored object. It never changes in place: a change makes a new entry, so that replicas that lag
-/// can still show the old one.
+/// A stored object. It never changes in place: a change makes a new entry, so that replicas that
+/// lag can still show the old one.
 pub(crate) struct Entry {
     pub(crate) id: Box<str>,
     /// In Unix milliseconds, as is `updated_at`.
@@ -87,8 +87,8 @@ impl Entry {
 
     /// Appends the document as it is at the time `now`.
     ///
-    /// `lockout_expires_in_seconds` is the seconds that remain (documented). An expired lock shows as
-    /// `locked: false` with null seconds (a guess).
+    /// `lockout_expires_in_seconds` is the seconds that remain (documented). An expired lock shows
+    /// as `locked: false` with null seconds (a guess).
     pub(crate) fn write(&self, now: i64, out: &mut Vec<u8>) {
         let Some(lockout) = &self.lockout else {
             return out.extend_from_slice(&self.bytes);

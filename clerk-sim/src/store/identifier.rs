@@ -6,7 +6,7 @@ use super::properties::{Properties, Text};
 /// A kind of identifier.
 #[derive(Debug)]
 pub(crate) struct IdentifierKind {
-    /// The name, which tells the kinds apart.
+    /// The name, which is unique among the kinds.
     pub(crate) name: &'static str,
     /// Whether two identifiers that differ only in case are the same one.
     pub(crate) ignores_case: bool,

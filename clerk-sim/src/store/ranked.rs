@@ -1,9 +1,9 @@
 //! A sorted list that knows the rank of its members.
 //!
-//! A list needs "the 500 after this one", a count needs "how many between these two times", and both
-//! must stay fast at a million users. So this is a list of sorted blocks, where a rank is a binary
-//! search and a sum over block lengths. Written by hand: no order-statistic collection is maintained
-//! that also walks a range from both ends.
+//! A list needs "the 500 after this one", a count needs "how many between these two times", and
+//! both must stay fast at a million users. So this is a list of sorted blocks, where a rank is a
+//! binary search and a sum over block lengths. Written by hand: no order-statistic collection is
+//! maintained that also walks a range from both ends.
 
 use std::ops::Range;
 use std::sync::Arc;

@@ -113,8 +113,8 @@ pub(crate) fn update(state: &State) -> Option<String> {
             }
             40..75 => set("public_metadata", json!({"plan": plan, "revision": salt})),
             75..94 => set("first_name", name.into()),
-            // Activity does not move `updated_at` (observed). Neither do bans and locks here, which is
-            // the harder case.
+            // Activity does not move `updated_at` (observed). Neither do bans and locks here, which
+            // is the harder case.
             94..98 => set("last_active_at", now().into()),
             98 => set("banned", (salt % 2 == 0).into()),
             _ => {

@@ -17,8 +17,8 @@ use crate::store::entry::Entry;
 use crate::store::identifier::{Identifier, identifiers};
 use crate::store::{HashedEntries, Store};
 
-/// 2026-06-01T00:00:00Z in Unix milliseconds. All times of generated users are before it, so that the
-/// users stay the same from run to run.
+/// 2026-06-01T00:00:00Z in Unix milliseconds. All times of generated users are before it, so that
+/// the users stay the same from run to run.
 const EPOCH: i64 = 1_780_272_000_000;
 /// A day in milliseconds.
 const DAY: i64 = 24 * 60 * 60 * 1000;

@@ -95,7 +95,8 @@ impl Identifications {
         self.emails = (0..emails)
             .map(|index| email(profile, index, &self.external, rng))
             .collect();
-        // The primary address is often not the first, and its id may refer to no address (observed).
+        // The primary address is often not the first, and its id may refer to no address
+        // (observed).
         self.primary_email = match rng.random_range(0..100) {
             0..2 => Some(id("idn_", profile.created_at, rng)),
             2..4 => None,

@@ -70,7 +70,8 @@ fn big(rng: &mut impl Rng) -> Map<String, Value> {
     object(json!({"history": history, "deep": {"a": {"b": {"c": {"d": [[[[rng.random_range(0..9)]]]]}}}}}))
 }
 
-/// Numbers that a double cannot hold. A client that reads them as doubles writes other numbers back.
+/// Numbers that a double cannot hold. A client that reads them as doubles writes other numbers
+/// back.
 fn precise(rng: &mut impl Rng) -> Map<String, Value> {
     let number = |text: String| Number::from_str(&text).map_or(Value::Null, Value::Number);
     let balance = format!(

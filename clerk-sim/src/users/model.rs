@@ -1,7 +1,7 @@
 //! A user as Clerk's specification has it, for writing only.
 //!
-//! The fields are in the order of [`crate::store::canonical`]. `None` in a field that can be skipped is
-//! a missing key, where the specification allows that.
+//! The fields are in the order of [`crate::store::canonical`]. `None` in a field that can be
+//! skipped is a missing key, where the specification allows that.
 
 use serde::Serialize;
 use serde_json::{Map, Value};

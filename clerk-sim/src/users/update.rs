@@ -1,7 +1,7 @@
 //! Requests that change users.
 //!
-//! Parameters and their rules are documented. Guessed: the codes of errors for which Clerk names none,
-//! how long a lock lasts, and that an absent `Clerk-API-Version` means the newest.
+//! Parameters and their rules are documented. Guessed: the codes of errors for which Clerk names
+//! none, how long a lock lasts, and that an absent `Clerk-API-Version` means the newest.
 
 use serde_json::{Map, Value, json};
 
@@ -139,8 +139,8 @@ fn merge(old: &mut Value, new: &Value) {
 
 /// Updates a user.
 pub(crate) fn update(state: &State, id: &str, body: &[u8], version: Option<&str>) -> Result<(), Failure> {
-    // From 2026-05-12 on this endpoint refuses metadata (documented). That it replaced them before is
-    // a guess.
+    // From 2026-05-12 on this endpoint refuses metadata (documented). That it replaced them before
+    // is a guess.
     let mut accepted = PARAMETERS.to_vec();
     if matches!(version, Some("2025-04-10" | "2025-11-10")) {
         accepted.extend(METADATA);

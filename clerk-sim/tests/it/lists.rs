@@ -45,8 +45,8 @@ async fn a_walk_survives_changes_behind_and_ahead_of_it() {
         .chain([new])
         .collect();
     assert_eq!(rest, expected);
-    // With offsets the deletion moves a user across the page border, where no page shows it. Cursors
-    // exist for this reason.
+    // With offsets the deletion moves a user across the page border, where no page shows it.
+    // Cursors exist for this reason.
     let offset = clerk.list("order_by=created_at&limit=500&offset=50").await;
     assert_eq!(offset[0], ids[51]);
 }

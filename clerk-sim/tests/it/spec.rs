@@ -1,8 +1,8 @@
 //! Checks answers against Clerk's OpenAPI document, if there is a copy of it.
 //!
 //! The document is Clerk's and not part of this project. Its path is in `CLERK_OPENAPI`, or is
-//! `../shared/clerk/openapi-2026-05-12.yml` beside the repository. Without it these tests print that
-//! they are skipped, and pass.
+//! `../shared/clerk/openapi-2026-05-12.yml` beside the repository. Without it these tests print
+//! that they are skipped, and pass.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
@@ -132,7 +132,8 @@ async fn generated_users_are_valid_except_odd_ones_in_one_way() {
             let errors = errors(&user, document);
             assert!(!errors.is_empty(), "{oddity:?} should break the schema: {document:#}");
             for (path, what) in errors {
-                // A missing or unknown key is reported at the user itself, with the name of the key.
+                // A missing or unknown key is reported at the user itself, with the name of the
+                // key.
                 let is_meant =
                     path.starts_with(&format!("/{}", oddity.key())) || (path.is_empty() && what.contains(oddity.key()));
                 assert!(is_meant, "{oddity:?} breaks {path:?} as well: {what}");
@@ -241,7 +242,8 @@ async fn the_known_parameters_of_bodies_are_those_of_the_specification() {
     ] {
         let properties = spec.properties(template, &method.as_str().to_lowercase());
         for name in properties.keys() {
-            // No parameter takes an object within a list, so this shows only whether the name is known.
+            // No parameter takes an object within a list, so this shows only whether the name is
+            // known.
             let answer = clerk.write(method.clone(), &path, json!({name: [{}]})).await;
             assert_eq!(answer.code(), "form_param_value_invalid", "{method} {template}: {name}");
         }

@@ -1,5 +1,7 @@
-//! The way of a body from Clerk, as far as it needs neither network nor database: unpacked, split into users, hashed, decoded, compared, and
-//! put together again as Postgres would. Whatever the bytes are, they give users, rejected users or an error.
+//! Checks what must hold for the body of any answer.
+//!
+//! A body is unpacked, split into users, hashed, decoded, compared, and put together again as
+//! Postgres would, without network and database. Any bytes give users, rejected users or an error.
 
 use std::collections::HashSet;
 
@@ -18,11 +20,11 @@ use clerk2pg::{
 };
 use serde_json::Value as Json;
 
-/// No reason repeats what was sent.
-const LONGEST_REASON: usize = 300;
+/// Bytes of a reason. It is short, because it does not repeat the input.
+const MAX_REASON: usize = 300;
 
-/// Takes a body along, and panics where anything is not as promised.
-pub fn go(bytes: &[u8]) {
+/// Checks a body. Panics if something does not hold.
+pub fn check_body(bytes: &[u8]) {
     if bytes.starts_with(b"\x1f\x8b")
         && let Ok(bytes) = clerk::unpack(bytes, "users")
     {
@@ -40,41 +42,41 @@ fn read(bytes: &[u8]) {
     };
     for page in [Page::parse(body(), &key), Page::single(body(), &key)] {
         match page {
-            Ok(page) => check(&page, &key),
-            Err((_, why)) => assert!(why.len() < LONGEST_REASON, "{why}"),
+            Ok(page) => check_page(&page, &key),
+            Err((_, why)) => assert!(why.len() < MAX_REASON, "{why}"),
         }
     }
 }
 
-fn check(page: &Page, key: &DigestKey) {
+fn check_page(page: &Page, key: &DigestKey) {
     assert!(page.users().len() <= MAX_USERS);
     for raw in page.users() {
         check_user(page, raw, key);
     }
     let list = page.users().iter().map(|raw| Entry {
-        id: name(raw),
+        id: id_of(raw),
         created_at: raw.created_at,
         updated_at: raw.updated_at,
     });
     let _ = Walk::new().receive(&list.collect::<Vec<_>>());
     let changes = page.users().iter().map(|raw| recent::Entry {
-        id: name(raw),
+        id: id_of(raw),
         updated_at: raw.updated_at,
     });
     let _ = Recent::new(1_700_000_000_000, PAGE).receive(&changes.collect::<Vec<_>>());
 
-    // A mirror of the very page has nothing to do.
-    let mut met = HashSet::new();
-    let users: Vec<_> = page.users().iter().filter(|raw| met.insert(name(raw))).collect();
+    // Compared with a mirror that has this page, nothing changes.
+    let mut seen = HashSet::new();
+    let users: Vec<_> = page.users().iter().filter(|raw| seen.insert(id_of(raw))).collect();
     let fetched: Vec<_> = users
         .iter()
         .map(|raw| Fetched {
-            id: name(raw),
+            id: id_of(raw),
             digest: raw.digest,
         })
         .collect();
     let known = |raw: &&Raw| Known {
-        id: name(raw).to_owned(),
+        id: id_of(raw).to_owned(),
         created_at: raw.created_at.unwrap_or_default(),
         digest: raw.digest,
         deleted: false,
@@ -85,7 +87,7 @@ fn check(page: &Page, key: &DigestKey) {
     assert!(comparison.missing.is_empty());
 }
 
-fn name(raw: &Raw) -> &str {
+fn id_of(raw: &Raw) -> &str {
     raw.id.as_deref().unwrap_or("(no id)")
 }
 
@@ -93,7 +95,7 @@ fn check_user(page: &Page, raw: &Raw, key: &DigestKey) {
     let document = page.document(raw);
     assert_eq!(raw.digest, Digest::of(key, document.as_bytes()));
     assert!(!raw.is_mangled || document.contains(char::REPLACEMENT_CHARACTER));
-    // What is rejected is kept as text.
+    // A rejected document is kept as text.
     assert!(!Rejected::kept(document).contains('\0'));
     assert!(
         raw.id
@@ -103,7 +105,7 @@ fn check_user(page: &Page, raw: &Raw, key: &DigestKey) {
     let user = match decode(&USERS, document) {
         Ok(user) => user,
         Err(rejection) => {
-            assert!(rejection.reason.len() < LONGEST_REASON, "{rejection}");
+            assert!(rejection.reason.len() < MAX_REASON, "{rejection}");
             return;
         }
     };
@@ -115,30 +117,30 @@ fn check_user(page: &Page, raw: &Raw, key: &DigestKey) {
     let stored = stored(&user);
     let again = decode_stored(&USERS, &stored).unwrap();
     assert_eq!((&again.id, again.created_at), (&user.id, user.created_at));
-    // What had to be stored as its text derives nothing any more, or something else.
+    // A value that is stored as its text derives nothing, or something else.
     if user.unexpected.is_empty() {
         assert_eq!(again.derived, user.derived);
     }
     assert!(
         user.storable
             .as_deref()
-            .is_none_or(|document| !holds_escaped_nul(document))
+            .is_none_or(|document| !contains_escaped_nul(document))
     );
     for (old, new) in [(&user, &user), (&user, &again), (&again, &user)] {
         assert_eq!(old.change(new), Change::Refresh);
     }
     let kept = serde_json::from_str(&stored);
-    assert!(kept.as_ref().is_ok_and(|kept| !holds_nul(kept)) || nests_too_deep(&stored));
-    // Half of a surrogate pair is no text to this parser.
-    if let (Ok(came), Ok(kept)) = (serde_json::from_str(document), kept) {
-        assert_same(&came, &kept);
+    assert!(kept.as_ref().is_ok_and(|kept| !contains_nul(kept)) || nests_too_deep(&stored));
+    // This parser refuses half of a surrogate pair.
+    if let (Ok(original), Ok(kept)) = (serde_json::from_str(document), kept) {
+        assert_same(&original, &kept);
     }
     for derived in &user.derived {
         assert!(!matches!(derived, FieldValue::Text(text) if text.contains('\0')));
     }
 }
 
-/// The document as it is put together again from its columns.
+/// The document, put together again from its columns.
 fn stored(user: &Record<'_>) -> String {
     let mut pairs = Vec::new();
     for (field, value) in USERS.fields.iter().zip(&user.values) {
@@ -149,7 +151,7 @@ fn stored(user: &Record<'_>) -> String {
             FieldValue::Bool(value) => value.to_string(),
             FieldValue::Int(number) | FieldValue::Time(number) => number.to_string(),
             FieldValue::Json(json) => (*json).to_owned(),
-            // Stands in `extra`.
+            // It is in `extra`.
             FieldValue::Unexpected(_) => continue,
         };
         pairs.push(format!("\"{}\":{value}", field.name));
@@ -162,47 +164,51 @@ fn stored(user: &Record<'_>) -> String {
     format!("{{{}}}", pairs.join(","))
 }
 
-/// Key for key, the kept document is the one that came, but for the times and for what no `jsonb` can hold.
-fn assert_same(came: &Json, kept: &Json) {
-    let (came, kept) = (came.as_object().unwrap(), kept.as_object().unwrap());
-    let spelled = |key: &String| key.replace('\0', r"\u0000");
-    // Keys that only differ in how U+0000 is written become one.
-    if came.len() != kept.len() {
-        assert!(came.keys().any(|key| key.contains('\0')));
+/// Asserts that the kept document has the same keys and values as the original one.
+///
+/// Times and what `jsonb` cannot hold may differ.
+fn assert_same(original: &Json, kept: &Json) {
+    let (original, kept) = (original.as_object().unwrap(), kept.as_object().unwrap());
+    let stored_key = |key: &String| key.replace('\0', r"\u0000");
+    // Keys that differ only in how U+0000 is written become one.
+    if original.len() != kept.len() {
+        assert!(original.keys().any(|key| key.contains('\0')));
         return;
     }
-    for (key, came) in came {
-        let kept = &kept[&spelled(key)];
+    for (key, original) in original {
+        let kept = &kept[&stored_key(key)];
         let kind = USERS
             .fields
             .iter()
             .find(|field| field.name == key)
             .map(|field| field.kind);
-        let is_time =
-            kind == Some(FieldKind::Time) && time(&came.to_string()).is_some_and(|time| kept.as_i64() == Some(time));
+        let is_time = kind == Some(FieldKind::Time)
+            && time(&original.to_string()).is_some_and(|time| kept.as_i64() == Some(time));
         let is_whole = kind == Some(FieldKind::Int) && kept.as_i64().is_some();
         let as_text = || kept.as_str().and_then(|text| serde_json::from_str::<Json>(text).ok());
         assert!(
-            is_time || is_whole || came == kept || as_text().as_ref() == Some(came),
-            "{key}: {came} became {kept}"
+            is_time || is_whole || original == kept || as_text().as_ref() == Some(original),
+            "{key}: {original} beoriginal {kept}"
         );
     }
 }
 
-fn holds_escaped_nul(document: &str) -> bool {
-    serde_json::from_str(document).is_ok_and(|document| holds_nul(&document))
+fn contains_escaped_nul(document: &str) -> bool {
+    serde_json::from_str(document).is_ok_and(|document| contains_nul(&document))
 }
 
-/// Whether this parser may have given up, which goes 128 levels deep.
+/// Whether the document may be too deep for this parser, which reads 128 levels.
 fn nests_too_deep(document: &str) -> bool {
     document.matches(['[', '{']).count() >= 128
 }
 
-fn holds_nul(json: &Json) -> bool {
+fn contains_nul(json: &Json) -> bool {
     match json {
         Json::String(text) => text.contains('\0'),
-        Json::Array(list) => list.iter().any(holds_nul),
-        Json::Object(object) => object.iter().any(|(key, value)| key.contains('\0') || holds_nul(value)),
+        Json::Array(list) => list.iter().any(contains_nul),
+        Json::Object(object) => object
+            .iter()
+            .any(|(key, value)| key.contains('\0') || contains_nul(value)),
         _ => false,
     }
 }
