@@ -9,13 +9,15 @@ use clerk2pg::{
     clerk::{self, Body, MAX_BODY, MAX_USERS, Page, Raw},
     mirror::Rejected,
     reconcile::{
+        ListEntry,
         diff::{Fetched, Known, compare},
-        recent::{self, Recent},
-        walk::{Entry, PAGE, Range, Walk},
+        range::Range,
+        recent::RecentWalk,
+        walk::Walk,
     },
     resource::{
-        Change, Digest, DigestKey, FieldKind, FieldValue, MAX_DOCUMENT, MAX_ID, Record, USERS, decode, decode_stored,
-        time,
+        Change, Digest, DigestKey, FieldKind, FieldValue, MAX_DOCUMENT, MAX_ID, MAX_PAGE, Record, USERS, decode,
+        decode_stored, time,
     },
 };
 use serde_json::Value as Json;
@@ -53,17 +55,14 @@ fn check_page(page: &Page, key: &DigestKey) {
     for raw in page.users() {
         check_user(page, raw, key);
     }
-    let list = page.users().iter().map(|raw| Entry {
+    let entries = page.users().iter().map(|raw| ListEntry {
         id: id_of(raw),
         created_at: raw.created_at,
         updated_at: raw.updated_at,
     });
-    let _ = Walk::new().receive(&list.collect::<Vec<_>>());
-    let changes = page.users().iter().map(|raw| recent::Entry {
-        id: id_of(raw),
-        updated_at: raw.updated_at,
-    });
-    let _ = Recent::new(1_700_000_000_000, PAGE).receive(&changes.collect::<Vec<_>>());
+    let entries: Vec<_> = entries.collect();
+    let _ = Walk::new().receive(&entries);
+    let _ = RecentWalk::new(1_700_000_000_000, MAX_PAGE).receive(&entries);
 
     // Compared with a mirror that has this page, nothing changes.
     let mut seen = HashSet::new();

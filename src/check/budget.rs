@@ -6,7 +6,7 @@ use super::finding::Finding;
 use crate::{
     humanize::{age, number},
     mirror::SyncKind,
-    reconcile::walk::PAGE,
+    resource::MAX_PAGE,
     schedule::Timetable,
 };
 
@@ -31,7 +31,7 @@ pub(super) fn check_budget(
     let mut message = format!("{} requests a second", short(per_second));
     let mut too_much = Vec::new();
     if let Some(users) = users {
-        let requests = users.div_ceil(u64::from(PAGE)) + EXTRA_REQUESTS;
+        let requests = users.div_ceil(u64::from(MAX_PAGE)) + EXTRA_REQUESTS;
         let takes = seconds(requests as f64 / per_second);
         message += &format!(
             "; a full sync of {} users sends about {}, in {}",

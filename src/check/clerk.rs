@@ -12,7 +12,10 @@ use crate::{
     clerk::{Client, Instance, Page},
     failure::{Cause, Failure},
     humanize::number,
-    reconcile::walk::{Query, Range, Walk},
+    reconcile::{
+        range::Range,
+        walk::{ListQuery, Walk},
+    },
     sync::same_instance,
 };
 
@@ -137,7 +140,7 @@ async fn answers(client: &Client, is_live_key: bool) -> Result<ClerkFindings, Fa
     let is_known = known.is_some();
     // Clerk supports these; an emulator may not.
     if !is_known && let Some(first) = id(&page) {
-        let query = Query {
+        let query = ListQuery {
             after: Some(first.to_owned()),
             created_after: None,
             offset: 0,

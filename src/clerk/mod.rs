@@ -22,8 +22,8 @@ use serde::{Deserialize, de::DeserializeOwned};
 use tracing::{debug, warn};
 
 use crate::{
-    reconcile::walk::{self, PAGE, Range},
-    resource::DigestKey,
+    reconcile::{range::Range, walk::ListQuery},
+    resource::{DigestKey, MAX_PAGE},
     secret::Secret,
 };
 use budget::Budget;
@@ -285,14 +285,14 @@ impl Client {
     pub async fn stretch(&self, stretch: Range, offset: u64) -> Result<Page, Error> {
         let mut parameters = bounds(stretch);
         parameters.push(("order_by", BY_CREATION.to_owned()));
-        parameters.push(("limit", PAGE.to_string()));
+        parameters.push(("limit", MAX_PAGE.to_string()));
         parameters.push(("offset", offset.to_string()));
         self.get("users", &parameters, self.page("GET /v1/users?created_at_after=…"))
             .await
     }
 
     /// A page of the list in ascending order of `created_at`, at most `limit` users.
-    pub async fn list(&self, query: &walk::Query, limit: u32) -> Result<Page, Error> {
+    pub async fn list(&self, query: &ListQuery, limit: u32) -> Result<Page, Error> {
         let mut parameters = vec![("order_by", BY_CREATION.to_owned()), ("limit", limit.to_string())];
         if let Some(after) = &query.after {
             parameters.push(("starting_after", after.clone()));

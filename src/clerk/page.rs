@@ -1,6 +1,6 @@
 //! Splits a body into the undecoded documents of its users. A document is decoded only where it differs from what is stored.
 
-use std::{borrow::Cow, fmt, ops::Range};
+use std::{borrow::Cow, fmt, ops};
 
 use serde::{
     Deserialize, Deserializer,
@@ -8,13 +8,10 @@ use serde::{
 };
 use serde_json::value::RawValue;
 
-use crate::{
-    reconcile::walk::PAGE,
-    resource::{self, Digest, DigestKey, MAX_ID},
-};
+use crate::resource::{self, Digest, DigestKey, MAX_ID, MAX_PAGE};
 
 /// Most users of one answer, for servers that take no notice of the limit: a body of the tiniest ones has room for ten million.
-pub const MAX_USERS: usize = 20 * PAGE as usize;
+pub const MAX_USERS: usize = 20 * MAX_PAGE as usize;
 
 /// The body of an answer, and the server's clock as its `Date` header told it.
 #[derive(Debug)]
@@ -47,7 +44,7 @@ pub struct Raw {
     pub digest: Digest,
     /// The bytes were no valid UTF-8 and had to be replaced: the document must not be stored.
     pub is_mangled: bool,
-    range: Range<usize>,
+    range: ops::Range<usize>,
 }
 
 impl Page {
@@ -261,7 +258,7 @@ fn split(list: &str) -> Option<Vec<(&str, Head<'_>)>> {
         .trim_start_matches(space)
         .strip_prefix('[')?
         .trim_start_matches(space);
-    let mut users = Vec::with_capacity(PAGE as usize);
+    let mut users = Vec::with_capacity(MAX_PAGE as usize);
     while users.len() < MAX_USERS {
         let mut documents = serde_json::Deserializer::from_str(rest).into_iter();
         let head = documents.next()?.ok()?;
@@ -277,7 +274,7 @@ fn split(list: &str) -> Option<Vec<(&str, Head<'_>)>> {
 }
 
 impl Raw {
-    fn new(json: &str, head: Head<'_>, key: &DigestKey, range: Range<usize>, is_mangled: bool) -> Self {
+    fn new(json: &str, head: Head<'_>, key: &DigestKey, range: ops::Range<usize>, is_mangled: bool) -> Self {
         let time = |value: Option<&RawValue>| value.and_then(|at| resource::time(at.get()));
         Self {
             id: head

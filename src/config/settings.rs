@@ -5,7 +5,7 @@ use std::time::Duration;
 use serde::{Deserialize, Deserializer, Serialize, Serializer, de::IntoDeserializer};
 
 use super::http::HttpSettings;
-use crate::{logging::LogFormat, reconcile::guard::Limits, secret::Secret, sync::DeleteMode};
+use crate::{logging::LogFormat, reconcile::guard::DeleteLimits, secret::Secret, sync::DeleteMode};
 
 /// All settings. Only `setup` and the commands see them whole; the parts get their own.
 #[derive(Debug, Clone, Serialize, Deserialize, Default)]
@@ -140,8 +140,8 @@ impl Default for DeleteSettings {
 
 impl DeleteSettings {
     /// Returns the limits of the guard against mass deletions.
-    pub fn limits(&self) -> Limits {
-        Limits {
+    pub fn limits(&self) -> DeleteLimits {
+        DeleteLimits {
             min_count: self.min_count,
             max_count: self.max_count,
             max_percent: self.max_percent,

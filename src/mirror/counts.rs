@@ -16,7 +16,7 @@ use super::{
     tables::{sync_state, users},
     transaction, unsigned,
 };
-use crate::reconcile::walk::Range;
+use crate::reconcile::range::Range;
 
 /// The difference between the number of users expected at Clerk and the number of rows, for
 /// `created_at` from `$1` to `$2`.

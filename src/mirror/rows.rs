@@ -12,7 +12,7 @@ use diesel_async::RunQueryDsl;
 
 use super::{Batch, Committed, Deleted, Mirror, MirrorError, Run, apply, delete, tables::users};
 use crate::{
-    reconcile::{diff::Known, walk::Range},
+    reconcile::{diff::Known, range::Range},
     resource::Digest,
 };
 

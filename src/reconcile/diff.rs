@@ -1,11 +1,12 @@
-//! Holds a page against the mirror's rows of the same stretch. A synchronous function over values: what it returns is the plan of
-//! one page, applied, printed or counted by others.
+//! Compares a page with the mirror's rows of the same range. A synchronous function over values: it
+//! returns the plan of one page, which others apply, print or count.
 
 use std::collections::{HashMap, HashSet};
 
-use crate::{reconcile::walk::Range, resource::Digest};
+use super::range::Range;
+use crate::resource::Digest;
 
-/// A user on a page.
+/// An object on a page.
 #[derive(Debug, Clone, Copy)]
 pub struct Fetched<'a> {
     /// Clerk's id.
@@ -14,7 +15,7 @@ pub struct Fetched<'a> {
     pub digest: Digest,
 }
 
-/// A user in the mirror.
+/// A row of the mirror.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Known {
     /// Clerk's id.
@@ -23,34 +24,36 @@ pub struct Known {
     pub created_at: i64,
     /// Of the bytes that were stored.
     pub digest: Digest,
-    /// Marked as deleted.
+    /// Whether it is marked as deleted.
     pub deleted: bool,
 }
 
-/// What a page asks of the mirror. The numbers are positions in the page, in its order.
+/// What a page means for the mirror. The numbers are positions on the page, in its order.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub struct Comparison {
     /// Not in the mirror.
     pub create: Vec<usize>,
-    /// In the mirror with another digest, or marked as deleted: to be decoded and compared by meaning.
+    /// In the mirror with another digest, or marked as deleted: to be decoded and compared by
+    /// meaning.
     pub differ: Vec<usize>,
-    /// How many need no second look.
+    /// How many are the same.
     pub unchanged: u64,
-    /// In the mirror's stretch, but not on the page: a question, not a deletion. Ids in the mirror's order.
+    /// Ids of rows in the range that are not on the page, in the mirror's order. Each is a question,
+    /// not a deletion.
     pub missing: Vec<String>,
 }
 
-/// Compares `page` with `known`: the mirror's rows of the `judged` stretch and those of the page's ids, in any order and
-/// possibly twice. `carried` are ids of the stretch that were met on earlier pages.
+/// Compares `page` with `known`: the mirror's rows of the `judged` range and those of the page's ids,
+/// in any order and possibly twice. `carried` are ids of the range that earlier pages showed.
 pub fn compare(page: &[Fetched<'_>], known: &[Known], judged: Option<Range>, carried: &HashSet<String>) -> Comparison {
     let rows: HashMap<&str, &Known> = known.iter().map(|row| (row.id.as_str(), row)).collect();
     let mut comparison = Comparison::default();
     let mut met = HashSet::with_capacity(page.len());
-    for (at, user) in page.iter().enumerate() {
-        met.insert(user.id);
-        match rows.get(user.id) {
+    for (at, object) in page.iter().enumerate() {
+        met.insert(object.id);
+        match rows.get(object.id) {
             None => comparison.create.push(at),
-            Some(row) if row.deleted || row.digest != user.digest => comparison.differ.push(at),
+            Some(row) if row.deleted || row.digest != object.digest => comparison.differ.push(at),
             Some(_) => comparison.unchanged += 1,
         }
     }
@@ -153,7 +156,7 @@ mod tests {
                     && fetched.iter().all(|user| user.id != row.id);
                 prop_assert_eq!(result.missing.contains(&row.id), expected, "{}", row.id);
             }
-            // Rows that come twice, from the stretch and by id, change nothing.
+            // Rows that occur twice, from the range and by id, change nothing.
             let twice: Vec<_> = known.iter().chain(&known).cloned().collect();
             prop_assert_eq!(compare(&fetched, &twice, Some(judged), &carried), result);
         }

@@ -1,10 +1,11 @@
-//! The guard before deletions: how many may be made within an hour, and the checksum by which a person approves more.
+//! The guard against mass deletions: how many rows may be deleted within an hour, and the checksum
+//! with which a person approves more.
 
 use std::fmt::Write;
 
 /// The limits of `[deletes]`.
 #[derive(Debug, Clone, Copy, PartialEq)]
-pub struct Limits {
+pub struct DeleteLimits {
     /// Up to this many deletions are never held.
     pub min_count: u64,
     /// More than this many are held.
@@ -13,21 +14,22 @@ pub struct Limits {
     pub max_percent: f64,
 }
 
-impl Limits {
-    /// How many more of a mirror's `users` rows may be deleted when `lately` were deleted within the last hour.
-    pub fn room(&self, lately: u64, users: u64) -> u64 {
-        let part = (users as f64 * self.max_percent / 100.0) as u64;
+impl DeleteLimits {
+    /// Returns how many more of a mirror's `rows` may be deleted if `lately` were deleted within the
+    /// last hour.
+    pub fn room(&self, lately: u64, rows: u64) -> u64 {
+        let part = (rows as f64 * self.max_percent / 100.0) as u64;
         self.max_count.min(part).max(self.min_count).saturating_sub(lately)
     }
 
-    /// Whether `deletions` of a mirror of `users` rows must wait for a person.
-    pub fn hold(&self, deletions: u64, users: u64) -> bool {
+    /// Whether `deletions` of a mirror of `rows` rows must wait for a person.
+    pub fn hold(&self, deletions: u64, rows: u64) -> bool {
         deletions > self.min_count
-            && (deletions > self.max_count || deletions as f64 > users as f64 * self.max_percent / 100.0)
+            && (deletions > self.max_count || deletions as f64 > rows as f64 * self.max_percent / 100.0)
     }
 }
 
-/// The checksum of a set of deletions: of the ids in byte order, so that it depends on nothing but who would be deleted.
+/// The checksum of a set of deletions: of the ids in byte order, so that it depends on the set alone.
 #[derive(Debug, Default)]
 pub struct Checksum {
     hasher: blake3::Hasher,
@@ -35,14 +37,14 @@ pub struct Checksum {
 }
 
 impl Checksum {
-    /// Adds the next id; the caller keeps byte order.
+    /// Adds the next id, in byte order.
     pub fn add(&mut self, id: &str) {
         self.hasher.update(id.as_bytes());
         self.hasher.update(b"\n");
         self.any = true;
     }
 
-    /// Twelve hexadecimal digits; none for no deletions.
+    /// Returns twelve hexadecimal digits; `None` for no deletions.
     pub fn finish(&self) -> Option<String> {
         self.any.then(|| {
             let hash = self.hasher.finalize();
@@ -53,7 +55,7 @@ impl Checksum {
         })
     }
 
-    /// The checksum of ids in any order.
+    /// Returns the checksum of ids in any order.
     pub fn of(ids: &[String]) -> Option<String> {
         let mut ids: Vec<_> = ids.iter().collect();
         ids.sort_unstable();
@@ -69,7 +71,7 @@ mod tests {
 
     #[test]
     fn held_above_the_minimum_and_either_limit() {
-        let limits = Limits {
+        let limits = DeleteLimits {
             min_count: 10,
             max_count: 500,
             max_percent: 20.0,
@@ -93,7 +95,7 @@ mod tests {
             (0, 0, 0.0),
             (3, 10, 33.3),
         ] {
-            let limits = Limits {
+            let limits = DeleteLimits {
                 min_count,
                 max_count,
                 max_percent,

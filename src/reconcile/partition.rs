@@ -1,94 +1,102 @@
-//! Splits the list into stretches of `created_at` with about as many users each, to be walked side by side. Pure.
+//! Splits the list into ranges of `created_at` with about the same number of objects each, to be
+//! walked side by side.
 
 use serde::{Deserialize, Serialize};
 
-use crate::reconcile::walk::{PAGE, Position, Range, Walk};
+use super::{
+    range::Range,
+    walk::{Position, Walk},
+};
+use crate::resource::MAX_PAGE;
 
-/// Stretches for each one that is under way: with short ones, all that are under way end at about the same time.
-const FOR_EACH: usize = 2;
+/// Partitions per walk: with several short ones for each, all walks end at about the same time.
+const PER_WALK: usize = 2;
 
-/// A shorter stretch is not worth its own last request.
-const FEWEST: u64 = 8 * PAGE as u64;
+/// Objects per partition, at least. A smaller one is not worth its own last request.
+const MIN_OBJECTS: u64 = 8 * MAX_PAGE as u64;
 
-/// Rounds of counts that show well enough how users are spread.
+/// Rounds of counts that show well enough how objects are spread.
 const ROUNDS: u32 = 12;
 
-/// A stretch of the list, and how far its walk has come. The end of one is the beginning of the next.
+/// A range of the list, and how far its walk has come. The end of one is the beginning of the next.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Partition {
-    /// Where it lies.
-    pub stretch: Range,
-    /// Where to go on; none where nothing is known yet.
+    /// What is walked.
+    pub range: Range,
+    /// Where to continue; `None` if nothing is walked yet.
     pub position: Option<Position>,
-    /// Users met in it, once it is walked to its end; the last one has none, as users may come.
+    /// Objects met in it, once it is walked to its end. `None` for the last partition, as new objects
+    /// are created in it.
     pub done: Option<u64>,
 }
 
 impl Partition {
-    /// A walk over it, from where the last one was cut off.
+    /// Returns the walk over it, which continues where the last one was interrupted.
     pub fn walk(&self) -> Walk {
         match &self.position {
-            Some(position) => Walk::resume(self.stretch, position.clone()),
-            None => Walk::over(self.stretch),
+            Some(position) => Walk::resume(self.range, position.clone()),
+            None => Walk::over(self.range),
         }
     }
 
-    /// Users known to be met.
+    /// Returns how many of its objects are known to be met.
     pub fn seen(&self) -> u64 {
         let walked = self.position.as_ref().map_or(0, |position| position.seen);
         self.done.unwrap_or(walked)
     }
 }
 
-/// Into how many parts so many users are split, where so many walks may be under way.
-pub fn parts(users: u64, walks: usize) -> usize {
-    let most = if walks > 1 { walks * FOR_EACH } else { 1 };
-    usize::try_from(users / FEWEST).unwrap_or(most).clamp(1, most)
+/// Returns into how many partitions `count` objects are split for this many walks side by side.
+pub fn parts(count: u64, walks: usize) -> usize {
+    let most = if walks > 1 { walks * PER_WALK } else { 1 };
+    usize::try_from(count / MIN_OBJECTS).unwrap_or(most).clamp(1, most)
 }
 
-/// The parts that these moments leave, nothing of them walked yet.
-pub fn at(bounds: &[i64]) -> Vec<Partition> {
+/// Returns the partitions between these moments, with nothing walked yet.
+pub fn split_at(bounds: &[i64]) -> Vec<Partition> {
     let ends = bounds.iter().map(|at| Some(*at));
-    let stretches = std::iter::once(None).chain(ends.clone()).zip(ends.chain([None]));
-    stretches
+    let ranges = std::iter::once(None).chain(ends.clone()).zip(ends.chain([None]));
+    ranges
         .map(|(from, before)| Partition {
-            stretch: Range { from, before },
+            range: Range { from, before },
             position: None,
             done: None,
         })
         .collect()
 }
 
-/// How many users Clerk has before some moments: learnt by counts, to split a list that the mirror does not know yet.
+/// How many objects Clerk has before some moments, learned by counts, to split a list that the mirror
+/// does not know yet.
 #[derive(Debug)]
 pub struct Histogram {
-    /// A moment in Unix milliseconds, and how many were created before it; both ascending.
+    /// A moment in Unix milliseconds, and how many objects were created before it; both ascending.
     marks: Vec<(i64, u64)>,
     parts: u64,
     rounds: u32,
 }
 
 impl Histogram {
-    /// Of so many users between the first one and a moment behind the last.
-    pub fn new(first: i64, behind: i64, users: u64, parts: usize) -> Self {
+    /// A histogram of `count` objects between the first one and a moment behind the last.
+    pub fn new(first: i64, behind: i64, count: u64, parts: usize) -> Self {
         Self {
-            marks: vec![(first, 0), (behind.max(first), users)],
+            marks: vec![(first, 0), (behind.max(first), count)],
             parts: parts.max(1) as u64,
             rounds: 0,
         }
     }
 
-    fn users(&self) -> u64 {
-        self.marks.last().map_or(0, |(_, users)| *users)
+    fn count(&self) -> u64 {
+        self.marks.last().map_or(0, |(_, count)| *count)
     }
 
-    /// The moments to be counted next: the middles of stretches that hold more than a part, not more than there are parts. Empty if
-    /// that is known well enough, or enough was counted.
+    /// Returns the moments to be counted next: the middles of ranges that have more objects than a
+    /// partition, at most as many as there are partitions. Empty if the spread is known well enough,
+    /// or enough was counted.
     pub fn open(&self) -> Vec<i64> {
         if self.rounds >= ROUNDS {
             return Vec::new();
         }
-        let most = self.users() / self.parts;
+        let most = self.count() / self.parts;
         let large = self
             .marks
             .windows(2)
@@ -96,7 +104,8 @@ impl Histogram {
         large.map(|pair| pair[0].0 + (pair[1].0 - pair[0].0) / 2).collect()
     }
 
-    /// Takes counts. False where they do not grow with time: nothing can be learnt from such a server.
+    /// Takes counts. Returns false if they do not grow with time: such a server cannot be used for
+    /// this.
     pub fn learn(&mut self, counted: &[(i64, u64)]) -> bool {
         self.rounds += 1;
         self.marks.extend_from_slice(counted);
@@ -104,15 +113,16 @@ impl Histogram {
         self.marks.is_sorted_by_key(|(_, users)| *users)
     }
 
-    /// The moments between the parts: of those counted, the nearest to where the parts would be equal.
+    /// Returns the moments between the partitions: of the counted ones, those nearest to equal
+    /// partitions.
     pub fn bounds(&self) -> Vec<i64> {
         let nearest = |part: u64| {
-            let wanted = self.users() * part / self.parts;
+            let wanted = self.count() * part / self.parts;
             self.marks.iter().min_by_key(|(_, users)| users.abs_diff(wanted))
         };
         let mut bounds: Vec<i64> = (1..self.parts)
             .filter_map(nearest)
-            .filter(|(_, users)| (1..self.users()).contains(users))
+            .filter(|(_, users)| (1..self.count()).contains(users))
             .map(|(at, _)| *at)
             .collect();
         bounds.dedup();
@@ -126,7 +136,8 @@ mod tests {
 
     use super::*;
 
-    /// Counts until the histogram is known; returns the parts' sizes and the number of requests.
+    /// Counts until the histogram is known. Returns the sizes of the partitions and the number of
+    /// requests.
     fn split(times: &[i64], parts: usize) -> (Vec<usize>, usize) {
         let before = |at: i64| times.partition_point(|time| *time < at);
         let (first, last) = (times[0], times[times.len() - 1]);

@@ -39,6 +39,9 @@ pub struct Resource {
     pub confirm: Confirm,
 }
 
+/// Objects per page, at most, in all of Clerk's lists. Source: documented.
+pub const MAX_PAGE: u32 = 500;
+
 /// Position of `id` in the fields of every resource.
 pub const ID: usize = 0;
 

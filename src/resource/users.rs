@@ -1,6 +1,6 @@
 //! Users.
 
-use super::{Confirm, Derived, DerivedColumn, Field, FieldKind, List, Moves, Resource, contact};
+use super::{Confirm, Derived, DerivedColumn, Field, FieldKind, List, MAX_PAGE, Moves, Resource, contact};
 
 /// Clerk's users.
 pub static USERS: Resource = Resource {
@@ -21,7 +21,7 @@ pub static USERS: Resource = Resource {
         // Source: documented.
         max_ids: 100,
         // A larger limit is answered with 10 users and no error. Source: documented, observed.
-        max_page: 500,
+        max_page: MAX_PAGE,
     },
     confirm: Confirm::ById {
         path: "users",

@@ -12,7 +12,7 @@ use super::{SyncContext, Syncer};
 use crate::{
     clerk::{self, Lookup, MAX_IDS, Page},
     failure::Failure,
-    reconcile::walk::{Range, Walk},
+    reconcile::{range::Range, walk::Walk},
 };
 
 /// Ids per request. One place is left for the witness.

@@ -17,7 +17,7 @@ use crate::{
     clerk,
     failure::Failure,
     mirror::{Ages, Batch, Checkpoint, Run, SyncKind},
-    reconcile::walk::Range,
+    reconcile::range::Range,
     watch::Changes,
 };
 

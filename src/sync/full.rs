@@ -10,8 +10,9 @@ use crate::{
     failure::{Cause, Failure},
     mirror::SyncKind,
     reconcile::{
+        ListEntry,
         partition::Partition,
-        recent::{Entry, LAG_MS, Recent, Step},
+        recent::{LAG_MS, RecentStep, RecentWalk},
     },
 };
 
@@ -182,14 +183,15 @@ impl SyncContext<'_> {
             Err(error) => return Err(error.into()),
         };
         self.carryover.set_clock(page.date);
-        let mut recent = Recent::new(0, NEWEST);
-        let entries = page.users().iter().map(|raw| Entry {
+        let mut recent = RecentWalk::new(0, NEWEST);
+        let entries = page.users().iter().map(|raw| ListEntry {
             id: raw.id.as_deref().unwrap_or_default(),
+            created_at: raw.created_at,
             updated_at: raw.updated_at,
         });
         let step = recent.receive(&entries.collect::<Vec<_>>());
         let newest = recent.newest(page.date);
-        self.carryover.has_no_order = step == Step::Unordered || (newest.is_none() && !page.users().is_empty());
+        self.carryover.has_no_order = step == RecentStep::Unordered || (newest.is_none() && !page.users().is_empty());
         Ok(if page.users().is_empty() { Some(0) } else { newest })
     }
 }

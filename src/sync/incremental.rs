@@ -13,7 +13,8 @@ use crate::{
     clerk,
     failure::Failure,
     mirror::{SyncKind, SyncState},
-    reconcile::walk::{PAGE, Range},
+    reconcile::range::Range,
+    resource::MAX_PAGE,
 };
 
 /// What an incremental or on-demand sync did.
@@ -163,7 +164,7 @@ impl Syncer {
 /// small, so each incremental sync may become a full one.
 fn cannot_read_changes(carryover: &mut Carryover, state: &SyncState) -> SyncOutcome {
     carryover.warn_once("this server does not list users by their last change; only full syncs see changes");
-    if state.expected <= i64::from(PAGE) {
+    if state.expected <= i64::from(MAX_PAGE) {
         carryover.request_full_sync("recent changes cannot be read here, and there are few users");
     }
     SyncOutcome::NeedsFull

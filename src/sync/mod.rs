@@ -46,7 +46,7 @@ use crate::{
     failure::{Cause, Failure},
     mirror::Mirror,
     progress::Progress,
-    reconcile::guard::Limits,
+    reconcile::guard::DeleteLimits,
     sync::due::Due,
     watch::Watch,
 };
@@ -83,7 +83,7 @@ pub struct Options {
     /// What happens to the rows of deleted users.
     pub delete_mode: DeleteMode,
     /// When deletions are held.
-    pub limits: Limits,
+    pub limits: DeleteLimits,
     /// Whether pending migrations are applied first.
     pub migrate: bool,
     /// The name of this process in the lease and in `clerk.sync_runs`.

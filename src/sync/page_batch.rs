@@ -16,7 +16,7 @@ use crate::{
     mirror::{Batch, Document, Mirror, Rejected, Rows, Write},
     reconcile::{
         diff::{Comparison, Fetched, Known, compare},
-        walk::Range,
+        range::Range,
     },
     resource::{Change, Digest, FieldValue, Record, Rejection, USERS, decode, decode_stored},
 };

@@ -19,7 +19,7 @@ use crate::{
     clerk::{Page, Raw},
     failure::Failure,
     mirror::{Batch, Committed, Rejected, Run, SyncKind, Write},
-    reconcile::walk::Range,
+    reconcile::range::Range,
     resource::{Digest, FieldValue},
 };
 

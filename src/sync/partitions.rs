@@ -19,7 +19,8 @@ use crate::{
     mirror::{Batch, Checkpoint},
     reconcile::{
         partition::{self, Histogram, Partition},
-        walk::{Crowd, Range, Visits, Walk},
+        range::Range,
+        walk::{TieRereads, TiedMoment, Walk},
     },
 };
 
@@ -30,7 +31,7 @@ const CLOCK_SLACK_MS: i64 = 60_000;
 const UNFIT: &str = "this server does not list by created_at as asked; the walk reads all users one after the other";
 
 /// Moments that are read again if the walk met fewer users than Clerk counts.
-const MAX_CROWDS: usize = 64;
+const MAX_TIED_MOMENTS: usize = 64;
 
 /// What a walk over all partitions has learned.
 #[derive(Default)]
@@ -46,7 +47,7 @@ struct WalkSummary {
     /// Users that were counted twice as unchanged.
     counted_twice: u64,
     /// Moments that more users share than a page holds.
-    crowds: Vec<Crowd>,
+    tied_moments: Vec<TiedMoment>,
     lost_cursor: bool,
     is_unordered: bool,
     left_out: bool,
@@ -75,7 +76,7 @@ impl SyncContext<'_> {
             self.carryover.warn_once(UNFIT);
             self.carryover.walks_in_one = true;
             let counted_twice = self.subtract(&walked.counts);
-            walked = self.walk_partitions(partition::at(&[]), before, began).await?;
+            walked = self.walk_partitions(partition::split_at(&[]), before, began).await?;
             walked.counted_twice += counted_twice;
         }
         self.report.unchanged = self.report.unchanged.saturating_sub(walked.counted_twice);
@@ -97,8 +98,8 @@ impl SyncContext<'_> {
             return Ok(());
         };
         let mut met = walked.seen.iter().sum::<u64>().saturating_sub(walked.newcomers);
-        if met < before.min(after) && !walked.crowds.is_empty() {
-            met += self.revisit(walked.crowds).await?;
+        if met < before.min(after) && !walked.tied_moments.is_empty() {
+            met += self.revisit(walked.tied_moments).await?;
         }
         debug!(before, after, met, near_beginning = walked.near_beginning, "counted");
         // A walk that is continued may have met users that were gone by the first count of this
@@ -139,22 +140,22 @@ impl SyncContext<'_> {
 
     /// Reads moments again whose users did not fit on a page: if the server orders them differently
     /// at each request, some slip between two pages. Returns how many users the walk had not met.
-    async fn revisit(&mut self, mut crowds: Vec<Crowd>) -> Result<u64, Failure> {
-        crowds.sort_by_key(|crowd| std::cmp::Reverse(crowd.met()));
+    async fn revisit(&mut self, mut moments: Vec<TiedMoment>) -> Result<u64, Failure> {
+        moments.sort_by_key(|moment| std::cmp::Reverse(moment.met()));
         let mut found = 0;
-        for mut crowd in crowds.into_iter().take(MAX_CROWDS) {
-            let moment = Range {
-                from: Some(crowd.at),
-                before: Some(crowd.at + 1),
+        for mut moment in moments.into_iter().take(MAX_TIED_MOMENTS) {
+            let range = Range {
+                from: Some(moment.at),
+                before: Some(moment.at + 1),
             };
-            let Some(users) = self.count(moment).await? else {
+            let Some(users) = self.count(range).await? else {
                 break;
             };
-            let mut visits = Visits::new(&crowd, users);
-            while let Some(offset) = visits.next_offset() {
+            let mut rereads = TieRereads::new(&moment, users);
+            while let Some(offset) = rereads.next_offset() {
                 let page = match self
                     .syncer
-                    .unless_stopped(self.syncer.clerk.stretch(moment, offset))
+                    .unless_stopped(self.syncer.clerk.stretch(range, offset))
                     .await?
                 {
                     Ok(page) => page,
@@ -162,20 +163,23 @@ impl SyncContext<'_> {
                     Err(error) if self.syncer.is_about_request(&error).await? => break,
                     Err(error) => return Err(error.into()),
                 };
-                let new = self.store_unmet(&page, &mut crowd).await?;
-                visits.found(new);
+                let new = self.store_unmet(&page, &mut moment).await?;
+                rereads.found(new);
                 found += new;
             }
         }
         Ok(found)
     }
 
-    /// Stores the users of a page that belong to a crowd and were not met before. Returns their
+    /// Stores the users of a page that belong to a moment and were not met before. Returns their
     /// number.
-    async fn store_unmet(&mut self, page: &Page, crowd: &mut Crowd) -> Result<u64, Failure> {
-        let there = page.users().iter().filter(|raw| raw.created_at == Some(crowd.at));
+    async fn store_unmet(&mut self, page: &Page, moment: &mut TiedMoment) -> Result<u64, Failure> {
+        let there = page.users().iter().filter(|raw| raw.created_at == Some(moment.at));
         let there: Vec<_> = there.filter(|raw| raw.id.is_some()).collect();
-        let unmet: Vec<_> = there.into_iter().filter(|raw| crowd.meet(&id_or_digest(raw))).collect();
+        let unmet: Vec<_> = there
+            .into_iter()
+            .filter(|raw| moment.meet(&id_or_digest(raw)))
+            .collect();
         let found: Vec<String> = unmet.iter().filter_map(|raw| raw.id.clone()).collect();
         let count = unmet.len() as u64;
         let more = Batch {
@@ -188,7 +192,7 @@ impl SyncContext<'_> {
 
     /// The partitions to walk.
     async fn split(&mut self, users: Option<u64>, began: i64) -> Result<Vec<Partition>, Failure> {
-        let whole = partition::at(&[]);
+        let whole = partition::split_at(&[]);
         let parts = users.map_or(1, |users| partition::parts(users, self.syncer.max_walks()));
         if parts == 1 || self.carryover.walks_in_one {
             return Ok(whole);
@@ -208,7 +212,7 @@ impl SyncContext<'_> {
             },
         };
         debug!(partitions = bounds.len() + 1, "walking side by side");
-        Ok(partition::at(&bounds))
+        Ok(partition::split_at(&bounds))
     }
 
     /// The moments between partitions of about equal size, by counts at Clerk; `None` if the server
@@ -307,7 +311,7 @@ impl SyncContext<'_> {
                     walked.lost_cursor |= walk.lost_cursor();
                     walked.is_unordered |= !walk.is_ordered();
                     walked.left_out |= walk.has_left_out();
-                    walked.crowds.append(&mut walk.take_crowds());
+                    walked.tied_moments.append(&mut walk.take_tied_moments());
                 }
                 WalkState::Unfit => {
                     walked.is_unfit = true;

@@ -20,8 +20,8 @@ use crate::{
     failure::Failure,
     mirror::{Batch, SyncKind},
     reconcile::{
-        recent::{Entry, Recent, Step},
-        walk::Unreadable,
+        ListEntry, Unreadable,
+        recent::{RecentStep, RecentWalk},
     },
     resource::Digest,
 };
@@ -35,14 +35,14 @@ const TIED: &str = "more users changed in one moment than a page shows";
 /// The list of recent changes, read down to the floor or to the first page that differs from the
 /// mirror.
 pub(super) struct RecentChanges {
-    recent: Recent,
+    recent: RecentWalk,
     began: Instant,
     /// When the first page had arrived.
     seen: Instant,
     /// Clerk's clock at that time, in Unix milliseconds.
     date: Option<i64>,
     /// The page that differs from the mirror, with what comes after it; `None` if no page differs.
-    news: Option<(Page, Step)>,
+    news: Option<(Page, RecentStep)>,
     /// Users of the first page: they are known to exist.
     witnesses: Vec<String>,
     /// The server does not list by the last change.
@@ -62,7 +62,7 @@ impl Syncer {
     ) -> Result<RecentChanges, Failure> {
         let floor = carryover.floor.get(watermark);
         let mut changes = RecentChanges {
-            recent: Recent::new(floor, carryover.first_page()).among(users.unsigned_abs()),
+            recent: RecentWalk::new(floor, carryover.first_page()).among(users.unsigned_abs()),
             began: Instant::now(),
             seen: Instant::now(),
             date: None,
@@ -83,7 +83,7 @@ impl Syncer {
                 let ids = page.users().iter().filter_map(|raw| raw.id.clone());
                 changes.witnesses = ids.take(WITNESSES).collect();
             }
-            if step == Step::Unordered {
+            if step == RecentStep::Unordered {
                 changes.is_unordered = true;
                 return Ok(changes);
             }
@@ -91,7 +91,7 @@ impl Syncer {
                 changes.news = Some((page, step));
                 return Ok(changes);
             }
-            if step == Step::End {
+            if step == RecentStep::End {
                 return Ok(changes);
             }
         }
@@ -158,13 +158,14 @@ impl RecentChanges {
 
     /// Fetches the next page, and says what comes after it; `None` if the server refuses to list in
     /// this order.
-    async fn next(&mut self, syncer: &Syncer) -> Result<Option<(Page, Step)>, Failure> {
+    async fn next(&mut self, syncer: &Syncer) -> Result<Option<(Page, RecentStep)>, Failure> {
         let Some(page) = self.fetch(syncer).await? else {
             return Ok(None);
         };
         let ids: Vec<Cow<'_, str>> = page.users().iter().map(id_or_digest).collect();
-        let entries = page.users().iter().zip(&ids).map(|(raw, id)| Entry {
+        let entries = page.users().iter().zip(&ids).map(|(raw, id)| ListEntry {
             id,
+            created_at: raw.created_at,
             updated_at: raw.updated_at,
         });
         let step = self.recent.receive(&entries.collect::<Vec<_>>());
@@ -242,7 +243,7 @@ impl SyncContext<'_> {
             return Ok(());
         };
         loop {
-            let is_complete = step == Step::End && changes.tied(self.carryover).is_none();
+            let is_complete = step == RecentStep::End && changes.tied(self.carryover).is_none();
             let more = Batch {
                 watermark: changes.watermark().filter(|_| moves_watermark && is_complete),
                 ..Batch::default()
@@ -250,9 +251,9 @@ impl SyncContext<'_> {
             self.store(PageSource::List, &page, page.users().iter().collect(), None, more)
                 .await?;
             match step {
-                Step::More => {}
-                Step::End => break,
-                Step::Unordered => {
+                RecentStep::More => {}
+                RecentStep::End => break,
+                RecentStep::Unordered => {
                     self.note("the list of changes was in another order than asked for");
                     return Ok(());
                 }

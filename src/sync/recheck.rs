@@ -13,7 +13,7 @@ use tracing::debug;
 use super::{SyncContext, Syncer, due::Due};
 use crate::{clerk::MAX_IDS, failure::Failure};
 
-/// How far a replica at Clerk may lag behind. PageSource: a guess; two public reports show older states
+/// How far a replica at Clerk may lag behind. Source: a guess; two public reports show older states
 /// in lists.
 pub(super) const REPLICA_LAG: Duration = Duration::from_secs(10);
 

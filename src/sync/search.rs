@@ -11,8 +11,8 @@ use crate::{
     failure::{Cause, Failure},
     mirror::Batch,
     reconcile::{
-        search::{How, Paged, Stretch, first_parts, is_given_up, is_large, judge, walks_cheaper},
-        walk::Range,
+        range::Range,
+        search::{Bucket, PageProof, Probe, first_parts, is_given_up, is_large, judge, walks_cheaper},
     },
 };
 
@@ -24,12 +24,12 @@ type Half = (i64, i64);
 
 /// A bucket to ask about, with its half if that was looked up beforehand.
 struct OpenBucket {
-    bucket: Stretch,
+    bucket: Bucket,
     half: Option<Half>,
 }
 
-impl From<Stretch> for OpenBucket {
-    fn from(bucket: Stretch) -> Self {
+impl From<Bucket> for OpenBucket {
+    fn from(bucket: Bucket) -> Self {
         Self { bucket, half: None }
     }
 }
@@ -63,14 +63,14 @@ impl SyncContext<'_> {
             true => self.syncer.mirror.rows().newest().await?,
             false => None,
         };
-        let interval = Range {
+        let range = Range {
             from: None,
             before: newest.map(|at| at + 1),
         };
         let difference = expected - total;
         let parts = first_parts(expected.unsigned_abs(), difference.unsigned_abs());
         // Counts are asked for anew: users may have been created since the list was read.
-        let Some(open) = self.syncer.count_parts(interval, expected, parts).await? else {
+        let Some(open) = self.syncer.count_parts(range, expected, parts).await? else {
             return Ok(None);
         };
         if parts > 1 && !open.iter().all(|open| open.bucket.is_part(difference)) {
@@ -81,8 +81,8 @@ impl SyncContext<'_> {
         if remote == expected || counts_fewer != (remote < expected) {
             return Ok(None);
         }
-        let whole = Stretch {
-            interval,
+        let whole = Bucket {
+            range,
             local: expected,
             remote,
         };
@@ -90,8 +90,8 @@ impl SyncContext<'_> {
         Ok(Some(remote))
     }
 
-    async fn search_in(&mut self, whole: Stretch, mut open: Vec<OpenBucket>) -> Result<(), Failure> {
-        let Stretch { local, remote, .. } = whole;
+    async fn search_in(&mut self, whole: Bucket, mut open: Vec<OpenBucket>) -> Result<(), Failure> {
+        let Bucket { local, remote, .. } = whole;
         // If Clerk counts hardly any users, all users of the mirror would be asked for by id.
         let users = local.max(remote).unsigned_abs();
         let difference = (local - remote).unsigned_abs();
@@ -149,15 +149,11 @@ impl SyncContext<'_> {
 
     /// Takes an answer, and returns what is left of the bucket; `None` if the server cannot be
     /// searched.
-    async fn take_answer(
-        &mut self,
-        bucket: &Stretch,
-        answer: BucketAnswer,
-    ) -> Result<Option<Vec<OpenBucket>>, Failure> {
+    async fn take_answer(&mut self, bucket: &Bucket, answer: BucketAnswer) -> Result<Option<Vec<OpenBucket>>, Failure> {
         match answer {
             BucketAnswer::Unreadable => Ok(Some(Vec::new())),
             BucketAnswer::ByIds => {
-                self.note_all_missing(bucket.interval).await?;
+                self.note_all_missing(bucket.range).await?;
                 Ok(Some(Vec::new()))
             }
             BucketAnswer::Count {
@@ -167,7 +163,7 @@ impl SyncContext<'_> {
                 halves,
             } => {
                 let remote = remote.and_then(|remote| i64::try_from(remote).ok());
-                let Some(parts) = remote.and_then(|remote| bucket.part(at, local, remote)) else {
+                let Some(parts) = remote.and_then(|remote| bucket.split(at, local, remote)) else {
                     return Ok(None);
                 };
                 let parts = parts.into_iter().zip(halves);
@@ -176,10 +172,10 @@ impl SyncContext<'_> {
             BucketAnswer::Page { offset, page } => {
                 let times: Vec<i64> = page.users().iter().filter_map(|raw| raw.created_at).collect();
                 match judge(bucket, offset, &times) {
-                    Paged::Unusable => Ok(None),
-                    Paged::Unclear => Ok(Some(Vec::new())),
-                    Paged::OneMoment(at) => self.split_around(bucket, at).await,
-                    Paged::Partition { judged, left } => {
+                    PageProof::Unusable => Ok(None),
+                    PageProof::Unclear => Ok(Some(Vec::new())),
+                    PageProof::OneMoment(at) => self.split_around(bucket, at).await,
+                    PageProof::Judged { judged, left } => {
                         self.remember(&page);
                         let ids: Vec<&str> = page.users().iter().filter_map(|raw| raw.id.as_deref()).collect();
                         let found = self.syncer.mirror.missing().held_among(&ids).await?;
@@ -201,13 +197,9 @@ impl SyncContext<'_> {
                         )
                         .await?;
                         let mut parts = Vec::new();
-                        for (interval, remote) in left {
-                            let local = self.syncer.mirror.counts().expected(interval).await?;
-                            parts.push(OpenBucket::from(Stretch {
-                                interval,
-                                local,
-                                remote,
-                            }));
+                        for (range, remote) in left {
+                            let local = self.syncer.mirror.counts().expected(range).await?;
+                            parts.push(OpenBucket::from(Bucket { range, local, remote }));
                         }
                         Ok(Some(parts))
                     }
@@ -217,15 +209,15 @@ impl SyncContext<'_> {
     }
 
     /// Splits a bucket into what lies before, at and behind a moment that many users share.
-    async fn split_around(&mut self, bucket: &Stretch, at: i64) -> Result<Option<Vec<OpenBucket>>, Failure> {
+    async fn split_around(&mut self, bucket: &Bucket, at: i64) -> Result<Option<Vec<OpenBucket>>, Failure> {
         let mut parts = Vec::new();
         let mut rest = *bucket;
         for at in [at, at + 1] {
-            let [part, _] = rest.interval.split(at);
+            let [part, _] = rest.range.split(at);
             let local = self.syncer.mirror.counts().expected(part).await?;
             let remote = self.syncer.answered(self.syncer.clerk.count(part)).await?;
             let remote = remote.and_then(|remote| i64::try_from(remote).ok());
-            let Some([before, behind]) = remote.and_then(|remote| rest.part(at, local, remote)) else {
+            let Some([before, behind]) = remote.and_then(|remote| rest.split(at, local, remote)) else {
                 return Ok(None);
             };
             parts.push(before.into());
@@ -259,14 +251,14 @@ impl Syncer {
     async fn count_parts(&self, whole: Range, users: i64, parts: usize) -> Result<Option<Vec<OpenBucket>>, Failure> {
         let mut ranges = vec![(whole, users)];
         while ranges.len() < parts {
-            let halves = ranges.iter().map(async |&(interval, users)| {
-                let half = self.mirror.counts().halve(interval, users).await?;
+            let halves = ranges.iter().map(async |&(range, users)| {
+                let half = self.mirror.counts().halve(range, users).await?;
                 Ok::<_, Failure>(match half {
                     Some((at, before)) => {
-                        let [first, second] = interval.split(at);
+                        let [first, second] = range.split(at);
                         vec![(first, before), (second, users - before)]
                     }
-                    None => vec![(interval, users)],
+                    None => vec![(range, users)],
                 })
             });
             let halves = try_join_all(halves).await?.concat();
@@ -276,16 +268,13 @@ impl Syncer {
             ranges = halves;
         }
         let clerk = &self.clerk.patient();
-        let counted = ranges.into_iter().map(async |(interval, local)| {
-            let (remote, half) = tokio::join!(
-                self.answered(clerk.count(interval)),
-                self.prefetch_half(interval, local)
-            );
+        let counted = ranges.into_iter().map(async |(range, local)| {
+            let (remote, half) = tokio::join!(self.answered(clerk.count(range)), self.prefetch_half(range, local));
             let (Some(remote), half) = (remote?, half?) else {
                 return Ok::<_, Failure>(None);
             };
-            let bucket = Stretch {
-                interval,
+            let bucket = Bucket {
+                range,
                 local,
                 remote: i64::try_from(remote).unwrap_or(i64::MAX),
             };
@@ -296,18 +285,18 @@ impl Syncer {
 
     /// The half of a range that may have to be counted next. It is looked up while Clerk counts,
     /// because the mirror takes about as long.
-    async fn prefetch_half(&self, interval: Range, users: i64) -> Result<Option<Half>, Failure> {
+    async fn prefetch_half(&self, range: Range, users: i64) -> Result<Option<Half>, Failure> {
         match is_large(users) {
-            true => self.half(interval, users).await,
+            true => self.half(range, users).await,
             false => Ok(None),
         }
     }
 
     /// The half of a range. It is looked up in a task of its own: while the search takes another
     /// answer, this future is not polled, and would keep its connection from the pool.
-    async fn half(&self, interval: Range, users: i64) -> Result<Option<Half>, Failure> {
+    async fn half(&self, range: Range, users: i64) -> Result<Option<Half>, Failure> {
         let mirror = self.mirror.clone();
-        let lookup = tokio::spawn(async move { mirror.counts().halve(interval, users).await });
+        let lookup = tokio::spawn(async move { mirror.counts().halve(range, users).await });
         let half = AbortOnDropHandle::new(lookup).await;
         Ok(half.map_err(|error| Failure::new(Cause::Other, error.to_string()))??)
     }
@@ -316,13 +305,13 @@ impl Syncer {
     async fn ask_about(&self, open: &OpenBucket) -> Result<BucketAnswer, Failure> {
         let bucket = &open.bucket;
         let clerk = self.clerk.patient();
-        let offset = match bucket.how() {
-            How::Names => return Ok(BucketAnswer::ByIds),
-            How::Page { offset } => offset,
-            How::Halve => {
+        let offset = match bucket.probe() {
+            Probe::ByIds => return Ok(BucketAnswer::ByIds),
+            Probe::Page { offset } => offset,
+            Probe::Count => {
                 let half = match open.half {
                     Some(half) => Some(half),
-                    None => self.half(bucket.interval, bucket.local).await?,
+                    None => self.half(bucket.range, bucket.local).await?,
                 };
                 match half {
                     Some(half) => return self.count_half(bucket, half).await,
@@ -330,7 +319,7 @@ impl Syncer {
                 }
             }
         };
-        match self.unless_stopped(clerk.stretch(bucket.interval, offset)).await? {
+        match self.unless_stopped(clerk.stretch(bucket.range, offset)).await? {
             Ok(page) => Ok(BucketAnswer::Page { offset, page }),
             Err(error) if self.is_about_request(&error).await? => {
                 debug!(%error, "a page of the search cannot be read");
@@ -341,8 +330,8 @@ impl Syncer {
     }
 
     /// Counts the users of a bucket up to its half.
-    async fn count_half(&self, bucket: &Stretch, (at, local): Half) -> Result<BucketAnswer, Failure> {
-        let [before, behind] = bucket.interval.split(at);
+    async fn count_half(&self, bucket: &Bucket, (at, local): Half) -> Result<BucketAnswer, Failure> {
+        let [before, behind] = bucket.range.split(at);
         let clerk = self.clerk.patient();
         let (remote, first, second) = tokio::join!(
             self.answered(clerk.count(before)),

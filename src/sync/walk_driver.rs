@@ -18,8 +18,9 @@ use crate::{
     failure::{Cause, Failure},
     mirror::{Batch, Mark},
     reconcile::{
+        ListEntry, Unreadable,
         partition::Partition,
-        walk::{Crowd, Entry, Step, Unreadable, Walk},
+        walk::{TiedMoment, Walk, WalkStep},
     },
 };
 
@@ -106,8 +107,8 @@ impl WalkDriver {
     }
 
     /// Takes the moments at which users may have slipped between two pages.
-    pub(super) fn take_crowds(&mut self) -> Vec<Crowd> {
-        self.walk.take_crowds()
+    pub(super) fn take_tied_moments(&mut self) -> Vec<TiedMoment> {
+        self.walk.take_tied_moments()
     }
 
     /// Fetches the next page that continues the walk, and stores it. `slots` limits the pages that
@@ -117,7 +118,7 @@ impl WalkDriver {
         loop {
             let page = self.fetch(worker.syncer).await?;
             let ids: Vec<Cow<'_, str>> = page.users().iter().map(id_or_digest).collect();
-            let entries = page.users().iter().zip(&ids).map(|(raw, id)| Entry {
+            let entries = page.users().iter().zip(&ids).map(|(raw, id)| ListEntry {
                 id,
                 created_at: raw.created_at,
                 updated_at: raw.updated_at,
@@ -126,22 +127,22 @@ impl WalkDriver {
             result.witnesses.extend(ends(&page));
             result.gone.append(&mut self.unknown_cursors);
             let accepted = match step {
-                Step::Again => continue,
-                Step::Anew => {
+                WalkStep::Again => continue,
+                WalkStep::Anew => {
                     result.restarted = true;
                     continue;
                 }
-                Step::Unfit => {
+                WalkStep::Unfit => {
                     self.state = WalkState::Unfit;
                     return Ok(result);
                 }
-                Step::Endless => {
+                WalkStep::Endless => {
                     let message = format!("Clerk's list does not advance beyond {} users", self.seen());
                     return Err(Failure::new(Cause::Other, message)
                         .hint("set clerk.api_url (CLERK_API_URL) to Clerk's Backend API"));
                 }
-                Step::Page(accepted) => accepted,
-                Step::End(accepted) => {
+                WalkStep::Page(accepted) => accepted,
+                WalkStep::End(accepted) => {
                     self.state = WalkState::Ended;
                     accepted
                 }
@@ -173,13 +174,13 @@ impl WalkDriver {
         if position.is_none() && !is_end {
             return None;
         }
-        let range = self.partition.stretch;
+        let range = self.partition.range;
         // If the walk is continued later, new users may have come behind the last one.
         let is_done = is_end && range.before.is_some();
         Some(Mark {
             number: self.number,
             part: Partition {
-                stretch: range,
+                range,
                 position,
                 done: is_done.then(|| self.seen()),
             },

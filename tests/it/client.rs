@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 use clerk_sim::{Effect, ErrorAnswer, ErrorBody, Options, Rule, Sim};
 use clerk2pg::{
     clerk::{Client, Error},
-    reconcile::walk::{self, Range},
+    reconcile::{range::Range, walk::ListQuery},
 };
 
 use crate::support::{
@@ -15,7 +15,7 @@ use crate::support::{
 
 const KEY: &str = "sk_live_of_the_client";
 
-const FIRST_PAGE: walk::Query = walk::Query {
+const FIRST_PAGE: ListQuery = ListQuery {
     after: None,
     created_after: None,
     offset: 0,

@@ -36,7 +36,9 @@ async fn rejected_users_are_in_the_first_line() {
     let ran = fixture.run(&["--dry-run"]).await;
     // After one line for each of them.
     let last_line = ran.stdout.lines().last().unwrap_or_default();
-    let plan = format!("No changes, but 2 users cannot be stored or deleted. All others are in sync with {instance} (100 users).");
+    let plan = format!(
+        "No changes, but 2 users cannot be stored or deleted. All others are in sync with {instance} (100 users)."
+    );
     assert_eq!((ran.code, last_line), (Some(0), &*plan), "{ran:#?}");
 }
 

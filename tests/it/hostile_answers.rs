@@ -526,7 +526,7 @@ async fn other_answers_are_read_up_to_a_megabyte() {
     let client = client_with(&server.url, "sk_live_x", None, 1.0, Duration::from_secs(10));
     let error = client
         .asking_once()
-        .count(clerk2pg::reconcile::walk::Range::ALL)
+        .count(clerk2pg::reconcile::range::Range::ALL)
         .await
         .unwrap_err();
     assert!(

@@ -9,7 +9,7 @@ use crate::support::{
 };
 use crate::support::{fixture::Fixture, wait::eventually};
 use clerk_sim::{Options, Quirks, RateLimit, Sim};
-use clerk2pg::reconcile::walk::Range;
+use clerk2pg::reconcile::range::Range;
 use rustix::process::Signal;
 
 async fn spends(key: &str, limit: RateLimit, stated: Option<u32>, requests: usize, budget: u64) {

@@ -4,9 +4,11 @@ use proptest::prelude::*;
 
 use super::*;
 
-/// What a server does with a cursor whose user is gone.
+mod ends;
+
+/// What a server does with a cursor whose user was deleted.
 #[derive(Debug, Clone, Copy)]
-enum Fate {
+enum CursorFate {
     Refuse,
     Empty,
     FromTheTop,
@@ -14,22 +16,22 @@ enum Fate {
 
 /// A list as Clerk or one of its emulators serves it.
 #[derive(Debug, Clone)]
-struct Server {
+struct FakeList {
     users: BTreeSet<(i64, String)>,
     limit: usize,
-    fate: Fate,
+    fate: CursorFate,
     ignores_cursor: bool,
     ignores_dates: bool,
     ignores_offset: bool,
     descending: bool,
 }
 
-impl Server {
+impl FakeList {
     fn new(users: impl IntoIterator<Item = (i64, String)>, limit: usize) -> Self {
         Self {
             users: users.into_iter().collect(),
             limit,
-            fate: Fate::Refuse,
+            fate: CursorFate::Refuse,
             ignores_cursor: false,
             ignores_dates: false,
             ignores_offset: false,
@@ -37,7 +39,7 @@ impl Server {
         }
     }
 
-    fn answer(&self, query: &Query) -> Option<Vec<(i64, String)>> {
+    fn answer(&self, query: &ListQuery) -> Option<Vec<(i64, String)>> {
         let mut list: Vec<_> = self.users.iter().cloned().collect();
         if self.descending {
             list.reverse();
@@ -46,9 +48,9 @@ impl Server {
             match list.iter().position(|(_, id)| id == after) {
                 Some(at) => drop(list.drain(..=at)),
                 None => match self.fate {
-                    Fate::Refuse => return None,
-                    Fate::Empty => return Some(Vec::new()),
-                    Fate::FromTheTop => {}
+                    CursorFate::Refuse => return None,
+                    CursorFate::Empty => return Some(Vec::new()),
+                    CursorFate::FromTheTop => {}
                 },
             }
         }
@@ -60,11 +62,12 @@ impl Server {
     }
 }
 
-/// Walks to the end; `between` may change the server before each request. Returns every id met, and every stretch judged.
+/// Walks to the end. `between` may change the server before each request. Returns all ids met, and
+/// all ranges judged.
 fn walk(
-    server: &mut Server,
+    server: &mut FakeList,
     walk: &mut Walk,
-    mut between: impl FnMut(&mut Server, usize, &Query),
+    mut between: impl FnMut(&mut FakeList, usize, &ListQuery),
 ) -> (Vec<String>, Vec<Range>) {
     let (mut met, mut judged) = (Vec::new(), Vec::new());
     for request in 0.. {
@@ -77,42 +80,43 @@ fn walk(
         };
         let entries: Vec<_> = list
             .iter()
-            .map(|(at, id)| Entry {
+            .map(|(at, id)| ListEntry {
                 id,
                 created_at: Some(*at),
                 updated_at: None,
             })
             .collect();
         match walk.receive(&entries) {
-            Step::Again => {}
-            Step::Anew => met.clear(),
-            Step::Endless => panic!("given up after {request} requests"),
-            Step::Page(page) => {
+            WalkStep::Again => {}
+            WalkStep::Anew => met.clear(),
+            WalkStep::Endless => panic!("given up after {request} requests"),
+            WalkStep::Page(page) => {
                 met.extend(page.fresh.iter().map(|&at| entries[at].id.to_owned()));
                 judged.extend(page.judged);
             }
-            Step::End(page) => {
+            WalkStep::End(page) => {
                 met.extend(page.fresh.iter().map(|&at| entries[at].id.to_owned()));
                 judged.extend(page.judged);
                 break;
             }
-            Step::Unfit => panic!("unfit"),
+            WalkStep::Unfit => panic!("unfit"),
         }
     }
     (met, judged)
 }
 
-fn check(server: &mut Server) {
+fn check(server: &mut FakeList) {
     let (met, judged) = walk(server, &mut Walk::new(), |_, _, _| {});
     let expected: Vec<_> = server.users.iter().map(|(_, id)| id.clone()).collect();
     assert_eq!(met, expected);
     assert_tiles(&judged);
 }
 
-/// The judged stretches touch, overlap nowhere and cover all time, so that nobody in the mirror is left unjudged.
+/// Asserts that the judged ranges touch, do not overlap and cover all time, so that all rows of the
+/// mirror are judged.
 fn assert_tiles(judged: &[Range]) {
-    assert_eq!(judged.first().map(|interval| interval.from), Some(None));
-    assert_eq!(judged.last().map(|interval| interval.before), Some(None));
+    assert_eq!(judged.first().map(|range| range.from), Some(None));
+    assert_eq!(judged.last().map(|range| range.before), Some(None));
     for pair in judged.windows(2) {
         assert_eq!(pair[0].before, pair[1].from);
     }
@@ -128,17 +132,17 @@ fn users(dates: &[i64]) -> Vec<(i64, String)> {
 
 #[test]
 fn nobody_is_there() {
-    check(&mut Server::new([], 5));
+    check(&mut FakeList::new([], 5));
 }
 
 #[test]
 fn ties_longer_than_a_page() {
     let tied = |n| users(&vec![7; n]);
     for n in [1, 4, 5, 6, 23] {
-        check(&mut Server::new(tied(n), 5));
-        check(&mut Server {
+        check(&mut FakeList::new(tied(n), 5));
+        check(&mut FakeList {
             ignores_cursor: true,
-            ..Server::new(tied(n), 15)
+            ..FakeList::new(tied(n), 15)
         });
     }
 }
@@ -147,19 +151,19 @@ fn ties_longer_than_a_page() {
 fn emulators_that_ignore_things() {
     let dates: Vec<_> = (0..60).map(|n| n / 3).collect();
     for limit in [12, 20, 30, 60, 100] {
-        let server = Server::new(users(&dates), limit);
-        check(&mut Server {
+        let server = FakeList::new(users(&dates), limit);
+        check(&mut FakeList {
             ignores_cursor: true,
             ..server.clone()
         });
-        check(&mut Server {
+        check(&mut FakeList {
             ignores_cursor: true,
             ignores_dates: true,
             ..server.clone()
         });
     }
-    let everything_at_once = Server::new(users(&dates), 100);
-    check(&mut Server {
+    let everything_at_once = FakeList::new(users(&dates), 100);
+    check(&mut FakeList {
         ignores_cursor: true,
         ignores_dates: true,
         ignores_offset: true,
@@ -169,9 +173,9 @@ fn emulators_that_ignore_things() {
 
 #[test]
 fn a_list_in_another_order_is_read_but_nobody_is_judged() {
-    let mut server = Server {
+    let mut server = FakeList {
         descending: true,
-        ..Server::new(users(&[1, 2, 3, 4, 5, 6, 7]), 3)
+        ..FakeList::new(users(&[1, 2, 3, 4, 5, 6, 7]), 3)
     };
     let mut state = Walk::new();
     let (met, judged) = walk(&mut server, &mut state, |_, _, _| {});
@@ -182,7 +186,7 @@ fn a_list_in_another_order_is_read_but_nobody_is_judged() {
 
 #[test]
 fn a_page_that_cannot_be_read_costs_its_user_only() {
-    let mut server = Server::new(users(&[1, 2, 2, 2, 3, 4]), 1);
+    let mut server = FakeList::new(users(&[1, 2, 2, 2, 3, 4]), 1);
     let mut state = Walk::new();
     let mut skipped = false;
     let mut met = Vec::new();
@@ -196,17 +200,17 @@ fn a_page_that_cannot_be_read_costs_its_user_only() {
         }
         let entries: Vec<_> = list
             .iter()
-            .map(|(at, id)| Entry {
+            .map(|(at, id)| ListEntry {
                 id,
                 created_at: Some(*at),
                 updated_at: None,
             })
             .collect();
         match state.receive(&entries) {
-            Step::Page(page) => met.extend(page.fresh.iter().map(|&at| entries[at].id.to_owned())),
-            Step::Again => {}
+            WalkStep::Page(page) => met.extend(page.fresh.iter().map(|&at| entries[at].id.to_owned())),
+            WalkStep::Again => {}
             step => {
-                assert!(matches!(step, Step::End(_)), "{step:?}");
+                assert!(matches!(step, WalkStep::End(_)), "{step:?}");
                 break;
             }
         }
@@ -218,21 +222,21 @@ fn a_page_that_cannot_be_read_costs_its_user_only() {
 #[test]
 fn a_page_without_a_single_date_judges_nobody() {
     let mut state = Walk::new();
-    let undated = ["a", "b"].map(|id| Entry {
+    let undated = ["a", "b"].map(|id| ListEntry {
         id,
         created_at: None,
         updated_at: None,
     });
-    let Step::Page(page) = state.receive(&undated) else {
+    let WalkStep::Page(page) = state.receive(&undated) else {
         panic!("not a page")
     };
     assert_eq!((page.fresh.len(), page.judged), (2, None));
-    let dated = [Entry {
+    let dated = [ListEntry {
         id: "c",
         created_at: Some(5),
         updated_at: None,
     }];
-    let Step::Page(page) = state.receive(&dated) else {
+    let WalkStep::Page(page) = state.receive(&dated) else {
         panic!("not a page")
     };
     assert_eq!(
@@ -247,40 +251,46 @@ fn a_page_without_a_single_date_judges_nobody() {
 
 #[test]
 fn a_server_that_does_not_keep_to_a_stretch_is_unfit_for_it() {
-    let stretch = Range {
+    let range = Range {
         from: Some(5_000),
         before: Some(9_000),
     };
-    let entry = |at| Entry {
+    let entry = |at| ListEntry {
         id: "a",
         created_at: Some(at),
         updated_at: None,
     };
-    assert_eq!(Walk::over(stretch).receive(&[entry(3_999), entry(6_000)]), Step::Unfit);
-    assert_eq!(Walk::over(stretch).receive(&[entry(7_000), entry(6_000)]), Step::Unfit);
-    // One that cuts times to seconds, or whose bounds include their moment.
-    let all = Step::End(Page {
+    assert_eq!(
+        Walk::over(range).receive(&[entry(3_999), entry(6_000)]),
+        WalkStep::Unfit
+    );
+    assert_eq!(
+        Walk::over(range).receive(&[entry(7_000), entry(6_000)]),
+        WalkStep::Unfit
+    );
+    // A server that cuts times to seconds, or whose bounds include their moment.
+    let all = WalkStep::End(AcceptedPage {
         fresh: vec![1],
-        judged: Some(stretch),
+        judged: Some(range),
         carried: HashSet::new(),
     });
-    assert_eq!(Walk::over(stretch).receive(&[4_999, 6_000, 9_000].map(entry)), all);
+    assert_eq!(Walk::over(range).receive(&[4_999, 6_000, 9_000].map(entry)), all);
 }
 
 #[test]
 fn whoever_has_no_date_belongs_to_one_stretch() {
-    let stretch = Range {
+    let range = Range {
         from: None,
         before: Some(5),
     };
-    let entry = |id, created_at| Entry {
+    let entry = |id, created_at| ListEntry {
         id,
         created_at,
         updated_at: None,
     };
-    // The one behind the stretch's end is on the next one's first page, too.
+    // The entry behind the range's end is on the first page of the next range, too.
     let page = [("a", Some(1)), ("b", None), ("c", Some(7)), ("d", None)].map(|(id, at)| entry(id, at));
-    let Step::End(last) = Walk::over(stretch).receive(&page) else {
+    let WalkStep::End(last) = Walk::over(range).receive(&page) else {
         panic!("not the end")
     };
     assert_eq!(last.fresh, [0, 1]);
@@ -288,20 +298,20 @@ fn whoever_has_no_date_belongs_to_one_stretch() {
         from: Some(5),
         before: None,
     };
-    let Step::Page(first) = Walk::over(next).receive(&page[2..]) else {
+    let WalkStep::Page(first) = Walk::over(next).receive(&page[2..]) else {
         panic!("not a page")
     };
     assert_eq!(first.fresh, [0, 1]);
 }
 
 proptest! {
-    /// Whatever a server ignores, the walk ends, and takes nobody for fresh twice where the list is in order.
+    /// The walk ends whatever a server ignores, and meets each user once if the list is in order.
     #[test]
     fn every_walk_ends(
         dates in prop::collection::vec(0i64..12, 0..40), limit in 1usize..15,
         ignores_cursor in any::<bool>(), ignores_dates in any::<bool>(), ignores_offset in any::<bool>(), descending in any::<bool>(),
     ) {
-        let mut server = Server { ignores_cursor, ignores_dates, ignores_offset, descending, ..Server::new(users(&dates), limit) };
+        let mut server = FakeList { ignores_cursor, ignores_dates, ignores_offset, descending, ..FakeList::new(users(&dates), limit) };
         let mut state = Walk::new();
         let (met, judged) = walk(&mut server, &mut state, |_, _, _| {});
         if state.is_ordered() {
@@ -315,19 +325,19 @@ proptest! {
     fn a_quiet_list_is_met_once_each_in_order(
         dates in prop::collection::vec(0i64..12, 0..60), limit in 1usize..20,
     ) {
-        check(&mut Server::new(users(&dates), limit));
+        check(&mut FakeList::new(users(&dates), limit));
     }
 
-    /// Deletions between the pages, cursors' users among them: whoever stays is met exactly once, in every fate.
+    /// Users are deleted between the pages, also the cursor's. All others are met exactly once.
     #[test]
     fn whoever_stays_is_met(
         dates in prop::collection::vec(0i64..30, 1..80),
         limit in 2usize..12,
-        fate in prop::sample::select(vec![Fate::Refuse, Fate::Empty, Fate::FromTheTop]),
+        fate in prop::sample::select(vec![CursorFate::Refuse, CursorFate::Empty, CursorFate::FromTheTop]),
         deletions in prop::collection::vec((0usize..40, 0usize..80), 0..30),
         cursors_die in any::<bool>(),
     ) {
-        let mut server = Server { fate, ..Server::new(users(&dates), limit) };
+        let mut server = FakeList { fate, ..FakeList::new(users(&dates), limit) };
         let mut state = Walk::new();
         let (met, judged) = walk(&mut server, &mut state, |server, request, query| {
                 for (_, victim) in deletions.iter().filter(|(when, _)| *when == request) {
@@ -346,8 +356,9 @@ proptest! {
         assert_tiles(&judged);
     }
 
-    /// A server that knows neither cursors nor filters: as long as no more users go between two requests than pages overlap, nobody is
-    /// skipped; when more go, the walk steps back until it meets known ones.
+    /// A server without cursors and filters: as long as fewer users are deleted between two requests
+    /// than pages overlap, none is skipped. After more deletions, the walk steps back until it meets
+    /// known users.
     #[test]
     fn whoever_stays_is_met_by_offset(
         count in 1usize..200,
@@ -356,7 +367,7 @@ proptest! {
         deletions in prop::collection::vec((0usize..20, 0usize..200), 0..60),
     ) {
         let dates: Vec<i64> = (0..count as i64).collect();
-        let mut server = Server { ignores_cursor: true, ignores_dates, ..Server::new(users(&dates), limit) };
+        let mut server = FakeList { ignores_cursor: true, ignores_dates, ..FakeList::new(users(&dates), limit) };
         let (met, judged) = walk(&mut server, &mut Walk::new(), |server, request, _| {
             for (_, victim) in deletions.iter().filter(|(when, _)| *when == request) {
                 let id = format!("user_{victim:03}");
@@ -371,13 +382,14 @@ proptest! {
         assert_tiles(&judged);
     }
 
-    /// Stretches walked one by one meet whoever stays exactly once, whatever goes meanwhile and however the server pages.
+    /// Ranges walked one by one meet all users that stay exactly once, whatever is deleted meanwhile
+    /// and however the server pages.
     #[test]
     fn stretches_meet_whoever_stays(
         dates in prop::collection::vec(0i64..30, 1..120),
         mut bounds in prop::collection::vec(0i64..32, 0..4),
         limit in 2usize..30,
-        fate in prop::sample::select(vec![Fate::Refuse, Fate::Empty, Fate::FromTheTop]),
+        fate in prop::sample::select(vec![CursorFate::Refuse, CursorFate::Empty, CursorFate::FromTheTop]),
         ignores_cursor in any::<bool>(),
         deletions in prop::collection::vec((0usize..40, 0usize..120), 0..30),
     ) {
@@ -386,11 +398,11 @@ proptest! {
         bounds.sort_unstable();
         bounds.dedup();
         let ends = bounds.iter().map(|at| Some(*at));
-        let stretches = std::iter::once(None).chain(ends.clone()).zip(ends.chain([None]));
-        let mut server = Server { fate, ignores_cursor, ..Server::new(users(&dates), limit) };
+        let ranges = std::iter::once(None).chain(ends.clone()).zip(ends.chain([None]));
+        let mut server = FakeList { fate, ignores_cursor, ..FakeList::new(users(&dates), limit) };
         let (mut met, mut judged) = (Vec::new(), Vec::new());
         let mut requests = 0;
-        for (from, before) in stretches {
+        for (from, before) in ranges {
             let mut state = Walk::over(Range { from, before });
             let (part, tiles) = walk(&mut server, &mut state, |server, _, _| {
                 for (_, victim) in deletions.iter().filter(|(when, _)| *when == requests) {
@@ -411,18 +423,19 @@ proptest! {
         assert_tiles(&judged);
     }
 
-    /// A walk cut off anywhere and taken up at its position meets everybody in its two parts, and judges all time.
+    /// A walk that is interrupted anywhere and continued at its position meets all users, and judges
+    /// all time.
     #[test]
     fn a_walk_is_taken_up_again(
         dates in prop::collection::vec(0i64..20, 1..60), limit in 1usize..12, cut in 1usize..12,
     ) {
-        let server = Server::new(users(&dates), limit);
+        let server = FakeList::new(users(&dates), limit);
         let mut first = Walk::new();
         let mut met = HashSet::new();
         for _ in 0..cut {
             let list = server.answer(&first.query()).unwrap();
-            let entries: Vec<_> = list.iter().map(|(at, id)| Entry { id, created_at: Some(*at), updated_at: None }).collect();
-            if let Step::Page(page) = first.receive(&entries) {
+            let entries: Vec<_> = list.iter().map(|(at, id)| ListEntry { id, created_at: Some(*at), updated_at: None }).collect();
+            if let WalkStep::Page(page) = first.receive(&entries) {
                 met.extend(page.fresh.iter().map(|&at| entries[at].id.to_owned()));
             }
         }
@@ -437,240 +450,11 @@ proptest! {
     }
 }
 
-/// A user who was created and changed at that moment.
-fn entry(id: &str, at: i64) -> Entry<'_> {
-    Entry {
+/// A user that was created and changed at that moment.
+fn entry(id: &str, at: i64) -> ListEntry<'_> {
+    ListEntry {
         id,
         created_at: Some(at),
         updated_at: Some(at),
-    }
-}
-
-#[test]
-fn a_page_of_newcomers_ends_the_walk() {
-    let mut state = Walk::new().began(100, Some(2));
-    let Step::Page(first) = state.receive(&[entry("a", 1), entry("b", 100)]) else {
-        panic!("not a page")
-    };
-    assert_eq!(first.fresh, [0, 1]);
-    let Step::End(last) = state.receive(&[entry("c", 100), entry("d", 101)]) else {
-        panic!("not the end")
-    };
-    // A short page is followed by nobody.
-    assert_eq!((last.fresh.len(), last.judged.unwrap().before), (2, None));
-}
-
-#[test]
-fn nobody_behind_a_whole_page_of_newcomers_is_judged() {
-    let mut state = Walk::new().began(100, Some(2));
-    let ids: Vec<String> = (0..PAGE).map(|n| format!("user_{n:03}")).collect();
-    let page: Vec<_> = ids.iter().zip(100..).map(|(id, at)| entry(id, at)).collect();
-    let Step::End(last) = state.receive(&page) else {
-        panic!("not the end")
-    };
-    let bound = 100 + i64::from(PAGE) - 1;
-    assert_eq!((last.fresh.len(), last.judged.unwrap().before), (500, Some(bound)));
-}
-
-#[test]
-fn whoever_was_created_in_the_future_is_no_newcomer() {
-    let mut state = Walk::new().began(100, Some(2));
-    let future = Entry {
-        id: "a",
-        created_at: Some(1_000),
-        updated_at: Some(50),
-    };
-    assert!(matches!(state.receive(&[future]), Step::Page(_)));
-    assert!(matches!(state.receive(&[entry("b", 2_000)]), Step::End(_)));
-}
-
-#[test]
-fn an_only_user_who_cannot_be_read_ends_the_walk() {
-    let mut state = Walk::new().began(100, Some(1));
-    for (limit, came) in [
-        (500, Unreadable::Smaller),
-        (50, Unreadable::Smaller),
-        (5, Unreadable::Smaller),
-        (1, Unreadable::SteppedOver),
-    ] {
-        assert_eq!((state.limit(), state.unreadable()), (limit, came));
-    }
-    assert_eq!((state.limit(), state.query().offset), (PAGE, 1));
-    assert!(matches!(state.receive(&[]), Step::End(_)));
-    assert!(state.has_left_out());
-}
-
-#[test]
-fn a_server_that_nobody_can_read_is_broken() {
-    let mut state = Walk::new().began(100, Some(10));
-    let came = std::iter::repeat_with(|| state.unreadable()).position(|came| came == Unreadable::Broken);
-    assert_eq!(came, Some(12));
-}
-
-#[test]
-fn a_list_that_has_shrunk_to_nearly_nothing_is_not_searched_in_small_steps() {
-    let mut server = Server {
-        ignores_cursor: true,
-        ignores_dates: true,
-        ..Server::new(users(&(0..50_000).collect::<Vec<_>>()), 500)
-    };
-    let mut state = Walk::new().began(1_000_000, Some(50_000));
-    let mut requests = 0;
-    walk(&mut server, &mut state, |server, request, _| {
-        requests = request;
-        if request == 90 {
-            server.users.retain(|(at, _)| *at < 3);
-        }
-    });
-    assert!(requests < 120, "{requests} requests");
-}
-
-#[test]
-fn a_list_that_is_shuffled_at_each_request_is_met_whole_and_once() {
-    let mut dice = fastrand::Rng::with_seed(3);
-    let mut ids: Vec<String> = (0..701).map(|n| format!("user_{n:03}")).collect();
-    let mut state = Walk::new().began(1_000_000, Some(701));
-    let mut met = Vec::new();
-    let mut requests = 0;
-    loop {
-        requests += 1;
-        dice.shuffle(&mut ids);
-        let offset = state.query().offset as usize;
-        let page: Vec<_> = ids
-            .iter()
-            .skip(offset)
-            .take(500)
-            .map(|id| entry(id, id[5..].parse().unwrap()))
-            .collect();
-        match state.receive(&page) {
-            Step::Page(accepted) => met.extend(accepted.fresh.iter().map(|&at| page[at].id.to_owned())),
-            Step::Anew => met.clear(),
-            Step::Again => {}
-            step => {
-                assert!(matches!(step, Step::End(Page { judged: None, .. })), "{step:?}");
-                break;
-            }
-        }
-    }
-    let unique: HashSet<_> = met.iter().collect();
-    assert_eq!((unique.len(), met.len(), state.seen()), (701, 701, 701));
-    assert!(requests < 40, "{requests} requests");
-}
-
-#[test]
-fn moments_that_reach_over_a_page_are_crowds() {
-    let mut server = Server::new(users(&[1, 2, 2, 2, 3, 4, 4, 5]), 3);
-    let mut state = Walk::new();
-    walk(&mut server, &mut state, |_, _, _| {});
-    let crowds = state.take_crowds();
-    let met: Vec<_> = crowds.iter().map(|crowd| (crowd.at, crowd.met())).collect();
-    assert_eq!(met, [(2, 3), (4, 2)]);
-
-    let ids: Vec<String> = (0..500).map(|n| n.to_string()).collect();
-    let crowd = Crowd::new(2, ids.iter().map(String::as_str));
-    let mut visits = Visits::new(&crowd, 620);
-    let offsets: Vec<_> = std::iter::from_fn(|| visits.next_offset()).take(3).collect();
-    assert_eq!(offsets, [0, 500, 0]);
-    visits.found(119);
-    assert_eq!(visits.next_offset(), Some(500));
-    visits.found(1);
-    assert_eq!(visits.next_offset(), None);
-    let mut in_vain = Visits::new(&crowd, 620);
-    assert_eq!(std::iter::from_fn(|| in_vain.next_offset()).count(), 24);
-}
-
-/// What a hostile server answers.
-#[derive(Debug, Clone)]
-enum Answer {
-    Refused,
-    Unreadable,
-    /// Users by number, with their `created_at`; a new number each where it is `None`.
-    Page(Vec<(Option<u8>, Option<i64>)>),
-    /// The same in ascending order.
-    Sorted(Vec<(Option<u8>, i64)>),
-}
-
-fn answer() -> impl Strategy<Value = Answer> {
-    let number = prop_oneof![Just(None), any::<u8>().prop_map(Some)];
-    prop_oneof![
-        1 => Just(Answer::Refused),
-        1 => Just(Answer::Unreadable),
-        1 => prop::collection::vec((number.clone(), prop::option::of(0i64..50)), 0..6).prop_map(Answer::Page),
-        4 => prop::collection::vec((number, 0i64..1_000), 0..6).prop_map(Answer::Sorted),
-    ]
-}
-
-proptest! {
-    /// Whatever a server answers, over and over again, the walk ends after a number of requests that depends on the number of users.
-    #[test]
-    fn no_server_keeps_a_walk_for_ever(answers in prop::collection::vec(answer(), 1..8), users in 0u64..40, moves in any::<bool>()) {
-        let mut state = Walk::new().began(2_000, Some(users));
-        let mut next = 0u64;
-        let most = 50 + 17 * (200 + 2 * users);
-        for request in 0.. {
-            prop_assert!(request < most, "the walk does not end");
-            let shift = if moves { request as i64 / 8 * 3 } else { 0 };
-            let mut name = |number: Option<u8>| {
-                next += 1;
-                number.map_or_else(|| format!("new_{next}"), |number| format!("user_{number}"))
-            };
-            let list: Vec<(String, Option<i64>)> = match &answers[request as usize % answers.len()] {
-                Answer::Refused if state.refused() => continue,
-                Answer::Refused => break,
-                Answer::Unreadable if state.unreadable() == Unreadable::Broken => break,
-                Answer::Unreadable => continue,
-                Answer::Page(page) => page.iter().map(|(number, at)| (name(*number), *at)).collect(),
-                Answer::Sorted(page) => {
-                    let mut page = page.clone();
-                    page.sort_by_key(|(_, at)| *at);
-                    page.iter().map(|(number, at)| (name(*number), Some(at + shift))).collect()
-                }
-            };
-            let entries: Vec<_> = list.iter().map(|(id, at)| Entry { id, created_at: *at, updated_at: *at }).collect();
-            if matches!(state.receive(&entries), Step::End(_) | Step::Endless | Step::Unfit) {
-                break;
-            }
-        }
-    }
-
-    /// Somebody signs up between any two requests, or several do: the walk meets whoever was there, and ends.
-    #[test]
-    fn people_who_sign_up_do_not_keep_a_walk_for_ever(
-        dates in prop::collection::vec(0i64..1_000, 1..400), limit in 3usize..60, new in 1usize..120,
-        ignores_cursor in any::<bool>(), ignores_dates in any::<bool>(),
-    ) {
-        let limit = if ignores_cursor { limit + 20 } else { limit };
-        let mut server = Server { ignores_cursor, ignores_dates, ..Server::new(users(&dates), limit) };
-        let old = server.users.clone();
-        let mut state = Walk::new().began(1_000, Some(dates.len() as u64));
-        let mut requests = 0;
-        let mut met = Vec::new();
-        loop {
-            for n in 0..new {
-                server.users.insert((1_000 + requests, format!("new_{requests:05}_{n:03}")));
-            }
-            requests += 1;
-            prop_assert!(requests < 20 + 4 * dates.len() as i64, "the walk does not end");
-            let list = server.answer(&state.query()).unwrap();
-            let page: Vec<_> = list.iter().map(|(at, id)| entry(id, *at)).collect();
-            match state.receive(&page) {
-                Step::Page(accepted) => met.extend(accepted.fresh.iter().map(|&at| list[at].1.clone())),
-                Step::End(accepted) => {
-                    met.extend(accepted.fresh.iter().map(|&at| list[at].1.clone()));
-                    break;
-                }
-                Step::Again => {}
-                step => panic!("{step:?}"),
-            }
-        }
-        let unique: HashSet<_> = met.iter().collect();
-        prop_assert_eq!(unique.len(), met.len(), "met twice");
-        for (_, id) in &old {
-            prop_assert!(unique.contains(id), "{} was skipped", id);
-        }
-        if !ignores_cursor {
-            let pages = dates.len() as i64 / limit as i64;
-            prop_assert!(requests <= pages + 3, "{} requests for {} pages", requests, pages);
-        }
     }
 }

@@ -1,0 +1,31 @@
+//! Ranges of `created_at`.
+
+use serde::{Deserialize, Serialize};
+
+/// A half-open range of `created_at`, in Unix milliseconds. An open end is unbounded.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Range {
+    /// First millisecond in it.
+    pub from: Option<i64>,
+    /// First millisecond behind it.
+    pub before: Option<i64>,
+}
+
+impl Range {
+    /// All time.
+    pub const ALL: Self = Self {
+        from: None,
+        before: None,
+    };
+
+    /// Whether a moment is in it.
+    pub fn contains(&self, at: i64) -> bool {
+        self.from.is_none_or(|from| at >= from) && self.before.is_none_or(|before| at < before)
+    }
+
+    /// Returns the part before a moment, and the part from it on.
+    pub fn split(self, at: i64) -> [Self; 2] {
+        let at = Some(at);
+        [Self { before: at, ..self }, Self { from: at, ..self }]
+    }
+}
