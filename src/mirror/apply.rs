@@ -66,10 +66,10 @@ async fn attempt(
             outcome = match savepoints {
                 Savepoints::None => {
                     LockBudget::new().begin(conn).await?;
-                    store::together(conn, batch).await?
+                    store::store_batch(conn, batch).await?
                 }
                 Savepoints::Users | Savepoints::Events => {
-                    store::apart(conn, batch, run.emits_events && savepoints == Savepoints::Events).await?
+                    store::store_isolated(conn, batch, run.emits_events && savepoints == Savepoints::Events).await?
                 }
             };
         }

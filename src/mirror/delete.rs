@@ -46,7 +46,7 @@ const MOST_TIME_TOGETHER: &str = "SET LOCAL statement_timeout = '5s'";
 /// the next sync.
 pub(super) async fn delete(conn: &mut Session, run: &Run, ids: &[String], mark: bool) -> Result<Deleted, MirrorError> {
     let mut deleted = Deleted::default();
-    let mut patience = LockBudget::new();
+    let mut lock_budget = LockBudget::new();
     let mut parts = vec![ids];
     let began = Instant::now();
     // One transaction per part, so that a slow part is not repeated.
@@ -57,7 +57,7 @@ pub(super) async fn delete(conn: &mut Session, run: &Run, ids: &[String], mark: 
             deleted.left.extend_from_slice(part);
             continue;
         }
-        let (fault, is_first) = match delete_part(conn, run, part, mark, &mut patience).await {
+        let (fault, is_first) = match delete_part(conn, run, part, mark, &mut lock_budget).await {
             Ok(done) => {
                 deleted.rows += done.rows;
                 deleted.kept.extend(done.kept);
@@ -65,9 +65,9 @@ pub(super) async fn delete(conn: &mut Session, run: &Run, ids: &[String], mark: 
             }
             Err(WriteFailure::OneRow(fault)) => (fault, false),
             Err(WriteFailure::TooLong(fault)) => {
-                let expected_locks = patience.expects_locks();
+                let expected_locks = lock_budget.expects_locks();
                 if is_lock(&fault) {
-                    patience.spend();
+                    lock_budget.spend();
                 }
                 let is_first = is_lock(&fault) && !expected_locks;
                 (fault, is_first)
@@ -82,14 +82,14 @@ pub(super) async fn delete(conn: &mut Session, run: &Run, ids: &[String], mark: 
                 // or table.
                 remove(conn, &[], mark).await?;
                 let row = if is_lock(&fault) {
-                    put_off(only)
+                    locked_row(only)
                 } else {
                     let sqlstate = fault.sqlstate().unwrap_or_default().to_owned();
                     let reason = format!(
                         "gone from Clerk, but the row cannot be deleted: {}",
                         MirrorError::from(fault)
                     );
-                    kept(only, &sqlstate, reason)
+                    kept_row(only, &sqlstate, reason)
                 };
                 keep_row(conn, run, &row).await?;
                 deleted.kept.push(row);
@@ -110,16 +110,16 @@ async fn delete_part(
     run: &Run,
     ids: &[String],
     mark: bool,
-    patience: &mut LockBudget,
+    lock_budget: &mut LockBudget,
 ) -> Result<Deleted, WriteFailure> {
     conn.transaction(async |conn| {
         transaction::begin_for(conn, run.lease(), true, false).await?;
         if ids.len() > 1 {
             conn.batch_execute(MOST_TIME_TOGETHER).await?;
         }
-        patience.begin(conn).await?;
+        lock_budget.begin(conn).await?;
         let all: Vec<&str> = ids.iter().map(String::as_str).collect();
-        let locked = if patience.expects_locks() {
+        let locked = if lock_budget.expects_locks() {
             let purpose = if mark { Purpose::Mark } else { Purpose::Delete };
             locks::locked(conn, &all, purpose).await?
         } else {
@@ -130,18 +130,18 @@ async fn delete_part(
             .filter(|id| !locked.iter().any(|locked| locked == id))
             .collect();
         let mut gone = remove(conn, &ids, mark).await?;
-        let stay = staying(conn, &ids, mark).await?;
-        gone.retain(|(id, _)| !stay.contains(id));
+        let remaining = still_there(conn, &ids, mark).await?;
+        gone.retain(|(id, _)| !remaining.contains(id));
         let rows = gone.len() as u64;
         if run.emits_events {
             outbox::deleted(conn, &gone).await?;
         }
         locks::wait_at_most(conn, USUAL_WAIT).await?;
-        let went: Vec<&str> = ids
+        let done_ids: Vec<&str> = ids
             .into_iter()
-            .filter(|id| !stay.iter().any(|stay| stay == id))
+            .filter(|id| !remaining.iter().any(|remaining| remaining == id))
             .collect();
-        diesel::delete(rejected_users::table.filter(rejected_users::user_id.eq_any(&went)))
+        diesel::delete(rejected_users::table.filter(rejected_users::user_id.eq_any(&done_ids)))
             .execute(conn)
             .await?;
         let is_approved = missing_users::user_id
@@ -152,14 +152,14 @@ async fn delete_part(
             .count()
             .get_result(conn)
             .await?;
-        forget_missing(conn, &went).await?;
+        forget_missing(conn, &done_ids).await?;
         progress::count_deletions(conn, run, rows, unsigned(approved), 0).await?;
         progress::advance(conn, -signed(rows), None, None).await?;
-        let stay = stay.iter().map(|id| {
+        let remaining = remaining.iter().map(|id| {
             let reason = "gone from Clerk, but a trigger of the application keeps the row".to_owned();
-            kept(id, NO_DATA, reason)
+            kept_row(id, NO_DATA, reason)
         });
-        let kept: Vec<Rejected> = stay.chain(locked.iter().map(|id| put_off(id))).collect();
+        let kept: Vec<Rejected> = remaining.chain(locked.iter().map(|id| locked_row(id))).collect();
         for row in &kept {
             list(conn, run, row).await?;
         }
@@ -173,7 +173,7 @@ async fn delete_part(
 }
 
 /// Returns the entry of a row that cannot be deleted.
-fn kept(id: &str, sqlstate: &str, reason: String) -> Rejected {
+fn kept_row(id: &str, sqlstate: &str, reason: String) -> Rejected {
     Rejected {
         user_id: id.to_owned(),
         reason,
@@ -185,9 +185,9 @@ fn kept(id: &str, sqlstate: &str, reason: String) -> Rejected {
 }
 
 /// Returns the entry of a row that cannot be deleted yet.
-fn put_off(id: &str) -> Rejected {
+fn locked_row(id: &str) -> Rejected {
     let reason = "gone from Clerk, but the application has locked the row; the next sync tries again";
-    kept(id, LOCK_NOT_AVAILABLE, reason.to_owned())
+    kept_row(id, LOCK_NOT_AVAILABLE, reason.to_owned())
 }
 
 /// Lists a row that cannot be deleted.
@@ -223,18 +223,18 @@ async fn remove(conn: &mut Session, ids: &[&str], mark: bool) -> QueryResult<Vec
             .get_results(conn)
             .await
     } else {
-        let went: Vec<(String, Option<String>, bool)> = diesel::delete(users::table.filter(users::id.eq_any(ids)))
+        let rows: Vec<(String, Option<String>, bool)> = diesel::delete(users::table.filter(users::id.eq_any(ids)))
             .returning((users::id, users::external_id, users::deleted_at.is_null()))
             .get_results(conn)
             .await?;
         // A row that was marked before had its event then.
-        let live = went.into_iter().filter(|(_, _, is_live)| *is_live);
+        let live = rows.into_iter().filter(|(_, _, is_live)| *is_live);
         Ok(live.map(|(id, external_id, _)| (id, external_id)).collect())
     }
 }
 
 /// Returns which rows still exist after their deletion, or with `mark` are still not marked.
-async fn staying(conn: &mut Session, ids: &[&str], mark: bool) -> QueryResult<Vec<String>> {
+async fn still_there(conn: &mut Session, ids: &[&str], mark: bool) -> QueryResult<Vec<String>> {
     let mut rows = users::table
         .select(users::id)
         .filter(users::id.eq_any(ids))

@@ -121,19 +121,19 @@ fn without_values(detail: &str) -> Option<String> {
     }
     let (columns, rest) = detail.split_once(")=(")?;
     let (_, consequence) = rest.split_once(") ")?;
-    let is_told_whole = !consequence.contains(['(', ')']);
-    is_told_whole.then(|| format!("{columns}) {consequence}"))
+    let is_complete = !consequence.contains(['(', ')']);
+    is_complete.then(|| format!("{columns}) {consequence}"))
 }
 
 /// Removes the values that Postgres quotes when it cannot convert one, as in
 /// `invalid input syntax for type integer: "…"`. The value itself may contain quotes, so it ends at
 /// the last one.
 fn without_quoted_values(message: &str) -> String {
-    let mut told = String::new();
+    let mut cleaned = String::new();
     let mut rest = message;
     while let Some(at) = rest.find('"') {
         let (before, quoted) = rest.split_at(at);
-        told.push_str(before);
+        cleaned.push_str(before);
         let is_value = before.ends_with(": ") || before.ends_with("value ");
         let end = if is_value {
             quoted[1..].rfind('"')
@@ -141,10 +141,10 @@ fn without_quoted_values(message: &str) -> String {
             quoted[1..].find('"')
         };
         let end = end.map_or(quoted.len(), |end| end + 2);
-        told.push_str(if is_value { "\"…\"" } else { &quoted[..end] });
+        cleaned.push_str(if is_value { "\"…\"" } else { &quoted[..end] });
         rest = &quoted[end..];
     }
-    told + rest
+    cleaned + rest
 }
 
 impl From<Fault> for MirrorError {
@@ -185,7 +185,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn no_quoted_value_is_told() {
+    fn quoted_values_are_removed() {
         let check = |message, expected| assert_eq!(without_quoted_values(message), expected);
         check(
             r#"invalid input syntax for type integer: "ann@x""#,
@@ -204,7 +204,7 @@ mod tests {
     }
 
     #[test]
-    fn no_value_is_told() {
+    fn values_are_removed_from_details() {
         let check =
             |detail, expected: Option<&str>| assert_eq!(without_values(detail).as_deref(), expected, "{detail}");
         check(

@@ -32,7 +32,7 @@ const NEEDED: [&str; 3] = ["id", "created_at", "digest"];
 /// Removes conflicting values from the rows of blocked users: sets them to `NULL`, or if the
 /// application does not allow that, to a value that no other row has. Returns whether any row
 /// changed.
-pub(super) async fn free(conn: &mut Session, blocked: &[Blocked<'_>]) -> Result<bool, WriteFailure> {
+pub(super) async fn release_values(conn: &mut Session, blocked: &[Blocked<'_>]) -> Result<bool, WriteFailure> {
     let indexes: BTreeSet<&str> = blocked.iter().filter_map(|blocked| index(&blocked.fault)).collect();
     let indexes: Vec<&str> = indexes.into_iter().collect();
     let mut columns = columns(conn, &indexes).await?;

@@ -19,7 +19,7 @@ use super::{
 const OWN: &str = "($2 OPERATOR(pg_catalog.*) interval '1 second')";
 
 /// Returns a condition in SQL: a standby has not expired.
-pub(super) fn there() -> String {
+pub(super) fn standby_lasts() -> String {
     lasts("expires_at", "ttl", UNKNOWN)
 }
 
@@ -93,9 +93,9 @@ impl Leadership {
         let mut conn = self.0.connection().await?;
         let row: LeaderRow = sql_query(format!(
             "SELECT coalesce(holder OPERATOR(pg_catalog.=) $1, false) AS leads,
-                    EXISTS (SELECT FROM clerk.standbys WHERE {there}) AS is_watched
+                    EXISTS (SELECT FROM clerk.standbys WHERE {standby_lasts}) AS is_watched
              FROM clerk.leader",
-            there = lasts("expires_at", "ttl", OWN),
+            standby_lasts = lasts("expires_at", "ttl", OWN),
         ))
         .bind::<Text, _>(holder)
         .bind::<Double, _>(ttl.as_secs_f64())
@@ -183,7 +183,7 @@ impl Leadership {
         let rows: Vec<ReplicaRow> = sql_query(format!(
             "SELECT holder, true AS leads FROM clerk.leader WHERE holder IS NOT NULL
              UNION ALL SELECT holder, false FROM clerk.standbys WHERE {} ORDER BY holder",
-            there()
+            standby_lasts()
         ))
         .load(&mut self.0.connection().await?)
         .await?;

@@ -20,7 +20,7 @@ use crate::reconcile::guard::Checksum;
 /// users that are known to be gone: those that are held, and those whose rows the application kept.
 pub(super) async fn note_missing(conn: &mut Session, run: &Run, ids: &[String]) -> QueryResult<()> {
     if !ids.is_empty() {
-        let (news, held) = match run.kind {
+        let (unless_kept, unless_held) = match run.kind {
             SyncKind::Full => ("", ""),
             SyncKind::Incremental | SyncKind::OnDemand => (
                 "WHERE NOT EXISTS (SELECT FROM clerk.rejected_users r WHERE r.user_id = id AND r.document IS NULL
@@ -29,8 +29,8 @@ pub(super) async fn note_missing(conn: &mut Session, run: &Run, ids: &[String]) 
             ),
         };
         sql_query(format!(
-            "INSERT INTO clerk.missing_users (user_id, walk) SELECT id, $2 FROM pg_catalog.unnest($1) AS id {news}
-             ON CONFLICT (user_id) DO UPDATE SET walk = excluded.walk, absent = false {held}"
+            "INSERT INTO clerk.missing_users (user_id, walk) SELECT id, $2 FROM pg_catalog.unnest($1) AS id {unless_kept}
+             ON CONFLICT (user_id) DO UPDATE SET walk = excluded.walk, absent = false {unless_held}"
         ))
         .bind::<Array<Text>, _>(ids)
         .bind::<BigInt, _>(run.walk)

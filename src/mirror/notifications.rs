@@ -65,7 +65,7 @@ impl NotificationStream {
             .map_err(|error| unavailable(error.into()))?;
         drop(other);
         match tokio::time::timeout(ECHO, stream.echo()).await {
-            Ok(heard) => heard.map_err(unavailable)?,
+            Ok(arrived) => arrived.map_err(unavailable)?,
             Err(_) => {
                 // A pooler may have registered it on a server connection that it gives to another
                 // client next; most likely to us.

@@ -121,7 +121,7 @@ impl RejectedUsers {
     }
 
     /// Returns rows that could not be deleted because the application had locked them.
-    pub async fn put_off_deletions(&self) -> Result<Vec<String>, MirrorError> {
+    pub async fn locked_deletions(&self) -> Result<Vec<String>, MirrorError> {
         Ok(rejected_users::table
             .select(rejected_users::user_id)
             .filter(rejected_users::document.is_null())

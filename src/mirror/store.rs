@@ -93,7 +93,10 @@ fn jobs<'w>(batch: &'w Batch<'_>) -> Vec<WriteJob<'w>> {
 }
 
 /// Stores the users of a batch as sets.
-pub(super) async fn together<'w>(conn: &mut Session, batch: &'w Batch<'_>) -> Result<StoreOutcome<'w>, WriteFailure> {
+pub(super) async fn store_batch<'w>(
+    conn: &mut Session,
+    batch: &'w Batch<'_>,
+) -> Result<StoreOutcome<'w>, WriteFailure> {
     let jobs = jobs(batch);
     let mut outcome = StoreOutcome::default();
     write(conn, &jobs, &mut outcome).await?;
@@ -107,7 +110,7 @@ const MOST_TIME: &str = "SET LOCAL statement_timeout = '5s'";
 
 /// Stores the users of a batch behind savepoints, with `events` each set together with its events.
 /// Users that Postgres refuses and users that the application has locked are rejected.
-pub(super) async fn apart<'w>(
+pub(super) async fn store_isolated<'w>(
     conn: &mut Session,
     batch: &'w Batch<'_>,
     events: bool,
@@ -121,17 +124,17 @@ pub(super) async fn apart<'w>(
             .await
             .map_err(|error: diesel::result::Error| WriteFailure::Whole(error.into()))?;
     }
-    let mut apart = Apart::new(events);
+    let mut isolated = IsolatedWrites::new(events);
     conn.batch_execute(MOST_TIME).await?;
-    apart.patience.begin(conn).await?;
+    isolated.lock_budget.begin(conn).await?;
     let ids: Vec<&str> = jobs.iter().map(WriteJob::id).collect();
     let locked = locks::locked(conn, &ids, Purpose::Store).await?;
     let (locked, free): (Vec<_>, Vec<_>) = jobs.into_iter().partition(|job| locked.iter().any(|id| id == job.id()));
-    locked.into_iter().for_each(|job| apart.put_off(job));
-    apart.halve(conn, free).await?;
-    apart.unblock(conn).await?;
+    locked.into_iter().for_each(|job| isolated.reject_locked(job));
+    isolated.write_by_halves(conn, free).await?;
+    isolated.unblock(conn).await?;
     conn.batch_execute(transaction::MOST_TIME).await?;
-    Ok(apart.outcome)
+    Ok(isolated.outcome)
 }
 
 /// Writes users as sets. Users that a trigger of the application left out are rejected.
@@ -165,27 +168,27 @@ async fn write<'w>(
 }
 
 /// Users that are written behind savepoints.
-struct Apart<'w> {
+struct IsolatedWrites<'w> {
     events: bool,
-    patience: LockBudget,
+    lock_budget: LockBudget,
     outcome: StoreOutcome<'w>,
     blocked: Vec<Blocked<'w>>,
 }
 
-impl<'w> Apart<'w> {
+impl<'w> IsolatedWrites<'w> {
     fn new(events: bool) -> Self {
         Self {
             events,
-            patience: LockBudget::short(),
+            lock_budget: LockBudget::short(),
             outcome: StoreOutcome::default(),
             blocked: Vec::new(),
         }
     }
 
     /// Writes users, and isolates those that are refused by halving.
-    async fn halve(&mut self, conn: &mut Session, jobs: Vec<WriteJob<'w>>) -> Result<(), WriteFailure> {
-        let mut suspects = vec![jobs];
-        while let Some(part) = suspects.pop() {
+    async fn write_by_halves(&mut self, conn: &mut Session, jobs: Vec<WriteJob<'w>>) -> Result<(), WriteFailure> {
+        let mut pending = vec![jobs];
+        while let Some(part) = pending.pop() {
             if part.is_empty() {
                 continue;
             }
@@ -207,20 +210,20 @@ impl<'w> Apart<'w> {
                 Err(WriteFailure::OneRow(fault)) => fault,
                 Err(WriteFailure::TooLong(fault)) => {
                     if is_lock(&fault) {
-                        self.patience.spend();
-                        self.patience.begin(conn).await?;
+                        self.lock_budget.spend();
+                        self.lock_budget.begin(conn).await?;
                     }
                     fault
                 }
                 Err(failure) => return Err(failure),
             };
             match part.as_slice() {
-                [only] if is_lock(&fault) => self.put_off(*only),
+                [only] if is_lock(&fault) => self.reject_locked(*only),
                 [only] if fault.sqlstate().is_some_and(is_conflict) => self.blocked.push(Blocked { job: *only, fault }),
                 [only] => self.reject(*only, fault),
                 part => {
                     let (left, right) = part.split_at(part.len() / 2);
-                    suspects.extend([right.to_vec(), left.to_vec()]);
+                    pending.extend([right.to_vec(), left.to_vec()]);
                 }
             }
         }
@@ -240,7 +243,7 @@ impl<'w> Apart<'w> {
             // that the one before it needs.
             let again = std::mem::take(&mut self.blocked);
             let again = again.into_iter().rev().map(|blocked| blocked.job).collect();
-            self.halve(conn, again).await?;
+            self.write_by_halves(conn, again).await?;
             has_stored = self.outcome.stored() > stored;
         }
         self.exchange(conn).await
@@ -254,20 +257,20 @@ impl<'w> Apart<'w> {
             if self.blocked.len() < 2 {
                 break;
             }
-            let mut within = Apart::new(self.events);
-            let (blocked, apart) = (&self.blocked, &mut within);
+            let mut within = IsolatedWrites::new(self.events);
+            let (blocked, isolated) = (&self.blocked, &mut within);
             let exchanged = conn.transaction(async |conn| {
-                if !exchange::free(conn, blocked).await? {
-                    return Err(Undone::Useless);
+                if !exchange::release_values(conn, blocked).await? {
+                    return Err(ExchangeFailure::NothingReleased);
                 }
-                apart
-                    .halve(conn, blocked.iter().map(|blocked| blocked.job).collect())
+                isolated
+                    .write_by_halves(conn, blocked.iter().map(|blocked| blocked.job).collect())
                     .await?;
-                let Apart { outcome, blocked, .. } = &*apart;
+                let IsolatedWrites { outcome, blocked, .. } = &*isolated;
                 if outcome.rejected.is_empty() && blocked.is_empty() {
                     Ok(())
                 } else {
-                    Err(Undone::Refused)
+                    Err(ExchangeFailure::Refused)
                 }
             });
             match exchanged.await {
@@ -277,9 +280,9 @@ impl<'w> Apart<'w> {
                     self.outcome.refreshed.append(&mut within.outcome.refreshed);
                     return Ok(());
                 }
-                Err(Undone::Useless) => break,
+                Err(ExchangeFailure::NothingReleased) => break,
                 // Users that are still refused are rejected, and the others are tried without them.
-                Err(Undone::Refused) => {
+                Err(ExchangeFailure::Refused) => {
                     let refused = |id: &str| within.outcome.rejected.iter().find(|user| user.user_id == id).cloned();
                     for blocked in std::mem::take(&mut self.blocked) {
                         let id = blocked.job.id();
@@ -292,7 +295,7 @@ impl<'w> Apart<'w> {
                         }
                     }
                 }
-                Err(Undone::Failed(failure)) => return Err(failure),
+                Err(ExchangeFailure::Failed(failure)) => return Err(failure),
             }
         }
         for Blocked { job, fault } in std::mem::take(&mut self.blocked) {
@@ -307,7 +310,7 @@ impl<'w> Apart<'w> {
         self.outcome.rejected.push(job.write.rejected(&sqlstate, reason));
     }
 
-    fn put_off(&mut self, job: WriteJob<'w>) {
+    fn reject_locked(&mut self, job: WriteJob<'w>) {
         let reason = "the application has locked the row; the next sync tries again".to_owned();
         self.outcome
             .rejected
@@ -316,22 +319,22 @@ impl<'w> Apart<'w> {
 }
 
 /// Why an exchange is undone.
-enum Undone {
+enum ExchangeFailure {
     /// No row released a value.
-    Useless,
+    NothingReleased,
     /// Some users were still refused.
     Refused,
     Failed(WriteFailure),
 }
 
-impl From<WriteFailure> for Undone {
+impl From<WriteFailure> for ExchangeFailure {
     fn from(failure: WriteFailure) -> Self {
-        Undone::Failed(failure)
+        ExchangeFailure::Failed(failure)
     }
 }
 
-impl From<diesel::result::Error> for Undone {
+impl From<diesel::result::Error> for ExchangeFailure {
     fn from(error: diesel::result::Error) -> Self {
-        Undone::Failed(error.into())
+        ExchangeFailure::Failed(error.into())
     }
 }

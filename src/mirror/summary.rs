@@ -165,10 +165,10 @@ impl Overview {
                         AS unexpected,
                     CASE WHEN {held} THEN lease_holder END AS lease_holder,
                     (SELECT holder FROM clerk.leader) AS leader,
-                    ARRAY(SELECT holder FROM clerk.standbys WHERE {there} ORDER BY holder) AS standbys
+                    ARRAY(SELECT holder FROM clerk.standbys WHERE {standby_lasts} ORDER BY holder) AS standbys
              FROM clerk.sync_state",
             held = lease::held(),
-            there = leadership::there(),
+            standby_lasts = leadership::standby_lasts(),
         ))
         .get_result(&mut self.0.connection().await?)
         .await?)

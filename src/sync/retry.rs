@@ -29,7 +29,7 @@ impl SyncContext<'_> {
         if self.syncer.options.delete_mode == DeleteMode::Keep {
             return Ok(false);
         }
-        let missing = self.syncer.mirror.rejected().put_off_deletions().await?;
+        let missing = self.syncer.mirror.rejected().locked_deletions().await?;
         if missing.is_empty() {
             return Ok(false);
         }

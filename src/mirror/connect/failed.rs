@@ -23,17 +23,17 @@ pub(super) enum FailureKind {
     /// The TLS handshake failed.
     Handshake,
     /// No rule of the server's `pg_hba.conf` allows this role to connect this way.
-    NotThisWay,
+    NoRule,
     /// The server refused for another reason.
     Refused,
     /// Anything else, usually a server that cannot be reached.
-    Away,
+    Unreachable,
 }
 
 impl FailedAttempt {
-    pub(super) fn away(why: String) -> Self {
+    pub(super) fn unavailable(why: String) -> Self {
         Self {
-            kind: FailureKind::Away,
+            kind: FailureKind::Unreachable,
             error: MirrorError::Unavailable(why),
         }
     }
@@ -68,14 +68,14 @@ impl FailedAttempt {
                 },
             },
             // A server that is shutting down may do the same.
-            ("error performing TLS handshake", "tls handshake eof") if is_direct => Self::away(format!(
+            ("error performing TLS handshake", "tls handshake eof") if is_direct => Self::unavailable(format!(
                 "{text}; sslnegotiation=direct needs PostgreSQL 17 or newer, at {place}"
             )),
             ("invalid configuration" | "authentication error", _) => Self {
                 kind: FailureKind::Refused,
                 error: MirrorError::Refused { why, hint: CHECK },
             },
-            _ => Self::away(why),
+            _ => Self::unavailable(why),
         }
     }
 }
@@ -94,7 +94,7 @@ fn refused(answer: &DbError, place: &str, is_encrypted: bool) -> FailedAttempt {
     ];
     FailedAttempt {
         kind: if *code == SqlState::INVALID_AUTHORIZATION_SPECIFICATION {
-            FailureKind::NotThisWay
+            FailureKind::NoRule
         } else {
             FailureKind::Refused
         },
@@ -141,7 +141,7 @@ fn handshake(error: &RustlsError, place: &str) -> FailedAttempt {
         ),
         // A fault of the server, not of the address.
         RustlsError::AlertReceived(AlertDescription::InternalError) => {
-            return FailedAttempt::away(format!("{error}, at {place}"));
+            return FailedAttempt::unavailable(format!("{error}, at {place}"));
         }
         error => (
             error.to_string(),

@@ -3,7 +3,7 @@
 //! each client.
 
 /// Parameters that are ignored. Those about TLS are handled in [`super::params`].
-pub(super) const LEFT_ASIDE: &[&str] = &[
+pub(super) const IGNORED: &[&str] = &[
     // Prisma.
     "connection_limit",
     "max_connection_lifetime",

@@ -61,8 +61,8 @@ pub(super) struct Opened {
 pub(super) struct Connector {
     address: Address,
     /// Whether a warning was logged already; each is logged once, not with each connection.
-    has_told_of_clear: AtomicBool,
-    has_told_of_passfile: AtomicBool,
+    has_warned_of_clear_text: AtomicBool,
+    has_warned_of_passfile: AtomicBool,
 }
 
 impl Connector {
@@ -77,8 +77,8 @@ impl Connector {
         }
         let connector = Self {
             address,
-            has_told_of_clear: AtomicBool::default(),
-            has_told_of_passfile: AtomicBool::default(),
+            has_warned_of_clear_text: AtomicBool::default(),
+            has_warned_of_passfile: AtomicBool::default(),
         };
         // Each connection reads the files again, but errors in them are reported now.
         connector.tls()?;
@@ -104,7 +104,7 @@ impl Connector {
     pub(super) async fn open(&self) -> Result<Session, MirrorError> {
         let opened = self.open_first().await?;
         if !opened.is_encrypted && !opened.is_local {
-            self.tell_of_clear(&opened.place);
+            self.warn_of_clear_text(&opened.place);
         }
         Ok(opened.connection)
     }
@@ -112,7 +112,7 @@ impl Connector {
     /// As [`Self::open`], for callers that report themselves whether the connection is encrypted.
     /// No warning is logged about it from then on.
     pub(super) async fn reach(&self) -> Result<Opened, MirrorError> {
-        self.has_told_of_clear.store(true, Ordering::Relaxed);
+        self.has_warned_of_clear_text.store(true, Ordering::Relaxed);
         self.open_first().await
     }
 
@@ -122,14 +122,14 @@ impl Connector {
         if self.address.shuffled {
             fastrand::shuffle(&mut hosts);
         }
-        let mut away = Vec::new();
+        let mut errors = Vec::new();
         for host in hosts {
             match self.open_at(host, tls.as_ref()).await {
-                Err(MirrorError::Unavailable(why)) => away.push(why),
+                Err(MirrorError::Unavailable(why)) => errors.push(why),
                 opened => return opened,
             }
         }
-        Err(MirrorError::Unavailable(away.join("; ")))
+        Err(MirrorError::Unavailable(errors.join("; ")))
     }
 
     fn tls(&self) -> Result<Option<MakeRustlsConnect>, MirrorError> {
@@ -150,18 +150,18 @@ impl Connector {
             return self.attempt(config, None, &place).await.map_err(|failed| failed.error);
         }
         config.host(host.name());
-        let mut away = Vec::new();
+        let mut errors = Vec::new();
         for ip in self.resolve(host, &place).await? {
             let mut config = config.clone();
             config.hostaddr(ip);
             match self.open_either_way(config, tls, &place).await {
-                Err(MirrorError::Unavailable(why)) => away.push(why),
+                Err(MirrorError::Unavailable(why)) => errors.push(why),
                 opened => return opened,
             }
         }
         // The addresses of localhost give the same message.
-        away.dedup();
-        Err(MirrorError::Unavailable(away.join("; ")))
+        errors.dedup();
+        Err(MirrorError::Unavailable(errors.join("; ")))
     }
 
     /// Looks up the password for a host in the password file, if none is given.
@@ -176,7 +176,7 @@ impl Connector {
             user: &self.address.user,
         };
         passfile::read(file, &entry).unwrap_or_else(|why| {
-            if !self.has_told_of_passfile.swap(true, Ordering::Relaxed) {
+            if !self.has_warned_of_passfile.swap(true, Ordering::Relaxed) {
                 warn!("{why}");
             }
             None
@@ -220,7 +220,7 @@ impl Connector {
             Err(failed) => failed,
         };
         match (mode, failed.kind) {
-            (Mode::Allow, FailureKind::NotThisWay | FailureKind::Refused) => self
+            (Mode::Allow, FailureKind::NoRule | FailureKind::Refused) => self
                 .attempt(config, tls, place)
                 .await
                 .map_err(|over_tls| match over_tls.kind {
@@ -230,7 +230,7 @@ impl Connector {
             // A server that must be trusted, and is not, gets no unencrypted connection.
             (Mode::Prefer, FailureKind::Handshake) if self.address.tls.checks() => Err(failed.error),
             // A server that is starting or full is not tried again, least of all unencrypted.
-            (Mode::Prefer, FailureKind::NoTls | FailureKind::Handshake | FailureKind::NotThisWay) => self
+            (Mode::Prefer, FailureKind::NoTls | FailureKind::Handshake | FailureKind::NoRule) => self
                 .attempt(config, None, place)
                 .await
                 .map_err(|in_clear| match failed.kind {
@@ -241,8 +241,8 @@ impl Connector {
         }
     }
 
-    fn tell_of_clear(&self, place: &str) {
-        if !self.has_told_of_clear.swap(true, Ordering::Relaxed) {
+    fn warn_of_clear_text(&self, place: &str) {
+        if !self.has_warned_of_clear_text.swap(true, Ordering::Relaxed) {
             warn!(
                 place,
                 "the connection to Postgres is not encrypted: others on the network can read the users; set sslmode=verify-full in its address, or require"
@@ -285,7 +285,7 @@ impl Connector {
         // The library's own limit covers the TCP connection only.
         tokio::time::timeout(self.timeout(), connecting)
             .await
-            .unwrap_or_else(|_| Err(FailedAttempt::away(format!("no answer in time, at {place}"))))
+            .unwrap_or_else(|_| Err(FailedAttempt::unavailable(format!("no answer in time, at {place}"))))
     }
 }
 

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use tracing::debug;
 
 use super::{
-    foreign::{ALIASES, LEFT_ASIDE},
+    foreign::{ALIASES, IGNORED},
     string,
 };
 use crate::mirror::{MirrorError, Variables};
@@ -80,7 +80,7 @@ pub(super) struct ConnectParams {
 impl ConnectParams {
     pub(super) fn new(text: &str, variables: &Variables) -> Result<Self, MirrorError> {
         let mut values = Values::new();
-        let mut others = Others::default();
+        let mut others = ForeignParams::default();
         let mut is_behind_password = false;
         for (name, value) in string::parameters(text).map_err(|why| unusable(STRING, why))? {
             let alias = ALIASES.iter().find(|(alias, _)| *alias == name);
@@ -159,8 +159,8 @@ impl ConnectParams {
 
 /// Parameters of other clients.
 #[derive(Default)]
-struct Others {
-    left_aside: Vec<&'static str>,
+struct ForeignParams {
+    ignored: Vec<&'static str>,
     /// The `ssl` of node-postgres, asyncpg and Java, as a word of `sslmode`.
     ssl: Option<&'static str>,
     /// Prisma's `sslaccept`: whether the server's certificate is checked against the host's name.
@@ -169,7 +169,7 @@ struct Others {
     has_password: bool,
 }
 
-impl Others {
+impl ForeignParams {
     /// Takes a parameter. Returns whether it is one of another client.
     fn take(&mut self, name: &str, value: &str) -> Result<bool, MirrorError> {
         let expected = |words: &[&str]| unusable(STRING, format!("{name}={value}, expected {}", words.join(", ")));
@@ -194,8 +194,8 @@ impl Others {
             // a certificate refuses a client without it.
             "sslidentity" => self.has_identity = true,
             "sslpassword" => self.has_password = true,
-            _ => match LEFT_ASIDE.iter().find(|known| **known == name) {
-                Some(known) => self.left_aside.push(known),
+            _ => match IGNORED.iter().find(|known| **known == name) {
+                Some(known) => self.ignored.push(known),
                 None => return Ok(false),
             },
         }
@@ -209,8 +209,8 @@ impl Others {
         if self.has_password && values.contains_key("sslkey") {
             return Err(unusable(STRING, unknown("sslpassword")));
         }
-        self.left_aside.extend(self.has_identity.then_some("sslidentity"));
-        self.left_aside.extend(self.has_password.then_some("sslpassword"));
+        self.ignored.extend(self.has_identity.then_some("sslidentity"));
+        self.ignored.extend(self.has_password.then_some("sslpassword"));
         let stated = values.get("sslmode").map(|(mode, _)| mode.as_str());
         if stated == Some("no-verify") {
             values.insert("sslmode", ("require".to_owned(), None));
@@ -236,8 +236,8 @@ impl Others {
                 }
             }
         }
-        if !self.left_aside.is_empty() {
-            let parameters = self.left_aside.join(", ");
+        if !self.ignored.is_empty() {
+            let parameters = self.ignored.join(", ");
             debug!(
                 parameters,
                 "ignoring parameters of other clients in the address of Postgres"
@@ -252,7 +252,7 @@ fn unknown(name: &str) -> String {
         return format!("{name} is a parameter of libpq that clerk2pg does not support");
     }
     let distance = |known: &str| strsim::damerau_levenshtein(known, name);
-    let known = PARAMETERS.iter().map(|(known, _)| known).chain(LEFT_ASIDE);
+    let known = PARAMETERS.iter().map(|(known, _)| known).chain(IGNORED);
     match known.map(|known| (distance(known), known)).min() {
         Some((..=3, nearest)) => format!("there is no parameter {name}; did you mean {nearest}?"),
         _ => format!("there is no parameter {name}, neither in libpq nor in other clients; remove it"),

@@ -15,21 +15,21 @@ pub(super) struct PassfileEntry<'a> {
 /// # Errors
 /// Why the file is ignored, as a warning: the server may ask for no password.
 pub(super) fn read(file: &Path, entry: &PassfileEntry<'_>) -> Result<Option<String>, String> {
-    let aside = |why: &str| Err(format!("{} is ignored: {why}", file.display()));
+    let ignored = |why: &str| Err(format!("{} is ignored: {why}", file.display()));
     let metadata = match fs::metadata(file) {
         Ok(metadata) => metadata,
         Err(error) if matches!(error.kind(), ErrorKind::NotFound | ErrorKind::NotADirectory) => return Ok(None),
-        Err(error) => return aside(&error.to_string()),
+        Err(error) => return ignored(&error.to_string()),
     };
     if !metadata.is_file() {
-        return aside("it is not a plain file");
+        return ignored("it is not a plain file");
     }
     if metadata.permissions().mode() & 0o077 != 0 {
-        return aside("users other than its owner may read or write it; run chmod 600");
+        return ignored("users other than its owner may read or write it; run chmod 600");
     }
     match fs::read_to_string(file) {
         Ok(text) => Ok(password(&text, entry)),
-        Err(error) => aside(&error.to_string()),
+        Err(error) => ignored(&error.to_string()),
     }
 }
 
@@ -115,14 +115,14 @@ mod tests {
     }
 
     #[test]
-    fn a_file_that_others_may_read_is_left_aside() {
+    fn a_file_that_others_may_read_is_ignored() {
         let directory = tempfile::tempdir().unwrap();
         let file = directory.path().join("pgpass");
         assert_eq!(read(&file, &ENTRY), Ok(None));
         fs::write(&file, "*:*:*:*:secret").unwrap();
         fs::set_permissions(&file, fs::Permissions::from_mode(0o640)).unwrap();
-        let told = read(&file, &ENTRY).unwrap_err();
-        assert!(told.contains("chmod 600") && !told.contains("secret"), "{told}");
+        let error = read(&file, &ENTRY).unwrap_err();
+        assert!(error.contains("chmod 600") && !error.contains("secret"), "{error}");
         fs::set_permissions(&file, fs::Permissions::from_mode(0o600)).unwrap();
         assert_eq!(read(&file, &ENTRY), Ok(Some("secret".to_owned())));
         assert!(read(directory.path(), &ENTRY).unwrap_err().contains("plain file"));

@@ -224,8 +224,8 @@ mod tests {
             "postgres://u:p@hidden/hidden@h/d",
             "postgres://u:hidden/hidden@h/d",
         ] {
-            let told = parameters(text).unwrap_err();
-            assert!(!told.contains("hidden"), "{text}: {told}");
+            let error = parameters(text).unwrap_err();
+            assert!(!error.contains("hidden"), "{text}: {error}");
         }
     }
 }

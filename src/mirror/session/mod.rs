@@ -117,14 +117,14 @@ impl Session {
                 .parameter("server_encoding")
                 .is_none_or(|encoding| UNICODE.contains(&encoding)),
         });
-        let (told, notifications) = mpsc::unbounded_channel();
+        let (sender, notifications) = mpsc::unbounded_channel();
         let ending = state.clone();
         let driver = tokio::spawn(async move {
             let mut messages = futures_util::stream::poll_fn(|context| connection.poll_message(context));
             while let Some(message) = messages.next().await {
                 match message {
                     Ok(AsyncMessage::Notification(notification)) => {
-                        let _ = told.send(notification.payload().to_owned());
+                        let _ = sender.send(notification.payload().to_owned());
                     }
                     Ok(_) => {}
                     Err(error) => {

@@ -19,9 +19,12 @@ fn places(text: &str, expected: &[&str]) {
 #[track_caller]
 fn check_error(text: &str, variables: &[(&str, &str)], place: &str, why: &str) {
     let error = parse(text, variables).unwrap_err();
-    let told = format!("{error} {}", error.hint());
-    assert!(told.starts_with(place) && told.contains(why), "{text}: {told}");
-    assert!(!told.contains("hidden") && !told.contains("secret"), "{text}: {told}");
+    let message = format!("{error} {}", error.hint());
+    assert!(message.starts_with(place) && message.contains(why), "{text}: {message}");
+    assert!(
+        !message.contains("hidden") && !message.contains("secret"),
+        "{text}: {message}"
+    );
 }
 
 #[test]
