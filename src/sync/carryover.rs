@@ -40,7 +40,7 @@ pub struct Carryover {
     /// The last request to count users failed.
     pub(super) cannot_count: bool,
     /// The server can only be walked as a whole.
-    pub(super) walks_in_one: bool,
+    pub(super) walks_as_whole: bool,
     /// Why a full sync is due.
     full_sync_reason: Option<&'static str>,
     /// When a full sync was last requested, by reason.

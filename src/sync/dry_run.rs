@@ -1,17 +1,9 @@
-//! A dry run: prints what a full sync would do, and writes nothing.
+//! What a dry run remembers and prints instead of writing it.
 
 use std::collections::{BTreeSet, HashSet};
 
-use super::{
-    Carryover, Outcome, Report, SyncContext, Syncer,
-    context::Start,
-    page_worker::{Listed, PageOutcome, PagePlan, SyncMode},
-};
-use crate::{
-    failure::Failure,
-    mirror::SyncKind,
-    resource::{Digest, DigestKey},
-};
+use super::page_worker::{PageOutcome, PagePlan};
+use crate::resource::{Digest, DigestKey};
 
 /// One line of a dry run.
 #[derive(Debug, Clone, Copy)]
@@ -43,48 +35,17 @@ pub(super) struct DryRun<'a> {
     planned: HashSet<Digest>,
 }
 
-impl Syncer {
-    /// Prints the plan of a full sync, a line at a time. Writes nothing.
-    ///
-    /// # Errors
-    /// Clerk or the mirror could not be read.
-    pub async fn plan(&self, print: Printer<'_>) -> Result<Report, Failure> {
-        let start = Start::now(self, SyncKind::Full);
-        let has_schema = self.mirror.schema().exists().await?;
-        let pinned = match has_schema {
-            true => self.mirror.instance().id().await?,
-            false => None,
-        };
-        let instance = self.identify(pinned.as_deref()).await?;
-        if has_schema {
-            self.clerk.set_digest_key(self.mirror.instance().digest_key().await?);
-        }
-        let mut carryover = Carryover::default();
-        let (mode, listed) = (SyncMode::DryRun { has_schema }, Listed::default());
-        let mut sync = SyncContext::new(self, mode, &listed, start, &mut carryover, &instance.id);
-        sync.dry_run = Some(DryRun {
+impl<'a> DryRun<'a> {
+    /// An empty plan, whose lines are printed with `print`.
+    pub(super) fn new(print: Printer<'a>) -> Self {
+        Self {
             print,
             missing: BTreeSet::new(),
             met: HashSet::new(),
             planned: HashSet::new(),
-        });
-        let walked = sync.walk_list(None).await;
-        self.progress.finish();
-        walked?;
-        sync.settle_deletions().await?;
-        let mut report = sync.report;
-        report.is_plan = true;
-        report.outcome = match report.notes.is_empty() {
-            true => Outcome::Planned,
-            false => Outcome::Incomplete,
-        };
-        report.requests = start.requests(self);
-        report.duration_ms = start.elapsed_ms();
-        Ok(report)
+        }
     }
-}
 
-impl DryRun<'_> {
     /// Leaves out users that are in the plan already.
     pub(super) fn leave_out_planned(&mut self, outcome: &mut PageOutcome) {
         let mut is_new = |id: &String| self.planned.insert(Digest::of(&DigestKey::default(), id.as_bytes()));

@@ -1,10 +1,16 @@
-//! A full sync: reads all users, and settles which rows are deleted.
+//! A full sync, or its plan: reads all users, and settles which rows are deleted.
 
 use std::time::Instant;
 
 use tracing::{info, warn};
 
-use super::{Carryover, DeleteMode, Report, SyncContext, Syncer, context::Start, same_instance};
+use super::{
+    Carryover, DeleteMode, Outcome, Printer, Report, SyncContext, Syncer,
+    context::Start,
+    dry_run::DryRun,
+    page_worker::{Listed, SyncMode},
+    same_instance,
+};
 use crate::{
     clerk::{self, Objection},
     failure::{Cause, Failure},
@@ -70,6 +76,40 @@ impl Syncer {
         self.identify_and_prepare(Start::now(self, SyncKind::Full))
             .await
             .map(drop)
+    }
+
+    /// Prints the plan of a full sync, a line at a time. Writes nothing.
+    ///
+    /// # Errors
+    /// Clerk or the mirror could not be read.
+    pub async fn plan(&self, print: Printer<'_>) -> Result<Report, Failure> {
+        let start = Start::now(self, SyncKind::Full);
+        let has_schema = self.mirror.schema().exists().await?;
+        let pinned = match has_schema {
+            true => self.mirror.instance().id().await?,
+            false => None,
+        };
+        let instance = self.identify(pinned.as_deref()).await?;
+        if has_schema {
+            self.clerk.set_digest_key(self.mirror.instance().digest_key().await?);
+        }
+        let mut carryover = Carryover::default();
+        let (mode, listed) = (SyncMode::DryRun { has_schema }, Listed::default());
+        let mut sync = SyncContext::new(self, mode, &listed, start, &mut carryover, &instance.id);
+        sync.dry_run = Some(DryRun::new(print));
+        let walked = sync.walk_list(None).await;
+        self.progress.finish();
+        walked?;
+        sync.settle_deletions().await?;
+        let mut report = sync.report;
+        report.is_plan = true;
+        report.outcome = match report.notes.is_empty() {
+            true => Outcome::Planned,
+            false => Outcome::Incomplete,
+        };
+        report.requests = start.requests(self);
+        report.duration_ms = start.elapsed_ms();
+        Ok(report)
     }
 
     /// Asks which instance the key belongs to, and prepares the schema for it.

@@ -1,4 +1,4 @@
-//! Syncs from beginning to end. Only this module talks to both Clerk and the mirror.
+//! Syncs from beginning to end. Only this module moves users from Clerk to the mirror.
 //!
 //! A page at a time: fetch it from Clerk, decode it, compare it with the mirror (pure), and apply
 //! the difference to Postgres in one transaction that also publishes the events. At the end, a sync
@@ -7,7 +7,7 @@
 //!
 //! A full sync (`full`) reads all users. An incremental sync (`incremental`) reads recent changes,
 //! and searches (`search`) if Clerk's count differs from the mirror's. A sync on demand
-//! (`on_demand`) asks for some users by id. A dry run (`dry_run`) prints what a full sync would do.
+//! (`on_demand`) asks for some users by id. A dry run prints what a full sync would do (`dry_run`).
 
 mod absence;
 mod between;
@@ -23,6 +23,7 @@ mod full;
 mod identity;
 mod incremental;
 mod missing;
+mod older;
 mod on_demand;
 mod page_batch;
 mod page_worker;

@@ -74,7 +74,7 @@ impl SyncContext<'_> {
         let mut walked = self.walk_partitions(partitions, before, began).await?;
         if walked.is_unfit {
             self.carryover.warn_once(UNFIT);
-            self.carryover.walks_in_one = true;
+            self.carryover.walks_as_whole = true;
             let counted_twice = self.subtract(&walked.counts);
             walked = self.walk_partitions(partition::split_at(&[]), before, began).await?;
             walked.counted_twice += counted_twice;
@@ -194,7 +194,7 @@ impl SyncContext<'_> {
     async fn split(&mut self, users: Option<u64>, began: i64) -> Result<Vec<Partition>, Failure> {
         let whole = partition::split_at(&[]);
         let parts = users.map_or(1, |users| partition::parts(users, self.syncer.max_walks()));
-        if parts == 1 || self.carryover.walks_in_one {
+        if parts == 1 || self.carryover.walks_as_whole {
             return Ok(whole);
         }
         let users = users.unwrap_or_default();
@@ -283,9 +283,9 @@ impl SyncContext<'_> {
         let mut under_way = FuturesUnordered::new();
         // Incremental syncs that take as long as their schedule must not keep the walks from going
         // on.
-        let mut has_just_attended = false;
+        let mut did_urgent_work = false;
         loop {
-            let has_urgent_work = !has_just_attended && self.has_urgent_work();
+            let has_urgent_work = !did_urgent_work && self.has_urgent_work();
             while !has_urgent_work && under_way.len() < self.syncer.max_walks() {
                 let Some(mut walk) = ready.pop() else { break };
                 under_way.push(async move {
@@ -298,10 +298,10 @@ impl SyncContext<'_> {
                     return Ok(walked);
                 }
                 self.do_urgent_work().await?;
-                has_just_attended = true;
+                did_urgent_work = true;
                 continue;
             };
-            has_just_attended = false;
+            did_urgent_work = false;
             let result = result?;
             self.syncer.check_instance_if_old(self.carryover).await?;
             self.add_page(&mut walked, &walk, result);

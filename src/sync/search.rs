@@ -105,7 +105,7 @@ impl SyncContext<'_> {
         let begun = self.syncer.clerk.requests();
         let syncer = self.syncer;
         let mut under_way = FuturesUnordered::new();
-        let mut has_just_attended = false;
+        let mut did_urgent_work = false;
         loop {
             open.retain(|open| open.bucket.matters(counts_fewer));
             let sent = syncer.clerk.requests() - begun;
@@ -115,7 +115,7 @@ impl SyncContext<'_> {
             }
             // A bucket goes on as soon as its answer arrives. Pages are in memory only while they
             // are worked on.
-            let has_urgent_work = !has_just_attended && self.has_urgent_work();
+            let has_urgent_work = !did_urgent_work && self.has_urgent_work();
             while !has_urgent_work && under_way.len() < syncer.options.concurrency {
                 let Some(next) = open.pop() else { break };
                 under_way.push(async move {
@@ -128,10 +128,10 @@ impl SyncContext<'_> {
                     return Ok(());
                 }
                 self.do_urgent_work().await?;
-                has_just_attended = true;
+                did_urgent_work = true;
                 continue;
             };
-            has_just_attended = false;
+            did_urgent_work = false;
             match self.take_answer(&bucket, answer?).await? {
                 Some(parts) => open.extend(parts),
                 None => {

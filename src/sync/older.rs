@@ -1,0 +1,70 @@
+//! Users that Clerk showed in an older state than the mirror's: they are asked for again, as the
+//! answer may come from a replica that lags.
+
+use std::time::Instant;
+
+use tracing::debug;
+
+use super::{
+    SyncContext, Syncer,
+    recheck::{Observation, REPLICA_LAG, make_due_later},
+};
+use crate::{clerk::MAX_IDS, failure::Failure};
+
+impl Syncer {
+    /// Remembers users that Clerk showed in a state that is not trusted yet. A daemon asks for them
+    /// again.
+    pub(super) fn recheck_older(&self, ids: &[String]) {
+        let now = Instant::now();
+        let is_first = |id: &&String| self.rechecks.note(Observation::Older, id, now).is_zero();
+        let ids: Vec<String> = ids.iter().filter(is_first).cloned().collect();
+        if !ids.is_empty() && !self.is_single_run() {
+            debug!(
+                users = ids.len(),
+                "Clerk shows an older state; asking again when replicas have caught up"
+            );
+            make_due_later(&self.due, ids, REPLICA_LAG);
+        }
+    }
+}
+
+impl SyncContext<'_> {
+    /// Asks again for users that Clerk showed in a state that is not trusted yet. What Clerk still
+    /// shows after ten seconds is stored. A daemon asks only if there are many such users;
+    /// otherwise on-demand syncs ask for them.
+    pub(super) async fn settle_older(&mut self) -> Result<(), Failure> {
+        let older = self.syncer.rechecks.older(Instant::now());
+        let Some(pause) = older.iter().map(|(_, left)| *left).max() else {
+            return Ok(());
+        };
+        if !self.syncer.is_single_run() && older.len() <= MAX_IDS {
+            return Ok(());
+        }
+        self.syncer.pause(pause).await?;
+        let ids: Vec<&str> = older.iter().map(|(id, _)| id.as_str()).collect();
+        for ids in ids.chunks(MAX_IDS) {
+            let page = match self.syncer.unless_stopped(self.syncer.clerk.named(ids)).await? {
+                Ok(page) => page,
+                Err(error) if self.syncer.is_about_request(&error).await? => break,
+                Err(error) => return Err(error.into()),
+            };
+            self.store_by_id(&page).await?;
+            // Users that are gone are left to the next sync.
+            let is_shown = |id: &str| page.users().iter().any(|raw| raw.id.as_deref() == Some(id));
+            let gone = ids.iter().filter(|id| !is_shown(id));
+            gone.for_each(|id| self.syncer.rechecks.forget(Observation::Older, id));
+        }
+        self.note_older_left();
+        Ok(())
+    }
+
+    /// Notes how many users stay in another state than Clerk shows.
+    fn note_older_left(&mut self) {
+        let left = self.syncer.rechecks.older(Instant::now()).len();
+        if left > 0 {
+            self.note(format!(
+                "Clerk showed {left} users in an older state than before; the next sync asks again"
+            ));
+        }
+    }
+}
