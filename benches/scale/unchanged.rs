@@ -60,22 +60,7 @@ pub async fn run(world: &World, options: &Options, table: &mut Table) -> Result<
         if number > 0 {
             syncs.push(world.once(DATABASE).await?);
         }
-        let mut curl = Command::new("curl");
-        curl.args([
-            "-s",
-            "--fail",
-            "--compressed",
-            "--parallel",
-            "--parallel-max",
-            CONNECTIONS,
-            "-H",
-        ])
-        .arg(format!("Authorization: Bearer {}", world.sim.secret_key()))
-        .arg("-K")
-        .arg(&list)
-        // curl shows a progress meter despite -s with --parallel.
-        .stderr(std::process::Stdio::null());
-        curls.push(measure("curl", curl).await?);
+        curls.push(measure("curl", curl(world, &list)).await?);
     }
     show("clerk2pg", &syncs);
     show("curl", &curls);
@@ -110,4 +95,24 @@ pub async fn run(world: &World, options: &Options, table: &mut Table) -> Result<
         peak < MAX_MB,
     );
     Ok(sync)
+}
+
+/// A command of curl that fetches the pages in the file `list`.
+fn curl(world: &World, list: &Path) -> Command {
+    let mut curl = Command::new("curl");
+    curl.args([
+        "-s",
+        "--fail",
+        "--compressed",
+        "--parallel",
+        "--parallel-max",
+        CONNECTIONS,
+        "-H",
+    ])
+    .arg(format!("Authorization: Bearer {}", world.sim.secret_key()))
+    .arg("-K")
+    .arg(list)
+    // curl shows a progress meter despite -s with --parallel.
+    .stderr(std::process::Stdio::null());
+    curl
 }

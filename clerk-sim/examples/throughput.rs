@@ -1,5 +1,6 @@
-//! How many users a second a running simulator lists: walks them all with the cursor, on one
-//! connection or several at once.
+//! Measures how many users per second a running simulator lists.
+//!
+//! It walks all users by the cursor, on one connection or on several at once.
 //!
 //! `cargo run --release -p clerk-sim --example throughput -- http://127.0.0.1:8787 8`
 
@@ -12,7 +13,7 @@ const KEY: &str = "sk_test_clerk_sim";
 
 type Failure = Box<dyn std::error::Error + Send + Sync>;
 
-/// Reads one answer from a connection that is kept.
+/// Sends a request over a connection that stays open, and reads the answer.
 async fn get(connection: &mut BufReader<TcpStream>, path: &str) -> Result<Vec<u8>, Failure> {
     let request = format!("GET {path} HTTP/1.1\r\nhost: localhost\r\nauthorization: Bearer {KEY}\r\n\r\n");
     connection.get_mut().write_all(request.as_bytes()).await?;
@@ -33,8 +34,9 @@ async fn get(connection: &mut BufReader<TcpStream>, path: &str) -> Result<Vec<u8
     Ok(body)
 }
 
-/// The ids of a page, by the text around them: reading every page as JSON would measure that
-/// instead.
+/// The number of users of a page, and the last id.
+///
+/// It searches for the text before an id, because parsing JSON would dominate the measurement.
 fn last_id(page: &[u8]) -> (usize, Option<String>) {
     let mark = b"{\"id\":\"user_";
     let starts: Vec<_> = page
@@ -74,14 +76,15 @@ async fn main() -> Result<(), Failure> {
     let url = arguments.next().unwrap_or_else(|| "http://127.0.0.1:8787".to_owned());
     let address = url.trim_start_matches("http://").to_owned();
     let connections: i64 = arguments.next().map_or(Ok(1), |text| text.parse())?;
-    // Three years of users end on 2026-06-01, more of them lately: equal numbers, not equal times.
+    // Users were created in the three years before 2026-06-01, more of them recently. Each connection
+    // gets the same number of users, not the same length of time.
     let (end, span) = (1_780_272_000_000_i64, 3.0 * 365.0 * 86_400_000.0);
-    let border = |part: i64| end - (span * (part as f64 / connections as f64).powf(1.4)) as i64;
+    let bound = |part: i64| end - (span * (part as f64 / connections as f64).powf(1.4)) as i64;
     let started = Instant::now();
     let walks: Vec<_> = (0..connections)
         .map(|part| {
-            let after = if part + 1 == connections { 0 } else { border(part + 1) };
-            let before = if part == 0 { i64::MAX } else { border(part) + 1 };
+            let after = if part + 1 == connections { 0 } else { bound(part + 1) };
+            let before = if part == 0 { i64::MAX } else { bound(part) + 1 };
             tokio::spawn(walk(address.clone(), after, before))
         })
         .collect();

@@ -27,21 +27,23 @@ mod errors;
 mod faults;
 mod http;
 mod ids;
+mod limit;
 mod list;
 mod oddity;
 mod parameters;
 mod shutdown;
 mod sim;
 mod state;
+mod stats;
 mod store;
 mod users;
 
 pub use faults::{
     DeletedCursor, Effect, Endpoint, ErrorAnswer, ErrorBody, Faults, Quirks, Replicas, Rule, Shuffle, WrongCount,
 };
-pub use http::limit::RateLimit;
-pub use http::stats::Request;
+pub use limit::RateLimit;
 pub use oddity::Oddity;
 pub use sim::Sim;
 pub use state::Options;
+pub use stats::Request;
 pub use users::unstorable::Unstorable;

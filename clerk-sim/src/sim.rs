@@ -11,12 +11,13 @@ use tokio::task::JoinHandle;
 use crate::clock::now;
 use crate::faults::Faults;
 use crate::http::server;
-use crate::http::stats::Request;
 use crate::oddity::Oddity;
 use crate::state::{Options, State};
+use crate::stats::Request;
 use crate::store::entry::Entry;
 use crate::users::churn;
 use crate::users::edit::{Touch, edit};
+use crate::users::generate;
 use crate::users::unstorable::{self, Unstorable};
 
 /// A running simulator. Clones are handles to the same one; dropping the last stops the server.
@@ -40,11 +41,16 @@ impl Drop for Inner {
 
 impl Sim {
     /// Generates the users and listens. Fails if the port is taken.
-    pub async fn start(options: Options) -> std::io::Result<Sim> {
+    pub async fn start(mut options: Options) -> std::io::Result<Sim> {
         let (listener, address) = server::bind(options.port).await?;
-        let state = tokio::task::spawn_blocking(|| Arc::new(State::new(options)))
+        if options.instance_id.is_empty() {
+            options.instance_id = generate::instance_id(options.seed);
+        }
+        let (seed, users) = (options.seed, options.users);
+        let store = tokio::task::spawn_blocking(move || generate::store(seed, users, now()))
             .await
             .map_err(std::io::Error::other)?;
+        let state = Arc::new(State::new(options, store));
         let stop = watch::Sender::new(false);
         let tasks = vec![
             tokio::spawn(server::run(listener, state.clone(), stop.subscribe())),

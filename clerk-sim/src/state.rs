@@ -8,12 +8,10 @@ use rand::SeedableRng;
 use rand::rngs::ChaCha8Rng;
 use tokio::sync::watch;
 
-use crate::clock::now;
 use crate::faults::Faults;
-use crate::http::limit::{Limiter, RateLimit};
-use crate::http::stats::Stats;
+use crate::limit::{Limiter, RateLimit};
+use crate::stats::Stats;
 use crate::store::Store;
-use crate::users::generate;
 
 /// The settings of a simulator.
 #[derive(Clone, Debug)]
@@ -72,12 +70,10 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 }
 
 impl State {
-    pub(crate) fn new(mut options: Options) -> Self {
-        if options.instance_id.is_empty() {
-            options.instance_id = generate::instance_id(options.seed);
-        }
+    /// The state of a simulator with these users.
+    pub(crate) fn new(options: Options, store: Store) -> Self {
         Self {
-            store: RwLock::new(generate::store(options.seed, options.users, now())),
+            store: RwLock::new(store),
             faults: Mutex::default(),
             limiter: Mutex::new(Limiter::new(options.rate_limit)),
             stats: Mutex::default(),

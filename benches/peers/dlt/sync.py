@@ -7,7 +7,7 @@ import dlt
 from dlt.sources.rest_api import rest_api_source
 
 database_url = os.environ["DATABASE_URL"]
-# The state is the database's: another database begins anew.
+# dlt keeps its state per database.
 database = database_url.rpartition("/")[2].partition("?")[0]
 
 source = rest_api_source(
@@ -28,7 +28,7 @@ source = rest_api_source(
             }
         ],
     },
-    # Lists and objects as jsonb: one table rather than one per list, and nothing less is stored.
+    # Lists and objects as jsonb: one table instead of one per list, with all data.
     max_table_nesting=0,
 )
 
@@ -39,5 +39,5 @@ if __name__ == "__main__":
         dataset_name="clerk",
         pipelines_dir=os.path.join(sys.argv[1], "pipelines"),
     )
-    # With COPY rather than INSERT, which is faster, though an empty text is taken for NULL then.
+    # COPY is faster than INSERT, although it reads an empty text as NULL.
     pipeline.run(source, loader_file_format="csv")

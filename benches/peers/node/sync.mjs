@@ -1,4 +1,4 @@
-// Copies Clerk's users into the table "User", as one writes it with @clerk/backend and Prisma.
+// Copies Clerk's users into the table "User", as an application would with @clerk/backend and Prisma.
 import { readFile } from 'node:fs/promises';
 
 import { createClerkClient } from '@clerk/backend';
@@ -7,15 +7,15 @@ import { Prisma, PrismaClient } from '@prisma/client';
 
 // The largest page that Clerk gives.
 const PAGE = 500;
-// Prisma passes at most 32767 values to a statement, so that `notIn` with all ids is out of the question.
+// Prisma passes at most 32767 values to a statement, so `notIn` cannot have all ids.
 const IDS = 10_000;
 
 const { CLERK_API_URL: apiUrl, CLERK_SECRET_KEY: secretKey, DATABASE_URL: connectionString } = process.env;
 const clerk = createClerkClient({ apiUrl, secretKey });
-// The pool's own size, ten connections, is the fastest: with more, Node is the bottleneck.
+// The default pool of ten connections is the fastest: with more, Node is the bottleneck.
 const prisma = new PrismaClient({ adapter: new PrismaPg({ connectionString }) });
 
-// What `prisma migrate deploy` does, whose engine does not come from the npm registry.
+// Does what `prisma migrate deploy` does. Its engine is not an npm package.
 async function createTable() {
   const [{ exists }] = await prisma.$queryRaw`SELECT to_regclass('"User"') IS NOT NULL AS exists`;
   if (!exists) {
@@ -47,7 +47,7 @@ async function upsertUsers() {
   const seen = new Set();
   for (let offset = 0; ; offset += PAGE) {
     const { data: users } = await clerk.users.getUserList({ limit: PAGE, offset, orderBy: '+created_at' });
-    // Side by side over the pool: faster than one after the other, and than a $transaction of them all.
+    // Concurrent over the pool: faster than sequential, and than one $transaction.
     await Promise.all(users.map(upsert));
     for (const { id } of users) seen.add(id);
     if (users.length < PAGE) return seen;

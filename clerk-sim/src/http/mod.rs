@@ -1,9 +1,7 @@
-//! HTTP: connections, routes, answers, the rate limit and `/_sim`.
+//! HTTP: connections, routes, answers and `/_sim`.
 
 mod api;
 mod control;
-pub(crate) mod limit;
 mod reply;
 mod route;
 pub(crate) mod server;
-pub(crate) mod stats;

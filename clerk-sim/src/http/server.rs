@@ -18,12 +18,12 @@ use super::api::{self, ApiRequest};
 use super::control;
 use super::reply::{Dropped, Ending, Reply, ReplyBody};
 use super::route::Route;
-use super::stats;
 use crate::clock::now;
 use crate::errors::{self, Failure};
 use crate::faults::{Effect, ErrorBody, Injected, Quirks};
 use crate::shutdown::stopped;
 use crate::state::State;
+use crate::stats;
 
 /// Bytes of the body of a request.
 const MAX_BODY: usize = 64 * 1024 * 1024;
@@ -127,6 +127,42 @@ async fn read(body: Incoming) -> Result<Bytes, Failure> {
     Ok(body.to_bytes())
 }
 
+/// What the effect of a fault leaves of an answer.
+enum Effected {
+    /// The usual answer, with this ending.
+    Answer(Ending),
+    /// Another answer.
+    Replaced(Reply),
+    /// No answer.
+    Dropped,
+}
+
+fn apply(effect: Option<Effect>, state: &State, quirks: &Quirks) -> Effected {
+    match effect {
+        Some(Effect::DropBefore) => Effected::Dropped,
+        Some(Effect::Html) => Effected::Replaced(Reply {
+            status: 200,
+            html: true,
+            body: errors::html(200).into_bytes(),
+            ..Reply::default()
+        }),
+        Some(Effect::Error(error)) => {
+            let failure = Failure::injected(error.status, error.retry_after);
+            let mut reply = api::refuse(state, &failure, quirks);
+            match error.body {
+                ErrorBody::Json => {}
+                ErrorBody::Html => (reply.html, reply.body) = (true, errors::html(error.status).into_bytes()),
+                ErrorBody::Empty => reply.body.clear(),
+            }
+            Effected::Replaced(reply)
+        }
+        Some(Effect::Truncate) => Effected::Answer(Ending::Half),
+        Some(Effect::DropDuring) => Effected::Answer(Ending::Start),
+        Some(Effect::Stall) => Effected::Answer(Ending::Never),
+        Some(Effect::LatencyMs(_) | Effect::Quirks(_)) | None => Effected::Answer(Ending::Whole),
+    }
+}
+
 /// Answers a request under `/v1`, as faults leave it.
 async fn answer_v1(
     state: &Arc<State>,
@@ -150,31 +186,10 @@ async fn answer_v1(
     if !latency.is_zero() {
         tokio::time::sleep(latency).await;
     }
-    let ending = match effect {
-        Some(Effect::DropBefore) => return Err(Dropped),
-        Some(Effect::Html) => {
-            let reply = Reply {
-                status: 200,
-                html: true,
-                body: errors::html(200).into_bytes(),
-                ..Reply::default()
-            };
-            return Ok((reply, Ending::Whole));
-        }
-        Some(Effect::Error(error)) => {
-            let failure = Failure::injected(error.status, error.retry_after);
-            let mut reply = api::refuse(state, &failure, &quirks);
-            match error.body {
-                ErrorBody::Json => {}
-                ErrorBody::Html => (reply.html, reply.body) = (true, errors::html(error.status).into_bytes()),
-                ErrorBody::Empty => reply.body.clear(),
-            }
-            return Ok((reply, Ending::Whole));
-        }
-        Some(Effect::Truncate) => Ending::Half,
-        Some(Effect::DropDuring) => Ending::Start,
-        Some(Effect::Stall) => Ending::Never,
-        Some(Effect::LatencyMs(_) | Effect::Quirks(_)) | None => Ending::Whole,
+    let ending = match apply(effect, state, &quirks) {
+        Effected::Answer(ending) => ending,
+        Effected::Replaced(reply) => return Ok((reply, Ending::Whole)),
+        Effected::Dropped => return Err(Dropped),
     };
     let body = match read(body).await {
         Ok(body) => body,

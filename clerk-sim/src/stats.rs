@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use serde::Serialize;
 
-use super::limit::WINDOW;
+use crate::limit::WINDOW;
 
 /// Requests in the log.
 const LOG_LENGTH: usize = 10_000;
