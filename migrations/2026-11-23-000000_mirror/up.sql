@@ -1,5 +1,6 @@
--- Clerk's users: every field of Clerk's document in a column of its own, in the order of Clerk's specification 2026-05-12.
--- Times are Clerk's Unix milliseconds. `clerk.user_document` puts the document together again.
+-- Clerk's users: one column for each field of Clerk's document, in the order of Clerk's
+-- specification 2026-05-12. Times are Clerk's Unix milliseconds. `clerk.user_document` builds the
+-- document from the columns.
 CREATE TABLE clerk.users (
     id text PRIMARY KEY,
     object text,
@@ -49,22 +50,23 @@ CREATE TABLE clerk.users (
     scim jsonb,
     -- Keys that this version of clerk2pg does not know, as Clerk sent them.
     extra jsonb,
-    -- Known keys that Clerk did not send: in their columns NULL stands for "not sent", elsewhere for "sent as null".
+    -- Known keys that Clerk did not send: in their columns, NULL means "not sent"; in all other
+    -- columns, "sent as null".
     absent text[],
-    -- Derived, for those who query.
+    -- Derived from the fields above, for queries.
     primary_email text,
     primary_email_verified boolean,
     primary_phone text,
     full_name text,
-    -- clerk2pg's own.
+    -- clerk2pg's own columns.
     digest bytea NOT NULL,
     first_seen_at timestamptz NOT NULL DEFAULT pg_catalog.now(),
     changed_at timestamptz NOT NULL DEFAULT pg_catalog.now(),
     deleted_at timestamptz
 );
 
--- A full sync compares the mirror with Clerk's list in stretches of this order. All that it compares is in the index, so that the rows
--- themselves, which are many times as large, are not read.
+-- A full sync compares the mirror with Clerk's list range by range, in this order. Everything that
+-- it compares is in the index, so that it does not read the rows, which are many times larger.
 CREATE INDEX users_created_at_idx ON clerk.users (created_at, id) INCLUDE (digest, deleted_at);
 
 COMMENT ON TABLE clerk.users IS 'Clerk''s users, kept in step by clerk2pg. Read and reference it; what is written here is overwritten.';
@@ -78,7 +80,7 @@ COMMENT ON COLUMN clerk.users.deleted_at IS 'With deletes.mode = "mark": when cl
 
 CREATE FUNCTION clerk.user_document(u clerk.users) RETURNS jsonb
 LANGUAGE sql STABLE PARALLEL SAFE
--- In two halves, as a function takes at most 100 arguments.
+-- In two halves, because a function takes at most 100 arguments.
 RETURN (pg_catalog.jsonb_build_object(
         'id', u.id,
         'object', u.object,
@@ -131,56 +133,60 @@ RETURN (pg_catalog.jsonb_build_object(
 
 COMMENT ON FUNCTION clerk.user_document(clerk.users) IS 'The user as Clerk''s API sends it: SELECT clerk.user_document(u) FROM clerk.users u';
 
--- What could not be stored, and why; a row goes once its user can be stored, or is gone.
+-- Users that could not be stored, and why. A row is removed once its user can be stored, or is
+-- gone.
 CREATE TABLE clerk.rejected_users (
     user_id text PRIMARY KEY,
     reason text NOT NULL,
     first_seen_at timestamptz NOT NULL DEFAULT pg_catalog.now(),
     last_seen_at timestamptz NOT NULL DEFAULT pg_catalog.now(),
-    -- As received, cut to 64 kB. Text, for it may be what jsonb refuses.
+    -- As received, cut to 64 kB. As text, because jsonb may refuse it.
     document text
 );
 
--- Users that a walk over Clerk's list did not meet. A question, not a deletion: Clerk is asked for each by name.
+-- Users that a walk over Clerk's list did not meet. They are questions, not deletions: Clerk is
+-- asked for each by id.
 CREATE TABLE clerk.missing_users (
     user_id text PRIMARY KEY,
-    -- The run that began the walk which found the user missing.
+    -- The run that began the walk that missed the user.
     walk bigint NOT NULL,
     found_at timestamptz NOT NULL DEFAULT pg_catalog.now(),
-    -- Clerk, asked for it by name in a list, left it out.
+    -- Whether Clerk left the user out when it was asked for the id in a list.
     absent boolean NOT NULL DEFAULT false,
-    -- The guard held this deletion back.
+    -- When the guard held the deletion.
     held_at timestamptz,
-    -- A person let it through.
+    -- When a person approved the deletion.
     approved_at timestamptz
 );
 
--- A row a pass, failed ones too.
+-- One row per sync, including failed ones.
 CREATE TABLE clerk.sync_runs (
     id bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
     kind text NOT NULL,
     holder text NOT NULL,
     started_at timestamptz NOT NULL DEFAULT pg_catalog.now(),
     ended_at timestamptz,
-    -- running, in_step, changed, held, incomplete or failed
+    -- running, in_sync, changed, held, incomplete or failed
     outcome text NOT NULL DEFAULT 'running',
-    -- The run whose walk this one took up again.
+    -- The run whose walk this run continued.
     resumed bigint,
     created bigint NOT NULL DEFAULT 0,
     updated bigint NOT NULL DEFAULT 0,
-    -- Rows written although nobody changed the user: other spelling, fields that move by themselves. Counted among the unchanged.
+    -- Rows written although the user did not change: another spelling of the document, or fields
+    -- that change by themselves. Counted as unchanged, too.
     refreshed bigint NOT NULL DEFAULT 0,
     deleted bigint NOT NULL DEFAULT 0,
     unchanged bigint NOT NULL DEFAULT 0,
     held bigint NOT NULL DEFAULT 0,
     rejected bigint NOT NULL DEFAULT 0,
     requests bigint NOT NULL DEFAULT 0,
-    -- The checksum of the held deletions, to approve them by.
+    -- The checksum of the held deletions, which approves them.
     plan text,
     error text
 );
 
--- One row: which Clerk instance this database mirrors, how far the full sync has come, and who may write.
+-- One row: the Clerk instance that this database mirrors, how far the full sync has come, and who
+-- may write.
 CREATE TABLE clerk.sync_state (
     only_row boolean PRIMARY KEY DEFAULT true CHECK (only_row),
     instance_id text,
@@ -188,7 +194,7 @@ CREATE TABLE clerk.sync_state (
     pinned_at timestamptz,
     checkpoint jsonb,
     lease_holder text,
-    -- Grows with each change of holder; a writer with an older one is fenced off.
+    -- Grows with each change of holder. A writer with an older epoch cannot write.
     lease_epoch bigint NOT NULL DEFAULT 0,
     lease_expires_at timestamptz
 );

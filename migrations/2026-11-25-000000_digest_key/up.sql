@@ -1,4 +1,4 @@
--- 244 random bits: secret from end users, who write parts of the documents that are hashed.
+-- 244 random bits. End users write parts of the documents that are hashed, so the key is secret.
 ALTER TABLE clerk.sync_state ADD COLUMN digest_key bytea NOT NULL
     DEFAULT pg_catalog.decode(
         pg_catalog.replace(pg_catalog.gen_random_uuid()::text || pg_catalog.gen_random_uuid()::text, '-', ''), 'hex');

@@ -1,2 +1,2 @@
--- The older version's expressions mean the same; there is nothing to undo.
+-- The expressions of the older version mean the same, so there is nothing to undo.
 SELECT;

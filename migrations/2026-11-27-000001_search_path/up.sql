@@ -1,8 +1,9 @@
--- Earlier versions wrote names of functions without their schema, so that functions and operators created in schema "clerk" before the tables
--- could have been bound into what follows. Every object that stores an expression is created again from PostgreSQL's own.
+-- Earlier versions wrote names of functions without their schema. Functions and operators that were
+-- created in the schema "clerk" before the tables could have been bound into the following objects.
+-- Every object that stores an expression is created again with PostgreSQL's own.
 CREATE OR REPLACE FUNCTION clerk.user_document(u clerk.users) RETURNS jsonb
 LANGUAGE sql STABLE PARALLEL SAFE
--- In two halves, as a function takes at most 100 arguments.
+-- In two halves, because a function takes at most 100 arguments.
 RETURN (pg_catalog.jsonb_build_object(
         'id', u.id,
         'object', u.object,

@@ -1,9 +1,9 @@
--- How old the changes of each sync were when they were committed. The age of the newest one, which was kept before, is always small: it says
--- nothing about the others.
+-- How old the changes of each sync were when they were committed. The age of the newest change,
+-- which was stored before, is always small and says nothing about the others.
 ALTER TABLE clerk.sync_runs
-    -- Changes with a time of their own.
+    -- Changes that have a time of their own.
     ADD COLUMN age_count bigint NOT NULL DEFAULT 0,
-    -- Their ages in milliseconds, ascending; of more than 100 changes, 100 evenly spaced ones.
+    -- Their ages in milliseconds, ascending. Of more than 100 changes, 100 evenly spaced ages.
     ADD COLUMN ages_ms bigint[];
 
 UPDATE clerk.sync_runs SET freshness_ms = NULL WHERE freshness_ms IS NOT NULL;

@@ -1,5 +1,6 @@
--- When rows were deleted without a person's approval. The guard judges new deletions together with those
--- of the last hour, by the time at which the rows were deleted: a sync may take longer than that.
+-- When rows were deleted without a person's approval. The guard judges new deletions together with
+-- those of the last hour, by the time at which the rows were deleted: a sync may take longer than
+-- an hour.
 CREATE TABLE clerk.recent_deletions (
     deleted_at timestamptz NOT NULL DEFAULT pg_catalog.clock_timestamp(),
     users bigint NOT NULL

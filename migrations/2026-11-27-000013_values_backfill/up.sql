@@ -1,13 +1,15 @@
--- Derives the primary address and number of existing rows: a sync writes a row again only if its document changes.
--- Rows that a constraint or trigger of the application refuses stay as they are.
+-- Derives the primary address and number of existing rows, because a sync writes a row again only
+-- if its document changes. Rows that a constraint or trigger of the application refuses stay as
+-- they are.
 
--- A row that the application has locked is waited for, and not left out like one that is refused. Readers do not wait behind this.
+-- Waits for rows that the application has locked, instead of skipping them like refused ones.
+-- Readers do not wait for this.
 SET LOCAL lock_timeout = 0;
 
 DO $backfill$
 DECLARE
-    -- The rows whose derived columns differ from what their documents say. Every literal has its type, so that no operator of another
-    -- schema fits better.
+    -- The rows whose derived columns differ from what their documents say. Every literal has its
+    -- type, so that no operator of another schema fits better.
     differ CONSTANT text := $sql$
         SELECT u.id, email.value AS email, email.is_verified AS email_verified, phone.value AS phone,
                phone.is_verified AS phone_verified
@@ -59,7 +61,8 @@ BEGIN
 END
 $backfill$;
 
--- Values that a later version wrote before it was replaced by an earlier one: keys of extra that have a column of their own.
+-- Values that a later version wrote before an earlier one replaced it: keys of extra that have a
+-- column of their own.
 UPDATE clerk.users AS u SET unexpected = found.names
 FROM (
     SELECT r.id, pg_catalog.array_agg(key.name ORDER BY key.name) AS names
@@ -74,5 +77,5 @@ FROM (
 ) AS found
 WHERE found.id = u.id AND u.unexpected IS NULL;
 
--- Few rows have one, so counting them is cheap.
+-- Few rows have such a value, so counting them is cheap.
 CREATE INDEX users_unexpected_idx ON clerk.users (id) WHERE unexpected IS NOT NULL;
