@@ -3,7 +3,11 @@
 use diesel::prelude::*;
 use diesel_async::{AsyncConnection, RunQueryDsl};
 
-use super::{Lease, Mirror, MirrorError, tables::sync_state, transaction};
+use super::{
+    Lease, Mirror, MirrorError,
+    tables::{missing_users, sync_state},
+    transaction,
+};
 use crate::resource::DigestKey;
 
 /// The Clerk instance that the database mirrors.
@@ -73,7 +77,8 @@ impl PinnedInstance {
             )
             .execute(conn)
             .await?;
-            diesel::sql_query("UPDATE clerk.missing_users SET approved_at = NULL WHERE approved_at IS NOT NULL")
+            diesel::update(missing_users::table.filter(missing_users::approved_at.is_not_null()))
+                .set(missing_users::approved_at.eq(None::<chrono::DateTime<chrono::Utc>>))
                 .execute(conn)
                 .await?;
             Ok(held as u64)

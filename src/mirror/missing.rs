@@ -93,8 +93,9 @@ impl Missing {
             .bind::<BigInt, _>(run.walk)
             .execute(conn)
             .await?;
-            sql_query("UPDATE clerk.missing_users SET walk = $1, absent = false WHERE walk <> $1 OR absent")
-                .bind::<BigInt, _>(run.walk)
+            let is_old = missing_users::walk.ne(run.walk).or(missing_users::absent);
+            diesel::update(missing_users::table.filter(is_old))
+                .set((missing_users::walk.eq(run.walk), missing_users::absent.eq(false)))
                 .execute(conn)
                 .await?;
             let marked = counts::recount(conn).await?;

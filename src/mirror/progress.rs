@@ -3,13 +3,14 @@
 
 use chrono::{DateTime, Utc};
 use diesel::{
-    QueryResult, sql_query,
+    prelude::*,
+    sql_query,
     sql_types::{BigInt, Nullable, Text, Timestamptz},
 };
 use diesel_async::RunQueryDsl;
 use serde::{Deserialize, Serialize};
 
-use super::{Batch, Committed, MirrorError, Run, rows::timestamp, session::Session, signed};
+use super::{Batch, Committed, MirrorError, Run, rows::timestamp, session::Session, signed, tables::sync_runs};
 use crate::reconcile::partition::Partition;
 
 /// How far a walk has come. Everything before it is committed.
@@ -51,18 +52,17 @@ pub(super) async fn record(
     batch: &Batch<'_>,
     done: &Committed,
 ) -> Result<(), MirrorError> {
-    sql_query(
-        "UPDATE clerk.sync_runs SET created = created + $2, updated = updated + $3, refreshed = refreshed + $4,
-             unchanged = unchanged + $5, rejected = rejected + $6 WHERE id = $1",
-    )
-    .bind::<BigInt, _>(run.id)
-    .bind::<BigInt, _>(signed(done.created))
-    .bind::<BigInt, _>(signed(done.updated))
-    .bind::<BigInt, _>(signed(done.refreshed))
-    .bind::<BigInt, _>(signed(batch.unchanged + done.refreshed))
-    .bind::<BigInt, _>(signed(done.rejected.len() as u64))
-    .execute(conn)
-    .await?;
+    let rejected = signed(done.rejected.len() as u64);
+    diesel::update(sync_runs::table.find(run.id))
+        .set((
+            sync_runs::created.eq(sync_runs::created + signed(done.created)),
+            sync_runs::updated.eq(sync_runs::updated + signed(done.updated)),
+            sync_runs::refreshed.eq(sync_runs::refreshed + signed(done.refreshed)),
+            sync_runs::unchanged.eq(sync_runs::unchanged + signed(batch.unchanged + done.refreshed)),
+            sync_runs::rejected.eq(sync_runs::rejected + rejected),
+        ))
+        .execute(conn)
+        .await?;
     Ok(())
 }
 
@@ -114,14 +114,13 @@ pub(super) async fn count_deletions(
         .execute(conn)
         .await?;
     }
-    sql_query(
-        "UPDATE clerk.sync_runs SET deleted = deleted + $2, approved = approved + $3, rejected = rejected + $4 WHERE id = $1",
-    )
-    .bind::<BigInt, _>(run.id)
-    .bind::<BigInt, _>(signed(deleted))
-    .bind::<BigInt, _>(signed(approved))
-    .bind::<BigInt, _>(signed(kept))
-    .execute(conn)
-    .await?;
+    diesel::update(sync_runs::table.find(run.id))
+        .set((
+            sync_runs::deleted.eq(sync_runs::deleted + signed(deleted)),
+            sync_runs::approved.eq(sync_runs::approved + signed(approved)),
+            sync_runs::rejected.eq(sync_runs::rejected + signed(kept)),
+        ))
+        .execute(conn)
+        .await?;
     Ok(())
 }
