@@ -1,7 +1,6 @@
 //! Ids like Clerk's: a prefix and a KSUID in base 62 (27 characters).
 //!
-//! A KSUID is a time in seconds and 16 random bytes. Written by hand: the ids must come from the
-//! simulator's seed, which crates for KSUIDs do not allow.
+//! A KSUID is a time in seconds and 16 random bytes. Written by hand, because it is a dozen lines.
 
 use rand::{Rng, RngExt};
 

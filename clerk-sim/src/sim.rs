@@ -119,8 +119,9 @@ impl Sim {
     ///
     /// Nothing in it is checked or changed. A lock in it does not count down.
     ///
-    /// # Panics If `id` is not a string or `created_at` is not in milliseconds. See
-    /// [`Sim::insert_raw`] for such users.
+    /// # Panics
+    /// If `id` is not a string or `created_at` is not in milliseconds. See [`Sim::insert_raw`] for
+    /// such users.
     pub fn insert(&self, document: Value) -> String {
         let id = document
             .get("id")

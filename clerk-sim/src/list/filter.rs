@@ -115,7 +115,7 @@ impl Filter {
         })
     }
 
-    /// Whether the filter has bounds of `created_at` at most.
+    /// Whether there are no other filters than bounds of `created_at`.
     pub(crate) fn is_by_created_at_only(&self) -> bool {
         self.ids.is_empty() && self.conditions.is_empty()
     }

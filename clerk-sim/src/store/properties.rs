@@ -12,7 +12,7 @@ use serde_json::value::RawValue;
 
 /// The top-level properties of a document. Each value is still unparsed JSON.
 ///
-/// A list instead of a map: a lookup or two per document do not pay for hashing all its keys.
+/// It is a list and not a map: for a lookup or two, hashing all keys would be slower.
 #[derive(Default)]
 pub(crate) struct Properties<'a>(Vec<(Cow<'a, str>, &'a RawValue)>);
 

@@ -2,8 +2,8 @@
 //!
 //! A list needs "the 500 after this one", a count needs "how many between these two times", and
 //! both must stay fast at a million users. So this is a list of sorted blocks, where a rank is a
-//! binary search and a sum over block lengths. Written by hand: no order-statistic collection is
-//! maintained that also walks a range from both ends.
+//! binary search and a sum over block lengths. Written by hand instead of with a crate for ordered
+//! sets, because both indexes share the entries and sort them by different times.
 
 use std::ops::Range;
 use std::sync::Arc;
