@@ -10,7 +10,8 @@ use chrono::{DateTime, Utc};
 use super::{
     Carryover, Report, Syncer,
     dry_run::DryRun,
-    page_worker::{Deferred, Listed, PageOutcome, PageSource, PageWorker, SyncMode},
+    mode::SyncMode,
+    page_worker::{Deferred, Listed, PageOutcome, PageSource, PageWorker},
     recheck::Observation,
 };
 use crate::{

@@ -15,7 +15,8 @@ use super::{
     absence::TooEarly,
     by_id::BATCH,
     missing::{Deletions, MissingUsers},
-    page_worker::{SyncMode, warn_of_rejected},
+    mode::SyncMode,
+    page_worker::warn_of_rejected,
     recheck::{Observation, make_due_later},
 };
 use crate::{

@@ -5,11 +5,8 @@ use std::time::Instant;
 use tracing::{info, warn};
 
 use super::{
-    Carryover, DeleteMode, Outcome, Printer, Report, SyncContext, Syncer,
-    context::Start,
-    dry_run::DryRun,
-    page_worker::{Listed, SyncMode},
-    same_instance,
+    Carryover, DeleteMode, Outcome, Printer, Report, SyncContext, Syncer, context::Start, dry_run::DryRun,
+    mode::SyncMode, page_worker::Listed, same_instance,
 };
 use crate::{
     clerk::{self, Objection},

@@ -23,6 +23,7 @@ mod full;
 mod identity;
 mod incremental;
 mod missing;
+mod mode;
 mod older;
 mod on_demand;
 mod page_batch;

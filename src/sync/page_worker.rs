@@ -7,66 +7,24 @@ use std::{
     time::{Duration, Instant},
 };
 
-use chrono::{DateTime, Utc};
 use tracing::warn;
 
 use super::{
     DeleteMode, Syncer,
+    mode::SyncMode,
     page_batch::{self, DecodedUsers, PageUsers, StoredRows, id_or_digest},
     recheck::ReplicaTrust,
 };
 use crate::{
     clerk::{Page, Raw},
     failure::Failure,
-    mirror::{Batch, Committed, Rejected, Run, SyncKind, Write},
+    mirror::{Batch, Committed, Rejected, SyncKind, Write},
     reconcile::range::Range,
     resource::{Digest, FieldValue},
 };
 
 /// Pages without a change write nothing, except that the checkpoint follows at least this often.
 const CHECKPOINT_EVERY: Duration = Duration::from_secs(5);
-
-/// What a sync does with the differences that it finds.
-#[derive(Clone, Copy)]
-pub(super) enum SyncMode<'a> {
-    /// It writes them to the mirror.
-    Apply {
-        run: &'a Run,
-        /// When the run began, by the database's clock and by this process's.
-        began: (DateTime<Utc>, Instant),
-    },
-    /// It prints them.
-    DryRun {
-        /// Whether there is a mirror to compare with.
-        has_schema: bool,
-    },
-}
-
-impl<'a> SyncMode<'a> {
-    /// The run that writes; `None` in a dry run.
-    pub(super) fn run(self) -> Option<&'a Run> {
-        match self {
-            SyncMode::Apply { run, .. } => Some(run),
-            SyncMode::DryRun { .. } => None,
-        }
-    }
-
-    /// Whether there is a mirror to compare with.
-    pub(super) fn has_schema(self) -> bool {
-        match self {
-            SyncMode::Apply { .. } => true,
-            SyncMode::DryRun { has_schema } => has_schema,
-        }
-    }
-
-    /// The time by the database's clock; `None` in a dry run.
-    pub(super) fn now(self) -> Option<DateTime<Utc>> {
-        match self {
-            SyncMode::Apply { began: (now, then), .. } => Some(now + then.elapsed()),
-            SyncMode::DryRun { .. } => None,
-        }
-    }
-}
 
 /// What the mirror lists apart from its users. Nothing is looked up in a list that is empty.
 #[derive(Default)]

@@ -9,7 +9,8 @@ use tracing::{info, warn};
 use super::{
     Carryover, DeleteMode, Options, Outcome, Report, SyncContext, Syncer,
     context::Start,
-    page_worker::{Listed, SyncMode, warn_left_out},
+    mode::SyncMode,
+    page_worker::{Listed, warn_left_out},
     stopped,
 };
 use crate::{
