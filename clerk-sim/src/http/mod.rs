@@ -2,6 +2,8 @@
 
 mod api;
 mod control;
+mod objects;
 mod reply;
+mod request;
 mod route;
 pub(crate) mod server;

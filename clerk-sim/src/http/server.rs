@@ -14,9 +14,10 @@ use tokio::net::TcpListener;
 use tokio::sync::watch;
 use tokio::task::JoinSet;
 
-use super::api::{self, ApiRequest};
+use super::api;
 use super::control;
 use super::reply::{Dropped, Ending, Reply, ReplyBody};
+use super::request::ApiRequest;
 use super::route::Route;
 use crate::clock::now;
 use crate::errors::{self, Failure};
