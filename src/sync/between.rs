@@ -12,14 +12,6 @@ use crate::{
 /// With more users than this above the floor, recent changes are not read between pages.
 const MAX_ABOVE: u64 = 5_000;
 
-/// Whether a failure between two pages ends the sync.
-fn is_final(cause: Cause) -> bool {
-    matches!(
-        cause,
-        Cause::Stopped | Cause::Busy | Cause::PostgresAway | Cause::NeedsPerson
-    )
-}
-
 impl SyncContext<'_> {
     /// Whether something is due that cannot wait for the end of this sync.
     pub(super) fn has_urgent_work(&self) -> bool {
@@ -42,6 +34,7 @@ impl SyncContext<'_> {
         result
     }
 
+    /// Stores the users that are due, and then recent changes if they are due.
     async fn sync_users_and_changes(&mut self) -> Result<(), Failure> {
         let users = self.syncer.due.take_users(self.syncer.clerk.free_for_notifications());
         if !users.is_empty() {
@@ -106,4 +99,12 @@ impl SyncContext<'_> {
         self.syncer.watch.incremental_succeeded();
         Ok(())
     }
+}
+
+/// Whether a failure between two pages ends the sync.
+fn is_final(cause: Cause) -> bool {
+    matches!(
+        cause,
+        Cause::Stopped | Cause::Busy | Cause::PostgresAway | Cause::NeedsPerson
+    )
 }

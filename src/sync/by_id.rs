@@ -36,8 +36,11 @@ pub(super) enum ByIds {
 
 /// What Clerk answers when it is asked for one id.
 pub(super) enum ById {
+    /// The user does not exist.
     Gone,
+    /// The user is on this page.
     Found(Page),
+    /// The request failed, or the answer proves nothing, for this reason.
     Unclear(String),
 }
 
@@ -95,6 +98,7 @@ impl Syncer {
         Ok(self.unless_stopped(clerk.list(&Walk::new().query(), 1)).await?.is_ok())
     }
 
+    /// Asks for one id.
     async fn answer_by_id(&self, clerk: &clerk::Client, id: &str) -> Result<Result<ById, clerk::Error>, Failure> {
         let lookup = self.unless_stopped(clerk.user(id)).await?;
         Ok(lookup.map(|lookup| match lookup {
@@ -139,6 +143,7 @@ impl Syncer {
         Ok(answers)
     }
 
+    /// Asks for each id alone, and sorts the ids by answered and failed.
     async fn ask_side_by_side(
         &self,
         clerk: &clerk::Client,

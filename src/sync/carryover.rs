@@ -34,6 +34,7 @@ pub struct Carryover {
     pub(super) floor: Floor,
     /// Users at or above the floor on the pages of the last incremental sync.
     pub(super) above: u64,
+    /// How Clerk's count differs from the mirror's.
     pub(super) mismatch: CountMismatch,
     /// The last full sync found that the server does not list users by their last change.
     pub(super) has_no_order: bool,
@@ -47,6 +48,7 @@ pub struct Carryover {
     full_sync_requests: BTreeMap<&'static str, Instant>,
     /// Warnings that were logged.
     warned: BTreeSet<&'static str>,
+    /// When old events and syncs were last removed.
     pruned: Option<Instant>,
     /// Why the last sync failed; `None` if it succeeded.
     failed: Option<Cause>,

@@ -29,13 +29,16 @@ struct DueState {
 
 #[derive(Debug, Default)]
 struct DueMarks {
+    /// A full sync.
     full: bool,
+    /// An incremental sync that does not wait for the schedule.
     incremental: bool,
     /// An incremental sync by the schedule. The daemon may slow it down.
     scheduled: bool,
     /// Marks of notifications. Every role that may connect to the database can send them.
     notified_full: SpacedMark,
     notified_incremental: SpacedMark,
+    /// Users to be stored by id.
     users: Queue,
     limits: NotificationLimits,
     /// The kind that goes last, because it had its turn or failed.
@@ -121,6 +124,7 @@ impl SpacedMark {
         self.is_marked.then(|| self.not_before.unwrap_or(now))
     }
 
+    /// Takes the mark. The next one takes effect after the gap.
     fn take(&mut self, gap: Duration, now: Instant) {
         if std::mem::take(&mut self.is_marked) {
             self.not_before = Some(now + gap);
@@ -161,6 +165,7 @@ impl DueMarks {
         asked
     }
 
+    /// Takes the marks of full and incremental syncs.
     fn absorb(&mut self, now: Instant) {
         self.full = false;
         self.notified_full.take(NOTIFIED_FULL_GAP, now);

@@ -134,6 +134,7 @@ impl Syncer {
         Ok(instance)
     }
 
+    /// Checks that the database is not tied to another instance.
     async fn check_pin(&self, instance: &clerk::Instance, start: Start) -> Result<(), Failure> {
         let pinned = self.mirror.instance().id().await?;
         let checked = same_instance(pinned.as_deref(), &instance.id);

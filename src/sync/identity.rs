@@ -160,6 +160,7 @@ impl Syncer {
             .hint("nothing is written until both answers are the same; try again later"))
     }
 
+    /// Whether an instance stands for the server's address, because the server does not name one.
     fn is_address(&self, instance: &clerk::Instance) -> bool {
         instance.id == self.clerk.address_as_instance().id
     }

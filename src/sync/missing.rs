@@ -51,6 +51,7 @@ pub(super) enum MissingUsers<'a> {
 
 /// The missing users of a dry run.
 pub(super) struct PlannedDeletions {
+    /// In order, so that the plan is printed in order.
     states: BTreeMap<String, MissingState>,
     /// Ids whose deletion was held before, and whether a person approved it.
     held: HashMap<String, bool>,
@@ -145,6 +146,7 @@ impl MissingUsers<'_> {
 }
 
 impl PlannedDeletions {
+    /// The next ids in a state, in order, behind `after`.
     fn next(&self, state: MissingState, after: &str, limit: usize) -> Vec<String> {
         let behind = (Bound::Excluded(after), Bound::Unbounded);
         let rows = self.states.range::<str, _>(behind);
@@ -168,6 +170,7 @@ impl PlannedDeletions {
         self.kept.contains_key(id) && !self.is_approved(id)
     }
 
+    /// The absent ids that the guard judges.
     fn judged(&self) -> impl Iterator<Item = &String> {
         let absent = self.states.iter().filter(|(_, state)| **state == MissingState::Absent);
         absent
@@ -175,6 +178,7 @@ impl PlannedDeletions {
             .filter(|id| !self.is_approved(id) && !self.kept.contains_key(*id))
     }
 
+    /// Makes each absent id held or deletable.
     fn judge(&mut self, holds: bool) {
         for (id, state) in &mut self.states {
             if *state != MissingState::Absent {

@@ -77,6 +77,7 @@ impl<'p> PageUsers<'p> {
     }
 }
 
+/// A user whose document cannot be stored.
 fn rejected(raw: &clerk::Raw, Rejection { reason }: Rejection, document: &str) -> Rejected {
     Rejected {
         user_id: id_or_digest(raw).into_owned(),

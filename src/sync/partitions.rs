@@ -48,8 +48,11 @@ struct WalkSummary {
     counted_twice: u64,
     /// Moments that more users share than a page holds.
     tied_moments: Vec<TiedMoment>,
+    /// The server does not page by cursor.
     lost_cursor: bool,
+    /// The list is not in the order asked for.
     is_unordered: bool,
+    /// Users could not be read.
     left_out: bool,
     /// The server can only be walked as a whole: the walk is to be done again.
     is_unfit: bool,

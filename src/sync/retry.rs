@@ -71,10 +71,12 @@ impl SyncContext<'_> {
         Ok(())
     }
 
+    /// Users that this sync has stored.
     fn stored(&self) -> u64 {
         self.report.created + self.report.updated
     }
 
+    /// Asks for these users, and stores them.
     async fn retry(&mut self, run: &Run, ids: &[String]) -> Result<(), Failure> {
         if ids.is_empty() {
             return Ok(());

@@ -74,7 +74,7 @@ impl SyncContext<'_> {
             return Ok(None);
         };
         if parts > 1 && !open.iter().all(|open| open.bucket.is_part(difference)) {
-            self.is_unusable();
+            self.give_up();
             return Ok(Some(total));
         }
         let remote: i64 = open.iter().map(|open| open.bucket.remote).sum();
@@ -90,6 +90,7 @@ impl SyncContext<'_> {
         Ok(Some(remote))
     }
 
+    /// Searches in buckets until none is left whose counts differ.
     async fn search_in(&mut self, whole: Bucket, mut open: Vec<OpenBucket>) -> Result<(), Failure> {
         let Bucket { local, remote, .. } = whole;
         // If Clerk counts hardly any users, all users of the mirror would be asked for by id.
@@ -135,14 +136,15 @@ impl SyncContext<'_> {
             match self.take_answer(&bucket, answer?).await? {
                 Some(parts) => open.extend(parts),
                 None => {
-                    self.is_unusable();
+                    self.give_up();
                     return Ok(());
                 }
             }
         }
     }
 
-    fn is_unusable(&mut self) {
+    /// Warns of a server that cannot be searched, and requests a full sync.
+    fn give_up(&mut self) {
         self.carryover.warn_once(UNUSABLE);
         self.carryover.request_full_sync(UNUSABLE);
     }

@@ -94,14 +94,17 @@ impl WalkDriver {
         self.walk.seen()
     }
 
+    /// Whether the server does not page by cursor.
     pub(super) fn lost_cursor(&self) -> bool {
         self.walk.lost_cursor()
     }
 
+    /// Whether the list is in the order asked for.
     pub(super) fn is_ordered(&self) -> bool {
         self.walk.is_ordered()
     }
 
+    /// Whether users could not be read and were left out.
     pub(super) fn has_left_out(&self) -> bool {
         self.walk.has_left_out()
     }
