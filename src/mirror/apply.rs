@@ -7,9 +7,10 @@ use tracing::{debug, warn};
 use super::{
     Batch, Committed, MirrorError, Run,
     locks::{self, LockBudget, USUAL_WAIT},
-    missing, progress, rejected,
+    missing,
+    numbers::signed,
+    progress, rejected,
     session::Session,
-    signed,
     sqlstate::BLOCKED,
     store::{self, StoreOutcome},
     transaction::{self, WriteFailure},

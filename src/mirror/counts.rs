@@ -9,12 +9,13 @@ use diesel::{
 use diesel_async::{AsyncConnection, RunQueryDsl};
 
 use super::{
-    Lease, Mirror, MirrorError,
+    Lease, MirrorError, Runs,
+    numbers::{signed, unsigned},
+    pool::ConnectionPool,
     rows::timestamp,
     session::Session,
-    signed,
     tables::{sync_state, users},
-    transaction, unsigned,
+    transaction,
 };
 use crate::reconcile::range::Range;
 
@@ -68,7 +69,7 @@ pub(super) async fn recount(conn: &mut Session) -> QueryResult<i64> {
 
 /// Counts users: how many the mirror has, and how many it expects at Clerk.
 #[derive(Debug, Clone)]
-pub struct UserCounts(pub(super) Mirror);
+pub struct UserCounts(pub(super) ConnectionPool);
 
 impl UserCounts {
     /// Returns the number of users in the mirror, without those marked as deleted.
@@ -91,7 +92,7 @@ impl UserCounts {
         })
         .await?;
         drop(conn);
-        Ok(self.0.runs().state().await?.expected)
+        Ok(Runs(self.0.clone()).state().await?.expected)
     }
 
     /// Returns how many users are expected at Clerk in a range of `created_at`.

@@ -12,13 +12,12 @@ use super::{
     MirrorError, Rejected, Run,
     locks::{self, LockBudget, Purpose, USUAL_WAIT, is_lock},
     missing::forget_missing,
+    numbers::{signed, unsigned},
     outbox, progress, rejected,
     session::Session,
-    signed,
     sqlstate::{LOCK_NOT_AVAILABLE, NO_DATA},
     tables::{missing_users, rejected_users, users},
     transaction::{self, WriteFailure},
-    unsigned,
 };
 
 /// The result of confirmed deletions.

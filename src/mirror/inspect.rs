@@ -79,7 +79,7 @@ impl Inspection {
             place,
             is_encrypted,
             is_local,
-        } = mirror.connector.reach().await?;
+        } = mirror.0.connector().reach().await?;
         let (server, ahead, rights) = connection
             .transaction(async |conn| {
                 conn.batch_execute("SET TRANSACTION READ ONLY").await?;
@@ -87,7 +87,7 @@ impl Inspection {
                 Ok::<_, MirrorError>((server, ahead, Rights::read(conn).await?))
             })
             .await?;
-        let (sslmode, checks_certificate, checks_name) = mirror.connector.trust();
+        let (sslmode, checks_certificate, checks_name) = mirror.0.connector().trust();
         let tls = is_encrypted.then(|| server.tls.clone().unwrap_or_else(|| "TLS".to_owned()));
         Ok(Self {
             server,

@@ -4,7 +4,8 @@ use diesel::prelude::*;
 use diesel_async::{AsyncConnection, RunQueryDsl};
 
 use super::{
-    Lease, Mirror, MirrorError,
+    Lease, MirrorError,
+    pool::ConnectionPool,
     tables::{missing_users, sync_state},
     transaction,
 };
@@ -12,7 +13,7 @@ use crate::resource::DigestKey;
 
 /// The Clerk instance that the database mirrors.
 #[derive(Debug, Clone)]
-pub struct PinnedInstance(pub(super) Mirror);
+pub struct PinnedInstance(pub(super) ConnectionPool);
 
 impl PinnedInstance {
     /// Returns the id of the Clerk instance that this database mirrors; `None` before the first

@@ -11,8 +11,9 @@ use diesel::{
 use diesel_async::RunQueryDsl;
 
 use super::{
-    Mirror, MirrorError,
+    MirrorError,
     expiry::{UNKNOWN, lasts},
+    pool::ConnectionPool,
 };
 
 /// The time to live, which a statement gets as its second value, in seconds.
@@ -55,7 +56,7 @@ pub struct Replicas {
 
 /// Leads or stands by.
 #[derive(Debug, Clone)]
-pub struct Leadership(pub(super) Mirror);
+pub struct Leadership(pub(super) ConnectionPool);
 
 impl Leadership {
     /// Leads if no other daemon does: the last leader has stopped, or did not renew within `ttl`,

@@ -14,8 +14,9 @@ use diesel_async::RunQueryDsl;
 use tracing::warn;
 
 use super::{
-    Mirror, MirrorError,
+    MirrorError,
     expiry::{UNKNOWN, lasts},
+    pool::ConnectionPool,
     session::Session,
     transaction::LEAST_SILENCE,
 };
@@ -54,7 +55,7 @@ pub enum LeaseAttempt {
 
 /// Takes, renews and releases the lease.
 #[derive(Debug, Clone)]
-pub struct Leases(pub(super) Mirror);
+pub struct Leases(pub(super) ConnectionPool);
 
 impl Leases {
     /// Takes the lease if it is free or has expired, by the database's clock. With `epoch`, takes

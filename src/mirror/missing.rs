@@ -11,8 +11,8 @@ use diesel::{
 use diesel_async::{AsyncConnection, RunQueryDsl};
 
 use super::{
-    Lease, Mirror, MirrorError, Run, SyncKind, counts, progress, session::Session, tables::missing_users, transaction,
-    unsigned,
+    Lease, MirrorError, Run, SyncKind, counts, numbers::unsigned, pool::ConnectionPool, progress, session::Session,
+    tables::missing_users, transaction,
 };
 use crate::reconcile::guard::Checksum;
 
@@ -70,7 +70,7 @@ pub(super) async fn release(conn: &mut Session, ids: &[&str]) -> QueryResult<()>
 
 /// Users that a sync did not meet, and what becomes of their rows.
 #[derive(Debug, Clone)]
-pub struct Missing(pub(super) Mirror);
+pub struct Missing(pub(super) ConnectionPool);
 
 impl Missing {
     /// Closes a walk over the whole list.

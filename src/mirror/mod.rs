@@ -26,7 +26,9 @@ mod lease;
 mod locks;
 mod missing;
 mod notifications;
+mod numbers;
 mod outbox;
+mod pool;
 mod progress;
 mod rejected;
 mod rights;
@@ -34,6 +36,7 @@ mod rows;
 mod runs;
 mod schema;
 mod session;
+mod settings;
 mod sqlstate;
 mod store;
 mod summary;
@@ -41,14 +44,7 @@ mod tables;
 mod transaction;
 mod upsert;
 
-use std::{
-    collections::BTreeMap,
-    sync::Arc,
-    time::{Duration, Instant},
-};
-
-use backon::{ExponentialBuilder, Retryable};
-use diesel_async::pooled_connection::deadpool::Pool;
+use std::time::Duration;
 
 pub use batch::{Batch, Committed, Rejected, Write};
 pub use counts::UserCounts;
@@ -68,60 +64,25 @@ pub use rights::Rights;
 pub use rows::{Document, Rows};
 pub use runs::{Begin, Finish, Outcome, Run, Runs, SyncKind, SyncState};
 pub use schema::{MIGRATIONS, Schema};
+pub use settings::{MirrorSettings, Variables};
 pub use summary::{Details, History, LastRun, Overview, Period, Summary};
 
-use crate::secret::Secret;
-use connect::{Connection, Connector};
-use session::Session;
-
-/// Environment variables by name: those of libpq, and `HOME`.
-pub type Variables = BTreeMap<String, Secret>;
-
-/// How to reach the database.
-#[derive(Debug, Clone)]
-pub struct MirrorSettings {
-    /// `postgres://…` or libpq's `key=value` form.
-    pub url: Secret,
-    /// Values for what `url` leaves out.
-    pub variables: Variables,
-    /// Connections in the pool, from 1 to [`Mirror::MOST_CONNECTIONS`]. A value outside is replaced
-    /// by the nearest limit.
-    pub max_connections: usize,
-    /// `application_name` of the connections, if the address has none.
-    pub application_name: &'static str,
-}
+use pool::ConnectionPool;
 
 /// The mirror of one Clerk instance in one database. Clones share the pool of connections.
-#[derive(Clone)]
-pub struct Mirror {
-    pool: Pool<Session>,
-    /// Makes connections outside of the pool.
-    connector: Arc<Connector>,
-}
-
-impl std::fmt::Debug for Mirror {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Mirror").finish_non_exhaustive()
-    }
-}
+#[derive(Debug, Clone)]
+pub struct Mirror(ConnectionPool);
 
 impl Mirror {
-    /// The largest pool that can be asked for.
-    pub const MOST_CONNECTIONS: usize = 1_000;
+    /// Largest size of the pool of connections.
+    pub const MOST_CONNECTIONS: usize = ConnectionPool::MOST_CONNECTIONS;
 
     /// Creates a mirror. It does not connect yet.
     ///
     /// # Errors
     /// The address, or a file that it names, cannot be used.
     pub fn new(settings: &MirrorSettings) -> Result<Self, MirrorError> {
-        let connector = Arc::new(Connector::new(settings)?);
-        Ok(Self {
-            pool: connect::pool(
-                connector.clone(),
-                settings.max_connections.clamp(1, Self::MOST_CONNECTIONS),
-            )?,
-            connector,
-        })
+        ConnectionPool::new(settings).map(Self)
     }
 
     /// Waits up to `patience` for a server that cannot be reached. A `connect_timeout` in the
@@ -130,93 +91,66 @@ impl Mirror {
     /// # Errors
     /// The server could not be reached in time, or refuses the connection.
     pub async fn wait(&self, patience: Duration) -> Result<(), MirrorError> {
-        let started = Instant::now();
-        let patience = self.connector.connect_timeout().unwrap_or(patience);
-        (|| self.connection())
-            .retry(
-                ExponentialBuilder::default()
-                    .with_min_delay(Duration::from_millis(200))
-                    .with_max_delay(Duration::from_secs(3))
-                    .without_max_times()
-                    .with_jitter(),
-            )
-            .when(|error| matches!(error, MirrorError::Unavailable(_)) && started.elapsed() < patience)
-            .await
-            .map(drop)
+        self.0.wait(patience).await
     }
 
     /// Connections in the pool at most.
     pub fn max_connections(&self) -> usize {
-        self.pool.status().max_size
+        self.0.max_connections()
     }
 
     /// The schema and its migrations.
     pub fn schema(&self) -> Schema {
-        Schema(self.clone())
+        Schema(self.0.clone())
     }
 
     /// The Clerk instance that the database mirrors.
     pub fn instance(&self) -> PinnedInstance {
-        PinnedInstance(self.clone())
+        PinnedInstance(self.0.clone())
     }
 
     /// The rows of `clerk.users`.
     pub fn rows(&self) -> Rows {
-        Rows(self.clone())
+        Rows(self.0.clone())
     }
 
     /// How many users the mirror has, and how many it expects at Clerk.
     pub fn counts(&self) -> UserCounts {
-        UserCounts(self.clone())
+        UserCounts(self.0.clone())
     }
 
     /// Users that a sync did not meet.
     pub fn missing(&self) -> Missing {
-        Missing(self.clone())
+        Missing(self.0.clone())
     }
 
     /// Users that could not be stored.
     pub fn rejected(&self) -> RejectedUsers {
-        RejectedUsers(self.clone())
+        RejectedUsers(self.0.clone())
     }
 
     /// The syncs.
     pub fn runs(&self) -> Runs {
-        Runs(self.clone())
+        Runs(self.0.clone())
     }
 
     /// The lease.
     pub fn leases(&self) -> Leases {
-        Leases(self.clone())
+        Leases(self.0.clone())
     }
 
     /// Which daemon leads.
     pub fn leadership(&self) -> Leadership {
-        Leadership(self.clone())
+        Leadership(self.0.clone())
     }
 
     /// The events.
     pub fn outbox(&self) -> Outbox {
-        Outbox(self.clone())
+        Outbox(self.0.clone())
     }
 
     /// What `clerk2pg status` and the status page show.
     pub fn overview(&self) -> Overview {
-        Overview(self.clone())
+        Overview(self.0.clone())
     }
-
-    async fn connection(&self) -> Result<Connection, MirrorError> {
-        // Boxed: otherwise every future that awaits it would contain its code and its state.
-        Box::pin(connect::get(&self.pool)).await
-    }
-}
-
-/// Converts a count from Postgres, where it is a `bigint`. A count is never negative.
-fn unsigned(count: i64) -> u64 {
-    u64::try_from(count).unwrap_or_default()
-}
-
-/// Converts a count for Postgres. No count comes near the limit.
-fn signed(count: u64) -> i64 {
-    i64::try_from(count).unwrap_or(i64::MAX)
 }

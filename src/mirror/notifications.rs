@@ -41,7 +41,7 @@ impl NotificationStream {
     /// No notifications can be received.
     pub async fn open(mirror: &Mirror) -> Result<Self, ListenError> {
         let unavailable = |error: MirrorError| ListenError::Unavailable(error);
-        let mut conn = mirror.connector.open().await.map_err(unavailable)?;
+        let mut conn = mirror.0.connector().open().await.map_err(unavailable)?;
         if is_shared(mirror, &mut conn).await.map_err(unavailable)? {
             return Err(ListenError::Unsupported(
                 "a pooler shares one server connection among its clients".to_owned(),
@@ -58,7 +58,7 @@ impl NotificationStream {
         }
         let token = format!("echo {:016x}", fastrand::u64(..));
         let mut stream = Self { conn, token };
-        let mut other = mirror.connection().await.map_err(unavailable)?;
+        let mut other = mirror.0.connection().await.map_err(unavailable)?;
         sql_query(format!("SELECT pg_catalog.pg_notify('{CHANNEL}', '{}')", stream.token))
             .execute(&mut other)
             .await
@@ -99,7 +99,7 @@ impl NotificationStream {
 /// with that process when the pooler gives it to other clients. A pooler gives out the connection
 /// that was returned last, so a few comparisons are enough.
 async fn is_shared(mirror: &Mirror, conn: &mut Session) -> Result<bool, MirrorError> {
-    let mut other = mirror.connection().await?;
+    let mut other = mirror.0.connection().await?;
     for _ in 0..TRIES {
         if process(conn).await? == process(&mut other).await? {
             return Ok(true);

@@ -13,7 +13,7 @@ use diesel::{
 };
 use diesel_async::{AsyncConnection, RunQueryDsl};
 
-use super::{Lease, Mirror, MirrorError, Write, rows::timestamp, session::Session, transaction};
+use super::{Lease, MirrorError, Write, pool::ConnectionPool, rows::timestamp, session::Session, transaction};
 use crate::resource::FieldValue;
 
 /// Events removed per transaction.
@@ -120,7 +120,7 @@ async fn notify(conn: &mut Session) -> QueryResult<()> {
 
 /// The events of changes, for the application to read.
 #[derive(Debug, Clone)]
-pub struct Outbox(pub(super) Mirror);
+pub struct Outbox(pub(super) ConnectionPool);
 
 impl Outbox {
     /// Removes events older than `keep`, at most `batches` of a thousand, each in a transaction of

@@ -10,7 +10,9 @@ use diesel::{
 use diesel_async::RunQueryDsl;
 use serde::{Deserialize, Serialize};
 
-use super::{Batch, Committed, MirrorError, Run, rows::timestamp, session::Session, signed, tables::sync_runs};
+use super::{
+    Batch, Committed, MirrorError, Run, numbers::signed, rows::timestamp, session::Session, tables::sync_runs,
+};
 use crate::reconcile::partition::Partition;
 
 /// How far a walk has come. Everything before it is committed.

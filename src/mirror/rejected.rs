@@ -10,12 +10,14 @@ use diesel::{
 use diesel_async::{AsyncConnection, RunQueryDsl};
 
 use super::{
-    Lease, Mirror, MirrorError, Rejected, Run, SyncKind, encoding,
+    Lease, MirrorError, Rejected, Run, SyncKind, encoding,
+    numbers::unsigned,
+    pool::ConnectionPool,
     rows::timestamp,
     session::Session,
     sqlstate::{BLOCKED, LOCK_NOT_AVAILABLE},
     tables::{missing_users, rejected_users, sync_runs},
-    transaction, unsigned,
+    transaction,
 };
 use crate::resource::Digest;
 
@@ -24,7 +26,7 @@ const LOGGED: i64 = 1_000;
 
 /// Users that could not be stored, and rows that could not be deleted.
 #[derive(Debug, Clone)]
-pub struct RejectedUsers(pub(super) Mirror);
+pub struct RejectedUsers(pub(super) ConnectionPool);
 
 impl RejectedUsers {
     /// Returns whether any user is rejected.

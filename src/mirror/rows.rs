@@ -10,7 +10,7 @@ use diesel::{
 };
 use diesel_async::RunQueryDsl;
 
-use super::{Batch, Committed, Deleted, Mirror, MirrorError, Run, apply, delete, tables::users};
+use super::{Batch, Committed, Deleted, MirrorError, Run, apply, delete, pool::ConnectionPool, tables::users};
 use crate::{
     reconcile::{diff::Known, range::Range},
     resource::Digest,
@@ -66,7 +66,7 @@ pub(super) fn timestamp(milliseconds: i64) -> DateTime<Utc> {
 
 /// Reads and writes the rows of `clerk.users`.
 #[derive(Debug, Clone)]
-pub struct Rows(pub(super) Mirror);
+pub struct Rows(pub(super) ConnectionPool);
 
 impl Rows {
     /// Rows of a range that are loaded at a time. A range usually has a page's worth; it has more

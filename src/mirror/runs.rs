@@ -10,11 +10,12 @@ use diesel_async::{AsyncConnection, RunQueryDsl};
 use serde::{Serialize, Serializer};
 
 use super::{
-    AgeSummary, Lease, Mirror, MirrorError,
+    AgeSummary, Lease, MirrorError,
     counts::difference,
     encoding, lease,
+    numbers::signed,
+    pool::ConnectionPool,
     progress::Checkpoint,
-    signed,
     tables::{rejected_users, sync_runs, sync_state},
     transaction,
 };
@@ -190,7 +191,7 @@ pub struct Finish {
 
 /// Opens and closes syncs.
 #[derive(Debug, Clone)]
-pub struct Runs(pub(super) Mirror);
+pub struct Runs(pub(super) ConnectionPool);
 
 impl Runs {
     /// Returns what an incremental sync starts from, in one query.

@@ -12,7 +12,7 @@ use diesel::{
 use diesel_async::{AsyncMigrationHarness, RunQueryDsl, SimpleAsyncConnection, TransactionManager};
 use diesel_migrations::{EmbeddedMigrations, MigrationHarness, embed_migrations};
 
-use super::{Mirror, MirrorError, connect::Connection, error::SchemaError, locks, session::Transactions};
+use super::{MirrorError, connect::Connection, error::SchemaError, locks, pool::ConnectionPool, session::Transactions};
 
 /// The migrations under `migrations/`, embedded.
 pub const MIGRATIONS: EmbeddedMigrations = embed_migrations!();
@@ -40,7 +40,7 @@ enum SchemaVersion {
 
 /// Checks and migrates the schema `clerk`.
 #[derive(Debug, Clone)]
-pub struct Schema(pub(super) Mirror);
+pub struct Schema(pub(super) ConnectionPool);
 
 impl Schema {
     /// Returns whether there is a schema to read. Does not write.

@@ -12,7 +12,8 @@ use diesel_async::RunQueryDsl;
 use serde::Serialize;
 
 use super::{
-    Freshness, Mirror, MirrorError, Outcome, SyncKind, freshness, leadership, lease,
+    Freshness, MirrorError, Missing, Outcome, SyncKind, freshness, leadership, lease,
+    pool::ConnectionPool,
     tables::{rejected_users, sync_runs},
 };
 
@@ -151,7 +152,7 @@ pub struct Details {
 
 /// Reads what `clerk2pg status`, the status page and the metrics show.
 #[derive(Debug, Clone)]
-pub struct Overview(pub(super) Mirror);
+pub struct Overview(pub(super) ConnectionPool);
 
 impl Overview {
     /// Returns the state of the mirror, in one query.
@@ -254,7 +255,7 @@ impl Overview {
             summary: self.summary().await?,
             recent: self.recent(runs).await?,
             last_seen_at: self.last_seen().await?,
-            plan: self.0.missing().checksum().await?,
+            plan: Missing(self.0.clone()).checksum().await?,
             unexpected_values: self.unexpected_values().await?,
             rejected_users: rejected_users::table
                 .select((rejected_users::user_id, rejected_users::reason))
