@@ -15,8 +15,7 @@ source = rest_api_source(
         "client": {
             "base_url": f"{os.environ['CLERK_API_URL']}/v1/",
             "auth": {"type": "bearer", "token": os.environ["CLERK_SECRET_KEY"]},
-            # 500 is the largest page that Clerk gives; it sends no total, so that an empty page is
-            # the end.
+            # 500 is the largest page of Clerk. Clerk sends no total, so an empty page is the end.
             "paginator": {"type": "offset", "limit": 500, "total_path": None},
         },
         "resources": [

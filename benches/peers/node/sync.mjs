@@ -5,7 +5,7 @@ import { createClerkClient } from '@clerk/backend';
 import { PrismaPg } from '@prisma/adapter-pg';
 import { Prisma, PrismaClient } from '@prisma/client';
 
-// The largest page that Clerk gives.
+// The largest page of Clerk.
 const PAGE = 500;
 // Prisma passes at most 32767 values to a statement, so `notIn` cannot have all ids.
 const IDS = 10_000;

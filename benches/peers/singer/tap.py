@@ -1,4 +1,4 @@
-"""tap-clerk, for another address than Clerk's own."""
+"""tap-clerk with another address than that of Clerk."""
 
 import os
 
@@ -6,14 +6,14 @@ from tap_clerk.client import ClerkStream
 from tap_clerk.streams import UsersStream
 from tap_clerk.tap import TapClerk
 
-# The tap has no setting for these.
+# The tap has no settings for these.
 ClerkStream.url_base = f"{os.environ['CLERK_API_URL']}/v1"
-# The largest page that Clerk gives; the tap's own is 100.
+# The largest page of Clerk. The default of the tap is 100.
 ClerkStream.API_LIMIT_PAGE_SIZE = 500
 
 
 class TapClerkUsers(TapClerk):
-    """Knows the stream of users only, as if no other were selected."""
+    """Has only the stream of users, as if no other were selected."""
 
     def discover_streams(self):
         return [UsersStream(self)]

@@ -1,5 +1,6 @@
 //! `POST /v1/users`.
 
+use rand::Rng;
 use serde_json::{Value, json};
 
 use super::identifications::verified;
@@ -92,21 +93,8 @@ fn check(parameters: &Parameters) -> Result<(), Failure> {
         let why = "At least one of email_address, phone_number, web3_wallet and username must be given, or skip_user_requirement.";
         return Err(Failure::missing("email_address", why));
     }
-    for (name, is_valid) in [
-        (
-            "email_address",
-            (|email: &str| {
-                email
-                    .split_once('@')
-                    .is_some_and(|(a, b)| !a.is_empty() && !b.is_empty())
-            }) as fn(&str) -> bool,
-        ),
-        ("phone_number", |phone| {
-            phone
-                .strip_prefix('+')
-                .is_some_and(|d| d.len() > 5 && d.bytes().all(|b| b.is_ascii_digit()))
-        }),
-    ] {
+    let formats: [(&str, fn(&str) -> bool); 2] = [("email_address", is_email), ("phone_number", is_phone)];
+    for (name, is_valid) in formats {
         let values = parameters.texts(name);
         if let Some(value) = values.iter().find(|value| !is_valid(value)) {
             return Err(Failure::malformed(
@@ -132,45 +120,53 @@ fn check(parameters: &Parameters) -> Result<(), Failure> {
     Ok(())
 }
 
+fn is_email(text: &str) -> bool {
+    text.split_once('@')
+        .is_some_and(|(name, domain)| !name.is_empty() && !domain.is_empty())
+}
+
+fn is_phone(text: &str) -> bool {
+    text.strip_prefix('+')
+        .is_some_and(|digits| digits.len() > 5 && digits.bytes().all(|b| b.is_ascii_digit()))
+}
+
+/// The addresses of a kind, as they are in the document.
+fn addresses(parameters: &Parameters, name: &str, now: i64, rng: &mut impl Rng) -> Vec<Value> {
+    let statuses = parameters.texts(&format!("{name}_identification_status"));
+    let address = |(index, value): (usize, &str)| {
+        let reserved = statuses.get(index).is_some_and(|status| *status == "reserved");
+        let mut address = json!({
+            "id": id("idn_", now, rng),
+            "object": name,
+            // In lower case (a guess).
+            name: if name == "email_address" { value.to_lowercase() } else { value.to_owned() },
+            "verification": if reserved { Value::Null } else { json!(verified("verification_admin", "admin")) },
+            "created_at": now,
+            "updated_at": now,
+        });
+        if name != "web3_wallet" {
+            address["reserved"] = reserved.into();
+            address["linked_to"] = json!([]);
+        }
+        if name == "phone_number" {
+            address["reserved_for_second_factor"] = false.into();
+            address["default_second_factor"] = false.into();
+            address["backup_codes"] = Value::Null;
+        }
+        address
+    };
+    parameters.texts(name).into_iter().enumerate().map(address).collect()
+}
+
+/// The id and the document of a new user.
 fn document(state: &State, parameters: &Parameters, now: i64) -> (String, Value) {
     let mut rng = state.data_rng();
     let created_at = parameters.time("created_at").unwrap_or(now);
     let user_id = id("user_", now, &mut *rng);
-    let statuses = |name: &str, index: usize| {
-        parameters
-            .texts(&format!("{name}_identification_status"))
-            .get(index)
-            .is_some_and(|status| *status == "reserved")
-    };
-    let mut addresses = |name: &'static str| -> Vec<Value> {
-        let build = |(index, value): (usize, &str)| {
-            let reserved = statuses(name, index);
-            let mut address = json!({
-                "id": id("idn_", now, &mut *rng),
-                "object": name,
-                // In lower case (a guess).
-                name: if name == "email_address" { value.to_lowercase() } else { value.to_owned() },
-                "verification": if reserved { Value::Null } else { json!(verified("verification_admin", "admin")) },
-                "created_at": now,
-                "updated_at": now,
-            });
-            if name != "web3_wallet" {
-                address["reserved"] = reserved.into();
-                address["linked_to"] = json!([]);
-            }
-            if name == "phone_number" {
-                address["reserved_for_second_factor"] = false.into();
-                address["default_second_factor"] = false.into();
-                address["backup_codes"] = Value::Null;
-            }
-            address
-        };
-        parameters.texts(name).into_iter().enumerate().map(build).collect()
-    };
     let (emails, phones, wallets) = (
-        addresses("email_address"),
-        addresses("phone_number"),
-        addresses("web3_wallet"),
+        addresses(parameters, "email_address", now, &mut *rng),
+        addresses(parameters, "phone_number", now, &mut *rng),
+        addresses(parameters, "web3_wallet", now, &mut *rng),
     );
     let first = |list: &[Value]| list.first().map_or(Value::Null, |address| address["id"].clone());
     let given = |name: &str| parameters.get(name).cloned().unwrap_or(Value::Null);
