@@ -10,6 +10,7 @@ use clerk2pg::{
     failure::{Cause, Failure},
     mirror::{Mirror, MirrorSettings},
     progress::Progress,
+    resource::USERS,
     sync::{Options, Rechecks, Syncer, due::Due},
     watch::{Sources, Watch},
 };
@@ -50,12 +51,15 @@ fn build_mirror_with(
     max_connections: usize,
     application_name: &'static str,
 ) -> Result<Mirror, Failure> {
-    Ok(Mirror::new(&MirrorSettings {
-        url: loaded.settings.database.url.clone(),
-        variables: loaded.variables.clone(),
-        max_connections,
-        application_name,
-    })?)
+    Ok(Mirror::new(
+        &MirrorSettings {
+            url: loaded.settings.database.url.clone(),
+            variables: loaded.variables.clone(),
+            max_connections,
+            application_name,
+        },
+        &USERS,
+    )?)
 }
 
 /// Builds the mirror for a command that reads it.

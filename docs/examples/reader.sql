@@ -46,9 +46,10 @@ SELECT
         OR p.read_to < now() - interval '29 days'
         -- The schema clerk was made anew, and its ids began again.
         OR coalesce(p.last_id > e.newest, false)) AS start_over
-FROM clerk.sync_state s
+FROM clerk.resource_state s
 CROSS JOIN (SELECT max(id) AS newest FROM clerk.user_events) e
-LEFT JOIN app.clerk_events_read p ON p.reader = 'accounts' \gset
+LEFT JOIN app.clerk_events_read p ON p.reader = 'accounts'
+WHERE s.resource = 'users' \gset
 
 -- Not before the first full sync is done, as that one makes no events.
 \if :early

@@ -89,9 +89,10 @@ async function look(client: pg.Client): Promise<{ start_over: boolean; due: bool
              -- The schema clerk was made anew, and its ids began again.
              OR coalesce(p.last_id > e.newest, false)) AS start_over,
          coalesce(p.last_id < e.newest OR p.read_to < now() - interval '1 hour', false) AS due
-     FROM clerk.sync_state s
+     FROM clerk.resource_state s
      CROSS JOIN (SELECT max(id) AS newest FROM clerk.user_events) e
-     LEFT JOIN app.clerk_events_read p ON p.reader = $1`,
+     LEFT JOIN app.clerk_events_read p ON p.reader = $1
+     WHERE s.resource = 'users'`,
     [READER, KEEP],
   );
   return rows[0];

@@ -161,7 +161,7 @@ mod tests {
             .with_table("__diesel_schema_migrations", &["SELECT"])
             .with_table("brand_new", &ALL)
             .with_table("sync_state", &["SELECT", "UPDATE"])
-            .with_table("user_events", &["SELECT", "INSERT", "DELETE"])
+            .with_table("events", &["SELECT", "INSERT", "DELETE"])
     }
 
     #[test]

@@ -70,12 +70,13 @@ async fn attempt(
                     store::store_batch(conn, batch).await?
                 }
                 Savepoints::Users | Savepoints::Events => {
-                    store::store_isolated(conn, batch, run.emits_events && savepoints == Savepoints::Events).await?
+                    let events = (run.emits_events && savepoints == Savepoints::Events).then_some(run.resource);
+                    store::store_isolated(conn, batch, events).await?
                 }
             };
         }
         if run.emits_events && savepoints != Savepoints::Events {
-            outcome.publish(conn).await?;
+            outcome.publish(conn, run.resource).await?;
         }
         if batch.writes_users() {
             locks::wait_at_most(conn, USUAL_WAIT).await?;
@@ -98,13 +99,20 @@ async fn attempt(
             .filter(|stored| stored.creates())
             .count();
         rejected::reject(conn, run, &done.rejected).await?;
-        rejected::unreject(conn, &batch.unreject, &done.rejected).await?;
+        rejected::unreject(conn, run, &batch.unreject, &done.rejected).await?;
         missing::note_missing(conn, run, &batch.missing).await?;
         // A user whose `created_at` changed is missed at its old place and met at its new one.
         let met = batch.update.iter().map(|write| write.user.id.as_ref());
         let met: Vec<&str> = met.chain(batch.found.iter().map(String::as_str)).collect();
-        missing::release(conn, &met).await?;
-        progress::advance(conn, signed(more as u64), batch.watermark, batch.checkpoint.as_ref()).await?;
+        missing::release(conn, run.resource, &met).await?;
+        progress::advance(
+            conn,
+            run.resource,
+            signed(more as u64),
+            batch.watermark,
+            batch.checkpoint.as_ref(),
+        )
+        .await?;
         progress::record(conn, run, batch, &done).await?;
         Ok(done)
     })

@@ -4,7 +4,7 @@ use chrono::{DateTime, Utc};
 use diesel::{
     prelude::*,
     sql_query,
-    sql_types::{BigInt, Nullable, Timestamptz},
+    sql_types::{BigInt, Nullable, Text, Timestamptz},
 };
 use diesel_async::{AsyncConnection, RunQueryDsl};
 
@@ -14,10 +14,10 @@ use super::{
     pool::ConnectionPool,
     rows::timestamp,
     session::Session,
-    tables::{sync_state, users},
+    tables::{resource_state, users},
     transaction,
 };
-use crate::reconcile::range::Range;
+use crate::{reconcile::range::Range, resource::Resource};
 
 /// The difference between the number of users expected at Clerk and the number of rows, for
 /// `created_at` from `$1` to `$2`.
@@ -27,16 +27,21 @@ use crate::reconcile::range::Range;
 /// one by one, whatever number of them the planner estimates. Every name and operator has its
 /// schema, as the statement may run without a transaction.
 const DIFFERENCE: &str = "
-    (SELECT pg_catalog.count(*) FROM clerk.rejected_users r
-     WHERE r.document IS NOT NULL AND {rejected}
-       AND coalesce((SELECT u.deleted_at IS NOT NULL FROM clerk.users u WHERE u.id OPERATOR(pg_catalog.=) r.user_id), true))
+    (SELECT pg_catalog.count(*) FROM clerk.rejected r
+     WHERE r.resource OPERATOR(pg_catalog.=) '{resource}' AND r.document IS NOT NULL AND {rejected}
+       AND coalesce((SELECT u.deleted_at IS NOT NULL FROM clerk.users u WHERE u.id OPERATOR(pg_catalog.=) r.object_id), true))
   OPERATOR(pg_catalog.-) (SELECT pg_catalog.count(*) FROM (
-         SELECT user_id FROM clerk.missing_users WHERE absent AND held_at IS NOT NULL
-         UNION SELECT user_id FROM clerk.rejected_users WHERE document IS NULL) AS gone
-     WHERE (SELECT u.deleted_at IS NULL AND {gone} FROM clerk.users u WHERE u.id OPERATOR(pg_catalog.=) gone.user_id))";
+         SELECT object_id FROM clerk.missing
+         WHERE resource OPERATOR(pg_catalog.=) '{resource}' AND state OPERATOR(pg_catalog.=) 'absent' AND hold OPERATOR(pg_catalog.<>) 'none'
+         UNION SELECT object_id FROM clerk.rejected
+         WHERE resource OPERATOR(pg_catalog.=) '{resource}' AND document IS NULL) AS gone
+     WHERE (SELECT u.deleted_at IS NULL AND {gone} FROM clerk.users u WHERE u.id OPERATOR(pg_catalog.=) gone.object_id))";
 
-pub(super) fn difference(rejected: &str, gone: &str) -> String {
-    DIFFERENCE.replace("{rejected}", rejected).replace("{gone}", gone)
+pub(super) fn difference(resource: &Resource, rejected: &str, gone: &str) -> String {
+    DIFFERENCE
+        .replace("{resource}", resource.name)
+        .replace("{rejected}", rejected)
+        .replace("{gone}", gone)
 }
 
 const IN_RANGE: &str =
@@ -56,12 +61,14 @@ struct UserCount {
 
 /// Counts the rows, stores the number of those that are not marked as deleted, and returns the
 /// number of the others.
-pub(super) async fn recount(conn: &mut Session) -> QueryResult<i64> {
+pub(super) async fn recount(conn: &mut Session, resource: &Resource) -> QueryResult<i64> {
     let UserCount { number } = sql_query(
         "WITH counted AS (
              SELECT pg_catalog.count(*) AS rows, pg_catalog.count(*) FILTER (WHERE deleted_at IS NULL) AS live FROM clerk.users)
-         UPDATE clerk.sync_state SET users = counted.live FROM counted RETURNING counted.rows - counted.live AS number",
+         UPDATE clerk.resource_state SET objects = counted.live FROM counted WHERE resource = $1
+         RETURNING counted.rows - counted.live AS number",
     )
+    .bind::<Text, _>(resource.name)
     .get_result(conn)
     .await?;
     Ok(number)
@@ -74,8 +81,9 @@ pub struct UserCounts(pub(super) ConnectionPool);
 impl UserCounts {
     /// Returns the number of users in the mirror, without those marked as deleted.
     pub async fn users(&self) -> Result<u64, MirrorError> {
-        let count: i64 = sync_state::table
-            .select(sync_state::users)
+        let count: i64 = resource_state::table
+            .find(self.0.resource.name)
+            .select(resource_state::objects)
             .first(&mut self.0.connection().await?)
             .await?;
         Ok(unsigned(count))
@@ -87,7 +95,7 @@ impl UserCounts {
         let mut conn = self.0.connection().await?;
         conn.transaction(async |conn| {
             transaction::begin(conn, lease).await?;
-            recount(conn).await?;
+            recount(conn, self.0.resource).await?;
             Ok::<_, MirrorError>(())
         })
         .await?;
@@ -106,7 +114,7 @@ impl UserCounts {
         let rejected = format!("r.{}", IN_RANGE.replace("AND created", "AND r.created"));
         let sql = format!(
             "SELECT {rows} OPERATOR(pg_catalog.+) {difference} AS number",
-            difference = difference(&rejected, IN_RANGE)
+            difference = difference(self.0.resource, &rejected, IN_RANGE)
         );
         let UserCount { number } = sql_query(sql)
             .bind::<Nullable<Timestamptz>, _>(range.from.map(timestamp))

@@ -11,12 +11,12 @@ use diesel_async::{AsyncConnection, RunQueryDsl, SimpleAsyncConnection};
 use super::{
     MirrorError, Rejected, Run,
     locks::{self, LockBudget, Purpose, USUAL_WAIT, is_lock},
-    missing::forget_missing,
+    missing::{APPROVED, forget_missing},
     numbers::{signed, unsigned},
     outbox, progress, rejected,
     session::Session,
     sqlstate::{LOCK_NOT_AVAILABLE, NO_DATA},
-    tables::{missing_users, rejected_users, users},
+    tables::{missing_objects, rejected_objects, users},
     transaction::{self, WriteFailure},
 };
 
@@ -133,27 +133,32 @@ async fn delete_part(
         gone.retain(|(id, _)| !remaining.contains(id));
         let rows = gone.len() as u64;
         if run.emits_events {
-            outbox::deleted(conn, &gone).await?;
+            outbox::deleted(conn, run.resource, &gone).await?;
         }
         locks::wait_at_most(conn, USUAL_WAIT).await?;
         let done_ids: Vec<&str> = ids
             .into_iter()
             .filter(|id| !remaining.iter().any(|remaining| remaining == id))
             .collect();
-        diesel::delete(rejected_users::table.filter(rejected_users::user_id.eq_any(&done_ids)))
-            .execute(conn)
-            .await?;
-        let is_approved = missing_users::user_id
+        diesel::delete(
+            rejected_objects::table
+                .filter(rejected_objects::resource.eq(run.resource.name))
+                .filter(rejected_objects::object_id.eq_any(&done_ids)),
+        )
+        .execute(conn)
+        .await?;
+        let is_approved = missing_objects::object_id
             .eq_any(gone.iter().map(|(id, _)| id))
-            .and(missing_users::approved_at.is_not_null());
-        let approved: i64 = missing_users::table
+            .and(missing_objects::resource.eq(run.resource.name))
+            .and(missing_objects::hold.eq(APPROVED));
+        let approved: i64 = missing_objects::table
             .filter(is_approved)
             .count()
             .get_result(conn)
             .await?;
-        forget_missing(conn, &done_ids).await?;
+        forget_missing(conn, run.resource, &done_ids).await?;
         progress::count_deletions(conn, run, rows, unsigned(approved), 0).await?;
-        progress::advance(conn, -signed(rows), None, None).await?;
+        progress::advance(conn, run.resource, -signed(rows), None, None).await?;
         let remaining = remaining.iter().map(|id| {
             let reason = "gone from Clerk, but a trigger of the application keeps the row".to_owned();
             kept_row(id, NO_DATA, reason)
@@ -200,10 +205,10 @@ async fn keep_row(conn: &mut Session, run: &Run, row: &Rejected) -> Result<(), M
 
 async fn list(conn: &mut Session, run: &Run, row: &Rejected) -> Result<(), MirrorError> {
     rejected::reject(conn, run, std::slice::from_ref(row)).await?;
-    // A locked row stays in `clerk.missing_users`, so that an approval lasts until the row can be
+    // A locked row stays in `clerk.missing`, so that an approval lasts until the row can be
     // deleted.
     if row.sqlstate.as_deref() != Some(LOCK_NOT_AVAILABLE) {
-        forget_missing(conn, &[&row.user_id]).await?;
+        forget_missing(conn, run.resource, &[&row.user_id]).await?;
     }
     progress::count_deletions(conn, run, 0, 0, 1).await?;
     Ok(())

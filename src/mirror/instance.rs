@@ -1,12 +1,12 @@
 //! The Clerk instance that the database mirrors, and the key of the digests stored for it.
 
-use diesel::prelude::*;
+use diesel::{prelude::*, sql_types::Text};
 use diesel_async::{AsyncConnection, RunQueryDsl};
 
 use super::{
     Lease, MirrorError,
     pool::ConnectionPool,
-    tables::{missing_users, sync_state},
+    tables::{resource_state, sync_state},
     transaction,
 };
 use crate::resource::DigestKey;
@@ -63,25 +63,33 @@ impl PinnedInstance {
                     sync_state::instance_id.eq(id),
                     sync_state::environment_type.eq(environment),
                     sync_state::pinned_at.eq(diesel::dsl::now),
-                    sync_state::watermark.eq(None::<chrono::DateTime<chrono::Utc>>),
-                    sync_state::checkpoint.eq(None::<serde_json::Value>),
+                ))
+                .execute(conn)
+                .await?;
+            diesel::update(resource_state::table)
+                .set((
+                    resource_state::watermark.eq(None::<chrono::DateTime<chrono::Utc>>),
+                    resource_state::checkpoint.eq(None::<serde_json::Value>),
                 ))
                 .execute(conn)
                 .await?;
             // No replica of the new instance lags behind this moment. Dating the hold back releases
             // a user as soon as it is shown.
             let held = diesel::sql_query(
-                "INSERT INTO clerk.missing_users AS m (user_id, walk, absent, held_at)
-                 SELECT id, 0::bigint, true, pg_catalog.now() - interval '10 seconds' FROM clerk.users WHERE deleted_at IS NULL
-                 ON CONFLICT (user_id) DO UPDATE
-                 SET absent = true, held_at = coalesce(m.held_at, excluded.held_at)",
+                "INSERT INTO clerk.missing AS m (resource, object_id, walk, state, hold, held_at)
+                 SELECT $1, id, 0::bigint, 'absent', 'held', pg_catalog.now() - interval '10 seconds'
+                 FROM clerk.users WHERE deleted_at IS NULL
+                 ON CONFLICT (resource, object_id) DO UPDATE
+                 SET state = 'absent', hold = 'held', held_at = coalesce(m.held_at, excluded.held_at)",
+            )
+            .bind::<Text, _>(self.0.resource.name)
+            .execute(conn)
+            .await?;
+            diesel::sql_query(
+                "UPDATE clerk.missing SET hold = 'held', approved_at = NULL WHERE hold = 'approved' OR approved_at IS NOT NULL",
             )
             .execute(conn)
             .await?;
-            diesel::update(missing_users::table.filter(missing_users::approved_at.is_not_null()))
-                .set(missing_users::approved_at.eq(None::<chrono::DateTime<chrono::Utc>>))
-                .execute(conn)
-                .await?;
             Ok(held as u64)
         })
         .await

@@ -1,4 +1,4 @@
-//! `clerk.missing_users`: users that a sync did not meet, Clerk's answers about them, and deletions
+//! `clerk.missing`: objects that a sync did not meet, Clerk's answers about them, and deletions
 //! that are held.
 
 use std::collections::HashMap;
@@ -12,9 +12,16 @@ use diesel_async::{AsyncConnection, RunQueryDsl};
 
 use super::{
     Lease, MirrorError, Run, SyncKind, counts, numbers::unsigned, pool::ConnectionPool, progress, session::Session,
-    tables::missing_users, transaction,
+    tables::missing_objects, transaction,
 };
-use crate::reconcile::guard::Checksum;
+use crate::{reconcile::guard::Checksum, resource::Resource};
+
+// Values of the columns `state` and `hold`, besides those in SQL below.
+const MISSING: &str = "missing";
+const ABSENT: &str = "absent";
+const NO_HOLD: &str = "none";
+const HELD: &str = "held";
+pub(super) const APPROVED: &str = "approved";
 
 /// Lists missing users. A full sync asks again for all users that it missed. Other syncs leave out
 /// users that are known to be gone: those that are held, and those whose rows the application kept.
@@ -23,28 +30,33 @@ pub(super) async fn note_missing(conn: &mut Session, run: &Run, ids: &[String]) 
         let (unless_kept, unless_held) = match run.kind {
             SyncKind::Full => ("", ""),
             SyncKind::Incremental | SyncKind::OnDemand => (
-                "WHERE NOT EXISTS (SELECT FROM clerk.rejected_users r WHERE r.user_id = id AND r.document IS NULL
-                     AND r.sqlstate IS DISTINCT FROM '55P03')",
-                "WHERE NOT (missing_users.absent AND missing_users.held_at IS NOT NULL AND missing_users.approved_at IS NULL)",
+                "WHERE NOT EXISTS (SELECT FROM clerk.rejected r WHERE r.resource = $3 AND r.object_id = id
+                     AND r.document IS NULL AND r.sqlstate IS DISTINCT FROM '55P03')",
+                "WHERE NOT (missing.state = 'absent' AND missing.hold = 'held')",
             ),
         };
         sql_query(format!(
-            "INSERT INTO clerk.missing_users (user_id, walk) SELECT id, $2 FROM pg_catalog.unnest($1) AS id {unless_kept}
-             ON CONFLICT (user_id) DO UPDATE SET walk = excluded.walk, absent = false {unless_held}"
+            "INSERT INTO clerk.missing (resource, object_id, walk) SELECT $3, id, $2 FROM pg_catalog.unnest($1) AS id {unless_kept}
+             ON CONFLICT (resource, object_id) DO UPDATE SET walk = excluded.walk, state = 'missing' {unless_held}"
         ))
         .bind::<Array<Text>, _>(ids)
         .bind::<BigInt, _>(run.walk)
+        .bind::<Text, _>(run.resource.name)
         .execute(conn)
         .await?;
     }
     Ok(())
 }
 
-pub(super) async fn forget_missing(conn: &mut Session, ids: &[&str]) -> QueryResult<()> {
+pub(super) async fn forget_missing(conn: &mut Session, resource: &Resource, ids: &[&str]) -> QueryResult<()> {
     if !ids.is_empty() {
-        diesel::delete(missing_users::table.filter(missing_users::user_id.eq_any(ids)))
-            .execute(conn)
-            .await?;
+        diesel::delete(
+            missing_objects::table
+                .filter(missing_objects::resource.eq(resource.name))
+                .filter(missing_objects::object_id.eq_any(ids)),
+        )
+        .execute(conn)
+        .await?;
     }
     Ok(())
 }
@@ -56,12 +68,13 @@ const HELD_LATELY: &str =
 
 /// Forgets ids that Clerk shows. A lagging replica may still show a user whose deletion has been
 /// held for less than ten seconds.
-pub(super) async fn release(conn: &mut Session, ids: &[&str]) -> QueryResult<()> {
+pub(super) async fn release(conn: &mut Session, resource: &Resource, ids: &[&str]) -> QueryResult<()> {
     if !ids.is_empty() {
         sql_query(format!(
-            "DELETE FROM clerk.missing_users WHERE user_id = ANY($1) AND ({HELD_LATELY}) IS NOT TRUE"
+            "DELETE FROM clerk.missing WHERE resource = $2 AND object_id = ANY($1) AND ({HELD_LATELY}) IS NOT TRUE"
         ))
         .bind::<Array<Text>, _>(ids)
+        .bind::<Text, _>(resource.name)
         .execute(conn)
         .await?;
     }
@@ -86,29 +99,36 @@ impl Missing {
             transaction::begin(conn, run.lease()).await?;
             // An id without a row has nothing left to delete.
             sql_query(
-                "DELETE FROM clerk.missing_users m
-                 WHERE (m.walk <> $1 AND m.held_at IS NULL AND m.approved_at IS NULL)
-                    OR NOT EXISTS (SELECT FROM clerk.users u WHERE u.id = m.user_id)",
+                "DELETE FROM clerk.missing m
+                 WHERE m.resource = $2 AND ((m.walk <> $1 AND m.hold = 'none')
+                    OR NOT EXISTS (SELECT FROM clerk.users u WHERE u.id = m.object_id))",
             )
             .bind::<BigInt, _>(run.walk)
+            .bind::<Text, _>(run.resource.name)
             .execute(conn)
             .await?;
-            let is_old = missing_users::walk.ne(run.walk).or(missing_users::absent);
-            diesel::update(missing_users::table.filter(is_old))
-                .set((missing_users::walk.eq(run.walk), missing_users::absent.eq(false)))
-                .execute(conn)
-                .await?;
-            let marked = counts::recount(conn).await?;
+            let is_old = missing_objects::walk.ne(run.walk).or(missing_objects::state.eq(ABSENT));
+            diesel::update(
+                missing_objects::table
+                    .filter(missing_objects::resource.eq(run.resource.name))
+                    .filter(is_old),
+            )
+            .set((missing_objects::walk.eq(run.walk), missing_objects::state.eq(MISSING)))
+            .execute(conn)
+            .await?;
+            let marked = counts::recount(conn, run.resource).await?;
             if with_marked && marked > 0 {
                 sql_query(
-                    "INSERT INTO clerk.missing_users (user_id, walk)
-                     SELECT id, $1 FROM clerk.users WHERE deleted_at IS NOT NULL ON CONFLICT (user_id) DO NOTHING",
+                    "INSERT INTO clerk.missing (resource, object_id, walk)
+                     SELECT $2, id, $1 FROM clerk.users WHERE deleted_at IS NOT NULL
+                     ON CONFLICT (resource, object_id) DO NOTHING",
                 )
                 .bind::<BigInt, _>(run.walk)
+                .bind::<Text, _>(run.resource.name)
                 .execute(conn)
                 .await?;
             }
-            progress::advance(conn, 0, watermark, None).await?;
+            progress::advance(conn, run.resource, 0, watermark, None).await?;
             Ok(())
         })
         .await
@@ -116,10 +136,15 @@ impl Missing {
 
     /// Returns the next ids that the sync missed, in order, behind `after`.
     pub async fn next(&self, run: &Run, after: &str, limit: usize) -> Result<Vec<String>, MirrorError> {
-        Ok(missing_users::table
-            .select(missing_users::user_id)
-            .filter(missing_users::walk.eq(run.walk).and(missing_users::user_id.gt(after)))
-            .order(missing_users::user_id)
+        Ok(missing_objects::table
+            .filter(missing_objects::resource.eq(self.0.resource.name))
+            .select(missing_objects::object_id)
+            .filter(
+                missing_objects::walk
+                    .eq(run.walk)
+                    .and(missing_objects::object_id.gt(after)),
+            )
+            .order(missing_objects::object_id)
             .limit(limit as i64)
             .load(&mut self.0.connection().await?)
             .await?)
@@ -127,7 +152,9 @@ impl Missing {
 
     /// Returns whether any deletion is held or approved.
     pub async fn any_held(&self) -> Result<bool, MirrorError> {
-        let held = missing_users::table.filter(missing_users::held_at.is_not_null());
+        let held = missing_objects::table
+            .filter(missing_objects::resource.eq(self.0.resource.name))
+            .filter(missing_objects::hold.ne(NO_HOLD));
         Ok(diesel::select(diesel::dsl::exists(held))
             .get_result(&mut self.0.connection().await?)
             .await?)
@@ -135,12 +162,9 @@ impl Missing {
 
     /// Returns the number of deletions that wait for a person.
     pub async fn count_held(&self) -> Result<u64, MirrorError> {
-        let count: i64 = missing_users::table
-            .filter(
-                missing_users::held_at
-                    .is_not_null()
-                    .and(missing_users::approved_at.is_null()),
-            )
+        let count: i64 = missing_objects::table
+            .filter(missing_objects::resource.eq(self.0.resource.name))
+            .filter(missing_objects::hold.eq(HELD))
             .count()
             .get_result(&mut self.0.connection().await?)
             .await?;
@@ -152,25 +176,27 @@ impl Missing {
         #[derive(QueryableByName)]
         struct IdRow {
             #[diesel(sql_type = Text)]
-            user_id: String,
+            object_id: String,
         }
         let rows: Vec<IdRow> = sql_query(format!(
-            "SELECT user_id FROM clerk.missing_users WHERE user_id = ANY($1) AND {HELD_LATELY}"
+            "SELECT object_id FROM clerk.missing WHERE resource = $2 AND object_id = ANY($1) AND {HELD_LATELY}"
         ))
         .bind::<Array<Text>, _>(ids)
+        .bind::<Text, _>(self.0.resource.name)
         .load(&mut self.0.connection().await?)
         .await?;
-        Ok(rows.into_iter().map(|row| row.user_id).collect())
+        Ok(rows.into_iter().map(|row| row.object_id).collect())
     }
 
     /// Returns those of these ids whose deletion is held.
     pub async fn held_among(&self, ids: &[&str]) -> Result<Vec<String>, MirrorError> {
-        Ok(missing_users::table
-            .select(missing_users::user_id)
+        Ok(missing_objects::table
+            .filter(missing_objects::resource.eq(self.0.resource.name))
+            .select(missing_objects::object_id)
             .filter(
-                missing_users::user_id
+                missing_objects::object_id
                     .eq_any(ids)
-                    .and(missing_users::held_at.is_not_null()),
+                    .and(missing_objects::hold.ne(NO_HOLD)),
             )
             .load(&mut self.0.connection().await?)
             .await?)
@@ -181,10 +207,14 @@ impl Missing {
         let mut conn = self.0.connection().await?;
         conn.transaction(async |conn| {
             transaction::begin(conn, lease).await?;
-            diesel::update(missing_users::table.filter(missing_users::user_id.eq_any(ids)))
-                .set(missing_users::absent.eq(true))
-                .execute(conn)
-                .await?;
+            diesel::update(
+                missing_objects::table
+                    .filter(missing_objects::resource.eq(self.0.resource.name))
+                    .filter(missing_objects::object_id.eq_any(ids)),
+            )
+            .set(missing_objects::state.eq(ABSENT))
+            .execute(conn)
+            .await?;
             Ok(())
         })
         .await
@@ -200,8 +230,9 @@ impl Missing {
             count: i64,
         }
         let Count { count } = sql_query(format!(
-            "SELECT pg_catalog.count(*) AS count FROM clerk.missing_users m WHERE {JUDGED}"
+            "SELECT pg_catalog.count(*) AS count FROM clerk.missing m WHERE m.resource = $1 AND {JUDGED}"
         ))
+        .bind::<Text, _>(self.0.resource.name)
         .get_result(&mut self.0.connection().await?)
         .await?;
         Ok(unsigned(count))
@@ -215,9 +246,10 @@ impl Missing {
             count: i64,
         }
         let Count { count } = sql_query(
-            "SELECT coalesce(pg_catalog.sum(users), 0::numeric)::bigint AS count FROM clerk.recent_deletions
-             WHERE deleted_at > pg_catalog.now() - interval '1 hour'",
+            "SELECT coalesce(pg_catalog.sum(objects), 0::numeric)::bigint AS count FROM clerk.recent_deletions
+             WHERE resource = $1 AND deleted_at > pg_catalog.now() - interval '1 hour'",
         )
+        .bind::<Text, _>(self.0.resource.name)
         .get_result(&mut self.0.connection().await?)
         .await?;
         Ok(unsigned(count))
@@ -230,8 +262,10 @@ impl Missing {
         conn.transaction(async |conn| {
             transaction::begin(conn, lease).await?;
             sql_query(format!(
-                "UPDATE clerk.missing_users m SET held_at = pg_catalog.now() WHERE m.held_at IS NULL AND {JUDGED}"
+                "UPDATE clerk.missing m SET hold = 'held', held_at = pg_catalog.now()
+                 WHERE m.resource = $1 AND m.hold = 'none' AND {JUDGED}"
             ))
+            .bind::<Text, _>(self.0.resource.name)
             .execute(conn)
             .await?;
             Ok(())
@@ -244,10 +278,17 @@ impl Missing {
         let mut conn = self.0.connection().await?;
         conn.transaction(async |conn| {
             transaction::begin(conn, lease).await?;
-            diesel::update(missing_users::table.filter(missing_users::user_id.eq_any(ids)))
-                .set(missing_users::held_at.eq(diesel::dsl::now.into_sql::<Nullable<Timestamptz>>()))
-                .execute(conn)
-                .await?;
+            diesel::update(
+                missing_objects::table
+                    .filter(missing_objects::resource.eq(self.0.resource.name))
+                    .filter(missing_objects::object_id.eq_any(ids)),
+            )
+            .set((
+                missing_objects::hold.eq(HELD),
+                missing_objects::held_at.eq(diesel::dsl::now.into_sql::<Nullable<Timestamptz>>()),
+            ))
+            .execute(conn)
+            .await?;
             Ok(())
         })
         .await
@@ -259,13 +300,16 @@ impl Missing {
         let mut conn = self.0.connection().await?;
         conn.transaction(async |conn| {
             transaction::begin(conn, run.lease()).await?;
-            let is_open = missing_users::walk
+            let is_open = missing_objects::walk
                 .eq(run.walk)
-                .and(missing_users::held_at.is_null())
-                .and(missing_users::approved_at.is_null());
-            diesel::delete(missing_users::table.filter(is_open))
-                .execute(conn)
-                .await?;
+                .and(missing_objects::hold.eq(NO_HOLD));
+            diesel::delete(
+                missing_objects::table
+                    .filter(missing_objects::resource.eq(self.0.resource.name))
+                    .filter(is_open),
+            )
+            .execute(conn)
+            .await?;
             Ok(())
         })
         .await
@@ -273,13 +317,10 @@ impl Missing {
 
     /// Returns the ids whose deletion is held, and whether a person approved it.
     pub async fn held(&self) -> Result<HashMap<String, bool>, MirrorError> {
-        let rows: Vec<(String, bool)> = missing_users::table
-            .select((missing_users::user_id, missing_users::approved_at.is_not_null()))
-            .filter(
-                missing_users::held_at
-                    .is_not_null()
-                    .or(missing_users::approved_at.is_not_null()),
-            )
+        let rows: Vec<(String, bool)> = missing_objects::table
+            .filter(missing_objects::resource.eq(self.0.resource.name))
+            .select((missing_objects::object_id, missing_objects::hold.eq(APPROVED)))
+            .filter(missing_objects::hold.ne(NO_HOLD))
             .load(&mut self.0.connection().await?)
             .await?;
         Ok(rows.into_iter().collect())
@@ -287,10 +328,11 @@ impl Missing {
 
     /// Returns ids whose deletion a person approved and that are not deleted yet.
     pub async fn approved(&self, limit: usize) -> Result<Vec<String>, MirrorError> {
-        Ok(missing_users::table
-            .select(missing_users::user_id)
-            .filter(missing_users::approved_at.is_not_null())
-            .order(missing_users::user_id)
+        Ok(missing_objects::table
+            .filter(missing_objects::resource.eq(self.0.resource.name))
+            .select(missing_objects::object_id)
+            .filter(missing_objects::hold.eq(APPROVED))
+            .order(missing_objects::object_id)
             .limit(limit as i64)
             .load(&mut self.0.connection().await?)
             .await?)
@@ -299,16 +341,14 @@ impl Missing {
     /// Returns the next absent ids that this sync may delete, in order, behind `after`: those that
     /// are approved, and those that are not held.
     pub async fn deletable(&self, run: &Run, after: &str, limit: usize) -> Result<Vec<String>, MirrorError> {
-        Ok(missing_users::table
-            .select(missing_users::user_id)
-            .filter(missing_users::walk.eq(run.walk))
-            .filter(missing_users::absent.and(missing_users::user_id.gt(after)))
-            .filter(
-                missing_users::held_at
-                    .is_null()
-                    .or(missing_users::approved_at.is_not_null()),
-            )
-            .order(missing_users::user_id)
+        Ok(missing_objects::table
+            .filter(missing_objects::resource.eq(self.0.resource.name))
+            .select(missing_objects::object_id)
+            .filter(missing_objects::walk.eq(run.walk))
+            .filter(missing_objects::state.eq(ABSENT))
+            .filter(missing_objects::object_id.gt(after))
+            .filter(missing_objects::hold.ne(HELD))
+            .order(missing_objects::object_id)
             .limit(limit as i64)
             .load(&mut self.0.connection().await?)
             .await?)
@@ -317,7 +357,7 @@ impl Missing {
     /// Returns the checksum of the deletions that wait for a person; `None` if there are none.
     pub async fn checksum(&self) -> Result<Option<String>, MirrorError> {
         let conn = &mut self.0.connection().await?;
-        checksum(conn).await.map_err(MirrorError::from)
+        checksum(conn, self.0.resource).await.map_err(MirrorError::from)
     }
 
     /// Approves the deletions with this checksum, once, and returns their number; `None` if the
@@ -326,20 +366,21 @@ impl Missing {
         let mut conn = self.0.connection().await?;
         conn.transaction(async |conn| {
             // The set must not change between the checksum and the approval.
-            sql_query("LOCK TABLE clerk.missing_users IN SHARE ROW EXCLUSIVE MODE")
+            sql_query("LOCK TABLE clerk.missing IN SHARE ROW EXCLUSIVE MODE")
                 .execute(conn)
                 .await?;
-            if checksum(conn).await?.as_deref() != Some(sum) {
+            if checksum(conn, self.0.resource).await?.as_deref() != Some(sum) {
                 return Ok(None);
             }
             let rows = diesel::update(
-                missing_users::table.filter(
-                    missing_users::held_at
-                        .is_not_null()
-                        .and(missing_users::approved_at.is_null()),
-                ),
+                missing_objects::table
+                    .filter(missing_objects::resource.eq(self.0.resource.name))
+                    .filter(missing_objects::hold.eq(HELD)),
             )
-            .set(missing_users::approved_at.eq(diesel::dsl::now.into_sql::<Nullable<Timestamptz>>()))
+            .set((
+                missing_objects::hold.eq(APPROVED),
+                missing_objects::approved_at.eq(diesel::dsl::now.into_sql::<Nullable<Timestamptz>>()),
+            ))
             .execute(conn)
             .await?;
             // A daemon acts at once instead of waiting for its schedule.
@@ -352,32 +393,34 @@ impl Missing {
 }
 
 /// The missing users (`m`) that the guard judges.
-const JUDGED: &str = "m.absent AND m.approved_at IS NULL AND NOT EXISTS (
-    SELECT FROM clerk.rejected_users r WHERE r.user_id = m.user_id AND r.document IS NULL
+const JUDGED: &str = "m.state = 'absent' AND m.hold <> 'approved' AND NOT EXISTS (
+    SELECT FROM clerk.rejected r WHERE r.resource = m.resource AND r.object_id = m.object_id AND r.document IS NULL
       AND r.sqlstate IS DISTINCT FROM '55P03')";
 
 /// Returns the checksum of the held deletions. Reads the ids in chunks, so that memory stays small
 /// even if every deletion is held.
-async fn checksum(conn: &mut Session) -> QueryResult<Option<String>> {
+async fn checksum(conn: &mut Session, resource: &Resource) -> QueryResult<Option<String>> {
     #[derive(QueryableByName)]
     struct IdRow {
         #[diesel(sql_type = Text)]
-        user_id: String,
+        object_id: String,
     }
     let mut checksum = Checksum::default();
     let mut after = String::new();
     loop {
         let rows: Vec<IdRow> = sql_query(
-            "SELECT user_id FROM clerk.missing_users WHERE held_at IS NOT NULL AND approved_at IS NULL AND user_id COLLATE \"C\" > $1
-             ORDER BY user_id COLLATE \"C\" LIMIT 10000",
+            "SELECT object_id FROM clerk.missing
+             WHERE resource = $2 AND hold = 'held' AND object_id COLLATE \"C\" > $1
+             ORDER BY object_id COLLATE \"C\" LIMIT 10000",
         )
         .bind::<Text, _>(&after)
+        .bind::<Text, _>(resource.name)
         .load(conn)
         .await?;
         let Some(last) = rows.last() else {
             return Ok(checksum.finish());
         };
-        rows.iter().for_each(|row| checksum.add(&row.user_id));
-        after.clone_from(&last.user_id);
+        rows.iter().for_each(|row| checksum.add(&row.object_id));
+        after.clone_from(&last.object_id);
     }
 }

@@ -67,6 +67,7 @@ pub use schema::{MIGRATIONS, Schema};
 pub use settings::{MirrorSettings, Variables};
 pub use summary::{Details, History, LastRun, Overview, Period, Summary};
 
+use crate::resource::Resource;
 use pool::ConnectionPool;
 
 /// The mirror of one Clerk instance in one database. Clones share the pool of connections.
@@ -77,12 +78,12 @@ impl Mirror {
     /// Largest size of the pool of connections.
     pub const MOST_CONNECTIONS: usize = ConnectionPool::MOST_CONNECTIONS;
 
-    /// Creates a mirror. It does not connect yet.
+    /// Creates a mirror of a resource. It does not connect yet.
     ///
     /// # Errors
     /// The address, or a file that it names, cannot be used.
-    pub fn new(settings: &MirrorSettings) -> Result<Self, MirrorError> {
-        ConnectionPool::new(settings).map(Self)
+    pub fn new(settings: &MirrorSettings, resource: &'static Resource) -> Result<Self, MirrorError> {
+        ConnectionPool::new(settings, resource).map(Self)
     }
 
     /// Waits up to `patience` for a server that cannot be reached. A `connect_timeout` in the

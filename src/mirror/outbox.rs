@@ -1,4 +1,4 @@
-//! `clerk.user_events`: what changed, in the form of Clerk's own webhook events, written in the
+//! `clerk.events`: what changed, in the form of Clerk's own webhook events, written in the
 //! transaction that changed it.
 //!
 //! Every transaction that writes events locks the lease's row until its end, so that ids are given
@@ -14,7 +14,7 @@ use diesel::{
 use diesel_async::{AsyncConnection, RunQueryDsl};
 
 use super::{Lease, MirrorError, Write, pool::ConnectionPool, rows::timestamp, session::Session, transaction};
-use crate::resource::FieldValue;
+use crate::resource::{FieldValue, Resource};
 
 /// Events removed per transaction.
 const PRUNED_AT_ONCE: i64 = 1_000;
@@ -29,19 +29,26 @@ pub(super) enum EventKind {
 impl EventKind {
     fn name(self) -> &'static str {
         match self {
-            EventKind::Created => "user.created",
-            EventKind::Updated => "user.updated",
+            EventKind::Created => "created",
+            EventKind::Updated => "updated",
         }
     }
 }
 
 /// Inserts events for users that were stored.
-pub(super) async fn stored(conn: &mut Session, changes: &[(EventKind, &Write<'_>)]) -> QueryResult<()> {
+pub(super) async fn stored(
+    conn: &mut Session,
+    resource: &Resource,
+    changes: &[(EventKind, &Write<'_>)],
+) -> QueryResult<()> {
     if changes.is_empty() {
         return Ok(());
     }
     let writes = || changes.iter().map(|(_, write)| write);
-    let types: Vec<_> = changes.iter().map(|(kind, _)| kind.name()).collect();
+    let types: Vec<_> = changes
+        .iter()
+        .map(|(kind, _)| format!("{}.{}", resource.event, kind.name()))
+        .collect();
     let ids: Vec<_> = writes().map(|write| write.user.id.as_ref()).collect();
     let times: Vec<_> = changes
         .iter()
@@ -59,21 +66,22 @@ pub(super) async fn stored(conn: &mut Session, changes: &[(EventKind, &Write<'_>
         .collect();
     // The oldest first, as webhooks would have sent them.
     sql_query(
-        "INSERT INTO clerk.user_events (type, user_id, occurred_at, changed, payload)
-         SELECT type, user_id, coalesce(at, pg_catalog.now()), ARRAY(SELECT pg_catalog.jsonb_array_elements_text(changed::jsonb)),
+        "INSERT INTO clerk.events (resource, type, object_id, occurred_at, changed, payload)
+         SELECT $6, type, object_id, coalesce(at, pg_catalog.now()), ARRAY(SELECT pg_catalog.jsonb_array_elements_text(changed::jsonb)),
                 pg_catalog.jsonb_build_object('object', 'event', 'type', type, 'instance_id', instance_id, 'data', document::jsonb,
                     'timestamp', (extract(epoch FROM coalesce(at, pg_catalog.now())) * 1000::numeric)::bigint)
-         FROM unnest($1, $2, $3, $4, $5) AS t(type, user_id, at, changed, document), clerk.sync_state
-         ORDER BY coalesce(at, pg_catalog.now()), user_id",
+         FROM unnest($1, $2, $3, $4, $5) AS t(type, object_id, at, changed, document), clerk.sync_state
+         ORDER BY coalesce(at, pg_catalog.now()), object_id",
     )
     .bind::<Array<Text>, _>(types)
     .bind::<Array<Text>, _>(ids)
     .bind::<Array<Nullable<Timestamptz>>, _>(times)
     .bind::<Array<Text>, _>(changed)
     .bind::<Array<Text>, _>(documents)
+    .bind::<Text, _>(resource.name)
     .execute(conn)
     .await?;
-    notify(conn).await
+    notify(conn, resource).await
 }
 
 /// Returns when a change happened, in Unix milliseconds, if the document says it. A ban, for
@@ -88,34 +96,44 @@ fn happened_at(kind: EventKind, write: &Write<'_>) -> Option<i64> {
 
 /// Inserts events for users that are gone, by id and `external_id`. They have the current time:
 /// when the users were deleted is not known.
-pub(super) async fn deleted(conn: &mut Session, users: &[(String, Option<String>)]) -> QueryResult<()> {
+pub(super) async fn deleted(
+    conn: &mut Session,
+    resource: &Resource,
+    users: &[(String, Option<String>)],
+) -> QueryResult<()> {
     if users.is_empty() {
         return Ok(());
     }
     let (ids, external_ids): (Vec<_>, Vec<_>) = users.iter().map(|(id, external)| (id, external.as_deref())).unzip();
     sql_query(
-        "INSERT INTO clerk.user_events (type, user_id, occurred_at, payload)
-         SELECT 'user.deleted', user_id, pg_catalog.now(),
-                pg_catalog.jsonb_build_object('object', 'event', 'type', 'user.deleted', 'instance_id', instance_id,
+        "INSERT INTO clerk.events (resource, type, object_id, occurred_at, payload)
+         SELECT $3, $4 || '.deleted'::text, object_id, pg_catalog.now(),
+                pg_catalog.jsonb_build_object('object', 'event', 'type', $4 || '.deleted'::text, 'instance_id', instance_id,
                     'timestamp', (extract(epoch FROM pg_catalog.now()) * 1000::numeric)::bigint,
-                    'data', pg_catalog.jsonb_strip_nulls(pg_catalog.jsonb_build_object('id', user_id, 'object', 'user', 'deleted', true,
+                    'data', pg_catalog.jsonb_strip_nulls(pg_catalog.jsonb_build_object('id', object_id, 'object', $4, 'deleted', true,
                         'external_id', external_id)))
-         FROM unnest($1, $2) AS t(user_id, external_id), clerk.sync_state ORDER BY user_id",
+         FROM unnest($1, $2) AS t(object_id, external_id), clerk.sync_state ORDER BY object_id",
     )
     .bind::<Array<Text>, _>(ids)
     .bind::<Array<Nullable<Text>>, _>(external_ids)
+    .bind::<Text, _>(resource.name)
+    .bind::<Text, _>(resource.event)
     .execute(conn)
     .await?;
-    notify(conn).await
+    notify(conn, resource).await
 }
 
-/// Sends one notification per transaction, with the last id. Postgres sends a notification that
+/// Sends one notification per channel and transaction, with the last id. Postgres sends a notification that
 /// repeats within a transaction only once.
-async fn notify(conn: &mut Session) -> QueryResult<()> {
-    sql_query("SELECT pg_catalog.pg_notify('clerk_user_events', pg_catalog.max(id)::text) FROM clerk.user_events")
-        .execute(conn)
-        .await
-        .map(drop)
+async fn notify(conn: &mut Session, resource: &Resource) -> QueryResult<()> {
+    sql_query(
+        "SELECT pg_catalog.pg_notify('clerk_events', last), pg_catalog.pg_notify('clerk_'::text || $1 || '_events'::text, last)
+         FROM (SELECT pg_catalog.max(id)::text AS last FROM clerk.events) AS events",
+    )
+    .bind::<Text, _>(resource.event)
+    .execute(conn)
+    .await
+    .map(drop)
 }
 
 /// The events of changes, for the application to read.
@@ -136,8 +154,8 @@ impl Outbox {
                     // anything to remove. A clock that has jumped ahead, ours or the database's,
                     // must not make anything old.
                     let rows = sql_query(
-                        "DELETE FROM clerk.user_events e
-                         USING (SELECT id, recorded_at FROM clerk.user_events ORDER BY id LIMIT $2) AS oldest
+                        "DELETE FROM clerk.events e
+                         USING (SELECT id, recorded_at FROM clerk.events ORDER BY id LIMIT $2) AS oldest
                          WHERE e.id = oldest.id AND oldest.recorded_at < least(pg_catalog.now(), $3) - $1 * interval '1 second'",
                     )
                     .bind::<Double, _>(keep.as_secs_f64())

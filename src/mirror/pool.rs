@@ -1,4 +1,4 @@
-//! The connections to the database.
+//! The connections to the database, and what the views that use them are about.
 
 use std::{
     sync::Arc,
@@ -14,6 +14,7 @@ use super::{
     session::Session,
     settings::MirrorSettings,
 };
+use crate::resource::Resource;
 
 /// A pool of connections, and a way to make others. Clones share the pool.
 #[derive(Clone)]
@@ -21,6 +22,8 @@ pub(super) struct ConnectionPool {
     pool: Pool<Session>,
     /// Makes connections outside of the pool.
     connector: Arc<Connector>,
+    /// The kind of objects that the views are about.
+    pub(super) resource: &'static Resource,
 }
 
 impl std::fmt::Debug for ConnectionPool {
@@ -37,7 +40,7 @@ impl ConnectionPool {
     ///
     /// # Errors
     /// The address, or a file that it names, cannot be used.
-    pub(super) fn new(settings: &MirrorSettings) -> Result<Self, MirrorError> {
+    pub(super) fn new(settings: &MirrorSettings, resource: &'static Resource) -> Result<Self, MirrorError> {
         let connector = Arc::new(Connector::new(settings)?);
         Ok(Self {
             pool: connect::pool(
@@ -45,6 +48,7 @@ impl ConnectionPool {
                 settings.max_connections.clamp(1, Self::MOST_CONNECTIONS),
             )?,
             connector,
+            resource,
         })
     }
 

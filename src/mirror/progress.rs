@@ -13,7 +13,7 @@ use serde::{Deserialize, Serialize};
 use super::{
     Batch, Committed, MirrorError, Run, numbers::signed, rows::timestamp, session::Session, tables::sync_runs,
 };
-use crate::reconcile::partition::Partition;
+use crate::{reconcile::partition::Partition, resource::Resource};
 
 /// How far a walk has come. Everything before it is committed.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -71,6 +71,7 @@ pub(super) async fn record(
 /// Adds to the number of users, and moves the watermark and the checkpoint.
 pub(super) async fn advance(
     conn: &mut Session,
+    resource: &Resource,
     more: i64,
     watermark: Option<i64>,
     mark: Option<&Mark>,
@@ -81,15 +82,17 @@ pub(super) async fn advance(
     let json = |value| serde_json::to_string(value).map_err(|error| MirrorError::Database(error.to_string()));
     let part = mark.map(|mark| json(&mark.part)).transpose()?;
     sql_query(
-        "UPDATE clerk.sync_state SET users = users + $1, watermark = greatest(watermark, $2),
+        "UPDATE clerk.resource_state SET objects = objects + $1, watermark = greatest(watermark, $2),
              checkpoint = CASE WHEN $3 IS NULL THEN checkpoint
-                 ELSE pg_catalog.jsonb_set(pg_catalog.jsonb_set(checkpoint, ARRAY['parts', $4::text], $3::jsonb), '{written_at}'::text[], pg_catalog.to_jsonb($5)) END",
+                 ELSE pg_catalog.jsonb_set(pg_catalog.jsonb_set(checkpoint, ARRAY['parts', $4::text], $3::jsonb), '{written_at}'::text[], pg_catalog.to_jsonb($5)) END
+         WHERE resource = $6",
     )
     .bind::<BigInt, _>(more)
     .bind::<Nullable<Timestamptz>, _>(watermark.map(timestamp))
     .bind::<Nullable<Text>, _>(part)
     .bind::<BigInt, _>(signed(mark.map_or(0, |mark| mark.number as u64)))
     .bind::<Nullable<Timestamptz>, _>(mark.map(|mark| mark.written_at))
+    .bind::<Text, _>(resource.name)
     .execute(conn)
     .await?;
     Ok(())
@@ -110,9 +113,10 @@ pub(super) async fn count_deletions(
             "WITH old AS (
                  DELETE FROM clerk.recent_deletions
                  WHERE deleted_at < pg_catalog.clock_timestamp() - interval '1 hour')
-             INSERT INTO clerk.recent_deletions (users) VALUES ($1)",
+             INSERT INTO clerk.recent_deletions (resource, objects) VALUES ($2, $1)",
         )
         .bind::<BigInt, _>(signed(unapproved))
+        .bind::<Text, _>(run.resource.name)
         .execute(conn)
         .await?;
     }

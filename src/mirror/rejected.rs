@@ -1,4 +1,4 @@
-//! `clerk.rejected_users`: users that could not be stored, rows that could not be deleted, and why.
+//! `clerk.rejected`: objects that could not be stored, rows that could not be deleted, and why.
 
 use std::collections::HashMap;
 
@@ -11,12 +11,13 @@ use diesel_async::{AsyncConnection, RunQueryDsl};
 
 use super::{
     Lease, MirrorError, Rejected, Run, SyncKind, encoding,
+    missing::APPROVED,
     numbers::unsigned,
     pool::ConnectionPool,
     rows::timestamp,
     session::Session,
     sqlstate::{BLOCKED, LOCK_NOT_AVAILABLE},
-    tables::{missing_users, rejected_users, sync_runs},
+    tables::{missing_objects, rejected_objects, sync_runs},
     transaction,
 };
 use crate::resource::Digest;
@@ -31,7 +32,9 @@ pub struct RejectedUsers(pub(super) ConnectionPool);
 impl RejectedUsers {
     /// Returns whether any user is rejected.
     pub async fn any(&self) -> Result<bool, MirrorError> {
-        let any = rejected_users::table.select(rejected_users::user_id);
+        let any = rejected_objects::table
+            .filter(rejected_objects::resource.eq(self.0.resource.name))
+            .select(rejected_objects::object_id);
         Ok(diesel::select(diesel::dsl::exists(any))
             .get_result(&mut self.0.connection().await?)
             .await?)
@@ -42,24 +45,28 @@ impl RejectedUsers {
         #[derive(QueryableByName)]
         struct DigestRow {
             #[diesel(sql_type = Text)]
-            user_id: String,
+            object_id: String,
             #[diesel(sql_type = Nullable<Binary>)]
             digest: Option<Vec<u8>>,
         }
-        let rows: Vec<DigestRow> =
-            sql_query("SELECT user_id, digest FROM clerk.rejected_users WHERE user_id OPERATOR(pg_catalog.=) ANY ($1)")
-                .bind::<Array<Text>, _>(ids)
-                .load(self.0.connection().await?.autocommit())
-                .await?;
+        let rows: Vec<DigestRow> = sql_query(
+            "SELECT object_id, digest FROM clerk.rejected
+                 WHERE resource OPERATOR(pg_catalog.=) $2 AND object_id OPERATOR(pg_catalog.=) ANY ($1)",
+        )
+        .bind::<Array<Text>, _>(ids)
+        .bind::<Text, _>(self.0.resource.name)
+        .load(self.0.connection().await?.autocommit())
+        .await?;
         let of_row = |digest: Vec<u8>| Some(Digest(digest.try_into().ok()?));
-        let listed = rows.into_iter().map(|row| (row.user_id, row.digest.and_then(of_row)));
+        let listed = rows.into_iter().map(|row| (row.object_id, row.digest.and_then(of_row)));
         Ok(listed.collect())
     }
 
     /// Returns how many users this sync was the last to try, and could not store or delete.
     pub async fn count(&self, run: &Run) -> Result<u64, MirrorError> {
-        let count: i64 = rejected_users::table
-            .filter(rejected_users::run.eq(run.id))
+        let count: i64 = rejected_objects::table
+            .filter(rejected_objects::resource.eq(self.0.resource.name))
+            .filter(rejected_objects::run.eq(run.id))
             .count()
             .get_result(&mut self.0.connection().await?)
             .await?;
@@ -73,15 +80,16 @@ impl RejectedUsers {
             .filter(sync_runs::id.eq(run.id))
             .select(sync_runs::started_at.nullable())
             .single_value();
-        let mut rows = rejected_users::table
-            .select((rejected_users::user_id, rejected_users::reason))
-            .filter(rejected_users::run.eq(run.id))
-            .filter(rejected_users::sqlstate.eq_any(BLOCKED))
-            .order(rejected_users::user_id)
+        let mut rows = rejected_objects::table
+            .filter(rejected_objects::resource.eq(self.0.resource.name))
+            .select((rejected_objects::object_id, rejected_objects::reason))
+            .filter(rejected_objects::run.eq(run.id))
+            .filter(rejected_objects::sqlstate.eq_any(BLOCKED))
+            .order(rejected_objects::object_id)
             .limit(LOGGED)
             .into_boxed();
         if run.kind != SyncKind::Full {
-            rows = rows.filter(rejected_users::first_seen_at.nullable().ge(began));
+            rows = rows.filter(rejected_objects::first_seen_at.nullable().ge(began));
         }
         Ok(rows.load(&mut self.0.connection().await?).await?)
     }
@@ -89,12 +97,13 @@ impl RejectedUsers {
     /// Returns the next users behind `after`, in order, that another row's value or a lock blocked
     /// and that may be storable now.
     pub async fn blocked(&self, after: &str, limit: usize) -> Result<Vec<String>, MirrorError> {
-        Ok(rejected_users::table
-            .select(rejected_users::user_id)
-            .filter(rejected_users::document.is_not_null())
-            .filter(rejected_users::sqlstate.eq_any(BLOCKED))
-            .filter(rejected_users::user_id.gt(after))
-            .order(rejected_users::user_id)
+        Ok(rejected_objects::table
+            .filter(rejected_objects::resource.eq(self.0.resource.name))
+            .select(rejected_objects::object_id)
+            .filter(rejected_objects::document.is_not_null())
+            .filter(rejected_objects::sqlstate.eq_any(BLOCKED))
+            .filter(rejected_objects::object_id.gt(after))
+            .order(rejected_objects::object_id)
             .limit(limit as i64)
             .load(&mut self.0.connection().await?)
             .await?)
@@ -104,30 +113,32 @@ impl RejectedUsers {
     /// application had locked, then those that were tried longest ago. With `locked`, only those
     /// that were locked.
     pub async fn refused(&self, run: &Run, locked: bool, limit: usize) -> Result<Vec<String>, MirrorError> {
-        let mut rows = rejected_users::table
-            .select(rejected_users::user_id)
-            .filter(rejected_users::document.is_not_null())
-            .filter(rejected_users::sqlstate.is_not_null())
+        let mut rows = rejected_objects::table
+            .filter(rejected_objects::resource.eq(self.0.resource.name))
+            .select(rejected_objects::object_id)
+            .filter(rejected_objects::document.is_not_null())
+            .filter(rejected_objects::sqlstate.is_not_null())
             .order((
-                rejected_users::run.is_not_distinct_from(run.id).desc(),
-                rejected_users::sqlstate.eq(LOCK_NOT_AVAILABLE).desc(),
-                rejected_users::last_seen_at,
-                rejected_users::user_id,
+                rejected_objects::run.is_not_distinct_from(run.id).desc(),
+                rejected_objects::sqlstate.eq(LOCK_NOT_AVAILABLE).desc(),
+                rejected_objects::last_seen_at,
+                rejected_objects::object_id,
             ))
             .limit(limit as i64)
             .into_boxed();
         if locked {
-            rows = rows.filter(rejected_users::sqlstate.eq(LOCK_NOT_AVAILABLE));
+            rows = rows.filter(rejected_objects::sqlstate.eq(LOCK_NOT_AVAILABLE));
         }
         Ok(rows.load(&mut self.0.connection().await?).await?)
     }
 
     /// Returns rows that could not be deleted because the application had locked them.
     pub async fn locked_deletions(&self) -> Result<Vec<String>, MirrorError> {
-        Ok(rejected_users::table
-            .select(rejected_users::user_id)
-            .filter(rejected_users::document.is_null())
-            .filter(rejected_users::sqlstate.eq(LOCK_NOT_AVAILABLE))
+        Ok(rejected_objects::table
+            .filter(rejected_objects::resource.eq(self.0.resource.name))
+            .select(rejected_objects::object_id)
+            .filter(rejected_objects::document.is_null())
+            .filter(rejected_objects::sqlstate.eq(LOCK_NOT_AVAILABLE))
             .load(&mut self.0.connection().await?)
             .await?)
     }
@@ -140,15 +151,16 @@ impl RejectedUsers {
         conn.transaction(async |conn| {
             transaction::begin(conn, lease).await?;
             sql_query(
-                "DELETE FROM clerk.rejected_users r
-                 WHERE r.user_id = ANY($1) AND r.first_seen_at < pg_catalog.now() - interval '10 seconds'
-                   AND NOT EXISTS (SELECT FROM clerk.users u WHERE u.id = r.user_id)",
+                "DELETE FROM clerk.rejected r
+                 WHERE r.resource = $2 AND r.object_id = ANY($1) AND r.first_seen_at < pg_catalog.now() - interval '10 seconds'
+                   AND NOT EXISTS (SELECT FROM clerk.users u WHERE u.id = r.object_id)",
             )
             .bind::<Array<Text>, _>(ids)
+            .bind::<Text, _>(self.0.resource.name)
             .execute(conn)
             .await?;
-            diesel::update(rejected_users::table.filter(rejected_users::user_id.eq_any(ids)))
-                .set(rejected_users::last_seen_at.eq(diesel::dsl::now))
+            diesel::update(rejected_objects::table.filter(rejected_objects::resource.eq(self.0.resource.name)).filter(rejected_objects::object_id.eq_any(ids)))
+                .set(rejected_objects::last_seen_at.eq(diesel::dsl::now))
                 .execute(conn)
                 .await?;
             Ok(())
@@ -159,15 +171,17 @@ impl RejectedUsers {
     /// Returns those of these ids whose rows the application kept, without a person's approval to
     /// delete them.
     pub async fn kept_among(&self, ids: &[String]) -> Result<Vec<String>, MirrorError> {
-        let approved = missing_users::table
-            .select(missing_users::user_id)
-            .filter(missing_users::approved_at.is_not_null());
-        Ok(rejected_users::table
-            .select(rejected_users::user_id)
-            .filter(rejected_users::user_id.eq_any(ids))
-            .filter(rejected_users::document.is_null())
-            .filter(rejected_users::sqlstate.is_distinct_from(LOCK_NOT_AVAILABLE))
-            .filter(rejected_users::user_id.ne_all(approved))
+        let approved = missing_objects::table
+            .filter(missing_objects::resource.eq(self.0.resource.name))
+            .select(missing_objects::object_id)
+            .filter(missing_objects::hold.eq(APPROVED));
+        Ok(rejected_objects::table
+            .filter(rejected_objects::resource.eq(self.0.resource.name))
+            .select(rejected_objects::object_id)
+            .filter(rejected_objects::object_id.eq_any(ids))
+            .filter(rejected_objects::document.is_null())
+            .filter(rejected_objects::sqlstate.is_distinct_from(LOCK_NOT_AVAILABLE))
+            .filter(rejected_objects::object_id.ne_all(approved))
             .load(&mut self.0.connection().await?)
             .await?)
     }
@@ -175,10 +189,11 @@ impl RejectedUsers {
     /// Returns the ids whose rows the application kept although the users are gone from Clerk, with
     /// the reasons: the rejections without a document.
     pub async fn kept_rows(&self) -> Result<HashMap<String, String>, MirrorError> {
-        let rows: Vec<(String, String)> = rejected_users::table
-            .select((rejected_users::user_id, rejected_users::reason))
-            .filter(rejected_users::document.is_null())
-            .filter(rejected_users::sqlstate.is_distinct_from(LOCK_NOT_AVAILABLE))
+        let rows: Vec<(String, String)> = rejected_objects::table
+            .filter(rejected_objects::resource.eq(self.0.resource.name))
+            .select((rejected_objects::object_id, rejected_objects::reason))
+            .filter(rejected_objects::document.is_null())
+            .filter(rejected_objects::sqlstate.is_distinct_from(LOCK_NOT_AVAILABLE))
             .load(&mut self.0.connection().await?)
             .await?;
         Ok(rows.into_iter().collect())
@@ -189,30 +204,31 @@ impl RejectedUsers {
 pub(super) async fn reject(conn: &mut Session, run: &Run, rejected: &[Rejected]) -> QueryResult<()> {
     for user in rejected {
         let document = user.document.as_deref().map(|document| encoding::json(conn, document));
-        let user_id = encoding::message(conn, &user.user_id);
+        let object_id = encoding::message(conn, &user.user_id);
         let reason = encoding::message(conn, &user.reason);
         let digest = user.digest.map(|digest| digest.0.to_vec());
         let created_at = user.created_at.map(timestamp);
-        diesel::insert_into(rejected_users::table)
+        diesel::insert_into(rejected_objects::table)
             .values((
-                rejected_users::user_id.eq(&user_id),
-                rejected_users::reason.eq(&reason),
-                rejected_users::document.eq(&document),
-                rejected_users::digest.eq(&digest),
-                rejected_users::created_at.eq(created_at),
-                rejected_users::sqlstate.eq(&user.sqlstate),
-                rejected_users::run.eq(Some(run.id)),
+                rejected_objects::resource.eq(run.resource.name),
+                rejected_objects::object_id.eq(&object_id),
+                rejected_objects::reason.eq(&reason),
+                rejected_objects::document.eq(&document),
+                rejected_objects::digest.eq(&digest),
+                rejected_objects::created_at.eq(created_at),
+                rejected_objects::sqlstate.eq(&user.sqlstate),
+                rejected_objects::run.eq(Some(run.id)),
             ))
-            .on_conflict(rejected_users::user_id)
+            .on_conflict((rejected_objects::resource, rejected_objects::object_id))
             .do_update()
             .set((
-                rejected_users::reason.eq(&reason),
-                rejected_users::document.eq(&document),
-                rejected_users::digest.eq(&digest),
-                rejected_users::created_at.eq(created_at),
-                rejected_users::sqlstate.eq(&user.sqlstate),
-                rejected_users::run.eq(Some(run.id)),
-                rejected_users::last_seen_at.eq(diesel::dsl::now),
+                rejected_objects::reason.eq(&reason),
+                rejected_objects::document.eq(&document),
+                rejected_objects::digest.eq(&digest),
+                rejected_objects::created_at.eq(created_at),
+                rejected_objects::sqlstate.eq(&user.sqlstate),
+                rejected_objects::run.eq(Some(run.id)),
+                rejected_objects::last_seen_at.eq(diesel::dsl::now),
             ))
             .execute(conn)
             .await?;
@@ -221,15 +237,24 @@ pub(super) async fn reject(conn: &mut Session, run: &Run, rejected: &[Rejected])
 }
 
 /// Removes users from the list, except those that are rejected again.
-pub(super) async fn unreject(conn: &mut Session, unrejected: &[String], rejected: &[Rejected]) -> QueryResult<()> {
+pub(super) async fn unreject(
+    conn: &mut Session,
+    run: &Run,
+    unrejected: &[String],
+    rejected: &[Rejected],
+) -> QueryResult<()> {
     let unrejected: Vec<&String> = unrejected
         .iter()
         .filter(|id| !rejected.iter().any(|user| user.user_id == **id))
         .collect();
     if !unrejected.is_empty() {
-        diesel::delete(rejected_users::table.filter(rejected_users::user_id.eq_any(unrejected)))
-            .execute(conn)
-            .await?;
+        diesel::delete(
+            rejected_objects::table
+                .filter(rejected_objects::resource.eq(run.resource.name))
+                .filter(rejected_objects::object_id.eq_any(unrejected)),
+        )
+        .execute(conn)
+        .await?;
     }
     Ok(())
 }

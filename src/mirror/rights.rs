@@ -15,12 +15,13 @@ const USES: [&str; 4] = ["SELECT", "INSERT", "UPDATE", "DELETE"];
 
 /// Tables that need fewer privileges. Locking a row, as the lease does, needs UPDATE. Identity
 /// columns need no privilege on their sequences.
-const EXCEPTIONS: [(&str, &[&str]); 5] = [
+const EXCEPTIONS: [(&str, &[&str]); 6] = [
     (BOOKKEEPING, &["SELECT"]),
+    ("events", &["SELECT", "INSERT", "DELETE"]),
     ("leader", &["SELECT", "UPDATE"]),
     ("recent_deletions", &["SELECT", "INSERT", "DELETE"]),
+    ("resource_state", &["SELECT", "UPDATE"]),
     ("sync_state", &["SELECT", "UPDATE"]),
-    ("user_events", &["SELECT", "INSERT", "DELETE"]),
 ];
 
 /// The table in which Diesel stores the applied migrations.

@@ -13,7 +13,7 @@ use diesel_async::RunQueryDsl;
 use super::{Batch, Committed, Deleted, MirrorError, Run, apply, delete, pool::ConnectionPool, tables::users};
 use crate::{
     reconcile::{diff::Known, range::Range},
-    resource::Digest,
+    resource::{Digest, Resource},
 };
 
 /// A stored document.
@@ -104,9 +104,10 @@ impl Rows {
         if ids.is_empty() {
             return Ok(Vec::new());
         }
-        let rows: Vec<UserRow> = sql_query(
-            "SELECT id, created_at, digest, deleted_at FROM clerk.users WHERE id OPERATOR(pg_catalog.=) ANY ($1)",
-        )
+        let table = self.0.resource.table;
+        let rows: Vec<UserRow> = sql_query(format!(
+            "SELECT id, created_at, digest, deleted_at FROM {table} WHERE id OPERATOR(pg_catalog.=) ANY ($1)"
+        ))
         .bind::<Array<Text>, _>(ids)
         .load(self.0.connection().await?.autocommit())
         .await?;
@@ -120,17 +121,19 @@ impl Rows {
         if ids.is_empty() {
             return Ok(Vec::new());
         }
-        Ok(sql_query(
-            "SELECT u.id, clerk.user_document(u)::pg_catalog.text AS document,
+        let Resource { table, document, .. } = self.0.resource;
+        let sql = format!(
+            "SELECT u.id, {document}(u)::pg_catalog.text AS document,
                     (u.changed_at OPERATOR(pg_catalog.<=) pg_catalog.clock_timestamp()
                      AND u.changed_at OPERATOR(pg_catalog.>=) (pg_catalog.clock_timestamp()
                          OPERATOR(pg_catalog.-) ($2 OPERATOR(pg_catalog.*) interval '1 second'))) AS is_fresh
-             FROM clerk.users u WHERE u.id OPERATOR(pg_catalog.=) ANY ($1)",
-        )
-        .bind::<Array<Text>, _>(ids)
-        .bind::<Double, _>(fresh.as_secs_f64())
-        .load(self.0.connection().await?.autocommit())
-        .await?)
+             FROM {table} u WHERE u.id OPERATOR(pg_catalog.=) ANY ($1)"
+        );
+        Ok(sql_query(sql)
+            .bind::<Array<Text>, _>(ids)
+            .bind::<Double, _>(fresh.as_secs_f64())
+            .load(self.0.connection().await?.autocommit())
+            .await?)
     }
 
     /// Returns the ids of the users that were created last, except `ids`.

@@ -16,9 +16,10 @@ use super::{
     numbers::signed,
     pool::ConnectionPool,
     progress::Checkpoint,
-    tables::{rejected_users, sync_runs, sync_state},
+    tables::{rejected_objects, resource_state, sync_runs},
     transaction,
 };
+use crate::resource::Resource;
 
 /// How long full syncs stay listed.
 const KEPT: TimeDelta = TimeDelta::days(30);
@@ -150,6 +151,8 @@ pub struct Run {
     pub walk: i64,
     /// What the sync examines.
     pub kind: SyncKind,
+    /// The kind of objects that the sync is about.
+    pub(super) resource: &'static Resource,
     /// Whether no full sync was completed before.
     pub is_import: bool,
     /// Whether changes emit events.
@@ -197,18 +200,23 @@ impl Runs {
     /// Returns what an incremental sync starts from, in one query.
     pub async fn state(&self) -> Result<SyncState, MirrorError> {
         let sql = format!(
-            "SELECT instance_id, imported_at IS NOT NULL AS is_imported, users OPERATOR(pg_catalog.+) {difference} AS expected,
+            "SELECT instance_id, imported_at IS NOT NULL AS is_imported, objects OPERATOR(pg_catalog.+) {difference} AS expected,
                     watermark, lease_epoch,
-                    EXISTS (SELECT FROM clerk.rejected_users
-                            WHERE sqlstate OPERATOR(pg_catalog.=) '55P03' AND document IS NOT NULL) AS has_put_off_users,
-                    EXISTS (SELECT FROM clerk.rejected_users r
-                            WHERE r.sqlstate OPERATOR(pg_catalog.=) '55P03' AND r.document IS NULL AND NOT EXISTS (
-                                SELECT FROM clerk.missing_users m WHERE m.user_id OPERATOR(pg_catalog.=) r.user_id
-                                    AND m.held_at IS NOT NULL AND m.approved_at IS NULL)) AS has_put_off_deletions,
+                    EXISTS (SELECT FROM clerk.rejected
+                            WHERE resource OPERATOR(pg_catalog.=) '{resource}' AND sqlstate OPERATOR(pg_catalog.=) '55P03'
+                                AND document IS NOT NULL) AS has_put_off_users,
+                    EXISTS (SELECT FROM clerk.rejected r
+                            WHERE r.resource OPERATOR(pg_catalog.=) '{resource}' AND r.sqlstate OPERATOR(pg_catalog.=) '55P03'
+                                AND r.document IS NULL AND NOT EXISTS (
+                                SELECT FROM clerk.missing m WHERE m.resource OPERATOR(pg_catalog.=) r.resource
+                                    AND m.object_id OPERATOR(pg_catalog.=) r.object_id AND m.hold OPERATOR(pg_catalog.=) 'held'
+                            )) AS has_put_off_deletions,
                     CASE WHEN {held} THEN lease_holder END AS lease_holder
-             FROM clerk.sync_state",
-            difference = difference("true", "true"),
+             FROM clerk.sync_state, clerk.resource_state AS state
+             WHERE state.resource OPERATOR(pg_catalog.=) '{resource}'",
+            difference = difference(self.0.resource, "true", "true"),
             held = lease::held(),
+            resource = self.0.resource.name,
         );
         let mut conn = self.0.connection().await?;
         Ok(sql_query(sql).get_result(conn.autocommit()).await?)
@@ -240,10 +248,11 @@ impl Runs {
                 .execute(conn)
                 .await?;
             let (checkpoint, imported_at, now): (Option<serde_json::Value>, Option<DateTime<Utc>>, DateTime<Utc>) =
-                sync_state::table
+                resource_state::table
+                    .find(self.0.resource.name)
                     .select((
-                        sync_state::checkpoint,
-                        sync_state::imported_at,
+                        resource_state::checkpoint,
+                        resource_state::imported_at,
                         diesel::dsl::now.into_sql::<Timestamptz>(),
                     ))
                     .first(conn)
@@ -272,6 +281,7 @@ impl Runs {
                 id,
                 walk,
                 kind,
+                resource: self.0.resource,
                 is_import,
                 emits_events: initial_events || !is_import,
             };
@@ -286,8 +296,8 @@ impl Runs {
         let mut conn = self.0.connection().await?;
         conn.transaction(async |conn| {
             transaction::begin(conn, lease).await?;
-            diesel::update(sync_state::table)
-                .set(sync_state::checkpoint.eq(Some(json)))
+            diesel::update(resource_state::table.find(self.0.resource.name))
+                .set(resource_state::checkpoint.eq(Some(json)))
                 .execute(conn)
                 .await?;
             Ok(())
@@ -320,16 +330,20 @@ impl Runs {
         conn.transaction(async |conn| {
             transaction::begin(conn, &run.lease).await?;
             if finish.is_walked {
-                diesel::update(sync_state::table)
-                    .set(sync_state::checkpoint.eq(None::<serde_json::Value>))
+                diesel::update(resource_state::table.find(run.resource.name))
+                    .set(resource_state::checkpoint.eq(None::<serde_json::Value>))
                     .execute(conn)
                     .await?;
                 // At the end, not earlier: readers of events may start from this moment, and no
                 // change of this sync emitted an event.
-                diesel::update(sync_state::table.filter(sync_state::imported_at.is_null()))
-                    .set(sync_state::imported_at.eq(diesel::dsl::now.into_sql::<Nullable<Timestamptz>>()))
-                    .execute(conn)
-                    .await?;
+                diesel::update(
+                    resource_state::table
+                        .find(run.resource.name)
+                        .filter(resource_state::imported_at.is_null()),
+                )
+                .set(resource_state::imported_at.eq(diesel::dsl::now.into_sql::<Nullable<Timestamptz>>()))
+                .execute(conn)
+                .await?;
             }
             let now: DateTime<Utc> = diesel::select(diesel::dsl::now.into_sql::<Timestamptz>())
                 .get_result(conn)
@@ -341,9 +355,13 @@ impl Runs {
                     .select(sync_runs::started_at)
                     .first(conn)
                     .await?;
-                diesel::delete(rejected_users::table.filter(rejected_users::last_seen_at.lt(started_at)))
-                    .execute(conn)
-                    .await?;
+                diesel::delete(
+                    rejected_objects::table
+                        .filter(rejected_objects::resource.eq(run.resource.name))
+                        .filter(rejected_objects::last_seen_at.lt(started_at)),
+                )
+                .execute(conn)
+                .await?;
             }
             let error = finish.error.as_deref().map(|error| encoding::message(conn, error));
             diesel::update(sync_runs::table.find(run.id))

@@ -15,6 +15,7 @@ use super::{
     transaction::{self, WriteFailure},
     upsert::{REFRESH, Stored, UPSERT, UpsertStatement, upsert},
 };
+use crate::resource::Resource;
 
 /// How often users that block each other are tried one after the other before they are written
 /// together.
@@ -45,9 +46,9 @@ pub(super) struct Blocked<'w> {
 
 impl<'w> StoreOutcome<'w> {
     /// Inserts the events of users that changed.
-    pub(super) async fn publish(&self, conn: &mut Session) -> diesel::QueryResult<()> {
+    pub(super) async fn publish(&self, conn: &mut Session, resource: &Resource) -> diesel::QueryResult<()> {
         let changes: Vec<_> = self.changed.iter().map(change).collect();
-        outbox::stored(conn, &changes).await
+        outbox::stored(conn, resource, &changes).await
     }
 
     fn add(&mut self, job: WriteJob<'w>, stored: Stored<'w>) {
@@ -108,12 +109,13 @@ pub(super) async fn store_batch<'w>(
 /// hardly finish.
 const MOST_TIME: &str = "SET LOCAL statement_timeout = '5s'";
 
-/// Stores the users of a batch behind savepoints, with `events` each set together with its events.
+/// Stores the users of a batch behind savepoints, with `events` each set together
+/// with the events of that resource.
 /// Users that Postgres refuses and users that the application has locked are rejected.
 pub(super) async fn store_isolated<'w>(
     conn: &mut Session,
     batch: &'w Batch<'_>,
-    events: bool,
+    events: Option<&'static Resource>,
 ) -> Result<StoreOutcome<'w>, WriteFailure> {
     let jobs = jobs(batch);
     let statements = [&*UPSERT, &*REFRESH];
@@ -169,14 +171,14 @@ async fn write<'w>(
 
 /// Users that are written behind savepoints.
 struct IsolatedWrites<'w> {
-    events: bool,
+    events: Option<&'static Resource>,
     lock_budget: LockBudget,
     outcome: StoreOutcome<'w>,
     blocked: Vec<Blocked<'w>>,
 }
 
 impl<'w> IsolatedWrites<'w> {
-    fn new(events: bool) -> Self {
+    fn new(events: Option<&'static Resource>) -> Self {
         Self {
             events,
             lock_budget: LockBudget::short(),
@@ -195,8 +197,8 @@ impl<'w> IsolatedWrites<'w> {
             let written = conn.transaction(async |conn| {
                 let mut outcome = StoreOutcome::default();
                 write(conn, &part, &mut outcome).await?;
-                if self.events {
-                    outcome.publish(conn).await?;
+                if let Some(resource) = self.events {
+                    outcome.publish(conn, resource).await?;
                 }
                 Ok::<_, diesel::result::Error>(outcome)
             });

@@ -14,7 +14,7 @@ use serde::Serialize;
 use super::{
     Freshness, MirrorError, Missing, Outcome, SyncKind, freshness, leadership, lease,
     pool::ConnectionPool,
-    tables::{rejected_users, sync_runs},
+    tables::{rejected_objects, sync_runs},
 };
 
 /// Syncs that [`Overview::history`] reads at most: one a second for six hours, and some more.
@@ -158,19 +158,20 @@ impl Overview {
     /// Returns the state of the mirror, in one query.
     pub async fn summary(&self) -> Result<Summary, MirrorError> {
         Ok(sql_query(format!(
-            "SELECT pg_catalog.now() AS now, instance_id, environment_type, users,
-                    (SELECT pg_catalog.count(*) FROM clerk.missing_users WHERE held_at IS NOT NULL AND approved_at IS NULL) AS held,
-                    (SELECT pg_catalog.count(*) FROM clerk.missing_users WHERE approved_at IS NOT NULL) AS approved,
-                    (SELECT pg_catalog.count(*) FROM clerk.rejected_users) AS rejected,
+            "SELECT pg_catalog.now() AS now, instance_id, environment_type, objects AS users,
+                    (SELECT pg_catalog.count(*) FROM clerk.missing WHERE resource = $1 AND hold = 'held') AS held,
+                    (SELECT pg_catalog.count(*) FROM clerk.missing WHERE resource = $1 AND hold = 'approved') AS approved,
+                    (SELECT pg_catalog.count(*) FROM clerk.rejected WHERE resource = $1) AS rejected,
                     (SELECT pg_catalog.count(*) FROM (SELECT FROM clerk.users WHERE unexpected IS NOT NULL LIMIT 10000) AS counted)
                         AS unexpected,
                     CASE WHEN {held} THEN lease_holder END AS lease_holder,
                     (SELECT holder FROM clerk.leader) AS leader,
                     ARRAY(SELECT holder FROM clerk.standbys WHERE {standby_lasts} ORDER BY holder) AS standbys
-             FROM clerk.sync_state",
+             FROM clerk.sync_state, clerk.resource_state WHERE resource = $1",
             held = lease::held(),
             standby_lasts = leadership::standby_lasts(),
         ))
+        .bind::<Text, _>(self.0.resource.name)
         .get_result(&mut self.0.connection().await?)
         .await?)
     }
@@ -257,9 +258,10 @@ impl Overview {
             last_seen_at: self.last_seen().await?,
             plan: Missing(self.0.clone()).checksum().await?,
             unexpected_values: self.unexpected_values().await?,
-            rejected_users: rejected_users::table
-                .select((rejected_users::user_id, rejected_users::reason))
-                .order(rejected_users::user_id)
+            rejected_users: rejected_objects::table
+                .filter(rejected_objects::resource.eq(self.0.resource.name))
+                .select((rejected_objects::object_id, rejected_objects::reason))
+                .order(rejected_objects::object_id)
                 .limit(rejected)
                 .load(&mut self.0.connection().await?)
                 .await?,

@@ -14,8 +14,10 @@ diesel::table! {
 }
 
 diesel::table! {
-    clerk.rejected_users (user_id) {
-        user_id -> Text,
+    #[sql_name = "rejected"]
+    clerk.rejected_objects (resource, object_id) {
+        resource -> Text,
+        object_id -> Text,
         reason -> Text,
         first_seen_at -> Timestamptz,
         last_seen_at -> Timestamptz,
@@ -28,11 +30,14 @@ diesel::table! {
 }
 
 diesel::table! {
-    clerk.missing_users (user_id) {
-        user_id -> Text,
+    #[sql_name = "missing"]
+    clerk.missing_objects (resource, object_id) {
+        resource -> Text,
+        object_id -> Text,
         walk -> BigInt,
         found_at -> Timestamptz,
-        absent -> Bool,
+        state -> Text,
+        hold -> Text,
         held_at -> Nullable<Timestamptz>,
         approved_at -> Nullable<Timestamptz>,
     }
@@ -70,16 +75,22 @@ diesel::table! {
         instance_id -> Nullable<Text>,
         environment_type -> Nullable<Text>,
         pinned_at -> Nullable<Timestamptz>,
-        checkpoint -> Nullable<Jsonb>,
         lease_holder -> Nullable<Text>,
         lease_epoch -> BigInt,
         lease_expires_at -> Nullable<Timestamptz>,
         lease_ttl -> Nullable<Interval>,
-        watermark -> Nullable<Timestamptz>,
-        users -> BigInt,
-        imported_at -> Nullable<Timestamptz>,
         digest_key -> Bytea,
     }
 }
 
-diesel::allow_tables_to_appear_in_same_query!(users, missing_users, rejected_users, sync_runs);
+diesel::table! {
+    clerk.resource_state (resource) {
+        resource -> Text,
+        checkpoint -> Nullable<Jsonb>,
+        watermark -> Nullable<Timestamptz>,
+        objects -> BigInt,
+        imported_at -> Nullable<Timestamptz>,
+    }
+}
+
+diesel::allow_tables_to_appear_in_same_query!(users, missing_objects, rejected_objects, sync_runs);

@@ -27,8 +27,12 @@ pub use users::USERS;
 pub struct Resource {
     /// Its name in the plural, for example `users`.
     pub name: &'static str,
+    /// What its events are called, for example `user` in `user.created`. Source: documented.
+    pub event: &'static str,
     /// Its table, with the schema.
     pub table: &'static str,
+    /// The SQL function that puts a document together from a row, with the schema.
+    pub document: &'static str,
     /// The keys of its documents, each with a column of the same name. The first one is `id`.
     pub fields: &'static [Field],
     /// Columns that Clerk does not send but everybody asks for.

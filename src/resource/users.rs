@@ -5,7 +5,9 @@ use super::{Confirm, Derived, DerivedColumn, Field, FieldKind, List, MAX_PAGE, M
 /// Clerk's users.
 pub static USERS: Resource = Resource {
     name: "users",
+    event: "user",
     table: "clerk.users",
+    document: "clerk.user_document",
     fields: &FIELDS,
     derived: Derived {
         columns: &DERIVED,

@@ -1,7 +1,7 @@
 //! The users that Clerk's list left out, on their way to deletion.
 //!
 //! Missing → absent → held, or deletable → confirmed, or kept. A sync that writes keeps the ids in
-//! `clerk.missing_users`, so that a held deletion outlives it. A dry run keeps them in memory.
+//! `clerk.missing`, so that a held deletion outlives it. A dry run keeps them in memory.
 
 use std::{
     collections::{BTreeMap, HashMap, HashSet},
@@ -43,7 +43,7 @@ pub(super) struct Deletions {
 
 /// The missing users of a sync.
 pub(super) enum MissingUsers<'a> {
-    /// In `clerk.missing_users`.
+    /// In `clerk.missing`.
     Stored { mirror: &'a Mirror, run: &'a Run },
     /// In memory, of a dry run.
     Planned(PlannedDeletions),

@@ -253,7 +253,7 @@ pub async fn of_postgres(
             "sessions ended by an administrator"
         }
         5 => {
-            let table = dice.choice(&["clerk.users", "clerk.user_events", "clerk.sync_state"]);
+            let table = dice.choice(&["clerk.users", "clerk.events", "clerk.sync_state"]);
             let pause = Duration::from_millis(dice.u64(50..800));
             meanwhile.spawn(one_after_the_other(
                 patient(url).await,

@@ -56,11 +56,11 @@ const AUDIT: &str = "
     BEGIN
         -- What is held already may be approved at this very moment.
         IF NEW.held_at IS NOT NULL AND (TG_OP = 'INSERT' OR OLD.held_at IS NULL) THEN
-            INSERT INTO public.holds VALUES (NEW.user_id) ON CONFLICT DO NOTHING;
+            INSERT INTO public.holds VALUES (NEW.object_id) ON CONFLICT DO NOTHING;
         END IF;
         RETURN NULL;
     END $$;
-    CREATE TRIGGER note_hold AFTER INSERT OR UPDATE ON clerk.missing_users FOR EACH ROW EXECUTE FUNCTION public.note_hold();
+    CREATE TRIGGER note_hold AFTER INSERT OR UPDATE ON clerk.missing FOR EACH ROW EXECUTE FUNCTION public.note_hold();
     CREATE TRIGGER note AFTER INSERT OR UPDATE OR DELETE ON clerk.users FOR EACH ROW EXECUTE FUNCTION public.note()";
 
 pub async fn watch(fixture: &Fixture) {
@@ -275,7 +275,7 @@ pub async fn counts_are_true(fixture: &Fixture, seed: u64) {
     let live = "SELECT count(*) FROM clerk.users WHERE deleted_at IS NULL";
     let (live, kept) = (
         fixture.db.number(live).await,
-        fixture.db.number("SELECT users FROM clerk.sync_state").await,
+        fixture.db.number("SELECT objects FROM clerk.resource_state").await,
     );
     assert_eq!(kept, live, "seed {seed}: the number that is kept");
     let running = fixture.runs("outcome = 'running'").await;

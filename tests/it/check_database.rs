@@ -176,7 +176,7 @@ async fn missing_privileges_are_listed_with_the_grant_that_adds_them() {
     fixture
         .db
         .execute(&format!(
-            "REVOKE DELETE ON clerk.users FROM {name}; REVOKE UPDATE, DELETE ON clerk.missing_users FROM {name};
+            "REVOKE DELETE ON clerk.users FROM {name}; REVOKE UPDATE, DELETE ON clerk.missing FROM {name};
              REVOKE EXECUTE ON FUNCTION clerk.user_document FROM PUBLIC, {name}"
         ))
         .await;
@@ -184,7 +184,7 @@ async fn missing_privileges_are_listed_with_the_grant_that_adds_them() {
     partial.assert_failed(&["permissions"]).assert_check(
         "permissions",
         "failed",
-        &format!("{name} lacks DELETE on clerk.users; UPDATE, DELETE on clerk.missing_users; EXECUTE on FUNCTION clerk.user_document(clerk.users)"),
+        &format!("{name} lacks DELETE on clerk.users; UPDATE, DELETE on clerk.missing; EXECUTE on FUNCTION clerk.user_document(clerk.users)"),
     );
     grant(&fixture, &partial).await;
     check().await.assert_failed(&[]);

@@ -143,14 +143,14 @@ async fn a_checkpoint_from_the_future_is_not_resumed() {
     for (age, resumes) in [("1 minute", true), ("-30 minutes", false)] {
         let run = fixture.start_full_sync(&[]);
         let cut = "SELECT coalesce(sum((part #>> '{position,seen}')::bigint), 0)::bigint
-            FROM clerk.sync_state, jsonb_array_elements(checkpoint -> 'parts') AS part";
+            FROM clerk.resource_state, jsonb_array_elements(checkpoint -> 'parts') AS part";
         eventually("a part of the walk is done", async || {
             fixture.runs("outcome = 'running'").await == 1 && fixture.db.number(cut).await >= 20
         })
         .await;
         run.kill().await;
         let aged = format!(
-            "UPDATE clerk.sync_state SET checkpoint = jsonb_set(jsonb_set(checkpoint,
+            "UPDATE clerk.resource_state SET checkpoint = jsonb_set(jsonb_set(checkpoint,
                  '{{written_at}}', to_jsonb(now() - interval '{age}')), '{{started_at}}', to_jsonb(now() - interval '{age}'))"
         );
         fixture.db.execute(&aged).await;
@@ -159,7 +159,7 @@ async fn a_checkpoint_from_the_future_is_not_resumed() {
         assert_eq!(fixture.db.text(resumed).await, Some(resumes.to_string()), "{age}");
         fixture
             .db
-            .execute("DELETE FROM clerk.users; UPDATE clerk.sync_state SET users = 0")
+            .execute("DELETE FROM clerk.users; UPDATE clerk.resource_state SET objects = 0")
             .await;
     }
 }
@@ -171,7 +171,7 @@ async fn rows_held_or_updated_before_the_clock_went_back_count_as_old() {
     let document = fixture.sim.document(&ids[3]).unwrap();
     ids[..12].iter().for_each(|id| assert!(fixture.sim.delete(id)));
     fixture.once().await.assert(Exit::Held, held(12).unchanged(38));
-    let ahead = "UPDATE clerk.missing_users SET held_at = held_at + interval '30 minutes'";
+    let ahead = "UPDATE clerk.missing SET held_at = held_at + interval '30 minutes'";
     fixture.db.execute(ahead).await;
     fixture.sim.insert(document);
     fixture.once().await.assert(Exit::Held, held(11).unchanged(39));

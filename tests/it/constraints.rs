@@ -105,7 +105,7 @@ async fn a_trigger_on_events_rejects_one_user() {
              IF NEW.payload #>> '{data,username}' = 'refused' THEN RAISE EXCEPTION 'nobody is called so here'; END IF;
              RETURN NEW;
              END $$;
-         CREATE TRIGGER refuse BEFORE INSERT ON clerk.user_events FOR EACH ROW EXECUTE FUNCTION refuse()",
+         CREATE TRIGGER refuse BEFORE INSERT ON clerk.events FOR EACH ROW EXECUTE FUNCTION refuse()",
         "nobody is called so here",
         "DROP FUNCTION refuse CASCADE",
     )

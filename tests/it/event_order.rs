@@ -67,8 +67,7 @@ async fn each_transaction_notifies_once_of_its_last_event() {
             }
             let id: i64 = payload.parse().unwrap();
             // The event is visible at once, and is the last of its transaction.
-            let sql =
-                "SELECT max(id) FROM clerk.user_events WHERE xmin = (SELECT xmin FROM clerk.user_events WHERE id = $1)";
+            let sql = "SELECT max(id) FROM clerk.events WHERE xmin = (SELECT xmin FROM clerk.events WHERE id = $1)";
             let last: Option<i64> = client.query_one(sql, &[&id]).await.unwrap().get(0);
             assert_eq!(last, Some(id));
             notified.push(id);
@@ -163,8 +162,8 @@ async fn remember(fixture: &Fixture, events: i64, age: &str) {
     fixture
         .db
         .execute(&format!(
-            "INSERT INTO clerk.user_events (type, user_id, occurred_at, payload, recorded_at)
-             SELECT 'user.updated', 'user_' || n, now() - interval '{age}', '{{}}', now() - interval '{age}'
+            "INSERT INTO clerk.events (resource, type, object_id, occurred_at, payload, recorded_at)
+             SELECT 'users', 'user.updated', 'user_' || n, now() - interval '{age}', '{{}}', now() - interval '{age}'
              FROM generate_series(1, {events}) AS n"
         ))
         .await;

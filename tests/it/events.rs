@@ -206,7 +206,7 @@ async fn half_imported(environment: &[(&str, &str)]) -> Fixture {
     eventually("a part is imported", async || fixture.users().await >= 100).await;
     run.kill().await;
     assert!(fixture.users().await < 300);
-    let imported = "SELECT count(*) FROM clerk.sync_state WHERE imported_at IS NOT NULL";
+    let imported = "SELECT count(*) FROM clerk.resource_state WHERE imported_at IS NOT NULL";
     assert_eq!(fixture.db.number(imported).await, 0);
     fixture
 }
@@ -276,7 +276,7 @@ async fn a_user_requested_during_the_first_import_makes_no_event() {
     let row = format!("SELECT count(*) FROM clerk.users WHERE id = '{last}'");
     eventually("the user's row", async || fixture.db.number(&row).await == 1).await;
     assert!(fixture.users().await < 200, "the import was over");
-    let imported = "SELECT count(*) FROM clerk.sync_state WHERE imported_at IS NOT NULL";
+    let imported = "SELECT count(*) FROM clerk.resource_state WHERE imported_at IS NOT NULL";
     assert_eq!(fixture.db.number(imported).await, 0);
     fixture.rename(&last, "Changed");
     fixture.db.execute(&format!("NOTIFY clerk2pg, '{last}'")).await;

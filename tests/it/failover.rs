@@ -59,7 +59,10 @@ impl Fixture {
         let counted =
             "SELECT concat_ws(' ', sum(created), sum(updated), sum(deleted), sum(rejected)) FROM clerk.sync_runs";
         assert_eq!(self.db.text(counted).await.unwrap(), format!("{USERS} 0 0 0"));
-        assert_eq!(self.db.number("SELECT users FROM clerk.sync_state").await, USERS as i64);
+        assert_eq!(
+            self.db.number("SELECT objects FROM clerk.resource_state").await,
+            USERS as i64
+        );
     }
 }
 

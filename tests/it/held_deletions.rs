@@ -66,7 +66,7 @@ async fn passing_time_releases_nothing() {
     // Two hours later.
     for sql in [
         "UPDATE clerk.recent_deletions SET deleted_at = deleted_at - interval '2 hours'",
-        "UPDATE clerk.missing_users SET held_at = held_at - interval '2 hours', found_at = found_at - interval '2 hours'",
+        "UPDATE clerk.missing SET held_at = held_at - interval '2 hours', found_at = found_at - interval '2 hours'",
         "UPDATE clerk.sync_runs SET started_at = started_at - interval '2 hours', ended_at = ended_at - interval '2 hours'",
     ] {
         fixture.db.execute(sql).await;

@@ -174,7 +174,10 @@ async fn a_full_sync_restores_a_lost_watermark() {
     let daemon = fixture.start_incremental(&[]).await;
     fixture.wait_for_incremental_sync().await;
     let watermark = fixture.watermark().await;
-    fixture.db.execute("UPDATE clerk.sync_state SET watermark = NULL").await;
+    fixture
+        .db
+        .execute("UPDATE clerk.resource_state SET watermark = NULL")
+        .await;
     rename(&fixture, &fixture.sim.user_ids()[0], "Changed", now());
     daemon.wait_for_log("a full sync is due").await;
     assert_eq!(

@@ -201,7 +201,7 @@ async fn locks_taken_by_triggers_delay_no_other_user() {
 async fn locks_taken_by_triggers_on_events_delay_no_other_user() {
     let fixture = mirrored(60).await;
     let ids = fixture.sim.user_ids();
-    count_changes(&fixture, "AFTER INSERT ON clerk.user_events", "user_id").await;
+    count_changes(&fixture, "AFTER INSERT ON clerk.events", "object_id").await;
     let sql = format!(
         "SELECT FROM profiles WHERE id IN ('{}') FOR UPDATE",
         ids[10..13].join("', '")

@@ -120,7 +120,7 @@ async fn deletions_of_all_syncs_within_the_hour_count() {
     let ids = sim.user_ids();
     let went = |hours: u32| {
         format!(
-            "INSERT INTO clerk.recent_deletions (deleted_at, users) VALUES (now() - interval '{hours} hours 1 minute', 30)"
+            "INSERT INTO clerk.recent_deletions (resource, deleted_at, objects) VALUES ('users', now() - interval '{hours} hours 1 minute', 30)"
         )
     };
     db.execute(&went(2)).await;

@@ -62,7 +62,7 @@ fn met(ran: &ProgramOutput) -> i64 {
 
 impl Fixture {
     async fn partitions(&self) -> i64 {
-        let partitions = "SELECT coalesce(jsonb_array_length(checkpoint -> 'parts'), 0) FROM clerk.sync_state";
+        let partitions = "SELECT coalesce(jsonb_array_length(checkpoint -> 'parts'), 0) FROM clerk.resource_state";
         self.db.number(partitions).await
     }
 
@@ -70,7 +70,7 @@ impl Fixture {
     async fn partitions_under_way(&self) -> i64 {
         self.db
             .number(
-                "SELECT count(*) FROM clerk.sync_state, jsonb_array_elements(checkpoint -> 'parts') AS part
+                "SELECT count(*) FROM clerk.resource_state, jsonb_array_elements(checkpoint -> 'parts') AS part
                  WHERE part ->> 'done' IS NULL AND (part #>> '{position,seen}')::bigint >= 300",
             )
             .await
@@ -236,7 +236,10 @@ async fn a_failing_partition_ends_the_sync_and_loses_nothing() {
     );
     let stored = fixture.users().await;
     assert!(stored > 0, "nothing was stored");
-    assert_eq!(fixture.db.number("SELECT users FROM clerk.sync_state").await, stored);
+    assert_eq!(
+        fixture.db.number("SELECT objects FROM clerk.resource_state").await,
+        stored
+    );
     assert_eq!(fixture.partitions().await, 3);
     fixture.sim.clear_faults();
     let ran = fixture.once().await;

@@ -209,7 +209,7 @@ async fn a_reading_role_can_only_read() {
     for sql in [
         "SELECT clerk.user_document(u) FROM clerk.users u",
         "TABLE clerk.user_events",
-        "SELECT imported_at FROM clerk.sync_state",
+        "SELECT imported_at FROM clerk.resource_state",
         "CREATE TABLE shop.orders (user_id text REFERENCES clerk.users ON DELETE SET NULL)",
         "INSERT INTO shop.orders SELECT id FROM clerk.users",
     ] {

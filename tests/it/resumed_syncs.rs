@@ -179,7 +179,7 @@ async fn a_checkpoint_is_valid_for_an_hour() {
         let fixture = slow_fixture(200, 20, Duration::from_millis(20)).await;
         fixture.kill_at(100).await;
         let aged = format!(
-            "UPDATE clerk.sync_state SET checkpoint =
+            "UPDATE clerk.resource_state SET checkpoint =
              jsonb_set(checkpoint, '{{written_at}}', to_jsonb(now() - interval '{minutes} minutes'))"
         );
         fixture.db.execute(&aged).await;
@@ -200,7 +200,7 @@ async fn a_checkpoint_of_another_version_is_ignored() {
     fixture.kill_at(100).await;
     fixture
         .db
-        .execute("UPDATE clerk.sync_state SET checkpoint = '{\"pages\": [1, 2]}'")
+        .execute("UPDATE clerk.resource_state SET checkpoint = '{\"pages\": [1, 2]}'")
         .await;
     let ran = fixture.once().await;
     assert_eq!((ran.code, met(&ran)), (Some(0), 200), "{ran:#?}");

@@ -210,7 +210,7 @@ impl Replicas {
     async fn block_leader_in_transaction(&mut self, meanwhile: impl FnOnce(&mut Replica)) {
         let other = connect(&self.fixture.db.url).await;
         other
-            .batch_execute("BEGIN; LOCK TABLE clerk.user_events IN EXCLUSIVE MODE")
+            .batch_execute("BEGIN; LOCK TABLE clerk.events IN EXCLUSIVE MODE")
             .await
             .unwrap();
         for id in self.fixture.sim.user_ids() {

@@ -20,8 +20,8 @@ pub async fn do_everything(fixture: &Fixture, url: &str, environment: &[(&str, &
     db.execute("ALTER TABLE clerk.users ADD CHECK (first_name <> 'Unwanted')")
         .await;
     db.execute(
-        "INSERT INTO clerk.user_events (type, user_id, occurred_at, payload, recorded_at)
-         VALUES ('user.created', 'user_old', now(), '{}', now() - interval '31 days')",
+        "INSERT INTO clerk.events (resource, type, object_id, occurred_at, payload, recorded_at)
+         VALUES ('users', 'user.created', 'user_old', now(), '{}', now() - interval '31 days')",
     )
     .await;
     let ids = fixture.sim.user_ids();

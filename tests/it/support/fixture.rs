@@ -86,7 +86,7 @@ impl Fixture {
             .execute(
                 "UPDATE clerk.users
                  SET first_seen_at = first_seen_at - interval '1 hour', changed_at = changed_at - interval '1 hour';
-                 UPDATE clerk.missing_users SET held_at = held_at - interval '1 hour'",
+                 UPDATE clerk.missing SET held_at = held_at - interval '1 hour'",
             )
             .await;
     }
@@ -94,7 +94,7 @@ impl Fixture {
     /// Makes held deletions old enough for Clerk's next answer to count.
     pub async fn age_held(&self) {
         self.db
-            .execute("UPDATE clerk.missing_users SET held_at = held_at - interval '1 hour'")
+            .execute("UPDATE clerk.missing SET held_at = held_at - interval '1 hour'")
             .await;
     }
 

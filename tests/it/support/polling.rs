@@ -91,7 +91,8 @@ impl PollingDaemon {
     pub async fn assert_idle(&self, why: &str) {
         // A sync that is running may end first.
         self.sync_incrementally(1).await;
-        let state = "SELECT concat_ws(' ', xmin, (SELECT count(*) FROM clerk.sync_runs)) FROM clerk.sync_state";
+        let state = "SELECT concat_ws(' ', s.xmin, r.xmin, (SELECT count(*) FROM clerk.sync_runs))
+                     FROM clerk.sync_state s, clerk.resource_state r";
         let before = (self.fixture.db.versions().await, self.fixture.db.text(state).await);
         let started_at_request = self.paths(0).len();
         self.sync_incrementally(3).await;
@@ -140,7 +141,7 @@ impl PollingDaemon {
     /// Returns the stored number of users minus the number of rows.
     pub async fn count_error(&self) -> i64 {
         let difference =
-            "SELECT users - (SELECT count(*) FROM clerk.users WHERE deleted_at IS NULL) FROM clerk.sync_state";
+            "SELECT objects - (SELECT count(*) FROM clerk.users WHERE deleted_at IS NULL) FROM clerk.resource_state";
         self.fixture.db.number(difference).await
     }
 

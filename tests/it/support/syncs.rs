@@ -108,7 +108,7 @@ impl Fixture {
 
     /// Returns the watermark in Unix milliseconds.
     pub async fn watermark(&self) -> i64 {
-        let sql = "SELECT (extract(epoch FROM watermark) * 1000)::bigint FROM clerk.sync_state";
+        let sql = "SELECT (extract(epoch FROM watermark) * 1000)::bigint FROM clerk.resource_state";
         self.db.number(sql).await
     }
 
@@ -122,7 +122,7 @@ impl Fixture {
         self.db
             .number(
                 "SELECT coalesce(sum(coalesce((part ->> 'done')::bigint, (part #>> '{position,seen}')::bigint)), 0)::bigint
-                 FROM clerk.sync_state, jsonb_array_elements(checkpoint -> 'parts') AS part",
+                 FROM clerk.resource_state, jsonb_array_elements(checkpoint -> 'parts') AS part",
             )
             .await
     }
