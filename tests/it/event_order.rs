@@ -90,7 +90,7 @@ async fn each_transaction_notifies_once_of_its_last_event() {
     fixture.db.execute("NOTIFY clerk_user_events, 'the end'").await;
 
     let notified = watching.await.unwrap();
-    let lasts = "SELECT max(id) FROM clerk.user_events GROUP BY xmin ORDER BY 1";
+    let lasts = "SELECT max(id) FROM clerk.events GROUP BY xmin ORDER BY 1";
     let rows = fixture.db.client.query(lasts, &[]).await.unwrap();
     assert_eq!(notified, rows.iter().map(|row| row.get(0)).collect::<Vec<i64>>());
     // One transaction for each page with changes, and one for the deletions.

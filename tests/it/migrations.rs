@@ -124,13 +124,14 @@ async fn no_down_migration_removes_rows_of_the_application() {
     );
     drop(harness);
     assert_eq!(fixture.db.number("SELECT count(*) FROM orders").await, 20);
-    assert!(objects(&fixture.db).await.is_subset(&before));
     let ran = fixture.once().await;
     assert_eq!(
         (ran.code, ran.json()["unchanged"].as_i64()),
         (Some(0), Some(20)),
         "{ran:#?}"
     );
+    // Nothing of the earlier schemas is left.
+    assert_eq!(objects(&fixture.db).await, before);
     fixture.assert_in_sync().await;
 }
 
@@ -183,11 +184,11 @@ async fn no_automatic_migration_where_it_is_turned_off() {
 /// The migration that adds `primary_phone_verified`, and the one that fills it in.
 const VALUES: [&str; 2] = ["20261127000003", "20261127000013"];
 
-/// Reverts the migration of the new columns and all later ones.
-async fn before_values(db: &Database) {
+/// Reverts the migration with this version and all later ones.
+async fn revert_from(db: &Database, version: &str) {
     let mut harness = harness(db).await;
     for migration in migrations().iter().rev() {
-        if migration.name().version().to_string().as_str() >= VALUES[0] {
+        if migration.name().version().to_string().as_str() >= version {
             harness.revert_migration(migration).unwrap();
         }
     }
@@ -241,7 +242,7 @@ async fn existing_rows_get_derived_columns() {
         "SELECT md5(string_agg((to_jsonb(u) - 'primary_phone_verified')::text, '' ORDER BY id)) FROM clerk.users u";
     let before = fixture.db.text(others).await;
 
-    before_values(&fixture.db).await;
+    revert_from(&fixture.db, VALUES[0]).await;
     // The state that earlier versions leave.
     fixture
         .db
@@ -276,7 +277,7 @@ async fn a_refused_row_does_not_stop_the_derivation_of_others() {
         );
     }
     fixture.once().await.assert(Exit::Ok, changed().created(3));
-    before_values(&fixture.db).await;
+    revert_from(&fixture.db, VALUES[0]).await;
     fixture
         .db
         .execute(
@@ -288,6 +289,48 @@ async fn a_refused_row_does_not_stop_the_derivation_of_others() {
     let ran = migrate(&fixture).await;
     ran.assert_exit(Exit::Ok);
     assert_eq!(derived(&fixture.db).await, "user_0 +0 f\nuser_1 +1\nuser_2 +2 f");
+}
+
+/// The version of the migration that gives bookkeeping a resource.
+const RESOURCES: &str = "20261128000002";
+
+#[tokio::test(flavor = "multi_thread")]
+async fn missing_users_keep_their_state_and_readers_their_rights() {
+    let fixture = Fixture::new(5).await;
+    fixture.once().await.assert_exit(Exit::Ok);
+    let (reader, _) = role(&fixture.db).await;
+    revert_from(&fixture.db, RESOURCES).await;
+    fixture
+        .db
+        .execute(&format!(
+            "INSERT INTO clerk.missing_users (user_id, walk, absent, held_at, approved_at)
+             SELECT id, 1, n >= 2, CASE WHEN n >= 3 THEN now() END, CASE WHEN n >= 4 THEN now() END
+             FROM (SELECT id, row_number() OVER (ORDER BY id) AS n FROM clerk.users) AS u WHERE n <= 4;
+             GRANT SELECT ON clerk.user_events, clerk.missing_users TO {reader};
+             GRANT SELECT ON clerk.rejected_users TO PUBLIC"
+        ))
+        .await;
+    let rows = "SELECT string_agg(to_jsonb(m)::text, E'\\n' ORDER BY user_id) FROM clerk.missing_users m";
+    let before = fixture.db.text(rows).await;
+
+    migrate(&fixture).await.assert_exit(Exit::Ok);
+    assert_eq!(fixture.db.text(rows).await, before, "the view has what the table had");
+    let states = "SELECT string_agg(concat_ws(' ', resource, state, hold), ', ' ORDER BY object_id) FROM clerk.missing";
+    let expected = "users missing none, users absent none, users absent held, users absent approved";
+    assert_eq!(fixture.db.text(states).await.as_deref(), Some(expected));
+    let rights = format!(
+        "SELECT concat_ws(' ', has_table_privilege('{reader}', 'clerk.user_events', 'SELECT'),
+             has_table_privilege('{reader}', 'clerk.missing_users', 'SELECT'),
+             has_table_privilege('{reader}', 'clerk.rejected_users', 'SELECT'),
+             has_table_privilege('{reader}', 'clerk.sync_state', 'SELECT'))"
+    );
+    assert_eq!(fixture.db.text(&rights).await.as_deref(), Some("t t t f"));
+    revert_from(&fixture.db, RESOURCES).await;
+    assert_eq!(fixture.db.text(rows).await, before);
+    migrate(&fixture).await.assert_exit(Exit::Ok);
+    drop_role(&fixture.db, &reader).await;
+    fixture.once().await.assert_exit(Exit::Ok);
+    fixture.assert_in_sync().await;
 }
 
 /// Creates a role that can only log in, and returns its name and its URL.
