@@ -31,7 +31,7 @@ static HOLDER: LazyLock<String> = LazyLock::new(|| {
 /// Builds the client of the Clerk instance.
 pub fn build_client(loaded: &Loaded) -> Result<clerk::Client, Failure> {
     let settings = &loaded.settings.clerk;
-    clerk::Client::new(&clerk::Settings {
+    clerk::Client::new(&clerk::ClientSettings {
         api_url: settings.api_url.clone(),
         secret_key: settings.secret_key.clone(),
         rate_limit: Some(settings.rate_limit).filter(|&limit| limit > 0),
@@ -87,6 +87,7 @@ pub fn build_syncer(
     Ok(Syncer {
         clerk: build_client(loaded)?.counting(watch.requests()),
         mirror: build_mirror(loaded)?,
+        resource: &USERS,
         options: Options {
             concurrency: settings.clerk.concurrency,
             delete_mode: settings.deletes.mode,

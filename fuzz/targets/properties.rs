@@ -6,7 +6,7 @@
 use std::collections::HashSet;
 
 use clerk2pg::{
-    clerk::{self, Body, MAX_BODY, MAX_USERS, Page, Raw},
+    clerk::{self, MAX_BODY, MAX_OBJECTS, Page, RawObject, ResponseBody},
     mirror::Rejected,
     reconcile::{
         ListEntry,
@@ -38,7 +38,7 @@ pub fn check_body(bytes: &[u8]) {
 
 fn read(bytes: &[u8]) {
     let key = DigestKey::new(b"a key of thirty-two bytes, or so");
-    let body = || Body {
+    let body = || ResponseBody {
         bytes: bytes.to_vec(),
         date: None,
     };
@@ -51,11 +51,11 @@ fn read(bytes: &[u8]) {
 }
 
 fn check_page(page: &Page, key: &DigestKey) {
-    assert!(page.users().len() <= MAX_USERS);
-    for raw in page.users() {
+    assert!(page.objects().len() <= MAX_OBJECTS);
+    for raw in page.objects() {
         check_user(page, raw, key);
     }
-    let entries = page.users().iter().map(|raw| ListEntry {
+    let entries = page.objects().iter().map(|raw| ListEntry {
         id: id_of(raw),
         created_at: raw.created_at,
         updated_at: raw.updated_at,
@@ -66,7 +66,7 @@ fn check_page(page: &Page, key: &DigestKey) {
 
     // Compared with a mirror that has this page, nothing changes.
     let mut seen = HashSet::new();
-    let users: Vec<_> = page.users().iter().filter(|raw| seen.insert(id_of(raw))).collect();
+    let users: Vec<_> = page.objects().iter().filter(|raw| seen.insert(id_of(raw))).collect();
     let fetched: Vec<_> = users
         .iter()
         .map(|raw| Fetched {
@@ -74,7 +74,7 @@ fn check_page(page: &Page, key: &DigestKey) {
             digest: raw.digest,
         })
         .collect();
-    let known = |raw: &&Raw| Known {
+    let known = |raw: &&RawObject| Known {
         id: id_of(raw).to_owned(),
         created_at: raw.created_at.unwrap_or_default(),
         digest: raw.digest,
@@ -86,11 +86,11 @@ fn check_page(page: &Page, key: &DigestKey) {
     assert!(comparison.missing.is_empty());
 }
 
-fn id_of(raw: &Raw) -> &str {
+fn id_of(raw: &RawObject) -> &str {
     raw.id.as_deref().unwrap_or("(no id)")
 }
 
-fn check_user(page: &Page, raw: &Raw, key: &DigestKey) {
+fn check_user(page: &Page, raw: &RawObject, key: &DigestKey) {
     let document = page.document(raw);
     assert_eq!(raw.digest, Digest::of(key, document.as_bytes()));
     assert!(!raw.is_mangled || document.contains(char::REPLACEMENT_CHARACTER));

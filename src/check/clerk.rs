@@ -16,6 +16,7 @@ use crate::{
         range::Range,
         walk::{ListQuery, Walk},
     },
+    resource::USERS,
     sync::same_instance,
 };
 
@@ -130,9 +131,9 @@ async fn answers(client: &Client, is_live_key: bool) -> Result<ClerkFindings, Fa
     let took = started.elapsed().as_millis();
     let asked = Utc::now();
     // A wrong address answers 404 to every request, and must not pass for an emulator.
-    let page = within(STEP, late, client.list(&Walk::new().query(), 1)).await?;
+    let page = within(STEP, late, client.list(&USERS, &Walk::new().query(), 1)).await?;
     let ahead = page.date.and_then(|date| ahead(date, asked, Utc::now()));
-    let users = within(STEP, late, client.count(Range::ALL)).await?;
+    let users = within(STEP, late, client.count(&USERS, Range::ALL)).await?;
     let mut lacks = Vec::new();
     if users.is_none() {
         lacks.push("counts of users (only full syncs see deletions)");
@@ -145,16 +146,16 @@ async fn answers(client: &Client, is_live_key: bool) -> Result<ClerkFindings, Fa
             created_after: None,
             offset: 0,
         };
-        match within(STEP, late, client.list(&query, 1)).await {
+        match within(STEP, late, client.list(&USERS, &query, 1)).await {
             Ok(next) if id(&next) != Some(first) => {}
             _ => lacks.push("cursors (other parameters are used instead)"),
         }
-        let asked = within(STEP, late, client.named(&[first])).await;
-        if !asked.is_ok_and(|page| page.users().iter().all(|raw| raw.id.as_deref() == Some(first))) {
+        let asked = within(STEP, late, client.by_ids(&USERS, &[first])).await;
+        if !asked.is_ok_and(|page| page.objects().iter().all(|raw| raw.id.as_deref() == Some(first))) {
             lacks.push("the filter user_id (a deletion takes two answers for its id, ten seconds apart)");
         }
-        let recent = within(STEP, late, client.recent(0, RECENT)).await;
-        if !recent.is_ok_and(|page| page.users().is_sorted_by(|a, b| a.updated_at >= b.updated_at)) {
+        let recent = within(STEP, late, client.recent(&USERS, 0, RECENT)).await;
+        if !recent.is_ok_and(|page| page.objects().is_sorted_by(|a, b| a.updated_at >= b.updated_at)) {
             lacks.push("lists by the last change (only full syncs see changes)");
         }
     }
@@ -175,7 +176,7 @@ async fn answers(client: &Client, is_live_key: bool) -> Result<ClerkFindings, Fa
 }
 
 fn id(page: &Page) -> Option<&str> {
-    page.users().first()?.id.as_deref()
+    page.objects().first()?.id.as_deref()
 }
 
 /// Returns how far a clock is ahead that showed `date`, in whole seconds, between two moments.

@@ -1,21 +1,19 @@
-//! What can go wrong at Clerk, by what the caller does about it.
+//! Errors of requests, by what the caller does about them.
 
-use std::{fmt, time::Duration};
+use std::time::Duration;
 
-use reqwest::{StatusCode, header::HeaderMap};
-use serde::Deserialize;
+use reqwest::StatusCode;
 
-use super::MAX_ANSWER;
-use crate::secret::without_secrets;
+use super::{
+    error_response::{ErrorResponse, described, printable},
+    retry::Retry,
+};
 
-/// Most characters of a server's own words that are repeated.
-const MAX_WORDS: usize = 500;
-
-/// Why a client cannot be set up.
+/// Why a client cannot be made.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum ClientError {
     /// The key cannot be sent in a header.
-    #[error("the secret key holds characters that no key has; was it copied whole?")]
+    #[error("the secret key holds characters that no key has; was it copied completely?")]
     Key,
     /// For example, no trusted certificates can be loaded.
     #[error("cannot set up HTTPS: {0}")]
@@ -27,36 +25,36 @@ pub enum ClientError {
 pub enum Error {
     /// 401: nothing else will go through either.
     #[error("Clerk refused the secret key: {0}")]
-    KeyRefused(Box<Answer>),
-    /// 404; only with `resource_not_found` does it speak of the user asked for.
+    KeyRefused(Box<ErrorResponse>),
+    /// 404. It is about the object asked for only if its code says so.
     #[error("Clerk does not know {what}: {0}", what = .0.missing())]
-    NotFound(Box<Answer>),
-    /// 400, 403, 409, 410, 422, a redirect and the like: asking again would get the same.
+    NotFound(Box<ErrorResponse>),
+    /// 400, 403, 409, 410, 422, a redirect and the like: another attempt would get the same.
     #[error("Clerk refused the request: {0}")]
-    Refused(Box<Answer>),
-    /// 429: come back later.
+    Refused(Box<ErrorResponse>),
+    /// 429: try again later.
     #[error("Clerk's rate limit is used up: {answer}")]
     RateLimited {
-        /// What came back.
-        answer: Box<Answer>,
-        /// From `Retry-After`; zero occurs (observed) and none is read as zero.
+        /// The answer.
+        answer: Box<ErrorResponse>,
+        /// From `Retry-After`; zero if the answer has none. Zero itself occurs, too (observed).
         retry_after: Duration,
     },
     /// 5xx, or no answer at all.
     #[error("Clerk cannot be reached: {why}")]
     Unavailable {
-        /// In words.
+        /// The reason.
         why: String,
-        /// From `Retry-After`; zero where there is none.
+        /// From `Retry-After`; zero if there is none.
         retry_after: Duration,
     },
-    /// A success whose body is not what was asked for: HTML of a proxy, JSON cut short, …
+    /// A success whose body is not what was asked for: HTML of a proxy, incomplete JSON, …
     #[error("Clerk's answer cannot be read: {0}")]
     Garbage(String),
-    /// The body is larger than is read.
+    /// The body is too large.
     #[error("Clerk's answer is larger than {} MiB", limit >> 20)]
     TooLarge {
-        /// In bytes.
+        /// The limit, in bytes.
         limit: usize,
     },
 }
@@ -71,6 +69,7 @@ pub(super) fn innermost<'e>(error: &'e (dyn std::error::Error + 'static)) -> &'e
 }
 
 impl Error {
+    /// Returns when the request may be sent again.
     pub(super) fn retry(&self) -> Retry {
         match self {
             Error::RateLimited { retry_after, .. } => Retry::WhenTold(*retry_after),
@@ -80,32 +79,32 @@ impl Error {
         }
     }
 
-    /// What to do about it.
+    /// Returns what to do about it.
     pub fn hint(&self) -> &'static str {
         match self {
             Error::KeyRefused(_) => {
-                "is CLERK_SECRET_KEY of this instance, and not rolled? See Clerk's dashboard under Configure → API keys"
+                "check that CLERK_SECRET_KEY is a key of this instance and was not rolled: Clerk's dashboard, Configure → API keys"
             }
-            Error::Unavailable { .. } => "is clerk.api_url (CLERK_API_URL) right, and can this machine reach it?",
+            Error::Unavailable { .. } => "check clerk.api_url (CLERK_API_URL), and whether this machine can reach it",
             Error::RateLimited { .. } => {
-                "something else spends this instance's limit; a lower clerk.request_budget leaves more to it"
+                "something else uses this instance's limit, too; lower clerk.request_budget to leave more of it"
             }
-            Error::Garbage(_) => "a proxy may be answering in Clerk's place; is clerk.api_url (CLERK_API_URL) right?",
+            Error::Garbage(_) => "check clerk.api_url (CLERK_API_URL): a proxy may be answering instead of Clerk",
             Error::NotFound(answer) if answer.is_of_instance() => {
                 "set CLERK_SECRET_KEY to a key of an instance that exists: this one was deleted, or its key is of another Clerk environment"
             }
             Error::NotFound(answer) | Error::Refused(answer) if answer.code.is_some() => match answer.status {
-                StatusCode::PAYMENT_REQUIRED => "look at the plan and the bills of the instance in Clerk's dashboard",
+                StatusCode::PAYMENT_REQUIRED => "check the plan and the bills of the instance in Clerk's dashboard",
                 StatusCode::FORBIDDEN => {
-                    "let the key's instance do this in Clerk's dashboard, or ask Clerk's support and name the trace"
+                    "allow this for the key's instance in Clerk's dashboard, or ask Clerk's support and name the trace"
                 }
-                StatusCode::GONE => "update clerk2pg: Clerk has ended what this version asks for",
+                StatusCode::GONE => "update clerk2pg: Clerk does not support this request any more",
                 _ => {
                     "update clerk2pg; if the newest version gets the same answer, report it with the code and the trace"
                 }
             },
             Error::NotFound(_) | Error::Refused(_) | Error::TooLarge { .. } => {
-                "is clerk.api_url (CLERK_API_URL) Clerk's Backend API?"
+                "check that clerk.api_url (CLERK_API_URL) is the address of Clerk's Backend API"
             }
         }
     }
@@ -125,13 +124,15 @@ impl Error {
                     Objection::Possible
                 }
             }
-            // A server or proxy that knows no codes may say it in any way, and may say this to everything for a moment.
+            // A server or proxy without codes may object in any way, and may answer so to everything for
+            // a moment.
             Error::NotFound(answer) | Error::Refused(answer) if answer.code.is_none() => Objection::Possible,
             _ => Objection::None,
         }
     }
 
-    pub(super) fn of_answer(answer: Answer, retry_after: Duration) -> Self {
+    /// Returns the error of an answer other than success.
+    pub(super) fn of_answer(answer: ErrorResponse, retry_after: Duration) -> Self {
         let answer = Box::new(answer);
         match answer.status {
             StatusCode::UNAUTHORIZED => Error::KeyRefused(answer),
@@ -146,6 +147,7 @@ impl Error {
         }
     }
 
+    /// Returns the error of a request without a complete answer.
     pub(super) fn unavailable(api_url: &str, error: &reqwest::Error) -> Self {
         let what = if error.is_timeout() {
             "no answer in time"
@@ -156,7 +158,7 @@ impl Error {
         } else {
             "the connection failed"
         };
-        // reqwest's own text repeats the address with its query; the innermost cause is what helps.
+        // reqwest's own text repeats the address with its query. The innermost cause says what happened.
         let cause = innermost(error);
         Error::Unavailable {
             why: format!("{what} ({cause}), at {api_url}"),
@@ -164,8 +166,10 @@ impl Error {
         }
     }
 
+    /// Returns the error of an answer that cannot be read. `why` is what the parser says.
     pub(super) fn garbage(request: &str, body: &[u8], why: &str) -> Self {
-        let what = describe(body).unwrap_or_else(|| format!("{} bytes of JSON: {}", body.len(), words(&unquoted(why))));
+        let what =
+            described(body).unwrap_or_else(|| format!("{} bytes of JSON: {}", body.len(), printable(&unquoted(why))));
         Error::Garbage(format!("{request} gave {what}"))
     }
 }
@@ -181,146 +185,7 @@ pub enum Objection {
     None,
 }
 
-/// When a failed request may be sent again, and the least time until then.
-#[derive(Debug, PartialEq, Eq)]
-pub(super) enum Retry {
-    /// Not at all: 401, 403, 404, 422 and the like.
-    No,
-    /// A few times with backoff: what spoiled the answer on its way syncs, what is wrong with it in itself stays.
-    Briefly,
-    /// With backoff, as long as the time for outages lasts.
-    Soon(Duration),
-    /// As the server said; being told when to come back is no outage.
-    WhenTold(Duration),
-}
-
-/// An answer other than success, in what a person needs of it.
-#[derive(Debug)]
-pub struct Answer {
-    status: StatusCode,
-    path: String,
-    code: Option<String>,
-    /// It is about `starting_after`.
-    is_about_cursor: bool,
-    message: String,
-    trace: Option<String>,
-}
-
-impl Answer {
-    pub(super) fn new(status: StatusCode, headers: &HeaderMap, body: &[u8], path: &str) -> Self {
-        #[derive(Deserialize)]
-        struct Body {
-            errors: Vec<Item>,
-            clerk_trace_id: Option<String>,
-        }
-        #[derive(Deserialize)]
-        struct Item {
-            code: Option<String>,
-            message: Option<String>,
-            long_message: Option<String>,
-            meta: Option<Meta>,
-        }
-        #[derive(Deserialize)]
-        struct Meta {
-            param_name: Option<String>,
-        }
-
-        let header = |name| headers.get(name).and_then(|value| value.to_str().ok()).map(words);
-        let (mut code, mut is_about_cursor, mut message, mut trace) = (None, false, None, header("cf-ray"));
-        if body.len() <= MAX_ANSWER
-            && let Ok(body) = serde_json::from_slice::<Body>(body)
-        {
-            trace = body.clerk_trace_id.as_deref().map(words).or(trace);
-            if let Some(item) = body.errors.into_iter().next() {
-                code = item.code.as_deref().map(words);
-                is_about_cursor = item
-                    .meta
-                    .is_some_and(|meta| meta.param_name.as_deref() == Some("starting_after"));
-                message = item.long_message.or(item.message).as_deref().map(words);
-            }
-        }
-        if status.is_redirection() {
-            message = header("location").map(|to| format!("a redirect to {to}; is clerk.api_url right?"));
-        }
-        Self {
-            status,
-            path: path.split('/').take(2).collect::<Vec<_>>().join("/"),
-            code,
-            is_about_cursor,
-            message: message
-                .or_else(|| describe(body))
-                .unwrap_or_else(|| format!("a body of {} bytes", body.len())),
-            trace,
-        }
-    }
-
-    /// Whether it is about the key's instance: a list of users always exists, even if it is empty. Source: observed.
-    fn is_of_instance(&self) -> bool {
-        self.path == "users" && self.status == StatusCode::NOT_FOUND && self.has_code("resource_not_found")
-    }
-
-    /// What Clerk does not know, by a 404, in words for a message.
-    fn missing(&self) -> &'static str {
-        if self.is_of_instance() {
-            "the key's instance"
-        } else {
-            "what was asked for"
-        }
-    }
-
-    /// Whether it is about the cursor.
-    pub fn is_about_cursor(&self) -> bool {
-        self.is_about_cursor
-    }
-
-    /// Whether Clerk's error code is this one; emulators write codes in capitals (observed).
-    pub(super) fn has_code(&self, code: &str) -> bool {
-        self.code.as_deref().is_some_and(|own| own.eq_ignore_ascii_case(code))
-    }
-}
-
-impl fmt::Display for Answer {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "GET /v1/{} gave {}", self.path, self.status.as_u16())?;
-        if let Some(code) = &self.code {
-            write!(f, " {code}")?;
-        }
-        write!(f, ", {}", self.message)?;
-        if let Some(trace) = &self.trace {
-            write!(f, " (trace {trace})")?;
-        }
-        Ok(())
-    }
-}
-
-/// The beginning of what a server says, fit for logs and for Postgres: without what it may have been sent, and without control characters.
-fn words(text: &str) -> String {
-    let printable = |c: char| if c.is_control() { char::REPLACEMENT_CHARACTER } else { c };
-    without_secrets(text).chars().take(MAX_WORDS).map(printable).collect()
-}
-
-/// What a body is that is no JSON; none where it may be some.
-fn describe(body: &[u8]) -> Option<String> {
-    let text = String::from_utf8_lossy(&body[..body.len().min(4096)]);
-    let text = text.trim_start();
-    if text.is_empty() {
-        return Some("an empty body".to_owned());
-    }
-    if !text.starts_with('<') {
-        return None;
-    }
-    let lower = text.to_ascii_lowercase();
-    let title = lower
-        .find("<title>")
-        .zip(lower.find("</title>"))
-        .and_then(|(from, to)| text.get(from + "<title>".len()..to));
-    Some(match title {
-        Some(title) => format!("an HTML page, “{}”, as a proxy sends it", words(title.trim())),
-        None => "an HTML page, as a proxy sends it".to_owned(),
-    })
-}
-
-/// An error of the JSON library without the text that it quotes: that is out of the answer.
+/// Returns an error of the JSON library without the text that it quotes, which is from the answer.
 fn unquoted(why: &str) -> String {
     match why.split_once('"').zip(why.rsplit_once('"')) {
         Some(((before, _), (_, behind))) => format!("{before}\"…\"{behind}"),
@@ -330,6 +195,8 @@ fn unquoted(why: &str) -> String {
 
 #[cfg(test)]
 mod tests {
+    use reqwest::header::HeaderMap;
+
     use super::*;
 
     fn error(status: u16, code: Option<&str>, path: &str) -> Error {
@@ -339,7 +206,7 @@ mod tests {
         let status = StatusCode::from_u16(status).unwrap();
         let body = body.unwrap_or_else(|| "{}".to_owned());
         Error::of_answer(
-            Answer::new(status, &HeaderMap::new(), body.as_bytes(), path),
+            ErrorResponse::new(status, &HeaderMap::new(), body.as_bytes(), path),
             Duration::ZERO,
         )
     }

@@ -8,29 +8,30 @@ use std::{
     },
 };
 
-/// Counts requests, and what came back. Clones share the counts; they outlive a client, which is replaced when the configuration is reloaded.
+/// Counts requests and their answers. Clones share the counts. They outlive a client, which is
+/// replaced when the configuration is reloaded.
 #[derive(Debug, Clone, Default)]
-pub struct Tally(Arc<Counts>);
+pub struct Tally(Arc<RequestCounts>);
 
 #[derive(Debug, Default)]
-struct Counts {
+struct RequestCounts {
     sent: AtomicU64,
-    /// By status; none where no answer came.
+    /// By status; `None` counts requests without an answer.
     answers: Mutex<BTreeMap<Option<u16>, u64>>,
 }
 
 impl Tally {
-    /// Requests sent so far, retries among them.
+    /// Returns how many requests were sent so far, with retries.
     pub fn sent(&self) -> u64 {
         self.0.sent.load(Ordering::Relaxed)
     }
 
-    /// How often Clerk's rate limit refused a request.
+    /// Returns how often Clerk's rate limit has refused a request.
     pub fn rate_limited(&self) -> u64 {
         self.lock().get(&Some(429)).copied().unwrap_or_default()
     }
 
-    /// What came back: how many answers of each status, and with none how many requests without an answer.
+    /// Returns the number of answers by status; `None` counts requests without an answer.
     pub fn answers(&self) -> BTreeMap<Option<u16>, u64> {
         self.lock().clone()
     }

@@ -150,7 +150,7 @@ impl Daemon {
         // An incremental sync takes two requests, and more if it finds something.
         let part = clerk.requests_per_second() / 4.0;
         due.limit(NotificationLimits {
-            ids_at_once: clerk.most_for_notifications(),
+            ids_at_once: clerk.max_for_notifications(),
             gap: Duration::from_secs_f64((2.0 / part).clamp(0.1, 10.0)),
         });
         let scheduler = Scheduler::start(&setup.full, &setup.incremental, due)

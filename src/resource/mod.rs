@@ -46,6 +46,9 @@ pub struct Resource {
 /// Objects per page, at most, in all of Clerk's lists. Source: documented.
 pub const MAX_PAGE: u32 = 500;
 
+/// Ids per request by id. Source: documented.
+pub const MAX_IDS: usize = 100;
+
 /// Position of `id` in the fields of every resource.
 pub const ID: usize = 0;
 
@@ -122,8 +125,6 @@ pub struct List {
     pub by_update: Option<&'static str>,
     /// Parameter that filters by id. It is repeated for each id.
     pub ids: &'static str,
-    /// Ids per request.
-    pub max_ids: usize,
     /// Objects per page.
     pub max_page: u32,
 }

@@ -20,8 +20,6 @@ pub static USERS: Resource = Resource {
         by_update: Some("-updated_at"),
         // The form `user_id[0]=` is silently ignored: the answer lists all users. Source: observed.
         ids: "user_id",
-        // Source: documented.
-        max_ids: 100,
         // A larger limit is answered with 10 users and no error. Source: documented, observed.
         max_page: MAX_PAGE,
     },

@@ -15,7 +15,7 @@ use super::{
     recheck::{Observation, REPLICA_LAG},
 };
 use crate::{
-    clerk::{Page, Raw},
+    clerk::{Page, RawObject},
     failure::Failure,
     mirror::Batch,
 };
@@ -56,8 +56,8 @@ impl SyncContext<'_> {
             }
         };
         let asked: HashSet<&str> = ids.iter().map(String::as_str).collect();
-        let is_asked = |raw: &&Raw| raw.id.as_deref().is_some_and(|id| asked.contains(id));
-        let mut found: Vec<&Raw> = page.users().iter().filter(is_asked).collect();
+        let is_asked = |raw: &&RawObject| raw.id.as_deref().is_some_and(|id| asked.contains(id));
+        let mut found: Vec<&RawObject> = page.objects().iter().filter(is_asked).collect();
         let found_ids: HashSet<&str> = found.iter().filter_map(|raw| raw.id.as_deref()).collect();
         if self.listed.holds {
             // A replica that lags still shows users whose deletion was held a moment ago.
@@ -106,7 +106,7 @@ impl SyncContext<'_> {
                 ById::Gone => gone.push(id),
                 ById::Found(page) => {
                     info!(user_id = id, "left out of the list, but found by id");
-                    let found: Vec<&Raw> = page.users().iter().collect();
+                    let found: Vec<&RawObject> = page.objects().iter().collect();
                     self.store_found(&page, &found).await?;
                 }
                 ById::Unclear(error) => {
@@ -126,7 +126,7 @@ impl SyncContext<'_> {
     }
 
     /// Stores users that were missing and turned out to exist.
-    async fn store_found(&mut self, page: &Page, found: &[&Raw]) -> Result<(), Failure> {
+    async fn store_found(&mut self, page: &Page, found: &[&RawObject]) -> Result<(), Failure> {
         let ids: Vec<String> = found.iter().filter_map(|raw| raw.id.clone()).collect();
         for id in &ids {
             self.syncer.rechecks.forget(Observation::Gone, id);

@@ -10,9 +10,10 @@ use tracing::debug;
 
 use super::{SyncContext, Syncer};
 use crate::{
-    clerk::{self, Lookup, MAX_IDS, Page},
+    clerk::{self, Lookup, Page},
     failure::Failure,
     reconcile::{range::Range, walk::Walk},
+    resource::MAX_IDS,
 };
 
 /// Ids per request. One place is left for the witness.
@@ -54,7 +55,11 @@ impl SyncContext<'_> {
         let alone = self.witnesses.is_empty().then_some(None);
         for witness in witnesses.chain(alone) {
             let asked: Vec<&str> = ids.iter().chain(witness).map(String::as_str).collect();
-            let page = match self.syncer.unless_stopped(self.syncer.clerk.named(&asked)).await? {
+            let page = match self
+                .syncer
+                .unless_stopped(self.syncer.clerk.by_ids(self.syncer.resource, &asked))
+                .await?
+            {
                 Ok(page) => page,
                 Err(error) if self.syncer.is_about_request(&error).await? => {
                     return Ok(ByIds::Void("the answer cannot be used"));
@@ -62,14 +67,14 @@ impl SyncContext<'_> {
                 Err(error) => return Err(error.into()),
             };
             let asked: HashSet<&str> = asked.into_iter().collect();
-            let is_stranger = |raw: &clerk::Raw| raw.id.as_deref().is_none_or(|id| !asked.contains(id));
-            if page.users().iter().any(is_stranger) {
+            let is_stranger = |raw: &clerk::RawObject| raw.id.as_deref().is_none_or(|id| !asked.contains(id));
+            if page.objects().iter().any(is_stranger) {
                 return Ok(ByIds::Ignored);
             }
             let Some(witness) = witness else {
                 return Ok(ByIds::Answered(page));
             };
-            if page.users().iter().any(|raw| raw.id.as_ref() == Some(witness)) {
+            if page.objects().iter().any(|raw| raw.id.as_ref() == Some(witness)) {
                 return Ok(ByIds::Answered(page));
             }
             why = "the answer leaves out a user that is known to exist";
@@ -86,7 +91,10 @@ impl Syncer {
         Ok(match error {
             clerk::Error::KeyRefused(_) | clerk::Error::RateLimited { .. } => false,
             clerk::Error::Unavailable { .. } => {
-                self.unless_stopped(self.clerk.count(Range::ALL)).await?.is_ok() || self.lists_users().await?
+                self.unless_stopped(self.clerk.count(self.resource, Range::ALL))
+                    .await?
+                    .is_ok()
+                    || self.lists_users().await?
             }
             _ => true,
         })
@@ -95,15 +103,18 @@ impl Syncer {
     /// Whether Clerk lists users now.
     pub(super) async fn lists_users(&self) -> Result<bool, Failure> {
         let clerk = self.clerk.clone().asking_once();
-        Ok(self.unless_stopped(clerk.list(&Walk::new().query(), 1)).await?.is_ok())
+        Ok(self
+            .unless_stopped(clerk.list(self.resource, &Walk::new().query(), 1))
+            .await?
+            .is_ok())
     }
 
     /// Asks for one id.
     async fn answer_by_id(&self, clerk: &clerk::Client, id: &str) -> Result<Result<ById, clerk::Error>, Failure> {
-        let lookup = self.unless_stopped(clerk.user(id)).await?;
+        let lookup = self.unless_stopped(clerk.by_id(self.resource, id)).await?;
         Ok(lookup.map(|lookup| match lookup {
             Lookup::Gone => ById::Gone,
-            Lookup::Found(page) if page.users().iter().any(|raw| raw.id.as_deref() == Some(id)) => ById::Found(page),
+            Lookup::Found(page) if page.objects().iter().any(|raw| raw.id.as_deref() == Some(id)) => ById::Found(page),
             Lookup::Found(_) => ById::Unclear("Clerk answered with another user than it was asked for".to_owned()),
         }))
     }

@@ -157,7 +157,7 @@ impl<'a> SyncContext<'a> {
         &mut self,
         source: PageSource,
         page: &'p clerk::Page,
-        users: Vec<&'p clerk::Raw>,
+        users: Vec<&'p clerk::RawObject>,
         judged: Option<Range>,
         more: Batch<'_>,
     ) -> Result<(), Failure> {
@@ -170,7 +170,7 @@ impl<'a> SyncContext<'a> {
 
     /// Stores the users of a page that answers a question by id.
     pub(super) async fn store_by_id(&mut self, page: &clerk::Page) -> Result<(), Failure> {
-        let users = page.users();
+        let users = page.objects();
         let worker = self.worker(PageSource::ById);
         let all = users.iter().collect();
         let stored = worker.store(&mut self.deferred, page, all, None, HashSet::new(), Batch::default());
@@ -258,7 +258,7 @@ impl<'a> SyncContext<'a> {
 
 /// The ids of the first and the last user of a page.
 pub(super) fn ends(page: &clerk::Page) -> impl Iterator<Item = String> {
-    let mut ids = page.users().iter().filter_map(|raw| raw.id.clone());
+    let mut ids = page.objects().iter().filter_map(|raw| raw.id.clone());
     let first = ids.next();
     first.into_iter().chain(ids.next_back())
 }

@@ -20,9 +20,9 @@ use super::{
     recheck::{Observation, make_due_later},
 };
 use crate::{
-    clerk::MAX_IDS,
     failure::Failure,
     mirror::{Run, SyncKind},
+    resource::MAX_IDS,
     watch::Changes,
 };
 

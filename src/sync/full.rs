@@ -222,14 +222,14 @@ impl SyncContext<'_> {
         };
         self.carryover.set_clock(page.date);
         let mut recent = RecentWalk::new(0, NEWEST);
-        let entries = page.users().iter().map(|raw| ListEntry {
+        let entries = page.objects().iter().map(|raw| ListEntry {
             id: raw.id.as_deref().unwrap_or_default(),
             created_at: raw.created_at,
             updated_at: raw.updated_at,
         });
         let step = recent.receive(&entries.collect::<Vec<_>>());
         let newest = recent.newest(page.date);
-        self.carryover.has_no_order = step == RecentStep::Unordered || (newest.is_none() && !page.users().is_empty());
-        Ok(if page.users().is_empty() { Some(0) } else { newest })
+        self.carryover.has_no_order = step == RecentStep::Unordered || (newest.is_none() && !page.objects().is_empty());
+        Ok(if page.objects().is_empty() { Some(0) } else { newest })
     }
 }

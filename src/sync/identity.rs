@@ -85,7 +85,10 @@ impl Syncer {
             Err(error) => return Ok(Err(error)),
         }
         // A wrong address answers everything with 404, and must not be mistaken for an emulator.
-        if let Err(error) = self.unless_stopped(self.clerk.list(&Walk::new().query(), 1)).await? {
+        if let Err(error) = self
+            .unless_stopped(self.clerk.list(self.resource, &Walk::new().query(), 1))
+            .await?
+        {
             return Ok(Err(error));
         }
         Ok(Ok(self.clerk.address_as_instance()))
@@ -173,8 +176,8 @@ impl Syncer {
             return Ok(false);
         }
         let ids: Vec<&str> = ids.iter().map(String::as_str).collect();
-        let page = self.answered(self.clerk.named(&ids)).await?;
-        let mut shown = page.users().iter().filter_map(|raw| raw.id.as_deref());
+        let page = self.answered(self.clerk.by_ids(self.resource, &ids)).await?;
+        let mut shown = page.objects().iter().filter_map(|raw| raw.id.as_deref());
         Ok(shown.any(|id| ids.contains(&id)))
     }
 

@@ -128,9 +128,11 @@ impl Syncer {
             return Ok(Ok(None));
         }
         let clerk = self.clerk.clone().asking_once();
-        match self.unless_stopped(clerk.count(Range::ALL)).await? {
+        match self.unless_stopped(clerk.count(self.resource, Range::ALL)).await? {
             // The client itself waits for as long as Clerk asks for.
-            Err(clerk::Error::RateLimited { .. }) => self.unless_stopped(self.clerk.count(Range::ALL)).await,
+            Err(clerk::Error::RateLimited { .. }) => {
+                self.unless_stopped(self.clerk.count(self.resource, Range::ALL)).await
+            }
             counted => Ok(counted),
         }
     }

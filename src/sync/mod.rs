@@ -49,6 +49,7 @@ use crate::{
     mirror::Mirror,
     progress::Progress,
     reconcile::guard::DeleteLimits,
+    resource::Resource,
     sync::due::Due,
     watch::Watch,
 };
@@ -107,6 +108,8 @@ pub struct Syncer {
     pub clerk: clerk::Client,
     /// The Postgres side.
     pub mirror: Mirror,
+    /// The kind of object that is mirrored.
+    pub resource: &'static Resource,
     /// How syncs behave.
     pub options: Options,
     /// Cancelled to stop the sync. The next sync does what is not committed by then.
@@ -176,11 +179,14 @@ impl Syncer {
     /// only if Clerk repeats it: a server or proxy that restarts may answer everything with 404 for
     /// a moment.
     async fn recent(&self, offset: u64, limit: u32) -> Result<Result<Page, clerk::Error>, Failure> {
-        let answer = self.unless_stopped(self.clerk.recent(offset, limit)).await?;
+        let answer = self
+            .unless_stopped(self.clerk.recent(self.resource, offset, limit))
+            .await?;
         match answer {
             Err(error) if error.objection() == Objection::Possible => {
                 self.unless_stopped(tokio::time::sleep(REFUSAL_RECHECK)).await?;
-                self.unless_stopped(self.clerk.recent(offset, limit)).await
+                self.unless_stopped(self.clerk.recent(self.resource, offset, limit))
+                    .await
             }
             answer => Ok(answer),
         }

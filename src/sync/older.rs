@@ -9,7 +9,7 @@ use super::{
     SyncContext, Syncer,
     recheck::{Observation, REPLICA_LAG, make_due_later},
 };
-use crate::{clerk::MAX_IDS, failure::Failure};
+use crate::{failure::Failure, resource::MAX_IDS};
 
 impl Syncer {
     /// Remembers users that Clerk showed in a state that is not trusted yet. A daemon asks for them
@@ -43,14 +43,18 @@ impl SyncContext<'_> {
         self.syncer.pause(pause).await?;
         let ids: Vec<&str> = older.iter().map(|(id, _)| id.as_str()).collect();
         for ids in ids.chunks(MAX_IDS) {
-            let page = match self.syncer.unless_stopped(self.syncer.clerk.named(ids)).await? {
+            let page = match self
+                .syncer
+                .unless_stopped(self.syncer.clerk.by_ids(self.syncer.resource, ids))
+                .await?
+            {
                 Ok(page) => page,
                 Err(error) if self.syncer.is_about_request(&error).await? => break,
                 Err(error) => return Err(error.into()),
             };
             self.store_by_id(&page).await?;
             // Users that are gone are left to the next sync.
-            let is_shown = |id: &str| page.users().iter().any(|raw| raw.id.as_deref() == Some(id));
+            let is_shown = |id: &str| page.objects().iter().any(|raw| raw.id.as_deref() == Some(id));
             let gone = ids.iter().filter(|id| !is_shown(id));
             gone.for_each(|id| self.syncer.rechecks.forget(Observation::Older, id));
         }

@@ -135,7 +135,7 @@ impl SyncContext<'_> {
             let mirror = &self.syncer.mirror;
             match self
                 .syncer
-                .unless_stopped(self.syncer.clerk.recent(0, WITNESSES))
+                .unless_stopped(self.syncer.clerk.recent(self.syncer.resource, 0, WITNESSES))
                 .await?
             {
                 Ok(page) => self.remember(&page),

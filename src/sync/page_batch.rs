@@ -25,13 +25,13 @@ use crate::{
 pub(super) struct PageUsers<'p> {
     page: &'p clerk::Page,
     /// Users with an id and a `created_at`, whose documents can be compared.
-    readable: Vec<&'p clerk::Raw>,
+    readable: Vec<&'p clerk::RawObject>,
     /// The other users.
     rejected: Vec<Rejected>,
 }
 
 /// The id of a user in walks and rejections; a digest of the document if it has no id.
-pub(super) fn id_or_digest(raw: &clerk::Raw) -> Cow<'_, str> {
+pub(super) fn id_or_digest(raw: &clerk::RawObject) -> Cow<'_, str> {
     raw.id.as_deref().map(Cow::from).unwrap_or_else(|| {
         let digest: String = raw.digest.0[..6].iter().map(|byte| format!("{byte:02x}")).collect();
         format!("(no id, digest {digest})").into()
@@ -39,7 +39,7 @@ pub(super) fn id_or_digest(raw: &clerk::Raw) -> Cow<'_, str> {
 }
 
 impl<'p> PageUsers<'p> {
-    pub(super) fn new(page: &'p clerk::Page, users: Vec<&'p clerk::Raw>) -> Self {
+    pub(super) fn new(page: &'p clerk::Page, users: Vec<&'p clerk::RawObject>) -> Self {
         let mut sorted = Self {
             page,
             readable: Vec::new(),
@@ -67,7 +67,7 @@ impl<'p> PageUsers<'p> {
     }
 
     fn fetched(&self) -> Vec<Fetched<'p>> {
-        let fetched = |raw: &&'p clerk::Raw| {
+        let fetched = |raw: &&'p clerk::RawObject| {
             Some(Fetched {
                 id: raw.id.as_deref()?,
                 digest: raw.digest,
@@ -78,7 +78,7 @@ impl<'p> PageUsers<'p> {
 }
 
 /// A user whose document cannot be stored.
-fn rejected(raw: &clerk::Raw, Rejection { reason }: Rejection, document: &str) -> Rejected {
+fn rejected(raw: &clerk::RawObject, Rejection { reason }: Rejection, document: &str) -> Rejected {
     Rejected {
         user_id: id_or_digest(raw).into_owned(),
         reason,

@@ -16,7 +16,7 @@ use super::{
     recheck::ReplicaTrust,
 };
 use crate::{
-    clerk::{Page, Raw},
+    clerk::{Page, RawObject},
     failure::Failure,
     mirror::{Batch, Committed, Rejected, SyncKind, Write},
     reconcile::range::Range,
@@ -125,7 +125,7 @@ impl<'a> PageWorker<'a> {
         &self,
         deferred: &mut Deferred,
         page: &'p Page,
-        users: Vec<&'p Raw>,
+        users: Vec<&'p RawObject>,
         judged: Option<Range>,
         mut carried: HashSet<String>,
         mut more: Batch<'_>,
@@ -217,7 +217,7 @@ impl<'a> PageWorker<'a> {
     }
 
     /// Of these users, those listed as rejected, with the digest of the rejected document.
-    async fn rejected_before(&self, users: &[&Raw]) -> Result<HashMap<String, Option<Digest>>, Failure> {
+    async fn rejected_before(&self, users: &[&RawObject]) -> Result<HashMap<String, Option<Digest>>, Failure> {
         if !self.listed.rejects.load(Ordering::Relaxed) {
             return Ok(HashMap::new());
         }
@@ -227,7 +227,7 @@ impl<'a> PageWorker<'a> {
 
     /// Whether this very document was rejected before and is not tried again now. A full sync tries
     /// all documents again.
-    fn is_known_as_rejected(&self, rejected: &HashMap<String, Option<Digest>>, raw: &Raw) -> bool {
+    fn is_known_as_rejected(&self, rejected: &HashMap<String, Option<Digest>>, raw: &RawObject) -> bool {
         let is_full = self.mode.run().is_some_and(|run| run.kind == SyncKind::Full);
         !is_full
             && self.source == PageSource::List

@@ -117,7 +117,11 @@ impl SyncContext<'_> {
     /// How many users Clerk has in a range; `None` if the server does not count, or fails to count
     /// although it lists users.
     async fn count(&mut self, range: Range) -> Result<Option<u64>, Failure> {
-        match self.syncer.unless_stopped(self.syncer.clerk.count(range)).await? {
+        match self
+            .syncer
+            .unless_stopped(self.syncer.clerk.count(self.syncer.resource, range))
+            .await?
+        {
             Ok(users) => Ok(users),
             Err(error @ (clerk::Error::KeyRefused(_) | clerk::Error::RateLimited { .. })) => Err(error.into()),
             Err(error) if self.syncer.lists_users().await? => {
@@ -158,7 +162,7 @@ impl SyncContext<'_> {
             while let Some(offset) = rereads.next_offset() {
                 let page = match self
                     .syncer
-                    .unless_stopped(self.syncer.clerk.stretch(range, offset))
+                    .unless_stopped(self.syncer.clerk.range(self.syncer.resource, range, offset))
                     .await?
                 {
                     Ok(page) => page,
@@ -177,7 +181,7 @@ impl SyncContext<'_> {
     /// Stores the users of a page that belong to a moment and were not met before. Returns their
     /// number.
     async fn store_unmet(&mut self, page: &Page, moment: &mut TiedMoment) -> Result<u64, Failure> {
-        let there = page.users().iter().filter(|raw| raw.created_at == Some(moment.at));
+        let there = page.objects().iter().filter(|raw| raw.created_at == Some(moment.at));
         let there: Vec<_> = there.filter(|raw| raw.id.is_some()).collect();
         let unmet: Vec<_> = there
             .into_iter()
@@ -226,13 +230,21 @@ impl SyncContext<'_> {
             from: None,
             before: Some(at),
         };
-        let Ok(page) = self.syncer.unless_stopped(clerk.list(&Walk::new().query(), 1)).await? else {
+        let Ok(page) = self
+            .syncer
+            .unless_stopped(clerk.list(self.syncer.resource, &Walk::new().query(), 1))
+            .await?
+        else {
             return Ok(None);
         };
-        let Some(first) = page.users().first().and_then(|raw| raw.created_at) else {
+        let Some(first) = page.objects().first().and_then(|raw| raw.created_at) else {
             return Ok(None);
         };
-        match self.syncer.unless_stopped(clerk.count(before(first))).await? {
+        match self
+            .syncer
+            .unless_stopped(clerk.count(self.syncer.resource, before(first)))
+            .await?
+        {
             Ok(Some(none)) if none <= users / 2 => {}
             _ => return Ok(None),
         }
@@ -243,7 +255,14 @@ impl SyncContext<'_> {
                 break;
             }
             let mut counts = stream::iter(open)
-                .map(async |at| (at, self.syncer.unless_stopped(clerk.count(before(at))).await))
+                .map(async |at| {
+                    (
+                        at,
+                        self.syncer
+                            .unless_stopped(clerk.count(self.syncer.resource, before(at)))
+                            .await,
+                    )
+                })
                 .buffered(self.syncer.options.concurrency);
             let mut counted = Vec::new();
             while let Some((at, count)) = counts.next().await {

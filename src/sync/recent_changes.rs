@@ -80,7 +80,7 @@ impl Syncer {
             if std::mem::take(&mut is_first) {
                 changes.seen = Instant::now();
                 changes.date = page.date;
-                let ids = page.users().iter().filter_map(|raw| raw.id.clone());
+                let ids = page.objects().iter().filter_map(|raw| raw.id.clone());
                 changes.witnesses = ids.take(WITNESSES).collect();
             }
             if step == RecentStep::Unordered {
@@ -100,7 +100,7 @@ impl Syncer {
     /// Whether a page holds anything that the mirror does not. A document that was rejected before
     /// counts only if the page answers a question by id.
     pub(super) async fn has_news(&self, page: &Page, is_by_id: bool) -> Result<bool, Failure> {
-        let users = PageUsers::new(page, page.users().iter().collect());
+        let users = PageUsers::new(page, page.objects().iter().collect());
         let rows = StoredRows::load(Some(&self.mirror), &users, None, HashSet::new()).await?;
         let decoded = DecodedUsers::new(&users, &rows);
         let trust = ReplicaTrust {
@@ -110,7 +110,7 @@ impl Syncer {
         let (batch, older) = page_batch::batch(&users, &rows, &decoded, &HashMap::new(), trust);
         self.recheck_older(&older);
         if is_by_id {
-            let ids: Vec<String> = page.users().iter().filter_map(|raw| raw.id.clone()).collect();
+            let ids: Vec<String> = page.objects().iter().filter_map(|raw| raw.id.clone()).collect();
             return Ok(!batch.is_empty() || !self.mirror.rejected().digests(&ids).await?.is_empty());
         }
         if batch.is_empty() {
@@ -162,8 +162,8 @@ impl RecentChanges {
         let Some(page) = self.fetch(syncer).await? else {
             return Ok(None);
         };
-        let ids: Vec<Cow<'_, str>> = page.users().iter().map(id_or_digest).collect();
-        let entries = page.users().iter().zip(&ids).map(|(raw, id)| ListEntry {
+        let ids: Vec<Cow<'_, str>> = page.objects().iter().map(id_or_digest).collect();
+        let entries = page.objects().iter().zip(&ids).map(|(raw, id)| ListEntry {
             id,
             created_at: raw.created_at,
             updated_at: raw.updated_at,
@@ -248,7 +248,7 @@ impl SyncContext<'_> {
                 watermark: changes.watermark().filter(|_| moves_watermark && is_complete),
                 ..Batch::default()
             };
-            self.store(PageSource::List, &page, page.users().iter().collect(), None, more)
+            self.store(PageSource::List, &page, page.objects().iter().collect(), None, more)
                 .await?;
             match step {
                 RecentStep::More => {}

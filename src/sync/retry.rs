@@ -11,7 +11,7 @@ use super::{
     page_worker::PageSource,
 };
 use crate::{
-    clerk::Raw,
+    clerk::RawObject,
     failure::Failure,
     mirror::{Batch, Run, SyncKind},
 };
@@ -90,8 +90,8 @@ impl SyncContext<'_> {
             }
         };
         let asked: HashSet<&str> = ids.iter().map(String::as_str).collect();
-        let is_asked = |raw: &&Raw| raw.id.as_deref().is_some_and(|id| asked.contains(id));
-        let found: Vec<&Raw> = page.users().iter().filter(is_asked).collect();
+        let is_asked = |raw: &&RawObject| raw.id.as_deref().is_some_and(|id| asked.contains(id));
+        let found: Vec<&RawObject> = page.objects().iter().filter(is_asked).collect();
         let found_ids: HashSet<&str> = found.iter().filter_map(|raw| raw.id.as_deref()).collect();
         let left_out: Vec<String> = ids
             .iter()

@@ -172,14 +172,14 @@ impl SyncContext<'_> {
                 Ok(Some(parts.map(|(bucket, half)| OpenBucket { bucket, half }).collect()))
             }
             BucketAnswer::Page { offset, page } => {
-                let times: Vec<i64> = page.users().iter().filter_map(|raw| raw.created_at).collect();
+                let times: Vec<i64> = page.objects().iter().filter_map(|raw| raw.created_at).collect();
                 match judge(bucket, offset, &times) {
                     PageProof::Unusable => Ok(None),
                     PageProof::Unclear => Ok(Some(Vec::new())),
                     PageProof::OneMoment(at) => self.split_around(bucket, at).await,
                     PageProof::Judged { judged, left } => {
                         self.remember(&page);
-                        let ids: Vec<&str> = page.users().iter().filter_map(|raw| raw.id.as_deref()).collect();
+                        let ids: Vec<&str> = page.objects().iter().filter_map(|raw| raw.id.as_deref()).collect();
                         let found = self.syncer.mirror.missing().held_among(&ids).await?;
                         if !found.is_empty() {
                             // Other users whose deletion is held may be back, too.
@@ -193,7 +193,7 @@ impl SyncContext<'_> {
                         self.store(
                             PageSource::List,
                             &page,
-                            page.users().iter().collect(),
+                            page.objects().iter().collect(),
                             Some(judged),
                             more,
                         )
@@ -217,7 +217,10 @@ impl SyncContext<'_> {
         for at in [at, at + 1] {
             let [part, _] = rest.range.split(at);
             let local = self.syncer.mirror.counts().expected(part).await?;
-            let remote = self.syncer.answered(self.syncer.clerk.count(part)).await?;
+            let remote = self
+                .syncer
+                .answered(self.syncer.clerk.count(self.syncer.resource, part))
+                .await?;
             let remote = remote.and_then(|remote| i64::try_from(remote).ok());
             let Some([before, behind]) = remote.and_then(|remote| rest.split(at, local, remote)) else {
                 return Ok(None);
@@ -271,7 +274,10 @@ impl Syncer {
         }
         let clerk = &self.clerk.patient();
         let counted = ranges.into_iter().map(async |(range, local)| {
-            let (remote, half) = tokio::join!(self.answered(clerk.count(range)), self.prefetch_half(range, local));
+            let (remote, half) = tokio::join!(
+                self.answered(clerk.count(self.resource, range)),
+                self.prefetch_half(range, local)
+            );
             let (Some(remote), half) = (remote?, half?) else {
                 return Ok::<_, Failure>(None);
             };
@@ -321,7 +327,10 @@ impl Syncer {
                 }
             }
         };
-        match self.unless_stopped(clerk.stretch(bucket.range, offset)).await? {
+        match self
+            .unless_stopped(clerk.range(self.resource, bucket.range, offset))
+            .await?
+        {
             Ok(page) => Ok(BucketAnswer::Page { offset, page }),
             Err(error) if self.is_about_request(&error).await? => {
                 debug!(%error, "a page of the search cannot be read");
@@ -336,7 +345,7 @@ impl Syncer {
         let [before, behind] = bucket.range.split(at);
         let clerk = self.clerk.patient();
         let (remote, first, second) = tokio::join!(
-            self.answered(clerk.count(before)),
+            self.answered(clerk.count(self.resource, before)),
             self.prefetch_half(before, local),
             self.prefetch_half(behind, bucket.local - local),
         );

@@ -14,7 +14,7 @@ use super::{
     page_worker::{Deferred, PageOutcome, PageWorker},
 };
 use crate::{
-    clerk::{self, Page, Raw},
+    clerk::{self, Page, RawObject},
     failure::{Cause, Failure},
     mirror::{Batch, Mark},
     reconcile::{
@@ -120,8 +120,8 @@ impl WalkDriver {
         let mut result = PageResult::default();
         loop {
             let page = self.fetch(worker.syncer).await?;
-            let ids: Vec<Cow<'_, str>> = page.users().iter().map(id_or_digest).collect();
-            let entries = page.users().iter().zip(&ids).map(|(raw, id)| ListEntry {
+            let ids: Vec<Cow<'_, str>> = page.objects().iter().map(id_or_digest).collect();
+            let entries = page.objects().iter().zip(&ids).map(|(raw, id)| ListEntry {
                 id,
                 created_at: raw.created_at,
                 updated_at: raw.updated_at,
@@ -150,7 +150,7 @@ impl WalkDriver {
                     accepted
                 }
             };
-            let fresh: Vec<&Raw> = accepted.fresh.iter().map(|&at| &page.users()[at]).collect();
+            let fresh: Vec<&RawObject> = accepted.fresh.iter().map(|&at| &page.objects()[at]).collect();
             for raw in &fresh {
                 // Whether Clerk counts a user without a readable time is not known.
                 let age = raw.created_at.map(|at| at - self.began);
@@ -199,13 +199,13 @@ impl WalkDriver {
             let (query, limit) = (self.walk.query(), self.walk.limit());
             let cursor = query.after.clone();
             let asked = Instant::now();
-            let clerk = syncer.clerk.clone();
+            let (clerk, resource) = (syncer.clerk.clone(), syncer.resource);
             // In a task of its own, so that pages are unpacked, split and hashed on all cores.
-            let answer = AbortOnDropHandle::new(tokio::spawn(async move { clerk.list(&query, limit).await }));
+            let answer = AbortOnDropHandle::new(tokio::spawn(async move { clerk.list(resource, &query, limit).await }));
             let error = match syncer.unless_stopped(answer).await? {
                 Ok(Ok(page)) => {
                     let elapsed_ms = u64::try_from(asked.elapsed().as_millis()).unwrap_or(u64::MAX);
-                    debug!(part = self.number, users = page.users().len(), elapsed_ms, "page");
+                    debug!(part = self.number, users = page.objects().len(), elapsed_ms, "page");
                     return Ok(page);
                 }
                 Ok(Err(error)) => error,

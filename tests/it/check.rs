@@ -98,7 +98,7 @@ async fn the_text_output_lists_the_same_checks() {
             .next()
             .unwrap()
             .trim_start()
-            .starts_with("hint: is CLERK_SECRET_KEY of this instance"),
+            .starts_with("hint: check that CLERK_SECRET_KEY is a key of this instance"),
         "{ran:#?}"
     );
 }

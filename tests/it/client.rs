@@ -6,6 +6,7 @@ use clerk_sim::{Effect, ErrorAnswer, ErrorBody, Options, Rule, Sim};
 use clerk2pg::{
     clerk::{Client, Error},
     reconcile::{range::Range, walk::ListQuery},
+    resource::USERS,
 };
 
 use crate::support::{
@@ -50,10 +51,10 @@ async fn every_request_carries_version_encoding_and_user_agent() {
     let sim = sim(20).await;
     let client = client(&sim.url(), PATIENT);
     client.instance().await.unwrap().unwrap();
-    client.count(Range::ALL).await.unwrap().unwrap();
-    assert_eq!(client.list(&FIRST_PAGE, 500).await.unwrap().users().len(), 20);
-    client.named(&["user_nobody"]).await.unwrap();
-    client.user(&sim.user_ids()[0]).await.unwrap();
+    client.count(&USERS, Range::ALL).await.unwrap().unwrap();
+    assert_eq!(client.list(&USERS, &FIRST_PAGE, 500).await.unwrap().objects().len(), 20);
+    client.by_ids(&USERS, &["user_nobody"]).await.unwrap();
+    client.by_id(&USERS, &sim.user_ids()[0]).await.unwrap();
     let log = sim.log();
     assert_eq!((log.len() as u64, client.requests()), (5, 5));
     for request in log {
@@ -74,8 +75,8 @@ async fn transient_errors_are_retried() {
         let client = client(&sim.url(), PATIENT);
         sim.set_faults(rule.clone().next(1));
         let started = Instant::now();
-        let page = client.list(&FIRST_PAGE, 500).await;
-        assert_eq!(page.unwrap().users().len(), 20, "{rule:?}");
+        let page = client.list(&USERS, &FIRST_PAGE, 500).await;
+        assert_eq!(page.unwrap().objects().len(), 20, "{rule:?}");
         assert!(sim.requests() >= 2, "{rule:?}");
         // After a short pause.
         let took = started.elapsed();
@@ -90,7 +91,7 @@ async fn transient_errors_are_retried() {
 async fn retries_back_off() {
     let sim = sim(0).await;
     sim.set_faults(error(503, None).next(4));
-    client(&sim.url(), PATIENT).count(Range::ALL).await.unwrap();
+    client(&sim.url(), PATIENT).count(&USERS, Range::ALL).await.unwrap();
     let times: Vec<i64> = sim.log().iter().map(|request| request.at).collect();
     let pauses: Vec<i64> = times.windows(2).map(|pair| pair[1] - pair[0]).collect();
     assert_eq!(pauses.len(), 4);
@@ -106,7 +107,7 @@ async fn permanent_errors_are_not_retried() {
         let sim = sim(0).await;
         sim.set_faults(error(status, None));
         let client = client(&sim.url(), PATIENT);
-        let error = client.list(&FIRST_PAGE, 500).await.unwrap_err();
+        let error = client.list(&USERS, &FIRST_PAGE, 500).await.unwrap_err();
         assert_eq!(sim.requests(), 1, "{status}");
         assert!(error.to_string().contains(&status.to_string()), "{error}");
         let as_expected = match status {
@@ -122,7 +123,7 @@ async fn waits(status: u16, retry_after: Option<u64>, least: Duration) {
     let sim = sim(0).await;
     sim.set_faults(error(status, retry_after).next(1));
     let started = Instant::now();
-    client(&sim.url(), PATIENT).count(Range::ALL).await.unwrap();
+    client(&sim.url(), PATIENT).count(&USERS, Range::ALL).await.unwrap();
     let took = started.elapsed();
     assert!(took >= least, "{status} {retry_after:?}: asked again after {took:?}");
     assert!(
@@ -149,7 +150,7 @@ async fn rate_limiting_is_no_outage() {
     let sim = sim(0).await;
     sim.set_faults(error(429, Some(1)).next(3));
     // Three waits of more than a second, with a client whose timeout is below a second.
-    client(&sim.url(), IMPATIENT).count(Range::ALL).await.unwrap();
+    client(&sim.url(), IMPATIENT).count(&USERS, Range::ALL).await.unwrap();
     assert_eq!(sim.requests(), 4);
 }
 
@@ -160,7 +161,7 @@ async fn an_absurd_retry_after_is_capped() {
             let header = format!("retry-after: {value}\r\n");
             let server = Server::start(move |_| answer(status, &header, b"")).await;
             let client = client(&server.url, IMPATIENT);
-            let asking = tokio::spawn(async move { client.count(Range::ALL).await });
+            let asking = tokio::spawn(async move { client.count(&USERS, Range::ALL).await });
             // It waits or returns an error. It does not panic, and it does not send at once.
             tokio::time::sleep(Duration::from_millis(150)).await;
             assert_eq!(server.requests().len(), 1, "{status} {value}");
@@ -189,7 +190,7 @@ async fn an_outage_longer_than_the_timeout_is_an_error_in_time() {
         sim.set_faults(rule.clone());
         let client = client(&sim.url(), patience);
         let started = Instant::now();
-        let asked = tokio::time::timeout(10 * patience, client.list(&FIRST_PAGE, 500)).await;
+        let asked = tokio::time::timeout(10 * patience, client.list(&USERS, &FIRST_PAGE, 500)).await;
         let error = asked.unwrap_or_else(|_| panic!("no end: {rule:?}")).unwrap_err();
         let took = started.elapsed();
         // Twice the timeout of one request, and some time for a pause that had begun.
@@ -204,7 +205,7 @@ async fn an_outage_longer_than_the_timeout_is_an_error_in_time() {
 async fn a_refused_connection_is_an_error() {
     let nobody = crate::support::proxy::Proxy::refusing(([127, 0, 0, 1], 1).into());
     let url = format!("http://{}", nobody.address);
-    let error = client(&url, IMPATIENT).count(Range::ALL).await.unwrap_err();
+    let error = client(&url, IMPATIENT).count(&USERS, Range::ALL).await.unwrap_err();
     assert!(
         error
             .to_string()
@@ -235,7 +236,10 @@ async fn a_body_that_is_not_json_is_described() {
         ("503 Service Unavailable", b"", "gave 503, an empty body"),
     ] {
         let server = Server::start(move |_| answer(status, "", body)).await;
-        let error = client(&server.url, IMPATIENT).list(&FIRST_PAGE, 500).await.unwrap_err();
+        let error = client(&server.url, IMPATIENT)
+            .list(&USERS, &FIRST_PAGE, 500)
+            .await
+            .unwrap_err();
         assert!(error.to_string().contains(said), "{error}");
         assert!(server.requests().len() > 1, "not tried again: {error}");
     }
@@ -244,7 +248,10 @@ async fn a_body_that_is_not_json_is_described() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_truncated_body_is_retried_and_reported() {
     let server = Server::start(|_| b"HTTP/1.1 200 OK\r\ncontent-length: 100\r\n\r\n[{\"id\":".to_vec()).await;
-    let error = client(&server.url, IMPATIENT).list(&FIRST_PAGE, 500).await.unwrap_err();
+    let error = client(&server.url, IMPATIENT)
+        .list(&USERS, &FIRST_PAGE, 500)
+        .await
+        .unwrap_err();
     let said = "Clerk cannot be reached: the connection ended in the middle of the answer (";
     assert!(error.to_string().starts_with(said), "{error}");
     assert!(server.requests().len() > 1, "not tried again");
@@ -254,7 +261,10 @@ async fn a_truncated_body_is_retried_and_reported() {
 async fn an_endless_body_is_abandoned() {
     let head = "HTTP/1.1 200 OK\r\ncontent-type: application/json\r\nconnection: close\r\n\r\n[";
     let server = Server::endless(move |_| head.as_bytes().to_vec()).await;
-    let error = client(&server.url, PATIENT).list(&FIRST_PAGE, 500).await.unwrap_err();
+    let error = client(&server.url, PATIENT)
+        .list(&USERS, &FIRST_PAGE, 500)
+        .await
+        .unwrap_err();
     assert_eq!(error.to_string(), "Clerk's answer is larger than 32 MiB");
     // Bytes in flight come on top.
     assert!(server.sent() < 64 << 20, "{} bytes were taken", server.sent());
@@ -271,7 +281,10 @@ async fn the_size_limit_applies_to_the_uncompressed_body() {
         .stdout;
     assert!((1..1 << 20).contains(&bomb.len()), "{} bytes", bomb.len());
     let server = Server::start(move |_| answer("200 OK", "content-encoding: gzip\r\n", &bomb)).await;
-    let error = client(&server.url, PATIENT).list(&FIRST_PAGE, 500).await.unwrap_err();
+    let error = client(&server.url, PATIENT)
+        .list(&USERS, &FIRST_PAGE, 500)
+        .await
+        .unwrap_err();
     assert!(matches!(error, Error::TooLarge { .. }), "{error:?}");
 }
 
@@ -285,8 +298,11 @@ async fn a_gzip_body_of_several_members_is_read_whole() {
     for members in [split_anywhere, alike] {
         let packed: Vec<u8> = members.iter().flat_map(|member| gzip(member)).collect();
         let server = Server::start(move |_| answer("200 OK", "content-encoding: gzip\r\n", &packed)).await;
-        let page = client(&server.url, PATIENT).list(&FIRST_PAGE, 500).await.unwrap();
-        let ids: Vec<_> = page.users().iter().map(|raw| raw.id.as_deref()).collect();
+        let page = client(&server.url, PATIENT)
+            .list(&USERS, &FIRST_PAGE, 500)
+            .await
+            .unwrap();
+        let ids: Vec<_> = page.objects().iter().map(|raw| raw.id.as_deref()).collect();
         assert_eq!(ids, [Some("user_a"), Some("user_b")], "{members:?}");
     }
 }
@@ -301,10 +317,16 @@ fn gzip(text: &str) -> Vec<u8> {
 async fn a_refusal_is_recognized_in_any_encoding() {
     let gzip = "content-encoding: gzip\r\n";
     let server = Server::start(move |_| answer("401 Unauthorized", gzip, b"no gzip")).await;
-    let error = client(&server.url, PATIENT).list(&FIRST_PAGE, 500).await.unwrap_err();
+    let error = client(&server.url, PATIENT)
+        .list(&USERS, &FIRST_PAGE, 500)
+        .await
+        .unwrap_err();
     assert!(matches!(error, Error::KeyRefused(_)), "{error:?}");
     let server = Server::start(move |_| answer("200 OK", gzip, b"no gzip")).await;
-    let error = client(&server.url, PATIENT).list(&FIRST_PAGE, 500).await.unwrap_err();
+    let error = client(&server.url, PATIENT)
+        .list(&USERS, &FIRST_PAGE, 500)
+        .await
+        .unwrap_err();
     assert!(matches!(error, Error::Garbage(_)), "{error:?}");
 }
 
@@ -313,7 +335,10 @@ async fn a_redirect_is_not_followed() {
     let elsewhere = Server::start(|_| answer("200 OK", "", b"[]")).await;
     let header = format!("location: {}/v1/users\r\n", elsewhere.url);
     let server = Server::start(move |_| answer("301 Moved Permanently", &header, b"")).await;
-    let error = client(&server.url, PATIENT).list(&FIRST_PAGE, 500).await.unwrap_err();
+    let error = client(&server.url, PATIENT)
+        .list(&USERS, &FIRST_PAGE, 500)
+        .await
+        .unwrap_err();
     let said = format!(
         "gave 301, a redirect to {}/v1/users; is clerk.api_url right?",
         elsewhere.url
@@ -326,7 +351,7 @@ async fn a_redirect_is_not_followed() {
 async fn the_api_url_may_end_in_a_slash() {
     let server = Server::start(|_| answer("200 OK", "", b"[]")).await;
     client(&format!("{}/", server.url), PATIENT)
-        .list(&FIRST_PAGE, 500)
+        .list(&USERS, &FIRST_PAGE, 500)
         .await
         .unwrap();
     let head = &server.requests()[0];

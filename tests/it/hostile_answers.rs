@@ -4,7 +4,7 @@
 use std::{fs, path::Path, time::Duration};
 
 use clerk2pg::{
-    clerk::{Body, MAX_BODY, MAX_USERS, Page, Raw},
+    clerk::{MAX_BODY, MAX_OBJECTS, Page, RawObject, ResponseBody},
     resource::{DigestKey, FieldValue, MAX_DEPTH, MAX_DOCUMENT, MAX_ID, MAX_KEYS, USERS, decode},
 };
 use proptest::prelude::*;
@@ -44,7 +44,7 @@ fn every_fuzzing_seed_is_handled() {
 }
 
 fn page(bytes: impl Into<Vec<u8>>) -> Result<Page, String> {
-    let body = Body {
+    let body = ResponseBody {
         bytes: bytes.into(),
         date: None,
     };
@@ -57,7 +57,7 @@ fn outcome(bytes: impl Into<Vec<u8>>) -> Result<Vec<String>, String> {
     let bytes = bytes.into();
     properties::check_body(&bytes);
     let page = page(bytes)?;
-    let outcome = |raw: &Raw| {
+    let outcome = |raw: &RawObject| {
         let mangled = if raw.is_mangled { "mangled " } else { "" };
         match decode(&USERS, page.document(raw)) {
             Ok(user) => {
@@ -68,7 +68,7 @@ fn outcome(bytes: impl Into<Vec<u8>>) -> Result<Vec<String>, String> {
             Err(rejection) => format!("{mangled}{rejection}"),
         }
     };
-    Ok(page.users().iter().map(outcome).collect())
+    Ok(page.objects().iter().map(outcome).collect())
 }
 
 #[track_caller]
@@ -110,7 +110,7 @@ fn bodies_that_are_no_list_are_errors() {
         r#" {"data": "ann@example.com"}"#,
         r#"{"data":5551234}"#,
     ] {
-        check_error(text, "no list of users");
+        check_error(text, "no list of objects");
     }
 }
 
@@ -195,7 +195,7 @@ fn invalid_utf8_concerns_one_user() {
 fn the_last_value_of_a_duplicate_key_counts() {
     // The last value counts, as in Postgres.
     let twice = page(r#"[{"id":"a","created_at":1,"first_name":"A","first_name":"B","x":1,"x":2}]"#).unwrap();
-    let user = decode(&USERS, twice.document(&twice.users()[0])).unwrap();
+    let user = decode(&USERS, twice.document(&twice.objects()[0])).unwrap();
     assert_eq!(user.derived.last(), Some(&FieldValue::Text("B".into())));
     for rest in [
         r#","x":1,"x":2"#,
@@ -214,7 +214,7 @@ fn the_last_value_of_a_duplicate_key_counts() {
     ] {
         let page = page(beside(rest)).unwrap();
         let heads: Vec<_> = page
-            .users()
+            .objects()
             .iter()
             .map(|raw| raw.id.as_deref().zip(raw.created_at))
             .collect();
@@ -267,19 +267,19 @@ fn strings_beyond_the_limits_are_rejected() {
     let id = |length: usize| format!(r#"[{{"id":"{}","created_at":1}}]"#, "x".repeat(length));
     check(id(MAX_ID), &[&"x".repeat(MAX_ID)]);
     check(id(MAX_ID + 1), &["id: 256 bytes, at most 255 are stored"]);
-    assert_eq!(page(id(MAX_ID + 1)).unwrap().users()[0].id, None);
+    assert_eq!(page(id(MAX_ID + 1)).unwrap().objects()[0].id, None);
 }
 
 #[test]
 fn a_page_of_too_many_users_is_an_error() {
     let list = |user: &str, users: usize| format!("[{}]", vec![user; users].join(","));
     for user in ["{}", "7"] {
-        assert_eq!(page(list(user, MAX_USERS)).unwrap().users().len(), MAX_USERS);
+        assert_eq!(page(list(user, MAX_OBJECTS)).unwrap().objects().len(), MAX_OBJECTS);
         for page in [
-            list(user, MAX_USERS + 1),
-            format!(r#"{{"data":{}}}"#, list(user, MAX_USERS + 1)),
+            list(user, MAX_OBJECTS + 1),
+            format!(r#"{{"data":{}}}"#, list(user, MAX_OBJECTS + 1)),
         ] {
-            check_error(page, "more than 10000 users");
+            check_error(page, "more than 10000 objects");
         }
     }
 }
@@ -383,8 +383,8 @@ proptest! {
         let outcome = outcome(format!("[{}]", documents.join(","))).unwrap();
         prop_assert_eq!(outcome.len(), documents.len());
         prop_assert_eq!(&outcome[users.len()], "b");
-        let single = Page::single(Body { bytes: documents[0].clone().into_bytes(), date: None }, &DigestKey::default()).unwrap();
-        prop_assert_eq!(single.document(&single.users()[0]), &documents[0]);
+        let single = Page::single(ResponseBody { bytes: documents[0].clone().into_bytes(), date: None }, &DigestKey::default()).unwrap();
+        prop_assert_eq!(single.document(&single.objects()[0]), &documents[0]);
     }
 
     #[test]
@@ -465,7 +465,7 @@ async fn a_body_of_millions_of_values_stays_within_the_memory_bound() {
         let users = vec![user; (MAX_BODY - 100) / (user.len() + 1)].join(",");
         format!("[{users}{behind}]").into_bytes()
     };
-    let too_many = "more than 10000 users";
+    let too_many = "more than 10000 objects";
     check_memory("millions of users", OK, "", list("{}", ""), too_many).await;
     check_memory(
         "millions of users in a few bytes",
@@ -490,7 +490,7 @@ async fn a_body_of_one_string_stays_within_the_memory_bound() {
     };
     // In an error each would be shown as \u{7f}, in six bytes.
     let text = string(["\"", "\""], 0x7f);
-    check_memory("a string", OK, "", text, "no list of users").await;
+    check_memory("a string", OK, "", text, "no list of objects").await;
     let user = [r#"[{"id":"a","created_at":1,"first_name":""#, r#""}]"#];
     check_memory("a user", OK, "", string(user, b'x'), "0 1 ").await;
     // A replacement takes three bytes.
@@ -526,7 +526,7 @@ async fn other_answers_are_read_up_to_a_megabyte() {
     let client = client_with(&server.url, "sk_live_x", None, 1.0, Duration::from_secs(10));
     let error = client
         .asking_once()
-        .count(clerk2pg::reconcile::range::Range::ALL)
+        .count(&USERS, clerk2pg::reconcile::range::Range::ALL)
         .await
         .unwrap_err();
     assert!(
@@ -553,7 +553,12 @@ async fn error_texts_of_a_server_are_printable_and_short() {
         let body = body.clone().into_bytes();
         let server = Server::start(move |_| answer(status, "", &body)).await;
         let client = client_with(&server.url, "sk_live_x", None, 1.0, Duration::from_secs(10));
-        let error = client.asking_once().user("user_1").await.unwrap_err().to_string();
+        let error = client
+            .asking_once()
+            .by_id(&USERS, "user_1")
+            .await
+            .unwrap_err()
+            .to_string();
         assert!(error.len() < 700, "{} bytes", error.len());
         assert!(error.contains("[2J") && !error.contains(char::is_control), "{error}");
     }

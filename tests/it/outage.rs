@@ -238,7 +238,7 @@ async fn a_single_run_gives_up_on_clerk() {
         "{ran:#?}"
     );
     assert!(
-        ran.stderr.contains("hint: is clerk.api_url (CLERK_API_URL) right"),
+        ran.stderr.contains("hint: check clerk.api_url (CLERK_API_URL)"),
         "{ran:#?}"
     );
 }

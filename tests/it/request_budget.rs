@@ -9,7 +9,7 @@ use crate::support::{
 };
 use crate::support::{fixture::Fixture, wait::eventually};
 use clerk_sim::{Options, Quirks, RateLimit, Sim};
-use clerk2pg::reconcile::range::Range;
+use clerk2pg::{reconcile::range::Range, resource::USERS};
 use rustix::process::Signal;
 
 async fn spends(key: &str, limit: RateLimit, stated: Option<u32>, requests: usize, budget: u64) {
@@ -27,7 +27,7 @@ async fn spends(key: &str, limit: RateLimit, stated: Option<u32>, requests: usiz
             let client = client.clone();
             tokio::spawn(async move {
                 for _ in 0..requests / 5 {
-                    client.count(Range::ALL).await.unwrap();
+                    client.count(&USERS, Range::ALL).await.unwrap();
                 }
             })
         })
@@ -73,7 +73,7 @@ async fn a_walk_completes_while_other_clients_use_up_the_limit() {
         Duration::from_secs(30),
     );
     for _ in 0..85 {
-        backend.count(Range::ALL).await.unwrap();
+        backend.count(&USERS, Range::ALL).await.unwrap();
     }
     let run = fixture.start_full_sync(&[]);
     run.wait_for_log("Clerk asks to slow down").await;

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use clerk2pg::{
-    clerk::{Client, Settings},
+    clerk::{Client, ClientSettings},
     secret::Secret,
 };
 
@@ -12,7 +12,7 @@ pub fn client_with(url: &str, key: &str, rate_limit: Option<u32>, request_budget
     // The program installs the provider at its start. A second call fails, and the first provider
     // stays.
     let _ = rustls::crypto::ring::default_provider().install_default();
-    Client::new(&Settings {
+    Client::new(&ClientSettings {
         api_url: url.to_owned(),
         secret_key: Secret::from(key.to_owned()),
         rate_limit,

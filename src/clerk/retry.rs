@@ -1,0 +1,79 @@
+//! When a failed request is sent again.
+
+use std::{
+    sync::atomic::{AtomicU32, Ordering},
+    time::{Duration, Instant},
+};
+
+use backon::{ExponentialBuilder, Retryable};
+use tracing::{debug, warn};
+
+use super::Error;
+
+/// How long a rate-limited request waits in all before it counts as failed.
+const RATE_LIMITED: Duration = Duration::from_secs(120);
+
+/// How often an answer that cannot be read is asked for again.
+const GARBAGE_TRIES: u32 = 2;
+
+/// When a failed request may be sent again, and the least time until then.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) enum Retry {
+    /// Not at all: 401, 403, 404, 422 and the like.
+    No,
+    /// A few times with backoff: damage on the way is gone then, but a faulty answer stays the same.
+    Briefly,
+    /// With backoff, as long as an outage may last.
+    Soon(Duration),
+    /// After the time that the server asks for. This is not an outage.
+    WhenTold(Duration),
+}
+
+/// Sends a request until it succeeds, as long as its error allows. `outage` is how long to try while
+/// Clerk is away.
+pub(super) async fn retrying<T, F: Future<Output = Result<T, Error>>>(
+    outage: Duration,
+    request: impl FnMut() -> F,
+) -> Result<T, Error> {
+    let started = Instant::now();
+    let (rate_limited, mut garbage) = (AtomicU32::new(0), 0);
+    request
+        .retry(
+            ExponentialBuilder::default()
+                .with_min_delay(Duration::from_millis(250))
+                .with_max_delay(Duration::from_secs(10))
+                .without_max_times()
+                .with_jitter(),
+        )
+        .when(|error| match error.retry() {
+            Retry::No => false,
+            Retry::WhenTold(after) => {
+                rate_limited.fetch_add(1, Ordering::Relaxed);
+                started.elapsed().saturating_add(after) < RATE_LIMITED
+            }
+            Retry::Briefly => {
+                garbage += 1;
+                garbage <= GARBAGE_TRIES
+            }
+            // A server that asks for more time than an outage may last is away.
+            Retry::Soon(after) => started.elapsed().saturating_add(after) < outage,
+        })
+        .adjust(|error, backoff| match error.retry() {
+            // `Retry-After: 0` occurs: never at once. Source: observed.
+            Retry::WhenTold(after) => {
+                Some(after.max(Duration::from_secs(1)) + Duration::from_millis(fastrand::u64(50..500)))
+            }
+            Retry::Soon(after) => backoff.map(|backoff| backoff.max(after)),
+            Retry::Briefly => backoff,
+            Retry::No => None,
+        })
+        .notify(|error, wait| {
+            let wait_ms = u64::try_from(wait.as_millis()).unwrap_or(u64::MAX);
+            if rate_limited.load(Ordering::Relaxed) == 1 && matches!(error, Error::RateLimited { .. }) {
+                warn!(wait_ms, "Clerk asks to slow down");
+            } else {
+                debug!(wait_ms, %error, "asking Clerk again");
+            }
+        })
+        .await
+}
