@@ -93,8 +93,10 @@ fn check(parameters: &Parameters) -> Result<(), Failure> {
         let why = "At least one of email_address, phone_number, web3_wallet and username must be given, or skip_user_requirement.";
         return Err(Failure::missing("email_address", why));
     }
-    let formats: [(&str, fn(&str) -> bool); 2] = [("email_address", is_email), ("phone_number", is_phone)];
-    for (name, is_valid) in formats {
+    for (name, is_valid) in [
+        ("email_address", is_email as fn(&str) -> bool),
+        ("phone_number", is_phone),
+    ] {
         let values = parameters.texts(name);
         if let Some(value) = values.iter().find(|value| !is_valid(value)) {
             return Err(Failure::malformed(
