@@ -43,7 +43,7 @@ pub(super) struct Deletions {
 
 /// The missing users of a sync.
 pub(super) enum MissingUsers<'a> {
-    /// In `clerk.missing`.
+    /// In `clerk.missing`, in the states of its column.
     Stored { mirror: &'a Mirror, run: &'a Run },
     /// In memory, of a dry run.
     Planned(PlannedDeletions),
