@@ -43,7 +43,7 @@ pub(super) struct Deletions {
 
 /// The missing users of a sync.
 pub(super) enum MissingUsers<'a> {
-    /// In `clerk.missing`, in the states of its column.
+    /// In `clerk.missing`, with their states in its columns `state` and `hold`.
     Stored { mirror: &'a Mirror, run: &'a Run },
     /// In memory, of a dry run.
     Planned(PlannedDeletions),
