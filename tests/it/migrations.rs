@@ -304,7 +304,7 @@ async fn missing_users_keep_their_state_and_readers_their_rights() {
         .db
         .execute(&format!(
             "INSERT INTO clerk.missing_users (user_id, walk, absent, held_at, approved_at)
-             SELECT id, 1, n >= 2, CASE WHEN n >= 3 THEN now() END, CASE WHEN n >= 4 THEN now() END
+             SELECT id, 1, n >= 2, CASE WHEN n >= 3 THEN now() - interval '1 minute' END, CASE WHEN n >= 4 THEN now() END
              FROM (SELECT id, row_number() OVER (ORDER BY id) AS n FROM clerk.users) AS u WHERE n <= 4;
              GRANT SELECT ON clerk.user_events, clerk.missing_users TO {reader};
              GRANT SELECT ON clerk.rejected_users TO PUBLIC"
