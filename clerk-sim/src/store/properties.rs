@@ -32,7 +32,7 @@ impl<'de: 'a, 'a> Deserialize<'de> for Properties<'a> {
             }
 
             fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Self::Value, A::Error> {
-                let mut pairs = Vec::with_capacity(48);
+                let mut pairs = Vec::with_capacity(16);
                 while let Some((Key(key), value)) = map.next_entry()? {
                     pairs.push((key, value));
                 }
