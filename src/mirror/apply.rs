@@ -6,14 +6,14 @@ use tracing::{debug, warn};
 
 use super::{
     Batch, Committed, MirrorError, Run,
+    convert::signed,
     locks::{self, LockBudget, USUAL_WAIT},
-    missing,
-    numbers::signed,
-    progress, rejected,
+    missing, progress, rejected,
     session::Session,
     sqlstate::BLOCKED,
     store::{self, StoreOutcome},
-    transaction::{self, WriteFailure},
+    transaction,
+    write_failure::WriteFailure,
 };
 
 /// Applies a batch completely or not at all.

@@ -10,39 +10,15 @@ use diesel_async::{AsyncConnection, RunQueryDsl};
 
 use super::{
     Lease, MirrorError, Runs,
-    numbers::{signed, unsigned},
+    convert::timestamp,
+    convert::{signed, unsigned},
+    difference::difference,
     pool::ConnectionPool,
-    rows::timestamp,
     session::Session,
     tables::{resource_state, users},
     transaction,
 };
 use crate::{reconcile::range::Range, resource::Resource};
-
-/// The difference between the number of users expected at Clerk and the number of rows, for
-/// `created_at` from `$1` to `$2`.
-///
-/// A user whose deletion is held is gone. A user that an interrupted sync left as absent is still
-/// an open question, and counts. The tables read are small. The rows of `clerk.users` are looked up
-/// one by one, whatever number of them the planner estimates. Every name and operator has its
-/// schema, as the statement may run without a transaction.
-const DIFFERENCE: &str = "
-    (SELECT pg_catalog.count(*) FROM clerk.rejected r
-     WHERE r.resource OPERATOR(pg_catalog.=) '{resource}' AND r.document IS NOT NULL AND {rejected}
-       AND coalesce((SELECT u.deleted_at IS NOT NULL FROM clerk.users u WHERE u.id OPERATOR(pg_catalog.=) r.object_id), true))
-  OPERATOR(pg_catalog.-) (SELECT pg_catalog.count(*) FROM (
-         SELECT object_id FROM clerk.missing
-         WHERE resource OPERATOR(pg_catalog.=) '{resource}' AND state OPERATOR(pg_catalog.=) 'absent' AND hold OPERATOR(pg_catalog.<>) 'none'
-         UNION SELECT object_id FROM clerk.rejected
-         WHERE resource OPERATOR(pg_catalog.=) '{resource}' AND document IS NULL) AS gone
-     WHERE (SELECT u.deleted_at IS NULL AND {gone} FROM clerk.users u WHERE u.id OPERATOR(pg_catalog.=) gone.object_id))";
-
-pub(super) fn difference(resource: &Resource, rejected: &str, gone: &str) -> String {
-    DIFFERENCE
-        .replace("{resource}", resource.name)
-        .replace("{rejected}", rejected)
-        .replace("{gone}", gone)
-}
 
 const IN_RANGE: &str =
     "created_at >= coalesce($1, '-infinity'::timestamptz) AND created_at < coalesce($2, 'infinity'::timestamptz)";

@@ -10,14 +10,15 @@ use diesel_async::{AsyncConnection, RunQueryDsl, SimpleAsyncConnection};
 
 use super::{
     MirrorError, Rejected, Run,
+    convert::{signed, unsigned},
     locks::{self, LockBudget, Purpose, USUAL_WAIT, is_lock},
     missing::{APPROVED, forget_missing},
-    numbers::{signed, unsigned},
     outbox, progress, rejected,
     session::Session,
     sqlstate::{LOCK_NOT_AVAILABLE, NO_DATA},
     tables::{missing_objects, rejected_objects, users},
-    transaction::{self, WriteFailure},
+    transaction,
+    write_failure::WriteFailure,
 };
 
 /// The result of confirmed deletions.

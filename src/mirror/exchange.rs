@@ -12,9 +12,9 @@ use diesel_async::{AsyncConnection, RunQueryDsl};
 
 use super::{
     session::{Fault, Session},
-    store::Blocked,
-    transaction::WriteFailure,
     upsert::is_written,
+    write_failure::WriteFailure,
+    write_job::Blocked,
 };
 
 /// A column that a violated index of the application uses.

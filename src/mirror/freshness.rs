@@ -8,7 +8,7 @@ use diesel::{
 use diesel_async::RunQueryDsl;
 use serde::Serialize;
 
-use super::{MirrorError, numbers::signed, session::Session};
+use super::{MirrorError, convert::signed, session::Session};
 
 /// Ages stored per sync at most.
 const SAMPLES: usize = 100;

@@ -18,8 +18,10 @@ use super::{
     expiry::{UNKNOWN, lasts},
     pool::ConnectionPool,
     session::Session,
-    transaction::LEAST_SILENCE,
 };
+
+/// The least time after which a silent transaction is ended: this machine may be busy.
+pub(super) const LEAST_SILENCE: Duration = Duration::from_secs(5);
 
 /// The time to live, which a statement gets as its second value, in seconds.
 const OWN: &str = "($2 * interval '1 second')";

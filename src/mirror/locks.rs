@@ -12,7 +12,7 @@ use diesel_async::{RunQueryDsl, SimpleAsyncConnection};
 use super::{
     session::{Fault, Session},
     sqlstate::LOCK_NOT_AVAILABLE,
-    transaction::WriteFailure,
+    write_failure::WriteFailure,
 };
 
 /// How long a statement that writes users waits for a lock at first. Most of the application's own

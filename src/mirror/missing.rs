@@ -11,7 +11,7 @@ use diesel::{
 use diesel_async::{AsyncConnection, RunQueryDsl};
 
 use super::{
-    Lease, MirrorError, Run, SyncKind, counts, numbers::unsigned, pool::ConnectionPool, progress, session::Session,
+    Lease, MirrorError, Run, SyncKind, convert::unsigned, counts, pool::ConnectionPool, progress, session::Session,
     tables::missing_objects, transaction,
 };
 use crate::{reconcile::guard::Checksum, resource::Resource};

@@ -11,9 +11,12 @@
 
 mod apply;
 mod batch;
+mod checkpoint;
 mod connect;
+mod convert;
 mod counts;
 mod delete;
+mod difference;
 mod encoding;
 mod error;
 mod exchange;
@@ -26,7 +29,6 @@ mod lease;
 mod locks;
 mod missing;
 mod notifications;
-mod numbers;
 mod outbox;
 mod pool;
 mod progress;
@@ -43,10 +45,13 @@ mod summary;
 mod tables;
 mod transaction;
 mod upsert;
+mod write_failure;
+mod write_job;
 
 use std::time::Duration;
 
 pub use batch::{Batch, Committed, Rejected, Write};
+pub use checkpoint::{Checkpoint, Mark};
 pub use counts::UserCounts;
 pub use delete::Deleted;
 pub use error::{MirrorError, SchemaError};
@@ -58,7 +63,6 @@ pub use lease::{Lease, LeaseAttempt, Leases};
 pub use missing::Missing;
 pub use notifications::{ListenError, NotificationStream};
 pub use outbox::Outbox;
-pub use progress::{Checkpoint, Mark};
 pub use rejected::RejectedUsers;
 pub use rights::Rights;
 pub use rows::{Document, Rows};

@@ -13,7 +13,7 @@ use diesel::{
 };
 use diesel_async::{AsyncConnection, RunQueryDsl};
 
-use super::{Lease, MirrorError, Write, pool::ConnectionPool, rows::timestamp, session::Session, transaction};
+use super::{Lease, MirrorError, Write, convert::timestamp, pool::ConnectionPool, session::Session, transaction};
 use crate::resource::{FieldValue, Resource};
 
 /// Events removed per transaction.

@@ -1,51 +1,18 @@
 //! What each batch adds to the row of its sync, the number of users, the watermark and the
 //! checkpoint.
 
-use chrono::{DateTime, Utc};
 use diesel::{
     prelude::*,
     sql_query,
     sql_types::{BigInt, Nullable, Text, Timestamptz},
 };
 use diesel_async::RunQueryDsl;
-use serde::{Deserialize, Serialize};
 
 use super::{
-    Batch, Committed, MirrorError, Run, numbers::signed, rows::timestamp, session::Session, tables::sync_runs,
+    Batch, Committed, MirrorError, Run, checkpoint::Mark, convert::signed, convert::timestamp, session::Session,
+    tables::sync_runs,
 };
-use crate::{reconcile::partition::Partition, resource::Resource};
-
-/// How far a walk has come. Everything before it is committed.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Checkpoint {
-    /// The run that began the walk.
-    pub walk: i64,
-    /// When the walk began, by the database's clock.
-    pub started_at: DateTime<Utc>,
-    /// When this was written, by the database's clock as far as the daemon knows it.
-    pub written_at: DateTime<Utc>,
-    /// Whether the walk looks for missing users.
-    pub judged: bool,
-    /// The newest `updated_at` at Clerk when the walk began, in Unix milliseconds; `None` if the
-    /// server does not say.
-    #[serde(default)]
-    pub watermark: Option<i64>,
-    /// Where to continue: the partitions of the list, which are walked side by side.
-    pub parts: Vec<Partition>,
-}
-
-/// How far the walk over one partition has come.
-#[derive(Debug)]
-pub struct Mark {
-    /// The position of the partition in the checkpoint.
-    pub number: usize,
-    /// The state of the partition.
-    pub part: Partition,
-    /// Whether its walk is completed. That is written even if nothing changed.
-    pub is_end: bool,
-    /// When this is written, by the database's clock as far as the daemon knows it.
-    pub written_at: DateTime<Utc>,
-}
+use crate::resource::Resource;
 
 /// Adds what a batch did to the row of its sync.
 pub(super) async fn record(

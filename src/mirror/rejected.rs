@@ -10,11 +10,12 @@ use diesel::{
 use diesel_async::{AsyncConnection, RunQueryDsl};
 
 use super::{
-    Lease, MirrorError, Rejected, Run, SyncKind, encoding,
+    Lease, MirrorError, Rejected, Run, SyncKind,
+    convert::timestamp,
+    convert::unsigned,
+    encoding,
     missing::APPROVED,
-    numbers::unsigned,
     pool::ConnectionPool,
-    rows::timestamp,
     session::Session,
     sqlstate::{BLOCKED, LOCK_NOT_AVAILABLE},
     tables::{missing_objects, rejected_objects, sync_runs},

@@ -10,7 +10,9 @@ use diesel::{
 };
 use diesel_async::RunQueryDsl;
 
-use super::{Batch, Committed, Deleted, MirrorError, Run, apply, delete, pool::ConnectionPool, tables::users};
+use super::{
+    Batch, Committed, Deleted, MirrorError, Run, apply, convert::timestamp, delete, pool::ConnectionPool, tables::users,
+};
 use crate::{
     reconcile::{diff::Known, range::Range},
     resource::{Digest, Resource},
@@ -56,12 +58,6 @@ fn known(row: UserRow) -> Known {
         digest: Digest(digest.try_into().unwrap_or_default()),
         deleted: deleted_at.is_some(),
     }
-}
-
-/// Converts Unix milliseconds. Values out of range, which the decoder rejects, become the latest
-/// time.
-pub(super) fn timestamp(milliseconds: i64) -> DateTime<Utc> {
-    DateTime::from_timestamp_millis(milliseconds).unwrap_or(DateTime::<Utc>::MAX_UTC)
 }
 
 /// Reads and writes the rows of `clerk.users`.

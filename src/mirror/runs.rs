@@ -11,11 +11,11 @@ use serde::{Serialize, Serializer};
 
 use super::{
     AgeSummary, Lease, MirrorError,
-    counts::difference,
+    checkpoint::Checkpoint,
+    convert::signed,
+    difference::difference,
     encoding, lease,
-    numbers::signed,
     pool::ConnectionPool,
-    progress::Checkpoint,
     tables::{rejected_objects, resource_state, sync_runs},
     transaction,
 };

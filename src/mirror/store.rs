@@ -12,8 +12,10 @@ use super::{
     outbox,
     session::{Fault, Session},
     sqlstate::{LOCK_NOT_AVAILABLE, NO_DATA, is_conflict},
-    transaction::{self, WriteFailure},
-    upsert::{REFRESH, Stored, UPSERT, UpsertStatement, upsert},
+    transaction,
+    upsert::{REFRESH, Stored, UPSERT, upsert},
+    write_failure::WriteFailure,
+    write_job::{Blocked, WriteJob},
 };
 use crate::resource::Resource;
 
@@ -29,19 +31,6 @@ pub(super) struct StoreOutcome<'w> {
     /// Brought up to date without a change.
     pub(super) refreshed: Vec<Stored<'w>>,
     pub(super) rejected: Vec<Rejected>,
-}
-
-/// A user, and the statement that writes it.
-#[derive(Clone, Copy)]
-pub(super) struct WriteJob<'w> {
-    statement: &'static UpsertStatement,
-    pub(super) write: &'w Write<'w>,
-}
-
-/// A user that another user's value blocks.
-pub(super) struct Blocked<'w> {
-    pub(super) job: WriteJob<'w>,
-    pub(super) fault: Fault,
 }
 
 impl<'w> StoreOutcome<'w> {
@@ -61,16 +50,6 @@ impl<'w> StoreOutcome<'w> {
 
     fn stored(&self) -> usize {
         self.changed.len() + self.refreshed.len()
-    }
-}
-
-impl WriteJob<'_> {
-    fn is_change(&self) -> bool {
-        std::ptr::eq(self.statement, &raw const *UPSERT)
-    }
-
-    fn id(&self) -> &str {
-        self.write.user.id.as_ref()
     }
 }
 

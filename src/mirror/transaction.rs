@@ -1,22 +1,11 @@
-//! How a writing transaction begins, and what its failure means.
+//! How a writing transaction begins.
 
-use std::time::Duration;
-
-use diesel::result::Error as Diesel;
 use diesel_async::SimpleAsyncConnection;
 
-use super::{
-    Lease, MirrorError,
-    locks::USUAL_WAIT,
-    session::{Fault, Session},
-    sqlstate::{LOCK_NOT_AVAILABLE, QUERY_CANCELED, is_global},
-};
+use super::{Lease, MirrorError, lease::LEAST_SILENCE, locks::USUAL_WAIT, session::Session};
 
 /// How long a statement may usually take.
 pub(super) const MOST_TIME: &str = "SET LOCAL statement_timeout = '60s'";
-
-/// The least time after which a silent transaction is ended: this machine may be busy.
-pub(super) const LEAST_SILENCE: Duration = Duration::from_secs(5);
 
 /// Sets the timeouts of a writing transaction, and runs `first`.
 ///
@@ -52,49 +41,5 @@ pub(super) async fn begin_for(conn: &mut Session, lease: &Lease, users: bool, be
         lease.hold(conn).await
     } else {
         lease.fence(conn).await
-    }
-}
-
-/// Why an attempt failed.
-pub(super) enum WriteFailure {
-    /// One row may be the cause.
-    OneRow(Fault),
-    /// A statement reached its time limit, or waited too long for a lock.
-    TooLong(Fault),
-    /// The whole transaction fails, whatever the rows are.
-    Whole(MirrorError),
-}
-
-impl WriteFailure {
-    pub(super) fn into_error(self) -> MirrorError {
-        match self {
-            WriteFailure::OneRow(fault) | WriteFailure::TooLong(fault) => fault.into(),
-            WriteFailure::Whole(error) => error,
-        }
-    }
-}
-
-impl From<Fault> for WriteFailure {
-    fn from(fault: Fault) -> Self {
-        match fault.sqlstate() {
-            Some(QUERY_CANCELED | LOCK_NOT_AVAILABLE) => WriteFailure::TooLong(fault),
-            Some(code) if !fault.ends_connection() && !is_global(code) => WriteFailure::OneRow(fault),
-            _ => WriteFailure::Whole(fault.into()),
-        }
-    }
-}
-
-impl From<Diesel> for WriteFailure {
-    fn from(error: Diesel) -> Self {
-        match Fault::of(error) {
-            Ok(fault) => fault.into(),
-            Err(other) => WriteFailure::Whole(other.into()),
-        }
-    }
-}
-
-impl From<MirrorError> for WriteFailure {
-    fn from(error: MirrorError) -> Self {
-        WriteFailure::Whole(error)
     }
 }

@@ -11,7 +11,7 @@ use diesel::{
 };
 use diesel_async::RunQueryDsl;
 
-use super::{Write, rows::timestamp, session::Session};
+use super::{Write, convert::timestamp, session::Session};
 use crate::resource::{DerivedColumn, Field, FieldKind, FieldValue, Record, Resource, USERS};
 
 /// Inserts users, or updates existing ones as changed.

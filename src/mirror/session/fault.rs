@@ -5,6 +5,9 @@ use tokio_postgres::error::{DbError, Severity, SqlState};
 
 use crate::mirror::sqlstate::is_connection_exception;
 
+/// What conversions of values fail with.
+pub(super) type BoxError = Box<dyn std::error::Error + Send + Sync>;
+
 /// A failed statement: the server's error, or why the server did not answer.
 ///
 /// Diesel's own error drops the SQLSTATE, which decides everything: texts are in the server's

@@ -9,6 +9,7 @@
 mod fault;
 mod row;
 mod statement;
+mod transaction_manager;
 mod transactions;
 
 use std::sync::{
@@ -41,8 +42,6 @@ use row::AnswerRow;
 use statement::Statement;
 pub(super) use transactions::Transactions;
 use transactions::{BEGIN, COMMIT};
-
-type BoxError = Box<dyn std::error::Error + Send + Sync>;
 
 /// A connection to a server, or to a pooler in front of it.
 pub(super) struct Session {

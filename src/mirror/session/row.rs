@@ -8,7 +8,7 @@ use diesel::{
 };
 use tokio_postgres::types::{FromSql, Type};
 
-use super::BoxError;
+use super::fault::BoxError;
 
 /// A row of an answer.
 pub(in crate::mirror) struct AnswerRow {

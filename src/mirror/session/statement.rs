@@ -9,7 +9,7 @@ use diesel::{
 };
 use tokio_postgres::types::{IsNull, ToSql, Type, to_sql_checked};
 
-use super::BoxError;
+use super::fault::BoxError;
 
 /// A statement in the form that is sent.
 pub(super) struct Statement {
