@@ -141,25 +141,7 @@ async fn delete_part(
             .into_iter()
             .filter(|id| !remaining.iter().any(|remaining| remaining == id))
             .collect();
-        diesel::delete(
-            rejected_objects::table
-                .filter(rejected_objects::resource.eq(run.resource.name))
-                .filter(rejected_objects::object_id.eq_any(&done_ids)),
-        )
-        .execute(conn)
-        .await?;
-        let is_approved = missing_objects::object_id
-            .eq_any(gone.iter().map(|(id, _)| id))
-            .and(missing_objects::resource.eq(run.resource.name))
-            .and(missing_objects::hold.eq(APPROVED));
-        let approved: i64 = missing_objects::table
-            .filter(is_approved)
-            .count()
-            .get_result(conn)
-            .await?;
-        forget_missing(conn, run.resource, &done_ids).await?;
-        progress::count_deletions(conn, run, rows, unsigned(approved), 0).await?;
-        progress::advance(conn, run.resource, -signed(rows), None, None).await?;
+        record(conn, run, &gone, &done_ids).await?;
         let remaining = remaining.iter().map(|id| {
             let reason = "gone from Clerk, but a trigger of the application keeps the row".to_owned();
             kept_row(id, NO_DATA, reason)
@@ -175,6 +157,36 @@ async fn delete_part(
         })
     })
     .await
+}
+
+/// Counts the rows that are gone, and removes all ids that are done from the lists of rejected and
+/// missing users.
+async fn record(
+    conn: &mut Session,
+    run: &Run,
+    gone: &[(String, Option<String>)],
+    done_ids: &[&str],
+) -> Result<(), MirrorError> {
+    diesel::delete(
+        rejected_objects::table
+            .filter(rejected_objects::resource.eq(run.resource.name))
+            .filter(rejected_objects::object_id.eq_any(done_ids)),
+    )
+    .execute(conn)
+    .await?;
+    let is_approved = missing_objects::object_id
+        .eq_any(gone.iter().map(|(id, _)| id))
+        .and(missing_objects::resource.eq(run.resource.name))
+        .and(missing_objects::hold.eq(APPROVED));
+    let approved: i64 = missing_objects::table
+        .filter(is_approved)
+        .count()
+        .get_result(conn)
+        .await?;
+    forget_missing(conn, run.resource, done_ids).await?;
+    let rows = gone.len() as u64;
+    progress::count_deletions(conn, run, rows, unsigned(approved), 0).await?;
+    progress::advance(conn, run.resource, -signed(rows), None, None).await
 }
 
 /// Returns the entry of a row that cannot be deleted.

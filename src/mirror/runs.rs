@@ -109,6 +109,16 @@ pub struct Begin {
     pub initial_events: bool,
 }
 
+impl Begin {
+    /// Whether the sync continues an interrupted walk.
+    fn continues(&self, checkpoint: &Checkpoint, now: DateTime<Utc>) -> bool {
+        // A time in the future was written before the clock went back. Its age is unknown.
+        let has_age = checkpoint.written_at.max(checkpoint.started_at) <= now + SAME_CLOCK;
+        let is_recent = now - checkpoint.written_at < self.max_age && now - checkpoint.started_at < self.max_age * 2;
+        self.kind == SyncKind::Full && has_age && is_recent && (checkpoint.judged || !self.judges)
+    }
+}
+
 /// What an incremental sync starts from.
 #[derive(Debug, Clone, QueryableByName)]
 pub struct SyncState {
@@ -229,12 +239,7 @@ impl Runs {
         lease: &Lease,
         begin: Begin,
     ) -> Result<(Run, DateTime<Utc>, Option<Checkpoint>), MirrorError> {
-        let Begin {
-            kind,
-            max_age,
-            judges,
-            initial_events,
-        } = begin;
+        let kind = begin.kind;
         let mut conn = self.0.connection().await?;
         conn.transaction(async |conn| {
             transaction::begin(conn, lease).await?;
@@ -259,12 +264,8 @@ impl Runs {
                     .await?;
             // A checkpoint in another form is from an older version; the walk starts over.
             let checkpoint = checkpoint
-                .filter(|_| kind == SyncKind::Full)
                 .and_then(|json| serde_json::from_value::<Checkpoint>(json).ok())
-                // A time in the future was written before the clock went back. Its age is unknown.
-                .filter(|checkpoint| checkpoint.written_at.max(checkpoint.started_at) <= now + SAME_CLOCK)
-                .filter(|checkpoint| now - checkpoint.written_at < max_age && now - checkpoint.started_at < max_age * 2)
-                .filter(|checkpoint| checkpoint.judged || !judges);
+                .filter(|checkpoint| begin.continues(checkpoint, now));
             let id: i64 = diesel::insert_into(sync_runs::table)
                 .values((
                     sync_runs::kind.eq(kind.name()),
@@ -283,7 +284,7 @@ impl Runs {
                 kind,
                 resource: self.0.resource,
                 is_import,
-                emits_events: initial_events || !is_import,
+                emits_events: begin.initial_events || !is_import,
             };
             Ok((run, now, checkpoint))
         })

@@ -271,7 +271,13 @@ fn config(params: &ConnectParams, user: &str, database: &str, tls: &Tls) -> Resu
     if tls.is_direct {
         config.ssl_negotiation(SslNegotiation::Direct);
     }
-    // A server that vanished is noticed within half a minute.
+    watch_connection(&mut config, params)?;
+    Ok(config)
+}
+
+/// Sets how a server that vanished is noticed: within half a minute, unless the address says
+/// otherwise.
+fn watch_connection(config: &mut Config, params: &ConnectParams) -> Result<(), MirrorError> {
     let timeout = params.number("tcp_user_timeout", "a number of milliseconds")?;
     config.tcp_user_timeout(Duration::from_millis(timeout.filter(|&ms| ms > 0).unwrap_or(30_000)));
     config.keepalives(params.word("keepalives", &[("0", false), ("1", true)])?.unwrap_or(true));
@@ -289,7 +295,7 @@ fn config(params: &ConnectParams, user: &str, database: &str, tls: &Tls) -> Resu
     {
         config.keepalives_retries(count);
     }
-    Ok(config)
+    Ok(())
 }
 
 #[cfg(test)]
