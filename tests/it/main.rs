@@ -47,6 +47,7 @@ mod isolation_levels;
 mod lease;
 mod list_orders;
 mod locked_rows;
+mod memory_bounds;
 mod migrations;
 mod missing_users;
 mod missing_users_guard;
