@@ -1,5 +1,5 @@
-//! The part of Clerk's rate limit that clerk2pg spends. The application's own backend shares the limit,
-//! so it is a small part.
+//! The part of Clerk's rate limit that clerk2pg spends. The application's own backend shares the
+//! limit, so it is a small part.
 
 use std::{
     num::NonZeroU32,
@@ -54,8 +54,8 @@ impl Drop for Permit {
 }
 
 impl Budget {
-    /// `part` of the limit, in requests in ten seconds. Without a limit, it is that of the key's kind of
-    /// instance: 1000 for production (`sk_live_`), 100 for development. Source: documented.
+    /// `part` of the limit, in requests in ten seconds. Without a limit, it is that of the key's
+    /// kind of instance: 1000 for production (`sk_live_`), 100 for development. Source: documented.
     pub(super) fn new(key: &Secret, limit: Option<u32>, part: f64) -> Self {
         let of_kind = if key.expose().starts_with("sk_live_") {
             1000
@@ -115,8 +115,8 @@ impl Budget {
         (f64::from(self.spent()) / f64::from(self.requests)).min(1.0)
     }
 
-    /// Waits until a request may be sent. It holds its permit until it is answered, and for a window
-    /// more. Patient requests leave a tenth of the permits to others.
+    /// Waits until a request may be sent. It holds its permit until it is answered, and for a
+    /// window more. Patient requests leave a tenth of the permits to others.
     pub(super) async fn permit(&self, is_patient: bool) -> Permit {
         Self::hold(is_patient.then_some(&self.patient), &self.all).await
     }
@@ -151,8 +151,8 @@ impl Budget {
         drop(self.notified.acquire().await);
     }
 
-    /// Waits until the next request of a long series may be sent, so that the series does not use up
-    /// all permits at once.
+    /// Waits until the next request of a long series may be sent, so that the series does not use
+    /// up all permits at once.
     pub(super) async fn steady(&self) {
         self.steady.until_ready().await;
     }
@@ -201,7 +201,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn who_cannot_wait_finds_a_place_in_a_burst() {
+    async fn urgent_requests_get_permits_in_a_burst() {
         let budget = Budget::new(&Secret::from("sk_live_budget".to_owned()), None, 0.25);
         let start = tokio::time::Instant::now();
         for _ in 0..225 {

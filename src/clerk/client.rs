@@ -17,7 +17,8 @@ use super::{
 };
 use crate::{resource::DigestKey, secret::Secret};
 
-/// The version of Clerk's API. The users endpoints are the same since 2025-04-10. Source: documented.
+/// The version of Clerk's API. The users endpoints are the same since 2025-04-10. Source:
+/// documented.
 const API_VERSION: &str = "2026-05-12";
 
 /// How to reach a Clerk instance.
@@ -27,8 +28,8 @@ pub struct ClientSettings {
     pub api_url: String,
     /// The instance's secret key.
     pub secret_key: Secret,
-    /// Clerk's rate limit for this instance, in requests in ten seconds; `None` for the usual one of
-    /// such a key.
+    /// Clerk's rate limit for this instance, in requests in ten seconds; `None` for the usual one
+    /// of such a key.
     pub rate_limit: Option<u32>,
     /// The part of Clerk's rate limit that may be spent, above 0 and up to 1.
     pub request_budget: f64,
@@ -76,8 +77,8 @@ impl Client {
             .default_headers(headers)
             .timeout(settings.timeout)
             .connect_timeout(settings.timeout.min(Duration::from_secs(10)))
-            // A redirect means a wrong address. Following it would send the request, without the key,
-            // to another server.
+            // A redirect means a wrong address. Following it would send the request, without the
+            // key, to another server.
             .redirect(reqwest::redirect::Policy::none())
             .build()
             .map_err(|error| ClientError::Https(innermost(&error).to_string()))?;
@@ -166,8 +167,8 @@ impl Client {
         *self.digest_key.read().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Returns the time by the server's clock, in Unix milliseconds: up to a second late, as answers
-    /// have whole seconds. `None` if no answer had it.
+    /// Returns the time by the server's clock, in Unix milliseconds: up to a second late, as
+    /// answers have whole seconds. `None` if no answer had it.
     pub fn now(&self) -> Option<i64> {
         let clock = *self.clock.lock().unwrap_or_else(PoisonError::into_inner);
         let (date, at) = clock?;

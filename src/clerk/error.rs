@@ -124,8 +124,8 @@ impl Error {
                     Objection::Possible
                 }
             }
-            // A server or proxy without codes may object in any way, and may answer so to everything for
-            // a moment.
+            // A server or proxy without codes may object in any way, and may answer so to
+            // everything for a moment.
             Error::NotFound(answer) | Error::Refused(answer) if answer.code.is_none() => Objection::Possible,
             _ => Objection::None,
         }
@@ -158,7 +158,8 @@ impl Error {
         } else {
             "the connection failed"
         };
-        // reqwest's own text repeats the address with its query. The innermost cause says what happened.
+        // reqwest's own text repeats the address with its query. The innermost cause says what
+        // happened.
         let cause = innermost(error);
         Error::Unavailable {
             why: format!("{what} ({cause}), at {api_url}"),
@@ -267,7 +268,7 @@ mod tests {
     }
 
     #[test]
-    fn an_objection_to_the_order_is_told_from_other_refusals() {
+    fn an_objection_to_the_order_differs_from_other_refusals() {
         let check = |status, code, expected| assert_eq!(error(status, code, "users").objection(), expected, "{status}");
         check(422, Some("form_param_value_invalid"), Objection::Certain);
         check(400, Some("INVALID_PARAM"), Objection::Certain);

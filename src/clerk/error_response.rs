@@ -71,8 +71,8 @@ impl ErrorResponse {
         }
     }
 
-    /// Whether it is about the key's instance: the list of users always exists, even if it is empty.
-    /// Source: observed.
+    /// Whether it is about the key's instance: the list of users always exists, even if it is
+    /// empty. Source: observed.
     pub(super) fn is_of_instance(&self) -> bool {
         self.path == USERS.list.path && self.status == StatusCode::NOT_FOUND && self.has_code("resource_not_found")
     }
@@ -111,8 +111,8 @@ impl fmt::Display for ErrorResponse {
     }
 }
 
-/// Returns the beginning of a server's text for logs and Postgres: without secrets that it may repeat,
-/// and without control characters.
+/// Returns the beginning of a server's text for logs and Postgres: without secrets that it may
+/// repeat, and without control characters.
 pub(super) fn printable(text: &str) -> String {
     let replaced = |c: char| if c.is_control() { char::REPLACEMENT_CHARACTER } else { c };
     without_secrets(text).chars().take(MAX_TEXT).map(replaced).collect()

@@ -15,8 +15,8 @@ pub(super) fn date(headers: &HeaderMap) -> Option<i64> {
     Some(chrono::DateTime::parse_from_rfc2822(text).ok()?.timestamp_millis())
 }
 
-/// Returns how long to wait before the next request: `Retry-After` in seconds, or as a date, which is
-/// compared with the server's own clock. Zero if the answer has none.
+/// Returns how long to wait before the next request: `Retry-After` in seconds, or as a date, which
+/// is compared with the server's own clock. Zero if the answer has none.
 pub(super) fn retry_after(headers: &HeaderMap) -> Duration {
     let text = headers
         .get(reqwest::header::RETRY_AFTER)

@@ -42,12 +42,12 @@ pub struct RawObject {
 }
 
 impl Page {
-    /// Reads a list in both its forms: a bare array (documented), and `{"data": […]}`, as emulators send
-    /// it (observed).
+    /// Reads a list in both its forms: a bare array (documented), and `{"data": […]}`, as emulators
+    /// send it (observed).
     ///
     /// # Errors
-    /// The body is neither, or has more than [`MAX_OBJECTS`]. Returns it with the reason, which quotes
-    /// nothing of it.
+    /// The body is neither, or has more than [`MAX_OBJECTS`]. Returns it with the reason, which
+    /// quotes nothing of it.
     pub fn parse(body: ResponseBody, key: &DigestKey) -> Result<Self, (Vec<u8>, String)> {
         #[derive(Deserialize)]
         struct Wrapped<'a> {
@@ -75,8 +75,8 @@ impl Page {
         })
     }
 
-    /// Reads the document of one object in both its forms: bare (documented), and `{"data": {…}}`, as
-    /// servers send it that also wrap lists.
+    /// Reads the document of one object in both its forms: bare (documented), and `{"data": {…}}`,
+    /// as servers send it that also wrap lists.
     ///
     /// # Errors
     /// The body is no JSON. Returns it with the reason.
@@ -151,8 +151,8 @@ impl RawObject {
     }
 }
 
-/// Returns where replacement characters are in the text that was made of these bytes, in order. They
-/// are not collected, as there may be as many as bytes.
+/// Returns where replacement characters are in the text that was made of these bytes, in order.
+/// They are not collected, as there may be as many as bytes.
 fn replaced(bytes: &[u8]) -> impl Iterator<Item = usize> + '_ {
     let mut length = 0;
     bytes.utf8_chunks().filter_map(move |chunk| {
@@ -269,7 +269,7 @@ mod tests {
             let _ = Page::single(body(bytes), &DigestKey::default());
         }
 
-        /// In one sync or in two, the documents are the same.
+        /// In one go or in two, the documents are the same.
         #[test]
         fn a_list_is_split_alike_in_both_ways(
             objects in prop::collection::vec(r#" ?\{("id": ?"[a-z]"(, ?"created_at":[0-9]{1,3})?)? ?(,?"x":\[\{\},"\]"\])?\}"#, 0..5), space in "[ \n]?",

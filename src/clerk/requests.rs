@@ -8,8 +8,8 @@ use crate::{
     resource::{Confirm, MAX_IDS, Resource},
 };
 
-/// Ascending, as `+` is implied (documented). Emulators that strip only `-` do not know a literal `+`:
-/// they sort by something else (observed).
+/// Ascending, as `+` is implied (documented). Emulators that strip only `-` do not know a literal
+/// `+`: they sort by something else (observed).
 const BY_CREATION: &str = "created_at";
 
 /// For lists that Clerk does not order by update: their newest objects first.
@@ -35,8 +35,8 @@ pub enum Lookup {
 }
 
 impl Client {
-    /// Asks for the key's instance. `None` if the server does not know the endpoint, as emulators do
-    /// not.
+    /// Asks for the key's instance. `None` if the server does not know the endpoint, as emulators
+    /// do not.
     pub async fn instance(&self) -> Result<Option<Instance>, Error> {
         if_known(self.get("instance", &[], json("GET /v1/instance")).await)
     }
@@ -49,8 +49,8 @@ impl Client {
         }
     }
 
-    /// Asks how many objects Clerk has in a range of `created_at`. `None` if there is no endpoint that
-    /// counts, or the server does not know it.
+    /// Asks how many objects Clerk has in a range of `created_at`. `None` if there is no endpoint
+    /// that counts, or the server does not know it.
     pub async fn count(&self, resource: &'static Resource, range: Range) -> Result<Option<u64>, Error> {
         #[derive(Deserialize)]
         struct Total {
@@ -65,8 +65,8 @@ impl Client {
         Ok(if_known(total)?.map(|total: Total| total.total_count.into()))
     }
 
-    /// Asks for a page of the list with the last change first, at most `limit` objects. Clerk has no
-    /// cursor for this order, and no filter by `updated_at`. Source: documented.
+    /// Asks for a page of the list with the last change first, at most `limit` objects. Clerk has
+    /// no cursor for this order, and no filter by `updated_at`. Source: documented.
     pub async fn recent(&self, resource: &'static Resource, offset: u64, limit: u32) -> Result<Page, Error> {
         let order = resource.list.by_update.unwrap_or(NEWEST_FIRST);
         let parameters = [
@@ -155,9 +155,9 @@ fn json<T: DeserializeOwned>(request: &str) -> impl Fn(ResponseBody) -> Result<T
     }
 }
 
-/// Returns a half-open range as Clerk's bounds, which most likely exclude their own moment. Source: a
-/// guess. If it is wrong, objects at the very bound count twice, so it is best to choose bounds where
-/// no object is.
+/// Returns a half-open range as Clerk's bounds, which most likely exclude their own moment. Source:
+/// a guess. If it is wrong, objects at the very bound count twice, so it is best to choose bounds
+/// where no object is.
 fn bounds(range: Range) -> Vec<(&'static str, String)> {
     let after = range.from.map(|from| ("created_at_after", (from - 1).to_string()));
     let before = range.before.map(|before| ("created_at_before", before.to_string()));
@@ -173,8 +173,8 @@ fn if_known<T>(answer: Result<T, Error>) -> Result<Option<T>, Error> {
     }
 }
 
-/// Encodes an id for a path. Ids are letters, digits and underscores; anything else must not leave its
-/// segment of the path.
+/// Encodes an id for a path. Ids are letters, digits and underscores; anything else must not leave
+/// its segment of the path.
 fn urlencode(id: &str) -> String {
     id.bytes()
         .map(|byte| match byte {

@@ -21,7 +21,8 @@ const GARBAGE_TRIES: u32 = 2;
 pub(super) enum Retry {
     /// Not at all: 401, 403, 404, 422 and the like.
     No,
-    /// A few times with backoff: damage on the way is gone then, but a faulty answer stays the same.
+    /// A few times with backoff: damage on the way is gone then, but a faulty answer stays the
+    /// same.
     Briefly,
     /// With backoff, as long as an outage may last.
     Soon(Duration),
@@ -29,8 +30,8 @@ pub(super) enum Retry {
     WhenTold(Duration),
 }
 
-/// Sends a request until it succeeds, as long as its error allows. `outage` is how long to try while
-/// Clerk is away.
+/// Sends a request until it succeeds, as long as its error allows. `outage` is how long to try
+/// while Clerk is away.
 pub(super) async fn retrying<T, F: Future<Output = Result<T, Error>>>(
     outage: Duration,
     request: impl FnMut() -> F,

@@ -127,8 +127,8 @@ pub(super) fn with_head(document: &RawValue) -> (&str, DocumentHead<'_>) {
     (json, serde_json::from_str(json).unwrap_or_default())
 }
 
-/// Splits a bare array of objects and reads their heads in one go, as this is done with every object
-/// of every full sync. `None` for anything else, and for more than [`MAX_OBJECTS`].
+/// Splits a bare array of objects and reads their heads in one go, as this is done with every
+/// object of every full sync. `None` for anything else, and for more than [`MAX_OBJECTS`].
 pub(super) fn split_array(list: &str) -> Option<Vec<(&str, DocumentHead<'_>)>> {
     let space = [' ', '\n', '\r', '\t'];
     let mut rest = list

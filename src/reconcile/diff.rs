@@ -38,13 +38,13 @@ pub struct Comparison {
     pub differ: Vec<usize>,
     /// How many are the same.
     pub unchanged: u64,
-    /// Ids of rows in the range that are not on the page, in the mirror's order. Each is a question,
-    /// not a deletion.
+    /// Ids of rows in the range that are not on the page, in the mirror's order. Each is a
+    /// question, not a deletion.
     pub missing: Vec<String>,
 }
 
-/// Compares `page` with `known`: the mirror's rows of the `judged` range and those of the page's ids,
-/// in any order and possibly twice. `carried` are ids of the range that earlier pages showed.
+/// Compares `page` with `known`: the mirror's rows of the `judged` range and those of the page's
+/// ids, in any order and possibly twice. `carried` are ids of the range that earlier pages showed.
 pub fn compare(page: &[Fetched<'_>], known: &[Known], judged: Option<Range>, carried: &HashSet<String>) -> Comparison {
     let rows: HashMap<&str, &Known> = known.iter().map(|row| (row.id.as_str(), row)).collect();
     let mut comparison = Comparison::default();
@@ -162,7 +162,7 @@ mod tests {
         }
 
         #[test]
-        fn nobody_on_the_page_is_ever_missing(page in prop::collection::vec(user(), 0..20), mirror in prop::collection::vec(user(), 0..20)) {
+        fn no_user_on_the_page_is_missing(page in prop::collection::vec(user(), 0..20), mirror in prop::collection::vec(user(), 0..20)) {
             let fetched: Vec<_> = page.iter().map(|(id, n, ..)| Fetched { id, digest: digest(*n) }).collect();
             let known: Vec<_> = mirror.iter().map(|(id, n, at, deleted)| row(id, *at, *n, *deleted)).collect();
             let result = compare(&fetched, &known, ALL, &HashSet::new());

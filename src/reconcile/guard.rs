@@ -15,8 +15,8 @@ pub struct DeleteLimits {
 }
 
 impl DeleteLimits {
-    /// Returns how many more of a mirror's `rows` may be deleted if `lately` were deleted within the
-    /// last hour.
+    /// Returns how many more of a mirror's `rows` may be deleted if `lately` were deleted within
+    /// the last hour.
     pub fn room(&self, lately: u64, rows: u64) -> u64 {
         let part = (rows as f64 * self.max_percent / 100.0) as u64;
         self.max_count.min(part).max(self.min_count).saturating_sub(lately)
@@ -29,7 +29,8 @@ impl DeleteLimits {
     }
 }
 
-/// The checksum of a set of deletions: of the ids in byte order, so that it depends on the set alone.
+/// The checksum of a set of deletions: of the ids in byte order, so that it depends on the set
+/// alone.
 #[derive(Debug, Default)]
 pub struct Checksum {
     hasher: blake3::Hasher,

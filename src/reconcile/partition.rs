@@ -25,8 +25,8 @@ pub struct Partition {
     pub range: Range,
     /// Where to continue; `None` if nothing is walked yet.
     pub position: Option<Position>,
-    /// Objects met in it, once it is walked to its end. `None` for the last partition, as new objects
-    /// are created in it.
+    /// Objects met in it, once it is walked to its end. `None` for the last partition, as new
+    /// objects are created in it.
     pub done: Option<u64>,
 }
 
@@ -65,8 +65,8 @@ pub fn split_at(bounds: &[i64]) -> Vec<Partition> {
         .collect()
 }
 
-/// How many objects Clerk has before some moments, learned by counts, to split a list that the mirror
-/// does not know yet.
+/// How many objects Clerk has before some moments, learned by counts, to split a list that the
+/// mirror does not know yet.
 #[derive(Debug)]
 pub struct Histogram {
     /// A moment in Unix milliseconds, and how many objects were created before it; both ascending.
@@ -90,8 +90,8 @@ impl Histogram {
     }
 
     /// Returns the moments to be counted next: the middles of ranges that have more objects than a
-    /// partition, at most as many as there are partitions. Empty if the spread is known well enough,
-    /// or enough was counted.
+    /// partition, at most as many as there are partitions. Empty if the spread is known well
+    /// enough, or enough was counted.
     pub fn open(&self) -> Vec<i64> {
         if self.rounds >= ROUNDS {
             return Vec::new();

@@ -1,16 +1,16 @@
-//! The walk over recent changes: newest `updated_at` first, down to a floor below which the mirror has
-//! everything. Pure.
+//! The walk over recent changes: newest `updated_at` first, down to a floor below which the mirror
+//! has everything. Pure.
 //!
-//! Clerk has no filter by `updated_at` and no cursor for this order, so pages are asked for by offset,
-//! and the list shifts under the walk. An object that changes moves to the top, and the ones above its
-//! old place move down: the walk meets them twice, which does no harm. If an object is deleted, all
-//! below it move up: a page that does not overlap with the one before shows it, and the walk steps
-//! back.
+//! Clerk has no filter by `updated_at` and no cursor for this order, so pages are asked for by
+//! offset, and the list shifts under the walk. An object that changes moves to the top, and the
+//! ones above its old place move down: the walk meets them twice, which does no harm. If an object
+//! is deleted, all below it move up: a page that does not overlap with the one before shows it, and
+//! the walk steps back.
 //!
-//! Objects that share an `updated_at` may be in another order at each request. So the next page begins
-//! before all that share the last moment of a page: one page shows all of them, with a newer object
-//! before them. If more share it than a page has, the walk goes on, but it proves nothing about that
-//! moment.
+//! Objects that share an `updated_at` may be in another order at each request. So the next page
+//! begins before all that share the last moment of a page: one page shows all of them, with a newer
+//! object before them. If more share it than a page has, the walk goes on, but it proves nothing
+//! about that moment.
 
 mod floor;
 
@@ -38,7 +38,8 @@ const MAX_STEPS: u32 = 10;
 /// Narrowed pages after which larger ones are no longer asked for from the same place.
 const NARROWINGS: u32 = 4;
 
-/// What a page means for the walk. In each case, the page's objects can be compared with the mirror.
+/// What a page means for the walk. In each case, the page's objects can be compared with the
+/// mirror.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum RecentStep {
     /// Ask for the next page.
@@ -49,7 +50,8 @@ pub enum RecentStep {
     Unordered,
 }
 
-/// The state of a walk. It holds the ids of one page, and the moments that no page shows completely.
+/// The state of a walk. It holds the ids of one page, and the moments that no page shows
+/// completely.
 #[derive(Debug)]
 pub struct RecentWalk {
     floor: i64,
@@ -84,8 +86,8 @@ pub struct RecentWalk {
 }
 
 impl RecentWalk {
-    /// A walk down to `floor`, in Unix milliseconds. Its first page has `limit` objects, at least two:
-    /// pages of one cannot overlap.
+    /// A walk down to `floor`, in Unix milliseconds. Its first page has `limit` objects, at least
+    /// two: pages of one cannot overlap.
     pub fn new(floor: i64, limit: u32) -> Self {
         Self {
             floor,
@@ -121,8 +123,8 @@ impl RecentWalk {
         (self.offset, self.limit)
     }
 
-    /// Returns the newest `updated_at` on the first page, but not beyond `now`, the server's clock cut
-    /// to whole seconds: a time of the future would make every later change look old. In Unix
+    /// Returns the newest `updated_at` on the first page, but not beyond `now`, the server's clock
+    /// cut to whole seconds: a time of the future would make every later change look old. In Unix
     /// milliseconds.
     pub fn newest(&self, now: Option<i64>) -> Option<i64> {
         let newest = self.newest?;
@@ -146,8 +148,8 @@ impl RecentWalk {
         self.tied.iter().filter(past).max().copied()
     }
 
-    /// Takes note that the page cannot be read. The next one is smaller, down to the one object that
-    /// is the cause, which is stepped over.
+    /// Takes note that the page cannot be read. The next one is smaller, down to the one object
+    /// that is the cause, which is stepped over.
     pub fn unreadable(&mut self) -> Unreadable {
         self.requests += 1;
         if self.is_endless() || self.stepped_in_a_row >= MAX_STEPS_IN_A_ROW || self.stepped >= MAX_STEPS {
@@ -229,8 +231,8 @@ impl RecentWalk {
         RecentStep::More
     }
 
-    /// Sets where the next page begins: before the objects that share the last moment, if a page can
-    /// show all of them.
+    /// Sets where the next page begins: before the objects that share the last moment, if a page
+    /// can show all of them.
     fn go_on(&mut self, entries: &[ListEntry<'_>]) {
         let length = entries.len() as u64;
         let last = entries.iter().rev().find_map(|entry| entry.updated_at);
@@ -267,8 +269,8 @@ impl RecentWalk {
         }
     }
 
-    /// Whether no object can have slipped between what was met and this page. A known object proves it
-    /// only if the page cannot begin before all that share the last moment.
+    /// Whether no object can have slipped between what was met and this page. A known object proves
+    /// it only if the page cannot begin before all that share the last moment.
     fn touches(&self, entries: &[ListEntry<'_>]) -> bool {
         let first = entries.iter().find_map(|entry| entry.updated_at);
         let is_known = |entry: &ListEntry<'_>| self.last_page.contains(entry.id);

@@ -1,8 +1,8 @@
-//! The search for deleted objects: if Clerk counts fewer than the mirror, buckets of `created_at` whose
-//! counts differ are split until a page shows which objects are missing. Pure.
+//! The search for deleted objects: if Clerk counts fewer than the mirror, buckets of `created_at`
+//! whose counts differ are split until a page shows which objects are missing. Pure.
 //!
-//! Nothing here proves that an object is deleted. A count may be wrong for a moment and a page may be
-//! short; missing objects are asked for by id.
+//! Nothing here proves that an object is deleted. A count may be wrong for a moment and a page may
+//! be short; missing objects are asked for by id.
 
 use super::range::Range;
 use crate::resource::MAX_PAGE;
@@ -10,9 +10,9 @@ use crate::resource::MAX_PAGE;
 /// Objects per page.
 const PAGE: u64 = MAX_PAGE as u64;
 
-/// Objects per bucket that is split by a page from its middle. Such a page shows how many are missing
-/// on either side, as a count does, and 500 objects as well. Larger buckets are split by counts, as
-/// large offsets are slow. Source: documented.
+/// Objects per bucket that is split by a page from its middle. Such a page shows how many are
+/// missing on either side, as a count does, and 500 objects as well. Larger buckets are split by
+/// counts, as large offsets are slow. Source: documented.
 const MAX_BY_PAGE: u64 = 64 * PAGE;
 
 /// By how much an object on a page may lie outside of its bucket: the bounds may include their own
@@ -48,8 +48,8 @@ pub enum Probe {
 }
 
 impl Bucket {
-    /// Whether its counts differ in the direction of the whole list: Clerk counts fewer, or else more.
-    /// If an object is deleted during the search, Clerk seems to have more behind it.
+    /// Whether its counts differ in the direction of the whole list: Clerk counts fewer, or else
+    /// more. If an object is deleted during the search, Clerk seems to have more behind it.
     pub fn matters(&self, counts_fewer: bool) -> bool {
         if counts_fewer {
             self.remote < self.local
@@ -93,8 +93,9 @@ impl Bucket {
         before.is_part(self.local - self.remote).then_some([before, behind])
     }
 
-    /// Whether it can be a part of a whole with this difference. Objects that are created and deleted
-    /// meanwhile make small differences, but not a much larger one in a part than in the whole.
+    /// Whether it can be a part of a whole with this difference. Objects that are created and
+    /// deleted meanwhile make small differences, but not a much larger one in a part than in the
+    /// whole.
     pub fn is_part(&self, difference: i64) -> bool {
         (self.local - self.remote).abs() <= 10 * difference.abs() + 100
     }
@@ -105,9 +106,9 @@ pub fn is_large(count: i64) -> bool {
     u64::try_from(count).is_ok_and(|count| count > MAX_BY_PAGE)
 }
 
-/// Returns in how many parts a search counts the list first. They are counted at the same time, as one
-/// question after the other takes longer. It is not more parts than the missing objects are likely to
-/// be in, as each count is a request of the budget.
+/// Returns in how many parts a search counts the list first. They are counted at the same time, as
+/// one question after the other takes longer. It is not more parts than the missing objects are
+/// likely to be in, as each count is a request of the budget.
 pub fn first_parts(count: u64, missing: u64) -> usize {
     let for_missing = missing.clamp(2, 16).next_power_of_two();
     let large = (count / MAX_BY_PAGE).next_power_of_two();
@@ -117,8 +118,8 @@ pub fn first_parts(count: u64, missing: u64) -> usize {
 /// What a page of a bucket proves.
 #[derive(Debug, PartialEq, Eq)]
 pub enum PageProof {
-    /// Rows of the mirror in the judged part that are not on the page are missing. The other parts are
-    /// left.
+    /// Rows of the mirror in the judged part that are not on the page are missing. The other parts
+    /// are left.
     Judged {
         /// The part that the page shows completely.
         judged: Range,
@@ -128,15 +129,15 @@ pub enum PageProof {
     /// The page shows one moment only, which more objects share than fit on it: the bucket must be
     /// split there.
     OneMoment(i64),
-    /// The page is empty although objects were counted, or shows many more than were counted: it proves
-    /// nothing.
+    /// The page is empty although objects were counted, or shows many more than were counted: it
+    /// proves nothing.
     Unclear,
     /// The page is not of this bucket, or has no order: this server does not list by `created_at`.
     Unusable,
 }
 
-/// Judges the page behind the first `offset` objects of a bucket by the `created_at` of its objects,
-/// in the page's order.
+/// Judges the page behind the first `offset` objects of a bucket by the `created_at` of its
+/// objects, in the page's order.
 pub fn judge(bucket: &Bucket, offset: u64, times: &[i64]) -> PageProof {
     let Range { from, before } = bucket.range;
     let lies_in = |at: &i64| {
@@ -203,8 +204,8 @@ pub fn walks_cheaper(count: u64, missing: u64) -> bool {
     places * ((pages / places).max(1.0).log2() + 2.0) > walk_costs(count) as f64
 }
 
-/// Whether a search that has sent `sent` requests, and has `waiting` more to send, is given up for a
-/// full walk over `count` objects.
+/// Whether a search that has sent `sent` requests, and has `waiting` more to send, is given up for
+/// a full walk over `count` objects.
 pub fn is_given_up(sent: u64, waiting: u64, count: u64) -> bool {
     sent + waiting > walk_costs(count)
 }

@@ -1,11 +1,11 @@
 //! The walk over all objects of a list by ascending `created_at`: which page to ask for next, and
 //! what a page proves. Pure, so that each way in which a list can mislead is a table test.
 //!
-//! Clerk documents a cursor (`starting_after`) for this order. What happens when the cursor's object
-//! is deleted meanwhile is not documented, emulators ignore cursors and filters, and offsets drift
-//! when objects are deleted. So each page is compared with what the walk knows: nothing may lie
-//! before its bound. If one way of asking misleads, the next one is taken: the cursor, the cursor
-//! before it, a bound of `created_at`, overlapping offsets.
+//! Clerk documents a cursor (`starting_after`) for this order. What happens when the cursor's
+//! object is deleted meanwhile is not documented, emulators ignore cursors and filters, and offsets
+//! drift when objects are deleted. So each page is compared with what the walk knows: nothing may
+//! lie before its bound. If one way of asking misleads, the next one is taken: the cursor, the
+//! cursor before it, a bound of `created_at`, overlapping offsets.
 
 mod accept;
 mod answer;
@@ -20,7 +20,7 @@ use serde::{Deserialize, Serialize};
 use super::{ListEntry, Unreadable, range::Range};
 use crate::resource::{Digest, MAX_PAGE};
 use limits::{AnswerLimits, PageSize};
-use offset::Expectation;
+use offset::PageExpectation;
 pub use ties::{TieRereads, TiedMoment};
 
 /// Pages in a row that the cursor may fail to give; after that, the walk does not use it any more.
@@ -88,15 +88,15 @@ enum Paging {
     /// By a bound of `created_at`, with an offset among the objects that share the bound.
     Date {
         offset: u64,
-        expect: Expectation,
+        expect: PageExpectation,
     },
     /// By offset from the beginning.
     Offset {
         offset: u64,
-        expect: Expectation,
+        expect: PageExpectation,
     },
-    /// By offset through a list that ignores the order: its objects can be read, but absence from it
-    /// proves nothing.
+    /// By offset through a list that ignores the order: its objects can be read, but absence from
+    /// it proves nothing.
     Unordered {
         offset: u64,
     },
@@ -288,7 +288,7 @@ impl Walk {
     /// Steps over the next object, which cannot be read even alone. This judges nothing: missing
     /// objects are asked for by id.
     fn step_over(&mut self) {
-        let expect = Expectation::Gap;
+        let expect = PageExpectation::Gap;
         self.paging = match self.paging {
             Paging::Cursor | Paging::CursorBefore => Paging::Date {
                 offset: self.tied.len() as u64 + 1,

@@ -56,8 +56,8 @@ fn primary(list: &str, key: &str, primary_id: &str) -> Option<Primary> {
     })
 }
 
-/// The values of an entry that are needed, not decoded. If a key occurs twice, the last value counts,
-/// as in `jsonb`.
+/// The values of an entry that are needed, not decoded. If a key occurs twice, the last value
+/// counts, as in `jsonb`.
 #[derive(Default)]
 struct ContactEntry<'a>([Option<&'a RawValue>; ENTRY_KEYS.len()]);
 

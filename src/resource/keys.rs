@@ -10,15 +10,16 @@ use serde_json::value::RawValue;
 /// escapes. A key without an escape is borrowed.
 ///
 /// # Errors
-/// Of the category `Data` if the text is something else than an object; of another category if it is
-/// no JSON.
+/// Of the category `Data` if the text is something else than an object; of another category if it
+/// is no JSON.
 pub(super) fn keys<'a, C>(json: &'a str) -> serde_json::Result<C>
 where
     C: Default + Extend<(Cow<'a, str>, &'a RawValue)>,
 {
     read(json, KeyForm::Text).or_else(|error| {
-        // As text, half of a surrogate pair in a key is an error of the whole object. As bytes, keys
-        // take longer, and this parser accepts characters that JSON forbids, for example U+0000.
+        // As text, half of a surrogate pair in a key is an error of the whole object. As bytes,
+        // keys take longer, and this parser accepts characters that JSON forbids, for example
+        // U+0000.
         if json.contains('\0') {
             return Err(error);
         }
@@ -106,8 +107,8 @@ impl<'de> Visitor<'de> for KeyForm {
     }
 }
 
-/// Spells out halves of surrogate pairs, which are here as the three bytes that UTF-8 would have for
-/// them.
+/// Spells out halves of surrogate pairs, which are here as the three bytes that UTF-8 would have
+/// for them.
 fn spell_out_halves(bytes: &[u8]) -> String {
     let mut text = String::with_capacity(bytes.len());
     let mut rest = bytes;

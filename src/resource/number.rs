@@ -33,9 +33,9 @@ pub(super) fn integer(json: &str) -> Option<i64> {
     json.parse().ok().or_else(|| number(json)?.whole())
 }
 
-/// Returns the Unix milliseconds that a JSON text spells, as a number of milliseconds or seconds, or
-/// as ISO 8601 text, which is in UTC if it has no offset. Parts of a millisecond are cut off. `None`
-/// for anything else, and for times that are not stored.
+/// Returns the Unix milliseconds that a JSON text spells, as a number of milliseconds or seconds,
+/// or as ISO 8601 text, which is in UTC if it has no offset. Parts of a millisecond are cut off.
+/// `None` for anything else, and for times that are not stored.
 pub fn time(json: &str) -> Option<i64> {
     time_from(json, Origin::Server)
 }

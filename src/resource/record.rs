@@ -208,7 +208,7 @@ mod tests {
     }
 
     #[test]
-    fn other_words_are_kept_but_are_no_change() {
+    fn another_spelling_is_stored_but_is_no_change() {
         check(r#","last_name":null"#, "", Change::Refresh);
         check("", r#","scim":null,"brand_new":null"#, Change::Refresh);
         check(

@@ -24,7 +24,8 @@ impl ExponentRoom {
         Self(u64::MAX)
     }
 
-    /// Whether `jsonb` can hold this JSON text within the room that is left, which it then takes up.
+    /// Whether `jsonb` can hold this JSON text within the room that is left, which it then takes
+    /// up.
     pub(super) fn holds(&mut self, json: &str) -> bool {
         let extent = JsonExtent::of(json);
         // The document's own braces are the first level.

@@ -60,7 +60,7 @@ impl Syncer {
             }
         };
 
-        carryover.floor.heed(watermark);
+        carryover.floor.note_watermark(watermark);
         let reading = self.read_changes(carryover, watermark, state.expected);
         let (changes, total) = tokio::join!(reading, self.total());
         let (changes, total) = (changes?, carryover.counted(total?)?);

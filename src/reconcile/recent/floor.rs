@@ -31,16 +31,17 @@ pub struct Floor {
 }
 
 impl Floor {
-    /// Returns the floor in Unix milliseconds. It follows from the stored `watermark` until walks show
-    /// more.
+    /// Returns the floor in Unix milliseconds. It follows from the stored `watermark` until walks
+    /// show more.
     pub fn get(&self, watermark: i64) -> i64 {
         let stored = watermark - LAG_MS;
         self.floor.map_or(stored, |floor| floor.max(stored))
     }
 
-    /// Takes note of the stored watermark. If it went back, the database did: a standby that took over
-    /// lacks what it was not sent, and what walks have shown is true of the other database only.
-    pub fn heed(&mut self, watermark: i64) {
+    /// Takes note of the stored watermark. If it went back, the database did: a standby that took
+    /// over lacks what it was not sent, and what walks have shown is true of the other database
+    /// only.
+    pub fn note_watermark(&mut self, watermark: i64) {
         if self
             .watermark
             .replace(watermark)
@@ -59,8 +60,8 @@ impl Floor {
         }
     }
 
-    /// Notes a full sync that began long enough after `newest` to meet all objects that changed up to
-    /// then.
+    /// Notes a full sync that began long enough after `newest` to meet all objects that changed up
+    /// to then.
     pub fn settle(&mut self, newest: i64) {
         self.settled = self.settled.max(Some(newest));
     }
@@ -76,8 +77,8 @@ impl Floor {
         self.walks.iter().any(is_seen)
     }
 
-    /// Notes a walk from `began` to `ended` that met all objects down to the floor, and `newest` at the
-    /// top. A full sync is such a walk.
+    /// Notes a walk from `began` to `ended` that met all objects down to the floor, and `newest` at
+    /// the top. A full sync is such a walk.
     pub fn learn(&mut self, began: Instant, ended: Instant, newest: i64) {
         while let Some((end, at)) = self.walks.front().copied()
             && began.saturating_duration_since(end) >= LAG
@@ -94,7 +95,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_floor_rises_once_a_later_walk_has_looked_behind_it() {
+    fn the_floor_rises_after_a_later_walk() {
         let start = Instant::now();
         let at = |seconds| start + Duration::from_secs(seconds);
         let mut floor = Floor::default();
@@ -107,10 +108,10 @@ mod tests {
         assert_eq!(floor.get(100_000), 100_001);
         floor.learn(at(30), at(30), 50_000);
         assert_eq!(floor.get(100_000), 100_001, "a list that lags lowers nothing");
-        floor.heed(100_000);
-        floor.heed(100_000);
+        floor.note_watermark(100_000);
+        floor.note_watermark(100_000);
         assert_eq!(floor.get(100_000), 100_001);
-        floor.heed(95_000);
+        floor.note_watermark(95_000);
         assert_eq!(floor.get(95_000), 85_000, "the database has forgotten what was met");
         floor.learn(at(50), at(50), 100_000);
         assert_eq!(floor.get(95_000), 85_000);

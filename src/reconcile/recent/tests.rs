@@ -116,7 +116,7 @@ fn walk(
 
 proptest! {
     #[test]
-    fn those_who_cannot_be_read_cost_themselves_alone(
+    fn unreadable_users_cost_only_themselves(
         times in prop::collection::vec(0i64..200, 1..300), floor in 0i64..210, first in 1u32..40,
         broken in prop::collection::hash_set(0u32..300, 0..4),
     ) {
@@ -131,10 +131,10 @@ proptest! {
         }
     }
 
-    /// Ties that are broken differently at each request: all users that share a moment with less than
-    /// a page are met.
+    /// Ties that are broken differently at each request: all users that share a moment with less
+    /// than a page are met.
     #[test]
-    fn nobody_is_passed_by_where_ties_are_shuffled(
+    fn no_user_is_missed_if_ties_are_shuffled(
         times in prop::collection::vec(prop_oneof![0i64..50, 20i64..22], 0..900), floor in 0i64..60, first in 1u32..40,
         events in prop::collection::vec(event(), 0..20), seed in any::<u64>(),
     ) {
@@ -149,8 +149,8 @@ proptest! {
         }
     }
 
-    /// Whatever a server answers, the walk ends after a number of requests that depends on the number
-    /// of users.
+    /// Whatever a server answers, the walk ends after a number of requests that depends on the
+    /// number of users.
     #[test]
     fn no_server_keeps_a_walk_for_ever(
         answers in prop::collection::vec(prop::option::weighted(0.8, prop::collection::vec((prop::option::of(0u8..40), 0i64..100), 0..30)), 1..8),
@@ -181,7 +181,7 @@ proptest! {
     }
 
     #[test]
-    fn nobody_above_the_floor_is_passed_by(
+    fn no_user_above_the_floor_is_missed(
         times in prop::collection::vec(0i64..50, 0..600), floor in 0i64..60, first in 1u32..40,
         events in prop::collection::vec(event(), 0..20),
     ) {
@@ -206,7 +206,7 @@ fn a_quiet_list_is_one_request() {
 }
 
 #[test]
-fn who_moves_up_behind_the_first_page_is_met() {
+fn users_that_move_up_behind_the_first_page_are_met() {
     let mut server = ChangingList((0..40).map(|id| (id, 100 - i64::from(id))).collect(), None);
     let (met, step, _) = walk(&mut server, 70, 1, &[ListEvent::Delete(vec![0; 10])]);
     assert_eq!(step, RecentStep::End);
@@ -230,7 +230,7 @@ fn a_list_in_another_order_or_without_offsets_is_not_followed() {
 }
 
 #[test]
-fn one_who_cannot_be_read_is_stepped_over() {
+fn an_unreadable_user_is_stepped_over() {
     let entry = |id, at| ListEntry {
         id,
         created_at: None,
@@ -253,7 +253,7 @@ fn one_who_cannot_be_read_is_stepped_over() {
 }
 
 #[test]
-fn an_only_user_who_cannot_be_read_ends_the_walk() {
+fn an_unreadable_only_user_ends_the_walk() {
     let mut recent = RecentWalk::new(5, 20);
     while recent.unreadable() == Unreadable::Smaller {}
     assert_eq!(recent.query(), (1, 1));

@@ -109,7 +109,7 @@ proptest! {
     #![proptest_config(ProptestConfig::with_cases(64))]
 
     #[test]
-    fn all_who_are_gone_are_asked_for_and_all_who_are_new_are_seen(
+    fn deleted_users_are_asked_for_and_new_ones_are_seen(
         times in prop::collection::vec(prop_oneof![0i64..100, 0i64..1_000_000], 0..3000),
         gone in prop::collection::hash_set(0u32..3000, 0..30),
         new in prop::collection::vec(0i64..1_000_000, 0..3),
@@ -130,7 +130,7 @@ proptest! {
     }
 
     #[test]
-    fn a_page_parts_its_stretch_without_a_gap(
+    fn a_page_splits_its_bucket_without_a_gap(
         mut times in prop::collection::vec(0i64..40, 1..60), offset in 0usize..50, shown in 1usize..20,
     ) {
         times.sort_unstable();

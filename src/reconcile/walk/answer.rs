@@ -4,7 +4,7 @@ use std::collections::HashSet;
 
 use super::{
     AcceptedPage, ListEntry, Paging, Range, Walk, WalkStep,
-    offset::{Expectation, OVERLAP, OffsetVerdict, advance, judge},
+    offset::{OVERLAP, OffsetVerdict, PageExpectation, advance, judge},
     ties::id_digest,
 };
 
@@ -141,15 +141,15 @@ impl Walk {
         };
         self.paging = Paging::Offset {
             offset: offset + advance(entries.len()),
-            expect: Expectation::Overlap,
+            expect: PageExpectation::Overlap,
         };
         self.backs = 0;
         step
     }
 
     /// Returns the entries of the range that the walk has not accepted before. Entries before the
-    /// bound were met, or their `created_at` was set to the past meanwhile; the latter are asked for
-    /// by id, or found by the next walk.
+    /// bound were met, or their `created_at` was set to the past meanwhile; the latter are asked
+    /// for by id, or found by the next walk.
     fn fresh(&self, entries: &[ListEntry<'_>]) -> Vec<usize> {
         let mut met = HashSet::new();
         (0..entries.len())
@@ -186,7 +186,7 @@ impl Walk {
             }
             Paging::Date { .. } => Paging::Offset {
                 offset: self.seen.saturating_sub(OVERLAP),
-                expect: Expectation::Overlap,
+                expect: PageExpectation::Overlap,
             },
             Paging::Offset { .. } | Paging::Unordered { .. } => return false,
         };
@@ -197,13 +197,13 @@ impl Walk {
 pub(super) fn from_bound() -> Paging {
     Paging::Date {
         offset: 0,
-        expect: Expectation::Overlap,
+        expect: PageExpectation::Overlap,
     }
 }
 
 pub(super) fn onwards_by_date(offset: u64, entries: &[ListEntry<'_>]) -> Paging {
     Paging::Date {
         offset: offset + advance(entries.len()),
-        expect: Expectation::Overlap,
+        expect: PageExpectation::Overlap,
     }
 }

@@ -112,7 +112,8 @@ impl AnswerLimits {
         }
     }
 
-    /// Whether a walk that has met `seen` objects has taken more answers than any honest list needs.
+    /// Whether a walk that has met `seen` objects has taken more answers than any honest list
+    /// needs.
     pub(super) fn are_exceeded(&self, seen: u64) -> bool {
         let counted = self.counted.unwrap_or(UNCOUNTED);
         self.idle > IDLE + IDLE_PER_PAGE * self.pages + seen / KNOWN_PER_IDLE

@@ -1,13 +1,13 @@
 //! What a page by offset proves.
 
-/// Entries by which pages by offset overlap, half a page at most. If objects are deleted between two
-/// requests, everything behind them moves up. A page that does not overlap with what is known shows
-/// it, and the walk steps back.
+/// Entries by which pages by offset overlap, half a page at most. If objects are deleted between
+/// two requests, everything behind them moves up. A page that does not overlap with what is known
+/// shows it, and the walk steps back.
 pub(super) const OVERLAP: u64 = 10;
 
 /// What the next page by offset must show to be believed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Expectation {
+pub(super) enum PageExpectation {
     /// A known object: the page overlaps with the one before, so that no object slipped between
     /// them.
     Overlap,
@@ -20,7 +20,7 @@ pub(super) enum Expectation {
 /// What a page by offset is worth.
 pub(super) enum OffsetVerdict {
     Believe,
-    StepBack(u64, Expectation),
+    StepBack(u64, PageExpectation),
     End,
 }
 
@@ -30,7 +30,7 @@ pub(super) enum OffsetVerdict {
 /// for every ten objects.
 pub(super) fn judge(
     offset: u64,
-    expect: Expectation,
+    expect: PageExpectation,
     backs: u32,
     length: usize,
     ours: usize,
@@ -41,14 +41,14 @@ pub(super) fn judge(
     match expect {
         _ if ours == 0 && offset == 0 => OffsetVerdict::End,
         // A step back would lead to the unreadable object again.
-        Expectation::Gap if ours == 0 => OffsetVerdict::End,
+        PageExpectation::Gap if ours == 0 => OffsetVerdict::End,
         // The list may have shrunk to less than the offset. The end is where known objects are the
         // last ones.
-        _ if ours == 0 => OffsetVerdict::StepBack(back, Expectation::End),
-        Expectation::End if fresh == 0 => OffsetVerdict::End,
+        _ if ours == 0 => OffsetVerdict::StepBack(back, PageExpectation::End),
+        PageExpectation::End if fresh == 0 => OffsetVerdict::End,
         // A page of one entry cannot both overlap and go on.
-        Expectation::Overlap | Expectation::End if offset > 0 && length > 1 && fresh == ours => {
-            OffsetVerdict::StepBack(back, Expectation::Overlap)
+        PageExpectation::Overlap | PageExpectation::End if offset > 0 && length > 1 && fresh == ours => {
+            OffsetVerdict::StepBack(back, PageExpectation::Overlap)
         }
         _ => OffsetVerdict::Believe,
     }

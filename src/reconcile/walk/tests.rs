@@ -1,66 +1,10 @@
-use std::collections::BTreeSet;
+mod ends;
+mod fake_list;
 
 use proptest::prelude::*;
 
 use super::*;
-
-mod ends;
-
-/// What a server does with a cursor whose user was deleted.
-#[derive(Debug, Clone, Copy)]
-enum CursorFate {
-    Refuse,
-    Empty,
-    FromTheTop,
-}
-
-/// A list as Clerk or one of its emulators serves it.
-#[derive(Debug, Clone)]
-struct FakeList {
-    users: BTreeSet<(i64, String)>,
-    limit: usize,
-    fate: CursorFate,
-    ignores_cursor: bool,
-    ignores_dates: bool,
-    ignores_offset: bool,
-    descending: bool,
-}
-
-impl FakeList {
-    fn new(users: impl IntoIterator<Item = (i64, String)>, limit: usize) -> Self {
-        Self {
-            users: users.into_iter().collect(),
-            limit,
-            fate: CursorFate::Refuse,
-            ignores_cursor: false,
-            ignores_dates: false,
-            ignores_offset: false,
-            descending: false,
-        }
-    }
-
-    fn answer(&self, query: &ListQuery) -> Option<Vec<(i64, String)>> {
-        let mut list: Vec<_> = self.users.iter().cloned().collect();
-        if self.descending {
-            list.reverse();
-        }
-        if let (Some(after), false) = (&query.after, self.ignores_cursor) {
-            match list.iter().position(|(_, id)| id == after) {
-                Some(at) => drop(list.drain(..=at)),
-                None => match self.fate {
-                    CursorFate::Refuse => return None,
-                    CursorFate::Empty => return Some(Vec::new()),
-                    CursorFate::FromTheTop => {}
-                },
-            }
-        }
-        if let (Some(after), false) = (query.created_after, self.ignores_dates) {
-            list.retain(|(at, _)| *at > after);
-        }
-        let offset = if self.ignores_offset { 0 } else { query.offset as usize };
-        Some(list.into_iter().skip(offset).take(self.limit).collect())
-    }
-}
+use fake_list::{CursorFate, FakeList};
 
 /// Walks to the end. `between` may change the server before each request. Returns all ids met, and
 /// all ranges judged.
@@ -131,7 +75,7 @@ fn users(dates: &[i64]) -> Vec<(i64, String)> {
 }
 
 #[test]
-fn nobody_is_there() {
+fn an_empty_list_is_walked() {
     check(&mut FakeList::new([], 5));
 }
 
@@ -172,7 +116,7 @@ fn emulators_that_ignore_things() {
 }
 
 #[test]
-fn a_list_in_another_order_is_read_but_nobody_is_judged() {
+fn a_list_in_another_order_is_read_but_not_judged() {
     let mut server = FakeList {
         descending: true,
         ..FakeList::new(users(&[1, 2, 3, 4, 5, 6, 7]), 3)
@@ -220,7 +164,7 @@ fn a_page_that_cannot_be_read_costs_its_user_only() {
 }
 
 #[test]
-fn a_page_without_a_single_date_judges_nobody() {
+fn a_page_without_dates_judges_nothing() {
     let mut state = Walk::new();
     let undated = ["a", "b"].map(|id| ListEntry {
         id,
@@ -250,7 +194,7 @@ fn a_page_without_a_single_date_judges_nobody() {
 }
 
 #[test]
-fn a_server_that_does_not_keep_to_a_stretch_is_unfit_for_it() {
+fn a_server_that_ignores_a_range_is_unfit_for_it() {
     let range = Range {
         from: Some(5_000),
         before: Some(9_000),
@@ -278,7 +222,7 @@ fn a_server_that_does_not_keep_to_a_stretch_is_unfit_for_it() {
 }
 
 #[test]
-fn whoever_has_no_date_belongs_to_one_stretch() {
+fn an_entry_without_a_date_belongs_to_one_range() {
     let range = Range {
         from: None,
         before: Some(5),
@@ -330,7 +274,7 @@ proptest! {
 
     /// Users are deleted between the pages, also the cursor's. All others are met exactly once.
     #[test]
-    fn whoever_stays_is_met(
+    fn users_that_stay_are_met(
         dates in prop::collection::vec(0i64..30, 1..80),
         limit in 2usize..12,
         fate in prop::sample::select(vec![CursorFate::Refuse, CursorFate::Empty, CursorFate::FromTheTop]),
@@ -356,11 +300,11 @@ proptest! {
         assert_tiles(&judged);
     }
 
-    /// A server without cursors and filters: as long as fewer users are deleted between two requests
-    /// than pages overlap, none is skipped. After more deletions, the walk steps back until it meets
-    /// known users.
+    /// A server without cursors and filters: as long as fewer users are deleted between two
+    /// requests than pages overlap, none is skipped. After more deletions, the walk steps back
+    /// until it meets known users.
     #[test]
-    fn whoever_stays_is_met_by_offset(
+    fn users_that_stay_are_met_by_offset(
         count in 1usize..200,
         limit in 21usize..40,
         ignores_dates in any::<bool>(),
@@ -382,10 +326,10 @@ proptest! {
         assert_tiles(&judged);
     }
 
-    /// Ranges walked one by one meet all users that stay exactly once, whatever is deleted meanwhile
-    /// and however the server pages.
+    /// Ranges walked one by one meet all users that stay exactly once, whatever is deleted
+    /// meanwhile and however the server pages.
     #[test]
-    fn stretches_meet_whoever_stays(
+    fn ranges_meet_users_that_stay(
         dates in prop::collection::vec(0i64..30, 1..120),
         mut bounds in prop::collection::vec(0i64..32, 0..4),
         limit in 2usize..30,
@@ -423,8 +367,8 @@ proptest! {
         assert_tiles(&judged);
     }
 
-    /// A walk that is interrupted anywhere and continued at its position meets all users, and judges
-    /// all time.
+    /// A walk that is interrupted anywhere and continued at its position meets all users, and
+    /// judges all time.
     #[test]
     fn a_walk_is_taken_up_again(
         dates in prop::collection::vec(0i64..20, 1..60), limit in 1usize..12, cut in 1usize..12,

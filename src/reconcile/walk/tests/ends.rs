@@ -17,7 +17,7 @@ fn a_page_of_newcomers_ends_the_walk() {
 }
 
 #[test]
-fn nobody_behind_a_whole_page_of_newcomers_is_judged() {
+fn nothing_behind_a_full_page_of_newcomers_is_judged() {
     let mut state = Walk::new().began(100, Some(2));
     let ids: Vec<String> = (0..MAX_PAGE).map(|n| format!("user_{n:03}")).collect();
     let page: Vec<_> = ids.iter().zip(100..).map(|(id, at)| entry(id, at)).collect();
@@ -29,7 +29,7 @@ fn nobody_behind_a_whole_page_of_newcomers_is_judged() {
 }
 
 #[test]
-fn whoever_was_created_in_the_future_is_no_newcomer() {
+fn a_user_created_in_the_future_is_no_newcomer() {
     let mut state = Walk::new().began(100, Some(2));
     let future = ListEntry {
         id: "a",
@@ -41,7 +41,7 @@ fn whoever_was_created_in_the_future_is_no_newcomer() {
 }
 
 #[test]
-fn an_only_user_who_cannot_be_read_ends_the_walk() {
+fn an_unreadable_only_user_ends_the_walk() {
     let mut state = Walk::new().began(100, Some(1));
     for (limit, came) in [
         (500, Unreadable::Smaller),
@@ -57,7 +57,7 @@ fn an_only_user_who_cannot_be_read_ends_the_walk() {
 }
 
 #[test]
-fn a_server_that_nobody_can_read_is_broken() {
+fn a_server_without_readable_pages_is_broken() {
     let mut state = Walk::new().began(100, Some(10));
     let came = std::iter::repeat_with(|| state.unreadable()).position(|came| came == Unreadable::Broken);
     assert_eq!(came, Some(12));
@@ -117,7 +117,7 @@ fn a_list_that_is_shuffled_at_each_request_is_met_whole_and_once() {
 }
 
 #[test]
-fn moments_that_reach_over_a_page_are_crowds() {
+fn moments_that_reach_over_a_page_are_tied() {
     let mut server = FakeList::new(users(&[1, 2, 2, 2, 3, 4, 4, 5]), 3);
     let mut state = Walk::new();
     walk(&mut server, &mut state, |_, _, _| {});
@@ -160,8 +160,8 @@ fn answer() -> impl Strategy<Value = FakeAnswer> {
 }
 
 proptest! {
-    /// Whatever a server answers, the walk ends after a number of requests that depends on the number
-    /// of users.
+    /// Whatever a server answers, the walk ends after a number of requests that depends on the
+    /// number of users.
     #[test]
     fn no_server_keeps_a_walk_for_ever(answers in prop::collection::vec(answer(), 1..8), users in 0u64..40, moves in any::<bool>()) {
         let mut state = Walk::new().began(2_000, Some(users));
@@ -195,7 +195,7 @@ proptest! {
 
     /// Users sign up between any two requests. The walk meets all older users, and ends.
     #[test]
-    fn people_who_sign_up_do_not_keep_a_walk_for_ever(
+    fn new_users_do_not_keep_a_walk_for_ever(
         dates in prop::collection::vec(0i64..1_000, 1..400), limit in 3usize..60, new in 1usize..120,
         ignores_cursor in any::<bool>(), ignores_dates in any::<bool>(),
     ) {
