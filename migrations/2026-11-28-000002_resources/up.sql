@@ -1,5 +1,5 @@
--- Bookkeeping by resource: the kind of Clerk's objects that a row is about. Until now all rows are about users. The old names stay
--- as views, for reading.
+-- Bookkeeping by resource: the kind of Clerk's objects that a row is about. Until now all rows are
+-- about users. The old names stay as views, for reading.
 ALTER TABLE clerk.user_events RENAME TO events;
 ALTER TABLE clerk.events RENAME COLUMN user_id TO object_id;
 ALTER TABLE clerk.events ADD COLUMN resource text NOT NULL DEFAULT 'users';
@@ -31,7 +31,8 @@ ALTER TABLE clerk.missing_users RENAME TO missing;
 ALTER TABLE clerk.missing RENAME COLUMN user_id TO object_id;
 ALTER TABLE clerk.missing
     ADD COLUMN resource text NOT NULL DEFAULT 'users',
-    -- missing: a list left the object out. absent: Clerk left it out as well when the sync asked for its id.
+    -- missing: a list left the object out. absent: Clerk left it out as well when the sync asked
+    -- for its id.
     ADD COLUMN state text NOT NULL DEFAULT 'missing',
     -- none, held: the deletion waits for a person, or approved: a person let it through.
     ADD COLUMN hold text NOT NULL DEFAULT 'none';
@@ -59,11 +60,13 @@ CREATE TABLE clerk.resource_state (
     resource text PRIMARY KEY,
     -- The walk over the whole list that is under way.
     checkpoint jsonb,
-    -- The newest updated_at that was seen at Clerk. All changes before it, less an overlap, are in the mirror.
+    -- The newest updated_at that was seen at Clerk. All changes before it, less an overlap, are in
+    -- the mirror.
     watermark timestamptz,
     -- Rows that are not marked as deleted, kept in the transactions that add and remove them.
     objects bigint NOT NULL DEFAULT 0,
-    -- When the first full sync was done. Until then there are no events, unless events.initial says so.
+    -- When the first full sync was done. Until then there are no events, unless events.initial says
+    -- so.
     imported_at timestamptz
 );
 INSERT INTO clerk.resource_state (resource, checkpoint, watermark, objects, imported_at)

@@ -123,8 +123,8 @@ pub(super) async fn deleted(
     notify(conn, resource).await
 }
 
-/// Sends one notification per channel and transaction, with the last id. Postgres sends a notification that
-/// repeats within a transaction only once.
+/// Sends one notification per channel and transaction, with the last id. Postgres sends a
+/// notification that repeats within a transaction only once.
 async fn notify(conn: &mut Session, resource: &Resource) -> QueryResult<()> {
     sql_query(
         "SELECT pg_catalog.pg_notify('clerk_events', last), pg_catalog.pg_notify('clerk_'::text || $1 || '_events'::text, last)

@@ -14,7 +14,8 @@ pub struct MirrorSettings {
     pub url: Secret,
     /// Values for what `url` leaves out.
     pub variables: Variables,
-    /// Connections in the pool, from 1 to [`Mirror::MOST_CONNECTIONS`](super::Mirror::MOST_CONNECTIONS). A value outside is replaced
+    /// Connections in the pool, from 1 to
+    /// [`Mirror::MOST_CONNECTIONS`](super::Mirror::MOST_CONNECTIONS). A value outside is replaced
     /// by the nearest limit.
     pub max_connections: usize,
     /// `application_name` of the connections, if the address has none.

@@ -1,4 +1,5 @@
-//! Checks a server's certificate: not at all, that a trusted authority signed it, or its name as well.
+//! Checks a server's certificate: not at all, that a trusted authority signed it, or its name as
+//! well.
 //!
 //! Written by hand, because rustls always checks the name, and never accepts an authority's
 //! certificate as a server's.
