@@ -69,8 +69,8 @@ pub(super) struct Health {
     timetable: Timetable,
     /// When a sync of any kind last succeeded.
     pub(super) succeeded_at: Option<Instant>,
-    full: Expectation,
-    incremental: Expectation,
+    full: SyncDeadline,
+    incremental: SyncDeadline,
     /// How long the last full sync took.
     full_took: Duration,
     /// Why this daemon does not sync; `None` if it does.
@@ -98,14 +98,14 @@ struct OngoingFailure {
 
 /// When the next sync of a kind should succeed, by the steady clock.
 #[derive(Debug, Clone, Copy)]
-struct Expectation {
+struct SyncDeadline {
     /// When the last one succeeded, or when this daemon began to sync.
     since: Instant,
     /// How long after that the next one is due; `None` if never.
     due_in: Option<Duration>,
 }
 
-impl Expectation {
+impl SyncDeadline {
     /// Returns the time since the last success if the next sync is late by more than `patience`.
     fn late(&self, patience: Duration, now: Instant) -> Option<Duration> {
         let passed = now.saturating_duration_since(self.since);
@@ -119,11 +119,11 @@ impl Health {
             beat,
             timetable: Timetable::default(),
             succeeded_at: None,
-            full: Expectation {
+            full: SyncDeadline {
                 since: beat,
                 due_in: None,
             },
-            incremental: Expectation {
+            incremental: SyncDeadline {
                 since: beat,
                 due_in: None,
             },
@@ -151,13 +151,13 @@ impl Health {
     }
 
     fn expect(&mut self, kind: SyncKind, now: Moment) {
-        let expected = Expectation {
+        let deadline = SyncDeadline {
             since: now.steady,
             due_in: self.timetable.next_in(kind, now.wall),
         };
         match kind {
-            SyncKind::Full => self.full = expected,
-            SyncKind::Incremental => self.incremental = expected,
+            SyncKind::Full => self.full = deadline,
+            SyncKind::Incremental => self.incremental = deadline,
             SyncKind::OnDemand => {}
         }
     }
