@@ -20,7 +20,7 @@ pub mod output;
 pub mod progress;
 pub mod reconcile;
 pub mod resource;
-mod schedule;
+pub mod schedule;
 pub mod secret;
 pub mod sync;
 pub mod watch;

@@ -11,7 +11,8 @@ use clerk2pg::{
     mirror::{Mirror, MirrorSettings},
     progress::Progress,
     resource::USERS,
-    sync::{Options, Rechecks, Syncer, due::Due},
+    schedule::due::Due,
+    sync::{Options, Rechecks, Syncer},
     watch::{Sources, Watch},
 };
 use tokio_util::sync::CancellationToken;

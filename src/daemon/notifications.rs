@@ -7,7 +7,7 @@ use tracing::{debug, warn};
 
 use crate::{
     mirror::{ListenError, Mirror, NotificationStream},
-    sync::due::Due,
+    schedule::due::Due,
 };
 
 /// Longest id that is accepted; Clerk's have 32 characters.
@@ -81,7 +81,7 @@ fn mark(due: &Due, payload: &str) {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::sync::due::{Allowed, Task};
+    use crate::schedule::due::{Allowed, Task};
 
     #[test]
     fn payloads_that_are_understood() {

@@ -21,11 +21,11 @@ use super::{
 use crate::{
     failure::{Cause, Failure},
     mirror::{Freshness, Mirror, SyncKind},
-    schedule::Scheduler,
-    sync::{
-        Carryover, SyncOutcome, Syncer,
+    schedule::{
+        Scheduler,
         due::{Allowed, NotificationLimits, Task},
     },
+    sync::{Carryover, SyncOutcome, Syncer},
 };
 
 /// Pause before a sync that another clerk2pg prevented is tried again.

@@ -4,7 +4,8 @@ use super::election::{Candidate, Election};
 use crate::{
     failure::Failure,
     mirror::Mirror,
-    sync::{Carryover, SyncOutcome, Syncer, due::Task},
+    schedule::due::Task,
+    sync::{Carryover, SyncOutcome, Syncer},
 };
 
 /// Returns the kind of sync, in words.

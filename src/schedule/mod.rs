@@ -1,7 +1,8 @@
-//! Everything about cron: reading an expression, the next time it names, and a scheduler that marks
-//! syncs as due, also when this machine's clock jumps.
+//! When syncs are due: what marks them, and everything about cron: reading an expression, the next
+//! time it names, and a scheduler that works on when this machine's clock jumps.
 
 mod clock_guard;
+pub mod due;
 mod scheduler;
 mod timetable;
 

@@ -17,7 +17,7 @@ use super::{
     clock_guard::{ClockGuard, MarkedKinds},
     timetable::Timetable,
 };
-use crate::{clock::Clock, sync::due::Due};
+use crate::{clock::Clock, schedule::due::Due};
 
 /// Shortest time between two comparisons of the clocks. Usually it is the shortest period of the
 /// schedules.
@@ -169,7 +169,7 @@ mod tests {
     use super::*;
     use crate::{
         mirror::SyncKind,
-        sync::due::{Allowed, Task},
+        schedule::due::{Allowed, Task},
     };
 
     /// Waits until something is due, and takes it.

@@ -3,10 +3,11 @@
 
 use tracing::debug;
 
-use super::{SyncContext, due::Task};
+use super::SyncContext;
 use crate::{
     failure::{Cause, Failure},
     mirror::SyncKind,
+    schedule::due::Task,
 };
 
 /// With more users than this above the floor, recent changes are not read between pages.

@@ -18,7 +18,6 @@ mod context;
 mod count_mismatch;
 mod deletions;
 mod dry_run;
-pub mod due;
 mod full;
 mod identity;
 mod incremental;
@@ -50,7 +49,7 @@ use crate::{
     progress::Progress,
     reconcile::guard::DeleteLimits,
     resource::Resource,
-    sync::due::Due,
+    schedule::due::Due,
     watch::Watch,
 };
 pub use carryover::Carryover;

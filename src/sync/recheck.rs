@@ -8,7 +8,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use super::due::Due;
+use crate::schedule::due::Due;
 
 /// How far a replica at Clerk may lag behind. Source: a guess; two public reports show older states
 /// in lists.
