@@ -4,10 +4,7 @@ use std::time::Duration;
 
 use reqwest::StatusCode;
 
-use super::{
-    error_response::{ErrorResponse, described, printable},
-    retry::Retry,
-};
+use super::error_response::{ErrorResponse, described, printable};
 
 /// Why a client cannot be made.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -57,6 +54,20 @@ pub enum Error {
         /// The limit, in bytes.
         limit: usize,
     },
+}
+
+/// When a failed request may be sent again, and the least time until then.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) enum Retry {
+    /// Not at all: 401, 403, 404, 422 and the like.
+    No,
+    /// A few times with backoff: damage on the way is gone then, but a faulty answer stays the
+    /// same.
+    Briefly,
+    /// With backoff, as long as an outage may last.
+    Soon(Duration),
+    /// After the time that the server asks for. This is not an outage.
+    WhenTold(Duration),
 }
 
 /// Returns the last error in the chain of causes.

@@ -17,8 +17,9 @@ pub use body::{MAX_BODY, ResponseBody, unpack};
 pub use client::{Client, ClientSettings};
 pub use error::{ClientError, Error, Objection};
 pub use error_response::ErrorResponse;
-pub use page::{MAX_OBJECTS, Page, RawObject};
+pub use page::{Page, RawObject};
 pub use requests::{Instance, Lookup};
+pub use split::MAX_OBJECTS;
 pub use tally::Tally;
 
 /// The largest body of an answer that is not a list, in bytes.

@@ -9,11 +9,7 @@ use super::{
     ResponseBody,
     split::{DocumentHead, DocumentList, split_array, with_head},
 };
-use crate::resource::{self, Digest, DigestKey, MAX_ID, MAX_PAGE};
-
-/// Objects per answer, for servers that ignore the limit: a body of the smallest ones has room for
-/// ten million.
-pub const MAX_OBJECTS: usize = 20 * MAX_PAGE as usize;
+use crate::resource::{self, Digest, DigestKey, MAX_ID};
 
 /// The objects of one answer.
 #[derive(Debug)]
@@ -46,7 +42,7 @@ impl Page {
     /// send it (observed).
     ///
     /// # Errors
-    /// The body is neither, or has more than [`MAX_OBJECTS`]. Returns it with the reason, which
+    /// The body is neither, or has more than [`super::MAX_OBJECTS`]. Returns it with the reason, which
     /// quotes nothing of it.
     pub fn parse(body: ResponseBody, key: &DigestKey) -> Result<Self, (Vec<u8>, String)> {
         #[derive(Deserialize)]

@@ -8,27 +8,13 @@ use std::{
 use backon::{ExponentialBuilder, Retryable};
 use tracing::{debug, warn};
 
-use super::Error;
+use super::error::{Error, Retry};
 
 /// How long a rate-limited request waits in all before it counts as failed.
 const RATE_LIMITED: Duration = Duration::from_secs(120);
 
 /// How often an answer that cannot be read is asked for again.
 const GARBAGE_TRIES: u32 = 2;
-
-/// When a failed request may be sent again, and the least time until then.
-#[derive(Debug, PartialEq, Eq)]
-pub(super) enum Retry {
-    /// Not at all: 401, 403, 404, 422 and the like.
-    No,
-    /// A few times with backoff: damage on the way is gone then, but a faulty answer stays the
-    /// same.
-    Briefly,
-    /// With backoff, as long as an outage may last.
-    Soon(Duration),
-    /// After the time that the server asks for. This is not an outage.
-    WhenTold(Duration),
-}
 
 /// Sends a request until it succeeds, as long as its error allows. `outage` is how long to try
 /// while Clerk is away.

@@ -8,8 +8,11 @@ use serde::{
 };
 use serde_json::value::RawValue;
 
-use super::page::MAX_OBJECTS;
 use crate::resource::MAX_PAGE;
+
+/// Objects per answer, for servers that ignore the limit: a body of the smallest ones has room for
+/// ten million.
+pub const MAX_OBJECTS: usize = 20 * MAX_PAGE as usize;
 
 /// The values that are read of each document. If a key occurs twice, the last value counts, as in
 /// `jsonb`.

@@ -4,7 +4,7 @@ use std::borrow::Cow;
 
 use serde_json::value::RawValue;
 
-use super::{DocumentKeys, FieldValue, decode::string, keys::keys};
+use super::{definition::DocumentKeys, json::string, keys::keys, value::FieldValue};
 
 /// Returns the values of the derived columns, in their order.
 pub(super) fn derive(document: &DocumentKeys<'_, '_>) -> Vec<FieldValue<'static>> {

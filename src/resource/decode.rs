@@ -5,10 +5,13 @@ use std::borrow::Cow;
 use serde_json::{error::Category, value::RawValue};
 
 use super::{
-    FieldKind, FieldValue, ID, Record, Resource,
+    definition::{DocumentKeys, FieldKind, ID, Resource},
+    json::string,
     keys::keys,
     number::{self, Origin},
+    record::Record,
     storable::ExponentRoom,
+    value::FieldValue,
 };
 
 /// The largest document that is stored, in bytes. Clerk limits a user's metadata to 8 kB a kind, so
@@ -128,10 +131,7 @@ fn read<'a>(
         derived: Vec::new(),
         storable: (!is_storable).then(|| rewritten(&pairs, &replaced)),
     };
-    record.derived = (resource.derived.values)(&DocumentKeys {
-        record: &record,
-        pairs: &pairs,
-    });
+    record.derived = (resource.derived.values)(&DocumentKeys::new(resource, &record.values, &pairs));
     Ok(record)
 }
 
@@ -155,34 +155,6 @@ fn created_at(value: Option<&FieldValue<'_>>) -> Result<i64, Rejection> {
         }
         Some(FieldValue::Unexpected(found)) => Err(wrong_kind("created_at", "a time", found)),
         _ => Err(Rejection::new("created_at is missing")),
-    }
-}
-
-/// What derived columns are computed from: the record, and its document's keys as received.
-pub struct DocumentKeys<'r, 'a> {
-    record: &'r Record<'a>,
-    pairs: &'r [(Cow<'a, str>, &'a RawValue)],
-}
-
-impl<'r> DocumentKeys<'r, '_> {
-    /// Returns the text of a field.
-    pub(super) fn text(&self, field: &str) -> Option<&'r str> {
-        match self.record.get(field)? {
-            FieldValue::Text(text) => Some(text),
-            _ => None,
-        }
-    }
-
-    /// Returns the JSON text of a field as received, also if it cannot be stored like that.
-    pub(super) fn json(&self, field: &str) -> Option<&'r str> {
-        match self.record.get(field)? {
-            FieldValue::Json(json) => Some(json),
-            FieldValue::Unexpected(_) => {
-                let last = self.pairs.iter().rev().find(|(key, _)| key == field)?;
-                Some(last.1.get())
-            }
-            _ => None,
-        }
     }
 }
 
@@ -245,16 +217,6 @@ fn rewritten(pairs: &[(Cow<'_, str>, &RawValue)], replaced: &[(usize, String)]) 
         })
         .collect();
     format!("{{{}}}", pairs.join(","))
-}
-
-/// Returns the content of a JSON string that Postgres can hold, borrowed if nothing is escaped.
-pub(super) fn string(text: &str) -> Option<Cow<'_, str>> {
-    let inner = text.strip_prefix('"')?.strip_suffix('"')?;
-    if !inner.contains('\\') {
-        return Some(Cow::Borrowed(inner));
-    }
-    let content: String = serde_json::from_str(text).ok()?;
-    (!content.contains('\0')).then_some(Cow::Owned(content))
 }
 
 fn wrong_kind(field: &str, expected: &str, found: &str) -> Rejection {

@@ -1,6 +1,8 @@
 //! Equality of JSON by meaning, as in Postgres' `jsonb`: the order of keys, white space and the
 //! spelling of numbers and strings mean nothing; a digit beyond the precision of a double does.
 
+use std::borrow::Cow;
+
 use serde_json::{Number, Value};
 
 /// Whether two JSON texts mean the same. A text that this parser refuses equals only itself, byte
@@ -103,6 +105,16 @@ impl Decimal {
         };
         whole.try_into().ok()
     }
+}
+
+/// Returns the content of a JSON string that Postgres can hold, borrowed if nothing is escaped.
+pub(super) fn string(text: &str) -> Option<Cow<'_, str>> {
+    let inner = text.strip_prefix('"')?.strip_suffix('"')?;
+    if !inner.contains('\\') {
+        return Some(Cow::Borrowed(inner));
+    }
+    let content: String = serde_json::from_str(text).ok()?;
+    (!content.contains('\0')).then_some(Cow::Owned(content))
 }
 
 #[cfg(test)]

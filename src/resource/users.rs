@@ -1,6 +1,9 @@
 //! Users.
 
-use super::{Confirm, Derived, DerivedColumn, Field, FieldKind, List, MAX_PAGE, Moves, Resource, contact};
+use super::{
+    contact,
+    definition::{Confirm, Derived, DerivedColumn, Field, FieldKind, List, MAX_PAGE, Moves, Resource},
+};
 
 /// Clerk's users.
 pub static USERS: Resource = Resource {

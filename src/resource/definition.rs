@@ -1,0 +1,197 @@
+//! What a kind of Clerk object is, as data.
+
+use std::borrow::Cow;
+
+use serde_json::value::RawValue;
+
+use super::value::FieldValue;
+
+/// A kind of Clerk object that is mirrored.
+#[derive(Debug)]
+pub struct Resource {
+    /// Its name in the plural, for example `users`.
+    pub name: &'static str,
+    /// What its events are called, for example `user` in `user.created`. Source: documented.
+    pub event: &'static str,
+    /// Its table, with the schema.
+    pub table: &'static str,
+    /// The SQL function that puts a document together from a row, with the schema.
+    pub document: &'static str,
+    /// The keys of its documents, each with a column of the same name. The first one is `id`.
+    pub fields: &'static [Field],
+    /// Columns that Clerk does not send but everybody asks for.
+    pub derived: Derived,
+    /// What Clerk's endpoint can list.
+    pub list: List,
+    /// How Clerk confirms that an object does not exist.
+    pub confirm: Confirm,
+}
+
+/// Objects per page, at most, in all of Clerk's lists. Source: documented.
+pub const MAX_PAGE: u32 = 500;
+
+/// Ids per request by id. Source: documented.
+pub const MAX_IDS: usize = 100;
+
+/// Position of `id` in the fields of every resource.
+pub const ID: usize = 0;
+
+/// A key of a document and the column of the same name.
+#[derive(Debug)]
+pub struct Field {
+    /// Key and column name.
+    pub name: &'static str,
+    /// How it is stored.
+    pub kind: FieldKind,
+    /// Whether its value moves although nobody changes the object.
+    pub moves: Moves,
+}
+
+/// How a field is stored.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum FieldKind {
+    /// `text`
+    Text,
+    /// `boolean`
+    Bool,
+    /// `bigint`
+    Int,
+    /// `timestamptz`; Clerk sends Unix milliseconds.
+    Time,
+    /// `jsonb`: metadata objects and lists, kept as they come.
+    Json,
+}
+
+/// Whether a value moves although nobody changes the object. Such a difference is stored, but it is
+/// not a change.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Moves {
+    /// Never: each difference is a change.
+    No,
+    /// It moves.
+    ByItself,
+    /// It counts down the seconds to a moment. A smaller number means the same moment, and is not
+    /// stored: otherwise each sync would write it.
+    CountsDown,
+}
+
+/// Columns that Clerk does not send but everybody asks for.
+///
+/// One function returns the values of all of them, because some come from the same part of a
+/// document, which is parsed once.
+#[derive(Debug)]
+pub struct Derived {
+    /// The columns.
+    pub columns: &'static [DerivedColumn],
+    /// Returns the value of each column, in the order of [`Self::columns`].
+    pub values: fn(&DocumentKeys<'_, '_>) -> Vec<FieldValue<'static>>,
+}
+
+/// A column that is derived from a document.
+#[derive(Debug)]
+pub struct DerivedColumn {
+    /// Column name.
+    pub name: &'static str,
+    /// How it is stored.
+    pub kind: FieldKind,
+}
+
+/// What Clerk's endpoint can list.
+#[derive(Debug)]
+pub struct List {
+    /// Path of the list, below `/v1/`.
+    pub path: &'static str,
+    /// Parameter that continues the list behind an id; `None` if pages are read by offset.
+    pub cursor: Option<&'static str>,
+    /// Path of the endpoint that counts, below `/v1/`; `None` if there is none.
+    pub count: Option<&'static str>,
+    /// `order_by` that lists the last change first; `None` if there is no such order.
+    pub by_update: Option<&'static str>,
+    /// Parameter that filters by id. It is repeated for each id.
+    pub ids: &'static str,
+    /// Objects per page.
+    pub max_page: u32,
+}
+
+/// How Clerk confirms that an object does not exist.
+#[derive(Debug, Clone, Copy)]
+pub enum Confirm {
+    /// `GET /v1/{path}/{id}` answers 404 with this error code.
+    ById {
+        /// Path of the object, without the id.
+        path: &'static str,
+        /// Clerk's error code.
+        code: &'static str,
+    },
+}
+
+impl Resource {
+    /// Returns the position of the field called `name`. Documents mostly have the order of the
+    /// fields, so the search begins at `hint`, and its first comparison nearly always succeeds.
+    pub fn position(&self, name: &str, hint: usize) -> Option<usize> {
+        (hint..self.fields.len())
+            .chain(0..hint.min(self.fields.len()))
+            .find(|&at| self.fields[at].name == name)
+    }
+}
+
+impl Field {
+    /// A field that only changes when somebody changes the object.
+    pub const fn new(name: &'static str, kind: FieldKind) -> Self {
+        Self {
+            name,
+            kind,
+            moves: Moves::No,
+        }
+    }
+
+    /// A field that moves by itself.
+    pub const fn moving(name: &'static str, kind: FieldKind, moves: Moves) -> Self {
+        Self { name, kind, moves }
+    }
+}
+
+/// What derived columns are computed from: a record's values, and its document's keys as received.
+pub struct DocumentKeys<'r, 'a> {
+    resource: &'static Resource,
+    values: &'r [FieldValue<'a>],
+    pairs: &'r [(Cow<'a, str>, &'a RawValue)],
+}
+
+impl<'r, 'a> DocumentKeys<'r, 'a> {
+    pub(super) fn new(
+        resource: &'static Resource,
+        values: &'r [FieldValue<'a>],
+        pairs: &'r [(Cow<'a, str>, &'a RawValue)],
+    ) -> Self {
+        Self {
+            resource,
+            values,
+            pairs,
+        }
+    }
+
+    fn get(&self, field: &str) -> Option<&'r FieldValue<'a>> {
+        self.resource.position(field, ID).map(|at| &self.values[at])
+    }
+
+    /// Returns the text of a field.
+    pub(super) fn text(&self, field: &str) -> Option<&'r str> {
+        match self.get(field)? {
+            FieldValue::Text(text) => Some(text),
+            _ => None,
+        }
+    }
+
+    /// Returns the JSON text of a field as received, also if it cannot be stored like that.
+    pub(super) fn json(&self, field: &str) -> Option<&'r str> {
+        match self.get(field)? {
+            FieldValue::Json(json) => Some(json),
+            FieldValue::Unexpected(_) => {
+                let last = self.pairs.iter().rev().find(|(key, _)| key == field)?;
+                Some(last.1.get())
+            }
+            _ => None,
+        }
+    }
+}
