@@ -1,5 +1,9 @@
 -- Bookkeeping by resource: the kind of Clerk's objects that a row is about. Until now all rows are
 -- about users. The old names stay as views, for reading.
+
+-- A sync locks this table first, too.
+LOCK TABLE clerk.sync_state IN ACCESS EXCLUSIVE MODE;
+
 ALTER TABLE clerk.user_events RENAME TO events;
 ALTER TABLE clerk.events RENAME COLUMN user_id TO object_id;
 ALTER TABLE clerk.events ADD COLUMN resource text NOT NULL DEFAULT 'users';
@@ -38,12 +42,16 @@ ALTER TABLE clerk.missing
     ADD COLUMN hold text NOT NULL DEFAULT 'none';
 UPDATE clerk.missing SET
     state = CASE WHEN absent THEN 'absent'::text ELSE 'missing'::text END,
-    hold = CASE WHEN approved_at IS NOT NULL THEN 'approved'::text WHEN held_at IS NOT NULL THEN 'held'::text ELSE 'none'::text END;
+    hold = CASE WHEN approved_at IS NOT NULL THEN 'approved'::text WHEN held_at IS NOT NULL THEN 'held'::text ELSE 'none'::text END,
+    held_at = coalesce(held_at, approved_at);
 ALTER TABLE clerk.missing
     ALTER COLUMN resource DROP DEFAULT,
     DROP COLUMN absent,
     ADD CONSTRAINT missing_state_check CHECK (state = 'missing'::text OR state = 'absent'::text),
-    ADD CONSTRAINT missing_hold_check CHECK (hold = 'none'::text OR hold = 'held'::text OR hold = 'approved'::text);
+    ADD CONSTRAINT missing_hold_check CHECK (hold = 'none'::text OR hold = 'held'::text OR hold = 'approved'::text),
+    -- The times belong to the states, so that nobody holds or approves a deletion by a time alone.
+    ADD CONSTRAINT missing_held_at_check CHECK ((held_at IS NULL) = (hold = 'none'::text)),
+    ADD CONSTRAINT missing_approved_at_check CHECK ((approved_at IS NULL) = (hold <> 'approved'::text));
 ALTER TABLE clerk.missing DROP CONSTRAINT missing_users_pkey;
 ALTER TABLE clerk.missing ADD PRIMARY KEY (resource, object_id);
 

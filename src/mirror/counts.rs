@@ -10,8 +10,7 @@ use diesel_async::{AsyncConnection, RunQueryDsl};
 
 use super::{
     Lease, MirrorError, Runs,
-    convert::timestamp,
-    convert::{signed, unsigned},
+    convert::{signed, timestamp, unsigned},
     difference::difference,
     pool::ConnectionPool,
     session::Session,
@@ -38,6 +37,11 @@ struct UserCount {
 /// Counts the rows, stores the number of those that are not marked as deleted, and returns the
 /// number of the others.
 pub(super) async fn recount(conn: &mut Session, resource: &Resource) -> QueryResult<i64> {
+    // A batch that is being committed counts itself first.
+    sql_query("SELECT FROM clerk.resource_state WHERE resource = $1 FOR UPDATE")
+        .bind::<Text, _>(resource.name)
+        .execute(conn)
+        .await?;
     let UserCount { number } = sql_query(
         "WITH counted AS (
              SELECT pg_catalog.count(*) AS rows, pg_catalog.count(*) FILTER (WHERE deleted_at IS NULL) AS live FROM clerk.users)

@@ -166,7 +166,7 @@ async fn record(
     run: &Run,
     gone: &[(String, Option<String>)],
     done_ids: &[&str],
-) -> Result<(), MirrorError> {
+) -> Result<(), WriteFailure> {
     diesel::delete(
         rejected_objects::table
             .filter(rejected_objects::resource.eq(run.resource.name))
@@ -185,8 +185,9 @@ async fn record(
         .await?;
     forget_missing(conn, run.resource, done_ids).await?;
     let rows = gone.len() as u64;
-    progress::count_deletions(conn, run, rows, unsigned(approved), 0).await?;
-    progress::advance(conn, run.resource, -signed(rows), None, None).await
+    // The order in which a batch locks these rows.
+    progress::advance(conn, run.resource, -signed(rows), None, None).await?;
+    Ok(progress::count_deletions(conn, run, rows, unsigned(approved), 0).await?)
 }
 
 /// Returns the entry of a row that cannot be deleted.

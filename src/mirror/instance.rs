@@ -80,13 +80,13 @@ impl PinnedInstance {
                  SELECT $1, id, 0::bigint, 'absent', 'held', pg_catalog.now() - interval '10 seconds'
                  FROM clerk.users WHERE deleted_at IS NULL
                  ON CONFLICT (resource, object_id) DO UPDATE
-                 SET state = 'absent', hold = 'held', held_at = coalesce(m.held_at, excluded.held_at)",
+                 SET state = 'absent', hold = 'held', held_at = coalesce(m.held_at, excluded.held_at), approved_at = NULL",
             )
             .bind::<Text, _>(self.0.resource.name)
             .execute(conn)
             .await?;
             diesel::sql_query(
-                "UPDATE clerk.missing SET hold = 'held', approved_at = NULL WHERE hold = 'approved' OR approved_at IS NOT NULL",
+                "UPDATE clerk.missing SET hold = 'held', approved_at = NULL WHERE hold = 'approved'",
             )
             .execute(conn)
             .await?;

@@ -273,7 +273,7 @@ impl Missing {
         .await
     }
 
-    /// Holds these absent ids.
+    /// Holds those of these absent ids that are not held or approved.
     pub async fn hold_these(&self, lease: &Lease, ids: &[String]) -> Result<(), MirrorError> {
         let mut conn = self.0.connection().await?;
         conn.transaction(async |conn| {
@@ -281,7 +281,8 @@ impl Missing {
             diesel::update(
                 missing_objects::table
                     .filter(missing_objects::resource.eq(self.0.resource.name))
-                    .filter(missing_objects::object_id.eq_any(ids)),
+                    .filter(missing_objects::object_id.eq_any(ids))
+                    .filter(missing_objects::hold.eq(NO_HOLD)),
             )
             .set((
                 missing_objects::hold.eq(HELD),

@@ -9,7 +9,10 @@ use diesel::{
 use diesel_async::RunQueryDsl;
 
 use super::{
-    Batch, Committed, MirrorError, Run, checkpoint::Mark, convert::signed, convert::timestamp, session::Session,
+    Batch, Committed, MirrorError, Run,
+    checkpoint::Mark,
+    convert::{signed, timestamp},
+    session::Session,
     tables::sync_runs,
 };
 use crate::resource::Resource;

@@ -11,8 +11,7 @@ use diesel_async::{AsyncConnection, RunQueryDsl};
 
 use super::{
     Lease, MirrorError, Rejected, Run, SyncKind,
-    convert::timestamp,
-    convert::unsigned,
+    convert::{timestamp, unsigned},
     encoding,
     missing::APPROVED,
     pool::ConnectionPool,
@@ -153,17 +152,22 @@ impl RejectedUsers {
             transaction::begin(conn, lease).await?;
             sql_query(
                 "DELETE FROM clerk.rejected r
-                 WHERE r.resource = $2 AND r.object_id = ANY($1) AND r.first_seen_at < pg_catalog.now() - interval '10 seconds'
+                 WHERE r.resource = $2 AND r.object_id = ANY($1)
+                   AND r.first_seen_at < pg_catalog.now() - interval '10 seconds'
                    AND NOT EXISTS (SELECT FROM clerk.users u WHERE u.id = r.object_id)",
             )
             .bind::<Array<Text>, _>(ids)
             .bind::<Text, _>(self.0.resource.name)
             .execute(conn)
             .await?;
-            diesel::update(rejected_objects::table.filter(rejected_objects::resource.eq(self.0.resource.name)).filter(rejected_objects::object_id.eq_any(ids)))
-                .set(rejected_objects::last_seen_at.eq(diesel::dsl::now))
-                .execute(conn)
-                .await?;
+            diesel::update(
+                rejected_objects::table
+                    .filter(rejected_objects::resource.eq(self.0.resource.name))
+                    .filter(rejected_objects::object_id.eq_any(ids)),
+            )
+            .set(rejected_objects::last_seen_at.eq(diesel::dsl::now))
+            .execute(conn)
+            .await?;
             Ok(())
         })
         .await

@@ -1,7 +1,7 @@
 //! The SQLSTATEs that decide what happens next.
 //!
 //! Codes decide, not messages: these are in the server's language, and may contain the
-//! application's data. They are strings, because `clerk.rejected_users` stores them.
+//! application's data. They are strings, because `clerk.rejected` stores them.
 
 /// The row or table is locked, and `lock_timeout` has passed.
 pub(super) const LOCK_NOT_AVAILABLE: &str = "55P03";

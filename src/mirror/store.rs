@@ -88,9 +88,9 @@ pub(super) async fn store_batch<'w>(
 /// hardly finish.
 const MOST_TIME: &str = "SET LOCAL statement_timeout = '5s'";
 
-/// Stores the users of a batch behind savepoints, with `events` each set together
-/// with the events of that resource.
-/// Users that Postgres refuses and users that the application has locked are rejected.
+/// Stores the users of a batch behind savepoints, with `events` each set together with the events
+/// of that resource. Users that Postgres refuses and users that the application has locked are
+/// rejected.
 pub(super) async fn store_isolated<'w>(
     conn: &mut Session,
     batch: &'w Batch<'_>,

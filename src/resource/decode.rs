@@ -29,7 +29,7 @@ pub const MAX_KEYS: usize = 1_000;
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("{reason}")]
 pub struct Rejection {
-    /// The reason, for `clerk.rejected_users`.
+    /// The reason, for `clerk.rejected`.
     pub reason: String,
 }
 

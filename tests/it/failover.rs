@@ -111,7 +111,8 @@ async fn a_restart_while_a_batch_is_written_loses_nothing() {
         lock.batch_execute("BEGIN; LOCK clerk.sync_runs IN SHARE MODE")
             .await
             .unwrap();
-        let waiting = "SELECT count(*) FROM pg_stat_activity WHERE wait_event_type = 'Lock' AND query LIKE 'UPDATE clerk.sync_runs%'";
+        let waiting =
+            "SELECT count(*) FROM pg_stat_activity WHERE wait_event_type = 'Lock' AND query LIKE 'UPDATE%sync_runs%'";
         eventually("a batch waits", async || fixture.db.number(waiting).await > 0).await;
         server.stop(signal);
         server.restart().await;
