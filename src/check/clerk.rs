@@ -247,8 +247,8 @@ mod tests {
     #[test]
     fn whole_seconds_count_from_their_middle() {
         let at = |text: &str| text.parse::<DateTime<Utc>>().unwrap();
-        let told = at("2026-01-01T00:00:10Z").timestamp_millis();
-        let found = ahead(told, at("2026-01-01T00:00:05Z"), at("2026-01-01T00:00:06Z")).unwrap();
+        let date = at("2026-01-01T00:00:10Z").timestamp_millis();
+        let found = ahead(date, at("2026-01-01T00:00:05Z"), at("2026-01-01T00:00:06Z")).unwrap();
         assert_eq!(found, TimeDelta::seconds(5));
     }
 }

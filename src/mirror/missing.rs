@@ -16,12 +16,24 @@ use super::{
 };
 use crate::{reconcile::guard::Checksum, resource::Resource};
 
-// Values of the columns `state` and `hold`, besides those in SQL below.
+// Values of the columns `state` and `hold`, as far as queries below need them.
 const MISSING: &str = "missing";
 const ABSENT: &str = "absent";
 const NO_HOLD: &str = "none";
 const HELD: &str = "held";
 pub(super) const APPROVED: &str = "approved";
+
+#[derive(QueryableByName)]
+struct IdRow {
+    #[diesel(sql_type = Text)]
+    object_id: String,
+}
+
+#[derive(QueryableByName)]
+struct IdCount {
+    #[diesel(sql_type = BigInt)]
+    count: i64,
+}
 
 /// Lists missing users. A full sync asks again for all users that it missed. Other syncs leave out
 /// users that are known to be gone: those that are held, and those whose rows the application kept.
@@ -173,11 +185,6 @@ impl Missing {
 
     /// Returns those of these ids whose deletion has been held for less than ten seconds.
     pub async fn held_lately_among(&self, ids: &[&str]) -> Result<Vec<String>, MirrorError> {
-        #[derive(QueryableByName)]
-        struct IdRow {
-            #[diesel(sql_type = Text)]
-            object_id: String,
-        }
         let rows: Vec<IdRow> = sql_query(format!(
             "SELECT object_id FROM clerk.missing WHERE resource = $2 AND object_id = ANY($1) AND {HELD_LATELY}"
         ))
@@ -224,12 +231,7 @@ impl Missing {
     /// that the application's constraints kept before are known to be gone, and must not hold up
     /// others.
     pub async fn count_absent(&self) -> Result<u64, MirrorError> {
-        #[derive(QueryableByName)]
-        struct Count {
-            #[diesel(sql_type = BigInt)]
-            count: i64,
-        }
-        let Count { count } = sql_query(format!(
+        let IdCount { count } = sql_query(format!(
             "SELECT pg_catalog.count(*) AS count FROM clerk.missing m WHERE m.resource = $1 AND {JUDGED}"
         ))
         .bind::<Text, _>(self.0.resource.name)
@@ -240,12 +242,7 @@ impl Missing {
 
     /// Returns how many rows were deleted within the last hour without a person's approval.
     pub async fn deleted_lately(&self) -> Result<u64, MirrorError> {
-        #[derive(QueryableByName)]
-        struct Count {
-            #[diesel(sql_type = BigInt)]
-            count: i64,
-        }
-        let Count { count } = sql_query(
+        let IdCount { count } = sql_query(
             "SELECT coalesce(pg_catalog.sum(objects), 0::numeric)::bigint AS count FROM clerk.recent_deletions
              WHERE resource = $1 AND deleted_at > pg_catalog.now() - interval '1 hour'",
         )
@@ -401,11 +398,6 @@ const JUDGED: &str = "m.state = 'absent' AND m.hold <> 'approved' AND NOT EXISTS
 /// Returns the checksum of the held deletions. Reads the ids in chunks, so that memory stays small
 /// even if every deletion is held.
 async fn checksum(conn: &mut Session, resource: &Resource) -> QueryResult<Option<String>> {
-    #[derive(QueryableByName)]
-    struct IdRow {
-        #[diesel(sql_type = Text)]
-        object_id: String,
-    }
     let mut checksum = Checksum::default();
     let mut after = String::new();
     loop {

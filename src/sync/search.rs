@@ -309,7 +309,7 @@ impl Syncer {
         Ok(half.map_err(|error| Failure::new(Cause::Other, error.to_string()))??)
     }
 
-    /// Asks the question that tells most about a bucket whose counts differ.
+    /// Sends the request that narrows a bucket most whose counts differ.
     async fn ask_about(&self, open: &OpenBucket) -> Result<BucketAnswer, Failure> {
         let bucket = &open.bucket;
         let clerk = self.clerk.patient();
