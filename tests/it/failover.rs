@@ -17,15 +17,18 @@ use crate::support::{
 };
 
 const USERS: usize = 1000;
+
+/// The latency of Clerk, if a full sync need not take long.
+const BRIEF: Duration = Duration::from_millis(20);
 const AWAY: &str = "waiting until it can be reached";
 const BACK: &str = "back to normal";
 const NO_WRITES: &str = "this Postgres server takes no writes";
 
-/// Returns users whose full sync takes some time.
-async fn fixture(url: String) -> Fixture {
+/// Returns users whose full sync takes 40 times the latency of Clerk.
+async fn fixture(url: String, latency: Duration) -> Fixture {
     let options = Options {
         users: USERS,
-        latency: Duration::from_millis(20),
+        latency,
         secret_key: "sk_live_test".to_owned(),
         ..Options::default()
     };
@@ -76,7 +79,7 @@ async fn assert_clean_stop(daemon: Process) {
 
 async fn restarted_between_pages(signal: Signal) {
     let mut server = Postgres::start().await;
-    let mut fixture = fixture(server.admin()).await;
+    let mut fixture = fixture(server.admin(), BRIEF).await;
     let daemon = fixture.start_daemon(&[NEVER]);
     for _ in 0..3 {
         fixture.walks_on().await;
@@ -103,7 +106,7 @@ async fn a_sync_survives_a_crash_of_the_server() {
 async fn a_restart_while_a_batch_is_written_loses_nothing() {
     for signal in [Signal::INT, Signal::QUIT] {
         let mut server = Postgres::start().await;
-        let mut fixture = fixture(server.admin()).await;
+        let mut fixture = fixture(server.admin(), BRIEF).await;
         let daemon = fixture.start_daemon(&[NEVER]);
         fixture.walks_on().await;
         // A batch has written its users before it updates the row of its sync.
@@ -138,7 +141,8 @@ impl Pair {
             "postgres://postgres@127.0.0.1:{},127.0.0.1:{}/postgres?target_session_attrs=read-write",
             primary.port, standby.port
         );
-        let fixture = fixture(url).await;
+        // Long enough to follow and promote the standby meanwhile.
+        let fixture = fixture(url, 5 * BRIEF).await;
         Self {
             fixture,
             primary,
@@ -256,7 +260,7 @@ async fn changes_that_a_standby_did_not_receive_are_mirrored_again() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_read_only_server_is_waited_for() {
     let server = Postgres::start().await;
-    let fixture = fixture(server.admin()).await;
+    let fixture = fixture(server.admin(), BRIEF).await;
     let daemon = fixture.start_incremental(&[]).await;
     server.set("default_transaction_read_only = on").await;
     let id = fixture.sim.create_random();
