@@ -1,4 +1,4 @@
--- A reader of clerk.user_events in plain SQL; docs/events.md explains it. It keeps app.accounts in step with the users, and leaves jobs for
+-- A reader of clerk.user_events in plain SQL; docs/events.md explains it. It keeps app.accounts in sync with the users, and leaves jobs for
 -- others to do. Each run reads one batch:
 --
 --   psql "$DATABASE_URL" --no-psqlrc --quiet -v ON_ERROR_STOP=1 -f reader.sql

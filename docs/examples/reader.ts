@@ -68,7 +68,7 @@ async function addJob(kind: string, row: Row, tx: pg.ClientBase): Promise<void> 
   await tx.query("INSERT INTO app.jobs (kind, user_id, event_id) VALUES ($1, $2, $3)", [kind, row.user_id, row.id]);
 }
 
-/** Your part at the first start and after a long absence: bring your tables in step with the users as they are now. */
+/** Your part at the first start and after a long absence: bring your tables in sync with the users as they are now. */
 async function reconcile(tx: pg.ClientBase): Promise<void> {
   await tx.query(`
     INSERT INTO app.accounts AS a (user_id, email) SELECT id, primary_email FROM clerk.users WHERE deleted_at IS NULL
