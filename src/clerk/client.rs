@@ -125,7 +125,7 @@ impl Client {
     }
 
     /// Returns the same client for requests that notifications ask for: they get a quarter of the
-    /// budget, as everybody who may connect to the database can send notifications.
+    /// budget, because every role that may connect to the database can send notifications.
     #[must_use]
     pub fn for_notifications(&self) -> Self {
         Self {

@@ -47,7 +47,7 @@ pub enum WalkStep {
     Again,
     /// The list has no order. It is read again from its beginning, and shows objects again.
     Anew,
-    /// The server has sent more answers than any honest list needs: its list has no end.
+    /// The server has sent more answers than any finite list needs: its list has no end.
     Endless,
     /// The range has no more objects. Judge the rest of its rows in the mirror against `carried`.
     End(AcceptedPage),

@@ -112,7 +112,7 @@ impl AnswerLimits {
         }
     }
 
-    /// Whether a walk that has met `seen` objects has taken more answers than any honest list
+    /// Whether a walk that has met `seen` objects has taken more answers than any finite list
     /// needs.
     pub(super) fn are_exceeded(&self, seen: u64) -> bool {
         let counted = self.counted.unwrap_or(UNCOUNTED);

@@ -16,7 +16,7 @@ pub async fn do_everything(fixture: &Fixture, url: &str, environment: &[(&str, &
     let db = &fixture.db;
 
     once().await.assert(Exit::Ok, changed().created(60));
-    // One user whom the application refuses, and old events.
+    // A user that the application refuses, and old events.
     db.execute("ALTER TABLE clerk.users ADD CHECK (first_name <> 'Unwanted')")
         .await;
     db.execute(
