@@ -1,4 +1,4 @@
-//! Applies a batch: users, rejections, missing users, progress and counts, in one transaction that
+//! Applies a batch: records, rejections, missing objects, progress and counts, in one transaction that
 //! begins by checking the lease.
 
 use diesel_async::AsyncConnection;
@@ -13,15 +13,21 @@ use super::{
     sqlstate::BLOCKED,
     store::{self, StoreOutcome},
     transaction,
+    upsert::UpsertStatements,
     write_failure::WriteFailure,
 };
 
 /// Applies a batch completely or not at all.
 ///
 /// A row that Postgres refuses, that takes too long or that the application has locked costs only
-/// its own user: the batch is applied again with savepoints.
-pub(super) async fn apply(conn: &mut Session, run: &Run, batch: &Batch<'_>) -> Result<Committed, MirrorError> {
-    let fault = match attempt(conn, run, batch, Savepoints::None).await {
+/// its own object: the batch is applied again with savepoints.
+pub(super) async fn apply(
+    conn: &mut Session,
+    run: &Run,
+    statements: &UpsertStatements,
+    batch: &Batch<'_>,
+) -> Result<Committed, MirrorError> {
+    let fault = match attempt(conn, run, statements, batch, Savepoints::None).await {
         Err(WriteFailure::OneRow(fault) | WriteFailure::TooLong(fault)) => fault,
         result => return result.map_err(WriteFailure::into_error),
     };
@@ -32,11 +38,11 @@ pub(super) async fn apply(conn: &mut Session, run: &Run, batch: &Batch<'_>) -> R
     } else {
         warn!(%error, "a user cannot be stored; searching for it");
     }
-    let result = match attempt(conn, run, batch, Savepoints::Users).await {
+    let result = match attempt(conn, run, statements, batch, Savepoints::Records).await {
         // A trigger or an index of the application on the events may refuse one of them, or wait
         // for a lock.
         Err(WriteFailure::OneRow(_) | WriteFailure::TooLong(_)) if run.emits_events => {
-            attempt(conn, run, batch, Savepoints::Events).await
+            attempt(conn, run, statements, batch, Savepoints::Events).await
         }
         result => result,
     };
@@ -47,38 +53,39 @@ pub(super) async fn apply(conn: &mut Session, run: &Run, batch: &Batch<'_>) -> R
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Savepoints {
     None,
-    /// Users. Their events are inserted together, in the order in which the changes happened.
-    Users,
-    /// Users, each with its event.
+    /// Records. Their events are inserted together, in the order in which the changes happened.
+    Records,
+    /// Records, each with its event.
     Events,
 }
 
 async fn attempt(
     conn: &mut Session,
     run: &Run,
+    statements: &UpsertStatements,
     batch: &Batch<'_>,
     savepoints: Savepoints,
 ) -> Result<Committed, WriteFailure> {
     conn.transaction(async |conn| {
         // Events must be inserted in one order. Without them, batches may be written side by side.
-        transaction::begin_for(conn, run.lease(), batch.writes_users(), !run.emits_events).await?;
+        transaction::begin_for(conn, run.lease(), batch.writes_rows(), !run.emits_events).await?;
         let mut outcome = StoreOutcome::default();
-        if batch.writes_users() {
+        if batch.writes_rows() {
             outcome = match savepoints {
                 Savepoints::None => {
                     LockBudget::new().begin(conn).await?;
-                    store::store_batch(conn, batch).await?
+                    store::store_batch(conn, statements, batch).await?
                 }
-                Savepoints::Users | Savepoints::Events => {
-                    let events = (run.emits_events && savepoints == Savepoints::Events).then_some(run.resource);
-                    store::store_isolated(conn, batch, events).await?
+                Savepoints::Records | Savepoints::Events => {
+                    let with_events = run.emits_events && savepoints == Savepoints::Events;
+                    store::store_isolated(conn, statements, batch, with_events).await?
                 }
             };
         }
         if run.emits_events && savepoints != Savepoints::Events {
             outcome.publish(conn, run.resource).await?;
         }
-        if batch.writes_users() {
+        if batch.writes_rows() {
             locks::wait_at_most(conn, USUAL_WAIT).await?;
         }
         let StoreOutcome {
@@ -101,8 +108,8 @@ async fn attempt(
         rejected::reject(conn, run, &done.rejected).await?;
         rejected::unreject(conn, run, &batch.unreject, &done.rejected).await?;
         missing::note_missing(conn, run, &batch.missing).await?;
-        // A user whose `created_at` changed is missed at its old place and met at its new one.
-        let met = batch.update.iter().map(|write| write.user.id.as_ref());
+        // An object whose `created_at` changed is missed at its old place and met at its new one.
+        let met = batch.update.iter().map(|write| write.record.id.as_ref());
         let met: Vec<&str> = met.chain(batch.found.iter().map(String::as_str)).collect();
         missing::release(conn, run.resource, &met).await?;
         progress::advance(

@@ -3,14 +3,14 @@
 use super::{Mark, sqlstate::BLOCKED};
 use crate::resource::{Digest, Record};
 
-/// A user to write.
+/// An object to write.
 #[derive(Debug, Clone)]
 pub struct Write<'a> {
-    /// The decoded user.
-    pub user: &'a Record<'a>,
-    /// Names of the fields that changed; empty for a new user.
+    /// The decoded object.
+    pub record: &'a Record<'a>,
+    /// Names of the fields that changed; empty for a new object.
     pub changed: Vec<String>,
-    /// Whether the row is marked as deleted although its user exists again.
+    /// Whether the row is marked as deleted although its object exists again.
     pub returns: bool,
     /// The digest of the document.
     pub digest: Digest,
@@ -19,24 +19,24 @@ pub struct Write<'a> {
 }
 
 impl Write<'_> {
-    /// Returns the user as rejected with this code.
+    /// Returns the object as rejected with this code.
     pub(super) fn rejected(&self, sqlstate: &str, reason: String) -> Rejected {
         Rejected {
-            user_id: self.user.id.to_string(),
+            object_id: self.record.id.to_string(),
             reason,
             document: Some(Rejected::kept(self.document)),
             digest: Some(self.digest),
-            created_at: Some(self.user.created_at),
+            created_at: Some(self.record.created_at),
             sqlstate: Some(sqlstate.to_owned()),
         }
     }
 }
 
-/// A user that cannot be stored, or a row that cannot be deleted.
+/// An object that cannot be stored, or a row that cannot be deleted.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Rejected {
     /// Clerk's id, or a substitute if the document has none.
-    pub user_id: String,
+    pub object_id: String,
     /// The reason, as text.
     pub reason: String,
     /// The document as received, see [`Self::kept`]; `None` if the row cannot be deleted.
@@ -50,7 +50,7 @@ pub struct Rejected {
 }
 
 impl Rejected {
-    /// Whether other users or locks of the application are in the way, so that the user may be
+    /// Whether other rows or locks of the application are in the way, so that the object may be
     /// stored or deleted once they are gone.
     pub fn is_blocked(&self) -> bool {
         self.sqlstate.as_deref().is_some_and(|code| BLOCKED.contains(&code))
@@ -67,17 +67,17 @@ impl Rejected {
 /// What one transaction does. As a value, it can also be counted and printed.
 #[derive(Debug, Default)]
 pub struct Batch<'a> {
-    /// Users new to the mirror.
+    /// Objects new to the mirror.
     pub create: Vec<Write<'a>>,
-    /// Users that changed.
+    /// Objects that changed.
     pub update: Vec<Write<'a>>,
-    /// Rows to bring up to date although the user did not change.
+    /// Rows to bring up to date although the object did not change.
     pub refresh: Vec<Write<'a>>,
-    /// Users of the page that are in sync.
+    /// Objects of the page that are in sync.
     pub unchanged: u64,
-    /// Users that cannot be stored.
+    /// Objects that cannot be stored.
     pub reject: Vec<Rejected>,
-    /// Ids to remove from the rejected users, unless they are rejected again.
+    /// Ids to remove from the rejected objects, unless they are rejected again.
     pub unreject: Vec<String>,
     /// Ids that the walk did not meet.
     pub missing: Vec<String>,
@@ -85,14 +85,14 @@ pub struct Batch<'a> {
     pub found: Vec<String>,
     /// How far the walk over its partition has come with this batch.
     pub checkpoint: Option<Mark>,
-    /// Every user that was updated at Clerk before this moment, less the overlap, is in the mirror
+    /// Every object that was updated at Clerk before this moment, less the overlap, is in the mirror
     /// with this batch. In Unix milliseconds.
     pub watermark: Option<i64>,
 }
 
 impl Batch<'_> {
-    /// Whether it writes rows of `clerk.users`.
-    pub(super) fn writes_users(&self) -> bool {
+    /// Whether it writes rows of the resource's table.
+    pub(super) fn writes_rows(&self) -> bool {
         !(self.create.is_empty() && self.update.is_empty() && self.refresh.is_empty())
     }
 
@@ -113,12 +113,12 @@ impl Batch<'_> {
 /// What a batch did.
 #[derive(Debug, Default, Clone, PartialEq, Eq)]
 pub struct Committed {
-    /// Users new to the mirror, or back in it after they were marked as deleted.
+    /// Objects new to the mirror, or back in it after they were marked as deleted.
     pub created: u64,
-    /// Users that changed.
+    /// Objects that changed.
     pub updated: u64,
-    /// Rows updated although the user did not change.
+    /// Rows updated although the object did not change.
     pub refreshed: u64,
-    /// All users that could not be stored, also those that Postgres refused.
+    /// All objects that could not be stored, also those that Postgres refused.
     pub rejected: Vec<Rejected>,
 }

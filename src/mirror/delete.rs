@@ -193,7 +193,7 @@ async fn record(
 /// Returns the entry of a row that cannot be deleted.
 fn kept_row(id: &str, sqlstate: &str, reason: String) -> Rejected {
     Rejected {
-        user_id: id.to_owned(),
+        object_id: id.to_owned(),
         reason,
         document: None,
         digest: None,
@@ -222,7 +222,7 @@ async fn list(conn: &mut Session, run: &Run, row: &Rejected) -> Result<(), Mirro
     // A locked row stays in `clerk.missing`, so that an approval lasts until the row can be
     // deleted.
     if row.sqlstate.as_deref() != Some(LOCK_NOT_AVAILABLE) {
-        forget_missing(conn, run.resource, &[&row.user_id]).await?;
+        forget_missing(conn, run.resource, &[&row.object_id]).await?;
     }
     progress::count_deletions(conn, run, 0, 0, 1).await?;
     Ok(())

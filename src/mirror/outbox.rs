@@ -49,7 +49,7 @@ pub(super) async fn stored(
         .iter()
         .map(|(kind, _)| format!("{}.{}", resource.event, kind.name()))
         .collect();
-    let ids: Vec<_> = writes().map(|write| write.user.id.as_ref()).collect();
+    let ids: Vec<_> = writes().map(|write| write.record.id.as_ref()).collect();
     let times: Vec<_> = changes
         .iter()
         .map(|(kind, write)| happened_at(*kind, write).map(timestamp))
@@ -62,7 +62,7 @@ pub(super) async fn stored(
         })
         .collect();
     let documents: Vec<_> = writes()
-        .map(|write| write.user.storable.as_deref().unwrap_or(write.document))
+        .map(|write| write.record.storable.as_deref().unwrap_or(write.document))
         .collect();
     // The oldest first, as webhooks would have sent them.
     sql_query(
@@ -88,7 +88,7 @@ pub(super) async fn stored(
 /// example, does not change `updated_at`.
 fn happened_at(kind: EventKind, write: &Write<'_>) -> Option<i64> {
     let moved = kind == EventKind::Created || write.changed.iter().any(|field| field == "updated_at");
-    match write.user.get("updated_at") {
+    match write.record.get("updated_at") {
         Some(FieldValue::Time(at)) if moved => Some(*at),
         _ => None,
     }

@@ -13,6 +13,7 @@ use super::{
     error::MirrorError,
     session::Session,
     settings::MirrorSettings,
+    upsert::UpsertStatements,
 };
 use crate::resource::Resource;
 
@@ -24,6 +25,8 @@ pub(super) struct ConnectionPool {
     connector: Arc<Connector>,
     /// The kind of objects that the views are about.
     pub(super) resource: &'static Resource,
+    /// What writes these objects.
+    pub(super) upserts: Arc<UpsertStatements>,
 }
 
 impl std::fmt::Debug for ConnectionPool {
@@ -49,6 +52,7 @@ impl ConnectionPool {
             )?,
             connector,
             resource,
+            upserts: Arc::new(UpsertStatements::new(resource)),
         })
     }
 

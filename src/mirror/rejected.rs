@@ -209,7 +209,7 @@ impl RejectedUsers {
 pub(super) async fn reject(conn: &mut Session, run: &Run, rejected: &[Rejected]) -> QueryResult<()> {
     for user in rejected {
         let document = user.document.as_deref().map(|document| encoding::json(conn, document));
-        let object_id = encoding::message(conn, &user.user_id);
+        let object_id = encoding::message(conn, &user.object_id);
         let reason = encoding::message(conn, &user.reason);
         let digest = user.digest.map(|digest| digest.0.to_vec());
         let created_at = user.created_at.map(timestamp);
@@ -250,7 +250,7 @@ pub(super) async fn unreject(
 ) -> QueryResult<()> {
     let unrejected: Vec<&String> = unrejected
         .iter()
-        .filter(|id| !rejected.iter().any(|user| user.user_id == **id))
+        .filter(|id| !rejected.iter().any(|user| user.object_id == **id))
         .collect();
     if !unrejected.is_empty() {
         diesel::delete(

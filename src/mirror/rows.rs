@@ -192,7 +192,7 @@ impl Rows {
     pub async fn apply(&self, run: &Run, batch: &Batch<'_>) -> Result<Committed, MirrorError> {
         let mut conn = self.0.connection().await?;
         // Boxed, so that the futures of callers do not contain its state.
-        Box::pin(apply::apply(&mut conn, run, batch)).await
+        Box::pin(apply::apply(&mut conn, run, &self.0.upserts, batch)).await
     }
 
     /// Deletes users whose deletion Clerk confirmed, or with `mark` marks them as deleted.

@@ -1,8 +1,9 @@
-//! Stores the users of a batch: as sets, or one by one behind savepoints if Postgres refuses one of
+//! Stores the records of a batch: as sets, or one by one behind savepoints if Postgres refuses one of
 //! them or the application holds a lock.
 //!
-//! Values that the application declares unique are released before they are taken: changed users
-//! are written before new ones, and users that block each other are written last, together.
+//! Values that the application declares unique are released before they are taken: changed
+//! objects are written before new ones, and objects that block each other are written last,
+//! together.
 
 use diesel_async::{AsyncConnection, SimpleAsyncConnection};
 
@@ -13,17 +14,17 @@ use super::{
     session::{Fault, Session},
     sqlstate::{LOCK_NOT_AVAILABLE, NO_DATA, is_conflict},
     transaction,
-    upsert::{REFRESH, Stored, UPSERT, upsert},
+    upsert::{Stored, UpsertStatements, WriteKind, upsert},
     write_failure::WriteFailure,
     write_job::{Blocked, WriteJob},
 };
 use crate::resource::Resource;
 
-/// How often users that block each other are tried one after the other before they are written
+/// How often objects that block each other are tried one after the other before they are written
 /// together.
 const ROUNDS: usize = 8;
 
-/// What became of the users of a batch.
+/// What became of the records of a batch.
 #[derive(Default)]
 pub(super) struct StoreOutcome<'w> {
     /// New, or changed.
@@ -34,17 +35,16 @@ pub(super) struct StoreOutcome<'w> {
 }
 
 impl<'w> StoreOutcome<'w> {
-    /// Inserts the events of users that changed.
+    /// Inserts the events of objects that changed.
     pub(super) async fn publish(&self, conn: &mut Session, resource: &Resource) -> diesel::QueryResult<()> {
         let changes: Vec<_> = self.changed.iter().map(change).collect();
         outbox::stored(conn, resource, &changes).await
     }
 
     fn add(&mut self, job: WriteJob<'w>, stored: Stored<'w>) {
-        if job.is_change() {
-            self.changed.push(stored);
-        } else {
-            self.refreshed.push(stored);
+        match job.kind {
+            WriteKind::Change => self.changed.push(stored),
+            WriteKind::Refresh => self.refreshed.push(stored),
         }
     }
 
@@ -62,50 +62,51 @@ fn change<'s>(stored: &'s Stored<'_>) -> (outbox::EventKind, &'s Write<'s>) {
     (kind, stored.write)
 }
 
-/// Returns the users of a batch in the order in which they are written: first those that may
+/// Returns the records of a batch in the order in which they are written: first those that may
 /// release a value.
 fn jobs<'w>(batch: &'w Batch<'_>) -> Vec<WriteJob<'w>> {
-    let changes = batch.update.iter().map(|write| (&*UPSERT, write));
-    let refreshes = batch.refresh.iter().map(|write| (&*REFRESH, write));
-    let creates = batch.create.iter().map(|write| (&*UPSERT, write));
+    let changes = batch.update.iter().map(|write| (WriteKind::Change, write));
+    let refreshes = batch.refresh.iter().map(|write| (WriteKind::Refresh, write));
+    let creates = batch.create.iter().map(|write| (WriteKind::Change, write));
     let all = changes.chain(refreshes).chain(creates);
-    all.map(|(statement, write)| WriteJob { statement, write }).collect()
+    all.map(|(kind, write)| WriteJob { kind, write }).collect()
 }
 
-/// Stores the users of a batch as sets.
+/// Stores the records of a batch as sets.
 pub(super) async fn store_batch<'w>(
     conn: &mut Session,
+    statements: &UpsertStatements,
     batch: &'w Batch<'_>,
 ) -> Result<StoreOutcome<'w>, WriteFailure> {
     let jobs = jobs(batch);
     let mut outcome = StoreOutcome::default();
-    write(conn, &jobs, &mut outcome).await?;
+    write(conn, statements, &jobs, &mut outcome).await?;
     Ok(outcome)
 }
 
-/// How long a set of users may take behind savepoints. A larger set that takes longer is halved. A
-/// single user that takes longer is rejected: an expression or trigger of the application would
+/// How long a set of records may take behind savepoints. A larger set that takes longer is halved.
+/// A single record that takes longer is rejected: an expression or trigger of the application would
 /// hardly finish.
 const MOST_TIME: &str = "SET LOCAL statement_timeout = '5s'";
 
-/// Stores the users of a batch behind savepoints, with `events` each set together with the events
-/// of that resource. Users that Postgres refuses and users that the application has locked are
+/// Stores the records of a batch behind savepoints, with `with_events` each set together with its
+/// events. Records that Postgres refuses, and those whose rows the application has locked, are
 /// rejected.
 pub(super) async fn store_isolated<'w>(
     conn: &mut Session,
+    statements: &UpsertStatements,
     batch: &'w Batch<'_>,
-    events: Option<&'static Resource>,
+    with_events: bool,
 ) -> Result<StoreOutcome<'w>, WriteFailure> {
     let jobs = jobs(batch);
-    let statements = [&*UPSERT, &*REFRESH];
-    for statement in statements {
+    for kind in WriteKind::ALL {
         // A statement that fails without rows fails for another reason: a missing privilege, table
         // or type.
-        conn.transaction(async |conn| upsert(conn, statement, &[]).await)
+        conn.transaction(async |conn| upsert(conn, statements, kind, &[]).await)
             .await
             .map_err(|error: diesel::result::Error| WriteFailure::Whole(error.into()))?;
     }
-    let mut isolated = IsolatedWrites::new(events);
+    let mut isolated = IsolatedWrites::new(statements, with_events);
     conn.batch_execute(MOST_TIME).await?;
     isolated.lock_budget.begin(conn).await?;
     let ids: Vec<&str> = jobs.iter().map(WriteJob::id).collect();
@@ -118,24 +119,21 @@ pub(super) async fn store_isolated<'w>(
     Ok(isolated.outcome)
 }
 
-/// Writes users as sets. Users that a trigger of the application left out are rejected.
+/// Writes records as sets. Those that a trigger of the application left out are rejected.
 async fn write<'w>(
     conn: &mut Session,
+    statements: &UpsertStatements,
     jobs: &[WriteJob<'w>],
     outcome: &mut StoreOutcome<'w>,
 ) -> diesel::QueryResult<()> {
-    for statement in [&*UPSERT, &*REFRESH] {
-        let of_statement: Vec<WriteJob<'w>> = jobs
-            .iter()
-            .copied()
-            .filter(|job| std::ptr::eq(job.statement, statement))
-            .collect();
-        if of_statement.is_empty() {
+    for kind in WriteKind::ALL {
+        let of_kind: Vec<WriteJob<'w>> = jobs.iter().copied().filter(|job| job.kind == kind).collect();
+        if of_kind.is_empty() {
             continue;
         }
-        let writes: Vec<&'w Write<'w>> = of_statement.iter().map(|job| job.write).collect();
-        let mut stored = upsert(conn, statement, &writes).await?.into_iter().peekable();
-        for job in of_statement {
+        let writes: Vec<&'w Write<'w>> = of_kind.iter().map(|job| job.write).collect();
+        let mut stored = upsert(conn, statements, kind, &writes).await?.into_iter().peekable();
+        for job in of_kind {
             match stored.next_if(|stored| std::ptr::eq(stored.write, job.write)) {
                 Some(stored) => outcome.add(job, stored),
                 None => {
@@ -148,25 +146,27 @@ async fn write<'w>(
     Ok(())
 }
 
-/// Users that are written behind savepoints.
-struct IsolatedWrites<'w> {
-    events: Option<&'static Resource>,
+/// Records that are written behind savepoints.
+struct IsolatedWrites<'s, 'w> {
+    statements: &'s UpsertStatements,
+    with_events: bool,
     lock_budget: LockBudget,
     outcome: StoreOutcome<'w>,
     blocked: Vec<Blocked<'w>>,
 }
 
-impl<'w> IsolatedWrites<'w> {
-    fn new(events: Option<&'static Resource>) -> Self {
+impl<'s, 'w> IsolatedWrites<'s, 'w> {
+    fn new(statements: &'s UpsertStatements, with_events: bool) -> Self {
         Self {
-            events,
+            statements,
+            with_events,
             lock_budget: LockBudget::short(),
             outcome: StoreOutcome::default(),
             blocked: Vec::new(),
         }
     }
 
-    /// Writes users, and isolates those that are refused by halving.
+    /// Writes records, and isolates those that are refused by halving.
     async fn write_by_halves(&mut self, conn: &mut Session, jobs: Vec<WriteJob<'w>>) -> Result<(), WriteFailure> {
         let mut pending = vec![jobs];
         while let Some(part) = pending.pop() {
@@ -175,9 +175,9 @@ impl<'w> IsolatedWrites<'w> {
             }
             let written = conn.transaction(async |conn| {
                 let mut outcome = StoreOutcome::default();
-                write(conn, &part, &mut outcome).await?;
-                if let Some(resource) = self.events {
-                    outcome.publish(conn, resource).await?;
+                write(conn, self.statements, &part, &mut outcome).await?;
+                if self.with_events {
+                    outcome.publish(conn, self.statements.resource).await?;
                 }
                 Ok::<_, diesel::result::Error>(outcome)
             });
@@ -211,7 +211,7 @@ impl<'w> IsolatedWrites<'w> {
         Ok(())
     }
 
-    /// Tries blocked users again as long as some of them get stored. The rest may exchange values
+    /// Tries blocked records again as long as some of them get stored. The rest may exchange values
     /// among themselves.
     async fn unblock(&mut self, conn: &mut Session) -> Result<(), WriteFailure> {
         let mut has_stored = self.outcome.stored() > 0;
@@ -220,7 +220,7 @@ impl<'w> IsolatedWrites<'w> {
                 break;
             }
             let stored = self.outcome.stored();
-            // In reverse order: in a chain, the user that is written last has released the value
+            // In reverse order: in a chain, the record that is written last has released the value
             // that the one before it needs.
             let again = std::mem::take(&mut self.blocked);
             let again = again.into_iter().rev().map(|blocked| blocked.job).collect();
@@ -230,18 +230,18 @@ impl<'w> IsolatedWrites<'w> {
         self.exchange(conn).await
     }
 
-    /// Writes blocked users together, after their existing rows have released their values. Users
-    /// that are still refused are rejected, and their rows stay as they were.
+    /// Writes blocked records together, after their existing rows have released their values.
+    /// Records that are still refused are rejected, and their rows stay as they were.
     async fn exchange(&mut self, conn: &mut Session) -> Result<(), WriteFailure> {
         for _ in 0..ROUNDS {
-            // A single user cannot block itself.
+            // A single record cannot block itself.
             if self.blocked.len() < 2 {
                 break;
             }
-            let mut within = IsolatedWrites::new(self.events);
-            let (blocked, isolated) = (&self.blocked, &mut within);
+            let mut within = IsolatedWrites::new(self.statements, self.with_events);
+            let (resource, blocked, isolated) = (self.statements.resource, &self.blocked, &mut within);
             let exchanged = conn.transaction(async |conn| {
-                if !exchange::release_values(conn, blocked).await? {
+                if !exchange::release_values(conn, resource, blocked).await? {
                     return Err(ExchangeFailure::NothingReleased);
                 }
                 isolated
@@ -262,9 +262,9 @@ impl<'w> IsolatedWrites<'w> {
                     return Ok(());
                 }
                 Err(ExchangeFailure::NothingReleased) => break,
-                // Users that are still refused are rejected, and the others are tried without them.
+                // Records that are still refused are rejected, and the others are tried without them.
                 Err(ExchangeFailure::Refused) => {
-                    let refused = |id: &str| within.outcome.rejected.iter().find(|user| user.user_id == id).cloned();
+                    let refused = |id: &str| within.outcome.rejected.iter().find(|row| row.object_id == id).cloned();
                     for blocked in std::mem::take(&mut self.blocked) {
                         let id = blocked.job.id();
                         if let Some(rejected) = refused(id) {
@@ -303,7 +303,7 @@ impl<'w> IsolatedWrites<'w> {
 enum ExchangeFailure {
     /// No row released a value.
     NothingReleased,
-    /// Some users were still refused.
+    /// Some records were still refused.
     Refused,
     Failed(WriteFailure),
 }

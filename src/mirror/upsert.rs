@@ -1,6 +1,6 @@
-//! Writes records into their table as a set. The statement is generated from the resource.
+//! Writes records into their table as a set. The statements are generated from the resource.
 
-use std::{collections::HashMap, sync::LazyLock};
+use std::collections::HashMap;
 
 use chrono::{DateTime, Utc};
 use diesel::{
@@ -12,23 +12,55 @@ use diesel::{
 use diesel_async::RunQueryDsl;
 
 use super::{Write, convert::timestamp, session::Session};
-use crate::resource::{DerivedColumn, Field, FieldKind, FieldValue, Record, Resource, USERS};
+use crate::resource::{DerivedColumn, Field, FieldKind, FieldValue, Record, Resource};
 
-/// Inserts users, or updates existing ones as changed.
-pub(super) static UPSERT: LazyLock<UpsertStatement> =
-    LazyLock::new(|| UpsertStatement::new(&USERS, ", changed_at = pg_catalog.now()"));
+/// The statements that write records of a resource.
+pub(super) struct UpsertStatements {
+    pub(super) resource: &'static Resource,
+    /// Inserts records, or updates existing rows as changed.
+    upsert: UpsertStatement,
+    /// Brings rows up to date without marking them as changed.
+    refresh: UpsertStatement,
+}
 
-/// Brings rows up to date without marking them as changed.
-pub(super) static REFRESH: LazyLock<UpsertStatement> = LazyLock::new(|| UpsertStatement::new(&USERS, ""));
+impl UpsertStatements {
+    /// Generates the statements.
+    pub(super) fn new(resource: &'static Resource) -> Self {
+        Self {
+            resource,
+            upsert: UpsertStatement::new(resource, ", changed_at = pg_catalog.now()"),
+            refresh: UpsertStatement::new(resource, ""),
+        }
+    }
+
+    fn of(&self, kind: WriteKind) -> &UpsertStatement {
+        match kind {
+            WriteKind::Change => &self.upsert,
+            WriteKind::Refresh => &self.refresh,
+        }
+    }
+}
+
+/// What a write means for its row.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum WriteKind {
+    /// The object is new, or changed.
+    Change,
+    /// The row is brought up to date although the object did not change.
+    Refresh,
+}
+
+impl WriteKind {
+    pub(super) const ALL: [Self; 2] = [WriteKind::Change, WriteKind::Refresh];
+}
 
 /// The SQL before and behind the arrays of the columns.
-pub(super) struct UpsertStatement {
-    resource: &'static Resource,
+struct UpsertStatement {
     before: String,
     behind: String,
 }
 
-/// A user that was written.
+/// A record that was written.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Stored<'w> {
     pub(super) write: &'w Write<'w>,
@@ -37,7 +69,7 @@ pub(super) struct Stored<'w> {
 }
 
 impl Stored<'_> {
-    /// Whether there was no user before: no row, or one that was marked as deleted.
+    /// Whether there was no object before: no row, or one that was marked as deleted.
     pub(super) fn creates(&self) -> bool {
         self.is_new || self.write.returns
     }
@@ -58,7 +90,7 @@ fn columns(resource: &Resource) -> impl Iterator<Item = &'static str> + Clone {
 
 impl UpsertStatement {
     /// Generates the insert, with what to do if the row exists.
-    fn new(resource: &'static Resource, on_update: &str) -> Self {
+    fn new(resource: &Resource, on_update: &str) -> Self {
         let is_json = |name: &str| {
             let field = resource.fields.iter().find(|field| field.name == name);
             name == "extra" || field.is_some_and(|field| field.kind == FieldKind::Json)
@@ -75,7 +107,6 @@ impl UpsertStatement {
         let (columns, values, sets) = (columns.join(", "), values.join(", "), sets.join(", "));
         let table = resource.table;
         Self {
-            resource,
             before: format!("INSERT INTO {table} ({columns}) SELECT {values} FROM unnest("),
             behind: format!(
                 ") AS t({columns}) ON CONFLICT (id) DO UPDATE SET {sets}, deleted_at = NULL{on_update} \
@@ -90,23 +121,23 @@ enum ColumnArray<'w> {
     /// `jsonb` is sent as text: JSON text needs no second encoding, and its numbers keep all
     /// digits.
     Text(Vec<Option<&'w str>>),
-    Made(Vec<Option<String>>),
+    OwnedText(Vec<Option<String>>),
     Bool(Vec<Option<bool>>),
     Int(Vec<Option<i64>>),
     Time(Vec<Option<DateTime<Utc>>>),
     Bytes(Vec<&'w [u8]>),
 }
 
-/// The insert of some users.
+/// The insert of some records.
 struct Upsert<'w> {
-    statement: &'static UpsertStatement,
+    statement: &'w UpsertStatement,
     columns: Vec<(ColumnArray<'w>, &'static str)>,
 }
 
 impl<'w> Upsert<'w> {
-    fn new(statement: &'static UpsertStatement, writes: &[&'w Write<'w>]) -> Self {
-        let Resource { fields, derived, .. } = statement.resource;
-        let records = || writes.iter().map(|write: &&'w Write<'w>| write.user);
+    fn new(statements: &'w UpsertStatements, kind: WriteKind, writes: &[&'w Write<'w>]) -> Self {
+        let Resource { fields, derived, .. } = statements.resource;
+        let records = || writes.iter().map(|write: &&'w Write<'w>| write.record);
         let of_field = |(at, field): (usize, &Field)| column(field.kind, records().map(|record| &record.values[at]));
         let of_derived = |(at, column_of): (usize, &DerivedColumn)| {
             column(column_of.kind, records().map(|record| &record.derived[at]))
@@ -118,12 +149,12 @@ impl<'w> Upsert<'w> {
                 .map(|record| names(record.unexpected.iter().copied()))
                 .collect(),
         ];
-        let own = own.into_iter().map(|values| (ColumnArray::Made(values), "text"));
+        let own = own.into_iter().map(|values| (ColumnArray::OwnedText(values), "text"));
         let digests = ColumnArray::Bytes(writes.iter().map(|write| &write.digest.0[..]).collect());
         let columns = fields.iter().enumerate().map(of_field).chain(own);
         let columns = columns.chain(derived.columns.iter().enumerate().map(of_derived));
         Self {
-            statement,
+            statement: statements.of(kind),
             columns: columns.chain([(digests, "bytea")]).collect(),
         }
     }
@@ -149,7 +180,7 @@ impl QueryFragment<Pg> for Upsert<'_> {
             }
             match column {
                 ColumnArray::Text(values) => out.push_bind_param::<Array<Nullable<Text>>, _>(values)?,
-                ColumnArray::Made(values) => out.push_bind_param::<Array<Nullable<Text>>, _>(values)?,
+                ColumnArray::OwnedText(values) => out.push_bind_param::<Array<Nullable<Text>>, _>(values)?,
                 ColumnArray::Bool(values) => out.push_bind_param::<Array<Nullable<Bool>>, _>(values)?,
                 ColumnArray::Int(values) => out.push_bind_param::<Array<Nullable<BigInt>>, _>(values)?,
                 ColumnArray::Time(values) => out.push_bind_param::<Array<Nullable<Timestamptz>>, _>(values)?,
@@ -175,27 +206,28 @@ impl Query for Upsert<'_> {
     type SqlType = (Text, Bool);
 }
 
-/// Writes users with one statement, in this order, and returns those that were stored.
+/// Writes records with one statement, in this order, and returns those that were stored.
 pub(super) async fn upsert<'w>(
     conn: &mut Session,
-    statement: &'static UpsertStatement,
+    statements: &UpsertStatements,
+    kind: WriteKind,
     writes: &[&'w Write<'w>],
 ) -> QueryResult<Vec<Stored<'w>>> {
-    let rows: Vec<(String, bool)> = Upsert::new(statement, writes).load(conn).await?;
+    let rows: Vec<(String, bool)> = Upsert::new(statements, kind, writes).load(conn).await?;
     let rows: HashMap<String, bool> = rows.into_iter().collect();
     let stored = |&write: &&'w Write<'w>| {
         Some(Stored {
             write,
-            is_new: *rows.get(write.user.id.as_ref())?,
+            is_new: *rows.get(write.record.id.as_ref())?,
         })
     };
     Ok(writes.iter().filter_map(stored).collect())
 }
 
-/// Whether a column is written with every user, so that a value that it loses for a moment comes
+/// Whether a column is written with every record, so that a value that it loses for a moment comes
 /// back.
-pub(super) fn is_written(column: &str) -> bool {
-    columns(&USERS).any(|name| name == column)
+pub(super) fn is_written(resource: &Resource, column: &str) -> bool {
+    columns(resource).any(|name| name == column)
 }
 
 fn text<'v>(value: &'v FieldValue<'_>) -> Option<&'v str> {

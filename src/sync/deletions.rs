@@ -172,7 +172,7 @@ impl SyncContext<'_> {
         let mark = self.syncer.options.delete_mode == DeleteMode::Mark;
         let deleted = self.syncer.mirror.rows().delete(run, ids, mark).await?;
         for id in ids {
-            if !deleted.kept.iter().any(|row| row.user_id == *id) && !deleted.left.contains(id) {
+            if !deleted.kept.iter().any(|row| row.object_id == *id) && !deleted.left.contains(id) {
                 self.syncer.rechecks.forget(Observation::Deleted, id);
                 self.syncer.rechecks.note(Observation::Deleted, id, Instant::now());
             }

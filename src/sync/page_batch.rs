@@ -80,7 +80,7 @@ impl<'p> PageUsers<'p> {
 /// A user whose document cannot be stored.
 fn rejected(raw: &clerk::RawObject, Rejection { reason }: Rejection, document: &str) -> Rejected {
     Rejected {
-        user_id: id_or_digest(raw).into_owned(),
+        object_id: id_or_digest(raw).into_owned(),
         reason,
         document: Some(Rejected::kept(document)),
         digest: Some(raw.digest),
@@ -115,7 +115,7 @@ impl StoredRows {
         mut carried: HashSet<String>,
     ) -> Result<Self, Failure> {
         let fetched = users.fetched();
-        carried.extend(users.rejected.iter().map(|user| user.user_id.clone()));
+        carried.extend(users.rejected.iter().map(|user| user.object_id.clone()));
         let Some(mirror) = mirror else {
             return Ok(Self {
                 comparison: compare(&fetched, &[], None, &carried),
@@ -230,10 +230,10 @@ pub(super) fn batch<'d>(
         missing: rows.comparison.missing.clone(),
         ..Batch::default()
     };
-    let write = |at: usize, user: &'d Record<'d>, changed| Write {
-        user,
+    let write = |at: usize, record: &'d Record<'d>, changed| Write {
+        record,
         changed,
-        returns: rows.returned.contains(user.id.as_ref()),
+        returns: rows.returned.contains(record.id.as_ref()),
         digest: users.readable[at].digest,
         document: users.page.document(users.readable[at]),
     };
@@ -275,11 +275,11 @@ pub(super) fn batch<'d>(
 pub(super) fn warn_of_unexpected(batch: &Batch<'_>) {
     static KNOWN: Mutex<BTreeSet<&str>> = Mutex::new(BTreeSet::new());
     for write in batch.create.iter().chain(&batch.update).chain(&batch.refresh) {
-        for &field in &write.user.unexpected {
+        for &field in &write.record.unexpected {
             if KNOWN.lock().unwrap_or_else(PoisonError::into_inner).insert(field) {
                 warn!(
                     field,
-                    user_id = write.user.id.as_ref(),
+                    user_id = write.record.id.as_ref(),
                     "a value of an unexpected type: its column is NULL and extra holds the value; \
                      `clerk2pg status` counts the users"
                 );

@@ -242,14 +242,14 @@ fn plan(outcome: &mut PageOutcome, batch: Batch<'_>) {
     outcome.created = (batch.create.len() + returning.len()) as u64;
     outcome.updated = update.len() as u64;
     outcome.rejected = batch.reject.len() as u64;
-    let id = |write: &Write<'_>| write.user.id.to_string();
+    let id = |write: &Write<'_>| write.record.id.to_string();
     outcome.planned = PagePlan {
         create: batch.create.iter().chain(returning).map(id).collect(),
         update: update.iter().map(|write| (id(write), write.changed.clone())).collect(),
         reject: batch
             .reject
             .into_iter()
-            .map(|user| (user.user_id, user.reason))
+            .map(|user| (user.object_id, user.reason))
             .collect(),
         missing: batch.missing,
         found: batch.found,
@@ -258,11 +258,11 @@ fn plan(outcome: &mut PageOutcome, batch: Batch<'_>) {
 
 /// When the users changed that were stored just now, in Unix milliseconds.
 fn times(batch: &Batch<'_>, committed: &Committed) -> impl Iterator<Item = i64> {
-    let refused: HashSet<&str> = committed.rejected.iter().map(|user| &*user.user_id).collect();
+    let refused: HashSet<&str> = committed.rejected.iter().map(|user| &*user.object_id).collect();
     let moved = |write: &&Write<'_>| write.changed.iter().any(|field| field == "updated_at");
     let writes = batch.create.iter().chain(batch.update.iter().filter(moved));
-    let stored = writes.filter(move |write| !refused.contains(&*write.user.id));
-    stored.filter_map(|write| match write.user.get("updated_at") {
+    let stored = writes.filter(move |write| !refused.contains(&*write.record.id));
+    stored.filter_map(|write| match write.record.get("updated_at") {
         Some(FieldValue::Time(at)) => Some(*at),
         _ => None,
     })
@@ -271,7 +271,7 @@ fn times(batch: &Batch<'_>, committed: &Committed) -> impl Iterator<Item = i64> 
 /// Logs users that are rejected. Those that the sync tries again at its end are logged then.
 pub(super) fn warn_of_rejected(rejected: &[Rejected]) {
     for user in rejected.iter().filter(|user| !user.is_blocked()) {
-        warn_left_out(&user.user_id, &user.reason);
+        warn_left_out(&user.object_id, &user.reason);
     }
 }
 

@@ -117,10 +117,11 @@ impl Syncer {
             return Ok(false);
         }
         let written = batch.create.iter().chain(&batch.update).chain(&batch.refresh);
-        let mut news: HashMap<String, Digest> =
-            written.map(|write| (write.user.id.to_string(), write.digest)).collect();
+        let mut news: HashMap<String, Digest> = written
+            .map(|write| (write.record.id.to_string(), write.digest))
+            .collect();
         let refused = batch.reject.iter();
-        news.extend(refused.filter_map(|user| Some((user.user_id.clone(), user.digest?))));
+        news.extend(refused.filter_map(|user| Some((user.object_id.clone(), user.digest?))));
         let ids: Vec<String> = news.keys().cloned().collect();
         let rejected = self.mirror.rejected().digests(&ids).await?;
         Ok(news.iter().any(|(id, digest)| rejected.get(id) != Some(&Some(*digest))))
