@@ -8,11 +8,10 @@ use std::{
 use futures_util::{StreamExt, stream};
 use tracing::debug;
 
-use super::{SyncContext, Syncer};
+use super::{AskError, SyncContext, Syncer};
 use crate::{
     clerk::{self, Lookup, Page},
     failure::Failure,
-    reconcile::{range::Range, walk::Walk},
     resource::MAX_IDS,
 };
 
@@ -57,11 +56,11 @@ impl SyncContext<'_> {
             let asked: Vec<&str> = ids.iter().chain(witness).map(String::as_str).collect();
             let page = match self
                 .syncer
-                .unless_stopped(self.syncer.clerk.by_ids(self.syncer.resource, &asked))
-                .await?
+                .ask(self.syncer.clerk.by_ids(self.syncer.resource, &asked))
+                .await
             {
                 Ok(page) => page,
-                Err(error) if self.syncer.is_about_request(&error).await? => {
+                Err(AskError::Clerk(error)) if self.syncer.is_about_request(&error).await? => {
                     return Ok(ByIds::Void("the answer cannot be used"));
                 }
                 Err(error) => return Err(error.into()),
@@ -85,38 +84,13 @@ impl SyncContext<'_> {
 }
 
 impl Syncer {
-    /// Whether an error is about this one request, and not about Clerk being away: a server that
-    /// still counts or lists users cannot answer this request only.
-    pub(super) async fn is_about_request(&self, error: &clerk::Error) -> Result<bool, Failure> {
-        Ok(match error {
-            clerk::Error::KeyRefused(_) | clerk::Error::RateLimited { .. } => false,
-            clerk::Error::Unavailable { .. } => {
-                self.unless_stopped(self.clerk.count(self.resource, Range::ALL))
-                    .await?
-                    .is_ok()
-                    || self.lists_users().await?
-            }
-            _ => true,
-        })
-    }
-
-    /// Whether Clerk lists users now.
-    pub(super) async fn lists_users(&self) -> Result<bool, Failure> {
-        let clerk = self.clerk.clone().asking_once();
-        Ok(self
-            .unless_stopped(clerk.list(self.resource, &Walk::new().query(), 1))
-            .await?
-            .is_ok())
-    }
-
     /// Asks for one id.
-    async fn answer_by_id(&self, clerk: &clerk::Client, id: &str) -> Result<Result<ById, clerk::Error>, Failure> {
-        let lookup = self.unless_stopped(clerk.by_id(self.resource, id)).await?;
-        Ok(lookup.map(|lookup| match lookup {
+    async fn answer_by_id(&self, clerk: &clerk::Client, id: &str) -> Result<ById, AskError> {
+        Ok(match self.ask(clerk.by_id(self.resource, id)).await? {
             Lookup::Gone => ById::Gone,
             Lookup::Found(page) if page.objects().iter().any(|raw| raw.id.as_deref() == Some(id)) => ById::Found(page),
             Lookup::Found(_) => ById::Unclear("Clerk answered with another user than it was asked for".to_owned()),
-        }))
+        })
     }
 
     /// Asks for each id alone, several side by side. Failed requests are repeated together for a
@@ -166,15 +140,19 @@ impl Syncer {
             .map(async |id| (id, self.answer_by_id(clerk, id).await))
             .buffer_unordered(self.options.concurrency);
         while let Some((id, answer)) = asked.next().await {
-            match answer? {
+            match answer {
                 Ok(answer) => {
                     failed.remove(id);
                     answers.push((id.clone(), answer));
                 }
-                Err(error @ clerk::Error::KeyRefused(_)) => return Err(error.into()),
+                Err(error @ (AskError::Stopped | AskError::Clerk(clerk::Error::KeyRefused(_)))) => {
+                    return Err(error.into());
+                }
                 // At the first attempt, the client does not wait.
-                Err(error @ clerk::Error::RateLimited { .. }) if failed.contains_key(id) => return Err(error.into()),
-                Err(error) => {
+                Err(error @ AskError::Clerk(clerk::Error::RateLimited { .. })) if failed.contains_key(id) => {
+                    return Err(error.into());
+                }
+                Err(AskError::Clerk(error)) => {
                     failed.insert(id.clone(), error);
                 }
             }

@@ -8,7 +8,7 @@ use std::{
 
 use tracing::warn;
 
-use super::count_mismatch::CountMismatch;
+use super::{AskError, count_mismatch::CountMismatch};
 use crate::{clerk, failure::Cause, reconcile::recent::Floor};
 
 /// Users on the smallest first page of an incremental sync.
@@ -90,20 +90,24 @@ impl Carryover {
     /// incremental sync goes on without the number.
     ///
     /// # Errors
-    /// Clerk refuses the key.
-    pub(super) fn counted(&mut self, total: Result<Option<u64>, clerk::Error>) -> Result<Option<u64>, clerk::Error> {
-        let could_count = !self.cannot_count;
-        self.cannot_count = total.is_err();
-        match total {
-            Err(error @ clerk::Error::KeyRefused(_)) => Err(error),
-            Err(error) => {
-                if could_count {
-                    warn!(%error, "users cannot be counted; until they can, only full syncs see deletions");
-                }
-                Ok(None)
+    /// The sync is stopped, or Clerk refuses the key.
+    pub(super) fn counted(&mut self, total: Result<Option<u64>, AskError>) -> Result<Option<u64>, AskError> {
+        let error = match total {
+            Ok(total) => {
+                self.cannot_count = false;
+                return Ok(total);
             }
-            Ok(total) => Ok(total),
+            Err(AskError::Stopped) => return Err(AskError::Stopped),
+            Err(AskError::Clerk(error)) => error,
+        };
+        let could_count = !std::mem::replace(&mut self.cannot_count, true);
+        if matches!(error, clerk::Error::KeyRefused(_)) {
+            return Err(error.into());
         }
+        if could_count {
+            warn!(%error, "users cannot be counted; until they can, only full syncs see deletions");
+        }
+        Ok(None)
     }
 
     /// Users to ask for on the first page: as many as the last incremental sync read above the

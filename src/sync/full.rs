@@ -5,7 +5,7 @@ use std::time::Instant;
 use tracing::{info, warn};
 
 use super::{
-    Carryover, DeleteMode, Outcome, Printer, Report, SyncContext, Syncer, context::Start, dry_run::DryRun,
+    AskError, Carryover, DeleteMode, Outcome, Printer, Report, SyncContext, Syncer, context::Start, dry_run::DryRun,
     mode::SyncMode, page_worker::Listed, same_instance,
 };
 use crate::{
@@ -207,9 +207,9 @@ impl SyncContext<'_> {
     /// The newest `updated_at` at Clerk, in Unix milliseconds: users that change from now on have a
     /// later one. Zero if there are no users, and `None` if the server does not list by it.
     async fn newest_change(&mut self) -> Result<Option<i64>, Failure> {
-        let page = match self.syncer.recent(0, NEWEST).await? {
+        let page = match self.syncer.recent(0, NEWEST).await {
             Ok(page) => page,
-            Err(error @ (clerk::Error::Refused(_) | clerk::Error::NotFound(_))) => {
+            Err(AskError::Clerk(error @ (clerk::Error::Refused(_) | clerk::Error::NotFound(_)))) => {
                 if error.objection() == Objection::None {
                     return Err(error.into());
                 }
@@ -217,7 +217,7 @@ impl SyncContext<'_> {
                 return Ok(None);
             }
             // The list may begin with a user that cannot be read. The walk finds out.
-            Err(error) if self.syncer.is_about_request(&error).await? => return Ok(None),
+            Err(AskError::Clerk(error)) if self.syncer.is_about_request(&error).await? => return Ok(None),
             Err(error) => return Err(error.into()),
         };
         self.carryover.set_clock(page.date);

@@ -4,7 +4,7 @@ use std::time::{Duration, Instant};
 
 use tracing::warn;
 
-use super::{Carryover, Syncer};
+use super::{AskError, Carryover, Syncer};
 use crate::{
     clerk,
     failure::{Cause, Failure},
@@ -78,20 +78,14 @@ pub(crate) fn same_instance(pinned: Option<&str>, instance: &str) -> Result<(), 
 impl Syncer {
     /// Asks which instance the key belongs to. If the server has no such endpoint, its address
     /// stands for the instance.
-    async fn ask_instance(&self) -> Result<Result<clerk::Instance, clerk::Error>, Failure> {
-        match self.unless_stopped(self.clerk.instance()).await? {
-            Ok(Some(instance)) => return Ok(Ok(instance)),
-            Ok(None) => {}
-            Err(error) => return Ok(Err(error)),
+    async fn ask_instance(&self) -> Result<clerk::Instance, AskError> {
+        if let Some(instance) = self.ask(self.clerk.instance()).await? {
+            return Ok(instance);
         }
         // A wrong address answers everything with 404, and must not be mistaken for an emulator.
-        if let Err(error) = self
-            .unless_stopped(self.clerk.list(self.resource, &Walk::new().query(), 1))
-            .await?
-        {
-            return Ok(Err(error));
-        }
-        Ok(Ok(self.clerk.address_as_instance()))
+        self.ask(self.clerk.list(self.resource, &Walk::new().query(), 1))
+            .await?;
+        Ok(self.clerk.address_as_instance())
     }
 
     /// The instance to mirror. `pinned` is the one that the database mirrors already. A server that
@@ -100,12 +94,12 @@ impl Syncer {
     /// # Errors
     /// The key belongs to another instance, or is refused, or nothing is known of its instance.
     pub(super) async fn identify(&self, pinned: Option<&str>) -> Result<clerk::Instance, Failure> {
-        let mut answer = self.ask_instance().await?;
+        let mut answer = self.ask_instance().await;
         // A single 404 may be an accident.
         let is_doubtful = |instance: &clerk::Instance| pinned != Some(&instance.id) && self.is_address(instance);
         if answer.as_ref().is_ok_and(is_doubtful) {
             self.pause(PAUSE).await?;
-            answer = self.ask_instance().await?;
+            answer = self.ask_instance().await;
         }
         let error = match answer {
             Ok(instance) if is_doubtful(&instance) && pinned.is_some() => {
@@ -122,9 +116,12 @@ impl Syncer {
                 }
                 return Ok(instance);
             }
-            Err(error @ (clerk::Error::KeyRefused(_) | clerk::Error::RateLimited { .. })) => return Err(error.into()),
-            Err(error) => error,
+            Err(AskError::Clerk(error)) => error,
+            Err(error @ AskError::Stopped) => return Err(error.into()),
         };
+        if matches!(error, clerk::Error::KeyRefused(_) | clerk::Error::RateLimited { .. }) {
+            return Err(error.into());
+        }
         match pinned {
             Some(_) if self.knows_mirrored_users().await? => Ok(self.assume_pinned(pinned, &error.to_string())),
             _ => Err(error.into()),
@@ -151,7 +148,7 @@ impl Syncer {
         if self.is_address(first) {
             self.pause(PAUSE).await?;
         }
-        let second = self.ask_instance().await?.map_err(Failure::from)?;
+        let second = self.ask_instance().await?;
         if second.id == first.id {
             return Ok(());
         }
@@ -176,17 +173,23 @@ impl Syncer {
             return Ok(false);
         }
         let ids: Vec<&str> = ids.iter().map(String::as_str).collect();
-        let page = self.answered(self.clerk.by_ids(self.resource, &ids)).await?;
+        let page = self.ask(self.clerk.by_ids(self.resource, &ids)).await?;
         let mut shown = page.objects().iter().filter_map(|raw| raw.id.as_deref());
         Ok(shown.any(|id| ids.contains(&id)))
     }
 
     /// Asks once, without repetition, which instance answers.
-    pub(super) async fn ask_instance_once(&self) -> Result<InstanceAnswer, Failure> {
-        Ok(InstanceAnswer {
-            asked: Instant::now(),
-            answer: self.unless_stopped(self.clerk.clone().asking_once().instance()).await?,
-        })
+    ///
+    /// # Errors
+    /// The sync is stopped.
+    pub(super) async fn ask_instance_once(&self) -> Result<InstanceAnswer, AskError> {
+        let asked = Instant::now();
+        let answer = match self.ask(self.clerk.clone().asking_once().instance()).await {
+            Ok(instance) => Ok(instance),
+            Err(AskError::Clerk(error)) => Err(error),
+            Err(AskError::Stopped) => return Err(AskError::Stopped),
+        };
+        Ok(InstanceAnswer { asked, answer })
     }
 
     /// Checks whether the instance that answered is the mirrored one.
@@ -236,7 +239,7 @@ impl Syncer {
     /// # Errors
     /// The key does not belong to `instance`, or the change could not be made.
     pub async fn repin(&self, instance: Option<&str>) -> Result<Repinned, Failure> {
-        let asked = self.ask_instance().await?.map_err(Failure::from)?;
+        let asked = self.ask_instance().await?;
         self.confirm_instance(&asked).await?;
         let pinned = self.mirror.instance().id().await?;
         if pinned.as_deref() == Some(&asked.id) {

@@ -7,7 +7,8 @@
 use std::{ops::ControlFlow, time::Instant};
 
 use super::{
-    Carryover, DeleteMode, Report, SyncContext, Syncer, context::Start, count_mismatch::Response, same_instance,
+    AskError, Carryover, DeleteMode, Report, SyncContext, Syncer, context::Start, count_mismatch::Response,
+    same_instance,
 };
 use crate::{
     clerk,
@@ -63,7 +64,7 @@ impl Syncer {
         carryover.floor.note_watermark(watermark);
         let reading = self.read_changes(carryover, watermark, state.expected);
         let (changes, total) = tokio::join!(reading, self.total());
-        let (changes, total) = (changes?, carryover.counted(total?)?);
+        let (changes, total) = (changes?, carryover.counted(total)?);
         carryover.set_clock(changes.date());
         if changes.is_unordered() {
             return Ok(cannot_read_changes(carryover, &state));
@@ -123,17 +124,17 @@ impl Syncer {
 
     /// How many users Clerk has; `None` if the number is not needed or the server does not count. A
     /// failed request is not repeated: the next incremental sync asks again.
-    async fn total(&self) -> Result<Result<Option<u64>, clerk::Error>, Failure> {
+    async fn total(&self) -> Result<Option<u64>, AskError> {
         if self.options.delete_mode == DeleteMode::Keep {
-            return Ok(Ok(None));
+            return Ok(None);
         }
         let clerk = self.clerk.clone().asking_once();
-        match self.unless_stopped(clerk.count(self.resource, Range::ALL)).await? {
+        match self.ask(clerk.count(self.resource, Range::ALL)).await {
             // The client itself waits for as long as Clerk asks for.
-            Err(clerk::Error::RateLimited { .. }) => {
-                self.unless_stopped(self.clerk.count(self.resource, Range::ALL)).await
+            Err(AskError::Clerk(clerk::Error::RateLimited { .. })) => {
+                self.ask(self.clerk.count(self.resource, Range::ALL)).await
             }
-            counted => Ok(counted),
+            counted => counted,
         }
     }
 

@@ -10,6 +10,7 @@
 //! (`on_demand`) asks for some users by id. A dry run prints what a full sync would do (`dry_run`).
 
 mod absence;
+mod ask;
 mod between;
 mod by_id;
 mod carryover;
@@ -36,22 +37,17 @@ mod run;
 mod search;
 mod walk_driver;
 
-use std::{future::Future, time::Duration};
+use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 use tokio_util::sync::CancellationToken;
 
 pub use crate::mirror::Outcome;
 use crate::{
-    clerk::{self, Objection, Page},
-    failure::{Cause, Failure},
-    mirror::Mirror,
-    progress::Progress,
-    reconcile::guard::DeleteLimits,
-    resource::Resource,
-    schedule::due::Due,
+    clerk, mirror::Mirror, progress::Progress, reconcile::guard::DeleteLimits, resource::Resource, schedule::due::Due,
     watch::Watch,
 };
+use ask::AskError;
 pub use carryover::Carryover;
 use context::SyncContext;
 pub use dry_run::{PlanLine, Printer};
@@ -60,9 +56,6 @@ pub(crate) use identity::same_instance;
 pub use incremental::SyncOutcome;
 pub use recheck::Rechecks;
 pub use report::Report;
-
-/// The pause before a refusal that may be about the order of a list is believed.
-const REFUSAL_RECHECK: Duration = Duration::from_secs(1);
 
 /// What happens to the row of a user that is gone from Clerk.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -142,59 +135,4 @@ impl Syncer {
     fn page_slots(&self) -> usize {
         self.options.concurrency.min(self.mirror.max_connections() - 1).max(1)
     }
-
-    /// Waits for an answer of Clerk, unless the sync is stopped first.
-    ///
-    /// # Errors
-    /// The sync is stopped, or Clerk's error.
-    async fn answered<T>(&self, answer: impl Future<Output = Result<T, clerk::Error>>) -> Result<T, Failure> {
-        self.unless_stopped(answer).await?.map_err(Failure::from)
-    }
-
-    /// Waits for a future, unless the sync is stopped first.
-    ///
-    /// # Errors
-    /// The sync is stopped.
-    async fn unless_stopped<T>(&self, future: impl Future<Output = T>) -> Result<T, Failure> {
-        tokio::select! {
-            biased;
-            () = self.stop.cancelled() => Err(stopped()),
-            output = future => Ok(output),
-        }
-    }
-
-    /// Waits for a time, unless the sync is stopped first.
-    ///
-    /// # Errors
-    /// The sync is stopped.
-    async fn pause(&self, pause: Duration) -> Result<(), Failure> {
-        tokio::select! {
-            () = self.stop.cancelled() => Err(stopped()),
-            () = tokio::time::sleep(pause) => Ok(()),
-        }
-    }
-
-    /// Fetches a page of users, last changed first. A refusal that may be about the order counts
-    /// only if Clerk repeats it: a server or proxy that restarts may answer everything with 404 for
-    /// a moment.
-    async fn recent(&self, offset: u64, limit: u32) -> Result<Result<Page, clerk::Error>, Failure> {
-        let answer = self
-            .unless_stopped(self.clerk.recent(self.resource, offset, limit))
-            .await?;
-        match answer {
-            Err(error) if error.objection() == Objection::Possible => {
-                self.unless_stopped(tokio::time::sleep(REFUSAL_RECHECK)).await?;
-                self.unless_stopped(self.clerk.recent(self.resource, offset, limit))
-                    .await
-            }
-            answer => Ok(answer),
-        }
-    }
-}
-
-fn stopped() -> Failure {
-    Failure::new(
-        Cause::Stopped,
-        "stopped before the sync was done; the next sync continues from here",
-    )
 }

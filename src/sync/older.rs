@@ -6,7 +6,7 @@ use std::time::Instant;
 use tracing::debug;
 
 use super::{
-    SyncContext, Syncer,
+    AskError, SyncContext, Syncer,
     recheck::{Observation, REPLICA_LAG, make_due_later},
 };
 use crate::{failure::Failure, resource::MAX_IDS};
@@ -45,11 +45,11 @@ impl SyncContext<'_> {
         for ids in ids.chunks(MAX_IDS) {
             let page = match self
                 .syncer
-                .unless_stopped(self.syncer.clerk.by_ids(self.syncer.resource, ids))
-                .await?
+                .ask(self.syncer.clerk.by_ids(self.syncer.resource, ids))
+                .await
             {
                 Ok(page) => page,
-                Err(error) if self.syncer.is_about_request(&error).await? => break,
+                Err(AskError::Clerk(error)) if self.syncer.is_about_request(&error).await? => break,
                 Err(error) => return Err(error.into()),
             };
             self.store_by_id(&page).await?;

@@ -5,7 +5,7 @@ use std::{ops::ControlFlow, time::Instant};
 use tracing::debug;
 
 use super::{
-    Carryover, DeleteMode, SyncContext, SyncOutcome, Syncer,
+    AskError, Carryover, DeleteMode, SyncContext, SyncOutcome, Syncer,
     by_id::ById,
     context::Start,
     recheck::{Observation, REPLICA_LAG},
@@ -135,13 +135,13 @@ impl SyncContext<'_> {
             let mirror = &self.syncer.mirror;
             match self
                 .syncer
-                .unless_stopped(self.syncer.clerk.recent(self.syncer.resource, 0, WITNESSES))
-                .await?
+                .ask(self.syncer.clerk.recent(self.syncer.resource, 0, WITNESSES))
+                .await
             {
                 Ok(page) => self.remember(&page),
                 // Users of the mirror serve as well: a witness proves itself by being in the
                 // answer.
-                Err(error) if self.syncer.is_about_request(&error).await? => {
+                Err(AskError::Clerk(error)) if self.syncer.is_about_request(&error).await? => {
                     self.remember_all(mirror.rows().newest_ids_except(&missing, WITNESSES as usize).await?);
                 }
                 Err(error) => return Err(error.into()),

@@ -7,7 +7,7 @@ use tokio::sync::Semaphore;
 use tracing::{debug, warn};
 
 use super::{
-    DeleteMode, SyncContext,
+    AskError, DeleteMode, SyncContext,
     context::WalkCounts,
     page_batch::id_or_digest,
     page_worker::PageSource,
@@ -119,12 +119,14 @@ impl SyncContext<'_> {
     async fn count(&mut self, range: Range) -> Result<Option<u64>, Failure> {
         match self
             .syncer
-            .unless_stopped(self.syncer.clerk.count(self.syncer.resource, range))
-            .await?
+            .ask(self.syncer.clerk.count(self.syncer.resource, range))
+            .await
         {
             Ok(users) => Ok(users),
-            Err(error @ (clerk::Error::KeyRefused(_) | clerk::Error::RateLimited { .. })) => Err(error.into()),
-            Err(error) if self.syncer.lists_users().await? => {
+            Err(error @ AskError::Clerk(clerk::Error::KeyRefused(_) | clerk::Error::RateLimited { .. })) => {
+                Err(error.into())
+            }
+            Err(AskError::Clerk(error)) if self.syncer.lists_users().await? => {
                 self.note(format!("users could not be counted: {error}"));
                 Ok(None)
             }
@@ -162,12 +164,12 @@ impl SyncContext<'_> {
             while let Some(offset) = rereads.next_offset() {
                 let page = match self
                     .syncer
-                    .unless_stopped(self.syncer.clerk.range(self.syncer.resource, range, offset))
-                    .await?
+                    .ask(self.syncer.clerk.range(self.syncer.resource, range, offset))
+                    .await
                 {
                     Ok(page) => page,
                     // One user cannot be read. The walk met the others.
-                    Err(error) if self.syncer.is_about_request(&error).await? => break,
+                    Err(AskError::Clerk(error)) if self.syncer.is_about_request(&error).await? => break,
                     Err(error) => return Err(error.into()),
                 };
                 let new = self.store_unmet(&page, &mut moment).await?;
@@ -230,23 +232,22 @@ impl SyncContext<'_> {
             from: None,
             before: Some(at),
         };
-        let Ok(page) = self
+        let page = match self
             .syncer
-            .unless_stopped(clerk.list(self.syncer.resource, &Walk::new().query(), 1))
-            .await?
-        else {
-            return Ok(None);
+            .ask(clerk.list(self.syncer.resource, &Walk::new().query(), 1))
+            .await
+        {
+            Ok(page) => page,
+            Err(AskError::Clerk(_)) => return Ok(None),
+            Err(error @ AskError::Stopped) => return Err(error.into()),
         };
         let Some(first) = page.objects().first().and_then(|raw| raw.created_at) else {
             return Ok(None);
         };
-        match self
-            .syncer
-            .unless_stopped(clerk.count(self.syncer.resource, before(first)))
-            .await?
-        {
+        match self.syncer.ask(clerk.count(self.syncer.resource, before(first))).await {
             Ok(Some(none)) if none <= users / 2 => {}
-            _ => return Ok(None),
+            Ok(_) | Err(AskError::Clerk(_)) => return Ok(None),
+            Err(error @ AskError::Stopped) => return Err(error.into()),
         }
         let mut histogram = Histogram::new(first, began, users, parts);
         loop {
@@ -256,19 +257,16 @@ impl SyncContext<'_> {
             }
             let mut counts = stream::iter(open)
                 .map(async |at| {
-                    (
-                        at,
-                        self.syncer
-                            .unless_stopped(clerk.count(self.syncer.resource, before(at)))
-                            .await,
-                    )
+                    let count = clerk.count(self.syncer.resource, before(at));
+                    (at, self.syncer.ask(count).await)
                 })
                 .buffered(self.syncer.options.concurrency);
             let mut counted = Vec::new();
             while let Some((at, count)) = counts.next().await {
-                match count? {
+                match count {
                     Ok(Some(count)) => counted.push((at, count)),
-                    _ => return Ok(None),
+                    Ok(None) | Err(AskError::Clerk(_)) => return Ok(None),
+                    Err(error @ AskError::Stopped) => return Err(error.into()),
                 }
             }
             if !histogram.learn(&counted) {

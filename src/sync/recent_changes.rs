@@ -10,7 +10,7 @@ use std::{
 use tracing::debug;
 
 use super::{
-    Carryover, SyncContext, Syncer,
+    AskError, Carryover, SyncContext, Syncer,
     page_batch::{self, DecodedUsers, PageUsers, StoredRows, id_or_digest},
     page_worker::PageSource,
     recheck::ReplicaTrust,
@@ -178,15 +178,16 @@ impl RecentChanges {
     async fn fetch(&mut self, syncer: &Syncer) -> Result<Option<Page>, Failure> {
         loop {
             let (offset, limit) = self.recent.query();
-            let error = match syncer.recent(offset, limit).await? {
+            let error = match syncer.recent(offset, limit).await {
                 Ok(page) => return Ok(Some(page)),
-                Err(error @ (clerk::Error::Refused(_) | clerk::Error::NotFound(_))) => {
+                Err(error @ AskError::Stopped) => return Err(error.into()),
+                Err(AskError::Clerk(error @ (clerk::Error::Refused(_) | clerk::Error::NotFound(_)))) => {
                     return match error.objection() {
                         Objection::None => Err(error.into()),
                         _ => Ok(None),
                     };
                 }
-                Err(error) => error,
+                Err(AskError::Clerk(error)) => error,
             };
             if !syncer.is_about_request(&error).await? {
                 return Err(error.into());

@@ -11,7 +11,6 @@ use super::{
     context::Start,
     mode::SyncMode,
     page_worker::{Listed, warn_left_out},
-    stopped,
 };
 use crate::{
     failure::{Cause, Failure},
@@ -72,10 +71,7 @@ impl Syncer {
                 }
                 Err(error) => return Err(error.into()),
             }
-            tokio::select! {
-                () = self.stop.cancelled() => return Err(stopped()),
-                () = tokio::time::sleep(LEASE_POLL) => {}
-            }
+            self.pause(LEASE_POLL).await?;
         }
     }
 

@@ -5,7 +5,7 @@ use futures_util::{StreamExt, future::try_join_all, stream::FuturesUnordered};
 use tokio_util::task::AbortOnDropHandle;
 use tracing::debug;
 
-use super::{SyncContext, Syncer, page_worker::PageSource};
+use super::{AskError, SyncContext, Syncer, page_worker::PageSource};
 use crate::{
     clerk::Page,
     failure::{Cause, Failure},
@@ -219,7 +219,7 @@ impl SyncContext<'_> {
             let local = self.syncer.mirror.counts().expected(part).await?;
             let remote = self
                 .syncer
-                .answered(self.syncer.clerk.count(self.syncer.resource, part))
+                .ask(self.syncer.clerk.count(self.syncer.resource, part))
                 .await?;
             let remote = remote.and_then(|remote| i64::try_from(remote).ok());
             let Some([before, behind]) = remote.and_then(|remote| rest.split(at, local, remote)) else {
@@ -275,7 +275,7 @@ impl Syncer {
         let clerk = &self.clerk.patient();
         let counted = ranges.into_iter().map(async |(range, local)| {
             let (remote, half) = tokio::join!(
-                self.answered(clerk.count(self.resource, range)),
+                self.ask(clerk.count(self.resource, range)),
                 self.prefetch_half(range, local)
             );
             let (Some(remote), half) = (remote?, half?) else {
@@ -327,12 +327,9 @@ impl Syncer {
                 }
             }
         };
-        match self
-            .unless_stopped(clerk.range(self.resource, bucket.range, offset))
-            .await?
-        {
+        match self.ask(clerk.range(self.resource, bucket.range, offset)).await {
             Ok(page) => Ok(BucketAnswer::Page { offset, page }),
-            Err(error) if self.is_about_request(&error).await? => {
+            Err(AskError::Clerk(error)) if self.is_about_request(&error).await? => {
                 debug!(%error, "a page of the search cannot be read");
                 Ok(BucketAnswer::Unreadable)
             }
@@ -345,7 +342,7 @@ impl Syncer {
         let [before, behind] = bucket.range.split(at);
         let clerk = self.clerk.patient();
         let (remote, first, second) = tokio::join!(
-            self.answered(clerk.count(self.resource, before)),
+            self.ask(clerk.count(self.resource, before)),
             self.prefetch_half(before, local),
             self.prefetch_half(behind, bucket.local - local),
         );

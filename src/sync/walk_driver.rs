@@ -8,7 +8,7 @@ use tokio_util::task::AbortOnDropHandle;
 use tracing::{debug, warn};
 
 use super::{
-    Syncer,
+    AskError, Syncer,
     context::ends,
     page_batch::id_or_digest,
     page_worker::{Deferred, PageOutcome, PageWorker},
@@ -201,18 +201,15 @@ impl WalkDriver {
             let asked = Instant::now();
             let (clerk, resource) = (syncer.clerk.clone(), syncer.resource);
             // In a task of its own, so that pages are unpacked, split and hashed on all cores.
-            let answer = AbortOnDropHandle::new(tokio::spawn(async move { clerk.list(resource, &query, limit).await }));
-            let error = match syncer.unless_stopped(answer).await? {
-                Ok(Ok(page)) => {
+            let request = in_task(async move { clerk.list(resource, &query, limit).await });
+            let error = match syncer.ask(request).await {
+                Ok(page) => {
                     let elapsed_ms = u64::try_from(asked.elapsed().as_millis()).unwrap_or(u64::MAX);
                     debug!(part = self.number, users = page.objects().len(), elapsed_ms, "page");
                     return Ok(page);
                 }
-                Ok(Err(error)) => error,
-                Err(error) => match error.try_into_panic() {
-                    Ok(panic) => std::panic::resume_unwind(panic),
-                    Err(_) => return Err(super::stopped()),
-                },
+                Err(AskError::Clerk(error)) => error,
+                Err(error @ AskError::Stopped) => return Err(error.into()),
             };
             match &error {
                 clerk::Error::NotFound(_) | clerk::Error::Refused(_) => {
@@ -237,5 +234,19 @@ impl WalkDriver {
                 Unreadable::Broken => return Err(error.into()),
             }
         }
+    }
+}
+
+/// Sends a request in a task of its own. Dropping the future ends the task.
+async fn in_task<T: Send + 'static>(
+    request: impl Future<Output = Result<T, clerk::Error>> + Send + 'static,
+) -> Result<T, AskError> {
+    match AbortOnDropHandle::new(tokio::spawn(request)).await {
+        Ok(answer) => answer.map_err(AskError::Clerk),
+        Err(error) => match error.try_into_panic() {
+            Ok(panic) => std::panic::resume_unwind(panic),
+            // The program is shutting down.
+            Err(_) => Err(AskError::Stopped),
+        },
     }
 }
