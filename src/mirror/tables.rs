@@ -93,4 +93,47 @@ diesel::table! {
     }
 }
 
+diesel::table! {
+    clerk.projections (table_name) {
+        table_name -> Text,
+        resource -> Text,
+        mapping -> Nullable<Text>,
+        applied_at -> Nullable<Timestamptz>,
+        hold -> Text,
+        held_mapping -> Nullable<Text>,
+        held_changes -> Nullable<BigInt>,
+        held_at -> Nullable<Timestamptz>,
+        approved_at -> Nullable<Timestamptz>,
+        problem -> Nullable<Text>,
+        rows -> Nullable<BigInt>,
+        repaired -> Nullable<BigInt>,
+        compared_at -> Nullable<Timestamptz>,
+    }
+}
+
+diesel::table! {
+    clerk.departures (table_name, object_id) {
+        table_name -> Text,
+        object_id -> Text,
+        reason -> Text,
+        found_at -> Timestamptz,
+        hold -> Text,
+        held_at -> Nullable<Timestamptz>,
+        approved_at -> Nullable<Timestamptz>,
+    }
+}
+
+diesel::table! {
+    clerk.rejected_rows (table_name, object_id) {
+        table_name -> Text,
+        object_id -> Text,
+        action -> Text,
+        reason -> Text,
+        sqlstate -> Nullable<Text>,
+        first_seen_at -> Timestamptz,
+        last_seen_at -> Timestamptz,
+        run -> Nullable<BigInt>,
+    }
+}
+
 diesel::allow_tables_to_appear_in_same_query!(users, missing_objects, rejected_objects, sync_runs);
