@@ -19,9 +19,9 @@ pub struct Failure {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Cause {
     /// Clerk is unavailable: wait for it.
-    ClerkAway,
+    ClerkUnavailable,
     /// Postgres is unavailable: wait for it.
-    PostgresAway,
+    PostgresUnavailable,
     /// Another clerk2pg is syncing: try again later.
     Busy,
     /// The sync was stopped by a signal.
@@ -47,7 +47,7 @@ impl Failure {
     /// Whether the failure stops every kind of sync, not only the one that met it.
     pub fn stops_all_kinds(&self) -> bool {
         match self.cause {
-            Cause::ClerkAway | Cause::PostgresAway | Cause::Busy | Cause::Stopped => true,
+            Cause::ClerkUnavailable | Cause::PostgresUnavailable | Cause::Busy | Cause::Stopped => true,
             Cause::Configuration | Cause::NeedsPerson | Cause::Other => false,
         }
     }
@@ -73,7 +73,7 @@ impl From<clerk::Error> for Failure {
         let cause = match &error {
             clerk::Error::KeyRefused(_) => Cause::NeedsPerson,
             clerk::Error::Unavailable { .. } | clerk::Error::RateLimited { .. } | clerk::Error::Garbage(_) => {
-                Cause::ClerkAway
+                Cause::ClerkUnavailable
             }
             clerk::Error::NotFound(_) | clerk::Error::Refused(_) | clerk::Error::TooLarge { .. } => Cause::Other,
         };
@@ -85,7 +85,7 @@ impl From<mirror::MirrorError> for Failure {
     fn from(error: mirror::MirrorError) -> Self {
         let cause = match &error {
             mirror::MirrorError::Unavailable(_) | mirror::MirrorError::ReadOnly(_) | mirror::MirrorError::Locked(_) => {
-                Cause::PostgresAway
+                Cause::PostgresUnavailable
             }
             mirror::MirrorError::Address { .. } => Cause::Configuration,
             mirror::MirrorError::Tls { .. }

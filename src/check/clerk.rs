@@ -123,7 +123,7 @@ async fn answers(client: &Client, is_live_key: bool) -> Result<ClerkFindings, Fa
             STEP.as_secs(),
             client.api_url()
         );
-        Failure::new(Cause::ClerkAway, message)
+        Failure::new(Cause::ClerkUnavailable, message)
             .hint("is clerk.api_url (CLERK_API_URL) right, and can this machine reach it?")
     };
     let started = Instant::now();

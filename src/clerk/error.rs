@@ -200,7 +200,7 @@ pub enum Objection {
 /// Returns an error of the JSON library without the text that it quotes, which is from the answer.
 fn unquoted(why: &str) -> String {
     match why.split_once('"').zip(why.rsplit_once('"')) {
-        Some(((before, _), (_, behind))) => format!("{before}\"…\"{behind}"),
+        Some(((before, _), (_, after))) => format!("{before}\"…\"{after}"),
         None => why.to_owned(),
     }
 }

@@ -77,7 +77,7 @@ impl Client {
         self.page(resource, &parameters, &format!("?order_by={order}")).await
     }
 
-    /// Asks for a page of a range of `created_at`, in ascending order, behind its first `offset`
+    /// Asks for a page of a range of `created_at`, in ascending order, after its first `offset`
     /// objects.
     pub async fn range(&self, resource: &'static Resource, range: Range, offset: u64) -> Result<Page, Error> {
         let mut parameters = bounds(range);

@@ -142,9 +142,9 @@ pub(super) fn split_array(list: &str) -> Option<Vec<(&str, DocumentHead<'_>)>> {
     while objects.len() < MAX_OBJECTS {
         let mut documents = serde_json::Deserializer::from_str(rest).into_iter();
         let head = documents.next()?.ok()?;
-        let (document, behind) = rest.split_at(documents.byte_offset());
+        let (document, after) = rest.split_at(documents.byte_offset());
         objects.push((document, head));
-        rest = behind.trim_start_matches(space);
+        rest = after.trim_start_matches(space);
         if let Some(end) = rest.strip_prefix(']') {
             return end.trim_start_matches(space).is_empty().then_some(objects);
         }

@@ -93,7 +93,7 @@ impl Outage {
     }
 
     fn log_if_new(&mut self, failure: &Failure) {
-        let is_unavailable = matches!(failure.cause, Cause::ClerkAway | Cause::PostgresAway);
+        let is_unavailable = matches!(failure.cause, Cause::ClerkUnavailable | Cause::PostgresUnavailable);
         let is_new = self
             .logged
             .as_ref()
@@ -183,12 +183,12 @@ mod tests {
     #[test]
     fn every_kind_waits_for_an_unavailable_server_until_one_succeeds() {
         let mut outage = Outage::default();
-        outage.record_failure(SyncKind::Incremental, &failure(Cause::ClerkAway));
+        outage.record_failure(SyncKind::Incremental, &failure(Cause::ClerkUnavailable));
         assert_eq!(waiting(&outage), KINDS);
         assert!(outage.since().is_some());
         assert!(outage.record_success(SyncKind::Incremental));
         assert_eq!((waiting(&outage), outage.since()), (Vec::new(), None));
-        outage.record_failure(SyncKind::Incremental, &failure(Cause::PostgresAway));
+        outage.record_failure(SyncKind::Incremental, &failure(Cause::PostgresUnavailable));
         assert!(outage.record_success(SyncKind::Full), "a full sync sees everything");
         assert!(!outage.record_success(SyncKind::Full), "no failure has begun since");
     }
@@ -212,7 +212,7 @@ mod tests {
         let mut outage = Outage::default();
         let mut waits = Vec::new();
         for _ in 0..8 {
-            outage.record_failure(SyncKind::Full, &failure(Cause::ClerkAway));
+            outage.record_failure(SyncKind::Full, &failure(Cause::ClerkUnavailable));
             assert!(!outage.record_success(SyncKind::Incremental));
             waits.push(outage.waits_until(SyncKind::Full).unwrap() - Instant::now());
             assert_eq!(waiting(&outage), [SyncKind::Full]);

@@ -11,7 +11,7 @@ use diesel_async::{AsyncConnection, RunQueryDsl};
 use super::{
     Lease, MirrorError, Runs,
     convert::{signed, timestamp, unsigned},
-    difference::difference,
+    expected_minus_rows::expected_minus_rows,
     pool::ConnectionPool,
     session::Session,
     tables::{resource_state, users},
@@ -94,7 +94,7 @@ impl UserCounts {
         let rejected = format!("r.{}", IN_RANGE.replace("AND created", "AND r.created"));
         let sql = format!(
             "SELECT {rows} OPERATOR(pg_catalog.+) {difference} AS number",
-            difference = difference(self.0.resource, &rejected, IN_RANGE)
+            difference = expected_minus_rows(self.0.resource, &rejected, IN_RANGE)
         );
         let UserCount { number } = sql_query(sql)
             .bind::<Nullable<Timestamptz>, _>(range.from.map(timestamp))
@@ -120,24 +120,24 @@ impl UserCounts {
             .bind::<BigInt, _>(skipped)
             .load(&mut self.0.connection().await?)
             .await?;
-        let [before, behind] = rows.as_slice() else {
+        let [before, after] = rows.as_slice() else {
             return Ok(None);
         };
-        let (before, behind) = (
+        let (before, after) = (
             before.created_at.timestamp_millis(),
-            behind.created_at.timestamp_millis(),
+            after.created_at.timestamp_millis(),
         );
-        let at = match behind - before {
+        let at = match after - before {
             3.. => before + 2,
-            _ if range.from == Some(behind) => behind + 1,
-            _ => behind,
+            _ if range.from == Some(after) => after + 1,
+            _ => after,
         };
         let half = Range {
             before: Some(at),
             ..range
         };
         // If no other user has this moment, the query above has counted the rows before it.
-        let expected = if before < at && at <= behind {
+        let expected = if before < at && at <= after {
             self.expected_with(half, &(skipped + 1).to_string()).await?
         } else {
             self.expected(half).await?
@@ -166,11 +166,11 @@ impl UserCounts {
                 // More users than a part should have share this moment: they and those up to the
                 // next moment become one part.
                 Some(at) if bounds.last() == Some(&at) => {
-                    let behind = users::table
+                    let after = users::table
                         .filter(users::created_at.gt(at))
                         .select(diesel::dsl::min(users::created_at));
-                    match behind.first(&mut self.0.connection().await?).await? {
-                        Some(behind) => bounds.push(behind),
+                    match after.first(&mut self.0.connection().await?).await? {
+                        Some(after) => bounds.push(after),
                         None => break,
                     }
                 }

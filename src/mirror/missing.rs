@@ -146,7 +146,7 @@ impl Missing {
         .await
     }
 
-    /// Returns the next ids that the sync missed, in order, behind `after`.
+    /// Returns the next ids that the sync missed, in order, after `after`.
     pub async fn next(&self, run: &Run, after: &str, limit: usize) -> Result<Vec<String>, MirrorError> {
         Ok(missing_objects::table
             .filter(missing_objects::resource.eq(self.0.resource.name))
@@ -336,7 +336,7 @@ impl Missing {
             .await?)
     }
 
-    /// Returns the next absent ids that this sync may delete, in order, behind `after`: those that
+    /// Returns the next absent ids that this sync may delete, in order, after `after`: those that
     /// are approved, and those that are not held.
     pub async fn deletable(&self, run: &Run, after: &str, limit: usize) -> Result<Vec<String>, MirrorError> {
         Ok(missing_objects::table

@@ -94,7 +94,7 @@ impl RejectedUsers {
         Ok(rows.load(&mut self.0.connection().await?).await?)
     }
 
-    /// Returns the next users behind `after`, in order, that another row's value or a lock blocked
+    /// Returns the next users after `after`, in order, that another row's value or a lock blocked
     /// and that may be storable now.
     pub async fn blocked(&self, after: &str, limit: usize) -> Result<Vec<String>, MirrorError> {
         Ok(rejected_objects::table

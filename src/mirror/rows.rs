@@ -69,7 +69,7 @@ impl Rows {
     /// only where Clerk's list has a gap.
     pub const MAX_ROWS: i64 = 2_000;
 
-    /// Returns the rows of a range of `created_at` behind `after`, in order, at most
+    /// Returns the rows of a range of `created_at` after `after`, in order, at most
     /// [`Self::MAX_ROWS`].
     pub async fn range(&self, range: Range, after: Option<&Known>) -> Result<Vec<Known>, MirrorError> {
         let mut query = users::table

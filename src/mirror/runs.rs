@@ -13,8 +13,9 @@ use super::{
     AgeSummary, Lease, MirrorError,
     checkpoint::Checkpoint,
     convert::signed,
-    difference::difference,
-    encoding, lease,
+    encoding,
+    expected_minus_rows::expected_minus_rows,
+    lease,
     pool::ConnectionPool,
     tables::{rejected_objects, resource_state, sync_runs},
     transaction,
@@ -224,7 +225,7 @@ impl Runs {
                     CASE WHEN {held} THEN lease_holder END AS lease_holder
              FROM clerk.sync_state, clerk.resource_state AS state
              WHERE state.resource OPERATOR(pg_catalog.=) '{resource}'",
-            difference = difference(self.0.resource, "true", "true"),
+            difference = expected_minus_rows(self.0.resource, "true", "true"),
             held = lease::held(),
             resource = self.0.resource.name,
         );

@@ -54,10 +54,10 @@ impl WriteKind {
     pub(super) const ALL: [Self; 2] = [WriteKind::Change, WriteKind::Refresh];
 }
 
-/// The SQL before and behind the arrays of the columns.
+/// The SQL before and after the arrays of the columns.
 struct UpsertStatement {
     before: String,
-    behind: String,
+    after: String,
 }
 
 /// A record that was written.
@@ -108,7 +108,7 @@ impl UpsertStatement {
         let table = resource.table;
         Self {
             before: format!("INSERT INTO {table} ({columns}) SELECT {values} FROM unnest("),
-            behind: format!(
+            after: format!(
                 ") AS t({columns}) ON CONFLICT (id) DO UPDATE SET {sets}, deleted_at = NULL{on_update} \
                  RETURNING id, xmax = 0 AS is_new"
             ),
@@ -190,7 +190,7 @@ impl QueryFragment<Pg> for Upsert<'_> {
             out.push_sql(kind);
             out.push_sql("[]");
         }
-        out.push_sql(&self.statement.behind);
+        out.push_sql(&self.statement.after);
         Ok(())
     }
 }

@@ -76,10 +76,10 @@ pub struct Histogram {
 }
 
 impl Histogram {
-    /// A histogram of `count` objects between the first one and a moment behind the last.
-    pub fn new(first: i64, behind: i64, count: u64, parts: usize) -> Self {
+    /// A histogram of `count` objects between the first one and a moment after the last.
+    pub fn new(first: i64, after: i64, count: u64, parts: usize) -> Self {
         Self {
-            marks: vec![(first, 0), (behind.max(first), count)],
+            marks: vec![(first, 0), (after.max(first), count)],
             parts: parts.max(1) as u64,
             rounds: 0,
         }

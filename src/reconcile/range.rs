@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 pub struct Range {
     /// First millisecond in it.
     pub from: Option<i64>,
-    /// First millisecond behind it.
+    /// First millisecond after it.
     pub before: Option<i64>,
 }
 

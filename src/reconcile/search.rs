@@ -38,7 +38,7 @@ pub struct Bucket {
 pub enum Probe {
     /// The count up to the middle of the mirror's rows in it.
     Count,
-    /// A page of it, behind this many objects.
+    /// A page of it, after this many objects.
     Page {
         /// Counted from the bucket's first object.
         offset: u64,
@@ -49,7 +49,7 @@ pub enum Probe {
 
 impl Bucket {
     /// Whether its counts differ in the direction of the whole list: Clerk counts fewer, or else
-    /// more. If an object is deleted during the search, Clerk seems to have more behind it.
+    /// more. If an object is deleted during the search, Clerk seems to have more after it.
     pub fn matters(&self, counts_fewer: bool) -> bool {
         if counts_fewer {
             self.remote < self.local
@@ -79,18 +79,18 @@ impl Bucket {
     /// Returns the two parts before and from a moment on; `None` if the counts cannot be those of
     /// parts of this bucket, for example because a server ignores the bounds.
     pub fn split(&self, at: i64, local: i64, remote: i64) -> Option<[Self; 2]> {
-        let [before, behind] = self.range.split(at);
+        let [before, after] = self.range.split(at);
         let before = Self {
             range: before,
             local,
             remote,
         };
-        let behind = Self {
-            range: behind,
+        let after = Self {
+            range: after,
             local: self.local - local,
             remote: self.remote - remote,
         };
-        before.is_part(self.local - self.remote).then_some([before, behind])
+        before.is_part(self.local - self.remote).then_some([before, after])
     }
 
     /// Whether it can be a part of a whole with this difference. Objects that are created and
@@ -123,7 +123,7 @@ pub enum PageProof {
     Judged {
         /// The part that the page shows completely.
         judged: Range,
-        /// What lies before and behind it, with Clerk's counts.
+        /// What lies before and after it, with Clerk's counts.
         left: Vec<(Range, i64)>,
     },
     /// The page shows one moment only, which more objects share than fit on it: the bucket must be
@@ -136,7 +136,7 @@ pub enum PageProof {
     Unusable,
 }
 
-/// Judges the page behind the first `offset` objects of a bucket by the `created_at` of its
+/// Judges the page after the first `offset` objects of a bucket by the `created_at` of its
 /// objects, in the page's order.
 pub fn judge(bucket: &Bucket, offset: u64, times: &[i64]) -> PageProof {
     let Range { from, before } = bucket.range;

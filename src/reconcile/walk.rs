@@ -29,7 +29,7 @@ const CURSOR_TRIES: u32 = 2;
 /// A request for a page, in ascending order of `created_at`.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ListQuery {
-    /// The cursor: the page begins behind this object.
+    /// The cursor: the page begins after this object.
     pub after: Option<String>,
     /// Exclusive bound of `created_at` in Unix milliseconds: the range's beginning, or the walk's
     /// bound.
@@ -46,13 +46,13 @@ pub enum WalkStep {
     /// The page proves nothing. Ask again: the next query differs.
     Again,
     /// The list has no order. It is read again from its beginning, and shows objects again.
-    Anew,
+    Restart,
     /// The server has sent more answers than any finite list needs: its list has no end.
     Endless,
     /// The range has no more objects. Judge the rest of its rows in the mirror against `carried`.
     End(AcceptedPage),
     /// The list ignores the range or the order: this server can only be walked as a whole.
-    Unfit,
+    CannotPartition,
 }
 
 /// The part of a page that continues the walk.
@@ -107,7 +107,7 @@ enum Paging {
 /// `created_at`.
 #[derive(Debug)]
 pub struct Walk {
-    /// What is walked. An object behind it shows its end, not a filter.
+    /// What is walked. An object after it shows its end, not a filter.
     range: Range,
     paging: Paging,
     /// `created_at` of the last accepted object.
@@ -312,7 +312,7 @@ impl Walk {
         let has_fresh = matches!(&step, WalkStep::Page(page) if !page.fresh.is_empty());
         self.page_size.succeed(has_fresh);
         self.limits.count(has_fresh);
-        if matches!(step, WalkStep::End(_) | WalkStep::Unfit) || !self.limits.are_exceeded(self.seen) {
+        if matches!(step, WalkStep::End(_) | WalkStep::CannotPartition) || !self.limits.are_exceeded(self.seen) {
             return step;
         }
         WalkStep::Endless

@@ -101,7 +101,7 @@ pub struct DerivedColumn {
 pub struct List {
     /// Path of the list, below `/v1/`.
     pub path: &'static str,
-    /// Parameter that continues the list behind an id; `None` if pages are read by offset.
+    /// Parameter that continues the list after an id; `None` if pages are read by offset.
     pub cursor: Option<&'static str>,
     /// Path of the endpoint that counts, below `/v1/`; `None` if there is none.
     pub count: Option<&'static str>,

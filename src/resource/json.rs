@@ -90,7 +90,7 @@ impl Decimal {
         if length > 19 {
             return None;
         }
-        // Trailing zeros are cut off, so that a digit behind the decimal point is never zero.
+        // Trailing zeros are cut off, so that a digit after the decimal point is never zero.
         let has_fraction = power < 0 && !self.digits.is_empty();
         let digits = &self.digits[..self.digits.len().min(usize::try_from(length).unwrap_or_default())];
         let mut whole = digits

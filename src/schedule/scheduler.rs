@@ -26,7 +26,7 @@ const MIN_PAUSE: Duration = Duration::from_secs(1);
 /// Longest time between two comparisons of the clocks: a jump delays a sync by as much.
 const MAX_PAUSE: Duration = Duration::from_secs(3);
 
-/// A running scheduler. Dropping it without [`Self::stop`] leaves its task behind.
+/// A running scheduler. Dropping it without [`Self::stop`] leaves its task running.
 pub(crate) struct Scheduler {
     stop: CancellationToken,
     task: JoinHandle<()>,

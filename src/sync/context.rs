@@ -243,7 +243,7 @@ impl<'a> SyncContext<'a> {
     }
 
     /// Remembers users of a page as witnesses. Users that were met before count, too: a walk that
-    /// continues behind the last user meets no others.
+    /// continues after the last user meets no others.
     pub(super) fn remember(&mut self, page: &clerk::Page) {
         self.remember_all(ends(page));
     }

@@ -156,7 +156,7 @@ impl Syncer {
             "Clerk gave two different answers about its instance: {}, then {}",
             first.id, second.id
         );
-        Err(Failure::new(Cause::ClerkAway, message)
+        Err(Failure::new(Cause::ClerkUnavailable, message)
             .hint("nothing is written until both answers are the same; try again later"))
     }
 

@@ -85,7 +85,7 @@ impl<'a> SyncContext<'a> {
 }
 
 impl MissingUsers<'_> {
-    /// The next missing ids, in order, behind `after`.
+    /// The next missing ids, in order, after `after`.
     pub(super) async fn missing(&self, after: &str, limit: usize) -> Result<Vec<String>, Failure> {
         match self {
             Self::Stored { mirror, run } => Ok(mirror.missing().next(run, after, limit).await?),
@@ -126,7 +126,7 @@ impl MissingUsers<'_> {
         }
     }
 
-    /// The next deletable ids, in order, behind `after`.
+    /// The next deletable ids, in order, after `after`.
     pub(super) async fn deletable(&self, after: &str, limit: usize) -> Result<Vec<String>, Failure> {
         match self {
             Self::Stored { mirror, run } => Ok(mirror.missing().deletable(run, after, limit).await?),
@@ -146,10 +146,9 @@ impl MissingUsers<'_> {
 }
 
 impl PlannedDeletions {
-    /// The next ids in a state, in order, behind `after`.
+    /// The next ids in a state, in order, after `after`.
     fn next(&self, state: MissingState, after: &str, limit: usize) -> Vec<String> {
-        let behind = (Bound::Excluded(after), Bound::Unbounded);
-        let rows = self.states.range::<str, _>(behind);
+        let rows = self.states.range::<str, _>((Bound::Excluded(after), Bound::Unbounded));
         let ids = rows.filter(|(_, row)| **row == state).map(|(id, _)| id.clone());
         ids.take(limit).collect()
     }

@@ -11,7 +11,6 @@
 
 mod absence;
 mod ask;
-mod between;
 mod by_id;
 mod carryover;
 mod confirm;
@@ -24,7 +23,7 @@ mod identity;
 mod incremental;
 mod missing;
 mod mode;
-mod older;
+mod older_states;
 mod on_demand;
 mod page_batch;
 mod page_worker;
@@ -35,6 +34,7 @@ mod report;
 mod retry;
 mod run;
 mod search;
+mod urgent_work;
 mod walk_driver;
 
 use std::time::Duration;

@@ -28,7 +28,8 @@ use crate::{
 const CLOCK_SLACK_MS: i64 = 60_000;
 
 /// The warning about a server that can only be walked as a whole.
-const UNFIT: &str = "this server does not list by created_at as asked; the walk reads all users one after the other";
+const CANNOT_PARTITION: &str =
+    "this server does not list by created_at as asked; the walk reads all users one after the other";
 
 /// Moments that are read again if the walk met fewer users than Clerk counts.
 const MAX_TIED_MOMENTS: usize = 64;
@@ -55,7 +56,7 @@ struct WalkSummary {
     /// Users could not be read.
     left_out: bool,
     /// The server can only be walked as a whole: the walk is to be done again.
-    is_unfit: bool,
+    cannot_partition: bool,
 }
 
 impl SyncContext<'_> {
@@ -75,8 +76,8 @@ impl SyncContext<'_> {
             None => self.split(before, began).await?,
         };
         let mut walked = self.walk_partitions(partitions, before, began).await?;
-        if walked.is_unfit {
-            self.carryover.warn_once(UNFIT);
+        if walked.cannot_partition {
+            self.carryover.warn_once(CANNOT_PARTITION);
             self.carryover.walks_as_whole = true;
             let counted_twice = self.subtract(&walked.counts);
             walked = self.walk_partitions(partition::split_at(&[]), before, began).await?;
@@ -333,8 +334,8 @@ impl SyncContext<'_> {
                     walked.left_out |= walk.has_left_out();
                     walked.tied_moments.append(&mut walk.take_tied_moments());
                 }
-                WalkState::Unfit => {
-                    walked.is_unfit = true;
+                WalkState::CannotPartition => {
+                    walked.cannot_partition = true;
                     return Ok(walked);
                 }
             }

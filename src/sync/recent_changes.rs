@@ -194,7 +194,7 @@ impl RecentChanges {
             }
             match self.recent.unreadable() {
                 Unreadable::Smaller => {}
-                Unreadable::SteppedOver => debug!(%error, "a user that changed cannot be read; continuing behind it"),
+                Unreadable::SteppedOver => debug!(%error, "a user that changed cannot be read; continuing after it"),
                 Unreadable::Broken => return Err(error.into()),
             }
         }

@@ -44,7 +44,7 @@ enum BucketAnswer {
         /// The halves of both parts.
         halves: [Option<Half>; 2],
     },
-    /// A page of the bucket, behind `offset` users.
+    /// A page of the bucket, after its first `offset` users.
     Page { offset: u64, page: Page },
     /// The mirror has so few users in it that Clerk is asked for each by id.
     ByIds,
@@ -210,7 +210,7 @@ impl SyncContext<'_> {
         }
     }
 
-    /// Splits a bucket into what lies before, at and behind a moment that many users share.
+    /// Splits a bucket into what lies before, at and after a moment that many users share.
     async fn split_around(&mut self, bucket: &Bucket, at: i64) -> Result<Option<Vec<OpenBucket>>, Failure> {
         let mut parts = Vec::new();
         let mut rest = *bucket;
@@ -222,11 +222,11 @@ impl SyncContext<'_> {
                 .ask(self.syncer.clerk.count(self.syncer.resource, part))
                 .await?;
             let remote = remote.and_then(|remote| i64::try_from(remote).ok());
-            let Some([before, behind]) = remote.and_then(|remote| rest.split(at, local, remote)) else {
+            let Some([before, after]) = remote.and_then(|remote| rest.split(at, local, remote)) else {
                 return Ok(None);
             };
             parts.push(before.into());
-            rest = behind;
+            rest = after;
         }
         parts.push(rest.into());
         Ok(Some(parts))
@@ -339,12 +339,12 @@ impl Syncer {
 
     /// Counts the users of a bucket up to its half.
     async fn count_half(&self, bucket: &Bucket, (at, local): Half) -> Result<BucketAnswer, Failure> {
-        let [before, behind] = bucket.range.split(at);
+        let [before, after] = bucket.range.split(at);
         let clerk = self.clerk.patient();
         let (remote, first, second) = tokio::join!(
             self.ask(clerk.count(self.resource, before)),
             self.prefetch_half(before, local),
-            self.prefetch_half(behind, bucket.local - local),
+            self.prefetch_half(after, bucket.local - local),
         );
         Ok(BucketAnswer::Count {
             at,

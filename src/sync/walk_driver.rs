@@ -50,7 +50,7 @@ pub(super) enum WalkState {
     /// It has reached the end of its partition.
     Ended,
     /// It cannot go on: this server can only be walked as a whole.
-    Unfit,
+    CannotPartition,
 }
 
 /// What a walk learned from a page.
@@ -131,12 +131,12 @@ impl WalkDriver {
             result.gone.append(&mut self.unknown_cursors);
             let accepted = match step {
                 WalkStep::Again => continue,
-                WalkStep::Anew => {
+                WalkStep::Restart => {
                     result.restarted = true;
                     continue;
                 }
-                WalkStep::Unfit => {
-                    self.state = WalkState::Unfit;
+                WalkStep::CannotPartition => {
+                    self.state = WalkState::CannotPartition;
                     return Ok(result);
                 }
                 WalkStep::Endless => {
@@ -178,7 +178,7 @@ impl WalkDriver {
             return None;
         }
         let range = self.partition.range;
-        // If the walk is continued later, new users may have come behind the last one.
+        // If the walk is continued later, new users may have come after the last one.
         let is_done = is_end && range.before.is_some();
         Some(Mark {
             number: self.number,
@@ -230,7 +230,7 @@ impl WalkDriver {
                 Unreadable::Smaller => {
                     debug!(%error, limit = self.walk.limit(), "a page cannot be read; asking for a smaller one");
                 }
-                Unreadable::SteppedOver => warn!(%error, "a user cannot be read; continuing behind it"),
+                Unreadable::SteppedOver => warn!(%error, "a user cannot be read; continuing after it"),
                 Unreadable::Broken => return Err(error.into()),
             }
         }

@@ -373,7 +373,7 @@ impl History {
         if !held.is_empty() {
             self.no_user_was_deleted_wrongly().await;
             self.is_approved().await;
-            self.syncs(patience, "one behind the approval").await;
+            self.syncs(patience, "one after the approval").await;
             self.differs_by(&BTreeSet::new()).await;
         }
         let versions = self.fixture.db.versions().await;

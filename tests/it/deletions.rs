@@ -264,7 +264,7 @@ async fn misleading_lists_delete_nobody() {
     let mut faults = first_page_only;
     faults.quirks.max_page = Some(7);
     check(
-        "all lists behind the first page are empty, those by id too",
+        "all lists after the first page are empty, those by id too",
         &fixture,
         faults,
         Exit::Failed,

@@ -69,9 +69,9 @@ async fn a_body_beyond_the_limit_stays_within_the_memory_bound() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_body_of_millions_of_values_stays_within_the_memory_bound() {
-    let list = |user: &str, behind: &str| {
+    let list = |user: &str, after: &str| {
         let users = vec![user; (MAX_BODY - 100) / (user.len() + 1)].join(",");
-        format!("[{users}{behind}]").into_bytes()
+        format!("[{users}{after}]").into_bytes()
     };
     let too_many = "more than 10000 objects";
     check_memory("millions of users", OK, "", list("{}", ""), too_many).await;

@@ -278,7 +278,7 @@ async fn changes_between_the_kill_and_the_next_run_are_mirrored() {
     for at in [10, walked - 5, walked + 5, 280] {
         fixture.sim.update(&ids[at], |user| user["last_name"] = "Third".into());
     }
-    // A user of the walked part moves behind it: `created_at` can be set.
+    // A user of the walked part moves after it: `created_at` can be set.
     fixture
         .sim
         .update(&ids[20], |user| user["created_at"] = clerk_time_of_now());

@@ -181,11 +181,11 @@ async fn different_clocks_make_no_sync_incomplete() {
 async fn unreadable() -> Server {
     Server::start(|head| {
         let path = head.split(' ').nth(1).unwrap();
-        let is_behind = path.contains("offset=") && !path.contains("offset=0");
+        let is_later_page = path.contains("offset=") && !path.contains("offset=0");
         let body: &[u8] = match path.split('?').next().unwrap() {
             "/v1/instance" => br#"{"object":"instance","id":"ins_test","environment_type":"production"}"#,
             "/v1/users/count" => br#"{"object":"total_count","total_count":1}"#,
-            "/v1/users" if is_behind => b"[]",
+            "/v1/users" if is_later_page => b"[]",
             _ => br#"[{"id":"user_bad","created_at":1790000000001,"x":"cut"#,
         };
         answer("200 OK", "", body)

@@ -81,12 +81,12 @@ impl ConnectParams {
     pub(super) fn new(text: &str, variables: &Variables) -> Result<Self, MirrorError> {
         let mut values = Values::new();
         let mut others = ForeignParams::default();
-        let mut is_behind_password = false;
+        let mut is_after_password = false;
         for (name, value) in string::parameters(text).map_err(|why| unusable(STRING, why))? {
             let alias = ALIASES.iter().find(|(alias, _)| *alias == name);
             let name = alias.map_or(name.as_str(), |(_, name)| name);
             if let Some(&(known, _)) = PARAMETERS.iter().find(|(known, _)| *known == name) {
-                is_behind_password |= known == "password";
+                is_after_password |= known == "password";
                 if !value.is_empty() {
                     values.insert(known, (value, None));
                 }
@@ -94,7 +94,7 @@ impl ConnectParams {
             }
             if !others.take(name, &value)? {
                 // The rest of a password without quotes looks like another parameter.
-                let why = if is_behind_password && !string::is_url(text) {
+                let why = if is_after_password && !string::is_url(text) {
                     "there is an unknown parameter after the password; write a password with spaces as password='…'"
                         .to_owned()
                 } else {

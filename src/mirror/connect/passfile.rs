@@ -38,13 +38,13 @@ fn password(text: &str, entry: &PassfileEntry<'_>) -> Option<String> {
     let port = entry.port.to_string();
     let fields = [entry.host, &port, entry.database, entry.user];
     text.lines().filter(|line| !line.starts_with('#')).find_map(|line| {
-        let rest = fields.iter().try_fold(line, |rest, field| behind(rest, field))?;
+        let rest = fields.iter().try_fold(line, |rest, field| after_field(rest, field))?;
         Some(unescaped(rest))
     })
 }
 
 /// Returns what follows the first field of a line, if that field is `text` or matches any text.
-fn behind<'a>(line: &'a str, text: &str) -> Option<&'a str> {
+fn after_field<'a>(line: &'a str, text: &str) -> Option<&'a str> {
     if let Some(rest) = line.strip_prefix("*:") {
         return Some(rest);
     }

@@ -109,11 +109,11 @@ fn of_words(text: &str) -> Result<Vec<(String, String)>, String> {
     let mut rest = text.trim_ascii_start();
     while !rest.is_empty() {
         let end = rest.find(|c: char| c == '=' || c.is_ascii_whitespace());
-        let (name, behind) = rest.split_at(end.ok_or(FORM)?);
-        let behind = behind.trim_ascii_start().strip_prefix('=').ok_or(FORM)?;
-        let (value, behind) = value(behind.trim_ascii_start())?;
+        let (name, after) = rest.split_at(end.ok_or(FORM)?);
+        let after = after.trim_ascii_start().strip_prefix('=').ok_or(FORM)?;
+        let (value, after) = value(after.trim_ascii_start())?;
         parameters.push((name.to_owned(), value));
-        rest = behind.trim_ascii_start();
+        rest = after.trim_ascii_start();
     }
     Ok(parameters)
 }

@@ -206,7 +206,7 @@ fn a_quiet_list_is_one_request() {
 }
 
 #[test]
-fn users_that_move_up_behind_the_first_page_are_met() {
+fn users_that_move_up_after_the_first_page_are_met() {
     let mut server = ChangingList((0..40).map(|id| (id, 100 - i64::from(id))).collect(), None);
     let (met, step, _) = walk(&mut server, 70, 1, &[ListEvent::Delete(vec![0; 10])]);
     assert_eq!(step, RecentStep::End);

@@ -88,8 +88,8 @@ fn search(mirror: &[(i64, u32)], clerk: &[(i64, u32)]) -> (BTreeSet<u32>, BTreeS
                             from: Some(at),
                             before: Some(at + 1),
                         };
-                        let [moment, behind] = rest.split(at + 1, count(mirror, range), count(clerk, range)).unwrap();
-                        open.extend([before, moment, behind]);
+                        let [moment, after] = rest.split(at + 1, count(mirror, range), count(clerk, range)).unwrap();
+                        open.extend([before, moment, after]);
                     }
                     other => panic!("{other:?}: {bucket:?} {offset}"),
                 }

@@ -25,7 +25,7 @@ impl Walk {
             return self.accept_last(entries, fresh);
         }
         match self.go_on(entries, fresh) {
-            // Objects that the mirror knows may follow a full page, so that no row behind it is
+            // Objects that the mirror knows may follow a full page, so that no row after it is
             // judged.
             WalkStep::Page(page) if is_end => WalkStep::End(page),
             step => step,
@@ -41,7 +41,7 @@ impl Walk {
             .find_map(|&at| entries[at].created_at)
             .max(self.bound);
         let carried = self.tied.clone();
-        // Without a bound, nothing lies behind the walk yet.
+        // Without a bound, the walk has passed nothing yet.
         let judged = bound.is_some().then_some(Range {
             from: self.judged_to,
             before: bound,
@@ -99,7 +99,7 @@ impl Walk {
         }
     }
 
-    /// Notes the bound that the walk leaves behind, unless all its objects were on one page with
+    /// Notes the bound that the walk leaves, unless all its objects were on one page with
     /// others around them.
     fn note_tied_moment(&mut self, entries: &[ListEntry<'_>], fresh: &[usize], is_left: bool) {
         let Some(at) = self.bound else { return };

@@ -21,22 +21,22 @@ impl Walk {
         let dates = || entries.iter().filter_map(|entry| entry.created_at);
         if self.is_ordered() && !dates().is_sorted() {
             if self.range != Range::ALL {
-                return WalkStep::Unfit;
+                return WalkStep::CannotPartition;
             }
             self.paging = Paging::Unordered { offset: 0 };
             self.seen = 0;
             self.undated.clear();
-            return WalkStep::Anew;
+            return WalkStep::Restart;
         }
         if self
             .range
             .from
             .is_some_and(|from| dates().any(|at| at < from - SLACK_MS))
         {
-            return WalkStep::Unfit;
+            return WalkStep::CannotPartition;
         }
         let backward = self.bound.is_some_and(|bound| dates().any(|at| at < bound));
-        // The first entry of the next range ends this one, also for entries without a date behind
+        // The first entry of the next range ends this one, also for entries without a date after
         // it.
         let is_next = |entry: &ListEntry<'_>| {
             entry
@@ -53,7 +53,7 @@ impl Walk {
             Paging::Cursor | Paging::CursorBefore if !backward && reaches_end => self.accept_last(entries, fresh),
             Paging::Cursor | Paging::CursorBefore if !backward && !fresh.is_empty() => self.accept(entries, fresh),
             // The server obeyed the cursor before: it shows the last object alone, so that there is
-            // nothing behind it.
+            // nothing after it.
             Paging::CursorBefore if self.is_last_alone(entries) => self.end(),
             Paging::Cursor | Paging::CursorBefore => {
                 self.try_next_paging();
@@ -155,11 +155,11 @@ impl Walk {
         (0..entries.len())
             .filter(|&at| {
                 let entry = entries[at];
-                let behind = entry
+                let is_after = entry
                     .created_at
                     .is_none_or(|at| self.range.contains(at) && self.bound.is_none_or(|bound| at >= bound));
                 let is_known = self.tied.contains(entry.id) || self.undated.contains(entry.id);
-                behind && !is_known && met.insert(entry.id)
+                is_after && !is_known && met.insert(entry.id)
             })
             .collect()
     }

@@ -80,7 +80,7 @@ impl PageSize {
         }
         self.stepped += 1;
         self.has_stepped_over = true;
-        // Behind the unreadable object, pages have their full size again.
+        // After the unreadable object, pages have their full size again.
         self.limit = MAX_PAGE;
         Unreadable::SteppedOver
     }

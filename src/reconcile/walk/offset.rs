@@ -1,7 +1,7 @@
 //! What a page by offset proves.
 
 /// Entries by which pages by offset overlap, half a page at most. If objects are deleted between
-/// two requests, everything behind them moves up. A page that does not overlap with what is known
+/// two requests, everything after them moves up. A page that does not overlap with what is known
 /// shows it, and the walk steps back.
 pub(super) const OVERLAP: u64 = 10;
 
@@ -11,7 +11,7 @@ pub(super) enum PageExpectation {
     /// A known object: the page overlaps with the one before, so that no object slipped between
     /// them.
     Overlap,
-    /// The page behind it was empty: if it has no new object, the list has ended.
+    /// The page after it was empty: if it has no new object, the list has ended.
     End,
     /// Nothing: an unreadable object lies between.
     Gap,
@@ -54,7 +54,7 @@ pub(super) fn judge(
     }
 }
 
-/// Returns how far the next offset lies behind a page's: its length without the overlap.
+/// Returns how far the next offset lies after a page's: its length without the overlap.
 pub(super) fn advance(length: usize) -> u64 {
     let length = length as u64;
     length - OVERLAP.min(length / 2)

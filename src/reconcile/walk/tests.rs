@@ -32,7 +32,7 @@ fn walk(
             .collect();
         match walk.receive(&entries) {
             WalkStep::Again => {}
-            WalkStep::Anew => met.clear(),
+            WalkStep::Restart => met.clear(),
             WalkStep::Endless => panic!("given up after {request} requests"),
             WalkStep::Page(page) => {
                 met.extend(page.fresh.iter().map(|&at| entries[at].id.to_owned()));
@@ -43,7 +43,7 @@ fn walk(
                 judged.extend(page.judged);
                 break;
             }
-            WalkStep::Unfit => panic!("unfit"),
+            WalkStep::CannotPartition => panic!("the list ignores its range"),
         }
     }
     (met, judged)
@@ -194,7 +194,7 @@ fn a_page_without_dates_judges_nothing() {
 }
 
 #[test]
-fn a_server_that_ignores_a_range_is_unfit_for_it() {
+fn a_server_that_ignores_a_range_cannot_be_partitioned() {
     let range = Range {
         from: Some(5_000),
         before: Some(9_000),
@@ -206,11 +206,11 @@ fn a_server_that_ignores_a_range_is_unfit_for_it() {
     };
     assert_eq!(
         Walk::over(range).receive(&[entry(3_999), entry(6_000)]),
-        WalkStep::Unfit
+        WalkStep::CannotPartition
     );
     assert_eq!(
         Walk::over(range).receive(&[entry(7_000), entry(6_000)]),
-        WalkStep::Unfit
+        WalkStep::CannotPartition
     );
     // A server that cuts times to seconds, or whose bounds include their moment.
     let all = WalkStep::End(AcceptedPage {
@@ -232,7 +232,7 @@ fn an_entry_without_a_date_belongs_to_one_range() {
         created_at,
         updated_at: None,
     };
-    // The entry behind the range's end is on the first page of the next range, too.
+    // The entry after the range's end is on the first page of the next range, too.
     let page = [("a", Some(1)), ("b", None), ("c", Some(7)), ("d", None)].map(|(id, at)| entry(id, at));
     let WalkStep::End(last) = Walk::over(range).receive(&page) else {
         panic!("not the end")

@@ -181,7 +181,7 @@ mod tests {
     }
 
     #[test]
-    fn a_failed_id_waits_behind_all_others_with_growing_pauses_and_is_given_up() {
+    fn a_failed_id_waits_after_all_others_with_growing_pauses_and_is_given_up() {
         let start = Instant::now();
         let after = |seconds| start + Duration::from_secs(seconds);
         let mut queue = queue(&["bad", "worse"], start);

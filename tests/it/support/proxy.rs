@@ -251,11 +251,11 @@ async fn carry(
             if let Mode::HeldAfter(text) = now
                 && let Some(at) = bytes.windows(text.len()).position(|part| part == text.as_bytes())
             {
-                let (before, behind) = bytes.split_at(at + text.len());
+                let (before, after) = bytes.split_at(at + text.len());
                 to_server.write_all(before).await?;
                 mode.send_replace(Mode::Held);
                 held().await;
-                to_server.write_all(behind).await?;
+                to_server.write_all(after).await?;
                 continue;
             }
             let cuts =

@@ -17,7 +17,7 @@ fn a_page_of_newcomers_ends_the_walk() {
 }
 
 #[test]
-fn nothing_behind_a_full_page_of_newcomers_is_judged() {
+fn nothing_after_a_full_page_of_newcomers_is_judged() {
     let mut state = Walk::new().began(100, Some(2));
     let ids: Vec<String> = (0..MAX_PAGE).map(|n| format!("user_{n:03}")).collect();
     let page: Vec<_> = ids.iter().zip(100..).map(|(id, at)| entry(id, at)).collect();
@@ -100,7 +100,7 @@ fn a_list_that_is_shuffled_at_each_request_is_met_whole_and_once() {
             .collect();
         match state.receive(&page) {
             WalkStep::Page(accepted) => met.extend(accepted.fresh.iter().map(|&at| page[at].id.to_owned())),
-            WalkStep::Anew => met.clear(),
+            WalkStep::Restart => met.clear(),
             WalkStep::Again => {}
             step => {
                 assert!(
@@ -187,7 +187,7 @@ proptest! {
                 }
             };
             let entries: Vec<_> = list.iter().map(|(id, at)| ListEntry { id, created_at: *at, updated_at: *at }).collect();
-            if matches!(state.receive(&entries), WalkStep::End(_) | WalkStep::Endless | WalkStep::Unfit) {
+            if matches!(state.receive(&entries), WalkStep::End(_) | WalkStep::Endless | WalkStep::CannotPartition) {
                 break;
             }
         }

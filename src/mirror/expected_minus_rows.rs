@@ -1,15 +1,15 @@
-//! The SQL of the difference between users and rows.
+//! The SQL of how many more users are expected at Clerk than the mirror has rows.
 
 use crate::resource::Resource;
 
-/// The difference between the number of users expected at Clerk and the number of rows, for
-/// `created_at` from `$1` to `$2`.
+/// The number of users expected at Clerk minus the number of rows, for `created_at` from `$1` to
+/// `$2`.
 ///
 /// A user whose deletion is held is gone. A user that an interrupted sync left as absent is still
 /// an open question, and counts. The tables read are small. The rows of `clerk.users` are looked up
 /// one by one, whatever number of them the planner estimates. Every name and operator has its
 /// schema, as the statement may run without a transaction.
-const DIFFERENCE: &str = "
+const EXPECTED_MINUS_ROWS: &str = "
     (SELECT pg_catalog.count(*) FROM clerk.rejected r
      WHERE r.resource OPERATOR(pg_catalog.=) '{resource}' AND r.document IS NOT NULL AND {rejected}
        AND coalesce((SELECT u.deleted_at IS NOT NULL FROM clerk.users u WHERE u.id OPERATOR(pg_catalog.=) r.object_id), true))
@@ -21,8 +21,8 @@ const DIFFERENCE: &str = "
      WHERE (SELECT u.deleted_at IS NULL AND {gone} FROM clerk.users u WHERE u.id OPERATOR(pg_catalog.=) gone.object_id))";
 
 /// Returns the SQL. `rejected` and `gone` are conditions on the two lists.
-pub(super) fn difference(resource: &Resource, rejected: &str, gone: &str) -> String {
-    DIFFERENCE
+pub(super) fn expected_minus_rows(resource: &Resource, rejected: &str, gone: &str) -> String {
+    EXPECTED_MINUS_ROWS
         .replace("{resource}", resource.name)
         .replace("{rejected}", rejected)
         .replace("{gone}", gone)

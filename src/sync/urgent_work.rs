@@ -69,7 +69,7 @@ impl SyncContext<'_> {
             Err(failure) if failure.stops_all_kinds() => {
                 self.syncer.due.put_back(Task::Users(users));
                 // If Clerk is away, the sync itself finds out.
-                if failure.cause != Cause::ClerkAway {
+                if failure.cause != Cause::ClerkUnavailable {
                     return Err(failure);
                 }
             }
@@ -106,6 +106,6 @@ impl SyncContext<'_> {
 fn is_final(cause: Cause) -> bool {
     matches!(
         cause,
-        Cause::Stopped | Cause::Busy | Cause::PostgresAway | Cause::NeedsPerson
+        Cause::Stopped | Cause::Busy | Cause::PostgresUnavailable | Cause::NeedsPerson
     )
 }
