@@ -2,7 +2,10 @@
 
 use std::{fmt::Display, path::Path, time::Duration};
 
-use super::{error::ConfigError, settings::Settings};
+use super::{
+    error::ConfigError,
+    settings::{ClerkSettings, ScheduleSettings, Settings},
+};
 use crate::{mirror::Mirror, schedule, secret::without_secrets};
 
 /// Checks all settings. `file` is the configuration file, which errors name.
@@ -24,6 +27,30 @@ pub(super) fn validate(settings: &Settings, file: Option<&Path>) -> Result<(), C
         let value = without_secrets(&value.to_string());
         ConfigError::new(format!("{key} = {value} cannot be used{place}")).hint(format!("expected {expected}"))
     };
+    validate_clerk(clerk, &wrong)?;
+    if !(0.0..=100.0).contains(&deletes.max_percent) {
+        return Err(wrong(
+            "deletes.max_percent",
+            &deletes.max_percent,
+            "a percentage from 0 to 100",
+        ));
+    }
+    validate_durations(settings, &wrong)?;
+    if !(2..=Mirror::MOST_CONNECTIONS).contains(&database.max_connections) {
+        let expected = format!("2 to {}", Mirror::MOST_CONNECTIONS);
+        return Err(wrong("database.max_connections", &database.max_connections, &expected));
+    }
+    if let Err(expected) = http.address() {
+        return Err(wrong("http.listen", &http.listen, expected));
+    }
+    validate_schedules(schedules, &wrong)
+}
+
+/// Checks the section `clerk`, without its durations.
+fn validate_clerk(
+    clerk: &ClerkSettings,
+    wrong: &impl Fn(&str, &dyn Display, &str) -> ConfigError,
+) -> Result<(), ConfigError> {
     if !(clerk.request_budget > 0.0 && clerk.request_budget <= 1.0) {
         return Err(wrong(
             "clerk.request_budget",
@@ -43,21 +70,14 @@ pub(super) fn validate(settings: &Settings, file: Option<&Path>) -> Result<(), C
             "an address that begins with https://, without user and password: the key takes their place",
         ));
     }
-    if !(0.0..=100.0).contains(&deletes.max_percent) {
-        return Err(wrong(
-            "deletes.max_percent",
-            &deletes.max_percent,
-            "a percentage from 0 to 100",
-        ));
-    }
-    validate_durations(settings, &wrong)?;
-    if !(2..=Mirror::MOST_CONNECTIONS).contains(&database.max_connections) {
-        let expected = format!("2 to {}", Mirror::MOST_CONNECTIONS);
-        return Err(wrong("database.max_connections", &database.max_connections, &expected));
-    }
-    if let Err(expected) = http.address() {
-        return Err(wrong("http.listen", &http.listen, expected));
-    }
+    Ok(())
+}
+
+/// Checks the cron expressions.
+fn validate_schedules(
+    schedules: &ScheduleSettings,
+    wrong: &impl Fn(&str, &dyn Display, &str) -> ConfigError,
+) -> Result<(), ConfigError> {
     for (key, expression) in [
         ("schedule.full", &schedules.full),
         ("schedule.incremental", &schedules.incremental),

@@ -59,6 +59,16 @@ struct WalkSummary {
     cannot_partition: bool,
 }
 
+impl WalkSummary {
+    /// Adds what the walk over a partition has learned by its end.
+    fn add_ended(&mut self, walk: &mut WalkDriver) {
+        self.lost_cursor |= walk.lost_cursor();
+        self.is_unordered |= !walk.is_ordered();
+        self.left_out |= walk.has_left_out();
+        self.tied_moments.append(&mut walk.take_tied_moments());
+    }
+}
+
 impl SyncContext<'_> {
     /// Walks over all users and stores every page. `resumed` are the partitions of a walk that was
     /// cut off.
@@ -328,12 +338,7 @@ impl SyncContext<'_> {
             self.add_page(&mut walked, &walk, result);
             match walk.state {
                 WalkState::Open => ready.push(walk),
-                WalkState::Ended => {
-                    walked.lost_cursor |= walk.lost_cursor();
-                    walked.is_unordered |= !walk.is_ordered();
-                    walked.left_out |= walk.has_left_out();
-                    walked.tied_moments.append(&mut walk.take_tied_moments());
-                }
+                WalkState::Ended => walked.add_ended(&mut walk),
                 WalkState::CannotPartition => {
                     walked.cannot_partition = true;
                     return Ok(walked);

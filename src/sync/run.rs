@@ -3,7 +3,7 @@
 
 use std::time::{Duration, Instant};
 
-use chrono::TimeDelta;
+use chrono::{DateTime, TimeDelta, Utc};
 use tracing::{info, warn};
 
 use super::{
@@ -14,7 +14,7 @@ use super::{
 };
 use crate::{
     failure::{Cause, Failure},
-    mirror::{self, Begin, Finish, Lease, LeaseAttempt, Run, SyncKind},
+    mirror::{self, AgeSummary, Begin, Finish, Lease, LeaseAttempt, Run, SyncKind},
     watch::Changes,
 };
 
@@ -164,21 +164,7 @@ impl Syncer {
         if result.is_ok() {
             self.prune(lease, is_walked, carryover).await;
         }
-        let finish = Finish {
-            outcome: report.outcome,
-            held: report.held,
-            rejected: report.rejected,
-            requests: report.requests,
-            plan: report.plan.clone(),
-            error: match &result {
-                Ok(()) => (!report.notes.is_empty()).then(|| report.notes.join("; ")),
-                Err(failure) => Some(failure.message.clone()),
-            },
-            ages,
-            is_walked,
-            expected_now: now + began.elapsed(),
-            is_whole: is_walked && report.outcome != Outcome::Incomplete,
-        };
+        let finish = closing(&report, result.as_ref().err(), ages, is_walked, now + began.elapsed());
         let recorded = mirror.runs().finish(&run, &finish).await;
         result?;
         recorded?;
@@ -234,5 +220,30 @@ impl Syncer {
             Ok(events) => info!(events, "old events are removed"),
             Err(error) => warn!(%error, "old events could not be removed"),
         }
+    }
+}
+
+/// What is recorded of a sync at its end. `is_walked` says that it walked over all users.
+fn closing(
+    report: &Report,
+    failure: Option<&Failure>,
+    ages: AgeSummary,
+    is_walked: bool,
+    expected_now: DateTime<Utc>,
+) -> Finish {
+    Finish {
+        outcome: report.outcome,
+        held: report.held,
+        rejected: report.rejected,
+        requests: report.requests,
+        plan: report.plan.clone(),
+        error: match failure {
+            None => (!report.notes.is_empty()).then(|| report.notes.join("; ")),
+            Some(failure) => Some(failure.message.clone()),
+        },
+        ages,
+        is_walked,
+        expected_now,
+        is_whole: is_walked && report.outcome != Outcome::Incomplete,
     }
 }

@@ -16,26 +16,49 @@ const SLACK_MS: i64 = 1_000;
 /// counts: it may be shuffled at each request.
 const ROUNDS: u32 = 8;
 
+/// A page, compared with what the walk knows.
+struct ComparedPage<'p> {
+    entries: &'p [ListEntry<'p>],
+    /// Positions of the entries that the walk has not accepted before.
+    fresh: Vec<usize>,
+    /// How many of the entries belong to the range.
+    ours: usize,
+    /// The page shows an entry of the next range.
+    reaches_end: bool,
+    /// An entry lies before the bound.
+    is_backward: bool,
+}
+
 impl Walk {
     pub(super) fn judge_answer(&mut self, entries: &[ListEntry<'_>]) -> WalkStep {
-        let dates = || entries.iter().filter_map(|entry| entry.created_at);
-        if self.is_ordered() && !dates().is_sorted() {
-            if self.range != Range::ALL {
-                return WalkStep::CannotPartition;
-            }
-            self.paging = Paging::Unordered { offset: 0 };
-            self.seen = 0;
-            self.undated.clear();
-            return WalkStep::Restart;
+        if self.is_ordered() && !dates(entries).is_sorted() {
+            return self.give_up_order();
         }
-        if self
-            .range
-            .from
-            .is_some_and(|from| dates().any(|at| at < from - SLACK_MS))
-        {
+        let from = self.range.from;
+        if from.is_some_and(|from| dates(entries).any(|at| at < from - SLACK_MS)) {
             return WalkStep::CannotPartition;
         }
-        let backward = self.bound.is_some_and(|bound| dates().any(|at| at < bound));
+        let page = self.compare(entries);
+        match self.paging {
+            Paging::Cursor | Paging::CursorBefore => self.receive_by_cursor(page),
+            Paging::Date { offset, expect } => self.receive_by_date(page, offset, expect),
+            Paging::Offset { offset, expect } => self.receive_by_offset(page, offset, expect),
+            Paging::Unordered { offset } => self.receive_unordered(entries, offset),
+        }
+    }
+
+    /// Begins again without an order, if the walk is over the whole list.
+    fn give_up_order(&mut self) -> WalkStep {
+        if self.range != Range::ALL {
+            return WalkStep::CannotPartition;
+        }
+        self.paging = Paging::Unordered { offset: 0 };
+        self.seen = 0;
+        self.undated.clear();
+        WalkStep::Restart
+    }
+
+    fn compare<'p>(&self, entries: &'p [ListEntry<'p>]) -> ComparedPage<'p> {
         // The first entry of the next range ends this one, also for entries without a date after
         // it.
         let is_next = |entry: &ListEntry<'_>| {
@@ -45,57 +68,73 @@ impl Walk {
                 .is_some_and(|(at, before)| at >= before)
         };
         let end = entries.iter().position(is_next);
-        let reaches_end = end.is_some();
         let ours = end.unwrap_or(entries.len());
-        let fresh = self.fresh(&entries[..ours]);
-        match self.paging {
-            Paging::Cursor if self.last.is_none() && entries.is_empty() => self.end(),
-            Paging::Cursor | Paging::CursorBefore if !backward && reaches_end => self.accept_last(entries, fresh),
-            Paging::Cursor | Paging::CursorBefore if !backward && !fresh.is_empty() => self.accept(entries, fresh),
-            // The server obeyed the cursor before: it shows the last object alone, so that there is
-            // nothing after it.
-            Paging::CursorBefore if self.is_last_alone(entries) => self.end(),
-            Paging::Cursor | Paging::CursorBefore => {
-                self.try_next_paging();
+        ComparedPage {
+            entries,
+            fresh: self.fresh(&entries[..ours]),
+            ours,
+            reaches_end: end.is_some(),
+            is_backward: self.bound.is_some_and(|bound| dates(entries).any(|at| at < bound)),
+        }
+    }
+
+    fn receive_by_cursor(&mut self, page: ComparedPage<'_>) -> WalkStep {
+        let entries = page.entries;
+        if self.paging == Paging::Cursor && self.last.is_none() && entries.is_empty() {
+            return self.end();
+        }
+        if !page.is_backward && page.reaches_end {
+            return self.accept_last(entries, page.fresh);
+        }
+        if !page.is_backward && !page.fresh.is_empty() {
+            return self.accept(entries, page.fresh);
+        }
+        // The server obeyed the cursor before: it shows the last object alone, so that there is
+        // nothing after it.
+        if self.paging == Paging::CursorBefore && self.is_last_alone(entries) {
+            return self.end();
+        }
+        self.try_next_paging();
+        WalkStep::Again
+    }
+
+    fn receive_by_date(&mut self, page: ComparedPage<'_>, offset: u64, expect: PageExpectation) -> WalkStep {
+        if page.is_backward {
+            self.try_next_paging();
+            return WalkStep::Again;
+        }
+        let entries = page.entries;
+        match judge(offset, expect, self.backs, entries.len(), page.ours, page.fresh.len()) {
+            OffsetVerdict::Believe if page.reaches_end => self.accept_last(entries, page.fresh),
+            // The same again at a larger offset: the server ignores offsets, and the bound shows
+            // the last objects alone.
+            OffsetVerdict::Believe if page.fresh.is_empty() && self.is_stale(entries) => self.end(),
+            OffsetVerdict::Believe if page.fresh.is_empty() => {
+                self.backs = 0;
+                self.paging = onwards_by_date(offset, entries);
                 WalkStep::Again
             }
-            Paging::Date { .. } if backward => {
-                self.try_next_paging();
+            OffsetVerdict::Believe => self.accept(entries, page.fresh),
+            OffsetVerdict::StepBack(offset, expect) => {
+                self.backs += 1;
+                self.paging = Paging::Date { offset, expect };
                 WalkStep::Again
             }
-            Paging::Date { offset, expect } => {
-                match judge(offset, expect, self.backs, entries.len(), ours, fresh.len()) {
-                    OffsetVerdict::Believe if reaches_end => self.accept_last(entries, fresh),
-                    // The same again at a larger offset: the server ignores offsets, and the bound
-                    // shows the last objects alone.
-                    OffsetVerdict::Believe if fresh.is_empty() && self.is_stale(entries) => self.end(),
-                    OffsetVerdict::Believe if fresh.is_empty() => {
-                        self.backs = 0;
-                        self.paging = onwards_by_date(offset, entries);
-                        WalkStep::Again
-                    }
-                    OffsetVerdict::Believe => self.accept(entries, fresh),
-                    OffsetVerdict::StepBack(offset, expect) => {
-                        self.backs += 1;
-                        self.paging = Paging::Date { offset, expect };
-                        WalkStep::Again
-                    }
-                    OffsetVerdict::End => self.end(),
-                }
+            OffsetVerdict::End => self.end(),
+        }
+    }
+
+    fn receive_by_offset(&mut self, page: ComparedPage<'_>, offset: u64, expect: PageExpectation) -> WalkStep {
+        let entries = page.entries;
+        match judge(offset, expect, self.backs, entries.len(), page.ours, page.fresh.len()) {
+            OffsetVerdict::Believe if page.reaches_end => self.accept_last(entries, page.fresh),
+            OffsetVerdict::Believe => self.accept_by_offset(entries, page.fresh, offset),
+            OffsetVerdict::StepBack(offset, expect) => {
+                self.backs += 1;
+                self.paging = Paging::Offset { offset, expect };
+                WalkStep::Again
             }
-            Paging::Offset { offset, expect } => {
-                match judge(offset, expect, self.backs, entries.len(), ours, fresh.len()) {
-                    OffsetVerdict::Believe if reaches_end => self.accept_last(entries, fresh),
-                    OffsetVerdict::Believe => self.receive_by_offset(entries, fresh, offset),
-                    OffsetVerdict::StepBack(offset, expect) => {
-                        self.backs += 1;
-                        self.paging = Paging::Offset { offset, expect };
-                        WalkStep::Again
-                    }
-                    OffsetVerdict::End => self.end(),
-                }
-            }
-            Paging::Unordered { offset } => self.receive_unordered(entries, offset),
+            OffsetVerdict::End => self.end(),
         }
     }
 
@@ -131,7 +170,7 @@ impl Walk {
         WalkStep::Again
     }
 
-    fn receive_by_offset(&mut self, entries: &[ListEntry<'_>], fresh: Vec<usize>, offset: u64) -> WalkStep {
+    fn accept_by_offset(&mut self, entries: &[ListEntry<'_>], fresh: Vec<usize>, offset: u64) -> WalkStep {
         let step = if !fresh.is_empty() {
             self.accept(entries, fresh)
         } else if self.is_stale(entries) {
@@ -192,6 +231,10 @@ impl Walk {
         };
         true
     }
+}
+
+fn dates(entries: &[ListEntry<'_>]) -> impl Iterator<Item = i64> {
+    entries.iter().filter_map(|entry| entry.created_at)
 }
 
 pub(super) fn from_bound() -> Paging {

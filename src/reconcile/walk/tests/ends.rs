@@ -1,5 +1,7 @@
 //! Where a walk ends: at newcomers, at unreadable users, and with servers that never stop.
 
+use proptest::prelude::*;
+
 use super::*;
 
 #[test]
