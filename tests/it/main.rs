@@ -35,6 +35,7 @@ mod flapping_count;
 mod flood;
 mod freshness;
 mod full_sync;
+mod generated_ids;
 mod guard;
 mod health;
 mod held_deletions;

@@ -10,6 +10,7 @@ use diesel::{
 };
 use diesel_async::{AsyncConnection, AsyncMigrationHarness, AsyncPgConnection, SimpleAsyncConnection};
 use diesel_migrations::MigrationHarness;
+use tokio_postgres::error::SqlState;
 
 use crate::support::{
     database::{Database, connect},
@@ -331,6 +332,67 @@ async fn missing_users_keep_their_state_and_readers_their_rights() {
     drop_role(&fixture.db, &reader).await;
     fixture.once().await.assert_exit(Exit::Ok);
     fixture.assert_in_sync().await;
+}
+
+/// The version of the migration that adds the bookkeeping of projections.
+const PROJECTIONS: &str = "20261128000003";
+
+/// Rows of each table of that migration.
+const PROJECTED: &str = r#"
+    INSERT INTO clerk.projections (table_name, resource) VALUES ('public."User"', 'users');
+    INSERT INTO clerk.departures (table_name, object_id, reason) VALUES ('public."User"', 'user_1', 'unknown'), ('public."User"', 'user_2', 'excluded');
+    INSERT INTO clerk.rejected_rows (table_name, object_id, action, reason) VALUES ('public."User"', 'user_3', 'write', 'no'), ('public."User"', 'user_4', 'remove', 'no')"#;
+
+#[tokio::test(flavor = "multi_thread")]
+async fn projections_go_down_with_their_rows_and_come_up_empty() {
+    let fixture = Fixture::new(5).await;
+    fixture.once().await.assert_exit(Exit::Ok);
+    let whole = objects(&fixture.db).await;
+    let rows =
+        "SELECT concat_ws(' ', (SELECT count(*) FROM clerk.projections), (SELECT count(*) FROM clerk.departures),
+        (SELECT count(*) FROM clerk.rejected_rows))";
+    fixture.db.execute(PROJECTED).await;
+    assert_eq!(fixture.db.text(rows).await.as_deref(), Some("1 2 2"));
+    revert_from(&fixture.db, PROJECTIONS).await;
+    migrate(&fixture).await.assert_exit(Exit::Ok);
+    assert_eq!(objects(&fixture.db).await, whole);
+    assert_eq!(fixture.db.text(rows).await.as_deref(), Some("0 0 0"));
+    fixture.once().await.assert(Exit::Ok, in_sync().unchanged(5));
+    fixture.assert_in_sync().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_hold_of_a_projection_and_its_times_agree() {
+    let fixture = Fixture::new(0).await;
+    migrate(&fixture).await.assert_exit(Exit::Ok);
+    fixture.db.execute(PROJECTED).await;
+    for table in ["projections", "departures"] {
+        for (hold, held_at, approved_at, fits) in [
+            ("held", "NULL", "NULL", false),
+            ("held", "now()", "now()", false),
+            ("held", "now()", "NULL", true),
+            ("approved", "now()", "NULL", false),
+            ("approved", "NULL", "now()", false),
+            ("approved", "now()", "now()", true),
+            ("released", "now()", "NULL", false),
+            ("none", "now()", "NULL", false),
+            ("none", "NULL", "now()", false),
+            ("none", "NULL", "NULL", true),
+        ] {
+            let sql =
+                format!("UPDATE clerk.{table} SET hold = '{hold}', held_at = {held_at}, approved_at = {approved_at}");
+            let updated = fixture.db.client.batch_execute(&sql).await;
+            let code = updated.err().and_then(|error| error.code().cloned());
+            assert_eq!(code, (!fits).then_some(SqlState::CHECK_VIOLATION), "{sql}");
+        }
+    }
+    for sql in [
+        "UPDATE clerk.departures SET reason = 'other'",
+        "UPDATE clerk.rejected_rows SET action = 'other'",
+    ] {
+        let error = fixture.db.client.batch_execute(sql).await.unwrap_err();
+        assert_eq!(error.code(), Some(&SqlState::CHECK_VIOLATION), "{sql}");
+    }
 }
 
 /// Creates a role that can only log in, and returns its name and its URL.

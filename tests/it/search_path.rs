@@ -180,6 +180,7 @@ async fn check(hostile: &Hostile, place: Place) {
     fixture.wait_until_mirrored().await;
     fine(&standby.stop(Signal::TERM).await);
 
+    generated_ids(&url, place).await;
     documented(&fixture, &url, place).await;
     let sprung = fixture.db.text("SELECT is_called FROM trap.sprung").await;
     assert_eq!(
@@ -208,6 +209,16 @@ async fn exchanges(fixture: &Fixture, url: &str) {
     fixture.once_with(&address).await.assert(Exit::Ok, expected);
     let ran = fixture.run_with(&["repin"], &address).await;
     ran.assert_exit(Exit::Ok);
+}
+
+/// Makes ids as clerk2pg's role, with the search path that the database or the role has.
+async fn generated_ids(url: &str, place: Place) {
+    let client = connect(url).await;
+    let made = "SELECT clerk.cuid(), clerk.nanoid(), clerk.nanoid(100)";
+    let row = client.query_one(made, &[]).await;
+    let row = row.unwrap_or_else(|error| panic!("{place:?}: {error:?}"));
+    let lengths = [0, 1, 2].map(|n| row.get::<_, &str>(n).len());
+    assert_eq!(lengths, [24, 21, 100], "{place:?}");
 }
 
 /// Runs the SQL of the documents as the schema's owner. Monitoring runs it in psql, one query at a
