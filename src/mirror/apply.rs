@@ -68,7 +68,8 @@ async fn attempt(
 ) -> Result<Committed, WriteFailure> {
     conn.transaction(async |conn| {
         // Events must be inserted in one order. Without them, batches may be written side by side.
-        transaction::begin_for(conn, run.lease(), batch.writes_rows(), !run.emits_events).await?;
+        let writes = batch.writes_rows().then_some(run.resource);
+        transaction::begin_for(conn, run.lease(), writes, !run.emits_events).await?;
         let mut outcome = StoreOutcome::default();
         if batch.writes_rows() {
             outcome = match savepoints {

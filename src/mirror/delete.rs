@@ -4,7 +4,8 @@ use std::time::{Duration, Instant};
 
 use diesel::{
     prelude::*,
-    sql_types::{Nullable, Timestamptz},
+    sql_query,
+    sql_types::{Array, Bool, Nullable, Text},
 };
 use diesel_async::{AsyncConnection, RunQueryDsl, SimpleAsyncConnection};
 
@@ -16,10 +17,11 @@ use super::{
     outbox, progress, rejected,
     session::Session,
     sqlstate::{LOCK_NOT_AVAILABLE, NO_DATA},
-    tables::{missing_objects, rejected_objects, users},
+    tables::{missing_objects, rejected_objects},
     transaction,
     write_failure::WriteFailure,
 };
+use crate::resource::{ID, Resource};
 
 /// The result of confirmed deletions.
 #[derive(Debug, Default)]
@@ -39,7 +41,7 @@ const MOST_TIME: Duration = Duration::from_secs(30);
 /// How long several rows may take together. If they take longer, they are tried in halves.
 const MOST_TIME_TOGETHER: &str = "SET LOCAL statement_timeout = '5s'";
 
-/// Deletes users whose deletion Clerk confirmed, or with `mark` marks them as deleted.
+/// Deletes rows of objects whose deletion Clerk confirmed, or with `mark` marks them as deleted.
 ///
 /// A row is kept if the application's constraints or triggers refuse the deletion, or if a foreign
 /// key without an index makes it take too long. A row that the application has locked is left to
@@ -80,7 +82,7 @@ pub(super) async fn delete(conn: &mut Session, run: &Run, ids: &[String], mark: 
             [only] => {
                 // A statement that fails without rows fails for another reason: a missing privilege
                 // or table.
-                remove(conn, &[], mark).await?;
+                remove(conn, run.resource, &[], mark).await?;
                 let row = if is_lock(&fault) {
                     locked_row(only)
                 } else {
@@ -103,7 +105,7 @@ pub(super) async fn delete(conn: &mut Session, run: &Run, ids: &[String], mark: 
     Ok(deleted)
 }
 
-/// Deletes users in one transaction. Once some rows are known to be locked, those that are locked
+/// Deletes rows in one transaction. Once some rows are known to be locked, those that are locked
 /// now are left out.
 async fn delete_part(
     conn: &mut Session,
@@ -113,7 +115,7 @@ async fn delete_part(
     lock_budget: &mut LockBudget,
 ) -> Result<Deleted, WriteFailure> {
     conn.transaction(async |conn| {
-        transaction::begin_for(conn, run.lease(), true, false).await?;
+        transaction::begin_for(conn, run.lease(), Some(run.resource), false).await?;
         if ids.len() > 1 {
             conn.batch_execute(MOST_TIME_TOGETHER).await?;
         }
@@ -121,7 +123,7 @@ async fn delete_part(
         let all: Vec<&str> = ids.iter().map(String::as_str).collect();
         let locked = if lock_budget.expects_locks() {
             let purpose = if mark { Purpose::Mark } else { Purpose::Delete };
-            locks::locked(conn, &all, purpose).await?
+            locks::locked(conn, run.resource, &all, purpose).await?
         } else {
             Vec::new()
         };
@@ -129,8 +131,8 @@ async fn delete_part(
             .into_iter()
             .filter(|id| !locked.iter().any(|locked| locked == id))
             .collect();
-        let mut gone = remove(conn, &ids, mark).await?;
-        let remaining = still_there(conn, &ids, mark).await?;
+        let mut gone = remove(conn, run.resource, &ids, mark).await?;
+        let remaining = still_there(conn, run.resource, &ids, mark).await?;
         gone.retain(|(id, _)| !remaining.contains(id));
         let rows = gone.len() as u64;
         if run.emits_events {
@@ -160,7 +162,7 @@ async fn delete_part(
 }
 
 /// Counts the rows that are gone, and removes all ids that are done from the lists of rejected and
-/// missing users.
+/// missing objects.
 async fn record(
     conn: &mut Session,
     run: &Run,
@@ -230,35 +232,51 @@ async fn list(conn: &mut Session, run: &Run, row: &Rejected) -> Result<(), Mirro
 
 /// Deletes or marks rows, and returns id and `external_id` of those that existed and were not
 /// marked.
-async fn remove(conn: &mut Session, ids: &[&str], mark: bool) -> QueryResult<Vec<(String, Option<String>)>> {
-    if mark {
-        diesel::update(users::table.filter(users::id.eq_any(ids).and(users::deleted_at.is_null())))
-            .set((
-                users::deleted_at.eq(diesel::dsl::now.into_sql::<Nullable<Timestamptz>>()),
-                users::changed_at.eq(diesel::dsl::now),
-            ))
-            .returning((users::id, users::external_id))
-            .get_results(conn)
-            .await
-    } else {
-        let rows: Vec<(String, Option<String>, bool)> = diesel::delete(users::table.filter(users::id.eq_any(ids)))
-            .returning((users::id, users::external_id, users::deleted_at.is_null()))
-            .get_results(conn)
-            .await?;
-        // A row that was marked before had its event then.
-        let live = rows.into_iter().filter(|(_, _, is_live)| *is_live);
-        Ok(live.map(|(id, external_id, _)| (id, external_id)).collect())
+async fn remove(
+    conn: &mut Session,
+    resource: &Resource,
+    ids: &[&str],
+    mark: bool,
+) -> QueryResult<Vec<(String, Option<String>)>> {
+    #[derive(QueryableByName)]
+    struct RemovedRow {
+        #[diesel(sql_type = Text)]
+        id: String,
+        #[diesel(sql_type = Nullable<Text>)]
+        external_id: Option<String>,
+        #[diesel(sql_type = Bool)]
+        is_live: bool,
     }
+    let table = resource.table;
+    let external_id = resource
+        .position("external_id", ID)
+        .map_or("NULL::text AS external_id", |_| "external_id");
+    let sql = if mark {
+        format!(
+            "UPDATE {table} SET deleted_at = pg_catalog.now(), changed_at = pg_catalog.now()
+             WHERE id = ANY ($1) AND deleted_at IS NULL RETURNING id, {external_id}, true AS is_live"
+        )
+    } else {
+        format!("DELETE FROM {table} WHERE id = ANY ($1) RETURNING id, {external_id}, deleted_at IS NULL AS is_live")
+    };
+    let rows: Vec<RemovedRow> = sql_query(sql).bind::<Array<Text>, _>(ids).load(conn).await?;
+    // A row that was marked before had its event then.
+    let live = rows.into_iter().filter(|row| row.is_live);
+    Ok(live.map(|row| (row.id, row.external_id)).collect())
 }
 
 /// Returns which rows still exist after their deletion, or with `mark` are still not marked.
-async fn still_there(conn: &mut Session, ids: &[&str], mark: bool) -> QueryResult<Vec<String>> {
-    let mut rows = users::table
-        .select(users::id)
-        .filter(users::id.eq_any(ids))
-        .into_boxed();
-    if mark {
-        rows = rows.filter(users::deleted_at.is_null());
+async fn still_there(conn: &mut Session, resource: &Resource, ids: &[&str], mark: bool) -> QueryResult<Vec<String>> {
+    #[derive(QueryableByName)]
+    struct RemainingRow {
+        #[diesel(sql_type = Text)]
+        id: String,
     }
-    rows.load(conn).await
+    let sql = format!(
+        "SELECT id FROM {table} WHERE id = ANY ($1){unmarked}",
+        table = resource.table,
+        unmarked = if mark { " AND deleted_at IS NULL" } else { "" },
+    );
+    let rows: Vec<RemainingRow> = sql_query(sql).bind::<Array<Text>, _>(ids).load(conn).await?;
+    Ok(rows.into_iter().map(|row| row.id).collect())
 }

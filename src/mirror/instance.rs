@@ -75,13 +75,14 @@ impl PinnedInstance {
                 .await?;
             // No replica of the new instance lags behind this moment. Dating the hold back releases
             // a user as soon as it is shown.
-            let held = diesel::sql_query(
+            let held = diesel::sql_query(format!(
                 "INSERT INTO clerk.missing AS m (resource, object_id, walk, state, hold, held_at)
                  SELECT $1, id, 0::bigint, 'absent', 'held', pg_catalog.now() - interval '10 seconds'
-                 FROM clerk.users WHERE deleted_at IS NULL
+                 FROM {table} WHERE deleted_at IS NULL
                  ON CONFLICT (resource, object_id) DO UPDATE
                  SET state = 'absent', hold = 'held', held_at = coalesce(m.held_at, excluded.held_at), approved_at = NULL",
-            )
+                table = self.0.resource.table
+            ))
             .bind::<Text, _>(self.0.resource.name)
             .execute(conn)
             .await?;

@@ -14,8 +14,9 @@ use super::{
     sqlstate::LOCK_NOT_AVAILABLE,
     write_failure::WriteFailure,
 };
+use crate::resource::Resource;
 
-/// How long a statement that writes users waits for a lock at first. Most of the application's own
+/// How long a statement that writes rows waits for a lock at first. Most of the application's own
 /// transactions are shorter.
 const FIRST_WAIT: Duration = Duration::from_millis(300);
 
@@ -90,9 +91,14 @@ pub(super) enum Purpose {
     Delete,
 }
 
-/// Returns those of these users whose rows another transaction has locked. Does not wait for them,
+/// Returns those of these ids whose rows another transaction has locked. Does not wait for them,
 /// and locks the others.
-pub(super) async fn locked(conn: &mut Session, ids: &[&str], purpose: Purpose) -> Result<Vec<String>, WriteFailure> {
+pub(super) async fn locked(
+    conn: &mut Session,
+    resource: &Resource,
+    ids: &[&str],
+    purpose: Purpose,
+) -> Result<Vec<String>, WriteFailure> {
     #[derive(QueryableByName)]
     struct LockedId {
         #[diesel(sql_type = Text)]
@@ -103,12 +109,13 @@ pub(super) async fn locked(conn: &mut Session, ids: &[&str], purpose: Purpose) -
     }
     let strength = match purpose {
         Purpose::Delete => "UPDATE",
-        Purpose::Store if updates_keys(conn).await? => "UPDATE",
+        Purpose::Store if updates_keys(conn, resource).await? => "UPDATE",
         Purpose::Store | Purpose::Mark => "NO KEY UPDATE",
     };
+    let table = resource.table;
     let rows: Vec<LockedId> = sql_query(format!(
-        "WITH free AS MATERIALIZED (SELECT id FROM clerk.users WHERE id = ANY($1) FOR {strength} SKIP LOCKED)
-         SELECT u.id FROM clerk.users u WHERE u.id = ANY($1) AND NOT EXISTS (SELECT FROM free f WHERE f.id = u.id)"
+        "WITH free AS MATERIALIZED (SELECT id FROM {table} WHERE id = ANY($1) FOR {strength} SKIP LOCKED)
+         SELECT u.id FROM {table} u WHERE u.id = ANY($1) AND NOT EXISTS (SELECT FROM free f WHERE f.id = u.id)"
     ))
     .bind::<Array<Text>, _>(ids)
     .load(conn)
@@ -116,20 +123,21 @@ pub(super) async fn locked(conn: &mut Session, ids: &[&str], purpose: Purpose) -
     Ok(rows.into_iter().map(|row| row.id).collect())
 }
 
-/// Whether storing a user updates columns that a foreign key could reference, because the
+/// Whether storing a record updates columns that a foreign key could reference, because the
 /// application has a unique index on them. Such an update also waits for inserts of rows that
-/// reference the user.
-async fn updates_keys(conn: &mut Session) -> QueryResult<bool> {
+/// reference the row.
+async fn updates_keys(conn: &mut Session, resource: &Resource) -> QueryResult<bool> {
     #[derive(QueryableByName)]
     struct HasKeys {
         #[diesel(sql_type = Bool)]
         has_keys: bool,
     }
-    let HasKeys { has_keys } = sql_query(
+    let HasKeys { has_keys } = sql_query(format!(
         "SELECT EXISTS (SELECT FROM pg_catalog.pg_index
-             WHERE indrelid = 'clerk.users'::pg_catalog.regclass::pg_catalog.oid AND indisunique AND NOT indisprimary
+             WHERE indrelid = '{table}'::pg_catalog.regclass::pg_catalog.oid AND indisunique AND NOT indisprimary
                AND indexprs IS NULL AND indpred IS NULL) AS has_keys",
-    )
+        table = resource.table
+    ))
     .get_result(conn)
     .await?;
     Ok(has_keys)

@@ -110,11 +110,12 @@ impl Missing {
         conn.transaction(async |conn| {
             transaction::begin(conn, run.lease()).await?;
             // An id without a row has nothing left to delete.
-            sql_query(
+            sql_query(format!(
                 "DELETE FROM clerk.missing m
                  WHERE m.resource = $2 AND ((m.walk <> $1 AND m.hold = 'none')
-                    OR NOT EXISTS (SELECT FROM clerk.users u WHERE u.id = m.object_id))",
-            )
+                    OR NOT EXISTS (SELECT FROM {table} u WHERE u.id = m.object_id))",
+                table = run.resource.table
+            ))
             .bind::<BigInt, _>(run.walk)
             .bind::<Text, _>(run.resource.name)
             .execute(conn)
@@ -130,11 +131,12 @@ impl Missing {
             .await?;
             let marked = counts::recount(conn, run.resource).await?;
             if with_marked && marked > 0 {
-                sql_query(
+                sql_query(format!(
                     "INSERT INTO clerk.missing (resource, object_id, walk)
-                     SELECT $2, id, $1 FROM clerk.users WHERE deleted_at IS NOT NULL
+                     SELECT $2, id, $1 FROM {table} WHERE deleted_at IS NOT NULL
                      ON CONFLICT (resource, object_id) DO NOTHING",
-                )
+                    table = run.resource.table
+                ))
                 .bind::<BigInt, _>(run.walk)
                 .bind::<Text, _>(run.resource.name)
                 .execute(conn)

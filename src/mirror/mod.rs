@@ -1,8 +1,8 @@
 //! The Postgres side: reads the mirror for a comparison, and writes what the comparison found.
 //!
-//! [`Mirror`] is the pool of connections. What can be done with it is divided into views: [`Rows`]
-//! for `clerk.users`, [`Runs`] for `clerk.sync_runs`, and so on. A caller takes the view that it
-//! needs. Everything that writes asks for a proof: a [`Lease`], or the [`Run`] of a sync, which
+//! [`Mirror`] is the pool of connections, and the resource that it mirrors. What can be done with
+//! it is divided into views: [`Rows`] for the resource's table, [`Runs`] for `clerk.sync_runs`, and
+//! so on. A caller takes the view that it needs. Everything that writes asks for a proof: a [`Lease`], or the [`Run`] of a sync, which
 //! holds one.
 //!
 //! Statements are raw SQL where they work on sets (`INSERT … SELECT`, `unnest`, aggregates), take
@@ -52,7 +52,7 @@ use std::time::Duration;
 
 pub use batch::{Batch, Committed, Rejected, Write};
 pub use checkpoint::{Checkpoint, Mark};
-pub use counts::UserCounts;
+pub use counts::Counts;
 pub use delete::Deleted;
 pub use error::{MirrorError, SchemaError};
 pub use freshness::{AgeSummary, Ages, Freshness};
@@ -63,7 +63,7 @@ pub use lease::{Lease, LeaseAttempt, Leases};
 pub use missing::Missing;
 pub use notifications::{ListenError, NotificationStream};
 pub use outbox::Outbox;
-pub use rejected::RejectedUsers;
+pub use rejected::RejectedObjects;
 pub use rights::Rights;
 pub use rows::{Document, Rows};
 pub use runs::{Begin, Finish, Outcome, Run, Runs, SyncKind, SyncState};
@@ -114,24 +114,24 @@ impl Mirror {
         PinnedInstance(self.0.clone())
     }
 
-    /// The rows of `clerk.users`.
+    /// The rows of the resource's table.
     pub fn rows(&self) -> Rows {
         Rows(self.0.clone())
     }
 
-    /// How many users the mirror has, and how many it expects at Clerk.
-    pub fn counts(&self) -> UserCounts {
-        UserCounts(self.0.clone())
+    /// How many objects the mirror has, and how many it expects at Clerk.
+    pub fn counts(&self) -> Counts {
+        Counts(self.0.clone())
     }
 
-    /// Users that a sync did not meet.
+    /// Objects that a sync did not meet.
     pub fn missing(&self) -> Missing {
         Missing(self.0.clone())
     }
 
-    /// Users that could not be stored.
-    pub fn rejected(&self) -> RejectedUsers {
-        RejectedUsers(self.0.clone())
+    /// Objects that could not be stored.
+    pub fn rejected(&self) -> RejectedObjects {
+        RejectedObjects(self.0.clone())
     }
 
     /// The syncs.

@@ -22,15 +22,15 @@ use super::{
 };
 use crate::resource::Digest;
 
-/// Rejected users that are logged at the end of a sync.
+/// Rejected objects that are logged at the end of a sync.
 const LOGGED: i64 = 1_000;
 
-/// Users that could not be stored, and rows that could not be deleted.
+/// Objects that could not be stored, and rows that could not be deleted.
 #[derive(Debug, Clone)]
-pub struct RejectedUsers(pub(super) ConnectionPool);
+pub struct RejectedObjects(pub(super) ConnectionPool);
 
-impl RejectedUsers {
-    /// Returns whether any user is rejected.
+impl RejectedObjects {
+    /// Returns whether any object is rejected.
     pub async fn any(&self) -> Result<bool, MirrorError> {
         let any = rejected_objects::table
             .filter(rejected_objects::resource.eq(self.0.resource.name))
@@ -62,7 +62,7 @@ impl RejectedUsers {
         Ok(listed.collect())
     }
 
-    /// Returns how many users this sync was the last to try, and could not store or delete.
+    /// Returns how many objects this sync was the last to try, and could not store or delete.
     pub async fn count(&self, run: &Run) -> Result<u64, MirrorError> {
         let count: i64 = rejected_objects::table
             .filter(rejected_objects::resource.eq(self.0.resource.name))
@@ -73,7 +73,7 @@ impl RejectedUsers {
         Ok(unsigned(count))
     }
 
-    /// Returns users and rows that other rows or locks block at the end of a sync, with the
+    /// Returns objects and rows that other rows or locks block at the end of a sync, with the
     /// reasons. Unless the sync is a full one, those that were listed before it are left out.
     pub async fn left_blocked(&self, run: &Run) -> Result<Vec<(String, String)>, MirrorError> {
         let began = sync_runs::table
@@ -94,7 +94,7 @@ impl RejectedUsers {
         Ok(rows.load(&mut self.0.connection().await?).await?)
     }
 
-    /// Returns the next users after `after`, in order, that another row's value or a lock blocked
+    /// Returns the next objects after `after`, in order, that another row's value or a lock blocked
     /// and that may be storable now.
     pub async fn blocked(&self, after: &str, limit: usize) -> Result<Vec<String>, MirrorError> {
         Ok(rejected_objects::table
@@ -109,7 +109,7 @@ impl RejectedUsers {
             .await?)
     }
 
-    /// Returns users that Postgres refused: first those that this sync tried, then those that the
+    /// Returns objects that Postgres refused: first those that this sync tried, then those that the
     /// application had locked, then those that were tried longest ago. With `locked`, only those
     /// that were locked.
     pub async fn refused(&self, run: &Run, locked: bool, limit: usize) -> Result<Vec<String>, MirrorError> {
@@ -143,19 +143,20 @@ impl RejectedUsers {
             .await?)
     }
 
-    /// Records that Clerk left these rejected users out of its answer. Those without a row are
+    /// Records that Clerk left these rejected objects out of its answer. Those without a row are
     /// removed from the list, unless they were added so recently that a lagging replica may not
     /// know them yet. The others are tried again after all that were not left out.
     pub async fn note_left_out(&self, lease: &Lease, ids: &[String]) -> Result<(), MirrorError> {
         let mut conn = self.0.connection().await?;
         conn.transaction(async |conn| {
             transaction::begin(conn, lease).await?;
-            sql_query(
+            sql_query(format!(
                 "DELETE FROM clerk.rejected r
                  WHERE r.resource = $2 AND r.object_id = ANY($1)
                    AND r.first_seen_at < pg_catalog.now() - interval '10 seconds'
-                   AND NOT EXISTS (SELECT FROM clerk.users u WHERE u.id = r.object_id)",
-            )
+                   AND NOT EXISTS (SELECT FROM {table} u WHERE u.id = r.object_id)",
+                table = self.0.resource.table
+            ))
             .bind::<Array<Text>, _>(ids)
             .bind::<Text, _>(self.0.resource.name)
             .execute(conn)
@@ -191,8 +192,8 @@ impl RejectedUsers {
             .await?)
     }
 
-    /// Returns the ids whose rows the application kept although the users are gone from Clerk, with
-    /// the reasons: the rejections without a document.
+    /// Returns the ids whose rows the application kept although the objects are gone from Clerk,
+    /// with the reasons: the rejections without a document.
     pub async fn kept_rows(&self) -> Result<HashMap<String, String>, MirrorError> {
         let rows: Vec<(String, String)> = rejected_objects::table
             .filter(rejected_objects::resource.eq(self.0.resource.name))
@@ -205,14 +206,17 @@ impl RejectedUsers {
     }
 }
 
-/// Lists users as rejected.
+/// Lists objects as rejected.
 pub(super) async fn reject(conn: &mut Session, run: &Run, rejected: &[Rejected]) -> QueryResult<()> {
-    for user in rejected {
-        let document = user.document.as_deref().map(|document| encoding::json(conn, document));
-        let object_id = encoding::message(conn, &user.object_id);
-        let reason = encoding::message(conn, &user.reason);
-        let digest = user.digest.map(|digest| digest.0.to_vec());
-        let created_at = user.created_at.map(timestamp);
+    for object in rejected {
+        let document = object
+            .document
+            .as_deref()
+            .map(|document| encoding::json(conn, document));
+        let object_id = encoding::message(conn, &object.object_id);
+        let reason = encoding::message(conn, &object.reason);
+        let digest = object.digest.map(|digest| digest.0.to_vec());
+        let created_at = object.created_at.map(timestamp);
         diesel::insert_into(rejected_objects::table)
             .values((
                 rejected_objects::resource.eq(run.resource.name),
@@ -221,7 +225,7 @@ pub(super) async fn reject(conn: &mut Session, run: &Run, rejected: &[Rejected])
                 rejected_objects::document.eq(&document),
                 rejected_objects::digest.eq(&digest),
                 rejected_objects::created_at.eq(created_at),
-                rejected_objects::sqlstate.eq(&user.sqlstate),
+                rejected_objects::sqlstate.eq(&object.sqlstate),
                 rejected_objects::run.eq(Some(run.id)),
             ))
             .on_conflict((rejected_objects::resource, rejected_objects::object_id))
@@ -231,7 +235,7 @@ pub(super) async fn reject(conn: &mut Session, run: &Run, rejected: &[Rejected])
                 rejected_objects::document.eq(&document),
                 rejected_objects::digest.eq(&digest),
                 rejected_objects::created_at.eq(created_at),
-                rejected_objects::sqlstate.eq(&user.sqlstate),
+                rejected_objects::sqlstate.eq(&object.sqlstate),
                 rejected_objects::run.eq(Some(run.id)),
                 rejected_objects::last_seen_at.eq(diesel::dsl::now),
             ))
@@ -241,7 +245,7 @@ pub(super) async fn reject(conn: &mut Session, run: &Run, rejected: &[Rejected])
     Ok(())
 }
 
-/// Removes users from the list, except those that are rejected again.
+/// Removes objects from the list, except those that are rejected again.
 pub(super) async fn unreject(
     conn: &mut Session,
     run: &Run,
@@ -250,7 +254,7 @@ pub(super) async fn unreject(
 ) -> QueryResult<()> {
     let unrejected: Vec<&String> = unrejected
         .iter()
-        .filter(|id| !rejected.iter().any(|user| user.object_id == **id))
+        .filter(|id| !rejected.iter().any(|again| again.object_id == **id))
         .collect();
     if !unrejected.is_empty() {
         diesel::delete(

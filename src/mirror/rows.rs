@@ -1,4 +1,4 @@
-//! Reads and writes `clerk.users`.
+//! Reads and writes the rows of a resource's table.
 
 use std::{collections::HashMap, time::Duration};
 
@@ -6,12 +6,13 @@ use chrono::{DateTime, Utc};
 use diesel::{
     prelude::*,
     sql_query,
-    sql_types::{Array, Binary, Bool, Double, Nullable, Text, Timestamptz},
+    sql_types::{Array, BigInt, Binary, Bool, Double, Nullable, Text, Timestamptz},
 };
 use diesel_async::RunQueryDsl;
 
 use super::{
-    Batch, Committed, Deleted, MirrorError, Run, apply, convert::timestamp, delete, pool::ConnectionPool, tables::users,
+    Batch, Committed, Deleted, MirrorError, Run, apply, convert::timestamp, counts::IN_RANGE, delete,
+    pool::ConnectionPool,
 };
 use crate::{
     reconcile::{diff::Known, range::Range},
@@ -32,8 +33,8 @@ pub struct Document {
     pub is_fresh: bool,
 }
 
-#[derive(Queryable, QueryableByName)]
-struct UserRow {
+#[derive(QueryableByName)]
+struct KnownRow {
     #[diesel(sql_type = Text)]
     id: String,
     #[diesel(sql_type = Timestamptz)]
@@ -44,8 +45,8 @@ struct UserRow {
     deleted_at: Option<DateTime<Utc>>,
 }
 
-fn known(row: UserRow) -> Known {
-    let UserRow {
+fn known(row: KnownRow) -> Known {
+    let KnownRow {
         id,
         created_at,
         digest,
@@ -60,7 +61,19 @@ fn known(row: UserRow) -> Known {
     }
 }
 
-/// Reads and writes the rows of `clerk.users`.
+#[derive(QueryableByName)]
+struct NewestAt {
+    #[diesel(sql_type = Nullable<Timestamptz>)]
+    at: Option<DateTime<Utc>>,
+}
+
+#[derive(QueryableByName)]
+struct RowId {
+    #[diesel(sql_type = Text)]
+    id: String,
+}
+
+/// Reads and writes the rows of a resource's table.
 #[derive(Debug, Clone)]
 pub struct Rows(pub(super) ConnectionPool);
 
@@ -72,26 +85,20 @@ impl Rows {
     /// Returns the rows of a range of `created_at` after `after`, in order, at most
     /// [`Self::MAX_ROWS`].
     pub async fn range(&self, range: Range, after: Option<&Known>) -> Result<Vec<Known>, MirrorError> {
-        let mut query = users::table
-            .select((users::id, users::created_at, users::digest, users::deleted_at))
-            .order((users::created_at, users::id))
-            .limit(Self::MAX_ROWS)
-            .into_boxed();
-        if let Some(from) = range.from {
-            query = query.filter(users::created_at.ge(timestamp(from)));
-        }
-        if let Some(before) = range.before {
-            query = query.filter(users::created_at.lt(timestamp(before)));
-        }
-        if let Some(after) = after {
-            let at = timestamp(after.created_at);
-            query = query.filter(
-                users::created_at
-                    .gt(at)
-                    .or(users::created_at.eq(at).and(users::id.gt(after.id.clone()))),
-            );
-        }
-        let rows: Vec<UserRow> = query.load(&mut self.0.connection().await?).await?;
+        let from = after.map_or(range.from, |row| Some(row.created_at));
+        let sql = format!(
+            "SELECT id, created_at, digest, deleted_at FROM {table}
+             WHERE {IN_RANGE} AND (created_at > $1 OR id > $3) ORDER BY created_at, id LIMIT $4",
+            table = self.0.resource.table
+        );
+        let rows: Vec<KnownRow> = sql_query(sql)
+            .bind::<Nullable<Timestamptz>, _>(from.map(timestamp))
+            .bind::<Nullable<Timestamptz>, _>(range.before.map(timestamp))
+            // Every id comes behind the empty one.
+            .bind::<Text, _>(after.map_or("", |row| &row.id))
+            .bind::<BigInt, _>(Self::MAX_ROWS)
+            .load(&mut self.0.connection().await?)
+            .await?;
         Ok(rows.into_iter().map(known).collect())
     }
 
@@ -101,7 +108,7 @@ impl Rows {
             return Ok(Vec::new());
         }
         let table = self.0.resource.table;
-        let rows: Vec<UserRow> = sql_query(format!(
+        let rows: Vec<KnownRow> = sql_query(format!(
             "SELECT id, created_at, digest, deleted_at FROM {table} WHERE id OPERATOR(pg_catalog.=) ANY ($1)"
         ))
         .bind::<Array<Text>, _>(ids)
@@ -132,34 +139,39 @@ impl Rows {
             .await?)
     }
 
-    /// Returns the ids of the users that were created last, except `ids`.
+    /// Returns the ids of the objects that were created last, except `ids`.
     pub async fn newest_ids_except(&self, ids: &[String], limit: usize) -> Result<Vec<String>, MirrorError> {
-        Ok(users::table
-            .select(users::id)
-            .filter(users::deleted_at.is_null().and(users::id.ne_all(ids)))
-            .order((users::created_at.desc(), users::id.desc()))
-            .limit(limit as i64)
+        let sql = format!(
+            "SELECT id FROM {table} WHERE deleted_at IS NULL AND id <> ALL ($1)
+             ORDER BY created_at DESC, id DESC LIMIT $2",
+            table = self.0.resource.table
+        );
+        let rows: Vec<RowId> = sql_query(sql)
+            .bind::<Array<Text>, _>(ids)
+            .bind::<BigInt, _>(limit as i64)
             .load(&mut self.0.connection().await?)
-            .await?)
+            .await?;
+        Ok(rows.into_iter().map(|row| row.id).collect())
     }
 
     /// Returns the newest `created_at`, in Unix milliseconds.
     pub async fn newest(&self) -> Result<Option<i64>, MirrorError> {
-        let newest: Option<DateTime<Utc>> = users::table
-            .filter(users::deleted_at.is_null())
-            .select(diesel::dsl::max(users::created_at))
-            .first(&mut self.0.connection().await?)
-            .await?;
-        Ok(newest.map(|at| at.timestamp_millis()))
+        let sql = format!(
+            "SELECT pg_catalog.max(created_at) AS at FROM {table} WHERE deleted_at IS NULL",
+            table = self.0.resource.table
+        );
+        let NewestAt { at } = sql_query(sql).get_result(&mut self.0.connection().await?).await?;
+        Ok(at.map(|at| at.timestamp_millis()))
     }
 
     /// Returns the ids of all rows that are marked as deleted.
     pub async fn marked(&self) -> Result<Vec<String>, MirrorError> {
-        Ok(users::table
-            .select(users::id)
-            .filter(users::deleted_at.is_not_null())
-            .load(&mut self.0.connection().await?)
-            .await?)
+        let sql = format!(
+            "SELECT id FROM {table} WHERE deleted_at IS NOT NULL",
+            table = self.0.resource.table
+        );
+        let rows: Vec<RowId> = sql_query(sql).load(&mut self.0.connection().await?).await?;
+        Ok(rows.into_iter().map(|row| row.id).collect())
     }
 
     /// Returns how much longer each of these rows must be known before Clerk's answer counts, by
@@ -173,13 +185,14 @@ impl Rows {
             #[diesel(sql_type = Double)]
             remaining: f64,
         }
-        let rows: Vec<YoungRow> = sql_query(
+        let rows: Vec<YoungRow> = sql_query(format!(
             "SELECT id, remaining FROM (
                  SELECT u.id, $2 - extract(epoch FROM pg_catalog.clock_timestamp() - greatest(u.first_seen_at, u.changed_at))
                      ::double precision AS remaining
-                 FROM clerk.users u WHERE u.id = ANY($1) AND u.deleted_at IS NULL) AS rows
+                 FROM {table} u WHERE u.id = ANY($1) AND u.deleted_at IS NULL) AS rows
              WHERE remaining > 0::double precision",
-        )
+            table = self.0.resource.table
+        ))
         .bind::<Array<Text>, _>(ids)
         .bind::<Double, _>(least.as_secs_f64())
         .load(&mut self.0.connection().await?)
@@ -195,7 +208,7 @@ impl Rows {
         Box::pin(apply::apply(&mut conn, run, &self.0.upserts, batch)).await
     }
 
-    /// Deletes users whose deletion Clerk confirmed, or with `mark` marks them as deleted.
+    /// Deletes rows of objects whose deletion Clerk confirmed, or with `mark` marks them as deleted.
     pub async fn delete(&self, run: &Run, ids: &[String], mark: bool) -> Result<Deleted, MirrorError> {
         let mut conn = self.0.connection().await?;
         // Boxed, so that the futures of callers do not contain its state.

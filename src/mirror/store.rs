@@ -110,7 +110,7 @@ pub(super) async fn store_isolated<'w>(
     conn.batch_execute(MOST_TIME).await?;
     isolated.lock_budget.begin(conn).await?;
     let ids: Vec<&str> = jobs.iter().map(WriteJob::id).collect();
-    let locked = locks::locked(conn, &ids, Purpose::Store).await?;
+    let locked = locks::locked(conn, statements.resource, &ids, Purpose::Store).await?;
     let (locked, free): (Vec<_>, Vec<_>) = jobs.into_iter().partition(|job| locked.iter().any(|id| id == job.id()));
     locked.into_iter().for_each(|job| isolated.reject_locked(job));
     isolated.write_by_halves(conn, free).await?;

@@ -162,12 +162,13 @@ impl Overview {
                     (SELECT pg_catalog.count(*) FROM clerk.missing WHERE resource = $1 AND hold = 'held') AS held,
                     (SELECT pg_catalog.count(*) FROM clerk.missing WHERE resource = $1 AND hold = 'approved') AS approved,
                     (SELECT pg_catalog.count(*) FROM clerk.rejected WHERE resource = $1) AS rejected,
-                    (SELECT pg_catalog.count(*) FROM (SELECT FROM clerk.users WHERE unexpected IS NOT NULL LIMIT 10000) AS counted)
+                    (SELECT pg_catalog.count(*) FROM (SELECT FROM {table} WHERE unexpected IS NOT NULL LIMIT 10000) AS counted)
                         AS unexpected,
                     CASE WHEN {held} THEN lease_holder END AS lease_holder,
                     (SELECT holder FROM clerk.leader) AS leader,
                     ARRAY(SELECT holder FROM clerk.standbys WHERE {standby_lasts} ORDER BY holder) AS standbys
              FROM clerk.sync_state, clerk.resource_state WHERE resource = $1",
+            table = self.0.resource.table,
             held = lease::held(),
             standby_lasts = leadership::standby_lasts(),
         ))
@@ -299,11 +300,12 @@ impl Overview {
             #[diesel(sql_type = BigInt)]
             users: i64,
         }
-        let rows: Vec<FieldCount> = sql_query(
+        let rows: Vec<FieldCount> = sql_query(format!(
             "SELECT field, pg_catalog.count(*) AS users
-             FROM clerk.users AS u CROSS JOIN LATERAL pg_catalog.unnest(u.unexpected) AS fields(field)
+             FROM {table} AS u CROSS JOIN LATERAL pg_catalog.unnest(u.unexpected) AS fields(field)
              WHERE u.unexpected IS NOT NULL GROUP BY field",
-        )
+            table = self.0.resource.table
+        ))
         .load(&mut self.0.connection().await?)
         .await?;
         Ok(rows.into_iter().map(|row| (row.field, row.users)).collect())

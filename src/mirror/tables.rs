@@ -1,17 +1,5 @@
-//! The tables of the schema `clerk`, as far as the query builder needs them. Of `clerk.users`,
-//! these are the columns that a comparison reads. The others follow from
-//! [`crate::resource::USERS`].
-
-diesel::table! {
-    clerk.users (id) {
-        id -> Text,
-        external_id -> Nullable<Text>,
-        created_at -> Timestamptz,
-        digest -> Bytea,
-        changed_at -> Timestamptz,
-        deleted_at -> Nullable<Timestamptz>,
-    }
-}
+//! The bookkeeping tables of the schema `clerk`, as far as the query builder needs them. The tables
+//! of objects follow from their [`crate::resource::Resource`].
 
 diesel::table! {
     #[sql_name = "rejected"]
@@ -136,4 +124,4 @@ diesel::table! {
     }
 }
 
-diesel::allow_tables_to_appear_in_same_query!(users, missing_objects, rejected_objects, sync_runs);
+diesel::allow_tables_to_appear_in_same_query!(missing_objects, rejected_objects, sync_runs);

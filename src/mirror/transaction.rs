@@ -3,6 +3,7 @@
 use diesel_async::SimpleAsyncConnection;
 
 use super::{Lease, MirrorError, lease::LEAST_SILENCE, locks::USUAL_WAIT, session::Session};
+use crate::resource::Resource;
 
 /// How long a statement may usually take.
 pub(super) const MOST_TIME: &str = "SET LOCAL statement_timeout = '60s'";
@@ -28,15 +29,19 @@ pub(super) async fn begin(conn: &mut Session, lease: &Lease) -> Result<(), Mirro
     lease.fence(conn).await
 }
 
-/// Locks the table against locks on the whole table. This comes before the lock on the lease's row,
-/// so that the lease can be renewed meanwhile. From then on, every wait for a lock is about a row.
-const LOCK_USERS: &str = "LOCK TABLE clerk.users IN ROW EXCLUSIVE MODE";
-
-/// Begins a transaction as [`begin`] does. With `users`, it writes users. With `beside`, several
-/// transactions of one sync may run side by side until they count what they did: the lease's row is
-/// locked against a takeover, but not against each other.
-pub(super) async fn begin_for(conn: &mut Session, lease: &Lease, users: bool, beside: bool) -> Result<(), MirrorError> {
-    guard(conn, lease, if users { LOCK_USERS } else { "" }).await?;
+/// Begins a transaction as [`begin`] does. With `writes`, it writes rows of that resource's table.
+/// With `beside`, several transactions of one sync may run side by side until they count what they
+/// did: the lease's row is locked against a takeover, but not against each other.
+pub(super) async fn begin_for(
+    conn: &mut Session,
+    lease: &Lease,
+    writes: Option<&Resource>,
+    beside: bool,
+) -> Result<(), MirrorError> {
+    // Against locks on the whole table. This comes before the lock on the lease's row, so that the
+    // lease can be renewed meanwhile. From then on, every wait for a lock is about a row.
+    let lock = writes.map(|resource| format!("LOCK TABLE {} IN ROW EXCLUSIVE MODE", resource.table));
+    guard(conn, lease, lock.as_deref().unwrap_or_default()).await?;
     if beside {
         lease.hold(conn).await
     } else {

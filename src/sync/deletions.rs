@@ -126,7 +126,7 @@ impl SyncContext<'_> {
         }
         let mirror = &self.syncer.mirror;
         let lately = mirror.missing().deleted_lately().await?;
-        let users = mirror.counts().users().await? + lately;
+        let users = mirror.counts().objects().await? + lately;
         Ok(self.syncer.options.limits.hold(absent + lately, users))
     }
 
@@ -163,7 +163,7 @@ impl SyncContext<'_> {
             .syncer
             .options
             .limits
-            .room(lately, mirror.counts().users().await? + lately);
+            .room(lately, mirror.counts().objects().await? + lately);
         Ok(usize::try_from(room).unwrap_or(usize::MAX))
     }
 

@@ -220,7 +220,7 @@ impl SyncContext<'_> {
         let users = users.unwrap_or_default();
         let counts = self.syncer.mirror.counts();
         let mirrored = match self.mode.has_schema() {
-            true => counts.users().await?,
+            true => counts.objects().await?,
             false => 0,
         };
         let bounds = match mirrored {
