@@ -6,7 +6,7 @@ use reqwest::{StatusCode, header::HeaderMap};
 use serde::Deserialize;
 
 use super::MAX_ANSWER;
-use crate::{resource::USERS, secret::without_secrets};
+use crate::secret::without_secrets;
 
 /// Characters of a server's own text that are repeated.
 const MAX_TEXT: usize = 500;
@@ -17,8 +17,8 @@ pub struct ErrorResponse {
     pub(super) status: StatusCode,
     path: String,
     pub(super) code: Option<String>,
-    /// Whether it is about the cursor.
-    is_about_cursor: bool,
+    /// The parameter that it is about.
+    parameter: Option<String>,
     message: String,
     trace: Option<String>,
 }
@@ -43,16 +43,14 @@ impl ErrorResponse {
         }
 
         let header = |name| headers.get(name).and_then(|value| value.to_str().ok()).map(printable);
-        let (mut code, mut is_about_cursor, mut message, mut trace) = (None, false, None, header("cf-ray"));
+        let (mut code, mut parameter, mut message, mut trace) = (None, None, None, header("cf-ray"));
         if body.len() <= MAX_ANSWER
             && let Ok(body) = serde_json::from_slice::<ErrorBody>(body)
         {
             trace = body.clerk_trace_id.as_deref().map(printable).or(trace);
             if let Some(item) = body.errors.into_iter().next() {
                 code = item.code.as_deref().map(printable);
-                is_about_cursor = item
-                    .meta
-                    .is_some_and(|meta| meta.param_name.as_deref() == USERS.list.cursor);
+                parameter = item.meta.and_then(|meta| meta.param_name);
                 message = item.long_message.or(item.message).as_deref().map(printable);
             }
         }
@@ -63,7 +61,7 @@ impl ErrorResponse {
             status,
             path: path.split('/').take(2).collect::<Vec<_>>().join("/"),
             code,
-            is_about_cursor,
+            parameter,
             message: message
                 .or_else(|| described(body))
                 .unwrap_or_else(|| format!("a body of {} bytes", body.len())),
@@ -71,10 +69,10 @@ impl ErrorResponse {
         }
     }
 
-    /// Whether it is about the key's instance: the list of users always exists, even if it is
-    /// empty. Source: observed.
+    /// Whether it is about the key's instance: a list always exists, even if it is empty. Only a
+    /// list's path has one segment. Source: observed for users.
     pub(super) fn is_of_instance(&self) -> bool {
-        self.path == USERS.list.path && self.status == StatusCode::NOT_FOUND && self.has_code("resource_not_found")
+        !self.path.contains('/') && self.status == StatusCode::NOT_FOUND && self.has_code("resource_not_found")
     }
 
     /// Returns what Clerk does not know after a 404, for a message.
@@ -86,9 +84,9 @@ impl ErrorResponse {
         }
     }
 
-    /// Whether it is about the cursor.
-    pub fn is_about_cursor(&self) -> bool {
-        self.is_about_cursor
+    /// Whether it is about this parameter.
+    pub fn is_about(&self, parameter: &str) -> bool {
+        self.parameter.as_deref() == Some(parameter)
     }
 
     /// Whether this is Clerk's error code. Emulators write codes in capitals (observed).

@@ -18,11 +18,12 @@ use crate::{
         diff::{Comparison, Fetched, Known, compare},
         range::Range,
     },
-    resource::{Change, Digest, FieldValue, Record, Rejection, USERS, decode, decode_stored},
+    resource::{Change, Digest, FieldValue, Record, Rejection, Resource, decode, decode_stored},
 };
 
 /// Some users of a page, to be compared with the mirror.
 pub(super) struct PageUsers<'p> {
+    resource: &'static Resource,
     page: &'p clerk::Page,
     /// Users with an id and a `created_at`, whose documents can be compared.
     readable: Vec<&'p clerk::RawObject>,
@@ -39,8 +40,13 @@ pub(super) fn id_or_digest(raw: &clerk::RawObject) -> Cow<'_, str> {
 }
 
 impl<'p> PageUsers<'p> {
-    pub(super) fn new(page: &'p clerk::Page, users: Vec<&'p clerk::RawObject>) -> Self {
+    pub(super) fn new(
+        resource: &'static Resource,
+        page: &'p clerk::Page,
+        users: Vec<&'p clerk::RawObject>,
+    ) -> Self {
         let mut sorted = Self {
+            resource,
             page,
             readable: Vec::new(),
             rejected: Vec::new(),
@@ -51,7 +57,7 @@ impl<'p> PageUsers<'p> {
                 continue;
             }
             let document = page.document(raw);
-            let rejection = match decode(&USERS, document) {
+            let rejection = match decode(resource, document) {
                 _ if raw.is_mangled => Rejection::new("the document is not valid UTF-8"),
                 Err(rejection) => rejection,
                 Ok(_) => Rejection::new("its id or created_at cannot be read"),
@@ -201,7 +207,7 @@ impl<'p> DecodedUsers<'p> {
                 .map(|&at| {
                     let raw = users.readable[at];
                     let document = users.page.document(raw);
-                    decode(&USERS, document).map_err(|rejection| Box::new(rejected(raw, rejection, document)))
+                    decode(users.resource, document).map_err(|rejection| Box::new(rejected(raw, rejection, document)))
                 })
                 .collect()
         };
@@ -294,7 +300,7 @@ fn change(rows: &StoredRows, new: &Record<'_>) -> (Change, bool) {
     match rows
         .stored
         .get(new.id.as_ref())
-        .map(|document| decode_stored(&USERS, document))
+        .map(|document| decode_stored(new.resource, document))
     {
         Some(Ok(old)) => {
             let is_older = updated_at(new) < updated_at(&old) && updated_at(new).is_some();

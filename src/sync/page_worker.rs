@@ -136,7 +136,7 @@ impl<'a> PageWorker<'a> {
             .into_iter()
             .partition(|raw| self.is_known_as_rejected(&rejected, raw));
         carried.extend(again.into_iter().map(|raw| id_or_digest(raw).into_owned()));
-        let users = PageUsers::new(page, users);
+        let users = PageUsers::new(self.syncer.resource, page, users);
         let mirror = &self.syncer.mirror;
         let readable = self.mode.has_schema().then_some(mirror);
         let mut rows = StoredRows::load(readable, &users, judged, carried).await?;

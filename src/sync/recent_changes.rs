@@ -100,7 +100,7 @@ impl Syncer {
     /// Whether a page holds anything that the mirror does not. A document that was rejected before
     /// counts only if the page answers a question by id.
     pub(super) async fn has_news(&self, page: &Page, is_by_id: bool) -> Result<bool, Failure> {
-        let users = PageUsers::new(page, page.objects().iter().collect());
+        let users = PageUsers::new(self.resource, page, page.objects().iter().collect());
         let rows = StoredRows::load(Some(&self.mirror), &users, None, HashSet::new()).await?;
         let decoded = DecodedUsers::new(&users, &rows);
         let trust = ReplicaTrust {
