@@ -155,8 +155,8 @@ pub async fn run_status(loaded: &Loaded, format: Format) -> Result<Exit, Failure
 /// Approves the held deletions with a checksum: `approve`.
 pub async fn run_approve(loaded: &Loaded, format: Format, sum: &str) -> Result<Exit, Failure> {
     let mirror = build_existing_mirror(loaded).await?;
-    let Some(count) = mirror.missing().approve(sum).await? else {
-        return Err(match mirror.missing().checksum().await? {
+    let Some(count) = mirror.holds().approve(sum).await? else {
+        return Err(match mirror.holds().checksum().await? {
             Some(held) => Failure::new(
                 Cause::Other,
                 format!(

@@ -12,7 +12,7 @@ use super::{
 use crate::{
     failure::{Cause, Failure},
     mirror::{
-        Inspection, Link, ListenError, Mirror, MirrorError, NotificationStream, PostgresServer, Replicas, Rights,
+        Inspection, Link, ListenError, Mirror, MirrorError, NotificationStream, PostgresServer, Privileges, Replicas,
         SchemaError,
     },
 };
@@ -54,7 +54,7 @@ pub(super) async fn check_database(mirror: &Mirror, migrate: bool) -> DatabaseFi
         Err(failure) => return DatabaseFindings::nothing(Finding::of("database", &failure)),
     };
     let (schema_findings, notifications) = tokio::join!(
-        check_schema(mirror, &found.rights),
+        check_schema(mirror, &found.privileges),
         notifications(mirror, found.server.is_standby)
     );
     let SchemaFindings {
@@ -64,9 +64,9 @@ pub(super) async fn check_database(mirror: &Mirror, migrate: bool) -> DatabaseFi
     } = schema_findings;
     DatabaseFindings {
         findings: vec![
-            server(&found.server, &found.link, &found.rights.whole.role),
+            server(&found.server, &found.link, &found.privileges.whole.role),
             tls(&found.link),
-            check_permissions(&found.rights, &contents, migrate),
+            check_permissions(&found.privileges, &contents, migrate),
             schema(&contents, migrate),
             notifications,
             lease,
@@ -87,8 +87,8 @@ struct SchemaFindings {
     lease: Finding,
 }
 
-async fn check_schema(mirror: &Mirror, rights: &Rights) -> SchemaFindings {
-    let contents = contents(mirror, rights).await;
+async fn check_schema(mirror: &Mirror, privileges: &Privileges) -> SchemaFindings {
+    let contents = contents(mirror, privileges).await;
     let (pinned, lease) = match contents {
         SchemaState::Nothing | SchemaState::Empty => (Some(None), Finding::skipped("lease", "there is no mirror yet")),
         SchemaState::Ours { is_current } => {
@@ -109,14 +109,14 @@ async fn check_schema(mirror: &Mirror, rights: &Rights) -> SchemaFindings {
 }
 
 /// Finds out what the schema contains.
-async fn contents(mirror: &Mirror, rights: &Rights) -> SchemaState {
-    if rights.whole.owner.is_none() {
+async fn contents(mirror: &Mirror, privileges: &Privileges) -> SchemaState {
+    if privileges.whole.owner.is_none() {
         return SchemaState::Nothing;
     }
-    if !rights.whole.is_filled {
+    if !privileges.whole.is_filled {
         return SchemaState::Empty;
     }
-    match rights.reads_bookkeeping() {
+    match privileges.reads_migrations() {
         None => return SchemaState::Unusable(MirrorError::from(SchemaError::Foreign).into()),
         Some(false) => return SchemaState::Hidden,
         Some(true) => {}

@@ -1,9 +1,9 @@
-//! Checks whether the role has the rights that a sync needs, and suggests the missing GRANTs.
+//! Checks whether the role has the privileges that a sync needs, and suggests the missing GRANTs.
 
 use std::collections::BTreeMap;
 
 use super::finding::Finding;
-use crate::{failure::Failure, mirror::Rights};
+use crate::{failure::Failure, mirror::Privileges};
 
 const NAME: &str = "permissions";
 
@@ -25,63 +25,63 @@ pub(super) enum SchemaState {
     Unusable(Failure),
 }
 
-/// Checks the rights for what has to be done with the schema next.
-pub(super) fn check_permissions(rights: &Rights, contents: &SchemaState, migrate: bool) -> Finding {
-    let (role, database) = (&rights.whole.role, &rights.whole.database);
+/// Checks the privileges for what has to be done with the schema next.
+pub(super) fn check_permissions(privileges: &Privileges, contents: &SchemaState, migrate: bool) -> Finding {
+    let (role, database) = (&privileges.whole.role, &privileges.whole.database);
     match contents {
         SchemaState::Unusable(_) => Finding::skipped(NAME, "the schema cannot be used"),
         SchemaState::Nothing | SchemaState::Empty if !migrate => {
             Finding::skipped(NAME, "there is nothing yet that needs rights")
         }
-        SchemaState::Nothing if rights.whole.creates_schemas => Finding::ok(NAME, format!("{role} may create the schema clerk")),
+        SchemaState::Nothing if privileges.whole.creates_schemas => Finding::ok(NAME, format!("{role} may create the schema clerk")),
         SchemaState::Nothing => Finding::failed(NAME, format!("{role} may not create the schema clerk in {database}"))
             .hint(format!("as the owner of the database: CREATE SCHEMA clerk AUTHORIZATION {role}; or run `clerk2pg migrate` as a role that may")),
-        SchemaState::Empty if rights.whole.uses && rights.whole.creates => {
+        SchemaState::Empty if privileges.whole.uses && privileges.whole.creates => {
             Finding::ok(NAME, format!("{role} may create what it needs in the schema clerk"))
         }
-        SchemaState::Empty => Finding::failed(NAME, format!("{role} may not create in the schema clerk, which is {}'s", owner(rights)))
-            .hint(format!("ALTER SCHEMA clerk OWNER TO {role}; or run `clerk2pg migrate` as {}", owner(rights))),
-        SchemaState::Ours { is_current: false } if migrate => may_migrate(rights),
-        SchemaState::Ours { .. } | SchemaState::Hidden => may_sync(rights),
+        SchemaState::Empty => Finding::failed(NAME, format!("{role} may not create in the schema clerk, which is {}'s", owner(privileges)))
+            .hint(format!("ALTER SCHEMA clerk OWNER TO {role}; or run `clerk2pg migrate` as {}", owner(privileges))),
+        SchemaState::Ours { is_current: false } if migrate => may_migrate(privileges),
+        SchemaState::Ours { .. } | SchemaState::Hidden => may_sync(privileges),
     }
 }
 
-fn owner(rights: &Rights) -> &str {
-    rights.whole.owner.as_deref().unwrap_or_default()
+fn owner(privileges: &Privileges) -> &str {
+    privileges.whole.owner.as_deref().unwrap_or_default()
 }
 
-/// Checks the rights for pending migrations: only the owner of a table may alter it.
-fn may_migrate(rights: &Rights) -> Finding {
-    let role = &rights.whole.role;
-    let foreign = rights.tables.iter().find(|table| !table.is_own);
+/// Checks the privileges for pending migrations: only the owner of a table may alter it.
+fn may_migrate(privileges: &Privileges) -> Finding {
+    let role = &privileges.whole.role;
+    let foreign = privileges.tables.iter().find(|table| !table.is_own);
     let reason = match foreign {
         Some(table) => format!("clerk.{} is {}'s", table.name, table.owner),
-        None if !rights.whole.creates => "it may not create in the schema clerk".to_owned(),
+        None if !privileges.whole.creates => "it may not create in the schema clerk".to_owned(),
         None => return Finding::ok(NAME, format!("{role} may apply the pending migrations")),
     };
-    let owner = foreign.map_or(owner(rights), |table| &table.owner);
+    let owner = foreign.map_or(owner(privileges), |table| &table.owner);
     Finding::failed(NAME, format!("{role} may not apply the pending migrations: {reason}"))
         .hint(format!("run `clerk2pg migrate` as {owner}"))
 }
 
-/// Checks the rights for syncs.
-fn may_sync(rights: &Rights) -> Finding {
-    let role = &rights.whole.role;
+/// Checks the privileges for syncs.
+fn may_sync(privileges: &Privileges) -> Finding {
+    let role = &privileges.whole.role;
     let (mut lacks, mut grants) = (Vec::new(), Vec::new());
-    let mut lack = |rights: &str, on: &str| {
-        lacks.push(format!("{rights} on {on}"));
-        grants.push(format!("GRANT {rights} ON {on} TO {role};"));
+    let mut lack = |privileges: &str, on: &str| {
+        lacks.push(format!("{privileges} on {on}"));
+        grants.push(format!("GRANT {privileges} ON {on} TO {role};"));
     };
-    if !rights.whole.uses {
+    if !privileges.whole.uses {
         lack("USAGE", "SCHEMA clerk");
     }
-    for (missing, tables) in by_missing(rights) {
+    for (missing, tables) in by_missing(privileges) {
         lack(&missing.join(", "), &tables.join(", "));
     }
-    for function in &rights.closed_functions {
+    for function in &privileges.closed_functions {
         lack("EXECUTE", &format!("FUNCTION {function}"));
     }
-    let (hidden, filtered): (Vec<_>, Vec<_>) = rights
+    let (hidden, filtered): (Vec<_>, Vec<_>) = privileges
         .tables
         .iter()
         .filter(|table| table.is_filtered)
@@ -94,7 +94,7 @@ fn may_sync(rights: &Rights) -> Finding {
     if !lacks.is_empty() {
         return Finding::failed(NAME, format!("{role} lacks {}", lacks.join("; "))).hint(format!(
             "as {}: {}",
-            owner(rights),
+            owner(privileges),
             grants.join(" ")
         ));
     }
@@ -108,7 +108,7 @@ fn may_sync(rights: &Rights) -> Finding {
         )
         .hint("ignore this if its policy shows all rows");
     }
-    match rights.tables.iter().find(|table| !table.is_own) {
+    match privileges.tables.iter().find(|table| !table.is_own) {
         None => Finding::ok(NAME, format!("{role} owns all objects that it needs")),
         Some(table) => Finding::ok(
             NAME,
@@ -120,10 +120,10 @@ fn may_sync(rights: &Rights) -> Finding {
     }
 }
 
-/// Groups tables by their missing rights, so that one GRANT covers several.
-fn by_missing(rights: &Rights) -> BTreeMap<Vec<&'static str>, Vec<String>> {
+/// Groups tables by their missing privileges, so that one GRANT covers several.
+fn by_missing(privileges: &Privileges) -> BTreeMap<Vec<&'static str>, Vec<String>> {
     let mut found = BTreeMap::<_, Vec<String>>::new();
-    for table in &rights.tables {
+    for table in &privileges.tables {
         found
             .entry(table.missing())
             .or_default()
@@ -144,20 +144,20 @@ mod tests {
 
     #[track_caller]
     fn check(
-        rights: &Rights,
+        privileges: &Privileges,
         contents: &SchemaState,
         migrate: bool,
         status: CheckStatus,
         message: &str,
         hint: Option<&str>,
     ) {
-        let finding = check_permissions(rights, contents, migrate);
+        let finding = check_permissions(privileges, contents, migrate);
         let found = (finding.status, finding.message.as_str(), finding.hint.as_deref());
         assert_eq!(found, (status, message, hint));
     }
 
-    fn granted() -> Rights {
-        Rights::of_owner()
+    fn granted() -> Privileges {
+        Privileges::of_owner()
             .with_table("__diesel_schema_migrations", &["SELECT"])
             .with_table("brand_new", &ALL)
             .with_table("sync_state", &["SELECT", "UPDATE"])
@@ -172,9 +172,9 @@ mod tests {
 
     #[test]
     fn an_unlisted_table_needs_every_right() {
-        let rights = Rights::of_owner().with_table("brand_new", &["SELECT"]);
+        let privileges = Privileges::of_owner().with_table("brand_new", &["SELECT"]);
         check(
-            &rights,
+            &privileges,
             &CURRENT,
             false,
             CheckStatus::Failed,
@@ -185,15 +185,15 @@ mod tests {
 
     #[test]
     fn one_grant_covers_several_tables() {
-        let mut rights = Rights::of_owner()
+        let mut privileges = Privileges::of_owner()
             .with_table("a", &[])
             .with_table("b", &[])
             .with_table("c", &ALL);
-        rights.whole.uses = false;
-        rights.whole.owner = Some("admin".to_owned());
-        rights.closed_functions.push("clerk.f(clerk.users)".to_owned());
+        privileges.whole.uses = false;
+        privileges.whole.owner = Some("admin".to_owned());
+        privileges.closed_functions.push("clerk.f(clerk.users)".to_owned());
         check(
-            &rights,
+            &privileges,
             &SchemaState::Hidden,
             true,
             CheckStatus::Failed,
@@ -207,15 +207,15 @@ mod tests {
 
     #[test]
     fn hidden_rows_are_reported() {
-        let mut rights = granted();
-        rights.tables[1].is_filtered = true;
+        let mut privileges = granted();
+        privileges.tables[1].is_filtered = true;
         let message = "app lacks a row-level security policy that shows it the rows of clerk.brand_new";
         let hint = "as app: CREATE POLICY clerk2pg ON clerk.brand_new TO app USING (true);";
-        check(&rights, &CURRENT, true, CheckStatus::Failed, message, Some(hint));
-        rights.tables[1].has_policy = true;
+        check(&privileges, &CURRENT, true, CheckStatus::Failed, message, Some(hint));
+        privileges.tables[1].has_policy = true;
         let message = "row-level security decides which rows of clerk.brand_new app sees";
         check(
-            &rights,
+            &privileges,
             &CURRENT,
             true,
             CheckStatus::Warn,
@@ -238,7 +238,7 @@ mod tests {
         let message = "app has all rights that a sync needs; admin must apply the migrations of later versions";
         check(&granted(), &OLDER, false, CheckStatus::Ok, message, None);
         check(
-            &Rights::of_owner(),
+            &Privileges::of_owner(),
             &OLDER,
             true,
             CheckStatus::Ok,
@@ -249,41 +249,41 @@ mod tests {
 
     #[test]
     fn rights_to_create_the_schema() {
-        let mut rights = Rights::of_owner();
+        let mut privileges = Privileges::of_owner();
         check(
-            &rights,
+            &privileges,
             &SchemaState::Empty,
             true,
             CheckStatus::Ok,
             "app may create what it needs in the schema clerk",
             None,
         );
-        rights.whole.creates = false;
-        rights.whole.owner = Some("admin".to_owned());
+        privileges.whole.creates = false;
+        privileges.whole.owner = Some("admin".to_owned());
         let message = "app may not create in the schema clerk, which is admin's";
         let hint = "ALTER SCHEMA clerk OWNER TO app; or run `clerk2pg migrate` as admin";
         check(
-            &rights,
+            &privileges,
             &SchemaState::Empty,
             true,
             CheckStatus::Failed,
             message,
             Some(hint),
         );
-        rights.whole.owner = None;
+        privileges.whole.owner = None;
         let message = "app may not create the schema clerk in shop";
         let hint = "as the owner of the database: CREATE SCHEMA clerk AUTHORIZATION app; or run `clerk2pg migrate` as a role that may";
         check(
-            &rights,
+            &privileges,
             &SchemaState::Nothing,
             true,
             CheckStatus::Failed,
             message,
             Some(hint),
         );
-        rights.whole.creates_schemas = true;
+        privileges.whole.creates_schemas = true;
         check(
-            &rights,
+            &privileges,
             &SchemaState::Nothing,
             true,
             CheckStatus::Ok,
@@ -292,7 +292,7 @@ mod tests {
         );
         let message = "there is nothing yet that needs rights";
         check(
-            &rights,
+            &privileges,
             &SchemaState::Nothing,
             false,
             CheckStatus::Skipped,

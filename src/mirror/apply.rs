@@ -1,14 +1,14 @@
-//! Applies a batch: records, rejections, missing objects, progress and counts, in one transaction that
-//! begins by checking the lease.
+//! Applies a batch: records, rejections, missing objects, progress and counts, in one transaction
+//! that begins by checking the lease.
 
 use diesel_async::AsyncConnection;
 use tracing::{debug, warn};
 
 use super::{
-    Batch, Committed, MirrorError, Run,
+    Batch, Committed, MirrorError, Run, bookkeeping,
     convert::signed,
     locks::{self, LockBudget, USUAL_WAIT},
-    missing, progress, rejected,
+    missing, rejected,
     session::Session,
     sqlstate::BLOCKED,
     store::{self, StoreOutcome},
@@ -113,7 +113,7 @@ async fn attempt(
         let met = batch.update.iter().map(|write| write.record.id.as_ref());
         let met: Vec<&str> = met.chain(batch.found.iter().map(String::as_str)).collect();
         missing::release(conn, run.resource, &met).await?;
-        progress::advance(
+        bookkeeping::advance(
             conn,
             run.resource,
             signed(more as u64),
@@ -121,7 +121,7 @@ async fn attempt(
             batch.checkpoint.as_ref(),
         )
         .await?;
-        progress::record(conn, run, batch, &done).await?;
+        bookkeeping::record(conn, run, batch, &done).await?;
         Ok(done)
     })
     .await

@@ -14,7 +14,7 @@ pub struct Checkpoint {
     pub started_at: DateTime<Utc>,
     /// When this was written, by the database's clock as far as the daemon knows it.
     pub written_at: DateTime<Utc>,
-    /// Whether the walk looks for missing users.
+    /// Whether the walk looks for missing objects.
     pub judged: bool,
     /// The newest `updated_at` at Clerk when the walk began, in Unix milliseconds; `None` if the
     /// server does not say.

@@ -10,11 +10,12 @@ use diesel::{
 use diesel_async::{AsyncConnection, RunQueryDsl, SimpleAsyncConnection};
 
 use super::{
-    MirrorError, Rejected, Run,
+    MirrorError, Rejected, Run, bookkeeping,
     convert::{signed, unsigned},
+    holds::APPROVED,
     locks::{self, LockBudget, Purpose, USUAL_WAIT, is_lock},
-    missing::{APPROVED, forget_missing},
-    outbox, progress, rejected,
+    missing::forget_missing,
+    outbox, rejected,
     session::Session,
     sqlstate::{LOCK_NOT_AVAILABLE, NO_DATA},
     tables::{missing_objects, rejected_objects},
@@ -188,8 +189,8 @@ async fn record(
     forget_missing(conn, run.resource, done_ids).await?;
     let rows = gone.len() as u64;
     // The order in which a batch locks these rows.
-    progress::advance(conn, run.resource, -signed(rows), None, None).await?;
-    Ok(progress::count_deletions(conn, run, rows, unsigned(approved), 0).await?)
+    bookkeeping::advance(conn, run.resource, -signed(rows), None, None).await?;
+    Ok(bookkeeping::count_deletions(conn, run, rows, unsigned(approved), 0).await?)
 }
 
 /// Returns the entry of a row that cannot be deleted.
@@ -226,7 +227,7 @@ async fn list(conn: &mut Session, run: &Run, row: &Rejected) -> Result<(), Mirro
     if row.sqlstate.as_deref() != Some(LOCK_NOT_AVAILABLE) {
         forget_missing(conn, run.resource, &[&row.object_id]).await?;
     }
-    progress::count_deletions(conn, run, 0, 0, 1).await?;
+    bookkeeping::count_deletions(conn, run, 0, 0, 1).await?;
     Ok(())
 }
 

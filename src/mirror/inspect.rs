@@ -13,7 +13,7 @@ use diesel::{
 };
 use diesel_async::{AsyncConnection, RunQueryDsl, SimpleAsyncConnection};
 
-use super::{Mirror, MirrorError, Rights, connect::Opened, session::Session};
+use super::{Mirror, MirrorError, Privileges, connect::Opened, session::Session};
 
 /// Facts about the server, the connection and the role's privileges.
 #[derive(Debug, Clone)]
@@ -25,7 +25,7 @@ pub struct Inspection {
     /// The connection.
     pub link: Link,
     /// The role's privileges.
-    pub rights: Rights,
+    pub privileges: Privileges,
 }
 
 /// A server, as it describes itself.
@@ -80,11 +80,11 @@ impl Inspection {
             is_encrypted,
             is_local,
         } = mirror.0.connector().reach().await?;
-        let (server, ahead, rights) = connection
+        let (server, ahead, privileges) = connection
             .transaction(async |conn| {
                 conn.batch_execute("SET TRANSACTION READ ONLY").await?;
                 let (server, ahead) = server(conn).await?;
-                Ok::<_, MirrorError>((server, ahead, Rights::read(conn).await?))
+                Ok::<_, MirrorError>((server, ahead, Privileges::read(conn).await?))
             })
             .await?;
         let (sslmode, checks_certificate, checks_name) = mirror.0.connector().trust();
@@ -100,7 +100,7 @@ impl Inspection {
                 checks_certificate,
                 checks_name,
             },
-            rights,
+            privileges,
         })
     }
 }

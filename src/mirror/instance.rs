@@ -53,7 +53,7 @@ impl PinnedInstance {
     }
 
     /// Ties the database to another Clerk instance. Every row is held, and no approval stays,
-    /// because all of them are about users of the other instance. Returns how many rows are held.
+    /// because all of them are about objects of the other instance. Returns how many rows are held.
     pub async fn repin(&self, lease: &Lease, id: &str, environment: &str) -> Result<u64, MirrorError> {
         let mut conn = self.0.connection().await?;
         conn.transaction(async |conn| {
@@ -74,7 +74,7 @@ impl PinnedInstance {
                 .execute(conn)
                 .await?;
             // No replica of the new instance lags behind this moment. Dating the hold back releases
-            // a user as soon as it is shown.
+            // an object as soon as it is shown.
             let held = diesel::sql_query(format!(
                 "INSERT INTO clerk.missing AS m (resource, object_id, walk, state, hold, held_at)
                  SELECT $1, id, 0::bigint, 'absent', 'held', pg_catalog.now() - interval '10 seconds'

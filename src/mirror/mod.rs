@@ -11,6 +11,7 @@
 
 mod apply;
 mod batch;
+mod bookkeeping;
 mod checkpoint;
 mod connect;
 mod convert;
@@ -22,6 +23,7 @@ mod exchange;
 mod expected_minus_rows;
 mod expiry;
 mod freshness;
+mod holds;
 mod inspect;
 mod instance;
 mod leadership;
@@ -30,10 +32,10 @@ mod locks;
 mod missing;
 mod notifications;
 mod outbox;
+mod outcome;
 mod pool;
-mod progress;
+mod privileges;
 mod rejected;
-mod rights;
 mod rows;
 mod runs;
 mod schema;
@@ -42,6 +44,8 @@ mod settings;
 mod sqlstate;
 mod store;
 mod summary;
+mod sync_kind;
+mod sync_state;
 mod tables;
 mod transaction;
 mod upsert;
@@ -56,6 +60,7 @@ pub use counts::Counts;
 pub use delete::Deleted;
 pub use error::{MirrorError, SchemaError};
 pub use freshness::{AgeSummary, Ages, Freshness};
+pub use holds::Holds;
 pub use inspect::{Inspection, Link, PostgresServer};
 pub use instance::PinnedInstance;
 pub use leadership::{LeaderState, Leadership, Replicas, Wait};
@@ -63,13 +68,16 @@ pub use lease::{Lease, LeaseAttempt, Leases};
 pub use missing::Missing;
 pub use notifications::{ListenError, NotificationStream};
 pub use outbox::Outbox;
+pub use outcome::Outcome;
+pub use privileges::Privileges;
 pub use rejected::RejectedObjects;
-pub use rights::Rights;
 pub use rows::{Document, Rows};
-pub use runs::{Begin, Finish, Outcome, Run, Runs, SyncKind, SyncState};
+pub use runs::{Begin, Finish, Run, Runs};
 pub use schema::{MIGRATIONS, Schema};
 pub use settings::{MirrorSettings, Variables};
 pub use summary::{Details, History, LastRun, Overview, Period, Summary};
+pub use sync_kind::SyncKind;
+pub use sync_state::SyncState;
 
 use crate::resource::Resource;
 use pool::ConnectionPool;
@@ -127,6 +135,11 @@ impl Mirror {
     /// Objects that a sync did not meet.
     pub fn missing(&self) -> Missing {
         Missing(self.0.clone())
+    }
+
+    /// Deletions that are held.
+    pub fn holds(&self) -> Holds {
+        Holds(self.0.clone())
     }
 
     /// Objects that could not be stored.

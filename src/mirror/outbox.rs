@@ -19,7 +19,7 @@ use crate::resource::{FieldValue, Resource};
 /// Events removed per transaction.
 const PRUNED_AT_ONCE: i64 = 1_000;
 
-/// What happened to a user that was stored.
+/// What happened to an object that was stored.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum EventKind {
     Created,
@@ -35,7 +35,7 @@ impl EventKind {
     }
 }
 
-/// Inserts events for users that were stored.
+/// Inserts events for objects that were stored.
 pub(super) async fn stored(
     conn: &mut Session,
     resource: &Resource,
@@ -94,17 +94,17 @@ fn happened_at(kind: EventKind, write: &Write<'_>) -> Option<i64> {
     }
 }
 
-/// Inserts events for users that are gone, by id and `external_id`. They have the current time:
-/// when the users were deleted is not known.
+/// Inserts events for objects that are gone, by id and `external_id`. They have the current time:
+/// when the objects were deleted is not known.
 pub(super) async fn deleted(
     conn: &mut Session,
     resource: &Resource,
-    users: &[(String, Option<String>)],
+    gone: &[(String, Option<String>)],
 ) -> QueryResult<()> {
-    if users.is_empty() {
+    if gone.is_empty() {
         return Ok(());
     }
-    let (ids, external_ids): (Vec<_>, Vec<_>) = users.iter().map(|(id, external)| (id, external.as_deref())).unzip();
+    let (ids, external_ids): (Vec<_>, Vec<_>) = gone.iter().map(|(id, external)| (id, external.as_deref())).unzip();
     sql_query(
         "INSERT INTO clerk.events (resource, type, object_id, occurred_at, payload)
          SELECT $3, $4 || '.deleted'::text, object_id, pg_catalog.now(),

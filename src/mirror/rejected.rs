@@ -13,7 +13,7 @@ use super::{
     Lease, MirrorError, Rejected, Run, SyncKind,
     convert::{timestamp, unsigned},
     encoding,
-    missing::APPROVED,
+    holds::APPROVED,
     pool::ConnectionPool,
     session::Session,
     sqlstate::{BLOCKED, LOCK_NOT_AVAILABLE},

@@ -1,21 +1,17 @@
-//! `clerk.sync_runs`: opens and closes syncs, and says what a sync starts from.
+//! `clerk.sync_runs`: opens and closes syncs.
 
 use chrono::{DateTime, TimeDelta, Utc};
 use diesel::{
     prelude::*,
-    sql_query,
-    sql_types::{BigInt, Bool, Nullable, Text, Timestamptz},
+    sql_types::{Nullable, Timestamptz},
 };
 use diesel_async::{AsyncConnection, RunQueryDsl};
-use serde::{Serialize, Serializer};
 
 use super::{
-    AgeSummary, Lease, MirrorError,
+    AgeSummary, Lease, MirrorError, Outcome, SyncKind, SyncState,
     checkpoint::Checkpoint,
     convert::signed,
     encoding,
-    expected_minus_rows::expected_minus_rows,
-    lease,
     pool::ConnectionPool,
     tables::{rejected_objects, resource_state, sync_runs},
     transaction,
@@ -31,70 +27,8 @@ const OTHERS_KEPT: TimeDelta = TimeDelta::days(2);
 /// The largest difference between two readings of a clock that was not set in between.
 const SAME_CLOCK: TimeDelta = TimeDelta::seconds(1);
 
-/// What a sync examines.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum SyncKind {
-    /// All users.
-    Full,
-    /// Recent changes, and whether users are gone.
-    Incremental,
-    /// Users that were asked for by id.
-    OnDemand,
-}
-
-impl SyncKind {
-    /// As in `clerk.sync_runs`.
-    pub fn name(self) -> &'static str {
-        match self {
-            SyncKind::Full => "full",
-            SyncKind::Incremental => "incremental",
-            SyncKind::OnDemand => "on_demand",
-        }
-    }
-}
-
 /// The outcome in `clerk.sync_runs` of a sync that has not ended.
 const RUNNING: &str = "running";
-
-/// How a sync ended.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Outcome {
-    /// Nothing had to change.
-    InSync,
-    /// Something changed, and now the mirror is in sync.
-    Changed,
-    /// Done, but deletions wait for a person.
-    Held,
-    /// Some of Clerk's users could not be seen or judged.
-    Incomplete,
-    /// A dry run, which is not stored.
-    Planned,
-    /// It failed.
-    Failed,
-}
-
-impl Outcome {
-    /// Outcomes after which the mirror is in sync, except for held deletions.
-    pub(super) const SUCCESSFUL: [Self; 3] = [Outcome::InSync, Outcome::Changed, Outcome::Held];
-
-    /// As in the report and in `clerk.sync_runs`.
-    pub fn name(self) -> &'static str {
-        match self {
-            Outcome::InSync => "in_sync",
-            Outcome::Changed => "changed",
-            Outcome::Held => "held",
-            Outcome::Incomplete => "incomplete",
-            Outcome::Planned => "planned",
-            Outcome::Failed => "failed",
-        }
-    }
-}
-
-impl Serialize for Outcome {
-    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        serializer.serialize_str(self.name())
-    }
-}
 
 /// How to open a sync.
 #[derive(Debug, Clone, Copy)]
@@ -104,7 +38,7 @@ pub struct Begin {
     /// A walk that was interrupted longer ago than this, or began longer ago than twice this, is
     /// not continued.
     pub max_age: TimeDelta,
-    /// Whether the sync looks for missing users. Then it does not continue a walk that did not.
+    /// Whether the sync looks for missing objects. Then it does not continue a walk that did not.
     pub judges: bool,
     /// Whether the first import emits events.
     pub initial_events: bool,
@@ -118,37 +52,6 @@ impl Begin {
         let is_recent = now - checkpoint.written_at < self.max_age && now - checkpoint.started_at < self.max_age * 2;
         self.kind == SyncKind::Full && has_age && is_recent && (checkpoint.judged || !self.judges)
     }
-}
-
-/// What an incremental sync starts from.
-#[derive(Debug, Clone, QueryableByName)]
-pub struct SyncState {
-    /// The pinned Clerk instance.
-    #[diesel(sql_type = Nullable<Text>)]
-    pub instance_id: Option<String>,
-    /// Whether a full sync was ever done.
-    #[diesel(sql_type = Bool)]
-    pub is_imported: bool,
-    /// Every user that was updated at Clerk before this time, less the overlap, is in the mirror.
-    #[diesel(sql_type = Nullable<Timestamptz>)]
-    pub watermark: Option<DateTime<Utc>>,
-    /// How many users the mirror expects at Clerk, by the stored number of rows.
-    #[diesel(sql_type = BigInt)]
-    pub expected: i64,
-    /// Whether users are to be stored again because the application had locked their rows.
-    #[diesel(sql_type = Bool)]
-    pub has_put_off_users: bool,
-    /// Whether rows are to be deleted again because the application had locked them, without
-    /// waiting for an approval.
-    #[diesel(sql_type = Bool)]
-    pub has_put_off_deletions: bool,
-    /// The process that holds the lease at this moment.
-    #[diesel(sql_type = Nullable<Text>)]
-    pub lease_holder: Option<String>,
-    /// Grows with every lease. Who takes the lease at this epoch knows that no other process wrote
-    /// since.
-    #[diesel(sql_type = BigInt)]
-    pub lease_epoch: i64,
 }
 
 /// A sync in progress: the proof that its process holds the lease. Everything that a sync writes
@@ -184,7 +87,7 @@ pub struct Finish {
     pub outcome: Outcome,
     /// Deletions that wait for a person.
     pub held: u64,
-    /// Users that could not be stored or deleted by the end of the sync. Those that were rejected
+    /// Objects that could not be stored or deleted by the end of the sync. Those that were rejected
     /// only for a while do not count.
     pub rejected: u64,
     /// Requests sent to Clerk.
@@ -197,7 +100,7 @@ pub struct Finish {
     pub ages: AgeSummary,
     /// Whether the walk was completed, so that its checkpoint is no longer needed.
     pub is_walked: bool,
-    /// Whether no user was left out. Then a rejected user that the sync did not meet is gone.
+    /// Whether no object was left out. Then a rejected object that the sync did not meet is gone.
     pub is_whole: bool,
     /// What the database's clock should say now, if it was not set during the sync.
     pub expected_now: DateTime<Utc>,
@@ -210,27 +113,7 @@ pub struct Runs(pub(super) ConnectionPool);
 impl Runs {
     /// Returns what an incremental sync starts from, in one query.
     pub async fn state(&self) -> Result<SyncState, MirrorError> {
-        let sql = format!(
-            "SELECT instance_id, imported_at IS NOT NULL AS is_imported, objects OPERATOR(pg_catalog.+) {difference} AS expected,
-                    watermark, lease_epoch,
-                    EXISTS (SELECT FROM clerk.rejected
-                            WHERE resource OPERATOR(pg_catalog.=) '{resource}' AND sqlstate OPERATOR(pg_catalog.=) '55P03'
-                                AND document IS NOT NULL) AS has_put_off_users,
-                    EXISTS (SELECT FROM clerk.rejected r
-                            WHERE r.resource OPERATOR(pg_catalog.=) '{resource}' AND r.sqlstate OPERATOR(pg_catalog.=) '55P03'
-                                AND r.document IS NULL AND NOT EXISTS (
-                                SELECT FROM clerk.missing m WHERE m.resource OPERATOR(pg_catalog.=) r.resource
-                                    AND m.object_id OPERATOR(pg_catalog.=) r.object_id AND m.hold OPERATOR(pg_catalog.=) 'held'
-                            )) AS has_put_off_deletions,
-                    CASE WHEN {held} THEN lease_holder END AS lease_holder
-             FROM clerk.sync_state, clerk.resource_state AS state
-             WHERE state.resource OPERATOR(pg_catalog.=) '{resource}'",
-            difference = expected_minus_rows(self.0.resource, "true", "true"),
-            held = lease::held(),
-            resource = self.0.resource.name,
-        );
-        let mut conn = self.0.connection().await?;
-        Ok(sql_query(sql).get_result(conn.autocommit()).await?)
+        SyncState::read(self.0.connection().await?, self.0.resource).await
     }
 
     /// Opens a sync. Returns it, the time by the database's clock, and the checkpoint of the walk
@@ -350,7 +233,7 @@ impl Runs {
             let now: DateTime<Utc> = diesel::select(diesel::dsl::now.into_sql::<Timestamptz>())
                 .get_result(conn)
                 .await?;
-            // If the clock went back, users that this sync met would seem to be met before it.
+            // If the clock went back, objects that this sync met would seem to be met before it.
             if finish.is_whole && now + SAME_CLOCK >= finish.expected_now {
                 let started_at: DateTime<Utc> = sync_runs::table
                     .find(run.walk)

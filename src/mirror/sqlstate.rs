@@ -41,7 +41,7 @@ const CONNECTION_EXCEPTION: &str = "08";
 
 /// Whether a code is surely about the whole transaction or server, whatever the rows are.
 ///
-/// Everything else may be one user's data in an expression, a constraint or a trigger of the
+/// Everything else may be one object's data in an expression, a constraint or a trigger of the
 /// application: even "permission denied" and "out of range" of a system table. Functions of
 /// extensions report a value that they do not accept as an internal error.
 pub(super) fn is_global(code: &str) -> bool {

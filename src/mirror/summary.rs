@@ -12,7 +12,7 @@ use diesel_async::RunQueryDsl;
 use serde::Serialize;
 
 use super::{
-    Freshness, MirrorError, Missing, Outcome, SyncKind, freshness, leadership, lease,
+    Freshness, Holds, MirrorError, Outcome, SyncKind, freshness, leadership, lease,
     pool::ConnectionPool,
     tables::{rejected_objects, sync_runs},
 };
@@ -257,7 +257,7 @@ impl Overview {
             summary: self.summary().await?,
             recent: self.recent(runs).await?,
             last_seen_at: self.last_seen().await?,
-            plan: Missing(self.0.clone()).checksum().await?,
+            plan: Holds(self.0.clone()).checksum().await?,
             unexpected_values: self.unexpected_values().await?,
             rejected_users: rejected_objects::table
                 .filter(rejected_objects::resource.eq(self.0.resource.name))

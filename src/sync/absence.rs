@@ -62,7 +62,7 @@ impl SyncContext<'_> {
         if self.listed.holds {
             // A replica that lags still shows users whose deletion was held a moment ago.
             let ids: Vec<&str> = found_ids.iter().copied().collect();
-            let held = self.syncer.mirror.missing().held_lately_among(&ids).await?;
+            let held = self.syncer.mirror.holds().lately_among(&ids).await?;
             found.retain(|raw| !held.iter().any(|id| raw.id.as_ref() == Some(id)));
         }
         let absent: Vec<String> = ids

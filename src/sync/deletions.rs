@@ -139,7 +139,7 @@ impl SyncContext<'_> {
             let room = self.room().await?;
             if room == 0 {
                 if self.report.deleted > before {
-                    self.syncer.mirror.missing().hold_these(run.lease(), &kept).await?;
+                    self.syncer.mirror.holds().hold(run.lease(), &kept).await?;
                 }
                 break;
             }
@@ -226,9 +226,9 @@ impl SyncContext<'_> {
     async fn close_deletions(&mut self, run: &Run) -> Result<(), Failure> {
         let mirror = &self.syncer.mirror;
         mirror.missing().forget_open(run).await?;
-        self.report.held = mirror.missing().count_held().await?;
+        self.report.held = mirror.holds().count().await?;
         if self.report.held > 0 {
-            self.report.plan = mirror.missing().checksum().await?;
+            self.report.plan = mirror.holds().checksum().await?;
             warn!(
                 held = self.report.held,
                 plan = self.report.plan,
@@ -238,7 +238,7 @@ impl SyncContext<'_> {
         if self.syncer.is_single_run() {
             return Ok(());
         }
-        let approved = mirror.missing().approved(MAX_APPROVED).await?;
+        let approved = mirror.holds().approved(MAX_APPROVED).await?;
         if !approved.is_empty() {
             make_due_later(&self.syncer.due, approved, APPROVED_RETRY);
         }

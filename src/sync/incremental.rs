@@ -159,7 +159,7 @@ impl Syncer {
 
     /// Whether the application had locked rows that are to be tried again.
     fn has_put_off(&self, state: &SyncState) -> bool {
-        state.has_put_off_users || (state.has_put_off_deletions && self.options.delete_mode != DeleteMode::Keep)
+        state.has_put_off_objects || (state.has_put_off_deletions && self.options.delete_mode != DeleteMode::Keep)
     }
 }
 

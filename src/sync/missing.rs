@@ -71,7 +71,7 @@ impl<'a> SyncContext<'a> {
         };
         let mut missing = std::mem::take(&mut dry_run.missing);
         missing.retain(|id| !dry_run.met.contains(id));
-        let held = mirror.missing().held().await?;
+        let held = mirror.holds().all().await?;
         missing.extend(held.keys().cloned());
         if self.syncer.options.delete_mode == DeleteMode::Delete {
             missing.extend(mirror.rows().marked().await?);
@@ -108,7 +108,7 @@ impl MissingUsers<'_> {
     /// application did not keep.
     pub(super) async fn count_judged(&self) -> Result<u64, Failure> {
         match self {
-            Self::Stored { mirror, .. } => Ok(mirror.missing().count_absent().await?),
+            Self::Stored { mirror, .. } => Ok(mirror.holds().count_judged().await?),
             Self::Planned(planned) => Ok(planned.judged().count() as u64),
         }
     }
@@ -117,7 +117,7 @@ impl MissingUsers<'_> {
     /// deletions never are.
     pub(super) async fn judge(&mut self, holds: bool) -> Result<(), Failure> {
         match self {
-            Self::Stored { mirror, run } if holds => Ok(mirror.missing().hold(run.lease()).await?),
+            Self::Stored { mirror, run } if holds => Ok(mirror.holds().hold_judged(run.lease()).await?),
             Self::Stored { .. } => Ok(()),
             Self::Planned(planned) => {
                 planned.judge(holds);

@@ -61,13 +61,13 @@ impl Syncer {
         };
         let mut requested = RequestedUsers::default();
         let (mut absent, mut unclear) = (Vec::new(), Vec::new());
-        let holds = self.mirror.missing().any_held().await?;
+        let holds = self.mirror.holds().any().await?;
         for (id, answer) in limited.each_by_id(ids).await? {
             let id = id.as_str();
             match answer {
                 ById::Found(page) => {
                     self.rechecks.forget(Observation::Gone, id);
-                    let is_held = holds && !self.mirror.missing().held_among(&[id]).await?.is_empty();
+                    let is_held = holds && !self.mirror.holds().among(&[id]).await?.is_empty();
                     if is_held || self.has_news(&page, true).await? {
                         requested.changed.push(page);
                     } else if self.rechecks.since(Observation::Older, id, Instant::now()) >= Some(REPLICA_LAG) {

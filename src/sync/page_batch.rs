@@ -40,11 +40,7 @@ pub(super) fn id_or_digest(raw: &clerk::RawObject) -> Cow<'_, str> {
 }
 
 impl<'p> PageUsers<'p> {
-    pub(super) fn new(
-        resource: &'static Resource,
-        page: &'p clerk::Page,
-        users: Vec<&'p clerk::RawObject>,
-    ) -> Self {
+    pub(super) fn new(resource: &'static Resource, page: &'p clerk::Page, users: Vec<&'p clerk::RawObject>) -> Self {
         let mut sorted = Self {
             resource,
             page,

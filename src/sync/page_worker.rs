@@ -144,9 +144,7 @@ impl<'a> PageWorker<'a> {
         let (mut batch, older) = page_batch::batch(&users, &rows, &decoded, &rejected, self.trust());
         batch.found.append(&mut more.found);
         if self.listed.holds {
-            batch
-                .found
-                .append(&mut mirror.missing().held_among(&users.ids()).await?);
+            batch.found.append(&mut mirror.holds().among(&users.ids()).await?);
         }
         batch.missing.append(&mut more.missing);
         batch.checkpoint = more.checkpoint;

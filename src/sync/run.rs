@@ -143,7 +143,7 @@ impl Syncer {
             .map_or(String::new(), |instance| instance.id.clone());
         let listed = Listed {
             rejects: mirror.rejected().any().await?.into(),
-            holds: mirror.missing().any_held().await?,
+            holds: mirror.holds().any().await?,
         };
         let mode = SyncMode::Apply {
             run: &run,

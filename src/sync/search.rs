@@ -180,7 +180,7 @@ impl SyncContext<'_> {
                     PageProof::Judged { judged, left } => {
                         self.remember(&page);
                         let ids: Vec<&str> = page.objects().iter().filter_map(|raw| raw.id.as_deref()).collect();
-                        let found = self.syncer.mirror.missing().held_among(&ids).await?;
+                        let found = self.syncer.mirror.holds().among(&ids).await?;
                         if !found.is_empty() {
                             // Other users whose deletion is held may be back, too.
                             self.carryover

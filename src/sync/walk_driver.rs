@@ -214,7 +214,9 @@ impl WalkDriver {
             match &error {
                 clerk::Error::NotFound(_) | clerk::Error::Refused(_) => {
                     let is_about_cursor = match &error {
-                        clerk::Error::Refused(answer) => resource.list.cursor.is_some_and(|cursor| answer.is_about(cursor)),
+                        clerk::Error::Refused(answer) => {
+                            resource.list.cursor.is_some_and(|cursor| answer.is_about(cursor))
+                        }
                         _ => true,
                     };
                     self.unknown_cursors.extend(cursor.filter(|_| is_about_cursor));

@@ -16,7 +16,7 @@ const USES: [&str; 4] = ["SELECT", "INSERT", "UPDATE", "DELETE"];
 /// Tables that need fewer privileges. Locking a row, as the lease does, needs UPDATE. Identity
 /// columns need no privilege on their sequences.
 const EXCEPTIONS: [(&str, &[&str]); 6] = [
-    (BOOKKEEPING, &["SELECT"]),
+    (MIGRATIONS_TABLE, &["SELECT"]),
     ("events", &["SELECT", "INSERT", "DELETE"]),
     ("leader", &["SELECT", "UPDATE"]),
     ("recent_deletions", &["SELECT", "INSERT", "DELETE"]),
@@ -25,22 +25,22 @@ const EXCEPTIONS: [(&str, &[&str]); 6] = [
 ];
 
 /// The table in which Diesel stores the applied migrations.
-const BOOKKEEPING: &str = "__diesel_schema_migrations";
+const MIGRATIONS_TABLE: &str = "__diesel_schema_migrations";
 
 /// The role's privileges. Names are quoted as SQL needs them.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Rights {
+pub struct Privileges {
     /// On the database and the schema.
-    pub whole: Whole,
+    pub whole: DatabasePrivileges,
     /// On each table of the schema.
-    pub tables: Vec<Table>,
+    pub tables: Vec<TablePrivileges>,
     /// Functions of the schema that the role may not call.
     pub closed_functions: Vec<String>,
 }
 
 /// The role's privileges on the database and the schema `clerk`.
 #[derive(Debug, Clone, PartialEq, Eq, QueryableByName)]
-pub struct Whole {
+pub struct DatabasePrivileges {
     /// The role.
     #[diesel(sql_type = Text)]
     pub role: String,
@@ -66,7 +66,7 @@ pub struct Whole {
 
 /// The role's privileges on a table.
 #[derive(Debug, Clone, PartialEq, Eq, QueryableByName)]
-pub struct Table {
+pub struct TablePrivileges {
     /// The name without the schema.
     #[diesel(sql_type = Text)]
     pub name: String,
@@ -92,7 +92,7 @@ pub struct Table {
     deletes: bool,
 }
 
-impl Rights {
+impl Privileges {
     pub(super) async fn read(conn: &mut Session) -> Result<Self, MirrorError> {
         #[derive(QueryableByName)]
         struct Function {
@@ -136,16 +136,16 @@ impl Rights {
     }
 
     /// Whether the role may read which migrations are applied; `None` if there is no such table.
-    pub fn reads_bookkeeping(&self) -> Option<bool> {
-        let table = self.tables.iter().find(|table| table.name == BOOKKEEPING)?;
+    pub fn reads_migrations(&self) -> Option<bool> {
+        let table = self.tables.iter().find(|table| table.name == MIGRATIONS_TABLE)?;
         Some(self.whole.uses && table.selects)
     }
 }
 
-impl Table {
+impl TablePrivileges {
     /// Returns the privileges that the role lacks.
     pub fn missing(&self) -> Vec<&'static str> {
-        let allowed = |right: &str| match right {
+        let allowed = |privilege: &str| match privilege {
             "SELECT" => self.selects,
             "INSERT" => self.inserts,
             "UPDATE" => self.updates,
@@ -153,16 +153,16 @@ impl Table {
         };
         let needed = EXCEPTIONS.iter().find(|(name, _)| *name == self.name);
         let needed = needed.map_or(&USES[..], |(_, needed)| needed);
-        needed.iter().copied().filter(|right| !allowed(right)).collect()
+        needed.iter().copied().filter(|privilege| !allowed(privilege)).collect()
     }
 }
 
 #[cfg(test)]
-impl Rights {
+impl Privileges {
     /// Privileges of a role `app` that owns an empty schema, for unit tests.
     pub(crate) fn of_owner() -> Self {
         Self {
-            whole: Whole {
+            whole: DatabasePrivileges {
                 role: "app".to_owned(),
                 database: "shop".to_owned(),
                 creates_schemas: false,
@@ -177,18 +177,18 @@ impl Rights {
     }
 
     /// Adds a table of another role that `app` has these privileges on.
-    pub(crate) fn with_table(mut self, name: &str, rights: &[&str]) -> Self {
+    pub(crate) fn with_table(mut self, name: &str, privileges: &[&str]) -> Self {
         self.whole.is_filled = true;
-        self.tables.push(Table {
+        self.tables.push(TablePrivileges {
             name: name.to_owned(),
             owner: "admin".to_owned(),
             is_own: false,
             is_filtered: false,
             has_policy: false,
-            selects: rights.contains(&"SELECT"),
-            inserts: rights.contains(&"INSERT"),
-            updates: rights.contains(&"UPDATE"),
-            deletes: rights.contains(&"DELETE"),
+            selects: privileges.contains(&"SELECT"),
+            inserts: privileges.contains(&"INSERT"),
+            updates: privileges.contains(&"UPDATE"),
+            deletes: privileges.contains(&"DELETE"),
         });
         self
     }

@@ -1,4 +1,4 @@
-//! What each batch adds to the row of its sync, the number of users, the watermark and the
+//! What each batch adds to the row of its sync, the number of objects, the watermark and the
 //! checkpoint.
 
 use diesel::{
@@ -38,7 +38,7 @@ pub(super) async fn record(
     Ok(())
 }
 
-/// Adds to the number of users, and moves the watermark and the checkpoint.
+/// Adds to the number of objects, and moves the watermark and the checkpoint.
 pub(super) async fn advance(
     conn: &mut Session,
     resource: &Resource,

@@ -1,0 +1,69 @@
+//! What an incremental sync starts from.
+
+use chrono::{DateTime, Utc};
+use diesel::{
+    prelude::*,
+    sql_query,
+    sql_types::{BigInt, Bool, Nullable, Text, Timestamptz},
+};
+use diesel_async::RunQueryDsl;
+
+use super::{MirrorError, connect::Connection, expected_minus_rows::expected_minus_rows, lease};
+use crate::resource::Resource;
+
+/// What an incremental sync starts from.
+#[derive(Debug, Clone, QueryableByName)]
+pub struct SyncState {
+    /// The pinned Clerk instance.
+    #[diesel(sql_type = Nullable<Text>)]
+    pub instance_id: Option<String>,
+    /// Whether a full sync was ever done.
+    #[diesel(sql_type = Bool)]
+    pub is_imported: bool,
+    /// Every object that was updated at Clerk before this time, less the overlap, is in the mirror.
+    #[diesel(sql_type = Nullable<Timestamptz>)]
+    pub watermark: Option<DateTime<Utc>>,
+    /// How many objects the mirror expects at Clerk, by the stored number of rows.
+    #[diesel(sql_type = BigInt)]
+    pub expected: i64,
+    /// Whether objects are to be stored again because the application had locked their rows.
+    #[diesel(sql_type = Bool)]
+    pub has_put_off_objects: bool,
+    /// Whether rows are to be deleted again because the application had locked them, without
+    /// waiting for an approval.
+    #[diesel(sql_type = Bool)]
+    pub has_put_off_deletions: bool,
+    /// The process that holds the lease at this moment.
+    #[diesel(sql_type = Nullable<Text>)]
+    pub lease_holder: Option<String>,
+    /// Grows with every lease. Who takes the lease at this epoch knows that no other process wrote
+    /// since.
+    #[diesel(sql_type = BigInt)]
+    pub lease_epoch: i64,
+}
+
+impl SyncState {
+    /// Reads it, in one query.
+    pub(super) async fn read(mut conn: Connection, resource: &Resource) -> Result<Self, MirrorError> {
+        let sql = format!(
+            "SELECT instance_id, imported_at IS NOT NULL AS is_imported, objects OPERATOR(pg_catalog.+) {difference} AS expected,
+                    watermark, lease_epoch,
+                    EXISTS (SELECT FROM clerk.rejected
+                            WHERE resource OPERATOR(pg_catalog.=) '{resource}' AND sqlstate OPERATOR(pg_catalog.=) '55P03'
+                                AND document IS NOT NULL) AS has_put_off_objects,
+                    EXISTS (SELECT FROM clerk.rejected r
+                            WHERE r.resource OPERATOR(pg_catalog.=) '{resource}' AND r.sqlstate OPERATOR(pg_catalog.=) '55P03'
+                                AND r.document IS NULL AND NOT EXISTS (
+                                SELECT FROM clerk.missing m WHERE m.resource OPERATOR(pg_catalog.=) r.resource
+                                    AND m.object_id OPERATOR(pg_catalog.=) r.object_id AND m.hold OPERATOR(pg_catalog.=) 'held'
+                            )) AS has_put_off_deletions,
+                    CASE WHEN {held} THEN lease_holder END AS lease_holder
+             FROM clerk.sync_state, clerk.resource_state AS state
+             WHERE state.resource OPERATOR(pg_catalog.=) '{resource}'",
+            difference = expected_minus_rows(resource, "true", "true"),
+            held = lease::held(),
+            resource = resource.name,
+        );
+        Ok(sql_query(sql).get_result(conn.autocommit()).await?)
+    }
+}
