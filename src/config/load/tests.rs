@@ -50,6 +50,33 @@ fn later_wins() {
     assert_eq!(settings.clerk.secret_key.expose(), "sk_test_familiar");
 }
 
+/// The shipped file, and the same with every setting in it uncommented. A setting's line begins with
+/// `#` and a letter, a comment's with `#` and a space.
+fn shipped_file() -> (&'static str, String) {
+    let shipped = include_str!("../../../config.toml");
+    let uncommented = shipped.lines().map(|line| match line.strip_prefix('#') {
+        Some(setting) if setting.starts_with(|letter: char| letter.is_ascii_lowercase()) => setting,
+        _ => line,
+    });
+    (shipped, uncommented.collect::<Vec<_>>().join("\n"))
+}
+
+#[test]
+fn the_shipped_file_names_every_setting_with_its_default() {
+    let (shipped, uncommented) = shipped_file();
+    let keys = |text| flatten("", &parse(text, "config.toml").unwrap().cache);
+    assert_eq!(keys(shipped), [""; 0], "it sets nothing");
+    assert_eq!(keys(&uncommented), known_keys().unwrap());
+
+    let found = loaded(Some(&uncommented), &[]).unwrap().settings;
+    let default = Settings::default();
+    let values = |settings: &Settings| serde_json::to_value(settings).unwrap();
+    assert_eq!(values(&found), values(&default));
+    // Serialized secrets are redacted.
+    assert_eq!(found.clerk.secret_key, default.clerk.secret_key);
+    assert_eq!(found.database.url, default.database.url);
+}
+
 #[test]
 fn secrets_keep_every_character() {
     let loaded = loaded(
