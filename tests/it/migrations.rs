@@ -182,8 +182,9 @@ async fn no_automatic_migration_where_it_is_turned_off() {
     assert!(ran.stderr.contains("is older than this clerk2pg"), "{ran:#?}");
 }
 
-/// The migration that adds `primary_phone_verified`, and the one that fills it in.
-const VALUES: [&str; 2] = ["20261127000003", "20261127000013"];
+/// The version of the migration that adds `primary_phone_verified`. A later one fills it in for
+/// existing rows.
+const PRIMARY_PHONE_VERIFIED: &str = "20261127000003";
 
 /// Reverts the migration with this version and all later ones.
 async fn revert_from(db: &Database, version: &str) {
@@ -243,7 +244,7 @@ async fn existing_rows_get_derived_columns() {
         "SELECT md5(string_agg((to_jsonb(u) - 'primary_phone_verified')::text, '' ORDER BY id)) FROM clerk.users u";
     let before = fixture.db.text(others).await;
 
-    revert_from(&fixture.db, VALUES[0]).await;
+    revert_from(&fixture.db, PRIMARY_PHONE_VERIFIED).await;
     // The state that earlier versions leave.
     fixture
         .db
@@ -278,7 +279,7 @@ async fn a_refused_row_does_not_stop_the_derivation_of_others() {
         );
     }
     fixture.once().await.assert(Exit::Ok, changed().created(3));
-    revert_from(&fixture.db, VALUES[0]).await;
+    revert_from(&fixture.db, PRIMARY_PHONE_VERIFIED).await;
     fixture
         .db
         .execute(
