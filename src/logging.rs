@@ -2,10 +2,11 @@
 
 use std::{
     fs::File,
-    io::{self, IsTerminal, Write},
+    io::{self, Write},
     os::{fd::AsFd, unix::fs::MetadataExt},
 };
 
+use anstream::{AutoStream, ColorChoice};
 use serde::{Deserialize, Serialize};
 use tracing_journald::{Priority, PriorityMappings};
 use tracing_subscriber::{
@@ -55,7 +56,8 @@ pub fn start(format: LogFormat, level: &str, progress: Progress) -> Result<LogLe
             .boxed(),
         _ => tracing_subscriber::fmt::layer()
             .with_target(false)
-            .with_ansi(io::stderr().is_terminal() && std::env::var_os("NO_COLOR").is_none())
+            // By the same variables as the results on stdout.
+            .with_ansi(AutoStream::choice(&io::stderr()) != ColorChoice::Never)
             .with_writer(stderr)
             .boxed(),
     };

@@ -1,4 +1,4 @@
-//! The colours of the output.
+//! The colours of the output. `anstream` removes them without a terminal, or with `NO_COLOR`.
 
 use anstyle::{AnsiColor, Style};
 

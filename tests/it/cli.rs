@@ -208,6 +208,64 @@ async fn status_as_json() {
     assert_eq!(json["last_success_at"], runs[0]["ended_at"]);
 }
 
+/// Returns the keys in the first column of the table that follows a text in docs/commands.md.
+fn documented_keys(place: &str) -> BTreeSet<String> {
+    let page = include_str!("../../docs/commands.md");
+    let (_, behind) = page.split_once(place).unwrap_or_else(|| panic!("no {place:?}"));
+    let table = behind.lines().skip_while(|line| !line.starts_with("| Key |"));
+    let rows = table.skip(2).map_while(|line| line.strip_prefix("| "));
+    let mut keys = BTreeSet::new();
+    for column in rows.map(|row| row.split(" | ").next().unwrap()) {
+        for key in column.split(", ") {
+            let key = key.trim_matches('`').to_owned();
+            assert!(keys.insert(key.clone()), "{place} has {key} twice");
+        }
+    }
+    keys
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn every_json_key_is_documented() {
+    let check = |place: &str, found: &Value| {
+        let documented = documented_keys(place);
+        assert_eq!(
+            documented.iter().map(String::as_str).collect::<BTreeSet<_>>(),
+            keys(found),
+            "{place}"
+        );
+    };
+    let fixture = mirrored(12).await;
+    fixture.sim.update_random();
+    fixture
+        .once()
+        .await
+        .assert(Exit::Ok, changed().updated(1).unchanged(11));
+    // A failed sync has every key.
+    let ran = fixture.once_with(&[("CLERK_SECRET_KEY", "sk_live_other")]).await;
+    check("### A sync", &ran.json());
+    let status = fixture.run(&["status", "--format", "json"]).await.json();
+    check("### The status", &status);
+    check("The object `freshness`", &status["freshness"]);
+    check("Each object in `runs`", &status["runs"][0]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn colours_follow_the_variables() {
+    let fixture = mirrored(3).await;
+    let has_colours = async |environment: &[(&str, &str)]| {
+        let all = [&[("RUST_LOG", "clerk2pg=debug")], environment].concat();
+        let ran = fixture.run_with(&["--once"], &all).await;
+        ran.assert_exit(Exit::Ok);
+        assert!(ran.stderr.contains("DEBUG"), "no log: {ran:#?}");
+        [ran.stdout, ran.stderr].map(|text| text.contains('\x1b'))
+    };
+    let forced = ("CLICOLOR_FORCE", "1");
+    assert_eq!(has_colours(&[]).await, [false; 2], "without a terminal");
+    assert_eq!(has_colours(&[forced]).await, [true; 2]);
+    assert_eq!(has_colours(&[forced, ("NO_COLOR", "")]).await, [true; 2]);
+    assert_eq!(has_colours(&[forced, ("NO_COLOR", "1")]).await, [false; 2]);
+}
+
 /// Returns everything that the program logs at a level, and the password in the database URL: the
 /// server's own, or any password if it asks for none.
 async fn everything_said(fixture: &Fixture, level: &str) -> (String, String) {
