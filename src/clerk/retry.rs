@@ -50,7 +50,11 @@ pub(super) async fn retrying<T, F: Future<Output = Result<T, Error>>>(
             Retry::WhenTold(after) => {
                 Some(after.max(Duration::from_secs(1)) + Duration::from_millis(fastrand::u64(50..500)))
             }
-            Retry::Soon(after) => backoff.map(|backoff| backoff.max(after)),
+            // The last attempt is at the end of the outage's time, not a pause later.
+            Retry::Soon(after) => {
+                let left = outage.saturating_sub(started.elapsed());
+                backoff.map(|backoff| backoff.max(after).min(left))
+            }
             Retry::Briefly => backoff,
             Retry::No => None,
         })
