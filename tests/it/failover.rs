@@ -3,11 +3,12 @@
 
 use std::time::Duration;
 
-use clerk_sim::{Options, Quirks, Sim};
+use clerk_sim::{Options, Sim};
 use rustix::process::Signal;
 
 use crate::support::{
     database::{Database, connect},
+    faults::slow_pages,
     fixture::Fixture,
     monitored::{ANY, MonitoredDaemon},
     postgres::Postgres,
@@ -18,26 +19,23 @@ use crate::support::{
 
 const USERS: usize = 1000;
 
-/// The latency of Clerk, if a full sync need not take long.
-const BRIEF: Duration = Duration::from_millis(20);
+/// Users per page, so that a full sync reads 40 pages.
+const PAGE: usize = 25;
 const AWAY: &str = "waiting until it can be reached";
 const BACK: &str = "back to normal";
 const NO_WRITES: &str = "this Postgres server takes no writes";
 
-/// Returns users whose full sync takes 40 times the latency of Clerk.
-async fn fixture(url: String, latency: Duration) -> Fixture {
+/// Returns users whose full sync takes about a second.
+async fn fixture(url: String) -> Fixture {
     let options = Options {
         users: USERS,
-        latency,
+        latency: Duration::from_millis(20),
         secret_key: "sk_live_test".to_owned(),
         ..Options::default()
     };
     let (db, sim) = tokio::join!(Database::on_server(url), Sim::start(options));
     let fixture = Fixture { db, sim: sim.unwrap() };
-    fixture.sim.set_faults(Quirks {
-        max_page: Some(25),
-        ..Quirks::default()
-    });
+    fixture.sim.set_faults(slow_pages(PAGE, 0));
     fixture
 }
 
@@ -79,7 +77,7 @@ async fn assert_clean_stop(daemon: Process) {
 
 async fn restarted_between_pages(signal: Signal) {
     let mut server = Postgres::start().await;
-    let mut fixture = fixture(server.admin(), BRIEF).await;
+    let mut fixture = fixture(server.admin()).await;
     let daemon = fixture.start_daemon(&[NEVER]);
     for _ in 0..3 {
         fixture.walks_on().await;
@@ -106,7 +104,7 @@ async fn a_sync_survives_a_crash_of_the_server() {
 async fn a_restart_while_a_batch_is_written_loses_nothing() {
     for signal in [Signal::INT, Signal::QUIT] {
         let mut server = Postgres::start().await;
-        let mut fixture = fixture(server.admin(), BRIEF).await;
+        let mut fixture = fixture(server.admin()).await;
         let daemon = fixture.start_daemon(&[NEVER]);
         fixture.walks_on().await;
         // A batch has written its users before it updates the row of its sync.
@@ -141,8 +139,7 @@ impl Pair {
             "postgres://postgres@127.0.0.1:{},127.0.0.1:{}/postgres?target_session_attrs=read-write",
             primary.port, standby.port
         );
-        // Long enough to follow and promote the standby meanwhile.
-        let fixture = fixture(url, 5 * BRIEF).await;
+        let fixture = fixture(url).await;
         Self {
             fixture,
             primary,
@@ -157,6 +154,21 @@ impl Pair {
         connect(&url).await.query_one(sql, &[]).await.unwrap().get(0)
     }
 
+    /// Starts a daemon whose first full sync does not end before [`Self::speed_up`], except on a
+    /// machine that needs half a minute for what happens until then. The sync has stored some
+    /// pages, which the standby has received.
+    async fn start_walk(&self) -> Process {
+        self.fixture.sim.set_faults(slow_pages(PAGE, 1000));
+        let daemon = self.fixture.start_daemon(&[NEVER, ("CLERK2PG_CLERK__TIMEOUT", "30s")]);
+        self.fixture.walks_on().await;
+        self.has_followed(1).await;
+        daemon
+    }
+
+    fn speed_up(&self) {
+        self.fixture.sim.set_faults(slow_pages(PAGE, 0));
+    }
+
     async fn has_followed(&self, users: i64) {
         let sql = "SELECT count(*) FROM clerk.users";
         eventually("the standby has followed", async || self.seen(sql).await >= users).await;
@@ -166,12 +178,11 @@ impl Pair {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_sync_continues_on_a_promoted_standby() {
     let mut pair = Pair::new().await;
-    let daemon = pair.fixture.start_daemon(&[NEVER]);
-    pair.fixture.walks_on().await;
-    pair.has_followed(1).await;
+    let daemon = pair.start_walk().await;
     // Commits that were not sent yet are lost, the checkpoint together with the users.
     pair.primary.stop(Signal::QUIT);
     daemon.wait_for_log(AWAY).await;
+    pair.speed_up();
     pair.standby.promote().await;
     pair.fixture.reconnect().await;
     pair.fixture.has_everybody_once().await;
@@ -182,13 +193,12 @@ async fn a_sync_continues_on_a_promoted_standby() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_demoted_primary_is_left() {
     let mut pair = Pair::new().await;
-    let daemon = pair.fixture.start_daemon(&[NEVER]);
-    pair.fixture.walks_on().await;
-    pair.has_followed(1).await;
+    let daemon = pair.start_walk().await;
     // All connections stay open, but are read-only from now on.
     pair.primary.set("default_transaction_read_only = on").await;
     pair.standby.promote().await;
     daemon.wait_for_log(AWAY).await;
+    pair.speed_up();
     pair.fixture.reconnect().await;
     pair.fixture.has_everybody_once().await;
     assert_clean_stop(daemon).await;
@@ -260,7 +270,7 @@ async fn changes_that_a_standby_did_not_receive_are_mirrored_again() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_read_only_server_is_waited_for() {
     let server = Postgres::start().await;
-    let fixture = fixture(server.admin(), BRIEF).await;
+    let fixture = fixture(server.admin()).await;
     let daemon = fixture.start_incremental(&[]).await;
     server.set("default_transaction_read_only = on").await;
     let id = fixture.sim.create_random();

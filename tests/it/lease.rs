@@ -19,7 +19,7 @@ const LASTING: (&str, &str) = ("CLERK2PG_LEASE__TTL", "30s");
 #[tokio::test(flavor = "multi_thread")]
 async fn three_syncs_started_at_once_take_turns() {
     let fixture = Fixture::new(200).await;
-    let runs: Vec<Process> = (0..3).map(|_| fixture.start_full_sync(&[])).collect();
+    let runs: Vec<Process> = (0..3).map(|_| fixture.start_full_sync(&[LASTING])).collect();
     let mut created = 0;
     for run in runs {
         let ran = run.wait_for_exit().await;

@@ -22,6 +22,7 @@ pub mod process;
 pub mod program;
 pub mod proxy;
 pub mod roles;
+pub mod stalls;
 pub mod statement_counter;
 pub mod summary;
 pub mod syncs;
