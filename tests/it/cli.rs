@@ -6,6 +6,7 @@ use clerk_sim::Unstorable;
 use serde_json::Value;
 
 use crate::support::{
+    changes::{now, rename},
     fixture::{Fixture, mirrored},
     summary::{Exit, changed, failed, in_sync, planned},
 };
@@ -235,7 +236,7 @@ async fn every_json_key_is_documented() {
         );
     };
     let fixture = mirrored(12).await;
-    fixture.sim.update_random();
+    rename(&fixture, &fixture.sim.user_ids()[0], "Renamed", now());
     fixture
         .once()
         .await
