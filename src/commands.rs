@@ -155,6 +155,10 @@ pub async fn run_status(loaded: &Loaded, format: Format) -> Result<Exit, Failure
 /// Approves the held deletions with a checksum: `approve`.
 pub async fn run_approve(loaded: &Loaded, format: Format, sum: &str) -> Result<Exit, Failure> {
     let mirror = build_existing_mirror(loaded).await?;
+    if let Some((table, rows)) = mirror.app_tables().approve(sum).await? {
+        output::approved_rows(format, &table, rows, SystemTime::now().into()).map_err(stdout_failed)?;
+        return Ok(Exit::Success);
+    }
     let Some(count) = mirror.holds().approve(sum).await? else {
         return Err(match mirror.holds().checksum().await? {
             Some(held) => Failure::new(

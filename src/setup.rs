@@ -58,6 +58,7 @@ fn build_mirror_with(
             variables: loaded.variables.clone(),
             max_connections,
             application_name,
+            tables: loaded.settings.tables.clone(),
         },
         &USERS,
     )?)

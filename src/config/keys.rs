@@ -7,7 +7,10 @@ use super::{error::ConfigError, settings::Settings};
 /// Returns all keys, read from the default settings.
 pub(super) fn known_keys() -> Result<Vec<String>, ConfigError> {
     let defaults = Config::try_from(&Settings::default()).map_err(|error| ConfigError::new(error.to_string()))?;
-    Ok(flatten("", &defaults.cache))
+    let mut keys = flatten("", &defaults.cache);
+    // An empty list is no value. Serde checks the keys of its entries.
+    keys.push("tables".to_owned());
+    Ok(keys)
 }
 
 /// Checks that a key exists, and suggests the nearest one. `shown` is the key as its place spells

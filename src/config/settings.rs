@@ -5,7 +5,9 @@ use std::time::Duration;
 use serde::{Deserialize, Deserializer, Serialize, Serializer, de::IntoDeserializer};
 
 use super::http::HttpSettings;
-use crate::{logging::LogFormat, reconcile::guard::DeleteLimits, secret::Secret, sync::DeleteMode};
+use crate::{
+    logging::LogFormat, mirror::TableMapping, reconcile::guard::DeleteLimits, secret::Secret, sync::DeleteMode,
+};
 
 /// All settings. Only `setup` and the commands see them whole; the parts get their own.
 #[derive(Debug, Clone, Serialize, Deserialize, Default)]
@@ -20,6 +22,7 @@ pub struct Settings {
     pub events: EventSettings,
     pub http: HttpSettings,
     pub log: LogSettings,
+    pub tables: Vec<TableMapping>,
 }
 
 /// `[clerk]`

@@ -8,7 +8,7 @@ use super::{
     Batch, Committed, MirrorError, Run, bookkeeping,
     convert::signed,
     locks::{self, LockBudget, USUAL_WAIT},
-    missing, rejected,
+    missing, projection, rejected,
     session::Session,
     sqlstate::BLOCKED,
     store::{self, StoreOutcome},
@@ -83,6 +83,9 @@ async fn attempt(
                 }
             };
         }
+        let stored = outcome.changed.iter().chain(&outcome.refreshed);
+        let stored: Vec<&str> = stored.map(|stored| stored.write.record.id.as_ref()).collect();
+        let tables = projection::project(conn, run, &stored).await?;
         if run.emits_events && savepoints != Savepoints::Events {
             outcome.publish(conn, run.resource).await?;
         }
@@ -98,6 +101,7 @@ async fn attempt(
             created: changed.iter().filter(|stored| stored.creates()).count() as u64,
             refreshed: refreshed.len() as u64,
             rejected: batch.reject.iter().cloned().chain(rejected).collect(),
+            tables,
             ..Committed::default()
         };
         done.updated = changed.len() as u64 - done.created;

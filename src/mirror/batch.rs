@@ -1,6 +1,6 @@
 //! What one transaction does, as a value.
 
-use super::{Mark, sqlstate::BLOCKED};
+use super::{Mark, TableCounts, sqlstate::BLOCKED};
 use crate::resource::{Digest, Record};
 
 /// An object to write.
@@ -121,4 +121,6 @@ pub struct Committed {
     pub refreshed: u64,
     /// All objects that could not be stored, also those that Postgres refused.
     pub rejected: Vec<Rejected>,
+    /// What it did with the rows of the application's tables.
+    pub tables: TableCounts,
 }

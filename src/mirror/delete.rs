@@ -10,12 +10,12 @@ use diesel::{
 use diesel_async::{AsyncConnection, RunQueryDsl, SimpleAsyncConnection};
 
 use super::{
-    MirrorError, Rejected, Run, bookkeeping,
+    MirrorError, Rejected, Run, TableCounts, bookkeeping,
     convert::{signed, unsigned},
     holds::APPROVED,
     locks::{self, LockBudget, Purpose, USUAL_WAIT, is_lock},
     missing::forget_missing,
-    outbox, rejected,
+    outbox, projection, rejected,
     session::Session,
     sqlstate::{LOCK_NOT_AVAILABLE, NO_DATA},
     tables::{missing_objects, rejected_objects},
@@ -33,6 +33,8 @@ pub struct Deleted {
     pub kept: Vec<Rejected>,
     /// Ids that there was no time for.
     pub left: Vec<String>,
+    /// What was done with rows of the application's tables.
+    pub tables: TableCounts,
 }
 
 /// How long deleting may take. The rest is left to the next sync, because others wait for this one
@@ -64,6 +66,7 @@ pub(super) async fn delete(conn: &mut Session, run: &Run, ids: &[String], mark: 
             Ok(done) => {
                 deleted.rows += done.rows;
                 deleted.kept.extend(done.kept);
+                deleted.tables.merge(done.tables);
                 continue;
             }
             Err(WriteFailure::OneRow(fault)) => (fault, false),
@@ -132,6 +135,8 @@ async fn delete_part(
             .into_iter()
             .filter(|id| !locked.iter().any(|locked| locked == id))
             .collect();
+        // While the mirror still has the objects: expressions may be about them.
+        let tables = projection::remove(conn, run, &ids).await?;
         let mut gone = remove(conn, run.resource, &ids, mark).await?;
         let remaining = still_there(conn, run.resource, &ids, mark).await?;
         gone.retain(|(id, _)| !remaining.contains(id));
@@ -156,6 +161,7 @@ async fn delete_part(
         Ok(Deleted {
             rows,
             kept,
+            tables,
             ..Deleted::default()
         })
     })

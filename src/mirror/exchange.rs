@@ -11,12 +11,11 @@ use diesel::{
 use diesel_async::{AsyncConnection, RunQueryDsl};
 
 use super::{
+    isolation::Refused,
+    quote::{identifier, literal},
     session::{Fault, Session},
-    upsert::is_written,
     write_failure::WriteFailure,
-    write_job::Blocked,
 };
-use crate::resource::Resource;
 
 /// A column that a violated index of the application uses.
 #[derive(Debug, QueryableByName)]
@@ -27,34 +26,52 @@ struct ConflictColumn {
     is_text: bool,
 }
 
-/// Columns that every row must have.
-const NEEDED: [&str; 3] = ["id", "created_at", "digest"];
+/// The table whose rows exchange values.
+pub(super) struct ExchangeTarget<'t> {
+    pub(super) schema: &'t str,
+    pub(super) table: &'t str,
+    /// The column by which a row is found.
+    pub(super) key: &'t str,
+    /// Columns that get their values back when the row is written, so that they can lose them for a
+    /// moment.
+    pub(super) columns: Vec<&'t str>,
+}
+
+impl ExchangeTarget<'_> {
+    /// The table in SQL.
+    fn quoted(&self) -> String {
+        format!("{}.{}", identifier(self.schema), identifier(self.table))
+    }
+}
 
 /// Removes conflicting values from the rows of blocked objects: sets them to `NULL`, or if the
 /// application does not allow that, to a value that no other row has. Returns whether any row
 /// changed.
-pub(super) async fn release_values(
+pub(super) async fn release_values<J>(
     conn: &mut Session,
-    resource: &Resource,
-    blocked: &[Blocked<'_>],
+    target: &ExchangeTarget<'_>,
+    blocked: &[Refused<J>],
+    ids: &[&str],
 ) -> Result<bool, WriteFailure> {
     let indexes: BTreeSet<&str> = blocked
         .iter()
-        .filter_map(|blocked| index(resource, &blocked.fault))
+        .filter_map(|blocked| index(target, &blocked.fault))
         .collect();
     let indexes: Vec<&str> = indexes.into_iter().collect();
-    let mut columns = columns(conn, resource, &indexes).await?;
-    // Only columns that are written with the record get their values back.
-    columns.retain(|column| is_written(resource, &column.name) && !NEEDED.contains(&column.name.as_str()));
-    let ids: Vec<&str> = blocked.iter().map(|blocked| blocked.job.id()).collect();
-    let to_null = columns.iter().map(|column| format!("{} = NULL", column.name)).collect();
+    let mut columns = columns(conn, target, &indexes).await?;
+    columns.retain(|column| target.columns.contains(&column.name.as_str()));
+    let to_null = columns
+        .iter()
+        .map(|column| format!("{} = NULL", identifier(&column.name)))
+        .collect();
     // It has the form of an address, as a constraint of the application may require one.
     let texts = columns.iter().filter(|column| column.is_text);
+    let key = identifier(target.key);
     let to_text = texts
-        .map(|column| format!("{} = id || '@clerk2pg.invalid'", column.name))
+        .map(|column| format!("{} = {key}::text || '@clerk2pg.invalid'", identifier(&column.name)))
         .collect();
     for sets in [to_null, to_text] {
-        match set(conn, resource, sets, &ids).await {
+        match set(conn, target, sets, ids).await {
             Ok(rows) => return Ok(rows > 0),
             Err(WriteFailure::OneRow(_) | WriteFailure::TooLong(_)) => {}
             Err(failure) => return Err(failure),
@@ -63,21 +80,27 @@ pub(super) async fn release_values(
     Ok(false)
 }
 
-/// Returns the index of the resource's table that a fault is about.
-fn index<'f>(resource: &Resource, fault: &'f Fault) -> Option<&'f str> {
+/// Returns the index of the table that a fault is about.
+fn index<'f>(target: &ExchangeTarget<'_>, fault: &'f Fault) -> Option<&'f str> {
     let Fault::Refused(answer) = fault else { return None };
-    let is_ours = answer.schema().zip(answer.table()) == resource.table.split_once('.');
+    let is_ours = answer.schema() == Some(target.schema) && answer.table() == Some(target.table);
     answer.constraint().filter(|_| is_ours)
 }
 
-async fn set(conn: &mut Session, resource: &Resource, sets: Vec<String>, ids: &[&str]) -> Result<usize, WriteFailure> {
+async fn set(
+    conn: &mut Session,
+    target: &ExchangeTarget<'_>,
+    sets: Vec<String>,
+    ids: &[&str],
+) -> Result<usize, WriteFailure> {
     if sets.is_empty() {
         return Ok(0);
     }
     let sql = format!(
-        "UPDATE {table} SET {sets} WHERE id = ANY($1)",
-        table = resource.table,
-        sets = sets.join(", ")
+        "UPDATE {table} SET {sets} WHERE {key} = ANY($1)",
+        table = target.quoted(),
+        sets = sets.join(", "),
+        key = identifier(target.key),
     );
     let updated = conn.transaction(async |conn| {
         let rows = sql_query(sql).bind::<Array<Text>, _>(ids).execute(conn).await?;
@@ -88,30 +111,34 @@ async fn set(conn: &mut Session, resource: &Resource, sets: Vec<String>, ids: &[
 
 /// Returns the columns that these indexes use: as keys, in expressions and in predicates. For a
 /// generated column, these are the columns that it is computed from.
-async fn columns(conn: &mut Session, resource: &Resource, indexes: &[&str]) -> QueryResult<Vec<ConflictColumn>> {
-    let table = resource.table;
+async fn columns(
+    conn: &mut Session,
+    target: &ExchangeTarget<'_>,
+    indexes: &[&str],
+) -> QueryResult<Vec<ConflictColumn>> {
+    let table = literal(&target.quoted());
     sql_query(format!(
         "WITH index AS (
              SELECT i.indexrelid, i.indkey FROM pg_catalog.pg_index i JOIN pg_catalog.pg_class c ON c.oid = i.indexrelid
-             WHERE i.indrelid = '{table}'::pg_catalog.regclass::pg_catalog.oid AND c.relname::pg_catalog.text = ANY($1)),
+             WHERE i.indrelid = {table}::pg_catalog.regclass::pg_catalog.oid AND c.relname::pg_catalog.text = ANY($1)),
          used AS (
              SELECT key::pg_catalog.int4 AS number
              FROM index, pg_catalog.unnest(index.indkey::pg_catalog.int2[]) AS key
              UNION SELECT d.refobjsubid FROM pg_catalog.pg_depend d JOIN index ON d.objid = index.indexrelid
              WHERE d.classid = 'pg_catalog.pg_class'::pg_catalog.regclass::pg_catalog.oid
                AND d.refclassid = 'pg_catalog.pg_class'::pg_catalog.regclass::pg_catalog.oid
-               AND d.refobjid = '{table}'::pg_catalog.regclass::pg_catalog.oid),
+               AND d.refobjid = {table}::pg_catalog.regclass::pg_catalog.oid),
          made_of AS (
              SELECT d.refobjsubid AS number FROM used
-             JOIN pg_catalog.pg_attrdef e ON e.adrelid = '{table}'::pg_catalog.regclass::pg_catalog.oid
+             JOIN pg_catalog.pg_attrdef e ON e.adrelid = {table}::pg_catalog.regclass::pg_catalog.oid
                AND e.adnum::pg_catalog.int4 = used.number
              JOIN pg_catalog.pg_depend d ON d.refclassid = 'pg_catalog.pg_class'::pg_catalog.regclass::pg_catalog.oid
-               AND d.refobjid = '{table}'::pg_catalog.regclass::pg_catalog.oid
+               AND d.refobjid = {table}::pg_catalog.regclass::pg_catalog.oid
                AND (d.classid = 'pg_catalog.pg_attrdef'::pg_catalog.regclass::pg_catalog.oid AND d.objid = e.oid
                  OR d.classid = 'pg_catalog.pg_class'::pg_catalog.regclass::pg_catalog.oid AND d.objid = e.adrelid AND d.objsubid = used.number))
-         SELECT pg_catalog.quote_ident(a.attname::pg_catalog.text) AS name, a.atttypid = 'pg_catalog.text'::pg_catalog.regtype::pg_catalog.oid AS is_text
-         FROM pg_catalog.pg_attribute a
-         WHERE a.attrelid = '{table}'::pg_catalog.regclass::pg_catalog.oid AND a.attgenerated = ''::pg_catalog.\"char\" AND a.attnum > 0
+         SELECT a.attname::pg_catalog.text AS name, t.typcategory = 'S'::pg_catalog.\"char\" AS is_text
+         FROM pg_catalog.pg_attribute a JOIN pg_catalog.pg_type t ON t.oid = a.atttypid
+         WHERE a.attrelid = {table}::pg_catalog.regclass::pg_catalog.oid AND a.attgenerated = ''::pg_catalog.\"char\" AND a.attnum > 0
            AND a.attnum::pg_catalog.int4 IN (SELECT number FROM used UNION SELECT number FROM made_of)
          ORDER BY a.attnum",
     ))

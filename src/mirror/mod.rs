@@ -26,6 +26,7 @@ mod freshness;
 mod holds;
 mod inspect;
 mod instance;
+mod isolation;
 mod leadership;
 mod lease;
 mod locks;
@@ -35,6 +36,8 @@ mod outbox;
 mod outcome;
 mod pool;
 mod privileges;
+mod projection;
+mod quote;
 mod rejected;
 mod rows;
 mod runs;
@@ -70,6 +73,10 @@ pub use notifications::{ListenError, NotificationStream};
 pub use outbox::Outbox;
 pub use outcome::Outcome;
 pub use privileges::Privileges;
+pub use projection::{
+    AppTables, Chunk, DepartureReason, Expressions, HeldDepartures, MappingState, PlannedRow, Problem, RowChange,
+    RowCounts, RowRemoval, RunTable, Source, TableCounts, TableMapping, mapping_checksum,
+};
 pub use rejected::RejectedObjects;
 pub use rows::{Document, Rows};
 pub use runs::{Begin, Finish, Run, Runs};
@@ -160,6 +167,11 @@ impl Mirror {
     /// Which daemon leads.
     pub fn leadership(&self) -> Leadership {
         Leadership(self.0.clone())
+    }
+
+    /// The application's tables that are kept in sync.
+    pub fn app_tables(&self) -> AppTables {
+        AppTables(self.0.clone())
     }
 
     /// The events.

@@ -11,6 +11,7 @@ use diesel_async::pooled_connection::deadpool::Pool;
 use super::{
     connect::{self, Connection, Connector},
     error::MirrorError,
+    projection::TableMapping,
     session::Session,
     settings::MirrorSettings,
     upsert::UpsertStatements,
@@ -27,6 +28,8 @@ pub(super) struct ConnectionPool {
     pub(super) resource: &'static Resource,
     /// What writes these objects.
     pub(super) upserts: Arc<UpsertStatements>,
+    /// Tables of the application that are kept in sync from the mirror.
+    pub(super) mappings: Arc<[TableMapping]>,
 }
 
 impl std::fmt::Debug for ConnectionPool {
@@ -53,6 +56,7 @@ impl ConnectionPool {
             connector,
             resource,
             upserts: Arc::new(UpsertStatements::new(resource)),
+            mappings: settings.tables.clone().into(),
         })
     }
 

@@ -1,5 +1,7 @@
 //! `clerk.sync_runs`: opens and closes syncs.
 
+use std::sync::Arc;
+
 use chrono::{DateTime, TimeDelta, Utc};
 use diesel::{
     prelude::*,
@@ -13,6 +15,7 @@ use super::{
     convert::signed,
     encoding,
     pool::ConnectionPool,
+    projection::{Projection, RunTable, RunTables},
     tables::{rejected_objects, resource_state, sync_runs},
     transaction,
 };
@@ -71,12 +74,29 @@ pub struct Run {
     pub is_import: bool,
     /// Whether changes emit events.
     pub(super) emits_events: bool,
+    /// Tables of the application that are kept in sync.
+    pub(super) tables: Arc<RunTables>,
 }
 
 impl Run {
     /// The lease that the sync writes under.
     pub fn lease(&self) -> &Lease {
         &self.lease
+    }
+
+    /// The tables of the application whose mappings can be carried out.
+    pub fn tables(&self) -> &[RunTable] {
+        &self.tables.tables
+    }
+
+    /// The tables of the application that cannot be kept in sync, with the reasons.
+    pub fn broken_tables(&self) -> &[(String, String)] {
+        &self.tables.broken
+    }
+
+    /// The tables of the application that each batch keeps in sync.
+    pub(super) fn projections(&self) -> impl Iterator<Item = &Projection> {
+        self.tables.applied()
     }
 }
 
@@ -125,6 +145,11 @@ impl Runs {
     ) -> Result<(Run, DateTime<Utc>, Option<Checkpoint>), MirrorError> {
         let kind = begin.kind;
         let mut conn = self.0.connection().await?;
+        let tables = match self.0.mappings.is_empty() {
+            true => RunTables::default(),
+            false => RunTables::load(&mut conn, lease, &self.0.mappings).await?,
+        };
+        let tables = Arc::new(tables);
         conn.transaction(async |conn| {
             transaction::begin(conn, lease).await?;
             // A run that is listed as running no longer holds the lease.
@@ -169,6 +194,7 @@ impl Runs {
                 resource: self.0.resource,
                 is_import,
                 emits_events: begin.initial_events || !is_import,
+                tables: tables.clone(),
             };
             Ok((run, now, checkpoint))
         })

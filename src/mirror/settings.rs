@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 
+use super::TableMapping;
 use crate::secret::Secret;
 
 /// Environment variables by name: those of libpq, and `HOME`.
@@ -20,4 +21,6 @@ pub struct MirrorSettings {
     pub max_connections: usize,
     /// `application_name` of the connections, if the address has none.
     pub application_name: &'static str,
+    /// Tables of the application that are kept in sync from the mirror.
+    pub tables: Vec<TableMapping>,
 }

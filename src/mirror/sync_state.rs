@@ -4,7 +4,7 @@ use chrono::{DateTime, Utc};
 use diesel::{
     prelude::*,
     sql_query,
-    sql_types::{BigInt, Bool, Nullable, Text, Timestamptz},
+    sql_types::{Array, BigInt, Bool, Nullable, Text, Timestamptz},
 };
 use diesel_async::RunQueryDsl;
 
@@ -33,6 +33,14 @@ pub struct SyncState {
     /// waiting for an approval.
     #[diesel(sql_type = Bool)]
     pub has_put_off_deletions: bool,
+    /// Whether rows of the application's tables are to be written again because the application had
+    /// locked them.
+    #[diesel(sql_type = Bool)]
+    pub has_put_off_rows: bool,
+    /// The application's tables that need no full sync: each with the mapping that is applied or
+    /// held, or alone if it cannot be kept in sync.
+    #[diesel(sql_type = Array<Text>)]
+    pub(super) settled_tables: Vec<String>,
     /// The process that holds the lease at this moment.
     #[diesel(sql_type = Nullable<Text>)]
     pub lease_holder: Option<String>,
@@ -57,6 +65,10 @@ impl SyncState {
                                 SELECT FROM clerk.missing m WHERE m.resource OPERATOR(pg_catalog.=) r.resource
                                     AND m.object_id OPERATOR(pg_catalog.=) r.object_id AND m.hold OPERATOR(pg_catalog.=) 'held'
                             )) AS has_put_off_deletions,
+                    EXISTS (SELECT FROM clerk.rejected_rows WHERE sqlstate OPERATOR(pg_catalog.=) '55P03') AS has_put_off_rows,
+                    ARRAY(SELECT CASE WHEN p.problem IS NOT NULL THEN p.table_name ELSE pg_catalog.concat(p.table_name, ' ',
+                            CASE WHEN p.hold OPERATOR(pg_catalog.=) 'held' THEN p.held_mapping ELSE p.mapping END) END
+                        FROM clerk.projections p) AS settled_tables,
                     CASE WHEN {held} THEN lease_holder END AS lease_holder
              FROM clerk.sync_state, clerk.resource_state AS state
              WHERE state.resource OPERATOR(pg_catalog.=) '{resource}'",

@@ -82,7 +82,7 @@ const OWN: [&str; 3] = ["extra", "absent", "unexpected"];
 const DIGEST: &str = "digest";
 
 /// Returns the columns of a resource's table that are written.
-fn columns(resource: &Resource) -> impl Iterator<Item = &'static str> + Clone {
+pub(super) fn columns(resource: &Resource) -> impl Iterator<Item = &'static str> + Clone {
     let fields = resource.fields.iter().map(|field| field.name);
     let derived = resource.derived.columns.iter().map(|column| column.name);
     fields.chain(OWN).chain(derived).chain([DIGEST])
@@ -222,12 +222,6 @@ pub(super) async fn upsert<'w>(
         })
     };
     Ok(writes.iter().filter_map(stored).collect())
-}
-
-/// Whether a column is written with every record, so that a value that it loses for a moment comes
-/// back.
-pub(super) fn is_written(resource: &Resource, column: &str) -> bool {
-    columns(resource).any(|name| name == column)
 }
 
 fn text<'v>(value: &'v FieldValue<'_>) -> Option<&'v str> {

@@ -1,6 +1,6 @@
 //! An object to write, with what the write means.
 
-use super::{batch::Write, session::Fault, upsert::WriteKind};
+use super::{batch::Write, upsert::WriteKind};
 
 /// An object, and what the write means for its row.
 #[derive(Clone, Copy)]
@@ -9,15 +9,15 @@ pub(super) struct WriteJob<'w> {
     pub(super) write: &'w Write<'w>,
 }
 
-/// An object that another row's value blocks.
-pub(super) struct Blocked<'w> {
-    pub(super) job: WriteJob<'w>,
-    pub(super) fault: Fault,
-}
-
 impl WriteJob<'_> {
     /// Returns Clerk's id.
     pub(super) fn id(&self) -> &str {
         self.write.record.id.as_ref()
+    }
+}
+
+impl PartialEq for WriteJob<'_> {
+    fn eq(&self, other: &Self) -> bool {
+        std::ptr::eq(self.write, other.write)
     }
 }

@@ -73,6 +73,23 @@ pub fn approved(format: Format, count: u64, at: DateTime<Utc>) -> io::Result<()>
     }
 }
 
+/// Prints how many rows of a table `approve` has approved to be changed or removed.
+pub fn approved_rows(format: Format, table: &str, rows: u64, at: DateTime<Utc>) -> io::Result<()> {
+    let mut out = anstream::stdout().lock();
+    match format {
+        Format::Json => writeln!(
+            out,
+            "{}",
+            serde_json::json!({"approved": rows, "table": table, "at": at})
+        ),
+        Format::Human => writeln!(
+            out,
+            "Changes of {} rows of {table} are approved. The next full sync carries them out; a running daemon starts it at once.",
+            number(rows)
+        ),
+    }
+}
+
 /// Prints which instance `repin` has chosen.
 pub fn repinned(format: Format, repinned: &Repinned) -> io::Result<()> {
     let mut out = anstream::stdout().lock();

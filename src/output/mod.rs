@@ -5,6 +5,6 @@ mod report;
 mod status;
 mod style;
 
-pub use commands::{approved, findings, health, migrated, repinned};
+pub use commands::{approved, approved_rows, findings, health, migrated, repinned};
 pub use report::{failure, plan_line, report};
 pub use status::status;

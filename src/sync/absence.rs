@@ -43,7 +43,7 @@ impl SyncContext<'_> {
 
     /// Asks for many ids in one request. Stores the users that are found, and returns the ids that
     /// are absent.
-    async fn ask_for(&mut self, ids: &[String]) -> Result<Vec<String>, Failure> {
+    pub(super) async fn ask_for(&mut self, ids: &[String]) -> Result<Vec<String>, Failure> {
         let page = match self.by_ids(ids).await? {
             ByIds::Answered(page) => page,
             ByIds::Ignored => return self.ask_one_by_one(ids).await,

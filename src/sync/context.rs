@@ -202,6 +202,7 @@ impl<'a> SyncContext<'a> {
         self.report.updated += outcome.updated;
         self.report.unchanged += outcome.unchanged;
         self.report.rejected += outcome.rejected;
+        self.record_tables(&outcome.tables);
         self.syncer.recheck_older(&outcome.older);
         if let Some(run) = self.mode.run() {
             self.add_to_metrics(run, &outcome);

@@ -178,6 +178,7 @@ impl SyncContext<'_> {
             }
         }
         self.report.deleted += deleted.rows;
+        self.record_tables(&deleted.tables);
         self.syncer.watch.record_changes(Changes {
             deleted: deleted.rows,
             ..Changes::default()

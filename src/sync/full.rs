@@ -201,7 +201,8 @@ impl SyncContext<'_> {
         }
         self.settle_deletions().await?;
         self.settle_older().await?;
-        self.retry_refused().await
+        self.retry_refused().await?;
+        self.sync_tables().await
     }
 
     /// The newest `updated_at` at Clerk, in Unix milliseconds: users that change from now on have a

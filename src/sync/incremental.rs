@@ -61,6 +61,10 @@ impl Syncer {
             }
         };
 
+        if self.mirror.app_tables().has_pending(&state) {
+            carryover.request_full_sync("a table has a new mapping");
+            return Ok(SyncOutcome::NeedsFull);
+        }
         carryover.floor.note_watermark(watermark);
         let reading = self.read_changes(carryover, watermark, state.expected);
         let (changes, total) = tokio::join!(reading, self.total());
@@ -86,7 +90,8 @@ impl Syncer {
             if has_deletions && !has_settled {
                 sync.settle_deletions().await?;
             }
-            sync.retry_refused().await
+            sync.retry_refused().await?;
+            sync.settle_tables().await
         };
         let result = self.under_lease(&lease, start, carryover, work).await;
         if let Err(failure) = &result {
@@ -159,7 +164,9 @@ impl Syncer {
 
     /// Whether the application had locked rows that are to be tried again.
     fn has_put_off(&self, state: &SyncState) -> bool {
-        state.has_put_off_objects || (state.has_put_off_deletions && self.options.delete_mode != DeleteMode::Keep)
+        state.has_put_off_objects
+            || state.has_put_off_rows
+            || (state.has_put_off_deletions && self.options.delete_mode != DeleteMode::Keep)
     }
 }
 

@@ -34,6 +34,7 @@ mod report;
 mod retry;
 mod run;
 mod search;
+mod tables;
 mod urgent_work;
 mod walk_driver;
 
@@ -56,6 +57,7 @@ pub(crate) use identity::same_instance;
 pub use incremental::SyncOutcome;
 pub use recheck::Rechecks;
 pub use report::Report;
+pub use tables::{TableReport, TableReports};
 
 /// What happens to the row of a user that is gone from Clerk.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]

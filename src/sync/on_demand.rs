@@ -148,6 +148,7 @@ impl SyncContext<'_> {
             }
             self.settle_deletions().await?;
         }
-        self.retry_refused().await
+        self.retry_refused().await?;
+        self.settle_tables().await
     }
 }

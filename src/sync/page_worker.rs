@@ -18,7 +18,7 @@ use super::{
 use crate::{
     clerk::{Page, RawObject},
     failure::Failure,
-    mirror::{Batch, Committed, Rejected, SyncKind, Write},
+    mirror::{Batch, Committed, Rejected, SyncKind, TableCounts, Write},
     reconcile::range::Range,
     resource::{Digest, FieldValue},
 };
@@ -83,6 +83,8 @@ pub(super) struct PageOutcome {
     /// `updated_at` of the users that are new or whose `updated_at` moved, in Unix milliseconds.
     /// Empty in the first import.
     pub(super) times: Vec<i64>,
+    /// What was done with rows of the application's tables.
+    pub(super) tables: TableCounts,
     /// What a dry run plans instead of writing it.
     pub(super) planned: PagePlan,
 }
@@ -109,6 +111,7 @@ impl PageOutcome {
         self.rejected += other.rejected;
         self.older.extend(other.older);
         self.times.extend(other.times);
+        self.tables.merge(other.tables);
         self.planned.create.extend(other.planned.create);
         self.planned.update.extend(other.planned.update);
         self.planned.reject.extend(other.planned.reject);
@@ -200,6 +203,7 @@ impl<'a> PageWorker<'a> {
         outcome.created = committed.created;
         outcome.updated = committed.updated;
         outcome.rejected = committed.rejected.len() as u64;
+        outcome.tables = committed.tables;
         if !committed.rejected.is_empty() {
             self.listed.rejects.store(true, Ordering::Relaxed);
             warn_of_rejected(&committed.rejected);

@@ -2,6 +2,7 @@
 
 use serde::{Serialize, Serializer};
 
+use super::TableReports;
 use crate::mirror::Outcome;
 
 /// What a sync did, or with [`Outcome::Planned`] would do. Its JSON is part of the command line's
@@ -22,6 +23,9 @@ pub struct Report {
     pub held: u64,
     /// Users that could not be stored, and rows that could not be deleted.
     pub rejected: u64,
+    /// What was done with the application's tables.
+    #[serde(skip_serializing_if = "TableReports::is_empty")]
+    pub tables: TableReports,
     /// Requests sent to Clerk.
     pub requests: u64,
     /// Milliseconds from start to end.
@@ -58,6 +62,7 @@ impl Report {
             unchanged: 0,
             held: 0,
             rejected: 0,
+            tables: TableReports::new(),
             requests: 0,
             duration_ms: 0,
             plan: None,
@@ -70,6 +75,10 @@ impl Report {
 
     /// Whether the sync changes anything, or holds deletions.
     pub fn has_changes(&self) -> bool {
-        self.created + self.updated + self.deleted + self.held > 0
+        let tables = self
+            .tables
+            .values()
+            .any(|table| table.counts.has_changes() || table.held > 0);
+        self.created + self.updated + self.deleted + self.held > 0 || tables
     }
 }

@@ -1,5 +1,6 @@
 //! What several suites share: fixtures, servers, proxies, waits and comparisons.
 
+pub mod app_table;
 pub mod authority;
 pub mod changes;
 pub mod check;

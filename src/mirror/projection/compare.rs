@@ -1,0 +1,269 @@
+//! Compares a table with the mirror, chunk by chunk, and writes the rows that differ.
+
+use diesel::{
+    prelude::*,
+    sql_query,
+    sql_types::{Array, BigInt, Nullable, Text},
+};
+use diesel_async::{AsyncConnection, RunQueryDsl, SimpleAsyncConnection};
+
+use super::{
+    departures, rejected_rows,
+    state::RunTable,
+    statements::{RESTORE_PATH, RESTRICT_PATH, Scope},
+    write::{KeyRow, PlanRow, PlannedRow, RowCounts, WrittenRows},
+};
+use crate::mirror::{
+    MirrorError, Run, SyncState,
+    convert::{signed, unsigned},
+    pool::ConnectionPool,
+    transaction,
+    write_failure::WriteFailure,
+};
+
+/// The tables of the application that are kept in sync from the mirror.
+#[derive(Debug, Clone)]
+pub struct AppTables(pub(in crate::mirror) ConnectionPool);
+
+/// A part of the mirror: the objects whose ids are after one id and up to another.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Chunk {
+    /// The id before the first one.
+    pub after: String,
+    /// The last id.
+    pub through: String,
+}
+
+#[derive(QueryableByName)]
+pub(super) struct CountRow {
+    #[diesel(sql_type = BigInt)]
+    pub(super) count: i64,
+}
+
+#[derive(QueryableByName)]
+struct LastRow {
+    #[diesel(sql_type = Nullable<Text>)]
+    last: Option<String>,
+}
+
+impl AppTables {
+    /// Objects per chunk. One statement compares a chunk, and stays far below its time limit.
+    const CHUNK: i64 = 50_000;
+
+    /// Whether a mapping is neither applied nor held, so that a full sync has to apply it.
+    pub fn has_pending(&self, state: &SyncState) -> bool {
+        self.0.mappings.iter().any(|mapping| {
+            let name = mapping.table();
+            let with_digest = format!("{name} {}", mapping.digest());
+            !state
+                .settled_tables
+                .iter()
+                .any(|settled| *settled == name || *settled == with_digest)
+        })
+    }
+
+    /// Returns the next chunk of the mirror after an id; `None` if there are no more objects.
+    pub async fn next_chunk(&self, after: &str) -> Result<Option<Chunk>, MirrorError> {
+        let LastRow { last } = sql_query(format!(
+            "SELECT pg_catalog.max(c.id) AS last FROM (
+                 SELECT u.id FROM {} u WHERE u.id > $1 ORDER BY u.id LIMIT $2) c",
+            self.0.resource.table
+        ))
+        .bind::<Text, _>(after)
+        .bind::<BigInt, _>(Self::CHUNK)
+        .get_result(&mut self.0.connection().await?)
+        .await?;
+        Ok(last.map(|through| Chunk {
+            after: after.to_owned(),
+            through,
+        }))
+    }
+
+    /// Returns the number of rows of a table.
+    pub async fn count_rows(&self, table: &RunTable) -> Result<u64, MirrorError> {
+        let row: CountRow = sql_query(table.projection.count())
+            .get_result(&mut self.0.connection().await?)
+            .await?;
+        Ok(unsigned(row.count))
+    }
+
+    /// Returns the rows of a chunk that are to be inserted, updated or linked.
+    pub async fn differences(&self, table: &RunTable, chunk: &Chunk) -> Result<Vec<PlannedRow>, MirrorError> {
+        let mut conn = self.0.connection().await?;
+        conn.transaction(async |conn| {
+            conn.batch_execute(RESTRICT_PATH).await?;
+            let rows: Vec<PlanRow> = sql_query(table.projection.plan(Scope::Range))
+                .bind::<Text, _>(&chunk.after)
+                .bind::<Text, _>(&chunk.through)
+                .load(conn)
+                .await?;
+            conn.batch_execute(RESTORE_PATH).await?;
+            Ok(rows.into_iter().map(PlannedRow::from).collect())
+        })
+        .await
+    }
+
+    /// Writes the rows of these objects, and lists those that cannot be written.
+    pub async fn write(&self, run: &Run, table: &RunTable, ids: &[&str]) -> Result<RowCounts, MirrorError> {
+        let mut conn = self.0.connection().await?;
+        let written = conn.transaction(async |conn| {
+            transaction::begin_for(conn, run.lease(), Some(run.resource), false).await?;
+            let WrittenRows { counts, rejected } = table.projection.write_all(conn, ids).await?;
+            rejected_rows::replace(conn, run, &table.projection, ids, &rejected).await?;
+            departures::note_excluded(conn, &table.projection, ids).await?;
+            Ok::<_, WriteFailure>(counts)
+        });
+        written.await.map_err(WriteFailure::into_error)
+    }
+
+    /// Removes the rows of these objects, as the mapping says, and lists those that cannot be
+    /// removed.
+    pub async fn remove(&self, run: &Run, table: &RunTable, ids: &[String]) -> Result<RowCounts, MirrorError> {
+        let ids: Vec<&str> = ids.iter().map(String::as_str).collect();
+        let mut conn = self.0.connection().await?;
+        let removed = conn.transaction(async |conn| {
+            transaction::begin_for(conn, run.lease(), Some(run.resource), false).await?;
+            let approved = departures::count_approved(conn, &table.projection, &ids).await?;
+            let counts = table.projection.remove_all(conn, run, &ids).await?;
+            departures::count_removals(conn, &table.projection, counts.removed.saturating_sub(approved)).await?;
+            Ok::<_, WriteFailure>(counts)
+        });
+        removed.await.map_err(WriteFailure::into_error)
+    }
+
+    /// Returns the next keys of a table, in order, after `after`, that the mirror does not have.
+    pub async fn unknown(&self, table: &RunTable, after: &str, limit: usize) -> Result<Vec<String>, MirrorError> {
+        let mut conn = self.0.connection().await?;
+        conn.transaction(async |conn| {
+            conn.batch_execute(RESTRICT_PATH).await?;
+            let rows: Vec<KeyRow> = sql_query(table.projection.unknown())
+                .bind::<Text, _>(after)
+                .bind::<BigInt, _>(limit as i64)
+                .load(conn)
+                .await?;
+            conn.batch_execute(RESTORE_PATH).await?;
+            Ok(rows.into_iter().map(|row| row.key).collect())
+        })
+        .await
+    }
+
+    /// Returns rows of a table that could not be written, and rows that could not be removed: first
+    /// those that were tried longest ago. With `locked`, only those that the application had locked.
+    pub async fn rejected(
+        &self,
+        table: &RunTable,
+        locked: bool,
+        limit: usize,
+    ) -> Result<(Vec<String>, Vec<String>), MirrorError> {
+        #[derive(QueryableByName)]
+        struct RejectedKey {
+            #[diesel(sql_type = Text)]
+            object_id: String,
+            #[diesel(sql_type = Text)]
+            action: String,
+        }
+        let rows: Vec<RejectedKey> = sql_query(
+            "SELECT object_id, action FROM clerk.rejected_rows
+             WHERE table_name = $1 AND (NOT $2 OR sqlstate = '55P03')
+             ORDER BY last_seen_at, object_id LIMIT $3",
+        )
+        .bind::<Text, _>(table.name())
+        .bind::<diesel::sql_types::Bool, _>(locked)
+        .bind::<BigInt, _>(limit as i64)
+        .load(&mut self.0.connection().await?)
+        .await?;
+        let (write, remove): (Vec<_>, Vec<_>) = rows.into_iter().partition(|row| row.action == "write");
+        let ids = |rows: Vec<RejectedKey>| rows.into_iter().map(|row| row.object_id).collect();
+        Ok((ids(write), ids(remove)))
+    }
+
+    /// Returns how many rows of a table could not be written or removed.
+    pub async fn count_rejected(&self, table: &RunTable) -> Result<u64, MirrorError> {
+        let row: CountRow =
+            sql_query("SELECT pg_catalog.count(*) AS count FROM clerk.rejected_rows WHERE table_name = $1")
+                .bind::<Text, _>(table.name())
+                .get_result(&mut self.0.connection().await?)
+                .await?;
+        Ok(unsigned(row.count))
+    }
+
+    /// Notes that a full sync has compared a table with its mapping, so that from now on each batch
+    /// keeps it in sync. `repaired` rows differed although nobody had changed them at Clerk.
+    pub async fn note_compared(&self, run: &Run, table: &RunTable, repaired: u64) -> Result<(), MirrorError> {
+        let rows = self.count_rows(table).await?;
+        let mut conn = self.0.connection().await?;
+        conn.transaction(async |conn| {
+            transaction::begin(conn, run.lease()).await?;
+            sql_query(
+                "UPDATE clerk.projections SET mapping = $2, rows = $3, repaired = $4, compared_at = pg_catalog.now(),
+                     applied_at = CASE WHEN mapping = $2 THEN applied_at ELSE pg_catalog.now() END,
+                     hold = 'none', held_mapping = NULL, held_changes = NULL, held_at = NULL, approved_at = NULL
+                 WHERE table_name = $1",
+            )
+            .bind::<Text, _>(table.name())
+            .bind::<Text, _>(table.projection.mapping.digest())
+            .bind::<BigInt, _>(signed(rows))
+            .bind::<BigInt, _>(signed(repaired))
+            .execute(conn)
+            .await?;
+            Ok(())
+        })
+        .await
+    }
+
+    /// Holds a mapping that would change this many rows, until a person approves it.
+    pub async fn hold_mapping(&self, run: &Run, table: &RunTable, changes: u64) -> Result<(), MirrorError> {
+        let mut conn = self.0.connection().await?;
+        conn.transaction(async |conn| {
+            transaction::begin(conn, run.lease()).await?;
+            sql_query(
+                "UPDATE clerk.projections SET hold = 'held', held_mapping = $2, held_changes = $3,
+                     held_at = CASE WHEN held_mapping = $2 THEN coalesce(held_at, pg_catalog.now()) ELSE pg_catalog.now() END,
+                     approved_at = NULL
+                 WHERE table_name = $1",
+            )
+            .bind::<Text, _>(table.name())
+            .bind::<Text, _>(table.projection.mapping.digest())
+            .bind::<BigInt, _>(signed(changes))
+            .execute(conn)
+            .await?;
+            Ok(())
+        })
+        .await
+    }
+
+    /// Notes which rows of a chunk are to go because the mapping's condition excludes their objects.
+    pub async fn note_excluded(&self, run: &Run, table: &RunTable, chunk: &Chunk) -> Result<(), MirrorError> {
+        if !departures::can_exclude(&table.projection) {
+            return Ok(());
+        }
+        let mut conn = self.0.connection().await?;
+        conn.transaction(async |conn| {
+            conn.batch_execute(RESTRICT_PATH).await?;
+            let rows: Vec<KeyRow> = sql_query(table.projection.excluded(Scope::Range))
+                .bind::<Text, _>(&chunk.after)
+                .bind::<Text, _>(&chunk.through)
+                .load(conn)
+                .await?;
+            conn.batch_execute(RESTORE_PATH).await?;
+            transaction::begin(conn, run.lease()).await?;
+            let keys: Vec<String> = rows.into_iter().map(|row| row.key).collect();
+            sql_query(
+                "WITH released AS (DELETE FROM clerk.departures AS d
+                     WHERE d.table_name = $1 AND d.reason = 'excluded' AND d.object_id > $3 AND d.object_id <= $4
+                       AND d.object_id <> ALL ($2))
+                 INSERT INTO clerk.departures (table_name, object_id, reason)
+                 SELECT $1, key, 'excluded' FROM pg_catalog.unnest($2) AS key
+                 ON CONFLICT (table_name, object_id) DO NOTHING",
+            )
+            .bind::<Text, _>(table.name())
+            .bind::<Array<Text>, _>(keys)
+            .bind::<Text, _>(&chunk.after)
+            .bind::<Text, _>(&chunk.through)
+            .execute(conn)
+            .await?;
+            Ok(())
+        })
+        .await
+    }
+}

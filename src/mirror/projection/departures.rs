@@ -1,0 +1,333 @@
+//! `clerk.departures`: rows of the application's tables that are to go although the mirror still
+//! has their objects, or never had them. The guard judges them like deletions.
+
+use diesel::{
+    prelude::*,
+    sql_query,
+    sql_types::{Array, BigInt, Bool, Nullable, Text},
+};
+use diesel_async::{AsyncConnection, RunQueryDsl, SimpleAsyncConnection};
+
+use super::{
+    compare::{AppTables, CountRow},
+    mapping::RowRemoval,
+    state::RunTable,
+    statements::{Projection, RESTORE_PATH, RESTRICT_PATH, Scope},
+    write::KeyRow,
+};
+use crate::{
+    mirror::{
+        MirrorError, Run,
+        convert::{signed, unsigned},
+        session::Session,
+        transaction,
+    },
+    reconcile::guard::Checksum,
+};
+
+/// Whether the mapping's condition can exclude an object whose row is then to go.
+pub(super) fn can_exclude(projection: &Projection) -> bool {
+    projection.mapping.condition.is_some() && projection.mapping.delete != RowRemoval::Keep
+}
+
+/// Notes which of these objects the mapping's condition excludes although they have a row, and
+/// releases those that it does not exclude any more.
+pub(super) async fn note_excluded(conn: &mut Session, projection: &Projection, ids: &[&str]) -> QueryResult<()> {
+    if ids.is_empty() || !can_exclude(projection) {
+        return Ok(());
+    }
+    conn.batch_execute(RESTRICT_PATH).await?;
+    let sql = format!(
+        "WITH excluded AS MATERIALIZED ({}),
+         released AS (DELETE FROM clerk.departures AS d
+             WHERE d.table_name = $2 AND d.object_id = ANY ($1) AND NOT EXISTS (SELECT FROM excluded AS e WHERE e.key = d.object_id))
+         INSERT INTO clerk.departures (table_name, object_id, reason) SELECT $2, e.key, 'excluded' FROM excluded AS e
+         ON CONFLICT (table_name, object_id) DO NOTHING",
+        projection.excluded(Scope::Ids)
+    );
+    sql_query(sql)
+        .bind::<Array<Text>, _>(ids)
+        .bind::<Text, _>(&projection.name)
+        .execute(conn)
+        .await?;
+    conn.batch_execute(RESTORE_PATH).await
+}
+
+/// Forgets departures that are settled: all of `ids` but those in `kept`.
+pub(super) async fn forget(
+    conn: &mut Session,
+    projection: &Projection,
+    ids: &[&str],
+    kept: &[&str],
+) -> QueryResult<()> {
+    sql_query("DELETE FROM clerk.departures WHERE table_name = $1 AND object_id = ANY ($2) AND object_id <> ALL ($3)")
+        .bind::<Text, _>(&projection.name)
+        .bind::<Array<Text>, _>(ids)
+        .bind::<Array<Text>, _>(kept)
+        .execute(conn)
+        .await?;
+    Ok(())
+}
+
+/// Counts those of these departures that a person has approved.
+pub(super) async fn count_approved(conn: &mut Session, projection: &Projection, ids: &[&str]) -> QueryResult<u64> {
+    let row: CountRow = sql_query(
+        "SELECT pg_catalog.count(*) AS count FROM clerk.departures
+         WHERE table_name = $1 AND object_id = ANY ($2) AND hold = 'approved'",
+    )
+    .bind::<Text, _>(&projection.name)
+    .bind::<Array<Text>, _>(ids)
+    .get_result(conn)
+    .await?;
+    Ok(unsigned(row.count))
+}
+
+/// Counts rows that were removed without approval: the guard judges those of the last hour together
+/// with new ones.
+pub(super) async fn count_removals(conn: &mut Session, projection: &Projection, rows: u64) -> QueryResult<()> {
+    if rows > 0 {
+        sql_query("INSERT INTO clerk.recent_deletions (resource, objects) VALUES ($1, $2)")
+            .bind::<Text, _>(&projection.name)
+            .bind::<BigInt, _>(signed(rows))
+            .execute(conn)
+            .await?;
+    }
+    Ok(())
+}
+
+/// Why the row of an object is to go.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum DepartureReason {
+    /// Neither the mirror nor Clerk knows the id.
+    Unknown,
+    /// The mapping's condition excludes the object.
+    Excluded,
+}
+
+impl DepartureReason {
+    fn name(self) -> &'static str {
+        match self {
+            DepartureReason::Unknown => "unknown",
+            DepartureReason::Excluded => "excluded",
+        }
+    }
+}
+
+/// How rows of a table that are to go are held.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct HeldDepartures {
+    /// How many rows wait for a person.
+    pub count: u64,
+    /// Their checksum.
+    pub checksum: String,
+}
+
+impl AppTables {
+    /// Notes rows whose ids neither the mirror nor Clerk knows.
+    pub async fn note_unknown(&self, run: &Run, table: &RunTable, ids: &[String]) -> Result<(), MirrorError> {
+        let mut conn = self.0.connection().await?;
+        conn.transaction(async |conn| {
+            transaction::begin(conn, run.lease()).await?;
+            sql_query(
+                "INSERT INTO clerk.departures AS d (table_name, object_id, reason)
+                 SELECT $1, id, 'unknown' FROM pg_catalog.unnest($2) AS id
+                 ON CONFLICT (table_name, object_id) DO UPDATE SET reason = 'unknown' WHERE d.reason <> 'unknown'",
+            )
+            .bind::<Text, _>(table.name())
+            .bind::<Array<Text>, _>(ids)
+            .execute(conn)
+            .await?;
+            Ok(())
+        })
+        .await
+    }
+
+    /// Releases the unknown rows whose objects are in the mirror by now.
+    pub async fn release_known(&self, run: &Run, table: &RunTable) -> Result<(), MirrorError> {
+        let mut conn = self.0.connection().await?;
+        conn.transaction(async |conn| {
+            transaction::begin(conn, run.lease()).await?;
+            sql_query(
+                "DELETE FROM clerk.departures d WHERE d.table_name = $1 AND d.reason = 'unknown'
+                   AND EXISTS (SELECT FROM clerk.users u WHERE u.id = d.object_id AND u.deleted_at IS NULL)",
+            )
+            .bind::<Text, _>(table.name())
+            .execute(conn)
+            .await?;
+            Ok(())
+        })
+        .await
+    }
+
+    /// Returns how many rows of a table are to go, and are neither held nor approved.
+    pub async fn count_departures(&self, table: &RunTable) -> Result<u64, MirrorError> {
+        let row: CountRow = sql_query(
+            "SELECT pg_catalog.count(*) AS count FROM clerk.departures WHERE table_name = $1 AND hold = 'none'",
+        )
+        .bind::<Text, _>(table.name())
+        .get_result(&mut self.0.connection().await?)
+        .await?;
+        Ok(unsigned(row.count))
+    }
+
+    /// Returns how many rows of a table were removed within the last hour without approval.
+    pub async fn removed_lately(&self, table: &RunTable) -> Result<u64, MirrorError> {
+        let row: CountRow = sql_query(
+            "SELECT coalesce(pg_catalog.sum(objects), 0::numeric)::bigint AS count FROM clerk.recent_deletions
+             WHERE resource = $1 AND deleted_at > pg_catalog.now() - interval '1 hour'",
+        )
+        .bind::<Text, _>(table.name())
+        .get_result(&mut self.0.connection().await?)
+        .await?;
+        Ok(unsigned(row.count))
+    }
+
+    /// Holds the rows that are to go for this reason and are not approved; `None` means any reason.
+    pub async fn hold_departures(
+        &self,
+        run: &Run,
+        table: &RunTable,
+        reason: Option<DepartureReason>,
+    ) -> Result<(), MirrorError> {
+        let mut conn = self.0.connection().await?;
+        conn.transaction(async |conn| {
+            transaction::begin(conn, run.lease()).await?;
+            sql_query(
+                "UPDATE clerk.departures SET hold = 'held', held_at = pg_catalog.now()
+                 WHERE table_name = $1 AND hold = 'none' AND ($2 IS NULL OR reason = $2)",
+            )
+            .bind::<Text, _>(table.name())
+            .bind::<Nullable<Text>, _>(reason.map(DepartureReason::name))
+            .execute(conn)
+            .await?;
+            Ok(())
+        })
+        .await
+    }
+
+    /// Returns the next rows of a table, in order, after `after`, that may go: those that are
+    /// approved, and those that are not held.
+    pub async fn departing(
+        &self,
+        table: &RunTable,
+        reason: DepartureReason,
+        after: &str,
+        limit: usize,
+    ) -> Result<Vec<String>, MirrorError> {
+        let rows: Vec<KeyRow> = sql_query(
+            "SELECT object_id AS key FROM clerk.departures
+             WHERE table_name = $1 AND reason = $2 AND hold <> 'held' AND object_id > $3 ORDER BY object_id LIMIT $4",
+        )
+        .bind::<Text, _>(table.name())
+        .bind::<Text, _>(reason.name())
+        .bind::<Text, _>(after)
+        .bind::<BigInt, _>(limit as i64)
+        .load(&mut self.0.connection().await?)
+        .await?;
+        Ok(rows.into_iter().map(|row| row.key).collect())
+    }
+
+    /// Returns the rows of a table that wait for a person; `None` if there are none.
+    pub async fn held_departures(&self, table: &str) -> Result<Option<HeldDepartures>, MirrorError> {
+        let mut conn = self.0.connection().await?;
+        Ok(held(&mut conn, table).await?)
+    }
+
+    /// Approves what is held of the application's tables and has this checksum: rows that are to
+    /// go, or a mapping. Returns the table and the number of rows; `None` if nothing held has it.
+    pub async fn approve(&self, sum: &str) -> Result<Option<(String, u64)>, MirrorError> {
+        let mut conn = self.0.connection().await?;
+        conn.transaction(async |conn| {
+            sql_query("LOCK TABLE clerk.departures, clerk.projections IN SHARE ROW EXCLUSIVE MODE")
+                .execute(conn)
+                .await?;
+            let tables: Vec<HeldTable> = sql_query(
+                "SELECT table_name, held_mapping, coalesce(held_changes, 0::bigint) AS held_changes, hold = 'held' AS is_held
+                 FROM clerk.projections",
+            )
+            .load(conn)
+            .await?;
+            for table in tables {
+                let name = &table.table_name;
+                let mapping = table.held_mapping.as_deref().filter(|_| table.is_held);
+                if mapping.is_some_and(|digest| mapping_checksum(name, digest) == sum) {
+                    sql_query(
+                        "UPDATE clerk.projections SET hold = 'approved', approved_at = pg_catalog.now() WHERE table_name = $1",
+                    )
+                    .bind::<Text, _>(name)
+                    .execute(conn)
+                    .await?;
+                    wake(conn).await?;
+                    return Ok(Some((name.clone(), unsigned(table.held_changes))));
+                }
+                let Some(rows) = held(conn, name).await?.filter(|held| held.checksum == sum) else {
+                    continue;
+                };
+                sql_query(
+                    "UPDATE clerk.departures SET hold = 'approved', approved_at = pg_catalog.now()
+                     WHERE table_name = $1 AND hold = 'held'",
+                )
+                .bind::<Text, _>(name)
+                .execute(conn)
+                .await?;
+                wake(conn).await?;
+                return Ok(Some((name.clone(), rows.count)));
+            }
+            Ok(None)
+        })
+        .await
+        .map_err(|error: diesel::result::Error| error.into())
+    }
+}
+
+#[derive(QueryableByName)]
+struct HeldTable {
+    #[diesel(sql_type = Text)]
+    table_name: String,
+    #[diesel(sql_type = Nullable<Text>)]
+    held_mapping: Option<String>,
+    #[diesel(sql_type = BigInt)]
+    held_changes: i64,
+    #[diesel(sql_type = Bool)]
+    is_held: bool,
+}
+
+/// Lets a daemon act at once instead of waiting for its schedule.
+async fn wake(conn: &mut Session) -> QueryResult<()> {
+    sql_query("NOTIFY clerk2pg, 'full'").execute(conn).await?;
+    Ok(())
+}
+
+/// The checksum with which a person approves a mapping.
+pub fn mapping_checksum(table: &str, digest: &str) -> String {
+    let mut checksum = Checksum::default();
+    checksum.add(table);
+    checksum.add(digest);
+    checksum.finish().unwrap_or_default()
+}
+
+/// Returns the rows of a table that wait for a person. Reads the ids in chunks, so that memory
+/// stays small even if every row is held.
+async fn held(conn: &mut Session, table: &str) -> QueryResult<Option<HeldDepartures>> {
+    let mut checksum = Checksum::default();
+    checksum.add(table);
+    let mut after = String::new();
+    let mut count = 0;
+    loop {
+        let rows: Vec<KeyRow> = sql_query(
+            "SELECT object_id AS key FROM clerk.departures
+             WHERE table_name = $1 AND hold = 'held' AND object_id COLLATE \"C\" > $2
+             ORDER BY object_id COLLATE \"C\" LIMIT 10000",
+        )
+        .bind::<Text, _>(table)
+        .bind::<Text, _>(&after)
+        .load(conn)
+        .await?;
+        let Some(last) = rows.last() else { break };
+        rows.iter().for_each(|row| checksum.add(&row.key));
+        count += rows.len() as u64;
+        after.clone_from(&last.key);
+    }
+    let checksum = checksum.finish().filter(|_| count > 0);
+    Ok(checksum.map(|checksum| HeldDepartures { count, checksum }))
+}

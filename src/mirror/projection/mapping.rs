@@ -1,0 +1,123 @@
+//! A mapping: which rows and columns of an application's table are kept in sync, as a value.
+
+use std::collections::BTreeMap;
+
+use serde::{Deserialize, Serialize};
+
+use crate::mirror::quote;
+
+/// SQL expressions over `u`, a row of the mirror, by the column that they are for.
+pub type Expressions = BTreeMap<String, String>;
+
+/// A table of the application that is kept in sync from the mirror: an entry of `[[tables]]`.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct TableMapping {
+    /// The table's name, as the catalog has it.
+    pub name: String,
+    /// The table's schema.
+    #[serde(default = "public")]
+    pub schema: String,
+    /// The resource whose objects are the rows.
+    #[serde(default)]
+    pub from: Source,
+    /// The column with Clerk's id. Rows in which it is `NULL` belong to the application.
+    pub key: String,
+    /// Which objects have a row: an SQL condition over `u`; `None` if all have one.
+    #[serde(default, rename = "where")]
+    pub condition: Option<String>,
+    /// A column with email addresses. A row without a key whose address is the verified primary
+    /// address of exactly one user becomes the row of that user.
+    #[serde(default)]
+    pub link: Option<String>,
+    /// What happens to the row of an object that is gone, or that the condition excludes.
+    #[serde(default)]
+    pub delete: RowRemoval,
+    /// Columns that are kept in sync.
+    #[serde(default)]
+    pub set: Expressions,
+    /// Columns that are written only when the row is inserted.
+    #[serde(default)]
+    pub insert: Expressions,
+    /// Columns that are written when a column of `set` or `keep` changes, and when the row is
+    /// inserted.
+    #[serde(default)]
+    pub touch: Expressions,
+    /// Columns that are kept in sync, except that `NULL` never replaces a value.
+    #[serde(default)]
+    pub keep: Expressions,
+    /// Columns that are written instead of deleting the row, with `delete = "update"`.
+    #[serde(default)]
+    pub deleted: Expressions,
+    /// A new mapping that would change more than this part of the table's rows, in percent, waits
+    /// for a person.
+    #[serde(default = "usual_change")]
+    pub max_change_percent: f64,
+}
+
+/// The resource whose objects are the rows of a table.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Source {
+    /// Clerk's users.
+    #[default]
+    Users,
+}
+
+/// What happens to the row of an object that is gone.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum RowRemoval {
+    /// The row is deleted.
+    #[default]
+    Delete,
+    /// The columns of `[tables.deleted]` are written.
+    Update,
+    /// The row stays as it is.
+    Keep,
+}
+
+fn public() -> String {
+    "public".to_owned()
+}
+
+fn usual_change() -> f64 {
+    20.0
+}
+
+impl TableMapping {
+    /// The table's name for people, and for the bookkeeping: `public."User"`.
+    pub fn table(&self) -> String {
+        format!("{}.{}", show(&self.schema), show(&self.name))
+    }
+
+    /// The table's name in SQL.
+    pub(super) fn quoted(&self) -> String {
+        format!("{}.{}", quote::identifier(&self.schema), quote::identifier(&self.name))
+    }
+
+    /// A checksum of everything that decides what the table contains.
+    pub fn digest(&self) -> String {
+        let whole = Self {
+            max_change_percent: usual_change(),
+            ..self.clone()
+        };
+        let json = serde_json::to_vec(&whole).unwrap_or_default();
+        let hash = blake3::hash(&json).to_hex();
+        hash[..16].to_owned()
+    }
+
+    /// The columns that differ between a row and what it should be if the row is out of sync.
+    pub fn synced_columns(&self) -> impl Iterator<Item = &String> {
+        self.set.keys().chain(self.keep.keys())
+    }
+}
+
+/// Quotes an identifier for people: only if it is not a plain word in lower case.
+fn show(name: &str) -> String {
+    let is_word = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '_';
+    match name.chars().all(is_word) && !name.starts_with(|c: char| c.is_ascii_digit()) {
+        true => name.to_owned(),
+        false => quote::identifier(name),
+    }
+}

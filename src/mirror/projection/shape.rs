@@ -1,0 +1,182 @@
+//! What the catalog says about a table of the application.
+
+use diesel::{
+    prelude::*,
+    sql_query,
+    sql_types::{Array, Bool, Oid, Text},
+};
+use diesel_async::{RunQueryDsl, SimpleAsyncConnection};
+
+use super::TableMapping;
+use crate::mirror::session::Session;
+
+/// A table of the application, as the catalog describes it.
+#[derive(Debug, Clone)]
+pub(in crate::mirror) struct TableShape {
+    /// What kind of relation it is.
+    pub(super) kind: RelationKind,
+    pub(super) columns: Vec<Column>,
+    /// The columns of each unique index that covers all rows, or all rows with these columns.
+    pub(super) unique: Vec<Vec<String>>,
+    /// Whether row-level security decides which rows this role sees.
+    pub(super) has_row_security: bool,
+    /// Privileges that this role lacks: on the schema, on the table.
+    pub(super) uses_schema: bool,
+    pub(super) may_delete: bool,
+}
+
+/// What kind of relation a name stands for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(in crate::mirror) enum RelationKind {
+    Table,
+    View,
+    Other,
+}
+
+/// A column.
+#[derive(Debug, Clone, QueryableByName)]
+pub(in crate::mirror) struct Column {
+    #[diesel(sql_type = Text)]
+    pub(super) name: String,
+    /// The type that a value is cast to. Without a maximum length: a cast would cut a longer value
+    /// off, which has to be an error.
+    #[diesel(sql_type = Text)]
+    pub(super) cast: String,
+    /// The type, for people.
+    #[diesel(sql_type = Text)]
+    pub(super) shown: String,
+    /// Whether PostgreSQL compares its values itself. Others are compared as text.
+    #[diesel(sql_type = Bool)]
+    pub(super) is_comparable: bool,
+    /// Whether it holds a moment or a date.
+    #[diesel(sql_type = Bool)]
+    pub(super) is_time: bool,
+    #[diesel(sql_type = Bool)]
+    pub(super) is_not_null: bool,
+    /// Whether the database fills it in if an insert leaves it out.
+    #[diesel(sql_type = Bool)]
+    pub(super) has_default: bool,
+    /// Whether only the database writes it: a generated column, or an identity that always is.
+    #[diesel(sql_type = Bool)]
+    pub(super) is_generated: bool,
+    #[diesel(sql_type = Bool)]
+    pub(super) may_select: bool,
+    #[diesel(sql_type = Bool)]
+    pub(super) may_insert: bool,
+    #[diesel(sql_type = Bool)]
+    pub(super) may_update: bool,
+}
+
+#[derive(QueryableByName)]
+struct Relation {
+    #[diesel(sql_type = Oid)]
+    oid: u32,
+    #[diesel(sql_type = Text)]
+    kind: String,
+    #[diesel(sql_type = Bool)]
+    has_row_security: bool,
+    #[diesel(sql_type = Bool)]
+    uses_schema: bool,
+    #[diesel(sql_type = Bool)]
+    may_delete: bool,
+}
+
+#[derive(QueryableByName)]
+struct UniqueIndex {
+    #[diesel(sql_type = Array<Text>)]
+    columns: Vec<String>,
+}
+
+impl TableShape {
+    /// Reads the shape of a mapping's table within a transaction; `None` if there is no such
+    /// table. Afterwards, the search path has nothing but `pg_catalog` in it.
+    pub(super) async fn load(conn: &mut Session, mapping: &TableMapping) -> QueryResult<Option<Self>> {
+        // Types outside of `pg_catalog` are returned with their schema.
+        conn.batch_execute("SET LOCAL search_path = pg_catalog, pg_temp")
+            .await?;
+        let relation: Option<Relation> = sql_query(
+            "SELECT c.oid, c.relkind::text AS kind,
+                    pg_catalog.row_security_active(c.oid) AS has_row_security,
+                    pg_catalog.has_schema_privilege(n.oid, 'USAGE') AS uses_schema,
+                    pg_catalog.has_table_privilege(c.oid, 'DELETE') AS may_delete
+             FROM pg_catalog.pg_class c JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
+             WHERE n.nspname = $1 AND c.relname = $2",
+        )
+        .bind::<Text, _>(&mapping.schema)
+        .bind::<Text, _>(&mapping.name)
+        .get_result(conn)
+        .await
+        .optional()?;
+        let Some(relation) = relation else { return Ok(None) };
+        Ok(Some(Self {
+            kind: match relation.kind.as_str() {
+                "r" | "p" => RelationKind::Table,
+                "v" | "m" => RelationKind::View,
+                _ => RelationKind::Other,
+            },
+            columns: columns(conn, relation.oid).await?,
+            unique: unique_indexes(conn, relation.oid).await?,
+            has_row_security: relation.has_row_security,
+            uses_schema: relation.uses_schema,
+            may_delete: relation.may_delete,
+        }))
+    }
+
+    pub(super) fn column(&self, name: &str) -> Option<&Column> {
+        self.columns.iter().find(|column| column.name == name)
+    }
+}
+
+async fn columns(conn: &mut Session, table: u32) -> QueryResult<Vec<Column>> {
+    sql_query(
+        "SELECT a.attname::text AS name,
+                pg_catalog.format_type(
+                    CASE t.typtype WHEN 'd' THEN t.typbasetype ELSE a.atttypid END,
+                    CASE WHEN b.typcategory IN ('S', 'V') THEN -1 WHEN t.typtype = 'd' THEN t.typtypmod ELSE a.atttypmod END
+                ) AS cast,
+                pg_catalog.format_type(a.atttypid, a.atttypmod) AS shown,
+                b.typtype IN ('e', 'r', 'm') OR EXISTS (
+                    SELECT FROM pg_catalog.pg_opclass o
+                    JOIN pg_catalog.pg_am m ON m.oid = o.opcmethod AND m.amname = 'btree'
+                    WHERE o.opcdefault AND o.opcnamespace = 'pg_catalog'::regnamespace
+                      AND (o.opcintype = b.oid OR EXISTS (
+                          SELECT FROM pg_catalog.pg_cast k WHERE k.castsource = b.oid AND k.casttarget = o.opcintype
+                            AND k.castmethod = 'b' AND k.castcontext = 'i'))) AS is_comparable,
+                b.typcategory = 'D' AS is_time,
+                a.attnotnull AS is_not_null,
+                a.atthasdef OR a.attidentity <> '' AS has_default,
+                a.attgenerated <> '' OR a.attidentity = 'a' AS is_generated,
+                pg_catalog.has_column_privilege(a.attrelid, a.attnum, 'SELECT') AS may_select,
+                pg_catalog.has_column_privilege(a.attrelid, a.attnum, 'INSERT') AS may_insert,
+                pg_catalog.has_column_privilege(a.attrelid, a.attnum, 'UPDATE') AS may_update
+         FROM pg_catalog.pg_attribute a
+         JOIN pg_catalog.pg_type t ON t.oid = a.atttypid
+         JOIN pg_catalog.pg_type b ON b.oid = CASE
+             WHEN t.typtype = 'd' THEN t.typbasetype
+             WHEN t.typcategory = 'A' THEN t.typelem
+             ELSE t.oid END
+         WHERE a.attrelid = $1 AND a.attnum > 0 AND NOT a.attisdropped
+         ORDER BY a.attnum",
+    )
+    .bind::<Oid, _>(table)
+    .load(conn)
+    .await
+}
+
+async fn unique_indexes(conn: &mut Session, table: u32) -> QueryResult<Vec<Vec<String>>> {
+    // A predicate is accepted if it excludes NULL alone: rows without a key are not ours.
+    let rows: Vec<UniqueIndex> = sql_query(
+        "SELECT ARRAY(SELECT a.attname::text FROM pg_catalog.unnest(i.indkey::int2[]) WITH ORDINALITY AS k(number, place)
+                      JOIN pg_catalog.pg_attribute a ON a.attrelid = i.indrelid AND a.attnum = k.number
+                      WHERE k.place <= i.indnkeyatts ORDER BY k.place) AS columns
+         FROM pg_catalog.pg_index i
+         WHERE i.indrelid = $1 AND i.indisunique AND i.indisvalid AND i.indexprs IS NULL
+           AND (i.indpred IS NULL OR i.indnkeyatts = 1 AND pg_catalog.pg_get_expr(i.indpred, i.indrelid) = pg_catalog.format(
+               '(%I IS NOT NULL)', (SELECT a.attname FROM pg_catalog.pg_attribute a
+                                    WHERE a.attrelid = i.indrelid AND a.attnum = i.indkey[0])))",
+    )
+    .bind::<Oid, _>(table)
+    .load(conn)
+    .await?;
+    Ok(rows.into_iter().map(|row| row.columns).collect())
+}

@@ -1,0 +1,419 @@
+//! The statements that compare and write a table, generated from its mapping and its shape.
+//!
+//! In each of them, `desired` is what the rows should be: the mapping's expressions over the rows
+//! `u` of the mirror, cast to the types of the columns. Names in the expressions are found in
+//! `pg_catalog` and `clerk` only, because the search path is restricted while the statement is
+//! parsed. `path` puts the application's search path back before the first row is written: its
+//! triggers and defaults may rely on it.
+
+use super::{
+    mapping::{Expressions, RowRemoval, TableMapping},
+    shape::{Column, TableShape},
+};
+use crate::mirror::quote::{identifier as quote, literal};
+
+/// Restricts the search path for the parsing of the next statements, and remembers the old one.
+/// `pg_temp` comes last, or temporary tables would come first.
+pub(super) const RESTRICT_PATH: &str = "\
+    SELECT pg_catalog.set_config('clerk2pg.search_path', pg_catalog.current_setting('search_path'), true), \
+           pg_catalog.set_config('search_path', 'pg_catalog, clerk, pg_temp', true)";
+
+/// Puts the search path back.
+pub(super) const RESTORE_PATH: &str =
+    "SELECT pg_catalog.set_config('search_path', pg_catalog.current_setting('clerk2pg.search_path'), true)";
+
+/// Puts the search path back within a statement that was parsed with the restricted one.
+const PATH: &str = "path AS MATERIALIZED (\
+    SELECT pg_catalog.set_config('search_path', pg_catalog.current_setting('clerk2pg.search_path'), true))";
+
+/// Which rows of the mirror a statement is about: its parameters.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Scope {
+    /// Those with these ids: `$1 text[]`.
+    Ids,
+    /// Those whose ids are after `$1` and up to `$2`.
+    Range,
+}
+
+impl Scope {
+    fn condition(self) -> &'static str {
+        match self {
+            Scope::Ids => "u.id = ANY ($1)",
+            Scope::Range => "u.id > $1 AND u.id <= $2",
+        }
+    }
+}
+
+/// A column that a mapping writes.
+#[derive(Debug, Clone)]
+pub(super) struct Assignment {
+    /// The column's name.
+    pub(super) column: String,
+    /// Its expression, cast to the column's type.
+    value: String,
+    is_comparable: bool,
+    is_time: bool,
+}
+
+/// A mapping whose columns were found in the catalog.
+#[derive(Debug, Clone)]
+pub(in crate::mirror) struct Projection {
+    /// The table's name, for people and for the bookkeeping.
+    pub(super) name: String,
+    pub(super) mapping: TableMapping,
+    /// In SQL.
+    table: String,
+    key: String,
+    key_cast: String,
+    pub(super) set: Vec<Assignment>,
+    pub(super) keep: Vec<Assignment>,
+    touch: Vec<Assignment>,
+    insert: Vec<Assignment>,
+    deleted: Vec<Assignment>,
+}
+
+impl Assignment {
+    fn new(column: &Column, expression: &str) -> Self {
+        Self {
+            column: column.name.clone(),
+            // On a line of its own: the expression may end with a comment.
+            value: format!("CAST(({expression}\n) AS {})", column.cast),
+            is_comparable: column.is_comparable,
+            is_time: column.is_time,
+        }
+    }
+
+    /// Whether the row `t` differs from a value.
+    fn differs(&self, value: &str) -> String {
+        let column = quote(&self.column);
+        match self.is_comparable {
+            true => format!("t.{column} IS DISTINCT FROM {value}"),
+            false => format!("t.{column}::text IS DISTINCT FROM {value}::text"),
+        }
+    }
+}
+
+impl Projection {
+    /// Joins a mapping with the shape of its table. Columns that the table does not have are left
+    /// out: [`super::problems`] reports them before.
+    pub(in crate::mirror) fn new(mapping: &TableMapping, shape: &TableShape) -> Self {
+        let assignments = |expressions: &Expressions| {
+            let found = expressions
+                .iter()
+                .filter_map(|(name, expression)| Some(Assignment::new(shape.column(name)?, expression)));
+            found.collect::<Vec<_>>()
+        };
+        Self {
+            name: mapping.table(),
+            table: mapping.quoted(),
+            key: quote(&mapping.key),
+            key_cast: shape
+                .column(&mapping.key)
+                .map_or_else(|| "text".to_owned(), |column| column.cast.clone()),
+            set: assignments(&mapping.set),
+            keep: assignments(&mapping.keep),
+            touch: assignments(&mapping.touch),
+            insert: assignments(&mapping.insert),
+            deleted: assignments(&mapping.deleted),
+            mapping: mapping.clone(),
+        }
+    }
+
+    fn condition(&self) -> String {
+        // On a line of its own: the condition may end with a comment.
+        match &self.mapping.condition {
+            Some(condition) => format!("({condition}\n)"),
+            None => "true".to_owned(),
+        }
+    }
+
+    /// The columns of `desired`: `key`, and the values as `s0`, `k0` and `t0`.
+    fn desired(&self, scope: Scope) -> String {
+        let values = [("s", &self.set), ("k", &self.keep), ("t", &self.touch)];
+        let values = values.into_iter().flat_map(|(letter, list)| {
+            list.iter()
+                .enumerate()
+                .map(move |(at, assignment)| format!(", {} AS {letter}{at}", assignment.value))
+        });
+        let values: String = values.collect();
+        let address = match self.mapping.link {
+            Some(_) => ", CASE WHEN u.primary_email_verified THEN lower(u.primary_email) END AS address",
+            None => "",
+        };
+        format!(
+            "desired AS MATERIALIZED (SELECT u.id AS key{address}{values} FROM clerk.users AS u \
+             WHERE {} AND u.deleted_at IS NULL AND {})",
+            scope.condition(),
+            self.condition()
+        )
+    }
+
+    /// For each synced column, whether the row `t` differs from `desired` in it.
+    fn differences(&self) -> Vec<(&str, String)> {
+        let set = self
+            .set
+            .iter()
+            .enumerate()
+            .map(|(at, assignment)| (assignment.column.as_str(), assignment.differs(&format!("d.s{at}"))));
+        let keep = self.keep.iter().enumerate().map(|(at, assignment)| {
+            let differs = assignment.differs(&format!("d.k{at}"));
+            (
+                assignment.column.as_str(),
+                format!("(d.k{at} IS NOT NULL AND {differs})"),
+            )
+        });
+        set.chain(keep).collect()
+    }
+
+    /// Whether the row `t` differs from `desired`.
+    fn differs(&self) -> String {
+        let differences: Vec<String> = self.differences().into_iter().map(|(_, differs)| differs).collect();
+        match differences.is_empty() {
+            true => "false".to_owned(),
+            false => differences.join(" OR "),
+        }
+    }
+
+    /// Returns the rows that are to be inserted, updated or linked: key, columns that change (`NULL`
+    /// for a row that does not exist), and with a link the number of rows and users that share the
+    /// address.
+    pub(super) fn plan(&self, scope: Scope) -> String {
+        let columns: Vec<String> = self
+            .differences()
+            .into_iter()
+            .map(|(column, differs)| format!("CASE WHEN {differs} THEN {} END", literal(column)))
+            .collect();
+        let columns = match columns.is_empty() {
+            true => "'{}'::text[]".to_owned(),
+            false => format!("array_remove(ARRAY[{}], NULL)", columns.join(", ")),
+        };
+        let Self { table, key, .. } = self;
+        let desired = self.desired(scope);
+        let differs = self.differs();
+        let Some(link) = &self.mapping.link else {
+            return format!(
+                "WITH {desired} SELECT d.key, CASE WHEN t.{key} IS NOT NULL THEN {columns} END AS columns, \
+                 0::bigint AS rows, 0::bigint AS rivals \
+                 FROM desired AS d LEFT JOIN {table} AS t ON t.{key} = CAST(d.key AS {cast}) \
+                 WHERE t.{key} IS NULL OR {differs}",
+                cast = self.key_cast,
+            );
+        };
+        let link = quote(link);
+        format!(
+            "WITH {desired}, \
+             plan AS MATERIALIZED (SELECT d.key, d.address, CASE WHEN t.{key} IS NOT NULL THEN {columns} END AS columns \
+                 FROM desired AS d LEFT JOIN {table} AS t ON t.{key} = CAST(d.key AS {cast}) \
+                 WHERE t.{key} IS NULL OR {differs}), \
+             free AS MATERIALIZED (SELECT lower(t.{link}::text) AS address, count(*) AS rows FROM {table} AS t \
+                 WHERE t.{key} IS NULL AND lower(t.{link}::text) IN (SELECT p.address FROM plan AS p WHERE p.columns IS NULL) \
+                 GROUP BY 1), \
+             rivals AS MATERIALIZED (SELECT lower(u.primary_email) AS address, count(*) AS users FROM clerk.users AS u \
+                 WHERE u.primary_email_verified AND u.deleted_at IS NULL \
+                   AND EXISTS (SELECT FROM free) AND lower(u.primary_email) IN (SELECT f.address FROM free AS f) \
+                 GROUP BY 1) \
+             SELECT p.key, p.columns, coalesce(f.rows, 0) AS rows, coalesce(r.users, 0) AS rivals \
+             FROM plan AS p LEFT JOIN free AS f ON p.columns IS NULL AND f.address = p.address \
+             LEFT JOIN rivals AS r ON r.address = f.address",
+            cast = self.key_cast,
+        )
+    }
+
+    /// Updates the rows with these keys that differ, and returns the keys. Parameter: `$1 text[]`.
+    pub(super) fn update(&self) -> String {
+        let set = self
+            .set
+            .iter()
+            .enumerate()
+            .map(|(at, assignment)| format!("{} = d.s{at}", quote(&assignment.column)));
+        let keep = self.keep.iter().enumerate().map(|(at, assignment)| {
+            let column = quote(&assignment.column);
+            format!("{column} = coalesce(d.k{at}, t.{column})")
+        });
+        let touch = self
+            .touch
+            .iter()
+            .enumerate()
+            .map(|(at, assignment)| format!("{} = d.t{at}", quote(&assignment.column)));
+        let sets: Vec<String> = set.chain(keep).chain(touch).collect();
+        format!(
+            "WITH {PATH}, {} UPDATE {} AS t SET {} FROM desired AS d, path \
+             WHERE t.{} = CAST(d.key AS {}) AND ({}) RETURNING d.key",
+            self.desired(Scope::Ids),
+            self.table,
+            sets.join(", "),
+            self.key,
+            self.key_cast,
+            self.differs()
+        )
+    }
+
+    /// Inserts the rows with these keys that do not exist, and returns the keys. Parameter:
+    /// `$1 text[]`.
+    pub(super) fn insert(&self) -> String {
+        let all = || [&self.set, &self.keep, &self.touch, &self.insert].into_iter().flatten();
+        let has_key = all().any(|assignment| assignment.column == self.mapping.key);
+        let mut columns: Vec<String> = all().map(|assignment| quote(&assignment.column)).collect();
+        let mut values: Vec<&str> = all().map(|assignment| assignment.value.as_str()).collect();
+        let key = format!("CAST(u.id AS {})", self.key_cast);
+        if !has_key {
+            columns.push(self.key.clone());
+            values.push(&key);
+        }
+        format!(
+            "WITH {PATH} INSERT INTO {table} AS t ({columns}) SELECT {values} FROM path, clerk.users AS u \
+             WHERE u.id = ANY ($1) AND u.deleted_at IS NULL AND {condition} \
+               AND NOT EXISTS (SELECT FROM {table} AS o WHERE o.{name} = {key}) RETURNING t.{name}::text AS key",
+            table = self.table,
+            columns = columns.join(", "),
+            values = values.join(", "),
+            condition = self.condition(),
+            name = self.key,
+        )
+    }
+
+    /// Gives the row without a key that has a user's address that user's key, and returns the keys.
+    /// Parameter: `$1 text[]`, ids whose address exactly one row and one user have.
+    pub(super) fn link(&self) -> Option<String> {
+        let link = quote(self.mapping.link.as_ref()?);
+        let Self {
+            table, key, key_cast, ..
+        } = self;
+        Some(format!(
+            "WITH {PATH} UPDATE {table} AS t SET {key} = CAST(u.id AS {key_cast}) FROM path, clerk.users AS u \
+             WHERE t.{key} IS NULL AND u.id = ANY ($1) AND u.deleted_at IS NULL AND u.primary_email_verified \
+               AND lower(t.{link}::text) = lower(u.primary_email) \
+             RETURNING u.id AS key"
+        ))
+    }
+
+    /// Whether the row `t` already is what a removed row becomes, with `u` for the object. A time
+    /// only has to be set, because most of them are the moment of the removal.
+    fn is_removed(&self) -> String {
+        match self.mapping.delete {
+            RowRemoval::Delete => "false".to_owned(),
+            RowRemoval::Keep => "true".to_owned(),
+            RowRemoval::Update => {
+                let columns = self.deleted.iter().map(|assignment| match assignment.is_time {
+                    true => format!("t.{} IS NOT NULL", quote(&assignment.column)),
+                    false => format!("NOT ({})", assignment.differs(&assignment.value)),
+                });
+                let columns: Vec<String> = columns.collect();
+                match columns.is_empty() {
+                    true => "true".to_owned(),
+                    false => format!("({})", columns.join(" AND ")),
+                }
+            }
+        }
+    }
+
+    /// An object `u` of which only the id of the row `t` is known, if an expression needs it.
+    fn lone_object(&self) -> String {
+        match self.mapping.delete {
+            RowRemoval::Update => format!(
+                ", LATERAL jsonb_populate_record(NULL::clerk.users, jsonb_build_object('id', t.{}::text)) AS u",
+                self.key
+            ),
+            RowRemoval::Delete | RowRemoval::Keep => String::new(),
+        }
+    }
+
+    /// Returns the keys of rows whose objects the condition excludes.
+    pub(super) fn excluded(&self, scope: Scope) -> String {
+        format!(
+            "SELECT u.id AS key FROM clerk.users AS u JOIN {} AS t ON t.{} = CAST(u.id AS {}) \
+             WHERE {} AND u.deleted_at IS NULL AND {} IS NOT TRUE AND NOT {}",
+            self.table,
+            self.key,
+            self.key_cast,
+            scope.condition(),
+            self.condition(),
+            self.is_removed()
+        )
+    }
+
+    /// Returns the next keys, in order, that the mirror does not have. Parameters: the key before
+    /// (`$1 text`) and their number (`$2 bigint`).
+    pub(super) fn unknown(&self) -> String {
+        format!(
+            "SELECT t.{key}::text AS key FROM {table} AS t{object} \
+             WHERE t.{key} > CAST($1 AS {cast}) AND NOT {removed} \
+               AND NOT EXISTS (SELECT FROM clerk.users AS m WHERE m.id = t.{key} AND m.deleted_at IS NULL) \
+             ORDER BY t.{key} LIMIT $2",
+            key = self.key,
+            table = self.table,
+            cast = self.key_cast,
+            object = self.lone_object(),
+            removed = self.is_removed(),
+        )
+    }
+
+    /// Removes the rows with these keys as the mapping says, and returns the keys; `None` if rows
+    /// are kept. Parameter: `$1 text[]`. It runs while the mirror still has the objects, if it has
+    /// them.
+    pub(super) fn remove(&self) -> Option<String> {
+        let Self {
+            table, key, key_cast, ..
+        } = self;
+        match self.mapping.delete {
+            RowRemoval::Keep => None,
+            RowRemoval::Delete => Some(format!(
+                "WITH {PATH} DELETE FROM {table} AS t USING path \
+                 WHERE t.{key} = ANY (CAST($1::text[] AS {key_cast}[])) RETURNING t.{key}::text AS key"
+            )),
+            RowRemoval::Update => {
+                let sets: Vec<String> = self
+                    .deleted
+                    .iter()
+                    .map(|assignment| format!("{} = {}", quote(&assignment.column), assignment.value))
+                    .collect();
+                Some(format!(
+                    "WITH {PATH}, objects AS MATERIALIZED (SELECT o.* FROM unnest($1::text[]) AS i(id) \
+                         LEFT JOIN clerk.users AS m ON m.id = i.id, \
+                         LATERAL jsonb_populate_record(m, jsonb_build_object('id', i.id)) AS o) \
+                     UPDATE {table} AS t SET {} FROM objects AS u, path \
+                     WHERE t.{key} = CAST(u.id AS {key_cast}) AND NOT {} RETURNING u.id AS key",
+                    sets.join(", "),
+                    self.is_removed()
+                ))
+            }
+        }
+    }
+
+    /// Returns which of these keys have a row that is not removed. Parameter: `$1 text[]`.
+    pub(super) fn remaining(&self) -> String {
+        format!(
+            "SELECT t.{key}::text AS key FROM {table} AS t{object} \
+             WHERE t.{key} = ANY (CAST($1::text[] AS {cast}[])) AND NOT {removed}",
+            key = self.key,
+            table = self.table,
+            cast = self.key_cast,
+            object = self.lone_object(),
+            removed = self.is_removed(),
+        )
+    }
+
+    /// Returns those of these keys whose rows another transaction has locked, without waiting for
+    /// it. Parameter: `$1 text[]`.
+    pub(super) fn locked(&self) -> String {
+        format!(
+            "WITH free AS MATERIALIZED (SELECT t.{key} AS key FROM {table} AS t \
+                 WHERE t.{key} = ANY (CAST($1::text[] AS {cast}[])) FOR NO KEY UPDATE SKIP LOCKED) \
+             SELECT t.{key}::text AS key FROM {table} AS t WHERE t.{key} = ANY (CAST($1::text[] AS {cast}[])) \
+               AND NOT EXISTS (SELECT FROM free AS f WHERE f.key = t.{key})",
+            key = self.key,
+            table = self.table,
+            cast = self.key_cast,
+        )
+    }
+
+    /// Counts the rows.
+    pub(super) fn count(&self) -> String {
+        format!("SELECT pg_catalog.count(*) AS count FROM {}", self.table)
+    }
+
+    /// Locks the table against locks on the whole table.
+    pub(super) fn lock(&self) -> String {
+        format!("LOCK TABLE {} IN ROW EXCLUSIVE MODE", self.table)
+    }
+}

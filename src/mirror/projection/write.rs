@@ -1,0 +1,445 @@
+//! Writes the rows of some objects into the application's tables, in the transaction that wrote
+//! the objects into the mirror.
+
+use std::collections::{BTreeMap, HashSet};
+
+use diesel::{
+    prelude::*,
+    sql_query,
+    sql_types::{Array, BigInt, Nullable, Text},
+};
+use diesel_async::{AsyncConnection, RunQueryDsl, SimpleAsyncConnection};
+use serde::Serialize;
+use tracing::debug;
+
+use super::{
+    departures,
+    mapping::TableMapping,
+    rejected_rows,
+    rejected_rows::{RejectedRow, RowAction},
+    statements::{Projection, RESTORE_PATH, RESTRICT_PATH, Scope},
+};
+use crate::mirror::{
+    MirrorError, Run,
+    exchange::{self, ExchangeTarget},
+    isolation::{self, Isolated, Refused, RowWriter},
+    locks::{LockBudget, USUAL_WAIT, wait_at_most},
+    session::Session,
+    write_failure::WriteFailure,
+};
+
+/// What was done with the rows of each table.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
+#[serde(transparent)]
+pub struct TableCounts(BTreeMap<String, RowCounts>);
+
+impl TableCounts {
+    /// Adds what was done with rows of a table.
+    pub fn add(&mut self, table: &str, counts: RowCounts) {
+        self.0.entry(table.to_owned()).or_default().add(counts);
+    }
+
+    /// Adds what was done with rows of several tables.
+    pub fn merge(&mut self, other: Self) {
+        for (table, counts) in other.0 {
+            self.0.entry(table).or_default().add(counts);
+        }
+    }
+
+    /// The tables, in order, with what was done with their rows.
+    pub fn iter(&self) -> impl Iterator<Item = (&str, RowCounts)> {
+        self.0.iter().map(|(table, counts)| (table.as_str(), *counts))
+    }
+}
+
+/// What a mapping did with the rows of a table.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize)]
+pub struct RowCounts {
+    /// Rows that were inserted.
+    pub inserted: u64,
+    /// Rows that were updated.
+    pub updated: u64,
+    /// Rows without a key that were given one.
+    pub linked: u64,
+    /// Rows that were deleted, or updated as the mapping says for removed rows.
+    pub removed: u64,
+    /// Rows that could not be written or removed.
+    pub rejected: u64,
+}
+
+impl RowCounts {
+    /// Whether any row was written or removed.
+    pub fn has_changes(&self) -> bool {
+        self.inserted + self.updated + self.linked + self.removed > 0
+    }
+
+    /// Adds other counts.
+    pub fn add(&mut self, other: Self) {
+        self.inserted += other.inserted;
+        self.updated += other.updated;
+        self.linked += other.linked;
+        self.removed += other.removed;
+        self.rejected += other.rejected;
+    }
+}
+
+/// What is to be done with a row.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum RowChange {
+    /// It is inserted.
+    Insert,
+    /// These columns are updated.
+    Update(Vec<String>),
+    /// A row without a key is given this one.
+    Link,
+    /// Several rows without a key, or several users, have the address.
+    Ambiguous {
+        /// Rows without a key with this address.
+        rows: u64,
+        /// Users with this verified address.
+        users: u64,
+    },
+}
+
+/// A row that differs from what it should be.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct PlannedRow {
+    /// Clerk's id.
+    pub id: String,
+    /// What is to be done.
+    pub change: RowChange,
+}
+
+#[derive(QueryableByName)]
+pub(super) struct PlanRow {
+    #[diesel(sql_type = Text)]
+    key: String,
+    #[diesel(sql_type = Nullable<Array<Text>>)]
+    columns: Option<Vec<String>>,
+    #[diesel(sql_type = BigInt)]
+    rows: i64,
+    #[diesel(sql_type = BigInt)]
+    rivals: i64,
+}
+
+#[derive(QueryableByName)]
+pub(super) struct KeyRow {
+    #[diesel(sql_type = Text)]
+    pub(super) key: String,
+}
+
+impl From<PlanRow> for PlannedRow {
+    fn from(row: PlanRow) -> Self {
+        let change = match row {
+            PlanRow {
+                columns: Some(columns), ..
+            } => RowChange::Update(columns),
+            PlanRow { rows: 0, .. } => RowChange::Insert,
+            PlanRow { rows: 1, rivals: 1, .. } => RowChange::Link,
+            PlanRow { rows, rivals, .. } => RowChange::Ambiguous {
+                rows: rows.unsigned_abs(),
+                users: rivals.unsigned_abs(),
+            },
+        };
+        Self { id: row.key, change }
+    }
+}
+
+/// What became of a set of rows.
+#[derive(Debug, Default)]
+pub(in crate::mirror) struct WrittenRows {
+    pub(super) counts: RowCounts,
+    pub(super) rejected: Vec<RejectedRow>,
+}
+
+impl WrittenRows {
+    /// Collects what became of rows that were written behind savepoints.
+    fn collect<W>(isolated: Isolated<W>, action: RowAction) -> Self
+    where
+        W: RowWriter<Job = String, Done = Self>,
+    {
+        let mut written = Self::default();
+        for Self { counts, rejected } in isolated.done {
+            written.counts.add(counts);
+            written.rejected.extend(rejected);
+        }
+        let refused = isolated
+            .refused
+            .into_iter()
+            .map(|Refused { job, fault }| RejectedRow::refused(job, action, fault));
+        let locked = isolated.locked.into_iter().map(|id| RejectedRow::locked(id, action));
+        written.rejected.extend(refused.chain(locked));
+        written.counts.rejected = written.rejected.len() as u64;
+        written
+    }
+}
+
+/// Writes the rows of these objects into each table of the run, and notes which rows are to go
+/// because the mapping's condition excludes their objects.
+///
+/// # Errors
+/// Something failed that no single row explains.
+pub(in crate::mirror) async fn project(
+    conn: &mut Session,
+    run: &Run,
+    ids: &[&str],
+) -> Result<TableCounts, WriteFailure> {
+    let mut counts = TableCounts::default();
+    for projection in run.projections() {
+        let done = match ids.is_empty() {
+            true => WrittenRows::default(),
+            false => projection.write_all(conn, ids).await?,
+        };
+        rejected_rows::replace(conn, run, projection, ids, &done.rejected).await?;
+        departures::note_excluded(conn, projection, ids).await?;
+        counts.add(&projection.name, done.counts);
+    }
+    Ok(counts)
+}
+
+/// Removes the rows of objects that are about to be removed from the mirror.
+///
+/// # Errors
+/// Something failed that no single row explains.
+pub(in crate::mirror) async fn remove(
+    conn: &mut Session,
+    run: &Run,
+    ids: &[&str],
+) -> Result<TableCounts, WriteFailure> {
+    let mut counts = TableCounts::default();
+    for projection in run.projections() {
+        counts.add(&projection.name, projection.remove_all(conn, run, ids).await?);
+    }
+    Ok(counts)
+}
+
+impl Projection {
+    /// Returns the rows in a scope of ids that are to be inserted, updated or linked.
+    pub(super) async fn planned(&self, conn: &mut Session, ids: &[&str]) -> QueryResult<Vec<PlannedRow>> {
+        conn.batch_execute(RESTRICT_PATH).await?;
+        let rows: Vec<PlanRow> = sql_query(self.plan(Scope::Ids))
+            .bind::<Array<Text>, _>(ids)
+            .load(conn)
+            .await?;
+        conn.batch_execute(RESTORE_PATH).await?;
+        Ok(rows.into_iter().map(PlannedRow::from).collect())
+    }
+
+    /// Writes rows: first together, and if that fails, behind savepoints.
+    pub(super) async fn write_all(&self, conn: &mut Session, ids: &[&str]) -> Result<WrittenRows, WriteFailure> {
+        let ids: Vec<String> = ids.iter().map(|id| (*id).to_owned()).collect();
+        let together = conn.transaction(async |conn| {
+            LockBudget::new().begin(conn).await?;
+            conn.batch_execute(&self.lock()).await?;
+            self.write(conn, &ids).await
+        });
+        let written = match together.await {
+            Ok(written) => written,
+            Err(WriteFailure::OneRow(fault) | WriteFailure::TooLong(fault)) => {
+                debug!(
+                    table = self.name,
+                    error = %MirrorError::from(fault),
+                    "a row cannot be written; searching for it"
+                );
+                self.write_apart(conn, ids).await?
+            }
+            Err(failure) => return Err(failure),
+        };
+        wait_at_most(conn, USUAL_WAIT).await?;
+        Ok(written)
+    }
+
+    /// Writes rows behind savepoints. Rows that Postgres refuses or that the application has locked
+    /// are rejected.
+    async fn write_apart(&self, conn: &mut Session, ids: Vec<String>) -> Result<WrittenRows, WriteFailure> {
+        LockBudget::short().begin(conn).await?;
+        // A statement that fails without rows fails for another reason.
+        let probed = conn.transaction(async |conn| {
+            conn.batch_execute(&self.lock()).await?;
+            self.write(conn, &[]).await
+        });
+        if let Err(failure) = probed.await {
+            return Self::reject_all(ids, RowAction::Write, failure);
+        }
+        let locked: Vec<String> = self.keys(conn, &self.locked(), &ids).await?;
+        let (locked, free) = ids.into_iter().partition(|id| locked.contains(id));
+        let isolated = isolation::write(conn, self, free, locked).await?;
+        Ok(WrittenRows::collect(isolated, RowAction::Write))
+    }
+
+    /// Removes the rows of some objects, as the mapping says. Rows that Postgres refuses to remove
+    /// are rejected.
+    pub(super) async fn remove_all(
+        &self,
+        conn: &mut Session,
+        run: &Run,
+        ids: &[&str],
+    ) -> Result<RowCounts, WriteFailure> {
+        let Some(sql) = self.remove() else {
+            return Ok(RowCounts::default());
+        };
+        let all: Vec<String> = ids.iter().map(|id| (*id).to_owned()).collect();
+        let remover = RowRemover { projection: self, sql };
+        let together = conn.transaction(async |conn| {
+            LockBudget::new().begin(conn).await?;
+            conn.batch_execute(&self.lock()).await?;
+            remover.write(conn, &all).await
+        });
+        let written = match together.await {
+            Ok(written) => written,
+            Err(WriteFailure::OneRow(_) | WriteFailure::TooLong(_)) => remover.remove_apart(conn, all).await?,
+            Err(failure) => return Err(failure),
+        };
+        wait_at_most(conn, USUAL_WAIT).await?;
+        rejected_rows::replace(conn, run, self, ids, &written.rejected).await?;
+        let kept: Vec<&str> = written.rejected.iter().map(|row| row.id.as_str()).collect();
+        departures::forget(conn, self, ids, &kept).await?;
+        Ok(written.counts)
+    }
+
+    /// Rejects rows because their whole table cannot be written: it is locked, or its shape has
+    /// changed since the sync began.
+    fn reject_all(ids: Vec<String>, action: RowAction, failure: WriteFailure) -> Result<WrittenRows, WriteFailure> {
+        let (WriteFailure::OneRow(fault) | WriteFailure::TooLong(fault)) = failure else {
+            return Err(failure);
+        };
+        let rejected: Vec<_> = ids
+            .into_iter()
+            .map(|id| RejectedRow::refused(id, action, fault.clone()))
+            .collect();
+        let mut written = WrittenRows::default();
+        written.counts.rejected = rejected.len() as u64;
+        written.rejected = rejected;
+        Ok(written)
+    }
+
+    /// Runs a statement that returns keys.
+    pub(super) async fn keys(&self, conn: &mut Session, sql: &str, ids: &[String]) -> QueryResult<Vec<String>> {
+        conn.batch_execute(RESTRICT_PATH).await?;
+        let rows: Vec<KeyRow> = sql_query(sql).bind::<Array<Text>, _>(ids).load(conn).await?;
+        conn.batch_execute(RESTORE_PATH).await?;
+        Ok(rows.into_iter().map(|row| row.key).collect())
+    }
+}
+
+impl RowWriter for Projection {
+    type Done = WrittenRows;
+    type Job = String;
+
+    async fn write(&self, conn: &mut Session, ids: &[String]) -> Result<WrittenRows, WriteFailure> {
+        let all: Vec<&str> = ids.iter().map(String::as_str).collect();
+        let mut written = WrittenRows::default();
+        let (mut link, mut update, mut insert) = (Vec::new(), Vec::new(), Vec::new());
+        for PlannedRow { id, change } in self.planned(conn, &all).await? {
+            match change {
+                RowChange::Insert => insert.push(id),
+                RowChange::Update(_) => update.push(id),
+                RowChange::Link => link.push(id),
+                RowChange::Ambiguous { rows, users } => {
+                    written.rejected.push(RejectedRow::ambiguous(id, rows, users));
+                }
+            }
+        }
+        if let Some(sql) = self.link().filter(|_| !link.is_empty()) {
+            let linked = self.keys(conn, &sql, &link).await?;
+            written.counts.linked = linked.len() as u64;
+            // The other columns of the row follow.
+            update.extend(linked);
+        }
+        let mut done: HashSet<String> = HashSet::new();
+        // Rows that may release a unique value come first.
+        if !update.is_empty() {
+            let updated = self.keys(conn, &self.update(), &update).await?;
+            written.counts.updated = updated.len() as u64;
+            done.extend(updated);
+        }
+        if !insert.is_empty() {
+            let inserted = self.keys(conn, &self.insert(), &insert).await?;
+            written.counts.inserted = inserted.len() as u64;
+            done.extend(inserted);
+        }
+        let skipped = insert.into_iter().chain(update).filter(|id| !done.contains(id));
+        let skipped: Vec<String> = skipped.filter(|id| !link.contains(id)).collect();
+        if !skipped.is_empty() {
+            // A row that is right by now was written by somebody else.
+            let all: Vec<&str> = skipped.iter().map(String::as_str).collect();
+            for PlannedRow { id, .. } in self.planned(conn, &all).await? {
+                written.rejected.push(RejectedRow::skipped(id, RowAction::Write));
+            }
+        }
+        Ok(written)
+    }
+
+    fn written(done: &WrittenRows) -> usize {
+        let RowCounts {
+            inserted,
+            updated,
+            linked,
+            removed,
+            rejected: _,
+        } = done.counts;
+        usize::try_from(inserted + updated + linked + removed).unwrap_or(usize::MAX)
+    }
+
+    async fn release_values(&self, conn: &mut Session, blocked: &[Refused<String>]) -> Result<bool, WriteFailure> {
+        let TableMapping { schema, name, key, .. } = &self.mapping;
+        let target = ExchangeTarget {
+            schema,
+            table: name,
+            key,
+            columns: self.mapping.synced_columns().map(String::as_str).collect(),
+        };
+        let ids: Vec<&str> = blocked.iter().map(|blocked| blocked.job.as_str()).collect();
+        exchange::release_values(conn, &target, blocked, &ids).await
+    }
+}
+
+/// Removes rows of a table.
+struct RowRemover<'p> {
+    projection: &'p Projection,
+    sql: String,
+}
+
+impl RowRemover<'_> {
+    /// Removes rows behind savepoints.
+    async fn remove_apart(&self, conn: &mut Session, ids: Vec<String>) -> Result<WrittenRows, WriteFailure> {
+        LockBudget::short().begin(conn).await?;
+        let probed = conn.transaction(async |conn| {
+            conn.batch_execute(&self.projection.lock()).await?;
+            self.write(conn, &[]).await
+        });
+        if let Err(failure) = probed.await {
+            return Projection::reject_all(ids, RowAction::Remove, failure);
+        }
+        let locked = self.projection.keys(conn, &self.projection.locked(), &ids).await?;
+        let (locked, free) = ids.into_iter().partition(|id| locked.contains(id));
+        let isolated = isolation::write(conn, self, free, locked).await?;
+        Ok(WrittenRows::collect(isolated, RowAction::Remove))
+    }
+}
+
+impl RowWriter for RowRemover<'_> {
+    type Done = WrittenRows;
+    type Job = String;
+
+    async fn write(&self, conn: &mut Session, ids: &[String]) -> Result<WrittenRows, WriteFailure> {
+        let removed = self.projection.keys(conn, &self.sql, ids).await?;
+        let remaining = self.projection.keys(conn, &self.projection.remaining(), ids).await?;
+        let mut written = WrittenRows::default();
+        written.counts.removed = removed.iter().filter(|id| !remaining.contains(id)).count() as u64;
+        let skipped = remaining
+            .into_iter()
+            .map(|id| RejectedRow::skipped(id, RowAction::Remove));
+        written.rejected.extend(skipped);
+        Ok(written)
+    }
+
+    fn written(done: &WrittenRows) -> usize {
+        usize::try_from(done.counts.removed).unwrap_or(usize::MAX)
+    }
+
+    async fn release_values(&self, _: &mut Session, _: &[Refused<String>]) -> Result<bool, WriteFailure> {
+        // A row that goes needs no values.
+        Ok(false)
+    }
+}

@@ -1,0 +1,289 @@
+//! Keeps the application's tables in sync: compares them with the mirror, removes rows that are to
+//! go, and tries rejected rows again.
+//!
+//! Each batch of a sync writes the rows of its users in its own transaction. What follows here is
+//! the rest: new mappings, what the application changed itself, and rows whose users are unknown.
+
+use std::collections::BTreeMap;
+
+use serde::Serialize;
+use tracing::{info, warn};
+
+use super::{SyncContext, by_id::BATCH};
+use crate::{
+    failure::Failure,
+    mirror::{
+        AppTables, DepartureReason, MappingState, PlannedRow, RowChange, RowCounts, Run, RunTable, SyncKind,
+        TableCounts, mapping_checksum,
+    },
+    reconcile::guard::DeleteLimits,
+    resource::MAX_IDS,
+};
+
+/// Rows that one transaction writes.
+const ROWS: usize = 5_000;
+
+/// Rejected rows that are tried again at a time.
+const MAX_RETRIED: usize = 500;
+
+/// Rows removed in one transaction.
+const REMOVALS: usize = 500;
+
+/// What a sync did with a table of the application.
+#[derive(Debug, Clone, Default, Serialize)]
+pub struct TableReport {
+    /// Rows by what was done with them.
+    #[serde(flatten)]
+    pub counts: RowCounts,
+    /// Rows that wait for a person: they are to go, or a new mapping changes them.
+    pub held: u64,
+    /// The checksum with which a person approves them.
+    pub plan: Option<String>,
+}
+
+/// What a sync did with the application's tables, by their names.
+pub type TableReports = BTreeMap<String, TableReport>;
+
+impl SyncContext<'_> {
+    fn app_tables(&self) -> AppTables {
+        self.syncer.mirror.app_tables()
+    }
+
+    fn table_report(&mut self, table: &str) -> &mut TableReport {
+        self.report.tables.entry(table.to_owned()).or_default()
+    }
+
+    /// Adds what was done with rows of tables to the report.
+    pub(super) fn record_tables(&mut self, tables: &TableCounts) {
+        for (table, counts) in tables.iter() {
+            self.table_report(table).counts.add(counts);
+        }
+    }
+
+    /// At the end of a full sync: compares each table with the mirror, and applies new mappings.
+    pub(super) async fn sync_tables(&mut self) -> Result<(), Failure> {
+        let Some(run) = self.mode.run() else { return Ok(()) };
+        for (table, problem) in run.broken_tables() {
+            self.note(format!("{table} is not kept in sync: {problem}"));
+        }
+        for table in run.tables() {
+            if self.may_apply(run, table).await? {
+                self.compare_table(run, table).await?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Whether a table's mapping may be applied. A new one that would change too many rows is held
+    /// for a person.
+    async fn may_apply(&mut self, run: &Run, table: &RunTable) -> Result<bool, Failure> {
+        match table.state {
+            MappingState::Applied | MappingState::Approved => return Ok(true),
+            MappingState::Pending | MappingState::Held => {}
+        }
+        let tables = self.app_tables();
+        let rows = tables.count_rows(table).await?;
+        let changes = match rows {
+            0 => 0,
+            _ => self.count_changes(table).await?,
+        };
+        let limits = DeleteLimits {
+            max_count: u64::MAX,
+            max_percent: table.max_change_percent(),
+            ..self.syncer.options.limits
+        };
+        if !limits.hold(changes, rows) {
+            return Ok(true);
+        }
+        tables.hold_mapping(run, table, changes).await?;
+        warn!(
+            table = table.name(),
+            rows = changes,
+            of = rows,
+            "a new mapping would change many rows, and is held; see them with `clerk2pg --dry-run`, approve it with `clerk2pg approve`"
+        );
+        let plan = mapping_checksum(table.name(), &table.mapping_digest());
+        let report = self.table_report(table.name());
+        report.held = changes;
+        report.plan = Some(plan);
+        Ok(false)
+    }
+
+    /// How many existing rows of a table its mapping would change.
+    async fn count_changes(&self, table: &RunTable) -> Result<u64, Failure> {
+        let tables = self.app_tables();
+        let (mut changes, mut after) = (0, String::new());
+        while let Some(chunk) = tables.next_chunk(&after).await? {
+            let planned = tables.differences(table, &chunk).await?;
+            let is_change = |row: &&PlannedRow| matches!(row.change, RowChange::Update(_) | RowChange::Link);
+            changes += planned.iter().filter(is_change).count() as u64;
+            after = chunk.through;
+        }
+        Ok(changes)
+    }
+
+    /// Makes a table equal to the mirror, and settles the rows that are to go.
+    async fn compare_table(&mut self, run: &Run, table: &RunTable) -> Result<(), Failure> {
+        let tables = self.app_tables();
+        let mut done = RowCounts::default();
+        let mut after = String::new();
+        while let Some(chunk) = tables.next_chunk(&after).await? {
+            tables.note_excluded(run, table, &chunk).await?;
+            let planned = tables.differences(table, &chunk).await?;
+            // Rows that may release a unique value come first.
+            let (updates, others): (Vec<_>, Vec<_>) = planned
+                .iter()
+                .partition(|row| matches!(row.change, RowChange::Update(_)));
+            let ids: Vec<&str> = updates.into_iter().chain(others).map(|row| row.id.as_str()).collect();
+            for ids in ids.chunks(ROWS) {
+                done.add(tables.write(run, table, ids).await?);
+            }
+            after = chunk.through;
+        }
+        self.table_report(table.name()).counts.add(done);
+        if table.removes() {
+            self.find_unknown(run, table).await?;
+            self.settle_departures(run, table, true).await?;
+        }
+        self.retry_rows_of(run, table, false).await?;
+        let repaired = match table.state {
+            MappingState::Applied => done.inserted + done.updated + done.linked,
+            _ => 0,
+        };
+        tables.note_compared(run, table, repaired).await?;
+        if table.state != MappingState::Applied {
+            info!(
+                table = table.name(),
+                "the mapping is applied; from now on, each sync keeps the table in sync"
+            );
+        }
+        Ok(())
+    }
+
+    /// Asks Clerk for the keys that the mirror does not have, and notes those that Clerk does not
+    /// have either.
+    async fn find_unknown(&mut self, run: &Run, table: &RunTable) -> Result<(), Failure> {
+        let tables = self.app_tables();
+        tables.release_known(run, table).await?;
+        let mut after = String::new();
+        loop {
+            let keys = tables.unknown(table, &after, BATCH).await?;
+            let Some(last) = keys.last() else { return Ok(()) };
+            after.clone_from(last);
+            let absent = self.ask_for(&keys).await?;
+            tables.note_unknown(run, table, &absent).await?;
+        }
+    }
+
+    /// Removes the rows that are to go, or holds them for a person if there are too many. Rows with
+    /// unknown keys are always held the first time: the table may have come from the database of
+    /// another instance.
+    async fn settle_departures(&mut self, run: &Run, table: &RunTable, asks: bool) -> Result<(), Failure> {
+        let tables = self.app_tables();
+        if table.is_first {
+            tables
+                .hold_departures(run, table, Some(DepartureReason::Unknown))
+                .await?;
+        }
+        let new = tables.count_departures(table).await?;
+        if new > 0 {
+            let lately = tables.removed_lately(table).await?;
+            let rows = tables.count_rows(table).await? + lately;
+            if self.witnesses.is_empty() || self.syncer.options.limits.hold(new + lately, rows) {
+                tables.hold_departures(run, table, None).await?;
+            }
+        }
+        self.remove_excluded(run, table).await?;
+        if asks {
+            self.remove_unknown(run, table).await?;
+        }
+        if let Some(held) = tables.held_departures(table.name()).await? {
+            warn!(
+                table = table.name(),
+                held = held.count,
+                plan = held.checksum,
+                "rows that are to go are held; see them with `clerk2pg --dry-run`, approve them with `clerk2pg approve`"
+            );
+            let report = self.table_report(table.name());
+            report.held = held.count;
+            report.plan = Some(held.checksum);
+        }
+        Ok(())
+    }
+
+    /// Removes the rows of users that the mapping's condition excludes.
+    async fn remove_excluded(&mut self, run: &Run, table: &RunTable) -> Result<(), Failure> {
+        let tables = self.app_tables();
+        let mut after = String::new();
+        loop {
+            let ids = tables
+                .departing(table, DepartureReason::Excluded, &after, REMOVALS)
+                .await?;
+            let Some(last) = ids.last() else { return Ok(()) };
+            after.clone_from(last);
+            let counts = tables.remove(run, table, &ids).await?;
+            self.table_report(table.name()).counts.add(counts);
+        }
+    }
+
+    /// Removes the rows whose users Clerk says are gone.
+    async fn remove_unknown(&mut self, run: &Run, table: &RunTable) -> Result<(), Failure> {
+        let tables = self.app_tables();
+        let mut after = String::new();
+        loop {
+            let ids = tables
+                .departing(table, DepartureReason::Unknown, &after, MAX_IDS)
+                .await?;
+            let Some(last) = ids.last() else { return Ok(()) };
+            after.clone_from(last);
+            let syncer = self.syncer;
+            let (instance, confirmed) = tokio::join!(syncer.ask_instance_once(), self.confirm(&ids));
+            let confirmed = confirmed?;
+            if confirmed.gone.is_empty() || !self.is_mirrored_instance(instance?).await? {
+                return Ok(());
+            }
+            let counts = tables.remove(run, table, &confirmed.gone).await?;
+            self.table_report(table.name()).counts.add(counts);
+            if confirmed.is_unclear {
+                return Ok(());
+            }
+        }
+    }
+
+    /// At the end of other syncs: settles the rows that the batches noted, and tries rejected rows
+    /// again. A full sync does so for each table by itself.
+    pub(super) async fn settle_tables(&mut self) -> Result<(), Failure> {
+        let Some(run) = self.mode.run().filter(|run| run.kind != SyncKind::Full) else {
+            return Ok(());
+        };
+        let applied = run.tables().iter().filter(|table| table.state == MappingState::Applied);
+        for table in applied {
+            if table.removes() {
+                self.settle_departures(run, table, false).await?;
+            }
+            let has_news = self.report.has_changes();
+            self.retry_rows_of(run, table, !has_news).await?;
+        }
+        Ok(())
+    }
+
+    /// Tries rejected rows of a table again; with `locked`, only those that the application had
+    /// locked.
+    async fn retry_rows_of(&mut self, run: &Run, table: &RunTable, locked: bool) -> Result<(), Failure> {
+        let tables = self.app_tables();
+        let (write, remove) = tables.rejected(table, locked, MAX_RETRIED).await?;
+        let mut done = RowCounts::default();
+        if !remove.is_empty() {
+            done.add(tables.remove(run, table, &remove).await?);
+        }
+        if !write.is_empty() {
+            let ids: Vec<&str> = write.iter().map(String::as_str).collect();
+            done.add(tables.write(run, table, &ids).await?);
+        }
+        let rejected = tables.count_rejected(table).await?;
+        let report = self.table_report(table.name());
+        report.counts.add(done);
+        report.counts.rejected = rejected;
+        Ok(())
+    }
+}

@@ -1,0 +1,54 @@
+//! A table of an application, and a mapping that fills it.
+
+use std::path::PathBuf;
+
+use tempfile::TempDir;
+
+use crate::support::{fixture::Fixture, program::ProgramOutput};
+
+/// A fixture with a table of an application, and a configuration that maps it.
+pub struct AppTable {
+    pub fixture: Fixture,
+    directory: TempDir,
+}
+
+impl AppTable {
+    /// Creates the application's schema with `sql`, and writes the mapping.
+    pub async fn new(users: usize, sql: &str, mapping: &str) -> Self {
+        Self::with(Fixture::new(users).await, sql, mapping).await
+    }
+
+    /// The same for an existing fixture.
+    pub async fn with(fixture: Fixture, sql: &str, mapping: &str) -> Self {
+        fixture.db.execute(sql).await;
+        let app = Self {
+            fixture,
+            directory: TempDir::new().unwrap(),
+        };
+        app.set_mapping(mapping);
+        app
+    }
+
+    /// Replaces the mapping.
+    pub fn set_mapping(&self, mapping: &str) {
+        std::fs::write(self.config(), mapping).unwrap();
+    }
+
+    /// The configuration's path.
+    pub fn config(&self) -> PathBuf {
+        self.directory.path().join("config.toml")
+    }
+
+    /// Runs the program with the configuration.
+    pub async fn run(&self, arguments: &[&str]) -> ProgramOutput {
+        let config = self.config();
+        let with_config = ["--config", config.to_str().unwrap()];
+        let all: Vec<&str> = with_config.iter().chain(arguments).copied().collect();
+        self.fixture.run(&all).await
+    }
+
+    /// Runs one full sync.
+    pub async fn once(&self) -> ProgramOutput {
+        self.run(&["--once", "--format", "json"]).await
+    }
+}
