@@ -85,7 +85,7 @@ async fn attempt(
         }
         let stored = outcome.changed.iter().chain(&outcome.refreshed);
         let stored: Vec<&str> = stored.map(|stored| stored.write.record.id.as_ref()).collect();
-        let tables = projection::project(conn, run, &stored).await?;
+        let tables = projection::project(conn, &run.tables, run.id, &stored).await?;
         if run.emits_events && savepoints != Savepoints::Events {
             outcome.publish(conn, run.resource).await?;
         }

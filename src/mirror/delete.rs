@@ -136,7 +136,7 @@ async fn delete_part(
             .filter(|id| !locked.iter().any(|locked| locked == id))
             .collect();
         // While the mirror still has the objects: expressions may be about them.
-        let tables = projection::remove(conn, run, &ids).await?;
+        let tables = projection::remove(conn, &run.tables, run.id, &ids).await?;
         let mut gone = remove(conn, run.resource, &ids, mark).await?;
         let remaining = still_there(conn, run.resource, &ids, mark).await?;
         gone.retain(|(id, _)| !remaining.contains(id));

@@ -15,7 +15,7 @@ use super::{
     convert::signed,
     encoding,
     pool::ConnectionPool,
-    projection::{Projection, RunTable, RunTables},
+    projection::{RunTable, RunTables},
     tables::{rejected_objects, resource_state, sync_runs},
     transaction,
 };
@@ -92,11 +92,6 @@ impl Run {
     /// The tables of the application that cannot be kept in sync, with the reasons.
     pub fn broken_tables(&self) -> &[(String, String)] {
         &self.tables.broken
-    }
-
-    /// The tables of the application that each batch keeps in sync.
-    pub(super) fn projections(&self) -> impl Iterator<Item = &Projection> {
-        self.tables.applied()
     }
 }
 

@@ -56,8 +56,7 @@ pub use identity::Repinned;
 pub(crate) use identity::same_instance;
 pub use incremental::SyncOutcome;
 pub use recheck::Rechecks;
-pub use report::Report;
-pub use tables::{TableReport, TableReports};
+pub use report::{Report, TableReport, TableReports};
 
 /// What happens to the row of a user that is gone from Clerk.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]

@@ -1,9 +1,10 @@
 //! What a sync did.
 
+use std::collections::BTreeMap;
+
 use serde::{Serialize, Serializer};
 
-use super::TableReports;
-use crate::mirror::Outcome;
+use crate::mirror::{Outcome, RowCounts};
 
 /// What a sync did, or with [`Outcome::Planned`] would do. Its JSON is part of the command line's
 /// contract.
@@ -82,3 +83,18 @@ impl Report {
         self.created + self.updated + self.deleted + self.held > 0 || tables
     }
 }
+
+/// What a sync did with a table of the application.
+#[derive(Debug, Clone, Default, Serialize)]
+pub struct TableReport {
+    /// Rows by what was done with them.
+    #[serde(flatten)]
+    pub counts: RowCounts,
+    /// Rows that wait for a person: they are to go, or a new mapping changes them.
+    pub held: u64,
+    /// The checksum with which a person approves them.
+    pub plan: Option<String>,
+}
+
+/// What a sync did with the application's tables, by their names.
+pub type TableReports = BTreeMap<String, TableReport>;

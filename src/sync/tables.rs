@@ -4,12 +4,9 @@
 //! Each batch of a sync writes the rows of its users in its own transaction. What follows here is
 //! the rest: new mappings, what the application changed itself, and rows whose users are unknown.
 
-use std::collections::BTreeMap;
-
-use serde::Serialize;
 use tracing::{info, warn};
 
-use super::{SyncContext, by_id::BATCH};
+use super::{SyncContext, by_id::BATCH, report::TableReport};
 use crate::{
     failure::Failure,
     mirror::{
@@ -28,21 +25,6 @@ const MAX_RETRIED: usize = 500;
 
 /// Rows removed in one transaction.
 const REMOVALS: usize = 500;
-
-/// What a sync did with a table of the application.
-#[derive(Debug, Clone, Default, Serialize)]
-pub struct TableReport {
-    /// Rows by what was done with them.
-    #[serde(flatten)]
-    pub counts: RowCounts,
-    /// Rows that wait for a person: they are to go, or a new mapping changes them.
-    pub held: u64,
-    /// The checksum with which a person approves them.
-    pub plan: Option<String>,
-}
-
-/// What a sync did with the application's tables, by their names.
-pub type TableReports = BTreeMap<String, TableReport>;
 
 impl SyncContext<'_> {
     fn app_tables(&self) -> AppTables {

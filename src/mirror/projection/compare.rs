@@ -8,10 +8,13 @@ use diesel::{
 use diesel_async::{AsyncConnection, RunQueryDsl, SimpleAsyncConnection};
 
 use super::{
-    departures, rejected_rows,
+    counts::RowCounts,
+    departures, excluded,
+    plan::{CountRow, KeyRow, PlanRow, PlannedRow},
+    rejected_rows,
     state::RunTable,
     statements::{RESTORE_PATH, RESTRICT_PATH, Scope},
-    write::{KeyRow, PlanRow, PlannedRow, RowCounts, WrittenRows},
+    write::WrittenRows,
 };
 use crate::mirror::{
     MirrorError, Run, SyncState,
@@ -32,12 +35,6 @@ pub struct Chunk {
     pub after: String,
     /// The last id.
     pub through: String,
-}
-
-#[derive(QueryableByName)]
-pub(super) struct CountRow {
-    #[diesel(sql_type = BigInt)]
-    pub(super) count: i64,
 }
 
 #[derive(QueryableByName)]
@@ -109,8 +106,8 @@ impl AppTables {
         let written = conn.transaction(async |conn| {
             transaction::begin_for(conn, run.lease(), Some(run.resource), false).await?;
             let WrittenRows { counts, rejected } = table.projection.write_all(conn, ids).await?;
-            rejected_rows::replace(conn, run, &table.projection, ids, &rejected).await?;
-            departures::note_excluded(conn, &table.projection, ids).await?;
+            rejected_rows::replace(conn, run.id, &table.projection, ids, &rejected).await?;
+            excluded::note(conn, &table.projection, ids).await?;
             Ok::<_, WriteFailure>(counts)
         });
         written.await.map_err(WriteFailure::into_error)
@@ -124,7 +121,7 @@ impl AppTables {
         let removed = conn.transaction(async |conn| {
             transaction::begin_for(conn, run.lease(), Some(run.resource), false).await?;
             let approved = departures::count_approved(conn, &table.projection, &ids).await?;
-            let counts = table.projection.remove_all(conn, run, &ids).await?;
+            let counts = table.projection.remove_all(conn, run.id, &ids).await?;
             departures::count_removals(conn, &table.projection, counts.removed.saturating_sub(approved)).await?;
             Ok::<_, WriteFailure>(counts)
         });
@@ -234,7 +231,7 @@ impl AppTables {
 
     /// Notes which rows of a chunk are to go because the mapping's condition excludes their objects.
     pub async fn note_excluded(&self, run: &Run, table: &RunTable, chunk: &Chunk) -> Result<(), MirrorError> {
-        if !departures::can_exclude(&table.projection) {
+        if !excluded::can_exclude(&table.projection) {
             return Ok(());
         }
         let mut conn = self.0.connection().await?;

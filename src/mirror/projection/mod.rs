@@ -3,11 +3,15 @@
 //!
 //! A [`TableMapping`] says what a table is to contain. [`shape`] reads what the catalog says about
 //! the table, and [`statements`] joins both: a [`Projection`] is a mapping that can be carried out.
-//! [`write`] does so for some objects, and [`compare`] for all.
+//! [`apply`] does so for some objects, and [`compare`] for all.
 
+mod apply;
 mod compare;
+mod counts;
 mod departures;
+mod excluded;
 mod mapping;
+mod plan;
 mod problems;
 mod rejected_rows;
 mod shape;
@@ -15,12 +19,12 @@ mod state;
 mod statements;
 mod write;
 
+pub(super) use apply::{project, remove};
 pub use compare::{AppTables, Chunk};
+pub use counts::{RowCounts, TableCounts};
 pub use departures::{DepartureReason, HeldDepartures, mapping_checksum};
 pub use mapping::{Expressions, RowRemoval, Source, TableMapping};
+pub use plan::{PlannedRow, RowChange};
 pub use problems::Problem;
 pub(super) use state::RunTables;
 pub use state::{MappingState, RunTable};
-pub(super) use statements::Projection;
-pub use write::{PlannedRow, RowChange, RowCounts, TableCounts};
-pub(super) use write::{project, remove};

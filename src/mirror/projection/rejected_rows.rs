@@ -10,7 +10,7 @@ use diesel_async::RunQueryDsl;
 
 use super::statements::Projection;
 use crate::mirror::{
-    MirrorError, Run, encoding,
+    MirrorError, encoding,
     locks::is_lock,
     session::{Fault, Session},
     sqlstate::{LOCK_NOT_AVAILABLE, NO_DATA, UNIQUE_VIOLATION},
@@ -91,10 +91,10 @@ impl RejectedRow {
     }
 }
 
-/// Lists rows of a table as rejected, and removes the other ones of `tried` from the list.
+/// Lists rows of a table as rejected by a run, and removes the other ones of `tried` from the list.
 pub(super) async fn replace(
     conn: &mut Session,
-    run: &Run,
+    run: i64,
     projection: &Projection,
     tried: &[&str],
     rejected: &[RejectedRow],
@@ -117,7 +117,7 @@ pub(super) async fn replace(
 /// Lists rows of a table as rejected.
 pub(super) async fn add(
     conn: &mut Session,
-    run: &Run,
+    run: i64,
     projection: &Projection,
     rejected: &[RejectedRow],
 ) -> QueryResult<()> {
@@ -140,7 +140,7 @@ pub(super) async fn add(
     .bind::<Array<Text>, _>(rejected.iter().map(|row| row.action.name()).collect::<Vec<_>>())
     .bind::<Array<Text>, _>(reasons)
     .bind::<Array<Text>, _>(rejected.iter().map(|row| row.sqlstate.as_str()).collect::<Vec<_>>())
-    .bind::<Nullable<BigInt>, _>(Some(run.id))
+    .bind::<Nullable<BigInt>, _>(Some(run))
     .execute(conn)
     .await?;
     Ok(())

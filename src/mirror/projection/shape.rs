@@ -15,7 +15,7 @@ use crate::mirror::session::Session;
 pub(in crate::mirror) struct TableShape {
     /// What kind of relation it is.
     pub(super) kind: RelationKind,
-    pub(super) columns: Vec<Column>,
+    pub(super) columns: Vec<ColumnShape>,
     /// The columns of each unique index that covers all rows, or all rows with these columns.
     pub(super) unique: Vec<Vec<String>>,
     /// Whether row-level security decides which rows this role sees.
@@ -35,7 +35,7 @@ pub(in crate::mirror) enum RelationKind {
 
 /// A column.
 #[derive(Debug, Clone, QueryableByName)]
-pub(in crate::mirror) struct Column {
+pub(in crate::mirror) struct ColumnShape {
     #[diesel(sql_type = Text)]
     pub(super) name: String,
     /// The type that a value is cast to. Without a maximum length: a cast would cut a longer value
@@ -122,12 +122,12 @@ impl TableShape {
         }))
     }
 
-    pub(super) fn column(&self, name: &str) -> Option<&Column> {
+    pub(super) fn column(&self, name: &str) -> Option<&ColumnShape> {
         self.columns.iter().find(|column| column.name == name)
     }
 }
 
-async fn columns(conn: &mut Session, table: u32) -> QueryResult<Vec<Column>> {
+async fn columns(conn: &mut Session, table: u32) -> QueryResult<Vec<ColumnShape>> {
     sql_query(
         "SELECT a.attname::text AS name,
                 pg_catalog.format_type(

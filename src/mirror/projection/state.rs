@@ -10,10 +10,10 @@ use tracing::warn;
 
 use super::{
     mapping::{RowRemoval, TableMapping},
+    plan::KeyRow,
     problems::problems,
     shape::TableShape,
     statements::{Projection, RESTORE_PATH, RESTRICT_PATH},
-    write::KeyRow,
 };
 use crate::mirror::{
     Lease, MirrorError, isolation::RowWriter, session::Session, transaction, write_failure::WriteFailure,

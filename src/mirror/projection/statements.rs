@@ -8,7 +8,7 @@
 
 use super::{
     mapping::{Expressions, RowRemoval, TableMapping},
-    shape::{Column, TableShape},
+    shape::{ColumnShape, TableShape},
 };
 use crate::mirror::quote::{identifier as quote, literal};
 
@@ -73,7 +73,7 @@ pub(in crate::mirror) struct Projection {
 }
 
 impl Assignment {
-    fn new(column: &Column, expression: &str) -> Self {
+    fn new(column: &ColumnShape, expression: &str) -> Self {
         Self {
             column: column.name.clone(),
             // On a line of its own: the expression may end with a comment.

@@ -1,149 +1,31 @@
-//! Writes the rows of some objects into the application's tables, in the transaction that wrote
-//! the objects into the mirror.
+//! Writes and removes rows of one table: together, and if that fails, behind savepoints.
 
-use std::collections::{BTreeMap, HashSet};
+use std::collections::HashSet;
 
 use diesel::{
     prelude::*,
     sql_query,
-    sql_types::{Array, BigInt, Nullable, Text},
+    sql_types::{Array, Text},
 };
 use diesel_async::{AsyncConnection, RunQueryDsl, SimpleAsyncConnection};
-use serde::Serialize;
 use tracing::debug;
 
 use super::{
-    departures,
+    counts::RowCounts,
+    excluded,
     mapping::TableMapping,
-    rejected_rows,
-    rejected_rows::{RejectedRow, RowAction},
+    plan::{KeyRow, PlanRow, PlannedRow, RowChange},
+    rejected_rows::{self, RejectedRow, RowAction},
     statements::{Projection, RESTORE_PATH, RESTRICT_PATH, Scope},
 };
 use crate::mirror::{
-    MirrorError, Run,
+    MirrorError,
     exchange::{self, ExchangeTarget},
     isolation::{self, Isolated, Refused, RowWriter},
     locks::{LockBudget, USUAL_WAIT, wait_at_most},
     session::Session,
     write_failure::WriteFailure,
 };
-
-/// What was done with the rows of each table.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
-#[serde(transparent)]
-pub struct TableCounts(BTreeMap<String, RowCounts>);
-
-impl TableCounts {
-    /// Adds what was done with rows of a table.
-    pub fn add(&mut self, table: &str, counts: RowCounts) {
-        self.0.entry(table.to_owned()).or_default().add(counts);
-    }
-
-    /// Adds what was done with rows of several tables.
-    pub fn merge(&mut self, other: Self) {
-        for (table, counts) in other.0 {
-            self.0.entry(table).or_default().add(counts);
-        }
-    }
-
-    /// The tables, in order, with what was done with their rows.
-    pub fn iter(&self) -> impl Iterator<Item = (&str, RowCounts)> {
-        self.0.iter().map(|(table, counts)| (table.as_str(), *counts))
-    }
-}
-
-/// What a mapping did with the rows of a table.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize)]
-pub struct RowCounts {
-    /// Rows that were inserted.
-    pub inserted: u64,
-    /// Rows that were updated.
-    pub updated: u64,
-    /// Rows without a key that were given one.
-    pub linked: u64,
-    /// Rows that were deleted, or updated as the mapping says for removed rows.
-    pub removed: u64,
-    /// Rows that could not be written or removed.
-    pub rejected: u64,
-}
-
-impl RowCounts {
-    /// Whether any row was written or removed.
-    pub fn has_changes(&self) -> bool {
-        self.inserted + self.updated + self.linked + self.removed > 0
-    }
-
-    /// Adds other counts.
-    pub fn add(&mut self, other: Self) {
-        self.inserted += other.inserted;
-        self.updated += other.updated;
-        self.linked += other.linked;
-        self.removed += other.removed;
-        self.rejected += other.rejected;
-    }
-}
-
-/// What is to be done with a row.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum RowChange {
-    /// It is inserted.
-    Insert,
-    /// These columns are updated.
-    Update(Vec<String>),
-    /// A row without a key is given this one.
-    Link,
-    /// Several rows without a key, or several users, have the address.
-    Ambiguous {
-        /// Rows without a key with this address.
-        rows: u64,
-        /// Users with this verified address.
-        users: u64,
-    },
-}
-
-/// A row that differs from what it should be.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct PlannedRow {
-    /// Clerk's id.
-    pub id: String,
-    /// What is to be done.
-    pub change: RowChange,
-}
-
-#[derive(QueryableByName)]
-pub(super) struct PlanRow {
-    #[diesel(sql_type = Text)]
-    key: String,
-    #[diesel(sql_type = Nullable<Array<Text>>)]
-    columns: Option<Vec<String>>,
-    #[diesel(sql_type = BigInt)]
-    rows: i64,
-    #[diesel(sql_type = BigInt)]
-    rivals: i64,
-}
-
-#[derive(QueryableByName)]
-pub(super) struct KeyRow {
-    #[diesel(sql_type = Text)]
-    pub(super) key: String,
-}
-
-impl From<PlanRow> for PlannedRow {
-    fn from(row: PlanRow) -> Self {
-        let change = match row {
-            PlanRow {
-                columns: Some(columns), ..
-            } => RowChange::Update(columns),
-            PlanRow { rows: 0, .. } => RowChange::Insert,
-            PlanRow { rows: 1, rivals: 1, .. } => RowChange::Link,
-            PlanRow { rows, rivals, .. } => RowChange::Ambiguous {
-                rows: rows.unsigned_abs(),
-                users: rivals.unsigned_abs(),
-            },
-        };
-        Self { id: row.key, change }
-    }
-}
 
 /// What became of a set of rows.
 #[derive(Debug, Default)]
@@ -172,45 +54,6 @@ impl WrittenRows {
         written.counts.rejected = written.rejected.len() as u64;
         written
     }
-}
-
-/// Writes the rows of these objects into each table of the run, and notes which rows are to go
-/// because the mapping's condition excludes their objects.
-///
-/// # Errors
-/// Something failed that no single row explains.
-pub(in crate::mirror) async fn project(
-    conn: &mut Session,
-    run: &Run,
-    ids: &[&str],
-) -> Result<TableCounts, WriteFailure> {
-    let mut counts = TableCounts::default();
-    for projection in run.projections() {
-        let done = match ids.is_empty() {
-            true => WrittenRows::default(),
-            false => projection.write_all(conn, ids).await?,
-        };
-        rejected_rows::replace(conn, run, projection, ids, &done.rejected).await?;
-        departures::note_excluded(conn, projection, ids).await?;
-        counts.add(&projection.name, done.counts);
-    }
-    Ok(counts)
-}
-
-/// Removes the rows of objects that are about to be removed from the mirror.
-///
-/// # Errors
-/// Something failed that no single row explains.
-pub(in crate::mirror) async fn remove(
-    conn: &mut Session,
-    run: &Run,
-    ids: &[&str],
-) -> Result<TableCounts, WriteFailure> {
-    let mut counts = TableCounts::default();
-    for projection in run.projections() {
-        counts.add(&projection.name, projection.remove_all(conn, run, ids).await?);
-    }
-    Ok(counts)
 }
 
 impl Projection {
@@ -272,7 +115,7 @@ impl Projection {
     pub(super) async fn remove_all(
         &self,
         conn: &mut Session,
-        run: &Run,
+        run: i64,
         ids: &[&str],
     ) -> Result<RowCounts, WriteFailure> {
         let Some(sql) = self.remove() else {
@@ -293,7 +136,7 @@ impl Projection {
         wait_at_most(conn, USUAL_WAIT).await?;
         rejected_rows::replace(conn, run, self, ids, &written.rejected).await?;
         let kept: Vec<&str> = written.rejected.iter().map(|row| row.id.as_str()).collect();
-        departures::forget(conn, self, ids, &kept).await?;
+        excluded::forget(conn, self, ids, &kept).await?;
         Ok(written.counts)
     }
 

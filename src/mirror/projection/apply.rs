@@ -1,0 +1,46 @@
+//! Writes the rows of some objects into all tables, in the transaction that writes the objects into
+//! the mirror.
+
+use super::{counts::TableCounts, excluded, rejected_rows, state::RunTables, write::WrittenRows};
+use crate::mirror::{session::Session, write_failure::WriteFailure};
+
+/// Writes the rows of these objects into each table of the run, and notes which rows are to go
+/// because the mapping's condition excludes their objects.
+///
+/// # Errors
+/// Something failed that no single row explains.
+pub(in crate::mirror) async fn project(
+    conn: &mut Session,
+    tables: &RunTables,
+    run: i64,
+    ids: &[&str],
+) -> Result<TableCounts, WriteFailure> {
+    let mut counts = TableCounts::default();
+    for projection in tables.applied() {
+        let done = match ids.is_empty() {
+            true => WrittenRows::default(),
+            false => projection.write_all(conn, ids).await?,
+        };
+        rejected_rows::replace(conn, run, projection, ids, &done.rejected).await?;
+        excluded::note(conn, projection, ids).await?;
+        counts.add(&projection.name, done.counts);
+    }
+    Ok(counts)
+}
+
+/// Removes the rows of objects that are about to be removed from the mirror.
+///
+/// # Errors
+/// Something failed that no single row explains.
+pub(in crate::mirror) async fn remove(
+    conn: &mut Session,
+    tables: &RunTables,
+    run: i64,
+    ids: &[&str],
+) -> Result<TableCounts, WriteFailure> {
+    let mut counts = TableCounts::default();
+    for projection in tables.applied() {
+        counts.add(&projection.name, projection.remove_all(conn, run, ids).await?);
+    }
+    Ok(counts)
+}
