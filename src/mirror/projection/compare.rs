@@ -9,7 +9,7 @@ use diesel_async::{AsyncConnection, RunQueryDsl, SimpleAsyncConnection};
 
 use super::{
     counts::RowCounts,
-    departures, excluded,
+    excluded,
     plan::{CountRow, KeyRow, PlanRow, PlannedRow},
     rejected_rows,
     state::RunTable,
@@ -111,21 +111,6 @@ impl AppTables {
             Ok::<_, WriteFailure>(counts)
         });
         written.await.map_err(WriteFailure::into_error)
-    }
-
-    /// Removes the rows of these objects, as the mapping says, and lists those that cannot be
-    /// removed.
-    pub async fn remove(&self, run: &Run, table: &RunTable, ids: &[String]) -> Result<RowCounts, MirrorError> {
-        let ids: Vec<&str> = ids.iter().map(String::as_str).collect();
-        let mut conn = self.0.connection().await?;
-        let removed = conn.transaction(async |conn| {
-            transaction::begin_for(conn, run.lease(), Some(run.resource), false).await?;
-            let approved = departures::count_approved(conn, &table.projection, &ids).await?;
-            let counts = table.projection.remove_all(conn, run.id, &ids).await?;
-            departures::count_removals(conn, &table.projection, counts.removed.saturating_sub(approved)).await?;
-            Ok::<_, WriteFailure>(counts)
-        });
-        removed.await.map_err(WriteFailure::into_error)
     }
 
     /// Returns the next keys of a table, in order, after `after`, that the mirror does not have.

@@ -10,6 +10,7 @@ use diesel_async::{AsyncConnection, RunQueryDsl};
 
 use super::{
     compare::AppTables,
+    counts::RowCounts,
     plan::{CountRow, KeyRow},
     state::RunTable,
     statements::Projection,
@@ -25,7 +26,7 @@ use crate::{
 };
 
 /// Counts those of these departures that a person has approved.
-pub(super) async fn count_approved(conn: &mut Session, projection: &Projection, ids: &[&str]) -> QueryResult<u64> {
+async fn count_approved(conn: &mut Session, projection: &Projection, ids: &[&str]) -> QueryResult<u64> {
     let row: CountRow = sql_query(
         "SELECT pg_catalog.count(*) AS count FROM clerk.departures
          WHERE table_name = $1 AND object_id = ANY ($2) AND hold = 'approved'",
@@ -39,7 +40,7 @@ pub(super) async fn count_approved(conn: &mut Session, projection: &Projection, 
 
 /// Counts rows that were removed without approval: the guard judges those of the last hour together
 /// with new ones.
-pub(super) async fn count_removals(conn: &mut Session, projection: &Projection, rows: u64) -> QueryResult<()> {
+async fn count_removals(conn: &mut Session, projection: &Projection, rows: u64) -> QueryResult<()> {
     if rows > 0 {
         sql_query("INSERT INTO clerk.recent_deletions (resource, objects) VALUES ($1, $2)")
             .bind::<Text, _>(&projection.name)
@@ -78,6 +79,21 @@ pub struct HeldDepartures {
 }
 
 impl AppTables {
+    /// Removes the rows of these objects, as the mapping says, and lists those that cannot be
+    /// removed.
+    pub async fn remove(&self, run: &Run, table: &RunTable, ids: &[String]) -> Result<RowCounts, MirrorError> {
+        let ids: Vec<&str> = ids.iter().map(String::as_str).collect();
+        let mut conn = self.0.connection().await?;
+        let removed = conn.transaction(async |conn| {
+            transaction::begin_for(conn, run.lease(), Some(run.resource), false).await?;
+            let approved = count_approved(conn, &table.projection, &ids).await?;
+            let counts = table.projection.remove_all(conn, run.id, &ids).await?;
+            count_removals(conn, &table.projection, counts.removed.saturating_sub(approved)).await?;
+            Ok::<_, WriteFailure>(counts)
+        });
+        removed.await.map_err(WriteFailure::into_error)
+    }
+
     /// Notes rows whose ids neither the mirror nor Clerk knows.
     pub async fn note_unknown(&self, run: &Run, table: &RunTable, ids: &[String]) -> Result<(), MirrorError> {
         let mut conn = self.0.connection().await?;
