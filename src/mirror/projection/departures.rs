@@ -21,6 +21,7 @@ use crate::{
         convert::{signed, unsigned},
         session::Session,
         transaction,
+        write_failure::WriteFailure,
     },
     reconcile::guard::Checksum,
 };
