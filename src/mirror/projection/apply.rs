@@ -22,7 +22,7 @@ pub(in crate::mirror) async fn project(
             false => projection.write_all(conn, ids).await?,
         };
         rejected_rows::replace(conn, run, projection, ids, &done.rejected).await?;
-        excluded::note(conn, projection, ids).await?;
+        excluded::note(conn, projection, ids, &done.rejected).await?;
         counts.add(&projection.name, done.counts);
     }
     Ok(counts)

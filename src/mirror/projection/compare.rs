@@ -10,10 +10,11 @@ use diesel_async::{AsyncConnection, RunQueryDsl, SimpleAsyncConnection};
 use super::{
     counts::RowCounts,
     excluded,
-    plan::{CountRow, KeyRow, PlanRow, PlannedRow},
+    plan::{CountRow, KeyRow, PlanRow, PlannedRow, RowChange},
     rejected_rows,
+    scan::{Chunk, scan},
     state::RunTable,
-    statements::{RESTORE_PATH, RESTRICT_PATH, Scope},
+    statements::{RESTORE_PATH, RESTRICT_PATH},
     write::WrittenRows,
 };
 use crate::mirror::{
@@ -27,15 +28,6 @@ use crate::mirror::{
 /// The tables of the application that are kept in sync from the mirror.
 #[derive(Debug, Clone)]
 pub struct AppTables(pub(in crate::mirror) ConnectionPool);
-
-/// A part of the mirror: the objects whose ids are after one id and up to another.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Chunk {
-    /// The id before the first one.
-    pub after: String,
-    /// The last id.
-    pub through: String,
-}
 
 #[derive(QueryableByName)]
 struct LastRow {
@@ -87,17 +79,13 @@ impl AppTables {
     /// Returns the rows of a chunk that are to be inserted, updated or linked.
     pub async fn differences(&self, table: &RunTable, chunk: &Chunk) -> Result<Vec<PlannedRow>, MirrorError> {
         let mut conn = self.0.connection().await?;
-        conn.transaction(async |conn| {
-            conn.batch_execute(RESTRICT_PATH).await?;
-            let rows: Vec<PlanRow> = sql_query(table.projection.plan(Scope::Range))
-                .bind::<Text, _>(&chunk.after)
-                .bind::<Text, _>(&chunk.through)
-                .load(conn)
-                .await?;
-            conn.batch_execute(RESTORE_PATH).await?;
-            Ok(rows.into_iter().map(PlannedRow::from).collect())
-        })
-        .await
+        let plan = |scope| table.projection.plan(scope);
+        let scanned = scan::<PlanRow>(&mut conn, chunk, self.0.resource.table, plan).await?;
+        let failed = scanned.failed.into_iter().map(|(id, fault)| PlannedRow {
+            id,
+            change: RowChange::Fails(MirrorError::from(fault).to_string()),
+        });
+        Ok(scanned.rows.into_iter().map(PlannedRow::from).chain(failed).collect())
     }
 
     /// Writes the rows of these objects, and lists those that cannot be written.
@@ -107,7 +95,7 @@ impl AppTables {
             transaction::begin_for(conn, run.lease(), Some(run.resource), false).await?;
             let WrittenRows { counts, rejected } = table.projection.write_all(conn, ids).await?;
             rejected_rows::replace(conn, run.id, &table.projection, ids, &rejected).await?;
-            excluded::note(conn, &table.projection, ids).await?;
+            excluded::note(conn, &table.projection, ids, &rejected).await?;
             Ok::<_, WriteFailure>(counts)
         });
         written.await.map_err(WriteFailure::into_error)
@@ -220,16 +208,12 @@ impl AppTables {
             return Ok(());
         }
         let mut conn = self.0.connection().await?;
+        // Objects for which the condition fails are rejected with their rows.
+        let excluded = |scope| table.projection.excluded(scope);
+        let scanned = scan::<KeyRow>(&mut conn, chunk, self.0.resource.table, excluded).await?;
+        let keys: Vec<String> = scanned.rows.into_iter().map(|row| row.key).collect();
         conn.transaction(async |conn| {
-            conn.batch_execute(RESTRICT_PATH).await?;
-            let rows: Vec<KeyRow> = sql_query(table.projection.excluded(Scope::Range))
-                .bind::<Text, _>(&chunk.after)
-                .bind::<Text, _>(&chunk.through)
-                .load(conn)
-                .await?;
-            conn.batch_execute(RESTORE_PATH).await?;
             transaction::begin(conn, run.lease()).await?;
-            let keys: Vec<String> = rows.into_iter().map(|row| row.key).collect();
             sql_query(
                 "WITH released AS (DELETE FROM clerk.departures AS d
                      WHERE d.table_name = $1 AND d.reason = 'excluded' AND d.object_id > $3 AND d.object_id <= $4

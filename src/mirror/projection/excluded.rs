@@ -9,6 +9,7 @@ use diesel_async::{RunQueryDsl, SimpleAsyncConnection};
 
 use super::{
     mapping::RowRemoval,
+    rejected_rows::RejectedRow,
     statements::{Projection, RESTORE_PATH, RESTRICT_PATH, Scope},
 };
 use crate::mirror::session::Session;
@@ -20,7 +21,16 @@ pub(super) fn can_exclude(projection: &Projection) -> bool {
 
 /// Notes which of these objects the mapping's condition excludes although they have a row, and
 /// releases those that it does not exclude any more.
-pub(super) async fn note(conn: &mut Session, projection: &Projection, ids: &[&str]) -> QueryResult<()> {
+///
+/// Objects whose rows are rejected are left as they are: the condition may fail for them.
+pub(super) async fn note(
+    conn: &mut Session,
+    projection: &Projection,
+    ids: &[&str],
+    rejected: &[RejectedRow],
+) -> QueryResult<()> {
+    let mut ids = ids.to_vec();
+    ids.retain(|id| !rejected.iter().any(|row| row.id == **id));
     if ids.is_empty() || !can_exclude(projection) {
         return Ok(());
     }

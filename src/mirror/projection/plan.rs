@@ -21,6 +21,8 @@ pub enum RowChange {
         /// Users with this verified address.
         users: u64,
     },
+    /// An expression of the mapping fails for the object, for this reason.
+    Fails(String),
 }
 
 /// A row that differs from what it should be.

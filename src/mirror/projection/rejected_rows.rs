@@ -131,7 +131,8 @@ pub(super) async fn add(
     sql_query(
         "INSERT INTO clerk.rejected_rows AS r (table_name, object_id, action, reason, sqlstate, run)
          SELECT $1, t.id, t.action, t.reason, t.sqlstate, $6
-         FROM pg_catalog.unnest($2, $3, $4, $5) AS t(id, action, reason, sqlstate)
+         FROM ROWS FROM (pg_catalog.unnest($2), pg_catalog.unnest($3), pg_catalog.unnest($4), pg_catalog.unnest($5))
+             AS t(id, action, reason, sqlstate)
          ON CONFLICT (table_name, object_id) DO UPDATE SET action = excluded.action, reason = excluded.reason,
              sqlstate = excluded.sqlstate, run = excluded.run, last_seen_at = pg_catalog.now()",
     )

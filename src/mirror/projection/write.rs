@@ -178,6 +178,8 @@ impl RowWriter for Projection {
                 RowChange::Insert => insert.push(id),
                 RowChange::Update(_) => update.push(id),
                 RowChange::Link => link.push(id),
+                // An expression that fails here fails the whole statement.
+                RowChange::Fails(_) => {}
                 RowChange::Ambiguous { rows, users } => {
                     written.rejected.push(RejectedRow::ambiguous(id, rows, users));
                 }

@@ -1,0 +1,111 @@
+//! Reads a chunk of the mirror through a mapping's expressions. An expression that fails for one
+//! object costs only that object.
+
+use diesel::{
+    prelude::*,
+    sql_query,
+    sql_types::{Array, Text},
+};
+use diesel_async::{AsyncConnection, RunQueryDsl, SimpleAsyncConnection};
+
+use super::{
+    plan::KeyRow,
+    statements::{RESTORE_PATH, RESTRICT_PATH, Scope},
+};
+use crate::mirror::{
+    MirrorError,
+    session::{Fault, Session},
+    write_failure::WriteFailure,
+};
+
+/// A part of the mirror: the objects whose ids are after one id and up to another.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Chunk {
+    /// The id before the first one.
+    pub after: String,
+    /// The last id.
+    pub through: String,
+}
+
+/// The rows that a statement returned, and the objects for which it fails.
+pub(super) struct Scanned<R> {
+    pub(super) rows: Vec<R>,
+    pub(super) failed: Vec<(String, Fault)>,
+}
+
+/// Objects for which a statement may fail before the table counts as unusable.
+const MOST_FAILED: usize = 1_000;
+
+/// Runs a statement over a chunk: at once, and if it fails, over halves of the chunk's ids.
+pub(super) async fn scan<R>(
+    conn: &mut Session,
+    chunk: &Chunk,
+    mirrored: &str,
+    sql: impl Fn(Scope) -> String + Sync,
+) -> Result<Scanned<R>, MirrorError>
+where
+    R: QueryableByName<diesel::pg::Pg> + Send + 'static,
+{
+    let at_once = conn.transaction(async |conn| {
+        conn.batch_execute(RESTRICT_PATH).await?;
+        let rows: Vec<R> = sql_query(sql(Scope::Range))
+            .bind::<Text, _>(&chunk.after)
+            .bind::<Text, _>(&chunk.through)
+            .load(conn)
+            .await?;
+        conn.batch_execute(RESTORE_PATH).await?;
+        Ok::<_, WriteFailure>(rows)
+    });
+    match at_once.await {
+        Ok(rows) => {
+            return Ok(Scanned {
+                rows,
+                failed: Vec::new(),
+            });
+        }
+        Err(WriteFailure::OneRow(_) | WriteFailure::TooLong(_)) => {}
+        Err(failure) => return Err(failure.into_error()),
+    }
+    let ids: Vec<KeyRow> = sql_query(format!(
+        "SELECT u.id AS key FROM {mirrored} u WHERE u.id > $1 AND u.id <= $2 ORDER BY u.id"
+    ))
+    .bind::<Text, _>(&chunk.after)
+    .bind::<Text, _>(&chunk.through)
+    .load(conn)
+    .await?;
+    let ids: Vec<String> = ids.into_iter().map(|row| row.key).collect();
+    by_halves(conn, ids, &sql(Scope::Ids)).await
+}
+
+async fn by_halves<R>(conn: &mut Session, ids: Vec<String>, sql: &str) -> Result<Scanned<R>, MirrorError>
+where
+    R: QueryableByName<diesel::pg::Pg> + Send + 'static,
+{
+    let mut scanned = Scanned {
+        rows: Vec::new(),
+        failed: Vec::new(),
+    };
+    let mut pending = vec![&ids[..]];
+    while let Some(part) = pending.pop() {
+        let part_of = conn.transaction(async |conn| {
+            conn.batch_execute(RESTRICT_PATH).await?;
+            let rows: Vec<R> = sql_query(sql).bind::<Array<Text>, _>(part).load(conn).await?;
+            conn.batch_execute(RESTORE_PATH).await?;
+            Ok::<_, WriteFailure>(rows)
+        });
+        match part_of.await {
+            Ok(rows) => scanned.rows.extend(rows),
+            Err(WriteFailure::OneRow(fault) | WriteFailure::TooLong(fault)) => match part {
+                [only] if scanned.failed.len() < MOST_FAILED => scanned.failed.push((only.clone(), fault)),
+                // It fails for too many to be about single objects.
+                [] | [_] => return Err(fault.into()),
+                part => {
+                    let (left, right) = part.split_at(part.len() / 2);
+                    pending.extend([right, left]);
+                }
+            },
+            Err(failure) => return Err(failure.into_error()),
+        }
+    }
+    Ok(scanned)
+}
