@@ -11,7 +11,9 @@ use diesel_async::{AsyncConnection, RunQueryDsl};
 use super::{
     compare::AppTables,
     counts::RowCounts,
+    excluded,
     plan::{CountRow, KeyRow},
+    rejected_rows,
     state::RunTable,
     statements::Projection,
 };
@@ -81,15 +83,22 @@ pub struct HeldDepartures {
 
 impl AppTables {
     /// Removes the rows of these objects, as the mapping says, and lists those that cannot be
-    /// removed.
+    /// removed. Objects that are to have a row by now keep it.
     pub async fn remove(&self, run: &Run, table: &RunTable, ids: &[String]) -> Result<RowCounts, MirrorError> {
-        let ids: Vec<&str> = ids.iter().map(String::as_str).collect();
+        let projection = &table.projection;
         let mut conn = self.0.connection().await?;
         let removed = conn.transaction(async |conn| {
             transaction::begin_for(conn, run.lease(), Some(run.resource), false).await?;
-            let approved = count_approved(conn, &table.projection, &ids).await?;
-            let counts = table.projection.remove_all(conn, run.id, &ids).await?;
-            count_removals(conn, &table.projection, counts.removed.saturating_sub(approved)).await?;
+            let belonging = projection.keys(conn, &projection.belonging(), ids).await?;
+            let (kept, ids): (Vec<&str>, Vec<&str>) = ids
+                .iter()
+                .map(String::as_str)
+                .partition(|id| belonging.iter().any(|kept| kept == id));
+            excluded::forget(conn, projection, &kept, &[]).await?;
+            rejected_rows::replace(conn, run.id, projection, &kept, &[]).await?;
+            let approved = count_approved(conn, projection, &ids).await?;
+            let counts = projection.remove_all(conn, run.id, &ids).await?;
+            count_removals(conn, projection, counts.removed.saturating_sub(approved)).await?;
             Ok::<_, WriteFailure>(counts)
         });
         removed.await.map_err(WriteFailure::into_error)
@@ -179,6 +188,10 @@ impl AppTables {
 
     /// Returns the next rows of a table, in order, after `after`, that may go: those that are
     /// approved, and those that are not held.
+    ///
+    /// A row with an unknown id must have been found ten seconds ago: the application may have
+    /// made it for a user that a lagging replica at Clerk does not know yet. A time in the future
+    /// was written before the clock went back.
     pub async fn departing(
         &self,
         table: &RunTable,
@@ -188,7 +201,9 @@ impl AppTables {
     ) -> Result<Vec<String>, MirrorError> {
         let rows: Vec<KeyRow> = sql_query(
             "SELECT object_id AS key FROM clerk.departures
-             WHERE table_name = $1 AND reason = $2 AND hold <> 'held' AND object_id > $3 ORDER BY object_id LIMIT $4",
+             WHERE table_name = $1 AND reason = $2 AND hold <> 'held' AND object_id > $3
+               AND (reason <> 'unknown' OR found_at NOT BETWEEN pg_catalog.now() - interval '10 seconds' AND pg_catalog.now())
+             ORDER BY object_id LIMIT $4",
         )
         .bind::<Text, _>(table.name())
         .bind::<Text, _>(reason.name())

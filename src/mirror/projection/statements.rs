@@ -332,6 +332,14 @@ impl Projection {
         )
     }
 
+    /// Returns those of these objects that are to have a row. Parameter: `$1 text[]`.
+    pub(super) fn belonging(&self) -> String {
+        format!(
+            "SELECT u.id AS key FROM clerk.users AS u WHERE u.id = ANY ($1) AND u.deleted_at IS NULL AND {}",
+            self.condition()
+        )
+    }
+
     /// Returns the next keys, in order, that the mirror does not have. Parameters: the key before
     /// (`$1 text`) and their number (`$2 bigint`).
     pub(super) fn unknown(&self) -> String {
