@@ -65,6 +65,7 @@ mod pgbouncer;
 mod privileges;
 mod probes_and_metrics;
 mod random_histories;
+mod recipes;
 mod rejected_users;
 mod replica_lag;
 mod request_budget;

@@ -16,6 +16,7 @@ pub mod http_client;
 pub mod http_server;
 pub mod metrics;
 pub mod monitored;
+pub mod node_app;
 pub mod on_demand;
 pub mod polling;
 pub mod postgres;
