@@ -10,8 +10,8 @@ use super::{SyncContext, by_id::BATCH, report::TableReport};
 use crate::{
     failure::Failure,
     mirror::{
-        AppTables, DepartureReason, MappingState, PlannedRow, RowChange, RowCounts, Run, RunTable, SyncKind,
-        TableCounts, mapping_checksum,
+        AppTables, DepartureReason, MappingState, MirrorError, PlannedRow, RowChange, RowCounts, Run, RunTable,
+        SyncKind, TableCounts, TableError, mapping_checksum,
     },
     reconcile::guard::DeleteLimits,
     resource::MAX_IDS,
@@ -25,6 +25,35 @@ const MAX_RETRIED: usize = 500;
 
 /// Rows removed in one transaction.
 const REMOVALS: usize = 500;
+
+/// Why a table could not be brought in sync.
+enum TableFailure {
+    /// It is about this table.
+    Unusable(MirrorError),
+    /// The whole sync fails.
+    Failed(Failure),
+}
+
+impl From<TableError> for TableFailure {
+    fn from(error: TableError) -> Self {
+        match error {
+            TableError::Unusable(error) => TableFailure::Unusable(error),
+            TableError::Whole(error) => TableFailure::Failed(error.into()),
+        }
+    }
+}
+
+impl From<MirrorError> for TableFailure {
+    fn from(error: MirrorError) -> Self {
+        TableFailure::Failed(error.into())
+    }
+}
+
+impl From<Failure> for TableFailure {
+    fn from(failure: Failure) -> Self {
+        TableFailure::Failed(failure)
+    }
+}
 
 impl SyncContext<'_> {
     fn app_tables(&self) -> AppTables {
@@ -49,16 +78,37 @@ impl SyncContext<'_> {
             self.note(format!("{table} is not kept in sync: {problem}"));
         }
         for table in run.tables() {
-            if self.may_apply(run, table).await? {
-                self.compare_table(run, table).await?;
-            }
+            let synced = self.sync_table(run, table).await;
+            self.unless_unusable(table, synced)?;
         }
         Ok(())
     }
 
+    async fn sync_table(&mut self, run: &Run, table: &RunTable) -> Result<(), TableFailure> {
+        match self.may_apply(run, table).await? {
+            true => self.compare_table(run, table).await,
+            false => Ok(()),
+        }
+    }
+
+    /// Notes that a table could not be used; other tables go on.
+    fn unless_unusable(&mut self, table: &RunTable, result: Result<(), TableFailure>) -> Result<(), Failure> {
+        match result {
+            Ok(()) => Ok(()),
+            Err(TableFailure::Unusable(error)) => {
+                self.note(format!(
+                    "{} could not be compared with the mirror: {error}",
+                    table.name()
+                ));
+                Ok(())
+            }
+            Err(TableFailure::Failed(failure)) => Err(failure),
+        }
+    }
+
     /// Whether a table's mapping may be applied. A new one that would change too many rows is held
     /// for a person.
-    async fn may_apply(&mut self, run: &Run, table: &RunTable) -> Result<bool, Failure> {
+    async fn may_apply(&mut self, run: &Run, table: &RunTable) -> Result<bool, TableFailure> {
         match table.state {
             MappingState::Applied | MappingState::Approved => return Ok(true),
             MappingState::Pending | MappingState::Held => {}
@@ -92,7 +142,7 @@ impl SyncContext<'_> {
     }
 
     /// How many existing rows of a table its mapping would change.
-    async fn count_changes(&self, table: &RunTable) -> Result<u64, Failure> {
+    async fn count_changes(&self, table: &RunTable) -> Result<u64, TableFailure> {
         let tables = self.app_tables();
         let (mut changes, mut after) = (0, String::new());
         while let Some(chunk) = tables.next_chunk(&after).await? {
@@ -105,7 +155,7 @@ impl SyncContext<'_> {
     }
 
     /// Makes a table equal to the mirror, and settles the rows that are to go.
-    async fn compare_table(&mut self, run: &Run, table: &RunTable) -> Result<(), Failure> {
+    async fn compare_table(&mut self, run: &Run, table: &RunTable) -> Result<(), TableFailure> {
         let tables = self.app_tables();
         let mut done = RowCounts::default();
         let mut after = String::new();
@@ -144,7 +194,7 @@ impl SyncContext<'_> {
 
     /// Asks Clerk for the keys that the mirror does not have, and notes those that Clerk does not
     /// have either.
-    async fn find_unknown(&mut self, run: &Run, table: &RunTable) -> Result<(), Failure> {
+    async fn find_unknown(&mut self, run: &Run, table: &RunTable) -> Result<(), TableFailure> {
         let tables = self.app_tables();
         tables.release_known(run, table).await?;
         let mut after = String::new();
@@ -160,7 +210,7 @@ impl SyncContext<'_> {
     /// Removes the rows that are to go, or holds them for a person if there are too many. Rows with
     /// unknown keys are always held the first time: the table may have come from the database of
     /// another instance.
-    async fn settle_departures(&mut self, run: &Run, table: &RunTable, asks: bool) -> Result<(), Failure> {
+    async fn settle_departures(&mut self, run: &Run, table: &RunTable, asks: bool) -> Result<(), TableFailure> {
         let tables = self.app_tables();
         if table.is_first {
             tables
@@ -194,7 +244,7 @@ impl SyncContext<'_> {
     }
 
     /// Removes the rows of users that the mapping's condition excludes.
-    async fn remove_excluded(&mut self, run: &Run, table: &RunTable) -> Result<(), Failure> {
+    async fn remove_excluded(&mut self, run: &Run, table: &RunTable) -> Result<(), TableFailure> {
         let tables = self.app_tables();
         let mut after = String::new();
         loop {
@@ -209,7 +259,7 @@ impl SyncContext<'_> {
     }
 
     /// Removes the rows whose users Clerk says are gone.
-    async fn remove_unknown(&mut self, run: &Run, table: &RunTable) -> Result<(), Failure> {
+    async fn remove_unknown(&mut self, run: &Run, table: &RunTable) -> Result<(), TableFailure> {
         let tables = self.app_tables();
         let mut after = String::new();
         loop {
@@ -221,7 +271,7 @@ impl SyncContext<'_> {
             let syncer = self.syncer;
             let (instance, confirmed) = tokio::join!(syncer.ask_instance_once(), self.confirm(&ids));
             let confirmed = confirmed?;
-            if confirmed.gone.is_empty() || !self.is_mirrored_instance(instance?).await? {
+            if confirmed.gone.is_empty() || !self.is_mirrored_instance(instance.map_err(Failure::from)?).await? {
                 return Ok(());
             }
             let counts = tables.remove(run, table, &confirmed.gone).await?;
@@ -240,18 +290,23 @@ impl SyncContext<'_> {
         };
         let applied = run.tables().iter().filter(|table| table.state == MappingState::Applied);
         for table in applied {
-            if table.removes() {
-                self.settle_departures(run, table, false).await?;
-            }
-            let has_news = self.report.has_changes();
-            self.retry_rows_of(run, table, !has_news).await?;
+            let settled = self.settle_table(run, table).await;
+            self.unless_unusable(table, settled)?;
         }
         Ok(())
     }
 
+    async fn settle_table(&mut self, run: &Run, table: &RunTable) -> Result<(), TableFailure> {
+        if table.removes() {
+            self.settle_departures(run, table, false).await?;
+        }
+        let has_news = self.report.has_changes();
+        self.retry_rows_of(run, table, !has_news).await
+    }
+
     /// Tries rejected rows of a table again; with `locked`, only those that the application had
     /// locked.
-    async fn retry_rows_of(&mut self, run: &Run, table: &RunTable, locked: bool) -> Result<(), Failure> {
+    async fn retry_rows_of(&mut self, run: &Run, table: &RunTable, locked: bool) -> Result<(), TableFailure> {
         let tables = self.app_tables();
         let (write, remove) = tables.rejected(table, locked, MAX_RETRIED).await?;
         let mut done = RowCounts::default();

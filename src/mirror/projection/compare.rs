@@ -9,6 +9,7 @@ use diesel_async::{AsyncConnection, RunQueryDsl, SimpleAsyncConnection};
 
 use super::{
     counts::RowCounts,
+    error::TableError,
     excluded,
     plan::{CountRow, KeyRow, PlanRow, PlannedRow, RowChange},
     rejected_rows,
@@ -20,9 +21,9 @@ use super::{
 use crate::mirror::{
     MirrorError, Run, SyncState,
     convert::{signed, unsigned},
+    locks::LockBudget,
     pool::ConnectionPool,
     transaction,
-    write_failure::WriteFailure,
 };
 
 /// The tables of the application that are kept in sync from the mirror.
@@ -69,15 +70,18 @@ impl AppTables {
     }
 
     /// Returns the number of rows of a table.
-    pub async fn count_rows(&self, table: &RunTable) -> Result<u64, MirrorError> {
-        let row: CountRow = sql_query(table.projection.count())
-            .get_result(&mut self.0.connection().await?)
-            .await?;
-        Ok(unsigned(row.count))
+    pub async fn count_rows(&self, table: &RunTable) -> Result<u64, TableError> {
+        let mut conn = self.0.connection().await?;
+        conn.transaction(async |conn| {
+            LockBudget::new().begin(conn).await?;
+            let row: CountRow = sql_query(table.projection.count()).get_result(conn).await?;
+            Ok(unsigned(row.count))
+        })
+        .await
     }
 
     /// Returns the rows of a chunk that are to be inserted, updated or linked.
-    pub async fn differences(&self, table: &RunTable, chunk: &Chunk) -> Result<Vec<PlannedRow>, MirrorError> {
+    pub async fn differences(&self, table: &RunTable, chunk: &Chunk) -> Result<Vec<PlannedRow>, TableError> {
         let mut conn = self.0.connection().await?;
         let plan = |scope| table.projection.plan(scope);
         let scanned = scan::<PlanRow>(&mut conn, chunk, self.0.resource.table, plan).await?;
@@ -89,22 +93,23 @@ impl AppTables {
     }
 
     /// Writes the rows of these objects, and lists those that cannot be written.
-    pub async fn write(&self, run: &Run, table: &RunTable, ids: &[&str]) -> Result<RowCounts, MirrorError> {
+    pub async fn write(&self, run: &Run, table: &RunTable, ids: &[&str]) -> Result<RowCounts, TableError> {
         let mut conn = self.0.connection().await?;
-        let written = conn.transaction(async |conn| {
+        conn.transaction(async |conn| {
             transaction::begin_for(conn, run.lease(), Some(run.resource), false).await?;
             let WrittenRows { counts, rejected } = table.projection.write_all(conn, ids).await?;
             rejected_rows::replace(conn, run.id, &table.projection, ids, &rejected).await?;
             excluded::note(conn, &table.projection, ids, &rejected).await?;
-            Ok::<_, WriteFailure>(counts)
-        });
-        written.await.map_err(WriteFailure::into_error)
+            Ok(counts)
+        })
+        .await
     }
 
     /// Returns the next keys of a table, in order, after `after`, that the mirror does not have.
-    pub async fn unknown(&self, table: &RunTable, after: &str, limit: usize) -> Result<Vec<String>, MirrorError> {
+    pub async fn unknown(&self, table: &RunTable, after: &str, limit: usize) -> Result<Vec<String>, TableError> {
         let mut conn = self.0.connection().await?;
         conn.transaction(async |conn| {
+            LockBudget::new().begin(conn).await?;
             conn.batch_execute(RESTRICT_PATH).await?;
             let rows: Vec<KeyRow> = sql_query(table.projection.unknown())
                 .bind::<Text, _>(after)
@@ -159,7 +164,7 @@ impl AppTables {
 
     /// Notes that a full sync has compared a table with its mapping, so that from now on each batch
     /// keeps it in sync. `repaired` rows differed although nobody had changed them at Clerk.
-    pub async fn note_compared(&self, run: &Run, table: &RunTable, repaired: u64) -> Result<(), MirrorError> {
+    pub async fn note_compared(&self, run: &Run, table: &RunTable, repaired: u64) -> Result<(), TableError> {
         let rows = self.count_rows(table).await?;
         let mut conn = self.0.connection().await?;
         conn.transaction(async |conn| {
@@ -203,7 +208,7 @@ impl AppTables {
     }
 
     /// Notes which rows of a chunk are to go because the mapping's condition excludes their objects.
-    pub async fn note_excluded(&self, run: &Run, table: &RunTable, chunk: &Chunk) -> Result<(), MirrorError> {
+    pub async fn note_excluded(&self, run: &Run, table: &RunTable, chunk: &Chunk) -> Result<(), TableError> {
         if !excluded::can_exclude(&table.projection) {
             return Ok(());
         }

@@ -11,6 +11,7 @@ use diesel_async::{AsyncConnection, RunQueryDsl};
 use super::{
     compare::AppTables,
     counts::RowCounts,
+    error::TableError,
     excluded,
     plan::{CountRow, KeyRow},
     rejected_rows,
@@ -23,7 +24,6 @@ use crate::{
         convert::{signed, unsigned},
         session::Session,
         transaction,
-        write_failure::WriteFailure,
     },
     reconcile::guard::Checksum,
 };
@@ -84,10 +84,10 @@ pub struct HeldDepartures {
 impl AppTables {
     /// Removes the rows of these objects, as the mapping says, and lists those that cannot be
     /// removed. Objects that are to have a row by now keep it.
-    pub async fn remove(&self, run: &Run, table: &RunTable, ids: &[String]) -> Result<RowCounts, MirrorError> {
+    pub async fn remove(&self, run: &Run, table: &RunTable, ids: &[String]) -> Result<RowCounts, TableError> {
         let projection = &table.projection;
         let mut conn = self.0.connection().await?;
-        let removed = conn.transaction(async |conn| {
+        conn.transaction(async |conn| {
             transaction::begin_for(conn, run.lease(), Some(run.resource), false).await?;
             let belonging = projection.keys(conn, &projection.belonging(), ids).await?;
             let (kept, ids): (Vec<&str>, Vec<&str>) = ids
@@ -99,9 +99,9 @@ impl AppTables {
             let approved = count_approved(conn, projection, &ids).await?;
             let counts = projection.remove_all(conn, run.id, &ids).await?;
             count_removals(conn, projection, counts.removed.saturating_sub(approved)).await?;
-            Ok::<_, WriteFailure>(counts)
-        });
-        removed.await.map_err(WriteFailure::into_error)
+            Ok(counts)
+        })
+        .await
     }
 
     /// Notes rows whose ids neither the mirror nor Clerk knows.

@@ -9,11 +9,12 @@ use diesel::{
 use diesel_async::{AsyncConnection, RunQueryDsl, SimpleAsyncConnection};
 
 use super::{
+    error::TableError,
     plan::KeyRow,
     statements::{RESTORE_PATH, RESTRICT_PATH, Scope},
 };
 use crate::mirror::{
-    MirrorError,
+    locks::{LockBudget, is_lock},
     session::{Fault, Session},
     write_failure::WriteFailure,
 };
@@ -42,11 +43,12 @@ pub(super) async fn scan<R>(
     chunk: &Chunk,
     mirrored: &str,
     sql: impl Fn(Scope) -> String + Sync,
-) -> Result<Scanned<R>, MirrorError>
+) -> Result<Scanned<R>, TableError>
 where
     R: QueryableByName<diesel::pg::Pg> + Send + 'static,
 {
     let at_once = conn.transaction(async |conn| {
+        LockBudget::new().begin(conn).await?;
         conn.batch_execute(RESTRICT_PATH).await?;
         let rows: Vec<R> = sql_query(sql(Scope::Range))
             .bind::<Text, _>(&chunk.after)
@@ -63,8 +65,9 @@ where
                 failed: Vec::new(),
             });
         }
+        Err(WriteFailure::TooLong(fault)) if is_lock(&fault) => return Err(TableError::Unusable(fault.into())),
         Err(WriteFailure::OneRow(_) | WriteFailure::TooLong(_)) => {}
-        Err(failure) => return Err(failure.into_error()),
+        Err(failure) => return Err(failure.into()),
     }
     let ids: Vec<KeyRow> = sql_query(format!(
         "SELECT u.id AS key FROM {mirrored} u WHERE u.id > $1 AND u.id <= $2 ORDER BY u.id"
@@ -77,7 +80,7 @@ where
     by_halves(conn, ids, &sql(Scope::Ids)).await
 }
 
-async fn by_halves<R>(conn: &mut Session, ids: Vec<String>, sql: &str) -> Result<Scanned<R>, MirrorError>
+async fn by_halves<R>(conn: &mut Session, ids: Vec<String>, sql: &str) -> Result<Scanned<R>, TableError>
 where
     R: QueryableByName<diesel::pg::Pg> + Send + 'static,
 {
@@ -88,6 +91,7 @@ where
     let mut pending = vec![&ids[..]];
     while let Some(part) = pending.pop() {
         let part_of = conn.transaction(async |conn| {
+            LockBudget::new().begin(conn).await?;
             conn.batch_execute(RESTRICT_PATH).await?;
             let rows: Vec<R> = sql_query(sql).bind::<Array<Text>, _>(part).load(conn).await?;
             conn.batch_execute(RESTORE_PATH).await?;
@@ -98,13 +102,13 @@ where
             Err(WriteFailure::OneRow(fault) | WriteFailure::TooLong(fault)) => match part {
                 [only] if scanned.failed.len() < MOST_FAILED => scanned.failed.push((only.clone(), fault)),
                 // It fails for too many to be about single objects.
-                [] | [_] => return Err(fault.into()),
+                [] | [_] => return Err(TableError::Unusable(fault.into())),
                 part => {
                     let (left, right) = part.split_at(part.len() / 2);
                     pending.extend([right, left]);
                 }
             },
-            Err(failure) => return Err(failure.into_error()),
+            Err(failure) => return Err(failure.into()),
         }
     }
     Ok(scanned)

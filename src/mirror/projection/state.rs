@@ -16,7 +16,12 @@ use super::{
     statements::{Projection, RESTORE_PATH, RESTRICT_PATH},
 };
 use crate::mirror::{
-    Lease, MirrorError, isolation::RowWriter, session::Session, transaction, write_failure::WriteFailure,
+    Lease, MirrorError,
+    isolation::RowWriter,
+    locks::{LockBudget, USUAL_WAIT, is_lock, wait_at_most},
+    session::Session,
+    transaction,
+    write_failure::WriteFailure,
 };
 
 /// How far a mapping has come.
@@ -131,8 +136,13 @@ async fn prepare(conn: &mut Session, mapping: &TableMapping) -> Result<Result<Ru
     }
     let projection = Projection::new(mapping, &shape);
     let tried = conn.transaction(async |conn| projection.try_statements(conn).await);
-    match tried.await {
+    let tried = tried.await;
+    wait_at_most(conn, USUAL_WAIT).await?;
+    match tried {
         Ok(()) => {}
+        // The application has locked the whole table. What is to be written into it is rejected, and
+        // tried again by the next sync.
+        Err(WriteFailure::TooLong(fault)) if is_lock(&fault) => {}
         Err(WriteFailure::OneRow(fault) | WriteFailure::TooLong(fault)) => {
             return Ok(Err(MirrorError::from(fault).to_string()));
         }
@@ -213,6 +223,7 @@ impl Projection {
     /// Tries each statement without rows, so that an expression that cannot be used is found before
     /// it could fail for all rows.
     async fn try_statements(&self, conn: &mut Session) -> Result<(), WriteFailure> {
+        LockBudget::new().begin(conn).await?;
         let nothing: [String; 0] = [];
         self.write(conn, &nothing).await?;
         let writes = [Some(self.update()), Some(self.insert()), self.link(), self.remove()];
