@@ -1,6 +1,6 @@
 //! The recipes of `docs/recipes/`, with the real tools: an application whose table is in use
 //! already gets its users from clerk2pg. The mapping and the scripts are those that stand on the
-//! page.
+//! page. And the mappings of `docs/tables.md`.
 
 use std::{collections::BTreeMap, fs, path::Path};
 
@@ -8,7 +8,9 @@ use chrono::{DateTime, TimeDelta, Utc};
 use serde::Deserialize;
 use serde_json::{Value, json};
 
-use crate::support::{changes::set_address, fixture::Fixture, node_app::NodeApp, summary::Exit};
+use crate::support::{
+    app_table::AppTable, changes::set_address, fixture::Fixture, node_app::NodeApp, summary::Exit,
+};
 
 /// Users at Clerk. The application knows the first six, and has invited the next two.
 const USERS: usize = 10;
@@ -75,8 +77,7 @@ impl Recipe {
     /// Installs the application; `None` if that is impossible here.
     async fn new(tool: Tool) -> Option<Self> {
         let app = NodeApp::install(&format!("{}-users", tool.name)).await?;
-        let page = format!("docs/recipes/{}.md", tool.name);
-        let page = fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join(page)).unwrap();
+        let page = page(&format!("recipes/{}.md", tool.name));
         let fixture = Fixture::new(USERS).await;
         // A column without a time zone shows whether the mapping writes the zone that the ORM reads.
         fixture
@@ -105,11 +106,8 @@ impl Recipe {
         Some(recipe)
     }
 
-    /// The page's code blocks in a language.
     fn blocks(&self, language: &str) -> Vec<&str> {
-        let start = format!("```{language}\n");
-        let blocks = self.page.split(&start).skip(1);
-        blocks.map(|block| block.split("```").next().unwrap()).collect()
+        blocks(&self.page, language)
     }
 
     /// Asserts that the page's code stands in a file of the application.
@@ -244,12 +242,27 @@ impl Recipe {
 
         let sum = done["plan"].as_str().unwrap();
         self.fixture.run(&["approve", sum]).await.assert_exit(Exit::Ok);
+        // Clerk's answer about an unknown key counts after ten seconds.
+        let age = "UPDATE clerk.departures SET found_at = found_at - interval '1 minute'";
+        self.fixture.db.execute(age).await;
         assert_eq!(self.sync().await["removed"], 1);
         let adopted = self.rows().await;
         self.sync().await;
         assert_eq!(self.rows().await, adopted, "an unchanged sync writes nothing");
         adopted
     }
+}
+
+/// Reads a page of `docs/`.
+fn page(name: &str) -> String {
+    fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join("docs").join(name)).unwrap()
+}
+
+/// A page's code blocks in a language.
+fn blocks<'p>(page: &'p str, language: &str) -> Vec<&'p str> {
+    let start = format!("```{language}\n");
+    let blocks = page.split(&start).skip(1);
+    blocks.map(|block| block.split("```").next().unwrap()).collect()
 }
 
 fn address(at: usize) -> String {
@@ -357,4 +370,49 @@ async fn drizzle() {
     assert_is_now(deleted_at);
     let orders = fixture.db.number("SELECT count(*) FROM orders").await;
     assert_eq!(orders, adopted.len() as i64, "its orders stay");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_mappings_of_the_page_work() {
+    let page = page("tables.md");
+    let [accounts, index] = blocks(&page, "sql")
+        .into_iter()
+        .filter(|block| block.starts_with("CREATE"))
+        .collect::<Vec<_>>()[..]
+    else {
+        panic!("the page has not one table and one index")
+    };
+    let [first, soft_delete, two_tables] = blocks(&page, "toml")[..] else {
+        panic!("the page has other mappings")
+    };
+    let accounts = format!("{accounts}; {index}");
+    let marked = "CREATE TABLE accounts (clerk_id text UNIQUE, email text UNIQUE, deleted_at timestamptz)";
+    let two = "CREATE TABLE accounts (clerk_id text UNIQUE, email text);
+               CREATE TABLE profiles (user_id text PRIMARY KEY, avatar text, bio text)";
+    for (sql, mapping, tables) in [
+        (accounts.as_str(), first, 1),
+        (marked, soft_delete, 1),
+        (two, two_tables, 2),
+    ] {
+        let app = AppTable::new(15, sql, mapping).await;
+        let report = app.once().await;
+        report.assert_exit(Exit::Ok);
+        let inserted: Vec<_> = report.json()["tables"]
+            .as_object()
+            .unwrap()
+            .values()
+            .map(|table| table["inserted"].clone())
+            .collect();
+        assert_eq!(inserted, vec![json!(15); tables], "{mapping}");
+        assert_eq!(app.fixture.db.number("SELECT count(*) FROM clerk.rejected_rows").await, 0);
+        app.fixture.age_rows().await;
+        app.fixture.sim.delete(&app.fixture.sim.user_ids()[0]);
+        app.once().await.assert_exit(Exit::Ok);
+        let gone = "SELECT count(*) FROM accounts WHERE email LIKE 'gone-%' AND deleted_at IS NOT NULL";
+        let left = match mapping == soft_delete {
+            true => app.fixture.db.number(gone).await + 13,
+            false => app.fixture.db.number("SELECT count(*) FROM accounts").await,
+        };
+        assert_eq!(left, 14, "{mapping}");
+    }
 }
