@@ -8,9 +8,7 @@ use chrono::{DateTime, TimeDelta, Utc};
 use serde::Deserialize;
 use serde_json::{Value, json};
 
-use crate::support::{
-    app_table::AppTable, changes::set_address, fixture::Fixture, node_app::NodeApp, summary::Exit,
-};
+use crate::support::{app_table::AppTable, changes::set_address, fixture::Fixture, node_app::NodeApp, summary::Exit};
 
 /// Users at Clerk. The application knows the first six, and has invited the next two.
 const USERS: usize = 10;
@@ -389,30 +387,32 @@ async fn the_mappings_of_the_page_work() {
     let marked = "CREATE TABLE accounts (clerk_id text UNIQUE, email text UNIQUE, deleted_at timestamptz)";
     let two = "CREATE TABLE accounts (clerk_id text UNIQUE, email text);
                CREATE TABLE profiles (user_id text PRIMARY KEY, avatar text, bio text)";
-    for (sql, mapping, tables) in [
-        (accounts.as_str(), first, 1),
-        (marked, soft_delete, 1),
-        (two, two_tables, 2),
+    let all = "SELECT count(*) FROM accounts";
+    let present = "SELECT count(*) FROM accounts WHERE deleted_at IS NULL AND email NOT LIKE 'gone-%'";
+    for (sql, mapping, tables, rows) in [
+        (accounts.as_str(), first, 1, all),
+        (marked, soft_delete, 1, present),
+        (two, two_tables, 2, all),
     ] {
         let app = AppTable::new(15, sql, mapping).await;
+        let db = &app.fixture.db;
+        // Each user has an address, so that each present row is counted.
+        for (at, id) in app.fixture.sim.user_ids().iter().enumerate() {
+            set_address(&app.fixture, id, &address(at));
+        }
         let report = app.once().await;
         report.assert_exit(Exit::Ok);
-        let inserted: Vec<_> = report.json()["tables"]
-            .as_object()
-            .unwrap()
-            .values()
-            .map(|table| table["inserted"].clone())
-            .collect();
-        assert_eq!(inserted, vec![json!(15); tables], "{mapping}");
-        assert_eq!(app.fixture.db.number("SELECT count(*) FROM clerk.rejected_rows").await, 0);
+        let reports = report.json()["tables"].as_object().unwrap().clone();
+        let inserted: Vec<_> = reports.values().map(|table| &table["inserted"]).collect();
+        assert_eq!(inserted, vec![&json!(15); tables], "{mapping}");
+        assert_eq!(db.number("SELECT count(*) FROM clerk.rejected_rows").await, 0);
+        assert_eq!(db.number(rows).await, 15, "{mapping}");
+
         app.fixture.age_rows().await;
         app.fixture.sim.delete(&app.fixture.sim.user_ids()[0]);
         app.once().await.assert_exit(Exit::Ok);
-        let gone = "SELECT count(*) FROM accounts WHERE email LIKE 'gone-%' AND deleted_at IS NOT NULL";
-        let left = match mapping == soft_delete {
-            true => app.fixture.db.number(gone).await + 13,
-            false => app.fixture.db.number("SELECT count(*) FROM accounts").await,
-        };
-        assert_eq!(left, 14, "{mapping}");
+        assert_eq!(db.number(rows).await, 14, "{mapping}");
+        let kept = if mapping == soft_delete { 15 } else { 14 };
+        assert_eq!(db.number(all).await, kept, "{mapping}");
     }
 }
