@@ -29,11 +29,11 @@ pub enum Exit {
     Incomplete,
     /// The configuration cannot be used.
     Unusable,
-    /// Deletions are held.
+    /// Deletions, rows of the application's tables or a mapping are held.
     Held,
     /// A dry run found differences, and `--exit-code` was given.
     Differences,
-    /// Users are rejected, and `--exit-code` was given.
+    /// Users or rows are rejected, and `--exit-code` was given.
     Rejected,
 }
 
@@ -97,7 +97,7 @@ pub async fn run_once(loaded: &Loaded, arguments: &Arguments, progress: &Progres
     Ok(match report.outcome {
         Outcome::Held => Exit::Held,
         Outcome::Incomplete | Outcome::Failed => Exit::Incomplete,
-        _ if arguments.exit_code && report.rejected > 0 => Exit::Rejected,
+        _ if arguments.exit_code && report.has_rejected() => Exit::Rejected,
         Outcome::InSync | Outcome::Changed | Outcome::Planned => Exit::Success,
     })
 }
@@ -123,7 +123,7 @@ pub async fn run_dry_run(loaded: &Loaded, arguments: &Arguments, progress: &Prog
     Ok(match report.outcome {
         Outcome::Incomplete | Outcome::Failed => Exit::Incomplete,
         _ if exit_code && report.has_changes() => Exit::Differences,
-        _ if exit_code && report.rejected > 0 => Exit::Rejected,
+        _ if exit_code && report.has_rejected() => Exit::Rejected,
         _ => Exit::Success,
     })
 }

@@ -35,6 +35,14 @@ pub(crate) fn users(count: u64) -> String {
     }
 }
 
+/// Formats a number of rows.
+pub(crate) fn rows(count: u64) -> String {
+    match count {
+        1 => "1 row".to_owned(),
+        count => format!("{} rows", number(count)),
+    }
+}
+
 /// Says how many users are rejected.
 pub(crate) fn rejected_users(count: u64) -> String {
     let are = if count == 1 { "is" } else { "are" };

@@ -5,7 +5,8 @@ use std::time::Duration;
 use tracing::{info, warn};
 
 use crate::{
-    sync::{Outcome, Report},
+    mirror::RowCounts,
+    sync::{Outcome, Report, TableReport},
     watch::CompletedSync,
 };
 
@@ -15,7 +16,7 @@ pub(super) fn completed(report: &Report) -> CompletedSync {
         outcome: report.outcome,
         took: Duration::from_millis(report.duration_ms),
         incomplete: (report.outcome == Outcome::Incomplete).then(|| report.notes.join("; ")),
-        holds: report.held > 0,
+        holds: report.has_held(),
     }
 }
 
@@ -46,5 +47,17 @@ pub(super) fn log_report(sync: &'static str, report: &Report) {
             outcome = outcome_name,
             created, updated, deleted, unchanged, held, rejected, requests, duration_ms, freshness_ms, "{sync}"
         );
+    }
+    for (table, TableReport { counts, held, .. }) in &report.tables {
+        let RowCounts {
+            inserted,
+            updated,
+            linked,
+            removed,
+            rejected,
+        } = counts;
+        if counts.has_changes() || *held + *rejected > 0 {
+            info!(table, inserted, updated, linked, removed, rejected, held, "{sync}");
+        }
     }
 }

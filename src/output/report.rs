@@ -6,8 +6,9 @@ use super::style::{BOLD, GREEN, RED, YELLOW};
 use crate::{
     cli::Format,
     failure::Failure,
-    humanize::{number, rejected_users, users},
-    sync::{Outcome, PlanLine, Report},
+    humanize::{number, rejected_users, rows, users},
+    mirror::RowCounts,
+    sync::{Outcome, PlanLine, Report, TableReport},
 };
 
 /// Prints the report of a sync, or the totals of a dry run after its lines.
@@ -92,7 +93,8 @@ fn sync_totals(out: &mut impl Write, report: &Report) -> io::Result<()> {
             format!("{GREEN}In sync{GREEN:#} with {}{but}", report.instance)
         }
         Outcome::Held => format!(
-            "{YELLOW}Deletions are held{YELLOW:#}, otherwise in sync with {}{but}",
+            "{YELLOW}{} are held{YELLOW:#}, otherwise in sync with {}{but}",
+            if report.held > 0 { "Deletions" } else { "Rows of tables" },
             report.instance
         ),
         Outcome::Incomplete | Outcome::Failed => {
@@ -115,6 +117,9 @@ fn sync_totals(out: &mut impl Write, report: &Report) -> io::Result<()> {
             number(report.rejected)
         )?;
     }
+    for (name, table) in &report.tables {
+        table_totals(out, name, table)?;
+    }
     for note in &report.notes {
         writeln!(out, "  {note}")?;
     }
@@ -127,8 +132,64 @@ fn sync_totals(out: &mut impl Write, report: &Report) -> io::Result<()> {
     held(out, report)
 }
 
-/// Prints held deletions and how to approve them.
+/// Prints what a sync did with a table of the application.
+fn table_totals(out: &mut impl Write, name: &str, table: &TableReport) -> io::Result<()> {
+    let RowCounts {
+        inserted,
+        updated,
+        linked,
+        removed,
+        rejected,
+    } = table.counts;
+    writeln!(
+        out,
+        "  {name}: {} inserted, {} updated, {} linked, {} removed",
+        number(inserted),
+        number(updated),
+        number(linked),
+        number(removed),
+    )?;
+    if rejected > 0 {
+        writeln!(
+            out,
+            "    {YELLOW}{} rejected{YELLOW:#}: see `clerk2pg status` or the table clerk.rejected_rows",
+            rows(rejected)
+        )?;
+    }
+    Ok(())
+}
+
+/// Prints held deletions, rows and mappings, and how to approve them.
 fn held(out: &mut impl Write, report: &Report) -> io::Result<()> {
+    held_deletions(out, report)?;
+    report
+        .tables
+        .iter()
+        .try_for_each(|(name, table)| held_rows(out, name, table))
+}
+
+/// Prints rows of a table that wait for a person, and how to approve them.
+fn held_rows(out: &mut impl Write, name: &str, table: &TableReport) -> io::Result<()> {
+    let Some(plan) = table.plan.as_ref().filter(|_| table.held > 0) else {
+        return Ok(());
+    };
+    let held = rows(table.held);
+    match table.is_mapping_held {
+        true => writeln!(
+            out,
+            "{YELLOW}The mapping of {name} is held{YELLOW:#}: it changes {held}, more than max_change_percent allows.\n\
+             If that is correct, run: clerk2pg approve {plan}"
+        ),
+        false => writeln!(
+            out,
+            "{YELLOW}{held} of {name} are held{YELLOW:#}: they are to go, and this is the first time, or more than [deletes] allows.\n\
+             If that is correct, run: clerk2pg approve {plan}"
+        ),
+    }
+}
+
+/// Prints held deletions and how to approve them.
+fn held_deletions(out: &mut impl Write, report: &Report) -> io::Result<()> {
     let Some(plan) = report.plan.as_ref().filter(|_| report.held > 0) else {
         return Ok(());
     };

@@ -82,6 +82,16 @@ impl Report {
             .any(|table| table.counts.has_changes() || table.held > 0);
         self.created + self.updated + self.deleted + self.held > 0 || tables
     }
+
+    /// Whether anything waits for a person: deletions, rows of tables, or a mapping.
+    pub fn has_held(&self) -> bool {
+        self.held > 0 || self.tables.values().any(|table| table.held > 0)
+    }
+
+    /// Whether a user, or a row of a table, could not be stored or deleted.
+    pub fn has_rejected(&self) -> bool {
+        self.rejected > 0 || self.tables.values().any(|table| table.counts.rejected > 0)
+    }
 }
 
 /// What a sync did with a table of the application.
@@ -94,6 +104,9 @@ pub struct TableReport {
     pub held: u64,
     /// The checksum with which a person approves them.
     pub plan: Option<String>,
+    /// Whether it is the mapping that waits for a person.
+    #[serde(skip)]
+    pub is_mapping_held: bool,
 }
 
 /// What a sync did with the application's tables, by their names.

@@ -195,7 +195,7 @@ impl Syncer {
         report.outcome = match failure {
             Some(_) => Outcome::Failed,
             None if !report.notes.is_empty() => Outcome::Incomplete,
-            None if report.held > 0 => Outcome::Held,
+            None if report.has_held() => Outcome::Held,
             None if report.has_changes() => Outcome::Changed,
             None => Outcome::InSync,
         };

@@ -138,6 +138,7 @@ impl SyncContext<'_> {
         let report = self.table_report(table.name());
         report.held = changes;
         report.plan = Some(plan);
+        report.is_mapping_held = true;
         Ok(false)
     }
 
