@@ -41,12 +41,14 @@ pub fn plan_line(line: PlanLine<'_>) -> io::Result<()> {
         PlanLine::Update(id, fields) => writeln!(out, "{YELLOW}~{YELLOW:#} {id} {}", fields.join(", ")),
         PlanLine::Delete(id) => writeln!(out, "{RED}-{RED:#} {id}"),
         PlanLine::Hold(id) => writeln!(out, "{RED}-{RED:#} {id} (held)"),
+        PlanLine::Table(name) => writeln!(out, "\n{BOLD}{name}{BOLD:#}"),
+        PlanLine::Link(id) => writeln!(out, "{GREEN}={GREEN:#} {id}"),
         PlanLine::Reject(id, reason) => writeln!(out, "{YELLOW}!{YELLOW:#} {id} {reason}"),
     }
 }
 
 fn plan_totals(out: &mut impl Write, report: &Report) -> io::Result<()> {
-    if report.has_changes() {
+    if report.changes_mirror() {
         writeln!(
             out,
             "\n{BOLD}Plan:{BOLD:#} {} to create, {} to update, {} to delete, {} unchanged.",
@@ -76,6 +78,9 @@ fn plan_totals(out: &mut impl Write, report: &Report) -> io::Result<()> {
     }
     if let Some(plan) = &report.plan {
         writeln!(out, "Checksum of the deletions: {plan}")?;
+    }
+    for (name, table) in &report.tables {
+        table_plan(out, name, table)?;
     }
     for note in &report.notes {
         writeln!(out, "{RED}Incomplete:{RED:#} {note}")?;
@@ -132,6 +137,36 @@ fn sync_totals(out: &mut impl Write, report: &Report) -> io::Result<()> {
     held(out, report)
 }
 
+/// Prints how many rows of a table a dry run would change.
+fn table_plan(out: &mut impl Write, name: &str, table: &TableReport) -> io::Result<()> {
+    let RowCounts {
+        inserted,
+        updated,
+        linked,
+        removed,
+        rejected,
+    } = table.counts;
+    if !table.counts.has_changes() && table.held + rejected == 0 {
+        return writeln!(out, "{BOLD}{name}:{BOLD:#} no changes.");
+    }
+    let to_go = match table.is_mapping_held {
+        true => removed,
+        false => removed + table.held,
+    };
+    writeln!(
+        out,
+        "{BOLD}{name}:{BOLD:#} {} to insert, {} to update, {} to link, {} to remove.",
+        number(inserted),
+        number(updated),
+        number(linked),
+        number(to_go),
+    )?;
+    match rejected {
+        0 => Ok(()),
+        rejected => writeln!(out, "{YELLOW}{} cannot be written.{YELLOW:#}", rows(rejected)),
+    }
+}
+
 /// Prints what a sync did with a table of the application.
 fn table_totals(out: &mut impl Write, name: &str, table: &TableReport) -> io::Result<()> {
     let RowCounts {
@@ -165,11 +200,11 @@ fn held(out: &mut impl Write, report: &Report) -> io::Result<()> {
     report
         .tables
         .iter()
-        .try_for_each(|(name, table)| held_rows(out, name, table))
+        .try_for_each(|(name, table)| held_rows(out, name, table, report.is_plan))
 }
 
-/// Prints rows of a table that wait for a person, and how to approve them.
-fn held_rows(out: &mut impl Write, name: &str, table: &TableReport) -> io::Result<()> {
+/// Prints what waits for a person in a table, and how to approve it. Only a sync can hold it.
+fn held_rows(out: &mut impl Write, name: &str, table: &TableReport, is_plan: bool) -> io::Result<()> {
     let Some(plan) = table.plan.as_ref().filter(|_| table.held > 0) else {
         return Ok(());
     };
@@ -177,14 +212,19 @@ fn held_rows(out: &mut impl Write, name: &str, table: &TableReport) -> io::Resul
     match table.is_mapping_held {
         true => writeln!(
             out,
-            "{YELLOW}The mapping of {name} is held{YELLOW:#}: it changes {held}, more than max_change_percent allows.\n\
-             If that is correct, run: clerk2pg approve {plan}"
-        ),
+            "{YELLOW}The mapping of {name} is held{YELLOW:#}: it changes {held}, more than max_change_percent allows."
+        )?,
         false => writeln!(
             out,
-            "{YELLOW}{held} of {name} are held{YELLOW:#}: they are to go, and this is the first time, or more than [deletes] allows.\n\
-             If that is correct, run: clerk2pg approve {plan}"
+            "{YELLOW}Removals from {name} are held{YELLOW:#}: {held}, more than [deletes] allows, or the first ones from this table."
+        )?,
+    }
+    match is_plan {
+        true => writeln!(
+            out,
+            "If that is correct, run after the next sync: clerk2pg approve {plan}"
         ),
+        false => writeln!(out, "If that is correct, run: clerk2pg approve {plan}"),
     }
 }
 

@@ -46,7 +46,7 @@ impl FieldValue<'_> {
     }
 
     /// The value as JSON text; `None` if there is no value.
-    pub(super) fn json(&self) -> Option<Cow<'_, str>> {
+    pub(crate) fn json(&self) -> Option<Cow<'_, str>> {
         match self {
             FieldValue::Absent | FieldValue::Null => None,
             FieldValue::Text(text) => Some(serde_json::Value::from(text.as_ref()).to_string().into()),

@@ -1,8 +1,11 @@
 //! What a dry run remembers and prints instead of writing it.
 
-use std::collections::{BTreeSet, HashSet};
+use std::collections::{BTreeMap, BTreeSet, HashSet};
 
-use super::page_worker::{PageOutcome, PagePlan};
+use super::{
+    page_worker::{PageOutcome, PagePlan},
+    table_plan::TablePlan,
+};
 use crate::resource::{Digest, DigestKey};
 
 /// One line of a dry run.
@@ -18,6 +21,10 @@ pub enum PlanLine<'a> {
     Hold(&'a str),
     /// A user cannot be stored, or its row cannot be deleted, for this reason.
     Reject(&'a str, &'a str),
+    /// The next lines are about rows of this table: created, updated and so on.
+    Table(&'a str),
+    /// A row without a key would be given this one.
+    Link(&'a str),
 }
 
 /// Prints the lines of a dry run.
@@ -33,6 +40,17 @@ pub(super) struct DryRun<'a> {
     pub(super) met: HashSet<String>,
     /// Users in the plan. A walk that starts over meets them again.
     planned: HashSet<Digest>,
+    /// Users whose rows in the mirror would be written.
+    stored: HashSet<Digest>,
+    /// Users that would be deleted, in order.
+    pub(super) deleted: Vec<String>,
+    /// What would be done with the application's tables, by their names.
+    pub(super) tables: BTreeMap<String, TablePlan>,
+}
+
+/// What stands for an id in memory.
+fn digest(id: &str) -> Digest {
+    Digest::of(&DigestKey::default(), id.as_bytes())
 }
 
 impl<'a> DryRun<'a> {
@@ -43,12 +61,25 @@ impl<'a> DryRun<'a> {
             missing: BTreeSet::new(),
             met: HashSet::new(),
             planned: HashSet::new(),
+            stored: HashSet::new(),
+            deleted: Vec::new(),
+            tables: BTreeMap::new(),
         }
+    }
+
+    /// Whether Clerk showed a user that is new or changed, or that cannot be stored.
+    pub(super) fn has_planned(&self, id: &str) -> bool {
+        self.planned.contains(&digest(id))
+    }
+
+    /// Whether the row of a user in the mirror stays as it is.
+    pub(super) fn stays(&self, id: &str) -> bool {
+        !self.stored.contains(&digest(id)) && self.deleted.binary_search_by(|deleted| (**deleted).cmp(id)).is_err()
     }
 
     /// Leaves out users that are in the plan already.
     pub(super) fn leave_out_planned(&mut self, outcome: &mut PageOutcome) {
-        let mut is_new = |id: &String| self.planned.insert(Digest::of(&DigestKey::default(), id.as_bytes()));
+        let mut is_new = |id: &String| self.planned.insert(digest(id));
         let planned = &mut outcome.planned;
         planned.create.retain(&mut is_new);
         planned.update.retain(|(id, _)| is_new(id));
@@ -68,6 +99,14 @@ impl<'a> DryRun<'a> {
         }
         for (id, reason) in &planned.reject {
             (self.print)(PlanLine::Reject(id, reason));
+        }
+        self.stored.extend(planned.stored.iter().map(|id| digest(id)));
+        for (table, differences) in planned.tables {
+            let plan = self.tables.entry(table).or_default();
+            match differences {
+                Ok(differences) => plan.add(differences),
+                Err(error) => plan.problem = Some(error),
+            }
         }
         self.missing.extend(planned.missing);
         self.met.extend(planned.found);

@@ -6,12 +6,12 @@ use tracing::{info, warn};
 
 use super::{
     AskError, Carryover, DeleteMode, Outcome, Printer, Report, SyncContext, Syncer, context::Start, dry_run::DryRun,
-    mode::SyncMode, page_worker::Listed, same_instance,
+    mode::SyncMode, page_worker::Listed, same_instance, tables::not_in_sync,
 };
 use crate::{
     clerk::{self, Objection},
     failure::{Cause, Failure},
-    mirror::SyncKind,
+    mirror::{RunTables, SyncKind},
     reconcile::{
         ListEntry,
         partition::Partition,
@@ -91,13 +91,22 @@ impl Syncer {
             self.clerk.set_digest_key(self.mirror.instance().digest_key().await?);
         }
         let mut carryover = Carryover::default();
-        let (mode, listed) = (SyncMode::DryRun { has_schema }, Listed::default());
+        let RunTables { tables, broken } = self.mirror.app_tables().look_at(has_schema).await?;
+        let mode = SyncMode::DryRun {
+            has_schema,
+            tables: &tables,
+        };
+        let listed = Listed::default();
         let mut sync = SyncContext::new(self, mode, &listed, start, &mut carryover, &instance.id);
         sync.dry_run = Some(DryRun::new(print));
         let walked = sync.walk_list(None).await;
         self.progress.finish();
         walked?;
         sync.settle_deletions().await?;
+        for (table, problem) in &broken {
+            sync.note(not_in_sync(table, problem));
+        }
+        sync.plan_tables(&tables).await?;
         let mut report = sync.report;
         report.is_plan = true;
         report.outcome = match report.notes.is_empty() {

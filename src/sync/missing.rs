@@ -223,7 +223,10 @@ impl PlannedDeletions {
 impl SyncContext<'_> {
     /// Prints the deletions of a dry run, and counts them in its report.
     pub(super) fn print_deletions(&mut self, planned: &PlannedDeletions) {
-        let Some(DryRun { print, met, .. }) = &mut self.dry_run else {
+        let Some(DryRun {
+            print, met, deleted, ..
+        }) = &mut self.dry_run
+        else {
             return;
         };
         let (delete, kept) = (planned.of(MissingState::Confirmed), planned.of(MissingState::Kept));
@@ -241,6 +244,7 @@ impl SyncContext<'_> {
         self.report.held = held.len() as u64;
         self.report.rejected += kept.len() as u64;
         self.report.plan = Checksum::of(if held.is_empty() { &delete } else { &held });
+        *deleted = delete;
     }
 }
 

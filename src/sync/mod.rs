@@ -34,6 +34,7 @@ mod report;
 mod retry;
 mod run;
 mod search;
+mod table_plan;
 mod tables;
 mod urgent_work;
 mod walk_driver;

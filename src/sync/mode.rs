@@ -4,7 +4,7 @@ use std::time::Instant;
 
 use chrono::{DateTime, Utc};
 
-use crate::mirror::Run;
+use crate::mirror::{Run, RunTable};
 
 /// What a sync does with the differences that it finds.
 #[derive(Clone, Copy)]
@@ -19,6 +19,8 @@ pub(super) enum SyncMode<'a> {
     DryRun {
         /// Whether there is a mirror to compare with.
         has_schema: bool,
+        /// The application's tables whose mappings can be carried out.
+        tables: &'a [RunTable],
     },
 }
 
@@ -35,7 +37,7 @@ impl<'a> SyncMode<'a> {
     pub(super) fn has_schema(self) -> bool {
         match self {
             SyncMode::Apply { .. } => true,
-            SyncMode::DryRun { has_schema } => has_schema,
+            SyncMode::DryRun { has_schema, .. } => has_schema,
         }
     }
 

@@ -18,7 +18,9 @@ use super::{
 use crate::{
     clerk::{Page, RawObject},
     failure::Failure,
-    mirror::{Batch, Committed, Rejected, SyncKind, TableCounts, Write},
+    mirror::{
+        Batch, Committed, MirrorError, Rejected, RunTable, SyncKind, TableCounts, TableDifferences, TableError, Write,
+    },
     reconcile::range::Range,
     resource::{Digest, FieldValue},
 };
@@ -100,7 +102,16 @@ pub(super) struct PagePlan {
     pub(super) missing: Vec<String>,
     /// Ids that were missing and are found now.
     pub(super) found: Vec<String>,
+    /// Ids of users whose rows in the mirror would be written.
+    pub(super) stored: Vec<String>,
+    /// How rows of the application's tables differ from what these users make of them, with the
+    /// tables' names.
+    pub(super) tables: Vec<(String, PageDifferences)>,
 }
+
+/// How rows of a table differ from what the users of a page make of them, or why the table cannot be
+/// read.
+pub(super) type PageDifferences = Result<TableDifferences, MirrorError>;
 
 impl PageOutcome {
     /// Adds what happened to other users.
@@ -117,6 +128,8 @@ impl PageOutcome {
         self.planned.reject.extend(other.planned.reject);
         self.planned.missing.extend(other.planned.missing);
         self.planned.found.extend(other.planned.found);
+        self.planned.stored.extend(other.planned.stored);
+        self.planned.tables.extend(other.planned.tables);
     }
 }
 
@@ -185,9 +198,14 @@ impl<'a> PageWorker<'a> {
             unchanged: batch.unchanged + batch.refresh.len() as u64,
             ..PageOutcome::default()
         };
-        let SyncMode::Apply { run, .. } = self.mode else {
-            plan(&mut outcome, batch);
-            return Ok(outcome);
+        let run = match self.mode {
+            SyncMode::Apply { run, .. } => run,
+            SyncMode::DryRun { tables, .. } => {
+                let differences = self.plan_tables(tables, &batch).await?;
+                plan(&mut outcome, batch);
+                outcome.planned.tables = differences;
+                return Ok(outcome);
+            }
         };
         if batch.is_empty() && deferred.written.elapsed() < CHECKPOINT_EVERY {
             deferred.unchanged += batch.unchanged;
@@ -209,6 +227,26 @@ impl<'a> PageWorker<'a> {
             warn_of_rejected(&committed.rejected);
         }
         Ok(outcome)
+    }
+
+    /// How rows of the application's tables differ from what a batch makes of its users.
+    async fn plan_tables(
+        &self,
+        tables: &[RunTable],
+        batch: &Batch<'_>,
+    ) -> Result<Vec<(String, PageDifferences)>, Failure> {
+        let writes: Vec<_> = batch.create.iter().chain(&batch.update).chain(&batch.refresh).collect();
+        let mut all = Vec::new();
+        for table in tables.iter().filter(|_| !writes.is_empty()) {
+            let app_tables = self.syncer.mirror.app_tables();
+            let differences = match app_tables.plan_records(table, &writes).await {
+                Ok(differences) => Ok(differences),
+                Err(TableError::Unusable(error)) => Err(error),
+                Err(TableError::Whole(error)) => return Err(error.into()),
+            };
+            all.push((table.name().to_owned(), differences));
+        }
+        Ok(all)
     }
 
     fn trust(&self) -> ReplicaTrust<'a> {
@@ -253,8 +291,16 @@ fn plan(outcome: &mut PageOutcome, batch: Batch<'_>) {
             .into_iter()
             .map(|user| (user.object_id, user.reason))
             .collect(),
+        stored: batch
+            .create
+            .iter()
+            .chain(&batch.update)
+            .chain(&batch.refresh)
+            .map(id)
+            .collect(),
         missing: batch.missing,
         found: batch.found,
+        tables: Vec::new(),
     };
 }
 

@@ -74,13 +74,15 @@ impl Report {
         }
     }
 
-    /// Whether the sync changes anything, or holds deletions.
+    /// Whether the sync changes anything, or holds deletions or rows of tables.
     pub fn has_changes(&self) -> bool {
-        let tables = self
-            .tables
-            .values()
-            .any(|table| table.counts.has_changes() || table.held > 0);
-        self.created + self.updated + self.deleted + self.held > 0 || tables
+        let mut tables = self.tables.values();
+        self.changes_mirror() || tables.any(|table| table.counts.has_changes() || table.held > 0)
+    }
+
+    /// Whether the sync changes users of the mirror, or holds deletions.
+    pub fn changes_mirror(&self) -> bool {
+        self.created + self.updated + self.deleted + self.held > 0
     }
 
     /// Whether anything waits for a person: deletions, rows of tables, or a mapping.

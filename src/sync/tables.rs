@@ -27,7 +27,7 @@ const MAX_RETRIED: usize = 500;
 const REMOVALS: usize = 500;
 
 /// Why a table could not be brought in sync.
-enum TableFailure {
+pub(super) enum TableFailure {
     /// It is about this table.
     Unusable(MirrorError),
     /// The whole sync fails.
@@ -55,12 +55,17 @@ impl From<Failure> for TableFailure {
     }
 }
 
+/// Says that a table is not kept in sync, and why.
+pub(super) fn not_in_sync(table: &str, problem: &str) -> String {
+    format!("{table} is not kept in sync: {problem}")
+}
+
 impl SyncContext<'_> {
-    fn app_tables(&self) -> AppTables {
+    pub(super) fn app_tables(&self) -> AppTables {
         self.syncer.mirror.app_tables()
     }
 
-    fn table_report(&mut self, table: &str) -> &mut TableReport {
+    pub(super) fn table_report(&mut self, table: &str) -> &mut TableReport {
         self.report.tables.entry(table.to_owned()).or_default()
     }
 
@@ -75,7 +80,7 @@ impl SyncContext<'_> {
     pub(super) async fn sync_tables(&mut self) -> Result<(), Failure> {
         let Some(run) = self.mode.run() else { return Ok(()) };
         for (table, problem) in run.broken_tables() {
-            self.note(format!("{table} is not kept in sync: {problem}"));
+            self.note(not_in_sync(table, problem));
         }
         for table in run.tables() {
             let synced = self.sync_table(run, table).await;
@@ -91,16 +96,20 @@ impl SyncContext<'_> {
         }
     }
 
-    /// Notes that a table could not be used; other tables go on.
-    fn unless_unusable(&mut self, table: &RunTable, result: Result<(), TableFailure>) -> Result<(), Failure> {
+    /// Notes that a table could not be used; other tables go on. Returns `None` then.
+    pub(super) fn unless_unusable(
+        &mut self,
+        table: &RunTable,
+        result: Result<(), TableFailure>,
+    ) -> Result<Option<()>, Failure> {
         match result {
-            Ok(()) => Ok(()),
+            Ok(()) => Ok(Some(())),
             Err(TableFailure::Unusable(error)) => {
                 self.note(format!(
                     "{} could not be compared with the mirror: {error}",
                     table.name()
                 ));
-                Ok(())
+                Ok(None)
             }
             Err(TableFailure::Failed(failure)) => Err(failure),
         }
@@ -119,12 +128,7 @@ impl SyncContext<'_> {
             0 => 0,
             _ => self.count_changes(table).await?,
         };
-        let limits = DeleteLimits {
-            max_count: u64::MAX,
-            max_percent: table.max_change_percent(),
-            ..self.syncer.options.limits
-        };
-        if !limits.hold(changes, rows) {
+        if !self.must_hold_mapping(table, changes, rows) {
             return Ok(true);
         }
         tables.hold_mapping(run, table, changes).await?;
@@ -142,13 +146,23 @@ impl SyncContext<'_> {
         Ok(false)
     }
 
+    /// Whether a new mapping that changes this many of a table's rows must wait for a person.
+    pub(super) fn must_hold_mapping(&self, table: &RunTable, changes: u64, rows: u64) -> bool {
+        let limits = DeleteLimits {
+            max_count: u64::MAX,
+            max_percent: table.max_change_percent(),
+            ..self.syncer.options.limits
+        };
+        limits.hold(changes, rows)
+    }
+
     /// How many existing rows of a table its mapping would change.
     async fn count_changes(&self, table: &RunTable) -> Result<u64, TableFailure> {
         let tables = self.app_tables();
         let (mut changes, mut after) = (0, String::new());
         while let Some(chunk) = tables.next_chunk(&after).await? {
             let planned = tables.differences(table, &chunk).await?;
-            let is_change = |row: &&PlannedRow| matches!(row.change, RowChange::Update(_) | RowChange::Link);
+            let is_change = |row: &&PlannedRow| matches!(row.change, RowChange::Update(_) | RowChange::Link { .. });
             changes += planned.iter().filter(is_change).count() as u64;
             after = chunk.through;
         }

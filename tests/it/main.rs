@@ -12,6 +12,7 @@ mod access_refused;
 mod app_table_departures;
 mod app_table_locks;
 mod app_tables;
+mod app_tables_plan;
 mod certificates;
 mod check;
 mod check_database;

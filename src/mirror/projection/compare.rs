@@ -15,7 +15,7 @@ use super::{
     rejected_rows,
     scan::{Chunk, scan},
     state::RunTable,
-    statements::{RESTORE_PATH, RESTRICT_PATH},
+    statements::{READ_ONLY, RESTORE_PATH, RESTRICT_PATH},
     write::WrittenRows,
 };
 use crate::mirror::{
@@ -92,6 +92,18 @@ impl AppTables {
         Ok(scanned.rows.into_iter().map(PlannedRow::from).chain(failed).collect())
     }
 
+    /// Returns which objects of a chunk have a row although the mapping's condition excludes them.
+    pub async fn excluded(&self, table: &RunTable, chunk: &Chunk) -> Result<Vec<String>, TableError> {
+        if !excluded::can_exclude(&table.projection) {
+            return Ok(Vec::new());
+        }
+        // Objects for which the condition fails are rejected with their rows.
+        let mut conn = self.0.connection().await?;
+        let excluded = |scope| table.projection.excluded(scope);
+        let scanned = scan::<KeyRow>(&mut conn, chunk, self.0.resource.table, excluded).await?;
+        Ok(scanned.rows.into_iter().map(|row| row.key).collect())
+    }
+
     /// Writes the rows of these objects, and lists those that cannot be written.
     pub async fn write(&self, run: &Run, table: &RunTable, ids: &[&str]) -> Result<RowCounts, TableError> {
         let mut conn = self.0.connection().await?;
@@ -110,6 +122,7 @@ impl AppTables {
         let mut conn = self.0.connection().await?;
         conn.transaction(async |conn| {
             LockBudget::new().begin(conn).await?;
+            conn.batch_execute(READ_ONLY).await?;
             conn.batch_execute(RESTRICT_PATH).await?;
             let rows: Vec<KeyRow> = sql_query(table.projection.unknown())
                 .bind::<Text, _>(after)
@@ -212,11 +225,8 @@ impl AppTables {
         if !excluded::can_exclude(&table.projection) {
             return Ok(());
         }
+        let keys = self.excluded(table, chunk).await?;
         let mut conn = self.0.connection().await?;
-        // Objects for which the condition fails are rejected with their rows.
-        let excluded = |scope| table.projection.excluded(scope);
-        let scanned = scan::<KeyRow>(&mut conn, chunk, self.0.resource.table, excluded).await?;
-        let keys: Vec<String> = scanned.rows.into_iter().map(|row| row.key).collect();
         conn.transaction(async |conn| {
             transaction::begin(conn, run.lease()).await?;
             sql_query(

@@ -293,6 +293,19 @@ pub fn mapping_checksum(table: &str, digest: &str) -> String {
     checksum.finish().unwrap_or_default()
 }
 
+/// The checksum with which a person approves rows of a table that are to go; `None` if there are
+/// none. The ids are in byte order.
+pub fn departures_checksum<'i>(table: &str, ids: impl IntoIterator<Item = &'i String>) -> Option<String> {
+    let mut checksum = Checksum::default();
+    checksum.add(table);
+    let mut any = false;
+    for id in ids {
+        checksum.add(id);
+        any = true;
+    }
+    checksum.finish().filter(|_| any)
+}
+
 /// Returns the rows of a table that wait for a person. Reads the ids in chunks, so that memory
 /// stays small even if every row is held.
 async fn held(conn: &mut Session, table: &str) -> QueryResult<Option<HeldDepartures>> {

@@ -13,7 +13,10 @@ pub enum RowChange {
     /// These columns are updated.
     Update(Vec<String>),
     /// A row without a key is given this one.
-    Link,
+    Link {
+        /// The address that the row and the user share.
+        address: String,
+    },
     /// Several rows without a key, or several users, have the address.
     Ambiguous {
         /// Rows without a key with this address.
@@ -25,6 +28,13 @@ pub enum RowChange {
     Fails(String),
 }
 
+impl RowChange {
+    /// Says why a row cannot be linked, and what to do.
+    pub fn ambiguity(rows: u64, users: u64) -> String {
+        format!("{rows} rows without a key have the address, and {users} users: set the key of the right row by hand")
+    }
+}
+
 /// A row that differs from what it should be.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct PlannedRow {
@@ -34,12 +44,31 @@ pub struct PlannedRow {
     pub change: RowChange,
 }
 
+/// How rows of a table differ from what they should be.
+#[derive(Debug, Default)]
+pub struct TableDifferences {
+    /// Rows that differ.
+    pub rows: Vec<PlannedRow>,
+    /// Ids of objects that have a row although the mapping's condition excludes them.
+    pub excluded: Vec<String>,
+}
+
+impl TableDifferences {
+    /// Adds those of other objects.
+    pub fn add(&mut self, other: Self) {
+        self.rows.extend(other.rows);
+        self.excluded.extend(other.excluded);
+    }
+}
+
 #[derive(QueryableByName)]
 pub(super) struct PlanRow {
     #[diesel(sql_type = Text)]
     key: String,
     #[diesel(sql_type = Nullable<Array<Text>>)]
     columns: Option<Vec<String>>,
+    #[diesel(sql_type = Nullable<Text>)]
+    address: Option<String>,
     #[diesel(sql_type = BigInt)]
     rows: i64,
     #[diesel(sql_type = BigInt)]
@@ -59,7 +88,12 @@ impl From<PlanRow> for PlannedRow {
                 columns: Some(columns), ..
             } => RowChange::Update(columns),
             PlanRow { rows: 0, .. } => RowChange::Insert,
-            PlanRow { rows: 1, rivals: 1, .. } => RowChange::Link,
+            PlanRow {
+                rows: 1,
+                rivals: 1,
+                address: Some(address),
+                ..
+            } => RowChange::Link { address },
             PlanRow { rows, rivals, .. } => RowChange::Ambiguous {
                 rows: rows.unsigned_abs(),
                 users: rivals.unsigned_abs(),

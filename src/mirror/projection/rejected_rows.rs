@@ -8,7 +8,7 @@ use diesel::{
 };
 use diesel_async::RunQueryDsl;
 
-use super::statements::Projection;
+use super::{plan::RowChange, statements::Projection};
 use crate::mirror::{
     MirrorError, encoding,
     locks::is_lock,
@@ -83,9 +83,7 @@ impl RejectedRow {
         Self {
             id,
             action: RowAction::Write,
-            reason: format!(
-                "{rows} rows without a key have the address, and {users} users: set the key of the right row by hand"
-            ),
+            reason: RowChange::ambiguity(rows, users),
             sqlstate: UNIQUE_VIOLATION.to_owned(),
         }
     }

@@ -11,7 +11,7 @@ use diesel_async::{AsyncConnection, RunQueryDsl, SimpleAsyncConnection};
 use super::{
     error::TableError,
     plan::KeyRow,
-    statements::{RESTORE_PATH, RESTRICT_PATH, Scope},
+    statements::{READ_ONLY, RESTORE_PATH, RESTRICT_PATH, Scope},
 };
 use crate::mirror::{
     locks::{LockBudget, is_lock},
@@ -49,6 +49,7 @@ where
 {
     let at_once = conn.transaction(async |conn| {
         LockBudget::new().begin(conn).await?;
+        conn.batch_execute(READ_ONLY).await?;
         conn.batch_execute(RESTRICT_PATH).await?;
         let rows: Vec<R> = sql_query(sql(Scope::Range))
             .bind::<Text, _>(&chunk.after)
@@ -92,6 +93,7 @@ where
     while let Some(part) = pending.pop() {
         let part_of = conn.transaction(async |conn| {
             LockBudget::new().begin(conn).await?;
+            conn.batch_execute(READ_ONLY).await?;
             conn.batch_execute(RESTRICT_PATH).await?;
             let rows: Vec<R> = sql_query(sql).bind::<Array<Text>, _>(part).load(conn).await?;
             conn.batch_execute(RESTORE_PATH).await?;

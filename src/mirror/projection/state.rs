@@ -13,7 +13,7 @@ use super::{
     plan::KeyRow,
     problems::problems,
     shape::TableShape,
-    statements::{Projection, RESTORE_PATH, RESTRICT_PATH},
+    statements::{Projection, RESTORE_PATH, RESTRICT_PATH, Scope},
 };
 use crate::mirror::{
     Lease, MirrorError,
@@ -71,10 +71,11 @@ impl RunTable {
 
 /// The tables of a run: those whose mappings can be carried out.
 #[derive(Debug, Default)]
-pub(in crate::mirror) struct RunTables {
-    pub(in crate::mirror) tables: Vec<RunTable>,
+pub struct RunTables {
+    /// These tables.
+    pub tables: Vec<RunTable>,
     /// Tables that cannot be kept in sync, with the reasons.
-    pub(in crate::mirror) broken: Vec<(String, String)>,
+    pub broken: Vec<(String, String)>,
 }
 
 #[derive(QueryableByName)]
@@ -103,7 +104,14 @@ impl RunTables {
             let mut run = Self::default();
             for mapping in mappings {
                 match prepare(conn, mapping).await? {
-                    Ok(table) => run.tables.push(table),
+                    Ok(projection) => {
+                        let (state, is_first) = state(conn, mapping).await?;
+                        run.tables.push(RunTable {
+                            projection,
+                            state,
+                            is_first,
+                        });
+                    }
                     Err(problem) => {
                         warn!(table = mapping.table(), problem, "the table is not kept in sync");
                         note_problem(conn, mapping, &problem).await?;
@@ -116,6 +124,41 @@ impl RunTables {
         .await
     }
 
+    /// Reads the same in a read-only transaction, for a dry run. `columns` are the columns of the
+    /// mirror's table if there is none yet.
+    pub(super) async fn look_at(
+        conn: &mut Session,
+        mappings: &[TableMapping],
+        columns: Option<String>,
+    ) -> Result<Self, MirrorError> {
+        let mut run = Self::default();
+        for mapping in mappings {
+            let projection = match join(conn, mapping).await? {
+                Ok(projection) => projection,
+                Err(problem) => {
+                    run.broken.push((mapping.table(), problem));
+                    continue;
+                }
+            };
+            let (projection, stored) = match &columns {
+                Some(columns) => (projection.before_mirror(columns.clone()), None),
+                None => (projection, stored_state(conn, mapping).await?),
+            };
+            let tried = conn.transaction(async |conn| projection.try_reading(conn).await);
+            if let Some(problem) = problem(tried.await)? {
+                run.broken.push((mapping.table(), problem));
+                continue;
+            }
+            let is_first = stored.as_ref().is_none_or(|row| row.is_first);
+            run.tables.push(RunTable {
+                projection,
+                state: stored.map_or(MappingState::Pending, |row| row.state(&mapping.digest())),
+                is_first,
+            });
+        }
+        Ok(run)
+    }
+
     /// The tables that agree with their mappings.
     pub(in crate::mirror) fn applied(&self) -> impl Iterator<Item = &Projection> {
         let applied = self.tables.iter().filter(|table| table.state == MappingState::Applied);
@@ -123,8 +166,24 @@ impl RunTables {
     }
 }
 
-/// Joins a mapping with its table, and tries its statements without rows.
-async fn prepare(conn: &mut Session, mapping: &TableMapping) -> Result<Result<RunTable, String>, MirrorError> {
+/// Joins a mapping with its table, and tries its statements without rows. An error says why the table
+/// cannot be kept in sync.
+async fn prepare(conn: &mut Session, mapping: &TableMapping) -> Result<Result<Projection, String>, MirrorError> {
+    let projection = match join(conn, mapping).await? {
+        Ok(projection) => projection,
+        Err(problem) => return Ok(Err(problem)),
+    };
+    let tried = conn.transaction(async |conn| projection.try_statements(conn).await);
+    let tried = tried.await;
+    wait_at_most(conn, USUAL_WAIT).await?;
+    Ok(match problem(tried)? {
+        Some(problem) => Err(problem),
+        None => Ok(projection),
+    })
+}
+
+/// Joins a mapping with its table. An error says why the table cannot be kept in sync.
+async fn join(conn: &mut Session, mapping: &TableMapping) -> Result<Result<Projection, String>, MirrorError> {
     let path: String = search_path(conn).await?;
     let shape = TableShape::load(conn, mapping).await?;
     set_search_path(conn, &path).await?;
@@ -134,31 +193,40 @@ async fn prepare(conn: &mut Session, mapping: &TableMapping) -> Result<Result<Ru
     if let Some(problem) = problems(mapping, &shape).into_iter().find(|problem| problem.is_fatal()) {
         return Ok(Err(problem.to_string()));
     }
-    let projection = Projection::new(mapping, &shape);
-    let tried = conn.transaction(async |conn| projection.try_statements(conn).await);
-    let tried = tried.await;
-    wait_at_most(conn, USUAL_WAIT).await?;
+    Ok(Ok(Projection::new(mapping, &shape)))
+}
+
+/// Why statements cannot be used; `None` if they can.
+fn problem(tried: Result<(), WriteFailure>) -> Result<Option<String>, MirrorError> {
     match tried {
-        Ok(()) => {}
+        Ok(()) => Ok(None),
         // The application has locked the whole table. What is to be written into it is rejected, and
         // tried again by the next sync.
-        Err(WriteFailure::TooLong(fault)) if is_lock(&fault) => {}
+        Err(WriteFailure::TooLong(fault)) if is_lock(&fault) => Ok(None),
         Err(WriteFailure::OneRow(fault) | WriteFailure::TooLong(fault)) => {
-            return Ok(Err(MirrorError::from(fault).to_string()));
+            Ok(Some(MirrorError::from(fault).to_string()))
         }
-        Err(WriteFailure::Whole(error)) => return Err(error),
+        Err(WriteFailure::Whole(error)) => Err(error),
     }
-    let (state, is_first) = state(conn, mapping).await?;
-    Ok(Ok(RunTable {
-        projection,
-        state,
-        is_first,
-    }))
+}
+
+impl StateRow {
+    /// The state of the mapping with this digest.
+    fn state(&self, digest: &str) -> MappingState {
+        if self.mapping.as_deref() == Some(digest) {
+            return MappingState::Applied;
+        }
+        match self.hold.as_str() {
+            _ if self.held_mapping.as_deref() != Some(digest) => MappingState::Pending,
+            "held" => MappingState::Held,
+            "approved" => MappingState::Approved,
+            _ => MappingState::Pending,
+        }
+    }
 }
 
 /// Returns the state of a mapping, and lists its table if it is new.
 async fn state(conn: &mut Session, mapping: &TableMapping) -> QueryResult<(MappingState, bool)> {
-    let digest = mapping.digest();
     let row: StateRow = sql_query(
         "INSERT INTO clerk.projections AS p (table_name, resource) VALUES ($1, 'users')
          ON CONFLICT (table_name) DO UPDATE SET problem = NULL
@@ -167,17 +235,18 @@ async fn state(conn: &mut Session, mapping: &TableMapping) -> QueryResult<(Mappi
     .bind::<Text, _>(mapping.table())
     .get_result(conn)
     .await?;
-    let is_first = row.is_first;
-    let state = match row {
-        StateRow { mapping, .. } if mapping.as_deref() == Some(&digest) => MappingState::Applied,
-        StateRow { hold, held_mapping, .. } if held_mapping.as_deref() == Some(&digest) => match hold.as_str() {
-            "held" => MappingState::Held,
-            "approved" => MappingState::Approved,
-            _ => MappingState::Pending,
-        },
-        _ => MappingState::Pending,
-    };
-    Ok((state, is_first))
+    Ok((row.state(&mapping.digest()), row.is_first))
+}
+
+/// Returns what is stored about the state of a mapping, if its table is listed.
+async fn stored_state(conn: &mut Session, mapping: &TableMapping) -> QueryResult<Option<StateRow>> {
+    sql_query(
+        "SELECT mapping, hold, held_mapping, applied_at IS NULL AS is_first FROM clerk.projections WHERE table_name = $1",
+    )
+    .bind::<Text, _>(mapping.table())
+    .get_result(conn)
+    .await
+    .optional()
 }
 
 /// Notes why a table is not kept in sync. Once the reason is gone, its mapping is applied anew.
@@ -231,6 +300,22 @@ impl Projection {
             self.keys(conn, &sql, &nothing).await?;
         }
         conn.batch_execute(RESTRICT_PATH).await?;
+        sql_query(self.unknown())
+            .bind::<Text, _>("")
+            .bind::<BigInt, _>(0)
+            .execute(conn)
+            .await?;
+        conn.batch_execute(RESTORE_PATH).await?;
+        Ok(())
+    }
+
+    /// Tries the statements of a dry run without rows.
+    async fn try_reading(&self, conn: &mut Session) -> Result<(), WriteFailure> {
+        LockBudget::new().begin(conn).await?;
+        conn.batch_execute(RESTRICT_PATH).await?;
+        for sql in [self.plan(Scope::Records), self.excluded(Scope::Records)] {
+            sql_query(sql).bind::<Text, _>("[]").execute(conn).await?;
+        }
         sql_query(self.unknown())
             .bind::<Text, _>("")
             .bind::<BigInt, _>(0)

@@ -12,6 +12,9 @@ use super::{
 };
 use crate::mirror::quote::{identifier as quote, literal};
 
+/// Makes a transaction read only, so that not even a function in an expression can write.
+pub(super) const READ_ONLY: &str = "SET TRANSACTION READ ONLY";
+
 /// Restricts the search path for the parsing of the next statements, and remembers the old one.
 /// `pg_temp` comes last, or temporary tables would come first.
 pub(super) const RESTRICT_PATH: &str = "\
@@ -33,6 +36,8 @@ pub(super) enum Scope {
     Ids,
     /// Those whose ids are after `$1` and up to `$2`.
     Range,
+    /// Rows as they will be, which a dry run does not write: `$1`, the text of a JSON array.
+    Records,
 }
 
 impl Scope {
@@ -40,6 +45,7 @@ impl Scope {
         match self {
             Scope::Ids => "u.id = ANY ($1)",
             Scope::Range => "u.id > $1 AND u.id <= $2",
+            Scope::Records => "true",
         }
     }
 }
@@ -70,6 +76,9 @@ pub(in crate::mirror) struct Projection {
     touch: Vec<Assignment>,
     insert: Vec<Assignment>,
     deleted: Vec<Assignment>,
+    /// The columns of the mirror's table with their types, if a dry run works before that table
+    /// exists.
+    future_columns: Option<String>,
 }
 
 impl Assignment {
@@ -115,7 +124,29 @@ impl Projection {
             touch: assignments(&mapping.touch),
             insert: assignments(&mapping.insert),
             deleted: assignments(&mapping.deleted),
+            future_columns: None,
             mapping: mapping.clone(),
+        }
+    }
+
+    /// The same for a dry run before the mirror's table exists. `columns` are that table's columns
+    /// with their types.
+    pub(super) fn before_mirror(self, columns: String) -> Self {
+        Self {
+            future_columns: Some(columns),
+            ..self
+        }
+    }
+
+    /// Where the objects `u` of a scope come from.
+    fn objects(&self, scope: Scope) -> String {
+        match (scope, &self.future_columns) {
+            (Scope::Ids | Scope::Range, _) => "clerk.users AS u".to_owned(),
+            // What a record leaves out is as in its row, if it has one.
+            (Scope::Records, None) => "jsonb_array_elements($1::jsonb) AS r(record), \
+                 LATERAL jsonb_populate_record((SELECT m FROM clerk.users AS m WHERE m.id = r.record->>'id'), r.record) AS u"
+                .to_owned(),
+            (Scope::Records, Some(columns)) => format!("jsonb_to_recordset($1::jsonb) AS u({columns})"),
         }
     }
 
@@ -141,8 +172,9 @@ impl Projection {
             None => "",
         };
         format!(
-            "desired AS MATERIALIZED (SELECT u.id AS key{address}{values} FROM clerk.users AS u \
+            "desired AS MATERIALIZED (SELECT u.id AS key{address}{values} FROM {} \
              WHERE {} AND u.deleted_at IS NULL AND {})",
+            self.objects(scope),
             scope.condition(),
             self.condition()
         )
@@ -175,8 +207,8 @@ impl Projection {
     }
 
     /// Returns the rows that are to be inserted, updated or linked: key, columns that change (`NULL`
-    /// for a row that does not exist), and with a link the number of rows and users that share the
-    /// address.
+    /// for a row that does not exist), and with a link the address, and the number of rows and users
+    /// that share it.
     pub(super) fn plan(&self, scope: Scope) -> String {
         let columns: Vec<String> = self
             .differences()
@@ -193,13 +225,14 @@ impl Projection {
         let Some(link) = &self.mapping.link else {
             return format!(
                 "WITH {desired} SELECT d.key, CASE WHEN t.{key} IS NOT NULL THEN {columns} END AS columns, \
-                 0::bigint AS rows, 0::bigint AS rivals \
+                 NULL::text AS address, 0::bigint AS rows, 0::bigint AS rivals \
                  FROM desired AS d LEFT JOIN {table} AS t ON t.{key} = CAST(d.key AS {cast}) \
                  WHERE t.{key} IS NULL OR {differs}",
                 cast = self.key_cast,
             );
         };
         let link = quote(link);
+        let holders = self.holders(scope);
         format!(
             "WITH {desired}, \
              plan AS MATERIALIZED (SELECT d.key, d.address, CASE WHEN t.{key} IS NOT NULL THEN {columns} END AS columns \
@@ -208,15 +241,32 @@ impl Projection {
              free AS MATERIALIZED (SELECT lower(t.{link}::text) AS address, count(*) AS rows FROM {table} AS t \
                  WHERE t.{key} IS NULL AND lower(t.{link}::text) IN (SELECT p.address FROM plan AS p WHERE p.columns IS NULL) \
                  GROUP BY 1), \
-             rivals AS MATERIALIZED (SELECT lower(u.primary_email) AS address, count(*) AS users FROM clerk.users AS u \
-                 WHERE u.primary_email_verified AND u.deleted_at IS NULL \
-                   AND EXISTS (SELECT FROM free) AND lower(u.primary_email) IN (SELECT f.address FROM free AS f) \
-                 GROUP BY 1) \
-             SELECT p.key, p.columns, coalesce(f.rows, 0) AS rows, coalesce(r.users, 0) AS rivals \
+             rivals AS MATERIALIZED (SELECT o.address, count(*) AS users FROM ({holders}) AS o \
+                 WHERE EXISTS (SELECT FROM free) AND o.address IN (SELECT f.address FROM free AS f) GROUP BY 1) \
+             SELECT p.key, p.columns, f.address, coalesce(f.rows, 0) AS rows, coalesce(r.users, 0) AS rivals \
              FROM plan AS p LEFT JOIN free AS f ON p.columns IS NULL AND f.address = p.address \
              LEFT JOIN rivals AS r ON r.address = f.address",
             cast = self.key_cast,
         )
+    }
+
+    /// The verified addresses of all users.
+    fn holders(&self, scope: Scope) -> String {
+        let of = |objects: &str| {
+            format!(
+                "SELECT lower(u.primary_email) AS address FROM {objects} \
+                 WHERE u.primary_email_verified AND u.deleted_at IS NULL"
+            )
+        };
+        let stored = of("clerk.users AS u");
+        match (scope, &self.future_columns) {
+            (Scope::Ids | Scope::Range, _) => stored,
+            (Scope::Records, Some(_)) => of(&self.objects(scope)),
+            (Scope::Records, None) => format!(
+                "{} UNION ALL {stored} AND u.id NOT IN (SELECT r.record->>'id' FROM jsonb_array_elements($1::jsonb) AS r(record))",
+                of(&self.objects(scope))
+            ),
+        }
     }
 
     /// Updates the rows with these keys that differ, and returns the keys. Parameter: `$1 text[]`.
@@ -309,20 +359,22 @@ impl Projection {
 
     /// An object `u` of which only the id of the row `t` is known, if an expression needs it.
     fn lone_object(&self) -> String {
-        match self.mapping.delete {
-            RowRemoval::Update => format!(
-                ", LATERAL jsonb_populate_record(NULL::clerk.users, jsonb_build_object('id', t.{}::text)) AS u",
-                self.key
-            ),
-            RowRemoval::Delete | RowRemoval::Keep => String::new(),
+        let object = format!("jsonb_build_object('id', t.{}::text)", self.key);
+        match (self.mapping.delete, &self.future_columns) {
+            (RowRemoval::Update, None) => {
+                format!(", LATERAL jsonb_populate_record(NULL::clerk.users, {object}) AS u")
+            }
+            (RowRemoval::Update, Some(columns)) => format!(", LATERAL jsonb_to_record({object}) AS u({columns})"),
+            (RowRemoval::Delete | RowRemoval::Keep, _) => String::new(),
         }
     }
 
     /// Returns the keys of rows whose objects the condition excludes.
     pub(super) fn excluded(&self, scope: Scope) -> String {
         format!(
-            "SELECT u.id AS key FROM clerk.users AS u JOIN {} AS t ON t.{} = CAST(u.id AS {}) \
+            "SELECT u.id AS key FROM {} JOIN {} AS t ON t.{} = CAST(u.id AS {}) \
              WHERE {} AND u.deleted_at IS NULL AND {} IS NOT TRUE AND NOT {}",
+            self.objects(scope),
             self.table,
             self.key,
             self.key_cast,
@@ -343,10 +395,16 @@ impl Projection {
     /// Returns the next keys, in order, that the mirror does not have. Parameters: the key before
     /// (`$1 text`) and their number (`$2 bigint`).
     pub(super) fn unknown(&self) -> String {
+        let is_known = match self.future_columns {
+            Some(_) => "false".to_owned(),
+            None => format!(
+                "EXISTS (SELECT FROM clerk.users AS m WHERE m.id = t.{} AND m.deleted_at IS NULL)",
+                self.key
+            ),
+        };
         format!(
             "SELECT t.{key}::text AS key FROM {table} AS t{object} \
-             WHERE t.{key} > CAST($1 AS {cast}) AND NOT {removed} \
-               AND NOT EXISTS (SELECT FROM clerk.users AS m WHERE m.id = t.{key} AND m.deleted_at IS NULL) \
+             WHERE t.{key} > CAST($1 AS {cast}) AND NOT {removed} AND NOT {is_known} \
              ORDER BY t.{key} LIMIT $2",
             key = self.key,
             table = self.table,

@@ -177,7 +177,7 @@ impl RowWriter for Projection {
             match change {
                 RowChange::Insert => insert.push(id),
                 RowChange::Update(_) => update.push(id),
-                RowChange::Link => link.push(id),
+                RowChange::Link { .. } => link.push(id),
                 // An expression that fails here fails the whole statement.
                 RowChange::Fails(_) => {}
                 RowChange::Ambiguous { rows, users } => {

@@ -47,6 +47,14 @@ impl AppTable {
         self.fixture.run(&all).await
     }
 
+    /// Makes all departures old enough for Clerk's answers to count.
+    pub async fn age_departures(&self) {
+        self.fixture
+            .db
+            .execute("UPDATE clerk.departures SET found_at = found_at - interval '1 minute'")
+            .await;
+    }
+
     /// Runs one full sync.
     pub async fn once(&self) -> ProgramOutput {
         self.run(&["--once", "--format", "json"]).await
