@@ -5,18 +5,13 @@ use std::{collections::BTreeMap, fs, path::Path};
 
 use saphyr::{LoadableYamlNode, Yaml};
 
-use crate::support::program::{ProgramOutput, command};
+use crate::support::{
+    pages::{code_blocks, page},
+    program::{ProgramOutput, command},
+};
 
 fn file(name: &str) -> String {
     fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join(name)).unwrap()
-}
-
-/// Returns the YAML blocks of a document.
-fn blocks(document: &str) -> Vec<String> {
-    let blocks = document.split("```yaml\n").skip(1);
-    blocks
-        .map(|block| block.split("```").next().unwrap().to_owned())
-        .collect()
 }
 
 /// Returns the program's variables in a text: `NAME: value`, `NAME=value` or `{name: NAME, value:
@@ -64,7 +59,8 @@ async fn takes(name: &str, text: &str, least: usize) {
 async fn every_variable_is_a_setting() {
     takes("Dockerfile", &file("Dockerfile"), 1).await;
     takes("compose.yaml", &file("compose.yaml"), 2).await;
-    let manifests = blocks(&file("docs/kubernetes.md"));
+    let kubernetes = page("docs/kubernetes.md");
+    let manifests = code_blocks(&kubernetes, "yaml");
     assert_eq!(manifests.len(), 3);
     for (manifest, least) in manifests.iter().zip([4, 2, 2]) {
         takes("docs/kubernetes.md", manifest, least).await;
@@ -74,8 +70,8 @@ async fn every_variable_is_a_setting() {
 #[test]
 fn every_yaml_block_is_valid() {
     let mut kinds = Vec::new();
-    for manifest in blocks(&file("docs/kubernetes.md")) {
-        for document in Yaml::load_from_str(&manifest).unwrap() {
+    for manifest in code_blocks(&page("docs/kubernetes.md"), "yaml") {
+        for document in Yaml::load_from_str(manifest).unwrap() {
             for key in ["apiVersion", "kind", "metadata", "spec"] {
                 assert!(document.as_mapping_get(key).is_some(), "no {key}: {manifest}");
             }

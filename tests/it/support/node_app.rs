@@ -13,6 +13,9 @@ use tokio::{io::AsyncWriteExt, process::Command};
 
 use crate::support::fixture::Fixture;
 
+/// The oldest major version of Node that the packages support.
+const NODE: u32 = 20;
+
 /// How npm says that there is no registry, rather than that something is wrong with a package.
 const NO_REGISTRY: [&str; 13] = [
     "ENOTFOUND",
@@ -53,9 +56,9 @@ impl NodeApp {
 
     async fn try_install(name: &str) -> Result<Self, String> {
         for tool in ["node", "npm"] {
-            let found = Command::new(tool).arg("--version").output().await;
-            if !found.is_ok_and(|ran| ran.status.success()) {
-                return Err(format!("{tool} is missing"));
+            let version = version(tool).await.ok_or_else(|| format!("{tool} is missing"))?;
+            if tool == "node" && version < NODE {
+                return Err(format!("node {version} is older than {NODE}"));
             }
         }
         let folder = target().join(name);
@@ -144,6 +147,13 @@ impl NodeApp {
             .kill_on_drop(true);
         command
     }
+}
+
+/// Returns the major version of a tool; `None` if it cannot be run.
+async fn version(tool: &str) -> Option<u32> {
+    let ran = Command::new(tool).arg("--version").output().await.ok()?;
+    let version = String::from_utf8(ran.stdout).ok()?;
+    version.trim_start_matches('v').split('.').next()?.parse().ok()
 }
 
 /// Where the applications and npm's cache are.
