@@ -1,0 +1,118 @@
+//! What would change or remove many rows of an application's table waits for a person.
+
+use serde_json::json;
+
+use crate::support::{app_table::AppTable, summary::Exit};
+
+const TABLE: &str = "CREATE TABLE accounts (clerk_id text PRIMARY KEY, name text)";
+
+fn mapping(name: &str, condition: &str) -> String {
+    format!(
+        "[[tables]]
+         name = 'accounts'
+         key = 'clerk_id'
+         where = '''{condition}'''
+         [tables.set]
+         name = '''{name}'''"
+    )
+}
+
+/// Runs a full sync that holds something of the table, and returns the checksum that approves it.
+async fn held(app: &AppTable) -> String {
+    let report = app.once().await.json();
+    let table = &report["tables"]["public.accounts"];
+    table["plan"]
+        .as_str()
+        .unwrap_or_else(|| panic!("nothing is held: {report}"))
+        .to_owned()
+}
+
+async fn approve(app: &AppTable, plan: &str) {
+    app.run(&["approve", plan]).await.assert_exit(Exit::Ok);
+}
+
+async fn count(app: &AppTable, condition: &str) -> i64 {
+    let sql = format!("SELECT count(*) FROM accounts WHERE {condition}");
+    app.fixture.db.number(&sql).await
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_mapping_that_changes_many_rows_waits_for_approval() {
+    let app = AppTable::new(40, TABLE, &mapping("u.first_name", "true")).await;
+    app.once().await.assert_exit(Exit::Ok);
+    app.set_mapping(&mapping("'x' || u.id", "true"));
+    let plan = held(&app).await;
+    // Nothing of the new mapping is written meanwhile, not even for users that change.
+    app.fixture.rename(&app.fixture.sim.user_ids()[0], "Changed");
+    assert_eq!(held(&app).await, plan);
+    assert_eq!(count(&app, "name = 'x' || clerk_id OR name = 'Changed'").await, 0);
+    app.run(&["approve", "000000000000"]).await.assert_exit(Exit::Failed);
+    approve(&app, &plan).await;
+    app.once().await.assert_exit(Exit::Ok);
+    assert_eq!(count(&app, "name = 'x' || clerk_id").await, 40);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_mapping_that_changes_few_rows_is_applied() {
+    let app = AppTable::new(40, TABLE, &mapping("u.first_name", "true")).await;
+    app.once().await.assert_exit(Exit::Ok);
+    let few: Vec<String> = app.fixture.sim.user_ids().into_iter().take(8).collect();
+    let ids = few.iter().map(|id| format!("'{id}'")).collect::<Vec<_>>().join(", ");
+    app.set_mapping(&mapping(
+        &format!("CASE WHEN u.id IN ({ids}) THEN 'few' ELSE u.first_name END"),
+        "true",
+    ));
+    app.once().await.assert_exit(Exit::Ok);
+    assert_eq!(count(&app, "name = 'few'").await, 8);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_mass_departure_waits_for_approval_whatever_happens_meanwhile() {
+    let app = AppTable::new(
+        40,
+        TABLE,
+        &mapping("u.first_name", "u.username IS DISTINCT FROM 'gone'"),
+    )
+    .await;
+    app.once().await.assert_exit(Exit::Ok);
+    let ids = app.fixture.sim.user_ids();
+    let set_username =
+        |id: &str, name: &str| assert!(app.fixture.sim.update(id, |user| user["username"] = json!(name)));
+    for id in &ids[..15] {
+        set_username(id, "gone");
+    }
+    let plan = held(&app).await;
+    assert_eq!(count(&app, "true").await, 40);
+    // Growth does not release them.
+    for _ in 0..200 {
+        app.fixture.sim.create_random();
+    }
+    assert_eq!(held(&app).await, plan);
+    assert_eq!(count(&app, "true").await, 240);
+    // A user that belongs to the table again is released, and alone.
+    set_username(&ids[0], "back");
+    let fewer = held(&app).await;
+    assert_ne!(fewer, plan);
+    app.run(&["approve", &plan]).await.assert_exit(Exit::Failed);
+    approve(&app, &fewer).await;
+    app.once().await.assert_exit(Exit::Ok);
+    assert_eq!(count(&app, "true").await, 226);
+    assert_eq!(count(&app, &format!("clerk_id = '{}'", ids[0])).await, 1);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn unknown_keys_are_always_held_the_first_time() {
+    let app = AppTable::new(40, TABLE, &mapping("u.first_name", "true")).await;
+    let stranger = "INSERT INTO accounts VALUES ('user_stranger', 'Stranger'), (gen_random_uuid()::text, 'Odd')";
+    app.fixture.db.execute(stranger).await;
+    let plan = held(&app).await;
+    assert_eq!(held(&app).await, plan);
+    let age =
+        "UPDATE clerk.departures SET found_at = found_at - interval '1 day', held_at = held_at - interval '1 day'";
+    app.fixture.db.execute(age).await;
+    assert_eq!(held(&app).await, plan);
+    assert_eq!(count(&app, "true").await, 42);
+    approve(&app, &plan).await;
+    app.once().await.assert_exit(Exit::Ok);
+    assert_eq!(count(&app, "true").await, 40);
+}
