@@ -16,6 +16,7 @@ pub mod failure;
 mod humanize;
 pub mod logging;
 pub mod mirror;
+mod nearest;
 pub mod output;
 pub mod progress;
 pub mod reconcile;

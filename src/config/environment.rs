@@ -63,6 +63,12 @@ pub(super) fn overrides(source: &ConfigSource, known: &[String]) -> Result<Vec<O
         let Some((section, key)) = name.strip_prefix(PREFIX).and_then(|rest| rest.split_once("__")) else {
             continue;
         };
+        if section.eq_ignore_ascii_case("tables") {
+            return Err(
+                ConfigError::new(format!("the environment: {name} cannot be used: tables is a list"))
+                    .hint("write it as [[tables]] in config.toml"),
+            );
+        }
         let key = format!("{}.{}", section.to_lowercase(), key.to_lowercase());
         let shown = |key: &str| format!("{PREFIX}{}", key.replacen('.', "__", 1).to_uppercase());
         let known_names: Vec<String> = known.iter().map(|key| shown(key)).collect();

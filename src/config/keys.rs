@@ -3,14 +3,13 @@
 use config::{Config, Map, Value, ValueKind};
 
 use super::{error::ConfigError, settings::Settings};
+use crate::nearest::nearest;
 
-/// Returns all keys, read from the default settings.
+/// Returns all keys but those of the list `tables`, read from the default settings.
 pub(super) fn known_keys() -> Result<Vec<String>, ConfigError> {
     let defaults = Config::try_from(&Settings::default()).map_err(|error| ConfigError::new(error.to_string()))?;
-    let mut keys = flatten("", &defaults.cache);
-    // An empty list is no value. Serde checks the keys of its entries.
-    keys.push("tables".to_owned());
-    Ok(keys)
+    // The list of tables is empty, and an empty list has no keys.
+    Ok(flatten("", &defaults.cache))
 }
 
 /// Checks that a key exists, and suggests the nearest one. `shown` is the key as its place spells
@@ -19,11 +18,7 @@ pub(super) fn check_key(known: &[String], key: &str, place: &str, shown: &str) -
     if known.iter().any(|known| known == key) {
         return Ok(());
     }
-    let nearest = known
-        .iter()
-        .map(|known| (strsim::damerau_levenshtein(known, key), known))
-        .min()
-        .map(|(_, known)| known);
+    let nearest = nearest(key, known.iter().map(String::as_str));
     let error = ConfigError::new(format!("{place}: there is no setting {shown}"));
     Err(match nearest {
         Some(nearest) => error.hint(format!("did you mean {nearest}?")),

@@ -10,12 +10,16 @@ use super::{
     exposed::{exposed_files, holds_password},
     keys::{check_key, flatten, known_keys},
     settings::Settings,
+    tables::{check_entries, validate_tables},
     validate::validate,
 };
 use crate::{mirror::Variables, secret::without_secrets};
 
 /// Files that are read if `--config` is not given; the first that exists.
 const FILES: [&str; 2] = ["config.toml", "/etc/clerk2pg/config.toml"];
+
+/// The key of the list of tables.
+const TABLES: &str = "tables";
 
 /// Loaded settings, with the files they came from.
 #[derive(Debug, Clone)]
@@ -99,7 +103,11 @@ pub fn load(source: &ConfigSource) -> Result<Loaded, ConfigError> {
             .map_err(|error| ConfigError::new(format!("{} cannot be read: {error}", file.display())))?;
         let place = file.display().to_string();
         let parsed = parse(&text, &place)?;
-        for key in flatten("", &parsed.cache) {
+        let tables = parsed.cache.clone().into_table().unwrap_or_default().remove(TABLES);
+        if let Some(tables) = &tables {
+            check_entries(tables, &place)?;
+        }
+        for key in flatten("", &parsed.cache).into_iter().filter(|key| key != TABLES) {
             check_key(&known, &key, &place, &key)?;
             if parsed.get_string(&key).is_ok_and(|value| is_secret(&key, &value)) {
                 secrets.push(file.clone());
@@ -120,6 +128,10 @@ pub fn load(source: &ConfigSource) -> Result<Loaded, ConfigError> {
         .and_then(Config::try_deserialize::<Settings>)
         .map_err(|error| explain(&error, file.as_deref()))?;
     validate(&settings, file.as_deref())?;
+    let place = file
+        .as_ref()
+        .map_or_else(String::new, |file| file.display().to_string());
+    validate_tables(&settings.tables, &place)?;
     Ok(Loaded {
         settings,
         file,

@@ -8,6 +8,7 @@ mod http;
 mod keys;
 mod load;
 mod settings;
+mod tables;
 mod validate;
 
 pub use environment::ConfigSource;

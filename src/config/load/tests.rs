@@ -122,6 +122,18 @@ fn a_misspelt_key_names_the_nearest() {
 }
 
 #[test]
+fn tables_come_from_the_file_alone() {
+    for name in ["CLERK2PG_TABLES__0__NAME", "CLERK2PG_TABLES__NAME"] {
+        check_error(
+            "",
+            &[(name, "User")],
+            &format!("the environment: {name} cannot be used: tables is a list"),
+            Some("write it as [[tables]] in config.toml"),
+        );
+    }
+}
+
+#[test]
 fn nonsense_says_what_is_expected() {
     check_error(
         "[deletes]\nmax_percent = 120\n",

@@ -14,6 +14,7 @@ pub type Expressions = BTreeMap<String, String>;
 #[serde(deny_unknown_fields)]
 pub struct TableMapping {
     /// The table's name, as the catalog has it.
+    #[serde(default)]
     pub name: String,
     /// The table's schema.
     #[serde(default = "public")]
@@ -22,6 +23,7 @@ pub struct TableMapping {
     #[serde(default)]
     pub from: Source,
     /// The column with Clerk's id. Rows in which it is `NULL` belong to the application.
+    #[serde(default)]
     pub key: String,
     /// Which objects have a row: an SQL condition over `u`; `None` if all have one.
     #[serde(default, rename = "where")]
