@@ -7,6 +7,7 @@ use chrono::TimeDelta;
 use super::{
     finding::Finding,
     permissions::{SchemaState, check_permissions},
+    tables::check_tables,
     time_limit::{STEP, within},
 };
 use crate::{
@@ -28,6 +29,8 @@ const MIN_VERSION: i32 = 140_000;
 pub(super) struct DatabaseFindings {
     /// On the database, TLS, permissions, the schema, notifications and the lease.
     pub(super) findings: Vec<Finding>,
+    /// On each of the application's tables.
+    pub(super) tables: Vec<Finding>,
     /// The instance that the database mirrors, if any; `None` if that is unknown.
     pub(super) pinned: Option<Option<String>>,
     /// How far its clock is ahead of this machine's; `None` if unknown.
@@ -41,6 +44,7 @@ impl DatabaseFindings {
         let others = others.map(|name| Finding::skipped(name, "there is no connection to the database"));
         Self {
             findings: [database].into_iter().chain(others).collect(),
+            tables: Vec::new(),
             pinned: None,
             ahead: None,
         }
@@ -62,7 +66,9 @@ pub(super) async fn check_database(mirror: &Mirror, migrate: bool) -> DatabaseFi
         pinned,
         lease,
     } = schema_findings;
+    let has_mirror = matches!(contents, SchemaState::Ours { is_current: true });
     DatabaseFindings {
+        tables: check_tables(&mirror.app_tables(), has_mirror).await,
         findings: vec![
             server(&found.server, &found.link, &found.privileges.whole.role),
             tls(&found.link),

@@ -11,6 +11,7 @@ mod finding;
 mod listener;
 mod permissions;
 mod run;
+mod tables;
 mod time_limit;
 
 pub use finding::{CheckStatus, Finding};

@@ -15,7 +15,8 @@ use crate::{
     mirror::Mirror,
 };
 
-/// The checks, in the order in which they are reported.
+/// The checks, in the order in which they are reported. One of each of the application's tables
+/// follows.
 const CHECKS: [&str; 12] = [
     "configuration",
     "clerk",
@@ -88,7 +89,9 @@ pub async fn run(input: &CheckInput) -> Vec<Finding> {
         Err(_) => Finding::skipped("budget", "it depends on the key"),
     });
     findings.push(listener);
+    let tables = database.tables;
     debug_assert!(findings.iter().map(|finding| finding.name).eq(CHECKS));
+    findings.extend(tables);
     findings
 }
 

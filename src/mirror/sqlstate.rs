@@ -18,6 +18,15 @@ pub(super) const UNIQUE_VIOLATION: &str = "23505";
 /// Another row is in the way of an exclusion constraint.
 pub(super) const EXCLUSION_VIOLATION: &str = "23P01";
 
+/// There is no such function.
+pub(super) const UNDEFINED_FUNCTION: &str = "42883";
+
+/// There is no such type, or another object.
+pub(super) const UNDEFINED_OBJECT: &str = "42704";
+
+/// There is no such table.
+pub(super) const UNDEFINED_TABLE: &str = "42P01";
+
 /// No row was written, and no error says why. clerk2pg itself records it for such a row.
 pub(super) const NO_DATA: &str = "02000";
 

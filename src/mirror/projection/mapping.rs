@@ -66,6 +66,15 @@ pub enum Source {
     Users,
 }
 
+impl Source {
+    /// The resource's name.
+    pub fn resource(self) -> &'static str {
+        match self {
+            Source::Users => "users",
+        }
+    }
+}
+
 /// What happens to the row of an object that is gone.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
@@ -107,6 +116,12 @@ impl TableMapping {
         let json = serde_json::to_vec(&whole).unwrap_or_default();
         let hash = blake3::hash(&json).to_hex();
         hash[..16].to_owned()
+    }
+
+    /// The columns that it writes into the row of an object that exists.
+    pub fn columns(&self) -> impl Iterator<Item = &String> {
+        let written = [&self.set, &self.keep, &self.touch, &self.insert];
+        written.into_iter().flat_map(|expressions| expressions.keys())
     }
 
     /// The columns that differ between a row and what it should be if the row is out of sync.

@@ -3,26 +3,17 @@
 use diesel::{
     prelude::*,
     sql_query,
-    sql_types::{Array, BigInt, Bool, Nullable, Text},
+    sql_types::{Array, Bool, Nullable, Text},
 };
-use diesel_async::{AsyncConnection, RunQueryDsl, SimpleAsyncConnection};
+use diesel_async::{AsyncConnection, RunQueryDsl};
 use tracing::warn;
 
 use super::{
     mapping::{RowRemoval, TableMapping},
-    plan::KeyRow,
-    problems::problems,
-    shape::TableShape,
-    statements::{Projection, RESTORE_PATH, RESTRICT_PATH, Scope},
+    statements::Projection,
+    trial::{join, refusal, try_mapping},
 };
-use crate::mirror::{
-    Lease, MirrorError,
-    isolation::RowWriter,
-    locks::{LockBudget, USUAL_WAIT, is_lock, wait_at_most},
-    session::Session,
-    transaction,
-    write_failure::WriteFailure,
-};
+use crate::mirror::{Lease, MirrorError, session::Session, transaction};
 
 /// How far a mapping has come.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -103,7 +94,7 @@ impl RunTables {
             forget_others(conn, mappings).await?;
             let mut run = Self::default();
             for mapping in mappings {
-                match prepare(conn, mapping).await? {
+                match try_mapping(conn, mapping).await?.usable() {
                     Ok(projection) => {
                         let (state, is_first) = state(conn, mapping).await?;
                         run.tables.push(RunTable {
@@ -133,7 +124,7 @@ impl RunTables {
     ) -> Result<Self, MirrorError> {
         let mut run = Self::default();
         for mapping in mappings {
-            let projection = match join(conn, mapping).await? {
+            let projection = match join(conn, mapping).await?.usable() {
                 Ok(projection) => projection,
                 Err(problem) => {
                     run.broken.push((mapping.table(), problem));
@@ -144,9 +135,9 @@ impl RunTables {
                 Some(columns) => (projection.before_mirror(columns.clone()), None),
                 None => (projection, stored_state(conn, mapping).await?),
             };
-            let tried = conn.transaction(async |conn| projection.try_reading(conn).await);
-            if let Some(problem) = problem(tried.await)? {
-                run.broken.push((mapping.table(), problem));
+            let planned = conn.transaction(async |conn| projection.plan_reading(conn).await);
+            if let Some(fault) = refusal(planned.await)? {
+                run.broken.push((mapping.table(), MirrorError::from(fault).to_string()));
                 continue;
             }
             let is_first = stored.as_ref().is_none_or(|row| row.is_first);
@@ -163,50 +154,6 @@ impl RunTables {
     pub(in crate::mirror) fn applied(&self) -> impl Iterator<Item = &Projection> {
         let applied = self.tables.iter().filter(|table| table.state == MappingState::Applied);
         applied.map(|table| &table.projection)
-    }
-}
-
-/// Joins a mapping with its table, and tries its statements without rows. An error says why the table
-/// cannot be kept in sync.
-async fn prepare(conn: &mut Session, mapping: &TableMapping) -> Result<Result<Projection, String>, MirrorError> {
-    let projection = match join(conn, mapping).await? {
-        Ok(projection) => projection,
-        Err(problem) => return Ok(Err(problem)),
-    };
-    let tried = conn.transaction(async |conn| projection.try_statements(conn).await);
-    let tried = tried.await;
-    wait_at_most(conn, USUAL_WAIT).await?;
-    Ok(match problem(tried)? {
-        Some(problem) => Err(problem),
-        None => Ok(projection),
-    })
-}
-
-/// Joins a mapping with its table. An error says why the table cannot be kept in sync.
-async fn join(conn: &mut Session, mapping: &TableMapping) -> Result<Result<Projection, String>, MirrorError> {
-    let path: String = search_path(conn).await?;
-    let shape = TableShape::load(conn, mapping).await?;
-    set_search_path(conn, &path).await?;
-    let Some(shape) = shape else {
-        return Ok(Err("there is no such table".to_owned()));
-    };
-    if let Some(problem) = problems(mapping, &shape).into_iter().find(|problem| problem.is_fatal()) {
-        return Ok(Err(problem.to_string()));
-    }
-    Ok(Ok(Projection::new(mapping, &shape)))
-}
-
-/// Why statements cannot be used; `None` if they can.
-fn problem(tried: Result<(), WriteFailure>) -> Result<Option<String>, MirrorError> {
-    match tried {
-        Ok(()) => Ok(None),
-        // The application has locked the whole table. What is to be written into it is rejected, and
-        // tried again by the next sync.
-        Err(WriteFailure::TooLong(fault)) if is_lock(&fault) => Ok(None),
-        Err(WriteFailure::OneRow(fault) | WriteFailure::TooLong(fault)) => {
-            Ok(Some(MirrorError::from(fault).to_string()))
-        }
-        Err(WriteFailure::Whole(error)) => Err(error),
     }
 }
 
@@ -271,57 +218,4 @@ async fn forget_others(conn: &mut Session, mappings: &[TableMapping]) -> QueryRe
             .await?;
     }
     Ok(())
-}
-
-async fn search_path(conn: &mut Session) -> QueryResult<String> {
-    let row: KeyRow = sql_query("SELECT pg_catalog.current_setting('search_path') AS key")
-        .get_result(conn)
-        .await?;
-    Ok(row.key)
-}
-
-async fn set_search_path(conn: &mut Session, path: &str) -> QueryResult<()> {
-    sql_query("SELECT pg_catalog.set_config('search_path', $1, true)")
-        .bind::<Text, _>(path)
-        .execute(conn)
-        .await?;
-    Ok(())
-}
-
-impl Projection {
-    /// Tries each statement without rows, so that an expression that cannot be used is found before
-    /// it could fail for all rows.
-    async fn try_statements(&self, conn: &mut Session) -> Result<(), WriteFailure> {
-        LockBudget::new().begin(conn).await?;
-        let nothing: [String; 0] = [];
-        self.write(conn, &nothing).await?;
-        let writes = [Some(self.update()), Some(self.insert()), self.link(), self.remove()];
-        for sql in writes.into_iter().flatten() {
-            self.keys(conn, &sql, &nothing).await?;
-        }
-        conn.batch_execute(RESTRICT_PATH).await?;
-        sql_query(self.unknown())
-            .bind::<Text, _>("")
-            .bind::<BigInt, _>(0)
-            .execute(conn)
-            .await?;
-        conn.batch_execute(RESTORE_PATH).await?;
-        Ok(())
-    }
-
-    /// Tries the statements of a dry run without rows.
-    async fn try_reading(&self, conn: &mut Session) -> Result<(), WriteFailure> {
-        LockBudget::new().begin(conn).await?;
-        conn.batch_execute(RESTRICT_PATH).await?;
-        for sql in [self.plan(Scope::Records), self.excluded(Scope::Records)] {
-            sql_query(sql).bind::<Text, _>("[]").execute(conn).await?;
-        }
-        sql_query(self.unknown())
-            .bind::<Text, _>("")
-            .bind::<BigInt, _>(0)
-            .execute(conn)
-            .await?;
-        conn.batch_execute(RESTORE_PATH).await?;
-        Ok(())
-    }
 }

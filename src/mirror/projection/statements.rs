@@ -7,6 +7,7 @@
 //! triggers and defaults may rely on it.
 
 use super::{
+    expression::MappedExpression,
     mapping::{Expressions, RowRemoval, TableMapping},
     shape::{ColumnShape, TableShape},
 };
@@ -59,6 +60,9 @@ pub(super) struct Assignment {
     value: String,
     is_comparable: bool,
     is_time: bool,
+    is_not_null: bool,
+    /// The column's type if it has a maximum length.
+    length: Option<String>,
 }
 
 /// A mapping whose columns were found in the catalog.
@@ -89,6 +93,8 @@ impl Assignment {
             value: format!("CAST(({expression}\n) AS {})", column.cast),
             is_comparable: column.is_comparable,
             is_time: column.is_time,
+            is_not_null: column.is_not_null,
+            length: Some(column.shown.clone()).filter(|shown| shown.starts_with("character") && *shown != column.cast),
         }
     }
 
@@ -269,8 +275,12 @@ impl Projection {
         }
     }
 
-    /// Updates the rows with these keys that differ, and returns the keys. Parameter: `$1 text[]`.
-    pub(super) fn update(&self) -> String {
+    /// Updates the rows with these keys that differ, and returns the keys; `None` if no column is
+    /// kept in sync. Parameter: `$1 text[]`.
+    pub(super) fn update(&self) -> Option<String> {
+        if self.set.is_empty() && self.keep.is_empty() {
+            return None;
+        }
         let set = self
             .set
             .iter()
@@ -286,7 +296,7 @@ impl Projection {
             .enumerate()
             .map(|(at, assignment)| format!("{} = d.t{at}", quote(&assignment.column)));
         let sets: Vec<String> = set.chain(keep).chain(touch).collect();
-        format!(
+        Some(format!(
             "WITH {PATH}, {} UPDATE {} AS t SET {} FROM desired AS d, path \
              WHERE t.{} = CAST(d.key AS {}) AND ({}) RETURNING d.key",
             self.desired(Scope::Ids),
@@ -295,7 +305,7 @@ impl Projection {
             self.key,
             self.key_cast,
             self.differs()
-        )
+        ))
     }
 
     /// Inserts the rows with these keys that do not exist, and returns the keys. Parameter:
@@ -481,5 +491,38 @@ impl Projection {
     /// Locks the table against locks on the whole table.
     pub(super) fn lock(&self) -> String {
         format!("LOCK TABLE {} IN ROW EXCLUSIVE MODE", self.table)
+    }
+
+    /// Returns each expression of the mapping: the condition first.
+    pub(super) fn expressions(&self) -> Vec<MappedExpression> {
+        let all = "clerk.users AS u WHERE u.deleted_at IS NULL";
+        let condition = self.mapping.condition.as_ref().map(|_| MappedExpression {
+            place: "where".to_owned(),
+            is_condition: true,
+            value: format!("CAST({} AS boolean)", self.condition()),
+            from: all.to_owned(),
+            is_not_null: false,
+            length: None,
+        });
+        let from = format!("{all} AND {}", self.condition());
+        let sections = [
+            ("set", &self.set),
+            ("keep", &self.keep),
+            ("touch", &self.touch),
+            ("insert", &self.insert),
+            ("deleted", &self.deleted),
+        ];
+        let values = sections.into_iter().flat_map(|(section, assignments)| {
+            let from = &from;
+            assignments.iter().map(move |assignment| MappedExpression {
+                place: format!("{:?} in [tables.{section}]", assignment.column),
+                is_condition: false,
+                value: assignment.value.clone(),
+                from: from.clone(),
+                is_not_null: assignment.is_not_null,
+                length: assignment.length.clone(),
+            })
+        });
+        condition.into_iter().chain(values).collect()
     }
 }

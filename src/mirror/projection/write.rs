@@ -193,8 +193,8 @@ impl RowWriter for Projection {
         }
         let mut done: HashSet<String> = HashSet::new();
         // Rows that may release a unique value come first.
-        if !update.is_empty() {
-            let updated = self.keys(conn, &self.update(), &update).await?;
+        if let Some(sql) = self.update().filter(|_| !update.is_empty()) {
+            let updated = self.keys(conn, &sql, &update).await?;
             written.counts.updated = updated.len() as u64;
             done.extend(updated);
         }
