@@ -9,6 +9,7 @@ mod properties;
 mod support;
 
 mod access_refused;
+mod app_table_constraints;
 mod app_table_departures;
 mod app_table_exchanges;
 mod app_table_holds;
