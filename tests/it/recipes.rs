@@ -2,6 +2,8 @@
 //! already gets its users from clerk2pg. The mapping and the scripts are those that stand on the
 //! page. And the mappings of `docs/tables.md`.
 
+use std::collections::BTreeMap;
+
 use chrono::{DateTime, Utc};
 use serde_json::{Value, json};
 
@@ -9,7 +11,7 @@ use crate::support::{
     app_table::AppTable,
     changes::set_address,
     pages::{code_blocks, page},
-    recipe::{DRIZZLE, ORPHAN, PRISMA, Recipe, address, assert_is_now},
+    recipe::{DRIZZLE, ORPHAN, PRISMA, Recipe, Row, address, assert_is_now},
     summary::Exit,
 };
 
@@ -41,13 +43,7 @@ async fn prisma() {
     let post = r#"INSERT INTO "Post" (id, title, "authorId") SELECT 'post' || id, 'a title', id FROM "User""#;
     fixture.db.execute(post).await;
     let before = recipe.rows().await;
-    recipe.rename(2, "Grace");
-    recipe.sync().await;
-    let mut expected = before.clone();
-    let renamed = recipe.rows().await[&address(2)].clone();
-    recipe.assert_updated(2, &before[&address(2)], &renamed, "Grace 2");
-    expected.insert(address(2), renamed);
-    assert_eq!(recipe.rows().await, expected, "one row changes");
+    let mut expected = recipe.follow_a_change(&before).await;
 
     fixture.age_rows().await;
     fixture.sim.delete(&recipe.ids[2]);
@@ -85,20 +81,14 @@ async fn drizzle() {
         .db
         .execute("INSERT INTO orders (user_id, total) SELECT id, 10 FROM users")
         .await;
-    recipe.rename(2, "Grace");
     let loses_image = |user: &mut Value| user["image_url"] = Value::Null;
     assert!(fixture.sim.update(&recipe.ids[3], loses_image));
-    recipe.sync().await;
-    let mut expected = adopted.clone();
-    let renamed = recipe.rows().await[&address(2)].clone();
-    recipe.assert_updated(2, &adopted[&address(2)], &renamed, "Grace 2");
-    expected.insert(address(2), renamed.clone());
-    assert_eq!(recipe.rows().await, expected, "one row changes");
+    let mut expected = recipe.follow_a_change(&adopted).await;
 
     fixture.age_rows().await;
     fixture.sim.delete(&recipe.ids[2]);
     recipe.sync().await;
-    expected.remove(&address(2));
+    let renamed = expected.remove(&address(2)).unwrap();
     let mut rows = recipe.rows().await;
     let gone = rows.remove(&format!("gone-{}@invalid", recipe.ids[2])).unwrap();
     assert_eq!(rows, expected, "one row is marked");
@@ -110,6 +100,32 @@ async fn drizzle() {
     assert_is_now(deleted_at);
     let orders = fixture.db.number("SELECT count(*) FROM orders").await;
     assert_eq!(orders, adopted.len() as i64, "its orders stay");
+    addresses_return(&recipe, &expected).await;
+}
+
+/// Somebody signs up anew with the address of a deleted user, and another user has no address for a
+/// while.
+async fn addresses_return(recipe: &Recipe, before: &BTreeMap<String, Row>) {
+    let fixture = &recipe.fixture;
+    let anew = fixture.sim.create_random();
+    set_address(fixture, &anew, &address(2));
+    let loses_address = |user: &mut Value| {
+        user["email_addresses"] = json!([]);
+        user["primary_email_address_id"] = Value::Null;
+    };
+    assert!(fixture.sim.update(&recipe.ids[4], loses_address));
+    recipe.sync().await;
+    let mut rows = recipe.rows().await;
+    let new = rows.remove(&address(2)).unwrap();
+    assert_eq!((new.clerk_id, &new.more["deletedAt"]), (Some(anew), &Value::Null));
+    let without = rows.remove(&format!("gone-{}@invalid", recipe.ids[4])).unwrap();
+    assert_eq!((&without.id, &without.name), (&before[&address(4)].id, &None));
+    assert!(without.more["deletedAt"].is_string(), "{without:?}");
+
+    set_address(fixture, &recipe.ids[4], &address(4));
+    recipe.sync().await;
+    let restored = recipe.rows().await[&address(4)].clone();
+    recipe.assert_updated(4, &before[&address(4)], &restored, "Ada 4");
 }
 
 #[tokio::test(flavor = "multi_thread")]

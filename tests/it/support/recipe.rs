@@ -184,6 +184,19 @@ impl Recipe {
         report["tables"][self.tool.table].clone()
     }
 
+    /// The third user gets another name. Returns the rows, in which nothing else has changed.
+    pub async fn follow_a_change(&self, before: &BTreeMap<String, Row>) -> BTreeMap<String, Row> {
+        self.rename(2, "Grace");
+        self.sync().await;
+        let after = self.rows().await;
+        let renamed = &after[&address(2)];
+        self.assert_updated(2, &before[&address(2)], renamed, "Grace 2");
+        let mut expected = before.clone();
+        expected.insert(address(2), renamed.clone());
+        assert_eq!(after, expected, "one row changes");
+        after
+    }
+
     /// Adopts a table in use. Returns its rows when nothing is left to do.
     pub async fn adopt(&self) -> BTreeMap<String, Row> {
         let known = (0..KNOWN).map(|at| {
