@@ -86,6 +86,8 @@ mod shutdown;
 mod signups_during_syncs;
 mod sql_injection;
 mod sqlstate;
+mod table_check;
+mod table_reload;
 mod tied_timestamps;
 mod tls;
 mod unexpected_values;

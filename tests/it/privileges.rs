@@ -12,7 +12,7 @@ use crate::support::{
 };
 
 /// Returns the document's SQL blocks in their order.
-fn blocks() -> [String; 5] {
+fn blocks() -> [String; 6] {
     let file = format!("{}/docs/permissions.md", env!("CARGO_MANIFEST_DIR"));
     let text = std::fs::read_to_string(file).unwrap();
     let parts = text.split("```sql\n").skip(1);
@@ -173,7 +173,7 @@ async fn a_role_with_the_documented_grants_can_do_everything() {
 #[tokio::test(flavor = "multi_thread")]
 async fn grants_after_the_migration_suffice() {
     let restricted = Restricted::new(60).await;
-    let (fixture, [_, roles, _, again, _]) = (&restricted.fixture, blocks());
+    let (fixture, [_, roles, _, again, ..]) = (&restricted.fixture, blocks());
     restricted.run_block(&roles).await;
     let owner = [("DATABASE_URL", restricted.url("owner", "its password"))];
     let owner = owner.each_ref().map(|(name, url)| (*name, url.as_str()));
@@ -192,7 +192,7 @@ async fn grants_after_the_migration_suffice() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_reading_role_can_only_read() {
     let restricted = Restricted::new(20).await;
-    let (fixture, [own, .., reading]) = (&restricted.fixture, blocks());
+    let (fixture, [own, .., reading, _]) = (&restricted.fixture, blocks());
     restricted.run_block(&own).await;
     let url = restricted.url("daemon", "its password");
     succeeded(&fixture.run_with(&["--once"], &[("DATABASE_URL", &url)]).await);
@@ -234,5 +234,85 @@ async fn a_reading_role_can_only_read() {
         .unwrap();
     assert_eq!(left.get::<_, i64>(0), 19);
     drop((reader, owner));
+    restricted.end().await;
+}
+
+/// The table and the mapping of `docs/tables.md`, for which the document has the grants.
+const ACCOUNTS: &str = "CREATE TABLE public.accounts (
+        id bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY, clerk_id text NOT NULL UNIQUE, email text, name text NOT NULL,
+        plan text NOT NULL, updated_at timestamptz NOT NULL)";
+const MAPPING: &str = r#"
+    [[tables]]
+    name = "accounts"
+    key = "clerk_id"
+    [tables.set]
+    email = "u.primary_email"
+    name = "coalesce(u.full_name, '')"
+    [tables.insert]
+    plan = "coalesce(u.public_metadata ->> 'plan', 'free')"
+    [tables.touch]
+    updated_at = "now()"
+"#;
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_table_of_the_application_needs_each_of_the_documented_grants() {
+    let restricted = Restricted::new(20).await;
+    let (fixture, [own, .., grants]) = (&restricted.fixture, blocks());
+    restricted.run_block(&own).await;
+    fixture.db.execute(ACCOUNTS).await;
+    restricted.run_block(&grants).await;
+    let folder = tempfile::tempdir().unwrap();
+    let config = folder.path().join("config.toml");
+    std::fs::write(&config, MAPPING).unwrap();
+    let url = restricted.url("daemon", "its password");
+    let run = async |arguments: &[&str]| {
+        let config = ["--config", config.to_str().unwrap(), "--format", "json"];
+        let ran = fixture.run_with(&[&config, arguments].concat(), &[("DATABASE_URL", &url)]);
+        ran.await
+    };
+    let differ = "SELECT count(*) FROM clerk.users u FULL JOIN public.accounts t ON t.clerk_id = u.id
+        WHERE t.email IS DISTINCT FROM u.primary_email OR t.name IS DISTINCT FROM coalesce(u.full_name, '')";
+    let problem = "SELECT coalesce(problem, '') FROM clerk.projections";
+
+    succeeded(&run(&["--once"]).await);
+    assert_eq!(fixture.db.number("SELECT count(*) FROM public.accounts").await, 20);
+    fixture.age_rows().await;
+    for grant in grants.lines() {
+        let (privilege, _) = grant.strip_prefix("GRANT ").unwrap().split_once(" TO ").unwrap();
+        let revoke = grant.replace("GRANT ", "REVOKE ").replace(" TO ", " FROM ");
+        restricted.run_block(&revoke).await;
+        // The mirror goes on.
+        let ids = fixture.sim.user_ids();
+        fixture.rename(&ids[0], privilege);
+        fixture.sim.delete(&ids[1]);
+        succeeded(&run(&["--once"]).await);
+        assert!(!fixture.has_user(&ids[1]).await);
+        let kept = fixture.db.number(differ).await;
+        assert_eq!(
+            kept, 2,
+            "{privilege}: one row should have changed, and one should have gone"
+        );
+        let said = fixture.db.text(problem).await.unwrap();
+        let name = privilege.split([' ', '(']).next().unwrap();
+        assert!(said.contains(&format!("lacks {name}")), "{privilege}: {said}");
+
+        // The hint of `check` is what is missing.
+        let checked = run(&["check"]).await;
+        checked.assert_exit(Exit::Failed);
+        let findings = checked.json();
+        let table = findings["checks"].as_array().unwrap().last().unwrap();
+        let (_, suggested) = table["hint"].as_str().unwrap().split_once(": ").unwrap();
+        fixture.db.execute(suggested).await;
+        run(&["check"]).await.assert_exit(Exit::Ok);
+        succeeded(&run(&["--once"]).await);
+        assert_eq!(fixture.db.text(problem).await.as_deref(), Some(""));
+        // A row of an unknown user is held the first time.
+        fixture.age_rows().await;
+        fixture
+            .db
+            .execute(&format!("DELETE FROM public.accounts WHERE clerk_id = '{}'", ids[1]))
+            .await;
+        assert_eq!(fixture.db.number(differ).await, 0, "{privilege}");
+    }
     restricted.end().await;
 }
