@@ -267,8 +267,9 @@ async fn a_table_of_the_application_needs_each_of_the_documented_grants() {
     let url = restricted.url("daemon", "its password");
     let run = async |arguments: &[&str]| {
         let config = ["--config", config.to_str().unwrap(), "--format", "json"];
-        let ran = fixture.run_with(&[&config, arguments].concat(), &[("DATABASE_URL", &url)]);
-        ran.await
+        fixture
+            .run_with(&[&config, arguments].concat(), &[("DATABASE_URL", &url)])
+            .await
     };
     let differ = "SELECT count(*) FROM clerk.users u FULL JOIN public.accounts t ON t.clerk_id = u.id
         WHERE t.email IS DISTINCT FROM u.primary_email OR t.name IS DISTINCT FROM coalesce(u.full_name, '')";

@@ -1,6 +1,8 @@
 //! `clerk2pg check` reports each of the application's tables.
 
-use crate::support::{app_table::AppTable, check::CheckReport, summary::Exit};
+use serde_json::Value;
+
+use crate::support::{app_table::AppTable, check::NAMES, program::ProgramOutput, summary::Exit};
 
 const TABLE: &str = r#"
     CREATE TYPE "Role" AS ENUM ('USER', 'ADMIN');
@@ -27,12 +29,51 @@ const MAPPING: &str = r#"
     updatedAt = "now()"
 "#;
 
+/// The findings on tables, of a check in which nothing else fails.
+#[derive(Debug)]
+struct TableFindings {
+    ran: ProgramOutput,
+    tables: Vec<Value>,
+}
+
+impl TableFindings {
+    /// Asserts the status of the first table, and a part of its message.
+    #[track_caller]
+    fn assert_table(&self, status: &str, says: &str) -> &Self {
+        let table = &self.tables[0];
+        assert_eq!(table["status"], status, "{table:#?}");
+        let message = table["message"].as_str().unwrap();
+        assert!(message.contains(says), "the message does not say {says:?}: {message}");
+        self
+    }
+
+    /// Asserts a part of the hint on the first table.
+    #[track_caller]
+    fn assert_hint(&self, says: &str) -> &Self {
+        let hint = self.tables[0]["hint"].as_str().unwrap_or_default();
+        assert!(hint.contains(says), "the hint does not say {says:?}: {hint}");
+        self
+    }
+}
+
 /// Runs `check`, and asserts that it writes nothing.
-async fn check(app: &AppTable) -> CheckReport {
+async fn check(app: &AppTable) -> TableFindings {
     let before = app.fixture.db.snapshot().await;
     let ran = app.run(&["check", "--format", "json"]).await;
     assert_eq!(app.fixture.db.snapshot().await, before, "{ran:#?}");
-    CheckReport::new(ran)
+    let json = ran.json();
+    let (others, tables) = json["checks"].as_array().unwrap().split_at(NAMES.len());
+    assert!(others.iter().all(|finding| finding["status"] != "failed"), "{ran:#?}");
+    assert!(tables.iter().all(|finding| finding["name"] == "table"), "{ran:#?}");
+    let mut failed = tables.iter().filter(|finding| finding["status"] == "failed");
+    assert!(failed.clone().all(|finding| finding["hint"].is_string()), "{ran:#?}");
+    let has_failed = failed.next().is_some();
+    assert_eq!(json["ok"], !has_failed, "{ran:#?}");
+    ran.assert_exit(if has_failed { Exit::Failed } else { Exit::Ok });
+    TableFindings {
+        tables: tables.to_vec(),
+        ran,
+    }
 }
 
 /// A table that is to be reported, and the report: its status, and parts of its message and hint.
@@ -63,35 +104,26 @@ async fn check_cases(cases: &[Case<'_>]) {
             ))
             .await;
         app.set_mapping(mapping);
-        let checked = check(&app).await;
-        checked.assert_check("table", status, says);
-        checked.assert_hint("table", hint);
-        match *status {
-            "failed" => checked.assert_failed(&["table"]),
-            _ => checked.assert_failed(&[]),
-        };
+        check(&app).await.assert_table(status, says).assert_hint(hint);
     }
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_table_that_fits_is_ok() {
     let app = AppTable::new(5, TABLE, MAPPING).await;
-    check(&app).await.assert_check(
-        "table",
+    check(&app).await.assert_table(
         "skipped",
         r#"public."User": the mapping fits the table; there is no mirror yet"#,
     );
     app.once().await.assert_exit(Exit::Ok);
-    check(&app).await.assert_failed(&[]).assert_check(
-        "table",
-        "ok",
-        r#"public."User": 5 columns from users, tried on 5 users"#,
-    );
+    check(&app)
+        .await
+        .assert_table("ok", r#"public."User": 5 columns from users, tried on 5 users"#);
     app.set_mapping(&format!("{MAPPING}{}", MAPPING.replace("\"User\"", "\"Account\"")));
     let checked = check(&app).await;
-    assert_eq!(checked.tables().len(), 2, "{checked:#?}");
+    assert_eq!(checked.tables.len(), 2, "{checked:#?}");
     app.set_mapping("");
-    assert_eq!(check(&app).await.tables().len(), 0);
+    assert_eq!(check(&app).await.tables.len(), 0);
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -99,13 +131,8 @@ async fn the_catalog_is_checked_before_there_is_a_mirror() {
     let app = AppTable::new(5, TABLE, &MAPPING.replace("email =", "mail =")).await;
     check(&app)
         .await
-        .assert_failed(&["table"])
-        .assert_check(
-            "table",
-            "failed",
-            r#"there is no column "mail", which [tables.set] names"#,
-        )
-        .assert_hint("table", r#"did you mean "email"?"#);
+        .assert_table("failed", r#"there is no column "mail", which [tables.set] names"#)
+        .assert_hint(r#"did you mean "email"?"#);
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -263,14 +290,14 @@ async fn what_only_deserves_a_look_is_a_warning() {
     let app = AppTable::new(5, &nullable, &linked).await;
     app.once().await.assert_exit(Exit::Ok);
     let checked = check(&app).await;
-    let hint = checked.find("table")["hint"].as_str().unwrap().to_owned();
+    let hint = checked.tables[0]["hint"].as_str().unwrap().to_owned();
     app.fixture.db.execute(&hint).await;
-    check(&app).await.assert_check("table", "ok", "");
+    check(&app).await.assert_table("ok", "");
     app.fixture
         .db
         .execute(r#"DROP INDEX "User_lower_idx"; CREATE INDEX ON "User" (lower(email))"#)
         .await;
-    check(&app).await.assert_check("table", "ok", "");
+    check(&app).await.assert_table("ok", "");
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -299,29 +326,24 @@ async fn an_expression_that_fails_on_some_users_names_the_first() {
         .unwrap();
     let checked = check(&app).await;
     checked
-        .assert_failed(&["table"])
-        .assert_check(
-            "table",
-            "failed",
-            &format!(r#""role" in [tables.insert] fails on {first}"#),
-        )
-        .assert_check("table", "failed", "invalid input value for enum")
-        .assert_hint("table", &format!("WHERE id = '{first}'"));
+        .assert_table("failed", &format!(r#""role" in [tables.insert] fails on {first}"#))
+        .assert_table("failed", "invalid input value for enum")
+        .assert_hint(&format!("WHERE id = '{first}'"));
     assert!(!checked.ran.stdout.contains("GUEST"), "{checked:#?}");
     // Users that have no row are not tried.
     app.set_mapping(&mapping.replace(
         "[tables.set]",
         "where = \"u.public_metadata->>'role' = 'user'\"\n[tables.set]",
     ));
-    check(&app).await.assert_check("table", "ok", "tried on 38 users");
+    check(&app).await.assert_table("ok", "tried on 38 users");
     app.set_mapping(&mapping.replace(
         "[tables.set]",
         "where = \"1 / strpos(u.public_metadata->>'role', 'user') = 1\"\n[tables.set]",
     ));
     check(&app)
         .await
-        .assert_check("table", "failed", &format!("where fails on {first}"))
-        .assert_check("table", "failed", "division by zero");
+        .assert_table("failed", &format!("where fails on {first}"))
+        .assert_table("failed", "division by zero");
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -330,7 +352,7 @@ async fn an_expression_that_writes_is_left_to_the_sync() {
     let mapping = MAPPING.replace("clerk.cuid()", "nextval('public.numbers')");
     let app = AppTable::new(5, &sql, &mapping).await;
     app.once().await.assert_exit(Exit::Ok);
-    check(&app).await.assert_check("table", "ok", "tried on 5 users");
+    check(&app).await.assert_table("ok", "tried on 5 users");
     let called = app.fixture.db.number("SELECT last_value FROM numbers").await;
     assert_eq!(called, 5, "once per row, and never by a check");
 }
