@@ -5,6 +5,7 @@ use std::time::Duration;
 use super::{finding::Finding, time_limit::within};
 use crate::{
     failure::{Cause, Failure},
+    humanize,
     mirror::{AppTables, TableInspection, TableMapping},
 };
 
@@ -67,8 +68,9 @@ fn table(mapping: &TableMapping, inspection: &TableInspection) -> Finding {
         Some(users) => Finding::ok(
             NAME,
             format!(
-                "{name}: {columns} column{plural} from {}, tried on {users} users",
-                mapping.from.resource()
+                "{name}: {columns} column{plural} from {}, tried on {}",
+                mapping.from.resource(),
+                humanize::users(*users)
             ),
         ),
         None => Finding::skipped(

@@ -17,12 +17,15 @@ use super::{
     statements::{Projection, RESTORE_PATH, RESTRICT_PATH},
     trial::{Trial, join, refusal, refused, try_mapping},
 };
-use crate::mirror::{
-    MirrorError,
-    convert::unsigned,
-    session::{Fault, Session},
-    sqlstate::QUERY_CANCELED,
-    write_failure::WriteFailure,
+use crate::{
+    humanize,
+    mirror::{
+        MirrorError,
+        convert::unsigned,
+        session::{Fault, Session},
+        sqlstate::QUERY_CANCELED,
+        write_failure::WriteFailure,
+    },
 };
 
 /// Time limit for trying the expressions on all users.
@@ -112,8 +115,8 @@ impl Projection {
                     users = rows;
                     problems.extend(found);
                 }
-                // It writes, as `nextval` does, and can only be tried by a sync.
-                Err(fault) if fault.is_read_only() => {}
+                // It writes, as `nextval` does, or is slow. Only a sync can try it.
+                Err(fault) if fault.is_read_only() || fault.sqlstate() == Some(QUERY_CANCELED) => {}
                 Err(fault) => {
                     let user = self.first_failing(conn, expression).await?;
                     problems.push(refused(expression, fault, user));
@@ -204,22 +207,22 @@ fn judge(expressions: &[MappedExpression], counts: &[i64]) -> (u64, Vec<Problem>
         let place = &expression.place;
         if expression.is_not_null && nulls > 0 {
             advice.push(Problem::advice(
-                format!("{place} is NULL for {}, and the column must not be NULL", people(nulls)),
+                format!(
+                    "{place} is NULL for {}, and the column must not be NULL",
+                    humanize::users(unsigned(nulls))
+                ),
                 format!("give {place} a value in any case, for example coalesce(…, '')"),
             ));
         }
         if let Some(length) = expression.length.as_ref().filter(|_| long > 0) {
             advice.push(Problem::advice(
-                format!("{place} is too long for {length} for {}", people(long)),
+                format!(
+                    "{place} is too long for {length} for {}",
+                    humanize::users(unsigned(long))
+                ),
                 format!("shorten {place}, for example left(…, 64)"),
             ));
         }
     }
     (unsigned(users), advice)
-}
-
-/// `1 user`, `2 users`.
-fn people(users: i64) -> String {
-    let plural = if users == 1 { "" } else { "s" };
-    format!("{users} user{plural}")
 }

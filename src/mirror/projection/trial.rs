@@ -17,6 +17,7 @@ use super::{
 use crate::mirror::{
     MirrorError,
     locks::{LockBudget, USUAL_WAIT, is_lock, wait_at_most},
+    quote::literal,
     session::{Fault, Session},
     sqlstate::{UNDEFINED_FUNCTION, UNDEFINED_OBJECT, UNDEFINED_TABLE},
     write_failure::WriteFailure,
@@ -193,7 +194,10 @@ pub(super) fn refused(expression: &MappedExpression, fault: Fault, user: Option<
     });
     let hint = match (is_unknown_name, user) {
         (true, _) => "write names outside of pg_catalog and clerk with their schema".to_owned(),
-        (false, Some(id)) => format!("see the user: SELECT * FROM clerk.users WHERE id = '{id}'; correct {place}"),
+        (false, Some(id)) => format!(
+            "see the user: SELECT * FROM clerk.users WHERE id = {}; correct {place}",
+            literal(&id)
+        ),
         (false, None) => format!("correct {place}"),
     };
     Problem::fatal(format!("{place} fails{on}: {}", MirrorError::from(fault)), hint)
