@@ -13,6 +13,8 @@ mod app_table_constraints;
 mod app_table_departures;
 mod app_table_exchanges;
 mod app_table_holds;
+mod app_table_incremental;
+mod app_table_links;
 mod app_table_locks;
 mod app_table_removals;
 mod app_tables;
