@@ -93,14 +93,19 @@ impl NodeApp {
         Ok(app)
     }
 
+    /// A file of the application.
+    pub fn path(&self, name: &str) -> PathBuf {
+        self.folder.join(name)
+    }
+
     /// Writes a file of the application.
     pub fn write(&self, name: &str, content: &str) {
-        fs::write(self.folder.join(name), content).unwrap();
+        fs::write(self.path(name), content).unwrap();
     }
 
     /// Reads a file of the application.
     pub fn read(&self, name: &str) -> String {
-        fs::read_to_string(self.folder.join(name)).unwrap()
+        fs::read_to_string(self.path(name)).unwrap()
     }
 
     /// Runs a script of `package.json` with the fixture's environment, and returns its output.

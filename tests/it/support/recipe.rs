@@ -184,6 +184,19 @@ impl Recipe {
         report["tables"][self.tool.table].clone()
     }
 
+    /// Asserts that `check` has nothing against the mapping but the index that it recommends.
+    async fn assert_checked(&self) {
+        let config = self.app.path("clerk2pg.toml");
+        let arguments = ["--config", config.to_str().unwrap(), "check", "--format", "json"];
+        let checked = self.fixture.run(&arguments).await.json();
+        let checks = checked["checks"].as_array().unwrap();
+        let tables: Vec<_> = checks.iter().filter(|check| check["name"] == "table").collect();
+        let [table] = tables[..] else { panic!("{checked}") };
+        assert_eq!(table["status"], "warn", "{table}");
+        let message = format!("{}: no index helps to find rows by link = \"email\"", self.tool.table);
+        assert_eq!(table["message"], message, "{table}");
+    }
+
     /// The third user gets another name. Returns the rows, in which nothing else has changed.
     pub async fn follow_a_change(&self, before: &BTreeMap<String, Row>) -> BTreeMap<String, Row> {
         self.rename(2, "Grace");
@@ -258,6 +271,7 @@ impl Recipe {
         let age = "UPDATE clerk.departures SET found_at = found_at - interval '1 minute'";
         self.fixture.db.execute(age).await;
         assert_eq!(self.sync().await["removed"], 1);
+        self.assert_checked().await;
         let adopted = self.rows().await;
         self.sync().await;
         assert_eq!(self.rows().await, adopted, "an unchanged sync writes nothing");
