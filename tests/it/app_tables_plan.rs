@@ -225,7 +225,7 @@ async fn a_mapping_that_changes_many_rows_is_held_with_the_checksum_of_its_plan(
 async fn a_table_that_cannot_be_kept_in_sync_makes_the_outcome_incomplete() {
     let (app, _) = application(3).await;
     app.set_mapping(&MAPPING.replace("age =", "years ="));
-    let why = format!("{TABLE} is not kept in sync: there is no column \"years\"");
+    let why = format!("{TABLE} is not kept in sync: there is no column \"years\", which [tables.set] names");
     for arguments in [&["--dry-run", "--format", "json"], &["--once", "--format", "json"]] {
         let ran = app.run(arguments).await;
         ran.assert_exit(Exit::Failed);

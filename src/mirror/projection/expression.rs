@@ -34,13 +34,13 @@ impl MappedExpression {
             .collect();
         let counts = expressions.iter().enumerate().map(|(at, expression)| {
             let long = match &expression.length {
-                Some(length) => format!("count(*) FILTER (WHERE CAST(e.e{at} AS {length}) <> e.e{at})"),
+                Some(length) => format!("pg_catalog.count(*) FILTER (WHERE CAST(e.e{at} AS {length}) <> e.e{at})"),
                 None => "0".to_owned(),
             };
-            format!(", count(e.e{at}), {long}")
+            format!(", pg_catalog.count(e.e{at}), {long}")
         });
         format!(
-            "SELECT ARRAY[count(*){}]::bigint[] AS counts FROM (SELECT {} FROM {from} OFFSET 0) AS e",
+            "SELECT ARRAY[pg_catalog.count(*){}]::bigint[] AS counts FROM (SELECT {} FROM {from} OFFSET 0) AS e",
             counts.collect::<String>(),
             values.join(", "),
         )
@@ -49,7 +49,7 @@ impl MappedExpression {
     /// Computes the values for the objects whose ids are after `$1` and up to `$2`.
     pub(super) fn count_in_range(&self) -> String {
         format!(
-            "SELECT count(e.e0) FROM (SELECT {} AS e0 FROM {} AND u.id > $1 AND u.id <= $2 OFFSET 0) AS e",
+            "SELECT pg_catalog.count(e.e0) FROM (SELECT {} AS e0 FROM {} AND u.id > $1 AND u.id <= $2 OFFSET 0) AS e",
             self.value, self.from
         )
     }

@@ -248,7 +248,8 @@ async fn has_link_index(conn: &mut Session, table: u32, mapping: &TableMapping) 
         "SELECT EXISTS (SELECT FROM pg_catalog.pg_index i
              WHERE i.indrelid = $1 AND i.indisvalid
                AND pg_catalog.pg_get_indexdef(i.indexrelid, 1, true) IN (
-                   pg_catalog.format('lower(%I)', $2), pg_catalog.format('lower(%I::text)', $2))
+                   pg_catalog.concat('lower', pg_catalog.format('(%I)', $2)),
+                   pg_catalog.concat('lower', pg_catalog.format('(%I::text)', $2)))
                AND (i.indpred IS NULL
                     OR pg_catalog.pg_get_expr(i.indpred, i.indrelid) = pg_catalog.format('(%I IS NULL)', $3))) AS has_index",
     )
