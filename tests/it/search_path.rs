@@ -159,6 +159,7 @@ async fn check(hostile: &Hostile, place: Place) {
     fine(&fixture.run_with(&["migrate"], &address).await);
     do_everything(&fixture, &url, &[]).await;
     exchanges(&fixture, &url).await;
+    app_table(&fixture, &url, place).await;
     fine(&fixture.once_with(&with(&[("CLERK2PG_DELETES__MODE", "keep")])).await);
     // The budget's warning does not matter here.
     let checked = fixture.run_with(&["check"], &address).await;
@@ -209,6 +210,63 @@ async fn exchanges(fixture: &Fixture, url: &str) {
     fixture.once_with(&address).await.assert(Exit::Ok, expected);
     let ran = fixture.run_with(&["repin"], &address).await;
     ran.assert_exit(Exit::Ok);
+}
+
+/// Keeps a table of the application in sync: links, inserts, updates, exchanges and removes rows.
+async fn app_table(fixture: &Fixture, url: &str, place: Place) {
+    let database = fixture.db.text("SELECT current_database()").await.unwrap();
+    let role = database.replace("clerk2pg_test", "role");
+    let ids = fixture.sim.user_ids();
+    let table = format!(
+        "CREATE SCHEMA shop AUTHORIZATION {role};
+         CREATE TABLE shop.accounts (id text PRIMARY KEY, clerk_id text UNIQUE, email text NOT NULL UNIQUE, gone timestamptz);
+         ALTER TABLE shop.accounts OWNER TO {role};
+         INSERT INTO shop.accounts VALUES ('invited', NULL, 'TWO@example.com'), ('stranger', 'user_stranger', 's')"
+    );
+    fixture.db.execute(&table).await;
+    let config = tempfile::NamedTempFile::with_suffix(".toml").unwrap();
+    let mapping = "
+        [[tables]]
+        schema = 'shop'
+        name = 'accounts'
+        key = 'clerk_id'
+        link = 'email'
+        where = '''u.username IS DISTINCT FROM 'excluded' AND length(u.id) > 1'''
+        delete = 'update'
+        max_change_percent = 100
+        [tables.set]
+        email = '''coalesce(lower(u.primary_email), u.id || '@' || 'none')'''
+        gone = 'NULL'
+        [tables.insert]
+        id = 'clerk.cuid()'
+        [tables.deleted]
+        gone = 'now()'
+        email = '''concat('gone-', u.id)'''";
+    fs::write(config.path(), mapping).unwrap();
+    let config = config.path().to_str().unwrap();
+    let address = [("DATABASE_URL", url)];
+    let run = async |arguments: &[&str]| {
+        let ran = fixture
+            .run_with(&[&["--config", config], arguments].concat(), &address)
+            .await;
+        assert!(!format!("{ran:?}").contains("captured"), "{place:?}: {ran:#?}");
+        assert!(ran.code == Some(0) || ran.code == Some(3), "{place:?}: {ran:#?}");
+    };
+    run(&["--dry-run"]).await;
+    run(&["--once"]).await;
+    set_address(fixture, &ids[0], "one@example.com");
+    set_address(fixture, &ids[1], "two@example.com");
+    fixture.sim.update(&ids[2], |user| user["username"] = "excluded".into());
+    run(&["--once"]).await;
+    run(&["--dry-run"]).await;
+    let rows = "SELECT count(*) FROM shop.accounts a JOIN clerk.users u ON u.id = a.clerk_id
+                WHERE a.email = coalesce(lower(u.primary_email), u.id || '@none') OR a.gone IS NOT NULL";
+    let users = "SELECT count(*) FROM clerk.users WHERE deleted_at IS NULL";
+    assert_eq!(
+        fixture.db.number(rows).await,
+        fixture.db.number(users).await,
+        "{place:?}"
+    );
 }
 
 /// Makes ids as clerk2pg's role, with the search path that the database or the role has.

@@ -150,9 +150,9 @@ impl Projection {
             (Scope::Ids | Scope::Range, _) => "clerk.users AS u".to_owned(),
             // What a record leaves out is as in its row, if it has one.
             (Scope::Records, None) => "jsonb_array_elements($1::jsonb) AS r(record), \
-                 LATERAL jsonb_populate_record((SELECT m FROM clerk.users AS m WHERE m.id = r.record->>'id'), r.record) AS u"
+                 LATERAL pg_catalog.jsonb_populate_record((SELECT m FROM clerk.users AS m WHERE m.id = r.record->>'id'), r.record) AS u"
                 .to_owned(),
-            (Scope::Records, Some(columns)) => format!("jsonb_to_recordset($1::jsonb) AS u({columns})"),
+            (Scope::Records, Some(columns)) => format!("pg_catalog.jsonb_to_recordset($1::jsonb) AS u({columns})"),
         }
     }
 
@@ -174,7 +174,7 @@ impl Projection {
         });
         let values: String = values.collect();
         let address = match self.mapping.link {
-            Some(_) => ", CASE WHEN u.primary_email_verified THEN lower(u.primary_email) END AS address",
+            Some(_) => ", CASE WHEN u.primary_email_verified THEN pg_catalog.lower(u.primary_email) END AS address",
             None => "",
         };
         format!(
@@ -223,7 +223,7 @@ impl Projection {
             .collect();
         let columns = match columns.is_empty() {
             true => "'{}'::text[]".to_owned(),
-            false => format!("array_remove(ARRAY[{}], NULL)", columns.join(", ")),
+            false => format!("pg_catalog.array_remove(ARRAY[{}], NULL)", columns.join(", ")),
         };
         let Self { table, key, .. } = self;
         let desired = self.desired(scope);
@@ -244,10 +244,10 @@ impl Projection {
              plan AS MATERIALIZED (SELECT d.key, d.address, CASE WHEN t.{key} IS NOT NULL THEN {columns} END AS columns \
                  FROM desired AS d LEFT JOIN {table} AS t ON t.{key} = CAST(d.key AS {cast}) \
                  WHERE t.{key} IS NULL OR {differs}), \
-             free AS MATERIALIZED (SELECT lower(t.{link}::text) AS address, count(*) AS rows FROM {table} AS t \
-                 WHERE t.{key} IS NULL AND lower(t.{link}::text) IN (SELECT p.address FROM plan AS p WHERE p.columns IS NULL) \
+             free AS MATERIALIZED (SELECT pg_catalog.lower(t.{link}::text) AS address, pg_catalog.count(*) AS rows FROM {table} AS t \
+                 WHERE t.{key} IS NULL AND pg_catalog.lower(t.{link}::text) IN (SELECT p.address FROM plan AS p WHERE p.columns IS NULL) \
                  GROUP BY 1), \
-             rivals AS MATERIALIZED (SELECT o.address, count(*) AS users FROM ({holders}) AS o \
+             rivals AS MATERIALIZED (SELECT o.address, pg_catalog.count(*) AS users FROM ({holders}) AS o \
                  WHERE EXISTS (SELECT FROM free) AND o.address IN (SELECT f.address FROM free AS f) GROUP BY 1) \
              SELECT p.key, p.columns, f.address, coalesce(f.rows, 0) AS rows, coalesce(r.users, 0) AS rivals \
              FROM plan AS p LEFT JOIN free AS f ON p.columns IS NULL AND f.address = p.address \
@@ -260,7 +260,7 @@ impl Projection {
     fn holders(&self, scope: Scope) -> String {
         let of = |objects: &str| {
             format!(
-                "SELECT lower(u.primary_email) AS address FROM {objects} \
+                "SELECT pg_catalog.lower(u.primary_email) AS address FROM {objects} \
                  WHERE u.primary_email_verified AND u.deleted_at IS NULL"
             )
         };
@@ -342,7 +342,7 @@ impl Projection {
         Some(format!(
             "WITH {PATH} UPDATE {table} AS t SET {key} = CAST(u.id AS {key_cast}) FROM path, clerk.users AS u \
              WHERE t.{key} IS NULL AND u.id = ANY ($1) AND u.deleted_at IS NULL AND u.primary_email_verified \
-               AND lower(t.{link}::text) = lower(u.primary_email) \
+               AND pg_catalog.lower(t.{link}::text) = pg_catalog.lower(u.primary_email) \
              RETURNING u.id AS key"
         ))
     }
@@ -369,10 +369,10 @@ impl Projection {
 
     /// An object `u` of which only the id of the row `t` is known, if an expression needs it.
     fn lone_object(&self) -> String {
-        let object = format!("jsonb_build_object('id', t.{}::text)", self.key);
+        let object = format!("pg_catalog.jsonb_build_object('id', t.{}::text)", self.key);
         match (self.mapping.delete, &self.future_columns) {
             (RowRemoval::Update, None) => {
-                format!(", LATERAL jsonb_populate_record(NULL::clerk.users, {object}) AS u")
+                format!(", LATERAL pg_catalog.jsonb_populate_record(NULL::clerk.users, {object}) AS u")
             }
             (RowRemoval::Update, Some(columns)) => format!(", LATERAL jsonb_to_record({object}) AS u({columns})"),
             (RowRemoval::Delete | RowRemoval::Keep, _) => String::new(),
@@ -444,9 +444,9 @@ impl Projection {
                     .map(|assignment| format!("{} = {}", quote(&assignment.column), assignment.value))
                     .collect();
                 Some(format!(
-                    "WITH {PATH}, objects AS MATERIALIZED (SELECT o.* FROM unnest($1::text[]) AS i(id) \
+                    "WITH {PATH}, objects AS MATERIALIZED (SELECT o.* FROM pg_catalog.unnest($1::text[]) AS i(id) \
                          LEFT JOIN clerk.users AS m ON m.id = i.id, \
-                         LATERAL jsonb_populate_record(m, jsonb_build_object('id', i.id)) AS o) \
+                         LATERAL pg_catalog.jsonb_populate_record(m, pg_catalog.jsonb_build_object('id', i.id)) AS o) \
                      UPDATE {table} AS t SET {} FROM objects AS u, path \
                      WHERE t.{key} = CAST(u.id AS {key_cast}) AND NOT {} RETURNING u.id AS key",
                     sets.join(", "),
