@@ -208,7 +208,7 @@ async fn a_table_that_cannot_be_kept_in_sync_says_what_mends_it() {
             TABLE,
             &mapped("clerk.cuid()", "cuid_of_mine()"),
             r#""id" in [tables.insert] fails"#,
-            "write names outside of pg_catalog and clerk with their schema",
+            "write names outside of pg_catalog with their schema, also those of clerk",
         ),
         case(
             TABLE,

@@ -2,9 +2,9 @@
 //!
 //! In each of them, `desired` is what the rows should be: the mapping's expressions over the rows
 //! `u` of the mirror, cast to the types of the columns. Names in the expressions are found in
-//! `pg_catalog` and `clerk` only, because the search path is restricted while the statement is
-//! parsed. `path` puts the application's search path back before the first row is written: its
-//! triggers and defaults may rely on it.
+//! `pg_catalog` only, because the search path is restricted while the statement is parsed. `path`
+//! puts the application's search path back before the first row is written: its triggers and
+//! defaults may rely on it.
 
 use super::{
     expression::MappedExpression,
@@ -20,7 +20,7 @@ pub(super) const READ_ONLY: &str = "SET TRANSACTION READ ONLY";
 /// `pg_temp` comes last, or temporary tables would come first.
 pub(super) const RESTRICT_PATH: &str = "\
     SELECT pg_catalog.set_config('clerk2pg.search_path', pg_catalog.current_setting('search_path'), true), \
-           pg_catalog.set_config('search_path', 'pg_catalog, clerk, pg_temp', true)";
+           pg_catalog.set_config('search_path', 'pg_catalog, pg_temp', true)";
 
 /// Puts the search path back.
 pub(super) const RESTORE_PATH: &str =
@@ -149,8 +149,8 @@ impl Projection {
         match (scope, &self.future_columns) {
             (Scope::Ids | Scope::Range, _) => "clerk.users AS u".to_owned(),
             // What a record leaves out is as in its row, if it has one.
-            (Scope::Records, None) => "jsonb_array_elements($1::jsonb) AS r(record), \
-                 LATERAL pg_catalog.jsonb_populate_record((SELECT m FROM clerk.users AS m WHERE m.id = r.record->>'id'), r.record) AS u"
+            (Scope::Records, None) => "pg_catalog.jsonb_array_elements($1::jsonb) AS r(record), \
+                 LATERAL pg_catalog.jsonb_populate_record((SELECT m FROM clerk.users AS m WHERE m.id = r.record OPERATOR(pg_catalog.->>) 'id'::text), r.record) AS u"
                 .to_owned(),
             (Scope::Records, Some(columns)) => format!("pg_catalog.jsonb_to_recordset($1::jsonb) AS u({columns})"),
         }
@@ -269,7 +269,7 @@ impl Projection {
             (Scope::Ids | Scope::Range, _) => stored,
             (Scope::Records, Some(_)) => of(&self.objects(scope)),
             (Scope::Records, None) => format!(
-                "{} UNION ALL {stored} AND u.id NOT IN (SELECT r.record->>'id' FROM jsonb_array_elements($1::jsonb) AS r(record))",
+                "{} UNION ALL {stored} AND u.id NOT IN (SELECT r.record OPERATOR(pg_catalog.->>) 'id'::text FROM pg_catalog.jsonb_array_elements($1::jsonb) AS r(record))",
                 of(&self.objects(scope))
             ),
         }

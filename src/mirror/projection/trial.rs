@@ -193,7 +193,7 @@ pub(super) fn refused(expression: &MappedExpression, fault: Fault, user: Option<
         format!(" on {id}, the first of the users that it fails on")
     });
     let hint = match (is_unknown_name, user) {
-        (true, _) => "write names outside of pg_catalog and clerk with their schema".to_owned(),
+        (true, _) => "write names outside of pg_catalog with their schema, also those of clerk".to_owned(),
         (false, Some(id)) => format!(
             "see the user: SELECT * FROM clerk.users WHERE id = {}; correct {place}",
             literal(&id)
