@@ -17,6 +17,7 @@ mod app_table_incremental;
 mod app_table_links;
 mod app_table_locks;
 mod app_table_removals;
+mod app_table_shapes;
 mod app_tables;
 mod app_tables_plan;
 mod certificates;
