@@ -116,3 +116,20 @@ async fn unknown_keys_are_always_held_the_first_time() {
     app.once().await.assert_exit(Exit::Ok);
     assert_eq!(count(&app, "true").await, 40);
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn unknown_keys_are_held_the_first_time_that_rows_are_removed_at_all() {
+    let keep = mapping("u.first_name", "true").replace("key =", "delete = 'keep'\n         key =");
+    let app = AppTable::new(40, TABLE, &keep).await;
+    app.fixture
+        .db
+        .execute("INSERT INTO accounts VALUES ('user_stranger', 'Stranger')")
+        .await;
+    app.once().await.assert_exit(Exit::Ok);
+    app.set_mapping(&mapping("u.first_name", "true"));
+    let plan = held(&app).await;
+    let age = "UPDATE clerk.departures SET found_at = found_at - interval '1 day'";
+    app.fixture.db.execute(age).await;
+    assert_eq!(held(&app).await, plan);
+    assert_eq!(count(&app, "true").await, 41);
+}

@@ -3,7 +3,7 @@
 use diesel::{
     prelude::*,
     sql_query,
-    sql_types::{Array, Bool, Nullable, Text},
+    sql_types::{Array, Nullable, Text},
 };
 use diesel_async::{AsyncConnection, RunQueryDsl};
 use tracing::warn;
@@ -34,8 +34,6 @@ pub struct RunTable {
     pub(super) projection: Projection,
     /// How far its mapping has come.
     pub state: MappingState,
-    /// Whether no mapping of the table was ever applied.
-    pub is_first: bool,
 }
 
 impl RunTable {
@@ -47,6 +45,11 @@ impl RunTable {
     /// A new mapping that would change more than this part of the rows, in percent, is held.
     pub fn max_change_percent(&self) -> f64 {
         self.projection.mapping.max_change_percent
+    }
+
+    /// Whether its mapping is not applied yet. Rows with unknown keys are held then.
+    pub fn is_new(&self) -> bool {
+        self.state != MappingState::Applied
     }
 
     /// The checksum of its mapping.
@@ -77,8 +80,6 @@ struct StateRow {
     hold: String,
     #[diesel(sql_type = Nullable<Text>)]
     held_mapping: Option<String>,
-    #[diesel(sql_type = Bool)]
-    is_first: bool,
 }
 
 impl RunTables {
@@ -96,12 +97,8 @@ impl RunTables {
             for mapping in mappings {
                 match try_mapping(conn, mapping).await?.usable() {
                     Ok(projection) => {
-                        let (state, is_first) = state(conn, mapping).await?;
-                        run.tables.push(RunTable {
-                            projection,
-                            state,
-                            is_first,
-                        });
+                        let state = state(conn, mapping).await?;
+                        run.tables.push(RunTable { projection, state });
                     }
                     Err(problem) => {
                         warn!(table = mapping.table(), problem, "the table is not kept in sync");
@@ -140,11 +137,9 @@ impl RunTables {
                 run.broken.push((mapping.table(), MirrorError::from(fault).to_string()));
                 continue;
             }
-            let is_first = stored.as_ref().is_none_or(|row| row.is_first);
             run.tables.push(RunTable {
                 projection,
                 state: stored.map_or(MappingState::Pending, |row| row.state(&mapping.digest())),
-                is_first,
             });
         }
         Ok(run)
@@ -173,27 +168,25 @@ impl StateRow {
 }
 
 /// Returns the state of a mapping, and lists its table if it is new.
-async fn state(conn: &mut Session, mapping: &TableMapping) -> QueryResult<(MappingState, bool)> {
+async fn state(conn: &mut Session, mapping: &TableMapping) -> QueryResult<MappingState> {
     let row: StateRow = sql_query(
         "INSERT INTO clerk.projections AS p (table_name, resource) VALUES ($1, 'users')
          ON CONFLICT (table_name) DO UPDATE SET problem = NULL
-         RETURNING p.mapping, p.hold, p.held_mapping, p.applied_at IS NULL AS is_first",
+         RETURNING p.mapping, p.hold, p.held_mapping",
     )
     .bind::<Text, _>(mapping.table())
     .get_result(conn)
     .await?;
-    Ok((row.state(&mapping.digest()), row.is_first))
+    Ok(row.state(&mapping.digest()))
 }
 
 /// Returns what is stored about the state of a mapping, if its table is listed.
 async fn stored_state(conn: &mut Session, mapping: &TableMapping) -> QueryResult<Option<StateRow>> {
-    sql_query(
-        "SELECT mapping, hold, held_mapping, applied_at IS NULL AS is_first FROM clerk.projections WHERE table_name = $1",
-    )
-    .bind::<Text, _>(mapping.table())
-    .get_result(conn)
-    .await
-    .optional()
+    sql_query("SELECT mapping, hold, held_mapping FROM clerk.projections WHERE table_name = $1")
+        .bind::<Text, _>(mapping.table())
+        .get_result(conn)
+        .await
+        .optional()
 }
 
 /// Notes why a table is not kept in sync. Once the reason is gone, its mapping is applied anew.

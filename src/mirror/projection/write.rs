@@ -203,8 +203,8 @@ impl RowWriter for Projection {
             written.counts.inserted = inserted.len() as u64;
             done.extend(inserted);
         }
-        let skipped = insert.into_iter().chain(update).filter(|id| !done.contains(id));
-        let skipped: Vec<String> = skipped.filter(|id| !link.contains(id)).collect();
+        let tried = link.into_iter().chain(insert).chain(update);
+        let skipped: Vec<String> = tried.filter(|id| !done.contains(id)).collect();
         if !skipped.is_empty() {
             // A row that is right by now was written by somebody else.
             let all: Vec<&str> = skipped.iter().map(String::as_str).collect();
