@@ -135,7 +135,7 @@ async fn delete_part(
             .into_iter()
             .filter(|id| !locked.iter().any(|locked| locked == id))
             .collect();
-        // While the mirror still has the objects: expressions may be about them.
+        // Before their objects: rows of the application may reference them.
         let tables = projection::remove(conn, &run.tables, run.id, &ids).await?;
         let mut gone = remove(conn, run.resource, &ids, mark).await?;
         let remaining = still_there(conn, run.resource, &ids, mark).await?;

@@ -4,9 +4,12 @@ use std::collections::{BTreeMap, BTreeSet, HashSet};
 
 use super::{
     page_worker::{PageOutcome, PagePlan},
-    table_plan::TablePlan,
+    planned_rows::{PlannedDepartures, TablePlan},
 };
-use crate::resource::{Digest, DigestKey};
+use crate::{
+    mirror::RowChange,
+    resource::{Digest, DigestKey},
+};
 
 /// One line of a dry run.
 #[derive(Debug, Clone, Copy)]
@@ -111,5 +114,33 @@ impl<'a> DryRun<'a> {
         self.missing.extend(planned.missing);
         self.met.extend(planned.found);
         self.met.extend(planned.update.into_iter().map(|(id, _)| id));
+    }
+}
+
+impl TablePlan {
+    /// Prints a line for each row, in the order of the ids.
+    pub(super) fn print(&self, table: &str, print: &mut (dyn FnMut(PlanLine<'_>) + Send)) {
+        let PlannedDepartures { removed, held, .. } = &self.departures;
+        let ids: BTreeSet<&String> = self.rows.keys().chain(removed).chain(held).collect();
+        if !ids.is_empty() {
+            print(PlanLine::Table(table));
+        }
+        for id in ids {
+            match self.rows.get(id) {
+                Some(RowChange::Insert) => print(PlanLine::Create(id)),
+                Some(RowChange::Update(columns)) => print(PlanLine::Update(id, columns)),
+                Some(RowChange::Link { .. }) => print(PlanLine::Link(id)),
+                Some(RowChange::Ambiguous { rows, users }) => {
+                    print(PlanLine::Reject(id, &RowChange::ambiguity(*rows, *users)));
+                }
+                Some(RowChange::Fails(reason)) => print(PlanLine::Reject(id, reason)),
+                None => {}
+            }
+            if removed.contains(id) {
+                print(PlanLine::Delete(id));
+            } else if held.contains(id) {
+                print(PlanLine::Hold(id));
+            }
+        }
     }
 }

@@ -28,6 +28,7 @@ mod on_demand;
 mod page_batch;
 mod page_worker;
 mod partitions;
+mod planned_rows;
 mod recent_changes;
 mod recheck;
 mod report;

@@ -4,114 +4,23 @@
 //! Rows of users that the dry run would write are planned with their pages. What follows here is the
 //! rest: users that stay as they are, and rows that are to go.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::collections::{BTreeSet, HashMap};
 
-use super::{PlanLine, SyncContext, by_id::BATCH, dry_run::DryRun, tables::TableFailure};
+use super::{
+    SyncContext,
+    by_id::BATCH,
+    dry_run::DryRun,
+    planned_rows::{PlannedDepartures, TablePlan},
+    tables::TableFailure,
+};
 use crate::{
     failure::Failure,
-    mirror::{
-        MappingState, MirrorError, PlannedRow, RowChange, RowCounts, RunTable, TableDifferences, departures_checksum,
-        mapping_checksum,
-    },
-    resource::{Digest, DigestKey, MAX_IDS},
+    mirror::{MappingState, RunTable, TableDifferences, departures_checksum, mapping_checksum},
+    resource::MAX_IDS,
 };
 
 /// Keys of a table that are read at a time.
 const KEYS: usize = 5_000;
-
-/// What would be done with the rows of a table. Only rows that differ are in memory.
-#[derive(Default)]
-pub(super) struct TablePlan {
-    /// In order, so that they are printed in order.
-    rows: BTreeMap<String, RowChange>,
-    /// Users that have a row although the mapping's condition excludes them.
-    excluded: BTreeSet<String>,
-    /// The addresses by which rows are linked, with their users.
-    addresses: HashMap<Digest, String>,
-    departures: Departures,
-    /// Why the table could not be read for some users.
-    pub(super) problem: Option<MirrorError>,
-}
-
-/// Rows that are to go.
-#[derive(Default)]
-struct Departures {
-    /// Keys that neither the mirror nor Clerk knows.
-    unknown: BTreeSet<String>,
-    /// Rows that a sync would remove.
-    removed: BTreeSet<String>,
-    /// Rows that wait for a person.
-    held: BTreeSet<String>,
-}
-
-impl TablePlan {
-    /// Adds what is to be done with other rows.
-    pub(super) fn add(&mut self, differences: TableDifferences) {
-        let TableDifferences { rows, excluded } = differences;
-        for PlannedRow { id, mut change } in rows {
-            if let RowChange::Link { address } = &change {
-                let address = Digest::of(&DigestKey::default(), address.as_bytes());
-                let first = self.addresses.entry(address).or_insert_with(|| id.clone());
-                if *first != id {
-                    // Each statement sees the users of one page.
-                    let both = RowChange::Ambiguous { rows: 1, users: 2 };
-                    self.rows.insert(first.clone(), both.clone());
-                    change = both;
-                }
-            }
-            self.rows.insert(id, change);
-        }
-        self.excluded.extend(excluded);
-    }
-
-    /// How many existing rows the mapping would change.
-    fn changes(&self) -> u64 {
-        let is_change = |change: &&RowChange| matches!(change, RowChange::Update(_) | RowChange::Link { .. });
-        self.rows.values().filter(is_change).count() as u64
-    }
-
-    fn counts(&self) -> RowCounts {
-        let mut counts = RowCounts {
-            removed: self.departures.removed.len() as u64,
-            ..RowCounts::default()
-        };
-        for change in self.rows.values() {
-            match change {
-                RowChange::Insert => counts.inserted += 1,
-                RowChange::Update(_) => counts.updated += 1,
-                RowChange::Link { .. } => counts.linked += 1,
-                RowChange::Ambiguous { .. } | RowChange::Fails(_) => counts.rejected += 1,
-            }
-        }
-        counts
-    }
-
-    /// Prints a line for each row, in the order of the ids.
-    fn print(&self, table: &str, print: &mut (dyn FnMut(PlanLine<'_>) + Send)) {
-        let Departures { removed, held, .. } = &self.departures;
-        let ids: BTreeSet<&String> = self.rows.keys().chain(removed).chain(held).collect();
-        if !ids.is_empty() {
-            print(PlanLine::Table(table));
-        }
-        for id in ids {
-            match self.rows.get(id) {
-                Some(RowChange::Insert) => print(PlanLine::Create(id)),
-                Some(RowChange::Update(columns)) => print(PlanLine::Update(id, columns)),
-                Some(RowChange::Link { .. }) => print(PlanLine::Link(id)),
-                Some(RowChange::Ambiguous { rows, users }) => {
-                    print(PlanLine::Reject(id, &RowChange::ambiguity(*rows, *users)));
-                }
-                Some(RowChange::Fails(reason)) => print(PlanLine::Reject(id, reason)),
-                None => {}
-            }
-            if removed.contains(id) {
-                print(PlanLine::Delete(id));
-            } else if held.contains(id) {
-                print(PlanLine::Hold(id));
-            }
-        }
-    }
-}
 
 impl SyncContext<'_> {
     /// Prints what a full sync would do with each table.
@@ -242,7 +151,7 @@ impl SyncContext<'_> {
             }
         }
         self.with_plan(table, |plan| {
-            plan.departures = Departures {
+            plan.departures = PlannedDepartures {
                 unknown: BTreeSet::new(),
                 removed,
                 held,

@@ -19,6 +19,7 @@ mod plan;
 mod problems;
 mod records;
 mod rejected_rows;
+mod removals;
 mod scan;
 mod shape;
 mod state;

@@ -8,7 +8,7 @@
 
 use super::{
     expression::MappedExpression,
-    mapping::{Expressions, RowRemoval, TableMapping},
+    mapping::{Expressions, TableMapping},
     shape::{ColumnShape, TableShape},
 };
 use crate::mirror::quote::{identifier as quote, literal};
@@ -27,7 +27,7 @@ pub(super) const RESTORE_PATH: &str =
     "SELECT pg_catalog.set_config('search_path', pg_catalog.current_setting('clerk2pg.search_path'), true)";
 
 /// Puts the search path back within a statement that was parsed with the restricted one.
-const PATH: &str = "path AS MATERIALIZED (\
+pub(super) const PATH: &str = "path AS MATERIALIZED (\
     SELECT pg_catalog.set_config('search_path', pg_catalog.current_setting('clerk2pg.search_path'), true))";
 
 /// Which rows of the mirror a statement is about: its parameters.
@@ -42,7 +42,7 @@ pub(super) enum Scope {
 }
 
 impl Scope {
-    fn condition(self) -> &'static str {
+    pub(super) fn condition(self) -> &'static str {
         match self {
             Scope::Ids => "u.id = ANY ($1)",
             Scope::Range => "u.id > $1 AND u.id <= $2",
@@ -57,9 +57,10 @@ pub(super) struct Assignment {
     /// The column's name.
     pub(super) column: String,
     /// Its expression, cast to the column's type.
-    value: String,
+    pub(super) value: String,
     is_comparable: bool,
-    is_time: bool,
+    /// Whether the column holds a moment or a date.
+    pub(super) is_time: bool,
     is_not_null: bool,
     /// The column's type if it has a maximum length.
     length: Option<String>,
@@ -72,17 +73,17 @@ pub(in crate::mirror) struct Projection {
     pub(super) name: String,
     pub(super) mapping: TableMapping,
     /// In SQL.
-    table: String,
-    key: String,
-    key_cast: String,
+    pub(super) table: String,
+    pub(super) key: String,
+    pub(super) key_cast: String,
     pub(super) set: Vec<Assignment>,
     pub(super) keep: Vec<Assignment>,
     touch: Vec<Assignment>,
     insert: Vec<Assignment>,
-    deleted: Vec<Assignment>,
+    pub(super) deleted: Vec<Assignment>,
     /// The columns of the mirror's table with their types, if a dry run works before that table
     /// exists.
-    future_columns: Option<String>,
+    pub(super) future_columns: Option<String>,
 }
 
 impl Assignment {
@@ -99,7 +100,7 @@ impl Assignment {
     }
 
     /// Whether the row `t` differs from a value.
-    fn differs(&self, value: &str) -> String {
+    pub(super) fn differs(&self, value: &str) -> String {
         let column = quote(&self.column);
         match self.is_comparable {
             true => format!("t.{column} IS DISTINCT FROM {value}"),
@@ -145,7 +146,7 @@ impl Projection {
     }
 
     /// Where the objects `u` of a scope come from.
-    fn objects(&self, scope: Scope) -> String {
+    pub(super) fn objects(&self, scope: Scope) -> String {
         match (scope, &self.future_columns) {
             (Scope::Ids | Scope::Range, _) => "clerk.users AS u".to_owned(),
             // What a record leaves out is as in its row, if it has one.
@@ -156,7 +157,7 @@ impl Projection {
         }
     }
 
-    fn condition(&self) -> String {
+    pub(super) fn condition(&self) -> String {
         // On a line of its own: the condition may end with a comment.
         match &self.mapping.condition {
             Some(condition) => format!("({condition}\n)"),
@@ -345,128 +346,6 @@ impl Projection {
                AND pg_catalog.lower(t.{link}::text) = pg_catalog.lower(u.primary_email) \
              RETURNING u.id AS key"
         ))
-    }
-
-    /// Whether the row `t` already is what a removed row becomes, with `u` for the object. A time
-    /// only has to be set, because most of them are the moment of the removal.
-    fn is_removed(&self) -> String {
-        match self.mapping.delete {
-            RowRemoval::Delete => "false".to_owned(),
-            RowRemoval::Keep => "true".to_owned(),
-            RowRemoval::Update => {
-                let columns = self.deleted.iter().map(|assignment| match assignment.is_time {
-                    true => format!("t.{} IS NOT NULL", quote(&assignment.column)),
-                    false => format!("NOT ({})", assignment.differs(&assignment.value)),
-                });
-                let columns: Vec<String> = columns.collect();
-                match columns.is_empty() {
-                    true => "true".to_owned(),
-                    false => format!("({})", columns.join(" AND ")),
-                }
-            }
-        }
-    }
-
-    /// An object `u` of which only the id of the row `t` is known, if an expression needs it.
-    fn lone_object(&self) -> String {
-        let object = format!("pg_catalog.jsonb_build_object('id', t.{}::text)", self.key);
-        match (self.mapping.delete, &self.future_columns) {
-            (RowRemoval::Update, None) => {
-                format!(", LATERAL pg_catalog.jsonb_populate_record(NULL::clerk.users, {object}) AS u")
-            }
-            (RowRemoval::Update, Some(columns)) => format!(", LATERAL jsonb_to_record({object}) AS u({columns})"),
-            (RowRemoval::Delete | RowRemoval::Keep, _) => String::new(),
-        }
-    }
-
-    /// Returns the keys of rows whose objects the condition excludes.
-    pub(super) fn excluded(&self, scope: Scope) -> String {
-        format!(
-            "SELECT u.id AS key FROM {} JOIN {} AS t ON t.{} = CAST(u.id AS {}) \
-             WHERE {} AND u.deleted_at IS NULL AND {} IS NOT TRUE AND NOT {}",
-            self.objects(scope),
-            self.table,
-            self.key,
-            self.key_cast,
-            scope.condition(),
-            self.condition(),
-            self.is_removed()
-        )
-    }
-
-    /// Returns those of these objects that are to have a row. Parameter: `$1 text[]`.
-    pub(super) fn belonging(&self) -> String {
-        format!(
-            "SELECT u.id AS key FROM clerk.users AS u WHERE u.id = ANY ($1) AND u.deleted_at IS NULL AND {}",
-            self.condition()
-        )
-    }
-
-    /// Returns the next keys, in order, that the mirror does not have. Parameters: the key before
-    /// (`$1 text`) and their number (`$2 bigint`).
-    pub(super) fn unknown(&self) -> String {
-        let is_known = match self.future_columns {
-            Some(_) => "false".to_owned(),
-            None => format!(
-                "EXISTS (SELECT FROM clerk.users AS m WHERE m.id = t.{} AND m.deleted_at IS NULL)",
-                self.key
-            ),
-        };
-        format!(
-            "SELECT t.{key}::text AS key FROM {table} AS t{object} \
-             WHERE t.{key} > CAST($1 AS {cast}) AND NOT {removed} AND NOT {is_known} \
-             ORDER BY t.{key} LIMIT $2",
-            key = self.key,
-            table = self.table,
-            cast = self.key_cast,
-            object = self.lone_object(),
-            removed = self.is_removed(),
-        )
-    }
-
-    /// Removes the rows with these keys as the mapping says, and returns the keys; `None` if rows
-    /// are kept. Parameter: `$1 text[]`. It runs while the mirror still has the objects, if it has
-    /// them.
-    pub(super) fn remove(&self) -> Option<String> {
-        let Self {
-            table, key, key_cast, ..
-        } = self;
-        match self.mapping.delete {
-            RowRemoval::Keep => None,
-            RowRemoval::Delete => Some(format!(
-                "WITH {PATH} DELETE FROM {table} AS t USING path \
-                 WHERE t.{key} = ANY (CAST($1::text[] AS {key_cast}[])) RETURNING t.{key}::text AS key"
-            )),
-            RowRemoval::Update => {
-                let sets: Vec<String> = self
-                    .deleted
-                    .iter()
-                    .map(|assignment| format!("{} = {}", quote(&assignment.column), assignment.value))
-                    .collect();
-                Some(format!(
-                    "WITH {PATH}, objects AS MATERIALIZED (SELECT o.* FROM pg_catalog.unnest($1::text[]) AS i(id) \
-                         LEFT JOIN clerk.users AS m ON m.id = i.id, \
-                         LATERAL pg_catalog.jsonb_populate_record(m, pg_catalog.jsonb_build_object('id', i.id)) AS o) \
-                     UPDATE {table} AS t SET {} FROM objects AS u, path \
-                     WHERE t.{key} = CAST(u.id AS {key_cast}) AND NOT {} RETURNING u.id AS key",
-                    sets.join(", "),
-                    self.is_removed()
-                ))
-            }
-        }
-    }
-
-    /// Returns which of these keys have a row that is not removed. Parameter: `$1 text[]`.
-    pub(super) fn remaining(&self) -> String {
-        format!(
-            "SELECT t.{key}::text AS key FROM {table} AS t{object} \
-             WHERE t.{key} = ANY (CAST($1::text[] AS {cast}[])) AND NOT {removed}",
-            key = self.key,
-            table = self.table,
-            cast = self.key_cast,
-            object = self.lone_object(),
-            removed = self.is_removed(),
-        )
     }
 
     /// Returns those of these keys whose rows another transaction has locked, without waiting for
