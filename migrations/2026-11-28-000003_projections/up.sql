@@ -6,6 +6,7 @@ CREATE TABLE clerk.projections (
     resource text NOT NULL,
     mapping text,
     applied_at timestamptz,
+    removes_since timestamptz,
     -- none, held: the new mapping waits for a person, or approved: a person let it through.
     hold text NOT NULL DEFAULT 'none'
         CONSTRAINT projections_hold_check CHECK (hold = 'none'::text OR hold = 'held'::text OR hold = 'approved'::text),
@@ -27,6 +28,7 @@ COMMENT ON COLUMN clerk.projections.table_name IS 'Schema and table, each quoted
 COMMENT ON COLUMN clerk.projections.resource IS 'What kind of object the rows are made from: users';
 COMMENT ON COLUMN clerk.projections.mapping IS 'Digest of the mapping that the table agrees with; NULL until a full sync has applied it';
 COMMENT ON COLUMN clerk.projections.applied_at IS 'When a full sync had applied that mapping';
+COMMENT ON COLUMN clerk.projections.removes_since IS 'Since when rows are removed from the table; the first time, rows with unknown ids are held';
 COMMENT ON COLUMN clerk.projections.hold IS 'none, held: a new mapping would change too many rows and waits for a person, or approved: a person approved it';
 COMMENT ON COLUMN clerk.projections.held_mapping IS 'Digest of the mapping that waits or is approved';
 COMMENT ON COLUMN clerk.projections.held_changes IS 'How many rows that mapping would change';

@@ -87,6 +87,7 @@ diesel::table! {
         resource -> Text,
         mapping -> Nullable<Text>,
         applied_at -> Nullable<Timestamptz>,
+        removes_since -> Nullable<Timestamptz>,
         hold -> Text,
         held_mapping -> Nullable<Text>,
         held_changes -> Nullable<BigInt>,

@@ -124,7 +124,7 @@ impl SyncContext<'_> {
             true => tables.departure_holds(table).await?,
             false => HashMap::new(),
         };
-        let is_held_first = |id: &String| table.is_new() && unknown.contains(id);
+        let is_held_first = |id: &String| table.is_first && unknown.contains(id);
         let is_new = |id: &&String| !holds.contains_key(*id) && !is_held_first(id);
         let new = excluded.union(&unknown).filter(is_new).count() as u64;
         let mut holds_new = false;

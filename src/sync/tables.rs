@@ -227,7 +227,7 @@ impl SyncContext<'_> {
     /// another instance.
     async fn settle_departures(&mut self, run: &Run, table: &RunTable, asks: bool) -> Result<(), TableFailure> {
         let tables = self.app_tables();
-        if table.is_new() {
+        if table.is_first {
             tables
                 .hold_departures(run, table, Some(DepartureReason::Unknown))
                 .await?;

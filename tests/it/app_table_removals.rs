@@ -20,7 +20,7 @@ fn mapping(delete: &str) -> String {
         email = "coalesce(u.primary_email, u.id)"
         {reset}"#,
         reset = if delete.contains("update") {
-            "deletedAt = \"NULL\"\n[tables.deleted]\ndeletedAt = \"now()\"\nemail = \"'gone-' || u.id\""
+            "deletedAt = \"NULL\"\n[tables.deleted]\ndeletedAt = \"now()\"\nemail = \"coalesce(u.username, 'gone-') || u.id\""
         } else {
             ""
         }

@@ -232,7 +232,8 @@ async fn a_single_run_gives_up_on_clerk() {
         .once_with(&[("CLERK_API_URL", &url), ("CLERK2PG_CLERK__TIMEOUT", "2s")])
         .await;
     let took = started.elapsed();
-    let allowed = TIMEOUT..2 * TIMEOUT + busy;
+    // On a machine with nothing else to do, a second is enough for the rest.
+    let allowed = TIMEOUT..2 * TIMEOUT + busy.max(Duration::from_secs(1));
     assert!(allowed.contains(&took), "{took:?}, not {allowed:?}: {ran:#?}");
     assert_eq!(
         (ran.code, ran.json()["outcome"].as_str()),

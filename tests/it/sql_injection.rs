@@ -146,21 +146,36 @@ fn sql_is_built_from_constants_in_few_places() {
             ("projection/problems.rs", "columns"),
             ("projection/problems.rs", "owner table role"),
             ("projection/removals.rs", ""),
-            ("projection/removals.rs", "      "),
             ("projection/removals.rs", "PATH table  key key_cast "),
             ("projection/removals.rs", "PATH table key key_cast key"),
             ("projection/removals.rs", "key table object key cast removed"),
-            ("projection/removals.rs", "key table object key cast removed is_known key"),
+            (
+                "projection/removals.rs",
+                "key table object key cast removed is_known key"
+            ),
+            (
+                "projection/removals.rs",
+                "objects scope condition table key cast object removed"
+            ),
             ("projection/scan.rs", "mirrored"),
             ("projection/state.rs", "table"),
             ("projection/statements.rs", ""),
             ("projection/statements.rs", " stored"),
             ("projection/statements.rs", "PATH      "),
-            ("projection/statements.rs", "PATH table columns values condition table name key name"),
+            (
+                "projection/statements.rs",
+                "PATH table columns values condition table name key name"
+            ),
             ("projection/statements.rs", "PATH table key key_cast key link"),
             ("projection/statements.rs", "address values   "),
-            ("projection/statements.rs", "desired key columns table key cast key differs"),
-            ("projection/statements.rs", "desired key columns table key cast key differs link table key link holders"),
+            (
+                "projection/statements.rs",
+                "desired key columns table key cast key differs"
+            ),
+            (
+                "projection/statements.rs",
+                "desired key columns table key cast key differs link table key link holders"
+            ),
             ("projection/statements.rs", "key table key cast key table key cast key"),
             ("projection/statements.rs", "objects"),
             ("projection/trial.rs", " place"),

@@ -3,7 +3,7 @@
 use diesel::{
     prelude::*,
     sql_query,
-    sql_types::{Array, BigInt, Nullable, Text},
+    sql_types::{Array, BigInt, Bool, Nullable, Text},
 };
 use diesel_async::{AsyncConnection, RunQueryDsl, SimpleAsyncConnection};
 
@@ -156,7 +156,7 @@ impl AppTables {
              ORDER BY last_seen_at, object_id LIMIT $3",
         )
         .bind::<Text, _>(table.name())
-        .bind::<diesel::sql_types::Bool, _>(locked)
+        .bind::<Bool, _>(locked)
         .bind::<BigInt, _>(limit as i64)
         .load(&mut self.0.connection().await?)
         .await?;
@@ -185,6 +185,7 @@ impl AppTables {
             sql_query(
                 "UPDATE clerk.projections SET mapping = $2, rows = $3, repaired = $4, compared_at = pg_catalog.now(),
                      applied_at = CASE WHEN mapping = $2 THEN applied_at ELSE pg_catalog.now() END,
+                     removes_since = CASE WHEN $5 THEN coalesce(removes_since, pg_catalog.now()) END,
                      hold = 'none', held_mapping = NULL, held_changes = NULL, held_at = NULL, approved_at = NULL
                  WHERE table_name = $1",
             )
@@ -192,6 +193,7 @@ impl AppTables {
             .bind::<Text, _>(table.projection.mapping.digest())
             .bind::<BigInt, _>(signed(rows))
             .bind::<BigInt, _>(signed(repaired))
+            .bind::<Bool, _>(table.removes())
             .execute(conn)
             .await?;
             Ok(())

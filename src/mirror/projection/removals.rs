@@ -47,15 +47,17 @@ impl Projection {
     /// Returns the keys of rows whose objects the condition excludes.
     pub(super) fn excluded(&self, scope: Scope) -> String {
         format!(
-            "SELECT u.id AS key FROM {} JOIN {} AS t ON t.{} = CAST(u.id AS {}) \
-             WHERE {} AND u.deleted_at IS NULL AND {} IS NOT TRUE AND NOT {}",
-            self.objects(scope),
-            self.table,
-            self.key,
-            self.key_cast,
-            scope.condition(),
-            self.condition(),
-            self.is_removed()
+            "SELECT e.key FROM (SELECT u.id AS key FROM {objects} \
+                 WHERE {scope} AND u.deleted_at IS NULL AND {condition} IS NOT TRUE) AS e \
+             JOIN {table} AS t ON t.{key} = CAST(e.key AS {cast}){object} WHERE NOT {removed}",
+            objects = self.objects(scope),
+            scope = scope.condition(),
+            condition = self.condition(),
+            table = self.table,
+            key = self.key,
+            cast = self.key_cast,
+            object = self.lone_object(),
+            removed = self.is_removed(),
         )
     }
 

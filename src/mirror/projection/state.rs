@@ -3,7 +3,7 @@
 use diesel::{
     prelude::*,
     sql_query,
-    sql_types::{Array, Nullable, Text},
+    sql_types::{Array, Bool, Nullable, Text},
 };
 use diesel_async::{AsyncConnection, RunQueryDsl};
 use tracing::warn;
@@ -34,6 +34,8 @@ pub struct RunTable {
     pub(super) projection: Projection,
     /// How far its mapping has come.
     pub state: MappingState,
+    /// Whether no row was ever to be removed. Rows with unknown keys are held then.
+    pub is_first: bool,
 }
 
 impl RunTable {
@@ -45,11 +47,6 @@ impl RunTable {
     /// A new mapping that would change more than this part of the rows, in percent, is held.
     pub fn max_change_percent(&self) -> f64 {
         self.projection.mapping.max_change_percent
-    }
-
-    /// Whether its mapping is not applied yet. Rows with unknown keys are held then.
-    pub fn is_new(&self) -> bool {
-        self.state != MappingState::Applied
     }
 
     /// The checksum of its mapping.
@@ -80,6 +77,8 @@ struct StateRow {
     hold: String,
     #[diesel(sql_type = Nullable<Text>)]
     held_mapping: Option<String>,
+    #[diesel(sql_type = Bool)]
+    is_first: bool,
 }
 
 impl RunTables {
@@ -97,8 +96,12 @@ impl RunTables {
             for mapping in mappings {
                 match try_mapping(conn, mapping).await?.usable() {
                     Ok(projection) => {
-                        let state = state(conn, mapping).await?;
-                        run.tables.push(RunTable { projection, state });
+                        let row = state(conn, mapping).await?;
+                        run.tables.push(RunTable {
+                            projection,
+                            state: row.state(&mapping.digest()),
+                            is_first: row.is_first,
+                        });
                     }
                     Err(problem) => {
                         warn!(table = mapping.table(), problem, "the table is not kept in sync");
@@ -139,6 +142,7 @@ impl RunTables {
             }
             run.tables.push(RunTable {
                 projection,
+                is_first: stored.as_ref().is_none_or(|row| row.is_first),
                 state: stored.map_or(MappingState::Pending, |row| row.state(&mapping.digest())),
             });
         }
@@ -167,22 +171,23 @@ impl StateRow {
     }
 }
 
-/// Returns the state of a mapping, and lists its table if it is new.
-async fn state(conn: &mut Session, mapping: &TableMapping) -> QueryResult<MappingState> {
-    let row: StateRow = sql_query(
+/// Returns what is stored about the state of a mapping, and lists its table if it is new.
+async fn state(conn: &mut Session, mapping: &TableMapping) -> QueryResult<StateRow> {
+    sql_query(
         "INSERT INTO clerk.projections AS p (table_name, resource) VALUES ($1, 'users')
          ON CONFLICT (table_name) DO UPDATE SET problem = NULL
-         RETURNING p.mapping, p.hold, p.held_mapping",
+         RETURNING p.mapping, p.hold, p.held_mapping, p.removes_since IS NULL AS is_first",
     )
     .bind::<Text, _>(mapping.table())
     .get_result(conn)
-    .await?;
-    Ok(row.state(&mapping.digest()))
+    .await
 }
 
 /// Returns what is stored about the state of a mapping, if its table is listed.
 async fn stored_state(conn: &mut Session, mapping: &TableMapping) -> QueryResult<Option<StateRow>> {
-    sql_query("SELECT mapping, hold, held_mapping FROM clerk.projections WHERE table_name = $1")
+    sql_query(
+        "SELECT mapping, hold, held_mapping, removes_since IS NULL AS is_first FROM clerk.projections WHERE table_name = $1",
+    )
         .bind::<Text, _>(mapping.table())
         .get_result(conn)
         .await
