@@ -69,8 +69,8 @@ impl ErrorResponse {
         }
     }
 
-    /// Whether it is about the key's instance: a list always exists, even if it is empty. Only a
-    /// list's path has one segment. Source: observed for users.
+    /// Whether it is about the key's instance: a list always exists, even if it is empty. Only the
+    /// paths of lists and of the instance have one segment. Source: observed for users.
     pub(super) fn is_of_instance(&self) -> bool {
         !self.path.contains('/') && self.status == StatusCode::NOT_FOUND && self.has_code("resource_not_found")
     }

@@ -17,7 +17,7 @@ pub struct SyncState {
     /// The pinned Clerk instance.
     #[diesel(sql_type = Nullable<Text>)]
     pub instance_id: Option<String>,
-    /// Whether a full sync was ever done.
+    /// Whether a full sync was done.
     #[diesel(sql_type = Bool)]
     pub is_imported: bool,
     /// Every object that was updated at Clerk before this time, less the overlap, is in the mirror.

@@ -82,28 +82,38 @@ impl SyncContext<'_> {
         for (table, problem) in run.broken_tables() {
             self.note(not_in_sync(table, problem));
         }
+        // Clerk is asked for all tables first: each user that it shows belongs into all of them.
+        let mut ready = Vec::new();
         for table in run.tables() {
-            let synced = self.sync_table(run, table).await;
-            self.unless_unusable(table, synced)?;
+            let prepared = self.prepare_table(run, table).await;
+            if self.unless_unusable(table, prepared)? == Some(true) {
+                ready.push(table);
+            }
+        }
+        for table in ready {
+            let compared = self.compare_table(run, table).await;
+            self.unless_unusable(table, compared)?;
         }
         Ok(())
     }
 
-    async fn sync_table(&mut self, run: &Run, table: &RunTable) -> Result<(), TableFailure> {
-        match self.may_apply(run, table).await? {
-            true => self.compare_table(run, table).await,
-            false => Ok(()),
+    /// Finds the unknown keys of a table, if its mapping may be applied. Returns whether it may.
+    async fn prepare_table(&mut self, run: &Run, table: &RunTable) -> Result<bool, TableFailure> {
+        let may_apply = self.may_apply(run, table).await?;
+        if may_apply && table.removes() {
+            self.find_unknown(run, table).await?;
         }
+        Ok(may_apply)
     }
 
     /// Notes that a table could not be used; other tables go on. Returns `None` then.
-    pub(super) fn unless_unusable(
+    pub(super) fn unless_unusable<T>(
         &mut self,
         table: &RunTable,
-        result: Result<(), TableFailure>,
-    ) -> Result<Option<()>, Failure> {
+        result: Result<T, TableFailure>,
+    ) -> Result<Option<T>, Failure> {
         match result {
-            Ok(()) => Ok(Some(())),
+            Ok(value) => Ok(Some(value)),
             Err(TableFailure::Unusable(error)) => {
                 self.note(format!(
                     "{} could not be compared with the mirror: {error}",
@@ -189,8 +199,9 @@ impl SyncContext<'_> {
         }
         self.table_report(table.name()).counts.add(done);
         if table.removes() {
-            self.find_unknown(run, table).await?;
-            self.settle_departures(run, table, true).await?;
+            self.settle_departures(run, table).await?;
+            self.remove_unknown(run, table).await?;
+            self.report_held(table).await?;
         }
         self.retry_rows_of(run, table, false).await?;
         let repaired = match table.state {
@@ -222,10 +233,10 @@ impl SyncContext<'_> {
         }
     }
 
-    /// Removes the rows that are to go, or holds them for a person if there are too many. Rows with
-    /// unknown keys are always held the first time: the table may have come from the database of
-    /// another instance.
-    async fn settle_departures(&mut self, run: &Run, table: &RunTable, asks: bool) -> Result<(), TableFailure> {
+    /// Holds the rows that are to go for a person if there are too many, or removes those of users
+    /// that the mapping's condition excludes. Rows with unknown keys are always held the first time:
+    /// the table may have come from the database of another instance.
+    async fn settle_departures(&mut self, run: &Run, table: &RunTable) -> Result<(), TableFailure> {
         let tables = self.app_tables();
         if table.is_first {
             tables
@@ -240,11 +251,12 @@ impl SyncContext<'_> {
                 tables.hold_departures(run, table, None).await?;
             }
         }
-        self.remove_excluded(run, table).await?;
-        if asks {
-            self.remove_unknown(run, table).await?;
-        }
-        if let Some(held) = tables.held_departures(table.name()).await? {
+        self.remove_excluded(run, table).await
+    }
+
+    /// Reports the rows of a table that wait for a person.
+    async fn report_held(&mut self, table: &RunTable) -> Result<(), TableFailure> {
+        if let Some(held) = self.app_tables().held_departures(table.name()).await? {
             warn!(
                 table = table.name(),
                 held = held.count,
@@ -286,11 +298,13 @@ impl SyncContext<'_> {
             let syncer = self.syncer;
             let (instance, confirmed) = tokio::join!(syncer.ask_instance_once(), self.confirm(&ids));
             let confirmed = confirmed?;
-            if confirmed.gone.is_empty() || !self.is_mirrored_instance(instance.map_err(Failure::from)?).await? {
-                return Ok(());
+            if !confirmed.gone.is_empty() {
+                if !self.is_mirrored_instance(instance.map_err(Failure::from)?).await? {
+                    return Ok(());
+                }
+                let counts = tables.remove(run, table, &confirmed.gone).await?;
+                self.table_report(table.name()).counts.add(counts);
             }
-            let counts = tables.remove(run, table, &confirmed.gone).await?;
-            self.table_report(table.name()).counts.add(counts);
             if confirmed.is_unclear {
                 return Ok(());
             }
@@ -312,8 +326,10 @@ impl SyncContext<'_> {
     }
 
     async fn settle_table(&mut self, run: &Run, table: &RunTable) -> Result<(), TableFailure> {
-        if table.removes() {
-            self.settle_departures(run, table, false).await?;
+        // Rows that are held already are reported by full syncs.
+        if table.removes() && self.app_tables().count_departures(table).await? > 0 {
+            self.settle_departures(run, table).await?;
+            self.report_held(table).await?;
         }
         let has_news = self.report.has_changes();
         self.retry_rows_of(run, table, !has_news).await

@@ -133,3 +133,28 @@ async fn unknown_keys_are_held_the_first_time_that_rows_are_removed_at_all() {
     assert_eq!(held(&app).await, plan);
     assert_eq!(count(&app, "true").await, 41);
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_held_row_that_could_not_be_removed_before_is_not_removed_by_a_retry() {
+    let orders = "CREATE TABLE orders (account text REFERENCES accounts ON DELETE RESTRICT)";
+    let app = AppTable::new(40, &format!("{TABLE};{orders}"), &mapping("u.first_name", "true")).await;
+    app.once().await.assert_exit(Exit::Ok);
+    let db = &app.fixture.db;
+    let age = "UPDATE clerk.departures SET found_at = found_at - interval '1 minute'";
+    db.execute("INSERT INTO accounts VALUES ('user_kept', 'Kept'); INSERT INTO orders VALUES ('user_kept')")
+        .await;
+    app.once().await.assert_exit(Exit::Ok);
+    db.execute(age).await;
+    app.once().await.assert_exit(Exit::Ok);
+    let rejected = "SELECT count(*) FROM clerk.rejected_rows WHERE action = 'remove' AND object_id = 'user_kept'";
+    assert_eq!(db.number(rejected).await, 1);
+
+    // Now it is one of many that are held, and nothing references it any more.
+    db.execute("INSERT INTO accounts SELECT 'user_stranger_' || n FROM generate_series(1, 20) n; DELETE FROM orders")
+        .await;
+    for _ in 0..2 {
+        held(&app).await;
+        db.execute(age).await;
+        assert_eq!(count(&app, "true").await, 61);
+    }
+}

@@ -126,3 +126,12 @@ async fn an_address_that_is_not_verified_links_nothing() {
     assert_eq!(found[0], (1, None, "a@x.test".to_owned()));
     assert!(found.iter().any(|(id, user, _)| *user == Some(0) && *id != 1));
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_linked_row_is_counted_once() {
+    let (app, _) = start(&["a@x.test"], true).await;
+    let report = app.once().await.json();
+    let counts = &report["tables"]["public.members"];
+    let counts = ["linked", "updated", "inserted"].map(|count| counts[count].as_u64().unwrap());
+    assert_eq!(counts, [1, 0, 3], "{report}");
+}

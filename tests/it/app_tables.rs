@@ -2,37 +2,14 @@
 
 use serde_json::json;
 
-use crate::support::{app_table::AppTable, summary::Exit};
-
-const PRISMA: &str = r#"
-    CREATE TYPE "Role" AS ENUM ('USER', 'ADMIN');
-    CREATE TABLE "User" (
-        id text PRIMARY KEY,
-        "clerkId" text UNIQUE NOT NULL,
-        email text NOT NULL,
-        name varchar(64) NOT NULL,
-        role "Role" NOT NULL,
-        "createdAt" timestamp(3) NOT NULL DEFAULT CURRENT_TIMESTAMP,
-        "updatedAt" timestamp(3) NOT NULL
-    );"#;
-
-const MAPPING: &str = r#"
-    [[tables]]
-    name = "User"
-    key = "clerkId"
-    [tables.set]
-    email = "coalesce(u.primary_email, '')"
-    name = "coalesce(u.full_name, u.username, '')"
-    [tables.insert]
-    id = "clerk.cuid()"
-    role = "'USER'"
-    [tables.touch]
-    updatedAt = "now()"
-"#;
+use crate::support::{
+    app_table::{AppTable, USER_MAPPING, USER_TABLE},
+    summary::Exit,
+};
 
 #[tokio::test(flavor = "multi_thread")]
 async fn users_land_in_the_table_and_follow() {
-    let app = AppTable::new(20, PRISMA, MAPPING).await;
+    let app = AppTable::new(20, USER_TABLE, USER_MAPPING).await;
     app.once().await.assert_exit(Exit::Ok);
     let db = &app.fixture.db;
     let differ = r#"SELECT count(*) FROM clerk.users u FULL JOIN "User" t ON t."clerkId" = u.id

@@ -241,7 +241,7 @@ async fn every_json_key_is_documented() {
         .once()
         .await
         .assert(Exit::Ok, changed().updated(1).unchanged(11));
-    // A failed sync has every key.
+    // A failed sync has all keys.
     let ran = fixture.once_with(&[("CLERK_SECRET_KEY", "sk_live_other")]).await;
     check("### A sync", &ran.json());
     let status = fixture.run(&["status", "--format", "json"]).await.json();

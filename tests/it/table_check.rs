@@ -2,32 +2,12 @@
 
 use serde_json::Value;
 
-use crate::support::{app_table::AppTable, check::NAMES, program::ProgramOutput, summary::Exit};
-
-const TABLE: &str = r#"
-    CREATE TYPE "Role" AS ENUM ('USER', 'ADMIN');
-    CREATE TABLE "User" (
-        id text PRIMARY KEY,
-        "clerkId" text UNIQUE NOT NULL,
-        email text NOT NULL,
-        name varchar(64) NOT NULL,
-        role "Role" NOT NULL,
-        "updatedAt" timestamp(3) NOT NULL
-    );"#;
-
-const MAPPING: &str = r#"
-    [[tables]]
-    name = "User"
-    key = "clerkId"
-    [tables.set]
-    email = "coalesce(u.primary_email, '')"
-    name = "coalesce(u.full_name, u.username, '')"
-    [tables.insert]
-    id = "clerk.cuid()"
-    role = "'USER'"
-    [tables.touch]
-    updatedAt = "now()"
-"#;
+use crate::support::{
+    app_table::{AppTable, USER_MAPPING, USER_TABLE},
+    check::NAMES,
+    program::ProgramOutput,
+    summary::Exit,
+};
 
 /// The findings on tables, of a check in which nothing else fails.
 #[derive(Debug)]
@@ -110,7 +90,7 @@ async fn check_cases(cases: &[Case<'_>]) {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_table_that_fits_is_ok() {
-    let app = AppTable::new(5, TABLE, MAPPING).await;
+    let app = AppTable::new(5, USER_TABLE, USER_MAPPING).await;
     check(&app).await.assert_table(
         "skipped",
         r#"public."User": the mapping fits the table; there is no mirror yet"#,
@@ -119,7 +99,10 @@ async fn a_table_that_fits_is_ok() {
     check(&app)
         .await
         .assert_table("ok", r#"public."User": 5 columns from users, tried on 5 users"#);
-    app.set_mapping(&format!("{MAPPING}{}", MAPPING.replace("\"User\"", "\"Account\"")));
+    app.set_mapping(&format!(
+        "{USER_MAPPING}{}",
+        USER_MAPPING.replace("\"User\"", "\"Account\"")
+    ));
     let checked = check(&app).await;
     assert_eq!(checked.tables.len(), 2, "{checked:#?}");
     app.set_mapping("");
@@ -128,7 +111,7 @@ async fn a_table_that_fits_is_ok() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn the_catalog_is_checked_before_there_is_a_mirror() {
-    let app = AppTable::new(5, TABLE, &MAPPING.replace("email =", "mail =")).await;
+    let app = AppTable::new(5, USER_TABLE, &USER_MAPPING.replace("email =", "mail =")).await;
     check(&app)
         .await
         .assert_table("failed", r#"there is no column "mail", which [tables.set] names"#)
@@ -137,8 +120,8 @@ async fn the_catalog_is_checked_before_there_is_a_mirror() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_table_that_cannot_be_kept_in_sync_says_what_mends_it() {
-    let with = |from: &str, to: &str| TABLE.replace(from, to);
-    let mapped = |from: &str, to: &str| MAPPING.replace(from, to);
+    let with = |from: &str, to: &str| USER_TABLE.replace(from, to);
+    let mapped = |from: &str, to: &str| USER_MAPPING.replace(from, to);
     let case = |sql, mapping, says, hint| Case {
         sql,
         mapping,
@@ -146,7 +129,7 @@ async fn a_table_that_cannot_be_kept_in_sync_says_what_mends_it() {
         says,
         hint,
     };
-    let in_schema = format!("CREATE SCHEMA app; SET search_path = app; {TABLE}; RESET search_path");
+    let in_schema = format!("CREATE SCHEMA app; SET search_path = app; {USER_TABLE}; RESET search_path");
     let view = with("\"User\" (", "\"User\" (") + r#" ALTER TABLE "User" RENAME TO u; CREATE VIEW "User" AS TABLE u"#;
     let not_unique = with("UNIQUE NOT NULL", "NOT NULL");
     let partial = format!(r#"{not_unique} CREATE UNIQUE INDEX ON "User" ("clerkId") WHERE email <> ''"#);
@@ -158,72 +141,77 @@ async fn a_table_that_cannot_be_kept_in_sync_says_what_mends_it() {
     let unfilled = with("role \"Role\"", "plan text NOT NULL, role \"Role\"");
     let index = r#"CREATE UNIQUE INDEX ON "public"."User" ("clerkId");"#;
     check_cases(&[
-        case("", MAPPING, "there is no such table", ""),
+        case("", USER_MAPPING, "there is no such table", ""),
         case(
-            TABLE,
+            USER_TABLE,
             &mapped("\"User\"", "\"user\""),
             "there is no such table",
             r#"did you mean name = "User"?"#,
         ),
         case(
             &in_schema,
-            MAPPING,
+            USER_MAPPING,
             "there is no such table",
             r#"set schema = "app" and name = "User""#,
         ),
-        case(&view, MAPPING, "it is a view", "the table behind it"),
+        case(&view, USER_MAPPING, "it is a view", "the table behind it"),
         case(
-            TABLE,
+            USER_TABLE,
             &mapped("clerkId", "clerk_id"),
             r#"no column "clerk_id", which key names"#,
             r#""clerkId""#,
         ),
         case(
             &not_unique,
-            MAPPING,
+            USER_MAPPING,
             r#"no unique index is on the key "clerkId" alone"#,
             index,
         ),
-        case(&partial, MAPPING, "no unique index", index),
+        case(&partial, USER_MAPPING, "no unique index", index),
         case(
             &generated,
-            MAPPING,
+            USER_MAPPING,
             r#"only the database writes "email""#,
             r#"remove "email""#,
         ),
-        case(&number, MAPPING, r#"the key "clerkId" is bigint"#, "text or varchar"),
+        case(
+            &number,
+            USER_MAPPING,
+            r#"the key "clerkId" is bigint"#,
+            "text or varchar",
+        ),
         case(
             &unfilled,
-            MAPPING,
+            USER_MAPPING,
             r#"nothing fills "plan""#,
             r#"add "plan" to [tables.insert]"#,
         ),
         case(
-            TABLE,
+            USER_TABLE,
             &mapped("u.full_name", "u.fullname"),
             r#""name" in [tables.set] fails: Postgres: column u.fullname does not exist"#,
             r#"correct "name" in [tables.set]"#,
         ),
         case(
-            TABLE,
+            USER_TABLE,
             &mapped("clerk.cuid()", "cuid_of_mine()"),
             r#""id" in [tables.insert] fails"#,
             "write names outside of pg_catalog with their schema, also those of clerk",
         ),
         case(
-            TABLE,
+            USER_TABLE,
             &mapped("'USER'", "'user'"),
             r#""role" in [tables.insert] fails"#,
             "correct",
         ),
         case(
-            TABLE,
+            USER_TABLE,
             &mapped("\"now()\"", "\"u.banned\""),
             r#""updatedAt" in [tables.touch] fails"#,
             "correct",
         ),
         case(
-            TABLE,
+            USER_TABLE,
             &mapped("[tables.set]", "where = \"u.nothing\"\n[tables.set]"),
             "where fails",
             "correct where",
@@ -234,7 +222,7 @@ async fn a_table_that_cannot_be_kept_in_sync_says_what_mends_it() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn what_only_deserves_a_look_is_a_warning() {
-    let mapped = |from: &str, to: &str| MAPPING.replace(from, to);
+    let mapped = |from: &str, to: &str| USER_MAPPING.replace(from, to);
     let case = |sql, mapping, says, hint| Case {
         sql,
         mapping,
@@ -242,20 +230,20 @@ async fn what_only_deserves_a_look_is_a_warning() {
         says,
         hint,
     };
-    let filled = TABLE.replace("role \"Role\"", "plan text NOT NULL, role \"Role\"");
+    let filled = USER_TABLE.replace("role \"Role\"", "plan text NOT NULL, role \"Role\"");
     let trigger = format!(
         r#"{filled} CREATE OR REPLACE FUNCTION fill() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN NEW.plan = 'free'; RETURN NEW; END $$;
            CREATE TRIGGER fill BEFORE INSERT ON "User" FOR EACH ROW EXECUTE FUNCTION fill()"#
     );
-    let nullable = TABLE.replace("UNIQUE NOT NULL", "UNIQUE");
-    let soft = TABLE.replace("role \"Role\"", "\"deletedAt\" timestamptz, role \"Role\"");
+    let nullable = USER_TABLE.replace("UNIQUE NOT NULL", "UNIQUE");
+    let soft = USER_TABLE.replace("role \"Role\"", "\"deletedAt\" timestamptz, role \"Role\"");
     let linked = mapped("[tables.set]", "link = \"email\"\n[tables.set]");
     let removed =
         mapped("[tables.set]", "delete = \"update\"\n[tables.set]") + "[tables.deleted]\ndeletedAt = \"now()\"\n";
     check_cases(&[
         case(
             &trigger,
-            MAPPING,
+            USER_MAPPING,
             r#"nothing fills "plan""#,
             "ignore this if a trigger fills",
         ),
@@ -265,7 +253,7 @@ async fn what_only_deserves_a_look_is_a_warning() {
             r#"no index helps to find rows by link = "email""#,
             r#"CREATE INDEX ON "public"."User" (lower("email")) WHERE "clerkId" IS NULL;"#,
         ),
-        case(TABLE, &linked, r#"link = "email" has no effect"#, "remove link"),
+        case(USER_TABLE, &linked, r#"link = "email" has no effect"#, "remove link"),
         case(
             &soft,
             &removed,
@@ -273,13 +261,13 @@ async fn what_only_deserves_a_look_is_a_warning() {
             r#"deletedAt = "NULL""#,
         ),
         case(
-            TABLE,
+            USER_TABLE,
             &mapped("coalesce(u.primary_email, '')", "NULL"),
             r#""email" in [tables.set] is NULL for 5 users"#,
             "coalesce",
         ),
         case(
-            TABLE,
+            USER_TABLE,
             &mapped("coalesce(u.full_name, u.username, '')", "repeat('x', 65)"),
             r#""name" in [tables.set] is too long for character varying(64) for 5 users"#,
             "left(",
@@ -302,8 +290,8 @@ async fn what_only_deserves_a_look_is_a_warning() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn an_expression_that_fails_on_some_users_names_the_first() {
-    let mapping = MAPPING.replace("'USER'", "upper(u.public_metadata->>'role')");
-    let app = AppTable::new(40, TABLE, "").await;
+    let mapping = USER_MAPPING.replace("'USER'", "upper(u.public_metadata->>'role')");
+    let app = AppTable::new(40, USER_TABLE, "").await;
     let mut ids = app.fixture.sim.user_ids();
     ids.sort();
     for id in &ids {
@@ -348,8 +336,8 @@ async fn an_expression_that_fails_on_some_users_names_the_first() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn an_expression_that_writes_is_left_to_the_sync() {
-    let sql = format!("{TABLE} CREATE SEQUENCE numbers");
-    let mapping = MAPPING.replace("clerk.cuid()", "nextval('public.numbers')");
+    let sql = format!("{USER_TABLE} CREATE SEQUENCE numbers");
+    let mapping = USER_MAPPING.replace("clerk.cuid()", "nextval('public.numbers')");
     let app = AppTable::new(5, &sql, &mapping).await;
     app.once().await.assert_exit(Exit::Ok);
     check(&app).await.assert_table("ok", "tried on 5 users");

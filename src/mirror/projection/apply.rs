@@ -1,7 +1,7 @@
 //! Writes the rows of some objects into all tables, in the transaction that writes the objects into
 //! the mirror.
 
-use super::{counts::TableCounts, excluded, rejected_rows, state::RunTables, write::WrittenRows};
+use super::{counts::TableCounts, excluded, rejected_rows, state::RunTables};
 use crate::mirror::{session::Session, write_failure::WriteFailure};
 
 /// Writes the rows of these objects into each table of the run, and notes which rows are to go
@@ -16,11 +16,11 @@ pub(in crate::mirror) async fn project(
     ids: &[&str],
 ) -> Result<TableCounts, WriteFailure> {
     let mut counts = TableCounts::default();
+    if ids.is_empty() {
+        return Ok(counts);
+    }
     for projection in tables.applied() {
-        let done = match ids.is_empty() {
-            true => WrittenRows::default(),
-            false => projection.write_all(conn, ids).await?,
-        };
+        let done = projection.write_all(conn, ids).await?;
         rejected_rows::replace(conn, run, projection, ids, &done.rejected).await?;
         excluded::note(conn, projection, ids, &done.rejected).await?;
         counts.add(&projection.name, done.counts);

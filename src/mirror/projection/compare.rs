@@ -137,6 +137,7 @@ impl AppTables {
 
     /// Returns rows of a table that could not be written, and rows that could not be removed: first
     /// those that were tried longest ago. With `locked`, only those that the application had locked.
+    /// Removals that are held are left out.
     pub async fn rejected(
         &self,
         table: &RunTable,
@@ -151,9 +152,12 @@ impl AppTables {
             action: String,
         }
         let rows: Vec<RejectedKey> = sql_query(
-            "SELECT object_id, action FROM clerk.rejected_rows
-             WHERE table_name = $1 AND (NOT $2 OR sqlstate = '55P03')
-             ORDER BY last_seen_at, object_id LIMIT $3",
+            "SELECT r.object_id, r.action FROM clerk.rejected_rows r
+             WHERE r.table_name = $1 AND (NOT $2 OR r.sqlstate = '55P03')
+               AND NOT (r.action = 'remove' AND EXISTS (
+                   SELECT FROM clerk.departures d
+                   WHERE d.table_name = r.table_name AND d.object_id = r.object_id AND d.hold = 'held'))
+             ORDER BY r.last_seen_at, r.object_id LIMIT $3",
         )
         .bind::<Text, _>(table.name())
         .bind::<Bool, _>(locked)
@@ -201,7 +205,8 @@ impl AppTables {
         .await
     }
 
-    /// Holds a mapping that would change this many rows, until a person approves it.
+    /// Holds a mapping that would change this many rows, until a person approves it. An approval that
+    /// was given meanwhile stays.
     pub async fn hold_mapping(&self, run: &Run, table: &RunTable, changes: u64) -> Result<(), MirrorError> {
         let mut conn = self.0.connection().await?;
         conn.transaction(async |conn| {
@@ -210,7 +215,7 @@ impl AppTables {
                 "UPDATE clerk.projections SET hold = 'held', held_mapping = $2, held_changes = $3,
                      held_at = CASE WHEN held_mapping = $2 THEN coalesce(held_at, pg_catalog.now()) ELSE pg_catalog.now() END,
                      approved_at = NULL
-                 WHERE table_name = $1",
+                 WHERE table_name = $1 AND (hold <> 'approved' OR held_mapping IS DISTINCT FROM $2)",
             )
             .bind::<Text, _>(table.name())
             .bind::<Text, _>(table.projection.mapping.digest())

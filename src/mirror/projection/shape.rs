@@ -5,7 +5,7 @@ use diesel::{
     sql_query,
     sql_types::{Array, Bool, Oid, Text},
 };
-use diesel_async::{RunQueryDsl, SimpleAsyncConnection};
+use diesel_async::RunQueryDsl;
 
 use super::TableMapping;
 use crate::mirror::session::Session;
@@ -117,12 +117,9 @@ struct UniqueIndex {
 }
 
 impl TableShape {
-    /// Reads the shape of a mapping's table within a transaction; `None` if there is no such
-    /// table. Afterwards, the search path has nothing but `pg_catalog` in it.
+    /// Reads the shape of a mapping's table; `None` if there is no such table. The search path must
+    /// be restricted.
     pub(super) async fn load(conn: &mut Session, mapping: &TableMapping) -> QueryResult<Option<Self>> {
-        // Types outside of `pg_catalog` are returned with their schema.
-        conn.batch_execute("SET LOCAL search_path = pg_catalog, pg_temp")
-            .await?;
         let relation: Option<Relation> = sql_query(
             "SELECT c.oid, c.relkind::text AS kind,
                     EXISTS (SELECT FROM pg_catalog.pg_trigger t

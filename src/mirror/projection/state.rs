@@ -34,7 +34,7 @@ pub struct RunTable {
     pub(super) projection: Projection,
     /// How far its mapping has come.
     pub state: MappingState,
-    /// Whether no row was ever to be removed. Rows with unknown keys are held then.
+    /// Whether no mapping of the table has removed rows so far. Rows with unknown keys are held then.
     pub is_first: bool,
 }
 
@@ -79,6 +79,8 @@ struct StateRow {
     held_mapping: Option<String>,
     #[diesel(sql_type = Bool)]
     is_first: bool,
+    #[diesel(sql_type = Bool)]
+    has_problem: bool,
 }
 
 impl RunTables {
@@ -104,8 +106,9 @@ impl RunTables {
                         });
                     }
                     Err(problem) => {
-                        warn!(table = mapping.table(), problem, "the table is not kept in sync");
-                        note_problem(conn, mapping, &problem).await?;
+                        if note_problem(conn, mapping, &problem).await? {
+                            warn!(table = mapping.table(), problem, "the table is not kept in sync");
+                        }
                         run.broken.push((mapping.table(), problem));
                     }
                 }
@@ -171,12 +174,16 @@ impl StateRow {
     }
 }
 
-/// Returns what is stored about the state of a mapping, and lists its table if it is new.
+/// Returns what is stored about the state of a mapping. Lists its table if it is new, or had a
+/// problem.
 async fn state(conn: &mut Session, mapping: &TableMapping) -> QueryResult<StateRow> {
+    if let Some(row) = stored_state(conn, mapping).await?.filter(|row| !row.has_problem) {
+        return Ok(row);
+    }
     sql_query(
         "INSERT INTO clerk.projections AS p (table_name, resource) VALUES ($1, 'users')
          ON CONFLICT (table_name) DO UPDATE SET problem = NULL
-         RETURNING p.mapping, p.hold, p.held_mapping, p.removes_since IS NULL AS is_first",
+         RETURNING p.mapping, p.hold, p.held_mapping, p.removes_since IS NULL AS is_first, false AS has_problem",
     )
     .bind::<Text, _>(mapping.table())
     .get_result(conn)
@@ -186,34 +193,38 @@ async fn state(conn: &mut Session, mapping: &TableMapping) -> QueryResult<StateR
 /// Returns what is stored about the state of a mapping, if its table is listed.
 async fn stored_state(conn: &mut Session, mapping: &TableMapping) -> QueryResult<Option<StateRow>> {
     sql_query(
-        "SELECT mapping, hold, held_mapping, removes_since IS NULL AS is_first FROM clerk.projections WHERE table_name = $1",
+        "SELECT mapping, hold, held_mapping, removes_since IS NULL AS is_first, problem IS NOT NULL AS has_problem
+         FROM clerk.projections WHERE table_name = $1",
     )
-        .bind::<Text, _>(mapping.table())
-        .get_result(conn)
-        .await
-        .optional()
+    .bind::<Text, _>(mapping.table())
+    .get_result(conn)
+    .await
+    .optional()
 }
 
 /// Notes why a table is not kept in sync. Once the reason is gone, its mapping is applied anew.
-async fn note_problem(conn: &mut Session, mapping: &TableMapping, problem: &str) -> QueryResult<()> {
-    sql_query(
-        "INSERT INTO clerk.projections (table_name, resource, problem) VALUES ($1, 'users', $2)
-         ON CONFLICT (table_name) DO UPDATE SET problem = $2, mapping = NULL",
+/// Returns whether that is new.
+async fn note_problem(conn: &mut Session, mapping: &TableMapping, problem: &str) -> QueryResult<bool> {
+    let noted = sql_query(
+        "INSERT INTO clerk.projections AS p (table_name, resource, problem) VALUES ($1, 'users', $2)
+         ON CONFLICT (table_name) DO UPDATE SET problem = $2, mapping = NULL WHERE p.problem IS DISTINCT FROM $2",
     )
     .bind::<Text, _>(mapping.table())
     .bind::<Text, _>(problem)
     .execute(conn)
     .await?;
-    Ok(())
+    Ok(noted > 0)
 }
 
 async fn forget_others(conn: &mut Session, mappings: &[TableMapping]) -> QueryResult<()> {
     let mapped: Vec<String> = mappings.iter().map(TableMapping::table).collect();
-    for table in ["projections", "departures", "rejected_rows"] {
-        sql_query(format!("DELETE FROM clerk.{table} WHERE table_name <> ALL ($1)"))
-            .bind::<Array<Text>, _>(&mapped)
-            .execute(conn)
-            .await?;
-    }
+    sql_query(
+        "WITH others AS (DELETE FROM clerk.projections WHERE table_name <> ALL ($1) RETURNING table_name),
+         departures AS (DELETE FROM clerk.departures d USING others o WHERE d.table_name = o.table_name)
+         DELETE FROM clerk.rejected_rows r USING others o WHERE r.table_name = o.table_name",
+    )
+    .bind::<Array<Text>, _>(&mapped)
+    .execute(conn)
+    .await?;
     Ok(())
 }

@@ -53,14 +53,14 @@ impl Trial {
 /// # Errors
 /// Something failed that the mapping does not explain.
 pub(super) async fn join(conn: &mut Session, mapping: &TableMapping) -> Result<Trial, MirrorError> {
-    let path = search_path(conn).await?;
+    // Types outside of `pg_catalog` are returned with their schema.
+    conn.batch_execute(RESTRICT_PATH).await?;
     let shape = TableShape::load(conn, mapping).await?;
+    conn.batch_execute(RESTORE_PATH).await?;
     let Some(shape) = shape else {
         let tables = TableName::all(conn).await?;
-        set_search_path(conn, &path).await?;
         return Ok(Trial::failed(vec![Problem::no_table(mapping, &tables)]));
     };
-    set_search_path(conn, &path).await?;
     let problems = problems(mapping, &shape);
     if problems.iter().any(|problem| problem.is_fatal) {
         return Ok(Trial::failed(problems));
@@ -130,13 +130,8 @@ impl Projection {
                 .execute(conn)
                 .await?;
         }
-        sql_query(format!("EXPLAIN {}", self.unknown()))
-            .bind::<Text, _>("")
-            .bind::<BigInt, _>(0)
-            .execute(conn)
-            .await?;
-        conn.batch_execute(RESTORE_PATH).await?;
-        Ok(())
+        self.plan_unknown(conn).await?;
+        Ok(conn.batch_execute(RESTORE_PATH).await?)
     }
 
     /// Does the same with the statements of a dry run.
@@ -149,12 +144,16 @@ impl Projection {
                 .execute(conn)
                 .await?;
         }
+        self.plan_unknown(conn).await?;
+        Ok(conn.batch_execute(RESTORE_PATH).await?)
+    }
+
+    async fn plan_unknown(&self, conn: &mut Session) -> QueryResult<()> {
         sql_query(format!("EXPLAIN {}", self.unknown()))
             .bind::<Text, _>("")
             .bind::<BigInt, _>(0)
             .execute(conn)
             .await?;
-        conn.batch_execute(RESTORE_PATH).await?;
         Ok(())
     }
 
@@ -201,24 +200,4 @@ pub(super) fn refused(expression: &MappedExpression, fault: Fault, user: Option<
         (false, None) => format!("correct {place}"),
     };
     Problem::fatal(format!("{place} fails{on}: {}", MirrorError::from(fault)), hint)
-}
-
-async fn search_path(conn: &mut Session) -> QueryResult<String> {
-    #[derive(QueryableByName)]
-    struct PathRow {
-        #[diesel(sql_type = Text)]
-        path: String,
-    }
-    let row: PathRow = sql_query("SELECT pg_catalog.current_setting('search_path') AS path")
-        .get_result(conn)
-        .await?;
-    Ok(row.path)
-}
-
-async fn set_search_path(conn: &mut Session, path: &str) -> QueryResult<()> {
-    sql_query("SELECT pg_catalog.set_config('search_path', $1, true)")
-        .bind::<Text, _>(path)
-        .execute(conn)
-        .await?;
-    Ok(())
 }

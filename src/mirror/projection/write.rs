@@ -68,46 +68,9 @@ impl Projection {
         Ok(rows.into_iter().map(PlannedRow::from).collect())
     }
 
-    /// Writes rows: first together, and if that fails, behind savepoints.
+    /// Writes rows. Rows that Postgres refuses or that the application has locked are rejected.
     pub(super) async fn write_all(&self, conn: &mut Session, ids: &[&str]) -> Result<WrittenRows, WriteFailure> {
-        let ids: Vec<String> = ids.iter().map(|id| (*id).to_owned()).collect();
-        let together = conn.transaction(async |conn| {
-            LockBudget::new().begin(conn).await?;
-            conn.batch_execute(&self.lock()).await?;
-            self.write(conn, &ids).await
-        });
-        let written = match together.await {
-            Ok(written) => written,
-            Err(WriteFailure::OneRow(fault) | WriteFailure::TooLong(fault)) => {
-                debug!(
-                    table = self.name,
-                    error = %MirrorError::from(fault),
-                    "a row cannot be written; searching for it"
-                );
-                self.write_apart(conn, ids).await?
-            }
-            Err(failure) => return Err(failure),
-        };
-        wait_at_most(conn, USUAL_WAIT).await?;
-        Ok(written)
-    }
-
-    /// Writes rows behind savepoints. Rows that Postgres refuses or that the application has locked
-    /// are rejected.
-    async fn write_apart(&self, conn: &mut Session, ids: Vec<String>) -> Result<WrittenRows, WriteFailure> {
-        LockBudget::short().begin(conn).await?;
-        // A statement that fails without rows fails for another reason.
-        let probed = conn.transaction(async |conn| {
-            conn.batch_execute(&self.lock()).await?;
-            self.write(conn, &[]).await
-        });
-        if let Err(failure) = probed.await {
-            return Self::reject_all(ids, RowAction::Write, failure);
-        }
-        let locked: Vec<String> = self.keys(conn, &self.locked(), &ids).await?;
-        let (locked, free) = ids.into_iter().partition(|id| locked.contains(id));
-        let isolated = isolation::write(conn, self, free, locked).await?;
-        Ok(WrittenRows::collect(isolated, RowAction::Write))
+        self.each(conn, self, RowAction::Write, ids).await
     }
 
     /// Removes the rows of some objects, as the mapping says. Rows that Postgres refuses to remove
@@ -121,39 +84,84 @@ impl Projection {
         let Some(sql) = self.remove() else {
             return Ok(RowCounts::default());
         };
-        let all: Vec<String> = ids.iter().map(|id| (*id).to_owned()).collect();
         let remover = RowRemover { projection: self, sql };
-        let together = conn.transaction(async |conn| {
-            LockBudget::new().begin(conn).await?;
-            conn.batch_execute(&self.lock()).await?;
-            remover.write(conn, &all).await
-        });
-        let written = match together.await {
-            Ok(written) => written,
-            Err(WriteFailure::OneRow(_) | WriteFailure::TooLong(_)) => remover.remove_apart(conn, all).await?,
-            Err(failure) => return Err(failure),
-        };
-        wait_at_most(conn, USUAL_WAIT).await?;
+        let written = self.each(conn, &remover, RowAction::Remove, ids).await?;
         rejected_rows::replace(conn, run, self, ids, &written.rejected).await?;
         let kept: Vec<&str> = written.rejected.iter().map(|row| row.id.as_str()).collect();
         excluded::forget(conn, self, ids, &kept).await?;
         Ok(written.counts)
     }
 
-    /// Rejects rows because their whole table cannot be written: it is locked, or its shape has
-    /// changed since the sync began.
-    fn reject_all(ids: Vec<String>, action: RowAction, failure: WriteFailure) -> Result<WrittenRows, WriteFailure> {
-        let (WriteFailure::OneRow(fault) | WriteFailure::TooLong(fault)) = failure else {
-            return Err(failure);
+    /// Does something with rows: first together, and if that fails, behind savepoints.
+    async fn each<W>(
+        &self,
+        conn: &mut Session,
+        writer: &W,
+        action: RowAction,
+        ids: &[&str],
+    ) -> Result<WrittenRows, WriteFailure>
+    where
+        W: RowWriter<Job = String, Done = WrittenRows>,
+    {
+        let ids: Vec<String> = ids.iter().map(|id| (*id).to_owned()).collect();
+        let together = conn.transaction(async |conn| {
+            LockBudget::new().begin(conn).await?;
+            conn.batch_execute(&self.lock()).await?;
+            writer.write(conn, &ids).await
+        });
+        let written = match together.await {
+            Ok(written) => written,
+            Err(WriteFailure::OneRow(fault) | WriteFailure::TooLong(fault)) => {
+                debug!(
+                    table = self.name,
+                    error = %MirrorError::from(fault),
+                    "a row cannot be written; searching for it"
+                );
+                self.each_apart(conn, writer, action, ids).await?
+            }
+            Err(failure) => return Err(failure),
         };
-        let rejected: Vec<_> = ids
-            .into_iter()
-            .map(|id| RejectedRow::refused(id, action, fault.clone()))
-            .collect();
-        let mut written = WrittenRows::default();
-        written.counts.rejected = rejected.len() as u64;
-        written.rejected = rejected;
+        wait_at_most(conn, USUAL_WAIT).await?;
         Ok(written)
+    }
+
+    async fn each_apart<W>(
+        &self,
+        conn: &mut Session,
+        writer: &W,
+        action: RowAction,
+        ids: Vec<String>,
+    ) -> Result<WrittenRows, WriteFailure>
+    where
+        W: RowWriter<Job = String, Done = WrittenRows>,
+    {
+        LockBudget::short().begin(conn).await?;
+        // A statement that fails without rows fails for another reason.
+        let probed = conn.transaction(async |conn| {
+            conn.batch_execute(&self.lock()).await?;
+            writer.write(conn, &[]).await
+        });
+        match probed.await {
+            Ok(_) => {}
+            // The whole table is locked, or its shape has changed since the sync began.
+            Err(WriteFailure::OneRow(fault) | WriteFailure::TooLong(fault)) => {
+                let refused = ids.into_iter().map(|job| {
+                    let fault = fault.clone();
+                    Refused { job, fault }
+                });
+                let isolated = Isolated::<W> {
+                    done: Vec::new(),
+                    refused: refused.collect(),
+                    locked: Vec::new(),
+                };
+                return Ok(WrittenRows::collect(isolated, action));
+            }
+            Err(failure) => return Err(failure),
+        }
+        let locked = self.keys(conn, &self.locked(), &ids).await?;
+        let (locked, free) = ids.into_iter().partition(|id| locked.contains(id));
+        let isolated = isolation::write(conn, writer, free, locked).await?;
+        Ok(WrittenRows::collect(isolated, action))
     }
 
     /// Runs a statement that returns keys.
@@ -185,17 +193,18 @@ impl RowWriter for Projection {
                 }
             }
         }
+        let mut linked = Vec::new();
         if let Some(sql) = self.link().filter(|_| !link.is_empty()) {
-            let linked = self.keys(conn, &sql, &link).await?;
+            linked = self.keys(conn, &sql, &link).await?;
             written.counts.linked = linked.len() as u64;
             // The other columns of the row follow.
-            update.extend(linked);
+            update.extend_from_slice(&linked);
         }
         let mut done: HashSet<String> = HashSet::new();
         // Rows that may release a unique value come first.
         if let Some(sql) = self.update().filter(|_| !update.is_empty()) {
             let updated = self.keys(conn, &sql, &update).await?;
-            written.counts.updated = updated.len() as u64;
+            written.counts.updated = updated.iter().filter(|id| !linked.contains(id)).count() as u64;
             done.extend(updated);
         }
         if !insert.is_empty() {
@@ -243,24 +252,6 @@ impl RowWriter for Projection {
 struct RowRemover<'p> {
     projection: &'p Projection,
     sql: String,
-}
-
-impl RowRemover<'_> {
-    /// Removes rows behind savepoints.
-    async fn remove_apart(&self, conn: &mut Session, ids: Vec<String>) -> Result<WrittenRows, WriteFailure> {
-        LockBudget::short().begin(conn).await?;
-        let probed = conn.transaction(async |conn| {
-            conn.batch_execute(&self.projection.lock()).await?;
-            self.write(conn, &[]).await
-        });
-        if let Err(failure) = probed.await {
-            return Projection::reject_all(ids, RowAction::Remove, failure);
-        }
-        let locked = self.projection.keys(conn, &self.projection.locked(), &ids).await?;
-        let (locked, free) = ids.into_iter().partition(|id| locked.contains(id));
-        let isolated = isolation::write(conn, self, free, locked).await?;
-        Ok(WrittenRows::collect(isolated, RowAction::Remove))
-    }
 }
 
 impl RowWriter for RowRemover<'_> {

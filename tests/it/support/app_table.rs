@@ -6,6 +6,34 @@ use tempfile::TempDir;
 
 use crate::support::{fixture::Fixture, program::ProgramOutput};
 
+/// A table as Prisma makes it.
+pub const USER_TABLE: &str = r#"
+    CREATE TYPE "Role" AS ENUM ('USER', 'ADMIN');
+    CREATE TABLE "User" (
+        id text PRIMARY KEY,
+        "clerkId" text UNIQUE NOT NULL,
+        email text NOT NULL,
+        name varchar(64) NOT NULL,
+        role "Role" NOT NULL,
+        "createdAt" timestamp(3) NOT NULL DEFAULT CURRENT_TIMESTAMP,
+        "updatedAt" timestamp(3) NOT NULL
+    );"#;
+
+/// A mapping that fills it.
+pub const USER_MAPPING: &str = r#"
+    [[tables]]
+    name = "User"
+    key = "clerkId"
+    [tables.set]
+    email = "coalesce(u.primary_email, '')"
+    name = "coalesce(u.full_name, u.username, '')"
+    [tables.insert]
+    id = "clerk.cuid()"
+    role = "'USER'"
+    [tables.touch]
+    updatedAt = "now()"
+"#;
+
 /// A fixture with a table of an application, and a configuration that maps it.
 pub struct AppTable {
     pub fixture: Fixture,
