@@ -100,6 +100,9 @@ impl SyncContext<'_> {
     /// Finds the unknown keys of a table, if its mapping may be applied. Returns whether it may.
     async fn prepare_table(&mut self, run: &Run, table: &RunTable) -> Result<bool, TableFailure> {
         let may_apply = self.may_apply(run, table).await?;
+        if may_apply {
+            self.app_tables().release_removed(run, table).await?;
+        }
         if may_apply && table.removes() {
             self.find_unknown(run, table).await?;
         }

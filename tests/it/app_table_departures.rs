@@ -61,3 +61,85 @@ async fn a_row_with_an_unknown_key_goes_only_after_ten_seconds() {
     assert!(has_row(&app, "user_new").await && !has_row(&app, "user_old").await);
     assert_eq!(db.number("SELECT count(*) FROM clerk.departures").await, 1);
 }
+
+/// Runs a full sync, and returns how many rows are held and the checksum that approves them.
+async fn held(app: &AppTable) -> (u64, Option<String>) {
+    let report = app.once().await.json();
+    let table = &report["tables"]["public.accounts"];
+    (
+        table["held"].as_u64().unwrap(),
+        table["plan"].as_str().map(str::to_owned),
+    )
+}
+
+const STRANGERS: &str = "INSERT INTO accounts SELECT 'user_stranger_' || n, 'Stranger' FROM generate_series(1, 12) n";
+
+const DEPARTURES: &str = "SELECT count(*) FROM clerk.departures";
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_held_row_that_the_application_removes_itself_is_released() {
+    let app = AppTable::new(20, TABLE, &mapping("u.username IS DISTINCT FROM 'gone'")).await;
+    let db = &app.fixture.db;
+    db.execute(STRANGERS).await;
+    let (count, all) = held(&app).await;
+    assert_eq!(count, 12);
+    db.execute("DELETE FROM accounts WHERE clerk_id IN ('user_stranger_1', 'user_stranger_2')")
+        .await;
+    let (count, fewer) = held(&app).await;
+    assert_eq!(count, 10);
+    assert_ne!(fewer, all);
+    app.run(&["approve", &all.unwrap()]).await.assert_exit(Exit::Failed);
+    app.run(&["approve", &fewer.unwrap()]).await.assert_exit(Exit::Ok);
+    // Also one that was approved.
+    db.execute("DELETE FROM accounts WHERE clerk_id = 'user_stranger_3'")
+        .await;
+    app.age_departures().await;
+    app.once().await.assert_exit(Exit::Ok);
+    assert_eq!(db.number("SELECT count(*) FROM accounts").await, 20);
+    assert_eq!(db.number(DEPARTURES).await, 0);
+
+    // Rows of users that the condition excludes.
+    for id in &app.fixture.sim.user_ids()[..12] {
+        assert!(app.fixture.sim.update(id, |user| user["username"] = json!("gone")));
+    }
+    assert_eq!(held(&app).await.0, 12);
+    db.execute("DELETE FROM accounts WHERE clerk_id IN (SELECT id FROM clerk.users WHERE username = 'gone')")
+        .await;
+    assert_eq!(held(&app).await, (0, None));
+    assert_eq!(db.number(DEPARTURES).await, 0);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_held_row_that_the_application_scrubs_itself_is_released() {
+    let scrub = mapping("true").replace("key =", "delete = 'update'\n         key =");
+    let app = AppTable::new(20, TABLE, &format!("{scrub}\n[tables.deleted]\nname = \"'gone'\"")).await;
+    let db = &app.fixture.db;
+    db.execute(STRANGERS).await;
+    assert_eq!(held(&app).await.0, 12);
+    db.execute("UPDATE accounts SET name = 'gone' WHERE clerk_id LIKE 'user_stranger_1%'")
+        .await;
+    assert_eq!(held(&app).await.0, 8);
+    assert_eq!(db.number(DEPARTURES).await, 8);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn nothing_is_held_or_rejected_any_more_once_rows_are_kept() {
+    let app = AppTable::new(20, TABLE, &mapping("true")).await;
+    app.once().await.assert_exit(Exit::Ok);
+    let db = &app.fixture.db;
+    db.execute("INSERT INTO accounts VALUES ('user_kept', 'Kept'); INSERT INTO orders VALUES ('user_kept')")
+        .await;
+    app.once().await.assert_exit(Exit::Ok);
+    app.age_departures().await;
+    app.once().await.assert_exit(Exit::Ok);
+    let rejected = "SELECT count(*) FROM clerk.rejected_rows WHERE action = 'remove'";
+    assert_eq!(db.number(rejected).await, 1);
+    db.execute(STRANGERS).await;
+    assert_eq!(held(&app).await.0, 13);
+
+    app.set_mapping(&mapping("true").replace("key =", "delete = 'keep'\n         key ="));
+    assert_eq!(held(&app).await, (0, None));
+    assert_eq!(db.number(DEPARTURES).await, 0);
+    assert_eq!(db.number(rejected).await, 0);
+    assert_eq!(db.number("SELECT count(*) FROM accounts").await, 33);
+}

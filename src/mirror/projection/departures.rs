@@ -1,6 +1,8 @@
 //! `clerk.departures`: rows of the application's tables that are to go although the mirror still
 //! has their objects, or never had them. The guard judges them like deletions.
 
+use std::collections::HashSet;
+
 use diesel::{
     prelude::*,
     sql_query,
@@ -138,6 +140,37 @@ impl AppTables {
             Ok(())
         })
         .await
+    }
+
+    /// Releases the rows that are not there any more, or already are what a removed row becomes: the
+    /// application removed them itself.
+    pub async fn release_removed(&self, run: &Run, table: &RunTable) -> Result<(), TableError> {
+        let mut after = String::new();
+        loop {
+            let rows: Vec<KeyRow> = sql_query(
+                "SELECT object_id AS key FROM clerk.departures WHERE table_name = $1 AND object_id > $2
+                 ORDER BY object_id LIMIT 10000",
+            )
+            .bind::<Text, _>(table.name())
+            .bind::<Text, _>(&after)
+            .load(&mut self.0.connection().await?)
+            .await?;
+            let ids: Vec<String> = rows.into_iter().map(|row| row.key).collect();
+            let Some(last) = ids.last() else { return Ok(()) };
+            after.clone_from(last);
+            let remaining: HashSet<String> = self.with_rows(table, &ids).await?.into_iter().collect();
+            let removed: Vec<&str> = ids
+                .iter()
+                .map(String::as_str)
+                .filter(|id| !remaining.contains(*id))
+                .collect();
+            let mut conn = self.0.connection().await?;
+            conn.transaction(async |conn| {
+                transaction::begin(conn, run.lease()).await?;
+                Ok::<_, TableError>(excluded::forget(conn, &table.projection, &removed, &[]).await?)
+            })
+            .await?;
+        }
     }
 
     /// Returns how many rows of a table are to go, and are neither held nor approved.

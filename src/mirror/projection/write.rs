@@ -82,6 +82,9 @@ impl Projection {
         ids: &[&str],
     ) -> Result<RowCounts, WriteFailure> {
         let Some(sql) = self.remove() else {
+            // Rows are kept by now, so nothing is left to be done.
+            rejected_rows::replace(conn, run, self, ids, &[]).await?;
+            excluded::forget(conn, self, ids, &[]).await?;
             return Ok(RowCounts::default());
         };
         let remover = RowRemover { projection: self, sql };
