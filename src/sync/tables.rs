@@ -185,6 +185,9 @@ impl SyncContext<'_> {
     /// Makes a table equal to the mirror, and settles the rows that are to go.
     async fn compare_table(&mut self, run: &Run, table: &RunTable) -> Result<(), TableFailure> {
         let tables = self.app_tables();
+        if table.state != MappingState::Applied {
+            tables.note_applying(run, table).await?;
+        }
         let mut done = RowCounts::default();
         let mut after = String::new();
         while let Some(chunk) = tables.next_chunk(&after).await? {

@@ -10,6 +10,7 @@ mod support;
 
 mod access_refused;
 mod app_table_constraints;
+mod app_table_crash;
 mod app_table_departures;
 mod app_table_exchanges;
 mod app_table_holds;

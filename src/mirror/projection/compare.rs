@@ -205,6 +205,21 @@ impl AppTables {
         .await
     }
 
+    /// Notes that a new mapping is about to be written. Until that is done, the table agrees with
+    /// neither the old mapping nor the new one.
+    pub async fn note_applying(&self, run: &Run, table: &RunTable) -> Result<(), MirrorError> {
+        let mut conn = self.0.connection().await?;
+        conn.transaction(async |conn| {
+            transaction::begin(conn, run.lease()).await?;
+            sql_query("UPDATE clerk.projections SET mapping = NULL WHERE table_name = $1 AND mapping IS NOT NULL")
+                .bind::<Text, _>(table.name())
+                .execute(conn)
+                .await?;
+            Ok(())
+        })
+        .await
+    }
+
     /// Holds a mapping that would change this many rows, until a person approves it. An approval that
     /// was given meanwhile stays.
     pub async fn hold_mapping(&self, run: &Run, table: &RunTable, changes: u64) -> Result<(), MirrorError> {

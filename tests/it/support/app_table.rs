@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use tempfile::TempDir;
 
-use crate::support::{fixture::Fixture, program::ProgramOutput};
+use crate::support::{fixture::Fixture, process::Process, program::ProgramOutput};
 
 /// A table as Prisma makes it.
 pub const USER_TABLE: &str = r#"
@@ -73,6 +73,21 @@ impl AppTable {
         let with_config = ["--config", config.to_str().unwrap()];
         let all: Vec<&str> = with_config.iter().chain(arguments).copied().collect();
         self.fixture.run(&all).await
+    }
+
+    /// Starts a daemon with the configuration: its first full sync is due, and what the environment
+    /// schedules.
+    pub fn start_daemon(&self, environment: &[(&str, &str)]) -> Process {
+        let config = self.config();
+        let mut command = self.fixture.command(&["--config", config.to_str().unwrap()]);
+        command.envs(environment.iter().copied());
+        Process::spawn(command)
+    }
+
+    /// Starts a full sync with the configuration, and does not wait for it.
+    pub fn start_once(&self) -> Process {
+        let config = self.config();
+        Process::spawn(self.fixture.command(&["--once", "--config", config.to_str().unwrap()]))
     }
 
     /// Makes all departures old enough for Clerk's answers to count.
