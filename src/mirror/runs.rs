@@ -142,7 +142,7 @@ impl Runs {
         let mut conn = self.0.connection().await?;
         let tables = match self.0.mappings.is_empty() {
             true => RunTables::default(),
-            false => RunTables::load(&mut conn, lease, &self.0.mappings).await?,
+            false => RunTables::load(&mut conn, lease, &self.0.mappings, begin.initial_events).await?,
         };
         let tables = Arc::new(tables);
         conn.transaction(async |conn| {

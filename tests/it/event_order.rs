@@ -3,7 +3,6 @@
 
 use std::{
     collections::BTreeMap,
-    future::poll_fn,
     sync::{
         Arc,
         atomic::{AtomicBool, Ordering},
@@ -14,12 +13,10 @@ use std::{
 use clerk_sim::Quirks;
 use rustix::process::Signal;
 use serde_json::Value;
-use tokio::sync::mpsc::{UnboundedReceiver, unbounded_channel};
-use tokio_postgres::{AsyncMessage, Client, NoTls};
 
 use crate::support::{
     database::connect,
-    events::{INITIAL, MARK},
+    events::{INITIAL, MARK, listen},
     fixture::{Fixture, mirrored},
     process::NEVER,
     summary::{Exit, changed, in_sync},
@@ -31,21 +28,6 @@ const UNLIMITED: [(&str, &str); 2] = [
     ("CLERK2PG_DELETES__MAX_PERCENT", "100"),
     ("CLERK2PG_DELETES__MAX_COUNT", "1000000"),
 ];
-
-/// Returns a connection that listens, and its notifications.
-async fn listen(url: &str, channel: &str) -> (Client, UnboundedReceiver<String>) {
-    let (client, mut connection) = tokio_postgres::connect(url, NoTls).await.unwrap();
-    let (sender, receiver) = unbounded_channel();
-    tokio::spawn(async move {
-        while let Some(Ok(message)) = poll_fn(|context| connection.poll_message(context)).await {
-            if let AsyncMessage::Notification(notification) = message {
-                let _ = sender.send(notification.payload().to_owned());
-            }
-        }
-    });
-    client.batch_execute(&format!("LISTEN {channel}")).await.unwrap();
-    (client, receiver)
-}
 
 #[tokio::test(flavor = "multi_thread")]
 async fn each_transaction_notifies_once_of_its_last_event() {

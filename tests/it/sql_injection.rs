@@ -158,6 +158,7 @@ fn sql_is_built_from_constants_in_few_places() {
                 "objects scope condition table key cast object removed"
             ),
             ("projection/scan.rs", "mirrored"),
+            ("projection/state.rs", ""),
             ("projection/statements.rs", ""),
             ("projection/statements.rs", " stored"),
             ("projection/statements.rs", "PATH      "),

@@ -13,7 +13,13 @@ use super::{
     statements::Projection,
     trial::{join, refusal, try_mapping},
 };
-use crate::mirror::{Lease, MirrorError, session::Session, transaction};
+use crate::mirror::{
+    Lease, MirrorError,
+    locks::{LockBudget, USUAL_WAIT, wait_at_most},
+    session::Session,
+    transaction,
+    write_failure::WriteFailure,
+};
 
 /// How far a mapping has come.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -86,10 +92,14 @@ struct StateRow {
 impl RunTables {
     /// Reads the shapes of the mapped tables and the states of the mappings. Forgets tables that
     /// are not mapped any more: nothing keeps them in sync.
+    ///
+    /// With `emits_all`, the first import emits events. Then the mapping of an empty table counts as
+    /// applied before the first user is stored: each batch writes the rows of its events.
     pub(in crate::mirror) async fn load(
         conn: &mut Session,
         lease: &Lease,
         mappings: &[TableMapping],
+        emits_all: bool,
     ) -> Result<Self, MirrorError> {
         conn.transaction(async |conn| {
             transaction::begin(conn, lease).await?;
@@ -99,9 +109,14 @@ impl RunTables {
                 match try_mapping(conn, mapping).await?.usable() {
                     Ok(projection) => {
                         let row = state(conn, mapping).await?;
+                        let mut state = row.state(&mapping.digest());
+                        if emits_all && state == MappingState::Pending && agrees_empty(conn, &projection).await? {
+                            note_applied(conn, mapping).await?;
+                            state = MappingState::Applied;
+                        }
                         run.tables.push(RunTable {
                             projection,
-                            state: row.state(&mapping.digest()),
+                            state,
                             is_first: row.is_first,
                         });
                     }
@@ -200,6 +215,42 @@ async fn stored_state(conn: &mut Session, mapping: &TableMapping) -> QueryResult
     .get_result(conn)
     .await
     .optional()
+}
+
+/// Whether there are neither rows nor objects, so that a table agrees with any mapping.
+async fn agrees_empty(conn: &mut Session, projection: &Projection) -> Result<bool, MirrorError> {
+    #[derive(QueryableByName)]
+    struct Emptiness {
+        #[diesel(sql_type = Bool)]
+        is_empty: bool,
+    }
+    let read = conn.transaction(async |conn| {
+        LockBudget::new().begin(conn).await?;
+        let sql = format!(
+            "SELECT NOT EXISTS (SELECT FROM clerk.users) AND NOT EXISTS (SELECT FROM {}) AS is_empty",
+            projection.table
+        );
+        let Emptiness { is_empty } = sql_query(sql).get_result(conn).await?;
+        Ok::<_, WriteFailure>(is_empty)
+    });
+    let is_empty = match read.await {
+        Ok(is_empty) => is_empty,
+        // A full sync applies the mapping at its end.
+        Err(WriteFailure::OneRow(_) | WriteFailure::TooLong(_)) => false,
+        Err(WriteFailure::Whole(error)) => return Err(error),
+    };
+    wait_at_most(conn, USUAL_WAIT).await?;
+    Ok(is_empty)
+}
+
+/// Notes that a table agrees with its mapping.
+async fn note_applied(conn: &mut Session, mapping: &TableMapping) -> QueryResult<()> {
+    sql_query("UPDATE clerk.projections SET mapping = $2, applied_at = pg_catalog.now() WHERE table_name = $1")
+        .bind::<Text, _>(mapping.table())
+        .bind::<Text, _>(mapping.digest())
+        .execute(conn)
+        .await?;
+    Ok(())
 }
 
 /// Notes why a table is not kept in sync. Once the reason is gone, its mapping is applied anew.

@@ -1,6 +1,10 @@
-//! The rows of `clerk.user_events`.
+//! The rows of `clerk.user_events`, and the notifications about them.
+
+use std::future::poll_fn;
 
 use serde_json::Value;
+use tokio::sync::mpsc::{UnboundedReceiver, unbounded_channel};
+use tokio_postgres::{AsyncMessage, Client, NoTls};
 
 use crate::support::fixture::Fixture;
 
@@ -56,4 +60,19 @@ impl Fixture {
         names.sort();
         names
     }
+}
+
+/// Returns a connection that listens, and its notifications.
+pub async fn listen(url: &str, channel: &str) -> (Client, UnboundedReceiver<String>) {
+    let (client, mut connection) = tokio_postgres::connect(url, NoTls).await.unwrap();
+    let (sender, receiver) = unbounded_channel();
+    tokio::spawn(async move {
+        while let Some(Ok(message)) = poll_fn(|context| connection.poll_message(context)).await {
+            if let AsyncMessage::Notification(notification) = message {
+                let _ = sender.send(notification.payload().to_owned());
+            }
+        }
+    });
+    client.batch_execute(&format!("LISTEN {channel}")).await.unwrap();
+    (client, receiver)
 }
