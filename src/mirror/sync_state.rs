@@ -8,7 +8,7 @@ use diesel::{
 };
 use diesel_async::RunQueryDsl;
 
-use super::{MirrorError, connect::Connection, expected_minus_rows::expected_minus_rows, lease};
+use super::{MirrorError, TableMapping, connect::Connection, expected_minus_rows::expected_minus_rows, lease};
 use crate::resource::Resource;
 
 /// What an incremental sync starts from.
@@ -51,6 +51,11 @@ pub struct SyncState {
 }
 
 impl SyncState {
+    /// Whether the last sync found that a mapping's table cannot be kept in sync.
+    pub(super) fn has_problem(&self, mapping: &TableMapping) -> bool {
+        self.settled_tables.contains(&mapping.table())
+    }
+
     /// Reads it, in one query.
     pub(super) async fn read(mut conn: Connection, resource: &Resource) -> Result<Self, MirrorError> {
         let sql = format!(

@@ -8,7 +8,7 @@ use std::{
 
 use tracing::warn;
 
-use super::{AskError, count_mismatch::CountMismatch};
+use super::{AskError, count_mismatch::CountMismatch, table_requests::TableRequests};
 use crate::{clerk, failure::Cause, reconcile::recent::Floor};
 
 /// Users on the smallest first page of an incremental sync.
@@ -48,6 +48,10 @@ pub struct Carryover {
     full_sync_requests: BTreeMap<&'static str, Instant>,
     /// Warnings that were logged.
     warned: BTreeSet<&'static str>,
+    /// When the application's tables were looked at, and full syncs were requested for them.
+    pub(super) tables: TableRequests,
+    /// The checksum of what is held of each table, as it was last reported.
+    reported_holds: BTreeMap<String, String>,
     /// When old events and syncs were last removed.
     pruned: Option<Instant>,
     /// Why the last sync failed; `None` if it succeeded.
@@ -57,6 +61,11 @@ pub struct Carryover {
 }
 
 impl Carryover {
+    /// Makes a full sync due. The caller limits how often.
+    pub(super) fn require_full_sync(&mut self, why: &'static str) {
+        self.full_sync_reason = Some(why);
+    }
+
     /// Whether a full sync has learned the Clerk instance. Other kinds of sync need it.
     pub fn knows_instance(&self) -> bool {
         self.instance.is_some()
@@ -84,6 +93,17 @@ impl Carryover {
         if self.warned.insert(message) {
             warn!("{message}");
         }
+    }
+
+    /// Notes what is held of a table, by its checksum. Returns whether that was not reported yet.
+    pub(super) fn is_new_hold(&mut self, table: &str, checksum: &str) -> bool {
+        let before = self.reported_holds.insert(table.to_owned(), checksum.to_owned());
+        before.as_deref() != Some(checksum)
+    }
+
+    /// Notes that nothing of a table is held.
+    pub(super) fn forget_hold(&mut self, table: &str) {
+        self.reported_holds.remove(table);
     }
 
     /// How many users Clerk has; `None` if it does not count them or the request failed. An

@@ -60,9 +60,7 @@ impl Syncer {
                 return Ok(SyncOutcome::NeedsFull);
             }
         };
-
-        if self.mirror.app_tables().has_pending(&state) {
-            carryover.request_full_sync("a table has a new mapping");
+        if self.request_for_tables(&state, carryover).await? {
             return Ok(SyncOutcome::NeedsFull);
         }
         carryover.floor.note_watermark(watermark);

@@ -36,6 +36,7 @@ mod retry;
 mod run;
 mod search;
 mod table_plan;
+mod table_requests;
 mod tables;
 mod urgent_work;
 mod walk_driver;

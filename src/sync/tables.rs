@@ -145,13 +145,16 @@ impl SyncContext<'_> {
             return Ok(true);
         }
         tables.hold_mapping(run, table, changes).await?;
-        warn!(
-            table = table.name(),
-            rows = changes,
-            of = rows,
-            "a new mapping would change many rows, and is held; see them with `clerk2pg --dry-run`, approve it with `clerk2pg approve`"
-        );
         let plan = mapping_checksum(table.name(), &table.mapping_digest());
+        if self.carryover.is_new_hold(table.name(), &plan) {
+            warn!(
+                table = table.name(),
+                rows = changes,
+                of = rows,
+                plan,
+                "a new mapping would change many rows, and is held; see them with `clerk2pg --dry-run`, approve it with `clerk2pg approve`"
+            );
+        }
         let report = self.table_report(table.name());
         report.held = changes;
         report.plan = Some(plan);
@@ -262,17 +265,21 @@ impl SyncContext<'_> {
 
     /// Reports the rows of a table that wait for a person.
     async fn report_held(&mut self, table: &RunTable) -> Result<(), TableFailure> {
-        if let Some(held) = self.app_tables().held_departures(table.name()).await? {
+        let Some(held) = self.app_tables().held_departures(table.name()).await? else {
+            self.carryover.forget_hold(table.name());
+            return Ok(());
+        };
+        if self.carryover.is_new_hold(table.name(), &held.checksum) {
             warn!(
                 table = table.name(),
                 held = held.count,
                 plan = held.checksum,
                 "rows that are to go are held; see them with `clerk2pg --dry-run`, approve them with `clerk2pg approve`"
             );
-            let report = self.table_report(table.name());
-            report.held = held.count;
-            report.plan = Some(held.checksum);
         }
+        let report = self.table_report(table.name());
+        report.held = held.count;
+        report.plan = Some(held.checksum);
         Ok(())
     }
 

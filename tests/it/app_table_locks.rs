@@ -2,7 +2,13 @@
 
 use std::time::{Duration, Instant};
 
-use crate::support::{app_table::AppTable, database::connect, summary::Exit};
+use crate::support::{
+    app_table::AppTable,
+    database::connect,
+    process::{EVERY_SECOND, NEVER},
+    summary::Exit,
+    wait::eventually,
+};
 
 const MAPPING: &str = "
     [[tables]]
@@ -71,4 +77,33 @@ async fn a_locked_table_delays_its_rows_only() {
         app.fixture.db.number("SELECT count(*) FROM clerk.rejected_rows").await,
         0
     );
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_new_mapping_of_a_locked_table_does_not_stop_incremental_syncs() {
+    let app = AppTable::new(20, "CREATE TABLE accounts (clerk_id text PRIMARY KEY, name text)", "").await;
+    app.once().await.assert_exit(Exit::Ok);
+    app.fixture.age_rows().await;
+    let application = connect(&app.fixture.db.url).await;
+    application.batch_execute("BEGIN; LOCK TABLE accounts").await.unwrap();
+    app.set_mapping(MAPPING);
+    let daemon = app.start_daemon(&[NEVER, EVERY_SECOND]);
+    daemon.wait_for_log("could not be compared with the mirror").await;
+    let id = &app.fixture.sim.user_ids()[0];
+    for name in ["First", "Second", "Third"] {
+        app.fixture.rename(id, name);
+        eventually("the mirror has the change", async || {
+            app.fixture.first_name(id).await == name
+        })
+        .await;
+    }
+    let incremental = app.fixture.runs("kind = 'incremental' AND updated > 0").await;
+    assert!(incremental > 0, "only full syncs saw the changes: {}", daemon.log());
+
+    application.batch_execute("COMMIT").await.unwrap();
+    eventually("the mapping is applied", async || {
+        app.fixture.db.number("SELECT count(*) FROM accounts").await == 20
+    })
+    .await;
+    assert_eq!(name(&app, id).await.as_deref(), Some("Third"));
 }
