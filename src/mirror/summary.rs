@@ -12,7 +12,7 @@ use diesel_async::RunQueryDsl;
 use serde::Serialize;
 
 use super::{
-    Freshness, Holds, MirrorError, Outcome, SyncKind, freshness, leadership, lease,
+    AppTables, Freshness, Holds, MirrorError, Outcome, SyncKind, TableDetails, freshness, leadership, lease,
     pool::ConnectionPool,
     tables::{rejected_objects, sync_runs},
 };
@@ -148,6 +148,9 @@ pub struct Details {
     pub rejected_users: Vec<(String, String)>,
     /// How many users have a value that does not fit its column, by field.
     pub unexpected_values: BTreeMap<String, i64>,
+    /// The application's tables.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub tables: Vec<TableDetails>,
 }
 
 /// Reads what `clerk2pg status`, the status page and the metrics show.
@@ -259,6 +262,7 @@ impl Overview {
             last_seen_at: self.last_seen().await?,
             plan: Holds(self.0.clone()).checksum().await?,
             unexpected_values: self.unexpected_values().await?,
+            tables: AppTables(self.0.clone()).details().await?,
             rejected_users: rejected_objects::table
                 .filter(rejected_objects::resource.eq(self.0.resource.name))
                 .select((rejected_objects::object_id, rejected_objects::reason))

@@ -8,8 +8,8 @@ use chrono::TimeDelta;
 use super::style::{BOLD, RED, YELLOW};
 use crate::{
     cli::Format,
-    humanize::{age, number, users},
-    mirror::{Details, Freshness, LastRun},
+    humanize::{age, number, rows, users},
+    mirror::{Details, Freshness, LastRun, TableDetails},
 };
 
 /// Prints the status.
@@ -24,6 +24,10 @@ pub fn status(format: Format, status: &Details) -> io::Result<()> {
     print_deletions(&mut out, status)?;
     print_rejected(&mut out, status)?;
     print_unexpected(&mut out, status)?;
+    status
+        .tables
+        .iter()
+        .try_for_each(|table| print_table(&mut out, table))?;
     print_runs(&mut out, &status.recent.runs)
 }
 
@@ -137,6 +141,57 @@ fn print_unexpected(out: &mut impl Write, status: &Details) -> io::Result<()> {
     let fields: Vec<_> = status.unexpected_values.iter().map(of_field).collect();
     let fields = fields.join(", ");
     writeln!(out, "\nValues of an unexpected type, kept in extra: {fields}")
+}
+
+/// Prints how far a table of the application is in sync.
+fn print_table(out: &mut impl Write, table: &TableDetails) -> io::Result<()> {
+    let TableDetails {
+        status,
+        plan,
+        rejected_rows,
+    } = table;
+    let style = if status.state.needs_person() {
+        YELLOW
+    } else {
+        Style::new()
+    };
+    let (name, state) = (&status.table, status.state.words());
+    write!(out, "\n{BOLD}{name}{BOLD:#}: {style}{state}{style:#}")?;
+    match &status.problem {
+        Some(problem) => writeln!(out, ": {problem}")?,
+        None => writeln!(out)?,
+    }
+    if let Some((count, repaired)) = status.rows.zip(status.repaired) {
+        writeln!(
+            out,
+            "  {} at the last full sync, which repaired {}",
+            rows(count),
+            number(repaired)
+        )?;
+    }
+    if let Some(plan) = &status.mapping_plan {
+        writeln!(
+            out,
+            "  the mapping changes {}; if that is correct, run: clerk2pg approve {plan}",
+            rows(status.held)
+        )?;
+    }
+    if let Some(plan) = plan {
+        writeln!(
+            out,
+            "  {YELLOW}removals are held{YELLOW:#}; if they are correct, run: clerk2pg approve {plan}"
+        )?;
+    }
+    if status.rejected > 0 {
+        writeln!(out, "  {YELLOW}{} rejected{YELLOW:#}", rows(status.rejected))?;
+    }
+    for (id, reason) in rejected_rows {
+        writeln!(out, "    {id}  {reason}")?;
+    }
+    match status.rejected.saturating_sub(rejected_rows.len() as u64) {
+        0 => Ok(()),
+        more => writeln!(out, "    … and {} more in clerk.rejected_rows", number(more)),
+    }
 }
 
 /// Prints the table of the last syncs.

@@ -8,7 +8,7 @@ use tokio::sync::Mutex;
 use super::state::Watch;
 use crate::{
     clerk,
-    mirror::{History, Mirror, MirrorError, Summary},
+    mirror::{History, Mirror, MirrorError, Summary, TableStatus},
     secret::without_personal_data,
 };
 
@@ -45,6 +45,7 @@ pub(super) struct CachedSources {
     pub(super) sources: Sources,
     summary: Cached<Summary>,
     history: Cached<History>,
+    tables: Cached<Vec<TableStatus>>,
 }
 
 /// An answer, and when it came.
@@ -77,6 +78,7 @@ impl CachedSources {
             sources,
             summary: Cached::new(),
             history: Cached::new(),
+            tables: Cached::new(),
         }
     }
 
@@ -84,6 +86,12 @@ impl CachedSources {
     pub(super) async fn summary(&self) -> Result<Summary, String> {
         let overview = self.sources.mirror.overview();
         self.summary.get(self.ask(overview.summary())).await
+    }
+
+    /// Returns how far the application's tables are in sync; nothing if the database does not answer.
+    pub(super) async fn tables(&self) -> Vec<TableStatus> {
+        let tables = self.sources.mirror.app_tables();
+        self.tables.get(self.ask(tables.status())).await.unwrap_or_default()
     }
 
     /// Returns the last syncs, and the changes of the last hours.

@@ -7,7 +7,7 @@ use prometheus_client::{
     metrics::{
         counter::{ConstCounter, Counter},
         family::Family,
-        gauge::ConstGauge,
+        gauge::{ConstGauge, Gauge},
         info::Info,
     },
     registry::{Registry, Unit},
@@ -19,14 +19,19 @@ use super::{
 };
 use crate::{
     clerk::{Client, Tally},
-    mirror::Summary,
+    mirror::{Summary, TableState, TableStatus},
 };
 
 /// The content type of what [`render`] returns.
 pub(super) const CONTENT_TYPE: &str = prometheus_text::CONTENT_TYPE;
 
 /// Renders all metrics. Those that come from the database are left out if `summary` is `None`.
-pub(super) fn render(watch: &Watch, clerk: &Client, summary: Option<&Summary>) -> Result<String, fmt::Error> {
+pub(super) fn render(
+    watch: &Watch,
+    clerk: &Client,
+    summary: Option<&Summary>,
+    tables: &[TableStatus],
+) -> Result<String, fmt::Error> {
     let mut registry = Registry::default();
     registry.register_with_unit(
         "process_start_time",
@@ -43,6 +48,7 @@ pub(super) fn render(watch: &Watch, clerk: &Client, summary: Option<&Summary>) -
     if let Some(summary) = summary {
         summary_metrics(ours, summary);
     }
+    table_metrics(ours, tables);
     let mut text = String::new();
     prometheus_text::encode(&mut text, &registry)?;
     Ok(text)
@@ -149,5 +155,45 @@ fn summary_metrics(registry: &mut Registry, summary: &Summary) {
         "unexpected_values",
         "Users with a value of an unexpected type, which is kept in extra; at most 10000",
         ConstGauge::new(summary.unexpected),
+    );
+}
+
+/// Registers what is known of the application's tables. What a full sync counts is left out before
+/// the first one.
+fn table_metrics(registry: &mut Registry, tables: &[TableStatus]) {
+    let mut register = |name: &str, help: &str, value: fn(&TableStatus) -> Option<u64>| {
+        let family = Family::<[(&'static str, String); 1], Gauge>::default();
+        for table in tables {
+            if let Some(value) = value(table) {
+                let gauge = family.get_or_create_owned(&[("table", table.table.clone())]);
+                gauge.set(i64::try_from(value).unwrap_or(i64::MAX));
+            }
+        }
+        registry.register(name, help, family);
+    };
+    register(
+        "table_in_sync",
+        "Whether each sync keeps this table of the application in sync",
+        |table| Some(u64::from(table.state == TableState::Applied)),
+    );
+    register(
+        "table_rows",
+        "Rows of a table of the application at the last full sync",
+        |table| table.rows,
+    );
+    register(
+        "table_repaired_rows",
+        "Rows that differed at the last full sync although nobody had changed them at Clerk",
+        |table| table.repaired,
+    );
+    register(
+        "table_rejected_rows",
+        "Rows of a table of the application that cannot be written or removed",
+        |table| Some(table.rejected),
+    );
+    register(
+        "table_held_rows",
+        "Rows of a table of the application that wait for approval",
+        |table| Some(table.held),
     );
 }

@@ -7,7 +7,7 @@ use chrono::TimeDelta;
 use super::{cached::Sources, plot};
 use crate::{
     humanize::{age, number, rejected_users},
-    mirror::{Freshness, History, LastRun, Summary},
+    mirror::{Freshness, History, LastRun, Summary, TableStatus},
     secret::without_personal_data,
 };
 
@@ -36,6 +36,7 @@ pub(super) fn render(
     sources: &Sources,
     summary: &Result<Summary, String>,
     history: &Result<History, String>,
+    tables: &[TableStatus],
     nonce: &str,
 ) -> Result<String, fmt::Error> {
     let mut out = String::with_capacity(32 << 10);
@@ -66,6 +67,7 @@ pub(super) fn render(
     match history {
         Ok(history) => {
             plots(&mut out, history)?;
+            app_tables(&mut out, tables)?;
             syncs(&mut out, history)?;
         }
         Err(why) => write!(
@@ -186,6 +188,41 @@ fn plots(out: &mut String, history: &History) -> fmt::Result {
         plot::freshness(&history.periods)?,
         plot::changes(&history.periods)?,
     )
+}
+
+/// Writes a line for each table of the application, if there are any.
+fn app_tables(out: &mut String, tables: &[TableStatus]) -> fmt::Result {
+    if tables.is_empty() {
+        return Ok(());
+    }
+    out.push_str(
+        "<section><h2>Tables of the application</h2><div class=\"wide\"><table><thead><tr><th>table<th>state\
+         <th>rows<th>repaired<th>rejected<th>held</tr></thead><tbody>",
+    );
+    for table in tables {
+        let class = if table.state.needs_person() {
+            " class=\"bad\""
+        } else {
+            ""
+        };
+        let count = |count: Option<u64>| count.map_or_else(|| "–".to_owned(), number);
+        write!(
+            out,
+            "<tr><td>{}<td{class}>{}<td>{}<td>{}<td>{}<td>{}</tr>",
+            Escaped(&table.table),
+            table.state.words(),
+            count(table.rows),
+            count(table.repaired),
+            number(table.rejected),
+            number(table.held),
+        )?;
+        if let Some(problem) = &table.problem {
+            let problem = without_personal_data(problem);
+            write!(out, "<tr><td class=\"why\" colspan=\"6\">{}</tr>", Escaped(&problem))?;
+        }
+    }
+    out.push_str("</tbody></table></div></section>");
+    Ok(())
 }
 
 /// Writes the table of the last syncs.

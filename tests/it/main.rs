@@ -26,6 +26,7 @@ mod app_table_replicas;
 mod app_table_shapes;
 mod app_tables;
 mod app_tables_plan;
+mod app_tables_status;
 mod certificates;
 mod check;
 mod check_database;

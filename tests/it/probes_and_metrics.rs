@@ -7,6 +7,7 @@ use rustix::process::Signal;
 use tokio::io::AsyncWriteExt;
 
 use crate::support::{
+    app_table::AppTable,
     faults::error,
     fixture::{Fixture, mirrored},
     http_client::get,
@@ -270,8 +271,10 @@ fn metrics_time() -> f64 {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn every_metric_is_documented_and_accepted_by_promtool() {
-    let fixture = mirrored(5).await;
-    let watched = MonitoredDaemon::start(&fixture, &[]).await;
+    // With a table of the application, which has metrics of its own.
+    let mapping = "[[tables]]\nname = \"people\"\nkey = \"id\"\n[tables.set]\nname = \"u.first_name\"";
+    let app = AppTable::new(5, "CREATE TABLE people (id text PRIMARY KEY, name text)", mapping).await;
+    let watched = app.monitored().await;
     watched.wait_until_ready("in sync").await;
     let metrics = watched.metrics().await;
     let read = |name: &str| std::fs::read_to_string(format!("{}/docs/{name}", env!("CARGO_MANIFEST_DIR"))).unwrap();

@@ -25,6 +25,7 @@ mod scan;
 mod shape;
 mod state;
 mod statements;
+mod status;
 mod trial;
 mod write;
 
@@ -40,3 +41,4 @@ pub use plan::{PlannedRow, RowChange, TableDifferences};
 pub use problems::Problem;
 pub use scan::Chunk;
 pub use state::{MappingState, RunTable, RunTables};
+pub use status::{TableDetails, TableState, TableStatus};

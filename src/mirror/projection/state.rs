@@ -75,8 +75,9 @@ pub struct RunTables {
     pub broken: Vec<(String, String)>,
 }
 
+/// What is stored about the state of a mapping.
 #[derive(QueryableByName)]
-struct StateRow {
+pub(super) struct StoredState {
     #[diesel(sql_type = Nullable<Text>)]
     mapping: Option<String>,
     #[diesel(sql_type = Text)]
@@ -174,9 +175,9 @@ impl RunTables {
     }
 }
 
-impl StateRow {
+impl StoredState {
     /// The state of the mapping with this digest.
-    fn state(&self, digest: &str) -> MappingState {
+    pub(super) fn state(&self, digest: &str) -> MappingState {
         if self.mapping.as_deref() == Some(digest) {
             return MappingState::Applied;
         }
@@ -191,7 +192,7 @@ impl StateRow {
 
 /// Returns what is stored about the state of a mapping. Lists its table if it is new, or had a
 /// problem.
-async fn state(conn: &mut Session, mapping: &TableMapping) -> QueryResult<StateRow> {
+async fn state(conn: &mut Session, mapping: &TableMapping) -> QueryResult<StoredState> {
     if let Some(row) = stored_state(conn, mapping).await?.filter(|row| !row.has_problem) {
         return Ok(row);
     }
@@ -206,7 +207,7 @@ async fn state(conn: &mut Session, mapping: &TableMapping) -> QueryResult<StateR
 }
 
 /// Returns what is stored about the state of a mapping, if its table is listed.
-async fn stored_state(conn: &mut Session, mapping: &TableMapping) -> QueryResult<Option<StateRow>> {
+async fn stored_state(conn: &mut Session, mapping: &TableMapping) -> QueryResult<Option<StoredState>> {
     sql_query(
         "SELECT mapping, hold, held_mapping, removes_since IS NULL AS is_first, problem IS NOT NULL AS has_problem
          FROM clerk.projections WHERE table_name = $1",

@@ -4,7 +4,12 @@ use std::path::PathBuf;
 
 use tempfile::TempDir;
 
-use crate::support::{fixture::Fixture, process::Process, program::ProgramOutput};
+use crate::support::{
+    fixture::Fixture,
+    monitored::{ANY, MonitoredDaemon},
+    process::{NEVER, Process},
+    program::ProgramOutput,
+};
 
 /// A table as Prisma makes it.
 pub const USER_TABLE: &str = r#"
@@ -96,6 +101,12 @@ impl AppTable {
             .db
             .execute("UPDATE clerk.departures SET found_at = found_at - interval '1 minute'")
             .await;
+    }
+
+    /// Starts a daemon with the configuration and an HTTP listener, that runs one full sync and then
+    /// syncs only on request.
+    pub async fn monitored(&self) -> MonitoredDaemon {
+        MonitoredDaemon::new(self.start_daemon(&[NEVER, ("CLERK2PG_SCHEDULE__INCREMENTAL", ""), ANY])).await
     }
 
     /// Runs one full sync.
