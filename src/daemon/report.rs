@@ -7,7 +7,7 @@ use tracing::{info, warn};
 use crate::{
     mirror::RowCounts,
     sync::{Outcome, Report, TableReport},
-    watch::CompletedSync,
+    watch::{CompletedSync, HeldKind},
 };
 
 /// Returns what the probes, metrics and the status page need of a report.
@@ -16,7 +16,10 @@ pub(super) fn completed(report: &Report) -> CompletedSync {
         outcome: report.outcome,
         took: Duration::from_millis(report.duration_ms),
         incomplete: (report.outcome == Outcome::Incomplete).then(|| report.notes.join("; ")),
-        holds: report.has_held(),
+        holds: match report.held {
+            0 => report.has_held().then_some(HeldKind::Rows),
+            _ => Some(HeldKind::Deletions),
+        },
     }
 }
 

@@ -174,17 +174,19 @@ impl SyncContext<'_> {
         let is_new = matches!(table.state, MappingState::Pending | MappingState::Held);
         let is_mapping_held =
             is_new && changes > 0 && self.must_hold_mapping(table, changes, self.app_tables().count_rows(table).await?);
+        let mut counts = plan.counts();
         if is_mapping_held {
             // Without the mapping, nothing is removed either.
             let removed = std::mem::take(&mut plan.departures.removed);
             plan.departures.held.extend(removed);
+            counts.removed = plan.departures.held.len() as u64;
         }
         if let Some(DryRun { print, .. }) = &mut self.dry_run {
             plan.print(name, &mut **print);
         }
         let departures = &plan.departures.held;
         let report = self.table_report(name);
-        report.counts = plan.counts();
+        report.counts = counts;
         report.is_mapping_held = is_mapping_held;
         (report.held, report.plan) = match is_mapping_held {
             true => (changes, Some(mapping_checksum(name, &table.mapping_digest()))),

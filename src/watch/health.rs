@@ -57,8 +57,17 @@ pub struct CompletedSync {
     pub took: Duration,
     /// Why some of Clerk's users could not be seen or judged; `None` if all were.
     pub incomplete: Option<String>,
-    /// Whether deletions wait for approval.
-    pub holds: bool,
+    /// What waits for approval; `None` if nothing does.
+    pub holds: Option<HeldKind>,
+}
+
+/// What waits for approval. Deletions come last: they are named if both wait.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum HeldKind {
+    /// Rows of the application's tables, or a mapping.
+    Rows,
+    /// Deletions of users.
+    Deletions,
 }
 
 /// The health of a daemon.
@@ -81,8 +90,8 @@ pub(super) struct Health {
     had_full_sync: bool,
     /// Why the last full sync could not see or judge every user.
     incomplete: Option<String>,
-    /// Whether deletions waited for approval at the end of the last sync that changed something.
-    holds: bool,
+    /// What waited for approval at the end of the last sync that changed something.
+    holds: Option<HeldKind>,
     /// Whether this server does not show recent changes.
     is_blind: bool,
 }
@@ -132,7 +141,7 @@ impl Health {
             failures: Vec::new(),
             had_full_sync: false,
             incomplete: None,
-            holds: false,
+            holds: None,
             is_blind: false,
         }
     }
@@ -209,9 +218,9 @@ impl Health {
             }
             SyncKind::Incremental => {
                 self.is_blind = false;
-                self.holds |= sync.holds;
+                self.holds = self.holds.max(sync.holds);
             }
-            SyncKind::OnDemand => self.holds |= sync.holds,
+            SyncKind::OnDemand => self.holds = self.holds.max(sync.holds),
         }
         if sync.incomplete.is_none() {
             self.succeeded(kind, now);
@@ -270,8 +279,9 @@ impl Health {
             }
         }
         ProbeResult::ok(match self.holds {
-            true => "in sync, but deletions are held: see `clerk2pg status`",
-            false => "in sync",
+            Some(HeldKind::Deletions) => "in sync, but deletions are held: see `clerk2pg status`",
+            Some(HeldKind::Rows) => "in sync, but rows of tables are held: see `clerk2pg status`",
+            None => "in sync",
         })
     }
 }

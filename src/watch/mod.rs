@@ -13,7 +13,7 @@ mod server;
 mod state;
 
 pub use cached::Sources;
-pub use health::{CompletedSync, ProbeResult};
+pub use health::{CompletedSync, HeldKind, ProbeResult};
 pub use metrics::Changes;
 pub use probe::{probe, try_probe};
 pub use server::HttpServer;

@@ -166,7 +166,7 @@ async fn metrics_and_page_show_each_table() {
             let all = metrics.all(&format!("clerk2pg_table_{name}"));
             let values: Vec<f64> = all.values().copied().collect();
             let tables: Vec<&str> = all.keys().map(String::as_str).collect();
-            assert_eq!(tables, [r#"table="public.\\"User\\"""#, r#"table="public.profiles""#]);
+            assert_eq!(tables, [r#"table="public.\"User\"""#, r#"table="public.profiles""#]);
             values == [*users, *profiles]
         })
     })

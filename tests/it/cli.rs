@@ -6,6 +6,7 @@ use clerk_sim::Unstorable;
 use serde_json::Value;
 
 use crate::support::{
+    app_table::AppTable,
     changes::{now, rename},
     fixture::{Fixture, mirrored},
     summary::{Exit, changed, failed, in_sync, planned},
@@ -235,16 +236,21 @@ async fn every_json_key_is_documented() {
             "{place}"
         );
     };
-    let fixture = mirrored(12).await;
-    rename(&fixture, &fixture.sim.user_ids()[0], "Renamed", now());
-    fixture
-        .once()
-        .await
-        .assert(Exit::Ok, changed().updated(1).unchanged(11));
-    // A failed sync has all keys.
-    let ran = fixture.once_with(&[("CLERK_SECRET_KEY", "sk_live_other")]).await;
-    check("### A sync", &ran.json());
-    let status = fixture.run(&["status", "--format", "json"]).await.json();
+    let mapping = "[[tables]]\nname = \"people\"\nkey = \"id\"\n[tables.set]\nname = \"u.first_name\"";
+    let table = "CREATE TABLE people (id text PRIMARY KEY, name text)";
+    let app = AppTable::with(mirrored(12).await, table, mapping).await;
+    let fixture = &app.fixture;
+    rename(fixture, &fixture.sim.user_ids()[0], "Renamed", now());
+    let ran = app.once().await;
+    ran.assert(Exit::Ok, changed().updated(1).unchanged(11));
+    let tables = ran.json()["tables"].clone();
+    check("Each object in `tables` is about", &tables["public.people"]);
+    // A failed sync has every key, except that of the tables.
+    let mut failed = fixture.once_with(&[("CLERK_SECRET_KEY", "sk_live_other")]).await.json();
+    failed["tables"] = tables;
+    check("### A sync", &failed);
+    let status = app.run(&["status", "--format", "json"]).await.json();
+    check("Each object in `tables`:", &status["tables"][0]);
     check("### The status", &status);
     check("The object `freshness`", &status["freshness"]);
     check("Each object in `runs`", &status["runs"][0]);

@@ -16,7 +16,7 @@ fn new_health() -> (Health, impl Fn(&str) -> Moment) {
     (health, at)
 }
 
-fn full(incomplete: Option<&str>, holds: bool) -> CompletedSync {
+fn full(incomplete: Option<&str>, holds: Option<HeldKind>) -> CompletedSync {
     CompletedSync {
         outcome: Outcome::Changed,
         took: Duration::ZERO,
@@ -53,19 +53,19 @@ fn readiness_and_its_reasons() {
     let standby = "standing by: other:1 leads";
     check(&health, "23:00:00", true, standby);
 
-    health.done(SyncKind::Full, &full(None, false), at("10:01:00"));
+    health.done(SyncKind::Full, &full(None, None), at("10:01:00"));
     check(&health, "10:01:00", true, "in sync");
 
-    health.done(SyncKind::Full, &full(Some("two pages are gone"), false), at("11:00:00"));
+    health.done(SyncKind::Full, &full(Some("two pages are gone"), None), at("11:00:00"));
     let incomplete = "the last full sync was incomplete: two pages are gone";
     check(&health, "11:00:00", false, incomplete);
     health.idle(SyncKind::Incremental, at("11:00:05"));
     check(&health, "11:00:05", false, incomplete);
 
-    health.done(SyncKind::Full, &full(None, true), at("12:00:00"));
+    health.done(SyncKind::Full, &full(None, Some(HeldKind::Deletions)), at("12:00:00"));
     let held = "in sync, but deletions are held: see `clerk2pg status`";
     check(&health, "12:00:00", true, held);
-    health.done(SyncKind::Incremental, &full(Some("void"), false), at("12:00:05"));
+    health.done(SyncKind::Incremental, &full(Some("void"), None), at("12:00:05"));
     check(
         &health,
         "12:00:05",
@@ -80,7 +80,7 @@ fn readiness_and_its_reasons() {
 fn each_kind_is_late_by_its_own_schedule() {
     let (mut health, at) = new_health();
     let says = |health: &Health, time: &str| health.ready(at(time).steady).message;
-    health.done(SyncKind::Full, &full(None, false), at("10:01:00"));
+    health.done(SyncKind::Full, &full(None, None), at("10:01:00"));
     assert_eq!(says(&health, "10:03:05"), "in sync");
     let late = "no incremental sync has succeeded for 2m 6s, longer than the schedule allows";
     assert_eq!(says(&health, "10:03:06"), late);
@@ -100,7 +100,7 @@ fn each_kind_is_late_by_its_own_schedule() {
     // A full sync that takes long may be late for longer.
     let slow = CompletedSync {
         took: Duration::from_secs(20 * 60),
-        ..full(None, false)
+        ..full(None, None)
     };
     health.done(SyncKind::Full, &slow, at("11:20:00"));
     health.idle(SyncKind::Incremental, at("12:35:00"));
@@ -110,7 +110,7 @@ fn each_kind_is_late_by_its_own_schedule() {
 #[test]
 fn a_clock_that_jumps_neither_causes_nor_hides_a_delay() {
     let (mut health, at) = new_health();
-    health.done(SyncKind::Full, &full(None, false), at("10:01:00"));
+    health.done(SyncKind::Full, &full(None, None), at("10:01:00"));
     let back = |time: &str| Moment {
         wall: at(time).wall - chrono::TimeDelta::hours(5),
         ..at(time)
@@ -125,7 +125,7 @@ fn a_clock_that_jumps_neither_causes_nor_hides_a_delay() {
 #[test]
 fn a_failure_of_one_kind_outlasts_the_success_of_another() {
     let (mut health, at) = new_health();
-    health.done(SyncKind::Full, &full(None, false), at("10:01:00"));
+    health.done(SyncKind::Full, &full(None, None), at("10:01:00"));
     health.failed(Some(SyncKind::Full), "no page can be read", wall("11:00:00"));
     health.failed(Some(SyncKind::OnDemand), "no user", wall("11:00:01"));
     health.idle(SyncKind::Incremental, at("11:00:05"));
@@ -134,14 +134,14 @@ fn a_failure_of_one_kind_outlasts_the_success_of_another() {
         result.message,
         "no page can be read; failing since 2026-01-02 11:00:00 UTC"
     );
-    health.done(SyncKind::Full, &full(None, false), at("11:01:00"));
+    health.done(SyncKind::Full, &full(None, None), at("11:01:00"));
     assert!(health.ready(at("11:01:00").steady).is_ok);
 }
 
 #[test]
 fn a_new_leader_is_not_late_before_its_first_syncs_are_due() {
     let (mut health, at) = new_health();
-    health.done(SyncKind::Full, &full(None, false), at("10:01:00"));
+    health.done(SyncKind::Full, &full(None, None), at("10:01:00"));
     health.set_standing_by("other:1 leads".to_owned());
     health.restart_deadlines(at("15:00:01"));
     health.idle(SyncKind::Incremental, at("15:00:05"));
@@ -151,7 +151,7 @@ fn a_new_leader_is_not_late_before_its_first_syncs_are_due() {
 #[test]
 fn only_full_syncs_are_late_if_the_server_does_not_show_changes() {
     let (mut health, at) = new_health();
-    health.done(SyncKind::Full, &full(None, false), at("10:00:10"));
+    health.done(SyncKind::Full, &full(None, None), at("10:00:10"));
     health.blind();
     assert!(health.ready(at("11:14:00").steady).is_ok);
     assert!(!health.ready(at("11:16:00").steady).is_ok);
