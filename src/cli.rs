@@ -71,7 +71,7 @@ pub enum Format {
 pub enum Command {
     /// Try everything that a sync needs, and say what is wrong and how to fix it; write nothing
     Check,
-    /// Show the last syncs, freshness, held deletions and rejected users
+    /// Show the last syncs, freshness, held deletions, rejected users and tables
     Status,
     /// Approve the held deletions with this checksum, once
     Approve {

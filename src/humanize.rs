@@ -49,6 +49,14 @@ pub(crate) fn rejected_users(count: u64) -> String {
     format!("{} {are} rejected", users(count))
 }
 
+/// Says how many rows of the application's tables are rejected.
+pub(crate) fn rejected_rows(count: u64) -> String {
+    match count {
+        1 => "1 row of a table is rejected".to_owned(),
+        count => format!("{} of tables are rejected", rows(count)),
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

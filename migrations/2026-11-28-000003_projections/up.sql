@@ -33,7 +33,7 @@ COMMENT ON COLUMN clerk.projections.hold IS 'none, held: a new mapping would cha
 COMMENT ON COLUMN clerk.projections.held_mapping IS 'Digest of the mapping that waits or is approved';
 COMMENT ON COLUMN clerk.projections.held_changes IS 'How many rows that mapping would change';
 COMMENT ON COLUMN clerk.projections.problem IS 'Why the table is not kept in sync at the moment; NULL if it is';
-COMMENT ON COLUMN clerk.projections.rows IS 'Rows with an id of Clerk at the last full sync';
+COMMENT ON COLUMN clerk.projections.rows IS 'Rows of the table at the last full sync';
 COMMENT ON COLUMN clerk.projections.repaired IS 'Rows that differed at the last full sync although nobody changed them at Clerk';
 COMMENT ON COLUMN clerk.projections.compared_at IS 'When a full sync last compared the table with the mirror';
 

@@ -253,8 +253,8 @@ impl Overview {
         })
     }
 
-    /// Returns the state with the last `runs` syncs and the first `rejected` users that are
-    /// rejected.
+    /// Returns the state with the last `runs` syncs, and the first `rejected` users and rows per table
+    /// that are rejected.
     pub async fn details(&self, runs: i64, rejected: i64) -> Result<Details, MirrorError> {
         Ok(Details {
             summary: self.summary().await?,
@@ -262,7 +262,7 @@ impl Overview {
             last_seen_at: self.last_seen().await?,
             plan: Holds(self.0.clone()).checksum().await?,
             unexpected_values: self.unexpected_values().await?,
-            tables: AppTables(self.0.clone()).details().await?,
+            tables: AppTables(self.0.clone()).details(rejected).await?,
             rejected_users: rejected_objects::table
                 .filter(rejected_objects::resource.eq(self.0.resource.name))
                 .select((rejected_objects::object_id, rejected_objects::reason))

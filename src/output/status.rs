@@ -3,7 +3,7 @@
 use std::io::{self, Write};
 
 use anstyle::Style;
-use chrono::TimeDelta;
+use chrono::{DateTime, TimeDelta, Utc};
 
 use super::style::{BOLD, RED, YELLOW};
 use crate::{
@@ -27,7 +27,7 @@ pub fn status(format: Format, status: &Details) -> io::Result<()> {
     status
         .tables
         .iter()
-        .try_for_each(|table| print_table(&mut out, table))?;
+        .try_for_each(|table| print_table(&mut out, table, status.summary.now))?;
     print_runs(&mut out, &status.recent.runs)
 }
 
@@ -144,7 +144,7 @@ fn print_unexpected(out: &mut impl Write, status: &Details) -> io::Result<()> {
 }
 
 /// Prints how far a table of the application is in sync.
-fn print_table(out: &mut impl Write, table: &TableDetails) -> io::Result<()> {
+fn print_table(out: &mut impl Write, table: &TableDetails, now: DateTime<Utc>) -> io::Result<()> {
     let TableDetails {
         status,
         plan,
@@ -161,12 +161,14 @@ fn print_table(out: &mut impl Write, table: &TableDetails) -> io::Result<()> {
         Some(problem) => writeln!(out, ": {problem}")?,
         None => writeln!(out)?,
     }
-    if let Some((count, repaired)) = status.rows.zip(status.repaired) {
+    if let Some(at) = status.compared_at {
         writeln!(
             out,
-            "  {} at the last full sync, which repaired {}",
-            rows(count),
-            number(repaired)
+            "  {}, {} of them repaired, when last compared {} ago ({})",
+            rows(status.rows.unwrap_or_default()),
+            number(status.repaired.unwrap_or_default()),
+            age(now - at),
+            at.format("%F %T UTC")
         )?;
     }
     if let Some(plan) = &status.mapping_plan {

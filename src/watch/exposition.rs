@@ -14,7 +14,7 @@ use prometheus_client::{
 };
 
 use super::{
-    metrics::{Metrics, unix_seconds},
+    metrics::{Metrics, TimeGauge, unix_seconds},
     state::Watch,
 };
 use crate::{
@@ -195,5 +195,18 @@ fn table_metrics(registry: &mut Registry, tables: &[TableStatus]) {
         "table_held_rows",
         "Rows of a table of the application that wait for approval",
         |table| Some(table.held),
+    );
+    let compared = Family::<[(&'static str, String); 1], TimeGauge>::default();
+    for table in tables {
+        if let Some(at) = table.compared_at {
+            let gauge = compared.get_or_create_owned(&[("table", table.table.clone())]);
+            gauge.set(unix_seconds(at));
+        }
+    }
+    registry.register_with_unit(
+        "table_last_compared_timestamp",
+        "When a full sync last compared a table of the application with the mirror, in Unix time",
+        Unit::Seconds,
+        compared,
     );
 }

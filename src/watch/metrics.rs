@@ -57,7 +57,7 @@ impl OutcomeLabel {
 }
 
 type Labels<const N: usize> = [(&'static str, &'static str); N];
-type TimeGauge = Gauge<f64, AtomicU64>;
+pub(super) type TimeGauge = Gauge<f64, AtomicU64>;
 type Histograms = Family<Labels<1>, Histogram, fn() -> Histogram>;
 
 /// Numbers of users that were changed in the mirror.

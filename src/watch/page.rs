@@ -2,11 +2,11 @@
 
 use std::fmt::{self, Display, Write};
 
-use chrono::TimeDelta;
+use chrono::{DateTime, TimeDelta, Utc};
 
 use super::{cached::Sources, plot};
 use crate::{
-    humanize::{age, number, rejected_users},
+    humanize::{age, number, rejected_rows, rejected_users},
     mirror::{Freshness, History, LastRun, Summary, TableStatus},
     secret::without_personal_data,
 };
@@ -43,9 +43,11 @@ pub(super) fn render(
     let (ready, alive) = (sources.watch.ready(), sources.watch.alive());
     let probe = if alive.is_ok { &ready } else { &alive };
     let rejected = summary.as_ref().map_or(0, |summary| summary.rejected.unsigned_abs());
+    let rows: u64 = tables.iter().map(|table| table.rejected).sum();
     let headline = match probe.is_ok {
         true if sources.watch.is_standing_by() => "Standing by".to_owned(),
         true if rejected > 0 => format!("In sync, but {}", rejected_users(rejected)),
+        true if rows > 0 => format!("In sync, but {}", rejected_rows(rows)),
         true => "In sync".to_owned(),
         false => "Not in sync".to_owned(),
     };
@@ -67,7 +69,7 @@ pub(super) fn render(
     match history {
         Ok(history) => {
             plots(&mut out, history)?;
-            app_tables(&mut out, tables)?;
+            app_tables(&mut out, tables, summary.as_ref().ok().map(|summary| summary.now))?;
             syncs(&mut out, history)?;
         }
         Err(why) => write!(
@@ -190,14 +192,14 @@ fn plots(out: &mut String, history: &History) -> fmt::Result {
     )
 }
 
-/// Writes a line for each table of the application, if there are any.
-fn app_tables(out: &mut String, tables: &[TableStatus]) -> fmt::Result {
+/// Writes a line for each table of the application, if there are any. `now` is the database's clock.
+fn app_tables(out: &mut String, tables: &[TableStatus], now: Option<DateTime<Utc>>) -> fmt::Result {
     if tables.is_empty() {
         return Ok(());
     }
     out.push_str(
         "<section><h2>Tables of the application</h2><div class=\"wide\"><table><thead><tr><th>table<th>state\
-         <th>rows<th>repaired<th>rejected<th>held</tr></thead><tbody>",
+         <th>compared<th>rows<th>repaired<th>rejected<th>held</tr></thead><tbody>",
     );
     for table in tables {
         let class = if table.state.needs_person() {
@@ -205,21 +207,27 @@ fn app_tables(out: &mut String, tables: &[TableStatus]) -> fmt::Result {
         } else {
             ""
         };
+        let compared = now.zip(table.compared_at).map(|(now, at)| now - at);
         let count = |count: Option<u64>| count.map_or_else(|| "–".to_owned(), number);
         write!(
             out,
-            "<tr><td>{}<td{class}>{}<td>{}<td>{}<td>{}<td>{}</tr>",
+            "<tr><td>{}<td{class}>{}<td>{}<td>{}<td>{}<td>{}<td>{}</tr>",
             Escaped(&table.table),
             table.state.words(),
+            compared.map_or_else(|| "–".to_owned(), |time| format!("{} ago", age(time))),
             count(table.rows),
             count(table.repaired),
             number(table.rejected),
             number(table.held),
         )?;
-        if let Some(problem) = &table.problem {
-            let problem = without_personal_data(problem);
-            write!(out, "<tr><td class=\"why\" colspan=\"6\">{}</tr>", Escaped(&problem))?;
-        }
+        let why = match &table.problem {
+            Some(problem) => without_personal_data(problem),
+            None if table.rejected + table.held > 0 => {
+                "`clerk2pg status` shows the reasons, and how to approve what is held".to_owned()
+            }
+            None => continue,
+        };
+        write!(out, "<tr><td class=\"why\" colspan=\"7\">{}</tr>", Escaped(&why))?;
     }
     out.push_str("</tbody></table></div></section>");
     Ok(())

@@ -1,8 +1,11 @@
 //! What the status, the metrics and the status page show of the application's tables.
 
+use rustix::process::Signal;
 use serde_json::json;
 
-use crate::support::{app_table::AppTable, fixture::Fixture, summary::Exit, wait::eventually};
+use crate::support::{
+    app_table::AppTable, fixture::Fixture, monitored::MonitoredDaemon, summary::Exit, wait::eventually,
+};
 
 const SCHEMA: &str = r#"
     CREATE TABLE "User" ("clerkId" text UNIQUE NOT NULL, name text NOT NULL);
@@ -59,8 +62,8 @@ async fn the_status_shows_rows_repairs_and_rejected_rows() {
     let waiting = tables(&app).await;
     assert_eq!(
         waiting[0],
-        json!({"table": "public.\"User\"", "state": "pending", "problem": null, "rows": null, "repaired": null,
-            "rejected": 0, "held": 0, "mapping_plan": null, "plan": null, "rejected_rows": []})
+        json!({"table": "public.\"User\"", "state": "pending", "problem": null, "compared_at": null, "rows": null,
+            "repaired": null, "rejected": 0, "held": 0, "mapping_plan": null, "plan": null, "rejected_rows": []})
     );
 
     assert!(app.fixture.sim.update(&ids[0], |user| user["first_name"] = json!(null)));
@@ -81,15 +84,23 @@ async fn the_status_shows_rows_repairs_and_rejected_rows() {
         [&json!("applied"), &json!(7), &json!(7), &json!(1)]
     );
     assert_eq!([&shown[1]["rows"], &shown[1]["repaired"]], [&json!(8), &json!(8)]);
+    for table in [0, 1] {
+        let compared_at = shown[table]["compared_at"].as_str().unwrap();
+        let is_recent = format!(
+            "SELECT count(*) FROM (SELECT now() - '{compared_at}' AS age) a
+            WHERE age > '0'::interval AND age < '1 minute'::interval"
+        );
+        assert_eq!(app.fixture.db.number(&is_recent).await, 1, "{compared_at}");
+    }
     let [id, reason] = [0, 1].map(|at| shown[0]["rejected_rows"][0][at].as_str().unwrap());
     assert_eq!(id, ids[0]);
     assert!(reason.contains("null value in column"), "{reason}");
     assert_contains(
         &status(&app).await,
         &[
-            "\npublic.\"User\": kept in sync\n  7 rows at the last full sync, which repaired 7\n  1 row rejected\n",
-            &format!("    {id}  {reason}\n"),
-            "\npublic.profiles: kept in sync\n  8 rows at the last full sync, which repaired 8\n",
+            "\npublic.\"User\": kept in sync\n  7 rows, 7 of them repaired, when last compared ",
+            &format!(" UTC)\n  1 row rejected\n    {id}  {reason}\n"),
+            "\npublic.profiles: kept in sync\n  8 rows, 8 of them repaired, when last compared ",
         ],
     );
     // A program without the mapping shows none.
@@ -171,12 +182,79 @@ async fn metrics_and_page_show_each_table() {
         })
     })
     .await;
+    let compared = watched
+        .metrics()
+        .await
+        .all("clerk2pg_table_last_compared_timestamp_seconds");
+    let now = chrono::Utc::now().timestamp() as f64;
+    assert!(
+        compared.values().all(|at| (now - 60.0..now + 1.0).contains(at)),
+        "{compared:?}"
+    );
     let page = watched.get("/").await.body;
     assert_contains(
         &page,
         &[
-            "<tr><td>public.&quot;User&quot;<td>kept in sync<td>7<td>0<td>1<td>0</tr>",
-            "<tr><td>public.profiles<td>kept in sync<td>8<td>7<td>0<td>0</tr>",
+            "<h1>In sync, but 1 row of a table is rejected</h1>",
+            "<tr><td>public.&quot;User&quot;<td>kept in sync<td>",
+            " ago<td>7<td>0<td>1<td>0</tr><tr><td class=\"why\" colspan=\"7\">`clerk2pg status` shows the reasons",
+            "<tr><td>public.profiles<td>kept in sync<td>",
+            " ago<td>8<td>7<td>0<td>0</tr></tbody>",
         ],
     );
+    // A daemon without tables has neither.
+    let without = MonitoredDaemon::start(&app.fixture, &[]).await;
+    without.wait_until_ready("").await;
+    let metrics = without.get("/metrics").await.body;
+    assert!(!metrics.contains("clerk2pg_table_"), "{metrics}");
+    let page = without.get("/").await.body;
+    assert!(!page.contains("Tables of the application"), "{page}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn readiness_names_held_rows_and_tables_that_are_not_kept_in_sync() {
+    let (app, _) = application(3).await;
+    app.fixture
+        .db
+        .execute("INSERT INTO profiles VALUES ('user_of_another_instance', 'Eve')")
+        .await;
+    let watched = app.monitored().await;
+    watched
+        .wait_until_ready("in sync, but rows of tables are held: see `clerk2pg status`")
+        .await;
+    assert_eq!(of_profiles(&watched, "held_rows").await, 1.0);
+    assert_eq!(of_profiles(&watched, "in_sync").await, 1.0, "the mapping is applied");
+    let page = watched.get("/").await.body;
+    assert_contains(
+        &page,
+        &[
+            "<p>in sync, but rows of tables are held: see `clerk2pg status`</p>",
+            " ago<td>4<td>0<td>0<td>1</tr><tr><td class=\"why\" colspan=\"7\">`clerk2pg status` shows the reasons, and how to approve",
+        ],
+    );
+    watched.daemon.stop(Signal::TERM).await;
+
+    app.set_mapping(&MAPPING.replace("[tables.set]\n    name =", "[tables.set]\n    nickname ="));
+    let broken = app.monitored().await;
+    let problem = "there is no column \"nickname\", which [tables.set] names";
+    broken
+        .wait_until_not_ready(&format!(
+            "the last full sync was incomplete: public.\"User\" is not kept in sync: {problem}"
+        ))
+        .await;
+    assert_eq!(of_profiles(&broken, "in_sync").await, 0.0);
+    let page = broken.get("/").await.body;
+    assert_contains(
+        &page,
+        &[
+            "<td class=\"bad\">not kept in sync<td>",
+            "there is no column &quot;nickname&quot;, which [tables.set] names</tr>",
+        ],
+    );
+}
+
+/// Returns a metric of the table `profiles`.
+async fn of_profiles(watched: &MonitoredDaemon, name: &str) -> f64 {
+    let metrics = watched.metrics().await;
+    metrics.value(&format!("clerk2pg_table_{name}{{table=\"public.profiles\"}}"))
 }

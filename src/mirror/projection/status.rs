@@ -1,9 +1,10 @@
 //! What `clerk2pg status`, the status page and the metrics show of the application's tables.
 
+use chrono::{DateTime, Utc};
 use diesel::{
     prelude::*,
     sql_query,
-    sql_types::{Array, BigInt, Nullable, Text},
+    sql_types::{Array, BigInt, Nullable, Text, Timestamptz},
 };
 use diesel_async::RunQueryDsl;
 use serde::Serialize;
@@ -16,9 +17,6 @@ use super::{
 };
 use crate::mirror::{MirrorError, convert::unsigned};
 
-/// Rejected rows per table that are listed.
-const LISTED: i64 = 20;
-
 /// How far a table of the application is in sync.
 #[derive(Debug, Clone, Serialize)]
 pub struct TableStatus {
@@ -28,10 +26,11 @@ pub struct TableStatus {
     pub state: TableState,
     /// Why it is not kept in sync, with [`TableState::Broken`].
     pub problem: Option<String>,
-    /// Rows at the last full sync; `None` before the first one.
+    /// When a full sync last compared it with the mirror; `None` if none has.
+    pub compared_at: Option<DateTime<Utc>>,
+    /// Rows of the table at that time.
     pub rows: Option<u64>,
-    /// Rows that differed at the last full sync although nobody had changed them at Clerk; `None`
-    /// before the first one.
+    /// Rows that differed at that time although nobody had changed them at Clerk.
     pub repaired: Option<u64>,
     /// Rows that could not be written or removed.
     pub rejected: u64,
@@ -106,6 +105,8 @@ struct StatusRow {
     stored: StoredState,
     #[diesel(sql_type = Nullable<Text>)]
     problem: Option<String>,
+    #[diesel(sql_type = Nullable<Timestamptz>)]
+    compared_at: Option<DateTime<Utc>>,
     #[diesel(sql_type = Nullable<BigInt>)]
     rows: Option<i64>,
     #[diesel(sql_type = Nullable<BigInt>)]
@@ -127,6 +128,7 @@ impl TableStatus {
                 table,
                 state: TableState::Pending,
                 problem: None,
+                compared_at: None,
                 rows: None,
                 repaired: None,
                 rejected: 0,
@@ -142,6 +144,7 @@ impl TableStatus {
         Self {
             state,
             problem: row.problem.clone(),
+            compared_at: row.compared_at,
             rows: row.rows.map(unsigned),
             repaired: row.repaired.map(unsigned),
             rejected: unsigned(row.rejected),
@@ -161,8 +164,9 @@ impl AppTables {
         }
         let names: Vec<String> = mappings.iter().map(TableMapping::table).collect();
         let rows: Vec<StatusRow> = sql_query(
-            "SELECT p.table_name, p.mapping, p.hold, p.held_mapping, p.applied_at IS NULL AS is_first,
-                    p.problem, p.rows, p.repaired, coalesce(p.held_changes, 0::bigint) AS held_changes,
+            "SELECT p.table_name, p.mapping, p.hold, p.held_mapping, p.removes_since IS NULL AS is_first,
+                    p.problem IS NOT NULL AS has_problem, p.problem, p.compared_at, p.rows, p.repaired,
+                    coalesce(p.held_changes, 0::bigint) AS held_changes,
                     (SELECT pg_catalog.count(*) FROM clerk.rejected_rows r WHERE r.table_name = p.table_name) AS rejected,
                     (SELECT pg_catalog.count(*) FROM clerk.departures d
                      WHERE d.table_name = p.table_name AND d.hold = 'held') AS held
@@ -178,14 +182,15 @@ impl AppTables {
         Ok(mappings.iter().map(of).collect())
     }
 
-    /// Returns the same with the first rejected rows, and the checksums of held rows that are to go.
-    pub async fn details(&self) -> Result<Vec<TableDetails>, MirrorError> {
+    /// Returns the same with the checksums of held rows that are to go, and the first `rejected` rows
+    /// per table that are rejected.
+    pub async fn details(&self, rejected: i64) -> Result<Vec<TableDetails>, MirrorError> {
         let mut all = Vec::new();
         for status in self.status().await? {
             let held = self.held_departures(&status.table).await?;
             all.push(TableDetails {
                 plan: held.map(|HeldDepartures { checksum, .. }| checksum),
-                rejected_rows: self.first_rejected(&status.table).await?,
+                rejected_rows: self.first_rejected(&status.table, rejected).await?,
                 status,
             });
         }
@@ -193,7 +198,7 @@ impl AppTables {
     }
 
     /// Returns the first rejected rows of a table, with the reasons.
-    async fn first_rejected(&self, table: &str) -> Result<Vec<(String, String)>, MirrorError> {
+    async fn first_rejected(&self, table: &str, limit: i64) -> Result<Vec<(String, String)>, MirrorError> {
         #[derive(QueryableByName)]
         struct RejectedReason {
             #[diesel(sql_type = Text)]
@@ -205,7 +210,7 @@ impl AppTables {
             "SELECT object_id, reason FROM clerk.rejected_rows WHERE table_name = $1 ORDER BY object_id LIMIT $2",
         )
         .bind::<Text, _>(table)
-        .bind::<BigInt, _>(LISTED)
+        .bind::<BigInt, _>(limit)
         .load(&mut self.0.connection().await?)
         .await?;
         Ok(rows.into_iter().map(|row| (row.object_id, row.reason)).collect())

@@ -74,6 +74,23 @@ fn readiness_and_its_reasons() {
     );
     health.idle(SyncKind::Incremental, at("12:00:10"));
     check(&health, "12:00:10", true, held);
+
+    // Deletions are named before rows, in whatever order they were held.
+    health.done(SyncKind::Incremental, &full(None, Some(HeldKind::Rows)), at("12:00:15"));
+    check(&health, "12:00:15", true, held);
+    health.done(SyncKind::Full, &full(None, Some(HeldKind::Rows)), at("13:00:00"));
+    check(
+        &health,
+        "13:00:00",
+        true,
+        "in sync, but rows of tables are held: see `clerk2pg status`",
+    );
+    health.done(
+        SyncKind::OnDemand,
+        &full(None, Some(HeldKind::Deletions)),
+        at("13:00:05"),
+    );
+    check(&health, "13:00:05", true, held);
 }
 
 #[test]
