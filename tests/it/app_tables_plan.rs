@@ -253,3 +253,42 @@ async fn users_of_two_pages_with_the_address_of_one_row_are_not_linked() {
         assert!(plan(&planned).contains(&line.as_str()), "{:#?}", planned.stderr);
     }
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn users_are_planned_with_the_values_that_they_will_have() {
+    let schema = "CREATE TABLE people (id text PRIMARY KEY, row jsonb NOT NULL)";
+    // Without moments of the database, a digest with a key of its own, and the seconds that go on
+    // counting down between two requests.
+    let mapping = r#"
+        [[tables]]
+        name = "people"
+        key = "id"
+        [tables.set]
+        row = "to_jsonb(u) - '{first_seen_at,changed_at,digest,lockout_expires_in_seconds}'::text[]"
+    "#;
+    let app = AppTable::with(Fixture::new(700).await, schema, mapping).await;
+    for (at, id) in app.fixture.sim.user_ids().iter().enumerate().take(40) {
+        app.fixture.sim.update(id, |user| match at % 4 {
+            0 => user["banned"] = json!("a string"),
+            1 => user["brand_new"] = json!({"a": [1.50, "\u{1F600}", "\"'\\"]}),
+            2 => user["last_sign_in_at"] = json!(253_402_300_800_000_i64),
+            _ => drop(user.as_object_mut().unwrap().remove("locked")),
+        });
+    }
+    app.once().await.assert_exit(Exit::Ok);
+    let unchanged = "public.people: no changes.";
+    app.fixture
+        .db
+        .execute("UPDATE clerk.users SET first_name = 'Other', extra = NULL, digest = '\\x00'")
+        .await;
+    let over_the_mirror = app.run(&["--dry-run"]).await;
+    assert!(
+        over_the_mirror.stdout.contains("Plan: 0 to create, "),
+        "{over_the_mirror:#?}"
+    );
+    assert!(over_the_mirror.stdout.contains(unchanged), "{over_the_mirror:#?}");
+    app.fixture.db.execute("DROP SCHEMA clerk CASCADE").await;
+    let without = app.run(&["--dry-run"]).await;
+    assert!(without.stdout.contains("Plan: 700 to create, "), "{without:#?}");
+    assert!(without.stdout.contains(unchanged), "{without:#?}");
+}
