@@ -90,6 +90,10 @@ impl CachedSources {
 
     /// Returns how far the application's tables are in sync; nothing if the database does not answer.
     pub(super) async fn tables(&self) -> Vec<TableStatus> {
+        // Otherwise a request would wait for the same database twice.
+        if self.summary().await.is_err() {
+            return Vec::new();
+        }
         let tables = self.sources.mirror.app_tables();
         self.tables.get(self.ask(tables.status())).await.unwrap_or_default()
     }
