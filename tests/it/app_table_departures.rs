@@ -143,3 +143,22 @@ async fn nothing_is_held_or_rejected_any_more_once_rows_are_kept() {
     assert_eq!(db.number(rejected).await, 0);
     assert_eq!(db.number("SELECT count(*) FROM accounts").await, 33);
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_user_deleted_in_the_sync_of_a_new_mapping_loses_its_row_in_it() {
+    let app = AppTable::new(20, TABLE, &mapping("true")).await;
+    app.once().await.assert_exit(Exit::Ok);
+    app.fixture.age_rows().await;
+    let db = &app.fixture.db;
+    db.execute("CREATE TABLE profiles (user_id text PRIMARY KEY, name text)")
+        .await;
+    let profiles = "\n[[tables]]\nname = 'profiles'\nkey = 'user_id'\n[tables.set]\nname = 'u.username'";
+    app.set_mapping(&format!("{}{profiles}", mapping("u.username IS DISTINCT FROM 'gone'")));
+    let gone = &app.fixture.sim.user_ids()[3];
+    assert!(app.fixture.sim.delete(gone));
+    app.once().await.assert_exit(Exit::Ok);
+    assert!(!app.fixture.has_user(gone).await && !has_row(&app, gone).await);
+    assert_eq!(db.number("SELECT count(*) FROM accounts").await, 19);
+    assert_eq!(db.number("SELECT count(*) FROM profiles").await, 19);
+    assert_eq!(db.number(DEPARTURES).await, 0);
+}

@@ -157,6 +157,27 @@ async fn users_that_were_marked_before_get_no_row() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_row_that_a_marked_user_has_already_is_held_the_first_time() {
+    let app = AppTable::new(20, TABLE, "[deletes]\nmode = 'mark'").await;
+    app.once().await.assert_exit(Exit::Ok);
+    app.fixture.age_rows().await;
+    let id = app.fixture.sim.user_ids()[7].clone();
+    assert!(app.fixture.sim.delete(&id));
+    app.once().await.assert_exit(Exit::Ok);
+    let insert = format!("INSERT INTO accounts (clerk_id, name) VALUES ('{id}', 'Old')");
+    app.fixture.db.execute(&insert).await;
+    app.set_mapping(&mapping("delete"));
+    let report = app.once().await.json();
+    let plan = report["tables"]["public.accounts"]["plan"].as_str().unwrap();
+    assert!(row(&app, &id).await.is_some());
+    app.run(&["approve", plan]).await.assert_exit(Exit::Ok);
+    app.age_departures().await;
+    app.once().await.assert_exit(Exit::Ok);
+    assert_eq!(row(&app, &id).await, None);
+    assert!(is_marked(&app, &id).await);
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_daemon_marks_and_restores_within_incremental_syncs() {
     let (app, id, document) = applied("update").await;
     let daemon = app.start_daemon(&[NEVER, EVERY_SECOND]);

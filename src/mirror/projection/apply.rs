@@ -1,7 +1,7 @@
 //! Writes the rows of some objects into all tables, in the transaction that writes the objects into
 //! the mirror.
 
-use super::{counts::TableCounts, excluded, rejected_rows, state::RunTables};
+use super::{counts::TableCounts, departures, excluded, rejected_rows, state::RunTables};
 use crate::mirror::{session::Session, write_failure::WriteFailure};
 
 /// Writes the rows of these objects into each table of the run, and notes which rows are to go
@@ -28,7 +28,8 @@ pub(in crate::mirror) async fn project(
     Ok(counts)
 }
 
-/// Removes the rows of objects that are about to be removed from the mirror.
+/// Removes the rows of objects that are about to be removed from the mirror. Rows of tables whose
+/// mapping is not applied yet are noted, and go once it is.
 ///
 /// # Errors
 /// Something failed that no single row explains.
@@ -42,5 +43,6 @@ pub(in crate::mirror) async fn remove(
     for projection in tables.applied() {
         counts.add(&projection.name, projection.remove_all(conn, run, ids).await?);
     }
+    departures::note_deleted(conn, &tables.not_applied(), ids).await?;
     Ok(counts)
 }

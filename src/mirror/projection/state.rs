@@ -173,6 +173,13 @@ impl RunTables {
         let applied = self.tables.iter().filter(|table| table.state == MappingState::Applied);
         applied.map(|table| &table.projection)
     }
+
+    /// The names of the other tables: those whose mappings are not applied, or cannot be carried out.
+    pub(super) fn not_applied(&self) -> Vec<&str> {
+        let tables = self.tables.iter().filter(|table| table.state != MappingState::Applied);
+        let broken = self.broken.iter().map(|(name, _)| name.as_str());
+        tables.map(RunTable::name).chain(broken).collect()
+    }
 }
 
 impl StoredState {
