@@ -9,7 +9,7 @@ use clerk_sim::{Effect, Rule};
 use crate::{
     load::DATABASE,
     options::Options,
-    run::{measure, median, show},
+    run::{measure, median, ratio_row, show},
     table::Table,
     world::World,
 };
@@ -41,18 +41,12 @@ pub async fn run(world: &World, options: &Options, table: &mut Table) -> Result<
     let log = world.sim.log();
     let refused = log[before..].iter().filter(|request| request.status == 429).count();
     let minimum = Duration::from_secs_f64((world.users / PAGE) as f64 / REQUESTS_PER_SECOND as f64);
-    let duration = median(&syncs).wall;
-    let ratio = duration.as_secs_f64() / minimum.as_secs_f64();
-    let measured = format!(
-        "{ratio:.2} × ({:.1} s, {:.1} s)",
-        duration.as_secs_f64(),
-        minimum.as_secs_f64()
-    );
-    table.row(
+    ratio_row(
+        table,
         "full sync, against Clerk's limit",
-        format!("≤ {MAX_RATIO} ×"),
-        measured,
-        ratio <= MAX_RATIO,
+        MAX_RATIO,
+        median(&syncs).wall,
+        minimum,
     );
     table.at_most("answers 429 in it", 0, refused as u64);
     Ok(())

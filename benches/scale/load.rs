@@ -7,9 +7,9 @@ use tokio::process::Command;
 
 use crate::{
     options::{Options, Stage},
-    run::{Measurement, measure, median, ratio, show},
+    run::{Measurement, measure, median, ratio_row, show},
     table::Table,
-    world::World,
+    world::{World, scratch},
 };
 
 /// The database, which the later stages also use.
@@ -53,18 +53,7 @@ pub async fn run(world: &World, options: &Options, table: &mut Table) -> Result<
     show("clerk2pg", &loads);
     show("\\copy", &copies);
     let (load, copy) = (median(&loads), median(&copies));
-    let measured = format!(
-        "{:.2} × ({:.1} s, {:.1} s)",
-        ratio(load, copy),
-        load.wall.as_secs_f64(),
-        copy.wall.as_secs_f64()
-    );
-    table.row(
-        "initial load, against \\copy",
-        format!("≤ {MAX_RATIO} ×"),
-        measured,
-        ratio(load, copy) <= MAX_RATIO,
-    );
+    ratio_row(table, "initial load, against \\copy", MAX_RATIO, load.wall, copy.wall);
     let per_user = load.wall.as_secs_f64() * 1e6 / world.users as f64;
     println!(
         "  {per_user:.1} µs a user, {:.1} µs of CPU",
@@ -101,8 +90,7 @@ struct ScratchFile(PathBuf);
 
 impl ScratchFile {
     fn new() -> Result<Self> {
-        let folder = std::env::var("BENCH_SCRATCH").context("BENCH_SCRATCH is not set: run `make bench`")?;
-        Ok(Self(Path::new(&folder).join("users.tsv")))
+        Ok(Self(scratch()?.join("users.tsv")))
     }
 }
 

@@ -4,6 +4,7 @@
 //! it; benches/README.md says how each figure is measured. It ends with a table. It fails if
 //! something does not work, but not if a figure is worse than wanted.
 
+mod app_table;
 #[path = "../common/environment.rs"]
 mod environment;
 mod growth;
@@ -18,6 +19,7 @@ mod start;
 #[path = "../common/table.rs"]
 #[allow(dead_code, reason = "the other benchmark shows other figures")]
 mod table;
+mod tables;
 mod unchanged;
 mod world;
 
@@ -47,21 +49,24 @@ async fn run(table: &mut Table) -> Result<()> {
     let server = Server::connect().await?;
     println!("{options}; {server}");
     let mut sizes = Vec::new();
-    if options.has(Stage::Start) || options.has(Stage::Growth) || options.has(Stage::Peers) {
-        small(&options, &server, &mut sizes, table).await?;
-    }
+    small(&options, &server, &mut sizes, table).await?;
     if options.needs_large() {
         let world = World::start(options.users, RateLimit::Off, &server).await?;
-        let loaded = load::run(&world, &options, table).await?;
-        let again = unchanged::run(&world, &options, table).await?;
-        sizes.push((options.users, loaded, again));
+        if options.needs_mirror() {
+            let loaded = load::run(&world, &options, table).await?;
+            let again = unchanged::run(&world, &options, table).await?;
+            sizes.push((options.users, loaded, again));
+        }
+        if options.has(Stage::Tables) {
+            tables::run(&world, &options, table).await?;
+        }
         world.stop().await;
     }
     if options.has(Stage::Growth) {
         growth::show(&sizes, table);
     }
     if options.has(Stage::Limit) {
-        // The same seed gives the same users, so the mirror of the last stage fits.
+        // The same seed gives the same users, so the mirror of the stages before fits.
         let world = World::start(options.users, RateLimit::Production, &server).await?;
         limit::run(&world, &options, table).await?;
         world.stop().await;
@@ -71,17 +76,20 @@ async fn run(table: &mut Table) -> Result<()> {
 
 /// Runs the stages with fewer users.
 async fn small(options: &Options, server: &Server, sizes: &mut Vec<growth::Size>, table: &mut Table) -> Result<()> {
-    for (users, with) in [(options.users / 100, Stage::Start), (options.users / 10, Stage::Peers)] {
-        if !options.has(with) && !options.has(Stage::Growth) {
+    let parts: [(usize, &[Stage]); 2] = [(100, &[Stage::Start]), (10, &[Stage::Peers, Stage::Prisma])];
+    for (part, stages) in parts {
+        let stages: Vec<Stage> = stages.iter().copied().filter(|stage| options.has(*stage)).collect();
+        if stages.is_empty() && !options.has(Stage::Growth) {
             continue;
         }
-        let world = World::start(users, RateLimit::Off, server).await?;
+        let world = World::start(options.users / part, RateLimit::Off, server).await?;
         if options.has(Stage::Growth) {
             sizes.push(growth::measure(&world).await?);
         }
-        if options.has(with) {
-            match with {
+        for stage in stages {
+            match stage {
                 Stage::Peers => peers::run(&world, options, table).await?,
+                Stage::Prisma => peers::run_prisma(&world, options, table).await?,
                 _ => start::run(&world, table).await?,
             }
         }

@@ -11,17 +11,21 @@ pub enum Stage {
     Start,
     Growth,
     Peers,
+    Prisma,
     Load,
     Unchanged,
+    Tables,
     Limit,
 }
 
-const STAGES: [(&str, Stage); 6] = [
+const STAGES: [(&str, Stage); 8] = [
     ("start", Stage::Start),
     ("growth", Stage::Growth),
     ("peers", Stage::Peers),
+    ("prisma", Stage::Prisma),
     ("load", Stage::Load),
     ("unchanged", Stage::Unchanged),
+    ("tables", Stage::Tables),
     ("limit", Stage::Limit),
 ];
 
@@ -50,8 +54,13 @@ impl Options {
         self.stages.contains(&stage)
     }
 
-    /// Whether a stage needs the large instance.
+    /// Whether a stage needs the large instance without a rate limit.
     pub fn needs_large(&self) -> bool {
+        self.needs_mirror() || self.has(Stage::Tables)
+    }
+
+    /// Whether a stage needs the mirror of the large instance.
+    pub fn needs_mirror(&self) -> bool {
         use Stage::{Growth, Limit, Load, Unchanged};
         [Growth, Limit, Load, Unchanged].iter().any(|stage| self.has(*stage))
     }

@@ -9,6 +9,8 @@ use std::{
 use anyhow::{Context, Result, ensure};
 use tokio::process::Command;
 
+use crate::table::Table;
+
 /// The interval between samples of the memory of a process.
 const SAMPLE: Duration = Duration::from_millis(10);
 
@@ -76,9 +78,12 @@ pub fn median(runs: &[Measurement]) -> Measurement {
         .unwrap_or_default()
 }
 
-/// The ratio of wall times.
-pub fn ratio(one: Measurement, other: Measurement) -> f64 {
-    one.wall.as_secs_f64() / other.wall.as_secs_f64()
+/// Adds the ratio of two times to the table. It should be at most `max`.
+pub fn ratio_row(table: &mut Table, what: &str, max: f64, time: Duration, reference: Duration) {
+    let (time, reference) = (time.as_secs_f64(), reference.as_secs_f64());
+    let ratio = time / reference;
+    let measured = format!("{ratio:.2} × ({time:.1} s, {reference:.1} s)");
+    table.row(what, format!("≤ {max} ×"), measured, ratio <= max);
 }
 
 /// Prints a line with all runs.

@@ -1,6 +1,6 @@
 //! A simulated Clerk instance, a database, and the program between them.
 
-use std::{fmt, time::Instant};
+use std::{fmt, path::PathBuf, time::Instant};
 
 use anyhow::{Context, Result};
 use clerk_sim::{RateLimit, Sim};
@@ -17,6 +17,12 @@ use crate::{
 /// The simulator enforces its own limit if a stage needs one.
 const NO_LIMIT: (&str, &str) = ("CLERK2PG_CLERK__RATE_LIMIT", "1000000");
 const WHOLE_BUDGET: (&str, &str) = ("CLERK2PG_CLERK__REQUEST_BUDGET", "1.0");
+
+/// The folder for files of this run.
+pub fn scratch() -> Result<PathBuf> {
+    let folder = std::env::var("BENCH_SCRATCH").context("BENCH_SCRATCH is not set: run `make bench`")?;
+    Ok(PathBuf::from(folder))
+}
 
 /// The private server that scripts/bench starts.
 pub struct Server {

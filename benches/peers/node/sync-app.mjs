@@ -1,0 +1,14 @@
+// Copies id, address and name of Clerk's users into an application's own table "User".
+import { PrismaClient } from './node_modules/.prisma/app/index.js';
+
+import { copyUsers } from './copy.mjs';
+
+function upsert(prisma, user) {
+  const data = {
+    email: user.primaryEmailAddress?.emailAddress ?? '',
+    name: user.fullName ?? user.username ?? '',
+  };
+  return prisma.user.upsert({ where: { clerkId: user.id }, create: { clerkId: user.id, ...data }, update: data });
+}
+
+await copyUsers(PrismaClient, { migration: 'app/table.sql', key: 'clerkId', upsert });
