@@ -55,6 +55,17 @@ impl Syncer {
         }
     }
 
+    /// Ends work that asks nobody.
+    ///
+    /// # Errors
+    /// The sync is stopped.
+    pub(super) fn unless_stopped(&self) -> Result<(), AskError> {
+        match self.stop.is_cancelled() {
+            true => Err(AskError::Stopped),
+            false => Ok(()),
+        }
+    }
+
     /// Waits for a time, unless the sync is stopped first.
     ///
     /// # Errors

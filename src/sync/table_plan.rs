@@ -15,7 +15,7 @@ use super::{
 };
 use crate::{
     failure::Failure,
-    mirror::{MappingState, RunTable, TableDifferences, departures_checksum, mapping_checksum},
+    mirror::{MappingState, RunTable, departures_checksum, mapping_checksum},
     resource::MAX_IDS,
 };
 
@@ -88,18 +88,13 @@ impl SyncContext<'_> {
             return Ok(());
         }
         let tables = self.app_tables();
-        let mut after = String::new();
-        while let Some(chunk) = tables.next_chunk(&after).await? {
-            let mut found = TableDifferences {
-                rows: tables.differences(table, &chunk).await?,
-                excluded: tables.excluded(table, &chunk).await?,
-            };
+        let mut comparison = tables.compare(table).await?;
+        while let Some(mut found) = tables.next(table, &mut comparison).await? {
             if let Some(dry_run) = &mut self.dry_run {
                 found.rows.retain(|row| dry_run.stays(&row.id));
                 found.excluded.retain(|id| dry_run.stays(id));
                 dry_run.tables.entry(table.name().to_owned()).or_default().add(found);
             }
-            after = chunk.through;
         }
         Ok(())
     }

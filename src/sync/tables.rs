@@ -4,13 +4,19 @@
 //! Each batch of a sync writes the rows of its users in its own transaction. What follows here is
 //! the rest: new mappings, what the application changed itself, and rows whose users are unknown.
 
-use tracing::{info, warn};
+use std::{
+    pin::pin,
+    time::{Duration, Instant},
+};
+
+use futures_util::{TryStreamExt, stream};
+use tracing::{debug, info, warn};
 
 use super::{SyncContext, by_id::BATCH, report::TableReport};
 use crate::{
     failure::Failure,
     mirror::{
-        AppTables, DepartureReason, MappingState, MirrorError, PlannedRow, RowChange, RowCounts, Run, RunTable,
+        AppTables, Comparison, DepartureReason, MappingState, MirrorError, RowChange, RowCounts, Run, RunTable,
         SyncKind, TableCounts, TableError, mapping_checksum,
     },
     reconcile::guard::DeleteLimits,
@@ -19,6 +25,12 @@ use crate::{
 
 /// Rows that one transaction writes.
 const ROWS: usize = 5_000;
+
+/// Users whose rows are inserted in one transaction into a table that lacks many.
+const FILLED: i64 = 10_000;
+
+/// Transactions that do so side by side.
+const FILLERS: usize = 2;
 
 /// Rejected rows that are tried again at a time.
 const MAX_RETRIED: usize = 500;
@@ -32,6 +44,15 @@ pub(super) enum TableFailure {
     Unusable(MirrorError),
     /// The whole sync fails.
     Failed(Failure),
+}
+
+/// A table that was compared with the mirror.
+struct PreparedTable {
+    comparison: Comparison,
+    /// What was done with its rows so far.
+    done: RowCounts,
+    /// How long that took.
+    took: Duration,
 }
 
 impl From<TableError> for TableFailure {
@@ -83,30 +104,73 @@ impl SyncContext<'_> {
             self.note(not_in_sync(table, problem));
         }
         // Clerk is asked for all tables first: each user that it shows belongs into all of them.
-        let mut ready = Vec::new();
+        let (mut ready, mut shown) = (Vec::new(), Vec::new());
         for table in run.tables() {
-            let prepared = self.prepare_table(run, table).await;
-            if self.unless_unusable(table, prepared)? == Some(true) {
-                ready.push(table);
+            let prepared = self.prepare_table(run, table, &mut shown).await;
+            if let Some(Some(prepared)) = self.unless_unusable(table, prepared)? {
+                ready.push((table, prepared));
             }
         }
-        for table in ready {
-            let compared = self.compare_table(run, table).await;
-            self.unless_unusable(table, compared)?;
+        for (table, prepared) in ready {
+            let synced = self.sync_table(run, table, prepared, &shown).await;
+            self.unless_unusable(table, synced)?;
         }
         Ok(())
     }
 
-    /// Finds the unknown keys of a table, if its mapping may be applied. Returns whether it may.
-    async fn prepare_table(&mut self, run: &Run, table: &RunTable) -> Result<bool, TableFailure> {
-        let may_apply = self.may_apply(run, table).await?;
-        if may_apply {
-            self.app_tables().release_removed(run, table).await?;
+    /// Compares a table with the mirror, and asks Clerk for its unknown keys. Adds those that Clerk
+    /// may have shown to `shown`. Returns `None` if the table's mapping may not be applied.
+    async fn prepare_table(
+        &mut self,
+        run: &Run,
+        table: &RunTable,
+        shown: &mut Vec<String>,
+    ) -> Result<Option<PreparedTable>, TableFailure> {
+        let tables = self.app_tables();
+        let began = Instant::now();
+        let mut comparison = tables.compare(table).await?;
+        let mut took = began.elapsed();
+        if !self.may_apply(run, table, &comparison).await? {
+            return Ok(None);
         }
-        if may_apply && table.removes() {
-            self.find_unknown(run, table).await?;
+        if table.state != MappingState::Applied {
+            tables.note_applying(run, table).await?;
         }
-        Ok(may_apply)
+        tables.release_removed(run, table).await?;
+        let mut done = RowCounts::default();
+        if comparison.has_many && tables.can_fill(table).await? {
+            let began = Instant::now();
+            done = self.fill_table(run, table).await?;
+            comparison = tables.compare(table).await?;
+            took += began.elapsed();
+        }
+        if table.removes() {
+            tables.release_known(run, table).await?;
+            if comparison.may_have_unknown {
+                shown.extend(self.find_unknown(run, table).await?);
+            }
+        }
+        Ok(Some(PreparedTable { comparison, done, took }))
+    }
+
+    /// Inserts all rows that a table lacks.
+    async fn fill_table(&self, run: &Run, table: &RunTable) -> Result<RowCounts, TableFailure> {
+        let tables = &self.app_tables();
+        let chunks = stream::try_unfold(String::new(), async |after| {
+            self.syncer.unless_stopped().map_err(Failure::from)?;
+            let next = tables.next_chunk(&after, FILLED).await?;
+            Ok::<_, TableFailure>(next.map(|chunk| {
+                let through = chunk.through.clone();
+                (chunk, through)
+            }))
+        });
+        let filled = chunks.map_ok(async |chunk| Ok(tables.fill(run, table, &chunk).await?));
+        let mut filled = pin!(filled.try_buffer_unordered(FILLERS));
+        let mut done = RowCounts::default();
+        while let Some(Some(rows)) = filled.try_next().await? {
+            done.inserted += rows;
+        }
+        Ok(done)
     }
 
     /// Notes that a table could not be used; other tables go on. Returns `None` then.
@@ -130,16 +194,17 @@ impl SyncContext<'_> {
 
     /// Whether a table's mapping may be applied. A new one that would change too many rows is held
     /// for a person.
-    async fn may_apply(&mut self, run: &Run, table: &RunTable) -> Result<bool, TableFailure> {
+    async fn may_apply(&mut self, run: &Run, table: &RunTable, comparison: &Comparison) -> Result<bool, TableFailure> {
         match table.state {
             MappingState::Applied | MappingState::Approved => return Ok(true),
             MappingState::Pending | MappingState::Held => {}
         }
         let tables = self.app_tables();
         let rows = tables.count_rows(table).await?;
-        let changes = match rows {
-            0 => 0,
-            _ => self.count_changes(table).await?,
+        let changes = match comparison.differences() {
+            Some(differences) => differences.count_changes(),
+            None if rows == 0 => 0,
+            None => self.count_changes(table).await?,
         };
         if !self.must_hold_mapping(table, changes, rows) {
             return Ok(true);
@@ -175,37 +240,54 @@ impl SyncContext<'_> {
     /// How many existing rows of a table its mapping would change.
     async fn count_changes(&self, table: &RunTable) -> Result<u64, TableFailure> {
         let tables = self.app_tables();
-        let (mut changes, mut after) = (0, String::new());
-        while let Some(chunk) = tables.next_chunk(&after).await? {
-            let planned = tables.differences(table, &chunk).await?;
-            let is_change = |row: &&PlannedRow| matches!(row.change, RowChange::Update(_) | RowChange::Link { .. });
-            changes += planned.iter().filter(is_change).count() as u64;
-            after = chunk.through;
+        let (mut changes, mut all) = (0, Comparison::by_chunks());
+        while let Some(differences) = tables.next(table, &mut all).await? {
+            changes += differences.count_changes();
         }
         Ok(changes)
     }
 
     /// Makes a table equal to the mirror, and settles the rows that are to go.
-    async fn compare_table(&mut self, run: &Run, table: &RunTable) -> Result<(), TableFailure> {
+    async fn sync_table(
+        &mut self,
+        run: &Run,
+        table: &RunTable,
+        prepared: PreparedTable,
+        shown: &[String],
+    ) -> Result<(), TableFailure> {
+        let PreparedTable {
+            mut comparison,
+            mut done,
+            took,
+        } = prepared;
         let tables = self.app_tables();
-        if table.state != MappingState::Applied {
-            tables.note_applying(run, table).await?;
+        let began = Instant::now();
+        if table.removes() {
+            tables.release_included(run, table).await?;
         }
-        let mut done = RowCounts::default();
-        let mut after = String::new();
-        while let Some(chunk) = tables.next_chunk(&after).await? {
-            tables.note_excluded(run, table, &chunk).await?;
-            let planned = tables.differences(table, &chunk).await?;
+        while let Some(differences) = tables.next(table, &mut comparison).await? {
+            tables.note_excluded(run, table, &differences.excluded).await?;
             // Rows that may release a unique value come first.
-            let (updates, others): (Vec<_>, Vec<_>) = planned
+            let (updates, others): (Vec<_>, Vec<_>) = differences
+                .rows
                 .iter()
                 .partition(|row| matches!(row.change, RowChange::Update(_)));
             let ids: Vec<&str> = updates.into_iter().chain(others).map(|row| row.id.as_str()).collect();
             for ids in ids.chunks(ROWS) {
+                self.syncer.unless_stopped().map_err(Failure::from)?;
                 done.add(tables.write(run, table, ids).await?);
             }
-            after = chunk.through;
         }
+        let shown: Vec<&str> = shown.iter().map(String::as_str).collect();
+        for ids in shown.chunks(ROWS) {
+            done.add(tables.write(run, table, ids).await?);
+        }
+        debug!(
+            table = table.name(),
+            changed = done.changed(),
+            seconds = (took + began.elapsed()).as_secs_f64(),
+            "compared the table with the mirror"
+        );
         self.table_report(table.name()).counts.add(done);
         if table.removes() {
             self.settle_departures(run, table).await?;
@@ -214,7 +296,7 @@ impl SyncContext<'_> {
         }
         self.retry_rows_of(run, table, false).await?;
         let repaired = match table.state {
-            MappingState::Applied => done.inserted + done.updated + done.linked,
+            MappingState::Applied => done.changed(),
             _ => 0,
         };
         tables.note_compared(run, table, repaired).await?;
@@ -228,17 +310,19 @@ impl SyncContext<'_> {
     }
 
     /// Asks Clerk for the keys that the mirror does not have, and notes those that Clerk does not
-    /// have either.
-    async fn find_unknown(&mut self, run: &Run, table: &RunTable) -> Result<(), TableFailure> {
+    /// have either. Returns the others.
+    async fn find_unknown(&mut self, run: &Run, table: &RunTable) -> Result<Vec<String>, TableFailure> {
         let tables = self.app_tables();
-        tables.release_known(run, table).await?;
+        let mut shown = Vec::new();
         let mut after = String::new();
         loop {
-            let keys = tables.unknown(table, &after, BATCH).await?;
-            let Some(last) = keys.last() else { return Ok(()) };
+            let mut keys = tables.unknown(table, &after, BATCH).await?;
+            let Some(last) = keys.last() else { return Ok(shown) };
             after.clone_from(last);
             let absent = self.ask_for(&keys).await?;
             tables.note_unknown(run, table, &absent).await?;
+            keys.retain(|key| !absent.contains(key));
+            shown.append(&mut keys);
         }
     }
 

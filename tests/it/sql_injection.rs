@@ -137,6 +137,22 @@ fn sql_is_built_from_constants_in_few_places() {
             ("notifications.rs", "CHANNEL"),
             ("notifications.rs", "CHANNEL "),
             ("projection/compare.rs", ""),
+            ("projection/comparison.rs", " stored"),
+            (
+                "projection/comparison.rs",
+                "address key columns table key cast key differs",
+            ),
+            (
+                "projection/comparison.rs",
+                "desired plan few link table key link source holders source",
+            ),
+            ("projection/comparison.rs", "desired plan few source"),
+            (
+                "projection/comparison.rs",
+                "key address key columns is_known table key cast object key removed key differs",
+            ),
+            ("projection/comparison.rs", "object"),
+            ("projection/comparison.rs", "objects"),
             ("projection/excluded.rs", ""),
             ("projection/expression.rs", " "),
             ("projection/expression.rs", "  from"),
@@ -160,24 +176,14 @@ fn sql_is_built_from_constants_in_few_places() {
             ("projection/scan.rs", "mirrored"),
             ("projection/state.rs", ""),
             ("projection/statements.rs", ""),
-            ("projection/statements.rs", " stored"),
             ("projection/statements.rs", "PATH      "),
             (
                 "projection/statements.rs",
-                "PATH table columns values condition table name key name"
+                "PATH table columns values scope condition table name key",
             ),
             ("projection/statements.rs", "PATH table key key_cast key link"),
-            ("projection/statements.rs", "address values   "),
-            (
-                "projection/statements.rs",
-                "desired key columns table key cast key differs"
-            ),
-            (
-                "projection/statements.rs",
-                "desired key columns table key cast key differs link table key link holders"
-            ),
             ("projection/statements.rs", "key table key cast key table key cast key"),
-            ("projection/statements.rs", "objects"),
+            ("projection/statements.rs", "materialized address values   "),
             ("projection/trial.rs", " place"),
             ("rejected.rs", "table"),
             ("rows.rs", "document table"),

@@ -289,6 +289,21 @@ async fn what_only_deserves_a_look_is_a_warning() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn two_configurations_that_disagree_are_a_warning() {
+    let app = AppTable::new(5, USER_TABLE, USER_MAPPING).await;
+    app.once().await.assert_exit(Exit::Ok);
+    check(&app).await.assert_table("ok", "");
+    let other = USER_MAPPING.replace("'USER'", "'ADMIN'");
+    app.set_mapping(&other);
+    check(&app)
+        .await
+        .assert_table("warn", "agrees with another mapping")
+        .assert_hint("use one for both");
+    app.set_mapping(USER_MAPPING);
+    check(&app).await.assert_table("ok", "");
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn an_expression_that_fails_on_some_users_names_the_first() {
     let mapping = USER_MAPPING.replace("'USER'", "upper(u.public_metadata->>'role')");
     let app = AppTable::new(40, USER_TABLE, "").await;

@@ -1,29 +1,30 @@
-//! Compares a table with the mirror, chunk by chunk, and writes the rows that differ.
+//! Compares a table with the mirror, and writes the rows that differ.
 
 use diesel::{
     prelude::*,
     sql_query,
-    sql_types::{Array, BigInt, Bool, Nullable, Text},
+    sql_types::{BigInt, Bool, Nullable, Text},
 };
-use diesel_async::{AsyncConnection, RunQueryDsl, SimpleAsyncConnection};
+use diesel_async::{AsyncConnection, RunQueryDsl};
 
 use super::{
     counts::RowCounts,
     error::TableError,
     excluded,
-    plan::{CountRow, KeyRow, PlanRow, PlannedRow, RowChange},
+    plan::{CountRow, KeyRow, PlanRow, PlannedRow, RowChange, TableDifferences},
     rejected_rows,
-    scan::{Chunk, scan},
+    scan::{Chunk, read, scan},
     state::RunTable,
-    statements::{READ_ONLY, RESTORE_PATH, RESTRICT_PATH},
+    statements::Scope,
     write::WrittenRows,
 };
 use crate::mirror::{
     MirrorError, Run, SyncState,
     convert::{signed, unsigned},
-    locks::LockBudget,
+    locks::{LockBudget, is_lock},
     pool::ConnectionPool,
     transaction,
+    write_failure::WriteFailure,
 };
 
 /// The tables of the application that are kept in sync from the mirror.
@@ -36,8 +37,62 @@ struct LastRow {
     last: Option<String>,
 }
 
+/// How a table differs from the mirror. [`AppTables::next`] returns the differences part by part.
+#[derive(Debug)]
+pub struct Comparison {
+    rest: Rest,
+    /// Whether more rows differ than are read at once.
+    pub has_many: bool,
+    /// Whether the table may have rows whose keys the mirror does not have.
+    pub may_have_unknown: bool,
+}
+
+#[derive(Debug)]
+enum Rest {
+    /// All differences, until they are taken.
+    Read(Option<TableDifferences>),
+    /// The objects after this id are still to be compared.
+    Chunks { after: String },
+}
+
+impl Comparison {
+    /// Of all objects, chunk by chunk.
+    pub fn by_chunks() -> Self {
+        Self {
+            rest: Rest::Chunks { after: String::new() },
+            has_many: false,
+            may_have_unknown: true,
+        }
+    }
+
+    fn at_once(rows: Vec<PlanRow>) -> Self {
+        let mut differences = TableDifferences::default();
+        let mut may_have_unknown = false;
+        for row in rows {
+            match row.is_known {
+                None => differences.rows.push(row.into()),
+                Some(true) => differences.excluded.push(row.key),
+                Some(false) => may_have_unknown = true,
+            }
+        }
+        Self {
+            rest: Rest::Read(Some(differences)),
+            has_many: false,
+            may_have_unknown,
+        }
+    }
+
+    /// The differences, if all of them are read.
+    pub fn differences(&self) -> Option<&TableDifferences> {
+        match &self.rest {
+            Rest::Read(differences) => differences.as_ref(),
+            Rest::Chunks { .. } => None,
+        }
+    }
+}
+
 impl AppTables {
-    /// Objects per chunk. One statement compares a chunk, and stays far below its time limit.
+    /// Objects per chunk, and rows that differ in memory.
     const CHUNK: i64 = 50_000;
 
     /// Whether a mapping is neither applied nor held, so that a full sync has to apply it.
@@ -52,15 +107,52 @@ impl AppTables {
         })
     }
 
-    /// Returns the next chunk of the mirror after an id; `None` if there are no more objects.
-    pub async fn next_chunk(&self, after: &str) -> Result<Option<Chunk>, MirrorError> {
+    /// Compares a table with the mirror in one statement. If many rows differ, or an expression fails
+    /// for an object, the table is compared chunk by chunk later.
+    pub async fn compare(&self, table: &RunTable) -> Result<Comparison, TableError> {
+        let mut conn = self.0.connection().await?;
+        let plan = sql_query(table.projection.plan(Scope::All)).bind::<BigInt, _>(Self::CHUNK + 1);
+        match read::<PlanRow, _>(&mut conn, plan).await {
+            Ok(rows) if rows.len() as i64 <= Self::CHUNK => Ok(Comparison::at_once(rows)),
+            Ok(_) => Ok(Comparison {
+                has_many: true,
+                ..Comparison::by_chunks()
+            }),
+            Err(WriteFailure::TooLong(fault)) if is_lock(&fault) => Err(TableError::Unusable(fault.into())),
+            Err(WriteFailure::OneRow(_) | WriteFailure::TooLong(_)) => Ok(Comparison::by_chunks()),
+            Err(failure) => Err(failure.into()),
+        }
+    }
+
+    /// Returns the next differences of a comparison; `None` if there are no more.
+    pub async fn next(
+        &self,
+        table: &RunTable,
+        comparison: &mut Comparison,
+    ) -> Result<Option<TableDifferences>, TableError> {
+        let after = match &mut comparison.rest {
+            Rest::Read(differences) => return Ok(differences.take()),
+            Rest::Chunks { after } => after,
+        };
+        let Some(chunk) = self.next_chunk(after, Self::CHUNK).await? else {
+            return Ok(None);
+        };
+        after.clone_from(&chunk.through);
+        Ok(Some(TableDifferences {
+            rows: self.differences(table, &chunk).await?,
+            excluded: self.excluded(table, &chunk).await?,
+        }))
+    }
+
+    /// Returns the next objects of the mirror after an id; `None` if there are no more.
+    pub async fn next_chunk(&self, after: &str, limit: i64) -> Result<Option<Chunk>, MirrorError> {
         let LastRow { last } = sql_query(format!(
             "SELECT pg_catalog.max(c.id) AS last FROM (
                  SELECT u.id FROM {} u WHERE u.id > $1 ORDER BY u.id LIMIT $2) c",
             self.0.resource.table
         ))
         .bind::<Text, _>(after)
-        .bind::<BigInt, _>(Self::CHUNK)
+        .bind::<BigInt, _>(limit)
         .get_result(&mut self.0.connection().await?)
         .await?;
         Ok(last.map(|through| Chunk {
@@ -69,19 +161,28 @@ impl AppTables {
         }))
     }
 
+    /// Whether a table has no rows.
+    pub(super) async fn is_empty(&self, table: &RunTable) -> Result<bool, TableError> {
+        Ok(self.count(table.projection.count_first()).await? == 0)
+    }
+
     /// Returns the number of rows of a table.
     pub async fn count_rows(&self, table: &RunTable) -> Result<u64, TableError> {
+        self.count(table.projection.count()).await
+    }
+
+    async fn count(&self, sql: String) -> Result<u64, TableError> {
         let mut conn = self.0.connection().await?;
         conn.transaction(async |conn| {
             LockBudget::new().begin(conn).await?;
-            let row: CountRow = sql_query(table.projection.count()).get_result(conn).await?;
+            let row: CountRow = sql_query(sql).get_result(conn).await?;
             Ok(unsigned(row.count))
         })
         .await
     }
 
     /// Returns the rows of a chunk that are to be inserted, updated or linked.
-    pub async fn differences(&self, table: &RunTable, chunk: &Chunk) -> Result<Vec<PlannedRow>, TableError> {
+    async fn differences(&self, table: &RunTable, chunk: &Chunk) -> Result<Vec<PlannedRow>, TableError> {
         let mut conn = self.0.connection().await?;
         let plan = |scope| table.projection.plan(scope);
         let scanned = scan::<PlanRow>(&mut conn, chunk, self.0.resource.table, plan).await?;
@@ -93,7 +194,7 @@ impl AppTables {
     }
 
     /// Returns which objects of a chunk have a row although the mapping's condition excludes them.
-    pub async fn excluded(&self, table: &RunTable, chunk: &Chunk) -> Result<Vec<String>, TableError> {
+    async fn excluded(&self, table: &RunTable, chunk: &Chunk) -> Result<Vec<String>, TableError> {
         if !excluded::can_exclude(&table.projection) {
             return Ok(Vec::new());
         }
@@ -120,19 +221,11 @@ impl AppTables {
     /// Returns the next keys of a table, in order, after `after`, that the mirror does not have.
     pub async fn unknown(&self, table: &RunTable, after: &str, limit: usize) -> Result<Vec<String>, TableError> {
         let mut conn = self.0.connection().await?;
-        conn.transaction(async |conn| {
-            LockBudget::new().begin(conn).await?;
-            conn.batch_execute(READ_ONLY).await?;
-            conn.batch_execute(RESTRICT_PATH).await?;
-            let rows: Vec<KeyRow> = sql_query(table.projection.unknown())
-                .bind::<Text, _>(after)
-                .bind::<BigInt, _>(limit as i64)
-                .load(conn)
-                .await?;
-            conn.batch_execute(RESTORE_PATH).await?;
-            Ok(rows.into_iter().map(|row| row.key).collect())
-        })
-        .await
+        let unknown = sql_query(table.projection.unknown())
+            .bind::<Text, _>(after)
+            .bind::<BigInt, _>(limit as i64);
+        let rows: Vec<KeyRow> = read(&mut conn, unknown).await?;
+        Ok(rows.into_iter().map(|row| row.key).collect())
     }
 
     /// Returns rows of a table that could not be written, and rows that could not be removed: first
@@ -235,34 +328,6 @@ impl AppTables {
             .bind::<Text, _>(table.name())
             .bind::<Text, _>(table.projection.mapping.digest())
             .bind::<BigInt, _>(signed(changes))
-            .execute(conn)
-            .await?;
-            Ok(())
-        })
-        .await
-    }
-
-    /// Notes which rows of a chunk are to go because the mapping's condition excludes their objects.
-    pub async fn note_excluded(&self, run: &Run, table: &RunTable, chunk: &Chunk) -> Result<(), TableError> {
-        if !excluded::can_exclude(&table.projection) {
-            return Ok(());
-        }
-        let keys = self.excluded(table, chunk).await?;
-        let mut conn = self.0.connection().await?;
-        conn.transaction(async |conn| {
-            transaction::begin(conn, run.lease()).await?;
-            sql_query(
-                "WITH released AS (DELETE FROM clerk.departures AS d
-                     WHERE d.table_name = $1 AND d.reason = 'excluded' AND d.object_id > $3 AND d.object_id <= $4
-                       AND d.object_id <> ALL ($2))
-                 INSERT INTO clerk.departures (table_name, object_id, reason)
-                 SELECT $1, key, 'excluded' FROM pg_catalog.unnest($2) AS key
-                 ON CONFLICT (table_name, object_id) DO NOTHING",
-            )
-            .bind::<Text, _>(table.name())
-            .bind::<Array<Text>, _>(keys)
-            .bind::<Text, _>(&chunk.after)
-            .bind::<Text, _>(&chunk.through)
             .execute(conn)
             .await?;
             Ok(())

@@ -46,7 +46,12 @@ pub struct RowCounts {
 impl RowCounts {
     /// Whether any row was written or removed.
     pub fn has_changes(&self) -> bool {
-        self.inserted + self.updated + self.linked + self.removed > 0
+        self.changed() + self.removed > 0
+    }
+
+    /// Rows that were written.
+    pub fn changed(&self) -> u64 {
+        self.inserted + self.updated + self.linked
     }
 
     /// Adds other counts.

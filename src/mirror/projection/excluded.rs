@@ -1,18 +1,28 @@
 //! Notes which rows are to go because the mapping's condition excludes their objects.
 
+use std::collections::HashSet;
+
 use diesel::{
     prelude::*,
     sql_query,
-    sql_types::{Array, Text},
+    sql_types::{Array, BigInt, Text},
 };
-use diesel_async::{RunQueryDsl, SimpleAsyncConnection};
+use diesel_async::{AsyncConnection, RunQueryDsl, SimpleAsyncConnection};
 
 use super::{
+    compare::AppTables,
+    error::TableError,
     mapping::RowRemoval,
+    plan::KeyRow,
     rejected_rows::RejectedRow,
+    scan::scan_ids,
+    state::RunTable,
     statements::{Projection, RESTORE_PATH, RESTRICT_PATH, Scope},
 };
-use crate::mirror::session::Session;
+use crate::mirror::{MirrorError, Run, session::Session, transaction};
+
+/// Departures that are looked at in one statement.
+const RELEASED: i64 = 5_000;
 
 /// Whether the mapping's condition can exclude an object whose row is then to go.
 pub(super) fn can_exclude(projection: &Projection) -> bool {
@@ -65,4 +75,62 @@ pub(super) async fn forget(
         .execute(conn)
         .await?;
     Ok(())
+}
+
+impl AppTables {
+    /// Notes that the rows of these objects are to go because the mapping's condition excludes them.
+    pub async fn note_excluded(&self, run: &Run, table: &RunTable, ids: &[String]) -> Result<(), MirrorError> {
+        if ids.is_empty() {
+            return Ok(());
+        }
+        let mut conn = self.0.connection().await?;
+        conn.transaction(async |conn| {
+            transaction::begin(conn, run.lease()).await?;
+            sql_query(
+                "INSERT INTO clerk.departures (table_name, object_id, reason)
+                 SELECT $1, id, 'excluded' FROM pg_catalog.unnest($2) AS id
+                 ON CONFLICT (table_name, object_id) DO NOTHING",
+            )
+            .bind::<Text, _>(table.name())
+            .bind::<Array<Text>, _>(ids)
+            .execute(conn)
+            .await?;
+            Ok(())
+        })
+        .await
+    }
+
+    /// Releases the rows that were to go, and that the mapping's condition does not exclude any more.
+    pub async fn release_included(&self, run: &Run, table: &RunTable) -> Result<(), TableError> {
+        let mut conn = self.0.connection().await?;
+        let mut after = String::new();
+        loop {
+            let noted: Vec<KeyRow> = sql_query(
+                "SELECT object_id AS key FROM clerk.departures
+                 WHERE table_name = $1 AND reason = 'excluded' AND object_id > $2 ORDER BY object_id LIMIT $3",
+            )
+            .bind::<Text, _>(table.name())
+            .bind::<Text, _>(&after)
+            .bind::<BigInt, _>(RELEASED)
+            .load(&mut conn)
+            .await?;
+            let noted: Vec<String> = noted.into_iter().map(|row| row.key).collect();
+            let Some(last) = noted.last() else { return Ok(()) };
+            after.clone_from(last);
+            let excluded = scan_ids::<KeyRow>(&mut conn, noted.clone(), &table.projection.excluded(Scope::Ids)).await?;
+            let excluded: HashSet<String> = excluded.rows.into_iter().map(|row| row.key).collect();
+            let included: Vec<&str> = noted
+                .iter()
+                .map(String::as_str)
+                .filter(|id| !excluded.contains(*id))
+                .collect();
+            if !included.is_empty() {
+                conn.transaction(async |conn| {
+                    transaction::begin(conn, run.lease()).await?;
+                    Ok::<_, MirrorError>(forget(conn, &table.projection, &included, &[]).await?)
+                })
+                .await?;
+            }
+        }
+    }
 }

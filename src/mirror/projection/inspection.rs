@@ -14,6 +14,7 @@ use super::{
     expression::MappedExpression,
     mapping::TableMapping,
     problems::Problem,
+    state::stored_state,
     statements::{Projection, RESTORE_PATH, RESTRICT_PATH},
     trial::{Trial, join, refusal, refused, try_mapping},
 };
@@ -83,11 +84,24 @@ impl AppTables {
                 let (users, found) = projection.try_expressions(conn).await?;
                 tried_on = Some(users);
                 problems.extend(found);
+                problems.extend(other_mapping(conn, mapping).await?);
             }
             Ok(TableInspection { problems, tried_on })
         })
         .await
     }
+}
+
+/// Returns a problem if the table agrees with another mapping than this one: another clerk2pg may have
+/// another configuration.
+async fn other_mapping(conn: &mut Session, mapping: &TableMapping) -> QueryResult<Option<Problem>> {
+    let stored = stored_state(conn, mapping).await?.and_then(|row| row.mapping);
+    Ok(stored.filter(|digest| *digest != mapping.digest()).map(|_| {
+        Problem::advice(
+            "the table agrees with another mapping than the one in this configuration",
+            "reload the clerk2pg that runs, or wait for its next full sync; if it has another configuration, use one for both",
+        )
+    }))
 }
 
 impl Projection {

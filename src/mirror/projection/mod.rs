@@ -7,12 +7,14 @@
 
 mod apply;
 mod compare;
+mod comparison;
 mod counts;
 mod departures;
 mod dry_run;
 mod error;
 mod excluded;
 mod expression;
+mod fill;
 mod identities;
 mod inspection;
 mod mapping;
@@ -30,7 +32,7 @@ mod trial;
 mod write;
 
 pub(super) use apply::{project, remove};
-pub use compare::AppTables;
+pub use compare::{AppTables, Comparison};
 pub use counts::{RowCounts, TableCounts};
 pub use departures::{DepartureReason, HeldDepartures, departures_checksum, mapping_checksum};
 pub use error::TableError;

@@ -2,7 +2,7 @@
 
 use diesel::{
     prelude::*,
-    sql_types::{Array, BigInt, Nullable, Text},
+    sql_types::{Array, BigInt, Bool, Nullable, Text},
 };
 
 /// What is to be done with a row.
@@ -59,12 +59,18 @@ impl TableDifferences {
         self.rows.extend(other.rows);
         self.excluded.extend(other.excluded);
     }
+
+    /// How many existing rows would be changed.
+    pub fn count_changes(&self) -> u64 {
+        let is_change = |row: &&PlannedRow| matches!(row.change, RowChange::Update(_) | RowChange::Link { .. });
+        self.rows.iter().filter(is_change).count() as u64
+    }
 }
 
 #[derive(QueryableByName)]
 pub(super) struct PlanRow {
     #[diesel(sql_type = Text)]
-    key: String,
+    pub(super) key: String,
     #[diesel(sql_type = Nullable<Array<Text>>)]
     columns: Option<Vec<String>>,
     #[diesel(sql_type = Nullable<Text>)]
@@ -73,6 +79,9 @@ pub(super) struct PlanRow {
     rows: i64,
     #[diesel(sql_type = BigInt)]
     rivals: i64,
+    /// Whether the mirror has the object of a row that is to go; `None` for all other rows.
+    #[diesel(sql_type = Nullable<Bool>)]
+    pub(super) is_known: Option<bool>,
 }
 
 #[derive(QueryableByName)]

@@ -12,7 +12,7 @@ use crate::mirror::quote::identifier as quote;
 impl Projection {
     /// Whether the row `t` already is what a removed row becomes, with `u` for the object. A time
     /// only has to be set, because most of them are the moment of the removal.
-    fn is_removed(&self) -> String {
+    pub(super) fn is_removed(&self) -> String {
         match self.mapping.delete {
             RowRemoval::Delete => "false".to_owned(),
             RowRemoval::Keep => "true".to_owned(),
@@ -30,17 +30,34 @@ impl Projection {
         }
     }
 
-    /// An object `u` of which only the id of the row `t` is known, if an expression needs it.
-    fn lone_object(&self) -> String {
+    /// An object of which only the id of the row `t` is known, if an expression needs one.
+    pub(super) fn lone_object(&self, alias: &str) -> Option<String> {
         let object = format!("pg_catalog.jsonb_build_object('id', t.{}::text)", self.key);
         match (self.mapping.delete, &self.future_columns) {
-            (RowRemoval::Update, None) => {
-                format!(", LATERAL pg_catalog.jsonb_populate_record(NULL::clerk.users, {object}) AS u")
-            }
+            (RowRemoval::Update, None) => Some(format!(
+                "pg_catalog.jsonb_populate_record(NULL::clerk.users, {object}) AS {alias}"
+            )),
             (RowRemoval::Update, Some(columns)) => {
-                format!(", LATERAL pg_catalog.jsonb_to_record({object}) AS u({columns})")
+                Some(format!("pg_catalog.jsonb_to_record({object}) AS {alias}({columns})"))
             }
-            (RowRemoval::Delete | RowRemoval::Keep, _) => String::new(),
+            (RowRemoval::Delete | RowRemoval::Keep, _) => None,
+        }
+    }
+
+    /// The same as a further item `u` of a `FROM` list that ends with `t`.
+    fn with_lone_object(&self) -> String {
+        let object = self.lone_object("u");
+        object.map_or_else(String::new, |object| format!(", LATERAL {object}"))
+    }
+
+    /// Whether the mirror has the object of the row `t`.
+    pub(super) fn is_known(&self) -> String {
+        match self.future_columns {
+            Some(_) => "false".to_owned(),
+            None => format!(
+                "EXISTS (SELECT FROM clerk.users AS m WHERE m.id = t.{} AND m.deleted_at IS NULL)",
+                self.key
+            ),
         }
     }
 
@@ -56,7 +73,7 @@ impl Projection {
             table = self.table,
             key = self.key,
             cast = self.key_cast,
-            object = self.lone_object(),
+            object = self.with_lone_object(),
             removed = self.is_removed(),
         )
     }
@@ -72,13 +89,6 @@ impl Projection {
     /// Returns the next keys, in order, that the mirror does not have. Parameters: the key before
     /// (`$1 text`) and their number (`$2 bigint`).
     pub(super) fn unknown(&self) -> String {
-        let is_known = match self.future_columns {
-            Some(_) => "false".to_owned(),
-            None => format!(
-                "EXISTS (SELECT FROM clerk.users AS m WHERE m.id = t.{} AND m.deleted_at IS NULL)",
-                self.key
-            ),
-        };
         format!(
             "SELECT t.{key}::text AS key FROM {table} AS t{object} \
              WHERE t.{key} > CAST($1 AS {cast}) AND NOT {removed} AND NOT {is_known} \
@@ -86,8 +96,9 @@ impl Projection {
             key = self.key,
             table = self.table,
             cast = self.key_cast,
-            object = self.lone_object(),
+            object = self.with_lone_object(),
             removed = self.is_removed(),
+            is_known = self.is_known(),
         )
     }
 
@@ -129,7 +140,7 @@ impl Projection {
             key = self.key,
             table = self.table,
             cast = self.key_cast,
-            object = self.lone_object(),
+            object = self.with_lone_object(),
             removed = self.is_removed(),
         )
     }

@@ -1,12 +1,13 @@
-//! Reads a chunk of the mirror through a mapping's expressions. An expression that fails for one
-//! object costs only that object.
+//! Reads the mirror through a mapping's expressions. An expression that fails for one object costs
+//! only that object.
 
 use diesel::{
+    pg::Pg,
     prelude::*,
     sql_query,
     sql_types::{Array, Text},
 };
-use diesel_async::{AsyncConnection, RunQueryDsl, SimpleAsyncConnection};
+use diesel_async::{AsyncConnection, RunQueryDsl, SimpleAsyncConnection, methods::LoadQuery};
 
 use super::{
     error::TableError,
@@ -37,6 +38,24 @@ pub(super) struct Scanned<R> {
 /// Objects for which a statement may fail before the table counts as unusable.
 const MOST_FAILED: usize = 1_000;
 
+/// Runs a statement in a transaction of its own, in which nothing can be written. Names in the
+/// mapping's expressions are found in `pg_catalog` only.
+pub(super) async fn read<'q, R, Q>(conn: &mut Session, query: Q) -> Result<Vec<R>, WriteFailure>
+where
+    R: Send,
+    Q: LoadQuery<'q, Session, R> + Send + 'q,
+{
+    conn.transaction(async |conn| {
+        LockBudget::new().begin(conn).await?;
+        conn.batch_execute(READ_ONLY).await?;
+        conn.batch_execute(RESTRICT_PATH).await?;
+        let rows = query.load(conn).await?;
+        conn.batch_execute(RESTORE_PATH).await?;
+        Ok(rows)
+    })
+    .await
+}
+
 /// Runs a statement over a chunk: at once, and if it fails, over halves of the chunk's ids.
 pub(super) async fn scan<R>(
     conn: &mut Session,
@@ -45,21 +64,12 @@ pub(super) async fn scan<R>(
     sql: impl Fn(Scope) -> String + Sync,
 ) -> Result<Scanned<R>, TableError>
 where
-    R: QueryableByName<diesel::pg::Pg> + Send + 'static,
+    R: QueryableByName<Pg> + Send + 'static,
 {
-    let at_once = conn.transaction(async |conn| {
-        LockBudget::new().begin(conn).await?;
-        conn.batch_execute(READ_ONLY).await?;
-        conn.batch_execute(RESTRICT_PATH).await?;
-        let rows: Vec<R> = sql_query(sql(Scope::Range))
-            .bind::<Text, _>(&chunk.after)
-            .bind::<Text, _>(&chunk.through)
-            .load(conn)
-            .await?;
-        conn.batch_execute(RESTORE_PATH).await?;
-        Ok::<_, WriteFailure>(rows)
-    });
-    match at_once.await {
+    let at_once = sql_query(sql(Scope::Range))
+        .bind::<Text, _>(&chunk.after)
+        .bind::<Text, _>(&chunk.through);
+    match read(conn, at_once).await {
         Ok(rows) => {
             return Ok(Scanned {
                 rows,
@@ -78,12 +88,13 @@ where
     .load(conn)
     .await?;
     let ids: Vec<String> = ids.into_iter().map(|row| row.key).collect();
-    by_halves(conn, ids, &sql(Scope::Ids)).await
+    scan_ids(conn, ids, &sql(Scope::Ids)).await
 }
 
-async fn by_halves<R>(conn: &mut Session, ids: Vec<String>, sql: &str) -> Result<Scanned<R>, TableError>
+/// Runs a statement over objects: together, and if it fails, over halves of them.
+pub(super) async fn scan_ids<R>(conn: &mut Session, ids: Vec<String>, sql: &str) -> Result<Scanned<R>, TableError>
 where
-    R: QueryableByName<diesel::pg::Pg> + Send + 'static,
+    R: QueryableByName<Pg> + Send + 'static,
 {
     let mut scanned = Scanned {
         rows: Vec::new(),
@@ -91,15 +102,7 @@ where
     };
     let mut pending = vec![&ids[..]];
     while let Some(part) = pending.pop() {
-        let part_of = conn.transaction(async |conn| {
-            LockBudget::new().begin(conn).await?;
-            conn.batch_execute(READ_ONLY).await?;
-            conn.batch_execute(RESTRICT_PATH).await?;
-            let rows: Vec<R> = sql_query(sql).bind::<Array<Text>, _>(part).load(conn).await?;
-            conn.batch_execute(RESTORE_PATH).await?;
-            Ok::<_, WriteFailure>(rows)
-        });
-        match part_of.await {
+        match read(conn, sql_query(sql).bind::<Array<Text>, _>(part)).await {
             Ok(rows) => scanned.rows.extend(rows),
             Err(WriteFailure::OneRow(fault) | WriteFailure::TooLong(fault)) => match part {
                 [only] if scanned.failed.len() < MOST_FAILED => scanned.failed.push((only.clone(), fault)),

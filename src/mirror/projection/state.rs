@@ -78,8 +78,9 @@ pub struct RunTables {
 /// What is stored about the state of a mapping.
 #[derive(QueryableByName)]
 pub(super) struct StoredState {
+    /// The checksum of the mapping that the table agrees with.
     #[diesel(sql_type = Nullable<Text>)]
-    mapping: Option<String>,
+    pub(super) mapping: Option<String>,
     #[diesel(sql_type = Text)]
     hold: String,
     #[diesel(sql_type = Nullable<Text>)]
@@ -214,7 +215,7 @@ async fn state(conn: &mut Session, mapping: &TableMapping) -> QueryResult<Stored
 }
 
 /// Returns what is stored about the state of a mapping, if its table is listed.
-async fn stored_state(conn: &mut Session, mapping: &TableMapping) -> QueryResult<Option<StoredState>> {
+pub(super) async fn stored_state(conn: &mut Session, mapping: &TableMapping) -> QueryResult<Option<StoredState>> {
     sql_query(
         "SELECT mapping, hold, held_mapping, removes_since IS NULL AS is_first, problem IS NOT NULL AS has_problem
          FROM clerk.projections WHERE table_name = $1",

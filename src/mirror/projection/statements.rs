@@ -11,7 +11,7 @@ use super::{
     mapping::{Expressions, TableMapping},
     shape::{ColumnShape, TableShape},
 };
-use crate::mirror::quote::{identifier as quote, literal};
+use crate::mirror::quote::identifier as quote;
 
 /// Makes a transaction read only, so that not even a function in an expression can write.
 pub(super) const READ_ONLY: &str = "SET TRANSACTION READ ONLY";
@@ -37,6 +37,8 @@ pub(super) enum Scope {
     Ids,
     /// Those whose ids are after `$1` and up to `$2`.
     Range,
+    /// All rows. At most `$1` of them are returned.
+    All,
     /// Rows as they will be, which a dry run does not write: `$1`, the text of a JSON array.
     Records,
 }
@@ -46,7 +48,7 @@ impl Scope {
         match self {
             Scope::Ids => "u.id = ANY ($1)",
             Scope::Range => "u.id > $1 AND u.id <= $2",
-            Scope::Records => "true",
+            Scope::All | Scope::Records => "true",
         }
     }
 }
@@ -148,7 +150,7 @@ impl Projection {
     /// Where the objects `u` of a scope come from.
     pub(super) fn objects(&self, scope: Scope) -> String {
         match (scope, &self.future_columns) {
-            (Scope::Ids | Scope::Range, _) => "clerk.users AS u".to_owned(),
+            (Scope::Ids | Scope::Range | Scope::All, _) => "clerk.users AS u".to_owned(),
             // What a record leaves out is as in its row, if it has one.
             (Scope::Records, None) => "pg_catalog.jsonb_array_elements($1::jsonb) AS r(record), \
                  LATERAL pg_catalog.jsonb_populate_record((SELECT m FROM clerk.users AS m WHERE m.id = r.record OPERATOR(pg_catalog.->>) 'id'::text), r.record) AS u"
@@ -166,7 +168,7 @@ impl Projection {
     }
 
     /// The columns of `desired`: `key`, and the values as `s0`, `k0` and `t0`.
-    fn desired(&self, scope: Scope) -> String {
+    pub(super) fn desired(&self, scope: Scope) -> String {
         let values = [("s", &self.set), ("k", &self.keep), ("t", &self.touch)];
         let values = values.into_iter().flat_map(|(letter, list)| {
             list.iter()
@@ -178,102 +180,18 @@ impl Projection {
             Some(_) => ", CASE WHEN u.primary_email_verified THEN pg_catalog.lower(u.primary_email) END AS address",
             None => "",
         };
+        let materialized = match scope {
+            // Many rows would be written to disk.
+            Scope::All | Scope::Range => "NOT MATERIALIZED",
+            Scope::Ids | Scope::Records => "MATERIALIZED",
+        };
         format!(
-            "desired AS MATERIALIZED (SELECT u.id AS key{address}{values} FROM {} \
+            "desired AS {materialized} (SELECT u.id AS key{address}{values} FROM {} \
              WHERE {} AND u.deleted_at IS NULL AND {})",
             self.objects(scope),
             scope.condition(),
             self.condition()
         )
-    }
-
-    /// For each synced column, whether the row `t` differs from `desired` in it.
-    fn differences(&self) -> Vec<(&str, String)> {
-        let set = self
-            .set
-            .iter()
-            .enumerate()
-            .map(|(at, assignment)| (assignment.column.as_str(), assignment.differs(&format!("d.s{at}"))));
-        let keep = self.keep.iter().enumerate().map(|(at, assignment)| {
-            let differs = assignment.differs(&format!("d.k{at}"));
-            (
-                assignment.column.as_str(),
-                format!("(d.k{at} IS NOT NULL AND {differs})"),
-            )
-        });
-        set.chain(keep).collect()
-    }
-
-    /// Whether the row `t` differs from `desired`.
-    fn differs(&self) -> String {
-        let differences: Vec<String> = self.differences().into_iter().map(|(_, differs)| differs).collect();
-        match differences.is_empty() {
-            true => "false".to_owned(),
-            false => differences.join(" OR "),
-        }
-    }
-
-    /// Returns the rows that are to be inserted, updated or linked: key, columns that change (`NULL`
-    /// for a row that does not exist), and with a link the address, and the number of rows and users
-    /// that share it.
-    pub(super) fn plan(&self, scope: Scope) -> String {
-        let columns: Vec<String> = self
-            .differences()
-            .into_iter()
-            .map(|(column, differs)| format!("CASE WHEN {differs} THEN {} END", literal(column)))
-            .collect();
-        let columns = match columns.is_empty() {
-            true => "'{}'::text[]".to_owned(),
-            false => format!("pg_catalog.array_remove(ARRAY[{}], NULL)", columns.join(", ")),
-        };
-        let Self { table, key, .. } = self;
-        let desired = self.desired(scope);
-        let differs = self.differs();
-        let Some(link) = &self.mapping.link else {
-            return format!(
-                "WITH {desired} SELECT d.key, CASE WHEN t.{key} IS NOT NULL THEN {columns} END AS columns, \
-                 NULL::text AS address, 0::bigint AS rows, 0::bigint AS rivals \
-                 FROM desired AS d LEFT JOIN {table} AS t ON t.{key} = CAST(d.key AS {cast}) \
-                 WHERE t.{key} IS NULL OR {differs}",
-                cast = self.key_cast,
-            );
-        };
-        let link = quote(link);
-        let holders = self.holders(scope);
-        format!(
-            "WITH {desired}, \
-             plan AS MATERIALIZED (SELECT d.key, d.address, CASE WHEN t.{key} IS NOT NULL THEN {columns} END AS columns \
-                 FROM desired AS d LEFT JOIN {table} AS t ON t.{key} = CAST(d.key AS {cast}) \
-                 WHERE t.{key} IS NULL OR {differs}), \
-             free AS MATERIALIZED (SELECT pg_catalog.lower(t.{link}::text) AS address, pg_catalog.count(*) AS rows FROM {table} AS t \
-                 WHERE t.{key} IS NULL AND pg_catalog.lower(t.{link}::text) IN (SELECT p.address FROM plan AS p WHERE p.columns IS NULL) \
-                 GROUP BY 1), \
-             rivals AS MATERIALIZED (SELECT o.address, pg_catalog.count(*) AS users FROM ({holders}) AS o \
-                 WHERE EXISTS (SELECT FROM free) AND o.address IN (SELECT f.address FROM free AS f) GROUP BY 1) \
-             SELECT p.key, p.columns, f.address, coalesce(f.rows, 0) AS rows, coalesce(r.users, 0) AS rivals \
-             FROM plan AS p LEFT JOIN free AS f ON p.columns IS NULL AND f.address = p.address \
-             LEFT JOIN rivals AS r ON r.address = f.address",
-            cast = self.key_cast,
-        )
-    }
-
-    /// The verified addresses of all users.
-    fn holders(&self, scope: Scope) -> String {
-        let of = |objects: &str| {
-            format!(
-                "SELECT pg_catalog.lower(u.primary_email) AS address FROM {objects} \
-                 WHERE u.primary_email_verified AND u.deleted_at IS NULL"
-            )
-        };
-        let stored = of("clerk.users AS u");
-        match (scope, &self.future_columns) {
-            (Scope::Ids | Scope::Range, _) => stored,
-            (Scope::Records, Some(_)) => of(&self.objects(scope)),
-            (Scope::Records, None) => format!(
-                "{} UNION ALL {stored} AND u.id NOT IN (SELECT r.record OPERATOR(pg_catalog.->>) 'id'::text FROM pg_catalog.jsonb_array_elements($1::jsonb) AS r(record))",
-                of(&self.objects(scope))
-            ),
-        }
     }
 
     /// Updates the rows with these keys that differ, and returns the keys; `None` if no column is
@@ -312,6 +230,15 @@ impl Projection {
     /// Inserts the rows with these keys that do not exist, and returns the keys. Parameter:
     /// `$1 text[]`.
     pub(super) fn insert(&self) -> String {
+        format!(
+            "{} RETURNING t.{}::text AS key",
+            self.insert_missing(Scope::Ids),
+            self.key
+        )
+    }
+
+    /// Inserts the rows of a scope that do not exist.
+    pub(super) fn insert_missing(&self, scope: Scope) -> String {
         let all = || [&self.set, &self.keep, &self.touch, &self.insert].into_iter().flatten();
         let has_key = all().any(|assignment| assignment.column == self.mapping.key);
         let mut columns: Vec<String> = all().map(|assignment| quote(&assignment.column)).collect();
@@ -321,13 +248,15 @@ impl Projection {
             columns.push(self.key.clone());
             values.push(&key);
         }
+        // Not `NOT EXISTS`: for many objects, the server would read the whole table each time.
         format!(
             "WITH {PATH} INSERT INTO {table} AS t ({columns}) SELECT {values} FROM path, clerk.users AS u \
-             WHERE u.id = ANY ($1) AND u.deleted_at IS NULL AND {condition} \
-               AND NOT EXISTS (SELECT FROM {table} AS o WHERE o.{name} = {key}) RETURNING t.{name}::text AS key",
+             WHERE {scope} AND u.deleted_at IS NULL AND {condition} \
+               AND (SELECT true FROM {table} AS o WHERE o.{name} = {key} LIMIT 1) IS NULL",
             table = self.table,
             columns = columns.join(", "),
             values = values.join(", "),
+            scope = scope.condition(),
             condition = self.condition(),
             name = self.key,
         )
@@ -359,6 +288,14 @@ impl Projection {
             key = self.key,
             table = self.table,
             cast = self.key_cast,
+        )
+    }
+
+    /// Counts the rows up to the first one.
+    pub(super) fn count_first(&self) -> String {
+        format!(
+            "SELECT pg_catalog.count(*) AS count FROM (SELECT FROM {} LIMIT 1) AS t",
+            self.table
         )
     }
 

@@ -130,6 +130,10 @@ impl Projection {
                 .execute(conn)
                 .await?;
         }
+        sql_query(format!("EXPLAIN {}", self.plan(Scope::All)))
+            .bind::<BigInt, _>(0)
+            .execute(conn)
+            .await?;
         self.plan_unknown(conn).await?;
         Ok(conn.batch_execute(RESTORE_PATH).await?)
     }

@@ -1,0 +1,153 @@
+//! The statements that compare a table with the mirror.
+
+use super::{
+    mapping::RowRemoval,
+    statements::{Projection, Scope},
+};
+use crate::mirror::quote::{identifier as quote, literal};
+
+impl Projection {
+    /// For each synced column, whether the row `t` differs from `desired` in it.
+    fn differences(&self) -> Vec<(&str, String)> {
+        let set = self
+            .set
+            .iter()
+            .enumerate()
+            .map(|(at, assignment)| (assignment.column.as_str(), assignment.differs(&format!("d.s{at}"))));
+        let keep = self.keep.iter().enumerate().map(|(at, assignment)| {
+            let differs = assignment.differs(&format!("d.k{at}"));
+            (
+                assignment.column.as_str(),
+                format!("(d.k{at} IS NOT NULL AND {differs})"),
+            )
+        });
+        set.chain(keep).collect()
+    }
+
+    /// Whether the row `t` differs from `desired`.
+    pub(super) fn differs(&self) -> String {
+        let differences: Vec<String> = self.differences().into_iter().map(|(_, differs)| differs).collect();
+        match differences.is_empty() {
+            true => "false".to_owned(),
+            false => differences.join(" OR "),
+        }
+    }
+
+    /// The columns in which the row `t` differs from `desired`, as an array.
+    fn changed_columns(&self) -> String {
+        let columns: Vec<String> = self
+            .differences()
+            .into_iter()
+            .map(|(column, differs)| format!("CASE WHEN {differs} THEN {} END", literal(column)))
+            .collect();
+        match columns.is_empty() {
+            true => "'{}'::text[]".to_owned(),
+            false => format!("pg_catalog.array_remove(ARRAY[{}], NULL)", columns.join(", ")),
+        }
+    }
+
+    /// Returns the rows that are to be inserted, updated or linked: key, columns that change (`NULL`
+    /// for a row that does not exist), and with a link the address, and the number of rows and users
+    /// that share it.
+    ///
+    /// Over all objects, it also returns the rows that are to go, with whether the mirror knows their
+    /// keys (`NULL` for all others).
+    pub(super) fn plan(&self, scope: Scope) -> String {
+        let desired = self.desired(scope);
+        let plan = match scope {
+            Scope::All if self.mapping.delete != RowRemoval::Keep => self.plan_with_surplus(),
+            Scope::All | Scope::Ids | Scope::Range | Scope::Records => self.plan_of_desired(),
+        };
+        let (few, source) = match scope {
+            // Outside of the plan, or the server would plan for the first rows instead of for all.
+            Scope::All => (", few AS MATERIALIZED (SELECT p.* FROM plan AS p LIMIT $1)", "few"),
+            Scope::Ids | Scope::Range | Scope::Records => ("", "plan"),
+        };
+        let Some(link) = &self.mapping.link else {
+            return format!(
+                "WITH {desired}, plan AS MATERIALIZED ({plan}){few} \
+                 SELECT p.key, p.columns, NULL::text AS address, 0::bigint AS rows, 0::bigint AS rivals, p.is_known \
+                 FROM {source} AS p"
+            );
+        };
+        let Self { table, key, .. } = self;
+        let link = quote(link);
+        let holders = self.holders(scope);
+        format!(
+            "WITH {desired}, plan AS MATERIALIZED ({plan}){few}, \
+             free AS MATERIALIZED (SELECT pg_catalog.lower(t.{link}::text) AS address, pg_catalog.count(*) AS rows FROM {table} AS t \
+                 WHERE t.{key} IS NULL AND pg_catalog.lower(t.{link}::text) IN (SELECT p.address FROM {source} AS p WHERE p.columns IS NULL) \
+                 GROUP BY 1), \
+             rivals AS MATERIALIZED (SELECT o.address, pg_catalog.count(*) AS users FROM ({holders}) AS o \
+                 WHERE EXISTS (SELECT FROM free) AND o.address IN (SELECT f.address FROM free AS f) GROUP BY 1) \
+             SELECT p.key, p.columns, f.address, coalesce(f.rows, 0) AS rows, coalesce(r.users, 0) AS rivals, p.is_known \
+             FROM {source} AS p LEFT JOIN free AS f ON p.columns IS NULL AND f.address = p.address \
+             LEFT JOIN rivals AS r ON r.address = f.address"
+        )
+    }
+
+    /// `plan` for rows that are to exist.
+    fn plan_of_desired(&self) -> String {
+        format!(
+            "SELECT d.key, {address} AS address, CASE WHEN t.{key} IS NOT NULL THEN {columns} END AS columns, NULL::boolean AS is_known \
+             FROM desired AS d LEFT JOIN {table} AS t ON t.{key} = CAST(d.key AS {cast}) \
+             WHERE t.{key} IS NULL OR {differs}",
+            address = self.address(),
+            key = self.key,
+            columns = self.changed_columns(),
+            table = self.table,
+            cast = self.key_cast,
+            differs = self.differs(),
+        )
+    }
+
+    /// `plan` for these, and for rows that are to go.
+    fn plan_with_surplus(&self) -> String {
+        // `OFFSET 0`: otherwise an object would be made for each row.
+        let object = self.lone_object("o").map_or_else(String::new, |object| {
+            format!(" LEFT JOIN LATERAL (SELECT o.* FROM {object} WHERE d.key IS NULL OFFSET 0) AS u ON true")
+        });
+        format!(
+            "SELECT coalesce(d.key, t.{key}::text) AS key, {address} AS address, \
+                 CASE WHEN d.key IS NOT NULL AND t.{key} IS NOT NULL THEN {columns} END AS columns, \
+                 CASE WHEN d.key IS NULL THEN {is_known} END AS is_known \
+             FROM desired AS d FULL JOIN {table} AS t ON t.{key} = CAST(d.key AS {cast}){object} \
+             WHERE CASE WHEN d.key IS NULL THEN t.{key} IS NOT NULL AND NOT {removed} ELSE t.{key} IS NULL OR {differs} END",
+            key = self.key,
+            address = self.address(),
+            columns = self.changed_columns(),
+            is_known = self.is_known(),
+            table = self.table,
+            cast = self.key_cast,
+            removed = self.is_removed(),
+            differs = self.differs(),
+        )
+    }
+
+    /// The address of `desired` by which a row without a key is found.
+    fn address(&self) -> &'static str {
+        match self.mapping.link {
+            Some(_) => "d.address",
+            None => "NULL::text",
+        }
+    }
+
+    /// The verified addresses of all users.
+    fn holders(&self, scope: Scope) -> String {
+        let of = |objects: &str| {
+            format!(
+                "SELECT pg_catalog.lower(u.primary_email) AS address FROM {objects} \
+                 WHERE u.primary_email_verified AND u.deleted_at IS NULL"
+            )
+        };
+        let stored = of("clerk.users AS u");
+        match (scope, &self.future_columns) {
+            (Scope::Ids | Scope::Range | Scope::All, _) => stored,
+            (Scope::Records, Some(_)) => of(&self.objects(scope)),
+            (Scope::Records, None) => format!(
+                "{} UNION ALL {stored} AND u.id NOT IN (SELECT r.record OPERATOR(pg_catalog.->>) 'id'::text FROM pg_catalog.jsonb_array_elements($1::jsonb) AS r(record))",
+                of(&self.objects(scope))
+            ),
+        }
+    }
+}
