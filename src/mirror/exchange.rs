@@ -6,7 +6,7 @@ use diesel::{
     prelude::*,
     result::Error as Diesel,
     sql_query,
-    sql_types::{Array, Bool, Text},
+    sql_types::{Array, Bool, Integer, Nullable, Text},
 };
 use diesel_async::{AsyncConnection, RunQueryDsl};
 
@@ -22,8 +22,58 @@ use super::{
 struct ConflictColumn {
     #[diesel(sql_type = Text)]
     name: String,
+    /// The name of its type, or of the type below its domain.
+    #[diesel(sql_type = Text)]
+    kind: String,
     #[diesel(sql_type = Bool)]
     is_text: bool,
+    #[diesel(sql_type = Bool)]
+    is_nullable: bool,
+    /// The most characters that it takes; `None` if there is no such limit.
+    #[diesel(sql_type = Nullable<Integer>)]
+    length: Option<i32>,
+}
+
+/// The form of a text that no other row has.
+#[derive(Debug, Clone, Copy)]
+enum StandInForm {
+    /// It has the form of an address, as a constraint of the application may require one.
+    Address,
+    /// A word of small letters and digits that begins with a letter, as short as the column needs it.
+    Word,
+}
+
+/// Characters of the longest word: a letter and a hash.
+const WORD: i32 = 33;
+
+impl ConflictColumn {
+    /// Returns SQL that gives the column a value that no other row has. Values differ by the row's
+    /// key, or are random, if the type is too small for a key.
+    fn stand_in(&self, key: &str, form: StandInForm) -> Option<String> {
+        let hash = format!(
+            "pg_catalog.left(pg_catalog.encode(pg_catalog.sha256(pg_catalog.convert_to({key}::pg_catalog.text, 'UTF8')), 'hex'), 32)"
+        );
+        let value = match (self.kind.as_str(), form) {
+            (_, StandInForm::Address) if self.is_text => {
+                format!("pg_catalog.concat({key}::pg_catalog.text, '@clerk2pg.invalid')")
+            }
+            (_, StandInForm::Word) if self.is_text => {
+                let length = self.length.unwrap_or(WORD).min(WORD);
+                format!("pg_catalog.left(pg_catalog.concat('c', {hash}), {length})")
+            }
+            ("uuid", _) => format!("{hash}::pg_catalog.uuid"),
+            ("int2", _) => random_number(i32::from(i16::MAX)),
+            ("int4" | "int8" | "numeric" | "float4" | "float8", _) => random_number(i32::MAX),
+            _ if self.is_nullable => "NULL".to_owned(),
+            _ => return None,
+        };
+        Some(format!("{} = {value}", identifier(&self.name)))
+    }
+}
+
+/// Returns SQL for a number below zero, where the application's own numbers seldom are.
+fn random_number(most: i32) -> String {
+    format!("pg_catalog.trunc(pg_catalog.random() OPERATOR(pg_catalog.*) (-{most}))")
 }
 
 /// The table whose rows exchange values.
@@ -46,7 +96,7 @@ impl ExchangeTarget<'_> {
 
 /// Removes conflicting values from the rows of blocked objects: sets them to `NULL`, or if the
 /// application does not allow that, to a value that no other row has. Returns whether any row
-/// changed.
+/// changed. A form of value that a column does not take is followed by the next one.
 pub(super) async fn release_values<J>(
     conn: &mut Session,
     target: &ExchangeTarget<'_>,
@@ -64,13 +114,15 @@ pub(super) async fn release_values<J>(
         .iter()
         .map(|column| format!("{} = NULL", identifier(&column.name)))
         .collect();
-    // It has the form of an address, as a constraint of the application may require one.
-    let texts = columns.iter().filter(|column| column.is_text);
     let key = identifier(target.key);
-    let to_text = texts
-        .map(|column| format!("{} = {key}::text || '@clerk2pg.invalid'", identifier(&column.name)))
-        .collect();
-    for sets in [to_null, to_text] {
+    let stand_ins = |form| {
+        columns
+            .iter()
+            .filter_map(|column| column.stand_in(&key, form))
+            .collect()
+    };
+    let (to_addresses, to_words) = (stand_ins(StandInForm::Address), stand_ins(StandInForm::Word));
+    for sets in [to_null, to_addresses, to_words] {
         match set(conn, target, sets, ids).await {
             Ok(rows) => return Ok(rows > 0),
             Err(WriteFailure::OneRow(_) | WriteFailure::TooLong(_)) => {}
@@ -136,8 +188,12 @@ async fn columns(
                AND d.refobjid = {table}::pg_catalog.regclass::pg_catalog.oid
                AND (d.classid = 'pg_catalog.pg_attrdef'::pg_catalog.regclass::pg_catalog.oid AND d.objid = e.oid
                  OR d.classid = 'pg_catalog.pg_class'::pg_catalog.regclass::pg_catalog.oid AND d.objid = e.adrelid AND d.objsubid = used.number))
-         SELECT a.attname::pg_catalog.text AS name, t.typcategory = 'S'::pg_catalog.\"char\" AS is_text
+         SELECT a.attname::pg_catalog.text AS name, coalesce(b.typname, t.typname)::pg_catalog.text AS kind,
+             t.typcategory = 'S'::pg_catalog.\"char\" AS is_text, NOT (a.attnotnull OR t.typnotnull) AS is_nullable,
+             -- The modifier of a text type with a length is that length plus four.
+             nullif(greatest(a.atttypmod, t.typtypmod), -1) - 4 AS length
          FROM pg_catalog.pg_attribute a JOIN pg_catalog.pg_type t ON t.oid = a.atttypid
+         LEFT JOIN pg_catalog.pg_type b ON b.oid = t.typbasetype
          WHERE a.attrelid = {table}::pg_catalog.regclass::pg_catalog.oid AND a.attgenerated = ''::pg_catalog.\"char\" AND a.attnum > 0
            AND a.attnum::pg_catalog.int4 IN (SELECT number FROM used UNION SELECT number FROM made_of)
          ORDER BY a.attnum",
