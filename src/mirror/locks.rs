@@ -10,6 +10,7 @@ use diesel::{
 use diesel_async::{RunQueryDsl, SimpleAsyncConnection};
 
 use super::{
+    quote::literal,
     session::{Fault, Session},
     sqlstate::LOCK_NOT_AVAILABLE,
     write_failure::WriteFailure,
@@ -91,6 +92,25 @@ pub(super) enum Purpose {
     Delete,
 }
 
+/// How strongly a statement locks its rows.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum LockStrength {
+    /// It updates columns that no foreign key can reference.
+    NoKeyUpdate,
+    /// It deletes rows or updates such columns. It also waits for inserts of rows that reference
+    /// the row.
+    Update,
+}
+
+impl LockStrength {
+    pub(super) fn sql(self) -> &'static str {
+        match self {
+            LockStrength::NoKeyUpdate => "NO KEY UPDATE",
+            LockStrength::Update => "UPDATE",
+        }
+    }
+}
+
 /// Returns those of these ids whose rows another transaction has locked. Does not wait for them,
 /// and locks the others.
 pub(super) async fn locked(
@@ -108,10 +128,11 @@ pub(super) async fn locked(
         return Ok(Vec::new());
     }
     let strength = match purpose {
-        Purpose::Delete => "UPDATE",
-        Purpose::Store if updates_keys(conn, resource).await? => "UPDATE",
-        Purpose::Store | Purpose::Mark => "NO KEY UPDATE",
+        Purpose::Delete => LockStrength::Update,
+        Purpose::Store if updates_keys(conn, resource).await? => LockStrength::Update,
+        Purpose::Store | Purpose::Mark => LockStrength::NoKeyUpdate,
     };
+    let strength = strength.sql();
     let table = resource.table;
     let rows: Vec<LockedId> = sql_query(format!(
         "WITH free AS MATERIALIZED (SELECT id FROM {table} WHERE id = ANY($1) FOR {strength} SKIP LOCKED)
@@ -141,6 +162,29 @@ async fn updates_keys(conn: &mut Session, resource: &Resource) -> QueryResult<bo
     .get_result(conn)
     .await?;
     Ok(has_keys)
+}
+
+/// How strongly an update of these columns of the application's table locks its rows. `table` is SQL.
+pub(super) async fn strength(conn: &mut Session, table: &str, columns: &[&str]) -> QueryResult<LockStrength> {
+    #[derive(QueryableByName)]
+    struct HasKeys {
+        #[diesel(sql_type = Bool)]
+        has_keys: bool,
+    }
+    let table = literal(table);
+    let HasKeys { has_keys } = sql_query(format!(
+        "SELECT EXISTS (SELECT FROM pg_catalog.pg_index AS i
+             JOIN pg_catalog.pg_attribute AS a ON a.attrelid = i.indrelid AND a.attnum = ANY (i.indkey::pg_catalog.int2[])
+             WHERE i.indrelid = {table}::pg_catalog.regclass::pg_catalog.oid AND i.indisunique
+               AND i.indexprs IS NULL AND i.indpred IS NULL AND a.attname::pg_catalog.text = ANY ($1)) AS has_keys"
+    ))
+    .bind::<Array<Text>, _>(columns)
+    .get_result(conn)
+    .await?;
+    Ok(match has_keys {
+        true => LockStrength::Update,
+        false => LockStrength::NoKeyUpdate,
+    })
 }
 
 /// Whether a statement gave up waiting for a lock.

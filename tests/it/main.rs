@@ -9,6 +9,7 @@ mod properties;
 mod support;
 
 mod access_refused;
+mod app_table_children;
 mod app_table_constraints;
 mod app_table_crash;
 mod app_table_deferred;
@@ -25,7 +26,10 @@ mod app_table_locks;
 mod app_table_marked;
 mod app_table_removals;
 mod app_table_replicas;
+mod app_table_rivals;
+mod app_table_search_path;
 mod app_table_shapes;
+mod app_table_skips;
 mod app_tables;
 mod app_tables_plan;
 mod app_tables_status;

@@ -181,8 +181,14 @@ fn sql_is_built_from_constants_in_few_places() {
                 "projection/statements.rs",
                 "PATH table columns values scope condition table name key",
             ),
-            ("projection/statements.rs", "PATH table key key_cast key link"),
-            ("projection/statements.rs", "key table key cast key table key cast key"),
+            (
+                "projection/statements.rs",
+                "PATH table key key_cast key link table key link table key key_cast"
+            ),
+            (
+                "projection/statements.rs",
+                "key table key cast strength key table key cast key"
+            ),
             ("projection/statements.rs", "materialized address values   "),
             ("projection/trial.rs", " place"),
             ("rejected.rs", "table"),

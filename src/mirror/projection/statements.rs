@@ -11,7 +11,7 @@ use super::{
     mapping::{Expressions, TableMapping},
     shape::{ColumnShape, TableShape},
 };
-use crate::mirror::quote::identifier as quote;
+use crate::mirror::{locks::LockStrength, quote::identifier as quote};
 
 /// Makes a transaction read only, so that not even a function in an expression can write.
 pub(super) const READ_ONLY: &str = "SET TRANSACTION READ ONLY";
@@ -263,7 +263,8 @@ impl Projection {
     }
 
     /// Gives the row without a key that has a user's address that user's key, and returns the keys.
-    /// Parameter: `$1 text[]`, ids whose address exactly one row and one user have.
+    /// Parameter: `$1 text[]`, ids whose address exactly one row and one user have. The application
+    /// may have inserted another such row since the plan: then none of them is given the key.
     pub(super) fn link(&self) -> Option<String> {
         let link = quote(self.mapping.link.as_ref()?);
         let Self {
@@ -273,21 +274,25 @@ impl Projection {
             "WITH {PATH} UPDATE {table} AS t SET {key} = CAST(u.id AS {key_cast}) FROM path, clerk.users AS u \
              WHERE t.{key} IS NULL AND u.id = ANY ($1) AND u.deleted_at IS NULL AND u.primary_email_verified \
                AND pg_catalog.lower(t.{link}::text) = pg_catalog.lower(u.primary_email) \
+               AND (SELECT pg_catalog.count(*) FROM {table} AS o \
+                    WHERE o.{key} IS NULL AND pg_catalog.lower(o.{link}::text) = pg_catalog.lower(u.primary_email)) = 1::bigint \
+               AND NOT EXISTS (SELECT FROM {table} AS o WHERE o.{key} = CAST(u.id AS {key_cast})) \
              RETURNING u.id AS key"
         ))
     }
 
-    /// Returns those of these keys whose rows another transaction has locked, without waiting for
-    /// it. Parameter: `$1 text[]`.
-    pub(super) fn locked(&self) -> String {
+    /// Returns those of these keys whose rows another transaction has locked against something,
+    /// without waiting for it. Parameter: `$1 text[]`.
+    pub(super) fn locked(&self, against: LockStrength) -> String {
         format!(
             "WITH free AS MATERIALIZED (SELECT t.{key} AS key FROM {table} AS t \
-                 WHERE t.{key} = ANY (CAST($1::text[] AS {cast}[])) FOR NO KEY UPDATE SKIP LOCKED) \
+                 WHERE t.{key} = ANY (CAST($1::text[] AS {cast}[])) FOR {strength} SKIP LOCKED) \
              SELECT t.{key}::text AS key FROM {table} AS t WHERE t.{key} = ANY (CAST($1::text[] AS {cast}[])) \
                AND NOT EXISTS (SELECT FROM free AS f WHERE f.key = t.{key})",
             key = self.key,
             table = self.table,
             cast = self.key_cast,
+            strength = against.sql(),
         )
     }
 

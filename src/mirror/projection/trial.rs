@@ -16,7 +16,7 @@ use super::{
 };
 use crate::mirror::{
     MirrorError,
-    locks::{LockBudget, USUAL_WAIT, is_lock, wait_at_most},
+    locks::{LockBudget, LockStrength, USUAL_WAIT, is_lock, wait_at_most},
     quote::literal,
     session::{Fault, Session},
     sqlstate::{UNDEFINED_FUNCTION, UNDEFINED_OBJECT, UNDEFINED_TABLE},
@@ -113,7 +113,7 @@ impl Projection {
             self.plan(Scope::Ids),
             self.excluded(Scope::Ids),
             self.remaining(),
-            self.locked(),
+            self.locked(LockStrength::Update),
         ]);
         LockBudget::new().begin(conn).await?;
         conn.batch_execute(RESTRICT_PATH).await?;

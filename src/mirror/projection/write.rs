@@ -13,7 +13,7 @@ use tracing::debug;
 use super::{
     counts::RowCounts,
     excluded,
-    mapping::TableMapping,
+    mapping::{RowRemoval, TableMapping},
     plan::{KeyRow, PlanRow, PlannedRow, RowChange},
     rejected_rows::{self, RejectedRow, RowAction},
     statements::{Projection, RESTORE_PATH, RESTRICT_PATH, Scope},
@@ -22,7 +22,7 @@ use crate::mirror::{
     MirrorError,
     exchange::{self, ExchangeTarget},
     isolation::{self, Isolated, Refused, RowWriter},
-    locks::{LockBudget, USUAL_WAIT, wait_at_most},
+    locks::{self, LockBudget, LockStrength, USUAL_WAIT, wait_at_most},
     session::Session,
     write_failure::WriteFailure,
 };
@@ -161,10 +161,26 @@ impl Projection {
             }
             Err(failure) => return Err(failure),
         }
-        let locked = self.keys(conn, &self.locked(), &ids).await?;
+        let strength = self.lock_strength(conn, action).await?;
+        let locked = self.keys(conn, &self.locked(strength), &ids).await?;
         let (locked, free) = ids.into_iter().partition(|id| locked.contains(id));
         let isolated = isolation::write(conn, writer, free, locked).await?;
         Ok(WrittenRows::collect(isolated, action))
+    }
+
+    /// How strongly the rows are locked. The shape is read now, because the application may have
+    /// added an index since the sync began.
+    async fn lock_strength(&self, conn: &mut Session, action: RowAction) -> QueryResult<LockStrength> {
+        let columns: Vec<&str> = match (action, self.mapping.delete) {
+            (RowAction::Remove, RowRemoval::Delete) => return Ok(LockStrength::Update),
+            (RowAction::Remove, RowRemoval::Update | RowRemoval::Keep) => self
+                .deleted
+                .iter()
+                .map(|assignment| assignment.column.as_str())
+                .collect(),
+            (RowAction::Write, _) => self.mapping.synced_columns().map(String::as_str).collect(),
+        };
+        locks::strength(conn, &self.table, &columns).await
     }
 
     /// Runs a statement that returns keys.
@@ -220,8 +236,12 @@ impl RowWriter for Projection {
         if !skipped.is_empty() {
             // A row that is right by now was written by somebody else.
             let all: Vec<&str> = skipped.iter().map(String::as_str).collect();
-            for PlannedRow { id, .. } in self.planned(conn, &all).await? {
-                written.rejected.push(RejectedRow::skipped(id, RowAction::Write));
+            for PlannedRow { id, change } in self.planned(conn, &all).await? {
+                written.rejected.push(match change {
+                    // The application has inserted a row with the same address since the plan.
+                    RowChange::Ambiguous { rows, users } => RejectedRow::ambiguous(id, rows, users),
+                    _ => RejectedRow::skipped(id, RowAction::Write),
+                });
             }
         }
         Ok(written)
