@@ -35,6 +35,7 @@ mod report;
 mod retry;
 mod run;
 mod search;
+mod table_departures;
 mod table_plan;
 mod table_requests;
 mod tables;

@@ -1,8 +1,8 @@
-//! Keeps the application's tables in sync: compares them with the mirror, removes rows that are to
-//! go, and tries rejected rows again.
+//! Keeps the application's tables in sync: compares them with the mirror, and tries rejected rows
+//! again.
 //!
 //! Each batch of a sync writes the rows of its users in its own transaction. What follows here is
-//! the rest: new mappings, what the application changed itself, and rows whose users are unknown.
+//! the rest: new mappings, and what the application changed itself.
 
 use std::{
     pin::pin,
@@ -12,15 +12,14 @@ use std::{
 use futures_util::{TryStreamExt, stream};
 use tracing::{debug, info, warn};
 
-use super::{SyncContext, by_id::BATCH, report::TableReport};
+use super::{SyncContext, report::TableReport};
 use crate::{
     failure::Failure,
     mirror::{
-        AppTables, Comparison, DepartureReason, MappingState, MirrorError, RowChange, RowCounts, Run, RunTable,
-        SyncKind, TableCounts, TableError, mapping_checksum,
+        AppTables, Comparison, MappingState, MirrorError, RowChange, RowCounts, Run, RunTable, SyncKind, TableCounts,
+        TableError, mapping_checksum,
     },
     reconcile::guard::DeleteLimits,
-    resource::MAX_IDS,
 };
 
 /// Rows that one transaction writes.
@@ -34,9 +33,6 @@ const FILLERS: usize = 2;
 
 /// Rejected rows that are tried again at a time.
 const MAX_RETRIED: usize = 500;
-
-/// Rows removed in one transaction.
-const REMOVALS: usize = 500;
 
 /// Why a table could not be brought in sync.
 pub(super) enum TableFailure {
@@ -307,105 +303,6 @@ impl SyncContext<'_> {
             );
         }
         Ok(())
-    }
-
-    /// Asks Clerk for the keys that the mirror does not have, and notes those that Clerk does not
-    /// have either. Returns the others.
-    async fn find_unknown(&mut self, run: &Run, table: &RunTable) -> Result<Vec<String>, TableFailure> {
-        let tables = self.app_tables();
-        let mut shown = Vec::new();
-        let mut after = String::new();
-        loop {
-            let mut keys = tables.unknown(table, &after, BATCH).await?;
-            let Some(last) = keys.last() else { return Ok(shown) };
-            after.clone_from(last);
-            let absent = self.ask_for(&keys).await?;
-            tables.note_unknown(run, table, &absent).await?;
-            keys.retain(|key| !absent.contains(key));
-            shown.append(&mut keys);
-        }
-    }
-
-    /// Holds the rows that are to go for a person if there are too many, or removes those of users
-    /// that the mapping's condition excludes. Rows with unknown keys are always held the first time:
-    /// the table may have come from the database of another instance.
-    async fn settle_departures(&mut self, run: &Run, table: &RunTable) -> Result<(), TableFailure> {
-        let tables = self.app_tables();
-        if table.is_first {
-            tables
-                .hold_departures(run, table, Some(DepartureReason::Unknown))
-                .await?;
-        }
-        let new = tables.count_departures(table).await?;
-        if new > 0 {
-            let lately = tables.removed_lately(table).await?;
-            let rows = tables.count_rows(table).await? + lately;
-            if self.witnesses.is_empty() || self.syncer.options.limits.hold(new + lately, rows) {
-                tables.hold_departures(run, table, None).await?;
-            }
-        }
-        self.remove_excluded(run, table).await
-    }
-
-    /// Reports the rows of a table that wait for a person.
-    async fn report_held(&mut self, table: &RunTable) -> Result<(), TableFailure> {
-        let Some(held) = self.app_tables().held_departures(table.name()).await? else {
-            self.carryover.forget_hold(table.name());
-            return Ok(());
-        };
-        if self.carryover.is_new_hold(table.name(), &held.checksum) {
-            warn!(
-                table = table.name(),
-                held = held.count,
-                plan = held.checksum,
-                "rows that are to go are held; see them with `clerk2pg --dry-run`, approve them with `clerk2pg approve`"
-            );
-        }
-        let report = self.table_report(table.name());
-        report.held = held.count;
-        report.plan = Some(held.checksum);
-        Ok(())
-    }
-
-    /// Removes the rows of users that the mapping's condition excludes.
-    async fn remove_excluded(&mut self, run: &Run, table: &RunTable) -> Result<(), TableFailure> {
-        let tables = self.app_tables();
-        let mut after = String::new();
-        loop {
-            let ids = tables
-                .departing(table, DepartureReason::Excluded, &after, REMOVALS)
-                .await?;
-            let Some(last) = ids.last() else { return Ok(()) };
-            after.clone_from(last);
-            let counts = tables.remove(run, table, &ids).await?;
-            self.table_report(table.name()).counts.add(counts);
-        }
-    }
-
-    /// Removes the rows whose users Clerk says are gone.
-    async fn remove_unknown(&mut self, run: &Run, table: &RunTable) -> Result<(), TableFailure> {
-        let tables = self.app_tables();
-        let mut after = String::new();
-        loop {
-            let ids = tables
-                .departing(table, DepartureReason::Unknown, &after, MAX_IDS)
-                .await?;
-            let Some(last) = ids.last() else { return Ok(()) };
-            after.clone_from(last);
-            let syncer = self.syncer;
-            let (instance, confirmed) = tokio::join!(syncer.ask_instance_once(), self.confirm(&ids));
-            let confirmed = confirmed?;
-            if !confirmed.gone.is_empty() {
-                if !self.is_mirrored_instance(instance.map_err(Failure::from)?).await? {
-                    return Ok(());
-                }
-                let counts = tables.remove(run, table, &confirmed.gone).await?;
-                self.table_report(table.name()).counts.add(counts);
-            }
-            if confirmed.is_unclear {
-                return Ok(());
-            }
-        }
     }
 
     /// At the end of other syncs: settles the rows that the batches noted, and tries rejected rows
