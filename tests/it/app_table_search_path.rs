@@ -20,7 +20,13 @@ const SCHEMAS: &str = r#"
         NEW.place := place();
         RETURN NEW;
     END $$;
-    CREATE TRIGGER watch BEFORE INSERT OR UPDATE OR DELETE ON app.accounts FOR EACH ROW EXECUTE FUNCTION app.watch();"#;
+    CREATE TRIGGER watch BEFORE INSERT OR UPDATE OR DELETE ON app.accounts FOR EACH ROW EXECUTE FUNCTION app.watch();
+    CREATE FUNCTION app.note() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN
+        INSERT INTO audit VALUES (TG_OP || ' ' || TG_WHEN);
+        RETURN NULL;
+    END $$;
+    CREATE TRIGGER note_before BEFORE INSERT OR UPDATE OR DELETE ON app.accounts EXECUTE FUNCTION app.note();
+    CREATE TRIGGER note_after AFTER INSERT OR UPDATE OR DELETE ON app.accounts EXECUTE FUNCTION app.note();"#;
 
 const MAPPING: &str = "
     [[tables]]
@@ -70,8 +76,11 @@ async fn check(path: &str) {
     app.fixture.sim.delete(&ids[3]);
     once(&app, &role).await.assert_exit(Exit::Ok);
     assert_eq!(db.number(right).await, 5, "{path}");
-    let events = "SELECT string_agg(DISTINCT event, ' ' ORDER BY event) FROM \"app, other\".audit";
+    let events =
+        "SELECT string_agg(DISTINCT event, ' ' ORDER BY event) FROM \"app, other\".audit WHERE clerk_id IS NOT NULL";
     assert_eq!(db.text(events).await.as_deref(), Some("DELETE INSERT UPDATE"), "{path}");
+    let statements = "SELECT count(DISTINCT event) FROM \"app, other\".audit WHERE clerk_id IS NULL";
+    assert_eq!(db.number(statements).await, 6, "{path}");
     assert_eq!(db.number("SELECT count(*) FROM clerk.rejected_rows").await, 0, "{path}");
     assert_eq!(db.number("SELECT count(*) FROM public.accounts").await, 0, "{path}");
     role.end(&app.fixture).await;

@@ -162,8 +162,8 @@ fn sql_is_built_from_constants_in_few_places() {
             ("projection/problems.rs", "columns"),
             ("projection/problems.rs", "owner table role"),
             ("projection/removals.rs", ""),
-            ("projection/removals.rs", "PATH table  key key_cast "),
-            ("projection/removals.rs", "PATH table key key_cast key"),
+            ("projection/removals.rs", "PATH table  key key_cast  WRITTEN_KEYS"),
+            ("projection/removals.rs", "PATH table key key_cast key WRITTEN_KEYS"),
             ("projection/removals.rs", "key table object key cast removed"),
             (
                 "projection/removals.rs",
@@ -176,20 +176,20 @@ fn sql_is_built_from_constants_in_few_places() {
             ("projection/scan.rs", "mirrored"),
             ("projection/state.rs", ""),
             ("projection/statements.rs", ""),
-            ("projection/statements.rs", "PATH      "),
+            ("projection/statements.rs", "PATH       WRITTEN_KEYS"),
             (
                 "projection/statements.rs",
-                "PATH table columns values scope condition table name key",
-            ),
-            (
-                "projection/statements.rs",
-                "PATH table key key_cast key link table key link table key key_cast"
+                "PATH table key key_cast key link table key link table key key_cast WRITTEN_KEYS"
             ),
             (
                 "projection/statements.rs",
                 "key table key cast strength key table key cast key"
             ),
             ("projection/statements.rs", "materialized address values   "),
+            (
+                "projection/statements.rs",
+                "table columns values scope condition table name key",
+            ),
             ("projection/trial.rs", " place"),
             ("rejected.rs", "table"),
             ("rows.rs", "document table"),

@@ -5,7 +5,7 @@
 
 use super::{
     mapping::RowRemoval,
-    statements::{PATH, Projection, Scope},
+    statements::{PATH, Projection, Scope, WRITTEN_KEYS},
 };
 use crate::mirror::quote::identifier as quote;
 
@@ -111,8 +111,8 @@ impl Projection {
         match self.mapping.delete {
             RowRemoval::Keep => None,
             RowRemoval::Delete => Some(format!(
-                "WITH {PATH} DELETE FROM {table} AS t USING path \
-                 WHERE t.{key} = ANY (CAST($1::text[] AS {key_cast}[])) RETURNING t.{key}::text AS key"
+                "WITH {PATH}, written AS (DELETE FROM {table} AS t USING path \
+                 WHERE t.{key} = ANY (CAST($1::text[] AS {key_cast}[])) RETURNING t.{key}::text AS key) {WRITTEN_KEYS}"
             )),
             RowRemoval::Update => {
                 let sets: Vec<String> = self
@@ -122,9 +122,9 @@ impl Projection {
                     .collect();
                 Some(format!(
                     "WITH {PATH}, objects AS MATERIALIZED (SELECT o.* FROM pg_catalog.unnest($1::text[]) AS i(id), \
-                         LATERAL pg_catalog.jsonb_populate_record(NULL::clerk.users, pg_catalog.jsonb_build_object('id', i.id)) AS o) \
-                     UPDATE {table} AS t SET {} FROM objects AS u, path \
-                     WHERE t.{key} = CAST(u.id AS {key_cast}) AND NOT {} RETURNING u.id AS key",
+                         LATERAL pg_catalog.jsonb_populate_record(NULL::clerk.users, pg_catalog.jsonb_build_object('id', i.id)) AS o), \
+                     written AS (UPDATE {table} AS t SET {} FROM objects AS u, path \
+                     WHERE t.{key} = CAST(u.id AS {key_cast}) AND NOT {} RETURNING u.id AS key) {WRITTEN_KEYS}",
                     sets.join(", "),
                     self.is_removed()
                 ))

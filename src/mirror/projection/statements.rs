@@ -30,6 +30,11 @@ pub(super) const RESTORE_PATH: &str =
 pub(super) const PATH: &str = "path AS MATERIALIZED (\
     SELECT pg_catalog.set_config('search_path', pg_catalog.current_setting('clerk2pg.search_path'), true))";
 
+/// Reads the keys that the statement `written` returns, after the search path is put back: also
+/// triggers that run once before the statement rely on it. `OFFSET` keeps the order of the two.
+pub(super) const WRITTEN_KEYS: &str =
+    "SELECT w.key FROM path, LATERAL (SELECT x.key FROM written AS x WHERE path.set_config IS NOT NULL OFFSET 0) AS w";
+
 /// Which rows of the mirror a statement is about: its parameters.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Scope {
@@ -216,8 +221,8 @@ impl Projection {
             .map(|(at, assignment)| format!("{} = d.t{at}", quote(&assignment.column)));
         let sets: Vec<String> = set.chain(keep).chain(touch).collect();
         Some(format!(
-            "WITH {PATH}, {} UPDATE {} AS t SET {} FROM desired AS d, path \
-             WHERE t.{} = CAST(d.key AS {}) AND ({}) RETURNING d.key",
+            "WITH {PATH}, {}, written AS (UPDATE {} AS t SET {} FROM desired AS d, path \
+             WHERE t.{} = CAST(d.key AS {}) AND ({}) RETURNING d.key) {WRITTEN_KEYS}",
             self.desired(Scope::Ids),
             self.table,
             sets.join(", "),
@@ -231,14 +236,18 @@ impl Projection {
     /// `$1 text[]`.
     pub(super) fn insert(&self) -> String {
         format!(
-            "{} RETURNING t.{}::text AS key",
-            self.insert_missing(Scope::Ids),
+            "WITH {PATH}, written AS ({} RETURNING t.{}::text AS key) {WRITTEN_KEYS}",
+            self.insertion(Scope::Ids),
             self.key
         )
     }
 
     /// Inserts the rows of a scope that do not exist.
     pub(super) fn insert_missing(&self, scope: Scope) -> String {
+        format!("WITH {PATH} {}", self.insertion(scope))
+    }
+
+    fn insertion(&self, scope: Scope) -> String {
         let all = || [&self.set, &self.keep, &self.touch, &self.insert].into_iter().flatten();
         let has_key = all().any(|assignment| assignment.column == self.mapping.key);
         let mut columns: Vec<String> = all().map(|assignment| quote(&assignment.column)).collect();
@@ -250,7 +259,7 @@ impl Projection {
         }
         // Not `NOT EXISTS`: for many objects, the server would read the whole table each time.
         format!(
-            "WITH {PATH} INSERT INTO {table} AS t ({columns}) SELECT {values} FROM path, clerk.users AS u \
+            "INSERT INTO {table} AS t ({columns}) SELECT {values} FROM path, clerk.users AS u \
              WHERE {scope} AND u.deleted_at IS NULL AND {condition} \
                AND (SELECT true FROM {table} AS o WHERE o.{name} = {key} LIMIT 1) IS NULL",
             table = self.table,
@@ -271,13 +280,13 @@ impl Projection {
             table, key, key_cast, ..
         } = self;
         Some(format!(
-            "WITH {PATH} UPDATE {table} AS t SET {key} = CAST(u.id AS {key_cast}) FROM path, clerk.users AS u \
+            "WITH {PATH}, written AS (UPDATE {table} AS t SET {key} = CAST(u.id AS {key_cast}) FROM path, clerk.users AS u \
              WHERE t.{key} IS NULL AND u.id = ANY ($1) AND u.deleted_at IS NULL AND u.primary_email_verified \
                AND pg_catalog.lower(t.{link}::text) = pg_catalog.lower(u.primary_email) \
                AND (SELECT pg_catalog.count(*) FROM {table} AS o \
                     WHERE o.{key} IS NULL AND pg_catalog.lower(o.{link}::text) = pg_catalog.lower(u.primary_email)) = 1::bigint \
                AND NOT EXISTS (SELECT FROM {table} AS o WHERE o.{key} = CAST(u.id AS {key_cast})) \
-             RETURNING u.id AS key"
+             RETURNING u.id AS key) {WRITTEN_KEYS}"
         ))
     }
 
