@@ -235,18 +235,18 @@ impl Projection {
     /// Inserts the rows with these keys that do not exist, and returns the keys. Parameter:
     /// `$1 text[]`.
     pub(super) fn insert(&self) -> String {
+        format!("WITH {PATH}, {} {WRITTEN_KEYS}", self.insertion(Scope::Ids))
+    }
+
+    /// Inserts the rows of a range that do not exist, and returns their number.
+    pub(super) fn fill(&self) -> String {
         format!(
-            "WITH {PATH}, written AS ({} RETURNING t.{}::text AS key) {WRITTEN_KEYS}",
-            self.insertion(Scope::Ids),
-            self.key
+            "WITH {PATH}, {} SELECT pg_catalog.count(*) AS count FROM ({WRITTEN_KEYS}) AS k",
+            self.insertion(Scope::Range)
         )
     }
 
-    /// Inserts the rows of a scope that do not exist.
-    pub(super) fn insert_missing(&self, scope: Scope) -> String {
-        format!("WITH {PATH} {}", self.insertion(scope))
-    }
-
+    /// `written`: inserts the rows of a scope that do not exist, and returns the keys.
     fn insertion(&self, scope: Scope) -> String {
         let all = || [&self.set, &self.keep, &self.touch, &self.insert].into_iter().flatten();
         let has_key = all().any(|assignment| assignment.column == self.mapping.key);
@@ -259,9 +259,10 @@ impl Projection {
         }
         // Not `NOT EXISTS`: for many objects, the server would read the whole table each time.
         format!(
-            "INSERT INTO {table} AS t ({columns}) SELECT {values} FROM path, clerk.users AS u \
+            "written AS (INSERT INTO {table} AS t ({columns}) SELECT {values} FROM path, clerk.users AS u \
              WHERE {scope} AND u.deleted_at IS NULL AND {condition} \
-               AND (SELECT true FROM {table} AS o WHERE o.{name} = {key} LIMIT 1) IS NULL",
+               AND (SELECT true FROM {table} AS o WHERE o.{name} = {key} LIMIT 1) IS NULL \
+             RETURNING t.{name}::text AS key)",
             table = self.table,
             columns = columns.join(", "),
             values = values.join(", "),
@@ -280,11 +281,13 @@ impl Projection {
             table, key, key_cast, ..
         } = self;
         Some(format!(
-            "WITH {PATH}, written AS (UPDATE {table} AS t SET {key} = CAST(u.id AS {key_cast}) FROM path, clerk.users AS u \
+            "WITH {PATH}, free AS MATERIALIZED (SELECT pg_catalog.lower(o.{link}::text) AS address FROM {table} AS o \
+                 WHERE o.{key} IS NULL AND pg_catalog.lower(o.{link}::text) IN ( \
+                     SELECT pg_catalog.lower(u.primary_email) FROM clerk.users AS u WHERE u.id = ANY ($1)) \
+                 GROUP BY 1 HAVING pg_catalog.count(*) = 1::bigint), \
+             written AS (UPDATE {table} AS t SET {key} = CAST(u.id AS {key_cast}) FROM path, clerk.users AS u, free AS f \
              WHERE t.{key} IS NULL AND u.id = ANY ($1) AND u.deleted_at IS NULL AND u.primary_email_verified \
-               AND pg_catalog.lower(t.{link}::text) = pg_catalog.lower(u.primary_email) \
-               AND (SELECT pg_catalog.count(*) FROM {table} AS o \
-                    WHERE o.{key} IS NULL AND pg_catalog.lower(o.{link}::text) = pg_catalog.lower(u.primary_email)) = 1::bigint \
+               AND f.address = pg_catalog.lower(u.primary_email) AND pg_catalog.lower(t.{link}::text) = f.address \
                AND NOT EXISTS (SELECT FROM {table} AS o WHERE o.{key} = CAST(u.id AS {key_cast})) \
              RETURNING u.id AS key) {WRITTEN_KEYS}"
         ))

@@ -123,7 +123,7 @@ impl Projection {
                 .execute(conn)
                 .await?;
         }
-        for sql in [self.plan(Scope::Range), self.excluded(Scope::Range)] {
+        for sql in [self.plan(Scope::Range), self.excluded(Scope::Range), self.fill()] {
             sql_query(format!("EXPLAIN {sql}"))
                 .bind::<Text, _>("")
                 .bind::<Text, _>("")
