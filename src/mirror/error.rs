@@ -80,6 +80,14 @@ pub enum SchemaError {
 }
 
 impl MirrorError {
+    /// Why Postgres refused a row, for people.
+    pub(super) fn refusal(fault: Fault) -> String {
+        match Self::from(fault) {
+            MirrorError::Database(message) => format!("Postgres refused it: {message}"),
+            other => other.to_string(),
+        }
+    }
+
     /// What the user can do about it.
     pub fn hint(&self) -> &'static str {
         match self {

@@ -74,10 +74,10 @@ pub use outbox::Outbox;
 pub use outcome::Outcome;
 pub use privileges::Privileges;
 pub use projection::{
-    AppTables, Chunk, Comparison, DepartureReason, Expressions, HeldDepartures, MappingState, PlannedRow, Problem,
-    RowChange, RowCounts, RowRemoval, RunTable, RunTables, Source, TableCounts, TableDetails, TableDifferences,
-    TableError, TableIdentities, TableInspection, TableMapping, TableState, TableStatus, departures_checksum,
-    mapping_checksum,
+    AppTables, Chunk, Comparison, DepartureReason, Expressions, FilledChunk, HeldDepartures, MappingState, PlannedRow,
+    Problem, RowChange, RowCounts, RowRemoval, RunTable, RunTables, Source, TableCounts, TableDetails,
+    TableDifferences, TableError, TableIdentities, TableInspection, TableMapping, TableState, TableStatus,
+    departures_checksum, mapping_checksum,
 };
 pub use rejected::RejectedObjects;
 pub use rows::{Document, Rows};

@@ -119,7 +119,7 @@ pub(super) async fn store_isolated<'w>(
 
 fn rejected(Refused { job, fault }: Refused<WriteJob<'_>>) -> Rejected {
     let sqlstate = fault.sqlstate().unwrap_or_default().to_owned();
-    let reason = format!("Postgres refused it: {}", MirrorError::from(fault));
+    let reason = MirrorError::refusal(fault);
     job.write.rejected(&sqlstate, reason)
 }
 

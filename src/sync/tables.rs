@@ -16,8 +16,8 @@ use super::{SyncContext, report::TableReport};
 use crate::{
     failure::Failure,
     mirror::{
-        AppTables, Comparison, MappingState, MirrorError, RowChange, RowCounts, Run, RunTable, SyncKind, TableCounts,
-        TableError, mapping_checksum,
+        AppTables, Comparison, FilledChunk, MappingState, MirrorError, RowChange, RowCounts, Run, RunTable, SyncKind,
+        TableCounts, TableError, mapping_checksum,
     },
     reconcile::guard::DeleteLimits,
 };
@@ -134,10 +134,15 @@ impl SyncContext<'_> {
         }
         tables.release_removed(run, table).await?;
         let mut done = RowCounts::default();
-        if comparison.has_many && tables.can_fill(table).await? {
+        let is_empty = tables.is_empty(table).await?;
+        // The others are linked before any row is inserted.
+        if comparison.has_many && (is_empty || !table.links()) {
             let began = Instant::now();
-            done = self.fill_table(run, table).await?;
-            comparison = tables.compare(table).await?;
+            let is_complete = self.fill_table(run, table, &mut done).await?;
+            comparison = match is_empty && is_complete && !table.has_insert_trigger() {
+                true => Comparison::without_differences(),
+                false => tables.compare(table).await?,
+            };
             took += began.elapsed();
         }
         if table.removes() {
@@ -149,8 +154,8 @@ impl SyncContext<'_> {
         Ok(Some(PreparedTable { comparison, done, took }))
     }
 
-    /// Inserts all rows that a table lacks.
-    async fn fill_table(&self, run: &Run, table: &RunTable) -> Result<RowCounts, TableFailure> {
+    /// Inserts the rows that a table lacks. Returns whether all of them were inserted.
+    async fn fill_table(&self, run: &Run, table: &RunTable, done: &mut RowCounts) -> Result<bool, TableFailure> {
         let tables = &self.app_tables();
         let chunks = stream::try_unfold(String::new(), async |after| {
             self.syncer.unless_stopped().map_err(Failure::from)?;
@@ -162,11 +167,15 @@ impl SyncContext<'_> {
         });
         let filled = chunks.map_ok(async |chunk| Ok(tables.fill(run, table, &chunk).await?));
         let mut filled = pin!(filled.try_buffer_unordered(FILLERS));
-        let mut done = RowCounts::default();
-        while let Some(Some(rows)) = filled.try_next().await? {
-            done.inserted += rows;
+        let mut is_complete = true;
+        while let Some(chunk) = filled.try_next().await? {
+            match chunk {
+                FilledChunk::Inserted(rows) => done.inserted += rows,
+                FilledChunk::Refused => is_complete = false,
+                FilledChunk::TooLong => return Ok(false),
+            }
         }
-        Ok(done)
+        Ok(is_complete)
     }
 
     /// Notes that a table could not be used; other tables go on. Returns `None` then.

@@ -65,6 +65,11 @@ impl Comparison {
         }
     }
 
+    /// Of a table that does not differ.
+    pub fn without_differences() -> Self {
+        Self::at_once(Vec::new())
+    }
+
     fn at_once(rows: Vec<PlanRow>) -> Self {
         let mut differences = TableDifferences::default();
         let mut may_have_unknown = false;
@@ -162,7 +167,7 @@ impl AppTables {
     }
 
     /// Whether a table has no rows.
-    pub(super) async fn is_empty(&self, table: &RunTable) -> Result<bool, TableError> {
+    pub async fn is_empty(&self, table: &RunTable) -> Result<bool, TableError> {
         Ok(self.count(table.projection.count_first()).await? == 0)
     }
 

@@ -13,19 +13,25 @@ use super::{
 };
 use crate::mirror::{Run, convert::unsigned, locks::LockBudget, transaction, write_failure::WriteFailure};
 
-impl AppTables {
-    /// Whether the rows that a table lacks can be inserted without a plan: none of them is linked.
-    pub async fn can_fill(&self, table: &RunTable) -> Result<bool, TableError> {
-        Ok(table.projection.mapping.link.is_none() || self.is_empty(table).await?)
-    }
+/// What became of the rows that the objects of a chunk lack.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum FilledChunk {
+    /// This many were inserted.
+    Inserted(u64),
+    /// None was inserted, because one of them cannot be.
+    Refused,
+    /// None was inserted, because a lock or a trigger takes long.
+    TooLong,
+}
 
-    /// Inserts the rows that the objects of a chunk lack, and returns their number. If one cannot be
-    /// inserted, none is: a comparison finds them. `None` means that a lock or a trigger takes long.
-    pub async fn fill(&self, run: &Run, table: &RunTable, chunk: &Chunk) -> Result<Option<u64>, TableError> {
+impl AppTables {
+    /// Inserts the rows that the objects of a chunk lack: all or none of them. A comparison finds
+    /// those that are still missing.
+    pub async fn fill(&self, run: &Run, table: &RunTable, chunk: &Chunk) -> Result<FilledChunk, TableError> {
         match self.fill_chunk(run, table, chunk).await {
-            Ok(rows) => Ok(Some(rows)),
-            Err(WriteFailure::OneRow(_)) => Ok(Some(0)),
-            Err(WriteFailure::TooLong(_)) => Ok(None),
+            Ok(rows) => Ok(FilledChunk::Inserted(rows)),
+            Err(WriteFailure::OneRow(_)) => Ok(FilledChunk::Refused),
+            Err(WriteFailure::TooLong(_)) => Ok(FilledChunk::TooLong),
             Err(failure) => Err(failure.into()),
         }
     }

@@ -36,6 +36,7 @@ pub use compare::{AppTables, Comparison};
 pub use counts::{RowCounts, TableCounts};
 pub use departures::{DepartureReason, HeldDepartures, departures_checksum, mapping_checksum};
 pub use error::TableError;
+pub use fill::FilledChunk;
 pub use identities::TableIdentities;
 pub use inspection::TableInspection;
 pub use mapping::{Expressions, RowRemoval, Source, TableMapping};

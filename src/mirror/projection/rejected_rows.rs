@@ -54,7 +54,7 @@ impl RejectedRow {
             id,
             action,
             sqlstate: fault.sqlstate().unwrap_or_default().to_owned(),
-            reason: format!("Postgres refused it: {}", MirrorError::from(fault)),
+            reason: MirrorError::refusal(fault),
         }
     }
 

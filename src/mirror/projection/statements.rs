@@ -88,6 +88,8 @@ pub(in crate::mirror) struct Projection {
     touch: Vec<Assignment>,
     insert: Vec<Assignment>,
     pub(super) deleted: Vec<Assignment>,
+    /// Whether a trigger may skip or change a row before it is inserted.
+    pub(super) has_insert_trigger: bool,
     /// The columns of the mirror's table with their types, if a dry run works before that table
     /// exists.
     pub(super) future_columns: Option<String>,
@@ -138,6 +140,7 @@ impl Projection {
             touch: assignments(&mapping.touch),
             insert: assignments(&mapping.insert),
             deleted: assignments(&mapping.deleted),
+            has_insert_trigger: shape.has_insert_trigger,
             future_columns: None,
             mapping: mapping.clone(),
         }
