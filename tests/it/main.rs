@@ -18,6 +18,7 @@ mod app_table_dropped;
 mod app_table_events;
 mod app_table_exchange_types;
 mod app_table_exchanges;
+mod app_table_fill;
 mod app_table_held_mapping;
 mod app_table_holds;
 mod app_table_incremental;

@@ -1,0 +1,73 @@
+//! A table that lacks many rows is filled with few statements, and one row costs no other.
+
+use crate::support::{app_table::AppTable, program::ProgramOutput, summary::Exit};
+
+/// More than differ in one comparison.
+const USERS: usize = 50_500;
+
+const TABLE: &str = "
+    CREATE TABLE accounts (clerk_id text UNIQUE, name text CONSTRAINT polite CHECK (name IS DISTINCT FROM 'Refused'));
+    CREATE TABLE statements (at timestamptz DEFAULT now());
+    CREATE FUNCTION note() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN INSERT INTO statements DEFAULT VALUES; RETURN NULL; END $$;
+    CREATE TRIGGER note BEFORE INSERT ON accounts FOR EACH STATEMENT EXECUTE FUNCTION note();";
+
+const MAPPING: &str = "
+    [[tables]]
+    name = 'accounts'
+    key = 'clerk_id'
+    [tables.set]
+    name = 'u.first_name'";
+
+/// Asserts how many rows a sync inserted and rejected.
+#[track_caller]
+fn assert_counts(ran: &ProgramOutput, inserted: usize, rejected: u64) {
+    let counts = &ran.json()["tables"]["public.accounts"];
+    assert_eq!(counts["inserted"], inserted, "{ran:#?}");
+    assert_eq!(counts["rejected"], rejected, "{ran:#?}");
+}
+
+/// Asserts that all users but one have the right row, and that this one is listed with this SQLSTATE.
+async fn assert_lacks(app: &AppTable, id: &str, sqlstate: &str) {
+    let db = &app.fixture.db;
+    let right = "SELECT count(*) FROM clerk.users u JOIN accounts a ON a.clerk_id = u.id AND a.name IS NOT DISTINCT FROM u.first_name";
+    assert_eq!(db.number(right).await, USERS as i64 - 1);
+    let listed = "SELECT string_agg(object_id || ' ' || sqlstate, ',') FROM clerk.rejected_rows";
+    assert_eq!(db.text(listed).await, Some(format!("{id} {sqlstate}")));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_table_that_lacks_many_rows_is_filled() {
+    let app = AppTable::new(USERS, TABLE, MAPPING).await;
+    let db = &app.fixture.db;
+    let ids = app.fixture.sim.user_ids();
+    app.fixture.rename(&ids[3], "Refused");
+    assert_counts(&app.once().await, USERS - 1, 1);
+    assert_lacks(&app, &ids[3], "23514").await;
+
+    // A trigger that leaves a row out says nothing.
+    db.execute(&format!(
+        "TRUNCATE accounts; ALTER TABLE accounts DROP CONSTRAINT polite;
+         CREATE FUNCTION skip() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN
+             RETURN CASE WHEN NEW.clerk_id <> '{}' THEN NEW END;
+         END $$;
+         CREATE TRIGGER skip BEFORE INSERT ON accounts FOR EACH ROW EXECUTE FUNCTION skip()",
+        ids[4]
+    ))
+    .await;
+    assert_counts(&app.once().await, USERS - 1, 1);
+    assert_lacks(&app, &ids[4], "02000").await;
+
+    // Rows that the application has are left alone.
+    db.execute(
+        "DROP TRIGGER skip ON accounts; TRUNCATE statements;
+         DELETE FROM accounts WHERE clerk_id <> (SELECT min(clerk_id) FROM accounts)",
+    )
+    .await;
+    assert_counts(&app.once().await, USERS - 1, 0);
+    assert_eq!(db.number("SELECT count(*) FROM accounts").await, USERS as i64);
+    let statements = db.number("SELECT count(*) FROM statements").await;
+    assert_eq!(statements, USERS.div_ceil(10_000) as i64);
+    let unchanged = app.once().await;
+    unchanged.assert_exit(Exit::Ok);
+    assert_counts(&unchanged, 0, 0);
+}
