@@ -177,9 +177,10 @@ fn sql_is_built_from_constants_in_few_places() {
             ("projection/state.rs", ""),
             ("projection/statements.rs", ""),
             ("projection/statements.rs", "PATH       WRITTEN_KEYS"),
+            ("projection/statements.rs", "PATH  WRITTEN_KEYS"),
             (
                 "projection/statements.rs",
-                "PATH table key key_cast key link table key link table key key_cast WRITTEN_KEYS"
+                "PATH link table key link table key key_cast key link table key key_cast WRITTEN_KEYS"
             ),
             (
                 "projection/statements.rs",
@@ -188,7 +189,7 @@ fn sql_is_built_from_constants_in_few_places() {
             ("projection/statements.rs", "materialized address values   "),
             (
                 "projection/statements.rs",
-                "table columns values scope condition table name key",
+                "table columns values scope condition table name key name",
             ),
             ("projection/trial.rs", " place"),
             ("rejected.rs", "table"),
