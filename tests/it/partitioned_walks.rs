@@ -10,7 +10,7 @@ use crate::support::{
     fixture::{Fixture, mirrored_ids},
     program::{ProgramOutput, wait_for_exit},
     summary::{Exit, changed, in_sync, planned},
-    wait::eventually,
+    wait::{PATIENCE, eventually, within},
 };
 
 /// Enough for three partitions.
@@ -299,7 +299,12 @@ async fn slow_incremental_syncs_do_not_stop_the_walk() {
     let walked = "kind = 'full' AND outcome = 'in_sync'";
     let before = fixture.runs(walked).await;
     fixture.notify("full").await;
-    eventually("the walk is over", async || fixture.runs(walked).await > before).await;
+    // Each of its pages waits longer than a second.
+    let patience = 3 * PATIENCE;
+    within(patience, "the walk is over", async || {
+        fixture.runs(walked).await > before
+    })
+    .await;
     let ran = daemon.stop(Signal::TERM).await;
     ran.assert_exit(Exit::Ok);
 }
