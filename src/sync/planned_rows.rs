@@ -54,8 +54,8 @@ impl TablePlan {
 
     /// How many existing rows the mapping would change.
     pub(super) fn changes(&self) -> u64 {
-        let is_change = |change: &&RowChange| matches!(change, RowChange::Update(_) | RowChange::Link { .. });
-        self.rows.values().filter(is_change).count() as u64
+        let changes = self.rows.values().filter(|change| change.is_to_existing_row());
+        changes.count() as u64
     }
 
     pub(super) fn counts(&self) -> RowCounts {

@@ -134,7 +134,7 @@ impl SyncContext<'_> {
         }
         tables.release_removed(run, table).await?;
         let mut done = RowCounts::default();
-        let is_empty = tables.is_empty(table).await?;
+        let is_empty = comparison.has_many && tables.is_empty(table).await?;
         // The others are linked before any row is inserted.
         if comparison.has_many && (is_empty || !table.links()) {
             let began = Instant::now();

@@ -245,7 +245,7 @@ async fn every_json_key_is_documented() {
     ran.assert(Exit::Ok, changed().updated(1).unchanged(11));
     let tables = ran.json()["tables"].clone();
     check("Each object in `tables` is about", &tables["public.people"]);
-    // A failed sync has every key, except that of the tables.
+    // A failed sync has all keys but that of the tables.
     let mut failed = fixture.once_with(&[("CLERK_SECRET_KEY", "sk_live_other")]).await.json();
     failed["tables"] = tables;
     check("### A sync", &failed);

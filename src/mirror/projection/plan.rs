@@ -29,6 +29,11 @@ pub enum RowChange {
 }
 
 impl RowChange {
+    /// Whether an existing row is changed.
+    pub fn is_to_existing_row(&self) -> bool {
+        matches!(self, RowChange::Update(_) | RowChange::Link { .. })
+    }
+
     /// Says why a row cannot be linked, and what to do.
     pub fn ambiguity(rows: u64, users: u64) -> String {
         format!("{rows} rows without a key have the address, and {users} users: set the key of the right row by hand")
@@ -62,8 +67,8 @@ impl TableDifferences {
 
     /// How many existing rows would be changed.
     pub fn count_changes(&self) -> u64 {
-        let is_change = |row: &&PlannedRow| matches!(row.change, RowChange::Update(_) | RowChange::Link { .. });
-        self.rows.iter().filter(is_change).count() as u64
+        let changes = self.rows.iter().filter(|row| row.change.is_to_existing_row());
+        changes.count() as u64
     }
 }
 
