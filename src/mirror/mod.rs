@@ -74,7 +74,7 @@ pub use outbox::Outbox;
 pub use outcome::Outcome;
 pub use privileges::Privileges;
 pub use projection::{
-    AppTables, Chunk, Comparison, DepartureReason, Expressions, FilledChunk, HeldDepartures, MappingState, PlannedRow,
+    AppTables, Comparison, DepartureReason, Expressions, FilledBlocks, HeldDepartures, MappingState, PlannedRow,
     Problem, RowChange, RowCounts, RowRemoval, RunTable, RunTables, Source, TableCounts, TableDetails,
     TableDifferences, TableError, TableIdentities, TableInspection, TableMapping, TableState, TableStatus,
     departures_checksum, mapping_checksum,

@@ -18,6 +18,10 @@ const MAPPING: &str = "
     [tables.set]
     name = 'u.first_name'";
 
+/// The users who have the right row.
+const RIGHT: &str = "SELECT count(*) FROM clerk.users u
+    JOIN accounts a ON a.clerk_id = u.id AND a.name IS NOT DISTINCT FROM u.first_name";
+
 /// Asserts how many rows a sync inserted and rejected.
 #[track_caller]
 fn assert_counts(ran: &ProgramOutput, inserted: usize, rejected: u64) {
@@ -29,8 +33,7 @@ fn assert_counts(ran: &ProgramOutput, inserted: usize, rejected: u64) {
 /// Asserts that all users but one have the right row, and that this one is listed with this SQLSTATE.
 async fn assert_lacks(app: &AppTable, id: &str, sqlstate: &str) {
     let db = &app.fixture.db;
-    let right = "SELECT count(*) FROM clerk.users u JOIN accounts a ON a.clerk_id = u.id AND a.name IS NOT DISTINCT FROM u.first_name";
-    assert_eq!(db.number(right).await, USERS as i64 - 1);
+    assert_eq!(db.number(RIGHT).await, USERS as i64 - 1);
     let listed = "SELECT string_agg(object_id || ' ' || sqlstate, ',') FROM clerk.rejected_rows";
     assert_eq!(db.text(listed).await, Some(format!("{id} {sqlstate}")));
 }
@@ -66,8 +69,24 @@ async fn a_table_that_lacks_many_rows_is_filled() {
     assert_counts(&app.once().await, USERS - 1, 0);
     assert_eq!(db.number("SELECT count(*) FROM accounts").await, USERS as i64);
     let statements = db.number("SELECT count(*) FROM statements").await;
-    assert_eq!(statements, USERS.div_ceil(10_000) as i64);
+    let blocks = "SELECT pg_relation_size('clerk.users') / current_setting('block_size')::bigint";
+    let blocks = db.number(blocks).await;
+    assert_eq!(statements, (blocks as u64).div_ceil(2_000) as i64);
     let unchanged = app.once().await;
     unchanged.assert_exit(Exit::Ok);
     assert_counts(&unchanged, 0, 0);
+
+    // A row that the application inserts meanwhile costs no other.
+    db.execute(&format!(
+        "TRUNCATE accounts; CREATE OR REPLACE FUNCTION note() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN
+             IF pg_trigger_depth() = 1 THEN
+                 INSERT INTO accounts VALUES ('{}', 'Another') ON CONFLICT DO NOTHING;
+             END IF;
+             RETURN NULL;
+         END $$",
+        ids[5]
+    ))
+    .await;
+    assert_counts(&app.once().await, USERS - 1, 0);
+    assert_eq!(db.number(RIGHT).await, USERS as i64);
 }

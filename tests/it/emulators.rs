@@ -287,7 +287,7 @@ async fn a_server_that_fails_to_count_is_still_mirrored() {
     };
     let count_error = Rule::new(Effect::Error(error)).on([Endpoint::Count]);
     fixture.sim.set_faults(count_error);
-    let impatient = ("CLERK2PG_CLERK__TIMEOUT", "500ms");
+    let impatient = ("CLERK2PG_CLERK__TIMEOUT", "2s");
 
     // A full sync does everything but count.
     fixture.age_rows().await;

@@ -88,7 +88,7 @@ async fn other(fixture: &Fixture, users: usize) -> Sim {
     .unwrap()
 }
 
-const IMPATIENT: (&str, &str) = ("CLERK2PG_CLERK__TIMEOUT", "500ms");
+const IMPATIENT: (&str, &str) = ("CLERK2PG_CLERK__TIMEOUT", "1s");
 
 #[tokio::test(flavor = "multi_thread")]
 async fn without_an_instance_users_are_synced_and_none_deleted() {

@@ -10,6 +10,7 @@ use crate::support::{
     database::connect,
     fixture::{Fixture, mirrored},
     http_server::{Server, answer},
+    monitored::{ANY, MonitoredDaemon},
     polling::PollingDaemon,
     process::{NEVER, Process},
     proxy::{Proxy, upstream},
@@ -21,7 +22,7 @@ const AWAY: &str = "waiting until it can be reached";
 const BACK: &str = "back to normal";
 
 /// How long each request of an outage takes, so that there are several attempts in a few seconds.
-const IMPATIENT: (&str, &str) = ("CLERK2PG_CLERK__TIMEOUT", "500ms");
+const IMPATIENT: (&str, &str) = ("CLERK2PG_CLERK__TIMEOUT", "1s");
 
 fn error(status: u16, body: ErrorBody) -> Rule {
     Rule::new(Effect::Error(ErrorAnswer {
@@ -51,11 +52,15 @@ async fn clerk_refuses_connections_at_the_start() {
     let fixture = Fixture::new(20).await;
     let mut clerk = Proxy::refusing(upstream(&fixture.sim.url()));
     // Without a schedule, only the backoff starts the next attempt.
-    let daemon = fixture.start_daemon(&[("CLERK_API_URL", &clerk.url(&fixture.sim.url())), IMPATIENT, NEVER]);
-    daemon.wait_for_log(AWAY).await;
+    let daemon = fixture.start_daemon(&[("CLERK_API_URL", &clerk.url(&fixture.sim.url())), IMPATIENT, NEVER, ANY]);
+    let watched = MonitoredDaemon::new(daemon).await;
+    eventually("three failed attempts", async || {
+        let syncs = watched.metrics().await.all("clerk2pg_syncs_total");
+        syncs.get(r#"kind="full",outcome="failed""#) >= Some(&3.0)
+    })
+    .await;
+    let daemon = watched.daemon;
     assert_eq!(daemon.count_in_log("cannot connect"), 1, "{}", daemon.log());
-    // Time for two more attempts.
-    tokio::time::sleep(Duration::from_secs(4)).await;
     assert_eq!(daemon.count_in_log(AWAY), 1, "{}", daemon.log());
     clerk.open_again();
     fixture.syncs(1).await;

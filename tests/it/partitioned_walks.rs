@@ -228,7 +228,7 @@ async fn a_failing_partition_ends_the_sync_and_loses_nothing() {
         ],
     })
     .await;
-    let ran = fixture.once_with(&[("CLERK2PG_CLERK__TIMEOUT", "300ms")]).await;
+    let ran = fixture.once_with(&[("CLERK2PG_CLERK__TIMEOUT", "1s")]).await;
     assert_eq!(
         (ran.code, &ran.json()["outcome"]),
         (Some(1), &"failed".into()),

@@ -219,7 +219,7 @@ async fn a_user_without_a_usable_id_is_listed_by_its_digest() {
 
 /// Breaks the JSON of these users, so that every page with one of them is unreadable.
 async fn check_unreadable(positions: &[usize]) {
-    let patience = [("CLERK2PG_CLERK__TIMEOUT", "200ms")];
+    let patience = [("CLERK2PG_CLERK__TIMEOUT", "1s")];
     let fixture = mirrored(60).await;
     let ids = fixture.sim.user_ids();
     let documents: Vec<Value> = positions

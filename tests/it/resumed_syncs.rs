@@ -163,7 +163,7 @@ async fn a_sync_interrupted_by_an_outage_is_resumed() {
     // The instance, twice before it is pinned, the newest change and the count precede the first
     // page.
     fixture.sim.set_faults(outage(4 + 6));
-    let ran = fixture.once_with(&[("CLERK2PG_CLERK__TIMEOUT", "300ms")]).await;
+    let ran = fixture.once_with(&[("CLERK2PG_CLERK__TIMEOUT", "1s")]).await;
     ran.assert_exit(Exit::Failed);
     assert_eq!(fixture.users().await, 120, "what was read is there");
     fixture.sim.set_faults(small_pages(20));

@@ -145,7 +145,8 @@ async fn standing_by_is_in_the_status_text() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_standby_reports_the_leader_and_its_own_takeover() {
     let fixture = Fixture::new(30).await;
-    let (managers, lease) = ([Manager::new(), Manager::new()], ("CLERK2PG_LEASE__TTL", "3s"));
+    // A daemon that starts replaces a leader that was alone for longer than this.
+    let (managers, lease) = ([Manager::new(), Manager::new()], ("CLERK2PG_LEASE__TTL", "30s"));
     let leader = managed(&fixture, &managers[0], &[NEVER, EVERY_SECOND, lease]);
     managers[0].wait_for("STATUS=changed; last full sync").await;
     let standby = managed(&fixture, &managers[1], &[NEVER, EVERY_SECOND, lease]);

@@ -375,7 +375,7 @@ async fn a_stopped_leader_hands_over_at_once() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_leader_that_cannot_reach_clerk_hands_over() {
-    let mut daemons = Replicas::three(30, &[("CLERK2PG_CLERK__TIMEOUT", "500ms")]).await;
+    let mut daemons = Replicas::three(30, &[("CLERK2PG_CLERK__TIMEOUT", "1s")]).await;
     daemons.replicas[0].clerk.refuse().await;
     eventually("another leader", async || {
         daemons.leading().await.is_some_and(|at| at > 0)

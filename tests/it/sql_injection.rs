@@ -176,6 +176,7 @@ fn sql_is_built_from_constants_in_few_places() {
             ("projection/scan.rs", "mirrored"),
             ("projection/state.rs", ""),
             ("projection/statements.rs", ""),
+            ("projection/statements.rs", "  key"),
             ("projection/statements.rs", "PATH       WRITTEN_KEYS"),
             ("projection/statements.rs", "PATH  WRITTEN_KEYS"),
             (
@@ -189,7 +190,7 @@ fn sql_is_built_from_constants_in_few_places() {
             ("projection/statements.rs", "materialized address values   "),
             (
                 "projection/statements.rs",
-                "table columns values scope condition table name key name",
+                "table columns values scope condition is_missing name",
             ),
             ("projection/trial.rs", " place"),
             ("rejected.rs", "table"),

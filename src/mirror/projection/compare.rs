@@ -150,7 +150,7 @@ impl AppTables {
     }
 
     /// Returns the next objects of the mirror after an id; `None` if there are no more.
-    pub async fn next_chunk(&self, after: &str, limit: i64) -> Result<Option<Chunk>, MirrorError> {
+    async fn next_chunk(&self, after: &str, limit: i64) -> Result<Option<Chunk>, MirrorError> {
         let LastRow { last } = sql_query(format!(
             "SELECT pg_catalog.max(c.id) AS last FROM (
                  SELECT u.id FROM {} u WHERE u.id > $1 ORDER BY u.id LIMIT $2) c",

@@ -1,5 +1,7 @@
 //! Inserts the rows that a table lacks, if it lacks many.
 
+use std::ops::Range;
+
 use diesel::{sql_query, sql_types::Text};
 use diesel_async::{AsyncConnection, RunQueryDsl, SimpleAsyncConnection};
 
@@ -7,15 +9,14 @@ use super::{
     compare::AppTables,
     error::TableError,
     plan::CountRow,
-    scan::Chunk,
     state::RunTable,
     statements::{RESTORE_PATH, RESTRICT_PATH},
 };
-use crate::mirror::{Run, convert::unsigned, locks::LockBudget, transaction, write_failure::WriteFailure};
+use crate::mirror::{MirrorError, Run, convert::unsigned, locks::LockBudget, transaction, write_failure::WriteFailure};
 
-/// What became of the rows that the objects of a chunk lack.
+/// What became of the rows that the objects of some blocks lack.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum FilledChunk {
+pub enum FilledBlocks {
     /// This many were inserted.
     Inserted(u64),
     /// None was inserted, because one of them cannot be.
@@ -25,27 +26,52 @@ pub enum FilledChunk {
 }
 
 impl AppTables {
-    /// Inserts the rows that the objects of a chunk lack: all or none of them. A comparison finds
+    /// Returns the size of the mirror's table in blocks.
+    pub async fn count_blocks(&self) -> Result<u64, MirrorError> {
+        let CountRow { count } = sql_query(
+            "SELECT pg_catalog.pg_relation_size(CAST($1 AS pg_catalog.regclass))
+                 OPERATOR(pg_catalog./) CAST(pg_catalog.current_setting('block_size') AS bigint) AS count",
+        )
+        .bind::<Text, _>(self.0.resource.table)
+        .get_result(&mut self.0.connection().await?)
+        .await?;
+        Ok(unsigned(count))
+    }
+
+    /// Inserts the rows that the objects in these blocks of the mirror's table lack: all or none of
+    /// them. If the table `was_empty`, one that exists now counts as refused. A comparison finds
     /// those that are still missing.
-    pub async fn fill(&self, run: &Run, table: &RunTable, chunk: &Chunk) -> Result<FilledChunk, TableError> {
-        match self.fill_chunk(run, table, chunk).await {
-            Ok(rows) => Ok(FilledChunk::Inserted(rows)),
-            Err(WriteFailure::OneRow(_)) => Ok(FilledChunk::Refused),
-            Err(WriteFailure::TooLong(_)) => Ok(FilledChunk::TooLong),
+    pub async fn fill(
+        &self,
+        run: &Run,
+        table: &RunTable,
+        was_empty: bool,
+        blocks: Range<u64>,
+    ) -> Result<FilledBlocks, TableError> {
+        match self.fill_blocks(run, table, was_empty, blocks).await {
+            Ok(rows) => Ok(FilledBlocks::Inserted(rows)),
+            Err(WriteFailure::OneRow(_)) => Ok(FilledBlocks::Refused),
+            Err(WriteFailure::TooLong(_)) => Ok(FilledBlocks::TooLong),
             Err(failure) => Err(failure.into()),
         }
     }
 
-    async fn fill_chunk(&self, run: &Run, table: &RunTable, chunk: &Chunk) -> Result<u64, WriteFailure> {
+    async fn fill_blocks(
+        &self,
+        run: &Run,
+        table: &RunTable,
+        was_empty: bool,
+        blocks: Range<u64>,
+    ) -> Result<u64, WriteFailure> {
         let mut conn = self.0.connection().await?;
         conn.transaction(async |conn| {
             transaction::begin_for(conn, run.lease(), Some(run.resource), true).await?;
             LockBudget::new().begin(conn).await?;
             conn.batch_execute(&table.projection.lock()).await?;
             conn.batch_execute(RESTRICT_PATH).await?;
-            let rows: CountRow = sql_query(table.projection.fill())
-                .bind::<Text, _>(&chunk.after)
-                .bind::<Text, _>(&chunk.through)
+            let rows: CountRow = sql_query(table.projection.fill(was_empty))
+                .bind::<Text, _>(format!("({},0)", blocks.start))
+                .bind::<Text, _>(format!("({},0)", blocks.end))
                 .get_result(conn)
                 .await?;
             conn.batch_execute(RESTORE_PATH).await?;

@@ -22,11 +22,11 @@ use crate::mirror::{
 
 /// A part of the mirror: the objects whose ids are after one id and up to another.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Chunk {
+pub(super) struct Chunk {
     /// The id before the first one.
-    pub after: String,
+    pub(super) after: String,
     /// The last id.
-    pub through: String,
+    pub(super) through: String,
 }
 
 /// The rows that a statement returned, and the objects for which it fails.

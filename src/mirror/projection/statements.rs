@@ -42,6 +42,9 @@ pub(super) enum Scope {
     Ids,
     /// Those whose ids are after `$1` and up to `$2`.
     Range,
+    /// Those from one place in the table up to, and without, another: `$1` and `$2`, texts of the
+    /// type `tid`.
+    Places,
     /// All rows. At most `$1` of them are returned.
     All,
     /// Rows as they will be, which a dry run does not write: `$1`, the text of a JSON array.
@@ -53,6 +56,7 @@ impl Scope {
         match self {
             Scope::Ids => "u.id = ANY ($1)",
             Scope::Range => "u.id > $1 AND u.id <= $2",
+            Scope::Places => "u.ctid >= CAST($1 AS tid) AND u.ctid < CAST($2 AS tid)",
             Scope::All | Scope::Records => "true",
         }
     }
@@ -158,7 +162,7 @@ impl Projection {
     /// Where the objects `u` of a scope come from.
     pub(super) fn objects(&self, scope: Scope) -> String {
         match (scope, &self.future_columns) {
-            (Scope::Ids | Scope::Range | Scope::All, _) => "clerk.users AS u".to_owned(),
+            (Scope::Ids | Scope::Range | Scope::Places | Scope::All, _) => "clerk.users AS u".to_owned(),
             // What a record leaves out is as in its row, if it has one.
             (Scope::Records, None) => "pg_catalog.jsonb_array_elements($1::jsonb) AS r(record), \
                  LATERAL pg_catalog.jsonb_populate_record((SELECT m FROM clerk.users AS m WHERE m.id = r.record OPERATOR(pg_catalog.->>) 'id'::text), r.record) AS u"
@@ -190,7 +194,7 @@ impl Projection {
         };
         let materialized = match scope {
             // Many rows would be written to disk.
-            Scope::All | Scope::Range => "NOT MATERIALIZED",
+            Scope::All | Scope::Range | Scope::Places => "NOT MATERIALIZED",
             Scope::Ids | Scope::Records => "MATERIALIZED",
         };
         format!(
@@ -238,19 +242,21 @@ impl Projection {
     /// Inserts the rows with these keys that do not exist, and returns the keys. Parameter:
     /// `$1 text[]`.
     pub(super) fn insert(&self) -> String {
-        format!("WITH {PATH}, {} {WRITTEN_KEYS}", self.insertion(Scope::Ids))
+        format!("WITH {PATH}, {} {WRITTEN_KEYS}", self.insertion(Scope::Ids, true))
     }
 
-    /// Inserts the rows of a range that do not exist, and returns their number.
-    pub(super) fn fill(&self) -> String {
+    /// Inserts the rows of some blocks of the mirror, and returns their number. Rows that exist are
+    /// left out, unless the table was empty.
+    pub(super) fn fill(&self, was_empty: bool) -> String {
         format!(
             "WITH {PATH}, {} SELECT pg_catalog.count(*) AS count FROM ({WRITTEN_KEYS}) AS k",
-            self.insertion(Scope::Range)
+            self.insertion(Scope::Places, !was_empty)
         )
     }
 
-    /// `written`: inserts the rows of a scope that do not exist, and returns the keys.
-    fn insertion(&self, scope: Scope) -> String {
+    /// `written`: inserts the rows of a scope, and returns the keys. Rows that exist are left out or
+    /// refused.
+    fn insertion(&self, scope: Scope, leaves_out: bool) -> String {
         let all = || [&self.set, &self.keep, &self.touch, &self.insert].into_iter().flatten();
         let has_key = all().any(|assignment| assignment.column == self.mapping.key);
         let mut columns: Vec<String> = all().map(|assignment| quote(&assignment.column)).collect();
@@ -261,10 +267,16 @@ impl Projection {
             values.push(&key);
         }
         // Not `NOT EXISTS`: for many objects, the server would read the whole table each time.
+        let is_missing = match leaves_out {
+            true => format!(
+                "(SELECT true FROM {} AS o WHERE o.{} = {key} LIMIT 1) IS NULL",
+                self.table, self.key
+            ),
+            false => "true".to_owned(),
+        };
         format!(
             "written AS (INSERT INTO {table} AS t ({columns}) SELECT {values} FROM path, clerk.users AS u \
-             WHERE {scope} AND u.deleted_at IS NULL AND {condition} \
-               AND (SELECT true FROM {table} AS o WHERE o.{name} = {key} LIMIT 1) IS NULL \
+             WHERE {scope} AND u.deleted_at IS NULL AND {condition} AND {is_missing} \
              RETURNING t.{name}::text AS key)",
             table = self.table,
             columns = columns.join(", "),

@@ -123,10 +123,15 @@ impl Projection {
                 .execute(conn)
                 .await?;
         }
-        for sql in [self.plan(Scope::Range), self.excluded(Scope::Range), self.fill()] {
+        for (sql, from, to) in [
+            (self.plan(Scope::Range), "", ""),
+            (self.excluded(Scope::Range), "", ""),
+            (self.fill(false), "(0,0)", "(1,0)"),
+            (self.fill(true), "(0,0)", "(1,0)"),
+        ] {
             sql_query(format!("EXPLAIN {sql}"))
-                .bind::<Text, _>("")
-                .bind::<Text, _>("")
+                .bind::<Text, _>(from)
+                .bind::<Text, _>(to)
                 .execute(conn)
                 .await?;
         }

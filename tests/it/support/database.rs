@@ -1,9 +1,11 @@
 //! A database for one test, dropped at its end.
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, time::Instant};
 
 use serde_json::Value;
-use tokio_postgres::{Client, NoTls};
+use tokio_postgres::{Client, NoTls, error::SqlState};
+
+use crate::support::wait::PATIENCE;
 
 /// A database of one test, dropped at its end.
 pub struct Database {
@@ -134,14 +136,30 @@ impl Drop for Database {
                 .enable_all()
                 .build()
                 .unwrap();
-            runtime.block_on(async {
-                let client = connect(&admin).await;
-                client
-                    .batch_execute(&format!("DROP DATABASE {name} WITH (FORCE)"))
-                    .await
-            })
+            runtime.block_on(drop_database(&admin, &name));
         });
-        let _ = dropped.join();
+        let outcome = dropped.join();
+        assert!(
+            outcome.is_ok() || std::thread::panicking(),
+            "{} was not dropped",
+            self.name
+        );
+    }
+}
+
+/// Drops a database, unless its server is gone or read-only. PostgreSQL gives the database's
+/// sessions five seconds to end, and slow machines need more.
+async fn drop_database(admin: &str, name: &str) {
+    let Ok((client, connection)) = tokio_postgres::connect(admin, NoTls).await else {
+        return;
+    };
+    tokio::spawn(connection);
+    let until = Instant::now() + PATIENCE;
+    let sql = format!("DROP DATABASE IF EXISTS {name} WITH (FORCE)");
+    while let Err(error) = client.batch_execute(&sql).await
+        && error.code() == Some(&SqlState::OBJECT_IN_USE)
+    {
+        assert!(Instant::now() < until, "{error:?}");
     }
 }
 

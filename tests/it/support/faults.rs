@@ -12,7 +12,7 @@ use crate::support::{
 pub async fn once_under(fixture: &Fixture, faults: impl Into<Faults>, environment: &[(&str, &str)]) -> ProgramOutput {
     fixture.sim.set_faults(faults);
     let before = mirrored_ids(fixture).await;
-    let mut all = vec![("CLERK2PG_CLERK__TIMEOUT", "500ms")];
+    let mut all = vec![("CLERK2PG_CLERK__TIMEOUT", "1s")];
     all.extend_from_slice(environment);
     let ran = fixture.once_with(&all).await;
     fixture.sim.clear_faults();

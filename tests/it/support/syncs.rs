@@ -7,11 +7,22 @@ use crate::support::{compare::comparable, fixture::Fixture, summary::Incremental
 impl Fixture {
     /// Returns the first request of each incremental sync so far that was answered.
     pub fn incremental_syncs(&self) -> Vec<Request> {
+        let mut limit_before = 0;
         let mut log = self.sim.log();
-        // A full sync requests ten for its watermark.
         log.retain(|request| {
-            let is_first = request.path.contains("order_by=-updated_at") && request.path.ends_with("&offset=0");
-            is_first && !request.path.contains("limit=10&") && request.status == 200
+            let query = request.path.split_once("order_by=-updated_at&limit=");
+            let Some(limit) = query.and_then(|(_, query)| query.strip_suffix("&offset=0")) else {
+                return false;
+            };
+            let limit: u32 = limit.parse().unwrap();
+            // A full sync requests ten for its watermark.
+            if limit == 10 || request.status != 200 {
+                return false;
+            }
+            // The same sync asks for more if all users of a page changed in one moment.
+            let continues = limit > limit_before && limit == (4 * limit_before).min(500);
+            limit_before = limit;
+            !continues
         });
         log
     }
