@@ -6,6 +6,7 @@
 
 use std::{
     pin::pin,
+    sync::atomic::{AtomicBool, Ordering},
     time::{Duration, Instant},
 };
 
@@ -27,7 +28,7 @@ const ROWS: usize = 5_000;
 
 /// Blocks of the mirror whose rows are inserted in one transaction into a table that lacks many: of
 /// usual users, about 10,000.
-const FILLED: usize = 2_000;
+const FILLED_BLOCKS: usize = 2_000;
 
 /// Transactions that do so side by side.
 const FILLERS: usize = 2;
@@ -139,8 +140,10 @@ impl SyncContext<'_> {
         // The others are linked before any row is inserted.
         if comparison.has_many && (is_empty || !table.links()) {
             let began = Instant::now();
-            let is_complete = self.fill_table(run, table, is_empty, &mut done).await?;
-            comparison = match is_empty && is_complete && !table.has_insert_trigger() {
+            self.fill_table(run, table, is_empty, &mut done).await?;
+            // Rows that the application inserted meanwhile may have to be linked.
+            let may_skip = is_empty && !table.links();
+            comparison = match may_skip && tables.is_filled(table, done.inserted).await? {
                 true => Comparison::without_differences(),
                 false => tables.compare(table).await?,
             };
@@ -155,31 +158,38 @@ impl SyncContext<'_> {
         Ok(Some(PreparedTable { comparison, done, took }))
     }
 
-    /// Inserts the rows that a table lacks. Returns whether all of them were inserted.
+    /// Inserts the rows that a table lacks, as far as they can be inserted without looking at each.
     async fn fill_table(
         &self,
         run: &Run,
         table: &RunTable,
         was_empty: bool,
         done: &mut RowCounts,
-    ) -> Result<bool, TableFailure> {
+    ) -> Result<(), TableFailure> {
         let tables = &self.app_tables();
-        // In the order in which the server reads fastest. Nothing moves rows: this run has the lease.
-        let starts = (0..tables.count_blocks().await?).step_by(FILLED);
+        let starts = (0..tables.count_mirror_blocks().await?).step_by(FILLED_BLOCKS);
+        let takes_long = &AtomicBool::new(false);
         let filled = stream::iter(starts).map(async |start| {
             self.syncer.unless_stopped().map_err(Failure::from)?;
-            Ok::<_, TableFailure>(tables.fill(run, table, was_empty, start..start + FILLED as u64).await?)
+            // What is under way is waited for, so that it does not get in the way of what follows.
+            if takes_long.load(Ordering::Relaxed) {
+                return Ok::<_, TableFailure>(0);
+            }
+            let blocks = start..start + FILLED_BLOCKS as u64;
+            Ok(match tables.fill(run, table, was_empty, blocks).await? {
+                FilledBlocks::Inserted(rows) => rows,
+                FilledBlocks::Refused => 0,
+                FilledBlocks::TooLong => {
+                    takes_long.store(true, Ordering::Relaxed);
+                    0
+                }
+            })
         });
         let mut filled = pin!(filled.buffer_unordered(FILLERS));
-        let mut is_complete = true;
-        while let Some(blocks) = filled.try_next().await? {
-            match blocks {
-                FilledBlocks::Inserted(rows) => done.inserted += rows,
-                FilledBlocks::Refused => is_complete = false,
-                FilledBlocks::TooLong => return Ok(false),
-            }
+        while let Some(rows) = filled.try_next().await? {
+            done.inserted += rows;
         }
-        Ok(is_complete)
+        Ok(())
     }
 
     /// Notes that a table could not be used; other tables go on. Returns `None` then.

@@ -68,7 +68,7 @@ async fn every_field_has_its_column() {
         WHERE table_schema = 'clerk' AND table_name = 'users'";
     let rows = fixture.db.client.query(sql, &[]).await.unwrap();
     let mut columns: BTreeMap<String, String> = rows.iter().map(|row| (row.get(0), row.get(1))).collect();
-    for field in &USERS.fields[..] {
+    for field in USERS.fields {
         let kind = match field.kind {
             FieldKind::Text => "text",
             FieldKind::Bool => "boolean",

@@ -188,9 +188,10 @@ fn sql_is_built_from_constants_in_few_places() {
                 "key table key cast strength key table key cast key"
             ),
             ("projection/statements.rs", "materialized address values   "),
+            ("projection/statements.rs", "table"),
             (
                 "projection/statements.rs",
-                "table columns values scope condition is_missing name",
+                "table columns values objects condition is_missing name",
             ),
             ("projection/trial.rs", " place"),
             ("rejected.rs", "table"),

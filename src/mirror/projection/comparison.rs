@@ -56,12 +56,12 @@ impl Projection {
         let desired = self.desired(scope);
         let plan = match scope {
             Scope::All if self.mapping.delete != RowRemoval::Keep => self.plan_with_surplus(),
-            Scope::All | Scope::Ids | Scope::Range | Scope::Places | Scope::Records => self.plan_of_desired(),
+            Scope::All | Scope::Ids | Scope::Range | Scope::Records => self.plan_of_desired(),
         };
         let (few, source) = match scope {
             // Outside of the plan, or the server would plan for the first rows instead of for all.
             Scope::All => (", few AS MATERIALIZED (SELECT p.* FROM plan AS p LIMIT $1)", "few"),
-            Scope::Ids | Scope::Range | Scope::Places | Scope::Records => ("", "plan"),
+            Scope::Ids | Scope::Range | Scope::Records => ("", "plan"),
         };
         let Some(link) = &self.mapping.link else {
             return format!(
@@ -142,7 +142,7 @@ impl Projection {
         };
         let stored = of("clerk.users AS u");
         match (scope, &self.future_columns) {
-            (Scope::Ids | Scope::Range | Scope::Places | Scope::All, _) => stored,
+            (Scope::Ids | Scope::Range | Scope::All, _) => stored,
             (Scope::Records, Some(_)) => of(&self.objects(scope)),
             (Scope::Records, None) => format!(
                 "{} UNION ALL {stored} AND u.id NOT IN (SELECT r.record OPERATOR(pg_catalog.->>) 'id'::text FROM pg_catalog.jsonb_array_elements($1::jsonb) AS r(record))",

@@ -9,6 +9,7 @@ use super::{
     compare::AppTables,
     error::TableError,
     plan::CountRow,
+    scan::read,
     state::RunTable,
     statements::{RESTORE_PATH, RESTRICT_PATH},
 };
@@ -27,7 +28,7 @@ pub enum FilledBlocks {
 
 impl AppTables {
     /// Returns the size of the mirror's table in blocks.
-    pub async fn count_blocks(&self) -> Result<u64, MirrorError> {
+    pub async fn count_mirror_blocks(&self) -> Result<u64, MirrorError> {
         let CountRow { count } = sql_query(
             "SELECT pg_catalog.pg_relation_size(CAST($1 AS pg_catalog.regclass))
                  OPERATOR(pg_catalog./) CAST(pg_catalog.current_setting('block_size') AS bigint) AS count",
@@ -39,8 +40,8 @@ impl AppTables {
     }
 
     /// Inserts the rows that the objects in these blocks of the mirror's table lack: all or none of
-    /// them. If the table `was_empty`, one that exists now counts as refused. A comparison finds
-    /// those that are still missing.
+    /// them. If the table `was_empty`, a row that exists by now makes them [`FilledBlocks::Refused`].
+    /// A comparison finds those that are still missing.
     pub async fn fill(
         &self,
         run: &Run,
@@ -54,6 +55,24 @@ impl AppTables {
             Err(WriteFailure::TooLong(_)) => Ok(FilledBlocks::TooLong),
             Err(failure) => Err(failure.into()),
         }
+    }
+
+    /// Whether a table that was empty needs no comparison after `inserted` rows: the mirror has as
+    /// many objects for it, so none moved between two blocks that were read one after the other, and
+    /// nothing of the application can have changed what was inserted.
+    pub async fn is_filled(&self, table: &RunTable, inserted: u64) -> Result<bool, TableError> {
+        let mut conn = self.0.connection().await?;
+        for (sql, expected) in [
+            (table.projection.count_without_reaction(), 1),
+            (table.projection.count_desired(), inserted),
+        ] {
+            match read::<CountRow, _>(&mut conn, sql_query(sql)).await {
+                Ok(rows) if rows.iter().all(|row| unsigned(row.count) == expected) => {}
+                Ok(_) | Err(WriteFailure::OneRow(_) | WriteFailure::TooLong(_)) => return Ok(false),
+                Err(failure) => return Err(failure.into()),
+            }
+        }
+        Ok(true)
     }
 
     async fn fill_blocks(

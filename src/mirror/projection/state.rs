@@ -65,11 +65,6 @@ impl RunTable {
         self.projection.mapping.link.is_some()
     }
 
-    /// Whether a trigger of the application may skip or change a row that is inserted.
-    pub fn has_insert_trigger(&self) -> bool {
-        self.projection.has_insert_trigger
-    }
-
     /// Whether rows are removed at all.
     pub fn removes(&self) -> bool {
         self.projection.mapping.delete != RowRemoval::Keep

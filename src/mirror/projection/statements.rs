@@ -11,7 +11,10 @@ use super::{
     mapping::{Expressions, TableMapping},
     shape::{ColumnShape, TableShape},
 };
-use crate::mirror::{locks::LockStrength, quote::identifier as quote};
+use crate::mirror::{
+    locks::LockStrength,
+    quote::{identifier as quote, literal},
+};
 
 /// Makes a transaction read only, so that not even a function in an expression can write.
 pub(super) const READ_ONLY: &str = "SET TRANSACTION READ ONLY";
@@ -42,9 +45,6 @@ pub(super) enum Scope {
     Ids,
     /// Those whose ids are after `$1` and up to `$2`.
     Range,
-    /// Those from one place in the table up to, and without, another: `$1` and `$2`, texts of the
-    /// type `tid`.
-    Places,
     /// All rows. At most `$1` of them are returned.
     All,
     /// Rows as they will be, which a dry run does not write: `$1`, the text of a JSON array.
@@ -56,11 +56,13 @@ impl Scope {
         match self {
             Scope::Ids => "u.id = ANY ($1)",
             Scope::Range => "u.id > $1 AND u.id <= $2",
-            Scope::Places => "u.ctid >= CAST($1 AS tid) AND u.ctid < CAST($2 AS tid)",
             Scope::All | Scope::Records => "true",
         }
     }
 }
+
+/// The rows in some blocks of the mirror: from `$1` up to, and without, `$2`, both `tid`s as text.
+const BLOCKS: &str = "u.ctid >= CAST($1 AS tid) AND u.ctid < CAST($2 AS tid)";
 
 /// A column that a mapping writes.
 #[derive(Debug, Clone)]
@@ -92,8 +94,6 @@ pub(in crate::mirror) struct Projection {
     touch: Vec<Assignment>,
     insert: Vec<Assignment>,
     pub(super) deleted: Vec<Assignment>,
-    /// Whether a trigger may skip or change a row before it is inserted.
-    pub(super) has_insert_trigger: bool,
     /// The columns of the mirror's table with their types, if a dry run works before that table
     /// exists.
     pub(super) future_columns: Option<String>,
@@ -144,7 +144,6 @@ impl Projection {
             touch: assignments(&mapping.touch),
             insert: assignments(&mapping.insert),
             deleted: assignments(&mapping.deleted),
-            has_insert_trigger: shape.has_insert_trigger,
             future_columns: None,
             mapping: mapping.clone(),
         }
@@ -162,7 +161,7 @@ impl Projection {
     /// Where the objects `u` of a scope come from.
     pub(super) fn objects(&self, scope: Scope) -> String {
         match (scope, &self.future_columns) {
-            (Scope::Ids | Scope::Range | Scope::Places | Scope::All, _) => "clerk.users AS u".to_owned(),
+            (Scope::Ids | Scope::Range | Scope::All, _) => "clerk.users AS u".to_owned(),
             // What a record leaves out is as in its row, if it has one.
             (Scope::Records, None) => "pg_catalog.jsonb_array_elements($1::jsonb) AS r(record), \
                  LATERAL pg_catalog.jsonb_populate_record((SELECT m FROM clerk.users AS m WHERE m.id = r.record OPERATOR(pg_catalog.->>) 'id'::text), r.record) AS u"
@@ -194,7 +193,7 @@ impl Projection {
         };
         let materialized = match scope {
             // Many rows would be written to disk.
-            Scope::All | Scope::Range | Scope::Places => "NOT MATERIALIZED",
+            Scope::All | Scope::Range => "NOT MATERIALIZED",
             Scope::Ids | Scope::Records => "MATERIALIZED",
         };
         format!(
@@ -242,7 +241,10 @@ impl Projection {
     /// Inserts the rows with these keys that do not exist, and returns the keys. Parameter:
     /// `$1 text[]`.
     pub(super) fn insert(&self) -> String {
-        format!("WITH {PATH}, {} {WRITTEN_KEYS}", self.insertion(Scope::Ids, true))
+        format!(
+            "WITH {PATH}, {} {WRITTEN_KEYS}",
+            self.insertion(Scope::Ids.condition(), true)
+        )
     }
 
     /// Inserts the rows of some blocks of the mirror, and returns their number. Rows that exist are
@@ -250,13 +252,13 @@ impl Projection {
     pub(super) fn fill(&self, was_empty: bool) -> String {
         format!(
             "WITH {PATH}, {} SELECT pg_catalog.count(*) AS count FROM ({WRITTEN_KEYS}) AS k",
-            self.insertion(Scope::Places, !was_empty)
+            self.insertion(BLOCKS, !was_empty)
         )
     }
 
-    /// `written`: inserts the rows of a scope, and returns the keys. Rows that exist are left out or
-    /// refused.
-    fn insertion(&self, scope: Scope, leaves_out: bool) -> String {
+    /// `written`: inserts the rows of these objects, and returns the keys. Rows that exist are skipped
+    /// or refused.
+    fn insertion(&self, objects: &str, skips_existing: bool) -> String {
         let all = || [&self.set, &self.keep, &self.touch, &self.insert].into_iter().flatten();
         let has_key = all().any(|assignment| assignment.column == self.mapping.key);
         let mut columns: Vec<String> = all().map(|assignment| quote(&assignment.column)).collect();
@@ -267,7 +269,7 @@ impl Projection {
             values.push(&key);
         }
         // Not `NOT EXISTS`: for many objects, the server would read the whole table each time.
-        let is_missing = match leaves_out {
+        let is_missing = match skips_existing {
             true => format!(
                 "(SELECT true FROM {} AS o WHERE o.{} = {key} LIMIT 1) IS NULL",
                 self.table, self.key
@@ -276,12 +278,11 @@ impl Projection {
         };
         format!(
             "written AS (INSERT INTO {table} AS t ({columns}) SELECT {values} FROM path, clerk.users AS u \
-             WHERE {scope} AND u.deleted_at IS NULL AND {condition} AND {is_missing} \
+             WHERE {objects} AND u.deleted_at IS NULL AND {condition} AND {is_missing} \
              RETURNING t.{name}::text AS key)",
             table = self.table,
             columns = columns.join(", "),
             values = values.join(", "),
-            scope = scope.condition(),
             condition = self.condition(),
             name = self.key,
         )
@@ -334,6 +335,25 @@ impl Projection {
     /// Counts the rows.
     pub(super) fn count(&self) -> String {
         format!("SELECT pg_catalog.count(*) AS count FROM {}", self.table)
+    }
+
+    /// Counts the rows that are to exist.
+    pub(super) fn count_desired(&self) -> String {
+        format!(
+            "SELECT pg_catalog.count(*) AS count FROM clerk.users AS u WHERE u.deleted_at IS NULL AND {}",
+            self.condition()
+        )
+    }
+
+    /// Returns 1 if no trigger and no rule of the application sees what is inserted, else 0.
+    pub(super) fn count_without_reaction(&self) -> String {
+        format!(
+            "SELECT pg_catalog.count(*) AS count FROM pg_catalog.pg_class AS c WHERE c.oid = {table}::regclass AND NOT c.relhasrules \
+             AND NOT EXISTS (SELECT FROM pg_catalog.pg_trigger AS g \
+                 WHERE NOT g.tgisinternal AND g.tgenabled <> 'D' AND g.tgtype & 4::smallint <> 0::smallint \
+                   AND (g.tgrelid = c.oid OR g.tgrelid IN (SELECT p.relid FROM pg_catalog.pg_partition_tree(c.oid) AS p)))",
+            table = literal(&self.table)
+        )
     }
 
     /// Locks the table against locks on the whole table.

@@ -1,6 +1,10 @@
 //! A database for one test, dropped at its end.
 
-use std::{collections::BTreeMap, time::Instant};
+use std::{
+    collections::BTreeMap,
+    sync::mpsc::{self, RecvTimeoutError},
+    time::{Duration, Instant},
+};
 
 use serde_json::Value;
 use tokio_postgres::{Client, NoTls, error::SqlState};
@@ -127,39 +131,51 @@ impl Database {
     }
 }
 
+/// PostgreSQL drops no database while a session is being authenticated. If the thread that drops
+/// this one is the session's client, it must go on.
+const DROP_WAIT: Duration = Duration::from_secs(5);
+
 impl Drop for Database {
     fn drop(&mut self) {
         let (admin, name) = (self.admin.clone(), self.name.clone());
+        let (done, dropped) = mpsc::channel();
         // The test's runtime may be gone, or may be the one that runs this.
-        let dropped = std::thread::spawn(move || {
+        std::thread::spawn(move || {
             let runtime = tokio::runtime::Builder::new_current_thread()
                 .enable_all()
                 .build()
                 .unwrap();
             runtime.block_on(drop_database(&admin, &name));
+            let _ = done.send(());
         });
-        let outcome = dropped.join();
-        assert!(
-            outcome.is_ok() || std::thread::panicking(),
-            "{} was not dropped",
-            self.name
-        );
+        let failed = dropped.recv_timeout(DROP_WAIT) == Err(RecvTimeoutError::Disconnected);
+        assert!(!failed || std::thread::panicking(), "{} was not dropped", self.name);
     }
 }
 
 /// Drops a database, unless its server is gone or read-only. PostgreSQL gives the database's
 /// sessions five seconds to end, and slow machines need more.
 async fn drop_database(admin: &str, name: &str) {
-    let Ok((client, connection)) = tokio_postgres::connect(admin, NoTls).await else {
-        return;
-    };
-    tokio::spawn(connection);
     let until = Instant::now() + PATIENCE;
     let sql = format!("DROP DATABASE IF EXISTS {name} WITH (FORCE)");
-    while let Err(error) = client.batch_execute(&sql).await
-        && error.code() == Some(&SqlState::OBJECT_IN_USE)
-    {
-        assert!(Instant::now() < until, "{error:?}");
+    loop {
+        let error = match tokio_postgres::connect(admin, NoTls).await {
+            Ok((client, connection)) => {
+                tokio::spawn(connection);
+                client.batch_execute(&sql).await.err()
+            }
+            Err(error) => Some(error),
+        };
+        let Some(error) = error else { return };
+        match error.code() {
+            Some(&SqlState::OBJECT_IN_USE | &SqlState::TOO_MANY_CONNECTIONS) if Instant::now() < until => {}
+            None
+            | Some(&SqlState::READ_ONLY_SQL_TRANSACTION | &SqlState::CANNOT_CONNECT_NOW | &SqlState::ADMIN_SHUTDOWN) => {
+                return;
+            }
+            Some(_) => panic!("{error:?}"),
+        }
+        tokio::time::sleep(Duration::from_millis(100)).await;
     }
 }
 

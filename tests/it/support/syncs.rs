@@ -10,8 +10,11 @@ impl Fixture {
         let mut limit_before = 0;
         let mut log = self.sim.log();
         log.retain(|request| {
-            let query = request.path.split_once("order_by=-updated_at&limit=");
-            let Some(limit) = query.and_then(|(_, query)| query.strip_suffix("&offset=0")) else {
+            let Some((_, query)) = request.path.split_once("order_by=-updated_at&limit=") else {
+                return false;
+            };
+            let Some(limit) = query.strip_suffix("&offset=0") else {
+                limit_before = 0;
                 return false;
             };
             let limit: u32 = limit.parse().unwrap();
