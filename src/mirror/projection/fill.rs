@@ -13,7 +13,9 @@ use super::{
     state::RunTable,
     statements::{RESTORE_PATH, RESTRICT_PATH},
 };
-use crate::mirror::{MirrorError, Run, convert::unsigned, locks::LockBudget, transaction, write_failure::WriteFailure};
+use crate::mirror::{
+    Counts, MirrorError, Run, convert::unsigned, locks::LockBudget, transaction, write_failure::WriteFailure,
+};
 
 /// What became of the rows that the objects of some blocks lack.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -61,18 +63,24 @@ impl AppTables {
     /// many objects for it, so none moved between two blocks that were read one after the other, and
     /// nothing of the application can have changed what was inserted.
     pub async fn is_filled(&self, table: &RunTable, inserted: u64) -> Result<bool, TableError> {
-        let mut conn = self.0.connection().await?;
-        for (sql, expected) in [
-            (table.projection.count_without_reaction(), 1),
-            (table.projection.count_desired(), inserted),
-        ] {
-            match read::<CountRow, _>(&mut conn, sql_query(sql)).await {
-                Ok(rows) if rows.iter().all(|row| unsigned(row.count) == expected) => {}
-                Ok(_) | Err(WriteFailure::OneRow(_) | WriteFailure::TooLong(_)) => return Ok(false),
-                Err(failure) => return Err(failure.into()),
-            }
+        if self.count_read(table.projection.count_without_reaction()).await? != Some(1) {
+            return Ok(false);
         }
-        Ok(true)
+        let objects = match table.projection.count_included() {
+            Some(sql) => self.count_read(sql).await?,
+            None => Some(Counts(self.0.clone()).objects().await?),
+        };
+        Ok(objects == Some(inserted))
+    }
+
+    /// Runs a statement that counts; `None` if it fails.
+    async fn count_read(&self, sql: String) -> Result<Option<u64>, TableError> {
+        let mut conn = self.0.connection().await?;
+        match read::<CountRow, _>(&mut conn, sql_query(sql)).await {
+            Ok(rows) => Ok(rows.iter().map(|row| unsigned(row.count)).next()),
+            Err(WriteFailure::OneRow(_) | WriteFailure::TooLong(_)) => Ok(None),
+            Err(failure) => Err(failure.into()),
+        }
     }
 
     async fn fill_blocks(

@@ -337,12 +337,13 @@ impl Projection {
         format!("SELECT pg_catalog.count(*) AS count FROM {}", self.table)
     }
 
-    /// Counts the rows that are to exist.
-    pub(super) fn count_desired(&self) -> String {
-        format!(
+    /// Counts the objects that the mapping's condition includes; `None` if it has no condition.
+    pub(super) fn count_included(&self) -> Option<String> {
+        self.mapping.condition.as_ref()?;
+        Some(format!(
             "SELECT pg_catalog.count(*) AS count FROM clerk.users AS u WHERE u.deleted_at IS NULL AND {}",
             self.condition()
-        )
+        ))
     }
 
     /// Returns 1 if no trigger and no rule of the application sees what is inserted, else 0.
