@@ -144,15 +144,16 @@ pub(super) async fn locked(
     Ok(rows.into_iter().map(|row| row.id).collect())
 }
 
+#[derive(QueryableByName)]
+struct HasKeys {
+    #[diesel(sql_type = Bool)]
+    has_keys: bool,
+}
+
 /// Whether storing a record updates columns that a foreign key could reference, because the
 /// application has a unique index on them. Such an update also waits for inserts of rows that
 /// reference the row.
 async fn updates_keys(conn: &mut Session, resource: &Resource) -> QueryResult<bool> {
-    #[derive(QueryableByName)]
-    struct HasKeys {
-        #[diesel(sql_type = Bool)]
-        has_keys: bool,
-    }
     let HasKeys { has_keys } = sql_query(format!(
         "SELECT EXISTS (SELECT FROM pg_catalog.pg_index
              WHERE indrelid = '{table}'::pg_catalog.regclass::pg_catalog.oid AND indisunique AND NOT indisprimary
@@ -166,11 +167,6 @@ async fn updates_keys(conn: &mut Session, resource: &Resource) -> QueryResult<bo
 
 /// How strongly an update of these columns of the application's table locks its rows. `table` is SQL.
 pub(super) async fn strength(conn: &mut Session, table: &str, columns: &[&str]) -> QueryResult<LockStrength> {
-    #[derive(QueryableByName)]
-    struct HasKeys {
-        #[diesel(sql_type = Bool)]
-        has_keys: bool,
-    }
     let table = literal(table);
     let HasKeys { has_keys } = sql_query(format!(
         "SELECT EXISTS (SELECT FROM pg_catalog.pg_index AS i

@@ -74,8 +74,8 @@ pub use outbox::Outbox;
 pub use outcome::Outcome;
 pub use privileges::Privileges;
 pub use projection::{
-    AppTables, Comparison, DepartureReason, Expressions, FilledBlocks, HeldDepartures, MappingState, PlannedRow,
-    Problem, RowChange, RowCounts, RowRemoval, RunTable, RunTables, Source, TableCounts, TableDetails,
+    AppTables, DepartureReason, Expressions, FilledBlocks, HeldDepartures, MappingState, PlannedRow, Problem,
+    RowChange, RowCounts, RowRemoval, RunTable, RunTables, Source, TableComparison, TableCounts, TableDetails,
     TableDifferences, TableError, TableIdentities, TableInspection, TableMapping, TableState, TableStatus,
     departures_checksum, mapping_checksum,
 };

@@ -60,7 +60,8 @@ impl Syncer {
                 return Ok(SyncOutcome::NeedsFull);
             }
         };
-        if self.request_for_tables(&state, carryover).await? {
+        if let Some(why) = self.full_sync_for_tables(&state, &mut carryover.tables).await? {
+            carryover.require_full_sync(why);
             return Ok(SyncOutcome::NeedsFull);
         }
         carryover.floor.note_watermark(watermark);

@@ -3,7 +3,7 @@
 
 use std::time::{Duration, Instant};
 
-use super::{Carryover, Syncer};
+use super::Syncer;
 use crate::{
     failure::Failure,
     mirror::{SyncState, TableIdentities},
@@ -54,39 +54,34 @@ impl TableRequests {
 }
 
 impl Syncer {
-    /// Requests a full sync if a table has to be compared as a whole. Returns whether one is due.
+    /// Returns why a full sync is due, if a table has to be compared as a whole.
     ///
     /// # Errors
     /// Postgres is away.
-    pub(super) async fn request_for_tables(
+    pub(super) async fn full_sync_for_tables(
         &self,
         state: &SyncState,
-        carryover: &mut Carryover,
-    ) -> Result<bool, Failure> {
+        requests: &mut TableRequests,
+    ) -> Result<Option<&'static str>, Failure> {
         let tables = self.mirror.app_tables();
         if tables.mappings().is_empty() {
-            return Ok(false);
+            return Ok(None);
         }
         if tables.has_pending(state) {
-            let is_due = carryover.tables.may_request(Instant::now());
-            if is_due {
-                carryover.require_full_sync("a table has a new mapping");
-            }
-            return Ok(is_due);
+            let is_due = requests.may_request(Instant::now());
+            return Ok(is_due.then_some("a table has a new mapping"));
         }
-        carryover.tables.requested = None;
-        if !carryover.tables.is_look_due() {
-            return Ok(false);
+        requests.requested = None;
+        if !requests.is_look_due() {
+            return Ok(None);
         }
-        let why = if carryover.tables.note(tables.identities().await?) {
-            "a table of the application was made anew or dropped"
+        Ok(if requests.note(tables.identities().await?) {
+            Some("a table of the application was made anew or dropped")
         } else if tables.has_recovered(state).await? {
-            "a table of the application can be kept in sync again"
+            Some("a table of the application can be kept in sync again")
         } else {
-            return Ok(false);
-        };
-        carryover.require_full_sync(why);
-        Ok(true)
+            None
+        })
     }
 }
 

@@ -17,8 +17,8 @@ use super::{SyncContext, report::TableReport};
 use crate::{
     failure::Failure,
     mirror::{
-        AppTables, Comparison, FilledBlocks, MappingState, MirrorError, RowChange, RowCounts, Run, RunTable, SyncKind,
-        TableCounts, TableError, mapping_checksum,
+        AppTables, FilledBlocks, MappingState, MirrorError, RowChange, RowCounts, Run, RunTable, SyncKind,
+        TableComparison, TableCounts, TableError, mapping_checksum,
     },
     reconcile::guard::DeleteLimits,
 };
@@ -46,7 +46,7 @@ pub(super) enum TableFailure {
 
 /// A table that was compared with the mirror.
 struct PreparedTable {
-    comparison: Comparison,
+    comparison: TableComparison,
     /// What was done with its rows so far.
     done: RowCounts,
     /// How long that took.
@@ -144,7 +144,7 @@ impl SyncContext<'_> {
             // Rows that the application inserted meanwhile may have to be linked.
             let may_skip = is_empty && !table.links();
             comparison = match may_skip && tables.is_filled(table, done.inserted).await? {
-                true => Comparison::without_differences(),
+                true => TableComparison::without_differences(),
                 false => tables.compare(table).await?,
             };
             took += began.elapsed();
@@ -213,7 +213,12 @@ impl SyncContext<'_> {
 
     /// Whether a table's mapping may be applied. A new one that would change too many rows is held
     /// for a person.
-    async fn may_apply(&mut self, run: &Run, table: &RunTable, comparison: &Comparison) -> Result<bool, TableFailure> {
+    async fn may_apply(
+        &mut self,
+        run: &Run,
+        table: &RunTable,
+        comparison: &TableComparison,
+    ) -> Result<bool, TableFailure> {
         match table.state {
             MappingState::Applied | MappingState::Approved => return Ok(true),
             MappingState::Pending | MappingState::Held => {}
@@ -259,7 +264,7 @@ impl SyncContext<'_> {
     /// How many existing rows of a table its mapping would change.
     async fn count_changes(&self, table: &RunTable) -> Result<u64, TableFailure> {
         let tables = self.app_tables();
-        let (mut changes, mut all) = (0, Comparison::by_chunks());
+        let (mut changes, mut all) = (0, TableComparison::by_chunks());
         while let Some(differences) = tables.next(table, &mut all).await? {
             changes += differences.count_changes();
         }

@@ -8,6 +8,7 @@ use diesel::{
 use diesel_async::{AsyncConnection, RunQueryDsl};
 
 use super::{
+    app_tables::AppTables,
     counts::RowCounts,
     error::TableError,
     excluded,
@@ -19,17 +20,12 @@ use super::{
     write::WrittenRows,
 };
 use crate::mirror::{
-    MirrorError, Run, SyncState,
+    MirrorError, Run,
     convert::{signed, unsigned},
     locks::{LockBudget, is_lock},
-    pool::ConnectionPool,
     transaction,
     write_failure::WriteFailure,
 };
-
-/// The tables of the application that are kept in sync from the mirror.
-#[derive(Debug, Clone)]
-pub struct AppTables(pub(in crate::mirror) ConnectionPool);
 
 #[derive(QueryableByName)]
 struct LastRow {
@@ -39,7 +35,7 @@ struct LastRow {
 
 /// How a table differs from the mirror. [`AppTables::next`] returns the differences part by part.
 #[derive(Debug)]
-pub struct Comparison {
+pub struct TableComparison {
     rest: Rest,
     /// Whether more rows differ than are read at once.
     pub has_many: bool,
@@ -55,7 +51,7 @@ enum Rest {
     Chunks { after: String },
 }
 
-impl Comparison {
+impl TableComparison {
     /// Of all objects, chunk by chunk.
     pub fn by_chunks() -> Self {
         Self {
@@ -100,31 +96,19 @@ impl AppTables {
     /// Objects per chunk, and rows that differ in memory.
     const CHUNK: i64 = 50_000;
 
-    /// Whether a mapping is neither applied nor held, so that a full sync has to apply it.
-    pub fn has_pending(&self, state: &SyncState) -> bool {
-        self.0.mappings.iter().any(|mapping| {
-            let name = mapping.table();
-            let with_digest = format!("{name} {}", mapping.digest());
-            !state
-                .settled_tables
-                .iter()
-                .any(|settled| *settled == name || *settled == with_digest)
-        })
-    }
-
     /// Compares a table with the mirror in one statement. If many rows differ, or an expression fails
     /// for an object, the table is compared chunk by chunk later.
-    pub async fn compare(&self, table: &RunTable) -> Result<Comparison, TableError> {
+    pub async fn compare(&self, table: &RunTable) -> Result<TableComparison, TableError> {
         let mut conn = self.0.connection().await?;
         let plan = sql_query(table.projection.plan(Scope::All)).bind::<BigInt, _>(Self::CHUNK + 1);
         match read::<PlanRow, _>(&mut conn, plan).await {
-            Ok(rows) if rows.len() as i64 <= Self::CHUNK => Ok(Comparison::at_once(rows)),
-            Ok(_) => Ok(Comparison {
+            Ok(rows) if rows.len() as i64 <= Self::CHUNK => Ok(TableComparison::at_once(rows)),
+            Ok(_) => Ok(TableComparison {
                 has_many: true,
-                ..Comparison::by_chunks()
+                ..TableComparison::by_chunks()
             }),
             Err(WriteFailure::TooLong(fault)) if is_lock(&fault) => Err(TableError::Unusable(fault.into())),
-            Err(WriteFailure::OneRow(_) | WriteFailure::TooLong(_)) => Ok(Comparison::by_chunks()),
+            Err(WriteFailure::OneRow(_) | WriteFailure::TooLong(_)) => Ok(TableComparison::by_chunks()),
             Err(failure) => Err(failure.into()),
         }
     }
@@ -133,7 +117,7 @@ impl AppTables {
     pub async fn next(
         &self,
         table: &RunTable,
-        comparison: &mut Comparison,
+        comparison: &mut TableComparison,
     ) -> Result<Option<TableDifferences>, TableError> {
         let after = match &mut comparison.rest {
             Rest::Read(differences) => return Ok(differences.take()),

@@ -11,7 +11,7 @@ use diesel::{
 use diesel_async::{AsyncConnection, RunQueryDsl};
 
 use super::{
-    compare::AppTables,
+    app_tables::AppTables,
     counts::RowCounts,
     error::TableError,
     excluded,

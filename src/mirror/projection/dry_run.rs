@@ -10,7 +10,7 @@ use diesel::{
 use diesel_async::{AsyncConnection, RunQueryDsl, SimpleAsyncConnection};
 
 use super::{
-    compare::AppTables,
+    app_tables::AppTables,
     error::TableError,
     excluded::can_exclude,
     plan::{KeyRow, PlanRow, PlannedRow, RowChange, TableDifferences},

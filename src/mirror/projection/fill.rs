@@ -6,7 +6,7 @@ use diesel::{sql_query, sql_types::Text};
 use diesel_async::{AsyncConnection, RunQueryDsl, SimpleAsyncConnection};
 
 use super::{
-    compare::AppTables,
+    app_tables::AppTables,
     error::TableError,
     plan::CountRow,
     scan::read,

@@ -8,7 +8,7 @@ use diesel::{
 };
 use diesel_async::{AsyncConnection, RunQueryDsl, SimpleAsyncConnection};
 
-use super::{compare::AppTables, mapping::TableMapping, statements::READ_ONLY, trial::try_mapping};
+use super::{app_tables::AppTables, mapping::TableMapping, statements::READ_ONLY, trial::try_mapping};
 use crate::mirror::{MirrorError, SyncState};
 
 /// The identity of each mapped table, in the order of the mappings; `None` for a table that does not

@@ -10,7 +10,7 @@ use diesel::{
 use diesel_async::{AsyncConnection, RunQueryDsl, SimpleAsyncConnection};
 
 use super::{
-    compare::AppTables,
+    app_tables::AppTables,
     expression::MappedExpression,
     mapping::TableMapping,
     problems::Problem,

@@ -5,6 +5,7 @@
 //! the table, and [`statements`] joins both: a [`Projection`] is a mapping that can be carried out.
 //! [`apply`] does so for some objects, and [`compare`] for all.
 
+mod app_tables;
 mod apply;
 mod compare;
 mod comparison;
@@ -31,8 +32,9 @@ mod status;
 mod trial;
 mod write;
 
+pub use app_tables::AppTables;
 pub(super) use apply::{project, remove};
-pub use compare::{AppTables, Comparison};
+pub use compare::TableComparison;
 pub use counts::{RowCounts, TableCounts};
 pub use departures::{DepartureReason, HeldDepartures, departures_checksum, mapping_checksum};
 pub use error::TableError;

@@ -10,7 +10,7 @@ use diesel_async::RunQueryDsl;
 use serde::Serialize;
 
 use super::{
-    compare::AppTables,
+    app_tables::AppTables,
     departures::{HeldDepartures, mapping_checksum},
     mapping::TableMapping,
     state::{MappingState, StoredState},
