@@ -69,7 +69,8 @@ impl Daemon {
         }
     }
 
-    /// Sleeps. Fails if the daemon ends meanwhile.
+    /// Sleeps, where time itself is measured, or must pass before a count is complete. Fails if the
+    /// daemon ends meanwhile.
     pub async fn sleep(&mut self, duration: Duration) -> Result<()> {
         tokio::select! {
             status = self.child.wait() => bail!("the daemon ended by itself ({}); its output is above", status?),

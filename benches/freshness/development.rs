@@ -24,6 +24,7 @@ pub async fn run(options: &Options, server: &Server, table: &mut Table) -> Resul
     world.between_syncs().await?;
     let from = now_ms();
     let duration = options.development_seconds();
+    // What happens in this time is the figure.
     world.sleep(Duration::from_secs(duration)).await?;
     let requests = Requests::between(&world.sim, from, now_ms());
 

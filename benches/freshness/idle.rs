@@ -32,6 +32,7 @@ pub async fn run(world: &mut World, server: &Server, options: &Options, table: &
     let rows_before = world.database.rows_written().await?;
     let before = world.daemon()?.usage()?;
     let (from, started) = (now_ms(), Instant::now());
+    // What happens in this time is the figure.
     world.sleep(Duration::from_secs(options.idle_seconds())).await?;
     let requests = Requests::between(&world.sim, from, now_ms());
     let (after, duration) = (world.daemon()?.usage()?, started.elapsed());

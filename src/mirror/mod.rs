@@ -74,10 +74,9 @@ pub use outbox::Outbox;
 pub use outcome::Outcome;
 pub use privileges::Privileges;
 pub use projection::{
-    AppTables, DepartureReason, Expressions, FilledBlocks, HeldDepartures, MappingState, PlannedRow, Problem,
-    RowChange, RowCounts, RowRemoval, RunTable, RunTables, Source, TableComparison, TableCounts, TableDetails,
-    TableDifferences, TableError, TableIdentities, TableInspection, TableMapping, TableState, TableStatus,
-    departures_checksum, mapping_checksum,
+    AppTables, DepartureReason, Expressions, HeldDepartures, MappingState, PlannedRow, Problem, RowChange, RowCounts,
+    RowRemoval, RunTable, RunTables, Source, TableComparison, TableCounts, TableDetails, TableDifferences, TableError,
+    TableIdentities, TableInspection, TableMapping, TableState, TableStatus, departures_checksum, mapping_checksum,
 };
 pub use rejected::RejectedObjects;
 pub use rows::{Document, Rows};

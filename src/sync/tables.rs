@@ -17,8 +17,8 @@ use super::{SyncContext, report::TableReport};
 use crate::{
     failure::Failure,
     mirror::{
-        AppTables, FilledBlocks, MappingState, MirrorError, RowChange, RowCounts, Run, RunTable, SyncKind,
-        TableComparison, TableCounts, TableError, mapping_checksum,
+        AppTables, MappingState, MirrorError, RowChange, RowCounts, Run, RunTable, SyncKind, TableComparison,
+        TableCounts, TableError, mapping_checksum,
     },
     reconcile::guard::DeleteLimits,
 };
@@ -176,14 +176,9 @@ impl SyncContext<'_> {
                 return Ok::<_, TableFailure>(0);
             }
             let blocks = start..start + FILLED_BLOCKS as u64;
-            Ok(match tables.fill(run, table, was_empty, blocks).await? {
-                FilledBlocks::Inserted(rows) => rows,
-                FilledBlocks::Refused => 0,
-                FilledBlocks::TooLong => {
-                    takes_long.store(true, Ordering::Relaxed);
-                    0
-                }
-            })
+            let inserted = tables.fill(run, table, was_empty, blocks).await?;
+            takes_long.fetch_or(inserted.is_none(), Ordering::Relaxed);
+            Ok(inserted.unwrap_or(0))
         });
         let mut filled = pin!(filled.buffer_unordered(FILLERS));
         while let Some(rows) = filled.try_next().await? {

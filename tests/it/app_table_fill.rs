@@ -49,6 +49,36 @@ async fn a_table_that_lacks_many_rows_is_filled() {
     assert_counts(&app.once().await, USERS - 1, 1);
     assert_lacks(&app, &ids[3], "23514").await;
 
+    // A condition may exclude a user, or fail for one.
+    let name = "u.first_name IS DISTINCT FROM 'Refused'";
+    app.set_mapping(&MAPPING.replace("key =", &format!("where = \"{name}\"\n    key =")));
+    db.execute("TRUNCATE accounts").await;
+    assert_counts(&app.once().await, USERS - 1, 0);
+    assert_eq!(db.number(RIGHT).await, USERS as i64 - 1);
+    let fails = format!("CASE WHEN {name} THEN true ELSE 1 / (length(u.first_name) - 7) > 0 END");
+    app.set_mapping(&MAPPING.replace("key =", &format!("where = \"{fails}\"\n    key =")));
+    db.execute("TRUNCATE accounts").await;
+    assert_counts(&app.once().await, USERS - 1, 1);
+    assert_lacks(&app, &ids[3], "22012").await;
+
+    // A trigger may change what was inserted.
+    app.set_mapping(MAPPING);
+    db.execute(&format!(
+        "TRUNCATE accounts; ALTER TABLE accounts DROP CONSTRAINT polite;
+         CREATE FUNCTION change() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN
+             UPDATE accounts SET name = 'Another' WHERE clerk_id = NEW.clerk_id;
+             RETURN NULL;
+         END $$;
+         CREATE TRIGGER change AFTER INSERT ON accounts FOR EACH ROW WHEN (NEW.clerk_id = '{}')
+             EXECUTE FUNCTION change()",
+        ids[6]
+    ))
+    .await;
+    let ran = app.once().await;
+    assert_counts(&ran, USERS, 0);
+    assert_eq!(ran.json()["tables"]["public.accounts"]["updated"], 1, "{ran:#?}");
+    assert_eq!(db.number(RIGHT).await, USERS as i64);
+
     // A trigger that leaves a row out says nothing, and may be that of a partition.
     db.execute(&format!(
         "DROP TABLE accounts; CREATE TABLE accounts (clerk_id text UNIQUE, name text) PARTITION BY HASH (clerk_id);

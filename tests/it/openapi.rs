@@ -1,10 +1,7 @@
 //! The mirror's columns compared with Clerk's OpenAPI document, if there is a copy of it, and with
 //! the database.
 
-use std::{
-    collections::{BTreeMap, BTreeSet},
-    path::PathBuf,
-};
+use std::{collections::BTreeSet, path::PathBuf};
 
 use clerk2pg::resource::{FieldKind, USERS};
 use saphyr::{LoadableYamlNode, Yaml};
@@ -65,20 +62,28 @@ async fn every_field_has_its_column() {
     let fixture = Fixture::new(0).await;
     fixture.run(&["migrate"]).await.assert_exit(Exit::Ok);
     let sql = "SELECT column_name::text, data_type::text FROM information_schema.columns
-        WHERE table_schema = 'clerk' AND table_name = 'users'";
+        WHERE table_schema = 'clerk' AND table_name = 'users' ORDER BY ordinal_position";
     let rows = fixture.db.client.query(sql, &[]).await.unwrap();
-    let mut columns: BTreeMap<String, String> = rows.iter().map(|row| (row.get(0), row.get(1))).collect();
-    for field in USERS.fields {
-        let kind = match field.kind {
-            FieldKind::Text => "text",
-            FieldKind::Bool => "boolean",
-            FieldKind::Int => "bigint",
-            FieldKind::Time => "timestamp with time zone",
-            FieldKind::Json => "jsonb",
-        };
-        assert_eq!(columns.remove(field.name).as_deref(), Some(kind), "{}", field.name);
-    }
-    let own: BTreeSet<&str> = columns.keys().map(String::as_str).collect();
+    let columns: Vec<(String, String)> = rows.iter().map(|row| (row.get(0), row.get(1))).collect();
+    let expected: Vec<(String, String)> = USERS
+        .fields
+        .iter()
+        .map(|field| {
+            let kind = match field.kind {
+                FieldKind::Text => "text",
+                FieldKind::Bool => "boolean",
+                FieldKind::Int => "bigint",
+                FieldKind::Time => "timestamp with time zone",
+                FieldKind::Json => "jsonb",
+            };
+            (field.name.to_owned(), kind.to_owned())
+        })
+        .collect();
+    assert_eq!(columns[..USERS.fields.len()], expected);
+    let own: BTreeSet<&str> = columns[USERS.fields.len()..]
+        .iter()
+        .map(|(name, _)| name.as_str())
+        .collect();
     let derived_and_ours = [
         "extra",
         "absent",

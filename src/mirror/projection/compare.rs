@@ -22,7 +22,7 @@ use super::{
 use crate::mirror::{
     MirrorError, Run,
     convert::{signed, unsigned},
-    locks::{LockBudget, is_lock},
+    locks::is_lock,
     transaction,
     write_failure::WriteFailure,
 };
@@ -160,14 +160,11 @@ impl AppTables {
         self.count(table.projection.count()).await
     }
 
-    async fn count(&self, sql: String) -> Result<u64, TableError> {
+    /// Returns the number that a statement counts.
+    pub(super) async fn count(&self, sql: String) -> Result<u64, TableError> {
         let mut conn = self.0.connection().await?;
-        conn.transaction(async |conn| {
-            LockBudget::new().begin(conn).await?;
-            let row: CountRow = sql_query(sql).get_result(conn).await?;
-            Ok(unsigned(row.count))
-        })
-        .await
+        let rows: Vec<CountRow> = read(&mut conn, sql_query(sql)).await?;
+        Ok(rows.iter().map(|row| unsigned(row.count)).sum())
     }
 
     /// Returns the rows of a chunk that are to be inserted, updated or linked.

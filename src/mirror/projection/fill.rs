@@ -9,24 +9,12 @@ use super::{
     app_tables::AppTables,
     error::TableError,
     plan::CountRow,
-    scan::read,
     state::RunTable,
     statements::{RESTORE_PATH, RESTRICT_PATH},
 };
 use crate::mirror::{
     Counts, MirrorError, Run, convert::unsigned, locks::LockBudget, transaction, write_failure::WriteFailure,
 };
-
-/// What became of the rows that the objects of some blocks lack.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum FilledBlocks {
-    /// This many were inserted.
-    Inserted(u64),
-    /// None was inserted, because one of them cannot be.
-    Refused,
-    /// None was inserted, because a lock or a trigger takes long.
-    TooLong,
-}
 
 impl AppTables {
     /// Returns the size of the mirror's table in blocks.
@@ -41,20 +29,21 @@ impl AppTables {
         Ok(unsigned(count))
     }
 
-    /// Inserts the rows that the objects in these blocks of the mirror's table lack: all or none of
-    /// them. If the table `was_empty`, a row that exists by now makes them [`FilledBlocks::Refused`].
-    /// A comparison finds those that are still missing.
+    /// Inserts the rows that the objects in these blocks of the mirror's table lack: all of them, or
+    /// none if one is refused, and returns their number. `None` if a lock or a trigger takes long. If
+    /// the table `was_empty`, a row that exists by now is refused. A comparison finds those that are
+    /// still missing.
     pub async fn fill(
         &self,
         run: &Run,
         table: &RunTable,
         was_empty: bool,
         blocks: Range<u64>,
-    ) -> Result<FilledBlocks, TableError> {
+    ) -> Result<Option<u64>, TableError> {
         match self.fill_blocks(run, table, was_empty, blocks).await {
-            Ok(rows) => Ok(FilledBlocks::Inserted(rows)),
-            Err(WriteFailure::OneRow(_)) => Ok(FilledBlocks::Refused),
-            Err(WriteFailure::TooLong(_)) => Ok(FilledBlocks::TooLong),
+            Ok(rows) => Ok(Some(rows)),
+            Err(WriteFailure::OneRow(_)) => Ok(Some(0)),
+            Err(WriteFailure::TooLong(_)) => Ok(None),
             Err(failure) => Err(failure.into()),
         }
     }
@@ -63,23 +52,16 @@ impl AppTables {
     /// many objects for it, so none moved between two blocks that were read one after the other, and
     /// nothing of the application can have changed what was inserted.
     pub async fn is_filled(&self, table: &RunTable, inserted: u64) -> Result<bool, TableError> {
-        if self.count_read(table.projection.count_without_reaction()).await? != Some(1) {
+        if self.count(table.projection.count_without_reaction()).await? == 0 {
             return Ok(false);
         }
-        let objects = match table.projection.count_included() {
-            Some(sql) => self.count_read(sql).await?,
-            None => Some(Counts(self.0.clone()).objects().await?),
+        let Some(included) = table.projection.count_included() else {
+            return Ok(Counts(self.0.clone()).objects().await? == inserted);
         };
-        Ok(objects == Some(inserted))
-    }
-
-    /// Runs a statement that counts; `None` if it fails.
-    async fn count_read(&self, sql: String) -> Result<Option<u64>, TableError> {
-        let mut conn = self.0.connection().await?;
-        match read::<CountRow, _>(&mut conn, sql_query(sql)).await {
-            Ok(rows) => Ok(rows.iter().map(|row| unsigned(row.count)).next()),
-            Err(WriteFailure::OneRow(_) | WriteFailure::TooLong(_)) => Ok(None),
-            Err(failure) => Err(failure.into()),
+        match self.count(included).await {
+            // The condition fails for an object.
+            Err(TableError::Unusable(_)) => Ok(false),
+            objects => Ok(objects? == inserted),
         }
     }
 

@@ -38,7 +38,6 @@ pub use compare::TableComparison;
 pub use counts::{RowCounts, TableCounts};
 pub use departures::{DepartureReason, HeldDepartures, departures_checksum, mapping_checksum};
 pub use error::TableError;
-pub use fill::FilledBlocks;
 pub use identities::TableIdentities;
 pub use inspection::TableInspection;
 pub use mapping::{Expressions, RowRemoval, Source, TableMapping};
