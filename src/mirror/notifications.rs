@@ -13,8 +13,9 @@ const CHANNEL: &str = "clerk2pg";
 /// How long a notification of our own may take to arrive.
 const ECHO: Duration = Duration::from_secs(10);
 
-/// How often two connections are compared.
-const TRIES: usize = 3;
+/// How often two connections are compared. Other clients of a pooler may make them look like two of
+/// their own for a while.
+const TRIES: usize = 8;
 
 /// A connection that receives notifications.
 pub struct NotificationStream {
@@ -95,13 +96,14 @@ impl NotificationStream {
     }
 }
 
-/// Whether a connection of the pool has the same server process behind it. LISTEN would then stay
-/// with that process when the pooler gives it to other clients. A pooler gives out the connection
-/// that was returned last, so a few comparisons are enough.
+/// Whether a connection has another server process behind it than before, or the same as one of the
+/// pool. LISTEN would then stay with that process when the pooler gives it to other clients. A pooler
+/// gives out the connection that was returned last, so a few comparisons are enough.
 async fn is_shared(mirror: &Mirror, conn: &mut Session) -> Result<bool, MirrorError> {
     let mut other = mirror.0.connection().await?;
+    let first = process(conn).await?;
     for _ in 0..TRIES {
-        if process(conn).await? == process(&mut other).await? {
+        if process(&mut other).await? == first || process(conn).await? != first {
             return Ok(true);
         }
     }
