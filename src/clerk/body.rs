@@ -4,6 +4,7 @@ use std::io::Read;
 
 use flate2::read::MultiGzDecoder;
 use libdeflater::{Decompressor, crc32};
+use reqwest::header::{CONTENT_ENCODING, HeaderMap};
 
 use super::Error;
 
@@ -18,6 +19,11 @@ pub struct ResponseBody {
     pub bytes: Vec<u8>,
     /// In Unix milliseconds.
     pub date: Option<i64>,
+}
+
+pub(super) fn is_gzip(headers: &HeaderMap) -> bool {
+    let coding = headers.get(CONTENT_ENCODING).and_then(|coding| coding.to_str().ok());
+    coding.is_some_and(|coding| coding.trim().eq_ignore_ascii_case("gzip"))
 }
 
 /// Unpacks a whole gzip body. `path` is for the error.

@@ -9,13 +9,16 @@ use reqwest::header::{ACCEPT_ENCODING, AUTHORIZATION, HeaderMap, HeaderValue};
 
 use super::{
     ClientError, Error, ErrorResponse, ResponseBody, Tally,
-    body::{MAX_BODY, unpack},
+    body::{MAX_BODY, is_gzip, unpack},
     budget::Budget,
     error::innermost,
-    headers::{date, is_gzip, retry_after},
     retry::retrying,
 };
-use crate::{resource::DigestKey, secret::Secret};
+use crate::{
+    resource::DigestKey,
+    secret::Secret,
+    server_time::{date, retry_after},
+};
 
 /// The version of Clerk's API. The users endpoints are the same since 2025-04-10. Source:
 /// documented.
@@ -264,7 +267,7 @@ impl Client {
         }
         Err(Error::of_answer(
             ErrorResponse::new(status, &headers, &body, path),
-            retry_after(&headers),
+            retry_after(&headers).unwrap_or_default(),
         ))
     }
 }

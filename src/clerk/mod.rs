@@ -6,7 +6,6 @@ mod budget;
 mod client;
 mod error;
 mod error_response;
-mod headers;
 mod page;
 mod requests;
 mod retry;

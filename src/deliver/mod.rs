@@ -1,0 +1,16 @@
+//! Delivery: events are sent to endpoints, the webhook handlers that people have, signed as Svix
+//! signs them.
+
+mod address;
+mod attempt;
+mod body;
+mod client;
+mod destination;
+mod endpoint;
+mod sign;
+
+pub use attempt::{Attempt, AttemptOutcome};
+pub use body::body;
+pub use client::{EndpointClient, HttpsUnavailable};
+pub use endpoint::{Endpoint, Start};
+pub use sign::{InvalidSigningKey, SigningKey, signatures};
