@@ -7,6 +7,7 @@ use clerk2pg::{
     clerk,
     config::Loaded,
     daemon::DaemonSetup,
+    deliver::Delivery,
     failure::{Cause, Failure},
     mirror::{Mirror, MirrorSettings},
     progress::Progress,
@@ -111,8 +112,18 @@ pub fn build_syncer(
 
 /// Builds what the daemon runs with until the configuration is reloaded.
 pub fn build_daemon(loaded: &Loaded, progress: &Progress, watch: &Watch) -> Result<DaemonSetup, Failure> {
+    let syncer = build_syncer(loaded, progress, watch, None)?;
+    // Deliveries must not wait for a sync, and must not delay one.
+    let deliveries = build_mirror_with(loaded, 1, "clerk2pg delivery")?.deliveries();
     Ok(DaemonSetup {
-        syncer: build_syncer(loaded, progress, watch, None)?,
+        delivery: Delivery::new(
+            Vec::new(),
+            deliveries,
+            syncer.mirror.outbox().committed(),
+            (&HOLDER, loaded.settings.events.initial),
+            watch.clone(),
+        )?,
+        syncer,
         // Its name differs from that of the syncs' connections, by which `status` finds out when
         // the daemon last used the database.
         control: build_mirror_with(loaded, 1, "clerk2pg control")?,

@@ -45,7 +45,9 @@ impl MessageIds {
 /// Returns the first characters of a hash.
 fn letters(hash: &blake3::Hash, length: usize) -> String {
     let bytes = hash.as_bytes().iter().take(length);
-    bytes.map(|byte| char::from(ALPHABET[usize::from(*byte) % ALPHABET.len()])).collect()
+    bytes
+        .map(|byte| char::from(ALPHABET[usize::from(*byte) % ALPHABET.len()]))
+        .collect()
 }
 
 #[cfg(test)]

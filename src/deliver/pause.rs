@@ -6,7 +6,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use super::client::AttemptOutcome;
+use super::AttemptOutcome;
 use crate::mirror::EventObject;
 
 /// If events of so many objects fail, and none succeeds meanwhile, the endpoint does not work.
@@ -256,7 +256,10 @@ mod tests {
     #[test]
     fn an_unreachable_endpoint_is_paused_at_once_and_longer_each_time() {
         let (mut health, mut now) = (Health::default(), Instant::now());
-        assert_eq!(health.record(now, &object(1), &unreachable()), Some(HealthChange::Paused));
+        assert_eq!(
+            health.record(now, &object(1), &unreachable()),
+            Some(HealthChange::Paused)
+        );
         for seconds in [5, 10, 20, 30, 30, 30] {
             assert_eq!(health.remaining(now), Some(Duration::from_secs(seconds)));
             now += Duration::from_secs(seconds);

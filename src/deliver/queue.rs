@@ -62,6 +62,8 @@ pub(super) struct Queue {
     items: VecDeque<Item>,
     /// How many of them wait.
     waiting: usize,
+    /// No event before this place waits.
+    first_waiting: usize,
     /// All events up to this id are settled.
     position: i64,
     /// The position that is noted.
@@ -88,6 +90,7 @@ impl Queue {
         Self {
             items: VecDeque::new(),
             waiting: 0,
+            first_waiting: 0,
             position,
             noted_position: position,
             read_to: position,
@@ -185,10 +188,12 @@ impl Queue {
         }
         // An object whose first event here is passed over keeps its later ones waiting, too: it is
         // busy until that event is settled.
-        let item = self
-            .items
-            .iter_mut()
-            .find(|item| matches!(item.state, ItemState::Waiting(_)) && !self.busy.contains(&item.object))?;
+        let is_waiting = |item: &Item| matches!(item.state, ItemState::Waiting(_));
+        let places = self.first_waiting..self.items.len();
+        self.first_waiting = places.clone().find(|at| is_waiting(&self.items[*at]))?;
+        let at = (self.first_waiting..places.end)
+            .find(|at| is_waiting(&self.items[*at]) && !self.busy.contains(&self.items[*at].object))?;
+        let item = &mut self.items[at];
         let ItemState::Waiting(payload) = std::mem::replace(&mut item.state, ItemState::Sending) else {
             return None;
         };
@@ -265,6 +270,9 @@ impl Queue {
 
     fn set_state(&mut self, id: i64, state: ItemState) {
         if let Ok(at) = self.items.binary_search_by_key(&id, |item| item.id) {
+            if let ItemState::Waiting(_) = state {
+                self.first_waiting = self.first_waiting.min(at);
+            }
             self.items[at].state = state;
         }
     }
@@ -279,6 +287,7 @@ impl Queue {
         {
             self.position = *id;
             self.items.pop_front();
+            self.first_waiting = self.first_waiting.saturating_sub(1);
         }
     }
 
@@ -293,6 +302,7 @@ impl Queue {
             self.items.pop_back();
             self.waiting -= 1;
         }
+        self.first_waiting = self.first_waiting.min(self.items.len());
         self.read_to = self.items.back().map_or(self.position, |item| item.id);
         self.due.clear();
     }
@@ -305,9 +315,12 @@ impl Queue {
         progress
     }
 
-    /// Records whether the progress is noted. If not, it is part of the next one.
-    pub(super) fn noted(&mut self, is_done: bool) {
-        let Some(mut before) = self.noting.take() else { return };
+    /// Records whether the progress is noted. If not, it is part of the next one. Returns whether
+    /// other late events may be due now.
+    pub(super) fn noted(&mut self, is_done: bool) -> bool {
+        let Some(mut before) = self.noting.take() else {
+            return false;
+        };
         if is_done {
             self.noted_position = before.position;
             let failed = before.failed.iter().map(|failed| &failed.object);
@@ -315,12 +328,13 @@ impl Queue {
                 self.busy.remove(object);
                 self.failing.remove(object);
             }
-            return;
+            return !(before.blocked.is_empty() && before.failed.is_empty() && before.done.is_empty());
         }
         before.blocked.append(&mut self.progress.blocked);
         before.failed.append(&mut self.progress.failed);
         before.done.append(&mut self.progress.done);
         self.progress = before;
+        false
     }
 
     /// Returns how many outcomes are not noted; a position that has moved counts as one.

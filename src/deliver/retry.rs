@@ -14,9 +14,6 @@ const PAUSES: [Duration; 7] = [
     Duration::from_hours(10),
 ];
 
-/// Attempts until an event is dead.
-pub const MAX_ATTEMPTS: u32 = PAUSES.len() as u32 + 1;
-
 /// Returns after how long an event is tried again that has been tried so often; `None` if it is
 /// dead. A pause is up to a tenth longer, so that events that failed together are not tried
 /// together.
@@ -29,6 +26,8 @@ pub(super) fn pause_after(attempts: u32, retry_after: Option<Duration>) -> Optio
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    const MAX_ATTEMPTS: u32 = PAUSES.len() as u32 + 1;
 
     #[test]
     fn pauses_are_those_of_svix_with_some_jitter() {

@@ -10,8 +10,9 @@ use tokio_util::{sync::CancellationToken, task::AbortOnDropHandle};
 use tracing::{debug, info, warn};
 
 use super::{
+    attempt::{Attempt, AttemptOutcome},
     body::body,
-    client::{Attempt, AttemptOutcome, EndpointClient},
+    client::EndpointClient,
     endpoint::Endpoint,
     message_id::MessageIds,
     pause::{Allowance, Health, HealthChange},
@@ -25,6 +26,10 @@ use crate::{
 
 /// Events that are read at a time.
 const READ_AT_ONCE: usize = 128;
+
+/// Events after the position in memory, most of them without their payloads: those that pass by
+/// while an object's event takes long.
+const MOST_AHEAD: usize = 16_384;
 
 /// Late events that are read at a time.
 const LATE_AT_ONCE: usize = 64;
@@ -72,16 +77,29 @@ pub(super) struct Worker {
     late_at: Instant,
     last_read: Instant,
     last_noted: Instant,
-    /// No operation begins before, because the last one failed.
+    /// When the database is tried again, if the last operation failed. Nothing is sent meanwhile:
+    /// it could not be noted.
     retry_at: Option<Instant>,
-    /// Since when the notes are no longer true.
+    /// The last attempt, if it is not noted.
     last: Option<LastAttempt>,
     hastens: Option<Duration>,
-    /// Whether a change of the pause is to be noted.
-    has_changed: bool,
-    /// Whether a round of attempts of a paused endpoint is under way, and has read its events.
-    round: Option<usize>,
+    /// Whether the endpoint was paused when its state was noted last.
+    is_pause_noted: bool,
+    /// The attempts of a paused endpoint that are under way.
+    round: Option<Round>,
 }
+
+/// A round of attempts of a paused endpoint.
+#[derive(Debug, Clone, Copy)]
+struct Round {
+    /// Whether its events are read.
+    has_read: bool,
+    /// How many of them may still be sent.
+    left: usize,
+}
+
+/// The shortest time after which late events are read again if there was nothing new.
+const LEAST_WAIT: Duration = Duration::from_millis(50);
 
 /// What the database has done.
 enum Done {
@@ -124,7 +142,7 @@ impl Worker {
             retry_at: None,
             last: None,
             hastens: None,
-            has_changed: false,
+            is_pause_noted: is_paused,
             round: None,
         }
     }
@@ -138,18 +156,18 @@ impl Worker {
         mut committed: watch::Receiver<()>,
         stop: CancellationToken,
     ) -> Result<(), MirrorError> {
+        let mut is_announced = true;
         loop {
-            let now = Instant::now();
-            let wake = self.proceed(now);
+            let wake = self.proceed(Instant::now());
             tokio::select! {
                 biased;
                 () = stop.cancelled() => return self.stop().await,
                 Some(sent) = self.sends.join_next() => self.record(sent),
                 done = finished(&mut self.operation) => self.complete(done)?,
-                changed = committed.changed() => match changed {
+                changed = committed.changed(), if is_announced => match changed {
                     Ok(()) => self.has_more = true,
                     // The syncs have ended, and this worker is about to be stopped.
-                    Err(_) => tokio::time::sleep(POLL).await,
+                    Err(_) => is_announced = false,
                 },
                 () = tokio::time::sleep_until(wake.into()) => {}
             }
@@ -158,71 +176,84 @@ impl Worker {
 
     /// Starts everything that can be started now. Returns when to try again.
     fn proceed(&mut self, now: Instant) -> Instant {
-        let concurrency = self.context.endpoint.concurrency;
         let mut wake = now + POLL;
-        match self.health.allowance(now, concurrency) {
+        match self.health.allowance(now, self.context.endpoint.concurrency) {
             Allowance::All => {
                 self.round = None;
-                self.dispatch(concurrency);
+                self.dispatch();
             }
-            Allowance::Round(size) => self.round(size.min(concurrency)),
+            Allowance::Round(size) => self.proceed_with_round(size, now),
             Allowance::None(until) => {
                 self.round = None;
-                if self.queue.sending() == 0 {
-                    self.queue.forget_waiting();
-                }
+                self.forget_waiting();
                 wake = wake.min(until);
             }
+        }
+        if self.operation.is_some() {
+            return wake;
         }
         if let Some(at) = self.retry_at.filter(|at| *at > now) {
             return wake.min(at);
         }
-        self.retry_at = None;
+        self.start_operation(now);
         if self.operation.is_none() {
-            self.start_operation(now);
-        }
-        if self.operation.is_none() && self.queue.unnoted() > 0 {
-            wake = wake.min(self.last_noted + NOTED_WITHIN);
-        }
-        if !self.health.is_paused() {
-            wake = wake.min(self.late_at.max(now + Duration::from_millis(1)));
+            if self.queue.unnoted() > 0 {
+                wake = wake.min(self.last_noted + NOTED_WITHIN);
+            }
+            if self.queue.due() == 0 && !self.health.is_paused() {
+                wake = wake.min(self.late_at);
+            }
         }
         wake
     }
 
-    /// Sends events while there are places. Nothing is sent while outcomes cannot be noted.
-    fn dispatch(&mut self, places: usize) {
-        if self.retry_at.is_some() {
-            return;
-        }
-        let most_late = (self.context.endpoint.concurrency / 2).max(1);
-        while self.queue.sending() < places
-            && let Some(event) = self.queue.next(most_late)
+    /// Sends events while there are places.
+    fn dispatch(&mut self) {
+        let concurrency = self.context.endpoint.concurrency;
+        while self.retry_at.is_none()
+            && self.queue.sending() < concurrency
+            && let Some(event) = self.queue.next((concurrency / 2).max(1))
         {
             self.send(event);
         }
     }
 
-    /// Runs a round of attempts of a paused endpoint: reads as many events as may be sent, sends
-    /// them, and ends when all of them failed.
-    fn round(&mut self, size: usize) {
-        match self.round {
-            None => {
-                if self.queue.sending() == 0 {
-                    self.queue.forget_waiting();
-                    self.round = Some(0);
-                }
+    /// Continues a round of attempts of a paused endpoint: reads as many events as may be sent,
+    /// sends them, and ends when all of them failed.
+    fn proceed_with_round(&mut self, size: usize, now: Instant) {
+        let Some(round) = &mut self.round else {
+            if self.queue.sending() == 0 {
+                self.forget_waiting();
+                self.round = Some(Round {
+                    has_read: false,
+                    left: size,
+                });
             }
-            Some(read) if read > 0 => {
-                self.dispatch(size);
-                if self.queue.sending() == 0 && self.operation.is_none() {
-                    self.round = None;
-                    self.health.round_ended(Instant::now());
-                    self.has_changed = true;
-                }
-            }
-            Some(_) => {}
+            return;
+        };
+        if !round.has_read {
+            return;
         }
+        let places = round.left;
+        for left in (0..places).rev() {
+            let Some(event) = self.queue.next(size.div_ceil(2)) else {
+                break;
+            };
+            self.round = Some(Round { has_read: true, left });
+            self.send(event);
+        }
+        if self.queue.sending() == 0 {
+            self.round = None;
+            self.health.round_ended(now);
+        }
+    }
+
+    /// Frees the memory of what waits for a paused endpoint.
+    fn forget_waiting(&mut self) {
+        if self.queue.sending() == 0 && self.queue.waiting() + self.queue.due() > 0 {
+            self.queue.forget_waiting();
+        }
+        self.has_more = true;
     }
 
     /// Begins to note or to read, if there is a reason.
@@ -230,7 +261,8 @@ impl Worker {
         let is_idle = self.queue.sending() == 0;
         let unnoted = self.queue.unnoted();
         let is_due = now >= self.last_noted + NOTED_WITHIN || unnoted >= NOTED_AT_ONCE;
-        if (unnoted > 0 && (is_idle || is_due)) || self.has_changed {
+        let is_changed = self.health.is_paused() != self.is_pause_noted;
+        if (unnoted > 0 || self.last.is_some()) && (is_idle || is_due) || is_changed {
             self.start_note(now);
         } else if let Some(reading) = self.reading(now) {
             self.last_read = now;
@@ -246,7 +278,7 @@ impl Worker {
             hastens: self.hastens.take(),
             ..self.queue.begin_note()
         };
-        self.has_changed = false;
+        self.is_pause_noted = self.health.is_paused();
         let context = self.context.clone();
         let note = async move {
             let WorkerContext {
@@ -264,21 +296,20 @@ impl Worker {
     /// Returns what to read now.
     fn reading(&mut self, now: Instant) -> Option<Reading> {
         let after = self.queue.read_to();
-        let concurrency = self.context.endpoint.concurrency;
-        match self.health.allowance(now, concurrency) {
+        match self.health.allowance(now, self.context.endpoint.concurrency) {
             Allowance::None(_) => None,
             Allowance::Round(size) => {
-                let begins = self.round == Some(0);
-                begins.then(|| Reading {
+                let begins = self.round.is_some_and(|round| !round.has_read);
+                begins.then_some(Reading {
                     after,
-                    pending: size.div_ceil(2),
-                    late: size.div_ceil(2),
+                    pending: size,
+                    late: size,
                     any_late: true,
                 })
             }
             Allowance::All => {
                 let polls = now >= self.last_read + POLL;
-                let wants_more = self.queue.waiting() < READ_AT_ONCE / 2 && self.queue.len() < 4 * READ_AT_ONCE;
+                let wants_more = self.queue.waiting() < READ_AT_ONCE / 2 && self.queue.len() < MOST_AHEAD;
                 let reads_pending = wants_more && (self.has_more || polls);
                 let reads_late = self.queue.due() == 0 && (now >= self.late_at || polls);
                 (reads_pending || reads_late).then_some(Reading {
@@ -313,7 +344,7 @@ impl Worker {
 
     /// Records how an attempt ended.
     fn record(&mut self, sent: Result<(Dispatch, Attempt), tokio::task::JoinError>) {
-        let (event, Attempt { outcome, took }) = match sent {
+        let (event, Attempt { outcome, .. }) = match sent {
             Ok(sent) => sent,
             // Tasks are not cancelled, so it panicked. Nothing is known of the event.
             Err(error) => std::panic::resume_unwind(error.into_panic()),
@@ -322,8 +353,8 @@ impl Worker {
         let endpoint = &self.context.endpoint.name;
         let was_probing = self.health.is_probing();
         let change = self.health.record(now, &event.object, &outcome);
-        self.context.watch.record_delivery(endpoint, &outcome, took);
         let (status, error) = describe(&outcome);
+        self.context.watch.record_delivery(endpoint, status);
         let has_delivered = error.is_none() || self.last.as_ref().is_some_and(|last| last.has_delivered);
         self.last = Some(LastAttempt {
             status,
@@ -333,14 +364,11 @@ impl Worker {
         match change {
             Some(HealthChange::Paused) => {
                 warn!(endpoint, status, error, "the endpoint is paused; its events wait");
-                self.has_changed = true;
             }
             Some(HealthChange::Resumed { since }) => {
                 info!(endpoint, "the endpoint works again");
                 // Somewhat more, because attempts are noted later than they end.
                 self.hastens = Some(since.elapsed() + 2 * self.context.endpoint.timeout);
-                self.has_changed = true;
-                self.has_more = true;
             }
             None => {}
         }
@@ -365,7 +393,14 @@ impl Worker {
         let retry_in = pause_after(attempts, retry_after);
         let endpoint = &self.context.endpoint.name;
         match retry_in {
-            Some(_) => debug!(endpoint, event = event.id, attempts, status, error, "an event was not accepted"),
+            Some(_) => debug!(
+                endpoint,
+                event = event.id,
+                attempts,
+                status,
+                error,
+                "an event was not accepted"
+            ),
             None => warn!(
                 endpoint,
                 event = event.id,
@@ -388,31 +423,37 @@ impl Worker {
         let now = Instant::now();
         match done {
             Ok(Done::Noted) => {
-                self.queue.noted(true);
+                if self.queue.noted(true) {
+                    self.late_at = now;
+                }
                 self.last_noted = now;
-                // Other events of these objects may be due now.
-                self.late_at = now;
+                self.retry_at = None;
             }
             Ok(Done::Read { pending, late }) => {
+                self.retry_at = None;
                 if let Some(round) = &mut self.round {
-                    let read = pending.as_ref().map_or(0, |(events, _)| events.len());
-                    *round = 1 + read + late.as_ref().map_or(0, |(events, _)| events.len());
+                    round.has_read = true;
                 }
                 if let Some((events, has_more)) = pending {
                     self.has_more = has_more;
                     self.queue.extend(events);
                 }
                 if let Some((events, next)) = late {
-                    self.late_at = now + next.min(POLL);
                     self.queue.add_due(events);
+                    let least = if self.queue.due() > 0 {
+                        Duration::ZERO
+                    } else {
+                        LEAST_WAIT
+                    };
+                    self.late_at = now + next.clamp(least, POLL);
                 }
             }
             Err(MirrorError::LeaseLost) => return Err(MirrorError::LeaseLost),
             Err(error) => {
                 debug!(%error, endpoint = self.context.endpoint.name, "deliveries wait for Postgres");
                 self.queue.noted(false);
-                self.round = None;
-                self.has_changed = true;
+                // Whether the pause is noted is not known.
+                self.is_pause_noted = !self.health.is_paused();
                 self.retry_at = Some(now + RETRY);
             }
         }
@@ -440,9 +481,7 @@ impl Worker {
 }
 
 /// Waits until the operation ends; for ever if there is none.
-async fn finished(
-    operation: &mut Option<AbortOnDropHandle<Result<Done, MirrorError>>>,
-) -> Result<Done, MirrorError> {
+async fn finished(operation: &mut Option<AbortOnDropHandle<Result<Done, MirrorError>>>) -> Result<Done, MirrorError> {
     let Some(handle) = operation else {
         return std::future::pending().await;
     };

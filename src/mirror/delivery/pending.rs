@@ -54,6 +54,8 @@ struct PendingRow {
     payload: Option<String>,
     #[diesel(sql_type = Bool)]
     is_blocked: bool,
+    #[diesel(sql_type = BigInt)]
+    found: i64,
 }
 
 #[derive(QueryableByName)]
@@ -81,22 +83,23 @@ const DUE: &str = "AND next_attempt_at <= pg_catalog.now() ORDER BY next_attempt
 const LEAST_TRIED: &str = "AND next_attempt_at IS NOT NULL ORDER BY last_attempt_at NULLS FIRST, event_id, object_id";
 
 impl Deliveries {
-    /// Returns the events after an id in their order, at most `limit`, and fewer if they are large.
+    /// Returns the events after an id in their order, at most `limit`, and fewer if they are large,
+    /// and whether there may be more.
     pub async fn pending(
         &self,
         endpoint: &str,
         types: &[String],
         after: i64,
         limit: usize,
-    ) -> Result<Vec<PendingEvent>, MirrorError> {
+    ) -> Result<(Vec<PendingEvent>, bool), MirrorError> {
         let rows: Vec<PendingRow> = sql_query(
             "SELECT id, resource, object_id, CASE WHEN type = ANY ($2) THEN payload::text END AS payload,
                     EXISTS (SELECT FROM clerk.deliveries d
                             WHERE d.endpoint = $1 AND d.resource = page.resource AND d.object_id = page.object_id
-                              AND d.dead_at IS NULL) AS is_blocked
+                              AND d.dead_at IS NULL) AS is_blocked, found
              FROM (SELECT id, resource, object_id, type, payload,
                           pg_catalog.sum(pg_catalog.pg_column_size(payload)) OVER (ORDER BY id)
-                              - pg_catalog.pg_column_size(payload)::bigint AS bytes_before
+                              - pg_catalog.pg_column_size(payload)::bigint AS bytes_before, pg_catalog.count(*) OVER () AS found
                    FROM (SELECT id, resource, object_id, type, payload FROM clerk.events
                          WHERE id > $3 ORDER BY id LIMIT $4) AS next) AS page
              WHERE bytes_before < $5 ORDER BY id",
@@ -108,7 +111,9 @@ impl Deliveries {
         .bind::<BigInt, _>(MAX_BYTES)
         .load(&mut self.0.connection().await?)
         .await?;
-        Ok(rows
+        let found = <[_]>::first(&rows).map_or(0, |row| row.found);
+        let has_more = found == limit as i64 || found > rows.len() as i64;
+        let events = rows
             .into_iter()
             .map(|row| PendingEvent {
                 id: row.id,
@@ -119,7 +124,8 @@ impl Deliveries {
                 payload: row.payload,
                 is_blocked: row.is_blocked,
             })
-            .collect())
+            .collect();
+        Ok((events, has_more))
     }
 
     /// Returns late events that are due, at most `limit`.

@@ -118,11 +118,7 @@ async fn note_endpoint(
     }
 }
 
-async fn insert_blocked(
-    conn: &mut Session,
-    endpoint: &str,
-    blocked: &[(EventObject, i64)],
-) -> Result<(), MirrorError> {
+async fn insert_blocked(conn: &mut Session, endpoint: &str, blocked: &[(EventObject, i64)]) -> Result<(), MirrorError> {
     if blocked.is_empty() {
         return Ok(());
     }
@@ -196,11 +192,7 @@ async fn delete_done(conn: &mut Session, endpoint: &str, done: &[(EventObject, i
 }
 
 /// Makes the first late event of each object the one that is tried next.
-async fn choose_heads(
-    conn: &mut Session,
-    endpoint: &str,
-    objects: &BTreeSet<&EventObject>,
-) -> Result<(), MirrorError> {
+async fn choose_heads(conn: &mut Session, endpoint: &str, objects: &BTreeSet<&EventObject>) -> Result<(), MirrorError> {
     if objects.is_empty() {
         return Ok(());
     }
@@ -215,7 +207,12 @@ async fn choose_heads(
            AND (d.event_id = head.event_id) = (d.next_attempt_at IS NULL)",
     )
     .bind::<Text, _>(endpoint)
-    .bind::<Array<Text>, _>(objects.iter().map(|object| object.resource.as_str()).collect::<Vec<_>>())
+    .bind::<Array<Text>, _>(
+        objects
+            .iter()
+            .map(|object| object.resource.as_str())
+            .collect::<Vec<_>>(),
+    )
     .bind::<Array<Text>, _>(objects.iter().map(|object| object.id.as_str()).collect::<Vec<_>>())
     .execute(conn)
     .await?;

@@ -19,9 +19,9 @@ pub struct Registration {
     pub url_digest: String,
     /// The types of events that it gets.
     pub types: Vec<String>,
-    /// The type of event that it gets for each object of the mirror when it is new; `None` if it
-    /// begins with the next event.
-    pub starts_with: Option<String>,
+    /// Whether it begins with a `created` event for each object of the mirror when it is new;
+    /// otherwise with the next event.
+    pub starts_with_objects: bool,
 }
 
 /// Where an endpoint stands.
@@ -125,7 +125,7 @@ impl Deliveries {
         .bind::<Text, _>(&endpoint.name)
         .bind::<Text, _>(&endpoint.url_digest)
         .bind::<Array<Text>, _>(&endpoint.types)
-        .bind::<Bool, _>(endpoint.starts_with.is_some())
+        .bind::<Bool, _>(endpoint.starts_with_objects)
         .bind::<Text, _>(self.0.resource.name)
         .execute(conn)
         .await?;
