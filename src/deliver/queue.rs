@@ -375,3 +375,6 @@ impl Queue {
 pub(super) fn is_from_mirror(id: i64) -> bool {
     id == FROM_MIRROR
 }
+
+#[cfg(test)]
+mod tests;
