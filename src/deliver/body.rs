@@ -111,7 +111,11 @@ impl BodyWriter {
                 let before = self.members[container.first_member..].last();
                 container.is_sorted &= before.is_none_or(|before| before.index <= index);
             }
-            self.members.push(Member { index, start, end: start });
+            self.members.push(Member {
+                index,
+                start,
+                end: start,
+            });
         }
         Ok(())
     }

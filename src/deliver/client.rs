@@ -168,7 +168,9 @@ impl Shared {
         {
             return Ok(pool.http.clone());
         }
-        let http = self.client(addresses.clone()).map_err(|_| "cannot set up HTTP".to_owned())?;
+        let http = self
+            .client(addresses.clone())
+            .map_err(|_| "cannot set up HTTP".to_owned())?;
         *pool = Some(Pool {
             addresses,
             http: http.clone(),

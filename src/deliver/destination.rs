@@ -110,7 +110,7 @@ fn allowed(name: &str, port: u16, is_encrypted: bool, found: &[IpAddr]) -> Allow
     }
     match refused {
         _ if !addresses.is_empty() => Ok(addresses.into()),
-        Some((ip, why)) if ip.to_string() == name => Err(format!("{ip} is {why}")),
+        Some((ip, why)) if name.parse() == Ok(ip) => Err(format!("{ip} is {why}")),
         Some((ip, why)) => Err(format!("{name} resolves to {ip}, which is {why}")),
         None => Err(format!("{name} does not resolve")),
     }
@@ -145,7 +145,11 @@ mod tests {
     }
 
     const TABLE: NameLookup = NameLookup::Table(|name| match name {
-        "app" => Ok(vec![[203, 0, 113, 5].into(), [10, 0, 0, 2].into(), [169, 254, 169, 254].into()]),
+        "app" => Ok(vec![
+            [203, 0, 113, 5].into(),
+            [10, 0, 0, 2].into(),
+            [169, 254, 169, 254].into(),
+        ]),
         "public" => Ok(vec![[203, 0, 113, 5].into()]),
         "metadata" => Ok(vec![[169, 254, 169, 254].into()]),
         "empty" => Ok(Vec::new()),
@@ -188,7 +192,11 @@ mod tests {
         let metadata = "metadata resolves to 169.254.169.254, which is a link-local address";
         check("http://metadata/", metadata).await;
         check("https://metadata/", metadata).await;
-        check("https://[fd00:ec2::254]/", "fd00:ec2::254 is an address of the cloud's metadata").await;
+        check(
+            "https://[fd00:ec2::254]/",
+            "fd00:ec2::254 is an address of the cloud's metadata",
+        )
+        .await;
         check("http://empty/", "empty does not resolve").await;
         check("http://unknown/", "unknown does not resolve").await;
     }
@@ -197,6 +205,9 @@ mod tests {
     async fn the_system_resolves_names() {
         // A domain that never exists. Source: RFC 6761.
         let why = "clerk2pg.invalid does not resolve".to_owned();
-        assert_eq!(addresses("http://clerk2pg.invalid/", NameLookup::System).await, Err(why));
+        assert_eq!(
+            addresses("http://clerk2pg.invalid/", NameLookup::System).await,
+            Err(why)
+        );
     }
 }

@@ -45,7 +45,9 @@ impl fmt::Debug for SigningKey {
 /// between. `timestamp` is in Unix seconds.
 pub fn signatures(keys: &[SigningKey], id: &str, timestamp: i64, body: &str) -> String {
     // Signing fails only for a body that is not UTF-8.
-    let signatures = keys.iter().filter_map(|key| key.0.sign(id, timestamp, body.as_bytes()).ok());
+    let signatures = keys
+        .iter()
+        .filter_map(|key| key.0.sign(id, timestamp, body.as_bytes()).ok());
     signatures.collect::<Vec<_>>().join(" ")
 }
 
