@@ -110,7 +110,7 @@ fn allowed(name: &str, port: u16, is_encrypted: bool, found: &[IpAddr]) -> Allow
     }
     match refused {
         _ if !addresses.is_empty() => Ok(addresses.into()),
-        Some((ip, why)) if ip.to_string() == name => Err(format!("{ip} is {why}")),
+        Some((ip, why)) if name.parse() == Ok(ip) => Err(format!("{ip} is {why}")),
         Some((ip, why)) => Err(format!("{name} resolves to {ip}, which is {why}")),
         None => Err(format!("{name} does not resolve")),
     }
