@@ -4,7 +4,7 @@ use std::{sync::Arc, time::Duration};
 
 use tokio::{sync::watch, task::JoinSet};
 use tokio_util::sync::CancellationToken;
-use tracing::{debug, info};
+use tracing::{debug, info, warn};
 
 use super::{
     Endpoint, EndpointClient, Start,
@@ -64,17 +64,16 @@ impl Delivery {
 
     /// Delivers until `stop`, or until this daemon does not lead any more.
     pub async fn run(&self, stop: &CancellationToken) {
+        let mut has_warned = false;
         loop {
-            let pause = match self.run_once(stop).await {
+            match self.run_once(stop).await {
                 Ok(()) | Err(MirrorError::LeaseLost) => return,
-                Err(error) => {
-                    debug!(%error, "cannot deliver yet");
-                    RETRY
-                }
-            };
+                Err(error) if std::mem::replace(&mut has_warned, true) => debug!(%error, "cannot deliver yet"),
+                Err(error) => warn!(%error, hint = error.hint(), "nothing is delivered until Postgres works"),
+            }
             tokio::select! {
                 () = stop.cancelled() => return,
-                () = tokio::time::sleep(pause) => {}
+                () = tokio::time::sleep(RETRY) => {}
             }
         }
     }

@@ -450,7 +450,10 @@ impl Worker {
             }
             Err(MirrorError::LeaseLost) => return Err(MirrorError::LeaseLost),
             Err(error) => {
-                debug!(%error, endpoint = self.context.endpoint.name, "deliveries wait for Postgres");
+                if self.retry_at.is_none() {
+                    let endpoint = &self.context.endpoint.name;
+                    warn!(endpoint, %error, hint = error.hint(), "nothing is delivered until Postgres works");
+                }
                 self.queue.noted(false);
                 // Whether the pause is noted is not known.
                 self.is_pause_noted = !self.health.is_paused();

@@ -45,6 +45,7 @@ mod constraints;
 mod daemon;
 mod database_urls;
 mod deletions;
+mod delivery;
 mod deployment_files;
 mod documents;
 mod dropped_schema;

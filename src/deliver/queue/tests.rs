@@ -168,7 +168,8 @@ impl Play {
                 self.queue = Queue::new(self.model.position);
                 self.sending.clear();
                 self.accepted.clear();
-                self.in_doubt.extend(self.model.position + 1..=self.model.events.len() as i64);
+                self.in_doubt
+                    .extend(self.model.position + 1..=self.model.events.len() as i64);
             }
         }
     }

@@ -8,6 +8,7 @@ pub mod client;
 pub mod compare;
 pub mod connecting;
 pub mod database;
+pub mod delivery;
 pub mod events;
 pub mod everything;
 pub mod faults;

@@ -258,6 +258,12 @@ impl ReceivedEvent {
         self.header("svix-id").unwrap()
     }
 
+    /// The number of the event, with which `svix-id` ends.
+    pub fn number(&self) -> i64 {
+        let id = self.id();
+        id[id.len() - 11..].parse().unwrap()
+    }
+
     pub fn event(&self) -> Value {
         serde_json::from_str(&self.body).unwrap()
     }
