@@ -9,6 +9,7 @@ mod destination;
 mod endpoint;
 mod sign;
 
+pub(crate) use address::check_address;
 pub use attempt::{Attempt, AttemptOutcome};
 pub use body::body;
 pub use client::{EndpointClient, HttpsUnavailable};
