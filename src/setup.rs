@@ -160,5 +160,6 @@ pub fn build_check(loaded: &Loaded) -> CheckInput {
         full: settings.schedule.full.clone(),
         incremental: settings.schedule.incremental.clone(),
         listen: settings.http.address().unwrap_or_default(),
+        endpoints: loaded.require_endpoints().map(<[_]>::to_vec).map_err(Failure::from),
     }
 }

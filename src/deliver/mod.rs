@@ -15,6 +15,7 @@ mod retry;
 mod sign;
 mod worker;
 
+pub(crate) use address::check_address;
 pub use attempt::{Attempt, AttemptOutcome};
 pub use body::body;
 pub use client::{EndpointClient, HttpsUnavailable};

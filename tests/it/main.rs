@@ -51,6 +51,8 @@ mod documents;
 mod dropped_schema;
 mod emulators;
 mod encodings;
+mod endpoint_check;
+mod endpoint_reload;
 mod event_causes;
 mod event_order;
 mod events;
