@@ -117,7 +117,7 @@ pub fn build_daemon(loaded: &Loaded, progress: &Progress, watch: &Watch) -> Resu
     let deliveries = build_mirror_with(loaded, 1, "clerk2pg delivery")?.deliveries();
     Ok(DaemonSetup {
         delivery: Delivery::new(
-            Vec::new(),
+            loaded.require_endpoints()?.to_vec(),
             deliveries,
             syncer.mirror.outbox().committed(),
             (&HOLDER, loaded.settings.events.initial),
