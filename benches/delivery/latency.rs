@@ -45,7 +45,7 @@ pub async fn run(world: &mut World, options: &Options, table: &mut Table) -> Res
     world.stop_daemon().await?;
 
     let committed = commit_times(&mut commits, changes).await?;
-    let received = receiver.stop();
+    let received = receiver.stop().await;
     let mut times = Vec::new();
     for request in &received {
         if let Some(committed_at) = committed.get(&key(request)?) {

@@ -67,8 +67,11 @@ impl Receiver {
         self.log.lock().unwrap_or_else(PoisonError::into_inner).len()
     }
 
-    /// Stops, and returns all requests.
-    pub fn stop(self) -> Vec<Received> {
+    /// Stops, and returns all requests. Its address is free then.
+    pub async fn stop(mut self) -> Vec<Received> {
+        self.serving.abort();
+        // It was cancelled.
+        let _ = (&mut self.serving).await;
         std::mem::take(&mut *self.log.lock().unwrap_or_else(PoisonError::into_inner))
     }
 }

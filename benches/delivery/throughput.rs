@@ -98,7 +98,7 @@ async fn deliver(world: &mut World, address: SocketAddr) -> Result<Round> {
     .await?;
     let cpu = world.daemon()?.usage()?.cpu - before.cpu;
     world.stop_daemon().await?;
-    let received = receiver.stop();
+    let received = receiver.stop().await;
     check(&received)?;
     let took = time_of(&received, EVENTS).context("nothing was received")?;
     let bytes: usize = received.iter().map(|request| request.body.len()).sum();

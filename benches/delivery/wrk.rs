@@ -58,7 +58,7 @@ pub async fn send(requests: &[Received], receiver: Receiver) -> Result<Duration>
         tokio::time::sleep(Duration::from_millis(20)).await;
     }
     wrk.kill().await?;
-    time_of(&receiver.stop(), requests.len()).context("wrk sent nothing")
+    time_of(&receiver.stop().await, requests.len()).context("wrk sent nothing")
 }
 
 fn write(requests: &[Received], path: &Path) -> io::Result<()> {
