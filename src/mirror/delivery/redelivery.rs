@@ -2,9 +2,8 @@
 
 use chrono::{DateTime, Utc};
 use diesel::{
-    prelude::*,
     sql_query,
-    sql_types::{Array, BigInt, Bool, Text, Timestamptz},
+    sql_types::{Array, BigInt, Text, Timestamptz},
 };
 use diesel_async::{AsyncConnection, RunQueryDsl};
 
@@ -31,7 +30,7 @@ impl Deliveries {
     pub async fn redeliver(&self, endpoint: &str, what: &Redelivery) -> Result<Option<u64>, MirrorError> {
         let mut conn = self.0.connection().await?;
         conn.transaction(async |conn| {
-            if !is_registered(conn, endpoint).await? {
+            if !lock(conn, endpoint).await? {
                 return Ok(None);
             }
             let rows = match what {
@@ -72,19 +71,14 @@ impl Deliveries {
     }
 }
 
-async fn is_registered(conn: &mut Session, endpoint: &str) -> Result<bool, MirrorError> {
-    #[derive(QueryableByName)]
-    struct RegisteredRow {
-        #[diesel(sql_type = Bool)]
-        is_registered: bool,
-    }
-    let row: RegisteredRow = sql_query(
-        "SELECT EXISTS (SELECT FROM clerk.endpoints WHERE name = $1 AND removed_at IS NULL) AS is_registered",
-    )
-    .bind::<Text, _>(endpoint)
-    .get_result(conn)
-    .await?;
-    Ok(row.is_registered)
+/// Locks an endpoint against the leader's notes, which write the same rows in another order. Returns
+/// whether there is one.
+async fn lock(conn: &mut Session, endpoint: &str) -> Result<bool, MirrorError> {
+    let rows = sql_query("SELECT FROM clerk.endpoints WHERE name = $1 AND removed_at IS NULL FOR NO KEY UPDATE")
+        .bind::<Text, _>(endpoint)
+        .execute(conn)
+        .await?;
+    Ok(rows == 1)
 }
 
 /// Lets dead events be tried again.
