@@ -261,3 +261,6 @@ async fn finish(mut response: Response) {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -50,6 +50,7 @@ mod documents;
 mod dropped_schema;
 mod emulators;
 mod encodings;
+mod endpoint_client;
 mod event_causes;
 mod event_order;
 mod events;
