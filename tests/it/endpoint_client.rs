@@ -10,7 +10,7 @@ use tokio::{io::AsyncWriteExt, net::TcpListener};
 
 use crate::support::{
     authority::Authority,
-    receiver::{Receiver, Reply},
+    raw_receiver::{RawReceiver, RawReply},
     wait::eventually,
 };
 
@@ -45,8 +45,8 @@ async fn send(client: &EndpointClient) -> Attempt {
 }
 
 /// Sends an event to a receiver that answers so.
-async fn outcome(timeout: Duration, reply: impl Fn() -> Reply + Send + Sync + 'static) -> AttemptOutcome {
-    let receiver = Receiver::start(move |_| reply()).await;
+async fn outcome(timeout: Duration, reply: impl Fn() -> RawReply + Send + Sync + 'static) -> AttemptOutcome {
+    let receiver = RawReceiver::start(move |_| reply()).await;
     let attempt = send(&client(&url(receiver.address), timeout)).await;
     assert_eq!(receiver.received().len(), 1, "an event is sent once");
     attempt.outcome
@@ -78,7 +78,7 @@ fn unix_time() -> i64 {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn an_event_is_sent_as_svix_sends_it() {
-    let receiver = Receiver::start(|_| Reply::status(204)).await;
+    let receiver = RawReceiver::start(|_| RawReply::status(204)).await;
     let client = client(
         &format!("http://{}/api/webhooks/clerk?from=clerk2pg&x=%20", receiver.address),
         PATIENT,
@@ -112,11 +112,11 @@ async fn an_event_is_sent_as_svix_sends_it() {
 #[tokio::test(flavor = "multi_thread")]
 async fn only_2xx_is_a_success() {
     for status in [200, 201, 202, 204, 299] {
-        assert_eq!(outcome(PATIENT, move || Reply::status(status)).await, delivered(status));
+        assert_eq!(outcome(PATIENT, move || RawReply::status(status)).await, delivered(status));
     }
     for status in [304, 400, 401, 404, 405, 410, 413, 429, 500, 502, 503, 599] {
         assert_eq!(
-            outcome(PATIENT, move || Reply::status(status)).await,
+            outcome(PATIENT, move || RawReply::status(status)).await,
             refused(status, None)
         );
     }
@@ -124,11 +124,11 @@ async fn only_2xx_is_a_success() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_redirect_is_not_followed() {
-    let target = Receiver::start(|_| Reply::status(200)).await;
+    let target = RawReceiver::start(|_| RawReply::status(200)).await;
     for status in [301, 302, 303, 307, 308] {
         let location = format!("location: {}\r\n", url(target.address));
         assert_eq!(
-            outcome(PATIENT, move || Reply::with_headers(status, &location)).await,
+            outcome(PATIENT, move || RawReply::with_headers(status, &location)).await,
             refused(status, None)
         );
     }
@@ -138,7 +138,7 @@ async fn a_redirect_is_not_followed() {
 #[tokio::test(flavor = "multi_thread")]
 async fn retry_after_is_read_in_both_forms() {
     let check = async |status: u16, headers: &'static str, expected| {
-        let outcome = outcome(PATIENT, move || Reply::with_headers(status, headers)).await;
+        let outcome = outcome(PATIENT, move || RawReply::with_headers(status, headers)).await;
         assert_eq!(outcome, refused(status, expected), "{headers}");
     };
     check(429, "retry-after: 120\r\n", Some(120)).await;
@@ -158,33 +158,33 @@ async fn retry_after_is_read_in_both_forms() {
 #[tokio::test(flavor = "multi_thread")]
 async fn the_status_decides_whatever_comes_after_it() {
     let begun = Instant::now();
-    let check = async |reply: fn() -> Reply| assert_eq!(outcome(PATIENT, reply).await, delivered(200));
+    let check = async |reply: fn() -> RawReply| assert_eq!(outcome(PATIENT, reply).await, delivered(200));
     // 10 MB and endless.
     check(|| {
-        Reply::bytes(&format!(
+        RawReply::bytes(&format!(
             "HTTP/1.1 200 OK\r\ncontent-length: 10485760\r\n\r\n{}",
             " ".repeat(10 << 20)
         ))
     })
     .await;
-    check(|| Reply::bytes("HTTP/1.1 200 OK\r\n\r\n").and_flood()).await;
+    check(|| RawReply::bytes("HTTP/1.1 200 OK\r\n\r\n").and_flood()).await;
     // Half a body, and none.
-    check(|| Reply::bytes("HTTP/1.1 200 OK\r\ncontent-length: 100\r\n\r\nhalf").and_close()).await;
-    check(|| Reply::bytes("HTTP/1.1 200 OK\r\ncontent-length: 100\r\n\r\nhalf").and_hang()).await;
-    check(|| Reply::bytes("HTTP/1.1 200 OK\r\ncontent-length: 100\r\n\r\n").and_hang()).await;
+    check(|| RawReply::bytes("HTTP/1.1 200 OK\r\ncontent-length: 100\r\n\r\nhalf").and_close()).await;
+    check(|| RawReply::bytes("HTTP/1.1 200 OK\r\ncontent-length: 100\r\n\r\nhalf").and_hang()).await;
+    check(|| RawReply::bytes("HTTP/1.1 200 OK\r\ncontent-length: 100\r\n\r\n").and_hang()).await;
     // What is no body.
-    check(|| Reply::bytes("HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\nnot a chunk\r\n")).await;
-    check(|| Reply::bytes("HTTP/1.1 200 OK\r\ncontent-encoding: gzip\r\ncontent-length: 4\r\n\r\nhalf")).await;
-    check(|| Reply::bytes("HTTP/1.0 200 OK\r\n\r\nold").and_close()).await;
-    check(|| Reply::bytes("HTTP/1.1 102 Processing\r\n\r\nHTTP/1.1 200 OK\r\ncontent-length: 0\r\n\r\n")).await;
+    check(|| RawReply::bytes("HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\nnot a chunk\r\n")).await;
+    check(|| RawReply::bytes("HTTP/1.1 200 OK\r\ncontent-encoding: gzip\r\ncontent-length: 4\r\n\r\nhalf")).await;
+    check(|| RawReply::bytes("HTTP/1.0 200 OK\r\n\r\nold").and_close()).await;
+    check(|| RawReply::bytes("HTTP/1.1 102 Processing\r\n\r\nHTTP/1.1 200 OK\r\ncontent-length: 0\r\n\r\n")).await;
     assert!(begun.elapsed() < PATIENT / 2, "a body is not waited for");
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_connection_is_used_again_if_the_answer_is_short() {
-    let receiver = Receiver::start(|request| {
+    let receiver = RawReceiver::start(|request| {
         let length = request.header("svix-id").unwrap()["msg_".len()..].parse().unwrap();
-        Reply::bytes(&format!(
+        RawReply::bytes(&format!(
             "HTTP/1.1 200 OK\r\ncontent-length: {length}\r\n\r\n{}",
             " ".repeat(length)
         ))
@@ -210,7 +210,7 @@ async fn a_connection_is_used_again_if_the_answer_is_short() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_slow_answer_counts_within_the_timeout() {
     let delay = Duration::from_millis(200);
-    let receiver = Receiver::start(move |_| Reply::status(200).delayed(delay)).await;
+    let receiver = RawReceiver::start(move |_| RawReply::status(200).delayed(delay)).await;
     let attempt = send(&client(&url(receiver.address), PATIENT)).await;
     assert_eq!(attempt.outcome, delivered(200));
     assert!((delay..PATIENT).contains(&attempt.took), "{attempt:?}");
@@ -221,28 +221,28 @@ async fn no_answer_is_told_apart_from_a_refusal() {
     // It accepts and forgets.
     let begun = Instant::now();
     let no_answer = unanswered("no answer within 300ms");
-    assert_eq!(outcome(IMPATIENT, || Reply::bytes("").and_hang()).await, no_answer);
-    let half = || Reply::bytes("HTTP/1.1 200 OK\r\ncontent-").and_hang();
+    assert_eq!(outcome(IMPATIENT, || RawReply::bytes("").and_hang()).await, no_answer);
+    let half = || RawReply::bytes("HTTP/1.1 200 OK\r\ncontent-").and_hang();
     assert_eq!(outcome(IMPATIENT, half).await, no_answer);
     assert!(begun.elapsed() >= IMPATIENT * 2);
 
     let closed = unanswered("the connection was closed without an answer");
-    assert_eq!(outcome(PATIENT, || Reply::bytes("").and_close()).await, closed);
-    let half = || Reply::bytes("HTTP/1.1 200 OK\r\ncontent-").and_close();
+    assert_eq!(outcome(PATIENT, || RawReply::bytes("").and_close()).await, closed);
+    let half = || RawReply::bytes("HTTP/1.1 200 OK\r\ncontent-").and_close();
     assert_eq!(outcome(PATIENT, half).await, closed);
 
     let no_http = unanswered("the answer is not HTTP");
     assert_eq!(
-        outcome(PATIENT, || Reply::bytes("SSH-2.0-x\r\n").and_hang()).await,
+        outcome(PATIENT, || RawReply::bytes("SSH-2.0-x\r\n").and_hang()).await,
         no_http
     );
-    let status = || Reply::bytes("HTTP/1.1 2000 OK\r\n\r\n").and_hang();
+    let status = || RawReply::bytes("HTTP/1.1 2000 OK\r\n\r\n").and_hang();
     assert_eq!(outcome(PATIENT, status).await, no_http);
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_restarted_receiver_costs_nothing() {
-    let receiver = Receiver::start(|_| Reply::status(200)).await;
+    let receiver = RawReceiver::start(|_| RawReply::status(200)).await;
     let address = receiver.address;
     let client = client(&url(address), PATIENT);
     for _ in 0..3 {
@@ -251,10 +251,10 @@ async fn a_restarted_receiver_costs_nothing() {
     receiver.stop().await;
     eventually("the client notices", async || !is_connected_to(address.port())).await;
     assert_eq!(send(&client).await.outcome, unreachable("connection refused"));
-    let receiver = Receiver::at(address, None, |_| Reply::status(201)).await;
+    let receiver = RawReceiver::at(address, None, |_| RawReply::status(201)).await;
     assert_eq!(send(&client).await.outcome, delivered(201));
     receiver.stop().await;
-    let receiver = Receiver::at(address, None, |_| Reply::status(202)).await;
+    let receiver = RawReceiver::at(address, None, |_| RawReply::status(202)).await;
     eventually("the client notices", async || !is_connected_to(address.port())).await;
     assert_eq!(send(&client).await.outcome, delivered(202));
     assert_eq!(receiver.received().len(), 1);
@@ -272,7 +272,7 @@ fn is_connected_to(port: u16) -> bool {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn several_events_are_sent_at_once() {
-    let receiver = Receiver::start(|_| Reply::status(200).delayed(Duration::from_millis(100))).await;
+    let receiver = RawReceiver::start(|_| RawReply::status(200).delayed(Duration::from_millis(100))).await;
     let client = client(&url(receiver.address), PATIENT);
     let sends = (0..64).map(|n| {
         let client = client.clone();
@@ -322,7 +322,7 @@ async fn an_endpoint_that_cannot_be_reached_says_why() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_server_that_is_not_trusted_gets_nothing() {
     let identity = Authority::new("theirs").sign(&["localhost", "127.0.0.1"], "theirs");
-    let receiver = Receiver::at("127.0.0.1:0".parse().unwrap(), Some(identity), |_| Reply::status(200)).await;
+    let receiver = RawReceiver::at("127.0.0.1:0".parse().unwrap(), Some(identity), |_| RawReply::status(200)).await;
     let port = receiver.address.port();
     let why = "the certificate is not signed by a trusted authority";
     check_unreachable(&format!("https://localhost:{port}/"), why).await;
@@ -344,7 +344,7 @@ async fn a_server_that_is_not_trusted_gets_nothing() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn reaching_sends_nothing() {
-    let receiver = Receiver::start(|_| Reply::status(200)).await;
+    let receiver = RawReceiver::start(|_| RawReply::status(200)).await;
     let client = client(&format!("http://localhost:{}/", receiver.address.port()), PATIENT);
     assert_eq!(client.reach().await, Ok(receiver.address));
     assert_eq!(send(&client).await.outcome, delivered(200));
@@ -353,7 +353,7 @@ async fn reaching_sends_nothing() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn an_id_that_is_no_header_is_not_sent() {
-    let receiver = Receiver::start(|_| Reply::status(200)).await;
+    let receiver = RawReceiver::start(|_| RawReply::status(200)).await;
     let client = client(&url(receiver.address), PATIENT);
     let attempt = client.send("msg_1\r\nx: y", BODY.to_owned()).await;
     assert_eq!(attempt.outcome, unreachable("the request cannot be built"));

@@ -13,11 +13,11 @@ use crate::deliver::Start;
 #[path = "../../../tests/it/support/authority.rs"]
 mod authority;
 #[allow(dead_code, reason = "the tests of the program use the rest")]
-#[path = "../../../tests/it/support/receiver.rs"]
-mod receiver;
+#[path = "../../../tests/it/support/raw_receiver.rs"]
+mod raw_receiver;
 
 use authority::{Authority, parameters};
-use receiver::{Receiver, Reply};
+use raw_receiver::{RawReceiver, RawReply};
 
 const LOCAL: [u8; 4] = [127, 0, 0, 1];
 const LOCAL_TOO: [u8; 4] = [127, 0, 0, 2];
@@ -60,8 +60,8 @@ fn unreachable_as(why: &str) -> AttemptOutcome {
     unreachable(why.to_owned())
 }
 
-async fn receiver(address: [u8; 4], port: u16) -> Receiver {
-    Receiver::at((address, port).into(), None, |_| Reply::status(200)).await
+async fn receiver(address: [u8; 4], port: u16) -> RawReceiver {
+    RawReceiver::at((address, port).into(), None, |_| RawReply::status(200)).await
 }
 
 #[tokio::test]
@@ -129,7 +129,7 @@ async fn a_failed_lookup_is_no_attempt() {
 
 /// Connects to a server with this certificate.
 async fn check_certificate(authority: &Authority, identity: (String, String), expected: Result<(), &str>) {
-    let receiver = Receiver::at((LOCAL, 0).into(), Some(identity), |_| Reply::status(200)).await;
+    let receiver = RawReceiver::at((LOCAL, 0).into(), Some(identity), |_| RawReply::status(200)).await;
     let client = client(&endpoint("https", receiver.address.port()), Some(authority), |_| {
         Ok(vec![LOCAL.into()])
     });

@@ -24,7 +24,7 @@ pub mod postgres;
 pub mod process;
 pub mod program;
 pub mod proxy;
-pub mod receiver;
+pub mod raw_receiver;
 pub mod recipe;
 pub mod roles;
 pub mod stalls;

@@ -1,4 +1,4 @@
-//! An endpoint that receives events and answers with exactly the bytes that a test chooses.
+//! An endpoint that reads events from the socket itself, and answers with exactly the bytes that a test chooses.
 
 use std::{
     net::SocketAddr,
@@ -22,13 +22,13 @@ use tokio_rustls::TlsAcceptor;
 
 /// A request.
 #[derive(Debug, Clone)]
-pub struct Received {
+pub struct RawRequest {
     /// The request line and the headers.
     pub head: String,
     pub body: String,
 }
 
-impl Received {
+impl RawRequest {
     /// Returns the value of a header.
     pub fn header(&self, name: &str) -> Option<&str> {
         let lines = self.head.lines().filter_map(|line| line.split_once(": "));
@@ -40,7 +40,7 @@ impl Received {
 }
 
 /// How a request is answered.
-pub struct Reply {
+pub struct RawReply {
     delay: Duration,
     bytes: Vec<u8>,
     then: Then,
@@ -53,7 +53,7 @@ enum Then {
     Flood,
 }
 
-impl Reply {
+impl RawReply {
     /// An answer without a body, after which the connection is open for the next request.
     pub fn status(status: u16) -> Self {
         Self::with_headers(status, "")
@@ -98,21 +98,21 @@ impl Reply {
 }
 
 /// An endpoint. Dropping it closes its connections.
-pub struct Receiver {
+pub struct RawReceiver {
     pub address: SocketAddr,
     shared: Arc<Shared>,
     serving: JoinSet<()>,
 }
 
 struct Shared {
-    reply: Box<dyn Fn(&Received) -> Reply + Send + Sync>,
-    received: Mutex<Vec<Received>>,
+    reply: Box<dyn Fn(&RawRequest) -> RawReply + Send + Sync>,
+    received: Mutex<Vec<RawRequest>>,
     connections: AtomicUsize,
 }
 
-impl Receiver {
+impl RawReceiver {
     /// Starts an endpoint at any port of 127.0.0.1.
-    pub async fn start(reply: impl Fn(&Received) -> Reply + Send + Sync + 'static) -> Self {
+    pub async fn start(reply: impl Fn(&RawRequest) -> RawReply + Send + Sync + 'static) -> Self {
         Self::at("127.0.0.1:0".parse().unwrap(), None, reply).await
     }
 
@@ -120,7 +120,7 @@ impl Receiver {
     pub async fn at(
         address: SocketAddr,
         identity: Option<(String, String)>,
-        reply: impl Fn(&Received) -> Reply + Send + Sync + 'static,
+        reply: impl Fn(&RawRequest) -> RawReply + Send + Sync + 'static,
     ) -> Self {
         let listener = TcpListener::bind(address).await.unwrap();
         let address = listener.local_addr().unwrap();
@@ -140,7 +140,7 @@ impl Receiver {
     }
 
     /// Returns the requests so far.
-    pub fn received(&self) -> Vec<Received> {
+    pub fn received(&self) -> Vec<RawRequest> {
         self.shared.received.lock().unwrap().clone()
     }
 
@@ -205,12 +205,12 @@ async fn serve(mut stream: impl AsyncRead + AsyncWrite + Unpin, shared: &Shared)
 }
 
 /// Reads a request with its body.
-async fn request(stream: &mut (impl AsyncRead + Unpin)) -> Option<Received> {
+async fn request(stream: &mut (impl AsyncRead + Unpin)) -> Option<RawRequest> {
     let mut head = Vec::new();
     while !head.ends_with(b"\r\n\r\n") {
         head.push(stream.read_u8().await.ok()?);
     }
-    let mut received = Received {
+    let mut received = RawRequest {
         head: String::from_utf8(head).ok()?,
         body: String::new(),
     };
