@@ -18,8 +18,10 @@ Environment:
   DATABASE_URL       postgres://user:password@host:port/database; what it leaves
                      out comes from PGHOST, PGSSLMODE and so on, as for psql
   CLERK_API_URL      another address than https://api.clerk.com
+  CLERK_WEBHOOK_SIGNING_SECRET
+                     signs what endpoints get that have no secret of their own
   RUST_LOG           log levels, for example clerk2pg=debug
-Each of the first three also works as <NAME>_FILE and as a systemd credential,
+Each of the first four also works as <NAME>_FILE and as a systemd credential,
 and every setting of config.toml as CLERK2PG_<SECTION>__<KEY>.
 
 Exit codes:

@@ -69,6 +69,7 @@ pub async fn run_daemon(invocation: Invocation<'_>) -> Result<Exit, Failure> {
         let loaded = config::load(&ConfigSource::of_process(arguments.config.clone()))?;
         loaded.require_key()?;
         loaded.require_database()?;
+        loaded.require_endpoints()?;
         let mut setup = build_daemon(&loaded, progress, &watch)?;
         setup.syncer.clerk = setup.syncer.clerk.in_place_of(&client);
         let sources = build_sources(&setup);

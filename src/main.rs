@@ -64,9 +64,11 @@ fn main() -> ExitCode {
 /// Runs the command, and returns the exit code.
 async fn run(arguments: &Arguments, loaded: Loaded, level: &LogLevel, progress: &Progress) -> ExitCode {
     // A missing key is reported before a missing database. A probe needs neither; `check` reports
-    // both.
+    // both. Only the daemon delivers events.
+    let both = || loaded.require_key().and_then(|()| loaded.require_database());
     let required = match arguments.command {
-        None => loaded.require_key().and_then(|()| loaded.require_database()),
+        None if arguments.once || arguments.dry_run => both(),
+        None => both().and_then(|()| loaded.require_endpoints().map(|_| ())),
         Some(Command::Check | Command::Health) => Ok(()),
         Some(_) => loaded.require_database(),
     };

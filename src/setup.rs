@@ -7,6 +7,7 @@ use clerk2pg::{
     clerk,
     config::Loaded,
     daemon::DaemonSetup,
+    deliver::Delivery,
     failure::{Cause, Failure},
     mirror::{Mirror, MirrorSettings},
     progress::Progress,
@@ -111,8 +112,18 @@ pub fn build_syncer(
 
 /// Builds what the daemon runs with until the configuration is reloaded.
 pub fn build_daemon(loaded: &Loaded, progress: &Progress, watch: &Watch) -> Result<DaemonSetup, Failure> {
+    let syncer = build_syncer(loaded, progress, watch, None)?;
+    // Deliveries must not wait for a sync, and must not delay one.
+    let deliveries = build_mirror_with(loaded, 1, "clerk2pg delivery")?.deliveries();
     Ok(DaemonSetup {
-        syncer: build_syncer(loaded, progress, watch, None)?,
+        delivery: Delivery::new(
+            loaded.require_endpoints()?.to_vec(),
+            deliveries,
+            syncer.mirror.outbox().committed(),
+            (&HOLDER, loaded.settings.events.initial),
+            watch.clone(),
+        )?,
+        syncer,
         // Its name differs from that of the syncs' connections, by which `status` finds out when
         // the daemon last used the database.
         control: build_mirror_with(loaded, 1, "clerk2pg control")?,
@@ -149,5 +160,6 @@ pub fn build_check(loaded: &Loaded) -> CheckInput {
         full: settings.schedule.full.clone(),
         incremental: settings.schedule.incremental.clone(),
         listen: settings.http.address().unwrap_or_default(),
+        endpoints: loaded.require_endpoints().map(<[_]>::to_vec).map_err(Failure::from),
     }
 }

@@ -53,12 +53,19 @@ const PEERS: [Peer; 3] = [
 ];
 
 /// Fills the application's table, and nothing else.
-const PRISMA: Peer = Peer {
+const PRISMA_COLUMNS: Peer = Peer {
     folder: "node",
     script: Some("sync-app.mjs"),
-    name: "@clerk/backend and Prisma",
+    name: "Prisma for the same columns",
     rows: app_table::NAME,
     wanted: [25.0, 80.0],
+};
+
+/// Stores everything, as clerk2pg does beside the application's table.
+const PRISMA_EVERYTHING: Peer = Peer {
+    name: "Prisma for everything",
+    wanted: [25.0, 80.0],
+    ..PEERS[0]
 };
 
 const DATABASE: &str = "peers";
@@ -77,7 +84,7 @@ pub async fn run(world: &World, options: &Options, table: &mut Table) -> Result<
     Ok(())
 }
 
-/// Measures the script that fills the application's table.
+/// Measures the script that fills the application's table, and the one that stores everything.
 pub async fn run_prisma(world: &World, options: &Options, table: &mut Table) -> Result<()> {
     println!("{} users and an application's table, against Prisma", world.users);
     let runs = ["initial load of a table", "second run with a table"];
@@ -85,13 +92,13 @@ pub async fn run_prisma(world: &World, options: &Options, table: &mut Table) -> 
     let rows = (app_table::NAME, app_table::CREATE);
     let ours = twice(world, options, "clerk2pg", rows, || app.command(world, DATABASE)).await?;
     let content = world.server().number(DATABASE, app_table::CONTENT).await?;
-    against(world, options, &PRISMA, app_table::CREATE, (runs, ours), table).await?;
+    against(world, options, &PRISMA_COLUMNS, app_table::CREATE, (runs, ours), table).await?;
     ensure!(
         world.server().number(DATABASE, app_table::CONTENT).await? == content,
         "clerk2pg and {} filled the table differently",
-        PRISMA.name
+        PRISMA_COLUMNS.name
     );
-    Ok(())
+    against(world, options, &PRISMA_EVERYTHING, "", (runs, ours), table).await
 }
 
 /// Measures a peer, and adds its ratios to `ours`: the names and the measurements of the initial

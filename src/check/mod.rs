@@ -7,6 +7,7 @@ mod budget;
 mod clerk;
 mod clock;
 mod database;
+mod endpoints;
 mod finding;
 mod listener;
 mod permissions;

@@ -5,18 +5,19 @@ use std::{net::SocketAddr, path::PathBuf};
 use chrono::Utc;
 
 use super::{
-    budget, clerk, clock, database,
+    budget, clerk, clock, database, endpoints,
     finding::{CheckStatus, Finding},
     listener,
 };
 use crate::{
     clerk::Client,
+    deliver::Endpoint,
     failure::{Cause, Failure},
     mirror::Mirror,
 };
 
-/// The checks, in the order in which they are reported. One of each of the application's tables
-/// follows.
+/// The checks, in the order in which they are reported. One of each of the application's tables and
+/// one of each endpoint follow.
 const CHECKS: [&str; 12] = [
     "configuration",
     "clerk",
@@ -55,11 +56,13 @@ pub struct CheckInput {
     pub incremental: String,
     /// Where the daemon listens; `None` if that is turned off.
     pub listen: Option<SocketAddr>,
+    /// Where events are delivered.
+    pub endpoints: Result<Vec<Endpoint>, Failure>,
 }
 
 /// Runs all checks, in less than half a minute.
 pub async fn run(input: &CheckInput) -> Vec<Finding> {
-    let (clerk, database, listener) = tokio::join!(
+    let (clerk, database, listener, endpoints) = tokio::join!(
         async {
             match &input.clerk {
                 Ok(client) => clerk::check_clerk(client, input.is_live_key).await,
@@ -74,7 +77,8 @@ pub async fn run(input: &CheckInput) -> Vec<Finding> {
                 }
             }
         },
-        listener::check_listener(input.listen)
+        listener::check_listener(input.listen),
+        endpoints::check_endpoints(input.endpoints.as_deref().unwrap_or_default(), input.listen)
     );
     let per_second = input.clerk.as_ref().map(Client::requests_per_second);
     let mut findings = vec![
@@ -92,6 +96,7 @@ pub async fn run(input: &CheckInput) -> Vec<Finding> {
     let tables = database.tables;
     debug_assert!(findings.iter().map(|finding| finding.name).eq(CHECKS));
     findings.extend(tables);
+    findings.extend(endpoints);
     findings
 }
 
@@ -115,12 +120,13 @@ pub fn is_unusable(findings: &[Finding]) -> bool {
     configuration.any(|finding| finding.status == CheckStatus::Failed)
 }
 
-/// Checks the configuration file, the secrets in it and what both sides need of it.
+/// Checks the configuration file, the secrets in it and what the others need of it.
 fn configuration(input: &CheckInput) -> Finding {
     let name = CHECKS[0];
     let sides = [
         ("for Clerk", input.clerk.as_ref().err()),
         ("for the database", input.mirror.as_ref().err()),
+        ("for the endpoints", input.endpoints.as_ref().err()),
     ];
     let unusable: Vec<_> = sides
         .into_iter()

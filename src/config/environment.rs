@@ -6,7 +6,10 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use super::{error::ConfigError, keys::check_key};
+use super::{
+    error::ConfigError,
+    keys::{LISTS, check_key},
+};
 use crate::{mirror::Variables, secret::Secret};
 
 /// Familiar variables and the keys that they set. Each works also as `<NAME>_FILE` and as a systemd
@@ -63,10 +66,10 @@ pub(super) fn overrides(source: &ConfigSource, known: &[String]) -> Result<Vec<O
         let Some((section, key)) = name.strip_prefix(PREFIX).and_then(|rest| rest.split_once("__")) else {
             continue;
         };
-        if section.eq_ignore_ascii_case("tables") {
+        if let Some(list) = LISTS.iter().find(|list| section.eq_ignore_ascii_case(list)) {
             return Err(
-                ConfigError::new(format!("the environment: {name} cannot be used: tables is a list"))
-                    .hint("write it as [[tables]] in config.toml"),
+                ConfigError::new(format!("the environment: {name} cannot be used: {list} is a list"))
+                    .hint(format!("write it as [[{list}]] in config.toml")),
             );
         }
         let key = format!("{}.{}", section.to_lowercase(), key.to_lowercase());
@@ -98,24 +101,12 @@ pub(super) fn overrides(source: &ConfigSource, known: &[String]) -> Result<Vec<O
 /// Returns the value of a familiar variable, and the file that it comes from, if any: the variable
 /// itself, the file that `<NAME>_FILE` names, or a systemd credential. An empty variable counts as
 /// unset, because compose files set empty ones.
-fn familiar(source: &ConfigSource, name: &str) -> Result<Option<(String, Option<PathBuf>)>, ConfigError> {
+pub(super) fn familiar(source: &ConfigSource, name: &str) -> Result<Option<(String, Option<PathBuf>)>, ConfigError> {
     let variable = |name: &str| source.environment.get(name).filter(|value| !value.is_empty());
     if let Some(value) = variable(name) {
         return Ok(Some((value.clone(), None)));
     }
-    let read = |file: &Path, by: &str| {
-        std::fs::read_to_string(file)
-            .map(|value| Some((value.trim_end_matches(['\r', '\n']).to_owned(), Some(file.to_owned()))))
-            .map_err(|error| {
-                // A text that is not an absolute path may be the secret itself.
-                match file.is_absolute() {
-                    true => ConfigError::new(format!("{} cannot be read: {error}", file.display()))
-                        .hint(format!("it is named by {by}")),
-                    false => ConfigError::new(format!("the file that {by} names cannot be read: {error}"))
-                        .hint("it must name a file that contains the secret, best by its absolute path"),
-                }
-            })
-    };
+    let read = |file: &Path, by: &str| Ok(Some((read_secret(file, by)?, Some(file.to_owned()))));
     let by = format!("{name}_FILE");
     if let Some(file) = variable(&by) {
         return read(Path::new(file), &by);
@@ -127,6 +118,20 @@ fn familiar(source: &ConfigSource, name: &str) -> Result<Option<(String, Option<
         }
     }
     Ok(None)
+}
+
+/// Reads a secret from a file. `by` is what names the file.
+pub(super) fn read_secret(file: &Path, by: &str) -> Result<String, ConfigError> {
+    let value = std::fs::read_to_string(file).map_err(|error| {
+        // A text that is not an absolute path may be the secret itself.
+        match file.is_absolute() {
+            true => ConfigError::new(format!("{} cannot be read: {error}", file.display()))
+                .hint(format!("it is named by {by}")),
+            false => ConfigError::new(format!("the file that {by} names cannot be read: {error}"))
+                .hint("it must name a file that contains the secret, best by its absolute path"),
+        }
+    })?;
+    Ok(value.trim_end_matches(['\r', '\n']).to_owned())
 }
 
 /// Returns the variables that libpq uses for what the address of the database leaves out. An empty

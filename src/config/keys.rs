@@ -5,10 +5,19 @@ use config::{Config, Map, Value, ValueKind};
 use super::{error::ConfigError, settings::Settings};
 use crate::nearest::nearest;
 
-/// Returns all keys but those of the list `tables`, read from the default settings.
+/// The settings that are lists of entries, each below a header such as `[[tables]]`.
+pub(super) const LISTS: [&str; 2] = [TABLES, ENDPOINTS];
+
+/// The key of the list of tables.
+pub(super) const TABLES: &str = "tables";
+
+/// The key of the list of endpoints.
+pub(super) const ENDPOINTS: &str = "endpoints";
+
+/// Returns all keys but those of lists, read from the default settings.
 pub(super) fn known_keys() -> Result<Vec<String>, ConfigError> {
     let defaults = Config::try_from(&Settings::default()).map_err(|error| ConfigError::new(error.to_string()))?;
-    // The list of tables is empty, and an empty list has no keys.
+    // The lists are empty, and an empty list has no keys.
     Ok(flatten("", &defaults.cache))
 }
 

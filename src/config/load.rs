@@ -5,21 +5,19 @@ use std::path::{Path, PathBuf};
 use config::{Config, ConfigError as LibraryError, File, FileFormat, Value, ValueKind};
 
 use super::{
+    endpoints::read_endpoints,
     environment::{ConfigSource, Override, libpq, overrides},
     error::ConfigError,
     exposed::{exposed_files, holds_password},
-    keys::{check_key, flatten, known_keys},
+    keys::{ENDPOINTS, LISTS, TABLES, check_key, flatten, known_keys},
     settings::Settings,
     tables::{check_entries, validate_tables},
     validate::validate,
 };
-use crate::{mirror::Variables, secret::without_secrets};
+use crate::{deliver::Endpoint, mirror::Variables, secret::without_secrets};
 
 /// Files that are read if `--config` is not given; the first that exists.
 const FILES: [&str; 2] = ["config.toml", "/etc/clerk2pg/config.toml"];
-
-/// The key of the list of tables.
-const TABLES: &str = "tables";
 
 /// Loaded settings, with the files they came from.
 #[derive(Debug, Clone)]
@@ -28,11 +26,13 @@ pub struct Loaded {
     pub settings: Settings,
     /// The configuration file, if there is one.
     pub file: Option<PathBuf>,
-    /// Files that hold secrets: those named by variables, and the configuration file if a secret is
-    /// in it.
+    /// Files that hold secrets: those that variables and endpoints name, and the configuration file
+    /// if a secret is in it.
     pub secrets: Vec<PathBuf>,
     /// libpq's variables, and `HOME`.
     pub variables: Variables,
+    /// The endpoints, or what is wrong with their signing secrets.
+    endpoints: Result<Vec<Endpoint>, ConfigError>,
 }
 
 impl Loaded {
@@ -69,6 +69,15 @@ impl Loaded {
         Ok(())
     }
 
+    /// Returns the endpoints that events are delivered to. A command that delivers nothing needs
+    /// none of their signing secrets.
+    ///
+    /// # Errors
+    /// An endpoint has no signing secret, or one that cannot be used.
+    pub fn require_endpoints(&self) -> Result<&[Endpoint], ConfigError> {
+        self.endpoints.as_deref().map_err(ConfigError::clone)
+    }
+
     /// Checks that there is a database to connect to.
     ///
     /// # Errors
@@ -93,6 +102,7 @@ pub fn load(source: &ConfigSource) -> Result<Loaded, ConfigError> {
     let known = known_keys()?;
     let mut builder = Config::builder();
     let mut secrets = Vec::new();
+    let mut endpoints = Ok(Vec::new());
 
     let file = match &source.file {
         Some(file) => Some(file.clone()),
@@ -102,18 +112,14 @@ pub fn load(source: &ConfigSource) -> Result<Loaded, ConfigError> {
         let text = std::fs::read_to_string(file)
             .map_err(|error| ConfigError::new(format!("{} cannot be read: {error}", file.display())))?;
         let place = file.display().to_string();
-        let parsed = parse(&text, &place)?;
-        let tables = parsed.cache.clone().into_table().unwrap_or_default().remove(TABLES);
-        if let Some(tables) = &tables {
-            check_entries(tables, &place)?;
+        let mut parsed = parse(&text, &place)?;
+        if let Some(list) = take(&mut parsed, ENDPOINTS) {
+            let configured = read_endpoints(&list, file, source)?;
+            secrets.extend(configured.secrets);
+            endpoints = configured.endpoints;
         }
-        for key in flatten("", &parsed.cache).into_iter().filter(|key| key != TABLES) {
-            check_key(&known, &key, &place, &key)?;
-            if parsed.get_string(&key).is_ok_and(|value| is_secret(&key, &value)) {
-                secrets.push(file.clone());
-            }
-        }
-        builder = builder.add_source(File::from_str(&text, FileFormat::Toml));
+        secrets.extend(check_keys(&parsed, &known, &place)?.then(|| file.clone()));
+        builder = builder.add_source(parsed);
     }
 
     for Override { name, key, value, file } in overrides(source, &known)? {
@@ -137,7 +143,32 @@ pub fn load(source: &ConfigSource) -> Result<Loaded, ConfigError> {
         file,
         secrets,
         variables: libpq(source),
+        endpoints,
     })
+}
+
+/// Takes a key out of a parsed file.
+fn take(parsed: &mut Config, key: &str) -> Option<Value> {
+    match &mut parsed.cache.kind {
+        ValueKind::Table(keys) => keys.remove(key),
+        _ => None,
+    }
+}
+
+/// Checks that each key of a parsed file exists. `place` is the file's name in errors. Returns
+/// whether a value is a secret.
+fn check_keys(parsed: &Config, known: &[String], place: &str) -> Result<bool, ConfigError> {
+    let tables = parsed.cache.clone().into_table().unwrap_or_default().remove(TABLES);
+    if let Some(tables) = &tables {
+        check_entries(tables, place)?;
+    }
+    let known: Vec<String> = known.iter().cloned().chain(LISTS.map(str::to_owned)).collect();
+    let mut has_secret = false;
+    for key in flatten("", &parsed.cache) {
+        check_key(&known, &key, place, &key)?;
+        has_secret |= parsed.get_string(&key).is_ok_and(|value| is_secret(&key, &value));
+    }
+    Ok(has_secret)
 }
 
 /// Whether a value is a secret.

@@ -1,13 +1,17 @@
 //! The configuration: defaults, `config.toml`, `CLERK2PG_<SECTION>__<KEY>` and familiar variables;
 //! later ones win. Only `setup` and the commands import this module.
 
+mod endpoints;
 mod environment;
 mod error;
 mod exposed;
+#[cfg(test)]
+mod folder;
 mod http;
 mod keys;
 mod load;
 mod settings;
+mod signing;
 mod tables;
 mod validate;
 

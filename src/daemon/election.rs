@@ -83,6 +83,11 @@ impl Election {
         self.role.borrow().clone()
     }
 
+    /// Returns a receiver of the role.
+    pub(super) fn roles(&self) -> watch::Receiver<Role> {
+        self.role.clone()
+    }
+
     /// Whether this daemon leads.
     pub(super) fn is_leader(&self) -> bool {
         *self.role.borrow() == Role::Leader

@@ -1,5 +1,6 @@
 //! The daemon: one loop that runs one sync at a time, on schedule, until a signal stops it.
 
+mod delivery;
 mod election;
 mod interrupt;
 mod notifications;

@@ -7,6 +7,7 @@ use tokio::task::JoinSet;
 use tracing::{debug, error, info, warn};
 
 use super::{
+    delivery::Deliverer,
     election::{Election, Role},
     interrupt::run_interruptibly,
     notifications::mark_notified,
@@ -19,6 +20,7 @@ use super::{
     waiting::{EarliestTimes, wait_until_due},
 };
 use crate::{
+    deliver::Delivery,
     failure::{Cause, Failure},
     mirror::{Freshness, Mirror, SyncKind},
     schedule::{
@@ -41,6 +43,8 @@ pub struct DaemonSetup {
     /// The same database over a separate connection, for the election and the HTTP server: neither
     /// may wait for a sync.
     pub control: Mirror,
+    /// Delivers events to endpoints, over a separate connection, too.
+    pub delivery: Delivery,
     /// When full syncs are due, as a cron expression; empty for only one at start.
     pub full: String,
     /// When incremental syncs are due, as a cron expression; empty for never.
@@ -94,6 +98,7 @@ async fn run_loop(setup: DaemonSetup, reload: Reload<'_>) -> Result<(), Failure>
                 info!(signal = name, "stopping");
                 service::stopping();
                 daemon.scheduler.stop().await;
+                daemon.deliverer.stop().await;
                 if let Some(election) = daemon.election {
                     election.leave().await;
                 }
@@ -102,6 +107,7 @@ async fn run_loop(setup: DaemonSetup, reload: Reload<'_>) -> Result<(), Failure>
             Some(Signal::Reload) => match reload_setup(reload) {
                 Ok(setup) => {
                     daemon.scheduler.stop().await;
+                    daemon.deliverer.stop().await;
                     let outage = daemon.outage;
                     daemon = Daemon::start(setup).await?;
                     daemon.succeeded_once = true;
@@ -131,6 +137,7 @@ struct Daemon {
     carryover: Carryover,
     /// `None` until Clerk and Postgres have accepted this daemon for the first time.
     election: Option<Election>,
+    deliverer: Deliverer,
     outage: Outage,
     status: ServiceStatus,
     throttle: Throttle,
@@ -161,6 +168,7 @@ impl Daemon {
         notifications.spawn(mark_notified(setup.syncer.mirror.clone(), due.clone()));
         due.full();
         Ok(Self {
+            deliverer: Deliverer::new(setup.delivery.clone()),
             setup,
             scheduler,
             carryover: Carryover::default(),
@@ -243,7 +251,13 @@ impl Daemon {
         syncer.watch.started(task.kind());
         let limited = syncer.clerk.rate_limited();
         let clients = (syncer, &self.setup.control);
-        let sync = run_task(clients, &task, &mut self.carryover, &mut self.election);
+        let sync = run_task(
+            clients,
+            &task,
+            &mut self.carryover,
+            &mut self.election,
+            &mut self.deliverer,
+        );
         let (result, signal) = run_interruptibly(syncer, signals, sync).await;
         self.throttle
             .record(syncer.clerk.rate_limited() > limited, Instant::now());

@@ -1,6 +1,9 @@
 //! The tasks of the loop: a sync of one kind each.
 
-use super::election::{Candidate, Election};
+use super::{
+    delivery::Deliverer,
+    election::{Candidate, Election},
+};
 use crate::{
     failure::Failure,
     mirror::Mirror,
@@ -17,12 +20,14 @@ pub(super) fn task_name(task: &Task) -> &'static str {
     }
 }
 
-/// Runs a task, if this daemon leads. The first task starts the election.
+/// Runs a task, if this daemon leads. The first task starts the election, and events are delivered
+/// from then on.
 pub(super) async fn run_task(
     (syncer, control): (&Syncer, &Mirror),
     task: &Task,
     carryover: &mut Carryover,
     election: &mut Option<Election>,
+    deliverer: &mut Deliverer,
 ) -> Result<SyncOutcome, Failure> {
     let election = match election {
         Some(election) => election,
@@ -32,7 +37,9 @@ pub(super) async fn run_task(
             syncer.preflight().await?;
             let (holder, ttl) = (syncer.options.holder.clone(), syncer.options.lease_ttl);
             let candidate = Candidate::new(control.leadership(), holder, ttl, syncer.watch.clone());
-            election.insert(Election::start(candidate).await?)
+            let election = election.insert(Election::start(candidate).await?);
+            deliverer.follow(election.roles());
+            election
         }
     };
     match task {

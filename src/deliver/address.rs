@@ -8,7 +8,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 /// Why an address may not be connected to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-pub(super) enum ForbiddenAddress {
+pub(crate) enum ForbiddenAddress {
     #[error("not private: use https")]
     NotPrivate,
     #[error("an address of the cloud's metadata")]
@@ -35,7 +35,7 @@ const METADATA_V6: [Ipv6Addr; 2] = [
 ];
 
 /// Whether an address may be connected to.
-pub(super) fn check_address(ip: IpAddr, is_encrypted: bool) -> Result<(), ForbiddenAddress> {
+pub(crate) fn check_address(ip: IpAddr, is_encrypted: bool) -> Result<(), ForbiddenAddress> {
     match ip {
         IpAddr::V4(ip) => check_v4(ip, is_encrypted),
         IpAddr::V6(ip) => match inside(ip) {

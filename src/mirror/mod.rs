@@ -17,6 +17,7 @@ mod connect;
 mod convert;
 mod counts;
 mod delete;
+mod delivery;
 mod encoding;
 mod error;
 mod exchange;
@@ -61,6 +62,10 @@ pub use batch::{Batch, Committed, Rejected, Write};
 pub use checkpoint::{Checkpoint, Mark};
 pub use counts::Counts;
 pub use delete::Deleted;
+pub use delivery::{
+    DeadEvent, Deliveries, DeliveryProgress, EndpointStatus, EventObject, FROM_MIRROR, FailedDelivery, LastAttempt,
+    LateEvent, PendingEvent, Redelivery, RegisteredEndpoint, Registration,
+};
 pub use error::{MirrorError, SchemaError};
 pub use freshness::{AgeSummary, Ages, Freshness};
 pub use holds::Holds;
@@ -178,6 +183,11 @@ impl Mirror {
     /// The events.
     pub fn outbox(&self) -> Outbox {
         Outbox(self.0.clone())
+    }
+
+    /// How far events are delivered.
+    pub fn deliveries(&self) -> Deliveries {
+        Deliveries(self.0.clone())
     }
 
     /// What `clerk2pg status` and the status page show.

@@ -12,6 +12,7 @@ use diesel::{
     sql_types::{Array, BigInt, Double, Nullable, Text, Timestamptz},
 };
 use diesel_async::{AsyncConnection, RunQueryDsl};
+use tokio::sync::watch;
 
 use super::{Lease, MirrorError, Write, convert::timestamp, pool::ConnectionPool, session::Session, transaction};
 use crate::resource::{FieldValue, Resource};
@@ -141,8 +142,14 @@ async fn notify(conn: &mut Session, resource: &Resource) -> QueryResult<()> {
 pub struct Outbox(pub(super) ConnectionPool);
 
 impl Outbox {
+    /// Returns a receiver that changes when events were committed over this pool of connections.
+    pub fn committed(&self) -> watch::Receiver<()> {
+        self.0.events.subscribe()
+    }
+
     /// Removes events older than `keep`, at most `batches` of a thousand, each in a transaction of
-    /// its own. Returns how many were removed.
+    /// its own. Events that an endpoint waits for stay, and dead ones until `keep` after their last
+    /// attempt. Returns how many were removed.
     pub async fn prune(&self, lease: &Lease, keep: Duration, batches: u32) -> Result<u64, MirrorError> {
         let mut conn = self.0.connection().await?;
         let mut pruned = 0;
@@ -150,20 +157,7 @@ impl Outbox {
             let rows = conn
                 .transaction(async |conn| {
                     transaction::begin(conn, lease).await?;
-                    // Older events have smaller ids, so the first ones show whether there is
-                    // anything to remove. A clock that has jumped ahead, ours or the database's,
-                    // must not make anything old.
-                    let rows = sql_query(
-                        "DELETE FROM clerk.events e
-                         USING (SELECT id, recorded_at FROM clerk.events ORDER BY id LIMIT $2) AS oldest
-                         WHERE e.id = oldest.id AND oldest.recorded_at < least(pg_catalog.now(), $3) - $1 * interval '1 second'",
-                    )
-                    .bind::<Double, _>(keep.as_secs_f64())
-                    .bind::<BigInt, _>(PRUNED_AT_ONCE)
-                    .bind::<Timestamptz, _>(Utc::now())
-                    .execute(conn)
-                    .await?;
-                    Ok::<_, MirrorError>(rows)
+                    prune_batch(conn, keep).await
                 })
                 .await?;
             pruned += rows as u64;
@@ -171,6 +165,47 @@ impl Outbox {
                 break;
             }
         }
+        conn.transaction(async |conn| {
+            transaction::begin(conn, lease).await?;
+            prune_deliveries(conn, keep).await
+        })
+        .await?;
         Ok(pruned)
     }
+}
+
+/// Removes the oldest events that are older than `keep`.
+async fn prune_batch(conn: &mut Session, keep: Duration) -> Result<usize, MirrorError> {
+    // Older events have smaller ids, so the first ones show whether there is anything to remove. A
+    // clock that has jumped ahead, ours or the database's, must not make anything old.
+    Ok(sql_query(
+        "DELETE FROM clerk.events e
+         USING (SELECT id, recorded_at FROM clerk.events AS o
+                WHERE id <= coalesce((SELECT pg_catalog.min(position) FROM clerk.endpoints WHERE removed_at IS NULL), id)
+                  AND NOT EXISTS (SELECT FROM clerk.deliveries d JOIN clerk.endpoints p ON p.name = d.endpoint
+                                  WHERE d.event_id = o.id AND p.removed_at IS NULL
+                                    AND (d.dead_at IS NULL OR d.dead_at >= least(pg_catalog.now(), $3) - $1 * interval '1 second'))
+                ORDER BY id LIMIT $2) AS oldest
+         WHERE e.id = oldest.id AND oldest.recorded_at < least(pg_catalog.now(), $3) - $1 * interval '1 second'",
+    )
+    .bind::<Double, _>(keep.as_secs_f64())
+    .bind::<BigInt, _>(PRUNED_AT_ONCE)
+    .bind::<Timestamptz, _>(Utc::now())
+    .execute(conn)
+    .await?)
+}
+
+/// Removes dead events of endpoints, and endpoints that are not configured any more, after `keep`.
+async fn prune_deliveries(conn: &mut Session, keep: Duration) -> Result<(), MirrorError> {
+    for sql in [
+        "DELETE FROM clerk.deliveries WHERE dead_at < least(pg_catalog.now(), $2) - $1 * interval '1 second'",
+        "DELETE FROM clerk.endpoints WHERE removed_at < least(pg_catalog.now(), $2) - $1 * interval '1 second'",
+    ] {
+        sql_query(sql)
+            .bind::<Double, _>(keep.as_secs_f64())
+            .bind::<Timestamptz, _>(Utc::now())
+            .execute(conn)
+            .await?;
+    }
+    Ok(())
 }

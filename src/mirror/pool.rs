@@ -7,6 +7,7 @@ use std::{
 
 use backon::{ExponentialBuilder, Retryable};
 use diesel_async::pooled_connection::deadpool::Pool;
+use tokio::sync::watch;
 
 use super::{
     connect::{self, Connection, Connector},
@@ -30,6 +31,8 @@ pub(super) struct ConnectionPool {
     pub(super) upserts: Arc<UpsertStatements>,
     /// Tables of the application that are kept in sync from the mirror.
     pub(super) mappings: Arc<[TableMapping]>,
+    /// Changes when events were committed over the pool.
+    pub(super) events: Arc<watch::Sender<()>>,
 }
 
 impl std::fmt::Debug for ConnectionPool {
@@ -57,6 +60,7 @@ impl ConnectionPool {
             resource,
             upserts: Arc::new(UpsertStatements::new(resource)),
             mappings: settings.tables.clone().into(),
+            events: Arc::default(),
         })
     }
 

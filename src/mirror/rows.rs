@@ -205,13 +205,22 @@ impl Rows {
     pub async fn apply(&self, run: &Run, batch: &Batch<'_>) -> Result<Committed, MirrorError> {
         let mut conn = self.0.connection().await?;
         // Boxed, so that the futures of callers do not contain its state.
-        Box::pin(apply::apply(&mut conn, run, &self.0.upserts, batch)).await
+        let committed = Box::pin(apply::apply(&mut conn, run, &self.0.upserts, batch)).await?;
+        if run.emits_events && committed.created + committed.updated > 0 {
+            self.0.events.send_replace(());
+        }
+        Ok(committed)
     }
 
     /// Deletes rows of objects whose deletion Clerk confirmed, or with `mark` marks them as deleted.
     pub async fn delete(&self, run: &Run, ids: &[String], mark: bool) -> Result<Deleted, MirrorError> {
         let mut conn = self.0.connection().await?;
         // Boxed, so that the futures of callers do not contain its state.
-        Box::pin(delete::delete(&mut conn, run, ids, mark)).await
+        let result = Box::pin(delete::delete(&mut conn, run, ids, mark)).await;
+        if run.emits_events {
+            // Even if it failed in the end, a part may be committed.
+            self.0.events.send_replace(());
+        }
+        result
     }
 }

@@ -126,6 +126,11 @@ pub enum Confirm {
 }
 
 impl Resource {
+    /// Returns the types of its events, for example `user.created`.
+    pub fn event_types(&self) -> [String; 3] {
+        ["created", "updated", "deleted"].map(|what| format!("{}.{what}", self.event))
+    }
+
     /// Returns the position of the field called `name`. Documents mostly have the order of the
     /// fields, so the search begins at `hint`, and its first comparison nearly always succeeds.
     pub fn position(&self, name: &str, hint: usize) -> Option<usize> {

@@ -27,3 +27,6 @@ pub use record::{Change, Record};
 pub use storable::MAX_DEPTH;
 pub use users::USERS;
 pub use value::FieldValue;
+
+/// All kinds of objects that are mirrored.
+pub static RESOURCES: [&Resource; 1] = [&USERS];

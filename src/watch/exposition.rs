@@ -109,6 +109,11 @@ fn sync_metrics(registry: &mut Registry, metrics: &Metrics) {
         "Users created, updated and deleted in the mirror, and rejections",
         metrics.changes.clone(),
     );
+    registry.register(
+        "deliveries",
+        "Attempts to deliver an event by the status of the answer; \"none\" if no answer came",
+        metrics.deliveries.clone(),
+    );
 }
 
 fn request_metrics(registry: &mut Registry, tally: &Tally, clerk: &Client) {

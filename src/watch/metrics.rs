@@ -84,6 +84,7 @@ pub(super) struct Metrics {
     pub(super) durations: Histograms,
     pub(super) ages: Histograms,
     pub(super) changes: Family<Labels<1>, Counter>,
+    pub(super) deliveries: Family<[(&'static str, String); 2], Counter>,
 }
 
 impl Default for Metrics {
@@ -98,6 +99,7 @@ impl Default for Metrics {
             durations: Histograms::new_with_constructor(|| Histogram::new(DURATION_BUCKETS)),
             ages: Histograms::new_with_constructor(|| Histogram::new(AGE_BUCKETS)),
             changes: Family::default(),
+            deliveries: Family::default(),
         };
         for kind in KINDS {
             drop(metrics.durations.get_or_create(&kind_label(kind)));
@@ -145,6 +147,12 @@ impl Metrics {
 
     pub(super) fn record_freshness(&self, kind: SyncKind, age: Duration) {
         self.ages.get_or_create(&kind_label(kind)).observe(age.as_secs_f64());
+    }
+
+    pub(super) fn record_delivery(&self, endpoint: &str, status: Option<u16>) {
+        let status = status.map_or_else(|| "none".to_owned(), |status| status.to_string());
+        let labels = [("endpoint", endpoint.to_owned()), ("status", status)];
+        self.deliveries.get_or_create(&labels).inc();
     }
 
     pub(super) fn record_changes(&self, changes: Changes) {

@@ -176,6 +176,11 @@ impl Watch {
         self.0.metrics.record_changes(changes);
     }
 
+    /// Records an attempt to deliver an event. `status` is that of the answer, if there was one.
+    pub fn record_delivery(&self, endpoint: &str, status: Option<u16>) {
+        self.0.metrics.record_delivery(endpoint, status);
+    }
+
     /// Records how old a change was when it was committed.
     pub fn record_freshness(&self, kind: SyncKind, age: Duration) {
         self.0.metrics.record_freshness(kind, age);

@@ -204,12 +204,18 @@ async fn errors_in_environment_variables() {
     }
 }
 
-/// Runs with this configuration file.
+/// Runs one sync with this configuration file.
 async fn with_file(text: &str) -> (ProgramOutput, String) {
+    run_with_file(&["--once"], text).await
+}
+
+/// Runs with this configuration file.
+async fn run_with_file(arguments: &[&str], text: &str) -> (ProgramOutput, String) {
     let directory = tempfile::tempdir().unwrap();
     let file = directory.path().join("clerk2pg.toml").display().to_string();
     std::fs::write(&file, text).unwrap();
-    (run(&["--once", "--config", &file], &[]).await, file)
+    let arguments = [arguments, &["--config", &file]].concat();
+    (run(&arguments, &[]).await, file)
 }
 
 #[tokio::test]
@@ -240,6 +246,54 @@ async fn errors_in_the_file() {
     ran.assert_exit(Exit::Usage);
     assert!(ran.stderr.contains(&file) && ran.stderr.contains("line 2"), "{ran:#?}");
     assert!(!ran.stderr.contains("hidden"), "{ran:#?}");
+}
+
+#[tokio::test]
+async fn errors_in_endpoints() {
+    const APP: &str = "[[endpoints]]\nname = \"app\"\nurl = \"https://example.com/\"\n";
+    let signed = format!("{APP}secret = \"whsec_AAAA\"\n");
+    for (text, what, hint) in [
+        (
+            format!("{signed}evens = []\n"),
+            "[[endpoints]] app: there is no key \"evens\"",
+            "did you mean events?",
+        ),
+        (
+            format!("{signed}concurrency = 65\n"),
+            "[[endpoints]] app: concurrency = 65 cannot be used",
+            "a number from 1 to 64",
+        ),
+        (
+            signed.replace("https://", "https://ann:hidden@"),
+            "[[endpoints]] app: url contains a user or a password",
+            "your handler verifies the signature",
+        ),
+    ] {
+        for arguments in [&[][..], &["--once"], &["status"]] {
+            let (ran, file) = run_with_file(arguments, &text).await;
+            assert_unusable(&ran, &format!("{file}: {what}"), hint);
+        }
+    }
+    // Only the daemon signs.
+    for (text, what, hint) in [
+        (
+            APP.to_owned(),
+            "app has no secret",
+            "Webhooks → endpoint → Signing Secret",
+        ),
+        (
+            format!("{APP}secret = \"whsec_hidden!\"\n"),
+            "app: secret is not a signing secret",
+            "openssl rand -base64 24",
+        ),
+    ] {
+        let (ran, file) = run_with_file(&[], &text).await;
+        assert_unusable(&ran, &format!("{file}: [[endpoints]] {what}"), hint);
+        for arguments in [["--once"], ["status"]] {
+            let (ran, _) = run_with_file(&arguments, &text).await;
+            ran.assert_exit(Exit::Failed);
+        }
+    }
 }
 
 #[tokio::test]

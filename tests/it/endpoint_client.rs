@@ -112,7 +112,10 @@ async fn an_event_is_sent_as_svix_sends_it() {
 #[tokio::test(flavor = "multi_thread")]
 async fn only_2xx_is_a_success() {
     for status in [200, 201, 202, 204, 299] {
-        assert_eq!(outcome(PATIENT, move || RawReply::status(status)).await, delivered(status));
+        assert_eq!(
+            outcome(PATIENT, move || RawReply::status(status)).await,
+            delivered(status)
+        );
     }
     for status in [304, 400, 401, 404, 405, 410, 413, 429, 500, 502, 503, 599] {
         assert_eq!(
@@ -322,7 +325,10 @@ async fn an_endpoint_that_cannot_be_reached_says_why() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_server_that_is_not_trusted_gets_nothing() {
     let identity = Authority::new("theirs").sign(&["localhost", "127.0.0.1"], "theirs");
-    let receiver = RawReceiver::at("127.0.0.1:0".parse().unwrap(), Some(identity), |_| RawReply::status(200)).await;
+    let receiver = RawReceiver::at("127.0.0.1:0".parse().unwrap(), Some(identity), |_| {
+        RawReply::status(200)
+    })
+    .await;
     let port = receiver.address.port();
     let why = "the certificate is not signed by a trusted authority";
     check_unreachable(&format!("https://localhost:{port}/"), why).await;

@@ -40,7 +40,7 @@ pub const PASSWORD: &str = "Hq7Zt5wLn@Kd9Bv4Rc/Rv3Tx8Wm4y";
 pub const WRONG_KEY: &str = "sk_live_Gd3Hs8Jf2Kp6Lq9Mw4Nv7";
 pub const WRONG_PASSWORD: &str = "Cj5Xk2Vb8Nm3Qw";
 pub const PROXY_PASSWORD: &str = "Fy6Tg9Hb4Uj2Ik";
-pub const WEBHOOK_SECRET: &str = "whsec_Pl3Ok8Ij5Uh2Yg7Tf";
+pub const WEBHOOK_SECRET: &str = "whsec_Pl3Ok8Ij5Uh2Yg7Tf4Rd";
 
 /// The domain of all users' addresses.
 const MAILBOXES: &str = "mailboxes-of-a-test.example";
@@ -125,6 +125,12 @@ impl Scene {
         for name in ["CLERK_SECRET_KEY", "CLERK_API_URL", "DATABASE_URL"] {
             self.set(name, "");
         }
+        fs::write(self.files.path().join("config.toml"), text).unwrap();
+    }
+
+    /// Adds a configuration file with one endpoint: its address, and further lines.
+    pub fn endpoint(&mut self, url: &str, lines: &str) {
+        let text = format!("[[endpoints]]\nname = 'app'\nurl = '{url}'\n{lines}\n");
         fs::write(self.files.path().join("config.toml"), text).unwrap();
     }
 

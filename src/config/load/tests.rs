@@ -122,13 +122,18 @@ fn a_misspelt_key_names_the_nearest() {
 }
 
 #[test]
-fn tables_come_from_the_file_alone() {
-    for name in ["CLERK2PG_TABLES__0__NAME", "CLERK2PG_TABLES__NAME"] {
+fn lists_come_from_the_file_alone() {
+    for (name, list) in [
+        ("CLERK2PG_TABLES__0__NAME", "tables"),
+        ("CLERK2PG_TABLES__NAME", "tables"),
+        ("CLERK2PG_ENDPOINTS__0__SECRET", "endpoints"),
+        ("CLERK2PG_Endpoints__URL", "endpoints"),
+    ] {
         check_error(
             "",
-            &[(name, "User")],
-            &format!("the environment: {name} cannot be used: tables is a list"),
-            Some("write it as [[tables]] in config.toml"),
+            &[(name, "hidden")],
+            &format!("the environment: {name} cannot be used: {list} is a list"),
+            Some(&format!("write it as [[{list}]] in config.toml")),
         );
     }
 }

@@ -20,10 +20,12 @@ use crate::mirror::{
 pub(super) const READ_ONLY: &str = "SET TRANSACTION READ ONLY";
 
 /// Restricts the search path for the parsing of the next statements, and remembers the old one.
-/// `pg_temp` comes last, or temporary tables would come first.
+/// `pg_temp` comes last, or temporary tables would come first. JIT is turned off until the end of
+/// the transaction: it compiles a comparison for longer than it saves.
 pub(super) const RESTRICT_PATH: &str = "\
     SELECT pg_catalog.set_config('clerk2pg.search_path', pg_catalog.current_setting('search_path'), true), \
-           pg_catalog.set_config('search_path', 'pg_catalog, pg_temp', true)";
+           pg_catalog.set_config('search_path', 'pg_catalog, pg_temp', true), \
+           pg_catalog.set_config('jit', 'off', true)";
 
 /// Puts the search path back.
 pub(super) const RESTORE_PATH: &str =

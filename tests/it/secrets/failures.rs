@@ -3,11 +3,14 @@
 use clerk_sim::{Effect, Endpoint, ErrorAnswer, ErrorBody, Rule};
 
 use crate::{
-    secrets::{KEY, PASSWORD, PROXY_PASSWORD, Scene, WRONG_KEY, WRONG_PASSWORD, encoded},
+    secrets::{KEY, PASSWORD, PROXY_PASSWORD, Scene, WEBHOOK_SECRET, WRONG_KEY, WRONG_PASSWORD, encoded},
     support::faults::error,
 };
 
 type Case = (&'static str, fn(&mut Scene));
+
+/// An endpoint at which nobody listens.
+const AWAY: &str = "http://127.0.0.1:1/";
 
 pub const CASES: &[Case] = &[
     ("nothing", |_| {}),
@@ -193,6 +196,38 @@ pub const CASES: &[Case] = &[
     }),
     ("a key in a word's place", |s| {
         s.config(&format!("[deletes]\nmode = \"{KEY}\"\n"))
+    }),
+    // Endpoints.
+    ("an endpoint that is away", |s| {
+        s.endpoint(&format!("http://127.0.0.1:1/?token={WRONG_PASSWORD}"), "")
+    }),
+    ("a password in an endpoint's address", |s| {
+        s.endpoint(&format!("http://app:{WRONG_PASSWORD}@127.0.0.1:1/"), "")
+    }),
+    ("a token in an endpoint's address that is none", |s| {
+        s.endpoint(&format!("127.0.0.1:1?token={WRONG_PASSWORD}"), "")
+    }),
+    ("a webhook secret without its end", |s| {
+        s.endpoint(AWAY, &format!("secret = '{}'", &WEBHOOK_SECRET[..25]))
+    }),
+    ("a variable with half a webhook secret", |s| {
+        (
+            s.endpoint(AWAY, ""),
+            s.set("CLERK_WEBHOOK_SECRET", &WEBHOOK_SECRET[..25]),
+        )
+            .1
+    }),
+    ("a webhook secret as its file", |s| {
+        s.endpoint(AWAY, &format!("secret_file = '{WEBHOOK_SECRET}'"))
+    }),
+    ("a webhook secret in an event's place", |s| {
+        s.endpoint(AWAY, &format!("events = ['{WEBHOOK_SECRET}']"))
+    }),
+    ("a webhook secret in a number's place", |s| {
+        s.endpoint(AWAY, &format!("concurrency = '{WEBHOOK_SECRET}'"))
+    }),
+    ("a webhook secret as a key", |s| {
+        s.endpoint(AWAY, &format!("{WEBHOOK_SECRET} = 1"))
     }),
     // Between the program and Clerk.
     ("a proxy that is away", |s| {

@@ -1,4 +1,4 @@
-//! An endpoint that reads events from the socket itself, and answers with exactly the bytes that a test chooses.
+//! An endpoint that answers events with exactly the bytes that a test chooses, or with nothing.
 
 use std::{
     net::SocketAddr,

@@ -1,0 +1,2 @@
+DROP TABLE clerk.deliveries;
+DROP TABLE clerk.endpoints;

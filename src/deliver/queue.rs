@@ -1,0 +1,380 @@
+//! Which events of an endpoint are sent next, and what is to be noted of them: pure state.
+//!
+//! The events of an object are sent one after the other. If one fails, the later ones of its object
+//! become late as well, and others pass by.
+
+use std::{
+    collections::{HashSet, VecDeque},
+    sync::Arc,
+    time::Duration,
+};
+
+use crate::mirror::{DeliveryProgress, EventObject, FROM_MIRROR, FailedDelivery, LateEvent, PendingEvent};
+
+/// An event that is sent.
+#[derive(Debug, Clone)]
+pub(super) struct Dispatch {
+    /// The event's id; 0 for one that is made from the mirror's row.
+    pub(super) id: i64,
+    pub(super) object: EventObject,
+    /// The event as JSON.
+    pub(super) payload: Arc<str>,
+    /// How often it was tried before.
+    pub(super) attempts: u32,
+    pub(super) is_late: bool,
+}
+
+/// What becomes of an event that was sent.
+#[derive(Debug, Clone, PartialEq)]
+pub(super) enum Verdict {
+    Delivered,
+    /// It was not tried: it stays where it is.
+    Unsent,
+    Failed {
+        /// How often it was tried.
+        attempts: u32,
+        /// When it is tried again; `None` if it is dead.
+        retry_in: Option<Duration>,
+        status: Option<u16>,
+        error: String,
+    },
+}
+
+#[derive(Debug)]
+struct Item {
+    id: i64,
+    object: EventObject,
+    state: ItemState,
+}
+
+#[derive(Debug)]
+enum ItemState {
+    Waiting(Arc<str>),
+    Sending,
+    /// Delivered, not wanted, or late.
+    Settled,
+}
+
+/// The events that an endpoint still has to get, as far as they are in memory.
+#[derive(Debug)]
+pub(super) struct Queue {
+    /// Events after the position, in their order.
+    items: VecDeque<Item>,
+    /// How many of them wait.
+    waiting: usize,
+    /// No event before this place waits.
+    first_waiting: usize,
+    /// All events up to this id are settled.
+    position: i64,
+    /// The position that is noted.
+    noted_position: i64,
+    /// The last event that was read.
+    read_to: i64,
+    /// Late events that are due.
+    due: VecDeque<LateEvent>,
+    late_sending: usize,
+    sending: usize,
+    /// Objects with an event that is being sent, or that is late and whose outcome is not noted.
+    busy: HashSet<EventObject>,
+    /// Objects of which an event has failed since the database was read.
+    failing: HashSet<EventObject>,
+    /// What happened since the last [`Self::begin_note`].
+    progress: DeliveryProgress,
+    /// What is being noted.
+    noting: Option<DeliveryProgress>,
+}
+
+impl Queue {
+    /// A queue that begins after a position.
+    pub(super) fn new(position: i64) -> Self {
+        Self {
+            items: VecDeque::new(),
+            waiting: 0,
+            first_waiting: 0,
+            position,
+            noted_position: position,
+            read_to: position,
+            due: VecDeque::new(),
+            late_sending: 0,
+            sending: 0,
+            busy: HashSet::new(),
+            failing: HashSet::new(),
+            progress: DeliveryProgress::default(),
+            noting: None,
+        }
+    }
+
+    /// Adds events that were read after [`Self::read_to`].
+    pub(super) fn extend(&mut self, events: Vec<PendingEvent>) {
+        for PendingEvent {
+            id,
+            object,
+            payload,
+            is_blocked,
+        } in events
+        {
+            self.read_to = self.read_to.max(id);
+            let state = match payload {
+                None => ItemState::Settled,
+                Some(_) if is_blocked || self.failing.contains(&object) => {
+                    self.progress.blocked.push((object.clone(), id));
+                    ItemState::Settled
+                }
+                Some(payload) => {
+                    self.waiting += 1;
+                    ItemState::Waiting(payload.into())
+                }
+            };
+            self.items.push_back(Item { id, object, state });
+        }
+        self.advance();
+    }
+
+    /// Adds late events that are due. Those whose object is busy are read again later.
+    pub(super) fn add_due(&mut self, events: Vec<LateEvent>) {
+        for event in events {
+            let is_known = self.due.iter().any(|due| due.object == event.object);
+            if is_known || self.busy.contains(&event.object) {
+                continue;
+            }
+            if event.payload.is_none() {
+                // There is nothing to deliver any more.
+                self.busy.insert(event.object.clone());
+                self.progress.done.push((event.object, event.id));
+            } else {
+                self.due.push_back(event);
+            }
+        }
+    }
+
+    /// Takes the next event to send. Late events get at most `most_late` places as long as others
+    /// wait.
+    pub(super) fn next(&mut self, most_late: usize) -> Option<Dispatch> {
+        if self.late_sending < most_late
+            && let Some(late) = self.next_late()
+        {
+            return Some(late);
+        }
+        self.next_fresh().or_else(|| self.next_late())
+    }
+
+    fn next_late(&mut self) -> Option<Dispatch> {
+        while let Some(LateEvent {
+            id,
+            object,
+            payload,
+            attempts,
+        }) = self.due.pop_front()
+        {
+            let Some(payload) = payload.filter(|_| self.busy.insert(object.clone())) else {
+                continue;
+            };
+            self.late_sending += 1;
+            self.sending += 1;
+            return Some(Dispatch {
+                id,
+                object,
+                payload: payload.into(),
+                attempts,
+                is_late: true,
+            });
+        }
+        None
+    }
+
+    fn next_fresh(&mut self) -> Option<Dispatch> {
+        if self.waiting == 0 {
+            return None;
+        }
+        // An object whose first event here is passed over keeps its later ones waiting, too: it is
+        // busy until that event is settled.
+        let is_waiting = |item: &Item| matches!(item.state, ItemState::Waiting(_));
+        let places = self.first_waiting..self.items.len();
+        self.first_waiting = places.clone().find(|at| is_waiting(&self.items[*at]))?;
+        let at = (self.first_waiting..places.end)
+            .find(|at| is_waiting(&self.items[*at]) && !self.busy.contains(&self.items[*at].object))?;
+        let item = &mut self.items[at];
+        let ItemState::Waiting(payload) = std::mem::replace(&mut item.state, ItemState::Sending) else {
+            return None;
+        };
+        self.busy.insert(item.object.clone());
+        self.waiting -= 1;
+        self.sending += 1;
+        Some(Dispatch {
+            id: item.id,
+            object: item.object.clone(),
+            payload,
+            attempts: 0,
+            is_late: false,
+        })
+    }
+
+    /// Records what became of an event that was sent.
+    pub(super) fn settle(&mut self, sent: Dispatch, verdict: Verdict) {
+        self.sending -= 1;
+        if sent.is_late {
+            self.late_sending -= 1;
+        }
+        match (verdict, sent.is_late) {
+            (Verdict::Unsent, true) => {
+                self.busy.remove(&sent.object);
+            }
+            (Verdict::Unsent, false) => {
+                self.busy.remove(&sent.object);
+                self.waiting += 1;
+                self.set_state(sent.id, ItemState::Waiting(sent.payload));
+            }
+            // It stays busy until that is noted: its row would be read again.
+            (Verdict::Delivered, true) => self.progress.done.push((sent.object, sent.id)),
+            (Verdict::Delivered, false) => {
+                self.busy.remove(&sent.object);
+                self.set_state(sent.id, ItemState::Settled);
+            }
+            (
+                Verdict::Failed {
+                    attempts,
+                    retry_in,
+                    status,
+                    error,
+                },
+                is_late,
+            ) => {
+                if !is_late {
+                    self.set_state(sent.id, ItemState::Settled);
+                    self.block(&sent.object);
+                }
+                self.progress.failed.push(FailedDelivery {
+                    object: sent.object,
+                    event_id: sent.id,
+                    attempts,
+                    retry_in,
+                    status,
+                    error,
+                });
+            }
+        }
+        self.advance();
+    }
+
+    /// Makes the events of an object late that wait here.
+    fn block(&mut self, object: &EventObject) {
+        self.failing.insert(object.clone());
+        for item in self.items.iter_mut().filter(|item| item.object == *object) {
+            if let ItemState::Waiting(_) = item.state {
+                item.state = ItemState::Settled;
+                self.waiting -= 1;
+                self.progress.blocked.push((item.object.clone(), item.id));
+            }
+        }
+    }
+
+    fn set_state(&mut self, id: i64, state: ItemState) {
+        if let Ok(at) = self.items.binary_search_by_key(&id, |item| item.id) {
+            if let ItemState::Waiting(_) = state {
+                self.first_waiting = self.first_waiting.min(at);
+            }
+            self.items[at].state = state;
+        }
+    }
+
+    /// Moves the position over settled events.
+    fn advance(&mut self) {
+        while let Some(Item {
+            id,
+            state: ItemState::Settled,
+            ..
+        }) = self.items.front()
+        {
+            self.position = *id;
+            self.items.pop_front();
+            self.first_waiting = self.first_waiting.saturating_sub(1);
+        }
+    }
+
+    /// Forgets payloads that wait, as far as they can be read again in order: a paused endpoint
+    /// needs no memory.
+    pub(super) fn forget_waiting(&mut self) {
+        while let Some(Item {
+            state: ItemState::Waiting(_),
+            ..
+        }) = self.items.back()
+        {
+            self.items.pop_back();
+            self.waiting -= 1;
+        }
+        self.first_waiting = self.first_waiting.min(self.items.len());
+        self.read_to = self.items.back().map_or(self.position, |item| item.id);
+        self.due.clear();
+    }
+
+    /// Returns what is to be noted now, if there is anything. [`Self::noted`] ends it.
+    pub(super) fn begin_note(&mut self) -> DeliveryProgress {
+        let mut progress = std::mem::take(&mut self.progress);
+        progress.position = self.position;
+        self.noting = Some(progress.clone());
+        progress
+    }
+
+    /// Records whether the progress is noted. If not, it is part of the next one. Returns whether
+    /// other late events may be due now.
+    pub(super) fn noted(&mut self, is_done: bool) -> bool {
+        let Some(mut before) = self.noting.take() else {
+            return false;
+        };
+        if is_done {
+            self.noted_position = before.position;
+            let failed = before.failed.iter().map(|failed| &failed.object);
+            for object in failed.chain(before.done.iter().map(|(object, _)| object)) {
+                self.busy.remove(object);
+                self.failing.remove(object);
+            }
+            return !(before.blocked.is_empty() && before.failed.is_empty() && before.done.is_empty());
+        }
+        before.blocked.append(&mut self.progress.blocked);
+        before.failed.append(&mut self.progress.failed);
+        before.done.append(&mut self.progress.done);
+        self.progress = before;
+        false
+    }
+
+    /// Returns how many outcomes are not noted; a position that has moved counts as one.
+    pub(super) fn unnoted(&self) -> usize {
+        let DeliveryProgress {
+            blocked, failed, done, ..
+        } = &self.progress;
+        blocked.len() + failed.len() + done.len() + usize::from(self.position > self.noted_position)
+    }
+
+    /// Returns the last event that was read.
+    pub(super) fn read_to(&self) -> i64 {
+        self.read_to
+    }
+
+    /// Returns how many events after the position wait.
+    pub(super) fn waiting(&self) -> usize {
+        self.waiting
+    }
+
+    /// Returns how many late events are due and wait.
+    pub(super) fn due(&self) -> usize {
+        self.due.len()
+    }
+
+    /// Returns how many events are in memory.
+    pub(super) fn len(&self) -> usize {
+        self.items.len()
+    }
+
+    /// Returns how many events are being sent.
+    pub(super) fn sending(&self) -> usize {
+        self.sending
+    }
+}
+
+/// Whether an event is made from the mirror's row.
+pub(super) fn is_from_mirror(id: i64) -> bool {
+    id == FROM_MIRROR
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,313 @@
+//! The queue against a model of the database: whatever fails, and whenever the process ends,
+//! nothing is lost, and each object's events keep their order.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use proptest::prelude::*;
+
+use super::*;
+
+fn object(number: u8) -> EventObject {
+    EventObject {
+        resource: "users".to_owned(),
+        id: format!("user_{number}"),
+    }
+}
+
+/// What `clerk.events`, `clerk.endpoints` and `clerk.deliveries` hold.
+#[derive(Default)]
+struct Model {
+    events: Vec<EventObject>,
+    position: i64,
+    /// Attempts by object and event.
+    late: BTreeMap<(EventObject, i64), u32>,
+    dead: BTreeSet<i64>,
+}
+
+impl Model {
+    fn pending(&self, after: i64, limit: usize) -> Vec<PendingEvent> {
+        let ids = (after + 1..=self.events.len() as i64).take(limit);
+        ids.map(|id| {
+            let object = self.events[id as usize - 1].clone();
+            PendingEvent {
+                id,
+                is_blocked: self.late.keys().any(|(late, _)| *late == object),
+                object,
+                payload: Some(id.to_string()),
+            }
+        })
+        .collect()
+    }
+
+    /// The first late event of each object.
+    fn due(&self, limit: usize) -> Vec<LateEvent> {
+        let mut heads = BTreeMap::new();
+        for ((object, id), attempts) in &self.late {
+            heads.entry(object).or_insert((*id, *attempts));
+        }
+        let heads = heads.into_iter().take(limit);
+        heads
+            .map(|(object, (id, attempts))| LateEvent {
+                id,
+                object: object.clone(),
+                payload: Some(id.to_string()),
+                attempts,
+            })
+            .collect()
+    }
+
+    fn note(&mut self, progress: &DeliveryProgress) {
+        self.position = self.position.max(progress.position);
+        for (object, id) in &progress.blocked {
+            self.late.entry((object.clone(), *id)).or_insert(0);
+        }
+        for failed in &progress.failed {
+            let key = (failed.object.clone(), failed.event_id);
+            if failed.retry_in.is_some() {
+                self.late.insert(key, failed.attempts);
+            } else {
+                self.late.remove(&key);
+                self.dead.insert(failed.event_id);
+            }
+        }
+        for done in &progress.done {
+            self.late.remove(done);
+        }
+    }
+}
+
+/// A step of a history.
+#[derive(Debug, Clone)]
+enum Step {
+    /// An event of an object is recorded.
+    Event(u8),
+    Read,
+    ReadLate,
+    Send,
+    /// The oldest event that is being sent ends like this.
+    End(Ending),
+    /// Outcomes are noted, or that fails.
+    Note(bool),
+    /// The endpoint is paused.
+    Forget,
+    /// The process is killed, and another one continues.
+    Kill,
+}
+
+#[derive(Debug, Clone, Copy)]
+enum Ending {
+    Delivered,
+    Failed,
+    Unsent,
+}
+
+fn step() -> impl Strategy<Value = Step> {
+    prop_oneof![
+        4 => (0..4_u8).prop_map(Step::Event),
+        3 => Just(Step::Read),
+        2 => Just(Step::ReadLate),
+        6 => Just(Step::Send),
+        4 => Just(Step::End(Ending::Delivered)),
+        2 => Just(Step::End(Ending::Failed)),
+        1 => Just(Step::End(Ending::Unsent)),
+        3 => any::<bool>().prop_map(Step::Note),
+        1 => Just(Step::Forget),
+        1 => Just(Step::Kill),
+    ]
+}
+
+/// A process that delivers, and what the receiver has got.
+struct Play {
+    model: Model,
+    queue: Queue,
+    sending: VecDeque<Dispatch>,
+    /// The events that were accepted, in their order, since the process began.
+    accepted: Vec<i64>,
+    ever: BTreeSet<i64>,
+    /// Events that a killed process may have delivered.
+    in_doubt: BTreeSet<i64>,
+}
+
+impl Play {
+    fn new() -> Self {
+        Self {
+            model: Model::default(),
+            queue: Queue::new(0),
+            sending: VecDeque::new(),
+            accepted: Vec::new(),
+            ever: BTreeSet::new(),
+            in_doubt: BTreeSet::new(),
+        }
+    }
+
+    fn step(&mut self, step: &Step) {
+        match step {
+            Step::Event(number) => self.model.events.push(object(*number)),
+            Step::Read => {
+                let events = self.model.pending(self.queue.read_to(), 3);
+                self.queue.extend(events);
+            }
+            Step::ReadLate => self.queue.add_due(self.model.due(2)),
+            Step::Send => {
+                if let Some(sent) = self.queue.next(1) {
+                    let is_busy = self.sending.iter().any(|other| other.object == sent.object);
+                    assert!(!is_busy, "two events of an object are sent at a time");
+                    self.sending.push_back(sent);
+                }
+            }
+            Step::End(ending) => self.end(*ending),
+            Step::Note(is_done) => {
+                let progress = self.queue.begin_note();
+                if *is_done {
+                    self.model.note(&progress);
+                }
+                self.queue.noted(*is_done);
+            }
+            Step::Forget => self.queue.forget_waiting(),
+            Step::Kill => {
+                self.queue = Queue::new(self.model.position);
+                self.sending.clear();
+                self.accepted.clear();
+                self.in_doubt
+                    .extend(self.model.position + 1..=self.model.events.len() as i64);
+            }
+        }
+    }
+
+    fn end(&mut self, ending: Ending) {
+        let Some(sent) = self.sending.pop_front() else { return };
+        assert_eq!(sent.payload.as_ref(), sent.id.to_string());
+        let attempts = sent.attempts + 1;
+        let verdict = match ending {
+            Ending::Delivered => {
+                self.accept(sent.id);
+                Verdict::Delivered
+            }
+            Ending::Unsent => Verdict::Unsent,
+            Ending::Failed => Verdict::Failed {
+                attempts,
+                retry_in: (attempts < 4).then_some(Duration::ZERO),
+                status: Some(500),
+                error: String::new(),
+            },
+        };
+        self.queue.settle(sent, verdict);
+    }
+
+    /// Records that an event was accepted: the earlier ones of its object were, or are dead.
+    fn accept(&mut self, id: i64) {
+        let object = &self.model.events[id as usize - 1];
+        for earlier in 1..id {
+            let is_same = self.model.events[earlier as usize - 1] == *object;
+            let is_settled = self.ever.contains(&earlier) || self.model.dead.contains(&earlier);
+            assert!(!is_same || is_settled, "{id} came before {earlier} of its object");
+        }
+        let is_repeated = self.accepted.contains(&id);
+        assert!(
+            !is_repeated || self.in_doubt.contains(&id),
+            "{id} was sent twice although nothing was killed"
+        );
+        self.accepted.push(id);
+        self.ever.insert(id);
+    }
+
+    /// Lets everything work, until nothing is left.
+    fn finish(&mut self) {
+        for _ in 0..10_000 {
+            for step in [
+                Step::Read,
+                Step::ReadLate,
+                Step::Send,
+                Step::End(Ending::Delivered),
+                Step::Note(true),
+            ] {
+                self.step(&step);
+            }
+            let is_read = self.model.position == self.model.events.len() as i64;
+            if is_read && self.queue.len() == 0 && self.model.late.is_empty() && self.sending.is_empty() {
+                return;
+            }
+        }
+        panic!("events are stuck: {:?}", self.queue);
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 500, ..ProptestConfig::default() })]
+
+    #[test]
+    fn nothing_is_lost_and_objects_keep_their_order(steps in prop::collection::vec(step(), 0..120)) {
+        let mut play = Play::new();
+        for step in &steps {
+            play.step(step);
+        }
+        play.finish();
+        let all: BTreeSet<i64> = (1..=play.model.events.len() as i64).collect();
+        let settled: BTreeSet<i64> = play.ever.union(&play.model.dead).copied().collect();
+        prop_assert_eq!(settled, all);
+        prop_assert_eq!(play.model.position, play.model.events.len() as i64);
+    }
+}
+
+#[test]
+fn an_event_that_fails_holds_back_its_object_only() {
+    let mut play = Play::new();
+    for number in [1, 1, 2, 1, 2] {
+        play.step(&Step::Event(number));
+    }
+    play.step(&Step::Read);
+    play.step(&Step::Read);
+    play.step(&Step::Send);
+    play.step(&Step::End(Ending::Failed));
+    play.step(&Step::Send);
+    play.step(&Step::End(Ending::Delivered));
+    play.step(&Step::Send);
+    play.step(&Step::End(Ending::Delivered));
+    play.step(&Step::Send);
+    assert!(play.sending.is_empty());
+    assert_eq!(play.accepted, [3, 5]);
+    play.step(&Step::Note(true));
+    assert_eq!(play.model.position, 5);
+    let late: Vec<i64> = play.model.late.keys().map(|(_, id)| *id).collect();
+    assert_eq!(late, [1, 2, 4]);
+}
+
+#[test]
+fn late_events_get_only_some_of_the_places_while_others_wait() {
+    let mut queue = Queue::new(10);
+    let late = (1..=3).map(|number| LateEvent {
+        id: i64::from(number),
+        object: object(number),
+        payload: Some(String::new()),
+        attempts: 1,
+    });
+    queue.add_due(late.collect());
+    queue.extend(vec![PendingEvent {
+        id: 11,
+        object: object(9),
+        payload: Some(String::new()),
+        is_blocked: false,
+    }]);
+    let order: Vec<i64> = std::iter::from_fn(|| queue.next(2)).map(|sent| sent.id).collect();
+    assert_eq!(order, [1, 2, 11, 3]);
+}
+
+#[test]
+fn unwanted_events_and_vanished_ones_are_passed_over() {
+    let mut queue = Queue::new(0);
+    queue.extend(vec![PendingEvent {
+        id: 4,
+        object: object(1),
+        payload: None,
+        is_blocked: false,
+    }]);
+    queue.add_due(vec![LateEvent {
+        id: 2,
+        object: object(2),
+        payload: None,
+        attempts: 0,
+    }]);
+    assert!(queue.next(8).is_none());
+    let progress = queue.begin_note();
+    assert_eq!((progress.position, progress.done), (4, vec![(object(2), 2)]));
+}

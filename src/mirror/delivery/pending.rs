@@ -1,0 +1,209 @@
+//! Reads the events that an endpoint still has to get.
+
+use std::time::Duration;
+
+use diesel::{
+    prelude::*,
+    sql_query,
+    sql_types::{Array, BigInt, Bool, Double, Integer, Nullable, Text},
+};
+use diesel_async::RunQueryDsl;
+
+use super::{Deliveries, EventObject};
+use crate::mirror::{MirrorError, pool::ConnectionPool};
+
+/// Stored size of the payloads that are read at a time, in bytes. A larger one is read alone.
+const MAX_BYTES: i64 = 256 * 1024;
+
+/// An event after an endpoint's position.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct PendingEvent {
+    /// Its id.
+    pub id: i64,
+    /// What it is about.
+    pub object: EventObject,
+    /// The event as JSON; `None` if the endpoint does not get events of this type.
+    pub payload: Option<String>,
+    /// Whether it has to wait for a late event of its object.
+    pub is_blocked: bool,
+}
+
+/// A late event that is due.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct LateEvent {
+    /// Its id; 0 for a `created` event that is made from the mirror's row.
+    pub id: i64,
+    /// What it is about.
+    pub object: EventObject,
+    /// The event as JSON; `None` if the event or the row does not exist any more, or if the
+    /// endpoint does not get events of this type.
+    pub payload: Option<String>,
+    /// How often it was tried.
+    pub attempts: u32,
+}
+
+#[derive(QueryableByName)]
+struct PendingRow {
+    #[diesel(sql_type = BigInt)]
+    id: i64,
+    #[diesel(sql_type = Text)]
+    resource: String,
+    #[diesel(sql_type = Text)]
+    object_id: String,
+    #[diesel(sql_type = Nullable<Text>)]
+    payload: Option<String>,
+    #[diesel(sql_type = Bool)]
+    is_blocked: bool,
+    #[diesel(sql_type = BigInt)]
+    found: i64,
+}
+
+#[derive(QueryableByName)]
+struct LateRow {
+    #[diesel(sql_type = BigInt)]
+    event_id: i64,
+    #[diesel(sql_type = Text)]
+    resource: String,
+    #[diesel(sql_type = Text)]
+    object_id: String,
+    #[diesel(sql_type = Nullable<Text>)]
+    payload: Option<String>,
+    #[diesel(sql_type = Integer)]
+    attempts: i32,
+}
+
+#[derive(QueryableByName)]
+struct WaitRow {
+    #[diesel(sql_type = Nullable<Double>)]
+    seconds: Option<f64>,
+}
+
+/// Which late events are read.
+const DUE: &str = "AND next_attempt_at <= pg_catalog.now() ORDER BY next_attempt_at, event_id, object_id";
+const LEAST_TRIED: &str = "AND next_attempt_at IS NOT NULL ORDER BY last_attempt_at NULLS FIRST, event_id, object_id";
+
+impl Deliveries {
+    /// Returns the events after an id in their order, at most `limit`, and fewer if they are large,
+    /// and whether there may be more.
+    pub async fn pending(
+        &self,
+        endpoint: &str,
+        types: &[String],
+        after: i64,
+        limit: usize,
+    ) -> Result<(Vec<PendingEvent>, bool), MirrorError> {
+        let rows: Vec<PendingRow> = sql_query(
+            "SELECT id, resource, object_id, CASE WHEN type = ANY ($2) THEN payload::text END AS payload,
+                    EXISTS (SELECT FROM clerk.deliveries d
+                            WHERE d.endpoint = $1 AND d.resource = page.resource AND d.object_id = page.object_id
+                              AND d.dead_at IS NULL) AS is_blocked, found
+             FROM (SELECT id, resource, object_id, type, payload,
+                          pg_catalog.sum(pg_catalog.pg_column_size(payload)) OVER (ORDER BY id)
+                              - pg_catalog.pg_column_size(payload)::bigint AS bytes_before, pg_catalog.count(*) OVER () AS found
+                   FROM (SELECT id, resource, object_id, type, payload FROM clerk.events
+                         WHERE id > $3 ORDER BY id LIMIT $4) AS next) AS page
+             WHERE bytes_before < $5 ORDER BY id",
+        )
+        .bind::<Text, _>(endpoint)
+        .bind::<Array<Text>, _>(types)
+        .bind::<BigInt, _>(after)
+        .bind::<BigInt, _>(limit as i64)
+        .bind::<BigInt, _>(MAX_BYTES)
+        .load(&mut self.0.connection().await?)
+        .await?;
+        let found = <[_]>::first(&rows).map_or(0, |row| row.found);
+        let has_more = found == limit as i64 || found > rows.len() as i64;
+        let events = rows
+            .into_iter()
+            .map(|row| PendingEvent {
+                id: row.id,
+                object: EventObject {
+                    resource: row.resource,
+                    id: row.object_id,
+                },
+                payload: row.payload,
+                is_blocked: row.is_blocked,
+            })
+            .collect();
+        Ok((events, has_more))
+    }
+
+    /// Returns late events that are due, at most `limit`.
+    pub async fn due(&self, endpoint: &str, types: &[String], limit: usize) -> Result<Vec<LateEvent>, MirrorError> {
+        self.late(endpoint, types, limit, DUE).await
+    }
+
+    /// Returns the late events that were tried longest ago, at most `limit`, whether they are due
+    /// or not.
+    pub async fn least_tried(
+        &self,
+        endpoint: &str,
+        types: &[String],
+        limit: usize,
+    ) -> Result<Vec<LateEvent>, MirrorError> {
+        self.late(endpoint, types, limit, LEAST_TRIED).await
+    }
+
+    async fn late(
+        &self,
+        endpoint: &str,
+        types: &[String],
+        limit: usize,
+        which: &str,
+    ) -> Result<Vec<LateEvent>, MirrorError> {
+        let rows: Vec<LateRow> = sql_query(late_sql(&self.0, which))
+            .bind::<Text, _>(endpoint)
+            .bind::<Array<Text>, _>(types)
+            .bind::<BigInt, _>(limit as i64)
+            .bind::<Text, _>(self.0.resource.name)
+            .bind::<Text, _>(self.0.resource.event)
+            .load(&mut self.0.connection().await?)
+            .await?;
+        Ok(rows
+            .into_iter()
+            .map(|row| LateEvent {
+                id: row.event_id,
+                object: EventObject {
+                    resource: row.resource,
+                    id: row.object_id,
+                },
+                payload: row.payload,
+                attempts: u32::try_from(row.attempts).unwrap_or_default(),
+            })
+            .collect())
+    }
+
+    /// Returns after how long the next late event is due; `None` if there is none.
+    pub async fn next_due(&self, endpoint: &str) -> Result<Option<Duration>, MirrorError> {
+        let WaitRow { seconds } = sql_query(
+            "SELECT extract(epoch FROM pg_catalog.min(next_attempt_at) - pg_catalog.now())::double precision AS seconds
+             FROM clerk.deliveries WHERE endpoint = $1 AND next_attempt_at IS NOT NULL",
+        )
+        .bind::<Text, _>(endpoint)
+        .get_result(&mut self.0.connection().await?)
+        .await?;
+        Ok(seconds.map(|seconds| Duration::try_from_secs_f64(seconds).unwrap_or_default()))
+    }
+}
+
+/// Returns the statement that reads late events with their payloads. A `created` event that is made
+/// from a row has the time when the object was created.
+fn late_sql(pool: &ConnectionPool, which: &str) -> String {
+    format!(
+        "SELECT d.event_id, d.resource, d.object_id, d.attempts,
+                CASE WHEN e.type = ANY ($2) THEN e.payload::text
+                     WHEN u.id IS NOT NULL AND $5 || '.created'::text = ANY ($2) THEN
+                         pg_catalog.jsonb_build_object('object', 'event', 'type', $5 || '.created'::text, 'instance_id', s.instance_id,
+                             'data', {document}(u)::jsonb,
+                             'timestamp', (extract(epoch FROM u.created_at) * 1000::numeric)::bigint)::text
+                END AS payload
+         FROM (SELECT event_id, resource, object_id, attempts, next_attempt_at, last_attempt_at FROM clerk.deliveries
+               WHERE endpoint = $1 {which} LIMIT $3) AS d
+         CROSS JOIN clerk.sync_state AS s
+         LEFT JOIN clerk.events AS e ON e.id = d.event_id
+         LEFT JOIN {table} AS u ON d.event_id = 0::bigint AND d.resource = $4 AND u.id = d.object_id AND u.deleted_at IS NULL
+         ORDER BY d.next_attempt_at, d.event_id, d.object_id",
+        document = pool.resource.document,
+        table = pool.resource.table,
+    )
+}

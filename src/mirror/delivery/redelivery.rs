@@ -1,0 +1,126 @@
+//! Delivers events once more.
+
+use chrono::{DateTime, Utc};
+use diesel::{
+    prelude::*,
+    sql_query,
+    sql_types::{Array, BigInt, Bool, Text, Timestamptz},
+};
+use diesel_async::{AsyncConnection, RunQueryDsl};
+
+use super::{Deliveries, FROM_MIRROR};
+use crate::mirror::{MirrorError, session::Session};
+
+/// What is delivered once more.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Redelivery {
+    /// Events whose last attempt failed.
+    Dead,
+    /// Events that were recorded at this time or later.
+    Since(DateTime<Utc>),
+    /// Events with these ids.
+    Ids(Vec<i64>),
+    /// A `created` event for each object of the mirror.
+    Everything,
+}
+
+impl Deliveries {
+    /// Marks events as late, so that the leader delivers them again. Returns how many; `None` if
+    /// there is no such endpoint. Events that the endpoint has not got yet are left out, because it
+    /// gets them anyway.
+    pub async fn redeliver(&self, endpoint: &str, what: &Redelivery) -> Result<Option<u64>, MirrorError> {
+        let mut conn = self.0.connection().await?;
+        conn.transaction(async |conn| {
+            if !is_registered(conn, endpoint).await? {
+                return Ok(None);
+            }
+            let rows = match what {
+                Redelivery::Dead => revive(conn, endpoint).await?,
+                Redelivery::Since(at) => {
+                    sql_query(repeat_sql("e.recorded_at >= $2"))
+                        .bind::<Text, _>(endpoint)
+                        .bind::<Timestamptz, _>(at)
+                        .execute(conn)
+                        .await?
+                }
+                Redelivery::Ids(ids) => {
+                    sql_query(repeat_sql("e.id = ANY ($2)"))
+                        .bind::<Text, _>(endpoint)
+                        .bind::<Array<BigInt>, _>(ids)
+                        .execute(conn)
+                        .await?
+                }
+                Redelivery::Everything => self.repeat_everything(conn, endpoint).await?,
+            };
+            choose_all_heads(conn, endpoint).await?;
+            Ok(Some(rows as u64))
+        })
+        .await
+    }
+
+    async fn repeat_everything(&self, conn: &mut Session, endpoint: &str) -> Result<usize, MirrorError> {
+        Ok(sql_query(format!(
+            "INSERT INTO clerk.deliveries (endpoint, resource, object_id, event_id)
+             SELECT $1, $2, id, {FROM_MIRROR}::bigint FROM {table} WHERE deleted_at IS NULL
+             ON CONFLICT (endpoint, resource, object_id, event_id) DO UPDATE SET attempts = 0, dead_at = NULL",
+            table = self.0.resource.table
+        ))
+        .bind::<Text, _>(endpoint)
+        .bind::<Text, _>(self.0.resource.name)
+        .execute(conn)
+        .await?)
+    }
+}
+
+async fn is_registered(conn: &mut Session, endpoint: &str) -> Result<bool, MirrorError> {
+    #[derive(QueryableByName)]
+    struct RegisteredRow {
+        #[diesel(sql_type = Bool)]
+        is_registered: bool,
+    }
+    let row: RegisteredRow = sql_query(
+        "SELECT EXISTS (SELECT FROM clerk.endpoints WHERE name = $1 AND removed_at IS NULL) AS is_registered",
+    )
+    .bind::<Text, _>(endpoint)
+    .get_result(conn)
+    .await?;
+    Ok(row.is_registered)
+}
+
+/// Lets dead events be tried again.
+async fn revive(conn: &mut Session, endpoint: &str) -> Result<usize, MirrorError> {
+    Ok(sql_query(
+        "UPDATE clerk.deliveries SET attempts = 0, dead_at = NULL WHERE endpoint = $1 AND dead_at IS NOT NULL",
+    )
+    .bind::<Text, _>(endpoint)
+    .execute(conn)
+    .await?)
+}
+
+/// Returns the statement that marks events as late again.
+fn repeat_sql(which: &str) -> String {
+    format!(
+        "INSERT INTO clerk.deliveries (endpoint, resource, object_id, event_id)
+         SELECT p.name, e.resource, e.object_id, e.id FROM clerk.events e JOIN clerk.endpoints p ON p.name = $1
+         WHERE e.id <= p.position AND e.type = ANY (p.types) AND {which}
+         ON CONFLICT (endpoint, resource, object_id, event_id) DO UPDATE SET attempts = 0, dead_at = NULL"
+    )
+}
+
+/// Makes the first late event of each object the one that is tried next, at once.
+async fn choose_all_heads(conn: &mut Session, endpoint: &str) -> Result<(), MirrorError> {
+    sql_query(
+        "WITH heads AS (
+             SELECT resource, object_id, pg_catalog.min(event_id) AS event_id FROM clerk.deliveries
+             WHERE endpoint = $1 AND dead_at IS NULL GROUP BY resource, object_id)
+         UPDATE clerk.deliveries AS d
+         SET next_attempt_at = CASE WHEN d.event_id = h.event_id THEN pg_catalog.now() END
+         FROM heads AS h
+         WHERE d.endpoint = $1 AND d.resource = h.resource AND d.object_id = h.object_id AND d.dead_at IS NULL
+           AND (d.next_attempt_at IS NOT NULL OR d.event_id = h.event_id)",
+    )
+    .bind::<Text, _>(endpoint)
+    .execute(conn)
+    .await?;
+    Ok(())
+}
