@@ -113,3 +113,5 @@ mod tied_timestamps;
 mod tls;
 mod unexpected_values;
 mod unique_values;
+mod webhook_bodies;
+mod webhook_signatures;
