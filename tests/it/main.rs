@@ -112,3 +112,4 @@ mod tied_timestamps;
 mod tls;
 mod unexpected_values;
 mod unique_values;
+mod webhook_handler;

@@ -33,3 +33,4 @@ pub mod statement_counter;
 pub mod summary;
 pub mod syncs;
 pub mod wait;
+pub mod webhook_app;
