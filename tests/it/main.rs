@@ -114,4 +114,5 @@ mod tls;
 mod unexpected_values;
 mod unique_values;
 mod webhook_bodies;
+mod webhook_handler;
 mod webhook_signatures;

@@ -37,3 +37,4 @@ pub mod statement_counter;
 pub mod summary;
 pub mod syncs;
 pub mod wait;
+pub mod webhook_app;

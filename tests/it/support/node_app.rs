@@ -114,9 +114,7 @@ impl NodeApp {
         let path = std::env::join_paths([programs.to_owned()].into_iter().chain(std::env::split_paths(&others)));
         let mut command = self.npm();
         command.args(["run", "--silent", script, "--"]).args(arguments);
-        for (name, value) in fixture.command(&[]).as_std().get_envs() {
-            command.env(name, value.unwrap_or_default());
-        }
+        with_environment(&mut command, fixture);
         let mut child = command.env("PATH", path.unwrap()).spawn().unwrap();
         let mut input = child.stdin.take().unwrap();
         // A script that does not read its input may have closed it already.
@@ -138,19 +136,34 @@ impl NodeApp {
         pipe(command.arg(self.path(file)).args(arguments), input).await
     }
 
+    /// Returns a command of Node that runs a file of a package with the fixture's environment.
+    pub fn node(&self, fixture: &Fixture, file: &str) -> Command {
+        let mut command = self.command("node");
+        command.arg(self.path("node_modules").join(file));
+        with_environment(&mut command, fixture);
+        command
+    }
+
     /// Returns a command of npm, whose packages and cache are in the target folder.
     fn npm(&self) -> Command {
-        let mut command = Command::new("npm");
+        let mut command = self.command("npm");
         command
-            .current_dir(&self.folder)
             // Scripts of packages would download more than the registry has.
             .env("npm_config_ignore_scripts", "true")
             .env("npm_config_cache", target().join("npm"))
-            .env("npm_config_update_notifier", "false")
+            .env("npm_config_update_notifier", "false");
+        command
+    }
+
+    fn command(&self, program: &str) -> Command {
+        let mut command = Command::new(program);
+        command
+            .current_dir(&self.folder)
             // Prisma's generator needs no schema engine, but downloads one unless this is a file.
             .env("PRISMA_SCHEMA_ENGINE_BINARY", self.folder.join("package.json"))
             .env("CHECKPOINT_DISABLE", "1")
             .env("PRISMA_HIDE_UPDATE_MESSAGE", "1")
+            .env("NEXT_TELEMETRY_DISABLED", "1")
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
             .stderr(Stdio::piped())
@@ -172,6 +185,13 @@ pub async fn node() -> Result<(), String> {
 pub fn say_skipped(what: &str, why: &str) {
     // What print macros write is only shown for a test that fails.
     let _ = writeln!(std::io::stderr(), "the test of {what} is skipped: {why}");
+}
+
+/// Gives a command the environment of the fixture's program.
+fn with_environment(command: &mut Command, fixture: &Fixture) {
+    for (name, value) in fixture.command(&[]).as_std().get_envs() {
+        command.env(name, value.unwrap_or_default());
+    }
 }
 
 /// Returns the major version of a tool; `None` if it cannot be run.
