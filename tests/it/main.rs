@@ -46,6 +46,7 @@ mod daemon;
 mod database_urls;
 mod deletions;
 mod delivery;
+mod delivery_interrupted;
 mod deployment_files;
 mod documents;
 mod dropped_schema;

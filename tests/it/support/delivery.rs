@@ -116,6 +116,19 @@ impl Delivering {
         self.fixture.db.number(&sql).await
     }
 
+    /// Writes `events` events in one transaction, about `objects` objects in turn: `user_0`, `user_1`
+    /// and so on.
+    pub async fn insert_events(&self, events: usize, objects: usize) {
+        let sql = format!(
+            "INSERT INTO clerk.events (resource, type, object_id, occurred_at, payload)
+             SELECT 'users', 'user.updated', 'user_' || n % {objects}, now(),
+                    jsonb_build_object('object', 'event', 'type', 'user.updated',
+                        'data', jsonb_build_object('id', 'user_' || n % {objects}))
+             FROM generate_series(0, {events} - 1) AS n ORDER BY n"
+        );
+        self.fixture.db.execute(&sql).await;
+    }
+
     /// Makes all late events due.
     pub async fn make_due(&self) {
         let sql = "UPDATE clerk.deliveries SET next_attempt_at = now() WHERE next_attempt_at IS NOT NULL";
