@@ -1,10 +1,11 @@
 //! Delivers events once more.
 
+use std::time::Duration;
+
 use chrono::{DateTime, Utc};
 use diesel::{
-    prelude::*,
     sql_query,
-    sql_types::{Array, BigInt, Bool, Text, Timestamptz},
+    sql_types::{Array, BigInt, Double, Text, Timestamptz},
 };
 use diesel_async::{AsyncConnection, RunQueryDsl};
 
@@ -18,11 +19,16 @@ pub enum Redelivery {
     Dead,
     /// Events that were recorded at this time or later.
     Since(DateTime<Utc>),
+    /// Events that were recorded within this time, by the database's clock.
+    Within(Duration),
     /// Events with these ids.
     Ids(Vec<i64>),
-    /// A `created` event for each object of the mirror.
+    /// A `created` event for each object of the mirror, if the endpoint gets such events.
     Everything,
 }
+
+/// What makes a row late once more.
+const AGAIN: &str = "attempts = 0, dead_at = NULL, waiting_since = pg_catalog.now()";
 
 impl Deliveries {
     /// Marks events as late, so that the leader delivers them again. Returns how many; `None` if
@@ -31,7 +37,7 @@ impl Deliveries {
     pub async fn redeliver(&self, endpoint: &str, what: &Redelivery) -> Result<Option<u64>, MirrorError> {
         let mut conn = self.0.connection().await?;
         conn.transaction(async |conn| {
-            if !is_registered(conn, endpoint).await? {
+            if !lock(conn, endpoint).await? {
                 return Ok(None);
             }
             let rows = match what {
@@ -42,6 +48,15 @@ impl Deliveries {
                         .bind::<Timestamptz, _>(at)
                         .execute(conn)
                         .await?
+                }
+                Redelivery::Within(time) => {
+                    sql_query(repeat_sql(
+                        "e.recorded_at >= pg_catalog.now() - $2 * interval '1 second'",
+                    ))
+                    .bind::<Text, _>(endpoint)
+                    .bind::<Double, _>(time.as_secs_f64())
+                    .execute(conn)
+                    .await?
                 }
                 Redelivery::Ids(ids) => {
                     sql_query(repeat_sql("e.id = ANY ($2)"))
@@ -61,37 +76,34 @@ impl Deliveries {
     async fn repeat_everything(&self, conn: &mut Session, endpoint: &str) -> Result<usize, MirrorError> {
         Ok(sql_query(format!(
             "INSERT INTO clerk.deliveries (endpoint, resource, object_id, event_id)
-             SELECT $1, $2, id, {FROM_MIRROR}::bigint FROM {table} WHERE deleted_at IS NULL
-             ON CONFLICT (endpoint, resource, object_id, event_id) DO UPDATE SET attempts = 0, dead_at = NULL",
+             SELECT p.name, $2, u.id, {FROM_MIRROR}::bigint FROM {table} AS u JOIN clerk.endpoints AS p ON p.name = $1
+             WHERE u.deleted_at IS NULL AND $3 || '.created'::text = ANY (p.types)
+             ON CONFLICT (endpoint, resource, object_id, event_id) DO UPDATE SET {AGAIN}",
             table = self.0.resource.table
         ))
         .bind::<Text, _>(endpoint)
         .bind::<Text, _>(self.0.resource.name)
+        .bind::<Text, _>(self.0.resource.event)
         .execute(conn)
         .await?)
     }
 }
 
-async fn is_registered(conn: &mut Session, endpoint: &str) -> Result<bool, MirrorError> {
-    #[derive(QueryableByName)]
-    struct RegisteredRow {
-        #[diesel(sql_type = Bool)]
-        is_registered: bool,
-    }
-    let row: RegisteredRow = sql_query(
-        "SELECT EXISTS (SELECT FROM clerk.endpoints WHERE name = $1 AND removed_at IS NULL) AS is_registered",
-    )
-    .bind::<Text, _>(endpoint)
-    .get_result(conn)
-    .await?;
-    Ok(row.is_registered)
+/// Locks an endpoint against the leader's notes, which write the same rows in another order. Returns
+/// whether there is one.
+async fn lock(conn: &mut Session, endpoint: &str) -> Result<bool, MirrorError> {
+    let rows = sql_query("SELECT FROM clerk.endpoints WHERE name = $1 AND removed_at IS NULL FOR NO KEY UPDATE")
+        .bind::<Text, _>(endpoint)
+        .execute(conn)
+        .await?;
+    Ok(rows == 1)
 }
 
 /// Lets dead events be tried again.
 async fn revive(conn: &mut Session, endpoint: &str) -> Result<usize, MirrorError> {
-    Ok(sql_query(
-        "UPDATE clerk.deliveries SET attempts = 0, dead_at = NULL WHERE endpoint = $1 AND dead_at IS NOT NULL",
-    )
+    Ok(sql_query(format!(
+        "UPDATE clerk.deliveries SET {AGAIN} WHERE endpoint = $1 AND dead_at IS NOT NULL"
+    ))
     .bind::<Text, _>(endpoint)
     .execute(conn)
     .await?)
@@ -103,7 +115,7 @@ fn repeat_sql(which: &str) -> String {
         "INSERT INTO clerk.deliveries (endpoint, resource, object_id, event_id)
          SELECT p.name, e.resource, e.object_id, e.id FROM clerk.events e JOIN clerk.endpoints p ON p.name = $1
          WHERE e.id <= p.position AND e.type = ANY (p.types) AND {which}
-         ON CONFLICT (endpoint, resource, object_id, event_id) DO UPDATE SET attempts = 0, dead_at = NULL"
+         ON CONFLICT (endpoint, resource, object_id, event_id) DO UPDATE SET {AGAIN}"
     )
 }
 
