@@ -1,20 +1,13 @@
 //! The mirror while a million events wait for an endpoint where nobody listens.
 
-use std::{
-    sync::{
-        Arc,
-        atomic::{AtomicU64, Ordering},
-    },
-    time::{Duration, Instant},
-};
+use std::time::{Duration, Instant};
 
 use anyhow::{Result, ensure};
-use tokio::task::JoinHandle;
 
 use crate::{
     churn,
-    daemon::Usage,
     endpoint::{EndpointFile, EndpointState, closed_address, wait_for},
+    monitor::Monitor,
     table::{Table, percentile, seconds},
     world::{Schedule, World},
 };
@@ -33,9 +26,6 @@ const MAX_MB: f64 = 10.0;
 
 /// Time limit for what does not take long.
 const TIMEOUT: Duration = Duration::from_secs(60);
-
-/// The interval between samples of the memory.
-const SAMPLE: Duration = Duration::from_secs(1);
 
 /// The mirror with or without the endpoint.
 struct Measured {
@@ -91,17 +81,19 @@ async fn measure(
     seconds: u64,
     table: &mut Table,
 ) -> Result<Measured> {
+    let metrics = closed_address().await?;
     world
         .restart_daemon(Some(SCHEDULE), |command| {
+            command.env("CLERK2PG_HTTP__LISTEN", metrics.to_string());
             if let Some(endpoint) = endpoint {
                 endpoint.configure(command);
             }
         })
         .await?;
     world.between_syncs().await?;
-    let memory = MemorySamples::start(world.daemon()?.pid());
+    let monitor = Monitor::start(world.daemon()?.pid(), metrics);
     let ledger = churn::run(world, seconds).await?;
-    let resident_mb = memory.highest_mb();
+    let resident_mb = monitor.stop().await?;
     churn::verify(world, &ledger, table).await?;
     let what = if endpoint.is_some() { "with" } else { "without" };
     println!("{what} the endpoint, at most {resident_mb:.1} MB resident");
@@ -152,35 +144,4 @@ fn add_figures(measured: &[Measured], table: &mut Table) {
         format!("{:.1} MB ({with:.1} MB, {without:.1} MB)", with - without),
         with - without <= MAX_MB,
     );
-}
-
-/// Samples the memory of a process until it is dropped.
-struct MemorySamples {
-    highest_kb: Arc<AtomicU64>,
-    task: JoinHandle<()>,
-}
-
-impl MemorySamples {
-    fn start(pid: u32) -> Self {
-        let highest_kb = Arc::new(AtomicU64::new(0));
-        let highest = highest_kb.clone();
-        let task = tokio::spawn(async move {
-            let mut ticks = tokio::time::interval(SAMPLE);
-            while let Ok(usage) = Usage::of(pid) {
-                highest.fetch_max(usage.resident_kb, Ordering::Relaxed);
-                ticks.tick().await;
-            }
-        });
-        Self { highest_kb, task }
-    }
-
-    fn highest_mb(&self) -> f64 {
-        self.highest_kb.load(Ordering::Relaxed) as f64 / 1024.0
-    }
-}
-
-impl Drop for MemorySamples {
-    fn drop(&mut self) {
-        self.task.abort();
-    }
 }

@@ -21,6 +21,7 @@ mod events;
 mod latency;
 #[path = "../common/ledger.rs"]
 mod ledger;
+mod monitor;
 mod options;
 #[path = "../common/postgres.rs"]
 mod postgres;
