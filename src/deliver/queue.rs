@@ -73,6 +73,8 @@ pub(super) struct Queue {
     /// Late events that are due.
     due: VecDeque<LateEvent>,
     late_sending: usize,
+    /// Whether the event that was sent last was late.
+    was_late: bool,
     sending: usize,
     /// Objects with an event that is being sent, or that is late and whose outcome is not noted.
     busy: HashSet<EventObject>,
@@ -96,6 +98,7 @@ impl Queue {
             read_to: position,
             due: VecDeque::new(),
             late_sending: 0,
+            was_late: false,
             sending: 0,
             busy: HashSet::new(),
             failing: HashSet::new(),
@@ -147,15 +150,15 @@ impl Queue {
         }
     }
 
-    /// Takes the next event to send. Late events get at most `most_late` places as long as others
-    /// wait.
+    /// Takes the next event to send. Late events get at most `most_late` places and every second
+    /// turn as long as others wait.
     pub(super) fn next(&mut self, most_late: usize) -> Option<Dispatch> {
-        if self.late_sending < most_late
-            && let Some(late) = self.next_late()
-        {
-            return Some(late);
-        }
-        self.next_fresh().or_else(|| self.next_late())
+        let next = match self.late_sending < most_late && !self.was_late {
+            true => self.next_late().or_else(|| self.next_fresh()),
+            false => self.next_fresh().or_else(|| self.next_late()),
+        };
+        self.was_late = next.as_ref().is_some_and(|sent| sent.is_late);
+        next
     }
 
     fn next_late(&mut self) -> Option<Dispatch> {

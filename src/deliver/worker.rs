@@ -75,6 +75,7 @@ pub(super) struct Worker {
     has_more: bool,
     /// When late events are read again.
     late_at: Instant,
+    /// When events after the position were last read.
     last_read: Instant,
     last_noted: Instant,
     /// When the database is tried again, if the last operation failed. Nothing is sent meanwhile:
@@ -234,11 +235,12 @@ impl Worker {
         if !round.has_read {
             return;
         }
-        let places = round.left;
-        for left in (0..places).rev() {
-            let Some(event) = self.queue.next(size.div_ceil(2)) else {
-                break;
-            };
+        let mut left = round.left;
+        while left > 0
+            && self.queue.sending() < self.context.endpoint.concurrency
+            && let Some(event) = self.queue.next(size.div_ceil(2))
+        {
+            left -= 1;
             self.round = Some(Round { has_read: true, left });
             self.send(event);
         }
@@ -265,7 +267,9 @@ impl Worker {
         if (unnoted > 0 || self.last.is_some()) && (is_idle || is_due) || is_changed {
             self.start_note(now);
         } else if let Some(reading) = self.reading(now) {
-            self.last_read = now;
+            if reading.pending > 0 {
+                self.last_read = now;
+            }
             let context = self.context.clone();
             self.operation = Some(AbortOnDropHandle::new(tokio::spawn(read(context, reading))));
         }
@@ -311,7 +315,7 @@ impl Worker {
                 let polls = now >= self.last_read + POLL;
                 let wants_more = self.queue.waiting() < READ_AT_ONCE / 2 && self.queue.len() < MOST_AHEAD;
                 let reads_pending = wants_more && (self.has_more || polls);
-                let reads_late = self.queue.due() == 0 && (now >= self.late_at || polls);
+                let reads_late = self.queue.due() == 0 && now >= self.late_at;
                 (reads_pending || reads_late).then_some(Reading {
                     after,
                     pending: if reads_pending { READ_AT_ONCE } else { 0 },
@@ -361,6 +365,10 @@ impl Worker {
             error: error.clone(),
             has_delivered,
         });
+        if let (AttemptOutcome::Unreachable { .. }, Some(round)) = (&outcome, &mut self.round) {
+            // The others would not arrive either.
+            round.left = 0;
+        }
         match change {
             Some(HealthChange::Paused) => {
                 warn!(endpoint, status, error, "the endpoint is paused; its events wait");
