@@ -20,7 +20,9 @@ use super::{
     retry::pause_after,
 };
 use crate::{
-    mirror::{Deliveries, DeliveryProgress, LastAttempt, LateEvent, MirrorError, PendingEvent},
+    mirror::{
+        Deliveries, DeliveryProgress, EventObject, LastAttempt, LateEvent, LateEvents, MirrorError, PendingEvent,
+    },
     watch::Watch,
 };
 
@@ -30,6 +32,10 @@ const READ_AT_ONCE: usize = 128;
 /// Events after the position in memory, most of them without their payloads: those that pass by
 /// while an object's event takes long.
 const MOST_AHEAD: usize = 16_384;
+
+/// If only events of objects of which one is being sent are in memory, others are read after this
+/// time, and these become late: one that takes long must not hold back other objects.
+const SET_ASIDE_AFTER: Duration = Duration::from_secs(1);
 
 /// Late events that are read at a time.
 const LATE_AT_ONCE: usize = 64;
@@ -78,6 +84,8 @@ pub(super) struct Worker {
     /// When events after the position were last read.
     last_read: Instant,
     last_noted: Instant,
+    /// Since when only events of objects of which one is being sent are in memory.
+    stuck_since: Option<Instant>,
     /// When the database is tried again, if the last operation failed. Nothing is sent meanwhile:
     /// it could not be noted.
     retry_at: Option<Instant>,
@@ -112,7 +120,7 @@ enum Done {
 }
 
 /// What the worker reads.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone)]
 struct Reading {
     after: i64,
     /// Events after that id; 0 for none.
@@ -121,6 +129,8 @@ struct Reading {
     late: usize,
     /// Whether these need not be due.
     any_late: bool,
+    /// The objects whose late events are not read.
+    except: Vec<EventObject>,
 }
 
 impl Worker {
@@ -140,6 +150,7 @@ impl Worker {
             late_at: now,
             last_read: now,
             last_noted: now,
+            stuck_since: None,
             retry_at: None,
             last: None,
             hastens: None,
@@ -182,6 +193,9 @@ impl Worker {
             Allowance::All => {
                 self.round = None;
                 self.dispatch();
+                if let Some(until) = self.make_room(now) {
+                    wake = wake.min(until);
+                }
             }
             Allowance::Round(size) => self.proceed_with_round(size, now),
             Allowance::None(until) => {
@@ -217,6 +231,23 @@ impl Worker {
         {
             self.send(event);
         }
+    }
+
+    /// Sets events aside if they have kept others from being read for [`SET_ASIDE_AFTER`]. Returns
+    /// when that may be so.
+    fn make_room(&mut self, now: Instant) -> Option<Instant> {
+        let has_place = self.queue.sending() < self.context.endpoint.concurrency;
+        if self.retry_at.is_some() || !has_place || self.queue.waiting() < READ_AT_ONCE / 2 {
+            self.stuck_since = None;
+            return None;
+        }
+        let until = *self.stuck_since.get_or_insert(now) + SET_ASIDE_AFTER;
+        if now < until {
+            return Some(until);
+        }
+        self.stuck_since = None;
+        self.queue.set_aside();
+        None
     }
 
     /// Continues a round of attempts of a paused endpoint: reads as many events as may be sent,
@@ -309,6 +340,7 @@ impl Worker {
                     pending: size,
                     late: size,
                     any_late: true,
+                    except: self.queue.unavailable().cloned().collect(),
                 })
             }
             Allowance::All => {
@@ -321,6 +353,10 @@ impl Worker {
                     pending: if reads_pending { READ_AT_ONCE } else { 0 },
                     late: if reads_late { LATE_AT_ONCE } else { 0 },
                     any_late: false,
+                    except: match reads_late {
+                        true => self.queue.unavailable().cloned().collect(),
+                        false => Vec::new(),
+                    },
                 })
             }
         }
@@ -381,7 +417,9 @@ impl Worker {
             None => {}
         }
         let verdict = self.judge(&event, &outcome, was_probing);
-        self.queue.settle(event, verdict);
+        if self.queue.settle(event, verdict) {
+            self.late_at = now;
+        }
     }
 
     /// Returns what becomes of an event. Attempts of a paused endpoint do not count, except the
@@ -510,14 +548,20 @@ async fn read(context: WorkerContext, reading: Reading) -> Result<Done, MirrorEr
         0 => None,
         limit => Some(deliveries.pending(name, types, reading.after, limit).await?),
     };
+    let last = pending.as_ref().and_then(|(events, _)| events.last());
+    let which = LateEvents {
+        up_to: last.map_or(reading.after, |last| last.id),
+        except: &reading.except,
+        limit: reading.late,
+    };
     let late = match reading.late {
         0 => None,
-        limit if reading.any_late => Some((deliveries.least_tried(name, types, limit).await?, POLL)),
-        limit => {
-            let events = deliveries.due(name, types, limit).await?;
-            let next = match events.len() < limit {
-                true => deliveries.next_due(name).await?.unwrap_or(POLL),
-                false => Duration::ZERO,
+        _ if reading.any_late => Some((deliveries.next(name, types, which).await?.0, POLL)),
+        _ => {
+            let (events, has_more) = deliveries.due(name, types, which).await?;
+            let next = match has_more {
+                true => Duration::ZERO,
+                false => deliveries.next_due(name, which.up_to).await?.unwrap_or(POLL),
             };
             Some((events, next))
         }
