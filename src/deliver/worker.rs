@@ -393,7 +393,7 @@ impl Worker {
         let endpoint = &self.context.endpoint.name;
         let was_probing = self.health.is_probing();
         let change = self.health.record(now, &event.object, &outcome);
-        let (status, error) = describe(&outcome);
+        let (status, error) = outcome.describe();
         self.context.watch.record_delivery(endpoint, status);
         let has_delivered = error.is_none() || self.last.as_ref().is_some_and(|last| last.has_delivered);
         self.last = Some(LastAttempt {
@@ -431,7 +431,7 @@ impl Worker {
             AttemptOutcome::Refused { retry_after, .. } => *retry_after,
             AttemptOutcome::Unanswered { .. } => None,
         };
-        let (status, error) = describe(outcome);
+        let (status, error) = outcome.describe();
         let attempts = match was_probing {
             true => event.attempts.max(1),
             false => event.attempts + 1,
@@ -567,13 +567,4 @@ async fn read(context: WorkerContext, reading: Reading) -> Result<Done, MirrorEr
         }
     };
     Ok(Done::Read { pending, late })
-}
-
-/// Returns the status, and why an attempt failed.
-fn describe(outcome: &AttemptOutcome) -> (Option<u16>, Option<String>) {
-    match outcome {
-        AttemptOutcome::Delivered { status } => (Some(*status), None),
-        AttemptOutcome::Refused { status, .. } => (Some(*status), Some(format!("it answered {status}"))),
-        AttemptOutcome::Unreachable { why } | AttemptOutcome::Unanswered { why } => (None, Some(why.clone())),
-    }
 }

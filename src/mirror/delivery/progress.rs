@@ -127,8 +127,9 @@ async fn insert_blocked(conn: &mut Session, endpoint: &str, blocked: &[(EventObj
     }
     let (resources, ids, events) = columns(blocked);
     sql_query(
-        "INSERT INTO clerk.deliveries (endpoint, resource, object_id, event_id)
-         SELECT $1, resource, object_id, event_id FROM unnest($2, $3, $4) AS t(resource, object_id, event_id)
+        "INSERT INTO clerk.deliveries (endpoint, resource, object_id, event_id, waiting_since)
+         SELECT $1, t.resource, t.object_id, t.event_id, coalesce(e.recorded_at, pg_catalog.now())
+         FROM unnest($2, $3, $4) AS t(resource, object_id, event_id) LEFT JOIN clerk.events AS e ON e.id = t.event_id
          ON CONFLICT (endpoint, resource, object_id, event_id) DO NOTHING",
     )
     .bind::<Text, _>(endpoint)
@@ -155,10 +156,13 @@ async fn store_failed(conn: &mut Session, endpoint: &str, failed: &[FailedDelive
     let statuses: Vec<Option<i32>> = failed.iter().map(|failed| failed.status.map(i32::from)).collect();
     let errors: Vec<&str> = failed.iter().map(|failed| failed.error.as_str()).collect();
     sql_query(
-        "INSERT INTO clerk.deliveries (endpoint, resource, object_id, event_id, attempts, next_attempt_at, last_attempt_at, last_status, last_error, dead_at)
-         SELECT $1, resource, object_id, event_id, attempts, pg_catalog.now() + retry * interval '1 second', pg_catalog.now(), status, error,
+        "INSERT INTO clerk.deliveries (endpoint, resource, object_id, event_id, waiting_since, attempts, next_attempt_at, last_attempt_at,
+                                       last_status, last_error, dead_at)
+         SELECT $1, t.resource, t.object_id, t.event_id, coalesce(e.recorded_at, pg_catalog.now()), attempts,
+                pg_catalog.now() + retry * interval '1 second', pg_catalog.now(), status, error,
                 CASE WHEN retry IS NULL THEN pg_catalog.now() END
          FROM unnest($2, $3, $4, $5, $6, $7, $8) AS t(resource, object_id, event_id, attempts, retry, status, error)
+         LEFT JOIN clerk.events AS e ON e.id = t.event_id
          ON CONFLICT (endpoint, resource, object_id, event_id) DO UPDATE
          SET attempts = excluded.attempts, next_attempt_at = excluded.next_attempt_at, last_attempt_at = excluded.last_attempt_at,
              last_status = excluded.last_status, last_error = excluded.last_error, dead_at = excluded.dead_at",

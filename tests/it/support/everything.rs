@@ -1,10 +1,14 @@
 //! Runs everything that a daemon and its commands do, with one database URL.
 
+use std::fs;
+
 use rustix::process::Signal;
+use tempfile::NamedTempFile;
 
 use crate::support::{
     fixture::Fixture,
     process::{EVERY_SECOND, NEVER, Process},
+    receiver::{Receiver, Reply},
     summary::{Exit, changed, held, planned},
     wait::eventually,
 };
@@ -86,4 +90,82 @@ pub async fn do_everything(fixture: &Fixture, url: &str, environment: &[(&str, &
     fixture.sim.delete_random();
     let marked = fixture.run_with(&["--once", "--format", "json"], &marking).await;
     marked.assert(Exit::Ok, changed().deleted(1).unchanged(45));
+    deliver_everything(fixture, &all).await;
+}
+
+/// Delivers events: late ones, dead ones, those of a paused endpoint, and again. Then the endpoint
+/// is renamed and removed.
+async fn deliver_everything(fixture: &Fixture, environment: &[(&str, &str)]) {
+    let db = &fixture.db;
+    let ids = fixture.sim.user_ids();
+    let refused = ids[0].clone();
+    let receiver = Receiver::answering(move |event| match event.object() == refused {
+        true => Reply::status(500),
+        false => Reply::ok(),
+    })
+    .await;
+    let config = NamedTempFile::with_suffix(".toml").unwrap();
+    let path = config.path().to_str().unwrap();
+    let configure = |endpoints: &str| fs::write(path, endpoints).unwrap();
+    let start = || {
+        let mut command = fixture.command(&["--config", path]);
+        command.envs(environment.iter().copied()).envs([NEVER, EVERY_SECOND]);
+        Process::spawn(command)
+    };
+    let run = async |arguments: &[&str]| {
+        let ran = fixture
+            .run_with(&[&["--config", path], arguments].concat(), environment)
+            .await;
+        ran.assert_exit(Exit::Ok);
+    };
+    let becomes = async |what: &str, sql: &str, count: i64| {
+        eventually(what, async || db.number(sql).await == count).await;
+    };
+    let rename = |id: &str, name: &str| fixture.sim.update(id, |user| user["first_name"] = name.into());
+
+    configure(&format!("{}start = \"everything\"\n", receiver.endpoint("app")));
+    let daemon = start();
+    let late = "SELECT count(*) FROM clerk.deliveries WHERE dead_at IS NULL";
+    becomes("all but one are delivered", late, 1).await;
+    rename(&ids[0], "Blocked");
+    becomes("an event is blocked", late, 2).await;
+    db.execute("UPDATE clerk.deliveries SET attempts = 7, next_attempt_at = now() WHERE next_attempt_at IS NOT NULL")
+        .await;
+    becomes("an event is dead", "SELECT count(dead_at) FROM clerk.deliveries", 1).await;
+    receiver.answer(|_| Reply::status(500));
+    for id in &ids[1..8] {
+        rename(id, "Refused");
+    }
+    becomes(
+        "the endpoint is paused",
+        "SELECT count(paused_at) FROM clerk.endpoints",
+        1,
+    )
+    .await;
+    receiver.answer(|_| Reply::ok());
+    let is_done = "SELECT count(*) FROM clerk.endpoints WHERE paused_at IS NULL AND removed_at IS NULL
+        AND position = (SELECT max(id) FROM clerk.events)
+        AND NOT EXISTS (SELECT FROM clerk.deliveries WHERE dead_at IS NULL)";
+    becomes("it works again", is_done, 1).await;
+    run(&["redeliver", "app"]).await;
+    becomes("the dead event is delivered", is_done, 1).await;
+    run(&["redeliver", "app", "--since", "1h"]).await;
+    run(&["redeliver", "app", "--since", "2026-01-01T00:00:00Z"]).await;
+    run(&["redeliver", "app", "--id", "1"]).await;
+    run(&["redeliver", "app", "--everything"]).await;
+    run(&["endpoints"]).await;
+    run(&["status"]).await;
+    run(&["send-test", "app"]).await;
+    becomes("everything is delivered again", is_done, 1).await;
+    daemon.stop(Signal::TERM).await.assert_exit(Exit::Ok);
+
+    configure(&receiver.endpoint("shop"));
+    let daemon = start();
+    let renamed = "SELECT count(*) FROM clerk.endpoints WHERE name = 'shop' AND delivered_at IS NOT NULL";
+    becomes("it is renamed", renamed, 1).await;
+    daemon.stop(Signal::TERM).await.assert_exit(Exit::Ok);
+    configure("");
+    let daemon = start();
+    becomes("it is removed", "SELECT count(removed_at) FROM clerk.endpoints", 1).await;
+    daemon.stop(Signal::TERM).await.assert_exit(Exit::Ok);
 }
