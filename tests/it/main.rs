@@ -47,6 +47,8 @@ mod database_urls;
 mod deletions;
 mod delivery;
 mod delivery_interrupted;
+mod delivery_isolation;
+mod delivery_receivers;
 mod deployment_files;
 mod documents;
 mod dropped_schema;
