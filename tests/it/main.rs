@@ -49,6 +49,7 @@ mod delivery;
 mod delivery_interrupted;
 mod delivery_isolation;
 mod delivery_receivers;
+mod delivery_takeover;
 mod deployment_files;
 mod documents;
 mod dropped_schema;
