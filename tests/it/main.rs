@@ -46,6 +46,7 @@ mod daemon;
 mod database_urls;
 mod deletions;
 mod delivery;
+mod delivery_changes;
 mod delivery_interrupted;
 mod delivery_isolation;
 mod delivery_receivers;
