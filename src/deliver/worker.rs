@@ -37,6 +37,10 @@ const MOST_AHEAD: usize = 16_384;
 /// time, and these become late: one that takes long must not hold back other objects.
 const SET_ASIDE_AFTER: Duration = Duration::from_secs(1);
 
+/// Events are sent only if this process led this short a time ago. One that was suspended may find
+/// that another one has taken over and sent newer events.
+const CONFIRMED_FOR: Duration = Duration::from_secs(2);
+
 /// Late events that are read at a time.
 const LATE_AT_ONCE: usize = 64;
 
@@ -84,6 +88,10 @@ pub(super) struct Worker {
     /// When events after the position were last read.
     last_read: Instant,
     last_noted: Instant,
+    /// When the operation began.
+    begun: Instant,
+    /// When the last operation that succeeded began: this process led.
+    confirmed: Instant,
     /// Since when only events of objects of which one is being sent are in memory.
     stuck_since: Option<Instant>,
     /// When the database is tried again, if the last operation failed. Nothing is sent meanwhile:
@@ -150,6 +158,8 @@ impl Worker {
             late_at: now,
             last_read: now,
             last_noted: now,
+            begun: now,
+            confirmed: now,
             stuck_since: None,
             retry_at: None,
             last: None,
@@ -192,7 +202,7 @@ impl Worker {
         match self.health.allowance(now, self.context.endpoint.concurrency) {
             Allowance::All => {
                 self.round = None;
-                self.dispatch();
+                self.dispatch(now);
                 if let Some(until) = self.make_room(now) {
                     wake = wake.min(until);
                 }
@@ -222,10 +232,15 @@ impl Worker {
         wake
     }
 
+    /// Whether events may be sent now: what comes of them can be noted.
+    fn may_send(&self, now: Instant) -> bool {
+        self.retry_at.is_none() && now < self.confirmed + CONFIRMED_FOR
+    }
+
     /// Sends events while there are places.
-    fn dispatch(&mut self) {
+    fn dispatch(&mut self, now: Instant) {
         let concurrency = self.context.endpoint.concurrency;
-        while self.retry_at.is_none()
+        while self.may_send(now)
             && self.queue.sending() < concurrency
             && let Some(event) = self.queue.next((concurrency / 2).max(1))
         {
@@ -267,6 +282,9 @@ impl Worker {
             return;
         }
         let mut left = round.left;
+        if left > 0 && self.queue.waiting() + self.queue.due() > 0 && !self.may_send(now) {
+            return;
+        }
         while left > 0
             && self.queue.sending() < self.context.endpoint.concurrency
             && let Some(event) = self.queue.next(size.div_ceil(2))
@@ -301,6 +319,7 @@ impl Worker {
             if reading.pending > 0 {
                 self.last_read = now;
             }
+            self.begun = now;
             let context = self.context.clone();
             self.operation = Some(AbortOnDropHandle::new(tokio::spawn(read(context, reading))));
         }
@@ -314,6 +333,7 @@ impl Worker {
             ..self.queue.begin_note()
         };
         self.is_pause_noted = self.health.is_paused();
+        self.begun = now;
         let context = self.context.clone();
         let note = async move {
             let WorkerContext {
@@ -330,36 +350,36 @@ impl Worker {
 
     /// Returns what to read now.
     fn reading(&mut self, now: Instant) -> Option<Reading> {
-        let after = self.queue.read_to();
-        match self.health.allowance(now, self.context.endpoint.concurrency) {
-            Allowance::None(_) => None,
-            Allowance::Round(size) => {
-                let begins = self.round.is_some_and(|round| !round.has_read);
-                begins.then_some(Reading {
-                    after,
-                    pending: size,
-                    late: size,
-                    any_late: true,
-                    except: self.queue.unavailable().cloned().collect(),
-                })
-            }
+        let (pending, late, any_late) = match self.health.allowance(now, self.context.endpoint.concurrency) {
+            Allowance::None(_) => return None,
+            Allowance::Round(size) => match self.round.is_some_and(|round| !round.has_read) {
+                true => (size, size, true),
+                false => (0, 0, true),
+            },
             Allowance::All => {
                 let polls = now >= self.last_read + POLL;
                 let wants_more = self.queue.waiting() < READ_AT_ONCE / 2 && self.queue.len() < MOST_AHEAD;
                 let reads_pending = wants_more && (self.has_more || polls);
                 let reads_late = self.queue.due() == 0 && now >= self.late_at;
-                (reads_pending || reads_late).then_some(Reading {
-                    after,
-                    pending: if reads_pending { READ_AT_ONCE } else { 0 },
-                    late: if reads_late { LATE_AT_ONCE } else { 0 },
-                    any_late: false,
-                    except: match reads_late {
-                        true => self.queue.unavailable().cloned().collect(),
-                        false => Vec::new(),
-                    },
-                })
+                (
+                    if reads_pending { READ_AT_ONCE } else { 0 },
+                    if reads_late { LATE_AT_ONCE } else { 0 },
+                    false,
+                )
             }
-        }
+        };
+        // Nothing may be sent before this process is found to lead.
+        let confirms = self.queue.waiting() + self.queue.due() > 0 && !self.may_send(now);
+        (pending + late > 0 || confirms).then(|| Reading {
+            after: self.queue.read_to(),
+            pending,
+            late,
+            any_late,
+            except: match late {
+                0 => Vec::new(),
+                _ => self.queue.unavailable().cloned().collect(),
+            },
+        })
     }
 
     fn send(&mut self, event: Dispatch) {
@@ -467,6 +487,9 @@ impl Worker {
     /// Continues after an operation of the database.
     fn complete(&mut self, done: Result<Done, MirrorError>) -> Result<(), MirrorError> {
         let now = Instant::now();
+        if done.is_ok() {
+            self.confirmed = self.begun;
+        }
         match done {
             Ok(Done::Noted) => {
                 if self.queue.noted(true) {
@@ -541,8 +564,12 @@ async fn finished(operation: &mut Option<AbortOnDropHandle<Result<Done, MirrorEr
 
 async fn read(context: WorkerContext, reading: Reading) -> Result<Done, MirrorError> {
     let WorkerContext {
-        endpoint, deliveries, ..
+        endpoint,
+        deliveries,
+        holder,
+        ..
     } = context;
+    deliveries.require_leader(&holder).await?;
     let (name, types) = (&endpoint.name, &endpoint.types);
     let pending = match reading.pending {
         0 => None,

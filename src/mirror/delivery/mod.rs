@@ -5,6 +5,7 @@
 //! the first one, the *head*, has a time for its next attempt. The others wait for it, so that an
 //! object's events keep their order.
 
+mod fencing;
 mod pending;
 mod progress;
 mod redelivery;

@@ -8,8 +8,11 @@ use diesel::{
 };
 use diesel_async::{AsyncConnection, RunQueryDsl};
 
-use super::{Deliveries, EventObject};
+use super::{Deliveries, EventObject, fencing::begin};
 use crate::mirror::{MirrorError, session::Session};
+
+/// How long a note waits for a lock. A redelivery of many events holds one for longer.
+const LOCK_WAIT: Duration = Duration::from_millis(500);
 
 /// What happened to an endpoint's events since it was noted last.
 #[derive(Debug, Clone, Default, PartialEq)]
@@ -70,6 +73,7 @@ impl Deliveries {
     pub async fn note(&self, holder: &str, endpoint: &str, progress: &DeliveryProgress) -> Result<(), MirrorError> {
         let mut conn = self.0.connection().await?;
         conn.transaction(async |conn| {
+            begin(conn, Some(LOCK_WAIT)).await?;
             note_endpoint(conn, holder, endpoint, progress).await?;
             insert_blocked(conn, endpoint, &progress.blocked).await?;
             store_failed(conn, endpoint, &progress.failed).await?;

@@ -7,7 +7,10 @@ use diesel::{
 };
 use diesel_async::{AsyncConnection, RunQueryDsl};
 
-use super::{Deliveries, FROM_MIRROR};
+use super::{
+    Deliveries, FROM_MIRROR,
+    fencing::{begin, require_leader},
+};
 use crate::mirror::{MirrorError, session::Session};
 
 /// An endpoint as it is configured.
@@ -82,6 +85,7 @@ impl Deliveries {
     ) -> Result<Vec<RegisteredEndpoint>, MirrorError> {
         let mut conn = self.0.connection().await?;
         conn.transaction(async |conn| {
+            begin(conn, None).await?;
             require_leader(conn, holder).await?;
             let names: Vec<&str> = endpoints.iter().map(|endpoint| endpoint.name.as_str()).collect();
             for endpoint in endpoints {
@@ -147,19 +151,4 @@ async fn rename(conn: &mut Session, endpoint: &Registration, names: &[&str]) -> 
     .execute(conn)
     .await?;
     Ok(())
-}
-
-/// Checks that a daemon leads. Only the leader delivers.
-///
-/// # Errors
-/// [`MirrorError::LeaseLost`]
-async fn require_leader(conn: &mut Session, holder: &str) -> Result<(), MirrorError> {
-    let rows = sql_query("SELECT FROM clerk.leader WHERE holder = $1")
-        .bind::<Text, _>(holder)
-        .execute(conn)
-        .await?;
-    match rows {
-        0 => Err(MirrorError::LeaseLost),
-        _ => Ok(()),
-    }
 }
