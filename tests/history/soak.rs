@@ -6,9 +6,11 @@
 mod support;
 
 mod application;
+mod breaking;
 mod clerk;
 mod clock;
 mod faults;
+mod inbox;
 mod invariants;
 #[allow(dead_code, reason = "the histories play whole stories")]
 mod play;
@@ -16,6 +18,8 @@ mod replica;
 #[allow(dead_code, reason = "the histories play them")]
 mod scenes;
 mod server;
+mod subscriber;
+mod subscriptions;
 
 use std::time::{Duration, Instant};
 
