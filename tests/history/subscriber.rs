@@ -6,6 +6,7 @@ use std::{
 };
 
 use fastrand::Rng;
+use tokio::task::JoinSet;
 
 use crate::{
     inbox::{Inbox, hash_of},
@@ -36,6 +37,8 @@ struct Route {
     /// The part of the requests that it treats by its mood.
     share: f64,
     dice: Rng,
+    /// Messages that are being worked on although the sender may have given up.
+    late: JoinSet<()>,
 }
 
 /// How a subscriber treats what comes.
@@ -43,8 +46,10 @@ struct Route {
 enum Mood {
     /// It accepts everything at once.
     Good,
-    /// It accepts everything, after this time, which may be too late.
+    /// It accepts everything, and answers after this time, which may be too late.
     Slow(Duration),
+    /// It accepts everything after this time, when the sender has given up.
+    CommitsLate(Duration),
     /// It never answers, and accepts half of it.
     Hangs,
     /// It answers 500.
@@ -72,9 +77,11 @@ impl Subscriber {
             mood: Mood::Good,
             share: 0.0,
             dice: Rng::with_seed(dice.u64(..)),
+            late: JoinSet::new(),
         }));
         let answering = route.clone();
-        let receiver = Receiver::without_log(move |message| lock(&answering).answer(message)).await;
+        let answer = move |message: &ReceivedEvent| lock(&answering).answer(message, &answering);
+        let receiver = Receiver::without_log(answer).await;
         Self {
             name,
             joins_at,
@@ -97,13 +104,17 @@ impl Subscriber {
     /// Changes how it behaves. Returns what it does.
     pub async fn misbehaves(&mut self, dice: &mut Rng) -> &'static str {
         self.network.open_again();
-        let (what, mood) = match dice.u32(0..16) {
+        let (what, mood) = match dice.u32(0..18) {
             0..4 => ("endpoints that work", Mood::Good),
             4 | 5 => {
                 let delay = Duration::from_millis(dice.u64(20..1300));
                 ("endpoints that are slow", Mood::Slow(delay))
             }
-            6 => ("endpoints that hang", Mood::Hangs),
+            6 | 16 => {
+                let delay = Duration::from_millis(dice.u64(1100..4000));
+                ("endpoints that commit late", Mood::CommitsLate(delay))
+            }
+            17 => ("endpoints that hang", Mood::Hangs),
             7 => ("endpoints that answer 500", Mood::Fails),
             8 | 9 => {
                 let which = dice.u64(0..REFUSED);
@@ -137,6 +148,14 @@ impl Subscriber {
         lock(&self.route).mood = Mood::Good;
     }
 
+    /// Waits until it works on nothing.
+    pub async fn settles(&self) {
+        let mut late = std::mem::take(&mut lock(&self.route).late);
+        while let Some(done) = late.join_next().await {
+            done.unwrap();
+        }
+    }
+
     /// Looks into what it has accepted.
     pub fn inbox<T>(&self, look: impl FnOnce(&Inbox) -> T) -> T {
         look(&lock(&self.route).inbox)
@@ -144,7 +163,8 @@ impl Subscriber {
 }
 
 impl Route {
-    fn answer(&mut self, message: &ReceivedEvent) -> Reply {
+    /// Answers a message that came to `this`.
+    fn answer(&mut self, message: &ReceivedEvent, this: &Arc<Mutex<Self>>) -> Reply {
         if !self.inbox.verify(message) {
             return Reply::status(400);
         }
@@ -156,6 +176,15 @@ impl Route {
         let (accepts, reply) = match mood {
             Mood::Good => (true, Reply::ok()),
             Mood::Slow(delay) => (true, Reply::ok().after(delay)),
+            Mood::CommitsLate(delay) => {
+                let (this, message) = (this.clone(), message.clone());
+                self.late.spawn(async move {
+                    tokio::time::sleep(delay).await;
+                    lock(&this).inbox.accept(&message);
+                });
+                while self.late.try_join_next().is_some() {}
+                (false, Reply::hang())
+            }
             Mood::Hangs => (self.dice.bool(), Reply::hang()),
             Mood::Fails => (false, Reply::status(500)),
             Mood::RefusesUsers(which) => match hash_of(&message.object()) % REFUSED == which {

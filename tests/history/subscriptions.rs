@@ -194,6 +194,9 @@ impl History {
             }
             tokio::time::sleep(Duration::from_millis(300)).await;
         }
+        for subscriber in &self.subscribers {
+            subscriber.settles().await;
+        }
     }
 
     /// Asserts that each subscriber has got each event after its beginning, or that the event is
