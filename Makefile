@@ -53,6 +53,10 @@ bench: ## Measure the speed with a million users against the machine, Clerk's li
 bench-freshness: ## Measure how fresh the mirror of a million users is, and the cost (benches/README.md)
 	@scripts/bench freshness
 
+.PHONY: bench-delivery
+bench-delivery: ## Measure how fast events are delivered, and what a dead endpoint costs (benches/README.md)
+	@scripts/bench delivery
+
 .PHONY: fmt
 fmt: ## Format the code
 	cargo fmt --all

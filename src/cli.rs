@@ -2,7 +2,10 @@
 
 use std::path::PathBuf;
 
-use clap::{ArgGroup, Parser, Subcommand, ValueEnum};
+use chrono::DateTime;
+use clap::{ArgGroup, Args, Parser, Subcommand, ValueEnum};
+
+use crate::{deliver::event_number, mirror::Redelivery};
 
 /// Keeps a Postgres database in sync with Clerk's users, without a webhook.
 ///
@@ -73,7 +76,7 @@ pub enum Format {
 pub enum Command {
     /// Try everything that a sync needs, and say what is wrong and how to fix it; write nothing
     Check,
-    /// Show the last syncs, freshness, held deletions, rejected users and tables
+    /// Show the last syncs, freshness, held deletions, rejected users, tables and endpoints
     Status,
     /// Approve the held deletions with this checksum, once
     Approve {
@@ -87,17 +90,135 @@ pub enum Command {
         /// The instance that the key belongs to, as this command shows it
         instance: Option<String>,
     },
+    /// Show how far events are delivered to each endpoint, and which events are dead
+    Endpoints,
+    /// Deliver events to an endpoint again: without an option those that are dead
+    Redeliver {
+        /// The endpoint's name
+        endpoint: String,
+        /// Which events
+        #[command(flatten)]
+        which: EventChoice,
+    },
+    /// Send an event of the type clerk2pg.test to an endpoint now, and show what it answers
+    SendTest {
+        /// The endpoint's name
+        endpoint: String,
+    },
     /// Apply migrations and exit
     Migrate,
     /// Ask the daemon on this machine whether it is ready: exit with 0 if it is, else with 1
     Health,
 }
 
+/// Which events `redeliver` delivers again.
+#[derive(Debug, Clone, PartialEq, Eq, Args)]
+#[group(multiple = false)]
+pub struct EventChoice {
+    /// Deliver the events that were recorded since then: a time such as 2026-11-28T13:00:00Z, or a
+    /// duration such as 2h
+    #[arg(long, value_name = "TIME", value_parser = since)]
+    pub since: Option<Redelivery>,
+
+    /// Deliver these events: their numbers in clerk.events, or their svix-ids
+    #[arg(long, value_name = "ID", num_args = 1.., value_parser = event_id)]
+    pub id: Vec<i64>,
+
+    /// Deliver a created event for each user in the mirror
+    #[arg(long)]
+    pub everything: bool,
+}
+
+impl EventChoice {
+    /// Returns what is delivered again: without an option, the dead events.
+    pub fn redelivery(&self) -> Redelivery {
+        match self {
+            EventChoice { since: Some(since), .. } => since.clone(),
+            EventChoice { everything: true, .. } => Redelivery::Everything,
+            EventChoice { id, .. } if !id.is_empty() => Redelivery::Ids(id.clone()),
+            EventChoice { .. } => Redelivery::Dead,
+        }
+    }
+}
+
+/// Reads a time, or how long ago it was.
+fn since(text: &str) -> Result<Redelivery, String> {
+    if let Ok(ago) = humantime::parse_duration(text) {
+        return Ok(Redelivery::Within(ago));
+    }
+    match DateTime::parse_from_rfc3339(text) {
+        Ok(at) => Ok(Redelivery::Since(at.to_utc())),
+        Err(_) => Err("it is neither a time such as 2026-11-28T13:00:00Z nor a duration such as 2h".to_owned()),
+    }
+}
+
+/// Reads the number of an event.
+fn event_id(text: &str) -> Result<i64, String> {
+    event_number(text).ok_or_else(|| {
+        "it is neither the number of an event in clerk.events nor a svix-id that ends with one; \
+         --everything sends created events of the mirror again"
+            .to_owned()
+    })
+}
+
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
     use clap::CommandFactory;
 
     use super::*;
+
+    #[test]
+    fn a_time_is_one_of_the_calendar_or_a_duration() {
+        assert_eq!(since("2h"), Ok(Redelivery::Within(Duration::from_hours(2))));
+        assert_eq!(since("1d 30s"), Ok(Redelivery::Within(Duration::from_secs(86_430))));
+        let at = DateTime::from_timestamp(1_795_870_800, 0).unwrap();
+        for text in [
+            "2026-11-28T13:00:00Z",
+            "2026-11-28T15:00:00+02:00",
+            "2026-11-28 13:00:00.000Z",
+        ] {
+            assert_eq!(since(text), Ok(Redelivery::Since(at)), "{text}");
+        }
+        for text in ["", "2", "-2h", "yesterday", "2026-11-28", "2026-11-28T13:00:00"] {
+            assert!(since(text).is_err(), "{text}");
+        }
+    }
+
+    #[test]
+    fn redeliver_takes_one_option() {
+        let parse = |arguments: &str| {
+            let arguments = format!("clerk2pg redeliver {arguments}");
+            let parsed = Arguments::try_parse_from(arguments.split_whitespace());
+            parsed.map(|arguments| arguments.command.unwrap())
+        };
+        let check = |arguments: &str, expected| match parse(arguments).unwrap() {
+            Command::Redeliver { endpoint, which } => {
+                assert_eq!(
+                    (endpoint.as_str(), which.redelivery()),
+                    ("app", expected),
+                    "{arguments}"
+                );
+            }
+            other => panic!("{other:?}"),
+        };
+        check("app", Redelivery::Dead);
+        check("app --since 5m", Redelivery::Within(Duration::from_mins(5)));
+        let id = "msg_ABCDEFGHIJKLMNOP00000000017";
+        check(&format!("app --id 5 {id}"), Redelivery::Ids(vec![5, 17]));
+        check(&format!("--id 5 --id {id} -- app"), Redelivery::Ids(vec![5, 17]));
+        check("--everything app", Redelivery::Everything);
+        for arguments in [
+            "",
+            "app --everything --since 2h",
+            "app --id 1 --since 2h",
+            "app --id",
+            "app --id msg_x",
+        ] {
+            assert!(parse(arguments).is_err(), "{arguments}");
+        }
+    }
 
     #[test]
     fn the_command_line_is_consistent() {

@@ -1,5 +1,7 @@
 //! The commands: each does its work and prints the result on stdout.
 
+mod delivery;
+
 use std::{io, time::SystemTime};
 
 use clerk2pg::{
@@ -14,6 +16,7 @@ use clerk2pg::{
     sync::{Carryover, Outcome, PlanLine, Repinned},
     watch::{self, HttpServer, ProbeResult, Watch},
 };
+pub use delivery::{run_endpoints, run_redeliver, run_send_test};
 use tracing::info;
 
 use crate::setup::{

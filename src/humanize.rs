@@ -43,6 +43,15 @@ pub(crate) fn rows(count: u64) -> String {
     }
 }
 
+/// Formats a number of events, which may be an estimate.
+pub(crate) fn events(count: u64, is_estimate: bool) -> String {
+    match count {
+        1 => "1 event".to_owned(),
+        count if is_estimate => format!("about {} events", number(count)),
+        count => format!("{} events", number(count)),
+    }
+}
+
 /// Says how many users are rejected.
 pub(crate) fn rejected_users(count: u64) -> String {
     let are = if count == 1 { "is" } else { "are" };

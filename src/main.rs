@@ -70,6 +70,8 @@ async fn run(arguments: &Arguments, loaded: Loaded, level: &LogLevel, progress: 
         None if arguments.once || arguments.dry_run => both(),
         None => both().and_then(|()| loaded.require_endpoints().map(|_| ())),
         Some(Command::Check | Command::Health) => Ok(()),
+        // It needs the database only for the instance's id.
+        Some(Command::SendTest { .. }) => Ok(()),
         Some(_) => loaded.require_database(),
     };
     if let Err(error) = required {
@@ -84,6 +86,11 @@ async fn run(arguments: &Arguments, loaded: Loaded, level: &LogLevel, progress: 
         Some(Command::Status) => commands::run_status(&loaded, format).await,
         Some(Command::Approve { sum }) => commands::run_approve(&loaded, format, sum).await,
         Some(Command::Repin { instance }) => commands::run_repin(&loaded, format, instance.as_deref(), progress).await,
+        Some(Command::Endpoints) => commands::run_endpoints(&loaded, format).await,
+        Some(Command::Redeliver { endpoint, which }) => {
+            commands::run_redeliver(&loaded, format, endpoint, &which.redelivery()).await
+        }
+        Some(Command::SendTest { endpoint }) => commands::run_send_test(&loaded, format, endpoint).await,
         Some(Command::Migrate) => commands::run_migrate(&loaded, format).await,
         Some(Command::Health) => commands::run_health(&loaded, format).await,
         None if arguments.dry_run => commands::run_dry_run(&loaded, arguments, progress).await,

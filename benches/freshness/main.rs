@@ -4,23 +4,34 @@
 //! benches/README.md says how each figure is measured. It ends with a table. It fails if something
 //! does not work, but not if a figure is worse than wanted.
 
+#[path = "../common/changes.rs"]
 mod changes;
+#[path = "../common/churn.rs"]
+mod churn;
+#[path = "../common/daemon.rs"]
+#[allow(dead_code, reason = "another benchmark samples the memory")]
 mod daemon;
 mod deletions;
 mod development;
 #[path = "../common/environment.rs"]
 mod environment;
+#[path = "../common/events.rs"]
+#[allow(dead_code, reason = "another benchmark needs the times of commits")]
 mod events;
 mod idle;
 mod latency;
+#[path = "../common/ledger.rs"]
 mod ledger;
 mod options;
 #[path = "../common/postgres.rs"]
 mod postgres;
+#[path = "../common/requests.rs"]
 mod requests;
+#[path = "../common/server.rs"]
 mod server;
 #[path = "../common/table.rs"]
 mod table;
+#[path = "../common/world.rs"]
 mod world;
 
 use std::process::ExitCode;
@@ -67,7 +78,7 @@ async fn run(table: &mut Table) -> Result<()> {
 ///
 /// The order changes the schedule rarely, because each start of the daemon is a full sync.
 async fn production(options: &Options, server: &Server, table: &mut Table) -> Result<()> {
-    let mut world = World::production(options.users, server).await?;
+    let mut world = World::production(options.users, "bench", server).await?;
     if options.has(Stage::Idle) {
         idle::run(&mut world, server, options, table).await?;
     }

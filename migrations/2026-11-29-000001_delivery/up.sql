@@ -32,6 +32,7 @@ CREATE TABLE clerk.deliveries (
     resource text NOT NULL,
     object_id text NOT NULL,
     event_id bigint NOT NULL,
+    waiting_since timestamptz NOT NULL DEFAULT pg_catalog.now(),
     attempts integer NOT NULL DEFAULT 0,
     next_attempt_at timestamptz,
     last_attempt_at timestamptz,
@@ -48,6 +49,7 @@ CREATE INDEX deliveries_dead_at_idx ON clerk.deliveries (endpoint, dead_at) WHER
 
 COMMENT ON TABLE clerk.deliveries IS 'Events that an endpoint has not accepted yet although later ones were delivered';
 COMMENT ON COLUMN clerk.deliveries.event_id IS 'The event; 0 for a created event that is made from the mirror''s row';
+COMMENT ON COLUMN clerk.deliveries.waiting_since IS 'When the event was recorded, or when somebody last asked for it again';
 COMMENT ON COLUMN clerk.deliveries.next_attempt_at IS 'When it is tried next; NULL if it waits for an earlier event of its object, or is dead';
 COMMENT ON COLUMN clerk.deliveries.last_status IS 'HTTP status of the last answer; NULL if the last attempt had no answer';
 COMMENT ON COLUMN clerk.deliveries.last_error IS 'Why the last attempt failed';

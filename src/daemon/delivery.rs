@@ -11,6 +11,10 @@ use crate::deliver::Delivery;
 /// How long a daemon that has lost the lead waits until it is told so, or tries again.
 const PAUSE: Duration = Duration::from_secs(1);
 
+/// The longest time from the beginning of a stop to its end, whatever receivers and the database
+/// do: the process ends within five seconds.
+const STOP_WITHIN: Duration = Duration::from_secs(3);
+
 /// Delivers in a task of its own, which no sync delays and which delays no sync.
 pub(super) struct Deliverer {
     delivery: Delivery,
@@ -20,11 +24,12 @@ pub(super) struct Deliverer {
 }
 
 impl Deliverer {
-    /// Delivers nothing until [`Self::follow`].
-    pub(super) fn new(delivery: Delivery) -> Self {
+    /// Delivers nothing until [`Self::follow`]. `stop` begins a stop as well, so that deliveries and
+    /// a sync stop side by side.
+    pub(super) fn new(delivery: Delivery, stop: &CancellationToken) -> Self {
         Self {
             delivery,
-            stop: CancellationToken::new(),
+            stop: stop.child_token(),
             task: JoinSet::new(),
         }
     }
@@ -36,7 +41,7 @@ impl Deliverer {
             .spawn(deliver_while_leading(self.delivery.clone(), role, self.stop.clone()));
     }
 
-    /// Stops, and notes what is delivered.
+    /// Stops, and notes what is delivered, unless the database takes too long.
     pub(super) async fn stop(mut self) {
         self.stop.cancel();
         while self.task.join_next().await.is_some() {}
@@ -54,10 +59,18 @@ async fn deliver_while_leading(delivery: Delivery, mut role: watch::Receiver<Rol
             biased;
             // What is being sent is given up: another daemon may send it already.
             () = &mut lost => {}
+            // What is not noted is sent again.
+            () = overdue(&stop) => {}
             // It was stopped, or it lost the lead before this daemon noticed.
             () = delivery.run(&stop) => {
                 let _ = tokio::time::timeout(PAUSE, lost).await;
             }
         }
     }
+}
+
+/// Waits until a stop has taken too long.
+async fn overdue(stop: &CancellationToken) {
+    stop.cancelled().await;
+    tokio::time::sleep(STOP_WITHIN).await;
 }

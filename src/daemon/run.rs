@@ -168,7 +168,7 @@ impl Daemon {
         notifications.spawn(mark_notified(setup.syncer.mirror.clone(), due.clone()));
         due.full();
         Ok(Self {
-            deliverer: Deliverer::new(setup.delivery.clone()),
+            deliverer: Deliverer::new(setup.delivery.clone(), &setup.syncer.stop),
             setup,
             scheduler,
             carryover: Carryover::default(),

@@ -44,6 +44,42 @@ pub enum AttemptOutcome {
 }
 
 impl AttemptOutcome {
+    /// Returns the status of the answer, and why the attempt failed.
+    pub fn describe(&self) -> (Option<u16>, Option<String>) {
+        match self {
+            AttemptOutcome::Delivered { status } => (Some(*status), None),
+            AttemptOutcome::Refused { status, .. } => (Some(*status), Some(format!("it answered {status}"))),
+            AttemptOutcome::Unreachable { why } | AttemptOutcome::Unanswered { why } => (None, Some(why.clone())),
+        }
+    }
+
+    /// Returns what to do about an attempt that failed.
+    pub fn hint(&self) -> Option<&'static str> {
+        match self {
+            AttemptOutcome::Delivered { .. } => None,
+            AttemptOutcome::Refused { status, .. } => Some(match status {
+                300..=399 => {
+                    "a middleware redirects it, for example to the sign-in page: make the handler's route public there, \
+                     and set url to the address that answers itself"
+                }
+                400 | 401 | 403 => {
+                    "the handler refuses the signature, or a middleware the request: give the handler the same signing \
+                     secret as here, and make its route public"
+                }
+                404 => "the server has no such route: check the path in url",
+                405 => "the route takes no POST: check the path in url",
+                408 | 429 | 503 => "the server is busy: try again later",
+                _ => "see the log of the handler",
+            }),
+            AttemptOutcome::Unreachable { .. } => {
+                Some("check url, that the handler runs, and that this machine can reach it")
+            }
+            AttemptOutcome::Unanswered { .. } => {
+                Some("see the log of the handler; it must answer within the endpoint's timeout")
+            }
+        }
+    }
+
     /// Returns the outcome of a request that failed.
     pub(super) fn of_error(error: &reqwest::Error) -> Self {
         // A builder's error is about the event's id, which is no value of a header.
@@ -119,4 +155,35 @@ fn cause<'e, T: Error + 'static>(error: &'e (dyn Error + 'static)) -> Option<&'e
         };
     }
     None
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn each_status_has_its_hint() {
+        let check = |status, part: &str| {
+            let outcome = AttemptOutcome::Refused {
+                status,
+                retry_after: None,
+            };
+            let hint = outcome.hint().unwrap();
+            assert!(hint.contains(part), "{status}: {hint}");
+            assert_eq!(
+                outcome.describe(),
+                (Some(status), Some(format!("it answered {status}")))
+            );
+        };
+        for status in [400, 401, 403] {
+            check(status, "signing secret");
+        }
+        check(307, "sign-in page");
+        check(404, "path in url");
+        check(405, "POST");
+        check(429, "later");
+        check(500, "log of the handler");
+        let delivered = AttemptOutcome::Delivered { status: 204 };
+        assert_eq!((delivered.hint(), delivered.describe()), (None, (Some(204), None)));
+    }
 }

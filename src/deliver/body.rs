@@ -14,6 +14,9 @@ use serde_json::value::RawValue;
 /// The place of keys that are no array index: behind all that are.
 const NO_INDEX: u32 = u32::MAX;
 
+/// Members for which there is space at once: somewhat more than a user has.
+const MEMBERS: usize = 64;
+
 /// Rewrites a JSON text as the body of a request. Each object must have a key only once, as in
 /// `jsonb`.
 ///
@@ -26,18 +29,21 @@ pub fn body(payload: &str) -> Result<String, serde_json::Error> {
     let mut writer = BodyWriter {
         out: String::with_capacity(payload.len()),
         open: Vec::new(),
-        members: Vec::new(),
+        members: Vec::with_capacity(MEMBERS),
         expects_key: false,
     };
     let mut rest = payload;
     while let Some(&first) = rest.as_bytes().first() {
-        let length = match first {
+        let (length, has_escape) = match first {
             b'"' => string_length(rest),
-            b'-' | b'0'..=b'9' | b'a'..=b'z' => scalar_length(rest),
-            _ => 1,
+            b'-' | b'0'..=b'9' | b'a'..=b'z' => (scalar_length(rest), false),
+            _ => (1, false),
         };
         let (token, after) = rest.split_at(length);
-        writer.token(token)?;
+        match first {
+            b'"' => writer.string(token, has_escape)?,
+            _ => writer.token(first, token),
+        }
         rest = after;
     }
     Ok(writer.out)
@@ -68,10 +74,10 @@ struct BodyWriter {
 }
 
 impl BodyWriter {
-    fn token(&mut self, token: &str) -> Result<(), serde_json::Error> {
-        match token.as_bytes()[0] {
-            b'"' => return self.string(token),
-            first @ (b'{' | b'[') => {
+    /// Writes anything but a string. `first` is its first byte.
+    fn token(&mut self, first: u8, token: &str) {
+        match first {
+            b'{' | b'[' => {
                 self.expects_key = first == b'{';
                 self.open.push(Container {
                     is_object: self.expects_key,
@@ -93,12 +99,11 @@ impl BodyWriter {
             b' ' | b'\t' | b'\n' | b'\r' => {}
             _ => self.out.push_str(token),
         }
-        Ok(())
     }
 
-    fn string(&mut self, token: &str) -> Result<(), serde_json::Error> {
+    fn string(&mut self, token: &str, has_escape: bool) -> Result<(), serde_json::Error> {
         let start = self.out.len();
-        if token.contains('\\') {
+        if has_escape {
             // serde_json escapes what JSON.stringify escapes, in the same way.
             let content: String = serde_json::from_str(token)?;
             self.out.push_str(&serde_json::to_string(&content)?);
@@ -150,18 +155,21 @@ impl BodyWriter {
     }
 }
 
-/// Returns the length of the string at the beginning of a text.
-fn string_length(text: &str) -> usize {
-    let bytes = text.as_bytes();
-    let mut at = 1;
-    loop {
-        match bytes.get(at) {
-            Some(b'"') => return at + 1,
-            Some(b'\\') => at += 2,
-            Some(_) => at += 1,
-            None => return bytes.len(),
+/// Returns the length of the string at the beginning of a text, and whether it has an escape.
+fn string_length(text: &str) -> (usize, bool) {
+    let mut has_escape = false;
+    let mut bytes = text.bytes().enumerate().skip(1);
+    while let Some((at, byte)) = bytes.next() {
+        match byte {
+            b'"' => return (at + 1, has_escape),
+            b'\\' => {
+                has_escape = true;
+                bytes.next();
+            }
+            _ => {}
         }
     }
+    (text.len(), has_escape)
 }
 
 /// Returns the length of the number or word at the beginning of a text.

@@ -76,8 +76,8 @@ struct Checked(Arc<[SocketAddr]>);
 
 impl Resolve for Checked {
     fn resolve(&self, _: Name) -> Resolving {
-        let addresses: Addrs = Box::new(self.0.to_vec().into_iter());
-        Box::pin(std::future::ready(Ok(addresses)))
+        let addresses = self.0.to_vec();
+        Box::pin(std::future::ready(Ok(Box::new(addresses.into_iter()) as Addrs)))
     }
 }
 
@@ -261,3 +261,6 @@ async fn finish(mut response: Response) {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

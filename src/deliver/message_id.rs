@@ -1,5 +1,7 @@
 //! The ids of messages, `svix-id`: the same at each attempt, and different in each database.
 
+use std::iter::repeat_with;
+
 /// Makes the ids of messages.
 #[derive(Clone)]
 pub(super) struct MessageIds {
@@ -10,6 +12,9 @@ pub(super) struct MessageIds {
 
 /// Length of the part that differs between databases, in characters.
 const PREFIX: usize = 16;
+
+/// Digits of an event's number at least.
+const DIGITS: usize = 11;
 
 /// Length of an id that is made from a hash alone, in characters. Svix's have as many.
 const HASHED: usize = 27;
@@ -31,7 +36,7 @@ impl MessageIds {
 
     /// Returns the id of an event of `clerk.events`. It ends with the event's number.
     pub(super) fn of_event(&self, id: i64) -> String {
-        format!("{}{id:011}", self.prefix)
+        format!("{}{id:0DIGITS$}", self.prefix)
     }
 
     /// Returns the id of a `created` event that is made from the mirror's row. It is another one if
@@ -40,6 +45,25 @@ impl MessageIds {
         let hash = blake3::keyed_hash(&self.key, payload.as_bytes());
         format!("msg_{}", letters(&hash, HASHED))
     }
+}
+
+/// Returns an id that nothing else has.
+pub(super) fn random_id() -> String {
+    format!(
+        "msg_{}",
+        repeat_with(fastrand::alphanumeric).take(HASHED).collect::<String>()
+    )
+}
+
+/// Returns the number of the event of `clerk.events` that somebody names: by the number itself, or
+/// by the id of its message.
+pub fn event_number(name: &str) -> Option<i64> {
+    let digits = match name.strip_prefix("msg_") {
+        Some(rest) => rest.get(PREFIX..).filter(|digits| digits.len() >= DIGITS)?,
+        None => name,
+    };
+    let is_number = digits.bytes().all(|digit| digit.is_ascii_digit());
+    digits.parse().ok().filter(|number| is_number && *number > 0)
 }
 
 /// Returns the first characters of a hash.
@@ -53,6 +77,36 @@ fn letters(hash: &blake3::Hash, length: usize) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn events_are_named_by_number_or_by_message() {
+        let ids = MessageIds::new([1; 32]);
+        for number in [1, 7, 12_345_678_901, 123_456_789_012, i64::MAX] {
+            assert_eq!(event_number(&number.to_string()), Some(number));
+            assert_eq!(event_number(&ids.of_event(number)), Some(number));
+        }
+        for name in [
+            "",
+            "0",
+            "-1",
+            "+1",
+            "1 ",
+            "1.0",
+            "0x1",
+            "9223372036854775808",
+            "msg_",
+            "msg_7",
+            "msg_00000000007",
+            "msg_ABCDEFGHIJKLMNOP",
+            "msg_ABCDEFGHIJKLMNOP0000000007",
+            "msg_ABCDEFGHIJKLMNOP00000000000",
+            "msg_ABCDEFGHIJKLMNOP0000000000x",
+            "msg_ÄÄÄÄÄÄÄÄÄ00000000007",
+            &ids.of_object("{}"),
+        ] {
+            assert_eq!(event_number(name), None, "{name}");
+        }
+    }
 
     #[test]
     fn ids_are_stable_and_differ_between_databases() {

@@ -20,7 +20,9 @@ use super::{
     retry::pause_after,
 };
 use crate::{
-    mirror::{Deliveries, DeliveryProgress, LastAttempt, LateEvent, MirrorError, PendingEvent},
+    mirror::{
+        Deliveries, DeliveryProgress, EventObject, LastAttempt, LateEvent, LateEvents, MirrorError, PendingEvent,
+    },
     watch::Watch,
 };
 
@@ -30,6 +32,10 @@ const READ_AT_ONCE: usize = 128;
 /// Events after the position in memory, most of them without their payloads: those that pass by
 /// while an object's event takes long.
 const MOST_AHEAD: usize = 16_384;
+
+/// If only events of objects of which one is being sent are in memory, others are read after this
+/// time, and these become late: one that takes long must not hold back other objects.
+const SET_ASIDE_AFTER: Duration = Duration::from_secs(1);
 
 /// Late events that are read at a time.
 const LATE_AT_ONCE: usize = 64;
@@ -75,8 +81,11 @@ pub(super) struct Worker {
     has_more: bool,
     /// When late events are read again.
     late_at: Instant,
+    /// When events after the position were last read.
     last_read: Instant,
     last_noted: Instant,
+    /// Since when only events of objects of which one is being sent are in memory.
+    stuck_since: Option<Instant>,
     /// When the database is tried again, if the last operation failed. Nothing is sent meanwhile:
     /// it could not be noted.
     retry_at: Option<Instant>,
@@ -111,7 +120,7 @@ enum Done {
 }
 
 /// What the worker reads.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone)]
 struct Reading {
     after: i64,
     /// Events after that id; 0 for none.
@@ -120,6 +129,8 @@ struct Reading {
     late: usize,
     /// Whether these need not be due.
     any_late: bool,
+    /// The objects whose late events are not read.
+    except: Vec<EventObject>,
 }
 
 impl Worker {
@@ -139,6 +150,7 @@ impl Worker {
             late_at: now,
             last_read: now,
             last_noted: now,
+            stuck_since: None,
             retry_at: None,
             last: None,
             hastens: None,
@@ -181,6 +193,9 @@ impl Worker {
             Allowance::All => {
                 self.round = None;
                 self.dispatch();
+                if let Some(until) = self.make_room(now) {
+                    wake = wake.min(until);
+                }
             }
             Allowance::Round(size) => self.proceed_with_round(size, now),
             Allowance::None(until) => {
@@ -218,6 +233,23 @@ impl Worker {
         }
     }
 
+    /// Sets events aside if they have kept others from being read for [`SET_ASIDE_AFTER`]. Returns
+    /// when that may be so.
+    fn make_room(&mut self, now: Instant) -> Option<Instant> {
+        let has_place = self.queue.sending() < self.context.endpoint.concurrency;
+        if self.retry_at.is_some() || !has_place || self.queue.waiting() < READ_AT_ONCE / 2 {
+            self.stuck_since = None;
+            return None;
+        }
+        let until = *self.stuck_since.get_or_insert(now) + SET_ASIDE_AFTER;
+        if now < until {
+            return Some(until);
+        }
+        self.stuck_since = None;
+        self.queue.set_aside();
+        None
+    }
+
     /// Continues a round of attempts of a paused endpoint: reads as many events as may be sent,
     /// sends them, and ends when all of them failed.
     fn proceed_with_round(&mut self, size: usize, now: Instant) {
@@ -234,11 +266,12 @@ impl Worker {
         if !round.has_read {
             return;
         }
-        let places = round.left;
-        for left in (0..places).rev() {
-            let Some(event) = self.queue.next(size.div_ceil(2)) else {
-                break;
-            };
+        let mut left = round.left;
+        while left > 0
+            && self.queue.sending() < self.context.endpoint.concurrency
+            && let Some(event) = self.queue.next(size.div_ceil(2))
+        {
+            left -= 1;
             self.round = Some(Round { has_read: true, left });
             self.send(event);
         }
@@ -265,7 +298,9 @@ impl Worker {
         if (unnoted > 0 || self.last.is_some()) && (is_idle || is_due) || is_changed {
             self.start_note(now);
         } else if let Some(reading) = self.reading(now) {
-            self.last_read = now;
+            if reading.pending > 0 {
+                self.last_read = now;
+            }
             let context = self.context.clone();
             self.operation = Some(AbortOnDropHandle::new(tokio::spawn(read(context, reading))));
         }
@@ -305,18 +340,23 @@ impl Worker {
                     pending: size,
                     late: size,
                     any_late: true,
+                    except: self.queue.unavailable().cloned().collect(),
                 })
             }
             Allowance::All => {
                 let polls = now >= self.last_read + POLL;
                 let wants_more = self.queue.waiting() < READ_AT_ONCE / 2 && self.queue.len() < MOST_AHEAD;
                 let reads_pending = wants_more && (self.has_more || polls);
-                let reads_late = self.queue.due() == 0 && (now >= self.late_at || polls);
+                let reads_late = self.queue.due() == 0 && now >= self.late_at;
                 (reads_pending || reads_late).then_some(Reading {
                     after,
                     pending: if reads_pending { READ_AT_ONCE } else { 0 },
                     late: if reads_late { LATE_AT_ONCE } else { 0 },
                     any_late: false,
+                    except: match reads_late {
+                        true => self.queue.unavailable().cloned().collect(),
+                        false => Vec::new(),
+                    },
                 })
             }
         }
@@ -353,7 +393,7 @@ impl Worker {
         let endpoint = &self.context.endpoint.name;
         let was_probing = self.health.is_probing();
         let change = self.health.record(now, &event.object, &outcome);
-        let (status, error) = describe(&outcome);
+        let (status, error) = outcome.describe();
         self.context.watch.record_delivery(endpoint, status);
         let has_delivered = error.is_none() || self.last.as_ref().is_some_and(|last| last.has_delivered);
         self.last = Some(LastAttempt {
@@ -361,6 +401,10 @@ impl Worker {
             error: error.clone(),
             has_delivered,
         });
+        if let (AttemptOutcome::Unreachable { .. }, Some(round)) = (&outcome, &mut self.round) {
+            // The others would not arrive either.
+            round.left = 0;
+        }
         match change {
             Some(HealthChange::Paused) => {
                 warn!(endpoint, status, error, "the endpoint is paused; its events wait");
@@ -373,7 +417,9 @@ impl Worker {
             None => {}
         }
         let verdict = self.judge(&event, &outcome, was_probing);
-        self.queue.settle(event, verdict);
+        if self.queue.settle(event, verdict) {
+            self.late_at = now;
+        }
     }
 
     /// Returns what becomes of an event. Attempts of a paused endpoint do not count, except the
@@ -385,7 +431,7 @@ impl Worker {
             AttemptOutcome::Refused { retry_after, .. } => *retry_after,
             AttemptOutcome::Unanswered { .. } => None,
         };
-        let (status, error) = describe(outcome);
+        let (status, error) = outcome.describe();
         let attempts = match was_probing {
             true => event.attempts.max(1),
             false => event.attempts + 1,
@@ -502,26 +548,23 @@ async fn read(context: WorkerContext, reading: Reading) -> Result<Done, MirrorEr
         0 => None,
         limit => Some(deliveries.pending(name, types, reading.after, limit).await?),
     };
+    let last = pending.as_ref().and_then(|(events, _)| events.last());
+    let which = LateEvents {
+        up_to: last.map_or(reading.after, |last| last.id),
+        except: &reading.except,
+        limit: reading.late,
+    };
     let late = match reading.late {
         0 => None,
-        limit if reading.any_late => Some((deliveries.least_tried(name, types, limit).await?, POLL)),
-        limit => {
-            let events = deliveries.due(name, types, limit).await?;
-            let next = match events.len() < limit {
-                true => deliveries.next_due(name).await?.unwrap_or(POLL),
-                false => Duration::ZERO,
+        _ if reading.any_late => Some((deliveries.next(name, types, which).await?.0, POLL)),
+        _ => {
+            let (events, has_more) = deliveries.due(name, types, which).await?;
+            let next = match has_more {
+                true => Duration::ZERO,
+                false => deliveries.next_due(name, which.up_to).await?.unwrap_or(POLL),
             };
             Some((events, next))
         }
     };
     Ok(Done::Read { pending, late })
-}
-
-/// Returns the status, and why an attempt failed.
-fn describe(outcome: &AttemptOutcome) -> (Option<u16>, Option<String>) {
-    match outcome {
-        AttemptOutcome::Delivered { status } => (Some(*status), None),
-        AttemptOutcome::Refused { status, .. } => (Some(*status), Some(format!("it answered {status}"))),
-        AttemptOutcome::Unreachable { why } | AttemptOutcome::Unanswered { why } => (None, Some(why.clone())),
-    }
 }

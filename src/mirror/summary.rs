@@ -12,7 +12,8 @@ use diesel_async::RunQueryDsl;
 use serde::Serialize;
 
 use super::{
-    AppTables, Freshness, Holds, MirrorError, Outcome, SyncKind, TableDetails, freshness, leadership, lease,
+    AppTables, Deliveries, EndpointStatus, Freshness, Holds, MirrorError, Outcome, SyncKind, TableDetails, freshness,
+    leadership, lease,
     pool::ConnectionPool,
     tables::{rejected_objects, sync_runs},
 };
@@ -151,6 +152,9 @@ pub struct Details {
     /// The application's tables.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub tables: Vec<TableDetails>,
+    /// The endpoints that events are delivered to.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub endpoints: Vec<EndpointStatus>,
 }
 
 /// Reads what `clerk2pg status`, the status page and the metrics show.
@@ -263,6 +267,7 @@ impl Overview {
             plan: Holds(self.0.clone()).checksum().await?,
             unexpected_values: self.unexpected_values().await?,
             tables: AppTables(self.0.clone()).details(rejected).await?,
+            endpoints: Deliveries(self.0.clone()).active().await?,
             rejected_users: rejected_objects::table
                 .filter(rejected_objects::resource.eq(self.0.resource.name))
                 .select((rejected_objects::object_id, rejected_objects::reason))

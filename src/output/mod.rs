@@ -1,10 +1,12 @@
 //! What is printed on stdout: reports, plans and the status, for people and for programs.
 
 mod commands;
+mod endpoints;
 mod report;
 mod status;
 mod style;
 
 pub use commands::{approved, approved_rows, findings, health, migrated, repinned};
+pub use endpoints::{endpoints, redelivered, tested};
 pub use report::{failure, plan_line, report};
 pub use status::status;

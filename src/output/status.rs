@@ -5,9 +5,13 @@ use std::io::{self, Write};
 use anstyle::Style;
 use chrono::{DateTime, TimeDelta, Utc};
 
-use super::style::{BOLD, RED, YELLOW};
+use super::{
+    endpoints::print_endpoint,
+    style::{BOLD, RED, YELLOW},
+};
 use crate::{
     cli::Format,
+    deliver::EndpointState,
     humanize::{age, number, rows, users},
     mirror::{Details, Freshness, LastRun, TableDetails},
 };
@@ -28,6 +32,7 @@ pub fn status(format: Format, status: &Details) -> io::Result<()> {
         .tables
         .iter()
         .try_for_each(|table| print_table(&mut out, table, status.summary.now))?;
+    print_endpoints(&mut out, status)?;
     print_runs(&mut out, &status.recent.runs)
 }
 
@@ -194,6 +199,17 @@ fn print_table(out: &mut impl Write, table: &TableDetails, now: DateTime<Utc>) -
         0 => Ok(()),
         more => writeln!(out, "    … and {} more in clerk.rejected_rows", number(more)),
     }
+}
+
+/// Prints how far events are delivered to each endpoint.
+fn print_endpoints(out: &mut impl Write, status: &Details) -> io::Result<()> {
+    if !status.endpoints.is_empty() {
+        writeln!(out)?;
+    }
+    status.endpoints.iter().try_for_each(|endpoint| {
+        let state = EndpointState::of(endpoint, None);
+        print_endpoint(out, endpoint, state)
+    })
 }
 
 /// Prints the table of the last syncs.

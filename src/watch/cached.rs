@@ -8,7 +8,7 @@ use tokio::sync::Mutex;
 use super::state::Watch;
 use crate::{
     clerk,
-    mirror::{History, Mirror, MirrorError, Summary, TableStatus},
+    mirror::{EndpointStatus, History, Mirror, MirrorError, Summary, TableStatus},
     secret::without_personal_data,
 };
 
@@ -46,6 +46,7 @@ pub(super) struct CachedSources {
     summary: Cached<Summary>,
     history: Cached<History>,
     tables: Cached<Vec<TableStatus>>,
+    endpoints: Cached<Vec<EndpointStatus>>,
 }
 
 /// An answer, and when it came.
@@ -79,6 +80,7 @@ impl CachedSources {
             summary: Cached::new(),
             history: Cached::new(),
             tables: Cached::new(),
+            endpoints: Cached::new(),
         }
     }
 
@@ -96,6 +98,18 @@ impl CachedSources {
         }
         let tables = self.sources.mirror.app_tables();
         self.tables.get(self.ask(tables.status())).await.unwrap_or_default()
+    }
+
+    /// Returns how far the endpoints are; nothing if the database does not answer.
+    pub(super) async fn endpoints(&self) -> Vec<EndpointStatus> {
+        if self.summary().await.is_err() {
+            return Vec::new();
+        }
+        let deliveries = self.sources.mirror.deliveries();
+        self.endpoints
+            .get(self.ask(deliveries.active()))
+            .await
+            .unwrap_or_default()
     }
 
     /// Returns the last syncs, and the changes of the last hours.

@@ -19,7 +19,7 @@ use super::{
 };
 use crate::{
     clerk::{Client, Tally},
-    mirror::{Summary, TableState, TableStatus},
+    mirror::{EndpointStatus, Summary, TableState, TableStatus},
 };
 
 /// The content type of what [`render`] returns.
@@ -31,6 +31,7 @@ pub(super) fn render(
     clerk: &Client,
     summary: Option<&Summary>,
     tables: &[TableStatus],
+    endpoints: &[EndpointStatus],
 ) -> Result<String, fmt::Error> {
     let mut registry = Registry::default();
     registry.register_with_unit(
@@ -49,6 +50,7 @@ pub(super) fn render(
         summary_metrics(ours, summary);
     }
     table_metrics(ours, tables);
+    endpoint_metrics(ours, endpoints);
     let mut text = String::new();
     prometheus_text::encode(&mut text, &registry)?;
     Ok(text)
@@ -213,5 +215,48 @@ fn table_metrics(registry: &mut Registry, tables: &[TableStatus]) {
         "When a full sync last compared a table of the application with the mirror, in Unix time",
         Unit::Seconds,
         compared,
+    );
+}
+
+/// Registers how far the endpoints are.
+fn endpoint_metrics(registry: &mut Registry, endpoints: &[EndpointStatus]) {
+    let lag = Family::<[(&'static str, String); 1], TimeGauge>::default();
+    for endpoint in endpoints {
+        let gauge = lag.get_or_create_owned(&[("endpoint", endpoint.name.clone())]);
+        gauge.set(endpoint.lag_seconds);
+    }
+    registry.register_with_unit(
+        "endpoint_lag",
+        "For how long the oldest event has been waiting that an endpoint still has to get",
+        Unit::Seconds,
+        lag,
+    );
+    let mut register = |name: &str, help: &str, value: fn(&EndpointStatus) -> i64| {
+        let family = Family::<[(&'static str, String); 1], Gauge>::default();
+        for endpoint in endpoints {
+            let gauge = family.get_or_create_owned(&[("endpoint", endpoint.name.clone())]);
+            gauge.set(value(endpoint));
+        }
+        registry.register(name, help, family);
+    };
+    register(
+        "endpoint_waiting_events",
+        "Events that an endpoint still has to get; an estimate beyond 10000",
+        |endpoint| endpoint.waiting,
+    );
+    register(
+        "endpoint_late_events",
+        "Events that an endpoint did not accept, that follow such an event, or that are delivered again",
+        |endpoint| endpoint.late,
+    );
+    register(
+        "endpoint_dead_events",
+        "Events that an endpoint did not accept at the last attempt; they are not tried again",
+        |endpoint| endpoint.dead,
+    );
+    register(
+        "endpoint_paused",
+        "Whether an endpoint is tried only now and then: it does not work, or has asked for a pause",
+        |endpoint| i64::from(endpoint.paused_at.is_some()),
     );
 }

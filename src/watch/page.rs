@@ -6,8 +6,8 @@ use chrono::{DateTime, TimeDelta, Utc};
 
 use super::{cached::Sources, plot};
 use crate::{
-    humanize::{age, number, rejected_rows, rejected_users},
-    mirror::{Freshness, History, LastRun, Summary, TableStatus},
+    humanize::{age, events, number, rejected_rows, rejected_users},
+    mirror::{EndpointStatus, Freshness, History, LastRun, Summary, TableStatus},
     secret::without_personal_data,
 };
 
@@ -36,7 +36,7 @@ pub(super) fn render(
     sources: &Sources,
     summary: &Result<Summary, String>,
     history: &Result<History, String>,
-    tables: &[TableStatus],
+    (tables, endpoints): (&[TableStatus], &[EndpointStatus]),
     nonce: &str,
 ) -> Result<String, fmt::Error> {
     let mut out = String::with_capacity(32 << 10);
@@ -70,6 +70,7 @@ pub(super) fn render(
         Ok(history) => {
             plots(&mut out, history)?;
             app_tables(&mut out, tables, summary.as_ref().ok().map(|summary| summary.now))?;
+            endpoint_rows(&mut out, endpoints)?;
             syncs(&mut out, history)?;
         }
         Err(why) => write!(
@@ -226,6 +227,46 @@ fn app_tables(out: &mut String, tables: &[TableStatus], now: Option<DateTime<Utc
                 "`clerk2pg status` shows the reasons, and how to approve what is held".to_owned()
             }
             None => continue,
+        };
+        write!(out, "<tr><td class=\"why\" colspan=\"7\">{}</tr>", Escaped(&why))?;
+    }
+    out.push_str("</tbody></table></div></section>");
+    Ok(())
+}
+
+/// Writes a line for each endpoint, if there are any.
+fn endpoint_rows(out: &mut String, endpoints: &[EndpointStatus]) -> fmt::Result {
+    if endpoints.is_empty() {
+        return Ok(());
+    }
+    out.push_str(
+        "<section><h2>Endpoints</h2><div class=\"wide\"><table><thead><tr><th>endpoint<th>state<th>last delivered\
+         <th>waiting<th>lag<th>late<th>dead</tr></thead><tbody>",
+    );
+    for endpoint in endpoints {
+        let ago = |at: Option<DateTime<Utc>>| at.map(|at| age(endpoint.now - at));
+        let state = match ago(endpoint.paused_at) {
+            Some(time) => format!(" class=\"bad\">paused for {time}"),
+            None => ">delivering".to_owned(),
+        };
+        write!(
+            out,
+            "<tr><td>{}<td{state}<td>{}<td>{}<td>{}<td>{}<td>{}</tr>",
+            Escaped(&endpoint.name),
+            ago(endpoint.delivered_at).map_or_else(|| "–".to_owned(), |time| format!("{time} ago")),
+            events(endpoint.waiting.unsigned_abs(), endpoint.is_estimate),
+            if endpoint.waiting > 0 {
+                age(endpoint.lag())
+            } else {
+                "–".to_owned()
+            },
+            number(endpoint.late.unsigned_abs()),
+            number(endpoint.dead.unsigned_abs()),
+        )?;
+        let why = match &endpoint.last_error {
+            Some(error) if endpoint.paused_at.is_some() => without_personal_data(error),
+            _ if endpoint.dead > 0 => "`clerk2pg endpoints` lists the dead events".to_owned(),
+            _ => continue,
         };
         write!(out, "<tr><td class=\"why\" colspan=\"7\">{}</tr>", Escaped(&why))?;
     }

@@ -225,8 +225,9 @@ impl Handler {
         let Sources { watch, clerk, .. } = &self.cached.sources;
         // The semaphore is never closed.
         let _permit = self.permits.acquire().await;
-        let (summary, tables) = (self.cached.summary().await, self.cached.tables().await);
-        match exposition::render(watch, clerk, summary.as_ref().ok(), &tables) {
+        let summary = self.cached.summary().await;
+        let (tables, endpoints) = (self.cached.tables().await, self.cached.endpoints().await);
+        match exposition::render(watch, clerk, summary.as_ref().ok(), &tables, &endpoints) {
             Ok(metrics) => respond(StatusCode::OK, exposition::CONTENT_TYPE, metrics),
             Err(error) => text(StatusCode::INTERNAL_SERVER_ERROR, &error.to_string()),
         }
@@ -235,10 +236,10 @@ impl Handler {
     async fn page(&self) -> HttpResponse {
         let _permit = self.permits.acquire().await;
         let (summary, history) = (self.cached.summary().await, self.cached.history().await);
-        let tables = self.cached.tables().await;
+        let (tables, endpoints) = (self.cached.tables().await, self.cached.endpoints().await);
         // The page escapes all text; the policy is a second protection.
         let nonce = format!("{:032x}", fastrand::u128(..));
-        match page::render(&self.cached.sources, &summary, &history, &tables, &nonce) {
+        match page::render(&self.cached.sources, &summary, &history, (&tables, &endpoints), &nonce) {
             Ok(page) => {
                 let policy = format!(
                     "default-src 'none'; style-src 'nonce-{nonce}'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"

@@ -3,12 +3,15 @@
 use std::collections::BTreeSet;
 
 use clerk_sim::Unstorable;
+use rustix::process::Signal;
 use serde_json::Value;
 
 use crate::support::{
     app_table::AppTable,
     changes::{now, rename},
+    delivery::Delivering,
     fixture::{Fixture, mirrored},
+    receiver::Receiver,
     summary::{Exit, changed, failed, in_sync, planned},
 };
 
@@ -249,11 +252,57 @@ async fn every_json_key_is_documented() {
     let mut failed = fixture.once_with(&[("CLERK_SECRET_KEY", "sk_live_other")]).await.json();
     failed["tables"] = tables;
     check("### A sync", &failed);
+    let endpoint = "INSERT INTO clerk.endpoints (name, url_digest, types, position) VALUES ('app', '', '{}', 0)";
+    fixture.db.execute(endpoint).await;
     let status = app.run(&["status", "--format", "json"]).await.json();
     check("Each object in `tables`:", &status["tables"][0]);
     check("### The status", &status);
     check("The object `freshness`", &status["freshness"]);
     check("Each object in `runs`", &status["runs"][0]);
+    every_key_of_deliveries_is_documented(&check).await;
+}
+
+async fn every_key_of_deliveries_is_documented(check: &impl Fn(&str, &Value)) {
+    let receiver = Receiver::start().await;
+    let delivering = Delivering::new(1, &receiver.endpoint("app")).await;
+    let daemon = delivering.start().await;
+    let dead = "INSERT INTO clerk.deliveries (endpoint, resource, object_id, event_id, attempts, dead_at, last_error)
+        VALUES ('app', 'users', 'user_a', 1, 8, now(), 'it answered 400')";
+    delivering.fixture.db.execute(dead).await;
+    let json = async |arguments: &[&str]| {
+        delivering
+            .run(&[arguments, &["--format", "json"]].concat())
+            .await
+            .json()
+    };
+    let place = "Each object in `endpoints`:";
+    check(place, &json(&["status"]).await["endpoints"][0]);
+    let listed = json(&["endpoints"]).await;
+    assert_eq!(keys(&listed), BTreeSet::from(["endpoints"]));
+    let mut endpoint = listed["endpoints"][0].clone();
+    check("Each object in `dead_events`:", &endpoint["dead_events"][0]);
+    let of_status = documented_keys(place);
+    let object = endpoint.as_object_mut().unwrap();
+    object.retain(|key, _| !of_status.contains(key));
+    check("### The endpoints", &endpoint);
+    let others = [
+        (&["redeliver", "app"][..], &["endpoint", "queued"][..]),
+        (
+            &["send-test", "app"],
+            &["duration_ms", "endpoint", "error", "id", "status"],
+        ),
+    ];
+    for (arguments, expected) in others {
+        let printed = json(arguments).await;
+        assert_eq!(keys(&printed), expected.iter().copied().collect(), "{arguments:?}");
+        let row = format!("| `{}` |", arguments[0]);
+        let page = include_str!("../../docs/commands.md");
+        let row = page.lines().find(|line| line.starts_with(&row)).unwrap();
+        for key in expected {
+            assert!(row.contains(&format!("`{key}`")), "{key} is not in {row}");
+        }
+    }
+    daemon.stop(Signal::TERM).await.assert_exit(Exit::Ok);
 }
 
 #[tokio::test(flavor = "multi_thread")]

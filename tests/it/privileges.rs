@@ -1,18 +1,22 @@
 //! Roles with exactly the rights of `docs/permissions.md` can do all they need. Its SQL is run as
 //! it is, with other names.
 
+use rustix::process::Signal;
 use tokio_postgres::{Client, error::SqlState};
 
 use crate::support::{
     database::connect,
     everything::do_everything,
     fixture::Fixture,
+    process::{EVERY_SECOND, NEVER, Process},
     program::ProgramOutput,
+    receiver::Receiver,
     summary::{Exit, changed},
+    wait::eventually,
 };
 
 /// Returns the document's SQL blocks in their order.
-fn blocks() -> [String; 6] {
+fn blocks() -> [String; 7] {
     let file = format!("{}/docs/permissions.md", env!("CARGO_MANIFEST_DIR"));
     let text = std::fs::read_to_string(file).unwrap();
     let parts = text.split("```sql\n").skip(1);
@@ -71,6 +75,7 @@ impl Restricted {
             ("clerk2pg_owner", "<2>", &format!("{}_owner", self.prefix)),
             ("clerk2pg", "<3>", &format!("{}_daemon", self.prefix)),
             ("app_reader", "<4>", &format!("{}_reader", self.prefix)),
+            ("app_operator", "<5>", &format!("{}_operator", self.prefix)),
         ];
         let sql = names
             .iter()
@@ -96,7 +101,7 @@ impl Restricted {
 
     /// Drops the roles, which outlive the database.
     async fn end(self) {
-        for role in ["owner", "daemon", "reader"] {
+        for role in ["owner", "daemon", "reader", "operator"] {
             let name = format!("{}_{role}", self.prefix);
             let exists = format!("SELECT count(*) FROM pg_roles WHERE rolname = '{name}'");
             if self.fixture.db.number(&exists).await == 1 {
@@ -192,7 +197,7 @@ async fn grants_after_the_migration_suffice() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_reading_role_can_only_read() {
     let restricted = Restricted::new(20).await;
-    let (fixture, [own, .., reading, _]) = (&restricted.fixture, blocks());
+    let (fixture, [own, .., reading, _, _]) = (&restricted.fixture, blocks());
     restricted.run_block(&own).await;
     let url = restricted.url("daemon", "its password");
     succeeded(&fixture.run_with(&["--once"], &[("DATABASE_URL", &url)]).await);
@@ -234,6 +239,73 @@ async fn a_reading_role_can_only_read() {
         .unwrap();
     assert_eq!(left.get::<_, i64>(0), 19);
     drop((reader, owner));
+    restricted.end().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_role_for_deliveries_can_show_and_steer_them_and_reads_no_document() {
+    let restricted = Restricted::new(5).await;
+    let (fixture, [own, .., operating, _]) = (&restricted.fixture, blocks());
+    restricted.run_block(&own).await;
+    let url = restricted.url("daemon", "its password");
+    let receiver = Receiver::start().await;
+    let folder = tempfile::tempdir().unwrap();
+    let config = folder.path().join("config.toml");
+    std::fs::write(&config, receiver.endpoint("app")).unwrap();
+    let run = async |url: &str, arguments: &[&str]| {
+        let config = ["--config", config.to_str().unwrap(), "--format", "json"];
+        fixture
+            .run_with(&[&config, arguments].concat(), &[("DATABASE_URL", url)])
+            .await
+    };
+    succeeded(&run(&url, &["--once"]).await);
+    let mut daemon = fixture.command(&["--config", config.to_str().unwrap()]);
+    daemon.env("DATABASE_URL", &url).envs([NEVER, EVERY_SECOND]);
+    let daemon = Process::spawn(daemon);
+    daemon.wait_for_log("delivering events").await;
+    fixture.sim.create_random();
+    receiver.wait_for_accepted(1).await;
+    eventually("the delivery is noted", async || {
+        fixture.db.number("SELECT position FROM clerk.endpoints").await == 1
+    })
+    .await;
+
+    let (name, database) = (format!("{}_operator", restricted.prefix), &restricted.database);
+    let create = format!("CREATE ROLE {name} LOGIN PASSWORD 'hidden'; GRANT CONNECT ON DATABASE {database} TO {name}");
+    fixture.db.execute(&create).await;
+    let owner = connect(&url).await;
+    owner.batch_execute(&restricted.named(&operating)).await.unwrap();
+    drop(owner);
+    let url = restricted.url("operator", "hidden");
+    let client = connect(&url).await;
+    for sql in [
+        "SELECT payload FROM clerk.events",
+        "SELECT first_name FROM clerk.users",
+        "SELECT digest_key FROM clerk.sync_state",
+        "DELETE FROM clerk.deliveries",
+        "UPDATE clerk.endpoints SET position = 0",
+    ] {
+        may_not(&client, sql).await;
+    }
+    drop(client);
+    let listed = run(&url, &["endpoints"]).await;
+    succeeded(&listed);
+    assert_eq!(listed.json()["endpoints"][0]["state"], "delivering", "{listed:#?}");
+    for (option, queued) in [
+        (&[][..], 0),
+        (&["--since", "1h"], 1),
+        (&["--id", "1"], 1),
+        (&["--everything"], 6),
+    ] {
+        let ran = run(&url, &[&["redeliver", "app"], option].concat()).await;
+        succeeded(&ran);
+        assert_eq!(ran.json()["queued"], queued, "{option:?}");
+    }
+    succeeded(&run(&url, &["send-test", "app"]).await);
+    let tests = receiver.requests();
+    let test = tests.iter().find(|event| event.kind() == "clerk2pg.test").unwrap();
+    assert_eq!(test.event()["instance_id"], fixture.sim.instance_id());
+    daemon.stop(Signal::TERM).await.assert_exit(Exit::Ok);
     restricted.end().await;
 }
 

@@ -15,6 +15,7 @@ use crate::support::{
     monitored::MonitoredDaemon,
     process::EVERY_SECOND,
     proxy::{Proxy, upstream},
+    receiver::Receiver,
     statement_counter::StatementCounter,
     summary::Exit,
     wait::eventually,
@@ -271,11 +272,23 @@ fn metrics_time() -> f64 {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn every_metric_is_documented_and_accepted_by_promtool() {
-    // With a table of the application, which has metrics of its own.
+    // With a table of the application and an endpoint, which have metrics of their own.
+    let receiver = Receiver::start().await;
     let mapping = "[[tables]]\nname = \"people\"\nkey = \"id\"\n[tables.set]\nname = \"u.first_name\"";
-    let app = AppTable::new(5, "CREATE TABLE people (id text PRIMARY KEY, name text)", mapping).await;
+    let endpoint = format!("{}start = \"everything\"", receiver.endpoint("app"));
+    let config = format!("{mapping}\n{endpoint}");
+    let app = AppTable::new(5, "CREATE TABLE people (id text PRIMARY KEY, name text)", &config).await;
     let watched = app.monitored().await;
     watched.wait_until_ready("in sync").await;
+    receiver.wait_for_accepted(5).await;
+    eventually("the endpoint is shown", async || {
+        let metrics = watched.metrics().await;
+        metrics.value("clerk2pg_deliveries_total{endpoint=\"app\",status=\"200\"}") == 5.0
+            && metrics
+                .find("clerk2pg_endpoint_lag_seconds{endpoint=\"app\"}")
+                .is_some()
+    })
+    .await;
     let metrics = watched.metrics().await;
     let read = |name: &str| std::fs::read_to_string(format!("{}/docs/{name}", env!("CARGO_MANIFEST_DIR"))).unwrap();
     let table = read("watching.md");

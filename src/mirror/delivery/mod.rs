@@ -13,7 +13,7 @@ mod status;
 
 use super::pool::ConnectionPool;
 
-pub use pending::{LateEvent, PendingEvent};
+pub use pending::{LateEvent, LateEvents, PendingEvent};
 pub use progress::{DeliveryProgress, FailedDelivery, LastAttempt};
 pub use redelivery::Redelivery;
 pub use registration::{RegisteredEndpoint, Registration};

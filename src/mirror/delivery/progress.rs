@@ -27,7 +27,10 @@ pub struct DeliveryProgress {
     pub last: Option<LastAttempt>,
     /// After how long a paused endpoint is tried again; `None` if it is not paused.
     pub paused_for: Option<Duration>,
-    /// If an endpoint resumes: all heads that were last tried within this time are due.
+    /// If an endpoint resumes: all heads that were last tried within this time are due, unless they
+    /// had failed before. Otherwise an object that is always refused would use up its attempts
+    /// within minutes, whenever its failures pause the endpoint and another object's success
+    /// resumes it.
     pub hastens: Option<Duration>,
 }
 
@@ -124,8 +127,9 @@ async fn insert_blocked(conn: &mut Session, endpoint: &str, blocked: &[(EventObj
     }
     let (resources, ids, events) = columns(blocked);
     sql_query(
-        "INSERT INTO clerk.deliveries (endpoint, resource, object_id, event_id)
-         SELECT $1, resource, object_id, event_id FROM unnest($2, $3, $4) AS t(resource, object_id, event_id)
+        "INSERT INTO clerk.deliveries (endpoint, resource, object_id, event_id, waiting_since)
+         SELECT $1, t.resource, t.object_id, t.event_id, coalesce(e.recorded_at, pg_catalog.now())
+         FROM unnest($2, $3, $4) AS t(resource, object_id, event_id) LEFT JOIN clerk.events AS e ON e.id = t.event_id
          ON CONFLICT (endpoint, resource, object_id, event_id) DO NOTHING",
     )
     .bind::<Text, _>(endpoint)
@@ -152,10 +156,13 @@ async fn store_failed(conn: &mut Session, endpoint: &str, failed: &[FailedDelive
     let statuses: Vec<Option<i32>> = failed.iter().map(|failed| failed.status.map(i32::from)).collect();
     let errors: Vec<&str> = failed.iter().map(|failed| failed.error.as_str()).collect();
     sql_query(
-        "INSERT INTO clerk.deliveries (endpoint, resource, object_id, event_id, attempts, next_attempt_at, last_attempt_at, last_status, last_error, dead_at)
-         SELECT $1, resource, object_id, event_id, attempts, pg_catalog.now() + retry * interval '1 second', pg_catalog.now(), status, error,
+        "INSERT INTO clerk.deliveries (endpoint, resource, object_id, event_id, waiting_since, attempts, next_attempt_at, last_attempt_at,
+                                       last_status, last_error, dead_at)
+         SELECT $1, t.resource, t.object_id, t.event_id, coalesce(e.recorded_at, pg_catalog.now()), attempts,
+                pg_catalog.now() + retry * interval '1 second', pg_catalog.now(), status, error,
                 CASE WHEN retry IS NULL THEN pg_catalog.now() END
          FROM unnest($2, $3, $4, $5, $6, $7, $8) AS t(resource, object_id, event_id, attempts, retry, status, error)
+         LEFT JOIN clerk.events AS e ON e.id = t.event_id
          ON CONFLICT (endpoint, resource, object_id, event_id) DO UPDATE
          SET attempts = excluded.attempts, next_attempt_at = excluded.next_attempt_at, last_attempt_at = excluded.last_attempt_at,
              last_status = excluded.last_status, last_error = excluded.last_error, dead_at = excluded.dead_at",
@@ -219,11 +226,11 @@ async fn choose_heads(conn: &mut Session, endpoint: &str, objects: &BTreeSet<&Ev
     Ok(())
 }
 
-/// Makes all heads due that were tried within a time.
+/// Makes all heads due that were tried for the first time within a time.
 async fn hasten(conn: &mut Session, endpoint: &str, within: Duration) -> Result<(), MirrorError> {
     sql_query(
         "UPDATE clerk.deliveries SET next_attempt_at = pg_catalog.now()
-         WHERE endpoint = $1 AND next_attempt_at > pg_catalog.now()
+         WHERE endpoint = $1 AND next_attempt_at > pg_catalog.now() AND attempts <= 1
            AND last_attempt_at >= pg_catalog.now() - $2 * interval '1 second'",
     )
     .bind::<Text, _>(endpoint)

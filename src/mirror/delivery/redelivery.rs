@@ -1,9 +1,11 @@
 //! Delivers events once more.
 
+use std::time::Duration;
+
 use chrono::{DateTime, Utc};
 use diesel::{
     sql_query,
-    sql_types::{Array, BigInt, Text, Timestamptz},
+    sql_types::{Array, BigInt, Double, Text, Timestamptz},
 };
 use diesel_async::{AsyncConnection, RunQueryDsl};
 
@@ -17,11 +19,16 @@ pub enum Redelivery {
     Dead,
     /// Events that were recorded at this time or later.
     Since(DateTime<Utc>),
+    /// Events that were recorded within this time, by the database's clock.
+    Within(Duration),
     /// Events with these ids.
     Ids(Vec<i64>),
-    /// A `created` event for each object of the mirror.
+    /// A `created` event for each object of the mirror, if the endpoint gets such events.
     Everything,
 }
+
+/// What makes a row late once more.
+const AGAIN: &str = "attempts = 0, dead_at = NULL, waiting_since = pg_catalog.now()";
 
 impl Deliveries {
     /// Marks events as late, so that the leader delivers them again. Returns how many; `None` if
@@ -42,6 +49,15 @@ impl Deliveries {
                         .execute(conn)
                         .await?
                 }
+                Redelivery::Within(time) => {
+                    sql_query(repeat_sql(
+                        "e.recorded_at >= pg_catalog.now() - $2 * interval '1 second'",
+                    ))
+                    .bind::<Text, _>(endpoint)
+                    .bind::<Double, _>(time.as_secs_f64())
+                    .execute(conn)
+                    .await?
+                }
                 Redelivery::Ids(ids) => {
                     sql_query(repeat_sql("e.id = ANY ($2)"))
                         .bind::<Text, _>(endpoint)
@@ -60,12 +76,14 @@ impl Deliveries {
     async fn repeat_everything(&self, conn: &mut Session, endpoint: &str) -> Result<usize, MirrorError> {
         Ok(sql_query(format!(
             "INSERT INTO clerk.deliveries (endpoint, resource, object_id, event_id)
-             SELECT $1, $2, id, {FROM_MIRROR}::bigint FROM {table} WHERE deleted_at IS NULL
-             ON CONFLICT (endpoint, resource, object_id, event_id) DO UPDATE SET attempts = 0, dead_at = NULL",
+             SELECT p.name, $2, u.id, {FROM_MIRROR}::bigint FROM {table} AS u JOIN clerk.endpoints AS p ON p.name = $1
+             WHERE u.deleted_at IS NULL AND $3 || '.created'::text = ANY (p.types)
+             ON CONFLICT (endpoint, resource, object_id, event_id) DO UPDATE SET {AGAIN}",
             table = self.0.resource.table
         ))
         .bind::<Text, _>(endpoint)
         .bind::<Text, _>(self.0.resource.name)
+        .bind::<Text, _>(self.0.resource.event)
         .execute(conn)
         .await?)
     }
@@ -83,9 +101,9 @@ async fn lock(conn: &mut Session, endpoint: &str) -> Result<bool, MirrorError> {
 
 /// Lets dead events be tried again.
 async fn revive(conn: &mut Session, endpoint: &str) -> Result<usize, MirrorError> {
-    Ok(sql_query(
-        "UPDATE clerk.deliveries SET attempts = 0, dead_at = NULL WHERE endpoint = $1 AND dead_at IS NOT NULL",
-    )
+    Ok(sql_query(format!(
+        "UPDATE clerk.deliveries SET {AGAIN} WHERE endpoint = $1 AND dead_at IS NOT NULL"
+    ))
     .bind::<Text, _>(endpoint)
     .execute(conn)
     .await?)
@@ -97,7 +115,7 @@ fn repeat_sql(which: &str) -> String {
         "INSERT INTO clerk.deliveries (endpoint, resource, object_id, event_id)
          SELECT p.name, e.resource, e.object_id, e.id FROM clerk.events e JOIN clerk.endpoints p ON p.name = $1
          WHERE e.id <= p.position AND e.type = ANY (p.types) AND {which}
-         ON CONFLICT (endpoint, resource, object_id, event_id) DO UPDATE SET attempts = 0, dead_at = NULL"
+         ON CONFLICT (endpoint, resource, object_id, event_id) DO UPDATE SET {AGAIN}"
     )
 }
 

@@ -115,7 +115,7 @@ impl Deliveries {
                  INSERT INTO clerk.endpoints AS e (name, url_digest, types, position)
                  SELECT $1, $2, $3, coalesce(pg_catalog.max(id), 0::bigint) FROM clerk.events
                  ON CONFLICT (name) DO UPDATE SET url_digest = excluded.url_digest, types = excluded.types, removed_at = NULL
-                 WHERE e.url_digest <> excluded.url_digest OR e.types <> excluded.types OR e.removed_at IS NOT NULL
+                 WHERE e.url_digest <> excluded.url_digest OR e.types OPERATOR(pg_catalog.<>) excluded.types OR e.removed_at IS NOT NULL
                  RETURNING xmax = '0'::pg_catalog.xid AS is_new)
              INSERT INTO clerk.deliveries (endpoint, resource, object_id, event_id, next_attempt_at)
              SELECT $1, $5, id, {FROM_MIRROR}::bigint, pg_catalog.now()

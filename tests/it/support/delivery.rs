@@ -2,13 +2,16 @@
 
 use std::path::PathBuf;
 
+use serde_json::Value;
 use tempfile::TempDir;
 
 use crate::support::{
     fixture::{Fixture, mirrored},
+    monitored::{ANY, MonitoredDaemon},
     process::{EVERY_SECOND, NEVER, Process},
     program::ProgramOutput,
     receiver::Receiver,
+    summary::Exit,
     wait::eventually,
 };
 
@@ -76,6 +79,31 @@ impl Delivering {
         self.fixture.run(&all).await
     }
 
+    /// Starts the same with an HTTP listener.
+    pub async fn monitored(&self) -> MonitoredDaemon {
+        MonitoredDaemon::new(self.spawn(&[ANY])).await
+    }
+
+    /// Returns what `clerk2pg endpoints` says of one endpoint, as JSON.
+    pub async fn endpoint(&self, name: &str) -> Value {
+        let ran = self.run(&["endpoints", "--format", "json"]).await;
+        ran.assert_exit(Exit::Ok);
+        let listed = ran.json()["endpoints"].as_array().unwrap().clone();
+        let found = listed.iter().find(|endpoint| endpoint["name"] == name);
+        found.unwrap_or_else(|| panic!("no {name} in {ran:#?}")).clone()
+    }
+
+    /// Waits until `clerk2pg endpoints` says this of an endpoint, and returns it.
+    pub async fn wait_for_endpoint(&self, name: &str, holds: impl Fn(&Value) -> bool) -> Value {
+        let mut endpoint = Value::Null;
+        eventually(&format!("{name} is as expected"), async || {
+            endpoint = self.endpoint(name).await;
+            holds(&endpoint)
+        })
+        .await;
+        endpoint
+    }
+
     /// Writes an event about an object, as a sync would, and returns its id. A daemon finds it at
     /// the next sync that writes events, or by itself within seconds.
     pub async fn insert_event(&self, object: &str, kind: &str) -> i64 {
@@ -86,6 +114,19 @@ impl Delivering {
              RETURNING id"
         );
         self.fixture.db.number(&sql).await
+    }
+
+    /// Writes `events` events in one transaction, about `objects` objects in turn: `user_0`, `user_1`
+    /// and so on.
+    pub async fn insert_events(&self, events: usize, objects: usize) {
+        let sql = format!(
+            "INSERT INTO clerk.events (resource, type, object_id, occurred_at, payload)
+             SELECT 'users', 'user.updated', 'user_' || n % {objects}, now(),
+                    jsonb_build_object('object', 'event', 'type', 'user.updated',
+                        'data', jsonb_build_object('id', 'user_' || n % {objects}))
+             FROM generate_series(0, {events} - 1) AS n ORDER BY n"
+        );
+        self.fixture.db.execute(&sql).await;
     }
 
     /// Makes all late events due.

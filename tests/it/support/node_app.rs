@@ -1,5 +1,4 @@
-//! An example application in Node: its packages come from npm's registry, where that can be
-//! reached.
+//! An application in Node: its packages come from npm's registry, where that can be reached.
 
 use std::{
     fs::{self, File},
@@ -11,7 +10,7 @@ use std::{
 use serde_json::Value;
 use tokio::{io::AsyncWriteExt, process::Command};
 
-use crate::support::fixture::Fixture;
+use crate::support::{fixture::Fixture, pipe::pipe};
 
 /// The oldest major version of Node that the packages support.
 const NODE: u32 = 20;
@@ -33,7 +32,7 @@ const NO_REGISTRY: [&str; 13] = [
     "E504",
 ];
 
-/// An application of `examples/`, in a folder of its own with its packages.
+/// An application, in a folder of its own with its packages.
 pub struct NodeApp {
     folder: PathBuf,
     /// Two runs of the tests share the folder, but not at the same time.
@@ -41,35 +40,35 @@ pub struct NodeApp {
 }
 
 impl NodeApp {
-    /// Copies an application into the target folder and installs its packages, which later runs
-    /// find there. Returns `None`, and says so, if Node or the registry is missing.
+    /// Copies an application of `examples/` into the target folder and installs its packages, which
+    /// later runs find there. Returns `None`, and says so, if Node or the registry is missing.
     pub async fn install(name: &str) -> Option<Self> {
-        match Self::try_install(name).await {
+        Self::install_from(&format!("examples/{name}")).await
+    }
+
+    /// The same for any folder of the project.
+    pub async fn install_from(source: &str) -> Option<Self> {
+        match Self::try_install(source).await {
             Ok(app) => Some(app),
             Err(why) => {
-                // What print macros write is only shown for a test that fails.
-                let _ = writeln!(std::io::stderr(), "the test of examples/{name} is skipped: {why}");
+                say_skipped(source, &why);
                 None
             }
         }
     }
 
-    async fn try_install(name: &str) -> Result<Self, String> {
-        for tool in ["node", "npm"] {
-            let version = version(tool).await.ok_or_else(|| format!("{tool} is missing"))?;
-            if tool == "node" && version < NODE {
-                return Err(format!("node {version} is older than {NODE}"));
-            }
-        }
-        let folder = target().join(name);
+    async fn try_install(source: &str) -> Result<Self, String> {
+        node().await?;
+        version("npm").await.ok_or("npm is missing")?;
+        let source = Path::new(env!("CARGO_MANIFEST_DIR")).join(source);
+        let folder = target().join(source.file_name().unwrap());
         fs::create_dir_all(&folder).unwrap();
         let lock = File::create(folder.with_extension("lock")).unwrap();
         lock.lock().unwrap();
-        let example = Path::new(env!("CARGO_MANIFEST_DIR")).join("examples").join(name);
-        copy(&example, &folder);
+        copy(&source, &folder);
         let app = Self { folder, _lock: lock };
 
-        let wanted = fs::read(example.join("package-lock.json")).unwrap();
+        let wanted = fs::read(source.join("package-lock.json")).unwrap();
         let installed = app.folder.join("installed");
         if fs::read(&installed).is_ok_and(|found| found == wanted) {
             return Ok(app);
@@ -115,9 +114,7 @@ impl NodeApp {
         let path = std::env::join_paths([programs.to_owned()].into_iter().chain(std::env::split_paths(&others)));
         let mut command = self.npm();
         command.args(["run", "--silent", script, "--"]).args(arguments);
-        for (name, value) in fixture.command(&[]).as_std().get_envs() {
-            command.env(name, value.unwrap_or_default());
-        }
+        with_environment(&mut command, fixture);
         let mut child = command.env("PATH", path.unwrap()).spawn().unwrap();
         let mut input = child.stdin.take().unwrap();
         // A script that does not read its input may have closed it already.
@@ -133,24 +130,67 @@ impl NodeApp {
         String::from_utf8(ran.stdout).unwrap()
     }
 
+    /// Runs a file of the application, which reads the input and then writes its answer.
+    pub async fn answer(&self, file: &str, arguments: &[&str], input: &[u8]) -> Vec<u8> {
+        let mut command = Command::new("node");
+        pipe(command.arg(self.path(file)).args(arguments), input).await
+    }
+
+    /// Returns a command of Node that runs a file of a package with the fixture's environment.
+    pub fn node(&self, fixture: &Fixture, file: &str) -> Command {
+        let mut command = self.command("node");
+        command.arg(self.path("node_modules").join(file));
+        with_environment(&mut command, fixture);
+        command
+    }
+
     /// Returns a command of npm, whose packages and cache are in the target folder.
     fn npm(&self) -> Command {
-        let mut command = Command::new("npm");
+        let mut command = self.command("npm");
         command
-            .current_dir(&self.folder)
             // Scripts of packages would download more than the registry has.
             .env("npm_config_ignore_scripts", "true")
             .env("npm_config_cache", target().join("npm"))
-            .env("npm_config_update_notifier", "false")
+            .env("npm_config_update_notifier", "false");
+        command
+    }
+
+    fn command(&self, program: &str) -> Command {
+        let mut command = Command::new(program);
+        command
+            .current_dir(&self.folder)
             // Prisma's generator needs no schema engine, but downloads one unless this is a file.
             .env("PRISMA_SCHEMA_ENGINE_BINARY", self.folder.join("package.json"))
             .env("CHECKPOINT_DISABLE", "1")
             .env("PRISMA_HIDE_UPDATE_MESSAGE", "1")
+            .env("NEXT_TELEMETRY_DISABLED", "1")
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
             .stderr(Stdio::piped())
             .kill_on_drop(true);
         command
+    }
+}
+
+/// Whether Node is there and new enough. Returns why not.
+pub async fn node() -> Result<(), String> {
+    match version("node").await {
+        None => Err("node is missing".to_owned()),
+        Some(version) if version < NODE => Err(format!("node {version} is older than {NODE}")),
+        Some(_) => Ok(()),
+    }
+}
+
+/// Says that a test of something cannot run here.
+pub fn say_skipped(what: &str, why: &str) {
+    // What print macros write is only shown for a test that fails.
+    let _ = writeln!(std::io::stderr(), "the test of {what} is skipped: {why}");
+}
+
+/// Gives a command the environment of the fixture's program.
+fn with_environment(command: &mut Command, fixture: &Fixture) {
+    for (name, value) in fixture.command(&[]).as_std().get_envs() {
+        command.env(name, value.unwrap_or_default());
     }
 }
 

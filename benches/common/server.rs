@@ -36,7 +36,7 @@ pub struct Statement {
 
 impl Server {
     pub async fn connect() -> Result<Self> {
-        let url = std::env::var("DATABASE_URL").context("DATABASE_URL is not set: run `make bench-freshness`")?;
+        let url = std::env::var("DATABASE_URL").context("DATABASE_URL is not set: run this by `make`")?;
         let client = connect(&url).await?;
         let password = format!("{:016x}", fastrand::u64(..));
         client

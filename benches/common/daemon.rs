@@ -26,6 +26,23 @@ pub struct Usage {
     pub peak_kb: u64,
 }
 
+impl Usage {
+    /// The counters of a process now.
+    pub fn of(pid: u32) -> Result<Self> {
+        let stat = fs::read_to_string(format!("/proc/{pid}/stat"))?;
+        let status = fs::read_to_string(format!("/proc/{pid}/status"))?;
+        let memory = |name: &str| {
+            let line = status.lines().find_map(|line| line.strip_prefix(name));
+            line.and_then(|line| line.trim_matches([':', '\t', ' ']).trim_end_matches(" kB").parse().ok())
+        };
+        Ok(Self {
+            cpu: cpu_ticks(&stat).context("cannot read /proc/PID/stat")? as f64 / TICKS_PER_SECOND,
+            resident_kb: memory("VmRSS").context("/proc/PID/status has no VmRSS")?,
+            peak_kb: memory("VmHWM").context("/proc/PID/status has no VmHWM")?,
+        })
+    }
+}
+
 /// A command of clerk2pg without the environment of this process. Its stderr is shown.
 pub fn command(sim: &Sim, database: &str) -> Command {
     // It ends with the benchmark, even if that is killed.
@@ -79,17 +96,11 @@ impl Daemon {
     }
 
     pub fn usage(&self) -> Result<Usage> {
-        let stat = fs::read_to_string(format!("/proc/{}/stat", self.pid))?;
-        let status = fs::read_to_string(format!("/proc/{}/status", self.pid))?;
-        let memory = |name: &str| {
-            let line = status.lines().find_map(|line| line.strip_prefix(name));
-            line.and_then(|line| line.trim_matches([':', '\t', ' ']).trim_end_matches(" kB").parse().ok())
-        };
-        Ok(Usage {
-            cpu: cpu_ticks(&stat).context("cannot read /proc/PID/stat")? as f64 / TICKS_PER_SECOND,
-            resident_kb: memory("VmRSS").context("/proc/PID/status has no VmRSS")?,
-            peak_kb: memory("VmHWM").context("/proc/PID/status has no VmHWM")?,
-        })
+        Usage::of(self.pid)
+    }
+
+    pub fn pid(&self) -> u32 {
+        self.pid
     }
 
     pub async fn stop(mut self) -> Result<()> {

@@ -4,6 +4,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail, ensure};
 use clerk_sim::{Effect, RateLimit, Rule, Sim};
+use tokio::process::Command;
 
 use crate::{
     daemon::{self, Daemon},
@@ -45,6 +46,16 @@ impl Schedule {
         }
     }
 
+    /// The settings that differ from the defaults.
+    fn settings(self) -> &'static [(&'static str, &'static str)] {
+        const EVERY_SECOND: (&str, &str) = ("CLERK2PG_SCHEDULE__INCREMENTAL", "* * * * * *");
+        match self {
+            Self::Default => &[],
+            Self::EverySecond => &[EVERY_SECOND],
+            Self::EverySecondOnHalf => &[EVERY_SECOND, ("CLERK2PG_CLERK__REQUEST_BUDGET", "0.5")],
+        }
+    }
+
     /// Requests per ten seconds, of the 1000 of a production instance.
     pub fn budget(self) -> u64 {
         match self {
@@ -58,13 +69,14 @@ impl Schedule {
 pub struct World {
     pub sim: Sim,
     pub database: Database,
-    daemon: Option<(Schedule, Daemon)>,
+    /// The running daemon. Without a schedule, it makes no incremental syncs.
+    daemon: Option<(Option<Schedule>, Daemon)>,
 }
 
 impl World {
-    /// Starts a large instance, and mirrors it.
-    pub async fn production(users: usize, server: &Server) -> Result<Self> {
-        let world = Self::start(users, RateLimit::Production, "sk_live_bench", "bench", server).await?;
+    /// Starts a production instance, and mirrors it into a new database.
+    pub async fn production(users: usize, database: &str, server: &Server) -> Result<Self> {
+        let world = Self::start(users, RateLimit::Production, "sk_live_bench", database, server).await?;
         world.load().await?;
         Ok(world)
     }
@@ -114,9 +126,20 @@ impl World {
     /// Makes sure that a daemon runs on this schedule, and that its first full sync is complete.
     pub async fn ensure_daemon(&mut self, schedule: Schedule) -> Result<()> {
         match &self.daemon {
-            Some((running, _)) if *running == schedule => return Ok(()),
-            _ => self.stop().await?,
+            Some((running, _)) if *running == Some(schedule) => Ok(()),
+            _ => self.restart_daemon(Some(schedule), |_| {}).await,
         }
+    }
+
+    /// Starts the daemon, or starts it again, and waits until its first full sync is complete and
+    /// its incremental syncs run. Without a schedule, there are none. `configure` may change the
+    /// command.
+    pub async fn restart_daemon(
+        &mut self,
+        schedule: Option<Schedule>,
+        configure: impl FnOnce(&mut Command),
+    ) -> Result<()> {
+        self.stop_daemon().await?;
         // The full sync is not measured: it runs without latency.
         self.sim.clear_faults();
         let before = self.database.full_syncs().await?;
@@ -124,12 +147,11 @@ impl World {
         command.env("CLERK2PG_SCHEDULE__FULL", "");
         // The changes delete more than the default limit of 500 users an hour.
         command.env("CLERK2PG_DELETES__MAX_COUNT", "100000");
-        if schedule != Schedule::Default {
-            command.env("CLERK2PG_SCHEDULE__INCREMENTAL", "* * * * * *");
+        match schedule {
+            None => drop(command.env("CLERK2PG_SCHEDULE__INCREMENTAL", "")),
+            Some(schedule) => drop(command.envs(schedule.settings().iter().copied())),
         }
-        if schedule == Schedule::EverySecondOnHalf {
-            command.env("CLERK2PG_CLERK__REQUEST_BUDGET", "0.5");
-        }
+        configure(&mut command);
         self.daemon = Some((schedule, Daemon::start(command)?));
         let started = Instant::now();
         while self.database.full_syncs().await? == before {
@@ -143,11 +165,14 @@ impl World {
         }
         println!(
             "\nDaemon, {}: its full sync took {}",
-            schedule.name(),
+            schedule.map_or("without incremental syncs", Schedule::name),
             seconds(started.elapsed())
         );
         self.sim.set_faults(Rule::new(Effect::LatencyMs(LATENCY_MS)));
-        requests::wait_for_incremental_sync(&self.sim).await
+        match schedule {
+            None => Ok(()),
+            Some(_) => requests::wait_for_incremental_sync(&self.sim).await,
+        }
     }
 
     /// Waits until an incremental sync is over and the next is not due.
@@ -156,7 +181,7 @@ impl World {
     pub async fn between_syncs(&mut self) -> Result<()> {
         requests::wait_for_incremental_sync(&self.sim).await?;
         let (schedule, _) = self.daemon.as_ref().context("no daemon is running")?;
-        let half = schedule.period() / 2;
+        let half = schedule.context("there are no incremental syncs")?.period() / 2;
         self.sleep(half).await
     }
 
@@ -174,7 +199,7 @@ impl World {
         Watcher::start(&self.database.own_url).await
     }
 
-    async fn stop(&mut self) -> Result<()> {
+    pub async fn stop_daemon(&mut self) -> Result<()> {
         match self.daemon.take() {
             Some((_, daemon)) => daemon.stop().await,
             None => Ok(()),
@@ -182,7 +207,7 @@ impl World {
     }
 
     pub async fn end(mut self) -> Result<()> {
-        self.stop().await?;
+        self.stop_daemon().await?;
         self.sim.stop().await;
         Ok(())
     }

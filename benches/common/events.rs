@@ -33,10 +33,14 @@ impl EventKind {
     }
 }
 
-/// A row of `clerk.user_events`, and the time at which an application had read it.
+/// A row of `clerk.user_events` that an application has read.
 pub struct Event {
     pub kind: EventKind,
     pub user: String,
+    /// When the notification came after which it was read. It is that of its commit or of an
+    /// earlier one.
+    pub announced_at: Instant,
+    /// When it had been read.
     pub at: Instant,
 }
 
@@ -77,15 +81,15 @@ impl Drop for Watcher {
     }
 }
 
-/// A connection that listens, and its notifications.
-async fn listen(url: &str) -> Result<(Client, UnboundedReceiver<()>)> {
+/// A connection that listens, and when its notifications came.
+async fn listen(url: &str) -> Result<(Client, UnboundedReceiver<Instant>)> {
     let (client, mut connection) = tokio_postgres::connect(url, NoTls).await?;
     let (sender, notifications) = mpsc::unbounded_channel();
     tokio::spawn(async move {
         while let Some(Ok(message)) = poll_fn(|context| connection.poll_message(context)).await {
             if let AsyncMessage::Notification(_) = message {
                 // If the receiver is gone, so is the client, and with it the connection.
-                let _ = sender.send(());
+                let _ = sender.send(Instant::now());
             }
         }
     });
@@ -96,13 +100,13 @@ async fn listen(url: &str) -> Result<(Client, UnboundedReceiver<()>)> {
 /// Reads new events until the connection ends or the receiver is gone.
 async fn read(
     client: &Client,
-    mut notifications: UnboundedReceiver<()>,
+    mut notifications: UnboundedReceiver<Instant>,
     mut last: i64,
     sender: &UnboundedSender<Event>,
 ) -> Result<()> {
     let new = "SELECT id, type, user_id FROM clerk.user_events WHERE id > $1 ORDER BY id";
     let new = client.prepare(new).await?;
-    while notifications.recv().await.is_some() {
+    while let Some(announced_at) = notifications.recv().await {
         // One query reads the events of all notifications so far.
         while notifications.try_recv().is_ok() {}
         let rows = client.query(&new, &[&last]).await?;
@@ -112,7 +116,13 @@ async fn read(
             let (name, user): (&str, String) = (row.get(1), row.get(2));
             let kind = EventKind::ALL.into_iter().find(|kind| kind.name() == name);
             let kind = kind.with_context(|| format!("the event {last} has the unknown type {name:?}"))?;
-            if sender.send(Event { kind, user, at }).is_err() {
+            let event = Event {
+                kind,
+                user,
+                announced_at,
+                at,
+            };
+            if sender.send(event).is_err() {
                 return Ok(());
             }
         }
