@@ -24,11 +24,15 @@ pub struct Inbox {
     secret: Webhook,
     /// Hashes of all messages that were seen, by id, and whether they were accepted.
     messages: HashMap<String, (u64, bool)>,
+    /// The ids of the messages that are made from the mirror's rows, by user.
+    first: HashMap<String, String>,
+    /// Users with two such ids.
+    pub renamed: Vec<String>,
     /// How the ids of numbered events begin. It is the same for all events of a database.
     prefix: Option<String>,
     /// Hashes of the users' documents.
     pub table: BTreeMap<String, u64>,
-    /// The same table if repeated events changed it.
+    /// The same table, of a handler that does not remember ids and is done at once.
     pub forgetful_table: BTreeMap<String, u64>,
     /// The last event of each user, by number.
     last: HashMap<String, i64>,
@@ -41,6 +45,15 @@ pub struct Inbox {
     pub repeated: u64,
     /// Those of them that came after a newer event of their user.
     pub overtaken: u64,
+}
+
+/// A message that may be accepted.
+#[derive(Clone)]
+pub struct Arrival {
+    id: String,
+    pub user: String,
+    /// Hash of the user's document; `None` if the user was deleted.
+    document: Option<u64>,
 }
 
 /// An event that was accepted after a newer one of its user.
@@ -57,6 +70,8 @@ impl Inbox {
         Self {
             secret: Webhook::new(SECRET).unwrap(),
             messages: HashMap::new(),
+            first: HashMap::new(),
+            renamed: Vec::new(),
             prefix: None,
             table: BTreeMap::new(),
             forgetful_table: BTreeMap::new(),
@@ -69,66 +84,75 @@ impl Inbox {
         }
     }
 
-    /// Notes a message, and checks its signature and its time. Whether it may be accepted.
-    pub fn verify(&mut self, message: &ReceivedEvent) -> bool {
-        let headers =
-            ["svix-id", "svix-timestamp", "svix-signature"].map(|name| message.header(name).unwrap_or_default());
-        let [id, timestamp, signature] = headers;
+    /// Reads a message, and checks its signature and its time. `None` if it must be refused.
+    pub fn read(&mut self, message: &ReceivedEvent) -> Option<Arrival> {
+        let headers = ["svix-id", "svix-timestamp", "svix-signature"];
+        let [id, timestamp, signature] = headers.map(|name| message.header(name).unwrap_or_default());
         let Ok(timestamp) = timestamp.parse() else {
             self.wrong.push(format!("{id:?} has the time {timestamp:?}"));
-            return false;
+            return None;
         };
         let expected = self.secret.sign(id, timestamp, message.body.as_bytes());
         if !expected.is_ok_and(|expected| expected == signature) {
             self.wrong.push(format!("{id:?} has a wrong signature"));
-            return false;
+            return None;
         }
-        let hash = hash_of(&message.body);
-        let (first, _) = self.messages.entry(id.to_owned()).or_insert((hash, false));
-        if *first != hash {
-            self.wrong.push(format!("{id:?} has another body than before"));
-        }
-        if number(id) > 0 {
-            let prefix = self.prefix.get_or_insert_with(|| id[..PREFIX].to_owned());
-            if !id.starts_with(prefix.as_str()) {
-                self.wrong.push(format!("{id:?} begins otherwise than {prefix:?}"));
-            }
-        }
-        let is_timely = (now() / 1000 - timestamp).abs() <= TOLERANCE;
-        self.untimely += u64::from(!is_timely);
-        is_timely
-    }
-
-    /// Accepts a message that was verified.
-    pub fn accept(&mut self, message: &ReceivedEvent) {
-        let id = message.id();
         let mut event = message.event();
         let (kind, data) = (event["type"].take(), event["data"].take());
         let Some(user) = data["id"].as_str().map(str::to_owned) else {
             self.wrong.push(format!("{id:?} has no id of a user"));
-            return;
+            return None;
         };
-        let document = (kind != "user.deleted").then(|| digest(data));
-        store(&mut self.forgetful_table, &user, document);
-        let number = number(id);
-        let last = self.last.entry(user.clone()).or_default();
-        if let Some((_, is_accepted)) = self.messages.get_mut(id)
+        self.check_id(id, &user, hash_of(&message.body));
+        let is_timely = (now() / 1000 - timestamp).abs() <= TOLERANCE;
+        self.untimely += u64::from(!is_timely);
+        is_timely.then(|| Arrival {
+            id: id.to_owned(),
+            user,
+            document: (kind != "user.deleted").then(|| digest(data)),
+        })
+    }
+
+    fn check_id(&mut self, id: &str, user: &str, hash: u64) {
+        let (before, _) = self.messages.entry(id.to_owned()).or_insert((hash, false));
+        if number(id) == 0 {
+            // What is made from a row shows the user's current state.
+            let first = self.first.entry(user.to_owned()).or_insert_with(|| id.to_owned());
+            if first != id {
+                self.renamed.push(user.to_owned());
+            }
+            return;
+        }
+        let prefix = self.prefix.get_or_insert_with(|| id[..PREFIX].to_owned());
+        if *before != hash || !id.starts_with(prefix.as_str()) {
+            let wrong = format!("{id:?} has another body than before, or does not begin with {prefix:?}");
+            self.wrong.push(wrong);
+        }
+    }
+
+    /// Notes an event that will be accepted, at its arrival.
+    pub fn arrives(&mut self, event: &Arrival) {
+        store(&mut self.forgetful_table, &event.user, event.document);
+    }
+
+    /// Accepts an event.
+    pub fn accept(&mut self, event: Arrival) {
+        let Arrival { id, user, document } = event;
+        let number = number(&id);
+        let after = self.last.get(&user).copied().unwrap_or_default();
+        if let Some((_, is_accepted)) = self.messages.get_mut(&id)
             && std::mem::replace(is_accepted, true)
         {
             self.repeated += 1;
-            self.overtaken += u64::from(*last > number);
+            self.overtaken += u64::from(after > number);
             return;
         }
-        if *last > number {
-            let after = *last;
-            self.disordered.push(Disorder {
-                user: user.clone(),
-                number,
-                after,
-            });
-        }
-        *last = number.max(*last);
         store(&mut self.table, &user, document);
+        if after > number {
+            self.disordered.push(Disorder { user, number, after });
+        } else {
+            self.last.insert(user, number);
+        }
     }
 
     /// Returns how many numbered events were seen.

@@ -66,6 +66,9 @@ enum Mood {
     HalfBodies,
 }
 
+/// What a subscriber does whose messages arrive later than they were sent.
+pub const HELD_BACK: &str = "endpoints whose packets are held back";
+
 /// One of so many users is refused.
 const REFUSED: u64 = 6;
 
@@ -133,7 +136,7 @@ impl Subscriber {
             }
             _ => {
                 self.network.hold();
-                ("endpoints whose packets are held back", Mood::Good)
+                (HELD_BACK, Mood::Good)
             }
         };
         let mut route = lock(&self.route);
@@ -165,9 +168,9 @@ impl Subscriber {
 impl Route {
     /// Answers a message that came to `this`.
     fn answer(&mut self, message: &ReceivedEvent, this: &Arc<Mutex<Self>>) -> Reply {
-        if !self.inbox.verify(message) {
+        let Some(event) = self.inbox.read(message) else {
             return Reply::status(400);
-        }
+        };
         let mood = match self.mood {
             Mood::RefusesUsers(_) => self.mood,
             mood if self.dice.f64() < self.share => mood,
@@ -177,17 +180,18 @@ impl Route {
             Mood::Good => (true, Reply::ok()),
             Mood::Slow(delay) => (true, Reply::ok().after(delay)),
             Mood::CommitsLate(delay) => {
-                let (this, message) = (this.clone(), message.clone());
+                let (this, event) = (this.clone(), event.clone());
+                self.inbox.arrives(&event);
                 self.late.spawn(async move {
                     tokio::time::sleep(delay).await;
-                    lock(&this).inbox.accept(&message);
+                    lock(&this).inbox.accept(event);
                 });
                 while self.late.try_join_next().is_some() {}
                 (false, Reply::hang())
             }
             Mood::Hangs => (self.dice.bool(), Reply::hang()),
             Mood::Fails => (false, Reply::status(500)),
-            Mood::RefusesUsers(which) => match hash_of(&message.object()) % REFUSED == which {
+            Mood::RefusesUsers(which) => match hash_of(&event.user) % REFUSED == which {
                 true => (false, Reply::status(400)),
                 false => (true, Reply::ok()),
             },
@@ -203,7 +207,8 @@ impl Route {
             },
         };
         if accepts {
-            self.inbox.accept(message);
+            self.inbox.arrives(&event);
+            self.inbox.accept(event);
         }
         reply
     }
