@@ -17,6 +17,8 @@ pub(super) struct Dispatch {
     /// The event's id; 0 for one that is made from the mirror's row.
     pub(super) id: i64,
     pub(super) object: EventObject,
+    /// When a late event was asked for, in Unix microseconds.
+    pub(super) asked_at: i64,
     /// The event as JSON.
     pub(super) payload: Arc<str>,
     /// How often it was tried before.
@@ -171,6 +173,7 @@ impl Queue {
         while let Some(LateEvent {
             id,
             object,
+            asked_at,
             payload,
             attempts,
         }) = self.due.pop_front()
@@ -183,6 +186,7 @@ impl Queue {
             return Some(Dispatch {
                 id,
                 object,
+                asked_at,
                 payload: payload.into(),
                 attempts,
                 is_late: true,
@@ -212,6 +216,7 @@ impl Queue {
         Some(Dispatch {
             id: item.id,
             object: item.object.clone(),
+            asked_at: 0,
             payload,
             attempts: 0,
             is_late: false,

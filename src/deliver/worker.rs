@@ -386,7 +386,7 @@ impl Worker {
         let context = self.context.clone();
         self.sends.spawn(async move {
             let id = match is_from_mirror(event.id) {
-                true => context.ids.of_object(&event.payload),
+                true => context.ids.of_object(&event.object, event.asked_at),
                 false => context.ids.of_event(event.id),
             };
             let attempt = match body(&event.payload) {

@@ -50,6 +50,7 @@ impl Model {
             .map(|(object, (id, attempts))| LateEvent {
                 id,
                 object: object.clone(),
+                asked_at: 0,
                 payload: Some(id.to_string()),
                 attempts,
             })
@@ -288,6 +289,7 @@ fn late_events_get_only_some_of_the_places_while_others_wait() {
     let late = (1..=4).map(|number| LateEvent {
         id: i64::from(number),
         object: object(number),
+        asked_at: 0,
         payload: Some(String::new()),
         attempts: 1,
     });
@@ -314,6 +316,7 @@ fn unwanted_events_and_vanished_ones_are_passed_over() {
     queue.add_due(vec![LateEvent {
         id: 2,
         object: object(2),
+        asked_at: 0,
         payload: None,
         attempts: 0,
     }]);

@@ -35,6 +35,8 @@ pub struct LateEvent {
     pub id: i64,
     /// What it is about.
     pub object: EventObject,
+    /// When it was recorded or last asked for, in Unix microseconds.
+    pub asked_at: i64,
     /// The event as JSON; `None` if the event or the row does not exist any more, or if the
     /// endpoint does not get events of this type.
     pub payload: Option<String>,
@@ -68,6 +70,8 @@ struct LateRow {
     object_id: String,
     #[diesel(sql_type = Nullable<Text>)]
     payload: Option<String>,
+    #[diesel(sql_type = BigInt)]
+    asked_at: i64,
     #[diesel(sql_type = Integer)]
     attempts: i32,
     #[diesel(sql_type = BigInt)]
@@ -187,6 +191,7 @@ impl Deliveries {
                     resource: row.resource,
                     id: row.object_id,
                 },
+                asked_at: row.asked_at,
                 payload: row.payload,
                 attempts: u32::try_from(row.attempts).unwrap_or_default(),
             })
@@ -214,12 +219,12 @@ impl Deliveries {
 /// from a row has the time when the object was created.
 fn late_sql(pool: &ConnectionPool, condition: &str) -> String {
     format!(
-        "SELECT event_id, resource, object_id, attempts, payload::text AS payload, found
-         FROM (SELECT event_id, resource, object_id, attempts, payload, place,
+        "SELECT event_id, resource, object_id, asked_at, attempts, payload::text AS payload, found
+         FROM (SELECT event_id, resource, object_id, asked_at, attempts, payload, place,
                       pg_catalog.sum(pg_catalog.pg_column_size(payload)) OVER (ORDER BY place)
                           - coalesce(pg_catalog.pg_column_size(payload), 0)::bigint AS bytes_before,
                       pg_catalog.count(*) OVER () AS found
-               FROM (SELECT d.event_id, d.resource, d.object_id, d.attempts, d.place,
+               FROM (SELECT d.event_id, d.resource, d.object_id, d.asked_at, d.attempts, d.place,
                             CASE WHEN e.type = ANY ($2) THEN e.payload
                                  WHEN u.id IS NOT NULL AND $5 || '.created'::text = ANY ($2) THEN
                                      pg_catalog.jsonb_build_object('object', 'event', 'type', $5 || '.created'::text,
@@ -227,6 +232,7 @@ fn late_sql(pool: &ConnectionPool, condition: &str) -> String {
                                          'timestamp', (extract(epoch FROM u.created_at) * 1000::numeric)::bigint)
                             END AS payload
                      FROM (SELECT event_id, resource, object_id, attempts,
+                                  (extract(epoch FROM waiting_since) * 1000000::numeric)::bigint AS asked_at,
                                   pg_catalog.row_number() OVER (ORDER BY next_attempt_at, event_id, object_id) AS place
                            FROM clerk.deliveries
                            WHERE endpoint = $1 AND event_id <= $6 AND {condition}
