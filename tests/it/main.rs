@@ -51,6 +51,7 @@ mod delivery_interrupted;
 mod delivery_isolation;
 mod delivery_receivers;
 mod delivery_takeover;
+mod delivery_volume;
 mod deployment_files;
 mod documents;
 mod dropped_schema;

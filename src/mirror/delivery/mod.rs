@@ -8,6 +8,7 @@
 mod fencing;
 mod pending;
 mod progress;
+mod pruning;
 mod redelivery;
 mod registration;
 mod status;
@@ -16,6 +17,7 @@ use super::pool::ConnectionPool;
 
 pub use pending::{LateEvent, LateEvents, PendingEvent};
 pub use progress::{DeliveryProgress, FailedDelivery, LastAttempt};
+pub(super) use pruning::prune_deliveries;
 pub use redelivery::Redelivery;
 pub use registration::{RegisteredEndpoint, Registration};
 pub use status::{DeadEvent, EndpointStatus};

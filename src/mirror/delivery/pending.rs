@@ -105,11 +105,13 @@ impl Deliveries {
         after: i64,
         limit: usize,
     ) -> Result<(Vec<PendingEvent>, bool), MirrorError> {
+        // Not EXISTS, for which PostgreSQL may read all rows of the endpoint at once, if it has no
+        // statistics yet.
         let rows: Vec<PendingRow> = sql_query(
             "SELECT id, resource, object_id, CASE WHEN type = ANY ($2) THEN payload::text END AS payload,
-                    EXISTS (SELECT FROM clerk.deliveries d
-                            WHERE d.endpoint = $1 AND d.resource = page.resource AND d.object_id = page.object_id
-                              AND d.dead_at IS NULL) AS is_blocked, found
+                    coalesce((SELECT true FROM clerk.deliveries d
+                              WHERE d.endpoint = $1 AND d.resource = page.resource AND d.object_id = page.object_id
+                                AND d.dead_at IS NULL LIMIT 1), false) AS is_blocked, found
              FROM (SELECT id, resource, object_id, type, payload,
                           pg_catalog.sum(pg_catalog.pg_column_size(payload)) OVER (ORDER BY id)
                               - pg_catalog.pg_column_size(payload)::bigint AS bytes_before, pg_catalog.count(*) OVER () AS found
