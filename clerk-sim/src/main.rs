@@ -19,7 +19,7 @@ struct Arguments {
     /// Number of users to generate
     #[arg(long, value_name = "N", default_value_t = 100)]
     users: usize,
-    /// Seed of the users: the same seed gives the same users
+    /// Seed: the same seed gives the same users and organizations
     #[arg(long, value_name = "N", default_value_t = 1)]
     seed: u64,
     /// Port to listen on; 0 takes a free port
