@@ -39,12 +39,11 @@ pub(crate) fn page(view: &View<'_>, query: &Query, quirks: &Quirks) -> Result<Ve
         _ => None,
     };
     let cursor = cursor.as_ref().map(|(time, id)| (*time, &**id));
-    let is_visible = |entry: &Arc<Entry>| !quirks.hidden_from_lists.iter().any(|id| **id == *entry.id);
     if let Some(index) = index(view, query) {
-        return Ok(page_of_index(view, index, query, cursor, is_visible));
+        return Ok(page_of_index(view, index, query, cursor, &quirks.hidden_from_lists));
     }
     let mut all = gather(view, &query.filter);
-    all.retain(is_visible);
+    all.retain(|entry| !is_hidden(entry, &quirks.hidden_from_lists));
     match query.shuffle {
         None => {
             all.retain(|entry| cursor.is_none_or(|cursor| follows(entry, cursor, query.order)));
@@ -77,17 +76,31 @@ fn index<'a>(view: &'a View<'_>, query: &Query) -> Option<&'a Ranked> {
     }
 }
 
+fn is_hidden(entry: &Entry, hidden: &[String]) -> bool {
+    hidden.iter().any(|id| **id == *entry.id)
+}
+
 /// A page that one of the indexes has in order.
 fn page_of_index(
     view: &View<'_>,
     index: &Ranked,
     query: &Query,
     cursor: Option<(i64, &str)>,
-    is_visible: impl Fn(&Arc<Entry>) -> bool,
+    hidden: &[String],
 ) -> Vec<Arc<Entry>> {
-    let range = index.range(ranks(index, query, cursor));
-    let is_wanted = |entry: &&Arc<Entry>| query.filter.matches_within_groups(view, entry) && is_visible(entry);
-    let (offset, limit) = (query.offset, query.limit);
+    let (mut ranks, mut offset, limit) = (ranks(index, query, cursor), query.offset, query.limit);
+    let is_by_created_at = matches!(query.order.by, SortKey::CreatedAt);
+    if is_by_created_at && hidden.is_empty() && query.filter.has_only_groups_and_created_at() {
+        // All that is skipped is wanted, so it need not be looked at.
+        let skipped = std::mem::take(&mut offset).min(ranks.len());
+        if query.order.descending {
+            ranks.end -= skipped;
+        } else {
+            ranks.start += skipped;
+        }
+    }
+    let range = index.range(ranks);
+    let is_wanted = |entry: &&Arc<Entry>| query.filter.matches_within_groups(view, entry) && !is_hidden(entry, hidden);
     if query.order.descending {
         let page = range.rev().filter(is_wanted).skip(offset).take(limit);
         page.cloned().collect()

@@ -1,7 +1,5 @@
 //! What memberships and invitations show of users and organizations.
 
-use std::sync::Arc;
-
 use serde::Serialize;
 
 use crate::store::entry::Entry;
@@ -10,7 +8,7 @@ use crate::users::resource::{PRIMARY_EMAIL_ADDRESS, PRIMARY_PHONE_NUMBER, PRIMAR
 
 /// What a user has to show. All of it is absent for a user that does not exist or is not JSON.
 #[derive(Default)]
-pub(super) struct Profile {
+struct Profile {
     first_name: Option<String>,
     last_name: Option<String>,
     profile_image_url: Option<String>,
@@ -24,15 +22,15 @@ pub(super) struct Profile {
 
 /// The user of a membership.
 #[derive(Serialize)]
-pub(super) struct PublicMemberData<'a> {
+struct PublicMemberData<'a> {
     user_id: &'a str,
-    first_name: Option<&'a str>,
-    last_name: Option<&'a str>,
-    profile_image_url: &'a str,
-    image_url: &'a str,
+    first_name: Option<String>,
+    last_name: Option<String>,
+    profile_image_url: String,
+    image_url: String,
     has_image: bool,
-    identifier: Option<&'a str>,
-    username: Option<&'a str>,
+    identifier: Option<String>,
+    username: Option<String>,
     banned: bool,
     deprovisioned: bool,
 }
@@ -63,8 +61,7 @@ pub(super) struct PublicOrganizationData {
 const DEFAULT_IMAGE: &str = "https://img.clerk.com/default";
 
 impl Profile {
-    pub(super) fn read(user: Option<&Arc<Entry>>) -> Self {
-        let Some(user) = user else { return Self::default() };
+    fn read(user: &Entry) -> Self {
         let Some(properties) = Properties::read(user.stored()) else {
             return Self::default();
         };
@@ -89,30 +86,34 @@ impl Profile {
     }
 }
 
-pub(super) fn member<'a>(user_id: &'a str, profile: &'a Profile) -> PublicMemberData<'a> {
-    let image_url = profile.image_url.as_deref().unwrap_or(DEFAULT_IMAGE);
-    PublicMemberData {
+/// The JSON of the user of a membership, who may be gone.
+pub(super) fn member(user_id: &str, user: Option<&Entry>) -> Vec<u8> {
+    let profile = user.map(Profile::read).unwrap_or_default();
+    let image_url = profile.image_url.unwrap_or_else(|| DEFAULT_IMAGE.to_owned());
+    let member = PublicMemberData {
         user_id,
-        first_name: profile.first_name.as_deref(),
-        last_name: profile.last_name.as_deref(),
-        profile_image_url: profile.profile_image_url.as_deref().unwrap_or(image_url),
+        first_name: profile.first_name,
+        last_name: profile.last_name,
+        profile_image_url: profile.profile_image_url.unwrap_or_else(|| image_url.clone()),
         image_url,
         has_image: profile.has_image,
-        identifier: profile.identifier.as_deref(),
-        username: profile.username.as_deref(),
+        identifier: profile.identifier,
+        username: profile.username,
         banned: profile.banned,
         deprovisioned: profile.deprovisioned,
-    }
+    };
+    serde_json::to_vec(&member).expect("public data can be written to memory")
 }
 
-pub(super) fn inviter(user_id: &str, profile: &Profile) -> PublicInviterData {
+pub(super) fn inviter(user: &Entry) -> PublicInviterData {
+    let profile = Profile::read(user);
     PublicInviterData {
-        user_id: user_id.to_owned(),
-        first_name: profile.first_name.clone(),
-        last_name: profile.last_name.clone(),
-        image_url: profile.image_url.clone().unwrap_or_else(|| DEFAULT_IMAGE.to_owned()),
+        user_id: user.id.to_string(),
+        first_name: profile.first_name,
+        last_name: profile.last_name,
+        image_url: profile.image_url.unwrap_or_else(|| DEFAULT_IMAGE.to_owned()),
         has_image: profile.has_image,
-        identifier: profile.identifier.clone().unwrap_or_default(),
+        identifier: profile.identifier.unwrap_or_default(),
     }
 }
 

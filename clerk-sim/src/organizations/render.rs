@@ -3,7 +3,7 @@
 //! A stored document has only what was written. What follows from other objects is added here: the
 //! counts of an organization, the organization and the user of a membership, the names of roles.
 
-use super::public_data::{self, Profile};
+use super::public_data;
 use super::resource::{INVITED_TO_AND_STATUS, MEMBER_IN};
 use crate::kind::Kind;
 use crate::list::rendering::{Include, Rendering};
@@ -28,36 +28,48 @@ pub(crate) fn organization(entry: &Entry, rendering: &Rendering<'_>, out: &mut V
 }
 
 fn write_organization(entry: &Entry, rendering: &Rendering<'_>, include: Include, out: &mut Vec<u8>) {
-    let mut added = Vec::new();
-    let members = || rendering.view.of(Kind::OrganizationMemberships);
+    let has_additions = include.members_count || include.missing_member_with_elevated_permissions;
+    let open = if has_additions {
+        entry.part(|| without_end(entry))
+    } else {
+        b""
+    };
+    if open.is_empty() {
+        return out.extend_from_slice(entry.stored());
+    }
+    let mut object = ObjectWriter::resume(open, out);
+    let members = rendering.view.of(Kind::OrganizationMemberships);
     if include.members_count {
         let invitations = rendering.view.of(Kind::OrganizationInvitations);
         let pending = invitations.group_len(&INVITED_TO_AND_STATUS, &format!("{} {PENDING}", entry.id));
-        added.push(("members_count", members().group_len(&MEMBER_IN, &entry.id).to_string()));
-        added.push(("pending_invitations_count", pending.to_string()));
+        object.value("members_count", &members.group_len(&MEMBER_IN, &entry.id));
+        object.value("pending_invitations_count", &pending);
     }
     if include.missing_member_with_elevated_permissions {
         let is_admin = |member: &Entry| {
             let role = Properties::read(member.stored()).and_then(|member| member.value::<String>("role"));
             role.as_deref() == Some(ADMIN)
         };
-        let has_admin = members()
-            .group(&MEMBER_IN, &entry.id)
-            .iter()
-            .any(|member| is_admin(member));
-        added.push(("missing_member_with_elevated_permissions", (!has_admin).to_string()));
+        let all = members.group(&MEMBER_IN, &entry.id);
+        let has_admin = all.iter().any(|member| is_admin(member));
+        object.value("missing_member_with_elevated_permissions", &!has_admin);
     }
-    let Some(properties) = Properties::read(entry.stored()).filter(|_| !added.is_empty()) else {
-        return out.extend_from_slice(entry.stored());
-    };
-    let mut object = ObjectWriter::new(out);
+    object.end();
+}
+
+/// An organization up to where counts are added. Empty if it is no object, or has counts already.
+fn without_end(entry: &Entry) -> Vec<u8> {
+    let is_count = |key: &str| key == "members_count" || key == "pending_invitations_count";
+    let properties = Properties::read(entry.stored()).unwrap_or_default();
+    if properties.iter().any(|(key, _)| is_count(key)) {
+        return Vec::new();
+    }
+    let mut out = Vec::with_capacity(entry.stored().len());
+    let mut object = ObjectWriter::new(&mut out);
     for (key, value) in properties.iter() {
         object.raw(key, value);
     }
-    for (key, value) in added.iter().filter(|(key, _)| properties.raw(key).is_none()) {
-        object.raw(key, value);
-    }
-    object.end();
+    if object.is_empty { Vec::new() } else { out }
 }
 
 /// Writes a membership with its organization, its user, and what its role means.
@@ -70,18 +82,19 @@ pub(crate) fn membership(entry: &Entry, rendering: &Rendering<'_>, out: &mut Vec
         return out.extend_from_slice(entry.stored());
     };
     let user_id = reference(&properties, "public_user_data", "user_id");
+    let organization = rendering.view.of(Kind::Organizations).get(&organization_id);
     let mut object = ObjectWriter::new(out);
     for (key, value) in properties.iter() {
-        match (key, &user_id) {
-            ("organization", _) => match rendering.view.of(Kind::Organizations).get(&organization_id) {
-                Some(organization) => object.with(key, |out| {
-                    write_organization(organization, rendering, Include::COUNTS, out);
-                }),
-                None => object.raw(key, value),
-            },
-            ("public_user_data", Some(user_id)) => {
+        match (key, organization, &user_id) {
+            ("organization", Some(organization), _) => object.with(key, |out| {
+                write_organization(organization, rendering, Include::COUNTS, out);
+            }),
+            ("public_user_data", _, Some(user_id)) => {
                 let user = rendering.view.of(Kind::Users).get(user_id);
-                object.value(key, &public_data::member(user_id, &Profile::read(user)));
+                object.with(key, |out| match user {
+                    Some(user) => out.extend_from_slice(user.part(|| public_data::member(user_id, Some(user)))),
+                    None => out.extend(public_data::member(user_id, None)),
+                });
             }
             _ => object.raw(key, value),
         }
@@ -121,7 +134,7 @@ fn write_invitation(entry: &Entry, rendering: &Rendering<'_>, with_organization:
     let inviter_id = properties.value::<String>("inviter_id").unwrap_or_default();
     // Null after the inviter was deleted (a guess).
     let inviter = rendering.view.of(Kind::Users).get(&inviter_id);
-    let inviter = inviter.map(|user| public_data::inviter(&inviter_id, &Profile::read(Some(user))));
+    let inviter = inviter.map(|user| public_data::inviter(user));
     object.value("public_inviter_data", &inviter);
     let organization_id = properties.value::<String>("organization_id").unwrap_or_default();
     let organization = rendering.view.of(Kind::Organizations).get(&organization_id);
@@ -147,6 +160,12 @@ impl<'a> ObjectWriter<'a> {
     fn new(out: &'a mut Vec<u8>) -> Self {
         out.push(b'{');
         Self { out, is_empty: true }
+    }
+
+    /// Goes on behind properties that are written already.
+    fn resume(open: &[u8], out: &'a mut Vec<u8>) -> Self {
+        out.extend_from_slice(open);
+        Self { out, is_empty: false }
     }
 
     fn with(&mut self, key: &str, write: impl FnOnce(&mut Vec<u8>)) {

@@ -313,7 +313,7 @@ async fn odd_documents_are_served_verbatim() {
     let list = clerk
         .get("/organizations?include_members_count=true&order_by=created_at")
         .await;
-    let served = b"{\"data\":[{\"id\": broken \xff,{\"id\":\"org_b\",\"created_at\":2000,\"members_count\":\"many\",\"pending_invitations_count\":0}],\"total_count\":2}";
+    let served = b"{\"data\":[{\"id\": broken \xff,{\"id\":\"org_b\",\"created_at\":2000,\"members_count\":\"many\"}],\"total_count\":2}";
     assert_eq!(String::from_utf8_lossy(&list.bytes), String::from_utf8_lossy(served));
     let whole = json!({"id": "orgmem_1", "created_at": 1, "organization": {"id": "org_b", "name": null}, "role": 7});
     sim.insert_object(Kind::OrganizationMemberships, whole.clone());
