@@ -35,6 +35,7 @@ mod metadata;
 mod oddity;
 mod organizations;
 mod parameters;
+mod resources;
 mod seed;
 mod shutdown;
 mod sim;

@@ -2,18 +2,19 @@
 //!
 //! They need no key, and the rate limit does not count them.
 
-use serde::de::DeserializeOwned;
+use serde::de::value::Error;
+use serde::de::{DeserializeOwned, IntoDeserializer};
 use serde::{Deserialize, Serialize};
 use serde_json::json;
 use tokio::sync::watch;
 
 use super::reply::Reply;
-use crate::clock::now;
 use crate::faults::Faults;
 use crate::kind::Kind;
 use crate::oddity::Oddity;
 use crate::organizations;
 use crate::organizations::invitations;
+use crate::resources;
 use crate::state::State;
 use crate::users::churn;
 use crate::users::unstorable::{self, Unstorable};
@@ -99,10 +100,7 @@ pub(crate) fn answer(state: &State, method: &str, path: &str, body: &[u8]) -> Re
         ("POST", ["users", "unstorable"]) => parse::<UnstorableRequest>(body)
             .map(|UnstorableRequest { kind }| Reply::value(&json!({"id": unstorable::add(state, kind)}))),
         ("GET", ["users", "odd"]) => Ok(odd(state)),
-        ("GET", ["users", id]) => match state.read().of(Kind::Users).get(id) {
-            Some(entry) => Ok(Reply::json(entry.served(now()))),
-            None => return problem(404, &format!("there is no user {id}")),
-        },
+        ("GET", [kind, id]) => return object(state, kind, id),
         _ => {
             return problem(
                 404,
@@ -111,6 +109,16 @@ pub(crate) fn answer(state: &State, method: &str, path: &str, body: &[u8]) -> Re
         }
     };
     answered.unwrap_or_else(|why| problem(400, &why))
+}
+
+/// Shows an object of a kind, such as `organizations`.
+fn object(state: &State, kind: &str, id: &str) -> Reply {
+    let known: Result<Kind, Error> = Kind::deserialize(kind.into_deserializer());
+    let shown = known.ok().and_then(|kind| resources::shown(state, kind, id));
+    shown.map_or_else(
+        || problem(404, &format!("there is no {id} among the {kind}")),
+        Reply::json,
+    )
 }
 
 fn set_churn(churn: &watch::Sender<Option<f64>>, body: &[u8]) -> Result<Reply, String> {

@@ -5,12 +5,9 @@ use serde_json::Value;
 use super::Sim;
 use crate::clock::now;
 use crate::kind::Kind;
-use crate::list::rendering::{Include, Rendering};
-use crate::list::resource::Resource;
-use crate::organizations::resource::{INVITATIONS_OF_ORGANIZATION, MEMBERSHIPS, ORGANIZATIONS, PERMISSIONS, ROLES};
+use crate::resources;
 use crate::store::edit::{Touch, edit};
 use crate::store::entry::Entry;
-use crate::users::resource::USERS;
 
 impl Sim {
     /// The ids of all objects of a kind in ascending (`created_at`, id) order.
@@ -34,12 +31,7 @@ impl Sim {
 
     /// The bytes of [`Sim::object`]. `None` if there is no such object.
     pub fn raw_object(&self, kind: Kind, id: &str) -> Option<Vec<u8>> {
-        let stores = self.state().read();
-        let view = stores.at(None);
-        let rendering = Rendering::new(&view, now(), Include::COUNTS);
-        let mut bytes = Vec::new();
-        (resource_of(kind).write)(view.of(kind).get(id)?, &rendering, &mut bytes);
-        Some(bytes)
+        resources::shown(self.state(), kind, id)
     }
 
     /// Adds any document, or replaces the one with its id. Returns the id.
@@ -89,17 +81,5 @@ impl Sim {
     /// organization. False if there is no such object.
     pub fn delete_object(&self, kind: Kind, id: &str) -> bool {
         self.state().write().remove(kind, id, now()).is_some()
-    }
-}
-
-/// The list that shows objects of a kind as reads by id do.
-fn resource_of(kind: Kind) -> &'static Resource {
-    match kind {
-        Kind::Users => &USERS,
-        Kind::Organizations => &ORGANIZATIONS,
-        Kind::OrganizationMemberships => &MEMBERSHIPS,
-        Kind::OrganizationInvitations => &INVITATIONS_OF_ORGANIZATION,
-        Kind::OrganizationRoles => &ROLES,
-        Kind::OrganizationPermissions => &PERMISSIONS,
     }
 }

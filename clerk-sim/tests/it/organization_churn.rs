@@ -118,6 +118,11 @@ async fn organizations_change_by_churn_and_on_demand() {
         .sim
         .invite(&organization, "a@example.com", "org:member")
         .expect("an invitation");
+    let shown = get(&clerk, &format!("/organizations/{organization}")).await;
+    assert_eq!(Some(shown), clerk.sim.object(Kind::Organizations, &organization));
+    for nothing in ["/organizations/org_nobody", "/planets/earth"] {
+        assert!(get(&clerk, nothing).await["error"].is_string(), "{nothing}");
+    }
     let path = format!("/organization_invitations/{invitation}/accept");
     let accepted = post(&clerk, &path, json!({})).await;
     assert_eq!(
