@@ -83,11 +83,14 @@ async fn deliver_while_leading(delivery: Delivery, mut role: watch::Receiver<Rol
             () = stop.cancelled() => return,
             is_leader = role.wait_for(|role| *role == Role::Leader) => if is_leader.is_err() { return },
         }
-        let mut lost = pin!(async { drop(role.wait_for(|role| *role != Role::Leader).await) });
+        let mut lost = pin!(async { role.wait_for(|role| *role != Role::Leader).await.map(drop) });
         tokio::select! {
             biased;
             // What is being sent is given up: another daemon may send it already.
-            () = &mut lost => {}
+            is_standby = &mut lost => if is_standby.is_err() {
+                // The election has ended. The role stays what it was last.
+                return;
+            },
             // What is not noted is sent again.
             () = overdue(&stop) => {}
             // It was stopped, or it lost the lead before this daemon noticed.
