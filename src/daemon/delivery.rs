@@ -57,7 +57,8 @@ impl Deliverer {
         let work = deliver_while_leading(self.delivery.clone(), role, self.stop.clone());
         std::thread::Builder::new().name("delivery".to_owned()).spawn(move || {
             runtime.block_on(aborted.run_until_cancelled(work));
-            drop(runtime);
+            // Dropping it would wait for names that are being looked up, however long that takes.
+            runtime.shutdown_background();
             drop::<oneshot::Sender<()>>(end);
         })?;
         self.thread = Some(DeliveryThread {
