@@ -1,18 +1,23 @@
 //! Delivers events while this daemon leads.
 
-use std::{io, pin::pin, time::Duration};
+use std::{io, panic::AssertUnwindSafe, pin::pin, time::Duration};
 
+use futures_util::FutureExt;
 use tokio::{
     runtime::Builder,
     sync::{oneshot, watch},
 };
 use tokio_util::sync::{CancellationToken, DropGuard};
+use tracing::error;
 
 use super::election::Role;
 use crate::deliver::Delivery;
 
 /// How long a daemon that has lost the lead waits until it is told so, or tries again.
 const PAUSE: Duration = Duration::from_secs(1);
+
+/// How long deliveries rest after a panic, which may come again at once.
+const PAUSE_AFTER_PANIC: Duration = Duration::from_secs(10);
 
 /// The longest time from the beginning of a stop to its end, whatever receivers and the database
 /// do: the process ends within five seconds.
@@ -95,8 +100,15 @@ async fn deliver_while_leading(delivery: Delivery, mut role: watch::Receiver<Rol
             // What is not noted is sent again.
             () = overdue(&stop) => {}
             // It was stopped, or it lost the lead before this daemon noticed.
-            () = delivery.run(&stop) => {
-                let _ = tokio::time::timeout(PAUSE, lost).await;
+            ended = AssertUnwindSafe(delivery.run(&stop)).catch_unwind() => {
+                let pause = match ended {
+                    Ok(()) => PAUSE,
+                    Err(_) => {
+                        error!("deliveries failed because of a bug in clerk2pg; they start again in {} s", PAUSE_AFTER_PANIC.as_secs());
+                        PAUSE_AFTER_PANIC
+                    }
+                };
+                let _ = stop.run_until_cancelled(tokio::time::timeout(pause, lost)).await;
             }
         }
     }
