@@ -220,12 +220,12 @@ impl Play {
                 }
                 self.queue.noted(is_done);
             }
-            Some(Operation::Read { after, events, late }) if is_done => {
-                if self.queue.extend(after, events) {
+            Some(Operation::Read { after, events, late }) => {
+                if is_done && self.queue.extend(after, events) {
                     self.queue.add_due(late);
                 }
             }
-            _ => {}
+            None => {}
         }
     }
 
