@@ -8,11 +8,18 @@ use diesel::{
 };
 use diesel_async::{AsyncConnection, RunQueryDsl};
 
-use super::{Deliveries, EventObject, fencing::begin};
+use super::{
+    Deliveries, EventObject,
+    fencing::{begin, require_leader},
+};
 use crate::mirror::{MirrorError, session::Session};
 
-/// How long a note waits for a lock. A redelivery of many events holds one for longer.
+/// How long a note waits for a lock. A redelivery of many events holds one for longer, and all
+/// endpoints share a connection.
 const LOCK_WAIT: Duration = Duration::from_millis(500);
+
+/// How long a statement of a note may take.
+const MOST_TIME: Duration = Duration::from_mins(1);
 
 /// What happened to an endpoint's events since it was noted last.
 #[derive(Debug, Clone, Default, PartialEq)]
@@ -73,8 +80,9 @@ impl Deliveries {
     pub async fn note(&self, holder: &str, endpoint: &str, progress: &DeliveryProgress) -> Result<(), MirrorError> {
         let mut conn = self.0.connection().await?;
         conn.transaction(async |conn| {
-            begin(conn, Some(LOCK_WAIT)).await?;
-            note_endpoint(conn, holder, endpoint, progress).await?;
+            begin(conn, LOCK_WAIT, MOST_TIME).await?;
+            note_endpoint(conn, endpoint, progress).await?;
+            require_leader(conn, holder).await?;
             insert_blocked(conn, endpoint, &progress.blocked).await?;
             store_failed(conn, endpoint, &progress.failed).await?;
             delete_done(conn, endpoint, &progress.done).await?;
@@ -92,25 +100,19 @@ impl Deliveries {
 }
 
 /// Moves the position, never backwards.
-async fn note_endpoint(
-    conn: &mut Session,
-    holder: &str,
-    endpoint: &str,
-    progress: &DeliveryProgress,
-) -> Result<(), MirrorError> {
+async fn note_endpoint(conn: &mut Session, endpoint: &str, progress: &DeliveryProgress) -> Result<(), MirrorError> {
     let last = progress.last.as_ref();
     let rows = sql_query(
-        "UPDATE clerk.endpoints SET position = greatest(position, $3),
-             last_attempt_at = CASE WHEN $4 THEN pg_catalog.now() ELSE last_attempt_at END,
-             last_status = CASE WHEN $4 THEN $5 ELSE last_status END,
-             last_error = CASE WHEN $4 THEN $6 ELSE last_error END,
-             delivered_at = CASE WHEN $7 THEN pg_catalog.now() ELSE delivered_at END,
-             paused_at = CASE WHEN $8 IS NOT NULL THEN coalesce(paused_at, pg_catalog.now()) END,
-             next_attempt_at = pg_catalog.now() + $8 * interval '1 second'
-         WHERE name = $1 AND removed_at IS NULL AND EXISTS (SELECT FROM clerk.leader WHERE holder = $2)",
+        "UPDATE clerk.endpoints SET position = greatest(position, $2),
+             last_attempt_at = CASE WHEN $3 THEN pg_catalog.now() ELSE last_attempt_at END,
+             last_status = CASE WHEN $3 THEN $4 ELSE last_status END,
+             last_error = CASE WHEN $3 THEN $5 ELSE last_error END,
+             delivered_at = CASE WHEN $6 THEN pg_catalog.now() ELSE delivered_at END,
+             paused_at = CASE WHEN $7 IS NOT NULL THEN coalesce(paused_at, pg_catalog.now()) END,
+             next_attempt_at = pg_catalog.now() + $7 * interval '1 second'
+         WHERE name = $1 AND removed_at IS NULL",
     )
     .bind::<Text, _>(endpoint)
-    .bind::<Text, _>(holder)
     .bind::<BigInt, _>(progress.position)
     .bind::<Bool, _>(last.is_some())
     .bind::<Nullable<Integer>, _>(last.and_then(|last| last.status).map(i32::from))

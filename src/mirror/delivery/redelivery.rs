@@ -9,8 +9,11 @@ use diesel::{
 };
 use diesel_async::{AsyncConnection, RunQueryDsl};
 
-use super::{Deliveries, FROM_MIRROR};
-use crate::mirror::{MirrorError, session::Session};
+use super::{
+    Deliveries, FROM_MIRROR,
+    fencing::{MOST_TIME_FOR_ALL, begin},
+};
+use crate::mirror::{MirrorError, locks::USUAL_WAIT, session::Session};
 
 /// What is delivered once more.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -38,6 +41,7 @@ impl Deliveries {
     pub async fn redeliver(&self, endpoint: &str, what: &Redelivery) -> Result<Option<u64>, MirrorError> {
         let mut conn = self.0.connection().await?;
         conn.transaction(async |conn| {
+            begin(conn, USUAL_WAIT, MOST_TIME_FOR_ALL).await?;
             if !lock(conn, endpoint).await? {
                 return Ok(None);
             }

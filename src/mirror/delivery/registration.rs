@@ -1,5 +1,7 @@
 //! Notes which endpoints are configured.
 
+use std::time::Duration;
+
 use diesel::{
     prelude::*,
     sql_query,
@@ -9,9 +11,12 @@ use diesel_async::{AsyncConnection, RunQueryDsl};
 
 use super::{
     Deliveries, FROM_MIRROR,
-    fencing::{begin, require_leader},
+    fencing::{MOST_TIME_FOR_ALL, begin, require_leader},
 };
 use crate::mirror::{MirrorError, session::Session};
+
+/// How long a registration waits for a lock, before it is tried again.
+const LOCK_WAIT: Duration = Duration::from_secs(5);
 
 /// An endpoint as it is configured.
 #[derive(Debug, Clone)]
@@ -85,7 +90,7 @@ impl Deliveries {
     ) -> Result<Vec<RegisteredEndpoint>, MirrorError> {
         let mut conn = self.0.connection().await?;
         conn.transaction(async |conn| {
-            begin(conn, None).await?;
+            begin(conn, LOCK_WAIT, MOST_TIME_FOR_ALL).await?;
             require_leader(conn, holder).await?;
             let names: Vec<&str> = endpoints.iter().map(|endpoint| endpoint.name.as_str()).collect();
             for endpoint in endpoints {
@@ -99,6 +104,8 @@ impl Deliveries {
             .bind::<Array<Text>, _>(&names)
             .execute(conn)
             .await?;
+            // Now that the rows are locked.
+            require_leader(conn, holder).await?;
             let rows = sql_query(
                 "SELECT name, position, paused_at IS NOT NULL AS is_paused FROM clerk.endpoints
                  WHERE name = ANY ($1) ORDER BY name",
