@@ -9,7 +9,7 @@ use tracing::warn;
 use super::{Worker, WorkerContext};
 use crate::{
     deliver::pause::Allowance,
-    mirror::{DeliveryProgress, EventObject, LateEvent, LateEvents, MirrorError, PendingEvent},
+    mirror::{DeliveryProgress, EventObject, LateEvent, LateEvents, MirrorError, Noted, PendingEvent, Standing},
 };
 
 /// Events that are read at a time.
@@ -97,8 +97,16 @@ impl Worker {
                 endpoint,
                 ..
             } = context;
-            deliveries.note(&holder, &endpoint.name, &progress).await?;
-            Ok(Done::Noted)
+            loop {
+                let Standing { redeliveries, .. } = deliveries.standing(&endpoint.name).await?;
+                if deliveries
+                    .note(&holder, &endpoint.name, redeliveries, &progress)
+                    .await?
+                    == Noted::Stored
+                {
+                    return Ok(Done::Noted);
+                }
+            }
         };
         self.operation = Some(AbortOnDropHandle::new(tokio::spawn(note)));
     }
