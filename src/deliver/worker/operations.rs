@@ -10,7 +10,7 @@ use super::{Worker, WorkerContext};
 use crate::{
     clock::Moment,
     deliver::pause::Allowance,
-    mirror::{DeliveryProgress, EventObject, LateEvent, LateEvents, MirrorError, PendingEvent},
+    mirror::{DeliveryProgress, EventObject, LateEvent, LateEvents, MirrorError, Noted, PendingEvent, Standing},
 };
 
 /// Events that are read at a time.
@@ -108,8 +108,16 @@ impl Worker {
                 endpoint,
                 ..
             } = context;
-            deliveries.note(&holder, &endpoint.name, &progress).await?;
-            Ok(Done::Noted)
+            loop {
+                let Standing { redeliveries, .. } = deliveries.standing(&endpoint.name).await?;
+                if deliveries
+                    .note(&holder, &endpoint.name, redeliveries, &progress)
+                    .await?
+                    == Noted::Stored
+                {
+                    return Ok(Done::Noted);
+                }
+            }
         };
         self.operation = Some(AbortOnDropHandle::new(tokio::spawn(note)));
     }

@@ -18,20 +18,27 @@ impl Deliveries {
     }
 }
 
+/// How long a statement may take that writes a row for each event or object.
+pub(super) const MOST_TIME_FOR_ALL: Duration = Duration::from_mins(10);
+
 /// Begins a transaction that writes what the leader has done.
 ///
 /// A leader that is suspended or cut off within it keeps the endpoint's row locked. The server ends
-/// such a transaction, so that the next leader can go on. All endpoints share a connection: waiting
-/// longer than `lock_wait` for a lock would delay the others.
-pub(super) async fn begin(conn: &mut Session, lock_wait: Option<Duration>) -> Result<(), MirrorError> {
-    let silence = LEAST_SILENCE.as_millis();
-    let lock_wait = lock_wait.unwrap_or_default().as_millis();
-    let guards =
-        format!("SET LOCAL idle_in_transaction_session_timeout = {silence}; SET LOCAL lock_timeout = {lock_wait}");
+/// such a transaction, so that the next leader can go on. No statement waits longer than `lock_wait`
+/// for a lock, or takes longer than `most_time`, whatever limits the role has.
+pub(super) async fn begin(conn: &mut Session, lock_wait: Duration, most_time: Duration) -> Result<(), MirrorError> {
+    let [silence, lock_wait, most_time] = [LEAST_SILENCE, lock_wait, most_time].map(|time| time.as_millis());
+    let guards = format!(
+        "SET LOCAL idle_in_transaction_session_timeout = {silence}; SET LOCAL lock_timeout = {lock_wait}; \
+         SET LOCAL statement_timeout = {most_time}"
+    );
     Ok(conn.batch_execute(&guards).await?)
 }
 
 /// Checks that a daemon leads.
+///
+/// A transaction that writes does this after the endpoint's row is locked: a statement that waits for a
+/// lock has looked at everything else before it waited, and the lead may have changed meanwhile.
 ///
 /// # Errors
 /// [`MirrorError::LeaseLost`] if it does not.

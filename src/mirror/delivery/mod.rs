@@ -16,7 +16,7 @@ mod status;
 use super::pool::ConnectionPool;
 
 pub use pending::{LateEvent, LateEvents, PendingEvent};
-pub use progress::{DeliveryProgress, FailedDelivery, LastAttempt};
+pub use progress::{DeliveryProgress, FailedDelivery, LastAttempt, Noted, Standing};
 pub(super) use pruning::prune_deliveries;
 pub use redelivery::Redelivery;
 pub use registration::{RegisteredEndpoint, Registration};

@@ -15,6 +15,13 @@ use crate::mirror::{MirrorError, pool::ConnectionPool};
 /// Stored size of the payloads that are read at a time, in bytes. A larger one is read alone.
 const MAX_BYTES: i64 = 256 * 1024;
 
+/// Whether a late event is due. If the endpoint's last attempt is in the future, the database's clock
+/// has gone back, and events that were tried in the future are due: nobody knows when they would be.
+/// The first comparison is one that an index serves.
+const IS_DUE: &str = "next_attempt_at <= CASE WHEN (SELECT p.last_attempt_at > pg_catalog.now() FROM clerk.endpoints AS p WHERE p.name = $1)
+                                             THEN 'infinity'::timestamptz ELSE pg_catalog.now() END
+    AND (next_attempt_at <= pg_catalog.now() OR last_attempt_at > pg_catalog.now())";
+
 /// An event after an endpoint's position.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct PendingEvent {
@@ -150,8 +157,7 @@ impl Deliveries {
         types: &[String],
         which: LateEvents<'_>,
     ) -> Result<(Vec<LateEvent>, bool), MirrorError> {
-        self.late(endpoint, types, which, "next_attempt_at <= pg_catalog.now()")
-            .await
+        self.late(endpoint, types, which, IS_DUE).await
     }
 
     /// Returns the late events that are due first, whether they are due now or not.
@@ -205,7 +211,7 @@ impl Deliveries {
     /// `None` if there is none.
     pub async fn next_due(&self, endpoint: &str, up_to: i64) -> Result<Option<Duration>, MirrorError> {
         let WaitRow { seconds } = sql_query(
-            "SELECT extract(epoch FROM pg_catalog.min(next_attempt_at) - pg_catalog.now())::double precision AS seconds
+            "SELECT extract(epoch FROM greatest(pg_catalog.min(next_attempt_at), pg_catalog.now()) - pg_catalog.now())::double precision AS seconds
              FROM clerk.deliveries
              WHERE endpoint = $1 AND next_attempt_at IS NOT NULL AND (next_attempt_at > pg_catalog.now() OR event_id > $2)",
         )

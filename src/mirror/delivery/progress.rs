@@ -3,16 +3,24 @@
 use std::{collections::BTreeSet, time::Duration};
 
 use diesel::{
+    prelude::*,
     sql_query,
     sql_types::{Array, BigInt, Bool, Double, Integer, Nullable, Text},
 };
 use diesel_async::{AsyncConnection, RunQueryDsl};
 
-use super::{Deliveries, EventObject, fencing::begin};
+use super::{
+    Deliveries, EventObject,
+    fencing::{begin, require_leader},
+};
 use crate::mirror::{MirrorError, session::Session};
 
-/// How long a note waits for a lock. A redelivery of many events holds one for longer.
+/// How long a note waits for a lock. A redelivery of many events holds one for longer, and all
+/// endpoints share a connection.
 const LOCK_WAIT: Duration = Duration::from_millis(500);
+
+/// How long a statement of a note may take.
+const MOST_TIME: Duration = Duration::from_mins(1);
 
 /// What happened to an endpoint's events since it was noted last.
 #[derive(Debug, Clone, Default, PartialEq)]
@@ -65,16 +73,56 @@ pub struct LastAttempt {
     pub has_delivered: bool,
 }
 
+/// The first late event of each object that a note is about.
+const HEADS: &str = "heads AS MATERIALIZED (
+        SELECT t.resource, t.object_id, head.event_id FROM unnest($2, $3) AS t(resource, object_id)
+        CROSS JOIN LATERAL (SELECT l.event_id FROM clerk.deliveries AS l
+                            WHERE l.endpoint = $1 AND l.resource = t.resource AND l.object_id = t.object_id
+                              AND l.dead_at IS NULL
+                            ORDER BY l.event_id LIMIT 1) AS head)";
+
+/// What became of a note.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Noted {
+    /// It is stored.
+    Stored,
+    /// Nothing is stored: somebody has redelivered events. What was read before may have to follow
+    /// these, so that the work begins again.
+    Redelivered(Standing),
+}
+
+/// How far an endpoint is noted.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, QueryableByName)]
+pub struct Standing {
+    /// All events up to this id are delivered or late.
+    #[diesel(sql_type = BigInt)]
+    pub position: i64,
+    /// How often somebody has redelivered events.
+    #[diesel(sql_type = BigInt)]
+    pub redeliveries: i64,
+}
+
 impl Deliveries {
-    /// Notes the progress of an endpoint.
+    /// Notes the progress of an endpoint. `redeliveries` is what its [`Standing`] was when the
+    /// events were read.
     ///
     /// # Errors
     /// [`MirrorError::LeaseLost`] if `holder` does not lead, or the endpoint was removed.
-    pub async fn note(&self, holder: &str, endpoint: &str, progress: &DeliveryProgress) -> Result<(), MirrorError> {
+    pub async fn note(
+        &self,
+        holder: &str,
+        endpoint: &str,
+        redeliveries: i64,
+        progress: &DeliveryProgress,
+    ) -> Result<Noted, MirrorError> {
         let mut conn = self.0.connection().await?;
         conn.transaction(async |conn| {
-            begin(conn, Some(LOCK_WAIT)).await?;
-            note_endpoint(conn, holder, endpoint, progress).await?;
+            begin(conn, LOCK_WAIT, MOST_TIME).await?;
+            let is_stored = note_endpoint(conn, endpoint, redeliveries, progress).await?;
+            require_leader(conn, holder).await?;
+            if !is_stored {
+                return Ok(Noted::Redelivered(standing(conn, endpoint).await?));
+            }
             insert_blocked(conn, endpoint, &progress.blocked).await?;
             store_failed(conn, endpoint, &progress.failed).await?;
             delete_done(conn, endpoint, &progress.done).await?;
@@ -85,44 +133,61 @@ impl Deliveries {
             if let Some(within) = progress.hastens {
                 hasten(conn, endpoint, within).await?;
             }
-            Ok(())
+            Ok(Noted::Stored)
         })
         .await
     }
+
+    /// Returns how far an endpoint is noted. If its `redeliveries` have not changed, nothing that
+    /// was read before this was redelivered in the meantime.
+    ///
+    /// # Errors
+    /// [`MirrorError::LeaseLost`] if the endpoint was removed.
+    pub async fn standing(&self, endpoint: &str) -> Result<Standing, MirrorError> {
+        standing(&mut *self.0.connection().await?, endpoint).await
+    }
 }
 
-/// Moves the position, never backwards.
+async fn standing(conn: &mut Session, endpoint: &str) -> Result<Standing, MirrorError> {
+    let standing: Option<Standing> =
+        sql_query("SELECT position, redeliveries FROM clerk.endpoints WHERE name = $1 AND removed_at IS NULL")
+            .bind::<Text, _>(endpoint)
+            .get_result(conn)
+            .await
+            .optional()?;
+    standing.ok_or(MirrorError::LeaseLost)
+}
+
+/// Moves the position, never backwards. Returns false if it wrote nothing, because the endpoint was
+/// removed or somebody has redelivered events.
 async fn note_endpoint(
     conn: &mut Session,
-    holder: &str,
     endpoint: &str,
+    redeliveries: i64,
     progress: &DeliveryProgress,
-) -> Result<(), MirrorError> {
+) -> Result<bool, MirrorError> {
     let last = progress.last.as_ref();
     let rows = sql_query(
-        "UPDATE clerk.endpoints SET position = greatest(position, $3),
-             last_attempt_at = CASE WHEN $4 THEN pg_catalog.now() ELSE last_attempt_at END,
-             last_status = CASE WHEN $4 THEN $5 ELSE last_status END,
-             last_error = CASE WHEN $4 THEN $6 ELSE last_error END,
-             delivered_at = CASE WHEN $7 THEN pg_catalog.now() ELSE delivered_at END,
-             paused_at = CASE WHEN $8 IS NOT NULL THEN coalesce(paused_at, pg_catalog.now()) END,
-             next_attempt_at = pg_catalog.now() + $8 * interval '1 second'
-         WHERE name = $1 AND removed_at IS NULL AND EXISTS (SELECT FROM clerk.leader WHERE holder = $2)",
+        "UPDATE clerk.endpoints SET position = greatest(position, $2),
+             last_attempt_at = CASE WHEN $3 THEN greatest(last_attempt_at, pg_catalog.now()) ELSE last_attempt_at END,
+             last_status = CASE WHEN $3 THEN $4 ELSE last_status END,
+             last_error = CASE WHEN $3 THEN $5 ELSE last_error END,
+             delivered_at = CASE WHEN $6 THEN pg_catalog.now() ELSE delivered_at END,
+             paused_at = CASE WHEN $7 IS NOT NULL THEN coalesce(paused_at, pg_catalog.now()) END,
+             next_attempt_at = pg_catalog.now() + $7 * interval '1 second'
+         WHERE name = $1 AND removed_at IS NULL AND redeliveries = $8",
     )
     .bind::<Text, _>(endpoint)
-    .bind::<Text, _>(holder)
     .bind::<BigInt, _>(progress.position)
     .bind::<Bool, _>(last.is_some())
     .bind::<Nullable<Integer>, _>(last.and_then(|last| last.status).map(i32::from))
     .bind::<Nullable<Text>, _>(last.and_then(|last| last.error.as_deref()))
     .bind::<Bool, _>(last.is_some_and(|last| last.has_delivered))
     .bind::<Nullable<Double>, _>(progress.paused_for.map(|pause| pause.as_secs_f64()))
+    .bind::<BigInt, _>(redeliveries)
     .execute(conn)
     .await?;
-    match rows {
-        0 => Err(MirrorError::LeaseLost),
-        _ => Ok(()),
-    }
+    Ok(rows == 1)
 }
 
 async fn insert_blocked(conn: &mut Session, endpoint: &str, blocked: &[(EventObject, i64)]) -> Result<(), MirrorError> {
@@ -202,38 +267,39 @@ async fn delete_done(conn: &mut Session, endpoint: &str, done: &[(EventObject, i
     Ok(())
 }
 
-/// Makes the first late event of each object the one that is tried next.
+/// Makes the first late event of each object the one that is tried next, at once if it was not that
+/// before.
+///
+/// There may be many late events of an object. Both statements read its first one, and those that
+/// have a time, which are few.
 async fn choose_heads(conn: &mut Session, endpoint: &str, objects: &BTreeSet<&EventObject>) -> Result<(), MirrorError> {
     if objects.is_empty() {
         return Ok(());
     }
-    sql_query(
-        "UPDATE clerk.deliveries AS d
-         SET next_attempt_at = CASE WHEN d.event_id = head.event_id THEN pg_catalog.now() END
-         FROM unnest($2, $3) AS t(resource, object_id)
-         CROSS JOIN LATERAL (SELECT pg_catalog.min(l.event_id) AS event_id FROM clerk.deliveries AS l
-                             WHERE l.endpoint = $1 AND l.resource = t.resource AND l.object_id = t.object_id
-                               AND l.dead_at IS NULL) AS head
-         WHERE d.endpoint = $1 AND d.resource = t.resource AND d.object_id = t.object_id AND d.dead_at IS NULL
-           AND (d.event_id = head.event_id) = (d.next_attempt_at IS NULL)",
-    )
-    .bind::<Text, _>(endpoint)
-    .bind::<Array<Text>, _>(
-        objects
-            .iter()
-            .map(|object| object.resource.as_str())
-            .collect::<Vec<_>>(),
-    )
-    .bind::<Array<Text>, _>(objects.iter().map(|object| object.id.as_str()).collect::<Vec<_>>())
-    .execute(conn)
-    .await?;
+    let resources: Vec<&str> = objects.iter().map(|object| object.resource.as_str()).collect();
+    let ids: Vec<&str> = objects.iter().map(|object| object.id.as_str()).collect();
+    for change in [
+        "SET next_attempt_at = NULL FROM heads
+         WHERE d.endpoint = $1 AND d.resource = heads.resource AND d.object_id = heads.object_id
+           AND d.event_id > heads.event_id AND d.next_attempt_at IS NOT NULL",
+        "SET next_attempt_at = '-infinity'::timestamptz FROM heads
+         WHERE d.endpoint = $1 AND d.resource = heads.resource AND d.object_id = heads.object_id
+           AND d.event_id = heads.event_id AND d.next_attempt_at IS NULL",
+    ] {
+        sql_query(format!("WITH {HEADS} UPDATE clerk.deliveries AS d {change}"))
+            .bind::<Text, _>(endpoint)
+            .bind::<Array<Text>, _>(&resources)
+            .bind::<Array<Text>, _>(&ids)
+            .execute(conn)
+            .await?;
+    }
     Ok(())
 }
 
 /// Makes all heads due that were tried for the first time within a time.
 async fn hasten(conn: &mut Session, endpoint: &str, within: Duration) -> Result<(), MirrorError> {
     sql_query(
-        "UPDATE clerk.deliveries SET next_attempt_at = pg_catalog.now()
+        "UPDATE clerk.deliveries SET next_attempt_at = '-infinity'::timestamptz
          WHERE endpoint = $1 AND next_attempt_at > pg_catalog.now() AND attempts <= 1
            AND last_attempt_at >= pg_catalog.now() - $2 * interval '1 second'",
     )

@@ -9,13 +9,17 @@ use diesel::{
 };
 use diesel_async::{AsyncConnection, RunQueryDsl};
 
-use super::{Deliveries, FROM_MIRROR};
-use crate::mirror::{MirrorError, session::Session};
+use super::{
+    Deliveries, FROM_MIRROR,
+    fencing::{MOST_TIME_FOR_ALL, begin},
+};
+use crate::mirror::{MirrorError, locks::USUAL_WAIT, session::Session};
 
 /// What is delivered once more.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Redelivery {
-    /// Events whose last attempt failed.
+    /// Events whose last attempt failed. Somebody has repaired what receives them, so that late
+    /// events are tried at once, too.
     Dead,
     /// Events that were recorded at this time or later.
     Since(DateTime<Utc>),
@@ -29,7 +33,7 @@ pub enum Redelivery {
 
 /// What makes a row late once more. A head is tried at once.
 const AGAIN: &str = "attempts = 0, dead_at = NULL, waiting_since = pg_catalog.now(),
-    next_attempt_at = CASE WHEN d.next_attempt_at IS NOT NULL THEN pg_catalog.now() END";
+    next_attempt_at = CASE WHEN d.next_attempt_at IS NOT NULL THEN '-infinity'::timestamptz END";
 
 impl Deliveries {
     /// Marks events as late, so that the leader delivers them again. Returns how many; `None` if
@@ -38,11 +42,15 @@ impl Deliveries {
     pub async fn redeliver(&self, endpoint: &str, what: &Redelivery) -> Result<Option<u64>, MirrorError> {
         let mut conn = self.0.connection().await?;
         conn.transaction(async |conn| {
+            begin(conn, USUAL_WAIT, MOST_TIME_FOR_ALL).await?;
             if !lock(conn, endpoint).await? {
                 return Ok(None);
             }
             let rows = match what {
-                Redelivery::Dead => revive(conn, endpoint).await?,
+                Redelivery::Dead => {
+                    hasten_all(conn, endpoint).await?;
+                    self.revive(conn, endpoint).await?
+                }
                 Redelivery::Since(at) => {
                     sql_query(repeat_sql("e.recorded_at >= $2"))
                         .bind::<Text, _>(endpoint)
@@ -74,6 +82,20 @@ impl Deliveries {
         .await
     }
 
+    /// Lets dead events be tried again that the endpoint still gets.
+    async fn revive(&self, conn: &mut Session, endpoint: &str) -> Result<usize, MirrorError> {
+        Ok(sql_query(format!(
+            "UPDATE clerk.deliveries AS d SET {AGAIN} FROM clerk.endpoints AS p
+             WHERE p.name = $1 AND d.endpoint = $1 AND d.dead_at IS NOT NULL
+               AND CASE d.event_id WHEN {FROM_MIRROR}::bigint THEN $2 || '.created'::text
+                   ELSE (SELECT e.type FROM clerk.events AS e WHERE e.id = d.event_id) END = ANY (p.types)"
+        ))
+        .bind::<Text, _>(endpoint)
+        .bind::<Text, _>(self.0.resource.event)
+        .execute(conn)
+        .await?)
+    }
+
     async fn repeat_everything(&self, conn: &mut Session, endpoint: &str) -> Result<usize, MirrorError> {
         Ok(sql_query(format!(
             "INSERT INTO clerk.deliveries AS d (endpoint, resource, object_id, event_id)
@@ -90,24 +112,30 @@ impl Deliveries {
     }
 }
 
-/// Locks an endpoint against the leader's notes, which write the same rows in another order. Returns
-/// whether there is one.
+/// Locks an endpoint against the leader's notes, which write the same rows in another order, and lets
+/// the leader begin again from there. Otherwise events that it has in memory, or that it has
+/// delivered and not noted, would come before older ones that are delivered again. Returns whether
+/// there is such an endpoint.
 async fn lock(conn: &mut Session, endpoint: &str) -> Result<bool, MirrorError> {
-    let rows = sql_query("SELECT FROM clerk.endpoints WHERE name = $1 AND removed_at IS NULL FOR NO KEY UPDATE")
-        .bind::<Text, _>(endpoint)
-        .execute(conn)
-        .await?;
+    let rows = sql_query(
+        "UPDATE clerk.endpoints SET redeliveries = redeliveries + 1::bigint WHERE name = $1 AND removed_at IS NULL",
+    )
+    .bind::<Text, _>(endpoint)
+    .execute(conn)
+    .await?;
     Ok(rows == 1)
 }
 
-/// Lets dead events be tried again.
-async fn revive(conn: &mut Session, endpoint: &str) -> Result<usize, MirrorError> {
-    Ok(sql_query(format!(
-        "UPDATE clerk.deliveries AS d SET {AGAIN} WHERE endpoint = $1 AND dead_at IS NOT NULL"
-    ))
+/// Makes all late events due that wait for the time of their next attempt.
+async fn hasten_all(conn: &mut Session, endpoint: &str) -> Result<(), MirrorError> {
+    sql_query(
+        "UPDATE clerk.deliveries SET next_attempt_at = '-infinity'::timestamptz
+         WHERE endpoint = $1 AND next_attempt_at > pg_catalog.now()",
+    )
     .bind::<Text, _>(endpoint)
     .execute(conn)
-    .await?)
+    .await?;
+    Ok(())
 }
 
 /// Returns the statement that marks events as late again.
@@ -128,7 +156,7 @@ fn repeat_sql(which: &str) -> String {
 async fn choose_all_heads(conn: &mut Session, endpoint: &str) -> Result<(), MirrorError> {
     sql_query(
         "UPDATE clerk.deliveries AS d
-         SET next_attempt_at = CASE WHEN d.next_attempt_at IS NULL THEN pg_catalog.now() END
+         SET next_attempt_at = CASE WHEN d.next_attempt_at IS NULL THEN '-infinity'::timestamptz END
          WHERE d.endpoint = $1 AND d.dead_at IS NULL
            AND (d.next_attempt_at IS NULL) = (d.event_id = (
                SELECT pg_catalog.min(l.event_id) FROM clerk.deliveries AS l

@@ -1,17 +1,25 @@
 //! Notes which endpoints are configured.
 
+use std::time::Duration;
+
 use diesel::{
     prelude::*,
     sql_query,
-    sql_types::{Array, BigInt, Binary, Bool, Text},
+    sql_types::{Array, BigInt, Binary, Bool, Double, Nullable, Text},
 };
 use diesel_async::{AsyncConnection, RunQueryDsl};
 
 use super::{
     Deliveries, FROM_MIRROR,
-    fencing::{begin, require_leader},
+    fencing::{MOST_TIME_FOR_ALL, begin, require_leader},
 };
 use crate::mirror::{MirrorError, session::Session};
+
+/// How long a registration waits for a lock, before it is tried again.
+const LOCK_WAIT: Duration = Duration::from_secs(5);
+
+/// The longest pause that an endpoint can ask for.
+const LONGEST_PAUSE: Duration = Duration::from_hours(1);
 
 /// An endpoint as it is configured.
 #[derive(Debug, Clone)]
@@ -28,17 +36,29 @@ pub struct Registration {
 }
 
 /// Where an endpoint stands.
-#[derive(Debug, Clone, QueryableByName)]
+#[derive(Debug, Clone)]
 pub struct RegisteredEndpoint {
     /// Its name.
-    #[diesel(sql_type = Text)]
     pub name: String,
     /// All events up to this id are delivered or late.
-    #[diesel(sql_type = BigInt)]
     pub position: i64,
-    /// Whether it was paused by the process that delivered before.
-    #[diesel(sql_type = Bool)]
-    pub is_paused: bool,
+    /// For how long it is still paused, if the process that delivered before has paused it; 0 if
+    /// it is to be tried now.
+    pub paused_for: Option<Duration>,
+    /// How often somebody has redelivered events. [`Deliveries::note`] takes it.
+    pub redeliveries: i64,
+}
+
+#[derive(QueryableByName)]
+struct RegisteredRow {
+    #[diesel(sql_type = Text)]
+    name: String,
+    #[diesel(sql_type = BigInt)]
+    position: i64,
+    #[diesel(sql_type = BigInt)]
+    redeliveries: i64,
+    #[diesel(sql_type = Nullable<Double>)]
+    paused_for: Option<f64>,
 }
 
 impl Deliveries {
@@ -85,7 +105,7 @@ impl Deliveries {
     ) -> Result<Vec<RegisteredEndpoint>, MirrorError> {
         let mut conn = self.0.connection().await?;
         conn.transaction(async |conn| {
-            begin(conn, None).await?;
+            begin(conn, LOCK_WAIT, MOST_TIME_FOR_ALL).await?;
             require_leader(conn, holder).await?;
             let names: Vec<&str> = endpoints.iter().map(|endpoint| endpoint.name.as_str()).collect();
             for endpoint in endpoints {
@@ -99,14 +119,17 @@ impl Deliveries {
             .bind::<Array<Text>, _>(&names)
             .execute(conn)
             .await?;
-            let rows = sql_query(
-                "SELECT name, position, paused_at IS NOT NULL AS is_paused FROM clerk.endpoints
-                 WHERE name = ANY ($1) ORDER BY name",
+            // Now that the rows are locked.
+            require_leader(conn, holder).await?;
+            let rows: Vec<RegisteredRow> = sql_query(
+                "SELECT name, position, redeliveries, CASE WHEN paused_at IS NOT NULL THEN
+                     coalesce(extract(epoch FROM next_attempt_at - pg_catalog.now()), 0::numeric)::double precision END AS paused_for
+                 FROM clerk.endpoints WHERE name = ANY ($1) ORDER BY name",
             )
             .bind::<Array<Text>, _>(&names)
             .load(conn)
             .await?;
-            Ok(rows)
+            Ok(rows.into_iter().map(RegisteredEndpoint::from).collect())
         })
         .await
     }
@@ -122,8 +145,9 @@ impl Deliveries {
                  WHERE e.url_digest <> excluded.url_digest OR e.types OPERATOR(pg_catalog.<>) excluded.types OR e.removed_at IS NOT NULL
                  RETURNING xmax = '0'::pg_catalog.xid AS is_new)
              INSERT INTO clerk.deliveries (endpoint, resource, object_id, event_id, next_attempt_at)
-             SELECT $1, $5, id, {FROM_MIRROR}::bigint, pg_catalog.now()
-             FROM {table} WHERE deleted_at IS NULL AND $4 AND EXISTS (SELECT FROM stored WHERE is_new)",
+             SELECT $1, $5, id, {FROM_MIRROR}::bigint, '-infinity'::timestamptz
+             FROM {table}
+             WHERE deleted_at IS NULL AND $4 AND $6 || '.created'::text = ANY ($3) AND EXISTS (SELECT FROM stored WHERE is_new)",
             table = self.0.resource.table
         ))
         .bind::<Text, _>(&endpoint.name)
@@ -131,9 +155,27 @@ impl Deliveries {
         .bind::<Array<Text>, _>(&endpoint.types)
         .bind::<Bool, _>(endpoint.starts_with_objects)
         .bind::<Text, _>(self.0.resource.name)
+        .bind::<Text, _>(self.0.resource.event)
         .execute(conn)
         .await?;
         Ok(())
+    }
+}
+
+impl From<RegisteredRow> for RegisteredEndpoint {
+    fn from(row: RegisteredRow) -> Self {
+        // The database's clock may have gone back since then.
+        let paused_for = |seconds| {
+            Duration::try_from_secs_f64(seconds)
+                .unwrap_or_default()
+                .min(LONGEST_PAUSE)
+        };
+        Self {
+            name: row.name,
+            position: row.position,
+            redeliveries: row.redeliveries,
+            paused_for: row.paused_for.map(paused_for),
+        }
     }
 }
 
