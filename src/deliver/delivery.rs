@@ -136,7 +136,7 @@ impl Delivery {
                 watch: self.watch.clone(),
             };
             info!(endpoint = endpoint.name, position = row.position, "delivering events");
-            let worker = Worker::new(context, row.position, row.paused_for.is_some());
+            let worker = Worker::new(context, &row);
             workers.spawn(worker.run(self.committed.clone(), stop.clone()));
         }
         Ok(())

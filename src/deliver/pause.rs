@@ -74,12 +74,12 @@ pub(super) enum HealthChange {
 }
 
 impl Health {
-    /// An endpoint that was paused when another process delivered is tried at once.
-    pub(super) fn paused(now: Instant) -> Self {
+    /// An endpoint that is still paused for a time, as another process has found.
+    pub(super) fn paused(now: Instant, remaining: Duration) -> Self {
         Self {
             pause: Some(Pause {
                 kind: PauseKind::Failing,
-                until: now,
+                until: now + remaining.min(MOST_THROTTLED),
                 rounds: 0,
             }),
             ..Self::default()

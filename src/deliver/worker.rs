@@ -23,7 +23,7 @@ use super::{
 };
 use crate::{
     clock::Moment,
-    mirror::{Deliveries, LastAttempt, MirrorError},
+    mirror::{Deliveries, LastAttempt, MirrorError, RegisteredEndpoint, Standing},
     watch::Watch,
 };
 use operations::{Done, NOTED_WITHIN, POLL, READ_AT_ONCE, finished};
@@ -58,6 +58,11 @@ pub(super) struct WorkerContext {
 pub(super) struct Worker {
     context: WorkerContext,
     queue: Queue,
+    /// How often somebody had redelivered events when the queue began.
+    redeliveries: i64,
+    /// Where the queue begins again once nothing is being sent, because somebody has redelivered
+    /// events since.
+    begins_again: Option<Standing>,
     health: Health,
     sends: JoinSet<(Dispatch, Attempt)>,
     /// What the database is doing for this endpoint. One thing at a time, so that what is read
@@ -101,15 +106,17 @@ struct Round {
 }
 
 impl Worker {
-    /// A worker that begins after a position.
-    pub(super) fn new(context: WorkerContext, position: i64, is_paused: bool) -> Self {
+    /// A worker that begins where an endpoint stands.
+    pub(super) fn new(context: WorkerContext, endpoint: &RegisteredEndpoint) -> Self {
         let now = Instant::now();
         Self {
             context,
-            queue: Queue::new(position),
-            health: match is_paused {
-                true => Health::paused(now),
-                false => Health::default(),
+            queue: Queue::new(endpoint.position),
+            redeliveries: endpoint.redeliveries,
+            begins_again: None,
+            health: match endpoint.paused_for {
+                Some(remaining) => Health::paused(now, remaining),
+                None => Health::default(),
             },
             sends: JoinSet::new(),
             operation: None,
@@ -124,7 +131,7 @@ impl Worker {
             last: None,
             noting_last: None,
             warned_at: None,
-            is_pause_noted: is_paused,
+            is_pause_noted: endpoint.paused_for.is_some(),
             round: None,
         }
     }
@@ -159,6 +166,13 @@ impl Worker {
     /// Starts everything that can be started now. Returns when to try again.
     fn proceed(&mut self, now: Instant) -> Instant {
         let mut wake = now + POLL;
+        if self.queue.sending() == 0
+            && let Some(Standing { position, redeliveries }) = self.begins_again.take()
+        {
+            self.queue = Queue::new(position);
+            (self.redeliveries, self.round) = (redeliveries, None);
+            (self.has_more, self.late_at) = (true, now);
+        }
         let was_paused = self.health.is_paused();
         match self.health.allowance(now, self.context.endpoint.concurrency) {
             Allowance::All => {
@@ -179,7 +193,7 @@ impl Worker {
                 wake = wake.min(until);
             }
         }
-        if self.operation.is_some() {
+        if self.operation.is_some() || self.begins_again.is_some() {
             return wake;
         }
         if let Some(at) = self.retry_at.filter(|at| *at > now) {
@@ -202,7 +216,8 @@ impl Worker {
         let Moment { wall, steady } = self.confirmed;
         // The steady clock stands still while the machine is suspended.
         let slept = (Utc::now() - wall).to_std().unwrap_or_default();
-        self.retry_at.is_none() && now < steady + CONFIRMED_FOR && slept < CONFIRMED_FOR
+        let is_blocked = self.retry_at.is_some() || self.begins_again.is_some();
+        !is_blocked && now < steady + CONFIRMED_FOR && slept < CONFIRMED_FOR
     }
 
     /// Sends events while there are places.
@@ -296,7 +311,7 @@ impl Worker {
             let done = finished(&mut self.operation).await;
             self.complete(done)?;
         }
-        if self.queue.unnoted() > 0 || self.last.is_some() {
+        if self.begins_again.is_none() && (self.queue.unnoted() > 0 || self.last.is_some()) {
             self.start_note(Instant::now());
             finished(&mut self.operation).await?;
         }

@@ -221,9 +221,9 @@ impl Play {
                 self.queue.noted(is_done);
             }
             Some(Operation::Read { after, events, late }) => {
-                if is_done && self.queue.extend(after, events) {
-                    self.queue.add_due(late);
-                }
+                let is_current = is_done && self.queue.extend(after, events);
+                let late = if is_current { late } else { Vec::new() };
+                self.queue.add_due(late);
             }
             None => {}
         }

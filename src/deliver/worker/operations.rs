@@ -10,7 +10,7 @@ use super::{Worker, WorkerContext};
 use crate::{
     clock::Moment,
     deliver::pause::Allowance,
-    mirror::{DeliveryProgress, EventObject, LateEvent, LateEvents, MirrorError, Noted, PendingEvent, Standing},
+    mirror::{DeliveryProgress, EventObject, LateEvent, LateEvents, MirrorError, Noted, PendingEvent},
 };
 
 /// Events that are read at a time.
@@ -50,7 +50,7 @@ pub(super) enum Done {
         pending: Option<(Vec<PendingEvent>, bool)>,
         late: Option<(Vec<LateEvent>, Duration)>,
     },
-    Noted,
+    Noted(Noted),
 }
 
 /// What the worker reads.
@@ -100,7 +100,7 @@ impl Worker {
         self.noting_last = progress.last.clone();
         self.is_pause_noted = self.health.is_paused();
         self.begun = Moment::now();
-        let context = self.context.clone();
+        let (context, redeliveries) = (self.context.clone(), self.redeliveries);
         let note = async move {
             let WorkerContext {
                 deliveries,
@@ -108,16 +108,10 @@ impl Worker {
                 endpoint,
                 ..
             } = context;
-            loop {
-                let Standing { redeliveries, .. } = deliveries.standing(&endpoint.name).await?;
-                if deliveries
-                    .note(&holder, &endpoint.name, redeliveries, &progress)
-                    .await?
-                    == Noted::Stored
-                {
-                    return Ok(Done::Noted);
-                }
-            }
+            let noted = deliveries
+                .note(&holder, &endpoint.name, redeliveries, &progress)
+                .await?;
+            Ok(Done::Noted(noted))
         };
         self.operation = Some(AbortOnDropHandle::new(tokio::spawn(note)));
     }
@@ -165,7 +159,12 @@ impl Worker {
             self.confirmed = self.begun;
         }
         match done {
-            Ok(Done::Noted) => {
+            Ok(Done::Noted(Noted::Redelivered(standing))) => {
+                self.begins_again = Some(standing);
+                self.last = self.last.take().or(self.noting_last.take());
+                self.retry_at = None;
+            }
+            Ok(Done::Noted(Noted::Stored)) => {
                 if self.queue.noted(true) {
                     self.late_at = now;
                 }
@@ -206,6 +205,7 @@ impl Worker {
                 // Whether the pause is noted is not known.
                 self.is_pause_noted = !self.health.is_paused();
                 self.retry_at = Some(now + RETRY);
+                (self.has_more, self.late_at) = (true, now);
             }
         }
         Ok(())

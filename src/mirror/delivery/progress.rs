@@ -38,11 +38,6 @@ pub struct DeliveryProgress {
     pub last: Option<LastAttempt>,
     /// After how long a paused endpoint is tried again; `None` if it is not paused.
     pub paused_for: Option<Duration>,
-    /// If an endpoint resumes: all heads that were last tried within this time are due, unless they
-    /// had failed before. Otherwise an object that is always refused would use up its attempts
-    /// within minutes, whenever its failures pause the endpoint and another object's success
-    /// resumes it.
-    pub hastens: Option<Duration>,
 }
 
 /// An attempt that failed.
@@ -130,9 +125,6 @@ impl Deliveries {
             let others = progress.blocked.iter().chain(&progress.done).map(|(object, _)| object);
             let touched: BTreeSet<&EventObject> = failed.chain(others).collect();
             choose_heads(conn, endpoint, &touched).await?;
-            if let Some(within) = progress.hastens {
-                hasten(conn, endpoint, within).await?;
-            }
             Ok(Noted::Stored)
         })
         .await
@@ -210,6 +202,8 @@ async fn insert_blocked(conn: &mut Session, endpoint: &str, blocked: &[(EventObj
     Ok(())
 }
 
+/// Stores attempts that failed. One that did not count leaves an earlier time for the next attempt as
+/// it is.
 async fn store_failed(conn: &mut Session, endpoint: &str, failed: &[FailedDelivery]) -> Result<(), MirrorError> {
     if failed.is_empty() {
         return Ok(());
@@ -225,7 +219,7 @@ async fn store_failed(conn: &mut Session, endpoint: &str, failed: &[FailedDelive
     let statuses: Vec<Option<i32>> = failed.iter().map(|failed| failed.status.map(i32::from)).collect();
     let errors: Vec<&str> = failed.iter().map(|failed| failed.error.as_str()).collect();
     sql_query(
-        "INSERT INTO clerk.deliveries (endpoint, resource, object_id, event_id, waiting_since, attempts, next_attempt_at, last_attempt_at,
+        "INSERT INTO clerk.deliveries AS d (endpoint, resource, object_id, event_id, waiting_since, attempts, next_attempt_at, last_attempt_at,
                                        last_status, last_error, dead_at)
          SELECT $1, t.resource, t.object_id, t.event_id, coalesce(e.recorded_at, pg_catalog.now()), attempts,
                 pg_catalog.now() + retry * interval '1 second', pg_catalog.now(), status, error,
@@ -233,7 +227,10 @@ async fn store_failed(conn: &mut Session, endpoint: &str, failed: &[FailedDelive
          FROM unnest($2, $3, $4, $5, $6, $7, $8) AS t(resource, object_id, event_id, attempts, retry, status, error)
          LEFT JOIN clerk.events AS e ON e.id = t.event_id
          ON CONFLICT (endpoint, resource, object_id, event_id) DO UPDATE
-         SET attempts = excluded.attempts, next_attempt_at = excluded.next_attempt_at, last_attempt_at = excluded.last_attempt_at,
+         SET attempts = excluded.attempts, next_attempt_at = CASE
+                 WHEN excluded.attempts = d.attempts AND excluded.dead_at IS NULL THEN least(d.next_attempt_at, excluded.next_attempt_at)
+                 ELSE excluded.next_attempt_at END,
+             last_attempt_at = excluded.last_attempt_at,
              last_status = excluded.last_status, last_error = excluded.last_error, dead_at = excluded.dead_at",
     )
     .bind::<Text, _>(endpoint)
@@ -293,20 +290,6 @@ async fn choose_heads(conn: &mut Session, endpoint: &str, objects: &BTreeSet<&Ev
             .execute(conn)
             .await?;
     }
-    Ok(())
-}
-
-/// Makes all heads due that were tried for the first time within a time.
-async fn hasten(conn: &mut Session, endpoint: &str, within: Duration) -> Result<(), MirrorError> {
-    sql_query(
-        "UPDATE clerk.deliveries SET next_attempt_at = '-infinity'::timestamptz
-         WHERE endpoint = $1 AND next_attempt_at > pg_catalog.now() AND attempts <= 1
-           AND last_attempt_at >= pg_catalog.now() - $2 * interval '1 second'",
-    )
-    .bind::<Text, _>(endpoint)
-    .bind::<Double, _>(within.as_secs_f64())
-    .execute(conn)
-    .await?;
     Ok(())
 }
 
