@@ -224,7 +224,8 @@ impl Deliveries {
 }
 
 /// Returns the statement that reads late events with their payloads. A `created` event that is made
-/// from a row has the time when the object was created.
+/// from a row has the time when the object was created. A row whose deletion is held may be one of
+/// another instance.
 fn late_sql(pool: &ConnectionPool, condition: &str) -> String {
     format!(
         "SELECT event_id, resource, object_id, asked_at, attempts, payload::text AS payload, found
@@ -249,6 +250,7 @@ fn late_sql(pool: &ConnectionPool, condition: &str) -> String {
                      CROSS JOIN clerk.sync_state AS s
                      LEFT JOIN clerk.events AS e ON e.id = d.event_id
                      LEFT JOIN {table} AS u ON d.event_id = 0::bigint AND d.resource = $4 AND u.id = d.object_id AND u.deleted_at IS NULL
+                         AND NOT EXISTS (SELECT FROM clerk.missing AS m WHERE m.resource = $4 AND m.object_id = d.object_id AND m.hold = 'held')
                      OFFSET 0) AS made) AS page
          WHERE coalesce(bytes_before, 0::bigint) < $9 ORDER BY place",
         document = pool.resource.document,
