@@ -82,7 +82,9 @@ impl Leases {
                     return Ok(LeaseAttempt::Held { holder });
                 }
                 Err(MirrorError::Locked(why)) => {
-                    if !has_ended && end_cut_off(conn, ttl.max(LEAST_SILENCE)).await {
+                    let has_expired = format!("NOT EXISTS (SELECT FROM clerk.sync_state WHERE {})", held());
+                    let silence = ttl.max(LEAST_SILENCE);
+                    if !has_ended && end_cut_off(conn, "clerk.sync_state", silence, &has_expired).await {
                         has_ended = true;
                         continue;
                     }
@@ -169,13 +171,13 @@ async fn take(conn: &mut Session, holder: &str, ttl: Duration, epoch: Option<i64
     Ok(epoch.map(|epoch| epoch.lease_epoch))
 }
 
-/// Ends a session whose client was cut off within a message and whose lease has expired. Returns
-/// whether there was one.
+/// Ends the sessions that lock a table of clerk2pg and whose client was cut off within a message, if
+/// a condition holds. Returns whether there was one.
 ///
 /// Postgres considers the statement started and waits for the rest of the message, for hours if
 /// need be; its own timeouts do not count meanwhile. A client that sends rows with `COPY` is not
 /// clerk2pg.
-async fn end_cut_off(conn: &mut Session, silence: Duration) -> bool {
+pub(super) async fn end_cut_off(conn: &mut Session, table: &str, silence: Duration, if_true: &str) -> bool {
     let ended = sql_query(format!(
         "SELECT pg_catalog.pg_terminate_backend(a.pid) FROM pg_catalog.pg_stat_activity a
          WHERE a.datname = pg_catalog.current_database() AND a.usename = session_user
@@ -183,10 +185,9 @@ async fn end_cut_off(conn: &mut Session, silence: Duration) -> bool {
            AND a.state_change < pg_catalog.clock_timestamp() - $1 * interval '1 second'
            AND EXISTS (
                SELECT FROM pg_catalog.pg_locks l
-               WHERE l.pid = a.pid AND l.relation = 'clerk.sync_state'::pg_catalog.regclass::pg_catalog.oid
+               WHERE l.pid = a.pid AND l.relation = '{table}'::pg_catalog.regclass::pg_catalog.oid
                  AND l.mode IN ('RowShareLock', 'RowExclusiveLock'))
-           AND NOT EXISTS (SELECT FROM clerk.sync_state WHERE {})",
-        held()
+           AND {if_true}"
     ))
     .bind::<Double, _>(silence.as_secs_f64())
     .execute(conn)
@@ -194,7 +195,7 @@ async fn end_cut_off(conn: &mut Session, silence: Duration) -> bool {
     match ended {
         Ok(0) => false,
         Ok(_) => {
-            warn!("ended the session of a clerk2pg that was cut off, so that others can sync");
+            warn!("ended the session of a clerk2pg that was cut off, so that others can go on");
             true
         }
         Err(error) => {

@@ -216,3 +216,68 @@ async fn names_and_options_that_cannot_be_used_are_errors() {
     ran.assert_error(Exit::Failed, "there is no endpoint app", "[[endpoints]]");
     daemon.stop(Signal::TERM).await.assert_exit(Exit::Ok);
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn late_events_are_tried_at_once_if_dead_ones_are_redelivered() {
+    let receiver = Receiver::answering(|_| Reply::status(400)).await;
+    let delivering = Delivering::new(1, &receiver.endpoint("app")).await;
+    let daemon = delivering.start().await;
+    let id = delivering.insert_event("user_a", "created").await;
+    delivering.wait_for_endpoint("app", |app| app["late"] == 1).await;
+    let db = &delivering.fixture.db;
+    db.execute("UPDATE clerk.deliveries SET next_attempt_at = now() + interval '1 hour'")
+        .await;
+    receiver.answer(|_| Reply::ok());
+    let waits = "SELECT count(*) FROM clerk.deliveries WHERE next_attempt_at > now()";
+    assert_eq!(redeliver(&delivering, &["--id", "1000000"]).await, 0);
+    assert_eq!(db.number(waits).await, 1, "another redelivery leaves it alone");
+    assert_eq!(redeliver(&delivering, &[]).await, 0);
+    assert_eq!(receiver.wait_for_accepted(1).await[0].number(), id);
+    delivering.wait_until_delivered("app").await;
+    daemon.stop(Signal::TERM).await.assert_exit(Exit::Ok);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn late_events_are_tried_if_the_clock_has_gone_back() {
+    let receiver = Receiver::answering(|_| Reply::status(400)).await;
+    let delivering = Delivering::new(1, &receiver.endpoint("app")).await;
+    let daemon = delivering.start().await;
+    for object in ["user_a", "user_b"] {
+        delivering.insert_event(object, "created").await;
+    }
+    delivering.wait_for_endpoint("app", |app| app["late"] == 2).await;
+    receiver.answer(|_| Reply::ok());
+    let back = "UPDATE clerk.endpoints SET last_attempt_at = now() + interval '1 hour';
+        UPDATE clerk.deliveries SET last_attempt_at = now() + interval '1 hour', next_attempt_at = now() + interval '61 minutes'";
+    delivering.fixture.db.execute(back).await;
+    receiver.wait_for_accepted(2).await;
+    delivering.wait_until_delivered("app").await;
+    daemon.stop(Signal::TERM).await.assert_exit(Exit::Ok);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn events_of_unwanted_types_are_not_queued() {
+    let receiver = Receiver::start().await;
+    let endpoint = format!(
+        "{}events = [\"user.updated\"]\nstart = \"everything\"\n",
+        receiver.endpoint("app")
+    );
+    let delivering = Delivering::new(3, &endpoint).await;
+    let daemon = delivering.start().await;
+    delivering.wait_until_delivered("app").await;
+    assert_eq!(redeliver(&delivering, &["--everything"]).await, 0);
+    let unwanted = delivering.insert_event("user_a", "created").await;
+    let wanted = delivering.insert_event("user_b", "updated").await;
+    receiver.wait_for_accepted(1).await;
+    delivering.wait_until_delivered("app").await;
+    let dead = format!(
+        "INSERT INTO clerk.deliveries (endpoint, resource, object_id, event_id, dead_at)
+         VALUES ('app', 'users', 'user_a', {unwanted}, now()), ('app', 'users', 'user_b', {wanted}, now()),
+                ('app', 'users', 'user_c', 0, now())"
+    );
+    delivering.fixture.db.execute(&dead).await;
+    assert_eq!(redeliver(&delivering, &[]).await, 1);
+    let again = receiver.wait_for_accepted(2).await;
+    assert_eq!(again[1].number(), wanted);
+    daemon.stop(Signal::TERM).await.assert_exit(Exit::Ok);
+}

@@ -15,12 +15,9 @@ use crate::mirror::{MirrorError, pool::ConnectionPool};
 /// Stored size of the payloads that are read at a time, in bytes. A larger one is read alone.
 const MAX_BYTES: i64 = 256 * 1024;
 
-/// Whether a late event is due. If the endpoint's last attempt is in the future, the database's clock
-/// has gone back, and events that were tried in the future are due: nobody knows when they would be.
-/// The first comparison is one that an index serves.
-const IS_DUE: &str = "next_attempt_at <= CASE WHEN (SELECT p.last_attempt_at > pg_catalog.now() FROM clerk.endpoints AS p WHERE p.name = $1)
-                                             THEN 'infinity'::timestamptz ELSE pg_catalog.now() END
-    AND (next_attempt_at <= pg_catalog.now() OR last_attempt_at > pg_catalog.now())";
+/// Late events that were tried in the future, if the endpoint's last attempt is in the future, too.
+const TRIED_IN_FUTURE: &str = "next_attempt_at IS NOT NULL AND last_attempt_at > pg_catalog.now()
+    AND (SELECT p.last_attempt_at > pg_catalog.now() FROM clerk.endpoints AS p WHERE p.name = $1)";
 
 /// An event after an endpoint's position.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -157,7 +154,14 @@ impl Deliveries {
         types: &[String],
         which: LateEvents<'_>,
     ) -> Result<(Vec<LateEvent>, bool), MirrorError> {
-        self.late(endpoint, types, which, IS_DUE).await
+        let due = self
+            .late(endpoint, types, which, "next_attempt_at <= pg_catalog.now()")
+            .await?;
+        if !due.0.is_empty() {
+            return Ok(due);
+        }
+        // If the database's clock has gone back, nobody knows when these are due.
+        self.late(endpoint, types, which, TRIED_IN_FUTURE).await
     }
 
     /// Returns the late events that are due first, whether they are due now or not.
@@ -224,7 +228,8 @@ impl Deliveries {
 }
 
 /// Returns the statement that reads late events with their payloads. A `created` event that is made
-/// from a row has the time when the object was created.
+/// from a row has the time when the object was created. A row whose deletion is held may be one of
+/// another instance.
 fn late_sql(pool: &ConnectionPool, condition: &str) -> String {
     format!(
         "SELECT event_id, resource, object_id, asked_at, attempts, payload::text AS payload, found
@@ -249,6 +254,7 @@ fn late_sql(pool: &ConnectionPool, condition: &str) -> String {
                      CROSS JOIN clerk.sync_state AS s
                      LEFT JOIN clerk.events AS e ON e.id = d.event_id
                      LEFT JOIN {table} AS u ON d.event_id = 0::bigint AND d.resource = $4 AND u.id = d.object_id AND u.deleted_at IS NULL
+                         AND NOT EXISTS (SELECT FROM clerk.missing AS m WHERE m.resource = $4 AND m.object_id = d.object_id AND m.hold = 'held')
                      OFFSET 0) AS made) AS page
          WHERE coalesce(bytes_before, 0::bigint) < $9 ORDER BY place",
         document = pool.resource.document,

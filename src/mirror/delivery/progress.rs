@@ -268,7 +268,7 @@ async fn delete_done(conn: &mut Session, endpoint: &str, done: &[(EventObject, i
 /// before.
 ///
 /// There may be many late events of an object. Both statements read its first one, and those that
-/// have a time, which are few.
+/// have a time, which are few. With `>` instead of `<>`, PostgreSQL may read all of them.
 async fn choose_heads(conn: &mut Session, endpoint: &str, objects: &BTreeSet<&EventObject>) -> Result<(), MirrorError> {
     if objects.is_empty() {
         return Ok(());
@@ -278,7 +278,7 @@ async fn choose_heads(conn: &mut Session, endpoint: &str, objects: &BTreeSet<&Ev
     for change in [
         "SET next_attempt_at = NULL FROM heads
          WHERE d.endpoint = $1 AND d.resource = heads.resource AND d.object_id = heads.object_id
-           AND d.event_id > heads.event_id AND d.next_attempt_at IS NOT NULL",
+           AND d.event_id <> heads.event_id AND d.next_attempt_at IS NOT NULL",
         "SET next_attempt_at = '-infinity'::timestamptz FROM heads
          WHERE d.endpoint = $1 AND d.resource = heads.resource AND d.object_id = heads.object_id
            AND d.event_id = heads.event_id AND d.next_attempt_at IS NULL",

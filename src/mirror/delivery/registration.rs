@@ -13,7 +13,11 @@ use super::{
     Deliveries, FROM_MIRROR,
     fencing::{MOST_TIME_FOR_ALL, begin, require_leader},
 };
-use crate::mirror::{MirrorError, session::Session};
+use crate::mirror::{
+    MirrorError,
+    lease::{LEAST_SILENCE, end_cut_off},
+    session::Session,
+};
 
 /// How long a registration waits for a lock, before it is tried again.
 const LOCK_WAIT: Duration = Duration::from_secs(5);
@@ -104,7 +108,7 @@ impl Deliveries {
         endpoints: &[Registration],
     ) -> Result<Vec<RegisteredEndpoint>, MirrorError> {
         let mut conn = self.0.connection().await?;
-        conn.transaction(async |conn| {
+        let registered = conn.transaction(async |conn| {
             begin(conn, LOCK_WAIT, MOST_TIME_FOR_ALL).await?;
             require_leader(conn, holder).await?;
             let names: Vec<&str> = endpoints.iter().map(|endpoint| endpoint.name.as_str()).collect();
@@ -131,7 +135,12 @@ impl Deliveries {
             .await?;
             Ok(rows.into_iter().map(RegisteredEndpoint::from).collect())
         })
-        .await
+        .await;
+        if let Err(MirrorError::Locked(_)) = registered {
+            // The leader before may have been cut off within a note.
+            end_cut_off(&mut conn, "clerk.endpoints", LEAST_SILENCE, "true").await;
+        }
+        registered
     }
 
     /// Inserts an endpoint, with all objects that it begins with, or updates it. One statement, so
