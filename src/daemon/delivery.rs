@@ -119,3 +119,49 @@ async fn overdue(stop: &CancellationToken) {
     stop.cancelled().await;
     tokio::time::sleep(STOP_WITHIN).await;
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{
+        mirror::{Mirror, MirrorSettings},
+        resource::USERS,
+        secret::Secret,
+        watch::Watch,
+    };
+
+    /// Delivers to nobody, and finds no database.
+    fn delivery() -> Delivery {
+        let settings = MirrorSettings {
+            url: Secret::from("postgres://nobody@127.0.0.1:1/none".to_owned()),
+            variables: Default::default(),
+            max_connections: 1,
+            application_name: "test",
+            tables: Vec::new(),
+        };
+        let mirror = Mirror::new(&settings, &USERS).unwrap();
+        let committed = mirror.outbox().committed();
+        Delivery::new(
+            Vec::new(),
+            mirror.deliveries(),
+            committed,
+            "me",
+            false,
+            Watch::default(),
+        )
+        .unwrap()
+    }
+
+    #[tokio::test]
+    async fn deliveries_end_with_the_election_of_a_leader() {
+        let (sender, role) = watch::channel(Role::Leader);
+        let work = tokio::spawn(deliver_while_leading(delivery(), role, CancellationToken::new()));
+        tokio::task::yield_now().await;
+        assert!(!work.is_finished());
+        drop(sender);
+        tokio::time::timeout(Duration::from_secs(10), work)
+            .await
+            .unwrap()
+            .unwrap();
+    }
+}
