@@ -10,6 +10,7 @@ use std::{
 
 use tokio::{sync::watch, task::JoinSet};
 use tokio_util::{sync::CancellationToken, task::AbortOnDropHandle};
+use tracing::info;
 
 use super::{
     attempt::Attempt,
@@ -75,6 +76,8 @@ pub(super) struct Worker {
     retry_at: Option<Instant>,
     /// The last attempt, if it is not noted.
     last: Option<LastAttempt>,
+    /// When the log last warned of an event that was not accepted.
+    warned_at: Option<Instant>,
     hastens: Option<Duration>,
     /// Whether the endpoint was paused when its state was noted last.
     is_pause_noted: bool,
@@ -113,6 +116,7 @@ impl Worker {
             stuck_since: None,
             retry_at: None,
             last: None,
+            warned_at: None,
             hastens: None,
             is_pause_noted: is_paused,
             round: None,
@@ -149,8 +153,13 @@ impl Worker {
     /// Starts everything that can be started now. Returns when to try again.
     fn proceed(&mut self, now: Instant) -> Instant {
         let mut wake = now + POLL;
+        let was_paused = self.health.is_paused();
         match self.health.allowance(now, self.context.endpoint.concurrency) {
             Allowance::All => {
+                if was_paused {
+                    let endpoint = &self.context.endpoint.name;
+                    info!(endpoint, "the pause that the endpoint asked for is over");
+                }
                 self.round = None;
                 self.dispatch(now);
                 if let Some(until) = self.make_room(now) {

@@ -158,7 +158,7 @@ async fn status_as_text() {
     ran.assert_exit(Exit::Failed);
     assert!(
         ran.stderr
-            .contains("there is no mirror in this database yet\nhint: run `clerk2pg --once` first"),
+            .contains("there is no mirror in this database yet\nhint: start clerk2pg, or run `clerk2pg --once`, first"),
         "{ran:#?}"
     );
 

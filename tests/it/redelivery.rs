@@ -126,7 +126,10 @@ async fn dead_events_are_delivered_again() {
     let app = delivering.wait_for_endpoint("app", |app| app["waiting"] == 0).await;
     assert_eq!(app["dead"], 0);
     let ran = delivering.run(&["redeliver", "app"]).await;
-    assert_eq!(ran.stdout, "No event is queued for app.\nIt has no dead events.\n");
+    assert_eq!(
+        ran.stdout,
+        "No event is queued for app.\nIt has no dead events. Events that are late are tried now.\n"
+    );
     daemon.stop(Signal::TERM).await.assert_exit(Exit::Ok);
 }
 

@@ -17,6 +17,10 @@ use crate::{
     mirror::LastAttempt,
 };
 
+/// The log warns once in this time of events that are not accepted, so that an endpoint that refuses
+/// many does not fill it.
+const WARN_PERIOD: Duration = Duration::from_mins(1);
+
 impl Worker {
     pub(super) fn send(&mut self, event: Dispatch) {
         let context = self.context.clone();
@@ -80,7 +84,7 @@ impl Worker {
 
     /// Returns what becomes of an event. Attempts of a paused endpoint do not count, except the
     /// first one of an event.
-    fn judge(&self, event: &Dispatch, outcome: &AttemptOutcome, was_probing: bool) -> Verdict {
+    fn judge(&mut self, event: &Dispatch, outcome: &AttemptOutcome, was_probing: bool) -> Verdict {
         let retry_after = match outcome {
             AttemptOutcome::Delivered { .. } => return Verdict::Delivered,
             AttemptOutcome::Unreachable { .. } => return Verdict::Unsent,
@@ -93,30 +97,36 @@ impl Worker {
             false => event.attempts + 1,
         };
         let retry_in = pause_after(attempts, retry_after);
-        let endpoint = &self.context.endpoint.name;
-        match retry_in {
-            Some(_) => debug!(
-                endpoint,
-                event = event.id,
-                attempts,
-                status,
-                error,
-                "an event was not accepted"
-            ),
-            None => warn!(
-                endpoint,
-                event = event.id,
-                attempts,
-                status,
-                error,
-                "an event is dead: its last attempt failed; `clerk2pg redeliver` sends it again"
-            ),
-        }
+        self.log_failure(event.id, attempts, retry_in, outcome);
         Verdict::Failed {
             attempts,
             retry_in,
             status,
             error: error.unwrap_or_default(),
         }
+    }
+    /// Warns of a dead event, and from time to time of one that is tried again.
+    fn log_failure(&mut self, event: i64, attempts: u32, retry_in: Option<Duration>, outcome: &AttemptOutcome) {
+        let endpoint = &self.context.endpoint.name;
+        let (status, error) = outcome.describe();
+        let Some(retry_in) = retry_in else {
+            warn!(
+                endpoint,
+                event,
+                attempts,
+                status,
+                error,
+                "an event is dead: its last attempt failed; `clerk2pg redeliver` sends it again"
+            );
+            return;
+        };
+        let (retry_s, message) = (retry_in.as_secs(), "an event was not accepted; it is tried again");
+        if self.warned_at.is_some_and(|at| at.elapsed() < WARN_PERIOD) {
+            debug!(endpoint, event, attempts, status, error, retry_s, "{message}");
+            return;
+        }
+        self.warned_at = Some(Instant::now());
+        let hint = outcome.hint();
+        warn!(endpoint, event, attempts, status, error, retry_s, hint, "{message}");
     }
 }
