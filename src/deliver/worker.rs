@@ -79,6 +79,8 @@ pub(super) struct Worker {
     /// When the log last warned of an event that was not accepted.
     warned_at: Option<Instant>,
     hastens: Option<Duration>,
+    /// What of it is being noted.
+    noting_hastens: Option<Duration>,
     /// Whether the endpoint was paused when its state was noted last.
     is_pause_noted: bool,
     /// The attempts of a paused endpoint that are under way.
@@ -118,6 +120,7 @@ impl Worker {
             last: None,
             warned_at: None,
             hastens: None,
+            noting_hastens: None,
             is_pause_noted: is_paused,
             round: None,
         }

@@ -81,10 +81,11 @@ impl Worker {
     }
 
     pub(super) fn start_note(&mut self, now: Instant) {
+        self.noting_hastens = self.hastens.take();
         let progress = DeliveryProgress {
             last: self.last.take(),
             paused_for: self.health.remaining(now),
-            hastens: self.hastens.take(),
+            hastens: self.noting_hastens,
             ..self.queue.begin_note()
         };
         self.is_pause_noted = self.health.is_paused();
@@ -145,6 +146,7 @@ impl Worker {
         }
         match done {
             Ok(Done::Noted) => {
+                self.noting_hastens = None;
                 if self.queue.noted(true) {
                     self.late_at = now;
                 }
@@ -177,6 +179,7 @@ impl Worker {
                     warn!(endpoint, %error, hint = error.hint(), "nothing is delivered until Postgres works");
                 }
                 self.queue.noted(false);
+                self.hastens = self.hastens.max(self.noting_hastens.take());
                 // Whether the pause is noted is not known.
                 self.is_pause_noted = !self.health.is_paused();
                 self.retry_at = Some(now + RETRY);

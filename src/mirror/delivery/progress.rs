@@ -12,7 +12,7 @@ use super::{Deliveries, EventObject, fencing::begin};
 use crate::mirror::{MirrorError, session::Session};
 
 /// How long a note waits for a lock. A redelivery of many events holds one for longer.
-const LOCK_WAIT: Duration = Duration::from_millis(500);
+const LOCK_WAIT: Duration = Duration::from_secs(1);
 
 /// What happened to an endpoint's events since it was noted last.
 #[derive(Debug, Clone, Default, PartialEq)]
