@@ -161,8 +161,8 @@ async fn events_are_redelivered_while_others_of_their_objects_are_under_way() {
     .await;
     let delivering = Delivering::new(1, &receiver.endpoint("app")).await;
     let daemon = delivering.start().await;
-    for _ in 0..5 {
-        delivering.insert_events(200, 20).await;
+    for _ in 0..3 {
+        delivering.insert_events(120, 20).await;
         for choice in [&["--since", "1h"][..], &[], &["--everything"]] {
             let ran = delivering.run(&[&["redeliver", "app"], choice].concat()).await;
             ran.assert_exit(Exit::Ok);
@@ -181,9 +181,9 @@ async fn events_are_redelivered_while_others_of_their_objects_are_under_way() {
     let mut accepted = receiver.accepted();
     accepted.retain(is_updated);
     let numbers: BTreeSet<i64> = accepted.iter().map(|event| event.number()).collect();
-    for id in 1..=1000 {
+    for id in 1..=360 {
         assert!(numbers.contains(&id), "the event {id} is lost");
     }
-    assert_eq!(daemon.count_in_log("WARN nothing is delivered"), 0, "{}", daemon.log());
+    assert_eq!(daemon.count_in_log("deadlock"), 0, "{}", daemon.log());
     daemon.stop(Signal::TERM).await.assert_exit(Exit::Ok);
 }
