@@ -126,20 +126,21 @@ async fn a_reload_sends_nothing_twice() {
 }
 
 /// A daemon whose connections to the database lead through a proxy.
-async fn behind_proxy() -> (Receiver, Delivering, Proxy, Process) {
+async fn behind_proxy(environment: &[(&str, &str)]) -> (Receiver, Delivering, Proxy, Process) {
     let receiver = Receiver::answering(|_| Reply::ok().after(Duration::from_millis(10))).await;
     let fixture = mirrored(1).await;
     let proxy = Proxy::open(upstream(&fixture.db.url));
     let url = proxy.url(&fixture.db.url);
     let delivering = Delivering::with(fixture, &receiver.endpoint("app"));
-    let daemon = delivering.spawn(&[("DATABASE_URL", &url)]);
+    let daemon = delivering.spawn(&[&[("DATABASE_URL", url.as_str())], environment].concat());
     daemon.wait_for_log("delivering events").await;
+    daemon.wait_for_log("full sync").await;
     (receiver, delivering, proxy, daemon)
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn cut_connections_lose_nothing() {
-    let (receiver, delivering, proxy, daemon) = behind_proxy().await;
+    let (receiver, delivering, proxy, daemon) = behind_proxy(&[]).await;
     // In the middle of each statement of a note, and when its transaction ends.
     let places = [
         "UPDATE clerk.endpoints",
@@ -182,7 +183,7 @@ async fn cut_connections_lose_nothing() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn nothing_more_is_sent_while_the_database_is_gone() {
-    let (receiver, delivering, mut proxy, daemon) = behind_proxy().await;
+    let (receiver, delivering, mut proxy, daemon) = behind_proxy(&[]).await;
     delivering.insert_events(2000, 200).await;
     receiver.wait_for_accepted(50).await;
     proxy.refuse().await;
@@ -202,11 +203,12 @@ async fn nothing_more_is_sent_while_the_database_is_gone() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_stop_does_not_wait_for_a_database_that_is_silent() {
-    let (receiver, delivering, mut proxy, daemon) = behind_proxy().await;
+    // Without syncs, which have a time limit of their own.
+    let (receiver, delivering, mut proxy, daemon) = behind_proxy(&[("CLERK2PG_SCHEDULE__INCREMENTAL", "")]).await;
     delivering.insert_events(2000, 200).await;
     receiver.wait_for_accepted(50).await;
     proxy.go_silent();
-    daemon.stop(Signal::TERM).await;
+    daemon.stop(Signal::TERM).await.assert_exit(Exit::Ok);
     let daemon = delivering.start().await;
     delivering.wait_until_delivered("app").await;
     delivering.assert_complete(&receiver, 0).await;

@@ -1,6 +1,7 @@
 //! Many events, and large ones: memory stays bounded, and nothing takes long that has to be short.
 
 use std::{
+    collections::BTreeSet,
     fs,
     time::{Duration, Instant},
 };
@@ -11,7 +12,7 @@ use rustix::process::Signal;
 use crate::support::{
     delivery::Delivering,
     process::Process,
-    receiver::{Receiver, Reply, endpoint},
+    receiver::{ReceivedEvent, Receiver, Reply, endpoint},
     summary::Exit,
     wait::eventually,
 };
@@ -151,15 +152,17 @@ async fn many_events_are_redelivered_within_seconds() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn events_are_redelivered_while_others_of_their_objects_are_under_way() {
-    let receiver = Receiver::answering(|event| match event.number() % 13 {
-        0 => Reply::status(500),
-        _ => Reply::ok().after(Duration::from_millis(5)),
+    // The ids of created events that are made from the mirror do not end with numbers.
+    let is_updated = |event: &ReceivedEvent| event.kind() == "user.updated";
+    let receiver = Receiver::answering(move |event| match is_updated(event) && event.number() % 13 == 0 {
+        true => Reply::status(500),
+        false => Reply::ok().after(Duration::from_millis(5)),
     })
     .await;
     let delivering = Delivering::new(1, &receiver.endpoint("app")).await;
     let daemon = delivering.start().await;
-    for _ in 0..5 {
-        delivering.insert_events(200, 20).await;
+    for _ in 0..3 {
+        delivering.insert_events(120, 20).await;
         for choice in [&["--since", "1h"][..], &[], &["--everything"]] {
             let ran = delivering.run(&[&["redeliver", "app"], choice].concat()).await;
             ran.assert_exit(Exit::Ok);
@@ -175,11 +178,12 @@ async fn events_are_redelivered_while_others_of_their_objects_are_under_way() {
         delivering.fixture.db.number(left).await == 0
     })
     .await;
-    let accepted = receiver.accepted();
-    let numbers: std::collections::BTreeSet<i64> = accepted.iter().map(|event| event.number()).collect();
-    for id in 1..=1000 {
+    let mut accepted = receiver.accepted();
+    accepted.retain(is_updated);
+    let numbers: BTreeSet<i64> = accepted.iter().map(|event| event.number()).collect();
+    for id in 1..=360 {
         assert!(numbers.contains(&id), "the event {id} is lost");
     }
-    assert_eq!(daemon.count_in_log("WARN nothing is delivered"), 0, "{}", daemon.log());
+    assert_eq!(daemon.count_in_log("deadlock"), 0, "{}", daemon.log());
     daemon.stop(Signal::TERM).await.assert_exit(Exit::Ok);
 }
