@@ -147,10 +147,10 @@ async fn everything_is_a_created_event_for_each_user() {
     expected.sort();
     assert_eq!(users, expected);
     assert!(events.iter().all(|event| event.kind() == "user.created"));
-    // The same users have the same ids of messages.
+    // A receiver that remembers ids does not take them for the ones before.
     assert_eq!(redeliver(&delivering, &["--everything"]).await, 7);
     receiver.wait_for_accepted(14).await;
-    assert!(accepted(&receiver).values().all(|count| *count == 2));
+    assert_eq!(accepted(&receiver).len(), 14);
     delivering.wait_until_delivered("app").await;
     daemon.stop(Signal::TERM).await.assert_exit(Exit::Ok);
 
