@@ -285,8 +285,13 @@ impl Worker {
         self.round = None;
         match left < size {
             true => self.health.round_ended(now),
-            // What was read is not for this endpoint.
-            false if self.has_more => {}
+            // What was read is not for this endpoint. The round reads on.
+            false if self.has_more => {
+                self.round = Some(Round {
+                    has_read: false,
+                    left: size,
+                });
+            }
             false => self.health.end_pause(),
         }
     }

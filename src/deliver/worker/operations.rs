@@ -182,7 +182,8 @@ impl Worker {
                     round.has_read = true;
                 }
                 if let Some((events, has_more)) = pending {
-                    self.has_more |= has_more || !self.queue.extend(after, events);
+                    let is_current = self.queue.extend(after, events);
+                    self.has_more |= has_more || !is_current;
                 }
                 if let Some((events, next)) = late {
                     self.queue.add_due(events);

@@ -215,7 +215,7 @@ impl Deliveries {
     /// `None` if there is none.
     pub async fn next_due(&self, endpoint: &str, up_to: i64) -> Result<Option<Duration>, MirrorError> {
         let WaitRow { seconds } = sql_query(
-            "SELECT extract(epoch FROM greatest(pg_catalog.min(next_attempt_at), pg_catalog.now()) - pg_catalog.now())::double precision AS seconds
+            "SELECT extract(epoch FROM pg_catalog.min(greatest(next_attempt_at, pg_catalog.now())) - pg_catalog.now())::double precision AS seconds
              FROM clerk.deliveries
              WHERE endpoint = $1 AND next_attempt_at IS NOT NULL AND (next_attempt_at > pg_catalog.now() OR event_id > $2)",
         )
