@@ -113,11 +113,6 @@ impl Health {
         self.pause.is_some()
     }
 
-    /// Whether attempts are only to find out whether the endpoint works again.
-    pub(super) fn is_probing(&self) -> bool {
-        matches!(&self.pause, Some(pause) if pause.kind != PauseKind::Throttled)
-    }
-
     /// Returns how long the pause lasts from now on.
     pub(super) fn remaining(&self, now: Instant) -> Option<Duration> {
         let pause = self.pause.as_ref()?;

@@ -24,6 +24,8 @@ pub(super) struct Dispatch {
     /// How often it was tried before.
     pub(super) attempts: u32,
     pub(super) is_late: bool,
+    /// Whether it is sent only to find out whether the endpoint works again.
+    pub(super) is_probe: bool,
 }
 
 /// What becomes of an event that was sent.
@@ -202,6 +204,7 @@ impl Queue {
                 payload: payload.into(),
                 attempts,
                 is_late: true,
+                is_probe: false,
             });
         }
         None
@@ -233,6 +236,7 @@ impl Queue {
             payload,
             attempts: 0,
             is_late: false,
+            is_probe: false,
         })
     }
 

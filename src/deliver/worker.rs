@@ -277,7 +277,10 @@ impl Worker {
         {
             left -= 1;
             self.round = Some(Round { has_read: true, left });
-            self.send(event);
+            self.send(Dispatch {
+                is_probe: true,
+                ..event
+            });
         }
         if self.queue.sending() > 0 {
             return;

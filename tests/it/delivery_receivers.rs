@@ -124,10 +124,10 @@ async fn check_pause(status: u16) {
     let first = receiver.wait_for_requests(1).await[0].at;
     throttled.store(false, Ordering::Relaxed);
     let accepted = receiver.wait_for_accepted(1).await[0].at;
-    // The answers to the requests that were under way already came meanwhile.
+    // Those that were under way already, and one after the first answer: two users' events decide.
     let refused = receiver.requests().iter().filter(|event| !event.is_accepted()).count();
     assert!(
-        refused <= 8,
+        refused <= 9,
         "{refused} requests although the endpoint asked for a pause"
     );
     let waited = accepted - first;

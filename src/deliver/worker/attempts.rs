@@ -51,7 +51,6 @@ impl Worker {
         };
         let now = Instant::now();
         let endpoint = &self.context.endpoint.name;
-        let was_probing = self.health.is_probing();
         let change = self.health.record(now, &event.object, &outcome);
         let (status, error) = outcome.describe();
         self.context.watch.record_delivery(endpoint, status);
@@ -72,7 +71,7 @@ impl Worker {
             Some(HealthChange::Resumed) => info!(endpoint, "the endpoint works again"),
             None => {}
         }
-        let verdict = self.judge(&event, &outcome, was_probing);
+        let verdict = self.judge(&event, &outcome);
         if self.queue.settle(event, verdict) {
             self.late_at = now;
         }
@@ -80,7 +79,7 @@ impl Worker {
 
     /// Returns what becomes of an event. Attempts of a paused endpoint do not count, except the
     /// first one of an event.
-    fn judge(&mut self, event: &Dispatch, outcome: &AttemptOutcome, was_probing: bool) -> Verdict {
+    fn judge(&mut self, event: &Dispatch, outcome: &AttemptOutcome) -> Verdict {
         let retry_after = match outcome {
             AttemptOutcome::Delivered { .. } => return Verdict::Delivered,
             AttemptOutcome::Unreachable { .. } => return Verdict::Unsent,
@@ -89,7 +88,7 @@ impl Worker {
         };
         let (status, error) = outcome.describe();
         // Of those that the endpoint wants to pause for, neither.
-        let attempts = match was_probing || self.health.is_paused() {
+        let attempts = match event.is_probe || self.health.is_paused() {
             true => event.attempts.max(1),
             false => event.attempts + 1,
         };

@@ -10,7 +10,7 @@ use super::{Worker, WorkerContext};
 use crate::{
     clock::Moment,
     deliver::pause::Allowance,
-    mirror::{DeliveryProgress, EventObject, LateEvent, LateEvents, MirrorError, Noted, PendingEvent},
+    mirror::{DeliveryProgress, EventObject, LateEvent, LateEvents, MirrorError, Noted, PendingEvent, Standing},
 };
 
 /// Events that are read at a time.
@@ -51,6 +51,8 @@ pub(super) enum Done {
         late: Option<(Vec<LateEvent>, Duration)>,
     },
     Noted(Noted),
+    /// Somebody has redelivered events. What was read may have to follow these.
+    Redelivered(Standing),
 }
 
 /// What the worker reads.
@@ -65,6 +67,7 @@ pub(super) struct Reading {
     any_late: bool,
     /// The objects whose late events are not read.
     except: Vec<EventObject>,
+    redeliveries: i64,
 }
 
 impl Worker {
@@ -145,6 +148,7 @@ impl Worker {
             pending,
             late,
             any_late,
+            redeliveries: self.redeliveries,
             except: match late {
                 0 => Vec::new(),
                 _ => self.queue.unavailable().cloned().collect(),
@@ -159,7 +163,7 @@ impl Worker {
             self.confirmed = self.begun;
         }
         match done {
-            Ok(Done::Noted(Noted::Redelivered(standing))) => {
+            Ok(Done::Redelivered(standing) | Done::Noted(Noted::Redelivered(standing))) => {
                 self.begins_again = Some(standing);
                 self.last = self.last.take().or(self.noting_last.take());
                 self.retry_at = None;
@@ -256,6 +260,11 @@ async fn read(context: WorkerContext, reading: Reading) -> Result<Done, MirrorEr
             Some((events, next))
         }
     };
+    // After everything that was read.
+    let standing = deliveries.standing(name).await?;
+    if standing.redeliveries != reading.redeliveries {
+        return Ok(Done::Redelivered(standing));
+    }
     Ok(Done::Read {
         after: reading.after,
         pending,
