@@ -90,6 +90,9 @@ pub async fn run_daemon(invocation: Invocation<'_>) -> Result<Exit, Failure> {
 
 /// Runs one full sync: `--once`.
 pub async fn run_once(loaded: &Loaded, arguments: &Arguments, progress: &Progress) -> Result<Exit, Failure> {
+    if loaded.require_endpoints().is_ok_and(|endpoints| !endpoints.is_empty()) {
+        info!("--once delivers no events; the daemon does");
+    }
     let patience = loaded.settings.lease.ttl.0 + PATIENCE;
     let syncer = build_syncer(loaded, progress, &Watch::default(), Some(patience))?;
     let report = daemon::once(&syncer.stop, async {

@@ -75,7 +75,7 @@ pub async fn build_existing_mirror(loaded: &Loaded) -> Result<Mirror, Failure> {
         return Ok(mirror);
     }
     let message = "there is no mirror in this database yet";
-    Err(Failure::new(Cause::NeedsPerson, message).hint("run `clerk2pg --once` first"))
+    Err(Failure::new(Cause::NeedsPerson, message).hint("start clerk2pg, or run `clerk2pg --once`, first"))
 }
 
 /// Builds what runs syncs. `patience` is how long it waits for another clerk2pg's lease; `None`

@@ -90,7 +90,10 @@ fn parse(text: &str, label: &str, holder: &str) -> Result<Vec<SigningKey>, Confi
             // The prefix tells a secret from other texts that are base64 by chance.
             let key = secret.starts_with("whsec_").then(|| SigningKey::parse(secret).ok());
             key.flatten().ok_or_else(|| {
-                ConfigError::new(format!("{label}: {holder} is not a signing secret: whsec_ and base64")).hint(SOURCES)
+                ConfigError::new(format!(
+                    "{label}: {holder} is not a signing secret: whsec_ and base64, without quotes or a name before it"
+                ))
+                .hint(SOURCES)
             })
         })
         .collect()

@@ -1,9 +1,12 @@
 //! Delivers events while this daemon leads.
 
-use std::{pin::pin, time::Duration};
+use std::{io, pin::pin, time::Duration};
 
-use tokio::{sync::watch, task::JoinSet};
-use tokio_util::sync::CancellationToken;
+use tokio::{
+    runtime::Builder,
+    sync::{oneshot, watch},
+};
+use tokio_util::sync::{CancellationToken, DropGuard};
 
 use super::election::Role;
 use crate::deliver::Delivery;
@@ -15,12 +18,20 @@ const PAUSE: Duration = Duration::from_secs(1);
 /// do: the process ends within five seconds.
 const STOP_WITHIN: Duration = Duration::from_secs(3);
 
-/// Delivers in a task of its own, which no sync delays and which delays no sync.
+/// Delivers in a thread of its own, which no sync delays and which delays no sync. One thread is
+/// enough, and spares the work of waking others for each event.
 pub(super) struct Deliverer {
     delivery: Delivery,
     stop: CancellationToken,
-    /// Ends when this is dropped.
-    task: JoinSet<()>,
+    thread: Option<DeliveryThread>,
+}
+
+/// A thread that delivers.
+struct DeliveryThread {
+    /// Gives up what is being sent when this is dropped.
+    _abort: DropGuard,
+    /// Ends together with the thread.
+    ended: oneshot::Receiver<()>,
 }
 
 impl Deliverer {
@@ -30,21 +41,39 @@ impl Deliverer {
         Self {
             delivery,
             stop: stop.child_token(),
-            task: JoinSet::new(),
+            thread: None,
         }
     }
 
     /// Delivers whenever this daemon leads. It replaces an earlier election.
-    pub(super) fn follow(&mut self, role: watch::Receiver<Role>) {
-        self.task.abort_all();
-        self.task
-            .spawn(deliver_while_leading(self.delivery.clone(), role, self.stop.clone()));
+    ///
+    /// # Errors
+    /// The system starts no thread.
+    pub(super) fn follow(&mut self, role: watch::Receiver<Role>) -> io::Result<()> {
+        self.thread = None;
+        let runtime = Builder::new_current_thread().enable_all().build()?;
+        let (abort, (end, ended)) = (CancellationToken::new(), oneshot::channel());
+        let aborted = abort.clone();
+        let work = deliver_while_leading(self.delivery.clone(), role, self.stop.clone());
+        std::thread::Builder::new().name("delivery".to_owned()).spawn(move || {
+            runtime.block_on(aborted.run_until_cancelled(work));
+            drop(runtime);
+            drop::<oneshot::Sender<()>>(end);
+        })?;
+        self.thread = Some(DeliveryThread {
+            _abort: abort.drop_guard(),
+            ended,
+        });
+        Ok(())
     }
 
     /// Stops, and notes what is delivered, unless the database takes too long.
-    pub(super) async fn stop(mut self) {
+    pub(super) async fn stop(self) {
         self.stop.cancel();
-        while self.task.join_next().await.is_some() {}
+        if let Some(thread) = self.thread {
+            // An error says that the thread has ended.
+            let _ = thread.ended.await;
+        }
     }
 }
 

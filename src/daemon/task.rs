@@ -5,7 +5,7 @@ use super::{
     election::{Candidate, Election},
 };
 use crate::{
-    failure::Failure,
+    failure::{Cause, Failure},
     mirror::Mirror,
     schedule::due::Task,
     sync::{Carryover, SyncOutcome, Syncer},
@@ -37,9 +37,12 @@ pub(super) async fn run_task(
             syncer.preflight().await?;
             let (holder, ttl) = (syncer.options.holder.clone(), syncer.options.lease_ttl);
             let candidate = Candidate::new(control.leadership(), holder, ttl, syncer.watch.clone());
-            let election = election.insert(Election::start(candidate).await?);
-            deliverer.follow(election.roles());
-            election
+            let started = Election::start(candidate).await?;
+            deliverer.follow(started.roles()).map_err(|error| {
+                let message = format!("cannot start the thread that delivers events: {error}");
+                Failure::new(Cause::Other, message)
+            })?;
+            election.insert(started)
         }
     };
     match task {

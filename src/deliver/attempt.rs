@@ -64,9 +64,11 @@ impl AttemptOutcome {
                 }
                 400 | 401 | 403 => {
                     "the handler refuses the signature, or a middleware the request: give the handler the same signing \
-                     secret as here, and make its route public"
+                     secret as here, make its route public, and check the clocks of both machines"
                 }
-                404 => "the server has no such route: check the path in url",
+                404 => {
+                    "the server has no such route, or a middleware hides it: check the path in url, and make the route public"
+                }
                 405 => "the route takes no POST: check the path in url",
                 408 | 429 | 503 => "the server is busy: try again later",
                 _ => "see the log of the handler",

@@ -2,6 +2,8 @@
 
 use std::iter::repeat_with;
 
+use crate::mirror::EventObject;
+
 /// Makes the ids of messages.
 #[derive(Clone)]
 pub(super) struct MessageIds {
@@ -39,10 +41,13 @@ impl MessageIds {
         format!("{}{id:0DIGITS$}", self.prefix)
     }
 
-    /// Returns the id of a `created` event that is made from the mirror's row. It is another one if
-    /// the object has changed.
-    pub(super) fn of_object(&self, payload: &str) -> String {
-        let hash = blake3::keyed_hash(&self.key, payload.as_bytes());
+    /// Returns the id of a `created` event that is made from the mirror's row. It is the same at
+    /// each attempt, although the object may have changed: these changes follow as events of their
+    /// own. A receiver that remembers ids recognizes an old attempt that reaches it after them. It
+    /// is another one if somebody asks again, at another time, in Unix microseconds.
+    pub(super) fn of_object(&self, object: &EventObject, asked_at: i64) -> String {
+        let EventObject { resource, id } = object;
+        let hash = blake3::keyed_hash(&self.key, format!("{resource} {id} {asked_at}").as_bytes());
         format!("msg_{}", letters(&hash, HASHED))
     }
 }
@@ -78,6 +83,13 @@ fn letters(hash: &blake3::Hash, length: usize) -> String {
 mod tests {
     use super::*;
 
+    fn user() -> EventObject {
+        EventObject {
+            resource: "users".to_owned(),
+            id: "user_1".to_owned(),
+        }
+    }
+
     #[test]
     fn events_are_named_by_number_or_by_message() {
         let ids = MessageIds::new([1; 32]);
@@ -102,7 +114,7 @@ mod tests {
             "msg_ABCDEFGHIJKLMNOP00000000000",
             "msg_ABCDEFGHIJKLMNOP0000000000x",
             "msg_ÄÄÄÄÄÄÄÄÄ00000000007",
-            &ids.of_object("{}"),
+            &ids.of_object(&user(), 7),
         ] {
             assert_eq!(event_number(name), None, "{name}");
         }
@@ -115,9 +127,10 @@ mod tests {
         assert!(one.of_event(7).ends_with("00000000007"));
         assert_ne!(one.of_event(7), one.of_event(8));
         assert_ne!(one.of_event(7), other.of_event(7));
-        assert_eq!(one.of_object("{}"), one.of_object("{}"));
-        assert_ne!(one.of_object("{}"), one.of_object("[]"));
-        for id in [one.of_event(7), one.of_object("{}")] {
+        assert_eq!(one.of_object(&user(), 7), one.of_object(&user(), 7));
+        assert_ne!(one.of_object(&user(), 7), one.of_object(&user(), 8));
+        assert_ne!(one.of_object(&user(), 7), other.of_object(&user(), 7));
+        for id in [one.of_event(7), one.of_object(&user(), 7)] {
             assert_eq!(id.len(), "msg_27UH4WbU6Z5A5EzD8u03UvzRbpk".len());
             assert!(id["msg_".len()..].bytes().all(|letter| letter.is_ascii_alphanumeric()));
         }

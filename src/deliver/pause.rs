@@ -16,6 +16,11 @@ const MOST_FAILING: usize = 5;
 const FIRST: Duration = Duration::from_secs(5);
 const LONGEST: Duration = Duration::from_secs(30);
 
+/// The size of the largest round of attempts. Each round of an endpoint that accepts nothing is four
+/// times as large as the one before: it may refuse what many objects have in common, and accept the
+/// events behind those.
+const LARGEST_ROUND: usize = 64;
+
 /// The longest time that an endpoint can ask for.
 const MOST_THROTTLED: Duration = Duration::from_hours(1);
 
@@ -84,7 +89,7 @@ impl Health {
         }
     }
 
-    /// Returns what may be sent. `concurrency` is the size of a round.
+    /// Returns what may be sent. `concurrency` is the size of the first round.
     pub(super) fn allowance(&mut self, now: Instant, concurrency: usize) -> Allowance {
         match &self.pause {
             None => Allowance::All,
@@ -95,7 +100,13 @@ impl Health {
                     Allowance::All
                 }
                 PauseKind::Unreachable => Allowance::Round(1),
-                PauseKind::Failing => Allowance::Round(concurrency),
+                // A late event and a new one at least: either may be one that is never accepted.
+                PauseKind::Failing => Allowance::Round(
+                    concurrency
+                        .max(2)
+                        .saturating_mul(4_usize.saturating_pow(pause.rounds))
+                        .min(LARGEST_ROUND),
+                ),
             },
         }
     }
@@ -238,10 +249,25 @@ mod tests {
         );
         assert_eq!(health.allowance(now, 8), Allowance::None(now + FIRST));
         assert_eq!(health.allowance(now + FIRST, 8), Allowance::Round(8));
+        assert_eq!(health.allowance(now + FIRST, 1), Allowance::Round(2));
         let resumed = health.record(now + FIRST, &object(1), &DELIVERED);
         assert_eq!(resumed, Some(HealthChange::Resumed { since: now }));
         assert_eq!(health.allowance(now, 8), Allowance::All);
         assert_eq!(health.record(now, &object(1), &refused(500)), None);
+    }
+
+    #[test]
+    fn rounds_grow_until_one_succeeds() {
+        let (mut health, mut now) = (Health::default(), Instant::now());
+        for number in 0..MOST_FAILING {
+            health.record(now, &object(number), &refused(400));
+        }
+        for size in [8, 32, 64, 64] {
+            now += LONGEST;
+            assert_eq!(health.allowance(now, 8), Allowance::Round(size));
+            health.record(now, &object(1), &refused(400));
+            health.round_ended(now);
+        }
     }
 
     #[test]

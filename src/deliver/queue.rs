@@ -17,6 +17,8 @@ pub(super) struct Dispatch {
     /// The event's id; 0 for one that is made from the mirror's row.
     pub(super) id: i64,
     pub(super) object: EventObject,
+    /// When a late event was asked for, in Unix microseconds.
+    pub(super) asked_at: i64,
     /// The event as JSON.
     pub(super) payload: Arc<str>,
     /// How often it was tried before.
@@ -73,11 +75,16 @@ pub(super) struct Queue {
     /// Late events that are due.
     due: VecDeque<LateEvent>,
     late_sending: usize,
+    /// Whether the event that was sent last was late.
+    was_late: bool,
     sending: usize,
     /// Objects with an event that is being sent, or that is late and whose outcome is not noted.
     busy: HashSet<EventObject>,
-    /// Objects of which an event has failed since the database was read.
-    failing: HashSet<EventObject>,
+    /// Objects of which an event here has become late, and that is not noted. What is read does not
+    /// show it, or shows only a later one.
+    blocked: HashSet<EventObject>,
+    /// Objects whose later events became late while one was being sent.
+    set_aside: HashSet<EventObject>,
     /// What happened since the last [`Self::begin_note`].
     progress: DeliveryProgress,
     /// What is being noted.
@@ -96,9 +103,11 @@ impl Queue {
             read_to: position,
             due: VecDeque::new(),
             late_sending: 0,
+            was_late: false,
             sending: 0,
             busy: HashSet::new(),
-            failing: HashSet::new(),
+            blocked: HashSet::new(),
+            set_aside: HashSet::new(),
             progress: DeliveryProgress::default(),
             noting: None,
         }
@@ -116,7 +125,8 @@ impl Queue {
             self.read_to = self.read_to.max(id);
             let state = match payload {
                 None => ItemState::Settled,
-                Some(_) if is_blocked || self.failing.contains(&object) => {
+                Some(_) if is_blocked || self.blocked.contains(&object) => {
+                    self.blocked.insert(object.clone());
                     self.progress.blocked.push((object.clone(), id));
                     ItemState::Settled
                 }
@@ -130,11 +140,12 @@ impl Queue {
         self.advance();
     }
 
-    /// Adds late events that are due. Those whose object is busy are read again later.
+    /// Adds late events that are due, up to the last event that was read: an earlier one of the same
+    /// object could come after it. Those whose object is busy or blocked are read again later.
     pub(super) fn add_due(&mut self, events: Vec<LateEvent>) {
         for event in events {
             let is_known = self.due.iter().any(|due| due.object == event.object);
-            if is_known || self.busy.contains(&event.object) {
+            if is_known || self.busy.contains(&event.object) || self.blocked.contains(&event.object) {
                 continue;
             }
             if event.payload.is_none() {
@@ -147,21 +158,22 @@ impl Queue {
         }
     }
 
-    /// Takes the next event to send. Late events get at most `most_late` places as long as others
-    /// wait.
+    /// Takes the next event to send. Late events get at most `most_late` places and every second
+    /// turn as long as others wait.
     pub(super) fn next(&mut self, most_late: usize) -> Option<Dispatch> {
-        if self.late_sending < most_late
-            && let Some(late) = self.next_late()
-        {
-            return Some(late);
-        }
-        self.next_fresh().or_else(|| self.next_late())
+        let next = match self.late_sending < most_late && !self.was_late {
+            true => self.next_late().or_else(|| self.next_fresh()),
+            false => self.next_fresh().or_else(|| self.next_late()),
+        };
+        self.was_late = next.as_ref().is_some_and(|sent| sent.is_late);
+        next
     }
 
     fn next_late(&mut self) -> Option<Dispatch> {
         while let Some(LateEvent {
             id,
             object,
+            asked_at,
             payload,
             attempts,
         }) = self.due.pop_front()
@@ -174,6 +186,7 @@ impl Queue {
             return Some(Dispatch {
                 id,
                 object,
+                asked_at,
                 payload: payload.into(),
                 attempts,
                 is_late: true,
@@ -203,21 +216,32 @@ impl Queue {
         Some(Dispatch {
             id: item.id,
             object: item.object.clone(),
+            asked_at: 0,
             payload,
             attempts: 0,
             is_late: false,
         })
     }
 
-    /// Records what became of an event that was sent.
-    pub(super) fn settle(&mut self, sent: Dispatch, verdict: Verdict) {
+    /// Records what became of an event that was sent. Returns whether other late events may be due
+    /// now.
+    pub(super) fn settle(&mut self, sent: Dispatch, verdict: Verdict) -> bool {
         self.sending -= 1;
         if sent.is_late {
             self.late_sending -= 1;
         }
+        let is_set_aside = self.set_aside.remove(&sent.object);
+        let makes_due = is_set_aside || sent.is_late && verdict == Verdict::Unsent;
         match (verdict, sent.is_late) {
             (Verdict::Unsent, true) => {
                 self.busy.remove(&sent.object);
+            }
+            // Otherwise the later ones would come before it.
+            (Verdict::Unsent, false) if is_set_aside => {
+                self.busy.remove(&sent.object);
+                self.set_state(sent.id, ItemState::Settled);
+                self.blocked.insert(sent.object.clone());
+                self.progress.blocked.push((sent.object, sent.id));
             }
             (Verdict::Unsent, false) => {
                 self.busy.remove(&sent.object);
@@ -254,11 +278,12 @@ impl Queue {
             }
         }
         self.advance();
+        makes_due
     }
 
     /// Makes the events of an object late that wait here.
     fn block(&mut self, object: &EventObject) {
-        self.failing.insert(object.clone());
+        self.blocked.insert(object.clone());
         for item in self.items.iter_mut().filter(|item| item.object == *object) {
             if let ItemState::Waiting(_) = item.state {
                 item.state = ItemState::Settled;
@@ -266,6 +291,19 @@ impl Queue {
                 self.progress.blocked.push((item.object.clone(), item.id));
             }
         }
+    }
+
+    /// Makes the events late that wait for an event of their object which takes long, so that there
+    /// is room for events of other objects.
+    pub(super) fn set_aside(&mut self) {
+        let is_waiting = |item: &&Item| matches!(item.state, ItemState::Waiting(_));
+        let waiting = self.items.iter().filter(is_waiting).map(|item| &item.object);
+        let objects: HashSet<EventObject> = waiting.filter(|object| self.busy.contains(object)).cloned().collect();
+        for object in &objects {
+            self.block(object);
+        }
+        self.set_aside.extend(objects);
+        self.advance();
     }
 
     fn set_state(&mut self, id: i64, state: ItemState) {
@@ -326,7 +364,10 @@ impl Queue {
             let failed = before.failed.iter().map(|failed| &failed.object);
             for object in failed.chain(before.done.iter().map(|(object, _)| object)) {
                 self.busy.remove(object);
-                self.failing.remove(object);
+                self.blocked.remove(object);
+            }
+            for (object, _) in &before.blocked {
+                self.blocked.remove(object);
             }
             return !(before.blocked.is_empty() && before.failed.is_empty() && before.done.is_empty());
         }
@@ -343,6 +384,11 @@ impl Queue {
             blocked, failed, done, ..
         } = &self.progress;
         blocked.len() + failed.len() + done.len() + usize::from(self.position > self.noted_position)
+    }
+
+    /// Returns the objects of which no late event can be sent now.
+    pub(super) fn unavailable(&self) -> impl Iterator<Item = &EventObject> {
+        self.busy.iter().chain(&self.blocked)
     }
 
     /// Returns the last event that was read.

@@ -64,7 +64,7 @@ pub use counts::Counts;
 pub use delete::Deleted;
 pub use delivery::{
     DeadEvent, Deliveries, DeliveryProgress, EndpointStatus, EventObject, FROM_MIRROR, FailedDelivery, LastAttempt,
-    LateEvent, PendingEvent, Redelivery, RegisteredEndpoint, Registration,
+    LateEvent, LateEvents, PendingEvent, Redelivery, RegisteredEndpoint, Registration,
 };
 pub use error::{MirrorError, SchemaError};
 pub use freshness::{AgeSummary, Ages, Freshness};

@@ -8,17 +8,22 @@ use std::time::Duration;
 
 use chrono::Utc;
 use diesel::{
-    QueryResult, sql_query,
+    QueryResult, QueryableByName, sql_query,
     sql_types::{Array, BigInt, Double, Nullable, Text, Timestamptz},
 };
 use diesel_async::{AsyncConnection, RunQueryDsl};
 use tokio::sync::watch;
 
-use super::{Lease, MirrorError, Write, convert::timestamp, pool::ConnectionPool, session::Session, transaction};
+use super::{
+    Lease, MirrorError, Write, convert::timestamp, delivery, pool::ConnectionPool, session::Session, transaction,
+};
 use crate::resource::{FieldValue, Resource};
 
-/// Events removed per transaction.
+/// Events that are looked at per transaction, and removed if no endpoint waits for them.
 const PRUNED_AT_ONCE: i64 = 1_000;
+
+/// How many such transactions there may be for a batch that is to be removed.
+const PAGES_PER_BATCH: u32 = 5;
 
 /// What happened to an object that was stored.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -152,60 +157,79 @@ impl Outbox {
     /// attempt. Returns how many were removed.
     pub async fn prune(&self, lease: &Lease, keep: Duration, batches: u32) -> Result<u64, MirrorError> {
         let mut conn = self.0.connection().await?;
-        let mut pruned = 0;
+        let (mut pruned, mut after) = (0, 0);
+        // Pages that are all waited for take little time, but not none.
+        for _ in 0..batches.saturating_mul(PAGES_PER_BATCH) {
+            let page = conn
+                .transaction(async |conn| {
+                    transaction::begin(conn, lease).await?;
+                    prune_page(conn, keep, after).await
+                })
+                .await?;
+            pruned += page.pruned;
+            match page.last {
+                Some(last) if page.expired == PRUNED_AT_ONCE && pruned < i64::from(batches) * PRUNED_AT_ONCE => {
+                    after = last
+                }
+                _ => break,
+            }
+        }
         for _ in 0..batches {
             let rows = conn
                 .transaction(async |conn| {
                     transaction::begin(conn, lease).await?;
-                    prune_batch(conn, keep).await
+                    delivery::prune_deliveries(conn, keep).await
                 })
                 .await?;
-            pruned += rows as u64;
-            if (rows as i64) < PRUNED_AT_ONCE {
+            if rows == 0 {
                 break;
             }
         }
-        conn.transaction(async |conn| {
-            transaction::begin(conn, lease).await?;
-            prune_deliveries(conn, keep).await
-        })
-        .await?;
-        Ok(pruned)
+        Ok(pruned.unsigned_abs())
     }
 }
 
-/// Removes the oldest events that are older than `keep`.
-async fn prune_batch(conn: &mut Session, keep: Duration) -> Result<usize, MirrorError> {
+/// A page of the oldest events.
+#[derive(QueryableByName)]
+struct PrunedPage {
+    /// How many of them are older than is kept.
+    #[diesel(sql_type = BigInt)]
+    expired: i64,
+    /// How many of these were removed: no endpoint waits for them.
+    #[diesel(sql_type = BigInt)]
+    pruned: i64,
+    /// The last one that is older than is kept.
+    #[diesel(sql_type = Nullable<BigInt>)]
+    last: Option<i64>,
+}
+
+/// Removes those of the first thousand events after an id that are older than `keep`.
+async fn prune_page(conn: &mut Session, keep: Duration, after: i64) -> Result<PrunedPage, MirrorError> {
     // Older events have smaller ids, so the first ones show whether there is anything to remove. A
-    // clock that has jumped ahead, ours or the database's, must not make anything old.
+    // clock that has jumped ahead, ours or the database's, must not make anything old. The writers
+    // wait meanwhile: OFFSET makes PostgreSQL look up each event in the index, whatever it knows
+    // about the tables.
     Ok(sql_query(
-        "DELETE FROM clerk.events e
-         USING (SELECT id, recorded_at FROM clerk.events AS o
-                WHERE id <= coalesce((SELECT pg_catalog.min(position) FROM clerk.endpoints WHERE removed_at IS NULL), id)
-                  AND NOT EXISTS (SELECT FROM clerk.deliveries d JOIN clerk.endpoints p ON p.name = d.endpoint
-                                  WHERE d.event_id = o.id AND p.removed_at IS NULL
-                                    AND (d.dead_at IS NULL OR d.dead_at >= least(pg_catalog.now(), $3) - $1 * interval '1 second'))
-                ORDER BY id LIMIT $2) AS oldest
-         WHERE e.id = oldest.id AND oldest.recorded_at < least(pg_catalog.now(), $3) - $1 * interval '1 second'",
+        "WITH page AS MATERIALIZED (
+             SELECT id, recorded_at < least(pg_catalog.now(), $4) - $1 * interval '1 second' AS is_expired FROM clerk.events
+             WHERE id > $2 AND id <= coalesce((SELECT pg_catalog.min(position) FROM clerk.endpoints WHERE removed_at IS NULL),
+                                              9223372036854775807::bigint)
+             ORDER BY id LIMIT $3),
+         gone AS (
+             DELETE FROM clerk.events WHERE id = ANY (ARRAY(
+                 SELECT id FROM page
+                 WHERE is_expired AND NOT EXISTS (
+                     SELECT FROM clerk.deliveries AS d JOIN clerk.endpoints AS p ON p.name = d.endpoint
+                     WHERE d.event_id = page.id AND d.event_id > 0::bigint AND p.removed_at IS NULL
+                       AND (d.dead_at IS NULL OR d.dead_at >= least(pg_catalog.now(), $4) - $1 * interval '1 second') OFFSET 0)))
+             RETURNING id)
+         SELECT (SELECT pg_catalog.count(*) FROM page WHERE is_expired) AS expired, (SELECT pg_catalog.count(*) FROM gone) AS pruned,
+                (SELECT pg_catalog.max(id) FROM page WHERE is_expired) AS last",
     )
     .bind::<Double, _>(keep.as_secs_f64())
+    .bind::<BigInt, _>(after)
     .bind::<BigInt, _>(PRUNED_AT_ONCE)
     .bind::<Timestamptz, _>(Utc::now())
-    .execute(conn)
+    .get_result(conn)
     .await?)
-}
-
-/// Removes dead events of endpoints, and endpoints that are not configured any more, after `keep`.
-async fn prune_deliveries(conn: &mut Session, keep: Duration) -> Result<(), MirrorError> {
-    for sql in [
-        "DELETE FROM clerk.deliveries WHERE dead_at < least(pg_catalog.now(), $2) - $1 * interval '1 second'",
-        "DELETE FROM clerk.endpoints WHERE removed_at < least(pg_catalog.now(), $2) - $1 * interval '1 second'",
-    ] {
-        sql_query(sql)
-            .bind::<Double, _>(keep.as_secs_f64())
-            .bind::<Timestamptz, _>(Utc::now())
-            .execute(conn)
-            .await?;
-    }
-    Ok(())
 }

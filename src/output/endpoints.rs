@@ -42,6 +42,9 @@ pub(super) fn print_endpoint(out: &mut impl Write, status: &EndpointStatus, stat
     let name = &status.name;
     let ago = |at: DateTime<Utc>| age(status.now - at);
     let (style, words) = match state {
+        EndpointState::Delivering if status.late > 0 && status.last_error.is_some() => {
+            (YELLOW, "events are delivered, but some are not accepted".to_owned())
+        }
         EndpointState::Delivering => (Style::new(), "events are delivered".to_owned()),
         EndpointState::Unlisted => (
             YELLOW,
@@ -165,7 +168,7 @@ pub fn redelivered(format: Format, endpoint: &str, what: &Redelivery, queued: u6
             out,
             "The others do not exist any more, are of types that {endpoint} does not get, or are still to be delivered."
         ),
-        Redelivery::Dead if queued == 0 => writeln!(out, "It has no dead events."),
+        Redelivery::Dead if queued == 0 => writeln!(out, "It has no dead events. Events that are late are tried now."),
         Redelivery::Since(_) | Redelivery::Within(_) if queued == 0 => writeln!(
             out,
             "No event since then is of a type that {endpoint} gets, or all are still to be delivered."

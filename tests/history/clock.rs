@@ -78,7 +78,9 @@ pub async fn of_the_database_jumps(fixture: &Fixture, seconds: i64) {
         "UPDATE clerk.sync_state SET lease_expires_at = lease_expires_at - {by};
          UPDATE clerk.leader SET expires_at = expires_at - {by};
          UPDATE clerk.standbys SET expires_at = expires_at - {by}, since = since - {by};
-         UPDATE clerk.missing SET found_at = found_at - {by};"
+         UPDATE clerk.missing SET found_at = found_at - {by};
+         UPDATE clerk.endpoints SET paused_at = paused_at - {by}, next_attempt_at = next_attempt_at - {by};
+         UPDATE clerk.deliveries SET next_attempt_at = next_attempt_at - {by}, last_attempt_at = last_attempt_at - {by};"
     );
     // Only backwards: for rows that a jump makes older, answers of lagging replicas would count
     // that do not know them yet.

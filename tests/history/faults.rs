@@ -297,13 +297,14 @@ pub async fn of_postgres(
     }
 }
 
-fn locked(table: &str) -> String {
+/// Returns a statement that locks a table for all writers.
+pub fn locked(table: &str) -> String {
     format!("LOCK TABLE {table} IN EXCLUSIVE MODE")
 }
 
 /// Runs a transaction with a pause after each statement. Nothing of it stays: it may lose a
 /// deadlock or its server.
-async fn one_after_the_other(client: Client, statements: Vec<String>, pause: Duration) {
+pub async fn one_after_the_other(client: Client, statements: Vec<String>, pause: Duration) {
     let mut done = client.batch_execute("BEGIN").await;
     for sql in statements {
         if done.is_err() {

@@ -200,10 +200,11 @@ pub async fn difference(fixture: &Fixture) -> Difference {
     }
 }
 
-const MIRROR: &str = "SELECT id, clerk.user_document(u)::text FROM clerk.users u WHERE deleted_at IS NULL";
+/// The documents of the mirror.
+pub const MIRROR: &str = "SELECT id, clerk.user_document(u)::text FROM clerk.users u WHERE deleted_at IS NULL";
 
 /// Reads row by row, as all may not fit into memory.
-async fn each(fixture: &Fixture, sql: &str, mut see: impl FnMut(&Row)) {
+pub async fn each(fixture: &Fixture, sql: &str, mut see: impl FnMut(&Row)) {
     let mut rows = pin!(fixture.db.client.query_raw(sql, [""; 0]).await.unwrap());
     while let Some(row) = rows.try_next().await.unwrap() {
         see(&row);
@@ -214,9 +215,14 @@ fn read(document: &str) -> Value {
     comparable(serde_json::from_str(document).unwrap())
 }
 
-fn hash(document: &str) -> u64 {
+pub fn hash(document: &str) -> u64 {
+    digest(serde_json::from_str(document).unwrap())
+}
+
+/// Returns a hash of what a document means.
+pub fn digest(document: Value) -> u64 {
     let mut hasher = DefaultHasher::new();
-    read(document).to_string().hash(&mut hasher);
+    comparable(document).to_string().hash(&mut hasher);
     hasher.finish()
 }
 

@@ -11,15 +11,19 @@
 mod support;
 
 mod application;
+mod breaking;
 mod clerk;
 mod clock;
 mod faults;
+mod inbox;
 mod invariants;
 mod play;
 mod replica;
 mod scenes;
 mod server;
 mod shrink;
+mod subscriber;
+mod subscriptions;
 
 use std::collections::BTreeSet;
 

@@ -2,13 +2,16 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet},
-    fmt,
+    fmt, fs,
+    io::Write,
+    path::PathBuf,
     time::{Duration, Instant},
 };
 
 use clerk_sim::Options;
 use fastrand::Rng;
 use rustix::process::Signal;
+use tempfile::TempDir;
 use tokio::{
     runtime::Handle,
     task::{JoinError, JoinSet, spawn_blocking},
@@ -17,14 +20,23 @@ use tokio::{
 use crate::{
     application,
     clerk::Clerk,
-    clock, faults, invariants,
+    faults, invariants,
     replica::Replica,
     server::Server,
+    subscriber::Subscriber,
+    subscriptions,
     support::{database::Database, fixture::Fixture, wait::within},
 };
 
 /// Steps of a history.
-const STEPS: u64 = 60;
+pub const STEPS: u64 = 60;
+
+/// The configuration file, which has the endpoints.
+const CONFIG: &str = "config.toml";
+
+/// Makes the random numbers about endpoints others than those of the rest, which is the same with
+/// and without endpoints.
+const ENDPOINTS: u64 = 0x656e_6470_6f69_6e74;
 
 /// How long the second full sync waits. An answer confirms a deletion ten seconds after the row was
 /// last written or, if the database's clock went back since, ten seconds after the first such
@@ -95,6 +107,9 @@ async fn played(story: Story) -> Tried {
             .entry("histories with replicas that always lag behind")
             .or_default() += 1;
     }
+    let endpoints = &mut Rng::with_seed(story.seed ^ ENDPOINTS);
+    let subscribers = subscriptions::chosen(endpoints).await;
+    history.has_subscribers(subscribers).await;
     let mass_deletion = history.is_guarded.then(|| dice.u64(0..STEPS / 2));
     // Requests in ten seconds.
     let budget = *dice.choice(&[1000, 250, 100, 100]).unwrap();
@@ -106,12 +121,16 @@ async fn played(story: Story) -> Tried {
             history.clerk.mass_deletion(dice, users * 2 / 5);
             *history.tried.entry("mass deletions").or_default() += 1;
         }
-        let dice = &mut Rng::with_seed(story.seed ^ (step + 1).wrapping_mul(0x9e37_79b9_7f4a_7c15));
+        let of_step = story.seed ^ (step + 1).wrapping_mul(0x9e37_79b9_7f4a_7c15);
+        let dice = &mut Rng::with_seed(of_step);
         if dice.u32(0..100) < peace {
             history.happens(dice);
         } else {
             history.breaks(dice).await;
         }
+        history
+            .subscribers_act(step, &mut Rng::with_seed(of_step ^ ENDPOINTS))
+            .await;
         // Sometimes much happens within one sync, and sometimes syncs run between.
         let pause = *dice.choice(&[0, 5, 40, 150, 400]).unwrap();
         tokio::time::sleep(Duration::from_millis(pause)).await;
@@ -123,6 +142,7 @@ async fn played(story: Story) -> Tried {
     history.syncs(patience, "a").await;
     history.nobody_waits_for_locks(dice).await;
     history.wait_for_next_sync(patience).await;
+    history.delivers(patience, endpoints).await;
     history.ends().await
 }
 
@@ -153,10 +173,14 @@ pub struct History {
     /// Requests in ten seconds that each process may send.
     budget: u32,
     pub tried: Tried,
-    meanwhile: JoinSet<()>,
+    /// What goes on beside the steps.
+    pub meanwhile: JoinSet<()>,
     /// The history's own server, if it has one. It is declared after `fixture`, whose database is
     /// dropped first.
-    server: Option<Server>,
+    pub server: Option<Server>,
+    pub subscribers: Vec<Subscriber>,
+    /// Has the configuration file.
+    folder: TempDir,
 }
 
 impl History {
@@ -179,6 +203,8 @@ impl History {
         assert_eq!(ran.code, Some(0), "{ran:#?}");
         application::uses_the_mirror(&fixture).await;
         invariants::watch(&fixture).await;
+        let folder = tempfile::tempdir().unwrap();
+        fs::write(folder.path().join(CONFIG), "").unwrap();
         Self {
             seed,
             clerk: Clerk::new(fixture.sim.clone()),
@@ -191,7 +217,21 @@ impl History {
             tried: Tried::new(),
             meanwhile: JoinSet::new(),
             server,
+            subscribers: Vec::new(),
+            folder,
         }
+    }
+
+    /// Returns the path of the configuration file.
+    fn config(&self) -> PathBuf {
+        self.folder.path().join(CONFIG)
+    }
+
+    /// Replaces the configuration file, which processes may be reading.
+    pub fn configures(&self, text: &str) {
+        let mut file = tempfile::NamedTempFile::new_in(&self.folder).unwrap();
+        file.write_all(text.as_bytes()).unwrap();
+        file.persist(self.config()).unwrap();
     }
 
     /// Declares addresses unique in the application.
@@ -215,7 +255,12 @@ impl History {
             settings.push(("CLERK2PG_DELETES__MIN_COUNT", "1000000".to_owned()));
         }
         for number in 0..replicas {
-            let replica = Replica::start(&self.fixture, format!("replica{number}"), settings.clone());
+            let replica = Replica::start(
+                &self.fixture,
+                format!("replica{number}"),
+                settings.clone(),
+                self.config(),
+            );
             self.replicas.push(replica);
         }
     }
@@ -223,141 +268,6 @@ impl History {
     /// Makes one change at Clerk.
     pub fn happens(&mut self, dice: &mut Rng) {
         *self.tried.entry(self.clerk.happen(dice)).or_default() += 1;
-    }
-
-    /// Adds or ends a fault, or requests a sync.
-    pub async fn breaks(&mut self, dice: &mut Rng) {
-        let at = dice.usize(..self.replicas.len());
-        let is_spared = at < self.spared;
-        let replica = &mut self.replicas[at];
-        let what = match dice.u32(0..100) {
-            0..33 => faults::of_clerk(&self.fixture.sim, dice, self.may_lag),
-            33..56 => faults::of_postgres(&self.fixture.db.url, replica, dice, &mut self.meanwhile).await,
-            56..61 if self.server.is_some() => self.server_breaks(dice).await,
-            56..66 => {
-                replica.postgres.open_again();
-                "the way to Postgres is open again"
-            }
-            66..74 if !is_spared => {
-                replica.is_killed(&self.fixture).await;
-                "killed outright"
-            }
-            74..80 if !replica.is_stopped => {
-                replica.stands_still();
-                "stopped by a signal"
-            }
-            66..86 => {
-                replica.goes_on();
-                "continued"
-            }
-            86..89 if !is_spared => {
-                replica.postgres.open_again();
-                replica.is_restarted(&self.fixture).await;
-                "restarted"
-            }
-            86..91 => {
-                replica.is_told(Signal::HUP);
-                "reloaded"
-            }
-            91..94 => {
-                replica.is_told(Signal::USR1);
-                "asked by a signal"
-            }
-            94 => {
-                self.fixture.db.execute("NOTIFY clerk2pg, 'full'").await;
-                "full syncs asked for"
-            }
-            95 => {
-                application::floods(&self.fixture, &self.clerk, dice).await;
-                "floods of notifications"
-            }
-            96 | 97 => {
-                replica.clock.jumps_to(clock::some_minutes(dice));
-                "jumps of the program's clock"
-            }
-            98 => {
-                clock::of_the_database_jumps(&self.fixture, clock::some_minutes(dice)).await;
-                "jumps of the database's clock"
-            }
-            _ => {
-                for _ in 0..5 {
-                    let id = self.clerk.anybody(dice);
-                    self.fixture.db.execute(&format!("NOTIFY clerk2pg, '{id}'")).await;
-                }
-                "users asked for by id"
-            }
-        };
-        *self.tried.entry(what).or_default() += 1;
-        for replica in &mut self.replicas {
-            if replica.comes_back(&self.fixture).await {
-                *self.tried.entry("ended by itself over a refused key").or_default() += 1;
-            }
-        }
-    }
-
-    async fn server_breaks(&mut self, dice: &mut Rng) -> &'static str {
-        let Some(server) = &mut self.server else {
-            return "nothing";
-        };
-        let pause = Duration::from_millis(dice.u64(0..1000));
-        let what = match dice.u32(0..4) {
-            0 => {
-                server.restarts(true, pause).await;
-                "PostgreSQL restarted"
-            }
-            1 => {
-                server.restarts(false, pause).await;
-                "PostgreSQL crashed"
-            }
-            _ if server.fills() => {
-                // This writes more than fits into the allocated space.
-                for _ in 0..150 {
-                    *self.tried.entry(self.clerk.happen(dice)).or_default() += 1;
-                }
-                // A sync must reach the point where it writes.
-                self.fixture.sim.clear_faults();
-                for replica in &mut self.replicas {
-                    replica.postgres.open_again();
-                    replica.goes_on();
-                }
-                let met = || -> usize {
-                    let logs = self.replicas.iter().map(Replica::log);
-                    logs.map(|log| log.matches("No space left").count()).sum()
-                };
-                let (filled, before) = (Instant::now(), met());
-                while met() == before && filled.elapsed() < Duration::from_secs(3) {
-                    self.replicas.iter().for_each(|replica| replica.is_told(Signal::USR1));
-                    tokio::time::sleep(Duration::from_millis(500)).await;
-                }
-                let is_met = met() > before;
-                server.is_emptied().await;
-                if is_met {
-                    "disk full, as a sync found out"
-                } else {
-                    "disk full"
-                }
-            }
-            _ => "disk full: not tried, as nobody may mount one here",
-        };
-        self.fixture.db.client = faults::patient(&self.fixture.db.url).await;
-        what
-    }
-
-    /// Ends all faults.
-    pub async fn heals(&mut self) {
-        self.fixture.sim.clear_faults();
-        while let Some(done) = self.meanwhile.join_next().await {
-            done.unwrap();
-        }
-        // The task that should do this may have lost the server.
-        self.fixture.db.execute(&faults::allow(0)).await;
-        for replica in &mut self.replicas {
-            replica.postgres.open_again();
-            replica.postgres.cut();
-            replica.goes_on();
-            replica.clock.jumps_to(0);
-            replica.comes_back(&self.fixture).await;
-        }
     }
 
     /// The second full sync leaves the mirror equal to Clerk, except for held deletions, if it
@@ -456,6 +366,8 @@ impl History {
         invariants::only_lease_holders_wrote(fixture, &self.replicas, seed).await;
         invariants::counts_are_true(fixture, seed).await;
         invariants::events_add_up_to_the_mirror(fixture, seed).await;
+        self.counts_deliveries();
+        let fixture = &self.fixture;
         for (condition, what) in [
             ("outcome <> 'failed'", "syncs"),
             ("outcome = 'failed'", "syncs that failed"),

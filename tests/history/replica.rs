@@ -1,6 +1,6 @@
 //! One of several replicas of the program, with its own network connection to Postgres.
 
-use std::fs;
+use std::{fs, path::PathBuf};
 
 use rustix::process::Signal;
 
@@ -21,6 +21,8 @@ pub struct Replica {
     pub clock: Clock,
     /// The settings of this history.
     settings: Vec<(&'static str, String)>,
+    /// The configuration file, which has the endpoints.
+    config: PathBuf,
     process: Option<Process>,
     pub is_stopped: bool,
     /// All processes of this replica.
@@ -37,12 +39,13 @@ pub struct Life {
 }
 
 impl Replica {
-    pub fn start(fixture: &Fixture, name: String, settings: Vec<(&'static str, String)>) -> Self {
+    pub fn start(fixture: &Fixture, name: String, settings: Vec<(&'static str, String)>, config: PathBuf) -> Self {
         let mut this = Self {
             name,
             postgres: Proxy::open(upstream(&fixture.db.url)),
             clock: Clock::new(),
             settings,
+            config,
             process: None,
             is_stopped: false,
             lives: Vec::new(),
@@ -55,7 +58,7 @@ impl Replica {
         let separator = if fixture.db.url.contains('?') { '&' } else { '?' };
         let url = self.postgres.url(&fixture.db.url);
         let name = format!("{}-{}", self.name, self.lives.len());
-        let mut command = fixture.command(&[]);
+        let mut command = fixture.command(&["--config", self.config.to_str().unwrap()]);
         command
             .env("DATABASE_URL", format!("{url}{separator}application_name={name}"))
             .envs(self.settings.iter().map(|(name, value)| (name, value)))

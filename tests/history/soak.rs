@@ -6,9 +6,11 @@
 mod support;
 
 mod application;
+mod breaking;
 mod clerk;
 mod clock;
 mod faults;
+mod inbox;
 mod invariants;
 #[allow(dead_code, reason = "the histories play whole stories")]
 mod play;
@@ -16,6 +18,8 @@ mod replica;
 #[allow(dead_code, reason = "the histories play them")]
 mod scenes;
 mod server;
+mod subscriber;
+mod subscriptions;
 
 use std::time::{Duration, Instant};
 
@@ -23,6 +27,7 @@ use fastrand::Rng;
 use play::History;
 use replica::Replica;
 use server::Server;
+use subscriber::Subscriber;
 use tokio::time::MissedTickBehavior;
 
 const USERS: usize = 200_000;
@@ -65,6 +70,11 @@ async fn for_a_long_time() {
     let full = ("CLERK2PG_SCHEDULE__FULL", "0 */3 * * * *".to_owned());
     history.starts(3, BUDGET, vec![full]).await;
     history.syncs(PATIENCE, "the first").await;
+    let mut subscribers = Vec::new();
+    for (name, starts_with_users) in [("first", true), ("second", false)] {
+        subscribers.push(Subscriber::start(name, 0, starts_with_users, dice).await);
+    }
+    history.has_subscribers(subscribers).await;
 
     let started = Instant::now();
     println!(
@@ -90,6 +100,7 @@ async fn for_a_long_time() {
         if !is_peace && broke.elapsed() > PAUSE {
             broke = Instant::now();
             history.breaks(dice).await;
+            history.subscribers_act(0, dice).await;
         }
         if ticked.is_multiple_of(CHURN) {
             history.no_user_was_deleted_wrongly().await;
@@ -110,6 +121,7 @@ async fn for_a_long_time() {
     }
     history.heals().await;
     history.wait_for_next_sync(PATIENCE).await;
+    history.delivers(PATIENCE, dice).await;
     let users = history.fixture.users().await;
     let [life] = &*history.replicas[0].lives else {
         panic!("the process that nobody kills has ended");

@@ -158,7 +158,7 @@ async fn status_as_text() {
     ran.assert_exit(Exit::Failed);
     assert!(
         ran.stderr
-            .contains("there is no mirror in this database yet\nhint: run `clerk2pg --once` first"),
+            .contains("there is no mirror in this database yet\nhint: start clerk2pg, or run `clerk2pg --once`, first"),
         "{ran:#?}"
     );
 
@@ -252,6 +252,8 @@ async fn every_json_key_is_documented() {
     let mut failed = fixture.once_with(&[("CLERK_SECRET_KEY", "sk_live_other")]).await.json();
     failed["tables"] = tables;
     check("### A sync", &failed);
+    let endpoint = "INSERT INTO clerk.endpoints (name, url_digest, types, position) VALUES ('app', '', '{}', 0)";
+    fixture.db.execute(endpoint).await;
     let status = app.run(&["status", "--format", "json"]).await.json();
     check("Each object in `tables`:", &status["tables"][0]);
     check("### The status", &status);

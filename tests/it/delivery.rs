@@ -203,6 +203,43 @@ async fn a_new_endpoint_gets_all_objects_first_if_it_asks_for_them() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn an_event_of_the_mirror_keeps_its_id_although_the_user_changes() {
+    let receiver = Receiver::answering(|_| Reply::hang()).await;
+    let entry = receiver.endpoint("app") + "start = \"everything\"\ntimeout = \"1s\"\n";
+    let delivering = Delivering::new(1, &entry).await;
+    let daemon = delivering.start().await;
+    let first = receiver.wait_for_requests(1).await.remove(0);
+    let fixture = &delivering.fixture;
+    let id = fixture.sim.user_ids().remove(0);
+    assert!(fixture.sim.update(&id, |user| user["first_name"] = "Ann".into()));
+    eventually("the mirror has the change", async || {
+        fixture.first_name(&id).await == "Ann"
+    })
+    .await;
+    let late = "SELECT count(*) FROM clerk.deliveries WHERE attempts = 1";
+    eventually("the attempt has failed", async || fixture.db.number(late).await == 1).await;
+    receiver.answer(|_| Reply::ok());
+    delivering.make_due().await;
+    let events = receiver.wait_for_accepted(2).await;
+    let kinds: Vec<_> = events.iter().map(|event| event.kind()).collect();
+    assert_eq!(kinds, ["user.created", "user.updated"]);
+    assert_eq!(events[0].id(), first.id());
+    assert_eq!(events[0].event()["data"]["first_name"], "Ann");
+    assert_ne!(events[0].body, first.body);
+    delivering.wait_until_delivered("app").await;
+
+    // If it is asked for again, it is another event.
+    delivering
+        .run(&["redeliver", "app", "--everything"])
+        .await
+        .assert_exit(Exit::Ok);
+    let again = receiver.wait_for_accepted(3).await.remove(2);
+    assert_eq!((again.kind().as_str(), again.object()), ("user.created", id));
+    assert_ne!(again.id(), first.id());
+    daemon.stop(Signal::TERM).await.assert_exit(Exit::Ok);
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_daemon_that_is_killed_sends_again_under_the_same_id() {
     let receiver = Receiver::answering(|_| Reply::ok().after(Duration::from_millis(50))).await;
     let delivering = Delivering::new(1, &receiver.endpoint("app")).await;

@@ -39,17 +39,18 @@ impl Model {
         .collect()
     }
 
-    /// The first late event of each object.
-    fn due(&self, limit: usize) -> Vec<LateEvent> {
+    /// The first late event of each object, up to an id.
+    fn due(&self, up_to: i64, limit: usize) -> Vec<LateEvent> {
         let mut heads = BTreeMap::new();
         for ((object, id), attempts) in &self.late {
             heads.entry(object).or_insert((*id, *attempts));
         }
-        let heads = heads.into_iter().take(limit);
+        let heads = heads.into_iter().filter(|(_, (id, _))| *id <= up_to).take(limit);
         heads
             .map(|(object, (id, attempts))| LateEvent {
                 id,
                 object: object.clone(),
+                asked_at: 0,
                 payload: Some(id.to_string()),
                 attempts,
             })
@@ -90,6 +91,8 @@ enum Step {
     Note(bool),
     /// The endpoint is paused.
     Forget,
+    /// The events that are being sent take long.
+    SetAside,
     /// The process is killed, and another one continues.
     Kill,
 }
@@ -112,6 +115,7 @@ fn step() -> impl Strategy<Value = Step> {
         1 => Just(Step::End(Ending::Unsent)),
         3 => any::<bool>().prop_map(Step::Note),
         1 => Just(Step::Forget),
+        1 => Just(Step::SetAside),
         1 => Just(Step::Kill),
     ]
 }
@@ -147,7 +151,7 @@ impl Play {
                 let events = self.model.pending(self.queue.read_to(), 3);
                 self.queue.extend(events);
             }
-            Step::ReadLate => self.queue.add_due(self.model.due(2)),
+            Step::ReadLate => self.queue.add_due(self.model.due(self.queue.read_to(), 2)),
             Step::Send => {
                 if let Some(sent) = self.queue.next(1) {
                     let is_busy = self.sending.iter().any(|other| other.object == sent.object);
@@ -164,6 +168,7 @@ impl Play {
                 self.queue.noted(*is_done);
             }
             Step::Forget => self.queue.forget_waiting(),
+            Step::SetAside => self.queue.set_aside(),
             Step::Kill => {
                 self.queue = Queue::new(self.model.position);
                 self.sending.clear();
@@ -202,6 +207,12 @@ impl Play {
             let is_settled = self.ever.contains(&earlier) || self.model.dead.contains(&earlier);
             assert!(!is_same || is_settled, "{id} came before {earlier} of its object");
         }
+        let is_same = |other: &&i64| self.model.events[**other as usize - 1] == *object;
+        let last = self.accepted.iter().rfind(is_same);
+        assert!(
+            last.is_none_or(|last| *last <= id),
+            "{id} came after {last:?} of its object"
+        );
         let is_repeated = self.accepted.contains(&id);
         assert!(
             !is_repeated || self.in_doubt.contains(&id),
@@ -275,9 +286,10 @@ fn an_event_that_fails_holds_back_its_object_only() {
 #[test]
 fn late_events_get_only_some_of_the_places_while_others_wait() {
     let mut queue = Queue::new(10);
-    let late = (1..=3).map(|number| LateEvent {
+    let late = (1..=4).map(|number| LateEvent {
         id: i64::from(number),
         object: object(number),
+        asked_at: 0,
         payload: Some(String::new()),
         attempts: 1,
     });
@@ -289,7 +301,7 @@ fn late_events_get_only_some_of_the_places_while_others_wait() {
         is_blocked: false,
     }]);
     let order: Vec<i64> = std::iter::from_fn(|| queue.next(2)).map(|sent| sent.id).collect();
-    assert_eq!(order, [1, 2, 11, 3]);
+    assert_eq!(order, [1, 11, 2, 3, 4]);
 }
 
 #[test]
@@ -304,6 +316,7 @@ fn unwanted_events_and_vanished_ones_are_passed_over() {
     queue.add_due(vec![LateEvent {
         id: 2,
         object: object(2),
+        asked_at: 0,
         payload: None,
         attempts: 0,
     }]);

@@ -5,16 +5,19 @@
 //! the first one, the *head*, has a time for its next attempt. The others wait for it, so that an
 //! object's events keep their order.
 
+mod fencing;
 mod pending;
 mod progress;
+mod pruning;
 mod redelivery;
 mod registration;
 mod status;
 
 use super::pool::ConnectionPool;
 
-pub use pending::{LateEvent, PendingEvent};
+pub use pending::{LateEvent, LateEvents, PendingEvent};
 pub use progress::{DeliveryProgress, FailedDelivery, LastAttempt};
+pub(super) use pruning::prune_deliveries;
 pub use redelivery::Redelivery;
 pub use registration::{RegisteredEndpoint, Registration};
 pub use status::{DeadEvent, EndpointStatus};

@@ -35,6 +35,8 @@ pub struct LateEvent {
     pub id: i64,
     /// What it is about.
     pub object: EventObject,
+    /// When it was recorded or last asked for, in Unix microseconds.
+    pub asked_at: i64,
     /// The event as JSON; `None` if the event or the row does not exist any more, or if the
     /// endpoint does not get events of this type.
     pub payload: Option<String>,
@@ -68,8 +70,12 @@ struct LateRow {
     object_id: String,
     #[diesel(sql_type = Nullable<Text>)]
     payload: Option<String>,
+    #[diesel(sql_type = BigInt)]
+    asked_at: i64,
     #[diesel(sql_type = Integer)]
     attempts: i32,
+    #[diesel(sql_type = BigInt)]
+    found: i64,
 }
 
 #[derive(QueryableByName)]
@@ -79,8 +85,15 @@ struct WaitRow {
 }
 
 /// Which late events are read.
-const DUE: &str = "AND next_attempt_at <= pg_catalog.now() ORDER BY next_attempt_at, event_id, object_id";
-const LEAST_TRIED: &str = "AND next_attempt_at IS NOT NULL ORDER BY last_attempt_at NULLS FIRST, event_id, object_id";
+#[derive(Debug, Clone, Copy)]
+pub struct LateEvents<'e> {
+    /// Events up to this id.
+    pub up_to: i64,
+    /// Not those of these objects.
+    pub except: &'e [EventObject],
+    /// At most as many, and fewer if they are large.
+    pub limit: usize,
+}
 
 impl Deliveries {
     /// Returns the events after an id in their order, at most `limit`, and fewer if they are large,
@@ -92,11 +105,13 @@ impl Deliveries {
         after: i64,
         limit: usize,
     ) -> Result<(Vec<PendingEvent>, bool), MirrorError> {
+        // Not EXISTS, for which PostgreSQL may read all rows of the endpoint at once, if it has no
+        // statistics yet.
         let rows: Vec<PendingRow> = sql_query(
             "SELECT id, resource, object_id, CASE WHEN type = ANY ($2) THEN payload::text END AS payload,
-                    EXISTS (SELECT FROM clerk.deliveries d
-                            WHERE d.endpoint = $1 AND d.resource = page.resource AND d.object_id = page.object_id
-                              AND d.dead_at IS NULL) AS is_blocked, found
+                    coalesce((SELECT true FROM clerk.deliveries d
+                              WHERE d.endpoint = $1 AND d.resource = page.resource AND d.object_id = page.object_id
+                                AND d.dead_at IS NULL LIMIT 1), false) AS is_blocked, found
              FROM (SELECT id, resource, object_id, type, payload,
                           pg_catalog.sum(pg_catalog.pg_column_size(payload)) OVER (ORDER BY id)
                               - pg_catalog.pg_column_size(payload)::bigint AS bytes_before, pg_catalog.count(*) OVER () AS found
@@ -128,38 +143,49 @@ impl Deliveries {
         Ok((events, has_more))
     }
 
-    /// Returns late events that are due, at most `limit`.
-    pub async fn due(&self, endpoint: &str, types: &[String], limit: usize) -> Result<Vec<LateEvent>, MirrorError> {
-        self.late(endpoint, types, limit, DUE).await
-    }
-
-    /// Returns the late events that were tried longest ago, at most `limit`, whether they are due
-    /// or not.
-    pub async fn least_tried(
+    /// Returns late events that are due, and whether there may be more.
+    pub async fn due(
         &self,
         endpoint: &str,
         types: &[String],
-        limit: usize,
-    ) -> Result<Vec<LateEvent>, MirrorError> {
-        self.late(endpoint, types, limit, LEAST_TRIED).await
+        which: LateEvents<'_>,
+    ) -> Result<(Vec<LateEvent>, bool), MirrorError> {
+        self.late(endpoint, types, which, "next_attempt_at <= pg_catalog.now()")
+            .await
+    }
+
+    /// Returns the late events that are due first, whether they are due now or not.
+    pub async fn next(
+        &self,
+        endpoint: &str,
+        types: &[String],
+        which: LateEvents<'_>,
+    ) -> Result<(Vec<LateEvent>, bool), MirrorError> {
+        self.late(endpoint, types, which, "next_attempt_at IS NOT NULL").await
     }
 
     async fn late(
         &self,
         endpoint: &str,
         types: &[String],
-        limit: usize,
-        which: &str,
-    ) -> Result<Vec<LateEvent>, MirrorError> {
-        let rows: Vec<LateRow> = sql_query(late_sql(&self.0, which))
+        LateEvents { up_to, except, limit }: LateEvents<'_>,
+        condition: &str,
+    ) -> Result<(Vec<LateEvent>, bool), MirrorError> {
+        let rows: Vec<LateRow> = sql_query(late_sql(&self.0, condition))
             .bind::<Text, _>(endpoint)
             .bind::<Array<Text>, _>(types)
             .bind::<BigInt, _>(limit as i64)
             .bind::<Text, _>(self.0.resource.name)
             .bind::<Text, _>(self.0.resource.event)
+            .bind::<BigInt, _>(up_to)
+            .bind::<Array<Text>, _>(except.iter().map(|object| object.resource.as_str()).collect::<Vec<_>>())
+            .bind::<Array<Text>, _>(except.iter().map(|object| object.id.as_str()).collect::<Vec<_>>())
+            .bind::<BigInt, _>(MAX_BYTES)
             .load(&mut self.0.connection().await?)
             .await?;
-        Ok(rows
+        let found = <[_]>::first(&rows).map_or(0, |row| row.found);
+        let has_more = found == limit as i64 || found > rows.len() as i64;
+        let events = rows
             .into_iter()
             .map(|row| LateEvent {
                 id: row.event_id,
@@ -167,19 +193,24 @@ impl Deliveries {
                     resource: row.resource,
                     id: row.object_id,
                 },
+                asked_at: row.asked_at,
                 payload: row.payload,
                 attempts: u32::try_from(row.attempts).unwrap_or_default(),
             })
-            .collect())
+            .collect();
+        Ok((events, has_more))
     }
 
-    /// Returns after how long the next late event is due; `None` if there is none.
-    pub async fn next_due(&self, endpoint: &str) -> Result<Option<Duration>, MirrorError> {
+    /// Returns after how long another late event is due than those up to `up_to` that are due now;
+    /// `None` if there is none.
+    pub async fn next_due(&self, endpoint: &str, up_to: i64) -> Result<Option<Duration>, MirrorError> {
         let WaitRow { seconds } = sql_query(
             "SELECT extract(epoch FROM pg_catalog.min(next_attempt_at) - pg_catalog.now())::double precision AS seconds
-             FROM clerk.deliveries WHERE endpoint = $1 AND next_attempt_at IS NOT NULL",
+             FROM clerk.deliveries
+             WHERE endpoint = $1 AND next_attempt_at IS NOT NULL AND (next_attempt_at > pg_catalog.now() OR event_id > $2)",
         )
         .bind::<Text, _>(endpoint)
+        .bind::<BigInt, _>(up_to)
         .get_result(&mut self.0.connection().await?)
         .await?;
         Ok(seconds.map(|seconds| Duration::try_from_secs_f64(seconds).unwrap_or_default()))
@@ -188,21 +219,32 @@ impl Deliveries {
 
 /// Returns the statement that reads late events with their payloads. A `created` event that is made
 /// from a row has the time when the object was created.
-fn late_sql(pool: &ConnectionPool, which: &str) -> String {
+fn late_sql(pool: &ConnectionPool, condition: &str) -> String {
     format!(
-        "SELECT d.event_id, d.resource, d.object_id, d.attempts,
-                CASE WHEN e.type = ANY ($2) THEN e.payload::text
-                     WHEN u.id IS NOT NULL AND $5 || '.created'::text = ANY ($2) THEN
-                         pg_catalog.jsonb_build_object('object', 'event', 'type', $5 || '.created'::text, 'instance_id', s.instance_id,
-                             'data', {document}(u)::jsonb,
-                             'timestamp', (extract(epoch FROM u.created_at) * 1000::numeric)::bigint)::text
-                END AS payload
-         FROM (SELECT event_id, resource, object_id, attempts, next_attempt_at, last_attempt_at FROM clerk.deliveries
-               WHERE endpoint = $1 {which} LIMIT $3) AS d
-         CROSS JOIN clerk.sync_state AS s
-         LEFT JOIN clerk.events AS e ON e.id = d.event_id
-         LEFT JOIN {table} AS u ON d.event_id = 0::bigint AND d.resource = $4 AND u.id = d.object_id AND u.deleted_at IS NULL
-         ORDER BY d.next_attempt_at, d.event_id, d.object_id",
+        "SELECT event_id, resource, object_id, asked_at, attempts, payload::text AS payload, found
+         FROM (SELECT event_id, resource, object_id, asked_at, attempts, payload, place,
+                      pg_catalog.sum(pg_catalog.pg_column_size(payload)) OVER (ORDER BY place)
+                          - coalesce(pg_catalog.pg_column_size(payload), 0)::bigint AS bytes_before,
+                      pg_catalog.count(*) OVER () AS found
+               FROM (SELECT d.event_id, d.resource, d.object_id, d.asked_at, d.attempts, d.place,
+                            CASE WHEN e.type = ANY ($2) THEN e.payload
+                                 WHEN u.id IS NOT NULL AND $5 || '.created'::text = ANY ($2) THEN
+                                     pg_catalog.jsonb_build_object('object', 'event', 'type', $5 || '.created'::text,
+                                         'instance_id', s.instance_id, 'data', {document}(u)::jsonb,
+                                         'timestamp', (extract(epoch FROM u.created_at) * 1000::numeric)::bigint)
+                            END AS payload
+                     FROM (SELECT event_id, resource, object_id, attempts,
+                                  (extract(epoch FROM waiting_since) * 1000000::numeric)::bigint AS asked_at,
+                                  pg_catalog.row_number() OVER (ORDER BY next_attempt_at, event_id, object_id) AS place
+                           FROM clerk.deliveries
+                           WHERE endpoint = $1 AND event_id <= $6 AND {condition}
+                             AND (resource, object_id) NOT IN (SELECT resource, object_id FROM unnest($7, $8) AS t(resource, object_id))
+                           ORDER BY next_attempt_at, event_id, object_id LIMIT $3) AS d
+                     CROSS JOIN clerk.sync_state AS s
+                     LEFT JOIN clerk.events AS e ON e.id = d.event_id
+                     LEFT JOIN {table} AS u ON d.event_id = 0::bigint AND d.resource = $4 AND u.id = d.object_id AND u.deleted_at IS NULL
+                     OFFSET 0) AS made) AS page
+         WHERE coalesce(bytes_before, 0::bigint) < $9 ORDER BY place",
         document = pool.resource.document,
         table = pool.resource.table,
     )

@@ -8,8 +8,11 @@ use diesel::{
 };
 use diesel_async::{AsyncConnection, RunQueryDsl};
 
-use super::{Deliveries, EventObject};
+use super::{Deliveries, EventObject, fencing::begin};
 use crate::mirror::{MirrorError, session::Session};
+
+/// How long a note waits for a lock. A redelivery of many events holds one for longer.
+const LOCK_WAIT: Duration = Duration::from_millis(500);
 
 /// What happened to an endpoint's events since it was noted last.
 #[derive(Debug, Clone, Default, PartialEq)]
@@ -27,7 +30,10 @@ pub struct DeliveryProgress {
     pub last: Option<LastAttempt>,
     /// After how long a paused endpoint is tried again; `None` if it is not paused.
     pub paused_for: Option<Duration>,
-    /// If an endpoint resumes: all heads that were last tried within this time are due.
+    /// If an endpoint resumes: all heads that were last tried within this time are due, unless they
+    /// had failed before. Otherwise an object that is always refused would use up its attempts
+    /// within minutes, whenever its failures pause the endpoint and another object's success
+    /// resumes it.
     pub hastens: Option<Duration>,
 }
 
@@ -67,6 +73,7 @@ impl Deliveries {
     pub async fn note(&self, holder: &str, endpoint: &str, progress: &DeliveryProgress) -> Result<(), MirrorError> {
         let mut conn = self.0.connection().await?;
         conn.transaction(async |conn| {
+            begin(conn, Some(LOCK_WAIT)).await?;
             note_endpoint(conn, holder, endpoint, progress).await?;
             insert_blocked(conn, endpoint, &progress.blocked).await?;
             store_failed(conn, endpoint, &progress.failed).await?;
@@ -223,11 +230,11 @@ async fn choose_heads(conn: &mut Session, endpoint: &str, objects: &BTreeSet<&Ev
     Ok(())
 }
 
-/// Makes all heads due that were tried within a time.
+/// Makes all heads due that were tried for the first time within a time.
 async fn hasten(conn: &mut Session, endpoint: &str, within: Duration) -> Result<(), MirrorError> {
     sql_query(
         "UPDATE clerk.deliveries SET next_attempt_at = pg_catalog.now()
-         WHERE endpoint = $1 AND next_attempt_at > pg_catalog.now()
+         WHERE endpoint = $1 AND next_attempt_at > pg_catalog.now() AND attempts <= 1
            AND last_attempt_at >= pg_catalog.now() - $2 * interval '1 second'",
     )
     .bind::<Text, _>(endpoint)

@@ -27,8 +27,9 @@ pub enum Redelivery {
     Everything,
 }
 
-/// What makes a row late once more.
-const AGAIN: &str = "attempts = 0, dead_at = NULL, waiting_since = pg_catalog.now()";
+/// What makes a row late once more. A head is tried at once.
+const AGAIN: &str = "attempts = 0, dead_at = NULL, waiting_since = pg_catalog.now(),
+    next_attempt_at = CASE WHEN d.next_attempt_at IS NOT NULL THEN pg_catalog.now() END";
 
 impl Deliveries {
     /// Marks events as late, so that the leader delivers them again. Returns how many; `None` if
@@ -75,7 +76,7 @@ impl Deliveries {
 
     async fn repeat_everything(&self, conn: &mut Session, endpoint: &str) -> Result<usize, MirrorError> {
         Ok(sql_query(format!(
-            "INSERT INTO clerk.deliveries (endpoint, resource, object_id, event_id)
+            "INSERT INTO clerk.deliveries AS d (endpoint, resource, object_id, event_id)
              SELECT p.name, $2, u.id, {FROM_MIRROR}::bigint FROM {table} AS u JOIN clerk.endpoints AS p ON p.name = $1
              WHERE u.deleted_at IS NULL AND $3 || '.created'::text = ANY (p.types)
              ON CONFLICT (endpoint, resource, object_id, event_id) DO UPDATE SET {AGAIN}",
@@ -102,7 +103,7 @@ async fn lock(conn: &mut Session, endpoint: &str) -> Result<bool, MirrorError> {
 /// Lets dead events be tried again.
 async fn revive(conn: &mut Session, endpoint: &str) -> Result<usize, MirrorError> {
     Ok(sql_query(format!(
-        "UPDATE clerk.deliveries SET {AGAIN} WHERE endpoint = $1 AND dead_at IS NOT NULL"
+        "UPDATE clerk.deliveries AS d SET {AGAIN} WHERE endpoint = $1 AND dead_at IS NOT NULL"
     ))
     .bind::<Text, _>(endpoint)
     .execute(conn)
@@ -112,24 +113,26 @@ async fn revive(conn: &mut Session, endpoint: &str) -> Result<usize, MirrorError
 /// Returns the statement that marks events as late again.
 fn repeat_sql(which: &str) -> String {
     format!(
-        "INSERT INTO clerk.deliveries (endpoint, resource, object_id, event_id)
+        "INSERT INTO clerk.deliveries AS d (endpoint, resource, object_id, event_id)
          SELECT p.name, e.resource, e.object_id, e.id FROM clerk.events e JOIN clerk.endpoints p ON p.name = $1
          WHERE e.id <= p.position AND e.type = ANY (p.types) AND {which}
          ON CONFLICT (endpoint, resource, object_id, event_id) DO UPDATE SET {AGAIN}"
     )
 }
 
-/// Makes the first late event of each object the one that is tried next, at once.
+/// Makes the first late event of each object the one that is tried next, at once if it was not that
+/// before.
+///
+/// The head of each row is looked up in the index. A join would be planned with statistics from
+/// before a million rows were inserted, and compare each row with each other one.
 async fn choose_all_heads(conn: &mut Session, endpoint: &str) -> Result<(), MirrorError> {
     sql_query(
-        "WITH heads AS (
-             SELECT resource, object_id, pg_catalog.min(event_id) AS event_id FROM clerk.deliveries
-             WHERE endpoint = $1 AND dead_at IS NULL GROUP BY resource, object_id)
-         UPDATE clerk.deliveries AS d
-         SET next_attempt_at = CASE WHEN d.event_id = h.event_id THEN pg_catalog.now() END
-         FROM heads AS h
-         WHERE d.endpoint = $1 AND d.resource = h.resource AND d.object_id = h.object_id AND d.dead_at IS NULL
-           AND (d.next_attempt_at IS NOT NULL OR d.event_id = h.event_id)",
+        "UPDATE clerk.deliveries AS d
+         SET next_attempt_at = CASE WHEN d.next_attempt_at IS NULL THEN pg_catalog.now() END
+         WHERE d.endpoint = $1 AND d.dead_at IS NULL
+           AND (d.next_attempt_at IS NULL) = (d.event_id = (
+               SELECT pg_catalog.min(l.event_id) FROM clerk.deliveries AS l
+               WHERE l.endpoint = d.endpoint AND l.resource = d.resource AND l.object_id = d.object_id AND l.dead_at IS NULL))",
     )
     .bind::<Text, _>(endpoint)
     .execute(conn)

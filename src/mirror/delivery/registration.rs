@@ -7,7 +7,10 @@ use diesel::{
 };
 use diesel_async::{AsyncConnection, RunQueryDsl};
 
-use super::{Deliveries, FROM_MIRROR};
+use super::{
+    Deliveries, FROM_MIRROR,
+    fencing::{begin, require_leader},
+};
 use crate::mirror::{MirrorError, session::Session};
 
 /// An endpoint as it is configured.
@@ -82,6 +85,7 @@ impl Deliveries {
     ) -> Result<Vec<RegisteredEndpoint>, MirrorError> {
         let mut conn = self.0.connection().await?;
         conn.transaction(async |conn| {
+            begin(conn, None).await?;
             require_leader(conn, holder).await?;
             let names: Vec<&str> = endpoints.iter().map(|endpoint| endpoint.name.as_str()).collect();
             for endpoint in endpoints {
@@ -115,7 +119,7 @@ impl Deliveries {
                  INSERT INTO clerk.endpoints AS e (name, url_digest, types, position)
                  SELECT $1, $2, $3, coalesce(pg_catalog.max(id), 0::bigint) FROM clerk.events
                  ON CONFLICT (name) DO UPDATE SET url_digest = excluded.url_digest, types = excluded.types, removed_at = NULL
-                 WHERE e.url_digest <> excluded.url_digest OR e.types <> excluded.types OR e.removed_at IS NOT NULL
+                 WHERE e.url_digest <> excluded.url_digest OR e.types OPERATOR(pg_catalog.<>) excluded.types OR e.removed_at IS NOT NULL
                  RETURNING xmax = '0'::pg_catalog.xid AS is_new)
              INSERT INTO clerk.deliveries (endpoint, resource, object_id, event_id, next_attempt_at)
              SELECT $1, $5, id, {FROM_MIRROR}::bigint, pg_catalog.now()
@@ -147,19 +151,4 @@ async fn rename(conn: &mut Session, endpoint: &Registration, names: &[&str]) -> 
     .execute(conn)
     .await?;
     Ok(())
-}
-
-/// Checks that a daemon leads. Only the leader delivers.
-///
-/// # Errors
-/// [`MirrorError::LeaseLost`]
-async fn require_leader(conn: &mut Session, holder: &str) -> Result<(), MirrorError> {
-    let rows = sql_query("SELECT FROM clerk.leader WHERE holder = $1")
-        .bind::<Text, _>(holder)
-        .execute(conn)
-        .await?;
-    match rows {
-        0 => Err(MirrorError::LeaseLost),
-        _ => Ok(()),
-    }
 }

@@ -40,6 +40,7 @@ pub struct Receiver {
 type Answer = dyn Fn(&ReceivedEvent) -> Reply + Send + Sync;
 
 struct Shared {
+    keeps_log: bool,
     log: Mutex<Vec<ReceivedEvent>>,
     answer: Mutex<Arc<Answer>>,
     /// Requests that are being answered now, and the most at a time so far.
@@ -151,13 +152,24 @@ impl Receiver {
         Self::at(([127, 0, 0, 1], 0).into(), answer).await
     }
 
+    /// Starts a receiver that does not keep the requests: only `answer` sees them.
+    #[allow(dead_code, reason = "the histories use it")]
+    pub async fn without_log(answer: impl Fn(&ReceivedEvent) -> Reply + Send + Sync + 'static) -> Self {
+        Self::begin(([127, 0, 0, 1], 0).into(), false, Arc::new(answer)).await
+    }
+
     /// Starts a receiver at an address, for example that of one that was stopped.
     pub async fn at(address: SocketAddr, answer: impl Fn(&ReceivedEvent) -> Reply + Send + Sync + 'static) -> Self {
+        Self::begin(address, true, Arc::new(answer)).await
+    }
+
+    async fn begin(address: SocketAddr, keeps_log: bool, answer: Arc<Answer>) -> Self {
         let listener = TcpListener::bind(address).await.unwrap();
         let address = listener.local_addr().unwrap();
         let shared = Arc::new(Shared {
+            keeps_log,
             log: Mutex::default(),
-            answer: Mutex::new(Arc::new(answer)),
+            answer: Mutex::new(answer),
             under_way: Mutex::default(),
         });
         let serving = tokio::spawn(accept(listener, shared.clone()));
@@ -322,7 +334,9 @@ async fn serve(request: Request<Incoming>, shared: Arc<Shared>) -> io::Result<Re
     let answer = lock(&shared.answer).clone();
     let reply = answer(&event);
     event.status = matches!(reply.way, ReplyWay::Complete | ReplyWay::HalfBody).then_some(reply.status);
-    lock(&shared.log).push(event);
+    if shared.keeps_log {
+        lock(&shared.log).push(event);
+    }
     tokio::time::sleep(reply.delay).await;
     match reply.way {
         ReplyWay::Hang => std::future::pending().await,
