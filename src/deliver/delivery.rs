@@ -89,6 +89,8 @@ impl Delivery {
             .collect();
         let registered = self.deliveries.register(&self.holder, &registrations).await?;
         if self.endpoints.is_empty() {
+            // It is noted once that there are none: an idle daemon costs nothing.
+            stop.cancelled().await;
             return Ok(());
         }
         let ids = MessageIds::new(self.deliveries.message_key().await?);
