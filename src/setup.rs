@@ -22,6 +22,10 @@ use tokio_util::sync::CancellationToken;
 /// the lease's own time.
 pub const PATIENCE: Duration = Duration::from_secs(30);
 
+/// Connections that endpoints share at most, so that a slow statement for one of them does not delay
+/// all others.
+const MOST_FOR_DELIVERIES: usize = 4;
+
 /// The name of this process among all that work on a database. The random part tells containers
 /// apart that share a host name and in which each process has id 1.
 static HOLDER: LazyLock<String> = LazyLock::new(|| {
@@ -113,14 +117,17 @@ pub fn build_syncer(
 /// Builds what the daemon runs with until the configuration is reloaded.
 pub fn build_daemon(loaded: &Loaded, progress: &Progress, watch: &Watch) -> Result<DaemonSetup, Failure> {
     let syncer = build_syncer(loaded, progress, watch, None)?;
+    let endpoints = loaded.require_endpoints()?.to_vec();
     // Deliveries must not wait for a sync, and must not delay one.
-    let deliveries = build_mirror_with(loaded, 1, "clerk2pg delivery")?.deliveries();
+    let connections = endpoints.len().clamp(1, MOST_FOR_DELIVERIES);
+    let deliveries = build_mirror_with(loaded, connections, "clerk2pg delivery")?.deliveries();
     Ok(DaemonSetup {
         delivery: Delivery::new(
-            loaded.require_endpoints()?.to_vec(),
+            endpoints,
             deliveries,
             syncer.mirror.outbox().committed(),
-            (&HOLDER, loaded.settings.events.initial),
+            &HOLDER,
+            loaded.settings.events.initial,
             watch.clone(),
         )?,
         syncer,

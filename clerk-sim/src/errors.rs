@@ -18,7 +18,7 @@ pub(crate) struct Failure {
 }
 
 impl Failure {
-    fn new(status: u16, code: &'static str, message: &str, long_message: impl Into<String>) -> Self {
+    pub(crate) fn new(status: u16, code: &'static str, message: &str, long_message: impl Into<String>) -> Self {
         let (message, long_message) = (message.to_owned(), long_message.into());
         Self {
             status,
@@ -30,7 +30,7 @@ impl Failure {
         }
     }
 
-    fn about(mut self, parameter: &str) -> Self {
+    pub(crate) fn about(mut self, parameter: &str) -> Self {
         self.parameter = Some(parameter.to_owned());
         self
     }
@@ -149,7 +149,7 @@ impl Failure {
             500,
             "internal_clerk_error",
             "Oops, an unexpected error occurred",
-            format!("User {id} was put in as raw bytes that are no JSON object, so it cannot be edited."),
+            format!("{id} was put in as raw bytes that are no JSON object, so it cannot be edited."),
         )
     }
 

@@ -1,4 +1,4 @@
-//! A simulator of the part of Clerk's Backend API that deals with users.
+//! A simulator of the part of Clerk's Backend API that deals with users and organizations.
 //!
 //! It answers as Clerk does, as far as that is known, for up to a million generated users. On
 //! demand it answers as a server in trouble does. Comments and the README say what is documented by
@@ -22,27 +22,37 @@
 // The document of a new user is one json! with about fifty keys.
 #![recursion_limit = "256"]
 
+mod churn;
 mod clock;
 mod errors;
 mod faults;
 mod http;
 mod ids;
+mod kind;
 mod limit;
 mod list;
+mod metadata;
 mod oddity;
+mod organizations;
 mod parameters;
+mod resources;
+mod seed;
 mod shutdown;
 mod sim;
 mod state;
 mod stats;
 mod store;
+mod stores;
 mod users;
 
 pub use faults::{
-    DeletedCursor, Effect, Endpoint, ErrorAnswer, ErrorBody, Faults, Quirks, Replicas, Rule, Shuffle, WrongCount,
+    DeletedCursor, Effect, Endpoint, ErrorAnswer, ErrorBody, Faults, OrganizationsOff, Quirks, Replicas, Rule, Shuffle,
+    WrongCount,
 };
+pub use kind::Kind;
 pub use limit::RateLimit;
 pub use oddity::Oddity;
+pub use organizations::options::{OrganizationOptions, PerOrganization};
 pub use sim::Sim;
 pub use state::Options;
 pub use stats::Request;

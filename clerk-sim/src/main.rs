@@ -5,11 +5,11 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use clap::{Parser, ValueEnum};
-use clerk_sim::{Options, RateLimit, Sim};
+use clerk_sim::{Options, OrganizationOptions, PerOrganization, RateLimit, Sim};
 use tokio::signal::unix::{SignalKind, signal};
 
-/// Simulates the users part of Clerk's Backend API on 127.0.0.1, with generated users and faults on
-/// demand.
+/// Simulates what Clerk's Backend API has for users and organizations, on 127.0.0.1, with generated
+/// users and faults on demand.
 ///
 /// Prints one line when it listens. Ends with exit code 0 on SIGTERM and SIGINT. Faults, statistics
 /// and random changes are under /_sim.
@@ -19,7 +19,7 @@ struct Arguments {
     /// Number of users to generate
     #[arg(long, value_name = "N", default_value_t = 100)]
     users: usize,
-    /// Seed of the users: the same seed gives the same users
+    /// Seed: the same seed gives the same users and organizations
     #[arg(long, value_name = "N", default_value_t = 1)]
     seed: u64,
     /// Port to listen on; 0 takes a free port
@@ -31,10 +31,24 @@ struct Arguments {
     /// Latency to add to each answer, such as 80ms
     #[arg(long, value_name = "DURATION", default_value = "0s", value_parser = humantime::parse_duration)]
     latency: Duration,
-    /// Rate of random changes, such as 5/s or 30/min; of ten, six update, two create and two delete
+    /// Rate of random changes of users, such as 5/s or 30/min; of ten, six update, two create and two delete
     /// [default: none]
     #[arg(long, value_name = "RATE", value_parser = rate)]
     churn: Option<f64>,
+    /// Number of organizations to generate; without this option, organizations are switched off
+    #[arg(long, value_name = "N")]
+    organizations: Option<usize>,
+    /// Members of each organization: a number, several such as 0,1,500 in turn, or a range such as
+    /// 1..20, in which small numbers are more frequent
+    #[arg(long, value_name = "NUMBERS", default_value = "1..20", value_parser = per_organization)]
+    members: PerOrganization,
+    /// Invitations to each organization, in the same form
+    #[arg(long, value_name = "NUMBERS", default_value = "0..5", value_parser = per_organization)]
+    invitations: PerOrganization,
+    /// Rate of random changes of organizations, memberships and invitations, such as 5/s
+    /// [default: none]
+    #[arg(long, value_name = "RATE", value_parser = rate)]
+    organization_churn: Option<f64>,
     /// Secret key to accept; with sk_live_… the instance is a production instance
     #[arg(long, value_name = "KEY", default_value = "sk_test_clerk_sim")]
     secret_key: String,
@@ -69,6 +83,21 @@ fn rate(text: &str) -> Result<f64, String> {
     read().ok_or_else(|| "expected a number of changes per s, min or h, such as 5/s or 30/min".to_owned())
 }
 
+/// Reads `5`, `0,1,500` or `1..20`.
+fn per_organization(text: &str) -> Result<PerOrganization, String> {
+    let read = || match text.split_once("..") {
+        Some((least, most)) => {
+            let (least, most) = (least.trim().parse().ok()?, most.trim().parse().ok()?);
+            (least <= most).then_some(PerOrganization::Skewed { least, most })
+        }
+        None => {
+            let sizes = text.split(',').map(|size| size.trim().parse());
+            Some(PerOrganization::Sizes(sizes.collect::<Result<_, _>>().ok()?))
+        }
+    };
+    read().ok_or_else(|| "expected a number, several such as 0,1,500, or a range such as 1..20".to_owned())
+}
+
 #[tokio::main]
 async fn main() -> ExitCode {
     let arguments = Arguments::parse();
@@ -83,6 +112,13 @@ async fn main() -> ExitCode {
         },
         latency: arguments.latency,
         churn: arguments.churn,
+        organizations: OrganizationOptions {
+            enabled: arguments.organizations.is_some(),
+            number: arguments.organizations.unwrap_or(0),
+            members: arguments.members,
+            invitations: arguments.invitations,
+            churn: arguments.organization_churn,
+        },
         secret_key: arguments.secret_key,
         instance_id: arguments.instance,
     };

@@ -1,11 +1,14 @@
 //! Reads the bodies of requests that write.
 
+use std::ops::RangeInclusive;
+
 use chrono::DateTime;
 use serde_json::{Map, Value};
 
 use crate::errors::Failure;
 
-/// The type of a parameter. All but lists and objects may be null, as most are documented to.
+/// The type of a parameter. All may be null, as most are documented to, except lists and
+/// `Object`.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(crate) enum ParameterType {
     Text,
@@ -13,6 +16,7 @@ pub(crate) enum ParameterType {
     Integer,
     Texts,
     Object,
+    ObjectOrNull,
     /// RFC 3339 (documented).
     Time,
 }
@@ -26,7 +30,20 @@ pub(crate) struct Parameters(Map<String, Value>);
 impl Parameters {
     /// Reads a JSON body. Fails if a parameter is unknown or has another type.
     pub(crate) fn read(body: &[u8], accepted: &[Parameter]) -> Result<Self, Failure> {
-        let Value::Object(map) = serde_json::from_slice(body).map_err(Failure::not_json)? else {
+        Self::of(serde_json::from_slice(body).map_err(Failure::not_json)?, accepted)
+    }
+
+    /// As `read`, but the body may be absent.
+    pub(crate) fn read_optional(body: &[u8], accepted: &[Parameter]) -> Result<Self, Failure> {
+        if body.is_empty() {
+            return Ok(Self(Map::new()));
+        }
+        Self::read(body, accepted)
+    }
+
+    /// As `read`, for a body or a part of it that is parsed already.
+    pub(crate) fn of(body: Value, accepted: &[Parameter]) -> Result<Self, Failure> {
+        let Value::Object(map) = body else {
             return Err(Failure::not_json("it must be a JSON object"));
         };
         for (name, value) in &map {
@@ -51,6 +68,27 @@ impl Parameters {
     /// The flag of a parameter. False if it is absent or null.
     pub(crate) fn flag(&self, name: &str) -> bool {
         self.0.get(name).and_then(Value::as_bool).unwrap_or(false)
+    }
+
+    /// The text of a parameter that must be there and not be empty.
+    pub(crate) fn required(&self, name: &str) -> Result<&str, Failure> {
+        let text = self.text(name).filter(|text| !text.is_empty());
+        text.ok_or_else(|| Failure::missing(name, format!("{name} must be included.")))
+    }
+
+    /// The integer of a parameter, which must be in this range. `None` if it is absent or null.
+    pub(crate) fn integer(&self, name: &str, range: RangeInclusive<i64>) -> Result<Option<i64>, Failure> {
+        let number = self.0.get(name).and_then(Value::as_i64);
+        match number {
+            Some(number) if !range.contains(&number) => {
+                let (least, most) = (range.start(), range.end());
+                Err(Failure::invalid(
+                    name,
+                    format!("{name} must be from {least} to {most}."),
+                ))
+            }
+            number => Ok(number),
+        }
     }
 
     pub(crate) fn texts(&self, name: &str) -> Vec<&str> {
@@ -85,6 +123,7 @@ fn check(name: &str, value: &Value, kind: ParameterType) -> Result<(), Failure> 
             "an array of strings",
         ),
         ParameterType::Object => (value.is_object(), "an object"),
+        ParameterType::ObjectOrNull => (value.is_null() || value.is_object(), "an object"),
         ParameterType::Time => {
             let parses = |text: &str| DateTime::parse_from_rfc3339(text).is_ok();
             (

@@ -1,18 +1,23 @@
 //! Delivers events while this daemon leads.
 
-use std::{io, pin::pin, time::Duration};
+use std::{io, panic::AssertUnwindSafe, pin::pin, time::Duration};
 
+use futures_util::FutureExt;
 use tokio::{
     runtime::Builder,
     sync::{oneshot, watch},
 };
 use tokio_util::sync::{CancellationToken, DropGuard};
+use tracing::error;
 
 use super::election::Role;
 use crate::deliver::Delivery;
 
 /// How long a daemon that has lost the lead waits until it is told so, or tries again.
 const PAUSE: Duration = Duration::from_secs(1);
+
+/// How long deliveries rest after a panic, which may come again at once.
+const PAUSE_AFTER_PANIC: Duration = Duration::from_secs(10);
 
 /// The longest time from the beginning of a stop to its end, whatever receivers and the database
 /// do: the process ends within five seconds.
@@ -57,7 +62,8 @@ impl Deliverer {
         let work = deliver_while_leading(self.delivery.clone(), role, self.stop.clone());
         std::thread::Builder::new().name("delivery".to_owned()).spawn(move || {
             runtime.block_on(aborted.run_until_cancelled(work));
-            drop(runtime);
+            // Dropping it would wait for names that are being looked up, however long that takes.
+            runtime.shutdown_background();
             drop::<oneshot::Sender<()>>(end);
         })?;
         self.thread = Some(DeliveryThread {
@@ -83,16 +89,26 @@ async fn deliver_while_leading(delivery: Delivery, mut role: watch::Receiver<Rol
             () = stop.cancelled() => return,
             is_leader = role.wait_for(|role| *role == Role::Leader) => if is_leader.is_err() { return },
         }
-        let mut lost = pin!(async { drop(role.wait_for(|role| *role != Role::Leader).await) });
+        let mut lost = pin!(async { role.wait_for(|role| *role != Role::Leader).await.map(drop) });
         tokio::select! {
             biased;
             // What is being sent is given up: another daemon may send it already.
-            () = &mut lost => {}
+            is_standby = &mut lost => if is_standby.is_err() {
+                // The election has ended. The role stays what it was last.
+                return;
+            },
             // What is not noted is sent again.
             () = overdue(&stop) => {}
             // It was stopped, or it lost the lead before this daemon noticed.
-            () = delivery.run(&stop) => {
-                let _ = tokio::time::timeout(PAUSE, lost).await;
+            ended = AssertUnwindSafe(delivery.run(&stop)).catch_unwind() => {
+                let pause = match ended {
+                    Ok(()) => PAUSE,
+                    Err(_) => {
+                        error!("deliveries failed because of a bug in clerk2pg; they start again in {} s", PAUSE_AFTER_PANIC.as_secs());
+                        PAUSE_AFTER_PANIC
+                    }
+                };
+                let _ = stop.run_until_cancelled(tokio::time::timeout(pause, lost)).await;
             }
         }
     }

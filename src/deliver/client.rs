@@ -1,6 +1,7 @@
 //! The client of one endpoint: how an event is sent.
 
 use std::{
+    fmt,
     net::SocketAddr,
     sync::{Arc, Mutex, PoisonError},
     time::{Duration, SystemTime},
@@ -51,10 +52,18 @@ const MAX_RETRY_AFTER: Duration = Duration::from_secs(24 * 60 * 60);
 pub struct HttpsUnavailable(String);
 
 /// A client of one endpoint. Clones share the connections.
-#[derive(Debug, Clone)]
+#[derive(Clone)]
 pub struct EndpointClient(Arc<Shared>);
 
-#[derive(Debug)]
+impl fmt::Debug for EndpointClient {
+    /// Path and query of the address may contain a password.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("EndpointClient")
+            .field("origin", &self.0.url.origin().ascii_serialization())
+            .finish_non_exhaustive()
+    }
+}
+
 struct Shared {
     url: Url,
     keys: Vec<SigningKey>,
@@ -65,7 +74,7 @@ struct Shared {
 }
 
 /// Connections to a set of addresses.
-#[derive(Debug, Clone)]
+#[derive(Clone)]
 struct Pool {
     addresses: Arc<[SocketAddr]>,
     http: reqwest::Client,

@@ -1,6 +1,6 @@
 //! Delivers to all endpoints while this daemon leads.
 
-use std::{sync::Arc, time::Duration};
+use std::{pin::pin, sync::Arc, time::Duration};
 
 use tokio::{sync::watch, task::JoinSet};
 use tokio_util::sync::CancellationToken;
@@ -20,10 +20,13 @@ use crate::{
 /// Pause before the database is tried again.
 const RETRY: Duration = Duration::from_secs(1);
 
+/// An endpoint, and what sends to it.
+type Target = (Arc<Endpoint>, EndpointClient);
+
 /// What delivers events: built from the configuration, and run by the leader.
 #[derive(Debug, Clone)]
 pub struct Delivery {
-    endpoints: Vec<(Arc<Endpoint>, EndpointClient)>,
+    endpoints: Vec<Target>,
     deliveries: Deliveries,
     /// Changes when this process has committed events.
     committed: watch::Receiver<()>,
@@ -35,7 +38,8 @@ pub struct Delivery {
 
 impl Delivery {
     /// Creates what delivers to `endpoints`. `deliveries` has a connection of its own, and `holder`
-    /// is the name of this process in the election.
+    /// is the name of this process in the election. `initial_events` says whether the first import
+    /// writes events.
     ///
     /// # Errors
     /// HTTPS cannot be set up.
@@ -43,7 +47,8 @@ impl Delivery {
         endpoints: Vec<Endpoint>,
         deliveries: Deliveries,
         committed: watch::Receiver<()>,
-        (holder, initial_events): (&str, bool),
+        holder: &str,
+        initial_events: bool,
         watch: Watch,
     ) -> Result<Self, Failure> {
         let client = |endpoint: Endpoint| {
@@ -79,24 +84,47 @@ impl Delivery {
     }
 
     async fn run_once(&self, stop: &CancellationToken) -> Result<(), MirrorError> {
-        if !self.is_ready(stop).await? {
-            return Ok(());
-        }
-        let registrations: Vec<_> = self
+        let may_start_all = self.may_start_all().await?;
+        let (ready, waiting): (Vec<_>, Vec<_>) = self
             .endpoints
             .iter()
-            .map(|(endpoint, _)| registration(endpoint))
-            .collect();
-        let registered = self.deliveries.register(&self.holder, &registrations).await?;
-        if self.endpoints.is_empty() {
-            // It is noted once that there are none: an idle daemon costs nothing.
-            stop.cancelled().await;
-            return Ok(());
-        }
-        let ids = MessageIds::new(self.deliveries.message_key().await?);
+            .cloned()
+            .partition(|(endpoint, _)| may_start_all || endpoint.start == Start::Now);
         let mut workers = JoinSet::new();
-        for (endpoint, client) in &self.endpoints {
-            let Some(row) = registered.iter().find(|row| row.name == endpoint.name) else {
+        self.start(&ready, &ready, &mut workers, stop).await?;
+        let mut imported = pin!(self.imported());
+        let mut is_complete = waiting.is_empty();
+        loop {
+            tokio::select! {
+                // Workers are not cancelled, so one that does not end by itself panicked.
+                Some(ended) = workers.join_next() => {
+                    ended.unwrap_or_else(|error| std::panic::resume_unwind(error.into_panic()))?;
+                }
+                () = &mut imported, if !is_complete => {
+                    is_complete = true;
+                    self.start(&self.endpoints, &waiting, &mut workers, stop).await?;
+                }
+                () = stop.cancelled(), if workers.is_empty() => return Ok(()),
+            }
+        }
+    }
+
+    /// Notes that `configured` are the endpoints, and starts a worker for each of `new`.
+    async fn start(
+        &self,
+        configured: &[Target],
+        new: &[Target],
+        workers: &mut JoinSet<Result<(), MirrorError>>,
+        stop: &CancellationToken,
+    ) -> Result<(), MirrorError> {
+        let key = self.deliveries.message_key().await?;
+        let ids = MessageIds::new(key);
+        let registrations: Vec<_> = configured
+            .iter()
+            .map(|(endpoint, _)| registration(endpoint, &key))
+            .collect();
+        for row in self.deliveries.register(&self.holder, &registrations).await? {
+            let Some((endpoint, client)) = new.iter().find(|(endpoint, _)| endpoint.name == row.name) else {
                 continue;
             };
             let context = WorkerContext {
@@ -111,34 +139,32 @@ impl Delivery {
             let worker = Worker::new(context, row.position, row.is_paused);
             workers.spawn(worker.run(self.committed.clone(), stop.clone()));
         }
-        while let Some(ended) = workers.join_next().await {
-            // Workers are not cancelled, so the task panicked.
-            ended.unwrap_or_else(|error| std::panic::resume_unwind(error.into_panic()))?;
-        }
         Ok(())
     }
 
-    /// Waits until endpoints can be registered. Returns false if it was stopped before.
-    async fn is_ready(&self, stop: &CancellationToken) -> Result<bool, MirrorError> {
-        let waits = self
-            .endpoints
-            .iter()
-            .any(|(endpoint, _)| endpoint.start == Start::Everything);
-        while waits && !self.initial_events && !self.deliveries.is_imported().await? {
-            tokio::select! {
-                () = stop.cancelled() => return Ok(false),
-                () = tokio::time::sleep(RETRY) => {}
-            }
+    /// Whether no endpoint has to wait for the first import.
+    async fn may_start_all(&self) -> Result<bool, MirrorError> {
+        let waits = |(endpoint, _): &Target| endpoint.start == Start::Everything;
+        Ok(self.initial_events || !self.endpoints.iter().any(waits) || self.deliveries.is_imported().await?)
+    }
+
+    /// Waits for the first import. The workers report what is wrong with the database.
+    async fn imported(&self) {
+        while !matches!(self.deliveries.is_imported().await, Ok(true)) {
+            tokio::time::sleep(RETRY).await;
         }
-        Ok(true)
     }
 }
 
 /// Returns what is stored of an endpoint.
-fn registration(endpoint: &Endpoint) -> Registration {
+fn registration(endpoint: &Endpoint, key: &[u8; 32]) -> Registration {
+    // An address may contain a password that can be guessed, so that a plain digest would give it
+    // away.
+    let key = blake3::derive_key("clerk2pg 2026-11-29 addresses of endpoints", key);
+    let digest = blake3::keyed_hash(&key, endpoint.url.as_str().as_bytes());
     Registration {
         name: endpoint.name.clone(),
-        url_digest: blake3::hash(endpoint.url.as_str().as_bytes()).to_hex()[..32].to_owned(),
+        url_digest: digest.to_hex()[..32].to_owned(),
         types: endpoint.types.clone(),
         starts_with_objects: endpoint.start == Start::Everything,
     }

@@ -29,8 +29,8 @@ const MOST_THROTTLED: Duration = Duration::from_hours(1);
 pub(super) struct Health {
     /// Objects whose events have failed since the last success, up to [`MOST_FAILING`].
     failing: BTreeSet<EventObject>,
-    /// When the first of them failed.
-    failing_since: Option<Instant>,
+    /// The object with whose event the endpoint last asked for a pause, if none succeeded since.
+    throttled_by: Option<EventObject>,
     pause: Option<Pause>,
 }
 
@@ -69,11 +69,8 @@ pub(super) enum Allowance {
 pub(super) enum HealthChange {
     /// It does not work any more.
     Paused,
-    /// It works again, for the first time since then.
-    Resumed {
-        /// When the first of the failures began.
-        since: Instant,
-    },
+    /// It works again.
+    Resumed,
 }
 
 impl Health {
@@ -135,17 +132,18 @@ impl Health {
         outcome: &AttemptOutcome,
     ) -> Option<HealthChange> {
         match outcome {
-            AttemptOutcome::Delivered { .. } => self.succeeded(now),
-            AttemptOutcome::Unreachable { .. } => {
-                self.failing_since.get_or_insert(now);
-                self.pause(now, PauseKind::Unreachable, FIRST)
-            }
+            AttemptOutcome::Delivered { .. } => self.succeeded(),
+            AttemptOutcome::Unreachable { .. } => self.pause(now, PauseKind::Unreachable, FIRST),
             AttemptOutcome::Refused {
                 status: 429 | 503,
                 retry_after: Some(wait),
-            } => self.pause(now, PauseKind::Throttled, (*wait).min(MOST_THROTTLED)),
+            } => {
+                // One object whose events are always answered so must not hold back the others.
+                let before = self.throttled_by.replace(object.clone());
+                before.filter(|before| before != object)?;
+                self.pause(now, PauseKind::Throttled, (*wait).min(MOST_THROTTLED))
+            }
             AttemptOutcome::Refused { .. } | AttemptOutcome::Unanswered { .. } => {
-                self.failing_since.get_or_insert(now);
                 if self.failing.len() < MOST_FAILING {
                     self.failing.insert(object.clone());
                 }
@@ -168,14 +166,17 @@ impl Health {
         }
     }
 
-    fn succeeded(&mut self, now: Instant) -> Option<HealthChange> {
+    /// Ends the pause of an endpoint for which there is nothing to try.
+    pub(super) fn end_pause(&mut self) {
+        *self = Self::default();
+    }
+
+    fn succeeded(&mut self) -> Option<HealthChange> {
         self.failing.clear();
-        let since = self.failing_since.take();
+        self.throttled_by = None;
         // An answer to a request from before the pause does not end what the endpoint asked for.
         self.pause.take_if(|pause| pause.kind != PauseKind::Throttled)?;
-        Some(HealthChange::Resumed {
-            since: since.unwrap_or(now),
-        })
+        Some(HealthChange::Resumed)
     }
 
     /// Begins a pause, unless there is one. A pause that becomes known while an endpoint is tried
@@ -251,7 +252,7 @@ mod tests {
         assert_eq!(health.allowance(now + FIRST, 8), Allowance::Round(8));
         assert_eq!(health.allowance(now + FIRST, 1), Allowance::Round(2));
         let resumed = health.record(now + FIRST, &object(1), &DELIVERED);
-        assert_eq!(resumed, Some(HealthChange::Resumed { since: now }));
+        assert_eq!(resumed, Some(HealthChange::Resumed));
         assert_eq!(health.allowance(now, 8), Allowance::All);
         assert_eq!(health.record(now, &object(1), &refused(500)), None);
     }
@@ -303,7 +304,10 @@ mod tests {
             status: 429,
             retry_after: Some(wait),
         };
-        assert_eq!(health.record(now, &object(1), &throttled), Some(HealthChange::Paused));
+        // One object alone pauses nothing.
+        assert_eq!(health.record(now, &object(1), &throttled), None);
+        assert_eq!(health.record(now, &object(1), &throttled), None);
+        assert_eq!(health.record(now, &object(3), &throttled), Some(HealthChange::Paused));
         // An answer to an earlier request.
         assert_eq!(health.record(now, &object(2), &DELIVERED), None);
         assert_eq!(health.allowance(now, 8), Allowance::None(now + wait));

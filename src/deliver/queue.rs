@@ -62,8 +62,9 @@ enum ItemState {
 pub(super) struct Queue {
     /// Events after the position, in their order.
     items: VecDeque<Item>,
-    /// How many of them wait.
+    /// How many of them wait, and the size of their payloads in bytes.
     waiting: usize,
+    waiting_bytes: usize,
     /// No event before this place waits.
     first_waiting: usize,
     /// All events up to this id are settled.
@@ -85,6 +86,8 @@ pub(super) struct Queue {
     blocked: HashSet<EventObject>,
     /// Objects whose later events became late while one was being sent.
     set_aside: HashSet<EventObject>,
+    /// Events that became late while they were being sent.
+    late_meanwhile: HashSet<i64>,
     /// What happened since the last [`Self::begin_note`].
     progress: DeliveryProgress,
     /// What is being noted.
@@ -97,6 +100,7 @@ impl Queue {
         Self {
             items: VecDeque::new(),
             waiting: 0,
+            waiting_bytes: 0,
             first_waiting: 0,
             position,
             noted_position: position,
@@ -108,13 +112,19 @@ impl Queue {
             busy: HashSet::new(),
             blocked: HashSet::new(),
             set_aside: HashSet::new(),
+            late_meanwhile: HashSet::new(),
             progress: DeliveryProgress::default(),
             noting: None,
         }
     }
 
-    /// Adds events that were read after [`Self::read_to`].
-    pub(super) fn extend(&mut self, events: Vec<PendingEvent>) {
+    /// Adds events that were read after an id. Returns false, and adds none, if that is no longer
+    /// [`Self::read_to`]: those in between would be passed over.
+    #[must_use]
+    pub(super) fn extend(&mut self, after: i64, events: Vec<PendingEvent>) -> bool {
+        if after != self.read_to {
+            return false;
+        }
         for PendingEvent {
             id,
             object,
@@ -132,12 +142,14 @@ impl Queue {
                 }
                 Some(payload) => {
                     self.waiting += 1;
+                    self.waiting_bytes += payload.len();
                     ItemState::Waiting(payload.into())
                 }
             };
             self.items.push_back(Item { id, object, state });
         }
         self.advance();
+        true
     }
 
     /// Adds late events that are due, up to the last event that was read: an earlier one of the same
@@ -212,6 +224,7 @@ impl Queue {
         };
         self.busy.insert(item.object.clone());
         self.waiting -= 1;
+        self.waiting_bytes -= payload.len();
         self.sending += 1;
         Some(Dispatch {
             id: item.id,
@@ -231,8 +244,9 @@ impl Queue {
             self.late_sending -= 1;
         }
         let is_set_aside = self.set_aside.remove(&sent.object);
-        let makes_due = is_set_aside || sent.is_late && verdict == Verdict::Unsent;
-        match (verdict, sent.is_late) {
+        let is_late = self.late_meanwhile.remove(&sent.id) || sent.is_late;
+        let makes_due = is_set_aside || is_late && verdict == Verdict::Unsent;
+        match (verdict, is_late) {
             (Verdict::Unsent, true) => {
                 self.busy.remove(&sent.object);
             }
@@ -246,6 +260,7 @@ impl Queue {
             (Verdict::Unsent, false) => {
                 self.busy.remove(&sent.object);
                 self.waiting += 1;
+                self.waiting_bytes += sent.payload.len();
                 self.set_state(sent.id, ItemState::Waiting(sent.payload));
             }
             // It stays busy until that is noted: its row would be read again.
@@ -285,9 +300,10 @@ impl Queue {
     fn block(&mut self, object: &EventObject) {
         self.blocked.insert(object.clone());
         for item in self.items.iter_mut().filter(|item| item.object == *object) {
-            if let ItemState::Waiting(_) = item.state {
-                item.state = ItemState::Settled;
+            if let ItemState::Waiting(payload) = &item.state {
                 self.waiting -= 1;
+                self.waiting_bytes -= payload.len();
+                item.state = ItemState::Settled;
                 self.progress.blocked.push((item.object.clone(), item.id));
             }
         }
@@ -302,7 +318,31 @@ impl Queue {
         for object in &objects {
             self.block(object);
         }
-        self.set_aside.extend(objects);
+        // Others are busy only until their outcome is noted.
+        let all = [Some(&self.progress), self.noting.as_ref()];
+        let unnoted: HashSet<EventObject> = all.into_iter().flatten().flat_map(settled_objects).cloned().collect();
+        self.set_aside
+            .extend(objects.into_iter().filter(|object| !unnoted.contains(object)));
+        self.advance();
+    }
+
+    /// Makes the first event after the position late if it is being sent, so that the position can
+    /// move: a process that is killed sends again what is after it.
+    pub(super) fn pass_first(&mut self) {
+        let Some(Item {
+            id,
+            object,
+            state: state @ ItemState::Sending,
+        }) = self.items.front_mut()
+        else {
+            return;
+        };
+        *state = ItemState::Settled;
+        self.late_meanwhile.insert(*id);
+        self.progress.blocked.push((object.clone(), *id));
+        let object = object.clone();
+        // The later ones come after it.
+        self.block(&object);
         self.advance();
     }
 
@@ -333,12 +373,13 @@ impl Queue {
     /// needs no memory.
     pub(super) fn forget_waiting(&mut self) {
         while let Some(Item {
-            state: ItemState::Waiting(_),
+            state: ItemState::Waiting(payload),
             ..
         }) = self.items.back()
         {
-            self.items.pop_back();
             self.waiting -= 1;
+            self.waiting_bytes -= payload.len();
+            self.items.pop_back();
         }
         self.first_waiting = self.first_waiting.min(self.items.len());
         self.read_to = self.items.back().map_or(self.position, |item| item.id);
@@ -361,14 +402,16 @@ impl Queue {
         };
         if is_done {
             self.noted_position = before.position;
-            let failed = before.failed.iter().map(|failed| &failed.object);
-            for object in failed.chain(before.done.iter().map(|(object, _)| object)) {
+            for object in settled_objects(&before) {
                 self.busy.remove(object);
                 self.blocked.remove(object);
             }
             for (object, _) in &before.blocked {
                 self.blocked.remove(object);
             }
+            // Unless more of their events have become late since.
+            self.blocked
+                .extend(self.progress.blocked.iter().map(|(object, _)| object.clone()));
             return !(before.blocked.is_empty() && before.failed.is_empty() && before.done.is_empty());
         }
         before.blocked.append(&mut self.progress.blocked);
@@ -401,6 +444,11 @@ impl Queue {
         self.waiting
     }
 
+    /// Returns the size of their payloads in bytes.
+    pub(super) fn waiting_bytes(&self) -> usize {
+        self.waiting_bytes
+    }
+
     /// Returns how many late events are due and wait.
     pub(super) fn due(&self) -> usize {
         self.due.len()
@@ -415,6 +463,12 @@ impl Queue {
     pub(super) fn sending(&self) -> usize {
         self.sending
     }
+}
+
+/// Returns the objects with events that are late, or no longer late.
+fn settled_objects(progress: &DeliveryProgress) -> impl Iterator<Item = &EventObject> {
+    let failed = progress.failed.iter().map(|failed| &failed.object);
+    failed.chain(progress.done.iter().map(|(object, _)| object))
 }
 
 /// Whether an event is made from the mirror's row.

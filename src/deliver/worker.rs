@@ -8,6 +8,7 @@ use std::{
     time::{Duration, Instant},
 };
 
+use chrono::Utc;
 use tokio::{sync::watch, task::JoinSet};
 use tokio_util::{sync::CancellationToken, task::AbortOnDropHandle};
 use tracing::info;
@@ -21,6 +22,7 @@ use super::{
     queue::{Dispatch, Queue},
 };
 use crate::{
+    clock::Moment,
     mirror::{Deliveries, LastAttempt, MirrorError},
     watch::Watch,
 };
@@ -33,6 +35,9 @@ const SET_ASIDE_AFTER: Duration = Duration::from_secs(1);
 /// Events are sent only if this process led this short a time ago. One that was suspended may find
 /// that another one has taken over and sent newer events.
 const CONFIRMED_FOR: Duration = Duration::from_secs(2);
+
+/// Events that pass by one that takes long, until that one becomes late.
+const MOST_PASSING: usize = 1_024;
 
 /// How long events that are being sent may take at a stop. They would be sent again.
 const GRACE: Duration = Duration::from_secs(2);
@@ -66,9 +71,9 @@ pub(super) struct Worker {
     last_read: Instant,
     last_noted: Instant,
     /// When the operation began.
-    begun: Instant,
+    begun: Moment,
     /// When the last operation that succeeded began: this process led.
-    confirmed: Instant,
+    confirmed: Moment,
     /// Since when only events of objects of which one is being sent are in memory.
     stuck_since: Option<Instant>,
     /// When the database is tried again, if the last operation failed. Nothing is sent meanwhile:
@@ -76,9 +81,10 @@ pub(super) struct Worker {
     retry_at: Option<Instant>,
     /// The last attempt, if it is not noted.
     last: Option<LastAttempt>,
+    /// The attempt that is being noted as the last one.
+    noting_last: Option<LastAttempt>,
     /// When the log last warned of an event that was not accepted.
     warned_at: Option<Instant>,
-    hastens: Option<Duration>,
     /// Whether the endpoint was paused when its state was noted last.
     is_pause_noted: bool,
     /// The attempts of a paused endpoint that are under way.
@@ -111,13 +117,13 @@ impl Worker {
             late_at: now,
             last_read: now,
             last_noted: now,
-            begun: now,
-            confirmed: now,
+            begun: Moment::now(),
+            confirmed: Moment::now(),
             stuck_since: None,
             retry_at: None,
             last: None,
+            noting_last: None,
             warned_at: None,
-            hastens: None,
             is_pause_noted: is_paused,
             round: None,
         }
@@ -193,7 +199,10 @@ impl Worker {
 
     /// Whether events may be sent now: what comes of them can be noted.
     fn may_send(&self, now: Instant) -> bool {
-        self.retry_at.is_none() && now < self.confirmed + CONFIRMED_FOR
+        let Moment { wall, steady } = self.confirmed;
+        // The steady clock stands still while the machine is suspended.
+        let slept = (Utc::now() - wall).to_std().unwrap_or_default();
+        self.retry_at.is_none() && now < steady + CONFIRMED_FOR && slept < CONFIRMED_FOR
     }
 
     /// Sends events while there are places.
@@ -210,6 +219,9 @@ impl Worker {
     /// Sets events aside if they have kept others from being read for [`SET_ASIDE_AFTER`]. Returns
     /// when that may be so.
     fn make_room(&mut self, now: Instant) -> Option<Instant> {
+        if self.queue.len() >= MOST_PASSING {
+            self.queue.pass_first();
+        }
         let has_place = self.queue.sending() < self.context.endpoint.concurrency;
         if self.retry_at.is_some() || !has_place || self.queue.waiting() < READ_AT_ONCE / 2 {
             self.stuck_since = None;
@@ -252,9 +264,15 @@ impl Worker {
             self.round = Some(Round { has_read: true, left });
             self.send(event);
         }
-        if self.queue.sending() == 0 {
-            self.round = None;
-            self.health.round_ended(now);
+        if self.queue.sending() > 0 {
+            return;
+        }
+        self.round = None;
+        match left < size {
+            true => self.health.round_ended(now),
+            // What was read is not for this endpoint.
+            false if self.has_more => {}
+            false => self.health.end_pause(),
         }
     }
 

@@ -114,6 +114,7 @@ mod several_daemons;
 mod shifting_lists;
 mod shutdown;
 mod signups_during_syncs;
+mod sim_organizations;
 mod sql_injection;
 mod sqlstate;
 mod table_check;

@@ -11,7 +11,7 @@ mod rules;
 use rand::{Rng, RngExt};
 use serde::{Deserialize, Serialize};
 
-pub use self::quirks::{DeletedCursor, Quirks, Replicas, Shuffle, WrongCount};
+pub use self::quirks::{DeletedCursor, OrganizationsOff, Quirks, Replicas, Shuffle, WrongCount};
 pub use self::rules::{Effect, Endpoint, ErrorAnswer, ErrorBody, Rule};
 
 /// All faults of a simulator. The default has none. Its JSON is the body of `PUT /_sim/faults`.
@@ -104,7 +104,7 @@ impl Faults {
                 }
             }
         }
-        let is_read = matches!(endpoint, Some(Endpoint::List | Endpoint::Count | Endpoint::Get));
+        let is_read = endpoint.is_some_and(|endpoint| !matches!(endpoint, Endpoint::Instance | Endpoint::Write));
         if let Some(Replicas { lag_ms, share }) = injected.quirks.replicas
             && is_read
             && rng.random::<f64>() < share

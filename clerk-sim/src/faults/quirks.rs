@@ -68,6 +68,18 @@ pub enum Shuffle {
     All,
 }
 
+/// The answer to requests about organizations while they are switched off.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum OrganizationsOff {
+    /// 403 `organization_not_enabled_in_instance` (documented, observed).
+    Forbidden,
+    /// 404 with this code (a guess).
+    NotFound,
+    /// 404 `resource_not_found`, as for any unknown path: emulators lack these endpoints (observed).
+    Missing,
+}
+
 /// Ways in which answers differ from Clerk's. The default has none.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
@@ -76,8 +88,10 @@ pub struct Quirks {
     pub ignore_starting_after: bool,
     /// `created_at_before` and `created_at_after` are ignored.
     pub ignore_created_at: bool,
-    /// `user_id` is ignored: all users are returned.
+    /// `user_id` is ignored: all users, organizations or members are returned.
     pub ignore_user_id: bool,
+    /// `organization_id` is ignored: all organizations or users are returned.
+    pub ignore_organization_id: bool,
     /// `offset` is ignored.
     pub ignore_offset: bool,
     /// `order_by` is ignored: the order is always the default, newest first.
@@ -89,11 +103,11 @@ pub struct Quirks {
     pub shuffle: Option<Shuffle>,
     /// The answer to a page after a user that was deleted.
     pub deleted_cursor: DeletedCursor,
-    /// Users per page at most, whatever the limit of the request. At least one.
+    /// Objects per page at most, whatever the limit of the request. At least one.
     pub max_page: Option<usize>,
     /// Pages are cut to a random length of at least one.
     pub random_pages: bool,
-    /// Lists are `[]` although there are users.
+    /// Lists are empty although there are objects.
     pub empty_lists: bool,
     /// Lists and counts show the state of this number of milliseconds ago, at most ten minutes.
     /// Single reads show the present.
@@ -107,16 +121,16 @@ pub struct Quirks {
     pub missing_instance: bool,
     /// `/v1/users/count` is a 404.
     pub missing_count: bool,
-    /// Lists are wrapped as `{"data":[…],"total_count":n}` (observed in an emulator).
+    /// Lists of users are wrapped as `{"data":[…],"total_count":n}`, too (observed in an emulator).
     pub wrapped_lists: bool,
     /// Error codes are in upper case (observed in emulators).
     pub upper_case_codes: bool,
     /// Times are in seconds (observed in emulators). Filters are still read as milliseconds.
     pub times_in_seconds: bool,
-    /// These users exist but are left out of lists, also of lists by `user_id`. Counts include
+    /// These objects exist but are left out of lists, also of lists by their ids. Counts include
     /// them.
     pub hidden_from_lists: Vec<String>,
-    /// These users exist but are a 404 when read by id.
+    /// These objects exist but are a 404 when read by id.
     pub not_found_by_id: Vec<String>,
     /// Every 404 is an HTML page, as from a proxy.
     pub html_not_found: bool,
@@ -125,6 +139,8 @@ pub struct Quirks {
     /// Ban, unban, lock and unlock move `updated_at`. Whether they do at Clerk is not known. By
     /// default they do not, which is the harder case for a client that asks for changes.
     pub bans_move_updated_at: bool,
+    /// Organizations are switched off, whatever the options say.
+    pub organizations_off: Option<OrganizationsOff>,
 }
 
 impl Quirks {
@@ -134,6 +150,7 @@ impl Quirks {
             ignore_starting_after,
             ignore_created_at,
             ignore_user_id,
+            ignore_organization_id,
             ignore_offset,
             ignore_order_by,
             unknown_plus,
@@ -155,10 +172,12 @@ impl Quirks {
             html_not_found,
             unauthorized,
             bans_move_updated_at,
+            organizations_off,
         } = other;
         self.ignore_starting_after |= ignore_starting_after;
         self.ignore_created_at |= ignore_created_at;
         self.ignore_user_id |= ignore_user_id;
+        self.ignore_organization_id |= ignore_organization_id;
         self.ignore_offset |= ignore_offset;
         self.ignore_order_by |= ignore_order_by;
         self.unknown_plus |= unknown_plus;
@@ -182,5 +201,6 @@ impl Quirks {
         self.html_not_found |= html_not_found;
         self.unauthorized |= unauthorized;
         self.bans_move_updated_at |= bans_move_updated_at;
+        self.organizations_off = organizations_off.or(self.organizations_off);
     }
 }

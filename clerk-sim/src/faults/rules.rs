@@ -17,6 +17,11 @@ pub enum Endpoint {
     Get,
     /// `GET /v1/instance`
     Instance,
+    /// A list of organizations, memberships, invitations, roles or permissions. `about` chooses
+    /// among them.
+    OrganizationList,
+    /// A single organization, invitation, role or permission.
+    OrganizationGet,
     /// Each request that changes something.
     Write,
 }

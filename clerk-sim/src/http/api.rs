@@ -5,6 +5,7 @@ use std::time::Instant;
 use serde_json::json;
 
 use super::objects;
+use super::organization_api;
 use super::reply::Reply;
 use super::request::ApiRequest;
 use super::route::Route;
@@ -66,15 +67,11 @@ fn check_access(state: &State, request: &ApiRequest<'_>) -> Result<(), Failure> 
 fn dispatch(state: &State, request: &ApiRequest<'_>) -> Result<Reply, Failure> {
     let quirks = request.quirks;
     match request.route {
-        Route::List => objects::list(state, &USERS, request),
+        Route::List => objects::list(state, &USERS, request, Vec::new()),
         Route::Count if quirks.missing_count => Err(Failure::no_path(request.path)),
         Route::Count => objects::count(state, &USERS, request),
-        Route::Get(id) => {
-            if quirks.not_found_by_id.iter().any(|hidden| hidden == id) {
-                return Err(Failure::no_object(USERS.object, id));
-            }
-            objects::single(state, &USERS, id, quirks, request.single_read_as_of())
-        }
+        Route::Get(id) => objects::single(state, &USERS, id, request),
+        Route::Organization(route) => organization_api::answer(state, route, request),
         Route::Instance if quirks.missing_instance => Err(Failure::no_path(request.path)),
         Route::Instance => {
             let live = state.options.secret_key.starts_with("sk_live_");
@@ -90,23 +87,23 @@ fn dispatch(state: &State, request: &ApiRequest<'_>) -> Result<Reply, Failure> {
         Route::Delete(id) => objects::delete(state, &USERS, id),
         Route::Create => {
             let id = create::create(state, request.body)?;
-            objects::single(state, &USERS, &id, quirks, None)
+            objects::single_as_of(state, &USERS, &id, request, None)
         }
         Route::Update(id) => {
             update::update(state, id, request.body, request.version)?;
-            objects::single(state, &USERS, id, quirks, None)
+            objects::single_as_of(state, &USERS, id, request, None)
         }
         Route::MergeMetadata(id) => {
             update::merge_metadata(state, id, request.body)?;
-            objects::single(state, &USERS, id, quirks, None)
+            objects::single_as_of(state, &USERS, id, request, None)
         }
         Route::ReplaceMetadata(id) => {
             update::replace_metadata(state, id, request.body)?;
-            objects::single(state, &USERS, id, quirks, None)
+            objects::single_as_of(state, &USERS, id, request, None)
         }
         Route::Restrict(restriction, id) => {
             update::restrict(state, id, restriction, quirks)?;
-            objects::single(state, &USERS, id, quirks, None)
+            objects::single_as_of(state, &USERS, id, request, None)
         }
     }
 }

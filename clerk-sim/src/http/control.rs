@@ -2,14 +2,19 @@
 //!
 //! They need no key, and the rate limit does not count them.
 
-use serde::de::DeserializeOwned;
+use serde::de::value::Error;
+use serde::de::{DeserializeOwned, IntoDeserializer};
 use serde::{Deserialize, Serialize};
 use serde_json::json;
+use tokio::sync::watch;
 
 use super::reply::Reply;
-use crate::clock::now;
 use crate::faults::Faults;
+use crate::kind::Kind;
 use crate::oddity::Oddity;
+use crate::organizations;
+use crate::organizations::invitations;
+use crate::resources;
 use crate::state::State;
 use crate::users::churn;
 use crate::users::unstorable::{self, Unstorable};
@@ -29,6 +34,12 @@ struct RandomChanges {
     create: u64,
     update: u64,
     delete: u64,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct RandomOrganizationChanges {
+    changes: u64,
 }
 
 #[derive(Serialize)]
@@ -61,13 +72,21 @@ pub(crate) fn answer(state: &State, method: &str, path: &str, body: &[u8]) -> Re
             Ok(Reply::value(&*state.faults()))
         }
         ("GET", ["churn"]) => Ok(Reply::value(&json!({"rate": *state.churn.borrow()}))),
-        ("POST", ["churn"]) => parse::<ChurnRequest>(body).and_then(|ChurnRequest { rate }| {
-            if rate.is_some_and(|rate| !(0.0..=100_000.0).contains(&rate)) {
-                return Err("rate must be from 0 to 100000 changes a second".to_owned());
+        ("POST", ["churn"]) => set_churn(&state.churn, body),
+        ("GET", ["organizations", "churn"]) => Ok(Reply::value(&json!({"rate": *state.organization_churn.borrow()}))),
+        ("POST", ["organizations", "churn"]) => set_churn(&state.organization_churn, body),
+        ("POST", ["organizations", "random"]) => parse::<RandomOrganizationChanges>(body).and_then(|random| {
+            if random.changes > MAX_CHANGES {
+                return Err(format!("at most {MAX_CHANGES} at once"));
             }
-            state.churn.send_replace(rate);
-            Ok(Reply::value(&json!({"rate": rate})))
+            let changed = (0..random.changes).filter_map(|_| organizations::churn::change(state));
+            let changed = changed.map(|(kind, id)| json!({"kind": kind, "id": id}));
+            Ok(Reply::value(&json!({"changed": changed.collect::<Vec<_>>()})))
         }),
+        ("POST", ["organization_invitations", id, "accept"]) => match invitations::accept(state, id) {
+            Some(membership) => Ok(Reply::value(&json!({"id": membership}))),
+            None => return problem(404, &format!("there is no pending invitation {id}")),
+        },
         ("POST", ["users", "random"]) => parse::<RandomChanges>(body).and_then(|random| {
             if random.create.max(random.update).max(random.delete) > MAX_CHANGES {
                 return Err(format!("at most {MAX_CHANGES} at once"));
@@ -81,10 +100,7 @@ pub(crate) fn answer(state: &State, method: &str, path: &str, body: &[u8]) -> Re
         ("POST", ["users", "unstorable"]) => parse::<UnstorableRequest>(body)
             .map(|UnstorableRequest { kind }| Reply::value(&json!({"id": unstorable::add(state, kind)}))),
         ("GET", ["users", "odd"]) => Ok(odd(state)),
-        ("GET", ["users", id]) => match state.read().get(id) {
-            Some(entry) => Ok(Reply::json(entry.served(now()))),
-            None => return problem(404, &format!("there is no user {id}")),
-        },
+        ("GET", [kind, id]) => return object(state, kind, id),
         _ => {
             return problem(
                 404,
@@ -93,6 +109,25 @@ pub(crate) fn answer(state: &State, method: &str, path: &str, body: &[u8]) -> Re
         }
     };
     answered.unwrap_or_else(|why| problem(400, &why))
+}
+
+/// Shows an object of a kind, such as `organizations`.
+fn object(state: &State, kind: &str, id: &str) -> Reply {
+    let known: Result<Kind, Error> = Kind::deserialize(kind.into_deserializer());
+    let shown = known.ok().and_then(|kind| resources::shown(state, kind, id));
+    shown.map_or_else(
+        || problem(404, &format!("there is no {id} among the {kind}")),
+        Reply::json,
+    )
+}
+
+fn set_churn(churn: &watch::Sender<Option<f64>>, body: &[u8]) -> Result<Reply, String> {
+    let ChurnRequest { rate } = parse(body)?;
+    if rate.is_some_and(|rate| !(0.0..=100_000.0).contains(&rate)) {
+        return Err("rate must be from 0 to 100000 changes a second".to_owned());
+    }
+    churn.send_replace(rate);
+    Ok(Reply::value(&json!({"rate": rate})))
 }
 
 fn parse<T: DeserializeOwned>(body: &[u8]) -> Result<T, String> {
@@ -107,10 +142,17 @@ fn problem(status: u16, why: &str) -> Reply {
 }
 
 fn stats(state: &State) -> Reply {
-    let users = state.read().len();
+    let counts = {
+        let stores = state.read();
+        Kind::ALL.map(|kind| stores.of(kind).len())
+    };
+    let [users, organizations, memberships, invitations, ..] = counts;
     let stats = state.stats();
     Reply::value(&json!({
         "users": users,
+        "organizations": organizations,
+        "organization_memberships": memberships,
+        "organization_invitations": invitations,
         "requests": stats.requests,
         "by_path": stats.by_path,
         "by_status": stats.by_status,
@@ -119,8 +161,9 @@ fn stats(state: &State) -> Reply {
 }
 
 fn odd(state: &State) -> Reply {
-    let store = state.read();
-    let odd: Vec<(String, Oddity)> = store
+    let stores = state.read();
+    let odd: Vec<(String, Oddity)> = stores
+        .of(Kind::Users)
         .in_order()
         .filter_map(|entry| Some((entry.id.to_string(), entry.oddity?)))
         .collect();

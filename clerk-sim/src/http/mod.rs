@@ -3,6 +3,8 @@
 mod api;
 mod control;
 mod objects;
+mod organization_api;
+mod organization_route;
 mod reply;
 mod request;
 mod route;

@@ -1,5 +1,6 @@
 //! The routes under `/v1`.
 
+use super::organization_route::OrganizationRoute;
 use crate::faults::Endpoint;
 use crate::users::update::Restriction;
 
@@ -16,6 +17,7 @@ pub(crate) enum Route<'a> {
     MergeMetadata(&'a str),
     ReplaceMetadata(&'a str),
     Restrict(Restriction, &'a str),
+    Organization(OrganizationRoute<'a>),
     Unknown,
 }
 
@@ -36,7 +38,7 @@ impl<'a> Route<'a> {
             ("POST", ["users", id, "unban"]) => Self::Restrict(Restriction::Unban, id),
             ("POST", ["users", id, "lock"]) => Self::Restrict(Restriction::Lock, id),
             ("POST", ["users", id, "unlock"]) => Self::Restrict(Restriction::Unlock, id),
-            _ => Self::Unknown,
+            _ => OrganizationRoute::find(method, path).map_or(Self::Unknown, Self::Organization),
         }
     }
 
@@ -56,8 +58,17 @@ impl<'a> Route<'a> {
             Self::Restrict(Restriction::Unban, _) => "POST /v1/users/{user_id}/unban",
             Self::Restrict(Restriction::Lock, _) => "POST /v1/users/{user_id}/lock",
             Self::Restrict(Restriction::Unlock, _) => "POST /v1/users/{user_id}/unlock",
+            Self::Organization(route) => route.template,
             Self::Unknown => "other",
         }
+    }
+
+    /// Whether the answer is a list or a count, which can take long.
+    pub(crate) fn is_slow(self) -> bool {
+        matches!(
+            self.endpoint(),
+            Some(Endpoint::List | Endpoint::Count | Endpoint::OrganizationList)
+        )
     }
 
     /// The kind of request, by which fault rules choose. `None` for unknown paths.
@@ -67,6 +78,7 @@ impl<'a> Route<'a> {
             Self::Count => Some(Endpoint::Count),
             Self::Instance => Some(Endpoint::Instance),
             Self::Get(_) => Some(Endpoint::Get),
+            Self::Organization(route) => Some(route.endpoint()),
             Self::Unknown => None,
             _ => Some(Endpoint::Write),
         }

@@ -212,9 +212,10 @@ async fn answer_v1(
         api::answer(&state, &request)
     };
     // Lists can take long, and must not block other connections or the tasks of the caller.
-    let reply = match route {
-        Route::List | Route::Count => tokio::task::spawn_blocking(work).await.map_err(|_| Dropped)?,
-        _ => work(),
+    let reply = if route.is_slow() {
+        tokio::task::spawn_blocking(work).await.map_err(|_| Dropped)?
+    } else {
+        work()
     };
     Ok((reply, ending))
 }

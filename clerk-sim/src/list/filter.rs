@@ -1,40 +1,59 @@
 //! The filters of lists and counts.
 
+use std::cell::OnceCell;
+
+use super::condition::{Condition, Linked, properties};
 use super::query_string::{Bounds, QueryString, SignedValues};
 use super::resource::{FilterKind, Resource};
 use crate::errors::Failure;
 use crate::faults::Quirks;
 use crate::store::entry::Entry;
+use crate::store::groups::group_of;
 use crate::store::identifier::IdentifierKind;
-use crate::store::properties::{Properties, Text};
+use crate::store::properties::Text;
+use crate::stores::View;
 
 /// Which objects a list or a count means.
-#[derive(Default)]
 pub(crate) struct Filter {
+    pub(crate) resource: &'static Resource,
     pub(crate) created_at: Bounds,
     pub(crate) ids: SignedValues,
-    /// What else an object must meet. To check these, its document must be read.
-    pub(crate) conditions: Vec<Condition>,
+    pub(crate) lookups: Vec<Lookup>,
+    /// What else an object must meet, with the parameter that says so.
+    conditions: Vec<(&'static str, Condition)>,
 }
 
-/// A condition on the properties of an object.
-pub(crate) enum Condition {
-    /// Has one of these identifiers.
-    Identifier(&'static IdentifierKind, Vec<String>),
-    /// Has none of these identifiers.
-    NoIdentifier(&'static IdentifierKind, Vec<String>),
-    SignedText(&'static Text, SignedValues),
-    /// One of the texts contains this one, which is in lower case.
-    Contains(&'static [&'static Text], String),
-    Flag(&'static str, bool),
-    Time(&'static str, Bounds),
+/// Groups of which an object must be in one, and those in which it must not be.
+pub(crate) struct Lookup {
+    /// The parameter that says so. Empty if the path does.
+    parameter: &'static str,
+    pub(crate) by: &'static Text,
+    pub(crate) values: SignedValues,
+}
+
+impl Lookup {
+    /// The objects in these groups. Paths say so, not parameters.
+    pub(crate) fn of_path(by: &'static Text, include: Vec<String>) -> Self {
+        let exclude = Vec::new();
+        Self {
+            parameter: "",
+            by,
+            values: SignedValues { include, exclude },
+        }
+    }
 }
 
 impl Filter {
     /// Reads the filters of a resource from a query string. Unknown parameters are ignored
     /// (observed for `user_id[0]`, otherwise a guess).
     pub(crate) fn read(resource: &'static Resource, parameters: &QueryString) -> Result<Self, Failure> {
-        let mut filter = Self::default();
+        let mut filter = Self {
+            resource,
+            created_at: Bounds::default(),
+            ids: SignedValues::default(),
+            lookups: Vec::new(),
+            conditions: Vec::new(),
+        };
         for kind in resource.filters {
             filter.add(kind, parameters)?;
         }
@@ -45,31 +64,57 @@ impl Filter {
         match kind {
             FilterKind::CreatedAt => self.created_at = parameters.bounds("created_at")?,
             FilterKind::Id(name) => self.ids = parameters.signed(name)?,
-            FilterKind::Identifier(name, kind) => self.add_identifiers(kind, parameters.all(name)?),
+            FilterKind::Identifier(name, kind) => self.add_identifiers(name, kind, parameters.all(name)?),
             FilterKind::SignedIdentifier(name, kind) => {
                 let SignedValues { include, exclude } = parameters.signed(name)?;
-                self.add_identifiers(kind, include);
+                self.add_identifiers(name, kind, include);
                 if !exclude.is_empty() {
-                    self.conditions.push(Condition::NoIdentifier(kind, exclude));
+                    self.conditions.push((name, Condition::NoIdentifier(kind, exclude)));
                 }
             }
             FilterKind::TwoPartIdentifier { first, second, kind } => {
-                self.add_identifiers(kind, two_parts(first, second, parameters)?);
+                self.add_identifiers(first, kind, two_parts(first, second, parameters)?);
             }
-            FilterKind::SignedText(name, text) => {
-                let values = parameters.signed(name)?;
+            FilterKind::SignedGroup(parameter, by) => {
+                let values = parameters.signed(parameter)?;
                 if !values.is_empty() {
-                    self.conditions.push(Condition::SignedText(text, values));
+                    self.lookups.push(Lookup { parameter, by, values });
+                }
+            }
+            FilterKind::SignedLink(name, link, own) => {
+                let (values, sets) = (parameters.signed(name)?, OnceCell::new());
+                if !values.is_empty() {
+                    let own = own.as_ref();
+                    let linked = Linked {
+                        link,
+                        own,
+                        values,
+                        sets,
+                    };
+                    self.conditions.push((name, Condition::Linked(linked)));
+                }
+            }
+            FilterKind::AnyText(name, text) => {
+                let values = parameters.all(name)?;
+                if !values.is_empty() {
+                    self.conditions.push((name, Condition::AnyText(text, values)));
                 }
             }
             FilterKind::Contains(name, texts) => {
                 if let Some(part) = parameters.first(name) {
-                    self.conditions.push(Condition::Contains(texts, part.to_lowercase()));
+                    self.conditions
+                        .push((name, Condition::Contains(texts, part.to_lowercase())));
+                }
+            }
+            FilterKind::IdOrContains(name, texts) => {
+                if let Some(part) = parameters.first(name) {
+                    self.conditions
+                        .push((name, Condition::IdOrContains(texts, part.to_owned())));
                 }
             }
             FilterKind::Flag(name) => {
                 if let Some(wanted) = parameters.flag(name)? {
-                    self.conditions.push(Condition::Flag(name, wanted));
+                    self.conditions.push((name, Condition::Flag(name, wanted)));
                 }
             }
             FilterKind::Time(name) => self.add_bounds(name, parameters.bounds(name)?),
@@ -85,15 +130,15 @@ impl Filter {
         Ok(())
     }
 
-    fn add_identifiers(&mut self, kind: &'static IdentifierKind, values: Vec<String>) {
+    fn add_identifiers(&mut self, name: &'static str, kind: &'static IdentifierKind, values: Vec<String>) {
         if !values.is_empty() {
-            self.conditions.push(Condition::Identifier(kind, values));
+            self.conditions.push((name, Condition::Identifier(kind, values)));
         }
     }
 
     fn add_bounds(&mut self, name: &'static str, bounds: Bounds) {
         if !bounds.is_empty() {
-            self.conditions.push(Condition::Time(name, bounds));
+            self.conditions.push((name, Condition::Time(name, bounds)));
         }
     }
 
@@ -101,64 +146,73 @@ impl Filter {
     pub(crate) fn apply_quirks(&mut self, quirks: &Quirks) {
         if quirks.ignore_created_at {
             self.created_at = Bounds::default();
+            self.conditions.retain(|(name, _)| *name != "created_at");
         }
-        if quirks.ignore_user_id {
+        let is_ignored = |name: &str| match name {
+            "user_id" => quirks.ignore_user_id,
+            "organization_id" => quirks.ignore_organization_id,
+            _ => false,
+        };
+        let mut filters = self.resource.filters.iter();
+        if filters.any(|filter| matches!(filter, FilterKind::Id(name) if is_ignored(name))) {
             self.ids = SignedValues::default();
         }
+        self.lookups.retain(|lookup| !is_ignored(lookup.parameter));
+        self.conditions.retain(|(name, _)| !is_ignored(name));
     }
 
-    /// A condition that an index answers.
-    pub(crate) fn indexed(&self) -> Option<(&'static IdentifierKind, &[String])> {
-        self.conditions.iter().find_map(|condition| match condition {
-            Condition::Identifier(kind, values) => Some((*kind, values.as_slice())),
+    /// A condition that an index of identifiers answers.
+    pub(crate) fn indexed(&self, view: &View<'_>) -> Option<(&'static IdentifierKind, &[String])> {
+        let indexed = view.of(self.resource.kind).store.indexes.identifiers;
+        self.conditions.iter().find_map(|(_, condition)| match condition {
+            Condition::Identifier(kind, values) if indexed.iter().any(|known| std::ptr::eq(*known, *kind)) => {
+                Some((*kind, values.as_slice()))
+            }
             _ => None,
         })
     }
 
-    /// Whether there are no other filters than bounds of `created_at`.
-    pub(crate) fn is_by_created_at_only(&self) -> bool {
+    /// The one group that has all objects which meet the other filters. `None` if there is no such
+    /// group.
+    pub(crate) fn only_group(&self) -> Option<(&'static Text, &str)> {
+        match self.lookups.as_slice() {
+            [Lookup { by, values, .. }] if values.include.len() == 1 && values.exclude.is_empty() => {
+                Some((*by, values.include[0].as_str()))
+            }
+            _ => None,
+        }
+    }
+
+    /// Whether there are no other filters than groups and bounds of `created_at`.
+    pub(crate) fn has_only_groups_and_created_at(&self) -> bool {
         self.ids.is_empty() && self.conditions.is_empty()
     }
 
-    pub(crate) fn matches(&self, entry: &Entry) -> bool {
+    pub(crate) fn matches(&self, view: &View<'_>, entry: &Entry) -> bool {
+        self.lookups.iter().all(|lookup| {
+            let group = group_of(entry, lookup.by);
+            lookup.values.allow(group.as_slice())
+        }) && self.matches_within_groups(view, entry)
+    }
+
+    /// Whether an object matches that is in the right groups.
+    pub(crate) fn matches_within_groups(&self, view: &View<'_>, entry: &Entry) -> bool {
         let is = |id: &String| **id == *entry.id;
         self.created_at.contain(entry.created_at)
             && (self.ids.include.is_empty() || self.ids.include.iter().any(is))
             && !self.ids.exclude.iter().any(is)
-            && self.conditions_match(entry)
+            && self.conditions_match(view, entry)
     }
 
-    fn conditions_match(&self, entry: &Entry) -> bool {
+    fn conditions_match(&self, view: &View<'_>, entry: &Entry) -> bool {
         if self.conditions.is_empty() {
             return true;
         }
-        Properties::read(entry.stored()).is_some_and(|properties| {
+        properties(view, self.resource, entry).is_some_and(|properties| {
             self.conditions
                 .iter()
-                .all(|condition| condition.matches(&entry.id, &properties))
+                .all(|(_, condition)| condition.matches(view, &entry.id, &properties))
         })
-    }
-}
-
-impl Condition {
-    fn matches(&self, id: &str, properties: &Properties<'_>) -> bool {
-        let has_one = |kind: &IdentifierKind, values: &[String]| {
-            let identifiers = kind.read(id, properties);
-            values.iter().any(|value| identifiers.contains(&kind.normalize(value)))
-        };
-        match self {
-            Self::Identifier(kind, values) => has_one(kind, values),
-            Self::NoIdentifier(kind, values) => !has_one(kind, values),
-            Self::SignedText(text, values) => values.allow(&text.read(id, properties)),
-            Self::Contains(texts, part) => texts.iter().any(|text| {
-                text.read(id, properties)
-                    .iter()
-                    .any(|text| text.to_lowercase().contains(part))
-            }),
-            Self::Flag(key, wanted) => properties.value(key).unwrap_or(false) == *wanted,
-            // An absent time is in no range.
-            Self::Time(key, bounds) => properties.value(key).is_some_and(|time| bounds.contain(time)),
-        }
     }
 }
 

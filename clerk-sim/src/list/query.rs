@@ -5,7 +5,7 @@
 
 use super::filter::Filter;
 use super::query_string::QueryString;
-use super::resource::{Resource, SortKey};
+use super::resource::{ListForm, Resource, SortKey};
 use crate::errors::Failure;
 use crate::faults::{Quirks, Shuffle};
 
@@ -30,7 +30,6 @@ const NEWEST_FIRST: Order = Order {
 
 /// A request for a page of a list.
 pub(crate) struct Query {
-    pub(crate) resource: &'static Resource,
     pub(crate) filter: Filter,
     pub(crate) order: Order,
     pub(crate) limit: usize,
@@ -61,7 +60,11 @@ impl Query {
         let offset = parameters.integer("offset")?.unwrap_or(0);
         let offset = usize::try_from(offset)
             .map_err(|_| Failure::invalid("offset", "offset must be greater than or equal to 0."))?;
-        let starting_after = parameters.first("starting_after").map(str::to_owned);
+        // Only arrays have a cursor (documented). Other lists ignore it (a guess).
+        let cursor = parameters
+            .first("starting_after")
+            .filter(|_| resource.form == ListForm::Array);
+        let starting_after = cursor.map(str::to_owned);
         if starting_after.is_some() {
             if !matches!(order.by, SortKey::CreatedAt) {
                 return Err(Failure::invalid(
@@ -77,7 +80,6 @@ impl Query {
             }
         }
         Ok(Self {
-            resource,
             filter: Filter::read(resource, &parameters)?,
             order,
             limit,

@@ -1,19 +1,54 @@
-//! What a kind of object can be filtered and ordered by, as data.
+//! What a list can be filtered and ordered by, as data.
 
+use super::rendering::Rendering;
+use crate::kind::Kind;
+use crate::store::entry::Entry;
 use crate::store::identifier::IdentifierKind;
 use crate::store::properties::Text;
 
-/// A kind of object that is listed and counted.
+/// A list of objects of one kind, and how these are shown.
 #[derive(Debug)]
 pub(crate) struct Resource {
-    /// Its name in the `object` property.
+    pub(crate) kind: Kind,
+    /// The name of the kind in the `object` property.
     pub(crate) object: &'static str,
     /// The values of `order_by`, without their sign.
     pub(crate) orders: &'static [(&'static str, SortKey)],
     /// The filters, in the order in which their parameters are checked.
     pub(crate) filters: &'static [FilterKind],
-    /// What is unique, and so can be looked up exactly.
-    pub(crate) identifiers: &'static [&'static IdentifierKind],
+    /// Another object whose properties filters and orders see, too.
+    pub(crate) join: Option<Join>,
+    pub(crate) form: ListForm,
+    /// Writes an object as this list shows it.
+    pub(crate) write: fn(&Entry, &Rendering<'_>, &mut Vec<u8>),
+}
+
+/// The form of a list.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum ListForm {
+    /// An array. It can be paged with `starting_after`, too.
+    Array,
+    /// `{"data":[…],"total_count":n}`.
+    WithTotal,
+}
+
+/// The object that another one refers to by its id.
+#[derive(Debug)]
+pub(crate) struct Join {
+    pub(crate) kind: Kind,
+    /// Where its id is.
+    pub(crate) id: &'static Text,
+}
+
+/// A link between two objects by a third one, such as a membership.
+#[derive(Debug)]
+pub(crate) struct Link {
+    /// The kind of the third object.
+    pub(crate) kind: Kind,
+    /// Where the third object has the id of the listed one.
+    pub(crate) here: &'static Text,
+    /// Where it has the other id. The third kind must have groups by this.
+    pub(crate) there: &'static Text,
 }
 
 /// What a list is sorted by.
@@ -25,6 +60,8 @@ pub(crate) enum SortKey {
     Time(&'static str),
     /// A text, compared without case.
     Text(Text),
+    /// The number of objects of another kind that are in the group of the object's id.
+    GroupSize(Kind, &'static Text),
 }
 
 /// A filter with the names of its parameters.
@@ -44,10 +81,18 @@ pub(crate) enum FilterKind {
         second: &'static str,
         kind: &'static IdentifierKind,
     },
-    /// Texts to include, or to exclude with a `-` before them.
-    SignedText(&'static str, Text),
+    /// Groups to include, or to exclude with a `-` before them. The kind must have groups by this
+    /// text.
+    SignedGroup(&'static str, &'static Text),
+    /// Objects that are linked to these ids, or are not with a `-` before them. The text, if there
+    /// is one, has ids that count as linked, too.
+    SignedLink(&'static str, &'static Link, Option<Text>),
+    /// Texts of which the object must have one.
+    AnyText(&'static str, Text),
     /// A text that one of these must contain, compared without case.
     Contains(&'static str, &'static [&'static Text]),
+    /// As `Contains`, or the whole id.
+    IdOrContains(&'static str, &'static [&'static Text]),
     /// `true` or `false`, as the property with this name. An absent property is false.
     Flag(&'static str),
     /// `…_after` and `…_before` of the time in the property with this name.

@@ -1,6 +1,7 @@
 //! One object as the simulator keeps it: bytes ready to be served, and what the indexes need.
 
 use std::ops::Range;
+use std::sync::OnceLock;
 
 use bytes::Bytes;
 use serde_json::Value;
@@ -19,6 +20,7 @@ pub(crate) struct Entry {
     pub(crate) oddity: Option<Oddity>,
     bytes: Bytes,
     lockout: Option<Box<Lockout>>,
+    part: OnceLock<Box<[u8]>>,
 }
 
 /// A lock that ends by itself, and where its two properties are in the bytes.
@@ -38,6 +40,7 @@ impl Entry {
             oddity: None,
             bytes: bytes.into(),
             lockout: None,
+            part: OnceLock::new(),
         }
     }
 
@@ -83,6 +86,14 @@ impl Entry {
     /// The bytes to read properties from. Only the countdown of a lock differs from what is served.
     pub(crate) fn stored(&self) -> &[u8] {
         &self.bytes
+    }
+
+    /// The bytes by which this object is a part of others, such as its user of a membership.
+    ///
+    /// They are made once, since making them from the document takes longer than all else in a
+    /// list. An object must have one such form only.
+    pub(crate) fn part(&self, make: impl FnOnce() -> Vec<u8>) -> &[u8] {
+        self.part.get_or_init(|| make().into())
     }
 
     /// Appends the document as it is at the time `now`.

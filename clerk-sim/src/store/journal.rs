@@ -1,6 +1,6 @@
 //! The recent changes of a store, from which older states are shown.
 
-use std::collections::{HashSet, VecDeque};
+use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
 
 use super::entry::Entry;
@@ -20,13 +20,34 @@ struct Change {
     before: Option<Arc<Entry>>,
 }
 
-/// How an older state differs from the present one.
+/// How an older state differs from the present one: the older entries of all objects that have
+/// changed since. An object that was created since has none.
 #[derive(Default)]
-pub(crate) struct Difference {
-    /// Ids of all objects that have changed since.
-    pub(crate) changed: HashSet<Box<str>>,
-    /// The older entries of those. An object that was created since has none.
-    pub(crate) before: Vec<Arc<Entry>>,
+pub(crate) struct Difference(HashMap<Box<str>, Option<Arc<Entry>>>);
+
+impl Difference {
+    pub(crate) fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
+    pub(crate) fn has_changed(&self, id: &str) -> bool {
+        self.0.contains_key(id)
+    }
+
+    /// The older entry of an object. `None` if the object has not changed.
+    pub(crate) fn before(&self, id: &str) -> Option<Option<&Arc<Entry>>> {
+        self.0.get(id).map(Option::as_ref)
+    }
+
+    /// The older entries of all objects that have changed and existed before.
+    pub(crate) fn entries(&self) -> impl Iterator<Item = &Arc<Entry>> {
+        self.0.values().flatten()
+    }
+
+    /// The ids of all objects that have changed, with their older entries.
+    pub(crate) fn changes(&self) -> impl Iterator<Item = (&str, Option<&Arc<Entry>>)> {
+        self.0.iter().map(|(id, before)| (&**id, before.as_ref()))
+    }
 }
 
 impl Journal {
@@ -52,21 +73,13 @@ impl Journal {
         self.0.range(first..)
     }
 
-    /// The entry that the first change of this object after `as_of` replaced. `None` if the object
-    /// has not changed since.
-    pub(crate) fn entry_before(&self, id: &str, as_of: Option<i64>) -> Option<Option<Arc<Entry>>> {
-        let first = self.since(as_of).find(|change| &*change.id == id)?;
-        Some(first.before.clone())
-    }
-
     /// How the state at `as_of` differs from the present one.
     pub(crate) fn difference(&self, as_of: Option<i64>) -> Difference {
         let mut difference = Difference::default();
         for change in self.since(as_of) {
             // The first change since shows the older entry; later changes show states in between.
-            if difference.changed.insert(change.id.clone()) {
-                difference.before.extend(change.before.clone());
-            }
+            let before = difference.0.entry(change.id.clone());
+            before.or_insert_with(|| change.before.clone());
         }
         difference
     }

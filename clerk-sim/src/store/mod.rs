@@ -1,11 +1,14 @@
 //! The objects of one kind, with their indexes.
 
 pub(crate) mod canonical;
+pub(crate) mod edit;
 pub(crate) mod entry;
+pub(crate) mod groups;
 pub(crate) mod identifier;
 pub(crate) mod journal;
 pub(crate) mod properties;
 pub(crate) mod ranked;
+pub(crate) mod snapshot;
 
 use std::hash::BuildHasher;
 use std::sync::Arc;
@@ -14,13 +17,23 @@ use std::thread::ScopedJoinHandle;
 use hashbrown::{DefaultHashBuilder, HashTable};
 
 use self::entry::Entry;
+use self::groups::Groups;
 use self::identifier::{Identifier, IdentifierKind, identifiers};
 use self::journal::{Difference, Journal};
+use self::properties::Text;
 use self::ranked::Ranked;
 
-/// All objects of one kind. Reads can ask for a state of up to ten minutes ago.
-///
-/// `as_of` is the time in Unix milliseconds whose state is read; `None` is the present.
+/// What objects of a kind are found by, besides their ids and times.
+#[derive(Debug)]
+pub(crate) struct Indexes {
+    /// What is unique, and so can be looked up exactly.
+    pub(crate) identifiers: &'static [&'static IdentifierKind],
+    /// Texts that many objects share.
+    pub(crate) groups: &'static [&'static Text],
+}
+
+/// All objects of one kind. Reads can ask for a state of up to ten minutes ago: see
+/// [`snapshot::Snapshot`].
 pub(crate) struct Store {
     by_id: HashTable<Arc<Entry>>,
     pub(crate) by_created_at: Ranked,
@@ -28,7 +41,8 @@ pub(crate) struct Store {
     /// By the hash of an identifier. A lookup must compare: hashes collide, and odd users may share
     /// an address.
     by_identifier: HashTable<(u64, Arc<Entry>)>,
-    identifier_kinds: &'static [&'static IdentifierKind],
+    groups: Vec<Groups>,
+    pub(crate) indexes: &'static Indexes,
     journal: Journal,
     hasher: DefaultHashBuilder,
 }
@@ -67,11 +81,7 @@ fn identifier_hash(hasher: &DefaultHashBuilder, kind: &IdentifierKind, normalize
 
 impl Store {
     /// Makes a store of these entries. All of them must have been hashed with this hasher.
-    pub(crate) fn new(
-        identifier_kinds: &'static [&'static IdentifierKind],
-        hasher: DefaultHashBuilder,
-        parts: Vec<HashedEntries>,
-    ) -> Self {
+    pub(crate) fn new(indexes: &'static Indexes, hasher: DefaultHashBuilder, parts: Vec<HashedEntries>) -> Self {
         let all = || parts.iter().flat_map(|part| &part.entries);
         let (by_created_at, by_updated_at, by_id, by_identifier) = std::thread::scope(|scope| {
             let by_created_at = scope.spawn(|| Ranked::new(all(), |entry| entry.created_at));
@@ -91,12 +101,14 @@ impl Store {
             let ranked = |thread: ScopedJoinHandle<'_, Ranked>| thread.join().expect("sorting does not panic");
             (ranked(by_created_at), ranked(by_updated_at), by_id, by_identifier)
         });
+        let groups = indexes.groups.iter().map(|by| Groups::new(by, all())).collect();
         Self {
             by_id,
             by_created_at,
             by_updated_at,
             by_identifier,
-            identifier_kinds,
+            groups,
+            indexes,
             journal: Journal::default(),
             hasher,
         }
@@ -124,6 +136,12 @@ impl Store {
             .map(|(_, entry)| entry)
     }
 
+    /// The objects of a group, which is empty if no object is in it.
+    pub(crate) fn group(&self, by: &Text, value: &str) -> &Ranked {
+        let groups = self.groups.iter().find(|groups| groups.are_by(by));
+        groups.expect("the store has groups by this text").get(value)
+    }
+
     /// Whether an object other than `except` has this identifier.
     pub(crate) fn is_taken(&self, kind: &IdentifierKind, value: &str, except: &str) -> bool {
         self.candidates(kind, value)
@@ -139,20 +157,20 @@ impl Store {
             self.by_identifier
                 .insert_unique(hash, (hash, entry.clone()), |(hash, _)| *hash);
         }
+        for groups in &mut self.groups {
+            groups.insert(&entry);
+        }
         self.by_created_at.insert(entry.clone());
         self.by_updated_at.insert(entry.clone());
         let hash = self.hasher.hash_one(&*entry.id);
         self.by_id.insert_unique(hash, entry, |e| self.hasher.hash_one(&*e.id));
     }
 
-    /// Removes an entry. False if there is none with this id.
-    pub(crate) fn remove(&mut self, id: &str, now: i64) -> bool {
-        let before = self.unlink(id);
-        let found = before.is_some();
-        if found {
-            self.journal.record(now, id, before);
-        }
-        found
+    /// Removes an entry, and returns it. `None` if there is none with this id.
+    pub(crate) fn remove(&mut self, id: &str, now: i64) -> Option<Arc<Entry>> {
+        let removed = self.unlink(id)?;
+        self.journal.record(now, id, Some(removed.clone()));
+        Some(removed)
     }
 
     fn unlink(&mut self, id: &str) -> Option<Arc<Entry>> {
@@ -163,6 +181,9 @@ impl Store {
         let (entry, _) = found.remove();
         self.by_created_at.remove(&entry);
         self.by_updated_at.remove(&entry);
+        for groups in &mut self.groups {
+            groups.remove(&entry);
+        }
         for hash in self.identifier_hashes(&entry) {
             if let Ok(found) = self
                 .by_identifier
@@ -175,22 +196,15 @@ impl Store {
     }
 
     fn identifier_hashes(&self, entry: &Entry) -> Vec<u64> {
-        identifiers(entry, self.identifier_kinds)
+        identifiers(entry, self.indexes.identifiers)
             .iter()
             .map(|(kind, value)| identifier_hash(&self.hasher, kind, value))
             .collect()
     }
 
-    /// The entry with this id at `as_of`. `None` if there was none.
-    pub(crate) fn get_as_of(&self, id: &str, as_of: Option<i64>) -> Option<Arc<Entry>> {
-        match self.journal.entry_before(id, as_of) {
-            Some(before) => before,
-            None => self.get(id).cloned(),
-        }
-    }
-
-    /// How the state at `as_of` differs from the present one.
-    pub(crate) fn difference(&self, as_of: Option<i64>) -> Difference {
+    /// How the state at `as_of`, in Unix milliseconds, differs from the present one. `None` is the
+    /// present.
+    fn difference(&self, as_of: Option<i64>) -> Difference {
         self.journal.difference(as_of)
     }
 }

@@ -61,8 +61,24 @@ impl<'a> Properties<'a> {
         serde_json::from_str(self.raw(key)?).ok()
     }
 
+    /// All properties in order, with the JSON texts of their values.
+    pub(crate) fn iter(&self) -> impl Iterator<Item = (&str, &'a str)> {
+        self.0.iter().map(|(key, value)| (&**key, value.get()))
+    }
+
+    /// Adds the properties of another document. Where both have a key, the own value counts.
+    pub(crate) fn with(mut self, other: Self) -> Self {
+        self.0.extend(other.0);
+        self
+    }
+
+    /// The properties of the object at a key. `None` if it is not an object.
+    pub(crate) fn object(&self, key: &str) -> Option<Properties<'a>> {
+        Properties::read(self.raw(key)?.as_bytes())
+    }
+
     /// The items of a list that are objects.
-    fn items(&self, key: &str) -> Vec<Properties<'a>> {
+    pub(crate) fn items(&self, key: &str) -> Vec<Properties<'a>> {
         let items: Vec<&RawValue> = self
             .raw(key)
             .and_then(|list| serde_json::from_str(list).ok())
@@ -78,7 +94,7 @@ impl<'a> Properties<'a> {
         match path {
             [] => None,
             [key] => self.value(key),
-            [key, rest @ ..] => Properties::read(self.raw(key)?.as_bytes())?.at_path(rest),
+            [key, rest @ ..] => self.object(key)?.at_path(rest),
         }
     }
 }
@@ -90,6 +106,8 @@ pub(crate) enum Text {
     Id,
     /// The string at this key.
     Property(&'static str),
+    /// The string at this path of keys.
+    Path(&'static [&'static str]),
     /// The strings at these keys, joined by spaces. Absent ones are left out.
     Joined(&'static [&'static str]),
     /// The string at this path in each item of a list.
@@ -116,6 +134,7 @@ impl Text {
         match self {
             Self::Id => vec![id.to_owned()],
             Self::Property(key) => properties.value(key).into_iter().collect(),
+            Self::Path(path) => properties.at_path(path).into_iter().collect(),
             Self::Joined(keys) => {
                 let present: Vec<String> = keys.iter().filter_map(|key| properties.value(key)).collect();
                 vec![present.join(" ")]

@@ -1,20 +1,15 @@
-//! Churn: creates, changes and deletes users at random.
-
-use std::sync::Arc;
-use std::time::Duration;
+//! Creates, changes and deletes users at random.
 
 use rand::RngExt;
 use rand::seq::IndexedRandom;
 use serde_json::{Value, json};
-use tokio::sync::watch;
-use tokio::time::MissedTickBehavior;
 
-use super::edit::{Touch, edit};
 use super::generate::{self, Creation};
 use super::samples::{FIRST_NAMES, PLANS};
 use crate::clock::now;
-use crate::shutdown::stopped;
+use crate::kind::Kind;
 use crate::state::State;
+use crate::store::edit::{Touch, edit};
 
 /// Creations per hundred changes. As many as deletions, so that the number of users stays about the
 /// same.
@@ -22,39 +17,8 @@ const CREATES: u32 = 20;
 /// Deletions per hundred changes.
 const DELETES: u32 = 20;
 
-/// Changes users at the rate that was set last, until the simulator stops.
-pub(crate) async fn run(state: Arc<State>, mut stop: watch::Receiver<bool>) {
-    let mut rate = state.churn.subscribe();
-    loop {
-        let current = *rate.borrow_and_update();
-        let Some(per_second) = current.filter(|rate| *rate > 0.0) else {
-            tokio::select! {
-                () = stopped(&mut stop) => return,
-                changed = rate.changed() => if changed.is_err() { return } else { continue },
-            }
-        };
-        // Fast rates come in batches: timers are not finer than a millisecond.
-        let period = Duration::from_secs_f64((1.0 / per_second).clamp(0.005, 86_400.0));
-        let mut due = 0.0;
-        let mut ticks = tokio::time::interval(period);
-        ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
-        ticks.tick().await;
-        loop {
-            tokio::select! {
-                () = stopped(&mut stop) => return,
-                changed = rate.changed() => if changed.is_err() { return } else { break },
-                _ = ticks.tick() => {}
-            }
-            due += per_second * period.as_secs_f64();
-            while due >= 0.999 {
-                due -= 1.0;
-                change(&state);
-            }
-        }
-    }
-}
-
-fn change(state: &State) {
+/// Makes one change.
+pub(crate) fn change(state: &State) {
     let roll = state.data_rng().random_range(0..100);
     if roll < CREATES {
         create(state);
@@ -67,7 +31,8 @@ fn change(state: &State) {
 
 /// The id of a user at random.
 fn random_user(state: &State) -> Option<String> {
-    let store = state.read();
+    let stores = state.read();
+    let store = stores.of(Kind::Users);
     let users = store.len();
     let rank = (users > 0).then(|| state.data_rng().random_range(0..users))?;
     store.by_created_at.nth(rank).map(|entry| entry.id.to_string())
@@ -77,14 +42,14 @@ fn random_user(state: &State) -> Option<String> {
 pub(crate) fn create(state: &State) -> String {
     let entry = generate::user(state.options.seed, state.next_user(), Creation::Present { now: now() });
     let id = entry.id.to_string();
-    state.write().put(entry, now());
+    state.write().of_mut(Kind::Users).put(entry, now());
     id
 }
 
 /// Deletes a user at random, and returns its id. `None` if there are no users.
 pub(crate) fn delete(state: &State) -> Option<String> {
     let id = random_user(state)?;
-    state.write().remove(&id, now()).then_some(id)
+    state.write().remove(Kind::Users, &id, now()).map(|_| id)
 }
 
 /// Changes a user at random, and returns its id. `None` if there are no users.
@@ -103,7 +68,7 @@ pub(crate) fn update(state: &State) -> Option<String> {
         )
     };
     let touch = if roll < 94 { Touch::UpdatedAt } else { Touch::Nothing };
-    let changed = edit(&mut state.write(), &id, touch, |document| {
+    let changed = edit(state.write().of_mut(Kind::Users), &id, touch, |document| {
         let Some(user) = document.as_object_mut() else { return };
         let mut set = |key: &str, value: Value| drop(user.insert(key.to_owned(), value));
         match roll {

@@ -9,6 +9,7 @@ use super::rules::{LOCK_SECONDS, check_password};
 use crate::clock::now;
 use crate::errors::Failure;
 use crate::ids::id;
+use crate::kind::Kind;
 use crate::parameters::{Parameter, ParameterType, Parameters};
 use crate::state::State;
 use crate::store::entry::Entry;
@@ -63,7 +64,8 @@ pub(crate) fn create(state: &State, body: &[u8]) -> Result<String, Failure> {
     let (user_id, document) = document(state, &parameters, now);
     let lock_ends_at = parameters.flag("locked").then_some(now + LOCK_SECONDS * 1000);
     // The check and the addition share a lock, so that of two equal users at once one is refused.
-    let mut store = state.write();
+    let mut stores = state.write();
+    let store = stores.of_mut(Kind::Users);
     for (name, kind) in ADDRESSES {
         if parameters
             .texts(name)
@@ -122,7 +124,7 @@ fn check(parameters: &Parameters) -> Result<(), Failure> {
     Ok(())
 }
 
-fn is_email(text: &str) -> bool {
+pub(crate) fn is_email(text: &str) -> bool {
     text.split_once('@')
         .is_some_and(|(name, domain)| !name.is_empty() && !domain.is_empty())
 }

@@ -4,26 +4,20 @@
 use bytes::{BufMut, BytesMut};
 use rand::rngs::ChaCha8Rng;
 use rand::seq::IndexedRandom;
-use rand::{Rng, RngExt, SeedableRng};
+use rand::{Rng, RngExt};
 
 use super::identifications::{Identifications, Profile};
-use super::metadata;
 use super::model::{Scim, User};
-use super::resource::USERS;
+use super::resource::USER_INDEXES;
 use super::samples::{FIRST_NAMES, LAST_NAMES, LOCALES};
 use crate::ids::id;
+use crate::metadata;
 use crate::oddity::Oddity;
+use crate::seed::{DAY, EPOCH, SPAN, rng};
 use crate::store::entry::Entry;
 use crate::store::identifier::{Identifier, identifiers};
 use crate::store::{HashedEntries, Store};
 
-/// 2026-06-01T00:00:00Z in Unix milliseconds. All times of generated users are before it, so that
-/// the users stay the same from run to run.
-const EPOCH: i64 = 1_780_272_000_000;
-/// A day in milliseconds.
-const DAY: i64 = 24 * 60 * 60 * 1000;
-/// The time before the epoch in which users were created, in milliseconds.
-const SPAN: i64 = 3 * 365 * DAY;
 /// A large import: these users were created in the same millisecond, and do not fit on a page.
 const IMPORT: std::ops::Range<u64> = 3000..3620;
 /// Users per small import.
@@ -41,14 +35,6 @@ pub(crate) enum Creation {
     Past { now: i64 },
     /// Now, by churn.
     Present { now: i64 },
-}
-
-fn rng(seed: u64, n: u64, purpose: u64) -> ChaCha8Rng {
-    let mut key = [0; 32];
-    for (part, value) in key.chunks_exact_mut(8).zip([seed, n, purpose]) {
-        part.copy_from_slice(&value.to_le_bytes());
-    }
-    ChaCha8Rng::from_seed(key)
 }
 
 /// The id of the instance of a seed.
@@ -85,7 +71,7 @@ pub(crate) fn store(seed: u64, users: usize, now: i64) -> Store {
             .map(|worker| worker.join().expect("making a user does not panic"))
             .collect()
     });
-    Store::new(USERS.identifiers, hasher, parts)
+    Store::new(&USER_INDEXES, hasher, parts)
 }
 
 /// The n-th user of a seed.
@@ -136,7 +122,7 @@ fn generate(seed: u64, n: u64, creation: Creation, buffer: &mut BytesMut) -> (En
     oddity.apply(&mut document);
     let entry = Entry::new(&user.id, &document, lock_ends_at).with_oddity(Some(oddity));
     // The deviation may have removed or added an address.
-    let identifiers = identifiers(&entry, USERS.identifiers);
+    let identifiers = identifiers(&entry, USER_INDEXES.identifiers);
     (entry, identifiers)
 }
 

@@ -2,7 +2,10 @@
 //!
 //! Guessed: that addresses and usernames are compared without case, and external ids with it.
 
-use crate::list::resource::{FilterKind, Resource, SortKey};
+use crate::kind::Kind;
+use crate::list::resource::{FilterKind, Link, ListForm, Resource, SortKey};
+use crate::organizations::resource::{MEMBER_IN, MEMBER_USER};
+use crate::store::Indexes;
 use crate::store::identifier::IdentifierKind;
 use crate::store::properties::Text;
 
@@ -55,8 +58,46 @@ pub(crate) static EXTERNAL_ACCOUNT: IdentifierKind = IdentifierKind {
     },
 };
 
+pub(crate) const PRIMARY_EMAIL_ADDRESS: Text = Text::Referenced {
+    id: "primary_email_address_id",
+    list: "email_addresses",
+    key: "email_address",
+};
+
+pub(crate) const PRIMARY_PHONE_NUMBER: Text = Text::Referenced {
+    id: "primary_phone_number_id",
+    list: "phone_numbers",
+    key: "phone_number",
+};
+
+pub(crate) const PRIMARY_WEB3_WALLET: Text = Text::Referenced {
+    id: "primary_web3_wallet_id",
+    list: "web3_wallets",
+    key: "web3_wallet",
+};
+
+/// What users are found by.
+pub(crate) static USER_INDEXES: Indexes = Indexes {
+    identifiers: &[
+        &EMAIL_ADDRESS,
+        &PHONE_NUMBER,
+        &WEB3_WALLET,
+        &USERNAME,
+        &EXTERNAL_ID,
+        &EXTERNAL_ACCOUNT,
+    ],
+    groups: &[],
+};
+
+/// Users and the organizations that they are members in.
+static MEMBERSHIPS: Link = Link {
+    kind: Kind::OrganizationMemberships,
+    here: &MEMBER_USER,
+    there: &MEMBER_IN,
+};
+
 /// What `name_query` searches.
-static NAMES: [&Text; 3] = [
+pub(crate) static NAMES: [&Text; 3] = [
     &Text::Property("first_name"),
     &Text::Property("last_name"),
     &Text::Joined(&["first_name", "last_name"]),
@@ -76,36 +117,16 @@ static ALL_TEXTS: [&Text; 8] = [
 
 /// `GET /v1/users` and `GET /v1/users/count`.
 pub(crate) static USERS: Resource = Resource {
+    kind: Kind::Users,
     object: "user",
     orders: &[
         ("created_at", SortKey::CreatedAt),
         ("updated_at", SortKey::UpdatedAt),
-        (
-            "email_address",
-            SortKey::Text(Text::Referenced {
-                id: "primary_email_address_id",
-                list: "email_addresses",
-                key: "email_address",
-            }),
-        ),
-        (
-            "web3wallet",
-            SortKey::Text(Text::Referenced {
-                id: "primary_web3_wallet_id",
-                list: "web3_wallets",
-                key: "web3_wallet",
-            }),
-        ),
+        ("email_address", SortKey::Text(PRIMARY_EMAIL_ADDRESS)),
+        ("web3wallet", SortKey::Text(PRIMARY_WEB3_WALLET)),
         ("first_name", SortKey::Text(Text::Property("first_name"))),
         ("last_name", SortKey::Text(Text::Property("last_name"))),
-        (
-            "phone_number",
-            SortKey::Text(Text::Referenced {
-                id: "primary_phone_number_id",
-                list: "phone_numbers",
-                key: "phone_number",
-            }),
-        ),
+        ("phone_number", SortKey::Text(PRIMARY_PHONE_NUMBER)),
         ("username", SortKey::Text(Text::Property("username"))),
         ("last_active_at", SortKey::Time("last_active_at")),
         ("last_sign_in_at", SortKey::Time("last_sign_in_at")),
@@ -125,12 +146,13 @@ pub(crate) static USERS: Resource = Resource {
         FilterKind::Identifier("web3_wallet", &WEB3_WALLET),
         FilterKind::Identifier("username", &USERNAME),
         FilterKind::SignedIdentifier("external_id", &EXTERNAL_ID),
-        FilterKind::SignedText(
+        FilterKind::SignedLink(
             "organization_id",
-            Text::Items {
+            &MEMBERSHIPS,
+            Some(Text::Items {
                 list: "organization_memberships",
                 path: &["organization", "id"],
-            },
+            }),
         ),
         FilterKind::Contains("query", &ALL_TEXTS),
         FilterKind::Contains("email_address_query", &[&EMAIL_ADDRESS.text]),
@@ -139,12 +161,7 @@ pub(crate) static USERS: Resource = Resource {
         FilterKind::Contains("name_query", &NAMES),
         FilterKind::Time("last_sign_in_at"),
     ],
-    identifiers: &[
-        &EMAIL_ADDRESS,
-        &PHONE_NUMBER,
-        &WEB3_WALLET,
-        &USERNAME,
-        &EXTERNAL_ID,
-        &EXTERNAL_ACCOUNT,
-    ],
+    join: None,
+    form: ListForm::Array,
+    write: |entry, rendering, out| entry.write(rendering.now, out),
 };

@@ -5,6 +5,7 @@ use serde_json::{Value, json};
 
 use super::generate::{self, Creation};
 use crate::clock::now;
+use crate::kind::Kind;
 use crate::state::State;
 use crate::store::canonical;
 use crate::store::entry::Entry;
@@ -56,6 +57,7 @@ pub(crate) fn add(state: &State, kind: Unstorable) -> String {
     let id = base.id.to_string();
     state
         .write()
+        .of_mut(Kind::Users)
         .put(Entry::verbatim(&id, now, base.updated_at, bytes), now);
     id
 }

@@ -3,16 +3,18 @@
 //! Parameters and their rules are documented. Guessed: the codes of errors for which Clerk names
 //! none, how long a lock lasts, and that an absent `Clerk-API-Version` means the newest.
 
-use serde_json::{Map, Value, json};
+use serde_json::{Map, Value};
 
-use super::edit::{Touch, edit};
 use super::resource::{EXTERNAL_ID, USERNAME};
 use super::rules::{LOCK_SECONDS, check_password};
 use crate::clock::now;
 use crate::errors::Failure;
 use crate::faults::Quirks;
+use crate::kind::Kind;
+use crate::metadata::merge;
 use crate::parameters::{Parameter, ParameterType, Parameters};
 use crate::state::State;
+use crate::store::edit::{Touch, edit_object};
 
 const METADATA: [Parameter; 3] = [
     ("public_metadata", ParameterType::Object),
@@ -94,17 +96,9 @@ fn set(user: &mut Document, key: &str, value: impl Into<Value>) {
 }
 
 fn change(state: &State, id: &str, touch: Touch, change: impl FnOnce(&mut Document)) -> Result<(), Failure> {
-    let mut store = state.write();
-    let entry = store.get(id).ok_or_else(|| Failure::no_object("user", id))?;
-    if !entry.value(0).is_some_and(|value| value.is_object()) {
-        return Err(Failure::not_editable(id));
-    }
-    edit(&mut store, id, touch, |document| {
-        if let Some(user) = document.as_object_mut() {
-            change(user);
-        }
-    });
-    Ok(())
+    let mut stores = state.write();
+    let missing = || Failure::no_object("user", id);
+    edit_object(stores.of_mut(Kind::Users), id, touch, missing, change)
 }
 
 fn write_metadata(state: &State, id: &str, body: &[u8], write: fn(&mut Value, &Value)) -> Result<(), Failure> {
@@ -118,25 +112,6 @@ fn write_metadata(state: &State, id: &str, body: &[u8], write: fn(&mut Value, &V
     })
 }
 
-/// Merges deeply; null removes at any level (documented).
-fn merge(old: &mut Value, new: &Value) {
-    let Value::Object(new) = new else {
-        *old = new.clone();
-        return;
-    };
-    if !old.is_object() {
-        *old = json!({});
-    }
-    let Some(old) = old.as_object_mut() else { return };
-    for (key, value) in new {
-        if value.is_null() {
-            old.remove(key);
-        } else {
-            merge(old.entry(key).or_insert(Value::Null), value);
-        }
-    }
-}
-
 /// Updates a user.
 pub(crate) fn update(state: &State, id: &str, body: &[u8], version: Option<&str>) -> Result<(), Failure> {
     // From 2026-05-12 on this endpoint refuses metadata (documented). That it replaced them before
@@ -148,7 +123,8 @@ pub(crate) fn update(state: &State, id: &str, body: &[u8], version: Option<&str>
     let parameters = Parameters::read(body, &accepted)?;
     check_password(&parameters)?;
     {
-        let store = state.read();
+        let stores = state.read();
+        let store = stores.of(Kind::Users);
         let entry = store.get(id).ok_or_else(|| Failure::no_object("user", id))?;
         for (name, kind) in [("username", &USERNAME), ("external_id", &EXTERNAL_ID)] {
             if parameters

@@ -20,6 +20,8 @@ fn wrong_usage_is_explained() {
         (["--latency", "80"], "time unit"),
         (["--rate-limit", "prod"], "production"),
         (["--port", "70000"], "65535"),
+        (["--members", "9..1"], "such as 1..20"),
+        (["--organization-churn", "often"], "such as 5/s"),
     ] {
         let output = run(&arguments);
         let error = String::from_utf8_lossy(&output.stderr);
@@ -39,6 +41,8 @@ fn help_shows_the_defaults() {
         "[default: 100]",
         "[default: 8787]",
         "--churn",
+        "--organizations",
+        "[default: 1..20]",
         "sk_test_clerk_sim",
         "possible values",
     ] {
@@ -60,6 +64,39 @@ fn start(arguments: &[&str]) -> (Child, String) {
     (child, line)
 }
 
+/// The answer to a request, with its head.
+fn get(address: &str, path: &str, key: &str) -> String {
+    let mut stream = TcpStream::connect(address).expect("it listens");
+    let request = format!("GET {path} HTTP/1.1\r\nhost: x\r\nauthorization: Bearer {key}\r\nconnection: close\r\n\r\n");
+    stream.write_all(request.as_bytes()).expect("it reads");
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer).expect("it answers");
+    answer
+}
+
+/// The address in the line that the program prints, and what follows it.
+fn address(line: &str) -> (&str, &str) {
+    let rest = line.strip_prefix("clerk-sim listening on http://");
+    rest.and_then(|rest| rest.split_once(' '))
+        .expect("the line that scripts read")
+}
+
+#[test]
+fn it_generates_organizations_as_the_options_say() {
+    let organizations = "--port 0 --users 9 --organizations 4 --members 0,3 --invitations 2 --organization-churn 1/h";
+    let (mut child, line) = start(&organizations.split(' ').collect::<Vec<_>>());
+    let stats = get(address(&line).0, "/_sim/stats", "");
+    for count in [
+        "\"organizations\":4",
+        "\"organization_memberships\":6",
+        "\"organization_invitations\":8",
+    ] {
+        assert!(stats.contains(count), "{count} in {stats}");
+    }
+    child.kill().expect("it runs");
+    child.wait().expect("it ends");
+}
+
 #[test]
 fn it_prints_its_address_and_ends_on_a_signal() {
     for signal in ["TERM", "INT"] {
@@ -75,17 +112,9 @@ fn it_prints_its_address_and_ends_on_a_signal() {
             "--churn",
             "60/min",
         ]);
-        let rest = line
-            .strip_prefix("clerk-sim listening on http://")
-            .expect("the line that scripts read");
-        let (address, rest) = rest.split_once(' ').expect("the line that scripts read");
+        let (address, rest) = address(&line);
         assert_eq!(rest, "(instance ins_mine, 12 users, key sk_live_x)\n");
-        let mut stream = TcpStream::connect(address).expect("it listens");
-        let request =
-            "GET /v1/instance HTTP/1.1\r\nhost: x\r\nauthorization: Bearer sk_live_x\r\nconnection: close\r\n\r\n";
-        stream.write_all(request.as_bytes()).expect("it reads");
-        let mut answer = String::new();
-        stream.read_to_string(&mut answer).expect("it answers");
+        let answer = get(address, "/v1/instance", "sk_live_x");
         assert!(answer.starts_with("HTTP/1.1 200 OK\r\n"), "{answer}");
         assert!(
             answer.contains("ins_mine") && answer.contains("\"production\""),

@@ -1,6 +1,6 @@
 //! A small client.
 
-use clerk_sim::{Effect, ErrorAnswer, ErrorBody, Options, Sim};
+use clerk_sim::{Effect, ErrorAnswer, ErrorBody, Options, OrganizationOptions, Sim};
 use reqwest::{Client, Method, StatusCode};
 use serde_json::Value;
 
@@ -26,6 +26,16 @@ pub fn error(status: u16, retry_after: Option<u64>, body: ErrorBody) -> Effect {
     })
 }
 
+/// The id of a document.
+pub fn id(document: &Value) -> String {
+    document["id"].as_str().expect("a document has an id").to_owned()
+}
+
+/// The ids of documents.
+pub fn ids(documents: &[Value]) -> Vec<String> {
+    documents.iter().map(id).collect()
+}
+
 fn client() -> Client {
     // This fails only if a provider is installed already.
     let _ = rustls::crypto::ring::default_provider().install_default();
@@ -47,6 +57,18 @@ impl Answer {
             .collect()
     }
 
+    /// The objects of a list with a total.
+    pub fn data(&self) -> Vec<Value> {
+        let list = self.json();
+        let data = list["data"].as_array();
+        data.unwrap_or_else(|| panic!("no list: {list}")).clone()
+    }
+
+    /// The total of a list.
+    pub fn total(&self) -> u64 {
+        self.json()["total_count"].as_u64().expect("a total")
+    }
+
     pub fn code(&self) -> String {
         self.json()["errors"][0]["code"].as_str().unwrap_or_default().to_owned()
     }
@@ -64,6 +86,21 @@ impl Clerk {
             ..Options::default()
         })
         .await
+    }
+
+    /// A simulator with organizations.
+    pub async fn organizations(users: usize, organizations: OrganizationOptions) -> Self {
+        Self::with(Options {
+            users,
+            organizations,
+            ..Options::default()
+        })
+        .await
+    }
+
+    /// A simulator with organizations and none of them yet.
+    pub async fn no_organizations(users: usize) -> Self {
+        Self::organizations(users, OrganizationOptions::number(0)).await
     }
 
     /// Sends a request under `/v1` with the key.
@@ -99,6 +136,46 @@ impl Clerk {
         let answer = self.get(&format!("/users?{query}")).await;
         assert_eq!(answer.status, 200, "{}", String::from_utf8_lossy(&answer.bytes));
         answer.ids()
+    }
+
+    /// A list with a total. The answer must be a 200.
+    pub async fn total_list(&self, path: &str) -> Answer {
+        let answer = self.get(path).await;
+        assert_eq!(answer.status, 200, "{path}: {}", String::from_utf8_lossy(&answer.bytes));
+        answer
+    }
+
+    /// The ids of a list with a total.
+    pub async fn ids(&self, path: &str) -> Vec<String> {
+        ids(&self.total_list(path).await.data())
+    }
+
+    /// The ids of all pages, walked by the offset.
+    pub async fn walk_by_offset(&self, path: &str, limit: usize) -> Vec<String> {
+        let mut all: Vec<String> = Vec::new();
+        loop {
+            let separator = if path.contains('?') { '&' } else { '?' };
+            let page = self
+                .ids(&format!("{path}{separator}limit={limit}&offset={}", all.len()))
+                .await;
+            if page.is_empty() {
+                return all;
+            }
+            all.extend(page);
+        }
+    }
+
+    /// Sends a request that must succeed, and returns its answer.
+    pub async fn done(&self, method: Method, path: &str, body: Value) -> Value {
+        let answer = self.write(method, path, body).await;
+        assert_eq!(answer.status, 200, "{path}: {}", String::from_utf8_lossy(&answer.bytes));
+        answer.json()
+    }
+
+    /// Sends a request that must fail, and returns the status and the code of the error.
+    pub async fn fails(&self, method: Method, path: &str, body: Value) -> (u16, String) {
+        let answer = self.write(method, path, body).await;
+        (answer.status.as_u16(), answer.code())
     }
 
     /// The status and the code of an error.

@@ -48,10 +48,7 @@ async fn a_key_is_needed_and_a_version_must_be_known() {
         clerk.sim.log().last().expect("a request").headers["clerk-api-version"],
         "2026-05-12"
     );
-    assert_eq!(
-        clerk.refused("/organizations").await,
-        (404, "resource_not_found".to_owned())
-    );
+    assert_eq!(clerk.refused("/sessions").await, (404, "resource_not_found".to_owned()));
 }
 
 #[tokio::test]

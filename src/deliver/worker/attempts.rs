@@ -69,11 +69,7 @@ impl Worker {
             Some(HealthChange::Paused) => {
                 warn!(endpoint, status, error, "the endpoint is paused; its events wait");
             }
-            Some(HealthChange::Resumed { since }) => {
-                info!(endpoint, "the endpoint works again");
-                // Somewhat more, because attempts are noted later than they end.
-                self.hastens = Some(since.elapsed() + 2 * self.context.endpoint.timeout);
-            }
+            Some(HealthChange::Resumed) => info!(endpoint, "the endpoint works again"),
             None => {}
         }
         let verdict = self.judge(&event, &outcome, was_probing);
@@ -92,7 +88,8 @@ impl Worker {
             AttemptOutcome::Unanswered { .. } => None,
         };
         let (status, error) = outcome.describe();
-        let attempts = match was_probing {
+        // Of those that the endpoint wants to pause for, neither.
+        let attempts = match was_probing || self.health.is_paused() {
             true => event.attempts.max(1),
             false => event.attempts + 1,
         };

@@ -8,6 +8,7 @@ use tracing::warn;
 
 use super::{Worker, WorkerContext};
 use crate::{
+    clock::Moment,
     deliver::pause::Allowance,
     mirror::{DeliveryProgress, EventObject, LateEvent, LateEvents, MirrorError, PendingEvent},
 };
@@ -18,6 +19,9 @@ pub(super) const READ_AT_ONCE: usize = 128;
 /// Events after the position in memory, most of them without their payloads: those that pass by
 /// while an object's event takes long.
 const MOST_AHEAD: usize = 16_384;
+
+/// Payloads that wait in memory, in bytes: no more are read beyond this.
+const MAX_WAITING_BYTES: usize = 4 << 20;
 
 /// Late events that are read at a time.
 const LATE_AT_ONCE: usize = 64;
@@ -41,6 +45,8 @@ const LEAST_WAIT: Duration = Duration::from_millis(50);
 /// What the database has done.
 pub(super) enum Done {
     Read {
+        /// The events after this id were read.
+        after: i64,
         pending: Option<(Vec<PendingEvent>, bool)>,
         late: Option<(Vec<LateEvent>, Duration)>,
     },
@@ -73,8 +79,13 @@ impl Worker {
         } else if let Some(reading) = self.reading(now) {
             if reading.pending > 0 {
                 self.last_read = now;
+                // What is committed from now on is not read.
+                self.has_more = false;
             }
-            self.begun = now;
+            if reading.late > 0 {
+                self.late_at = now + POLL;
+            }
+            self.begun = Moment::now();
             let context = self.context.clone();
             self.operation = Some(AbortOnDropHandle::new(tokio::spawn(read(context, reading))));
         }
@@ -84,11 +95,11 @@ impl Worker {
         let progress = DeliveryProgress {
             last: self.last.take(),
             paused_for: self.health.remaining(now),
-            hastens: self.hastens.take(),
             ..self.queue.begin_note()
         };
+        self.noting_last = progress.last.clone();
         self.is_pause_noted = self.health.is_paused();
-        self.begun = now;
+        self.begun = Moment::now();
         let context = self.context.clone();
         let note = async move {
             let WorkerContext {
@@ -113,7 +124,9 @@ impl Worker {
             },
             Allowance::All => {
                 let polls = now >= self.last_read + POLL;
-                let wants_more = self.queue.waiting() < READ_AT_ONCE / 2 && self.queue.len() < MOST_AHEAD;
+                let wants_more = self.queue.waiting() < READ_AT_ONCE / 2
+                    && self.queue.waiting_bytes() < MAX_WAITING_BYTES
+                    && self.queue.len() < MOST_AHEAD;
                 let reads_pending = wants_more && (self.has_more || polls);
                 let reads_late = self.queue.due() == 0 && now >= self.late_at;
                 (
@@ -151,14 +164,18 @@ impl Worker {
                 self.last_noted = now;
                 self.retry_at = None;
             }
-            Ok(Done::Read { pending, late }) => {
+            Ok(Done::Read { after, pending, late }) => {
                 self.retry_at = None;
+                if after != self.queue.read_to() {
+                    // The endpoint was paused meanwhile, and what was read before is forgotten.
+                    (self.has_more, self.late_at) = (true, now);
+                    return Ok(());
+                }
                 if let Some(round) = &mut self.round {
                     round.has_read = true;
                 }
                 if let Some((events, has_more)) = pending {
-                    self.has_more = has_more;
-                    self.queue.extend(events);
+                    self.has_more |= has_more || !self.queue.extend(after, events);
                 }
                 if let Some((events, next)) = late {
                     self.queue.add_due(events);
@@ -167,7 +184,7 @@ impl Worker {
                     } else {
                         LEAST_WAIT
                     };
-                    self.late_at = now + next.clamp(least, POLL);
+                    self.late_at = self.late_at.min(now + next.clamp(least, POLL));
                 }
             }
             Err(MirrorError::LeaseLost) => return Err(MirrorError::LeaseLost),
@@ -177,6 +194,7 @@ impl Worker {
                     warn!(endpoint, %error, hint = error.hint(), "nothing is delivered until Postgres works");
                 }
                 self.queue.noted(false);
+                self.last = self.last.take().or(self.noting_last.take());
                 // Whether the pause is noted is not known.
                 self.is_pause_noted = !self.health.is_paused();
                 self.retry_at = Some(now + RETRY);
@@ -229,5 +247,9 @@ async fn read(context: WorkerContext, reading: Reading) -> Result<Done, MirrorEr
             Some((events, next))
         }
     };
-    Ok(Done::Read { pending, late })
+    Ok(Done::Read {
+        after: reading.after,
+        pending,
+        late,
+    })
 }

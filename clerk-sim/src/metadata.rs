@@ -1,4 +1,5 @@
-//! Generates metadata as applications keep it: mostly little, sometimes much.
+//! Metadata: how it is merged, and how it is generated as applications keep it, mostly little,
+//! sometimes much.
 
 use std::str::FromStr;
 
@@ -6,7 +7,7 @@ use rand::seq::IndexedRandom;
 use rand::{Rng, RngExt};
 use serde_json::{Map, Number, Value, json};
 
-use super::samples::{PLANS, ROLES, WORDS};
+use crate::users::samples::{PLANS, ROLES, WORDS};
 
 fn object(value: Value) -> Map<String, Value> {
     match value {
@@ -22,6 +23,25 @@ fn pick(list: &[&'static str], rng: &mut impl Rng) -> &'static str {
 fn note(words: usize, rng: &mut impl Rng) -> String {
     let words: Vec<_> = (0..words).map(|_| pick(WORDS, rng)).collect();
     words.join(" ")
+}
+
+/// Merges deeply; null removes at any level (documented).
+pub(crate) fn merge(old: &mut Value, new: &Value) {
+    let Value::Object(new) = new else {
+        *old = new.clone();
+        return;
+    };
+    if !old.is_object() {
+        *old = json!({});
+    }
+    let Some(old) = old.as_object_mut() else { return };
+    for (key, value) in new {
+        if value.is_null() {
+            old.remove(key);
+        } else {
+            merge(old.entry(key).or_insert(Value::Null), value);
+        }
+    }
 }
 
 /// Metadata that frontends can read.

@@ -1,5 +1,8 @@
 //! The handle by which programs start and control a simulator.
 
+mod objects;
+mod organizations;
+
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -8,15 +11,15 @@ use serde_json::Value;
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
 
+use crate::churn;
 use crate::clock::now;
 use crate::faults::Faults;
 use crate::http::server;
+use crate::kind::Kind;
 use crate::oddity::Oddity;
 use crate::state::{Options, State};
 use crate::stats::Request;
-use crate::store::entry::Entry;
-use crate::users::churn;
-use crate::users::edit::{Touch, edit};
+use crate::users;
 use crate::users::generate;
 use crate::users::unstorable::{self, Unstorable};
 
@@ -40,21 +43,36 @@ impl Drop for Inner {
 }
 
 impl Sim {
-    /// Generates the users and listens. Fails if the port is taken.
+    /// Generates the users and the organizations, and listens. Fails if the port is taken.
     pub async fn start(mut options: Options) -> std::io::Result<Sim> {
         let (listener, address) = server::bind(options.port).await?;
         if options.instance_id.is_empty() {
             options.instance_id = generate::instance_id(options.seed);
         }
-        let (seed, users) = (options.seed, options.users);
-        let store = tokio::task::spawn_blocking(move || generate::store(seed, users, now()))
+        let (seed, users, organizations) = (options.seed, options.users, options.organizations.clone());
+        let generate = move || {
+            let users = generate::store(seed, users, now());
+            crate::organizations::generate::stores(seed, &organizations, users)
+        };
+        let stores = tokio::task::spawn_blocking(generate)
             .await
             .map_err(std::io::Error::other)?;
-        let state = Arc::new(State::new(options, store));
+        let state = Arc::new(State::new(options, stores));
         let stop = watch::Sender::new(false);
         let tasks = vec![
             tokio::spawn(server::run(listener, state.clone(), stop.subscribe())),
-            tokio::spawn(churn::run(state.clone(), stop.subscribe())),
+            tokio::spawn(churn::run(
+                state.clone(),
+                state.churn.subscribe(),
+                stop.subscribe(),
+                users::churn::change,
+            )),
+            tokio::spawn(churn::run(
+                state.clone(),
+                state.organization_churn.subscribe(),
+                stop.subscribe(),
+                |state| drop(crate::organizations::churn::change(state)),
+            )),
         ];
         Ok(Sim {
             inner: Arc::new(Inner {
@@ -85,34 +103,30 @@ impl Sim {
         &self.state().options.instance_id
     }
 
-    /// All ids in ascending (`created_at`, id) order.
+    /// The ids of all users in ascending (`created_at`, id) order.
     pub fn user_ids(&self) -> Vec<String> {
-        self.state()
-            .read()
-            .in_order()
-            .map(|entry| entry.id.to_string())
-            .collect()
+        self.ids(Kind::Users)
     }
 
     /// The number of users.
     pub fn count(&self) -> usize {
-        self.state().read().len()
+        self.count_of(Kind::Users)
     }
 
     /// The answer to `GET /v1/users/{id}`. `None` if there is no such user, or its bytes are not
     /// JSON.
     pub fn document(&self, id: &str) -> Option<Value> {
-        self.state().read().get(id)?.value(now())
+        self.state().read().of(Kind::Users).get(id)?.value(now())
     }
 
     /// The bytes of the answer to `GET /v1/users/{id}`. `None` if there is no such user.
     pub fn raw(&self, id: &str) -> Option<Vec<u8>> {
-        Some(self.state().read().get(id)?.served(now()))
+        Some(self.state().read().of(Kind::Users).get(id)?.served(now()))
     }
 
     /// How a generated user deviates from the specification on purpose. `None` if it does not.
     pub fn oddity(&self, id: &str) -> Option<Oddity> {
-        self.state().read().get(id)?.oddity
+        self.state().read().of(Kind::Users).get(id)?.oddity
     }
 
     /// Adds any document, or replaces the one with its id. Returns the id.
@@ -123,27 +137,14 @@ impl Sim {
     /// If `id` is not a string or `created_at` is not in milliseconds. See [`Sim::insert_raw`] for
     /// such users.
     pub fn insert(&self, document: Value) -> String {
-        let id = document
-            .get("id")
-            .and_then(Value::as_str)
-            .expect("a document needs an id that is a string")
-            .to_owned();
-        let created_at = document.get("created_at").and_then(Value::as_i64);
-        assert!(
-            created_at.is_some(),
-            "a document needs a created_at in milliseconds; use insert_raw for those without"
-        );
-        self.state().write().put(Entry::new(&id, &document, None), now());
-        id
+        self.insert_object(Kind::Users, document)
     }
 
     /// Adds any bytes, to be served verbatim, or replaces those with this id.
     ///
     /// Lists are ordered by these times, in Unix milliseconds.
     pub fn insert_raw(&self, id: &str, created_at: i64, updated_at: i64, bytes: Vec<u8>) {
-        self.state()
-            .write()
-            .put(Entry::verbatim(id, created_at, updated_at, bytes), now());
+        self.insert_raw_object(Kind::Users, id, created_at, updated_at, bytes);
     }
 
     /// Adds a user that a mirror cannot store, created now, and returns its id.
@@ -156,32 +157,32 @@ impl Sim {
     /// False if there is no such user, or its bytes are not JSON. The closure runs while the users
     /// are locked: it must not use the simulator.
     pub fn update(&self, id: &str, change: impl FnOnce(&mut Value)) -> bool {
-        edit(&mut self.state().write(), id, Touch::UpdatedAt, change)
+        self.update_object(Kind::Users, id, change)
     }
 
     /// Adds a generated user, created now, and returns its id.
     pub fn create_random(&self) -> String {
-        churn::create(self.state())
+        users::churn::create(self.state())
     }
 
     /// Changes a user at random, as churn does, and returns its id. `None` if there are no users.
     ///
     /// A few such changes do not move `updated_at`.
     pub fn update_random(&self) -> Option<String> {
-        churn::update(self.state())
+        users::churn::update(self.state())
     }
 
     /// Deletes a user at random, and returns its id. `None` if there are no users.
     pub fn delete_random(&self) -> Option<String> {
-        churn::delete(self.state())
+        users::churn::delete(self.state())
     }
 
-    /// Deletes a user. False if there is no such user.
+    /// Deletes a user with all memberships. False if there is no such user.
     pub fn delete(&self, id: &str) -> bool {
-        self.state().write().remove(id, now())
+        self.delete_object(Kind::Users, id)
     }
 
-    /// Sets the number of random changes per second. `None` stops them.
+    /// Sets the number of random changes of users per second. `None` stops them.
     pub fn set_churn(&self, rate: Option<f64>) {
         self.state().churn.send_replace(rate);
     }

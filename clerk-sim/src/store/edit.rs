@@ -1,10 +1,11 @@
-//! Changes a stored user in place.
+//! Changes a stored object in place.
 
-use serde_json::Value;
+use serde_json::{Map, Value};
 
+use super::Store;
+use super::entry::Entry;
 use crate::clock::now;
-use crate::store::Store;
-use crate::store::entry::Entry;
+use crate::errors::Failure;
 
 /// Whether an edit moves `updated_at`.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -49,4 +50,24 @@ pub(crate) fn edit(store: &mut Store, id: &str, touch: Touch, change: impl FnOnc
     }
     store.put(entry, now);
     true
+}
+
+/// Changes a document that must be an object. `missing` is the error if there is none with this id.
+pub(crate) fn edit_object(
+    store: &mut Store,
+    id: &str,
+    touch: Touch,
+    missing: impl FnOnce() -> Failure,
+    change: impl FnOnce(&mut Map<String, Value>),
+) -> Result<(), Failure> {
+    let entry = store.get(id).ok_or_else(missing)?;
+    if !entry.value(0).is_some_and(|value| value.is_object()) {
+        return Err(Failure::not_editable(id));
+    }
+    edit(store, id, touch, |document| {
+        if let Some(object) = document.as_object_mut() {
+            change(object);
+        }
+    });
+    Ok(())
 }
