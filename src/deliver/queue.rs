@@ -373,6 +373,11 @@ impl Queue {
         }
     }
 
+    /// Forgets late events that wait here.
+    pub(super) fn forget_due(&mut self) {
+        self.due.clear();
+    }
+
     /// Forgets payloads that wait, as far as they can be read again in order: a paused endpoint
     /// needs no memory.
     pub(super) fn forget_waiting(&mut self) {

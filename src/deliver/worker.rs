@@ -26,7 +26,7 @@ use crate::{
     mirror::{Deliveries, LastAttempt, MirrorError, RegisteredEndpoint, Standing},
     watch::Watch,
 };
-use operations::{Done, NOTED_WITHIN, POLL, READ_AT_ONCE, finished};
+use operations::{Done, LEAST_WAIT, NOTED_WITHIN, POLL, READ_AT_ONCE, finished};
 
 /// If only events of objects of which one is being sent are in memory, others are read after this
 /// time, and these become late: one that takes long must not hold back other objects.
@@ -180,7 +180,11 @@ impl Worker {
                     let endpoint = &self.context.endpoint.name;
                     info!(endpoint, "the pause that the endpoint asked for is over");
                 }
-                self.round = None;
+                if self.round.take().is_some() {
+                    // They need not be due.
+                    self.queue.forget_due();
+                    self.late_at = now;
+                }
                 self.dispatch(now);
                 if let Some(until) = self.make_room(now) {
                     wake = wake.min(until);
@@ -207,6 +211,7 @@ impl Worker {
             if self.queue.due() == 0 && !self.health.is_paused() {
                 wake = wake.min(self.late_at);
             }
+            wake = wake.min((self.last_read + POLL).max(now + LEAST_WAIT));
         }
         wake
     }

@@ -209,7 +209,9 @@ async fn an_endpoint_that_asks_for_a_pause_is_shown_as_paused() {
     let receiver = Receiver::answering(|_| Reply::status(429).header("retry-after", 3600)).await;
     let delivering = Delivering::new(1, &receiver.endpoint("app")).await;
     let daemon = delivering.start().await;
-    delivering.insert_event("user_a", "created").await;
+    for user in ["user_a", "user_b"] {
+        delivering.insert_event(user, "created").await;
+    }
     let app = delivering
         .wait_for_endpoint("app", |app| app["state"] == "paused")
         .await;

@@ -40,7 +40,7 @@ pub(super) const POLL: Duration = Duration::from_secs(5);
 const RETRY: Duration = Duration::from_secs(1);
 
 /// The shortest time after which late events are read again if there was nothing new.
-const LEAST_WAIT: Duration = Duration::from_millis(50);
+pub(super) const LEAST_WAIT: Duration = Duration::from_millis(50);
 
 /// What the database has done.
 pub(super) enum Done {
