@@ -92,6 +92,9 @@ impl Delivery {
             .partition(|(endpoint, _)| may_start_all || endpoint.start == Start::Now);
         let mut workers = JoinSet::new();
         self.start(&ready, &ready, &mut workers, stop).await?;
+        if self.endpoints.is_empty() {
+            self.deliveries.disconnect();
+        }
         let mut imported = pin!(self.imported());
         let mut is_complete = waiting.is_empty();
         loop {

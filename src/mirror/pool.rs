@@ -85,6 +85,11 @@ impl ConnectionPool {
             .map(drop)
     }
 
+    /// Closes the connections that are not in use.
+    pub(super) fn close_idle(&self) {
+        self.pool.retain(|_, _| false);
+    }
+
     /// Returns the largest number of connections in the pool.
     pub(super) fn max_connections(&self) -> usize {
         self.pool.status().max_size

@@ -73,6 +73,22 @@ async fn a_stop_does_not_wait_for_a_receiver_that_hangs() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_pause_does_not_grow_when_the_clock_of_the_database_is_set_back() {
+    let receiver = Receiver::start().await;
+    let delivering = Delivering::new(1, &receiver.endpoint("app")).await;
+    let daemon = delivering.start().await;
+    daemon.stop(Signal::TERM).await.assert_exit(Exit::Ok);
+    let paused_before = "UPDATE clerk.endpoints SET paused_at = now() + interval '1 hour',
+                         next_attempt_at = now() + interval '1 hour 5 seconds'";
+    delivering.fixture.db.execute(paused_before).await;
+    delivering.insert_events(12, 3).await;
+    let daemon = delivering.start().await;
+    delivering.wait_until_delivered("app").await;
+    delivering.assert_complete(&receiver, 0).await;
+    daemon.stop(Signal::TERM).await.assert_exit(Exit::Ok);
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_stop_does_not_wait_for_a_locked_table() {
     let (receiver, delivering, daemon) = slow("").await;
     delivering.insert_events(2000, 20).await;

@@ -110,7 +110,7 @@ fn a_missing_secret_says_where_to_get_one() {
 #[test]
 fn values_of_a_wrong_form_are_refused_and_not_shown() {
     let app = "DIR/config.toml: [[endpoints]] app";
-    let form = "is not a signing secret: whsec_ and base64";
+    let form = "is not a signing secret: whsec_ and base64, without quotes or a name before it";
     for secret in [
         "hidden",
         "sk_live_hidden",

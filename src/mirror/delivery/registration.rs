@@ -83,6 +83,11 @@ impl Deliveries {
         Ok(row.is_imported)
     }
 
+    /// Closes the connections that are not in use.
+    pub fn disconnect(&self) {
+        self.0.close_idle();
+    }
+
     /// Returns a key for the ids of messages, which is secret to this database.
     pub async fn message_key(&self) -> Result<[u8; 32], MirrorError> {
         #[derive(QueryableByName)]
@@ -126,7 +131,9 @@ impl Deliveries {
             // Now that the rows are locked.
             require_leader(conn, holder).await?;
             let rows: Vec<RegisteredRow> = sql_query(
-                "SELECT name, position, redeliveries, CASE WHEN paused_at IS NOT NULL THEN
+                // A pause that begins in the future is from before the database's clock was set back.
+                "SELECT name, position, redeliveries, CASE WHEN paused_at > pg_catalog.now() THEN 0::double precision
+                     WHEN paused_at IS NOT NULL THEN
                      coalesce(extract(epoch FROM next_attempt_at - pg_catalog.now()), 0::numeric)::double precision END AS paused_for
                  FROM clerk.endpoints WHERE name = ANY ($1) ORDER BY name",
             )
@@ -173,7 +180,7 @@ impl Deliveries {
 
 impl From<RegisteredRow> for RegisteredEndpoint {
     fn from(row: RegisteredRow) -> Self {
-        // The database's clock may have gone back since then.
+        // The database's clock may have been set back by less than the pause has lasted.
         let paused_for = |seconds| {
             Duration::try_from_secs_f64(seconds)
                 .unwrap_or_default()
