@@ -14,8 +14,9 @@ use crate::{
     sync::{SyncOutcome, Syncer},
 };
 
-/// How long a sync may take to stop: its current batch is committed, or given up.
-const GRACE: Duration = Duration::from_millis(4_500);
+/// How long a sync may take to stop: its current batch is committed, or given up. The process ends
+/// within five seconds, and leaving the election takes some of them.
+const GRACE: Duration = Duration::from_millis(3_500);
 
 /// Runs one sync, and stops it at SIGTERM and SIGINT.
 ///
