@@ -18,7 +18,7 @@ use crate::support::{
     fixture::Fixture,
     on_demand::DEBUG,
     postgres::{any_port, give_to_server_user, server_program},
-    process::{EVERY_SECOND, NEVER},
+    process::{EVERY_SECOND, NEVER, Process},
     summary::{Exit, changed, held, in_sync},
     wait::eventually,
 };
@@ -315,17 +315,20 @@ async fn one_of_two_daemons_leads_and_the_other_takes_over() {
                 fixture.start_incremental(&[]).await,
                 fixture.start_daemon(&[NEVER, EVERY_SECOND]),
             );
-            two.wait_for_log("standing by").await;
+            // On a slow machine, the first one has had no time to renew its lead when the second starts.
+            let stands_by = |daemon: &Process| daemon.count_in_log("standing by") > 0;
+            eventually("one of them stands by", async || stands_by(&one) || stands_by(&two)).await;
+            let (leader, standby) = if stands_by(&two) { (one, two) } else { (two, one) };
             for _ in 0..3 {
                 fixture.sim.create_random();
                 fixture.sim.delete_random();
                 fixture.wait_until_mirrored().await;
             }
-            one.kill().await;
-            two.wait_for_log("this daemon leads now").await;
+            leader.kill().await;
+            standby.wait_for_log("this daemon leads now").await;
             fixture.sim.create_random();
             fixture.wait_until_mirrored().await;
-            let ran = two.stop(Signal::TERM).await;
+            let ran = standby.stop(Signal::TERM).await;
             ran.assert_exit(Exit::Ok);
             assert!(!ran.stderr.contains("ERROR"), "{ran:#?}");
         })
