@@ -315,7 +315,8 @@ async fn one_of_two_daemons_leads_and_the_other_takes_over() {
                 fixture.start_incremental(&[]).await,
                 fixture.start_daemon(&[NEVER, EVERY_SECOND]),
             );
-            // On a slow machine, the first one has had no time to renew its lead when the second starts.
+            // A leader that is alone does not renew its lead, so that a later one may take it when
+            // it starts.
             let stands_by = |daemon: &Process| daemon.count_in_log("standing by") > 0;
             eventually("one of them stands by", async || stands_by(&one) || stands_by(&two)).await;
             let (leader, standby) = if stands_by(&two) { (one, two) } else { (two, one) };
