@@ -64,7 +64,8 @@ pub(super) struct Worker {
     /// events since.
     begins_again: Option<Standing>,
     health: Health,
-    sends: JoinSet<(Dispatch, Attempt)>,
+    /// What is being sent. `None` in place of an attempt: it was too late to send it.
+    sends: JoinSet<(Dispatch, Option<Attempt>)>,
     /// What the database is doing for this endpoint. One thing at a time, so that what is read
     /// contains all that was noted.
     operation: Option<AbortOnDropHandle<Result<Done, MirrorError>>>,
@@ -218,11 +219,8 @@ impl Worker {
 
     /// Whether events may be sent now: what comes of them can be noted.
     fn may_send(&self, now: Instant) -> bool {
-        let Moment { wall, steady } = self.confirmed;
-        // The steady clock stands still while the machine is suspended.
-        let slept = (Utc::now() - wall).to_std().unwrap_or_default();
         let is_blocked = self.retry_at.is_some() || self.begins_again.is_some();
-        !is_blocked && now < steady + CONFIRMED_FOR && slept < CONFIRMED_FOR
+        !is_blocked && is_recent(self.confirmed, now)
     }
 
     /// Sends events while there are places.
@@ -330,4 +328,12 @@ impl Worker {
         }
         Ok(())
     }
+}
+
+/// Whether this process led at a moment, and may therefore send events `now`.
+fn is_recent(confirmed: Moment, now: Instant) -> bool {
+    let Moment { wall, steady } = confirmed;
+    // The steady clock stands still while the machine is suspended.
+    let slept = (Utc::now() - wall).to_std().unwrap_or_default();
+    now < steady + CONFIRMED_FOR && slept < CONFIRMED_FOR
 }

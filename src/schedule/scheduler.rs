@@ -39,6 +39,7 @@ struct Jobs {
     incremental: String,
     due: Due,
     marked: Arc<MarkedFlags>,
+    stop: CancellationToken,
 }
 
 /// Which kinds of sync have been marked since the last check.
@@ -63,18 +64,19 @@ impl Scheduler {
             incremental: incremental.to_owned(),
             due: due.clone(),
             marked: Arc::default(),
+            stop: CancellationToken::new(),
         };
         let timetable = Timetable::new(full, incremental);
         let pause = timetable.shortest_period(clock.now().wall).unwrap_or(MAX_PAUSE);
         let pause = pause.clamp(MIN_PAUSE, MAX_PAUSE);
         let guard = ClockGuard::new(timetable, clock.now());
         let scheduler = jobs.start().await?;
-        let stop = CancellationToken::new();
-        let task = tokio::spawn(supervise(jobs, scheduler, (guard, pause), clock, stop.clone()));
+        let stop = jobs.stop.clone();
+        let task = tokio::spawn(supervise(jobs, scheduler, (guard, pause), clock));
         Ok(Self { stop, task })
     }
 
-    /// Stops the scheduler.
+    /// Stops the scheduler. It marks nothing afterwards.
     pub(crate) async fn stop(self) {
         self.stop.cancel();
         // It fails only if the task has panicked.
@@ -104,7 +106,10 @@ impl Jobs {
             }
             let jobs = self.clone();
             let job = Job::new_async(cron.as_str(), move |_, _| {
-                mark(&jobs);
+                // The scheduler may look at its jobs once more after its shutdown.
+                if !jobs.stop.is_cancelled() {
+                    mark(&jobs);
+                }
                 Box::pin(async {})
             })?;
             scheduler.add(job).await?;
@@ -120,10 +125,9 @@ async fn supervise(
     mut scheduler: JobScheduler,
     (mut guard, pause): (ClockGuard, Duration),
     clock: Clock,
-    stop: CancellationToken,
 ) {
     let mut is_stale = false;
-    while stop.run_until_cancelled(tokio::time::sleep(pause)).await.is_some() {
+    while jobs.stop.run_until_cancelled(tokio::time::sleep(pause)).await.is_some() {
         let marked = MarkedKinds {
             full: jobs.marked.full.swap(false, Ordering::Relaxed),
             incremental: jobs.marked.incremental.swap(false, Ordering::Relaxed),

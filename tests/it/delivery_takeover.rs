@@ -4,6 +4,7 @@
 use std::{collections::HashMap, time::Duration};
 
 use rustix::process::Signal;
+use tokio_util::sync::CancellationToken;
 
 use crate::support::{
     delivery::Delivering,
@@ -14,6 +15,9 @@ use crate::support::{
     summary::Exit,
     wait::{eventually, within},
 };
+
+/// How many requests a daemon sends at a time by default.
+const CONCURRENCY: usize = 8;
 
 async fn slow_receiver() -> Receiver {
     Receiver::answering(|_| Reply::ok().after(Duration::from_millis(20))).await
@@ -61,14 +65,21 @@ async fn assert_ends_with_newest(delivering: &Delivering, receiver: &Receiver) {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_leader_that_was_suspended_sends_nothing_old() {
-    let receiver = slow_receiver().await;
+    // The leader is suspended while all that it may send at a time waits for answers, so that no
+    // request is half sent. The answers come while it is suspended.
+    let answers = CancellationToken::new();
+    let receiver = {
+        let answers = answers.clone();
+        Receiver::answering(move |_| Reply::ok().behind(&answers)).await
+    };
     let delivering = Delivering::new(1, &receiver.endpoint("app")).await;
     let daemon = delivering.start().await;
     let (first, second) = two(&delivering, daemon).await;
     let before = second.count_in_log("delivering events");
     delivering.insert_events(1000, 40).await;
-    receiver.wait_for_accepted(100).await;
+    receiver.wait_for_requests(CONCURRENCY).await;
     first.signal(Signal::STOP);
+    answers.cancel();
     eventually("the other one delivers", async || {
         second.count_in_log("delivering events") > before
     })

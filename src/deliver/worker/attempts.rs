@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 use tokio::task::JoinError;
 use tracing::{debug, info, warn};
 
-use super::Worker;
+use super::{Worker, is_recent};
 use crate::{
     deliver::{
         attempt::{Attempt, AttemptOutcome},
@@ -23,13 +23,15 @@ const WARN_PERIOD: Duration = Duration::from_mins(1);
 
 impl Worker {
     pub(super) fn send(&mut self, event: Dispatch) {
-        let context = self.context.clone();
+        let (context, confirmed) = (self.context.clone(), self.confirmed);
         self.sends.spawn(async move {
             let id = match is_from_mirror(event.id) {
                 true => context.ids.of_object(&event.object, event.asked_at),
                 false => context.ids.of_event(event.id),
             };
             let attempt = match body(&event.payload) {
+                // The process may have been suspended before this task ran.
+                Ok(_) if !is_recent(confirmed, Instant::now()) => return (event, None),
                 Ok(body) => context.client.send(&id, body).await,
                 Err(error) => Attempt {
                     outcome: AttemptOutcome::Unanswered {
@@ -38,14 +40,20 @@ impl Worker {
                     took: Duration::ZERO,
                 },
             };
-            (event, attempt)
+            (event, Some(attempt))
         });
     }
 
     /// Records how an attempt ended.
-    pub(super) fn record(&mut self, sent: Result<(Dispatch, Attempt), JoinError>) {
+    pub(super) fn record(&mut self, sent: Result<(Dispatch, Option<Attempt>), JoinError>) {
         let (event, Attempt { outcome, .. }) = match sent {
-            Ok(sent) => sent,
+            Ok((event, Some(attempt))) => (event, attempt),
+            Ok((event, None)) => {
+                if self.queue.settle(event, Verdict::Unsent) {
+                    self.late_at = Instant::now();
+                }
+                return;
+            }
             // Tasks are not cancelled, so it panicked. Nothing is known of the event.
             Err(error) => std::panic::resume_unwind(error.into_panic()),
         };

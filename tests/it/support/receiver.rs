@@ -24,6 +24,7 @@ use tokio::{
     net::TcpListener,
     task::{JoinHandle, JoinSet},
 };
+use tokio_util::sync::CancellationToken;
 
 use crate::support::wait::eventually;
 
@@ -65,6 +66,7 @@ pub struct ReceivedEvent {
 #[derive(Debug, Clone)]
 pub struct Reply {
     delay: Duration,
+    gate: Option<CancellationToken>,
     status: u16,
     headers: Vec<(&'static str, String)>,
     body: Bytes,
@@ -92,6 +94,7 @@ impl Reply {
     pub fn status(status: u16) -> Self {
         Self {
             delay: Duration::ZERO,
+            gate: None,
             status,
             headers: Vec::new(),
             body: Bytes::from_static(b"{\"ok\":true}"),
@@ -118,6 +121,15 @@ impl Reply {
     /// Waits before it does what it does.
     pub fn after(self, delay: Duration) -> Self {
         Self { delay, ..self }
+    }
+
+    /// Waits until `gate` is cancelled before it does what it does.
+    #[allow(dead_code, reason = "the histories do not use it")]
+    pub fn behind(self, gate: &CancellationToken) -> Self {
+        Self {
+            gate: Some(gate.clone()),
+            ..self
+        }
     }
 
     pub fn header(mut self, name: &'static str, value: impl fmt::Display) -> Self {
@@ -338,6 +350,9 @@ async fn serve(request: Request<Incoming>, shared: Arc<Shared>) -> io::Result<Re
         lock(&shared.log).push(event);
     }
     tokio::time::sleep(reply.delay).await;
+    if let Some(gate) = &reply.gate {
+        gate.cancelled().await;
+    }
     match reply.way {
         ReplyWay::Hang => std::future::pending().await,
         ReplyWay::Close => Err(io::ErrorKind::ConnectionAborted.into()),
