@@ -13,7 +13,8 @@ use clerk2pg::{
     logging::LogLevel,
     output,
     progress::Progress,
-    sync::{Carryover, Outcome, PlanLine, Repinned},
+    resource::RESOURCES,
+    sync::{Carryover, PlanLine, Repinned},
     watch::{self, HttpServer, ProbeResult, Watch},
 };
 pub use delivery::{run_endpoints, run_redeliver, run_send_test};
@@ -101,11 +102,11 @@ pub async fn run_once(loaded: &Loaded, arguments: &Arguments, progress: &Progres
     })
     .await?;
     output::report(arguments.format, &report).map_err(stdout_failed)?;
-    Ok(match report.outcome {
-        Outcome::Held => Exit::Held,
-        Outcome::Incomplete | Outcome::Failed => Exit::Incomplete,
-        _ if arguments.exit_code && report.has_rejected() => Exit::Rejected,
-        Outcome::InSync | Outcome::Changed | Outcome::Planned => Exit::Success,
+    Ok(match () {
+        () if report.is_incomplete() => Exit::Incomplete,
+        () if report.has_held() => Exit::Held,
+        () if arguments.exit_code && report.has_rejected() => Exit::Rejected,
+        () => Exit::Success,
     })
 }
 
@@ -127,11 +128,11 @@ pub async fn run_dry_run(loaded: &Loaded, arguments: &Arguments, progress: &Prog
         None => {}
     }
     output::report(format, &report).map_err(stdout_failed)?;
-    Ok(match report.outcome {
-        Outcome::Incomplete | Outcome::Failed => Exit::Incomplete,
-        _ if exit_code && report.has_changes() => Exit::Differences,
-        _ if exit_code && report.has_rejected() => Exit::Rejected,
-        _ => Exit::Success,
+    Ok(match () {
+        () if report.is_incomplete() => Exit::Incomplete,
+        () if exit_code && report.has_changes() => Exit::Differences,
+        () if exit_code && report.has_rejected() => Exit::Rejected,
+        () => Exit::Success,
     })
 }
 
@@ -166,21 +167,26 @@ pub async fn run_approve(loaded: &Loaded, format: Format, sum: &str) -> Result<E
         output::approved_rows(format, &table, rows, SystemTime::now().into()).map_err(stdout_failed)?;
         return Ok(Exit::Success);
     }
-    let Some(count) = mirror.holds().approve(sum).await? else {
-        return Err(match mirror.holds().checksum().await? {
-            Some(held) => Failure::new(
-                Cause::Other,
-                format!(
-                    "checksum {sum} does not match the held deletions ({held}): \
-                     the set has changed since you reviewed it"
-                ),
-            )
-            .hint("review the deletions again with `clerk2pg --dry-run`"),
-            None => Failure::new(Cause::Other, "no deletions are held").hint("see `clerk2pg status`"),
-        });
-    };
-    output::approved(format, count, SystemTime::now().into()).map_err(stdout_failed)?;
-    Ok(Exit::Success)
+    let mut held = None;
+    for resource in RESOURCES {
+        let holds = mirror.of(resource).holds();
+        if let Some(count) = holds.approve(sum).await? {
+            output::approved(format, resource, count, SystemTime::now().into()).map_err(stdout_failed)?;
+            return Ok(Exit::Success);
+        }
+        held = held.or(holds.checksum().await?);
+    }
+    Err(match held {
+        Some(held) => Failure::new(
+            Cause::Other,
+            format!(
+                "checksum {sum} does not match the held deletions ({held}): \
+                 the set has changed since you reviewed it"
+            ),
+        )
+        .hint("review the deletions again with `clerk2pg --dry-run`"),
+        None => Failure::new(Cause::Other, "no deletions are held").hint("see `clerk2pg status`"),
+    })
 }
 
 /// Chooses another Clerk instance for this database: `repin`.

@@ -23,35 +23,40 @@ pub struct Progress(Arc<Mutex<Option<WalkProgress>>>);
 
 #[derive(Debug)]
 struct WalkProgress {
+    /// What is counted, in the plural.
+    objects: String,
     bar: ProgressBar,
     started: Instant,
     logged_at: Instant,
-    /// Users that were seen already when the walk started or resumed.
+    /// Objects that were seen already when the walk started or resumed.
     first: Option<u64>,
 }
 
-/// What a log line says apart from the number of users seen.
+/// What a log line says apart from the number of objects seen.
 struct ProgressLine {
+    objects: String,
     total: Option<u64>,
-    /// Users per second.
+    /// Objects per second.
     rate: f64,
 }
 
 impl Progress {
-    /// Starts the progress of a walk over `total` users; `None` if Clerk does not say how many.
-    pub fn start(&self, total: Option<u64>) {
+    /// Starts the progress of a walk over `total` objects, which are called so in the plural; `None` if
+    /// Clerk does not say how many.
+    pub fn start(&self, objects: &str, total: Option<u64>) {
         let bar = ProgressBar::with_draw_target(total, ProgressDrawTarget::hidden());
         let template = match total {
-            Some(_) => "{bar:30} {human_pos} of {human_len} users, {rate} a second, {eta} left",
-            None => "{spinner} {human_pos} users, {rate} a second",
+            Some(_) => format!("{{bar:30}} {{human_pos}} of {{human_len}} {objects}, {{rate}} a second, {{eta}} left"),
+            None => format!("{{spinner}} {{human_pos}} {objects}, {{rate}} a second"),
         };
-        if let Ok(style) = ProgressStyle::with_template(template) {
+        if let Ok(style) = ProgressStyle::with_template(&template) {
             bar.set_style(style.with_key("rate", |state: &ProgressState, out: &mut dyn Write| {
                 // A bar that cannot be drawn must not stop the sync.
                 let _ = write!(out, "{}", HumanCount(state.per_sec() as u64));
             }));
         }
         *self.lock() = Some(WalkProgress {
+            objects: objects.to_owned(),
             bar,
             started: Instant::now(),
             logged_at: Instant::now(),
@@ -59,27 +64,27 @@ impl Progress {
         });
     }
 
-    /// Shows that `users` users have been seen in all.
-    pub fn seen(&self, users: u64) {
+    /// Shows that `seen` objects have been seen in all.
+    pub fn seen(&self, seen: u64) {
         // The line is written after the lock is released: the writer of the log locks it, too.
-        if let Some(ProgressLine { total, rate }) = self.advance(users, std::io::stderr().is_terminal()) {
-            let users_per_second = rate.round();
+        if let Some(ProgressLine { objects, total, rate }) = self.advance(seen, std::io::stderr().is_terminal()) {
+            let per_second = rate.round();
             match total {
-                Some(total) => info!(users, total, users_per_second, "syncing"),
-                None => info!(users, users_per_second, "syncing"),
+                Some(total) => info!(seen, total, per_second, "syncing {objects}"),
+                None => info!(seen, per_second, "syncing {objects}"),
             }
         }
     }
 
-    fn advance(&self, users: u64, is_terminal: bool) -> Option<ProgressLine> {
+    fn advance(&self, seen: u64, is_terminal: bool) -> Option<ProgressLine> {
         let mut state = self.lock();
         let state = state.as_mut()?;
-        // The rate of a resumed walk must not include the users of its first part.
+        // The rate of a resumed walk must not include the objects of its first part.
         let first = *state.first.get_or_insert_with(|| {
             state.bar.reset_eta();
-            users
+            seen
         });
-        state.bar.set_position(users);
+        state.bar.set_position(seen);
         if is_terminal {
             if state.bar.is_hidden() && state.started.elapsed() > BAR_DELAY {
                 state.bar.set_draw_target(ProgressDrawTarget::stderr());
@@ -91,8 +96,9 @@ impl Progress {
         }
         state.logged_at = Instant::now();
         Some(ProgressLine {
+            objects: state.objects.clone(),
             total: state.bar.length(),
-            rate: users.saturating_sub(first) as f64 / state.started.elapsed().as_secs_f64(),
+            rate: seen.saturating_sub(first) as f64 / state.started.elapsed().as_secs_f64(),
         })
     }
 
@@ -152,7 +158,7 @@ mod tests {
     #[test]
     fn log_lines_and_the_bar_do_not_block_each_other() {
         let progress = Progress::default();
-        progress.start(Some(1000));
+        progress.start("users", Some(1000));
         if let Some(state) = progress.lock().as_mut() {
             state.logged_at -= LOG_PERIOD;
         }

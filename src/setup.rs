@@ -91,10 +91,11 @@ pub fn build_syncer(
     patience: Option<Duration>,
 ) -> Result<Syncer, Failure> {
     let settings = &loaded.settings;
-    Ok(Syncer {
+    let mut syncer = Syncer {
         clerk: build_client(loaded)?.counting(watch.requests()),
         mirror: build_mirror(loaded)?,
         resource: &USERS,
+        others: Vec::new(),
         options: Options {
             concurrency: settings.clerk.concurrency,
             delete_mode: settings.deletes.mode,
@@ -111,7 +112,9 @@ pub fn build_syncer(
         due: Due::default(),
         watch: watch.clone(),
         rechecks: Rechecks::default(),
-    })
+    };
+    syncer.others = settings.mirror.others().map(|resource| syncer.of(resource)).collect();
+    Ok(syncer)
 }
 
 /// Builds what the daemon runs with until the configuration is reloaded.
@@ -127,6 +130,10 @@ pub fn build_daemon(loaded: &Loaded, progress: &Progress, watch: &Watch) -> Resu
             deliveries,
             syncer.mirror.outbox().committed(),
             &HOLDER,
+            std::iter::once(&USERS)
+                .chain(loaded.settings.mirror.others())
+                .map(|resource| resource.name)
+                .collect(),
             loaded.settings.events.initial,
             watch.clone(),
         )?,
@@ -158,6 +165,7 @@ pub fn build_check(loaded: &Loaded) -> CheckInput {
         exposed: loaded.exposed(),
         sends_key_in_clear: settings.clerk.sends_key_in_clear(),
         clerk: loaded.require_key().map_err(Failure::from).and_then(|()| client()),
+        resources: settings.mirror.others().collect(),
         is_live_key: settings.clerk.secret_key.expose().starts_with("sk_live_"),
         mirror: loaded
             .require_database()

@@ -42,7 +42,7 @@ fn read(bytes: &[u8]) {
         bytes: bytes.to_vec(),
         date: None,
     };
-    for page in [Page::parse(body(), &key), Page::single(body(), &key)] {
+    for page in [Page::parse(&USERS, body(), &key), Page::single(&USERS, body(), &key)] {
         match page {
             Ok(page) => check_page(&page, &key),
             Err((_, why)) => assert!(why.len() < MAX_REASON, "{why}"),

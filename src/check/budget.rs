@@ -6,7 +6,7 @@ use super::finding::Finding;
 use crate::{
     humanize::{age, number},
     mirror::SyncKind,
-    resource::MAX_PAGE,
+    resource::{MAX_PAGE, Resource},
     schedule::Timetable,
 };
 
@@ -17,13 +17,18 @@ const EXTRA_REQUESTS: u64 = 6;
 /// Requests of an incremental sync that finds nothing.
 const INCREMENTAL_REQUESTS: f64 = 2.0;
 
+/// Requests of a full sync for a list, other than pages: whether it is switched on, and the counts.
+const EXTRA_LIST_REQUESTS: u64 = 3;
+
 /// Number of next times from which the average period of a schedule is computed.
 const OCCURRENCES: i32 = 30;
 
-/// Compares the requests a second that the budget allows with what the schedules need.
+/// Compares the requests a second that the budget allows with what the schedules need. `lists` are the
+/// resources other than users, with their numbers of objects.
 pub(super) fn check_budget(
     per_second: f64,
     users: Option<u64>,
+    lists: &[(&'static Resource, u64)],
     [incremental, full]: [&str; 2],
     now: DateTime<Utc>,
 ) -> Finding {
@@ -31,10 +36,13 @@ pub(super) fn check_budget(
     let mut message = format!("{} requests a second", short(per_second));
     let mut too_much = Vec::new();
     if let Some(users) = users {
-        let requests = users.div_ceil(u64::from(MAX_PAGE)) + EXTRA_REQUESTS;
+        let pages = |objects: u64| objects.div_ceil(u64::from(MAX_PAGE));
+        let of_lists = lists.iter().map(|(_, objects)| pages(*objects) + EXTRA_LIST_REQUESTS);
+        let requests = pages(users) + EXTRA_REQUESTS + of_lists.sum::<u64>();
         let takes = seconds(requests as f64 / per_second);
         message += &format!(
-            "; a full sync of {} users sends about {}, in {}",
+            "; a full sync of {}{} users sends about {}, in {}",
+            if lists.is_empty() { "" } else { "everything with " },
             number(users),
             number(requests),
             age(takes)
@@ -44,7 +52,9 @@ pub(super) fn check_budget(
         }
     }
     if let Some(gap) = period(&Timetable::new("", incremental), SyncKind::Incremental, now) {
-        let wanted = INCREMENTAL_REQUESTS / (gap.num_milliseconds() as f64 / 1000.0);
+        let often = lists.iter().filter(|(resource, _)| !resource.is_rarely_changed);
+        let of_lists = often.map(|(_, objects)| if *objects > u64::from(MAX_PAGE) { 2.0 } else { 1.0 });
+        let wanted = (INCREMENTAL_REQUESTS + of_lists.sum::<f64>()) / (gap.num_milliseconds() as f64 / 1000.0);
         message += &format!(
             "; an incremental sync every {} sends {} a second",
             age(gap),
@@ -89,11 +99,14 @@ fn short(number: f64) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::check::finding::CheckStatus;
+    use crate::{
+        check::finding::CheckStatus,
+        resource::{INVITATIONS, MEMBERSHIPS, ORGANIZATIONS, ROLES},
+    };
 
     fn check(per_second: f64, users: Option<u64>, schedules: [&str; 2], status: CheckStatus, message: &str) {
         let now = "2026-01-02T10:30:02Z".parse().unwrap();
-        let finding = check_budget(per_second, users, schedules, now);
+        let finding = check_budget(per_second, users, &[], schedules, now);
         assert_eq!((finding.status, finding.message.as_str()), (status, message));
     }
 
@@ -105,6 +118,23 @@ mod tests {
             ["*/5 * * * * *", "0 0 * * * *"],
             CheckStatus::Ok,
             "25 requests a second; a full sync of 1,000,000 users sends about 2,006, in 80 s; an incremental sync every 5.0 s sends 0.40 a second",
+        );
+    }
+
+    #[test]
+    fn small_lists_cost_a_request_and_large_ones_two() {
+        let lists = [
+            (&ORGANIZATIONS, 500),
+            (&MEMBERSHIPS, 501),
+            (&INVITATIONS, 0),
+            (&ROLES, 4),
+        ];
+        let now = "2026-01-02T10:30:02Z".parse().unwrap();
+        let finding = check_budget(25.0, Some(100), &lists, ["*/5 * * * * *", ""], now);
+        assert_eq!(
+            finding.message,
+            "25 requests a second; a full sync of everything with 100 users sends about 23, in 0.9 s; \
+             an incremental sync every 5.0 s sends 1.2 a second"
         );
     }
 

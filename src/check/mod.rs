@@ -10,6 +10,7 @@ mod database;
 mod endpoints;
 mod finding;
 mod listener;
+mod organizations;
 mod permissions;
 mod run;
 mod tables;

@@ -8,16 +8,18 @@ use super::{
     budget, clerk, clock, database, endpoints,
     finding::{CheckStatus, Finding},
     listener,
+    organizations::{self, ListFindings},
 };
 use crate::{
     clerk::Client,
     deliver::Endpoint,
     failure::{Cause, Failure},
     mirror::Mirror,
+    resource::Resource,
 };
 
-/// The checks, in the order in which they are reported. One of each of the application's tables and
-/// one of each endpoint follow.
+/// The checks, in the order in which they are reported. One of organizations, one of each of the
+/// application's tables and one of each endpoint follow.
 const CHECKS: [&str; 12] = [
     "configuration",
     "clerk",
@@ -44,6 +46,8 @@ pub struct CheckInput {
     pub sends_key_in_clear: bool,
     /// The client of Clerk.
     pub clerk: Result<Client, Failure>,
+    /// What is mirrored besides users.
+    pub resources: Vec<&'static Resource>,
     /// Whether the key looks like one of a production instance.
     pub is_live_key: bool,
     /// The database.
@@ -62,12 +66,21 @@ pub struct CheckInput {
 
 /// Runs all checks, in less than half a minute.
 pub async fn run(input: &CheckInput) -> Vec<Finding> {
-    let (clerk, database, listener, endpoints) = tokio::join!(
+    let ((clerk, lists), database, listener, endpoints) = tokio::join!(
         async {
-            match &input.clerk {
-                Ok(client) => clerk::check_clerk(client, input.is_live_key).await,
-                Err(failure) => clerk::ClerkFindings::nothing(unready("clerk", failure, "key to ask with")),
-            }
+            let client = match &input.clerk {
+                Ok(client) => client,
+                Err(failure) => {
+                    let findings = clerk::ClerkFindings::nothing(unready("clerk", failure, "key to ask with"));
+                    return (findings, ListFindings::default());
+                }
+            };
+            let findings = clerk::check_clerk(client, input.is_live_key).await;
+            let lists = match findings.answer.status {
+                CheckStatus::Failed => ListFindings::default(),
+                _ => organizations::check_lists(client, &input.resources).await,
+            };
+            (findings, lists)
         },
         async {
             match &input.mirror {
@@ -89,12 +102,19 @@ pub async fn run(input: &CheckInput) -> Vec<Finding> {
     ];
     findings.extend(database.findings);
     findings.push(match per_second {
-        Ok(per_second) => budget::check_budget(per_second, clerk.users, [&input.incremental, &input.full], Utc::now()),
+        Ok(per_second) => budget::check_budget(
+            per_second,
+            clerk.users,
+            &lists.totals,
+            [&input.incremental, &input.full],
+            Utc::now(),
+        ),
         Err(_) => Finding::skipped("budget", "it depends on the key"),
     });
     findings.push(listener);
     let tables = database.tables;
     debug_assert!(findings.iter().map(|finding| finding.name).eq(CHECKS));
+    findings.extend(lists.finding);
     findings.extend(tables);
     findings.extend(endpoints);
     findings

@@ -120,6 +120,20 @@ impl Error {
         }
     }
 
+    /// Whether the instance has switched off what was asked for, as organizations can be (documented:
+    /// `organization_not_enabled_in_instance`; the status is a guess), or the server does not have it,
+    /// as emulators do not (observed), or does not allow it for this key or plan.
+    pub fn is_switched_off(&self) -> bool {
+        let says_so = |answer: &ErrorResponse| answer.code.as_deref().is_some_and(|code| code.contains("not_enabled"));
+        match self {
+            Error::NotFound(answer) => answer.code.is_none() || says_so(answer),
+            Error::Refused(answer) => {
+                matches!(answer.status, StatusCode::FORBIDDEN | StatusCode::PAYMENT_REQUIRED) || says_so(answer)
+            }
+            _ => false,
+        }
+    }
+
     /// Whether a refused request for a list objects to its order or its filters.
     pub fn objection(&self) -> Objection {
         match self {

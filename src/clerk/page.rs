@@ -9,7 +9,7 @@ use super::{
     ResponseBody,
     split::{DocumentHead, DocumentList, split_array, with_head},
 };
-use crate::resource::{self, Digest, DigestKey, MAX_ID};
+use crate::resource::{self, Digest, DigestKey, MAX_ID, Resource};
 
 /// The objects of one answer.
 #[derive(Debug)]
@@ -19,6 +19,8 @@ pub struct Page {
     /// The server's clock when it answered, in Unix milliseconds, cut to whole
     /// seconds; `None` if it does not say.
     pub date: Option<i64>,
+    /// How many objects the whole list has; `None` if the answer does not say.
+    pub total: Option<u64>,
 }
 
 /// An object that is not decoded.
@@ -30,7 +32,7 @@ pub struct RawObject {
     pub created_at: Option<i64>,
     /// Unix milliseconds, if it is readable.
     pub updated_at: Option<i64>,
-    /// Of the document's bytes.
+    /// Of the document's bytes, without those of an embedded object.
     pub digest: Digest,
     /// Whether bytes were not valid UTF-8 and were replaced: the document must not be stored.
     pub is_mangled: bool,
@@ -38,27 +40,31 @@ pub struct RawObject {
 }
 
 impl Page {
-    /// Reads a list in both its forms: a bare array (documented), and `{"data": […]}`, as emulators
-    /// send it (observed).
+    /// Reads a list in both its forms: a bare array, and `{"data": […], "total_count": …}`. Source:
+    /// documented; emulators send the second form also where Clerk sends the first (observed).
     ///
     /// # Errors
     /// The body is neither, or has more than [`super::MAX_OBJECTS`]. Returns it with the reason, which
     /// quotes nothing of it.
-    pub fn parse(body: ResponseBody, key: &DigestKey) -> Result<Self, (Vec<u8>, String)> {
+    pub fn parse(resource: &'static Resource, body: ResponseBody, key: &DigestKey) -> Result<Self, (Vec<u8>, String)> {
         #[derive(Deserialize)]
         struct Wrapped<'a> {
             #[serde(borrow)]
             data: &'a RawValue,
+            #[serde(borrow)]
+            total_count: Option<&'a RawValue>,
         }
-        Self::new(body, key, |text| {
-            if let Some(objects) = split_array(text) {
-                return Ok(objects);
-            }
-            let list = if text.trim_start().starts_with('{') {
-                serde_json::from_str(text).map(|Wrapped { data }| data.get())?
-            } else {
-                text
+        Self::new(resource, body, key, |text| {
+            let (list, total) = match text.trim_start().starts_with('{') {
+                true => {
+                    let Wrapped { data, total_count } = serde_json::from_str(text)?;
+                    (data.get(), total_count.and_then(|total| total.get().parse().ok()))
+                }
+                false => (text, None),
             };
+            if let Some(objects) = split_array(list) {
+                return Ok((objects, total));
+            }
             // For another value, serde_json's error would quote all of it.
             if list
                 .trim_start()
@@ -67,7 +73,7 @@ impl Page {
                 return Err(de::Error::custom("no list of objects"));
             }
             let DocumentList(objects) = serde_json::from_str(list)?;
-            Ok(objects.into_iter().map(with_head).collect())
+            Ok((objects.into_iter().map(with_head).collect(), total))
         })
     }
 
@@ -76,20 +82,22 @@ impl Page {
     ///
     /// # Errors
     /// The body is no JSON. Returns it with the reason.
-    pub fn single(body: ResponseBody, key: &DigestKey) -> Result<Self, (Vec<u8>, String)> {
-        Self::new(body, key, |text| {
+    pub fn single(resource: &'static Resource, body: ResponseBody, key: &DigestKey) -> Result<Self, (Vec<u8>, String)> {
+        Self::new(resource, body, key, |text| {
             let (document, head) = with_head(serde_json::from_str(text)?);
-            Ok(vec![match head.data.filter(|data| data.get().starts_with('{')) {
+            let object = match head.data.filter(|data| data.get().starts_with('{')) {
                 Some(object) if head.id.is_none() => with_head(object),
                 _ => (document, head),
-            }])
+            };
+            Ok((vec![object], None))
         })
     }
 
     fn new(
+        resource: &'static Resource,
         ResponseBody { bytes, date }: ResponseBody,
         key: &DigestKey,
-        split: impl for<'a> Fn(&'a str) -> serde_json::Result<Vec<(&'a str, DocumentHead<'a>)>>,
+        split: impl for<'a> Fn(&'a str) -> serde_json::Result<(Vec<(&'a str, DocumentHead<'a>)>, Option<u64>)>,
     ) -> Result<Self, (Vec<u8>, String)> {
         // Bytes that are not UTF-8 are replaced: one broken document must not cost its whole page.
         let (text, broken) = match String::from_utf8(bytes) {
@@ -99,23 +107,29 @@ impl Page {
                 error.into_bytes(),
             ),
         };
-        let objects = match split(&text) {
-            Ok(objects) => {
+        let (objects, total) = match split(&text) {
+            Ok((objects, total)) => {
                 let mut replaced = replaced(&broken).peekable();
-                objects
+                let objects = objects
                     .into_iter()
                     .map(|(document, head)| {
                         let start = document.as_ptr() as usize - text.as_ptr() as usize;
                         let range = start..start + document.len();
                         while replaced.next_if(|&at| at < range.start).is_some() {}
                         let is_mangled = replaced.peek().is_some_and(|at| range.contains(at));
-                        RawObject::new(document, head, key, range, is_mangled)
+                        RawObject::new(resource, document, head, key, range, is_mangled)
                     })
-                    .collect()
+                    .collect();
+                (objects, total)
             }
             Err(error) => return Err((text.into_bytes(), error.to_string())),
         };
-        Ok(Self { text, objects, date })
+        Ok(Self {
+            text,
+            objects,
+            date,
+            total,
+        })
     }
 
     /// Returns the objects, in the server's order.
@@ -130,7 +144,14 @@ impl Page {
 }
 
 impl RawObject {
-    fn new(json: &str, head: DocumentHead<'_>, key: &DigestKey, range: ops::Range<usize>, is_mangled: bool) -> Self {
+    fn new(
+        resource: &'static Resource,
+        json: &str,
+        head: DocumentHead<'_>,
+        key: &DigestKey,
+        range: ops::Range<usize>,
+        is_mangled: bool,
+    ) -> Self {
         let time = |value: Option<&RawValue>| value.and_then(|at| resource::time(at.get()));
         Self {
             id: head
@@ -140,7 +161,13 @@ impl RawObject {
                 .map(Cow::into_owned),
             created_at: time(head.created_at),
             updated_at: time(head.updated_at),
-            digest: Digest::of(key, json.as_bytes()),
+            digest: match head.embedded {
+                Some((name, part)) if resource.embedded == Some(name) => {
+                    let start = part.get().as_ptr() as usize - json.as_ptr() as usize;
+                    Digest::without(key, json.as_bytes(), start..start + part.get().len())
+                }
+                _ => Digest::of(key, json.as_bytes()),
+            },
             is_mangled,
             range,
         }
@@ -169,6 +196,7 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
+    use crate::resource::{MEMBERSHIPS, USERS};
 
     fn body(bytes: impl Into<Vec<u8>>) -> ResponseBody {
         ResponseBody {
@@ -178,7 +206,7 @@ mod tests {
     }
 
     fn parse(bytes: impl Into<Vec<u8>>) -> Result<Page, (Vec<u8>, String)> {
-        Page::parse(body(bytes), &DigestKey::default())
+        Page::parse(&USERS, body(bytes), &DigestKey::default())
     }
 
     fn ids(bytes: &[u8]) -> Vec<Option<String>> {
@@ -196,7 +224,7 @@ mod tests {
 
     #[test]
     fn a_wrapped_user_is_read() {
-        let single = |text: &str| Page::single(body(text), &DigestKey::default()).unwrap();
+        let single = |text: &str| Page::single(&USERS, body(text), &DigestKey::default()).unwrap();
         for text in [
             r#"{"id":"a","created_at":1}"#,
             r#" {"object":"user", "data": {"id":"a","created_at":1} }"#,
@@ -252,6 +280,26 @@ mod tests {
     }
 
     #[test]
+    fn an_embedded_object_is_no_part_of_the_digest() {
+        let digest = |resource, document: &str| {
+            let list = format!(r#"{{"data":[{document}],"total_count":12}}"#);
+            let page = Page::parse(resource, body(list), &DigestKey::default()).unwrap();
+            assert_eq!(page.total, Some(12));
+            page.objects()[0].digest
+        };
+        let (one, two) = (
+            r#"{"id":"a","organization":{"id":"o","name":"One"},"role":"r"}"#,
+            r#"{"id":"a","organization":{"id":"o","name":"Another"},"role":"r"}"#,
+        );
+        assert_eq!(digest(&MEMBERSHIPS, one), digest(&MEMBERSHIPS, two));
+        assert_ne!(digest(&USERS, one), digest(&USERS, two));
+        assert_ne!(
+            digest(&MEMBERSHIPS, one),
+            digest(&MEMBERSHIPS, &one.replace("\"r\"", "\"s\""))
+        );
+    }
+
+    #[test]
     fn bytes_that_are_no_text_spoil_their_own_document_only() {
         let page = parse(b"[{\"id\":\"a\"},{\"id\":\"b\",\"x\":\"\xff\"},{\"id\":\"c\"}]").unwrap();
         let mangled: Vec<_> = page.objects().iter().map(|raw| raw.is_mangled).collect();
@@ -262,7 +310,7 @@ mod tests {
         #[test]
         fn any_bytes_give_a_page_or_an_error(bytes in prop::collection::vec(any::<u8>(), 0..400)) {
             let _ = parse(bytes.clone());
-            let _ = Page::single(body(bytes), &DigestKey::default());
+            let _ = Page::single(&USERS, body(bytes), &DigestKey::default());
         }
 
         /// In one go or in two, the documents are the same.

@@ -5,8 +5,11 @@ use serde::{Deserialize, de::DeserializeOwned};
 use super::{Client, Error, MAX_ANSWER, Page, ResponseBody};
 use crate::{
     reconcile::{range::Range, walk::ListQuery},
-    resource::{Confirm, MAX_IDS, Resource},
+    resource::{Confirm, Count, MAX_IDS, Place, Resource},
 };
+
+/// Clerk's error code for what does not exist. Source: documented.
+const NOT_FOUND: &str = "resource_not_found";
 
 /// Ascending, as `+` is implied (documented). Emulators that strip only `-` do not know a literal
 /// `+`: they sort by something else (observed).
@@ -28,10 +31,14 @@ pub struct Instance {
 /// The answer to asking for one object by id.
 #[derive(Debug)]
 pub enum Lookup {
-    /// The object, as a page of one.
+    /// The object, on a page.
     Found(Page),
     /// Clerk says that there is no such object.
     Gone,
+    /// Its organization is gone, with which it ends.
+    EndsWithOrganization,
+    /// The answer proves nothing, for this reason.
+    Unclear(&'static str),
 }
 
 impl Client {
@@ -49,16 +56,18 @@ impl Client {
         }
     }
 
-    /// Asks how many objects Clerk has in a range of `created_at`. `None` if there is no endpoint
-    /// that counts, or the server does not know it.
+    /// Asks how many objects Clerk has in a range of `created_at`. `None` if the server does not know
+    /// the endpoint that counts, or cannot count a range.
     pub async fn count(&self, resource: &'static Resource, range: Range) -> Result<Option<u64>, Error> {
         #[derive(Deserialize)]
         struct Total {
             // Four billion are more than any instance has, and sums of them do not overflow.
             total_count: u32,
         }
-        let Some(path) = resource.list.count else {
-            return Ok(None);
+        let path = match resource.list.count {
+            Count::Endpoint(path) => path,
+            Count::InList if range == Range::ALL => return Ok(self.recent(resource, 0, 1).await?.total),
+            Count::InList => return Ok(None),
         };
         let request = format!("GET /v1/{path}");
         let total = self.get(path, &bounds(range), json(&request)).await;
@@ -93,7 +102,7 @@ impl Client {
         if let Some((cursor, after)) = resource.list.cursor.zip(query.after.as_ref()) {
             parameters.push((cursor, after.clone()));
         }
-        if let Some(after) = query.created_after {
+        if let Some(after) = query.created_after.filter(|_| resource.has_ranges()) {
             parameters.push(("created_at_after", after.to_string()));
         }
         if query.offset > 0 {
@@ -104,29 +113,113 @@ impl Client {
     }
 
     /// Asks for objects by id, at most [`MAX_IDS`]. Unknown ids are left out. Source: documented. A
-    /// server that ignores the filter answers with other objects, so compare the answer with the
-    /// question.
+    /// server that ignores the filter, or has none, answers with other objects, so compare the
+    /// answer with the question.
     pub async fn by_ids(&self, resource: &'static Resource, ids: &[&str]) -> Result<Page, Error> {
-        let list = &resource.list;
         debug_assert!(ids.len() <= MAX_IDS, "Clerk takes {MAX_IDS} ids");
-        let mut parameters: Vec<_> = ids.iter().map(|id| (list.ids, (*id).to_owned())).collect();
+        let filter = resource.list.ids.into_iter();
+        let mut parameters: Vec<_> = filter
+            .flat_map(|name| ids.iter().map(move |id| (name, (*id).to_owned())))
+            .collect();
         parameters.push(("limit", MAX_IDS.to_string()));
-        self.page(resource, &parameters, &format!("?{}=…", list.ids)).await
+        let shown = format!("?{}=…", resource.list.ids.unwrap_or("limit"));
+        self.page(resource, &parameters, &shown).await
     }
 
     /// Asks for one object by id.
-    pub async fn by_id(&self, resource: &'static Resource, id: &str) -> Result<Lookup, Error> {
-        let Confirm::ById { path, code } = resource.confirm;
+    pub async fn by_id(&self, resource: &'static Resource, place: &Place) -> Result<Lookup, Error> {
+        let id = urlencode(&place.id);
+        match (resource.confirm, &place.organization_id) {
+            (Confirm::ById { path, code }, _) => {
+                let (path, shown) = (format!("{path}/{id}"), format!("{path}/{{id}}"));
+                self.single(resource, &path, &shown, code).await
+            }
+            (Confirm::InOrganization { path, code }, Some(organization)) => {
+                let organization = urlencode(organization);
+                let full = format!("organizations/{organization}/{path}/{id}");
+                let shown = format!("organizations/{{id}}/{path}/{{id}}");
+                self.single(resource, &full, &shown, code).await
+            }
+            (Confirm::Member, Some(organization)) => self.member(resource, place, organization).await,
+            (Confirm::InOrganization { .. } | Confirm::Member, None) => {
+                Ok(Lookup::Unclear("the organization that it belongs to is not known"))
+            }
+        }
+    }
+
+    /// Asks for one object. `shown` is its path in an error, and `code` what Clerk answers if there
+    /// is none.
+    async fn single(&self, resource: &'static Resource, path: &str, shown: &str, code: &str) -> Result<Lookup, Error> {
         let key = self.digest_key();
         let read = |body| {
-            Page::single(body, &key)
-                .map_err(|(body, why)| Error::garbage(&format!("GET /v1/{path}/{{id}}"), &body, &why))
+            Page::single(resource, body, &key)
+                .map_err(|(body, why)| Error::garbage(&format!("GET /v1/{shown}"), &body, &why))
         };
-        match self.get(&format!("{path}/{}", urlencode(id)), &[], read).await {
+        match self.get(path, &[], read).await {
             Ok(page) => Ok(Lookup::Found(page)),
             Err(Error::NotFound(answer)) if answer.has_code(code) => Ok(Lookup::Gone),
             Err(error) => Err(error),
         }
+    }
+
+    /// Asks whether a user is a member of an organization, together with another member: an answer
+    /// without that one proves nothing. If the mirror knows no other member, the organization must
+    /// have none at all.
+    async fn member(&self, resource: &'static Resource, place: &Place, organization: &str) -> Result<Lookup, Error> {
+        let path = format!("organizations/{}/memberships", urlencode(organization));
+        let limit = ("limit", resource.list.max_page.to_string());
+        let (parameters, is_filtered) = match (&place.user_id, &place.witness) {
+            (Some(user), Some((_, other))) => {
+                (vec![("user_id", user.clone()), ("user_id", other.clone()), limit], true)
+            }
+            _ => (vec![limit], false),
+        };
+        let shown = "organizations/{id}/memberships";
+        let page = match self.page_of(resource, &path, &parameters, shown).await {
+            Ok(page) => page,
+            Err(Error::NotFound(answer)) if answer.has_code(NOT_FOUND) && !place.has_organization => {
+                return Ok(Lookup::Gone);
+            }
+            Err(Error::NotFound(answer)) if answer.has_code(NOT_FOUND) => {
+                return Ok(Lookup::EndsWithOrganization);
+            }
+            Err(error) => return Err(error),
+        };
+        let shows = |id: &str| page.objects().iter().any(|raw| raw.id.as_deref() == Some(id));
+        if shows(&place.id) {
+            return Ok(Lookup::Found(page));
+        }
+        let shown = page.objects().len() as u64;
+        // A server that ignores the filter answers with other members, of whom it may leave out some.
+        let is_complete = match is_filtered {
+            true => shown <= 2,
+            false => page.total == Some(shown),
+        };
+        match &place.witness {
+            Some(_) if !is_complete => Ok(Lookup::Unclear(
+                "the answer does not hold all members that were asked for",
+            )),
+            Some((witness, _)) if shows(witness) => Ok(Lookup::Gone),
+            Some(_) => Ok(Lookup::Unclear("the answer leaves out a member who is known to exist")),
+            None if !page.objects().is_empty() || page.total != Some(0) => Ok(Lookup::Unclear(
+                "the organization has members that are not in the mirror yet",
+            )),
+            None if self.members_count(organization).await? == Some(0) => Ok(Lookup::Gone),
+            None => Ok(Lookup::Unclear("the organization has members, but none is listed")),
+        }
+    }
+
+    /// Asks how many members an organization has; `None` if the answer does not say.
+    async fn members_count(&self, organization: &str) -> Result<Option<u64>, Error> {
+        #[derive(Deserialize)]
+        struct Members {
+            members_count: Option<u64>,
+        }
+        let path = format!("organizations/{}", urlencode(organization));
+        let parameters = [("include_members_count", "true".to_owned())];
+        let read = json("GET /v1/organizations/{id}");
+        let Members { members_count } = self.get(&path, &parameters, read).await?;
+        Ok(members_count)
     }
 
     /// Asks for a page of the list. `shown` are the parameters in an error.
@@ -137,10 +230,22 @@ impl Client {
         shown: &str,
     ) -> Result<Page, Error> {
         let path = resource.list.path;
+        self.page_of(resource, path, parameters, &format!("{path}{shown}"))
+            .await
+    }
+
+    /// Asks for a page of the list at a path, which is `shown` in an error.
+    async fn page_of(
+        &self,
+        resource: &'static Resource,
+        path: &str,
+        parameters: &[(&str, String)],
+        shown: &str,
+    ) -> Result<Page, Error> {
         let key = self.digest_key();
         let read = |body| {
-            Page::parse(body, &key)
-                .map_err(|(body, why)| Error::garbage(&format!("GET /v1/{path}{shown}"), &body, &why))
+            Page::parse(resource, body, &key)
+                .map_err(|(body, why)| Error::garbage(&format!("GET /v1/{shown}"), &body, &why))
         };
         self.get(path, parameters, read).await
     }

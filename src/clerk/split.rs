@@ -8,7 +8,7 @@ use serde::{
 };
 use serde_json::value::RawValue;
 
-use crate::resource::MAX_PAGE;
+use crate::resource::{MAX_PAGE, embedded_key};
 
 /// Objects per answer, for servers that ignore the limit: a body of the smallest ones has room for
 /// ten million.
@@ -23,6 +23,8 @@ pub(super) struct DocumentHead<'a> {
     pub(super) updated_at: Option<&'a RawValue>,
     /// Not a field of an object: servers that wrap an object put it under this key.
     pub(super) data: Option<&'a RawValue>,
+    /// An excerpt of another object, with its key.
+    pub(super) embedded: Option<(&'static str, &'a RawValue)>,
 }
 
 enum HeadKey {
@@ -30,6 +32,7 @@ enum HeadKey {
     CreatedAt,
     UpdatedAt,
     Data,
+    Embedded(&'static str),
     Other,
 }
 
@@ -50,7 +53,7 @@ impl<'de> Deserialize<'de> for HeadKey {
                     b"created_at" => HeadKey::CreatedAt,
                     b"updated_at" => HeadKey::UpdatedAt,
                     b"data" => HeadKey::Data,
-                    _ => HeadKey::Other,
+                    key => embedded_key(key).map_or(HeadKey::Other, HeadKey::Embedded),
                 })
             }
         }
@@ -79,6 +82,10 @@ impl<'de> Deserialize<'de> for DocumentHead<'de> {
                         HeadKey::CreatedAt => &mut head.created_at,
                         HeadKey::UpdatedAt => &mut head.updated_at,
                         HeadKey::Data => &mut head.data,
+                        HeadKey::Embedded(key) => {
+                            head.embedded = Some((key, map.next_value()?));
+                            continue;
+                        }
                         HeadKey::Other => {
                             map.next_value::<IgnoredAny>()?;
                             continue;

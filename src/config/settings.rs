@@ -6,7 +6,12 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer, de::IntoDeserializ
 
 use super::http::HttpSettings;
 use crate::{
-    logging::LogFormat, mirror::TableMapping, reconcile::guard::DeleteLimits, secret::Secret, sync::DeleteMode,
+    logging::LogFormat,
+    mirror::TableMapping,
+    reconcile::guard::DeleteLimits,
+    resource::{RESOURCES, Resource},
+    secret::Secret,
+    sync::DeleteMode,
 };
 
 /// All settings. Only `setup` and the commands see them whole; the parts get their own.
@@ -16,6 +21,7 @@ use crate::{
 pub struct Settings {
     pub clerk: ClerkSettings,
     pub database: DatabaseSettings,
+    pub mirror: ResourceSettings,
     pub schedule: ScheduleSettings,
     pub deletes: DeleteSettings,
     pub lease: LeaseSettings,
@@ -166,6 +172,49 @@ impl Default for LeaseSettings {
             ttl: HumanDuration(Duration::from_secs(15)),
         }
     }
+}
+
+/// `[mirror]`
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct ResourceSettings {
+    /// The names of what is mirrored.
+    #[serde(deserialize_with = "names")]
+    pub resources: Vec<String>,
+}
+
+impl Default for ResourceSettings {
+    fn default() -> Self {
+        Self {
+            resources: RESOURCES.iter().map(|resource| resource.name.to_owned()).collect(),
+        }
+    }
+}
+
+impl ResourceSettings {
+    /// Returns the resources other than users, in the order in which they are synced.
+    pub fn others(&self) -> impl Iterator<Item = &'static Resource> + '_ {
+        let is_chosen = |resource: &&&'static Resource| self.resources.iter().any(|name| name == resource.name);
+        RESOURCES.iter().skip(1).filter(is_chosen).copied()
+    }
+}
+
+/// Deserializes a list of names, or a text with commas between them, as it stands in the
+/// environment.
+fn names<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<String>, D::Error> {
+    #[derive(Deserialize)]
+    #[serde(untagged)]
+    enum Names {
+        List(Vec<String>),
+        Text(String),
+    }
+    Ok(match Names::deserialize(deserializer)? {
+        Names::List(names) => names,
+        Names::Text(text) => {
+            let names = text.split(',').map(str::trim).filter(|name| !name.is_empty());
+            names.map(str::to_owned).collect()
+        }
+    })
 }
 
 /// `[events]`

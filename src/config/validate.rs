@@ -6,7 +6,12 @@ use super::{
     error::ConfigError,
     settings::{ClerkSettings, ScheduleSettings, Settings},
 };
-use crate::{mirror::Mirror, schedule, secret::without_secrets};
+use crate::{
+    mirror::Mirror,
+    resource::{RESOURCES, USERS},
+    schedule,
+    secret::without_secrets,
+};
 
 /// Checks all settings. `file` is the configuration file, which errors name.
 ///
@@ -35,6 +40,7 @@ pub(super) fn validate(settings: &Settings, file: Option<&Path>) -> Result<(), C
             "a percentage from 0 to 100",
         ));
     }
+    validate_resources(&settings.mirror.resources, &wrong)?;
     validate_durations(settings, &wrong)?;
     if !(2..=Mirror::MOST_CONNECTIONS).contains(&database.max_connections) {
         let expected = format!("2 to {}", Mirror::MOST_CONNECTIONS);
@@ -44,6 +50,28 @@ pub(super) fn validate(settings: &Settings, file: Option<&Path>) -> Result<(), C
         return Err(wrong("http.listen", &http.listen, expected));
     }
     validate_schedules(schedules, &wrong)
+}
+
+/// Checks the names of resources.
+fn validate_resources(
+    names: &[String],
+    wrong: &impl Fn(&str, &dyn Display, &str) -> ConfigError,
+) -> Result<(), ConfigError> {
+    let known = || RESOURCES.iter().map(|resource| resource.name);
+    let unknown = names.iter().find(|name| !known().any(|known| known == **name));
+    let expected = || {
+        format!(
+            "\"users\", and any of {}",
+            known().skip(1).collect::<Vec<_>>().join(", ")
+        )
+    };
+    if let Some(name) = unknown {
+        return Err(wrong("mirror.resources", name, &expected()));
+    }
+    if !names.iter().any(|name| name == USERS.name) {
+        return Err(wrong("mirror.resources", &names.join(", "), &expected()));
+    }
+    Ok(())
 }
 
 /// Checks the section `clerk`, without its durations.

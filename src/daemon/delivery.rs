@@ -146,6 +146,7 @@ mod tests {
             mirror.deliveries(),
             committed,
             "me",
+            Vec::new(),
             false,
             Watch::default(),
         )

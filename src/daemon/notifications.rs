@@ -7,6 +7,7 @@ use tracing::{debug, warn};
 
 use crate::{
     mirror::{ListenError, Mirror, NotificationStream},
+    resource::RESOURCES,
     schedule::due::Due,
 };
 
@@ -62,7 +63,7 @@ pub(super) async fn mark_notified(mirror: Mirror, due: Due) {
 
 fn mark(due: &Due, payload: &str) {
     let is_id = |text: &str| {
-        text.starts_with("user_")
+        RESOURCES.iter().any(|resource| text.starts_with(resource.id_prefix))
             && text.len() <= MAX_ID
             && text.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'_')
     };
@@ -73,7 +74,7 @@ fn mark(due: &Due, payload: &str) {
         echo if NotificationStream::is_echo(echo) => {}
         other => debug!(
             bytes = other.len(),
-            "unknown notification; expected \"sync\", \"full\" or \"user_…\""
+            "unknown notification; expected \"sync\", \"full\", \"user_…\", \"org_…\", \"orgmem_…\" or the like"
         ),
     }
 }
@@ -93,6 +94,8 @@ mod tests {
         check("sync", Some(Task::Incremental));
         check(" full\n", Some(Task::Full));
         check("user_2abC", Some(Task::Users(vec!["user_2abC".to_owned()])));
+        check("orgmem_2abC", Some(Task::Users(vec!["orgmem_2abC".to_owned()])));
+        check("sess_2abC", None);
         check("user_../instance", None);
         let long = format!("user_{}", "a".repeat(200));
         check(&long, None);

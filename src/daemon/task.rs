@@ -47,7 +47,10 @@ pub(super) async fn run_task(
     };
     match task {
         _ if !election.is_leader() => Ok(SyncOutcome::Standby),
-        Task::Full => syncer.full_sync(carryover).await.map(SyncOutcome::Synced),
+        Task::Full => {
+            let report = syncer.full_sync(carryover).await?;
+            Ok(SyncOutcome::Synced(Box::new(report)))
+        }
         Task::Incremental | Task::ScheduledIncremental => syncer.incremental(carryover).await,
         Task::Users(ids) => syncer.on_demand(ids, carryover).await,
     }

@@ -31,6 +31,8 @@ pub struct Delivery {
     /// Changes when this process has committed events.
     committed: watch::Receiver<()>,
     holder: Arc<str>,
+    /// The names of the resources that are mirrored.
+    resources: Vec<&'static str>,
     /// Whether the first import writes events.
     initial_events: bool,
     watch: Watch,
@@ -38,8 +40,8 @@ pub struct Delivery {
 
 impl Delivery {
     /// Creates what delivers to `endpoints`. `deliveries` has a connection of its own, and `holder`
-    /// is the name of this process in the election. `initial_events` says whether the first import
-    /// writes events.
+    /// is the name of this process in the election. `resources` are the names of what is mirrored, and
+    /// `initial_events` says whether the first import writes events.
     ///
     /// # Errors
     /// HTTPS cannot be set up.
@@ -48,6 +50,7 @@ impl Delivery {
         deliveries: Deliveries,
         committed: watch::Receiver<()>,
         holder: &str,
+        resources: Vec<&'static str>,
         initial_events: bool,
         watch: Watch,
     ) -> Result<Self, Failure> {
@@ -62,6 +65,7 @@ impl Delivery {
             deliveries,
             committed,
             holder: holder.into(),
+            resources,
             initial_events,
             watch,
         })
@@ -85,11 +89,12 @@ impl Delivery {
 
     async fn run_once(&self, stop: &CancellationToken) -> Result<(), MirrorError> {
         let may_start_all = self.may_start_all().await?;
-        let (ready, waiting): (Vec<_>, Vec<_>) = self
-            .endpoints
-            .iter()
-            .cloned()
-            .partition(|(endpoint, _)| may_start_all || endpoint.start == Start::Now);
+        // Those go on, also while resources are imported that are new.
+        let known = self.deliveries.known().await?;
+        let (ready, waiting): (Vec<_>, Vec<_>) =
+            self.endpoints.iter().cloned().partition(|(endpoint, _)| {
+                may_start_all || endpoint.start == Start::Now || known.contains(&endpoint.name)
+            });
         let mut workers = JoinSet::new();
         self.start(&ready, &ready, &mut workers, stop).await?;
         if self.endpoints.is_empty() {
@@ -148,12 +153,14 @@ impl Delivery {
     /// Whether no endpoint has to wait for the first import.
     async fn may_start_all(&self) -> Result<bool, MirrorError> {
         let waits = |(endpoint, _): &Target| endpoint.start == Start::Everything;
-        Ok(self.initial_events || !self.endpoints.iter().any(waits) || self.deliveries.is_imported().await?)
+        Ok(self.initial_events
+            || !self.endpoints.iter().any(waits)
+            || self.deliveries.are_imported(&self.resources).await?)
     }
 
     /// Waits for the first import. The workers report what is wrong with the database.
     async fn imported(&self) {
-        while !matches!(self.deliveries.is_imported().await, Ok(true)) {
+        while !matches!(self.deliveries.are_imported(&self.resources).await, Ok(true)) {
             tokio::time::sleep(RETRY).await;
         }
     }

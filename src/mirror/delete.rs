@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 use diesel::{
     prelude::*,
     sql_query,
-    sql_types::{Array, Bool, Nullable, Text},
+    sql_types::{Array, Bool, Text},
 };
 use diesel_async::{AsyncConnection, RunQueryDsl, SimpleAsyncConnection};
 
@@ -22,7 +22,7 @@ use super::{
     transaction,
     write_failure::WriteFailure,
 };
-use crate::resource::{ID, Resource};
+use crate::resource::{Deletion, Dependent, Resource};
 
 /// The result of confirmed deletions.
 #[derive(Debug, Default)]
@@ -33,6 +33,8 @@ pub struct Deleted {
     pub kept: Vec<Rejected>,
     /// Ids that there was no time for.
     pub left: Vec<String>,
+    /// Ids of other resources whose rows went along.
+    pub dependents: Vec<String>,
     /// What was done with rows of the application's tables.
     pub tables: TableCounts,
 }
@@ -66,6 +68,7 @@ pub(super) async fn delete(conn: &mut Session, run: &Run, ids: &[String], mark: 
             Ok(done) => {
                 deleted.rows += done.rows;
                 deleted.kept.extend(done.kept);
+                deleted.dependents.extend(done.dependents);
                 deleted.tables.merge(done.tables);
                 continue;
             }
@@ -137,6 +140,16 @@ async fn delete_part(
             .collect();
         // Before their objects: rows of the application may reference them.
         let tables = projection::remove(conn, &run.tables, run.id, &ids).await?;
+        let mut dependents = Vec::new();
+        for dependent in run.resource.dependents {
+            // What the application keeps of them is confirmed later by the sync of their own resource.
+            let removed = conn.transaction(async |conn| remove_dependents(conn, run, dependent, &ids, mark).await);
+            match removed.await {
+                Ok(removed) => dependents.extend(removed),
+                Err(WriteFailure::OneRow(_)) => {}
+                Err(failure) => return Err(failure),
+            }
+        }
         let mut gone = remove(conn, run.resource, &ids, mark).await?;
         let remaining = still_there(conn, run.resource, &ids, mark).await?;
         gone.retain(|(id, _)| !remaining.contains(id));
@@ -161,6 +174,7 @@ async fn delete_part(
         Ok(Deleted {
             rows,
             kept,
+            dependents,
             tables,
             ..Deleted::default()
         })
@@ -173,7 +187,7 @@ async fn delete_part(
 async fn record(
     conn: &mut Session,
     run: &Run,
-    gone: &[(String, Option<String>)],
+    gone: &[(String, String)],
     done_ids: &[&str],
 ) -> Result<(), WriteFailure> {
     diesel::delete(
@@ -237,39 +251,88 @@ async fn list(conn: &mut Session, run: &Run, row: &Rejected) -> Result<(), Mirro
     Ok(())
 }
 
-/// Deletes or marks rows, and returns id and `external_id` of those that existed and were not
-/// marked.
+/// Deletes or marks the rows of objects that end together with these, and returns their ids. Clerk need
+/// not be asked about them.
+async fn remove_dependents(
+    conn: &mut Session,
+    run: &Run,
+    dependent: &Dependent,
+    ids: &[&str],
+    mark: bool,
+) -> Result<Vec<String>, WriteFailure> {
+    #[derive(QueryableByName)]
+    struct DependentRow {
+        #[diesel(sql_type = Text)]
+        id: String,
+    }
+    let Dependent { resource, column } = dependent;
+    let sql = format!(
+        "SELECT id FROM {table} WHERE {column} = ANY ($1)",
+        table = resource.table
+    );
+    let rows: Vec<DependentRow> = sql_query(sql).bind::<Array<Text>, _>(ids).load(conn).await?;
+    if rows.is_empty() {
+        return Ok(Vec::new());
+    }
+    let ids: Vec<&str> = rows.iter().map(|row| row.id.as_str()).collect();
+    let gone = remove(conn, resource, &ids, mark).await?;
+    if run.emits_events {
+        outbox::deleted(conn, resource, &gone).await?;
+    }
+    diesel::delete(
+        rejected_objects::table
+            .filter(rejected_objects::resource.eq(resource.name))
+            .filter(rejected_objects::object_id.eq_any(&ids)),
+    )
+    .execute(conn)
+    .await?;
+    forget_missing(conn, resource, &ids).await?;
+    bookkeeping::advance(conn, resource, -signed(gone.len() as u64), None, None).await?;
+    Ok(gone.into_iter().map(|(id, _)| id).collect())
+}
+
+/// Deletes or marks rows, and returns the ids of those that existed and were not marked, with what
+/// their events tell as JSON.
 async fn remove(
     conn: &mut Session,
     resource: &Resource,
     ids: &[&str],
     mark: bool,
-) -> QueryResult<Vec<(String, Option<String>)>> {
+) -> QueryResult<Vec<(String, String)>> {
     #[derive(QueryableByName)]
     struct RemovedRow {
         #[diesel(sql_type = Text)]
         id: String,
-        #[diesel(sql_type = Nullable<Text>)]
-        external_id: Option<String>,
+        #[diesel(sql_type = Text)]
+        data: String,
         #[diesel(sql_type = Bool)]
         is_live: bool,
     }
-    let table = resource.table;
-    let external_id = resource
-        .position("external_id", ID)
-        .map_or("NULL::text AS external_id", |_| "external_id");
+    let Resource { table, event, .. } = resource;
+    let data = match resource.deletion {
+        Deletion::Document => format!("{}(t)", resource.document),
+        Deletion::Fields(fields) => {
+            let fields: String = fields.iter().map(|field| format!(", '{field}', t.{field}")).collect();
+            format!(
+                "pg_catalog.jsonb_strip_nulls(pg_catalog.jsonb_build_object('id', t.id, 'object', coalesce(t.object, '{event}'::text), 'deleted', true{fields}))"
+            )
+        }
+    };
     let sql = if mark {
         format!(
-            "UPDATE {table} SET deleted_at = pg_catalog.now(), changed_at = pg_catalog.now()
-             WHERE id = ANY ($1) AND deleted_at IS NULL RETURNING id, {external_id}, true AS is_live"
+            "UPDATE {table} AS t SET deleted_at = pg_catalog.now(), changed_at = pg_catalog.now()
+             WHERE id = ANY ($1) AND deleted_at IS NULL RETURNING id, {data}::text AS data, true AS is_live"
         )
     } else {
-        format!("DELETE FROM {table} WHERE id = ANY ($1) RETURNING id, {external_id}, deleted_at IS NULL AS is_live")
+        format!(
+            "DELETE FROM {table} AS t WHERE id = ANY ($1)
+             RETURNING id, {data}::text AS data, deleted_at IS NULL AS is_live"
+        )
     };
     let rows: Vec<RemovedRow> = sql_query(sql).bind::<Array<Text>, _>(ids).load(conn).await?;
     // A row that was marked before had its event then.
     let live = rows.into_iter().filter(|row| row.is_live);
-    Ok(live.map(|row| (row.id, row.external_id)).collect())
+    Ok(live.map(|row| (row.id, row.data)).collect())
 }
 
 /// Returns which rows still exist after their deletion, or with `mark` are still not marked.

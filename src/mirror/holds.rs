@@ -168,6 +168,26 @@ impl Holds {
         .await
     }
 
+    /// Holds those of these ids whose organization is held: they end with it.
+    pub async fn hold_with_organizations(&self, lease: &Lease, ids: &[String]) -> Result<(), MirrorError> {
+        let mut conn = self.0.connection().await?;
+        conn.transaction(async |conn| {
+            transaction::begin(conn, lease).await?;
+            sql_query(format!(
+                "UPDATE clerk.missing AS m SET state = 'absent', hold = 'held', held_at = coalesce(m.held_at, pg_catalog.now())
+                 FROM {table} AS t JOIN clerk.missing AS o ON o.resource = 'organizations' AND o.object_id = t.organization_id
+                 WHERE m.resource = $1 AND m.object_id = t.id AND t.id = ANY ($2) AND m.hold <> 'approved' AND o.hold = 'held'",
+                table = self.0.resource.table
+            ))
+            .bind::<Text, _>(self.0.resource.name)
+            .bind::<Array<Text>, _>(ids)
+            .execute(conn)
+            .await?;
+            Ok(())
+        })
+        .await
+    }
+
     /// Returns the checksum of the deletions that wait for a person; `None` if there are none.
     pub async fn checksum(&self) -> Result<Option<String>, MirrorError> {
         let conn = &mut self.0.connection().await?;

@@ -9,7 +9,7 @@ use super::{
     tables::{resource_state, sync_state},
     transaction,
 };
-use crate::resource::DigestKey;
+use crate::resource::{DigestKey, RESOURCES, Resource};
 
 /// The Clerk instance that the database mirrors.
 #[derive(Debug, Clone)]
@@ -75,17 +75,19 @@ impl PinnedInstance {
                 .await?;
             // No replica of the new instance lags behind this moment. Dating the hold back releases
             // an object as soon as it is shown.
-            let held = diesel::sql_query(format!(
-                "INSERT INTO clerk.missing AS m (resource, object_id, walk, state, hold, held_at)
-                 SELECT $1, id, 0::bigint, 'absent', 'held', pg_catalog.now() - interval '10 seconds'
-                 FROM {table} WHERE deleted_at IS NULL
-                 ON CONFLICT (resource, object_id) DO UPDATE
-                 SET state = 'absent', hold = 'held', held_at = coalesce(m.held_at, excluded.held_at), approved_at = NULL",
-                table = self.0.resource.table
-            ))
-            .bind::<Text, _>(self.0.resource.name)
-            .execute(conn)
-            .await?;
+            let mut held = 0;
+            for Resource { name, table, .. } in RESOURCES {
+                held += diesel::sql_query(format!(
+                    "INSERT INTO clerk.missing AS m (resource, object_id, walk, state, hold, held_at)
+                     SELECT $1, id, 0::bigint, 'absent', 'held', pg_catalog.now() - interval '10 seconds'
+                     FROM {table} WHERE deleted_at IS NULL
+                     ON CONFLICT (resource, object_id) DO UPDATE
+                     SET state = 'absent', hold = 'held', held_at = coalesce(m.held_at, excluded.held_at), approved_at = NULL",
+                ))
+                .bind::<Text, _>(name)
+                .execute(conn)
+                .await?;
+            }
             diesel::sql_query(
                 "UPDATE clerk.missing SET hold = 'held', approved_at = NULL WHERE hold = 'approved'",
             )

@@ -148,6 +148,39 @@ impl Missing {
             .await?)
     }
 
+    /// Returns how many missing ids are not settled yet.
+    pub async fn count_open(&self) -> Result<u64, MirrorError> {
+        let count: i64 = missing_objects::table
+            .filter(missing_objects::resource.eq(self.0.resource.name))
+            .filter(missing_objects::hold.ne(HELD))
+            .count()
+            .get_result(&mut self.0.connection().await?)
+            .await?;
+        Ok(unsigned(count))
+    }
+
+    /// Returns those of these ids that are not settled: neither is their deletion held, nor did the
+    /// application keep their rows.
+    pub async fn unsettled_among(&self, ids: &[String]) -> Result<Vec<String>, MirrorError> {
+        #[derive(QueryableByName)]
+        struct UnsettledRow {
+            #[diesel(sql_type = Text)]
+            id: String,
+        }
+        let rows: Vec<UnsettledRow> = sql_query(
+            "SELECT id FROM pg_catalog.unnest($1) AS id
+             WHERE NOT EXISTS (SELECT FROM clerk.missing m WHERE m.resource = $2 AND m.object_id = id
+                                 AND m.state = 'absent' AND m.hold = 'held')
+               AND NOT EXISTS (SELECT FROM clerk.rejected r WHERE r.resource = $2 AND r.object_id = id
+                                 AND r.document IS NULL AND r.sqlstate IS DISTINCT FROM '55P03')",
+        )
+        .bind::<Array<Text>, _>(ids)
+        .bind::<Text, _>(self.0.resource.name)
+        .load(&mut self.0.connection().await?)
+        .await?;
+        Ok(rows.into_iter().map(|row| row.id).collect())
+    }
+
     /// Records that Clerk left these ids out of its answer.
     pub async fn note_absent(&self, lease: &Lease, ids: &[String]) -> Result<(), MirrorError> {
         let mut conn = self.0.connection().await?;

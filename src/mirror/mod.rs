@@ -88,7 +88,7 @@ pub use rows::{Document, Rows};
 pub use runs::{Begin, Finish, Run, Runs};
 pub use schema::{MIGRATIONS, Schema};
 pub use settings::{MirrorSettings, Variables};
-pub use summary::{Details, History, LastRun, Overview, Period, Summary};
+pub use summary::{Details, History, LastRun, Overview, Period, ResourceStatus, Summary};
 pub use sync_kind::SyncKind;
 pub use sync_state::SyncState;
 
@@ -109,6 +109,12 @@ impl Mirror {
     /// The address, or a file that it names, cannot be used.
     pub fn new(settings: &MirrorSettings, resource: &'static Resource) -> Result<Self, MirrorError> {
         ConnectionPool::new(settings, resource).map(Self)
+    }
+
+    /// Returns the mirror of another resource in the same database, over the same connections.
+    #[must_use]
+    pub fn of(&self, resource: &'static Resource) -> Self {
+        Self(self.0.of(resource))
     }
 
     /// Waits up to `patience` for a server that cannot be reached. A `connect_timeout` in the

@@ -53,7 +53,7 @@ pub(super) async fn stored(
     let writes = || changes.iter().map(|(_, write)| write);
     let types: Vec<_> = changes
         .iter()
-        .map(|(kind, _)| format!("{}.{}", resource.event, kind.name()))
+        .map(|(kind, write)| format!("{}.{}", resource.event, what_happened(resource, *kind, write)))
         .collect();
     let ids: Vec<_> = writes().map(|write| write.record.id.as_ref()).collect();
     let times: Vec<_> = changes
@@ -90,6 +90,15 @@ pub(super) async fn stored(
     notify(conn, resource).await
 }
 
+/// Returns the part of an event's type behind the dot.
+fn what_happened<'w>(resource: &Resource, kind: EventKind, write: &'w Write<'_>) -> &'w str {
+    let has_moved = kind == EventKind::Updated && write.changed.iter().any(|field| field == "status");
+    match write.record.get("status") {
+        Some(FieldValue::Text(status)) if has_moved && resource.status_events.contains(&status.as_ref()) => status,
+        _ => kind.name(),
+    }
+}
+
 /// Returns when a change happened, in Unix milliseconds, if the document says it. A ban, for
 /// example, does not change `updated_at`.
 fn happened_at(kind: EventKind, write: &Write<'_>) -> Option<i64> {
@@ -100,28 +109,22 @@ fn happened_at(kind: EventKind, write: &Write<'_>) -> Option<i64> {
     }
 }
 
-/// Inserts events for objects that are gone, by id and `external_id`. They have the current time:
-/// when the objects were deleted is not known.
-pub(super) async fn deleted(
-    conn: &mut Session,
-    resource: &Resource,
-    gone: &[(String, Option<String>)],
-) -> QueryResult<()> {
+/// Inserts events for objects that are gone: their ids, with what the events tell as JSON. They have
+/// the current time: when the objects were deleted is not known.
+pub(super) async fn deleted(conn: &mut Session, resource: &Resource, gone: &[(String, String)]) -> QueryResult<()> {
     if gone.is_empty() {
         return Ok(());
     }
-    let (ids, external_ids): (Vec<_>, Vec<_>) = gone.iter().map(|(id, external)| (id, external.as_deref())).unzip();
+    let (ids, data): (Vec<_>, Vec<_>) = gone.iter().map(|(id, data)| (id, data)).unzip();
     sql_query(
         "INSERT INTO clerk.events (resource, type, object_id, occurred_at, payload)
          SELECT $3, $4 || '.deleted'::text, object_id, pg_catalog.now(),
                 pg_catalog.jsonb_build_object('object', 'event', 'type', $4 || '.deleted'::text, 'instance_id', instance_id,
-                    'timestamp', (extract(epoch FROM pg_catalog.now()) * 1000::numeric)::bigint,
-                    'data', pg_catalog.jsonb_strip_nulls(pg_catalog.jsonb_build_object('id', object_id, 'object', $4, 'deleted', true,
-                        'external_id', external_id)))
-         FROM unnest($1, $2) AS t(object_id, external_id), clerk.sync_state ORDER BY object_id",
+                    'timestamp', (extract(epoch FROM pg_catalog.now()) * 1000::numeric)::bigint, 'data', data::jsonb)
+         FROM unnest($1, $2) AS t(object_id, data), clerk.sync_state ORDER BY object_id",
     )
     .bind::<Array<Text>, _>(ids)
-    .bind::<Array<Nullable<Text>>, _>(external_ids)
+    .bind::<Array<Text>, _>(data)
     .bind::<Text, _>(resource.name)
     .bind::<Text, _>(resource.event)
     .execute(conn)

@@ -64,6 +64,17 @@ impl ConnectionPool {
         })
     }
 
+    /// Returns the same pool with views that are about another resource.
+    pub(super) fn of(&self, resource: &'static Resource) -> Self {
+        Self {
+            resource,
+            upserts: Arc::new(UpsertStatements::new(resource)),
+            // All mappings are from users.
+            mappings: Arc::default(),
+            ..self.clone()
+        }
+    }
+
     /// Waits up to `patience` for a server that cannot be reached. A `connect_timeout` in the
     /// address takes precedence.
     ///

@@ -173,6 +173,7 @@ impl Runs {
             let id: i64 = diesel::insert_into(sync_runs::table)
                 .values((
                     sync_runs::kind.eq(kind.name()),
+                    sync_runs::resource.eq(self.0.resource.name),
                     sync_runs::holder.eq(&lease.holder),
                     sync_runs::resumed.eq(checkpoint.as_ref().map(|checkpoint| checkpoint.walk)),
                 ))
@@ -194,6 +195,19 @@ impl Runs {
             Ok((run, now, checkpoint))
         })
         .await
+    }
+
+    /// Stores that there is nothing to import: what is created from now on is new.
+    pub async fn note_nothing_to_import(&self) -> Result<(), MirrorError> {
+        diesel::update(
+            resource_state::table
+                .find(self.0.resource.name)
+                .filter(resource_state::imported_at.is_null()),
+        )
+        .set(resource_state::imported_at.eq(diesel::dsl::now.into_sql::<Nullable<Timestamptz>>()))
+        .execute(&mut self.0.connection().await?)
+        .await?;
+        Ok(())
     }
 
     /// Stores that a walk begins, and with which partitions.
@@ -304,6 +318,7 @@ impl Runs {
         diesel::insert_into(sync_runs::table)
             .values((
                 sync_runs::kind.eq(kind.name()),
+                sync_runs::resource.eq(self.0.resource.name),
                 sync_runs::holder.eq(holder),
                 sync_runs::ended_at.eq(diesel::dsl::now.into_sql::<Nullable<Timestamptz>>()),
                 sync_runs::outcome.eq(Outcome::Failed.name()),

@@ -17,6 +17,7 @@ use super::{
     pool::ConnectionPool,
     tables::{rejected_objects, sync_runs},
 };
+use crate::resource::RESOURCES;
 
 /// Syncs that [`Overview::history`] reads at most: one a second for six hours, and some more.
 const MAX_SYNCS: i64 = 25_000;
@@ -81,6 +82,35 @@ pub struct LastRun {
     pub plan: Option<String>,
     pub error: Option<String>,
     pub freshness_ms: Option<i64>,
+}
+
+/// State of the mirror of one resource.
+#[derive(Debug, Clone, Serialize, QueryableByName)]
+pub struct ResourceStatus {
+    /// Its name.
+    #[diesel(sql_type = Text)]
+    pub resource: String,
+    /// Objects in the mirror, without those marked as deleted.
+    #[diesel(sql_type = BigInt)]
+    pub objects: i64,
+    /// Deletions that wait for a person.
+    #[diesel(sql_type = BigInt)]
+    pub held: i64,
+    /// Deletions that a person approved and that the next sync carries out.
+    #[diesel(sql_type = BigInt)]
+    pub approved: i64,
+    /// Objects that could not be stored, and rows that could not be deleted.
+    #[diesel(sql_type = BigInt)]
+    pub rejected: i64,
+    /// When a full sync last ended in sync, or changed something and was complete.
+    #[diesel(sql_type = Nullable<Timestamptz>)]
+    pub last_success_at: Option<DateTime<Utc>>,
+    /// Why the last sync failed or is incomplete.
+    #[diesel(sql_type = Nullable<Text>)]
+    pub error: Option<String>,
+    /// The checksum of the held deletions. Only [`Overview::details`] reads it.
+    #[diesel(sql_type = Nullable<Text>)]
+    pub plan: Option<String>,
 }
 
 /// The last syncs, and how fresh their changes were.
@@ -149,6 +179,9 @@ pub struct Details {
     pub rejected_users: Vec<(String, String)>,
     /// How many users have a value that does not fit its column, by field.
     pub unexpected_values: BTreeMap<String, i64>,
+    /// The other resources that were mirrored.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub resources: Vec<ResourceStatus>,
     /// The application's tables.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub tables: Vec<TableDetails>,
@@ -184,6 +217,41 @@ impl Overview {
         .await?)
     }
 
+    /// Returns the state of the other resources that were mirrored, in one query.
+    pub async fn resources(&self) -> Result<Vec<ResourceStatus>, MirrorError> {
+        Ok(sql_query(
+            "SELECT s.resource, s.objects,
+                    (SELECT pg_catalog.count(*) FROM clerk.missing AS m WHERE m.resource = s.resource AND m.hold = 'held') AS held,
+                    (SELECT pg_catalog.count(*) FROM clerk.missing AS m WHERE m.resource = s.resource AND m.hold = 'approved')
+                        AS approved,
+                    (SELECT pg_catalog.count(*) FROM clerk.rejected AS r WHERE r.resource = s.resource) AS rejected,
+                    last.ended_at AS last_success_at, latest.error, NULL::text AS plan
+             FROM clerk.resource_state AS s
+             LEFT JOIN LATERAL (SELECT r.ended_at FROM clerk.sync_runs AS r
+                                WHERE r.resource = s.resource AND r.kind = 'full' AND r.outcome = ANY ($2)
+                                ORDER BY r.id DESC LIMIT 1) AS last ON true
+             LEFT JOIN LATERAL (SELECT r.error FROM clerk.sync_runs AS r WHERE r.resource = s.resource
+                                ORDER BY r.id DESC LIMIT 1) AS latest ON true
+             WHERE s.resource <> $1 AND s.imported_at IS NOT NULL
+             ORDER BY pg_catalog.array_position($3, s.resource)",
+        )
+        .bind::<Text, _>(self.0.resource.name)
+        .bind::<Array<Text>, _>(Outcome::SUCCESSFUL.map(Outcome::name).to_vec())
+        .bind::<Array<Text>, _>(RESOURCES.map(|resource| resource.name).to_vec())
+        .load(&mut self.0.connection().await?)
+        .await?)
+    }
+
+    async fn resources_with_plans(&self) -> Result<Vec<ResourceStatus>, MirrorError> {
+        let mut resources = self.resources().await?;
+        for status in resources.iter_mut().filter(|status| status.held > 0) {
+            if let Some(resource) = RESOURCES.iter().find(|resource| resource.name == status.resource) {
+                status.plan = Holds(self.0.of(resource)).checksum().await?;
+            }
+        }
+        Ok(resources)
+    }
+
     /// Returns the last `runs` syncs.
     pub async fn recent(&self, runs: i64) -> Result<RecentSyncs, MirrorError> {
         let freshness = self.freshness().await?;
@@ -191,6 +259,7 @@ impl Overview {
         // By id rather than by time, which has no index: the first match is near the end.
         let last_full_at: Option<Option<DateTime<Utc>>> = sync_runs::table
             .select(sync_runs::ended_at)
+            .filter(sync_runs::resource.eq(self.0.resource.name))
             .filter(sync_runs::kind.eq(SyncKind::Full.name()))
             .filter(sync_runs::outcome.eq_any(Outcome::SUCCESSFUL.map(Outcome::name)))
             .order(sync_runs::id.desc())
@@ -202,6 +271,7 @@ impl Overview {
             freshness,
             runs: sync_runs::table
                 .select(LastRun::as_select())
+                .filter(sync_runs::resource.eq(self.0.resource.name))
                 .order(sync_runs::id.desc())
                 .limit(runs)
                 .load(conn)
@@ -224,7 +294,7 @@ impl Overview {
                         created, updated, deleted, ages_ms,
                         age_count::pg_catalog.float8 / pg_catalog.cardinality(ages_ms)::pg_catalog.float8 AS weight
                  FROM clerk.sync_runs
-                 WHERE id > (SELECT pg_catalog.max(id) FROM clerk.sync_runs) - $3
+                 WHERE id > (SELECT pg_catalog.max(id) FROM clerk.sync_runs) - $3 AND resource = $4
                    AND started_at > pg_catalog.now() - $1::pg_catalog.float8 * $2 * interval '1 second'
                    AND started_at <= pg_catalog.now()
              ), ages AS (
@@ -247,6 +317,7 @@ impl Overview {
         .bind::<BigInt, _>(periods)
         .bind::<Double, _>(period.as_secs_f64())
         .bind::<BigInt, _>(MAX_SYNCS)
+        .bind::<Text, _>(self.0.resource.name)
         .load(conn)
         .await?;
         Ok(History {
@@ -266,6 +337,7 @@ impl Overview {
             last_seen_at: self.last_seen().await?,
             plan: Holds(self.0.clone()).checksum().await?,
             unexpected_values: self.unexpected_values().await?,
+            resources: self.resources_with_plans().await?,
             tables: AppTables(self.0.clone()).details(rejected).await?,
             endpoints: Deliveries(self.0.clone()).active().await?,
             rejected_users: rejected_objects::table

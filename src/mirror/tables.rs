@@ -54,6 +54,7 @@ diesel::table! {
         approved -> BigInt,
         age_count -> BigInt,
         ages_ms -> Nullable<Array<BigInt>>,
+        resource -> Text,
     }
 }
 

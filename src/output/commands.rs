@@ -11,6 +11,7 @@ use crate::{
     check::{CheckStatus, Finding, is_ok},
     cli::Format,
     humanize::number,
+    resource::{Resource, USERS},
     sync::Repinned,
 };
 
@@ -61,13 +62,20 @@ pub fn findings(format: Format, findings: &[Finding]) -> io::Result<()> {
 }
 
 /// Prints how many deletions `approve` has approved.
-pub fn approved(format: Format, count: u64, at: DateTime<Utc>) -> io::Result<()> {
+pub fn approved(format: Format, resource: &Resource, count: u64, at: DateTime<Utc>) -> io::Result<()> {
     let mut out = anstream::stdout().lock();
+    let of_what = match resource.name == USERS.name {
+        true => String::new(),
+        false => format!(" of {}", resource.title()),
+    };
     match format {
-        Format::Json => writeln!(out, "{}", serde_json::json!({"approved": count, "at": at})),
+        Format::Json => {
+            let object = serde_json::json!({"approved": count, "resource": resource.name, "at": at});
+            writeln!(out, "{object}")
+        }
         Format::Human => writeln!(
             out,
-            "{} deletions are approved. The next full sync asks Clerk for each id again and carries them out; a running daemon starts it at once.",
+            "{} deletions{of_what} are approved. The next full sync asks Clerk for each id again and carries them out; a running daemon starts it at once.",
             number(count)
         ),
     }

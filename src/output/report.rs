@@ -41,6 +41,7 @@ pub fn plan_line(line: PlanLine<'_>) -> io::Result<()> {
         PlanLine::Update(id, fields) => writeln!(out, "{YELLOW}~{YELLOW:#} {id} {}", fields.join(", ")),
         PlanLine::Delete(id) => writeln!(out, "{RED}-{RED:#} {id}"),
         PlanLine::Hold(id) => writeln!(out, "{RED}-{RED:#} {id} (held)"),
+        PlanLine::Resource(name) => writeln!(out, "\n{BOLD}{}{BOLD:#}", name.replace('_', " ")),
         PlanLine::Table(name) => writeln!(out, "\n{BOLD}{name}{BOLD:#}"),
         PlanLine::Link(id) => writeln!(out, "{GREEN}={GREEN:#} {id}"),
         PlanLine::Reject(id, reason) => writeln!(out, "{YELLOW}!{YELLOW:#} {id} {reason}"),
@@ -78,6 +79,9 @@ fn plan_totals(out: &mut impl Write, report: &Report) -> io::Result<()> {
     }
     if let Some(plan) = &report.plan {
         writeln!(out, "Checksum of the deletions: {plan}")?;
+    }
+    for (name, resource) in &report.resources {
+        resource_totals(out, name, resource)?;
     }
     for (name, table) in &report.tables {
         table_plan(out, name, table)?;
@@ -122,6 +126,9 @@ fn sync_totals(out: &mut impl Write, report: &Report) -> io::Result<()> {
             number(report.rejected)
         )?;
     }
+    for (name, resource) in &report.resources {
+        resource_totals(out, name, resource)?;
+    }
     for (name, table) in &report.tables {
         table_totals(out, name, table)?;
     }
@@ -135,6 +142,43 @@ fn sync_totals(out: &mut impl Write, report: &Report) -> io::Result<()> {
         report.duration_ms as f64 / 1000.0
     )?;
     held(out, report)
+}
+
+/// Prints what a sync did with a resource other than users, if there is any of it.
+fn resource_totals(out: &mut impl Write, name: &str, report: &Report) -> io::Result<()> {
+    let all = report.created + report.updated + report.deleted + report.unchanged + report.held + report.rejected;
+    if all == 0 && report.notes.is_empty() {
+        return Ok(());
+    }
+    let words = match report.is_plan {
+        true => ["to create", "to update", "to delete"],
+        false => ["created", "updated", "deleted"],
+    };
+    write!(
+        out,
+        "  {}: {} {}, {} {}, {} {}, {} unchanged",
+        name.replace('_', " "),
+        number(report.created),
+        words[0],
+        number(report.updated),
+        words[1],
+        number(report.deleted),
+        words[2],
+        number(report.unchanged),
+    )?;
+    for (count, what) in [(report.held, "held"), (report.rejected, "rejected")] {
+        if count > 0 {
+            write!(out, ", {} {what}", number(count))?;
+        }
+    }
+    writeln!(out)?;
+    for note in &report.notes {
+        writeln!(out, "    {note}")?;
+    }
+    if let Some(plan) = report.plan.as_ref().filter(|_| report.held > 0) {
+        writeln!(out, "    if the deletions are correct, run: clerk2pg approve {plan}")?;
+    }
+    Ok(())
 }
 
 /// Prints how many rows of a table a dry run would change.

@@ -13,7 +13,7 @@ use crate::{
     cli::Format,
     deliver::EndpointState,
     humanize::{age, number, rows, users},
-    mirror::{Details, Freshness, LastRun, TableDetails},
+    mirror::{Details, Freshness, LastRun, ResourceStatus, TableDetails},
 };
 
 /// Prints the status.
@@ -28,6 +28,10 @@ pub fn status(format: Format, status: &Details) -> io::Result<()> {
     print_deletions(&mut out, status)?;
     print_rejected(&mut out, status)?;
     print_unexpected(&mut out, status)?;
+    status
+        .resources
+        .iter()
+        .try_for_each(|resource| print_resource(&mut out, resource))?;
     status
         .tables
         .iter()
@@ -146,6 +150,43 @@ fn print_unexpected(out: &mut impl Write, status: &Details) -> io::Result<()> {
     let fields: Vec<_> = status.unexpected_values.iter().map(of_field).collect();
     let fields = fields.join(", ");
     writeln!(out, "\nValues of an unexpected type, kept in extra: {fields}")
+}
+
+/// Prints the state of a resource other than users, if there is any of it.
+fn print_resource(out: &mut impl Write, status: &ResourceStatus) -> io::Result<()> {
+    let ResourceStatus {
+        objects,
+        held,
+        approved,
+        rejected,
+        error,
+        plan,
+        ..
+    } = status;
+    if [objects, held, approved, rejected].iter().all(|count| **count == 0) && error.is_none() {
+        return Ok(());
+    }
+    let title = status.resource.replace('_', " ");
+    writeln!(out, "{BOLD}{}{BOLD:#} {title}", number(objects.unsigned_abs()))?;
+    if let Some(plan) = plan {
+        writeln!(
+            out,
+            "  {YELLOW}{} deletions are held{YELLOW:#}; if they are correct, run: clerk2pg approve {plan}",
+            number(held.unsigned_abs())
+        )?;
+    }
+    for (count, what) in [
+        (approved, "deletions are approved; the next full sync carries them out"),
+        (rejected, "rejected; see the table clerk.rejected"),
+    ] {
+        if *count > 0 {
+            writeln!(out, "  {} {what}", number(count.unsigned_abs()))?;
+        }
+    }
+    match error {
+        Some(error) => writeln!(out, "  {RED}{error}{RED:#}"),
+        None => Ok(()),
+    }
 }
 
 /// Prints how far a table of the application is in sync.

@@ -2,6 +2,7 @@
 
 pub mod diff;
 pub mod guard;
+pub mod offset_search;
 pub mod partition;
 pub mod range;
 pub mod recent;

@@ -20,7 +20,7 @@ use serde::{Deserialize, Serialize};
 use super::{ListEntry, Unreadable, range::Range};
 use crate::resource::{Digest, MAX_PAGE};
 use limits::{AnswerLimits, PageSize};
-use offset::PageExpectation;
+use offset::{OVERLAP, PageExpectation};
 pub use ties::{TieRereads, TiedMoment};
 
 /// Pages in a row that the cursor may fail to give; after that, the walk does not use it any more.
@@ -105,7 +105,7 @@ enum Paging {
 /// The state of a walk. It holds the ids that share the last `created_at`, and nothing that grows
 /// with the number of objects, unless the list has no order, or objects have no readable
 /// `created_at`.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub struct Walk {
     /// What is walked. An object after it shows its end, not a filter.
     range: Range,
@@ -134,6 +134,8 @@ pub struct Walk {
     began: Option<i64>,
     page_size: PageSize,
     limits: AnswerLimits,
+    /// How many objects the whole list has, by the last answer; `None` if it does not say.
+    total: Option<u64>,
     /// How often the walk has stepped back in a row.
     backs: u32,
     tied_moments: Vec<TiedMoment>,
@@ -174,6 +176,7 @@ impl Walk {
             began: None,
             page_size: PageSize::default(),
             limits: AnswerLimits::default(),
+            total: None,
             backs: 0,
             tied_moments: Vec::new(),
             is_bound_tied: false,
@@ -203,6 +206,25 @@ impl Walk {
             position: Some(position),
             ..Self::over(range)
         }
+    }
+
+    /// Returns the same walk, which reads the list by offset from the beginning: the list has neither
+    /// a cursor nor filters by time.
+    #[must_use]
+    pub fn by_offset(self) -> Self {
+        Self {
+            paging: Paging::Offset {
+                offset: self.seen.saturating_sub(OVERLAP),
+                expect: PageExpectation::Overlap,
+            },
+            ..self
+        }
+    }
+
+    /// Takes note how many objects the whole list has, as an answer says that [`Self::receive`] takes
+    /// next.
+    pub fn note_total(&mut self, total: Option<u64>) {
+        self.total = total;
     }
 
     /// Returns the page to ask for.

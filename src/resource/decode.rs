@@ -109,7 +109,9 @@ fn read<'a>(
         if let Cow::Owned(text) = &value {
             replaced.push((place, text.clone()));
         }
-        extra.push((key.clone(), value));
+        if resource.embedded != Some(key.as_ref()) {
+            extra.push((key.clone(), value));
+        }
     }
 
     let id = id(&values[ID])?;

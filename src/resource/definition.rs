@@ -11,20 +11,52 @@ use super::value::FieldValue;
 pub struct Resource {
     /// Its name in the plural, for example `users`.
     pub name: &'static str,
+    /// What Clerk's ids of it begin with. Source: observed.
+    pub id_prefix: &'static str,
     /// What its events are called, for example `user` in `user.created`. Source: documented.
     pub event: &'static str,
+    /// Values of its field `status` that have events of their own, for example
+    /// `organizationInvitation.accepted`.
+    pub status_events: &'static [&'static str],
+    /// What the event of a deletion tells of the object.
+    pub deletion: Deletion,
     /// Its table, with the schema.
     pub table: &'static str,
     /// The SQL function that puts a document together from a row, with the schema.
     pub document: &'static str,
     /// The keys of its documents, each with a column of the same name. The first one is `id`.
     pub fields: &'static [Field],
+    /// A key whose value is an excerpt of another object, which is mirrored by itself: it is neither
+    /// stored nor compared.
+    pub embedded: Option<&'static str>,
     /// Columns that Clerk does not send but everybody asks for.
     pub derived: Derived,
     /// What Clerk's endpoint can list.
     pub list: List,
     /// How Clerk confirms that an object does not exist.
     pub confirm: Confirm,
+    /// Whether only full syncs read it, because it hardly ever changes.
+    pub is_rarely_changed: bool,
+    /// Objects that end together with one of these.
+    pub dependents: &'static [Dependent],
+}
+
+/// What the event of a deletion tells of the object. Source: documented.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Deletion {
+    /// Its id, and these of its fields, as far as they have values.
+    Fields(&'static [&'static str]),
+    /// The whole document.
+    Document,
+}
+
+/// Objects that end together with another one, whose id they hold.
+#[derive(Debug)]
+pub struct Dependent {
+    /// What kind of objects they are.
+    pub resource: &'static Resource,
+    /// Their column with the id of the other object.
+    pub column: &'static str,
 }
 
 /// Objects per page, at most, in all of Clerk's lists. Source: documented.
@@ -87,6 +119,14 @@ pub struct Derived {
     pub values: fn(&DocumentKeys<'_, '_>) -> Vec<FieldValue<'static>>,
 }
 
+impl Derived {
+    /// No such column.
+    pub const NONE: Self = Self {
+        columns: &[],
+        values: |_| Vec::new(),
+    };
+}
+
 /// A column that is derived from a document.
 #[derive(Debug)]
 pub struct DerivedColumn {
@@ -103,14 +143,23 @@ pub struct List {
     pub path: &'static str,
     /// Parameter that continues the list after an id; `None` if pages are read by offset.
     pub cursor: Option<&'static str>,
-    /// Path of the endpoint that counts, below `/v1/`; `None` if there is none.
-    pub count: Option<&'static str>,
+    /// How its objects are counted.
+    pub count: Count,
     /// `order_by` that lists the last change first; `None` if there is no such order.
     pub by_update: Option<&'static str>,
-    /// Parameter that filters by id. It is repeated for each id.
-    pub ids: &'static str,
+    /// Parameter that filters by id, and is repeated for each id; `None` if there is none.
+    pub ids: Option<&'static str>,
     /// Objects per page.
     pub max_page: u32,
+}
+
+/// How the objects of a list are counted.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Count {
+    /// By an endpoint with this path, below `/v1/`. It takes the list's filters.
+    Endpoint(&'static str),
+    /// Each page of the list says how many objects there are. The list has no filters by time.
+    InList,
 }
 
 /// How Clerk confirms that an object does not exist.
@@ -123,12 +172,42 @@ pub enum Confirm {
         /// Clerk's error code.
         code: &'static str,
     },
+    /// `GET /v1/organizations/{organization_id}/{path}/{id}` answers 404 with this error code.
+    InOrganization {
+        /// Path of the object below its organization, without the id.
+        path: &'static str,
+        /// Clerk's error code.
+        code: &'static str,
+    },
+    /// `GET /v1/organizations/{organization_id}/memberships` with the user's id leaves it out, and
+    /// shows another member.
+    Member,
+}
+
+/// Returns a key that is [`Resource::embedded`] in some resource.
+pub fn embedded_key(key: &[u8]) -> Option<&'static str> {
+    match key {
+        b"organization" => Some("organization"),
+        b"public_organization_data" => Some("public_organization_data"),
+        _ => None,
+    }
 }
 
 impl Resource {
+    /// Whether its list can be read by ranges of `created_at`.
+    pub fn has_ranges(&self) -> bool {
+        matches!(self.list.count, Count::Endpoint(_))
+    }
+
     /// Returns the types of its events, for example `user.created`.
-    pub fn event_types(&self) -> [String; 3] {
-        ["created", "updated", "deleted"].map(|what| format!("{}.{what}", self.event))
+    pub fn event_types(&self) -> Vec<String> {
+        let all = ["created", "updated", "deleted"].iter().chain(self.status_events);
+        all.map(|what| format!("{}.{what}", self.event)).collect()
+    }
+
+    /// Returns its name for people, in the plural.
+    pub fn title(&self) -> String {
+        self.name.replace('_', " ")
     }
 
     /// Returns the position of the field called `name`. Documents mostly have the order of the
@@ -178,6 +257,12 @@ impl<'r, 'a> DocumentKeys<'r, 'a> {
 
     fn get(&self, field: &str) -> Option<&'r FieldValue<'a>> {
         self.resource.position(field, ID).map(|at| &self.values[at])
+    }
+
+    /// Returns the JSON text of any key, also of one that is not stored.
+    pub(super) fn raw(&self, name: &str) -> Option<&'r str> {
+        let last = self.pairs.iter().rev().find(|(key, _)| key == name)?;
+        Some(last.1.get())
     }
 
     /// Returns the text of a field.

@@ -1,5 +1,7 @@
 //! Keyed digests of documents, by which unchanged objects are recognized.
 
+use std::ops::Range;
+
 use highway::{HighwayHash, HighwayHasher, Key};
 
 /// The key of digests, a secret of the database that stores them: end users write parts of their
@@ -33,7 +35,18 @@ pub struct Digest(pub [u8; 16]);
 impl Digest {
     /// The digest of a document's bytes.
     pub fn of(key: &DigestKey, document: &[u8]) -> Self {
-        let [low, high] = HighwayHasher::new(Key(key.0)).hash128(document);
+        Self::from_hash(HighwayHasher::new(Key(key.0)).hash128(document))
+    }
+
+    /// The digest of a document's bytes without those of a part.
+    pub fn without(key: &DigestKey, document: &[u8], part: Range<usize>) -> Self {
+        let mut hasher = HighwayHasher::new(Key(key.0));
+        hasher.append(&document[..part.start]);
+        hasher.append(&document[part.end..]);
+        Self::from_hash(hasher.finalize128())
+    }
+
+    fn from_hash([low, high]: [u64; 2]) -> Self {
         Self((u128::from(high) << 64 | u128::from(low)).to_le_bytes())
     }
 }

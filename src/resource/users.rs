@@ -2,16 +2,23 @@
 
 use super::{
     contact,
-    definition::{Confirm, Derived, DerivedColumn, Field, FieldKind, List, MAX_PAGE, Moves, Resource},
+    definition::{
+        Confirm, Count, Deletion, Dependent, Derived, DerivedColumn, Field, FieldKind, List, MAX_PAGE, Moves, Resource,
+    },
+    memberships::MEMBERSHIPS,
 };
 
 /// Clerk's users.
 pub static USERS: Resource = Resource {
     name: "users",
+    id_prefix: "user_",
     event: "user",
+    status_events: &[],
+    deletion: Deletion::Fields(&["external_id"]),
     table: "clerk.users",
     document: "clerk.user_document",
     fields: &FIELDS,
+    embedded: None,
     derived: Derived {
         columns: &DERIVED,
         values: contact::derive,
@@ -19,10 +26,10 @@ pub static USERS: Resource = Resource {
     list: List {
         path: "users",
         cursor: Some("starting_after"),
-        count: Some("users/count"),
+        count: Count::Endpoint("users/count"),
         by_update: Some("-updated_at"),
         // The form `user_id[0]=` is silently ignored: the answer lists all users. Source: observed.
-        ids: "user_id",
+        ids: Some("user_id"),
         // A larger limit is answered with 10 users and no error. Source: documented, observed.
         max_page: MAX_PAGE,
     },
@@ -30,6 +37,11 @@ pub static USERS: Resource = Resource {
         path: "users",
         code: "resource_not_found",
     },
+    is_rarely_changed: false,
+    dependents: &[Dependent {
+        resource: &MEMBERSHIPS,
+        column: "user_id",
+    }],
 };
 
 /// Every property of the `User` schema in Clerk's specification 2026-05-12, in its order.

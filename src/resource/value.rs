@@ -26,6 +26,13 @@ pub enum FieldValue<'a> {
     Unexpected(Cow<'a, str>),
 }
 
+impl FieldValue<'static> {
+    /// The value of a derived column of text.
+    pub(super) fn of_text(text: Option<String>) -> Self {
+        text.map_or(Self::Null, |text| Self::Text(text.into()))
+    }
+}
+
 impl FieldValue<'_> {
     pub(super) fn is_empty(&self) -> bool {
         matches!(self, FieldValue::Absent | FieldValue::Null)

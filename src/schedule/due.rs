@@ -11,7 +11,10 @@ use std::{
 use tokio::sync::Notify;
 use tracing::warn;
 
-use crate::mirror::SyncKind;
+use crate::{
+    mirror::SyncKind,
+    resource::{self, USERS},
+};
 use queue::Queue;
 
 /// The least time between two full syncs that notifications ask for.
@@ -40,6 +43,8 @@ struct DueMarks {
     notified_incremental: SpacedMark,
     /// Users to be stored by id.
     users: Queue,
+    /// Organizations and the like. A long sync of users does not stop for them.
+    others: Queue,
     limits: NotificationLimits,
     /// The kind that goes last, because it had its turn or failed.
     last: Option<SyncKind>,
@@ -145,11 +150,30 @@ impl DueMarks {
         self.users.next(now).is_some_and(|next| next <= now)
     }
 
+    fn has_ids(&self, now: Instant) -> bool {
+        let others = self.others.next(now).is_some_and(|next| next <= now);
+        others || self.has_users(now)
+    }
+
+    /// The queue that an id belongs to.
+    fn queue(&mut self, id: &str) -> &mut Queue {
+        match is_user(id) {
+            true => &mut self.users,
+            false => &mut self.others,
+        }
+    }
+
+    /// Both queues, each with its part of these ids.
+    fn queues(&mut self, ids: Vec<String>) -> [(&mut Queue, Vec<String>); 2] {
+        let (users, others) = ids.into_iter().partition(|id| is_user(id));
+        [(&mut self.users, users), (&mut self.others, others)]
+    }
+
     /// The next kind of sync, of those that may run.
     fn next(&self, allowed: &Allowed, now: Instant) -> Option<SyncKind> {
         // An application may wait for a single user. A full sync does what an incremental one does.
         let mut kinds = [
-            (SyncKind::OnDemand, allowed.users > 0 && self.has_users(now)),
+            (SyncKind::OnDemand, allowed.users > 0 && self.has_ids(now)),
             (SyncKind::Full, allowed.full && self.has_full(now)),
             (SyncKind::Incremental, allowed.incremental && self.has_incremental(now)),
         ];
@@ -171,6 +195,10 @@ impl DueMarks {
         self.notified_full.take(NOTIFIED_FULL_GAP, now);
         self.take_incremental(now);
     }
+}
+
+fn is_user(id: &str) -> bool {
+    resource::of_id(id).name == USERS.name
 }
 
 impl Due {
@@ -217,8 +245,10 @@ impl Due {
     /// sync is due as well.
     pub fn user(&self, id: &str) {
         self.mark(|marks| {
-            let has_room = marks.users.add(id, Instant::now());
-            if !has_room || marks.users.len() > marks.limits.ids_at_once {
+            let queue = marks.queue(id);
+            let has_room = queue.add(id, Instant::now());
+            let waiting = queue.len();
+            if !has_room || waiting > marks.limits.ids_at_once {
                 marks.notified_incremental.is_marked = true;
             }
         });
@@ -247,6 +277,7 @@ impl Due {
                 incremental,
             ),
             or_later(marks.users.next(now), users),
+            or_later(marks.others.next(now), users),
         ]
         .into_iter()
         .flatten()
@@ -260,7 +291,8 @@ impl Due {
         let kind = marks.next(allowed, now)?;
         marks.last = (kind == SyncKind::OnDemand).then_some(kind);
         Some(match kind {
-            SyncKind::OnDemand => Task::Users(marks.users.take(allowed.users, now)),
+            SyncKind::OnDemand if marks.has_users(now) => Task::Users(marks.users.take(allowed.users, now)),
+            SyncKind::OnDemand => Task::Users(marks.others.take(allowed.users, now)),
             SyncKind::Full => {
                 marks.absorb(now);
                 Task::Full
@@ -281,7 +313,11 @@ impl Due {
             Task::Full => marks.full = true,
             Task::Incremental => marks.incremental = true,
             Task::ScheduledIncremental => marks.scheduled = true,
-            Task::Users(ids) => marks.users.put_back(ids, Instant::now()),
+            Task::Users(ids) => {
+                for (queue, ids) in marks.queues(ids) {
+                    queue.put_back(ids, Instant::now());
+                }
+            }
         });
     }
 
@@ -299,7 +335,11 @@ impl Due {
     /// of times.
     pub fn users_failed(&self, ids: Vec<String>) {
         let mut given_up = Vec::new();
-        self.mark(|marks| given_up = marks.users.failed(ids, Instant::now()));
+        self.mark(|marks| {
+            for (queue, ids) in marks.queues(ids) {
+                given_up.extend(queue.failed(ids, Instant::now()));
+            }
+        });
         if let Some(first) = given_up.first() {
             warn!(
                 users = given_up.len(),
@@ -311,12 +351,16 @@ impl Due {
 
     /// Records users that are done.
     pub fn users_done(&self, ids: &[String]) {
-        self.marks().users.done(ids);
+        let mut marks = self.marks();
+        marks.users.done(ids);
+        marks.others.done(ids);
     }
 
     /// Records ids that neither Clerk nor the mirror has: they are not asked for again at once.
     pub fn users_unknown(&self, ids: Vec<String>) {
-        self.marks().users.unknown(ids, Instant::now());
+        for (queue, ids) in self.marks().queues(ids) {
+            queue.unknown(ids, Instant::now());
+        }
     }
 
     /// Takes up to `most` of the users to be read by id.
@@ -326,7 +370,8 @@ impl Due {
 
     /// Forgets the users to be read by id.
     pub fn forget_users(&self) {
-        self.marks().users = Queue::default();
+        let mut marks = self.marks();
+        (marks.users, marks.others) = Default::default();
     }
 
     /// Whether users are waiting to be stored by id.

@@ -77,12 +77,14 @@ impl SyncContext<'_> {
         Ok(absent)
     }
 
-    /// Asks for each id alone, because the server ignores `user_id`. Two such answers then confirm
-    /// a deletion.
+    /// Asks for each id alone, because the list cannot be filtered by id. If a server ignores the
+    /// filter, two such answers confirm a deletion.
     async fn ask_one_by_one(&mut self, ids: &[String]) -> Result<Vec<String>, Failure> {
-        self.carryover
-            .warn_once("this server ignores user_id; deletions are confirmed by two answers for each id");
-        self.asks_one_by_one = true;
+        if self.syncer.resource.list.ids.is_some() {
+            self.carryover
+                .warn_once("this server ignores user_id; deletions are confirmed by two answers for each id");
+            self.asks_one_by_one = true;
+        }
         let answers = self.syncer.each_by_id(ids).await?;
         let (absent, unclear) = self.take_answers(answers).await?;
         for id in &absent {
@@ -99,11 +101,12 @@ impl SyncContext<'_> {
         mut answers: Vec<(String, ById)>,
     ) -> Result<(Vec<String>, usize), Failure> {
         answers.sort_unstable_by(|(a, _), (b, _)| a.cmp(b));
-        let mut gone = Vec::new();
+        let (mut gone, mut with_organization) = (Vec::new(), Vec::new());
         let mut unclear = 0;
         for (id, answer) in answers {
             match answer {
                 ById::Gone => gone.push(id),
+                ById::EndsWithOrganization => with_organization.push(id),
                 ById::Found(page) => {
                     info!(user_id = id, "left out of the list, but found by id");
                     let found: Vec<&RawObject> = page.objects().iter().collect();
@@ -114,6 +117,10 @@ impl SyncContext<'_> {
                     unclear += 1;
                 }
             }
+        }
+        if let Some(run) = self.mode.run().filter(|_| !with_organization.is_empty()) {
+            let holds = self.syncer.mirror.holds();
+            holds.hold_with_organizations(run.lease(), &with_organization).await?;
         }
         Ok((gone, unclear))
     }

@@ -2,6 +2,7 @@
 
 use std::{
     collections::{HashMap, HashSet},
+    sync::{Mutex, PoisonError},
     time::Duration,
 };
 
@@ -12,7 +13,7 @@ use super::{AskError, SyncContext, Syncer};
 use crate::{
     clerk::{self, Lookup, Page},
     failure::Failure,
-    resource::MAX_IDS,
+    resource::{MAX_IDS, Place},
 };
 
 /// Ids per request. One place is left for the witness.
@@ -40,6 +41,8 @@ pub(super) enum ById {
     Gone,
     /// The user is on this page.
     Found(Page),
+    /// The sync of organizations decides: its organization is gone.
+    EndsWithOrganization,
     /// The request failed, or the answer proves nothing, for this reason.
     Unclear(String),
 }
@@ -49,6 +52,9 @@ impl SyncContext<'_> {
     /// witness is void, and so is one with users that were not asked for. If no user is known to
     /// exist, the ids are asked for without a witness: their deletions are held in any case.
     pub(super) async fn by_ids(&self, ids: &[String]) -> Result<ByIds, Failure> {
+        if self.syncer.resource.list.ids.is_none() {
+            return Ok(ByIds::Ignored);
+        }
         let mut why = "";
         let witnesses = self.witnesses.iter().rev().take(WITNESSES).map(Some);
         let alone = self.witnesses.is_empty().then_some(None);
@@ -85,11 +91,14 @@ impl SyncContext<'_> {
 
 impl Syncer {
     /// Asks for one id.
-    async fn answer_by_id(&self, clerk: &clerk::Client, id: &str) -> Result<ById, AskError> {
-        Ok(match self.ask(clerk.by_id(self.resource, id)).await? {
+    async fn answer_by_id(&self, clerk: &clerk::Client, place: &Place) -> Result<ById, AskError> {
+        let is_asked = |raw: &clerk::RawObject| raw.id.as_ref() == Some(&place.id);
+        Ok(match self.ask(clerk.by_id(self.resource, place)).await? {
             Lookup::Gone => ById::Gone,
-            Lookup::Found(page) if page.objects().iter().any(|raw| raw.id.as_deref() == Some(id)) => ById::Found(page),
-            Lookup::Found(_) => ById::Unclear("Clerk answered with another user than it was asked for".to_owned()),
+            Lookup::Found(page) if page.objects().iter().any(is_asked) => ById::Found(page),
+            Lookup::Found(_) => ById::Unclear("Clerk answered with another object than it was asked for".to_owned()),
+            Lookup::EndsWithOrganization => ById::EndsWithOrganization,
+            Lookup::Unclear(why) => ById::Unclear(why.to_owned()),
         })
     }
 
@@ -102,7 +111,8 @@ impl Syncer {
         let mut answers = Vec::new();
         let mut failed = HashMap::new();
         let once = &self.clerk.clone().asking_once();
-        self.ask_side_by_side(once, ids, &mut answers, &mut failed).await?;
+        let places = self.mirror.rows().places(ids).await?;
+        self.ask_side_by_side(once, &places, &mut answers, &mut failed).await?;
         let Some(error) = failed.values().next() else {
             return Ok(answers);
         };
@@ -116,7 +126,8 @@ impl Syncer {
             let error = failed.into_values().next();
             return error.map_or(Ok(answers), |error| Err(error.into()));
         };
-        let again: Vec<String> = failed.keys().cloned().collect();
+        let again = places.into_iter().filter(|place| failed.contains_key(&place.id));
+        let again: Vec<Place> = again.collect();
         let asked = self.ask_side_by_side(&self.clerk, &again, &mut answers, &mut failed);
         if let Ok(asked) = tokio::time::timeout(patience, asked).await {
             asked?;
@@ -132,12 +143,25 @@ impl Syncer {
     async fn ask_side_by_side(
         &self,
         clerk: &clerk::Client,
-        ids: &[String],
+        places: &[Place],
         answers: &mut Vec<(String, ById)>,
         failed: &mut HashMap<String, clerk::Error>,
     ) -> Result<(), Failure> {
-        let mut asked = stream::iter(ids)
-            .map(async |id| (id, self.answer_by_id(clerk, id).await))
+        // Organizations that are gone are asked about once, not once for each member.
+        let ended = Mutex::new(HashSet::new());
+        let ended = || ended.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut asked = stream::iter(places)
+            .map(async |place| {
+                let organization = place.organization_id.as_deref().filter(|id| ended().contains(id));
+                if organization.is_some() {
+                    return (&place.id, Ok(ById::EndsWithOrganization));
+                }
+                let answer = self.answer_by_id(clerk, place).await;
+                if let (Ok(ById::EndsWithOrganization), Some(organization)) = (&answer, &place.organization_id) {
+                    ended().insert(organization.as_str());
+                }
+                (&place.id, answer)
+            })
             .buffer_unordered(self.options.concurrency);
         while let Some((id, answer)) = asked.next().await {
             match answer {

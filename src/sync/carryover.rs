@@ -9,7 +9,11 @@ use std::{
 use tracing::warn;
 
 use super::{AskError, count_mismatch::CountMismatch, table_requests::TableRequests};
-use crate::{clerk, failure::Cause, reconcile::recent::Floor};
+use crate::{
+    clerk,
+    failure::Cause,
+    reconcile::{recent::Floor, walk::Walk},
+};
 
 /// Users on the smallest first page of an incremental sync.
 const FIRST_PAGE: u32 = 20;
@@ -19,6 +23,12 @@ const PRUNE_EVERY: Duration = Duration::from_secs(600);
 
 /// The least time between two full syncs for the same reason.
 const FULL_SYNC_GAP: Duration = Duration::from_secs(10);
+
+/// Syncs of a list in a row without fruit after which they pause.
+const FRUITLESS: u32 = 3;
+
+/// The pause after the first failure of a resource's sync.
+const FIRST_PAUSE: Duration = Duration::from_secs(5);
 
 /// Clocks that differ by less are treated as equal: Clerk gives its time in whole seconds.
 const SAME_CLOCK_MS: i64 = 2_000;
@@ -58,6 +68,24 @@ pub struct Carryover {
     failed: Option<Cause>,
     /// Clerk's clock less this process's, in milliseconds.
     clock_offset_ms: i64,
+    /// What is remembered of the resources other than users, by their names.
+    pub(super) others: BTreeMap<&'static str, Carryover>,
+    /// When Clerk last said that the resource is switched off; `None` if it is not.
+    pub(super) switched_off: Option<Instant>,
+    /// How often the sync of the resource has failed in a row, and when it is tried again.
+    failures: u32,
+    retry_at: Option<Instant>,
+    /// Whether the resource's whole list is to be read.
+    pub(super) is_full_due: bool,
+    /// Syncs of the list in a row that found a reason and then nothing to change, and until when missing
+    /// rows and other counts are no reason.
+    fruitless: u32,
+    quiet_until: Option<Instant>,
+    /// The walk over a long list that never ends, a page at each sync.
+    pub(super) rolling: Option<Walk>,
+    /// The numbers of objects that the mirror expects and that Clerk has, if a search could not
+    /// explain why they differ.
+    pub(super) unexplained: Option<(i64, u64)>,
 }
 
 impl Carryover {
@@ -150,6 +178,51 @@ impl Carryover {
     /// Notes that a sync succeeded.
     pub(super) fn succeeded(&mut self) {
         self.failed = None;
+        (self.failures, self.retry_at) = (0, None);
+    }
+
+    /// Notes that the sync of a resource failed: the next one waits, longer each time, as others wait
+    /// for it.
+    pub(super) fn failed_again(&mut self) {
+        self.retry_at = Some(Instant::now() + FIRST_PAUSE * 2u32.pow(self.failures.min(6)));
+        self.failures += 1;
+    }
+
+    /// Notes whether a sync of the list changed something. After some that did not, missing rows and
+    /// other counts are no reason for a while: for example, a rejected object may be gone.
+    pub(super) fn note_fruit(&mut self, has_changes: bool) {
+        self.fruitless = if has_changes { 0 } else { self.fruitless + 1 };
+        let pauses = self.fruitless.checked_sub(FRUITLESS);
+        self.quiet_until = pauses.map(|pauses| Instant::now() + FIRST_PAUSE * 2u32.pow(pauses.min(6)));
+    }
+
+    /// Whether missing rows and other counts are no reason for a sync of the list now.
+    pub(super) fn is_quiet(&self) -> bool {
+        self.quiet_until.is_some_and(|until| until > Instant::now())
+    }
+
+    /// Whether the resource is left alone because its last sync failed.
+    pub(super) fn waits(&self) -> bool {
+        self.retry_at.is_some_and(|at| at > Instant::now())
+    }
+
+    /// Whether the last sync failed for this cause.
+    pub(super) fn has_failed(&self, cause: Cause) -> bool {
+        self.failed == Some(cause)
+    }
+
+    /// Takes over what is known of the instance from the carryover of users.
+    pub(super) fn inherit(&mut self, users: &Self) {
+        self.instance.clone_from(&users.instance);
+        self.asked_instance = users.asked_instance;
+    }
+
+    /// Takes note when the sync of another resource asked for the instance.
+    pub(super) fn learn_instance(&mut self, other: &Self) {
+        self.asked_instance = self.asked_instance.max(other.asked_instance);
+        if other.instance.is_none() {
+            self.instance = None;
+        }
     }
 
     /// Whether old events are to be removed now.

@@ -168,6 +168,22 @@ impl<'a> SyncContext<'a> {
         Ok(())
     }
 
+    /// Stores some objects of a page, and notes which rows of the `judged` range are missing from it;
+    /// `carried` are ids of that range that earlier pages showed.
+    pub(super) async fn store_carrying<'p>(
+        &mut self,
+        page: &'p clerk::Page,
+        objects: Vec<&'p clerk::RawObject>,
+        judged: Option<Range>,
+        carried: HashSet<String>,
+    ) -> Result<(), Failure> {
+        let worker = self.worker(PageSource::List);
+        let stored = worker.store(&mut self.deferred, page, objects, judged, carried, Batch::default());
+        let outcome = stored.await?;
+        self.record(outcome);
+        Ok(())
+    }
+
     /// Stores the users of a page that answers a question by id.
     pub(super) async fn store_by_id(&mut self, page: &clerk::Page) -> Result<(), Failure> {
         let users = page.objects();

@@ -177,6 +177,10 @@ impl SyncContext<'_> {
                 self.syncer.rechecks.note(Observation::Deleted, id, Instant::now());
             }
         }
+        // A list that lags behind must not bring them back.
+        for id in &deleted.dependents {
+            self.syncer.rechecks.note(Observation::Deleted, id, Instant::now());
+        }
         self.report.deleted += deleted.rows;
         self.record_tables(&deleted.tables);
         self.syncer.watch.record_changes(Changes {

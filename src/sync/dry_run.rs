@@ -24,6 +24,8 @@ pub enum PlanLine<'a> {
     Hold(&'a str),
     /// A user cannot be stored, or its row cannot be deleted, for this reason.
     Reject(&'a str, &'a str),
+    /// The next lines are about objects of this resource.
+    Resource(&'a str),
     /// The next lines are about rows of this table: created, updated and so on.
     Table(&'a str),
     /// A row without a key would be given this one.

@@ -61,7 +61,17 @@ impl Syncer {
         {
             carryover.instance = None;
         }
-        result
+        if result.as_ref().is_err_and(|failure| failure.cause == Cause::Other) {
+            // What is wrong with the list of users is not wrong with the others.
+            self.sync_others(SyncKind::Full, carryover).await?;
+        }
+        let mut report = result?;
+        let others = self.sync_others(SyncKind::Full, carryover).await?;
+        report.resources = others
+            .into_iter()
+            .map(|(resource, report)| (resource.name, report))
+            .collect();
+        Ok(report)
     }
 
     /// Checks what a full sync checks first: whether Clerk accepts the key, whether it belongs to
@@ -90,6 +100,21 @@ impl Syncer {
         if has_schema {
             self.clerk.set_digest_key(self.mirror.instance().digest_key().await?);
         }
+        let mut report = self.plan_resource(start, has_schema, &instance.id, &mut *print).await?;
+        report.resources = self.plan_others(has_schema, &instance.id, print).await?;
+        report.requests = start.requests(self);
+        report.duration_ms = start.elapsed_ms();
+        Ok(report)
+    }
+
+    /// Prints what a full sync would do with the objects of this syncer's resource.
+    pub(super) async fn plan_resource(
+        &self,
+        start: Start,
+        has_schema: bool,
+        instance: &str,
+        print: Printer<'_>,
+    ) -> Result<Report, Failure> {
         let mut carryover = Carryover::default();
         let RunTables { tables, broken } = self.mirror.app_tables().look_at(has_schema).await?;
         let mode = SyncMode::DryRun {
@@ -97,7 +122,7 @@ impl Syncer {
             tables: &tables,
         };
         let listed = Listed::default();
-        let mut sync = SyncContext::new(self, mode, &listed, start, &mut carryover, &instance.id);
+        let mut sync = SyncContext::new(self, mode, &listed, start, &mut carryover, instance);
         sync.dry_run = Some(DryRun::new(print));
         let walked = sync.walk_list(None).await;
         self.progress.finish();
@@ -113,8 +138,6 @@ impl Syncer {
             true => Outcome::Planned,
             false => Outcome::Incomplete,
         };
-        report.requests = start.requests(self);
-        report.duration_ms = start.elapsed_ms();
         Ok(report)
     }
 
@@ -169,7 +192,7 @@ impl Syncer {
 
 impl SyncContext<'_> {
     /// Walks over all users, and then settles deletions, older states and rejections.
-    async fn sync_all(&mut self) -> Result<(), Failure> {
+    pub(super) async fn sync_all(&mut self) -> Result<(), Failure> {
         let resumed = self.resumed.take();
         if let Some(checkpoint) = &resumed {
             info!(
@@ -217,6 +240,9 @@ impl SyncContext<'_> {
     /// The newest `updated_at` at Clerk, in Unix milliseconds: users that change from now on have a
     /// later one. Zero if there are no users, and `None` if the server does not list by it.
     async fn newest_change(&mut self) -> Result<Option<i64>, Failure> {
+        if self.syncer.resource.list.by_update.is_none() {
+            return Ok(None);
+        }
         let page = match self.syncer.recent(0, NEWEST).await {
             Ok(page) => page,
             Err(AskError::Clerk(error @ (clerk::Error::Refused(_) | clerk::Error::NotFound(_)))) => {

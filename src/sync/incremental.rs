@@ -12,10 +12,10 @@ use super::{
 };
 use crate::{
     clerk,
-    failure::Failure,
+    failure::{Cause, Failure},
     mirror::{SyncKind, SyncState},
     reconcile::range::Range,
-    resource::MAX_PAGE,
+    resource::{MAX_PAGE, USERS},
 };
 
 /// What an incremental or on-demand sync did.
@@ -24,7 +24,7 @@ pub enum SyncOutcome {
     /// There was nothing to do.
     Nothing,
     /// It changed something.
-    Synced(Report),
+    Synced(Box<Report>),
     /// It cannot see recent changes. Only a full sync can.
     NeedsFull,
     /// Another clerk2pg is syncing.
@@ -43,6 +43,15 @@ impl Syncer {
             Err(failure) if carryover.is_new_failure(failure.cause) => self.record_failure(failure, start).await,
             Err(_) => {}
             Ok(_) => carryover.succeeded(),
+        }
+        // What is wrong with the list of users is not wrong with the others.
+        let may_go_on = match &result {
+            Ok(SyncOutcome::Standby) => false,
+            Ok(_) => carryover.knows_instance(),
+            Err(failure) => failure.cause == Cause::Other && carryover.knows_instance(),
+        };
+        if may_go_on {
+            self.sync_others(SyncKind::Incremental, carryover).await?;
         }
         result
     }
@@ -96,7 +105,7 @@ impl Syncer {
         if let Err(failure) = &result {
             carryover.failed(failure.cause);
         }
-        result.map(SyncOutcome::Synced)
+        result.map(|report| SyncOutcome::Synced(Box::new(report)))
     }
 
     /// Reads what an incremental or on-demand sync needs to know of the mirror; breaks with the
@@ -162,9 +171,9 @@ impl Syncer {
     }
 
     /// Whether the application had locked rows that are to be tried again.
-    fn has_put_off(&self, state: &SyncState) -> bool {
+    pub(super) fn has_put_off(&self, state: &SyncState) -> bool {
         state.has_put_off_objects
-            || state.has_put_off_rows
+            || (state.has_put_off_rows && self.resource.name == USERS.name)
             || (state.has_put_off_deletions && self.options.delete_mode != DeleteMode::Keep)
     }
 }

@@ -21,6 +21,8 @@ mod dry_run;
 mod full;
 mod identity;
 mod incremental;
+mod list_changes;
+mod lists;
 mod missing;
 mod mode;
 mod older_states;
@@ -107,6 +109,8 @@ pub struct Syncer {
     pub mirror: Mirror,
     /// The kind of object that is mirrored.
     pub resource: &'static Resource,
+    /// The syncers of all other kinds, in the order in which they are synced.
+    pub others: Vec<Syncer>,
     /// How syncs behave.
     pub options: Options,
     /// Cancelled to stop the sync. The next sync does what is not committed by then.

@@ -34,6 +34,16 @@ impl Syncer {
     /// # Errors
     /// The sync could not be completed.
     pub async fn on_demand(&self, ids: &[String], carryover: &mut Carryover) -> Result<SyncOutcome, Failure> {
+        let (ids, others): (Vec<String>, Vec<String>) = ids.iter().cloned().partition(|id| self.has_id(id));
+        self.sync_others_on_demand(&others, carryover).await?;
+        match ids.is_empty() {
+            true => Ok(SyncOutcome::Nothing),
+            false => self.store_by_ids(&ids, carryover).await,
+        }
+    }
+
+    /// The same for ids of this syncer's resource.
+    pub(super) async fn store_by_ids(&self, ids: &[String], carryover: &mut Carryover) -> Result<SyncOutcome, Failure> {
         let start = Start::now(self, SyncKind::OnDemand);
         let state = match self.read_state(carryover).await? {
             ControlFlow::Continue(state) => state,
@@ -49,7 +59,7 @@ impl Syncer {
         };
         let work = async |sync: &mut SyncContext<'_>| sync.sync_requested(requested).await;
         let report = self.under_lease(&lease, start, carryover, work).await?;
-        Ok(SyncOutcome::Synced(report))
+        Ok(SyncOutcome::Synced(Box::new(report)))
     }
 
     /// Asks Clerk for users by id, and compares them with the mirror.
@@ -68,13 +78,14 @@ impl Syncer {
                 ById::Found(page) => {
                     self.rechecks.forget(Observation::Gone, id);
                     let is_held = holds && !self.mirror.holds().among(&[id]).await?.is_empty();
-                    if is_held || self.has_news(&page, true).await? {
+                    if is_held || self.has_news_by_id(&page).await? {
                         requested.changed.push(page);
                     } else if self.rechecks.since(Observation::Older, id, Instant::now()) >= Some(REPLICA_LAG) {
                         self.rechecks.forget(Observation::Older, id);
                     }
                 }
                 ById::Gone => absent.push(id.to_owned()),
+                ById::EndsWithOrganization => {}
                 ById::Unclear(error) => {
                     debug!(
                         user_id = id,

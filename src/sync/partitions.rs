@@ -74,12 +74,15 @@ impl SyncContext<'_> {
     /// cut off.
     pub(super) async fn walk_list(&mut self, resumed: Option<Vec<Partition>>) -> Result<(), Failure> {
         let began = self.beginning();
-        let existing = Range {
-            from: None,
-            before: Some(began),
+        let existing = match self.syncer.resource.has_ranges() {
+            true => Range {
+                from: None,
+                before: Some(began),
+            },
+            false => Range::ALL,
         };
         let before = self.count(existing).await?;
-        self.syncer.progress.start(before);
+        self.syncer.progress.start(&self.syncer.resource.title(), before);
         let is_resumed = resumed.is_some();
         let partitions = match resumed {
             Some(partitions) => partitions,
@@ -120,7 +123,8 @@ impl SyncContext<'_> {
         // run.
         let most = if is_resumed { u64::MAX } else { before.max(after) };
         if met < before.min(after) || met.saturating_sub(walked.near_beginning) > most {
-            self.note(format!("the walk met {met} users, but Clerk counts {after}"));
+            let objects = self.syncer.resource.title();
+            self.note(format!("the walk met {met} {objects}, but Clerk counts {after}"));
         }
         Ok(())
     }
@@ -214,7 +218,7 @@ impl SyncContext<'_> {
     async fn split(&mut self, users: Option<u64>, began: i64) -> Result<Vec<Partition>, Failure> {
         let whole = partition::split_at(&[]);
         let parts = users.map_or(1, |users| partition::parts(users, self.syncer.max_walks()));
-        if parts == 1 || self.carryover.walks_as_whole {
+        if parts == 1 || self.carryover.walks_as_whole || !self.syncer.resource.has_ranges() {
             return Ok(whole);
         }
         let users = users.unwrap_or_default();
@@ -309,7 +313,7 @@ impl SyncContext<'_> {
         // The last one is the next.
         let mut ready: Vec<WalkDriver> = open
             .rev()
-            .map(|(number, partition)| WalkDriver::new(number, partition, began, users))
+            .map(|(number, partition)| WalkDriver::new(self.syncer.resource, number, partition, began, users))
             .collect();
         let mut under_way = FuturesUnordered::new();
         // Incremental syncs that take as long as their schedule must not keep the walks from going

@@ -21,6 +21,7 @@ use crate::{
     mirror::{Batch, SyncKind},
     reconcile::{
         ListEntry, Unreadable,
+        range::Range,
         recent::{RecentStep, RecentWalk},
     },
     resource::Digest,
@@ -87,7 +88,7 @@ impl Syncer {
                 changes.is_unordered = true;
                 return Ok(changes);
             }
-            if self.has_news(&page, false).await? {
+            if self.has_news(&page, None).await? {
                 changes.news = Some((page, step));
                 return Ok(changes);
             }
@@ -97,11 +98,36 @@ impl Syncer {
         }
     }
 
-    /// Whether a page holds anything that the mirror does not. A document that was rejected before
-    /// counts only if the page answers a question by id.
-    pub(super) async fn has_news(&self, page: &Page, is_by_id: bool) -> Result<bool, Failure> {
+    /// Whether a page of a list holds anything that the mirror does not, or leaves out a row of the
+    /// `judged` range. Documents that were rejected before do not count.
+    pub(super) async fn has_news(&self, page: &Page, judged: Option<Range>) -> Result<bool, Failure> {
+        self.has_news_beside(page, judged, HashSet::new()).await
+    }
+
+    /// The same if earlier pages showed `carried` ids of the judged range.
+    pub(super) async fn has_news_beside(
+        &self,
+        page: &Page,
+        judged: Option<Range>,
+        carried: HashSet<String>,
+    ) -> Result<bool, Failure> {
+        self.holds_news(page, judged, carried, false).await
+    }
+
+    /// Whether a page that answers a question by id holds anything that the mirror does not.
+    pub(super) async fn has_news_by_id(&self, page: &Page) -> Result<bool, Failure> {
+        self.holds_news(page, None, HashSet::new(), true).await
+    }
+
+    async fn holds_news(
+        &self,
+        page: &Page,
+        judged: Option<Range>,
+        carried: HashSet<String>,
+        is_by_id: bool,
+    ) -> Result<bool, Failure> {
         let users = PageUsers::new(self.resource, page, page.objects().iter().collect());
-        let rows = StoredRows::load(Some(&self.mirror), &users, None, HashSet::new()).await?;
+        let rows = StoredRows::load(Some(&self.mirror), &users, judged, carried).await?;
         let decoded = DecodedUsers::new(&users, &rows);
         let trust = ReplicaTrust {
             rechecks: &self.rechecks,
@@ -115,6 +141,9 @@ impl Syncer {
         }
         if batch.is_empty() {
             return Ok(false);
+        }
+        if !batch.missing.is_empty() && !self.mirror.missing().unsettled_among(&batch.missing).await?.is_empty() {
+            return Ok(true);
         }
         let written = batch.create.iter().chain(&batch.update).chain(&batch.refresh);
         let mut news: HashMap<String, Digest> = written

@@ -4,7 +4,10 @@ use std::collections::BTreeMap;
 
 use serde::{Serialize, Serializer};
 
-use crate::mirror::{Outcome, RowCounts};
+use crate::{
+    failure::Failure,
+    mirror::{Outcome, RowCounts},
+};
 
 /// What a sync did, or with [`Outcome::Planned`] would do. Its JSON is part of the command line's
 /// contract.
@@ -27,6 +30,9 @@ pub struct Report {
     /// What was done with the application's tables.
     #[serde(skip_serializing_if = "TableReports::is_empty")]
     pub tables: TableReports,
+    /// What was done with the other resources, by their names.
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    pub resources: BTreeMap<&'static str, Report>,
     /// Requests sent to Clerk.
     pub requests: u64,
     /// Milliseconds from start to end.
@@ -64,6 +70,7 @@ impl Report {
             held: 0,
             rejected: 0,
             tables: TableReports::new(),
+            resources: BTreeMap::new(),
             requests: 0,
             duration_ms: 0,
             plan: None,
@@ -74,10 +81,21 @@ impl Report {
         }
     }
 
+    /// The report of a resource that could not be synced.
+    pub(super) fn failed(failure: &Failure) -> Self {
+        Self {
+            outcome: Outcome::Failed,
+            notes: vec![failure.message.clone()],
+            ..Self::new("")
+        }
+    }
+
     /// Whether the sync changes anything, or holds deletions or rows of tables.
     pub fn has_changes(&self) -> bool {
         let mut tables = self.tables.values();
-        self.changes_mirror() || tables.any(|table| table.counts.has_changes() || table.held > 0)
+        self.changes_mirror()
+            || tables.any(|table| table.counts.has_changes() || table.held > 0)
+            || self.resources.values().any(Self::has_changes)
     }
 
     /// Whether the sync changes users of the mirror, or holds deletions.
@@ -87,12 +105,20 @@ impl Report {
 
     /// Whether anything waits for a person: deletions, rows of tables, or a mapping.
     pub fn has_held(&self) -> bool {
-        self.held > 0 || self.tables.values().any(|table| table.held > 0)
+        self.held > 0 || self.tables.values().any(|table| table.held > 0) || self.resources.values().any(Self::has_held)
+    }
+
+    /// Whether anything was left undone: in the sync of users, or of another resource.
+    pub fn is_incomplete(&self) -> bool {
+        matches!(self.outcome, Outcome::Incomplete | Outcome::Failed)
+            || self.resources.values().any(Self::is_incomplete)
     }
 
     /// Whether a user, or a row of a table, could not be stored or deleted.
     pub fn has_rejected(&self) -> bool {
-        self.rejected > 0 || self.tables.values().any(|table| table.counts.rejected > 0)
+        self.rejected > 0
+            || self.tables.values().any(|table| table.counts.rejected > 0)
+            || self.resources.values().any(Self::has_rejected)
     }
 }
 

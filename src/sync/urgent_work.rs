@@ -16,6 +16,9 @@ const MAX_ABOVE: u64 = 5_000;
 impl SyncContext<'_> {
     /// Whether something is due that cannot wait for the end of this sync.
     pub(super) fn has_urgent_work(&self) -> bool {
+        if self.syncer.resource.list.by_update.is_none() {
+            return false;
+        }
         let has_users = self.syncer.due.has_users() && self.syncer.clerk.free_for_notifications() > 0;
         has_users || (self.may_read_changes() && self.syncer.due.has_incremental())
     }

@@ -20,8 +20,9 @@ use crate::{
     reconcile::{
         ListEntry, Unreadable,
         partition::Partition,
-        walk::{TiedMoment, Walk, WalkStep},
+        walk::{ListQuery, TiedMoment, Walk, WalkStep},
     },
+    resource::Resource,
 };
 
 /// How far a user's `created_at` may differ from the time that Clerk counts by: emulators cut times
@@ -38,9 +39,22 @@ pub(super) struct WalkDriver {
     began: i64,
     /// Users that Clerk did not know as cursors since the last page.
     unknown_cursors: Vec<String>,
+    /// The page that is fetched ahead.
+    ahead: Option<PageAhead>,
     deferred: Deferred,
     pub(super) state: WalkState,
 }
+
+/// A page that is fetched while the one before it is stored, and how it was asked for. Lists that are
+/// read by offset are walked as a whole, so that no other walk uses this time.
+struct PageAhead {
+    query: ListQuery,
+    limit: u32,
+    page: PageTask,
+}
+
+/// A request for a page.
+type PageTask = AbortOnDropHandle<Result<Page, clerk::Error>>;
 
 /// How far a walk has gone.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -72,13 +86,24 @@ pub(super) struct PageResult {
 impl WalkDriver {
     /// A walk over the partition with this number. `began` is the time by Clerk's clock, in Unix
     /// milliseconds; `users` is how many users Clerk counts in all.
-    pub(super) fn new(number: usize, partition: Partition, began: i64, users: Option<u64>) -> Self {
+    pub(super) fn new(
+        resource: &'static Resource,
+        number: usize,
+        partition: Partition,
+        began: i64,
+        users: Option<u64>,
+    ) -> Self {
+        let walk = match resource.list.cursor {
+            Some(_) => partition.walk(),
+            None => partition.walk().by_offset(),
+        };
         Self {
             number,
-            walk: partition.walk().began(began, users),
+            walk: walk.began(began, users),
             partition,
             began,
             unknown_cursors: Vec::new(),
+            ahead: None,
             deferred: Deferred::default(),
             state: WalkState::Open,
         }
@@ -126,6 +151,8 @@ impl WalkDriver {
                 created_at: raw.created_at,
                 updated_at: raw.updated_at,
             });
+            self.walk
+                .note_total(page.total.filter(|_| !worker.syncer.resource.has_ranges()));
             let step = self.walk.receive(&entries.collect::<Vec<_>>());
             result.witnesses.extend(ends(&page));
             result.gone.append(&mut self.unknown_cursors);
@@ -162,6 +189,11 @@ impl WalkDriver {
                 missing: worker.still_in_mirror(&result.gone).await?,
                 ..Batch::default()
             };
+            if self.state == WalkState::Open && !worker.syncer.resource.has_ranges() {
+                let (query, limit) = (self.walk.query(), self.walk.limit());
+                let page = request(worker.syncer, query.clone(), limit);
+                self.ahead = Some(PageAhead { query, limit, page });
+            }
             let _slot = slots.acquire().await;
             let (judged, carried) = (accepted.judged, accepted.carried);
             let stored = worker.store(&mut self.deferred, &page, fresh, judged, carried, more);
@@ -199,10 +231,12 @@ impl WalkDriver {
             let (query, limit) = (self.walk.query(), self.walk.limit());
             let cursor = query.after.clone();
             let asked = Instant::now();
-            let (clerk, resource) = (syncer.clerk.clone(), syncer.resource);
-            // In a task of its own, so that pages are unpacked, split and hashed on all cores.
-            let request = in_task(async move { clerk.list(resource, &query, limit).await });
-            let error = match syncer.ask(request).await {
+            let ahead = self.ahead.take();
+            let page = match ahead.filter(|ahead| ahead.query == query && ahead.limit == limit) {
+                Some(ahead) => ahead.page,
+                None => request(syncer, query, limit),
+            };
+            let error = match syncer.ask(answer(page)).await {
                 Ok(page) => {
                     let elapsed_ms = u64::try_from(asked.elapsed().as_millis()).unwrap_or(u64::MAX);
                     debug!(part = self.number, users = page.objects().len(), elapsed_ms, "page");
@@ -214,9 +248,11 @@ impl WalkDriver {
             match &error {
                 clerk::Error::NotFound(_) | clerk::Error::Refused(_) => {
                     let is_about_cursor = match &error {
-                        clerk::Error::Refused(answer) => {
-                            resource.list.cursor.is_some_and(|cursor| answer.is_about(cursor))
-                        }
+                        clerk::Error::Refused(answer) => syncer
+                            .resource
+                            .list
+                            .cursor
+                            .is_some_and(|cursor| answer.is_about(cursor)),
                         _ => true,
                     };
                     self.unknown_cursors.extend(cursor.filter(|_| is_about_cursor));
@@ -239,11 +275,16 @@ impl WalkDriver {
     }
 }
 
-/// Sends a request in a task of its own. Dropping the future ends the task.
-async fn in_task<T: Send + 'static>(
-    request: impl Future<Output = Result<T, clerk::Error>> + Send + 'static,
-) -> Result<T, AskError> {
-    match AbortOnDropHandle::new(tokio::spawn(request)).await {
+/// Sends a request for a page, in a task of its own, so that pages are unpacked, split and hashed on
+/// all cores. Dropping it ends the task.
+fn request(syncer: &Syncer, query: ListQuery, limit: u32) -> PageTask {
+    let (clerk, resource) = (syncer.clerk.clone(), syncer.resource);
+    AbortOnDropHandle::new(tokio::spawn(async move { clerk.list(resource, &query, limit).await }))
+}
+
+/// Waits for a page.
+async fn answer(page: PageTask) -> Result<Page, AskError> {
+    match page.await {
         Ok(answer) => answer.map_err(AskError::Clerk),
         Err(error) => match error.try_into_panic() {
             Ok(panic) => std::panic::resume_unwind(panic),

@@ -8,7 +8,7 @@ use tokio::sync::Mutex;
 use super::state::Watch;
 use crate::{
     clerk,
-    mirror::{EndpointStatus, History, Mirror, MirrorError, Summary, TableStatus},
+    mirror::{EndpointStatus, History, Mirror, MirrorError, ResourceStatus, Summary, TableStatus},
     secret::without_personal_data,
 };
 
@@ -45,6 +45,7 @@ pub(super) struct CachedSources {
     pub(super) sources: Sources,
     summary: Cached<Summary>,
     history: Cached<History>,
+    resources: Cached<Vec<ResourceStatus>>,
     tables: Cached<Vec<TableStatus>>,
     endpoints: Cached<Vec<EndpointStatus>>,
 }
@@ -79,6 +80,7 @@ impl CachedSources {
             sources,
             summary: Cached::new(),
             history: Cached::new(),
+            resources: Cached::new(),
             tables: Cached::new(),
             endpoints: Cached::new(),
         }
@@ -88,6 +90,18 @@ impl CachedSources {
     pub(super) async fn summary(&self) -> Result<Summary, String> {
         let overview = self.sources.mirror.overview();
         self.summary.get(self.ask(overview.summary())).await
+    }
+
+    /// Returns the state of the other resources; nothing if the database does not answer.
+    pub(super) async fn resources(&self) -> Vec<ResourceStatus> {
+        if self.summary().await.is_err() {
+            return Vec::new();
+        }
+        let overview = self.sources.mirror.overview();
+        self.resources
+            .get(self.ask(overview.resources()))
+            .await
+            .unwrap_or_default()
     }
 
     /// Returns how far the application's tables are in sync; nothing if the database does not answer.

@@ -19,7 +19,7 @@ use super::{
 };
 use crate::{
     clerk::{Client, Tally},
-    mirror::{EndpointStatus, Summary, TableState, TableStatus},
+    mirror::{EndpointStatus, ResourceStatus, Summary, TableState, TableStatus},
 };
 
 /// The content type of what [`render`] returns.
@@ -30,6 +30,7 @@ pub(super) fn render(
     watch: &Watch,
     clerk: &Client,
     summary: Option<&Summary>,
+    resources: &[ResourceStatus],
     tables: &[TableStatus],
     endpoints: &[EndpointStatus],
 ) -> Result<String, fmt::Error> {
@@ -49,6 +50,7 @@ pub(super) fn render(
     if let Some(summary) = summary {
         summary_metrics(ours, summary);
     }
+    resource_metrics(ours, resources);
     table_metrics(ours, tables);
     endpoint_metrics(ours, endpoints);
     let mut text = String::new();
@@ -162,6 +164,46 @@ fn summary_metrics(registry: &mut Registry, summary: &Summary) {
         "unexpected_values",
         "Users with a value of an unexpected type, which is kept in extra; at most 10000",
         ConstGauge::new(summary.unexpected),
+    );
+}
+
+/// Registers the state of the resources other than users.
+fn resource_metrics(registry: &mut Registry, resources: &[ResourceStatus]) {
+    let mut register = |name: &str, help: &str, value: fn(&ResourceStatus) -> i64| {
+        let family = Family::<[(&'static str, String); 1], Gauge>::default();
+        for status in resources {
+            let gauge = family.get_or_create_owned(&[("resource", status.resource.clone())]);
+            gauge.set(value(status));
+        }
+        registry.register(name, help, family);
+    };
+    register(
+        "resource_objects",
+        "Organizations, memberships and the like in the mirror",
+        |status| status.objects,
+    );
+    register(
+        "resource_held_deletions",
+        "Deletions of organizations, memberships and the like that wait for approval",
+        |status| status.held,
+    );
+    register(
+        "resource_rejected",
+        "Organizations, memberships and the like that cannot be stored, and rows that cannot be deleted",
+        |status| status.rejected,
+    );
+    let synced = Family::<[(&'static str, String); 1], TimeGauge>::default();
+    for status in resources {
+        if let Some(at) = status.last_success_at {
+            let gauge = synced.get_or_create_owned(&[("resource", status.resource.clone())]);
+            gauge.set(unix_seconds(at));
+        }
+    }
+    registry.register_with_unit(
+        "resource_last_success_timestamp",
+        "When a full sync of a resource last ended with its mirror in sync, in Unix time",
+        Unit::Seconds,
+        synced,
     );
 }
 

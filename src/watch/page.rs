@@ -7,7 +7,7 @@ use chrono::{DateTime, TimeDelta, Utc};
 use super::{cached::Sources, plot};
 use crate::{
     humanize::{age, events, number, rejected_rows, rejected_users},
-    mirror::{EndpointStatus, Freshness, History, LastRun, Summary, TableStatus},
+    mirror::{EndpointStatus, Freshness, History, LastRun, ResourceStatus, Summary, TableStatus},
     secret::without_personal_data,
 };
 
@@ -36,7 +36,7 @@ pub(super) fn render(
     sources: &Sources,
     summary: &Result<Summary, String>,
     history: &Result<History, String>,
-    (tables, endpoints): (&[TableStatus], &[EndpointStatus]),
+    (resources, tables, endpoints): (&[ResourceStatus], &[TableStatus], &[EndpointStatus]),
     nonce: &str,
 ) -> Result<String, fmt::Error> {
     let mut out = String::with_capacity(32 << 10);
@@ -69,6 +69,7 @@ pub(super) fn render(
     match history {
         Ok(history) => {
             plots(&mut out, history)?;
+            resource_rows(&mut out, resources, summary.as_ref().ok().map(|summary| summary.now))?;
             app_tables(&mut out, tables, summary.as_ref().ok().map(|summary| summary.now))?;
             endpoint_rows(&mut out, endpoints)?;
             syncs(&mut out, history)?;
@@ -191,6 +192,40 @@ fn plots(out: &mut String, history: &History) -> fmt::Result {
         plot::freshness(&history.periods)?,
         plot::changes(&history.periods)?,
     )
+}
+
+/// Writes a line for each resource other than users, if there is anything of it. `now` is the
+/// database's clock.
+fn resource_rows(out: &mut String, resources: &[ResourceStatus], now: Option<DateTime<Utc>>) -> fmt::Result {
+    let is_shown = |status: &&ResourceStatus| status.objects + status.held + status.rejected > 0;
+    let mut shown = resources.iter().filter(is_shown).peekable();
+    if shown.peek().is_none() {
+        return Ok(());
+    }
+    out.push_str(
+        "<section><h2>Organizations</h2><div class=\"wide\"><table><thead><tr><th>resource<th>objects\
+         <th>last full sync<th>rejected<th>held</tr></thead><tbody>",
+    );
+    for status in shown {
+        let synced = now.zip(status.last_success_at).map(|(now, at)| now - at);
+        write!(
+            out,
+            "<tr><td>{}<td>{}<td>{}<td>{}<td>{}</tr>",
+            Escaped(&status.resource.replace('_', " ")),
+            number(status.objects.unsigned_abs()),
+            synced.map_or_else(|| "–".to_owned(), |time| format!("{} ago", age(time))),
+            number(status.rejected.unsigned_abs()),
+            number(status.held.unsigned_abs()),
+        )?;
+        let why = match &status.error {
+            Some(error) => without_personal_data(error),
+            None if status.held > 0 => "`clerk2pg status` shows how to approve what is held".to_owned(),
+            None => continue,
+        };
+        write!(out, "<tr><td class=\"why\" colspan=\"5\">{}</tr>", Escaped(&why))?;
+    }
+    out.push_str("</tbody></table></div></section>");
+    Ok(())
 }
 
 /// Writes a line for each table of the application, if there are any. `now` is the database's clock.

@@ -226,8 +226,9 @@ impl Handler {
         // The semaphore is never closed.
         let _permit = self.permits.acquire().await;
         let summary = self.cached.summary().await;
+        let resources = self.cached.resources().await;
         let (tables, endpoints) = (self.cached.tables().await, self.cached.endpoints().await);
-        match exposition::render(watch, clerk, summary.as_ref().ok(), &tables, &endpoints) {
+        match exposition::render(watch, clerk, summary.as_ref().ok(), &resources, &tables, &endpoints) {
             Ok(metrics) => respond(StatusCode::OK, exposition::CONTENT_TYPE, metrics),
             Err(error) => text(StatusCode::INTERNAL_SERVER_ERROR, &error.to_string()),
         }
@@ -236,10 +237,12 @@ impl Handler {
     async fn page(&self) -> HttpResponse {
         let _permit = self.permits.acquire().await;
         let (summary, history) = (self.cached.summary().await, self.cached.history().await);
+        let resources = self.cached.resources().await;
         let (tables, endpoints) = (self.cached.tables().await, self.cached.endpoints().await);
+        let parts = (&*resources, &*tables, &*endpoints);
         // The page escapes all text; the policy is a second protection.
         let nonce = format!("{:032x}", fastrand::u128(..));
-        match page::render(&self.cached.sources, &summary, &history, (&tables, &endpoints), &nonce) {
+        match page::render(&self.cached.sources, &summary, &history, parts, &nonce) {
             Ok(page) => {
                 let policy = format!(
                     "default-src 'none'; style-src 'nonce-{nonce}'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"

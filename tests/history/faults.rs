@@ -13,10 +13,16 @@ use crate::{
     support::{postgres::RECOVERY, wait::within},
 };
 
-const ALL: &[Endpoint] = &[Endpoint::List, Endpoint::Count, Endpoint::Get];
-const LISTS: &[Endpoint] = &[Endpoint::List];
+const ALL: &[Endpoint] = &[
+    Endpoint::List,
+    Endpoint::Count,
+    Endpoint::Get,
+    Endpoint::OrganizationList,
+    Endpoint::OrganizationGet,
+];
+const LISTS: &[Endpoint] = &[Endpoint::List, Endpoint::OrganizationList];
 const COUNTS: &[Endpoint] = &[Endpoint::Count];
-const BY_ID: &[Endpoint] = &[Endpoint::Get];
+const BY_ID: &[Endpoint] = &[Endpoint::Get, Endpoint::OrganizationGet];
 
 /// Adds a fault to some of Clerk's next answers. They show an older state only if they `may_lag`.
 /// Returns what it did.

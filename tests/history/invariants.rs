@@ -266,7 +266,10 @@ pub async fn events_add_up_to_the_mirror(fixture: &Fixture, seed: u64) {
 pub async fn counts_are_true(fixture: &Fixture, seed: u64) {
     for what in ["created", "updated", "deleted"] {
         let number = async |sql: String| fixture.db.number(&sql).await;
-        let counted = number(format!("SELECT coalesce(sum({what}), 0)::bigint FROM clerk.sync_runs")).await;
+        let counted = number(format!(
+            "SELECT coalesce(sum({what}), 0)::bigint FROM clerk.sync_runs WHERE resource = 'users'"
+        ))
+        .await;
         let done = number(format!("SELECT count(*) FROM public.writes WHERE what = '{what}'")).await;
         let replayed = number(format!(
             "SELECT count(*) FROM clerk.user_events WHERE type = 'user.{what}'"
@@ -281,7 +284,10 @@ pub async fn counts_are_true(fixture: &Fixture, seed: u64) {
     let live = "SELECT count(*) FROM clerk.users WHERE deleted_at IS NULL";
     let (live, kept) = (
         fixture.db.number(live).await,
-        fixture.db.number("SELECT objects FROM clerk.resource_state").await,
+        fixture
+            .db
+            .number("SELECT objects FROM clerk.resource_state WHERE resource = 'users'")
+            .await,
     );
     assert_eq!(kept, live, "seed {seed}: the number that is kept");
     let running = fixture.runs("outcome = 'running'").await;

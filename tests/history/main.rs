@@ -17,6 +17,7 @@ mod clock;
 mod faults;
 mod inbox;
 mod invariants;
+mod organizations;
 mod play;
 mod replica;
 mod scenes;

@@ -8,7 +8,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use clerk_sim::Options;
+use clerk_sim::{Options, OrganizationOptions};
 use fastrand::Rng;
 use rustix::process::Signal;
 use tempfile::TempDir;
@@ -20,12 +20,12 @@ use tokio::{
 use crate::{
     application,
     clerk::Clerk,
-    faults, invariants,
+    faults, invariants, organizations,
     replica::Replica,
     server::Server,
     subscriber::Subscriber,
     subscriptions,
-    support::{database::Database, fixture::Fixture, wait::within},
+    support::{self, database::Database, fixture::Fixture, wait::within},
 };
 
 /// Steps of a history.
@@ -37,6 +37,9 @@ const CONFIG: &str = "config.toml";
 /// Makes the random numbers about endpoints others than those of the rest, which is the same with
 /// and without endpoints.
 const ENDPOINTS: u64 = 0x656e_6470_6f69_6e74;
+
+/// The same for the random numbers about organizations.
+const ORGANIZATIONS: u64 = 0x6f72_6761_6e69_7a65;
 
 /// How long the second full sync waits. An answer confirms a deletion ten seconds after the row was
 /// last written or, if the database's clock went back since, ten seconds after the first such
@@ -92,7 +95,13 @@ async fn played(story: Story) -> Tried {
     // A full disk lets many changes collect: it would refuse hundreds of addresses, and each is
     // searched on its own.
     let wants_unique_addresses = server.is_none() && dice.u32(0..3) == 0;
-    let mut history = History::begin(story.seed, users, server).await;
+    let companies = &mut Rng::with_seed(story.seed ^ ORGANIZATIONS);
+    let organizations = organizations::chosen(users, companies);
+    let has_organizations = organizations.enabled;
+    let mut history = History::begin(story.seed, users, organizations, server).await;
+    if has_organizations {
+        history.has_organizations().await;
+    }
     if wants_unique_addresses {
         history.wants_unique_addresses().await;
     }
@@ -113,7 +122,12 @@ async fn played(story: Story) -> Tried {
     let mass_deletion = history.is_guarded.then(|| dice.u64(0..STEPS / 2));
     // Requests in ten seconds.
     let budget = *dice.choice(&[1000, 250, 100, 100]).unwrap();
-    history.starts(replicas, budget, settings(dice)).await;
+    let mut settings = settings(dice);
+    if has_organizations {
+        let (name, value) = support::organizations::ALL;
+        settings.push((name, value.to_owned()));
+    }
+    history.starts(replicas, budget, settings).await;
     // With fewer faults, more syncs end well.
     let peace = *dice.choice(&[50, 75, 90]).unwrap();
     for step in story.steps {
@@ -131,6 +145,10 @@ async fn played(story: Story) -> Tried {
         history
             .subscribers_act(step, &mut Rng::with_seed(of_step ^ ENDPOINTS))
             .await;
+        if has_organizations {
+            history.organizations_act(&mut Rng::with_seed(of_step ^ ORGANIZATIONS));
+            history.no_organization_was_deleted_wrongly().await;
+        }
         // Sometimes much happens within one sync, and sometimes syncs run between.
         let pause = *dice.choice(&[0, 5, 40, 150, 400]).unwrap();
         tokio::time::sleep(Duration::from_millis(pause)).await;
@@ -143,6 +161,9 @@ async fn played(story: Story) -> Tried {
     history.nobody_waits_for_locks(dice).await;
     history.wait_for_next_sync(patience).await;
     history.delivers(patience, endpoints).await;
+    if has_organizations {
+        history.organizations_agree(patience).await;
+    }
     history.ends().await
 }
 
@@ -184,10 +205,11 @@ pub struct History {
 }
 
 impl History {
-    pub async fn begin(seed: u64, users: usize, server: Option<Server>) -> Self {
+    pub async fn begin(seed: u64, users: usize, organizations: OrganizationOptions, server: Option<Server>) -> Self {
         let sim = clerk_sim::Sim::start(Options {
             users,
             seed,
+            organizations,
             secret_key: "sk_live_test".to_owned(),
             ..Options::default()
         });
@@ -323,7 +345,9 @@ impl History {
             .db
             .number("SELECT coalesce(max(id), 0) FROM clerk.sync_runs")
             .await;
-        let whole = format!("kind = 'full' AND id > {last} AND outcome IN ('in_sync', 'changed', 'held')");
+        let whole = format!(
+            "resource = 'users' AND kind = 'full' AND id > {last} AND outcome IN ('in_sync', 'changed', 'held')"
+        );
         fixture.db.execute("NOTIFY clerk2pg, 'full'").await;
         let mut asked = Instant::now();
         within(

@@ -12,6 +12,7 @@ mod clock;
 mod faults;
 mod inbox;
 mod invariants;
+mod organizations;
 #[allow(dead_code, reason = "the histories play whole stories")]
 mod play;
 mod replica;
@@ -23,6 +24,7 @@ mod subscriptions;
 
 use std::time::{Duration, Instant};
 
+use clerk_sim::OrganizationOptions;
 use fastrand::Rng;
 use play::History;
 use replica::Replica;
@@ -64,7 +66,7 @@ async fn for_a_long_time() {
     let seed = std::env::var("SEED").map_or(1, |seed| seed.parse().unwrap());
     let dice = &mut Rng::with_seed(seed);
     let server = Server::start(DISK).await;
-    let mut history = History::begin(seed, USERS, Some(server)).await;
+    let mut history = History::begin(seed, USERS, OrganizationOptions::default(), Some(server)).await;
     // Runs from the beginning to the end, so that growth shows.
     history.spared = 1;
     let full = ("CLERK2PG_SCHEDULE__FULL", "0 */3 * * * *".to_owned());

@@ -101,7 +101,7 @@ impl Subscriber {
         let start = if self.starts_with_users { "everything" } else { "now" };
         let concurrency = self.concurrency;
         let entry = endpoint(self.name, &self.network.url(&self.receiver.url()));
-        format!("{entry}start = {start:?}\nconcurrency = {concurrency}\ntimeout = \"1s\"\n")
+        format!("{entry}start = {start:?}\nconcurrency = {concurrency}\ntimeout = \"1s\"\nevents = [\"user.*\"]\n")
     }
 
     /// Changes how it behaves. Returns what it does.

@@ -6,7 +6,7 @@ use clerk_sim::{Effect, ErrorAnswer, ErrorBody, Options, Rule, Sim};
 use clerk2pg::{
     clerk::{Client, Error},
     reconcile::{range::Range, walk::ListQuery},
-    resource::USERS,
+    resource::{Place, USERS},
 };
 
 use crate::support::{
@@ -54,7 +54,7 @@ async fn every_request_carries_version_encoding_and_user_agent() {
     client.count(&USERS, Range::ALL).await.unwrap().unwrap();
     assert_eq!(client.list(&USERS, &FIRST_PAGE, 500).await.unwrap().objects().len(), 20);
     client.by_ids(&USERS, &["user_nobody"]).await.unwrap();
-    client.by_id(&USERS, &sim.user_ids()[0]).await.unwrap();
+    client.by_id(&USERS, &Place::of(&sim.user_ids()[0])).await.unwrap();
     let log = sim.log();
     assert_eq!((log.len() as u64, client.requests()), (5, 5));
     for request in log {

@@ -1,14 +1,12 @@
 //! `clerk.user_events`: one event for each change, in the form of Clerk's webhooks.
 
-use std::path::PathBuf;
-
 use clerk_sim::Options;
 use rustix::process::Signal;
-use saphyr::{LoadableYamlNode, Yaml};
 use serde_json::{Value, json};
 
 use crate::support::{
     compare::normal,
+    event_schemas::assert_as_specified,
     events::{Event, INITIAL},
     faults::slow_pages,
     fixture::{Fixture, mirrored},
@@ -111,39 +109,8 @@ async fn events_of_one_page_are_in_the_order_of_the_changes() {
     assert_eq!(users, order.map(|at| ids[at].clone()));
 }
 
-/// Returns the keys that a schema lists under a name.
-fn keys<'y>(schema: &'y Yaml<'y>, list: &str) -> Vec<&'y str> {
-    match schema.as_mapping_get(list) {
-        Some(list) if list.is_sequence() => list
-            .as_sequence()
-            .unwrap()
-            .iter()
-            .map(|key| key.as_str().unwrap())
-            .collect(),
-        Some(list) => list
-            .as_mapping()
-            .unwrap()
-            .keys()
-            .map(|key| key.as_str().unwrap())
-            .collect(),
-        None => Vec::new(),
-    }
-}
-
 #[tokio::test(flavor = "multi_thread")]
 async fn payloads_hold_what_clerks_event_schemas_require() {
-    let beside = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../shared/clerk/webhooks-2025-04-15.yml");
-    let path = std::env::var_os("CLERK_WEBHOOKS").map_or(beside, PathBuf::from);
-    let Ok(text) = std::fs::read_to_string(&path) else {
-        println!(
-            "SKIPPED: no event schemas of Clerk's at {}; CLERK_WEBHOOKS can name them",
-            path.display()
-        );
-        return;
-    };
-    let documents = Yaml::load_from_str(&text).expect("the document is YAML");
-    let schema = |reference: &str| &documents[0]["components"]["schemas"][reference.rsplit('/').next().unwrap()];
-
     let fixture = mirrored(30).await;
     let ids = fixture.sim.user_ids();
     let mut as_specified = ids.iter().filter(|id| fixture.sim.oddity(id).is_none());
@@ -169,27 +136,7 @@ async fn payloads_hold_what_clerks_event_schemas_require() {
     ] {
         let is_it = |event: &&Event| event.kind == kind && event.user_id == *user;
         let payload = &events.iter().find(is_it).unwrap().payload;
-        let content = &documents[0]["x-webhooks"][kind]["post"]["requestBody"]["content"]["application/json"];
-        let all = content["schema"]["allOf"]
-            .as_sequence()
-            .expect("an envelope and its data");
-        let envelope = schema(all[0]["$ref"].as_str().unwrap());
-        let data = schema(all[1]["properties"]["data"]["$ref"].as_str().unwrap());
-        let required = [keys(envelope, "required"), keys(&all[1], "required")].concat();
-        assert_eq!(required.len(), 5, "{kind}: {required:?}");
-        let data_required = keys(data, "required");
-        assert!(data_required.len() >= 2, "{kind}: {data_required:?}");
-        for (schema, required, payload) in [(envelope, required, payload), (data, data_required, &payload["data"])] {
-            for key in required {
-                assert!(payload.get(key).is_some(), "{kind} lacks {key}: {payload:#}");
-            }
-            if kind == "user.deleted" {
-                let known = keys(schema, "properties");
-                for key in payload.as_object().unwrap().keys().filter(|key| *key != "data") {
-                    assert!(known.contains(&key.as_str()), "{kind} has {key}: {payload:#}");
-                }
-            }
-        }
+        assert_as_specified([(kind, payload)]);
     }
 }
 

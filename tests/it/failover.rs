@@ -61,7 +61,9 @@ impl Fixture {
             "SELECT concat_ws(' ', sum(created), sum(updated), sum(deleted), sum(rejected)) FROM clerk.sync_runs";
         assert_eq!(self.db.text(counted).await.unwrap(), format!("{USERS} 0 0 0"));
         assert_eq!(
-            self.db.number("SELECT objects FROM clerk.resource_state").await,
+            self.db
+                .number("SELECT objects FROM clerk.resource_state WHERE resource = 'users'")
+                .await,
             USERS as i64
         );
     }

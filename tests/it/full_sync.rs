@@ -49,7 +49,7 @@ async fn a_long_walk_reports_its_progress() {
     ran.assert(Exit::Ok, changed().created(60));
     let lines: Vec<&str> = ran.stderr.lines().filter(|line| line.contains("syncing")).collect();
     assert!(
-        matches!(lines[..], [line] if line.contains("users=40 total=60")),
+        matches!(lines[..], [line] if line.contains("syncing users") && line.contains("seen=40 total=60")),
         "{ran:#?}"
     );
 }

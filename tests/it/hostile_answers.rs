@@ -4,7 +4,7 @@ use std::{fs, path::Path, time::Duration};
 
 use clerk2pg::{
     clerk::{MAX_OBJECTS, Page, RawObject, ResponseBody},
-    resource::{DigestKey, FieldValue, MAX_DEPTH, MAX_DOCUMENT, MAX_ID, MAX_KEYS, USERS, decode},
+    resource::{DigestKey, FieldValue, MAX_DEPTH, MAX_DOCUMENT, MAX_ID, MAX_KEYS, Place, USERS, decode},
 };
 use proptest::prelude::*;
 use serde_json::value::RawValue;
@@ -47,7 +47,7 @@ fn page(bytes: impl Into<Vec<u8>>) -> Result<Page, String> {
         bytes: bytes.into(),
         date: None,
     };
-    Page::parse(body, &DigestKey::default()).map_err(|(_, why)| why)
+    Page::parse(&USERS, body, &DigestKey::default()).map_err(|(_, why)| why)
 }
 
 /// Returns what becomes of each user of a page, with the fields that do not fit their columns, or
@@ -382,7 +382,7 @@ proptest! {
         let outcome = outcome(format!("[{}]", documents.join(","))).unwrap();
         prop_assert_eq!(outcome.len(), documents.len());
         prop_assert_eq!(&outcome[users.len()], "b");
-        let single = Page::single(ResponseBody { bytes: documents[0].clone().into_bytes(), date: None }, &DigestKey::default()).unwrap();
+        let single = Page::single(&USERS, ResponseBody { bytes: documents[0].clone().into_bytes(), date: None }, &DigestKey::default()).unwrap();
         prop_assert_eq!(single.document(&single.objects()[0]), &documents[0]);
     }
 
@@ -425,7 +425,7 @@ async fn error_texts_of_a_server_are_printable_and_short() {
         let client = client_with(&server.url, "sk_live_x", None, 1.0, Duration::from_secs(10));
         let error = client
             .asking_once()
-            .by_id(&USERS, "user_1")
+            .by_id(&USERS, &Place::of("user_1"))
             .await
             .unwrap_err()
             .to_string();

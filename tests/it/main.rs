@@ -92,6 +92,7 @@ mod missing_users_misled;
 mod notifications;
 mod on_demand;
 mod openapi;
+mod organizations;
 mod outage;
 mod pagination;
 mod partitioned_walks;

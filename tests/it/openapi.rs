@@ -1,15 +1,30 @@
 //! The mirror's columns compared with Clerk's OpenAPI document, if there is a copy of it, and with
 //! the database.
 
-use std::{collections::BTreeSet, path::PathBuf};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    path::PathBuf,
+};
 
-use clerk2pg::resource::{FieldKind, USERS};
+use clerk2pg::resource::{
+    FieldKind, INVITATIONS, MEMBERSHIPS, ORGANIZATIONS, PERMISSIONS, RESOURCES, ROLES, Resource, USERS,
+};
 use saphyr::{LoadableYamlNode, Yaml};
 
 use crate::support::{fixture::Fixture, summary::Exit};
 
+/// The schema of each resource's documents.
+const SCHEMAS: [(&Resource, &str); 6] = [
+    (&USERS, "User"),
+    (&ORGANIZATIONS, "Organization"),
+    (&MEMBERSHIPS, "OrganizationMembership"),
+    (&INVITATIONS, "OrganizationInvitation"),
+    (&ROLES, "Role"),
+    (&PERMISSIONS, "Permission"),
+];
+
 #[test]
-fn fields_match_the_properties_of_clerks_user() {
+fn fields_match_the_properties_of_clerks_schemas() {
     let beside = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../shared/clerk/openapi-2026-05-12.yml");
     let path = std::env::var_os("CLERK_OPENAPI").map_or(beside, PathBuf::from);
     let Ok(text) = std::fs::read_to_string(&path) else {
@@ -20,36 +35,42 @@ fn fields_match_the_properties_of_clerks_user() {
         return;
     };
     let documents = Yaml::load_from_str(&text).expect("the document is YAML");
-    let properties = documents[0]["components"]["schemas"]["User"]["properties"]
-        .as_mapping()
-        .expect("a schema User");
-    let types: Vec<(&str, &str)> = properties
-        .iter()
-        .map(|(name, schema)| {
-            (
-                name.as_str().unwrap(),
-                schema
-                    .as_mapping_get("type")
-                    .and_then(Yaml::as_str)
-                    .unwrap_or("a reference"),
-            )
-        })
-        .collect();
-    let names: Vec<&str> = types.iter().map(|(name, _)| *name).collect();
     assert_eq!(
-        USERS.fields.iter().map(|field| field.name).collect::<Vec<_>>(),
-        names,
-        "in Clerk's order"
+        SCHEMAS.map(|(resource, _)| resource.name),
+        RESOURCES.map(|resource| resource.name)
     );
-    for (field, (_, kind)) in USERS.fields.iter().zip(types) {
+    for (resource, schema) in SCHEMAS {
+        check_fields(resource, &documents[0]["components"]["schemas"][schema]["properties"]);
+    }
+}
+
+fn check_fields(resource: &Resource, properties: &Yaml<'_>) {
+    let kind = |schema: &Yaml<'_>| {
+        let kind = schema.as_mapping_get("type").and_then(Yaml::as_str);
+        kind.unwrap_or("a reference").to_owned()
+    };
+    let properties = properties.as_mapping().expect("a schema with properties");
+    let types: Vec<(&str, String)> = properties
+        .iter()
+        .map(|(name, schema)| (name.as_str().unwrap(), kind(schema)))
+        .filter(|(name, _)| resource.embedded != Some(name))
+        .collect();
+    let mut names: Vec<&str> = types.iter().map(|(name, _)| *name).collect();
+    // Here, the id comes first.
+    names.sort_by_key(|name| *name != "id");
+    let fields: Vec<&str> = resource.fields.iter().map(|field| field.name).collect();
+    assert_eq!(fields, names, "{}: in Clerk's order", resource.name);
+    let types: BTreeMap<&str, String> = types.into_iter().collect();
+    for field in resource.fields {
         let expected = match field.kind {
             FieldKind::Text => ["string"].as_slice(),
             FieldKind::Bool => &["boolean"],
             FieldKind::Int | FieldKind::Time => &["integer"],
             FieldKind::Json => &["object", "array", "a reference"],
         };
+        let kind = &types[field.name];
         assert!(
-            expected.contains(&kind),
+            expected.contains(&kind.as_str()),
             "{} is {kind} at Clerk, and {:?} here",
             field.name,
             field.kind
@@ -57,46 +78,47 @@ fn fields_match_the_properties_of_clerks_user() {
     }
 }
 
+/// The columns of a table, with their types, in their order.
+async fn columns(fixture: &Fixture, table: &str) -> Vec<(String, String)> {
+    let sql = "SELECT column_name::text, data_type::text FROM information_schema.columns
+        WHERE table_schema || '.' || table_name = $1 ORDER BY ordinal_position";
+    let rows = fixture.db.client.query(sql, &[&table]).await.unwrap();
+    rows.iter().map(|row| (row.get(0), row.get(1))).collect()
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn every_field_has_its_column() {
     let fixture = Fixture::new(0).await;
     fixture.run(&["migrate"]).await.assert_exit(Exit::Ok);
-    let sql = "SELECT column_name::text, data_type::text FROM information_schema.columns
-        WHERE table_schema = 'clerk' AND table_name = 'users' ORDER BY ordinal_position";
-    let rows = fixture.db.client.query(sql, &[]).await.unwrap();
-    let columns: Vec<(String, String)> = rows.iter().map(|row| (row.get(0), row.get(1))).collect();
-    let expected: Vec<(String, String)> = USERS
-        .fields
-        .iter()
-        .map(|field| {
-            let kind = match field.kind {
-                FieldKind::Text => "text",
-                FieldKind::Bool => "boolean",
-                FieldKind::Int => "bigint",
-                FieldKind::Time => "timestamp with time zone",
-                FieldKind::Json => "jsonb",
-            };
-            (field.name.to_owned(), kind.to_owned())
-        })
-        .collect();
-    assert_eq!(columns[..USERS.fields.len()], expected);
-    let own: BTreeSet<&str> = columns[USERS.fields.len()..]
-        .iter()
-        .map(|(name, _)| name.as_str())
-        .collect();
-    let derived_and_ours = [
-        "extra",
-        "absent",
-        "unexpected",
-        "primary_email",
-        "primary_email_verified",
-        "primary_phone",
-        "primary_phone_verified",
-        "full_name",
-        "digest",
-        "first_seen_at",
-        "changed_at",
-        "deleted_at",
-    ];
-    assert_eq!(own, BTreeSet::from(derived_and_ours));
+    for resource in RESOURCES {
+        let columns = columns(&fixture, resource.table).await;
+        let expected: Vec<(String, String)> = resource
+            .fields
+            .iter()
+            .map(|field| {
+                let kind = match field.kind {
+                    FieldKind::Text => "text",
+                    FieldKind::Bool => "boolean",
+                    FieldKind::Int => "bigint",
+                    FieldKind::Time => "timestamp with time zone",
+                    FieldKind::Json => "jsonb",
+                };
+                (field.name.to_owned(), kind.to_owned())
+            })
+            .collect();
+        assert_eq!(columns[..expected.len()], expected, "{}", resource.table);
+        let rest = columns[expected.len()..].iter().map(|(name, _)| name.as_str());
+        let ours = [
+            "extra",
+            "absent",
+            "unexpected",
+            "digest",
+            "first_seen_at",
+            "changed_at",
+            "deleted_at",
+        ];
+        let derived = resource.derived.columns.iter().map(|column| column.name);
+        let derived_and_ours: BTreeSet<&str> = derived.chain(ours).collect();
+        assert_eq!(rest.collect::<BTreeSet<_>>(), derived_and_ours, "{}", resource.table);
+    }
 }

@@ -62,7 +62,7 @@ fn met(ran: &ProgramOutput) -> i64 {
 
 impl Fixture {
     async fn partitions(&self) -> i64 {
-        let partitions = "SELECT coalesce(jsonb_array_length(checkpoint -> 'parts'), 0) FROM clerk.resource_state";
+        let partitions = "SELECT coalesce(jsonb_array_length(checkpoint -> 'parts'), 0) FROM clerk.resource_state WHERE resource = 'users'";
         self.db.number(partitions).await
     }
 
@@ -237,7 +237,10 @@ async fn a_failing_partition_ends_the_sync_and_loses_nothing() {
     let stored = fixture.users().await;
     assert!(stored > 0, "nothing was stored");
     assert_eq!(
-        fixture.db.number("SELECT objects FROM clerk.resource_state").await,
+        fixture
+            .db
+            .number("SELECT objects FROM clerk.resource_state WHERE resource = 'users'")
+            .await,
         stored
     );
     assert_eq!(fixture.partitions().await, 3);

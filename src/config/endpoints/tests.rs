@@ -37,7 +37,9 @@ fn an_entry_has_defaults() {
     let found = endpoints(APP).unwrap();
     let [app] = found.as_slice() else { panic!("{found:#?}") };
     assert_eq!((app.name.as_str(), app.url.as_str()), ("app", EXAMPLE));
-    assert_eq!(app.types, ["user.created", "user.updated", "user.deleted"]);
+    let all: Vec<String> = RESOURCES.iter().flat_map(|resource| resource.event_types()).collect();
+    assert_eq!(app.types, all);
+    assert_eq!(all[..3], ["user.created", "user.updated", "user.deleted"]);
     assert_eq!(
         (app.start, app.concurrency, app.timeout),
         (Start::Now, 8, Duration::from_secs(15))
@@ -210,9 +212,14 @@ fn patterns_stand_for_types() {
             .types
             .join(" ")
     };
-    let all = "user.created user.updated user.deleted";
-    assert_eq!(types("[\"*\"]"), all);
-    assert_eq!(types("[\"user.*\"]"), all);
+    let all: Vec<String> = RESOURCES.iter().flat_map(|resource| resource.event_types()).collect();
+    assert_eq!(types("[\"*\"]"), all.join(" "));
+    assert_eq!(types("[\"user.*\"]"), "user.created user.updated user.deleted");
+    assert_eq!(
+        types("[\"organizationInvitation.*\"]"),
+        "organizationInvitation.created organizationInvitation.updated organizationInvitation.deleted \
+         organizationInvitation.accepted organizationInvitation.revoked"
+    );
     assert_eq!(types("[\"user.updated\"]"), "user.updated");
     assert_eq!(
         types("[\"user.deleted\", \"user.created\"]"),
@@ -227,7 +234,7 @@ fn patterns_stand_for_types() {
         ("user.", "user.*"),
         ("us*", "user.*"),
         ("user.*.x", "user.*"),
-        ("", "user.*"),
+        ("", "role.*"),
     ] {
         let found = endpoints(&format!("{APP}events = [\"user.created\", \"{event}\"]\n")).unwrap_err();
         assert_error(

@@ -14,6 +14,7 @@ mod registration;
 mod status;
 
 use super::pool::ConnectionPool;
+use crate::resource::{RESOURCES, Resource};
 
 pub use pending::{LateEvent, LateEvents, PendingEvent};
 pub use progress::{DeliveryProgress, FailedDelivery, LastAttempt, Noted, Standing};
@@ -37,3 +38,16 @@ pub struct Deliveries(pub(super) ConnectionPool);
 
 /// The id that stands for a `created` event that is made from an object's row.
 pub const FROM_MIRROR: i64 = 0;
+
+/// Returns a subquery with all objects of the mirror: `resource`, `id`, and the `type` of the event
+/// that says that the object was created.
+fn all_objects() -> String {
+    let of_resource = |resource: &&Resource| {
+        let Resource { name, event, table, .. } = resource;
+        format!(
+            "SELECT '{name}'::text AS resource, id, '{event}.created'::text AS type FROM {table} WHERE deleted_at IS NULL"
+        )
+    };
+    let all: Vec<String> = RESOURCES.iter().map(of_resource).collect();
+    format!("({})", all.join(" UNION ALL "))
+}

@@ -9,8 +9,11 @@ use diesel::{
 };
 use diesel_async::RunQueryDsl;
 
-use super::{Deliveries, EventObject};
-use crate::mirror::{MirrorError, pool::ConnectionPool};
+use super::{Deliveries, EventObject, FROM_MIRROR};
+use crate::{
+    mirror::MirrorError,
+    resource::{RESOURCES, Resource},
+};
 
 /// Stored size of the payloads that are read at a time, in bytes. A larger one is read alone.
 const MAX_BYTES: i64 = 256 * 1024;
@@ -181,12 +184,10 @@ impl Deliveries {
         LateEvents { up_to, except, limit }: LateEvents<'_>,
         condition: &str,
     ) -> Result<(Vec<LateEvent>, bool), MirrorError> {
-        let rows: Vec<LateRow> = sql_query(late_sql(&self.0, condition))
+        let rows: Vec<LateRow> = sql_query(late_sql(condition))
             .bind::<Text, _>(endpoint)
             .bind::<Array<Text>, _>(types)
             .bind::<BigInt, _>(limit as i64)
-            .bind::<Text, _>(self.0.resource.name)
-            .bind::<Text, _>(self.0.resource.event)
             .bind::<BigInt, _>(up_to)
             .bind::<Array<Text>, _>(except.iter().map(|object| object.resource.as_str()).collect::<Vec<_>>())
             .bind::<Array<Text>, _>(except.iter().map(|object| object.id.as_str()).collect::<Vec<_>>())
@@ -227,10 +228,8 @@ impl Deliveries {
     }
 }
 
-/// Returns the statement that reads late events with their payloads. A `created` event that is made
-/// from a row has the time when the object was created. A row whose deletion is held may be one of
-/// another instance.
-fn late_sql(pool: &ConnectionPool, condition: &str) -> String {
+/// Returns the statement that reads late events with their payloads.
+fn late_sql(condition: &str) -> String {
     format!(
         "SELECT event_id, resource, object_id, asked_at, attempts, payload::text AS payload, found
          FROM (SELECT event_id, resource, object_id, asked_at, attempts, payload, place,
@@ -238,26 +237,43 @@ fn late_sql(pool: &ConnectionPool, condition: &str) -> String {
                           - coalesce(pg_catalog.pg_column_size(payload), 0)::bigint AS bytes_before,
                       pg_catalog.count(*) OVER () AS found
                FROM (SELECT d.event_id, d.resource, d.object_id, d.asked_at, d.attempts, d.place,
-                            CASE WHEN e.type = ANY ($2) THEN e.payload
-                                 WHEN u.id IS NOT NULL AND $5 || '.created'::text = ANY ($2) THEN
-                                     pg_catalog.jsonb_build_object('object', 'event', 'type', $5 || '.created'::text,
-                                         'instance_id', s.instance_id, 'data', {document}(u)::jsonb,
-                                         'timestamp', (extract(epoch FROM u.created_at) * 1000::numeric)::bigint)
-                            END AS payload
+                            CASE WHEN e.type = ANY ($2) THEN e.payload WHEN d.event_id = {FROM_MIRROR}::bigint THEN {created} END AS payload
                      FROM (SELECT event_id, resource, object_id, attempts,
                                   (extract(epoch FROM waiting_since) * 1000000::numeric)::bigint AS asked_at,
                                   pg_catalog.row_number() OVER (ORDER BY next_attempt_at, event_id, object_id) AS place
                            FROM clerk.deliveries
-                           WHERE endpoint = $1 AND event_id <= $6 AND {condition}
-                             AND (resource, object_id) NOT IN (SELECT resource, object_id FROM unnest($7, $8) AS t(resource, object_id))
+                           WHERE endpoint = $1 AND event_id <= $4 AND {condition}
+                             AND (resource, object_id) NOT IN (SELECT resource, object_id FROM unnest($5, $6) AS t(resource, object_id))
                            ORDER BY next_attempt_at, event_id, object_id LIMIT $3) AS d
                      CROSS JOIN clerk.sync_state AS s
                      LEFT JOIN clerk.events AS e ON e.id = d.event_id
-                     LEFT JOIN {table} AS u ON d.event_id = 0::bigint AND d.resource = $4 AND u.id = d.object_id AND u.deleted_at IS NULL
-                         AND NOT EXISTS (SELECT FROM clerk.missing AS m WHERE m.resource = $4 AND m.object_id = d.object_id AND m.hold = 'held')
                      OFFSET 0) AS made) AS page
-         WHERE coalesce(bytes_before, 0::bigint) < $9 ORDER BY place",
-        document = pool.resource.document,
-        table = pool.resource.table,
+         WHERE coalesce(bytes_before, 0::bigint) < $7 ORDER BY place",
+        created = created_from_row(),
     )
+}
+
+/// Returns the `created` event that is made from the row of a late event (`d`). It has the time when
+/// the object was created. A row whose deletion is held may be one of another instance.
+fn created_from_row() -> String {
+    let of_resource = |resource: &&Resource| {
+        let Resource {
+            name,
+            event,
+            table,
+            document,
+            ..
+        } = resource;
+        format!(
+            "WHEN '{name}'::text THEN (
+                 SELECT pg_catalog.jsonb_build_object('object', 'event', 'type', '{event}.created', 'instance_id', s.instance_id,
+                            'data', {document}(u)::jsonb, 'timestamp', (extract(epoch FROM u.created_at) * 1000::numeric)::bigint)
+                 FROM {table} AS u
+                 WHERE u.id = d.object_id AND u.deleted_at IS NULL AND '{event}.created'::text = ANY ($2)
+                   AND NOT EXISTS (SELECT FROM clerk.missing AS m
+                                   WHERE m.resource = '{name}'::text AND m.object_id = d.object_id AND m.hold = 'held'))"
+        )
+    };
+    let cases: Vec<String> = RESOURCES.iter().map(of_resource).collect();
+    format!("CASE d.resource {} END", cases.join(" "))
 }

@@ -10,10 +10,13 @@ use diesel::{
 use diesel_async::{AsyncConnection, RunQueryDsl};
 
 use super::{
-    Deliveries, FROM_MIRROR,
+    Deliveries, FROM_MIRROR, all_objects,
     fencing::{MOST_TIME_FOR_ALL, begin},
 };
-use crate::mirror::{MirrorError, locks::USUAL_WAIT, session::Session};
+use crate::{
+    mirror::{MirrorError, locks::USUAL_WAIT, session::Session},
+    resource::RESOURCES,
+};
 
 /// What is delivered once more.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -49,7 +52,7 @@ impl Deliveries {
             let rows = match what {
                 Redelivery::Dead => {
                     hasten_all(conn, endpoint).await?;
-                    self.revive(conn, endpoint).await?
+                    revive(conn, endpoint).await?
                 }
                 Redelivery::Since(at) => {
                     sql_query(repeat_sql("e.recorded_at >= $2"))
@@ -74,42 +77,42 @@ impl Deliveries {
                         .execute(conn)
                         .await?
                 }
-                Redelivery::Everything => self.repeat_everything(conn, endpoint).await?,
+                Redelivery::Everything => repeat_everything(conn, endpoint).await?,
             };
             choose_all_heads(conn, endpoint).await?;
             Ok(Some(rows as u64))
         })
         .await
     }
+}
 
-    /// Lets dead events be tried again that the endpoint still gets.
-    async fn revive(&self, conn: &mut Session, endpoint: &str) -> Result<usize, MirrorError> {
-        Ok(sql_query(format!(
-            "UPDATE clerk.deliveries AS d SET {AGAIN} FROM clerk.endpoints AS p
-             WHERE p.name = $1 AND d.endpoint = $1 AND d.dead_at IS NOT NULL
-               AND CASE d.event_id WHEN {FROM_MIRROR}::bigint THEN $2 || '.created'::text
-                   ELSE (SELECT e.type FROM clerk.events AS e WHERE e.id = d.event_id) END = ANY (p.types)"
-        ))
-        .bind::<Text, _>(endpoint)
-        .bind::<Text, _>(self.0.resource.event)
-        .execute(conn)
-        .await?)
-    }
+/// Lets dead events be tried again that the endpoint still gets.
+async fn revive(conn: &mut Session, endpoint: &str) -> Result<usize, MirrorError> {
+    let types =
+        RESOURCES.map(|resource| format!("WHEN '{}'::text THEN '{}.created'::text", resource.name, resource.event));
+    Ok(sql_query(format!(
+        "UPDATE clerk.deliveries AS d SET {AGAIN} FROM clerk.endpoints AS p
+         WHERE p.name = $1 AND d.endpoint = $1 AND d.dead_at IS NOT NULL
+           AND CASE d.event_id WHEN {FROM_MIRROR}::bigint THEN CASE d.resource {types} END
+               ELSE (SELECT e.type FROM clerk.events AS e WHERE e.id = d.event_id) END = ANY (p.types)",
+        types = types.join(" ")
+    ))
+    .bind::<Text, _>(endpoint)
+    .execute(conn)
+    .await?)
+}
 
-    async fn repeat_everything(&self, conn: &mut Session, endpoint: &str) -> Result<usize, MirrorError> {
-        Ok(sql_query(format!(
-            "INSERT INTO clerk.deliveries AS d (endpoint, resource, object_id, event_id)
-             SELECT p.name, $2, u.id, {FROM_MIRROR}::bigint FROM {table} AS u JOIN clerk.endpoints AS p ON p.name = $1
-             WHERE u.deleted_at IS NULL AND $3 || '.created'::text = ANY (p.types)
-             ON CONFLICT (endpoint, resource, object_id, event_id) DO UPDATE SET {AGAIN}",
-            table = self.0.resource.table
-        ))
-        .bind::<Text, _>(endpoint)
-        .bind::<Text, _>(self.0.resource.name)
-        .bind::<Text, _>(self.0.resource.event)
-        .execute(conn)
-        .await?)
-    }
+async fn repeat_everything(conn: &mut Session, endpoint: &str) -> Result<usize, MirrorError> {
+    Ok(sql_query(format!(
+        "INSERT INTO clerk.deliveries AS d (endpoint, resource, object_id, event_id)
+         SELECT p.name, o.resource, o.id, {FROM_MIRROR}::bigint FROM {objects} AS o JOIN clerk.endpoints AS p ON p.name = $1
+         WHERE o.type = ANY (p.types)
+         ON CONFLICT (endpoint, resource, object_id, event_id) DO UPDATE SET {AGAIN}",
+        objects = all_objects()
+    ))
+    .bind::<Text, _>(endpoint)
+    .execute(conn)
+    .await?)
 }
 
 /// Locks an endpoint against the leader's notes, which write the same rows in another order, and lets

@@ -10,7 +10,7 @@ use diesel::{
 use diesel_async::{AsyncConnection, RunQueryDsl};
 
 use super::{
-    Deliveries, FROM_MIRROR,
+    Deliveries, FROM_MIRROR, all_objects,
     fencing::{MOST_TIME_FOR_ALL, begin, require_leader},
 };
 use crate::mirror::{
@@ -66,21 +66,35 @@ struct RegisteredRow {
 }
 
 impl Deliveries {
-    /// Whether an endpoint may be registered: the first import is done, or writes events itself.
-    /// Otherwise the objects that an endpoint begins with would not be there yet.
-    pub async fn is_imported(&self) -> Result<bool, MirrorError> {
+    /// Whether the first import of all these resources is done. Before, the objects that an endpoint
+    /// begins with are not there yet.
+    pub async fn are_imported(&self, resources: &[&str]) -> Result<bool, MirrorError> {
         #[derive(QueryableByName)]
         struct ImportedRow {
             #[diesel(sql_type = Bool)]
-            is_imported: bool,
+            are_imported: bool,
         }
         let row: ImportedRow = sql_query(
-            "SELECT imported_at IS NOT NULL AS is_imported FROM clerk.resource_state WHERE resource OPERATOR(pg_catalog.=) $1",
+            "SELECT NOT EXISTS (SELECT FROM clerk.resource_state
+                                WHERE resource OPERATOR(pg_catalog.=) ANY ($1) AND imported_at IS NULL) AS are_imported",
         )
-        .bind::<Text, _>(self.0.resource.name)
+        .bind::<Array<Text>, _>(resources)
         .get_result(self.0.connection().await?.autocommit())
         .await?;
-        Ok(row.is_imported)
+        Ok(row.are_imported)
+    }
+
+    /// Returns the names of the endpoints that are or were configured.
+    pub async fn known(&self) -> Result<Vec<String>, MirrorError> {
+        #[derive(QueryableByName)]
+        struct NameRow {
+            #[diesel(sql_type = Text)]
+            name: String,
+        }
+        let rows: Vec<NameRow> = sql_query("SELECT name FROM clerk.endpoints")
+            .load(&mut self.0.connection().await?)
+            .await?;
+        Ok(rows.into_iter().map(|row| row.name).collect())
     }
 
     /// Closes the connections that are not in use.
@@ -119,7 +133,7 @@ impl Deliveries {
             let names: Vec<&str> = endpoints.iter().map(|endpoint| endpoint.name.as_str()).collect();
             for endpoint in endpoints {
                 rename(conn, endpoint, &names).await?;
-                self.insert(conn, endpoint).await?;
+                insert(conn, endpoint).await?;
             }
             sql_query(
                 "UPDATE clerk.endpoints SET removed_at = pg_catalog.now()
@@ -149,33 +163,30 @@ impl Deliveries {
         }
         registered
     }
+}
 
-    /// Inserts an endpoint, with all objects that it begins with, or updates it. One statement, so
-    /// that its position and these objects are of one moment.
-    async fn insert(&self, conn: &mut Session, endpoint: &Registration) -> Result<(), MirrorError> {
-        sql_query(format!(
-            "WITH stored AS (
-                 INSERT INTO clerk.endpoints AS e (name, url_digest, types, position)
-                 SELECT $1, $2, $3, coalesce(pg_catalog.max(id), 0::bigint) FROM clerk.events
-                 ON CONFLICT (name) DO UPDATE SET url_digest = excluded.url_digest, types = excluded.types, removed_at = NULL
-                 WHERE e.url_digest <> excluded.url_digest OR e.types OPERATOR(pg_catalog.<>) excluded.types OR e.removed_at IS NOT NULL
-                 RETURNING xmax = '0'::pg_catalog.xid AS is_new)
-             INSERT INTO clerk.deliveries (endpoint, resource, object_id, event_id, next_attempt_at)
-             SELECT $1, $5, id, {FROM_MIRROR}::bigint, '-infinity'::timestamptz
-             FROM {table}
-             WHERE deleted_at IS NULL AND $4 AND $6 || '.created'::text = ANY ($3) AND EXISTS (SELECT FROM stored WHERE is_new)",
-            table = self.0.resource.table
-        ))
-        .bind::<Text, _>(&endpoint.name)
-        .bind::<Text, _>(&endpoint.url_digest)
-        .bind::<Array<Text>, _>(&endpoint.types)
-        .bind::<Bool, _>(endpoint.starts_with_objects)
-        .bind::<Text, _>(self.0.resource.name)
-        .bind::<Text, _>(self.0.resource.event)
-        .execute(conn)
-        .await?;
-        Ok(())
-    }
+/// Inserts an endpoint, with all objects that it begins with, or updates it. One statement, so that
+/// its position and these objects are of one moment.
+async fn insert(conn: &mut Session, endpoint: &Registration) -> Result<(), MirrorError> {
+    sql_query(format!(
+        "WITH stored AS (
+             INSERT INTO clerk.endpoints AS e (name, url_digest, types, position)
+             SELECT $1, $2, $3, coalesce(pg_catalog.max(id), 0::bigint) FROM clerk.events
+             ON CONFLICT (name) DO UPDATE SET url_digest = excluded.url_digest, types = excluded.types, removed_at = NULL
+             WHERE e.url_digest <> excluded.url_digest OR e.types OPERATOR(pg_catalog.<>) excluded.types OR e.removed_at IS NOT NULL
+             RETURNING xmax = '0'::pg_catalog.xid AS is_new)
+         INSERT INTO clerk.deliveries (endpoint, resource, object_id, event_id, next_attempt_at)
+         SELECT $1, o.resource, o.id, {FROM_MIRROR}::bigint, '-infinity'::timestamptz FROM {objects} AS o
+         WHERE $4 AND o.type = ANY ($3) AND EXISTS (SELECT FROM stored WHERE is_new)",
+        objects = all_objects()
+    ))
+    .bind::<Text, _>(&endpoint.name)
+    .bind::<Text, _>(&endpoint.url_digest)
+    .bind::<Array<Text>, _>(&endpoint.types)
+    .bind::<Bool, _>(endpoint.starts_with_objects)
+    .execute(conn)
+    .await?;
+    Ok(())
 }
 
 impl From<RegisteredRow> for RegisteredEndpoint {

@@ -104,7 +104,15 @@ impl Walk {
             return WalkStep::Again;
         }
         let entries = page.entries;
-        match judge(offset, expect, self.backs, entries.len(), page.ours, page.fresh.len()) {
+        match judge(
+            offset,
+            expect,
+            self.backs,
+            entries.len(),
+            page.ours,
+            page.fresh.len(),
+            false,
+        ) {
             OffsetVerdict::Believe if page.reaches_end => self.accept_last(entries, page.fresh),
             // The same again at a larger offset: the server ignores offsets, and the bound shows
             // the last objects alone.
@@ -126,8 +134,16 @@ impl Walk {
 
     fn receive_by_offset(&mut self, page: ComparedPage<'_>, offset: u64, expect: PageExpectation) -> WalkStep {
         let entries = page.entries;
-        match judge(offset, expect, self.backs, entries.len(), page.ours, page.fresh.len()) {
-            OffsetVerdict::Believe if page.reaches_end => self.accept_last(entries, page.fresh),
+        let (length, ours, fresh) = (entries.len(), page.ours, page.fresh.len());
+        let verdict = match judge(offset, expect, self.backs, length, ours, fresh, self.total.is_some()) {
+            // The walk has stepped back over the end.
+            OffsetVerdict::End if page.ours > 0 && self.has_more(offset, entries) => OffsetVerdict::Believe,
+            verdict => verdict,
+        };
+        match verdict {
+            OffsetVerdict::Believe if page.reaches_end || self.is_last_page(offset, entries) => {
+                self.accept_last(entries, page.fresh)
+            }
             OffsetVerdict::Believe => self.accept_by_offset(entries, page.fresh, offset),
             OffsetVerdict::StepBack(offset, expect) => {
                 self.backs += 1;
@@ -136,6 +152,16 @@ impl Walk {
             }
             OffsetVerdict::End => self.end(),
         }
+    }
+
+    /// Whether no object follows a page, by what its answer says.
+    fn is_last_page(&self, offset: u64, entries: &[ListEntry<'_>]) -> bool {
+        self.total.is_some_and(|total| offset + entries.len() as u64 >= total)
+    }
+
+    /// Whether objects follow a page, by what its answer says.
+    fn has_more(&self, offset: u64, entries: &[ListEntry<'_>]) -> bool {
+        self.total.is_some_and(|total| offset + (entries.len() as u64) < total)
     }
 
     /// Takes a page of a list without an order. Each object is met once, and proves nothing about

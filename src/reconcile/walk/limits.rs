@@ -33,7 +33,7 @@ const UNCOUNTED: u64 = 10_000;
 const SURPLUS: u64 = 1_000_000;
 
 /// How many objects are asked for at a time: fewer if a page cannot be read, down to one.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub(super) struct PageSize {
     pub(super) limit: u32,
     /// Pages read since the limit was last changed.
@@ -87,7 +87,7 @@ impl PageSize {
 }
 
 /// How many answers a walk may take.
-#[derive(Debug, Default)]
+#[derive(Debug, Clone, Default)]
 pub(super) struct AnswerLimits {
     /// Objects that Clerk counts; `None` if it does not.
     pub(super) counted: Option<u64>,

@@ -25,7 +25,8 @@ pub(super) enum OffsetVerdict {
 }
 
 /// Judges a page by offset: by its length, by how many of its entries are in the range, and by how
-/// many of those are met for the first time. `backs` is how often the walk has stepped back in a
+/// many of those are met for the first time. `has_total` says whether its answer says how many objects
+/// there are, as Clerk's do, which never show one object a page. `backs` is how often the walk has stepped back in a
 /// row. Each step goes further, so that a list that has become much shorter does not take a step
 /// for every ten objects.
 pub(super) fn judge(
@@ -35,6 +36,7 @@ pub(super) fn judge(
     length: usize,
     ours: usize,
     fresh: usize,
+    has_total: bool,
 ) -> OffsetVerdict {
     let step = (length as u64).max(OVERLAP).saturating_mul(1 << backs.min(40));
     let back = offset.saturating_sub(step);
@@ -46,8 +48,9 @@ pub(super) fn judge(
         // last ones.
         _ if ours == 0 => OffsetVerdict::StepBack(back, PageExpectation::End),
         PageExpectation::End if fresh == 0 => OffsetVerdict::End,
-        // A page of one entry cannot both overlap and go on.
-        PageExpectation::Overlap | PageExpectation::End if offset > 0 && length > 1 && fresh == ours => {
+        // A page of one entry cannot both overlap and go on, unless it is the last one of a list with
+        // a total.
+        PageExpectation::Overlap | PageExpectation::End if offset > 0 && (length > 1 || has_total) && fresh == ours => {
             OffsetVerdict::StepBack(back, PageExpectation::Overlap)
         }
         _ => OffsetVerdict::Believe,

@@ -29,6 +29,7 @@ fn walk(
                 updated_at: None,
             })
             .collect();
+        walk.note_total(server.total());
         match walk.receive(&entries) {
             WalkStep::Again => {}
             WalkStep::Restart => met.clear(),

@@ -55,6 +55,8 @@ impl Fixture {
             // Proxies between the program and Postgres read what is sent.
             .env("PGSSLMODE", "disable")
             .env("CLERK2PG_CLERK__REQUEST_BUDGET", "1.0")
+            // Tests of organizations ask for more.
+            .env("CLERK2PG_MIRROR__RESOURCES", "users")
             .env("CLERK2PG_LEASE__TTL", "1s");
         command
     }

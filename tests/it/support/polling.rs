@@ -92,7 +92,7 @@ impl PollingDaemon {
         // A sync that is running may end first.
         self.sync_incrementally(1).await;
         let state = "SELECT concat_ws(' ', s.xmin, r.xmin, (SELECT count(*) FROM clerk.sync_runs))
-                     FROM clerk.sync_state s, clerk.resource_state r";
+                     FROM clerk.sync_state s, clerk.resource_state r WHERE r.resource = 'users'";
         let before = (self.fixture.db.versions().await, self.fixture.db.text(state).await);
         let started_at_request = self.paths(0).len();
         self.sync_incrementally(3).await;
@@ -140,8 +140,7 @@ impl PollingDaemon {
 
     /// Returns the stored number of users minus the number of rows.
     pub async fn count_error(&self) -> i64 {
-        let difference =
-            "SELECT objects - (SELECT count(*) FROM clerk.users WHERE deleted_at IS NULL) FROM clerk.resource_state";
+        let difference = "SELECT objects - (SELECT count(*) FROM clerk.users WHERE deleted_at IS NULL) FROM clerk.resource_state WHERE resource = 'users'";
         self.fixture.db.number(difference).await
     }
 

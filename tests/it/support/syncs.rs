@@ -122,7 +122,8 @@ impl Fixture {
 
     /// Returns the watermark in Unix milliseconds.
     pub async fn watermark(&self) -> i64 {
-        let sql = "SELECT (extract(epoch FROM watermark) * 1000)::bigint FROM clerk.resource_state";
+        let sql =
+            "SELECT (extract(epoch FROM watermark) * 1000)::bigint FROM clerk.resource_state WHERE resource = 'users'";
         self.db.number(sql).await
     }
 

@@ -22,6 +22,8 @@ pub(super) struct FakeList {
     pub(super) ignores_dates: bool,
     pub(super) ignores_offset: bool,
     pub(super) descending: bool,
+    /// Whether each page says how many users there are.
+    pub(super) shows_total: bool,
 }
 
 impl FakeList {
@@ -34,7 +36,23 @@ impl FakeList {
             ignores_dates: false,
             ignores_offset: false,
             descending: false,
+            shows_total: false,
         }
+    }
+
+    /// A list that is only read by offset, and shows its total.
+    pub(super) fn by_offset(users: impl IntoIterator<Item = (i64, String)>, limit: usize) -> Self {
+        Self {
+            ignores_cursor: true,
+            ignores_dates: true,
+            shows_total: true,
+            ..Self::new(users, limit)
+        }
+    }
+
+    /// How many users a page says that there are.
+    pub(super) fn total(&self) -> Option<u64> {
+        self.shows_total.then_some(self.users.len() as u64)
     }
 
     pub(super) fn answer(&self, query: &ListQuery) -> Option<Vec<(i64, String)>> {

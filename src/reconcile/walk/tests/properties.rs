@@ -82,6 +82,73 @@ proptest! {
         assert_tiles(&judged);
     }
 
+    /// A list that is only read by offset: however many users are deleted between two requests, all
+    /// others are met exactly once.
+    #[test]
+    fn users_that_stay_are_met_in_a_list_by_offset(
+        count in 0usize..200,
+        limit in 21usize..60,
+        deletions in prop::collection::vec((0usize..20, 0usize..200), 0..60),
+    ) {
+        let dates: Vec<i64> = (0..count as i64).collect();
+        let mut server = FakeList::by_offset(users(&dates), limit);
+        let (met, judged) = walk(&mut server, &mut Walk::new().by_offset(), |server, request, query| {
+            assert_eq!((&query.after, query.created_after), (&None, None));
+            for (_, victim) in deletions.iter().filter(|(when, _)| *when == request) {
+                let id = format!("user_{victim:03}");
+                server.users.retain(|(_, user)| *user != id);
+            }
+        });
+        let unique: HashSet<_> = met.iter().collect();
+        prop_assert_eq!(unique.len(), met.len(), "met twice");
+        for (_, id) in &server.users {
+            prop_assert!(unique.contains(id), "{} was skipped", id);
+        }
+        assert_tiles(&judged);
+    }
+
+    /// A quiet list by offset takes no request more than it has pages, which overlap.
+    #[test]
+    fn a_quiet_list_by_offset_takes_a_request_a_page(count in 0usize..300, limit in 21usize..60) {
+        let dates: Vec<i64> = (0..count as i64).collect();
+        let mut server = FakeList::by_offset(users(&dates), limit);
+        let mut requests = 0;
+        let (met, _) = walk(&mut server, &mut Walk::new().by_offset(), |_, _, _| requests += 1);
+        prop_assert_eq!(met.len(), count);
+        prop_assert!(requests <= 1 + count.saturating_sub(1) / (limit - 10), "{} requests", requests);
+    }
+
+    /// A walk by offset that is interrupted anywhere goes on, although users were deleted meanwhile.
+    #[test]
+    fn a_walk_by_offset_is_taken_up_again(
+        count in 1usize..200, limit in 21usize..60, cut in 1usize..6, gone in prop::collection::btree_set(0usize..200, 0..150),
+    ) {
+        let dates: Vec<i64> = (0..count as i64).collect();
+        let mut server = FakeList::by_offset(users(&dates), limit);
+        let mut first = Walk::new().by_offset();
+        let mut met = HashSet::new();
+        for _ in 0..cut {
+            let list = server.answer(&first.query()).unwrap();
+            let entries: Vec<_> = list.iter().map(|(at, id)| ListEntry { id, created_at: Some(*at), updated_at: None }).collect();
+            first.note_total(server.total());
+            match first.receive(&entries) {
+                WalkStep::Page(page) => met.extend(page.fresh.iter().map(|&at| entries[at].id.to_owned())),
+                WalkStep::End(_) => break,
+                _ => {}
+            }
+        }
+        if let Some(position) = first.position().cloned() {
+            server.users.retain(|(_, user)| !gone.iter().any(|victim| *user == format!("user_{victim:03}")));
+            let mut second = Walk::resume(Range::ALL, position.clone()).by_offset();
+            let (rest, judged) = walk(&mut server.clone(), &mut second, |_, _, _| {});
+            prop_assert_eq!(judged[0].from, Some(position.judged_to));
+            met.extend(rest);
+            for (_, id) in &server.users {
+                prop_assert!(met.contains(id), "{} was skipped", id);
+            }
+        }
+    }
+
     /// Ranges walked one by one meet all users that stay exactly once, whatever is deleted
     /// meanwhile and however the server pages.
     #[test]

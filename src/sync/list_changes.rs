@@ -1,0 +1,278 @@
+//! An incremental sync of a list without an order by update: organizations, memberships and the like.
+//!
+//! A list of one page is compared whole each time. Of a longer one, the newest page shows what is
+//! new, and another page of a walk that never ends shows what has changed: all of it after as many
+//! syncs as the list has pages. If Clerk has fewer objects than the mirror expects, those that are
+//! gone are searched for at once.
+
+use std::{borrow::Cow, ops::ControlFlow};
+
+use tracing::debug;
+
+use super::{
+    AskError, Carryover, SyncContext, SyncOutcome, Syncer, context::Start, page_batch::id_or_digest,
+    page_worker::PageSource,
+};
+use crate::{
+    clerk::{Page, RawObject},
+    failure::Failure,
+    mirror::{Batch, SyncState},
+    reconcile::{
+        ListEntry, Unreadable,
+        offset_search::{OffsetSearch, PageShift},
+        range::Range,
+        walk::{AcceptedPage, ListQuery, Walk, WalkStep},
+    },
+    resource::{MAX_IDS, MAX_PAGE},
+};
+
+/// Answers that one sync takes for the next page of the walk that never ends.
+const TRIES: usize = 3;
+
+/// Newest pages that a sync reads if all objects on the first one are new.
+const NEWEST_PAGES: u64 = 20;
+
+/// A page of the walk that never ends.
+struct RolledPage {
+    page: Page,
+    accepted: AcceptedPage,
+}
+
+impl Syncer {
+    /// Compares the newest page of the list with the mirror, and stores what differs.
+    pub(super) async fn sync_newest(
+        &self,
+        start: Start,
+        newest: Page,
+        carryover: &mut Carryover,
+    ) -> Result<SyncOutcome, Failure> {
+        let state = match self.read_state(carryover).await? {
+            ControlFlow::Continue(state) => state,
+            ControlFlow::Break(outcome) => return Ok(outcome),
+        };
+        if !state.is_imported {
+            return Ok(SyncOutcome::NeedsFull);
+        }
+        carryover.set_clock(newest.date);
+        let total = newest.total.unwrap_or(newest.objects().len() as u64);
+        let has_total = newest.total.is_some() || newest.objects().len() < MAX_PAGE as usize;
+        let is_whole = has_total && newest.objects().len() as u64 == total;
+        if newest.objects().is_empty() && state.expected > MAX_IDS as i64 {
+            // More likely an odd answer than so many deletions, and each is asked for alone. A full
+            // sync does that.
+            return Ok(SyncOutcome::Nothing);
+        }
+        let looks = self.looks_for_missing() && !carryover.is_quiet();
+        let judged = (is_whole && looks).then_some(Range::ALL);
+        let before = carryover.rolling.clone();
+        let rolled = match is_whole {
+            true => None,
+            false => self.roll(carryover).await?,
+        };
+        let has_news = self.has_news(&newest, judged).await?
+            || match &rolled {
+                Some(RolledPage { page, accepted }) => {
+                    let judged = accepted.judged.filter(|_| looks);
+                    self.has_news_beside(page, judged, accepted.carried.clone()).await?
+                }
+                None => false,
+            };
+        let counts_differ = looks && self.list_counts_differ(&state, total, carryover);
+        if !has_news && !counts_differ && !self.has_put_off(&state) {
+            return Ok(SyncOutcome::Nothing);
+        }
+        let result = async {
+            self.check_instance_if_old(carryover).await?;
+            let Some(lease) = self.lease_since(state.lease_epoch).await? else {
+                return Ok(SyncOutcome::Standby);
+            };
+            let work = async |sync: &mut SyncContext<'_>| {
+                sync.store_newest(&newest, judged).await?;
+                if let Some(RolledPage { page, accepted }) = &rolled {
+                    sync.store_rolled(page, accepted).await?;
+                }
+                sync.resume_deletions().await?;
+                if !is_whole {
+                    sync.search_by_offset().await?;
+                }
+                sync.settle_deletions().await?;
+                sync.retry_refused().await
+            };
+            let report = self.under_lease(&lease, start, carryover, work).await?;
+            carryover.note_fruit(report.changes_mirror());
+            Ok(SyncOutcome::Synced(Box::new(report)))
+        }
+        .await;
+        if !matches!(result, Ok(SyncOutcome::Synced(_))) {
+            // What this page showed is not stored.
+            carryover.rolling = before;
+        }
+        result
+    }
+
+    /// Whether Clerk has another number of objects than the mirror expects, and no search has failed
+    /// to explain just that.
+    fn list_counts_differ(&self, state: &SyncState, total: u64, carryover: &Carryover) -> bool {
+        let differ = u64::try_from(state.expected).ok() != Some(total);
+        differ && self.looks_for_missing() && carryover.unexplained != Some((state.expected, total))
+    }
+
+    /// Reads the next page of the walk that never ends; `None` if there is none to be read now.
+    async fn roll(&self, carryover: &mut Carryover) -> Result<Option<RolledPage>, Failure> {
+        let mut walk = match carryover.rolling.take() {
+            Some(walk) => walk,
+            None => Walk::new().by_offset(),
+        };
+        for _ in 0..TRIES {
+            let page = match self
+                .ask(self.clerk.list(self.resource, &walk.query(), walk.limit()))
+                .await
+            {
+                Ok(page) => page,
+                Err(AskError::Clerk(error)) if self.is_about_request(&error).await? => match walk.unreadable() {
+                    Unreadable::Broken => return Err(error.into()),
+                    Unreadable::Smaller | Unreadable::SteppedOver => continue,
+                },
+                Err(error) => {
+                    carryover.rolling = Some(walk);
+                    return Err(error.into());
+                }
+            };
+            walk.note_total(page.total);
+            let step = walk.receive(&entries(&page, &ids(&page)));
+            match step {
+                WalkStep::Page(accepted) => {
+                    carryover.rolling = Some(walk);
+                    return Ok(Some(RolledPage { page, accepted }));
+                }
+                // The next sync begins again.
+                WalkStep::End(accepted) => return Ok(Some(RolledPage { page, accepted })),
+                WalkStep::Again | WalkStep::Restart => {}
+                WalkStep::Endless | WalkStep::CannotPartition => return Ok(None),
+            }
+        }
+        carryover.rolling = Some(walk);
+        Ok(None)
+    }
+}
+
+impl SyncContext<'_> {
+    /// Stores the newest page, and those before it as long as all objects on them are new.
+    async fn store_newest(&mut self, newest: &Page, judged: Option<Range>) -> Result<(), Failure> {
+        let created = self.store_page(newest, judged).await?;
+        let length = newest.objects().len() as u64;
+        let (mut offset, mut is_all_new) = (length, judged.is_none() && created == length && length > 0);
+        while is_all_new && offset < NEWEST_PAGES * u64::from(MAX_PAGE) {
+            let syncer = self.syncer;
+            let page = syncer
+                .ask(syncer.clerk.recent(syncer.resource, offset, MAX_PAGE))
+                .await?;
+            let length = page.objects().len() as u64;
+            is_all_new = self.store_page(&page, None).await? == length && length > 0;
+            offset += length;
+        }
+        Ok(())
+    }
+
+    /// Stores all objects of a page. Returns how many of them are new.
+    async fn store_page(&mut self, page: &Page, judged: Option<Range>) -> Result<u64, Failure> {
+        self.remember(page);
+        let before = self.report.created;
+        let all = page.objects().iter().collect();
+        self.store(PageSource::List, page, all, judged, Batch::default())
+            .await?;
+        Ok(self.report.created - before)
+    }
+
+    async fn store_rolled(&mut self, page: &Page, accepted: &AcceptedPage) -> Result<(), Failure> {
+        self.remember(page);
+        let fresh: Vec<&RawObject> = accepted.fresh.iter().map(|&at| &page.objects()[at]).collect();
+        let judged = accepted.judged.filter(|_| self.syncer.looks_for_missing());
+        self.store_carrying(page, fresh, judged, accepted.carried.clone()).await
+    }
+
+    /// Searches for the objects that the list has less than the mirror expects.
+    async fn search_by_offset(&mut self) -> Result<(), Failure> {
+        let syncer = self.syncer;
+        let Some(total) = syncer.ask(syncer.clerk.count(syncer.resource, Range::ALL)).await? else {
+            return Ok(());
+        };
+        let state = syncer.mirror.runs().state().await?;
+        if !syncer.list_counts_differ(&state, total, self.carryover) {
+            return Ok(());
+        }
+        let rows = syncer.mirror.counts().objects().await?;
+        let mut search = OffsetSearch::new(total, rows);
+        let mut pages = 0;
+        while let Some(offset) = search.next_offset() {
+            let query = ListQuery {
+                offset,
+                ..Walk::new().by_offset().query()
+            };
+            let page = syncer.ask(syncer.clerk.list(syncer.resource, &query, MAX_PAGE)).await?;
+            pages += 1;
+            let shift = self.store_searched(offset, &page).await?;
+            search.receive(offset, page.objects().len() as u64, shift);
+        }
+        debug!(resource = syncer.resource.name, pages, "searched for missing objects");
+        let found = syncer.mirror.missing().count_open().await?;
+        self.carryover.unexplained = (found == 0).then_some((state.expected, total));
+        Ok(())
+    }
+
+    /// Stores a page that a search has asked for, and notes what is missing between its objects.
+    /// Returns by how much the mirror's rows are shifted there.
+    async fn store_searched(&mut self, offset: u64, page: &Page) -> Result<Option<PageShift>, Failure> {
+        let objects = page.objects();
+        let dates: Vec<i64> = objects.iter().filter_map(|raw| raw.created_at).collect();
+        if dates.len() != objects.len() || !dates.is_sorted() {
+            return Ok(None);
+        }
+        let is_end = page.total.is_some_and(|total| offset + objects.len() as u64 >= total);
+        // Others of the moments at its ends may be on other pages.
+        let judged = Range {
+            from: match offset {
+                0 => None,
+                _ => dates.first().map(|at| at + 1),
+            },
+            before: match is_end {
+                true => None,
+                false => dates.last().copied(),
+            },
+        };
+        let is_range = judged
+            .from
+            .zip(judged.before)
+            .is_none_or(|(from, before)| from < before);
+        let judged = Some(judged).filter(|_| is_range && !(objects.is_empty() && offset > 0));
+        self.store_page(page, judged).await?;
+        let counts = self.syncer.mirror.counts();
+        let Some((first, last)) = objects.first().zip(objects.last()) else {
+            return Ok(None);
+        };
+        let mut ranks = Vec::new();
+        for raw in [first, last] {
+            let Some((id, at)) = raw.id.as_deref().zip(raw.created_at) else {
+                return Ok(None);
+            };
+            ranks.push(counts.rank(at, id).await? as i64);
+        }
+        Ok(Some(PageShift {
+            first: ranks[0] - offset as i64,
+            last: ranks[1] - (offset as i64 + objects.len() as i64 - 1),
+        }))
+    }
+}
+
+fn ids(page: &Page) -> Vec<Cow<'_, str>> {
+    page.objects().iter().map(id_or_digest).collect()
+}
+
+fn entries<'p>(page: &'p Page, ids: &'p [Cow<'p, str>]) -> Vec<ListEntry<'p>> {
+    let entries = page.objects().iter().zip(ids).map(|(raw, id)| ListEntry {
+        id,
+        created_at: raw.created_at,
+        updated_at: raw.updated_at,
+    });
+    entries.collect()
+}
