@@ -39,16 +39,22 @@ pub async fn run(world: &World, options: &Options, table: &mut Table) -> Result<
         show("clerk2pg", &[measured]);
         return Ok(measured);
     }
-    let file = ScratchFile::new()?;
+    let file = ScratchFile::of("users")?;
     let (mut loads, mut copies) = (Vec::new(), Vec::new());
     for _ in 0..options.runs {
         loads.push(run_once(world).await?);
         // Each database has other digests. psql writes and reads the file, because the server may
         // not be allowed to.
-        psql(world, &format!("\\copy clerk.users TO '{}'", file.0.display())).await?;
+        psql(
+            world,
+            DATABASE,
+            &format!("\\copy clerk.users TO '{}'", file.0.display()),
+        )
+        .await?;
         world.server().execute(DATABASE, "TRUNCATE clerk.users").await?;
         world.server().execute(DATABASE, "CHECKPOINT").await?;
-        copies.push(psql(world, &format!("\\copy clerk.users FROM '{}'", file.0.display())).await?);
+        let copy = format!("\\copy clerk.users FROM '{}'", file.0.display());
+        copies.push(psql(world, DATABASE, &copy).await?);
     }
     show("clerk2pg", &loads);
     show("\\copy", &copies);
@@ -70,7 +76,8 @@ pub async fn run(world: &World, options: &Options, table: &mut Table) -> Result<
     Ok(load)
 }
 
-async fn psql(world: &World, what: &str) -> Result<Measurement> {
+/// Runs a command in psql.
+pub async fn psql(world: &World, database: &str, what: &str) -> Result<Measurement> {
     let folder = std::env::var("BENCH_PG_BIN").context("BENCH_PG_BIN is not set: run `make bench`")?;
     let mut command = Command::new(Path::new(&folder).join("psql"));
     command.args([
@@ -80,17 +87,18 @@ async fn psql(world: &World, what: &str) -> Result<Measurement> {
         "ON_ERROR_STOP=1",
         "-c",
         what,
-        &world.server().url(DATABASE),
+        &world.server().url(database),
     ]);
     measure("psql", command).await
 }
 
 /// A file that is removed at the end.
-struct ScratchFile(PathBuf);
+pub struct ScratchFile(pub PathBuf);
 
 impl ScratchFile {
-    fn new() -> Result<Self> {
-        Ok(Self(scratch()?.join("users.tsv")))
+    /// A file for the rows of a table.
+    pub fn of(table: &str) -> Result<Self> {
+        Ok(Self(scratch()?.join(format!("{table}.tsv"))))
     }
 }
 

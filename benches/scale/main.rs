@@ -11,6 +11,7 @@ mod growth;
 mod limit;
 mod load;
 mod options;
+mod organizations;
 mod peers;
 #[path = "../common/postgres.rs"]
 mod postgres;
@@ -61,6 +62,9 @@ async fn run(table: &mut Table) -> Result<()> {
             tables::run(&world, &options, table).await?;
         }
         world.stop().await;
+    }
+    if options.has(Stage::Organizations) {
+        organizations::run(&options, &server, table).await?;
     }
     if options.has(Stage::Growth) {
         growth::show(&sizes, table);

@@ -15,10 +15,11 @@ pub enum Stage {
     Load,
     Unchanged,
     Tables,
+    Organizations,
     Limit,
 }
 
-const STAGES: [(&str, Stage); 8] = [
+const STAGES: [(&str, Stage); 9] = [
     ("start", Stage::Start),
     ("growth", Stage::Growth),
     ("peers", Stage::Peers),
@@ -26,6 +27,7 @@ const STAGES: [(&str, Stage); 8] = [
     ("load", Stage::Load),
     ("unchanged", Stage::Unchanged),
     ("tables", Stage::Tables),
+    ("organizations", Stage::Organizations),
     ("limit", Stage::Limit),
 ];
 

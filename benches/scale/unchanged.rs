@@ -1,6 +1,9 @@
 //! A full sync of unchanged users, against curl fetching the same pages over as many connections.
 
-use std::{fmt::Write as _, path::Path};
+use std::{
+    fmt::Write as _,
+    path::{Path, PathBuf},
+};
 
 use anyhow::{Result, ensure};
 use tokio::process::Command;
@@ -35,25 +38,11 @@ pub async fn run(world: &World, options: &Options, table: &mut Table) -> Result<
     let written = world.server().number(DATABASE, WRITTEN).await?;
     let before = world.sim.log().len();
     let mut syncs = vec![world.once(DATABASE).await?];
-    let pages: Vec<String> = world.sim.log()[before..]
-        .iter()
-        .map(|request| request.path.clone())
-        .filter(|path| path.contains("order_by=created_at"))
-        .collect();
-    ensure!(
-        pages.len() * 500 >= world.users,
-        "the simulator's log does not hold all requests"
-    );
     if !options.has(Stage::Unchanged) {
         show("clerk2pg", &syncs);
         return Ok(syncs[0]);
     }
-    let list = scratch()?.join("pages");
-    let mut config = String::new();
-    for page in &pages {
-        writeln!(config, "url = \"{}{page}\"\noutput = \"/dev/null\"", world.sim.url())?;
-    }
-    std::fs::write(&list, config)?;
+    let list = page_list(world, before)?;
     let mut curls = Vec::new();
     for number in 0..options.runs {
         if number > 0 {
@@ -91,8 +80,28 @@ pub async fn run(world: &World, options: &Options, table: &mut Table) -> Result<
     Ok(sync)
 }
 
+/// Writes the pages that were asked for after some requests into a file for curl.
+pub fn page_list(world: &World, before: usize) -> Result<PathBuf> {
+    let pages: Vec<String> = world.sim.log()[before..]
+        .iter()
+        .map(|request| request.path.clone())
+        .filter(|path| path.contains("order_by=created_at"))
+        .collect();
+    ensure!(
+        pages.len() * 500 >= world.users,
+        "the simulator's log does not hold all requests"
+    );
+    let list = scratch()?.join("pages");
+    let mut config = String::new();
+    for page in &pages {
+        writeln!(config, "url = \"{}{page}\"\noutput = \"/dev/null\"", world.sim.url())?;
+    }
+    std::fs::write(&list, config)?;
+    Ok(list)
+}
+
 /// A command of curl that fetches the pages in the file `list`.
-fn curl(world: &World, list: &Path) -> Command {
+pub fn curl(world: &World, list: &Path) -> Command {
     let mut curl = Command::new("curl");
     curl.args([
         "-s",

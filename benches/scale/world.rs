@@ -3,7 +3,7 @@
 use std::{fmt, path::PathBuf, time::Instant};
 
 use anyhow::{Context, Result};
-use clerk_sim::{RateLimit, Sim};
+use clerk_sim::{OrganizationOptions, RateLimit, Sim};
 use tokio::process::Command;
 use tokio_postgres::Client;
 
@@ -95,11 +95,21 @@ impl fmt::Display for Server {
 
 impl World {
     pub async fn start(users: usize, rate_limit: RateLimit, server: &Server) -> Result<Self> {
+        Self::with_organizations(users, OrganizationOptions::default(), rate_limit, server).await
+    }
+
+    pub async fn with_organizations(
+        users: usize,
+        organizations: OrganizationOptions,
+        rate_limit: RateLimit,
+        server: &Server,
+    ) -> Result<Self> {
         println!("\nGenerating {users} users");
         let started = Instant::now();
         let options = clerk_sim::Options {
             users,
             rate_limit,
+            organizations,
             secret_key: "sk_live_bench".to_owned(),
             ..clerk_sim::Options::default()
         };
