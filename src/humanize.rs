@@ -2,6 +2,8 @@
 
 use chrono::TimeDelta;
 
+use crate::resource::Resource;
+
 /// Formats a number with commas between thousands.
 pub(crate) fn number(n: u64) -> String {
     let digits = n.to_string();
@@ -32,6 +34,15 @@ pub(crate) fn users(count: u64) -> String {
     match count {
         1 => "1 user".to_owned(),
         count => format!("{} users", number(count)),
+    }
+}
+
+/// Formats a number of objects of a resource.
+pub(crate) fn objects(count: u64, resource: &Resource) -> String {
+    let title = resource.title();
+    match count {
+        1 => format!("1 {}", title.trim_end_matches('s')),
+        count => format!("{} {title}", number(count)),
     }
 }
 

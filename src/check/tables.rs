@@ -69,8 +69,8 @@ fn table(mapping: &TableMapping, inspection: &TableInspection) -> Finding {
             NAME,
             format!(
                 "{name}: {columns} column{plural} from {}, tried on {}",
-                mapping.from.resource(),
-                humanize::users(*users)
+                mapping.from.resource().title(),
+                humanize::objects(*users, mapping.from.resource())
             ),
         ),
         None => Finding::skipped(

@@ -39,6 +39,8 @@ pub enum Lookup {
     EndsWithOrganization,
     /// The answer proves nothing, for this reason.
     Unclear(&'static str),
+    /// Clerk was not asked: the organization that it belongs to is not known.
+    PlaceUnknown,
 }
 
 impl Client {
@@ -141,9 +143,7 @@ impl Client {
                 self.single(resource, &full, &shown, code).await
             }
             (Confirm::Member, Some(organization)) => self.member(resource, place, organization).await,
-            (Confirm::InOrganization { .. } | Confirm::Member, None) => {
-                Ok(Lookup::Unclear("the organization that it belongs to is not known"))
-            }
+            (Confirm::InOrganization { .. } | Confirm::Member, None) => Ok(Lookup::PlaceUnknown),
         }
     }
 

@@ -6,7 +6,7 @@ use config::{Value, ValueKind};
 
 use super::error::ConfigError;
 use crate::{
-    mirror::{Expressions, RowRemoval, TableMapping},
+    mirror::{Expressions, RowRemoval, Source, TableMapping},
     nearest::nearest,
 };
 
@@ -53,11 +53,12 @@ fn entry_keys() -> Result<BTreeSet<String>, ConfigError> {
     Ok(keys.into_keys().collect())
 }
 
-/// Checks what the entries say. `place` is the file's name in errors.
+/// Checks what the entries say. `resources` are the names of those that are mirrored, and `place` is the
+/// file's name in errors.
 ///
 /// # Errors
 /// The first entry that contradicts itself or another one.
-pub(super) fn validate_tables(tables: &[TableMapping], place: &str) -> Result<(), ConfigError> {
+pub(super) fn validate_tables(tables: &[TableMapping], resources: &[String], place: &str) -> Result<(), ConfigError> {
     let mut names = BTreeSet::new();
     for (at, mapping) in tables.iter().enumerate() {
         let entry = match mapping.name.is_empty() {
@@ -65,7 +66,7 @@ pub(super) fn validate_tables(tables: &[TableMapping], place: &str) -> Result<()
             false => format!("[[tables]] {}", mapping.table()),
         };
         let found = match names.insert((&mapping.schema, &mapping.name)) {
-            true => contradiction(mapping),
+            true => unmirrored(mapping, resources).or_else(|| contradiction(mapping)),
             false => Some((
                 "there are two entries for this table".to_owned(),
                 "merge them into one".to_owned(),
@@ -76,6 +77,18 @@ pub(super) fn validate_tables(tables: &[TableMapping], place: &str) -> Result<()
         }
     }
     Ok(())
+}
+
+/// Returns what is wrong with an entry whose resource is not mirrored, and what to do.
+fn unmirrored(mapping: &TableMapping, resources: &[String]) -> Option<(String, String)> {
+    let name = mapping.from.resource().name;
+    let is_mirrored = resources.iter().any(|resource| resource == name);
+    (!is_mirrored).then(|| {
+        (
+            format!("from = {name:?}, which is not mirrored"),
+            format!("add {name:?} to resources in [mirror]"),
+        )
+    })
 }
 
 /// Returns what is wrong with an entry, and what to do; `None` if nothing is.
@@ -103,6 +116,12 @@ fn contradiction(mapping: &TableMapping) -> Option<(String, String)> {
         if is_empty(value) {
             return found(&format!("{key} is empty"), &format!("give it a value, or remove {key}"));
         }
+    }
+    if mapping.link.is_some() && mapping.from != Source::Users {
+        return found(
+            "link is for users only",
+            "remove link, or fill the key of existing rows by hand",
+        );
     }
     if !(0.0..=100.0).contains(&mapping.max_change_percent) {
         let problem = format!("max_change_percent = {}", mapping.max_change_percent);

@@ -15,7 +15,9 @@ use super::{
     holds::APPROVED,
     locks::{self, LockBudget, Purpose, USUAL_WAIT, is_lock},
     missing::forget_missing,
-    outbox, projection, rejected,
+    outbox,
+    projection::{self, RunTables, TableMapping, mappings_from},
+    rejected,
     session::Session,
     sqlstate::{LOCK_NOT_AVAILABLE, NO_DATA},
     tables::{missing_objects, rejected_objects},
@@ -51,7 +53,14 @@ const MOST_TIME_TOGETHER: &str = "SET LOCAL statement_timeout = '5s'";
 /// A row is kept if the application's constraints or triggers refuse the deletion, or if a foreign
 /// key without an index makes it take too long. A row that the application has locked is left to
 /// the next sync.
-pub(super) async fn delete(conn: &mut Session, run: &Run, ids: &[String], mark: bool) -> Result<Deleted, MirrorError> {
+pub(super) async fn delete(
+    conn: &mut Session,
+    run: &Run,
+    mappings: &[TableMapping],
+    ids: &[String],
+    mark: bool,
+) -> Result<Deleted, MirrorError> {
+    let dependents = dependents(conn, run, mappings).await?;
     let mut deleted = Deleted::default();
     let mut lock_budget = LockBudget::new();
     let mut parts = vec![ids];
@@ -64,7 +73,7 @@ pub(super) async fn delete(conn: &mut Session, run: &Run, ids: &[String], mark: 
             deleted.left.extend_from_slice(part);
             continue;
         }
-        let (fault, is_first) = match delete_part(conn, run, part, mark, &mut lock_budget).await {
+        let (fault, is_first) = match delete_part(conn, run, &dependents, part, mark, &mut lock_budget).await {
             Ok(done) => {
                 deleted.rows += done.rows;
                 deleted.kept.extend(done.kept);
@@ -117,6 +126,7 @@ pub(super) async fn delete(conn: &mut Session, run: &Run, ids: &[String], mark: 
 async fn delete_part(
     conn: &mut Session,
     run: &Run,
+    dependents: &[(&Dependent, RunTables)],
     ids: &[String],
     mark: bool,
     lock_budget: &mut LockBudget,
@@ -138,18 +148,21 @@ async fn delete_part(
             .into_iter()
             .filter(|id| !locked.iter().any(|locked| locked == id))
             .collect();
-        // Before their objects: rows of the application may reference them.
-        let tables = projection::remove(conn, &run.tables, run.id, &ids).await?;
-        let mut dependents = Vec::new();
-        for dependent in run.resource.dependents {
+        let (mut tables, mut dependent_ids) = (TableCounts::default(), Vec::new());
+        for dependent in dependents {
             // What the application keeps of them is confirmed later by the sync of their own resource.
             let removed = conn.transaction(async |conn| remove_dependents(conn, run, dependent, &ids, mark).await);
             match removed.await {
-                Ok(removed) => dependents.extend(removed),
+                Ok((removed, counts)) => {
+                    dependent_ids.extend(removed);
+                    tables.merge(counts);
+                }
                 Err(WriteFailure::OneRow(_)) => {}
                 Err(failure) => return Err(failure),
             }
         }
+        // Before their objects: rows of the application may reference them.
+        tables.merge(projection::remove(conn, &run.tables, run.id, &ids).await?);
         let mut gone = remove(conn, run.resource, &ids, mark).await?;
         let remaining = still_there(conn, run.resource, &ids, mark).await?;
         gone.retain(|(id, _)| !remaining.contains(id));
@@ -174,7 +187,7 @@ async fn delete_part(
         Ok(Deleted {
             rows,
             kept,
-            dependents,
+            dependents: dependent_ids,
             tables,
             ..Deleted::default()
         })
@@ -251,15 +264,33 @@ async fn list(conn: &mut Session, run: &Run, row: &Rejected) -> Result<(), Mirro
     Ok(())
 }
 
+/// Returns what ends together with the objects of a run, each kind with the tables of the application
+/// that are kept in sync from it.
+async fn dependents<'r>(
+    conn: &mut Session,
+    run: &'r Run,
+    mappings: &[TableMapping],
+) -> Result<Vec<(&'r Dependent, RunTables)>, MirrorError> {
+    let mut dependents = Vec::new();
+    for dependent in run.resource.dependents {
+        let tables = match mappings_from(mappings, dependent.resource).next() {
+            Some(_) => RunTables::load(conn, run.lease(), mappings, dependent.resource, false).await?,
+            None => RunTables::default(),
+        };
+        dependents.push((dependent, tables));
+    }
+    Ok(dependents)
+}
+
 /// Deletes or marks the rows of objects that end together with these, and returns their ids. Clerk need
 /// not be asked about them.
 async fn remove_dependents(
     conn: &mut Session,
     run: &Run,
-    dependent: &Dependent,
+    (dependent, tables): &(&Dependent, RunTables),
     ids: &[&str],
     mark: bool,
-) -> Result<Vec<String>, WriteFailure> {
+) -> Result<(Vec<String>, TableCounts), WriteFailure> {
     #[derive(QueryableByName)]
     struct DependentRow {
         #[diesel(sql_type = Text)]
@@ -272,9 +303,10 @@ async fn remove_dependents(
     );
     let rows: Vec<DependentRow> = sql_query(sql).bind::<Array<Text>, _>(ids).load(conn).await?;
     if rows.is_empty() {
-        return Ok(Vec::new());
+        return Ok((Vec::new(), TableCounts::default()));
     }
     let ids: Vec<&str> = rows.iter().map(|row| row.id.as_str()).collect();
+    let counts = projection::remove(conn, tables, run.id, &ids).await?;
     let gone = remove(conn, resource, &ids, mark).await?;
     if run.emits_events {
         outbox::deleted(conn, resource, &gone).await?;
@@ -288,7 +320,7 @@ async fn remove_dependents(
     .await?;
     forget_missing(conn, resource, &ids).await?;
     bookkeeping::advance(conn, resource, -signed(gone.len() as u64), None, None).await?;
-    Ok(gone.into_iter().map(|(id, _)| id).collect())
+    Ok((gone.into_iter().map(|(id, _)| id).collect(), counts))
 }
 
 /// Deletes or marks rows, and returns the ids of those that existed and were not marked, with what

@@ -35,6 +35,7 @@ mod missing;
 mod notifications;
 mod outbox;
 mod outcome;
+mod places;
 mod pool;
 mod privileges;
 mod projection;

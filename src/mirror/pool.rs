@@ -12,7 +12,7 @@ use tokio::sync::watch;
 use super::{
     connect::{self, Connection, Connector},
     error::MirrorError,
-    projection::TableMapping,
+    projection::{TableMapping, mappings_from},
     session::Session,
     settings::MirrorSettings,
     upsert::UpsertStatements,
@@ -69,10 +69,13 @@ impl ConnectionPool {
         Self {
             resource,
             upserts: Arc::new(UpsertStatements::new(resource)),
-            // All mappings are from users.
-            mappings: Arc::default(),
             ..self.clone()
         }
+    }
+
+    /// The tables that are kept in sync from the resource that the views are about.
+    pub(super) fn own_mappings(&self) -> impl Iterator<Item = &TableMapping> {
+        mappings_from(&self.mappings, self.resource)
     }
 
     /// Waits up to `patience` for a server that cannot be reached. A `connect_timeout` in the

@@ -16,7 +16,7 @@ use super::{
 };
 use crate::{
     reconcile::{diff::Known, range::Range},
-    resource::{Confirm, Digest, Place, Resource},
+    resource::{Digest, Resource},
 };
 
 /// A stored document.
@@ -201,69 +201,6 @@ impl Rows {
         Ok(rows.into_iter().map(|row| (row.id, remaining(row.remaining))).collect())
     }
 
-    /// Returns where Clerk has objects, as far as their rows say it. Of an id without a row, only the
-    /// id is known.
-    pub async fn places(&self, ids: &[String]) -> Result<Vec<Place>, MirrorError> {
-        #[derive(QueryableByName)]
-        struct PlaceRow {
-            #[diesel(sql_type = Text)]
-            id: String,
-            #[diesel(sql_type = Nullable<Text>)]
-            organization_id: Option<String>,
-            #[diesel(sql_type = Bool)]
-            has_organization: bool,
-            #[diesel(sql_type = Nullable<Text>)]
-            user_id: Option<String>,
-            #[diesel(sql_type = Nullable<Text>)]
-            witness: Option<String>,
-            #[diesel(sql_type = Nullable<Text>)]
-            witness_user: Option<String>,
-        }
-        let Resource {
-            name, table, confirm, ..
-        } = self.0.resource;
-        let (user_id, witnesses) = match confirm {
-            Confirm::ById { .. } => return Ok(ids.iter().map(|id| Place::of(id)).collect()),
-            Confirm::InOrganization { .. } => (
-                "NULL::text",
-                "SELECT NULL::text AS id, NULL::text AS user_id".to_owned(),
-            ),
-            // Those who are asked about themselves, or are missing, prove nothing.
-            Confirm::Member => (
-                "t.user_id",
-                format!(
-                    "SELECT w.id, w.user_id FROM {table} AS w
-                     WHERE w.organization_id = t.organization_id AND w.id <> ALL ($1) AND w.deleted_at IS NULL
-                       AND w.user_id IS NOT NULL
-                       AND NOT EXISTS (SELECT FROM clerk.missing AS m WHERE m.resource = '{name}' AND m.object_id = w.id)
-                     ORDER BY w.created_at DESC, w.id LIMIT 1"
-                ),
-            ),
-        };
-        let sql = format!(
-            "SELECT i.id, t.organization_id, o.id IS NOT NULL AS has_organization, {user_id} AS user_id, w.id AS witness,
-                    w.user_id AS witness_user
-             FROM pg_catalog.unnest($1) AS i(id) LEFT JOIN {table} AS t ON t.id = i.id
-             LEFT JOIN clerk.organizations AS o ON o.id = t.organization_id AND o.deleted_at IS NULL
-                 -- One whose row the application keeps is known to be gone.
-                 AND NOT EXISTS (SELECT FROM clerk.rejected AS k WHERE k.resource = 'organizations' AND k.object_id = o.id
-                                   AND k.document IS NULL AND k.sqlstate IS DISTINCT FROM '55P03')
-             LEFT JOIN LATERAL ({witnesses}) AS w ON true"
-        );
-        let rows: Vec<PlaceRow> = sql_query(sql)
-            .bind::<Array<Text>, _>(ids)
-            .load(&mut self.0.connection().await?)
-            .await?;
-        let place = |row: PlaceRow| Place {
-            id: row.id,
-            organization_id: row.organization_id,
-            has_organization: row.has_organization,
-            user_id: row.user_id,
-            witness: row.witness.zip(row.witness_user),
-        };
-        Ok(rows.into_iter().map(place).collect())
-    }
-
     /// Applies a batch completely or not at all.
     pub async fn apply(&self, run: &Run, batch: &Batch<'_>) -> Result<Committed, MirrorError> {
         let mut conn = self.0.connection().await?;
@@ -279,7 +216,7 @@ impl Rows {
     pub async fn delete(&self, run: &Run, ids: &[String], mark: bool) -> Result<Deleted, MirrorError> {
         let mut conn = self.0.connection().await?;
         // Boxed, so that the futures of callers do not contain its state.
-        let result = Box::pin(delete::delete(&mut conn, run, ids, mark)).await;
+        let result = Box::pin(delete::delete(&mut conn, run, &self.0.mappings, ids, mark)).await;
         if run.emits_events {
             // Even if it failed in the end, a part may be committed.
             self.0.events.send_replace(());

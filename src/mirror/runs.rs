@@ -140,9 +140,18 @@ impl Runs {
     ) -> Result<(Run, DateTime<Utc>, Option<Checkpoint>), MirrorError> {
         let kind = begin.kind;
         let mut conn = self.0.connection().await?;
-        let tables = match self.0.mappings.is_empty() {
-            true => RunTables::default(),
-            false => RunTables::load(&mut conn, lease, &self.0.mappings, begin.initial_events).await?,
+        let tables = match self.0.own_mappings().next() {
+            None => RunTables::default(),
+            Some(_) => {
+                RunTables::load(
+                    &mut conn,
+                    lease,
+                    &self.0.mappings,
+                    self.0.resource,
+                    begin.initial_events,
+                )
+                .await?
+            }
         };
         let tables = Arc::new(tables);
         conn.transaction(async |conn| {

@@ -37,6 +37,9 @@ pub struct SyncState {
     /// locked them.
     #[diesel(sql_type = Bool)]
     pub has_put_off_rows: bool,
+    /// Whether rows of the application's tables could not be written, for any reason.
+    #[diesel(sql_type = Bool)]
+    pub has_rejected_rows: bool,
     /// The application's tables that need no full sync: each with the mapping that is applied or
     /// held, or alone if it cannot be kept in sync.
     #[diesel(sql_type = Array<Text>)]
@@ -70,7 +73,10 @@ impl SyncState {
                                 SELECT FROM clerk.missing m WHERE m.resource OPERATOR(pg_catalog.=) r.resource
                                     AND m.object_id OPERATOR(pg_catalog.=) r.object_id AND m.hold OPERATOR(pg_catalog.=) 'held'
                             )) AS has_put_off_deletions,
-                    EXISTS (SELECT FROM clerk.rejected_rows WHERE sqlstate OPERATOR(pg_catalog.=) '55P03') AS has_put_off_rows,
+                    EXISTS (SELECT FROM clerk.rejected_rows r JOIN clerk.projections p ON p.table_name OPERATOR(pg_catalog.=) r.table_name
+                            WHERE p.resource OPERATOR(pg_catalog.=) '{resource}' AND r.sqlstate OPERATOR(pg_catalog.=) '55P03') AS has_put_off_rows,
+                    EXISTS (SELECT FROM clerk.rejected_rows r JOIN clerk.projections p ON p.table_name OPERATOR(pg_catalog.=) r.table_name
+                            WHERE p.resource OPERATOR(pg_catalog.=) '{resource}') AS has_rejected_rows,
                     ARRAY(SELECT CASE WHEN p.problem IS NOT NULL THEN p.table_name ELSE pg_catalog.concat(p.table_name, ' ',
                             CASE WHEN p.hold OPERATOR(pg_catalog.=) 'held' THEN p.held_mapping ELSE p.mapping END) END
                         FROM clerk.projections p) AS settled_tables,

@@ -195,6 +195,13 @@ impl Walk {
         }
     }
 
+    /// Returns the same walk, over a list of about as many objects.
+    #[must_use]
+    pub fn expecting(self, count: u64) -> Self {
+        let limits = AnswerLimits::of(Some(count));
+        Self { limits, ..self }
+    }
+
     /// A walk that continues an earlier one over the same range.
     pub fn resume(range: Range, position: Position) -> Self {
         Self {

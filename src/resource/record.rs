@@ -50,6 +50,23 @@ impl<'a> Record<'a> {
         self.resource.position(name, ID).map(|at| &self.values[at])
     }
 
+    /// Returns the text of a field or of a derived column.
+    pub fn text(&self, column: &str) -> Option<&str> {
+        let derived = self.resource.derived.columns.iter().zip(&self.derived);
+        let of_column = |(_, value)| value;
+        let value = match self.get(column) {
+            Some(value) => value,
+            None => derived
+                .filter(|(derived, _)| derived.name == column)
+                .map(of_column)
+                .next()?,
+        };
+        match value {
+            FieldValue::Text(text) => Some(text),
+            _ => None,
+        }
+    }
+
     /// Returns the names of the known fields that the document does not have.
     pub fn absent(&self) -> impl Iterator<Item = &'static str> + '_ {
         self.resource

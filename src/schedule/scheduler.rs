@@ -120,12 +120,7 @@ impl Jobs {
 }
 
 /// Compares the clocks, and restarts the scheduler when the wall clock has jumped.
-async fn supervise(
-    jobs: Jobs,
-    mut scheduler: JobScheduler,
-    (mut guard, pause): (ClockGuard, Duration),
-    clock: Clock,
-) {
+async fn supervise(jobs: Jobs, mut scheduler: JobScheduler, (mut guard, pause): (ClockGuard, Duration), clock: Clock) {
     let mut is_stale = false;
     while jobs.stop.run_until_cancelled(tokio::time::sleep(pause)).await.is_some() {
         let marked = MarkedKinds {

@@ -106,6 +106,8 @@ impl SyncContext<'_> {
         for (id, answer) in answers {
             match answer {
                 ById::Gone => gone.push(id),
+                // The whole list is the answer.
+                ById::PlaceUnknown if self.has_walked_all => gone.push(id),
                 ById::EndsWithOrganization => with_organization.push(id),
                 ById::Found(page) => {
                     info!(user_id = id, "left out of the list, but found by id");
@@ -116,6 +118,7 @@ impl SyncContext<'_> {
                     warn!(user_id = id, error, "a deletion could not be confirmed");
                     unclear += 1;
                 }
+                ById::PlaceUnknown => unclear += 1,
             }
         }
         if let Some(run) = self.mode.run().filter(|_| !with_organization.is_empty()) {

@@ -45,6 +45,9 @@ pub(super) enum ById {
     EndsWithOrganization,
     /// The request failed, or the answer proves nothing, for this reason.
     Unclear(String),
+    /// Nothing was asked, as the organization that it belongs to is not known: neither the mirror nor
+    /// Clerk's list has shown the id.
+    PlaceUnknown,
 }
 
 impl SyncContext<'_> {
@@ -99,6 +102,7 @@ impl Syncer {
             Lookup::Found(_) => ById::Unclear("Clerk answered with another object than it was asked for".to_owned()),
             Lookup::EndsWithOrganization => ById::EndsWithOrganization,
             Lookup::Unclear(why) => ById::Unclear(why.to_owned()),
+            Lookup::PlaceUnknown => ById::PlaceUnknown,
         })
     }
 

@@ -75,6 +75,12 @@ pub struct Carryover {
     /// How often the sync of the resource has failed in a row, and when it is tried again.
     failures: u32,
     retry_at: Option<Instant>,
+    /// Whether something was written since the other resources were synced. Tables of the application
+    /// may look it up.
+    pub(super) has_changed: bool,
+    /// Whether rejected rows of the resource's tables are tried again, because what they look up may be
+    /// there by now.
+    pub(super) retries_rows: bool,
     /// Whether the resource's whole list is to be read.
     pub(super) is_full_due: bool,
     /// Syncs of the list in a row that found a reason and then nothing to change, and until when missing
@@ -204,6 +210,11 @@ impl Carryover {
     /// Whether the resource is left alone because its last sync failed.
     pub(super) fn waits(&self) -> bool {
         self.retry_at.is_some_and(|at| at > Instant::now())
+    }
+
+    /// Whether the last sync of the resource failed.
+    pub(super) fn has_failed_lately(&self) -> bool {
+        self.failures > 0
     }
 
     /// Whether the last sync failed for this cause.

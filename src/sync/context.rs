@@ -49,6 +49,11 @@ impl Start {
         syncer.clerk.requests() - self.requests
     }
 
+    /// The time since the start.
+    pub(super) fn elapsed(&self) -> Duration {
+        self.at.elapsed()
+    }
+
     /// Milliseconds since the start.
     pub(super) fn elapsed_ms(&self) -> u64 {
         u64::try_from(self.at.elapsed().as_millis()).unwrap_or(u64::MAX)
@@ -80,6 +85,10 @@ pub(super) struct SyncContext<'a> {
     pub(super) has_read_changes: bool,
     /// Users created between two pages.
     pub(super) created_between: u64,
+    /// Whether this sync has read the whole list and left nothing out.
+    pub(super) has_walked_all: bool,
+    /// Whether the walk over a list was cut off, as something else is due. The next sync continues it.
+    pub(super) has_given_way: bool,
     /// The server ignores `user_id`, so that ids can only be asked for one by one.
     pub(super) asks_one_by_one: bool,
     deferred: Deferred,
@@ -127,6 +136,8 @@ impl<'a> SyncContext<'a> {
             reads_changes_between: true,
             has_read_changes: false,
             created_between: 0,
+            has_walked_all: false,
+            has_given_way: false,
             asks_one_by_one: false,
             deferred: Deferred::default(),
             ages: Ages::default(),

@@ -127,6 +127,7 @@ impl Syncer {
         let walked = sync.walk_list(None).await;
         self.progress.finish();
         walked?;
+        sync.has_walked_all = sync.report.notes.is_empty();
         sync.settle_deletions().await?;
         for (table, problem) in &broken {
             sync.note(not_in_sync(table, problem));
@@ -216,6 +217,10 @@ impl SyncContext<'_> {
             .zip(self.syncer.clerk.now())
             .is_some_and(|(newest, now)| now.saturating_sub(newest) >= LAG_MS);
         self.walk_list(resumed.map(|checkpoint| checkpoint.parts)).await?;
+        if self.has_given_way {
+            return Ok(());
+        }
+        self.has_walked_all = self.report.notes.is_empty();
         // If the walk may have missed users, incremental syncs still have to read the changes since
         // the watermark.
         let is_doubtful = !self.report.notes.is_empty() && self.syncer.mirror.runs().state().await?.watermark.is_some();

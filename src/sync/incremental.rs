@@ -15,7 +15,7 @@ use crate::{
     failure::{Cause, Failure},
     mirror::{SyncKind, SyncState},
     reconcile::range::Range,
-    resource::{MAX_PAGE, USERS},
+    resource::MAX_PAGE,
 };
 
 /// What an incremental or on-demand sync did.
@@ -173,7 +173,7 @@ impl Syncer {
     /// Whether the application had locked rows that are to be tried again.
     pub(super) fn has_put_off(&self, state: &SyncState) -> bool {
         state.has_put_off_objects
-            || (state.has_put_off_rows && self.resource.name == USERS.name)
+            || state.has_put_off_rows
             || (state.has_put_off_deletions && self.options.delete_mode != DeleteMode::Keep)
     }
 }

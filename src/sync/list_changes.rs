@@ -7,7 +7,7 @@
 
 use std::{borrow::Cow, ops::ControlFlow};
 
-use tracing::debug;
+use tracing::{debug, info};
 
 use super::{
     AskError, Carryover, SyncContext, SyncOutcome, Syncer, context::Start, page_batch::id_or_digest,
@@ -53,6 +53,11 @@ impl Syncer {
         if !state.is_imported {
             return Ok(SyncOutcome::NeedsFull);
         }
+        if let Some(why) = self.full_sync_for_tables(&state, &mut carryover.tables).await? {
+            info!(resource = self.resource.name, why, "the whole list is read");
+            return Ok(SyncOutcome::NeedsFull);
+        }
+        carryover.retries_rows &= state.has_rejected_rows;
         carryover.set_clock(newest.date);
         let total = newest.total.unwrap_or(newest.objects().len() as u64);
         let has_total = newest.total.is_some() || newest.objects().len() < MAX_PAGE as usize;
@@ -67,7 +72,7 @@ impl Syncer {
         let before = carryover.rolling.clone();
         let rolled = match is_whole {
             true => None,
-            false => self.roll(carryover).await?,
+            false => self.roll(total, carryover).await?,
         };
         let has_news = self.has_news(&newest, judged).await?
             || match &rolled {
@@ -78,7 +83,7 @@ impl Syncer {
                 None => false,
             };
         let counts_differ = looks && self.list_counts_differ(&state, total, carryover);
-        if !has_news && !counts_differ && !self.has_put_off(&state) {
+        if !has_news && !counts_differ && !carryover.retries_rows && !self.has_put_off(&state) {
             return Ok(SyncOutcome::Nothing);
         }
         let result = async {
@@ -96,9 +101,11 @@ impl Syncer {
                     sync.search_by_offset().await?;
                 }
                 sync.settle_deletions().await?;
-                sync.retry_refused().await
+                sync.retry_refused().await?;
+                sync.settle_tables().await
             };
             let report = self.under_lease(&lease, start, carryover, work).await?;
+            carryover.retries_rows = false;
             carryover.note_fruit(report.changes_mirror());
             Ok(SyncOutcome::Synced(Box::new(report)))
         }
@@ -118,10 +125,10 @@ impl Syncer {
     }
 
     /// Reads the next page of the walk that never ends; `None` if there is none to be read now.
-    async fn roll(&self, carryover: &mut Carryover) -> Result<Option<RolledPage>, Failure> {
+    async fn roll(&self, total: u64, carryover: &mut Carryover) -> Result<Option<RolledPage>, Failure> {
         let mut walk = match carryover.rolling.take() {
             Some(walk) => walk,
-            None => Walk::new().by_offset(),
+            None => Walk::new().by_offset().expecting(total),
         };
         for _ in 0..TRIES {
             let page = match self

@@ -16,6 +16,7 @@ use super::{
     context::Start,
 };
 use crate::{
+    clerk,
     failure::{Cause, Failure},
     mirror::SyncKind,
     resource::{self, Confirm, Resource},
@@ -29,6 +30,8 @@ enum ListOutcome {
     /// There was nothing to do, or another process does it.
     Nothing,
     Synced(Box<Report>),
+    /// The newest page cannot be read. The walk over the whole list steps over the cause.
+    Unreadable,
     /// Clerk has switched it off for this instance.
     SwitchedOff,
 }
@@ -62,10 +65,12 @@ impl Syncer {
     ) -> Result<Vec<(&'static Resource, Report)>, Failure> {
         let mut reports = Vec::new();
         let mut is_switched_off = false;
+        let mut has_changed = std::mem::take(&mut carryover.has_changed);
         for other in &self.others {
             let name = other.resource.name;
             let mut own = carryover.others.remove(name).unwrap_or_default();
             own.inherit(carryover);
+            own.retries_rows |= has_changed;
             if kind != SyncKind::Full && own.waits() {
                 carryover.others.insert(name, own);
                 continue;
@@ -76,16 +81,17 @@ impl Syncer {
                 false => other.sync_other(kind, &mut own).await,
             };
             carryover.learn_instance(&own);
+            has_changed |= std::mem::take(&mut own.has_changed);
             if let Some(why) = own.take_full_sync_reason() {
                 debug!(resource = name, why, "a full sync is due");
                 own.is_full_due = true;
             }
             match result {
                 Ok(ListOutcome::Synced(report)) => {
-                    log(kind, other.resource, &report);
+                    log(kind, other.resource, &report, own.is_full_due);
                     reports.push((other.resource, *report));
                 }
-                Ok(ListOutcome::Nothing) => {}
+                Ok(ListOutcome::Nothing | ListOutcome::Unreadable) => {}
                 Ok(ListOutcome::SwitchedOff) => {
                     is_switched_off = true;
                     if kind == SyncKind::Full {
@@ -113,11 +119,16 @@ impl Syncer {
     }
 
     /// Stores objects of other resources by id. One whose place is not known yet is found by a sync of
-    /// its list.
+    /// its list. Returns whether another process was syncing, so that some are not stored.
     ///
     /// # Errors
     /// The sync could not be completed.
-    pub(super) async fn sync_others_on_demand(&self, ids: &[String], carryover: &mut Carryover) -> Result<(), Failure> {
+    pub(super) async fn sync_others_on_demand(
+        &self,
+        ids: &[String],
+        carryover: &mut Carryover,
+    ) -> Result<bool, Failure> {
+        let mut is_standby = false;
         for other in &self.others {
             let own_ids = ids.iter().filter(|id| other.has_id(id));
             let own_ids: Vec<String> = own_ids.cloned().collect();
@@ -130,9 +141,13 @@ impl Syncer {
             let result = other.sync_ids(&own_ids, &mut own).await;
             carryover.learn_instance(&own);
             carryover.others.insert(name, own);
-            result?;
+            match result? {
+                SyncOutcome::Synced(report) => log(SyncKind::OnDemand, other.resource, &report, false),
+                SyncOutcome::Standby => is_standby = true,
+                SyncOutcome::Nothing | SyncOutcome::NeedsFull => {}
+            }
         }
-        Ok(())
+        Ok(is_standby)
     }
 
     /// Prints what a full sync would do with the resources other than users.
@@ -169,7 +184,7 @@ impl Syncer {
         Ok(reports)
     }
 
-    async fn sync_ids(&self, ids: &[String], carryover: &mut Carryover) -> Result<(), Failure> {
+    async fn sync_ids(&self, ids: &[String], carryover: &mut Carryover) -> Result<SyncOutcome, Failure> {
         let known = self
             .mirror
             .rows()
@@ -179,10 +194,7 @@ impl Syncer {
         if !is_findable {
             self.sync_other(SyncKind::Incremental, carryover).await?;
         }
-        if let SyncOutcome::Synced(report) = self.store_by_ids(ids, carryover).await? {
-            log(SyncKind::OnDemand, self.resource, &report);
-        }
-        Ok(())
+        self.store_by_ids(ids, carryover).await
     }
 
     async fn sync_other(&self, kind: SyncKind, carryover: &mut Carryover) -> Result<ListOutcome, Failure> {
@@ -200,6 +212,11 @@ impl Syncer {
             _ => match self.sync_list_changes(carryover).await? {
                 // It has found out that it cannot see the changes.
                 ListOutcome::Nothing if carryover.is_full_due => self.sync_whole_list(carryover).await?,
+                ListOutcome::Unreadable => {
+                    let outcome = self.sync_whole_list(carryover).await?;
+                    carryover.failed_again();
+                    return Ok(outcome);
+                }
                 outcome => outcome,
             },
         };
@@ -224,9 +241,14 @@ impl Syncer {
             Err(error) => return Err(self.recorded(error.into(), start, carryover).await),
         }
         let lease = self.acquire_lease().await?;
-        let work = async |sync: &mut SyncContext<'_>| sync.sync_all().await;
+        let mut has_given_way = false;
+        let work = async |sync: &mut SyncContext<'_>| {
+            sync.sync_all().await?;
+            has_given_way = sync.has_given_way;
+            Ok(())
+        };
         let report = self.under_lease(&lease, start, carryover, work).await?;
-        (carryover.rolling, carryover.is_full_due) = (None, false);
+        (carryover.rolling, carryover.is_full_due) = (None, has_given_way);
         Ok(ListOutcome::Synced(Box::new(report)))
     }
 
@@ -261,7 +283,21 @@ impl Syncer {
                 carryover.switched_off = Some(Instant::now());
                 Ok(ListOutcome::SwitchedOff)
             }
+            Err(AskError::Clerk(error)) if carryover.has_failed_lately() && self.is_about_page(&error).await? => {
+                debug!(resource = self.resource.name, %error, "the newest page cannot be read; reading the whole list");
+                Ok(ListOutcome::Unreadable)
+            }
             Err(error) => Err(self.recorded(error.into(), start, carryover).await),
+        }
+    }
+
+    /// Whether an error is about the newest page, and not about Clerk being away. Asks at most once, as
+    /// the users wait.
+    async fn is_about_page(&self, error: &clerk::Error) -> Result<bool, AskError> {
+        match error {
+            clerk::Error::KeyRefused(_) | clerk::Error::RateLimited { .. } => Ok(false),
+            clerk::Error::Unavailable { .. } => self.lists_users().await,
+            _ => Ok(true),
         }
     }
 
@@ -271,8 +307,9 @@ impl Syncer {
     }
 }
 
-/// Logs what a sync did with a resource, if it did anything.
-fn log(kind: SyncKind, resource: &Resource, report: &Report) {
+/// Logs what a sync did with a resource, if it did anything. `goes_on` says that the next sync continues
+/// its walk.
+fn log(kind: SyncKind, resource: &Resource, report: &Report, goes_on: bool) {
     let Report {
         outcome,
         created,
@@ -289,6 +326,10 @@ fn log(kind: SyncKind, resource: &Resource, report: &Report) {
     let (kind, resource, why) = (kind.name(), resource.name, notes.join("; "));
     let outcome_name = outcome.name();
     match outcome {
+        Outcome::Incomplete if goes_on => info!(
+            resource,
+            created, updated, unchanged, rejected, requests, duration_ms, why, "{kind} sync"
+        ),
         Outcome::Incomplete => warn!(
             resource,
             outcome = outcome_name,

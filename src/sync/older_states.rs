@@ -84,7 +84,7 @@ impl SyncContext<'_> {
                 ById::Found(page) => self.store_by_id(&page).await?,
                 // It is left to the next sync.
                 ById::Gone | ById::EndsWithOrganization => self.syncer.rechecks.forget(Observation::Older, &id),
-                ById::Unclear(_) => {}
+                ById::Unclear(_) | ById::PlaceUnknown => {}
             }
         }
         self.note_older_left();

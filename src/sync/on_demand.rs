@@ -35,11 +35,12 @@ impl Syncer {
     /// The sync could not be completed.
     pub async fn on_demand(&self, ids: &[String], carryover: &mut Carryover) -> Result<SyncOutcome, Failure> {
         let (ids, others): (Vec<String>, Vec<String>) = ids.iter().cloned().partition(|id| self.has_id(id));
-        self.sync_others_on_demand(&others, carryover).await?;
-        match ids.is_empty() {
-            true => Ok(SyncOutcome::Nothing),
-            false => self.store_by_ids(&ids, carryover).await,
-        }
+        let is_standby = self.sync_others_on_demand(&others, carryover).await?;
+        let outcome = match ids.is_empty() {
+            true => SyncOutcome::Nothing,
+            false => self.store_by_ids(&ids, carryover).await?,
+        };
+        Ok(if is_standby { SyncOutcome::Standby } else { outcome })
     }
 
     /// The same for ids of this syncer's resource.
@@ -86,6 +87,8 @@ impl Syncer {
                 }
                 ById::Gone => absent.push(id.to_owned()),
                 ById::EndsWithOrganization => {}
+                // Its list may not show it yet.
+                ById::PlaceUnknown => unclear.push(id.to_owned()),
                 ById::Unclear(error) => {
                     debug!(
                         user_id = id,

@@ -97,6 +97,10 @@ impl SyncContext<'_> {
             walked.counted_twice += counted_twice;
         }
         self.report.unchanged = self.report.unchanged.saturating_sub(walked.counted_twice);
+        if self.has_given_way {
+            self.note("the walk gives way to users that are due; the next sync continues it");
+            return Ok(());
+        }
         if walked.lost_cursor {
             warn!("this server does not page by cursor; the walk used dates or offsets");
         }
@@ -341,6 +345,10 @@ impl SyncContext<'_> {
             self.syncer.check_instance_if_old(self.carryover).await?;
             self.add_page(&mut walked, &walk, result);
             match walk.state {
+                WalkState::Open if self.gives_way() => {
+                    self.has_given_way = true;
+                    return Ok(walked);
+                }
                 WalkState::Open => ready.push(walk),
                 WalkState::Ended => walked.add_ended(&mut walk),
                 WalkState::CannotPartition => {

@@ -157,10 +157,11 @@ impl Syncer {
             // Reading changes between pages does not compare the counts.
             self.due.incremental();
         }
-        let (report, ages) = (sync.report, sync.ages.summary());
+        let (report, ages, has_given_way) = (sync.report, sync.ages.summary(), sync.has_given_way);
         let mut report = self.complete(report, &run, start, result.as_ref().err()).await;
         report.freshness_ms = ages.median_ms;
-        let is_walked = start.kind == SyncKind::Full && result.is_ok();
+        carryover.has_changed |= report.has_changes();
+        let is_walked = start.kind == SyncKind::Full && result.is_ok() && !has_given_way;
         if result.is_ok() {
             self.prune(lease, is_walked, carryover).await;
         }

@@ -64,7 +64,7 @@ impl Syncer {
         requests: &mut TableRequests,
     ) -> Result<Option<&'static str>, Failure> {
         let tables = self.mirror.app_tables();
-        if tables.mappings().is_empty() {
+        if !tables.has_any() {
             return Ok(None);
         }
         if tables.has_pending(state) {

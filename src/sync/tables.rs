@@ -348,7 +348,7 @@ impl SyncContext<'_> {
             self.settle_departures(run, table).await?;
             self.report_held(table).await?;
         }
-        let has_news = self.report.has_changes();
+        let has_news = self.report.has_changes() || self.carryover.retries_rows;
         self.retry_rows_of(run, table, !has_news).await
     }
 

@@ -1,22 +1,37 @@
 //! What a long sync does between two of its pages: users that notifications ask for, and
 //! incremental syncs that are due.
 
+use std::time::Duration;
+
 use tracing::debug;
 
 use super::SyncContext;
 use crate::{
     failure::{Cause, Failure},
     mirror::SyncKind,
+    resource::USERS,
     schedule::due::Task,
 };
+
+/// The walk over a list other than that of users gives way to what is due after this time.
+const LIST_SLICE: Duration = Duration::from_secs(2);
 
 /// With more users than this above the floor, recent changes are not read between pages.
 const MAX_ABOVE: u64 = 5_000;
 
 impl SyncContext<'_> {
-    /// Whether something is due that cannot wait for the end of this sync.
+    /// Whether the walk over a list other than that of users is cut off here: users are due.
+    pub(super) fn gives_way(&self) -> bool {
+        let due = &self.syncer.due;
+        self.syncer.resource.name != USERS.name
+            && self.mode.run().is_some()
+            && self.start.elapsed() >= LIST_SLICE
+            && (due.has_users() || due.has_incremental())
+    }
+
+    /// Whether something is due that a walk over all users does between two of its pages.
     pub(super) fn has_urgent_work(&self) -> bool {
-        if self.syncer.resource.list.by_update.is_none() {
+        if self.syncer.resource.name != USERS.name {
             return false;
         }
         let has_users = self.syncer.due.has_users() && self.syncer.clerk.free_for_notifications() > 0;

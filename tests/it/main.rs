@@ -25,6 +25,7 @@ mod app_table_incremental;
 mod app_table_links;
 mod app_table_locks;
 mod app_table_marked;
+mod app_table_organizations;
 mod app_table_removals;
 mod app_table_replicas;
 mod app_table_rivals;

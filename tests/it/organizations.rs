@@ -432,6 +432,36 @@ async fn a_walk_that_is_cut_off_goes_on() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn the_walk_over_a_long_list_gives_way_to_users() {
+    let fixture = company(1000, sizes(&[1000, 1000, 1000, 1000, 1000])).await;
+    let sim = &fixture.sim;
+    // All pages together take at least 10 s.
+    sim.set_faults(
+        Rule::new(Effect::LatencyMs(1000))
+            .on([Endpoint::OrganizationList])
+            .about("memberships"),
+    );
+    let daemon = fixture.start_incremental(&[ALL]).await;
+    let walked = "resource = 'organization_memberships' AND kind = 'full' AND outcome IN ('in_sync', 'changed')";
+    let mut created = 0;
+    while fixture.runs(walked).await == 0 {
+        let user = sim.create_random();
+        eventually("a new user", async || fixture.has_user(&user).await).await;
+        created += 1;
+    }
+    assert!(created >= 3, "{created}");
+    sim.clear_faults();
+    eventually("the members", async || {
+        is_in_sync(&fixture, Kind::OrganizationMemberships).await
+    })
+    .await;
+    assert_all_in_sync(&fixture).await;
+    let events = "SELECT count(*) FROM clerk.events WHERE resource = 'organization_memberships'";
+    assert_eq!(fixture.db.number(events).await, 0, "the first import makes no events");
+    daemon.stop(Signal::TERM).await.assert_exit(Exit::Ok);
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn an_organization_goes_while_its_list_is_walked() {
     let fixture = mirrored_company(700, sizes(&[700, 700, 700])).await;
     let sim = &fixture.sim;
@@ -549,6 +579,53 @@ async fn members_are_held_together_with_their_organization() {
         let (before, requests) = (runs().await, sim.requests());
         eventually("more syncs", async || sim.requests() > requests + 30).await;
         runs().await == before
+    })
+    .await;
+    daemon.stop(Signal::TERM).await.assert_exit(Exit::Ok);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn members_who_left_and_came_back_are_stored_under_a_unique_constraint() {
+    let fixture = mirrored_company(700, sizes(&[5, 700])).await;
+    let unique = "CREATE UNIQUE INDEX ON clerk.organization_memberships (organization_id, user_id)";
+    fixture.db.execute(unique).await;
+    let sim = &fixture.sim;
+    let daemon = fixture.start_incremental(&[ALL]).await;
+    for organization in sim.ids(Kind::Organizations) {
+        let oldest = sim.memberships_of(&organization)[0].clone();
+        let membership = sim.object(Kind::OrganizationMemberships, &oldest).unwrap();
+        let user = membership["public_user_data"]["user_id"].as_str().unwrap().to_owned();
+        fixture
+            .while_frozen(&[&daemon], || {
+                assert!(sim.remove_member(&organization, &user));
+                sim.add_member(&organization, &user, "org:member").unwrap();
+            })
+            .await;
+        eventually("the new membership", async || {
+            is_in_sync(&fixture, Kind::OrganizationMemberships).await
+        })
+        .await;
+    }
+    let full = "SELECT count(*) FROM clerk.sync_runs WHERE kind = 'full' AND resource = 'organization_memberships'";
+    assert_eq!(fixture.db.number(full).await, 2);
+    daemon.stop(Signal::TERM).await.assert_exit(Exit::Ok);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_newest_page_that_cannot_be_read_is_walked_around() {
+    let fixture = mirrored_company(12, sizes(&[5])).await;
+    let sim = &fixture.sim;
+    let daemon = fixture.start_incremental(&[ALL]).await;
+    sim.set_faults(
+        Rule::new(Effect::Html)
+            .on([Endpoint::OrganizationList])
+            .about("organization_memberships?order_by=-created_at&limit=500"),
+    );
+    let organization = sim.ids(Kind::Organizations)[0].clone();
+    let user = sim.create_random();
+    sim.add_member(&organization, &user, "org:member").unwrap();
+    eventually("the new membership", async || {
+        is_in_sync(&fixture, Kind::OrganizationMemberships).await
     })
     .await;
     daemon.stop(Signal::TERM).await.assert_exit(Exit::Ok);

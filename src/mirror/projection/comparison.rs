@@ -140,7 +140,7 @@ impl Projection {
                  WHERE u.primary_email_verified AND u.deleted_at IS NULL"
             )
         };
-        let stored = of("clerk.users AS u");
+        let stored = of(&format!("{} AS u", self.source));
         match (scope, &self.future_columns) {
             (Scope::Ids | Scope::Range | Scope::All, _) => stored,
             (Scope::Records, Some(_)) => of(&self.objects(scope)),

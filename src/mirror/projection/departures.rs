@@ -148,10 +148,11 @@ impl AppTables {
         let mut conn = self.0.connection().await?;
         conn.transaction(async |conn| {
             transaction::begin(conn, run.lease()).await?;
-            sql_query(
+            sql_query(format!(
                 "DELETE FROM clerk.departures d WHERE d.table_name = $1 AND d.reason = 'unknown'
-                   AND EXISTS (SELECT FROM clerk.users u WHERE u.id = d.object_id AND u.deleted_at IS NULL)",
-            )
+                   AND EXISTS (SELECT FROM {} u WHERE u.id = d.object_id AND u.deleted_at IS NULL)",
+                table.projection.source
+            ))
             .bind::<Text, _>(table.name())
             .execute(conn)
             .await?;

@@ -28,7 +28,7 @@ impl AppTables {
         conn.transaction(async |conn| {
             conn.batch_execute(READ_ONLY).await?;
             let columns = (!has_schema).then(|| records::columns(self.0.resource));
-            RunTables::look_at(conn, &self.0.mappings, columns).await
+            RunTables::look_at(conn, self.0.own_mappings(), columns).await
         })
         .await
     }

@@ -23,10 +23,11 @@ impl MappedExpression {
         format!("SELECT {} FROM {}", self.value, self.from)
     }
 
-    /// Counts the objects of the last expression, and for each expression the values that are not
+    /// Counts the objects of the last expression, or all rows of `source` if there is none, and for each expression the values that are not
     /// `NULL`, and those that are too long for the column. Every value is computed, and each once.
-    pub(super) fn count(expressions: &[Self]) -> String {
-        let from = expressions.last().map_or("clerk.users AS u", |last| &last.from);
+    pub(super) fn count(expressions: &[Self], source: &str) -> String {
+        let all = format!("{source} AS u");
+        let from = expressions.last().map_or(&all, |last| &last.from);
         let values: Vec<String> = expressions
             .iter()
             .enumerate()

@@ -27,7 +27,7 @@ impl AppTables {
     /// # Errors
     /// The database does not answer.
     pub async fn identities(&self) -> Result<TableIdentities, MirrorError> {
-        let column = |of: fn(&TableMapping) -> &String| self.0.mappings.iter().map(of).collect::<Vec<_>>();
+        let column = |of: fn(&TableMapping) -> &String| self.0.own_mappings().map(of).collect::<Vec<_>>();
         let row: IdentitiesRow = sql_query(
             "SELECT ARRAY(
                  SELECT c.oid FROM ROWS FROM (pg_catalog.unnest($1), pg_catalog.unnest($2)) WITH ORDINALITY AS m(schema, name, place)
@@ -47,7 +47,7 @@ impl AppTables {
     /// # Errors
     /// The database does not answer.
     pub async fn has_recovered(&self, state: &SyncState) -> Result<bool, MirrorError> {
-        for mapping in self.0.mappings.iter().filter(|mapping| state.has_problem(mapping)) {
+        for mapping in self.0.own_mappings().filter(|mapping| state.has_problem(mapping)) {
             let mut conn = self.0.connection().await?;
             let is_usable = conn.transaction(async |conn| {
                 conn.batch_execute(READ_ONLY).await?;

@@ -16,7 +16,7 @@ use super::{
     problems::Problem,
     state::stored_state,
     statements::{Projection, RESTORE_PATH, RESTRICT_PATH},
-    trial::{Trial, join, refusal, refused, try_mapping},
+    trial::{Trial, join, refusal, try_mapping},
 };
 use crate::{
     humanize,
@@ -54,7 +54,7 @@ struct IdRow {
 }
 
 impl AppTables {
-    /// The mappings.
+    /// All mappings, of all resources.
     pub fn mappings(&self) -> &[TableMapping] {
         &self.0.mappings
     }
@@ -111,7 +111,7 @@ impl Projection {
         let expressions = self.expressions();
         let together = self.count_values(conn, &expressions).await?;
         match &together {
-            Ok(counts) => return Ok(judge(&expressions, counts)),
+            Ok(counts) => return Ok(self.judge(&expressions, counts)),
             Err(fault) if fault.sqlstate() == Some(QUERY_CANCELED) => {
                 let message = format!(
                     "its expressions were not tried on all users within {} s",
@@ -125,7 +125,7 @@ impl Projection {
         for expression in &expressions {
             match self.count_values(conn, slice::from_ref(expression)).await? {
                 Ok(counts) => {
-                    let (rows, found) = judge(slice::from_ref(expression), &counts);
+                    let (rows, found) = self.judge(slice::from_ref(expression), &counts);
                     users = rows;
                     problems.extend(found);
                 }
@@ -133,7 +133,7 @@ impl Projection {
                 Err(fault) if fault.is_read_only() || fault.sqlstate() == Some(QUERY_CANCELED) => {}
                 Err(fault) => {
                     let user = self.first_failing(conn, expression).await?;
-                    problems.push(refused(expression, fault, user));
+                    problems.push(self.refused(expression, fault, user));
                     // The others are tried on the users that the condition selects.
                     if expression.is_condition {
                         break;
@@ -151,7 +151,7 @@ impl Projection {
         conn: &mut Session,
         expressions: &[MappedExpression],
     ) -> Result<Result<Vec<i64>, Fault>, MirrorError> {
-        let sql = MappedExpression::count(expressions);
+        let sql = MappedExpression::count(expressions, self.source);
         let counted = conn.transaction(async |conn| {
             conn.batch_execute(RESTRICT_PATH).await?;
             let row: CountsRow = sql_query(sql).get_result(conn).await?;
@@ -173,17 +173,18 @@ impl Projection {
         conn: &mut Session,
         expression: &MappedExpression,
     ) -> Result<Option<String>, MirrorError> {
-        let last: IdRow = sql_query("SELECT pg_catalog.max(u.id) AS id FROM clerk.users AS u")
+        let source = self.source;
+        let last: IdRow = sql_query(format!("SELECT pg_catalog.max(u.id) AS id FROM {source} AS u"))
             .get_result(conn)
             .await?;
         let (mut after, mut through) = (String::new(), last.id);
         while let Some(end) = &through {
-            let IdRow { id: middle } = sql_query(
-                "SELECT u.id FROM clerk.users AS u WHERE u.id OPERATOR(pg_catalog.>) $1 AND u.id OPERATOR(pg_catalog.<=) $2
+            let IdRow { id: middle } = sql_query(format!(
+                "SELECT u.id FROM {source} AS u WHERE u.id OPERATOR(pg_catalog.>) $1 AND u.id OPERATOR(pg_catalog.<=) $2
                  ORDER BY u.id LIMIT 1 OFFSET (
-                     SELECT (pg_catalog.count(*) OPERATOR(pg_catalog.-) 1) OPERATOR(pg_catalog./) 2 FROM clerk.users AS o
+                     SELECT (pg_catalog.count(*) OPERATOR(pg_catalog.-) 1) OPERATOR(pg_catalog./) 2 FROM {source} AS o
                      WHERE o.id OPERATOR(pg_catalog.>) $1 AND o.id OPERATOR(pg_catalog.<=) $2)",
-            )
+            ))
             .bind::<Text, _>(&after)
             .bind::<Text, _>(end)
             .get_result(conn)
@@ -208,35 +209,36 @@ impl Projection {
         }
         Ok(through)
     }
-}
 
-/// Returns the number of users, and what their values say: those of expressions that were counted.
-fn judge(expressions: &[MappedExpression], counts: &[i64]) -> (u64, Vec<Problem>) {
-    let Some((&users, counts)) = counts.split_first() else {
-        return (0, Vec::new());
-    };
-    let mut advice = Vec::new();
-    for (expression, counts) in expressions.iter().zip(counts.chunks_exact(2)) {
-        let (nulls, long) = (users - counts[0], counts[1]);
-        let place = &expression.place;
-        if expression.is_not_null && nulls > 0 {
-            advice.push(Problem::advice(
-                format!(
-                    "{place} is NULL for {}, and the column must not be NULL",
-                    humanize::users(unsigned(nulls))
-                ),
-                format!("give {place} a value in any case, for example coalesce(…, '')"),
-            ));
+    /// Returns the number of users, and what their values say: those of expressions that were counted.
+    fn judge(&self, expressions: &[MappedExpression], counts: &[i64]) -> (u64, Vec<Problem>) {
+        let Some((&users, counts)) = counts.split_first() else {
+            return (0, Vec::new());
+        };
+        let mut advice = Vec::new();
+        for (expression, counts) in expressions.iter().zip(counts.chunks_exact(2)) {
+            let (nulls, long) = (users - counts[0], counts[1]);
+            let place = &expression.place;
+            if expression.is_not_null && nulls > 0 {
+                advice.push(Problem::advice(
+                    format!(
+                        "{place} is NULL for {}, and the column must not be NULL",
+                        self.count_of(nulls)
+                    ),
+                    format!("give {place} a value in any case, for example coalesce(…, '')"),
+                ));
+            }
+            if let Some(length) = expression.length.as_ref().filter(|_| long > 0) {
+                advice.push(Problem::advice(
+                    format!("{place} is too long for {length} for {}", self.count_of(long)),
+                    format!("shorten {place}, for example left(…, 64)"),
+                ));
+            }
         }
-        if let Some(length) = expression.length.as_ref().filter(|_| long > 0) {
-            advice.push(Problem::advice(
-                format!(
-                    "{place} is too long for {length} for {}",
-                    humanize::users(unsigned(long))
-                ),
-                format!("shorten {place}, for example left(…, 64)"),
-            ));
-        }
+        (unsigned(users), advice)
     }
-    (unsigned(users), advice)
+
+    fn count_of(&self, objects: i64) -> String {
+        humanize::objects(unsigned(objects), self.mapping.from.resource())
+    }
 }

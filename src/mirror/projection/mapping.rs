@@ -4,9 +4,12 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
-use crate::mirror::quote;
+use crate::{
+    mirror::quote,
+    resource::{MEMBERSHIPS, ORGANIZATIONS, Resource, USERS},
+};
 
-/// SQL expressions over `u`, a row of the mirror, by the column that they are for.
+/// SQL expressions over `u`, a row of the mirror's table, by the column that they are for.
 pub type Expressions = BTreeMap<String, String>;
 
 /// A table of the application that is kept in sync from the mirror: an entry of `[[tables]]`.
@@ -64,13 +67,19 @@ pub enum Source {
     /// Clerk's users.
     #[default]
     Users,
+    /// Clerk's organizations.
+    Organizations,
+    /// Memberships of users in organizations.
+    OrganizationMemberships,
 }
 
 impl Source {
-    /// The resource's name.
-    pub fn resource(self) -> &'static str {
+    /// The resource.
+    pub fn resource(self) -> &'static Resource {
         match self {
-            Source::Users => "users",
+            Source::Users => &USERS,
+            Source::Organizations => &ORGANIZATIONS,
+            Source::OrganizationMemberships => &MEMBERSHIPS,
         }
     }
 }
@@ -128,6 +137,15 @@ impl TableMapping {
     pub fn synced_columns(&self) -> impl Iterator<Item = &String> {
         self.set.keys().chain(self.keep.keys())
     }
+}
+
+/// The mappings from a resource.
+pub(in crate::mirror) fn mappings_from<'m>(
+    all: &'m [TableMapping],
+    resource: &Resource,
+) -> impl Iterator<Item = &'m TableMapping> {
+    let name = resource.name;
+    all.iter().filter(move |mapping| mapping.from.resource().name == name)
 }
 
 /// Quotes an identifier for people: only if it is not a plain word in lower case.

@@ -40,6 +40,7 @@ pub use departures::{DepartureReason, HeldDepartures, departures_checksum, mappi
 pub use error::TableError;
 pub use identities::TableIdentities;
 pub use inspection::TableInspection;
+pub(super) use mapping::mappings_from;
 pub use mapping::{Expressions, RowRemoval, Source, TableMapping};
 pub use plan::{PlannedRow, RowChange, TableDifferences};
 pub use problems::Problem;

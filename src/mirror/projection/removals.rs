@@ -35,7 +35,8 @@ impl Projection {
         let object = format!("pg_catalog.jsonb_build_object('id', t.{}::text)", self.key);
         match (self.mapping.delete, &self.future_columns) {
             (RowRemoval::Update, None) => Some(format!(
-                "pg_catalog.jsonb_populate_record(NULL::clerk.users, {object}) AS {alias}"
+                "pg_catalog.jsonb_populate_record(NULL::{}, {object}) AS {alias}",
+                self.source
             )),
             (RowRemoval::Update, Some(columns)) => {
                 Some(format!("pg_catalog.jsonb_to_record({object}) AS {alias}({columns})"))
@@ -55,8 +56,8 @@ impl Projection {
         match self.future_columns {
             Some(_) => "false".to_owned(),
             None => format!(
-                "EXISTS (SELECT FROM clerk.users AS m WHERE m.id = t.{} AND m.deleted_at IS NULL)",
-                self.key
+                "EXISTS (SELECT FROM {} AS m WHERE m.id = t.{} AND m.deleted_at IS NULL)",
+                self.source, self.key
             ),
         }
     }
@@ -81,7 +82,8 @@ impl Projection {
     /// Returns those of these objects that are to have a row. Parameter: `$1 text[]`.
     pub(super) fn belonging(&self) -> String {
         format!(
-            "SELECT u.id AS key FROM clerk.users AS u WHERE u.id = ANY ($1) AND u.deleted_at IS NULL AND {}",
+            "SELECT u.id AS key FROM {} AS u WHERE u.id = ANY ($1) AND u.deleted_at IS NULL AND {}",
+            self.source,
             self.condition()
         )
     }
@@ -106,7 +108,11 @@ impl Projection {
     /// are kept. Parameter: `$1 text[]`.
     pub(super) fn remove(&self) -> Option<String> {
         let Self {
-            table, key, key_cast, ..
+            table,
+            source,
+            key,
+            key_cast,
+            ..
         } = self;
         match self.mapping.delete {
             RowRemoval::Keep => None,
@@ -122,7 +128,7 @@ impl Projection {
                     .collect();
                 Some(format!(
                     "WITH {PATH}, objects AS MATERIALIZED (SELECT o.* FROM pg_catalog.unnest($1::text[]) AS i(id), \
-                         LATERAL pg_catalog.jsonb_populate_record(NULL::clerk.users, pg_catalog.jsonb_build_object('id', i.id)) AS o), \
+                         LATERAL pg_catalog.jsonb_populate_record(NULL::{source}, pg_catalog.jsonb_build_object('id', i.id)) AS o), \
                      written AS (UPDATE {table} AS t SET {} FROM objects AS u, path \
                      WHERE t.{key} = CAST(u.id AS {key_cast}) AND NOT {} RETURNING u.id AS key) {WRITTEN_KEYS}",
                     sets.join(", "),

@@ -9,16 +9,19 @@ use diesel_async::{AsyncConnection, RunQueryDsl};
 use tracing::warn;
 
 use super::{
-    mapping::{RowRemoval, TableMapping},
+    mapping::{RowRemoval, TableMapping, mappings_from},
     statements::Projection,
     trial::{join, refusal, try_mapping},
 };
-use crate::mirror::{
-    Lease, MirrorError,
-    locks::{LockBudget, USUAL_WAIT, wait_at_most},
-    session::Session,
-    transaction,
-    write_failure::WriteFailure,
+use crate::{
+    mirror::{
+        Lease, MirrorError,
+        locks::{LockBudget, USUAL_WAIT, wait_at_most},
+        session::Session,
+        transaction,
+        write_failure::WriteFailure,
+    },
+    resource::Resource,
 };
 
 /// How far a mapping has come.
@@ -94,25 +97,30 @@ pub(super) struct StoredState {
     is_first: bool,
     #[diesel(sql_type = Bool)]
     has_problem: bool,
+    /// The resource that the mapping was from.
+    #[diesel(sql_type = Text)]
+    resource: String,
 }
 
 impl RunTables {
-    /// Reads the shapes of the mapped tables and the states of the mappings. Forgets tables that
-    /// are not mapped any more: nothing keeps them in sync.
+    /// Reads the shapes of the tables that are mapped from a resource, and the states of the mappings.
+    /// Forgets tables that are not mapped any more, by any of `all` mappings: nothing keeps them in
+    /// sync.
     ///
     /// With `emits_all`, the first import emits events. Then the mapping of an empty table counts as
     /// applied before the first user is stored: each batch writes the rows of its events.
     pub(in crate::mirror) async fn load(
         conn: &mut Session,
         lease: &Lease,
-        mappings: &[TableMapping],
+        all: &[TableMapping],
+        resource: &Resource,
         emits_all: bool,
     ) -> Result<Self, MirrorError> {
         conn.transaction(async |conn| {
             transaction::begin(conn, lease).await?;
-            forget_others(conn, mappings).await?;
+            forget_others(conn, all).await?;
             let mut run = Self::default();
-            for mapping in mappings {
+            for mapping in mappings_from(all, resource) {
                 match try_mapping(conn, mapping).await?.usable() {
                     Ok(projection) => {
                         let row = state(conn, mapping).await?;
@@ -144,7 +152,7 @@ impl RunTables {
     /// mirror's table if there is none yet.
     pub(super) async fn look_at(
         conn: &mut Session,
-        mappings: &[TableMapping],
+        mappings: impl Iterator<Item = &TableMapping>,
         columns: Option<String>,
     ) -> Result<Self, MirrorError> {
         let mut run = Self::default();
@@ -206,15 +214,18 @@ impl StoredState {
 /// Returns what is stored about the state of a mapping. Lists its table if it is new, or had a
 /// problem.
 async fn state(conn: &mut Session, mapping: &TableMapping) -> QueryResult<StoredState> {
-    if let Some(row) = stored_state(conn, mapping).await?.filter(|row| !row.has_problem) {
+    let resource = mapping.from.resource().name;
+    let stored = stored_state(conn, mapping).await?;
+    if let Some(row) = stored.filter(|row| !row.has_problem && row.resource == resource) {
         return Ok(row);
     }
     sql_query(
-        "INSERT INTO clerk.projections AS p (table_name, resource) VALUES ($1, 'users')
-         ON CONFLICT (table_name) DO UPDATE SET problem = NULL
-         RETURNING p.mapping, p.hold, p.held_mapping, p.removes_since IS NULL AS is_first, false AS has_problem",
+        "INSERT INTO clerk.projections AS p (table_name, resource) VALUES ($1, $2)
+         ON CONFLICT (table_name) DO UPDATE SET problem = NULL, resource = $2
+         RETURNING p.mapping, p.hold, p.held_mapping, p.removes_since IS NULL AS is_first, false AS has_problem, p.resource",
     )
     .bind::<Text, _>(mapping.table())
+    .bind::<Text, _>(resource)
     .get_result(conn)
     .await
 }
@@ -222,7 +233,7 @@ async fn state(conn: &mut Session, mapping: &TableMapping) -> QueryResult<Stored
 /// Returns what is stored about the state of a mapping, if its table is listed.
 pub(super) async fn stored_state(conn: &mut Session, mapping: &TableMapping) -> QueryResult<Option<StoredState>> {
     sql_query(
-        "SELECT mapping, hold, held_mapping, removes_since IS NULL AS is_first, problem IS NOT NULL AS has_problem
+        "SELECT mapping, hold, held_mapping, removes_since IS NULL AS is_first, problem IS NOT NULL AS has_problem, resource
          FROM clerk.projections WHERE table_name = $1",
     )
     .bind::<Text, _>(mapping.table())
@@ -241,8 +252,8 @@ async fn agrees_empty(conn: &mut Session, projection: &Projection) -> Result<boo
     let read = conn.transaction(async |conn| {
         LockBudget::new().begin(conn).await?;
         let sql = format!(
-            "SELECT NOT EXISTS (SELECT FROM clerk.users) AND NOT EXISTS (SELECT FROM {}) AS is_empty",
-            projection.table
+            "SELECT NOT EXISTS (SELECT FROM {}) AND NOT EXISTS (SELECT FROM {}) AS is_empty",
+            projection.source, projection.table
         );
         let Emptiness { is_empty } = sql_query(sql).get_result(conn).await?;
         Ok::<_, WriteFailure>(is_empty)
@@ -271,11 +282,12 @@ async fn note_applied(conn: &mut Session, mapping: &TableMapping) -> QueryResult
 /// Returns whether that is new.
 async fn note_problem(conn: &mut Session, mapping: &TableMapping, problem: &str) -> QueryResult<bool> {
     let noted = sql_query(
-        "INSERT INTO clerk.projections AS p (table_name, resource, problem) VALUES ($1, 'users', $2)
-         ON CONFLICT (table_name) DO UPDATE SET problem = $2, mapping = NULL WHERE p.problem IS DISTINCT FROM $2",
+        "INSERT INTO clerk.projections AS p (table_name, resource, problem) VALUES ($1, $3, $2)
+         ON CONFLICT (table_name) DO UPDATE SET problem = $2, mapping = NULL, resource = $3 WHERE p.problem IS DISTINCT FROM $2",
     )
     .bind::<Text, _>(mapping.table())
     .bind::<Text, _>(problem)
+    .bind::<Text, _>(mapping.from.resource().name)
     .execute(conn)
     .await?;
     Ok(noted > 0)

@@ -87,6 +87,8 @@ pub(in crate::mirror) struct Projection {
     /// The table's name, for people and for the bookkeeping.
     pub(super) name: String,
     pub(super) mapping: TableMapping,
+    /// The mirror's table whose rows `u` are, in SQL.
+    pub(super) source: &'static str,
     /// In SQL.
     pub(super) table: String,
     pub(super) key: String,
@@ -136,6 +138,7 @@ impl Projection {
         };
         Self {
             name: mapping.table(),
+            source: mapping.from.resource().table,
             table: mapping.quoted(),
             key: quote(&mapping.key),
             key_cast: shape
@@ -162,12 +165,14 @@ impl Projection {
 
     /// Where the objects `u` of a scope come from.
     pub(super) fn objects(&self, scope: Scope) -> String {
+        let source = self.source;
         match (scope, &self.future_columns) {
-            (Scope::Ids | Scope::Range | Scope::All, _) => "clerk.users AS u".to_owned(),
+            (Scope::Ids | Scope::Range | Scope::All, _) => format!("{source} AS u"),
             // What a record leaves out is as in its row, if it has one.
-            (Scope::Records, None) => "pg_catalog.jsonb_array_elements($1::jsonb) AS r(record), \
-                 LATERAL pg_catalog.jsonb_populate_record((SELECT m FROM clerk.users AS m WHERE m.id = r.record OPERATOR(pg_catalog.->>) 'id'::text), r.record) AS u"
-                .to_owned(),
+            (Scope::Records, None) => format!(
+                "pg_catalog.jsonb_array_elements($1::jsonb) AS r(record), \
+                 LATERAL pg_catalog.jsonb_populate_record((SELECT m FROM {source} AS m WHERE m.id = r.record OPERATOR(pg_catalog.->>) 'id'::text), r.record) AS u"
+            ),
             (Scope::Records, Some(columns)) => format!("pg_catalog.jsonb_to_recordset($1::jsonb) AS u({columns})"),
         }
     }
@@ -279,10 +284,11 @@ impl Projection {
             false => "true".to_owned(),
         };
         format!(
-            "written AS (INSERT INTO {table} AS t ({columns}) SELECT {values} FROM path, clerk.users AS u \
+            "written AS (INSERT INTO {table} AS t ({columns}) SELECT {values} FROM path, {source} AS u \
              WHERE {objects} AND u.deleted_at IS NULL AND {condition} AND {is_missing} \
              RETURNING t.{name}::text AS key)",
             table = self.table,
+            source = self.source,
             columns = columns.join(", "),
             values = values.join(", "),
             condition = self.condition(),
@@ -296,14 +302,18 @@ impl Projection {
     pub(super) fn link(&self) -> Option<String> {
         let link = quote(self.mapping.link.as_ref()?);
         let Self {
-            table, key, key_cast, ..
+            table,
+            source,
+            key,
+            key_cast,
+            ..
         } = self;
         Some(format!(
             "WITH {PATH}, free AS MATERIALIZED (SELECT pg_catalog.lower(o.{link}::text) AS address FROM {table} AS o \
                  WHERE o.{key} IS NULL AND pg_catalog.lower(o.{link}::text) IN ( \
-                     SELECT pg_catalog.lower(u.primary_email) FROM clerk.users AS u WHERE u.id = ANY ($1)) \
+                     SELECT pg_catalog.lower(u.primary_email) FROM {source} AS u WHERE u.id = ANY ($1)) \
                  GROUP BY 1 HAVING pg_catalog.count(*) = 1::bigint), \
-             written AS (UPDATE {table} AS t SET {key} = CAST(u.id AS {key_cast}) FROM path, clerk.users AS u, free AS f \
+             written AS (UPDATE {table} AS t SET {key} = CAST(u.id AS {key_cast}) FROM path, {source} AS u, free AS f \
              WHERE t.{key} IS NULL AND u.id = ANY ($1) AND u.deleted_at IS NULL AND u.primary_email_verified \
                AND f.address = pg_catalog.lower(u.primary_email) AND pg_catalog.lower(t.{link}::text) = f.address \
                AND NOT EXISTS (SELECT FROM {table} AS o WHERE o.{key} = CAST(u.id AS {key_cast})) \
@@ -343,7 +353,8 @@ impl Projection {
     pub(super) fn count_included(&self) -> Option<String> {
         self.mapping.condition.as_ref()?;
         Some(format!(
-            "SELECT pg_catalog.count(*) AS count FROM clerk.users AS u WHERE u.deleted_at IS NULL AND {}",
+            "SELECT pg_catalog.count(*) AS count FROM {} AS u WHERE u.deleted_at IS NULL AND {}",
+            self.source,
             self.condition()
         ))
     }
@@ -366,12 +377,12 @@ impl Projection {
 
     /// Returns each expression of the mapping: the condition first.
     pub(super) fn expressions(&self) -> Vec<MappedExpression> {
-        let all = "clerk.users AS u WHERE u.deleted_at IS NULL";
+        let all = format!("{} AS u WHERE u.deleted_at IS NULL", self.source);
         let condition = self.mapping.condition.as_ref().map(|_| MappedExpression {
             place: "where".to_owned(),
             is_condition: true,
             value: format!("CAST({} AS boolean)", self.condition()),
-            from: all.to_owned(),
+            from: all.clone(),
             is_not_null: false,
             length: None,
         });

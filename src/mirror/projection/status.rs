@@ -165,7 +165,7 @@ impl AppTables {
         let names: Vec<String> = mappings.iter().map(TableMapping::table).collect();
         let rows: Vec<StatusRow> = sql_query(
             "SELECT p.table_name, p.mapping, p.hold, p.held_mapping, p.removes_since IS NULL AS is_first,
-                    p.problem IS NOT NULL AS has_problem, p.problem, p.compared_at, p.rows, p.repaired,
+                    p.problem IS NOT NULL AS has_problem, p.resource, p.problem, p.compared_at, p.rows, p.repaired,
                     coalesce(p.held_changes, 0::bigint) AS held_changes,
                     (SELECT pg_catalog.count(*) FROM clerk.rejected_rows r WHERE r.table_name = p.table_name) AS rejected,
                     (SELECT pg_catalog.count(*) FROM clerk.departures d

@@ -178,7 +178,7 @@ impl Projection {
                 Ok::<_, WriteFailure>(())
             });
             if let Some(fault) = refusal(planned.await)? {
-                problems.push(refused(&expression, fault, None));
+                problems.push(self.refused(&expression, fault, None));
             }
         }
         if problems.is_empty() {
@@ -187,26 +187,28 @@ impl Projection {
         }
         Ok(problems)
     }
-}
 
-/// The problem of an expression that PostgreSQL refuses, perhaps only for some users, of which one
-/// is given.
-pub(super) fn refused(expression: &MappedExpression, fault: Fault, user: Option<String>) -> Problem {
-    let is_unknown_name = matches!(
-        fault.sqlstate(),
-        Some(UNDEFINED_FUNCTION | UNDEFINED_OBJECT | UNDEFINED_TABLE)
-    );
-    let place = &expression.place;
-    let on = user.as_ref().map_or_else(String::new, |id| {
-        format!(" on {id}, the first of the users that it fails on")
-    });
-    let hint = match (is_unknown_name, user) {
-        (true, _) => "write names outside of pg_catalog with their schema, also those of clerk".to_owned(),
-        (false, Some(id)) => format!(
-            "see the user: SELECT * FROM clerk.users WHERE id = {}; correct {place}",
-            literal(&id)
-        ),
-        (false, None) => format!("correct {place}"),
-    };
-    Problem::fatal(format!("{place} fails{on}: {}", MirrorError::from(fault)), hint)
+    /// The problem of an expression that PostgreSQL refuses, perhaps only for some users, of which one
+    /// is given.
+    pub(super) fn refused(&self, expression: &MappedExpression, fault: Fault, user: Option<String>) -> Problem {
+        let is_unknown_name = matches!(
+            fault.sqlstate(),
+            Some(UNDEFINED_FUNCTION | UNDEFINED_OBJECT | UNDEFINED_TABLE)
+        );
+        let place = &expression.place;
+        let objects = self.mapping.from.resource().title();
+        let on = user.as_ref().map_or_else(String::new, |id| {
+            format!(" on {id}, the first of the {objects} that it fails on")
+        });
+        let hint = match (is_unknown_name, user) {
+            (true, _) => "write names outside of pg_catalog with their schema, also those of clerk".to_owned(),
+            (false, Some(id)) => format!(
+                "see it: SELECT * FROM {} WHERE id = {}; correct {place}",
+                self.source,
+                literal(&id)
+            ),
+            (false, None) => format!("correct {place}"),
+        };
+        Problem::fatal(format!("{place} fails{on}: {}", MirrorError::from(fault)), hint)
+    }
 }

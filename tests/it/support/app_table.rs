@@ -7,6 +7,7 @@ use tempfile::TempDir;
 use crate::support::{
     fixture::Fixture,
     monitored::{ANY, MonitoredDaemon},
+    organizations::ALL,
     process::{NEVER, Process},
     program::ProgramOutput,
 };
@@ -43,6 +44,8 @@ pub const USER_MAPPING: &str = r#"
 pub struct AppTable {
     pub fixture: Fixture,
     directory: TempDir,
+    /// Further variables of the program's environment.
+    environment: &'static [(&'static str, &'static str)],
 }
 
 impl AppTable {
@@ -57,9 +60,18 @@ impl AppTable {
         let app = Self {
             fixture,
             directory: TempDir::new().unwrap(),
+            environment: &[],
         };
         app.set_mapping(mapping);
         app
+    }
+
+    /// The same with organizations and what belongs to them.
+    pub async fn with_organizations(fixture: Fixture, sql: &str, mapping: &str) -> Self {
+        Self {
+            environment: &[ALL],
+            ..Self::with(fixture, sql, mapping).await
+        }
     }
 
     /// Replaces the mapping.
@@ -77,7 +89,7 @@ impl AppTable {
         let config = self.config();
         let with_config = ["--config", config.to_str().unwrap()];
         let all: Vec<&str> = with_config.iter().chain(arguments).copied().collect();
-        self.fixture.run(&all).await
+        self.fixture.run_with(&all, self.environment).await
     }
 
     /// Starts a daemon with the configuration: its first full sync is due, and what the environment
@@ -85,14 +97,16 @@ impl AppTable {
     pub fn start_daemon(&self, environment: &[(&str, &str)]) -> Process {
         let config = self.config();
         let mut command = self.fixture.command(&["--config", config.to_str().unwrap()]);
-        command.envs(environment.iter().copied());
+        command.envs(self.environment.iter().chain(environment).copied());
         Process::spawn(command)
     }
 
     /// Starts a full sync with the configuration, and does not wait for it.
     pub fn start_once(&self) -> Process {
         let config = self.config();
-        Process::spawn(self.fixture.command(&["--once", "--config", config.to_str().unwrap()]))
+        let mut command = self.fixture.command(&["--once", "--config", config.to_str().unwrap()]);
+        command.envs(self.environment.iter().copied());
+        Process::spawn(command)
     }
 
     /// Makes all departures old enough for Clerk's answers to count.
