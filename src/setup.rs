@@ -129,7 +129,7 @@ pub fn build_daemon(loaded: &Loaded, progress: &Progress, watch: &Watch) -> Resu
             endpoints,
             deliveries,
             syncer.mirror.outbox().committed(),
-            &HOLDER,
+            (&HOLDER, loaded.settings.lease.ttl.0),
             std::iter::once(&USERS)
                 .chain(loaded.settings.mirror.others())
                 .map(|resource| resource.name)

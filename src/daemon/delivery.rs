@@ -145,7 +145,7 @@ mod tests {
             Vec::new(),
             mirror.deliveries(),
             committed,
-            "me",
+            ("me", Duration::from_secs(1)),
             Vec::new(),
             false,
             Watch::default(),

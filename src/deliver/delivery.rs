@@ -31,6 +31,8 @@ pub struct Delivery {
     /// Changes when this process has committed events.
     committed: watch::Receiver<()>,
     holder: Arc<str>,
+    /// How long a leader that is silent keeps its role.
+    ttl: Duration,
     /// The names of the resources that are mirrored.
     resources: Vec<&'static str>,
     /// Whether the first import writes events.
@@ -40,7 +42,7 @@ pub struct Delivery {
 
 impl Delivery {
     /// Creates what delivers to `endpoints`. `deliveries` has a connection of its own, and `holder`
-    /// is the name of this process in the election. `resources` are the names of what is mirrored, and
+    /// is the name of this process in the election, in which a leader that is silent for `ttl` loses its role. `resources` are the names of what is mirrored, and
     /// `initial_events` says whether the first import writes events.
     ///
     /// # Errors
@@ -49,7 +51,7 @@ impl Delivery {
         endpoints: Vec<Endpoint>,
         deliveries: Deliveries,
         committed: watch::Receiver<()>,
-        holder: &str,
+        (holder, ttl): (&str, Duration),
         resources: Vec<&'static str>,
         initial_events: bool,
         watch: Watch,
@@ -65,6 +67,7 @@ impl Delivery {
             deliveries,
             committed,
             holder: holder.into(),
+            ttl,
             resources,
             initial_events,
             watch,
@@ -141,6 +144,7 @@ impl Delivery {
                 ids: ids.clone(),
                 deliveries: self.deliveries.clone(),
                 holder: self.holder.clone(),
+                ttl: self.ttl,
                 watch: self.watch.clone(),
             };
             info!(endpoint = endpoint.name, position = row.position, "delivering events");

@@ -58,8 +58,13 @@ enum PauseKind {
 pub(super) enum Allowance {
     /// Everything.
     All,
-    /// One round of attempts, with so many events.
-    Round(usize),
+    /// One round of attempts.
+    Round {
+        /// How many events are tried.
+        size: usize,
+        /// How many late events are under way at most as long as there are others.
+        late: usize,
+    },
     /// Nothing until then.
     None(Instant),
 }
@@ -91,26 +96,38 @@ impl Health {
         match &self.pause {
             None => Allowance::All,
             Some(pause) if now < pause.until => Allowance::None(pause.until),
-            Some(pause) => match pause.kind {
-                PauseKind::Throttled => {
-                    self.pause = None;
-                    Allowance::All
-                }
-                PauseKind::Unreachable => Allowance::Round(1),
-                // A late event and a new one at least: either may be one that is never accepted.
-                PauseKind::Failing => Allowance::Round(
-                    concurrency
+            Some(pause) => {
+                let size = match pause.kind {
+                    PauseKind::Throttled => {
+                        self.pause = None;
+                        return Allowance::All;
+                    }
+                    PauseKind::Unreachable => 1,
+                    // A late event and a new one at least: either may be one that is never accepted.
+                    PauseKind::Failing => concurrency
                         .max(2)
                         .saturating_mul(4_usize.saturating_pow(pause.rounds))
                         .min(LARGEST_ROUND),
-                ),
-            },
+                };
+                // A receiver that crashes at a late event answers nothing else that is under way.
+                let late = match pause.rounds % 2 {
+                    0 => size.div_ceil(2),
+                    _ => 0,
+                };
+                Allowance::Round { size, late }
+            }
         }
     }
 
     /// Whether the endpoint is paused.
     pub(super) fn is_paused(&self) -> bool {
         self.pause.is_some()
+    }
+
+    /// Whether the endpoint itself asked for the pause.
+    pub(super) fn is_throttled(&self) -> bool {
+        let kind = self.pause.as_ref().map(|pause| pause.kind);
+        kind == Some(PauseKind::Throttled)
     }
 
     /// Returns how long the pause lasts from now on.
@@ -244,8 +261,8 @@ mod tests {
             Some(HealthChange::Paused)
         );
         assert_eq!(health.allowance(now, 8), Allowance::None(now + FIRST));
-        assert_eq!(health.allowance(now + FIRST, 8), Allowance::Round(8));
-        assert_eq!(health.allowance(now + FIRST, 1), Allowance::Round(2));
+        assert_eq!(health.allowance(now + FIRST, 8), Allowance::Round { size: 8, late: 4 });
+        assert_eq!(health.allowance(now + FIRST, 1), Allowance::Round { size: 2, late: 1 });
         let resumed = health.record(now + FIRST, &object(1), &DELIVERED);
         assert_eq!(resumed, Some(HealthChange::Resumed));
         assert_eq!(health.allowance(now, 8), Allowance::All);
@@ -258,9 +275,10 @@ mod tests {
         for number in 0..MOST_FAILING {
             health.record(now, &object(number), &refused(400));
         }
-        for size in [8, 32, 64, 64] {
+        // Every second round is of new events only.
+        for (size, late) in [(8, 4), (32, 0), (64, 32), (64, 0)] {
             now += LONGEST;
-            assert_eq!(health.allowance(now, 8), Allowance::Round(size));
+            assert_eq!(health.allowance(now, 8), Allowance::Round { size, late });
             health.record(now, &object(1), &refused(400));
             health.round_ended(now);
         }
@@ -282,10 +300,10 @@ mod tests {
             health.record(now, &object(1), &unreachable()),
             Some(HealthChange::Paused)
         );
-        for seconds in [5, 10, 20, 30, 30, 30] {
+        for (seconds, late) in [(5, 1), (10, 0), (20, 1), (30, 0), (30, 1), (30, 0)] {
             assert_eq!(health.remaining(now), Some(Duration::from_secs(seconds)));
             now += Duration::from_secs(seconds);
-            assert_eq!(health.allowance(now, 8), Allowance::Round(1));
+            assert_eq!(health.allowance(now, 8), Allowance::Round { size: 1, late });
             assert_eq!(health.record(now, &object(1), &unreachable()), None);
             health.round_ended(now);
         }

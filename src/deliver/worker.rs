@@ -32,8 +32,9 @@ use operations::{Done, LEAST_WAIT, NOTED_WITHIN, POLL, READ_AT_ONCE, finished};
 /// time, and these become late: one that takes long must not hold back other objects.
 const SET_ASIDE_AFTER: Duration = Duration::from_secs(1);
 
-/// Events are sent only if this process led this short a time ago. One that was suspended may find
-/// that another one has taken over and sent newer events.
+/// Events are sent only if this process led this short a time ago, or two thirds of the election's time
+/// if that is shorter. One that was suspended may find that another one has taken over and sent newer
+/// events.
 const CONFIRMED_FOR: Duration = Duration::from_secs(2);
 
 /// Events that pass by one that takes long, until that one becomes late.
@@ -51,7 +52,20 @@ pub(super) struct WorkerContext {
     pub(super) deliveries: Deliveries,
     /// The name of this process in the election.
     pub(super) holder: Arc<str>,
+    /// How long a leader that is silent keeps its role.
+    pub(super) ttl: Duration,
     pub(super) watch: Watch,
+}
+
+impl WorkerContext {
+    /// Whether this process led at a moment, and may therefore send events `now`.
+    fn is_recent(&self, confirmed: Moment, now: Instant) -> bool {
+        let Moment { wall, steady } = confirmed;
+        let lasts = CONFIRMED_FOR.min(self.ttl * 2 / 3);
+        // The steady clock stands still while the machine is suspended.
+        let slept = (Utc::now() - wall).to_std().unwrap_or_default();
+        now < steady + lasts && slept < lasts
+    }
 }
 
 /// The work of one endpoint.
@@ -191,7 +205,7 @@ impl Worker {
                     wake = wake.min(until);
                 }
             }
-            Allowance::Round(size) => self.proceed_with_round(size, now),
+            Allowance::Round { size, late } => self.proceed_with_round(size, late, now),
             Allowance::None(until) => {
                 self.round = None;
                 self.forget_waiting();
@@ -220,7 +234,7 @@ impl Worker {
     /// Whether events may be sent now: what comes of them can be noted.
     fn may_send(&self, now: Instant) -> bool {
         let is_blocked = self.retry_at.is_some() || self.begins_again.is_some();
-        !is_blocked && is_recent(self.confirmed, now)
+        !is_blocked && self.context.is_recent(self.confirmed, now)
     }
 
     /// Sends events while there are places.
@@ -256,7 +270,7 @@ impl Worker {
 
     /// Continues a round of attempts of a paused endpoint: reads as many events as may be sent,
     /// sends them, and ends when all of them failed.
-    fn proceed_with_round(&mut self, size: usize, now: Instant) {
+    fn proceed_with_round(&mut self, size: usize, late: usize, now: Instant) {
         let Some(round) = &mut self.round else {
             if self.queue.sending() == 0 {
                 self.forget_waiting();
@@ -276,7 +290,7 @@ impl Worker {
         }
         while left > 0
             && self.queue.sending() < self.context.endpoint.concurrency
-            && let Some(event) = self.queue.next(size.div_ceil(2))
+            && let Some(event) = self.queue.next(late)
         {
             left -= 1;
             self.round = Some(Round { has_read: true, left });
@@ -328,12 +342,4 @@ impl Worker {
         }
         Ok(())
     }
-}
-
-/// Whether this process led at a moment, and may therefore send events `now`.
-fn is_recent(confirmed: Moment, now: Instant) -> bool {
-    let Moment { wall, steady } = confirmed;
-    // The steady clock stands still while the machine is suspended.
-    let slept = (Utc::now() - wall).to_std().unwrap_or_default();
-    now < steady + CONFIRMED_FOR && slept < CONFIRMED_FOR
 }

@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 use tokio::task::JoinError;
 use tracing::{debug, info, warn};
 
-use super::{Worker, is_recent};
+use super::Worker;
 use crate::{
     deliver::{
         attempt::{Attempt, AttemptOutcome},
@@ -31,7 +31,7 @@ impl Worker {
             };
             let attempt = match body(&event.payload) {
                 // The process may have been suspended before this task ran.
-                Ok(_) if !is_recent(confirmed, Instant::now()) => return (event, None),
+                Ok(_) if !context.is_recent(confirmed, Instant::now()) => return (event, None),
                 Ok(body) => context.client.send(&id, body).await,
                 Err(error) => Attempt {
                     outcome: AttemptOutcome::Unanswered {
@@ -85,8 +85,8 @@ impl Worker {
         }
     }
 
-    /// Returns what becomes of an event. Attempts of a paused endpoint do not count, except the
-    /// first one of an event.
+    /// Returns what becomes of an event. Attempts that are made while the endpoint is paused do not
+    /// count, except the first one of an event.
     fn judge(&mut self, event: &Dispatch, outcome: &AttemptOutcome) -> Verdict {
         let retry_after = match outcome {
             AttemptOutcome::Delivered { .. } => return Verdict::Delivered,
@@ -96,7 +96,7 @@ impl Worker {
         };
         let (status, error) = outcome.describe();
         // Of those that the endpoint wants to pause for, neither.
-        let attempts = match event.is_probe || self.health.is_paused() {
+        let attempts = match event.is_probe || self.health.is_throttled() {
             true => event.attempts.max(1),
             false => event.attempts + 1,
         };

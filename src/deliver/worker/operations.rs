@@ -123,7 +123,7 @@ impl Worker {
     fn reading(&mut self, now: Instant) -> Option<Reading> {
         let (pending, late, any_late) = match self.health.allowance(now, self.context.endpoint.concurrency) {
             Allowance::None(_) => return None,
-            Allowance::Round(size) => match self.round.is_some_and(|round| !round.has_read) {
+            Allowance::Round { size, .. } => match self.round.is_some_and(|round| !round.has_read) {
                 true => (size, size, true),
                 false => (0, 0, true),
             },
