@@ -3,7 +3,7 @@
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail, ensure};
-use clerk_sim::{Effect, RateLimit, Rule, Sim};
+use clerk_sim::{Effect, OrganizationOptions, RateLimit, Rule, Sim};
 use tokio::process::Command;
 
 use crate::{
@@ -76,31 +76,41 @@ pub struct World {
 impl World {
     /// Starts a production instance, and mirrors it into a new database.
     pub async fn production(users: usize, database: &str, server: &Server) -> Result<Self> {
-        let world = Self::start(users, RateLimit::Production, "sk_live_bench", database, server).await?;
+        Self::with_organizations(users, OrganizationOptions::default(), database, server).await
+    }
+
+    /// The same with organizations.
+    pub async fn with_organizations(
+        users: usize,
+        organizations: OrganizationOptions,
+        database: &str,
+        server: &Server,
+    ) -> Result<Self> {
+        let options = clerk_sim::Options {
+            users,
+            rate_limit: RateLimit::Production,
+            secret_key: "sk_live_bench".to_owned(),
+            organizations,
+            ..clerk_sim::Options::default()
+        };
+        let world = Self::start(options, database, server).await?;
         world.load().await?;
         Ok(world)
     }
 
     /// Starts a development instance, without mirroring it.
     pub async fn development(users: usize, server: &Server) -> Result<Self> {
-        Self::start(
-            users,
-            RateLimit::Development,
-            "sk_test_bench",
-            "bench_development",
-            server,
-        )
-        .await
-    }
-
-    async fn start(users: usize, rate_limit: RateLimit, key: &str, database: &str, server: &Server) -> Result<Self> {
-        println!("Generating {users} users");
         let options = clerk_sim::Options {
             users,
-            rate_limit,
-            secret_key: key.to_owned(),
+            rate_limit: RateLimit::Development,
+            secret_key: "sk_test_bench".to_owned(),
             ..clerk_sim::Options::default()
         };
+        Self::start(options, "bench_development", server).await
+    }
+
+    async fn start(options: clerk_sim::Options, database: &str, server: &Server) -> Result<Self> {
+        println!("Generating {} users", options.users);
         Ok(Self {
             sim: Sim::start(options).await.context("cannot start the simulator")?,
             database: server.create(database).await?,

@@ -22,6 +22,7 @@ mod idle;
 mod latency;
 #[path = "../common/ledger.rs"]
 mod ledger;
+mod memberships;
 mod options;
 #[path = "../common/postgres.rs"]
 mod postgres;
@@ -70,6 +71,9 @@ async fn run(table: &mut Table) -> Result<()> {
     }
     if options.has(Stage::Development) {
         development::run(&options, &server, table).await?;
+    }
+    if options.has(Stage::Memberships) {
+        memberships::run(&options, &server, table).await?;
     }
     Ok(())
 }

@@ -22,15 +22,17 @@ pub enum Stage {
     Second,
     Half,
     Development,
+    Memberships,
 }
 
-const STAGES: [(&str, Stage); 6] = [
+const STAGES: [(&str, Stage); 7] = [
     ("idle", Stage::Idle),
     ("five", Stage::Five),
     ("deletions", Stage::Deletions),
     ("second", Stage::Second),
     ("half", Stage::Half),
     ("development", Stage::Development),
+    ("memberships", Stage::Memberships),
 ];
 
 pub struct Options {
@@ -62,7 +64,9 @@ impl Options {
     }
 
     pub fn needs_production(&self) -> bool {
-        self.stages.iter().any(|stage| *stage != Stage::Development)
+        self.stages
+            .iter()
+            .any(|stage| !matches!(stage, Stage::Development | Stage::Memberships))
     }
 
     /// Seconds to measure an idle daemon: a whole number of incremental syncs at the default
