@@ -101,15 +101,13 @@ fn contradiction(mapping: &TableMapping) -> Option<(String, String)> {
             "set name to the table's name, for example name = \"User\"",
         ),
         ("schema", &mapping.schema, "leave it out for the schema public"),
-        (
-            "key",
-            &mapping.key,
-            "set key to the column with Clerk's id, for example key = \"clerk_id\"",
-        ),
     ] {
         if value.is_empty() {
             return found(&format!("it has no {key}"), hint);
         }
+    }
+    if let Some(found) = contradicting_key(mapping) {
+        return Some(found);
     }
     let is_empty = |text: &Option<String>| text.as_ref().is_some_and(|text| text.trim().is_empty());
     for (key, value) in [("where", &mapping.condition), ("link", &mapping.link)] {
@@ -145,6 +143,34 @@ fn contradiction(mapping: &TableMapping) -> Option<(String, String)> {
     contradicting_columns(mapping)
 }
 
+/// Returns what is wrong with the key of an entry, and what to do; `None` if nothing is.
+fn contradicting_key(mapping: &TableMapping) -> Option<(String, String)> {
+    let found = |problem: String, hint: &str| Some((problem, hint.to_owned()));
+    let columns = mapping.key.columns();
+    if columns.is_empty() || columns.iter().any(String::is_empty) {
+        return found(
+            "it has no key".to_owned(),
+            "set key to the column with Clerk's id, for example key = \"clerk_id\"",
+        );
+    }
+    if mapping.key.id_column().is_some() {
+        return None;
+    }
+    if mapping.from != Source::OrganizationMemberships {
+        return found(
+            "a key of several columns is for organization_memberships only".to_owned(),
+            "set key to the column with Clerk's id, for example key = \"clerk_id\"",
+        );
+    }
+    let unset = columns.iter().find(|column| !mapping.set.contains_key(*column));
+    unset.and_then(|column| {
+        found(
+            format!("the column {column:?} of the key is not in [tables.set]"),
+            "add it there: its value tells which row belongs to a membership",
+        )
+    })
+}
+
 /// Returns what is wrong with the columns of an entry, and what to do; `None` if nothing is.
 fn contradicting_columns(mapping: &TableMapping) -> Option<(String, String)> {
     let TableMapping {
@@ -164,7 +190,7 @@ fn contradicting_columns(mapping: &TableMapping) -> Option<(String, String)> {
     let mut sections = BTreeMap::new();
     for (section, expressions) in written {
         for column in expressions.keys() {
-            if column == key {
+            if Some(column.as_str()) == key.id_column() {
                 let problem = format!("the key {column:?} is in [tables.{section}]");
                 return Some((
                     problem,
@@ -239,8 +265,8 @@ mod tests {
             panic!("{tables:#?}")
         };
         assert_eq!(
-            (table.name.as_str(), table.key.as_str(), table.schema.as_str()),
-            ("User", "clerkId", "public")
+            (table.name.as_str(), table.key.id_column(), table.schema.as_str()),
+            ("User", Some("clerkId"), "public")
         );
         let columns: Vec<_> = table.set.keys().collect();
         assert_eq!(columns, ["a.b", "clerk_ID", "odd name", "updatedAt", "x[0]"]);
@@ -291,7 +317,7 @@ mod tests {
     #[test]
     fn values_of_a_wrong_type_name_their_place() {
         for (line, says) in [
-            ("key = [\"a\", \"b\"]\n", "key"),
+            ("key = [[\"a\"]]\n", "key"),
             ("delete = \"purge\"\n", "purge"),
             ("set = \"email\"\n", "set"),
             ("max_change_percent = \"many\"\n", "max_change_percent"),
@@ -343,6 +369,29 @@ mod tests {
             &format!("{USER}{EMAIL}[tables.deleted]\ngone = \"true\"\n"),
             &format!("{table}: [tables.deleted] has no effect"),
             "set delete = \"update\", or remove [tables.deleted]",
+        );
+        let member = "[[tables]]\nname = \"User\"\nkey = [\"a\", \"b\"]\n";
+        check(
+            &format!("{member}{EMAIL}"),
+            &format!("{table}: a key of several columns is for organization_memberships only"),
+            key,
+        );
+        let member = format!("{member}from = \"organization_memberships\"\n");
+        check(
+            &format!("{member}[tables.set]\na = \"1\"\n"),
+            &format!("{table}: the column \"b\" of the key is not in [tables.set]"),
+            "add it there: its value tells which row belongs to a membership",
+        );
+        load_text(&format!("{member}[tables.set]\na = \"1\"\nb = \"2\"\n")).unwrap();
+        check(
+            &format!("{USER}from = \"organizations\"\nlink = \"email\"\n{EMAIL}"),
+            &format!("{table}: link is for users only"),
+            "remove link, or fill the key of existing rows by hand",
+        );
+        check(
+            &format!("[mirror]\nresources = [\"users\"]\n{USER}from = \"organizations\"\n{EMAIL}"),
+            &format!("{table}: from = \"organizations\", which is not mirrored"),
+            "add \"organizations\" to resources in [mirror]",
         );
         check(USER, &format!("{table}: it has no columns"), set);
         check(

@@ -12,7 +12,7 @@ use super::{
     interrupt::run_interruptibly,
     notifications::mark_notified,
     outage::Outage,
-    report::{completed, log_report},
+    report::completed,
     service::{self, ServiceStatus},
     signals::{Signal, Signals},
     task::{run_task, task_name},
@@ -316,7 +316,7 @@ impl Daemon {
             SyncOutcome::Synced(report) => {
                 self.status.done(task_name(task), &report, Utc::now());
                 watch.done(task.kind(), &completed(&report));
-                log_report(task_name(task), &report);
+                report.log(task_name(task), None, false);
             }
             SyncOutcome::Nothing => {
                 self.status.idle();

@@ -69,6 +69,13 @@ fn plan_totals(out: &mut impl Write, report: &Report) -> io::Result<()> {
             report.instance,
             users(report.unchanged)
         )?;
+    } else if report.resources.values().any(Report::changes_mirror) {
+        writeln!(
+            out,
+            "\n{BOLD}No changes to users{BOLD:#} of {} ({}).",
+            report.instance,
+            users(report.unchanged)
+        )?;
     } else {
         writeln!(
             out,
@@ -83,7 +90,7 @@ fn plan_totals(out: &mut impl Write, report: &Report) -> io::Result<()> {
     for (name, resource) in &report.resources {
         resource_totals(out, name, resource)?;
     }
-    for (name, table) in &report.tables {
+    for (name, table) in tables(report) {
         table_plan(out, name, table)?;
     }
     for note in &report.notes {
@@ -129,7 +136,7 @@ fn sync_totals(out: &mut impl Write, report: &Report) -> io::Result<()> {
     for (name, resource) in &report.resources {
         resource_totals(out, name, resource)?;
     }
-    for (name, table) in &report.tables {
+    for (name, table) in tables(report) {
         table_totals(out, name, table)?;
     }
     for note in &report.notes {
@@ -179,6 +186,12 @@ fn resource_totals(out: &mut impl Write, name: &str, report: &Report) -> io::Res
         writeln!(out, "    if the deletions are correct, run: clerk2pg approve {plan}")?;
     }
     Ok(())
+}
+
+/// The tables of the application that are kept in sync, from any resource.
+fn tables(report: &Report) -> impl Iterator<Item = (&String, &TableReport)> {
+    let others = report.resources.values().flat_map(|resource| &resource.tables);
+    report.tables.iter().chain(others)
 }
 
 /// Prints how many rows of a table a dry run would change.
@@ -241,10 +254,7 @@ fn table_totals(out: &mut impl Write, name: &str, table: &TableReport) -> io::Re
 /// Prints held deletions, rows and mappings, and how to approve them.
 fn held(out: &mut impl Write, report: &Report) -> io::Result<()> {
     held_deletions(out, report)?;
-    report
-        .tables
-        .iter()
-        .try_for_each(|(name, table)| held_rows(out, name, table, report.is_plan))
+    tables(report).try_for_each(|(name, table)| held_rows(out, name, table, report.is_plan))
 }
 
 /// Prints what waits for a person in a table, and how to approve it. Only a sync can hold it.

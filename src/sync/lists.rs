@@ -9,7 +9,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use tracing::{debug, info, warn};
+use tracing::{debug, warn};
 
 use super::{
     AskError, Carryover, DeleteMode, Outcome, PlanLine, Printer, Report, SyncContext, SyncOutcome, Syncer,
@@ -307,55 +307,9 @@ impl Syncer {
     }
 }
 
-/// Logs what a sync did with a resource, if it did anything. `goes_on` says that the next sync continues
-/// its walk.
+/// Logs what a sync did with a resource, if it did anything.
 fn log(kind: SyncKind, resource: &Resource, report: &Report, goes_on: bool) {
-    let Report {
-        outcome,
-        created,
-        updated,
-        deleted,
-        unchanged,
-        held,
-        rejected,
-        requests,
-        duration_ms,
-        notes,
-        ..
-    } = report;
-    let (kind, resource, why) = (kind.name(), resource.name, notes.join("; "));
-    let outcome_name = outcome.name();
-    match outcome {
-        Outcome::Incomplete if goes_on => info!(
-            resource,
-            created, updated, unchanged, rejected, requests, duration_ms, why, "{kind} sync"
-        ),
-        Outcome::Incomplete => warn!(
-            resource,
-            outcome = outcome_name,
-            why,
-            created,
-            updated,
-            deleted,
-            unchanged,
-            rejected,
-            requests,
-            duration_ms,
-            "{kind} sync"
-        ),
-        Outcome::InSync if *unchanged == 0 => {}
-        _ => info!(
-            resource,
-            outcome = outcome_name,
-            created,
-            updated,
-            deleted,
-            unchanged,
-            held,
-            rejected,
-            requests,
-            duration_ms,
-            "{kind} sync"
-        ),
+    if report.outcome != Outcome::InSync || report.unchanged > 0 {
+        report.log(&format!("{} sync", kind.name()), Some(resource.name), goes_on);
     }
 }

@@ -23,6 +23,7 @@ mod identity;
 mod incremental;
 mod list_changes;
 mod lists;
+mod log;
 mod missing;
 mod mode;
 mod older_states;

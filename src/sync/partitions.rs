@@ -345,7 +345,7 @@ impl SyncContext<'_> {
             self.syncer.check_instance_if_old(self.carryover).await?;
             self.add_page(&mut walked, &walk, result);
             match walk.state {
-                WalkState::Open if self.gives_way() => {
+                WalkState::Open if walk.has_moved() && self.gives_way() => {
                     self.has_given_way = true;
                     return Ok(walked);
                 }

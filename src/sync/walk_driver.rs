@@ -202,6 +202,11 @@ impl WalkDriver {
         }
     }
 
+    /// Whether a walk that is cut off here continues behind the place where this one began.
+    pub(super) fn has_moved(&self) -> bool {
+        self.walk.position() != self.partition.position.as_ref()
+    }
+
     /// The walk's place in the list, to be committed with its page.
     fn mark(&self, worker: &PageWorker<'_>) -> Option<Mark> {
         let is_end = self.state == WalkState::Ended;

@@ -56,27 +56,65 @@ const MAPPING: &str = r#"
     id = "clerk.cuid()"
 "#;
 
-/// Organizations with as many members.
-async fn app(users: usize, members: &[usize]) -> AppTable {
-    let organizations = OrganizationOptions {
-        members: PerOrganization::Sizes(members.to_vec()),
-        ..OrganizationOptions::number(members.len())
-    };
-    AppTable::with_organizations(company(users, organizations).await, SCHEMA, MAPPING).await
+/// How the rows of members are found.
+#[derive(Debug, Clone, Copy)]
+enum Members {
+    /// By Clerk's id.
+    ById,
+    /// By user and organization. There is no column for Clerk's id.
+    ByValues,
 }
+
+impl Members {
+    fn schema(self) -> String {
+        match self {
+            Self::ById => SCHEMA.to_owned(),
+            Self::ByValues => {
+                let columns = "id text PRIMARY KEY,\n        \"clerkId\" text UNIQUE NOT NULL,\n        role";
+                SCHEMA
+                    .replace(columns, "role")
+                    .replace("UNIQUE (\"userId\"", "PRIMARY KEY (\"userId\"")
+            }
+        }
+    }
+
+    fn mapping(self) -> String {
+        let (others, members) = MAPPING.split_once("name = \"OrganizationMember\"").unwrap();
+        let members = match self {
+            Self::ById => members.to_owned(),
+            Self::ByValues => members
+                .replace("key = \"clerkId\"", "key = [\"organizationId\", \"userId\"]")
+                .replace("[tables.insert]\n    id = \"clerk.cuid()\"\n", ""),
+        };
+        format!("{others}name = \"OrganizationMember\"{members}")
+    }
+
+    /// Organizations with as many members.
+    async fn app(self, users: usize, members: &[usize]) -> AppTable {
+        let organizations = OrganizationOptions {
+            members: PerOrganization::Sizes(members.to_vec()),
+            ..OrganizationOptions::number(members.len())
+        };
+        AppTable::with_organizations(company(users, organizations).await, &self.schema(), &self.mapping()).await
+    }
+}
+
+/// The rows of members, with Clerk's ids of the user and the organization.
+const MEMBERS: &str = r#"(SELECT t.role, u."clerkId" AS user_id, o."clerkId" AS organization_id, t.xmin, t.ctid
+    FROM "OrganizationMember" t JOIN "User" u ON u.id = t."userId" JOIN "Organization" o ON o.id = t."organizationId")"#;
 
 /// How many rows of the three tables differ from the mirror.
 async fn count_differences(app: &AppTable) -> i64 {
-    let sql = r#"
-        SELECT (SELECT count(*) FROM clerk.organizations o FULL JOIN "Organization" t ON t."clerkId" = o.id
-                WHERE (t.name, t.slug) IS DISTINCT FROM (o.name, o.slug))
-             + (SELECT count(*) FROM clerk.organization_memberships m
-                FULL JOIN ("OrganizationMember" t JOIN "User" u ON u.id = t."userId"
-                           JOIN "Organization" o ON o.id = t."organizationId") ON t."clerkId" = m.id
-                WHERE (t.role, u."clerkId", o."clerkId") IS DISTINCT FROM (m.role, m.user_id, m.organization_id))
-             + (SELECT count(*) FROM clerk.users u FULL JOIN "User" t ON t."clerkId" = u.id
-                WHERE t.name IS DISTINCT FROM coalesce(u.full_name, ''))"#;
-    app.fixture.db.number(sql).await
+    let sql = format!(
+        r#"SELECT (SELECT count(*) FROM clerk.organizations o FULL JOIN "Organization" t ON t."clerkId" = o.id
+                   WHERE (t.name, t.slug) IS DISTINCT FROM (o.name, o.slug))
+                + (SELECT count(*) FROM clerk.organization_memberships m
+                   FULL JOIN {MEMBERS} t ON (t.user_id, t.organization_id) = (m.user_id, m.organization_id)
+                   WHERE t.role IS DISTINCT FROM m.role)
+                + (SELECT count(*) FROM clerk.users u FULL JOIN "User" t ON t."clerkId" = u.id
+                   WHERE t.name IS DISTINCT FROM coalesce(u.full_name, ''))"#
+    );
+    app.fixture.db.number(&sql).await
 }
 
 /// The organizations, those with most members first.
@@ -96,17 +134,19 @@ async fn sync(app: &AppTable) {
     assert_equal(app).await;
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn organizations_and_members_land_in_their_tables_and_follow() {
-    let app = app(20, &[9, 4, 0]).await;
+async fn check_organizations_and_members_land_in_their_tables_and_follow(members: Members) {
+    let app = members.app(20, &[9, 4, 0]).await;
     sync(&app).await;
     let (db, sim) = (&app.fixture.db, &app.fixture.sim);
     assert_eq!(db.number(r#"SELECT count(*) FROM "OrganizationMember""#).await, 13);
-    let versions = r#"SELECT string_agg(xmin::text, ',' ORDER BY "clerkId") FROM (
-        SELECT xmin, "clerkId" FROM "OrganizationMember" UNION ALL SELECT xmin, "clerkId" FROM "Organization") AS t"#;
-    let before = db.text(versions).await;
+    let versions = format!(
+        r#"SELECT string_agg(version, ',' ORDER BY version) FROM (
+            SELECT concat(ctid, xmin) AS version FROM {MEMBERS} AS m
+            UNION ALL SELECT concat(ctid, xmin) FROM "Organization") AS t"#
+    );
+    let before = db.text(&versions).await;
     app.once().await.assert_exit(Exit::Ok);
-    assert_eq!(db.text(versions).await, before, "an unchanged sync writes nothing");
+    assert_eq!(db.text(&versions).await, before, "an unchanged sync writes nothing");
 
     age(db).await;
     app.fixture.age_rows().await;
@@ -129,9 +169,8 @@ async fn organizations_and_members_land_in_their_tables_and_follow() {
     assert_eq!(db.number("SELECT count(*) FROM clerk.rejected_rows").await, 0);
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn incremental_syncs_keep_them_in_sync() {
-    let app = app(20, &[9, 4]).await;
+async fn check_incremental_syncs_keep_them_in_sync(members: Members) {
+    let app = members.app(20, &[9, 4]).await;
     sync(&app).await;
     age(&app.fixture.db).await;
     app.fixture.age_rows().await;
@@ -141,8 +180,8 @@ async fn incremental_syncs_keep_them_in_sync() {
     let check = async |what: &str| eventually(what, async || count_differences(&app).await == 0).await;
     let organizations = by_size(sim);
     let user = sim.create_random();
-    let id = sim.add_member(&organizations[0], &user, "org:admin").unwrap();
-    let row = format!(r#"SELECT count(*) FROM "OrganizationMember" WHERE "clerkId" = '{id}'"#);
+    sim.add_member(&organizations[0], &user, "org:admin").unwrap();
+    let row = format!("SELECT count(*) FROM {MEMBERS} AS t WHERE user_id = '{user}'");
     eventually("a new member", async || app.fixture.db.number(&row).await == 1).await;
     assert!(sim.change_role(&organizations[0], &user, "org:member"));
     eventually("another role", async || {
@@ -164,7 +203,7 @@ async fn incremental_syncs_keep_them_in_sync() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_row_waits_for_what_it_refers_to() {
-    let app = app(12, &[5]).await;
+    let app = Members::ByValues.app(12, &[5]).await;
     let sim = &app.fixture.sim;
     let organization = sim.ids(Kind::Organizations)[0].clone();
     let membership = sim
@@ -187,14 +226,13 @@ async fn a_row_waits_for_what_it_refers_to() {
     assert_equal(&app).await;
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn a_full_sync_repairs_what_the_application_changed() {
-    let app = app(12, &[5, 3]).await;
+async fn check_a_full_sync_repairs_what_the_application_changed(members: Members) {
+    let app = members.app(12, &[5, 3]).await;
     sync(&app).await;
     let db = &app.fixture.db;
     db.execute(
-        r#"UPDATE "OrganizationMember" SET role = 'nobody' WHERE id = (SELECT min(id) FROM "OrganizationMember");
-           DELETE FROM "OrganizationMember" WHERE id = (SELECT max(id) FROM "OrganizationMember");
+        r#"DELETE FROM "OrganizationMember" WHERE ctid = (SELECT max(ctid) FROM "OrganizationMember");
+           UPDATE "OrganizationMember" SET role = 'nobody' WHERE ctid = (SELECT min(ctid) FROM "OrganizationMember");
            UPDATE "Organization" SET name = 'nothing'"#,
     )
     .await;
@@ -210,7 +248,7 @@ async fn a_full_sync_repairs_what_the_application_changed() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_row_that_no_list_shows_goes_once_two_syncs_missed_it() {
-    let app = app(12, &[5, 3]).await;
+    let app = Members::ById.app(12, &[5, 3]).await;
     sync(&app).await;
     let db = &app.fixture.db;
     db.execute(
@@ -230,7 +268,7 @@ async fn a_row_that_no_list_shows_goes_once_two_syncs_missed_it() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn check_tries_the_mapping_of_each_table() {
-    let app = app(12, &[5, 3]).await;
+    let app = Members::ById.app(12, &[5, 3]).await;
     sync(&app).await;
     let check = app.run(&["check", "--format", "json"]).await;
     let findings = check.stdout.clone();
@@ -245,4 +283,174 @@ async fn check_tries_the_mapping_of_each_table() {
     app.set_mapping(&broken);
     let check = app.run(&["check"]).await;
     assert!(check.stdout.contains("primary_email"), "{}", check.stdout);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn organizations_and_members_land_in_their_tables_and_follow() {
+    check_organizations_and_members_land_in_their_tables_and_follow(Members::ById).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn organizations_and_members_land_in_their_tables_and_follow_without_clerks_id() {
+    check_organizations_and_members_land_in_their_tables_and_follow(Members::ByValues).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn incremental_syncs_keep_them_in_sync() {
+    check_incremental_syncs_keep_them_in_sync(Members::ById).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn incremental_syncs_keep_them_in_sync_without_clerks_id() {
+    check_incremental_syncs_keep_them_in_sync(Members::ByValues).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_full_sync_repairs_what_the_application_changed() {
+    check_a_full_sync_repairs_what_the_application_changed(Members::ById).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_full_sync_repairs_what_the_application_changed_without_clerks_id() {
+    check_a_full_sync_repairs_what_the_application_changed(Members::ByValues).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn who_left_and_came_back_keeps_one_row() {
+    let app = Members::ByValues.app(700, &[700, 5]).await;
+    sync(&app).await;
+    let sim = &app.fixture.sim;
+    age(&app.fixture.db).await;
+    let daemon = app.start_daemon(&[NEVER, EVERY_SECOND]);
+    daemon.wait_for_log("full sync").await;
+    for organization in by_size(sim) {
+        let members = sim.memberships_of(&organization);
+        let membership = sim.object(Kind::OrganizationMemberships, &members[1]).unwrap();
+        let user = membership["public_user_data"]["user_id"].as_str().unwrap().to_owned();
+        app.fixture
+            .while_frozen(&[&daemon], || {
+                assert!(sim.remove_member(&organization, &user));
+                sim.add_member(&organization, &user, "org:accountant").unwrap();
+            })
+            .await;
+        let old = format!(
+            "SELECT count(*) FROM clerk.organization_memberships WHERE id = '{}'",
+            members[1]
+        );
+        eventually("the first membership goes", async || {
+            app.fixture.db.number(&old).await == 0 && count_differences(&app).await == 0
+        })
+        .await;
+        let role = format!(
+            "SELECT count(*) FROM {MEMBERS} AS t WHERE user_id = '{user}' AND organization_id = '{organization}' AND role = 'org:accountant'"
+        );
+        assert_eq!(app.fixture.db.number(&role).await, 1);
+    }
+    daemon.stop(Signal::TERM).await.assert_exit(Exit::Ok);
+    assert_equal(&app).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn rows_of_values_that_no_list_shows_are_held_and_go_once_approved() {
+    let app = Members::ByValues.app(12, &[5, 3]).await;
+    sync(&app).await;
+    let db = &app.fixture.db;
+    db.execute(r#"INSERT INTO "OrganizationMember" SELECT 'admin', u.id, o.id FROM "User" u, "Organization" o ON CONFLICT DO NOTHING"#)
+        .await;
+    let ran = app.once().await;
+    ran.assert_exit(Exit::Held);
+    let held = &ran.json()["resources"]["organization_memberships"]["tables"][r#"public."OrganizationMember""#];
+    assert_eq!(held["held"], 12 * 2 - 8, "{held:#}");
+    let plan = held["plan"].as_str().unwrap();
+    let dry = app.run(&["--dry-run"]).await;
+    assert!(dry.stdout.contains(plan), "{}", dry.stdout);
+    let status = app.run(&["status"]).await;
+    assert!(
+        status.stdout.contains(&format!("clerk2pg approve {plan}")),
+        "{}",
+        status.stdout
+    );
+    app.run(&["approve", plan]).await.assert_exit(Exit::Ok);
+    app.age_departures().await;
+    sync(&app).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_condition_decides_which_members_have_a_row() {
+    let app = Members::ByValues.app(40, &[30, 9]).await;
+    let mapping = Members::ByValues.mapping();
+    let key = "key = [\"organizationId\", \"userId\"]";
+    assert!(mapping.contains(key));
+    app.set_mapping(&mapping.replace(key, &format!("{key}\n    where = \"u.role = 'org:admin'\"")));
+    app.once().await.assert_exit(Exit::Ok);
+    let (db, sim) = (&app.fixture.db, &app.fixture.sim);
+    let differ = format!(
+        "SELECT count(*) FROM (SELECT * FROM clerk.organization_memberships WHERE role = 'org:admin') m
+         FULL JOIN {MEMBERS} t ON (t.user_id, t.organization_id) = (m.user_id, m.organization_id)
+         WHERE t.role IS DISTINCT FROM m.role"
+    );
+    assert_eq!(db.number(&differ).await, 0);
+    let organization = by_size(sim)[0].clone();
+    let user_of = |at: usize| {
+        let membership = sim.object(Kind::OrganizationMemberships, &sim.memberships_of(&organization)[at]);
+        membership.unwrap()["public_user_data"]["user_id"]
+            .as_str()
+            .unwrap()
+            .to_owned()
+    };
+    let (first, second) = (user_of(0), user_of(1));
+    for role in ["org:admin", "org:member", "org:admin"] {
+        age(db).await;
+        sim.change_role(&organization, &first, role);
+        sim.change_role(&organization, &second, role);
+        app.once().await.assert_exit(Exit::Ok);
+        assert_eq!(db.number(&differ).await, 0, "{role}");
+    }
+    // The application undoes the removal of a row; the next full sync removes it again.
+    sim.change_role(&organization, &first, "org:member");
+    app.once().await.assert_exit(Exit::Ok);
+    let insert = format!(
+        r#"INSERT INTO "OrganizationMember" SELECT 'org:admin', u.id, o.id FROM "User" u, "Organization" o
+           WHERE u."clerkId" = '{first}' AND o."clerkId" = '{organization}'"#
+    );
+    db.execute(&insert).await;
+    app.once().await.assert_exit(Exit::Ok);
+    assert_eq!(db.number(&differ).await, 0);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn rows_of_values_are_marked_if_the_mapping_says_so() {
+    let app = Members::ByValues.app(40, &[30, 9]).await;
+    app.fixture
+        .db
+        .execute(r#"ALTER TABLE "OrganizationMember" ADD "leftAt" timestamptz"#)
+        .await;
+    let key = "key = [\"organizationId\", \"userId\"]";
+    let mapping = Members::ByValues
+        .mapping()
+        .replace(key, &format!("{key}\n    delete = \"update\""));
+    app.set_mapping(&format!(
+        "{mapping}    leftAt = \"NULL\"\n    [tables.deleted]\n    leftAt = \"now()\"\n"
+    ));
+    app.once().await.assert_exit(Exit::Ok);
+    let (db, sim) = (&app.fixture.db, &app.fixture.sim);
+    age(db).await;
+    let organization = by_size(sim)[0].clone();
+    let membership = sim
+        .object(Kind::OrganizationMemberships, &sim.memberships_of(&organization)[0])
+        .unwrap();
+    let user = membership["public_user_data"]["user_id"].as_str().unwrap().to_owned();
+    assert!(sim.remove_member(&organization, &user));
+    app.once().await.assert_exit(Exit::Ok);
+    let left = r#"SELECT count(*) FROM "OrganizationMember" WHERE "leftAt" IS NOT NULL"#;
+    assert_eq!(db.number(left).await, 1);
+    let before = db.text(r#"SELECT max("leftAt")::text FROM "OrganizationMember""#).await;
+    app.once().await.assert_exit(Exit::Ok);
+    assert_eq!(
+        db.text(r#"SELECT max("leftAt")::text FROM "OrganizationMember""#).await,
+        before
+    );
+    sim.add_member(&organization, &user, "org:member").unwrap();
+    app.once().await.assert_exit(Exit::Ok);
+    assert_eq!(db.number(left).await, 0);
 }

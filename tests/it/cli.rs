@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 
-use clerk_sim::Unstorable;
+use clerk_sim::{OrganizationOptions, Unstorable};
 use rustix::process::Signal;
 use serde_json::Value;
 
@@ -11,6 +11,7 @@ use crate::support::{
     changes::{now, rename},
     delivery::Delivering,
     fixture::{Fixture, mirrored},
+    organizations::{mirrored_company, once_all},
     receiver::Receiver,
     summary::{Exit, changed, failed, in_sync, planned},
 };
@@ -248,14 +249,24 @@ async fn every_json_key_is_documented() {
     ran.assert(Exit::Ok, changed().updated(1).unchanged(11));
     let tables = ran.json()["tables"].clone();
     check("Each object in `tables` is about", &tables["public.people"]);
-    // A failed sync has all keys but that of the tables.
+    let company = mirrored_company(3, OrganizationOptions::number(2)).await;
+    let resources = once_all(&company).await["resources"].clone();
+    // A failed sync has all keys but those of tables and other resources.
     let mut failed = fixture.once_with(&[("CLERK_SECRET_KEY", "sk_live_other")]).await.json();
     failed["tables"] = tables;
+    failed["resources"] = resources.clone();
     check("### A sync", &failed);
+    let mut of_resource = documented_keys("### A sync");
+    of_resource.retain(|key| !["tables", "resources", "hint", "error"].contains(&key.as_str()));
+    let found = keys(&resources["organizations"]);
+    assert_eq!(of_resource.iter().map(String::as_str).collect::<BTreeSet<_>>(), found);
     let endpoint = "INSERT INTO clerk.endpoints (name, url_digest, types, position) VALUES ('app', '', '{}', 0)";
     fixture.db.execute(endpoint).await;
-    let status = app.run(&["status", "--format", "json"]).await.json();
+    let mut status = app.run(&["status", "--format", "json"]).await.json();
     check("Each object in `tables`:", &status["tables"][0]);
+    let of_company = company.run(&["status", "--format", "json"]).await.json();
+    status["resources"] = of_company["resources"].clone();
+    check("Each object in `resources`:", &status["resources"][0]);
     check("### The status", &status);
     check("The object `freshness`", &status["freshness"]);
     check("Each object in `runs`", &status["runs"][0]);

@@ -2,7 +2,7 @@
 
 use std::{collections::BTreeMap, process::Stdio};
 
-use clerk_sim::{Effect, Endpoint, ErrorAnswer, ErrorBody, Quirks, Rule, Unstorable};
+use clerk_sim::{Effect, Endpoint, ErrorAnswer, ErrorBody, OrganizationOptions, Quirks, Rule, Unstorable};
 use rustix::process::Signal;
 use tokio::io::AsyncWriteExt;
 
@@ -13,6 +13,7 @@ use crate::support::{
     http_client::get,
     metrics::Metrics,
     monitored::MonitoredDaemon,
+    organizations::company,
     process::EVERY_SECOND,
     proxy::{Proxy, upstream},
     receiver::Receiver,
@@ -272,12 +273,17 @@ fn metrics_time() -> f64 {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn every_metric_is_documented_and_accepted_by_promtool() {
-    // With a table of the application and an endpoint, which have metrics of their own.
+    // With organizations, a table of the application and an endpoint, which have metrics of their own.
     let receiver = Receiver::start().await;
     let mapping = "[[tables]]\nname = \"people\"\nkey = \"id\"\n[tables.set]\nname = \"u.first_name\"";
-    let endpoint = format!("{}start = \"everything\"", receiver.endpoint("app"));
+    let endpoint = format!(
+        "{}start = \"everything\"\nevents = [\"user.*\"]",
+        receiver.endpoint("app")
+    );
     let config = format!("{mapping}\n{endpoint}");
-    let app = AppTable::new(5, "CREATE TABLE people (id text PRIMARY KEY, name text)", &config).await;
+    let company = company(5, OrganizationOptions::number(1)).await;
+    let table = "CREATE TABLE people (id text PRIMARY KEY, name text)";
+    let app = AppTable::with_organizations(company, table, &config).await;
     let watched = app.monitored().await;
     watched.wait_until_ready("in sync").await;
     receiver.wait_for_accepted(5).await;

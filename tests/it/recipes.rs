@@ -5,11 +5,15 @@
 use std::collections::BTreeMap;
 
 use chrono::{DateTime, Utc};
+use clerk_sim::{Kind, OrganizationOptions, PerOrganization};
 use serde_json::{Value, json};
 
 use crate::support::{
     app_table::AppTable,
     changes::set_address,
+    fixture::Fixture,
+    node_app::NodeApp,
+    organizations::{age, company},
     pages::{code_blocks, page},
     recipe::{DRIZZLE, ORPHAN, PRISMA, Recipe, Row, address, assert_is_now},
     summary::Exit,
@@ -52,6 +56,102 @@ async fn prisma() {
     assert_eq!(recipe.rows().await, expected, "one row goes");
     let posts = fixture.db.number(r#"SELECT count(*) FROM "Post""#).await;
     assert_eq!(posts, expected.len() as i64, "its posts go with it");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn prisma_with_organizations() {
+    let Some(app) = NodeApp::install("prisma-users").await else {
+        return;
+    };
+    let organizations = OrganizationOptions {
+        members: PerOrganization::Sizes(vec![0, 1, 9]),
+        ..OrganizationOptions::number(3)
+    };
+    let fixture = company(12, organizations).await;
+    for (at, id) in fixture.sim.user_ids().iter().enumerate() {
+        set_address(&fixture, id, &address(at));
+    }
+    let page = page("docs/recipes/prisma-organizations.md");
+    let schema = app.read("prisma/schema.prisma");
+    let [models] = code_blocks(&page, "prisma")[..] else {
+        panic!("the page has other models")
+    };
+    let [mapping] = code_blocks(&page, "toml")[..] else {
+        panic!("the page has other mappings")
+    };
+    assert!(schema.contains(models), "{models}\n\nis not in\n\n{schema}");
+    app.succeed(&fixture, "generate", &[], "").await;
+    for migration in ["20260301090000_init", "20260401090000_organizations"] {
+        let sql = app.read(&format!("prisma/migrations/{migration}/migration.sql"));
+        fixture.db.execute(&sql).await;
+    }
+    let app_table = AppTable::with_organizations(fixture, "", mapping).await;
+    let fixture = &app_table.fixture;
+    app_table.once().await.assert_exit(Exit::Ok);
+    assert_members(&app, fixture).await;
+
+    fixture.age_rows().await;
+    age(&fixture.db).await;
+    let sim = &fixture.sim;
+    let organization = sim.ids(Kind::Organizations);
+    let largest = organization
+        .iter()
+        .max_by_key(|id| sim.memberships_of(id).len())
+        .unwrap();
+    let member = |at: usize| {
+        let id = &sim.memberships_of(largest)[at];
+        let membership = sim.object(Kind::OrganizationMemberships, id).unwrap();
+        membership["public_user_data"]["user_id"].as_str().unwrap().to_owned()
+    };
+    assert!(sim.change_role(largest, &member(0), "org:accountant"));
+    let (gone, deleted) = (member(1), member(2));
+    assert!(sim.remove_member(largest, &gone));
+    sim.delete(&deleted);
+    app_table.once().await.assert_exit(Exit::Ok);
+    assert_members(&app, fixture).await;
+}
+
+/// Asserts that the application reads the organizations and members that Clerk has.
+async fn assert_members(app: &NodeApp, fixture: &Fixture) {
+    let listed = app.succeed(fixture, "users", &["organizations"], "").await;
+    let listed: Value = serde_json::from_str(&listed).unwrap();
+    let read: Vec<Value> = listed
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|organization| {
+            assert!(is_cuid(organization["id"].as_str().unwrap()), "{organization}");
+            let members = organization["members"].as_array().unwrap().iter();
+            let members: Vec<Value> = members
+                .map(|member| json!([member["user"]["clerkId"], member["role"]]))
+                .collect();
+            json!([
+                organization["clerkId"],
+                organization["name"],
+                organization["slug"],
+                members
+            ])
+        })
+        .collect();
+    let sim = &fixture.sim;
+    let mut ids = sim.ids(Kind::Organizations);
+    ids.sort();
+    let at_clerk: Vec<Value> = ids
+        .iter()
+        .map(|id| {
+            let organization = sim.object(Kind::Organizations, id).unwrap();
+            let memberships = sim.memberships_of(id);
+            let memberships = memberships
+                .iter()
+                .map(|id| sim.object(Kind::OrganizationMemberships, id).unwrap());
+            let mut members: Vec<Value> = memberships
+                .map(|member| json!([member["public_user_data"]["user_id"], member["role"]]))
+                .collect();
+            members.sort_by_key(Value::to_string);
+            json!([id, organization["name"], organization["slug"], members])
+        })
+        .collect();
+    assert_eq!(read, at_clerk);
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -138,7 +238,7 @@ async fn the_mappings_of_the_page_work() {
     else {
         panic!("the page has not one table and one index")
     };
-    let [first, soft_delete, two_tables] = code_blocks(&page, "toml")[..] else {
+    let [first, soft_delete, two_tables, members] = code_blocks(&page, "toml")[..] else {
         panic!("the page has other mappings")
     };
     let accounts = format!("{accounts}; {index}");
@@ -147,6 +247,7 @@ async fn the_mappings_of_the_page_work() {
                CREATE TABLE profiles (user_id text PRIMARY KEY, avatar text, bio text)";
     let all = "SELECT count(*) FROM accounts";
     let present = "SELECT count(*) FROM accounts WHERE deleted_at IS NULL AND email NOT LIKE 'gone-%'";
+    check_members_of_the_page(&format!("{accounts}; {TEAMS}"), &format!("{first}\n{members}")).await;
     for (sql, mapping, tables, rows) in [
         (accounts.as_str(), first, 1, all),
         (marked, soft_delete, 1, present),
@@ -173,4 +274,26 @@ async fn the_mappings_of_the_page_work() {
         let kept = if mapping == soft_delete { 15 } else { 14 };
         assert_eq!(db.number(all).await, kept, "{mapping}");
     }
+}
+
+const TEAMS: &str = "
+    CREATE TABLE teams (id bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY, clerk_id text UNIQUE, name text NOT NULL);
+    CREATE TABLE team_members (
+        team_id bigint NOT NULL REFERENCES teams,
+        account_id bigint NOT NULL REFERENCES accounts,
+        role text NOT NULL,
+        PRIMARY KEY (account_id, team_id))";
+
+async fn check_members_of_the_page(sql: &str, mapping: &str) {
+    let organizations = OrganizationOptions {
+        members: PerOrganization::Sizes(vec![2, 9]),
+        ..OrganizationOptions::number(2)
+    };
+    let app = AppTable::with_organizations(company(12, organizations).await, sql, mapping).await;
+    app.once().await.assert_exit(Exit::Ok);
+    let db = &app.fixture.db;
+    let members = "SELECT count(*) FROM clerk.organization_memberships m
+        JOIN teams t ON t.clerk_id = m.organization_id JOIN accounts a ON a.clerk_id = m.user_id
+        JOIN team_members r ON r.team_id = t.id AND r.account_id = a.id AND r.role = m.role";
+    assert_eq!(db.number(members).await, 11);
 }

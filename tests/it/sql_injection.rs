@@ -148,74 +148,87 @@ fn sql_is_built_from_constants_in_few_places() {
             ("missing.rs", "unless_kept unless_held"),
             ("notifications.rs", "CHANNEL"),
             ("notifications.rs", "CHANNEL "),
+            ("places.rs", "table name"),
+            ("places.rs", "user_id table witnesses"),
             ("projection/compare.rs", ""),
             ("projection/comparison.rs", " stored"),
             (
                 "projection/comparison.rs",
-                "address key columns table key cast key differs"
+                "address exists columns table is_row exists differs"
             ),
             (
                 "projection/comparison.rs",
-                "desired plan few link table key link source holders source"
+                "desired plan few link table has_key link source holders source"
             ),
             ("projection/comparison.rs", "desired plan few source"),
-            (
-                "projection/comparison.rs",
-                "key address key columns is_known table key cast object key removed key differs"
-            ),
             ("projection/comparison.rs", "object"),
             ("projection/comparison.rs", "objects"),
+            (
+                "projection/comparison.rs",
+                "surplus address exists columns is_known table is_row known object exists removed exists differs"
+            ),
+            ("projection/departures.rs", ""),
             ("projection/excluded.rs", ""),
             ("projection/expression.rs", " "),
             ("projection/expression.rs", "  from"),
             ("projection/inspection.rs", "limit"),
+            ("projection/inspection.rs", "source"),
+            ("projection/inspection.rs", "source source"),
             ("projection/problems.rs", " "),
             ("projection/problems.rs", "  "),
+            ("projection/problems.rs", "column"),
             ("projection/problems.rs", "columns"),
             ("projection/problems.rs", "owner table role"),
-            ("projection/removals.rs", ""),
-            ("projection/removals.rs", "PATH table  key key_cast  WRITTEN_KEYS"),
-            ("projection/removals.rs", "PATH table key key_cast key WRITTEN_KEYS"),
-            ("projection/removals.rs", "key table object key cast removed"),
             (
                 "projection/removals.rs",
-                "key table object key cast removed is_known key"
+                "PATH objects table  source condition  WRITTEN_KEYS"
             ),
+            ("projection/removals.rs", "PATH table items condition key WRITTEN_KEYS"),
+            ("projection/removals.rs", "key table items object condition removed"),
+            ("projection/removals.rs", "key table object after removed is_known row"),
+            ("projection/row_key.rs", " "),
+            ("projection/row_key.rs", "  key"),
+            ("projection/row_key.rs", "of_object row source condition"),
+            ("projection/row_key.rs", "row source"),
+            ("projection/row_key.rs", "source which"),
             (
-                "projection/removals.rs",
-                "objects scope condition table key cast object removed"
+                "projection/row_key.rs",
+                "values objects scope condition has_rival table is_row object removed"
             ),
+            ("projection/row_key.rs", "values source rival given"),
             ("projection/scan.rs", "mirrored"),
-            ("projection/state.rs", ""),
+            ("projection/state.rs", " "),
             ("projection/statements.rs", ""),
-            ("projection/statements.rs", "  key"),
-            ("projection/statements.rs", "PATH       WRITTEN_KEYS"),
+            ("projection/statements.rs", " "),
+            ("projection/statements.rs", "PATH      WRITTEN_KEYS"),
             ("projection/statements.rs", "PATH  WRITTEN_KEYS"),
             (
                 "projection/statements.rs",
-                "PATH link table key link table key key_cast key link table key key_cast WRITTEN_KEYS"
-            ),
-            (
-                "projection/statements.rs",
-                "key table key cast strength key table key cast key"
+                "PATH link table key link source table key key_cast source key link table key key_cast WRITTEN_KEYS"
             ),
             ("projection/statements.rs", "materialized address values   "),
+            (
+                "projection/statements.rs",
+                "row table items condition strength key table items condition row"
+            ),
+            ("projection/statements.rs", "source"),
             ("projection/statements.rs", "table"),
             (
                 "projection/statements.rs",
-                "table columns values objects condition is_missing name"
+                "table columns values source objects condition is_missing key"
             ),
-            ("projection/trial.rs", " place"),
+            ("projection/trial.rs", "  place"),
             ("rejected.rs", "table"),
             ("rows.rs", "document table"),
             ("rows.rs", "table"),
             ("rows.rs", "table IN_RANGE"),
-            ("rows.rs", "table name"),
-            ("rows.rs", "user_id table witnesses"),
             ("schema.rs", "LOCK"),
             ("summary.rs", "table"),
             ("summary.rs", "table held standby_lasts"),
-            ("sync_state.rs", "difference resource resource held resource"),
+            (
+                "sync_state.rs",
+                "difference resource resource resource resource held resource"
+            ),
             ("transaction.rs", "MOST_TIME usual silence first"),
             ("upsert.rs", "columns sets on_update"),
             ("upsert.rs", "table columns values"),

@@ -2,6 +2,7 @@
 
 use super::{
     mapping::RowRemoval,
+    row_key::RowKey,
     statements::{Projection, Scope},
 };
 use crate::mirror::quote::{identifier as quote, literal};
@@ -70,13 +71,14 @@ impl Projection {
                  FROM {source} AS p"
             );
         };
-        let Self { table, key, .. } = self;
+        let Self { table, .. } = self;
         let link = quote(link);
+        let has_key = self.key.is_set();
         let holders = self.holders(scope);
         format!(
             "WITH {desired}, plan AS MATERIALIZED ({plan}){few}, \
              free AS MATERIALIZED (SELECT pg_catalog.lower(t.{link}::text) AS address, pg_catalog.count(*) AS rows FROM {table} AS t \
-                 WHERE t.{key} IS NULL AND pg_catalog.lower(t.{link}::text) IN (SELECT p.address FROM {source} AS p WHERE p.columns IS NULL) \
+                 WHERE NOT {has_key} AND pg_catalog.lower(t.{link}::text) IN (SELECT p.address FROM {source} AS p WHERE p.columns IS NULL) \
                  GROUP BY 1), \
              rivals AS MATERIALIZED (SELECT o.address, pg_catalog.count(*) AS users FROM ({holders}) AS o \
                  WHERE EXISTS (SELECT FROM free) AND o.address IN (SELECT f.address FROM free AS f) GROUP BY 1) \
@@ -89,14 +91,14 @@ impl Projection {
     /// `plan` for rows that are to exist.
     fn plan_of_desired(&self) -> String {
         format!(
-            "SELECT d.key, {address} AS address, CASE WHEN t.{key} IS NOT NULL THEN {columns} END AS columns, NULL::boolean AS is_known \
-             FROM desired AS d LEFT JOIN {table} AS t ON t.{key} = CAST(d.key AS {cast}) \
-             WHERE t.{key} IS NULL OR {differs}",
+            "SELECT d.key, {address} AS address, CASE WHEN {exists} THEN {columns} END AS columns, NULL::boolean AS is_known \
+             FROM desired AS d LEFT JOIN {table} AS t ON {is_row} \
+             WHERE NOT {exists} OR {differs}",
             address = self.address(),
-            key = self.key,
+            exists = self.key.is_set(),
             columns = self.changed_columns(),
             table = self.table,
-            cast = self.key_cast,
+            is_row = self.key.is_of_desired(),
             differs = self.differs(),
         )
     }
@@ -107,18 +109,28 @@ impl Projection {
         let object = self.lone_object("o").map_or_else(String::new, |object| {
             format!(" LEFT JOIN LATERAL (SELECT o.* FROM {object} WHERE d.key IS NULL OFFSET 0) AS u ON true")
         });
+        let row = self.key.of_row();
+        // A row that is known by its values is that of an excluded object, or of none.
+        let (surplus, is_known, known) = match (&self.key, self.excluded_objects()) {
+            (RowKey::Id { .. }, _) => (row, self.is_known(), String::new()),
+            (RowKey::Values(_), None) => (row, "false".to_owned(), String::new()),
+            (RowKey::Values(_), Some(excluded)) => (
+                format!("coalesce(x.key, {row})"),
+                "x.key IS NOT NULL".to_owned(),
+                format!(" LEFT JOIN {excluded} AS x ON d.key IS NULL AND x.row = {row}"),
+            ),
+        };
         format!(
-            "SELECT coalesce(d.key, t.{key}::text) AS key, {address} AS address, \
-                 CASE WHEN d.key IS NOT NULL AND t.{key} IS NOT NULL THEN {columns} END AS columns, \
+            "SELECT coalesce(d.key, {surplus}) AS key, {address} AS address, \
+                 CASE WHEN d.key IS NOT NULL AND {exists} THEN {columns} END AS columns, \
                  CASE WHEN d.key IS NULL THEN {is_known} END AS is_known \
-             FROM desired AS d FULL JOIN {table} AS t ON t.{key} = CAST(d.key AS {cast}){object} \
-             WHERE CASE WHEN d.key IS NULL THEN t.{key} IS NOT NULL AND NOT {removed} ELSE t.{key} IS NULL OR {differs} END",
-            key = self.key,
+             FROM desired AS d FULL JOIN {table} AS t ON {is_row}{known}{object} \
+             WHERE CASE WHEN d.key IS NULL THEN {exists} AND NOT {removed} ELSE NOT {exists} OR {differs} END",
             address = self.address(),
+            exists = self.key.is_set(),
             columns = self.changed_columns(),
-            is_known = self.is_known(),
             table = self.table,
-            cast = self.key_cast,
+            is_row = self.key.is_of_desired(),
             removed = self.is_removed(),
             differs = self.differs(),
         )

@@ -8,7 +8,7 @@ use diesel::{
     sql_query,
     sql_types::{Array, BigInt, Bool, Nullable, Text},
 };
-use diesel_async::{AsyncConnection, RunQueryDsl};
+use diesel_async::{AsyncConnection, RunQueryDsl, SimpleAsyncConnection};
 
 use super::{
     app_tables::AppTables,
@@ -18,7 +18,7 @@ use super::{
     plan::{CountRow, KeyRow},
     rejected_rows,
     state::RunTable,
-    statements::Projection,
+    statements::{Projection, RESTORE_PATH, RESTRICT_PATH},
 };
 use crate::{
     mirror::{
@@ -144,19 +144,17 @@ impl AppTables {
     }
 
     /// Releases the unknown rows whose objects are in the mirror by now.
-    pub async fn release_known(&self, run: &Run, table: &RunTable) -> Result<(), MirrorError> {
+    pub async fn release_known(&self, run: &Run, table: &RunTable) -> Result<(), TableError> {
+        let sql = format!(
+            "DELETE FROM clerk.departures AS d WHERE d.table_name = $1 AND d.reason = 'unknown' AND {}",
+            table.projection.has_object("d.object_id")
+        );
         let mut conn = self.0.connection().await?;
         conn.transaction(async |conn| {
             transaction::begin(conn, run.lease()).await?;
-            sql_query(format!(
-                "DELETE FROM clerk.departures d WHERE d.table_name = $1 AND d.reason = 'unknown'
-                   AND EXISTS (SELECT FROM {} u WHERE u.id = d.object_id AND u.deleted_at IS NULL)",
-                table.projection.source
-            ))
-            .bind::<Text, _>(table.name())
-            .execute(conn)
-            .await?;
-            Ok(())
+            conn.batch_execute(RESTRICT_PATH).await?;
+            sql_query(sql).bind::<Text, _>(table.name()).execute(conn).await?;
+            Ok(conn.batch_execute(RESTORE_PATH).await?)
         })
         .await
     }

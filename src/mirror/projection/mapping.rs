@@ -25,9 +25,9 @@ pub struct TableMapping {
     /// The resource whose objects are the rows.
     #[serde(default)]
     pub from: Source,
-    /// The column with Clerk's id. Rows in which it is `NULL` belong to the application.
+    /// How the row of an object is found.
     #[serde(default)]
-    pub key: String,
+    pub key: TableKey,
     /// Which objects have a row: an SQL condition over `u`; `None` if all have one.
     #[serde(default, rename = "where")]
     pub condition: Option<String>,
@@ -58,6 +58,41 @@ pub struct TableMapping {
     /// for a person.
     #[serde(default = "usual_change")]
     pub max_change_percent: f64,
+}
+
+/// How the row of an object is found. Rows in which a column of the key is `NULL` belong to the
+/// application.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(untagged)]
+pub enum TableKey {
+    /// By a column with Clerk's id.
+    Id(String),
+    /// By columns that `set` fills.
+    Values(Vec<String>),
+}
+
+impl Default for TableKey {
+    fn default() -> Self {
+        Self::Id(String::new())
+    }
+}
+
+impl TableKey {
+    /// The columns.
+    pub fn columns(&self) -> &[String] {
+        match self {
+            Self::Id(column) => std::slice::from_ref(column),
+            Self::Values(columns) => columns,
+        }
+    }
+
+    /// The column with Clerk's id, if there is one.
+    pub fn id_column(&self) -> Option<&str> {
+        match self {
+            Self::Id(column) => Some(column),
+            Self::Values(_) => None,
+        }
+    }
 }
 
 /// The resource whose objects are the rows of a table.

@@ -24,6 +24,7 @@ mod problems;
 mod records;
 mod rejected_rows;
 mod removals;
+mod row_key;
 mod scan;
 mod shape;
 mod state;

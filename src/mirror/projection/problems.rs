@@ -102,7 +102,7 @@ fn missing_columns(mapping: &TableMapping, shape: &TableShape) -> Vec<Problem> {
         let place = format!("[tables.{section}]");
         expressions.keys().map(move |column| (place.clone(), column))
     });
-    let named = named.chain([("key".to_owned(), &mapping.key)]);
+    let named = named.chain(mapping.key.columns().iter().map(|column| ("key".to_owned(), column)));
     let named = named.chain(mapping.link.iter().map(|column| ("link".to_owned(), column)));
     let missing = named.filter(|(_, column)| shape.column(column).is_none());
     let columns = shape.columns.iter().map(|column| column.name.as_str());
@@ -122,7 +122,7 @@ fn generated_columns(mapping: &TableMapping, shape: &TableShape) -> Option<Probl
         .into_iter()
         .flat_map(|(_, expressions)| expressions.keys());
     let mut generated: Vec<String> = named
-        .chain([&mapping.key])
+        .chain(mapping.key.columns())
         .filter(|column| shape.column(column).is_some_and(|column| column.is_generated))
         .map(|column| format!("{column:?}"))
         .collect();
@@ -138,7 +138,10 @@ fn generated_columns(mapping: &TableMapping, shape: &TableShape) -> Option<Probl
 }
 
 fn key_type(mapping: &TableMapping, shape: &TableShape) -> Option<Problem> {
-    let key = shape.column(&mapping.key)?;
+    let Some(key) = mapping.key.id_column() else {
+        return key_of_values(mapping, shape);
+    };
+    let key = shape.column(key)?;
     let is_text = matches!(key.cast.as_str(), "text" | "character varying");
     (!is_text).then(|| {
         Problem::fatal(
@@ -148,13 +151,37 @@ fn key_type(mapping: &TableMapping, shape: &TableShape) -> Option<Problem> {
     })
 }
 
+/// Columns of a key that may be `NULL`: a row would be inserted again by each sync.
+fn key_of_values(mapping: &TableMapping, shape: &TableShape) -> Option<Problem> {
+    let columns = mapping.key.columns().iter().filter_map(|column| shape.column(column));
+    let nullable: Vec<String> = columns
+        .filter(|column| !column.is_not_null)
+        .map(|column| quote(&column.name))
+        .collect();
+    let alter: Vec<String> = nullable
+        .iter()
+        .map(|column| format!("ALTER COLUMN {column} SET NOT NULL"))
+        .collect();
+    (!nullable.is_empty()).then(|| {
+        Problem::fatal(
+            format!("{} may be NULL, and belongs to the key", nullable.join(", ")),
+            format!("ALTER TABLE {} {};", mapping.quoted(), alter.join(", ")),
+        )
+    })
+}
+
 fn key_index(mapping: &TableMapping, shape: &TableShape) -> Option<Problem> {
-    let TableMapping { key, .. } = mapping;
-    let has_index = shape.unique.iter().any(|columns| columns == &[key.as_str()]);
+    let key = mapping.key.columns();
+    let has_index = shape
+        .unique
+        .iter()
+        .any(|columns| columns.len() == key.len() && key.iter().all(|column| columns.contains(column)));
+    let names: Vec<String> = key.iter().map(|column| format!("{column:?}")).collect();
+    let columns: Vec<String> = key.iter().map(|column| quote(column)).collect();
     (!has_index).then(|| {
         Problem::fatal(
-            format!("no unique index is on the key {key:?} alone"),
-            format!("CREATE UNIQUE INDEX ON {} ({});", mapping.quoted(), quote(key)),
+            format!("no unique index is on the key {} alone", names.join(", ")),
+            format!("CREATE UNIQUE INDEX ON {} ({});", mapping.quoted(), columns.join(", ")),
         )
     })
 }
@@ -171,7 +198,7 @@ fn unfilled_columns(mapping: &TableMapping, shape: &TableShape) -> Option<Proble
             key,
             ..
         } = mapping;
-        column.name == *key
+        key.columns().contains(&column.name)
             || [set, keep, touch, insert]
                 .iter()
                 .any(|expressions| expressions.contains_key(&column.name))
@@ -206,10 +233,10 @@ fn missing_privileges(mapping: &TableMapping, shape: &TableShape) -> Option<Prob
         ..
     } = mapping;
     let synced = || set.keys().chain(keep.keys()).chain(deleted.keys());
-    let read: Vec<&String> = [key].into_iter().chain(link).chain(synced()).collect();
+    let read: Vec<&String> = key.columns().iter().chain(link).chain(synced()).collect();
     let mut updated: Vec<&String> = synced().chain(touch.keys()).collect();
     if link.is_some() || updated.is_empty() {
-        updated.push(key);
+        updated.extend(key.columns());
     }
     let lacking = |columns: Vec<&String>, may: fn(&ColumnShape) -> bool| {
         let lacking = shape
@@ -257,7 +284,7 @@ fn row_security(mapping: &TableMapping, shape: &TableShape) -> Option<Problem> {
 
 fn link_advice(mapping: &TableMapping, shape: &TableShape) -> Option<Problem> {
     let link = mapping.link.as_ref()?;
-    let key = shape.column(&mapping.key)?;
+    let key = shape.column(mapping.key.id_column()?)?;
     if key.is_not_null {
         return Some(Problem::advice(
             format!(

@@ -5,7 +5,8 @@
 
 use super::{
     mapping::RowRemoval,
-    statements::{PATH, Projection, Scope, WRITTEN_KEYS},
+    row_key::{RowKey, RowsOfKeys},
+    statements::{PATH, Projection, WRITTEN_KEYS},
 };
 use crate::mirror::quote::identifier as quote;
 
@@ -32,7 +33,7 @@ impl Projection {
 
     /// An object of which only the id of the row `t` is known, if an expression needs one.
     pub(super) fn lone_object(&self, alias: &str) -> Option<String> {
-        let object = format!("pg_catalog.jsonb_build_object('id', t.{}::text)", self.key);
+        let object = format!("pg_catalog.jsonb_build_object('id', {})", self.key.of_row());
         match (self.mapping.delete, &self.future_columns) {
             (RowRemoval::Update, None) => Some(format!(
                 "pg_catalog.jsonb_populate_record(NULL::{}, {object}) AS {alias}",
@@ -46,58 +47,26 @@ impl Projection {
     }
 
     /// The same as a further item `u` of a `FROM` list that ends with `t`.
-    fn with_lone_object(&self) -> String {
+    pub(super) fn with_lone_object(&self) -> String {
         let object = self.lone_object("u");
         object.map_or_else(String::new, |object| format!(", LATERAL {object}"))
-    }
-
-    /// Whether the mirror has the object of the row `t`.
-    pub(super) fn is_known(&self) -> String {
-        match self.future_columns {
-            Some(_) => "false".to_owned(),
-            None => format!(
-                "EXISTS (SELECT FROM {} AS m WHERE m.id = t.{} AND m.deleted_at IS NULL)",
-                self.source, self.key
-            ),
-        }
-    }
-
-    /// Returns the keys of rows whose objects the condition excludes.
-    pub(super) fn excluded(&self, scope: Scope) -> String {
-        format!(
-            "SELECT e.key FROM (SELECT u.id AS key FROM {objects} \
-                 WHERE {scope} AND u.deleted_at IS NULL AND {condition} IS NOT TRUE) AS e \
-             JOIN {table} AS t ON t.{key} = CAST(e.key AS {cast}){object} WHERE NOT {removed}",
-            objects = self.objects(scope),
-            scope = scope.condition(),
-            condition = self.condition(),
-            table = self.table,
-            key = self.key,
-            cast = self.key_cast,
-            object = self.with_lone_object(),
-            removed = self.is_removed(),
-        )
-    }
-
-    /// Returns those of these objects that are to have a row. Parameter: `$1 text[]`.
-    pub(super) fn belonging(&self) -> String {
-        format!(
-            "SELECT u.id AS key FROM {} AS u WHERE u.id = ANY ($1) AND u.deleted_at IS NULL AND {}",
-            self.source,
-            self.condition()
-        )
     }
 
     /// Returns the next keys, in order, that the mirror does not have. Parameters: the key before
     /// (`$1 text`) and their number (`$2 bigint`).
     pub(super) fn unknown(&self) -> String {
+        let (after, row) = match &self.key {
+            RowKey::Id { column, cast } => (format!("t.{column} > CAST($1 AS {cast})"), format!("t.{column}")),
+            RowKey::Values(_) => {
+                let row = format!("({}) COLLATE \"C\"", self.key.of_row());
+                (format!("{} AND {row} > $1", self.key.is_set()), row)
+            }
+        };
         format!(
-            "SELECT t.{key}::text AS key FROM {table} AS t{object} \
-             WHERE t.{key} > CAST($1 AS {cast}) AND NOT {removed} AND NOT {is_known} \
-             ORDER BY t.{key} LIMIT $2",
-            key = self.key,
+            "SELECT {key} AS key FROM {table} AS t{object} WHERE {after} AND NOT {removed} AND NOT {is_known} \
+             ORDER BY {row} LIMIT $2",
+            key = self.key.of_row(),
             table = self.table,
-            cast = self.key_cast,
             object = self.with_lone_object(),
             removed = self.is_removed(),
             is_known = self.is_known(),
@@ -107,18 +76,13 @@ impl Projection {
     /// Removes the rows with these keys as the mapping says, and returns the keys; `None` if rows
     /// are kept. Parameter: `$1 text[]`.
     pub(super) fn remove(&self) -> Option<String> {
-        let Self {
-            table,
-            source,
-            key,
-            key_cast,
-            ..
-        } = self;
+        let Self { table, source, .. } = self;
+        let RowsOfKeys { items, condition, key } = self.rows_of_keys();
         match self.mapping.delete {
             RowRemoval::Keep => None,
             RowRemoval::Delete => Some(format!(
-                "WITH {PATH}, written AS (DELETE FROM {table} AS t USING path \
-                 WHERE t.{key} = ANY (CAST($1::text[] AS {key_cast}[])) RETURNING t.{key}::text AS key) {WRITTEN_KEYS}"
+                "WITH {PATH}, written AS (DELETE FROM {table} AS t USING path{items} \
+                 WHERE {condition} RETURNING {key} AS key) {WRITTEN_KEYS}"
             )),
             RowRemoval::Update => {
                 let sets: Vec<String> = self
@@ -126,11 +90,20 @@ impl Projection {
                     .iter()
                     .map(|assignment| format!("{} = {}", quote(&assignment.column), assignment.value))
                     .collect();
+                // Of each object, only the id is known.
+                let objects = match &self.key {
+                    RowKey::Id { .. } => "pg_catalog.unnest($1::text[]) AS w(key)".to_owned(),
+                    RowKey::Values(_) => items.trim_start_matches(", ").to_owned(),
+                };
+                let condition = match &self.key {
+                    RowKey::Id { .. } => self.key.is_of_item("w"),
+                    RowKey::Values(_) => condition,
+                };
                 Some(format!(
-                    "WITH {PATH}, objects AS MATERIALIZED (SELECT o.* FROM pg_catalog.unnest($1::text[]) AS i(id), \
-                         LATERAL pg_catalog.jsonb_populate_record(NULL::{source}, pg_catalog.jsonb_build_object('id', i.id)) AS o), \
-                     written AS (UPDATE {table} AS t SET {} FROM objects AS u, path \
-                     WHERE t.{key} = CAST(u.id AS {key_cast}) AND NOT {} RETURNING u.id AS key) {WRITTEN_KEYS}",
+                    "WITH {PATH}, objects AS MATERIALIZED (SELECT w.* FROM {objects}), \
+                     written AS (UPDATE {table} AS t SET {} FROM objects AS w, \
+                         LATERAL pg_catalog.jsonb_populate_record(NULL::{source}, pg_catalog.jsonb_build_object('id', w.key)) AS u, path \
+                     WHERE {condition} AND NOT {} RETURNING w.key) {WRITTEN_KEYS}",
                     sets.join(", "),
                     self.is_removed()
                 ))
@@ -140,12 +113,10 @@ impl Projection {
 
     /// Returns which of these keys have a row that is not removed. Parameter: `$1 text[]`.
     pub(super) fn remaining(&self) -> String {
+        let RowsOfKeys { items, condition, key } = self.rows_of_keys();
         format!(
-            "SELECT t.{key}::text AS key FROM {table} AS t{object} \
-             WHERE t.{key} = ANY (CAST($1::text[] AS {cast}[])) AND NOT {removed}",
-            key = self.key,
+            "SELECT {key} AS key FROM {table} AS t{items}{object} WHERE {condition} AND NOT {removed}",
             table = self.table,
-            cast = self.key_cast,
             object = self.with_lone_object(),
             removed = self.is_removed(),
         )

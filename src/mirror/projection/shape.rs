@@ -240,7 +240,9 @@ async fn has_link_index(conn: &mut Session, table: u32, mapping: &TableMapping) 
         #[diesel(sql_type = Bool)]
         has_index: bool,
     }
-    let Some(link) = &mapping.link else { return Ok(false) };
+    let (Some(link), Some(key)) = (&mapping.link, mapping.key.id_column()) else {
+        return Ok(false);
+    };
     let row: HasIndex = sql_query(
         "SELECT EXISTS (SELECT FROM pg_catalog.pg_index i
              WHERE i.indrelid = $1 AND i.indisvalid
@@ -252,7 +254,7 @@ async fn has_link_index(conn: &mut Session, table: u32, mapping: &TableMapping) 
     )
     .bind::<Oid, _>(table)
     .bind::<Text, _>(link)
-    .bind::<Text, _>(&mapping.key)
+    .bind::<Text, _>(key)
     .get_result(conn)
     .await?;
     Ok(row.has_index)

@@ -9,6 +9,7 @@
 use super::{
     expression::MappedExpression,
     mapping::{Expressions, TableMapping},
+    row_key::{RowKey, RowsOfKeys},
     shape::{ColumnShape, TableShape},
 };
 use crate::mirror::{
@@ -91,8 +92,7 @@ pub(in crate::mirror) struct Projection {
     pub(super) source: &'static str,
     /// In SQL.
     pub(super) table: String,
-    pub(super) key: String,
-    pub(super) key_cast: String,
+    pub(super) key: RowKey,
     pub(super) set: Vec<Assignment>,
     pub(super) keep: Vec<Assignment>,
     touch: Vec<Assignment>,
@@ -136,15 +136,13 @@ impl Projection {
                 .filter_map(|(name, expression)| Some(Assignment::new(shape.column(name)?, expression)));
             found.collect::<Vec<_>>()
         };
+        let set = assignments(&mapping.set);
         Self {
             name: mapping.table(),
             source: mapping.from.resource().table,
             table: mapping.quoted(),
-            key: quote(&mapping.key),
-            key_cast: shape
-                .column(&mapping.key)
-                .map_or_else(|| "text".to_owned(), |column| column.cast.clone()),
-            set: assignments(&mapping.set),
+            key: RowKey::new(mapping, shape, &set),
+            set,
             keep: assignments(&mapping.keep),
             touch: assignments(&mapping.touch),
             insert: assignments(&mapping.insert),
@@ -179,9 +177,11 @@ impl Projection {
 
     pub(super) fn condition(&self) -> String {
         // On a line of its own: the condition may end with a comment.
-        match &self.mapping.condition {
-            Some(condition) => format!("({condition}\n)"),
-            None => "true".to_owned(),
+        match (&self.mapping.condition, self.is_superseded()) {
+            (Some(condition), Some(superseded)) => format!("(({condition}\n) AND NOT {superseded})"),
+            (Some(condition), None) => format!("({condition}\n)"),
+            (None, Some(superseded)) => format!("(NOT {superseded})"),
+            (None, None) => "true".to_owned(),
         }
     }
 
@@ -222,6 +222,7 @@ impl Projection {
             .set
             .iter()
             .enumerate()
+            .filter(|(at, _)| !self.key.has_place(*at))
             .map(|(at, assignment)| format!("{} = d.s{at}", quote(&assignment.column)));
         let keep = self.keep.iter().enumerate().map(|(at, assignment)| {
             let column = quote(&assignment.column);
@@ -235,12 +236,11 @@ impl Projection {
         let sets: Vec<String> = set.chain(keep).chain(touch).collect();
         Some(format!(
             "WITH {PATH}, {}, written AS (UPDATE {} AS t SET {} FROM desired AS d, path \
-             WHERE t.{} = CAST(d.key AS {}) AND ({}) RETURNING d.key) {WRITTEN_KEYS}",
+             WHERE {} AND ({}) RETURNING d.key) {WRITTEN_KEYS}",
             self.desired(Scope::Ids),
             self.table,
             sets.join(", "),
-            self.key,
-            self.key_cast,
+            self.key.is_of_desired(),
             self.differs()
         ))
     }
@@ -267,32 +267,33 @@ impl Projection {
     /// or refused.
     fn insertion(&self, objects: &str, skips_existing: bool) -> String {
         let all = || [&self.set, &self.keep, &self.touch, &self.insert].into_iter().flatten();
-        let has_key = all().any(|assignment| assignment.column == self.mapping.key);
         let mut columns: Vec<String> = all().map(|assignment| quote(&assignment.column)).collect();
-        let mut values: Vec<&str> = all().map(|assignment| assignment.value.as_str()).collect();
-        let key = format!("CAST(u.id AS {})", self.key_cast);
-        if !has_key {
-            columns.push(self.key.clone());
-            values.push(&key);
+        let mut values: Vec<String> = all().map(|assignment| assignment.value.clone()).collect();
+        if let RowKey::Id { column, cast } = &self.key
+            && !columns.contains(column)
+        {
+            columns.push(column.clone());
+            values.push(format!("CAST(u.id AS {cast})"));
         }
         // Not `NOT EXISTS`: for many objects, the server would read the whole table each time.
         let is_missing = match skips_existing {
             true => format!(
-                "(SELECT true FROM {} AS o WHERE o.{} = {key} LIMIT 1) IS NULL",
-                self.table, self.key
+                "(SELECT true FROM {} AS o WHERE {} LIMIT 1) IS NULL",
+                self.table,
+                self.key.is_of_object()
             ),
             false => "true".to_owned(),
         };
         format!(
             "written AS (INSERT INTO {table} AS t ({columns}) SELECT {values} FROM path, {source} AS u \
              WHERE {objects} AND u.deleted_at IS NULL AND {condition} AND {is_missing} \
-             RETURNING t.{name}::text AS key)",
+             RETURNING {key} AS key)",
             table = self.table,
             source = self.source,
             columns = columns.join(", "),
             values = values.join(", "),
             condition = self.condition(),
-            name = self.key,
+            key = self.key.of_row(),
         )
     }
 
@@ -301,13 +302,14 @@ impl Projection {
     /// may have inserted another such row since the plan: then none of them is given the key.
     pub(super) fn link(&self) -> Option<String> {
         let link = quote(self.mapping.link.as_ref()?);
-        let Self {
-            table,
-            source,
-            key,
-            key_cast,
-            ..
-        } = self;
+        let RowKey::Id {
+            column: key,
+            cast: key_cast,
+        } = &self.key
+        else {
+            return None;
+        };
+        let Self { table, source, .. } = self;
         Some(format!(
             "WITH {PATH}, free AS MATERIALIZED (SELECT pg_catalog.lower(o.{link}::text) AS address FROM {table} AS o \
                  WHERE o.{key} IS NULL AND pg_catalog.lower(o.{link}::text) IN ( \
@@ -324,14 +326,14 @@ impl Projection {
     /// Returns those of these keys whose rows another transaction has locked against something,
     /// without waiting for it. Parameter: `$1 text[]`.
     pub(super) fn locked(&self, against: LockStrength) -> String {
+        let RowsOfKeys { items, condition, key } = self.rows_of_keys();
         format!(
-            "WITH free AS MATERIALIZED (SELECT t.{key} AS key FROM {table} AS t \
-                 WHERE t.{key} = ANY (CAST($1::text[] AS {cast}[])) FOR {strength} SKIP LOCKED) \
-             SELECT t.{key}::text AS key FROM {table} AS t WHERE t.{key} = ANY (CAST($1::text[] AS {cast}[])) \
-               AND NOT EXISTS (SELECT FROM free AS f WHERE f.key = t.{key})",
-            key = self.key,
+            "WITH free AS MATERIALIZED (SELECT {row} AS row FROM {table} AS t{items} \
+                 WHERE {condition} FOR {strength} OF t SKIP LOCKED) \
+             SELECT {key} AS key FROM {table} AS t{items} WHERE {condition} \
+               AND NOT EXISTS (SELECT FROM free AS f WHERE f.row = {row})",
+            row = self.key.of_row(),
             table = self.table,
-            cast = self.key_cast,
             strength = against.sql(),
         )
     }

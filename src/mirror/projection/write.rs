@@ -178,7 +178,11 @@ impl Projection {
                 .iter()
                 .map(|assignment| assignment.column.as_str())
                 .collect(),
-            (RowAction::Write, _) => self.mapping.synced_columns().map(String::as_str).collect(),
+            (RowAction::Write, _) => {
+                let key = self.mapping.key.columns();
+                let columns = self.mapping.synced_columns().filter(|column| !key.contains(column));
+                columns.map(String::as_str).collect()
+            }
         };
         locks::strength(conn, &self.table, &columns).await
     }
@@ -260,6 +264,8 @@ impl RowWriter for Projection {
 
     async fn release_values(&self, conn: &mut Session, blocked: &[Refused<String>]) -> Result<bool, WriteFailure> {
         let TableMapping { schema, name, key, .. } = &self.mapping;
+        // Rows that are found by their values do not exchange them.
+        let Some(key) = key.id_column() else { return Ok(false) };
         let target = ExchangeTarget {
             schema,
             table: name,
