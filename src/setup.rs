@@ -11,7 +11,7 @@ use clerk2pg::{
     failure::{Cause, Failure},
     mirror::{Mirror, MirrorSettings},
     progress::Progress,
-    resource::USERS,
+    resource::{ORGANIZATIONS, USERS},
     schedule::due::Due,
     sync::{Options, Rechecks, Syncer},
     watch::{Sources, Watch},
@@ -99,6 +99,7 @@ pub fn build_syncer(
         options: Options {
             concurrency: settings.clerk.concurrency,
             delete_mode: settings.deletes.mode,
+            mirrors_organizations: settings.mirror.others().any(|other| other.name == ORGANIZATIONS.name),
             limits: settings.deletes.limits(),
             migrate: settings.database.migrate,
             holder: HOLDER.clone(),

@@ -53,12 +53,6 @@ pub async fn run(options: &Options, server: &Server, table: &mut Table) -> Resul
     for (memberships, happens, wanted, what) in [
         (200, Happens::Roles, WITHIN, "a change of role, 200 memberships"),
         (
-            200,
-            Happens::CreationsAndRemovals,
-            WITHIN,
-            "a creation or removal, 200 memberships",
-        ),
-        (
             100_000,
             Happens::CreationsAndRemovals,
             WITHIN,

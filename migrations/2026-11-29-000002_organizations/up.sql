@@ -81,7 +81,7 @@ CREATE TABLE clerk.organization_memberships (
     deleted_at timestamptz
 );
 CREATE INDEX organization_memberships_created_at_idx ON clerk.organization_memberships (created_at, id) INCLUDE (digest, deleted_at);
-CREATE INDEX organization_memberships_organization_id_idx ON clerk.organization_memberships (organization_id);
+CREATE INDEX organization_memberships_organization_id_idx ON clerk.organization_memberships (organization_id, created_at);
 CREATE INDEX organization_memberships_user_id_idx ON clerk.organization_memberships (user_id);
 
 COMMENT ON TABLE clerk.organization_memberships IS 'Clerk''s organization memberships, kept in step by clerk2pg. Read and reference it; what is written here is overwritten.';

@@ -162,11 +162,25 @@ fn contradicting_key(mapping: &TableMapping) -> Option<(String, String)> {
             "set key to the column with Clerk's id, for example key = \"clerk_id\"",
         );
     }
-    let unset = columns.iter().find(|column| !mapping.set.contains_key(*column));
-    unset.and_then(|column| {
-        found(
+    if let Some(column) = columns.iter().find(|column| !mapping.set.contains_key(*column)) {
+        return found(
             format!("the column {column:?} of the key is not in [tables.set]"),
             "add it there: its value tells which row belongs to a membership",
+        );
+    }
+    let reads = |name: &str| columns.iter().any(|column| mapping.set[column].contains(name));
+    let unread = ["u.organization_id", "u.user_id"].into_iter().find(|name| !reads(name));
+    if let Some(name) = unread {
+        return found(
+            format!("no column of the key is made from {name}"),
+            "a row belongs to one user in one organization: add a column for the other one to the key",
+        );
+    }
+    let names_object = mapping.deleted.values().any(|expression| expression.contains("u."));
+    names_object.then(|| {
+        (
+            "[tables.deleted] names u".to_owned(),
+            "remove it there: without a column for Clerk's id, nothing is known of an object that is gone".to_owned(),
         )
     })
 }
@@ -382,7 +396,18 @@ mod tests {
             &format!("{table}: the column \"b\" of the key is not in [tables.set]"),
             "add it there: its value tells which row belongs to a membership",
         );
-        load_text(&format!("{member}[tables.set]\na = \"1\"\nb = \"2\"\n")).unwrap();
+        check(
+            &format!("{member}[tables.set]\na = \"u.organization_id\"\nb = \"2\"\n"),
+            &format!("{table}: no column of the key is made from u.user_id"),
+            "a row belongs to one user in one organization: add a column for the other one to the key",
+        );
+        let member = format!("{member}[tables.set]\na = \"u.organization_id\"\nb = \"u.user_id\"\n");
+        load_text(&member).unwrap();
+        check(
+            &format!("{member}[tables.deleted]\nc = \"u.id\"\n").replace("from =", "delete = \"update\"\nfrom ="),
+            &format!("{table}: [tables.deleted] names u"),
+            "remove it there: without a column for Clerk's id, nothing is known of an object that is gone",
+        );
         check(
             &format!("{USER}from = \"organizations\"\nlink = \"email\"\n{EMAIL}"),
             &format!("{table}: link is for users only"),

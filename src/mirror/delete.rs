@@ -157,6 +157,8 @@ async fn delete_part(
                     dependent_ids.extend(removed);
                     tables.merge(counts);
                 }
+                // The others are deleted without it.
+                Err(failure @ WriteFailure::OneRow(_)) if ids.len() > 1 => return Err(failure),
                 Err(WriteFailure::OneRow(_)) => {}
                 Err(failure) => return Err(failure),
             }

@@ -38,34 +38,37 @@ impl Rows {
         let Resource {
             name, table, confirm, ..
         } = self.0.resource;
-        let (user_id, witnesses) = match confirm {
+        let (user_id, witness) = match confirm {
             Confirm::ById { .. } => return Ok(ids.iter().map(|id| Place::of(id)).collect()),
-            Confirm::InOrganization { .. } => (
-                "NULL::text",
-                "SELECT NULL::text AS id, NULL::text AS user_id".to_owned(),
-            ),
+            Confirm::InOrganization { .. } => ("NULL::text", "SELECT NULL::text AS id, NULL::text AS user_id".to_owned()),
             // Those who are asked about themselves, or are missing, prove nothing.
             Confirm::Member => (
                 "coalesce(t.user_id, i.user_id)",
                 format!(
                     "SELECT w.id, w.user_id FROM {table} AS w
-                     WHERE w.organization_id = coalesce(t.organization_id, i.organization_id)
-                       AND w.id <> ALL ($1) AND w.deleted_at IS NULL AND w.user_id IS NOT NULL
+                     WHERE w.organization_id = g.organization_id AND w.deleted_at IS NULL AND w.user_id IS NOT NULL
+                       AND NOT EXISTS (SELECT FROM given AS x WHERE x.id = w.id)
                        AND NOT EXISTS (SELECT FROM clerk.missing AS m WHERE m.resource = '{name}' AND m.object_id = w.id)
-                     ORDER BY w.created_at DESC, w.id LIMIT 1"
+                     ORDER BY w.created_at DESC LIMIT 1"
                 ),
             ),
         };
+        // One witness for each organization, however many of its members are asked about.
         let sql = format!(
-            "SELECT i.id, coalesce(t.organization_id, i.organization_id) AS organization_id,
-                    o.id IS NOT NULL AS has_organization, {user_id} AS user_id, w.id AS witness, w.user_id AS witness_user
-             FROM ROWS FROM (pg_catalog.unnest($1), pg_catalog.unnest($2), pg_catalog.unnest($3)) AS i(id, organization_id, user_id)
-             LEFT JOIN {table} AS t ON t.id = i.id
-             LEFT JOIN clerk.organizations AS o ON o.id = coalesce(t.organization_id, i.organization_id) AND o.deleted_at IS NULL
+            "WITH given AS MATERIALIZED (
+                 SELECT i.id, coalesce(t.organization_id, i.organization_id) AS organization_id, {user_id} AS user_id
+                 FROM ROWS FROM (pg_catalog.unnest($1), pg_catalog.unnest($2), pg_catalog.unnest($3)) AS i(id, organization_id, user_id)
+                 LEFT JOIN {table} AS t ON t.id = i.id),
+             witnesses AS MATERIALIZED (
+                 SELECT g.organization_id, w.id, w.user_id
+                 FROM (SELECT DISTINCT organization_id FROM given) AS g, LATERAL ({witness}) AS w)
+             SELECT g.id, g.organization_id, o.id IS NOT NULL AS has_organization, g.user_id, w.id AS witness, w.user_id AS witness_user
+             FROM given AS g
+             LEFT JOIN clerk.organizations AS o ON o.id = g.organization_id AND o.deleted_at IS NULL
                  -- One whose row the application keeps is known to be gone.
                  AND NOT EXISTS (SELECT FROM clerk.rejected AS k WHERE k.resource = 'organizations' AND k.object_id = o.id
                                    AND k.document IS NULL AND k.sqlstate IS DISTINCT FROM '55P03')
-             LEFT JOIN LATERAL ({witnesses}) AS w ON true"
+             LEFT JOIN witnesses AS w ON w.organization_id = g.organization_id"
         );
         let mut named = self.named_by_rejected(ids).await?;
         let (organizations, users): (Vec<_>, Vec<_>) =

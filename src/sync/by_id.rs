@@ -2,14 +2,16 @@
 
 use std::{
     collections::{HashMap, HashSet},
-    sync::{Mutex, PoisonError},
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use futures_util::{StreamExt, stream};
 use tracing::debug;
 
-use super::{AskError, SyncContext, Syncer};
+use super::{
+    AskError, SyncContext, Syncer,
+    recheck::{Observation, REPLICA_LAG},
+};
 use crate::{
     clerk::{self, Lookup, Page},
     failure::Failure,
@@ -100,6 +102,8 @@ impl Syncer {
             Lookup::Gone => ById::Gone,
             Lookup::Found(page) if page.objects().iter().any(is_asked) => ById::Found(page),
             Lookup::Found(_) => ById::Unclear("Clerk answered with another object than it was asked for".to_owned()),
+            // Nothing else decides if organizations are not mirrored any more.
+            Lookup::EndsWithOrganization if !self.options.mirrors_organizations => ById::Gone,
             Lookup::EndsWithOrganization => ById::EndsWithOrganization,
             Lookup::Unclear(why) => ById::Unclear(why.to_owned()),
             Lookup::PlaceUnknown => ById::PlaceUnknown,
@@ -152,17 +156,20 @@ impl Syncer {
         failed: &mut HashMap<String, clerk::Error>,
     ) -> Result<(), Failure> {
         // Organizations that are gone are asked about once, not once for each member.
-        let ended = Mutex::new(HashSet::new());
-        let ended = || ended.lock().unwrap_or_else(PoisonError::into_inner);
+        let has_ended = |organization: &str| {
+            let since = self.rechecks.since(Observation::Ended, organization, Instant::now());
+            since.is_some_and(|since| since < REPLICA_LAG)
+        };
         let mut asked = stream::iter(places)
             .map(async |place| {
-                let organization = place.organization_id.as_deref().filter(|id| ended().contains(id));
-                if organization.is_some() {
+                let organization = place.organization_id.as_deref();
+                if organization.is_some_and(has_ended) {
                     return (&place.id, Ok(ById::EndsWithOrganization));
                 }
                 let answer = self.answer_by_id(clerk, place).await;
-                if let (Ok(ById::EndsWithOrganization), Some(organization)) = (&answer, &place.organization_id) {
-                    ended().insert(organization.as_str());
+                if let (Ok(ById::EndsWithOrganization), Some(organization)) = (&answer, organization) {
+                    self.rechecks.forget(Observation::Ended, organization);
+                    self.rechecks.note(Observation::Ended, organization, Instant::now());
                 }
                 (&place.id, answer)
             })

@@ -81,6 +81,12 @@ pub struct Carryover {
     /// Whether rejected rows of the resource's tables are tried again, because what they look up may be
     /// there by now.
     pub(super) retries_rows: bool,
+    /// Whether the walk over the list was cut off, and goes on with the next sync.
+    pub(super) goes_on: bool,
+    /// Whether this process began the walk over the list that it continues, and whether that walk has left
+    /// objects out.
+    pub(super) walked_from_beginning: bool,
+    pub(super) has_left_out: bool,
     /// Whether the resource's whole list is to be read.
     pub(super) is_full_due: bool,
     /// Syncs of the list in a row that found a reason and then nothing to change, and until when missing

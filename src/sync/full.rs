@@ -116,6 +116,7 @@ impl Syncer {
         print: Printer<'_>,
     ) -> Result<Report, Failure> {
         let mut carryover = Carryover::default();
+        carryover.walked_from_beginning = true;
         let RunTables { tables, broken } = self.mirror.app_tables().look_at(has_schema).await?;
         let mode = SyncMode::DryRun {
             has_schema,
@@ -127,7 +128,7 @@ impl Syncer {
         let walked = sync.walk_list(None).await;
         self.progress.finish();
         walked?;
-        sync.has_walked_all = sync.report.notes.is_empty();
+        sync.has_walked_all = sync.has_read_whole_list().await?;
         sync.settle_deletions().await?;
         for (table, problem) in &broken {
             sync.note(not_in_sync(table, problem));
@@ -206,6 +207,9 @@ impl SyncContext<'_> {
         self.walk_started_at = began.or_else(|| self.mode.now());
         let begins = Instant::now();
         let is_resumed = resumed.is_some();
+        if !is_resumed {
+            (self.carryover.walked_from_beginning, self.carryover.has_left_out) = (true, false);
+        }
         self.watermark = match &resumed {
             Some(checkpoint) => checkpoint.watermark,
             None => self.newest_change().await?,
@@ -220,7 +224,7 @@ impl SyncContext<'_> {
         if self.has_given_way {
             return Ok(());
         }
-        self.has_walked_all = self.report.notes.is_empty();
+        self.has_walked_all = self.has_read_whole_list().await?;
         // If the walk may have missed users, incremental syncs still have to read the changes since
         // the watermark.
         let is_doubtful = !self.report.notes.is_empty() && self.syncer.mirror.runs().state().await?.watermark.is_some();
@@ -240,6 +244,16 @@ impl SyncContext<'_> {
         self.settle_older().await?;
         self.retry_refused().await?;
         self.sync_tables().await
+    }
+
+    /// Whether the walk, from its beginning, has met all objects of the list, and the mirror has all of
+    /// them: an id that is not in the mirror is not in the list.
+    async fn has_read_whole_list(&self) -> Result<bool, Failure> {
+        let has_met_all = self.report.notes.is_empty()
+            && self.carryover.walked_from_beginning
+            && !self.carryover.has_left_out
+            && self.mode.has_schema();
+        Ok(has_met_all && !self.syncer.mirror.rejected().any().await?)
     }
 
     /// The newest `updated_at` at Clerk, in Unix milliseconds: users that change from now on have a

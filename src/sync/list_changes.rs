@@ -130,11 +130,10 @@ impl Syncer {
             Some(walk) => walk,
             None => Walk::new().by_offset().expecting(total),
         };
+        // What fails is asked for again by the next sync: the users do not wait for it.
+        let clerk = self.clerk.clone().asking_once();
         for _ in 0..TRIES {
-            let page = match self
-                .ask(self.clerk.list(self.resource, &walk.query(), walk.limit()))
-                .await
-            {
+            let page = match self.ask(clerk.list(self.resource, &walk.query(), walk.limit())).await {
                 Ok(page) => page,
                 Err(AskError::Clerk(error)) if self.is_about_request(&error).await? => match walk.unreadable() {
                     Unreadable::Broken => return Err(error.into()),

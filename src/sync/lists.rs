@@ -88,7 +88,7 @@ impl Syncer {
             }
             match result {
                 Ok(ListOutcome::Synced(report)) => {
-                    log(kind, other.resource, &report, own.is_full_due);
+                    log(kind, other.resource, &report, own.goes_on);
                     reports.push((other.resource, *report));
                 }
                 Ok(ListOutcome::Nothing | ListOutcome::Unreadable) => {}
@@ -207,6 +207,10 @@ impl Syncer {
                 SyncKind::Incremental | SyncKind::OnDemand => ListOutcome::Nothing,
             });
         }
+        if kind != SyncKind::Full && carryover.goes_on {
+            // What is new does not wait for the end of the walk.
+            self.sync_list_changes(carryover).await?;
+        }
         let outcome = match kind {
             _ if kind == SyncKind::Full || carryover.is_full_due => self.sync_whole_list(carryover).await?,
             _ => match self.sync_list_changes(carryover).await? {
@@ -248,7 +252,7 @@ impl Syncer {
             Ok(())
         };
         let report = self.under_lease(&lease, start, carryover, work).await?;
-        (carryover.rolling, carryover.is_full_due) = (None, has_given_way);
+        (carryover.rolling, carryover.is_full_due, carryover.goes_on) = (None, has_given_way, has_given_way);
         Ok(ListOutcome::Synced(Box::new(report)))
     }
 

@@ -85,6 +85,8 @@ pub struct Options {
     pub concurrency: usize,
     /// What happens to the rows of deleted users.
     pub delete_mode: DeleteMode,
+    /// Whether organizations are mirrored, and not only what belongs to them.
+    pub mirrors_organizations: bool,
     /// When deletions are held.
     pub limits: DeleteLimits,
     /// Whether pending migrations are applied first.

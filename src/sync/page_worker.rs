@@ -62,6 +62,15 @@ pub(super) struct PageWorker<'a> {
 pub(super) struct Deferred {
     unchanged: u64,
     written: Instant,
+    /// Whether the next batch is committed, although nothing has changed.
+    is_due: bool,
+}
+
+impl Deferred {
+    /// Makes the next batch commit what is left unwritten.
+    pub(super) fn make_due(&mut self) {
+        self.is_due = true;
+    }
 }
 
 impl Default for Deferred {
@@ -69,6 +78,7 @@ impl Default for Deferred {
         Self {
             unchanged: 0,
             written: Instant::now(),
+            is_due: false,
         }
     }
 }
@@ -207,7 +217,8 @@ impl<'a> PageWorker<'a> {
                 return Ok(outcome);
             }
         };
-        if batch.is_empty() && deferred.written.elapsed() < CHECKPOINT_EVERY {
+        let is_due = std::mem::take(&mut deferred.is_due) || deferred.written.elapsed() >= CHECKPOINT_EVERY;
+        if batch.is_empty() && !is_due {
             deferred.unchanged += batch.unchanged;
             return Ok(outcome);
         }

@@ -97,6 +97,9 @@ impl SyncContext<'_> {
             walked.counted_twice += counted_twice;
         }
         self.report.unchanged = self.report.unchanged.saturating_sub(walked.counted_twice);
+        if walked.left_out {
+            self.carryover.has_left_out = true;
+        }
         if self.has_given_way {
             self.note("the walk gives way to users that are due; the next sync continues it");
             return Ok(());
@@ -346,6 +349,9 @@ impl SyncContext<'_> {
             self.add_page(&mut walked, &walk, result);
             match walk.state {
                 WalkState::Open if walk.has_moved() && self.gives_way() => {
+                    let outcome = walk.commit_place(worker).await?;
+                    self.record(outcome);
+                    walked.left_out |= walk.has_left_out();
                     self.has_given_way = true;
                     return Ok(walked);
                 }

@@ -29,6 +29,7 @@ struct FirstAnswers {
     gone: HashMap<String, Instant>,
     older: HashMap<String, Instant>,
     deleted: HashMap<String, Instant>,
+    ended: HashMap<String, Instant>,
 }
 
 /// What Clerk said about an id.
@@ -40,6 +41,8 @@ pub(super) enum Observation {
     Older,
     /// There is no such user, and the row was deleted or marked.
     Deleted,
+    /// There is no such organization, though the mirror has it.
+    Ended,
 }
 
 /// Decides whether what a page shows is stored, as it may come from a replica that lags behind.
@@ -77,10 +80,12 @@ impl Rechecks {
     pub(super) fn note(&self, observation: Observation, id: &str, now: Instant) -> Duration {
         let mut answers = self.answers();
         let firsts = answers.of(observation);
-        firsts.retain(|_, first| now.saturating_duration_since(*first) < REMEMBERED_FOR);
-        match firsts.get(id) {
-            Some(first) => now.saturating_duration_since(*first),
+        match firsts.get(id).and_then(|first| remembered(*first, now)) {
+            Some(since) => since,
             None => {
+                if firsts.len() >= MAX_REMEMBERED {
+                    firsts.retain(|_, first| remembered(*first, now).is_some());
+                }
                 if firsts.len() >= MAX_REMEMBERED {
                     firsts.clear();
                 }
@@ -93,7 +98,7 @@ impl Rechecks {
     /// How long ago Clerk gave an answer first; `None` if it did not.
     pub(super) fn since(&self, observation: Observation, id: &str, now: Instant) -> Option<Duration> {
         let first = self.answers().of(observation).get(id).copied()?;
-        Some(now.saturating_duration_since(first))
+        remembered(first, now)
     }
 
     /// Forgets an answer about an id, because Clerk says something else now.
@@ -105,14 +110,20 @@ impl Rechecks {
     /// for again.
     pub(super) fn older(&self, now: Instant) -> Vec<(String, Duration)> {
         let mut answers = self.answers();
-        let older = answers.of(Observation::Older).iter().map(|(id, first)| {
-            let waited = now.saturating_duration_since(*first);
-            (id.clone(), REPLICA_LAG.saturating_sub(waited))
+        let older = answers.of(Observation::Older).iter().filter_map(|(id, first)| {
+            let waited = remembered(*first, now)?;
+            Some((id.clone(), REPLICA_LAG.saturating_sub(waited)))
         });
         let mut older: Vec<_> = older.collect();
         older.sort_unstable();
         older
     }
+}
+
+/// How long ago an answer was given; `None` if it is not remembered any more.
+fn remembered(first: Instant, now: Instant) -> Option<Duration> {
+    let since = now.saturating_duration_since(first);
+    (since < REMEMBERED_FOR).then_some(since)
 }
 
 impl FirstAnswers {
@@ -121,6 +132,7 @@ impl FirstAnswers {
             Observation::Gone => &mut self.gone,
             Observation::Older => &mut self.older,
             Observation::Deleted => &mut self.deleted,
+            Observation::Ended => &mut self.ended,
         }
     }
 }

@@ -10,6 +10,9 @@ use crate::{
     resource::MAX_IDS,
 };
 
+/// Rows without Clerk's id that are read at a time: each time, the whole table is read.
+const NAMED_ROWS: usize = 10_000;
+
 /// Rows removed in one transaction.
 const REMOVALS: usize = 500;
 
@@ -21,7 +24,8 @@ impl SyncContext<'_> {
         let mut shown = Vec::new();
         let mut after = String::new();
         loop {
-            let mut keys = tables.unknown(table, &after, BATCH).await?;
+            let most = if table.has_ids() { BATCH } else { NAMED_ROWS };
+            let mut keys = tables.unknown(table, &after, most).await?;
             let Some(last) = keys.last() else { return Ok(shown) };
             after.clone_from(last);
             let absent = self.ask_for(&keys).await?;

@@ -356,14 +356,22 @@ impl SyncContext<'_> {
     /// locked.
     async fn retry_rows_of(&mut self, run: &Run, table: &RunTable, locked: bool) -> Result<(), TableFailure> {
         let tables = self.app_tables();
-        let (write, remove) = tables.rejected(table, locked, MAX_RETRIED).await?;
         let mut done = RowCounts::default();
-        if !remove.is_empty() {
-            done.add(tables.remove(run, table, &remove).await?);
-        }
-        if !write.is_empty() {
-            let ids: Vec<&str> = write.iter().map(String::as_str).collect();
-            done.add(tables.write(run, table, &ids).await?);
+        loop {
+            let (write, remove) = tables.rejected(table, locked, MAX_RETRIED).await?;
+            let mut round = RowCounts::default();
+            if !remove.is_empty() {
+                round.add(tables.remove(run, table, &remove).await?);
+            }
+            if !write.is_empty() {
+                let ids: Vec<&str> = write.iter().map(String::as_str).collect();
+                round.add(tables.write(run, table, &ids).await?);
+            }
+            done.add(round);
+            // What made all of these possible may have done so for the next ones.
+            if write.len() + remove.len() < MAX_RETRIED || round.changed() == 0 {
+                break;
+            }
         }
         let rejected = tables.count_rejected(table).await?;
         let report = self.table_report(table.name());

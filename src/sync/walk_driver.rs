@@ -207,6 +207,16 @@ impl WalkDriver {
         self.walk.position() != self.partition.position.as_ref()
     }
 
+    /// Commits the walk's place in the list, so that the next sync continues there.
+    pub(super) async fn commit_place(&mut self, worker: PageWorker<'_>) -> Result<PageOutcome, Failure> {
+        let batch = Batch {
+            checkpoint: self.mark(&worker),
+            ..Batch::default()
+        };
+        self.deferred.make_due();
+        worker.apply(&mut self.deferred, batch).await
+    }
+
     /// The walk's place in the list, to be committed with its page.
     fn mark(&self, worker: &PageWorker<'_>) -> Option<Mark> {
         let is_end = self.state == WalkState::Ended;

@@ -454,3 +454,80 @@ async fn rows_of_values_are_marked_if_the_mapping_says_so() {
     app.once().await.assert_exit(Exit::Ok);
     assert_eq!(db.number(left).await, 0);
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_locked_row_of_a_member_who_left_goes_once_it_is_free() {
+    let app = Members::ByValues.app(12, &[9]).await;
+    sync(&app).await;
+    let (db, sim) = (&app.fixture.db, &app.fixture.sim);
+    age(db).await;
+    let membership = sim.memberships_of(&by_size(sim)[0])[3].clone();
+    let user = sim.object(Kind::OrganizationMemberships, &membership).unwrap()["public_user_data"]["user_id"].clone();
+    let user = user.as_str().unwrap();
+    let lock = format!(
+        r#"BEGIN; SELECT FROM "OrganizationMember" WHERE "userId" = (SELECT id FROM "User" WHERE "clerkId" = '{user}') FOR UPDATE"#
+    );
+    db.client.batch_execute(&lock).await.unwrap();
+    sim.delete_object(Kind::OrganizationMemberships, &membership);
+    app.once().await.assert_exit(Exit::Ok);
+    let rows = r#"SELECT count(*) FROM "OrganizationMember""#;
+    assert_eq!(db.number(rows).await, 9);
+    assert_eq!(db.number("SELECT count(*) FROM clerk.rejected_rows").await, 1);
+    db.client.batch_execute("COMMIT").await.unwrap();
+    app.once().await.assert_exit(Exit::Ok);
+    assert_eq!(db.number(rows).await, 8);
+    assert_equal(&app).await;
+    assert_eq!(db.number("SELECT count(*) FROM clerk.rejected_rows").await, 0);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_admin_who_comes_back_as_a_member_loses_the_row() {
+    let app = Members::ByValues.app(30, &[25]).await;
+    let key = "key = [\"organizationId\", \"userId\"]";
+    let mapping = Members::ByValues.mapping();
+    app.set_mapping(&mapping.replace(key, &format!("{key}\n    where = \"u.role = 'org:admin'\"")));
+    let (db, sim) = (&app.fixture.db, &app.fixture.sim);
+    let organization = by_size(sim)[0].clone();
+    let member = |at: usize| {
+        let id = &sim.memberships_of(&organization)[at];
+        let membership = sim.object(Kind::OrganizationMemberships, id).unwrap();
+        membership["public_user_data"]["user_id"].as_str().unwrap().to_owned()
+    };
+    let users: Vec<String> = (0..10).map(member).collect();
+    for user in &users {
+        sim.change_role(&organization, user, "org:admin");
+    }
+    app.once().await.assert_exit(Exit::Ok);
+    age(db).await;
+    let daemon = app.start_daemon(&[NEVER, EVERY_SECOND]);
+    daemon.wait_for_log("full sync").await;
+    let row = format!("SELECT count(*) FROM {MEMBERS} AS t WHERE user_id = '{}'", users[0]);
+    assert_eq!(db.number(&row).await, 1);
+    app.fixture
+        .while_frozen(&[&daemon], || {
+            assert!(sim.remove_member(&organization, &users[0]));
+            sim.add_member(&organization, &users[0], "org:member").unwrap();
+        })
+        .await;
+    eventually("the row goes", async || db.number(&row).await == 0).await;
+    daemon.stop(Signal::TERM).await.assert_exit(Exit::Ok);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_table_of_nothing_but_the_key_follows() {
+    let app = Members::ByValues.app(12, &[9, 4]).await;
+    let mapping = Members::ByValues.mapping().replace("    role = \"u.role\"\n", "");
+    app.set_mapping(&mapping);
+    app.fixture
+        .db
+        .execute(r#"ALTER TABLE "OrganizationMember" ALTER role SET DEFAULT 'member'"#)
+        .await;
+    app.once().await.assert_exit(Exit::Ok);
+    let (db, sim) = (&app.fixture.db, &app.fixture.sim);
+    let rows = r#"SELECT count(*) FROM "OrganizationMember""#;
+    assert_eq!(db.number(rows).await, 13);
+    age(db).await;
+    sim.delete_object(Kind::OrganizationMemberships, &sim.memberships_of(&by_size(sim)[0])[0]);
+    app.once().await.assert_exit(Exit::Ok);
+    assert_eq!(db.number(rows).await, 12);
+}

@@ -462,6 +462,31 @@ async fn the_walk_over_a_long_list_gives_way_to_users() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn the_walk_over_an_unchanged_list_gives_way_and_ends() {
+    let fixture = mirrored_company(1000, sizes(&[1000, 1000, 1000, 1000, 1000])).await;
+    let sim = &fixture.sim;
+    sim.set_faults(
+        Rule::new(Effect::LatencyMs(1000))
+            .on([Endpoint::OrganizationList])
+            .about("memberships"),
+    );
+    let walked = "resource = 'organization_memberships' AND kind = 'full' AND outcome IN ('in_sync', 'changed')";
+    let before = fixture.runs(walked).await;
+    let daemon = fixture.start_incremental(&[ALL]).await;
+    // A new member does not wait for the end of the walk.
+    let organization = sim.ids(Kind::Organizations)[0].clone();
+    let user = sim.create_random();
+    let new = sim.add_member(&organization, &user, "org:member").unwrap();
+    let sql = format!("SELECT count(*) FROM clerk.organization_memberships WHERE id = '{new}'");
+    eventually("the new member", async || fixture.db.number(&sql).await == 1).await;
+    assert_eq!(fixture.runs(walked).await, before);
+    eventually("the end of the walk", async || fixture.runs(walked).await > before).await;
+    daemon.stop(Signal::TERM).await.assert_exit(Exit::Ok);
+    sim.clear_faults();
+    assert_all_in_sync(&fixture).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn an_organization_goes_while_its_list_is_walked() {
     let fixture = mirrored_company(700, sizes(&[700, 700, 700])).await;
     let sim = &fixture.sim;
@@ -629,4 +654,38 @@ async fn a_newest_page_that_cannot_be_read_is_walked_around() {
     })
     .await;
     daemon.stop(Signal::TERM).await.assert_exit(Exit::Ok);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_organization_of_20000_members() {
+    let fixture = company(20_000, sizes(&[20_000, 1])).await;
+    once_all(&fixture).await;
+    age(&fixture.db).await;
+    let sim = &fixture.sim;
+    let daemon = fixture.start_incremental(&[ALL]).await;
+    let organizations = sim.ids(Kind::Organizations);
+    let largest = organizations
+        .iter()
+        .max_by_key(|id| sim.memberships_of(id).len())
+        .unwrap();
+    let members = sim.memberships_of(largest);
+    let has = async |id: &str| {
+        let sql = format!("SELECT count(*) FROM clerk.organization_memberships WHERE id = '{id}'");
+        fixture.db.number(&sql).await == 1
+    };
+    for at in [0, 9_999, members.len() - 1] {
+        sim.delete_object(Kind::OrganizationMemberships, &members[at]);
+        eventually("a member leaves", async || !has(&members[at]).await).await;
+    }
+    let user = sim.create_random();
+    let new = sim.add_member(largest, &user, "org:member").unwrap();
+    eventually("a new member", async || has(&new).await).await;
+    assert!(sim.delete_organization(largest));
+    let rows = "SELECT count(*) FROM clerk.organization_memberships";
+    eventually("the organization goes with its members", async || {
+        fixture.db.number(rows).await <= 1
+    })
+    .await;
+    daemon.stop(Signal::TERM).await.assert_exit(Exit::Ok);
+    assert_all_in_sync(&fixture).await;
 }

@@ -14,6 +14,7 @@ impl Projection {
             .set
             .iter()
             .enumerate()
+            .filter(|(at, _)| !self.key.has_place(*at))
             .map(|(at, assignment)| (assignment.column.as_str(), assignment.differs(&format!("d.s{at}"))));
         let keep = self.keep.iter().enumerate().map(|(at, assignment)| {
             let differs = assignment.differs(&format!("d.k{at}"));
@@ -117,7 +118,7 @@ impl Projection {
             (RowKey::Values(_), Some(excluded)) => (
                 format!("coalesce(x.key, {row})"),
                 "x.key IS NOT NULL".to_owned(),
-                format!(" LEFT JOIN {excluded} AS x ON d.key IS NULL AND x.row = {row}"),
+                excluded,
             ),
         };
         format!(

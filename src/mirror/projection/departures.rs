@@ -109,7 +109,7 @@ impl AppTables {
         let mut conn = self.0.connection().await?;
         conn.transaction(async |conn| {
             transaction::begin_for(conn, run.lease(), Some(run.resource), false).await?;
-            let belonging = projection.keys(conn, &projection.belonging(), ids).await?;
+            let belonging = projection.keys(conn, &projection.belonging(ids), ids).await?;
             let (kept, ids): (Vec<&str>, Vec<&str>) = ids
                 .iter()
                 .map(String::as_str)
@@ -146,8 +146,8 @@ impl AppTables {
     /// Releases the unknown rows whose objects are in the mirror by now.
     pub async fn release_known(&self, run: &Run, table: &RunTable) -> Result<(), TableError> {
         let sql = format!(
-            "DELETE FROM clerk.departures AS d WHERE d.table_name = $1 AND d.reason = 'unknown' AND {}",
-            table.projection.has_object("d.object_id")
+            "DELETE FROM clerk.departures AS g WHERE g.table_name = $1 AND g.object_id IN ({})",
+            table.projection.known_departures()
         );
         let mut conn = self.0.connection().await?;
         conn.transaction(async |conn| {

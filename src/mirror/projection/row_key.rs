@@ -1,8 +1,8 @@
 //! How the row of an object is found: by a column with Clerk's id, or by columns that `set` fills.
 //!
 //! A table of members often has no column for Clerk's id, but an organization and a user, of which
-//! there is one row each. Such a row is known by its values: as a JSON array, they take the place of
-//! Clerk's id where the mirror has no object for the row.
+//! there is one row each. Where the mirror has no object for such a row, its values as a JSON array name
+//! it in place of Clerk's id. Rows and objects are compared as the types of the columns compare.
 
 use super::{
     mapping::TableMapping,
@@ -79,14 +79,6 @@ impl RowKey {
         }
     }
 
-    /// The key that the row of an object `u` has, as text.
-    fn of_object(&self) -> String {
-        match self {
-            Self::Id { .. } => "u.id".to_owned(),
-            Self::Values(columns) => array(columns.iter().map(|column| column.value.clone())),
-        }
-    }
-
     /// Whether `t` is the row of `desired`.
     pub(super) fn is_of_desired(&self) -> String {
         self.all(
@@ -95,12 +87,18 @@ impl RowKey {
         )
     }
 
-    /// Whether a row `o` is that of an object `u`.
-    pub(super) fn is_of_object(&self) -> String {
+    /// Whether a row with this alias is that of an object `u`.
+    pub(super) fn is_of_object(&self, row: &str) -> String {
         self.all(
-            |column| format!("o.{column} = CAST(u.id AS {})", self.cast()),
-            |KeyColumn { column, value, .. }| format!("o.{column} = {value}"),
+            |column| format!("{row}.{column} = CAST(u.id AS {})", self.cast()),
+            |KeyColumn { column, value, .. }| format!("{row}.{column} = {value}"),
         )
+    }
+
+    /// Whether an object `u` has the values of an item `w`: the columns of [`Self::values`].
+    fn has_values(columns: &[KeyColumn]) -> String {
+        let columns = columns.iter().enumerate();
+        conjunction(columns.map(|(at, column)| format!("w.c{at} = {}", column.value)))
     }
 
     /// The values of the key for an object `u`, as further columns: `c0` and so on.
@@ -161,6 +159,20 @@ fn array(values: impl Iterator<Item = String>) -> String {
     format!("pg_catalog.jsonb_build_array({})::text", values.join(", "))
 }
 
+/// The rows that are named by their values among some keys, with the values as `c0` and so on. `keys` is
+/// a query of keys `id`.
+fn named_rows(columns: &[KeyColumn], keys: &str) -> String {
+    let values = columns.iter().enumerate().map(|(at, column)| {
+        let cast = &column.cast;
+        format!(", CAST(j.document OPERATOR(pg_catalog.->>) {at} AS {cast}) AS c{at}")
+    });
+    format!(
+        "SELECT j.key{values} FROM (SELECT i.id AS key, CASE WHEN pg_catalog.starts_with(i.id, '[') \
+             THEN CAST(i.id AS jsonb) END AS document FROM ({keys}) AS i) AS j WHERE j.document IS NOT NULL",
+        values = values.collect::<String>(),
+    )
+}
+
 /// Rows `t` with some keys: what a statement reads besides the table, and which rows it selects.
 pub(super) struct RowsOfKeys {
     /// Further items of the `FROM` list, each behind a comma.
@@ -179,58 +191,84 @@ impl Projection {
                 condition: format!("t.{column} = ANY (CAST($1::text[] AS {cast}[]))"),
                 key: format!("t.{column}::text"),
             },
-            RowKey::Values(columns) => {
-                let given = columns.iter().enumerate().map(|(at, column)| {
-                    format!(
-                        ", CAST(j.document OPERATOR(pg_catalog.->>) {at} AS {}) AS c{at}",
-                        column.cast
-                    )
-                });
-                RowsOfKeys {
-                    items: format!(
-                        ", (SELECT u.id AS key{values} FROM {source} AS u WHERE u.id = ANY ($1::text[]) AND NOT {rival} \
-                            UNION ALL SELECT j.key{given} FROM (SELECT i.id AS key, CASE WHEN pg_catalog.starts_with(i.id, '[') \
-                                THEN CAST(i.id AS jsonb) END AS document FROM pg_catalog.unnest($1::text[]) AS i(id)) AS j \
-                            WHERE j.document IS NOT NULL) AS w",
-                        values = self.key.values(),
-                        source = self.source,
-                        rival = rival(self.source, "r.id <> ALL ($1::text[])"),
-                        given = given.collect::<String>(),
-                    ),
-                    condition: self.key.is_of_item("w"),
-                    key: "w.key".to_owned(),
-                }
-            }
+            RowKey::Values(columns) => RowsOfKeys {
+                items: format!(
+                    ", (SELECT e.key{names} FROM ({objects}) AS e WHERE NOT {has_heir} UNION ALL {named}) AS w",
+                    names = (0..columns.len()).map(|at| format!(", e.c{at}")).collect::<String>(),
+                    objects = self.keyed_objects(&format!("{} AS u", self.source), "u.id = ANY ($1::text[])"),
+                    has_heir = self.has_heir("u.id <> ALL ($1::text[])"),
+                    named = named_rows(columns, "SELECT k.id FROM pg_catalog.unnest($1::text[]) AS k(id)"),
+                ),
+                condition: self.key.is_of_item("w"),
+                key: "w.key".to_owned(),
+            },
         }
     }
 
-    /// Whether another object takes the place of `u` in the table: somebody who left an organization and
-    /// came back has two memberships until Clerk has confirmed that the first one is gone.
+    /// Returns the names of rows with the keys `$1 text[]`: `id`, as it was given, and `name`, the values of
+    /// the row; `None` if the rows have Clerk's id.
+    pub(super) fn names(&self) -> Option<String> {
+        let RowsOfKeys { items, condition, key } = self.rows_of_keys();
+        matches!(self.key, RowKey::Values(_)).then(|| {
+            format!(
+                "SELECT {key} AS id, {name} AS name FROM {table} AS t{items} WHERE {condition}",
+                name = self.key.of_row(),
+                table = self.table,
+            )
+        })
+    }
+
+    /// Objects `u` with their keys, the values of these, and whose they are.
+    fn keyed_objects(&self, objects: &str, condition: &str) -> String {
+        let owner = match self.key {
+            RowKey::Id { .. } => "",
+            RowKey::Values(_) => ", u.organization_id, u.user_id",
+        };
+        let values = self.key.values();
+        format!("SELECT u.id AS key{values}{owner} FROM {objects} WHERE {condition}")
+    }
+
+    /// Whether the row of an object `e` belongs to another one: somebody who left an organization and came
+    /// back has two memberships until Clerk has confirmed that the first one is gone.
+    fn has_heir(&self, which: &str) -> String {
+        match (&self.key, &self.future_columns) {
+            (RowKey::Id { .. }, _) | (_, Some(_)) => "false".to_owned(),
+            (RowKey::Values(_), None) => format!(
+                "EXISTS (SELECT FROM {} AS u WHERE u.organization_id = e.organization_id AND u.user_id = e.user_id \
+                     AND u.deleted_at IS NULL AND {} AND {which})",
+                self.source,
+                self.condition()
+            ),
+        }
+    }
+
+    /// Whether a newer object decides about the row of `u`.
     pub(super) fn is_superseded(&self) -> Option<String> {
         match (&self.key, &self.future_columns) {
             (RowKey::Id { .. }, _) | (_, Some(_)) => None,
-            (RowKey::Values(_), None) => Some(rival(self.source, "(r.created_at, r.id) > (u.created_at, u.id)")),
+            (RowKey::Values(_), None) => Some(format!(
+                "EXISTS (SELECT FROM {} AS r WHERE r.organization_id = u.organization_id AND r.user_id = u.user_id \
+                     AND r.deleted_at IS NULL AND (r.created_at, r.id) > (u.created_at, u.id))",
+                self.source
+            )),
         }
     }
 
     /// Returns the keys of rows whose objects the condition excludes.
     pub(super) fn excluded(&self, scope: Scope) -> String {
-        let has_rival = match (&self.key, &self.future_columns) {
-            (RowKey::Id { .. }, _) | (_, Some(_)) => "false".to_owned(),
-            (RowKey::Values(_), None) => rival(self.source, "r.id <> u.id"),
-        };
+        let excluded = format!(
+            "{} AND u.deleted_at IS NULL AND {} IS NOT TRUE",
+            scope.condition(),
+            self.condition()
+        );
         format!(
-            "SELECT e.key FROM (SELECT u.id AS key{values} FROM {objects} \
-                 WHERE {scope} AND u.deleted_at IS NULL AND {condition} IS NOT TRUE AND NOT {has_rival}) AS e \
-             JOIN {table} AS t ON {is_row}{object} WHERE NOT {removed}",
-            values = self.key.values(),
-            objects = self.objects(scope),
-            scope = scope.condition(),
-            condition = self.condition(),
+            "SELECT e.key FROM ({objects}) AS e JOIN {table} AS t ON {is_row}{object} WHERE NOT {removed} AND NOT {has_heir}",
+            objects = self.keyed_objects(&self.objects(scope), &excluded),
             table = self.table,
             is_row = self.key.is_of_item("e"),
             object = self.with_lone_object(),
             removed = self.is_removed(),
+            has_heir = self.has_heir("u.id <> e.key"),
         )
     }
 
@@ -238,36 +276,57 @@ impl Projection {
     pub(super) fn is_known(&self) -> String {
         match (&self.key, &self.future_columns) {
             (_, Some(_)) => "false".to_owned(),
-            (RowKey::Id { column, .. }, None) => self.has_object(&format!("t.{column}")),
-            (RowKey::Values(_), None) => self.has_object(&self.key.of_row()),
+            (RowKey::Id { column, .. }, None) => format!(
+                "EXISTS (SELECT FROM {} AS m WHERE m.id = t.{column} AND m.deleted_at IS NULL)",
+                self.source
+            ),
+            (RowKey::Values(_), None) => format!(
+                "EXISTS (SELECT FROM {} AS u WHERE u.deleted_at IS NULL AND {})",
+                self.source,
+                self.key.is_of_object("t")
+            ),
         }
     }
 
-    /// Whether the mirror has an object with a key.
-    pub(super) fn has_object(&self, key: &str) -> String {
-        format!(
-            "EXISTS (SELECT FROM {} AS u WHERE u.deleted_at IS NULL AND {} = {key})",
-            self.source,
-            self.key.of_object()
-        )
+    /// The keys of unknown departures whose objects are in the mirror by now. Parameter: the table's name.
+    pub(super) fn known_departures(&self) -> String {
+        let source = self.source;
+        let unknown =
+            "SELECT d.object_id AS id FROM clerk.departures AS d WHERE d.table_name = $1 AND d.reason = 'unknown'";
+        match &self.key {
+            RowKey::Id { .. } => format!(
+                "{unknown} AND EXISTS (SELECT FROM {source} AS u WHERE u.id = d.object_id AND u.deleted_at IS NULL)"
+            ),
+            RowKey::Values(columns) => format!(
+                "SELECT w.key FROM ({}) AS w WHERE EXISTS (SELECT FROM {source} AS u WHERE u.deleted_at IS NULL AND {})",
+                named_rows(columns, unknown),
+                RowKey::has_values(columns)
+            ),
+        }
     }
 
-    /// Known objects that the condition excludes, to be joined with rows `t` that no object of `desired`
-    /// has; `None` if all rows that are known by their values have one.
+    /// Joins rows `t` that no object of `desired` has with excluded objects `x`; `None` if all rows that are
+    /// known by their values have one.
     pub(super) fn excluded_objects(&self) -> Option<String> {
         match (&self.key, &self.future_columns, &self.mapping.condition) {
-            (RowKey::Values(_), None, Some(_)) => Some(format!(
-                "(SELECT {row} AS row, pg_catalog.min(u.id) AS key FROM {source} AS u WHERE u.deleted_at IS NULL GROUP BY 1)",
-                row = self.key.of_object(),
-                source = self.source,
-            )),
+            (RowKey::Values(columns), None, Some(_)) => {
+                let groups: Vec<String> = (2..columns.len() + 2).map(|at| at.to_string()).collect();
+                Some(format!(
+                    " LEFT JOIN (SELECT pg_catalog.min(u.id) AS key{values} FROM {source} AS u \
+                         WHERE u.deleted_at IS NULL GROUP BY {groups}) AS x ON d.key IS NULL AND {is_row}",
+                    values = self.key.values(),
+                    source = self.source,
+                    groups = groups.join(", "),
+                    is_row = self.key.is_of_item("x"),
+                ))
+            }
             _ => None,
         }
     }
 
     /// Returns those of these keys whose rows are to stay, because an object has them. Parameter:
     /// `$1 text[]`.
-    pub(super) fn belonging(&self) -> String {
+    pub(super) fn belonging(&self, keys: &[String]) -> String {
         let of_object = format!(
             "SELECT u.id AS key FROM {} AS u WHERE u.id = ANY ($1) AND u.deleted_at IS NULL AND {}",
             self.source,
@@ -275,21 +334,20 @@ impl Projection {
         );
         match &self.key {
             RowKey::Id { .. } => of_object,
-            RowKey::Values(_) => format!(
-                "{of_object} UNION ALL SELECT o.row FROM (SELECT {row} AS row FROM {source} AS u \
-                     WHERE u.deleted_at IS NULL AND {condition}) AS o WHERE o.row = ANY ($1)",
-                row = self.key.of_object(),
+            RowKey::Values(_) if !keys.iter().any(|key| is_name(key)) => of_object,
+            RowKey::Values(columns) => format!(
+                "{of_object} UNION ALL SELECT w.key FROM ({named}) AS w \
+                     WHERE EXISTS (SELECT FROM {source} AS u WHERE u.deleted_at IS NULL AND {condition} AND {has_values})",
+                named = named_rows(columns, "SELECT k.id FROM pg_catalog.unnest($1::text[]) AS k(id)"),
                 source = self.source,
                 condition = self.condition(),
+                has_values = RowKey::has_values(columns),
             ),
         }
     }
 }
 
-/// Whether there is another object of the same organization and user as `u`.
-fn rival(source: &str, which: &str) -> String {
-    format!(
-        "EXISTS (SELECT FROM {source} AS r WHERE r.organization_id = u.organization_id AND r.user_id = u.user_id \
-             AND r.deleted_at IS NULL AND {which})"
-    )
+/// Whether a key names a row by its values.
+fn is_name(key: &str) -> bool {
+    key.starts_with('[')
 }

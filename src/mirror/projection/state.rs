@@ -68,6 +68,11 @@ impl RunTable {
         self.projection.mapping.link.is_some()
     }
 
+    /// Whether a column holds Clerk's id.
+    pub fn has_ids(&self) -> bool {
+        self.projection.mapping.key.id_column().is_some()
+    }
+
     /// Whether rows are removed at all.
     pub fn removes(&self) -> bool {
         self.projection.mapping.delete != RowRemoval::Keep

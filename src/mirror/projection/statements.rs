@@ -234,6 +234,9 @@ impl Projection {
             .enumerate()
             .map(|(at, assignment)| format!("{} = d.t{at}", quote(&assignment.column)));
         let sets: Vec<String> = set.chain(keep).chain(touch).collect();
+        if sets.is_empty() {
+            return None;
+        }
         Some(format!(
             "WITH {PATH}, {}, written AS (UPDATE {} AS t SET {} FROM desired AS d, path \
              WHERE {} AND ({}) RETURNING d.key) {WRITTEN_KEYS}",
@@ -280,7 +283,7 @@ impl Projection {
             true => format!(
                 "(SELECT true FROM {} AS o WHERE {} LIMIT 1) IS NULL",
                 self.table,
-                self.key.is_of_object()
+                self.key.is_of_object("o")
             ),
             false => "true".to_owned(),
         };

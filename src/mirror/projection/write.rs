@@ -88,11 +88,41 @@ impl Projection {
             return Ok(RowCounts::default());
         };
         let remover = RowRemover { projection: self, sql };
-        let written = self.each(conn, &remover, RowAction::Remove, ids).await?;
-        rejected_rows::replace(conn, run, self, ids, &written.rejected).await?;
-        let kept: Vec<&str> = written.rejected.iter().map(|row| row.id.as_str()).collect();
+        let WrittenRows { counts, mut rejected } = self.each(conn, &remover, RowAction::Remove, ids).await?;
+        let kept: Vec<String> = rejected.iter().map(|row| row.id.clone()).collect();
+        let kept: Vec<&str> = kept.iter().map(String::as_str).collect();
         excluded::forget(conn, self, ids, &kept).await?;
-        Ok(written.counts)
+        if let Some(sql) = self.names().filter(|_| !rejected.is_empty()) {
+            self.rename(conn, &sql, &mut rejected, &kept).await?;
+        }
+        rejected_rows::replace(conn, run, self, ids, &rejected).await?;
+        Ok(counts)
+    }
+
+    /// Lists rows by their values. Their objects will be gone when they are tried again.
+    async fn rename(
+        &self,
+        conn: &mut Session,
+        sql: &str,
+        rejected: &mut [RejectedRow],
+        ids: &[&str],
+    ) -> Result<(), WriteFailure> {
+        #[derive(QueryableByName)]
+        struct NameRow {
+            #[diesel(sql_type = Text)]
+            id: String,
+            #[diesel(sql_type = Text)]
+            name: String,
+        }
+        conn.batch_execute(RESTRICT_PATH).await?;
+        let names: Vec<NameRow> = sql_query(sql).bind::<Array<Text>, _>(ids).load(conn).await?;
+        conn.batch_execute(RESTORE_PATH).await?;
+        for row in rejected {
+            if let Some(named) = names.iter().find(|named| named.id == row.id) {
+                row.id.clone_from(&named.name);
+            }
+        }
+        Ok(())
     }
 
     /// Does something with rows: first together, and if that fails, behind savepoints.
