@@ -32,7 +32,7 @@ CREATE TABLE clerk.organizations (
 );
 CREATE INDEX organizations_created_at_idx ON clerk.organizations (created_at, id) INCLUDE (digest, deleted_at);
 
-COMMENT ON TABLE clerk.organizations IS 'Clerk''s organizations, kept in step by clerk2pg. Read and reference it; what is written here is overwritten.';
+COMMENT ON TABLE clerk.organizations IS 'Clerk''s organizations, kept in sync by clerk2pg. Read and reference it; what is written here is overwritten.';
 
 CREATE FUNCTION clerk.organization_document(o clerk.organizations) RETURNS jsonb
 LANGUAGE sql STABLE PARALLEL SAFE
@@ -84,7 +84,7 @@ CREATE INDEX organization_memberships_created_at_idx ON clerk.organization_membe
 CREATE INDEX organization_memberships_organization_id_idx ON clerk.organization_memberships (organization_id, created_at);
 CREATE INDEX organization_memberships_user_id_idx ON clerk.organization_memberships (user_id);
 
-COMMENT ON TABLE clerk.organization_memberships IS 'Clerk''s organization memberships, kept in step by clerk2pg. Read and reference it; what is written here is overwritten.';
+COMMENT ON TABLE clerk.organization_memberships IS 'Clerk''s organization memberships, kept in sync by clerk2pg. Read and reference it; what is written here is overwritten.';
 COMMENT ON COLUMN clerk.organization_memberships.organization_id IS 'The id of the organization, which Clerk sends as a whole';
 COMMENT ON COLUMN clerk.organization_memberships.user_id IS 'The id in public_user_data';
 
@@ -134,7 +134,7 @@ CREATE TABLE clerk.organization_invitations (
 CREATE INDEX organization_invitations_created_at_idx ON clerk.organization_invitations (created_at, id) INCLUDE (digest, deleted_at);
 CREATE INDEX organization_invitations_organization_id_idx ON clerk.organization_invitations (organization_id);
 
-COMMENT ON TABLE clerk.organization_invitations IS 'Clerk''s organization invitations, kept in step by clerk2pg. Read and reference it; what is written here is overwritten.';
+COMMENT ON TABLE clerk.organization_invitations IS 'Clerk''s organization invitations, kept in sync by clerk2pg. Read and reference it; what is written here is overwritten.';
 
 CREATE FUNCTION clerk.organization_invitation_document(i clerk.organization_invitations) RETURNS jsonb
 LANGUAGE sql STABLE PARALLEL SAFE
@@ -178,7 +178,7 @@ CREATE TABLE clerk.organization_roles (
 );
 CREATE INDEX organization_roles_created_at_idx ON clerk.organization_roles (created_at, id) INCLUDE (digest, deleted_at);
 
-COMMENT ON TABLE clerk.organization_roles IS 'Clerk''s organization roles, kept in step by clerk2pg. Read and reference it; what is written here is overwritten.';
+COMMENT ON TABLE clerk.organization_roles IS 'Clerk''s organization roles, kept in sync by clerk2pg. Read and reference it; what is written here is overwritten.';
 
 CREATE FUNCTION clerk.organization_role_document(r clerk.organization_roles) RETURNS jsonb
 LANGUAGE sql STABLE PARALLEL SAFE
@@ -215,7 +215,7 @@ CREATE TABLE clerk.organization_permissions (
 );
 CREATE INDEX organization_permissions_created_at_idx ON clerk.organization_permissions (created_at, id) INCLUDE (digest, deleted_at);
 
-COMMENT ON TABLE clerk.organization_permissions IS 'Clerk''s organization permissions, kept in step by clerk2pg. Read and reference it; what is written here is overwritten.';
+COMMENT ON TABLE clerk.organization_permissions IS 'Clerk''s organization permissions, kept in sync by clerk2pg. Read and reference it; what is written here is overwritten.';
 
 CREATE FUNCTION clerk.organization_permission_document(p clerk.organization_permissions) RETURNS jsonb
 LANGUAGE sql STABLE PARALLEL SAFE

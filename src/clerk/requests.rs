@@ -190,7 +190,7 @@ impl Client {
             return Ok(Lookup::Found(page));
         }
         let shown = page.objects().len() as u64;
-        // A server that ignores the filter answers with other members, of whom it may leave out some.
+        // A server that ignores the filter answers with other members, and may leave some out.
         let is_complete = match is_filtered {
             true => shown <= 2,
             false => page.total == Some(shown),

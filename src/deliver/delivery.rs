@@ -42,8 +42,9 @@ pub struct Delivery {
 
 impl Delivery {
     /// Creates what delivers to `endpoints`. `deliveries` has a connection of its own, and `holder`
-    /// is the name of this process in the election, in which a leader that is silent for `ttl` loses its role. `resources` are the names of what is mirrored, and
-    /// `initial_events` says whether the first import writes events.
+    /// is the name of this process in the election, in which a leader that is silent for `ttl` loses
+    /// its role. `resources` are the names of what is mirrored, and `initial_events` says whether the
+    /// first import writes events.
     ///
     /// # Errors
     /// HTTPS cannot be set up.

@@ -89,6 +89,10 @@ impl Syncer {
             match result {
                 Ok(ListOutcome::Synced(report)) => {
                     log(kind, other.resource, &report, own.goes_on);
+                    if own.goes_on {
+                        // It must not wait for a schedule: there may be none of incremental syncs.
+                        self.due.incremental();
+                    }
                     reports.push((other.resource, *report));
                 }
                 Ok(ListOutcome::Nothing | ListOutcome::Unreadable) => {}

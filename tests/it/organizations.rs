@@ -487,6 +487,35 @@ async fn the_walk_over_an_unchanged_list_gives_way_and_ends() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_walk_that_gave_way_goes_on_without_a_schedule() {
+    let fixture = mirrored_company(1000, sizes(&[1000, 1000, 1000, 1000, 1000])).await;
+    let sim = &fixture.sim;
+    sim.set_faults(
+        Rule::new(Effect::LatencyMs(1000))
+            .on([Endpoint::OrganizationList])
+            .about("memberships"),
+    );
+    let runs = "resource = 'organization_memberships' AND kind = 'full' AND outcome";
+    let ended = format!("{runs} IN ('in_sync', 'changed')");
+    let before = fixture.runs(&ended).await;
+    let daemon = fixture.start_daemon(&[
+        ALL,
+        ("CLERK2PG_SCHEDULE__INCREMENTAL", ""),
+        ("CLERK2PG_SCHEDULE__FULL", ""),
+    ]);
+    eventually("the walk", async || {
+        fixture.runs(&format!("{runs} = 'running'")).await == 1
+    })
+    .await;
+    let user = sim.create_random();
+    fixture.db.execute(&format!("NOTIFY clerk2pg, '{user}'")).await;
+    eventually("the user", async || fixture.has_user(&user).await).await;
+    assert_eq!(fixture.runs(&ended).await, before, "the walk has given way");
+    eventually("the end of the walk", async || fixture.runs(&ended).await > before).await;
+    daemon.stop(Signal::TERM).await.assert_exit(Exit::Ok);
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn an_organization_goes_while_its_list_is_walked() {
     let fixture = mirrored_company(700, sizes(&[700, 700, 700])).await;
     let sim = &fixture.sim;
