@@ -4,7 +4,10 @@
 //! Both are in the order of `created_at`. If objects are gone from the list, each object after them
 //! has a smaller offset in it than its rank among the mirror's rows. This shift is compared at two
 //! places: where it differs, something between them is gone. Each page halves what is left, so that
-//! one missing object among 100,000 takes eight pages.
+//! one missing object among 100,000 takes eight pages. Pages of different parts are asked for side by
+//! side: what happens to the list meanwhile misleads a long search.
+
+use std::collections::VecDeque;
 
 use crate::resource::MAX_PAGE;
 
@@ -35,9 +38,10 @@ pub struct PageShift {
 /// A search that is under way.
 #[derive(Debug)]
 pub struct OffsetSearch {
-    parts: Vec<Part>,
-    /// The part that the last page was asked for, and whether the page covers it.
-    asked: Option<(Part, bool)>,
+    /// The parts that are not searched yet, in the order in which they are.
+    parts: VecDeque<Part>,
+    /// The parts that pages were asked for, and whether the page covers it.
+    asked: VecDeque<(Part, bool)>,
     pages: u32,
 }
 
@@ -46,52 +50,53 @@ impl OffsetSearch {
     pub fn new(total: u64, rows: u64) -> Self {
         let shift_to = rows as i64 - total as i64;
         Self {
-            parts: vec![Part {
+            parts: VecDeque::from([Part {
                 from: 0,
                 to: total,
                 shift_from: 0,
                 shift_to,
-            }],
-            asked: None,
+            }]),
+            asked: VecDeque::new(),
             pages: 0,
         }
     }
 
-    /// Returns the offset of the next page to ask for; `None` at the end of the search.
-    pub fn next_offset(&mut self) -> Option<u64> {
-        let part = loop {
-            let part = self.parts.pop()?;
-            if part.shift_from != part.shift_to {
-                break part;
+    /// Returns the offsets of the next pages to ask for, `most` at a time; none at the end of the search.
+    pub fn next_offsets(&mut self, most: usize) -> Vec<u64> {
+        let mut offsets = Vec::new();
+        while offsets.len() < most
+            && self.pages < MAX_PAGES
+            && let Some(part) = self.parts.pop_front()
+        {
+            if part.shift_from == part.shift_to {
+                continue;
             }
-        };
-        if self.pages >= MAX_PAGES {
-            return None;
+            self.pages += 1;
+            let length = part.to.saturating_sub(part.from);
+            let page = u64::from(MAX_PAGE);
+            let is_covered = length + 2 * OVERLAP <= page;
+            self.asked.push_back((part, is_covered));
+            offsets.push(match is_covered {
+                true => part.from.saturating_sub(OVERLAP),
+                false => part.from + length.saturating_sub(page) / 2,
+            });
         }
-        self.pages += 1;
-        let length = part.to.saturating_sub(part.from);
-        let page = u64::from(MAX_PAGE);
-        let is_covered = length + 2 * OVERLAP <= page;
-        self.asked = Some((part, is_covered));
-        Some(match is_covered {
-            true => part.from.saturating_sub(OVERLAP),
-            false => part.from + length.saturating_sub(page) / 2,
-        })
+        offsets
     }
 
-    /// Takes the shift of the page that was asked for, which begins at `offset` and has `length`
+    /// Takes the shift of the next page that was asked for, which begins at `offset` and has `length`
     /// objects; `None` if the mirror knows none of them.
     pub fn receive(&mut self, offset: u64, length: u64, shift: Option<PageShift>) {
-        let (Some((part, false)), Some(shift)) = (self.asked.take(), shift) else {
+        let (Some((part, false)), Some(shift)) = (self.asked.pop_front(), shift) else {
             return;
         };
-        self.parts.push(Part {
+        self.parts.push_back(Part {
             to: offset,
             shift_to: shift.first,
             ..part
         });
         if offset + length < part.to {
-            self.parts.push(Part {
+            self.parts.push_back(Part {
                 from: offset + length,
                 shift_from: shift.last,
                 ..part
@@ -114,7 +119,8 @@ mod tests {
         let list: Vec<u64> = (0..rows).filter(|row| !gone.contains(row)).collect();
         let mut search = OffsetSearch::new(list.len() as u64, rows);
         let (mut found, mut pages) = (BTreeSet::new(), 0);
-        while let Some(offset) = search.next_offset() {
+        let mut asked = VecDeque::new();
+        while let Some(offset) = next(&mut search, &mut asked) {
             pages += 1;
             let begin = (offset as usize).min(list.len());
             let end = (begin + MAX_PAGE as usize).min(list.len());
@@ -137,6 +143,14 @@ mod tests {
         (found, pages)
     }
 
+    /// The next offset of those that are asked for side by side.
+    fn next(search: &mut OffsetSearch, asked: &mut VecDeque<u64>) -> Option<u64> {
+        if asked.is_empty() {
+            asked.extend(search.next_offsets(8));
+        }
+        asked.pop_front()
+    }
+
     #[test]
     fn one_among_a_hundred_thousand_takes_eight_pages() {
         for row in [0, 1, 499, 500, 50_000, 99_999] {
@@ -148,14 +162,14 @@ mod tests {
 
     #[test]
     fn nothing_is_asked_for_if_nothing_is_missing() {
-        assert_eq!(OffsetSearch::new(7_000, 7_000).next_offset(), None);
+        assert!(OffsetSearch::new(7_000, 7_000).next_offsets(8).is_empty());
     }
 
     #[test]
     fn no_server_keeps_a_search_for_ever() {
         let mut search = OffsetSearch::new(1_000_000, 900_000);
-        let mut pages = 0;
-        while let Some(offset) = search.next_offset() {
+        let (mut pages, mut asked) = (0, VecDeque::new());
+        while let Some(offset) = next(&mut search, &mut asked) {
             pages += 1;
             search.receive(
                 offset,

@@ -7,6 +7,7 @@
 
 use std::{borrow::Cow, ops::ControlFlow};
 
+use futures_util::{StreamExt, TryStreamExt, stream};
 use tracing::{debug, info};
 
 use super::{
@@ -210,15 +211,25 @@ impl SyncContext<'_> {
         let rows = syncer.mirror.counts().objects().await?;
         let mut search = OffsetSearch::new(total, rows);
         let mut pages = 0;
-        while let Some(offset) = search.next_offset() {
-            let query = ListQuery {
-                offset,
-                ..Walk::new().by_offset().query()
-            };
-            let page = syncer.ask(syncer.clerk.list(syncer.resource, &query, MAX_PAGE)).await?;
-            pages += 1;
-            let shift = self.store_searched(offset, &page).await?;
-            search.receive(offset, page.objects().len() as u64, shift);
+        loop {
+            let side_by_side = syncer.options.concurrency;
+            let offsets = search.next_offsets(side_by_side);
+            if offsets.is_empty() {
+                break;
+            }
+            let asked = stream::iter(&offsets).map(async |&offset| {
+                let query = ListQuery {
+                    offset,
+                    ..Walk::new().by_offset().query()
+                };
+                syncer.ask(syncer.clerk.list(syncer.resource, &query, MAX_PAGE)).await
+            });
+            let found: Vec<Page> = asked.buffered(side_by_side).try_collect().await?;
+            for (&offset, page) in offsets.iter().zip(&found) {
+                pages += 1;
+                let shift = self.store_searched(offset, page).await?;
+                search.receive(offset, page.objects().len() as u64, shift);
+            }
         }
         debug!(resource = syncer.resource.name, pages, "searched for missing objects");
         let found = syncer.mirror.missing().count_open().await?;
