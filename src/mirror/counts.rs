@@ -71,22 +71,6 @@ impl Counts {
         Ok(unsigned(count))
     }
 
-    /// Returns how many objects of the mirror come before a moment, in Unix milliseconds, and an id of
-    /// that moment.
-    pub async fn rank(&self, created_at: i64, id: &str) -> Result<u64, MirrorError> {
-        let sql = format!(
-            "SELECT pg_catalog.count(*) AS number FROM {table}
-             WHERE deleted_at IS NULL AND created_at <= $1 AND (created_at < $1 OR id < $2)",
-            table = self.0.resource.table
-        );
-        let NumberRow { number } = sql_query(sql)
-            .bind::<Timestamptz, _>(timestamp(created_at))
-            .bind::<Text, _>(id)
-            .get_result(&mut self.0.connection().await?)
-            .await?;
-        Ok(unsigned(number))
-    }
-
     /// Counts the rows again, stores their number, and returns how many objects are expected at
     /// Clerk.
     pub async fn recount(&self, lease: &Lease) -> Result<i64, MirrorError> {

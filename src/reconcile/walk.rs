@@ -20,7 +20,7 @@ use serde::{Deserialize, Serialize};
 use super::{ListEntry, Unreadable, range::Range};
 use crate::resource::{Digest, MAX_PAGE};
 use limits::{AnswerLimits, PageSize};
-use offset::{OVERLAP, PageExpectation};
+use offset::{OVERLAP, PageExpectation, advance};
 pub use ties::{TieRereads, TiedMoment};
 
 /// Pages in a row that the cursor may fail to give; after that, the walk does not use it any more.
@@ -253,6 +253,20 @@ impl Walk {
             Paging::Offset { offset, .. } | Paging::Unordered { offset } => query.offset = offset,
         }
         query
+    }
+
+    /// Returns the page to ask for, and those after it if each is full, as far as the list has more
+    /// objects: at most `most` pages. Only pages by offset are known before the one before is there.
+    pub fn queries(&self, most: usize) -> Vec<ListQuery> {
+        let mut queries = vec![self.query()];
+        if let Paging::Offset { mut offset, .. } = self.paging {
+            let step = advance(self.limit() as usize);
+            while queries.len() < most && self.total.is_some_and(|total| offset + u64::from(self.limit()) < total) {
+                offset += step;
+                queries.push(ListQuery { offset, ..self.query() });
+            }
+        }
+        queries
     }
 
     /// Returns how many objects to ask for.

@@ -20,7 +20,7 @@ use crate::{
     mirror::{Batch, SyncState},
     reconcile::{
         ListEntry, Unreadable,
-        offset_search::{OffsetSearch, PageShift},
+        offset_search::{Boundary, OffsetSearch, PROBE, Question},
         range::Range,
         walk::{AcceptedPage, ListQuery, Walk, WalkStep},
     },
@@ -69,11 +69,15 @@ impl Syncer {
             return Ok(SyncOutcome::Nothing);
         }
         let looks = self.looks_for_missing() && !carryover.is_quiet();
-        let judged = (is_whole && looks).then_some(Range::ALL);
+        let shown = match is_whole {
+            true => Some(Range::ALL),
+            false => range_of_newest(&newest),
+        };
+        let judged = shown.filter(|_| looks);
         let before = carryover.rolling.clone();
         let rolled = match is_whole {
             true => None,
-            false => self.roll(total, carryover).await?,
+            false => self.roll(total, shown, carryover).await?,
         };
         let has_news = self.has_news(&newest, judged).await?
             || match &rolled {
@@ -84,7 +88,12 @@ impl Syncer {
                 None => false,
             };
         let counts_differ = looks && self.list_counts_differ(&state, total, carryover);
-        if !has_news && !counts_differ && !carryover.retries_rows && !self.has_put_off(&state) {
+        if !has_news
+            && !counts_differ
+            && !carryover.retries_rows
+            && !carryover.has_left_deletions
+            && !self.has_put_off(&state)
+        {
             return Ok(SyncOutcome::Nothing);
         }
         let result = async {
@@ -93,15 +102,17 @@ impl Syncer {
                 return Ok(SyncOutcome::Standby);
             };
             let work = async |sync: &mut SyncContext<'_>| {
-                sync.store_newest(&newest, judged).await?;
+                // Before a page notes as missing what was found absent already.
+                sync.take_over_deletions().await?;
+                sync.store_newest(&newest, judged, is_whole).await?;
                 if let Some(RolledPage { page, accepted }) = &rolled {
                     sync.store_rolled(page, accepted).await?;
                 }
                 sync.resume_deletions().await?;
-                if !is_whole {
-                    sync.search_by_offset().await?;
+                match is_whole {
+                    true => sync.settle_deletions().await?,
+                    false => sync.delete_and_search().await?,
                 }
-                sync.settle_deletions().await?;
                 sync.retry_refused().await?;
                 sync.settle_tables().await
             };
@@ -125,8 +136,14 @@ impl Syncer {
         differ && self.looks_for_missing() && carryover.unexplained != Some((state.expected, total))
     }
 
-    /// Reads the next page of the walk that never ends; `None` if there is none to be read now.
-    async fn roll(&self, total: u64, carryover: &mut Carryover) -> Result<Option<RolledPage>, Failure> {
+    /// Reads the next page of the walk that never ends; `None` if there is none to be read now. Where the
+    /// newest page begins, which has shown the range `newest`, the walk begins again.
+    async fn roll(
+        &self,
+        total: u64,
+        newest: Option<Range>,
+        carryover: &mut Carryover,
+    ) -> Result<Option<RolledPage>, Failure> {
         let mut walk = match carryover.rolling.take() {
             Some(walk) => walk,
             None => Walk::new().by_offset().expecting(total),
@@ -149,7 +166,10 @@ impl Syncer {
             let step = walk.receive(&entries(&page, &ids(&page)));
             match step {
                 WalkStep::Page(accepted) => {
-                    carryover.rolling = Some(walk);
+                    let judged_to = accepted.judged.and_then(|range| range.before);
+                    let newest_from = newest.and_then(|range| range.from);
+                    let meets_newest = judged_to.zip(newest_from).is_some_and(|(to, from)| to >= from);
+                    carryover.rolling = (!meets_newest).then_some(walk);
                     return Ok(Some(RolledPage { page, accepted }));
                 }
                 // The next sync begins again.
@@ -165,10 +185,10 @@ impl Syncer {
 
 impl SyncContext<'_> {
     /// Stores the newest page, and those before it as long as all objects on them are new.
-    async fn store_newest(&mut self, newest: &Page, judged: Option<Range>) -> Result<(), Failure> {
+    async fn store_newest(&mut self, newest: &Page, judged: Option<Range>, is_whole: bool) -> Result<(), Failure> {
         let created = self.store_page(newest, judged).await?;
         let length = newest.objects().len() as u64;
-        let (mut offset, mut is_all_new) = (length, judged.is_none() && created == length && length > 0);
+        let (mut offset, mut is_all_new) = (length, !is_whole && created == length && length > 0);
         while is_all_new && offset < NEWEST_PAGES * u64::from(MAX_PAGE) {
             let syncer = self.syncer;
             let page = syncer
@@ -198,87 +218,109 @@ impl SyncContext<'_> {
         self.store_carrying(page, fresh, judged, accepted.carried.clone()).await
     }
 
-    /// Searches for the objects that the list has less than the mirror expects.
-    async fn search_by_offset(&mut self) -> Result<(), Failure> {
+    /// Deletes the rows of objects that the pages have left out. If the list still has less than the
+    /// mirror expects, the others are searched for, and then those that have gone meanwhile.
+    async fn delete_and_search(&mut self) -> Result<(), Failure> {
+        self.settle_deletions().await?;
+        while !self.carryover.has_left_deletions && self.search_by_offset().await? {
+            let deleted = self.report.deleted;
+            self.settle_deletions().await?;
+            if self.report.deleted == deleted || self.gives_way() {
+                break;
+            }
+        }
+        Ok(())
+    }
+
+    /// Searches for the objects that the list has less than the mirror expects. Returns whether it has
+    /// less.
+    async fn search_by_offset(&mut self) -> Result<bool, Failure> {
         let syncer = self.syncer;
         let Some(total) = syncer.ask(syncer.clerk.count(syncer.resource, Range::ALL)).await? else {
-            return Ok(());
+            return Ok(false);
         };
         let state = syncer.mirror.runs().state().await?;
         if !syncer.list_counts_differ(&state, total, self.carryover) {
-            return Ok(());
+            return Ok(false);
         }
-        let rows = syncer.mirror.counts().objects().await?;
-        let mut search = OffsetSearch::new(total, rows);
-        let mut pages = 0;
+        let mut search = OffsetSearch::new(total, state.expected);
+        let mut requests = 0;
         loop {
             let side_by_side = syncer.options.concurrency;
-            let offsets = search.next_offsets(side_by_side);
-            if offsets.is_empty() {
+            let questions = search.next_questions(side_by_side);
+            if questions.is_empty() || self.gives_way() {
                 break;
             }
-            let asked = stream::iter(&offsets).map(async |&offset| {
+            requests += questions.len();
+            let asked = stream::iter(&questions).map(async |&Question { offset, holds }| {
                 let query = ListQuery {
                     offset,
                     ..Walk::new().by_offset().query()
                 };
-                syncer.ask(syncer.clerk.list(syncer.resource, &query, MAX_PAGE)).await
+                let limit = holds.map_or(PROBE, |_| MAX_PAGE);
+                syncer.ask(syncer.clerk.list(syncer.resource, &query, limit)).await
             });
-            let found: Vec<Page> = asked.buffered(side_by_side).try_collect().await?;
-            for (&offset, page) in offsets.iter().zip(&found) {
-                pages += 1;
-                let shift = self.store_searched(offset, page).await?;
-                search.receive(offset, page.objects().len() as u64, shift);
+            let answers: Vec<Page> = asked.buffered(side_by_side).try_collect().await?;
+            for (&Question { offset, holds }, page) in questions.iter().zip(&answers) {
+                match holds {
+                    Some(range) => self.store_searched(offset, range, page).await?,
+                    None => self.divide(&mut search, offset, page).await?,
+                }
             }
         }
-        debug!(resource = syncer.resource.name, pages, "searched for missing objects");
+        debug!(
+            resource = syncer.resource.name,
+            requests, "searched for missing objects"
+        );
         let found = syncer.mirror.missing().count_open().await?;
         self.carryover.unexplained = (found == 0).then_some((state.expected, total));
+        Ok(true)
+    }
+
+    /// Divides the list at objects that a search has asked for.
+    async fn divide(&self, search: &mut OffsetSearch, offset: u64, page: &Page) -> Result<(), Failure> {
+        if let Some(dates) = dates(page)
+            && let Some(boundary) = Boundary::among(offset, &dates)
+            && let Some(range) = search.range_before(boundary)
+        {
+            search.divide(boundary, self.syncer.mirror.counts().expected(range).await?);
+        }
         Ok(())
     }
 
-    /// Stores a page that a search has asked for, and notes what is missing between its objects.
-    /// Returns by how much the mirror's rows are shifted there.
-    async fn store_searched(&mut self, offset: u64, page: &Page) -> Result<Option<PageShift>, Failure> {
-        let objects = page.objects();
-        let dates: Vec<i64> = objects.iter().filter_map(|raw| raw.created_at).collect();
-        if dates.len() != objects.len() || !dates.is_sorted() {
-            return Ok(None);
-        }
-        let is_end = page.total.is_some_and(|total| offset + objects.len() as u64 >= total);
+    /// Stores a page that a search has asked for, and notes what is missing in its range.
+    async fn store_searched(&mut self, offset: u64, range: Range, page: &Page) -> Result<(), Failure> {
+        let Some(dates) = dates(page).filter(|dates| dates.is_sorted()) else {
+            return Ok(());
+        };
+        let end = offset + dates.len() as u64;
         // Others of the moments at its ends may be on other pages.
-        let judged = Range {
-            from: match offset {
-                0 => None,
-                _ => dates.first().map(|at| at + 1),
-            },
-            before: match is_end {
-                true => None,
-                false => dates.last().copied(),
-            },
-        };
-        let is_range = judged
-            .from
-            .zip(judged.before)
-            .is_none_or(|(from, before)| from < before);
-        let judged = Some(judged).filter(|_| is_range && !(objects.is_empty() && offset > 0));
-        self.store_page(page, judged).await?;
-        let counts = self.syncer.mirror.counts();
-        let Some((first, last)) = objects.first().zip(objects.last()) else {
-            return Ok(None);
-        };
-        let mut ranks = Vec::new();
-        for raw in [first, last] {
-            let Some((id, at)) = raw.id.as_deref().zip(raw.created_at) else {
-                return Ok(None);
-            };
-            ranks.push(counts.rank(at, id).await? as i64);
-        }
-        Ok(Some(PageShift {
-            first: ranks[0] - offset as i64,
-            last: ranks[1] - (offset as i64 + objects.len() as i64 - 1),
-        }))
+        let from = (offset > 0).then(|| dates.first().map_or(i64::MAX, |at| at + 1));
+        let before = page
+            .total
+            .is_none_or(|total| end < total)
+            .then(|| dates.last().copied().unwrap_or(i64::MIN));
+        let shown = Range { from, before };
+        self.store_page(page, range.intersection(shown)).await?;
+        Ok(())
     }
+}
+
+/// The range that the newest page shows completely: what was created after its oldest object. `None` if
+/// it is not in order.
+fn range_of_newest(newest: &Page) -> Option<Range> {
+    let dates = dates(newest)?;
+    let is_newest_first = dates.iter().rev().is_sorted();
+    let oldest = dates.last().filter(|_| is_newest_first)?;
+    Some(Range {
+        from: Some(oldest + 1),
+        before: None,
+    })
+}
+
+/// When the objects of a page were created; `None` if one of them does not say it.
+fn dates(page: &Page) -> Option<Vec<i64>> {
+    page.objects().iter().map(|raw| raw.created_at).collect()
 }
 
 fn ids(page: &Page) -> Vec<Cow<'_, str>> {

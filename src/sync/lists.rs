@@ -88,8 +88,9 @@ impl Syncer {
             }
             match result {
                 Ok(ListOutcome::Synced(report)) => {
-                    log(kind, other.resource, &report, own.goes_on);
-                    if own.goes_on {
+                    let goes_on = own.goes_on || own.has_left_deletions;
+                    log(kind, other.resource, &report, goes_on);
+                    if goes_on {
                         // It must not wait for a schedule: there may be none of incremental syncs.
                         self.due.incremental();
                     }
@@ -213,7 +214,9 @@ impl Syncer {
         }
         if kind != SyncKind::Full && carryover.goes_on {
             // What is new does not wait for the end of the walk.
-            self.sync_list_changes(carryover).await?;
+            if let ListOutcome::Synced(report) = self.sync_list_changes(carryover).await? {
+                log(kind, self.resource, &report, false);
+            }
         }
         let outcome = match kind {
             _ if kind == SyncKind::Full || carryover.is_full_due => self.sync_whole_list(carryover).await?,

@@ -71,6 +71,11 @@ impl Deferred {
     pub(super) fn make_due(&mut self) {
         self.is_due = true;
     }
+
+    /// Adds what pages that were stored side by side have left unwritten.
+    pub(super) fn add(&mut self, other: Self) {
+        self.unchanged += other.unchanged;
+    }
 }
 
 impl Default for Deferred {

@@ -331,7 +331,7 @@ impl SyncContext<'_> {
             while !has_urgent_work && under_way.len() < self.syncer.max_walks() {
                 let Some(mut walk) = ready.pop() else { break };
                 under_way.push(async move {
-                    let result = walk.next_page(worker, slots).await;
+                    let result = walk.next_pages(worker, slots).await;
                     (walk, result)
                 });
             }

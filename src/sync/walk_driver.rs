@@ -1,8 +1,9 @@
 //! Drives the walk over one partition of Clerk's list: fetches its pages one after the other, and
 //! stores each.
 
-use std::{borrow::Cow, time::Instant};
+use std::{borrow::Cow, collections::VecDeque, time::Instant};
 
+use futures_util::future::try_join_all;
 use tokio::sync::Semaphore;
 use tokio_util::task::AbortOnDropHandle;
 use tracing::{debug, warn};
@@ -14,13 +15,13 @@ use super::{
     page_worker::{Deferred, PageOutcome, PageWorker},
 };
 use crate::{
-    clerk::{self, Page, RawObject},
+    clerk::{self, Page},
     failure::{Cause, Failure},
     mirror::{Batch, Mark},
     reconcile::{
         ListEntry, Unreadable,
         partition::Partition,
-        walk::{ListQuery, TiedMoment, Walk, WalkStep},
+        walk::{AcceptedPage, ListQuery, TiedMoment, Walk, WalkStep},
     },
     resource::Resource,
 };
@@ -28,6 +29,10 @@ use crate::{
 /// How far a user's `created_at` may differ from the time that Clerk counts by: emulators cut times
 /// to seconds.
 const CREATED_AT_TOLERANCE_MS: i64 = 2_000;
+
+/// Pages that are fetched ahead, and that are stored side by side, of a list that is read by offset. Lists
+/// that are read otherwise are walked in partitions side by side.
+const SIDE_BY_SIDE: usize = 4;
 
 /// Drives the walk over one partition.
 pub(super) struct WalkDriver {
@@ -39,14 +44,15 @@ pub(super) struct WalkDriver {
     began: i64,
     /// Users that Clerk did not know as cursors since the last page.
     unknown_cursors: Vec<String>,
-    /// The page that is fetched ahead.
-    ahead: Option<PageAhead>,
+    /// The pages that are fetched ahead, in order.
+    ahead: VecDeque<PageAhead>,
     deferred: Deferred,
+    /// The walk has started over: users on the pages that are stored already do not count.
+    has_restarted: bool,
     pub(super) state: WalkState,
 }
 
-/// A page that is fetched while the one before it is stored, and how it was asked for. Lists that are
-/// read by offset are walked as a whole, so that no other walk uses this time.
+/// A page that is fetched while those before it are stored, and how it was asked for.
 struct PageAhead {
     query: ListQuery,
     limit: u32,
@@ -83,6 +89,23 @@ pub(super) struct PageResult {
     pub(super) restarted: bool,
 }
 
+/// What a page means for a walk.
+enum Received {
+    Accepted(AcceptedPage),
+    /// It proves nothing. The next request differs.
+    Again,
+    /// The list is read again from its beginning.
+    Restarted,
+    CannotPartition,
+}
+
+impl PageAhead {
+    /// Whether the page answers a query.
+    fn answers(&self, query: &ListQuery, limit: u32) -> bool {
+        self.query == *query && self.limit == limit
+    }
+}
+
 impl WalkDriver {
     /// A walk over the partition with this number. `began` is the time by Clerk's clock, in Unix
     /// milliseconds; `users` is how many users Clerk counts in all.
@@ -103,8 +126,9 @@ impl WalkDriver {
             partition,
             began,
             unknown_cursors: Vec::new(),
-            ahead: None,
+            ahead: VecDeque::new(),
             deferred: Deferred::default(),
+            has_restarted: false,
             state: WalkState::Open,
         }
     }
@@ -139,67 +163,147 @@ impl WalkDriver {
         self.walk.take_tied_moments()
     }
 
-    /// Fetches the next page that continues the walk, and stores it. `slots` limits the pages that
-    /// are worked on at a time, because each takes memory.
-    pub(super) async fn next_page(&mut self, worker: PageWorker<'_>, slots: &Semaphore) -> Result<PageResult, Failure> {
-        let mut result = PageResult::default();
+    /// Fetches the next page that continues the walk, and stores it; together with those after it that
+    /// have arrived. `slots` limits the pages that are worked on at a time, because each takes memory.
+    pub(super) async fn next_pages(
+        &mut self,
+        worker: PageWorker<'_>,
+        slots: &Semaphore,
+    ) -> Result<PageResult, Failure> {
+        let mut result = PageResult {
+            restarted: std::mem::take(&mut self.has_restarted),
+            ..PageResult::default()
+        };
+        let place = self.mark(&worker);
+        let most = self.side_by_side(worker.syncer);
+        let mut pages = Vec::new();
         loop {
             let page = self.fetch(worker.syncer).await?;
-            let ids: Vec<Cow<'_, str>> = page.objects().iter().map(id_or_digest).collect();
-            let entries = page.objects().iter().zip(&ids).map(|(raw, id)| ListEntry {
-                id,
-                created_at: raw.created_at,
-                updated_at: raw.updated_at,
-            });
-            self.walk
-                .note_total(page.total.filter(|_| !worker.syncer.resource.has_ranges()));
-            let step = self.walk.receive(&entries.collect::<Vec<_>>());
-            result.witnesses.extend(ends(&page));
-            result.gone.append(&mut self.unknown_cursors);
-            let accepted = match step {
-                WalkStep::Again => continue,
-                WalkStep::Restart => {
-                    result.restarted = true;
-                    continue;
-                }
-                WalkStep::CannotPartition => {
-                    self.state = WalkState::CannotPartition;
-                    return Ok(result);
-                }
-                WalkStep::Endless => {
-                    let message = format!("Clerk's list does not advance beyond {} users", self.seen());
-                    return Err(Failure::new(Cause::Other, message)
-                        .hint("set clerk.api_url (CLERK_API_URL) to Clerk's Backend API"));
-                }
-                WalkStep::Page(accepted) => accepted,
-                WalkStep::End(accepted) => {
-                    self.state = WalkState::Ended;
-                    accepted
-                }
-            };
-            let fresh: Vec<&RawObject> = accepted.fresh.iter().map(|&at| &page.objects()[at]).collect();
-            for raw in &fresh {
-                // Whether Clerk counts a user without a readable time is not known.
-                let age = raw.created_at.map(|at| at - self.began);
-                result.newcomers += u64::from(age.is_some_and(|age| age > CREATED_AT_TOLERANCE_MS));
-                result.near_beginning += u64::from(age.is_none_or(|age| age.abs() <= CREATED_AT_TOLERANCE_MS));
+            match self.receive(worker.syncer, &page, &mut result)? {
+                Received::Accepted(accepted) => pages.push((page, accepted)),
+                Received::Again => {}
+                Received::Restarted if pages.is_empty() => result.restarted = true,
+                Received::Restarted => self.has_restarted = true,
+                Received::CannotPartition => return Ok(result),
             }
-            let more = Batch {
-                checkpoint: self.mark(&worker),
-                missing: worker.still_in_mirror(&result.gone).await?,
-                ..Batch::default()
-            };
-            if self.state == WalkState::Open && !worker.syncer.resource.has_ranges() {
-                let (query, limit) = (self.walk.query(), self.walk.limit());
-                let page = request(worker.syncer, query.clone(), limit);
-                self.ahead = Some(PageAhead { query, limit, page });
+            if self.state == WalkState::Open {
+                self.fetch_ahead(worker.syncer);
             }
-            let _slot = slots.acquire().await;
-            let (judged, carried) = (accepted.judged, accepted.carried);
-            let stored = worker.store(&mut self.deferred, &page, fresh, judged, carried, more);
-            result.outcome = stored.await?;
-            return Ok(result);
+            let goes_on = self.state == WalkState::Open && pages.len() < most && self.has_next_arrived();
+            if !pages.is_empty() && (self.has_restarted || !goes_on) {
+                break;
+            }
         }
+        let missing = worker.still_in_mirror(&result.gone).await?;
+        let is_single = pages.len() == 1;
+        // Of pages that are stored side by side, one may be committed and the one before it not. So the
+        // place before them is committed with them.
+        let checkpoint = if is_single { self.mark(&worker) } else { place };
+        let mut more = Some(Batch {
+            checkpoint,
+            missing,
+            ..Batch::default()
+        });
+        let (pages, accepted): (Vec<Page>, Vec<AcceptedPage>) = pages.into_iter().unzip();
+        let mut deferred: Vec<Deferred> = pages.iter().map(|_| Deferred::default()).collect();
+        deferred[0] = std::mem::take(&mut self.deferred);
+        let stored = pages
+            .iter()
+            .zip(accepted)
+            .zip(&mut deferred)
+            .map(|((page, accepted), deferred)| {
+                let fresh = accepted.fresh.iter().map(|&at| &page.objects()[at]).collect();
+                let more = more.take().unwrap_or_default();
+                async move {
+                    let _slot = slots.acquire().await;
+                    let (judged, carried) = (accepted.judged, accepted.carried);
+                    worker.store(deferred, page, fresh, judged, carried, more).await
+                }
+            });
+        for outcome in try_join_all(stored).await? {
+            result.outcome.add(outcome);
+        }
+        let mut deferred = deferred.into_iter();
+        self.deferred = deferred.next().unwrap_or_default();
+        deferred.for_each(|other| self.deferred.add(other));
+        if self.state == WalkState::Ended && !is_single {
+            result.outcome.add(self.commit_place(worker).await?);
+        }
+        Ok(result)
+    }
+
+    /// Takes a page, and notes what it shows beside the continuation of the walk.
+    fn receive(&mut self, syncer: &Syncer, page: &Page, result: &mut PageResult) -> Result<Received, Failure> {
+        let ids: Vec<Cow<'_, str>> = page.objects().iter().map(id_or_digest).collect();
+        let entries = page.objects().iter().zip(&ids).map(|(raw, id)| ListEntry {
+            id,
+            created_at: raw.created_at,
+            updated_at: raw.updated_at,
+        });
+        self.walk
+            .note_total(page.total.filter(|_| !syncer.resource.has_ranges()));
+        let step = self.walk.receive(&entries.collect::<Vec<_>>());
+        result.witnesses.extend(ends(page));
+        result.gone.append(&mut self.unknown_cursors);
+        let accepted = match step {
+            WalkStep::Again => return Ok(Received::Again),
+            WalkStep::Restart => return Ok(Received::Restarted),
+            WalkStep::CannotPartition => {
+                self.state = WalkState::CannotPartition;
+                return Ok(Received::CannotPartition);
+            }
+            WalkStep::Endless => {
+                let message = format!("Clerk's list does not advance beyond {} users", self.seen());
+                return Err(Failure::new(Cause::Other, message)
+                    .hint("set clerk.api_url (CLERK_API_URL) to Clerk's Backend API"));
+            }
+            WalkStep::Page(accepted) => accepted,
+            WalkStep::End(accepted) => {
+                self.state = WalkState::Ended;
+                accepted
+            }
+        };
+        for raw in accepted.fresh.iter().map(|&at| &page.objects()[at]) {
+            // Whether Clerk counts a user without a readable time is not known.
+            let age = raw.created_at.map(|at| at - self.began);
+            result.newcomers += u64::from(age.is_some_and(|age| age > CREATED_AT_TOLERANCE_MS));
+            result.near_beginning += u64::from(age.is_none_or(|age| age.abs() <= CREATED_AT_TOLERANCE_MS));
+        }
+        Ok(Received::Accepted(accepted))
+    }
+
+    /// How many pages are worked on at a time.
+    fn side_by_side(&self, syncer: &Syncer) -> usize {
+        match syncer.resource.has_ranges() {
+            true => 1,
+            false => SIDE_BY_SIDE.min(syncer.page_slots()),
+        }
+    }
+
+    /// Asks for the pages that come next, as far as they are known, if no other walk uses this time.
+    fn fetch_ahead(&mut self, syncer: &Syncer) {
+        if syncer.resource.has_ranges() {
+            return;
+        }
+        let limit = self.walk.limit();
+        let queries = self.walk.queries(self.side_by_side(syncer));
+        if !self
+            .ahead
+            .iter()
+            .zip(&queries)
+            .all(|(ahead, query)| ahead.answers(query, limit))
+        {
+            self.ahead.clear();
+        }
+        for query in queries.into_iter().skip(self.ahead.len()) {
+            let page = request(syncer, query.clone(), limit);
+            self.ahead.push_back(PageAhead { query, limit, page });
+        }
+    }
+
+    /// Whether the next page has been fetched ahead.
+    fn has_next_arrived(&self) -> bool {
+        self.ahead.front().is_some_and(|ahead| ahead.page.is_finished())
     }
 
     /// Whether a walk that is cut off here continues behind the place where this one began.
@@ -246,10 +350,12 @@ impl WalkDriver {
             let (query, limit) = (self.walk.query(), self.walk.limit());
             let cursor = query.after.clone();
             let asked = Instant::now();
-            let ahead = self.ahead.take();
-            let page = match ahead.filter(|ahead| ahead.query == query && ahead.limit == limit) {
+            let page = match self.ahead.pop_front().filter(|ahead| ahead.answers(&query, limit)) {
                 Some(ahead) => ahead.page,
-                None => request(syncer, query, limit),
+                None => {
+                    self.ahead.clear();
+                    request(syncer, query, limit)
+                }
             };
             let error = match syncer.ask(answer(page)).await {
                 Ok(page) => {

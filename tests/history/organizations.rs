@@ -22,21 +22,29 @@ const AUDIT: &str = "
         RETURN NULL;
     END $$;";
 
-/// Returns organizations, chosen by the seed alone; none in half of the histories.
-pub fn chosen(users: usize, dice: &mut Rng) -> OrganizationOptions {
+/// Users of a few histories, all of them members of one organization.
+const CROWD: usize = 20_000;
+
+/// Returns organizations, chosen by the seed alone, and the number of users that they need; none in half
+/// of the histories.
+pub fn chosen(users: usize, dice: &mut Rng) -> (OrganizationOptions, usize) {
     if dice.bool() {
-        return OrganizationOptions::default();
+        return (OrganizationOptions::default(), users);
     }
     let sizes = [0, 1, 2, 20, 300, 499, 500, 501, 700];
     let number = *dice.choice(&[0, 1, 3, 12]).unwrap();
-    let members = (0..number)
+    let mut members: Vec<usize> = (0..number)
         .map(|_| sizes[dice.usize(..sizes.len())].min(users))
         .collect();
-    OrganizationOptions {
+    let is_crowded = dice.u32(0..25) == 0;
+    members.extend(is_crowded.then_some(CROWD));
+    let number = members.len();
+    let organizations = OrganizationOptions {
         members: PerOrganization::Sizes(members),
         invitations: PerOrganization::Skewed { least: 0, most: 30 },
         ..OrganizationOptions::number(number)
-    }
+    };
+    (organizations, if is_crowded { CROWD } else { users })
 }
 
 impl History {

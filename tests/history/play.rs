@@ -96,11 +96,14 @@ async fn played(story: Story) -> Tried {
     // searched on its own.
     let wants_unique_addresses = server.is_none() && dice.u32(0..3) == 0;
     let companies = &mut Rng::with_seed(story.seed ^ ORGANIZATIONS);
-    let organizations = organizations::chosen(users, companies);
+    let (organizations, population) = organizations::chosen(users, companies);
     let has_organizations = organizations.enabled;
-    let mut history = History::begin(story.seed, users, organizations, server).await;
+    let mut history = History::begin(story.seed, population, organizations, server).await;
     if has_organizations {
         history.has_organizations().await;
+    }
+    if population > users {
+        *history.tried.entry("histories with 20,000 members").or_default() += 1;
     }
     if wants_unique_addresses {
         history.wants_unique_addresses().await;

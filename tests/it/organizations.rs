@@ -8,6 +8,7 @@ use crate::support::{
     event_schemas::assert_as_specified,
     fixture::Fixture,
     organizations::{ALL, age, assert_all_in_sync, company, is_in_sync, mirrored_company, once_all},
+    process::Process,
     summary::Exit,
     wait::eventually,
 };
@@ -235,6 +236,66 @@ async fn incremental_syncs_compare_short_lists_whole() {
 #[tokio::test(flavor = "multi_thread")]
 async fn incremental_syncs_find_what_happens_in_long_lists() {
     check_incremental_syncs(700, &[700, 501, 1]).await;
+}
+
+/// Removes members, and waits until the mirror has lost them. Returns the requests for pages of the list
+/// of all memberships since then, with their queries.
+async fn remove(fixture: &Fixture, gone: &[&String]) -> Vec<String> {
+    let before = fixture.sim.log().len();
+    for id in gone {
+        fixture.sim.delete_object(Kind::OrganizationMemberships, id);
+    }
+    eventually("they are gone", async || {
+        is_in_sync(fixture, Kind::OrganizationMemberships).await
+    })
+    .await;
+    pages(fixture, before)
+}
+
+/// The queries for pages of the list of all memberships in ascending order, after some requests.
+fn pages(fixture: &Fixture, before: usize) -> Vec<String> {
+    let log = fixture.sim.log();
+    let queries = log[before..].iter().filter_map(|request| request.path.split_once('?'));
+    queries
+        .filter(|(path, query)| *path == "/v1/organization_memberships" && !query.contains("=-created_at"))
+        .map(|(_, query)| query.to_owned())
+        .collect()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn members_who_leave_a_long_list_are_searched_for_with_small_requests() {
+    let fixture = mirrored_company(2000, sizes(&[2000, 2000, 2000])).await;
+    let daemon = fixture.start_incremental(&[ALL]).await;
+    let mut members = fixture.sim.ids(Kind::OrganizationMemberships);
+    let created_at = |id: &String| {
+        let membership = fixture.sim.object(Kind::OrganizationMemberships, id).unwrap();
+        membership["created_at"].as_i64()
+    };
+    members.sort_by_key(created_at);
+    // The newest page shows them.
+    let asked = remove(&fixture, &[&members[5_990], &members[5_700]]).await;
+    assert!(!asked.iter().any(|query| query.contains("limit=20")), "{asked:#?}");
+    let asked = remove(&fixture, &[&members[1], &members[2_500], &members[4_800]]).await;
+    assert!(asked.iter().any(|query| query.contains("limit=20")), "{asked:#?}");
+    daemon.stop(Signal::TERM).await.assert_exit(Exit::Ok);
+    assert_all_in_sync(&fixture).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_long_list_is_read_once_in_as_many_syncs_as_it_has_pages() {
+    let fixture = mirrored_company(800, sizes(&[750, 750])).await;
+    let before = fixture.sim.log().len();
+    let daemon = fixture.start_incremental(&[ALL]).await;
+    eventually("some syncs", async || pages(&fixture, before).len() > 12).await;
+    daemon.stop(Signal::TERM).await.assert_exit(Exit::Ok);
+    let offset = |query: String| {
+        let offset = query.split('&').find_map(|pair| pair.strip_prefix("offset="));
+        offset.map_or(0, |offset| offset.parse::<u64>().unwrap())
+    };
+    let offsets: Vec<u64> = pages(&fixture, before).into_iter().map(offset).collect();
+    let rolled = &offsets[offsets.len() - 6..];
+    assert_eq!(rolled[..3], rolled[3..], "{offsets:?}");
+    assert_eq!(rolled.iter().filter(|offset| **offset == 0).count(), 2, "{offsets:?}");
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -512,6 +573,58 @@ async fn a_walk_that_gave_way_goes_on_without_a_schedule() {
     eventually("the user", async || fixture.has_user(&user).await).await;
     assert_eq!(fixture.runs(&ended).await, before, "the walk has given way");
     eventually("the end of the walk", async || fixture.runs(&ended).await > before).await;
+    daemon.stop(Signal::TERM).await.assert_exit(Exit::Ok);
+}
+
+/// Removes many members, of whom each is asked about alone and slowly, while users are created. Returns
+/// the daemon, and how many users have arrived before `is_over`.
+async fn remove_many(
+    fixture: &Fixture,
+    settings: &[(&str, &str)],
+    number: usize,
+    is_over: impl AsyncFn() -> bool,
+) -> (Process, usize) {
+    let sim = &fixture.sim;
+    let daemon = fixture.start_incremental(settings).await;
+    sim.set_faults(
+        Rule::new(Effect::LatencyMs(500))
+            .on([Endpoint::OrganizationList])
+            .about("/memberships"),
+    );
+    for id in sim.ids(Kind::OrganizationMemberships).iter().take(number) {
+        assert!(sim.delete_object(Kind::OrganizationMemberships, id));
+    }
+    let mut created = 0;
+    while !is_over().await {
+        let user = sim.create_random();
+        eventually("a new user", async || fixture.has_user(&user).await).await;
+        created += 1;
+    }
+    sim.clear_faults();
+    (daemon, created)
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn members_who_leave_together_delay_no_users() {
+    let fixture = mirrored_company(700, sizes(&[700])).await;
+    let settings = [ALL, ("CLERK2PG_DELETES__MIN_COUNT", "1000")];
+    let is_over = async || is_in_sync(&fixture, Kind::OrganizationMemberships).await;
+    let (daemon, created) = remove_many(&fixture, &settings, 150, is_over).await;
+    assert!(created >= 4, "{created}: {}", daemon.log());
+    daemon.stop(Signal::TERM).await.assert_exit(Exit::Ok);
+    assert_all_in_sync(&fixture).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn members_who_leave_together_are_held_together_although_users_are_due() {
+    let fixture = mirrored_company(700, sizes(&[700])).await;
+    let held = "SELECT count(*) FROM clerk.missing WHERE hold = 'held'";
+    let is_over = async || fixture.db.number(held).await > 0;
+    let (daemon, created) = remove_many(&fixture, &[ALL], 150, is_over).await;
+    assert!(created >= 2, "{created}: {}", daemon.log());
+    assert_eq!(fixture.db.number(held).await, 150);
+    let rows = "SELECT count(*) FROM clerk.organization_memberships";
+    assert_eq!(fixture.db.number(rows).await, 700);
     daemon.stop(Signal::TERM).await.assert_exit(Exit::Ok);
 }
 

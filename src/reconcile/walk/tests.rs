@@ -80,6 +80,19 @@ fn an_empty_list_is_walked() {
 }
 
 #[test]
+fn pages_by_offset_are_known_before_they_are_due() {
+    let offsets = |walk: &Walk, most| -> Vec<u64> { walk.queries(most).iter().map(|query| query.offset).collect() };
+    let mut walk = Walk::new().by_offset();
+    assert_eq!(offsets(&walk, 4), [0], "the total is not known");
+    walk.note_total(Some(1_481));
+    assert_eq!(offsets(&walk, 9), [0, 490, 980, 1_470]);
+    assert_eq!(offsets(&walk, 2), [0, 490]);
+    walk.note_total(Some(1_480));
+    assert_eq!(offsets(&walk, 9), [0, 490, 980], "the last page holds the last object");
+    assert_eq!(Walk::new().queries(4), [Walk::new().query()], "a cursor is not known");
+}
+
+#[test]
 fn ties_longer_than_a_page() {
     let tied = |n| users(&vec![7; n]);
     for n in [1, 4, 5, 6, 23] {

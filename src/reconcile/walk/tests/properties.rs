@@ -2,7 +2,12 @@
 
 use proptest::prelude::*;
 
+use std::collections::VecDeque;
+
 use super::*;
+
+/// The users on a page, and how many there are in all.
+type Answer = (Vec<(i64, String)>, Option<u64>);
 
 proptest! {
     /// The walk ends whatever a server ignores, and meets each user once if the list is in order.
@@ -116,6 +121,62 @@ proptest! {
         let (met, _) = walk(&mut server, &mut Walk::new().by_offset(), |_, _, _| requests += 1);
         prop_assert_eq!(met.len(), count);
         prop_assert!(requests <= 1 + count.saturating_sub(1) / (limit - 10), "{} requests", requests);
+    }
+
+    /// Pages that are asked for ahead, and that arrive from a list which has become shorter between any
+    /// two of them, in any order, show all users that stay.
+    #[test]
+    fn users_that_stay_are_met_on_pages_fetched_ahead(
+        dates in prop::collection::vec(0i64..150, 0..200),
+        limit in 21usize..60,
+        order in prop::collection::vec((0usize..4, prop::collection::vec(0usize..200, 0..4)), 0..60),
+    ) {
+        let mut server = FakeList::by_offset(users(&dates), limit);
+        let mut walk = Walk::new().by_offset();
+        let mut order = order.into_iter();
+        let mut ahead: VecDeque<(ListQuery, Option<Answer>)> = VecDeque::new();
+        let (mut met, mut judged, mut is_end) = (Vec::new(), Vec::new(), false);
+        for request in 0.. {
+            assert!(request < 2_000, "the walk does not end");
+            // As many as this server gives.
+            walk.page_size.limit = limit as u32;
+            let queries = walk.queries(4);
+            if !ahead.iter().zip(&queries).all(|((asked, _), query)| asked == query) {
+                ahead.clear();
+            }
+            ahead.extend(queries.into_iter().skip(ahead.len()).map(|query| (query, None)));
+            // Some of them arrive, and users are deleted in between.
+            while ahead[0].1.is_none() {
+                let (first, gone) = order.next().unwrap_or_default();
+                let at = first % ahead.len();
+                let (query, answer) = &mut ahead[at];
+                answer.get_or_insert_with(|| (server.answer(query).unwrap(), server.total()));
+                server.users.retain(|(_, user)| !gone.iter().any(|victim| *user == format!("user_{victim:03}")));
+            }
+            let (list, total) = ahead.pop_front().and_then(|(_, answer)| answer).unwrap();
+            let entries: Vec<_> = list.iter().map(|(at, id)| ListEntry { id, created_at: Some(*at), updated_at: None }).collect();
+            walk.note_total(total);
+            let page = match walk.receive(&entries) {
+                WalkStep::Page(page) => page,
+                WalkStep::End(page) => {
+                    is_end = true;
+                    page
+                }
+                WalkStep::Again => continue,
+                step => panic!("{step:?}"),
+            };
+            met.extend(page.fresh.iter().map(|&at| entries[at].id.to_owned()));
+            judged.extend(page.judged);
+            if is_end {
+                break;
+            }
+        }
+        let unique: HashSet<_> = met.iter().collect();
+        prop_assert_eq!(unique.len(), met.len(), "met twice");
+        for (_, id) in &server.users {
+            prop_assert!(unique.contains(id), "{} was skipped", id);
+        }
+        assert_tiles(&judged);
     }
 
     /// A walk by offset that is interrupted anywhere goes on, although users were deleted meanwhile.
