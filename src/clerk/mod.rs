@@ -17,7 +17,7 @@ pub use client::{Client, ClientSettings};
 pub use error::{ClientError, Error, Objection};
 pub use error_response::ErrorResponse;
 pub use page::{Page, RawObject};
-pub use requests::{Instance, Lookup};
+pub use requests::{Instance, Lookup, Members};
 pub use split::MAX_OBJECTS;
 pub use tally::Tally;
 

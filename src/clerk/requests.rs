@@ -1,5 +1,7 @@
 //! The requests: what is asked for, and how answers are read.
 
+use std::collections::BTreeSet;
+
 use serde::{Deserialize, de::DeserializeOwned};
 
 use super::{Client, Error, MAX_ANSWER, Page, ResponseBody};
@@ -41,6 +43,17 @@ pub enum Lookup {
     Unclear(&'static str),
     /// Clerk was not asked: the organization that it belongs to is not known.
     PlaceUnknown,
+}
+
+/// The answer to asking for members of an organization.
+#[derive(Debug)]
+pub enum Members {
+    /// Clerk shows these. The others that were asked for are none.
+    Shown(Page),
+    /// Clerk says that there is no such organization.
+    NoOrganization,
+    /// The members on the page exist; about the others, the answer proves nothing, for this reason.
+    Unclear(Page, &'static str),
 }
 
 impl Client {
@@ -162,51 +175,64 @@ impl Client {
         }
     }
 
-    /// Asks whether a user is a member of an organization, together with another member: an answer
-    /// without that one proves nothing. If the mirror knows no other member, the organization must
-    /// have none at all.
+    /// Asks whether a user is a member of an organization.
     async fn member(&self, resource: &'static Resource, place: &Place, organization: &str) -> Result<Lookup, Error> {
+        let is_asked = |page: &Page| page.objects().iter().any(|raw| raw.id.as_ref() == Some(&place.id));
+        Ok(
+            match self
+                .members(resource, std::slice::from_ref(place), organization)
+                .await?
+            {
+                Members::Shown(page) | Members::Unclear(page, _) if is_asked(&page) => Lookup::Found(page),
+                Members::Shown(_) => Lookup::Gone,
+                Members::Unclear(_, why) => Lookup::Unclear(why),
+                Members::NoOrganization if !place.has_organization => Lookup::Gone,
+                Members::NoOrganization => Lookup::EndsWithOrganization,
+            },
+        )
+    }
+
+    /// Asks which of some users are members of an organization, fewer than [`MAX_IDS`], together with
+    /// another member: an answer without that one proves nothing. If the mirror knows no other member,
+    /// the organization must have none at all.
+    pub async fn members(
+        &self,
+        resource: &'static Resource,
+        places: &[Place],
+        organization: &str,
+    ) -> Result<Members, Error> {
         let path = format!("organizations/{}/memberships", urlencode(organization));
-        let limit = ("limit", resource.list.max_page.to_string());
-        let (parameters, is_filtered) = match (&place.user_id, &place.witness) {
-            (Some(user), Some((_, other))) => {
-                (vec![("user_id", user.clone()), ("user_id", other.clone()), limit], true)
-            }
-            _ => (vec![limit], false),
-        };
+        let mut parameters = vec![("limit", resource.list.max_page.to_string())];
+        let users: Option<Vec<&String>> = places.iter().map(|place| place.user_id.as_ref()).collect();
+        let witness = places.first().and_then(|place| place.witness.as_ref());
+        let filter = users.zip(witness).map(|(users, (_, other))| {
+            let asked: BTreeSet<&String> = users.into_iter().chain([other]).collect();
+            asked
+        });
+        let asked = filter.iter().flatten();
+        parameters.extend(asked.map(|user| ("user_id", (*user).clone())));
         let shown = "organizations/{id}/memberships";
         let page = match self.page_of(resource, &path, &parameters, shown).await {
             Ok(page) => page,
-            Err(Error::NotFound(answer)) if answer.has_code(NOT_FOUND) && !place.has_organization => {
-                return Ok(Lookup::Gone);
-            }
-            Err(Error::NotFound(answer)) if answer.has_code(NOT_FOUND) => {
-                return Ok(Lookup::EndsWithOrganization);
-            }
+            Err(Error::NotFound(answer)) if answer.has_code(NOT_FOUND) => return Ok(Members::NoOrganization),
             Err(error) => return Err(error),
         };
         let shows = |id: &str| page.objects().iter().any(|raw| raw.id.as_deref() == Some(id));
-        if shows(&place.id) {
-            return Ok(Lookup::Found(page));
-        }
-        let shown = page.objects().len() as u64;
+        let shown = page.objects().len();
         // A server that ignores the filter answers with other members, and may leave some out.
-        let is_complete = match is_filtered {
-            true => shown <= 2,
-            false => page.total == Some(shown),
+        let is_complete = match &filter {
+            Some(asked) => shown <= asked.len(),
+            None => page.total == Some(shown as u64),
         };
-        match &place.witness {
-            Some(_) if !is_complete => Ok(Lookup::Unclear(
-                "the answer does not hold all members that were asked for",
-            )),
-            Some((witness, _)) if shows(witness) => Ok(Lookup::Gone),
-            Some(_) => Ok(Lookup::Unclear("the answer leaves out a member who is known to exist")),
-            None if !page.objects().is_empty() || page.total != Some(0) => Ok(Lookup::Unclear(
-                "the organization has members that are not in the mirror yet",
-            )),
-            None if self.members_count(organization).await? == Some(0) => Ok(Lookup::Gone),
-            None => Ok(Lookup::Unclear("the organization has members, but none is listed")),
-        }
+        let why = match witness {
+            Some(_) if !is_complete => "the answer does not hold all members that were asked for",
+            Some((witness, _)) if shows(witness) => return Ok(Members::Shown(page)),
+            Some(_) => "the answer leaves out a member who is known to exist",
+            None if shown > 0 || page.total != Some(0) => "the organization has members that are not in the mirror yet",
+            None if self.members_count(organization).await? == Some(0) => return Ok(Members::Shown(page)),
+            None => "the organization has members, but none is listed",
+        };
+        Ok(Members::Unclear(page, why))
     }
 
     /// Asks how many members an organization has; `None` if the answer does not say.

@@ -168,21 +168,30 @@ impl Holds {
         .await
     }
 
-    /// Holds those of these ids whose organization is held: they end with it.
-    pub async fn hold_with_organizations(&self, lease: &Lease, ids: &[String]) -> Result<(), MirrorError> {
+    /// Leaves all missing objects to their organizations to which these ids belong: those of one whose
+    /// deletion is held are held with it, and the others are forgotten.
+    pub async fn leave_to_organizations(&self, lease: &Lease, ids: &[String]) -> Result<(), MirrorError> {
+        let table = self.0.resource.table;
+        let of_these = format!(
+            "m.resource = $1 AND m.object_id = t.id
+             AND t.organization_id IN (SELECT x.organization_id FROM {table} AS x WHERE x.id = ANY ($2))"
+        );
+        let hold = format!(
+            "UPDATE clerk.missing AS m SET state = 'absent', hold = 'held', held_at = coalesce(m.held_at, pg_catalog.now())
+             FROM {table} AS t JOIN clerk.missing AS o ON o.resource = 'organizations' AND o.object_id = t.organization_id
+             WHERE {of_these} AND m.hold <> 'approved' AND o.hold = 'held'"
+        );
+        let forget = format!("DELETE FROM clerk.missing AS m USING {table} AS t WHERE {of_these} AND m.hold = 'none'");
         let mut conn = self.0.connection().await?;
         conn.transaction(async |conn| {
             transaction::begin(conn, lease).await?;
-            sql_query(format!(
-                "UPDATE clerk.missing AS m SET state = 'absent', hold = 'held', held_at = coalesce(m.held_at, pg_catalog.now())
-                 FROM {table} AS t JOIN clerk.missing AS o ON o.resource = 'organizations' AND o.object_id = t.organization_id
-                 WHERE m.resource = $1 AND m.object_id = t.id AND t.id = ANY ($2) AND m.hold <> 'approved' AND o.hold = 'held'",
-                table = self.0.resource.table
-            ))
-            .bind::<Text, _>(self.0.resource.name)
-            .bind::<Array<Text>, _>(ids)
-            .execute(conn)
-            .await?;
+            for sql in [hold, forget] {
+                sql_query(sql)
+                    .bind::<Text, _>(self.0.resource.name)
+                    .bind::<Array<Text>, _>(ids)
+                    .execute(conn)
+                    .await?;
+            }
             Ok(())
         })
         .await

@@ -25,7 +25,7 @@ const ABSENT: &str = "absent";
 
 /// Lists missing objects. A full sync asks again for all objects that it missed. Other syncs leave
 /// out objects that are known to be gone: those that are held, and those whose rows the application
-/// kept. One that this walk has found absent stays so.
+/// kept.
 pub(super) async fn note_missing(conn: &mut Session, run: &Run, ids: &[String]) -> QueryResult<()> {
     if !ids.is_empty() {
         let (unless_kept, unless_held) = match run.kind {
@@ -38,8 +38,7 @@ pub(super) async fn note_missing(conn: &mut Session, run: &Run, ids: &[String]) 
         };
         sql_query(format!(
             "INSERT INTO clerk.missing (resource, object_id, walk) SELECT $3, id, $2 FROM pg_catalog.unnest($1) AS id {unless_kept}
-             ON CONFLICT (resource, object_id) DO UPDATE SET walk = excluded.walk,
-                 state = CASE WHEN missing.walk = excluded.walk THEN missing.state ELSE 'missing' END {unless_held}"
+             ON CONFLICT (resource, object_id) DO UPDATE SET walk = excluded.walk, state = 'missing' {unless_held}"
         ))
         .bind::<Array<Text>, _>(ids)
         .bind::<BigInt, _>(run.walk)
@@ -133,29 +132,7 @@ impl Missing {
         .await
     }
 
-    /// Makes what another sync has left undecided, this sync's.
-    pub async fn take_over(&self, run: &Run) -> Result<(), MirrorError> {
-        let mut conn = self.0.connection().await?;
-        conn.transaction(async |conn| {
-            transaction::begin(conn, run.lease()).await?;
-            let is_left = missing_objects::walk
-                .ne(run.walk)
-                .and(missing_objects::hold.eq(NO_HOLD));
-            diesel::update(
-                missing_objects::table
-                    .filter(missing_objects::resource.eq(self.0.resource.name))
-                    .filter(is_left),
-            )
-            .set(missing_objects::walk.eq(run.walk))
-            .execute(conn)
-            .await?;
-            Ok(())
-        })
-        .await
-    }
-
-    /// Returns the next ids that the sync missed, in order, after `after`. Those that are absent already
-    /// are left out.
+    /// Returns the next ids that the sync missed, in order, after `after`.
     pub async fn next(&self, run: &Run, after: &str, limit: usize) -> Result<Vec<String>, MirrorError> {
         Ok(missing_objects::table
             .filter(missing_objects::resource.eq(self.0.resource.name))
@@ -163,7 +140,6 @@ impl Missing {
             .filter(
                 missing_objects::walk
                     .eq(run.walk)
-                    .and(missing_objects::state.eq(MISSING))
                     .and(missing_objects::object_id.gt(after)),
             )
             .order(missing_objects::object_id)
@@ -172,10 +148,11 @@ impl Missing {
             .await?)
     }
 
-    /// Returns how many missing ids are not settled yet.
-    pub async fn count_open(&self) -> Result<u64, MirrorError> {
+    /// Returns how many ids the sync has missed and not settled yet.
+    pub async fn count_open(&self, run: &Run) -> Result<u64, MirrorError> {
         let count: i64 = missing_objects::table
             .filter(missing_objects::resource.eq(self.0.resource.name))
+            .filter(missing_objects::walk.eq(run.walk))
             .filter(missing_objects::hold.ne(HELD))
             .count()
             .get_result(&mut self.0.connection().await?)

@@ -87,16 +87,18 @@ impl OffsetSearch {
         }
     }
 
-    /// Returns what to ask for next, side by side: about `most` questions. At the end of the search,
-    /// there are none.
+    /// Returns what to ask for next, side by side: `most` questions, or those of one part. At the end of
+    /// the search, there are none. Small parts come first, so that a search that ends early has found
+    /// something.
     pub fn next_questions(&mut self, most: usize) -> Vec<Question> {
-        let open = |part: &&mut Part| part.missing != 0 && !part.is_asked;
-        let count = self.parts.iter_mut().filter(open).count();
-        let places = (most / count.max(1)).clamp(1, PLACES);
+        let mut open: Vec<&mut Part> = self.parts.iter_mut().filter(|part| part.is_open()).collect();
+        open.sort_by_key(|part| part.length());
+        let places = (most / open.len().max(1)).clamp(1, PLACES);
         let mut questions = Vec::new();
-        for part in self.parts.iter_mut().filter(open) {
+        for part in open {
             let of_part = part.questions(places);
-            if self.requests + of_part.len() > MAX_REQUESTS {
+            let are_too_many = !questions.is_empty() && questions.len() + of_part.len() > most;
+            if are_too_many || self.requests + of_part.len() > MAX_REQUESTS {
                 break;
             }
             self.requests += of_part.len();
@@ -143,9 +145,18 @@ impl OffsetSearch {
 }
 
 impl Part {
+    /// Whether something in it differs, and it was not asked for yet.
+    fn is_open(&self) -> bool {
+        self.missing != 0 && !self.is_asked
+    }
+
+    fn length(&self) -> u64 {
+        self.to.saturating_sub(self.from)
+    }
+
     /// What to ask for: the whole part if it fits on a page, or some places that divide it evenly.
     fn questions(&self, places: usize) -> Vec<Question> {
-        let length = self.to.saturating_sub(self.from);
+        let length = self.length();
         if length + 2 * OVERLAP <= u64::from(MAX_PAGE) {
             return vec![Question {
                 offset: self.from.saturating_sub(OVERLAP),
@@ -233,6 +244,19 @@ mod tests {
         let (found, requests, rounds) = search(&rows(100_000), &gone);
         assert_eq!(found, BTreeSet::from(gone));
         assert!(requests <= 40 && rounds <= 8, "{requests} in {rounds}");
+    }
+
+    #[test]
+    fn a_search_for_more_than_it_can_find_finds_some() {
+        for number in [12, 50, 1_000] {
+            let gone: Vec<usize> = (0..number).map(|n| n * 99_991 / number + 5).collect();
+            let (found, requests, _) = search(&rows(100_000), &gone);
+            assert!(
+                found.len() >= 6 && requests <= MAX_REQUESTS,
+                "{} of {number}",
+                found.len()
+            );
+        }
     }
 
     #[test]

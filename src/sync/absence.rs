@@ -77,15 +77,15 @@ impl SyncContext<'_> {
         Ok(absent)
     }
 
-    /// Asks for each id alone, because the list cannot be filtered by id. If a server ignores the
-    /// filter, two such answers confirm a deletion.
+    /// Asks for each id alone, because the list cannot be filtered by id; for members of an organization
+    /// together. If a server ignores the filter, two such answers confirm a deletion.
     async fn ask_one_by_one(&mut self, ids: &[String]) -> Result<Vec<String>, Failure> {
         if self.syncer.resource.list.ids.is_some() {
             self.carryover
                 .warn_once("this server ignores user_id; deletions are confirmed by two answers for each id");
             self.asks_one_by_one = true;
         }
-        let answers = self.syncer.each_by_id(ids).await?;
+        let answers = self.syncer.each_by_organization(ids).await?;
         let (absent, unclear) = self.take_answers(answers).await?;
         for id in &absent {
             self.syncer.rechecks.note(Observation::Gone, id, Instant::now());
@@ -123,7 +123,7 @@ impl SyncContext<'_> {
         }
         if let Some(run) = self.mode.run().filter(|_| !with_organization.is_empty()) {
             let holds = self.syncer.mirror.holds();
-            holds.hold_with_organizations(run.lease(), &with_organization).await?;
+            holds.leave_to_organizations(run.lease(), &with_organization).await?;
         }
         Ok((gone, unclear))
     }

@@ -1,7 +1,7 @@
 //! Asks Clerk for users by id: for many ids in one request, or for each id alone.
 
 use std::{
-    collections::{HashMap, HashSet},
+    collections::{BTreeMap, HashMap, HashSet},
     time::{Duration, Instant},
 };
 
@@ -13,7 +13,7 @@ use super::{
     recheck::{Observation, REPLICA_LAG},
 };
 use crate::{
-    clerk::{self, Lookup, Page},
+    clerk::{self, Lookup, Members, Page},
     failure::Failure,
     resource::{MAX_IDS, Place},
 };
@@ -110,17 +110,69 @@ impl Syncer {
         })
     }
 
+    /// Asks for members of an organization together.
+    async fn answers_of_members(
+        &self,
+        clerk: &clerk::Client,
+        organization: &str,
+        places: &[Place],
+    ) -> Result<Vec<(String, ById)>, AskError> {
+        let (page, why) = match self.ask(clerk.members(self.resource, places, organization)).await? {
+            Members::Shown(page) => (page, None),
+            Members::Unclear(page, why) => (page, Some(why)),
+            Members::NoOrganization => {
+                let ended = |place: &Place| match place.has_organization && self.options.mirrors_organizations {
+                    true => (place.id.clone(), ById::EndsWithOrganization),
+                    false => (place.id.clone(), ById::Gone),
+                };
+                return Ok(places.iter().map(ended).collect());
+            }
+        };
+        let shown: HashSet<&str> = page.objects().iter().filter_map(|raw| raw.id.as_deref()).collect();
+        let (found, others): (Vec<&Place>, Vec<&Place>) = places.iter().partition(|place| shown.contains(&*place.id));
+        let answer = |place: &Place| match why {
+            None => (place.id.clone(), ById::Gone),
+            Some(why) => (place.id.clone(), ById::Unclear(why.to_owned())),
+        };
+        let mut answers: Vec<(String, ById)> = others.into_iter().map(answer).collect();
+        // Its page holds the others that were found.
+        let first = found.first().map(|place| place.id.clone());
+        answers.extend(first.map(|id| (id, ById::Found(page))));
+        Ok(answers)
+    }
+
     /// Asks for each id alone, several side by side. Failed requests are repeated together for a
     /// limited time, so that the sync ends however many of them fail.
     ///
     /// # Errors
     /// Clerk is away, or refuses the key.
     pub(super) async fn each_by_id(&self, ids: &[String]) -> Result<Vec<(String, ById)>, Failure> {
+        let places = self.mirror.rows().places(ids).await?;
+        self.ask_groups(places.into_iter().map(|place| vec![place]).collect())
+            .await
+    }
+
+    /// The same, but members of one organization are asked for together, fewer than [`BATCH`]. An answer
+    /// that holds several of them is given for one.
+    pub(super) async fn each_by_organization(&self, ids: &[String]) -> Result<Vec<(String, ById)>, Failure> {
+        let places = self.mirror.rows().places(ids).await?;
+        let (members, others): (Vec<Place>, Vec<Place>) = places
+            .into_iter()
+            .partition(|place| place.organization_id.is_some() && place.user_id.is_some());
+        let mut groups: BTreeMap<Option<String>, Vec<Place>> = BTreeMap::new();
+        for place in members {
+            groups.entry(place.organization_id.clone()).or_default().push(place);
+        }
+        let alone = others.into_iter().map(|place| vec![place]);
+        self.ask_groups(groups.into_values().chain(alone).collect()).await
+    }
+
+    /// Asks for groups of ids, several side by side.
+    async fn ask_groups(&self, groups: Vec<Vec<Place>>) -> Result<Vec<(String, ById)>, Failure> {
         let mut answers = Vec::new();
         let mut failed = HashMap::new();
         let once = &self.clerk.clone().asking_once();
-        let places = self.mirror.rows().places(ids).await?;
-        self.ask_side_by_side(once, &places, &mut answers, &mut failed).await?;
+        self.ask_side_by_side(once, &groups, &mut answers, &mut failed).await?;
         let Some(error) = failed.values().next() else {
             return Ok(answers);
         };
@@ -134,64 +186,77 @@ impl Syncer {
             let error = failed.into_values().next();
             return error.map_or(Ok(answers), |error| Err(error.into()));
         };
-        let again = places.into_iter().filter(|place| failed.contains_key(&place.id));
-        let again: Vec<Place> = again.collect();
+        let again = groups.into_iter().filter(|group| failed.contains_key(&group[0].id));
+        let again: Vec<Vec<Place>> = again.collect();
         let asked = self.ask_side_by_side(&self.clerk, &again, &mut answers, &mut failed);
         if let Ok(asked) = tokio::time::timeout(patience, asked).await {
             asked?;
         }
-        let unclear = failed
-            .into_iter()
-            .map(|(id, error)| (id, ById::Unclear(error.to_string())));
-        answers.extend(unclear);
+        for group in again {
+            if let Some(error) = failed.get(&group[0].id) {
+                let unclear = |place: Place| (place.id, ById::Unclear(error.to_string()));
+                answers.extend(group.into_iter().map(unclear));
+            }
+        }
         Ok(answers)
     }
 
-    /// Asks for each id alone, and sorts the ids by answered and failed.
+    /// Asks for each group of ids, and sorts the groups by answered and failed. A group goes by its first
+    /// id.
     async fn ask_side_by_side(
         &self,
         clerk: &clerk::Client,
-        places: &[Place],
+        groups: &[Vec<Place>],
         answers: &mut Vec<(String, ById)>,
         failed: &mut HashMap<String, clerk::Error>,
     ) -> Result<(), Failure> {
-        // Organizations that are gone are asked about once, not once for each member.
-        let has_ended = |organization: &str| {
-            let since = self.rechecks.since(Observation::Ended, organization, Instant::now());
-            since.is_some_and(|since| since < REPLICA_LAG)
-        };
-        let mut asked = stream::iter(places)
-            .map(async |place| {
-                let organization = place.organization_id.as_deref();
-                if organization.is_some_and(has_ended) {
-                    return (&place.id, Ok(ById::EndsWithOrganization));
-                }
-                let answer = self.answer_by_id(clerk, place).await;
-                if let (Ok(ById::EndsWithOrganization), Some(organization)) = (&answer, organization) {
-                    self.rechecks.forget(Observation::Ended, organization);
-                    self.rechecks.note(Observation::Ended, organization, Instant::now());
-                }
-                (&place.id, answer)
-            })
+        let mut asked = stream::iter(groups)
+            .map(async |group| (&group[0].id, self.answers_of(clerk, group).await))
             .buffer_unordered(self.options.concurrency);
-        while let Some((id, answer)) = asked.next().await {
+        while let Some((first, answer)) = asked.next().await {
             match answer {
-                Ok(answer) => {
-                    failed.remove(id);
-                    answers.push((id.clone(), answer));
+                Ok(of_group) => {
+                    failed.remove(first);
+                    answers.extend(of_group);
                 }
                 Err(error @ (AskError::Stopped | AskError::Clerk(clerk::Error::KeyRefused(_)))) => {
                     return Err(error.into());
                 }
                 // At the first attempt, the client does not wait.
-                Err(error @ AskError::Clerk(clerk::Error::RateLimited { .. })) if failed.contains_key(id) => {
+                Err(error @ AskError::Clerk(clerk::Error::RateLimited { .. })) if failed.contains_key(first) => {
                     return Err(error.into());
                 }
                 Err(AskError::Clerk(error)) => {
-                    failed.insert(id.clone(), error);
+                    failed.insert(first.clone(), error);
                 }
             }
         }
         Ok(())
+    }
+
+    /// Asks for a group of ids: one, or members of an organization. Organizations that are gone are asked
+    /// about once, not once for each member.
+    async fn answers_of(&self, clerk: &clerk::Client, group: &[Place]) -> Result<Vec<(String, ById)>, AskError> {
+        let organization = group[0].organization_id.as_deref();
+        let has_ended = |organization: &str| {
+            let since = self.rechecks.since(Observation::Ended, organization, Instant::now());
+            since.is_some_and(|since| since < REPLICA_LAG)
+        };
+        if organization.is_some_and(has_ended) {
+            let ended = |place: &Place| (place.id.clone(), ById::EndsWithOrganization);
+            return Ok(group.iter().map(ended).collect());
+        }
+        let answers = match (group, organization) {
+            ([_, _, ..], Some(organization)) => self.answers_of_members(clerk, organization, group).await?,
+            _ => {
+                let place = &group[0];
+                vec![(place.id.clone(), self.answer_by_id(clerk, place).await?)]
+            }
+        };
+        if let ([(_, ById::EndsWithOrganization), ..], Some(organization)) = (&answers[..], organization) {
+            self.rechecks.forget(Observation::Ended, organization);
+            self.rechecks.note(Observation::Ended, organization, Instant::now());
+        }
+        Ok(answers)
     }
 }

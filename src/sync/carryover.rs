@@ -83,8 +83,6 @@ pub struct Carryover {
     pub(super) retries_rows: bool,
     /// Whether the walk over the list was cut off, and goes on with the next sync.
     pub(super) goes_on: bool,
-    /// Whether deletions are left to be settled by the next sync of the list, as users were due.
-    pub(super) has_left_deletions: bool,
     /// Whether this process began the walk over the list that it continues, and whether that walk has left
     /// objects out.
     pub(super) walked_from_beginning: bool,

@@ -26,10 +26,6 @@ use crate::{
     watch::Changes,
 };
 
-/// Ids at a time if each is asked for alone: as many as the default budget allows in a second. Then
-/// users may be due.
-const ONE_BY_ONE: usize = 25;
-
 /// Approved deletions that are tried again at a time.
 const MAX_APPROVED: usize = 500;
 
@@ -46,17 +42,12 @@ impl SyncContext<'_> {
         let Some(mut missing) = self.missing_users().await? else {
             return Ok(());
         };
-        self.take_over_deletions().await?;
-        let mut any_missing = std::mem::take(&mut self.carryover.has_left_deletions);
         let mut early = Vec::new();
+        let mut any_missing = false;
         let mut after = String::new();
-        let (batch, _) = self.ids_at_a_time();
         loop {
-            let ids = missing.missing(&after, batch).await?;
+            let ids = missing.missing(&after, BATCH).await?;
             let Some(last) = ids.last() else { break };
-            if !after.is_empty() && self.gives_way() {
-                return self.leave_deletions().await;
-            }
             after.clone_from(last);
             any_missing = true;
             early.extend(self.note_absent(&mut missing, &ids).await?);
@@ -65,9 +56,6 @@ impl SyncContext<'_> {
             return Ok(());
         }
         self.judge_and_delete(&mut missing).await?;
-        if self.carryover.has_left_deletions {
-            return Ok(());
-        }
         if let Some(pause) = early.iter().map(|(_, pause)| *pause).max() {
             self.settle_early(&mut missing, early, pause).await?;
         }
@@ -80,31 +68,6 @@ impl SyncContext<'_> {
         }
     }
 
-    /// Takes over what the sync before has left: it is asked for by this one, and judged together with
-    /// the rest.
-    pub(super) async fn take_over_deletions(&self) -> Result<(), Failure> {
-        if let Some(run) = self.mode.run().filter(|_| self.carryover.has_left_deletions) {
-            self.syncer.mirror.missing().take_over(run).await?;
-        }
-        Ok(())
-    }
-
-    /// Leaves what is not settled yet to the next sync.
-    async fn leave_deletions(&mut self) -> Result<(), Failure> {
-        self.carryover.has_left_deletions = true;
-        self.report.held = self.syncer.mirror.holds().count().await?;
-        self.note("the search for deletions gives way to users that are due; the next sync continues it");
-        Ok(())
-    }
-
-    /// How many missing and how many absent ids are asked for before users may be due.
-    fn ids_at_a_time(&self) -> (usize, usize) {
-        match self.syncer.resource.list.ids {
-            Some(_) => (BATCH, MAX_IDS),
-            None => (ONE_BY_ONE, ONE_BY_ONE),
-        }
-    }
-
     /// Holds the absent users if there are too many of them, and deletes the rows of those that are
     /// not held.
     async fn judge_and_delete(&mut self, missing: &mut MissingUsers<'_>) -> Result<(), Failure> {
@@ -113,13 +76,9 @@ impl SyncContext<'_> {
         missing.judge(holds).await?;
         let mut after = String::new();
         let mut has_time_for_kept = true;
-        let (_, batch) = self.ids_at_a_time();
         loop {
-            let ids = missing.deletable(&after, batch).await?;
+            let ids = missing.deletable(&after, MAX_IDS).await?;
             let Some(last) = ids.last() else { return Ok(()) };
-            if !after.is_empty() && self.gives_way() {
-                return self.leave_deletions().await;
-            }
             after.clone_from(last);
             let (syncer, mode) = (self.syncer, self.mode);
             let instance = async {

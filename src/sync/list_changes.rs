@@ -88,12 +88,7 @@ impl Syncer {
                 None => false,
             };
         let counts_differ = looks && self.list_counts_differ(&state, total, carryover);
-        if !has_news
-            && !counts_differ
-            && !carryover.retries_rows
-            && !carryover.has_left_deletions
-            && !self.has_put_off(&state)
-        {
+        if !has_news && !counts_differ && !carryover.retries_rows && !self.has_put_off(&state) {
             return Ok(SyncOutcome::Nothing);
         }
         let result = async {
@@ -102,8 +97,6 @@ impl Syncer {
                 return Ok(SyncOutcome::Standby);
             };
             let work = async |sync: &mut SyncContext<'_>| {
-                // Before a page notes as missing what was found absent already.
-                sync.take_over_deletions().await?;
                 sync.store_newest(&newest, judged, is_whole).await?;
                 if let Some(RolledPage { page, accepted }) = &rolled {
                     sync.store_rolled(page, accepted).await?;
@@ -111,7 +104,7 @@ impl Syncer {
                 sync.resume_deletions().await?;
                 match is_whole {
                     true => sync.settle_deletions().await?,
-                    false => sync.delete_and_search().await?,
+                    false => sync.search_and_delete().await?,
                 }
                 sync.retry_refused().await?;
                 sync.settle_tables().await
@@ -218,37 +211,39 @@ impl SyncContext<'_> {
         self.store_carrying(page, fresh, judged, accepted.carried.clone()).await
     }
 
-    /// Deletes the rows of objects that the pages have left out. If the list still has less than the
-    /// mirror expects, the others are searched for, and then those that have gone meanwhile.
-    async fn delete_and_search(&mut self) -> Result<(), Failure> {
-        self.settle_deletions().await?;
-        while !self.carryover.has_left_deletions && self.search_by_offset().await? {
+    /// Searches for what the list lacks, and deletes its rows. Then it searches for what has gone
+    /// meanwhile.
+    async fn search_and_delete(&mut self) -> Result<(), Failure> {
+        loop {
             let deleted = self.report.deleted;
+            // The guard judges all of them together.
+            self.search_by_offset().await?;
             self.settle_deletions().await?;
             if self.report.deleted == deleted || self.gives_way() {
-                break;
+                return Ok(());
             }
         }
-        Ok(())
     }
 
-    /// Searches for the objects that the list has less than the mirror expects. Returns whether it has
-    /// less.
-    async fn search_by_offset(&mut self) -> Result<bool, Failure> {
+    /// Searches for the objects that the list lacks, if its total and the pages so far leave any.
+    async fn search_by_offset(&mut self) -> Result<(), Failure> {
         let syncer = self.syncer;
-        let Some(total) = syncer.ask(syncer.clerk.count(syncer.resource, Range::ALL)).await? else {
-            return Ok(false);
+        let total = syncer.ask(syncer.clerk.count(syncer.resource, Range::ALL)).await?;
+        let Some((total, run)) = total.zip(self.mode.run()) else {
+            return Ok(());
         };
         let state = syncer.mirror.runs().state().await?;
-        if !syncer.list_counts_differ(&state, total, self.carryover) {
-            return Ok(false);
+        let missing = syncer.mirror.missing().count_open(run).await? as i64;
+        let are_known = state.expected - missing == total as i64;
+        if are_known || !syncer.list_counts_differ(&state, total, self.carryover) {
+            return Ok(());
         }
         let mut search = OffsetSearch::new(total, state.expected);
         let mut requests = 0;
         loop {
             let side_by_side = syncer.options.concurrency;
             let questions = search.next_questions(side_by_side);
-            if questions.is_empty() || self.gives_way() {
+            if questions.is_empty() {
                 break;
             }
             requests += questions.len();
@@ -272,9 +267,9 @@ impl SyncContext<'_> {
             resource = syncer.resource.name,
             requests, "searched for missing objects"
         );
-        let found = syncer.mirror.missing().count_open().await?;
+        let found = syncer.mirror.missing().count_open(run).await?;
         self.carryover.unexplained = (found == 0).then_some((state.expected, total));
-        Ok(true)
+        Ok(())
     }
 
     /// Divides the list at objects that a search has asked for.
@@ -310,8 +305,11 @@ impl SyncContext<'_> {
 /// it is not in order.
 fn range_of_newest(newest: &Page) -> Option<Range> {
     let dates = dates(newest)?;
-    let is_newest_first = dates.iter().rev().is_sorted();
-    let oldest = dates.last().filter(|_| is_newest_first)?;
+    let (first, oldest) = dates.first().zip(dates.last())?;
+    // A page of one moment shows no order.
+    if first == oldest || !dates.iter().rev().is_sorted() {
+        return None;
+    }
     Some(Range {
         from: Some(oldest + 1),
         before: None,

@@ -88,9 +88,8 @@ impl Syncer {
             }
             match result {
                 Ok(ListOutcome::Synced(report)) => {
-                    let goes_on = own.goes_on || own.has_left_deletions;
-                    log(kind, other.resource, &report, goes_on);
-                    if goes_on {
+                    log(kind, other.resource, &report, own.goes_on);
+                    if own.goes_on {
                         // It must not wait for a schedule: there may be none of incremental syncs.
                         self.due.incremental();
                     }

@@ -1,5 +1,4 @@
-//! Drives the walk over one partition of Clerk's list: fetches its pages one after the other, and
-//! stores each.
+//! Drives the walk over one partition of Clerk's list: fetches its pages, and stores them.
 
 use std::{borrow::Cow, collections::VecDeque, time::Instant};
 
@@ -49,6 +48,8 @@ pub(super) struct WalkDriver {
     deferred: Deferred,
     /// The walk has started over: users on the pages that are stored already do not count.
     has_restarted: bool,
+    /// Why the page after those that are stored already cannot be fetched.
+    failure: Option<Failure>,
     pub(super) state: WalkState,
 }
 
@@ -129,6 +130,7 @@ impl WalkDriver {
             ahead: VecDeque::new(),
             deferred: Deferred::default(),
             has_restarted: false,
+            failure: None,
             state: WalkState::Open,
         }
     }
@@ -174,11 +176,22 @@ impl WalkDriver {
             restarted: std::mem::take(&mut self.has_restarted),
             ..PageResult::default()
         };
+        if let Some(failure) = self.failure.take() {
+            return Err(failure);
+        }
         let place = self.mark(&worker);
         let most = self.side_by_side(worker.syncer);
         let mut pages = Vec::new();
         loop {
-            let page = self.fetch(worker.syncer).await?;
+            let page = match self.fetch(worker.syncer).await {
+                Ok(page) => page,
+                Err(error) if pages.is_empty() => return Err(error),
+                // Those before it are stored first.
+                Err(error) => {
+                    self.failure = Some(error);
+                    break;
+                }
+            };
             match self.receive(worker.syncer, &page, &mut result)? {
                 Received::Accepted(accepted) => pages.push((page, accepted)),
                 Received::Again => {}

@@ -8,7 +8,6 @@ use crate::support::{
     event_schemas::assert_as_specified,
     fixture::Fixture,
     organizations::{ALL, age, assert_all_in_sync, company, is_in_sync, mirrored_company, once_all},
-    process::Process,
     summary::Exit,
     wait::eventually,
 };
@@ -576,55 +575,34 @@ async fn a_walk_that_gave_way_goes_on_without_a_schedule() {
     daemon.stop(Signal::TERM).await.assert_exit(Exit::Ok);
 }
 
-/// Removes many members, of whom each is asked about alone and slowly, while users are created. Returns
-/// the daemon, and how many users have arrived before `is_over`.
-async fn remove_many(
-    fixture: &Fixture,
-    settings: &[(&str, &str)],
-    number: usize,
-    is_over: impl AsyncFn() -> bool,
-) -> (Process, usize) {
+#[tokio::test(flavor = "multi_thread")]
+async fn members_who_leave_together_are_asked_for_together() {
+    let fixture = mirrored_company(700, sizes(&[700, 3])).await;
     let sim = &fixture.sim;
-    let daemon = fixture.start_incremental(settings).await;
-    sim.set_faults(
-        Rule::new(Effect::LatencyMs(500))
-            .on([Endpoint::OrganizationList])
-            .about("/memberships"),
-    );
-    for id in sim.ids(Kind::OrganizationMemberships).iter().take(number) {
-        assert!(sim.delete_object(Kind::OrganizationMemberships, id));
+    let daemon = fixture.start_incremental(&[ALL]).await;
+    // No sync sees a part of them.
+    sim.set_faults(Rule::new(Effect::DropBefore).on([Endpoint::OrganizationList]));
+    let organizations = sim.ids(Kind::Organizations);
+    let largest = organizations.iter().max_by_key(|id| sim.memberships_of(id).len());
+    for id in sim.memberships_of(largest.unwrap()).iter().step_by(3) {
+        sim.delete_object(Kind::OrganizationMemberships, id);
     }
-    let mut created = 0;
-    while !is_over().await {
-        let user = sim.create_random();
-        eventually("a new user", async || fixture.has_user(&user).await).await;
-        created += 1;
-    }
+    let before = sim.log().len();
     sim.clear_faults();
-    (daemon, created)
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn members_who_leave_together_delay_no_users() {
-    let fixture = mirrored_company(700, sizes(&[700])).await;
-    let settings = [ALL, ("CLERK2PG_DELETES__MIN_COUNT", "1000")];
-    let is_over = async || is_in_sync(&fixture, Kind::OrganizationMemberships).await;
-    let (daemon, created) = remove_many(&fixture, &settings, 150, is_over).await;
-    assert!(created >= 4, "{created}: {}", daemon.log());
-    daemon.stop(Signal::TERM).await.assert_exit(Exit::Ok);
-    assert_all_in_sync(&fixture).await;
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn members_who_leave_together_are_held_together_although_users_are_due() {
-    let fixture = mirrored_company(700, sizes(&[700])).await;
     let held = "SELECT count(*) FROM clerk.missing WHERE hold = 'held'";
-    let is_over = async || fixture.db.number(held).await > 0;
-    let (daemon, created) = remove_many(&fixture, &[ALL], 150, is_over).await;
-    assert!(created >= 2, "{created}: {}", daemon.log());
-    assert_eq!(fixture.db.number(held).await, 150);
+    eventually("they are held", async || fixture.db.number(held).await == 234).await;
     let rows = "SELECT count(*) FROM clerk.organization_memberships";
-    assert_eq!(fixture.db.number(rows).await, 700);
+    assert_eq!(
+        fixture.db.number(rows).await,
+        703,
+        "none goes before a person approves all"
+    );
+    let log = sim.log();
+    let asked = log[before..]
+        .iter()
+        .filter(|request| request.path.contains("/memberships?"));
+    let asked: Vec<&String> = asked.map(|request| &request.path).collect();
+    assert!(asked.len() <= 12, "{asked:#?}");
     daemon.stop(Signal::TERM).await.assert_exit(Exit::Ok);
 }
 
