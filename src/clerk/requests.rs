@@ -192,7 +192,7 @@ impl Client {
         )
     }
 
-    /// Asks which of some users are members of an organization, fewer than [`MAX_IDS`], together with
+    /// Asks which of some users, fewer than [`MAX_IDS`], are members of an organization, together with
     /// another member: an answer without that one proves nothing. If the mirror knows no other member,
     /// the organization must have none at all.
     pub async fn members(
@@ -201,14 +201,21 @@ impl Client {
         places: &[Place],
         organization: &str,
     ) -> Result<Members, Error> {
+        debug_assert!(places.len() < MAX_IDS, "Clerk takes {MAX_IDS} ids");
         let path = format!("organizations/{}/memberships", urlencode(organization));
-        let mut parameters = vec![("limit", resource.list.max_page.to_string())];
-        let users: Option<Vec<&String>> = places.iter().map(|place| place.user_id.as_ref()).collect();
         let witness = places.first().and_then(|place| place.witness.as_ref());
-        let filter = users.zip(witness).map(|(users, (_, other))| {
-            let asked: BTreeSet<&String> = users.into_iter().chain([other]).collect();
+        let users: Option<BTreeSet<&String>> = places.iter().map(|place| place.user_id.as_ref()).collect();
+        // The witness comes last, in the question and in the answer, as the mirror takes the newest member: a
+        // server that reads one user only, or cuts the page, does not show both.
+        let filter = users.zip(witness).map(|(mut users, (_, other))| {
+            users.remove(other);
+            let asked: Vec<&String> = users.into_iter().chain([other]).collect();
             asked
         });
+        let mut parameters = vec![
+            ("limit", resource.list.max_page.to_string()),
+            ("order_by", BY_CREATION.to_owned()),
+        ];
         let asked = filter.iter().flatten();
         parameters.extend(asked.map(|user| ("user_id", (*user).clone())));
         let shown = "organizations/{id}/memberships";

@@ -73,6 +73,17 @@ impl Holds {
         Ok(rows.into_iter().map(|row| row.object_id).collect())
     }
 
+    /// Returns those of these ids whose deletion is held and not approved.
+    pub async fn held_among(&self, ids: &[String]) -> Result<Vec<String>, MirrorError> {
+        Ok(missing_objects::table
+            .filter(missing_objects::resource.eq(self.0.resource.name))
+            .filter(missing_objects::object_id.eq_any(ids))
+            .filter(missing_objects::hold.eq(HELD))
+            .select(missing_objects::object_id)
+            .load(&mut self.0.connection().await?)
+            .await?)
+    }
+
     /// Returns those of these ids whose deletion is held.
     pub async fn among(&self, ids: &[&str]) -> Result<Vec<String>, MirrorError> {
         Ok(missing_objects::table
@@ -168,8 +179,8 @@ impl Holds {
         .await
     }
 
-    /// Leaves all missing objects to their organizations to which these ids belong: those of one whose
-    /// deletion is held are held with it, and the others are forgotten.
+    /// Leaves the missing objects of the organizations to which these ids belong to the deletion of those:
+    /// with one that is held, all are held; the others are forgotten.
     pub async fn leave_to_organizations(&self, lease: &Lease, ids: &[String]) -> Result<(), MirrorError> {
         let table = self.0.resource.table;
         let of_these = format!(
@@ -179,7 +190,7 @@ impl Holds {
         let hold = format!(
             "UPDATE clerk.missing AS m SET state = 'absent', hold = 'held', held_at = coalesce(m.held_at, pg_catalog.now())
              FROM {table} AS t JOIN clerk.missing AS o ON o.resource = 'organizations' AND o.object_id = t.organization_id
-             WHERE {of_these} AND m.hold <> 'approved' AND o.hold = 'held'"
+             WHERE {of_these} AND m.hold <> 'approved' AND o.hold = 'held' AND NOT (m.state = 'absent' AND m.hold = 'held')"
         );
         let forget = format!("DELETE FROM clerk.missing AS m USING {table} AS t WHERE {of_these} AND m.hold = 'none'");
         let mut conn = self.0.connection().await?;

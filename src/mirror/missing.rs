@@ -1,6 +1,7 @@
 //! `clerk.missing`: objects that a sync did not meet, and Clerk's answers about them.
 
 use diesel::{
+    dsl::{exists, not},
     prelude::*,
     sql_query,
     sql_types::{Array, BigInt, Text},
@@ -14,7 +15,7 @@ use super::{
     holds::{HELD, HELD_LATELY, NO_HOLD},
     pool::ConnectionPool,
     session::Session,
-    tables::missing_objects,
+    tables::{missing_objects, rejected_objects},
     transaction,
 };
 use crate::resource::Resource;
@@ -132,7 +133,7 @@ impl Missing {
         .await
     }
 
-    /// Returns the next ids that the sync missed, in order, after `after`.
+    /// Returns the next ids that the sync missed and did not find absent yet, in order, after `after`.
     pub async fn next(&self, run: &Run, after: &str, limit: usize) -> Result<Vec<String>, MirrorError> {
         Ok(missing_objects::table
             .filter(missing_objects::resource.eq(self.0.resource.name))
@@ -140,6 +141,7 @@ impl Missing {
             .filter(
                 missing_objects::walk
                     .eq(run.walk)
+                    .and(missing_objects::state.eq(MISSING))
                     .and(missing_objects::object_id.gt(after)),
             )
             .order(missing_objects::object_id)
@@ -148,12 +150,20 @@ impl Missing {
             .await?)
     }
 
-    /// Returns how many ids the sync has missed and not settled yet.
+    /// Returns how many ids the sync has missed and not settled yet, without those whose rows are
+    /// expected to stay.
     pub async fn count_open(&self, run: &Run) -> Result<u64, MirrorError> {
+        let is_kept = exists(
+            rejected_objects::table
+                .filter(rejected_objects::resource.eq(missing_objects::resource))
+                .filter(rejected_objects::object_id.eq(missing_objects::object_id))
+                .filter(rejected_objects::document.is_null()),
+        );
         let count: i64 = missing_objects::table
             .filter(missing_objects::resource.eq(self.0.resource.name))
             .filter(missing_objects::walk.eq(run.walk))
             .filter(missing_objects::hold.ne(HELD))
+            .filter(not(is_kept))
             .count()
             .get_result(&mut self.0.connection().await?)
             .await?;

@@ -87,6 +87,7 @@ impl SyncContext<'_> {
         }
         let answers = self.syncer.each_by_organization(ids).await?;
         let (absent, unclear) = self.take_answers(answers).await?;
+        self.has_no_answers = unclear == ids.len();
         for id in &absent {
             self.syncer.rechecks.note(Observation::Gone, id, Instant::now());
         }
@@ -110,8 +111,8 @@ impl SyncContext<'_> {
                 ById::PlaceUnknown if self.has_walked_all => gone.push(id),
                 ById::EndsWithOrganization => with_organization.push(id),
                 ById::Found(page) => {
-                    info!(user_id = id, "left out of the list, but found by id");
                     let found: Vec<&RawObject> = page.objects().iter().collect();
+                    info!(id, objects = found.len(), "left out of the list, but found by id");
                     self.store_found(&page, &found).await?;
                 }
                 ById::Unclear(error) => {
@@ -124,6 +125,8 @@ impl SyncContext<'_> {
         if let Some(run) = self.mode.run().filter(|_| !with_organization.is_empty()) {
             let holds = self.syncer.mirror.holds();
             holds.leave_to_organizations(run.lease(), &with_organization).await?;
+            let held = holds.held_among(&gone).await?;
+            gone.retain(|id| !held.contains(id));
         }
         Ok((gone, unclear))
     }

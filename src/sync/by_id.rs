@@ -152,8 +152,8 @@ impl Syncer {
             .await
     }
 
-    /// The same, but members of one organization are asked for together, fewer than [`BATCH`]. An answer
-    /// that holds several of them is given for one.
+    /// The same, but members of one organization are asked for together, at most [`BATCH`]. An answer that
+    /// holds several of them is given for one.
     pub(super) async fn each_by_organization(&self, ids: &[String]) -> Result<Vec<(String, ById)>, Failure> {
         let places = self.mirror.rows().places(ids).await?;
         let (members, others): (Vec<Place>, Vec<Place>) = places
@@ -186,18 +186,23 @@ impl Syncer {
             let error = failed.into_values().next();
             return error.map_or(Ok(answers), |error| Err(error.into()));
         };
+        // Each alone: one of them may be the cause.
         let again = groups.into_iter().filter(|group| failed.contains_key(&group[0].id));
-        let again: Vec<Vec<Place>> = again.collect();
+        let again: Vec<Vec<Place>> = again.flatten().map(|place| vec![place]).collect();
         let asked = self.ask_side_by_side(&self.clerk, &again, &mut answers, &mut failed);
         if let Ok(asked) = tokio::time::timeout(patience, asked).await {
             asked?;
         }
-        for group in again {
-            if let Some(error) = failed.get(&group[0].id) {
-                let unclear = |place: Place| (place.id, ById::Unclear(error.to_string()));
-                answers.extend(group.into_iter().map(unclear));
-            }
-        }
+        let answered: HashSet<String> = answers.iter().map(|(id, _)| id.clone()).collect();
+        let unanswered = again.into_iter().flatten().map(|place| place.id);
+        let unanswered: Vec<String> = unanswered.filter(|id| !answered.contains(id)).collect();
+        answers.extend(unanswered.into_iter().map(|id| {
+            let why = failed.remove(&id).map(|error| error.to_string());
+            (
+                id,
+                ById::Unclear(why.unwrap_or_else(|| "Clerk did not answer in time".to_owned())),
+            )
+        }));
         Ok(answers)
     }
 

@@ -51,6 +51,10 @@ impl SyncContext<'_> {
             after.clone_from(last);
             any_missing = true;
             early.extend(self.note_absent(&mut missing, &ids).await?);
+            if self.has_no_answers {
+                // It has none for the next ones either, and each takes time.
+                break;
+            }
         }
         if !any_missing && self.start.kind != SyncKind::Full {
             return Ok(());
@@ -79,6 +83,12 @@ impl SyncContext<'_> {
         loop {
             let ids = missing.deletable(&after, MAX_IDS).await?;
             let Some(last) = ids.last() else { return Ok(()) };
+            if !after.is_empty() && self.gives_way() {
+                // The guard judges the rest together with what was deleted.
+                self.note("deletions give way to users that are due; the next sync continues them");
+                self.syncer.due.incremental();
+                return Ok(());
+            }
             after.clone_from(last);
             let (syncer, mode) = (self.syncer, self.mode);
             let instance = async {
@@ -118,7 +128,7 @@ impl SyncContext<'_> {
     /// Whether new deletions must wait for a person if this many users are absent. They are judged
     /// together with the rows that were deleted within the last hour: frequent syncs must not split
     /// one large deletion into many small ones.
-    async fn must_hold(&self, absent: u64) -> Result<bool, Failure> {
+    pub(super) async fn must_hold(&self, absent: u64) -> Result<bool, Failure> {
         // No user at all is more likely a wrong key or an outage than a real deletion, and leaves
         // no witness.
         if self.witnesses.is_empty() {

@@ -7,7 +7,7 @@
 
 use std::{borrow::Cow, ops::ControlFlow};
 
-use futures_util::{StreamExt, TryStreamExt, stream};
+use futures_util::{StreamExt, stream};
 use tracing::{debug, info};
 
 use super::{
@@ -32,6 +32,16 @@ const TRIES: usize = 3;
 
 /// Newest pages that a sync reads if all objects on the first one are new.
 const NEWEST_PAGES: u64 = 20;
+
+/// What a search in a long list has found.
+#[derive(PartialEq, Eq)]
+enum Searched {
+    /// All that it could.
+    All,
+    /// Nothing: the list lacks so many objects that the guard must judge them. A search may find a part of
+    /// them only, so a full sync looks for all.
+    TooMany,
+}
 
 /// A page of the walk that never ends.
 struct RolledPage {
@@ -216,8 +226,9 @@ impl SyncContext<'_> {
     async fn search_and_delete(&mut self) -> Result<(), Failure> {
         loop {
             let deleted = self.report.deleted;
-            // The guard judges all of them together.
-            self.search_by_offset().await?;
+            if self.search_by_offset().await? == Searched::TooMany {
+                return Ok(());
+            }
             self.settle_deletions().await?;
             if self.report.deleted == deleted || self.gives_way() {
                 return Ok(());
@@ -226,17 +237,24 @@ impl SyncContext<'_> {
     }
 
     /// Searches for the objects that the list lacks, if its total and the pages so far leave any.
-    async fn search_by_offset(&mut self) -> Result<(), Failure> {
+    async fn search_by_offset(&mut self) -> Result<Searched, Failure> {
         let syncer = self.syncer;
         let total = syncer.ask(syncer.clerk.count(syncer.resource, Range::ALL)).await?;
         let Some((total, run)) = total.zip(self.mode.run()) else {
-            return Ok(());
+            return Ok(Searched::All);
         };
         let state = syncer.mirror.runs().state().await?;
         let missing = syncer.mirror.missing().count_open(run).await? as i64;
         let are_known = state.expected - missing == total as i64;
         if are_known || !syncer.list_counts_differ(&state, total, self.carryover) {
-            return Ok(());
+            return Ok(Searched::All);
+        }
+        let lacking = u64::try_from(state.expected - total as i64).unwrap_or_default();
+        if lacking > 0 && self.must_hold(lacking).await? {
+            self.carryover.unexplained = Some((state.expected, total));
+            self.carryover
+                .request_full_sync("more objects are gone than may be deleted at once");
+            return Ok(Searched::TooMany);
         }
         let mut search = OffsetSearch::new(total, state.expected);
         let mut requests = 0;
@@ -247,19 +265,25 @@ impl SyncContext<'_> {
                 break;
             }
             requests += questions.len();
+            // A page that fails is left to the walk that never ends: the users do not wait for it.
+            let clerk = &syncer.clerk.clone().asking_once();
             let asked = stream::iter(&questions).map(async |&Question { offset, holds }| {
                 let query = ListQuery {
                     offset,
                     ..Walk::new().by_offset().query()
                 };
                 let limit = holds.map_or(PROBE, |_| MAX_PAGE);
-                syncer.ask(syncer.clerk.list(syncer.resource, &query, limit)).await
+                syncer.ask(clerk.list(syncer.resource, &query, limit)).await
             });
-            let answers: Vec<Page> = asked.buffered(side_by_side).try_collect().await?;
-            for (&Question { offset, holds }, page) in questions.iter().zip(&answers) {
-                match holds {
-                    Some(range) => self.store_searched(offset, range, page).await?,
-                    None => self.divide(&mut search, offset, page).await?,
+            let answers: Vec<Result<Page, AskError>> = asked.buffered(side_by_side).collect().await;
+            for (&Question { offset, holds }, answer) in questions.iter().zip(answers) {
+                match (answer, holds) {
+                    (Ok(page), Some(range)) => self.store_searched(offset, range, &page).await?,
+                    (Ok(page), None) => self.divide(&mut search, offset, &page).await?,
+                    (Err(AskError::Clerk(error)), _) if syncer.is_about_request(&error).await? => {
+                        debug!(offset, %error, "a page of the search cannot be read");
+                    }
+                    (Err(error), _) => return Err(error.into()),
                 }
             }
         }
@@ -267,9 +291,9 @@ impl SyncContext<'_> {
             resource = syncer.resource.name,
             requests, "searched for missing objects"
         );
-        let found = syncer.mirror.missing().count_open(run).await?;
-        self.carryover.unexplained = (found == 0).then_some((state.expected, total));
-        Ok(())
+        let found = syncer.mirror.missing().count_open(run).await? as i64;
+        self.carryover.unexplained = (found == missing).then_some((state.expected, total));
+        Ok(Searched::All)
     }
 
     /// Divides the list at objects that a search has asked for.

@@ -29,8 +29,10 @@ use crate::{
 /// to seconds.
 const CREATED_AT_TOLERANCE_MS: i64 = 2_000;
 
-/// Pages that are fetched ahead, and that are stored side by side, of a list that is read by offset. Lists
-/// that are read otherwise are walked in partitions side by side.
+/// Pages of a list by offset that are fetched ahead. Other lists are walked in partitions side by side.
+const AHEAD: usize = 8;
+
+/// Pages of a list by offset that are stored side by side.
 const SIDE_BY_SIDE: usize = 4;
 
 /// Drives the walk over one partition.
@@ -299,7 +301,7 @@ impl WalkDriver {
             return;
         }
         let limit = self.walk.limit();
-        let queries = self.walk.queries(self.side_by_side(syncer));
+        let queries = self.walk.queries(AHEAD.min(syncer.options.concurrency));
         if !self
             .ahead
             .iter()

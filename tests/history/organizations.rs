@@ -36,7 +36,7 @@ pub fn chosen(users: usize, dice: &mut Rng) -> (OrganizationOptions, usize) {
     let mut members: Vec<usize> = (0..number)
         .map(|_| sizes[dice.usize(..sizes.len())].min(users))
         .collect();
-    let is_crowded = dice.u32(0..25) == 0;
+    let is_crowded = dice.u32(0..12) == 0;
     members.extend(is_crowded.then_some(CROWD));
     let number = members.len();
     let organizations = OrganizationOptions {

@@ -607,6 +607,50 @@ async fn members_who_leave_together_are_asked_for_together() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn members_who_leave_a_long_list_together_are_held_together() {
+    let fixture = mirrored_company(1000, sizes(&[1000, 1000, 1000])).await;
+    let sim = &fixture.sim;
+    let daemon = fixture.start_incremental(&[ALL]).await;
+    sim.set_faults(Rule::new(Effect::DropBefore).on([Endpoint::OrganizationList]));
+    let gone = sim.ids(Kind::OrganizationMemberships).into_iter().step_by(4);
+    for id in gone {
+        sim.delete_object(Kind::OrganizationMemberships, &id);
+    }
+    sim.clear_faults();
+    let held = "SELECT count(*) FROM clerk.missing WHERE hold = 'held'";
+    eventually("they are held", async || fixture.db.number(held).await == 750).await;
+    let rows = "SELECT count(*) FROM clerk.organization_memberships";
+    assert_eq!(
+        fixture.db.number(rows).await,
+        3000,
+        "none goes before a person approves all"
+    );
+    let plan = fixture.run(&["--format", "json", "status"]).await.json();
+    let resources = plan["resources"].as_array().unwrap();
+    let plan = resources.iter().find_map(|resource| resource["plan"].as_str()).unwrap();
+    fixture.run(&["approve", plan]).await.assert_exit(Exit::Ok);
+    eventually("they go", async || fixture.db.number(rows).await == 2250).await;
+    daemon.stop(Signal::TERM).await.assert_exit(Exit::Ok);
+    assert_all_in_sync(&fixture).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn many_members_are_held_with_their_organization() {
+    let fixture = mirrored_company(300, sizes(&[300])).await;
+    let organization = fixture.sim.ids(Kind::Organizations)[0].clone();
+    assert!(fixture.sim.delete_organization(&organization));
+    let ran = fixture.once_with(&[ALL]).await;
+    ran.assert_exit(Exit::Held);
+    let held = "SELECT count(*) FROM clerk.missing WHERE hold = 'held' AND resource = 'organization_memberships'";
+    assert_eq!(fixture.db.number(held).await, 300);
+    // They are asked about once more, and neither deleted nor released.
+    fixture.once_with(&[ALL]).await.assert_exit(Exit::Held);
+    assert_eq!(fixture.db.number(held).await, 300);
+    let rows = "SELECT count(*) FROM clerk.organization_memberships";
+    assert_eq!(fixture.db.number(rows).await, 300);
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn an_organization_goes_while_its_list_is_walked() {
     let fixture = mirrored_company(700, sizes(&[700, 700, 700])).await;
     let sim = &fixture.sim;

@@ -129,6 +129,7 @@ fn sql_is_built_from_constants_in_few_places() {
             ("holds.rs", "HELD_LATELY"),
             ("holds.rs", "JUDGED"),
             ("holds.rs", "table"),
+            ("holds.rs", "table of_these"),
             ("instance.rs", "table"),
             ("leadership.rs", ""),
             ("leadership.rs", "OWN OWN"),
