@@ -7,7 +7,7 @@ use serde_json::value::RawValue;
 
 use super::{
     ResponseBody,
-    split::{DocumentHead, DocumentList, split_array, with_head},
+    split::{DocumentHead, DocumentList, after_data, split_array, with_head},
 };
 use crate::resource::{self, Digest, DigestKey, MAX_ID, Resource};
 
@@ -54,15 +54,21 @@ impl Page {
             #[serde(borrow)]
             total_count: Option<&'a RawValue>,
         }
+        let number = |total: Option<&RawValue>| total.and_then(|total| total.get().parse().ok());
         Self::new(resource, body, key, |text| {
+            if let Some((objects, rest)) = after_data(text).and_then(split_array)
+                && let Ok(Wrapped { total_count, .. }) = serde_json::from_str(&format!("{{\"data\":[]{rest}"))
+            {
+                return Ok((objects, number(total_count)));
+            }
             let (list, total) = match text.trim_start().starts_with('{') {
                 true => {
                     let Wrapped { data, total_count } = serde_json::from_str(text)?;
-                    (data.get(), total_count.and_then(|total| total.get().parse().ok()))
+                    (data.get(), number(total_count))
                 }
                 false => (text, None),
             };
-            if let Some(objects) = split_array(list) {
+            if let Some((objects, "")) = split_array(list) {
                 return Ok((objects, total));
             }
             // For another value, serde_json's error would quote all of it.
@@ -219,6 +225,30 @@ mod tests {
         let expected = [Some("a".to_owned()), None];
         assert_eq!(ids(br#"[{"id":"a"},{"id":7}]"#), expected);
         assert_eq!(ids(br#" {"data":[{"id":"a"}, "x"],"total_count":2}"#), expected);
+        assert_eq!(ids(br#" {"total_count":2,"data":[{"id":"a"}, "x"]}"#), expected);
+        for (list, total) in [
+            (r#"{"data":[{"id":"a"}],"total_count":12}"#, Some(12)),
+            (r#" { "data" : [ {"id":"a"} ] , "total_count" : 12 } "#, Some(12)),
+            (r#"{"total_count":12,"data":[{"id":"a"}]}"#, Some(12)),
+            (r#"{"data":[{"id":"a"}],"total_count":null}"#, None),
+            (r#"{"data":[{"id":"a"}]}"#, None),
+            (r#"{"data":[{"id":"a"}],"more":{"data":[]}}"#, None),
+        ] {
+            let page = parse(list).unwrap();
+            assert_eq!(
+                (page.objects()[0].id.as_deref(), page.total),
+                (Some("a"), total),
+                "{list}"
+            );
+        }
+        for broken in [
+            r#"{"data":[{"id":"a"}]"#,
+            r#"{"data":[{"id":"a"}],"data":[{"id":"b"}]}"#,
+            r#"{"data":[{"id":"a"}]}}"#,
+            r#"{"data":[{"id":"a"}],}"#,
+        ] {
+            assert!(parse(broken).is_err(), "{broken}");
+        }
         assert_eq!(ids(b"[]"), []);
     }
 
@@ -322,10 +352,10 @@ mod tests {
             let plain: Result<Vec<&RawValue>, _> = serde_json::from_str(&text);
             let expected = plain.map(|objects| objects.iter().map(|raw| raw.get()).collect::<Vec<_>>());
             match (split_array(&text), expected) {
-                (Some(objects), expected) => {
+                (Some((objects, "")), expected) => {
                     prop_assert_eq!(objects.iter().map(|(document, _)| *document).collect::<Vec<_>>(), expected.unwrap());
                 }
-                (None, expected) => prop_assert!(objects.is_empty() || expected.is_err(), "{}", text),
+                (_, expected) => prop_assert!(objects.is_empty() || expected.is_err(), "{}", text),
             }
         }
 

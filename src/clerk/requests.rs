@@ -102,13 +102,24 @@ impl Client {
     }
 
     /// Asks for a page of a range of `created_at`, in ascending order, after its first `offset`
-    /// objects.
-    pub async fn range(&self, resource: &'static Resource, range: Range, offset: u64) -> Result<Page, Error> {
+    /// objects, at most `limit`.
+    pub async fn range(
+        &self,
+        resource: &'static Resource,
+        range: Range,
+        offset: u64,
+        limit: u32,
+    ) -> Result<Page, Error> {
         let mut parameters = bounds(range);
         parameters.push(("order_by", BY_CREATION.to_owned()));
-        parameters.push(("limit", resource.list.max_page.to_string()));
+        parameters.push(("limit", limit.to_string()));
         parameters.push(("offset", offset.to_string()));
-        self.page(resource, &parameters, "?created_at_after=…").await
+        let shown = if range == Range::ALL {
+            ""
+        } else {
+            "?created_at_after=…"
+        };
+        self.page(resource, &parameters, shown).await
     }
 
     /// Asks for a page of the list in ascending order of `created_at`, at most `limit` objects.

@@ -137,25 +137,35 @@ pub(super) fn with_head(document: &RawValue) -> (&str, DocumentHead<'_>) {
     (json, serde_json::from_str(json).unwrap_or_default())
 }
 
-/// Splits a bare array of objects and reads their heads in one go, as this is done with every
-/// object of every full sync. `None` for anything else, and for more than [`MAX_OBJECTS`].
-pub(super) fn split_array(list: &str) -> Option<Vec<(&str, DocumentHead<'_>)>> {
-    let space = [' ', '\n', '\r', '\t'];
+/// White space in JSON.
+const SPACE: [char; 4] = [' ', '\n', '\r', '\t'];
+
+/// Returns what follows `{"data":` at the beginning of a list in its wrapped form.
+pub(super) fn after_data(text: &str) -> Option<&str> {
+    let key = text.trim_start_matches(SPACE).strip_prefix('{')?;
+    let colon = key.trim_start_matches(SPACE).strip_prefix("\"data\"")?;
+    colon.trim_start_matches(SPACE).strip_prefix(':')
+}
+
+/// Splits an array of objects and reads their heads in one go, as this is done with every object of
+/// every full sync. Returns them with what follows the array. `None` for anything else, and for more
+/// than [`MAX_OBJECTS`].
+pub(super) fn split_array(list: &str) -> Option<(Vec<(&str, DocumentHead<'_>)>, &str)> {
     let mut rest = list
-        .trim_start_matches(space)
+        .trim_start_matches(SPACE)
         .strip_prefix('[')?
-        .trim_start_matches(space);
+        .trim_start_matches(SPACE);
     let mut objects = Vec::with_capacity(MAX_PAGE as usize);
     while objects.len() < MAX_OBJECTS {
         let mut documents = serde_json::Deserializer::from_str(rest).into_iter();
         let head = documents.next()?.ok()?;
         let (document, after) = rest.split_at(documents.byte_offset());
         objects.push((document, head));
-        rest = after.trim_start_matches(space);
+        rest = after.trim_start_matches(SPACE);
         if let Some(end) = rest.strip_prefix(']') {
-            return end.trim_start_matches(space).is_empty().then_some(objects);
+            return Some((objects, end.trim_start_matches(SPACE)));
         }
-        rest = rest.strip_prefix(',')?.trim_start_matches(space);
+        rest = rest.strip_prefix(',')?.trim_start_matches(SPACE);
     }
     None
 }

@@ -22,7 +22,7 @@ use crate::{
         ListEntry, Unreadable,
         offset_search::{Boundary, OffsetSearch, PROBE, Question},
         range::Range,
-        walk::{AcceptedPage, ListQuery, Walk, WalkStep},
+        walk::{AcceptedPage, Walk, WalkStep},
     },
     resource::{MAX_IDS, MAX_PAGE},
 };
@@ -268,12 +268,10 @@ impl SyncContext<'_> {
             // A page that fails is left to the walk that never ends: the users do not wait for it.
             let clerk = &syncer.clerk.clone().asking_once();
             let asked = stream::iter(&questions).map(async |&Question { offset, holds }| {
-                let query = ListQuery {
-                    offset,
-                    ..Walk::new().by_offset().query()
-                };
                 let limit = holds.map_or(PROBE, |_| MAX_PAGE);
-                syncer.ask(clerk.list(syncer.resource, &query, limit)).await
+                syncer
+                    .ask(clerk.range(syncer.resource, Range::ALL, offset, limit))
+                    .await
             });
             let answers: Vec<Result<Page, AskError>> = asked.buffered(side_by_side).collect().await;
             for (&Question { offset, holds }, answer) in questions.iter().zip(answers) {

@@ -7,7 +7,7 @@ use tokio::sync::Semaphore;
 use tracing::{debug, warn};
 
 use super::{
-    AskError, DeleteMode, SyncContext,
+    AskError, DeleteMode, SyncContext, Syncer,
     context::WalkCounts,
     page_batch::id_or_digest,
     page_worker::PageSource,
@@ -183,10 +183,11 @@ impl SyncContext<'_> {
                 break;
             };
             let mut rereads = TieRereads::new(&moment, users);
+            let Syncer { clerk, resource, .. } = self.syncer;
             while let Some(offset) = rereads.next_offset() {
                 let page = match self
                     .syncer
-                    .ask(self.syncer.clerk.range(self.syncer.resource, range, offset))
+                    .ask(clerk.range(resource, range, offset, resource.list.max_page))
                     .await
                 {
                     Ok(page) => page,

@@ -327,7 +327,8 @@ impl Syncer {
                 }
             }
         };
-        match self.ask(clerk.range(self.resource, bucket.range, offset)).await {
+        let limit = self.resource.list.max_page;
+        match self.ask(clerk.range(self.resource, bucket.range, offset, limit)).await {
             Ok(page) => Ok(BucketAnswer::Page { offset, page }),
             Err(AskError::Clerk(error)) if self.is_about_request(&error).await? => {
                 debug!(%error, "a page of the search cannot be read");

@@ -29,8 +29,10 @@ use crate::{
 /// to seconds.
 const CREATED_AT_TOLERANCE_MS: i64 = 2_000;
 
-/// Pages of a list by offset that are fetched ahead. Other lists are walked in partitions side by side.
+/// Pages of a list by offset that `--once` fetches ahead, and those that a daemon does, which leaves most
+/// of the budget to users. Other lists are walked in partitions side by side.
 const AHEAD: usize = 8;
+const DAEMON_AHEAD: usize = 2;
 
 /// Pages of a list by offset that are stored side by side.
 const SIDE_BY_SIDE: usize = 4;
@@ -301,7 +303,11 @@ impl WalkDriver {
             return;
         }
         let limit = self.walk.limit();
-        let queries = self.walk.queries(AHEAD.min(syncer.options.concurrency));
+        let most = match syncer.is_single_run() {
+            true => AHEAD,
+            false => DAEMON_AHEAD,
+        };
+        let queries = self.walk.queries(most.min(syncer.options.concurrency));
         if !self
             .ahead
             .iter()
