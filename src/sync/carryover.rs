@@ -83,6 +83,8 @@ pub struct Carryover {
     pub(super) retries_rows: bool,
     /// Whether the walk over the list was cut off, and goes on with the next sync.
     pub(super) goes_on: bool,
+    /// When the sync of the list began, whose turn ends if users are due.
+    pub(super) turn_began: Option<Instant>,
     /// Whether this process began the walk over the list that it continues, and whether that walk has left
     /// objects out.
     pub(super) walked_from_beginning: bool,

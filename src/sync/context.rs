@@ -49,11 +49,6 @@ impl Start {
         syncer.clerk.requests() - self.requests
     }
 
-    /// The time since the start.
-    pub(super) fn elapsed(&self) -> Duration {
-        self.at.elapsed()
-    }
-
     /// Milliseconds since the start.
     pub(super) fn elapsed_ms(&self) -> u64 {
         u64::try_from(self.at.elapsed().as_millis()).unwrap_or(u64::MAX)

@@ -189,6 +189,7 @@ impl Syncer {
     }
 
     async fn sync_ids(&self, ids: &[String], carryover: &mut Carryover) -> Result<SyncOutcome, Failure> {
+        carryover.turn_began = Some(Instant::now());
         let known = self
             .mirror
             .rows()
@@ -211,6 +212,7 @@ impl Syncer {
                 SyncKind::Incremental | SyncKind::OnDemand => ListOutcome::Nothing,
             });
         }
+        carryover.turn_began = Some(Instant::now());
         if kind != SyncKind::Full && carryover.goes_on {
             // What is new does not wait for the end of the walk.
             if let ListOutcome::Synced(report) = self.sync_list_changes(carryover).await? {

@@ -30,6 +30,7 @@ mod older_states;
 mod on_demand;
 mod page_batch;
 mod page_worker;
+mod pages_ahead;
 mod partitions;
 mod planned_rows;
 mod recent_changes;

@@ -1,7 +1,7 @@
 //! What a long sync does between two of its pages: users that notifications ask for, and
 //! incremental syncs that are due.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use tracing::debug;
 
@@ -13,19 +13,20 @@ use crate::{
     schedule::due::Task,
 };
 
-/// The walk over a list other than that of users gives way to what is due after this time.
-const LIST_SLICE: Duration = Duration::from_secs(2);
+/// The sync of a list other than that of users gives way to what is due after this time.
+const LIST_TURN: Duration = Duration::from_secs(2);
 
 /// With more users than this above the floor, recent changes are not read between pages.
 const MAX_ABOVE: u64 = 5_000;
 
 impl SyncContext<'_> {
-    /// Whether the walk over a list other than that of users is cut off here: users are due.
+    /// Whether the sync of a list other than that of users is cut off here: users are due.
     pub(super) fn gives_way(&self) -> bool {
         let due = &self.syncer.due;
+        let is_over = |began: Instant| began.elapsed() >= LIST_TURN;
         self.syncer.resource.name != USERS.name
             && self.mode.run().is_some()
-            && self.start.elapsed() >= LIST_SLICE
+            && self.carryover.turn_began.is_some_and(is_over)
             && (due.has_users() || due.has_incremental())
     }
 

@@ -1,10 +1,9 @@
 //! Drives the walk over one partition of Clerk's list: fetches its pages, and stores them.
 
-use std::{borrow::Cow, collections::VecDeque, time::Instant};
+use std::{borrow::Cow, time::Instant};
 
 use futures_util::future::try_join_all;
 use tokio::sync::Semaphore;
-use tokio_util::task::AbortOnDropHandle;
 use tracing::{debug, warn};
 
 use super::{
@@ -12,6 +11,7 @@ use super::{
     context::ends,
     page_batch::id_or_digest,
     page_worker::{Deferred, PageOutcome, PageWorker},
+    pages_ahead::{PageTask, PagesAhead},
 };
 use crate::{
     clerk::{self, Page},
@@ -20,7 +20,7 @@ use crate::{
     reconcile::{
         ListEntry, Unreadable,
         partition::Partition,
-        walk::{AcceptedPage, ListQuery, TiedMoment, Walk, WalkStep},
+        walk::{AcceptedPage, TiedMoment, Walk, WalkStep},
     },
     resource::Resource,
 };
@@ -28,11 +28,6 @@ use crate::{
 /// How far a user's `created_at` may differ from the time that Clerk counts by: emulators cut times
 /// to seconds.
 const CREATED_AT_TOLERANCE_MS: i64 = 2_000;
-
-/// Pages of a list by offset that `--once` fetches ahead, and those that a daemon does, which leaves most
-/// of the budget to users. Other lists are walked in partitions side by side.
-const AHEAD: usize = 8;
-const DAEMON_AHEAD: usize = 2;
 
 /// Pages of a list by offset that are stored side by side.
 const SIDE_BY_SIDE: usize = 4;
@@ -47,8 +42,7 @@ pub(super) struct WalkDriver {
     began: i64,
     /// Users that Clerk did not know as cursors since the last page.
     unknown_cursors: Vec<String>,
-    /// The pages that are fetched ahead, in order.
-    ahead: VecDeque<PageAhead>,
+    ahead: PagesAhead,
     deferred: Deferred,
     /// The walk has started over: users on the pages that are stored already do not count.
     has_restarted: bool,
@@ -56,16 +50,6 @@ pub(super) struct WalkDriver {
     failure: Option<Failure>,
     pub(super) state: WalkState,
 }
-
-/// A page that is fetched while those before it are stored, and how it was asked for.
-struct PageAhead {
-    query: ListQuery,
-    limit: u32,
-    page: PageTask,
-}
-
-/// A request for a page.
-type PageTask = AbortOnDropHandle<Result<Page, clerk::Error>>;
 
 /// How far a walk has gone.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -104,13 +88,6 @@ enum Received {
     CannotPartition,
 }
 
-impl PageAhead {
-    /// Whether the page answers a query.
-    fn answers(&self, query: &ListQuery, limit: u32) -> bool {
-        self.query == *query && self.limit == limit
-    }
-}
-
 impl WalkDriver {
     /// A walk over the partition with this number. `began` is the time by Clerk's clock, in Unix
     /// milliseconds; `users` is how many users Clerk counts in all.
@@ -131,7 +108,7 @@ impl WalkDriver {
             partition,
             began,
             unknown_cursors: Vec::new(),
-            ahead: VecDeque::new(),
+            ahead: PagesAhead::default(),
             deferred: Deferred::default(),
             has_restarted: false,
             failure: None,
@@ -204,9 +181,9 @@ impl WalkDriver {
                 Received::CannotPartition => return Ok(result),
             }
             if self.state == WalkState::Open {
-                self.fetch_ahead(worker.syncer);
+                self.ahead.fetch(worker.syncer, &self.walk);
             }
-            let goes_on = self.state == WalkState::Open && pages.len() < most && self.has_next_arrived();
+            let goes_on = self.state == WalkState::Open && pages.len() < most && self.ahead.has_next_arrived();
             if !pages.is_empty() && (self.has_restarted || !goes_on) {
                 break;
             }
@@ -297,36 +274,6 @@ impl WalkDriver {
         }
     }
 
-    /// Asks for the pages that come next, as far as they are known, if no other walk uses this time.
-    fn fetch_ahead(&mut self, syncer: &Syncer) {
-        if syncer.resource.has_ranges() {
-            return;
-        }
-        let limit = self.walk.limit();
-        let most = match syncer.is_single_run() {
-            true => AHEAD,
-            false => DAEMON_AHEAD,
-        };
-        let queries = self.walk.queries(most.min(syncer.options.concurrency));
-        if !self
-            .ahead
-            .iter()
-            .zip(&queries)
-            .all(|(ahead, query)| ahead.answers(query, limit))
-        {
-            self.ahead.clear();
-        }
-        for query in queries.into_iter().skip(self.ahead.len()) {
-            let page = request(syncer, query.clone(), limit);
-            self.ahead.push_back(PageAhead { query, limit, page });
-        }
-    }
-
-    /// Whether the next page has been fetched ahead.
-    fn has_next_arrived(&self) -> bool {
-        self.ahead.front().is_some_and(|ahead| ahead.page.is_finished())
-    }
-
     /// Whether a walk that is cut off here continues behind the place where this one began.
     pub(super) fn has_moved(&self) -> bool {
         self.walk.position() != self.partition.position.as_ref()
@@ -371,14 +318,9 @@ impl WalkDriver {
             let (query, limit) = (self.walk.query(), self.walk.limit());
             let cursor = query.after.clone();
             let asked = Instant::now();
-            let page = match self.ahead.pop_front().filter(|ahead| ahead.answers(&query, limit)) {
-                Some(ahead) => ahead.page,
-                None => {
-                    self.ahead.clear();
-                    request(syncer, query, limit)
-                }
-            };
-            let error = match syncer.ask(answer(page)).await {
+            let page = self.ahead.take(&query, limit);
+            let page = page.unwrap_or_else(|| PageTask::spawn(syncer, query, limit));
+            let error = match syncer.ask(page.answer()).await {
                 Ok(page) => {
                     let elapsed_ms = u64::try_from(asked.elapsed().as_millis()).unwrap_or(u64::MAX);
                     debug!(part = self.number, users = page.objects().len(), elapsed_ms, "page");
@@ -414,24 +356,5 @@ impl WalkDriver {
                 Unreadable::Broken => return Err(error.into()),
             }
         }
-    }
-}
-
-/// Sends a request for a page, in a task of its own, so that pages are unpacked, split and hashed on
-/// all cores. Dropping it ends the task.
-fn request(syncer: &Syncer, query: ListQuery, limit: u32) -> PageTask {
-    let (clerk, resource) = (syncer.clerk.clone(), syncer.resource);
-    AbortOnDropHandle::new(tokio::spawn(async move { clerk.list(resource, &query, limit).await }))
-}
-
-/// Waits for a page.
-async fn answer(page: PageTask) -> Result<Page, AskError> {
-    match page.await {
-        Ok(answer) => answer.map_err(AskError::Clerk),
-        Err(error) => match error.try_into_panic() {
-            Ok(panic) => std::panic::resume_unwind(panic),
-            // The program is shutting down.
-            Err(_) => Err(AskError::Stopped),
-        },
     }
 }
