@@ -97,6 +97,8 @@ pub struct Carryover {
     quiet_until: Option<Instant>,
     /// The walk over a long list that never ends, a page at each sync.
     pub(super) rolling: Option<Walk>,
+    /// Whether the list lacked more objects than may be deleted at once.
+    pub(super) lacks_too_many: bool,
     /// The numbers of objects that the mirror expects and that Clerk has, if a search could not
     /// explain why they differ.
     pub(super) unexplained: Option<(i64, u64)>,
@@ -118,8 +120,9 @@ impl Carryover {
         self.full_sync_reason.take()
     }
 
-    /// Makes a full sync due, unless one was due for the same reason a moment ago.
-    pub(super) fn request_full_sync(&mut self, why: &'static str) {
+    /// Makes a full sync due, unless one was due for the same reason a moment ago. Returns whether it was
+    /// not.
+    pub(super) fn request_full_sync(&mut self, why: &'static str) -> bool {
         let is_new = self
             .full_sync_requests
             .get(why)
@@ -128,6 +131,7 @@ impl Carryover {
             self.full_sync_requests.insert(why, Instant::now());
             self.full_sync_reason = Some(why);
         }
+        is_new
     }
 
     /// Logs a warning, once.

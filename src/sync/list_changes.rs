@@ -38,7 +38,7 @@ const NEWEST_PAGES: u64 = 20;
 enum Searched {
     /// All that it could.
     All,
-    /// Nothing: the list lacks so many objects that the guard must judge them. A search may find a part of
+    /// Nothing: the list lacks more objects than the guard lets go. A search or a page may show a part of
     /// them only, so a full sync looks for all.
     TooMany,
 }
@@ -239,22 +239,32 @@ impl SyncContext<'_> {
     /// Searches for the objects that the list lacks, if its total and the pages so far leave any.
     async fn search_by_offset(&mut self) -> Result<Searched, Failure> {
         let syncer = self.syncer;
-        let total = syncer.ask(syncer.clerk.count(syncer.resource, Range::ALL)).await?;
+        // What fails is asked for again by the next sync: the users do not wait for it.
+        let clerk = &syncer.clerk.clone().asking_once();
+        let total = syncer.ask(clerk.count(syncer.resource, Range::ALL)).await?;
         let Some((total, run)) = total.zip(self.mode.run()) else {
             return Ok(Searched::All);
         };
+        let lacked_too_many = std::mem::take(&mut self.carryover.lacks_too_many);
         let state = syncer.mirror.runs().state().await?;
         let missing = syncer.mirror.missing().count_open(run).await? as i64;
-        let are_known = state.expected - missing == total as i64;
-        if are_known || !syncer.list_counts_differ(&state, total, self.carryover) {
+        if state.expected - missing == total as i64 {
+            // The pages have shown all of them.
             return Ok(Searched::All);
         }
+        let differ = syncer.list_counts_differ(&state, total, self.carryover);
         let lacking = u64::try_from(state.expected - total as i64).unwrap_or_default();
-        if lacking > 0 && self.must_hold(lacking).await? {
-            self.carryover.unexplained = Some((state.expected, total));
-            self.carryover
-                .request_full_sync("more objects are gone than may be deleted at once");
+        if lacking > 0 && syncer.looks_for_missing() && self.must_hold(lacking).await? {
+            self.carryover.lacks_too_many = true;
+            let why = "more objects are gone than may be deleted at once";
+            // The next sync of organizations may take all of them along.
+            if lacked_too_many && differ && self.carryover.request_full_sync(why) {
+                self.carryover.unexplained = Some((state.expected, total));
+            }
             return Ok(Searched::TooMany);
+        }
+        if !differ {
+            return Ok(Searched::All);
         }
         let mut search = OffsetSearch::new(total, state.expected);
         let mut requests = 0;
@@ -265,8 +275,6 @@ impl SyncContext<'_> {
                 break;
             }
             requests += questions.len();
-            // A page that fails is left to the walk that never ends: the users do not wait for it.
-            let clerk = &syncer.clerk.clone().asking_once();
             let asked = stream::iter(&questions).map(async |&Question { offset, holds }| {
                 let limit = holds.map_or(PROBE, |_| MAX_PAGE);
                 syncer

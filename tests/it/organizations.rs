@@ -1,6 +1,6 @@
 //! Organizations, memberships, invitations, roles and permissions in the mirror.
 
-use clerk_sim::{Effect, Endpoint, Kind, Options, OrganizationOptions, PerOrganization, Rule, Sim};
+use clerk_sim::{Effect, Endpoint, Kind, Options, OrganizationOptions, PerOrganization, Request, Rule, Sim};
 use rustix::process::Signal;
 use serde_json::{Value, json};
 
@@ -575,20 +575,36 @@ async fn a_walk_that_gave_way_goes_on_without_a_schedule() {
     daemon.stop(Signal::TERM).await.assert_exit(Exit::Ok);
 }
 
+/// Removes members so that no sync of a daemon, which has just started, sees a part of them. Returns how
+/// many requests there were before it could see any.
+async fn remove_together(fixture: &Fixture, members: impl Iterator<Item = String>) -> usize {
+    let sim = &fixture.sim;
+    let ended = "resource = 'organization_memberships' AND kind = 'full' AND outcome <> 'running'";
+    eventually("the daemon's first full sync", async || fixture.runs(ended).await == 2).await;
+    sim.set_faults(Rule::new(Effect::DropBefore).on([Endpoint::OrganizationList]));
+    let before = sim.log().len();
+    let is_dropped = |request: &Request| request.status == 0 && request.path.contains("organization_memberships");
+    eventually("the list is not being read", async || {
+        sim.log()[before..].iter().any(is_dropped)
+    })
+    .await;
+    for id in members {
+        sim.delete_object(Kind::OrganizationMemberships, &id);
+    }
+    let before = sim.log().len();
+    sim.clear_faults();
+    before
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn members_who_leave_together_are_asked_for_together() {
     let fixture = mirrored_company(700, sizes(&[700, 3])).await;
     let sim = &fixture.sim;
     let daemon = fixture.start_incremental(&[ALL]).await;
-    // No sync sees a part of them.
-    sim.set_faults(Rule::new(Effect::DropBefore).on([Endpoint::OrganizationList]));
     let organizations = sim.ids(Kind::Organizations);
     let largest = organizations.iter().max_by_key(|id| sim.memberships_of(id).len());
-    for id in sim.memberships_of(largest.unwrap()).iter().step_by(3) {
-        sim.delete_object(Kind::OrganizationMemberships, id);
-    }
-    let before = sim.log().len();
-    sim.clear_faults();
+    let members = sim.memberships_of(largest.unwrap());
+    let before = remove_together(&fixture, members.into_iter().step_by(3)).await;
     let held = "SELECT count(*) FROM clerk.missing WHERE hold = 'held'";
     eventually("they are held", async || fixture.db.number(held).await == 234).await;
     let rows = "SELECT count(*) FROM clerk.organization_memberships";
@@ -611,12 +627,8 @@ async fn members_who_leave_a_long_list_together_are_held_together() {
     let fixture = mirrored_company(1000, sizes(&[1000, 1000, 1000])).await;
     let sim = &fixture.sim;
     let daemon = fixture.start_incremental(&[ALL]).await;
-    sim.set_faults(Rule::new(Effect::DropBefore).on([Endpoint::OrganizationList]));
-    let gone = sim.ids(Kind::OrganizationMemberships).into_iter().step_by(4);
-    for id in gone {
-        sim.delete_object(Kind::OrganizationMemberships, &id);
-    }
-    sim.clear_faults();
+    let members = sim.ids(Kind::OrganizationMemberships);
+    remove_together(&fixture, members.into_iter().step_by(4)).await;
     let held = "SELECT count(*) FROM clerk.missing WHERE hold = 'held'";
     eventually("they are held", async || fixture.db.number(held).await == 750).await;
     let rows = "SELECT count(*) FROM clerk.organization_memberships";
