@@ -37,11 +37,8 @@ pub enum Lookup {
     Found(Page),
     /// Clerk says that there is no such object.
     Gone,
-    /// Its organization is gone, with which it ends.
-    EndsWithOrganization,
-    /// The answer proves nothing, for this reason.
-    Unclear(&'static str),
-    /// Clerk was not asked: the organization that it belongs to is not known.
+    /// Clerk was not asked: the organization that it belongs to is not known, or it has no address of its
+    /// own, like a membership.
     PlaceUnknown,
 }
 
@@ -114,10 +111,9 @@ impl Client {
         parameters.push(("order_by", BY_CREATION.to_owned()));
         parameters.push(("limit", limit.to_string()));
         parameters.push(("offset", offset.to_string()));
-        let shown = if range == Range::ALL {
-            ""
-        } else {
-            "?created_at_after=…"
+        let shown = match range {
+            Range::ALL => "",
+            _ => "?created_at_after=…",
         };
         self.page(resource, &parameters, shown).await
     }
@@ -152,7 +148,7 @@ impl Client {
         self.page(resource, &parameters, &shown).await
     }
 
-    /// Asks for one object by id.
+    /// Asks for one object by id. Memberships are asked for by [`Self::members`].
     pub async fn by_id(&self, resource: &'static Resource, place: &Place) -> Result<Lookup, Error> {
         let id = urlencode(&place.id);
         match (resource.confirm, &place.organization_id) {
@@ -166,8 +162,7 @@ impl Client {
                 let shown = format!("organizations/{{id}}/{path}/{{id}}");
                 self.single(resource, &full, &shown, code).await
             }
-            (Confirm::Member, Some(organization)) => self.member(resource, place, organization).await,
-            (Confirm::InOrganization { .. } | Confirm::Member, None) => Ok(Lookup::PlaceUnknown),
+            (Confirm::InOrganization { .. }, None) | (Confirm::Member, _) => Ok(Lookup::PlaceUnknown),
         }
     }
 
@@ -184,23 +179,6 @@ impl Client {
             Err(Error::NotFound(answer)) if answer.has_code(code) => Ok(Lookup::Gone),
             Err(error) => Err(error),
         }
-    }
-
-    /// Asks whether a user is a member of an organization.
-    async fn member(&self, resource: &'static Resource, place: &Place, organization: &str) -> Result<Lookup, Error> {
-        let is_asked = |page: &Page| page.objects().iter().any(|raw| raw.id.as_ref() == Some(&place.id));
-        Ok(
-            match self
-                .members(resource, std::slice::from_ref(place), organization)
-                .await?
-            {
-                Members::Shown(page) | Members::Unclear(page, _) if is_asked(&page) => Lookup::Found(page),
-                Members::Shown(_) => Lookup::Gone,
-                Members::Unclear(_, why) => Lookup::Unclear(why),
-                Members::NoOrganization if !place.has_organization => Lookup::Gone,
-                Members::NoOrganization => Lookup::EndsWithOrganization,
-            },
-        )
     }
 
     /// Asks which of some users, fewer than [`MAX_IDS`], are members of an organization, together with

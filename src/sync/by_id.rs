@@ -15,7 +15,7 @@ use super::{
 use crate::{
     clerk::{self, Lookup, Members, Page},
     failure::Failure,
-    resource::{MAX_IDS, Place},
+    resource::{Confirm, MAX_IDS, Place},
 };
 
 /// Ids per request. One place is left for the witness.
@@ -102,15 +102,11 @@ impl Syncer {
             Lookup::Gone => ById::Gone,
             Lookup::Found(page) if page.objects().iter().any(is_asked) => ById::Found(page),
             Lookup::Found(_) => ById::Unclear("Clerk answered with another object than it was asked for".to_owned()),
-            // Nothing else decides if organizations are not mirrored any more.
-            Lookup::EndsWithOrganization if !self.options.mirrors_organizations => ById::Gone,
-            Lookup::EndsWithOrganization => ById::EndsWithOrganization,
-            Lookup::Unclear(why) => ById::Unclear(why.to_owned()),
             Lookup::PlaceUnknown => ById::PlaceUnknown,
         })
     }
 
-    /// Asks for members of an organization together.
+    /// Asks for one member of an organization, or for several together.
     async fn answers_of_members(
         &self,
         clerk: &clerk::Client,
@@ -120,6 +116,7 @@ impl Syncer {
         let (page, why) = match self.ask(clerk.members(self.resource, places, organization)).await? {
             Members::Shown(page) => (page, None),
             Members::Unclear(page, why) => (page, Some(why)),
+            // Nothing else decides if the organization is not mirrored, or not any more.
             Members::NoOrganization => {
                 let ended = |place: &Place| match place.has_organization && self.options.mirrors_organizations {
                     true => (place.id.clone(), ById::EndsWithOrganization),
@@ -156,9 +153,10 @@ impl Syncer {
     /// holds several of them is given for one.
     pub(super) async fn each_by_organization(&self, ids: &[String]) -> Result<Vec<(String, ById)>, Failure> {
         let places = self.mirror.rows().places(ids).await?;
+        let are_members = matches!(self.resource.confirm, Confirm::Member);
         let (members, others): (Vec<Place>, Vec<Place>) = places
             .into_iter()
-            .partition(|place| place.organization_id.is_some() && place.user_id.is_some());
+            .partition(|place| are_members && place.organization_id.is_some() && place.user_id.is_some());
         let mut groups: BTreeMap<Option<String>, Vec<Place>> = BTreeMap::new();
         for place in members {
             groups.entry(place.organization_id.clone()).or_default().push(place);
@@ -251,8 +249,8 @@ impl Syncer {
             let ended = |place: &Place| (place.id.clone(), ById::EndsWithOrganization);
             return Ok(group.iter().map(ended).collect());
         }
-        let answers = match (group, organization) {
-            ([_, _, ..], Some(organization)) => self.answers_of_members(clerk, organization, group).await?,
+        let answers = match (self.resource.confirm, organization) {
+            (Confirm::Member, Some(organization)) => self.answers_of_members(clerk, organization, group).await?,
             _ => {
                 let place = &group[0];
                 vec![(place.id.clone(), self.answer_by_id(clerk, place).await?)]

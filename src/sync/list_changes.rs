@@ -5,13 +5,15 @@
 //! syncs as the list has pages. If Clerk has fewer objects than the mirror expects, those that are
 //! gone are searched for at once.
 
-use std::{borrow::Cow, ops::ControlFlow};
+use std::ops::ControlFlow;
 
 use futures_util::{StreamExt, stream};
 use tracing::{debug, info};
 
 use super::{
-    AskError, Carryover, SyncContext, SyncOutcome, Syncer, context::Start, page_batch::id_or_digest,
+    AskError, Carryover, SyncContext, SyncOutcome, Syncer,
+    context::Start,
+    page_batch::{page_entries, page_ids},
     page_worker::PageSource,
 };
 use crate::{
@@ -19,7 +21,7 @@ use crate::{
     failure::Failure,
     mirror::{Batch, SyncState},
     reconcile::{
-        ListEntry, Unreadable,
+        Unreadable,
         offset_search::{Boundary, OffsetSearch, PROBE, Question},
         range::Range,
         walk::{AcceptedPage, Walk, WalkStep},
@@ -166,7 +168,7 @@ impl Syncer {
                 }
             };
             walk.note_total(page.total);
-            let step = walk.receive(&entries(&page, &ids(&page)));
+            let step = walk.receive(&page_entries(&page, &page_ids(&page)));
             match step {
                 WalkStep::Page(accepted) => {
                     let judged_to = accepted.judged.and_then(|range| range.before);
@@ -349,17 +351,4 @@ fn range_of_newest(newest: &Page) -> Option<Range> {
 /// When the objects of a page were created; `None` if one of them does not say it.
 fn dates(page: &Page) -> Option<Vec<i64>> {
     page.objects().iter().map(|raw| raw.created_at).collect()
-}
-
-fn ids(page: &Page) -> Vec<Cow<'_, str>> {
-    page.objects().iter().map(id_or_digest).collect()
-}
-
-fn entries<'p>(page: &'p Page, ids: &'p [Cow<'p, str>]) -> Vec<ListEntry<'p>> {
-    let entries = page.objects().iter().zip(ids).map(|(raw, id)| ListEntry {
-        id,
-        created_at: raw.created_at,
-        updated_at: raw.updated_at,
-    });
-    entries.collect()
 }

@@ -15,6 +15,7 @@ use crate::{
     failure::Failure,
     mirror::{Batch, Document, Mirror, Rejected, Rows, Write},
     reconcile::{
+        ListEntry,
         diff::{Comparison, Fetched, Known, compare},
         range::Range,
     },
@@ -37,6 +38,21 @@ pub(super) fn id_or_digest(raw: &clerk::RawObject) -> Cow<'_, str> {
         let digest: String = raw.digest.0[..6].iter().map(|byte| format!("{byte:02x}")).collect();
         format!("(no id, digest {digest})").into()
     })
+}
+
+/// The ids of a page's users in walks.
+pub(super) fn page_ids(page: &clerk::Page) -> Vec<Cow<'_, str>> {
+    page.objects().iter().map(id_or_digest).collect()
+}
+
+/// A page's users as a walk sees them, with their [`page_ids`].
+pub(super) fn page_entries<'p>(page: &'p clerk::Page, ids: &'p [Cow<'p, str>]) -> Vec<ListEntry<'p>> {
+    let entries = page.objects().iter().zip(ids).map(|(raw, id)| ListEntry {
+        id,
+        created_at: raw.created_at,
+        updated_at: raw.updated_at,
+    });
+    entries.collect()
 }
 
 impl<'p> PageUsers<'p> {

@@ -2,7 +2,6 @@
 //! mirror.
 
 use std::{
-    borrow::Cow,
     collections::{HashMap, HashSet},
     time::Instant,
 };
@@ -11,7 +10,7 @@ use tracing::debug;
 
 use super::{
     AskError, Carryover, SyncContext, Syncer,
-    page_batch::{self, DecodedUsers, PageUsers, StoredRows, id_or_digest},
+    page_batch::{self, DecodedUsers, PageUsers, StoredRows, page_entries, page_ids},
     page_worker::PageSource,
     recheck::ReplicaTrust,
 };
@@ -20,7 +19,7 @@ use crate::{
     failure::Failure,
     mirror::{Batch, SyncKind},
     reconcile::{
-        ListEntry, Unreadable,
+        Unreadable,
         range::Range,
         recent::{RecentStep, RecentWalk},
     },
@@ -192,13 +191,7 @@ impl RecentChanges {
         let Some(page) = self.fetch(syncer).await? else {
             return Ok(None);
         };
-        let ids: Vec<Cow<'_, str>> = page.objects().iter().map(id_or_digest).collect();
-        let entries = page.objects().iter().zip(&ids).map(|(raw, id)| ListEntry {
-            id,
-            created_at: raw.created_at,
-            updated_at: raw.updated_at,
-        });
-        let step = self.recent.receive(&entries.collect::<Vec<_>>());
+        let step = self.recent.receive(&page_entries(&page, &page_ids(&page)));
         Ok(Some((page, step)))
     }
 

@@ -1,6 +1,6 @@
 //! Drives the walk over one partition of Clerk's list: fetches its pages, and stores them.
 
-use std::{borrow::Cow, time::Instant};
+use std::time::Instant;
 
 use futures_util::future::try_join_all;
 use tokio::sync::Semaphore;
@@ -9,7 +9,7 @@ use tracing::{debug, warn};
 use super::{
     AskError, Syncer,
     context::ends,
-    page_batch::id_or_digest,
+    page_batch::{page_entries, page_ids},
     page_worker::{Deferred, PageOutcome, PageWorker},
     pages_ahead::{PageTask, PagesAhead},
 };
@@ -18,7 +18,7 @@ use crate::{
     failure::{Cause, Failure},
     mirror::{Batch, Mark},
     reconcile::{
-        ListEntry, Unreadable,
+        Unreadable,
         partition::Partition,
         walk::{AcceptedPage, TiedMoment, Walk, WalkStep},
     },
@@ -228,15 +228,9 @@ impl WalkDriver {
 
     /// Takes a page, and notes what it shows beside the continuation of the walk.
     fn receive(&mut self, syncer: &Syncer, page: &Page, result: &mut PageResult) -> Result<Received, Failure> {
-        let ids: Vec<Cow<'_, str>> = page.objects().iter().map(id_or_digest).collect();
-        let entries = page.objects().iter().zip(&ids).map(|(raw, id)| ListEntry {
-            id,
-            created_at: raw.created_at,
-            updated_at: raw.updated_at,
-        });
         self.walk
             .note_total(page.total.filter(|_| !syncer.resource.has_ranges()));
-        let step = self.walk.receive(&entries.collect::<Vec<_>>());
+        let step = self.walk.receive(&page_entries(page, &page_ids(page)));
         result.witnesses.extend(ends(page));
         result.gone.append(&mut self.unknown_cursors);
         let accepted = match step {

@@ -21,6 +21,12 @@ fn sizes(sizes: &[usize]) -> OrganizationOptions {
     }
 }
 
+/// Makes each page of memberships take some milliseconds more.
+fn slow_down_memberships(sim: &Sim, ms: u64) {
+    let rule = Rule::new(Effect::LatencyMs(ms)).on([Endpoint::OrganizationList]);
+    sim.set_faults(rule.about("memberships"));
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn everything_is_mirrored_and_a_second_sync_writes_nothing() {
     let fixture = company(40, sizes(&[0, 1, 3, 40])).await;
@@ -469,11 +475,7 @@ async fn a_user_leaves_300_organizations() {
 async fn a_walk_that_is_cut_off_goes_on() {
     let fixture = company(1000, sizes(&[1000, 1000, 500])).await;
     let memberships = "SELECT count(*) FROM clerk.organization_memberships";
-    fixture.sim.set_faults(
-        Rule::new(Effect::LatencyMs(300))
-            .on([Endpoint::OrganizationList])
-            .about("memberships"),
-    );
+    slow_down_memberships(&fixture.sim, 300);
     let run = fixture.start_full_sync(&[ALL]);
     let migrated = "SELECT (to_regclass('clerk.members') IS NOT NULL)::int";
     eventually("there is a schema", async || fixture.db.number(migrated).await == 1).await;
@@ -496,11 +498,7 @@ async fn the_walk_over_a_long_list_gives_way_to_users() {
     let fixture = company(1000, sizes(&[1000, 1000, 1000, 1000, 1000])).await;
     let sim = &fixture.sim;
     // All pages together take at least 10 s.
-    sim.set_faults(
-        Rule::new(Effect::LatencyMs(1000))
-            .on([Endpoint::OrganizationList])
-            .about("memberships"),
-    );
+    slow_down_memberships(sim, 1000);
     let daemon = fixture.start_incremental(&[ALL]).await;
     let walked = "resource = 'organization_memberships' AND kind = 'full' AND outcome IN ('in_sync', 'changed')";
     let mut created = 0;
@@ -525,11 +523,7 @@ async fn the_walk_over_a_long_list_gives_way_to_users() {
 async fn the_walk_over_an_unchanged_list_gives_way_and_ends() {
     let fixture = mirrored_company(1000, sizes(&[1000, 1000, 1000, 1000, 1000])).await;
     let sim = &fixture.sim;
-    sim.set_faults(
-        Rule::new(Effect::LatencyMs(1000))
-            .on([Endpoint::OrganizationList])
-            .about("memberships"),
-    );
+    slow_down_memberships(sim, 1000);
     let walked = "resource = 'organization_memberships' AND kind = 'full' AND outcome IN ('in_sync', 'changed')";
     let before = fixture.runs(walked).await;
     let daemon = fixture.start_incremental(&[ALL]).await;
@@ -550,11 +544,7 @@ async fn the_walk_over_an_unchanged_list_gives_way_and_ends() {
 async fn a_walk_that_gave_way_goes_on_without_a_schedule() {
     let fixture = mirrored_company(1000, sizes(&[1000, 1000, 1000, 1000, 1000])).await;
     let sim = &fixture.sim;
-    sim.set_faults(
-        Rule::new(Effect::LatencyMs(1000))
-            .on([Endpoint::OrganizationList])
-            .about("memberships"),
-    );
+    slow_down_memberships(sim, 1000);
     let runs = "resource = 'organization_memberships' AND kind = 'full' AND outcome";
     let ended = format!("{runs} IN ('in_sync', 'changed')");
     let before = fixture.runs(&ended).await;
@@ -666,11 +656,7 @@ async fn many_members_are_held_with_their_organization() {
 async fn an_organization_goes_while_its_list_is_walked() {
     let fixture = mirrored_company(700, sizes(&[700, 700, 700])).await;
     let sim = &fixture.sim;
-    sim.set_faults(
-        Rule::new(Effect::LatencyMs(300))
-            .on([Endpoint::OrganizationList])
-            .about("memberships"),
-    );
+    slow_down_memberships(sim, 300);
     let before = sim.requests();
     let run = fixture.start_full_sync(&[ALL, ("CLERK2PG_DELETES__MIN_COUNT", "10000")]);
     eventually("the walk has begun", async || {
