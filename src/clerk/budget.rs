@@ -18,6 +18,20 @@ use crate::secret::Secret;
 /// Clerk counts requests in windows of this length. Source: documented.
 const WINDOW: Duration = Duration::from_secs(10);
 
+/// How much of the budget a series of requests may take.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Share {
+    /// All of it.
+    Whole,
+    /// All but a tenth: requests in great numbers, which others do not wait for.
+    Patient,
+    /// A third, evenly: walks that nobody waits for.
+    Background,
+    /// A quarter: requests that notifications ask for, because every role that may connect to the
+    /// database can send notifications.
+    Notifications,
+}
+
 /// A shared rate limit on requests.
 #[derive(Debug)]
 pub(super) struct Budget {
@@ -29,6 +43,8 @@ pub(super) struct Budget {
     notified: Arc<Semaphore>,
     /// For long series of requests.
     steady: DefaultDirectRateLimiter,
+    /// For those in the background.
+    background: DefaultDirectRateLimiter,
     /// Requests in a window.
     requests: u32,
     /// The budget that this one replaced, which may have spent more than this one has permits.
@@ -68,6 +84,7 @@ impl Budget {
             patient: Arc::new(Semaphore::new((requests - requests / 10) as usize)),
             notified: Arc::new(Semaphore::new(part_of_notifications(requests) as usize)),
             steady: DefaultDirectRateLimiter::direct(quota(requests)),
+            background: DefaultDirectRateLimiter::direct(quota((requests / 3).max(1))),
             requests,
             before: OnceLock::new(),
         }
@@ -116,19 +133,15 @@ impl Budget {
     }
 
     /// Waits until a request may be sent. It holds its permit until it is answered, and for a
-    /// window more. Patient requests leave a tenth of the permits to others.
-    pub(super) async fn permit(&self, is_patient: bool) -> Permit {
-        Self::hold(is_patient.then_some(&self.patient), &self.all).await
-    }
-
-    /// Waits until a request that a notification asks for may be sent.
-    pub(super) async fn permit_for_notification(&self) -> Permit {
-        Self::hold(Some(&self.notified), &self.all).await
-    }
-
-    async fn hold(part: Option<&Arc<Semaphore>>, whole: &Arc<Semaphore>) -> Permit {
+    /// window more.
+    pub(super) async fn permit(&self, share: Share) -> Permit {
+        let part = match share {
+            Share::Whole | Share::Background => None,
+            Share::Patient => Some(&self.patient),
+            Share::Notifications => Some(&self.notified),
+        };
         let mut permits = Vec::new();
-        for semaphore in part.into_iter().chain([whole]) {
+        for semaphore in part.into_iter().chain([&self.all]) {
             // The semaphores are never closed.
             permits.extend(semaphore.clone().acquire_owned().await);
         }
@@ -153,8 +166,12 @@ impl Budget {
 
     /// Waits until the next request of a long series may be sent, so that the series does not use
     /// up all permits at once.
-    pub(super) async fn steady(&self) {
-        self.steady.until_ready().await;
+    pub(super) async fn steady(&self, share: Share) {
+        let limiter = match share {
+            Share::Background => &self.background,
+            Share::Whole | Share::Patient | Share::Notifications => &self.steady,
+        };
+        limiter.until_ready().await;
     }
 }
 
@@ -186,7 +203,7 @@ mod tests {
         let start = tokio::time::Instant::now();
         let mut arrivals = Vec::new();
         for request in 0..700u64 {
-            let permit = budget.permit(false).await;
+            let permit = budget.permit(Share::Whole).await;
             // Each request arrives some time after it was sent, and before it is answered.
             tokio::time::sleep(Duration::from_millis(request % 3)).await;
             arrivals.push(start.elapsed());
@@ -205,13 +222,13 @@ mod tests {
         let budget = Budget::new(&Secret::from("sk_live_budget".to_owned()), None, 0.25);
         let start = tokio::time::Instant::now();
         for _ in 0..225 {
-            budget.permit(true).await;
+            budget.permit(Share::Patient).await;
         }
         for _ in 0..25 {
-            budget.permit(false).await;
+            budget.permit(Share::Whole).await;
         }
         assert_eq!(start.elapsed(), Duration::ZERO);
-        budget.permit(true).await;
+        budget.permit(Share::Patient).await;
         assert!(start.elapsed() >= WINDOW);
     }
 
@@ -222,7 +239,7 @@ mod tests {
         let start = tokio::time::Instant::now();
         let mut arrivals = Vec::new();
         for _ in 0..20 {
-            budget.permit_for_notification().await;
+            budget.permit(Share::Notifications).await;
             arrivals.push(start.elapsed());
         }
         for from in &arrivals {
@@ -231,7 +248,7 @@ mod tests {
             assert!(within <= 6, "{within} from {from:?}");
         }
         assert_eq!(budget.free_for_notifications(), 4);
-        budget.permit(false).await;
+        budget.permit(Share::Whole).await;
         assert!(start.elapsed() < 4 * WINDOW, "the rest is left to others");
     }
 
@@ -241,23 +258,23 @@ mod tests {
         for (parts, left) in [(&[0.25][..], 50), (&[0.3], 100), (&[0.1], 0), (&[0.1, 0.25], 50)] {
             let (mut budget, start) = (Arc::new(Budget::new(&key, None, 0.25)), tokio::time::Instant::now());
             for _ in 0..200 {
-                budget.permit(false).await;
+                budget.permit(Share::Whole).await;
             }
             for part in parts {
                 budget = Budget::in_place_of(Arc::new(Budget::new(&key, None, *part)), &budget);
             }
             for _ in 0..left {
-                budget.permit(false).await;
+                budget.permit(Share::Whole).await;
             }
             assert_eq!(start.elapsed(), Duration::ZERO, "{parts:?}");
-            budget.permit(false).await;
+            budget.permit(Share::Whole).await;
             assert!(start.elapsed() >= WINDOW, "{parts:?}");
         }
     }
 
     #[test]
     fn what_flows_steadily_takes_no_more_than_the_budget_in_any_window() {
-        for budget in [10, 25, 100, 250, 1000] {
+        for budget in [10, 25, 83, 100, 250, 1000] {
             let clock = FakeRelativeClock::default();
             let limiter = RateLimiter::direct_with_clock(quota(budget), clock.clone());
             let mut sent = Vec::new();

@@ -10,7 +10,7 @@ use reqwest::header::{ACCEPT_ENCODING, AUTHORIZATION, HeaderMap, HeaderValue};
 use super::{
     ClientError, Error, ErrorResponse, ResponseBody, Tally,
     body::{MAX_BODY, is_gzip, unpack},
-    budget::Budget,
+    budget::{Budget, Share},
     error::innermost,
     retry::retrying,
 };
@@ -49,8 +49,7 @@ pub struct Client {
     api_url: String,
     timeout: Duration,
     budget: Arc<Budget>,
-    is_patient: bool,
-    is_for_notifications: bool,
+    share: Share,
     asks_once: bool,
     digest_key: Arc<RwLock<DigestKey>>,
     /// The server's time in the last answer that had one, and when that answer came.
@@ -94,8 +93,7 @@ impl Client {
                 settings.rate_limit,
                 settings.request_budget,
             )),
-            is_patient: false,
-            is_for_notifications: false,
+            share: Share::Whole,
             asks_once: false,
             digest_key: Arc::default(),
             clock: Arc::default(),
@@ -121,20 +119,29 @@ impl Client {
     /// requests that are more urgent.
     #[must_use]
     pub fn patient(&self) -> Self {
-        Self {
-            is_patient: true,
-            ..self.clone()
-        }
+        self.with(Share::Patient)
+    }
+
+    /// Returns the same client for walks that nobody waits for: they take a third of the budget.
+    #[must_use]
+    pub fn in_background(&self) -> Self {
+        self.with(Share::Background)
     }
 
     /// Returns the same client for requests that notifications ask for: they get a quarter of the
     /// budget, because every role that may connect to the database can send notifications.
     #[must_use]
     pub fn for_notifications(&self) -> Self {
-        Self {
-            is_for_notifications: true,
-            ..self.clone()
-        }
+        self.with(Share::Notifications)
+    }
+
+    /// What notifications ask for keeps its share.
+    fn with(&self, share: Share) -> Self {
+        let share = match self.share {
+            Share::Notifications => self.share,
+            Share::Whole | Share::Patient | Share::Background => share,
+        };
+        Self { share, ..self.clone() }
     }
 
     /// Returns the same client without retries, to find out how Clerk answers at this moment.
@@ -205,7 +212,7 @@ impl Client {
 
     /// Waits until the next request of a long series may be sent.
     pub(super) async fn steady(&self) {
-        self.budget.steady().await;
+        self.budget.steady(self.share).await;
     }
 
     /// Sends a request until there is an answer that `read` can read, as long as the error allows.
@@ -223,10 +230,7 @@ impl Client {
     }
 
     async fn attempt(&self, path: &str, parameters: &[(&str, String)]) -> Result<ResponseBody, Error> {
-        let _permit = match self.is_for_notifications {
-            true => self.budget.permit_for_notification().await,
-            false => self.budget.permit(self.is_patient).await,
-        };
+        let _permit = self.budget.permit(self.share).await;
         self.tally.send();
         let unavailable = |error: reqwest::Error| Error::unavailable(&self.api_url, &error);
         let sent = self

@@ -123,7 +123,7 @@ impl Syncer {
             };
             let report = self.under_lease(&lease, start, carryover, work).await?;
             carryover.retries_rows = false;
-            carryover.note_fruit(report.changes_mirror());
+            carryover.note_fruit(report.writes_rows());
             Ok(SyncOutcome::Synced(Box::new(report)))
         }
         .await;

@@ -253,13 +253,19 @@ impl Syncer {
             Err(error) => return Err(self.recorded(error.into(), start, carryover).await),
         }
         let lease = self.acquire_lease().await?;
+        let is_imported = self.mirror.runs().state().await?.is_imported;
+        let clerk = match is_imported && !self.is_single_run() {
+            true => self.clerk.in_background(),
+            false => self.clerk.clone(),
+        };
+        let syncer = Self { clerk, ..self.clone() };
         let mut has_given_way = false;
         let work = async |sync: &mut SyncContext<'_>| {
             sync.sync_all().await?;
             has_given_way = sync.has_given_way;
             Ok(())
         };
-        let report = self.under_lease(&lease, start, carryover, work).await?;
+        let report = syncer.under_lease(&lease, start, carryover, work).await?;
         (carryover.rolling, carryover.is_full_due, carryover.goes_on) = (None, has_given_way, has_given_way);
         Ok(ListOutcome::Synced(Box::new(report)))
     }

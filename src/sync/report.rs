@@ -100,7 +100,12 @@ impl Report {
 
     /// Whether the sync changes users of the mirror, or holds deletions.
     pub fn changes_mirror(&self) -> bool {
-        self.created + self.updated + self.deleted + self.held > 0
+        self.writes_rows() || self.held > 0
+    }
+
+    /// Whether the sync writes users of the mirror. Deletions that stay held are none.
+    pub(super) fn writes_rows(&self) -> bool {
+        self.created + self.updated + self.deleted > 0
     }
 
     /// Whether anything waits for a person: deletions, rows of tables, or a mapping.

@@ -565,6 +565,32 @@ async fn a_walk_that_gave_way_goes_on_without_a_schedule() {
     daemon.stop(Signal::TERM).await.assert_exit(Exit::Ok);
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn a_daemon_walks_a_list_with_a_third_of_its_budget() {
+    let fixture = mirrored_company(1000, sizes(&[1000, 1000, 1000, 1000, 1000])).await;
+    let ended = "resource = 'organization_memberships' AND kind = 'full' AND outcome IN ('in_sync', 'changed')";
+    let before = (fixture.runs(ended).await, fixture.sim.log().len());
+    let daemon = fixture.start_daemon(&[
+        ALL,
+        ("CLERK2PG_CLERK__RATE_LIMIT", "20"),
+        ("CLERK2PG_SCHEDULE__INCREMENTAL", ""),
+        ("CLERK2PG_SCHEDULE__FULL", ""),
+    ]);
+    eventually("the end of the walk", async || fixture.runs(ended).await > before.0).await;
+    daemon.stop(Signal::TERM).await.assert_exit(Exit::Ok);
+    let log = fixture.sim.log();
+    let walked =
+        |request: &&Request| request.path.contains("organization_memberships?") && request.path.contains("limit=500");
+    let walked: Vec<i64> = log[before.1..]
+        .iter()
+        .filter(walked)
+        .map(|request| request.at)
+        .collect();
+    assert!(walked.len() >= 10, "{walked:?}");
+    let within = |from: &i64| walked.iter().filter(|at| (*from..from + 10_000).contains(*at)).count();
+    assert!(walked.iter().all(|from| within(from) <= 6), "{walked:?}");
+}
+
 /// Removes members so that no sync of a daemon, which has just started, sees a part of them. Returns how
 /// many requests there were before it could see any.
 async fn remove_together(fixture: &Fixture, members: impl Iterator<Item = String>) -> usize {
