@@ -76,7 +76,12 @@ pub async fn run(options: &Options, server: &Server, table: &mut Table) -> Resul
         let from = now_ms();
         let times = observe(&mut world, happens, options.seconds.min(60)).await?;
         let requests = Requests::since(&world.sim, from);
-        println!("{} changes, {what}; {} requests", times.len(), requests.count());
+        let latest = times.last().copied().unwrap_or_default().as_secs_f64();
+        println!(
+            "{} changes, {what}; at most {latest:.2} s; {} requests",
+            times.len(),
+            requests.count()
+        );
         table.within(format!("{what}: p50"), wanted, percentile(&times, 50));
         table.within(format!("{what}: p99"), wanted, percentile(&times, 99));
         let busiest = format!("requests in the busiest 10 s, {what}");

@@ -17,7 +17,7 @@ use super::{
     page_worker::PageSource,
 };
 use crate::{
-    clerk::{Page, RawObject},
+    clerk::{self, Page, RawObject},
     failure::Failure,
     mirror::{Batch, SyncState},
     reconcile::{
@@ -35,13 +35,15 @@ const TRIES: usize = 3;
 /// Newest pages that a sync reads if all objects on the first one are new.
 const NEWEST_PAGES: u64 = 20;
 
-/// What a search in a long list has found.
+/// What became of a search in a long list.
 #[derive(PartialEq, Eq)]
 enum Searched {
-    /// All that it could.
-    All,
-    /// Nothing: the list lacks more objects than the guard lets go. A search or a page may show a part of
-    /// them only, so a full sync looks for all.
+    /// It was not needed, or has been tried already.
+    NotNeeded,
+    /// It found what it could.
+    Done,
+    /// It was not tried: the list lacks more objects than the guard lets go. A search or a page may show
+    /// a part of them only, so a full sync looks for all.
     TooMany,
 }
 
@@ -116,7 +118,7 @@ impl Syncer {
                 sync.resume_deletions().await?;
                 match is_whole {
                     true => sync.settle_deletions().await?,
-                    false => sync.search_and_delete().await?,
+                    false => sync.search_and_delete(newest.total).await?,
                 }
                 sync.retry_refused().await?;
                 sync.settle_tables().await
@@ -224,35 +226,43 @@ impl SyncContext<'_> {
     }
 
     /// Searches for what the list lacks, and deletes its rows. Then it searches for what has gone
-    /// meanwhile.
-    async fn search_and_delete(&mut self) -> Result<(), Failure> {
+    /// meanwhile, as long as the list has its turn. `total` is that of the newest page.
+    async fn search_and_delete(&mut self, mut total: Option<u64>) -> Result<(), Failure> {
+        let syncer = self.syncer;
+        // What fails is asked for again by the next sync: the users do not wait for it.
+        let clerk = &syncer.clerk.clone().asking_once();
         loop {
             let deleted = self.report.deleted;
-            if self.search_by_offset().await? == Searched::TooMany {
+            let searched = self.search_by_offset(clerk, total).await?;
+            if searched == Searched::TooMany {
                 return Ok(());
             }
             self.settle_deletions().await?;
-            if self.report.deleted == deleted || self.gives_way() {
+            let is_done = searched == Searched::NotNeeded && self.report.deleted == deleted;
+            if is_done || self.is_turn_over() {
                 return Ok(());
             }
+            // What is new is stored first: one that has come would hide one that has gone.
+            let limit = syncer.resource.list.max_page;
+            let newest = syncer.ask(clerk.recent(syncer.resource, 0, limit)).await?;
+            let judged = range_of_newest(&newest).filter(|_| syncer.looks_for_missing());
+            self.store_newest(&newest, judged, false).await?;
+            total = newest.total;
         }
     }
 
     /// Searches for the objects that the list lacks, if its total and the pages so far leave any.
-    async fn search_by_offset(&mut self) -> Result<Searched, Failure> {
+    async fn search_by_offset(&mut self, clerk: &clerk::Client, total: Option<u64>) -> Result<Searched, Failure> {
         let syncer = self.syncer;
-        // What fails is asked for again by the next sync: the users do not wait for it.
-        let clerk = &syncer.clerk.clone().asking_once();
-        let total = syncer.ask(clerk.count(syncer.resource, Range::ALL)).await?;
         let Some((total, run)) = total.zip(self.mode.run()) else {
-            return Ok(Searched::All);
+            return Ok(Searched::NotNeeded);
         };
         let lacked_too_many = std::mem::take(&mut self.carryover.lacks_too_many);
         let state = syncer.mirror.runs().state().await?;
         let missing = syncer.mirror.missing().count_open(run).await? as i64;
         if state.expected - missing == total as i64 {
             // The pages have shown all of them.
-            return Ok(Searched::All);
+            return Ok(Searched::NotNeeded);
         }
         let differ = syncer.list_counts_differ(&state, total, self.carryover);
         let lacking = u64::try_from(state.expected - total as i64).unwrap_or_default();
@@ -266,7 +276,7 @@ impl SyncContext<'_> {
             return Ok(Searched::TooMany);
         }
         if !differ {
-            return Ok(Searched::All);
+            return Ok(Searched::NotNeeded);
         }
         let mut search = OffsetSearch::new(total, state.expected);
         let mut requests = 0;
@@ -301,7 +311,7 @@ impl SyncContext<'_> {
         );
         let found = syncer.mirror.missing().count_open(run).await? as i64;
         self.carryover.unexplained = (found == missing).then_some((state.expected, total));
-        Ok(Searched::All)
+        Ok(Searched::Done)
     }
 
     /// Divides the list at objects that a search has asked for.

@@ -23,11 +23,15 @@ impl SyncContext<'_> {
     /// Whether the sync of a list other than that of users is cut off here: users are due.
     pub(super) fn gives_way(&self) -> bool {
         let due = &self.syncer.due;
+        self.is_turn_over() && (due.has_users() || due.has_incremental())
+    }
+
+    /// Whether the sync of a list other than that of users has taken its time. Others may not be due yet.
+    pub(super) fn is_turn_over(&self) -> bool {
         let is_over = |began: Instant| began.elapsed() >= LIST_TURN;
         self.syncer.resource.name != USERS.name
             && self.mode.run().is_some()
             && self.carryover.turn_began.is_some_and(is_over)
-            && (due.has_users() || due.has_incremental())
     }
 
     /// Whether something is due that a walk over all users does between two of its pages.
