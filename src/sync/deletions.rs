@@ -12,7 +12,7 @@ use tracing::{info, warn};
 
 use super::{
     DeleteMode, SyncContext,
-    absence::TooEarly,
+    absence::{MAX_VAIN_BATCHES, TooEarly},
     by_id::BATCH,
     missing::{Deletions, MissingUsers},
     mode::SyncMode,
@@ -51,8 +51,7 @@ impl SyncContext<'_> {
             after.clone_from(last);
             any_missing = true;
             early.extend(self.note_absent(&mut missing, &ids).await?);
-            if self.has_no_answers {
-                // It has none for the next ones either, and each takes time.
+            if self.vain_batches >= MAX_VAIN_BATCHES {
                 break;
             }
         }
