@@ -25,7 +25,7 @@ pub(super) enum Share {
     Whole,
     /// All but a tenth: requests in great numbers, which others do not wait for.
     Patient,
-    /// A third, evenly: walks that nobody waits for.
+    /// All of it, but a third for long series of requests: walks that can wait.
     Background,
     /// A quarter: requests that notifications ask for, because every role that may connect to the
     /// database can send notifications.
@@ -84,7 +84,7 @@ impl Budget {
             patient: Arc::new(Semaphore::new((requests - requests / 10) as usize)),
             notified: Arc::new(Semaphore::new(part_of_notifications(requests) as usize)),
             steady: DefaultDirectRateLimiter::direct(quota(requests)),
-            background: DefaultDirectRateLimiter::direct(quota((requests / 3).max(1))),
+            background: DefaultDirectRateLimiter::direct(quota(in_background(requests))),
             requests,
             before: OnceLock::new(),
         }
@@ -178,6 +178,11 @@ impl Budget {
 /// Returns a quarter, but at least one request.
 fn part_of_notifications(requests: u32) -> u32 {
     (requests / 4).max(1)
+}
+
+/// Returns a third, but at least a request a second, as far as the budget allows that.
+fn in_background(requests: u32) -> u32 {
+    (requests / 3).max(requests.min(WINDOW.as_secs() as u32))
 }
 
 /// Returns a quota that allows at most `requests` in any window: the burst is subtracted from the

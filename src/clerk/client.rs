@@ -122,7 +122,7 @@ impl Client {
         self.with(Share::Patient)
     }
 
-    /// Returns the same client for walks that nobody waits for: they take a third of the budget.
+    /// Returns the same client for walks that can wait: they take a third of the budget.
     #[must_use]
     pub fn in_background(&self) -> Self {
         self.with(Share::Background)

@@ -20,10 +20,6 @@ use crate::{
     mirror::Batch,
 };
 
-/// After so many batches of ids asked for one by one, of which all exist, the list is not trusted: each of
-/// the others would cost a request, while users wait.
-pub(super) const MAX_VAIN_BATCHES: usize = 5;
-
 /// An id whose absence does not count yet, with the time that is left.
 pub(super) type TooEarly = (String, Duration);
 
@@ -91,15 +87,7 @@ impl SyncContext<'_> {
         }
         let answers = self.syncer.each_by_organization(ids).await?;
         let (absent, unclear) = self.take_answers(answers).await?;
-        self.vain_batches = match () {
-            () if !absent.is_empty() => 0,
-            // There is no answer for the next ones either, and each takes time.
-            () if unclear == ids.len() => MAX_VAIN_BATCHES,
-            () => self.vain_batches + 1,
-        };
-        if self.vain_batches == MAX_VAIN_BATCHES && unclear < ids.len() {
-            self.note("the list leaves out objects that exist; the next sync asks for others that it leaves out");
-        }
+        self.has_no_answers = unclear == ids.len();
         for id in &absent {
             self.syncer.rechecks.note(Observation::Gone, id, Instant::now());
         }

@@ -84,8 +84,8 @@ pub(super) struct SyncContext<'a> {
     pub(super) has_walked_all: bool,
     /// Whether the walk over a list was cut off, as something else is due. The next sync continues it.
     pub(super) has_given_way: bool,
-    /// Batches of missing ids in a row, asked for one by one, of which none was absent.
-    pub(super) vain_batches: usize,
+    /// Clerk has answered for none of the ids that it was last asked for one by one.
+    pub(super) has_no_answers: bool,
     /// The server ignores `user_id`, so that ids can only be asked for one by one.
     pub(super) asks_one_by_one: bool,
     deferred: Deferred,
@@ -135,7 +135,7 @@ impl<'a> SyncContext<'a> {
             created_between: 0,
             has_walked_all: false,
             has_given_way: false,
-            vain_batches: 0,
+            has_no_answers: false,
             asks_one_by_one: false,
             deferred: Deferred::default(),
             ages: Ages::default(),

@@ -12,7 +12,7 @@ use tracing::{info, warn};
 
 use super::{
     DeleteMode, SyncContext,
-    absence::{MAX_VAIN_BATCHES, TooEarly},
+    absence::TooEarly,
     by_id::BATCH,
     missing::{Deletions, MissingUsers},
     mode::SyncMode,
@@ -51,7 +51,8 @@ impl SyncContext<'_> {
             after.clone_from(last);
             any_missing = true;
             early.extend(self.note_absent(&mut missing, &ids).await?);
-            if self.vain_batches >= MAX_VAIN_BATCHES {
+            if self.has_no_answers {
+                // It has none for the next ones either, and each takes time.
                 break;
             }
         }

@@ -232,13 +232,13 @@ impl SyncContext<'_> {
         // What fails is asked for again by the next sync: the users do not wait for it.
         let clerk = &syncer.clerk.clone().asking_once();
         loop {
-            let deleted = self.report.deleted;
+            let before = (self.report.created, self.report.deleted, total);
             let searched = self.search_by_offset(clerk, total).await?;
             if searched == Searched::TooMany {
                 return Ok(());
             }
             self.settle_deletions().await?;
-            let is_done = searched == Searched::NotNeeded && self.report.deleted == deleted;
+            let is_done = searched == Searched::NotNeeded && self.report.deleted == before.1;
             if is_done || self.is_turn_over() {
                 return Ok(());
             }
@@ -248,6 +248,14 @@ impl SyncContext<'_> {
             let judged = range_of_newest(&newest).filter(|_| syncer.looks_for_missing());
             self.store_newest(&newest, judged, false).await?;
             total = newest.total;
+            if (self.report.created, self.report.deleted, total) == before {
+                // The same search would find the same.
+                return Ok(());
+            }
+            if total != before.2 {
+                // The list changed during the search, which may be why that explained nothing.
+                self.carryover.unexplained = None;
+            }
         }
     }
 

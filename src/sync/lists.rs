@@ -19,11 +19,14 @@ use crate::{
     clerk,
     failure::{Cause, Failure},
     mirror::SyncKind,
-    resource::{self, Confirm, Resource},
+    resource::{self, Confirm, MAX_PAGE, Resource},
 };
 
 /// How long a resource that is switched off is left alone.
 const SWITCHED_OFF: Duration = Duration::from_hours(1);
+
+/// A daemon reads longer lists with a part of its budget.
+const LONG: u64 = 5 * MAX_PAGE as u64;
 
 /// What became of one resource.
 enum ListOutcome {
@@ -242,8 +245,9 @@ impl Syncer {
     /// Reads the whole list, as a full sync of users does.
     async fn sync_whole_list(&self, carryover: &mut Carryover) -> Result<ListOutcome, Failure> {
         let start = Start::now(self, SyncKind::Full);
+        let mut objects = None;
         match self.ask(self.clerk.recent(self.resource, 0, 1)).await {
-            Ok(_) => {}
+            Ok(page) => objects = page.total,
             Err(AskError::Clerk(error)) if error.is_switched_off() => {
                 carryover.switched_off = Some(Instant::now());
                 return Ok(ListOutcome::SwitchedOff);
@@ -252,13 +256,14 @@ impl Syncer {
             Err(AskError::Clerk(error)) if self.is_about_request(&error).await? => {}
             Err(error) => return Err(self.recorded(error.into(), start, carryover).await),
         }
-        let lease = self.acquire_lease().await?;
-        let is_imported = self.mirror.runs().state().await?.is_imported;
-        let clerk = match is_imported && !self.is_single_run() {
+        let is_long = objects.is_some_and(|objects| objects > LONG);
+        let can_wait = is_long && !self.is_single_run() && self.mirror.runs().state().await?.is_imported;
+        let clerk = match can_wait {
             true => self.clerk.in_background(),
             false => self.clerk.clone(),
         };
         let syncer = Self { clerk, ..self.clone() };
+        let lease = self.acquire_lease().await?;
         let mut has_given_way = false;
         let work = async |sync: &mut SyncContext<'_>| {
             sync.sync_all().await?;

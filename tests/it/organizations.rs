@@ -1,6 +1,6 @@
 //! Organizations, memberships, invitations, roles and permissions in the mirror.
 
-use clerk_sim::{Effect, Endpoint, Kind, Options, OrganizationOptions, PerOrganization, Quirks, Request, Rule, Sim};
+use clerk_sim::{Effect, Endpoint, Kind, Options, OrganizationOptions, PerOrganization, Request, Rule, Sim};
 use rustix::process::Signal;
 use serde_json::{Value, json};
 
@@ -636,27 +636,6 @@ async fn members_who_leave_together_are_asked_for_together() {
     let asked: Vec<&String> = asked.map(|request| &request.path).collect();
     assert!(asked.len() <= 12, "{asked:#?}");
     daemon.stop(Signal::TERM).await.assert_exit(Exit::Ok);
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn a_list_that_leaves_out_everybody_costs_a_few_hundred_requests() {
-    let fixture = mirrored_company(20, sizes(&[2; 600])).await;
-    let empty = Quirks {
-        empty_lists: true,
-        ..Quirks::default()
-    };
-    let rule = Rule::new(Effect::Quirks(Box::new(empty))).on([Endpoint::OrganizationList]);
-    fixture.sim.set_faults(rule.about("/organization_memberships"));
-    let before = fixture.sim.log().len();
-    fixture.once_with(&[ALL]).await.assert_exit(Exit::Failed);
-    let asks = |request: &&Request| request.path.contains("/memberships?");
-    let asked = fixture.sim.log()[before..].iter().filter(asks).count();
-    assert!((400..=5 * 99).contains(&asked), "{asked}");
-    fixture.sim.clear_faults();
-    once_all(&fixture).await;
-    assert_all_in_sync(&fixture).await;
-    let events = "SELECT count(*) FROM clerk.events WHERE type LIKE '%.deleted'";
-    assert_eq!(fixture.db.number(events).await, 0);
 }
 
 #[tokio::test(flavor = "multi_thread")]
