@@ -1,11 +1,12 @@
 //! The command line.
 
-use std::path::PathBuf;
+use std::{path::PathBuf, time::Duration};
 
 use chrono::DateTime;
 use clap::{ArgGroup, Args, Parser, Subcommand, ValueEnum};
+use clap_complete::Shell;
 
-use crate::{deliver::event_number, mirror::Redelivery};
+use crate::{deliver::event_number, mirror::Redelivery, print_schema::SchemaFormat};
 
 /// Keeps a Postgres database in sync with Clerk's users, without a webhook.
 ///
@@ -53,8 +54,8 @@ pub struct Arguments {
     pub exit_code: bool,
 
     /// Format of the results on stdout; logs go to stderr
-    #[arg(long, value_enum, default_value_t, global = true)]
-    pub format: Format,
+    #[arg(long = "format", value_name = "FORMAT", value_enum, default_value_t, global = true)]
+    format_name: FormatName,
 
     /// Command to run instead of syncing
     #[command(subcommand)]
@@ -62,13 +63,64 @@ pub struct Arguments {
 }
 
 /// Format of the results on stdout.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, ValueEnum)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Format {
+    /// For people.
+    Human,
+    /// One JSON object.
+    Json,
+}
+
+/// What `--format` takes. `print-schema` has formats of its own, but clap knows one option of this name.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, ValueEnum)]
+enum FormatName {
     /// For people
     #[default]
     Human,
     /// One JSON object
     Json,
+    #[value(hide = true)]
+    Sql,
+    #[value(hide = true)]
+    Prisma,
+    #[value(hide = true)]
+    Drizzle,
+    #[value(hide = true)]
+    Kysely,
+}
+
+impl Arguments {
+    /// Returns the format of the results.
+    pub fn format(&self) -> Format {
+        match self.format_name {
+            FormatName::Json => Format::Json,
+            _ => Format::Human,
+        }
+    }
+
+    /// Returns what is wrong with the combination of options; `None` if nothing is.
+    pub fn conflict(&self) -> Option<&'static str> {
+        let prints_schema = matches!(self.command, Some(Command::PrintSchema));
+        match self.format_name {
+            _ if self.command.is_some() && (self.once || self.dry_run) => {
+                Some("--once and --dry-run cannot be used with a command")
+            }
+            FormatName::Json if prints_schema => Some("print-schema has the formats sql, prisma, drizzle and kysely"),
+            FormatName::Human | FormatName::Json => None,
+            _ if prints_schema => None,
+            _ => Some("only print-schema has this format; the others are human and json"),
+        }
+    }
+
+    /// Returns the format of `print-schema`.
+    pub fn schema_format(&self) -> SchemaFormat {
+        match self.format_name {
+            FormatName::Human | FormatName::Json | FormatName::Sql => SchemaFormat::Sql,
+            FormatName::Prisma => SchemaFormat::Prisma,
+            FormatName::Drizzle => SchemaFormat::Drizzle,
+            FormatName::Kysely => SchemaFormat::Kysely,
+        }
+    }
 }
 
 /// Command to run instead of syncing.
@@ -77,7 +129,11 @@ pub enum Command {
     /// Try everything that a sync needs, and say what is wrong and how to fix it; write nothing
     Check,
     /// Show the last syncs, freshness, held deletions, rejected users, tables and endpoints
-    Status,
+    Status {
+        /// Show it again and again, every two seconds or as often as this says
+        #[arg(long, value_name = "EVERY", num_args = 0..=1, default_missing_value = "2s", value_parser = pause)]
+        watch: Option<Duration>,
+    },
     /// Approve the held deletions with this checksum, once
     Approve {
         /// The checksum, as in the report, the log or `clerk2pg status`
@@ -109,6 +165,18 @@ pub enum Command {
     Migrate,
     /// Ask the daemon on this machine whether it is ready: exit with 0 if it is, else with 1
     Health,
+    /// Print the tables of the schema clerk as types: --format sql, prisma, drizzle or kysely
+    PrintSchema,
+    /// Print completions for a shell: clerk2pg completions bash >> ~/.bashrc
+    Completions {
+        /// The shell
+        shell: Shell,
+    },
+    /// Write the manual pages into a folder
+    Man {
+        /// The folder, which exists
+        folder: PathBuf,
+    },
 }
 
 /// Which events `redeliver` delivers again.
@@ -141,6 +209,12 @@ impl EventChoice {
     }
 }
 
+/// Reads a pause of at least a tenth of a second.
+fn pause(text: &str) -> Result<Duration, String> {
+    let pause = humantime::parse_duration(text).map_err(|error| format!("{error}, for example 2s"))?;
+    Ok(pause.max(Duration::from_millis(100)))
+}
+
 /// Reads a time, or how long ago it was.
 fn since(text: &str) -> Result<Redelivery, String> {
     if let Ok(ago) = humantime::parse_duration(text) {
@@ -163,8 +237,6 @@ fn event_id(text: &str) -> Result<i64, String> {
 
 #[cfg(test)]
 mod tests {
-    use std::time::Duration;
-
     use clap::CommandFactory;
 
     use super::*;

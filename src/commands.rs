@@ -1,9 +1,14 @@
 //! The commands: each does its work and prints the result on stdout.
 
+mod built_in;
 mod delivery;
 
-use std::{io, time::SystemTime};
+use std::{
+    io,
+    time::{Duration, SystemTime},
+};
 
+pub use built_in::print_built_in;
 use clerk2pg::{
     check::{self, Finding},
     cli::{Arguments, Format},
@@ -101,7 +106,7 @@ pub async fn run_once(loaded: &Loaded, arguments: &Arguments, progress: &Progres
         syncer.full_sync(&mut Carryover::default()).await
     })
     .await?;
-    output::report(arguments.format, &report).map_err(stdout_failed)?;
+    output::report(arguments.format(), &report).map_err(stdout_failed)?;
     Ok(match () {
         () if report.is_incomplete() => Exit::Incomplete,
         () if report.has_held() => Exit::Held,
@@ -112,7 +117,7 @@ pub async fn run_once(loaded: &Loaded, arguments: &Arguments, progress: &Progres
 
 /// Prints the plan of one full sync: `--dry-run`.
 pub async fn run_dry_run(loaded: &Loaded, arguments: &Arguments, progress: &Progress) -> Result<Exit, Failure> {
-    let Arguments { format, exit_code, .. } = *arguments;
+    let (format, exit_code) = (arguments.format(), arguments.exit_code);
     let syncer = build_syncer(loaded, progress, &Watch::default(), None)?;
     let mut unwritten = None;
     let mut print = |line: PlanLine<'_>| {
@@ -158,6 +163,26 @@ pub async fn run_status(loaded: &Loaded, format: Format) -> Result<Exit, Failure
     let mirror = build_existing_mirror(loaded).await?;
     output::status(format, &mirror.overview().details(10, 20).await?).map_err(stdout_failed)?;
     Ok(Exit::Success)
+}
+
+/// Prints the state of the mirror again and again: `status --watch`. What fails is tried again.
+pub async fn watch_status(loaded: &Loaded, format: Format, pause: Duration) -> Result<Exit, Failure> {
+    let mirror = build_existing_mirror(loaded).await?;
+    loop {
+        let shown = match mirror.overview().details(10, 20).await {
+            Ok(details) => output::status_again(format, &details),
+            Err(error) => output::status_failed(format, &error.into()),
+        };
+        match shown {
+            // The reader has seen enough, as in `clerk2pg status --watch | head`.
+            Err(error) if error.kind() == io::ErrorKind::BrokenPipe => return Ok(Exit::Success),
+            shown => shown.map_err(stdout_failed)?,
+        }
+        tokio::select! {
+            () = tokio::time::sleep(pause) => {}
+            _ = tokio::signal::ctrl_c() => return Ok(Exit::Success),
+        }
+    }
 }
 
 /// Approves the held deletions with a checksum: `approve`.

@@ -19,6 +19,7 @@ pub mod logging;
 pub mod mirror;
 mod nearest;
 pub mod output;
+pub mod print_schema;
 pub mod progress;
 pub mod reconcile;
 pub mod resource;

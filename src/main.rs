@@ -26,11 +26,13 @@ const REJECTED: u8 = 5;
 
 fn main() -> ExitCode {
     let arguments = Arguments::parse();
-    if arguments.command.is_some() && (arguments.once || arguments.dry_run) {
-        let message = "--once and --dry-run cannot be used with a command";
+    if let Some(message) = arguments.conflict() {
         Arguments::command()
             .error(clap::error::ErrorKind::ArgumentConflict, message)
             .exit();
+    }
+    if let Some(result) = commands::print_built_in(&arguments) {
+        return result.map_or_else(|failure| report_failure(&arguments, &failure), exit_code);
     }
     let loaded = match config::load(&ConfigSource::of_process(arguments.config.clone())) {
         Ok(loaded) => loaded,
@@ -80,10 +82,11 @@ async fn run(arguments: &Arguments, loaded: Loaded, level: &LogLevel, progress: 
     if arguments.command.is_none() {
         warn_of_exposed_secrets(&loaded);
     }
-    let format = arguments.format;
+    let format = arguments.format();
     let result = match &arguments.command {
         Some(Command::Check) => commands::run_check(&loaded, format).await,
-        Some(Command::Status) => commands::run_status(&loaded, format).await,
+        Some(Command::Status { watch: None }) => commands::run_status(&loaded, format).await,
+        Some(Command::Status { watch: Some(pause) }) => commands::watch_status(&loaded, format, *pause).await,
         Some(Command::Approve { sum }) => commands::run_approve(&loaded, format, sum).await,
         Some(Command::Repin { instance }) => commands::run_repin(&loaded, format, instance.as_deref(), progress).await,
         Some(Command::Endpoints) => commands::run_endpoints(&loaded, format).await,
@@ -93,6 +96,8 @@ async fn run(arguments: &Arguments, loaded: Loaded, level: &LogLevel, progress: 
         Some(Command::SendTest { endpoint }) => commands::run_send_test(&loaded, format, endpoint).await,
         Some(Command::Migrate) => commands::run_migrate(&loaded, format).await,
         Some(Command::Health) => commands::run_health(&loaded, format).await,
+        // They need no configuration, and are done already.
+        Some(Command::PrintSchema | Command::Completions { .. } | Command::Man { .. }) => Ok(Exit::Success),
         None if arguments.dry_run => commands::run_dry_run(&loaded, arguments, progress).await,
         None if arguments.once => commands::run_once(&loaded, arguments, progress).await,
         None => {
@@ -143,7 +148,7 @@ fn reject_configuration(arguments: &Arguments, failure: Failure) -> ExitCode {
     if arguments.command != Some(Command::Check) {
         return report_failure(arguments, &failure);
     }
-    let result = commands::report_findings(arguments.format, &check::unusable(&failure));
+    let result = commands::report_findings(arguments.format(), &check::unusable(&failure));
     result.map_or_else(|failure| report_failure(arguments, &failure), exit_code)
 }
 
@@ -151,7 +156,7 @@ fn reject_configuration(arguments: &Arguments, failure: Failure) -> ExitCode {
 fn report_failure(arguments: &Arguments, failure: &Failure) -> ExitCode {
     print_error(&failure.message, failure.hint.as_deref());
     let syncs_once = arguments.command.is_none() && (arguments.once || arguments.dry_run);
-    if syncs_once && let Err(error) = output::failure(arguments.format, failure) {
+    if syncs_once && let Err(error) = output::failure(arguments.format(), failure) {
         print_error(&format!("cannot write to stdout: {error}"), None);
     }
     ExitCode::from(match failure.cause {

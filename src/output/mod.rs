@@ -9,4 +9,4 @@ mod style;
 pub use commands::{approved, approved_rows, findings, health, migrated, repinned};
 pub use endpoints::{endpoints, redelivered, tested};
 pub use report::{failure, plan_line, report};
-pub use status::status;
+pub use status::{status, status_again, status_failed};

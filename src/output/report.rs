@@ -148,7 +148,27 @@ fn sync_totals(out: &mut impl Write, report: &Report) -> io::Result<()> {
         number(report.requests),
         report.duration_ms as f64 / 1000.0
     )?;
-    held(out, report)
+    held(out, report)?;
+    match report.is_import && !report.is_incomplete() {
+        true => next(out),
+        false => Ok(()),
+    }
+}
+
+/// Says what comes after the first sync.
+fn next(out: &mut impl Write) -> io::Result<()> {
+    writeln!(out, "\nNext:")?;
+    for (what, command) in [
+        (
+            "see the users",
+            "psql \"$DATABASE_URL\" -c 'SELECT id, primary_email, full_name FROM clerk.users LIMIT 5'",
+        ),
+        ("keep them in sync", "clerk2pg"),
+        ("see how that goes", "clerk2pg status --watch"),
+    ] {
+        writeln!(out, "  {what:17}  {BOLD}{command}{BOLD:#}")?;
+    }
+    Ok(())
 }
 
 /// Prints what a sync did with a resource other than users, if there is any of it.

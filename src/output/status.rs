@@ -1,6 +1,6 @@
 //! The status.
 
-use std::io::{self, Write};
+use std::io::{self, IsTerminal, Write};
 
 use anstyle::Style;
 use chrono::{DateTime, TimeDelta, Utc};
@@ -12,6 +12,7 @@ use super::{
 use crate::{
     cli::Format,
     deliver::EndpointState,
+    failure::Failure,
     humanize::{age, number, rows, users},
     mirror::{Details, Freshness, LastRun, ResourceStatus, TableDetails},
 };
@@ -38,6 +39,31 @@ pub fn status(format: Format, status: &Details) -> io::Result<()> {
         .try_for_each(|table| print_table(&mut out, table, status.summary.now))?;
     print_endpoints(&mut out, status)?;
     print_runs(&mut out, &status.recent.runs)
+}
+
+/// Prints the status in place of the one before, if stdout is a terminal.
+pub fn status_again(format: Format, details: &Details) -> io::Result<()> {
+    clear(format)?;
+    status(format, details)
+}
+
+/// Prints in place of the status why there is none now.
+pub fn status_failed(format: Format, failure: &Failure) -> io::Result<()> {
+    clear(format)?;
+    let mut out = anstream::stdout().lock();
+    match format {
+        Format::Json => writeln!(out, "{}", serde_json::json!({"error": failure.message})),
+        Format::Human => writeln!(out, "{RED}error:{RED:#} {}", failure.message),
+    }
+}
+
+fn clear(format: Format) -> io::Result<()> {
+    let mut out = io::stdout().lock();
+    if format == Format::Human && out.is_terminal() {
+        // To the corner, and everything after it is erased.
+        out.write_all(b"\x1b[H\x1b[J")?;
+    }
+    Ok(())
 }
 
 /// Prints which instance is mirrored, and when it was last in sync.

@@ -124,7 +124,10 @@ impl<'a> SyncContext<'a> {
             listed,
             start,
             carryover,
-            report: Report::new(instance),
+            report: Report {
+                is_import: mode.run().is_some_and(|run| run.is_import),
+                ..Report::new(instance)
+            },
             dry_run: None,
             witnesses: VecDeque::new(),
             resumed: None,

@@ -53,6 +53,9 @@ pub struct Report {
     /// It is the report of a dry run: nothing of it was done.
     #[serde(skip)]
     pub is_plan: bool,
+    /// The sync made the mirror.
+    #[serde(skip)]
+    pub is_import: bool,
 }
 
 fn joined<S: Serializer>(notes: &[String], serializer: S) -> Result<S::Ok, S::Error> {
@@ -78,6 +81,7 @@ impl Report {
             instance: instance.to_owned(),
             notes: Vec::new(),
             is_plan: false,
+            is_import: false,
         }
     }
 

@@ -1,10 +1,11 @@
 //! The commands, and what they print as text and as JSON.
 
-use std::collections::BTreeSet;
+use std::{collections::BTreeSet, process::Stdio};
 
 use clerk_sim::{OrganizationOptions, Unstorable};
 use rustix::process::Signal;
 use serde_json::Value;
+use tokio::io::{AsyncBufReadExt, BufReader};
 
 use crate::support::{
     app_table::AppTable,
@@ -61,6 +62,63 @@ async fn a_report_is_one_object_with_these_keys() {
     let json = ran.json();
     assert!(BTreeSet::from(REPORT).is_subset(&keys(&json)), "{json}");
     assert_eq!(json["outcome"], "failed");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_status_is_shown_again_until_a_signal() {
+    let fixture = mirrored(3).await;
+    let arguments = ["status", "--watch", "100ms", "--format", "json"];
+    let mut child = fixture.command(&arguments).stdout(Stdio::piped()).spawn().unwrap();
+    let mut lines = BufReader::new(child.stdout.take().unwrap()).lines();
+    let mut users = async || {
+        let line = lines.next_line().await.unwrap().expect("another status");
+        serde_json::from_str::<Value>(&line).unwrap()["users"].clone()
+    };
+    assert_eq!(users().await, 3);
+    fixture.sim.create_random();
+    fixture.once().await.assert_exit(Exit::Ok);
+    while users().await != 4 {}
+    let id = rustix::process::Pid::from_raw(child.id().unwrap() as i32).unwrap();
+    rustix::process::kill_process(id, Signal::INT).unwrap();
+    assert_eq!(child.wait().await.unwrap().code(), Some(0));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn manual_pages_and_completions_need_no_configuration() {
+    let fixture = Fixture::new(0).await;
+    let folder = tempfile::tempdir().unwrap();
+    let folder_name = folder.path().to_str().unwrap();
+    let none = [
+        ("DATABASE_URL", ""),
+        ("CLERK_SECRET_KEY", ""),
+        ("CLERK2PG_HTTP__LISTEN", "nonsense"),
+    ];
+    fixture
+        .run_with(&["man", folder_name], &none)
+        .await
+        .assert_exit(Exit::Ok);
+    for page in ["clerk2pg.1", "clerk2pg-status.1", "clerk2pg-redeliver.1"] {
+        let page = std::fs::read_to_string(folder.path().join(page)).unwrap();
+        assert!(page.contains(".TH clerk2pg"), "{page}");
+    }
+    fixture
+        .run_with(&["man", "/nonexistent"], &none)
+        .await
+        .assert_exit(Exit::Failed);
+    for shell in ["bash", "zsh", "fish"] {
+        let ran = fixture.run_with(&["completions", shell], &none).await;
+        assert!(
+            ran.stdout.contains("dry-run") && ran.stdout.contains("redeliver"),
+            "{shell}: {ran:?}"
+        );
+    }
+    // What a format is for decides.
+    for arguments in [
+        &["status", "--format", "prisma"][..],
+        &["print-schema", "--format", "json"],
+    ] {
+        fixture.run_with(arguments, &none).await.assert_exit(Exit::Usage);
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]

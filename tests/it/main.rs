@@ -98,6 +98,7 @@ mod outage;
 mod pagination;
 mod partitioned_walks;
 mod pgbouncer;
+mod print_schema;
 mod privileges;
 mod probes_and_metrics;
 mod random_histories;
