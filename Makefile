@@ -25,6 +25,30 @@ test: ## Run all tests against a private PostgreSQL; ARGS=… go to cargo test
 deb: ## Build the Debian package in target/debian; ARGS=… go to cargo-deb
 	@scripts/deb $(ARGS)
 
+.PHONY: binary
+binary: ## Build a static binary in target/dist; TARGET=x86_64-unknown-linux-musl sets the target (needs musl-tools)
+	@scripts/binary $(TARGET)
+
+.PHONY: image
+image: ## Build the image with an SBOM in target/image; IMAGE=NAME PUSH=1 pushes it (needs a Docker engine with buildx)
+	@scripts/image build
+
+.PHONY: image-index
+image-index: ## Join the pushed images of both architectures under one tag of IMAGE=NAME
+	@scripts/image index
+
+.PHONY: checksums
+checksums: ## Write SHA256SUMS over the files of target/dist
+	@scripts/checksums
+
+.PHONY: check-release
+check-release: ## Check that the files name the version of TAG=v0.1.0
+	@scripts/release check
+
+.PHONY: release
+release: ## Publish the files of target/dist as GitHub's release of TAG=v0.1.0 (needs gh)
+	@scripts/release publish
+
 .PHONY: test-systemd
 test-systemd: ## Test the package and its units in a booted Debian (as root; ALLOW_SKIP=1 skips it if that is impossible)
 	@scripts/test-systemd

@@ -32,6 +32,13 @@ die() {
     exit 1
 }
 
+# Prints the version of clerk2pg.
+version() { sed -n '/^\[workspace\.package\]/,/^\[/s/^version = "\(.*\)"$/\1/p' Cargo.toml; }
+
+# Prints the time of the commit in Unix seconds, or the time now if this is no checkout. A container's
+# user may not be the owner of the checkout, which git refuses otherwise.
+commit_time() { git -c safe.directory="$PWD" log -1 --format=%ct 2>/dev/null || date +%s; }
+
 # spawn PROGRAM ARGUMENT…: starts a program in the background; $! is its id. It ends with this
 # script, even if the script is killed.
 spawn() {
