@@ -126,6 +126,12 @@ impl Arguments {
 /// Command to run instead of syncing.
 #[derive(Debug, Clone, PartialEq, Eq, Subcommand)]
 pub enum Command {
+    /// Look at the environment and the database, write a config.toml if there is none, and say what is missing
+    Init {
+        /// Propose how a table of the application is kept in sync, for example public."User"
+        #[arg(long = "table", value_name = "NAME")]
+        tables: Vec<String>,
+    },
     /// Try everything that a sync needs, and say what is wrong and how to fix it; write nothing
     Check,
     /// Show the last syncs, freshness, held deletions, rejected users, tables and endpoints

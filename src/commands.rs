@@ -2,6 +2,7 @@
 
 mod built_in;
 mod delivery;
+mod init;
 
 use std::{
     io,
@@ -23,6 +24,7 @@ use clerk2pg::{
     watch::{self, HttpServer, ProbeResult, Watch},
 };
 pub use delivery::{run_endpoints, run_redeliver, run_send_test};
+pub use init::run_init;
 use tracing::info;
 
 use crate::setup::{

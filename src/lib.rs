@@ -15,6 +15,7 @@ pub mod daemon;
 pub mod deliver;
 pub mod failure;
 mod humanize;
+pub mod init;
 pub mod logging;
 pub mod mirror;
 mod nearest;

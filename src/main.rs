@@ -34,7 +34,10 @@ fn main() -> ExitCode {
     if let Some(result) = commands::print_built_in(&arguments) {
         return result.map_or_else(|failure| report_failure(&arguments, &failure), exit_code);
     }
-    let loaded = match config::load(&ConfigSource::of_process(arguments.config.clone())) {
+    // `init` writes the file if there is none.
+    let is_new = matches!(arguments.command, Some(Command::Init { .. }));
+    let file = arguments.config.clone().filter(|file| !is_new || file.exists());
+    let loaded = match config::load(&ConfigSource::of_process(file)) {
         Ok(loaded) => loaded,
         Err(error) => return reject_configuration(&arguments, error.into()),
     };
@@ -71,7 +74,7 @@ async fn run(arguments: &Arguments, loaded: Loaded, level: &LogLevel, progress: 
     let required = match arguments.command {
         None if arguments.once || arguments.dry_run => both(),
         None => both().and_then(|()| loaded.require_endpoints().map(|_| ())),
-        Some(Command::Check | Command::Health) => Ok(()),
+        Some(Command::Check | Command::Health | Command::Init { .. }) => Ok(()),
         // It needs the database only for the instance's id.
         Some(Command::SendTest { .. }) => Ok(()),
         Some(_) => loaded.require_database(),
@@ -84,6 +87,7 @@ async fn run(arguments: &Arguments, loaded: Loaded, level: &LogLevel, progress: 
     }
     let format = arguments.format();
     let result = match &arguments.command {
+        Some(Command::Init { tables }) => commands::run_init(&loaded, arguments, tables).await,
         Some(Command::Check) => commands::run_check(&loaded, format).await,
         Some(Command::Status { watch: None }) => commands::run_status(&loaded, format).await,
         Some(Command::Status { watch: Some(pause) }) => commands::watch_status(&loaded, format, *pause).await,

@@ -80,9 +80,10 @@ pub use outbox::Outbox;
 pub use outcome::Outcome;
 pub use privileges::Privileges;
 pub use projection::{
-    AppTables, DepartureReason, Expressions, HeldDepartures, MappingState, PlannedRow, Problem, RowChange, RowCounts,
-    RowRemoval, RunTable, RunTables, Source, TableComparison, TableCounts, TableDetails, TableDifferences, TableError,
-    TableIdentities, TableInspection, TableMapping, TableState, TableStatus, departures_checksum, mapping_checksum,
+    AppTables, ColumnFacts, DepartureReason, Expressions, HeldDepartures, MappingState, PlannedRow, Problem, RowChange,
+    RowCounts, RowRemoval, RunTable, RunTables, Source, TableComparison, TableCounts, TableDetails, TableDifferences,
+    TableError, TableFacts, TableIdentities, TableInspection, TableKey, TableMapping, TableState, TableStatus,
+    departures_checksum, mapping_checksum,
 };
 pub use rejected::RejectedObjects;
 pub use rows::{Document, Rows};

@@ -11,6 +11,7 @@ use diesel::{
 };
 use diesel_async::{AsyncMigrationHarness, RunQueryDsl, SimpleAsyncConnection, TransactionManager};
 use diesel_migrations::{EmbeddedMigrations, MigrationHarness, embed_migrations};
+use tokio_util::task::AbortOnDropHandle;
 
 use super::{MirrorError, connect::Connection, error::SchemaError, locks, pool::ConnectionPool, session::Transactions};
 
@@ -61,7 +62,13 @@ impl Schema {
         let mut connection = self.0.connection().await?;
         match state(&mut connection).await? {
             SchemaVersion::Ours { pending: 0 } => Ok(Vec::new()),
-            _ if migrate => apply(connection).await,
+            _ if migrate => {
+                // Diesel's harness blocks its task, and the daemon's heartbeat must go on.
+                let applied = AbortOnDropHandle::new(tokio::spawn(apply(connection)));
+                applied
+                    .await
+                    .map_err(|error| MirrorError::Database(error.to_string()))?
+            }
             SchemaVersion::Empty { .. } => Err(SchemaError::Outdated { missing: true }.into()),
             SchemaVersion::Ours { .. } => Err(SchemaError::Outdated { missing: false }.into()),
         }

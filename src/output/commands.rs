@@ -30,6 +30,11 @@ pub fn findings(format: Format, findings: &[Finding]) -> io::Result<()> {
         };
         return writeln!(out, "{}", serde_json::to_string(&report)?);
     }
+    print_findings(&mut out, findings)
+}
+
+/// Prints findings for people.
+pub(super) fn print_findings(out: &mut impl Write, findings: &[Finding]) -> io::Result<()> {
     let width = findings
         .iter()
         .map(|finding| finding.name.len())

@@ -2,11 +2,13 @@
 
 mod commands;
 mod endpoints;
+mod init;
 mod report;
 mod status;
 mod style;
 
 pub use commands::{approved, approved_rows, findings, health, migrated, repinned};
 pub use endpoints::{endpoints, redelivered, tested};
+pub use init::{Initialized, ProposedTable, initialized};
 pub use report::{failure, plan_line, report};
 pub use status::{status, status_again, status_failed};

@@ -80,6 +80,7 @@ mod hostile_answers;
 mod http_listener;
 mod idle_connections;
 mod incremental;
+mod init;
 mod instance;
 mod isolation_levels;
 mod lease;

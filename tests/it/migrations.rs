@@ -184,10 +184,10 @@ async fn no_automatic_migration_where_it_is_turned_off() {
 
 /// The version of the migration that adds `primary_phone_verified`. A later one fills it in for
 /// existing rows.
-const PRIMARY_PHONE_VERIFIED: &str = "20261127000003";
+pub const PRIMARY_PHONE_VERIFIED: &str = "20261127000003";
 
 /// Reverts the migration with this version and all later ones.
-async fn revert_from(db: &Database, version: &str) {
+pub async fn revert_from(db: &Database, version: &str) {
     let mut harness = harness(db).await;
     for migration in migrations().iter().rev() {
         if migration.name().version().to_string().as_str() >= version {

@@ -10,8 +10,10 @@ use rustix::process::Signal;
 use tempfile::TempDir;
 use tokio::net::UnixDatagram;
 
+use crate::migrations::{PRIMARY_PHONE_VERIFIED, revert_from};
 use crate::support::{
-    fixture::Fixture,
+    database::connect,
+    fixture::{Fixture, mirrored},
     process::{EVERY_SECOND, NEVER, Process},
     summary::Exit,
     wait::eventually,
@@ -104,6 +106,30 @@ async fn the_watchdog_is_notified_while_clerk_is_slow() {
     let table = fixture.db.text("SELECT to_regclass('clerk.users')::text").await;
     assert_eq!(table, None, "Clerk has answered already");
     daemon.stop(Signal::TERM).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_watchdog_is_notified_while_a_migration_waits() {
+    let fixture = mirrored(3).await;
+    revert_from(&fixture.db, PRIMARY_PHONE_VERIFIED).await;
+    // The migration waits for this row, to derive its columns.
+    let application = connect(&fixture.db.url).await;
+    let lock = "UPDATE clerk.users SET primary_email = 'other'; BEGIN; SELECT FROM clerk.users FOR UPDATE";
+    application.batch_execute(lock).await.unwrap();
+    let manager = Manager::new();
+    let daemon = managed(&fixture, &manager, &[NEVER, ("WATCHDOG_USEC", "300000")]);
+    let waiting =
+        "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock'";
+    eventually("the migration waits", async || fixture.db.number(waiting).await > 0).await;
+    manager.messages.lock().unwrap().clear();
+    for _ in 0..10 {
+        manager.wait_for("WATCHDOG=1").await;
+    }
+    assert!(fixture.db.number(waiting).await > 0);
+    application.batch_execute("ROLLBACK").await.unwrap();
+    let status = manager.wait_for("STATUS=in sync; last full sync at ").await;
+    assert!(status.ends_with(" 3 unchanged"), "{status}");
+    daemon.stop(Signal::TERM).await.assert_exit(Exit::Ok);
 }
 
 #[tokio::test(flavor = "multi_thread")]

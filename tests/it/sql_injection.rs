@@ -172,6 +172,7 @@ fn sql_is_built_from_constants_in_few_places() {
             ("projection/excluded.rs", ""),
             ("projection/expression.rs", " "),
             ("projection/expression.rs", "  from"),
+            ("projection/facts.rs", "  objects"),
             ("projection/inspection.rs", "limit"),
             ("projection/inspection.rs", "source"),
             ("projection/inspection.rs", "source source"),

@@ -141,6 +141,25 @@ fn usual_change() -> f64 {
 }
 
 impl TableMapping {
+    /// A mapping that writes nothing yet.
+    pub fn of(schema: &str, name: &str, from: Source) -> Self {
+        Self {
+            name: name.to_owned(),
+            schema: schema.to_owned(),
+            from,
+            key: TableKey::default(),
+            condition: None,
+            link: None,
+            delete: RowRemoval::default(),
+            set: Expressions::new(),
+            insert: Expressions::new(),
+            touch: Expressions::new(),
+            keep: Expressions::new(),
+            deleted: Expressions::new(),
+            max_change_percent: usual_change(),
+        }
+    }
+
     /// The table's name for people, and for the bookkeeping: `public."User"`.
     pub fn table(&self) -> String {
         format!("{}.{}", show(&self.schema), show(&self.name))

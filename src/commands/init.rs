@@ -1,0 +1,115 @@
+//! The command `init`: proposes a configuration from what the environment and the database have.
+
+use std::{
+    fs::File,
+    io::{ErrorKind, Write},
+    path::{Path, PathBuf},
+};
+
+use clerk2pg::{
+    check::{self, CheckStatus},
+    cli::Arguments,
+    config::Loaded,
+    failure::{Cause, Failure},
+    init::{entry, looks_mapped, propose},
+    mirror::{AppTables, TableFacts},
+    output::{self, Initialized, ProposedTable},
+};
+
+use super::{Exit, stdout_failed};
+use crate::setup::{build_check, build_mirror};
+
+/// The settings with their comments.
+const DEFAULTS: &str = include_str!("../../config.toml");
+
+/// Users whose rows are shown.
+const SHOWN: u32 = 5;
+
+/// Checks everything, proposes a mapping for each table, and writes a configuration file if there is none.
+pub async fn run_init(loaded: &Loaded, arguments: &Arguments, tables: &[String]) -> Result<Exit, Failure> {
+    let checks = check::run(&build_check(loaded)).await;
+    let reaches = |name: &str| {
+        checks
+            .iter()
+            .any(|check| check.name == name && check.status != CheckStatus::Failed)
+    };
+    let has_mirror = checks
+        .iter()
+        .any(|check| check.name == "schema" && check.status == CheckStatus::Ok);
+    let (mut proposed, mut candidates) = (Vec::new(), Vec::new());
+    if loaded.require_database().is_ok() && reaches("database") {
+        let app_tables = build_mirror(loaded)?.app_tables();
+        let all = app_tables.all_facts().await?;
+        for name in tables {
+            proposed.push(propose_for(&app_tables, &all, name, has_mirror).await?);
+        }
+        candidates = all
+            .iter()
+            .filter(|table| looks_mapped(table))
+            .map(TableFacts::shown)
+            .collect();
+    } else if let Some(name) = tables.first() {
+        let message = format!("no mapping can be proposed for {name}, as the database cannot be reached");
+        return Err(Failure::new(Cause::NeedsPerson, message).hint("see `clerk2pg check`"));
+    }
+    let path = arguments.config.clone().unwrap_or_else(|| PathBuf::from("config.toml"));
+    let is_written = write_new(&path, &proposed)?;
+    let initialized = Initialized {
+        checks,
+        tables: proposed,
+        candidates,
+        file: path.display().to_string(),
+        is_written,
+    };
+    output::initialized(arguments.format(), &initialized).map_err(stdout_failed)?;
+    Ok(Exit::Success)
+}
+
+async fn propose_for(
+    app_tables: &AppTables,
+    all: &[TableFacts],
+    name: &str,
+    has_mirror: bool,
+) -> Result<ProposedTable, Failure> {
+    let Some(table) = all.iter().find(|table| table.is_called(name)) else {
+        let names: Vec<String> = all.iter().map(TableFacts::shown).collect();
+        let message = format!("there is no table {name}");
+        return Err(Failure::new(Cause::NeedsPerson, message).hint(format!("the tables are {}", names.join(", "))));
+    };
+    let Some(proposal) = propose(table, all) else {
+        let message = format!("{} has no column for Clerk's id", table.shown());
+        let hint = format!("ALTER TABLE {} ADD COLUMN clerk_id text UNIQUE", table.shown());
+        return Err(Failure::new(Cause::NeedsPerson, message).hint(hint));
+    };
+    let problems = app_tables.inspect(&proposal.mapping, has_mirror).await?.problems;
+    let (columns, rows) = match has_mirror {
+        true => app_tables.preview(&proposal.mapping, SHOWN).await?,
+        false => (Vec::new(), Vec::new()),
+    };
+    Ok(ProposedTable {
+        table: proposal.mapping.table(),
+        entry: entry(&proposal),
+        problems: problems
+            .into_iter()
+            .map(|problem| (problem.message, problem.hint))
+            .collect(),
+        has_mirror,
+        columns,
+        rows,
+    })
+}
+
+/// Writes the settings and the entries into a new file. Returns false if the file exists: it is not
+/// changed.
+fn write_new(path: &Path, tables: &[ProposedTable]) -> Result<bool, Failure> {
+    let failed = |error| Failure::new(Cause::Other, format!("cannot write {}: {error}", path.display()));
+    let mut file = match File::create_new(path) {
+        Ok(file) => file,
+        Err(error) if error.kind() == ErrorKind::AlreadyExists => return Ok(false),
+        Err(error) => return Err(failed(error)),
+    };
+    let entries: String = tables.iter().map(|table| format!("\n{}", table.entry)).collect();
+    file.write_all(format!("{DEFAULTS}{entries}").as_bytes())
+        .map_err(failed)?;
+    Ok(true)
+}

@@ -1,0 +1,12 @@
+//! Proposes a configuration from what the database has: the command `init`.
+//!
+//! [`propose`] makes a mapping from what the catalog says about a table, and [`toml`] prints it.
+
+mod key;
+mod propose;
+mod toml;
+mod values;
+
+pub use key::looks_mapped;
+pub use propose::{Proposal, propose};
+pub use toml::entry;

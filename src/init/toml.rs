@@ -1,0 +1,92 @@
+//! Prints a proposal as an entry of `[[tables]]`.
+
+use std::fmt::Write;
+
+use super::Proposal;
+use crate::mirror::{Expressions, RowRemoval, Source, TableKey};
+
+/// Returns the entry, with comments about what to look at.
+pub fn entry(proposal: &Proposal) -> String {
+    let Proposal { mapping, open, .. } = proposal;
+    let mut out = String::from("[[tables]]\n");
+    let mut line = |key: &str, value: &str| {
+        let _ = writeln!(out, "{key} = {value}");
+    };
+    line("name", &text(&mapping.name));
+    if mapping.schema != "public" {
+        line("schema", &text(&mapping.schema));
+    }
+    match mapping.from {
+        Source::Users => {}
+        from => line("from", &text(from.resource().name)),
+    }
+    match &mapping.key {
+        TableKey::Id(column) => line("key", &text(column)),
+        TableKey::Values(columns) => {
+            let columns: Vec<String> = columns.iter().map(|column| text(column)).collect();
+            line("key", &format!("[{}]", columns.join(", ")));
+        }
+    }
+    if proposal.needs_index {
+        out.push_str("# The key needs a unique index. `clerk2pg check` shows the statement.\n");
+    }
+    if proposal.is_key_guessed {
+        out.push_str("# No column is called after Clerk's ids. If this one does not hold ids such as user_…, add one that does.\n");
+    }
+    for (key, value) in [("where", &mapping.condition), ("link", &mapping.link)] {
+        if let Some(value) = value {
+            let _ = writeln!(out, "{key} = {}", text(value));
+        }
+    }
+    if mapping.delete == RowRemoval::Update {
+        out.push_str("delete = \"update\"\n");
+    }
+    section(&mut out, proposal, "set", &mapping.set);
+    section(&mut out, proposal, "keep", &mapping.keep);
+    section(&mut out, proposal, "touch", &mapping.touch);
+    section(&mut out, proposal, "insert", &mapping.insert);
+    if !open.is_empty() {
+        if mapping.insert.is_empty() {
+            out.push_str("[tables.insert]\n");
+        }
+        out.push_str("# These columns must not be NULL and have no default. Say what a new row gets:\n");
+        for (column, kind) in open {
+            let _ = writeln!(out, "#{} = \"\"   # {kind}", bare(column));
+        }
+    }
+    section(&mut out, proposal, "deleted", &mapping.deleted);
+    if !proposal.left_alone.is_empty() {
+        let _ = writeln!(out, "# Not written: {}.", proposal.left_alone.join(", "));
+    }
+    out
+}
+
+fn section(out: &mut String, proposal: &Proposal, name: &str, expressions: &Expressions) {
+    if expressions.is_empty() {
+        return;
+    }
+    let _ = writeln!(out, "[tables.{name}]");
+    for (column, expression) in expressions {
+        let remark = proposal.remarks.get(column).filter(|_| name == "insert");
+        let remark = remark.map_or_else(String::new, |remark| format!("   # {remark}"));
+        let _ = writeln!(out, "{} = {}{remark}", bare(column), text(expression));
+    }
+}
+
+/// Returns a key as TOML writes it.
+fn bare(key: &str) -> String {
+    let is_bare = |c: char| c.is_ascii_alphanumeric() || c == '_' || c == '-';
+    match !key.is_empty() && key.chars().all(is_bare) {
+        true => key.to_owned(),
+        false => text(key),
+    }
+}
+
+/// Returns a string as TOML writes it: SQL with quoted names is easier to read between three quotes.
+fn text(value: &str) -> String {
+    let escaped = value.replace('\\', "\\\\");
+    match value.contains('"') && !value.ends_with('"') && !value.contains("\"\"") {
+        true => format!("\"\"\"{escaped}\"\"\""),
+        false => format!("\"{}\"", escaped.replace('"', "\\\"").replace('\n', "\\n")),
+    }
+}

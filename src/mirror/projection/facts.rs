@@ -1,0 +1,246 @@
+//! What the catalog says about any table, to propose a mapping for it, and what rows a mapping would make.
+
+use diesel::{
+    prelude::*,
+    sql_query,
+    sql_types::{Array, Bool, Integer, Nullable, Text},
+};
+use diesel_async::{AsyncConnection, RunQueryDsl, SimpleAsyncConnection};
+
+use super::{
+    app_tables::AppTables,
+    mapping::{Source, TableMapping},
+    shape::TableName,
+    statements::{READ_ONLY, RESTORE_PATH, RESTRICT_PATH},
+    trial::join,
+};
+use crate::mirror::{MirrorError, quote, session::Session};
+
+/// A table of the application.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct TableFacts {
+    /// Its schema.
+    pub schema: String,
+    /// Its name.
+    pub name: String,
+    /// Its columns, in order.
+    pub columns: Vec<ColumnFacts>,
+    /// The columns of each unique index that covers all rows; the primary key comes first.
+    pub unique: Vec<Vec<String>>,
+}
+
+/// A column of a table.
+#[derive(Debug, Clone, PartialEq, Eq, QueryableByName)]
+pub struct ColumnFacts {
+    /// Its name.
+    #[diesel(sql_type = Text)]
+    pub name: String,
+    /// Its type, as SQL writes it.
+    #[diesel(sql_type = Text)]
+    pub shown: String,
+    /// The name of its base type, for example `timestamptz`.
+    #[diesel(sql_type = Text)]
+    pub base: String,
+    /// PostgreSQL's category of its type, for example `S` for strings.
+    #[diesel(sql_type = Text)]
+    pub category: String,
+    /// The maximum number of characters.
+    #[diesel(sql_type = Nullable<Integer>)]
+    pub max_length: Option<i32>,
+    /// Whether it must not be `NULL`.
+    #[diesel(sql_type = Bool)]
+    pub is_not_null: bool,
+    /// Whether the database fills it in if an insert leaves it out.
+    #[diesel(sql_type = Bool)]
+    pub has_default: bool,
+    /// Whether only the database writes it.
+    #[diesel(sql_type = Bool)]
+    pub is_generated: bool,
+    /// The labels of its enum type.
+    #[diesel(sql_type = Array<Text>)]
+    pub labels: Vec<String>,
+    /// Its CHECK constraints.
+    #[diesel(sql_type = Array<Text>)]
+    pub checks: Vec<String>,
+    /// The schema, table and column that it refers to; empty if it refers to none.
+    #[diesel(sql_type = Array<Text>)]
+    pub refers_to: Vec<String>,
+}
+
+#[derive(QueryableByName)]
+struct UniqueColumns {
+    #[diesel(sql_type = Array<Text>)]
+    columns: Vec<String>,
+}
+
+#[derive(QueryableByName)]
+struct Values {
+    #[diesel(sql_type = Array<Nullable<Text>>)]
+    values: Vec<Option<String>>,
+}
+
+impl AppTables {
+    /// Describes a table; `None` if there is no such table.
+    ///
+    /// # Errors
+    /// The database does not answer.
+    pub async fn facts(&self, schema: &str, name: &str) -> Result<Option<TableFacts>, MirrorError> {
+        let mut conn = self.0.connection().await?;
+        conn.transaction(async |conn| {
+            conn.batch_execute(READ_ONLY).await?;
+            conn.batch_execute(RESTRICT_PATH).await?;
+            let columns = columns(conn, schema, name).await?;
+            let unique = unique(conn, schema, name).await?;
+            conn.batch_execute(RESTORE_PATH).await?;
+            Ok((!columns.is_empty()).then(|| TableFacts {
+                schema: schema.to_owned(),
+                name: name.to_owned(),
+                columns,
+                unique,
+            }))
+        })
+        .await
+    }
+
+    /// Describes all tables of the application.
+    ///
+    /// # Errors
+    /// The database does not answer.
+    pub async fn all_facts(&self) -> Result<Vec<TableFacts>, MirrorError> {
+        let names = TableName::all(&mut *self.0.connection().await?).await?;
+        let mut all = Vec::new();
+        for TableName { schema, name } in names {
+            all.extend(self.facts(&schema, &name).await?);
+        }
+        Ok(all)
+    }
+
+    /// Returns the values that a mapping makes of some objects of the mirror, with the names of the
+    /// columns. Empty if the mapping cannot be used.
+    ///
+    /// # Errors
+    /// The database does not answer, or an expression fails.
+    pub async fn preview(
+        &self,
+        mapping: &TableMapping,
+        objects: u32,
+    ) -> Result<(Vec<String>, Vec<Vec<Option<String>>>), MirrorError> {
+        let mut conn = self.0.connection().await?;
+        conn.transaction(async |conn| {
+            conn.batch_execute(READ_ONLY).await?;
+            let Some(projection) = join(conn, mapping).await?.projection else {
+                return Ok((Vec::new(), Vec::new()));
+            };
+            let expressions = projection.expressions();
+            let values = expressions.iter().filter(|expression| !expression.is_condition);
+            let values: Vec<String> = values
+                .map(|expression| format!("({})::text", expression.value))
+                .collect();
+            let Some(last) = expressions.last() else {
+                return Ok((Vec::new(), Vec::new()));
+            };
+            let sql = format!(
+                "SELECT ARRAY[u.id, {}]::text[] AS values FROM {} ORDER BY u.created_at, u.id LIMIT {objects}",
+                values.join(", "),
+                last.from
+            );
+            conn.batch_execute(RESTRICT_PATH).await?;
+            let rows: Vec<Values> = sql_query(sql).load(conn).await?;
+            conn.batch_execute(RESTORE_PATH).await?;
+            let written = [
+                &mapping.set,
+                &mapping.keep,
+                &mapping.touch,
+                &mapping.insert,
+                &mapping.deleted,
+            ];
+            let columns = written.into_iter().flat_map(|columns| columns.keys().cloned());
+            let id = mapping.key.id_column().unwrap_or("id").to_owned();
+            let columns = [id].into_iter().chain(columns).collect();
+            Ok((columns, rows.into_iter().map(|row| row.values).collect()))
+        })
+        .await
+    }
+}
+
+impl TableFacts {
+    /// Returns a column.
+    pub fn column(&self, name: &str) -> Option<&ColumnFacts> {
+        self.columns.iter().find(|column| column.name == name)
+    }
+
+    /// Whether a unique index consists of this column alone.
+    pub fn is_unique(&self, name: &str) -> bool {
+        self.unique
+            .iter()
+            .any(|columns| columns.len() == 1 && columns[0] == name)
+    }
+
+    /// Its name for people: `public."User"`.
+    pub fn shown(&self) -> String {
+        TableMapping::of(&self.schema, &self.name, Source::Users).table()
+    }
+
+    /// Whether somebody who writes this name means the table: with or without its schema, and with or
+    /// without quotes.
+    pub fn is_called(&self, name: &str) -> bool {
+        let plain = name.replace('"', "");
+        let full = format!("{}.{}", self.schema, self.name);
+        plain == self.name && self.schema == "public" || plain == full
+    }
+
+    /// Its name in SQL: `"public"."User"`.
+    pub fn quoted(&self) -> String {
+        format!("{}.{}", quote::identifier(&self.schema), quote::identifier(&self.name))
+    }
+}
+
+async fn columns(conn: &mut Session, schema: &str, name: &str) -> QueryResult<Vec<ColumnFacts>> {
+    sql_query(
+        "SELECT a.attname::text AS name, pg_catalog.format_type(a.atttypid, a.atttypmod) AS shown, b.typname::text AS base,
+                b.typcategory::text AS category,
+                CASE WHEN b.typname IN ('varchar', 'bpchar') AND a.atttypmod > 4 THEN a.atttypmod - 4 END AS max_length,
+                a.attnotnull OR t.typnotnull AS is_not_null,
+                a.atthasdef OR a.attidentity <> '' OR t.typdefault IS NOT NULL AS has_default,
+                a.attgenerated <> '' OR a.attidentity = 'a' AS is_generated,
+                ARRAY(SELECT e.enumlabel::text FROM pg_catalog.pg_enum e WHERE e.enumtypid = b.oid ORDER BY e.enumsortorder) AS labels,
+                ARRAY(SELECT pg_catalog.pg_get_constraintdef(k.oid) FROM pg_catalog.pg_constraint k
+                      WHERE k.conrelid = c.oid AND k.contype = 'c' AND k.conkey = ARRAY[a.attnum] ORDER BY k.conname) AS checks,
+                ARRAY(SELECT pg_catalog.unnest(ARRAY[n2.nspname, c2.relname, a2.attname])::text
+                      FROM pg_catalog.pg_constraint k
+                      JOIN pg_catalog.pg_class c2 ON c2.oid = k.confrelid
+                      JOIN pg_catalog.pg_namespace n2 ON n2.oid = c2.relnamespace
+                      JOIN pg_catalog.pg_attribute a2 ON a2.attrelid = c2.oid AND a2.attnum = k.confkey[1]
+                      WHERE k.oid = (SELECT o.oid FROM pg_catalog.pg_constraint o WHERE o.conrelid = c.oid
+                                     AND o.contype = 'f' AND o.conkey = ARRAY[a.attnum] ORDER BY o.conname LIMIT 1)) AS refers_to
+         FROM pg_catalog.pg_attribute a
+         JOIN pg_catalog.pg_class c ON c.oid = a.attrelid AND c.relkind IN ('r', 'p')
+         JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
+         JOIN pg_catalog.pg_type t ON t.oid = a.atttypid
+         JOIN pg_catalog.pg_type b ON b.oid = CASE WHEN t.typtype = 'd' THEN t.typbasetype ELSE t.oid END
+         WHERE n.nspname = $1 AND c.relname = $2 AND a.attnum > 0 AND NOT a.attisdropped
+         ORDER BY a.attnum",
+    )
+    .bind::<Text, _>(schema)
+    .bind::<Text, _>(name)
+    .load(conn)
+    .await
+}
+
+async fn unique(conn: &mut Session, schema: &str, name: &str) -> QueryResult<Vec<Vec<String>>> {
+    let rows: Vec<UniqueColumns> = sql_query(
+        "SELECT ARRAY(SELECT a.attname::text FROM pg_catalog.unnest(i.indkey::int2[]) WITH ORDINALITY AS k(number, place)
+                      JOIN pg_catalog.pg_attribute a ON a.attrelid = i.indrelid AND a.attnum = k.number
+                      WHERE k.place <= i.indnkeyatts ORDER BY k.place) AS columns
+         FROM pg_catalog.pg_index i
+         JOIN pg_catalog.pg_class c ON c.oid = i.indrelid
+         JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
+         WHERE n.nspname = $1 AND c.relname = $2 AND i.indisunique AND i.indisvalid AND i.indexprs IS NULL AND i.indpred IS NULL
+         ORDER BY i.indisprimary DESC, i.indexrelid",
+    )
+    .bind::<Text, _>(schema)
+    .bind::<Text, _>(name)
+    .load(conn)
+    .await?;
+    Ok(rows.into_iter().map(|row| row.columns).collect())
+}

@@ -1,0 +1,122 @@
+//! What `init` has found and proposes.
+
+use std::io::{self, Write};
+
+use serde::Serialize;
+
+use super::{
+    commands::print_findings,
+    style::{BOLD, YELLOW},
+};
+use crate::{check::Finding, cli::Format};
+
+/// The result of `init`.
+#[derive(Debug, Serialize)]
+pub struct Initialized {
+    /// What was checked.
+    pub checks: Vec<Finding>,
+    /// The tables that a mapping was asked for.
+    pub tables: Vec<ProposedTable>,
+    /// Tables that seem to hold Clerk's users or organizations.
+    pub candidates: Vec<String>,
+    /// The configuration file.
+    pub file: String,
+    /// Whether it was written. It is not if it exists already.
+    pub is_written: bool,
+}
+
+/// A mapping that is proposed for a table.
+#[derive(Debug, Serialize)]
+pub struct ProposedTable {
+    /// The table.
+    pub table: String,
+    /// The entry of `[[tables]]`.
+    pub entry: String,
+    /// What is wrong with it, each with what to do.
+    pub problems: Vec<(String, String)>,
+    /// Whether there is a mirror.
+    pub has_mirror: bool,
+    /// The columns that it writes.
+    pub columns: Vec<String>,
+    /// Their values for some users.
+    pub rows: Vec<Vec<Option<String>>>,
+}
+
+/// Prints the result of `init`.
+pub fn initialized(format: Format, result: &Initialized) -> io::Result<()> {
+    let mut out = anstream::stdout().lock();
+    if format == Format::Json {
+        return writeln!(out, "{}", serde_json::to_string(result)?);
+    }
+    print_findings(&mut out, &result.checks)?;
+    result
+        .tables
+        .iter()
+        .try_for_each(|table| print_table(&mut out, table))?;
+    let others = result
+        .candidates
+        .iter()
+        .filter(|name| !result.tables.iter().any(|table| table.table == **name));
+    let others: Vec<&String> = others.collect();
+    if !others.is_empty() {
+        writeln!(
+            out,
+            "\nThese tables seem to hold Clerk's ids. To keep one in sync, run:"
+        )?;
+        for name in others {
+            writeln!(out, "  {BOLD}clerk2pg init --table {}{BOLD:#}", quoted(name))?;
+        }
+    }
+    let file = &result.file;
+    match (result.is_written, result.tables.is_empty()) {
+        (true, _) => writeln!(out, "\n{file} is written, with all settings as comments."),
+        (false, true) => writeln!(out, "\n{file} exists, and is not changed."),
+        (false, false) => writeln!(
+            out,
+            "\n{file} exists, and is not changed: add the lines above at its end."
+        ),
+    }?;
+    writeln!(
+        out,
+        "Next: {BOLD}clerk2pg check{BOLD:#}, then {BOLD}clerk2pg --dry-run{BOLD:#}"
+    )
+}
+
+fn print_table(out: &mut impl Write, table: &ProposedTable) -> io::Result<()> {
+    writeln!(out, "\n{BOLD}{}{BOLD:#}\n\n{}", table.table, table.entry)?;
+    for (message, hint) in &table.problems {
+        writeln!(out, "{YELLOW}!{YELLOW:#} {message}\n  hint: {hint}")?;
+    }
+    if !table.has_mirror {
+        return writeln!(
+            out,
+            "After the first sync, this command shows what rows the mapping makes."
+        );
+    }
+    if table.rows.is_empty() {
+        return Ok(());
+    }
+    writeln!(out, "Some rows that it makes:")?;
+    let width = table
+        .columns
+        .iter()
+        .map(|column| column.chars().count())
+        .max()
+        .unwrap_or_default();
+    for row in &table.rows {
+        writeln!(out)?;
+        for (column, value) in table.columns.iter().zip(row) {
+            let value = value.as_deref().unwrap_or("NULL");
+            writeln!(out, "  {column:width$}  {value}")?;
+        }
+    }
+    Ok(())
+}
+
+/// Quotes a name for a shell.
+fn quoted(name: &str) -> String {
+    match name.contains('"') {
+        true => format!("'{name}'"),
+        false => name.to_owned(),
+    }
+}
