@@ -4,6 +4,9 @@
 #   docker build --tag clerk2pg .
 #   docker build --tag clerk-sim --target clerk-sim .    # the simulator, to try clerk2pg without an account
 
+# The scanner of an SBOM finds no packages in the program, but in Cargo.lock, which is in the context.
+ARG BUILDKIT_SBOM_SCAN_CONTEXT=true
+
 FROM rust:1-bookworm AS build
 WORKDIR /source
 COPY . .

@@ -65,6 +65,10 @@ soak: ## Break everything around the program for a long time while 200,000 users
 fuzz: ## Fuzz the code that reads Clerk's answers; FUZZ=1m sets the time (needs nightly Rust and cargo-fuzz); ARGS=… go to libFuzzer
 	@scripts/fuzz $(ARGS)
 
+.PHONY: pictures
+pictures: ## Take the picture of the status page in docs/images (needs Chromium)
+	@scripts/pictures
+
 .PHONY: test-docker
 test-docker: ## Build the images and run the compose files against a simulated Clerk (needs a Docker engine)
 	@scripts/test-docker

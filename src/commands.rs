@@ -82,7 +82,9 @@ pub async fn run_daemon(invocation: Invocation<'_>) -> Result<Exit, Failure> {
         loaded.require_database()?;
         loaded.require_endpoints()?;
         let mut setup = build_daemon(&loaded, progress, &watch)?;
-        setup.syncer.clerk = setup.syncer.clerk.in_place_of(&client);
+        // All resources spend the same budget, also what the old client has spent of it.
+        let in_place = setup.syncer.clerk.clone().in_place_of(&client);
+        setup.syncer = setup.syncer.with_client(&in_place);
         let sources = build_sources(&setup);
         let bound = server.bind(address(&loaded))?;
         level

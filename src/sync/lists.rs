@@ -51,6 +51,14 @@ impl Syncer {
         }
     }
 
+    /// The same syncer with a client in place of its own and that of all other resources.
+    #[must_use]
+    pub fn with_client(mut self, clerk: &clerk::Client) -> Self {
+        self.others = self.others.into_iter().map(|other| other.with_client(clerk)).collect();
+        self.clerk = clerk.clone();
+        self
+    }
+
     /// Whether an id belongs to the syncer's resource.
     pub(super) fn has_id(&self, id: &str) -> bool {
         resource::of_id(id).name == self.resource.name
@@ -262,7 +270,7 @@ impl Syncer {
             true => self.clerk.in_background(),
             false => self.clerk.clone(),
         };
-        let syncer = Self { clerk, ..self.clone() };
+        let syncer = self.clone().with_client(&clerk);
         let lease = self.acquire_lease().await?;
         let mut has_given_way = false;
         let work = async |sync: &mut SyncContext<'_>| {

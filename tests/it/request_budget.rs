@@ -7,8 +7,12 @@ use crate::support::{
     client::client_with,
     summary::{Exit, changed},
 };
-use crate::support::{fixture::Fixture, wait::eventually};
-use clerk_sim::{Options, Quirks, RateLimit, Sim};
+use crate::support::{
+    fixture::Fixture,
+    organizations::{ALL, company},
+    wait::eventually,
+};
+use clerk_sim::{Options, OrganizationOptions, PerOrganization, Quirks, RateLimit, Sim};
 use clerk2pg::{reconcile::range::Range, resource::USERS};
 use rustix::process::Signal;
 
@@ -89,8 +93,22 @@ async fn a_reload_keeps_the_budget() {
         max_page: Some(4),
         ..Quirks::default()
     });
-    // 20 requests in ten seconds.
-    let daemon = fixture.start_daemon(&[("CLERK2PG_CLERK__REQUEST_BUDGET", "0.02")]);
+    keeps_its_budget(&fixture, &[]).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_reload_keeps_the_budget_of_all_resources() {
+    let organizations = OrganizationOptions {
+        members: PerOrganization::Sizes(vec![2]),
+        ..OrganizationOptions::number(3)
+    };
+    keeps_its_budget(&company(10, organizations).await, &[ALL]).await;
+}
+
+/// Asserts that a daemon sends no more than 20 requests in ten seconds when it is reloaded again and again.
+async fn keeps_its_budget(fixture: &Fixture, environment: &[(&str, &str)]) {
+    let budget = [("CLERK2PG_CLERK__REQUEST_BUDGET", "0.02")];
+    let daemon = fixture.start_daemon(&[&budget, environment].concat());
     fixture.syncs(1).await;
     for reloads in 1..4 {
         daemon.signal(Signal::HUP);
