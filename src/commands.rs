@@ -28,7 +28,7 @@ pub use init::run_init;
 use tracing::info;
 
 use crate::setup::{
-    PATIENCE, build_check, build_daemon, build_existing_mirror, build_mirror, build_sources, build_syncer,
+    NO_MIRROR, PATIENCE, build_check, build_daemon, build_existing_mirror, build_mirror, build_sources, build_syncer,
 };
 
 /// How a command ended that did not fail.
@@ -171,11 +171,23 @@ pub async fn run_status(loaded: &Loaded, format: Format) -> Result<Exit, Failure
 
 /// Prints the state of the mirror again and again: `status --watch`. What fails is tried again.
 pub async fn watch_status(loaded: &Loaded, format: Format, pause: Duration) -> Result<Exit, Failure> {
-    let mirror = build_existing_mirror(loaded).await?;
+    let mirror = build_mirror(loaded)?;
+    let interrupted = tokio::signal::ctrl_c();
+    tokio::pin!(interrupted);
     loop {
-        let shown = match mirror.overview().details(10, 20).await {
+        let look = async {
+            match mirror.schema().exists().await? {
+                true => Ok(mirror.overview().details(10, 20).await?),
+                false => Err(Failure::new(Cause::NeedsPerson, NO_MIRROR)),
+            }
+        };
+        let looked = tokio::select! {
+            looked = look => looked,
+            _ = &mut interrupted => return Ok(Exit::Success),
+        };
+        let shown = match looked {
             Ok(details) => output::status_again(format, &details),
-            Err(error) => output::status_failed(format, &error.into()),
+            Err(failure) => output::status_failed(format, &failure),
         };
         match shown {
             // The reader has seen enough, as in `clerk2pg status --watch | head`.
@@ -184,7 +196,7 @@ pub async fn watch_status(loaded: &Loaded, format: Format, pause: Duration) -> R
         }
         tokio::select! {
             () = tokio::time::sleep(pause) => {}
-            _ = tokio::signal::ctrl_c() => return Ok(Exit::Success),
+            _ = &mut interrupted => return Ok(Exit::Success),
         }
     }
 }

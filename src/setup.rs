@@ -22,6 +22,9 @@ use tokio_util::sync::CancellationToken;
 /// the lease's own time.
 pub const PATIENCE: Duration = Duration::from_secs(30);
 
+/// Why a command has nothing to show.
+pub const NO_MIRROR: &str = "there is no mirror in this database yet";
+
 /// Connections that endpoints share at most, so that a slow statement for one of them does not delay
 /// all others.
 const MOST_FOR_DELIVERIES: usize = 4;
@@ -78,8 +81,7 @@ pub async fn build_existing_mirror(loaded: &Loaded) -> Result<Mirror, Failure> {
     if mirror.schema().exists().await? {
         return Ok(mirror);
     }
-    let message = "there is no mirror in this database yet";
-    Err(Failure::new(Cause::NeedsPerson, message).hint("start clerk2pg, or run `clerk2pg --once`, first"))
+    Err(Failure::new(Cause::NeedsPerson, NO_MIRROR).hint("start clerk2pg, or run `clerk2pg --once`, first"))
 }
 
 /// Builds what runs syncs. `patience` is how long it waits for another clerk2pg's lease; `None`

@@ -11,8 +11,8 @@ use clerk2pg::{
     cli::Arguments,
     config::Loaded,
     failure::{Cause, Failure},
-    init::{entry, looks_mapped, propose},
-    mirror::{AppTables, TableFacts},
+    init::{NoProposal, entry, looks_mapped, propose, target},
+    mirror::{AppTables, Problem, TableFacts},
     output::{self, Initialized, ProposedTable},
 };
 
@@ -41,7 +41,10 @@ pub async fn run_init(loaded: &Loaded, arguments: &Arguments, tables: &[String])
         let app_tables = build_mirror(loaded)?.app_tables();
         let all = app_tables.all_facts().await?;
         for name in tables {
-            proposed.push(propose_for(&app_tables, &all, name, has_mirror).await?);
+            let table = propose_for(&app_tables, &all, name, has_mirror).await?;
+            if !proposed.iter().any(|other: &ProposedTable| other.table == table.table) {
+                proposed.push(table);
+            }
         }
         candidates = all
             .iter()
@@ -52,17 +55,19 @@ pub async fn run_init(loaded: &Loaded, arguments: &Arguments, tables: &[String])
         let message = format!("no mapping can be proposed for {name}, as the database cannot be reached");
         return Err(Failure::new(Cause::NeedsPerson, message).hint("see `clerk2pg check`"));
     }
-    let path = arguments.config.clone().unwrap_or_else(|| PathBuf::from("config.toml"));
-    let is_written = write_new(&path, &proposed)?;
+    // A new file in this folder would take the place of the one in /etc.
+    let path = arguments.config.clone().or_else(|| loaded.file.clone());
+    let path = path.unwrap_or_else(|| PathBuf::from("config.toml"));
+    let written = write_new(&path, &proposed);
     let initialized = Initialized {
         checks,
         tables: proposed,
         candidates,
         file: path.display().to_string(),
-        is_written,
+        is_written: written.as_ref().ok().copied(),
     };
     output::initialized(arguments.format(), &initialized).map_err(stdout_failed)?;
-    Ok(Exit::Success)
+    written.map(|_| Exit::Success)
 }
 
 async fn propose_for(
@@ -76,16 +81,33 @@ async fn propose_for(
         let message = format!("there is no table {name}");
         return Err(Failure::new(Cause::NeedsPerson, message).hint(format!("the tables are {}", names.join(", "))));
     };
-    let Some(proposal) = propose(table, all) else {
-        let message = format!("{} has no column for Clerk's id", table.shown());
-        let hint = format!("ALTER TABLE {} ADD COLUMN clerk_id text UNIQUE", table.shown());
-        return Err(Failure::new(Cause::NeedsPerson, message).hint(hint));
-    };
-    let problems = app_tables.inspect(&proposal.mapping, has_mirror).await?.problems;
-    let (columns, rows) = match has_mirror {
-        true => app_tables.preview(&proposal.mapping, SHOWN).await?,
-        false => (Vec::new(), Vec::new()),
-    };
+    let proposal = propose(table, all)
+        .map_err(|NoProposal { message, hint }| Failure::new(Cause::NeedsPerson, message).hint(hint))?;
+    let mapping = &proposal.mapping;
+    if let Some(column) = mapping.key.id_column().filter(|_| proposal.is_key_guessed) {
+        let prefix = mapping.from.resource().id_prefix;
+        let mut has_other_ids = app_tables.has_other_ids(table, column, prefix).await?;
+        if let Some((other, column)) = target(table, column, all) {
+            has_other_ids |= app_tables.has_other_ids(other, column, prefix).await?;
+        }
+        if has_other_ids {
+            let message = format!("{} has no column for Clerk's id: {column} has other ids", table.shown());
+            let hint = format!("ALTER TABLE {} ADD COLUMN clerk_id text UNIQUE", table.quoted());
+            return Err(Failure::new(Cause::NeedsPerson, message).hint(hint));
+        }
+    }
+    let mut problems = app_tables.inspect(mapping, has_mirror).await?.problems;
+    let (mut columns, mut rows) = (Vec::new(), Vec::new());
+    if has_mirror && !problems.iter().any(|problem| problem.is_fatal) {
+        match app_tables.preview(mapping, SHOWN).await {
+            Ok(preview) => (columns, rows) = preview,
+            Err(error) => problems.push(Problem {
+                message: error.to_string(),
+                hint: "correct the entry".to_owned(),
+                is_fatal: true,
+            }),
+        }
+    }
     Ok(ProposedTable {
         table: proposal.mapping.table(),
         entry: entry(&proposal),
@@ -109,7 +131,10 @@ fn write_new(path: &Path, tables: &[ProposedTable]) -> Result<bool, Failure> {
         Err(error) => return Err(failed(error)),
     };
     let entries: String = tables.iter().map(|table| format!("\n{}", table.entry)).collect();
-    file.write_all(format!("{DEFAULTS}{entries}").as_bytes())
-        .map_err(failed)?;
+    if let Err(error) = file.write_all(format!("{DEFAULTS}{entries}").as_bytes()) {
+        // A part of the file would count as one that exists.
+        let _ = std::fs::remove_file(path);
+        return Err(failed(error));
+    }
     Ok(true)
 }

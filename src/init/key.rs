@@ -50,7 +50,14 @@ pub(super) fn plain(name: &str) -> String {
 
 /// Whether the column can hold one of Clerk's ids.
 pub(super) fn is_text(column: &ColumnFacts) -> bool {
-    column.category == "S" && column.labels.is_empty()
+    matches!(&*column.base, "text" | "varchar")
+}
+
+/// Whether a column of this name holds nothing but Clerk's ids.
+pub(super) fn is_sure(column: &ColumnFacts) -> bool {
+    let name = plain(&column.name);
+    let mut sure = USER_KEYS[..SURE].iter().chain(&ORGANIZATION_KEYS[..SURE]);
+    sure.any(|sure| *sure == name)
 }
 
 /// Returns the resource whose objects the rows most likely are.
@@ -96,32 +103,23 @@ pub(super) fn id_column(table: &TableFacts, source: Source) -> Option<&ColumnFac
         Source::Organizations => &ORGANIZATION_KEYS,
         Source::Users | Source::OrganizationMemberships => &USER_KEYS,
     };
-    let candidates: Vec<(usize, &ColumnFacts)> = names
-        .iter()
-        .enumerate()
-        .filter_map(|(rank, name)| {
-            let mut columns = table.columns.iter().filter(|column| is_text(column));
-            Some((rank, columns.find(|column| plain(&column.name) == *name)?))
-        })
-        .collect();
-    let is_unique = |column: &ColumnFacts| table.is_unique(&column.name);
-    let unique = candidates.iter().find(|(_, column)| is_unique(column));
-    // The application may have forgotten the index.
-    let sure = candidates.iter().find(|(rank, _)| *rank < SURE);
-    let primary = table.columns.iter().find(|column| {
-        let is_id = plain(&column.name) == "id" && is_unique(column);
-        is_id && is_text(column) && !column.has_default
+    let mut texts = table.columns.iter().filter(|column| is_text(column));
+    let candidates = names.iter().filter_map(|name| {
+        let mut columns = table.columns.iter().filter(|column| is_text(column));
+        columns.find(|column| plain(&column.name) == *name)
     });
-    unique.or(sure).map(|(_, column)| *column).or(primary)
+    let candidates: Vec<&ColumnFacts> = candidates.collect();
+    let is_unique = |column: &ColumnFacts| table.is_unique(&column.name);
+    // The application may have forgotten the index.
+    let sure = candidates.iter().find(|column| is_sure(column));
+    let unique = candidates.iter().find(|column| is_unique(column));
+    sure.or(unique).copied().or_else(|| {
+        // The primary key, if the application makes it.
+        texts.find(|column| plain(&column.name) == "id" && is_unique(column) && !column.has_default)
+    })
 }
 
-/// Whether a table looks as if it holds Clerk's users or organizations: a column is called after Clerk's
-/// ids.
+/// Whether a column of a table is named after Clerk's ids.
 pub fn looks_mapped(table: &TableFacts) -> bool {
-    let sure = USER_KEYS[..SURE].iter().chain(&ORGANIZATION_KEYS[..SURE]);
-    let sure: Vec<&str> = sure.copied().collect();
-    table
-        .columns
-        .iter()
-        .any(|column| is_text(column) && sure.contains(&&*plain(&column.name)))
+    table.columns.iter().any(|column| is_text(column) && is_sure(column))
 }

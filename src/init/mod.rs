@@ -8,5 +8,5 @@ mod toml;
 mod values;
 
 pub use key::looks_mapped;
-pub use propose::{Proposal, propose};
+pub use propose::{NoProposal, Proposal, propose, target};
 pub use toml::entry;

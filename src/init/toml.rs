@@ -31,15 +31,29 @@ pub fn entry(proposal: &Proposal) -> String {
         out.push_str("# The key needs a unique index. `clerk2pg check` shows the statement.\n");
     }
     if proposal.is_key_guessed {
-        out.push_str("# No column is called after Clerk's ids. If this one does not hold ids such as user_…, add one that does.\n");
+        out.push_str(
+            "# No column is named after Clerk's ids. Does this one hold ids such as user_…? If not, add one.\n",
+        );
     }
     for (key, value) in [("where", &mapping.condition), ("link", &mapping.link)] {
         if let Some(value) = value {
             let _ = writeln!(out, "{key} = {}", text(value));
         }
     }
-    if mapping.delete == RowRemoval::Update {
-        out.push_str("delete = \"update\"\n");
+    match mapping.delete {
+        RowRemoval::Delete => {}
+        RowRemoval::Update => out.push_str("delete = \"update\"\n"),
+        RowRemoval::Keep => {
+            let excluded = match mapping.condition {
+                Some(_) => ", or that `where` excludes",
+                None => "",
+            };
+            let _ = writeln!(
+                out,
+                "# The table has rows. \"delete\" removes those of objects that are gone{excluded}."
+            );
+            out.push_str("delete = \"keep\"\n");
+        }
     }
     section(&mut out, proposal, "set", &mapping.set);
     section(&mut out, proposal, "keep", &mapping.keep);
@@ -51,12 +65,12 @@ pub fn entry(proposal: &Proposal) -> String {
         }
         out.push_str("# These columns must not be NULL and have no default. Say what a new row gets:\n");
         for (column, kind) in open {
-            let _ = writeln!(out, "#{} = \"\"   # {kind}", bare(column));
+            let _ = writeln!(out, "#{} = \"\"   # {}", bare(column), comment(kind));
         }
     }
     section(&mut out, proposal, "deleted", &mapping.deleted);
     if !proposal.left_alone.is_empty() {
-        let _ = writeln!(out, "# Not written: {}.", proposal.left_alone.join(", "));
+        let _ = writeln!(out, "# Not written: {}.", comment(&proposal.left_alone.join(", ")));
     }
     out
 }
@@ -68,7 +82,7 @@ fn section(out: &mut String, proposal: &Proposal, name: &str, expressions: &Expr
     let _ = writeln!(out, "[tables.{name}]");
     for (column, expression) in expressions {
         let remark = proposal.remarks.get(column).filter(|_| name == "insert");
-        let remark = remark.map_or_else(String::new, |remark| format!("   # {remark}"));
+        let remark = remark.map_or_else(String::new, |remark| format!("   # {}", comment(remark)));
         let _ = writeln!(out, "{} = {}{remark}", bare(column), text(expression));
     }
 }
@@ -78,15 +92,52 @@ fn bare(key: &str) -> String {
     let is_bare = |c: char| c.is_ascii_alphanumeric() || c == '_' || c == '-';
     match !key.is_empty() && key.chars().all(is_bare) {
         true => key.to_owned(),
-        false => text(key),
+        false => basic(key),
     }
 }
 
 /// Returns a string as TOML writes it: SQL with quoted names is easier to read between three quotes.
 fn text(value: &str) -> String {
-    let escaped = value.replace('\\', "\\\\");
-    match value.contains('"') && !value.ends_with('"') && !value.contains("\"\"") {
-        true => format!("\"\"\"{escaped}\"\"\""),
-        false => format!("\"{}\"", escaped.replace('"', "\\\"").replace('\n', "\\n")),
+    let is_plain = !value.contains(|c: char| c.is_control() || c == '\\');
+    match is_plain && value.contains('"') && !value.ends_with('"') && !value.contains("\"\"") {
+        true => format!("\"\"\"{value}\"\"\""),
+        false => basic(value),
+    }
+}
+
+/// Returns a string between quotes on one line.
+fn basic(value: &str) -> String {
+    let mut out = String::from("\"");
+    for c in value.chars() {
+        match c {
+            '"' | '\\' => out.extend(['\\', c]),
+            c if c.is_control() => {
+                let _ = write!(out, "\\u{:04X}", u32::from(c));
+            }
+            c => out.push(c),
+        }
+    }
+    out.push('"');
+    out
+}
+
+/// Returns a text for a comment, which ends with its line.
+fn comment(text: &str) -> String {
+    text.chars().map(|c| if c.is_control() { ' ' } else { c }).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn strings_are_what_toml_reads() {
+        assert_eq!(text("u.id"), r#""u.id""#);
+        assert_eq!(text(r#"(SELECT t."id" FROM x)"#), r#""""(SELECT t."id" FROM x)""""#);
+        assert_eq!(text(r#"t."id""#), r#""t.\"id\"""#);
+        assert_eq!(text("a\\b\nc\u{1}"), r#""a\\b\u000Ac\u0001""#);
+        assert_eq!(bare("a_b-1"), "a_b-1");
+        assert_eq!(bare(r#"say "hi" x"#), r#""say \"hi\" x""#);
+        assert_eq!(comment("a\nb"), "a b");
     }
 }

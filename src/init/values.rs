@@ -1,4 +1,4 @@
-//! Guesses what belongs into a column, by its name and type.
+//! Guesses what belongs in a column, by its name and type.
 
 use super::key::plain;
 use crate::mirror::{ColumnFacts, Source};
@@ -10,6 +10,11 @@ pub(super) enum Value {
     Set(String),
     /// It is kept in sync, and NULL never replaces a value.
     Keep(String),
+    /// It is kept in sync in a table without rows. In another one, the values that are there may be the
+    /// application's own.
+    Own(String),
+    /// The same, but somebody may decide it in the application, so that not even new rows get it.
+    Decided(String),
     /// It is written when the row is inserted.
     Insert(String),
     /// As `Insert`, but somebody has to look at it, for this reason.
@@ -47,7 +52,7 @@ fn time(column: &ColumnFacts, name: &str) -> Option<Value> {
     Some(match name {
         "updatedat" | "updated" | "modifiedat" | "updatedon" => Value::Touch(at("now()")),
         "createdat" | "created" | "createdon" | "joinedat" if !column.has_default => Value::Insert(at("u.created_at")),
-        "deletedat" | "deleted" | "deletedon" | "archivedat" if !column.is_not_null => Value::Deleted,
+        "deletedat" | "deletedon" if !column.is_not_null => Value::Deleted,
         "lastsigninat" | "lastsignin" | "lastloginat" | "lastlogin" if !column.is_not_null => {
             Value::Set(at("u.last_sign_in_at"))
         }
@@ -79,7 +84,7 @@ fn of_user(column: &ColumnFacts, name: &str) -> Option<Value> {
         {
             picture(column)
         }
-        "locale" if is_text && !column.is_not_null => Value::Set("u.locale".to_owned()),
+        "locale" if is_text && !column.is_not_null => Value::Own("u.locale".to_owned()),
         "metadata" | "publicmetadata" => json(column, "u.public_metadata")?,
         "privatemetadata" => json(column, "u.private_metadata")?,
         "unsafemetadata" => json(column, "u.unsafe_metadata")?,
@@ -111,12 +116,12 @@ fn of_membership(column: &ColumnFacts, name: &str) -> Option<Value> {
             quoted(admin),
             quoted(member)
         )),
-        _ if column.category == "S" && labels.is_empty() => text(column, "u.role", "'org:member'"),
+        _ if column.category == "S" && labels.is_empty() => Value::Set("u.role".to_owned()),
         _ => return None,
     })
 }
 
-/// What a column gets that nothing at Clerk belongs into.
+/// What a column gets that nothing of Clerk's belongs in.
 fn own(column: &ColumnFacts, name: &str) -> Value {
     if column.has_default || !column.is_not_null {
         return Value::LeftAlone;
@@ -139,10 +144,8 @@ fn labels(column: &ColumnFacts) -> Vec<String> {
     if !column.labels.is_empty() {
         return column.labels.clone();
     }
-    let list = column
-        .checks
-        .iter()
-        .find(|check| check.contains("ANY (") || check.contains("ANY(("));
+    let is_list = |check: &&String| check.contains("= ANY (") && !check.contains("NOT (");
+    let list = column.checks.iter().find(is_list);
     // In 'it''s', each second quote belongs to the value.
     let values = list.map_or("", |list| list).replace("''", "\u{0}");
     let values = values.split('\'').skip(1).step_by(2);
@@ -152,7 +155,7 @@ fn labels(column: &ColumnFacts) -> Vec<String> {
 fn required(column: &ColumnFacts, expression: &str) -> Value {
     match column.is_not_null {
         true => Value::Required(expression.to_owned()),
-        false => Value::Set(expression.to_owned()),
+        false => Value::Own(expression.to_owned()),
     }
 }
 
@@ -162,14 +165,14 @@ fn text(column: &ColumnFacts, expression: &str, others: &str) -> Value {
         true => format!("coalesce({expression}, {others})"),
         false => expression.to_owned(),
     };
-    Value::Set(match column.max_length {
+    Value::Own(match column.max_length {
         Some(length) => format!("left({expression}, {length})"),
         None => expression,
     })
 }
 
 fn flag(column: &ColumnFacts, expression: &str) -> Value {
-    Value::Set(match column.is_not_null {
+    Value::Decided(match column.is_not_null {
         true => format!("coalesce({expression}, false)"),
         false => expression.to_owned(),
     })
@@ -177,7 +180,7 @@ fn flag(column: &ColumnFacts, expression: &str) -> Value {
 
 fn picture(column: &ColumnFacts) -> Value {
     match column.is_not_null {
-        true => Value::Set("coalesce(u.image_url, '')".to_owned()),
+        true => Value::Own("coalesce(u.image_url, '')".to_owned()),
         false => Value::Keep("u.image_url".to_owned()),
     }
 }
@@ -185,7 +188,7 @@ fn picture(column: &ColumnFacts) -> Value {
 fn json(column: &ColumnFacts, expression: &str) -> Option<Value> {
     let is_json = matches!(&*column.base, "json" | "jsonb");
     is_json.then(|| {
-        Value::Set(match column.is_not_null {
+        Value::Own(match column.is_not_null {
             true => format!("coalesce({expression}, '{{}}')"),
             false => expression.to_owned(),
         })

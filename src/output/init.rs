@@ -21,8 +21,8 @@ pub struct Initialized {
     pub candidates: Vec<String>,
     /// The configuration file.
     pub file: String,
-    /// Whether it was written. It is not if it exists already.
-    pub is_written: bool,
+    /// Whether it was written. It is not if it exists already; `None` if it cannot be written.
+    pub is_written: Option<bool>,
 }
 
 /// A mapping that is proposed for a table.
@@ -32,7 +32,7 @@ pub struct ProposedTable {
     pub table: String,
     /// The entry of `[[tables]]`.
     pub entry: String,
-    /// What is wrong with it, each with what to do.
+    /// What is wrong with it, each with a hint.
     pub problems: Vec<(String, String)>,
     /// Whether there is a mirror.
     pub has_mirror: bool,
@@ -69,9 +69,11 @@ pub fn initialized(format: Format, result: &Initialized) -> io::Result<()> {
     }
     let file = &result.file;
     match (result.is_written, result.tables.is_empty()) {
-        (true, _) => writeln!(out, "\n{file} is written, with all settings as comments."),
-        (false, true) => writeln!(out, "\n{file} exists, and is not changed."),
-        (false, false) => writeln!(
+        // The error follows.
+        (None, _) => return Ok(()),
+        (Some(true), _) => writeln!(out, "\n{file} is written, with all settings as comments."),
+        (Some(false), true) => writeln!(out, "\n{file} exists, and is not changed."),
+        (Some(false), false) => writeln!(
             out,
             "\n{file} exists, and is not changed: add the lines above at its end."
         ),
@@ -106,7 +108,11 @@ fn print_table(out: &mut impl Write, table: &ProposedTable) -> io::Result<()> {
     for row in &table.rows {
         writeln!(out)?;
         for (column, value) in table.columns.iter().zip(row) {
-            let value = value.as_deref().unwrap_or("NULL");
+            let value = match value.as_deref() {
+                None => "NULL",
+                Some(_) if column.to_lowercase().contains("private") => "…",
+                Some(value) => value,
+            };
             writeln!(out, "  {column:width$}  {value}")?;
         }
     }
@@ -115,8 +121,9 @@ fn print_table(out: &mut impl Write, table: &ProposedTable) -> io::Result<()> {
 
 /// Quotes a name for a shell.
 fn quoted(name: &str) -> String {
-    match name.contains('"') {
-        true => format!("'{name}'"),
-        false => name.to_owned(),
+    let is_plain = |c: char| c.is_ascii_alphanumeric() || c == '_' || c == '.';
+    match name.chars().all(is_plain) {
+        true => name.to_owned(),
+        false => format!("'{}'", name.replace('\'', r"'\''")),
     }
 }

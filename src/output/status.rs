@@ -53,7 +53,10 @@ pub fn status_failed(format: Format, failure: &Failure) -> io::Result<()> {
     let mut out = anstream::stdout().lock();
     match format {
         Format::Json => writeln!(out, "{}", serde_json::json!({"error": failure.message})),
-        Format::Human => writeln!(out, "{RED}error:{RED:#} {}", failure.message),
+        Format::Human => {
+            writeln!(out, "{RED}error:{RED:#} {}", failure.message)?;
+            failure.hint.iter().try_for_each(|hint| writeln!(out, "hint: {hint}"))
+        }
     }
 }
 

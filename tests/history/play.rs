@@ -88,15 +88,15 @@ async fn played(story: Story) -> Tried {
     let dice = &mut Rng::with_seed(story.seed);
     let users = *dice.choice(&[0, 1, 30, 200, 700]).unwrap();
     let replicas = *dice.choice(&[1, 1, 2, 3]).unwrap();
+    let companies = &mut Rng::with_seed(story.seed ^ ORGANIZATIONS);
+    let (organizations, population) = organizations::chosen(users, companies);
     let server = match dice.u32(0..4) {
-        0 => Some(Server::start(64).await),
+        0 => Some(Server::start(if population > users { 512 } else { 64 }).await),
         _ => None,
     };
     // A full disk lets many changes collect: it would refuse hundreds of addresses, and each is
     // searched on its own.
     let wants_unique_addresses = server.is_none() && dice.u32(0..3) == 0;
-    let companies = &mut Rng::with_seed(story.seed ^ ORGANIZATIONS);
-    let (organizations, population) = organizations::chosen(users, companies);
     let has_organizations = organizations.enabled;
     let mut history = History::begin(story.seed, population, organizations, server).await;
     if has_organizations {

@@ -226,12 +226,71 @@ async fn what_it_proposes_for_the_tables_of_applications_is_accepted() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn what_it_proposes_for_a_table_in_use_removes_and_replaces_nothing_of_the_application() {
+    let project = Project::new().await;
+    let database = &project.fixture.db;
+    let sql = r#"
+        CREATE TABLE "app users" (
+            id serial PRIMARY KEY, clerk_id text UNIQUE, email text NOT NULL, name text NOT NULL, username text,
+            banned boolean NOT NULL DEFAULT false, "deletedAt" timestamptz, "say ""hi""" text, "two
+lines" text);
+        INSERT INTO "app users" (clerk_id, email, name, username, banned, "deletedAt")
+            SELECT id, coalesce(primary_email, 'none'), 'Mine', 'mine', true, now() FROM clerk.users
+            UNION ALL SELECT NULL, 'invited@example.com', 'Invited', NULL, false, NULL"#;
+    database.execute(sql).await;
+    let ran = project.init(&["app users", "public.app users"]).await;
+    ran.assert_exit(Exit::Ok);
+    let config = fs::read_to_string(project.config()).unwrap();
+    assert_eq!(config.matches("delete = \"keep\"").count(), 1, "{config}");
+    project.run(&["check"]).await;
+    project.run(&["--once"]).await;
+    let status = project.run(&["status", "--format", "json"]).await;
+    // Addresses that differ are few, so nothing is held.
+    assert!(status.stdout.contains("app users"), "{}", status.stdout);
+    let mine = r#"SELECT count(*) FROM "app users" WHERE name = 'Mine' AND banned AND "deletedAt" IS NOT NULL"#;
+    assert_eq!(database.number(mine).await, 12);
+    assert_eq!(database.number(r#"SELECT count(*) FROM "app users""#).await, 13);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn ids_of_the_application_are_not_taken_for_clerks() {
+    let project = Project::new().await;
+    let sql = r#"
+        CREATE TABLE "User" (id text PRIMARY KEY, email text);
+        INSERT INTO "User" VALUES ('ckx1', 'a@example.com');
+        CREATE TABLE profiles (user_id text UNIQUE REFERENCES "User", avatar text);
+        CREATE TABLE two_ids (clerk_id text, external_id text UNIQUE, email text);
+        CREATE TABLE plans (clerk_id text UNIQUE, plan text);
+        CREATE TABLE workspaces (id uuid PRIMARY KEY, title text);
+        CREATE TABLE workspace_members (workspace_id uuid REFERENCES workspaces, user_id uuid, UNIQUE (workspace_id, user_id))"#;
+    project.fixture.db.execute(sql).await;
+    for (table, error) in [
+        ("User", "has no column for Clerk's id: id has other ids"),
+        (
+            "profiles",
+            "public.profiles has no column for Clerk's id: user_id has other ids",
+        ),
+        ("plans", "nothing of Clerk's belongs in the columns"),
+        ("workspace_members", "public.workspaces has no column for Clerk's id"),
+    ] {
+        project.init(&[table]).await.assert_error(Exit::Failed, error, "");
+    }
+    let ran = project.init(&["two_ids"]).await;
+    assert!(
+        ran.stdout
+            .contains("key = \"clerk_id\"\n# The key needs a unique index"),
+        "{}",
+        ran.stdout
+    );
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_file_that_exists_is_not_changed() {
     let project = Project::new().await;
     project
         .fixture
         .db
-        .execute("CREATE TABLE app (clerk_id text UNIQUE)")
+        .execute("CREATE TABLE app (clerk_id text UNIQUE, email text)")
         .await;
     fs::write(project.config(), "# mine\n").unwrap();
     let ran = project.init(&["app"]).await;

@@ -9,12 +9,15 @@ use diesel_async::{AsyncConnection, RunQueryDsl, SimpleAsyncConnection};
 
 use super::{
     app_tables::AppTables,
-    mapping::{Source, TableMapping},
+    mapping::{Expressions, Source, TableMapping},
     shape::TableName,
     statements::{READ_ONLY, RESTORE_PATH, RESTRICT_PATH},
     trial::join,
 };
 use crate::mirror::{MirrorError, quote, session::Session};
+
+/// Time limit for the rows that are shown.
+const PREVIEW_LIMIT_MS: u32 = 8_000;
 
 /// A table of the application.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -25,8 +28,11 @@ pub struct TableFacts {
     pub name: String,
     /// Its columns, in order.
     pub columns: Vec<ColumnFacts>,
-    /// The columns of each unique index that covers all rows; the primary key comes first.
+    /// The columns of each unique index that covers all rows, or all rows with its column; the primary
+    /// key comes first.
     pub unique: Vec<Vec<String>>,
+    /// Whether it has rows, or may have some that this role cannot see.
+    pub has_rows: bool,
 }
 
 /// A column of a table.
@@ -79,6 +85,12 @@ struct Values {
     values: Vec<Option<String>>,
 }
 
+#[derive(QueryableByName)]
+struct Answer {
+    #[diesel(sql_type = Bool)]
+    is_so: bool,
+}
+
 impl AppTables {
     /// Describes a table; `None` if there is no such table.
     ///
@@ -91,13 +103,47 @@ impl AppTables {
             conn.batch_execute(RESTRICT_PATH).await?;
             let columns = columns(conn, schema, name).await?;
             let unique = unique(conn, schema, name).await?;
-            conn.batch_execute(RESTORE_PATH).await?;
-            Ok((!columns.is_empty()).then(|| TableFacts {
+            let mut facts = TableFacts {
                 schema: schema.to_owned(),
                 name: name.to_owned(),
                 columns,
                 unique,
-            }))
+                has_rows: true,
+            };
+            if facts.columns.is_empty() {
+                return Ok(None);
+            }
+            if readable(conn, &facts).await? {
+                let sql = format!("SELECT EXISTS (SELECT FROM {}) AS is_so", facts.quoted());
+                facts.has_rows = sql_query(sql).get_result::<Answer>(conn).await?.is_so;
+            }
+            conn.batch_execute(RESTORE_PATH).await?;
+            Ok(Some(facts))
+        })
+        .await
+    }
+
+    /// Whether a column of a table has values, and none of them begins like Clerk's ids of a resource.
+    ///
+    /// # Errors
+    /// The database does not answer, or does not let this role read the table.
+    pub async fn has_other_ids(&self, table: &TableFacts, column: &str, prefix: &str) -> Result<bool, MirrorError> {
+        let mut conn = self.0.connection().await?;
+        conn.transaction(async |conn| {
+            conn.batch_execute(READ_ONLY).await?;
+            conn.batch_execute(RESTRICT_PATH).await?;
+            let mut is_so = false;
+            if readable(conn, table).await? {
+                let (column, table) = (quote::identifier(column), table.quoted());
+                let sql = format!(
+                    "SELECT EXISTS (SELECT FROM {table} WHERE {column} IS NOT NULL)
+                        AND NOT EXISTS (SELECT FROM {table} WHERE starts_with({column}, $1)) AS is_so"
+                );
+                let query = sql_query(sql).bind::<Text, _>(prefix);
+                is_so = query.get_result::<Answer>(conn).await?.is_so;
+            }
+            conn.batch_execute(RESTORE_PATH).await?;
+            Ok(is_so)
         })
         .await
     }
@@ -115,8 +161,8 @@ impl AppTables {
         Ok(all)
     }
 
-    /// Returns the values that a mapping makes of some objects of the mirror, with the names of the
-    /// columns. Empty if the mapping cannot be used.
+    /// Returns the values that a mapping makes of some objects of the mirror for new rows, with the names of
+    /// the columns. Empty if the mapping cannot be used.
     ///
     /// # Errors
     /// The database does not answer, or an expression fails.
@@ -125,37 +171,37 @@ impl AppTables {
         mapping: &TableMapping,
         objects: u32,
     ) -> Result<(Vec<String>, Vec<Vec<Option<String>>>), MirrorError> {
+        let shown = TableMapping {
+            deleted: Expressions::new(),
+            ..mapping.clone()
+        };
         let mut conn = self.0.connection().await?;
         conn.transaction(async |conn| {
             conn.batch_execute(READ_ONLY).await?;
-            let Some(projection) = join(conn, mapping).await?.projection else {
+            conn.batch_execute(&format!("SET LOCAL statement_timeout = {PREVIEW_LIMIT_MS}"))
+                .await?;
+            let Some(projection) = join(conn, &shown).await?.projection else {
                 return Ok((Vec::new(), Vec::new()));
             };
             let expressions = projection.expressions();
             let values = expressions.iter().filter(|expression| !expression.is_condition);
             let values: Vec<String> = values
-                .map(|expression| format!("({})::text", expression.value))
+                .map(|expression| format!(", ({})::text", expression.value))
                 .collect();
             let Some(last) = expressions.last() else {
                 return Ok((Vec::new(), Vec::new()));
             };
             let sql = format!(
-                "SELECT ARRAY[u.id, {}]::text[] AS values FROM {} ORDER BY u.created_at, u.id LIMIT {objects}",
-                values.join(", "),
+                "SELECT ARRAY[u.id{}]::text[] AS values FROM {} ORDER BY u.created_at, u.id LIMIT {objects}",
+                values.concat(),
                 last.from
             );
             conn.batch_execute(RESTRICT_PATH).await?;
             let rows: Vec<Values> = sql_query(sql).load(conn).await?;
             conn.batch_execute(RESTORE_PATH).await?;
-            let written = [
-                &mapping.set,
-                &mapping.keep,
-                &mapping.touch,
-                &mapping.insert,
-                &mapping.deleted,
-            ];
+            let written = [&shown.set, &shown.keep, &shown.touch, &shown.insert];
             let columns = written.into_iter().flat_map(|columns| columns.keys().cloned());
-            let id = mapping.key.id_column().unwrap_or("id").to_owned();
+            let id = mapping.key.id_column().unwrap_or("(membership)").to_owned();
             let columns = [id].into_iter().chain(columns).collect();
             Ok((columns, rows.into_iter().map(|row| row.values).collect()))
         })
@@ -195,11 +241,27 @@ impl TableFacts {
     }
 }
 
+/// Whether this role may read the whole table, and sees all of its rows.
+async fn readable(conn: &mut Session, table: &TableFacts) -> QueryResult<bool> {
+    let answer: Answer = sql_query(
+        "SELECT coalesce((SELECT pg_catalog.has_schema_privilege(n.oid, 'USAGE') AND pg_catalog.has_table_privilege(c.oid, 'SELECT')
+                              AND NOT pg_catalog.row_security_active(c.oid)
+                          FROM pg_catalog.pg_class c JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
+                          WHERE n.nspname = $1 AND c.relname = $2), false) AS is_so",
+    )
+    .bind::<Text, _>(&table.schema)
+    .bind::<Text, _>(&table.name)
+    .get_result(conn)
+    .await?;
+    Ok(answer.is_so)
+}
+
 async fn columns(conn: &mut Session, schema: &str, name: &str) -> QueryResult<Vec<ColumnFacts>> {
     sql_query(
         "SELECT a.attname::text AS name, pg_catalog.format_type(a.atttypid, a.atttypmod) AS shown, b.typname::text AS base,
                 b.typcategory::text AS category,
-                CASE WHEN b.typname IN ('varchar', 'bpchar') AND a.atttypmod > 4 THEN a.atttypmod - 4 END AS max_length,
+                CASE WHEN b.typname IN ('varchar', 'bpchar') AND greatest(a.atttypmod, t.typtypmod) > 4
+                     THEN greatest(a.atttypmod, t.typtypmod) - 4 END AS max_length,
                 a.attnotnull OR t.typnotnull AS is_not_null,
                 a.atthasdef OR a.attidentity <> '' OR t.typdefault IS NOT NULL AS has_default,
                 a.attgenerated <> '' OR a.attidentity = 'a' AS is_generated,
@@ -214,7 +276,7 @@ async fn columns(conn: &mut Session, schema: &str, name: &str) -> QueryResult<Ve
                       WHERE k.oid = (SELECT o.oid FROM pg_catalog.pg_constraint o WHERE o.conrelid = c.oid
                                      AND o.contype = 'f' AND o.conkey = ARRAY[a.attnum] ORDER BY o.conname LIMIT 1)) AS refers_to
          FROM pg_catalog.pg_attribute a
-         JOIN pg_catalog.pg_class c ON c.oid = a.attrelid AND c.relkind IN ('r', 'p')
+         JOIN pg_catalog.pg_class c ON c.oid = a.attrelid AND c.relkind IN ('r', 'p') AND NOT c.relispartition
          JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
          JOIN pg_catalog.pg_type t ON t.oid = a.atttypid
          JOIN pg_catalog.pg_type b ON b.oid = CASE WHEN t.typtype = 'd' THEN t.typbasetype ELSE t.oid END
@@ -235,7 +297,10 @@ async fn unique(conn: &mut Session, schema: &str, name: &str) -> QueryResult<Vec
          FROM pg_catalog.pg_index i
          JOIN pg_catalog.pg_class c ON c.oid = i.indrelid
          JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
-         WHERE n.nspname = $1 AND c.relname = $2 AND i.indisunique AND i.indisvalid AND i.indexprs IS NULL AND i.indpred IS NULL
+         WHERE n.nspname = $1 AND c.relname = $2 AND i.indisunique AND i.indisvalid AND i.indexprs IS NULL
+           AND (i.indpred IS NULL OR i.indnkeyatts = 1 AND pg_catalog.pg_get_expr(i.indpred, i.indrelid) = pg_catalog.format(
+               '(%I IS NOT NULL)', (SELECT a.attname FROM pg_catalog.pg_attribute a
+                                    WHERE a.attrelid = i.indrelid AND a.attnum = i.indkey[0])))
          ORDER BY i.indisprimary DESC, i.indexrelid",
     )
     .bind::<Text, _>(schema)
