@@ -108,11 +108,7 @@ fn print_table(out: &mut impl Write, table: &ProposedTable) -> io::Result<()> {
     for row in &table.rows {
         writeln!(out)?;
         for (column, value) in table.columns.iter().zip(row) {
-            let value = match value.as_deref() {
-                None => "NULL",
-                Some(_) if column.to_lowercase().contains("private") => "…",
-                Some(value) => value,
-            };
+            let value = value.as_deref().unwrap_or("NULL");
             writeln!(out, "  {column:width$}  {value}")?;
         }
     }

@@ -232,7 +232,7 @@ async fn what_it_proposes_for_a_table_in_use_removes_and_replaces_nothing_of_the
     let sql = r#"
         CREATE TABLE "app users" (
             id serial PRIMARY KEY, clerk_id text UNIQUE, email text NOT NULL, name text NOT NULL, username text,
-            banned boolean NOT NULL DEFAULT false, "deletedAt" timestamptz, "say ""hi""" text, "two
+            banned boolean NOT NULL DEFAULT false, "deletedAt" timestamptz, "privateMetadata" jsonb, "say ""hi""" text, "two
 lines" text);
         INSERT INTO "app users" (clerk_id, email, name, username, banned, "deletedAt")
             SELECT id, coalesce(primary_email, 'none'), 'Mine', 'mine', true, now() FROM clerk.users
@@ -240,6 +240,18 @@ lines" text);
     database.execute(sql).await;
     let ran = project.init(&["app users", "public.app users"]).await;
     ran.assert_exit(Exit::Ok);
+    let again = project
+        .run(&["init", "--format", "json", "--table", "app users"])
+        .await
+        .json();
+    let columns = again["tables"][0]["columns"].as_array().unwrap();
+    let private = columns.iter().position(|column| column == "privateMetadata").unwrap();
+    let rows = again["tables"][0]["rows"].as_array().unwrap();
+    assert!(
+        rows.iter().all(|row| row[private].is_null() || row[private] == "…"),
+        "{rows:#?}"
+    );
+    assert!(rows.iter().any(|row| row[private] == "…"), "{rows:#?}");
     let config = fs::read_to_string(project.config()).unwrap();
     assert_eq!(config.matches("delete = \"keep\"").count(), 1, "{config}");
     project.run(&["check"]).await;

@@ -62,6 +62,7 @@ mod endpoint_check;
 mod endpoint_client;
 mod endpoint_reload;
 mod endpoint_status;
+mod erasure;
 mod event_causes;
 mod event_order;
 mod events;

@@ -137,7 +137,7 @@ impl AppTables {
                 let (column, table) = (quote::identifier(column), table.quoted());
                 let sql = format!(
                     "SELECT EXISTS (SELECT FROM {table} WHERE {column} IS NOT NULL)
-                        AND NOT EXISTS (SELECT FROM {table} WHERE starts_with({column}, $1)) AS is_so"
+                        AND NOT EXISTS (SELECT FROM {table} WHERE pg_catalog.starts_with({column}, $1)) AS is_so"
                 );
                 let query = sql_query(sql).bind::<Text, _>(prefix);
                 is_so = query.get_result::<Answer>(conn).await?.is_so;
@@ -200,10 +200,20 @@ impl AppTables {
             let rows: Vec<Values> = sql_query(sql).load(conn).await?;
             conn.batch_execute(RESTORE_PATH).await?;
             let written = [&shown.set, &shown.keep, &shown.touch, &shown.insert];
-            let columns = written.into_iter().flat_map(|columns| columns.keys().cloned());
+            let written: Vec<(&String, &String)> = written.into_iter().flatten().collect();
             let id = mapping.key.id_column().unwrap_or("(membership)").to_owned();
+            let columns = written.iter().map(|(column, _)| (*column).clone());
             let columns = [id].into_iter().chain(columns).collect();
-            Ok((columns, rows.into_iter().map(|row| row.values).collect()))
+            // Nobody asked to see it.
+            let is_private = |at: usize| at > 0 && written[at - 1].1.contains("private_metadata");
+            let hide = |(at, value): (usize, Option<String>)| match is_private(at) {
+                true => value.map(|_| "…".to_owned()),
+                false => value,
+            };
+            let rows = rows
+                .into_iter()
+                .map(|row| row.values.into_iter().enumerate().map(hide).collect());
+            Ok((columns, rows.collect()))
         })
         .await
     }
