@@ -35,6 +35,9 @@ const TRIES: usize = 3;
 /// Newest pages that a sync reads if all objects on the first one are new.
 const NEWEST_PAGES: u64 = 20;
 
+/// Searches of one sync. Each takes a part of the budget, and the next sync is soon.
+const SEARCHES: usize = 2;
+
 /// What became of a search in a long list.
 #[derive(PartialEq, Eq)]
 enum Searched {
@@ -226,21 +229,21 @@ impl SyncContext<'_> {
     }
 
     /// Searches for what the list lacks, and deletes its rows. Then it searches for what has gone
-    /// meanwhile, as long as the list has its turn. `total` is that of the newest page.
+    /// meanwhile. `total` is that of the newest page.
     async fn search_and_delete(&mut self, mut total: Option<u64>) -> Result<(), Failure> {
         let syncer = self.syncer;
         // What fails is asked for again by the next sync: the users do not wait for it.
         let clerk = &syncer.clerk.clone().asking_once();
-        loop {
+        for search in 1.. {
             let before = (self.report.created, self.report.deleted, total);
             let searched = self.search_by_offset(clerk, total).await?;
             if searched == Searched::TooMany {
-                return Ok(());
+                break;
             }
             self.settle_deletions().await?;
             let is_done = searched == Searched::NotNeeded && self.report.deleted == before.1;
-            if is_done || self.is_turn_over() {
-                return Ok(());
+            if is_done || search == SEARCHES || self.is_turn_over() {
+                break;
             }
             // What is new is stored first: one that has come would hide one that has gone.
             let limit = syncer.resource.list.max_page;
@@ -250,13 +253,14 @@ impl SyncContext<'_> {
             total = newest.total;
             if (self.report.created, self.report.deleted, total) == before {
                 // The same search would find the same.
-                return Ok(());
+                break;
             }
             if total != before.2 {
                 // The list changed during the search, which may be why that explained nothing.
                 self.carryover.unexplained = None;
             }
         }
+        Ok(())
     }
 
     /// Searches for the objects that the list lacks, if its total and the pages so far leave any.
