@@ -1,6 +1,6 @@
 //! Proposes a configuration from what the database has: the command `init`.
 //!
-//! [`propose`] makes a mapping from what the catalog says about a table, and [`toml`] prints it.
+//! [`propose`] makes a mapping from what the catalog says about a table, and [`entry`] prints it.
 
 mod key;
 mod propose;
