@@ -103,20 +103,18 @@ pub(super) fn id_column(table: &TableFacts, source: Source) -> Option<&ColumnFac
         Source::Organizations => &ORGANIZATION_KEYS,
         Source::Users | Source::OrganizationMemberships => &USER_KEYS,
     };
-    let mut texts = table.columns.iter().filter(|column| is_text(column));
-    let candidates = names.iter().filter_map(|name| {
-        let mut columns = table.columns.iter().filter(|column| is_text(column));
-        columns.find(|column| plain(&column.name) == *name)
-    });
-    let candidates: Vec<&ColumnFacts> = candidates.collect();
+    let named = |name: &str| {
+        let mut texts = table.columns.iter().filter(|column| is_text(column));
+        texts.find(|column| plain(&column.name) == name)
+    };
+    let candidates: Vec<&ColumnFacts> = names.iter().filter_map(|name| named(name)).collect();
     let is_unique = |column: &ColumnFacts| table.is_unique(&column.name);
     // The application may have forgotten the index.
     let sure = candidates.iter().find(|column| is_sure(column));
     let unique = candidates.iter().find(|column| is_unique(column));
-    sure.or(unique).copied().or_else(|| {
-        // The primary key, if the application makes it.
-        texts.find(|column| plain(&column.name) == "id" && is_unique(column) && !column.has_default)
-    })
+    // The primary key, if the application makes it.
+    let primary = || named("id").filter(|column| is_unique(column) && !column.has_default);
+    sure.or(unique).copied().or_else(primary)
 }
 
 /// Whether a column of a table is named after Clerk's ids.

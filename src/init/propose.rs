@@ -4,9 +4,11 @@ use std::collections::BTreeMap;
 
 use super::{
     key::{id_column, is_sure, is_text, pair, source},
-    values::{Value, value},
+    values::{EMAIL, Value, value},
 };
-use crate::mirror::{ColumnFacts, Expressions, RowRemoval, Source, TableFacts, TableKey, TableMapping};
+use crate::mirror::{
+    ColumnFacts, Expressions, RowRemoval, Source, TableFacts, TableKey, TableMapping, quote::identifier,
+};
 
 /// A mapping that somebody should look at.
 #[derive(Debug, Clone, PartialEq)]
@@ -35,7 +37,7 @@ pub struct NoProposal {
 }
 
 /// Proposes a mapping for a table. `all` has the tables that it may refer to. If the table has rows, the
-/// mapping neither removes rows nor replaces values that may be the application's own.
+/// mapping neither removes rows nor replaces values in them, except users' addresses.
 ///
 /// # Errors
 /// No column can hold Clerk's id, or none gets a value.
@@ -76,7 +78,8 @@ pub fn propose(table: &TableFacts, all: &[TableFacts]) -> Result<Proposal, NoPro
     }
     if from == Source::Users && id.is_some_and(|column| !column.is_not_null) {
         let mut texts = table.columns.iter().filter(|column| is_text(column));
-        let email = texts.find(|column| matches!(value(column, from), Value::Required(value) | Value::Own(value) if value == "u.primary_email"));
+        let email = texts
+            .find(|column| matches!(value(column, from), Value::Required(value) | Value::Own(value) if value == EMAIL));
         mapping.link = email.map(|column| column.name.clone());
     }
     let write = |section: &mut Expressions, column: &ColumnFacts, expression: String| {
@@ -87,8 +90,6 @@ pub fn propose(table: &TableFacts, all: &[TableFacts]) -> Result<Proposal, NoPro
             continue;
         }
         match value(column, from) {
-            Value::Set(expression) => write(&mut mapping.set, column, expression),
-            Value::Keep(expression) => write(&mut mapping.keep, column, expression),
             Value::Insert(expression) => write(&mut mapping.insert, column, expression),
             Value::Touch(expression) => write(&mut mapping.touch, column, expression),
             Value::Guess(expression, remark) => {
@@ -97,17 +98,16 @@ pub fn propose(table: &TableFacts, all: &[TableFacts]) -> Result<Proposal, NoPro
             }
             Value::Required(expression) => {
                 conditions.push(format!("{expression} IS NOT NULL"));
-                write(&mut mapping.set, column, expression);
+                match table.has_rows && expression != EMAIL {
+                    true => for_new_rows(&mut mapping, &mut proposal, column, expression),
+                    false => write(&mut mapping.set, column, expression),
+                }
             }
             Value::Own(expression) | Value::Decided(expression) if !table.has_rows => {
                 write(&mut mapping.set, column, expression);
             }
-            Value::Own(expression) if !column.is_not_null => write(&mut mapping.keep, column, expression),
-            Value::Own(expression) => {
-                write(&mut mapping.insert, column, expression);
-                let remark = "for new rows only; [tables.set] keeps it in sync".to_owned();
-                proposal.remarks.insert(column.name.clone(), remark);
-            }
+            Value::Own(expression) if expression == EMAIL => write(&mut mapping.keep, column, expression),
+            Value::Own(expression) => for_new_rows(&mut mapping, &mut proposal, column, expression),
             Value::Decided(expression) if column.is_not_null && !column.has_default => {
                 write(&mut mapping.insert, column, expression);
             }
@@ -129,10 +129,7 @@ pub fn propose(table: &TableFacts, all: &[TableFacts]) -> Result<Proposal, NoPro
     }
     // The next user may have the address of one who is gone.
     for column in table.columns.iter().filter(|column| table.is_unique(&column.name)) {
-        let is_address = mapping
-            .set
-            .get(&column.name)
-            .is_some_and(|value| value == "u.primary_email");
+        let is_address = mapping.set.get(&column.name).is_some_and(|value| value == EMAIL);
         if is_address && mapping.delete == RowRemoval::Update {
             mapping
                 .deleted
@@ -153,6 +150,13 @@ pub fn propose(table: &TableFacts, all: &[TableFacts]) -> Result<Proposal, NoPro
         });
     }
     Ok(Proposal { mapping, ..proposal })
+}
+
+/// Writes a value that may be the application's own in the rows that are there.
+fn for_new_rows(mapping: &mut TableMapping, proposal: &mut Proposal, column: &ColumnFacts, expression: String) {
+    mapping.insert.insert(column.name.clone(), expression);
+    let remark = "for new rows only; [tables.set] keeps it in sync".to_owned();
+    proposal.remarks.insert(column.name.clone(), remark);
 }
 
 fn no_key(table: &TableFacts) -> NoProposal {
@@ -209,11 +213,10 @@ fn reference(
     let Some(key) = id_column(table, from) else {
         return Err(no_key(table));
     };
-    let quote = |name: &str| format!("\"{}\"", name.replace('"', "\"\""));
-    let rows = format!("FROM {} AS t WHERE t.{} = {id}", table.quoted(), quote(&key.name));
+    let rows = format!("FROM {} AS t WHERE t.{} = {id}", table.quoted(), identifier(&key.name));
     let expression = match key.name == target {
         true => id.to_owned(),
-        false => format!("(SELECT t.{} {rows})", quote(target)),
+        false => format!("(SELECT t.{} {rows})", identifier(target)),
     };
     Ok((expression, Some(format!("EXISTS (SELECT {rows})"))))
 }

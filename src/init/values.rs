@@ -1,17 +1,16 @@
 //! Guesses what belongs in a column, by its name and type.
 
 use super::key::plain;
-use crate::mirror::{ColumnFacts, Source};
+use crate::mirror::{ColumnFacts, Source, quote::literal};
+
+/// The address of a user. It says who a row is about, so it is kept in sync in any table.
+pub(super) const EMAIL: &str = "u.primary_email";
 
 /// What a column gets.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum Value {
-    /// It is kept in sync.
-    Set(String),
-    /// It is kept in sync, and NULL never replaces a value.
-    Keep(String),
     /// It is kept in sync in a table without rows. In another one, the values that are there may be the
-    /// application's own.
+    /// application's own, so that only new rows get it.
     Own(String),
     /// The same, but somebody may decide it in the application, so that not even new rows get it.
     Decided(String),
@@ -54,9 +53,9 @@ fn time(column: &ColumnFacts, name: &str) -> Option<Value> {
         "createdat" | "created" | "createdon" | "joinedat" if !column.has_default => Value::Insert(at("u.created_at")),
         "deletedat" | "deletedon" if !column.is_not_null => Value::Deleted,
         "lastsigninat" | "lastsignin" | "lastloginat" | "lastlogin" if !column.is_not_null => {
-            Value::Set(at("u.last_sign_in_at"))
+            Value::Own(at("u.last_sign_in_at"))
         }
-        "lastactiveat" | "lastseenat" if !column.is_not_null => Value::Set(at("u.last_active_at")),
+        "lastactiveat" | "lastseenat" if !column.is_not_null => Value::Own(at("u.last_active_at")),
         _ if column.has_default || !column.is_not_null => Value::LeftAlone,
         _ => return None,
     })
@@ -66,7 +65,7 @@ fn of_user(column: &ColumnFacts, name: &str) -> Option<Value> {
     let is_text = column.category == "S" && column.labels.is_empty();
     let or_empty = |expression: &str| text(column, expression, "''");
     Some(match name {
-        "email" | "emailaddress" | "primaryemail" | "mail" if is_text => required(column, "u.primary_email"),
+        "email" | "emailaddress" | "primaryemail" | "mail" if is_text => required(column, EMAIL),
         "phone" | "phonenumber" | "primaryphone" | "mobile" if is_text => required(column, "u.primary_phone"),
         "emailverified" | "isemailverified" if column.category == "B" => flag(column, "u.primary_email_verified"),
         "banned" | "isbanned" if column.category == "B" => flag(column, "u.banned"),
@@ -111,12 +110,12 @@ fn of_membership(column: &ColumnFacts, name: &str) -> Option<Value> {
     let labels = labels(column);
     let like = |word: &str| labels.iter().find(|label| plain(label).contains(word));
     Some(match (like("admin"), like("member").or(like("user"))) {
-        (Some(admin), Some(member)) => Value::Set(format!(
+        (Some(admin), Some(member)) => Value::Own(format!(
             "CASE u.role WHEN 'org:admin' THEN {} ELSE {} END",
-            quoted(admin),
-            quoted(member)
+            literal(admin),
+            literal(member)
         )),
-        _ if column.category == "S" && labels.is_empty() => Value::Set("u.role".to_owned()),
+        _ if column.category == "S" && labels.is_empty() => Value::Own("u.role".to_owned()),
         _ => return None,
     })
 }
@@ -132,7 +131,7 @@ fn own(column: &ColumnFacts, name: &str) -> Value {
         .iter()
         .find_map(|usual| labels.iter().find(|label| plain(label) == *usual));
     match label.or(labels.first()) {
-        Some(label) => Value::Guess(quoted(label), format!("a guess; one of {}", labels.join(", "))),
+        Some(label) => Value::Guess(literal(label), format!("a guess; one of {}", labels.join(", "))),
         None if name == "id" && column.base == "uuid" => Value::Insert("gen_random_uuid()".to_owned()),
         None if name == "id" && column.category == "S" => Value::Insert("clerk.cuid()".to_owned()),
         None => Value::Open,
@@ -179,10 +178,7 @@ fn flag(column: &ColumnFacts, expression: &str) -> Value {
 }
 
 fn picture(column: &ColumnFacts) -> Value {
-    match column.is_not_null {
-        true => Value::Own("coalesce(u.image_url, '')".to_owned()),
-        false => Value::Keep("u.image_url".to_owned()),
-    }
+    text(column, "u.image_url", "''")
 }
 
 fn json(column: &ColumnFacts, expression: &str) -> Option<Value> {
@@ -193,9 +189,4 @@ fn json(column: &ColumnFacts, expression: &str) -> Option<Value> {
             false => expression.to_owned(),
         })
     })
-}
-
-/// Quotes a text for SQL.
-fn quoted(text: &str) -> String {
-    format!("'{}'", text.replace('\'', "''"))
 }

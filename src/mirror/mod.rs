@@ -39,7 +39,7 @@ mod places;
 mod pool;
 mod privileges;
 mod projection;
-mod quote;
+pub(crate) mod quote;
 mod rejected;
 mod rows;
 mod runs;

@@ -12,7 +12,7 @@ use tempfile::TempDir;
 
 use crate::support::{
     fixture::{Fixture, mirrored},
-    organizations::{ALL, mirrored_company, once_all},
+    organizations::{ALL, age, mirrored_company, once_all},
     program::ProgramOutput,
     summary::Exit,
 };
@@ -228,15 +228,27 @@ async fn what_it_proposes_for_the_tables_of_applications_is_accepted() {
 #[tokio::test(flavor = "multi_thread")]
 async fn what_it_proposes_for_a_table_in_use_removes_and_replaces_nothing_of_the_application() {
     let project = Project::new().await;
-    let database = &project.fixture.db;
+    let (sim, database) = (&project.fixture.sim, &project.fixture.db);
+    for (at, id) in sim.user_ids().iter().enumerate() {
+        sim.update(id, |user| {
+            user["username"] = json!(format!("clerk{at}"));
+            user["first_name"] = json!("Clerk");
+            user["image_url"] = json!("https://img.clerk.example/1");
+        });
+    }
+    once_all(&project.fixture).await;
+    age(database).await;
     let sql = r#"
         CREATE TABLE "app users" (
-            id serial PRIMARY KEY, clerk_id text UNIQUE, email text NOT NULL, name text NOT NULL, username text,
-            banned boolean NOT NULL DEFAULT false, "deletedAt" timestamptz, "privateMetadata" jsonb, "say ""hi""" text, "two
+            id serial PRIMARY KEY, clerk_id text UNIQUE, email text NOT NULL, name text NOT NULL, username text, image text,
+            phone text UNIQUE, banned boolean NOT NULL DEFAULT false, "deletedAt" timestamptz, "lastLoginAt" timestamptz,
+            "privateMetadata" jsonb, "say ""hi""" text, "two
 lines" text);
-        INSERT INTO "app users" (clerk_id, email, name, username, banned, "deletedAt")
-            SELECT id, coalesce(primary_email, 'none'), 'Mine', 'mine', true, now() FROM clerk.users
-            UNION ALL SELECT NULL, 'invited@example.com', 'Invited', NULL, false, NULL"#;
+        INSERT INTO "app users" (clerk_id, email, name, username, image, phone, banned, "deletedAt", "lastLoginAt")
+            SELECT id, coalesce(primary_email, 'none'), 'Mine', 'mine', 'mine', id, true, timestamptz '2026-01-01Z', timestamptz '2026-01-01Z'
+            FROM clerk.users
+            UNION ALL SELECT NULL, 'invited@example.com', 'Invited', NULL, NULL, NULL, false, NULL, NULL;
+        UPDATE "app users" SET email = 'stale' WHERE clerk_id = (SELECT min(id) FROM clerk.users WHERE primary_email IS NOT NULL)"#;
     database.execute(sql).await;
     let ran = project.init(&["app users", "public.app users"]).await;
     ran.assert_exit(Exit::Ok);
@@ -254,12 +266,14 @@ lines" text);
     assert!(rows.iter().any(|row| row[private] == "…"), "{rows:#?}");
     let config = fs::read_to_string(project.config()).unwrap();
     assert_eq!(config.matches("delete = \"keep\"").count(), 1, "{config}");
-    project.run(&["check"]).await;
-    project.run(&["--once"]).await;
-    let status = project.run(&["status", "--format", "json"]).await;
-    // Addresses that differ are few, so nothing is held.
-    assert!(status.stdout.contains("app users"), "{}", status.stdout);
-    let mine = r#"SELECT count(*) FROM "app users" WHERE name = 'Mine' AND banned AND "deletedAt" IS NOT NULL"#;
+    let gone = sim.user_ids()[5].clone();
+    assert!(sim.delete(&gone));
+    project.run(&["--once"]).await.assert_exit(Exit::Ok);
+    let stale = r#"SELECT count(*) FROM "app users" WHERE email = 'stale'"#;
+    assert_eq!(database.number(stale).await, 0, "the address is in sync");
+    let mine = r#"
+        SELECT count(*) FROM "app users" WHERE name = 'Mine' AND username = 'mine' AND image = 'mine' AND phone = clerk_id
+            AND banned AND "deletedAt" = '2026-01-01Z' AND "lastLoginAt" = '2026-01-01Z'"#;
     assert_eq!(database.number(mine).await, 12);
     assert_eq!(database.number(r#"SELECT count(*) FROM "app users""#).await, 13);
 }
