@@ -81,7 +81,8 @@ async fn propose_for(
         let message = format!("there is no table {name}");
         return Err(Failure::new(Cause::NeedsPerson, message).hint(format!("the tables are {}", names.join(", "))));
     };
-    let proposal = propose(table, all)
+    let has_rows = app_tables.has_rows(table).await?;
+    let proposal = propose(table, has_rows, all)
         .map_err(|NoProposal { message, hint }| Failure::new(Cause::NeedsPerson, message).hint(hint))?;
     let mapping = &proposal.mapping;
     if let Some(column) = mapping.key.id_column().filter(|_| proposal.is_key_guessed) {

@@ -36,12 +36,12 @@ pub struct NoProposal {
     pub hint: String,
 }
 
-/// Proposes a mapping for a table. `all` has the tables that it may refer to. If the table has rows, the
+/// Proposes a mapping for a table. `all` has the tables that it may refer to. If the table `has_rows`, the
 /// mapping neither removes rows nor replaces values in them, except users' addresses.
 ///
 /// # Errors
 /// No column can hold Clerk's id, or none gets a value.
-pub fn propose(table: &TableFacts, all: &[TableFacts]) -> Result<Proposal, NoProposal> {
+pub fn propose(table: &TableFacts, has_rows: bool, all: &[TableFacts]) -> Result<Proposal, NoProposal> {
     let from = source(table);
     let pair = pair(table).filter(|_| from == Source::OrganizationMemberships);
     let id = id_column(table, from).filter(|_| pair.is_none());
@@ -98,12 +98,12 @@ pub fn propose(table: &TableFacts, all: &[TableFacts]) -> Result<Proposal, NoPro
             }
             Value::Required(expression) => {
                 conditions.push(format!("{expression} IS NOT NULL"));
-                match table.has_rows && expression != EMAIL {
+                match has_rows && expression != EMAIL {
                     true => for_new_rows(&mut mapping, &mut proposal, column, expression),
                     false => write(&mut mapping.set, column, expression),
                 }
             }
-            Value::Own(expression) | Value::Decided(expression) if !table.has_rows => {
+            Value::Own(expression) | Value::Decided(expression) if !has_rows => {
                 write(&mut mapping.set, column, expression);
             }
             Value::Own(expression) if expression == EMAIL => write(&mut mapping.keep, column, expression),
@@ -112,7 +112,7 @@ pub fn propose(table: &TableFacts, all: &[TableFacts]) -> Result<Proposal, NoPro
                 write(&mut mapping.insert, column, expression);
             }
             Value::Decided(_) => proposal.left_alone.push(column.name.clone()),
-            Value::Deleted if table.has_rows => proposal.left_alone.push(column.name.clone()),
+            Value::Deleted if has_rows => proposal.left_alone.push(column.name.clone()),
             Value::Deleted => {
                 mapping.delete = RowRemoval::Update;
                 let now = if column.base == "timestamp" {
@@ -137,7 +137,7 @@ pub fn propose(table: &TableFacts, all: &[TableFacts]) -> Result<Proposal, NoPro
         }
     }
     mapping.condition = (!conditions.is_empty()).then(|| conditions.join(" AND "));
-    if table.has_rows {
+    if has_rows {
         mapping.delete = RowRemoval::Keep;
     }
     if [&mapping.set, &mapping.keep, &mapping.insert]

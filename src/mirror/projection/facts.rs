@@ -3,21 +3,21 @@
 use diesel::{
     prelude::*,
     sql_query,
-    sql_types::{Array, Bool, Integer, Nullable, Text},
+    sql_types::{Array, Bool, Integer, Nullable, Oid, Text},
 };
 use diesel_async::{AsyncConnection, RunQueryDsl, SimpleAsyncConnection};
 
 use super::{
     app_tables::AppTables,
     mapping::{Expressions, Source, TableMapping},
-    shape::TableName,
+    shape::{TableName, unique_indexes},
     statements::{READ_ONLY, RESTORE_PATH, RESTRICT_PATH},
     trial::join,
 };
 use crate::mirror::{MirrorError, quote, session::Session};
 
-/// Time limit for the rows that are shown.
-const PREVIEW_LIMIT_MS: u32 = 8_000;
+/// Time limit for a statement that reads a table of the application, which may be locked.
+const LIMIT_MS: u32 = 8_000;
 
 /// A table of the application.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -28,11 +28,10 @@ pub struct TableFacts {
     pub name: String,
     /// Its columns, in order.
     pub columns: Vec<ColumnFacts>,
-    /// The columns of each unique index that covers all rows, or all rows with its column; the primary
-    /// key comes first.
+    /// The columns of each unique index that covers all rows, or all rows with its column.
     pub unique: Vec<Vec<String>>,
-    /// Whether it has rows, or may have some that this role cannot see.
-    pub has_rows: bool,
+    /// Whether this role may read it, and sees all of its rows.
+    is_readable: bool,
 }
 
 /// A column of a table.
@@ -74,9 +73,11 @@ pub struct ColumnFacts {
 }
 
 #[derive(QueryableByName)]
-struct UniqueColumns {
-    #[diesel(sql_type = Array<Text>)]
-    columns: Vec<String>,
+struct Relation {
+    #[diesel(sql_type = Oid)]
+    oid: u32,
+    #[diesel(sql_type = Bool)]
+    is_readable: bool,
 }
 
 #[derive(QueryableByName)]
@@ -92,73 +93,62 @@ struct Answer {
 }
 
 impl AppTables {
-    /// Describes a table; `None` if there is no such table.
-    ///
-    /// # Errors
-    /// The database does not answer.
-    pub async fn facts(&self, schema: &str, name: &str) -> Result<Option<TableFacts>, MirrorError> {
-        let mut conn = self.0.connection().await?;
-        conn.transaction(async |conn| {
-            conn.batch_execute(READ_ONLY).await?;
-            conn.batch_execute(RESTRICT_PATH).await?;
-            let columns = columns(conn, schema, name).await?;
-            let unique = unique(conn, schema, name).await?;
-            let mut facts = TableFacts {
-                schema: schema.to_owned(),
-                name: name.to_owned(),
-                columns,
-                unique,
-                has_rows: true,
-            };
-            if facts.columns.is_empty() {
-                return Ok(None);
-            }
-            if readable(conn, &facts).await? {
-                let sql = format!("SELECT EXISTS (SELECT FROM {}) AS is_so", facts.quoted());
-                facts.has_rows = sql_query(sql).get_result::<Answer>(conn).await?.is_so;
-            }
-            conn.batch_execute(RESTORE_PATH).await?;
-            Ok(Some(facts))
-        })
-        .await
-    }
-
-    /// Whether a column of a table has values, and none of them begins like Clerk's ids of a resource.
-    ///
-    /// # Errors
-    /// The database does not answer, or does not let this role read the table.
-    pub async fn has_other_ids(&self, table: &TableFacts, column: &str, prefix: &str) -> Result<bool, MirrorError> {
-        let mut conn = self.0.connection().await?;
-        conn.transaction(async |conn| {
-            conn.batch_execute(READ_ONLY).await?;
-            conn.batch_execute(RESTRICT_PATH).await?;
-            let mut is_so = false;
-            if readable(conn, table).await? {
-                let (column, table) = (quote::identifier(column), table.quoted());
-                let sql = format!(
-                    "SELECT EXISTS (SELECT FROM {table} WHERE {column} IS NOT NULL)
-                        AND NOT EXISTS (SELECT FROM {table} WHERE pg_catalog.starts_with({column}, $1)) AS is_so"
-                );
-                let query = sql_query(sql).bind::<Text, _>(prefix);
-                is_so = query.get_result::<Answer>(conn).await?.is_so;
-            }
-            conn.batch_execute(RESTORE_PATH).await?;
-            Ok(is_so)
-        })
-        .await
-    }
-
     /// Describes all tables of the application.
     ///
     /// # Errors
     /// The database does not answer.
     pub async fn all_facts(&self) -> Result<Vec<TableFacts>, MirrorError> {
-        let names = TableName::all(&mut *self.0.connection().await?).await?;
-        let mut all = Vec::new();
-        for TableName { schema, name } in names {
-            all.extend(self.facts(&schema, &name).await?);
-        }
-        Ok(all)
+        let mut conn = self.0.connection().await?;
+        conn.transaction(async |conn| {
+            conn.batch_execute(READ_ONLY).await?;
+            let names = TableName::all(conn).await?;
+            conn.batch_execute(RESTRICT_PATH).await?;
+            let mut all = Vec::new();
+            for TableName { schema, name } in names {
+                all.extend(facts(conn, schema, name).await?);
+            }
+            conn.batch_execute(RESTORE_PATH).await?;
+            Ok(all)
+        })
+        .await
+    }
+
+    /// Whether a table has rows, or may have some that this role cannot see.
+    ///
+    /// # Errors
+    /// The database does not answer in time.
+    pub async fn has_rows(&self, table: &TableFacts) -> Result<bool, MirrorError> {
+        let name = table.quoted();
+        Ok(!table.is_readable
+            || self
+                .answer(format!("SELECT EXISTS (SELECT FROM {name}) AS is_so"))
+                .await?)
+    }
+
+    /// Whether a column of a table has values, and none of them begins like Clerk's ids of a resource.
+    ///
+    /// # Errors
+    /// The database does not answer in time.
+    pub async fn has_other_ids(&self, table: &TableFacts, column: &str, prefix: &str) -> Result<bool, MirrorError> {
+        let (name, column, prefix) = (table.quoted(), quote::identifier(column), quote::literal(prefix));
+        let sql = format!(
+            "SELECT EXISTS (SELECT FROM {name} WHERE {column} IS NOT NULL)
+                AND NOT EXISTS (SELECT FROM {name} WHERE pg_catalog.starts_with({column}, {prefix})) AS is_so"
+        );
+        Ok(table.is_readable && self.answer(sql).await?)
+    }
+
+    /// Answers a question about a table of the application.
+    async fn answer(&self, sql: String) -> Result<bool, MirrorError> {
+        let mut conn = self.0.connection().await?;
+        conn.transaction(async |conn| {
+            begin(conn).await?;
+            conn.batch_execute(RESTRICT_PATH).await?;
+            let answer: Answer = sql_query(sql).get_result(conn).await?;
+            conn.batch_execute(RESTORE_PATH).await?;
+            Ok(answer.is_so)
+        })
+        .await
     }
 
     /// Returns the values that a mapping makes of some objects of the mirror for new rows, with the names of
@@ -177,9 +167,7 @@ impl AppTables {
         };
         let mut conn = self.0.connection().await?;
         conn.transaction(async |conn| {
-            conn.batch_execute(READ_ONLY).await?;
-            conn.batch_execute(&format!("SET LOCAL statement_timeout = {PREVIEW_LIMIT_MS}"))
-                .await?;
+            begin(conn).await?;
             let Some(projection) = join(conn, &shown).await?.projection else {
                 return Ok((Vec::new(), Vec::new()));
             };
@@ -251,22 +239,39 @@ impl TableFacts {
     }
 }
 
-/// Whether this role may read the whole table, and sees all of its rows.
-async fn readable(conn: &mut Session, table: &TableFacts) -> QueryResult<bool> {
-    let answer: Answer = sql_query(
-        "SELECT coalesce((SELECT pg_catalog.has_schema_privilege(n.oid, 'USAGE') AND pg_catalog.has_table_privilege(c.oid, 'SELECT')
-                              AND NOT pg_catalog.row_security_active(c.oid)
-                          FROM pg_catalog.pg_class c JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
-                          WHERE n.nspname = $1 AND c.relname = $2), false) AS is_so",
-    )
-    .bind::<Text, _>(&table.schema)
-    .bind::<Text, _>(&table.name)
-    .get_result(conn)
-    .await?;
-    Ok(answer.is_so)
+/// Begins to read tables of the application.
+async fn begin(conn: &mut Session) -> QueryResult<()> {
+    conn.batch_execute(READ_ONLY).await?;
+    conn.batch_execute(&format!("SET LOCAL statement_timeout = {LIMIT_MS}"))
+        .await
 }
 
-async fn columns(conn: &mut Session, schema: &str, name: &str) -> QueryResult<Vec<ColumnFacts>> {
+/// Describes a table; `None` if it is a partition. The search path must be restricted.
+async fn facts(conn: &mut Session, schema: String, name: String) -> QueryResult<Option<TableFacts>> {
+    let relation: Option<Relation> = sql_query(
+        "SELECT c.oid, pg_catalog.has_schema_privilege(n.oid, 'USAGE') AND pg_catalog.has_table_privilege(c.oid, 'SELECT')
+                    AND NOT pg_catalog.row_security_active(c.oid) AS is_readable
+         FROM pg_catalog.pg_class c JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
+         WHERE n.nspname = $1 AND c.relname = $2 AND NOT c.relispartition",
+    )
+    .bind::<Text, _>(&schema)
+    .bind::<Text, _>(&name)
+    .get_result(conn)
+    .await
+    .optional()?;
+    let Some(Relation { oid, is_readable }) = relation else {
+        return Ok(None);
+    };
+    Ok(Some(TableFacts {
+        schema,
+        name,
+        columns: columns(conn, oid).await?,
+        unique: unique_indexes(conn, oid).await?,
+        is_readable,
+    }))
+}
+
+async fn columns(conn: &mut Session, table: u32) -> QueryResult<Vec<ColumnFacts>> {
     sql_query(
         "SELECT a.attname::text AS name, pg_catalog.format_type(a.atttypid, a.atttypmod) AS shown, b.typname::text AS base,
                 b.typcategory::text AS category,
@@ -277,45 +282,21 @@ async fn columns(conn: &mut Session, schema: &str, name: &str) -> QueryResult<Ve
                 a.attgenerated <> '' OR a.attidentity = 'a' AS is_generated,
                 ARRAY(SELECT e.enumlabel::text FROM pg_catalog.pg_enum e WHERE e.enumtypid = b.oid ORDER BY e.enumsortorder) AS labels,
                 ARRAY(SELECT pg_catalog.pg_get_constraintdef(k.oid) FROM pg_catalog.pg_constraint k
-                      WHERE k.conrelid = c.oid AND k.contype = 'c' AND k.conkey = ARRAY[a.attnum] ORDER BY k.conname) AS checks,
+                      WHERE k.conrelid = a.attrelid AND k.contype = 'c' AND k.conkey = ARRAY[a.attnum] ORDER BY k.conname) AS checks,
                 ARRAY(SELECT pg_catalog.unnest(ARRAY[n2.nspname, c2.relname, a2.attname])::text
                       FROM pg_catalog.pg_constraint k
                       JOIN pg_catalog.pg_class c2 ON c2.oid = k.confrelid
                       JOIN pg_catalog.pg_namespace n2 ON n2.oid = c2.relnamespace
                       JOIN pg_catalog.pg_attribute a2 ON a2.attrelid = c2.oid AND a2.attnum = k.confkey[1]
-                      WHERE k.oid = (SELECT o.oid FROM pg_catalog.pg_constraint o WHERE o.conrelid = c.oid
+                      WHERE k.oid = (SELECT o.oid FROM pg_catalog.pg_constraint o WHERE o.conrelid = a.attrelid
                                      AND o.contype = 'f' AND o.conkey = ARRAY[a.attnum] ORDER BY o.conname LIMIT 1)) AS refers_to
          FROM pg_catalog.pg_attribute a
-         JOIN pg_catalog.pg_class c ON c.oid = a.attrelid AND c.relkind IN ('r', 'p') AND NOT c.relispartition
-         JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
          JOIN pg_catalog.pg_type t ON t.oid = a.atttypid
          JOIN pg_catalog.pg_type b ON b.oid = CASE WHEN t.typtype = 'd' THEN t.typbasetype ELSE t.oid END
-         WHERE n.nspname = $1 AND c.relname = $2 AND a.attnum > 0 AND NOT a.attisdropped
+         WHERE a.attrelid = $1 AND a.attnum > 0 AND NOT a.attisdropped
          ORDER BY a.attnum",
     )
-    .bind::<Text, _>(schema)
-    .bind::<Text, _>(name)
+    .bind::<Oid, _>(table)
     .load(conn)
     .await
-}
-
-async fn unique(conn: &mut Session, schema: &str, name: &str) -> QueryResult<Vec<Vec<String>>> {
-    let rows: Vec<UniqueColumns> = sql_query(
-        "SELECT ARRAY(SELECT a.attname::text FROM pg_catalog.unnest(i.indkey::int2[]) WITH ORDINALITY AS k(number, place)
-                      JOIN pg_catalog.pg_attribute a ON a.attrelid = i.indrelid AND a.attnum = k.number
-                      WHERE k.place <= i.indnkeyatts ORDER BY k.place) AS columns
-         FROM pg_catalog.pg_index i
-         JOIN pg_catalog.pg_class c ON c.oid = i.indrelid
-         JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
-         WHERE n.nspname = $1 AND c.relname = $2 AND i.indisunique AND i.indisvalid AND i.indexprs IS NULL
-           AND (i.indpred IS NULL OR i.indnkeyatts = 1 AND pg_catalog.pg_get_expr(i.indpred, i.indrelid) = pg_catalog.format(
-               '(%I IS NOT NULL)', (SELECT a.attname FROM pg_catalog.pg_attribute a
-                                    WHERE a.attrelid = i.indrelid AND a.attnum = i.indkey[0])))
-         ORDER BY i.indisprimary DESC, i.indexrelid",
-    )
-    .bind::<Text, _>(schema)
-    .bind::<Text, _>(name)
-    .load(conn)
-    .await?;
-    Ok(rows.into_iter().map(|row| row.columns).collect())
 }

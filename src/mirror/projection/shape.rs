@@ -216,7 +216,8 @@ async fn columns(conn: &mut Session, table: u32) -> QueryResult<Vec<ColumnShape>
     .await
 }
 
-async fn unique_indexes(conn: &mut Session, table: u32) -> QueryResult<Vec<Vec<String>>> {
+/// Returns the columns of each unique index that a key may rely on. The search path must be restricted.
+pub(super) async fn unique_indexes(conn: &mut Session, table: u32) -> QueryResult<Vec<Vec<String>>> {
     // A predicate is accepted if it excludes NULL alone: rows without a key are not ours.
     let rows: Vec<UniqueIndex> = sql_query(
         "SELECT ARRAY(SELECT a.attname::text FROM pg_catalog.unnest(i.indkey::int2[]) WITH ORDINALITY AS k(number, place)
