@@ -57,14 +57,7 @@ pub fn propose(table: &TableFacts, has_rows: bool, all: &[TableFacts]) -> Result
         key,
         ..TableMapping::of(&table.schema, &table.name, from)
     };
-    let mut proposal = Proposal {
-        open: Vec::new(),
-        remarks: BTreeMap::new(),
-        left_alone: Vec::new(),
-        needs_index: id.is_some_and(|column| !table.is_unique(&column.name)),
-        is_key_guessed: id.is_some_and(|column| !is_sure(column)),
-        mapping: mapping.clone(),
-    };
+    let (mut open, mut remarks, mut left_alone) = (Vec::new(), BTreeMap::new(), Vec::new());
     let mut conditions = Vec::new();
     if let Some([organization, user]) = pair {
         for (column, id, from) in [
@@ -94,12 +87,12 @@ pub fn propose(table: &TableFacts, has_rows: bool, all: &[TableFacts]) -> Result
             Value::Touch(expression) => write(&mut mapping.touch, column, expression),
             Value::Guess(expression, remark) => {
                 write(&mut mapping.insert, column, expression);
-                proposal.remarks.insert(column.name.clone(), remark);
+                remarks.insert(column.name.clone(), remark);
             }
             Value::Required(expression) => {
                 conditions.push(format!("{expression} IS NOT NULL"));
                 match has_rows && expression != EMAIL {
-                    true => for_new_rows(&mut mapping, &mut proposal, column, expression),
+                    true => for_new_rows(&mut mapping, &mut remarks, column, expression),
                     false => write(&mut mapping.set, column, expression),
                 }
             }
@@ -107,12 +100,12 @@ pub fn propose(table: &TableFacts, has_rows: bool, all: &[TableFacts]) -> Result
                 write(&mut mapping.set, column, expression);
             }
             Value::Own(expression) if expression == EMAIL => write(&mut mapping.keep, column, expression),
-            Value::Own(expression) => for_new_rows(&mut mapping, &mut proposal, column, expression),
+            Value::Own(expression) => for_new_rows(&mut mapping, &mut remarks, column, expression),
             Value::Decided(expression) if column.is_not_null && !column.has_default => {
                 write(&mut mapping.insert, column, expression);
             }
-            Value::Decided(_) => proposal.left_alone.push(column.name.clone()),
-            Value::Deleted if has_rows => proposal.left_alone.push(column.name.clone()),
+            Value::Decided(_) => left_alone.push(column.name.clone()),
+            Value::Deleted if has_rows => left_alone.push(column.name.clone()),
             Value::Deleted => {
                 mapping.delete = RowRemoval::Update;
                 let now = if column.base == "timestamp" {
@@ -123,8 +116,8 @@ pub fn propose(table: &TableFacts, has_rows: bool, all: &[TableFacts]) -> Result
                 write(&mut mapping.set, column, "NULL".to_owned());
                 write(&mut mapping.deleted, column, now.to_owned());
             }
-            Value::LeftAlone => proposal.left_alone.push(column.name.clone()),
-            Value::Open => proposal.open.push((column.name.clone(), column.shown.clone())),
+            Value::LeftAlone => left_alone.push(column.name.clone()),
+            Value::Open => open.push((column.name.clone(), column.shown.clone())),
         }
     }
     // The next user may have the address of one who is gone.
@@ -149,14 +142,26 @@ pub fn propose(table: &TableFacts, has_rows: bool, all: &[TableFacts]) -> Result
             hint: "write the entry by hand: docs/tables.md describes it".to_owned(),
         });
     }
-    Ok(Proposal { mapping, ..proposal })
+    Ok(Proposal {
+        mapping,
+        open,
+        remarks,
+        left_alone,
+        needs_index: id.is_some_and(|column| !table.is_unique(&column.name)),
+        is_key_guessed: id.is_some_and(|column| !is_sure(column)),
+    })
 }
 
 /// Writes a value that may be the application's own in the rows that are there.
-fn for_new_rows(mapping: &mut TableMapping, proposal: &mut Proposal, column: &ColumnFacts, expression: String) {
+fn for_new_rows(
+    mapping: &mut TableMapping,
+    remarks: &mut BTreeMap<String, String>,
+    column: &ColumnFacts,
+    expression: String,
+) {
     mapping.insert.insert(column.name.clone(), expression);
     let remark = "for new rows only; [tables.set] keeps it in sync".to_owned();
-    proposal.remarks.insert(column.name.clone(), remark);
+    remarks.insert(column.name.clone(), remark);
 }
 
 fn no_key(table: &TableFacts) -> NoProposal {

@@ -235,13 +235,13 @@ impl SyncContext<'_> {
         // What fails is asked for again by the next sync: the users do not wait for it.
         let clerk = &syncer.clerk.clone().asking_once();
         for search in 1.. {
-            let before = (self.report.created, self.report.deleted, total);
+            let (created, deleted, searched_for) = (self.report.created, self.report.deleted, total);
             let searched = self.search_by_offset(clerk, total).await?;
             if searched == Searched::TooMany {
                 break;
             }
             self.settle_deletions().await?;
-            let is_done = searched == Searched::NotNeeded && self.report.deleted == before.1;
+            let is_done = searched == Searched::NotNeeded && self.report.deleted == deleted;
             if is_done || search == SEARCHES || self.is_turn_over() {
                 break;
             }
@@ -251,11 +251,11 @@ impl SyncContext<'_> {
             let judged = range_of_newest(&newest).filter(|_| syncer.looks_for_missing());
             self.store_newest(&newest, judged, false).await?;
             total = newest.total;
-            if (self.report.created, self.report.deleted, total) == before {
+            if (self.report.created, self.report.deleted, total) == (created, deleted, searched_for) {
                 // The same search would find the same.
                 break;
             }
-            if total != before.2 {
+            if total != searched_for {
                 // The list changed during the search, which may be why that explained nothing.
                 self.carryover.unexplained = None;
             }
