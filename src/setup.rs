@@ -46,6 +46,7 @@ pub fn build_client(loaded: &Loaded) -> Result<clerk::Client, Failure> {
         rate_limit: Some(settings.rate_limit).filter(|&limit| limit > 0),
         request_budget: settings.request_budget,
         timeout: settings.timeout.0,
+        excluded: loaded.settings.mirror.excluded(),
     })
     .map_err(|error| Failure::new(Cause::NeedsPerson, error.to_string()))
 }

@@ -15,7 +15,7 @@ use super::{
     retry::retrying,
 };
 use crate::{
-    resource::DigestKey,
+    resource::{DigestKey, Exclusions},
     secret::Secret,
     server_time::{date, retry_after},
 };
@@ -39,6 +39,8 @@ pub struct ClientSettings {
     /// The time limit of a request. Also how long a failing request is repeated, so that an outage
     /// is an error after twice this time at most.
     pub timeout: Duration,
+    /// Fields that are left out of all documents.
+    pub excluded: Exclusions,
 }
 
 /// A client of Clerk's Backend API. Clones share the budget, the connections and the counts of
@@ -52,6 +54,7 @@ pub struct Client {
     share: Share,
     asks_once: bool,
     digest_key: Arc<RwLock<DigestKey>>,
+    excluded: Arc<Exclusions>,
     /// The server's time in the last answer that had one, and when that answer came.
     clock: Arc<Mutex<Option<(i64, Instant)>>>,
     tally: Tally,
@@ -96,6 +99,7 @@ impl Client {
             share: Share::Whole,
             asks_once: false,
             digest_key: Arc::default(),
+            excluded: Arc::new(settings.excluded.clone()),
             clock: Arc::default(),
             tally: Tally::default(),
         })
@@ -168,9 +172,16 @@ impl Client {
         self.budget.is_free_for_notifications().await;
     }
 
-    /// Sets the key of the digests of all pages to come.
+    /// Sets the key of the digests that are stored. Those of all pages to come depend on it, and on the
+    /// fields that are left out.
     pub fn set_digest_key(&self, key: DigestKey) {
+        let key = key.without_fields(&self.excluded);
         *self.digest_key.write().unwrap_or_else(PoisonError::into_inner) = key;
+    }
+
+    /// Returns the fields that are left out of all documents.
+    pub fn excluded(&self) -> &Exclusions {
+        &self.excluded
     }
 
     pub(super) fn digest_key(&self) -> DigestKey {

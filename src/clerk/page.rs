@@ -9,7 +9,7 @@ use super::{
     ResponseBody,
     split::{DocumentHead, DocumentList, after_data, split_array, with_head},
 };
-use crate::resource::{self, Digest, DigestKey, MAX_ID, Resource};
+use crate::resource::{self, Digest, DigestKey, Exclusions, MAX_ID, Resource};
 
 /// The objects of one answer.
 #[derive(Debug)]
@@ -136,6 +136,27 @@ impl Page {
             date,
             total,
         })
+    }
+
+    /// Cuts fields out of the documents. The digests stay those of the whole documents.
+    #[must_use]
+    pub fn without(mut self, excluded: &Exclusions, resource: &Resource) -> Self {
+        if excluded.names().is_empty() {
+            return self;
+        }
+        let mut text = String::with_capacity(self.text.len());
+        for object in &mut self.objects {
+            let document = &self.text[object.range.clone()];
+            let start = text.len();
+            match object.is_mangled {
+                // A key may be broken, too.
+                true => text.push_str("null"),
+                false => text.push_str(&excluded.cut(resource, document)),
+            }
+            object.range = start..text.len();
+        }
+        self.text = text;
+        self
     }
 
     /// Returns the objects, in the server's order.

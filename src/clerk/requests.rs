@@ -172,6 +172,7 @@ impl Client {
         let key = self.digest_key();
         let read = |body| {
             Page::single(resource, body, &key)
+                .map(|page| page.without(self.excluded(), resource))
                 .map_err(|(body, why)| Error::garbage(&format!("GET /v1/{shown}"), &body, &why))
         };
         match self.get(path, &[], read).await {
@@ -267,6 +268,7 @@ impl Client {
         let key = self.digest_key();
         let read = |body| {
             Page::parse(resource, body, &key)
+                .map(|page| page.without(self.excluded(), resource))
                 .map_err(|(body, why)| Error::garbage(&format!("GET /v1/{shown}"), &body, &why))
         };
         self.get(path, parameters, read).await

@@ -16,8 +16,10 @@ pub(super) const ENDPOINTS: &str = "endpoints";
 
 /// Returns all keys but those of lists, read from the default settings.
 pub(super) fn known_keys() -> Result<Vec<String>, ConfigError> {
-    let defaults = Config::try_from(&Settings::default()).map_err(|error| ConfigError::new(error.to_string()))?;
-    // The lists are empty, and an empty list has no keys.
+    let mut settings = Settings::default();
+    // An empty list has no key. Those of entries are checked by themselves.
+    settings.mirror.exclude.push(String::new());
+    let defaults = Config::try_from(&settings).map_err(|error| ConfigError::new(error.to_string()))?;
     Ok(flatten("", &defaults.cache))
 }
 

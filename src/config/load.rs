@@ -137,7 +137,7 @@ pub fn load(source: &ConfigSource) -> Result<Loaded, ConfigError> {
     let place = file
         .as_ref()
         .map_or_else(String::new, |file| file.display().to_string());
-    validate_tables(&settings.tables, &settings.mirror.resources, &place)?;
+    validate_tables(&settings.tables, &settings.mirror, &place)?;
     Ok(Loaded {
         settings,
         file,

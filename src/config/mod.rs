@@ -4,6 +4,7 @@
 mod endpoints;
 mod environment;
 mod error;
+mod exclusions;
 mod exposed;
 #[cfg(test)]
 mod folder;

@@ -9,7 +9,7 @@ use crate::{
     logging::LogFormat,
     mirror::TableMapping,
     reconcile::guard::DeleteLimits,
-    resource::{RESOURCES, Resource},
+    resource::{Exclusions, RESOURCES, Resource},
     secret::Secret,
     sync::DeleteMode,
 };
@@ -181,12 +181,16 @@ pub struct ResourceSettings {
     /// The names of what is mirrored.
     #[serde(deserialize_with = "names")]
     pub resources: Vec<String>,
+    /// The names of fields that are not stored.
+    #[serde(deserialize_with = "names")]
+    pub exclude: Vec<String>,
 }
 
 impl Default for ResourceSettings {
     fn default() -> Self {
         Self {
             resources: RESOURCES.iter().map(|resource| resource.name.to_owned()).collect(),
+            exclude: Vec::new(),
         }
     }
 }
@@ -196,6 +200,11 @@ impl ResourceSettings {
     pub fn others(&self) -> impl Iterator<Item = &'static Resource> + '_ {
         let is_chosen = |resource: &&&'static Resource| self.resources.iter().any(|name| name == resource.name);
         RESOURCES.iter().skip(1).filter(is_chosen).copied()
+    }
+
+    /// Returns the fields that are not stored.
+    pub fn excluded(&self) -> Exclusions {
+        Exclusions::new(&self.exclude)
     }
 }
 

@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use config::{Value, ValueKind};
 
-use super::error::ConfigError;
+use super::{error::ConfigError, exclusions::reads_excluded, settings::ResourceSettings};
 use crate::{
     mirror::{Expressions, RowRemoval, Source, TableMapping},
     nearest::nearest,
@@ -53,12 +53,16 @@ fn entry_keys() -> Result<BTreeSet<String>, ConfigError> {
     Ok(keys.into_keys().collect())
 }
 
-/// Checks what the entries say. `resources` are the names of those that are mirrored, and `place` is the
-/// file's name in errors.
+/// Checks what the entries say, with what is mirrored. `place` is the file's name in errors.
 ///
 /// # Errors
 /// The first entry that contradicts itself or another one.
-pub(super) fn validate_tables(tables: &[TableMapping], resources: &[String], place: &str) -> Result<(), ConfigError> {
+pub(super) fn validate_tables(
+    tables: &[TableMapping],
+    mirror: &ResourceSettings,
+    place: &str,
+) -> Result<(), ConfigError> {
+    let excluded = mirror.excluded();
     let mut names = BTreeSet::new();
     for (at, mapping) in tables.iter().enumerate() {
         let entry = match mapping.name.is_empty() {
@@ -66,7 +70,9 @@ pub(super) fn validate_tables(tables: &[TableMapping], resources: &[String], pla
             false => format!("[[tables]] {}", mapping.table()),
         };
         let found = match names.insert((&mapping.schema, &mapping.name)) {
-            true => unmirrored(mapping, resources).or_else(|| contradiction(mapping)),
+            true => unmirrored(mapping, &mirror.resources)
+                .or_else(|| contradiction(mapping))
+                .or_else(|| reads_excluded(mapping, &excluded)),
             false => Some((
                 "there are two entries for this table".to_owned(),
                 "merge them into one".to_owned(),

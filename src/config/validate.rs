@@ -4,6 +4,7 @@ use std::{fmt::Display, path::Path, time::Duration};
 
 use super::{
     error::ConfigError,
+    exclusions::validate_exclusions,
     settings::{ClerkSettings, ScheduleSettings, Settings},
 };
 use crate::{
@@ -41,6 +42,7 @@ pub(super) fn validate(settings: &Settings, file: Option<&Path>) -> Result<(), C
         ));
     }
     validate_resources(&settings.mirror.resources, &wrong)?;
+    validate_exclusions(&settings.mirror.exclude, &wrong)?;
     validate_durations(settings, &wrong)?;
     if !(2..=Mirror::MOST_CONNECTIONS).contains(&database.max_connections) {
         let expected = format!("2 to {}", Mirror::MOST_CONNECTIONS);

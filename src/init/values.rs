@@ -74,8 +74,12 @@ fn of_user(column: &ColumnFacts, name: &str) -> Option<Value> {
         "lastname" | "familyname" | "surname" if is_text => or_empty("u.last_name"),
         "name" | "fullname" | "displayname" if is_text => text(
             column,
-            "u.full_name",
-            "u.username, split_part(u.primary_email, '@', 1), ''",
+            if name == "fullname" {
+                "u.full_name"
+            } else {
+                "u.display_name"
+            },
+            "''",
         ),
         "image" | "imageurl" | "avatar" | "avatarurl" | "profileimage" | "profileimageurl" | "picture" | "photo"
         | "photourl" | "profilepicture"

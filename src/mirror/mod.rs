@@ -21,6 +21,7 @@ mod delivery;
 mod encoding;
 mod error;
 mod exchange;
+mod exclusions;
 mod expected_minus_rows;
 mod expiry;
 mod freshness;
@@ -68,6 +69,7 @@ pub use delivery::{
     LateEvent, LateEvents, Noted, PendingEvent, Redelivery, RegisteredEndpoint, Registration, Standing,
 };
 pub use error::{MirrorError, SchemaError};
+pub use exclusions::{ExcludedFields, ExclusionChange};
 pub use freshness::{AgeSummary, Ages, Freshness};
 pub use holds::Holds;
 pub use inspect::{Inspection, Link, PostgresServer};
@@ -171,6 +173,11 @@ impl Mirror {
     /// The syncs.
     pub fn runs(&self) -> Runs {
         Runs(self.0.clone())
+    }
+
+    /// Fields that are not stored.
+    pub fn excluded_fields(&self) -> ExcludedFields {
+        ExcludedFields(self.0.clone())
     }
 
     /// The lease.

@@ -69,6 +69,7 @@ diesel::table! {
         lease_expires_at -> Nullable<Timestamptz>,
         lease_ttl -> Nullable<Interval>,
         digest_key -> Bytea,
+        excluded -> Array<Text>,
     }
 }
 

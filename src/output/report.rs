@@ -161,7 +161,7 @@ fn next(out: &mut impl Write) -> io::Result<()> {
     for (what, command) in [
         (
             "see the users",
-            "psql \"$DATABASE_URL\" -c 'SELECT id, primary_email, full_name FROM clerk.users LIMIT 5'",
+            "psql \"$DATABASE_URL\" -c 'SELECT id, primary_email, display_name FROM clerk.users LIMIT 5'",
         ),
         ("keep them in sync", "clerk2pg"),
         ("see how that goes", "clerk2pg status --watch"),

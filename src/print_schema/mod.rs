@@ -129,6 +129,7 @@ fn members() -> Table {
             nullable("role_name", Text),
             nullable("permissions", Json),
             required("created_at", Time),
+            nullable("display_name", Text),
         ],
     }
 }

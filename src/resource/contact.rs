@@ -1,4 +1,4 @@
-//! The derived columns of users: primary address, primary number, and full name.
+//! The derived columns of users: primary address, primary number, and names.
 
 use std::borrow::Cow;
 
@@ -17,13 +17,22 @@ pub(super) fn derive(document: &DocumentKeys<'_, '_>) -> Vec<FieldValue<'static>
         .map(str::trim)
         .filter(|name| !name.is_empty())
         .collect();
-    let [email, email_verified] = columns(email);
-    let [phone, phone_verified] = columns(phone);
-    let full_name = match name.as_slice() {
-        [] => FieldValue::Null,
-        name => FieldValue::Text(name.join(" ").into()),
-    };
-    vec![email, email_verified, phone, phone_verified, full_name]
+    let full_name = Some(name.join(" ")).filter(|name| !name.is_empty());
+    let display_name = full_name
+        .as_deref()
+        .or_else(|| document.text("username").map(str::trim).filter(|name| !name.is_empty()))
+        .or_else(|| Some(email.as_ref()?.value.rsplit_once('@')?.0).filter(|name| !name.is_empty()))
+        .or_else(|| Some(phone.as_ref()?.value.as_str()));
+    let display_name = FieldValue::of_text(display_name.map(str::to_owned));
+    let ([email, email_verified], [phone, phone_verified]) = (columns(email), columns(phone));
+    vec![
+        email,
+        email_verified,
+        phone,
+        phone_verified,
+        FieldValue::of_text(full_name),
+        display_name,
+    ]
 }
 
 /// The entry that the document refers to as the primary one.
@@ -188,5 +197,27 @@ mod tests {
         check(r#","first_name":" Ann ","last_name":"""#, Some("Ann"));
         check(r#","first_name":"Ann","last_name":"Lee""#, Some("Ann Lee"));
         check(r#","first_name":7,"last_name":null"#, None);
+    }
+
+    #[test]
+    fn the_display_name_is_the_first_of_full_name_username_address_and_number() {
+        const EMAIL: &str =
+            r#","primary_email_address_id":"e","email_addresses":[{"id":"e","email_address":"ann.lee@x.example"}]"#;
+        const PHONE: &str = r#","primary_phone_number_id":"p","phone_numbers":[{"id":"p","phone_number":"+49"}]"#;
+        let check = |fields: &[&str], expected: Option<&str>| {
+            let document = format!(r#"{{"id":"u","created_at":1{}}}"#, fields.concat());
+            let expected = FieldValue::of_text(expected.map(str::to_owned));
+            assert_eq!(decode(&USERS, &document).unwrap().derived[5], expected, "{fields:?}");
+        };
+        let (name, username) = (r#","last_name":"Lee""#, r#","username":" annie ""#);
+        check(&[name, username, EMAIL, PHONE], Some("Lee"));
+        check(&[username, EMAIL, PHONE], Some("annie"));
+        check(&[r#","username":" ","first_name":"""#, EMAIL, PHONE], Some("ann.lee"));
+        check(&[PHONE], Some("+49"));
+        let odd = |address| EMAIL.replace("ann.lee@x.example", address);
+        check(&[&odd(r#"\"a@b\"@x.example"#)], Some(r#""a@b""#));
+        check(&[&odd("@x.example")], None);
+        check(&[&odd("ann")], None);
+        check(&[], None);
     }
 }

@@ -29,6 +29,10 @@ pub struct Resource {
     /// A key whose value is an excerpt of another object, which is mirrored by itself: it is neither
     /// stored nor compared.
     pub embedded: Option<&'static str>,
+    /// Keys whose values are excerpts of other objects.
+    pub excerpts: &'static [&'static str],
+    /// A key of an excerpt that says which object it is of: it stays if the excerpt is left out.
+    pub link: Option<(&'static str, &'static str)>,
     /// Columns that Clerk does not send but everybody asks for.
     pub derived: Derived,
     /// What Clerk's endpoint can list.
@@ -134,6 +138,8 @@ pub struct DerivedColumn {
     pub name: &'static str,
     /// How it is stored.
     pub kind: FieldKind,
+    /// The fields that it is derived from.
+    pub from: &'static [&'static str],
 }
 
 /// What Clerk's endpoint can list.

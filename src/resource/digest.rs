@@ -4,6 +4,8 @@ use std::ops::Range;
 
 use highway::{HighwayHash, HighwayHasher, Key};
 
+use super::exclusions::Exclusions;
+
 /// The key of digests, a secret of the database that stores them: end users write parts of their
 /// documents, and must not be able to make two documents with the same digest. All zeros as long as
 /// there is no database.
@@ -24,6 +26,21 @@ impl DigestKey {
             *part = bytes.iter().fold(0, |part, byte| part << 8 | u64::from(*byte));
         }
         Self(key)
+    }
+
+    /// The key for documents that are stored without some fields. It differs with the fields, so
+    /// that a digest is never that of a document that was stored with other ones.
+    #[must_use]
+    pub fn without_fields(&self, excluded: &Exclusions) -> Self {
+        if excluded.names().is_empty() {
+            return *self;
+        }
+        let mut hasher = HighwayHasher::new(Key(self.0));
+        for name in excluded.names() {
+            hasher.append(name.as_bytes());
+            hasher.append(b",");
+        }
+        Self(hasher.finalize256())
     }
 }
 

@@ -14,6 +14,8 @@ pub static INVITATIONS: Resource = Resource {
     document: "clerk.organization_invitation_document",
     fields: &FIELDS,
     embedded: Some("public_organization_data"),
+    excerpts: &["public_organization_data", "public_inviter_data"],
+    link: None,
     derived: Derived::NONE,
     list: List {
         path: "organization_invitations",

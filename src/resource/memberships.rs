@@ -22,6 +22,8 @@ pub static MEMBERSHIPS: Resource = Resource {
     fields: &FIELDS,
     // Otherwise renaming an organization would change all of its memberships.
     embedded: Some("organization"),
+    excerpts: &["organization", "public_user_data"],
+    link: Some(("public_user_data", "user_id")),
     derived: Derived {
         columns: &DERIVED,
         values: derive,
@@ -62,10 +64,12 @@ const DERIVED: [DerivedColumn; 2] = [
     DerivedColumn {
         name: "organization_id",
         kind: FieldKind::Text,
+        from: &[],
     },
     DerivedColumn {
         name: "user_id",
         kind: FieldKind::Text,
+        from: &[],
     },
 ];
 

@@ -9,6 +9,7 @@ mod contact;
 mod decode;
 mod definition;
 mod digest;
+mod exclusions;
 mod invitations;
 mod json;
 mod keys;
@@ -29,6 +30,7 @@ pub use definition::{
     MAX_PAGE, Moves, Resource, embedded_key,
 };
 pub use digest::{Digest, DigestKey};
+pub use exclusions::{Exclusions, excludable, is_needed};
 pub use invitations::INVITATIONS;
 pub use memberships::MEMBERSHIPS;
 pub use number::{milliseconds, time};

@@ -17,6 +17,8 @@ pub static ORGANIZATIONS: Resource = Resource {
     document: "clerk.organization_document",
     fields: &FIELDS,
     embedded: None,
+    excerpts: &[],
+    link: None,
     derived: Derived::NONE,
     list: List {
         path: "organizations",

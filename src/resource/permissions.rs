@@ -13,6 +13,8 @@ pub static PERMISSIONS: Resource = Resource {
     document: "clerk.organization_permission_document",
     fields: &FIELDS,
     embedded: None,
+    excerpts: &[],
+    link: None,
     derived: Derived::NONE,
     list: List {
         path: "organization_permissions",

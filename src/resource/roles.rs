@@ -13,6 +13,8 @@ pub static ROLES: Resource = Resource {
     document: "clerk.organization_role_document",
     fields: &FIELDS,
     embedded: None,
+    excerpts: &[],
+    link: None,
     derived: Derived::NONE,
     list: List {
         path: "organization_roles",

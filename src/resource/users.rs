@@ -19,6 +19,8 @@ pub static USERS: Resource = Resource {
     document: "clerk.user_document",
     fields: &FIELDS,
     embedded: None,
+    excerpts: &[],
+    link: None,
     derived: Derived {
         columns: &DERIVED,
         values: contact::derive,
@@ -98,22 +100,37 @@ const FIELDS: [Field; 46] = {
     ]
 };
 
-const DERIVED: [DerivedColumn; 5] = {
+const DERIVED: [DerivedColumn; 6] = {
     use FieldKind::{Bool, Text};
-    const fn column(name: &'static str, kind: FieldKind) -> DerivedColumn {
-        DerivedColumn { name, kind }
+    const fn column(name: &'static str, kind: FieldKind, from: &'static [&'static str]) -> DerivedColumn {
+        DerivedColumn { name, kind, from }
     }
+    const EMAIL: &[&str] = &["email_addresses", "primary_email_address_id"];
+    const PHONE: &[&str] = &["phone_numbers", "primary_phone_number_id"];
     [
         // The address that `primary_email_address_id` refers to, which is often not the first one.
-        column("primary_email", Text),
-        column("primary_email_verified", Bool),
+        column("primary_email", Text, EMAIL),
+        column("primary_email_verified", Bool, EMAIL),
         // The number that `primary_phone_number_id` refers to.
-        column("primary_phone", Text),
-        column("primary_phone_verified", Bool),
+        column("primary_phone", Text, PHONE),
+        column("primary_phone_verified", Bool, PHONE),
         // First and last name, as far as the user has them.
-        column("full_name", Text),
+        column("full_name", Text, &["first_name", "last_name"]),
+        // What an application shows: the full name, else the username, else the part of the primary
+        // address before the @, else the primary number.
+        column("display_name", Text, DISPLAY_NAME),
     ]
 };
+
+const DISPLAY_NAME: &[&str] = &[
+    "first_name",
+    "last_name",
+    "username",
+    "email_addresses",
+    "primary_email_address_id",
+    "phone_numbers",
+    "primary_phone_number_id",
+];
 
 #[cfg(test)]
 mod tests {

@@ -128,6 +128,10 @@ impl Syncer {
             carryover.instance = None;
             return Err(failure);
         }
+        if state.excluded != self.clerk.excluded().names() {
+            carryover.require_full_sync("mirror.exclude names other fields than before");
+            return Ok(ControlFlow::Break(SyncOutcome::NeedsFull));
+        }
         if let Some(holder) = &state.lease_holder {
             self.watch.set_standing_by(holder);
             return Ok(ControlFlow::Break(SyncOutcome::Standby));

@@ -14,7 +14,7 @@ use super::{
 };
 use crate::{
     failure::{Cause, Failure},
-    mirror::{self, AgeSummary, Begin, Finish, Lease, LeaseAttempt, Run, SyncKind},
+    mirror::{self, AgeSummary, Begin, ExclusionChange, Finish, Lease, LeaseAttempt, Run, SyncKind},
     watch::Changes,
 };
 
@@ -129,6 +129,11 @@ impl Syncer {
         work: impl AsyncFnOnce(&mut SyncContext<'_>) -> Result<(), Failure>,
     ) -> Result<Report, Failure> {
         let mirror = &self.mirror;
+        if start.kind == SyncKind::Full
+            && let Some(change) = mirror.excluded_fields().set(lease, self.clerk.excluded()).await?
+        {
+            log_exclusions(&change);
+        }
         let begin = Begin {
             kind: start.kind,
             max_age: CHECKPOINT_AGE,
@@ -246,5 +251,28 @@ fn closing(
         is_walked,
         expected_now,
         is_whole: is_walked && report.outcome != Outcome::Incomplete,
+    }
+}
+
+fn log_exclusions(change: &ExclusionChange) {
+    let ExclusionChange {
+        erased,
+        returned,
+        rows,
+        events,
+    } = change;
+    if !erased.is_empty() {
+        let fields = erased.join(", ");
+        info!(
+            fields,
+            rows, events, "mirror.exclude: these fields are erased, and no longer stored"
+        );
+    }
+    if !returned.is_empty() {
+        let fields = returned.join(", ");
+        info!(
+            fields,
+            "mirror.exclude: these fields are stored again, from this full sync on"
+        );
     }
 }

@@ -167,6 +167,19 @@ async fn errors_in_environment_variables() {
         )
         .await;
     }
+    for (name, hint) in [
+        ("privat_metadata", "did you mean private_metadata?"),
+        ("created_at", "that no sync needs"),
+        ("primary_phone", "derived from, for example phone_numbers"),
+    ] {
+        let exclude = format!("locale,{name}");
+        check(
+            &[("CLERK2PG_MIRROR__EXCLUDE", &exclude)],
+            &format!("mirror.exclude = {name} cannot be used"),
+            hint,
+        )
+        .await;
+    }
     check(
         &[("CLERK2PG_CLERK__REQUEST_BUDGET", "0")],
         "clerk.request_budget",

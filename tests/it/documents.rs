@@ -226,8 +226,8 @@ async fn many_users_created_in_one_moment_are_mirrored() {
     fixture.assert_in_sync().await;
 }
 
-/// Asserts the derived columns of a user with these fields: address, verified, number, verified,
-/// name; `-` is null.
+/// Asserts the derived columns of a user with these fields: address, verified, number, verified, full name;
+/// `-` is null.
 async fn check_derived(fields: &str, expected: &str) {
     let fixture = Fixture::new(0).await;
     put(&fixture, "user_derived", fields).await;

@@ -66,6 +66,7 @@ mod erasure;
 mod event_causes;
 mod event_order;
 mod events;
+mod exclusions;
 mod existing_schemas;
 mod exit_codes;
 mod failover;

@@ -528,3 +528,39 @@ async fn a_migration_waiting_for_a_reader_blocks_no_other_reader() {
     tokio::join!(migrating, reading);
     fixture.once().await.assert(Exit::Ok, in_sync().unchanged(20));
 }
+
+/// The version of the migration that adds `clerk.users.display_name`.
+const DISPLAY_NAME: &str = "20261130000001";
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_display_names_of_existing_rows_are_those_that_a_sync_stores() {
+    let fixture = Fixture::new(40).await;
+    let odd = [
+        r#""username":" annie ""#,
+        r#""username":" ","primary_email_address_id":"e","email_addresses":[{"id":"e","email_address":"\"a@b\"@x.example"}]"#,
+        r#""primary_email_address_id":"e","email_addresses":[{"id":"e","email_address":"@x.example"}],
+           "primary_phone_number_id":"p","phone_numbers":[{"id":"p","phone_number":"+49"}]"#,
+        r#""primary_email_address_id":"e","email_addresses":[{"id":"e","email_address":"no address"}]"#,
+    ];
+    for (at, fields) in odd.iter().enumerate() {
+        let document =
+            format!(r#"{{"id":"user_{at}","created_at":1700000000000,"updated_at":1700000000000,{fields}}}"#);
+        let id = format!("user_{at}");
+        fixture
+            .sim
+            .insert_raw(&id, 1_700_000_000_000, 1_700_000_000_000, document.into_bytes());
+    }
+    fixture.once().await.assert_exit(Exit::Ok);
+    let names = "SELECT string_agg(concat(id, ' ', display_name), ', ' ORDER BY id) FROM clerk.users";
+    let stored = fixture.db.text(names).await.unwrap();
+    for name in ["user_0 annie", r#"user_1 "a@b""#, "user_2 +49", "user_3 ,"] {
+        assert!(stored.contains(name), "{name}: {stored}");
+    }
+    revert_from(&fixture.db, DISPLAY_NAME).await;
+    // The application refuses a name, which costs that row only.
+    let refuse = "ALTER TABLE clerk.users ADD CONSTRAINT only_old CHECK (id <> 'user_0' OR to_jsonb(users) ->> 'display_name' IS NULL)";
+    fixture.db.execute(refuse).await;
+    migrate(&fixture).await.assert_exit(Exit::Ok);
+    let upgraded = fixture.db.text(names).await.unwrap();
+    assert_eq!(upgraded, stored.replace("user_0 annie", "user_0 "));
+}

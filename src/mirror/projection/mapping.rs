@@ -187,6 +187,28 @@ impl TableMapping {
         written.into_iter().flat_map(|expressions| expressions.keys())
     }
 
+    /// Its expressions, each with its place in the entry.
+    pub fn expressions(&self) -> impl Iterator<Item = (String, &str)> {
+        let condition = self
+            .condition
+            .iter()
+            .map(|condition| ("where".to_owned(), condition.as_str()));
+        let sections = [
+            ("set", &self.set),
+            ("keep", &self.keep),
+            ("touch", &self.touch),
+            ("insert", &self.insert),
+            ("deleted", &self.deleted),
+        ];
+        let columns = sections.into_iter().flat_map(|(section, expressions)| {
+            let place = move |column: &String| format!("{section}.{column}");
+            expressions
+                .iter()
+                .map(move |(column, expression)| (place(column), expression.as_str()))
+        });
+        condition.chain(columns)
+    }
+
     /// The columns that differ between a row and what it should be if the row is out of sync.
     pub fn synced_columns(&self) -> impl Iterator<Item = &String> {
         self.set.keys().chain(self.keep.keys())

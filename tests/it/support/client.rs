@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use clerk2pg::{
     clerk::{Client, ClientSettings},
+    resource::Exclusions,
     secret::Secret,
 };
 
@@ -18,6 +19,7 @@ pub fn client_with(url: &str, key: &str, rate_limit: Option<u32>, request_budget
         rate_limit,
         request_budget,
         timeout,
+        excluded: Exclusions::default(),
     })
     .unwrap()
 }

@@ -1,0 +1,2 @@
+-- The values go with their column.
+SELECT;

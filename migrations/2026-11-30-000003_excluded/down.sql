@@ -1,0 +1,1 @@
+ALTER TABLE clerk.sync_state DROP COLUMN excluded;
