@@ -9,7 +9,7 @@ use std::{
     time::{Duration, SystemTime},
 };
 
-pub use built_in::print_built_in;
+pub use built_in::{print_built_in, run_print_schema};
 use clerk2pg::{
     check::{self, Finding},
     cli::{Arguments, Format},
@@ -17,6 +17,7 @@ use clerk2pg::{
     daemon,
     failure::{Cause, Failure},
     logging::LogLevel,
+    mirror::set_schema,
     output,
     progress::Progress,
     resource::RESOURCES,
@@ -81,6 +82,13 @@ pub async fn run_daemon(invocation: Invocation<'_>) -> Result<Exit, Failure> {
         loaded.require_key()?;
         loaded.require_database()?;
         loaded.require_endpoints()?;
+        if !set_schema(&loaded.settings.database.schema) {
+            return Err(Failure::new(
+                Cause::NeedsPerson,
+                "database.schema differs from that of the running daemon",
+            )
+            .hint("restart the daemon: it begins in the new schema with a full sync"));
+        }
         let mut setup = build_daemon(&loaded, progress, &watch)?;
         // All resources spend the same budget, also what the old client has spent of it.
         let in_place = setup.syncer.clerk.clone().in_place_of(&client);

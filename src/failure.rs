@@ -2,7 +2,10 @@
 
 use std::fmt;
 
-use crate::{clerk, mirror};
+use crate::{
+    clerk,
+    mirror::{self, in_message},
+};
 
 /// A failure: what failed, why, and what to do.
 #[derive(Debug)]
@@ -39,7 +42,7 @@ impl Failure {
     pub fn new(cause: Cause, message: impl Into<String>) -> Self {
         Self {
             cause,
-            message: message.into(),
+            message: in_message(&message.into()).into_owned(),
             hint: None,
         }
     }
@@ -55,7 +58,7 @@ impl Failure {
     /// Adds what to do.
     #[must_use]
     pub fn hint(mut self, hint: impl Into<String>) -> Self {
-        self.hint = Some(hint.into());
+        self.hint = Some(in_message(&hint.into()).into_owned());
         self
     }
 }

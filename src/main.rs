@@ -12,6 +12,7 @@ use clerk2pg::{
     config::{self, ClerkSettings, ConfigSource, Loaded},
     failure::{Cause, Failure},
     logging::{self, LogLevel},
+    mirror::set_schema,
     output,
     progress::Progress,
 };
@@ -41,6 +42,7 @@ fn main() -> ExitCode {
         Ok(loaded) => loaded,
         Err(error) => return reject_configuration(&arguments, error.into()),
     };
+    set_schema(&loaded.settings.database.schema);
     let progress = Progress::default();
     let log = &loaded.settings.log;
     let level = match logging::start(log.format, &log.level, progress.clone()) {
@@ -74,7 +76,7 @@ async fn run(arguments: &Arguments, loaded: Loaded, level: &LogLevel, progress: 
     let required = match arguments.command {
         None if arguments.once || arguments.dry_run => both(),
         None => both().and_then(|()| loaded.require_endpoints().map(|_| ())),
-        Some(Command::Check | Command::Health | Command::Init { .. }) => Ok(()),
+        Some(Command::Check | Command::Health | Command::Init { .. } | Command::PrintSchema) => Ok(()),
         // It needs the database only for the instance's id.
         Some(Command::SendTest { .. }) => Ok(()),
         Some(_) => loaded.require_database(),
@@ -100,8 +102,9 @@ async fn run(arguments: &Arguments, loaded: Loaded, level: &LogLevel, progress: 
         Some(Command::SendTest { endpoint }) => commands::run_send_test(&loaded, format, endpoint).await,
         Some(Command::Migrate) => commands::run_migrate(&loaded, format).await,
         Some(Command::Health) => commands::run_health(&loaded, format).await,
+        Some(Command::PrintSchema) => commands::run_print_schema(arguments),
         // They need no configuration, and are done already.
-        Some(Command::PrintSchema | Command::Completions { .. } | Command::Man { .. }) => Ok(Exit::Success),
+        Some(Command::Completions { .. } | Command::Man { .. }) => Ok(Exit::Success),
         None if arguments.dry_run => commands::run_dry_run(&loaded, arguments, progress).await,
         None if arguments.once => commands::run_once(&loaded, arguments, progress).await,
         None => {

@@ -8,24 +8,22 @@ SET LOCAL lock_timeout = 0;
 DO $backfill$
 DECLARE
     -- Every literal has its type, so that no operator of another schema fits better.
-    derive CONSTANT text := $sql$
-        UPDATE clerk.users AS t SET display_name = d.display_name
-        FROM (
-            SELECT u.id, coalesce(
-                u.full_name,
-                nullif(pg_catalog.btrim(u.username, E' \t\n\r'::text), ''::text),
-                nullif(pg_catalog.substring(u.primary_email, '^(.*)@'::text), ''::text),
-                u.primary_phone) AS display_name
-            FROM clerk.users AS u
-        ) AS d
-        WHERE d.id = t.id AND d.display_name IS NOT NULL
+    differ CONSTANT text := $sql$
+        SELECT u.id, coalesce(
+            u.full_name,
+            nullif(pg_catalog.btrim(u.username, E' \t\n\r'::text), ''::text),
+            nullif(pg_catalog.substring(u.primary_email, '^(.*)@'::text), ''::text),
+            u.primary_phone) AS display_name
+        FROM clerk.users AS u
     $sql$;
+    derive CONSTANT text := 'UPDATE clerk.users AS t SET display_name = d.display_name
+        FROM (' || differ || ') AS d WHERE t.id = d.id AND d.display_name IS NOT NULL';
     one text;
 BEGIN
     BEGIN
         EXECUTE derive;
     EXCEPTION WHEN OTHERS THEN
-        FOR one IN SELECT u.id FROM clerk.users AS u LOOP
+        FOR one IN EXECUTE 'SELECT d.id FROM (' || differ || ') AS d WHERE d.display_name IS NOT NULL' LOOP
             BEGIN
                 EXECUTE derive || ' AND t.id = $1' USING one;
             EXCEPTION WHEN OTHERS THEN

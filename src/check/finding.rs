@@ -2,7 +2,7 @@
 
 use serde::Serialize;
 
-use crate::failure::Failure;
+use crate::{failure::Failure, mirror::in_message};
 
 /// The result of one check.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
@@ -33,12 +33,11 @@ pub enum CheckStatus {
 
 impl Finding {
     pub(super) fn new(name: &'static str, status: CheckStatus, message: impl Into<String>) -> Self {
-        let (message, hint) = (message.into(), None);
         Self {
             name,
             status,
-            message,
-            hint,
+            message: in_message(&message.into()).into_owned(),
+            hint: None,
         }
     }
 
@@ -68,7 +67,7 @@ impl Finding {
 
     pub(super) fn hint(self, hint: impl Into<String>) -> Self {
         Self {
-            hint: Some(hint.into()),
+            hint: Some(in_message(&hint.into()).into_owned()),
             ..self
         }
     }

@@ -1,4 +1,4 @@
-//! Commands that print what is built into the program: they need neither configuration nor a connection.
+//! Commands that print what is built into the program: they need no connection.
 
 use std::io::{self, Write};
 
@@ -11,11 +11,10 @@ use clerk2pg::{
 
 use super::{Exit, stdout_failed};
 
-/// Runs such a command; `None` if it is another one.
+/// Runs such a command if it needs no configuration either; `None` if it is another one.
 pub fn print_built_in(arguments: &Arguments) -> Option<Result<Exit, Failure>> {
     let mut command = Arguments::command();
     let text = match arguments.command.as_ref()? {
-        Command::PrintSchema => print_schema(arguments.schema_format()).into_bytes(),
         Command::Completions { shell } => {
             let mut script = Vec::new();
             clap_complete::generate(*shell, &mut command, "clerk2pg", &mut script);
@@ -28,8 +27,17 @@ pub fn print_built_in(arguments: &Arguments) -> Option<Result<Exit, Failure>> {
         }
         _ => return None,
     };
-    Some(match io::stdout().write_all(&text) {
+    Some(print(&text))
+}
+
+/// Prints the tables of the mirror's schema: `print-schema`.
+pub fn run_print_schema(arguments: &Arguments) -> Result<Exit, Failure> {
+    print(print_schema(arguments.schema_format()).as_bytes())
+}
+
+fn print(text: &[u8]) -> Result<Exit, Failure> {
+    match io::stdout().write_all(text) {
         Err(error) if error.kind() != io::ErrorKind::BrokenPipe => Err(stdout_failed(error)),
         _ => Ok(Exit::Success),
-    })
+    }
 }

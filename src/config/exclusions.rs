@@ -6,7 +6,7 @@ use super::error::ConfigError;
 use crate::{
     mirror::TableMapping,
     nearest::nearest,
-    resource::{Exclusions, RESOURCES, excludable, is_needed},
+    resource::{Exclusions, RESOURCES, Resource, excludable},
 };
 
 /// Checks the names of fields that are not stored.
@@ -18,10 +18,11 @@ pub(super) fn validate_exclusions(
     let Some(name) = names.iter().find(|name| !known.contains(&name.as_str())) else {
         return Ok(());
     };
+    let is_field = |name: &str| RESOURCES.iter().any(|resource| resource.position(name, 0).is_some());
     let derived = RESOURCES.iter().flat_map(|resource| resource.derived.columns);
     let derived = derived.filter(|column| column.name == *name && !column.from.is_empty());
     let expected = match derived.map(|column| column.from).next() {
-        _ if is_needed(name) => "fields of Clerk's objects that no sync needs".to_owned(),
+        _ if is_field(name) => "fields of Clerk's objects that no sync needs".to_owned(),
         Some(from) => format!("the fields that it is derived from, for example {}", from[0]),
         None => format!(
             "names of fields; did you mean {}?",
@@ -32,45 +33,64 @@ pub(super) fn validate_exclusions(
 }
 
 /// Returns what is wrong with an entry that reads an empty column of the mirror, and what to do.
+///
+/// Strict, as a column that becomes empty would empty the application's table: a name counts in any
+/// place outside of texts, and so does the whole object.
 pub(super) fn reads_excluded(mapping: &TableMapping, excluded: &Exclusions) -> Option<(String, String)> {
-    let derived = mapping.from.resource().derived.columns;
-    let is_empty = |name: &str| {
-        let derived = derived.iter().find(|column| column.name == name);
-        // A display name is made from what is left.
-        let derived = derived.filter(|column| column.name != "display_name");
-        excluded.has(name) || derived.is_some_and(|column| column.from.iter().any(|field| excluded.has(field)))
-    };
+    let resource = mapping.from.resource();
+    if !excluded.concern(resource) {
+        return None;
+    }
     let of_link = mapping.link.is_some().then_some(("link".to_owned(), "u.primary_email"));
     of_link
         .into_iter()
         .chain(mapping.expressions())
         .find_map(|(place, expression)| {
-            let column = columns_of_object(expression).find(|name| is_empty(name))?;
+            // A display name is made from what is left, but must not decide which rows there are.
+            let may_display = place != "where";
+            let is_empty = |word: &str| excluded.has(word) || is_derived(resource, word, excluded, may_display);
+            let words = words(expression);
+            let column = words.iter().find(|(word, _)| is_empty(word)).map(|(word, _)| word);
+            let is_whole = |(word, after): &(String, bool)| word == "u" && !after;
+            let what = match column {
+                Some(column) => format!("u.{column}, which is empty because of mirror.exclude"),
+                None if words.iter().any(is_whole) => "all of u, of which mirror.exclude leaves out a part".to_owned(),
+                None => return None,
+            };
             Some((
-                format!("{place} reads u.{column}, which is empty because of mirror.exclude"),
+                format!("{place} reads {what}"),
                 format!("remove {place}, or take the field out of exclude in [mirror]"),
             ))
         })
 }
 
-/// Returns the names in an expression that can be columns of the object, `u`: not those of functions,
-/// other tables or within texts.
-fn columns_of_object(expression: &str) -> impl Iterator<Item = &str> {
-    let is_name = |letter: char| letter.is_alphanumeric() || letter == '_';
-    let outside = expression.split('\'').step_by(2);
-    outside.flat_map(move |sql| {
-        let mut before = "";
-        let parts = sql.split_inclusive(move |letter| !is_name(letter));
-        parts.filter_map(move |part| {
-            let name = part.trim_end_matches(|letter| !is_name(letter));
-            if part == "\"" {
-                return None;
-            }
-            let is_of_other = before.ends_with('.') && before != "u.";
-            before = part;
-            (!name.is_empty() && !is_of_other).then_some(name)
-        })
+/// Whether a column is derived from a field that is left out.
+fn is_derived(resource: &Resource, name: &str, excluded: &Exclusions, may_display: bool) -> bool {
+    let mut derived = resource.derived.columns.iter().filter(|column| column.name == name);
+    derived.any(|column| {
+        let from_excluded = column.from.iter().any(|field| excluded.has(field));
+        from_excluded && !(may_display && name == "display_name")
     })
+}
+
+/// Returns the words of an expression outside of texts, in lower case, and whether a dot follows each.
+fn words(expression: &str) -> Vec<(String, bool)> {
+    // What else can contain a quote makes it unclear where texts are.
+    let is_unclear = ["\\", "$", "--", "/*"].iter().any(|part| expression.contains(part));
+    let parts = expression.split('\'').step_by(if is_unclear { 1 } else { 2 });
+    let is_name = |letter: char| letter.is_alphanumeric() || letter == '_';
+    let mut words = Vec::new();
+    for part in parts {
+        let mut rest = part;
+        while let Some(start) = rest.find(is_name) {
+            let word = &rest[start..];
+            let end = word.find(|letter| !is_name(letter)).unwrap_or(word.len());
+            rest = &word[end..];
+            let has_dot = rest.trim_start_matches([' ', '"', ')']).starts_with('.');
+            words.push((word[..end].to_lowercase(), has_dot));
+        }
+    }
+    words
 }
 
 #[cfg(test)]
@@ -79,47 +99,63 @@ mod tests {
     use crate::mirror::Source;
 
     #[test]
-    fn the_columns_that_an_expression_can_read() {
-        let check = |expression: &str, expected: &[&str]| {
-            assert_eq!(
-                columns_of_object(expression).collect::<Vec<_>>(),
-                expected,
-                "{expression}"
-            );
-        };
-        check("u.primary_email", &["u", "primary_email"]);
-        check("lower(u.\"username\")", &["lower", "u", "username"]);
-        check(
-            "u.public_metadata ->> 'username' || username",
-            &["u", "public_metadata", "username"],
-        );
-        check("(SELECT a.username FROM app.a)", &["SELECT", "a", "FROM", "app"]);
-        check("a.\"username\"", &["a"]);
-    }
-
-    #[test]
     fn a_mapping_must_not_read_what_is_left_out() {
-        let check = |set: &str, expected: Option<&str>| {
+        let check = |expression: &str, expected: Option<&str>| {
             let mut mapping = TableMapping::of("public", "User", Source::Users);
-            mapping.set.insert("c".to_owned(), set.to_owned());
+            mapping.set.insert("c".to_owned(), expression.to_owned());
             let excluded = ["phone_numbers", "first_name"].map(str::to_owned);
             let found = reads_excluded(&mapping, &Exclusions::new(&excluded));
-            assert_eq!(found.map(|(problem, _)| problem).as_deref(), expected, "{set}");
+            let expected = expected.map(|what| format!("set.c reads {what}"));
+            assert_eq!(found.map(|(problem, _)| problem), expected, "{expression}");
         };
-        check("u.last_name", None);
-        check("u.display_name", None);
-        check("u.public_metadata ->> 'first_name'", None);
-        check(
+        for fine in [
+            "u.last_name",
+            "u.display_name",
+            "\"u\".last_name || u . username",
+            "(u).public_metadata ->> 'first_name'",
+            "'u'",
+        ] {
+            check(fine, None);
+        }
+        for first_name in [
             "u.first_name",
-            Some("set.c reads u.first_name, which is empty because of mirror.exclude"),
-        );
+            "U.FIRST_NAME",
+            "(u).first_name",
+            "u .first_name",
+            "\"u\".\"first_name\"",
+            "first_name",
+            r"E'it\'s ' || u.first_name",
+            "$$'$$ || u.first_name",
+            "/* it's */ u.first_name",
+        ] {
+            check(
+                first_name,
+                Some("u.first_name, which is empty because of mirror.exclude"),
+            );
+        }
         check(
-            "u.full_name",
-            Some("set.c reads u.full_name, which is empty because of mirror.exclude"),
+            "(SELECT m.full_name FROM clerk.members m)",
+            Some("u.full_name, which is empty because of mirror.exclude"),
         );
         check(
             "coalesce(u.primary_phone, '')",
-            Some("set.c reads u.primary_phone, which is empty because of mirror.exclude"),
+            Some("u.primary_phone, which is empty because of mirror.exclude"),
         );
+        for whole in ["to_jsonb(u) ->> 'x'", "clerk.user_document(u)", "u::text"] {
+            check(whole, Some("all of u, of which mirror.exclude leaves out a part"));
+        }
+    }
+
+    #[test]
+    fn what_is_left_out_decides_neither_rows_nor_links() {
+        let excluded = Exclusions::new(&["email_addresses".to_owned()]);
+        let mut mapping = TableMapping::of("public", "User", Source::Users);
+        mapping.condition = Some("u.display_name IS NOT NULL".to_owned());
+        assert!(reads_excluded(&mapping, &excluded).is_some());
+        mapping.condition = None;
+        mapping.link = Some("email".to_owned());
+        assert!(reads_excluded(&mapping, &excluded).is_some());
+        mapping.link = None;
+        assert_eq!(reads_excluded(&mapping, &excluded), None);
     }
 }

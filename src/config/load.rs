@@ -129,15 +129,20 @@ pub fn load(source: &ConfigSource) -> Result<Loaded, ConfigError> {
             .map_err(|error| ConfigError::new(format!("{name} cannot be used: {error}")))?;
     }
 
-    let settings = builder
+    let mut settings = builder
         .build()
         .and_then(Config::try_deserialize::<Settings>)
         .map_err(|error| explain(&error, file.as_deref()))?;
     validate(&settings, file.as_deref())?;
+    let excluded = settings.mirror.excluded();
+    for mapping in &mut settings.tables {
+        let is_concerned = excluded.concern(mapping.from.resource());
+        mapping.excluded = excluded.names().iter().filter(|_| is_concerned).cloned().collect();
+    }
     let place = file
         .as_ref()
         .map_or_else(String::new, |file| file.display().to_string());
-    validate_tables(&settings.tables, &settings.mirror, &place)?;
+    validate_tables(&settings.tables, &settings.mirror, &settings.database.schema, &place)?;
     Ok(Loaded {
         settings,
         file,

@@ -7,7 +7,7 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer, de::IntoDeserializ
 use super::http::HttpSettings;
 use crate::{
     logging::LogFormat,
-    mirror::TableMapping,
+    mirror::{DEFAULT_SCHEMA, TableMapping},
     reconcile::guard::DeleteLimits,
     resource::{Exclusions, RESOURCES, Resource},
     secret::Secret,
@@ -86,6 +86,8 @@ impl Default for ClerkSettings {
 pub struct DatabaseSettings {
     /// `postgres://user:password@host:port/database`, or libpq's `name=value` form.
     pub url: Secret,
+    /// The schema of the mirror's tables.
+    pub schema: String,
     /// Whether migrations are applied at start.
     pub migrate: bool,
     /// Maximum number of connections.
@@ -96,6 +98,7 @@ impl Default for DatabaseSettings {
     fn default() -> Self {
         Self {
             url: Secret::default(),
+            schema: DEFAULT_SCHEMA.to_owned(),
             migrate: true,
             max_connections: 4,
         }

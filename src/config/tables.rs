@@ -6,7 +6,7 @@ use config::{Value, ValueKind};
 
 use super::{error::ConfigError, exclusions::reads_excluded, settings::ResourceSettings};
 use crate::{
-    mirror::{Expressions, RowRemoval, Source, TableMapping},
+    mirror::{DEFAULT_SCHEMA, Expressions, RowRemoval, Source, TableMapping},
     nearest::nearest,
 };
 
@@ -53,13 +53,15 @@ fn entry_keys() -> Result<BTreeSet<String>, ConfigError> {
     Ok(keys.into_keys().collect())
 }
 
-/// Checks what the entries say, with what is mirrored. `place` is the file's name in errors.
+/// Checks what the entries say, with what is mirrored and in which schema. `place` is the file's name in
+/// errors.
 ///
 /// # Errors
 /// The first entry that contradicts itself or another one.
 pub(super) fn validate_tables(
     tables: &[TableMapping],
     mirror: &ResourceSettings,
+    schema: &str,
     place: &str,
 ) -> Result<(), ConfigError> {
     let excluded = mirror.excluded();
@@ -71,6 +73,7 @@ pub(super) fn validate_tables(
         };
         let found = match names.insert((&mapping.schema, &mapping.name)) {
             true => unmirrored(mapping, &mirror.resources)
+                .or_else(|| in_mirror(mapping, schema))
                 .or_else(|| contradiction(mapping))
                 .or_else(|| reads_excluded(mapping, &excluded)),
             false => Some((
@@ -83,6 +86,17 @@ pub(super) fn validate_tables(
         }
     }
     Ok(())
+}
+
+/// Returns what is wrong with an entry for a table of the mirror, and what to do.
+fn in_mirror(mapping: &TableMapping, schema: &str) -> Option<(String, String)> {
+    // Statements are written for the usual name, and sent with the other one.
+    [schema, DEFAULT_SCHEMA].contains(&mapping.schema.as_str()).then(|| {
+        (
+            format!("the schema {:?} is the mirror's", mapping.schema),
+            "set schema to that of a table of the application".to_owned(),
+        )
+    })
 }
 
 /// Returns what is wrong with an entry whose resource is not mirrored, and what to do.

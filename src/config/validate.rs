@@ -8,7 +8,7 @@ use super::{
     settings::{ClerkSettings, ScheduleSettings, Settings},
 };
 use crate::{
-    mirror::Mirror,
+    mirror::{Mirror, is_schema_name},
     resource::{RESOURCES, USERS},
     schedule,
     secret::without_secrets,
@@ -44,6 +44,13 @@ pub(super) fn validate(settings: &Settings, file: Option<&Path>) -> Result<(), C
     validate_resources(&settings.mirror.resources, &wrong)?;
     validate_exclusions(&settings.mirror.exclude, &wrong)?;
     validate_durations(settings, &wrong)?;
+    if !is_schema_name(&database.schema) {
+        return Err(wrong(
+            "database.schema",
+            &database.schema,
+            "up to 30 lowercase letters, digits and underscores, for example clerk_dev; neither public nor pg_…",
+        ));
+    }
     if !(2..=Mirror::MOST_CONNECTIONS).contains(&database.max_connections) {
         let expected = format!("2 to {}", Mirror::MOST_CONNECTIONS);
         return Err(wrong("database.max_connections", &database.max_connections, &expected));

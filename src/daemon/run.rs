@@ -22,7 +22,7 @@ use super::{
 use crate::{
     deliver::Delivery,
     failure::{Cause, Failure},
-    mirror::{Freshness, Mirror, SyncKind},
+    mirror::{self, Freshness, Mirror, SyncKind},
     schedule::{
         Scheduler,
         due::{Allowed, NotificationLimits, Task},
@@ -300,7 +300,10 @@ impl Daemon {
         if failure.cause == Cause::Other && matches!(syncer.mirror.schema().exists().await, Ok(false)) {
             // The carryover describes a mirror that no longer exists. The next attempt starts over,
             // which creates the schema.
-            warn!("the schema \"clerk\" no longer exists; starting over");
+            warn!(
+                schema = mirror::schema(),
+                "the mirror's schema no longer exists; starting over"
+            );
             (self.carryover, self.election) = (Carryover::default(), None);
         }
         if let Some(election) = &self.election {

@@ -73,6 +73,8 @@ pub struct Batch<'a> {
     pub update: Vec<Write<'a>>,
     /// Rows to bring up to date although the object did not change.
     pub refresh: Vec<Write<'a>>,
+    /// Rows to write without some fields. Those that are marked as deleted stay marked.
+    pub erase: Vec<Write<'a>>,
     /// Objects of the page that are in sync.
     pub unchanged: u64,
     /// Objects that cannot be stored.
@@ -93,7 +95,7 @@ pub struct Batch<'a> {
 impl Batch<'_> {
     /// Whether it writes rows of the resource's table.
     pub(super) fn writes_rows(&self) -> bool {
-        !(self.create.is_empty() && self.update.is_empty() && self.refresh.is_empty())
+        !(self.create.is_empty() && self.update.is_empty() && self.refresh.is_empty() && self.erase.is_empty())
     }
 
     /// Whether applying it would change nothing but the progress of a walk.
@@ -101,6 +103,7 @@ impl Batch<'_> {
         self.create.is_empty()
             && self.update.is_empty()
             && self.refresh.is_empty()
+            && self.erase.is_empty()
             && self.reject.is_empty()
             && self.unreject.is_empty()
             && self.missing.is_empty()

@@ -3,6 +3,7 @@
 use diesel::result::Error as Diesel;
 
 use super::{
+    schema_name::schema,
     session::Fault,
     sqlstate::{INSUFFICIENT_PRIVILEGE, LOCK_NOT_AVAILABLE},
 };
@@ -66,13 +67,13 @@ pub enum MirrorError {
 #[derive(Debug, thiserror::Error)]
 pub enum SchemaError {
     /// It has tables, but not clerk2pg's.
-    #[error("the database has a schema \"clerk\" that is not clerk2pg's")]
+    #[error("the database has a schema \"{}\" that is not clerk2pg's", schema())]
     Foreign,
     /// Migrations were applied that this binary does not know.
-    #[error("the schema \"clerk\" is newer than this clerk2pg: it has the migration {0}")]
+    #[error("the schema \"{}\" is newer than this clerk2pg: it has the migration {}", schema(), .0)]
     Newer(String),
     /// Migrations are pending.
-    #[error("the schema \"clerk\" is {}", if *.missing { "missing" } else { "older than this clerk2pg" })]
+    #[error("the schema \"{}\" is {}", schema(), if *.missing { "missing" } else { "older than this clerk2pg" })]
     Outdated {
         /// Whether there is no schema yet.
         missing: bool,
@@ -107,7 +108,7 @@ impl MirrorError {
                 "let the role own the schema: CREATE SCHEMA clerk AUTHORIZATION <role>, or ALTER SCHEMA clerk OWNER TO <role>"
             }
             MirrorError::Schema(SchemaError::Foreign) => {
-                "use another database, or rename that schema; nothing was changed"
+                "set database.schema to another name, or use another database; nothing was changed"
             }
             MirrorError::Schema(SchemaError::Newer(_)) => "run the newer clerk2pg here; nothing was changed",
             MirrorError::Schema(SchemaError::Outdated { .. }) => {

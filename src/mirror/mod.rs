@@ -19,9 +19,9 @@ mod counts;
 mod delete;
 mod delivery;
 mod encoding;
+mod erasure;
 mod error;
 mod exchange;
-mod exclusions;
 mod expected_minus_rows;
 mod expiry;
 mod freshness;
@@ -45,6 +45,7 @@ mod rejected;
 mod rows;
 mod runs;
 mod schema;
+mod schema_name;
 mod session;
 mod settings;
 mod sqlstate;
@@ -68,8 +69,8 @@ pub use delivery::{
     DeadEvent, Deliveries, DeliveryProgress, EndpointStatus, EventObject, FROM_MIRROR, FailedDelivery, LastAttempt,
     LateEvent, LateEvents, Noted, PendingEvent, Redelivery, RegisteredEndpoint, Registration, Standing,
 };
+pub use erasure::{Erased, Erasure, ExclusionChange};
 pub use error::{MirrorError, SchemaError};
-pub use exclusions::{ExcludedFields, ExclusionChange};
 pub use freshness::{AgeSummary, Ages, Freshness};
 pub use holds::Holds;
 pub use inspect::{Inspection, Link, PostgresServer};
@@ -91,6 +92,8 @@ pub use rejected::RejectedObjects;
 pub use rows::{Document, Rows};
 pub use runs::{Begin, Finish, Run, Runs};
 pub use schema::{MIGRATIONS, Schema};
+pub(crate) use schema_name::in_message;
+pub use schema_name::{DEFAULT_SCHEMA, is_schema_name, schema, set_schema};
 pub use settings::{MirrorSettings, Variables};
 pub use summary::{Details, History, LastRun, Overview, Period, ResourceStatus, Summary};
 pub use sync_kind::SyncKind;
@@ -175,9 +178,9 @@ impl Mirror {
         Runs(self.0.clone())
     }
 
-    /// Fields that are not stored.
-    pub fn excluded_fields(&self) -> ExcludedFields {
-        ExcludedFields(self.0.clone())
+    /// Fields that are not stored, and the erasure of what is stored of them.
+    pub fn erasure(&self) -> Erasure {
+        Erasure(self.0.clone())
     }
 
     /// The lease.

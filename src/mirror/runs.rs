@@ -84,6 +84,17 @@ impl Run {
         &self.lease
     }
 
+    /// The same sync, to erase fields in rows of a resource: that is no change of an object, and the
+    /// application's tables follow when the sync reads the objects.
+    pub(super) fn erasing(&self, resource: &'static Resource) -> Self {
+        Self {
+            resource,
+            emits_events: false,
+            tables: Arc::default(),
+            ..self.clone()
+        }
+    }
+
     /// The tables of the application whose mappings can be carried out.
     pub fn tables(&self) -> &[RunTable] {
         &self.tables.tables
@@ -260,7 +271,10 @@ impl Runs {
             transaction::begin(conn, &run.lease).await?;
             if finish.is_walked {
                 diesel::update(resource_state::table.find(run.resource.name))
-                    .set(resource_state::checkpoint.eq(None::<serde_json::Value>))
+                    .set((
+                        resource_state::checkpoint.eq(None::<serde_json::Value>),
+                        resource_state::rereads.eq(false),
+                    ))
                     .execute(conn)
                     .await?;
                 // At the end, not earlier: readers of events may start from this moment, and no

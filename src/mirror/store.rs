@@ -44,6 +44,7 @@ impl<'w> StoreOutcome<'w> {
         match job.kind {
             WriteKind::Change => self.changed.push(stored),
             WriteKind::Refresh => self.refreshed.push(stored),
+            WriteKind::Erase => {}
         }
     }
 
@@ -67,7 +68,8 @@ fn jobs<'w>(batch: &'w Batch<'_>) -> Vec<WriteJob<'w>> {
     let changes = batch.update.iter().map(|write| (WriteKind::Change, write));
     let refreshes = batch.refresh.iter().map(|write| (WriteKind::Refresh, write));
     let creates = batch.create.iter().map(|write| (WriteKind::Change, write));
-    let all = changes.chain(refreshes).chain(creates);
+    let erasures = batch.erase.iter().map(|write| (WriteKind::Erase, write));
+    let all = changes.chain(refreshes).chain(erasures).chain(creates);
     all.map(|(kind, write)| WriteJob { kind, write }).collect()
 }
 

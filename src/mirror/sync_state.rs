@@ -47,6 +47,9 @@ pub struct SyncState {
     /// The fields that are not stored, in order.
     #[diesel(sql_type = Array<Text>)]
     pub excluded: Vec<String>,
+    /// Whether a full sync is due, because the fields that are not stored have changed.
+    #[diesel(sql_type = Bool)]
+    pub rereads: bool,
     /// The process that holds the lease at this moment.
     #[diesel(sql_type = Nullable<Text>)]
     pub lease_holder: Option<String>,
@@ -66,7 +69,7 @@ impl SyncState {
     pub(super) async fn read(mut conn: Connection, resource: &Resource) -> Result<Self, MirrorError> {
         let sql = format!(
             "SELECT instance_id, imported_at IS NOT NULL AS is_imported, objects OPERATOR(pg_catalog.+) {difference} AS expected,
-                    watermark, lease_epoch, excluded,
+                    watermark, lease_epoch, excluded, rereads,
                     EXISTS (SELECT FROM clerk.rejected
                             WHERE resource OPERATOR(pg_catalog.=) '{resource}' AND sqlstate OPERATOR(pg_catalog.=) '55P03'
                                 AND document IS NOT NULL) AS has_put_off_objects,

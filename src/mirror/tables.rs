@@ -70,6 +70,7 @@ diesel::table! {
         lease_ttl -> Nullable<Interval>,
         digest_key -> Bytea,
         excluded -> Array<Text>,
+        erasing -> Array<Text>,
     }
 }
 
@@ -80,6 +81,7 @@ diesel::table! {
         watermark -> Nullable<Timestamptz>,
         objects -> BigInt,
         imported_at -> Nullable<Timestamptz>,
+        rereads -> Bool,
     }
 }
 

@@ -21,6 +21,8 @@ pub(super) struct UpsertStatements {
     upsert: UpsertStatement,
     /// Brings rows up to date without marking them as changed.
     refresh: UpsertStatement,
+    /// Writes rows without some fields.
+    erase: UpsertStatement,
 }
 
 impl UpsertStatements {
@@ -28,8 +30,9 @@ impl UpsertStatements {
     pub(super) fn new(resource: &'static Resource) -> Self {
         Self {
             resource,
-            upsert: UpsertStatement::new(resource, ", changed_at = pg_catalog.now()"),
-            refresh: UpsertStatement::new(resource, ""),
+            upsert: UpsertStatement::new(resource, WriteKind::Change),
+            refresh: UpsertStatement::new(resource, WriteKind::Refresh),
+            erase: UpsertStatement::new(resource, WriteKind::Erase),
         }
     }
 
@@ -37,6 +40,7 @@ impl UpsertStatements {
         match kind {
             WriteKind::Change => &self.upsert,
             WriteKind::Refresh => &self.refresh,
+            WriteKind::Erase => &self.erase,
         }
     }
 }
@@ -48,10 +52,12 @@ pub(super) enum WriteKind {
     Change,
     /// The row is brought up to date although the object did not change.
     Refresh,
+    /// The row is written without some fields.
+    Erase,
 }
 
 impl WriteKind {
-    pub(super) const ALL: [Self; 2] = [WriteKind::Change, WriteKind::Refresh];
+    pub(super) const ALL: [Self; 3] = [WriteKind::Change, WriteKind::Refresh, WriteKind::Erase];
 }
 
 /// The SQL before and after the arrays of the columns.
@@ -90,7 +96,7 @@ pub(super) fn columns(resource: &Resource) -> impl Iterator<Item = &'static str>
 
 impl UpsertStatement {
     /// Generates the insert, with what to do if the row exists.
-    fn new(resource: &Resource, on_update: &str) -> Self {
+    fn new(resource: &Resource, kind: WriteKind) -> Self {
         let is_json = |name: &str| {
             let field = resource.fields.iter().find(|field| field.name == name);
             name == "extra" || field.is_some_and(|field| field.kind == FieldKind::Json)
@@ -101,15 +107,26 @@ impl UpsertStatement {
             name => format!("t.{name}"),
         });
         let values: Vec<String> = values.collect();
-        let sets = columns(resource).filter(|name| *name != "id");
-        let sets: Vec<String> = sets.map(|name| format!("{name} = excluded.{name}")).collect();
+        // A stored document may lack what other columns are derived from.
+        let is_kept = |name: &str| {
+            let derived = resource.derived.columns.iter().find(|column| column.name == name);
+            kind == WriteKind::Erase && derived.is_some_and(|column| column.from.is_empty())
+        };
+        let sets = columns(resource).filter(|name| *name != "id" && !is_kept(name));
+        let sets = sets.map(|name| format!("{name} = excluded.{name}"));
+        let own: &[&str] = match kind {
+            WriteKind::Change => &["deleted_at = NULL", "changed_at = pg_catalog.now()"],
+            WriteKind::Refresh => &["deleted_at = NULL"],
+            WriteKind::Erase => &[],
+        };
+        let sets: Vec<String> = sets.chain(own.iter().map(|&set| set.to_owned())).collect();
         let columns: Vec<&str> = columns(resource).collect();
         let (columns, values, sets) = (columns.join(", "), values.join(", "), sets.join(", "));
         let table = resource.table;
         Self {
             before: format!("INSERT INTO {table} ({columns}) SELECT {values} FROM unnest("),
             after: format!(
-                ") AS t({columns}) ON CONFLICT (id) DO UPDATE SET {sets}, deleted_at = NULL{on_update} \
+                ") AS t({columns}) ON CONFLICT (id) DO UPDATE SET {sets} \
                  RETURNING id, xmax = 0 AS is_new"
             ),
         }

@@ -11,6 +11,7 @@ use crate::{
     check::{CheckStatus, Finding, is_ok},
     cli::Format,
     humanize::number,
+    mirror::schema,
     resource::{Resource, USERS},
     sync::Repinned,
 };
@@ -142,12 +143,12 @@ pub fn migrated(format: Format, versions: &[String]) -> io::Result<()> {
     let mut out = anstream::stdout().lock();
     match (format, versions) {
         (Format::Json, versions) => writeln!(out, "{}", serde_json::json!({"applied": versions})),
-        (Format::Human, []) => writeln!(out, "The schema \"clerk\" is up to date."),
+        (Format::Human, []) => writeln!(out, "The schema \"{}\" is up to date.", schema()),
         (Format::Human, versions) => {
             versions
                 .iter()
                 .try_for_each(|version| writeln!(out, "applied {version}"))?;
-            writeln!(out, "The schema \"clerk\" is up to date now.")
+            writeln!(out, "The schema \"{}\" is up to date now.", schema())
         }
     }
 }

@@ -11,7 +11,7 @@ use crate::{
     cli::Format,
     deliver::{Attempt, EndpointState, ListedEndpoint},
     humanize::{age, events, number},
-    mirror::{DeadEvent, EndpointStatus, FROM_MIRROR, Redelivery},
+    mirror::{DeadEvent, EndpointStatus, FROM_MIRROR, Redelivery, schema},
 };
 
 /// Prints all endpoints: `endpoints`.
@@ -143,7 +143,7 @@ fn print_dead(out: &mut impl Write, listed: &ListedEndpoint) -> io::Result<()> {
     }
     match status.dead.unsigned_abs().saturating_sub(dead_events.len() as u64) {
         0 => Ok(()),
-        more => writeln!(out, "    … and {} more in clerk.deliveries", number(more)),
+        more => writeln!(out, "    … and {} more in {}.deliveries", number(more), schema()),
     }
 }
 

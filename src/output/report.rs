@@ -7,7 +7,7 @@ use crate::{
     cli::Format,
     failure::Failure,
     humanize::{number, rejected_users, rows, users},
-    mirror::RowCounts,
+    mirror::{RowCounts, schema},
     sync::{Outcome, PlanLine, Report, TableReport},
 };
 
@@ -129,8 +129,9 @@ fn sync_totals(out: &mut impl Write, report: &Report) -> io::Result<()> {
     if report.rejected > 0 {
         writeln!(
             out,
-            "  {} rejected: see `clerk2pg status` or the table clerk.rejected_users",
-            number(report.rejected)
+            "  {} rejected: see `clerk2pg status` or the table {}.rejected_users",
+            number(report.rejected),
+            schema()
         )?;
     }
     for (name, resource) in &report.resources {
@@ -158,11 +159,10 @@ fn sync_totals(out: &mut impl Write, report: &Report) -> io::Result<()> {
 /// Says what comes after the first sync.
 fn next(out: &mut impl Write) -> io::Result<()> {
     writeln!(out, "\nNext:")?;
+    let query = format!("SELECT id, primary_email, display_name FROM {}.users LIMIT 5", schema());
+    let psql = format!("psql \"$DATABASE_URL\" -c '{query}'");
     for (what, command) in [
-        (
-            "see the users",
-            "psql \"$DATABASE_URL\" -c 'SELECT id, primary_email, display_name FROM clerk.users LIMIT 5'",
-        ),
+        ("see the users", psql.as_str()),
         ("keep them in sync", "clerk2pg"),
         ("see how that goes", "clerk2pg status --watch"),
     ] {
@@ -264,8 +264,9 @@ fn table_totals(out: &mut impl Write, name: &str, table: &TableReport) -> io::Re
     if rejected > 0 {
         writeln!(
             out,
-            "    {YELLOW}{} rejected{YELLOW:#}: see `clerk2pg status` or the table clerk.rejected_rows",
-            rows(rejected)
+            "    {YELLOW}{} rejected{YELLOW:#}: see `clerk2pg status` or the table {}.rejected_rows",
+            rows(rejected),
+            schema()
         )?;
     }
     Ok(())

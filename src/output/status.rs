@@ -14,7 +14,7 @@ use crate::{
     deliver::EndpointState,
     failure::Failure,
     humanize::{age, number, rows, users},
-    mirror::{Details, Freshness, LastRun, ResourceStatus, TableDetails},
+    mirror::{Details, Freshness, LastRun, ResourceStatus, TableDetails, schema},
 };
 
 /// Prints the status.
@@ -166,7 +166,7 @@ fn print_rejected(out: &mut impl Write, status: &Details) -> io::Result<()> {
     }
     match rejected.saturating_sub(status.rejected_users.len() as u64) {
         0 => Ok(()),
-        more => writeln!(out, "  … and {} more in clerk.rejected_users", number(more)),
+        more => writeln!(out, "  … and {} more in {}.rejected_users", number(more), schema()),
     }
 }
 
@@ -206,7 +206,7 @@ fn print_resource(out: &mut impl Write, status: &ResourceStatus) -> io::Result<(
     }
     for (count, what) in [
         (approved, "deletions are approved; the next full sync carries them out"),
-        (rejected, "rejected; see the table clerk.rejected"),
+        (rejected, &*format!("rejected; see the table {}.rejected", schema())),
     ] {
         if *count > 0 {
             writeln!(out, "  {} {what}", number(count.unsigned_abs()))?;
@@ -267,7 +267,7 @@ fn print_table(out: &mut impl Write, table: &TableDetails, now: DateTime<Utc>) -
     }
     match status.rejected.saturating_sub(rejected_rows.len() as u64) {
         0 => Ok(()),
-        more => writeln!(out, "    … and {} more in clerk.rejected_rows", number(more)),
+        more => writeln!(out, "    … and {} more in {}.rejected_rows", number(more), schema()),
     }
 }
 

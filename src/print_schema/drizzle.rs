@@ -3,14 +3,16 @@
 use std::fmt::Write;
 
 use super::{Column, ColumnKind, Table, camel};
+use crate::mirror::schema;
 
 pub(super) fn print(tables: &[Table]) -> String {
-    let mut out = String::from(
-        "// The schema clerk, which clerk2pg keeps in sync: read it, and let clerk2pg write it. `schemaFilter` in\n\
+    let mut out = format!(
+        "// The schema {schema}, which clerk2pg keeps in sync: read it, and let clerk2pg write it. `schemaFilter` in\n\
          // drizzle.config.ts keeps drizzle-kit away from these tables.\n\
-         import { bigint, boolean, customType, jsonb, pgSchema, text, timestamp } from \"drizzle-orm/pg-core\";\n\n\
-         const bytea = customType<{ data: Buffer }>({ dataType: () => \"bytea\" });\n\n\
-         export const clerk = pgSchema(\"clerk\");\n",
+         import {{ bigint, boolean, customType, jsonb, pgSchema, text, timestamp }} from \"drizzle-orm/pg-core\";\n\n\
+         const bytea = customType<{{ data: Buffer }}>({{ dataType: () => \"bytea\" }});\n\n\
+         export const clerk = pgSchema(\"{schema}\");\n",
+        schema = schema(),
     );
     for table in tables {
         let what = if table.is_view { "view" } else { "table" };

@@ -3,11 +3,13 @@
 use std::fmt::Write;
 
 use super::{Column, ColumnKind, Table, pascal};
+use crate::mirror::schema;
 
 pub(super) fn print(tables: &[Table]) -> String {
-    let mut out = String::from(
-        "// The schema clerk, which clerk2pg keeps in sync: read it, and let clerk2pg write it.\n\
-         // new Kysely<AppDatabase & ClerkDatabase>(…).selectFrom(\"clerk.users\")\n",
+    let schema = schema();
+    let mut out = format!(
+        "// The schema {schema}, which clerk2pg keeps in sync: read it, and let clerk2pg write it.\n\
+         // new Kysely<AppDatabase & ClerkDatabase>(…).selectFrom(\"{schema}.users\")\n",
     );
     for table in tables {
         let _ = write!(out, "\nexport interface {} {{\n", pascal(&table.row));
@@ -18,7 +20,7 @@ pub(super) fn print(tables: &[Table]) -> String {
     }
     out.push_str("\nexport interface ClerkDatabase {\n");
     for table in tables {
-        let _ = writeln!(out, "  \"clerk.{}\": {};", table.name, pascal(&table.row));
+        let _ = writeln!(out, "  \"{schema}.{}\": {};", table.name, pascal(&table.row));
     }
     out.push_str("}\n");
     out

@@ -3,12 +3,14 @@
 use std::fmt::Write;
 
 use super::{Column, ColumnKind, Table, camel, pascal};
+use crate::mirror::schema;
 
 pub(super) fn print(tables: &[Table]) -> String {
-    let mut out = String::from(
-        "// The schema clerk, which clerk2pg keeps in sync: read it, and let clerk2pg write it. Add \"clerk\" to `schemas`\n\
-         // of the datasource; views need `previewFeatures = [\"views\"]` in the generator. `tables.external` in\n\
-         // prisma.config.ts keeps Prisma's migrations away from these tables.\n",
+    let schema = schema();
+    let mut out = format!(
+        "// The schema {schema}, which clerk2pg keeps in sync: read it, and let clerk2pg write it. Add \"{schema}\" to\n\
+         // `schemas` of the datasource; views need `previewFeatures = [\"views\"]` in the generator. `tables.external`\n\
+         // in prisma.config.ts keeps Prisma's migrations away from these tables.\n",
     );
     for table in tables {
         let what = if table.is_view { "view" } else { "model" };
@@ -20,7 +22,7 @@ pub(super) fn print(tables: &[Table]) -> String {
             let line = format!("  {name:names$} {kind:kinds$} {attributes}");
             let _ = writeln!(out, "{}", line.trim_end());
         }
-        let _ = write!(out, "\n  @@map(\"{}\")\n  @@schema(\"clerk\")\n}}\n", table.name);
+        let _ = write!(out, "\n  @@map(\"{}\")\n  @@schema(\"{schema}\")\n}}\n", table.name);
     }
     out
 }

@@ -3,18 +3,20 @@
 use std::fmt::Write;
 
 use super::{Column, ColumnKind, Table};
+use crate::mirror::schema;
 
 pub(super) fn print(tables: &[Table]) -> String {
-    let mut out = String::from(
-        "-- The tables and views of the schema clerk, for tools that read SQL. clerk2pg itself makes them: never run\n\
-         -- this in the database that it uses. Views are printed as tables.\n\
-         CREATE SCHEMA clerk;\n",
+    let schema = schema();
+    let mut out = format!(
+        "-- The tables and views of the schema {schema}, for tools that read SQL. clerk2pg itself makes them: never\n\
+         -- run this in the database that it uses. Views are printed as tables.\n\
+         CREATE SCHEMA {schema};\n",
     );
     for table in tables {
         let columns: Vec<String> = table.columns.iter().map(column_of).collect();
         let _ = write!(
             out,
-            "\nCREATE TABLE clerk.{} (\n    {}\n);\n",
+            "\nCREATE TABLE {schema}.{} (\n    {}\n);\n",
             table.name,
             columns.join(",\n    ")
         );

@@ -10,11 +10,18 @@ use super::{RESOURCES, definition::Resource, keys::keys};
 /// `organization_id` says where Clerk has an invitation.
 const NEEDED: [&str; 5] = ["id", "created_at", "updated_at", "status", "organization_id"];
 
-/// Key of excerpts of a user. Its value is an address, a number or a name.
-const IDENTIFIER: &str = "identifier";
+/// Other keys that have the value of a field, in excerpts of objects and in a user's accounts.
+/// Source: documented.
+const SYNONYMS: [(&str, &[&str]); 5] = [
+    ("email_addresses", &["email_address", "identifier"]),
+    ("phone_numbers", &["phone_number", "identifier"]),
+    ("username", &["identifier"]),
+    ("web3_wallets", &["web3_wallet", "identifier"]),
+    ("image_url", &["avatar_url"]),
+];
 
-/// The fields whose values [`IDENTIFIER`] can have. Source: documented.
-const IDENTIFIED_BY: [&str; 4] = ["email_addresses", "phone_numbers", "username", "web3_wallets"];
+/// Keys whose values the application decides. Nothing is cut out of them.
+const METADATA: [&str; 3] = ["public_metadata", "private_metadata", "unsafe_metadata"];
 
 /// The keys and values of a JSON object, in its order.
 type Pairs<'a> = Vec<(Cow<'a, str>, &'a RawValue)>;
@@ -38,59 +45,106 @@ impl Exclusions {
         &self.0
     }
 
-    /// Whether a field or a key of an excerpt is left out.
-    pub fn has(&self, key: &str) -> bool {
-        let has = |name: &str| self.0.iter().any(|excluded| excluded == name);
-        has(key) || (key == IDENTIFIER && IDENTIFIED_BY.into_iter().any(has))
+    /// Whether a field is left out.
+    pub fn has(&self, field: &str) -> bool {
+        self.0.iter().any(|excluded| excluded == field)
     }
 
-    /// Returns the names of the keys that are left out of excerpts.
-    pub fn in_excerpts(&self) -> Vec<String> {
-        let identifier = self.has(IDENTIFIER).then(|| IDENTIFIER.to_owned());
-        self.0.iter().cloned().chain(identifier).collect()
+    /// Whether a key of an excerpt is left out.
+    fn has_in_excerpts(&self, key: &str) -> bool {
+        let has_synonym = |(field, keys): &(&str, &[&str])| keys.contains(&key) && self.has(field);
+        self.has(key) || SYNONYMS.iter().any(has_synonym)
     }
 
-    /// Returns a document without the fields. What is no JSON object becomes `null`, because no
-    /// fields can be found in it.
+    /// Whether documents of a resource can have something to leave out.
+    pub fn concern(&self, resource: &Resource) -> bool {
+        let has_field = resource.fields.iter().any(|field| self.has(field.name));
+        !self.0.is_empty() && (has_field || !resource.excerpts.is_empty())
+    }
+
+    /// Returns a document without the fields; borrowed if there is nothing to leave out. What is no
+    /// JSON object becomes `null`, because no fields can be found in it.
     pub fn cut<'d>(&self, resource: &Resource, document: &'d str) -> Cow<'d, str> {
+        if self.0.is_empty() {
+            return Cow::Borrowed(document);
+        }
         let Ok(pairs) = keys::<Pairs<'_>>(document) else {
             return Cow::Borrowed("null");
         };
-        let kept = pairs.iter().filter_map(|(key, value)| {
-            let value = value.get();
-            let is_excerpt = resource.excerpts.iter().any(|excerpt| excerpt == key);
-            let value = match (self.has(key), resource.link) {
-                (true, Some((linked, part))) if linked == key => only(part, value)?.into(),
-                (true, _) => return None,
-                (false, _) if is_excerpt => self.cut_excerpt(value),
-                (false, _) => Cow::Borrowed(value),
-            };
-            Some((key, value))
+        let cut = cut(&pairs, |key, value| match resource.link {
+            Some((linked, part)) if linked == key && self.has(key) => only(part, value),
+            _ if self.has(key) => Part::Removed,
+            _ if resource.excerpts.contains(&key) => self.cut_excerpt(value),
+            _ => Part::Kept,
         });
-        object(kept).into()
+        cut.map_or(Cow::Borrowed(document), Cow::Owned)
     }
 
-    fn cut_excerpt<'d>(&self, excerpt: &'d str) -> Cow<'d, str> {
-        match keys::<Pairs<'_>>(excerpt) {
-            Ok(pairs) => {
-                let kept = pairs.iter().filter(|(key, _)| !self.has(key));
-                object(kept.map(|(key, value)| (key, value.get()))).into()
-            }
-            Err(_) => Cow::Borrowed(excerpt),
+    /// Returns a document without the fields; `None` if it has none of them.
+    pub fn remainder(&self, resource: &Resource, document: &str) -> Option<String> {
+        match self.cut(resource, document) {
+            Cow::Owned(cut) => Some(cut),
+            Cow::Borrowed(_) => None,
         }
     }
+
+    /// Cuts the fields out of an excerpt, a list of excerpts, or excerpts within these.
+    fn cut_excerpt(&self, json: &str) -> Part {
+        if let Ok(list) = serde_json::from_str::<Vec<&RawValue>>(json) {
+            let parts: Vec<Part> = list.iter().map(|entry| self.cut_excerpt(entry.get())).collect();
+            if parts.iter().all(|part| *part == Part::Kept) {
+                return Part::Kept;
+            }
+            let entries = list.iter().zip(parts).map(|(entry, part)| match part {
+                Part::Changed(json) => json,
+                Part::Kept | Part::Removed => entry.get().to_owned(),
+            });
+            return Part::Changed(format!("[{}]", entries.collect::<Vec<_>>().join(",")));
+        }
+        let Ok(pairs) = keys::<Pairs<'_>>(json) else {
+            return Part::Kept;
+        };
+        let cut = cut(&pairs, |key, value| match key {
+            key if self.has_in_excerpts(key) => Part::Removed,
+            key if METADATA.contains(&key) => Part::Kept,
+            _ => self.cut_excerpt(value),
+        });
+        cut.map_or(Part::Kept, Part::Changed)
+    }
 }
 
-/// Returns an object with one part of another one; `None` if there is no such part.
-fn only(part: &str, json: &str) -> Option<String> {
-    let pairs = keys::<Pairs<'_>>(json).ok()?;
-    let found = pairs.iter().filter(|(key, _)| key == part);
-    Some(object(found.map(|(key, value)| (key, value.get()))))
+/// What becomes of a value.
+#[derive(Debug, PartialEq, Eq)]
+enum Part {
+    Kept,
+    Removed,
+    Changed(String),
 }
 
-fn object<'k, V: AsRef<str>>(pairs: impl Iterator<Item = (&'k Cow<'k, str>, V)>) -> String {
-    let pairs = pairs.map(|(key, value)| format!("{}:{}", serde_json::Value::from(key.as_ref()), value.as_ref()));
-    format!("{{{}}}", pairs.collect::<Vec<_>>().join(","))
+/// Returns an object with what becomes of its values; `None` if it stays as it is.
+fn cut(pairs: &Pairs<'_>, part: impl Fn(&str, &str) -> Part) -> Option<String> {
+    let parts: Vec<Part> = pairs.iter().map(|(key, value)| part(key, value.get())).collect();
+    if parts.iter().all(|part| *part == Part::Kept) {
+        return None;
+    }
+    let kept = pairs.iter().zip(parts).filter_map(|((key, value), part)| {
+        let value = match part {
+            Part::Kept => value.get().to_owned(),
+            Part::Changed(json) => json,
+            Part::Removed => return None,
+        };
+        Some(format!("{}:{value}", serde_json::Value::from(key.as_ref())))
+    });
+    Some(format!("{{{}}}", kept.collect::<Vec<_>>().join(",")))
+}
+
+/// Leaves one part of an object.
+fn only(part: &str, json: &str) -> Part {
+    let Ok(pairs) = keys::<Pairs<'_>>(json) else {
+        return Part::Removed;
+    };
+    let is_part = |key: &str| if key == part { Part::Kept } else { Part::Removed };
+    cut(&pairs, |key, _| is_part(key)).map_or(Part::Kept, Part::Changed)
 }
 
 /// Returns the names of the fields that can be left out, in order.
@@ -101,11 +155,6 @@ pub fn excludable() -> Vec<&'static str> {
     names.dedup();
     names.retain(|name| !NEEDED.contains(name));
     names
-}
-
-/// Whether every sync needs a field, so that it cannot be left out.
-pub fn is_needed(field: &str) -> bool {
-    NEEDED.contains(&field)
 }
 
 #[cfg(test)]
@@ -146,14 +195,30 @@ mod tests {
             document,
             r#"{"id":"m","organization":{"id":"o","public_metadata":{"private_metadata":3}},"public_user_data":{"user_id":"u","identifier":"a@x"}}"#,
         );
-        for identifying in IDENTIFIED_BY {
+        for identifying in ["email_addresses", "phone_numbers", "username", "web3_wallets"] {
             check(
                 &[identifying],
                 &MEMBERSHIPS,
                 r#"{"public_user_data":{"user_id":"u","identifier":"a@x"},"identifier":"b@x"}"#,
-                r#"{"public_user_data":{"user_id":"u"}}"#,
+                r#"{"public_user_data":{"user_id":"u"},"identifier":"b@x"}"#,
             );
         }
+        // The accounts of a user, and the memberships within a user.
+        check(
+            &["email_addresses", "first_name", "image_url"],
+            &USERS,
+            r#"{"external_accounts":[{"id":"a","email_address":"a@x","first_name":"Ann","avatar_url":"x","public_metadata":{"first_name":1}},7],
+                "organization_memberships":[{"public_user_data":{"first_name":"Ann","last_name":"Lee"}}],"x":{"first_name":2}}"#,
+            r#"{"external_accounts":[{"id":"a","public_metadata":{"first_name":1}},7],"organization_memberships":[{"public_user_data":{"last_name":"Lee"}}],"x":{"first_name":2}}"#,
+        );
+    }
+
+    #[test]
+    fn a_document_without_the_fields_stays_as_it_is() {
+        let document = r#"{ "id": "u", "external_accounts": [ {"id": 1} ], "x": {"scim": 2} }"#;
+        check(&["scim", "first_name"], &USERS, document, document);
+        let document = r#"{ "public_user_data": {"user_id": "u"} }"#;
+        check(&["public_user_data"], &MEMBERSHIPS, document, document);
     }
 
     #[test]

@@ -30,7 +30,7 @@ pub use definition::{
     MAX_PAGE, Moves, Resource, embedded_key,
 };
 pub use digest::{Digest, DigestKey};
-pub use exclusions::{Exclusions, excludable, is_needed};
+pub use exclusions::{Exclusions, excludable};
 pub use invitations::INVITATIONS;
 pub use memberships::MEMBERSHIPS;
 pub use number::{milliseconds, time};

@@ -19,7 +19,12 @@ pub static USERS: Resource = Resource {
     document: "clerk.user_document",
     fields: &FIELDS,
     embedded: None,
-    excerpts: &[],
+    excerpts: &[
+        "external_accounts",
+        "saml_accounts",
+        "enterprise_accounts",
+        "organization_memberships",
+    ],
     link: None,
     derived: Derived {
         columns: &DERIVED,

@@ -99,6 +99,9 @@ impl Syncer {
         let instance = self.identify(pinned.as_deref()).await?;
         if has_schema {
             self.clerk.set_digest_key(self.mirror.instance().digest_key().await?);
+            if self.mirror.runs().state().await?.excluded != self.clerk.excluded().names() {
+                info!("mirror.exclude has changed: the sync begins by erasing the fields that it names, everywhere");
+            }
         }
         let mut report = self.plan_resource(start, has_schema, &instance.id, &mut *print).await?;
         report.resources = self.plan_others(has_schema, &instance.id, print).await?;

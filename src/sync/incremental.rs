@@ -132,6 +132,9 @@ impl Syncer {
             carryover.require_full_sync("mirror.exclude names other fields than before");
             return Ok(ControlFlow::Break(SyncOutcome::NeedsFull));
         }
+        if state.rereads {
+            carryover.request_full_sync("the fields that are not stored have changed");
+        }
         if let Some(holder) = &state.lease_holder {
             self.watch.set_standing_by(holder);
             return Ok(ControlFlow::Break(SyncOutcome::Standby));

@@ -14,7 +14,11 @@ use super::{
 };
 use crate::{
     failure::{Cause, Failure},
-    mirror::{self, AgeSummary, Begin, ExclusionChange, Finish, Lease, LeaseAttempt, Run, SyncKind},
+    humanize::number,
+    mirror::{
+        self, AgeSummary, Begin, Erased, ExclusionChange, Finish, Lease, LeaseAttempt, MirrorError, Run, SyncKind,
+    },
+    resource::Exclusions,
     watch::Changes,
 };
 
@@ -129,11 +133,10 @@ impl Syncer {
         work: impl AsyncFnOnce(&mut SyncContext<'_>) -> Result<(), Failure>,
     ) -> Result<Report, Failure> {
         let mirror = &self.mirror;
-        if start.kind == SyncKind::Full
-            && let Some(change) = mirror.excluded_fields().set(lease, self.clerk.excluded()).await?
-        {
-            log_exclusions(&change);
-        }
+        let change = match start.kind {
+            SyncKind::Full => mirror.erasure().begin(lease, self.clerk.excluded()).await?,
+            SyncKind::Incremental | SyncKind::OnDemand => ExclusionChange::default(),
+        };
         let begin = Begin {
             kind: start.kind,
             max_age: CHECKPOINT_AGE,
@@ -156,7 +159,10 @@ impl Syncer {
         };
         let mut sync = SyncContext::new(self, mode, &listed, start, carryover, &instance);
         sync.resumed = checkpoint;
-        let result = work(&mut sync).await;
+        let result = match sync.erase(&run, &change).await {
+            Ok(()) => work(&mut sync).await,
+            Err(error) => Err(error.into()),
+        };
         self.progress.finish();
         if sync.has_read_changes {
             // Reading changes between pages does not compare the counts.
@@ -254,25 +260,39 @@ fn closing(
     }
 }
 
-fn log_exclusions(change: &ExclusionChange) {
-    let ExclusionChange {
-        erased,
-        returned,
-        rows,
-        events,
-    } = change;
-    if !erased.is_empty() {
+impl SyncContext<'_> {
+    /// Erases fields that are no longer to be stored.
+    async fn erase(&mut self, run: &Run, change: &ExclusionChange) -> Result<(), MirrorError> {
+        let ExclusionChange { erased, returned } = change;
+        if !returned.is_empty() {
+            let fields = returned.join(", ");
+            warn!(
+                fields,
+                "mirror.exclude does not name these fields any more: they are stored again"
+            );
+        }
+        if erased.is_empty() {
+            return Ok(());
+        }
         let fields = erased.join(", ");
-        info!(
-            fields,
-            rows, events, "mirror.exclude: these fields are erased, and no longer stored"
-        );
-    }
-    if !returned.is_empty() {
-        let fields = returned.join(", ");
-        info!(
-            fields,
-            "mirror.exclude: these fields are stored again, from this full sync on"
-        );
+        let Erased { rows, events, left } = self
+            .syncer
+            .mirror
+            .erasure()
+            .erase(run, &Exclusions::new(erased))
+            .await?;
+        if rows + events > 0 {
+            info!(
+                fields,
+                rows, events, "mirror.exclude names these fields: what was stored of them is erased"
+            );
+        }
+        if left > 0 {
+            self.note(format!(
+                "{} rows and events still have fields that mirror.exclude names ({fields}): Postgres refuses to change them",
+                number(left)
+            ));
+        }
+        Ok(())
     }
 }

@@ -5,6 +5,7 @@ use rustix::process::Signal;
 use serde_json::json;
 
 use crate::support::{
+    app_table::AppTable,
     fixture::Fixture,
     organizations::{ALL, KINDS, assert_all_in_sync, company, once_all},
     program::ProgramOutput,
@@ -70,6 +71,7 @@ fn put_secrets(fixture: &Fixture, id: &str) {
         user["primary_phone_number_id"] = json!("idn_1");
         user["last_name"] = json!(SECRET);
         user["username"] = json!(SECRET);
+        user["external_accounts"] = json!([{"id": "eac_1", "last_name": SECRET, "username": SECRET}]);
     });
 }
 
@@ -93,7 +95,8 @@ async fn events(fixture: &Fixture) -> i64 {
 }
 
 async fn once_without(fixture: &Fixture, fields: &str) -> ProgramOutput {
-    let ran = fixture.once_with(&[ALL, (EXCLUDE, fields)]).await;
+    let marks = ("CLERK2PG_DELETES__MODE", "mark");
+    let ran = fixture.once_with(&[ALL, marks, (EXCLUDE, fields)]).await;
     ran.assert_exit(Exit::Ok);
     ran
 }
@@ -172,11 +175,23 @@ async fn a_field_is_erased_when_it_is_left_out_and_comes_back() {
     let emitted = events(&fixture).await;
 
     let ran = once_without(&fixture, EXCERPTS).await;
-    assert!(ran.stderr.contains("these fields are erased"), "{}", ran.stderr);
+    assert!(
+        ran.stderr.contains("what was stored of them is erased"),
+        "{}",
+        ran.stderr
+    );
     assert_eq!(leaks(&fixture).await, [""; 0]);
     assert_eq!(events(&fixture).await, emitted, "an erasure is no change of an object");
-    let names = "SELECT count(*) FROM clerk.users WHERE full_name = first_name AND primary_phone IS NULL AND deleted_at IS NULL";
-    assert_eq!(fixture.db.number(names).await, 6);
+    // Those of all rows, also of the one that is marked.
+    let names = "SELECT count(*) FROM clerk.users WHERE full_name = first_name AND display_name = first_name AND primary_phone IS NULL";
+    assert_eq!(fixture.db.number(names).await, 7);
+    assert_eq!(
+        fixture
+            .db
+            .number("SELECT count(*) FROM clerk.users WHERE deleted_at IS NOT NULL")
+            .await,
+        1
+    );
     let absent = "SELECT count(*) FROM clerk.users AS u WHERE clerk.user_document(u) ? 'private_metadata'";
     assert_eq!(fixture.db.number(absent).await, 0);
     let left = "SELECT count(*) FROM clerk.organization_memberships WHERE public_user_data = jsonb_build_object('user_id', user_id)";
@@ -188,35 +203,108 @@ async fn a_field_is_erased_when_it_is_left_out_and_comes_back() {
 
     let back = fixture.once_with(&[ALL]).await;
     back.assert_exit(Exit::Ok);
-    assert!(back.stderr.contains("these fields are stored again"), "{}", back.stderr);
+    assert!(back.stderr.contains("they are stored again"), "{}", back.stderr);
     fixture.sim.delete("user_without_time");
     fixture.sim.delete("user_mangled");
     once_all(&fixture).await;
     assert_all_in_sync(&fixture).await;
-    let told = format!(
+    let listed = format!(
         "SELECT count(*) FROM clerk.events WHERE id > {emitted} AND type = 'user.updated'
         AND changed @> '{{private_metadata}}'"
     );
-    assert_eq!(fixture.db.number(&told).await, 6);
+    assert_eq!(fixture.db.number(&listed).await, 6);
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn an_erasure_that_was_cut_off_loses_nothing() {
+/// Mirrors 20 users, and makes the application refuse to change an event and a row.
+async fn refusing() -> (Fixture, [(&'static str, &'static str); 1]) {
     let fixture = Fixture::new(20).await;
     let initial = [("CLERK2PG_EVENTS__INITIAL", "true")];
     fixture.once_with(&initial).await.assert_exit(Exit::Ok);
-    let refuse = "CREATE FUNCTION refuse() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN RAISE 'not now'; END $$;
-        CREATE TRIGGER refuse BEFORE UPDATE ON clerk.events EXECUTE FUNCTION refuse()";
-    fixture.db.execute(refuse).await;
-    let without = [(EXCLUDE, "private_metadata,email_addresses")];
-    let cut_off = fixture.once_with(&without).await;
-    cut_off.assert_exit(Exit::Failed);
-    assert!(cut_off.stderr.contains("not now"), "{}", cut_off.stderr);
-    let stored = "SELECT count(*) FROM clerk.users WHERE private_metadata IS NOT NULL";
-    assert_eq!(fixture.db.number(stored).await, 0);
-    fixture.db.execute("DROP TRIGGER refuse ON clerk.events").await;
-    fixture.once().await.assert(Exit::Ok, changed().updated(20));
+    let first = fixture.db.text("SELECT min(id) FROM clerk.users").await.unwrap();
+    let refuse = format!(
+        "CREATE FUNCTION refuse() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN RAISE 'not now'; END $$;
+         CREATE TRIGGER refuse BEFORE UPDATE ON clerk.events FOR EACH ROW WHEN (OLD.id = 7) EXECUTE FUNCTION refuse();
+         CREATE TRIGGER refuse BEFORE UPDATE ON clerk.users FOR EACH ROW WHEN (NEW.id = '{first}') EXECUTE FUNCTION refuse()"
+    );
+    fixture.db.execute(&refuse).await;
+    (fixture, [(EXCLUDE, "private_metadata,email_addresses")])
+}
+
+const ALLOW: &str = "DROP TRIGGER refuse ON clerk.events; DROP TRIGGER refuse ON clerk.users";
+
+const STORED: &str = "SELECT (SELECT count(*) FROM clerk.users WHERE private_metadata IS NOT NULL)
+    + (SELECT count(*) FROM clerk.events WHERE payload -> 'data' ? 'private_metadata')";
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_erasure_that_is_refused_in_part_goes_on_with_the_next_sync() {
+    let (fixture, without) = refusing().await;
+    for _ in 0..2 {
+        let ran = fixture.once_with(&without).await;
+        ran.assert_exit(Exit::Failed);
+        let report = ran.json();
+        assert_eq!(report["outcome"], "incomplete", "{ran:#?}");
+        assert!(
+            report["error"]
+                .as_str()
+                .unwrap()
+                .contains("2 rows and events still have fields"),
+            "{ran:#?}"
+        );
+        assert_eq!(fixture.db.number(STORED).await, 2);
+    }
+    fixture.db.execute(ALLOW).await;
+    fixture.once_with(&without).await.assert_exit(Exit::Ok);
+    assert_eq!(fixture.db.number(STORED).await, 0);
+    assert_eq!(fixture.db.number("SELECT count(*) FROM clerk.rejected").await, 0);
+    assert_eq!(
+        fixture
+            .db
+            .text("SELECT erasing::text FROM clerk.sync_state")
+            .await
+            .as_deref(),
+        Some("{}")
+    );
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_erasure_that_is_taken_back_loses_nothing() {
+    let (fixture, without) = refusing().await;
+    fixture.once_with(&without).await.assert_exit(Exit::Failed);
+    fixture.db.execute(ALLOW).await;
+    fixture
+        .once()
+        .await
+        .assert(Exit::Ok, changed().updated(19).unchanged(1));
     fixture.assert_in_sync().await;
+    let state =
+        "SELECT concat(excluded, erasing, (SELECT bool_or(rereads) FROM clerk.resource_state WHERE resource = 'users'))
+        FROM clerk.sync_state";
+    assert_eq!(fixture.db.text(state).await.as_deref(), Some("{}{}f"));
+}
+
+/// A table of names, which the exclusion would replace.
+const NAMES: &str = "[[tables]]\nname = \"people\"\nkey = \"clerk_id\"\n[tables.set]\nname = \"u.display_name\"\n";
+
+#[tokio::test(flavor = "multi_thread")]
+async fn names_of_the_application_wait_for_a_person_before_they_change() {
+    let table = "CREATE TABLE people (clerk_id text PRIMARY KEY, name text)";
+    let app = AppTable::new(30, table, NAMES).await;
+    app.once().await.assert_exit(Exit::Ok);
+    let names = "SELECT string_agg(name, ', ' ORDER BY clerk_id) FROM people";
+    let before = app.fixture.db.text(names).await;
+    let mapping = |exclude: &str| format!("[mirror]\nexclude = [{exclude}]\n{NAMES}");
+    app.set_mapping(&mapping("\"first_name\", \"last_name\""));
+    app.once().await.assert_exit(Exit::Held);
+    assert_eq!(app.fixture.db.text(names).await, before);
+    let empty = "SELECT count(*) FROM clerk.users WHERE display_name IS NULL";
+    assert_eq!(app.fixture.db.number(empty).await, 0);
+    app.set_mapping(&mapping("\"email_addresses\"").replace("u.display_name", "u.primary_email"));
+    let refused = app.once().await;
+    refused.assert_error(
+        Exit::Usage,
+        "set.name reads u.primary_email",
+        "take the field out of exclude",
+    );
 }
 
 #[tokio::test(flavor = "multi_thread")]

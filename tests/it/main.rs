@@ -127,6 +127,7 @@ mod table_check;
 mod table_reload;
 mod tied_timestamps;
 mod tls;
+mod two_instances;
 mod unexpected_values;
 mod unique_values;
 mod webhook_bodies;

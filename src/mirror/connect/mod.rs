@@ -32,7 +32,7 @@ use tokio_postgres_rustls::MakeRustlsConnect;
 use tracing::warn;
 
 use super::{
-    MirrorError, MirrorSettings,
+    DEFAULT_SCHEMA, MirrorError, MirrorSettings, schema,
     session::{Session, failovers},
 };
 use address::{Address, Host};
@@ -73,7 +73,12 @@ impl Connector {
     pub(super) fn new(settings: &MirrorSettings) -> Result<Self, MirrorError> {
         let mut address = Address::parse(settings.url.expose(), &settings.variables)?;
         if address.config.get_application_name().is_none() {
-            address.config.application_name(settings.application_name);
+            // `status` recognizes the daemon of its own mirror by it.
+            let name = match schema() {
+                DEFAULT_SCHEMA => settings.application_name.to_owned(),
+                schema => format!("{} of {schema}", settings.application_name),
+            };
+            address.config.application_name(&name);
         }
         let connector = Self {
             address,

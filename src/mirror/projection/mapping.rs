@@ -58,6 +58,10 @@ pub struct TableMapping {
     /// for a person.
     #[serde(default = "usual_change")]
     pub max_change_percent: f64,
+    /// Fields of the objects that are not stored. Other ones make another mapping, which waits for a
+    /// person if it would change many rows.
+    #[serde(skip)]
+    pub excluded: Vec<String>,
 }
 
 /// How the row of an object is found. Rows in which a column of the key is `NULL` belong to the
@@ -157,6 +161,7 @@ impl TableMapping {
             keep: Expressions::new(),
             deleted: Expressions::new(),
             max_change_percent: usual_change(),
+            excluded: Vec::new(),
         }
     }
 
@@ -177,8 +182,12 @@ impl TableMapping {
             ..self.clone()
         };
         let json = serde_json::to_vec(&whole).unwrap_or_default();
-        let hash = blake3::hash(&json).to_hex();
-        hash[..16].to_owned()
+        let mut hasher = blake3::Hasher::new();
+        hasher.update(&json);
+        for field in &self.excluded {
+            hasher.update(field.as_bytes());
+        }
+        hasher.finalize().to_hex()[..16].to_owned()
     }
 
     /// The columns that it writes into the row of an object that exists.

@@ -173,7 +173,8 @@ impl TableName {
         sql_query(
             "SELECT n.nspname::pg_catalog.text AS schema, c.relname::pg_catalog.text AS name
              FROM pg_catalog.pg_class c JOIN pg_catalog.pg_namespace n ON n.oid OPERATOR(pg_catalog.=) c.relnamespace
-             WHERE c.relkind IN ('r', 'p') AND n.nspname NOT IN ('pg_catalog', 'information_schema', 'clerk', 'pg_toast')
+             WHERE c.relkind IN ('r', 'p') AND n.nspname NOT IN ('pg_catalog', 'information_schema', 'pg_toast')
+               AND NOT n.nspname = 'clerk'
              ORDER BY n.nspname, c.relname",
         )
         .load(conn)

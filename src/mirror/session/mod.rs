@@ -37,6 +37,7 @@ use tokio::sync::{mpsc, watch};
 use tokio_postgres::{AsyncMessage, Client, tls::TlsStream, types::ToSql};
 use tokio_util::task::AbortOnDropHandle;
 
+use super::schema_name;
 pub(super) use fault::Fault;
 use row::AnswerRow;
 use statement::Statement;
@@ -192,7 +193,7 @@ impl Session {
 
 impl Wire {
     async fn send(&self, sql: &str) -> QueryResult<()> {
-        let sent = self.client.batch_execute(sql).await;
+        let sent = self.client.batch_execute(&schema_name::in_sql(sql)).await;
         sent.map_err(|error| self.state.error(&error))
     }
 
@@ -228,7 +229,7 @@ impl Wire {
         let Statement { sql, values } = statement?;
         // Collected, because the end of the transaction follows them on the same connection.
         let rows = async {
-            let rows = self.client.query_typed_raw(&sql, values).await?;
+            let rows = self.client.query_typed_raw(&schema_name::in_sql(&sql), values).await?;
             rows.try_collect::<Vec<_>>().await
         };
         let rows = self.framed(framing, rows).await?;
@@ -242,6 +243,7 @@ impl Wire {
             .iter()
             .map(|(value, kind)| (value as &(dyn ToSql + Sync), kind.clone()))
             .collect();
+        let sql = schema_name::in_sql(&sql);
         let rows = self.framed(framing, self.client.execute_typed(&sql, &values)).await?;
         Ok(usize::try_from(rows).unwrap_or(usize::MAX))
     }
