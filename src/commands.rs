@@ -118,7 +118,7 @@ pub async fn run_once(loaded: &Loaded, arguments: &Arguments, progress: &Progres
         syncer.full_sync(&mut Carryover::default()).await
     })
     .await?;
-    output::report(arguments.format(), &report).map_err(stdout_failed)?;
+    printed(output::report(arguments.format(), &report))?;
     Ok(match () {
         () if report.is_incomplete() => Exit::Incomplete,
         () if report.has_held() => Exit::Held,
@@ -138,13 +138,8 @@ pub async fn run_dry_run(loaded: &Loaded, arguments: &Arguments, progress: &Prog
         }
     };
     let report = daemon::once(&syncer.stop, syncer.plan(&mut print)).await?;
-    match unwritten {
-        // The reader has seen enough, as in `clerk2pg --dry-run | head`.
-        Some(error) if error.kind() == io::ErrorKind::BrokenPipe => return Ok(Exit::Success),
-        Some(error) => return Err(stdout_failed(error)),
-        None => {}
-    }
-    output::report(format, &report).map_err(stdout_failed)?;
+    printed(unwritten.map_or(Ok(()), Err))?;
+    printed(output::report(format, &report))?;
     Ok(match () {
         () if report.is_incomplete() => Exit::Incomplete,
         () if exit_code && report.has_changes() => Exit::Differences,
@@ -160,7 +155,7 @@ pub async fn run_check(loaded: &Loaded, format: Format) -> Result<Exit, Failure>
 
 /// Prints findings, and judges them.
 pub fn report_findings(format: Format, findings: &[Finding]) -> Result<Exit, Failure> {
-    output::findings(format, findings).map_err(stdout_failed)?;
+    printed(output::findings(format, findings))?;
     Ok(if check::is_unusable(findings) {
         Exit::Unusable
     } else if check::is_ok(findings) {
@@ -173,7 +168,7 @@ pub fn report_findings(format: Format, findings: &[Finding]) -> Result<Exit, Fai
 /// Prints the state of the mirror: `status`.
 pub async fn run_status(loaded: &Loaded, format: Format) -> Result<Exit, Failure> {
     let mirror = build_existing_mirror(loaded).await?;
-    output::status(format, &mirror.overview().details(10, 20).await?).map_err(stdout_failed)?;
+    printed(output::status(format, &mirror.overview().details(10, 20).await?))?;
     Ok(Exit::Success)
 }
 
@@ -197,10 +192,10 @@ pub async fn watch_status(loaded: &Loaded, format: Format, pause: Duration) -> R
             Ok(details) => output::status_again(format, &details),
             Err(failure) => output::status_failed(format, &failure),
         };
-        match shown {
-            // The reader has seen enough, as in `clerk2pg status --watch | head`.
-            Err(error) if error.kind() == io::ErrorKind::BrokenPipe => return Ok(Exit::Success),
-            shown => shown.map_err(stdout_failed)?,
+        let is_closed = shown.as_ref().is_err_and(output::is_closed);
+        printed(shown)?;
+        if is_closed {
+            return Ok(Exit::Success);
         }
         tokio::select! {
             () = tokio::time::sleep(pause) => {}
@@ -213,14 +208,14 @@ pub async fn watch_status(loaded: &Loaded, format: Format, pause: Duration) -> R
 pub async fn run_approve(loaded: &Loaded, format: Format, sum: &str) -> Result<Exit, Failure> {
     let mirror = build_existing_mirror(loaded).await?;
     if let Some((table, rows)) = mirror.app_tables().approve(sum).await? {
-        output::approved_rows(format, &table, rows, SystemTime::now().into()).map_err(stdout_failed)?;
+        printed(output::approved_rows(format, &table, rows, SystemTime::now().into()))?;
         return Ok(Exit::Success);
     }
     let mut held = None;
     for resource in RESOURCES {
         let holds = mirror.of(resource).holds();
         if let Some(count) = holds.approve(sum).await? {
-            output::approved(format, resource, count, SystemTime::now().into()).map_err(stdout_failed)?;
+            printed(output::approved(format, resource, count, SystemTime::now().into()))?;
             return Ok(Exit::Success);
         }
         held = held.or(holds.checksum().await?);
@@ -250,14 +245,14 @@ pub async fn run_repin(
     let patience = loaded.settings.lease.ttl.0 + PATIENCE;
     let syncer = build_syncer(loaded, progress, &Watch::default(), Some(patience))?;
     let repinned: Repinned = daemon::once(&syncer.stop, syncer.repin(instance)).await?;
-    output::repinned(format, &repinned).map_err(stdout_failed)?;
+    printed(output::repinned(format, &repinned))?;
     Ok(Exit::Success)
 }
 
 /// Applies migrations: `migrate`.
 pub async fn run_migrate(loaded: &Loaded, format: Format) -> Result<Exit, Failure> {
     let applied = build_mirror(loaded)?.schema().prepare(true).await?;
-    output::migrated(format, &applied).map_err(stdout_failed)?;
+    printed(output::migrated(format, &applied))?;
     Ok(Exit::Success)
 }
 
@@ -272,13 +267,20 @@ pub async fn run_health(loaded: &Loaded, format: Format) -> Result<Exit, Failure
             http.listen
         )),
     };
-    output::health(format, probe.is_ok, &probe.message).map_err(stdout_failed)?;
+    printed(output::health(format, probe.is_ok, &probe.message))?;
     match probe.is_ok {
         true => Ok(Exit::Success),
         false => Err(Failure::new(Cause::Other, format!("not ready: {}", probe.message))),
     }
 }
 
-fn stdout_failed(error: io::Error) -> Failure {
-    Failure::new(Cause::Other, format!("cannot write to stdout: {error}"))
+/// Judges what a command has printed on stdout. A reader that has seen enough, as in
+/// `clerk2pg status | head -1`, is no failure, and does not change the exit code.
+fn printed(result: io::Result<()>) -> Result<(), Failure> {
+    match result {
+        Err(error) if !output::is_closed(&error) => {
+            Err(Failure::new(Cause::Other, format!("cannot write to stdout: {error}")))
+        }
+        _ => Ok(()),
+    }
 }

@@ -163,7 +163,10 @@ fn reject_configuration(arguments: &Arguments, failure: Failure) -> ExitCode {
 fn report_failure(arguments: &Arguments, failure: &Failure) -> ExitCode {
     print_error(&failure.message, failure.hint.as_deref());
     let syncs_once = arguments.command.is_none() && (arguments.once || arguments.dry_run);
-    if syncs_once && let Err(error) = output::failure(arguments.format(), failure) {
+    if syncs_once
+        && let Err(error) = output::failure(arguments.format(), failure)
+        && !output::is_closed(&error)
+    {
         print_error(&format!("cannot write to stdout: {error}"), None);
     }
     ExitCode::from(match failure.cause {

@@ -9,7 +9,7 @@ use clerk2pg::{
     print_schema::print_schema,
 };
 
-use super::{Exit, stdout_failed};
+use super::{Exit, printed};
 
 /// Runs such a command if it needs no configuration either; `None` if it is another one.
 pub fn print_built_in(arguments: &Arguments) -> Option<Result<Exit, Failure>> {
@@ -36,8 +36,5 @@ pub fn run_print_schema(arguments: &Arguments) -> Result<Exit, Failure> {
 }
 
 fn print(text: &[u8]) -> Result<Exit, Failure> {
-    match io::stdout().write_all(text) {
-        Err(error) if error.kind() != io::ErrorKind::BrokenPipe => Err(stdout_failed(error)),
-        _ => Ok(Exit::Success),
-    }
+    printed(io::stdout().write_all(text)).map(|()| Exit::Success)
 }

@@ -12,7 +12,7 @@ use clerk2pg::{
     output,
 };
 
-use super::{Exit, stdout_failed};
+use super::{Exit, printed};
 use crate::setup::{build_existing_mirror, build_mirror};
 
 /// Dead events that are listed for each endpoint.
@@ -36,7 +36,7 @@ pub async fn run_endpoints(loaded: &Loaded, format: Format) -> Result<Exit, Fail
             endpoint.dead_events = deliveries.dead(&endpoint.status.name, LISTED_DEAD).await?;
         }
     }
-    output::endpoints(format, &listed).map_err(stdout_failed)?;
+    printed(output::endpoints(format, &listed))?;
     Ok(Exit::Success)
 }
 
@@ -49,7 +49,7 @@ pub async fn run_redeliver(
 ) -> Result<Exit, Failure> {
     let deliveries = build_existing_mirror(loaded).await?.deliveries();
     if let Some(queued) = deliveries.redeliver(endpoint, what).await? {
-        output::redelivered(format, endpoint, what, queued).map_err(stdout_failed)?;
+        printed(output::redelivered(format, endpoint, what, queued))?;
         return Ok(Exit::Success);
     }
     let configured = loaded.require_endpoints().map(names).unwrap_or_default();
@@ -77,7 +77,7 @@ pub async fn run_send_test(loaded: &Loaded, format: Format, name: &str) -> Resul
     let TestEvent { id, body } = TestEvent::new(instance.as_deref(), Utc::now())
         .map_err(|error| Failure::new(Cause::Other, format!("the event cannot be written as JSON: {error}")))?;
     let attempt = client.send(&id, body).await;
-    output::tested(format, name, &id, &attempt).map_err(stdout_failed)?;
+    printed(output::tested(format, name, &id, &attempt))?;
     let (_, Some(error)) = attempt.outcome.describe() else {
         return Ok(Exit::Success);
     };

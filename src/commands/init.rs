@@ -16,7 +16,7 @@ use clerk2pg::{
     output::{self, Initialized, ProposedTable},
 };
 
-use super::{Exit, stdout_failed};
+use super::{Exit, printed};
 use crate::setup::{build_check, build_mirror};
 
 /// The settings with their comments.
@@ -66,7 +66,7 @@ pub async fn run_init(loaded: &Loaded, arguments: &Arguments, tables: &[String])
         file: path.display().to_string(),
         is_written: written.as_ref().ok().copied(),
     };
-    output::initialized(arguments.format(), &initialized).map_err(stdout_failed)?;
+    printed(output::initialized(arguments.format(), &initialized))?;
     written.map(|_| Exit::Success)
 }
 

@@ -7,8 +7,15 @@ mod report;
 mod status;
 mod style;
 
+use std::io;
+
 pub use commands::{approved, approved_rows, findings, health, migrated, repinned};
 pub use endpoints::{endpoints, redelivered, tested};
 pub use init::{Initialized, ProposedTable, initialized};
 pub use report::{failure, plan_line, report};
 pub use status::{status, status_again, status_failed};
+
+/// Whether output failed because its reader is gone.
+pub fn is_closed(error: &io::Error) -> bool {
+    error.kind() == io::ErrorKind::BrokenPipe
+}

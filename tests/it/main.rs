@@ -123,6 +123,7 @@ mod signups_during_syncs;
 mod sim_organizations;
 mod sql_injection;
 mod sqlstate;
+mod stdout;
 mod table_check;
 mod table_reload;
 mod tied_timestamps;
