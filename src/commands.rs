@@ -131,10 +131,11 @@ pub async fn run_once(loaded: &Loaded, arguments: &Arguments, progress: &Progres
 pub async fn run_dry_run(loaded: &Loaded, arguments: &Arguments, progress: &Progress) -> Result<Exit, Failure> {
     let (format, exit_code) = (arguments.format(), arguments.exit_code);
     let syncer = build_syncer(loaded, progress, &Watch::default(), None)?;
-    let mut unwritten = None;
+    let (mut is_first, mut unwritten) = (true, None);
     let mut print = |line: PlanLine<'_>| {
         if format == Format::Human && unwritten.is_none() {
-            unwritten = progress.suspend(|| output::plan_line(line)).err();
+            unwritten = progress.suspend(|| output::plan_line(line, is_first)).err();
+            is_first = false;
         }
     };
     let report = daemon::once(&syncer.stop, syncer.plan(&mut print)).await?;

@@ -1,5 +1,7 @@
 //! Numbers and durations as people write them.
 
+use std::time::Duration;
+
 use chrono::TimeDelta;
 
 use crate::resource::Resource;
@@ -19,61 +21,75 @@ pub(crate) fn number(n: u64) -> String {
 
 /// Formats a duration with one unit. A negative one counts as zero.
 pub(crate) fn age(delta: TimeDelta) -> String {
-    let seconds = delta.num_milliseconds().max(0) as f64 / 1000.0;
-    match seconds {
-        s if s < 10.0 => format!("{s:.1} s"),
-        s if s < 120.0 => format!("{s:.0} s"),
-        s if s < 7200.0 => format!("{:.0} min", s / 60.0),
-        s if s < 172_800.0 => format!("{:.0} h", s / 3600.0),
-        s => format!("{:.0} days", s / 86_400.0),
+    duration(delta.to_std().unwrap_or_default())
+}
+
+/// Formats a duration with one unit.
+pub(crate) fn duration(duration: Duration) -> String {
+    let seconds = duration.as_secs_f64();
+    match duration.as_millis() {
+        0 => "0 s".to_owned(),
+        ms @ 1..100 => format!("{ms} ms"),
+        100..9_950 => format!("{} s", format!("{seconds:.1}").trim_end_matches(".0")),
+        9_950..120_000 => format!("{seconds:.0} s"),
+        120_000..7_200_000 => format!("{:.0} min", seconds / 60.0),
+        7_200_000..172_800_000 => format!("{:.0} h", seconds / 3600.0),
+        _ => format!("{} days", number((seconds / 86_400.0).round() as u64)),
     }
+}
+
+/// Formats a number of things, whose plural has an s.
+pub(crate) fn count(n: u64, singular: &str) -> String {
+    let plural = if n == 1 { "" } else { "s" };
+    format!("{} {singular}{plural}", number(n))
+}
+
+/// Returns the verb for a number of things.
+pub(crate) fn are(n: u64) -> &'static str {
+    if n == 1 { "is" } else { "are" }
 }
 
 /// Formats a number of users.
-pub(crate) fn users(count: u64) -> String {
-    match count {
-        1 => "1 user".to_owned(),
-        count => format!("{} users", number(count)),
-    }
+pub(crate) fn users(n: u64) -> String {
+    count(n, "user")
 }
 
 /// Formats a number of objects of a resource.
-pub(crate) fn objects(count: u64, resource: &Resource) -> String {
-    let title = resource.title();
-    match count {
-        1 => format!("1 {}", title.trim_end_matches('s')),
-        count => format!("{} {title}", number(count)),
-    }
+pub(crate) fn objects(n: u64, resource: &Resource) -> String {
+    count(n, resource.title().trim_end_matches('s'))
 }
 
 /// Formats a number of rows.
-pub(crate) fn rows(count: u64) -> String {
-    match count {
-        1 => "1 row".to_owned(),
-        count => format!("{} rows", number(count)),
-    }
+pub(crate) fn rows(n: u64) -> String {
+    count(n, "row")
+}
+
+/// Formats a number of deletions.
+pub(crate) fn deletions(n: u64) -> String {
+    count(n, "deletion")
+}
+
+/// Formats a number of requests.
+pub(crate) fn requests(n: u64) -> String {
+    count(n, "request")
 }
 
 /// Formats a number of events, which may be an estimate.
-pub(crate) fn events(count: u64, is_estimate: bool) -> String {
-    match count {
-        1 => "1 event".to_owned(),
-        count if is_estimate => format!("about {} events", number(count)),
-        count => format!("{} events", number(count)),
-    }
+pub(crate) fn events(n: u64, is_estimate: bool) -> String {
+    let about = if is_estimate && n != 1 { "about " } else { "" };
+    format!("{about}{}", count(n, "event"))
 }
 
 /// Says how many users are rejected.
-pub(crate) fn rejected_users(count: u64) -> String {
-    let are = if count == 1 { "is" } else { "are" };
-    format!("{} {are} rejected", users(count))
+pub(crate) fn rejected_users(n: u64) -> String {
+    format!("{} {} rejected", users(n), are(n))
 }
 
 /// Says how many rows of the application's tables are rejected.
-pub(crate) fn rejected_rows(count: u64) -> String {
-    match count {
+pub(crate) fn rejected_rows(n: u64) -> String {
+    match n {
         1 => "1 row of a table is rejected".to_owned(),
-        count => format!("{} of tables are rejected", rows(count)),
+        n => format!("{} of tables are rejected", rows(n)),
     }
 }
 
@@ -87,8 +103,23 @@ mod tests {
             [0, 999, 1000, 1_234_567].map(number),
             ["0", "999", "1,000", "1,234,567"]
         );
-        let ages = [0, 9_900, 61_000, 600_000, 86_400_000, 864_000_000];
-        let ages = ages.map(|ms| age(TimeDelta::milliseconds(ms)));
-        assert_eq!(ages, ["0.0 s", "9.9 s", "61 s", "10 min", "24 h", "10 days"]);
+        let ages = [
+            (-5, "0 s"),
+            (0, "0 s"),
+            (17, "17 ms"),
+            (612, "0.6 s"),
+            (5_000, "5 s"),
+            (9_900, "9.9 s"),
+            (9_960, "10 s"),
+            (61_000, "61 s"),
+            (600_000, "10 min"),
+            (86_400_000, "24 h"),
+            (864_000_000, "10 days"),
+        ];
+        for (ms, expected) in ages {
+            assert_eq!(age(TimeDelta::milliseconds(ms)), expected, "{ms}");
+        }
+        assert_eq!([0, 1, 1000].map(users), ["0 users", "1 user", "1,000 users"]);
+        assert_eq!([1, 2_500].map(|n| events(n, true)), ["1 event", "about 2,500 events"]);
     }
 }

@@ -8,8 +8,10 @@ use std::{
     time::{Duration, Instant},
 };
 
-use indicatif::{HumanCount, ProgressBar, ProgressDrawTarget, ProgressState, ProgressStyle};
+use indicatif::{ProgressBar, ProgressDrawTarget, ProgressState, ProgressStyle};
 use tracing::info;
+
+use crate::humanize::{duration, number};
 
 /// Time until the bar appears: a shorter walk needs none.
 const BAR_DELAY: Duration = Duration::from_secs(2);
@@ -46,14 +48,18 @@ impl Progress {
     pub fn start(&self, objects: &str, total: Option<u64>) {
         let bar = ProgressBar::with_draw_target(total, ProgressDrawTarget::hidden());
         let template = match total {
-            Some(_) => format!("{{bar:30}} {{human_pos}} of {{human_len}} {objects}, {{rate}} a second, {{eta}} left"),
+            Some(_) => format!("{{bar:30}} {{human_pos}} of {{human_len}} {objects}, {{rate}} a second, {{left}} left"),
             None => format!("{{spinner}} {{human_pos}} {objects}, {{rate}} a second"),
         };
         if let Ok(style) = ProgressStyle::with_template(&template) {
-            bar.set_style(style.with_key("rate", |state: &ProgressState, out: &mut dyn Write| {
-                // A bar that cannot be drawn must not stop the sync.
-                let _ = write!(out, "{}", HumanCount(state.per_sec() as u64));
-            }));
+            // A bar that cannot be drawn must not stop the sync.
+            let rate = |state: &ProgressState, out: &mut dyn Write| {
+                let _ = write!(out, "{}", number(state.per_sec() as u64));
+            };
+            let left = |state: &ProgressState, out: &mut dyn Write| {
+                let _ = write!(out, "{}", duration(Duration::from_secs(state.eta().as_secs())));
+            };
+            bar.set_style(style.with_key("rate", rate).with_key("left", left));
         }
         *self.lock() = Some(WalkProgress {
             objects: objects.to_owned(),

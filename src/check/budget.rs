@@ -4,7 +4,7 @@ use chrono::{DateTime, TimeDelta, Utc};
 
 use super::finding::Finding;
 use crate::{
-    humanize::{age, number},
+    humanize::{age, number, users},
     mirror::SyncKind,
     resource::{MAX_PAGE, Resource},
     schedule::Timetable,
@@ -27,24 +27,25 @@ const OCCURRENCES: i32 = 30;
 /// resources other than users, with their numbers of objects.
 pub(super) fn check_budget(
     per_second: f64,
-    users: Option<u64>,
+    total: Option<u64>,
     lists: &[(&'static Resource, u64)],
     [incremental, full]: [&str; 2],
     now: DateTime<Utc>,
 ) -> Finding {
     let name = "budget";
-    let mut message = format!("{} requests a second", short(per_second));
+    let plural = if per_second == 1.0 { "" } else { "s" };
+    let mut message = format!("{} request{plural} a second", short(per_second));
     let mut too_much = Vec::new();
-    if let Some(users) = users {
+    if let Some(total) = total {
         let pages = |objects: u64| objects.div_ceil(u64::from(MAX_PAGE));
         let of_lists = lists.iter().map(|(_, objects)| pages(*objects) + EXTRA_LIST_REQUESTS);
-        let requests = pages(users) + EXTRA_REQUESTS + of_lists.sum::<u64>();
-        let takes = seconds(requests as f64 / per_second);
+        let needed = pages(total) + EXTRA_REQUESTS + of_lists.sum::<u64>();
+        let takes = seconds(needed as f64 / per_second);
         message += &format!(
-            "; a full sync of {}{} users sends about {}, in {}",
+            "; a full sync of {}{} sends about {}, in {}",
             if lists.is_empty() { "" } else { "everything with " },
-            number(users),
-            number(requests),
+            users(total),
+            number(needed),
             age(takes)
         );
         if period(&Timetable::new(full, ""), SyncKind::Full, now).is_some_and(|gap| gap < takes) {
@@ -88,11 +89,11 @@ fn seconds(seconds: f64) -> TimeDelta {
 }
 
 /// Formats a number with two significant digits at most.
-fn short(number: f64) -> String {
-    match number {
-        n if n >= 10.0 || n.fract() == 0.0 => format!("{n:.0}"),
+fn short(value: f64) -> String {
+    match value {
+        n if n >= 10.0 || n.fract() == 0.0 => number(n.round() as u64),
         n if n >= 1.0 => format!("{n:.1}"),
-        n => format!("{n:.2}"),
+        n => format!("{n:.2}").trim_end_matches('0').to_owned(),
     }
 }
 
@@ -117,7 +118,7 @@ mod tests {
             Some(1_000_000),
             ["*/5 * * * * *", "0 0 * * * *"],
             CheckStatus::Ok,
-            "25 requests a second; a full sync of 1,000,000 users sends about 2,006, in 80 s; an incremental sync every 5.0 s sends 0.40 a second",
+            "25 requests a second; a full sync of 1,000,000 users sends about 2,006, in 80 s; an incremental sync every 5 s sends 0.4 a second",
         );
     }
 
@@ -134,7 +135,7 @@ mod tests {
         assert_eq!(
             finding.message,
             "25 requests a second; a full sync of everything with 100 users sends about 23, in 0.9 s; \
-             an incremental sync every 5.0 s sends 1.2 a second"
+             an incremental sync every 5 s sends 1.2 a second"
         );
     }
 
@@ -145,7 +146,7 @@ mod tests {
             Some(100),
             ["* * * * * *", ""],
             CheckStatus::Ok,
-            "2.5 requests a second; a full sync of 100 users sends about 7, in 2.8 s; an incremental sync every 1.0 s sends 2 a second",
+            "2.5 requests a second; a full sync of 100 users sends about 7, in 2.8 s; an incremental sync every 1 s sends 2 a second",
         );
     }
 
@@ -156,9 +157,9 @@ mod tests {
             Some(100_000),
             ["* * * * * *", "0 * * * * *"],
             CheckStatus::Warn,
-            "0.50 requests a second; a full sync of 100,000 users sends about 206, in 7 min; an incremental sync every 1.0 s sends 2 a second",
+            "0.5 requests a second; a full sync of 100,000 users sends about 206, in 7 min; an incremental sync every 1 s sends 2 a second",
         );
-        check(0.5, None, ["", ""], CheckStatus::Ok, "0.50 requests a second");
+        check(0.5, None, ["", ""], CheckStatus::Ok, "0.5 requests a second");
     }
 
     #[test]
@@ -169,7 +170,7 @@ mod tests {
             None,
             ["0-9 * * * * *", ""],
             CheckStatus::Ok,
-            "0.50 requests a second; an incremental sync every 6.0 s sends 0.33 a second",
+            "0.5 requests a second; an incremental sync every 6 s sends 0.33 a second",
         );
     }
 }

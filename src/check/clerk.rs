@@ -11,7 +11,7 @@ use super::{
 use crate::{
     clerk::{Client, Instance, Page},
     failure::{Cause, Failure},
-    humanize::number,
+    humanize::{duration, users},
     reconcile::{
         range::Range,
         walk::{ListQuery, Walk},
@@ -69,7 +69,7 @@ impl ClerkFindings {
         }
         let users = self
             .users
-            .map_or_else(String::new, |users| format!(", {} users", number(users)));
+            .map_or_else(String::new, |total| format!(", {}", users(total)));
         let mirrored = match pin {
             None => "; it is unknown whether this database mirrors it",
             Some(None) => "; this database mirrors no instance yet",
@@ -128,7 +128,7 @@ async fn answers(client: &Client, is_live_key: bool) -> Result<ClerkFindings, Fa
     };
     let started = Instant::now();
     let known = within(STEP, late, client.instance()).await?;
-    let took = started.elapsed().as_millis();
+    let took = started.elapsed();
     let asked = Utc::now();
     // A wrong address answers 404 to every request, and must not pass for an emulator.
     let page = within(STEP, late, client.list(&USERS, &Walk::new().query(), 1)).await?;
@@ -162,7 +162,11 @@ async fn answers(client: &Client, is_live_key: bool) -> Result<ClerkFindings, Fa
     Ok(ClerkFindings {
         answer: Finding::ok(
             "clerk",
-            format!("{} accepts the key, and answers in {took} ms", client.api_url()),
+            format!(
+                "{} accepts the key, and answers in {}",
+                client.api_url(),
+                duration(took)
+            ),
         ),
         key_identity: Some(KeyIdentity {
             instance: known.unwrap_or_else(|| client.address_as_instance()),

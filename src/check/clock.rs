@@ -4,6 +4,7 @@
 use chrono::TimeDelta;
 
 use super::finding::Finding;
+use crate::humanize::age;
 
 /// Largest tolerated difference: Clerk shows whole seconds only.
 const TOLERATED: TimeDelta = TimeDelta::seconds(5);
@@ -40,11 +41,12 @@ pub(super) fn compare_clocks(clerk: Option<TimeDelta>, database: Option<TimeDelt
 
 /// Describes how far a clock is ahead.
 fn describe(ahead: TimeDelta) -> String {
-    let seconds = ahead.num_milliseconds() as f64 / 1000.0;
-    match seconds {
-        s if s.abs() < 1.0 => "agrees".to_owned(),
-        s if s > 0.0 => format!("is {s:.0} s ahead"),
-        s => format!("is {:.0} s behind", -s),
+    // Clerk shows whole seconds only.
+    let seconds = TimeDelta::seconds((ahead.num_milliseconds() as f64 / 1000.0).round() as i64);
+    match ahead {
+        _ if ahead.abs() < TimeDelta::seconds(1) => "agrees".to_owned(),
+        _ if ahead > TimeDelta::zero() => format!("is {} ahead", age(seconds)),
+        _ => format!("is {} behind", age(-seconds)),
     }
 }
 
@@ -103,7 +105,7 @@ mod tests {
             Some(0),
             CheckStatus::Warn,
             &format!(
-                "Clerk's clock, or that of a proxy in front of it, is off: {seen}Clerk's clock is 3600 s ahead, the database's clock agrees"
+                "Clerk's clock, or that of a proxy in front of it, is off: {seen}Clerk's clock is 60 min ahead, the database's clock agrees"
             ),
         );
         check(

@@ -12,6 +12,7 @@ use super::{
 };
 use crate::{
     failure::{Cause, Failure},
+    humanize::duration,
     mirror::{
         Inspection, Link, ListenError, Mirror, MirrorError, NotificationStream, PostgresServer, Privileges, Replicas,
         SchemaError,
@@ -83,7 +84,7 @@ pub(super) async fn check_database(mirror: &Mirror, migrate: bool) -> DatabaseFi
 }
 
 fn late(limit: Duration) -> Failure {
-    MirrorError::Unavailable(format!("no answer within {} s", limit.as_secs())).into()
+    MirrorError::Unavailable(format!("no answer within {}", duration(limit))).into()
 }
 
 /// What was found in the schema.

@@ -3,7 +3,10 @@
 use std::net::SocketAddr;
 
 use super::{finding::Finding, time_limit::STEP};
-use crate::deliver::{Endpoint, EndpointClient};
+use crate::{
+    deliver::{Endpoint, EndpointClient},
+    humanize::duration,
+};
 
 const NAME: &str = "endpoint";
 
@@ -24,7 +27,7 @@ async fn check_endpoint(endpoint: &Endpoint, listen: Option<SocketAddr>) -> Find
     };
     let reached = tokio::time::timeout(STEP, client.reach())
         .await
-        .unwrap_or_else(|_| Err(format!("no answer within {} s", STEP.as_secs())));
+        .unwrap_or_else(|_| Err(format!("no answer within {}", duration(STEP))));
     match reached {
         Ok(address) if Some(address) == listen => Finding::warn(
             NAME,

@@ -7,7 +7,7 @@ use super::{
 use crate::{
     clerk::{Client, Error},
     failure::{Cause, Failure},
-    humanize::number,
+    humanize::{duration, objects},
     reconcile::range::Range,
     resource::Resource,
 };
@@ -27,7 +27,7 @@ pub(super) async fn check_lists(client: &Client, resources: &[&'static Resource]
     let mut totals = Vec::new();
     for &resource in resources {
         let late = || {
-            let message = format!("Clerk does not answer within {} s", STEP.as_secs());
+            let message = format!("Clerk does not answer within {}", duration(STEP));
             Failure::new(Cause::ClerkUnavailable, message)
         };
         // Its error says whether they are switched off.
@@ -51,9 +51,7 @@ pub(super) async fn check_lists(client: &Client, resources: &[&'static Resource]
             totals: Vec::new(),
         };
     }
-    let counted = totals
-        .iter()
-        .map(|(resource, total)| format!("{} {}", number(*total), resource.title()));
+    let counted = totals.iter().map(|(resource, total)| objects(*total, resource));
     let counted: Vec<String> = counted.collect();
     ListFindings {
         finding: (!counted.is_empty()).then(|| Finding::ok(name, counted.join(", "))),

@@ -20,7 +20,7 @@ pub(super) async fn check_tables(tables: &AppTables, has_mirror: bool) -> Vec<Fi
     let late = || {
         Failure::new(
             Cause::NeedsPerson,
-            format!("no answer within {} s", TABLE_LIMIT.as_secs()),
+            format!("no answer within {}", humanize::duration(TABLE_LIMIT)),
         )
     };
     let inspect = tables.mappings().iter().map(async |mapping| {
@@ -63,12 +63,12 @@ fn table(mapping: &TableMapping, inspection: &TableInspection) -> Finding {
         return Finding::warn(NAME, message).hint(hints.join("; "));
     }
     let columns = mapping.columns().count();
-    let plural = if columns == 1 { "" } else { "s" };
     match tried_on {
         Some(users) => Finding::ok(
             NAME,
             format!(
-                "{name}: {columns} column{plural} from {}, tried on {}",
+                "{name}: {} from {}, tried on {}",
+                humanize::count(columns as u64, "column"),
                 mapping.from.resource().title(),
                 humanize::objects(*users, mapping.from.resource())
             ),

@@ -5,6 +5,7 @@ use std::time::Duration;
 use reqwest::StatusCode;
 
 use super::error_response::{ErrorResponse, described, printable};
+use crate::humanize::count;
 
 /// Why a client cannot be made.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -194,8 +195,13 @@ impl Error {
 
     /// Returns the error of an answer that cannot be read. `why` is what the parser says.
     pub(super) fn garbage(request: &str, body: &[u8], why: &str) -> Self {
-        let what =
-            described(body).unwrap_or_else(|| format!("{} bytes of JSON: {}", body.len(), printable(&unquoted(why))));
+        let what = described(body).unwrap_or_else(|| {
+            format!(
+                "{} of JSON: {}",
+                count(body.len() as u64, "byte"),
+                printable(&unquoted(why))
+            )
+        });
         Error::Garbage(format!("{request} gave {what}"))
     }
 }

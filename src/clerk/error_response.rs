@@ -6,7 +6,7 @@ use reqwest::{StatusCode, header::HeaderMap};
 use serde::Deserialize;
 
 use super::MAX_ANSWER;
-use crate::secret::without_secrets;
+use crate::{humanize::count, secret::without_secrets};
 
 /// Characters of a server's own text that are repeated.
 const MAX_TEXT: usize = 500;
@@ -64,7 +64,7 @@ impl ErrorResponse {
             parameter,
             message: message
                 .or_else(|| described(body))
-                .unwrap_or_else(|| format!("a body of {} bytes", body.len())),
+                .unwrap_or_else(|| format!("a body of {}", count(body.len() as u64, "byte"))),
             trace,
         }
     }

@@ -11,7 +11,7 @@ use tokio_util::sync::{CancellationToken, DropGuard};
 use tracing::error;
 
 use super::election::Role;
-use crate::deliver::Delivery;
+use crate::{deliver::Delivery, humanize::duration};
 
 /// How long a daemon that has lost the lead waits until it is told so, or tries again.
 const PAUSE: Duration = Duration::from_secs(1);
@@ -104,7 +104,7 @@ async fn deliver_while_leading(delivery: Delivery, mut role: watch::Receiver<Rol
                 let pause = match ended {
                     Ok(()) => PAUSE,
                     Err(_) => {
-                        error!("deliveries failed because of a bug in clerk2pg; they start again in {} s", PAUSE_AFTER_PANIC.as_secs());
+                        error!("deliveries failed because of a bug in clerk2pg; they start again in {}", duration(PAUSE_AFTER_PANIC));
                         PAUSE_AFTER_PANIC
                     }
                 };

@@ -9,6 +9,7 @@ use tracing::debug;
 
 use crate::{
     failure::{Cause, Failure},
+    humanize::number,
     sync::Report,
 };
 
@@ -116,13 +117,17 @@ fn describe(sync: &str, report: &Report, at: DateTime<Utc>) -> String {
         ..
     } = report;
     let mut text = format!(
-        "{}; last {sync} at {}: {created} created, {updated} updated, {deleted} deleted, {unchanged} unchanged",
+        "{}; last {sync} at {}: {} created, {} updated, {} deleted, {} unchanged",
         report.outcome.name().replace('_', " "),
         at.format("%T UTC"),
+        number(*created),
+        number(*updated),
+        number(*deleted),
+        number(*unchanged),
     );
     for (count, what) in [(held, "held"), (rejected, "rejected")] {
         if *count > 0 {
-            text += &format!(", {count} {what}");
+            text += &format!(", {} {what}", number(*count));
         }
     }
     text

@@ -26,7 +26,7 @@ use super::{
     destination::{Destination, NameLookup},
     signatures,
 };
-use crate::server_time::retry_after;
+use crate::{humanize::duration, server_time::retry_after};
 
 const USER_AGENT: &str = concat!("clerk2pg/", env!("CARGO_PKG_VERSION"));
 
@@ -128,7 +128,7 @@ impl EndpointClient {
             Ok(Err(why)) => (unreachable(why), None),
             Ok(Ok(http)) => match timeout_at(deadline, self.0.post(&http, id, body)).await {
                 Err(_) => {
-                    let why = format!("no answer within {}", humantime::format_duration(self.0.timeout));
+                    let why = format!("no answer within {}", duration(self.0.timeout));
                     (AttemptOutcome::Unanswered { why }, None)
                 }
                 Ok(Err(error)) => (AttemptOutcome::of_error(&error), None),

@@ -10,7 +10,7 @@ use super::style::{GREEN, RED, YELLOW};
 use crate::{
     check::{CheckStatus, Finding, is_ok},
     cli::Format,
-    humanize::number,
+    humanize::{are, deletions, rows},
     mirror::schema,
     resource::{Resource, USERS},
     sync::Repinned,
@@ -81,25 +81,26 @@ pub fn approved(format: Format, resource: &Resource, count: u64, at: DateTime<Ut
         }
         Format::Human => writeln!(
             out,
-            "{} deletions{of_what} are approved. The next full sync asks Clerk for each id again and carries them out; a running daemon starts it at once.",
-            number(count)
+            "{}{of_what} {} approved. The next full sync asks Clerk for each id again before it deletes; a running daemon starts it at once.",
+            deletions(count),
+            are(count)
         ),
     }
 }
 
 /// Prints how many rows of a table `approve` has approved to be changed or removed.
-pub fn approved_rows(format: Format, table: &str, rows: u64, at: DateTime<Utc>) -> io::Result<()> {
+pub fn approved_rows(format: Format, table: &str, changed: u64, at: DateTime<Utc>) -> io::Result<()> {
     let mut out = anstream::stdout().lock();
     match format {
         Format::Json => writeln!(
             out,
             "{}",
-            serde_json::json!({"approved": rows, "table": table, "at": at})
+            serde_json::json!({"approved": changed, "table": table, "at": at})
         ),
         Format::Human => writeln!(
             out,
-            "Changes of {} rows of {table} are approved. The next full sync carries them out; a running daemon starts it at once.",
-            number(rows)
+            "Changes of {} of {table} are approved. The next full sync carries them out; a running daemon starts it at once.",
+            rows(changed)
         ),
     }
 }
@@ -118,9 +119,10 @@ pub fn repinned(format: Format, repinned: &Repinned) -> io::Result<()> {
         }
         Format::Human => writeln!(
             out,
-            "This database now mirrors {after}. {} rows are held until a full sync finds their users there;\n\
+            "This database now mirrors {after}. {} {} held until a full sync finds the users there;\n\
              the others stay held until you approve their deletion.",
-            number(*held)
+            rows(*held),
+            are(*held)
         ),
     }
 }

@@ -10,7 +10,7 @@ use super::style::{BOLD, GREEN, YELLOW};
 use crate::{
     cli::Format,
     deliver::{Attempt, EndpointState, ListedEndpoint},
-    humanize::{age, events, number},
+    humanize::{age, are, duration, events, number},
     mirror::{DeadEvent, EndpointStatus, FROM_MIRROR, Redelivery, schema},
 };
 
@@ -71,9 +71,10 @@ pub(super) fn print_endpoint(out: &mut impl Write, status: &EndpointStatus, stat
         0 => Ok(()),
         dead => writeln!(
             out,
-            "  {YELLOW}{} {} dead{YELLOW:#}; to deliver them again, run: clerk2pg redeliver {name}",
+            "  {YELLOW}{} {} dead{YELLOW:#}; to deliver {} again, run: clerk2pg redeliver {name}",
             events(dead, false),
-            if dead == 1 { "is" } else { "are" }
+            are(dead),
+            if dead == 1 { "it" } else { "them" }
         ),
     }
 }
@@ -154,13 +155,13 @@ pub fn redelivered(format: Format, endpoint: &str, what: &Redelivery, queued: u6
         let object = serde_json::json!({"endpoint": endpoint, "queued": queued});
         return writeln!(out, "{object}");
     }
-    let are = if queued == 1 { "is" } else { "are" };
     match queued {
         0 => writeln!(out, "No event is queued for {endpoint}.")?,
         queued => writeln!(
             out,
-            "{} {are} queued for {endpoint}. The daemon that leads sends them within seconds, unless {endpoint} is paused.",
-            events(queued, false)
+            "{} {} queued for {endpoint}. The daemon that leads sends within seconds, unless {endpoint} is paused.",
+            events(queued, false),
+            are(queued)
         )?,
     }
     match what {
@@ -195,9 +196,9 @@ pub fn tested(format: Format, endpoint: &str, id: &str, attempt: &Attempt) -> io
         }
         Format::Human if error.is_none() => writeln!(
             out,
-            "{GREEN}{endpoint}{GREEN:#} answered {} after {} ms.",
+            "{GREEN}{endpoint}{GREEN:#} answered {} after {}.",
             status.unwrap_or_default(),
-            number(u64::try_from(milliseconds).unwrap_or(u64::MAX))
+            duration(attempt.took)
         ),
         Format::Human => Ok(()),
     }

@@ -1,12 +1,15 @@
 //! The report of a sync and the plan of a dry run.
 
-use std::io::{self, Write};
+use std::{
+    io::{self, Write},
+    time::Duration,
+};
 
 use super::style::{BOLD, GREEN, RED, YELLOW};
 use crate::{
     cli::Format,
     failure::Failure,
-    humanize::{number, rejected_users, rows, users},
+    humanize::{are, deletions, duration, number, rejected_users, requests, rows, users},
     mirror::{RowCounts, schema},
     sync::{Outcome, PlanLine, Report, TableReport},
 };
@@ -34,15 +37,16 @@ pub fn failure(format: Format, failure: &Failure) -> io::Result<()> {
 }
 
 /// Prints a line of a plan, in the form that infrastructure tools use.
-pub fn plan_line(line: PlanLine<'_>) -> io::Result<()> {
+pub fn plan_line(line: PlanLine<'_>, is_first: bool) -> io::Result<()> {
     let mut out = anstream::stdout().lock();
+    let space = if is_first { "" } else { "\n" };
     match line {
         PlanLine::Create(id) => writeln!(out, "{GREEN}+{GREEN:#} {id}"),
         PlanLine::Update(id, fields) => writeln!(out, "{YELLOW}~{YELLOW:#} {id} {}", fields.join(", ")),
         PlanLine::Delete(id) => writeln!(out, "{RED}-{RED:#} {id}"),
         PlanLine::Hold(id) => writeln!(out, "{RED}-{RED:#} {id} (held)"),
-        PlanLine::Resource(name) => writeln!(out, "\n{BOLD}{}{BOLD:#}", name.replace('_', " ")),
-        PlanLine::Table(name) => writeln!(out, "\n{BOLD}{name}{BOLD:#}"),
+        PlanLine::Resource(name) => writeln!(out, "{space}{BOLD}{}{BOLD:#}", name.replace('_', " ")),
+        PlanLine::Table(name) => writeln!(out, "{space}{BOLD}{name}{BOLD:#}"),
         PlanLine::Link(id) => writeln!(out, "{GREEN}={GREEN:#} {id}"),
         PlanLine::Reject(id, reason) => writeln!(out, "{YELLOW}!{YELLOW:#} {id} {reason}"),
     }
@@ -69,7 +73,8 @@ fn plan_totals(out: &mut impl Write, report: &Report) -> io::Result<()> {
             report.instance,
             users(report.unchanged)
         )?;
-    } else if report.resources.values().any(Report::changes_mirror) {
+    } else if report.resources.values().any(Report::changes_mirror) || tables(report).any(|(_, table)| has_lines(table))
+    {
         writeln!(
             out,
             "\n{BOLD}No changes to users{BOLD:#} of {} ({}).",
@@ -145,9 +150,9 @@ fn sync_totals(out: &mut impl Write, report: &Report) -> io::Result<()> {
     }
     writeln!(
         out,
-        "  {} requests in {:.1} s",
-        number(report.requests),
-        report.duration_ms as f64 / 1000.0
+        "  {} in {}",
+        requests(report.requests),
+        duration(Duration::from_millis(report.duration_ms))
     )?;
     held(out, report)?;
     match report.is_import && !report.is_incomplete() {
@@ -203,7 +208,7 @@ fn resource_totals(out: &mut impl Write, name: &str, report: &Report) -> io::Res
         writeln!(out, "    {note}")?;
     }
     if let Some(plan) = report.plan.as_ref().filter(|_| report.held > 0) {
-        writeln!(out, "    if the deletions are correct, run: clerk2pg approve {plan}")?;
+        writeln!(out, "    if that is correct, run: clerk2pg approve {plan}")?;
     }
     Ok(())
 }
@@ -212,6 +217,11 @@ fn resource_totals(out: &mut impl Write, name: &str, report: &Report) -> io::Res
 fn tables(report: &Report) -> impl Iterator<Item = (&String, &TableReport)> {
     let others = report.resources.values().flat_map(|resource| &resource.tables);
     report.tables.iter().chain(others)
+}
+
+/// Whether a dry run has printed lines about rows of a table.
+fn has_lines(table: &TableReport) -> bool {
+    table.counts.has_changes() || table.held + table.counts.rejected > 0
 }
 
 /// Prints how many rows of a table a dry run would change.
@@ -223,7 +233,7 @@ fn table_plan(out: &mut impl Write, name: &str, table: &TableReport) -> io::Resu
         removed,
         rejected,
     } = table.counts;
-    if !table.counts.has_changes() && table.held + rejected == 0 {
+    if !has_lines(table) {
         return writeln!(out, "{BOLD}{name}:{BOLD:#} no changes.");
     }
     let to_go = match table.is_mapping_held {
@@ -310,8 +320,9 @@ fn held_deletions(out: &mut impl Write, report: &Report) -> io::Result<()> {
     };
     writeln!(
         out,
-        "{YELLOW}{} deletions are held{YELLOW:#}: more than [deletes] allows, or Clerk lists no users at all.\n\
-         If they are correct, run: clerk2pg approve {plan}",
-        number(report.held)
+        "{YELLOW}{} {} held{YELLOW:#}: more than [deletes] allows, or Clerk lists no users at all.\n\
+         If that is correct, run: clerk2pg approve {plan}",
+        deletions(report.held),
+        are(report.held)
     )
 }

@@ -13,7 +13,7 @@ use crate::{
     cli::Format,
     deliver::EndpointState,
     failure::Failure,
-    humanize::{age, number, rows, users},
+    humanize::{age, are, count, deletions, number, rows, users},
     mirror::{Details, Freshness, LastRun, ResourceStatus, TableDetails, schema},
 };
 
@@ -75,8 +75,8 @@ fn print_mirror(out: &mut impl Write, status: &Details) -> io::Result<()> {
     match &summary.instance_id {
         Some(id) => writeln!(
             out,
-            "{BOLD}{}{BOLD:#} users of {id} ({})",
-            number(summary.users.unsigned_abs()),
+            "{BOLD}{}{BOLD:#} of {id} ({})",
+            users(summary.users.unsigned_abs()),
             summary.environment_type.as_deref().unwrap_or("unknown")
         )?,
         None => writeln!(out, "No Clerk instance yet: no sync has run.")?,
@@ -122,10 +122,10 @@ fn print_activity(out: &mut impl Write, status: &Details) -> io::Result<()> {
     {
         writeln!(
             out,
-            "Changes of the last hour were {} old at the median and {} at the 99th percentile, over {} changes",
+            "Changes of the last hour were {} old at the median and {} at the 99th percentile, over {}",
             age(TimeDelta::milliseconds(p50_ms)),
             age(TimeDelta::milliseconds(p99_ms)),
-            number(changes.unsigned_abs()),
+            count(changes.unsigned_abs(), "change"),
         )?;
     }
     match &status.summary.lease_holder {
@@ -140,18 +140,24 @@ fn print_deletions(out: &mut impl Write, status: &Details) -> io::Result<()> {
     if let Some(plan) = &status.plan {
         writeln!(
             out,
-            "{YELLOW}{} deletions are held{YELLOW:#}; if they are correct, run: clerk2pg approve {plan}",
-            number(held)
+            "{YELLOW}{} {} held{YELLOW:#}; if that is correct, run: clerk2pg approve {plan}",
+            deletions(held),
+            are(held)
         )?;
     }
     if approved > 0 {
-        writeln!(
-            out,
-            "{} deletions are approved; the next full sync carries them out",
-            number(approved)
-        )?;
+        writeln!(out, "{}", approved_deletions(approved))?;
     }
     Ok(())
+}
+
+/// Says what happens to approved deletions.
+fn approved_deletions(n: u64) -> String {
+    format!(
+        "{} {} approved; the next full sync asks Clerk again before it deletes",
+        deletions(n),
+        are(n)
+    )
 }
 
 /// Prints users that could not be stored, with their reasons.
@@ -196,21 +202,27 @@ fn print_resource(out: &mut impl Write, status: &ResourceStatus) -> io::Result<(
         return Ok(());
     }
     let title = status.resource.replace('_', " ");
-    writeln!(out, "{BOLD}{}{BOLD:#} {title}", number(objects.unsigned_abs()))?;
+    let objects = count(objects.unsigned_abs(), title.trim_end_matches('s'));
+    writeln!(out, "{BOLD}{objects}{BOLD:#}")?;
     if let Some(plan) = plan {
         writeln!(
             out,
-            "  {YELLOW}{} deletions are held{YELLOW:#}; if they are correct, run: clerk2pg approve {plan}",
-            number(held.unsigned_abs())
+            "  {YELLOW}{} {} held{YELLOW:#}; if that is correct, run: clerk2pg approve {plan}",
+            deletions(held.unsigned_abs()),
+            are(held.unsigned_abs())
         )?;
     }
-    for (count, what) in [
-        (approved, "deletions are approved; the next full sync carries them out"),
-        (rejected, &*format!("rejected; see the table {}.rejected", schema())),
-    ] {
-        if *count > 0 {
-            writeln!(out, "  {} {what}", number(count.unsigned_abs()))?;
-        }
+    if *approved > 0 {
+        let approved = approved.unsigned_abs();
+        writeln!(out, "  {}", approved_deletions(approved))?;
+    }
+    if *rejected > 0 {
+        writeln!(
+            out,
+            "  {YELLOW}{} rejected{YELLOW:#}; see the table {}.rejected",
+            number(rejected.unsigned_abs()),
+            schema()
+        )?;
     }
     match error {
         Some(error) => writeln!(out, "  {RED}{error}{RED:#}"),
@@ -256,7 +268,7 @@ fn print_table(out: &mut impl Write, table: &TableDetails, now: DateTime<Utc>) -
     if let Some(plan) = plan {
         writeln!(
             out,
-            "  {YELLOW}removals are held{YELLOW:#}; if they are correct, run: clerk2pg approve {plan}"
+            "  {YELLOW}removals are held{YELLOW:#}; if that is correct, run: clerk2pg approve {plan}"
         )?;
     }
     if status.rejected > 0 {
@@ -309,10 +321,10 @@ fn print_run(out: &mut impl Write, run: &LastRun) -> io::Result<()> {
         run.started_at.format("%F %T"),
         run.kind,
         run.outcome,
-        run.created,
-        run.updated,
-        run.deleted,
-        run.unchanged,
+        number(run.created.unsigned_abs()),
+        number(run.updated.unsigned_abs()),
+        number(run.deleted.unsigned_abs()),
+        number(run.unchanged.unsigned_abs()),
     )?;
     if let Some(error) = &run.error {
         writeln!(out, "  {style}{error}{style:#}")?;

@@ -13,6 +13,7 @@ use super::{
     storable::ExponentRoom,
     value::FieldValue,
 };
+use crate::humanize;
 
 /// The largest document that is stored, in bytes. Clerk limits a user's metadata to 8 kB a kind, so
 /// that a real user stays far below.
@@ -49,8 +50,9 @@ impl Rejection {
 pub fn decode<'a>(resource: &'static Resource, document: &'a str) -> Result<Record<'a>, Rejection> {
     let Some(room) = MAX_DOCUMENT.checked_sub(document.len()) else {
         return Err(Rejection::new(format!(
-            "the document is too large: {} bytes, at most {MAX_DOCUMENT} are stored",
-            document.len()
+            "the document is too large: {} bytes, at most {} are stored",
+            humanize::number(document.len() as u64),
+            humanize::number(MAX_DOCUMENT as u64)
         )));
     };
     read(resource, document, Origin::Server, ExponentRoom::new(room))

@@ -17,6 +17,7 @@ use super::{
 use crate::{
     clerk::{Page, RawObject},
     failure::Failure,
+    humanize::count,
     mirror::Batch,
 };
 
@@ -49,8 +50,8 @@ impl SyncContext<'_> {
             ByIds::Ignored => return self.ask_one_by_one(ids).await,
             ByIds::Void(why) => {
                 self.note(format!(
-                    "{} missing users could not be asked for by id: {why}",
-                    ids.len()
+                    "{} could not be asked for by id: {why}",
+                    count(ids.len() as u64, "missing user")
                 ));
                 return Ok(Vec::new());
             }

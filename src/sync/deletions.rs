@@ -21,6 +21,7 @@ use super::{
 };
 use crate::{
     failure::Failure,
+    humanize::count,
     mirror::{Run, SyncKind},
     resource::MAX_IDS,
     watch::Changes,
@@ -230,7 +231,8 @@ impl SyncContext<'_> {
         self.judge_and_delete(missing).await?;
         if still_early > 0 {
             self.note(format!(
-                "{still_early} missing users could not be asked for twice; the next sync asks again"
+                "{} could not be asked for twice; the next sync asks again",
+                count(still_early as u64, "missing user")
             ));
         }
         Ok(())

@@ -10,7 +10,7 @@ use super::{
     by_id::ById,
     recheck::{Observation, REPLICA_LAG, make_due_later},
 };
-use crate::{failure::Failure, resource::MAX_IDS};
+use crate::{failure::Failure, humanize::users, resource::MAX_IDS};
 
 impl Syncer {
     /// Remembers users that Clerk showed in a state that is not trusted yet. A daemon asks for them
@@ -96,7 +96,8 @@ impl SyncContext<'_> {
         let left = self.syncer.older_ids().len();
         if left > 0 {
             self.note(format!(
-                "Clerk showed {left} users in an older state than before; the next sync asks again"
+                "Clerk showed {} in an older state than before; the next sync asks again",
+                users(left as u64)
             ));
         }
     }

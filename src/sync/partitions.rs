@@ -16,6 +16,7 @@ use super::{
 use crate::{
     clerk::{self, Page},
     failure::Failure,
+    humanize::{number, objects},
     mirror::{Batch, Checkpoint},
     reconcile::{
         partition::{self, Histogram, Partition},
@@ -130,8 +131,8 @@ impl SyncContext<'_> {
         // run.
         let most = if is_resumed { u64::MAX } else { before.max(after) };
         if met < before.min(after) || met.saturating_sub(walked.near_beginning) > most {
-            let objects = self.syncer.resource.title();
-            self.note(format!("the walk met {met} {objects}, but Clerk counts {after}"));
+            let met = objects(met, self.syncer.resource);
+            self.note(format!("the walk met {met}, but Clerk counts {}", number(after)));
         }
         Ok(())
     }

@@ -14,7 +14,7 @@ use super::{
 };
 use crate::{
     failure::{Cause, Failure},
-    humanize::number,
+    humanize::{duration, number},
     mirror::{
         self, AgeSummary, Begin, Erased, ExclusionChange, Finish, Lease, LeaseAttempt, MirrorError, Run, SyncKind,
     },
@@ -56,8 +56,8 @@ impl Syncer {
                     if !has_patience {
                         let message = format!("{holder} is syncing this database at this moment");
                         return Err(Failure::new(Cause::Busy, message).hint(format!(
-                            "waited {} s for it; try again later, or stop the other one",
-                            started.elapsed().as_secs()
+                            "waited {} for it; try again later, or stop the other one",
+                            duration(started.elapsed())
                         )));
                     }
                     if !is_logged {

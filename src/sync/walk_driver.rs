@@ -16,6 +16,7 @@ use super::{
 use crate::{
     clerk::{self, Page},
     failure::{Cause, Failure},
+    humanize::users,
     mirror::{Batch, Mark},
     reconcile::{
         Unreadable,
@@ -241,7 +242,7 @@ impl WalkDriver {
                 return Ok(Received::CannotPartition);
             }
             WalkStep::Endless => {
-                let message = format!("Clerk's list does not advance beyond {} users", self.seen());
+                let message = format!("Clerk's list does not advance beyond {}", users(self.seen()));
                 return Err(Failure::new(Cause::Other, message)
                     .hint("set clerk.api_url (CLERK_API_URL) to Clerk's Backend API"));
             }

@@ -8,6 +8,7 @@ use tokio::sync::Mutex;
 use super::state::Watch;
 use crate::{
     clerk,
+    humanize::duration,
     mirror::{EndpointStatus, History, Mirror, MirrorError, ResourceStatus, Summary, TableStatus},
     secret::without_personal_data,
 };
@@ -145,7 +146,7 @@ impl CachedSources {
             }
         };
         let answer = tokio::time::timeout(TIMEOUT, answer).await;
-        answer.unwrap_or_else(|_| Err(format!("Postgres did not answer within {} s", TIMEOUT.as_secs())))
+        answer.unwrap_or_else(|_| Err(format!("Postgres did not answer within {}", duration(TIMEOUT))))
     }
 }
 

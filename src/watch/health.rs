@@ -6,6 +6,7 @@ use chrono::{DateTime, Utc};
 
 use crate::{
     clock::Moment,
+    humanize::duration,
     mirror::{Outcome, SyncKind},
     schedule::Timetable,
     secret::without_personal_data,
@@ -250,8 +251,7 @@ impl Health {
         if silence < MAX_SILENCE {
             return ProbeResult::ok("alive");
         }
-        let seconds = silence.as_secs();
-        ProbeResult::failed(format!("no heartbeat of the sync loop for {seconds} s"))
+        ProbeResult::failed(format!("no heartbeat of the sync loop for {}", duration(silence)))
     }
 
     /// Answers whether the mirror is in sync.
@@ -272,7 +272,7 @@ impl Health {
         let full = self.full.late(MAX_FULL_DELAY.max(2 * self.full_took), now);
         for (kind, late) in [("incremental", incremental), ("full", full)] {
             if let Some(late) = late {
-                let late = humantime::format_duration(Duration::from_secs(late.as_secs()));
+                let late = duration(late);
                 return ProbeResult::failed(format!(
                     "no {kind} sync has succeeded for {late}, longer than the schedule allows"
                 ));

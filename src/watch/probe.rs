@@ -11,6 +11,7 @@ use hyper_util::rt::TokioIo;
 use tokio::net::TcpStream;
 
 use super::health::ProbeResult;
+use crate::humanize::duration;
 
 /// Time limit for an answer: orchestrators give a probe some seconds.
 const TIMEOUT: Duration = Duration::from_secs(5);
@@ -32,7 +33,7 @@ pub async fn probe(listens: SocketAddr) -> ProbeResult {
 /// Why there is no valid answer.
 pub async fn try_probe(listens: SocketAddr) -> Result<ProbeResult, String> {
     let address = SocketAddr::new(reachable(listens.ip()), listens.port());
-    let late = || Err(format!("no answer within {} s", TIMEOUT.as_secs()));
+    let late = || Err(format!("no answer within {}", duration(TIMEOUT)));
     let answer = tokio::time::timeout(TIMEOUT, readyz(address)).await;
     answer
         .unwrap_or_else(|_| late())

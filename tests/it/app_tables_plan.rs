@@ -112,7 +112,7 @@ async fn a_table_in_use_has_a_plan_before_there_is_a_mirror() {
         format!("~ {} email, name", ids[1]),
         format!("= {}", ids[2]),
         format!(
-            "! {} 2 rows without a key have the address, and 1 users: set the key of the right row by hand",
+            "! {} 2 rows without a key have the address, and 1 user: set the key of the right row by hand",
             ids[3]
         ),
         format!("! {} Postgres: invalid input syntax for type integer: \"…\"", ids[4]),
@@ -249,7 +249,7 @@ async fn users_of_two_pages_with_the_address_of_one_row_are_not_linked() {
     let planned = dry_run(&app).await;
     for id in [&ids[0], &ids[599]] {
         let line =
-            format!("! {id} 1 rows without a key have the address, and 2 users: set the key of the right row by hand");
+            format!("! {id} 1 row without a key has the address, and 2 users: set the key of the right row by hand");
         assert!(plan(&planned).contains(&line.as_str()), "{:#?}", planned.stderr);
     }
 }

@@ -134,7 +134,7 @@ async fn the_status_shows_what_is_held_and_what_is_broken() {
             &format!(
                 "\npublic.\"User\": mapping held\n  the mapping changes 20 rows; if that is correct, run: clerk2pg approve {mapping}\n"
             ),
-            &format!("removals are held; if they are correct, run: clerk2pg approve {departures}\n"),
+            &format!("removals are held; if that is correct, run: clerk2pg approve {departures}\n"),
         ],
     );
     app.run(&["approve", mapping]).await.assert_exit(Exit::Ok);

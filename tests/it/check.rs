@@ -53,7 +53,7 @@ async fn a_healthy_installation_passes_every_check() {
         .assert_check(
             "budget",
             "ok",
-            "100 requests a second; a full sync of 30 users sends about 7, in 0.1 s",
+            "100 requests a second; a full sync of 30 users sends about 7, in 70 ms",
         )
         .assert_check("listener", "ok", "turned off");
     let (is_first, rest) = (
@@ -259,7 +259,7 @@ async fn a_wrong_clock_is_reported() {
             "warn",
             "Clerk's clock, or that of a proxy in front of it, is off",
         )
-        .assert_check("clock", "warn", "s ahead, the database's clock agrees")
+        .assert_check("clock", "warn", "60 min ahead, the database's clock agrees")
         .assert_hint("clock", "NTP");
     clerk.shift_clock(-3600);
     let away = ("DATABASE_URL", "postgres://app:hidden@127.0.0.1:1/app");
@@ -267,7 +267,7 @@ async fn a_wrong_clock_is_reported() {
         .await
         .assert_failed(&["database"])
         .assert_check("clock", "warn", "it is unknown which one is off")
-        .assert_check("clock", "warn", "s behind");
+        .assert_check("clock", "warn", "60 min behind");
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -462,8 +462,8 @@ async fn schedules_beyond_the_budget_are_reported() {
     check_with(&fixture, &often)
         .await
         .assert_failed(&[])
-        .assert_check("budget", "warn", "1 requests a second")
-        .assert_check("budget", "warn", "an incremental sync every 1.0 s sends 2 a second")
+        .assert_check("budget", "warn", "1 request a second")
+        .assert_check("budget", "warn", "an incremental sync every 1 s sends 2 a second")
         .assert_hint(
             "budget",
             "schedule fewer (schedule.incremental), or a larger clerk.request_budget",

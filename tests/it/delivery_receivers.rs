@@ -22,7 +22,7 @@ use crate::support::{
 async fn each_answer_counts_by_its_status() {
     let elsewhere = Receiver::start().await;
     let location = elsewhere.url();
-    let hang = "no answer within 1s";
+    let hang = "no answer within 1 s";
     let closed = "the connection was closed without an answer";
     let cases: Vec<(&str, Reply, Option<&str>)> = vec![
         ("created", Reply::status(201), None),

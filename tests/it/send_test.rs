@@ -115,7 +115,7 @@ async fn an_endpoint_that_does_not_answer_is_explained() {
     let begun = std::time::Instant::now();
     send(&delivering)
         .await
-        .assert_error(Exit::Failed, "no answer within 1s", "see the log of the handler");
+        .assert_error(Exit::Failed, "no answer within 1 s", "see the log of the handler");
     assert!(begun.elapsed() >= Duration::from_secs(1));
     receiver.answer(|_| Reply::close());
     send(&delivering)

@@ -5,6 +5,8 @@ use diesel::{
     sql_types::{Array, BigInt, Bool, Nullable, Text},
 };
 
+use crate::humanize;
+
 /// What is to be done with a row.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum RowChange {
@@ -36,7 +38,12 @@ impl RowChange {
 
     /// Says why a row cannot be linked, and what to do.
     pub fn ambiguity(rows: u64, users: u64) -> String {
-        format!("{rows} rows without a key have the address, and {users} users: set the key of the right row by hand")
+        let have = if rows == 1 { "has" } else { "have" };
+        format!(
+            "{} without a key {have} the address, and {}: set the key of the right row by hand",
+            humanize::rows(rows),
+            humanize::users(users)
+        )
     }
 }
 
