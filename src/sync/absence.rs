@@ -92,7 +92,7 @@ impl SyncContext<'_> {
         for id in &absent {
             self.syncer.rechecks.note(Observation::Gone, id, Instant::now());
         }
-        self.note_unclear(unclear, "missing users could not be asked for by id");
+        self.note_unclear(unclear, "missing user", "could not be asked for by id");
         Ok(absent)
     }
 
@@ -132,10 +132,10 @@ impl SyncContext<'_> {
         Ok((gone, unclear))
     }
 
-    /// Notes how many ids stay unclear.
-    pub(super) fn note_unclear(&mut self, unclear: usize, what: &str) {
+    /// Notes how many ids stay unclear, and why.
+    pub(super) fn note_unclear(&mut self, unclear: usize, what: &str, why: &str) {
         if unclear > 0 {
-            self.note(format!("{unclear} {what}"));
+            self.note(format!("{} {why}", count(unclear as u64, what)));
         }
     }
 

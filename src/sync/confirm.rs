@@ -33,7 +33,7 @@ impl SyncContext<'_> {
             });
         }
         let (gone, unclear) = self.take_answers(answers?).await?;
-        self.note_unclear(unclear, "deletions could not be confirmed");
+        self.note_unclear(unclear, "deletion", "could not be confirmed");
         Ok(Confirmed {
             gone,
             is_unclear: unclear > 0,

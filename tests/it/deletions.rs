@@ -478,7 +478,7 @@ async fn a_failing_read_by_id_fails_no_sync() {
         .about(&ids[4]);
     let ran = once_under(&fixture, fails, &[]).await;
     ran.assert(Exit::Failed, incomplete().updated(1).unchanged(28));
-    assert_eq!(ran.json()["error"], "1 deletions could not be confirmed");
+    assert_eq!(ran.json()["error"], "1 deletion could not be confirmed");
     fixture
         .once()
         .await
