@@ -134,3 +134,4 @@ mod unique_values;
 mod webhook_bodies;
 mod webhook_handler;
 mod webhook_signatures;
+mod workflows;
