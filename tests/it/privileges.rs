@@ -7,10 +7,12 @@ use tokio_postgres::{Client, error::SqlState};
 use crate::support::{
     database::connect,
     everything::do_everything,
-    fixture::Fixture,
+    fixture::{Fixture, mirrored},
+    pages::page,
     process::{EVERY_SECOND, NEVER, Process},
     program::ProgramOutput,
     receiver::Receiver,
+    roles::Role,
     summary::{Exit, changed},
     wait::eventually,
 };
@@ -390,4 +392,41 @@ async fn a_table_of_the_application_needs_each_of_the_documented_grants() {
         assert_eq!(fixture.db.number(differ).await, 0, "{privilege}");
     }
     restricted.end().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn approve_needs_the_rights_that_the_page_lists() {
+    let page = page("docs/permissions.md");
+    let (_, list) = page.split_once("`approve` also needs `UPDATE` on").unwrap();
+    let (list, _) = list.split_once(".\n").unwrap();
+    let tables: Vec<&str> = list.split('`').filter(|part| part.starts_with("clerk.")).collect();
+    assert_eq!(tables.len(), 3, "{list}");
+
+    let fixture = mirrored(30).await;
+    for id in &fixture.sim.user_ids()[..15] {
+        fixture.sim.delete(id);
+    }
+    let held = fixture.once().await;
+    held.assert_exit(Exit::Held);
+    let sum = held.json()["plan"].as_str().unwrap().to_owned();
+    let role = Role::new(&fixture).await;
+    let name = &role.name;
+    let grants = format!(
+        "GRANT USAGE ON SCHEMA clerk TO {name}; GRANT SELECT ON ALL TABLES IN SCHEMA clerk TO {name};
+         GRANT UPDATE ON {} TO {name}",
+        tables.join(", ")
+    );
+    fixture.db.execute(&grants).await;
+    for table in tables {
+        fixture
+            .db
+            .execute(&format!("REVOKE UPDATE ON {table} FROM {name}"))
+            .await;
+        let ran = role.run(&fixture, &["approve", &sum]).await;
+        ran.assert_error(Exit::Failed, "the database role lacks a privilege", "");
+        fixture.db.execute(&format!("GRANT UPDATE ON {table} TO {name}")).await;
+    }
+    role.run(&fixture, &["status"]).await.assert_exit(Exit::Ok);
+    role.run(&fixture, &["approve", &sum]).await.assert_exit(Exit::Ok);
+    role.end(&fixture).await;
 }
