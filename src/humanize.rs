@@ -49,6 +49,11 @@ pub(crate) fn are(n: u64) -> &'static str {
     if n == 1 { "is" } else { "are" }
 }
 
+/// Returns the pronoun for a number of things.
+pub(crate) fn them(n: u64) -> &'static str {
+    if n == 1 { "it" } else { "them" }
+}
+
 /// Formats a number of users.
 pub(crate) fn users(n: u64) -> String {
     count(n, "user")

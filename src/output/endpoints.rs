@@ -10,7 +10,7 @@ use super::style::{BOLD, GREEN, YELLOW};
 use crate::{
     cli::Format,
     deliver::{Attempt, EndpointState, ListedEndpoint},
-    humanize::{age, are, duration, events, number},
+    humanize::{age, are, duration, events, number, them},
     mirror::{DeadEvent, EndpointStatus, FROM_MIRROR, Redelivery, schema},
 };
 
@@ -74,7 +74,7 @@ pub(super) fn print_endpoint(out: &mut impl Write, status: &EndpointStatus, stat
             "  {YELLOW}{} {} dead{YELLOW:#}; to deliver {} again, run: clerk2pg redeliver {name}",
             events(dead, false),
             are(dead),
-            if dead == 1 { "it" } else { "them" }
+            them(dead)
         ),
     }
 }
@@ -159,9 +159,10 @@ pub fn redelivered(format: Format, endpoint: &str, what: &Redelivery, queued: u6
         0 => writeln!(out, "No event is queued for {endpoint}.")?,
         queued => writeln!(
             out,
-            "{} {} queued for {endpoint}. The daemon that leads sends within seconds, unless {endpoint} is paused.",
+            "{} {} queued for {endpoint}. The daemon that leads sends {} within seconds, unless {endpoint} is paused.",
             events(queued, false),
-            are(queued)
+            are(queued),
+            them(queued)
         )?,
     }
     match what {

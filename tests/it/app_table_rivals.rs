@@ -144,7 +144,7 @@ async fn a_row_that_is_inserted_while_another_is_being_linked_gets_no_key() {
     );
     assert_eq!(db.number("SELECT last_value FROM linked").await, 0);
     let reason = "SELECT string_agg(object_id || ' ' || reason, ',') FROM clerk.rejected_rows";
-    let expected = format!("{user} 2 rows without a key have the address, and 1 users");
+    let expected = format!("{user} 2 rows without a key have the address, and 1 user:");
     let reason = db.text(reason).await.unwrap_or_default();
     assert!(reason.starts_with(&expected), "{reason}");
 }

@@ -117,7 +117,7 @@ async fn the_command_that_reverts_a_migration_works() {
         .replace("migrations/", &format!("{migrations}/"))
         .replace("\\\n", "");
     let printed = scene.run(&[command.trim(), "clerk2pg migrate"]).await;
-    assert!(printed[1].starts_with("applied 20261129000002\n"), "{printed:?}");
+    assert!(printed[1].starts_with("applied 20261130000003\n"), "{printed:?}");
     scene.once(Exit::Ok).await;
     scene.end().await;
 }

@@ -88,7 +88,7 @@ async fn a_body_of_millions_of_values_stays_within_the_memory_bound() {
     check_memory("millions in an envelope", OK, "", wrapped, too_many).await;
     let errors = [br#"{"errors":"#, &list("{}", "")[..], b"}"].concat();
     let status = "422 Unprocessable Entity";
-    check_memory("millions of errors", status, "", errors, "gave 422, a body of 33554").await;
+    check_memory("millions of errors", status, "", errors, "gave 422, a body of 33,554,").await;
 }
 
 #[tokio::test(flavor = "multi_thread")]

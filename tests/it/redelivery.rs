@@ -105,7 +105,7 @@ async fn dead_events_are_delivered_again() {
     assert_eq!([&dead["object_id"], &dead["last_error"]], ["user_a", "it answered 400"]);
     let text = delivering.run(&["endpoints"]).await.stdout;
     assert!(
-        text.contains("\n  1 event is dead; to deliver them again, run: clerk2pg redeliver app\n"),
+        text.contains("\n  1 event is dead; to deliver it again, run: clerk2pg redeliver app\n"),
         "{text}"
     );
     assert!(
@@ -118,7 +118,7 @@ async fn dead_events_are_delivered_again() {
     ran.assert_exit(Exit::Ok);
     assert!(
         ran.stdout
-            .starts_with("1 event is queued for app. The daemon that leads sends"),
+            .starts_with("1 event is queued for app. The daemon that leads sends it within"),
         "{ran:#?}"
     );
     let again = receiver.wait_for_accepted(1).await;

@@ -1,7 +1,5 @@
 //! How many requests Clerk receives, and how fresh the mirror is for them.
 
-use std::time::Duration;
-
 use clerk_sim::{Effect, Endpoint, ErrorAnswer, ErrorBody, Options, RateLimit, Rule};
 use rustix::process::Signal;
 
@@ -151,11 +149,15 @@ async fn status_and_log_report_freshness() {
         "{status:#}"
     );
     let ran = fixture.run(&["status"]).await;
-    let seconds = |ms: i64| Duration::from_millis(ms.unsigned_abs()).as_secs_f64();
+    let shown = |ms: i64| match ms {
+        0 => "0 s".to_owned(),
+        1..100 => format!("{ms} ms"),
+        ms => format!("{} s", format!("{:.1}", ms as f64 / 1000.0).trim_end_matches(".0")),
+    };
     let line = format!(
-        "Changes of the last hour were {:.1} s old at the median and {:.1} s at the 99th percentile, over 3 changes",
-        seconds(p50),
-        seconds(p99)
+        "Changes of the last hour were {} old at the median and {} at the 99th percentile, over 3 changes",
+        shown(p50),
+        shown(p99)
     );
     assert!(ran.stdout.lines().any(|printed| printed == line), "{line}: {ran:#?}");
 

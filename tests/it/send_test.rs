@@ -26,7 +26,7 @@ async fn an_accepted_test_is_an_event_like_any_other() {
     let ran = send(&delivering).await;
     ran.assert_exit(Exit::Ok);
     assert!(
-        ran.stdout.starts_with("app answered 200 after ") && ran.stdout.ends_with(" ms.\n"),
+        ran.stdout.starts_with("app answered 200 after ") && ran.stdout.ends_with("s.\n"),
         "{ran:#?}"
     );
     let json = delivering.run(&["send-test", "app", "--format", "json"]).await;
