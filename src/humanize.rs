@@ -90,6 +90,34 @@ pub(crate) fn rejected_users(n: u64) -> String {
     format!("{} {} rejected", users(n), are(n))
 }
 
+/// Says how many objects of a resource are rejected.
+pub(crate) fn rejected_objects(n: u64, resource: &Resource) -> String {
+    format!("{} {} rejected", objects(n, resource), are(n))
+}
+
+/// Says how many deletions are held.
+pub(crate) fn held_deletions(n: u64) -> String {
+    format!("{} {} held", deletions(n), are(n))
+}
+
+/// Says how many removals of rows from the application's tables are held.
+pub(crate) fn held_removals(n: u64) -> String {
+    format!("{} {} held", count(n, "removal"), are(n))
+}
+
+/// Says how many rows of the application's tables are held.
+pub(crate) fn held_rows(n: u64) -> String {
+    match n {
+        1 => "1 row of a table is held".to_owned(),
+        n => format!("{} of tables are held", rows(n)),
+    }
+}
+
+/// Says how many events are dead.
+pub(crate) fn dead_events(n: u64) -> String {
+    format!("{} {} dead", events(n, false), are(n))
+}
+
 /// Says how many rows of the application's tables are rejected.
 pub(crate) fn rejected_rows(n: u64) -> String {
     match n {
@@ -126,5 +154,24 @@ mod tests {
         }
         assert_eq!([0, 1, 1000].map(users), ["0 users", "1 user", "1,000 users"]);
         assert_eq!([1, 2_500].map(|n| events(n, true)), ["1 event", "about 2,500 events"]);
+    }
+
+    #[test]
+    fn one_and_many() {
+        assert_eq!(
+            [1, 1500].map(held_deletions),
+            ["1 deletion is held", "1,500 deletions are held"]
+        );
+        assert_eq!([1, 2].map(held_removals), ["1 removal is held", "2 removals are held"]);
+        assert_eq!(
+            [1, 2].map(held_rows),
+            ["1 row of a table is held", "2 rows of tables are held"]
+        );
+        assert_eq!([1, 2].map(dead_events), ["1 event is dead", "2 events are dead"]);
+        let organizations = |count| rejected_objects(count, &crate::resource::ORGANIZATIONS);
+        assert_eq!(
+            [1, 2].map(organizations),
+            ["1 organization is rejected", "2 organizations are rejected"]
+        );
     }
 }

@@ -34,6 +34,17 @@ struct WalkProgress {
     first: Option<u64>,
 }
 
+/// How far a walk has come.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Position {
+    /// What is counted, in the plural.
+    pub objects: String,
+    /// Objects that were seen so far.
+    pub seen: u64,
+    /// Objects in all; `None` if Clerk does not say how many.
+    pub total: Option<u64>,
+}
+
 /// What a log line says apart from the number of objects seen.
 struct ProgressLine {
     objects: String,
@@ -108,6 +119,15 @@ impl Progress {
         })
     }
 
+    /// Returns how far the walk has come; `None` if there is none at this moment.
+    pub fn position(&self) -> Option<Position> {
+        self.lock().as_ref().map(|walk| Position {
+            objects: walk.objects.clone(),
+            seen: walk.bar.position(),
+            total: walk.bar.length(),
+        })
+    }
+
     /// Ends the progress of a walk.
     pub fn finish(&self) {
         if let Some(state) = self.lock().take() {
@@ -159,6 +179,22 @@ mod tests {
         fn make_writer(&'w self) -> LogSink {
             self.clone()
         }
+    }
+
+    #[test]
+    fn the_position_is_known_during_a_walk() {
+        let progress = Progress::default();
+        assert_eq!(progress.position(), None);
+        progress.start("users", Some(1000));
+        progress.advance(400, false);
+        let position = Position {
+            objects: "users".to_owned(),
+            seen: 400,
+            total: Some(1000),
+        };
+        assert_eq!(progress.position(), Some(position));
+        progress.finish();
+        assert_eq!(progress.position(), None);
     }
 
     #[test]

@@ -156,6 +156,7 @@ pub fn build_sources(DaemonSetup { syncer, control, .. }: &DaemonSetup) -> Sourc
         watch: syncer.watch.clone(),
         clerk: syncer.clerk.clone(),
         mirror: control.clone(),
+        progress: syncer.progress.clone(),
         holder: syncer.options.holder.clone(),
     }
 }

@@ -9,7 +9,9 @@
 //! locks, need an operator or function of PostgreSQL's, or are generated. All others use Diesel's
 //! query builder.
 
+mod activity;
 mod apply;
+mod attention;
 mod batch;
 mod bookkeeping;
 mod checkpoint;
@@ -61,6 +63,8 @@ mod write_job;
 
 use std::time::Duration;
 
+pub use activity::{Activity, Period};
+pub use attention::{HeldItem, HeldSet, RejectionReason};
 pub use batch::{Batch, Committed, Rejected, Write};
 pub use checkpoint::{Checkpoint, Mark};
 pub use counts::Counts;
@@ -95,7 +99,7 @@ pub use schema::{MIGRATIONS, Schema};
 pub(crate) use schema_name::in_message;
 pub use schema_name::{DEFAULT_SCHEMA, is_schema_name, schema, set_schema};
 pub use settings::{MirrorSettings, Variables};
-pub use summary::{Details, History, LastRun, Overview, Period, ResourceStatus, Summary};
+pub use summary::{Details, LastRun, Overview, RecentSyncs, ResourceStatus, Summary};
 pub use sync_kind::SyncKind;
 pub use sync_state::SyncState;
 

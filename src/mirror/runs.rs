@@ -24,8 +24,8 @@ use crate::resource::Resource;
 /// How long full syncs stay listed.
 const KEPT: TimeDelta = TimeDelta::days(30);
 
-/// How long other syncs stay listed. There may be one a second.
-const OTHERS_KEPT: TimeDelta = TimeDelta::days(2);
+/// How long other syncs stay listed: as far back as the status page looks. There may be one a second.
+const OTHERS_KEPT: TimeDelta = TimeDelta::days(7);
 
 /// The largest difference between two readings of a clock that was not set in between.
 const SAME_CLOCK: TimeDelta = TimeDelta::seconds(1);

@@ -30,6 +30,9 @@ pub(super) const UNDEFINED_TABLE: &str = "42P01";
 /// No row was written, and no error says why. clerk2pg itself records it for such a row.
 pub(super) const NO_DATA: &str = "02000";
 
+/// A function raised an exception with a message of its own.
+pub(super) const RAISE_EXCEPTION: &str = "P0001";
+
 /// Codes that are about other rows or locks, so that the row may be stored once these are gone.
 pub(super) const BLOCKED: [&str; 3] = [UNIQUE_VIOLATION, EXCLUSION_VIOLATION, LOCK_NOT_AVAILABLE];
 

@@ -1,12 +1,12 @@
 //! What `clerk2pg status`, the status page and the metrics show of the mirror.
 
-use std::{collections::BTreeMap, time::Duration};
+use std::collections::BTreeMap;
 
 use chrono::{DateTime, Utc};
 use diesel::{
     prelude::*,
     sql_query,
-    sql_types::{Array, BigInt, Double, Nullable, Text, Timestamptz},
+    sql_types::{Array, BigInt, Bool, Nullable, Text, Timestamptz},
 };
 use diesel_async::RunQueryDsl;
 use serde::Serialize;
@@ -18,9 +18,6 @@ use super::{
     tables::{rejected_objects, sync_runs},
 };
 use crate::resource::RESOURCES;
-
-/// Syncs that [`Overview::history`] reads at most: one a second for six hours, and some more.
-const MAX_SYNCS: i64 = 25_000;
 
 /// State of the mirror, read at a cost that does not grow with it.
 #[derive(Debug, Clone, Serialize, QueryableByName)]
@@ -34,6 +31,10 @@ pub struct Summary {
     /// Its environment, as Clerk names it, for example `production`.
     #[diesel(sql_type = Nullable<Text>)]
     pub environment_type: Option<String>,
+    /// Whether a full sync has imported the users.
+    #[diesel(sql_type = Bool)]
+    #[serde(skip)]
+    pub is_imported: bool,
     /// Users in the mirror, without those marked as deleted.
     #[diesel(sql_type = BigInt)]
     pub users: i64,
@@ -125,42 +126,6 @@ pub struct RecentSyncs {
     pub runs: Vec<LastRun>,
 }
 
-/// What happened in the last hours.
-#[derive(Debug, Clone)]
-pub struct History {
-    /// When a full sync last ended in sync, or changed something and was complete.
-    pub last_full_at: Option<DateTime<Utc>>,
-    /// How old the changes of the last hour were when they were committed.
-    pub freshness: Option<Freshness>,
-    /// The last syncs, newest first.
-    pub runs: Vec<LastRun>,
-    /// The periods in which syncs began, the latest first.
-    pub periods: Vec<Period>,
-}
-
-/// The syncs that began in one period of time.
-#[derive(Debug, Clone, QueryableByName)]
-pub struct Period {
-    /// How many periods ago it was; the latest is 0.
-    #[diesel(sql_type = BigInt)]
-    pub ago: i64,
-    /// The median age of the changes when they were committed, in milliseconds.
-    #[diesel(sql_type = Nullable<BigInt>)]
-    pub median_ms: Option<i64>,
-    /// The greatest of these ages, in milliseconds.
-    #[diesel(sql_type = Nullable<BigInt>)]
-    pub worst_ms: Option<i64>,
-    /// Users new to the mirror.
-    #[diesel(sql_type = BigInt)]
-    pub created: i64,
-    /// Users that changed.
-    #[diesel(sql_type = BigInt)]
-    pub updated: i64,
-    /// Users deleted, or marked as deleted.
-    #[diesel(sql_type = BigInt)]
-    pub deleted: i64,
-}
-
 /// Everything that `clerk2pg status` prints.
 #[derive(Debug, Clone, Serialize)]
 pub struct Details {
@@ -199,6 +164,7 @@ impl Overview {
     pub async fn summary(&self) -> Result<Summary, MirrorError> {
         Ok(sql_query(format!(
             "SELECT pg_catalog.now() AS now, instance_id, environment_type, objects AS users,
+                    imported_at IS NOT NULL AS is_imported,
                     (SELECT pg_catalog.count(*) FROM clerk.missing WHERE resource = $1 AND hold = 'held') AS held,
                     (SELECT pg_catalog.count(*) FROM clerk.missing WHERE resource = $1 AND hold = 'approved') AS approved,
                     (SELECT pg_catalog.count(*) FROM clerk.rejected WHERE resource = $1) AS rejected,
@@ -276,55 +242,6 @@ impl Overview {
                 .limit(runs)
                 .load(conn)
                 .await?,
-        })
-    }
-
-    /// Returns what happened in the last `periods`, each as long as `period`, and the last `runs`
-    /// syncs.
-    pub async fn history(&self, runs: i64, periods: i64, period: Duration) -> Result<History, MirrorError> {
-        let RecentSyncs {
-            last_full_at,
-            freshness,
-            runs,
-        } = self.recent(runs).await?;
-        let conn = &mut self.0.connection().await?;
-        let periods = sql_query(
-            "WITH runs AS (
-                 SELECT pg_catalog.floor(extract(epoch FROM pg_catalog.now() - started_at)::pg_catalog.float8 / $2)::pg_catalog.int8 AS ago,
-                        created, updated, deleted, ages_ms,
-                        age_count::pg_catalog.float8 / pg_catalog.cardinality(ages_ms)::pg_catalog.float8 AS weight
-                 FROM clerk.sync_runs
-                 WHERE id > (SELECT pg_catalog.max(id) FROM clerk.sync_runs) - $3 AND resource = $4
-                   AND started_at > pg_catalog.now() - $1::pg_catalog.float8 * $2 * interval '1 second'
-                   AND started_at <= pg_catalog.now()
-             ), ages AS (
-                 SELECT ago, age, pg_catalog.sum(weight) AS weight FROM runs, pg_catalog.unnest(ages_ms) AS age GROUP BY ago, age
-             ), ranked AS (
-                 SELECT ago, age, pg_catalog.sum(weight) OVER (PARTITION BY ago ORDER BY age) AS up_to,
-                        pg_catalog.sum(weight) OVER (PARTITION BY ago) AS total
-                 FROM ages
-             ), medians AS (
-                 SELECT ago, pg_catalog.min(age) FILTER (WHERE up_to >= total * 0.5::pg_catalog.float8) AS median_ms,
-                        pg_catalog.max(age) AS worst_ms
-                 FROM ranked GROUP BY ago
-             ), sums AS (
-                 SELECT ago, pg_catalog.sum(created)::pg_catalog.int8 AS created, pg_catalog.sum(updated)::pg_catalog.int8 AS updated,
-                        pg_catalog.sum(deleted)::pg_catalog.int8 AS deleted
-                 FROM runs GROUP BY ago
-             )
-             SELECT ago, median_ms, worst_ms, created, updated, deleted FROM sums LEFT JOIN medians USING (ago) ORDER BY ago",
-        )
-        .bind::<BigInt, _>(periods)
-        .bind::<Double, _>(period.as_secs_f64())
-        .bind::<BigInt, _>(MAX_SYNCS)
-        .bind::<Text, _>(self.0.resource.name)
-        .load(conn)
-        .await?;
-        Ok(History {
-            last_full_at,
-            freshness,
-            runs,
-            periods,
         })
     }
 

@@ -4,6 +4,7 @@ use std::time::{Duration, Instant};
 
 use chrono::{DateTime, Utc};
 
+use super::condition::{Condition, HeldKind, ProbeResult};
 use crate::{
     clock::Moment,
     humanize::duration,
@@ -22,33 +23,6 @@ const MAX_DELAY: Duration = Duration::from_secs(2 * 60);
 /// the last one.
 const MAX_FULL_DELAY: Duration = Duration::from_secs(15 * 60);
 
-/// The answer to a probe.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct ProbeResult {
-    /// Whether the probe passed.
-    pub is_ok: bool,
-    /// Why, in words.
-    pub message: String,
-}
-
-impl ProbeResult {
-    /// The probe passed.
-    pub fn ok(message: impl Into<String>) -> Self {
-        Self {
-            is_ok: true,
-            message: message.into(),
-        }
-    }
-
-    /// The probe failed.
-    pub fn failed(message: impl Into<String>) -> Self {
-        Self {
-            is_ok: false,
-            message: message.into(),
-        }
-    }
-}
-
 /// A sync that ended, and that changed something or was a full one.
 #[derive(Debug, Clone)]
 pub struct CompletedSync {
@@ -60,15 +34,6 @@ pub struct CompletedSync {
     pub incomplete: Option<String>,
     /// What waits for approval; `None` if nothing does.
     pub holds: Option<HeldKind>,
-}
-
-/// What waits for approval. Deletions come last: they are named if both wait.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub enum HeldKind {
-    /// Rows of the application's tables, or a mapping.
-    Rows,
-    /// Deletions of users.
-    Deletions,
 }
 
 /// The health of a daemon.
@@ -245,44 +210,53 @@ impl Health {
         self.standing_by = Some(why);
     }
 
+    /// Returns how the daemon is doing.
+    pub(super) fn condition(&self, now: Instant) -> Condition {
+        let silence = now.saturating_duration_since(self.beat);
+        match silence >= MAX_SILENCE {
+            true => Condition::Stuck(silence),
+            false => self.condition_of_syncs(now),
+        }
+    }
+
+    /// The same, whether or not the loop runs.
+    fn condition_of_syncs(&self, now: Instant) -> Condition {
+        if let Some(OngoingFailure { why, since, .. }) = self.failures.first() {
+            return Condition::Failing {
+                why: why.clone(),
+                since: *since,
+            };
+        }
+        if let Some(why) = &self.standing_by {
+            return Condition::StandingBy(why.clone());
+        }
+        if !self.had_full_sync {
+            return Condition::FirstSync;
+        }
+        if let Some(why) = &self.incomplete {
+            return Condition::Incomplete(why.clone());
+        }
+        let incremental = self.incremental.late(MAX_DELAY, now).filter(|_| !self.is_blind);
+        let full = self.full.late(MAX_FULL_DELAY.max(2 * self.full_took), now);
+        for (kind, late) in [(SyncKind::Incremental, incremental), (SyncKind::Full, full)] {
+            if let Some(without_success) = late {
+                return Condition::Late { kind, without_success };
+            }
+        }
+        Condition::InSync(self.holds)
+    }
+
     /// Answers whether the loop had a heartbeat lately.
     pub(super) fn alive(&self, now: Instant) -> ProbeResult {
-        let silence = now.saturating_duration_since(self.beat);
-        if silence < MAX_SILENCE {
-            return ProbeResult::ok("alive");
+        match self.condition(now) {
+            stuck @ Condition::Stuck(_) => stuck.probe(),
+            _ => ProbeResult::ok("alive"),
         }
-        ProbeResult::failed(format!("no heartbeat of the sync loop for {}", duration(silence)))
     }
 
     /// Answers whether the mirror is in sync.
     pub(super) fn ready(&self, now: Instant) -> ProbeResult {
-        if let Some(OngoingFailure { why, since, .. }) = self.failures.first() {
-            return ProbeResult::failed(format!("{why}; failing since {}", since.format("%F %T UTC")));
-        }
-        if let Some(why) = &self.standing_by {
-            return ProbeResult::ok(format!("standing by: {why}"));
-        }
-        if !self.had_full_sync {
-            return ProbeResult::failed("first full sync still running");
-        }
-        if let Some(why) = &self.incomplete {
-            return ProbeResult::failed(format!("the last full sync was incomplete: {why}"));
-        }
-        let incremental = self.incremental.late(MAX_DELAY, now).filter(|_| !self.is_blind);
-        let full = self.full.late(MAX_FULL_DELAY.max(2 * self.full_took), now);
-        for (kind, late) in [("incremental", incremental), ("full", full)] {
-            if let Some(late) = late {
-                let late = duration(late);
-                return ProbeResult::failed(format!(
-                    "no {kind} sync has succeeded for {late}, longer than the schedule allows"
-                ));
-            }
-        }
-        ProbeResult::ok(match self.holds {
-            Some(HeldKind::Deletions) => "in sync, but deletions are held: see `clerk2pg status`",
-            Some(HeldKind::Rows) => "in sync, but rows of tables are held: see `clerk2pg status`",
-            None => "in sync",
-        })
+        self.condition_of_syncs(now).probe()
     }
 }
 

@@ -2,19 +2,22 @@
 //! [`Watch`] how they are doing; an [`HttpServer`] answers requests from it.
 
 mod cached;
+mod condition;
 mod connections;
 mod exposition;
 mod health;
 mod metrics;
-mod page;
-mod plot;
+pub mod page;
 mod probe;
 mod server;
 mod state;
+mod view;
 
-pub use cached::Sources;
-pub use health::{CompletedSync, HeldKind, ProbeResult};
+pub use cached::{Sources, Unread};
+pub use condition::{Condition, HeldKind, ProbeResult};
+pub use health::CompletedSync;
 pub use metrics::Changes;
 pub use probe::{probe, try_probe};
 pub use server::HttpServer;
 pub use state::{LeaseGuard, Watch};
+pub use view::{Range, View};

@@ -10,7 +10,7 @@ use hyper::{Request, StatusCode, body::Bytes, client::conn::http1, header::HOST}
 use hyper_util::rt::TokioIo;
 use tokio::net::TcpStream;
 
-use super::health::ProbeResult;
+use super::condition::ProbeResult;
 use crate::humanize::duration;
 
 /// Time limit for an answer: orchestrators give a probe some seconds.

@@ -12,7 +12,7 @@ use hyper::{
     Method, Request, Response, StatusCode,
     body::{Bytes, Incoming},
     header::{
-        ALLOW, CACHE_CONTROL, CONTENT_SECURITY_POLICY, CONTENT_TYPE, HOST, HeaderValue, REFERRER_POLICY,
+        ALLOW, CACHE_CONTROL, CONTENT_SECURITY_POLICY, CONTENT_TYPE, HOST, HeaderValue, REFERRER_POLICY, REFRESH,
         X_CONTENT_TYPE_OPTIONS,
     },
     http::request::Parts,
@@ -29,10 +29,10 @@ use tracing::{debug, info};
 
 use super::{
     cached::{CachedSources, Sources},
+    condition::ProbeResult,
     connections::Connections,
-    exposition,
-    health::ProbeResult,
-    page,
+    exposition, page,
+    view::View,
 };
 use crate::failure::{Cause, Failure};
 
@@ -48,6 +48,7 @@ const CONNECTION_TIMEOUT: Duration = Duration::from_secs(10);
 
 const TEXT: &str = "text/plain; charset=utf-8";
 const HTML: &str = "text/html; charset=utf-8";
+const SVG: &str = "image/svg+xml";
 
 /// Serves probes, metrics and the page on an address, or does nothing if it is turned off.
 #[derive(Debug, Default)]
@@ -210,7 +211,9 @@ impl Handler {
             return answer;
         }
         match request.uri.path() {
-            "/" => self.page().await,
+            "/" => self.page(View::of_query(request.uri.query())).await,
+            // Browsers ask for the second one where they show text.
+            "/favicon.svg" | "/favicon.ico" => respond(StatusCode::OK, SVG, page::FAVICON.to_owned()),
             "/metrics" => self.metrics().await,
             "/livez" => probe_response(&self.cached.sources.watch.alive()),
             "/readyz" => probe_response(&self.cached.sources.watch.ready()),
@@ -226,35 +229,33 @@ impl Handler {
         // The semaphore is never closed.
         let _permit = self.permits.acquire().await;
         let summary = self.cached.summary().await;
-        let resources = self.cached.resources().await;
-        let (tables, endpoints) = (self.cached.tables().await, self.cached.endpoints().await);
+        let resources = self.cached.resources().await.unwrap_or_default();
+        let tables = self.cached.tables().await.unwrap_or_default();
+        let endpoints = self.cached.endpoints().await.unwrap_or_default();
         match exposition::render(watch, clerk, summary.as_ref().ok(), &resources, &tables, &endpoints) {
             Ok(metrics) => respond(StatusCode::OK, exposition::CONTENT_TYPE, metrics),
             Err(error) => text(StatusCode::INTERNAL_SERVER_ERROR, &error.to_string()),
         }
     }
 
-    async fn page(&self) -> HttpResponse {
+    async fn page(&self, view: View) -> HttpResponse {
         let _permit = self.permits.acquire().await;
-        let (summary, history) = (self.cached.summary().await, self.cached.history().await);
-        let resources = self.cached.resources().await;
-        let (tables, endpoints) = (self.cached.tables().await, self.cached.endpoints().await);
-        let parts = (&*resources, &*tables, &*endpoints);
-        // The page escapes all text; the policy is a second protection.
         let nonce = format!("{:032x}", fastrand::u128(..));
-        match page::render(&self.cached.sources, &summary, &history, parts, &nonce) {
-            Ok(page) => {
-                let policy = format!(
-                    "default-src 'none'; style-src 'nonce-{nonce}'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
-                );
-                let mut answer = respond(StatusCode::OK, HTML, page);
-                if let Ok(policy) = HeaderValue::from_str(&policy) {
-                    answer.headers_mut().insert(CONTENT_SECURITY_POLICY, policy);
-                }
-                answer
-            }
-            Err(error) => text(StatusCode::INTERNAL_SERVER_ERROR, &error.to_string()),
+        let page = match page::render(&self.cached.page(view).await, &nonce) {
+            Ok(page) => page,
+            Err(error) => return text(StatusCode::INTERNAL_SERVER_ERROR, &error.to_string()),
+        };
+        let mut answer = respond(StatusCode::OK, HTML, page);
+        let headers = answer.headers_mut();
+        // The page escapes all text; the policy is a second protection.
+        if let Ok(policy) = HeaderValue::from_str(&page::policy(&nonce)) {
+            headers.insert(CONTENT_SECURITY_POLICY, policy);
         }
+        // Without an address, a browser loads the same one, with its query, and does not scroll.
+        if view.reloads {
+            headers.insert(REFRESH, HeaderValue::from(page::RELOAD.as_secs()));
+        }
+        answer
     }
 }
 

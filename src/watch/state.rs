@@ -9,7 +9,8 @@ use std::{
 use chrono::{DateTime, Utc};
 
 use super::{
-    health::{CompletedSync, Health, ProbeResult},
+    condition::{Condition, ProbeResult},
+    health::{CompletedSync, Health},
     metrics::{Changes, Metrics, OutcomeLabel},
 };
 use crate::{
@@ -199,6 +200,11 @@ impl Watch {
     /// Returns the time since a sync of any kind last ended with the mirror in sync.
     pub(super) fn since_success(&self) -> Option<Duration> {
         self.health().succeeded_at.map(|at| at.elapsed())
+    }
+
+    /// Returns how the daemon is doing.
+    pub(super) fn condition(&self) -> Condition {
+        self.health().condition(Instant::now())
     }
 
     /// Whether another clerk2pg led, or had the lease, when this one last tried to sync.

@@ -196,9 +196,10 @@ async fn metrics_and_page_show_each_table() {
         &page,
         &[
             "<h1>In sync, but 1 row of a table is rejected</h1>",
-            "<tr><td>public.&quot;User&quot;<td>kept in sync<td>",
-            " ago<td>7<td>0<td>1<td>0</tr><tr><td class=\"why\" colspan=\"7\">`clerk2pg status` shows the reasons",
-            "<tr><td>public.profiles<td>kept in sync<td>",
+            "<strong>public.&quot;User&quot;: 1 row is rejected</strong><p>To see each row with the reason, run <code>clerk2pg status</code></p>",
+            "<tr><th scope=\"row\">public.&quot;User&quot;<td>kept in sync<td>",
+            " ago<td>7<td>0<td>1<td>0</tr>",
+            "<tr><th scope=\"row\">public.profiles<td>kept in sync<td>",
             " ago<td>8<td>7<td>0<td>0</tr></tbody>",
         ],
     );
@@ -225,11 +226,15 @@ async fn readiness_names_held_rows_and_tables_that_are_not_kept_in_sync() {
     assert_eq!(of_profiles(&watched, "held_rows").await, 1.0);
     assert_eq!(of_profiles(&watched, "in_sync").await, 1.0, "the mapping is applied");
     let page = watched.get("/").await.body;
+    let plan = tables(&app).await[1]["plan"].as_str().unwrap().to_owned();
     assert_contains(
         &page,
         &[
-            "<p>in sync, but rows of tables are held: see `clerk2pg status`</p>",
-            " ago<td>4<td>0<td>0<td>1</tr><tr><td class=\"why\" colspan=\"7\">`clerk2pg status` shows the reasons, and how to approve",
+            "<h1>In sync, but 1 row of a table is held</h1>",
+            &format!(
+                "<strong>public.profiles: 1 removal is held</strong><p>To see them, run <code>clerk2pg --dry-run</code></p><p>If they are correct, run <code>clerk2pg approve {plan}</code></p>"
+            ),
+            " ago<td>4<td>0<td>0<td>1</tr>",
         ],
     );
     watched.daemon.stop(Signal::TERM).await;

@@ -178,7 +178,8 @@ async fn an_endpoint_that_is_down_is_shown_as_paused_and_the_daemon_is_ready() {
         &page,
         &[
             "<h2>Endpoints</h2>",
-            "<tr><td>app<td class=\"bad\">paused for ",
+            "<tr><th scope=\"row\">app<td class=\"bad\">paused for ",
+            "run <code>clerk2pg send-test app</code>",
             "<td>–<td>2 events<td>",
             "<td>0<td>0</tr><tr><td class=\"why\" colspan=\"7\">connection refused</tr>",
         ],
@@ -198,7 +199,8 @@ async fn an_endpoint_that_is_down_is_shown_as_paused_and_the_daemon_is_ready() {
     wait_for_metrics(&watched, [0.0; 4]).await;
     eventually("the page shows it", async || {
         let page = watched.get("/").await.body;
-        page.contains("<tr><td>app<td>delivering<td>") && page.contains(" ago<td>0 events<td>–<td>0<td>0</tr>")
+        page.contains("<tr><th scope=\"row\">app<td>delivering<td>")
+            && page.contains(" ago<td>0 events<td>–<td>0<td>0</tr>")
     })
     .await;
     watched.daemon.stop(Signal::TERM).await.assert_exit(Exit::Ok);

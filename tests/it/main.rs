@@ -125,6 +125,7 @@ mod signups_during_syncs;
 mod sim_organizations;
 mod sql_injection;
 mod sqlstate;
+mod status_page;
 mod stdout;
 mod table_check;
 mod table_reload;

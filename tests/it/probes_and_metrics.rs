@@ -63,7 +63,7 @@ async fn ready_when_in_sync_and_not_during_an_outage() {
     eventually("the page says so", async || {
         let page = watched.get("/").await;
         assert_eq!(page.status, 200);
-        page.body.contains("<h1>Not in sync</h1>") && page.body.contains("Postgres cannot be reached")
+        page.body.contains("<h1>Failing</h1>") && page.body.contains("Postgres cannot be reached")
     })
     .await;
     postgres.open_again();
@@ -417,9 +417,23 @@ async fn the_page_shows_the_mirror_without_personal_data() {
         assert!(!page.contains(&text), "{text} is on the page");
     }
     assert!(!page.replace(STYLE_RULES, "").contains('@'), "{page}");
-    for elsewhere in [
-        "http:", "https:", "//", "src=", "href=", "url(", "@import", "<script", "style=",
-    ] {
+    // Links lead to this page, and to its icon.
+    let links = page
+        .split(" href=\"")
+        .skip(1)
+        .map(|rest| rest.split('"').next().unwrap());
+    let links: Vec<&str> = links.collect();
+    assert_eq!(
+        links,
+        [
+            "favicon.svg",
+            "?range=15m",
+            "?range=6h",
+            "?range=7d",
+            "?range=6h&amp;reload=off"
+        ]
+    );
+    for elsewhere in ["http:", "https:", "//", "src=", "url(", "@import", "<script", "style="] {
         assert!(!page.contains(elsewhere), "{elsewhere} in {page}");
     }
     assert!(page.len() < 64 << 10, "{} bytes", page.len());
