@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use chrono::{DateTime, Utc};
 
-use crate::mirror::SyncKind;
+use crate::{humanize::duration, mirror::SyncKind};
 
 /// The answer to a probe.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -76,8 +76,7 @@ impl Condition {
     pub fn probe(&self) -> ProbeResult {
         match self {
             Self::Stuck(silence) => {
-                let seconds = silence.as_secs();
-                ProbeResult::failed(format!("no heartbeat of the sync loop for {seconds} s"))
+                ProbeResult::failed(format!("no heartbeat of the sync loop for {}", duration(*silence)))
             }
             Self::Failing { why, since } => {
                 ProbeResult::failed(format!("{why}; failing since {}", since.format("%F %T UTC")))
@@ -86,10 +85,10 @@ impl Condition {
             Self::FirstSync => ProbeResult::failed("first full sync still running"),
             Self::Incomplete(why) => ProbeResult::failed(format!("the last full sync was incomplete: {why}")),
             Self::Late { kind, without_success } => {
-                let time = humantime::format_duration(Duration::from_secs(without_success.as_secs()));
                 ProbeResult::failed(format!(
-                    "no {} sync has succeeded for {time}, longer than the schedule allows",
-                    kind.name()
+                    "no {} sync has succeeded for {}, longer than the schedule allows",
+                    kind.name(),
+                    duration(*without_success)
                 ))
             }
             Self::InSync(holds) => ProbeResult::ok(match holds {

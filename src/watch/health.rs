@@ -7,7 +7,6 @@ use chrono::{DateTime, Utc};
 use super::condition::{Condition, HeldKind, ProbeResult};
 use crate::{
     clock::Moment,
-    humanize::duration,
     mirror::{Outcome, SyncKind},
     schedule::Timetable,
     secret::without_personal_data,

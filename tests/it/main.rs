@@ -126,6 +126,7 @@ mod sim_organizations;
 mod sql_injection;
 mod sqlstate;
 mod status_page;
+mod status_page_browser;
 mod stdout;
 mod table_check;
 mod table_reload;

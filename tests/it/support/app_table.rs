@@ -74,6 +74,11 @@ impl AppTable {
         }
     }
 
+    /// Returns the fixture, and the folder of the configuration.
+    pub fn into_parts(self) -> (Fixture, TempDir) {
+        (self.fixture, self.directory)
+    }
+
     /// Replaces the mapping.
     pub fn set_mapping(&self, mapping: &str) {
         std::fs::write(self.config(), mapping).unwrap();
