@@ -84,13 +84,11 @@ impl Condition {
             Self::StandingBy(why) => ProbeResult::ok(format!("standing by: {why}")),
             Self::FirstSync => ProbeResult::failed("first full sync still running"),
             Self::Incomplete(why) => ProbeResult::failed(format!("the last full sync was incomplete: {why}")),
-            Self::Late { kind, without_success } => {
-                ProbeResult::failed(format!(
-                    "no {} sync has succeeded for {}, longer than the schedule allows",
-                    kind.name(),
-                    duration(*without_success)
-                ))
-            }
+            Self::Late { kind, without_success } => ProbeResult::failed(format!(
+                "no {} sync has succeeded for {}, longer than the schedule allows",
+                kind.name(),
+                duration(*without_success)
+            )),
             Self::InSync(holds) => ProbeResult::ok(match holds {
                 Some(HeldKind::Deletions) => "in sync, but deletions are held: see `clerk2pg status`",
                 Some(HeldKind::Rows) => "in sync, but rows of tables are held: see `clerk2pg status`",
