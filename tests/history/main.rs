@@ -32,7 +32,7 @@ use futures_util::{StreamExt, stream};
 use play::{Story, Tried, play};
 
 /// Histories played concurrently: they mostly wait.
-const AT_A_TIME: usize = 8;
+const AT_A_TIME: usize = 9;
 
 /// The histories that `make test` plays.
 const SAMPLE: std::ops::Range<u64> = 1..19;

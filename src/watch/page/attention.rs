@@ -5,7 +5,7 @@ use std::fmt::{self, Write};
 use super::{MirrorReport, html::Escaped};
 use crate::{
     humanize::{age, are, dead_events, held_deletions, held_removals, rejected_objects, rejected_users, rows},
-    mirror::{EndpointStatus, HeldItem, HeldSet, ResourceStatus, Summary, TableState, TableStatus},
+    mirror::{EndpointStatus, HeldItem, HeldSet, ResourceStatus, Summary, TableState, TableStatus, schema},
     resource::{RESOURCES, USERS},
     secret::without_personal_data,
 };
@@ -114,7 +114,8 @@ fn table(status: &TableStatus) -> Option<Item> {
 fn rejected(status: &ResourceStatus) -> Option<Item> {
     let resource = RESOURCES.iter().find(|resource| resource.name == status.resource)?;
     let list = format!(
-        "psql \"$DATABASE_URL\" -c \"SELECT object_id, reason FROM clerk.rejected WHERE resource = '{}'\"",
+        "psql \"$DATABASE_URL\" -c \"SELECT object_id, reason FROM {}.rejected WHERE resource = '{}'\"",
+        schema(),
         resource.name
     );
     let what = rejected_objects(status.rejected.unsigned_abs(), resource);

@@ -312,9 +312,9 @@ mod tests {
         let name = r#"aria-label="Users changed in the last 15 minutes: 7 created, 0 updated, 0 deleted""#;
         assert!(changes(Range::Minutes, &periods).unwrap().contains(name));
         let plot = freshness(Range::Days, &periods).unwrap();
-        let name = r#"aria-label="Age of changes when committed in the last 7 days: the oldest was 6.0 s""#;
+        let name = r#"aria-label="Age of changes when committed in the last 7 days: the oldest was 6 s""#;
         assert!(plot.contains(name), "{plot}");
-        assert!(plot.contains(">6 days ago</text>") && plot.contains("<title>just now: median 2.0 s, at worst 6.0 s"));
+        assert!(plot.contains(">6 days ago</text>") && plot.contains("<title>just now: median 2 s, at worst 6 s"));
         for plot in [freshness(Range::Hours, &[]), changes(Range::Hours, &[])] {
             assert!(plot.unwrap().contains(": no changes\""));
         }

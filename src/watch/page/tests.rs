@@ -119,7 +119,7 @@ fn the_headline_names_the_condition() {
         kind: SyncKind::Incremental,
         without_success: Duration::from_secs(185),
     };
-    let why = "no incremental sync has succeeded for 3m 5s, longer than the schedule allows";
+    let why = "no incremental sync has succeeded for 3 min, longer than the schedule allows";
     check_headline(&page(late), "Late", why);
     check_headline(&in_sync(), "In sync", "");
 
@@ -262,7 +262,7 @@ fn what_waits_has_its_command() {
              <p>To check it again, run <code>clerk2pg check</code></p>",
             "<strong>public.people: 2 rows are rejected</strong>\
              <p>To see each row with the reason, run <code>clerk2pg status</code></p>",
-            "<strong>The endpoint app is paused for 0.0 s: connection refused</strong>\
+            "<strong>The endpoint app is paused for 0 s: connection refused</strong>\
              <p>It is tried again by itself. To try it now, and to see what to do, run <code>clerk2pg send-test app</code></p>",
             "<strong>The endpoint app: 2 events are dead</strong>\
              <p>To see them, run <code>clerk2pg endpoints</code></p>\
