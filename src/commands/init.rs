@@ -33,12 +33,12 @@ pub async fn run_init(loaded: &Loaded, arguments: &Arguments, tables: &[String])
             .iter()
             .any(|check| check.name == name && check.status != CheckStatus::Failed)
     };
-    let has_mirror = checks
-        .iter()
-        .any(|check| check.name == "schema" && check.status == CheckStatus::Ok);
     let (mut proposed, mut candidates) = (Vec::new(), Vec::new());
+    let mut has_mirror = false;
     if loaded.require_database().is_ok() && reaches("database") {
-        let app_tables = build_mirror(loaded)?.app_tables();
+        let mirror = build_mirror(loaded)?;
+        has_mirror = matches!(mirror.schema().exists().await, Ok(true));
+        let app_tables = mirror.app_tables();
         let all = app_tables.all_facts().await?;
         for name in tables {
             let table = propose_for(&app_tables, &all, name, has_mirror).await?;
@@ -60,6 +60,7 @@ pub async fn run_init(loaded: &Loaded, arguments: &Arguments, tables: &[String])
     let path = path.unwrap_or_else(|| PathBuf::from("config.toml"));
     let written = write_new(&path, &proposed);
     let initialized = Initialized {
+        has_mirror,
         checks,
         tables: proposed,
         candidates,

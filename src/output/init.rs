@@ -8,13 +8,18 @@ use super::{
     commands::print_findings,
     style::{BOLD, YELLOW},
 };
-use crate::{check::Finding, cli::Format};
+use crate::{
+    check::{CheckStatus, Finding},
+    cli::Format,
+};
 
 /// The result of `init`.
 #[derive(Debug, Serialize)]
 pub struct Initialized {
     /// What was checked.
     pub checks: Vec<Finding>,
+    /// Whether there is a mirror.
+    pub has_mirror: bool,
     /// The tables that a mapping was asked for.
     pub tables: Vec<ProposedTable>,
     /// Tables that seem to hold Clerk's users or organizations.
@@ -78,10 +83,15 @@ pub fn initialized(format: Format, result: &Initialized) -> io::Result<()> {
             "\n{file} exists, and is not changed: add the lines above at its end."
         ),
     }?;
-    writeln!(
-        out,
-        "Next: {BOLD}clerk2pg check{BOLD:#}, then {BOLD}clerk2pg --dry-run{BOLD:#}"
-    )
+    let has_failed = result.checks.iter().any(|check| check.status == CheckStatus::Failed);
+    match (has_failed, result.has_mirror && result.tables.is_empty()) {
+        (true, _) => writeln!(out, "Next: correct what is marked ✗, then {BOLD}clerk2pg check{BOLD:#}"),
+        (false, true) => writeln!(out, "Next: {BOLD}clerk2pg{BOLD:#} keeps the mirror in sync"),
+        (false, false) => writeln!(
+            out,
+            "Next: {BOLD}clerk2pg --dry-run{BOLD:#} shows what a sync would do, {BOLD}clerk2pg --once{BOLD:#} does it"
+        ),
+    }
 }
 
 fn print_table(out: &mut impl Write, table: &ProposedTable) -> io::Result<()> {

@@ -36,21 +36,19 @@ impl SyncContext<'_> {
     }
 
     /// Holds the rows that are to go for a person if there are too many, or removes those of users
-    /// that the mapping's condition excludes. Rows with unknown keys are always held the first time:
-    /// the table may have come from the database of another instance.
+    /// that the mapping's condition excludes. The first time, all of them are held: they are the
+    /// application's own, and the table may have come from the database of another instance.
     pub(super) async fn settle_departures(&mut self, run: &Run, table: &RunTable) -> Result<(), TableFailure> {
         let tables = self.app_tables();
         if table.is_first {
-            tables
-                .hold_departures(run, table, Some(DepartureReason::Unknown))
-                .await?;
+            tables.hold_departures(run, table).await?;
         }
         let new = tables.count_departures(table).await?;
         if new > 0 {
             let lately = tables.removed_lately(table).await?;
             let rows = tables.count_rows(table).await? + lately;
             if self.witnesses.is_empty() || self.syncer.options.limits.hold(new + lately, rows) {
-                tables.hold_departures(run, table, None).await?;
+                tables.hold_departures(run, table).await?;
             }
         }
         self.remove_excluded(run, table).await

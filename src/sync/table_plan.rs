@@ -119,8 +119,7 @@ impl SyncContext<'_> {
             true => tables.departure_holds(table).await?,
             false => HashMap::new(),
         };
-        let is_held_first = |id: &String| table.is_first && unknown.contains(id);
-        let is_new = |id: &&String| !holds.contains_key(*id) && !is_held_first(id);
+        let is_new = |id: &&String| !holds.contains_key(*id) && !table.is_first;
         let new = excluded.union(&unknown).filter(is_new).count() as u64;
         let mut holds_new = false;
         if new > 0 {
@@ -133,7 +132,7 @@ impl SyncContext<'_> {
         }
         let is_held = |id: &String| match holds.get(id) {
             Some(is_approved) => !is_approved,
-            None => is_held_first(id) || holds_new,
+            None => table.is_first || holds_new,
         };
         let held: BTreeSet<String> = excluded.union(&unknown).filter(|id| is_held(id)).cloned().collect();
         removed.extend(excluded.difference(&held).cloned());

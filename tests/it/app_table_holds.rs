@@ -118,6 +118,26 @@ async fn unknown_keys_are_always_held_the_first_time() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn rows_of_users_that_the_condition_excludes_are_held_the_first_time() {
+    let app = AppTable::new(40, TABLE, &mapping("u.first_name", "u.id <> ALL ('{}')")).await;
+    let excluded = &app.fixture.sim.user_ids()[..3];
+    let condition = format!("u.id <> ALL ('{{{}}}')", excluded.join(","));
+    let own = |id: &String| format!("INSERT INTO accounts VALUES ('{id}', 'a name of the application')");
+    let rows: Vec<String> = excluded.iter().map(own).collect();
+    app.fixture.db.execute(&rows.join(";")).await;
+    app.set_mapping(&mapping("u.first_name", &condition));
+    let dry_run = app.run(&["--dry-run"]).await;
+    assert_eq!(dry_run.stdout.matches("(held)").count(), 3, "{dry_run:#?}");
+    let plan = held(&app).await;
+    assert_eq!(held(&app).await, plan);
+    assert_eq!(count(&app, "name = 'a name of the application'").await, 3);
+    assert_eq!(count(&app, "true").await, 40);
+    approve(&app, &plan).await;
+    app.once().await.assert_exit(Exit::Ok);
+    assert_eq!(count(&app, "true").await, 37);
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn unknown_keys_are_held_the_first_time_that_rows_are_removed_at_all() {
     let keep = mapping("u.first_name", "true").replace("key =", "delete = 'keep'\n         key =");
     let app = AppTable::new(40, TABLE, &keep).await;

@@ -213,22 +213,16 @@ impl AppTables {
         Ok(unsigned(row.count))
     }
 
-    /// Holds the rows that are to go for this reason and are not approved; `None` means any reason.
-    pub async fn hold_departures(
-        &self,
-        run: &Run,
-        table: &RunTable,
-        reason: Option<DepartureReason>,
-    ) -> Result<(), MirrorError> {
+    /// Holds the rows that are to go and are not approved.
+    pub async fn hold_departures(&self, run: &Run, table: &RunTable) -> Result<(), MirrorError> {
         let mut conn = self.0.connection().await?;
         conn.transaction(async |conn| {
             transaction::begin(conn, run.lease()).await?;
             sql_query(
                 "UPDATE clerk.departures SET hold = 'held', held_at = pg_catalog.now()
-                 WHERE table_name = $1 AND hold = 'none' AND ($2 IS NULL OR reason = $2)",
+                 WHERE table_name = $1 AND hold = 'none'",
             )
             .bind::<Text, _>(table.name())
-            .bind::<Nullable<Text>, _>(reason.map(DepartureReason::name))
             .execute(conn)
             .await?;
             Ok(())
