@@ -8,6 +8,7 @@ use std::{
 use backon::{ExponentialBuilder, Retryable};
 use diesel_async::pooled_connection::deadpool::Pool;
 use tokio::sync::watch;
+use tracing::info;
 
 use super::{
     connect::{self, Connection, Connector},
@@ -17,7 +18,7 @@ use super::{
     settings::MirrorSettings,
     upsert::UpsertStatements,
 };
-use crate::resource::Resource;
+use crate::{humanize::duration, resource::Resource};
 
 /// A pool of connections, and a way to make others. Clones share the pool.
 #[derive(Clone)]
@@ -85,6 +86,7 @@ impl ConnectionPool {
     /// The server could not be reached in time, or refuses the connection.
     pub(super) async fn wait(&self, patience: Duration) -> Result<(), MirrorError> {
         let started = Instant::now();
+        let mut has_logged = false;
         let patience = self.connector.connect_timeout().unwrap_or(patience);
         (|| self.connection())
             .retry(
@@ -95,6 +97,11 @@ impl ConnectionPool {
                     .with_jitter(),
             )
             .when(|error| matches!(error, MirrorError::Unavailable(_)) && started.elapsed() < patience)
+            .notify(|error, _| {
+                if !std::mem::replace(&mut has_logged, true) {
+                    info!(%error, patience = duration(patience), "waiting for Postgres");
+                }
+            })
             .await
             .map(drop)
     }

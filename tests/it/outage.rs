@@ -212,10 +212,12 @@ async fn idle_connections_that_end_are_no_outage() {
     let daemon = fixture.start_daemon(&[("CLERK2PG_SCHEDULE__FULL", "*/4 * * * * *")]);
     fixture.syncs(1).await;
     // Between two syncs.
-    eventually("no sync", async || fixture.lease_holder().await.is_none()).await;
-    let ended = "SELECT count(pg_terminate_backend(pid)) FROM pg_stat_activity
-        WHERE datname = current_database() AND application_name = 'clerk2pg'";
-    assert!(fixture.db.number(ended).await > 0);
+    let ours = "FROM pg_stat_activity WHERE datname = current_database() AND application_name = 'clerk2pg'";
+    let busy =
+        format!("SELECT count(*) {ours} AND (state <> 'idle' OR state_change > clock_timestamp() - interval '500 ms')");
+    eventually("no connection is in use", async || fixture.db.number(&busy).await == 0).await;
+    let ended = format!("SELECT count(pg_terminate_backend(pid)) {ours}");
+    assert!(fixture.db.number(&ended).await > 0);
     fixture.sim.create_random();
     fixture.wait_for_next_sync().await;
     let ran = daemon.stop(Signal::TERM).await;
@@ -273,6 +275,7 @@ async fn a_single_run_gives_up_on_postgres() {
             (Some(1), Some("failed")),
             "{ran:#?}"
         );
+        assert_eq!(ran.stderr.matches("waiting for Postgres").count(), 1, "{ran:#?}");
         assert!(ran.stderr.contains("error: Postgres cannot be reached"), "{ran:#?}");
         assert!(
             ran.stderr.contains("hint: check that the server is running"),
