@@ -13,7 +13,7 @@ use super::{
     tables::{resource_state, sync_state},
     transaction,
 };
-use crate::resource::{Digest, Exclusions, RESOURCES, Record, Resource, decode_stored};
+use crate::resource::{Digest, Exclusions, RESOURCES, Record, Resource, USERS, decode_stored};
 
 /// Rows or events per transaction.
 const PAGE: i64 = 500;
@@ -47,7 +47,8 @@ pub struct Erasure(pub(super) ConnectionPool);
 
 impl Erasure {
     /// Makes these the fields that are not stored, and makes full syncs of all resources due, which
-    /// start over. Returns what has changed, with the fields that an earlier erasure has left.
+    /// start over. Returns what has changed. What an earlier erasure has left is tried again by a full
+    /// sync of users only: each attempt reads the tables of all resources.
     pub async fn begin(&self, lease: &Lease, excluded: &Exclusions) -> Result<ExclusionChange, MirrorError> {
         let mut conn = self.0.connection().await?;
         let (before, left): (Vec<String>, Vec<String>) = sync_state::table
@@ -56,7 +57,7 @@ impl Erasure {
             .await?;
         let (names, known) = (excluded.names(), Exclusions::new(&[&before[..], &left].concat()));
         let is_due = |name: &&String| !before.contains(name) || left.contains(name);
-        let change = ExclusionChange {
+        let mut change = ExclusionChange {
             erased: names.iter().filter(is_due).cloned().collect(),
             returned: known
                 .names()
@@ -66,6 +67,9 @@ impl Erasure {
                 .collect(),
         };
         if before == names && left == change.erased {
+            if self.0.resource.name != USERS.name {
+                change.erased.clear();
+            }
             return Ok(change);
         }
         conn.transaction(async |conn| {

@@ -14,7 +14,7 @@ use super::{
 };
 use crate::{
     failure::{Cause, Failure},
-    humanize::{duration, number},
+    humanize::{count, duration},
     mirror::{
         self, AgeSummary, Begin, Erased, ExclusionChange, Finish, Lease, LeaseAttempt, MirrorError, Run, SyncKind,
     },
@@ -289,8 +289,8 @@ impl SyncContext<'_> {
         }
         if left > 0 {
             self.note(format!(
-                "{} rows and events still have fields that mirror.exclude names ({fields}): Postgres refuses to change them",
-                number(left)
+                "{fields} of mirror.exclude are still stored in {}, rows or events that Postgres refuses to change",
+                count(left, "place")
             ));
         }
         Ok(())

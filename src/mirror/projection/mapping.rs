@@ -196,20 +196,24 @@ impl TableMapping {
         written.into_iter().flat_map(|expressions| expressions.keys())
     }
 
+    /// The sections of its expressions, with their names.
+    pub(super) fn sections(&self) -> [(&'static str, &Expressions); 5] {
+        [
+            ("set", &self.set),
+            ("keep", &self.keep),
+            ("touch", &self.touch),
+            ("insert", &self.insert),
+            ("deleted", &self.deleted),
+        ]
+    }
+
     /// Its expressions, each with its place in the entry.
     pub fn expressions(&self) -> impl Iterator<Item = (String, &str)> {
         let condition = self
             .condition
             .iter()
             .map(|condition| ("where".to_owned(), condition.as_str()));
-        let sections = [
-            ("set", &self.set),
-            ("keep", &self.keep),
-            ("touch", &self.touch),
-            ("insert", &self.insert),
-            ("deleted", &self.deleted),
-        ];
-        let columns = sections.into_iter().flat_map(|(section, expressions)| {
+        let columns = self.sections().into_iter().flat_map(|(section, expressions)| {
             let place = move |column: &String| format!("{section}.{column}");
             expressions
                 .iter()

@@ -5,7 +5,7 @@
 //! it.
 
 use super::{
-    mapping::{Expressions, RowRemoval, TableMapping},
+    mapping::{RowRemoval, TableMapping},
     shape::{ColumnShape, RelationKind, TableName, TableShape},
 };
 use crate::{mirror::quote::identifier as quote, nearest::nearest};
@@ -86,19 +86,8 @@ pub(super) fn problems(mapping: &TableMapping, shape: &TableShape) -> Vec<Proble
     found.into_iter().flatten().collect()
 }
 
-/// The sections of a mapping, with their names.
-fn sections(mapping: &TableMapping) -> [(&'static str, &Expressions); 5] {
-    [
-        ("set", &mapping.set),
-        ("keep", &mapping.keep),
-        ("touch", &mapping.touch),
-        ("insert", &mapping.insert),
-        ("deleted", &mapping.deleted),
-    ]
-}
-
 fn missing_columns(mapping: &TableMapping, shape: &TableShape) -> Vec<Problem> {
-    let named = sections(mapping).into_iter().flat_map(|(section, expressions)| {
+    let named = mapping.sections().into_iter().flat_map(|(section, expressions)| {
         let place = format!("[tables.{section}]");
         expressions.keys().map(move |column| (place.clone(), column))
     });
@@ -118,7 +107,8 @@ fn missing_columns(mapping: &TableMapping, shape: &TableShape) -> Vec<Problem> {
 }
 
 fn generated_columns(mapping: &TableMapping, shape: &TableShape) -> Option<Problem> {
-    let named = sections(mapping)
+    let named = mapping
+        .sections()
         .into_iter()
         .flat_map(|(_, expressions)| expressions.keys());
     let mut generated: Vec<String> = named
