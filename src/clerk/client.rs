@@ -1,7 +1,7 @@
 //! The client: connections, budget, and how one request is sent.
 
 use std::{
-    sync::{Arc, Mutex, PoisonError, RwLock},
+    sync::{Arc, Mutex, PoisonError, RwLock, atomic::AtomicBool},
     time::{Duration, Instant},
 };
 
@@ -57,6 +57,8 @@ pub struct Client {
     excluded: Arc<Exclusions>,
     /// The server's time in the last answer that had one, and when that answer came.
     clock: Arc<Mutex<Option<(i64, Instant)>>>,
+    /// Whether the log says that the server does not answer.
+    is_away: Arc<AtomicBool>,
     tally: Tally,
 }
 
@@ -101,6 +103,7 @@ impl Client {
             digest_key: Arc::default(),
             excluded: Arc::new(settings.excluded.clone()),
             clock: Arc::default(),
+            is_away: Arc::default(),
             tally: Tally::default(),
         })
     }
@@ -236,7 +239,7 @@ impl Client {
         let request = async || read(self.attempt(path, parameters).await?);
         match self.asks_once {
             true => request().await,
-            false => retrying(self.timeout, request).await,
+            false => retrying(self.timeout, &self.is_away, request).await,
         }
     }
 

@@ -1,14 +1,15 @@
 //! When a failed request is sent again.
 
 use std::{
-    sync::atomic::{AtomicU32, Ordering},
+    sync::atomic::{AtomicBool, AtomicU32, Ordering},
     time::{Duration, Instant},
 };
 
 use backon::{ExponentialBuilder, Retryable};
-use tracing::{debug, warn};
+use tracing::{debug, info, warn};
 
 use super::error::{Error, Retry};
+use crate::humanize::duration;
 
 /// How long a rate-limited request waits in all before it counts as failed.
 const RATE_LIMITED: Duration = Duration::from_secs(120);
@@ -16,15 +17,19 @@ const RATE_LIMITED: Duration = Duration::from_secs(120);
 /// How often an answer that cannot be read is asked for again.
 const GARBAGE_TRIES: u32 = 2;
 
+/// How long Clerk is away before somebody who waits for it is informed.
+const NOTICED: Duration = Duration::from_secs(1);
+
 /// Sends a request until it succeeds, as long as its error allows. `outage` is how long to try
-/// while Clerk is away.
+/// while Clerk is away. `is_away` says whether this was logged since the last answer to any request.
 pub(super) async fn retrying<T, F: Future<Output = Result<T, Error>>>(
     outage: Duration,
+    is_away: &AtomicBool,
     request: impl FnMut() -> F,
 ) -> Result<T, Error> {
     let started = Instant::now();
     let (rate_limited, mut garbage) = (AtomicU32::new(0), 0);
-    request
+    let result = request
         .retry(
             ExponentialBuilder::default()
                 .with_min_delay(Duration::from_millis(250))
@@ -60,11 +65,18 @@ pub(super) async fn retrying<T, F: Future<Output = Result<T, Error>>>(
         })
         .notify(|error, wait| {
             let wait_ms = u64::try_from(wait.as_millis()).unwrap_or(u64::MAX);
+            let is_long = matches!(error.retry(), Retry::Soon(_)) && started.elapsed() >= NOTICED;
             if rate_limited.load(Ordering::Relaxed) == 1 && matches!(error, Error::RateLimited { .. }) {
                 warn!(wait_ms, "Clerk asks to slow down");
+            } else if is_long && !is_away.swap(true, Ordering::Relaxed) {
+                info!(%error, "asking Clerk again, for {} at most", duration(outage));
             } else {
                 debug!(wait_ms, %error, "asking Clerk again");
             }
         })
-        .await
+        .await;
+    if result.is_ok() {
+        is_away.store(false, Ordering::Relaxed);
+    }
+    result
 }

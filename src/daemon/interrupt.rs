@@ -50,14 +50,18 @@ pub(super) async fn run_interruptibly(
 ) -> (Result<SyncOutcome, Failure>, Option<Signal>) {
     // Boxed: its type is nested too deeply for the layers around it.
     let mut sync = Box::pin(sync);
-    let mut reload = None;
+    let mut later = None;
     loop {
         tokio::select! {
             biased;
-            result = &mut sync => return (result, reload),
+            result = &mut sync => return (result, later),
             signal = signals.next() => match signal {
-                Signal::Sync => syncer.due.incremental(),
-                Signal::Reload => reload = Some(Signal::Reload),
+                Signal::Sync => {
+                    syncer.due.incremental();
+                    // If this sync fails, the one that was asked for does not wait out the backoff.
+                    later.get_or_insert(Signal::Sync);
+                }
+                Signal::Reload => later = Some(Signal::Reload),
                 Signal::Stop(name) => {
                     service::stopping();
                     let result = stop_within_grace(&syncer.stop, sync).await;

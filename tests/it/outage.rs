@@ -3,7 +3,7 @@
 
 use std::time::{Duration, Instant};
 
-use clerk_sim::{Effect, ErrorAnswer, ErrorBody, Rule};
+use clerk_sim::{Effect, ErrorAnswer, ErrorBody, Faults, Rule};
 use rustix::process::Signal;
 
 use crate::support::{
@@ -15,7 +15,7 @@ use crate::support::{
     process::{NEVER, Process},
     proxy::{Proxy, upstream},
     summary::{Exit, changed, in_sync},
-    wait::eventually,
+    wait::{PATIENCE, eventually},
 };
 
 const AWAY: &str = "waiting until it can be reached";
@@ -93,6 +93,32 @@ async fn a_request_does_not_wait_for_the_next_attempt() {
     polling.fixture.sim.clear_faults();
     polling.sync_incrementally(1).await;
     polling.stop_in_sync(1).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_request_during_a_sync_that_fails_does_not_wait_either() {
+    let fixture = mirrored(20).await;
+    let watched = MonitoredDaemon::new(fixture.start_daemon(&[NEVER, ANY])).await;
+    watched.wait_until_ready("in sync").await;
+    let slow = Rule::new(Effect::LatencyMs(300));
+    fixture.sim.set_faults(Faults {
+        rules: vec![slow, error(401, ErrorBody::Json)],
+        ..Faults::default()
+    });
+    let begun = async || watched.metrics().await.all("clerk2pg_last_attempt_timestamp_seconds");
+    let started = Instant::now();
+    for nth in 0..12 {
+        let before = begun().await;
+        watched.daemon.signal(Signal::USR1);
+        // The next signal comes while this sync runs.
+        eventually(&format!("sync {nth}"), async || begun().await != before).await;
+    }
+    // The pauses between so many attempts would add up to more.
+    assert!(started.elapsed() < PATIENCE, "{}", watched.daemon.log());
+    fixture.sim.clear_faults();
+    watched.daemon.signal(Signal::USR1);
+    watched.daemon.wait_for_log(BACK).await;
+    watched.daemon.stop(Signal::TERM).await.assert_exit(Exit::Ok);
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -226,7 +252,8 @@ async fn idle_connections_that_end_are_no_outage() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_single_run_gives_up_on_clerk() {
-    const TIMEOUT: Duration = Duration::from_secs(2);
+    // Long enough for several attempts.
+    const TIMEOUT: Duration = Duration::from_secs(3);
     let fixture = mirrored(10).await;
     let clerk = Proxy::refusing(upstream(&fixture.sim.url()));
     let url = clerk.url(&fixture.sim.url());
@@ -236,7 +263,7 @@ async fn a_single_run_gives_up_on_clerk() {
     let busy = started.elapsed();
     let started = Instant::now();
     let ran = fixture
-        .once_with(&[("CLERK_API_URL", &url), ("CLERK2PG_CLERK__TIMEOUT", "2s")])
+        .once_with(&[("CLERK_API_URL", &url), ("CLERK2PG_CLERK__TIMEOUT", "3s")])
         .await;
     let took = started.elapsed();
     // On a machine with nothing else to do, a second is enough for the rest.
@@ -251,6 +278,7 @@ async fn a_single_run_gives_up_on_clerk() {
         ran.stderr.contains("error: Clerk cannot be reached: cannot connect"),
         "{ran:#?}"
     );
+    assert_eq!(ran.stderr.matches("asking Clerk again").count(), 1, "{ran:#?}");
     assert!(
         ran.stderr.contains("hint: check clerk.api_url (CLERK_API_URL)"),
         "{ran:#?}"
