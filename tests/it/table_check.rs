@@ -5,6 +5,7 @@ use serde_json::Value;
 use crate::support::{
     app_table::{AppTable, USER_MAPPING, USER_TABLE},
     check::NAMES,
+    fixture::Fixture,
     program::ProgramOutput,
     summary::Exit,
 };
@@ -90,7 +91,7 @@ async fn check_cases(cases: &[Case<'_>]) {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_table_that_fits_is_ok() {
-    let app = AppTable::new(5, USER_TABLE, USER_MAPPING).await;
+    let app = AppTable::with(Fixture::new(5).await, USER_TABLE, USER_MAPPING).await;
     check(&app).await.assert_table(
         "skipped",
         r#"public."User": the mapping fits the table; there is no mirror yet"#,

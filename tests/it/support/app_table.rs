@@ -51,7 +51,7 @@ pub struct AppTable {
 impl AppTable {
     /// Creates the application's schema with `sql`, and writes the mapping.
     pub async fn new(users: usize, sql: &str, mapping: &str) -> Self {
-        Self::with(Fixture::new(users).await, sql, mapping).await
+        Self::with(Fixture::migrated_with(users).await, sql, mapping).await
     }
 
     /// The same for an existing fixture.

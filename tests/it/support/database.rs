@@ -7,9 +7,13 @@ use std::{
 };
 
 use serde_json::Value;
+use tokio::sync::OnceCell;
 use tokio_postgres::{Client, NoTls, error::SqlState};
 
-use crate::support::wait::PATIENCE;
+use crate::support::{program::command, wait::PATIENCE};
+
+/// A database with the mirror's schema, of which [`Database::migrated`] makes copies.
+static MIGRATED: OnceCell<String> = OnceCell::const_new();
 
 /// A database of one test, dropped at its end.
 pub struct Database {
@@ -34,6 +38,16 @@ pub async fn connect(url: &str) -> Client {
 impl Database {
     pub async fn new() -> Self {
         Self::on_server(admin_url()).await
+    }
+
+    /// Creates a database with the mirror's schema. On a server that is not the tests' own, where nothing
+    /// may be left behind, it is empty instead: the program's first run migrates it.
+    pub async fn migrated() -> Self {
+        if std::env::var_os("CLERK2PG_TEST_SERVER_IS_PRIVATE").is_none() {
+            return Self::new().await;
+        }
+        let template = MIGRATED.get_or_init(migrated_template).await;
+        Self::with_options(&format!("TEMPLATE {template}")).await
     }
 
     /// Creates a database on another server than that of most tests.
@@ -129,6 +143,22 @@ impl Database {
         }
         state
     }
+}
+
+/// Creates the database that others are copies of, and returns its name.
+async fn migrated_template() -> String {
+    let name = format!("clerk2pg_test_template_{}", std::process::id());
+    let client = connect(&admin_url()).await;
+    client.batch_execute(&format!("CREATE DATABASE {name}")).await.unwrap();
+    let url = with_database(&admin_url(), &name);
+    let ran = command()
+        .arg("migrate")
+        .env("DATABASE_URL", url)
+        .output()
+        .await
+        .unwrap();
+    assert!(ran.status.success(), "{ran:?}");
+    name
 }
 
 /// PostgreSQL drops no database while a session is being authenticated. If the thread that drops

@@ -38,6 +38,22 @@ impl Fixture {
         .await
     }
 
+    /// The same with the mirror's schema. In all other fixtures, the program's first run creates it.
+    pub async fn migrated(options: Options) -> Self {
+        let secret_key = "sk_live_test".to_owned();
+        let (db, sim) = tokio::join!(Database::migrated(), Sim::start(Options { secret_key, ..options }));
+        Self { db, sim: sim.unwrap() }
+    }
+
+    /// The same with this number of users.
+    pub async fn migrated_with(users: usize) -> Self {
+        Self::migrated(Options {
+            users,
+            ..Options::default()
+        })
+        .await
+    }
+
     /// Starts with exactly these options, with their key.
     pub async fn exactly(options: Options) -> Self {
         let (db, sim) = tokio::join!(Database::new(), Sim::start(options));
@@ -132,7 +148,7 @@ impl Fixture {
 
 /// Returns a fixture whose users are mirrored already.
 pub async fn mirrored(users: usize) -> Fixture {
-    let fixture = Fixture::new(users).await;
+    let fixture = Fixture::migrated_with(users).await;
     let ran = fixture.once().await;
     ran.assert_exit(Exit::Ok);
     fixture.age_rows().await;

@@ -16,7 +16,7 @@ pub const LISTENING: &str = "listening";
 
 /// Starts a daemon that has mirrored all users, listens, and syncs only on request.
 pub async fn start_on_demand(users: usize) -> (Fixture, Process) {
-    let fixture = Fixture::new(users).await;
+    let fixture = Fixture::migrated_with(users).await;
     let daemon = fixture.start_on_demand().await;
     (fixture, daemon)
 }

@@ -38,19 +38,22 @@ pub const ALL: (&str, &str) = (
     "users,organizations,organization_memberships,organization_invitations,organization_roles,organization_permissions",
 );
 
-/// Starts a database and a Clerk with organizations.
-pub async fn company(users: usize, organizations: OrganizationOptions) -> Fixture {
-    Fixture::with(Options {
+fn company_options(users: usize, organizations: OrganizationOptions) -> Options {
+    Options {
         users,
         organizations,
         ..Options::default()
-    })
-    .await
+    }
+}
+
+/// Starts a database and a Clerk with organizations.
+pub async fn company(users: usize, organizations: OrganizationOptions) -> Fixture {
+    Fixture::with(company_options(users, organizations)).await
 }
 
 /// The same, with everything mirrored.
 pub async fn mirrored_company(users: usize, organizations: OrganizationOptions) -> Fixture {
-    let fixture = company(users, organizations).await;
+    let fixture = Fixture::migrated(company_options(users, organizations)).await;
     once_all(&fixture).await;
     age(&fixture.db).await;
     fixture

@@ -31,7 +31,7 @@ fn is_total(path: &str) -> bool {
 
 impl PollingDaemon {
     pub async fn new(users: usize, environment: &[(&str, &str)]) -> Self {
-        Self::with_fixture(Fixture::new(users).await, environment).await
+        Self::with_fixture(Fixture::migrated_with(users).await, environment).await
     }
 
     pub async fn with_fixture(fixture: Fixture, environment: &[(&str, &str)]) -> Self {

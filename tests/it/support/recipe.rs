@@ -81,7 +81,7 @@ impl Recipe {
     pub async fn new(tool: Tool) -> Option<Self> {
         let app = NodeApp::install(&format!("{}-users", tool.name)).await?;
         let page = page(&format!("docs/recipes/{}.md", tool.name));
-        let fixture = Fixture::new(USERS).await;
+        let fixture = Fixture::migrated_with(USERS).await;
         // A column without a time zone shows whether the mapping writes the zone that the ORM reads.
         fixture
             .db
