@@ -131,15 +131,14 @@ pub async fn run_once(loaded: &Loaded, arguments: &Arguments, progress: &Progres
 pub async fn run_dry_run(loaded: &Loaded, arguments: &Arguments, progress: &Progress) -> Result<Exit, Failure> {
     let (format, exit_code) = (arguments.format(), arguments.exit_code);
     let syncer = build_syncer(loaded, progress, &Watch::default(), None)?;
-    let (mut is_first, mut unwritten) = (true, None);
+    let (mut lines, mut written) = (output::PlanLines::default(), Ok(()));
     let mut print = |line: PlanLine<'_>| {
-        if format == Format::Human && unwritten.is_none() {
-            unwritten = progress.suspend(|| output::plan_line(line, is_first)).err();
-            is_first = false;
+        if format == Format::Human && written.is_ok() {
+            written = progress.suspend(|| lines.print(line));
         }
     };
     let report = daemon::once(&syncer.stop, syncer.plan(&mut print)).await?;
-    printed(unwritten.map_or(Ok(()), Err))?;
+    printed(written.and_then(|()| lines.end_part()))?;
     printed(output::report(format, &report))?;
     Ok(match () {
         () if report.is_incomplete() => Exit::Incomplete,

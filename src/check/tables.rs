@@ -28,42 +28,39 @@ pub(super) async fn check_tables(tables: &AppTables, has_mirror: bool) -> Vec<Fi
             Ok(inspection) => table(mapping, &inspection),
             Err(failure) => {
                 let message = format!("{}: {}", mapping.table(), failure.message);
-                Finding::failed(NAME, message).hint(
-                    failure
-                        .hint
-                        .unwrap_or_else(|| "try again when the server is less busy".to_owned()),
-                )
+                let hint = failure.hint;
+                vec![
+                    Finding::failed(NAME, message)
+                        .hint(hint.as_deref().unwrap_or("try again when the server is less busy")),
+                ]
             }
         }
     });
-    futures_util::future::join_all(inspect).await
+    futures_util::future::join_all(inspect)
+        .await
+        .into_iter()
+        .flatten()
+        .collect()
 }
 
-/// Reports what was found about a table.
-fn table(mapping: &TableMapping, inspection: &TableInspection) -> Finding {
+/// Reports what was found about a table, what keeps it from being kept in sync first.
+fn table(mapping: &TableMapping, inspection: &TableInspection) -> Vec<Finding> {
     let name = mapping.table();
     let TableInspection { problems, tried_on } = inspection;
-    // What keeps the table from being kept in sync comes first.
     let (fatal, advice): (Vec<_>, Vec<_>) = problems.iter().partition(|problem| problem.is_fatal);
-    let messages: Vec<&str> = fatal
-        .iter()
-        .chain(&advice)
-        .map(|problem| problem.message.as_str())
-        .collect();
-    let hints: Vec<&str> = fatal
-        .iter()
-        .chain(&advice)
-        .map(|problem| problem.hint.as_str())
-        .collect();
-    let message = format!("{name}: {}", messages.join("; "));
-    if !fatal.is_empty() {
-        return Finding::failed(NAME, message).hint(hints.join("; "));
-    }
-    if !advice.is_empty() {
-        return Finding::warn(NAME, message).hint(hints.join("; "));
+    let findings = fatal.iter().chain(&advice).map(|problem| {
+        let message = format!("{name}: {}", problem.message);
+        let finding = match problem.is_fatal {
+            true => Finding::failed(NAME, message),
+            false => Finding::warn(NAME, message),
+        };
+        finding.hint(&problem.hint)
+    });
+    if !problems.is_empty() {
+        return findings.collect();
     }
     let columns = mapping.columns().count();
-    match tried_on {
+    vec![match tried_on {
         Some(users) => Finding::ok(
             NAME,
             format!(
@@ -77,5 +74,5 @@ fn table(mapping: &TableMapping, inspection: &TableInspection) -> Finding {
             NAME,
             format!("{name}: the mapping fits the table; there is no mirror yet to try its expressions on"),
         ),
-    }
+    }]
 }

@@ -12,7 +12,7 @@ use std::io;
 pub use commands::{approved, approved_rows, findings, health, migrated, repinned};
 pub use endpoints::{endpoints, redelivered, tested};
 pub use init::{Initialized, ProposedTable, initialized};
-pub use report::{failure, plan_line, report};
+pub use report::{PlanLines, failure, report};
 pub use status::{status, status_again, status_failed};
 
 /// Whether output failed because its reader is gone.

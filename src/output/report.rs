@@ -36,19 +36,56 @@ pub fn failure(format: Format, failure: &Failure) -> io::Result<()> {
     writeln!(io::stdout(), "{object}")
 }
 
-/// Prints a line of a plan, in the form that infrastructure tools use.
-pub fn plan_line(line: PlanLine<'_>, is_first: bool) -> io::Result<()> {
-    let mut out = anstream::stdout().lock();
-    let space = if is_first { "" } else { "\n" };
-    match line {
-        PlanLine::Create(id) => writeln!(out, "{GREEN}+{GREEN:#} {id}"),
-        PlanLine::Update(id, fields) => writeln!(out, "{YELLOW}~{YELLOW:#} {id} {}", fields.join(", ")),
-        PlanLine::Delete(id) => writeln!(out, "{RED}-{RED:#} {id}"),
-        PlanLine::Hold(id) => writeln!(out, "{RED}-{RED:#} {id} (held)"),
-        PlanLine::Resource(name) => writeln!(out, "{space}{BOLD}{}{BOLD:#}", name.replace('_', " ")),
-        PlanLine::Table(name) => writeln!(out, "{space}{BOLD}{name}{BOLD:#}"),
-        PlanLine::Link(id) => writeln!(out, "{GREEN}={GREEN:#} {id}"),
-        PlanLine::Reject(id, reason) => writeln!(out, "{YELLOW}!{YELLOW:#} {id} {reason}"),
+/// How many users or rows to create are listed. What would be changed or removed is listed in full.
+const SHOWN_CREATIONS: u64 = 20;
+
+/// Prints the lines of a plan, in the form that infrastructure tools use.
+#[derive(Debug, Default)]
+pub struct PlanLines {
+    has_lines: bool,
+    /// Users or rows to create, in the part that is being printed.
+    created: u64,
+}
+
+impl PlanLines {
+    /// Prints the next line.
+    ///
+    /// # Errors
+    /// Standard output cannot be written.
+    pub fn print(&mut self, line: PlanLine<'_>) -> io::Result<()> {
+        if matches!(line, PlanLine::Resource(_) | PlanLine::Table(_)) {
+            self.end_part()?;
+        }
+        let space = if self.has_lines { "\n" } else { "" };
+        self.has_lines = true;
+        let mut out = anstream::stdout().lock();
+        match line {
+            PlanLine::Create(id) => {
+                self.created += 1;
+                match self.created <= SHOWN_CREATIONS {
+                    true => writeln!(out, "{GREEN}+{GREEN:#} {id}"),
+                    false => Ok(()),
+                }
+            }
+            PlanLine::Update(id, fields) => writeln!(out, "{YELLOW}~{YELLOW:#} {id} {}", fields.join(", ")),
+            PlanLine::Delete(id) => writeln!(out, "{RED}-{RED:#} {id}"),
+            PlanLine::Hold(id) => writeln!(out, "{RED}-{RED:#} {id} (held)"),
+            PlanLine::Resource(name) => writeln!(out, "{space}{BOLD}{}{BOLD:#}", name.replace('_', " ")),
+            PlanLine::Table(name) => writeln!(out, "{space}{BOLD}{name}{BOLD:#}"),
+            PlanLine::Link(id) => writeln!(out, "{GREEN}={GREEN:#} {id}"),
+            PlanLine::Reject(id, reason) => writeln!(out, "{YELLOW}!{YELLOW:#} {id} {reason}"),
+        }
+    }
+
+    /// Says how many more there are to create, at the end of a part of the plan.
+    ///
+    /// # Errors
+    /// Standard output cannot be written.
+    pub fn end_part(&mut self) -> io::Result<()> {
+        match std::mem::take(&mut self.created).saturating_sub(SHOWN_CREATIONS) {
+            0 => Ok(()),
+            more => writeln!(anstream::stdout().lock(), "{GREEN}+{GREEN:#} {} more", number(more)),
+        }
     }
 }
 
@@ -56,7 +93,8 @@ fn plan_totals(out: &mut impl Write, report: &Report) -> io::Result<()> {
     if report.changes_mirror() {
         writeln!(
             out,
-            "\n{BOLD}Plan:{BOLD:#} {} to create, {} to update, {} to delete, {} unchanged.",
+            "\n{BOLD}{}.users:{BOLD:#} {} to create, {} to update, {} to delete, {} unchanged.",
+            schema(),
             number(report.created),
             number(report.updated),
             number(report.deleted + report.held),

@@ -13,7 +13,7 @@ use crate::{
     cli::Format,
     deliver::EndpointState,
     failure::Failure,
-    humanize::{age, are, count, deletions, number, rows, users},
+    humanize::{age, are, count, deletions, held_removals, number, rows, users},
     mirror::{Details, Freshness, LastRun, ResourceStatus, TableDetails, schema},
 };
 
@@ -234,6 +234,7 @@ fn print_resource(out: &mut impl Write, status: &ResourceStatus) -> io::Result<(
 fn print_table(out: &mut impl Write, table: &TableDetails, now: DateTime<Utc>) -> io::Result<()> {
     let TableDetails {
         status,
+        held_removals: removals,
         plan,
         rejected_rows,
     } = table;
@@ -268,7 +269,8 @@ fn print_table(out: &mut impl Write, table: &TableDetails, now: DateTime<Utc>) -
     if let Some(plan) = plan {
         writeln!(
             out,
-            "  {YELLOW}removals are held{YELLOW:#}; if that is correct, run: clerk2pg approve {plan}"
+            "  {YELLOW}{}{YELLOW:#}; if that is correct, run: clerk2pg approve {plan}",
+            held_removals(*removals)
         )?;
     }
     if status.rejected > 0 {

@@ -155,6 +155,26 @@ async fn unknown_keys_are_held_the_first_time_that_rows_are_removed_at_all() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_held_row_whose_key_is_set_to_null_stays_for_good() {
+    let table = TABLE.replace("PRIMARY KEY", "UNIQUE");
+    let app = AppTable::new(40, &table, &mapping("u.first_name", "true")).await;
+    let strangers = "INSERT INTO accounts VALUES ('user_stranger', 'Stranger'), ('user_kept', 'Kept')";
+    app.fixture.db.execute(strangers).await;
+    let both = held(&app).await;
+    let keep = "UPDATE accounts SET clerk_id = NULL WHERE clerk_id = 'user_kept'";
+    app.fixture.db.execute(keep).await;
+    let one = held(&app).await;
+    assert_ne!(one, both);
+    approve(&app, &one).await;
+    let age = "UPDATE clerk.departures SET found_at = found_at - interval '1 day'";
+    app.fixture.db.execute(age).await;
+    app.once().await.assert_exit(Exit::Ok);
+    app.once().await.assert_exit(Exit::Ok);
+    assert_eq!(count(&app, "clerk_id IS NULL AND name = 'Kept'").await, 1);
+    assert_eq!(count(&app, "true").await, 41);
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_held_row_that_could_not_be_removed_before_is_not_removed_by_a_retry() {
     let orders = "CREATE TABLE orders (account text REFERENCES accounts ON DELETE RESTRICT)";
     let app = AppTable::new(40, &format!("{TABLE};{orders}"), &mapping("u.first_name", "true")).await;

@@ -283,12 +283,12 @@ async fn users_are_planned_with_the_values_that_they_will_have() {
         .await;
     let over_the_mirror = app.run(&["--dry-run"]).await;
     assert!(
-        over_the_mirror.stdout.contains("Plan: 0 to create, "),
+        over_the_mirror.stdout.contains("clerk.users: 0 to create, "),
         "{over_the_mirror:#?}"
     );
     assert!(over_the_mirror.stdout.contains(unchanged), "{over_the_mirror:#?}");
     app.fixture.db.execute("DROP SCHEMA clerk CASCADE").await;
     let without = app.run(&["--dry-run"]).await;
-    assert!(without.stdout.contains("Plan: 700 to create, "), "{without:#?}");
+    assert!(without.stdout.contains("clerk.users: 700 to create, "), "{without:#?}");
     assert!(without.stdout.contains(unchanged), "{without:#?}");
 }

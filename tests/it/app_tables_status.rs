@@ -63,7 +63,7 @@ async fn the_status_shows_rows_repairs_and_rejected_rows() {
     assert_eq!(
         waiting[0],
         json!({"table": "public.\"User\"", "state": "pending", "problem": null, "compared_at": null, "rows": null,
-            "repaired": null, "rejected": 0, "held": 0, "mapping_plan": null, "plan": null, "rejected_rows": []})
+            "repaired": null, "rejected": 0, "held": 0, "mapping_plan": null, "held_removals": 0, "plan": null, "rejected_rows": []})
     );
 
     assert!(app.fixture.sim.update(&ids[0], |user| user["first_name"] = json!(null)));
@@ -134,7 +134,7 @@ async fn the_status_shows_what_is_held_and_what_is_broken() {
             &format!(
                 "\npublic.\"User\": mapping held\n  the mapping changes 20 rows; if that is correct, run: clerk2pg approve {mapping}\n"
             ),
-            &format!("removals are held; if that is correct, run: clerk2pg approve {departures}\n"),
+            &format!("1 removal is held; if that is correct, run: clerk2pg approve {departures}\n"),
         ],
     );
     app.run(&["approve", mapping]).await.assert_exit(Exit::Ok);

@@ -128,7 +128,7 @@ async fn a_dry_run_of_an_empty_database_leaves_it_empty() {
     ran.assert_exit(Exit::Ok);
     let mut expected: BTreeSet<String> = fixture.sim.user_ids().iter().map(|id| format!("+ {id}")).collect();
     expected.insert(String::new());
-    expected.insert("Plan: 12 to create, 0 to update, 0 to delete, 0 unchanged.".to_owned());
+    expected.insert("clerk.users: 12 to create, 0 to update, 0 to delete, 0 unchanged.".to_owned());
     assert_eq!(ran.stdout.lines().map(str::to_owned).collect::<BTreeSet<_>>(), expected);
     fixture
         .run(&["--dry-run", "--exit-code"])
@@ -192,7 +192,7 @@ async fn a_sync_does_what_the_dry_run_before_it_printed() {
     assert_eq!(
         totals,
         format!(
-            "Plan: 1 to create, 2 to update, 2 to delete, 26 unchanged.\n1 user cannot be stored or deleted.\nChecksum of the deletions: {sum}\n"
+            "clerk.users: 1 to create, 2 to update, 2 to delete, 26 unchanged.\n1 user cannot be stored or deleted.\nChecksum of the deletions: {sum}\n"
         )
     );
     fixture

@@ -46,7 +46,9 @@ pub struct TableDetails {
     /// What the status page shows, too.
     #[serde(flatten)]
     pub status: TableStatus,
-    /// The checksum with which a person approves held rows that are to go.
+    /// Rows that are to go and wait for a person.
+    pub held_removals: u64,
+    /// The checksum with which a person approves them.
     pub plan: Option<String>,
     /// The first rejected rows: Clerk's ids with the reasons.
     pub rejected_rows: Vec<(String, String)>,
@@ -189,6 +191,7 @@ impl AppTables {
         for status in self.status().await? {
             let held = self.held_departures(&status.table).await?;
             all.push(TableDetails {
+                held_removals: held.as_ref().map_or(0, |held| held.count),
                 plan: held.map(|HeldDepartures { checksum, .. }| checksum),
                 rejected_rows: self.first_rejected(&status.table, rejected).await?,
                 status,

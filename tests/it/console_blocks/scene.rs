@@ -88,6 +88,14 @@ impl Scene {
         self.fixture.age_rows().await;
     }
 
+    /// Writes the mapping that `init` proposes for the table `User`.
+    pub async fn initialized(self) -> Self {
+        self.prepare(&["init", "--table", r#"public."User""#])
+            .await
+            .assert_exit(Exit::Ok);
+        self
+    }
+
     /// Runs the program with the scene's configuration.
     pub async fn prepare(&self, arguments: &[&str]) -> ProgramOutput {
         let mut command = self.fixture.command(arguments);

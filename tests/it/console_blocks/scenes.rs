@@ -109,6 +109,46 @@ pub async fn a_table_in_use() -> Scene {
     scene
 }
 
+/// The application's table has rows of most users, one without a key, and one of an unknown user. There is
+/// no mirror.
+pub async fn a_table_to_adopt() -> Scene {
+    let scene = Scene::new(100).await;
+    complete(&scene);
+    scene.fixture.db.execute(USER).await;
+    for (at, id) in ids(&scene)[..98].iter().enumerate() {
+        let key = if at == 5 { "NULL".to_owned() } else { format!("'{id}'") };
+        let address = if at == 7 {
+            "old@example.com".to_owned()
+        } else {
+            format!("user{at}@example.com")
+        };
+        let sql = format!(
+            r#"INSERT INTO "User" (id, "clerkId", email, name, role) VALUES ('row{at}', {key}, '{address}', 'Ada', 'USER')"#
+        );
+        scene.fixture.db.execute(&sql).await;
+    }
+    let sql = r#"INSERT INTO "User" (id, "clerkId", email, name, role)
+                 VALUES ('row98', 'user_2R1sUqLk5m2dQ0zPj9d3tWvYxAb', 'gone@example.com', 'Gone', 'ADMIN')"#;
+    scene.fixture.db.execute(sql).await;
+    scene
+}
+
+/// The same after the first sync with the mapping that `init` proposes.
+pub async fn an_adopted_table() -> Scene {
+    let scene = a_table_to_adopt().await.initialized().await;
+    scene.once(Exit::Ok).await;
+    scene
+}
+
+/// The same when removals are wanted, and held.
+pub async fn an_adopted_table_with_held_rows() -> Scene {
+    let scene = an_adopted_table().await;
+    let config = std::fs::read_to_string(scene.folder.path().join("config.toml")).unwrap();
+    scene.configure(&config.replace("delete = \"keep\"", "delete = \"delete\""));
+    scene.once(Exit::Held).await;
+    scene
+}
+
 /// A user of the mirror is new, one has changed and one is gone.
 pub async fn differences() -> Scene {
     let scene = Scene::mirrored(10_000).await;
