@@ -83,6 +83,7 @@ mod held_deletions;
 mod hostile_answers;
 mod http_listener;
 mod idle_connections;
+mod imports;
 mod incremental;
 mod init;
 mod instance;
