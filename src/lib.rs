@@ -21,6 +21,7 @@ pub mod mirror;
 mod nearest;
 pub mod output;
 pub mod print_schema;
+pub mod printable;
 pub mod progress;
 pub mod reconcile;
 pub mod resource;

@@ -1,20 +1,32 @@
 //! Log lines on stderr or in the journal.
 
 use std::{
+    fmt::{self, Debug},
     fs::File,
     io::{self, Write},
+    mem,
     os::{fd::AsFd, unix::fs::MetadataExt},
 };
 
 use anstream::{AutoStream, ColorChoice};
+use anstyle::Style;
 use serde::{Deserialize, Serialize};
+use tracing::field::{Field, Visit};
 use tracing_journald::{Priority, PriorityMappings};
 use tracing_subscriber::{
-    EnvFilter, Layer, Registry, filter::ParseError, fmt::MakeWriter, layer::SubscriberExt, reload,
+    EnvFilter, Layer, Registry,
+    field::RecordFields,
+    filter::ParseError,
+    fmt::{FormatFields, MakeWriter, format::Writer},
+    layer::SubscriberExt,
+    reload,
     util::SubscriberInitExt,
 };
 
-use crate::progress::Progress;
+use crate::{
+    printable::{printable, printable_json},
+    progress::Progress,
+};
 
 /// The form of log lines.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -45,7 +57,10 @@ pub fn start(format: LogFormat, level: &str, progress: Progress) -> Result<LogLe
         LogFormat::Auto => stderr_is_journal(),
         LogFormat::Pretty | LogFormat::Json => false,
     };
-    let stderr = SharedStderr(progress);
+    let stderr = SharedStderr {
+        progress,
+        is_json: format == LogFormat::Json,
+    };
     let lines: Box<dyn Layer<_> + Send + Sync> = match tracing_journald::layer() {
         Ok(layer) if journal => layer.with_priority_mappings(priorities()).boxed(),
         _ if format == LogFormat::Json => tracing_subscriber::fmt::layer()
@@ -56,6 +71,7 @@ pub fn start(format: LogFormat, level: &str, progress: Progress) -> Result<LogLe
             .boxed(),
         _ => tracing_subscriber::fmt::layer()
             .with_target(false)
+            .fmt_fields(PlainFields)
             // By the same variables as the results on stdout.
             .with_ansi(AutoStream::choice(&io::stderr()) != ColorChoice::Never)
             .with_writer(stderr)
@@ -114,23 +130,78 @@ fn filter(level: &str) -> Result<EnvFilter, ParseError> {
     }
 }
 
+/// Writes the fields of a line for people, as the library does, except that each value stays on the
+/// line and controls no terminal.
+struct PlainFields;
+
+impl<'w> FormatFields<'w> for PlainFields {
+    fn format_fields<R: RecordFields>(&self, out: Writer<'w>, fields: R) -> fmt::Result {
+        let mut visitor = FieldWriter {
+            out,
+            space: "",
+            result: Ok(()),
+        };
+        fields.record(&mut visitor);
+        visitor.result
+    }
+}
+
+struct FieldWriter<'w> {
+    out: Writer<'w>,
+    /// What comes before the next field.
+    space: &'static str,
+    result: fmt::Result,
+}
+
+impl Visit for FieldWriter<'_> {
+    fn record_debug(&mut self, field: &Field, value: &dyn Debug) {
+        // The line's head has what the libraries that use `log` put here.
+        if self.result.is_err() || field.name().starts_with("log.") {
+            return;
+        }
+        let space = mem::replace(&mut self.space, " ");
+        let value = format!("{value:?}");
+        let value = printable(&value);
+        let (italic, dimmed) = match self.out.has_ansi_escapes() {
+            true => (Style::new().italic(), Style::new().dimmed()),
+            false => (Style::new(), Style::new()),
+        };
+        self.result = match field.name() {
+            "message" => write!(self.out, "{space}{value}"),
+            name => write!(self.out, "{space}{italic}{name}{italic:#}{dimmed}={dimmed:#}{value}"),
+        };
+    }
+}
+
 /// stderr, shared with the progress bar.
-struct SharedStderr(Progress);
+struct SharedStderr {
+    progress: Progress,
+    is_json: bool,
+}
 
 /// Writes one log line while the progress bar is hidden.
-struct LineWriter<'p>(&'p Progress);
+struct LineWriter<'s>(&'s SharedStderr);
 
-impl<'p> MakeWriter<'p> for SharedStderr {
-    type Writer = LineWriter<'p>;
+impl<'s> MakeWriter<'s> for SharedStderr {
+    type Writer = LineWriter<'s>;
 
-    fn make_writer(&'p self) -> LineWriter<'p> {
-        LineWriter(&self.0)
+    fn make_writer(&'s self) -> LineWriter<'s> {
+        LineWriter(self)
     }
 }
 
 impl Write for LineWriter<'_> {
     fn write(&mut self, line: &[u8]) -> io::Result<usize> {
-        self.0.suspend(|| io::stderr().write(line))
+        let SharedStderr { progress, is_json } = self.0;
+        match str::from_utf8(line) {
+            Ok(object) if *is_json => {
+                let end = object.trim_end_matches('\n').len();
+                let (object, end) = object.split_at(end);
+                progress.suspend(|| write!(io::stderr(), "{}{end}", printable_json(object)))?;
+                Ok(line.len())
+            }
+            _ => progress.suspend(|| io::stderr().write(line)),
+        }
     }
 
     fn flush(&mut self) -> io::Result<()> {

@@ -14,6 +14,7 @@ use clerk2pg::{
     logging::{self, LogLevel},
     mirror::set_schema,
     output,
+    printable::printable,
     progress::Progress,
 };
 use commands::{Exit, Invocation};
@@ -179,8 +180,8 @@ fn print_error(message: &str, hint: Option<&str>) {
     let error = anstyle::AnsiColor::Red.on_default().bold();
     let mut stderr = anstream::stderr().lock();
     // If stderr is closed, nobody can be informed.
-    let _ = writeln!(stderr, "{error}error:{error:#} {message}");
+    let _ = writeln!(stderr, "{error}error:{error:#} {}", printable(message));
     if let Some(hint) = hint {
-        let _ = writeln!(stderr, "hint: {hint}");
+        let _ = writeln!(stderr, "hint: {}", printable(hint));
     }
 }

@@ -6,7 +6,7 @@ use reqwest::{StatusCode, header::HeaderMap};
 use serde::Deserialize;
 
 use super::MAX_ANSWER;
-use crate::{humanize::count, secret::without_secrets};
+use crate::{humanize::count, printable, secret::without_secrets};
 
 /// Characters of a server's own text that are repeated.
 const MAX_TEXT: usize = 500;
@@ -110,10 +110,10 @@ impl fmt::Display for ErrorResponse {
 }
 
 /// Returns the beginning of a server's text for logs and Postgres: without secrets that it may
-/// repeat, and without control characters.
+/// repeat, and without characters that control a terminal.
 pub(super) fn printable(text: &str) -> String {
-    let replaced = |c: char| if c.is_control() { char::REPLACEMENT_CHARACTER } else { c };
-    without_secrets(text).chars().take(MAX_TEXT).map(replaced).collect()
+    let text: String = without_secrets(text).chars().take(MAX_TEXT).collect();
+    printable::printable(&text).into_owned()
 }
 
 /// Describes a body that is no JSON; `None` if it may be JSON.

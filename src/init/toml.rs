@@ -3,7 +3,10 @@
 use std::fmt::Write;
 
 use super::Proposal;
-use crate::mirror::{Expressions, RowRemoval, Source, TableKey};
+use crate::{
+    mirror::{Expressions, RowRemoval, Source, TableKey},
+    printable::is_shown,
+};
 
 /// Returns the entry, with comments about what to look at.
 pub fn entry(proposal: &Proposal) -> String {
@@ -98,7 +101,7 @@ fn bare(key: &str) -> String {
 
 /// Returns a string as TOML writes it: SQL with quoted names is easier to read between three quotes.
 fn text(value: &str) -> String {
-    let is_plain = !value.contains(|c: char| c.is_control() || c == '\\');
+    let is_plain = !value.contains(|c: char| !is_shown(c) || c == '\\');
     match is_plain && value.contains('"') && !value.ends_with('"') && !value.contains("\"\"") {
         true => format!("\"\"\"{value}\"\"\""),
         false => basic(value),
@@ -111,7 +114,7 @@ fn basic(value: &str) -> String {
     for c in value.chars() {
         match c {
             '"' | '\\' => out.extend(['\\', c]),
-            c if c.is_control() => {
+            c if !is_shown(c) => {
                 let _ = write!(out, "\\u{:04X}", u32::from(c));
             }
             c => out.push(c),
@@ -123,7 +126,7 @@ fn basic(value: &str) -> String {
 
 /// Returns a text for a comment, which ends with its line.
 fn comment(text: &str) -> String {
-    text.chars().map(|c| if c.is_control() { ' ' } else { c }).collect()
+    text.chars().map(|c| if is_shown(c) { c } else { ' ' }).collect()
 }
 
 #[cfg(test)]
@@ -138,6 +141,7 @@ mod tests {
         assert_eq!(text("a\\b\nc\u{1}"), r#""a\\b\u000Ac\u0001""#);
         assert_eq!(bare("a_b-1"), "a_b-1");
         assert_eq!(bare(r#"say "hi" x"#), r#""say \"hi\" x""#);
-        assert_eq!(comment("a\nb"), "a b");
+        assert_eq!(comment("a\nb\u{2028}c"), "a b c");
+        assert_eq!(text("a\u{202e}b"), r#""a\u202Eb""#);
     }
 }

@@ -6,12 +6,16 @@ use anstyle::Style;
 use chrono::{DateTime, Utc};
 use serde::Serialize;
 
-use super::style::{GREEN, RED, YELLOW};
+use super::{
+    json,
+    style::{GREEN, RED, YELLOW},
+};
 use crate::{
     check::{CheckStatus, Finding, is_ok},
     cli::Format,
     humanize::{are, deletions, rows},
     mirror::schema,
+    printable::printable,
     resource::{Resource, USERS},
     sync::Repinned,
 };
@@ -29,7 +33,7 @@ pub fn findings(format: Format, findings: &[Finding]) -> io::Result<()> {
             ok: is_ok(findings),
             checks: findings,
         };
-        return writeln!(out, "{}", serde_json::to_string(&report)?);
+        return json(&mut out, &report);
     }
     print_findings(&mut out, findings)
 }
@@ -59,9 +63,10 @@ pub(super) fn print_findings(out: &mut impl Write, findings: &[Finding]) -> io::
         } else {
             ""
         };
+        let message = printable(message);
         writeln!(out, "{style}{mark}{style:#} {name:width$}  {skipped}{message}")?;
         if let Some(hint) = hint {
-            writeln!(out, "  {:width$}  hint: {hint}", "")?;
+            writeln!(out, "  {:width$}  hint: {}", "", printable(hint))?;
         }
     }
     Ok(())
@@ -77,7 +82,7 @@ pub fn approved(format: Format, resource: &Resource, count: u64, at: DateTime<Ut
     match format {
         Format::Json => {
             let object = serde_json::json!({"approved": count, "resource": resource.name, "at": at});
-            writeln!(out, "{object}")
+            json(&mut out, &object)
         }
         Format::Human => writeln!(
             out,
@@ -92,15 +97,15 @@ pub fn approved(format: Format, resource: &Resource, count: u64, at: DateTime<Ut
 pub fn approved_rows(format: Format, table: &str, changed: u64, at: DateTime<Utc>) -> io::Result<()> {
     let mut out = anstream::stdout().lock();
     match format {
-        Format::Json => writeln!(
-            out,
-            "{}",
-            serde_json::json!({"approved": changed, "table": table, "at": at})
+        Format::Json => json(
+            &mut out,
+            &serde_json::json!({"approved": changed, "table": table, "at": at}),
         ),
         Format::Human => writeln!(
             out,
-            "Changes of {} of {table} are approved. The next full sync carries them out; a running daemon starts it at once.",
-            rows(changed)
+            "Changes of {} of {} are approved. The next full sync carries them out; a running daemon starts it at once.",
+            rows(changed),
+            printable(table)
         ),
     }
 }
@@ -112,15 +117,20 @@ pub fn repinned(format: Format, repinned: &Repinned) -> io::Result<()> {
     match format {
         Format::Json => {
             let object = serde_json::json!({"before": before, "after": after, "held": held});
-            writeln!(out, "{object}")
+            json(&mut out, &object)
         }
         Format::Human if before.as_ref() == Some(after) => {
-            writeln!(out, "This database already mirrors {after}; nothing changed.")
+            writeln!(
+                out,
+                "This database already mirrors {}; nothing changed.",
+                printable(after)
+            )
         }
         Format::Human => writeln!(
             out,
-            "This database now mirrors {after}. {} {} held until a full sync finds the users there;\n\
+            "This database now mirrors {}. {} {} held until a full sync finds the users there;\n\
              the others stay held until you approve their deletion.",
+            printable(after),
             rows(*held),
             are(*held)
         ),
@@ -133,9 +143,9 @@ pub fn health(format: Format, is_ready: bool, reason: &str) -> io::Result<()> {
     match format {
         Format::Json => {
             let object = serde_json::json!({"ready": is_ready, "reason": reason});
-            writeln!(out, "{object}")
+            json(&mut out, &object)
         }
-        Format::Human if is_ready => writeln!(out, "{reason}"),
+        Format::Human if is_ready => writeln!(out, "{}", printable(reason)),
         Format::Human => Ok(()),
     }
 }
@@ -144,7 +154,7 @@ pub fn health(format: Format, is_ready: bool, reason: &str) -> io::Result<()> {
 pub fn migrated(format: Format, versions: &[String]) -> io::Result<()> {
     let mut out = anstream::stdout().lock();
     match (format, versions) {
-        (Format::Json, versions) => writeln!(out, "{}", serde_json::json!({"applied": versions})),
+        (Format::Json, versions) => json(&mut out, &serde_json::json!({"applied": versions})),
         (Format::Human, []) => writeln!(out, "The schema \"{}\" is up to date.", schema()),
         (Format::Human, versions) => {
             versions

@@ -6,12 +6,16 @@ use anstyle::Style;
 use chrono::{DateTime, Utc};
 use serde::Serialize;
 
-use super::style::{BOLD, GREEN, YELLOW};
+use super::{
+    json,
+    style::{BOLD, GREEN, YELLOW},
+};
 use crate::{
     cli::Format,
     deliver::{Attempt, EndpointState, ListedEndpoint},
     humanize::{age, are, duration, events, number, them},
     mirror::{DeadEvent, EndpointStatus, FROM_MIRROR, Redelivery, schema},
+    printable::printable,
 };
 
 /// Prints all endpoints: `endpoints`.
@@ -22,7 +26,7 @@ pub fn endpoints(format: Format, endpoints: &[ListedEndpoint]) -> io::Result<()>
         struct EndpointsReport<'a> {
             endpoints: &'a [ListedEndpoint],
         }
-        return writeln!(out, "{}", serde_json::to_string(&EndpointsReport { endpoints })?);
+        return json(&mut out, &EndpointsReport { endpoints });
     }
     if endpoints.is_empty() {
         return writeln!(out, "No endpoints are configured.");
@@ -39,7 +43,7 @@ pub fn endpoints(format: Format, endpoints: &[ListedEndpoint]) -> io::Result<()>
 
 /// Prints how far an endpoint is.
 pub(super) fn print_endpoint(out: &mut impl Write, status: &EndpointStatus, state: EndpointState) -> io::Result<()> {
-    let name = &status.name;
+    let name = printable(&status.name);
     let ago = |at: DateTime<Utc>| age(status.now - at);
     let (style, words) = match state {
         EndpointState::Delivering if status.late > 0 && status.last_error.is_some() => {
@@ -108,7 +112,7 @@ fn print_last_attempt(out: &mut impl Write, status: &EndpointStatus) -> io::Resu
         return writeln!(out, "  nothing was sent to it yet");
     };
     match (&status.last_error, status.last_status) {
-        (Some(error), _) => write!(out, "  last attempt {} ago: {error}", ago(at))?,
+        (Some(error), _) => write!(out, "  last attempt {} ago: {}", ago(at), printable(error))?,
         (None, Some(code)) => return writeln!(out, "  last attempt {} ago: it answered {code}", ago(at)),
         (None, None) => return writeln!(out, "  last attempt {} ago", ago(at)),
     }
@@ -137,9 +141,10 @@ fn print_dead(out: &mut impl Write, listed: &ListedEndpoint) -> io::Result<()> {
         };
         writeln!(
             out,
-            "    {event}  {object_id}  {} ago: {}",
+            "    {event}  {}  {} ago: {}",
+            printable(object_id),
             age(status.now - *dead_at),
-            last_error.as_deref().unwrap_or("unknown")
+            printable(last_error.as_deref().unwrap_or("unknown"))
         )?;
     }
     match status.dead.unsigned_abs().saturating_sub(dead_events.len() as u64) {
@@ -153,7 +158,7 @@ pub fn redelivered(format: Format, endpoint: &str, what: &Redelivery, queued: u6
     let mut out = anstream::stdout().lock();
     if format == Format::Json {
         let object = serde_json::json!({"endpoint": endpoint, "queued": queued});
-        return writeln!(out, "{object}");
+        return json(&mut out, &object);
     }
     match queued {
         0 => writeln!(out, "No event is queued for {endpoint}.")?,
@@ -193,7 +198,7 @@ pub fn tested(format: Format, endpoint: &str, id: &str, attempt: &Attempt) -> io
             let object = serde_json::json!({
                 "endpoint": endpoint, "id": id, "status": status, "duration_ms": milliseconds as u64, "error": error,
             });
-            writeln!(out, "{object}")
+            json(&mut out, &object)
         }
         Format::Human if error.is_none() => writeln!(
             out,

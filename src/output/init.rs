@@ -6,11 +6,13 @@ use serde::Serialize;
 
 use super::{
     commands::print_findings,
+    json,
     style::{BOLD, YELLOW},
 };
 use crate::{
     check::{CheckStatus, Finding},
     cli::Format,
+    printable::printable,
 };
 
 /// The result of `init`.
@@ -51,7 +53,7 @@ pub struct ProposedTable {
 pub fn initialized(format: Format, result: &Initialized) -> io::Result<()> {
     let mut out = anstream::stdout().lock();
     if format == Format::Json {
-        return writeln!(out, "{}", serde_json::to_string(result)?);
+        return json(&mut out, result);
     }
     print_findings(&mut out, &result.checks)?;
     result
@@ -69,7 +71,8 @@ pub fn initialized(format: Format, result: &Initialized) -> io::Result<()> {
             "\nThese tables seem to hold Clerk's ids. To keep one in sync, run:"
         )?;
         for name in others {
-            writeln!(out, "  {BOLD}clerk2pg init --table {}{BOLD:#}", quoted(name))?;
+            let name = quoted(name);
+            writeln!(out, "  {BOLD}clerk2pg init --table {}{BOLD:#}", printable(&name))?;
         }
     }
     let file = &result.file;
@@ -95,9 +98,13 @@ pub fn initialized(format: Format, result: &Initialized) -> io::Result<()> {
 }
 
 fn print_table(out: &mut impl Write, table: &ProposedTable) -> io::Result<()> {
-    writeln!(out, "\n{BOLD}{}{BOLD:#}\n\n{}", table.table, table.entry)?;
+    writeln!(out, "\n{BOLD}{}{BOLD:#}\n", printable(&table.table))?;
+    let mut lines = table.entry.lines();
+    lines.try_for_each(|line| writeln!(out, "{}", printable(line)))?;
+    writeln!(out)?;
     for (message, hint) in &table.problems {
-        writeln!(out, "{YELLOW}!{YELLOW:#} {message}\n  hint: {hint}")?;
+        writeln!(out, "{YELLOW}!{YELLOW:#} {}", printable(message))?;
+        writeln!(out, "  hint: {}", printable(hint))?;
     }
     if !table.has_mirror {
         return writeln!(
@@ -118,7 +125,7 @@ fn print_table(out: &mut impl Write, table: &ProposedTable) -> io::Result<()> {
     for row in &table.rows {
         writeln!(out)?;
         for (column, value) in table.columns.iter().zip(row) {
-            let value = value.as_deref().unwrap_or("NULL");
+            let (column, value) = (printable(column), printable(value.as_deref().unwrap_or("NULL")));
             writeln!(out, "  {column:width$}  {value}")?;
         }
     }

@@ -5,12 +5,16 @@ use std::{
     time::Duration,
 };
 
-use super::style::{BOLD, GREEN, RED, YELLOW};
+use super::{
+    json,
+    style::{BOLD, GREEN, RED, YELLOW},
+};
 use crate::{
     cli::Format,
     failure::Failure,
     humanize::{are, deletions, duration, number, rejected_users, requests, rows, users},
     mirror::{RowCounts, schema},
+    printable::{Printable, printable},
     sync::{Outcome, PlanLine, Report, TableReport},
 };
 
@@ -18,7 +22,7 @@ use crate::{
 pub fn report(format: Format, report: &Report) -> io::Result<()> {
     let mut out = anstream::stdout().lock();
     match format {
-        Format::Json => writeln!(out, "{}", serde_json::to_string(report)?),
+        Format::Json => json(&mut out, report),
         Format::Human if report.is_plan => plan_totals(&mut out, report),
         Format::Human => sync_totals(&mut out, report),
     }
@@ -33,7 +37,7 @@ pub fn failure(format: Format, failure: &Failure) -> io::Result<()> {
         "outcome": "failed", "created": 0, "updated": 0, "deleted": 0, "unchanged": 0, "held": 0, "rejected": 0,
         "requests": 0, "duration_ms": 0, "plan": null, "error": failure.message, "hint": failure.hint,
     });
-    writeln!(io::stdout(), "{object}")
+    json(&mut io::stdout(), &object)
 }
 
 /// How many users or rows to create are listed. What would be changed or removed is listed in full.
@@ -59,21 +63,26 @@ impl PlanLines {
         let space = if self.has_lines { "\n" } else { "" };
         self.has_lines = true;
         let mut out = anstream::stdout().lock();
+        let shown = Printable::<&str>;
         match line {
             PlanLine::Create(id) => {
                 self.created += 1;
                 match self.created <= SHOWN_CREATIONS {
-                    true => writeln!(out, "{GREEN}+{GREEN:#} {id}"),
+                    true => writeln!(out, "{GREEN}+{GREEN:#} {}", shown(id)),
                     false => Ok(()),
                 }
             }
-            PlanLine::Update(id, fields) => writeln!(out, "{YELLOW}~{YELLOW:#} {id} {}", fields.join(", ")),
-            PlanLine::Delete(id) => writeln!(out, "{RED}-{RED:#} {id}"),
-            PlanLine::Hold(id) => writeln!(out, "{RED}-{RED:#} {id} (held)"),
+            PlanLine::Update(id, fields) => {
+                writeln!(out, "{YELLOW}~{YELLOW:#} {} {}", shown(id), shown(&fields.join(", ")))
+            }
+            PlanLine::Delete(id) => writeln!(out, "{RED}-{RED:#} {}", shown(id)),
+            PlanLine::Hold(id) => writeln!(out, "{RED}-{RED:#} {} (held)", shown(id)),
             PlanLine::Resource(name) => writeln!(out, "{space}{BOLD}{}{BOLD:#}", name.replace('_', " ")),
-            PlanLine::Table(name) => writeln!(out, "{space}{BOLD}{name}{BOLD:#}"),
-            PlanLine::Link(id) => writeln!(out, "{GREEN}={GREEN:#} {id}"),
-            PlanLine::Reject(id, reason) => writeln!(out, "{YELLOW}!{YELLOW:#} {id} {reason}"),
+            PlanLine::Table(name) => writeln!(out, "{space}{BOLD}{}{BOLD:#}", shown(name)),
+            PlanLine::Link(id) => writeln!(out, "{GREEN}={GREEN:#} {}", shown(id)),
+            PlanLine::Reject(id, reason) => {
+                writeln!(out, "{YELLOW}!{YELLOW:#} {} {}", shown(id), shown(reason))
+            }
         }
     }
 
@@ -90,6 +99,7 @@ impl PlanLines {
 }
 
 fn plan_totals(out: &mut impl Write, report: &Report) -> io::Result<()> {
+    let instance = printable(&report.instance);
     if report.changes_mirror() {
         writeln!(
             out,
@@ -106,24 +116,21 @@ fn plan_totals(out: &mut impl Write, report: &Report) -> io::Result<()> {
     } else if report.rejected > 0 {
         writeln!(
             out,
-            "{BOLD}No changes{BOLD:#}, but {YELLOW}{} cannot be stored or deleted{YELLOW:#}. All others are in sync with {} ({}).",
+            "{BOLD}No changes{BOLD:#}, but {YELLOW}{} cannot be stored or deleted{YELLOW:#}. All others are in sync with {instance} ({}).",
             users(report.rejected),
-            report.instance,
             users(report.unchanged)
         )?;
     } else if report.resources.values().any(Report::changes_mirror) || tables(report).any(|(_, table)| has_lines(table))
     {
         writeln!(
             out,
-            "\n{BOLD}No changes to users{BOLD:#} of {} ({}).",
-            report.instance,
+            "\n{BOLD}No changes to users{BOLD:#} of {instance} ({}).",
             users(report.unchanged)
         )?;
     } else {
         writeln!(
             out,
-            "{BOLD}No changes.{BOLD:#} The mirror is in sync with {} ({}).",
-            report.instance,
+            "{BOLD}No changes.{BOLD:#} The mirror is in sync with {instance} ({}).",
             users(report.unchanged)
         )?;
     }
@@ -137,27 +144,27 @@ fn plan_totals(out: &mut impl Write, report: &Report) -> io::Result<()> {
         table_plan(out, name, table)?;
     }
     for note in &report.notes {
-        writeln!(out, "{RED}Incomplete:{RED:#} {note}")?;
+        writeln!(out, "{RED}Incomplete:{RED:#} {}", printable(note))?;
     }
     held(out, report)
 }
 
 fn sync_totals(out: &mut impl Write, report: &Report) -> io::Result<()> {
+    let instance = printable(&report.instance);
     let but = match report.rejected {
         0 => String::new(),
         rejected => format!(", but {YELLOW}{}{YELLOW:#}", rejected_users(rejected)),
     };
     let headline = match report.outcome {
         Outcome::InSync | Outcome::Changed | Outcome::Planned => {
-            format!("{GREEN}In sync{GREEN:#} with {}{but}", report.instance)
+            format!("{GREEN}In sync{GREEN:#} with {instance}{but}")
         }
         Outcome::Held => format!(
-            "{YELLOW}{} are held{YELLOW:#}, otherwise in sync with {}{but}",
+            "{YELLOW}{} are held{YELLOW:#}, otherwise in sync with {instance}{but}",
             if report.held > 0 { "Deletions" } else { "Rows of tables" },
-            report.instance
         ),
         Outcome::Incomplete | Outcome::Failed => {
-            format!("{RED}Incomplete{RED:#}: not in sync with {}", report.instance)
+            format!("{RED}Incomplete{RED:#}: not in sync with {instance}")
         }
     };
     writeln!(out, "{headline}")?;
@@ -184,7 +191,7 @@ fn sync_totals(out: &mut impl Write, report: &Report) -> io::Result<()> {
         table_totals(out, name, table)?;
     }
     for note in &report.notes {
-        writeln!(out, "  {note}")?;
+        writeln!(out, "  {}", printable(note))?;
     }
     writeln!(
         out,
@@ -243,7 +250,7 @@ fn resource_totals(out: &mut impl Write, name: &str, report: &Report) -> io::Res
     }
     writeln!(out)?;
     for note in &report.notes {
-        writeln!(out, "    {note}")?;
+        writeln!(out, "    {}", printable(note))?;
     }
     if let Some(plan) = report.plan.as_ref().filter(|_| report.held > 0) {
         writeln!(out, "    if that is correct, run: clerk2pg approve {plan}")?;
@@ -264,6 +271,7 @@ fn has_lines(table: &TableReport) -> bool {
 
 /// Prints how many rows of a table a dry run would change.
 fn table_plan(out: &mut impl Write, name: &str, table: &TableReport) -> io::Result<()> {
+    let name = printable(name);
     let RowCounts {
         inserted,
         updated,
@@ -294,6 +302,7 @@ fn table_plan(out: &mut impl Write, name: &str, table: &TableReport) -> io::Resu
 
 /// Prints what a sync did with a table of the application.
 fn table_totals(out: &mut impl Write, name: &str, table: &TableReport) -> io::Result<()> {
+    let name = printable(name);
     let RowCounts {
         inserted,
         updated,
@@ -331,7 +340,7 @@ fn held_rows(out: &mut impl Write, name: &str, table: &TableReport, is_plan: boo
     let Some(plan) = table.plan.as_ref().filter(|_| table.held > 0) else {
         return Ok(());
     };
-    let held = rows(table.held);
+    let (name, held) = (printable(name), rows(table.held));
     match table.is_mapping_held {
         true => writeln!(
             out,

@@ -7,6 +7,7 @@ use chrono::{DateTime, TimeDelta, Utc};
 
 use super::{
     endpoints::print_endpoint,
+    json,
     style::{BOLD, RED, YELLOW},
 };
 use crate::{
@@ -15,13 +16,14 @@ use crate::{
     failure::Failure,
     humanize::{age, are, count, deletions, held_removals, number, rows, users},
     mirror::{Details, Freshness, LastRun, ResourceStatus, TableDetails, schema},
+    printable::{Printable, printable},
 };
 
 /// Prints the status.
 pub fn status(format: Format, status: &Details) -> io::Result<()> {
     let mut out = anstream::stdout().lock();
     if format == Format::Json {
-        return writeln!(out, "{}", serde_json::to_string(status)?);
+        return json(&mut out, status);
     }
     print_mirror(&mut out, status)?;
     print_replicas(&mut out, status)?;
@@ -52,10 +54,11 @@ pub fn status_failed(format: Format, failure: &Failure) -> io::Result<()> {
     clear(format)?;
     let mut out = anstream::stdout().lock();
     match format {
-        Format::Json => writeln!(out, "{}", serde_json::json!({"error": failure.message})),
+        Format::Json => json(&mut out, &serde_json::json!({"error": failure.message})),
         Format::Human => {
-            writeln!(out, "{RED}error:{RED:#} {}", failure.message)?;
-            failure.hint.iter().try_for_each(|hint| writeln!(out, "hint: {hint}"))
+            writeln!(out, "{RED}error:{RED:#} {}", printable(&failure.message))?;
+            let mut hints = failure.hint.iter();
+            hints.try_for_each(|hint| writeln!(out, "hint: {}", printable(hint)))
         }
     }
 }
@@ -75,9 +78,10 @@ fn print_mirror(out: &mut impl Write, status: &Details) -> io::Result<()> {
     match &summary.instance_id {
         Some(id) => writeln!(
             out,
-            "{BOLD}{}{BOLD:#} of {id} ({})",
+            "{BOLD}{}{BOLD:#} of {} ({})",
             users(summary.users.unsigned_abs()),
-            summary.environment_type.as_deref().unwrap_or("unknown")
+            printable(id),
+            printable(summary.environment_type.as_deref().unwrap_or("unknown"))
         )?,
         None => writeln!(out, "No Clerk instance yet: no sync has run.")?,
     }
@@ -95,7 +99,7 @@ fn print_mirror(out: &mut impl Write, status: &Details) -> io::Result<()> {
 /// Prints which daemon leads and which stand by.
 fn print_replicas(out: &mut impl Write, status: &Details) -> io::Result<()> {
     let summary = &status.summary;
-    match &summary.leader {
+    match summary.leader.as_ref().map(Printable) {
         Some(leader) if status.last_seen_at.is_some() || !summary.standbys.is_empty() => write!(out, "{leader} leads")?,
         Some(leader) => write!(out, "{leader} led last; no daemon is connected")?,
         None if summary.standbys.is_empty() => return Ok(()),
@@ -103,8 +107,8 @@ fn print_replicas(out: &mut impl Write, status: &Details) -> io::Result<()> {
     }
     match summary.standbys.as_slice() {
         [] => writeln!(out),
-        [standby] => writeln!(out, "; {standby} stands by"),
-        standbys => writeln!(out, "; {} stand by", standbys.join(", ")),
+        [standby] => writeln!(out, "; {} stands by", printable(standby)),
+        standbys => writeln!(out, "; {} stand by", printable(&standbys.join(", "))),
     }
 }
 
@@ -129,7 +133,7 @@ fn print_activity(out: &mut impl Write, status: &Details) -> io::Result<()> {
         )?;
     }
     match &status.summary.lease_holder {
-        Some(holder) => writeln!(out, "{holder} is syncing now"),
+        Some(holder) => writeln!(out, "{} is syncing now", printable(holder)),
         None => Ok(()),
     }
 }
@@ -168,7 +172,7 @@ fn print_rejected(out: &mut impl Write, status: &Details) -> io::Result<()> {
     }
     writeln!(out, "\n{YELLOW}{} rejected{YELLOW:#}", users(rejected))?;
     for (id, reason) in &status.rejected_users {
-        writeln!(out, "  {id}  {reason}")?;
+        writeln!(out, "  {}  {}", printable(id), printable(reason))?;
     }
     match rejected.saturating_sub(status.rejected_users.len() as u64) {
         0 => Ok(()),
@@ -184,7 +188,11 @@ fn print_unexpected(out: &mut impl Write, status: &Details) -> io::Result<()> {
     let of_field = |(field, count): (&String, &i64)| format!("{field} of {}", users(count.unsigned_abs()));
     let fields: Vec<_> = status.unexpected_values.iter().map(of_field).collect();
     let fields = fields.join(", ");
-    writeln!(out, "\nValues of an unexpected type, kept in extra: {fields}")
+    writeln!(
+        out,
+        "\nValues of an unexpected type, kept in extra: {}",
+        printable(&fields)
+    )
 }
 
 /// Prints the state of a resource other than users, if there is any of it.
@@ -225,7 +233,7 @@ fn print_resource(out: &mut impl Write, status: &ResourceStatus) -> io::Result<(
         )?;
     }
     match error {
-        Some(error) => writeln!(out, "  {RED}{error}{RED:#}"),
+        Some(error) => writeln!(out, "  {RED}{}{RED:#}", printable(error)),
         None => Ok(()),
     }
 }
@@ -243,10 +251,10 @@ fn print_table(out: &mut impl Write, table: &TableDetails, now: DateTime<Utc>) -
     } else {
         Style::new()
     };
-    let (name, state) = (&status.table, status.state.words());
+    let (name, state) = (printable(&status.table), status.state.words());
     write!(out, "\n{BOLD}{name}{BOLD:#}: {style}{state}{style:#}")?;
     match &status.problem {
-        Some(problem) => writeln!(out, ": {problem}")?,
+        Some(problem) => writeln!(out, ": {}", printable(problem))?,
         None => writeln!(out)?,
     }
     if let Some(at) = status.compared_at {
@@ -277,7 +285,7 @@ fn print_table(out: &mut impl Write, table: &TableDetails, now: DateTime<Utc>) -
         writeln!(out, "  {YELLOW}{} rejected{YELLOW:#}", rows(status.rejected))?;
     }
     for (id, reason) in rejected_rows {
-        writeln!(out, "    {id}  {reason}")?;
+        writeln!(out, "    {}  {}", printable(id), printable(reason))?;
     }
     match status.rejected.saturating_sub(rejected_rows.len() as u64) {
         0 => Ok(()),
@@ -321,15 +329,15 @@ fn print_run(out: &mut impl Write, run: &LastRun) -> io::Result<()> {
         out,
         "{:<20} {:<11} {style}{:<10}{style:#} {:>9} {:>9} {:>9} {:>10} {took:>9}",
         run.started_at.format("%F %T"),
-        run.kind,
-        run.outcome,
+        printable(&run.kind),
+        printable(&run.outcome),
         number(run.created.unsigned_abs()),
         number(run.updated.unsigned_abs()),
         number(run.deleted.unsigned_abs()),
         number(run.unchanged.unsigned_abs()),
     )?;
     if let Some(error) = &run.error {
-        writeln!(out, "  {style}{error}{style:#}")?;
+        writeln!(out, "  {style}{}{style:#}", printable(error))?;
     }
     Ok(())
 }

@@ -34,7 +34,10 @@ use super::{
     exposition, page,
     view::View,
 };
-use crate::failure::{Cause, Failure};
+use crate::{
+    failure::{Cause, Failure},
+    printable::printable,
+};
 
 /// Requests for the page and the metrics that are answered at a time; others wait. Probes need no
 /// database, and never wait.
@@ -283,7 +286,8 @@ fn probe_response(result: &ProbeResult) -> HttpResponse {
 }
 
 fn text(status: StatusCode, text: &str) -> HttpResponse {
-    respond(status, TEXT, format!("{text}\n"))
+    // curl shows it in a terminal.
+    respond(status, TEXT, format!("{}\n", printable(text)))
 }
 
 fn respond(status: StatusCode, content_type: &'static str, body: String) -> HttpResponse {
