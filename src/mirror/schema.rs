@@ -18,10 +18,6 @@ use super::{MirrorError, connect::Connection, error::SchemaError, locks, pool::C
 /// The migrations under `migrations/`, embedded.
 pub const MIGRATIONS: EmbeddedMigrations = embed_migrations!();
 
-/// Key of the advisory lock. Two daemons may start at once, and migrations take no lock of their
-/// own. Any constant works that no other program uses.
-const LOCK: i64 = 0x636c_6572_6b32_7067;
-
 /// How long a migration waits for each lock.
 const LOCK_WAIT: Duration = Duration::from_secs(2);
 
@@ -146,6 +142,7 @@ async fn apply(mut conn: Connection) -> Result<Vec<String>, MirrorError> {
     let mut applied = Vec::new();
     let mut retries = 0;
     loop {
+        let before = state(&mut conn).await?;
         Transactions::begin_transaction(&mut *conn).await?;
         let tried;
         (conn, tried) = apply_next(conn).await;
@@ -158,6 +155,10 @@ async fn apply(mut conn: Connection) -> Result<Vec<String>, MirrorError> {
             }
             Err(error) => {
                 let undone = Transactions::rollback_transaction(&mut *conn).await;
+                if undone.is_ok() && state(&mut conn).await? != before {
+                    // Another process has created the schema meanwhile.
+                    continue;
+                }
                 if !matches!(error, MirrorError::Locked(_)) || retries == MOST_RETRIES || undone.is_err() {
                     return Err(error);
                 }
@@ -191,14 +192,18 @@ async fn apply_next(mut conn: Connection) -> (Connection, Result<Option<String>,
 
 /// Takes the lock against other migrations, and returns whether any migration is pending.
 async fn is_pending(conn: &mut Connection) -> Result<bool, MirrorError> {
-    // It lasts as long as the transaction, so it works through a pooler in transaction mode.
-    sql_query(format!("SELECT pg_catalog.pg_advisory_xact_lock({LOCK})"))
-        .execute(conn)
-        .await?;
     match state(conn).await? {
-        SchemaVersion::Ours { pending: 0 } => return Ok(false),
         SchemaVersion::Empty { schema_exists: false } => conn.batch_execute("CREATE SCHEMA clerk").await?,
-        _ => {}
+        SchemaVersion::Empty { schema_exists: true } => {}
+        SchemaVersion::Ours { .. } => {
+            // Two daemons may start at once, and migrations take no lock of their own. Only a role
+            // that may write the table can hold this lock; any role can hold an advisory one.
+            conn.batch_execute("LOCK TABLE clerk.__diesel_schema_migrations IN SHARE ROW EXCLUSIVE MODE")
+                .await?;
+            if state(conn).await? == (SchemaVersion::Ours { pending: 0 }) {
+                return Ok(false);
+            }
+        }
     }
     // Diesel's bookkeeping goes where the search path points: into our schema, not among the
     // application's own migrations. `pg_catalog`, which is not listed, is searched first, before

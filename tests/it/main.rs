@@ -35,6 +35,7 @@ mod app_table_skips;
 mod app_tables;
 mod app_tables_plan;
 mod app_tables_status;
+mod attackers_database;
 mod attackers_terminal;
 mod certificates;
 mod check;

@@ -231,7 +231,6 @@ fn sql_is_built_from_constants_in_few_places() {
             ("rows.rs", "document table"),
             ("rows.rs", "table"),
             ("rows.rs", "table IN_RANGE"),
-            ("schema.rs", "LOCK"),
             ("summary.rs", "table"),
             ("summary.rs", "table held standby_lasts"),
             (
