@@ -1,9 +1,10 @@
 //! Rows that exist before their user are linked by a verified address, if exactly one row and one
 //! user have it.
 
+use clerk_sim::{Options, Sim};
 use serde_json::json;
 
-use crate::support::{app_table::AppTable, changes::set_address, summary::Exit};
+use crate::support::{app_table::AppTable, changes::set_address, database::Database, fixture::Fixture, summary::Exit};
 
 const TABLE: &str =
     "CREATE TABLE members (id serial PRIMARY KEY, clerk_id text UNIQUE, email text NOT NULL, name text)";
@@ -134,4 +135,53 @@ async fn a_linked_row_is_counted_once() {
     let counts = &report["tables"]["public.members"];
     let counts = ["linked", "updated", "inserted"].map(|count| counts[count].as_u64().unwrap());
     assert_eq!(counts, [1, 0, 3], "{report}");
+}
+
+/// Some databases make these letters `k` and `i` in lower case.
+#[tokio::test(flavor = "multi_thread")]
+async fn an_address_that_looks_the_same_links_nothing() {
+    let options = Options {
+        users: 0,
+        secret_key: "sk_live_test".to_owned(),
+        ..Options::default()
+    };
+    let locale = "TEMPLATE template0 ENCODING 'UTF8' LC_COLLATE 'C.UTF-8' LC_CTYPE 'C.UTF-8'";
+    let (db, sim) = tokio::join!(Database::with_options(locale), Sim::start(options));
+    let fixture = Fixture { db, sim: sim.unwrap() };
+    let same = "SELECT (lower(U&'\\212A\\0130') = 'ki')::int";
+    assert_eq!(
+        fixture.db.number(same).await,
+        1,
+        "this database tells the letters apart"
+    );
+    let app = AppTable::with(fixture, TABLE, MAPPING).await;
+    for row in ["mike@x.test", "\u{212a}im@x.test", "KIRK@x.test"] {
+        let sql = format!("INSERT INTO members (email, name) VALUES ('{row}', 'invited')");
+        app.fixture.db.execute(&sql).await;
+    }
+    let mut ids = Vec::new();
+    for address in [
+        "m\u{130}\u{212a}e@x.test",
+        "kim@x.test",
+        "kirk@x.test",
+        "\u{212a}irk@x.test",
+    ] {
+        let id = app.fixture.sim.create_random();
+        set_address(&app.fixture, &id, address);
+        ids.push(id);
+    }
+    app.once().await;
+    if let Some(plan) = app.once().await.json()["tables"]["public.members"]["plan"].as_str() {
+        app.run(&["approve", plan]).await.assert_exit(Exit::Ok);
+    }
+    app.once().await.assert_exit(Exit::Ok);
+    let found = rows(&app, &ids).await;
+    let unlinked: Vec<_> = found
+        .iter()
+        .filter(|(_, user, _)| user.is_none())
+        .map(|row| row.0)
+        .collect();
+    assert_eq!(unlinked, [1, 2], "{found:?}");
+    assert_eq!(found[2].1, Some(2), "{found:?}");
+    assert_eq!(found.len(), 6, "{found:?}");
 }

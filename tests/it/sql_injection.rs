@@ -160,11 +160,11 @@ fn sql_is_built_from_constants_in_few_places() {
             ),
             (
                 "projection/comparison.rs",
-                "desired plan few link table has_key link source holders source"
+                "desired plan few link table has_key link source is_plain holders source"
             ),
             ("projection/comparison.rs", "desired plan few source"),
             ("projection/comparison.rs", "object"),
-            ("projection/comparison.rs", "objects"),
+            ("projection/comparison.rs", "objects is_plain"),
             (
                 "projection/comparison.rs",
                 "surplus address exists columns is_known table is_row known object exists removed exists differs"
@@ -213,7 +213,7 @@ fn sql_is_built_from_constants_in_few_places() {
             ("projection/statements.rs", "PATH  WRITTEN_KEYS"),
             (
                 "projection/statements.rs",
-                "PATH link table key link source table key key_cast source key link table key key_cast WRITTEN_KEYS"
+                "PATH link table key is_plain link source table key key_cast source key is_row_plain link table key key_cast WRITTEN_KEYS"
             ),
             ("projection/statements.rs", "materialized address values   "),
             (

@@ -3,7 +3,7 @@
 use super::{
     mapping::RowRemoval,
     row_key::RowKey,
-    statements::{Projection, Scope},
+    statements::{Projection, Scope, is_plain},
 };
 use crate::mirror::quote::{identifier as quote, literal};
 
@@ -76,11 +76,12 @@ impl Projection {
         let link = quote(link);
         let has_key = self.key.is_set();
         let holders = self.holders(scope);
+        let is_plain = is_plain(&format!("t.{link}::text"));
         format!(
             "WITH {desired}, plan AS MATERIALIZED ({plan}){few}, \
              free AS MATERIALIZED (SELECT pg_catalog.lower(t.{link}::text) AS address, pg_catalog.count(*) AS rows FROM {table} AS t \
                  WHERE NOT {has_key} AND pg_catalog.lower(t.{link}::text) IN (SELECT p.address FROM {source} AS p WHERE p.columns IS NULL) \
-                 GROUP BY 1), \
+                   AND {is_plain} GROUP BY 1), \
              rivals AS MATERIALIZED (SELECT o.address, pg_catalog.count(*) AS users FROM ({holders}) AS o \
                  WHERE EXISTS (SELECT FROM free) AND o.address IN (SELECT f.address FROM free AS f) GROUP BY 1) \
              SELECT p.key, p.columns, f.address, coalesce(f.rows, 0) AS rows, coalesce(r.users, 0) AS rivals, p.is_known \
@@ -147,10 +148,11 @@ impl Projection {
 
     /// The verified addresses of all users.
     fn holders(&self, scope: Scope) -> String {
+        let is_plain = is_plain("u.primary_email");
         let of = |objects: &str| {
             format!(
                 "SELECT pg_catalog.lower(u.primary_email) AS address FROM {objects} \
-                 WHERE u.primary_email_verified AND u.deleted_at IS NULL"
+                 WHERE u.primary_email_verified AND {is_plain} AND u.deleted_at IS NULL"
             )
         };
         let stored = of(&format!("{} AS u", self.source));

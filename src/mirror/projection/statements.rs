@@ -67,6 +67,13 @@ impl Scope {
 /// The rows in some blocks of the mirror: from `$1` up to, and without, `$2`, both `tid`s as text.
 const BLOCKS: &str = "u.ctid >= CAST($1 AS tid) AND u.ctid < CAST($2 AS tid)";
 
+/// Returns a condition in SQL: no letter of a text but A to Z is lower-cased. Otherwise two addresses
+/// that mail is delivered to differently may become the same: many databases turn the Kelvin sign into
+/// `k`.
+pub(super) fn is_plain(text: &str) -> String {
+    format!("pg_catalog.lower({text}) = pg_catalog.lower({text} COLLATE pg_catalog.\"C\")")
+}
+
 /// A column that a mapping writes.
 #[derive(Debug, Clone)]
 pub(super) struct Assignment {
@@ -195,8 +202,11 @@ impl Projection {
         });
         let values: String = values.collect();
         let address = match self.mapping.link {
-            Some(_) => ", CASE WHEN u.primary_email_verified THEN pg_catalog.lower(u.primary_email) END AS address",
-            None => "",
+            Some(_) => format!(
+                ", CASE WHEN u.primary_email_verified AND {} THEN pg_catalog.lower(u.primary_email) END AS address",
+                is_plain("u.primary_email")
+            ),
+            None => String::new(),
         };
         let materialized = match scope {
             // Many rows would be written to disk.
@@ -313,13 +323,14 @@ impl Projection {
             return None;
         };
         let Self { table, source, .. } = self;
+        let [is_plain, is_row_plain] = ["o", "t"].map(|row| is_plain(&format!("{row}.{link}::text")));
         Some(format!(
             "WITH {PATH}, free AS MATERIALIZED (SELECT pg_catalog.lower(o.{link}::text) AS address FROM {table} AS o \
-                 WHERE o.{key} IS NULL AND pg_catalog.lower(o.{link}::text) IN ( \
+                 WHERE o.{key} IS NULL AND {is_plain} AND pg_catalog.lower(o.{link}::text) IN ( \
                      SELECT pg_catalog.lower(u.primary_email) FROM {source} AS u WHERE u.id = ANY ($1)) \
                  GROUP BY 1 HAVING pg_catalog.count(*) = 1::bigint), \
              written AS (UPDATE {table} AS t SET {key} = CAST(u.id AS {key_cast}) FROM path, {source} AS u, free AS f \
-             WHERE t.{key} IS NULL AND u.id = ANY ($1) AND u.deleted_at IS NULL AND u.primary_email_verified \
+             WHERE t.{key} IS NULL AND {is_row_plain} AND u.id = ANY ($1) AND u.deleted_at IS NULL AND u.primary_email_verified \
                AND f.address = pg_catalog.lower(u.primary_email) AND pg_catalog.lower(t.{link}::text) = f.address \
                AND NOT EXISTS (SELECT FROM {table} AS o WHERE o.{key} = CAST(u.id AS {key_cast})) \
              RETURNING u.id AS key) {WRITTEN_KEYS}"
