@@ -10,6 +10,7 @@ use tracing::debug;
 use crate::{
     failure::{Cause, Failure},
     humanize::number,
+    printable::printable,
     sync::Report,
 };
 
@@ -87,8 +88,8 @@ impl ServiceStatus {
 
     fn show(&mut self, text: String) {
         if text != self.shown {
-            // In the protocol each line is a message of its own.
-            notify(&[NotifyState::Status(&text.replace('\n', " "))]);
+            // In the protocol each line is a message of its own, and `systemctl status` shows the text.
+            notify(&[NotifyState::Status(&printable(&text))]);
             self.shown = text;
         }
     }

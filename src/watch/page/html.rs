@@ -4,17 +4,17 @@ use std::fmt::{self, Display, Write};
 
 use chrono::{DateTime, TimeDelta, Utc};
 
-use crate::humanize::age;
+use crate::{humanize::age, printable::printable};
 
 /// What is shown in place of a value that there is not.
 pub(super) const NONE: &str = "–";
 
-/// Text that is escaped when it is written.
+/// Text that is escaped when it is written, on one line and in one direction.
 pub(super) struct Escaped<'a>(pub(super) &'a str);
 
 impl Display for Escaped<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        self.0.chars().try_for_each(|letter| match letter {
+        printable(self.0).chars().try_for_each(|letter| match letter {
             '&' => f.write_str("&amp;"),
             '<' => f.write_str("&lt;"),
             '>' => f.write_str("&gt;"),
