@@ -37,8 +37,8 @@ pub enum Lookup {
     Found(Page),
     /// Clerk says that there is no such object.
     Gone,
-    /// Clerk was not asked: the organization that it belongs to is not known, or it has no address of its
-    /// own, like a membership.
+    /// Clerk was not asked: the organization that it belongs to is not known, it has no address of its
+    /// own, like a membership, or no path can hold its id.
     PlaceUnknown,
 }
 
@@ -150,6 +150,10 @@ impl Client {
 
     /// Asks for one object by id. Memberships are asked for by [`Self::members`].
     pub async fn by_id(&self, resource: &'static Resource, place: &Place) -> Result<Lookup, Error> {
+        // Even encoded, such a segment of a path means another path.
+        if matches!(place.id.as_str(), "" | "." | "..") {
+            return Ok(Lookup::PlaceUnknown);
+        }
         let id = urlencode(&place.id);
         match (resource.confirm, &place.organization_id) {
             (Confirm::ById { path, code }, _) => {

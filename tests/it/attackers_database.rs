@@ -213,3 +213,48 @@ async fn who_owns_a_mapped_table_runs_code_as_clerk2pg_and_a_writer_does_not() {
     assert_eq!(fixture.db.number(ran_as).await, 3);
     role.end(fixture).await;
 }
+
+/// Clerk is asked about each key that the mirror does not know, with the secret key.
+#[tokio::test(flavor = "multi_thread")]
+async fn keys_of_a_mapped_table_lead_no_request_elsewhere() {
+    let app = AppTable::new(5, USER_TABLE, USER_MAPPING).await;
+    app.once().await.assert_exit(Exit::Ok);
+    let fixture = &app.fixture;
+    fixture.age_rows().await;
+    let keys = [
+        "",
+        ".",
+        "..",
+        "%2e%2E",
+        "../organizations",
+        "x?user_id=y",
+        "x#y",
+        "a/../../b",
+        "\\..\\x",
+        "user_ø\r\nx: y",
+        "zzz",
+    ];
+    for (at, key) in keys.iter().enumerate() {
+        let sql = format!(
+            "INSERT INTO \"User\" (id, \"clerkId\", email, name, role, \"updatedAt\") VALUES ('{at}', '{}', '', '', 'USER', now())",
+            key.replace('\'', "''")
+        );
+        fixture.db.execute(&sql).await;
+    }
+    app.once().await.assert_exit(Exit::Ok);
+    app.age_departures().await;
+    app.once().await.assert_exit(Exit::Ok);
+    // Clerk cannot be asked about some keys: their rows stay.
+    let left =
+        "SELECT string_agg(\"clerkId\", ',' ORDER BY \"clerkId\") FROM \"User\" WHERE \"clerkId\" NOT LIKE 'user\\_%'";
+    assert_eq!(fixture.db.text(left).await.as_deref(), Some(",.,.."));
+    assert_eq!(fixture.db.number("SELECT count(*) FROM \"User\"").await, 8);
+    for request in fixture.sim.log() {
+        let path = request.path.split('?').next().unwrap();
+        let is_usual = path == "/v1/instance" || path == "/v1/users" || path == "/v1/users/count";
+        let is_one = path
+            .strip_prefix("/v1/users/")
+            .is_some_and(|id| !id.is_empty() && !id.contains(['/', '.']));
+        assert!(is_usual || is_one, "{}", request.path);
+    }
+}

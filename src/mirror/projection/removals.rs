@@ -56,7 +56,11 @@ impl Projection {
     /// (`$1 text`) and their number (`$2 bigint`).
     pub(super) fn unknown(&self) -> String {
         let (after, row) = match &self.key {
-            RowKey::Id { column, cast } => (format!("t.{column} > CAST($1 AS {cast})"), format!("t.{column}")),
+            // Clerk cannot be asked about these keys: a path goes up at dots. They stay, as an empty one does.
+            RowKey::Id { column, cast } => (
+                format!("t.{column} > CAST($1 AS {cast}) AND t.{column}::text <> ALL (ARRAY['.'::text, '..'::text])"),
+                format!("t.{column}"),
+            ),
             RowKey::Values(_) => {
                 let row = format!("({}) COLLATE \"C\"", self.key.of_row());
                 (format!("{} AND {row} > $1", self.key.is_set()), row)
