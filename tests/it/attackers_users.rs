@@ -136,3 +136,35 @@ async fn an_address_that_is_not_verified_holds_a_place_unless_the_mapping_asks()
     );
     assert_eq!(verified, [false, true]);
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_address_that_is_not_verified_takes_no_place_from_its_owner() {
+    let mapping = "[[tables]]\nname = 'accounts'\nkey = 'clerk_id'\n[tables.set]\nemail = 'u.primary_email'\n";
+    let app = AppTable::new(12, ACCOUNTS, mapping).await;
+    let fixture = &app.fixture;
+    let ids = fixture.sim.user_ids();
+    let (owner, squatter) = (&ids[3], &ids[1]);
+    set_address(fixture, owner, "ann@x.test");
+    app.once().await.assert_exit(Exit::Ok);
+    fixture
+        .db
+        .execute("CREATE UNIQUE INDEX ON clerk.users (primary_email)")
+        .await;
+    let who = [
+        "SELECT clerk_id FROM accounts WHERE email = 'ann@x.test'",
+        "SELECT id FROM clerk.users WHERE primary_email = 'ann@x.test'",
+    ];
+    for name in ["Ann", "Bea", "Cid"] {
+        set_address(fixture, squatter, "ann@x.test");
+        assert!(fixture.sim.update(squatter, |user| {
+            user["email_addresses"][0]["verification"] = json!({"status": "unverified", "strategy": "email_code"});
+        }));
+        // Both change in one page, and others exchange values.
+        rename(fixture, owner, name, now());
+        rename(fixture, squatter, name, now());
+        app.once().await;
+        for sql in who {
+            assert_eq!(fixture.db.text(sql).await.as_ref(), Some(owner), "{name}: {sql}");
+        }
+    }
+}
