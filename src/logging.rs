@@ -194,10 +194,10 @@ impl Write for LineWriter<'_> {
     fn write(&mut self, line: &[u8]) -> io::Result<usize> {
         let SharedStderr { progress, is_json } = self.0;
         match str::from_utf8(line) {
+            // The library writes a line at once.
             Ok(object) if *is_json => {
-                let end = object.trim_end_matches('\n').len();
-                let (object, end) = object.split_at(end);
-                progress.suspend(|| write!(io::stderr(), "{}{end}", printable_json(object)))?;
+                let object = format!("{}\n", printable_json(object.trim_end_matches('\n')));
+                progress.suspend(|| io::stderr().write_all(object.as_bytes()))?;
                 Ok(line.len())
             }
             _ => progress.suspend(|| io::stderr().write(line)),

@@ -258,3 +258,27 @@ async fn keys_of_a_mapped_table_lead_no_request_elsewhere() {
         assert!(is_usual || is_one, "{}", request.path);
     }
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn forged_keys_cost_a_request_for_99_of_them() {
+    let app = AppTable::new(5, USER_TABLE, USER_MAPPING).await;
+    app.once().await.assert_exit(Exit::Ok);
+    app.fixture
+        .db
+        .execute(
+            "INSERT INTO \"User\" (id, \"clerkId\", email, name, role, \"updatedAt\")
+             SELECT n, 'user_forged_' || n, '', '', 'USER', now() FROM generate_series(1, 250) AS n",
+        )
+        .await;
+    let asked = || {
+        app.fixture
+            .sim
+            .log()
+            .iter()
+            .filter(|request| request.path.contains("user_id="))
+            .count()
+    };
+    let before = asked();
+    app.once().await;
+    assert_eq!(asked() - before, 3);
+}
