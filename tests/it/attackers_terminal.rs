@@ -6,7 +6,12 @@ use rustix::process::Signal;
 use serde_json::json;
 
 use crate::support::{
-    app_table::AppTable, database::Database, fixture::Fixture, monitored::ANY, process::NEVER, program::ProgramOutput,
+    app_table::AppTable,
+    database::Database,
+    fixture::{Fixture, mirrored},
+    monitored::{ANY, MonitoredDaemon},
+    process::NEVER,
+    program::ProgramOutput,
     summary::Exit,
 };
 
@@ -165,4 +170,19 @@ async fn no_text_of_others_looks_like_a_line_of_the_log() {
             "the trigger's text is not there: {ran:#?}"
         );
     }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn no_text_of_others_controls_the_terminal_that_asks_the_probes() {
+    let fixture = mirrored(5).await;
+    let leads = format!(
+        "UPDATE clerk.leader SET holder = '{HOSTILE}', expires_at = now() + interval '1 hour', ttl = interval '2 hours'"
+    );
+    fixture.db.execute(&leads).await;
+    let daemon = MonitoredDaemon::start(&fixture, &[]).await;
+    daemon.wait_until_ready("FORGED").await;
+    for path in ["/readyz", "/", "/metrics"] {
+        assert_harmless(path, &daemon.get(path).await.body);
+    }
+    daemon.daemon.stop(Signal::TERM).await.assert_exit(Exit::Ok);
 }
