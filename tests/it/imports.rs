@@ -28,7 +28,10 @@ async fn a_row_that_a_trigger_leaves_out_of_an_import_is_rejected() {
         format!("{left_out}: a trigger of the application skipped the row without an error")
     );
     fixture.db.execute("DROP TRIGGER skip ON clerk.users").await;
-    fixture.once().await.assert(Exit::Ok, changed().created(1).unchanged(USERS - 1));
+    fixture
+        .once()
+        .await
+        .assert(Exit::Ok, changed().created(1).unchanged(USERS - 1));
     fixture.assert_in_sync().await;
 }
 
@@ -40,8 +43,14 @@ async fn a_value_that_an_import_cannot_store_costs_one_user() {
     fixture.db.execute(&check).await;
     let ran = fixture.once().await;
     ran.assert(Exit::Ok, changed().created(USERS - 1).rejected(1));
-    fixture.db.execute("ALTER TABLE clerk.users DROP CONSTRAINT refused").await;
-    fixture.once().await.assert(Exit::Ok, changed().created(1).unchanged(USERS - 1));
+    fixture
+        .db
+        .execute("ALTER TABLE clerk.users DROP CONSTRAINT refused")
+        .await;
+    fixture
+        .once()
+        .await
+        .assert(Exit::Ok, changed().created(1).unchanged(USERS - 1));
     fixture.assert_in_sync().await;
 }
 
