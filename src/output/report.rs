@@ -83,6 +83,10 @@ impl PlanLines {
             PlanLine::Reject(id, reason) => {
                 writeln!(out, "{YELLOW}!{YELLOW:#} {} {}", shown(id), shown(reason))
             }
+            PlanLine::Remove { key, why, is_held } => {
+                let held = if is_held { "(held) " } else { "" };
+                writeln!(out, "{RED}-{RED:#} {} {held}{why}", shown(key))
+            }
         }
     }
 

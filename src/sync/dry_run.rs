@@ -30,6 +30,15 @@ pub enum PlanLine<'a> {
     Table(&'a str),
     /// A row without a key would be given this one.
     Link(&'a str),
+    /// A row would be removed, for this reason; held if a person has to approve it.
+    Remove {
+        /// The key of the row.
+        key: &'a str,
+        /// Why it is to go.
+        why: &'static str,
+        /// Whether it waits for a person.
+        is_held: bool,
+    },
 }
 
 /// Prints the lines of a dry run.
@@ -122,7 +131,7 @@ impl<'a> DryRun<'a> {
 impl TablePlan {
     /// Prints a line for each row, in the order of the ids.
     pub(super) fn print(&self, table: &str, print: &mut (dyn FnMut(PlanLine<'_>) + Send)) {
-        let PlannedDepartures { removed, held, .. } = &self.departures;
+        let PlannedDepartures { unknown, removed, held } = &self.departures;
         let ids: BTreeSet<&String> = self.rows.keys().chain(removed).chain(held).collect();
         if !ids.is_empty() {
             print(PlanLine::Table(table));
@@ -138,10 +147,14 @@ impl TablePlan {
                 Some(RowChange::Fails(reason)) => print(PlanLine::Reject(id, reason)),
                 None => {}
             }
-            if removed.contains(id) {
-                print(PlanLine::Delete(id));
-            } else if held.contains(id) {
-                print(PlanLine::Hold(id));
+            let is_held = held.contains(id);
+            if is_held || removed.contains(id) {
+                let why = match () {
+                    () if unknown.contains(id) => "Clerk does not know it",
+                    () if self.excluded.contains(id) => "`where` excludes it; it exists at Clerk",
+                    () => "deleted at Clerk",
+                };
+                print(PlanLine::Remove { key: id, why, is_held });
             }
         }
     }

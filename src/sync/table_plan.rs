@@ -145,11 +145,8 @@ impl SyncContext<'_> {
             }
         }
         self.with_plan(table, |plan| {
-            plan.departures = PlannedDepartures {
-                unknown: BTreeSet::new(),
-                removed,
-                held,
-            }
+            plan.excluded = excluded;
+            plan.departures = PlannedDepartures { unknown, removed, held };
         });
         Ok(())
     }

@@ -116,7 +116,7 @@ async fn a_table_in_use_has_a_plan_before_there_is_a_mirror() {
             ids[3]
         ),
         format!("! {} Postgres: invalid input syntax for type integer: \"…\"", ids[4]),
-        "- user_of_another_instance (held)".to_owned(),
+        "- user_of_another_instance (held) Clerk does not know it".to_owned(),
     ];
     expected.extend(ids[6..].iter().map(|id| format!("+ {id}")));
     assert_plan(&planned, &expected);
@@ -136,7 +136,10 @@ async fn a_table_in_use_has_a_plan_before_there_is_a_mirror() {
     app.run(&["approve", checksum(&planned)]).await.assert_exit(Exit::Ok);
     app.age_departures().await;
     let again = dry_run(&app).await;
-    assert!(plan(&again).contains(&"- user_of_another_instance"), "{again:#?}");
+    assert!(
+        plan(&again).contains(&"- user_of_another_instance Clerk does not know it"),
+        "{again:#?}"
+    );
     let ran = app.once().await;
     ran.assert_exit(Exit::Ok);
     assert_eq!(ran.json()["tables"][TABLE]["removed"], 1, "{ran:#?}");
@@ -170,8 +173,8 @@ async fn the_plan_is_what_a_sync_does_with_a_table_that_it_keeps() {
         &planned,
         &[
             format!("~ {} name", ids[0]),
-            format!("- {}", ids[1]),
-            format!("- {}", ids[2]),
+            format!("- {} deleted at Clerk", ids[1]),
+            format!("- {} `where` excludes it; it exists at Clerk", ids[2]),
             format!("~ {} age", ids[4]),
             format!("+ {}", ids[5]),
             format!("+ {new}"),
@@ -195,7 +198,7 @@ async fn a_mapping_that_changes_many_rows_is_held_with_the_checksum_of_its_plan(
     insert(&app, Some("user_of_another_instance"), "gone@example.com", "Gone").await;
     let planned = dry_run(&app).await;
     let mut expected: Vec<_> = ids.iter().map(|id| format!("~ {id} name")).collect();
-    expected.push("- user_of_another_instance (held)".to_owned());
+    expected.push("- user_of_another_instance (held) Clerk does not know it".to_owned());
     assert_plan(&planned, &expected);
     let held = format!("The mapping of {TABLE} is held: it changes 20 rows, more than max_change_percent allows.");
     assert!(planned.stdout.contains(&held), "{planned:#?}");

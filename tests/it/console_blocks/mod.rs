@@ -141,7 +141,8 @@ blocks! {
     adopting_once: "docs/adopting.md", 2, scenes::a_table_to_adopt().await.initialized().await;
     adopting_unknown_rows: "docs/adopting.md", 3, scenes::an_adopted_table().await;
     adopting_deletions: "docs/adopting.md", 4, scenes::an_adopted_table().await.exits(&[0, 3]);
-    adopting_approval: "docs/adopting.md", 5, scenes::an_adopted_table_with_held_rows().await;
+    adopting_held_rows: "docs/adopting.md", 5, scenes::an_adopted_table_with_an_excluded_user().await;
+    adopting_approval: "docs/adopting.md", 6, scenes::an_adopted_table_with_held_rows().await;
     backup_another_instance: "docs/backup.md", 0, scenes::another_instance().await.exits(&[1]);
     commands_init: "docs/commands.md", 0, scenes::a_table_in_use().await;
     commands_dry_run: "docs/commands.md", 1, scenes::differences().await;

@@ -142,7 +142,22 @@ pub async fn an_adopted_table() -> Scene {
 
 /// The same when removals are wanted, and held.
 pub async fn an_adopted_table_with_held_rows() -> Scene {
+    held(an_adopted_table().await).await
+}
+
+/// The same, also for a user without an address.
+pub async fn an_adopted_table_with_an_excluded_user() -> Scene {
     let scene = an_adopted_table().await;
+    let changed = scene.fixture.sim.update(&ids(&scene)[9], |user| {
+        user["primary_email_address_id"] = json!(null);
+        user["email_addresses"] = json!([]);
+    });
+    assert!(changed);
+    held(scene).await
+}
+
+/// Lets the mapping remove rows.
+async fn held(scene: Scene) -> Scene {
     let config = std::fs::read_to_string(scene.folder.path().join("config.toml")).unwrap();
     scene.configure(&config.replace("delete = \"keep\"", "delete = \"delete\""));
     scene.once(Exit::Held).await;
