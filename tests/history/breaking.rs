@@ -14,7 +14,7 @@ impl History {
         let is_spared = at < self.spared;
         let replica = &mut self.replicas[at];
         let what = match dice.u32(0..100) {
-            0..33 => faults::of_clerk(&self.fixture.sim, dice, self.may_lag),
+            0..33 => faults::of_clerk(&self.fixture.sim, dice, self.may_lag, !self.is_old),
             33..56 => faults::of_postgres(&self.fixture.db.url, replica, dice, &mut self.meanwhile).await,
             56..61 if self.server.is_some() => self.server_breaks(dice).await,
             56..66 => {

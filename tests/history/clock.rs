@@ -11,7 +11,7 @@ use std::{
 use fastrand::Rng;
 use tempfile::TempDir;
 
-use crate::support::fixture::Fixture;
+use crate::support::{fixture::Fixture, wait::eventually};
 
 /// Builds the library that shifts the program's wall clock, with the compiler that links Rust's
 /// programs.
@@ -97,4 +97,20 @@ pub async fn of_the_database_jumps(fixture: &Fixture, seconds: i64) {
         // Another transaction has locked these rows.
         let _ = fixture.db.client.batch_execute("ROLLBACK").await;
     }
+}
+
+/// Makes all rows of users an hour older. All of them must have been at Clerk for longer than a replica
+/// lags.
+pub async fn rows_grow_old(fixture: &Fixture) {
+    let sql = "BEGIN; SET LOCAL session_replication_role = replica;
+        UPDATE clerk.users SET first_seen_at = first_seen_at - interval '1 hour', changed_at = changed_at - interval '1 hour';
+        COMMIT";
+    eventually("no other transaction locks the rows", async || {
+        let is_done = fixture.db.client.batch_execute(sql).await.is_ok();
+        if !is_done {
+            let _ = fixture.db.client.batch_execute("ROLLBACK").await;
+        }
+        is_done
+    })
+    .await;
 }

@@ -24,14 +24,15 @@ const LISTS: &[Endpoint] = &[Endpoint::List, Endpoint::OrganizationList];
 const COUNTS: &[Endpoint] = &[Endpoint::Count];
 const BY_ID: &[Endpoint] = &[Endpoint::Get, Endpoint::OrganizationGet];
 
-/// Adds a fault to some of Clerk's next answers. They show an older state only if they `may_lag`.
-/// Returns what it did.
-pub fn of_clerk(sim: &Sim, dice: &mut Rng, may_lag: bool) -> &'static str {
+/// Adds a fault to some of Clerk's next answers. They show an older state only if they `may_lag`, and
+/// users who exist are not found by id only if they `may_deny`. Returns what it did.
+pub fn of_clerk(sim: &Sim, dice: &mut Rng, may_lag: bool, may_deny: bool) -> &'static str {
     let mut faults = sim.faults();
     faults.rules.retain(|rule| rule.next != Some(0));
     let (what, effects) = loop {
         let chosen = effects(sim, dice);
-        if may_lag || !chosen.1.iter().any(|(_, effect)| lags_behind(effect)) {
+        let has = |is_such: fn(&Effect) -> bool| chosen.1.iter().any(|(_, effect)| is_such(effect));
+        if (may_lag || !has(lags_behind)) && (may_deny || !has(denies)) {
             break chosen;
         }
     };

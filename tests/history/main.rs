@@ -4,7 +4,8 @@
 //! program, and when. In the end the mirror must equal Clerk, and no existing user may ever be
 //! deleted. `make test` plays a few. `make histories` plays others: `HISTORIES=1..1000` selects
 //! them, and `HISTORIES=17` repeats one. For a failing history, the steps that it needs are
-//! searched: `STEPS=3,8,11` plays only those.
+//! searched: `STEPS=3,8,11` plays only those. With `UNTIL_FAILURE=1`, the first failure ends the
+//! test, and no steps are searched: `make mutants` needs no more.
 
 #[allow(dead_code, reason = "the suite of tests uses more of it")]
 #[path = "../it/support/mod.rs"]
@@ -25,11 +26,13 @@ mod server;
 mod shrink;
 mod subscriber;
 mod subscriptions;
+mod tables;
 
 use std::collections::BTreeSet;
 
 use futures_util::{StreamExt, stream};
 use play::{Story, Tried, play};
+use tokio_util::sync::CancellationToken;
 
 /// Histories played concurrently: they mostly wait.
 const AT_A_TIME: usize = 9;
@@ -60,8 +63,10 @@ async fn whatever_breaks() {
     let count = stories.len();
     let mut tried = Tried::new();
     let mut failed = Vec::new();
+    let until_failure = std::env::var_os("UNTIL_FAILURE").is_some();
+    let stop = CancellationToken::new();
     let mut played = stream::iter(stories)
-        .map(async |story| (story.clone(), play(story).await))
+        .map(async |story| (story.clone(), play(story, &stop).await))
         .buffer_unordered(AT_A_TIME);
     let mut done = 0;
     while let Some((story, result)) = played.next().await {
@@ -73,6 +78,11 @@ async fn whatever_breaks() {
             Ok(of_one) => of_one
                 .into_iter()
                 .for_each(|(what, times)| *tried.entry(what).or_default() += times),
+            Err(_) if until_failure => {
+                // Those that are under way end.
+                stop.cancel();
+                panic!("history {} failed, after {done} of {count}", story.seed);
+            }
             Err(_) => failed.push(story),
         }
     }

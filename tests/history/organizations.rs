@@ -1,14 +1,16 @@
 //! Organizations of a history, with their members and invitations.
 
-use std::time::Duration;
+use std::{ops::RangeInclusive, time::Duration};
 
 use clerk_sim::{Kind, OrganizationOptions, PerOrganization};
 use fastrand::Rng;
 
 use crate::{
     play::History,
+    replica::Replica,
     support::{
         organizations::{KINDS, is_in_sync},
+        process::NEVER,
         wait::within,
     },
 };
@@ -24,6 +26,12 @@ const AUDIT: &str = "
 
 /// Users of a few histories, all of them members of one organization.
 const CROWD: usize = 20_000;
+
+/// Lists of members that have several pages, and are read in turn within seconds.
+const SEVERAL_PAGES: RangeInclusive<usize> = 501..=5_000;
+
+/// One of so many members gets another role at once.
+const PROMOTED: usize = 50;
 
 /// Returns organizations, chosen by the seed alone, and the number of users that they need; none in half
 /// of the histories.
@@ -132,5 +140,45 @@ impl History {
             .await;
         }
         self.no_organization_was_deleted_wrongly().await;
+    }
+
+    /// Runs the program without full syncs, and changes members all over a long list. Incremental syncs
+    /// read one page after the other, so that each change is stored.
+    pub async fn long_lists_are_read_in_turn(&mut self, patience: Duration) {
+        let (seed, kind) = (self.seed, Kind::OrganizationMemberships);
+        let ids = self.fixture.sim.ids(kind);
+        if !SEVERAL_PAGES.contains(&ids.len()) {
+            return;
+        }
+        for replica in &mut self.replicas {
+            replica.ends().await;
+        }
+        let (never, value) = NEVER;
+        let mut settings = self.settings.clone();
+        settings.retain(|(name, _)| *name != never);
+        settings.push((never, value.to_owned()));
+        let last = "SELECT coalesce(max(id), 0) FROM clerk.sync_runs";
+        let last = self.fixture.db.number(last).await;
+        let name = format!("replica{}", self.replicas.len());
+        let replica = Replica::start(&self.fixture, name, settings, self.config());
+        self.replicas.push(replica);
+        let full = format!("resource = 'organization_memberships' AND kind = 'full' AND id > {last}");
+        // A process begins with a full sync.
+        let ended = format!("{full} AND outcome IN ('in_sync', 'changed')");
+        within(patience, &format!("seed {seed}: the members are read"), async || {
+            self.fixture.runs(&ended).await > 0
+        })
+        .await;
+        let before = self.fixture.runs(&full).await;
+        for id in ids.iter().step_by(PROMOTED) {
+            self.fixture.sim.update_object(kind, id, |membership| {
+                let is_admin = membership["role"] == "org:admin";
+                membership["role"] = if is_admin { "org:member" } else { "org:admin" }.into();
+            });
+        }
+        let what = format!("seed {seed}: incremental syncs see all members in turn");
+        within(patience, &what, async || is_in_sync(&self.fixture, kind).await).await;
+        let is_in_turn = self.fixture.runs(&full).await == before;
+        *self.tried.entry("long lists read in turn").or_default() += u64::from(is_in_turn);
     }
 }

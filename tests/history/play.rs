@@ -4,6 +4,7 @@ use std::{
     collections::{BTreeMap, BTreeSet},
     fmt, fs,
     io::Write,
+    ops::RangeInclusive,
     path::PathBuf,
     time::{Duration, Instant},
 };
@@ -16,6 +17,7 @@ use tokio::{
     runtime::Handle,
     task::{JoinError, JoinSet, spawn_blocking},
 };
+use tokio_util::sync::CancellationToken;
 
 use crate::{
     application,
@@ -26,6 +28,7 @@ use crate::{
     subscriber::Subscriber,
     subscriptions,
     support::{self, database::Database, fixture::Fixture, wait::within},
+    tables::AppTable,
 };
 
 /// Steps of a history.
@@ -40,6 +43,18 @@ const ENDPOINTS: u64 = 0x656e_6470_6f69_6e74;
 
 /// The same for the random numbers about organizations.
 const ORGANIZATIONS: u64 = 0x6f72_6761_6e69_7a65;
+
+/// The same for the random numbers about tables of the application.
+const TABLES: u64 = 0x7461_626c_6573;
+
+/// The same for what the program has done before the first step.
+const PAST: u64 = 0x7061_7374;
+
+/// The largest list that is read again and again until the program gives it up.
+const ENDLESS: RangeInclusive<usize> = 10..=120;
+
+/// Users of the smallest instance that finds nobody by id for a while.
+const FORGETFUL: usize = 20;
 
 /// How long the second full sync waits. An answer confirms a deletion ten seconds after the row was
 /// last written or, if the database's clock went back since, ten seconds after the first such
@@ -77,11 +92,12 @@ impl fmt::Display for Story {
 /// Faults and changes, and how often each happened.
 pub type Tried = BTreeMap<&'static str, u64>;
 
-/// Plays a history on its own thread, as some of it blocks. An error is a panic, which is printed
-/// already.
-pub async fn play(story: Story) -> Result<Tried, JoinError> {
-    let runtime = Handle::current();
-    spawn_blocking(move || runtime.block_on(played(story))).await
+/// Plays a history on its own thread, as some of it blocks, until its end or until `stop`. An error is
+/// a panic, which is printed already.
+pub async fn play(story: Story, stop: &CancellationToken) -> Result<Tried, JoinError> {
+    let (runtime, stop) = (Handle::current(), stop.clone());
+    let played = spawn_blocking(move || runtime.block_on(stop.run_until_cancelled(played(story))));
+    Ok(played.await?.unwrap_or_default())
 }
 
 async fn played(story: Story) -> Tried {
@@ -119,6 +135,9 @@ async fn played(story: Story) -> Tried {
             .entry("histories with replicas that always lag behind")
             .or_default() += 1;
     }
+    if Rng::with_seed(story.seed ^ TABLES).bool() {
+        history.has_tables(has_organizations).await;
+    }
     let endpoints = &mut Rng::with_seed(story.seed ^ ENDPOINTS);
     let subscribers = subscriptions::chosen(endpoints).await;
     history.has_subscribers(subscribers).await;
@@ -131,6 +150,11 @@ async fn played(story: Story) -> Tried {
         settings.push((name, value.to_owned()));
     }
     history.starts(replicas, budget, settings).await;
+    // The import of a crowd takes too long.
+    let past = &mut Rng::with_seed(story.seed ^ PAST);
+    if past.bool() && population == users {
+        history.has_run_for_an_hour().await;
+    }
     // With fewer faults, more syncs end well.
     let peace = *dice.choice(&[50, 75, 90]).unwrap();
     for step in story.steps {
@@ -152,6 +176,7 @@ async fn played(story: Story) -> Tried {
             history.organizations_act(&mut Rng::with_seed(of_step ^ ORGANIZATIONS));
             history.no_organization_was_deleted_wrongly().await;
         }
+        history.tables_act(&mut Rng::with_seed(of_step ^ TABLES)).await;
         // Sometimes much happens within one sync, and sometimes syncs run between.
         let pause = *dice.choice(&[0, 5, 40, 150, 400]).unwrap();
         tokio::time::sleep(Duration::from_millis(pause)).await;
@@ -161,11 +186,21 @@ async fn played(story: Story) -> Tried {
     let patience = Duration::from_secs(120);
     history.heals().await;
     history.syncs(patience, "a").await;
+    if population == users && past.u32(0..3) == 0 && history.fixture.sim.user_ids().len() >= FORGETFUL {
+        history.nobody_is_found_by_id(patience, past).await;
+    }
+    if ENDLESS.contains(&history.fixture.sim.user_ids().len()) {
+        history.no_list_keeps_a_sync(patience).await;
+    }
     history.nobody_waits_for_locks(dice).await;
     history.wait_for_next_sync(patience).await;
     history.delivers(patience, endpoints).await;
     if has_organizations {
         history.organizations_agree(patience).await;
+    }
+    history.tables_agree(patience).await;
+    if has_organizations {
+        history.long_lists_are_read_in_turn(patience).await;
     }
     history.ends().await
 }
@@ -194,8 +229,12 @@ pub struct History {
     pub is_guarded: bool,
     /// Clerk's answers may show an older state, and then users whose deletion is held.
     pub may_lag: bool,
+    /// Old rows: no lagging answer can be about their users, so that every answer by id counts.
+    pub is_old: bool,
     /// Requests in ten seconds that each process may send.
     budget: u32,
+    /// The settings of the processes.
+    pub settings: Vec<(&'static str, String)>,
     pub tried: Tried,
     /// What goes on beside the steps.
     pub meanwhile: JoinSet<()>,
@@ -203,6 +242,8 @@ pub struct History {
     /// dropped first.
     pub server: Option<Server>,
     pub subscribers: Vec<Subscriber>,
+    /// Tables of the application that are kept in sync.
+    pub tables: Vec<AppTable>,
     /// Has the configuration file.
     folder: TempDir,
 }
@@ -238,24 +279,29 @@ impl History {
             spared: 0,
             is_guarded: false,
             may_lag: true,
+            is_old: false,
             budget: 0,
+            settings: Vec::new(),
             tried: Tried::new(),
             meanwhile: JoinSet::new(),
             server,
             subscribers: Vec::new(),
+            tables: Vec::new(),
             folder,
         }
     }
 
     /// Returns the path of the configuration file.
-    fn config(&self) -> PathBuf {
+    pub fn config(&self) -> PathBuf {
         self.folder.path().join(CONFIG)
     }
 
-    /// Replaces the configuration file, which processes may be reading.
-    pub fn configures(&self, text: &str) {
+    /// Replaces the configuration file, which processes may be reading: the entries of endpoints, beside
+    /// those of tables.
+    pub fn configures(&self, endpoints: &str) {
         let mut file = tempfile::NamedTempFile::new_in(&self.folder).unwrap();
-        file.write_all(text.as_bytes()).unwrap();
+        let tables: String = self.tables.iter().map(AppTable::entry).collect();
+        file.write_all((endpoints.to_owned() + &tables).as_bytes()).unwrap();
         file.persist(self.config()).unwrap();
     }
 
@@ -279,6 +325,7 @@ impl History {
         if !self.is_guarded {
             settings.push(("CLERK2PG_DELETES__MIN_COUNT", "1000000".to_owned()));
         }
+        self.settings.clone_from(&settings);
         for number in 0..replicas {
             let replica = Replica::start(
                 &self.fixture,
@@ -307,6 +354,9 @@ impl History {
         self.differs_by(&held).await;
         if !held.is_empty() {
             self.no_user_was_deleted_wrongly().await;
+            if self.is_guarded {
+                self.growth_releases_nobody(&held, patience).await;
+            }
             self.is_approved().await;
             self.syncs(patience, "one after the approval").await;
             self.differs_by(&BTreeSet::new()).await;
@@ -321,7 +371,7 @@ impl History {
 
     /// Whether the mirror has no other users than these that Clerk has not, and equals Clerk
     /// otherwise.
-    async fn differs_by(&self, left_over: &BTreeSet<String>) {
+    pub async fn differs_by(&self, left_over: &BTreeSet<String>) {
         let mut difference = invariants::difference(&self.fixture).await;
         difference.left_over.retain(|id| !left_over.contains(id));
         if self.clerk.are_addresses_unique && !left_over.is_empty() {
@@ -341,16 +391,20 @@ impl History {
         }
     }
 
-    /// Waits for a full sync that begins after this moment.
+    /// Waits for a full sync that begins after this moment, and reads everything.
     pub async fn syncs(&mut self, patience: Duration, which: &str) {
+        self.ends_a_sync(patience, which, "outcome IN ('in_sync', 'changed', 'held')")
+            .await;
+    }
+
+    /// Waits for a full sync that begins after this moment, and ends with such an outcome.
+    pub async fn ends_a_sync(&mut self, patience: Duration, which: &str, outcome: &str) {
         let Self { fixture, replicas, .. } = self;
         let last = fixture
             .db
             .number("SELECT coalesce(max(id), 0) FROM clerk.sync_runs")
             .await;
-        let whole = format!(
-            "resource = 'users' AND kind = 'full' AND id > {last} AND outcome IN ('in_sync', 'changed', 'held')"
-        );
+        let whole = format!("resource = 'users' AND kind = 'full' AND id > {last} AND {outcome}");
         fixture.db.execute("NOTIFY clerk2pg, 'full'").await;
         let mut asked = Instant::now();
         within(
@@ -393,6 +447,7 @@ impl History {
         invariants::only_lease_holders_wrote(fixture, &self.replicas, seed).await;
         invariants::counts_are_true(fixture, seed).await;
         invariants::events_add_up_to_the_mirror(fixture, seed).await;
+        self.rows_were_written_with_their_users().await;
         self.counts_deliveries();
         let fixture = &self.fixture;
         for (condition, what) in [

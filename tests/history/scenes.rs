@@ -1,10 +1,30 @@
-//! Scenes played without faults: the application locks rows, and a person approves held deletions.
+//! Scenes played without other faults: the application locks rows, a person approves held deletions, the
+//! mirror grows beside them, Clerk finds nobody by id, and its list has no end.
 
-use std::time::Duration;
+use std::{collections::BTreeSet, time::Duration};
 
+use clerk_sim::{Effect, Endpoint, Faults, Quirks, Rule};
 use fastrand::Rng;
 
-use crate::{application::Transaction, faults::patient, invariants, play::History, support::wait::within};
+use crate::{
+    application::Transaction,
+    clerk::now,
+    clock,
+    faults::patient,
+    invariants,
+    play::History,
+    support::wait::{eventually, within},
+};
+
+/// How long a sync of a short list may take that has no end, on a busy machine.
+const ENDS_WITHIN: Duration = Duration::from_secs(60);
+
+/// Less than a request takes.
+const PATCHED_EVERY: Duration = Duration::from_millis(2);
+
+/// Users that the guard wants for each deletion, and some more.
+const USERS_PER_DELETION: i64 = 5;
+const SOME_MORE: i64 = 20;
 
 /// How long other users may wait for locked rows, on a busy machine.
 const OTHERS_WAIT: Duration = Duration::from_secs(60);
@@ -61,6 +81,91 @@ impl History {
             false => transaction.roll_back().await,
         }
         *self.tried.entry("changes beside locked rows").or_default() += 1;
+    }
+
+    /// Waits for the first import, and makes its rows old, as if the program had run for an hour.
+    pub async fn has_run_for_an_hour(&mut self) {
+        let imported = "SELECT count(*) FROM clerk.resource_state WHERE resource = 'users' AND imported_at IS NOT NULL";
+        eventually("the first import ends", async || {
+            self.fixture.db.number(imported).await > 0
+        })
+        .await;
+        clock::rows_grow_old(&self.fixture).await;
+        self.is_old = true;
+        *self.tried.entry("histories with old rows").or_default() += 1;
+    }
+
+    /// Clerk leaves some users out of its lists, and finds nobody by id, not even the users that it
+    /// lists. Nobody is deleted.
+    pub async fn nobody_is_found_by_id(&mut self, patience: Duration, dice: &mut Rng) {
+        clock::rows_grow_old(&self.fixture).await;
+        let mut quirks = Quirks {
+            hidden_from_lists: self.clerk.some(dice, 5),
+            not_found_by_id: self.fixture.sim.user_ids(),
+            ..Quirks::default()
+        };
+        self.fixture.sim.set_faults(Faults::from(quirks.clone()));
+        self.ends_a_sync(patience, "a blind", "outcome NOT IN ('running', 'failed')")
+            .await;
+        self.no_user_was_deleted_wrongly().await;
+        // No sync may still ask for these users when answers by id are right again.
+        quirks.hidden_from_lists.clear();
+        self.fixture.sim.set_faults(Faults::from(quirks));
+        self.ends_a_sync(patience, "a less blind", "outcome NOT IN ('running', 'failed')")
+            .await;
+        self.fixture.sim.clear_faults();
+        *self.tried.entry("times that nobody was found by id").or_default() += 1;
+    }
+
+    /// Clerk ignores orders and offsets, and users' `created_at` is patched all the time: each page begins
+    /// with another known user, for ever. The sync ends all the same.
+    pub async fn no_list_keeps_a_sync(&mut self, patience: Duration) {
+        let endless = Quirks {
+            ignore_order_by: true,
+            ignore_offset: true,
+            ignore_created_at: true,
+            ignore_starting_after: true,
+            ..Quirks::default()
+        };
+        let sim = self.fixture.sim.clone();
+        sim.set_faults(Rule::new(Effect::Quirks(Box::new(endless))).on([Endpoint::List]));
+        let ids = sim.user_ids();
+        let patched = async {
+            for id in ids.iter().cycle() {
+                sim.update(id, |user| user["created_at"] = now().into());
+                tokio::time::sleep(PATCHED_EVERY).await;
+            }
+        };
+        tokio::select! {
+            () = patched => {}
+            () = self.ends_a_sync(ENDS_WITHIN.min(patience), "an endless", "outcome <> 'running'") => {}
+        }
+        sim.clear_faults();
+        *self.tried.entry("lists without an end").or_default() += 1;
+    }
+
+    /// So many users sign up that as many deletions as are held would not be held today. These stay held.
+    pub async fn growth_releases_nobody(&mut self, held: &BTreeSet<String>, patience: Duration) {
+        let seed = self.seed;
+        invariants::the_guard_has_held(&self.fixture, self.clerk.most(), seed).await;
+        let number = async |sql| self.fixture.db.number(sql).await;
+        let departures = number("SELECT count(*) FROM public.departures").await;
+        let rows = number("SELECT count(*) FROM clerk.users WHERE deleted_at IS NULL").await;
+        let deletions = i64::try_from(held.len()).unwrap() + departures;
+        for _ in rows..USERS_PER_DELETION * deletions + SOME_MORE {
+            self.clerk.creates();
+        }
+        self.syncs(patience, "one after the growth").await;
+        let released: Vec<String> = held
+            .difference(&invariants::held(&self.fixture).await)
+            .cloned()
+            .collect();
+        assert!(
+            released.is_empty(),
+            "seed {seed}: growth has released the deletion of {released:?}"
+        );
+        self.differs_by(held).await;
+        *self.tried.entry("mirrors that grew beside held deletions").or_default() += 1;
     }
 
     /// Approves the held deletions, after the test has checked them.

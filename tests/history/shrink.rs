@@ -3,6 +3,7 @@
 use std::time::{Duration, Instant};
 
 use futures_util::future::join_all;
+use tokio_util::sync::CancellationToken;
 
 use crate::play::{Story, play};
 
@@ -43,6 +44,7 @@ pub async fn shrink(mut story: Story) -> Story {
 }
 
 async fn fails(story: &Story) -> bool {
-    let played = join_all((0..PLAYED).map(|_| play(story.clone()))).await;
+    let stop = CancellationToken::new();
+    let played = join_all((0..PLAYED).map(|_| play(story.clone(), &stop))).await;
     played.iter().any(Result::is_err)
 }

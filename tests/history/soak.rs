@@ -21,6 +21,8 @@ mod scenes;
 mod server;
 mod subscriber;
 mod subscriptions;
+#[allow(dead_code, reason = "the histories have them")]
+mod tables;
 
 use std::time::{Duration, Instant};
 
