@@ -57,6 +57,10 @@ test-systemd: ## Test the package and its units in a booted Debian (as root; ALL
 histories: ## Run random histories with random faults; HISTORIES=1..1000 runs these, HISTORIES=17 repeats one
 	@scripts/test --test history -- --nocapture
 
+.PHONY: mutants
+mutants: ## Break the program in each known way, and see that histories find it; ARGS=NAME… selects mutants
+	@scripts/mutants $(ARGS)
+
 .PHONY: soak
 soak: ## Break everything around the program for a long time while 200,000 users change; SOAK=30m sets the time
 	@scripts/test --release --test soak -- --nocapture
