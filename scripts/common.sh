@@ -18,6 +18,8 @@ trap '' TSTP
 
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 clusters=$PWD/target/postgres
+# Where tests create theirs if there is enough memory.
+clusters_in_memory=/dev/shm/clerk2pg-tests-$(id -u)
 exec {never}<> <(:)
 started=()
 server_pid=

@@ -75,7 +75,8 @@ pub(super) async fn retrying<T, F: Future<Output = Result<T, Error>>>(
             }
         })
         .await;
-    if result.is_ok() {
+    // An error may be an answer, too.
+    if !matches!(&result, Err(error) if matches!(error.retry(), Retry::Soon(_))) {
         is_away.store(false, Ordering::Relaxed);
     }
     result

@@ -144,7 +144,7 @@ impl History {
         *self.tried.entry("lists without an end").or_default() += 1;
     }
 
-    /// So many users sign up that as many deletions as are held would not be held today. These stay held.
+    /// Users sign up until as many deletions as are held would not be held any more. These stay held.
     pub async fn growth_releases_nobody(&mut self, held: &BTreeSet<String>, patience: Duration) {
         let seed = self.seed;
         invariants::the_guard_has_held(&self.fixture, self.clerk.most(), seed).await;

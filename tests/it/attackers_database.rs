@@ -68,7 +68,7 @@ async fn a_role_that_may_only_connect_reads_nothing_and_stops_nothing() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_forged_approval_deletes_nobody_whom_clerk_knows() {
+async fn a_forged_approval_deletes_no_user_that_clerk_knows() {
     let app = AppTable::new(30, USER_TABLE, USER_MAPPING).await;
     app.once().await.assert_exit(Exit::Ok);
     let fixture = &app.fixture;

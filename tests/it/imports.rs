@@ -1,4 +1,4 @@
-//! Many new users at once, of whom the database refuses one, or may refuse all.
+//! Imports of several pages. The database refuses one of the users, or has policies.
 
 use crate::support::{
     fixture::Fixture,
@@ -8,6 +8,14 @@ use crate::support::{
 
 /// More than one page.
 const USERS: usize = 700;
+
+/// Once nothing refuses the user any more, the next sync stores it.
+async fn stores_the_last_user(fixture: &Fixture, allow: &str) {
+    fixture.db.execute(allow).await;
+    let ran = fixture.once().await;
+    ran.assert(Exit::Ok, changed().created(1).unchanged(USERS - 1));
+    fixture.assert_in_sync().await;
+}
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_row_that_a_trigger_leaves_out_of_an_import_is_rejected() {
@@ -27,12 +35,7 @@ async fn a_row_that_a_trigger_leaves_out_of_an_import_is_rejected() {
         fixture.db.text(rejected).await.unwrap(),
         format!("{left_out}: a trigger of the application skipped the row without an error")
     );
-    fixture.db.execute("DROP TRIGGER skip ON clerk.users").await;
-    fixture
-        .once()
-        .await
-        .assert(Exit::Ok, changed().created(1).unchanged(USERS - 1));
-    fixture.assert_in_sync().await;
+    stores_the_last_user(&fixture, "DROP TRIGGER skip ON clerk.users").await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -43,15 +46,7 @@ async fn a_value_that_an_import_cannot_store_costs_one_user() {
     fixture.db.execute(&check).await;
     let ran = fixture.once().await;
     ran.assert(Exit::Ok, changed().created(USERS - 1).rejected(1));
-    fixture
-        .db
-        .execute("ALTER TABLE clerk.users DROP CONSTRAINT refused")
-        .await;
-    fixture
-        .once()
-        .await
-        .assert(Exit::Ok, changed().created(1).unchanged(USERS - 1));
-    fixture.assert_in_sync().await;
+    stores_the_last_user(&fixture, "ALTER TABLE clerk.users DROP CONSTRAINT refused").await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
